@@ -1,0 +1,51 @@
+# Everything a newcomer needs. Asks for nothing but Python >= 3.11 with venv, make and git.
+SHELL := /bin/sh
+PYTHON ?= python3
+UV_VERSION := 0.13.9
+export UV_PYTHON_DOWNLOADS := never
+export PYTHONDONTWRITEBYTECODE := 1
+
+UV := .uv/bin/uv
+RUN := .venv/bin
+PROTOS := $(sort $(shell find protos/mooring -name '*.proto'))
+SOURCES := chassis broker_service registry_service gateway migrations local tests
+
+.PHONY: run test test-all check protos migrate clean
+
+run: .venv/.run  ## the three services and a PostgreSQL, on this machine
+	@exec $(RUN)/python -m local
+
+test: .venv/.dev  ## everything that needs no heavyweight server
+	$(RUN)/python -m pytest -m 'not heavy'
+
+test-all: .venv/.dev  ## all the rest
+	$(RUN)/python -m pytest -m heavy
+
+check: .venv/.dev  ## format, lint, types, protos and their generated code
+	$(RUN)/ruff format --check .
+	$(RUN)/ruff check .
+	$(RUN)/mypy $(SOURCES)
+	$(RUN)/buf lint protos
+	$(RUN)/python -m tests.drift protos
+	$(RUN)/python -m tests.drift tables
+
+protos: .venv/.dev  ## regenerates protos/gen
+	$(RUN)/python -m tests.drift protos --write
+
+migrate: .venv/.run  ## brings the database named by MOORING_DATABASE_URL up to date
+	$(RUN)/python -m migrations
+
+clean:  ## removes what make made; never MOORING_HOME
+	rm -rf .venv .uv .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+$(UV):
+	$(PYTHON) -m venv .uv
+	.uv/bin/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+
+.venv/.run: uv.lock pyproject.toml | $(UV)
+	$(UV) sync --quiet --locked --inexact --extra local --python $(PYTHON)
+	@touch $@
+
+.venv/.dev: uv.lock pyproject.toml | $(UV)
+	$(UV) sync --quiet --locked --extra local --group dev --python $(PYTHON)
+	@touch $@ .venv/.run

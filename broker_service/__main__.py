@@ -1,0 +1,65 @@
+"""`python -m broker_service`: the broker service as a process."""
+
+import contextlib
+from collections.abc import AsyncIterator
+
+import grpc
+from mooring.broker.v1 import brokers_pb2_grpc, resolution_pb2_grpc
+
+from broker_service.brokers import servicer as brokers
+from broker_service.brokers.store import BrokerStore
+from broker_service.config import BrokerServiceConfig
+from broker_service.placements import servicer as placements
+from broker_service.placements.snapshot import SnapshotKeeper
+from broker_service.placements.store import PlacementStore
+from broker_service.tables import SCHEMA_REVISION
+from chassis import log, metrics, process
+from chassis.config import load
+from chassis.database import engine_of, require_schema
+from chassis.server import Health, serving
+from chassis.trust import Credentials
+
+
+@contextlib.asynccontextmanager
+async def running(config: BrokerServiceConfig) -> AsyncIterator[int]:
+    """The whole service, until the block ends; yields its port."""
+    async with contextlib.AsyncExitStack() as stack:
+        engine = engine_of(config.broker_database_url)
+        stack.push_async_callback(engine.dispose)
+        await require_schema(engine, SCHEMA_REVISION)
+
+        health = Health()
+        placement_store = PlacementStore(engine, config.broker_database_url)
+        snapshots = SnapshotKeeper(placement_store, health)
+        await snapshots.refresh()
+        await stack.enter_async_context(process.background(snapshots.keep_current()))
+
+        resolution = placements.ResolutionServicer(
+            placement_store, snapshots, config.mqtt_broker_url
+        )
+        stack.push_async_callback(resolution.close)
+        broker = brokers.BrokerServicer(BrokerStore(engine), snapshots)
+
+        def register(server: grpc.aio.Server) -> None:
+            resolution_pb2_grpc.add_ResolutionServiceServicer_to_server(resolution, server)
+            brokers_pb2_grpc.add_BrokerServiceServicer_to_server(broker, server)
+
+        yield await stack.enter_async_context(
+            serving(
+                host=config.broker_host,
+                port=config.broker_port,
+                credentials=Credentials.of(config),
+                policies={**placements.POLICIES, **brokers.POLICIES},
+                services=[placements.NAME, brokers.NAME],
+                register=register,
+                health=health,
+                drain_s=config.drain_s,
+            )
+        )
+
+
+if __name__ == "__main__":
+    config = load(BrokerServiceConfig)
+    log.configure("broker_service", config.log_level)
+    metrics.serve(config.broker_metrics_port)
+    process.run(running(config))

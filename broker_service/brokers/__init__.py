@@ -1,0 +1,1 @@
+"""The brokers' settings and certificates, as operators manage them."""

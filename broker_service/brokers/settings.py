@@ -1,0 +1,86 @@
+"""What may be configured of a broker, and whether it makes sense."""
+
+import re
+from dataclasses import dataclass
+from ipaddress import IPv6Address, ip_address
+
+from chassis.errors import InvalidInput
+from chassis.validation import check_range, check_text
+
+TLS_OF_PROTOCOL = {"mqtt": False, "mqtts": True, "ws": False, "wss": True}
+WEBSOCKET_PROTOCOLS = ("ws", "wss")
+MAX_INT32 = 2**31 - 1
+
+# RFC 1123, section 2.1: labels of letters, digits and hyphens, 253 characters in all.
+LABEL = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
+PATH = re.compile(r"/[A-Za-z0-9\-._~!$&'()*+,;=:@%/]{0,254}")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The columns of `mqtt_broker_config` that an operator sets."""
+
+    name: str
+    host: str
+    port: int
+    description: str = ""
+    protocol: str = "mqtt"
+    path: str = ""
+    # None follows the protocol.
+    use_tls: bool | None = None
+    verify_certificate: bool = True
+    client_id_prefix: str = "mooring"
+    keep_alive: int = 60  # seconds
+    clean_session: bool = True
+    reconnect_period: int = 1_000  # milliseconds
+    connect_timeout: int = 30_000  # milliseconds
+    is_active: bool = True
+    region: str = ""
+
+
+def url_of(protocol: str, host: str, port: int, path: str) -> str:
+    """The broker's URL; an IPv6 host stands in brackets (RFC 3986, section 3.2.2)."""
+    return (
+        f"{protocol}://[{host}]:{port}{path}"
+        if ":" in host
+        else f"{protocol}://{host}:{port}{path}"
+    )
+
+
+def check(settings: Settings) -> None:
+    """Raises `InvalidInput`, which names the field and says why."""
+    check_text("name", settings.name, shortest=1, longest=255)
+    check_text("description", settings.description, longest=2_000)
+    check_text("client_id_prefix", settings.client_id_prefix, longest=64)
+    check_text("region", settings.region, longest=64)
+    _check_host(settings.host)
+    if settings.protocol not in TLS_OF_PROTOCOL:
+        raise InvalidInput("must be mqtt, mqtts, ws or wss", field="protocol")
+    if settings.use_tls not in (None, TLS_OF_PROTOCOL[settings.protocol]):
+        raise InvalidInput(f"disagrees with the protocol {settings.protocol}", field="use_tls")
+    if settings.path:
+        if settings.protocol not in WEBSOCKET_PROTOCOLS:
+            raise InvalidInput("only websockets have a path", field="path")
+        if not PATH.fullmatch(settings.path):
+            raise InvalidInput("must be a URL's path that begins with a slash", field="path")
+    check_range("port", settings.port, 1, 65_535)
+    # MQTT 5.0, section 3.1.2.10: two bytes.
+    check_range("keep_alive", settings.keep_alive, 0, 65_535)
+    check_range("reconnect_period", settings.reconnect_period, 0, MAX_INT32)
+    check_range("connect_timeout", settings.connect_timeout, 1, MAX_INT32)
+
+
+def _check_host(host: str) -> None:
+    try:
+        address = ip_address(host)
+    except ValueError:
+        # All digits and dots, yet no address: a mistyped IPv4 address, not a name.
+        if (
+            len(host) > 253
+            or not all(LABEL.fullmatch(label) for label in host.split("."))
+            or host.rpartition(".")[2].isdigit()
+        ):
+            raise InvalidInput("must be a host name or an IP address", field="host") from None
+    else:
+        if isinstance(address, IPv6Address) and address.scope_id is not None:
+            raise InvalidInput("must be an address without a zone", field="host")

@@ -1,0 +1,16 @@
+"""What the broker service reads from its environment."""
+
+from pydantic import Field
+
+from chassis.config import ServiceConfig
+
+
+class BrokerServiceConfig(ServiceConfig):
+    """A field is set by the variable of its name in capitals."""
+
+    broker_host: str = "127.0.0.1"
+    broker_port: int = Field(default=50051, ge=0, le=65535)
+    # Where to serve /metrics on loopback; off unless set.
+    broker_metrics_port: int | None = Field(default=None, ge=0, le=65535)
+    # libpq URL; the role mooring_broker.
+    broker_database_url: str = Field(pattern=r"\Apostgres(ql)?://")

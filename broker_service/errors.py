@@ -1,0 +1,46 @@
+"""What can be wrong about brokers, as facts."""
+
+from chassis.errors import AlreadyExists, Conflict, NotFound, Unavailable
+
+
+class BrokerNotFound(NotFound):
+    """No broker has this id."""
+
+    reason = "BROKER_NOT_FOUND"
+
+
+class BrokerNameTaken(AlreadyExists):
+    """Another broker has this name."""
+
+    reason = "BROKER_NAME_TAKEN"
+
+
+class BrokerInUse(Conflict):
+    """A device, fleet or provisioning key points at it."""
+
+    reason = "BROKER_IN_USE"
+
+
+class BrokerIsDefault(Conflict):
+    """It is the default, which must stay and stay active."""
+
+    reason = "BROKER_IS_DEFAULT"
+
+
+class BrokerInactive(Conflict):
+    """It is not active, so it cannot be the default."""
+
+    reason = "BROKER_INACTIVE"
+
+
+class NoBrokerAllowed(Unavailable):
+    """The device's fleet is restricted, and none of its brokers can serve."""
+
+    reason = "NO_BROKER_ALLOWED"
+    retry_after_s = 30.0
+
+
+class PlacementUnknown(Unavailable):
+    """The placement names a broker or fleet that this service has not seen yet."""
+
+    reason = "PLACEMENT_UNKNOWN"

@@ -1,0 +1,1 @@
+"""Answering which broker: the snapshot of brokers and fleets, and the lookup of devices."""

@@ -1,0 +1,121 @@
+"""The brokers and fleets in memory: one immutable snapshot, replaced when the database says so.
+
+Brokers are few and change seldom, so every answer is made from memory; what is never kept in
+memory is a device.
+"""
+
+import asyncio
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+import structlog
+from mooring.broker.v1 import resolution_pb2 as pb
+from sqlalchemy.exc import DBAPIError
+
+from broker_service.brokers.settings import url_of
+from broker_service.placements.store import PlacementStore
+from broker_service.resolution import Directory
+from chassis.errors import Unavailable
+from chassis.server import Health
+
+log = structlog.get_logger(__name__)
+
+# A safety net under the announcements, which are what makes a change take effect at once.
+REREAD_S = 10.0
+RETRY_S = 0.5
+DATABASE = "database"
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """All that resolving needs, as of one moment."""
+
+    directory: Directory
+    # What clients are told of each broker, by id.
+    settings: Mapping[int, pb.BrokerSettings]
+
+
+class SnapshotKeeper:
+    """Owns the current snapshot. Without a database it goes on with the last, marked stale."""
+
+    def __init__(self, store: PlacementStore, health: Health) -> None:
+        """`health` is told when there is a snapshot to answer from, and when it is current."""
+        self._store = store
+        self._health = health
+        self._snapshot: Snapshot | None = None
+        self._reading = asyncio.Lock()
+        self._reads_begun = 0
+        self.is_stale = True
+
+    @property
+    def current(self) -> Snapshot:
+        """Raises `Unavailable` until the database has been read once."""
+        if self._snapshot is None:
+            raise Unavailable("the brokers have not been read yet", reason="NO_SNAPSHOT")
+        return self._snapshot
+
+    async def refresh(self) -> None:
+        """Returns when the snapshot holds what was committed before the call.
+
+        Where the database cannot be read the snapshot stays, marked stale. Calls that wait at the
+        same time share one reading.
+        """
+        wanted = self._reads_begun + 1
+        async with self._reading:
+            if self._reads_begun >= wanted:
+                return
+            self._reads_begun += 1
+            try:
+                reading = await self._store.read()
+            except (Unavailable, DBAPIError) as error:
+                log.warning("the brokers could not be read", cause=str(error))
+                await self._mark(is_stale=True)
+                return
+            settings = {row["id"]: _settings_of(row) for row in reading.rows}
+            self._snapshot = Snapshot(reading.directory, settings)
+            await self._mark(is_stale=False)
+
+    async def keep_current(self) -> None:
+        """Runs until cancelled: listens, then reads, so that no change falls in between."""
+        while True:
+            try:
+                async with self._store.listening() as connection:
+                    await self.refresh()
+                    while True:
+                        async for _ in connection.notifies(timeout=REREAD_S, stop_after=1):
+                            log.debug("brokers or fleets changed")
+                        await self.refresh()
+            except Unavailable as error:
+                log.warning("listening to the database failed", cause=str(error.__cause__))
+                await self._mark(is_stale=True)
+            await asyncio.sleep(RETRY_S)
+
+    async def _mark(self, *, is_stale: bool) -> None:
+        self.is_stale = is_stale
+        await self._health.say(DATABASE, is_serving=not is_stale)
+        await self._health.say("", is_serving=self._snapshot is not None)
+
+
+def _settings_of(row: sa.RowMapping) -> pb.BrokerSettings:
+    settings = pb.BrokerSettings(
+        id=row["id"],
+        url=url_of(row["protocol"], row["host"], row["port"], row["path"]),
+        protocol=row["protocol"],
+        host=row["host"],
+        port=row["port"],
+        path=row["path"],
+        use_tls=row["use_tls"],
+        verify_certificate=row["verify_certificate"],
+        client_id_prefix=row["client_id_prefix"],
+        keep_alive_s=row["keep_alive"],
+        clean_session=row["clean_session"],
+        reconnect_period_ms=row["reconnect_period"],
+        connect_timeout_ms=row["connect_timeout"],
+        ca_cert=row["ca_cert"],
+        client_cert=row["client_cert"],
+    )
+    digest = hashlib.sha256(settings.SerializeToString(deterministic=True))
+    settings.generation = digest.hexdigest()[:16]
+    return settings

@@ -1,0 +1,139 @@
+"""Which broker: the decision, over plain values.
+
+A device's placement goes in with a directory of the brokers and fleets; the broker comes out, with
+what each step of the chain found on the way. The first step that names a broker which may serve
+decides. See "Broker Selection Logic" in the note: pin, then default, then MQTT_BROKER_URL.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Source(StrEnum):
+    """Which step decided."""
+
+    DEVICE = "device"
+    FLEET = "fleet"
+    DEFAULT = "default"
+    ENVIRONMENT = "environment"
+
+
+class Finding(StrEnum):
+    """What a step found."""
+
+    CHOSEN = "chosen"
+    NOT_SET = "not_set"  # it names no broker
+    UNKNOWN = "unknown"  # the broker it names is not in the directory
+    INACTIVE = "inactive"
+    NOT_ALLOWED = "not_allowed"  # the device's fleet is restricted to others
+
+
+@dataclass(frozen=True, slots=True)
+class Broker:
+    """A broker, as far as choosing it goes."""
+
+    id: int
+    is_active: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class FleetRule:
+    """Where a fleet's devices go."""
+
+    broker_id: int | None = None
+    # The only brokers that may ever serve its devices; None where any may.
+    allowed_ids: frozenset[int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """The facts of a device that decide its broker."""
+
+    broker_id: int | None = None
+    fleet_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Directory:
+    """All brokers and fleets as of one moment."""
+
+    brokers: Mapping[int, Broker]
+    fleets: Mapping[str, FleetRule]
+    default_id: int | None = None
+
+    def knows(self, placement: Placement) -> bool:
+        """Whether it holds all that the placement names; if not, it is older than the placement."""
+        return (placement.broker_id is None or placement.broker_id in self.brokers) and (
+            placement.fleet_id is None or placement.fleet_id in self.fleets
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What one step of the chain named, and what became of it."""
+
+    source: Source
+    broker_id: int | None
+    finding: Finding
+
+
+@dataclass(frozen=True, slots=True)
+class Resolution:
+    """The answer.
+
+    `source` is ENVIRONMENT with no broker when no step decided, and None when nothing may serve:
+    a restricted fleet is never sent elsewhere.
+    """
+
+    source: Source | None
+    broker_id: int | None
+    steps: tuple[Step, ...]
+
+
+def _pin(placement: Placement, _: Directory) -> int | None:
+    return placement.broker_id
+
+
+def _fleet_rule(placement: Placement, directory: Directory) -> int | None:
+    rule = directory.fleets.get(placement.fleet_id) if placement.fleet_id else None
+    return rule.broker_id if rule else None
+
+
+def _default(_: Placement, directory: Directory) -> int | None:
+    return directory.default_id
+
+
+CHAIN: tuple[tuple[Source, Callable[[Placement, Directory], int | None]], ...] = (
+    (Source.DEVICE, _pin),
+    (Source.FLEET, _fleet_rule),
+    (Source.DEFAULT, _default),
+)
+
+
+def resolve(placement: Placement, directory: Directory) -> Resolution:
+    """Walks the chain. A placement that the directory does not know is the caller's to refuse."""
+    rule = directory.fleets.get(placement.fleet_id) if placement.fleet_id else None
+    allowed_ids = rule.allowed_ids if rule else None
+    steps = []
+    for source, names in CHAIN:
+        broker_id = names(placement, directory)
+        finding = _finding(broker_id, directory, allowed_ids)
+        steps.append(Step(source, broker_id, finding))
+        if finding is Finding.CHOSEN:
+            return Resolution(source, broker_id, tuple(steps))
+    source_of_last_resort = Source.ENVIRONMENT if allowed_ids is None else None
+    return Resolution(source_of_last_resort, None, tuple(steps))
+
+
+def _finding(
+    broker_id: int | None, directory: Directory, allowed_ids: frozenset[int] | None
+) -> Finding:
+    if broker_id is None:
+        return Finding.NOT_SET
+    broker = directory.brokers.get(broker_id)
+    if broker is None:
+        return Finding.UNKNOWN
+    if allowed_ids is not None and broker_id not in allowed_ids:
+        return Finding.NOT_ALLOWED
+    return Finding.CHOSEN if broker.is_active else Finding.INACTIVE

@@ -1,0 +1,86 @@
+"""The tables this service owns, and the columns of others that it may read."""
+
+import sqlalchemy as sa
+
+SCHEMA_REVISION = "0001"
+
+metadata = sa.MetaData()
+
+certificates = sa.Table(
+    "certificates",
+    metadata,
+    sa.Column("id", sa.Integer, sa.Identity(always=True), primary_key=True),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("pem", sa.Text, nullable=False),
+    sa.Column("private_key_encrypted", sa.LargeBinary),
+    sa.Column("fingerprint_sha256", sa.Text, nullable=False),
+    sa.Column("subject", sa.Text, nullable=False),
+    sa.Column("issuer", sa.Text, nullable=False),
+    sa.Column("not_before", sa.DateTime(timezone=True), nullable=False),
+    sa.Column("not_after", sa.DateTime(timezone=True), nullable=False),
+    sa.UniqueConstraint("kind", "fingerprint_sha256"),
+)
+
+brokers = sa.Table(
+    "mqtt_broker_config",
+    metadata,
+    sa.Column("id", sa.Integer, sa.Identity(), primary_key=True),
+    sa.Column("name", sa.Text, nullable=False, unique=True),
+    sa.Column("description", sa.Text, nullable=False, server_default=""),
+    sa.Column("protocol", sa.Text, nullable=False, server_default="mqtt"),
+    sa.Column("host", sa.Text, nullable=False),
+    sa.Column("port", sa.Integer, nullable=False),
+    sa.Column("path", sa.Text, nullable=False, server_default=""),
+    sa.Column("use_tls", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Column("verify_certificate", sa.Boolean, nullable=False, server_default=sa.true()),
+    sa.Column("client_id_prefix", sa.Text, nullable=False, server_default="mooring"),
+    sa.Column("keep_alive", sa.Integer, nullable=False, server_default="60"),
+    sa.Column("clean_session", sa.Boolean, nullable=False, server_default=sa.true()),
+    sa.Column("reconnect_period", sa.Integer, nullable=False, server_default="1000"),
+    sa.Column("connect_timeout", sa.Integer, nullable=False, server_default="30000"),
+    sa.Column("ca_certificate_id", sa.ForeignKey("certificates.id")),
+    sa.Column("client_certificate_id", sa.ForeignKey("certificates.id")),
+    sa.Column("username", sa.Text),
+    sa.Column("password_encrypted", sa.LargeBinary),
+    sa.Column("is_active", sa.Boolean, nullable=False, server_default=sa.true()),
+    sa.Column("is_default", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Column("region", sa.Text, nullable=False, server_default=""),
+    sa.Column("revision", sa.BigInteger, nullable=False, server_default="1"),
+    sa.Column(
+        "created_at", sa.DateTime(timezone=True), nullable=False, server_default=sa.func.now()
+    ),
+    sa.Column(
+        "updated_at", sa.DateTime(timezone=True), nullable=False, server_default=sa.func.now()
+    ),
+    sa.Index(
+        "at_most_one_default",
+        "is_default",
+        unique=True,
+        postgresql_where=sa.text("is_default"),
+    ),
+    sa.Index("mqtt_broker_config_ca", "ca_certificate_id"),
+    sa.Index("mqtt_broker_config_client", "client_certificate_id"),
+)
+
+# The registry's. No more columns are granted than these.
+devices = sa.table(
+    "devices",
+    sa.column("uuid", sa.Text),
+    sa.column("mqtt_broker_id", sa.Integer),
+    sa.column("fleet_id", sa.Text),
+    sa.column("region", sa.Text),
+    sa.column("latitude", sa.Double),
+    sa.column("longitude", sa.Double),
+)
+fleets = sa.table(
+    "fleets",
+    sa.column("id", sa.Text),
+    sa.column("mqtt_broker_id", sa.Integer),
+    sa.column("is_restricted", sa.Boolean),
+)
+fleet_brokers = sa.table(
+    "fleet_brokers",
+    sa.column("fleet_id", sa.Text),
+    sa.column("broker_id", sa.Integer),
+)

@@ -1,0 +1,140 @@
+"""PostgreSQL: the engine, the schema a service knows, and what a failed statement means."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Iterator
+from enum import Enum
+
+import psycopg
+import structlog
+import tenacity
+from sqlalchemy import text
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from chassis.errors import Unavailable
+
+log = structlog.get_logger(__name__)
+
+STATEMENT_TIMEOUT_MS = 5_000
+LOCK_TIMEOUT_MS = 2_000
+START_PATIENCE_S = 30.0
+
+
+class Refusal(Enum):
+    """Why the database refused a statement, as far as a caller may act on it."""
+
+    RACE = "race"  # deadlock, lock timeout, serialization: begin again
+    LOST = "lost"  # no connection, or it broke: begin again, or say UNAVAILABLE
+    DATA = "data"  # the values are at fault: the same statement never succeeds
+    OURS = "ours"  # anything else is a mistake in this program
+
+
+def engine_of(url: str, *, pool_size: int = 8) -> AsyncEngine:
+    """The pool of a service's connections to the database that a libpq URL names."""
+    return create_async_engine(
+        make_url(url).set(drivername="postgresql+psycopg"),
+        pool_size=pool_size,
+        max_overflow=0,
+        pool_timeout=2.0,
+        # Statements may quote what devices sent; their text is enough to find a fault.
+        hide_parameters=True,
+        connect_args={
+            "connect_timeout": 3,
+            "options": (
+                f"-c statement_timeout={STATEMENT_TIMEOUT_MS} -c lock_timeout={LOCK_TIMEOUT_MS}"
+                " -c idle_in_transaction_session_timeout=10000 -c timezone=UTC"
+            ),
+            "keepalives_idle": 5,
+            "keepalives_interval": 2,
+            "keepalives_count": 3,
+            "tcp_user_timeout": 10_000,
+        },
+    )
+
+
+def refusal_of(error: DBAPIError | PoolTimeoutError) -> Refusal:
+    """What a failed statement means, by its SQLSTATE (PostgreSQL documentation, appendix A)."""
+    if isinstance(error, PoolTimeoutError) or error.connection_invalidated:
+        return Refusal.LOST
+    state = getattr(error.orig, "sqlstate", None) or ""
+    if state.startswith("40") or state in ("55P03", "57014"):
+        return Refusal.RACE
+    if state.startswith(("08", "57P", "53", "28", "3D")):
+        return Refusal.LOST
+    if state.startswith(("22", "23")):
+        return Refusal.DATA
+    if not state and isinstance(error, (OperationalError, InterfaceError)):
+        return Refusal.LOST
+    return Refusal.OURS
+
+
+@contextlib.asynccontextmanager
+async def reading(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    """A connection for reads that need no transaction of their own."""
+    with translated():
+        async with engine.connect() as connection:
+            yield await connection.execution_options(isolation_level="AUTOCOMMIT")
+
+
+@contextlib.asynccontextmanager
+async def writing(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    """A transaction, committed when the block ends well."""
+    with translated():
+        async with engine.begin() as connection:
+            yield connection
+
+
+@contextlib.contextmanager
+def translated() -> Iterator[None]:
+    """Turns a race or a lost connection into `Unavailable`; driver text goes to the log."""
+    try:
+        yield
+    except (DBAPIError, PoolTimeoutError) as error:
+        refusal = refusal_of(error)
+        if refusal in (Refusal.DATA, Refusal.OURS):
+            raise
+        log.warning("the database did not answer", refusal=refusal.value, cause=str(error))
+        raise Unavailable(
+            "the database cannot be reached", reason="DATABASE_UNAVAILABLE"
+        ) from error
+
+
+async def is_reachable(engine: AsyncEngine) -> bool:
+    """Whether the database answers now."""
+    try:
+        async with asyncio.timeout(3), reading(engine) as connection:
+            await connection.execute(text("SELECT 1"))
+    except (Unavailable, TimeoutError, DBAPIError):
+        return False
+    return True
+
+
+async def require_schema(engine: AsyncEngine, revision: str) -> None:
+    """Waits for the database, then refuses one whose schema is not the `revision` we know.
+
+    Raises `SystemExit`: a service that guesses at a schema damages data.
+    """
+    found = None
+    try:
+        async for attempt in tenacity.AsyncRetrying(
+            retry=tenacity.retry_if_exception_type(Unavailable),
+            stop=tenacity.stop_after_delay(START_PATIENCE_S),
+            wait=tenacity.wait_random_exponential(0.1, max=2),
+            reraise=True,
+        ):
+            with attempt:
+                async with reading(engine) as connection:
+                    found = await connection.scalar(text("SELECT version_num FROM alembic_version"))
+    except Unavailable:
+        raise SystemExit("the database cannot be reached") from None
+    except DBAPIError as error:
+        if not isinstance(error.orig, psycopg.errors.UndefinedTable):
+            raise
+    if found != revision:
+        raise SystemExit(
+            f"the database's schema is {found or 'empty'}, this service knows {revision}:"
+            " run the migrations of this version"
+        )

@@ -1,0 +1,215 @@
+"""The one tree of errors that leave a service on purpose.
+
+    MooringError
+    ├── InvalidInput        well-formed, but wrong; names the field
+    ├── Unauthenticated     who are you?
+    ├── Forbidden           known, but not allowed
+    ├── NotFound
+    ├── AlreadyExists
+    ├── Conflict            the state of things forbids it
+    ├── LostRace            somebody else was first; read again, decide again
+    ├── Overloaded          a queue is full; come back later
+    ├── Unavailable         something we need is down; come back later
+    ├── DeadlineExceeded    the caller's time is up
+    ├── Unsupported         no such method
+    └── Internal            a fault of ours; its detail stays in the log
+
+A service names its own facts (`BrokerInUse`) by subclassing one of these with a `reason`. On the
+wire an error is a gRPC status whose trailers carry `reason`, `field` and `retry-after-s`, or, for
+one item of a batch, an `ItemError`; on the other side it is the same class of this tree again.
+"""
+
+from typing import ClassVar
+
+import grpc
+from grpc.aio import AioRpcError
+from mooring.errors.v1 import errors_pb2
+
+REASON = "mooring-reason"
+FIELD = "mooring-field"
+RETRY_AFTER_S = "mooring-retry-after-s"
+
+
+class MooringError(Exception):
+    """Base of the tree. `reason` is UPPER_SNAKE and stable: programs compare it."""
+
+    code: ClassVar[grpc.StatusCode] = grpc.StatusCode.UNKNOWN
+    reason: str = "UNKNOWN"
+    retry_after_s: float = 0.0
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        field: str = "",
+        reason: str | None = None,
+        retry_after_s: float | None = None,
+    ) -> None:
+        """`message` is for people and may leave the service; it holds no secret."""
+        super().__init__(message)
+        self.message = message
+        self.field = field
+        if reason is not None:
+            self.reason = reason
+        if retry_after_s is not None:
+            self.retry_after_s = retry_after_s
+
+
+class InvalidInput(MooringError):
+    """Well-formed, but wrong. `field` says where."""
+
+    code = grpc.StatusCode.INVALID_ARGUMENT
+    reason = "INVALID_INPUT"
+
+
+class Unauthenticated(MooringError):
+    """The caller has not shown who it is."""
+
+    code = grpc.StatusCode.UNAUTHENTICATED
+    reason = "UNAUTHENTICATED"
+
+
+class Forbidden(MooringError):
+    """The caller is known and may not do this."""
+
+    code = grpc.StatusCode.PERMISSION_DENIED
+    reason = "FORBIDDEN"
+
+
+class NotFound(MooringError):
+    """There is no such thing."""
+
+    code = grpc.StatusCode.NOT_FOUND
+    reason = "NOT_FOUND"
+
+
+class AlreadyExists(MooringError):
+    """There is such a thing already."""
+
+    code = grpc.StatusCode.ALREADY_EXISTS
+    reason = "ALREADY_EXISTS"
+
+
+class Conflict(MooringError):
+    """The state of things forbids it; asking again changes nothing by itself."""
+
+    code = grpc.StatusCode.FAILED_PRECONDITION
+    reason = "CONFLICT"
+
+
+class LostRace(MooringError):
+    """Somebody else changed it first: read it again and decide again."""
+
+    code = grpc.StatusCode.ABORTED
+    reason = "LOST_RACE"
+
+
+class Overloaded(MooringError):
+    """A queue is full; nothing was begun."""
+
+    code = grpc.StatusCode.RESOURCE_EXHAUSTED
+    reason = "OVERLOADED"
+    retry_after_s = 1.0
+
+
+class Unavailable(MooringError):
+    """Something that is needed is down."""
+
+    code = grpc.StatusCode.UNAVAILABLE
+    reason = "UNAVAILABLE"
+    retry_after_s = 2.0
+
+
+class DeadlineExceeded(MooringError):
+    """The caller's time is up; whether it was done is not known."""
+
+    code = grpc.StatusCode.DEADLINE_EXCEEDED
+    reason = "DEADLINE_EXCEEDED"
+    retry_after_s = 1.0
+
+
+class Unsupported(MooringError):
+    """The neighbour does not know the method: it is of another version."""
+
+    code = grpc.StatusCode.UNIMPLEMENTED
+    reason = "UNSUPPORTED"
+
+
+class Internal(MooringError):
+    """A fault of ours."""
+
+    code = grpc.StatusCode.INTERNAL
+    reason = "INTERNAL"
+
+
+# Which class an error becomes when it arrives. Total over gRPC's codes: a test says so.
+CLASS_OF_CODE: dict[grpc.StatusCode, type[MooringError]] = {
+    grpc.StatusCode.OK: Internal,
+    grpc.StatusCode.CANCELLED: Unavailable,
+    grpc.StatusCode.UNKNOWN: Internal,
+    grpc.StatusCode.INVALID_ARGUMENT: InvalidInput,
+    grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineExceeded,
+    grpc.StatusCode.NOT_FOUND: NotFound,
+    grpc.StatusCode.ALREADY_EXISTS: AlreadyExists,
+    grpc.StatusCode.PERMISSION_DENIED: Forbidden,
+    grpc.StatusCode.UNAUTHENTICATED: Unauthenticated,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: Overloaded,
+    grpc.StatusCode.FAILED_PRECONDITION: Conflict,
+    grpc.StatusCode.ABORTED: LostRace,
+    grpc.StatusCode.OUT_OF_RANGE: InvalidInput,
+    grpc.StatusCode.UNIMPLEMENTED: Unsupported,
+    grpc.StatusCode.INTERNAL: Internal,
+    grpc.StatusCode.UNAVAILABLE: Unavailable,
+    grpc.StatusCode.DATA_LOSS: Internal,
+}
+CODE_OF_NUMBER: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
+
+
+def trailers_of(error: MooringError) -> tuple[tuple[str, str], ...]:
+    """The trailing metadata of a call that fails with `error`."""
+    trailers = [(REASON, error.reason)]
+    if error.field:
+        trailers.append((FIELD, error.field))
+    if error.retry_after_s:
+        trailers.append((RETRY_AFTER_S, f"{error.retry_after_s:.3f}"))
+    return tuple(trailers)
+
+
+def from_rpc(error: AioRpcError) -> MooringError:
+    """What a neighbour meant by failing a call.
+
+    A status without a reason was not written by one of our services but by gRPC itself, and its
+    text may name addresses: it stays here.
+    """
+    trailers = {key: str(value) for key, value in error.trailing_metadata() or ()}
+    kind = CLASS_OF_CODE[error.code()]
+    if REASON not in trailers:
+        return kind("the service did not answer")
+    return kind(
+        error.details() or "",
+        field=trailers.get(FIELD, ""),
+        reason=trailers[REASON],
+        retry_after_s=float(trailers.get(RETRY_AFTER_S, 0)),
+    )
+
+
+def to_item(error: MooringError) -> errors_pb2.ItemError:
+    """The error as the outcome of one item of a batch."""
+    return errors_pb2.ItemError(
+        code=error.code.value[0],
+        reason=error.reason,
+        message=error.message,
+        field=error.field,
+        retry_after_s=error.retry_after_s,
+    )
+
+
+def from_item(item: errors_pb2.ItemError) -> MooringError:
+    """What a neighbour meant by failing one item."""
+    kind = CLASS_OF_CODE[CODE_OF_NUMBER.get(item.code, grpc.StatusCode.UNKNOWN)]
+    return kind(
+        item.message,
+        field=item.field,
+        reason=item.reason,
+        retry_after_s=item.retry_after_s,
+    )

@@ -1,0 +1,45 @@
+"""Lists a page at a time: page sizes, and cursors that callers hand back without reading them."""
+
+import base64
+import binascii
+import json
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from chassis.errors import InvalidInput
+
+DEFAULT_PAGE_SIZE = 100
+MAX_PAGE_SIZE = 500
+
+Row = TypeVar("Row")
+Key = TypeVar("Key", int, str)
+
+
+def page_size_of(asked: int) -> int:
+    """How many rows to answer with; 0 asks for the default. Raises `InvalidInput`."""
+    if not 0 <= asked <= MAX_PAGE_SIZE:
+        raise InvalidInput(f"a page has 1 to {MAX_PAGE_SIZE} rows", field="page_size")
+    return asked or DEFAULT_PAGE_SIZE
+
+
+def after(cursor: str, kind: type[Key]) -> Key | None:
+    """The key of the last row that the caller has seen. Raises `InvalidInput`."""
+    if not cursor:
+        return None
+    try:
+        key = json.loads(base64.b64decode(cursor.encode("ascii"), b"-_", validate=True))
+    except (UnicodeError, binascii.Error, ValueError, RecursionError):
+        key = None
+    if type(key) is not kind or "\0" in str(key) or (kind is int and abs(int(key)) >= 2**63):
+        raise InvalidInput("this cursor is not one of ours", field="cursor")
+    return key
+
+
+def cut(
+    rows: Sequence[Row], page_size: int, key_of: Callable[[Row], object]
+) -> tuple[Sequence[Row], str]:
+    """The page out of `page_size + 1` rows read, and the cursor to the next; "" on the last."""
+    if len(rows) <= page_size:
+        return rows, ""
+    page = rows[:page_size]
+    return page, base64.urlsafe_b64encode(json.dumps(key_of(page[-1])).encode()).decode()

@@ -1,0 +1,34 @@
+"""Times between protobuf, the database and us: always with a zone, always UTC."""
+
+from datetime import UTC, datetime
+
+from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from chassis.errors import InvalidInput
+
+
+def timestamp_of(moment: datetime | None) -> Timestamp | None:
+    """A time as protobuf has it; a message's constructor takes None for a field that is not set."""
+    if moment is None:
+        return None
+    value = Timestamp()
+    value.FromDatetime(moment)
+    return value
+
+
+def moment_of(message: Message, field: str, *, is_future: bool = False) -> datetime | None:
+    """The time in `field`, or None where it is not set.
+
+    Raises `InvalidInput` for a time that does not exist, and, where `is_future`, for one that has
+    passed.
+    """
+    if not message.HasField(field):
+        return None
+    try:
+        moment: datetime = getattr(message, field).ToDatetime(tzinfo=UTC)
+    except (ValueError, OverflowError):
+        raise InvalidInput("is not a time between the years 1 and 9999", field=field) from None
+    if is_future and moment <= datetime.now(UTC):
+        raise InvalidInput("has passed already", field=field)
+    return moment

@@ -1,0 +1,98 @@
+"""How one of our services proves itself to another, and for whom it speaks."""
+
+import hmac
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+
+import grpc
+
+from chassis.config import ServiceConfig
+from chassis.errors import Forbidden, Unauthenticated
+
+AUTHORIZATION = "authorization"
+ACTOR = "mooring-actor"
+ROLE = "mooring-role"
+REQUEST_ID = "mooring-request-id"
+
+
+class Access(IntEnum):
+    """What a method asks of its caller. Each role may do what those before it may."""
+
+    OPEN = 0  # health and reflection
+    SERVICE = 1  # any of our services
+    VIEWER = 2  # a service, for a person who may read
+    OPERATOR = 3  # a service, for a person who may change things
+    ADMIN = 4  # a service, for a person who may say who may
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """For whom a service calls: a person or script, as the gateway authenticated them."""
+
+    name: str
+    role: Access
+
+
+def read_secret(file: Path) -> str:
+    """The secret that services on one machine share."""
+    secret = file.read_text().strip()
+    if len(secret) < 32:
+        raise SystemExit(f"{file}: a service secret has at least 32 characters")
+    return secret
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """One service's side of the trust: what it shows, and what it asks to see."""
+
+    secret: str | None
+    client: grpc.ChannelCredentials | None
+    server: grpc.ServerCredentials | None
+
+    @classmethod
+    def of(cls, config: ServiceConfig) -> "Credentials":
+        """Reads the files that the configuration names."""
+        secret = read_secret(config.service_secret_file) if config.service_secret_file else None
+        if not (config.tls_cert_file and config.tls_key_file and config.tls_ca_file):
+            return cls(secret, None, None)
+        certificate = config.tls_cert_file.read_bytes()
+        key = config.tls_key_file.read_bytes()
+        ca = config.tls_ca_file.read_bytes()
+        return cls(
+            secret,
+            grpc.ssl_channel_credentials(ca, key, certificate),
+            grpc.ssl_server_credentials([(key, certificate)], ca, require_client_auth=True),
+        )
+
+    def metadata(self, actor: Actor | None, request_id: str) -> tuple[tuple[str, str], ...]:
+        """What goes with a call."""
+        pairs = [(REQUEST_ID, request_id)]
+        if self.secret is not None:
+            pairs.append((AUTHORIZATION, f"Bearer {self.secret}"))
+        if actor is not None:
+            pairs += [(ACTOR, actor.name), (ROLE, actor.role.name.lower())]
+        return tuple(pairs)
+
+    def admit(self, metadata: Mapping[str, str | bytes], access: Access) -> Actor | None:
+        """For whom the caller speaks. Raises `Unauthenticated` or `Forbidden`.
+
+        Under mutual TLS the handshake has already proved that the caller is one of ours; where a
+        secret is configured too, it is asked for as well.
+        """
+        if access is Access.OPEN:
+            return None
+        if self.secret is not None:
+            shown = str(metadata.get(AUTHORIZATION, "")).removeprefix("Bearer ")
+            if not hmac.compare_digest(shown.encode(), self.secret.encode()):
+                raise Unauthenticated("this is for Mooring's own services")
+        if access is Access.SERVICE:
+            return None
+        role = str(metadata.get(ROLE, "")).upper()
+        actor = Actor(str(metadata.get(ACTOR, "")), Access.__members__.get(role, Access.OPEN))
+        if not actor.name:
+            raise Unauthenticated("this is done for somebody: name the actor")
+        if actor.role < access:
+            raise Forbidden(f"this needs the role {access.name.lower()}")
+        return actor

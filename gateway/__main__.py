@@ -1,0 +1,30 @@
+"""`python -m gateway`: the gateway as a process."""
+
+import contextlib
+from collections.abc import AsyncIterator
+
+from chassis import log, process
+from chassis.config import load
+from gateway.app import app_of
+from gateway.config import GatewayConfig
+from gateway.neighbours import Neighbours
+from gateway.registrar import Registrar
+from gateway.server import serving
+
+
+@contextlib.asynccontextmanager
+async def running(config: GatewayConfig) -> AsyncIterator[str]:
+    """The whole gateway, until the block ends; yields its URL."""
+    async with contextlib.AsyncExitStack() as stack:
+        neighbours = Neighbours(config)
+        stack.push_async_callback(neighbours.close)
+        registrar = Registrar(neighbours, config.request_timeout_s)
+        stack.push_async_callback(registrar.close)
+        app = app_of(neighbours, registrar, config.request_timeout_s)
+        yield await stack.enter_async_context(serving(app, config))
+
+
+if __name__ == "__main__":
+    config = load(GatewayConfig)
+    log.configure("gateway", config.log_level)
+    process.run(running(config))

@@ -1,0 +1,68 @@
+"""Who asks: an API token becomes a name and a role that go with every question."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+import grpc
+from litestar import Request
+from litestar.connection import ASGIConnection
+from litestar.datastructures import State
+from litestar.handlers import BaseRouteHandler
+from mooring.registry.v1 import tokens_pb2
+
+from chassis.trust import Access, Actor
+from gateway.bearer import bearer
+from gateway.neighbours import Neighbours
+
+Question = TypeVar("Question")
+Answer = TypeVar("Answer")
+
+ACCESS_OF_ROLE: dict[int, Access] = {
+    tokens_pb2.ROLE_VIEWER: Access.VIEWER,
+    tokens_pb2.ROLE_OPERATOR: Access.OPERATOR,
+    tokens_pb2.ROLE_ADMIN: Access.ADMIN,
+}
+
+
+class Caller:
+    """Somebody who has shown a token, for the length of one request."""
+
+    def __init__(self, neighbours: Neighbours, actor: Actor, deadline: float) -> None:
+        """`deadline` is a time of the running loop's clock."""
+        self.neighbours = neighbours
+        self._actor = actor
+        self._deadline = deadline
+
+    async def ask(
+        self, method: grpc.aio.UnaryUnaryMultiCallable[Question, Answer], question: Question
+    ) -> Answer:
+        """Asks in their name. Raises the `MooringError` that the service raised."""
+        return await self.neighbours.registry.call(
+            method, question, deadline=self._deadline, actor=self._actor
+        )
+
+
+CallerRequest = Request[Any, Caller, State]
+
+
+def authentication(
+    neighbours: Neighbours, timeout_s: float
+) -> Callable[[ASGIConnection[Any, Any, Any, Any], BaseRouteHandler], Awaitable[None]]:
+    """A guard: no body is read for somebody unknown. The handler finds a `Caller` in `auth`."""
+
+    async def authenticate(
+        connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler
+    ) -> None:
+        deadline = asyncio.get_running_loop().time() + timeout_s
+        secret = bearer(connection.scope["headers"])
+        answer = await neighbours.registry.call(
+            neighbours.tokens.AuthenticateToken,
+            tokens_pb2.AuthenticateTokenRequest(secret=secret),
+            deadline=deadline,
+        )
+        token = answer.token
+        actor = Actor(token.name or token.id, ACCESS_OF_ROLE.get(token.role, Access.OPEN))
+        connection.scope["auth"] = Caller(neighbours, actor, deadline)
+
+    return authenticate

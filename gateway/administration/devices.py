@@ -1,0 +1,181 @@
+"""Devices, as administrators see them: `/api/v1/devices`."""
+
+from datetime import datetime
+from typing import Annotated, Any
+
+from litestar import HttpMethod, Router, delete, get, route
+from litestar.params import JSONBody, QueryParameter
+from mooring.registry.v1 import devices_pb2
+from msgspec import UNSET, Meta, Struct, UnsetType, structs
+
+from gateway.administration.caller import CallerRequest
+from gateway.administration.fields import Id, mask, moment_of, named, optional, present
+from gateway.administration.listing import DEFAULT_LIMIT, Cursor, Limit, Page
+from gateway.bodies import StrictJson
+from gateway.device_routes import DeviceUuid
+from gateway.documentation import documented
+from gateway.problems import errors
+
+
+class DeviceLocation(Struct, frozen=True, forbid_unknown_fields=True):
+    """In degrees (WGS 84)."""
+
+    latitude: Annotated[float, documented(minimum=-90, maximum=90)]
+    longitude: Annotated[float, documented(minimum=-180, maximum=180)]
+
+
+class DeviceChange(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """What is to change; a field that is not named is left alone, null clears."""
+
+    device_name: Annotated[str, documented(minLength=1, maxLength=255)] | UnsetType = UNSET
+    device_type: Annotated[str, documented(minLength=1, maxLength=64)] | UnsetType = UNSET
+    mqtt_broker_id: (
+        Annotated[Id, Meta(description="Pins the device; null goes back to the default.")]
+        | UnsetType
+        | None
+    ) = UNSET
+    is_active: bool | UnsetType = UNSET
+    region: Annotated[str, documented(maxLength=64)] | UnsetType | None = UNSET
+    location: DeviceLocation | UnsetType | None = UNSET
+    reprovisioning_allowed: (
+        Annotated[bool, Meta(description="Lets it register once more with another API key.")]
+        | UnsetType
+    ) = UNSET
+
+
+class Device(Struct, kw_only=True, frozen=True):
+    """A device as it is. Its credentials never leave the registry."""
+
+    id: int
+    uuid: str
+    device_name: str
+    device_type: str
+    fleet_id: str
+    mqtt_broker_id: int | None
+    is_active: bool
+    region: str | None
+    location: DeviceLocation | None
+    reprovisioning_allowed: bool
+    mqtt_username: str
+    application_id: str
+    mac_address: str
+    os_version: str
+    agent_version: str
+    is_online: bool
+    last_seen_at: datetime | None
+    provisioned_at: datetime | None
+    provisioned_by_key_id: str
+    told_broker_ids: list[int]
+    told_at: datetime | None
+    created_at: datetime | None
+    updated_at: datetime | None
+
+
+class DevicePage(Page[Device], frozen=True):
+    """Devices, in the order of their ids."""
+
+
+def _json(device: devices_pb2.Device) -> Device:
+    fields = device.fields
+    return Device(
+        id=device.id,
+        uuid=device.uuid,
+        device_name=fields.device_name,
+        device_type=fields.device_type,
+        fleet_id=device.fleet_id,
+        mqtt_broker_id=optional(fields, "mqtt_broker_id"),
+        is_active=fields.is_active,
+        region=optional(fields, "region"),
+        location=DeviceLocation(fields.location.latitude, fields.location.longitude)
+        if fields.HasField("location")
+        else None,
+        reprovisioning_allowed=fields.reprovisioning_allowed,
+        mqtt_username=device.mqtt_username,
+        application_id=device.application_id,
+        mac_address=device.mac_address,
+        os_version=device.os_version,
+        agent_version=device.agent_version,
+        is_online=device.is_online,
+        last_seen_at=moment_of(device, "last_seen_at"),
+        provisioned_at=moment_of(device, "provisioned_at"),
+        provisioned_by_key_id=device.provisioned_by_key_id,
+        told_broker_ids=list(device.told_broker_ids),
+        told_at=moment_of(device, "told_at"),
+        created_at=moment_of(device, "created_at"),
+        updated_at=moment_of(device, "updated_at"),
+    )
+
+
+def _fields(values: dict[str, Any]) -> devices_pb2.DeviceFields:
+    given = present(values)
+    if "location" in given:
+        given["location"] = structs.asdict(given["location"])
+    return devices_pb2.DeviceFields(**given)
+
+
+@get("/", summary="List devices", responses=errors(401, 403, 422))
+async def list_devices(
+    request: CallerRequest,
+    limit: Limit = DEFAULT_LIMIT,
+    cursor: Cursor = "",
+    fleet_id: Annotated[str, QueryParameter(description="Only this fleet's.")] = "",
+) -> DevicePage:
+    caller = request.auth
+    answer = await caller.ask(
+        caller.neighbours.devices.ListDevices,
+        devices_pb2.ListDevicesRequest(page_size=limit, cursor=cursor, fleet_id=fleet_id),
+    )
+    return DevicePage([_json(device) for device in answer.devices], answer.next_cursor or None)
+
+
+@get("/{uuid:str}", summary="Look at a device", responses=errors(401, 403, 404, 422))
+async def get_device(request: CallerRequest, uuid: DeviceUuid) -> Device:
+    caller = request.auth
+    answer = await caller.ask(
+        caller.neighbours.devices.GetDevice, devices_pb2.GetDeviceRequest(uuid=uuid)
+    )
+    return _json(answer.device)
+
+
+@route(
+    "/{uuid:str}",
+    # PUT with a subset is how the note does it; it means what PATCH means.
+    http_method=[HttpMethod.PUT, HttpMethod.PATCH],
+    status_code=200,
+    summary="Change a device",
+    description="A field that is not named is left alone, whichever the method.",
+    dto=StrictJson[DeviceChange],
+    responses=errors(401, 403, 404, 409, 412, 413, 415, 422),
+)
+async def update_device(
+    request: CallerRequest, uuid: DeviceUuid, data: JSONBody[DeviceChange]
+) -> Device:
+    caller = request.auth
+    values = named(data)
+    answer = await caller.ask(
+        caller.neighbours.devices.UpdateDevice,
+        devices_pb2.UpdateDeviceRequest(
+            uuid=uuid, fields=_fields(values), update_mask=mask(values)
+        ),
+    )
+    return _json(answer.device)
+
+
+@delete(
+    "/{uuid:str}",
+    summary="Forget a device",
+    description="Its credentials go with it: registered anew, it gets others.",
+    responses=errors(401, 403, 404, 409, 412, 422),
+)
+async def delete_device(request: CallerRequest, uuid: DeviceUuid) -> None:
+    caller = request.auth
+    await caller.ask(
+        caller.neighbours.devices.DeleteDevice, devices_pb2.DeleteDeviceRequest(uuid=uuid)
+    )
+
+
+ROUTES = Router(
+    "/devices",
+    route_handlers=[list_devices, get_device, update_device, delete_device],
+    tags=["devices"],
+)

@@ -1,0 +1,140 @@
+"""Groups of devices, and the rule that places them: `/api/v1/fleets`."""
+
+from datetime import datetime
+from typing import Annotated, Any
+
+from litestar import Router, get, patch, post
+from litestar.params import JSONBody, PathParameter
+from mooring.registry.v1 import fleets_pb2
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from gateway.administration.caller import CallerRequest
+from gateway.administration.fields import Id, mask, moment_of, named, optional, present
+from gateway.administration.listing import DEFAULT_LIMIT, Cursor, Limit, Page
+from gateway.bodies import StrictJson
+from gateway.documentation import IDENTIFIER_PATTERN, documented
+from gateway.problems import errors
+
+FleetId = Annotated[str, PathParameter(description="The fleet's name in paths.")]
+
+
+class FleetChange(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """What is to change; a field that is not named is left alone, null clears."""
+
+    name: Annotated[str, documented(minLength=1, maxLength=255)] | UnsetType = UNSET
+    mqtt_broker_id: (
+        Annotated[Id, Meta(description="The broker of its devices that have no pin.")]
+        | UnsetType
+        | None
+    ) = UNSET
+    allowed_broker_ids: (
+        Annotated[
+            list[Id],
+            Meta(description="Nothing else ever serves its devices; null: not restricted."),
+        ]
+        | UnsetType
+        | None
+    ) = UNSET
+
+
+class NewFleet(FleetChange, kw_only=True, frozen=True):
+    """A fleet to be."""
+
+    id: Annotated[str, documented(pattern=IDENTIFIER_PATTERN)]
+
+
+class Fleet(Struct, kw_only=True, frozen=True):
+    """A fleet as it is."""
+
+    id: str
+    name: str
+    mqtt_broker_id: int | None
+    allowed_broker_ids: list[int] | None
+    created_at: datetime | None
+    updated_at: datetime | None
+
+
+class FleetPage(Page[Fleet], frozen=True):
+    """Fleets, in the order of their ids."""
+
+
+def _json(fleet: fleets_pb2.Fleet) -> Fleet:
+    fields = fleet.fields
+    return Fleet(
+        id=fleet.id,
+        name=fields.name,
+        mqtt_broker_id=optional(fields, "mqtt_broker_id"),
+        allowed_broker_ids=list(fields.allowed_brokers.broker_ids)
+        if fields.HasField("allowed_brokers")
+        else None,
+        created_at=moment_of(fleet, "created_at"),
+        updated_at=moment_of(fleet, "updated_at"),
+    )
+
+
+def _values(change: FleetChange) -> dict[str, Any]:
+    """The named fields, as the proto has them: a list that may be absent is a message there."""
+    values = named(change)
+    values.pop("id", None)
+    if "allowed_broker_ids" in values:
+        ids = values.pop("allowed_broker_ids")
+        values["allowed_brokers"] = (
+            None if ids is None else fleets_pb2.AllowedBrokers(broker_ids=ids)
+        )
+    return values
+
+
+@post(
+    "/",
+    summary="Make a fleet",
+    dto=StrictJson[NewFleet],
+    responses=errors(401, 403, 404, 409, 412, 413, 415, 422),
+)
+async def create_fleet(request: CallerRequest, data: JSONBody[NewFleet]) -> Fleet:
+    caller = request.auth
+    answer = await caller.ask(
+        caller.neighbours.fleets.CreateFleet,
+        fleets_pb2.CreateFleetRequest(
+            id=data.id, fields=fleets_pb2.FleetFields(**present(_values(data)))
+        ),
+    )
+    return _json(answer.fleet)
+
+
+@get("/", summary="List fleets", responses=errors(401, 403, 422))
+async def list_fleets(
+    request: CallerRequest, limit: Limit = DEFAULT_LIMIT, cursor: Cursor = ""
+) -> FleetPage:
+    caller = request.auth
+    answer = await caller.ask(
+        caller.neighbours.fleets.ListFleets,
+        fleets_pb2.ListFleetsRequest(page_size=limit, cursor=cursor),
+    )
+    return FleetPage([_json(fleet) for fleet in answer.fleets], answer.next_cursor or None)
+
+
+@patch(
+    "/{fleet_id:str}",
+    summary="Change a fleet",
+    dto=StrictJson[FleetChange],
+    responses=errors(401, 403, 404, 409, 412, 413, 415, 422),
+)
+async def update_fleet(
+    request: CallerRequest, fleet_id: FleetId, data: JSONBody[FleetChange]
+) -> Fleet:
+    caller = request.auth
+    values = _values(data)
+    answer = await caller.ask(
+        caller.neighbours.fleets.UpdateFleet,
+        fleets_pb2.UpdateFleetRequest(
+            id=fleet_id,
+            fields=fleets_pb2.FleetFields(**present(values)),
+            update_mask=mask(values),
+        ),
+    )
+    return _json(answer.fleet)
+
+
+ROUTES = Router(
+    "/fleets", route_handlers=[create_fleet, list_fleets, update_fleet], tags=["fleets"]
+)

@@ -1,0 +1,182 @@
+"""What devices are told, as JSON: design section 2, field for field.
+
+Agents already parse these documents: fields may be added, none may change. An absent field is
+absent, never null. A field is here because a device needs it; nothing is copied over wholesale.
+"""
+
+from datetime import UTC, datetime
+from typing import NamedTuple, cast
+
+import msgspec
+from mooring.broker.v1 import resolution_pb2
+from mooring.registry.v1 import registration_pb2
+from msgspec import UNSET, Struct, UnsetType
+
+from chassis.errors import Internal, MooringError, from_item
+
+SOURCES: dict[int, str] = {
+    number: name.removeprefix("SOURCE_").lower() for name, number in resolution_pb2.Source.items()
+}
+
+
+class BrokerConfig(Struct, rename="camel", frozen=True):
+    """The settings to connect with. Times are in the units of MQTT.js: s for keepAlive, else ms."""
+
+    protocol: str
+    host: str
+    port: int
+    use_tls: bool
+    verify_certificate: bool
+    client_id_prefix: str
+    keep_alive: int
+    clean_session: bool
+    reconnect_period: int
+    connect_timeout: int
+    ca_cert: str | UnsetType = UNSET
+    client_cert: str | UnsetType = UNSET
+
+
+class Topics(Struct, frozen=True):
+    """MQTT topic filters (MQTT 5.0, section 4.7)."""
+
+    publish: list[str]
+    subscribe: list[str]
+
+
+class Mqtt(Struct, rename="camel", kw_only=True, frozen=True):
+    """How a device connects today."""
+
+    username: str
+    password: str
+    broker: str
+    broker_config: BrokerConfig | UnsetType = UNSET
+    topics: Topics
+    source: str
+    generation: str
+    refresh_after: int
+    stale: bool | UnsetType = UNSET
+
+
+class RegisteredDevice(Struct, rename="camel", frozen=True):
+    """Who a device is, and how it connects."""
+
+    id: int
+    uuid: str
+    device_name: str
+    device_type: str
+    fleet_id: str
+    created_at: datetime
+    mqtt: Mqtt
+
+
+class Registered(NamedTuple):
+    """One device's answer; `created` is false where it was registered before."""
+
+    device: RegisteredDevice
+    created: bool
+
+
+class _Brokers:
+    """The brokers of one batch. A configuration is serialised once, however many devices get it."""
+
+    def __init__(
+        self, brokers: "list[resolution_pb2.BrokerSettings]", environment_url: str
+    ) -> None:
+        self._urls = {broker.id: broker.url for broker in brokers}
+        # The encoder writes a Raw as it is, wherever the type says BrokerConfig.
+        self._configs = {
+            broker.id: cast(
+                "BrokerConfig", msgspec.Raw(msgspec.json.encode(_broker_config(broker)))
+            )
+            for broker in brokers
+        }
+        self._environment_url = environment_url
+
+    def url_and_config(self, broker_id: int) -> tuple[str, BrokerConfig | UnsetType]:
+        """Raises `Internal` for a broker that the batch does not hold."""
+        if not broker_id:
+            return self._environment_url, UNSET
+        if broker_id not in self._urls:
+            raise Internal("internal error")
+        return self._urls[broker_id], self._configs[broker_id]
+
+
+def registered(
+    response: registration_pb2.RegisterDevicesResponse,
+) -> list[Registered | MooringError]:
+    """An answer or an error for each registration, in order."""
+    brokers = _Brokers(list(response.brokers), response.environment_url)
+    return [_registered(outcome, brokers) for outcome in response.outcomes]
+
+
+def connections(
+    response: registration_pb2.GetConnectionsResponse,
+) -> list[Mqtt | MooringError]:
+    """An answer or an error for each request, in order."""
+    brokers = _Brokers(list(response.brokers), response.environment_url)
+    return [_connected(outcome, brokers) for outcome in response.outcomes]
+
+
+def _registered(
+    outcome: registration_pb2.RegistrationOutcome, brokers: _Brokers
+) -> Registered | MooringError:
+    if not outcome.HasField("device"):
+        return from_item(outcome.error)
+    device = outcome.device
+    try:
+        mqtt = _mqtt(device.connection, brokers)
+    except Internal as error:
+        return error
+    answer = RegisteredDevice(
+        id=device.id,
+        uuid=device.uuid,
+        device_name=device.device_name,
+        device_type=device.device_type,
+        fleet_id=device.fleet_id,
+        created_at=device.created_at.ToDatetime(tzinfo=UTC),
+        mqtt=mqtt,
+    )
+    return Registered(answer, device.created)
+
+
+def _connected(
+    outcome: registration_pb2.ConnectionOutcome, brokers: _Brokers
+) -> Mqtt | MooringError:
+    if not outcome.HasField("connection"):
+        return from_item(outcome.error)
+    try:
+        return _mqtt(outcome.connection, brokers)
+    except Internal as error:
+        return error
+
+
+def _mqtt(connection: registration_pb2.Connection, brokers: _Brokers) -> Mqtt:
+    url, config = brokers.url_and_config(connection.broker_id)
+    return Mqtt(
+        username=connection.username,
+        password=connection.password,
+        broker=url,
+        broker_config=config,
+        topics=Topics(list(connection.publish_topics), list(connection.subscribe_topics)),
+        source=SOURCES.get(connection.source, "unspecified"),
+        generation=connection.generation,
+        refresh_after=connection.refresh_after_s,
+        stale=connection.stale or UNSET,
+    )
+
+
+def _broker_config(broker: resolution_pb2.BrokerSettings) -> BrokerConfig:
+    return BrokerConfig(
+        protocol=broker.protocol,
+        host=broker.host,
+        port=broker.port,
+        use_tls=broker.use_tls,
+        verify_certificate=broker.verify_certificate,
+        client_id_prefix=broker.client_id_prefix,
+        keep_alive=broker.keep_alive_s,
+        clean_session=broker.clean_session,
+        reconnect_period=broker.reconnect_period_ms,
+        connect_timeout=broker.connect_timeout_ms,
+        ca_cert=broker.ca_cert if broker.HasField("ca_cert") else UNSET,
+        client_cert=broker.client_cert if broker.HasField("client_cert") else UNSET,
+    )

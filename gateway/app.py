@@ -1,0 +1,49 @@
+"""All the routes, and what is the same for all of them."""
+
+from litestar import Litestar, Router
+from litestar.datastructures import CacheControlHeader
+
+from gateway import device_routes, documentation, health
+from gateway.administration import brokers, devices, fleets, provisioning_keys
+from gateway.administration.caller import authentication
+from gateway.edge import HttpApp, edge
+from gateway.neighbours import Neighbours
+from gateway.problems import HANDLERS
+from gateway.registrar import Registrar
+
+MAX_ADMINISTRATION_BODY_BYTES = 1024 * 1024
+
+
+def app_of(neighbours: Neighbours, registrar: Registrar, timeout_s: float) -> HttpApp:
+    """The gateway as an ASGI application."""
+
+    def routers() -> list[Router]:
+        return [
+            device_routes.routes(registrar),
+            Router(
+                "/api/v1",
+                route_handlers=[
+                    brokers.ROUTES,
+                    devices.ROUTES,
+                    provisioning_keys.ROUTES,
+                    fleets.ROUTES,
+                ],
+                guards=[authentication(neighbours, timeout_s)],
+                request_max_body_size=MAX_ADMINISTRATION_BODY_BYTES,
+                cache_control=CacheControlHeader(no_store=True),
+                security=[{"apiToken": []}],
+            ),
+            health.routes(neighbours),
+        ]
+
+    documented = documentation.routes(documentation.document(routers()))
+    app = Litestar(
+        [*routers(), documented],
+        exception_handlers=HANDLERS,
+        openapi_config=None,
+        # Errors are logged where they become problems.
+        logging_config=None,
+        debug=False,
+        pdb_on_exception=False,
+    )
+    return edge(app)

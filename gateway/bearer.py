@@ -1,0 +1,22 @@
+"""`Authorization: Bearer …` (RFC 6750, section 2.1)."""
+
+import re
+from collections.abc import Iterable
+
+from chassis.errors import Unauthenticated
+
+# A device makes its own API key, so anything is taken that a header can carry without ambiguity.
+BEARER = re.compile(rb"bearer +([\x21-\x7e]+)", re.IGNORECASE)
+
+
+def bearer(headers: Iterable[tuple[bytes, bytes]]) -> str:
+    """The secret that a request shows. Raises `Unauthenticated` unless there is exactly one."""
+    shown = [value for name, value in headers if name == b"authorization"]
+    if not shown:
+        raise Unauthenticated("an Authorization header is needed")
+    if len(shown) > 1:
+        raise Unauthenticated("there is more than one Authorization header")
+    found = BEARER.fullmatch(shown[0].strip())
+    if found is None:
+        raise Unauthenticated("the Authorization header must be: Bearer, a space, the secret")
+    return found[1].decode("ascii")

@@ -1,0 +1,41 @@
+"""What the gateway reads from its environment."""
+
+from pathlib import Path
+
+from pydantic import Field, model_validator
+
+from chassis.config import ServiceConfig, is_loopback
+
+
+class GatewayConfig(ServiceConfig):
+    """A field is set by the variable of its name in capitals."""
+
+    gateway_host: str = "127.0.0.1"
+    # 0 takes a free one.
+    gateway_port: int = Field(default=4002, ge=0, le=65535)
+    # What devices and people see; `tls_*` is what the other services see.
+    gateway_tls_cert_file: Path | None = None
+    gateway_tls_key_file: Path | None = None
+
+    registry_service_address: str = "127.0.0.1:50052"
+    broker_service_address: str = "127.0.0.1:50051"
+
+    # How long a caller waits for an answer, at most.
+    request_timeout_s: float = Field(default=10.0, ge=0.5, le=120)
+    # How long a stop waits for requests under way.
+    shutdown_grace_s: int = Field(default=5, ge=1, le=60)
+
+    @model_validator(mode="after")
+    def _is_private_or_has_tls(self) -> "GatewayConfig":
+        files = (self.gateway_tls_cert_file, self.gateway_tls_key_file)
+        if any(files) and not all(files):
+            raise ValueError("GATEWAY_TLS_CERT_FILE and GATEWAY_TLS_KEY_FILE are needed together")
+        if not any(files) and not is_loopback(self.gateway_host):
+            raise ValueError(
+                f"GATEWAY_HOST {self.gateway_host} can be reached from other machines: "
+                "configure GATEWAY_TLS_CERT_FILE"
+            )
+        for file in files:
+            if file is not None and not file.is_file():
+                raise ValueError(f"{file} is not a file")
+        return self

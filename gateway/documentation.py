@@ -1,0 +1,179 @@
+"""The OpenAPI document, and the page that shows it without asking anybody else's server."""
+
+from collections.abc import Sequence
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from litestar import Litestar, Response, Router, get
+from litestar.exceptions import NotFoundException
+from litestar.handlers import HTTPRouteHandler
+from litestar.openapi import OpenAPIConfig
+from litestar.openapi.spec import Components, License, SecurityScheme
+from litestar.params import FromPath
+from litestar.types import Method
+
+from chassis.validation import IDENTIFIER
+
+TITLE = "Mooring"
+VERSION = "1.0.0"
+DESCRIPTION = (
+    "Where a device ties up: it registers once with a provisioning key and learns who it is on "
+    "MQTT and which broker to talk to. Every error is an RFC 9457 problem document."
+)
+
+# Taken from the npm package swagger-ui-dist as it is; its licence lies beside it.
+SWAGGER_UI_VERSION = "5.35.0"
+SWAGGER_UI = Path(__file__).parent / "static" / "swagger-ui"
+ASSETS = {
+    "swagger-ui-bundle.js": "text/javascript",
+    "swagger-ui.css": "text/css",
+    "favicon-32x32.png": "image/png",
+}
+
+# Of a device's uuid and a fleet's id.
+IDENTIFIER_PATTERN = f"^{IDENTIFIER.pattern}$"
+
+SECURITY_SCHEMES = {
+    "provisioningKey": "Lets devices in; made at /api/v1/provisioning-keys.",
+    "deviceApiKey": "Made by the device, and sent when it registered.",
+    "apiToken": "Of a person or a script.",
+}
+
+# The page runs nothing that is not served here, and nothing can frame it.
+CONTENT_SECURITY_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'"
+)
+PAGE = f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<title>{TITLE}</title>
+<link rel="icon" href="/docs/{SWAGGER_UI_VERSION}/favicon-32x32.png">
+<link rel="stylesheet" href="/docs/{SWAGGER_UI_VERSION}/swagger-ui.css">
+</head>
+<body>
+<div id="swagger-ui"></div>
+<script src="/docs/{SWAGGER_UI_VERSION}/swagger-ui-bundle.js"></script>
+<script src="/docs/start.js"></script>
+</body>
+</html>
+"""
+START = """SwaggerUIBundle({url: "/openapi.json", dom_id: "#swagger-ui", deepLinking: true});
+"""
+
+
+def documented(**limits: Any) -> msgspec.Meta:
+    """Limits of a field for the document alone: the services keep them, each in one place."""
+    return msgspec.Meta(extra_json_schema=limits)
+
+
+def document(routers: Sequence[Router]) -> bytes:
+    """The OpenAPI document of what `routers` serve, as JSON."""
+    described = Litestar(
+        routers,
+        openapi_config=OpenAPIConfig(
+            title=TITLE,
+            version=VERSION,
+            description=DESCRIPTION,
+            license=License("Apache-2.0", identifier="Apache-2.0"),
+            operation_id_creator=_operation_id,
+            components=Components(
+                security_schemes={
+                    name: SecurityScheme(type="http", scheme="bearer", description=description)
+                    for name, description in SECURITY_SCHEMES.items()
+                }
+            ),
+        ),
+        logging_config=None,
+    )
+    found = described.openapi_schema.to_schema()
+    for operations in found["paths"].values():
+        for operation in operations.values():
+            for status, response in operation["responses"].items():
+                response["headers"] = {**response.get("headers", {}), **_headers(status)}
+                if response["description"] == HTTPStatus(int(status)).description:
+                    response["description"] = HTTPStatus(int(status)).phrase
+    # Litestar loses limits, docstrings and the refusal of unknown fields on the way.
+    _, schemas = msgspec.json.schema_components(
+        _types(described), ref_template="#/components/schemas/{name}"
+    )
+    found["components"]["schemas"] = schemas
+    return msgspec.json.encode(found)
+
+
+def _operation_id(handler: HTTPRouteHandler, method: Method, _: object) -> str:
+    """The handler's name; with the method, where it has several."""
+    name = handler.handler_name
+    return name if len(handler.http_methods) == 1 else f"{name}_{method.lower()}"
+
+
+def _types(app: Litestar) -> list[Any]:
+    """What bodies and answers are made of."""
+    found: list[Any] = []
+    for route in app.routes:
+        for handler in getattr(route, "route_handlers", []):
+            if not handler.include_in_schema:
+                continue
+            answer = handler.parsed_fn_signature.return_type
+            found += answer.args if answer.is_subclass_of(Response) else [answer.annotation]
+            found += [spec.data_container for spec in (handler.responses or {}).values()]
+            if body := handler.parsed_fn_signature.parameters.get("data"):
+                found.append(body.annotation)
+    return found
+
+
+def _headers(status: str) -> dict[str, Any]:
+    """What every answer of that status carries."""
+    said = {"X-Request-Id": "The request's own, or one that was made for it."}
+    if status == "401":
+        said["WWW-Authenticate"] = "Bearer."
+    if status == "503":
+        said["Retry-After"] = "Seconds."
+    return {
+        name: {"description": description, "schema": {"type": "string"}, "required": True}
+        for name, description in said.items()
+    }
+
+
+def routes(openapi: bytes) -> Router:
+    """`/openapi.json` and `/docs`."""
+    assets = {name: (SWAGGER_UI / name).read_bytes() for name in ASSETS}
+
+    @get("/openapi.json")
+    async def openapi_json() -> Response[bytes]:
+        return Response(
+            openapi, media_type="application/json", headers={"Cache-Control": "no-cache"}
+        )
+
+    @get("/docs")
+    async def docs() -> Response[str]:
+        return Response(
+            PAGE,
+            media_type="text/html",
+            headers={
+                "Cache-Control": "no-cache",
+                "Content-Security-Policy": CONTENT_SECURITY_POLICY,
+                "Referrer-Policy": "no-referrer",
+            },
+        )
+
+    @get("/docs/start.js")
+    async def start() -> Response[str]:
+        return Response(START, media_type="text/javascript", headers={"Cache-Control": "no-cache"})
+
+    # The version is in the path, so what is there never changes.
+    @get(f"/docs/{SWAGGER_UI_VERSION}/{{name:str}}")
+    async def asset(name: FromPath[str]) -> Response[bytes]:
+        if name not in assets:
+            raise NotFoundException
+        return Response(
+            assets[name],
+            media_type=ASSETS[name],
+            headers={"Cache-Control": "public, max-age=31536000, immutable"},
+        )
+
+    return Router("/", route_handlers=[openapi_json, docs, start, asset], include_in_schema=False)

@@ -1,0 +1,50 @@
+"""What every request passes first: it gets an id."""
+
+import re
+from collections.abc import Awaitable, Callable
+from secrets import token_hex
+from typing import Literal
+
+from litestar.types import ASGIApp, HTTPScope, Message, Receive, Send
+from structlog.contextvars import bind_contextvars
+
+# What is served: no websockets come here.
+HttpApp = Callable[[HTTPScope, Receive, Send], Awaitable[None]]
+
+# Litestar knows no HEAD (RFC 9110, section 9.3.2), and its own answer to OPTIONS leaves methods
+# out; TRACE, which nothing has, gets the 405 that names them all.
+ANSWERED_AS: dict[str, Literal["GET", "TRACE"]] = {"HEAD": "GET", "OPTIONS": "TRACE"}
+
+REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+
+
+def edge(app: ASGIApp) -> HttpApp:
+    """`app`, whose requests have an id in their logs, in what they ask and in their answers.
+
+    The caller's own `X-Request-Id` is kept where it is harmless to log.
+    """
+
+    async def identified(scope: HTTPScope, receive: Receive, send: Send) -> None:
+        request_id = next(
+            (value for name, value in scope["headers"] if name == b"x-request-id"), b""
+        )
+        if not REQUEST_ID.fullmatch(request_id):
+            request_id = token_hex(16).encode()
+        # Every request is a task of its own, and so is its context.
+        bind_contextvars(request_id=request_id.decode())
+
+        async def send_with_id(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [
+                    *message["headers"],
+                    (b"x-request-id", request_id),
+                    (b"x-content-type-options", b"nosniff"),
+                ]
+            await send(message)
+
+        if instead := ANSWERED_AS.get(scope["method"]):
+            # A copy: the server looks at its own to know that HEAD has no body.
+            scope = {**scope, "method": instead}
+        await app(scope, receive, send_with_id)
+
+    return identified

@@ -1,0 +1,85 @@
+"""Whether the gateway is alive, and whether it can do its work."""
+
+import asyncio
+
+import grpc
+from grpc_health.v1 import health_pb2
+from litestar import Response, Router, get
+from litestar.openapi.datastructures import ResponseSpec
+from msgspec import Struct
+
+from gateway.neighbours import HealthCheck, Neighbours
+from gateway.problems import errors
+
+PATIENCE_S = 1.0
+
+# What the neighbours say of themselves, "" being the whole (grpc/doc/health-checking.md).
+ASKED_OF_REGISTRY = ("", "database", "broker_service")
+ASKED_OF_BROKER = ("", "database")
+
+
+class Liveness(Struct, frozen=True):
+    """The process runs and answers."""
+
+    status: str = "ok"
+
+
+class Readiness(Struct, frozen=True):
+    """`ready`; `degraded`: devices get answers, though not all of the best; or `unavailable`."""
+
+    status: str
+    # "registry", "registry/database", …: serving, not_serving or unreachable.
+    checks: dict[str, str]
+
+
+def judge(checks: dict[str, str]) -> str:
+    """What the checks amount to. Without the registry there is no answer for anybody."""
+    if checks["registry"] != "serving":
+        return "unavailable"
+    return "ready" if all(status == "serving" for status in checks.values()) else "degraded"
+
+
+def routes(neighbours: Neighbours) -> Router:
+    """For whoever restarts what is dead, and sends nobody to what is not ready."""
+
+    @get("/healthz", summary="Whether the process is alive", responses=errors())
+    async def healthz() -> Liveness:
+        return Liveness()
+
+    @get(
+        "/readyz",
+        summary="Whether devices can be served",
+        description="Degraded is still ready: devices get answers.",
+        responses=errors() | {503: ResponseSpec(Readiness, description="Nobody gets answers.")},
+    )
+    async def readyz() -> Response[Readiness]:
+        names = [("registry", name) for name in ASKED_OF_REGISTRY]
+        names += [("broker", name) for name in ASKED_OF_BROKER]
+        asked = {"registry": neighbours.registry_health, "broker": neighbours.broker_health}
+        statuses = await asyncio.gather(*(_ask(asked[who], name) for who, name in names))
+        checks = {
+            f"{who}/{name}" if name else who: status
+            for (who, name), status in zip(names, statuses, strict=True)
+            if status
+        }
+        status = judge(checks)
+        headers = {"Cache-Control": "no-store"}
+        if status == "unavailable":
+            return Response(
+                Readiness(status, checks), status_code=503, headers=headers | {"Retry-After": "1"}
+            )
+        return Response(Readiness(status, checks), headers=headers)
+
+    return Router("/", route_handlers=[healthz, readyz], tags=["health"])
+
+
+async def _ask(check: HealthCheck, name: str) -> str:
+    """A status in lower case; empty where the neighbour does not speak of `name`."""
+    request = health_pb2.HealthCheckRequest(service=name)
+    try:
+        answer = await check(request, timeout=PATIENCE_S)
+    except grpc.aio.AioRpcError as error:
+        if name and error.code() is grpc.StatusCode.NOT_FOUND:
+            return ""
+        return "unreachable"
+    return health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status).lower()

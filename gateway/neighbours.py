@@ -1,0 +1,53 @@
+"""The two services that the gateway asks."""
+
+from typing import Any, cast
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from mooring.broker.v1 import brokers_pb2_grpc
+from mooring.registry.v1 import (
+    devices_pb2_grpc,
+    fleets_pb2_grpc,
+    provisioning_keys_pb2_grpc,
+    registration_pb2_grpc,
+    tokens_pb2_grpc,
+)
+
+from chassis.client import Neighbour
+from chassis.trust import Credentials
+from gateway.config import GatewayConfig
+
+HealthCheck = grpc.aio.UnaryUnaryMultiCallable[
+    health_pb2.HealthCheckRequest, health_pb2.HealthCheckResponse
+]
+
+
+class Neighbours:
+    """A channel to each of them, and what can be asked there."""
+
+    def __init__(self, config: GatewayConfig) -> None:
+        """Connects when the first question is asked."""
+        credentials = Credentials.of(config)
+        self.registry = Neighbour(config.registry_service_address, credentials)
+        self.broker = Neighbour(config.broker_service_address, credentials)
+
+        registry = self.registry.channel
+        self.registration = registration_pb2_grpc.RegistrationServiceStub(registry)
+        self.devices = devices_pb2_grpc.DeviceServiceStub(registry)
+        self.fleets = fleets_pb2_grpc.FleetServiceStub(registry)
+        self.provisioning_keys = provisioning_keys_pb2_grpc.ProvisioningKeyServiceStub(registry)
+        self.tokens = tokens_pb2_grpc.TokenServiceStub(registry)
+        self.registry_health = _health_check(registry)
+
+        self.brokers = brokers_pb2_grpc.BrokerServiceStub(self.broker.channel)
+        self.broker_health = _health_check(self.broker.channel)
+
+    async def close(self) -> None:
+        """Ends the channels; calls under way are cancelled."""
+        await self.registry.close()
+        await self.broker.close()
+
+
+def _health_check(channel: grpc.aio.Channel) -> HealthCheck:
+    """The stub has a `Check`, which its types do not mention."""
+    return cast("HealthCheck", cast("Any", health_pb2_grpc.HealthStub(channel)).Check)

@@ -1,0 +1,168 @@
+"""Every error as an RFC 9457 problem document: the one table from gRPC's codes to HTTP's."""
+
+import math
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+import grpc
+import structlog
+from litestar import Request, Response
+from litestar.exceptions import HTTPException, InternalServerException, ValidationException
+from litestar.openapi.datastructures import ResponseSpec
+from litestar.types import ExceptionHandlersMap
+from msgspec import UNSET, Struct, UnsetType
+from structlog.contextvars import get_contextvars
+
+from chassis.errors import Internal, InvalidInput, MooringError, NotFound
+
+log = structlog.get_logger(__name__)
+
+MEDIA_TYPE = "application/problem+json"
+
+# Total over gRPC's codes: a test says so.
+STATUS_OF_CODE: dict[grpc.StatusCode, int] = {
+    grpc.StatusCode.OK: 500,
+    grpc.StatusCode.CANCELLED: 503,
+    grpc.StatusCode.UNKNOWN: 500,
+    grpc.StatusCode.INVALID_ARGUMENT: 422,
+    grpc.StatusCode.DEADLINE_EXCEEDED: 503,
+    grpc.StatusCode.NOT_FOUND: 404,
+    grpc.StatusCode.ALREADY_EXISTS: 409,
+    grpc.StatusCode.PERMISSION_DENIED: 403,
+    grpc.StatusCode.UNAUTHENTICATED: 401,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: 503,
+    grpc.StatusCode.FAILED_PRECONDITION: 409,
+    grpc.StatusCode.ABORTED: 412,
+    grpc.StatusCode.OUT_OF_RANGE: 422,
+    # A neighbour of another version, in the middle of a rollout: it passes.
+    grpc.StatusCode.UNIMPLEMENTED: 503,
+    grpc.StatusCode.INTERNAL: 500,
+    grpc.StatusCode.UNAVAILABLE: 503,
+    grpc.StatusCode.DATA_LOSS: 500,
+}
+
+# What HTTP itself refuses, before any service is asked.
+REFUSALS: dict[int, tuple[str, str]] = {
+    400: ("MALFORMED_REQUEST", "the request cannot be read"),
+    404: ("NO_SUCH_PATH", "there is nothing at this path"),
+    405: ("METHOD_NOT_ALLOWED", "this path does not have that method"),
+    413: ("BODY_TOO_LARGE", "the body is larger than this path takes"),
+    415: ("UNSUPPORTED_MEDIA_TYPE", "the body must be application/json"),
+}
+
+
+class Problem(Struct, kw_only=True, frozen=True):
+    """RFC 9457, section 3.1, and three members of our own."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    # For people; may change.
+    detail: str
+    # UPPER_SNAKE and stable: programs compare it.
+    reason: str
+    # What to name when asking about it; every log line about the request has it.
+    request_id: str
+    # What is at fault, as it is called in the request.
+    field: str | UnsetType = UNSET
+
+
+def errors(*statuses: int) -> dict[int, ResponseSpec]:
+    """What an operation documents: `statuses`, and those that any operation may answer."""
+    return {
+        status: ResponseSpec(
+            Problem,
+            generate_examples=False,
+            media_type=MEDIA_TYPE,
+            description=HTTPStatus(status).phrase,
+        )
+        for status in sorted({*statuses, 400, 500, 503})
+    }
+
+
+def problem(
+    status: int,
+    reason: str,
+    detail: str,
+    *,
+    field: str = "",
+    retry_after_s: float = 0.0,
+    headers: Mapping[str, str] | None = None,
+) -> Response[Problem]:
+    """The answer that says what went wrong; it is never to be kept by a cache."""
+    sent = {"Cache-Control": "no-store", **(headers or {})}
+    if status == HTTPStatus.UNAUTHORIZED:
+        sent["WWW-Authenticate"] = "Bearer"
+    if status == HTTPStatus.SERVICE_UNAVAILABLE:
+        sent["Retry-After"] = str(max(1, math.ceil(retry_after_s)))
+    content = Problem(
+        title=HTTPStatus(status).phrase,
+        status=status,
+        detail=detail,
+        reason=reason,
+        request_id=get_contextvars().get("request_id", ""),
+        field=field or UNSET,
+    )
+    return Response(content, status_code=status, media_type=MEDIA_TYPE, headers=sent)
+
+
+def of_error(error: MooringError) -> Response[Problem]:
+    """What a service refused, or could not do."""
+    return problem(
+        STATUS_OF_CODE[error.code],
+        error.reason,
+        error.message,
+        field=error.field,
+        retry_after_s=error.retry_after_s,
+    )
+
+
+def _of_ours(_: Request[Any, Any, Any], error: MooringError) -> Response[Problem]:
+    return of_error(error)
+
+
+def _of_http(_: Request[Any, Any, Any], error: HTTPException) -> Response[Problem]:
+    """What the framework refused; its own words name Python types and stay here."""
+    status = error.status_code if error.status_code in REFUSALS else 400
+    reason, detail = REFUSALS[status]
+    allowed = set((error.headers or {}).get("allow", "").split(", ")) - {"", "OPTIONS"}
+    if "GET" in allowed:
+        allowed.add("HEAD")
+    headers = (
+        {"Allow": ", ".join(sorted(allowed))} if status == HTTPStatus.METHOD_NOT_ALLOWED else {}
+    )
+    return problem(status, reason, detail, headers=headers)
+
+
+def _of_parameter(_: Request[Any, Any, Any], error: ValidationException) -> Response[Problem]:
+    """A part of the path or of the query that is not what it must be.
+
+    Nothing has an id that cannot be one, so for the path that is 404.
+    """
+    fault = error.extra[0] if isinstance(error.extra, list) and error.extra else {}
+    field = str(fault.get("key", ""))
+    if fault.get("source") == "path":
+        return of_error(NotFound("there is no such thing"))
+    if field == "data":
+        return problem(400, "MALFORMED_REQUEST", "a body is needed")
+    return of_error(InvalidInput(str(fault.get("message", "is invalid")), field=field))
+
+
+def _of_cut_body(_: Request[Any, Any, Any], __: InternalServerException) -> Response[Problem]:
+    """The client left while it was sending: nobody reads this, and it is no fault of ours."""
+    return problem(400, "BODY_CUT_SHORT", "the body ended early")
+
+
+def _of_anything(_: Request[Any, Any, Any], error: Exception) -> Response[Problem]:
+    log.error("a request failed unexpectedly", exc_info=error)
+    return of_error(Internal("internal error"))
+
+
+HANDLERS: ExceptionHandlersMap = {
+    MooringError: _of_ours,
+    HTTPException: _of_http,
+    ValidationException: _of_parameter,
+    InternalServerException: _of_cut_body,
+    Exception: _of_anything,
+}

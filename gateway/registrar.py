@@ -1,0 +1,89 @@
+"""Gathers what devices ask at the same time: devices that power up together ask together."""
+
+import asyncio
+from collections.abc import Sequence
+
+from mooring.registry.v1 import registration_pb2
+
+from chassis.coalescer import Coalescer
+from chassis.errors import Forbidden, MooringError, Unauthenticated, Unavailable
+from gateway import answers
+from gateway.neighbours import Neighbours
+
+MAX_BATCH = 256
+MAX_WAITING = 4096
+
+
+class Registrar:
+    """Asks the registry for many devices at once; each gets its own answer, or its own error."""
+
+    def __init__(self, neighbours: Neighbours, timeout_s: float) -> None:
+        """Belongs to the running loop. A device waits `timeout_s` at most."""
+        self._neighbours = neighbours
+        self._timeout_s = timeout_s
+        self._loop = asyncio.get_running_loop()
+        self._registrations = Coalescer(
+            self._register_all, max_batch=MAX_BATCH, max_waiting=MAX_WAITING, lanes=2
+        )
+        # Cheap reads would travel one by one without the spacing.
+        self._connections = Coalescer(
+            self._connect_all,
+            max_batch=MAX_BATCH,
+            max_waiting=MAX_WAITING,
+            lanes=2,
+            spacing_s=0.002,
+        )
+
+    async def register(self, registration: registration_pb2.Registration) -> answers.Registered:
+        """Raises whatever the registry has against it."""
+        return await self._registrations.submit(
+            registration,
+            deadline=self._loop.time() + self._timeout_s,
+            owner=registration.provisioning_key,
+            size=registration.ByteSize(),
+        )
+
+    async def connection(self, uuid: str, device_api_key: str) -> answers.Mqtt:
+        """Raises whatever the registry has against it."""
+        return await self._connections.submit(
+            registration_pb2.ConnectionRequest(uuid=uuid, device_api_key=device_api_key),
+            deadline=self._loop.time() + self._timeout_s,
+            owner=uuid,
+        )
+
+    async def close(self) -> None:
+        """Takes no more, and waits for what is under way."""
+        await asyncio.gather(self._registrations.close(), self._connections.close())
+
+    async def _register_all(
+        self, registrations: list[registration_pb2.Registration], deadline: float
+    ) -> Sequence[answers.Registered | MooringError]:
+        try:
+            response = await self._neighbours.registry.call(
+                self._neighbours.registration.RegisterDevices,
+                registration_pb2.RegisterDevicesRequest(registrations=registrations),
+                deadline=deadline,
+            )
+        except (Unauthenticated, Forbidden) as error:
+            raise _not_the_devices_fault(error) from error
+        return answers.registered(response)
+
+    async def _connect_all(
+        self, requests: list[registration_pb2.ConnectionRequest], deadline: float
+    ) -> Sequence[answers.Mqtt | MooringError]:
+        try:
+            response = await self._neighbours.registry.call(
+                self._neighbours.registration.GetConnections,
+                registration_pb2.GetConnectionsRequest(requests=requests),
+                deadline=deadline,
+            )
+        except (Unauthenticated, Forbidden) as error:
+            raise _not_the_devices_fault(error) from error
+        return answers.connections(response)
+
+
+def _not_the_devices_fault(error: MooringError) -> MooringError:
+    """A device that is refused is refused in its item. A batch that is refused is us: the registry
+    does not trust this gateway, and a device that heard 401 might throw its key away.
+    """
+    return Unavailable("the service is not available", reason=error.reason)

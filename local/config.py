@@ -1,0 +1,62 @@
+"""What the person who starts Mooring may set."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import AfterValidator, Field, SecretStr, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+Port = Annotated[int, Field(ge=1, le=65535)]
+
+
+def _is_libpq_url(url: SecretStr) -> SecretStr:
+    if not url.get_secret_value().startswith(("postgresql://", "postgres://")):
+        raise ValueError("it does not begin with postgresql://")
+    return url
+
+
+class LocalConfig(BaseSettings):
+    """A field is set by the variable of its name in capitals; an empty one counts as not set."""
+
+    model_config = SettingsConfigDict(
+        frozen=True, extra="ignore", hide_input_in_errors=True, env_ignore_empty=True
+    )
+
+    gateway_port: Port = 4002
+    registry_port: Port = 50052
+    broker_port: Port = 50051
+    postgres_port: Port = 5433
+    mooring_home: Path = Path(".mooring")
+    mooring_database_url: Annotated[SecretStr, AfterValidator(_is_libpq_url)] | None = None
+    """A PostgreSQL of the user's own; its user owns the database and has CREATEROLE."""
+
+    # The rest is the services' own, and is checked by them too.
+    mqtt_broker_url: str | None = None
+    log_level: str | None = None
+    gateway_metrics_port: Port | None = None
+    registry_metrics_port: Port | None = None
+    broker_metrics_port: Port | None = None
+
+    def service_ports(self) -> dict[str, int]:
+        """The ports that the services will listen on, by the name of their setting."""
+        ports = {
+            "GATEWAY_PORT": self.gateway_port,
+            "REGISTRY_PORT": self.registry_port,
+            "BROKER_PORT": self.broker_port,
+            "GATEWAY_METRICS_PORT": self.gateway_metrics_port,
+            "REGISTRY_METRICS_PORT": self.registry_metrics_port,
+            "BROKER_METRICS_PORT": self.broker_metrics_port,
+        }
+        return {name: port for name, port in ports.items() if port is not None}
+
+    @model_validator(mode="after")
+    def _has_a_port_for_each(self) -> Self:
+        ports = self.service_ports()
+        if self.mooring_database_url is None:
+            ports["POSTGRES_PORT"] = self.postgres_port
+        for port, uses in Counter(ports.values()).items():
+            if uses > 1:
+                names = " and ".join(name for name, chosen in ports.items() if chosen == port)
+                raise ValueError(f"{names} are the same port, {port}")
+        return self

@@ -1,0 +1,53 @@
+"""The database as its owner sees it: fit for use, up to date, open to the services' roles."""
+
+from collections.abc import Mapping
+from urllib.parse import quote, urlsplit, urlunsplit
+
+import psycopg
+from psycopg import sql
+from sqlalchemy.exc import SQLAlchemyError
+
+import migrations
+from local.errors import CannotRun
+
+OLDEST = 14
+CONNECT_S = 10
+
+
+def bring_up_to_date(owner_url: str, passwords: Mapping[str, str]) -> None:
+    """Migrates, then lets the roles that `passwords` names log in.
+
+    Raises `CannotRun` with one line for a database that cannot be reached, is too old, or whose
+    user may not do what is needed.
+    """
+    try:
+        with psycopg.connect(owner_url, connect_timeout=CONNECT_S) as connection:
+            version = connection.info.server_version // 10_000
+            if version < OLDEST:
+                raise CannotRun(f"the database is PostgreSQL {version}; {OLDEST} is the oldest")
+        migrations.upgrade(owner_url)
+        with psycopg.connect(owner_url, connect_timeout=CONNECT_S) as connection:
+            for role, password in passwords.items():
+                let_in(connection, role, password)
+    except (psycopg.Error, SQLAlchemyError) as error:
+        reason = getattr(error, "orig", None) or error
+        raise CannotRun(f"the database: {str(reason).strip().splitlines()[0]}") from error
+
+
+def let_in(connection: psycopg.Connection, role: str, password: str) -> None:
+    """Lets `role` log in. Only the verifier travels, so that no log can hold the password."""
+    verifier = connection.pgconn.encrypt_password(
+        password.encode(), role.encode(), b"scram-sha-256"
+    )
+    connection.execute(
+        sql.SQL("ALTER ROLE {} LOGIN PASSWORD {}").format(
+            sql.Identifier(role), sql.Literal(verifier.decode())
+        )
+    )
+
+
+def url_for(role: str, password: str, owner_url: str) -> str:
+    """`owner_url` with another role."""
+    parts = urlsplit(owner_url)
+    address = parts.netloc.rpartition("@")[2]
+    return urlunsplit(parts._replace(netloc=f"{role}:{quote(password, safe='')}@{address}"))

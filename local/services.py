@@ -1,0 +1,87 @@
+"""What each of the three services is told: its whole environment and no more."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from local.config import LocalConfig
+from local.database import url_for
+
+HOST = "127.0.0.1"
+# Of the supervisor's own environment: what Python, libpq and the C library look for.
+INHERITED = (
+    *("PATH", "HOME", "TMPDIR", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH"),
+    # And not PYTHONDONTWRITEBYTECODE: to compile everything at every start takes seconds.
+    *("PYTHONPATH", "PYTHONPYCACHEPREFIX"),
+)
+
+
+@dataclass(frozen=True)
+class Addresses:
+    """Where the services are."""
+
+    broker: str
+    registry: str
+    gateway: str
+
+    @classmethod
+    def of(cls, config: LocalConfig) -> "Addresses":
+        """Loopback, on the configured ports; the gateway's is a URL."""
+        return cls(
+            broker=f"{HOST}:{config.broker_port}",
+            registry=f"{HOST}:{config.registry_port}",
+            gateway=f"http://{HOST}:{config.gateway_port}",
+        )
+
+
+def environments(
+    config: LocalConfig,
+    owner_url: str,
+    passwords: Mapping[str, str],
+    service_secret: Path,
+    server_keys: Path,
+) -> dict[str, dict[str, str]]:
+    """The environment of each service by the name of its module, in the order of their start."""
+    addresses = Addresses.of(config)
+    inherited = {name: os.environ[name] for name in INHERITED if name in os.environ}
+    shared = inherited | {"SERVICE_SECRET_FILE": str(service_secret)}
+    if config.log_level is not None:
+        shared["LOG_LEVEL"] = config.log_level
+    mqtt = {} if config.mqtt_broker_url is None else {"MQTT_BROKER_URL": config.mqtt_broker_url}
+    return {
+        "broker_service": {
+            **shared,
+            **mqtt,
+            **_metrics("BROKER", config.broker_metrics_port),
+            "BROKER_HOST": HOST,
+            "BROKER_PORT": str(config.broker_port),
+            "BROKER_DATABASE_URL": url_for(
+                "mooring_broker", passwords["mooring_broker"], owner_url
+            ),
+        },
+        "registry_service": {
+            **shared,
+            **mqtt,
+            **_metrics("REGISTRY", config.registry_metrics_port),
+            "REGISTRY_HOST": HOST,
+            "REGISTRY_PORT": str(config.registry_port),
+            "REGISTRY_DATABASE_URL": url_for(
+                "mooring_registry", passwords["mooring_registry"], owner_url
+            ),
+            "BROKER_SERVICE_ADDRESS": addresses.broker,
+            "SERVER_KEYS_FILE": str(server_keys),
+        },
+        "gateway": {
+            **shared,
+            **_metrics("GATEWAY", config.gateway_metrics_port),
+            "GATEWAY_HOST": HOST,
+            "GATEWAY_PORT": str(config.gateway_port),
+            "REGISTRY_SERVICE_ADDRESS": addresses.registry,
+            "BROKER_SERVICE_ADDRESS": addresses.broker,
+        },
+    }
+
+
+def _metrics(service: str, port: int | None) -> dict[str, str]:
+    return {} if port is None else {f"{service}_METRICS_PORT": str(port)}

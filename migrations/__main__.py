@@ -1,0 +1,11 @@
+"""`python -m migrations`: brings the database named by MOORING_DATABASE_URL up to date."""
+
+import os
+
+from migrations import head, upgrade
+
+database_url = os.environ.get("MOORING_DATABASE_URL")
+if not database_url:
+    raise SystemExit("MOORING_DATABASE_URL is not set: postgresql://owner:password@host/database")
+upgrade(database_url)
+print(f"the schema is at {head()}")  # noqa: T201

@@ -1,0 +1,1 @@
+"""The history, oldest first. A revision that has been released is never edited."""

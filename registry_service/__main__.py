@@ -1,0 +1,125 @@
+"""`python -m registry_service`: the registry service as a process."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+import grpc
+from mooring.registry.v1 import (
+    devices_pb2_grpc,
+    fleets_pb2_grpc,
+    provisioning_keys_pb2_grpc,
+    registration_pb2_grpc,
+    tokens_pb2_grpc,
+)
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from chassis import log, metrics, process
+from chassis.client import Neighbour
+from chassis.config import load
+from chassis.database import engine_of, is_reachable, require_schema
+from chassis.server import Health, serving
+from chassis.trust import Credentials
+from registry_service.config import RegistryServiceConfig
+from registry_service.credentials import KeyRing
+from registry_service.devices import servicer as devices
+from registry_service.devices.store import DeviceStore
+from registry_service.fleets import servicer as fleets
+from registry_service.fleets.store import FleetStore
+from registry_service.placements import Placements
+from registry_service.provisioning_keys import servicer as provisioning_keys
+from registry_service.provisioning_keys.store import ProvisioningKeyStore
+from registry_service.registration import servicer as registration
+from registry_service.registration.answer import Teller
+from registry_service.registration.connections import Connections
+from registry_service.registration.registrar import Registrar
+from registry_service.registration.store import RegistrationStore
+from registry_service.tables import SCHEMA_REVISION
+from registry_service.tokens import servicer as tokens
+from registry_service.tokens.store import TokenStore
+
+SERVICERS = (registration, devices, provisioning_keys, fleets, tokens)
+
+HEALTH_CHECK_S = 1.0
+
+
+@contextlib.asynccontextmanager
+async def running(config: RegistryServiceConfig) -> AsyncIterator[int]:
+    """The whole service, until the block ends; yields its port."""
+    ring = KeyRing.read(config.server_keys_file)
+    credentials = Credentials.of(config)
+    async with contextlib.AsyncExitStack() as stack:
+        engine = engine_of(config.registry_database_url)
+        stack.push_async_callback(engine.dispose)
+        await require_schema(engine, SCHEMA_REVISION)
+        broker_service = Neighbour(config.broker_service_address, credentials)
+        stack.push_async_callback(broker_service.close)
+
+        store = RegistrationStore(engine)
+        placements = Placements(broker_service, timeout_s=config.broker_timeout_s)
+        teller = Teller(
+            ring,
+            config.mqtt_broker_url,
+            config.refresh_after_s,
+            config.stopgap_refresh_after_s,
+        )
+        registering = registration.RegistrationServicer(
+            Registrar(store, placements, ring, teller),
+            Connections(store, placements, ring, teller),
+            config.mqtt_broker_url,
+        )
+        stack.push_async_callback(registering.close)
+
+        def register(server: grpc.aio.Server) -> None:
+            registration_pb2_grpc.add_RegistrationServiceServicer_to_server(registering, server)
+            devices_pb2_grpc.add_DeviceServiceServicer_to_server(
+                devices.DeviceServicer(DeviceStore(engine)), server
+            )
+            provisioning_keys_pb2_grpc.add_ProvisioningKeyServiceServicer_to_server(
+                provisioning_keys.ProvisioningKeyServicer(ProvisioningKeyStore(engine)), server
+            )
+            fleets_pb2_grpc.add_FleetServiceServicer_to_server(
+                fleets.FleetServicer(FleetStore(engine)), server
+            )
+            tokens_pb2_grpc.add_TokenServiceServicer_to_server(
+                tokens.TokenServicer(TokenStore(engine)), server
+            )
+
+        health = Health()
+        await health.say("", is_serving=True)
+        await stack.enter_async_context(process.background(_watch(health, engine, broker_service)))
+        yield await stack.enter_async_context(
+            serving(
+                host=config.registry_host,
+                port=config.registry_port,
+                credentials=credentials,
+                policies={
+                    method: access
+                    for servicer in SERVICERS
+                    for method, access in servicer.POLICIES.items()
+                },
+                services=[servicer.NAME for servicer in SERVICERS],
+                register=register,
+                health=health,
+                drain_s=config.drain_s,
+            )
+        )
+
+
+async def _watch(health: Health, engine: AsyncEngine, broker_service: Neighbour) -> None:
+    """Asks what the service depends on; without the database it cannot answer anything."""
+    while True:
+        has_database, has_broker_service = await asyncio.gather(
+            is_reachable(engine), broker_service.is_serving()
+        )
+        await health.say("", is_serving=has_database)
+        await health.say("database", is_serving=has_database)
+        await health.say("broker_service", is_serving=has_broker_service)
+        await asyncio.sleep(HEALTH_CHECK_S)
+
+
+if __name__ == "__main__":
+    config = load(RegistryServiceConfig)
+    log.configure("registry_service", config.log_level)
+    metrics.serve(config.registry_metrics_port)
+    process.run(running(config))

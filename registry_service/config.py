@@ -1,0 +1,26 @@
+"""What the registry service reads from its environment."""
+
+from pathlib import Path
+
+from pydantic import Field
+
+from chassis.config import ServiceConfig
+
+
+class RegistryServiceConfig(ServiceConfig):
+    """A field is set by the variable of its name in capitals."""
+
+    registry_host: str = "127.0.0.1"
+    registry_port: int = Field(default=50052, ge=0, le=65535)
+    # Where to serve /metrics on loopback; off unless set.
+    registry_metrics_port: int | None = Field(default=None, ge=0, le=65535)
+    # libpq URL; the role mooring_registry.
+    registry_database_url: str = Field(pattern=r"\Apostgres(ql)?://")
+    # A gRPC target.
+    broker_service_address: str = "127.0.0.1:50051"
+    # How long a registration waits for the broker service before it makes do with a stopgap.
+    broker_timeout_s: float = Field(default=2.0, gt=0)
+    server_keys_file: Path
+    # How often a device is told to ask for its broker, and how soon when the answer is a stopgap.
+    refresh_after_s: int = Field(default=3600, ge=1)
+    stopgap_refresh_after_s: int = Field(default=60, ge=1)

@@ -1,0 +1,99 @@
+"""What devices and people prove themselves with, and what of it is kept.
+
+Provisioning keys and API tokens are ours: random and long, so their SHA-256 is kept and looked up.
+A device's API key is the device's own choice and may be weak, so an HMAC of it under a server key
+is kept: the database alone is not enough to guess it. The MQTT password is kept nowhere: it is
+derived from a server key and the row's salt whenever it is asked for.
+"""
+
+import hashlib
+import hmac
+import json
+import secrets
+from base64 import b64decode, urlsafe_b64encode
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from registry_service.errors import ServerKeyMissing
+
+SECRET_BYTES = 32
+SALT_BYTES = 16
+
+
+def new_secret(prefix: str) -> str:
+    """A provisioning key or API token. The prefix says what leaked, where one is found."""
+    return f"{prefix}_{secrets.token_urlsafe(SECRET_BYTES)}"
+
+
+def hash_of_secret(secret: str) -> bytes:
+    """What is kept of a provisioning key or API token."""
+    return hashlib.sha256(secret.encode()).digest()
+
+
+def new_salt() -> str:
+    """Never used twice, so a device that is deleted and registered anew has another password."""
+    return secrets.token_hex(SALT_BYTES)
+
+
+def username_of(uuid: str) -> str:
+    """As the note has it."""
+    return f"device_{uuid}"
+
+
+def topics_of(uuid: str) -> list[str]:
+    """The topic filters a device may publish and subscribe to, as the note has them."""
+    return [f"iot/device/{uuid}/#"]
+
+
+def hash_of_password(salt: str, password: str) -> str:
+    """What brokers that read SQL compare: hex of SHA-256 over salt and password.
+
+    A 256-bit random secret needs no slow hash: there is nothing to guess.
+    """
+    return hashlib.sha256((salt + password).encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRing:
+    """The server keys. Rows name the key they were made with; new rows use the active one."""
+
+    active_id: int
+    keys: Mapping[int, bytes] = field(repr=False)
+
+    @classmethod
+    def read(cls, file: Path) -> "KeyRing":
+        """Reads `{"active": 1, "keys": [{"id": 1, "secret": "<base64>"}]}`.
+
+        Raises `SystemExit` for a file that is not such a ring.
+        """
+        try:
+            ring = json.loads(file.read_text())
+            keys = {int(key["id"]): b64decode(key["secret"], validate=True) for key in ring["keys"]}
+            active_id = int(ring["active"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise SystemExit(
+                f"{file}: not a ring of server keys ({type(error).__name__})"
+            ) from None
+        if active_id not in keys or any(len(key) < SECRET_BYTES for key in keys.values()):
+            raise SystemExit(f"{file}: the active key is missing, or a key is too short")
+        return cls(active_id, keys)
+
+    def hash_of_api_key(self, key_id: int, uuid: str, api_key: str) -> bytes:
+        """What is kept of a device's API key. Raises `ServerKeyMissing`."""
+        return self._hmac(key_id, f"device-api-key\0{uuid}\0{api_key}")
+
+    def is_api_key(self, key_id: int, uuid: str, api_key: str, kept: bytes) -> bool:
+        """Compares in constant time. Raises `ServerKeyMissing`."""
+        return hmac.compare_digest(self.hash_of_api_key(key_id, uuid, api_key), kept)
+
+    def password_of(self, key_id: int, uuid: str, salt: str) -> str:
+        """The device's MQTT password: 256 bits, 43 characters. Raises `ServerKeyMissing`."""
+        digest = self._hmac(key_id, f"mqtt-password\0{uuid}\0{salt}")
+        return urlsafe_b64encode(digest).rstrip(b"=").decode()
+
+    def _hmac(self, key_id: int, message: str) -> bytes:
+        key = self.keys.get(key_id)
+        if key is None:
+            raise ServerKeyMissing(f"server key {key_id} is not in the ring")
+        return hmac.digest(key, message.encode(), "sha256")

@@ -1,0 +1,141 @@
+"""gRPC: devices, for administrators."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import sqlalchemy as sa
+from mooring.broker.v1 import resolution_pb2
+from mooring.registry.v1 import devices_pb2 as pb
+from mooring.registry.v1 import devices_pb2_grpc
+
+from chassis import pages
+from chassis.errors import InvalidInput
+from chassis.server import Context
+from chassis.times import timestamp_of
+from chassis.trust import Access
+from chassis.validation import IDENTIFIER, check_identifier, check_range, check_text
+from registry_service.devices.store import DeviceStore
+from registry_service.errors import DeviceNotFound
+
+NAME = "mooring.registry.v1.DeviceService"
+POLICIES = {
+    f"/{NAME}/GetDevice": Access.VIEWER,
+    f"/{NAME}/ListDevices": Access.VIEWER,
+    f"/{NAME}/UpdateDevice": Access.OPERATOR,
+    f"/{NAME}/DeleteDevice": Access.OPERATOR,
+}
+
+
+class DeviceServicer(devices_pb2_grpc.DeviceServiceServicer):
+    """A changed pin takes effect at the next resolution."""
+
+    def __init__(self, store: DeviceStore) -> None:
+        """`store` holds the devices."""
+        self._store = store
+
+    async def GetDevice(
+        self, request: pb.GetDeviceRequest, context: Context
+    ) -> pb.GetDeviceResponse:
+        """Raises `DeviceNotFound`."""
+        row = await self._store.device(_existing(request.uuid))
+        return pb.GetDeviceResponse(device=_proto(row))
+
+    async def ListDevices(
+        self, request: pb.ListDevicesRequest, context: Context
+    ) -> pb.ListDevicesResponse:
+        """In the order of their ids. Raises `InvalidInput`."""
+        size = pages.page_size_of(request.page_size)
+        if request.fleet_id:
+            check_identifier("fleet_id", request.fleet_id)
+        rows = await self._store.devices_after(
+            pages.after(request.cursor, int), request.fleet_id or None, size + 1
+        )
+        page, next_cursor = pages.cut(rows, size, lambda row: row.id)
+        return pb.ListDevicesResponse(devices=map(_proto, page), next_cursor=next_cursor)
+
+    async def UpdateDevice(
+        self, request: pb.UpdateDeviceRequest, context: Context
+    ) -> pb.UpdateDeviceResponse:
+        """Raises `InvalidInput`, `DeviceNotFound`, `BrokerUnknown`."""
+        uuid = _existing(request.uuid)
+        columns = _named(request.fields, request.update_mask.paths)
+        row = await (self._store.update(uuid, columns) if columns else self._store.device(uuid))
+        return pb.UpdateDeviceResponse(device=_proto(row))
+
+    async def DeleteDevice(
+        self, request: pb.DeleteDeviceRequest, context: Context
+    ) -> pb.DeleteDeviceResponse:
+        """Raises `DeviceNotFound`."""
+        await self._store.delete(_existing(request.uuid))
+        return pb.DeleteDeviceResponse()
+
+
+def _existing(uuid: str) -> str:
+    """A uuid that a device can have; others need no asking."""
+    if not IDENTIFIER.fullmatch(uuid):
+        raise DeviceNotFound("there is no such device")
+    return uuid
+
+
+def _named(fields: pb.DeviceFields, names: Iterable[str]) -> dict[str, Any]:
+    """The named fields as columns; a pin, region or location that is not set is cleared."""
+    columns: dict[str, Any] = {}
+    for name in names:
+        match name:
+            case "device_name" | "device_type":
+                longest = 255 if name == "device_name" else 64
+                columns[name] = getattr(fields, name)
+                check_text(name, columns[name], shortest=1, longest=longest)
+            case "region":
+                check_text("region", fields.region, longest=64)
+                columns["region"] = fields.region
+            case "mqtt_broker_id":
+                is_pinned = fields.HasField("mqtt_broker_id")
+                columns["mqtt_broker_id"] = fields.mqtt_broker_id if is_pinned else None
+            case "is_active" | "reprovisioning_allowed":
+                if not fields.HasField(name):
+                    raise InvalidInput("must be true or false", field=name)
+                columns[name] = getattr(fields, name)
+            case "location":
+                columns |= {"latitude": None, "longitude": None}
+                if fields.HasField("location"):
+                    latitude, longitude = fields.location.latitude, fields.location.longitude
+                    check_range("location.latitude", latitude, -90, 90)
+                    check_range("location.longitude", longitude, -180, 180)
+                    columns |= {"latitude": latitude, "longitude": longitude}
+            case _:
+                raise InvalidInput("is not a field of a device", field=name[:64])
+    return columns
+
+
+def _proto(row: sa.Row[Any]) -> pb.Device:
+    location = None
+    if row.latitude is not None:
+        location = resolution_pb2.Location(latitude=row.latitude, longitude=row.longitude)
+    return pb.Device(
+        id=row.id,
+        uuid=row.uuid,
+        fields=pb.DeviceFields(
+            device_name=row.device_name,
+            device_type=row.device_type,
+            mqtt_broker_id=row.mqtt_broker_id,
+            is_active=row.is_active,
+            region=row.region,
+            location=location,
+            reprovisioning_allowed=row.reprovisioning_allowed,
+        ),
+        fleet_id=row.fleet_id,
+        mqtt_username=row.mqtt_username,
+        application_id=row.application_id,
+        mac_address=row.mac_address,
+        os_version=row.os_version,
+        agent_version=row.agent_version,
+        is_online=row.is_online,
+        last_seen_at=timestamp_of(row.last_seen_at),
+        provisioned_at=timestamp_of(row.provisioned_at),
+        provisioned_by_key_id=str(row.provisioned_by_key_id),
+        told_broker_ids=row.told_broker_ids,
+        told_at=timestamp_of(row.told_at),
+        created_at=timestamp_of(row.created_at),
+        updated_at=timestamp_of(row.updated_at),
+    )

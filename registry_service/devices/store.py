@@ -1,0 +1,68 @@
+"""Devices in the database, for administrators; registering them is elsewhere."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+from psycopg.errors import ForeignKeyViolation
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from chassis.database import reading, writing
+from registry_service.errors import BrokerUnknown, DeviceNotFound
+from registry_service.tables import devices
+
+SECRET = ("mqtt_password_hash", "credential_salt", "credential_key_id", "api_key_hash")
+_columns = [column for column in devices.c if column.name not in SECRET]
+
+
+class DeviceStore:
+    """Rows are those of `devices`, without what belongs to credentials."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        """`engine` connects as mooring_registry."""
+        self._engine = engine
+
+    async def device(self, uuid: str) -> sa.Row[Any]:
+        """Raises `DeviceNotFound`."""
+        query = sa.select(*_columns).where(devices.c.uuid == uuid)
+        async with reading(self._engine) as connection:
+            return _found((await connection.execute(query)).one_or_none())
+
+    async def devices_after(
+        self, device_id: int | None, fleet_id: str | None, limit: int
+    ) -> Sequence[sa.Row[Any]]:
+        """In the order of their ids; of one fleet, or of all where `fleet_id` is None."""
+        query = sa.select(*_columns).where(devices.c.id > (device_id or 0))
+        if fleet_id is not None:
+            query = query.where(devices.c.fleet_id == fleet_id)
+        async with reading(self._engine) as connection:
+            return (await connection.execute(query.order_by(devices.c.id).limit(limit))).all()
+
+    async def update(self, uuid: str, columns: Mapping[str, Any]) -> sa.Row[Any]:
+        """Changes the columns named. Raises `DeviceNotFound`, `BrokerUnknown`."""
+        update = (
+            sa.update(devices)
+            .where(devices.c.uuid == uuid)
+            .values(dict(columns))
+            .returning(*_columns)
+        )
+        try:
+            async with writing(self._engine) as connection:
+                return _found((await connection.execute(update)).one_or_none())
+        except IntegrityError as error:
+            if isinstance(error.orig, ForeignKeyViolation):
+                raise BrokerUnknown("there is no such broker", field="mqtt_broker_id") from None
+            raise
+
+    async def delete(self, uuid: str) -> None:
+        """Raises `DeviceNotFound`."""
+        delete = sa.delete(devices).where(devices.c.uuid == uuid).returning(*_columns)
+        async with writing(self._engine) as connection:
+            _found((await connection.execute(delete)).one_or_none())
+
+
+def _found(row: sa.Row[Any] | None) -> sa.Row[Any]:
+    if row is None:
+        raise DeviceNotFound("there is no such device")
+    return row

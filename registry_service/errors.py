@@ -1,0 +1,115 @@
+"""What can be wrong about devices, fleets, keys and tokens, as facts."""
+
+from chassis.errors import (
+    AlreadyExists,
+    Conflict,
+    Forbidden,
+    Internal,
+    InvalidInput,
+    NotFound,
+    Unauthenticated,
+    Unavailable,
+)
+
+
+class ProvisioningKeyUnknown(Unauthenticated):
+    """No key has this hash."""
+
+    reason = "PROVISIONING_KEY_UNKNOWN"
+
+
+class ProvisioningKeyRevoked(Unauthenticated):
+    """It was taken back, also from the devices it made."""
+
+    reason = "PROVISIONING_KEY_REVOKED"
+
+
+class ProvisioningKeyExpired(Forbidden):
+    """It makes no more devices; those it made, it still serves."""
+
+    reason = "PROVISIONING_KEY_EXPIRED"
+
+
+class ProvisioningKeyUsedUp(Forbidden):
+    """It has made as many devices as it may; those it made, it still serves."""
+
+    reason = "PROVISIONING_KEY_USED_UP"
+
+
+class DeviceTaken(Conflict):
+    """The uuid is registered with another device API key."""
+
+    reason = "DEVICE_TAKEN"
+
+
+class DeviceDisabled(Forbidden):
+    """An operator has disabled the device."""
+
+    reason = "DEVICE_DISABLED"
+
+
+class DeviceUnauthenticated(Unauthenticated):
+    """No such device, or not its API key: the caller is not told which."""
+
+    reason = "DEVICE_UNAUTHENTICATED"
+
+
+class DeviceNotFound(NotFound):
+    """No device has this uuid."""
+
+    reason = "DEVICE_NOT_FOUND"
+
+
+class BrokerUnknown(InvalidInput):
+    """There is no broker with the id that is named."""
+
+    reason = "BROKER_UNKNOWN"
+
+
+class FleetUnknown(InvalidInput):
+    """There is no fleet with the id that is named."""
+
+    reason = "FLEET_UNKNOWN"
+
+
+class FleetNotFound(NotFound):
+    """No fleet has this id."""
+
+    reason = "FLEET_NOT_FOUND"
+
+
+class FleetIdTaken(AlreadyExists):
+    """Another fleet has this id."""
+
+    reason = "FLEET_ID_TAKEN"
+
+
+class ProvisioningKeyNotFound(NotFound):
+    """No provisioning key has this id."""
+
+    reason = "PROVISIONING_KEY_NOT_FOUND"
+
+
+class TokenUnknown(Unauthenticated):
+    """No API token like this, or no longer."""
+
+    reason = "TOKEN_UNKNOWN"
+
+
+class BrokerUndecided(Unavailable):
+    """Which broker cannot be found out now, and a stopgap would override what was configured."""
+
+    reason = "BROKER_UNDECIDED"
+
+
+class NoBrokerForFleet(Unavailable):
+    """The fleet is restricted to brokers of which none can serve."""
+
+    reason = "NO_BROKER_FOR_FLEET"
+    retry_after_s = 30.0
+
+
+class ServerKeyMissing(Internal):
+    """A row names a server key that the ring does not hold: the ring was not restored whole."""
+
+    reason = "SERVER_KEY_MISSING"

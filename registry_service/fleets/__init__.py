@@ -1,0 +1,1 @@
+"""Fleets: groups of devices, and the rule that places them."""

@@ -1,0 +1,98 @@
+"""gRPC: fleets."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import sqlalchemy as sa
+from mooring.registry.v1 import fleets_pb2 as pb
+from mooring.registry.v1 import fleets_pb2_grpc
+
+from chassis import pages
+from chassis.errors import InvalidInput
+from chassis.server import Context
+from chassis.times import timestamp_of
+from chassis.trust import Access
+from chassis.validation import check_identifier, check_text
+from registry_service.errors import FleetNotFound
+from registry_service.fleets.store import FleetStore
+
+NAME = "mooring.registry.v1.FleetService"
+POLICIES = {
+    f"/{NAME}/CreateFleet": Access.OPERATOR,
+    f"/{NAME}/ListFleets": Access.VIEWER,
+    f"/{NAME}/UpdateFleet": Access.OPERATOR,
+}
+
+MAX_ALLOWED_BROKERS = 1_000
+
+
+class FleetServicer(fleets_pb2_grpc.FleetServiceServicer):
+    """A fleet's rule takes effect at the next resolution."""
+
+    def __init__(self, store: FleetStore) -> None:
+        """`store` holds the fleets."""
+        self._store = store
+
+    async def CreateFleet(
+        self, request: pb.CreateFleetRequest, context: Context
+    ) -> pb.CreateFleetResponse:
+        """Raises `InvalidInput`, `FleetIdTaken`, `BrokerUnknown`."""
+        check_identifier("id", request.id)
+        fields = request.fields
+        values = _named(fields, [field.name for field, _ in fields.ListFields()])
+        allowed_ids = values.pop("allowed_ids", None)
+        row = await self._store.create(
+            {"name": request.id, **values, "id": request.id}, allowed_ids
+        )
+        return pb.CreateFleetResponse(fleet=_proto(row))
+
+    async def ListFleets(
+        self, request: pb.ListFleetsRequest, context: Context
+    ) -> pb.ListFleetsResponse:
+        """In the order of their ids. Raises `InvalidInput`."""
+        size = pages.page_size_of(request.page_size)
+        rows = await self._store.fleets_after(pages.after(request.cursor, str), size + 1)
+        page, next_cursor = pages.cut(rows, size, lambda row: row.id)
+        return pb.ListFleetsResponse(fleets=map(_proto, page), next_cursor=next_cursor)
+
+    async def UpdateFleet(
+        self, request: pb.UpdateFleetRequest, context: Context
+    ) -> pb.UpdateFleetResponse:
+        """Raises `InvalidInput`, `FleetNotFound`, `BrokerUnknown`."""
+        values = _named(request.fields, request.update_mask.paths)
+        if "\0" in request.id:
+            raise FleetNotFound("there is no such fleet")
+        return pb.UpdateFleetResponse(fleet=_proto(await self._store.update(request.id, values)))
+
+
+def _named(fields: pb.FleetFields, names: Iterable[str]) -> dict[str, Any]:
+    """The named fields as columns; one that is named and not set is cleared."""
+    values: dict[str, Any] = {}
+    for name in names:
+        match name:
+            case "name":
+                check_text("name", fields.name, shortest=1, longest=255)
+                values["name"] = fields.name
+            case "mqtt_broker_id":
+                is_set = fields.HasField("mqtt_broker_id")
+                values["mqtt_broker_id"] = fields.mqtt_broker_id if is_set else None
+            case "allowed_brokers":
+                is_set = fields.HasField("allowed_brokers")
+                values["allowed_ids"] = list(fields.allowed_brokers.broker_ids) if is_set else None
+                if len(fields.allowed_brokers.broker_ids) > MAX_ALLOWED_BROKERS:
+                    raise InvalidInput(f"at most {MAX_ALLOWED_BROKERS}", field="allowed_broker_ids")
+            case _:
+                raise InvalidInput("is not a field of a fleet", field=name[:64])
+    return values
+
+
+def _proto(row: sa.Row[Any]) -> pb.Fleet:
+    allowed = pb.AllowedBrokers(broker_ids=row.allowed_ids) if row.is_restricted else None
+    return pb.Fleet(
+        id=row.id,
+        fields=pb.FleetFields(
+            name=row.name, mqtt_broker_id=row.mqtt_broker_id, allowed_brokers=allowed
+        ),
+        created_at=timestamp_of(row.created_at),
+        updated_at=timestamp_of(row.updated_at),
+    )

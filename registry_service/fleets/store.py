@@ -1,0 +1,108 @@
+"""Fleets in the database."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+from psycopg.errors import ForeignKeyViolation, UniqueViolation
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from chassis.database import reading, writing
+from registry_service.errors import BrokerUnknown, FleetIdTaken, FleetNotFound
+from registry_service.tables import fleet_brokers, fleets
+
+_whole = sa.select(
+    fleets,
+    sa.select(
+        sa.func.coalesce(
+            sa.func.array_agg(sa.distinct(fleet_brokers.c.broker_id)),
+            sa.cast(sa.literal("{}"), sa.ARRAY(sa.Integer)),
+            type_=sa.ARRAY(sa.Integer),
+        )
+    )
+    .where(fleet_brokers.c.fleet_id == fleets.c.id)
+    .scalar_subquery()
+    .label("allowed_ids"),
+)
+
+
+class FleetStore:
+    """Rows are those of `fleets`, with the brokers it is restricted to as `allowed_ids`."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        """`engine` connects as mooring_registry."""
+        self._engine = engine
+
+    async def create(
+        self, columns: Mapping[str, Any], allowed_ids: Iterable[int] | None
+    ) -> sa.Row[Any]:
+        """Restricted unless `allowed_ids` is None. Raises `FleetIdTaken`, `BrokerUnknown`."""
+        row = {**columns, "is_restricted": allowed_ids is not None}
+        try:
+            async with writing(self._engine) as connection:
+                await connection.execute(sa.insert(fleets).values(row))
+                await _allow(connection, columns["id"], allowed_ids)
+                return await _fleet(connection, columns["id"])
+        except IntegrityError as error:
+            raise _named(error) from None
+
+    async def fleets_after(self, fleet_id: str | None, limit: int) -> Sequence[sa.Row[Any]]:
+        """In the order of their ids."""
+        query = _whole.where(fleets.c.id > (fleet_id or "")).order_by(fleets.c.id).limit(limit)
+        async with reading(self._engine) as connection:
+            return (await connection.execute(query)).all()
+
+    async def update(self, fleet_id: str, columns: Mapping[str, Any]) -> sa.Row[Any]:
+        """Changes the columns named; `allowed_ids` stands for the brokers it is restricted to.
+
+        Raises `FleetNotFound`, `BrokerUnknown`.
+        """
+        values = dict(columns)
+        is_restricting = "allowed_ids" in values
+        allowed_ids = values.pop("allowed_ids", None)
+        if is_restricting:
+            values["is_restricted"] = allowed_ids is not None
+        try:
+            async with writing(self._engine) as connection:
+                if values:
+                    # The row's lock makes two restrictions of one fleet take turns.
+                    await connection.execute(
+                        sa.update(fleets).where(fleets.c.id == fleet_id).values(values)
+                    )
+                fleet = await _fleet(connection, fleet_id)
+                if not is_restricting:
+                    return fleet
+                await connection.execute(
+                    sa.delete(fleet_brokers).where(fleet_brokers.c.fleet_id == fleet_id)
+                )
+                await _allow(connection, fleet_id, allowed_ids)
+                return await _fleet(connection, fleet_id)
+        except IntegrityError as error:
+            raise _named(error) from None
+
+
+async def _fleet(connection: AsyncConnection, fleet_id: str) -> sa.Row[Any]:
+    row = (await connection.execute(_whole.where(fleets.c.id == fleet_id))).one_or_none()
+    if row is None:
+        raise FleetNotFound("there is no such fleet")
+    return row
+
+
+async def _allow(
+    connection: AsyncConnection, fleet_id: str, broker_ids: Iterable[int] | None
+) -> None:
+    rows = [{"fleet_id": fleet_id, "broker_id": broker_id} for broker_id in set(broker_ids or ())]
+    if rows:
+        await connection.execute(sa.insert(fleet_brokers), rows)
+
+
+def _named(error: IntegrityError) -> Exception:
+    """The fact behind a constraint that refused."""
+    if isinstance(error.orig, UniqueViolation):
+        return FleetIdTaken("another fleet has this id", field="id")
+    if isinstance(error.orig, ForeignKeyViolation):
+        is_allowance = error.orig.diag.table_name == "fleet_brokers"
+        field = "allowed_broker_ids" if is_allowance else "mqtt_broker_id"
+        return BrokerUnknown("there is no such broker", field=field)
+    return error

@@ -1,0 +1,1 @@
+"""Provisioning keys, as operators manage them."""

@@ -1,0 +1,1 @@
+"""What devices ask: to be registered, and what to connect to today."""

@@ -1,0 +1,69 @@
+"""A registration as it arrived, checked before anything else happens to it."""
+
+from dataclasses import dataclass
+
+from mooring.registry.v1 import registration_pb2 as pb
+
+from chassis.errors import InvalidInput
+from chassis.validation import check_identifier, check_range, check_text
+from registry_service.credentials import hash_of_secret, new_salt
+from registry_service.errors import ProvisioningKeyUnknown
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """Well-formed. `salt` is for the device, should it be a new one."""
+
+    key_hash: bytes
+    uuid: str
+    device_name: str
+    device_type: str
+    device_api_key: str
+    application_id: str
+    mac_address: str
+    os_version: str
+    agent_version: str
+    region: str
+    latitude: float | None
+    longitude: float | None
+    salt: str
+
+
+def read_registration(message: pb.Registration) -> Registration:
+    """Raises `InvalidInput`, which names the field, or `ProvisioningKeyUnknown`."""
+    check_identifier("uuid", message.uuid)
+    check_text("device_name", message.device_name, shortest=1, longest=255)
+    check_text("device_type", message.device_type, shortest=1, longest=64)
+    check_text("device_api_key", message.device_api_key, shortest=8, longest=512)
+    for field in ("application_id", "mac_address", "os_version", "agent_version"):
+        check_text(field, getattr(message, field), longest=128)
+    check_text("region", message.region, longest=64)
+    latitude = longitude = None
+    if message.HasField("location"):
+        latitude, longitude = message.location.latitude, message.location.longitude
+        check_range("location.latitude", latitude, -90, 90)
+        check_range("location.longitude", longitude, -180, 180)
+    if not 0 < len(message.provisioning_key) <= 512:
+        raise ProvisioningKeyUnknown("this provisioning key is not known")
+    return Registration(
+        key_hash=hash_of_secret(message.provisioning_key),
+        uuid=message.uuid,
+        device_name=message.device_name,
+        device_type=message.device_type,
+        device_api_key=message.device_api_key,
+        application_id=message.application_id,
+        mac_address=message.mac_address,
+        os_version=message.os_version,
+        agent_version=message.agent_version,
+        region=message.region,
+        latitude=latitude,
+        longitude=longitude,
+        salt=new_salt(),
+    )
+
+
+def check_connection_request(message: pb.ConnectionRequest) -> None:
+    """Raises `InvalidInput`, which names the field."""
+    check_identifier("uuid", message.uuid)
+    if not 0 < len(message.device_api_key) <= 512:
+        raise InvalidInput("must have 1 to 512 characters", field="device_api_key")

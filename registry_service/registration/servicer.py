@@ -1,0 +1,135 @@
+"""gRPC: what devices ask."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from mooring.registry.v1 import registration_pb2 as pb
+from mooring.registry.v1 import registration_pb2_grpc
+
+from chassis.coalescer import Coalescer
+from chassis.errors import InvalidInput, MooringError, to_item
+from chassis.server import Context, deadline_of
+from chassis.trust import Access
+from registry_service.registration import connections, registrar
+from registry_service.registration.answer import Told, each_broker_once
+from registry_service.registration.request import Registration, read_registration
+
+NAME = "mooring.registry.v1.RegistrationService"
+POLICIES = {
+    f"/{NAME}/RegisterDevices": Access.SERVICE,
+    f"/{NAME}/GetConnections": Access.SERVICE,
+}
+
+MAX_ITEMS = 1_000
+# Two batches at once: while one waits for its commit to reach the disk, the next one reads and
+# decides. More would wait for the same key's row.
+LANES = 2
+
+Registrations = list[Registration]
+Requests = Sequence[pb.ConnectionRequest]
+
+
+class RegistrationServicer(registration_pb2_grpc.RegistrationServiceServicer):
+    """Concurrent calls share transactions."""
+
+    def __init__(
+        self,
+        registrar_: registrar.Registrar,
+        connections_: connections.Connections,
+        environment_url: str,
+    ) -> None:
+        """`environment_url` is MQTT_BROKER_URL."""
+        self._registrar = registrar_
+        self._connections = connections_
+        self._environment_url = environment_url
+        self._registering = Coalescer[Registrations, list[registrar.Result]](
+            self._register, max_batch=MAX_ITEMS, max_waiting=20_000, lanes=LANES
+        )
+        self._telling = Coalescer[Requests, list[connections.Result]](
+            self._tell, max_batch=MAX_ITEMS, max_waiting=20_000, lanes=LANES, spacing_s=0.002
+        )
+
+    async def RegisterDevices(
+        self, request: pb.RegisterDevicesRequest, context: Context
+    ) -> pb.RegisterDevicesResponse:
+        """Each registration gets its own outcome. Raises `InvalidInput`, `Overloaded`."""
+        _check_count(len(request.registrations), "registrations")
+        results: dict[int, registrar.Result] = {}
+        registrations: dict[int, Registration] = {}
+        for index, message in enumerate(request.registrations):
+            try:
+                registrations[index] = read_registration(message)
+            except MooringError as error:
+                results[index] = error
+        if registrations:
+            done = await self._registering.submit(
+                list(registrations.values()),
+                deadline=deadline_of(context),
+                weight=len(registrations),
+                size=request.ByteSize(),
+            )
+            results |= zip(registrations, done, strict=True)
+        return pb.RegisterDevicesResponse(
+            outcomes=(_registration_outcome(results[index]) for index in range(len(results))),
+            brokers=each_broker_once(
+                result.told for result in results.values() if isinstance(result, registrar.Outcome)
+            ),
+            environment_url=self._environment_url,
+        )
+
+    async def GetConnections(
+        self, request: pb.GetConnectionsRequest, context: Context
+    ) -> pb.GetConnectionsResponse:
+        """Each request gets its own outcome. Raises `InvalidInput`, `Overloaded`, `Unavailable`."""
+        _check_count(len(request.requests), "requests")
+        results: list[connections.Result] = []
+        if request.requests:
+            results = await self._telling.submit(
+                request.requests,
+                deadline=deadline_of(context),
+                weight=len(request.requests),
+                size=request.ByteSize(),
+            )
+        return pb.GetConnectionsResponse(
+            outcomes=map(_connection_outcome, results),
+            brokers=each_broker_once(result for result in results if isinstance(result, Told)),
+            environment_url=self._environment_url,
+        )
+
+    async def close(self) -> None:
+        """Finishes what is under way."""
+        await self._registering.close()
+        await self._telling.close()
+
+    async def _register(
+        self, calls: list[Registrations], deadline: float
+    ) -> list[list[registrar.Result]]:
+        together = [registration for call in calls for registration in call]
+        return _apart(await self._registrar.register(together, deadline), calls)
+
+    async def _tell(self, calls: list[Requests], deadline: float) -> list[list[connections.Result]]:
+        together = [request for call in calls for request in call]
+        return _apart(await self._connections.of(together, deadline), calls)
+
+
+def _apart(results: Sequence[Any], calls: Sequence[Sequence[object]]) -> list[list[Any]]:
+    """The results of several calls' items, each call's again by itself."""
+    remaining = iter(results)
+    return [[next(remaining) for _ in call] for call in calls]
+
+
+def _check_count(count: int, field: str) -> None:
+    if count > MAX_ITEMS:
+        raise InvalidInput(f"at most {MAX_ITEMS} at once", field=field)
+
+
+def _registration_outcome(result: registrar.Result) -> pb.RegistrationOutcome:
+    if isinstance(result, MooringError):
+        return pb.RegistrationOutcome(error=to_item(result))
+    return pb.RegistrationOutcome(device=result.device)
+
+
+def _connection_outcome(result: connections.Result) -> pb.ConnectionOutcome:
+    if isinstance(result, MooringError):
+        return pb.ConnectionOutcome(error=to_item(result))
+    return pb.ConnectionOutcome(connection=result.connection)

@@ -1,0 +1,127 @@
+"""The tables this service owns."""
+
+import sqlalchemy as sa
+
+SCHEMA_REVISION = "0001"
+
+metadata = sa.MetaData()
+
+
+def _created_at() -> sa.Column[object]:
+    return sa.Column(
+        "created_at", sa.DateTime(timezone=True), nullable=False, server_default=sa.func.now()
+    )
+
+
+def _updated_at() -> sa.Column[object]:
+    return sa.Column(
+        "updated_at", sa.DateTime(timezone=True), nullable=False, server_default=sa.func.now()
+    )
+
+
+fleets = sa.Table(
+    "fleets",
+    metadata,
+    sa.Column("id", sa.Text(collation="C"), primary_key=True),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("mqtt_broker_id", sa.Integer, sa.ForeignKey("mqtt_broker_config.id")),
+    sa.Column("is_restricted", sa.Boolean, nullable=False, server_default=sa.false()),
+    _created_at(),
+    _updated_at(),
+    sa.Index(
+        "fleets_broker",
+        "mqtt_broker_id",
+        postgresql_where=sa.text("mqtt_broker_id IS NOT NULL"),
+    ),
+)
+
+fleet_brokers = sa.Table(
+    "fleet_brokers",
+    metadata,
+    sa.Column(
+        "fleet_id",
+        sa.Text(collation="C"),
+        sa.ForeignKey("fleets.id", ondelete="CASCADE"),
+        primary_key=True,
+    ),
+    sa.Column("broker_id", sa.Integer, sa.ForeignKey("mqtt_broker_config.id"), primary_key=True),
+    sa.Index("fleet_brokers_broker", "broker_id"),
+)
+
+provisioning_keys = sa.Table(
+    "provisioning_keys",
+    metadata,
+    sa.Column("id", sa.Uuid, primary_key=True, server_default=sa.func.gen_random_uuid()),
+    sa.Column("key_hash", sa.LargeBinary, nullable=False, unique=True),
+    sa.Column("fleet_id", sa.Text(collation="C"), sa.ForeignKey("fleets.id"), nullable=False),
+    sa.Column("description", sa.Text, nullable=False, server_default=""),
+    sa.Column("max_devices", sa.Integer),
+    sa.Column("devices_provisioned", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("default_broker_id", sa.Integer, sa.ForeignKey("mqtt_broker_config.id")),
+    sa.Column("expires_at", sa.DateTime(timezone=True)),
+    sa.Column("is_active", sa.Boolean, nullable=False, server_default=sa.true()),
+    _created_at(),
+    sa.Column("last_used_at", sa.DateTime(timezone=True)),
+    sa.Index("provisioning_keys_fleet", "fleet_id"),
+    sa.Index(
+        "provisioning_keys_broker",
+        "default_broker_id",
+        postgresql_where=sa.text("default_broker_id IS NOT NULL"),
+    ),
+)
+
+devices = sa.Table(
+    "devices",
+    metadata,
+    sa.Column("id", sa.BigInteger, sa.Identity(always=True), primary_key=True),
+    sa.Column("uuid", sa.Text(collation="C"), nullable=False, unique=True),
+    sa.Column("device_name", sa.Text, nullable=False),
+    sa.Column("device_type", sa.Text, nullable=False),
+    sa.Column("fleet_id", sa.Text(collation="C"), sa.ForeignKey("fleets.id"), nullable=False),
+    sa.Column("mqtt_broker_id", sa.Integer, sa.ForeignKey("mqtt_broker_config.id")),
+    sa.Column("mqtt_username", sa.Text(collation="C"), nullable=False),
+    sa.Column("mqtt_password_hash", sa.Text, nullable=False),
+    sa.Column("credential_salt", sa.Text, nullable=False),
+    sa.Column("credential_key_id", sa.Integer, nullable=False),
+    sa.Column("api_key_hash", sa.LargeBinary, nullable=False),
+    sa.Column("reprovisioning_allowed", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Column("is_active", sa.Boolean, nullable=False, server_default=sa.true()),
+    sa.Column("is_online", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Column("last_seen_at", sa.DateTime(timezone=True)),
+    sa.Column(
+        "provisioned_at", sa.DateTime(timezone=True), nullable=False, server_default=sa.func.now()
+    ),
+    sa.Column(
+        "provisioned_by_key_id", sa.Uuid, sa.ForeignKey("provisioning_keys.id"), nullable=False
+    ),
+    sa.Column("told_broker_ids", sa.ARRAY(sa.Integer), nullable=False, server_default="{}"),
+    sa.Column("told_at", sa.DateTime(timezone=True)),
+    sa.Column("application_id", sa.Text, nullable=False, server_default=""),
+    sa.Column("mac_address", sa.Text, nullable=False, server_default=""),
+    sa.Column("os_version", sa.Text, nullable=False, server_default=""),
+    sa.Column("agent_version", sa.Text, nullable=False, server_default=""),
+    sa.Column("region", sa.Text, nullable=False, server_default=""),
+    sa.Column("latitude", sa.Double),
+    sa.Column("longitude", sa.Double),
+    _created_at(),
+    _updated_at(),
+    sa.Index("devices_fleet", "fleet_id", "id"),
+    sa.Index(
+        "devices_broker",
+        "mqtt_broker_id",
+        postgresql_where=sa.text("mqtt_broker_id IS NOT NULL"),
+    ),
+)
+
+api_tokens = sa.Table(
+    "api_tokens",
+    metadata,
+    sa.Column("id", sa.Uuid, primary_key=True, server_default=sa.func.gen_random_uuid()),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("token_hash", sa.LargeBinary, nullable=False, unique=True),
+    sa.Column("role", sa.Text, nullable=False),
+    sa.Column("is_active", sa.Boolean, nullable=False, server_default=sa.true()),
+    sa.Column("expires_at", sa.DateTime(timezone=True)),
+    _created_at(),
+    sa.Column("last_used_at", sa.DateTime(timezone=True)),
+)

@@ -1,0 +1,61 @@
+"""A real PostgreSQL for the run, a database of its own for each test, the services on port 0."""
+
+import logging
+import secrets
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg import sql
+
+import migrations
+from local.postgres import Postgres, prepare
+from tests.stack import ROLES, Database, Stack, started
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
+    """The server that every test of this run shares."""
+    with Postgres(tmp_path_factory.mktemp("postgres")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def template(postgres: Postgres) -> str:
+    """A migrated database, of which each test gets a copy; the roles may log in."""
+    password = secrets.token_urlsafe()
+    owner_url = prepare(postgres, password)
+    migrations.upgrade(owner_url)
+    with psycopg.connect(owner_url, autocommit=True) as connection:
+        for role in ROLES:
+            connection.execute(
+                sql.SQL("ALTER ROLE {} LOGIN PASSWORD {}").format(sql.Identifier(role), password)
+            )
+    return password
+
+
+@pytest.fixture
+def database(postgres: Postgres, template: str) -> Iterator[Database]:
+    """An empty database with the schema, and a URL of it for each role."""
+    name = f"test_{secrets.token_hex(6)}"
+    with psycopg.connect(postgres.superuser_url(), autocommit=True) as connection:
+        identifier = sql.Identifier(name)
+        connection.execute(
+            sql.SQL("CREATE DATABASE {} TEMPLATE mooring OWNER mooring").format(identifier)
+        )
+        yield Database(postgres, name, template)
+        connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(identifier))
+
+
+@pytest.fixture(autouse=True)
+def _quiet(caplog: pytest.LogCaptureFixture) -> None:
+    """The services' logs belong to the test that made them."""
+    caplog.set_level(logging.INFO)
+
+
+@pytest.fixture
+async def stack(database: Database, tmp_path: Path) -> AsyncIterator[Stack]:
+    """The three services on one database, with a fleet, a key, a token and a default broker."""
+    async with started(database, tmp_path) as running:
+        yield running

@@ -1,0 +1,374 @@
+"""The gateway before a registry that is down, slow, broken, or refuses one device of many.
+
+The registry here is a fake on a real gRPC server, because each of these has to be staged.
+"""
+
+import asyncio
+import contextlib
+import itertools
+import secrets
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import grpc
+import httpx2
+import pytest
+from mooring.broker.v1 import resolution_pb2
+from mooring.registry.v1 import registration_pb2 as pb
+from mooring.registry.v1 import registration_pb2_grpc, tokens_pb2, tokens_pb2_grpc
+
+from chassis.errors import (
+    Conflict,
+    InvalidInput,
+    LostRace,
+    MooringError,
+    Overloaded,
+    Unauthenticated,
+    Unavailable,
+    to_item,
+)
+from chassis.server import Health, serving
+from chassis.trust import Access, Credentials
+from gateway.__main__ import running
+from gateway.config import GatewayConfig
+
+REGISTRATION = "mooring.registry.v1.RegistrationService"
+TOKENS = "mooring.registry.v1.TokenService"
+BODY = {"uuid": "d", "deviceName": "n", "deviceType": "t", "deviceApiKey": "test-api-key"}
+AUTHORIZATION = {"Authorization": "Bearer key"}
+
+
+@dataclass
+class FakeRegistry(registration_pb2_grpc.RegistrationServiceServicer):
+    """Registers whoever asks, unless a test says otherwise."""
+
+    # What a device of that uuid gets instead of an answer.
+    refusals: dict[str, MooringError] = field(default_factory=dict)
+    # What the next call raises.
+    failure: Exception | None = None
+    # Calls wait for it.
+    is_open: asyncio.Event = field(default_factory=asyncio.Event)
+    is_asked: asyncio.Event = field(default_factory=asyncio.Event)
+    # The uuids of each batch.
+    batches: list[list[str]] = field(default_factory=list)
+    metadata: list[dict[str, str]] = field(default_factory=list)
+    # Answers name this broker; only 1 is there.
+    broker_id: int = 1
+
+    async def RegisterDevices(  # noqa: N802
+        self, request: pb.RegisterDevicesRequest, context: Any
+    ) -> pb.RegisterDevicesResponse:
+        await self._begin([one.uuid for one in request.registrations], context)
+        return pb.RegisterDevicesResponse(
+            outcomes=[self._registered(one.uuid) for one in request.registrations],
+            brokers=[resolution_pb2.BrokerSettings(id=1, url="mqtt://h:1883")],
+        )
+
+    async def GetConnections(  # noqa: N802
+        self, request: pb.GetConnectionsRequest, context: Any
+    ) -> pb.GetConnectionsResponse:
+        await self._begin([one.uuid for one in request.requests], context)
+        return pb.GetConnectionsResponse(
+            outcomes=[
+                pb.ConnectionOutcome(connection=self._connection(one.uuid))
+                for one in request.requests
+            ],
+            brokers=[resolution_pb2.BrokerSettings(id=1, url="mqtt://h:1883")],
+        )
+
+    async def _begin(self, uuids: list[str], context: Any) -> None:
+        self.batches.append(uuids)
+        self.metadata.append(dict(context.invocation_metadata()))
+        self.is_asked.set()
+        await self.is_open.wait()
+        if self.failure is not None:
+            raise self.failure
+
+    def _registered(self, uuid: str) -> pb.RegistrationOutcome:
+        if uuid in self.refusals:
+            return pb.RegistrationOutcome(error=to_item(self.refusals[uuid]))
+        return pb.RegistrationOutcome(
+            device=pb.RegisteredDevice(uuid=uuid, created=True, connection=self._connection(uuid))
+        )
+
+    def _connection(self, uuid: str) -> pb.Connection:
+        return pb.Connection(username=uuid, broker_id=self.broker_id, generation="g")
+
+
+class FakeTokens(tokens_pb2_grpc.TokenServiceServicer):
+    """Knows nobody."""
+
+    async def AuthenticateToken(  # noqa: N802
+        self, request: tokens_pb2.AuthenticateTokenRequest, context: Any
+    ) -> tokens_pb2.AuthenticateTokenResponse:
+        raise Unauthenticated("this token is not known", reason="TOKEN_UNKNOWN")
+
+    async def CreateToken(self, request: Any, context: Any) -> Any:  # noqa: N802
+        raise NotImplementedError
+
+
+@dataclass
+class Stage:
+    """A gateway and the fakes around it."""
+
+    http: httpx2.AsyncClient
+    registry: FakeRegistry
+    registry_health: Health
+    broker_health: Health
+    gateway: contextlib.AsyncExitStack
+
+    async def register(self, uuid: str = "d", **headers: str) -> httpx2.Response:
+        return await self.http.post(
+            "/api/v1/device/register", json=BODY | {"uuid": uuid}, headers=AUTHORIZATION | headers
+        )
+
+
+def secret_file(folder: Path, name: str) -> Path:
+    file = folder / name
+    file.write_text(secrets.token_urlsafe(32))
+    return file
+
+
+@contextlib.asynccontextmanager
+async def fake_service(
+    secret: Path, health: Health, register: Callable[[grpc.aio.Server], None]
+) -> AsyncIterator[int]:
+    config = GatewayConfig(service_secret_file=secret)
+    async with serving(
+        host="127.0.0.1",
+        port=0,
+        credentials=Credentials.of(config),
+        policies={
+            f"/{REGISTRATION}/RegisterDevices": Access.SERVICE,
+            f"/{REGISTRATION}/GetConnections": Access.SERVICE,
+            f"/{TOKENS}/AuthenticateToken": Access.SERVICE,
+        },
+        services=[REGISTRATION, TOKENS],
+        register=register,
+        health=health,
+        drain_s=0,
+    ) as port:
+        await health.say("", is_serving=True)
+        yield port
+
+
+@contextlib.asynccontextmanager
+async def staged(
+    folder: Path, *, gateway_secret: Path | None = None, timeout_s: float = 10
+) -> AsyncIterator[Stage]:
+    async with contextlib.AsyncExitStack() as exits:
+        secret = secret_file(folder, "secret")
+        registry = FakeRegistry()
+        registry.is_open.set()
+
+        def register(server: grpc.aio.Server) -> None:
+            registration_pb2_grpc.add_RegistrationServiceServicer_to_server(registry, server)
+            tokens_pb2_grpc.add_TokenServiceServicer_to_server(FakeTokens(), server)
+
+        registry_health, broker_health = Health(), Health()
+        registry_port = await exits.enter_async_context(
+            fake_service(secret, registry_health, register)
+        )
+        broker_port = await exits.enter_async_context(
+            fake_service(secret, broker_health, lambda _: None)
+        )
+        # Whatever a test held back goes on before the services wait for it.
+        exits.callback(registry.is_open.set)
+        config = GatewayConfig(
+            gateway_port=0,
+            registry_service_address=f"127.0.0.1:{registry_port}",
+            broker_service_address=f"127.0.0.1:{broker_port}",
+            service_secret_file=gateway_secret or secret,
+            request_timeout_s=timeout_s,
+        )
+        gateway = await exits.enter_async_context(contextlib.AsyncExitStack())
+        url = await gateway.enter_async_context(running(config))
+        http = await exits.enter_async_context(httpx2.AsyncClient(base_url=url, timeout=20))
+        yield Stage(http, registry, registry_health, broker_health, gateway)
+
+
+@pytest.fixture
+async def stage(tmp_path: Path) -> AsyncIterator[Stage]:
+    async with staged(tmp_path) as everything:
+        yield everything
+
+
+def assert_problem(response: httpx2.Response, status: int, reason: str) -> None:
+    assert (response.status_code, response.json()["reason"]) == (status, reason)
+    assert response.headers["content-type"] == "application/problem+json"
+    assert response.json()["status"] == status
+    assert response.json()["request_id"] == response.headers["x-request-id"]
+    assert ("retry-after" in response.headers) == (status == 503)
+    if status == 503:
+        assert int(response.headers["retry-after"]) >= 1
+
+
+async def test_one_poisoned_device_does_not_harm_its_batch(stage: Stage) -> None:
+    stage.registry.refusals = {
+        "bad": InvalidInput("must be shorter", field="device_name"),
+        "taken": Conflict("another device has it", reason="DEVICE_EXISTS"),
+        "raced": LostRace("somebody was first"),
+        "later": Unavailable("not now", retry_after_s=7),
+    }
+    stage.registry.is_open.clear()
+    uuids = [f"d{number}" for number in range(40)]
+    everybody = [*uuids, *stage.registry.refusals]
+    asked = [asyncio.create_task(stage.register(uuid)) for uuid in everybody]
+    await stage.registry.is_asked.wait()
+    stage.registry.is_open.set()
+    *fine, bad, taken, raced, later = await asyncio.gather(*asked)
+
+    assert [answer.json()["uuid"] for answer in fine] == uuids
+    assert {answer.status_code for answer in fine} == {201}
+    assert_problem(bad, 422, "INVALID_INPUT")
+    assert bad.json()["field"] == "deviceName"
+    assert_problem(taken, 409, "DEVICE_EXISTS")
+    assert_problem(raced, 412, "LOST_RACE")
+    assert_problem(later, 503, "UNAVAILABLE")
+    assert later.headers["retry-after"] == "7"
+    # Those that came while the first were under way went together.
+    assert len(stage.registry.batches) < 10
+    assert sorted(itertools.chain(*stage.registry.batches)) == sorted(everybody)
+
+
+async def test_concurrent_connections_travel_together(stage: Stage) -> None:
+    stage.registry.is_open.clear()
+    uuids = [f"d{number}" for number in range(40)]
+    asked = [
+        asyncio.create_task(stage.http.get(f"/api/v1/device/{uuid}/mqtt", headers=AUTHORIZATION))
+        for uuid in uuids
+    ]
+    await stage.registry.is_asked.wait()
+    stage.registry.is_open.set()
+    answers = await asyncio.gather(*asked)
+    assert [answer.json()["username"] for answer in answers] == uuids
+    assert len(stage.registry.batches) < 10
+
+
+async def test_a_request_keeps_its_id_all_the_way(stage: Stage) -> None:
+    answer = await stage.register(**{"X-Request-Id": "of.the-caller_1"})
+    assert answer.headers["x-request-id"] == "of.the-caller_1"
+    assert stage.registry.metadata[-1]["mooring-request-id"] == "of.the-caller_1"
+
+
+@pytest.mark.parametrize("odd", ["", "a b", "<script>", "x" * 65, "\xe9"])
+async def test_an_id_that_is_not_safe_to_log_is_replaced(stage: Stage, odd: str) -> None:
+    answer = await stage.http.get("/healthz", headers={b"X-Request-Id": odd.encode("latin-1")})
+    assert len(answer.headers["x-request-id"]) == 32
+
+
+async def test_a_fault_of_the_registry_leaves_without_its_detail(stage: Stage) -> None:
+    stage.registry.failure = RuntimeError("password=hunter2")
+    answer = await stage.register()
+    assert_problem(answer, 500, "INTERNAL")
+    assert "hunter2" not in answer.text
+
+
+async def test_an_overloaded_registry_is_503(stage: Stage) -> None:
+    stage.registry.failure = Overloaded("too many", retry_after_s=2.5)
+    answer = await stage.register()
+    assert_problem(answer, 503, "OVERLOADED")
+    assert answer.headers["retry-after"] == "3"
+
+
+async def test_an_answer_that_makes_no_sense_is_500_and_says_nothing(stage: Stage) -> None:
+    stage.registry.broker_id = 99
+    assert_problem(await stage.register(), 500, "INTERNAL")
+
+
+async def test_a_slow_registry_is_not_waited_for_longer_than_promised(tmp_path: Path) -> None:
+    async with staged(tmp_path, timeout_s=0.5) as stage:
+        stage.registry.is_open.clear()
+        async with asyncio.timeout(5):
+            assert_problem(await stage.register(), 503, "DEADLINE_EXCEEDED")
+            # And the next is not stuck behind it.
+            stage.registry.is_open.set()
+            assert (await stage.register()).status_code == 201
+
+
+async def test_a_device_that_hangs_up_does_not_harm_its_batch(stage: Stage) -> None:
+    stage.registry.is_open.clear()
+    leaving, staying = (asyncio.create_task(stage.register(uuid)) for uuid in ("a", "b"))
+    await stage.registry.is_asked.wait()
+    leaving.cancel()
+    await asyncio.wait([leaving])
+    stage.registry.is_open.set()
+    assert (await staying).status_code == 201
+
+
+async def test_a_registry_that_does_not_trust_the_gateway_is_not_the_devices_fault(
+    tmp_path: Path,
+) -> None:
+    other = secret_file(tmp_path, "other")
+    async with staged(tmp_path, gateway_secret=other) as stage:
+        answer = await stage.register()
+        assert answer.status_code == 503
+        assert "retry-after" in answer.headers
+
+
+async def test_a_token_that_is_not_known_is_nobody(stage: Stage) -> None:
+    answer = await stage.http.get("/api/v1/brokers", headers=AUTHORIZATION)
+    assert_problem(answer, 401, "TOKEN_UNKNOWN")
+    assert answer.headers["www-authenticate"] == "Bearer"
+
+
+async def test_without_a_registry_nobody_is_served_and_the_process_lives(tmp_path: Path) -> None:
+    config = GatewayConfig(
+        gateway_port=0,
+        registry_service_address="127.0.0.1:1",
+        broker_service_address="127.0.0.1:1",
+        service_secret_file=secret_file(tmp_path, "secret"),
+    )
+    async with running(config) as url, httpx2.AsyncClient(base_url=url) as http:
+        for answer in (
+            await http.post("/api/v1/device/register", json=BODY, headers=AUTHORIZATION),
+            await http.get("/api/v1/device/d/mqtt", headers=AUTHORIZATION),
+            await http.get("/api/v1/brokers", headers=AUTHORIZATION),
+        ):
+            assert_problem(answer, 503, "UNAVAILABLE")
+        assert (await http.get("/healthz")).json() == {"status": "ok"}
+        ready = await http.get("/readyz")
+        assert (ready.status_code, ready.json()["status"]) == (503, "unavailable")
+        assert int(ready.headers["retry-after"]) >= 1
+
+
+async def test_readiness_says_what_is_wrong_and_stays_ready_while_it_can(stage: Stage) -> None:
+    async def readiness() -> tuple[int, str]:
+        answer = await stage.http.get("/readyz")
+        return answer.status_code, answer.json()["status"]
+
+    assert await readiness() == (200, "ready")
+    await stage.registry_health.say("broker_service", is_serving=False)
+    assert await readiness() == (200, "degraded")
+    await stage.registry_health.say("broker_service", is_serving=True)
+    await stage.broker_health.say("database", is_serving=False)
+    assert await readiness() == (200, "degraded")
+    await stage.broker_health.say("", is_serving=False)
+    assert await readiness() == (200, "degraded")
+    await stage.registry_health.say("", is_serving=False)
+    assert await readiness() == (503, "unavailable")
+
+
+async def test_a_stop_takes_nobody_new_and_lets_requests_under_way_finish(stage: Stage) -> None:
+    stage.registry.is_open.clear()
+    asked = asyncio.create_task(stage.register())
+    await stage.registry.is_asked.wait()
+    stopping = asyncio.create_task(stage.gateway.aclose())
+    async with httpx2.AsyncClient(base_url=stage.http.base_url) as late:
+        with contextlib.suppress(httpx2.ConnectError):
+            while await late.get("/healthz", headers={"Connection": "close"}):
+                assert not asked.done()
+    assert not asked.done()
+    stage.registry.is_open.set()
+    assert (await asked).status_code == 201
+    await stopping
+
+
+async def test_a_port_that_is_taken_is_said_in_one_line(stage: Stage, tmp_path: Path) -> None:
+    port = stage.http.base_url.port or 0
+    config = GatewayConfig(gateway_port=port, service_secret_file=secret_file(tmp_path, "other"))
+    with pytest.raises(SystemExit, match=f"127.0.0.1:{port} cannot be bound"):
+        async with running(config):
+            pass

@@ -1,0 +1,163 @@
+"""The note's SQL, run unchanged in psql by the operator's role, and what each role may not do."""
+
+import os
+import shutil
+import subprocess
+
+import psycopg
+import pytest
+
+from local.cluster import wheel_bin
+from tests.stack import Database, Stack
+
+ASSIGN = """
+-- Assign specific broker to device
+UPDATE devices
+SET mqtt_broker_id = 2
+WHERE uuid = 'device-uuid';
+"""
+UNASSIGN = """
+-- Use default broker
+UPDATE devices
+SET mqtt_broker_id = NULL
+WHERE uuid = 'device-uuid';
+"""
+ROLLOUT = """
+-- 1. Verify default broker exists
+SELECT * FROM mqtt_broker_config WHERE is_default = true;
+
+-- 2. Assign default broker to existing devices
+UPDATE devices
+SET mqtt_broker_id = (
+  SELECT id FROM mqtt_broker_config WHERE is_default = true LIMIT 1
+)
+WHERE mqtt_broker_id IS NULL;
+"""
+MONITOR = """
+-- 3. Monitor device connections
+SELECT
+  d.uuid,
+  d.device_name,
+  mbc.name AS broker_name,
+  mbc.host AS broker_host
+FROM devices d
+LEFT JOIN mqtt_broker_config mbc ON d.mqtt_broker_id = mbc.id
+WHERE d.is_online = true;
+"""
+KEYS_DEFAULT = """
+UPDATE devices
+SET mqtt_broker_id = (
+  SELECT default_broker_id
+  FROM provisioning_keys
+  WHERE id = '{key_id}'
+)
+WHERE uuid = 'device-uuid';
+"""
+
+
+def psql(database: Database, script: str) -> str:
+    """What psql prints, as mooring_operator. Fails the test if psql fails."""
+    program = shutil.which("psql") or str(wheel_bin() / "psql")
+    url = database.url("mooring_operator")
+    run = subprocess.run(
+        [program, url, "-v", "ON_ERROR_STOP=1", "-At"],
+        input=script,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
+        env={**os.environ, "PSQLRC": "/dev/null"},
+    )
+    assert run.returncode == 0, run.stderr
+    return run.stdout
+
+
+async def source(stack: Stack) -> tuple[str, int]:
+    mqtt = (await stack.connection("device-uuid")).json()
+    return mqtt["source"], mqtt["brokerConfig"]["port"]
+
+
+async def test_the_notes_sql_takes_effect_at_the_next_resolution(stack: Stack) -> None:
+    assert await stack.create_broker("Second", port=2222) == 2
+    await stack.register("device-uuid")
+    assert await source(stack) == ("default", 5883)
+    assert psql(stack.database, ASSIGN) == "UPDATE 1\n"
+    assert await source(stack) == ("device", 2222)
+    assert psql(stack.database, UNASSIGN) == "UPDATE 1\n"
+    assert await source(stack) == ("default", 5883)
+
+    printed = psql(stack.database, ROLLOUT)
+    assert "Local Broker" in printed
+    assert printed.endswith("UPDATE 1\n")
+    assert await source(stack) == ("device", 5883)
+    assert psql(stack.database, MONITOR) == ""
+    stack.database.execute("UPDATE devices SET is_online = true")
+    assert psql(stack.database, MONITOR) == "device-uuid|Test Device|Local Broker|localhost\n"
+
+
+async def test_a_keys_default_broker_assigns_by_sql_too(stack: Stack) -> None:
+    broker_id = await stack.create_broker("Key's", port=3333)
+    await stack.register("device-uuid")
+    key_id = stack.database.execute("SELECT id FROM provisioning_keys")[0][0]
+    psql(stack.database, f"UPDATE provisioning_keys SET default_broker_id = {broker_id}")
+    assert psql(stack.database, KEYS_DEFAULT.format(key_id=key_id)) == "UPDATE 1\n"
+    assert await source(stack) == ("device", 3333)
+
+
+@pytest.mark.parametrize(
+    ("role", "statement"),
+    [
+        ("mooring_operator", "SELECT mqtt_password_hash FROM devices"),
+        ("mooring_operator", "SELECT api_key_hash FROM devices"),
+        ("mooring_operator", "SELECT key_hash FROM provisioning_keys"),
+        ("mooring_operator", "SELECT token_hash FROM api_tokens"),
+        ("mooring_operator", "SELECT private_key_encrypted FROM certificates"),
+        ("mooring_operator", "SELECT * FROM mqtt_users"),
+        ("mooring_operator", "UPDATE devices SET uuid = 'x'"),
+        ("mooring_operator", "DELETE FROM devices"),
+        ("mooring_operator", "DELETE FROM mqtt_broker_config"),
+        ("mooring_operator", "CREATE TABLE mine (id int)"),
+        ("mooring_broker", "SELECT mqtt_password_hash FROM devices"),
+        ("mooring_broker", "UPDATE devices SET mqtt_broker_id = NULL"),
+        ("mooring_broker", "SELECT 1 FROM provisioning_keys"),
+        ("mooring_broker", "SELECT 1 FROM api_tokens"),
+        ("mooring_registry", "SELECT password_encrypted FROM mqtt_broker_config"),
+        ("mooring_registry", "UPDATE mqtt_broker_config SET host = 'x'"),
+        ("mooring_registry", "DELETE FROM provisioning_keys"),
+        ("mooring_registry", "SELECT 1 FROM certificates"),
+        ("mqtt_reader", "SELECT 1 FROM devices"),
+        ("mqtt_reader", "SELECT 1 FROM mqtt_broker_config"),
+    ],
+)
+def test_no_role_may_more_than_it_needs(database: Database, role: str, statement: str) -> None:
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        database.execute(statement, role=role)
+
+
+INSERT = "INSERT INTO mqtt_broker_config (name, host, port, {}) VALUES ('x', 'h', 1, {})"
+
+
+@pytest.mark.parametrize(
+    ("columns", "values", "constraint"),
+    [
+        ("use_tls", "true", "use_tls_agrees_with_protocol"),
+        ("protocol", "'mqtts'", "use_tls_agrees_with_protocol"),
+        ("path", "'/x'", "path_is_for_websockets"),
+        ("is_default, is_active", "true, false", "default_is_active"),
+        ("keep_alive", "70000", "keep_alive"),
+    ],
+)
+def test_the_database_keeps_what_must_hold(
+    database: Database, columns: str, values: str, constraint: str
+) -> None:
+    with pytest.raises(psycopg.errors.CheckViolation, match=constraint):
+        database.execute(INSERT.format(columns, values))
+
+
+def test_there_is_one_default_at_most(database: Database) -> None:
+    insert = (
+        "INSERT INTO mqtt_broker_config (name, host, port, is_default) VALUES (%s, 'h', 1, true)"
+    )
+    database.execute(insert, "a")
+    with pytest.raises(psycopg.errors.UniqueViolation, match="at_most_one_default"):
+        database.execute(insert, "b")

@@ -1,0 +1,90 @@
+"""A TCP proxy in front of PostgreSQL that can cut a connection at the worst moment."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from enum import Enum
+from urllib.parse import urlsplit, urlunsplit
+
+
+class Cut(Enum):
+    """When a connection that commits is cut."""
+
+    BEFORE = "before the server hears of the commit"
+    AFTER = "after the server has committed, before the client hears of it"
+
+
+class Proxy:
+    """Forwards bytes; `cuts` says what happens to the next commits, one each."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._links: set[asyncio.Task[None]] = set()
+        self._is_deaf = False
+        self._committed = asyncio.Event()
+        self.cuts: list[Cut] = []
+        self.made = 0
+
+    async def link(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._links.add(task)
+        halves: list[asyncio.Task[None]] = []
+        writers = [writer]
+        try:
+            upstream, downstream = await asyncio.open_connection("127.0.0.1", self._port)
+            writers.append(downstream)
+            halves.append(asyncio.create_task(self._up(reader, downstream)))
+            halves.append(asyncio.create_task(self._down(upstream, writer)))
+            await asyncio.wait(halves, return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            # Only `proxied` cancels a link, when the test is over; it is not the server's affair.
+            return
+        finally:
+            self._links.discard(task)
+            for half in halves:
+                half.cancel()
+            # Nothing that is still buffered reaches the client.
+            for end in writers:
+                end.transport.abort()
+
+    async def _up(self, reader: asyncio.StreamReader, downstream: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65_536):
+            if b"COMMIT\0" in data and self.cuts:
+                self.made += 1
+                if self.cuts.pop(0) is Cut.AFTER:
+                    self._is_deaf = True
+                    downstream.write(data)
+                    await downstream.drain()
+                    await self._committed.wait()
+                return
+            downstream.write(data)
+            await downstream.drain()
+
+    async def _down(self, upstream: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await upstream.read(65_536):
+            if self._is_deaf and b"COMMIT\0" in data:
+                self._is_deaf = False
+                self._committed.set()
+                self._committed = asyncio.Event()
+                await asyncio.Event().wait()
+            writer.write(data)
+            await writer.drain()
+
+
+@contextlib.asynccontextmanager
+async def proxied(url: str) -> AsyncIterator[tuple[Proxy, str]]:
+    """A proxy to the server of the libpq `url`, and that URL through the proxy."""
+    parts = urlsplit(url)
+    assert parts.port is not None
+    proxy = Proxy(parts.port)
+    server = await asyncio.start_server(proxy.link, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    netloc = parts.netloc.replace(f":{parts.port}", f":{port}")
+    try:
+        yield proxy, urlunsplit(parts._replace(netloc=netloc))
+    finally:
+        server.close()
+        for task in list(proxy._links):
+            task.cancel()
+        await asyncio.gather(*proxy._links, return_exceptions=True)

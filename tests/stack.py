@@ -1,0 +1,272 @@
+"""The three services as tests run them: for real, in this process, each on a free port."""
+
+import asyncio
+import base64
+import contextlib
+import json
+import secrets
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx2
+import psycopg
+from mooring.broker.v1 import brokers_pb2, brokers_pb2_grpc, resolution_pb2_grpc
+from mooring.registry.v1 import (
+    devices_pb2_grpc,
+    fleets_pb2,
+    fleets_pb2_grpc,
+    provisioning_keys_pb2,
+    provisioning_keys_pb2_grpc,
+    registration_pb2_grpc,
+    tokens_pb2,
+    tokens_pb2_grpc,
+)
+
+import broker_service.__main__
+import gateway.__main__
+import registry_service.__main__
+from broker_service.config import BrokerServiceConfig
+from chassis.client import Neighbour
+from chassis.trust import Access, Actor, Credentials
+from gateway.config import GatewayConfig
+from local.postgres import Postgres
+from registry_service.config import RegistryServiceConfig
+
+ROLES = ("mooring_broker", "mooring_registry", "mooring_operator", "mqtt_reader")
+ADMIN = Actor("tests", Access.ADMIN)
+PATIENCE_S = 20.0
+
+Message = TypeVar("Message")
+
+
+@dataclass(frozen=True)
+class Database:
+    """A database of a test's own."""
+
+    server: Postgres
+    name: str
+    password: str
+
+    def url(self, role: str) -> str:
+        """What `role` connects with."""
+        return self.server.url(role, self.password, self.name)
+
+    def execute(self, statement: str, *values: Any, role: str = "mooring") -> list[Any]:
+        """The rows of one statement, committed."""
+        with psycopg.connect(self.url(role), autocommit=True) as connection:
+            cursor = connection.execute(statement.encode(), values)
+            return cursor.fetchall() if cursor.description else []
+
+
+class Peer(Neighbour):
+    """A service as its callers see it."""
+
+    async def ask(
+        self, stub: type[Any], method: str, request: Any, *, actor: Actor | None = ADMIN
+    ) -> Any:
+        """Calls `method` of `stub`. Raises the `MooringError` that the service raised."""
+        deadline = asyncio.get_running_loop().time() + PATIENCE_S
+        bound = getattr(stub(self.channel), method)
+        return await self.call(bound, request, deadline=deadline, actor=actor)
+
+    async def resolution(self, method: str, request: Any) -> Any:
+        return await self.ask(resolution_pb2_grpc.ResolutionServiceStub, method, request)
+
+    async def brokers(self, method: str, request: Any) -> Any:
+        return await self.ask(brokers_pb2_grpc.BrokerServiceStub, method, request)
+
+    async def registration(self, method: str, request: Any) -> Any:
+        return await self.ask(registration_pb2_grpc.RegistrationServiceStub, method, request)
+
+    async def devices(self, method: str, request: Any) -> Any:
+        return await self.ask(devices_pb2_grpc.DeviceServiceStub, method, request)
+
+    async def fleets(self, method: str, request: Any) -> Any:
+        return await self.ask(fleets_pb2_grpc.FleetServiceStub, method, request)
+
+    async def keys(self, method: str, request: Any) -> Any:
+        return await self.ask(
+            provisioning_keys_pb2_grpc.ProvisioningKeyServiceStub, method, request
+        )
+
+    async def tokens(self, method: str, request: Any) -> Any:
+        return await self.ask(tokens_pb2_grpc.TokenServiceStub, method, request)
+
+
+@dataclass
+class Stack:
+    """Running services, and what was made in them to begin with."""
+
+    database: Database
+    home: Path
+    secret_file: Path
+    keys_file: Path
+    exit: contextlib.AsyncExitStack
+    broker_port: int = 0
+    registry_port: int = 0
+    gateway_url: str = ""
+    admin_token: str = ""
+    provisioning_key: str = ""
+    default_broker_id: int = 0
+    broker: Peer = field(init=False)
+    registry: Peer = field(init=False)
+    http: httpx2.AsyncClient = field(init=False)
+    _broker_exit: contextlib.AsyncExitStack = field(default_factory=contextlib.AsyncExitStack)
+
+    def broker_config(self, **changes: Any) -> BrokerServiceConfig:
+        """That of a broker service on a free port."""
+        return BrokerServiceConfig(
+            **{
+                "broker_port": 0,
+                "broker_database_url": self.database.url("mooring_broker"),
+                "service_secret_file": self.secret_file,
+                "drain_s": 0,
+                **changes,
+            }
+        )
+
+    def registry_config(self, **changes: Any) -> RegistryServiceConfig:
+        """That of a registry service on a free port."""
+        return RegistryServiceConfig(
+            **{
+                "registry_port": 0,
+                "registry_database_url": self.database.url("mooring_registry"),
+                "broker_service_address": f"127.0.0.1:{self.broker_port}",
+                "server_keys_file": self.keys_file,
+                "service_secret_file": self.secret_file,
+                "drain_s": 0,
+                **changes,
+            }
+        )
+
+    def gateway_config(self, **changes: Any) -> GatewayConfig:
+        """That of a gateway on a free port."""
+        return GatewayConfig(
+            **{
+                "gateway_port": 0,
+                "registry_service_address": f"127.0.0.1:{self.registry_port}",
+                "broker_service_address": f"127.0.0.1:{self.broker_port}",
+                "service_secret_file": self.secret_file,
+                "drain_s": 0,
+                **changes,
+            }
+        )
+
+    @property
+    def credentials(self) -> Credentials:
+        """What proves a caller to be one of the services."""
+        return Credentials.of(self.broker_config())
+
+    async def peer(self, port: int) -> Peer:
+        """A client of the service on `port`."""
+        peer = Peer(f"127.0.0.1:{port}", self.credentials)
+        self.exit.push_async_callback(peer.close)
+        return peer
+
+    async def start_broker_service(self, **changes: Any) -> None:
+        """Starts it, on the port that it had before if it ran before."""
+        config = self.broker_config(broker_port=self.broker_port, **changes)
+        self.broker_port = await self._broker_exit.enter_async_context(
+            broker_service.__main__.running(config)
+        )
+
+    async def stop_broker_service(self) -> None:
+        """Stops it; its port stays reserved for the next start by nobody else knowing it."""
+        await self._broker_exit.aclose()
+
+    async def another_registry(self, **changes: Any) -> Peer:
+        """One more registry service on the same database."""
+        port = await self.exit.enter_async_context(
+            registry_service.__main__.running(self.registry_config(**changes))
+        )
+        return await self.peer(port)
+
+    async def create_broker(self, name: str, **fields: Any) -> int:
+        """A broker's id."""
+        given = brokers_pb2.BrokerFields(**{"name": name, "host": "h", "port": 1883, **fields})
+        request = brokers_pb2.CreateBrokerRequest(fields=given)
+        return int((await self.broker.brokers("CreateBroker", request)).broker.id)
+
+    async def create_key(self, **fields: Any) -> str:
+        """A provisioning key."""
+        request = provisioning_keys_pb2.CreateProvisioningKeyRequest(
+            **{"fleet_id": "demo", **fields}
+        )
+        return str((await self.registry.keys("CreateProvisioningKey", request)).key)
+
+    async def create_fleet(self, fleet_id: str, **fields: Any) -> None:
+        """A fleet; its fields are those of `FleetFields`."""
+        await self.registry.fleets(
+            "CreateFleet",
+            fleets_pb2.CreateFleetRequest(id=fleet_id, fields=fleets_pb2.FleetFields(**fields)),
+        )
+
+    async def register(
+        self, uuid: str = "test-device-123", *, key: str | None = None, **changes: Any
+    ) -> httpx2.Response:
+        """The note's registration, over HTTP."""
+        body = {
+            "uuid": uuid,
+            "deviceName": "Test Device",
+            "deviceType": "raspberry-pi-4",
+            "deviceApiKey": "test-api-key",
+            **changes,
+        }
+        return await self.http.post(
+            "/api/v1/device/register",
+            json=body,
+            headers={"Authorization": f"Bearer {key or self.provisioning_key}"},
+        )
+
+    async def connection(self, uuid: str, api_key: str = "test-api-key", **headers: str) -> Any:
+        """`GET /api/v1/device/{uuid}/mqtt`."""
+        return await self.http.get(
+            f"/api/v1/device/{uuid}/mqtt",
+            headers={"Authorization": f"Bearer {api_key}", **headers},
+        )
+
+    async def admin(self, method: str, path: str, **options: Any) -> httpx2.Response:
+        """An administrator's request; `path` is below /api/v1."""
+        return await self.http.request(
+            method,
+            f"/api/v1{path}",
+            headers={"Authorization": f"Bearer {self.admin_token}"},
+            **options,
+        )
+
+
+@contextlib.asynccontextmanager
+async def started(database: Database, home: Path) -> AsyncIterator[Stack]:
+    """The three services, a fleet `demo`, a key for it, a token, a default broker."""
+    secret_file, keys_file = home / "service-secret", home / "server-keys.json"
+    secret_file.write_text(secrets.token_urlsafe(32))
+    ring = {"active": 1, "keys": [{"id": 1, "secret": base64.b64encode(bytes(32)).decode()}]}
+    keys_file.write_text(json.dumps(ring))
+    async with contextlib.AsyncExitStack() as exits:
+        stack = Stack(database, home, secret_file, keys_file, exits)
+        exits.push_async_callback(stack.stop_broker_service)
+        await stack.start_broker_service()
+        stack.registry_port = await exits.enter_async_context(
+            registry_service.__main__.running(stack.registry_config())
+        )
+        stack.broker = await stack.peer(stack.broker_port)
+        stack.registry = await stack.peer(stack.registry_port)
+        stack.default_broker_id = await stack.create_broker(
+            "Local Broker", host="localhost", port=5883
+        )
+        await stack.broker.brokers(
+            "SetDefaultBroker", brokers_pb2.SetDefaultBrokerRequest(id=stack.default_broker_id)
+        )
+        await stack.create_fleet("demo")
+        stack.provisioning_key = await stack.create_key()
+        token = tokens_pb2.CreateTokenRequest(name="tests", role=tokens_pb2.ROLE_ADMIN)
+        stack.admin_token = (await stack.registry.tokens("CreateToken", token)).secret
+        stack.gateway_url = await exits.enter_async_context(
+            gateway.__main__.running(stack.gateway_config())
+        )
+        stack.http = await exits.enter_async_context(
+            httpx2.AsyncClient(base_url=stack.gateway_url, timeout=PATIENCE_S)
+        )
+        yield stack

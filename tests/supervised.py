@@ -1,0 +1,151 @@
+"""Runs of `python -m local`, as tests start, watch and end them."""
+
+import json
+import os
+import select
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import closing
+from http.client import HTTPConnection
+from pathlib import Path
+
+from local.postgres import free_port
+
+REPOSITORY = Path(__file__).parents[1]
+SERVICES = ("broker_service", "registry_service", "gateway")
+# Long enough for two tired cores; the promises themselves are 30 s and 5 s.
+PATIENCE_S = 60.0
+POLL_S = 0.02
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come true"
+        time.sleep(POLL_S)
+
+
+def descendants(pid: int) -> dict[int, str]:
+    """The commands of the processes below `pid`, by their ids."""
+    parents, commands = {}, {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                stat = (entry / "stat").read_text()
+                command = (entry / "cmdline").read_text("utf-8", "replace")
+            except OSError:
+                continue  # It has ended since.
+            parents[int(entry.name)] = int(stat.rpartition(")")[2].split()[1])
+            commands[int(entry.name)] = command.replace("\0", " ").strip()
+    below = {pid}
+    while more := {child for child, parent in parents.items() if parent in below} - below:
+        below |= more
+    return {child: commands[child] for child in below - {pid}}
+
+
+class Family:
+    """Every process of a run, held by descriptors: an id may be another's by the time we look."""
+
+    def __init__(self, pid: int) -> None:
+        self.commands = descendants(pid)
+        self._descriptors = [os.pidfd_open(member) for member in (pid, *self.commands)]
+
+    def child(self, name: str) -> int:
+        """The id of a service, or of the postmaster."""
+        argument = f"-m {name}" if name in SERVICES else "bin/postgres -D"
+        [pid] = [pid for pid, command in self.commands.items() if argument in command]
+        return pid
+
+    def wait_for_the_end(self) -> None:
+        deadline = time.monotonic() + PATIENCE_S
+        living = self._descriptors
+        while living:
+            ended, _, _ = select.select(living, [], [], max(0, deadline - time.monotonic()))
+            assert ended, self.commands
+            living = [descriptor for descriptor in living if descriptor not in ended]
+        for descriptor in self._descriptors:
+            os.close(descriptor)
+
+
+class Run:
+    """One `python -m local` on a home and ports of its own."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        ports = [free_port() for _ in range(4)]
+        names = ("GATEWAY_PORT", "REGISTRY_PORT", "BROKER_PORT", "POSTGRES_PORT")
+        self.settings = {name: str(port) for name, port in zip(names, ports, strict=True)}
+        self.settings["MOORING_HOME"] = str(home)
+        self.command = [sys.executable, "-m", "local"]
+        self._process: subprocess.Popen[str] | None = None
+
+    @property
+    def process(self) -> subprocess.Popen[str]:
+        assert self._process is not None
+        return self._process
+
+    def begin(self) -> None:
+        """Starts it, and waits for nothing."""
+        self._process = subprocess.Popen(
+            self.command,
+            cwd=REPOSITORY,
+            env={**os.environ, **self.settings},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def start(self) -> str:
+        """Starts it; what it says when it is ready."""
+        self.begin()
+        assert self.process.stdout is not None
+        said = ""
+        while "Ctrl-C" not in said:
+            line = self.process.stdout.readline()
+            assert line, self.outcome()
+            said += line
+        return said
+
+    def family(self) -> Family:
+        return Family(self.process.pid)
+
+    def outcome(self) -> tuple[int, str]:
+        """The exit status, and what was said on stderr, once it has ended."""
+        _, said = self.process.communicate(timeout=PATIENCE_S)
+        return self.process.returncode, said
+
+    def stop(self, way: signal.Signals = signal.SIGTERM) -> tuple[int, str]:
+        self.process.send_signal(way)
+        return self.outcome()
+
+    def end(self) -> None:
+        """Leaves nothing behind, however the test went."""
+        if self._process is None:
+            return
+        if self._process.poll() is None:
+            self._process.terminate()
+        self._process.communicate(timeout=PATIENCE_S)
+
+    def credentials(self) -> dict[str, str]:
+        lines = shlex.split((self.home / "credentials.env").read_text(), comments=True)
+        return dict(line.split("=", 1) for line in lines)
+
+    def ask(self, method: str, path: str, token: str = "", body: object = None) -> tuple[int, str]:
+        """Asks the gateway; the status and the body it answers."""
+        headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+        port = int(self.settings["GATEWAY_PORT"])
+        with closing(HTTPConnection("127.0.0.1", port, timeout=PATIENCE_S)) as gateway:
+            gateway.request(method, path, json.dumps(body), headers)
+            response = gateway.getresponse()
+            return response.status, response.read().decode()
+
+    def is_ready(self) -> bool:
+        try:
+            return self.ask("GET", "/readyz")[0] == 200
+        except OSError:
+            return False

@@ -1,0 +1,238 @@
+"""Batches: who travels together, who waits, who is refused, who does no harm."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from chassis.coalescer import Coalescer
+from chassis.errors import (
+    DeadlineExceeded,
+    Internal,
+    InvalidInput,
+    MooringError,
+    Overloaded,
+    Unavailable,
+)
+
+
+class Desk:
+    """Answers each item with itself; keeps what it was given; can be held."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[object]] = []
+        self.is_open = asyncio.Event()
+        self.is_open.set()
+        self.begun = asyncio.Event()
+        self.failure: Exception | None = None
+
+    async def run(self, items: list[object], deadline: float) -> Sequence[object | MooringError]:
+        self.batches.append(items)
+        self.begun.set()
+        await self.is_open.wait()
+        if self.failure:
+            raise self.failure
+        return [item if item != "bad" else InvalidInput("bad") for item in items]
+
+
+@pytest.fixture
+def desk() -> Desk:
+    return Desk()
+
+
+def soon(seconds: float = 10) -> float:
+    return asyncio.get_running_loop().time() + seconds
+
+
+def desk_of(desk: Desk, **options: float) -> Coalescer[Any, Any]:
+    settings = {"max_batch": 100, "max_waiting": 100} | options
+    return Coalescer(desk.run, **settings)  # type: ignore[arg-type]
+
+
+async def held(desk: Desk, coalescer: Coalescer[Any, Any]) -> "asyncio.Task[Any]":
+    """A call that is in flight and stays there, so that the next ones gather."""
+    desk.is_open.clear()
+    desk.begun.clear()
+    task = asyncio.create_task(coalescer.submit("first", deadline=soon()))
+    await desk.begun.wait()
+    return task
+
+
+async def all_waiting(coalescer: Coalescer[Any, Any], count: int) -> None:
+    async with asyncio.timeout(5):
+        while coalescer.waiting < count:
+            await asyncio.sleep(0)
+
+
+async def test_an_idle_call_leaves_alone_and_at_once(desk: Desk) -> None:
+    coalescer = desk_of(desk, spacing_s=60)
+    assert await coalescer.submit("a", deadline=soon()) == "a"
+    assert await coalescer.submit("b", deadline=soon()) == "b"
+    assert desk.batches == [["a"], ["b"]]
+
+
+async def test_what_arrives_while_a_batch_is_in_flight_is_the_next_batch(desk: Desk) -> None:
+    coalescer = desk_of(desk)
+    first = await held(desk, coalescer)
+    others = [asyncio.create_task(coalescer.submit(n, deadline=soon())) for n in range(50)]
+    await all_waiting(coalescer, 50)
+    desk.is_open.set()
+    assert list(await asyncio.gather(first, *others)) == ["first", *range(50)]
+    assert desk.batches == [["first"], list(range(50))]
+
+
+async def test_batches_are_no_larger_than_they_may_be(desk: Desk) -> None:
+    coalescer = desk_of(desk, max_batch=10)
+    first = await held(desk, coalescer)
+    calls = [asyncio.create_task(coalescer.submit(n, weight=4, deadline=soon())) for n in range(5)]
+    await all_waiting(coalescer, 20)
+    desk.is_open.set()
+    await asyncio.gather(first, *calls)
+    assert desk.batches == [["first"], [0, 1], [2, 3], [4]]
+
+
+async def test_a_call_larger_than_a_batch_travels_alone(desk: Desk) -> None:
+    coalescer = desk_of(desk, max_batch=10)
+    assert await coalescer.submit("large", weight=50, deadline=soon()) == "large"
+
+
+async def test_as_many_batches_as_lanes_are_in_flight(desk: Desk) -> None:
+    coalescer = desk_of(desk, lanes=2)
+    first = await held(desk, coalescer)
+    second = await held(desk, coalescer)
+    third = asyncio.create_task(coalescer.submit("third", deadline=soon()))
+    await all_waiting(coalescer, 1)
+    assert desk.batches == [["first"], ["first"]]
+    desk.is_open.set()
+    await asyncio.gather(first, second, third)
+
+
+async def test_one_bad_item_fails_alone(desk: Desk) -> None:
+    coalescer = desk_of(desk)
+    first = await held(desk, coalescer)
+    calls = [
+        asyncio.create_task(coalescer.submit(item, deadline=soon())) for item in ("a", "bad", "b")
+    ]
+    await all_waiting(coalescer, 3)
+    desk.is_open.set()
+    await first
+    a, bad, b = await asyncio.gather(*calls, return_exceptions=True)
+    assert (a, b) == ("a", "b")
+    assert isinstance(bad, InvalidInput)
+
+
+async def test_a_failed_batch_fails_its_callers_and_not_the_next(desk: Desk) -> None:
+    coalescer = desk_of(desk)
+    desk.failure = Unavailable("down")
+    with pytest.raises(Unavailable, match="down"):
+        await coalescer.submit("a", deadline=soon())
+    desk.failure = ZeroDivisionError("a secret")
+    with pytest.raises(Internal, match="internal error"):
+        await coalescer.submit("b", deadline=soon())
+    desk.failure = None
+    assert await coalescer.submit("c", deadline=soon()) == "c"
+
+
+async def test_a_wrong_number_of_results_is_nobodys_answer() -> None:
+    async def forgetful(items: list[object], deadline: float) -> list[object]:
+        return []
+
+    coalescer: Coalescer[Any, Any] = Coalescer(forgetful, max_batch=10, max_waiting=10)
+    with pytest.raises(Internal):
+        await coalescer.submit("a", deadline=soon())
+
+
+async def test_past_the_bound_a_call_is_refused_and_nothing_is_begun(desk: Desk) -> None:
+    coalescer = desk_of(desk, max_waiting=10, max_waiting_bytes=1_000)
+    first = await held(desk, coalescer)
+    waiting = asyncio.create_task(coalescer.submit("w", weight=8, size=900, deadline=soon()))
+    await all_waiting(coalescer, 8)
+    with pytest.raises(Overloaded) as refused:
+        await coalescer.submit("too many", weight=3, deadline=soon())
+    assert refused.value.retry_after_s > 0
+    with pytest.raises(Overloaded):
+        await coalescer.submit("too large", size=101, deadline=soon())
+    fits = asyncio.create_task(coalescer.submit("fits", weight=2, size=100, deadline=soon()))
+    await all_waiting(coalescer, 10)
+    desk.is_open.set()
+    assert list(await asyncio.gather(first, waiting, fits)) == ["first", "w", "fits"]
+
+
+async def test_one_owner_cannot_fill_the_queue_nor_push_to_its_front(desk: Desk) -> None:
+    coalescer = desk_of(desk, max_batch=2, max_waiting=10)
+    first = await held(desk, coalescer)
+    greedy = [
+        asyncio.create_task(coalescer.submit(f"g{n}", owner="greedy", deadline=soon()))
+        for n in range(5)
+    ]
+    await all_waiting(coalescer, 5)
+    with pytest.raises(Overloaded):
+        await coalescer.submit("g5", owner="greedy", deadline=soon())
+    modest = asyncio.create_task(coalescer.submit("m", owner="modest", deadline=soon()))
+    await all_waiting(coalescer, 6)
+    desk.is_open.set()
+    await asyncio.gather(first, modest, *greedy)
+    assert desk.batches[1] == ["g0", "m"]
+
+
+async def test_a_cancelled_caller_leaves_and_frees_its_place(desk: Desk) -> None:
+    coalescer = desk_of(desk, max_waiting=2)
+    first = await held(desk, coalescer)
+    leaver = asyncio.create_task(coalescer.submit("leaver", weight=2, deadline=soon()))
+    await all_waiting(coalescer, 2)
+    leaver.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await leaver
+    assert coalescer.waiting == 0
+    stayer = asyncio.create_task(coalescer.submit("stayer", weight=2, deadline=soon()))
+    await all_waiting(coalescer, 2)
+    desk.is_open.set()
+    assert list(await asyncio.gather(first, stayer)) == ["first", "stayer"]
+    assert desk.batches == [["first"], ["stayer"]]
+
+
+async def test_a_caller_cancelled_in_flight_does_its_neighbours_no_harm(desk: Desk) -> None:
+    coalescer = desk_of(desk)
+    first = await held(desk, coalescer)
+    first.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await first
+    desk.is_open.set()
+    assert await coalescer.submit("next", deadline=soon()) == "next"
+
+
+async def test_a_caller_whose_time_is_up_hears_so(desk: Desk) -> None:
+    coalescer = desk_of(desk)
+    first = await held(desk, coalescer)
+    with pytest.raises(DeadlineExceeded):
+        await coalescer.submit("late", deadline=soon(0.01))
+    assert coalescer.waiting == 0
+    desk.is_open.set()
+    await first
+
+
+async def test_closing_finishes_what_was_taken_and_takes_no_more(desk: Desk) -> None:
+    coalescer = desk_of(desk)
+    first = await held(desk, coalescer)
+    second = asyncio.create_task(coalescer.submit("second", deadline=soon()))
+    await all_waiting(coalescer, 1)
+    closing = asyncio.create_task(coalescer.close())
+    await asyncio.sleep(0)
+    with pytest.raises(Unavailable):
+        await coalescer.submit("third", deadline=soon())
+    desk.is_open.set()
+    await closing
+    assert list(await asyncio.gather(first, second)) == ["first", "second"]
+
+
+async def test_busy_batches_start_apart(desk: Desk) -> None:
+    coalescer = desk_of(desk, spacing_s=0.05)
+    loop = asyncio.get_running_loop()
+    begun = loop.time()
+    first = await held(desk, coalescer)
+    second = asyncio.create_task(coalescer.submit("second", deadline=soon()))
+    await all_waiting(coalescer, 1)
+    desk.is_open.set()
+    await asyncio.gather(first, second)
+    assert loop.time() - begun >= 0.05

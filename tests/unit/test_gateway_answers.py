@@ -1,0 +1,202 @@
+"""What devices are told, field by field, against the note's example."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+from google.protobuf.timestamp_pb2 import Timestamp
+from mooring.broker.v1 import resolution_pb2
+from mooring.errors.v1 import errors_pb2
+from mooring.registry.v1 import registration_pb2
+
+from chassis.errors import Internal, InvalidInput, MooringError
+from gateway import answers
+
+CA = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"
+BROKER = resolution_pb2.BrokerSettings(
+    id=7,
+    url="mqtts://mqtt.example.com:8883",
+    protocol="mqtts",
+    host="mqtt.example.com",
+    port=8883,
+    use_tls=True,
+    verify_certificate=True,
+    client_id_prefix="zemfyre",
+    keep_alive_s=60,
+    clean_session=True,
+    reconnect_period_ms=1000,
+    connect_timeout_ms=30000,
+    ca_cert=CA,
+    generation="broker-generation",
+)
+# The note's "After (Database-Driven)".
+NOTE: dict[str, Any] = {
+    "username": "device_abc123",
+    "password": "secure_password",
+    "broker": "mqtts://mqtt.example.com:8883",
+    "brokerConfig": {
+        "protocol": "mqtts",
+        "host": "mqtt.example.com",
+        "port": 8883,
+        "useTls": True,
+        "verifyCertificate": True,
+        "clientIdPrefix": "zemfyre",
+        "keepAlive": 60,
+        "cleanSession": True,
+        "reconnectPeriod": 1000,
+        "connectTimeout": 30000,
+        "caCert": CA,
+    },
+    "topics": {"publish": ["iot/device/abc123/#"], "subscribe": ["iot/device/abc123/#"]},
+}
+BEYOND_THE_NOTE = {"source": "fleet", "generation": "g1", "refreshAfter": 3600}
+
+
+def connection(**changes: Any) -> registration_pb2.Connection:
+    return registration_pb2.Connection(
+        **{
+            "username": "device_abc123",
+            "password": "secure_password",
+            "source": resolution_pb2.SOURCE_FLEET,
+            "broker_id": 7,
+            "generation": "g1",
+            "refresh_after_s": 3600,
+            "publish_topics": ["iot/device/abc123/#"],
+            "subscribe_topics": ["iot/device/abc123/#"],
+            **changes,
+        }
+    )
+
+
+def told(
+    *connections: registration_pb2.Connection,
+    brokers: tuple[resolution_pb2.BrokerSettings, ...] = (BROKER,),
+) -> list[Any]:
+    """The JSON that each gets, or its error."""
+    response = registration_pb2.GetConnectionsResponse(
+        outcomes=[registration_pb2.ConnectionOutcome(connection=each) for each in connections],
+        brokers=brokers,
+        environment_url="mqtt://mosquitto:1883",
+    )
+    return [
+        answer if isinstance(answer, MooringError) else msgspec.json.decode(encoded(answer))
+        for answer in answers.connections(response)
+    ]
+
+
+def encoded(answer: answers.Mqtt | answers.RegisteredDevice) -> bytes:
+    return msgspec.json.encode(answer)
+
+
+def test_a_connection_is_the_notes_example_and_nothing_internal() -> None:
+    assert told(connection()) == [NOTE | BEYOND_THE_NOTE]
+
+
+def test_a_registration_is_the_notes_example_around_who_the_device_is() -> None:
+    created_at = Timestamp()
+    created_at.FromDatetime(datetime(2026, 11, 23, 18, 0, tzinfo=UTC))
+    device = registration_pb2.RegisteredDevice(
+        id=1,
+        uuid="abc123",
+        device_name="Device",
+        device_type="raspberry-pi-4",
+        fleet_id="demo",
+        created_at=created_at,
+        created=True,
+        connection=connection(),
+    )
+    [answer] = answers.registered(
+        registration_pb2.RegisterDevicesResponse(
+            outcomes=[registration_pb2.RegistrationOutcome(device=device)], brokers=[BROKER]
+        )
+    )
+    assert isinstance(answer, answers.Registered)
+    assert answer.created
+    assert msgspec.json.decode(encoded(answer.device)) == {
+        "id": 1,
+        "uuid": "abc123",
+        "deviceName": "Device",
+        "deviceType": "raspberry-pi-4",
+        "fleetId": "demo",
+        "createdAt": "2026-11-23T18:00:00Z",
+        "mqtt": NOTE | BEYOND_THE_NOTE,
+    }
+
+
+def test_certificates_are_absent_where_there_are_none() -> None:
+    bare = resolution_pb2.BrokerSettings()
+    bare.CopyFrom(BROKER)
+    bare.ClearField("ca_cert")
+    [answer] = told(connection(), brokers=(bare,))
+    assert answer["brokerConfig"] == {
+        key: value for key, value in NOTE["brokerConfig"].items() if key != "caCert"
+    }
+
+
+def test_a_client_certificate_is_there_where_there_is_one() -> None:
+    both = resolution_pb2.BrokerSettings()
+    both.CopyFrom(BROKER)
+    both.client_cert = "client"
+    [answer] = told(connection(), brokers=(both,))
+    assert answer["brokerConfig"] == NOTE["brokerConfig"] | {"clientCert": "client"}
+
+
+def test_without_a_broker_there_is_the_environments_url_and_no_configuration() -> None:
+    [answer] = told(
+        connection(broker_id=0, source=resolution_pb2.SOURCE_ENVIRONMENT, stale=True), brokers=()
+    )
+    assert answer["broker"] == "mqtt://mosquitto:1883"
+    assert "brokerConfig" not in answer
+    assert answer["source"] == "environment"
+    assert answer["stale"] is True
+
+
+def test_every_source_has_a_word_of_its_own() -> None:
+    words = [
+        answer["source"]
+        for answer in told(
+            *(connection(source=source) for source in resolution_pb2.Source.values())
+        )
+    ]
+    assert words == ["unspecified", "device", "fleet", "region", "default", "environment"]
+
+
+def test_each_device_gets_its_own_broker() -> None:
+    other = resolution_pb2.BrokerSettings(id=8, url="mqtt://other:1883", host="other")
+    first, second = told(connection(), connection(broker_id=8), brokers=(BROKER, other))
+    assert (first["broker"], first["brokerConfig"]["host"]) == (
+        "mqtts://mqtt.example.com:8883",
+        "mqtt.example.com",
+    )
+    assert (second["broker"], second["brokerConfig"]["host"]) == ("mqtt://other:1883", "other")
+
+
+def test_an_error_is_its_own_items_and_nobody_elses() -> None:
+    response = registration_pb2.RegisterDevicesResponse(
+        outcomes=[
+            registration_pb2.RegistrationOutcome(
+                error=errors_pb2.ItemError(code=3, reason="BAD", message="must be", field="uuid")
+            ),
+            registration_pb2.RegistrationOutcome(
+                device=registration_pb2.RegisteredDevice(id=2, connection=connection())
+            ),
+        ],
+        brokers=[BROKER],
+    )
+    refused, answered = answers.registered(response)
+    assert isinstance(refused, InvalidInput)
+    assert (refused.reason, refused.field) == ("BAD", "uuid")
+    assert isinstance(answered, answers.Registered)
+
+
+def test_an_answer_that_names_a_broker_which_is_not_there_fails_alone() -> None:
+    missing, fine = told(connection(broker_id=99), connection())
+    assert isinstance(missing, Internal)
+    assert fine == NOTE | BEYOND_THE_NOTE
+
+
+def test_an_outcome_that_says_nothing_is_an_error() -> None:
+    [answer] = answers.connections(
+        registration_pb2.GetConnectionsResponse(outcomes=[registration_pb2.ConnectionOutcome()])
+    )
+    assert isinstance(answer, Internal)

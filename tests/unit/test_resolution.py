@@ -1,0 +1,134 @@
+"""The chain, exhaustively: what decides, what never may."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from broker_service.resolution import (
+    CHAIN,
+    Broker,
+    Directory,
+    Finding,
+    FleetRule,
+    Placement,
+    Resolution,
+    Source,
+    resolve,
+)
+
+IDS = st.integers(1, 6)
+FLEETS = ("north", "south")
+
+
+@st.composite
+def directories(draw: st.DrawFn) -> Directory:
+    brokers = {
+        broker_id: Broker(broker_id, draw(st.booleans())) for broker_id in draw(st.sets(IDS))
+    }
+    some_id = st.none() | (st.sampled_from(sorted(brokers)) if brokers else st.nothing())
+    active = [broker.id for broker in brokers.values() if broker.is_active]
+    fleets = {
+        fleet_id: FleetRule(
+            draw(some_id),
+            draw(st.none() | st.frozensets(st.sampled_from(sorted(brokers))))
+            if brokers
+            else draw(st.none() | st.just(frozenset())),
+        )
+        for fleet_id in draw(st.sets(st.sampled_from(FLEETS)))
+    }
+    default_id = draw(st.none() | (st.sampled_from(active) if active else st.nothing()))
+    return Directory(brokers, fleets, default_id)
+
+
+PLACEMENTS = st.builds(Placement, st.none() | IDS, st.none() | st.sampled_from(FLEETS))
+
+
+def allowed(placement: Placement, directory: Directory) -> frozenset[int] | None:
+    rule = directory.fleets.get(placement.fleet_id or "")
+    return rule.allowed_ids if rule else None
+
+
+@given(PLACEMENTS, directories())
+def test_a_pin_wins_whenever_its_broker_may_serve(
+    placement: Placement, directory: Directory
+) -> None:
+    resolution = resolve(placement, directory)
+    broker = directory.brokers.get(placement.broker_id or 0)
+    limits = allowed(placement, directory)
+    may_serve = broker is not None and broker.is_active and (limits is None or broker.id in limits)
+    assert (resolution.source is Source.DEVICE) == may_serve
+    if may_serve:
+        assert resolution.broker_id == placement.broker_id
+
+
+@given(PLACEMENTS, directories())
+def test_an_inactive_or_unknown_broker_is_never_chosen(
+    placement: Placement, directory: Directory
+) -> None:
+    resolution = resolve(placement, directory)
+    if resolution.broker_id is not None:
+        assert directory.brokers[resolution.broker_id].is_active
+
+
+@given(PLACEMENTS, directories())
+def test_a_restricted_fleet_never_leaves_its_brokers(
+    placement: Placement, directory: Directory
+) -> None:
+    limits = allowed(placement, directory)
+    resolution = resolve(placement, directory)
+    if limits is not None:
+        assert resolution.source is not Source.ENVIRONMENT
+        assert resolution.broker_id is None or resolution.broker_id in limits
+        assert (resolution.source is None) == (resolution.broker_id is None)
+
+
+@given(PLACEMENTS, directories())
+def test_the_first_step_that_can_decide_decides(placement: Placement, directory: Directory) -> None:
+    resolution = resolve(placement, directory)
+    findings = [step.finding for step in resolution.steps]
+    assert [step.source for step in resolution.steps] == [
+        source for source, _ in CHAIN[: len(findings)]
+    ]
+    assert Finding.CHOSEN not in findings[:-1]
+    if resolution.broker_id is None:
+        assert len(findings) == len(CHAIN)
+        assert Finding.CHOSEN not in findings
+    else:
+        assert resolution.steps[-1].broker_id == resolution.broker_id
+        assert resolution.steps[-1].source is resolution.source
+
+
+def test_nothing_configured_is_the_environment() -> None:
+    assert resolve(Placement(), Directory({}, {})) == Resolution(
+        Source.ENVIRONMENT,
+        None,
+        resolve(Placement(), Directory({}, {})).steps,
+    )
+
+
+def test_pin_fleet_default_in_that_order() -> None:
+    brokers = {broker_id: Broker(broker_id) for broker_id in (1, 2, 3)}
+    directory = Directory(brokers, {"north": FleetRule(2)}, default_id=3)
+    assert resolve(Placement(1, "north"), directory).source is Source.DEVICE
+    assert resolve(Placement(None, "north"), directory).broker_id == 2
+    assert resolve(Placement(None, "north"), directory).source is Source.FLEET
+    assert resolve(Placement(), directory).broker_id == 3
+
+
+def test_each_step_says_what_it_found() -> None:
+    brokers = {1: Broker(1, is_active=False), 2: Broker(2), 3: Broker(3)}
+    rule = FleetRule(2, allowed_ids=frozenset({1}))
+    steps = resolve(Placement(1, "north"), Directory(brokers, {"north": rule}, 3)).steps
+    assert [step.finding for step in steps] == [
+        Finding.INACTIVE,
+        Finding.NOT_ALLOWED,
+        Finding.NOT_ALLOWED,
+    ]
+    assert resolve(Placement(9), Directory(brokers, {})).steps[0].finding is Finding.UNKNOWN
+
+
+def test_a_directory_knows_only_what_it_holds() -> None:
+    directory = Directory({1: Broker(1)}, {"north": FleetRule()})
+    assert directory.knows(Placement(1, "north"))
+    assert directory.knows(Placement())
+    assert not directory.knows(Placement(2, "north"))
+    assert not directory.knows(Placement(1, "south"))
