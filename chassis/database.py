@@ -20,6 +20,8 @@ log = structlog.get_logger(__name__)
 
 STATEMENT_TIMEOUT_MS = 5_000
 LOCK_TIMEOUT_MS = 2_000
+# A server that hangs keeps neither of these promises; then the connection is given up.
+CLIENT_TIMEOUT_S = 8.0
 START_PATIENCE_S = 30.0
 
 
@@ -55,9 +57,9 @@ def engine_of(url: str, *, pool_size: int = 8) -> AsyncEngine:
     )
 
 
-def refusal_of(error: DBAPIError | PoolTimeoutError) -> Refusal:
+def refusal_of(error: DBAPIError | PoolTimeoutError | TimeoutError) -> Refusal:
     """What a failed statement means, by its SQLSTATE (PostgreSQL documentation, appendix A)."""
-    if isinstance(error, PoolTimeoutError) or error.connection_invalidated:
+    if not isinstance(error, DBAPIError) or error.connection_invalidated:
         return Refusal.LOST
     state = getattr(error.orig, "sqlstate", None) or ""
     if state.startswith("40") or state in ("55P03", "57014"):
@@ -75,7 +77,7 @@ def refusal_of(error: DBAPIError | PoolTimeoutError) -> Refusal:
 async def reading(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
     """A connection for reads that need no transaction of their own."""
     with translated():
-        async with engine.connect() as connection:
+        async with asyncio.timeout(CLIENT_TIMEOUT_S), engine.connect() as connection:
             yield await connection.execution_options(isolation_level="AUTOCOMMIT")
 
 
@@ -83,7 +85,7 @@ async def reading(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
 async def writing(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
     """A transaction, committed when the block ends well."""
     with translated():
-        async with engine.begin() as connection:
+        async with asyncio.timeout(CLIENT_TIMEOUT_S), engine.begin() as connection:
             yield connection
 
 
@@ -92,7 +94,7 @@ def translated() -> Iterator[None]:
     """Turns a race or a lost connection into `Unavailable`; driver text goes to the log."""
     try:
         yield
-    except (DBAPIError, PoolTimeoutError) as error:
+    except (DBAPIError, PoolTimeoutError, TimeoutError) as error:
         refusal = refusal_of(error)
         if refusal in (Refusal.DATA, Refusal.OURS):
             raise

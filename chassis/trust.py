@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
+from urllib.parse import quote, unquote
 
 import grpc
 
@@ -72,7 +73,8 @@ class Credentials:
         if self.secret is not None:
             pairs.append((AUTHORIZATION, f"Bearer {self.secret}"))
         if actor is not None:
-            pairs += [(ACTOR, actor.name), (ROLE, actor.role.name.lower())]
+            # Names are anybody's, metadata is ASCII.
+            pairs += [(ACTOR, quote(actor.name)), (ROLE, actor.role.name.lower())]
         return tuple(pairs)
 
     def admit(self, metadata: Mapping[str, str | bytes], access: Access) -> Actor | None:
@@ -90,7 +92,9 @@ class Credentials:
         if access is Access.SERVICE:
             return None
         role = str(metadata.get(ROLE, "")).upper()
-        actor = Actor(str(metadata.get(ACTOR, "")), Access.__members__.get(role, Access.OPEN))
+        actor = Actor(
+            unquote(str(metadata.get(ACTOR, ""))), Access.__members__.get(role, Access.OPEN)
+        )
         if not actor.name:
             raise Unauthenticated("this is done for somebody: name the actor")
         if actor.role < access:

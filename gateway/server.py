@@ -52,6 +52,7 @@ async def serving(app: HttpApp, config: GatewayConfig) -> AsyncIterator[str]:
         access_log=False,
         server_header=False,
         proxy_headers=False,
+        backlog=BACKLOG,
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=config.shutdown_grace_s,
         ssl_certfile=config.gateway_tls_cert_file,
@@ -61,13 +62,16 @@ async def serving(app: HttpApp, config: GatewayConfig) -> AsyncIterator[str]:
         settings.load()
     except OSError as error:  # ssl.SSLError is one
         raise SystemExit(f"{config.gateway_tls_cert_file} cannot be used: {error}") from None
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # asyncio turns Nagle's algorithm off only for sockets that say they are TCP. With it on, an
+    # answer whose head and body are written one after the other takes 40 ms longer.
+    bound = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        bound = socket.create_server(
-            (host, config.gateway_port),
-            family=socket.AF_INET6 if ":" in host else socket.AF_INET,
-            backlog=BACKLOG,
-        )
+        bound.bind((host, config.gateway_port))
+        bound.listen(BACKLOG)
     except OSError:
+        bound.close()
         raise SystemExit(
             f"{shown_host}:{config.gateway_port} cannot be bound: is the port taken?"
         ) from None

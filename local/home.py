@@ -43,14 +43,14 @@ class KeyRing(msgspec.Struct, frozen=True):
 
 
 class Home:
-    """The folder, open to its owner only. A file in it that is corrupt is a `CannotRun`."""
+    """The folder. A file in it that is corrupt is a `CannotRun`."""
 
     def __init__(self, path: Path) -> None:
         """Makes the folder where it is missing."""
         self.path = path.absolute()
         try:
+            # Every file in it is its owner's alone too: a folder that exists keeps its mode.
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self.path.chmod(0o700)
         except OSError as error:
             raise CannotRun(f"MOORING_HOME: {self.path}: {error.strerror}") from None
 

@@ -18,6 +18,8 @@ import pytest
 
 CACHE = Path(__file__).parents[1] / ".cache" / "debian"
 COMMAND_S = 300
+# Where the package has another name than the program.
+PACKAGE_OF = {"mosquitto_passwd": "mosquitto"}
 
 
 def mosquitto() -> tuple[Path, dict[str, str]]:
@@ -26,11 +28,11 @@ def mosquitto() -> tuple[Path, dict[str, str]]:
 
 
 def program(name: str) -> tuple[Path, dict[str, str]]:
-    """The program of the package `name`, and the environment to start it with."""
+    """The program `name`, and the environment to start it with."""
     installed = shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
     if installed:
         return Path(installed), dict(os.environ)
-    root = unpacked(name)
+    root = unpacked(PACKAGE_OF.get(name, name))
     found = next(root.glob(f"usr/*bin/{name}"))
     return found, {**os.environ, **libraries_of(root)}
 

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from http.client import HTTPConnection
 from pathlib import Path
 
@@ -52,7 +52,10 @@ class Family:
 
     def __init__(self, pid: int) -> None:
         self.commands = descendants(pid)
-        self._descriptors = [os.pidfd_open(member) for member in (pid, *self.commands)]
+        self._descriptors: list[int] = []
+        for member in (pid, *self.commands):
+            with suppress(ProcessLookupError):  # It has ended since.
+                self._descriptors.append(os.pidfd_open(member))
 
     def child(self, name: str) -> int:
         """The id of a service, or of the postmaster."""
@@ -119,6 +122,13 @@ class Run:
         _, said = self.process.communicate(timeout=PATIENCE_S)
         return self.process.returncode, said
 
+    def refusal(self) -> str:
+        """Starts it in vain; why."""
+        self.begin()
+        status, said = self.outcome()
+        assert status == 1
+        return said
+
     def stop(self, way: signal.Signals = signal.SIGTERM) -> tuple[int, str]:
         self.process.send_signal(way)
         return self.outcome()
@@ -149,3 +159,12 @@ class Run:
             return self.ask("GET", "/readyz")[0] == 200
         except OSError:
             return False
+
+    def brokers(self) -> dict[str, int]:
+        """The ids of the brokers by their names, as the administrator sees them."""
+        question = ("GET", "/api/v1/brokers", self.credentials()["ADMIN_TOKEN"])
+        # Ready is not the same as connected: 503 says to ask again.
+        until(lambda: self.ask(*question)[0] != 503)
+        status, answer = self.ask(*question)
+        assert status == 200, answer
+        return {broker["name"]: broker["id"] for broker in json.loads(answer)["items"]}

@@ -49,21 +49,6 @@ def first_run(tmp_path: Path) -> Iterator[Run]:
     run.end()
 
 
-def brokers_of(run: Run) -> dict[str, int]:
-    """The ids of the brokers by their names, as the administrator sees them."""
-    question = ("GET", "/api/v1/brokers", run.credentials()["ADMIN_TOKEN"])
-    # Ready is not the same as connected: 503 says to ask again.
-    until(lambda: run.ask(*question)[0] != 503)
-    status, answer = run.ask(*question)
-    assert status == 200, answer
-    return {broker["name"]: broker["id"] for broker in json.loads(answer)["items"]}
-
-
-def one_line(said: str) -> str:
-    [line] = said.splitlines()
-    return line
-
-
 def test_a_first_run(first_run: Run) -> None:
     began = time.monotonic()
     said = first_run.start()
@@ -86,7 +71,7 @@ def test_a_first_run(first_run: Run) -> None:
         default = "SELECT current_user, name, host, port FROM mqtt_broker_config WHERE is_default"
         found = connection.execute(default).fetchall()
     assert found == [("mooring_operator", "Local Broker", "localhost", 5883)]
-    assert list(brokers_of(first_run)) == ["Local Broker"]
+    assert list(first_run.brokers()) == ["Local Broker"]
 
     curl, environment = debian.program("curl")
     environment["PATH"] = f"{curl.parent}:{environment['PATH']}"
@@ -124,30 +109,31 @@ def test_a_later_run_finds_everything(run: Run) -> None:
     now = run.credentials()
     for name in ("ADMIN_TOKEN", "PROVISIONING_KEY"):
         assert now[name] == kept[name]
-    assert list(brokers_of(run)) == ["Local Broker"]
+    assert list(run.brokers()) == ["Local Broker"]
     assert (run.home / "logs" / "gateway.log.1").exists()
 
 
 def test_what_was_deleted_is_not_made_again(run: Run) -> None:
     run.start()
+    assert list(run.brokers()) == ["Local Broker"]
     token = run.credentials()["ADMIN_TOKEN"]
     other = {"name": "Another", "protocol": "mqtt", "host": "elsewhere", "port": 1883}
     status, answer = run.ask("POST", "/api/v1/brokers", token, other)
     assert status == 201, answer
-    ids = brokers_of(run)
+    ids = run.brokers()
     run.ask("POST", f"/api/v1/brokers/{ids['Another']}/default", token)
     run.ask("DELETE", f"/api/v1/brokers/{ids['Local Broker']}", token)
-    assert list(brokers_of(run)) == ["Another"]
+    assert list(run.brokers()) == ["Another"]
     run.stop()
     run.start()
-    assert list(brokers_of(run)) == ["Another"]
+    assert list(run.brokers()) == ["Another"]
 
 
 def test_a_first_run_that_was_cut_off_is_completed(run: Run) -> None:
     # As if it had been killed after all was made and before it was written down.
     (run.home / "credentials.env").unlink()
     run.start()
-    assert list(brokers_of(run)) == ["Local Broker"]
+    assert list(run.brokers()) == ["Local Broker"]
 
 
 @pytest.mark.parametrize("way", [signal.SIGINT, signal.SIGHUP])
@@ -197,28 +183,21 @@ def test_a_taken_port_is_named(first_run: Run, setting: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as squatter:
         port = squatter.getsockname()[1]
         first_run.settings[setting] = str(port)
-        first_run.begin()
-        status, said = first_run.outcome()
-    assert status == 1
-    assert one_line(said) == f"mooring: {setting}: port {port} is taken by another process"
+        said = first_run.refusal()
+    assert said == f"mooring: {setting}: port {port} is taken by another process\n"
     assert not (first_run.home / "logs").exists()
 
 
 def test_two_runs_on_one_home_are_refused(run: Run) -> None:
     run.start()
-    second = Run(run.home)
-    second.begin()
-    status, said = second.outcome()
-    assert status == 1
-    assert one_line(said) == f"mooring: MOORING_HOME: another `make run` is using {run.home}"
+    said = Run(run.home).refusal()
+    assert said == f"mooring: MOORING_HOME: another `make run` is using {run.home}\n"
     assert run.is_ready()
 
 
 def test_every_fault_of_the_settings_is_named(first_run: Run) -> None:
     first_run.settings |= {"GATEWAY_PORT": "http", "BROKER_PORT": "0"}
-    first_run.begin()
-    status, said = first_run.outcome()
-    assert status == 1
+    said = first_run.refusal()
     assert "GATEWAY_PORT: " in said
     assert "BROKER_PORT: " in said
     assert not first_run.home.exists()
@@ -227,18 +206,15 @@ def test_every_fault_of_the_settings_is_named(first_run: Run) -> None:
 @pytest.mark.parametrize("name", ["service-secret", "server-keys.json", "role-passwords.json"])
 def test_a_corrupt_secret_is_named_and_kept(run: Run, name: str) -> None:
     (run.home / name).write_text("{")
-    run.begin()
-    status, said = run.outcome()
-    assert status == 1
-    assert one_line(said).startswith(f"mooring: {run.home / name} is corrupt: ")
+    said = run.refusal()
+    assert said.startswith(f"mooring: {run.home / name} is corrupt: ")
+    assert said.count("\n") == 1
     assert (run.home / name).read_text() == "{"
 
 
 def test_a_service_that_cannot_start_gives_its_reason(run: Run) -> None:
     run.settings["LOG_LEVEL"] = "CHATTY"
-    run.begin()
-    status, said = run.outcome()
-    assert status == 1
+    said = run.refusal()
     assert "ended with status 1" in said
     assert "LOG_LEVEL" in said
 
@@ -304,8 +280,7 @@ def test_a_database_of_ones_own(first_run: Run, tmp_path: Path) -> None:
 
 def test_an_unreachable_database_of_ones_own_is_named(first_run: Run) -> None:
     first_run.settings["MOORING_DATABASE_URL"] = f"postgresql://x:sesame@127.0.0.1:{free_port()}/x"
-    first_run.begin()
-    status, said = first_run.outcome()
-    assert status == 1
-    assert one_line(said).startswith("mooring: the database: connection failed")
+    said = first_run.refusal()
+    assert said.startswith("mooring: the database: connection failed")
+    assert said.count("\n") == 1
     assert "sesame" not in said

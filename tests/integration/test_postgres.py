@@ -15,6 +15,7 @@ import psycopg
 import pytest
 
 from local.cluster import wheel_bin
+from local.database import bring_up_to_date
 from local.errors import CannotRun
 from local.locks import locked
 from local.postgres import Postgres, free_port, prepare
@@ -286,3 +287,11 @@ def test_the_log_of_the_run_before_is_kept(copied: Postgres) -> None:
     copied.stop()
     copied.start()
     assert copied.log.with_name("postgres.log.1").read_text().startswith(first)
+
+
+def test_a_database_that_is_too_old_is_refused(
+    shared: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("local.database.OLDEST", 99)
+    with pytest.raises(CannotRun, match=r"^the database is PostgreSQL 18; 99 is the oldest$"):
+        bring_up_to_date(shared.superuser_url(), {})

@@ -1,0 +1,147 @@
+"""A PostgreSQL and the three services, until Ctrl-C.
+
+In this order: who else is here, PostgreSQL, migrations, the services, their first data; then it
+watches over them. Stopping goes the other way round, and leaves no process.
+"""
+
+import asyncio
+import os
+from collections.abc import Mapping
+from contextlib import ExitStack
+
+from chassis.config import load
+from local import interrupts
+from local.config import LocalConfig
+from local.database import bring_up_to_date, url_for
+from local.errors import CannotRun
+from local.home import SERVICE_ROLES, Home
+from local.interrupts import ChildExits
+from local.postgres import Postgres, prepare
+from local.probes import demand_free, is_ready, is_serving
+from local.processes import Child, Service, blaming, keep_running, tell, wait_until_ready
+from local.seed import seeded
+from local.services import Addresses, environments
+from local.tether import setpriv
+
+WELCOME = """\
+Mooring is ready.
+  gateway      {gateway}
+  docs         {gateway}/docs
+  credentials  {file}
+Register a device:
+  curl -X POST {gateway}/api/v1/device/register \\
+    -H "Authorization: Bearer {key}" \\
+    -H "Content-Type: application/json" \\
+    -d '{{"uuid": "test-device-123", "deviceName": "Test Device", \
+"deviceType": "raspberry-pi-4", "deviceApiKey": "test-api-key"}}'
+Ctrl-C stops everything."""
+
+
+def supervise() -> int:
+    """The exit status: 0 when it was told to stop, 1 when it could not go on."""
+    try:
+        config = load(LocalConfig)
+        with ExitStack() as stops:
+            run(config, stops)
+    except KeyboardInterrupt:
+        tell("stopped")
+        return 0
+    except CannotRun as reason:
+        tell(str(reason))
+    return 1
+
+
+def run(config: LocalConfig, stops: ExitStack) -> None:
+    """The whole run but its end: how to stop what was started is left in `stops`."""
+    setpriv()  # Better missed before anything is touched.
+    forget_foreign_settings(config)
+    home = Home(config.mooring_home)
+    lock = stops.enter_context(home.occupied())
+    passwords = home.role_passwords()
+    secret, server_keys = home.service_secret(), home.server_keys()
+    known = home.credentials()
+    for setting, port in config.service_ports().items():
+        demand_free(setting, port)
+
+    children: list[Child] = []
+    with blaming(children):
+        owner_url = database(config, home, passwords["mooring"], children, stops)
+        with interrupts.at_once():
+            bring_up_to_date(owner_url, {role: passwords[role] for role in SERVICE_ROLES})
+        exits = ChildExits()
+        services = start_services(
+            environments(config, owner_url, passwords, secret, server_keys), home, lock, stops
+        )
+        children += services
+        at = Addresses.of(config)
+        wait_until_ready(
+            children,
+            {
+                "broker_service": lambda: is_serving(at.broker),
+                "registry_service": lambda: is_serving(at.registry),
+                "gateway": lambda: is_ready(config.gateway_port),
+            },
+            exits,
+        )
+        made = asyncio.run(
+            seeded(
+                broker=at.broker,
+                registry=at.registry,
+                secret=secret.read_text().strip(),
+                known=known,
+            )
+        )
+    operator = url_for("mooring_operator", passwords["mooring_operator"], owner_url)
+    home.write_credentials(
+        {
+            "GATEWAY_URL": at.gateway,
+            **made,
+            "DATABASE_URL": operator,
+            "BROKER_SERVICE_ADDRESS": at.broker,
+            "REGISTRY_SERVICE_ADDRESS": at.registry,
+            "SERVICE_SECRET_FILE": str(secret),
+        }
+    )
+    file, key = home.credentials_file, made["PROVISIONING_KEY"]
+    print(WELCOME.format(gateway=at.gateway, file=file, key=key), flush=True)
+    keep_running(children, exits)
+
+
+def forget_foreign_settings(config: LocalConfig) -> None:
+    """Drops what the environment says to libraries about other servers than ours.
+
+    A PGSSLMODE or a proxy would come between us and loopback. A database of the user's own may
+    well need its PG variables.
+    """
+    for name in list(os.environ):
+        is_libpq = name.startswith("PG") and config.mooring_database_url is None
+        if is_libpq or name.lower().endswith("_proxy"):
+            del os.environ[name]
+
+
+def database(
+    config: LocalConfig, home: Home, password: str, children: list[Child], stops: ExitStack
+) -> str:
+    """The libpq URL of the database for its owner: the user's own, or one that is started here."""
+    if config.mooring_database_url is not None:
+        return config.mooring_database_url.get_secret_value()
+    postgres = Postgres(home.path, config.postgres_port)
+    stops.callback(postgres.stop)
+    postgres.claim()
+    demand_free("POSTGRES_PORT", config.postgres_port)
+    postgres.start()
+    children.append(postgres)
+    return prepare(postgres, password)
+
+
+def start_services(
+    told: Mapping[str, Mapping[str, str]], home: Home, lock: int, stops: ExitStack
+) -> list[Service]:
+    """Starts a service for each module that is `told` an environment."""
+    services = []
+    for module, environment in told.items():
+        service = Service(module, environment, home.log(module), lock)
+        stops.callback(service.stop)
+        service.start()
+        services.append(service)
+    return services

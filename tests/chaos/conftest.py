@@ -1,0 +1,28 @@
+"""The three services on a PostgreSQL that may come and go."""
+
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from local.postgres import Postgres, prepare
+from tests.supervised import Run
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Postgres]:
+    with Postgres(tmp_path / "server") as server:
+        yield server
+
+
+@pytest.fixture
+def run(tmp_path: Path, server: Postgres) -> Iterator[Run]:
+    """The three services on a PostgreSQL that is not theirs, so that it may come and go."""
+    run = Run(tmp_path / "home")
+    run.settings["MOORING_DATABASE_URL"] = prepare(server, secrets.token_urlsafe())
+    run.start()
+    try:
+        yield run
+    finally:
+        run.end()

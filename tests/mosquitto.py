@@ -1,0 +1,67 @@
+"""A real Mosquitto with TLS, for as long as a test needs it."""
+
+import contextlib
+import os
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import trustme
+
+from tests import debian
+from tests.supervised import until
+
+
+@contextlib.contextmanager
+def mosquitto(folder: Path, port: int, ca: trustme.CA, users: dict[str, str]) -> Iterator[None]:
+    """Listens on 127.0.0.1:`port` with a certificate for localhost by `ca`, for `users` only.
+
+    Each user may use the topics below iot/device/ that the note gives it, and no other.
+    """
+    program, environment = debian.mosquitto()
+    passwords = program.parent.parent / "bin" / "mosquitto_passwd"
+    certificate = ca.issue_cert("localhost")
+    certificate.private_key_pem.write_to_path(folder / "server.key")
+    certificate.cert_chain_pems[0].write_to_path(folder / "server.pem")
+    everybody = folder / "passwords"
+    everybody.touch(mode=0o600)
+    for username, password in users.items():
+        subprocess.run(
+            [passwords, "-b", everybody, username, password],
+            check=True,
+            env={**os.environ, **environment},
+            capture_output=True,
+        )
+    (folder / "acl").write_text(
+        "".join(
+            f"user {username}\ntopic readwrite iot/device/{username.removeprefix('device_')}/#\n"
+            for username in users
+        )
+    )
+    (folder / "mosquitto.conf").write_text(
+        f"listener {port} 127.0.0.1\n"
+        f"certfile {folder}/server.pem\nkeyfile {folder}/server.key\n"
+        f"password_file {everybody}\nacl_file {folder}/acl\nallow_anonymous false\n"
+        # Started by root it would give its rights away, and then not read the files above.
+        f"user {'root' if os.geteuid() == 0 else 'nobody'}\n"
+    )
+    with (folder / "mosquitto.log").open("wb") as log:
+        process = subprocess.Popen(
+            [program, "-c", folder / "mosquitto.conf"],
+            env={**os.environ, **environment},
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        until(lambda: _listens(port) or process.poll() is not None)
+        assert process.poll() is None, (folder / "mosquitto.log").read_text()
+        yield
+    finally:
+        process.terminate()
+        process.wait(timeout=10)
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as attempt:
+        return attempt.connect_ex(("127.0.0.1", port)) == 0
