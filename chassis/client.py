@@ -5,11 +5,14 @@ import json
 from typing import TypeVar
 
 import grpc
+import structlog
 from grpc_health.v1 import health_pb2
 from structlog.contextvars import get_contextvars
 
-from chassis.errors import DeadlineExceeded, from_rpc
-from chassis.trust import Actor, Credentials
+from chassis.errors import DeadlineExceeded, Unavailable, from_rpc
+from chassis.trust import UNTRUSTED_SERVICE, Actor, Credentials
+
+log = structlog.get_logger(__name__)
 
 Request = TypeVar("Request")
 Response = TypeVar("Response")
@@ -74,8 +77,14 @@ class Neighbour:
                 timeout=timeout_s,
                 metadata=self._credentials.metadata(actor, request_id),
             )
-        except grpc.aio.AioRpcError as error:
-            raise from_rpc(error) from None
+        except grpc.aio.AioRpcError as failure:
+            error = from_rpc(failure)
+        if error.reason == UNTRUSTED_SERVICE:
+            # It is we who are refused. Whoever we are asking for has shown the right key, and
+            # must not be told to throw it away.
+            log.error("a neighbour does not trust this service")
+            raise Unavailable("the service is not available", reason=UNTRUSTED_SERVICE)
+        raise error
 
     async def is_serving(self, name: str = "", *, timeout_s: float = 1.0) -> bool:
         """Whether the neighbour says that it, or the part of it called `name`, is healthy now."""

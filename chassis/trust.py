@@ -17,6 +17,9 @@ ACTOR = "mooring-actor"
 ROLE = "mooring-role"
 REQUEST_ID = "mooring-request-id"
 
+# The reason for which a service that cannot prove itself is refused.
+UNTRUSTED_SERVICE = "UNTRUSTED_SERVICE"
+
 
 class Access(IntEnum):
     """What a method asks of its caller. Each role may do what those before it may."""
@@ -88,7 +91,9 @@ class Credentials:
         if self.secret is not None:
             shown = str(metadata.get(AUTHORIZATION, "")).removeprefix("Bearer ")
             if not hmac.compare_digest(shown.encode(), self.secret.encode()):
-                raise Unauthenticated("this is for Mooring's own services")
+                raise Unauthenticated(
+                    "this is for Mooring's own services", reason=UNTRUSTED_SERVICE
+                )
         if access is Access.SERVICE:
             return None
         role = str(metadata.get(ROLE, "")).upper()

@@ -10,6 +10,8 @@ CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 # A device's uuid and a fleet's id: they become parts of MQTT topics and URLs, and some brokers map
 # "/" to "." and split on ":".
 IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+# What an Authorization header can carry as it is (RFC 9110, section 5.5): no space, no Unicode.
+TOKEN = re.compile(r"[\x21-\x7e]*")
 
 
 def check_text(field: str, value: str, *, longest: int, shortest: int = 0) -> None:
@@ -18,6 +20,14 @@ def check_text(field: str, value: str, *, longest: int, shortest: int = 0) -> No
         raise InvalidInput(f"must have {shortest} to {longest} characters", field=field)
     if CONTROL.search(value):
         raise InvalidInput("must not contain control characters", field=field)
+
+
+def check_token(field: str, value: str, *, shortest: int, longest: int) -> None:
+    """Raises `InvalidInput` unless the length is right and an Authorization header can carry it."""
+    if not shortest <= len(value) <= longest:
+        raise InvalidInput(f"must have {shortest} to {longest} characters", field=field)
+    if not TOKEN.fullmatch(value):
+        raise InvalidInput("must be printable ASCII without spaces", field=field)
 
 
 def check_range(field: str, value: float, lowest: float, highest: float) -> None:

@@ -50,7 +50,12 @@ class NewDevice(Struct, rename="camel", kw_only=True, frozen=True):
     device_type: Annotated[str, documented(minLength=1, maxLength=64)]
     device_api_key: Annotated[
         str,
-        documented(minLength=8, maxLength=512, description="Made by the device, and kept by it."),
+        documented(
+            minLength=8,
+            maxLength=512,
+            pattern="^[!-~]+$",
+            description="Made by the device, and kept by it. Printable ASCII without spaces.",
+        ),
     ]
     application_id: Text128 | None = None
     mac_address: Text128 | None = None

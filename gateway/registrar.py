@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from mooring.registry.v1 import registration_pb2
 
 from chassis.coalescer import Coalescer
-from chassis.errors import Forbidden, MooringError, Unauthenticated, Unavailable
+from chassis.errors import MooringError
 from gateway import answers
 from gateway.neighbours import Neighbours
 
@@ -58,32 +58,19 @@ class Registrar:
     async def _register_all(
         self, registrations: list[registration_pb2.Registration], deadline: float
     ) -> Sequence[answers.Registered | MooringError]:
-        try:
-            response = await self._neighbours.registry.call(
-                self._neighbours.registration.RegisterDevices,
-                registration_pb2.RegisterDevicesRequest(registrations=registrations),
-                deadline=deadline,
-            )
-        except (Unauthenticated, Forbidden) as error:
-            raise _not_the_devices_fault(error) from error
+        response = await self._neighbours.registry.call(
+            self._neighbours.registration.RegisterDevices,
+            registration_pb2.RegisterDevicesRequest(registrations=registrations),
+            deadline=deadline,
+        )
         return answers.registered(response)
 
     async def _connect_all(
         self, requests: list[registration_pb2.ConnectionRequest], deadline: float
     ) -> Sequence[answers.Mqtt | MooringError]:
-        try:
-            response = await self._neighbours.registry.call(
-                self._neighbours.registration.GetConnections,
-                registration_pb2.GetConnectionsRequest(requests=requests),
-                deadline=deadline,
-            )
-        except (Unauthenticated, Forbidden) as error:
-            raise _not_the_devices_fault(error) from error
+        response = await self._neighbours.registry.call(
+            self._neighbours.registration.GetConnections,
+            registration_pb2.GetConnectionsRequest(requests=requests),
+            deadline=deadline,
+        )
         return answers.connections(response)
-
-
-def _not_the_devices_fault(error: MooringError) -> MooringError:
-    """A device that is refused is refused in its item. A batch that is refused is us: the registry
-    does not trust this gateway, and a device that heard 401 might throw its key away.
-    """
-    return Unavailable("the service is not available", reason=error.reason)

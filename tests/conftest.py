@@ -59,3 +59,21 @@ async def stack(database: Database, tmp_path: Path) -> AsyncIterator[Stack]:
     """The three services on one database, with a fleet, a key, a token and a default broker."""
     async with started(database, tmp_path) as running:
         yield running
+
+
+@pytest.fixture
+def gateway_url(stack: Stack) -> str:
+    """Where the running stack's gateway is."""
+    return stack.gateway_url
+
+
+@pytest.fixture
+def admin_token(stack: Stack) -> str:
+    """An API token that may do everything."""
+    return stack.admin_token
+
+
+@pytest.fixture
+def provisioning_key(stack: Stack) -> str:
+    """A key of the fleet `demo`, without a limit."""
+    return stack.provisioning_key

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from mooring.registry.v1 import registration_pb2 as pb
 
 from chassis.errors import InvalidInput
-from chassis.validation import check_identifier, check_range, check_text
+from chassis.validation import check_identifier, check_range, check_text, check_token
 from registry_service.credentials import hash_of_secret, new_salt
 from registry_service.errors import ProvisioningKeyUnknown
 
@@ -34,7 +34,7 @@ def read_registration(message: pb.Registration) -> Registration:
     check_identifier("uuid", message.uuid)
     check_text("device_name", message.device_name, shortest=1, longest=255)
     check_text("device_type", message.device_type, shortest=1, longest=64)
-    check_text("device_api_key", message.device_api_key, shortest=8, longest=512)
+    check_token("device_api_key", message.device_api_key, shortest=8, longest=512)
     for field in ("application_id", "mac_address", "os_version", "agent_version"):
         check_text(field, getattr(message, field), longest=128)
     check_text("region", message.region, longest=64)

@@ -194,6 +194,8 @@ async def test_what_the_device_says_of_itself_is_kept(stack: Stack) -> None:
         ("deviceName", 7),
         ("deviceApiKey", None),
         ("deviceApiKey", "short"),
+        ("deviceApiKey", "has a space"),
+        ("deviceApiKey", "schlüssel"),
         ("location", {"latitude": 91, "longitude": 0}),
         ("location", {"latitude": 1}),
     ],
