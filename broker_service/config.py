@@ -12,5 +12,9 @@ class BrokerServiceConfig(ServiceConfig):
     broker_port: int = Field(default=50051, ge=0, le=65535)
     # Where to serve /metrics on loopback; off unless set.
     broker_metrics_port: int | None = Field(default=None, ge=0, le=65535)
+    # The broker of last resort; the same for both services.
+    mqtt_broker_url: str = Field(
+        default="mqtt://mosquitto:1883", pattern=r"\A(mqtt|mqtts|ws|wss)://[^\s/@]+(/\S*)?\z"
+    )
     # libpq URL; the role mooring_broker.
     broker_database_url: str = Field(pattern=r"\Apostgres(ql)?://")

@@ -44,6 +44,8 @@ class FleetRule:
     broker_id: int | None = None
     # The only brokers that may ever serve its devices; None where any may.
     allowed_ids: frozenset[int] | None = None
+    # Goes up with every change of the fleet.
+    revision: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,8 @@ class Placement:
 
     broker_id: int | None = None
     fleet_id: str | None = None
+    # That of the fleet when the facts were read; a rule older than this may lack a restriction.
+    fleet_revision: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +68,12 @@ class Directory:
 
     def knows(self, placement: Placement) -> bool:
         """Whether it holds all that the placement names; if not, it is older than the placement."""
-        return (placement.broker_id is None or placement.broker_id in self.brokers) and (
-            placement.fleet_id is None or placement.fleet_id in self.fleets
-        )
+        if placement.broker_id is not None and placement.broker_id not in self.brokers:
+            return False
+        if placement.fleet_id is None:
+            return True
+        rule = self.fleets.get(placement.fleet_id)
+        return rule is not None and rule.revision >= placement.fleet_revision
 
 
 @dataclass(frozen=True, slots=True)

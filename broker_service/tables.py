@@ -78,6 +78,7 @@ fleets = sa.table(
     sa.column("id", sa.Text),
     sa.column("mqtt_broker_id", sa.Integer),
     sa.column("is_restricted", sa.Boolean),
+    sa.column("revision", sa.BigInteger),
 )
 fleet_brokers = sa.table(
     "fleet_brokers",

@@ -5,12 +5,15 @@ once, and the busier it gets, the larger the batches: load makes batches, quiet 
 """
 
 import asyncio
+import contextvars
+import secrets
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 import structlog
+from structlog.contextvars import bind_contextvars, get_contextvars
 
 from chassis.errors import DeadlineExceeded, Internal, MooringError, Overloaded, Unavailable
 
@@ -28,6 +31,7 @@ class _Call(Generic[Item, Result]):
     owner: Hashable
     deadline: float
     future: "asyncio.Future[Result | MooringError]"
+    request_id: str
     is_waiting: bool = field(default=True)
 
 
@@ -36,7 +40,7 @@ class Coalescer(Generic[Item, Result]):
 
     `run` answers one result or one error per item, in order; an exception fails the whole batch.
     Deadlines are times of the running loop's clock; a batch gets the latest of its calls', so one
-    that is almost out of time does not cut its neighbours short.
+    that is almost out of time does not cut its neighbours short, and ends with it.
 
     Owners take turns: a batch is drawn one call from each in rotation, and one owner may fill at
     most half of the queue, so one greedy provisioning key cannot starve the others.
@@ -65,6 +69,7 @@ class Coalescer(Generic[Item, Result]):
         self._spacing_s = spacing_s
 
         self._loop = asyncio.get_running_loop()
+        self._context = contextvars.copy_context()
         self._queues: OrderedDict[Hashable, OrderedDict[_Call[Item, Result], None]] = OrderedDict()
         self._waiting_of: dict[Hashable, int] = {}
         self._waiting = 0
@@ -104,7 +109,10 @@ class Coalescer(Generic[Item, Result]):
             or self._waiting_bytes + size > self._max_waiting_bytes
         ):
             raise Overloaded("too many requests are waiting")
-        call = _Call[Item, Result](item, weight, size, owner, deadline, self._loop.create_future())
+        request_id = str(get_contextvars().get("request_id", ""))
+        call = _Call[Item, Result](
+            item, weight, size, owner, deadline, self._loop.create_future(), request_id
+        )
         self._queues.setdefault(owner, OrderedDict())[call] = None
         self._waiting_of[owner] = waiting + weight
         self._waiting += weight
@@ -159,9 +167,24 @@ class Coalescer(Generic[Item, Result]):
         while self._waiting and len(self._batches) < self._lanes:
             batch = self._draw()
             self._last_start = self._loop.time()
-            task = self._loop.create_task(self._run_batch(batch))
+            task = self._loop.create_task(self._run_batch(batch), context=self._context_of(batch))
             self._batches.add(task)
             task.add_done_callback(self._finished)
+
+    def _context_of(self, batch: list[_Call[Item, Result]]) -> contextvars.Context:
+        """What the batch's log lines say of it: its own request id, and whose it stands for.
+
+        A call that travels alone keeps its id; without this every batch would carry the id of
+        whichever call happened to wake the loop.
+        """
+        context = self._context.copy()
+        if len(batch) == 1:
+            context.run(bind_contextvars, request_id=batch[0].request_id)
+            return context
+        batch_id = f"batch-{secrets.token_hex(8)}"
+        context.run(bind_contextvars, request_id=batch_id)
+        log.debug("batch", batch_id=batch_id, request_ids=[call.request_id for call in batch])
+        return context
 
     def _draw(self) -> list[_Call[Item, Result]]:
         """The next batch: one call of each owner in turn."""
@@ -181,13 +204,16 @@ class Coalescer(Generic[Item, Result]):
 
     async def _run_batch(self, batch: list[_Call[Item, Result]]) -> None:
         results: Sequence[Result | MooringError]
+        deadline = max(call.deadline for call in batch)
         try:
-            deadline = max(call.deadline for call in batch)
-            results = await self._run([call.item for call in batch], deadline)
+            async with asyncio.timeout_at(deadline):
+                results = await self._run([call.item for call in batch], deadline)
             if len(results) != len(batch):
                 raise RuntimeError(f"{len(batch)} items got {len(results)} results")
         except MooringError as error:
             results = [error] * len(batch)
+        except TimeoutError:
+            results = [DeadlineExceeded("there was no answer in time")] * len(batch)
         except Exception:
             log.exception("a batch failed", items=len(batch))
             results = [Internal("internal error")] * len(batch)

@@ -7,7 +7,6 @@ from typing import TypeVar
 from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-Port = int
 Config = TypeVar("Config", bound=BaseSettings)
 
 
@@ -28,14 +27,6 @@ class ServiceConfig(BaseSettings):
     # were on their way were cancelled in half of the stops that were tried.
     drain_s: float = Field(default=0.3, ge=0)
     log_level: str = Field(default="INFO", pattern=r"\A(DEBUG|INFO|WARNING|ERROR)\z")
-    mqtt_broker_url: str = Field(
-        default="mqtt://mosquitto:1883", pattern=r"\A(mqtt|mqtts|ws|wss)://[^\s/@]+(/\S*)?\z"
-    )
-
-    @property
-    def has_tls(self) -> bool:
-        """Whether calls between services are mutual TLS."""
-        return self.tls_cert_file is not None
 
     @model_validator(mode="after")
     def _is_trusted_somehow(self) -> "ServiceConfig":

@@ -2,8 +2,9 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from enum import Enum
+from typing import Any, TypeVar
 
 import psycopg
 import structlog
@@ -23,6 +24,19 @@ LOCK_TIMEOUT_MS = 2_000
 # A server that hangs keeps neither of these promises; then the connection is given up.
 CLIENT_TIMEOUT_S = 8.0
 START_PATIENCE_S = 30.0
+MAX_TRIES = 4
+
+Done = TypeVar("Done")
+
+
+# Notices a server that vanished without closing, or that does not take the connection.
+LIVENESS: dict[str, Any] = {
+    "connect_timeout": 3,
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 10_000,
+}
 
 
 class Refusal(Enum):
@@ -44,15 +58,11 @@ def engine_of(url: str, *, pool_size: int = 8) -> AsyncEngine:
         # Statements may quote what devices sent; their text is enough to find a fault.
         hide_parameters=True,
         connect_args={
-            "connect_timeout": 3,
+            **LIVENESS,
             "options": (
                 f"-c statement_timeout={STATEMENT_TIMEOUT_MS} -c lock_timeout={LOCK_TIMEOUT_MS}"
                 " -c idle_in_transaction_session_timeout=10000 -c timezone=UTC"
             ),
-            "keepalives_idle": 5,
-            "keepalives_interval": 2,
-            "keepalives_count": 3,
-            "tcp_user_timeout": 10_000,
         },
     )
 
@@ -98,10 +108,40 @@ def translated() -> Iterator[None]:
         refusal = refusal_of(error)
         if refusal in (Refusal.DATA, Refusal.OURS):
             raise
-        log.warning("the database did not answer", refusal=refusal.value, cause=str(error))
+        log.warning("the database did not answer", refusal=refusal.value, **described(error))
         raise Unavailable(
             "the database cannot be reached", reason="DATABASE_UNAVAILABLE"
         ) from error
+
+
+def described(error: DBAPIError | PoolTimeoutError | TimeoutError) -> dict[str, str]:
+    """What a log may say of a failed statement: never its values, which PostgreSQL quotes."""
+    orig = getattr(error, "orig", None)
+    if not isinstance(orig, psycopg.Error):
+        return {"error": type(error).__name__}
+    return {
+        "error": type(orig).__name__,
+        "sqlstate": orig.sqlstate or "",
+        "constraint": orig.diag.constraint_name or "",
+        "cause": orig.diag.message_primary or "",
+    }
+
+
+async def retried(work: Callable[[], Awaitable[Done]]) -> Done:
+    """What `work` returns, begun again after a race or a lost connection, a few times.
+
+    `work` is safe to repeat, also where nobody knows whether its commit took effect. Raises the
+    last `Unavailable`.
+    """
+    async for attempt in tenacity.AsyncRetrying(
+        retry=tenacity.retry_if_exception_type(Unavailable),
+        stop=tenacity.stop_after_attempt(MAX_TRIES),
+        wait=tenacity.wait_random_exponential(0.1, max=0.5),
+        reraise=True,
+    ):
+        with attempt:
+            return await work()
+    raise AssertionError("tenacity reraises")
 
 
 async def is_reachable(engine: AsyncEngine) -> bool:

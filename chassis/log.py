@@ -1,9 +1,21 @@
 """Logs as JSON lines on standard output: constant messages, everything else in fields."""
 
 import logging
+import re
 import sys
 
 import structlog
+
+# PostgreSQL quotes the whole row that it refuses, hashes of secrets included.
+DETAIL = re.compile(r"^(DETAIL|CONTEXT):.*$", re.MULTILINE)
+
+
+def _without_values(
+    _: object, __: str, event: structlog.typing.EventDict
+) -> structlog.typing.EventDict:
+    if "exception" in event:
+        event["exception"] = DETAIL.sub(r"\1: …", event["exception"])
+    return event
 
 
 def configure(service: str, level: str) -> None:
@@ -17,6 +29,7 @@ def configure(service: str, level: str) -> None:
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.format_exc_info,
+        _without_values,
     ]
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(

@@ -22,15 +22,19 @@ def page_size_of(asked: int) -> int:
     return asked or DEFAULT_PAGE_SIZE
 
 
-def after(cursor: str, kind: type[Key]) -> Key | None:
-    """The key of the last row that the caller has seen. Raises `InvalidInput`."""
+def after(cursor: str, kind: type[Key], *, largest: int = 2**63 - 1) -> Key | None:
+    """The key of the last row that the caller has seen. Raises `InvalidInput`.
+
+    `largest` is what the column of an integer key can hold.
+    """
     if not cursor:
         return None
     try:
         key = json.loads(base64.b64decode(cursor.encode("ascii"), b"-_", validate=True))
+        str(key).encode()  # JSON may escape what is no character
     except (UnicodeError, binascii.Error, ValueError, RecursionError):
         key = None
-    if type(key) is not kind or "\0" in str(key) or (kind is int and abs(int(key)) >= 2**63):
+    if type(key) is not kind or "\0" in str(key) or (kind is int and not 0 <= int(key) <= largest):
         raise InvalidInput("this cursor is not one of ours", field="cursor")
     return key
 

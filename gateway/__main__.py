@@ -7,8 +7,8 @@ from chassis import log, process
 from chassis.config import load
 from gateway.app import app_of
 from gateway.config import GatewayConfig
+from gateway.device_calls import DeviceCalls
 from gateway.neighbours import Neighbours
-from gateway.registrar import Registrar
 from gateway.server import serving
 
 
@@ -18,9 +18,9 @@ async def running(config: GatewayConfig) -> AsyncIterator[str]:
     async with contextlib.AsyncExitStack() as stack:
         neighbours = Neighbours(config)
         stack.push_async_callback(neighbours.close)
-        registrar = Registrar(neighbours, config.request_timeout_s)
-        stack.push_async_callback(registrar.close)
-        app = app_of(neighbours, registrar, config.request_timeout_s)
+        calls = DeviceCalls(neighbours, config.request_timeout_s)
+        stack.push_async_callback(calls.close)
+        app = app_of(neighbours, calls, config.request_timeout_s)
         yield await stack.enter_async_context(serving(app, config))
 
 

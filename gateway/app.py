@@ -6,20 +6,20 @@ from litestar.datastructures import CacheControlHeader
 from gateway import device_routes, documentation, health
 from gateway.administration import brokers, devices, fleets, provisioning_keys
 from gateway.administration.caller import authentication
+from gateway.device_calls import DeviceCalls
 from gateway.edge import HttpApp, edge
 from gateway.neighbours import Neighbours
 from gateway.problems import HANDLERS
-from gateway.registrar import Registrar
 
 MAX_ADMINISTRATION_BODY_BYTES = 1024 * 1024
 
 
-def app_of(neighbours: Neighbours, registrar: Registrar, timeout_s: float) -> HttpApp:
+def app_of(neighbours: Neighbours, calls: DeviceCalls, timeout_s: float) -> HttpApp:
     """The gateway as an ASGI application."""
 
     def routers() -> list[Router]:
         return [
-            device_routes.routes(registrar),
+            device_routes.routes(calls),
             Router(
                 "/api/v1",
                 route_handlers=[

@@ -6,7 +6,10 @@ from collections.abc import Iterable
 from chassis.errors import Unauthenticated
 
 # A device makes its own API key, so anything is taken that a header can carry without ambiguity.
-BEARER = re.compile(rb"bearer +([\x21-\x7e]+)", re.IGNORECASE)
+# Nothing longer is a secret of ours; the HTTP server has no limit, and a secret that fills a whole
+# batch would have its neighbours refused with it.
+MAX_SECRET_BYTES = 512
+BEARER = re.compile(rb"bearer +([\x21-\x7e]{1,%d})" % MAX_SECRET_BYTES, re.IGNORECASE)
 
 
 def bearer(headers: Iterable[tuple[bytes, bytes]]) -> str:

@@ -6,9 +6,13 @@ from collections.abc import Iterable
 ENTITY_TAG = re.compile(r'(?:W/)?("[^"]*")')
 
 
-def entity_tag(generation: str) -> str:
-    """The strong tag of an answer whose `generation` changes whenever it does."""
-    return f'"{generation}"'
+def entity_tag(generation: str, *, refresh_after_s: int, is_stale: bool) -> str:
+    """The strong tag of an answer.
+
+    `generation` stands for all of it but when to ask again and whether it is a stopgap: a device
+    that was given a stopgap must learn that it is none any more, though it moves nowhere.
+    """
+    return f'"{generation}.{refresh_after_s}{".stale" if is_stale else ""}"'
 
 
 def is_current(if_none_match: Iterable[str], tag: str) -> bool:

@@ -11,14 +11,14 @@ from mooring.registry.v1 import registration_pb2
 from msgspec import Struct
 from msgspec.structs import fields
 
-from chassis.errors import MooringError
+from chassis.errors import LostRace, MooringError
 from gateway.answers import Mqtt, RegisteredDevice
 from gateway.bearer import bearer
 from gateway.bodies import StrictJson
 from gateway.conditional import entity_tag, is_current
+from gateway.device_calls import DeviceCalls
 from gateway.documentation import IDENTIFIER_PATTERN, documented
-from gateway.problems import errors
-from gateway.registrar import Registrar
+from gateway.problems import Problem, errors, problem
 
 # `auth` is the secret that the device shows.
 DeviceRequest = Request[Any, str, State]
@@ -69,8 +69,8 @@ class NewDevice(Struct, rename="camel", kw_only=True, frozen=True):
 NAMES: dict[str, str] = {field.name: field.encode_name for field in fields(NewDevice)}
 
 
-def routes(registrar: Registrar) -> Router:
-    """What devices may ask of `registrar`."""
+def routes(calls: DeviceCalls) -> Router:
+    """What devices may ask of `calls`."""
 
     @post(
         "/register",
@@ -82,14 +82,14 @@ def routes(registrar: Registrar) -> Router:
         dto=StrictJson[NewDevice],
         before_request=_show_secret,
         security=[{"provisioningKey": []}],
-        responses=errors(401, 403, 404, 409, 412, 413, 415, 422)
+        responses=errors(401, 403, 404, 409, 413, 415, 422)
         | {200: ResponseSpec(RegisteredDevice, description="It was registered before.")},
     )
     async def register(
         request: DeviceRequest, data: JSONBody[NewDevice]
     ) -> Response[RegisteredDevice]:
         try:
-            device, created = await registrar.register(_registration(request.auth, data))
+            device, created = await calls.register(_registration(request.auth, data))
         except MooringError as error:
             error.field = NAMES.get(error.field, error.field)
             raise
@@ -111,8 +111,12 @@ def routes(registrar: Registrar) -> Router:
         | {304: ResponseSpec(None, description="What the entity tag stands for is current.")},
     )
     async def mqtt(request: DeviceRequest, uuid: DeviceUuid) -> Response[Mqtt | None]:
-        answer = await registrar.connection(uuid, request.auth)
-        tag = entity_tag(answer.generation)
+        answer = await calls.connection(uuid, request.auth)
+        tag = entity_tag(
+            answer.generation,
+            refresh_after_s=answer.refresh_after,
+            is_stale=answer.stale is True,
+        )
         # The device's own store may keep it; one that others share may not: it holds a password.
         headers = {"ETag": tag, "Cache-Control": "private, no-cache"}
         if is_current(request.headers.getall("if-none-match", []), tag):
@@ -122,9 +126,15 @@ def routes(registrar: Registrar) -> Router:
     return Router(
         "/api/v1/device",
         route_handlers=[register, mqtt],
+        exception_handlers={LostRace: _of_lost_race},
         request_max_body_size=MAX_BODY_BYTES,
         tags=["device"],
     )
+
+
+def _of_lost_race(_: DeviceRequest, error: LostRace) -> Response[Problem]:
+    """412 would have it read again and decide again; all that a device can do is ask again."""
+    return problem(503, error.reason, error.message, retry_after_s=error.retry_after_s)
 
 
 def _show_secret(request: DeviceRequest) -> None:

@@ -1,7 +1,7 @@
 """What is asked of the machine and of the services before one goes on."""
 
+import json
 import socket
-from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException
 
 import grpc
@@ -44,12 +44,16 @@ def is_serving(address: str) -> bool:
 
 
 def is_ready(port: int) -> bool:
-    """Whether the gateway on `port` says that it is."""
+    """Whether the gateway on `port` says that it is, with all that it depends on.
+
+    Degraded is not enough: its channel to a service that has just started may not be there yet.
+    """
     gateway = HTTPConnection(HOST, port, timeout=ANSWER_S)
     try:
         gateway.request("GET", "/readyz")
-        return gateway.getresponse().status == HTTPStatus.OK
-    except (OSError, HTTPException):
+        readiness = json.loads(gateway.getresponse().read())
+        return bool(readiness["status"] == "ready")
+    except (OSError, HTTPException, ValueError, LookupError, TypeError):
         return False
     finally:
         gateway.close()

@@ -64,29 +64,29 @@ async def seeded(
     Those that are `known` are given back while the token is good, and then nothing else is made:
     what an administrator deleted stays deleted. Raises `CannotRun`.
     """
-    brokers, registrar = Service(broker, secret), Service(registry, secret)
+    brokers, registry_service = Service(broker, secret), Service(registry, secret)
     try:
         kept = {name: known.get(name, "") for name in ("ADMIN_TOKEN", "PROVISIONING_KEY")}
-        if all(kept.values()) and await _is_good(registrar, kept["ADMIN_TOKEN"]):
+        if all(kept.values()) and await _is_good(registry_service, kept["ADMIN_TOKEN"]):
             return kept
         await _make_default_broker(brokers)
-        await _make_fleet(registrar)
+        await _make_fleet(registry_service)
         return {
-            "ADMIN_TOKEN": await _make_token(registrar),
-            "PROVISIONING_KEY": await _make_key(registrar),
+            "ADMIN_TOKEN": await _make_token(registry_service),
+            "PROVISIONING_KEY": await _make_key(registry_service),
         }
     except MooringError as error:
         raise CannotRun(f"the first data cannot be made: {error.message}") from error
     finally:
         await brokers.close()
-        await registrar.close()
+        await registry_service.close()
 
 
-async def _is_good(registrar: Service, token: str) -> bool:
-    tokens = tokens_pb2_grpc.TokenServiceStub(registrar.channel)
+async def _is_good(registry_service: Service, token: str) -> bool:
+    tokens = tokens_pb2_grpc.TokenServiceStub(registry_service.channel)
     request = tokens_pb2.AuthenticateTokenRequest(secret=token)
     try:
-        await registrar.ask(tokens.AuthenticateToken, request)
+        await registry_service.ask(tokens.AuthenticateToken, request)
     except (Unauthenticated, NotFound):
         return False
     return True
@@ -109,23 +109,23 @@ async def _make_default_broker(service: Service) -> None:
         await service.ask(stub.SetDefaultBroker, brokers_pb2.SetDefaultBrokerRequest(id=ours.id))
 
 
-async def _make_fleet(registrar: Service) -> None:
-    stub = fleets_pb2_grpc.FleetServiceStub(registrar.channel)
+async def _make_fleet(registry_service: Service) -> None:
+    stub = fleets_pb2_grpc.FleetServiceStub(registry_service.channel)
     fields = fleets_pb2.FleetFields(name="Demo")
     request = fleets_pb2.CreateFleetRequest(id=FLEET, fields=fields)
     with suppress(AlreadyExists):
-        await registrar.ask(stub.CreateFleet, request)
+        await registry_service.ask(stub.CreateFleet, request)
 
 
-async def _make_token(registrar: Service) -> str:
-    stub = tokens_pb2_grpc.TokenServiceStub(registrar.channel)
+async def _make_token(registry_service: Service) -> str:
+    stub = tokens_pb2_grpc.TokenServiceStub(registry_service.channel)
     request = tokens_pb2.CreateTokenRequest(name="local admin", role=tokens_pb2.ROLE_ADMIN)
-    return (await registrar.ask(stub.CreateToken, request)).secret
+    return (await registry_service.ask(stub.CreateToken, request)).secret
 
 
-async def _make_key(registrar: Service) -> str:
-    stub = provisioning_keys_pb2_grpc.ProvisioningKeyServiceStub(registrar.channel)
+async def _make_key(registry_service: Service) -> str:
+    stub = provisioning_keys_pb2_grpc.ProvisioningKeyServiceStub(registry_service.channel)
     request = provisioning_keys_pb2.CreateProvisioningKeyRequest(
         fleet_id=FLEET, description="made by make run"
     )
-    return (await registrar.ask(stub.CreateProvisioningKey, request)).key
+    return (await registry_service.ask(stub.CreateProvisioningKey, request)).key

@@ -85,9 +85,12 @@ async def running(config: RegistryServiceConfig) -> AsyncIterator[int]:
                 tokens.TokenServicer(TokenStore(engine)), server
             )
 
+        # A connection of its own: a pool that is busy is not a database that is away.
+        watched = engine_of(config.registry_database_url, pool_size=1)
+        stack.push_async_callback(watched.dispose)
         health = Health()
         await health.say("", is_serving=True)
-        await stack.enter_async_context(process.background(_watch(health, engine, broker_service)))
+        await stack.enter_async_context(process.background(_watch(health, watched, broker_service)))
         yield await stack.enter_async_context(
             serving(
                 host=config.registry_host,

@@ -15,7 +15,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import structlog
+
 from registry_service.errors import ServerKeyMissing
+
+log = structlog.get_logger(__name__)
 
 SECRET_BYTES = 32
 SALT_BYTES = 16
@@ -95,5 +99,6 @@ class KeyRing:
     def _hmac(self, key_id: int, message: str) -> bytes:
         key = self.keys.get(key_id)
         if key is None:
-            raise ServerKeyMissing(f"server key {key_id} is not in the ring")
+            log.error("a server key is missing from the ring", key_id=key_id)
+            raise ServerKeyMissing("internal error")
         return hmac.digest(key, message.encode(), "sha256")

@@ -1,8 +1,9 @@
 """Which broker: asked of the broker service, remembered for when it does not answer."""
 
+import asyncio
 from collections import OrderedDict
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import structlog
 from mooring.broker.v1 import resolution_pb2 as pb
@@ -10,7 +11,7 @@ from mooring.broker.v1 import resolution_pb2_grpc
 from prometheus_client import Counter
 
 from chassis.client import Neighbour
-from chassis.errors import MooringError, from_item
+from chassis.errors import DeadlineExceeded, MooringError, from_item
 from registry_service.errors import BrokerUndecided, NoBrokerForFleet
 
 log = structlog.get_logger(__name__)
@@ -31,9 +32,13 @@ class Placement:
 
     broker_id: int | None
     fleet_id: str
-    region: str
+    # No step of the chain uses it yet. While that is so it tells no two placements apart: it is
+    # the device's own text, and inventing regions must not push others out of the memory.
+    region: str = field(compare=False)
     # Whether its fleet has a broker of its own or is restricted.
     fleet_has_rule: bool
+    # That of the fleet's row; a stopgap for the same rule is one, whatever else has changed.
+    fleet_revision: int = field(compare=False)
 
     @property
     def would_go_to_default(self) -> bool:
@@ -61,11 +66,13 @@ class Placements:
         self._remembered: OrderedDict[Placement, Answer] = OrderedDict()
 
     async def resolve(
-        self, placements: Iterable[Placement], now: float, deadline: float
+        self, placements: Iterable[Placement], deadline: float
     ) -> dict[Placement, Answer | MooringError]:
-        """One call for all of them, each asked once; `now` and `deadline` are of the loop's clock.
+        """One call for all of them, each asked once; `deadline` is of the running loop's clock.
 
-        The errors are `BrokerUndecided` and `NoBrokerForFleet`.
+        The errors are `BrokerUndecided` and `NoBrokerForFleet`. Raises `DeadlineExceeded` where
+        it was the callers who had no time left: that says nothing of the broker service, and
+        nobody would hear a stopgap.
         """
         distinct = list(dict.fromkeys(placements))
         if not distinct:
@@ -77,18 +84,20 @@ class Placements:
                         broker_id=placement.broker_id or 0,
                         fleet_id=placement.fleet_id,
                         region=placement.region,
+                        fleet_revision=placement.fleet_revision,
                     )
                 )
                 for placement in distinct
             ]
         )
+        patience_ends = asyncio.get_running_loop().time() + self._timeout_s
         try:
             response = await self._broker_service.call(
-                self._stub.ResolveBrokers,
-                request,
-                deadline=min(deadline, now + self._timeout_s),
+                self._stub.ResolveBrokers, request, deadline=min(deadline, patience_ends)
             )
         except MooringError as error:
+            if isinstance(error, DeadlineExceeded) and deadline <= patience_ends:
+                raise
             log.warning("the broker service did not answer", reason=error.reason)
             return {placement: self._stopgap(placement) for placement in distinct}
         brokers = {broker.id: broker for broker in response.brokers}

@@ -40,6 +40,7 @@ class Registered:
     """What matters here of a device that is registered already."""
 
     provisioned_by_key_id: UUID
+    fleet_id: str
     is_active: bool = True
     reprovisioning_allowed: bool = False
 
@@ -76,7 +77,8 @@ def decide(
             raise ProvisioningKeyRevoked("this provisioning key was revoked")
     else:
         admit(key, now)
-    if not is_same_api_key and not device.reprovisioning_allowed:
+    may_renew = device.reprovisioning_allowed and device.fleet_id == key.fleet_id
+    if not is_same_api_key and not may_renew:
         raise DeviceTaken("this uuid is registered with another device API key", field="uuid")
     if not device.is_active:
         raise DeviceDisabled("this device is disabled")

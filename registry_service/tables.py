@@ -26,6 +26,7 @@ fleets = sa.Table(
     sa.Column("name", sa.Text, nullable=False),
     sa.Column("mqtt_broker_id", sa.Integer, sa.ForeignKey("mqtt_broker_config.id")),
     sa.Column("is_restricted", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Column("revision", sa.BigInteger, nullable=False, server_default="1"),
     _created_at(),
     _updated_at(),
     sa.Index(

@@ -56,12 +56,13 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def check_protos(*, write: bool) -> None:
     """Compares protos/gen with what the protos give now, or replaces it."""
+    if write:
+        shutil.rmtree(GENERATED, ignore_errors=True)
+        GENERATED.mkdir()
+        generate(GENERATED)
     with tempfile.TemporaryDirectory() as scratch:
         fresh = Path(scratch)
         generate(fresh)
-        if write:
-            shutil.rmtree(GENERATED, ignore_errors=True)
-            shutil.copytree(fresh, GENERATED)
         wanted, found = contents(fresh), contents(GENERATED)
     drifted = sorted(
         name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name)

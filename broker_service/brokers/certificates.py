@@ -11,6 +11,12 @@ from chassis.errors import InvalidInput
 
 MAX_PEM_CHARACTERS = 64 * 1024
 MAX_CERTIFICATES = 16
+UNREADABLE = (
+    ValueError,
+    x509.InvalidVersion,
+    x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +34,7 @@ class CaBundle:
     not_after: datetime
 
 
-def read_ca(pem: str, now: datetime) -> CaBundle:
+def read_ca(pem: str) -> CaBundle:
     """Reads the PEM text of a CA certificate or bundle. Raises `InvalidInput` for `ca_cert`.
 
     The text that is kept is written anew, so nothing that stood around the certificates stays.
@@ -42,7 +48,7 @@ def read_ca(pem: str, now: datetime) -> CaBundle:
         bundle = [(certificate, _is_ca(certificate)) for certificate in found]
         subjects = [certificate.subject.rfc4514_string() for certificate in found]
         issuers = [certificate.issuer.rfc4514_string() for certificate in found]
-    except ValueError:
+    except UNREADABLE:
         # The library's text is of its parser; what the operator needs to know is this.
         raise InvalidInput("is not a PEM certificate", field="ca_cert") from None
     if len(bundle) > MAX_CERTIFICATES:
@@ -50,7 +56,7 @@ def read_ca(pem: str, now: datetime) -> CaBundle:
     if not all(is_ca for _, is_ca in bundle):
         raise InvalidInput("holds a certificate that is not a CA's", field="ca_cert")
     not_after = min(certificate.not_valid_after_utc for certificate in found)
-    if not_after <= now:
+    if not_after <= datetime.now(UTC):
         raise InvalidInput(f"expired on {not_after:%Y-%m-%d}", field="ca_cert")
     der = b"".join(certificate.public_bytes(Encoding.DER) for certificate in found)
     return CaBundle(
@@ -71,8 +77,3 @@ def _is_ca(certificate: x509.Certificate) -> bool:
     except x509.ExtensionNotFound:
         return certificate.issuer == certificate.subject
     return constraints.value.ca
-
-
-def now() -> datetime:
-    """The time that validity is judged by."""
-    return datetime.now(UTC)

@@ -7,8 +7,8 @@ import sqlalchemy as sa
 from mooring.broker.v1 import brokers_pb2 as pb
 from mooring.broker.v1 import brokers_pb2_grpc
 
-from broker_service.brokers.certificates import now, read_ca
-from broker_service.brokers.settings import TLS_OF_PROTOCOL, Settings, check
+from broker_service.brokers.certificates import read_ca
+from broker_service.brokers.settings import MAX_INT32, TLS_OF_PROTOCOL, Settings, check
 from broker_service.brokers.store import BrokerStore
 from broker_service.placements.snapshot import SnapshotKeeper
 from chassis import pages
@@ -51,7 +51,7 @@ class BrokerServicer(brokers_pb2_grpc.BrokerServiceServicer):
         ca_pem = named.pop("ca_cert", None)
         settings = Settings(**named)
         check(settings)
-        ca = read_ca(ca_pem, now()) if ca_pem else None
+        ca = read_ca(ca_pem) if ca_pem else None
         row = await self._store.create(_columns(settings), ca)
         await self._snapshots.refresh()
         return pb.CreateBrokerResponse(broker=_proto(row))
@@ -67,7 +67,9 @@ class BrokerServicer(brokers_pb2_grpc.BrokerServiceServicer):
     ) -> pb.ListBrokersResponse:
         """In the order of their ids. Raises `InvalidInput`."""
         size = pages.page_size_of(request.page_size)
-        rows = await self._store.brokers_after(pages.after(request.cursor, int), size + 1)
+        rows = await self._store.brokers_after(
+            pages.after(request.cursor, int, largest=MAX_INT32), size + 1
+        )
         page, next_cursor = pages.cut(rows, size, lambda row: row["id"])
         return pb.ListBrokersResponse(brokers=map(_proto, page), next_cursor=next_cursor)
 
@@ -75,19 +77,21 @@ class BrokerServicer(brokers_pb2_grpc.BrokerServiceServicer):
         self, request: pb.UpdateBrokerRequest, context: Context
     ) -> pb.UpdateBrokerResponse:
         """Raises `InvalidInput`, `BrokerNotFound`, `BrokerNameTaken`, `BrokerIsDefault`."""
+
+        def decide(row: sa.RowMapping) -> dict[str, Any]:
+            settings = replace(Settings(**{name: row[name] for name in COLUMNS}), **changes)
+            check(settings)
+            columns = _columns(settings)
+            return certificate | {name: columns[name] for name in changes}
+
         changes = _named(request.fields, request.update_mask.paths)
-        values: dict[str, Any] = {}
+        certificate: dict[str, Any] = {}
         if "ca_cert" in changes:
             ca_pem = changes.pop("ca_cert")
-            values["ca_cert"] = read_ca(ca_pem, now()) if ca_pem else None
+            certificate["ca_cert"] = read_ca(ca_pem) if ca_pem else None
         if "protocol" in changes and "use_tls" not in changes:
             changes["use_tls"] = None
-        row = await self._store.broker(request.id)
-        settings = replace(Settings(**{name: row[name] for name in COLUMNS}), **changes)
-        check(settings)
-        columns = _columns(settings)
-        values |= {name: columns[name] for name in changes}
-        row = await self._store.update(request.id, values)
+        row = await self._store.update(request.id, decide)
         await self._snapshots.refresh()
         return pb.UpdateBrokerResponse(broker=_proto(row))
 
@@ -113,7 +117,7 @@ def _named(given: pb.BrokerFields, names: Any) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for name in names:
         if name != "ca_cert" and name not in COLUMNS:
-            raise InvalidInput("is not a field of a broker", field=name[:64])
+            raise InvalidInput("names what is not a field of a broker", field="update_mask")
         if given.HasField(name):
             values[name] = getattr(given, name)
         elif name in REQUIRED:

@@ -1,10 +1,10 @@
 """Brokers and certificates in the database: the only SQL that changes them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
-from psycopg.errors import ForeignKeyViolation, UniqueViolation
+from psycopg.errors import ForeignKeyViolation
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -19,6 +19,7 @@ from broker_service.errors import (
 )
 from broker_service.tables import brokers, certificates
 from chassis.database import reading, writing
+from chassis.errors import LostRace
 
 # Any fixed number: those who swap the default take turns on it. Deferrable constraints failed in
 # 40 % of the swaps of four writers, one UPDATE of both rows depending on the rows' order.
@@ -59,14 +60,15 @@ class BrokerStore:
         except IntegrityError as error:
             raise _named(error) from None
 
-    async def update(self, broker_id: int, columns: Mapping[str, Any]) -> Row:
-        """Changes the columns named. Raises `BrokerNotFound`, `BrokerNameTaken`, `BrokerIsDefault`.
+    async def update(self, broker_id: int, decide: Callable[[Row], Mapping[str, Any]]) -> Row:
+        """Changes the columns that `decide` names of the row as it is; nobody changes it meanwhile.
 
-        A certificate is given under the name `ca_cert`, as a `CaBundle` or None.
+        A certificate is given under the name `ca_cert`, as a `CaBundle` or None. Raises
+        `BrokerNotFound`, `BrokerNameTaken`, `BrokerIsDefault`, and whatever `decide` raises.
         """
-        values = dict(columns)
         try:
             async with writing(self._engine) as connection:
+                values = dict(decide(await _broker(connection, broker_id, is_locked=True)))
                 if "ca_cert" in values:
                     bundle = values.pop("ca_cert")
                     values["ca_certificate_id"] = await _certificate_id(connection, bundle)
@@ -95,7 +97,13 @@ class BrokerStore:
             raise _named(error) from None
 
     async def set_default(self, broker_id: int) -> Row:
-        """Raises `BrokerNotFound`, `BrokerInactive`."""
+        """Raises `BrokerNotFound`, `BrokerInactive`, `LostRace`."""
+        try:
+            return await self._set_default(broker_id)
+        except IntegrityError as error:
+            raise _named(error) from None
+
+    async def _set_default(self, broker_id: int) -> Row:
         async with writing(self._engine) as connection:
             await connection.execute(sa.select(sa.func.pg_advisory_xact_lock(DEFAULT_SWAP_LOCK)))
             row = await _broker(connection, broker_id, is_locked=True)
@@ -144,10 +152,14 @@ async def _certificate_id(connection: AsyncConnection, ca: CaBundle | None) -> i
 
 def _named(error: IntegrityError) -> Exception:
     """The fact behind a constraint that refused."""
-    if isinstance(error.orig, UniqueViolation):
-        return BrokerNameTaken("another broker has this name", field="name")
+    diagnosis = getattr(error.orig, "diag", None)
+    match diagnosis and diagnosis.constraint_name:
+        case "mqtt_broker_config_name_key":
+            return BrokerNameTaken("another broker has this name", field="name")
+        case "default_is_active":
+            return BrokerIsDefault("make another broker the default first", field="is_active")
+        case "at_most_one_default":
+            return LostRace("somebody else has set another default")
     if isinstance(error.orig, ForeignKeyViolation):
         return BrokerInUse("a device, fleet or provisioning key points at this broker")
-    if "default_is_active" in str(error.orig):
-        return BrokerIsDefault("make another broker the default first", field="is_active")
     return error

@@ -1,6 +1,5 @@
 """gRPC: which broker serves a device."""
 
-import asyncio
 from collections.abc import Iterable, Sequence
 
 from mooring.broker.v1 import resolution_pb2 as pb
@@ -89,8 +88,7 @@ class ResolutionServicer(resolution_pb2_grpc.ResolutionServiceServicer):
         await self._lookups.close()
 
     async def _look_up(self, uuids: list[str], deadline: float) -> list[Found | MooringError]:
-        async with asyncio.timeout_at(deadline):
-            placements = await self._store.placements_of(uuids)
+        placements = await self._store.placements_of(uuids)
         return [placements.get(uuid) for uuid in uuids]
 
     async def _placements_of(
@@ -111,7 +109,9 @@ class ResolutionServicer(resolution_pb2_grpc.ResolutionServiceServicer):
         for subject in subjects:
             if subject.HasField("placement"):
                 facts = subject.placement
-                placements.append(Placement(facts.broker_id or None, facts.fleet_id or None))
+                placements.append(
+                    Placement(facts.broker_id or None, facts.fleet_id or None, facts.fleet_revision)
+                )
             elif not IDENTIFIER.fullmatch(subject.device_uuid):
                 placements.append(InvalidInput("is not a device's uuid", field="device_uuid"))
             else:
@@ -121,8 +121,8 @@ class ResolutionServicer(resolution_pb2_grpc.ResolutionServiceServicer):
     async def _snapshot_for(self, placements: Iterable[Placement]) -> Snapshot:
         """The current snapshot, read anew when it is older than what the placements name.
 
-        A fleet that was made a moment ago may be restricted: without its rule its devices would
-        be sent to the default.
+        A fleet that was made or changed a moment ago may be restricted: by its rule of before, its
+        devices would be sent to the default.
         """
         snapshot = self._snapshots.current
         if all(snapshot.directory.knows(placement) for placement in set(placements)):

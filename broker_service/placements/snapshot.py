@@ -46,8 +46,16 @@ class SnapshotKeeper:
         self._health = health
         self._snapshot: Snapshot | None = None
         self._reading = asyncio.Lock()
+        # Readings are numbered as they begin; `_read_as_of` is the last one that ended.
         self._reads_begun = 0
-        self.is_stale = True
+        self._read_as_of = 0
+        self._has_read = False
+        self._is_listening = True
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether something may have changed in the database since the snapshot was read."""
+        return not (self._has_read and self._is_listening)
 
     @property
     def current(self) -> Snapshot:
@@ -64,37 +72,43 @@ class SnapshotKeeper:
         """
         wanted = self._reads_begun + 1
         async with self._reading:
-            if self._reads_begun >= wanted:
+            if self._read_as_of >= wanted:
                 return
             self._reads_begun += 1
+            begun = self._reads_begun
             try:
                 reading = await self._store.read()
-            except (Unavailable, DBAPIError) as error:
-                log.warning("the brokers could not be read", cause=str(error))
-                await self._mark(is_stale=True)
-                return
-            settings = {row["id"]: _settings_of(row) for row in reading.rows}
-            self._snapshot = Snapshot(reading.directory, settings)
-            await self._mark(is_stale=False)
+            except (Unavailable, DBAPIError):
+                self._has_read = False
+            else:
+                settings = {row["id"]: _settings_of(row) for row in reading.rows}
+                self._snapshot = Snapshot(reading.directory, settings)
+                self._has_read = True
+            # Not reached by a caller who is cancelled: whoever waits then reads for itself.
+            self._read_as_of = begun
+            await self._tell_health()
 
     async def keep_current(self) -> None:
-        """Runs until cancelled: listens, then reads, so that no change falls in between."""
+        """Runs until cancelled: listens, then reads, so that no change falls in between.
+
+        Where it cannot listen it reads all the same, as often as it tries.
+        """
         while True:
             try:
                 async with self._store.listening() as connection:
+                    self._is_listening = True
                     await self.refresh()
                     while True:
                         async for _ in connection.notifies(timeout=REREAD_S, stop_after=1):
                             log.debug("brokers or fleets changed")
                         await self.refresh()
-            except Unavailable as error:
-                log.warning("listening to the database failed", cause=str(error.__cause__))
-                await self._mark(is_stale=True)
+            except Unavailable:
+                self._is_listening = False
+                await self.refresh()
             await asyncio.sleep(RETRY_S)
 
-    async def _mark(self, *, is_stale: bool) -> None:
-        self.is_stale = is_stale
-        await self._health.say(DATABASE, is_serving=not is_stale)
+    async def _tell_health(self) -> None:
+        await self._health.say(DATABASE, is_serving=not self.is_stale)
         await self._health.say("", is_serving=self._snapshot is not None)
 
 

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from broker_service.resolution import Broker, Directory, FleetRule, Placement
 from broker_service.tables import brokers, certificates, devices, fleet_brokers, fleets
-from chassis.database import reading
+from chassis.database import LIVENESS, reading
 from chassis.errors import Unavailable
 
 CHANNEL = "mooring_placement"
@@ -28,6 +28,7 @@ _all_fleets = sa.select(
     fleets.c.id,
     fleets.c.mqtt_broker_id,
     fleets.c.is_restricted,
+    fleets.c.revision,
     sa.select(sa.func.array_agg(fleet_brokers.c.broker_id, type_=sa.ARRAY(sa.Integer)))
     .where(fleet_brokers.c.fleet_id == fleets.c.id)
     .scalar_subquery()
@@ -65,6 +66,7 @@ class PlacementStore:
                     row.id: FleetRule(
                         row.mqtt_broker_id,
                         frozenset(row.allowed_ids or ()) if row.is_restricted else None,
+                        row.revision,
                     )
                     for row in fleet_rows
                 },
@@ -75,19 +77,23 @@ class PlacementStore:
 
     async def placements_of(self, uuids: Sequence[str]) -> dict[str, Placement]:
         """Those of the uuids that are registered. Raises `Unavailable`."""
-        query = sa.select(devices.c.uuid, devices.c.mqtt_broker_id, devices.c.fleet_id).where(
-            devices.c.uuid == sa.any_(sa.literal(list(uuids), sa.ARRAY(sa.Text)))
+        query = (
+            sa.select(
+                devices.c.uuid, devices.c.mqtt_broker_id, devices.c.fleet_id, fleets.c.revision
+            )
+            .join_from(devices, fleets, fleets.c.id == devices.c.fleet_id)
+            .where(devices.c.uuid == sa.any_(sa.literal(list(uuids), sa.ARRAY(sa.Text))))
         )
         async with reading(self._engine) as connection:
             rows = (await connection.execute(query)).all()
-        return {uuid: Placement(broker_id, fleet_id) for uuid, broker_id, fleet_id in rows}
+        return {uuid: Placement(*placement) for uuid, *placement in rows}
 
     @contextlib.asynccontextmanager
     async def listening(self) -> AsyncIterator[psycopg.AsyncConnection[tuple[object, ...]]]:
         """A connection on which every later change is announced. Raises `Unavailable`."""
         try:
             async with await psycopg.AsyncConnection.connect(
-                self._url, autocommit=True, connect_timeout=3, tcp_user_timeout=10_000
+                self._url, autocommit=True, **LIVENESS
             ) as connection:
                 await connection.execute(f"LISTEN {CHANNEL}")
                 yield connection

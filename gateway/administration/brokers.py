@@ -135,7 +135,7 @@ def _json(broker: brokers_pb2.Broker) -> Broker:
 )
 async def create_broker(request: CallerRequest, data: JSONBody[NewBroker]) -> Broker:
     caller = request.auth
-    answer = await caller.ask(
+    answer = await caller.ask_broker_service(
         caller.neighbours.brokers.CreateBroker,
         brokers_pb2.CreateBrokerRequest(fields=brokers_pb2.BrokerFields(**present(named(data)))),
     )
@@ -147,7 +147,7 @@ async def list_brokers(
     request: CallerRequest, limit: Limit = DEFAULT_LIMIT, cursor: Cursor = ""
 ) -> BrokerPage:
     caller = request.auth
-    answer = await caller.ask(
+    answer = await caller.ask_broker_service(
         caller.neighbours.brokers.ListBrokers,
         brokers_pb2.ListBrokersRequest(page_size=limit, cursor=cursor),
     )
@@ -157,7 +157,7 @@ async def list_brokers(
 @get("/{broker_id:int}", summary="Look at a broker", responses=errors(401, 403, 404))
 async def get_broker(request: CallerRequest, broker_id: PathId) -> Broker:
     caller = request.auth
-    answer = await caller.ask(
+    answer = await caller.ask_broker_service(
         caller.neighbours.brokers.GetBroker, brokers_pb2.GetBrokerRequest(id=broker_id)
     )
     return _json(answer.broker)
@@ -174,7 +174,7 @@ async def update_broker(
 ) -> Broker:
     caller = request.auth
     values = named(data)
-    answer = await caller.ask(
+    answer = await caller.ask_broker_service(
         caller.neighbours.brokers.UpdateBroker,
         brokers_pb2.UpdateBrokerRequest(
             id=broker_id,
@@ -193,7 +193,7 @@ async def update_broker(
 )
 async def delete_broker(request: CallerRequest, broker_id: PathId) -> None:
     caller = request.auth
-    await caller.ask(
+    await caller.ask_broker_service(
         caller.neighbours.brokers.DeleteBroker, brokers_pb2.DeleteBrokerRequest(id=broker_id)
     )
 
@@ -206,7 +206,7 @@ async def delete_broker(request: CallerRequest, broker_id: PathId) -> None:
 )
 async def set_default_broker(request: CallerRequest, broker_id: PathId) -> Broker:
     caller = request.auth
-    answer = await caller.ask(
+    answer = await caller.ask_broker_service(
         caller.neighbours.brokers.SetDefaultBroker,
         brokers_pb2.SetDefaultBrokerRequest(id=broker_id),
     )

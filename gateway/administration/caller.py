@@ -11,12 +11,14 @@ from litestar.datastructures import State
 from litestar.handlers import BaseRouteHandler
 from mooring.registry.v1 import tokens_pb2
 
+from chassis.client import Neighbour
 from chassis.trust import Access, Actor
 from gateway.bearer import bearer
 from gateway.neighbours import Neighbours
 
 Question = TypeVar("Question")
 Answer = TypeVar("Answer")
+Method = grpc.aio.UnaryUnaryMultiCallable
 
 ACCESS_OF_ROLE: dict[int, Access] = {
     tokens_pb2.ROLE_VIEWER: Access.VIEWER,
@@ -34,13 +36,20 @@ class Caller:
         self._actor = actor
         self._deadline = deadline
 
-    async def ask(
-        self, method: grpc.aio.UnaryUnaryMultiCallable[Question, Answer], question: Question
+    async def ask_registry(self, method: Method[Question, Answer], question: Question) -> Answer:
+        """Asks in their name. Raises the `MooringError` that the service raised."""
+        return await self._ask(self.neighbours.registry, method, question)
+
+    async def ask_broker_service(
+        self, method: Method[Question, Answer], question: Question
     ) -> Answer:
         """Asks in their name. Raises the `MooringError` that the service raised."""
-        return await self.neighbours.registry.call(
-            method, question, deadline=self._deadline, actor=self._actor
-        )
+        return await self._ask(self.neighbours.broker, method, question)
+
+    async def _ask(
+        self, neighbour: Neighbour, method: Method[Question, Answer], question: Question
+    ) -> Answer:
+        return await neighbour.call(method, question, deadline=self._deadline, actor=self._actor)
 
 
 CallerRequest = Request[Any, Caller, State]

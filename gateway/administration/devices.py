@@ -121,7 +121,7 @@ async def list_devices(
     fleet_id: Annotated[str, QueryParameter(description="Only this fleet's.")] = "",
 ) -> DevicePage:
     caller = request.auth
-    answer = await caller.ask(
+    answer = await caller.ask_registry(
         caller.neighbours.devices.ListDevices,
         devices_pb2.ListDevicesRequest(page_size=limit, cursor=cursor, fleet_id=fleet_id),
     )
@@ -131,7 +131,7 @@ async def list_devices(
 @get("/{uuid:str}", summary="Look at a device", responses=errors(401, 403, 404, 422))
 async def get_device(request: CallerRequest, uuid: DeviceUuid) -> Device:
     caller = request.auth
-    answer = await caller.ask(
+    answer = await caller.ask_registry(
         caller.neighbours.devices.GetDevice, devices_pb2.GetDeviceRequest(uuid=uuid)
     )
     return _json(answer.device)
@@ -152,7 +152,7 @@ async def update_device(
 ) -> Device:
     caller = request.auth
     values = named(data)
-    answer = await caller.ask(
+    answer = await caller.ask_registry(
         caller.neighbours.devices.UpdateDevice,
         devices_pb2.UpdateDeviceRequest(
             uuid=uuid, fields=_fields(values), update_mask=mask(values)
@@ -169,7 +169,7 @@ async def update_device(
 )
 async def delete_device(request: CallerRequest, uuid: DeviceUuid) -> None:
     caller = request.auth
-    await caller.ask(
+    await caller.ask_registry(
         caller.neighbours.devices.DeleteDevice, devices_pb2.DeleteDeviceRequest(uuid=uuid)
     )
 

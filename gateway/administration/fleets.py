@@ -92,7 +92,7 @@ def _values(change: FleetChange) -> dict[str, Any]:
 )
 async def create_fleet(request: CallerRequest, data: JSONBody[NewFleet]) -> Fleet:
     caller = request.auth
-    answer = await caller.ask(
+    answer = await caller.ask_registry(
         caller.neighbours.fleets.CreateFleet,
         fleets_pb2.CreateFleetRequest(
             id=data.id, fields=fleets_pb2.FleetFields(**present(_values(data)))
@@ -106,7 +106,7 @@ async def list_fleets(
     request: CallerRequest, limit: Limit = DEFAULT_LIMIT, cursor: Cursor = ""
 ) -> FleetPage:
     caller = request.auth
-    answer = await caller.ask(
+    answer = await caller.ask_registry(
         caller.neighbours.fleets.ListFleets,
         fleets_pb2.ListFleetsRequest(page_size=limit, cursor=cursor),
     )
@@ -124,7 +124,7 @@ async def update_fleet(
 ) -> Fleet:
     caller = request.auth
     values = _values(data)
-    answer = await caller.ask(
+    answer = await caller.ask_registry(
         caller.neighbours.fleets.UpdateFleet,
         fleets_pb2.UpdateFleetRequest(
             id=fleet_id,

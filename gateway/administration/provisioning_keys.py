@@ -80,7 +80,7 @@ async def create_provisioning_key(
     request: CallerRequest, data: JSONBody[NewProvisioningKey]
 ) -> CreatedProvisioningKey:
     caller = request.auth
-    answer = await caller.ask(
+    answer = await caller.ask_registry(
         caller.neighbours.provisioning_keys.CreateProvisioningKey,
         provisioning_keys_pb2.CreateProvisioningKeyRequest(
             fleet_id=data.fleet_id,
@@ -101,7 +101,7 @@ async def list_provisioning_keys(
     request: CallerRequest, limit: Limit = DEFAULT_LIMIT, cursor: Cursor = ""
 ) -> ProvisioningKeyPage:
     caller = request.auth
-    answer = await caller.ask(
+    answer = await caller.ask_registry(
         caller.neighbours.provisioning_keys.ListProvisioningKeys,
         provisioning_keys_pb2.ListProvisioningKeysRequest(page_size=limit, cursor=cursor),
     )
@@ -118,7 +118,7 @@ async def list_provisioning_keys(
 )
 async def revoke_provisioning_key(request: CallerRequest, key_id: KeyId) -> None:
     caller = request.auth
-    await caller.ask(
+    await caller.ask_registry(
         caller.neighbours.provisioning_keys.RevokeProvisioningKey,
         provisioning_keys_pb2.RevokeProvisioningKeyRequest(id=key_id),
     )

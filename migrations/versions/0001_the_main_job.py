@@ -70,12 +70,14 @@ CREATE TABLE fleets (
     name           text NOT NULL,
     mqtt_broker_id integer REFERENCES mqtt_broker_config (id),
     is_restricted  boolean NOT NULL DEFAULT false,
+    revision       bigint NOT NULL DEFAULT 1,
     created_at     timestamptz NOT NULL DEFAULT now(),
     updated_at     timestamptz NOT NULL DEFAULT now()
 );
 CREATE INDEX fleets_broker ON fleets (mqtt_broker_id) WHERE mqtt_broker_id IS NOT NULL;
 
--- The brokers that may serve a restricted fleet. A flag of its own says whether a fleet is
+-- The brokers that may serve a restricted fleet; who changes them touches the fleet's row too, so
+-- that its revision goes up. A flag of its own says whether a fleet is
 -- restricted, so that taking away the last broker does not open the fleet to all.
 CREATE TABLE fleet_brokers (
     fleet_id  text COLLATE "C" REFERENCES fleets (id) ON DELETE CASCADE,
@@ -188,8 +190,8 @@ END $$;
 
 CREATE TRIGGER touched BEFORE UPDATE ON devices
     FOR EACH ROW EXECUTE FUNCTION touch_updated_at();
-CREATE TRIGGER touched BEFORE UPDATE ON fleets
-    FOR EACH ROW EXECUTE FUNCTION touch_updated_at();
+CREATE TRIGGER revised BEFORE UPDATE ON fleets
+    FOR EACH ROW EXECUTE FUNCTION count_revision();
 CREATE TRIGGER revised BEFORE UPDATE ON mqtt_broker_config
     FOR EACH ROW EXECUTE FUNCTION count_revision();
 
@@ -206,7 +208,9 @@ CREATE TRIGGER announced AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON fleet_b
 
 # A role reads and writes what its service decides, column by column where a row holds more.
 GRANTS = """
-REVOKE ALL ON ALL FUNCTIONS IN SCHEMA public FROM PUBLIC;
+REVOKE ALL ON FUNCTION touch_updated_at(), count_revision(), announce_placement() FROM PUBLIC;
+-- PostgreSQL 14 lets everybody make tables here.
+REVOKE CREATE ON SCHEMA public FROM PUBLIC;
 GRANT USAGE ON SCHEMA public
     TO mooring_broker, mooring_registry, mooring_operator, mqtt_reader;
 GRANT SELECT ON alembic_version TO mooring_broker, mooring_registry;
@@ -214,7 +218,7 @@ GRANT SELECT ON alembic_version TO mooring_broker, mooring_registry;
 GRANT SELECT, INSERT, UPDATE, DELETE ON mqtt_broker_config, certificates TO mooring_broker;
 GRANT SELECT (uuid, mqtt_broker_id, fleet_id, region, latitude, longitude)
     ON devices TO mooring_broker;
-GRANT SELECT (id, mqtt_broker_id, is_restricted) ON fleets TO mooring_broker;
+GRANT SELECT (id, mqtt_broker_id, is_restricted, revision) ON fleets TO mooring_broker;
 GRANT SELECT ON fleet_brokers TO mooring_broker;
 
 GRANT SELECT, INSERT, UPDATE, DELETE ON devices TO mooring_registry;

@@ -104,7 +104,7 @@ def _named(fields: pb.DeviceFields, names: Iterable[str]) -> dict[str, Any]:
                     check_range("location.longitude", longitude, -180, 180)
                     columns |= {"latitude": latitude, "longitude": longitude}
             case _:
-                raise InvalidInput("is not a field of a device", field=name[:64])
+                raise InvalidInput("names what is not a field of a device", field="update_mask")
     return columns
 
 

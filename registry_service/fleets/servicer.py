@@ -82,7 +82,7 @@ def _named(fields: pb.FleetFields, names: Iterable[str]) -> dict[str, Any]:
                 if len(fields.allowed_brokers.broker_ids) > MAX_ALLOWED_BROKERS:
                     raise InvalidInput(f"at most {MAX_ALLOWED_BROKERS}", field="allowed_broker_ids")
             case _:
-                raise InvalidInput("is not a field of a fleet", field=name[:64])
+                raise InvalidInput("names what is not a field of a fleet", field="update_mask")
     return values
 
 

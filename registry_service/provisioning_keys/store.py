@@ -5,7 +5,6 @@ from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
-from psycopg.errors import ForeignKeyViolation
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -30,11 +29,14 @@ class ProvisioningKeyStore:
             async with writing(self._engine) as connection:
                 return (await connection.execute(insert)).one()
         except IntegrityError as error:
-            if not isinstance(error.orig, ForeignKeyViolation):
-                raise
-            if "fleet" in (error.orig.diag.constraint_name or ""):
-                raise FleetUnknown("there is no such fleet", field="fleet_id") from None
-            raise BrokerUnknown("there is no such broker", field="default_broker_id") from None
+            diagnosis = getattr(error.orig, "diag", None)
+            match diagnosis and diagnosis.constraint_name:
+                case "provisioning_keys_fleet_id_fkey":
+                    raise FleetUnknown("there is no such fleet", field="fleet_id") from None
+                case "provisioning_keys_default_broker_id_fkey":
+                    unknown = BrokerUnknown("there is no such broker", field="default_broker_id")
+                    raise unknown from None
+            raise
 
     async def keys_after(self, key_id: UUID | None, limit: int) -> Sequence[sa.Row[Any]]:
         """In the order of their ids."""

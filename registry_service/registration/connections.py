@@ -1,10 +1,10 @@
 """What registered devices should connect to today, a batch at a time."""
 
-import asyncio
 from collections.abc import Sequence
 
 from mooring.registry.v1 import registration_pb2 as pb
 
+from chassis.database import retried
 from chassis.errors import MooringError
 from registry_service.credentials import KeyRing
 from registry_service.errors import DeviceDisabled, DeviceUnauthenticated
@@ -30,7 +30,13 @@ class Connections:
         self._teller = teller
 
     async def of(self, requests: Sequence[pb.ConnectionRequest], deadline: float) -> list[Result]:
-        """In order. What a device is told is on its row before it is told. Raises `Unavailable`."""
+        """In order. What a device is told is on its row before it is told.
+
+        Raises `Unavailable`, once it has begun again a few times, and `DeadlineExceeded`.
+        """
+        return await retried(lambda: self._of(requests, deadline))
+
+    async def _of(self, requests: Sequence[pb.ConnectionRequest], deadline: float) -> list[Result]:
         results: dict[int, Result] = {}
         wellformed: list[int] = []
         for index, request in enumerate(requests):
@@ -47,9 +53,7 @@ class Connections:
             except MooringError as error:
                 results[index] = error
         answers = await self._placements.resolve(
-            [device.placement for device in admitted.values()],
-            asyncio.get_running_loop().time(),
-            deadline,
+            [device.placement for device in admitted.values()], deadline
         )
         tellings: dict[int, Telling] = {}
         for index, device in admitted.items():

@@ -66,6 +66,7 @@ class Renewal:
     """New credentials for a row whose device is provisioned anew."""
 
     device_id: int
+    key_id: UUID
     credentials: Credentials
 
 

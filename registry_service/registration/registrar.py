@@ -7,8 +7,6 @@ always safe, because registering is idempotent, and for the same reason a batch 
 connection broke begins again, even where nobody knows whether its commit took effect.
 """
 
-import asyncio
-import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,12 +15,13 @@ import structlog
 from mooring.registry.v1 import registration_pb2 as pb
 from sqlalchemy.exc import DBAPIError
 
-from chassis.database import Refusal, refusal_of
-from chassis.errors import DeadlineExceeded, InvalidInput, LostRace, MooringError, Unavailable
+from chassis.database import Refusal, described, refusal_of, retried
+from chassis.errors import InvalidInput, LostRace, MooringError, Unavailable
 from chassis.times import timestamp_of
 from registry_service.credentials import KeyRing, hash_of_password, username_of
+from registry_service.errors import ProvisioningKeyUnknown
 from registry_service.placements import Answer, Placement, Placements
-from registry_service.provisioning import Decision, Registered, decide
+from registry_service.provisioning import Decision, ProvisioningKey, Registered, decide
 from registry_service.registration.answer import Teller, Told, told_ids
 from registry_service.registration.records import (
     Credentials,
@@ -38,8 +37,6 @@ from registry_service.registration.store import RegistrationStore
 log = structlog.get_logger(__name__)
 
 MAX_PASSES = 5
-MAX_TRIES = 4
-FIRST_PAUSE_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +57,9 @@ class _Plan:
     index: int
     registration: Registration
     decision: Decision
-    known: Known
+    key: ProvisioningKey
+    # None for a new one.
+    device: Device | None
     placement: Placement
     salt: str
     key_id: int
@@ -96,26 +95,14 @@ class Registrar:
         self, registrations: Sequence[Registration], pending: Sequence[int], deadline: float
     ) -> dict[int, Result]:
         """A pass over `pending`, begun again after a race or a lost connection, split for data."""
-        clock = asyncio.get_running_loop().time
-        error: MooringError = DeadlineExceeded("there was no time left to register")
-        for attempt in range(MAX_TRIES):
-            if clock() >= deadline:
-                break
-            try:
-                async with asyncio.timeout_at(deadline):
-                    return await self._pass(registrations, pending, deadline)
-            except TimeoutError:
-                break
-            except Unavailable as refused:
-                error = refused
-            except DBAPIError as refused:
-                if refusal_of(refused) is not Refusal.DATA:
-                    raise
-                return await self._split(registrations, pending, deadline, refused)
-            pause_s = FIRST_PAUSE_S * 2**attempt * random.uniform(0.5, 1.5)  # noqa: S311
-            log.warning("a batch begins again", reason=error.reason, attempt=attempt)
-            await asyncio.sleep(min(pause_s, max(0.0, deadline - clock())))
-        return dict.fromkeys(pending, error)
+        try:
+            return await retried(lambda: self._pass(registrations, pending, deadline))
+        except Unavailable as error:
+            return dict.fromkeys(pending, error)
+        except DBAPIError as refused:
+            if refusal_of(refused) is not Refusal.DATA:
+                raise
+            return await self._split(registrations, pending, deadline, refused)
 
     async def _split(
         self,
@@ -126,7 +113,7 @@ class Registrar:
     ) -> dict[int, Result]:
         """Both halves apart, so that only the item at fault fails."""
         if len(pending) == 1:
-            log.warning("the database refused a registration", cause=str(refused.orig))
+            log.warning("the database refused a registration", **described(refused))
             error = InvalidInput("the database refuses these values", reason="REFUSED_VALUES")
             return {pending[0]: error}
         middle = len(pending) // 2
@@ -153,11 +140,7 @@ class Registrar:
                 planned.add(plan.registration.uuid)
             plans.append(plan)
 
-        answers = await self._placements.resolve(
-            [plan.placement for plan in plans],
-            asyncio.get_running_loop().time(),
-            deadline,
-        )
+        answers = await self._placements.resolve([plan.placement for plan in plans], deadline)
         answered: list[tuple[_Plan, Answer]] = []
         for plan in plans:
             answer = answers[plan.placement]
@@ -168,9 +151,9 @@ class Registrar:
         return results | await self._write(answered, now)
 
     def _plan(self, index: int, registration: Registration, known: Known, now: datetime) -> _Plan:
-        device = known.device
+        key, device = known.key, known.device
         decision = decide(
-            known.key,
+            key,
             _registered(device),
             is_same_api_key=device is not None
             and self._ring.is_api_key(
@@ -186,23 +169,21 @@ class Registrar:
         else:
             salt, key_id = registration.salt, self._ring.active_id
         placement = device.placement if device else known.key_placement
-        if placement is None:
-            raise RuntimeError("a registration was admitted without a key")
-        return _Plan(index, registration, decision, known, placement, salt, key_id)
+        if key is None or placement is None:
+            raise ProvisioningKeyUnknown("this provisioning key is not known")
+        return _Plan(index, registration, decision, key, device, placement, salt, key_id)
 
     async def _write(
         self, answered: Sequence[tuple[_Plan, Answer]], now: datetime
     ) -> dict[int, Result]:
         new, renewals, tellings = [], [], []
         for plan, answer in answered:
-            key, device = plan.known.key, plan.known.device
+            device = plan.device
             if device is None:
-                if key is None:
-                    raise RuntimeError("a registration was admitted without a key")
                 new.append(
                     NewDevice(
                         plan.registration,
-                        key.id,
+                        plan.key.id,
                         plan.placement,
                         username_of(plan.registration.uuid),
                         self._credentials(plan),
@@ -211,14 +192,14 @@ class Registrar:
                 )
                 continue
             if plan.decision is Decision.RENEW:
-                renewals.append(Renewal(device.id, self._credentials(plan)))
+                renewals.append(Renewal(device.id, plan.key.id, self._credentials(plan)))
             if list(device.told_broker_ids) != told_ids(answer):
                 tellings.append(Telling(device.id, told_ids(answer)))
         saved = await self._store.save(new, renewals, tellings, now)
 
         results: dict[int, Result] = {}
         for plan, answer in answered:
-            device = plan.known.device
+            device = plan.device
             if device is None:
                 made = saved.created.get(plan.registration.uuid)
                 if made is not None:
@@ -240,7 +221,7 @@ class Registrar:
     def _outcome(
         self, plan: _Plan, answer: Answer, device_id: int, created_at: datetime
     ) -> Outcome:
-        device = plan.known.device
+        device = plan.device
         told = self._teller.tell(plan.registration.uuid, plan.salt, plan.key_id, answer)
         return Outcome(
             pb.RegisteredDevice(
@@ -261,4 +242,9 @@ class Registrar:
 def _registered(device: Device | None) -> Registered | None:
     if device is None:
         return None
-    return Registered(device.provisioned_by_key_id, device.is_active, device.reprovisioning_allowed)
+    return Registered(
+        device.provisioned_by_key_id,
+        device.placement.fleet_id,
+        device.is_active,
+        device.reprovisioning_allowed,
+    )

@@ -2,21 +2,19 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
-from uuid import UUID
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from psycopg.errors import ForeignKeyViolation
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from chassis.database import reading, writing
+from chassis.errors import Unavailable
 from registry_service.placements import Placement
-from registry_service.provisioning import ProvisioningKey, grant
+from registry_service.registration import statements
 from registry_service.registration.records import Device, Known, NewDevice, Renewal, Saved, Telling
 from registry_service.registration.request import Registration
 from registry_service.tables import devices, fleets, provisioning_keys
-
-Row = sa.Row[*tuple[Any, ...]]
 
 _key_fleet = fleets.alias("key_fleet")
 _device_fleet = fleets.alias("device_fleet")
@@ -27,6 +25,7 @@ def _has_rule(fleet: sa.FromClause) -> sa.ColumnElement[bool]:
 
 
 _device_columns = (
+    _device_fleet.c.revision.label("device_fleet_revision"),
     devices.c.id.label("device_id"),
     devices.c.uuid,
     devices.c.device_name,
@@ -44,15 +43,6 @@ _device_columns = (
     devices.c.told_broker_ids,
     devices.c.created_at,
 )
-_key_columns = (
-    provisioning_keys.c.id.label("key_id"),
-    provisioning_keys.c.fleet_id.label("key_fleet_id"),
-    provisioning_keys.c.is_active.label("key_is_active"),
-    provisioning_keys.c.expires_at,
-    provisioning_keys.c.max_devices,
-    provisioning_keys.c.devices_provisioned,
-    provisioning_keys.c.default_broker_id,
-)
 
 
 class RegistrationStore:
@@ -64,7 +54,7 @@ class RegistrationStore:
 
     async def known_of(self, registrations: Sequence[Registration]) -> list[Known]:
         """One for each registration, in one round trip."""
-        asked = _rows(
+        asked = statements.rows_of(
             "asked",
             n=(sa.Integer, range(len(registrations))),
             key_hash=(sa.LargeBinary, [item.key_hash for item in registrations]),
@@ -72,7 +62,10 @@ class RegistrationStore:
         )
         query = (
             sa.select(
-                *_key_columns, *_device_columns, _has_rule(_key_fleet).label("key_fleet_has_rule")
+                *statements.KEY_COLUMNS,
+                *_device_columns,
+                _has_rule(_key_fleet).label("key_fleet_has_rule"),
+                _key_fleet.c.revision.label("key_fleet_revision"),
             )
             .select_from(
                 asked.outerjoin(provisioning_keys, provisioning_keys.c.key_hash == asked.c.key_hash)
@@ -85,7 +78,9 @@ class RegistrationStore:
         async with reading(self._engine) as connection:
             rows = (await connection.execute(query)).all()
         return [
-            Known(_key(row), _device(row), _key_placement(row, registration.region))
+            Known(
+                statements.key_of_row(row), _device(row), _key_placement(row, registration.region)
+            )
             for row, registration in zip(rows, registrations, strict=True)
         ]
 
@@ -111,187 +106,58 @@ class RegistrationStore:
 
         Raises `DBAPIError` where the values are at fault.
         """
+        if not (new or renewals or tellings):
+            return Saved({}, frozenset())
+        try:
+            return await self._save(new, renewals, tellings, now)
+        except IntegrityError as error:
+            if isinstance(error.orig, ForeignKeyViolation):
+                # A pin was moved and its old broker deleted since it was read.
+                raise Unavailable("what a device points at has changed") from error
+            raise
+
+    async def _save(
+        self,
+        new: Sequence[NewDevice],
+        renewals: Sequence[Renewal],
+        tellings: Sequence[Telling],
+        now: datetime,
+    ) -> Saved:
         created: dict[str, tuple[int, datetime]] = {}
         renewed: frozenset[int] = frozenset()
-        if not (new or renewals or tellings):
-            return Saved(created, renewed)
         async with writing(self._engine) as connection:
             if new:
-                created = await _create(connection, new, now)
+                created = await statements.create(connection, new, now)
+            ids = {item.device_id for item in renewals} | {item.device_id for item in tellings}
+            if ids:
+                await statements.lock(connection, ids)
             if renewals:
-                renewed = await _renew(connection, renewals)
+                renewed = await statements.renew(connection, renewals)
             if tellings:
-                await _tell(connection, tellings)
+                await statements.tell(connection, tellings)
         return Saved(created, renewed)
 
     async def tell(self, tellings: Sequence[Telling]) -> None:
         """Notes what devices are about to be told."""
         if tellings:
             async with writing(self._engine) as connection:
-                await _tell(connection, tellings)
+                await statements.lock(connection, {telling.device_id for telling in tellings})
+                await statements.tell(connection, tellings)
 
 
-async def _create(
-    connection: AsyncConnection, new: Sequence[NewDevice], now: datetime
-) -> dict[str, tuple[int, datetime]]:
-    wanted: dict[UUID, list[NewDevice]] = {}
-    for device in new:
-        wanted.setdefault(device.key_id, []).append(device)
-    # In the order of their ids, so that replicas wait for one another and never in a circle.
-    lock = (
-        sa.select(*_key_columns)
-        .where(provisioning_keys.c.id == sa.any_(sa.literal(list(wanted), sa.ARRAY(sa.Uuid))))
-        .order_by(provisioning_keys.c.id)
-        .with_for_update(key_share=True)
-    )
-    granted: list[NewDevice] = []
-    for row in (await connection.execute(lock)).all():
-        key = _key(row)
-        if key is not None:
-            granted += wanted[key.id][: grant(key, len(wanted[key.id]), now)]
-    if not granted:
-        return {}
-    granted.sort(key=lambda device: device.registration.uuid)
-    rows = (await connection.execute(_insert(granted))).all()
-    key_of = {device.registration.uuid: device.key_id for device in granted}
-    inserted: dict[UUID, int] = {}
-    for row in rows:
-        inserted[key_of[row.uuid]] = inserted.get(key_of[row.uuid], 0) + 1
-    if inserted:
-        count = _rows(
-            "made",
-            key_id=(sa.Uuid, list(inserted)),
-            n=(sa.Integer, list(inserted.values())),
-        )
-        await connection.execute(
-            sa.update(provisioning_keys)
-            .where(provisioning_keys.c.id == count.c.key_id)
-            .values(
-                devices_provisioned=provisioning_keys.c.devices_provisioned + count.c.n,
-                last_used_at=now,
-            )
-        )
-    return {row.uuid: (row.id, row.created_at) for row in rows}
-
-
-def _insert(granted: Sequence[NewDevice]) -> sa.Executable:
-    """Inserts what is not there yet; returns what was inserted."""
-    columns: dict[str, tuple[type[Any], list[Any]]] = {
-        name: (sa.Text, [getattr(device.registration, name) for device in granted])
-        for name in (
-            "uuid",
-            "device_name",
-            "device_type",
-            "application_id",
-            "mac_address",
-            "os_version",
-            "agent_version",
-            "region",
-        )
-    }
-    columns |= {
-        "latitude": (sa.Double, [device.registration.latitude for device in granted]),
-        "longitude": (sa.Double, [device.registration.longitude for device in granted]),
-        "fleet_id": (sa.Text, [device.placement.fleet_id for device in granted]),
-        "mqtt_broker_id": (sa.Integer, [device.placement.broker_id for device in granted]),
-        "mqtt_username": (sa.Text, [device.username for device in granted]),
-        "mqtt_password_hash": (sa.Text, [device.credentials.password_hash for device in granted]),
-        "credential_salt": (sa.Text, [device.credentials.salt for device in granted]),
-        "credential_key_id": (sa.Integer, [device.credentials.key_id for device in granted]),
-        "api_key_hash": (sa.LargeBinary, [device.credentials.api_key_hash for device in granted]),
-        "provisioned_by_key_id": (sa.Uuid, [device.key_id for device in granted]),
-    }
-    told = (sa.Text, [_array(device.told_broker_ids) for device in granted])
-    given = _rows("given", **columns, told=told)
-    selected = sa.select(
-        *(given.c[name] for name in columns),
-        sa.cast(given.c.told, sa.ARRAY(sa.Integer)),
-        sa.func.now(),
-    )
-    return (
-        postgresql.insert(devices)
-        .from_select([*columns, "told_broker_ids", "told_at"], selected, include_defaults=False)
-        .on_conflict_do_nothing(index_elements=["uuid"])
-        .returning(devices.c.id, devices.c.uuid, devices.c.created_at)
-    )
-
-
-async def _renew(connection: AsyncConnection, renewals: Sequence[Renewal]) -> frozenset[int]:
-    given = _rows(
-        "given",
-        id=(sa.BigInteger, [renewal.device_id for renewal in renewals]),
-        salt=(sa.Text, [renewal.credentials.salt for renewal in renewals]),
-        key_id=(sa.Integer, [renewal.credentials.key_id for renewal in renewals]),
-        api_key_hash=(sa.LargeBinary, [renewal.credentials.api_key_hash for renewal in renewals]),
-        password_hash=(sa.Text, [renewal.credentials.password_hash for renewal in renewals]),
-    )
-    rows = await connection.execute(
-        sa.update(devices)
-        .where(devices.c.id == given.c.id, devices.c.reprovisioning_allowed)
-        .values(
-            credential_salt=given.c.salt,
-            credential_key_id=given.c.key_id,
-            api_key_hash=given.c.api_key_hash,
-            mqtt_password_hash=given.c.password_hash,
-            reprovisioning_allowed=False,
-            provisioned_at=sa.func.now(),
-        )
-        .returning(devices.c.id)
-    )
-    return frozenset(rows.scalars())
-
-
-async def _tell(connection: AsyncConnection, tellings: Sequence[Telling]) -> None:
-    given = _rows(
-        "given",
-        id=(sa.BigInteger, [telling.device_id for telling in tellings]),
-        told=(sa.Text, [_array(telling.broker_ids) for telling in tellings]),
-    )
-    await connection.execute(
-        sa.update(devices)
-        .where(devices.c.id == given.c.id)
-        .values(told_broker_ids=sa.cast(given.c.told, sa.ARRAY(sa.Integer)), told_at=sa.func.now())
-    )
-
-
-def _rows(name: str, **columns: tuple[Any, Sequence[Any]]) -> sa.TableValuedAlias:
-    """Arrays as the columns of a table: one statement and one plan, however large the batch."""
-    arrays = [
-        sa.cast(sa.literal(list(values), sa.ARRAY(kind)), sa.ARRAY(kind))
-        for kind, values in columns.values()
-    ]
-    table = sa.func.unnest(*arrays).table_valued(
-        *(sa.column(column, kind) for column, (kind, _) in columns.items()), name=name
-    )
-    return table.render_derived()
-
-
-def _array(broker_ids: Sequence[int]) -> str:
-    """PostgreSQL's text form; arrays of arrays would be flattened by unnest."""
-    return "{" + ",".join(map(str, broker_ids)) + "}"
-
-
-def _key(row: Row) -> ProvisioningKey | None:
+def _key_placement(row: statements.Row, region: str) -> Placement | None:
     if row.key_id is None:
         return None
-    return ProvisioningKey(
-        id=row.key_id,
-        fleet_id=row.key_fleet_id,
-        is_active=row.key_is_active,
-        expires_at=row.expires_at,
-        max_devices=row.max_devices,
-        devices_provisioned=row.devices_provisioned,
-        default_broker_id=row.default_broker_id,
+    return Placement(
+        row.default_broker_id,
+        row.key_fleet_id,
+        region,
+        row.key_fleet_has_rule,
+        row.key_fleet_revision,
     )
 
 
-def _key_placement(row: Row, region: str) -> Placement | None:
-    if row.key_id is None:
-        return None
-    return Placement(row.default_broker_id, row.key_fleet_id, region, row.key_fleet_has_rule)
-
-
-def _device(row: Row) -> Device | None:
+def _device(row: statements.Row) -> Device | None:
     if row.device_id is None:
         return None
     return Device(
@@ -300,7 +166,11 @@ def _device(row: Row) -> Device | None:
         device_name=row.device_name,
         device_type=row.device_type,
         placement=Placement(
-            row.mqtt_broker_id, row.device_fleet_id, row.region, row.device_fleet_has_rule
+            row.mqtt_broker_id,
+            row.device_fleet_id,
+            row.region,
+            row.device_fleet_has_rule,
+            row.device_fleet_revision,
         ),
         api_key_hash=row.api_key_hash,
         credential_key_id=row.credential_key_id,

@@ -9,12 +9,20 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psycopg
 import pytest
 
+from broker_service.config import BrokerServiceConfig
+from chassis.config import ServiceConfig
+from gateway.config import GatewayConfig
+from local.config import LocalConfig
 from local.postgres import Postgres, free_port, prepare
+from local.probes import is_ready
+from local.services import INHERITED, environments
+from registry_service.config import RegistryServiceConfig
 from tests import debian
 from tests.supervised import SERVICES, Run, descendants, until
 
@@ -93,6 +101,47 @@ def test_a_first_run(first_run: Run) -> None:
     assert {name: family.child(name) for name in (*SERVICES, "postgres")}
     assert first_run.stop() == (0, "mooring: stopped\n")
     family.wait_for_the_end()
+
+
+@pytest.mark.parametrize(
+    ("status", "said", "expected"),
+    [
+        (200, b'{"status": "ready", "checks": {}}', True),
+        (200, b'{"status": "degraded", "checks": {}}', False),
+        (503, b'{"status": "unavailable", "checks": {}}', False),
+        (200, b"another server", False),
+        (200, b"[]", False),
+    ],
+)
+def test_ready_is_said_with_all_that_the_gateway_depends_on(
+    status: int, said: bytes, expected: bool
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening, ThreadPoolExecutor(1) as asking:
+        found = asking.submit(is_ready, listening.getsockname()[1])
+        connection, _ = listening.accept()
+        with connection:
+            connection.recv(65536)
+            head = f"HTTP/1.1 {status} X\r\nContent-Length: {len(said)}\r\n\r\n"
+            connection.sendall(head.encode() + said)
+            assert found.result() is expected
+
+
+def test_each_setting_that_a_service_is_given_is_one_that_it_has(tmp_path: Path) -> None:
+    config = LocalConfig(
+        mqtt_broker_url="mqtt://h", log_level="INFO", registry_metrics_port=1, broker_metrics_port=2
+    )
+    passwords = dict.fromkeys(("mooring_broker", "mooring_registry"), "p")
+    told = environments(config, "postgresql://h/d", passwords, tmp_path, tmp_path)
+    kinds: tuple[type[ServiceConfig], ...] = (
+        BrokerServiceConfig,
+        RegistryServiceConfig,
+        GatewayConfig,
+    )
+    for kind, environment in zip(kinds, told.values(), strict=True):
+        known = {name.upper() for name in kind.model_fields}
+        assert environment.keys() - known <= set(INHERITED), kind
+    settings = {name.upper() for kind in kinds for name in kind.model_fields}
+    assert config.service_ports().keys() <= settings
 
 
 def test_a_later_run_finds_everything(run: Run) -> None:

@@ -33,6 +33,8 @@ from chassis.server import Health, serving
 from chassis.trust import Access, Credentials
 from gateway.__main__ import running
 from gateway.config import GatewayConfig
+from gateway.device_calls import DeviceCalls
+from gateway.neighbours import Neighbours
 
 REGISTRATION = "mooring.registry.v1.RegistrationService"
 TOKENS = "mooring.registry.v1.TokenService"
@@ -97,13 +99,18 @@ class FakeRegistry(registration_pb2_grpc.RegistrationServiceServicer):
         return pb.Connection(username=uuid, broker_id=self.broker_id, generation="g")
 
 
+@dataclass
 class FakeTokens(tokens_pb2_grpc.TokenServiceServicer):
     """Knows nobody."""
+
+    failure: Exception = field(
+        default_factory=lambda: Unauthenticated("this token is not known", reason="TOKEN_UNKNOWN")
+    )
 
     async def AuthenticateToken(  # noqa: N802
         self, request: tokens_pb2.AuthenticateTokenRequest, context: Any
     ) -> tokens_pb2.AuthenticateTokenResponse:
-        raise Unauthenticated("this token is not known", reason="TOKEN_UNKNOWN")
+        raise self.failure
 
     async def CreateToken(self, request: Any, context: Any) -> Any:  # noqa: N802
         raise NotImplementedError
@@ -114,7 +121,9 @@ class Stage:
     """A gateway and the fakes around it."""
 
     http: httpx2.AsyncClient
+    secret: Path
     registry: FakeRegistry
+    tokens: FakeTokens
     registry_health: Health
     broker_health: Health
     gateway: contextlib.AsyncExitStack
@@ -160,12 +169,12 @@ async def staged(
 ) -> AsyncIterator[Stage]:
     async with contextlib.AsyncExitStack() as exits:
         secret = secret_file(folder, "secret")
-        registry = FakeRegistry()
+        registry, tokens = FakeRegistry(), FakeTokens()
         registry.is_open.set()
 
         def register(server: grpc.aio.Server) -> None:
             registration_pb2_grpc.add_RegistrationServiceServicer_to_server(registry, server)
-            tokens_pb2_grpc.add_TokenServiceServicer_to_server(FakeTokens(), server)
+            tokens_pb2_grpc.add_TokenServiceServicer_to_server(tokens, server)
 
         registry_health, broker_health = Health(), Health()
         registry_port = await exits.enter_async_context(
@@ -186,7 +195,7 @@ async def staged(
         gateway = await exits.enter_async_context(contextlib.AsyncExitStack())
         url = await gateway.enter_async_context(running(config))
         http = await exits.enter_async_context(httpx2.AsyncClient(base_url=url, timeout=20))
-        yield Stage(http, registry, registry_health, broker_health, gateway)
+        yield Stage(http, secret, registry, tokens, registry_health, broker_health, gateway)
 
 
 @pytest.fixture
@@ -209,7 +218,7 @@ async def test_one_poisoned_device_does_not_harm_its_batch(stage: Stage) -> None
     stage.registry.refusals = {
         "bad": InvalidInput("must be shorter", field="device_name"),
         "taken": Conflict("another device has it", reason="DEVICE_EXISTS"),
-        "raced": LostRace("somebody was first"),
+        "raced": LostRace("somebody was first", retry_after_s=2.0),
         "later": Unavailable("not now", retry_after_s=7),
     }
     stage.registry.is_open.clear()
@@ -225,7 +234,8 @@ async def test_one_poisoned_device_does_not_harm_its_batch(stage: Stage) -> None
     assert_problem(bad, 422, "INVALID_INPUT")
     assert bad.json()["field"] == "deviceName"
     assert_problem(taken, 409, "DEVICE_EXISTS")
-    assert_problem(raced, 412, "LOST_RACE")
+    assert_problem(raced, 503, "LOST_RACE")
+    assert raced.headers["retry-after"] == "2"
     assert_problem(later, 503, "UNAVAILABLE")
     assert later.headers["retry-after"] == "7"
     # Those that came while the first were under way went together.
@@ -271,6 +281,44 @@ async def test_an_overloaded_registry_is_503(stage: Stage) -> None:
     answer = await stage.register()
     assert_problem(answer, 503, "OVERLOADED")
     assert answer.headers["retry-after"] == "3"
+
+
+async def test_a_lost_race_is_for_the_device_to_try_again(stage: Stage) -> None:
+    """It cannot read again and decide again, which is what 412 would ask of it."""
+    stage.registry.failure = LostRace("somebody was first", retry_after_s=1.0)
+    connection = await stage.http.get("/api/v1/device/d/mqtt", headers=AUTHORIZATION)
+    for answer in (await stage.register(), connection):
+        assert_problem(answer, 503, "LOST_RACE")
+        assert answer.headers["retry-after"] == "1"
+
+
+async def test_a_lost_race_of_an_administrator_is_412(stage: Stage) -> None:
+    stage.tokens.failure = LostRace("somebody was first", retry_after_s=1.0)
+    answer = await stage.http.get("/api/v1/brokers", headers=AUTHORIZATION)
+    assert_problem(answer, 412, "LOST_RACE")
+
+
+async def test_a_huge_secret_gets_into_no_batch(stage: Stage) -> None:
+    huge = {"Authorization": f"Bearer {'x' * 1_500_000}"}
+    assert_problem(await stage.register(**huge), 401, "UNAUTHENTICATED")
+    asked = await stage.http.get("/api/v1/device/d/mqtt", headers=huge)
+    assert_problem(asked, 401, "UNAUTHENTICATED")
+    assert stage.registry.batches == []
+
+
+async def test_what_waits_is_bounded_in_bytes(stage: Stage) -> None:
+    config = GatewayConfig(service_secret_file=stage.secret)
+    neighbours = Neighbours(config)
+    calls = DeviceCalls(neighbours, timeout_s=1)
+    huge = "x" * (64 * 1024 * 1024)
+    try:
+        with pytest.raises(Overloaded):
+            await calls.connection("d", huge)
+        with pytest.raises(Overloaded):
+            await calls.register(pb.Registration(uuid="d", provisioning_key=huge))
+    finally:
+        await calls.close()
+        await neighbours.close()
 
 
 async def test_an_answer_that_makes_no_sense_is_500_and_says_nothing(stage: Stage) -> None:

@@ -1,15 +1,26 @@
 """The gateway before the real services: what administrators do, and what HTTP itself is about."""
 
 import asyncio
+import contextlib
 import json
+import secrets
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import httpx2
 import pytest
 import trustme
+from mooring.broker.v1.brokers_pb2_grpc import BrokerServiceStub
 from mooring.registry.v1 import tokens_pb2
 
+import broker_service.__main__
+from chassis.client import Neighbour
+from chassis.trust import Credentials
+from gateway.app import app_of
+from gateway.device_calls import DeviceCalls
+from gateway.neighbours import Neighbours
+from gateway.server import serving
 from tests.stack import Stack
 
 CA = trustme.CA().cert_pem.bytes().decode()
@@ -102,6 +113,52 @@ async def test_a_device_is_pinned_as_the_note_does_it_and_let_go(stack: Stack) -
 
     assert (await stack.admin("DELETE", "/devices/d")).status_code == 204
     assert (await stack.connection("d")).status_code == 401
+
+
+async def test_a_device_learns_that_a_stopgap_is_over_though_it_moves_nowhere(
+    stack: Stack,
+) -> None:
+    await stack.register("before")
+    await stack.stop_broker_service()
+    assert (await stack.register("d")).json()["mqtt"]["stale"] is True
+    stopgap = await stack.connection("d")
+    assert (stopgap.json()["stale"], stopgap.json()["refreshAfter"]) == (True, 60)
+    known = {"If-None-Match": stopgap.headers["etag"]}
+    assert (await stack.connection("d", **known)).status_code == 304
+
+    await stack.start_broker_service()
+    async with asyncio.timeout(10):
+        while (after := await stack.connection("d", **known)).status_code == 304:
+            await asyncio.sleep(0.05)
+    assert after.status_code == 200
+    assert "stale" not in after.json()
+    assert after.json()["refreshAfter"] == 3600
+    assert after.json()["generation"] == stopgap.json()["generation"]
+
+
+async def test_each_service_is_asked_with_what_it_knows_the_gateway_by(
+    stack: Stack, tmp_path: Path
+) -> None:
+    other_secret = tmp_path / "other-secret"
+    other_secret.write_text(secrets.token_urlsafe(32))
+    config = stack.gateway_config()
+    broker_config = stack.broker_config(service_secret_file=other_secret)
+    async with contextlib.AsyncExitStack() as exits:
+        port = await exits.enter_async_context(broker_service.__main__.running(broker_config))
+        neighbours = Neighbours(config)
+        await neighbours.broker.close()
+        neighbours.broker = Neighbour(f"127.0.0.1:{port}", Credentials.of(broker_config))
+        neighbours.brokers = BrokerServiceStub(neighbours.broker.channel)
+        exits.push_async_callback(neighbours.close)
+        calls = DeviceCalls(neighbours, config.request_timeout_s)
+        exits.push_async_callback(calls.close)
+        app = app_of(neighbours, calls, config.request_timeout_s)
+        url = await exits.enter_async_context(serving(app, config))
+        http = await exits.enter_async_context(httpx2.AsyncClient(base_url=f"{url}/api/v1"))
+        token = {"Authorization": f"Bearer {stack.admin_token}"}
+        for path in ("brokers", "devices", "fleets", "provisioning-keys"):
+            answer = await http.get(path, headers=token)
+            assert answer.status_code == 200, answer.text
 
 
 async def test_devices_are_listed_page_by_page_and_by_fleet(stack: Stack) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from structlog.contextvars import bind_contextvars, get_contextvars
 
 from chassis.coalescer import Coalescer
 from chassis.errors import (
@@ -236,3 +237,40 @@ async def test_busy_batches_start_apart(desk: Desk) -> None:
     desk.is_open.set()
     await asyncio.gather(first, second)
     assert loop.time() - begun >= 0.05
+
+
+async def test_a_batch_has_a_request_id_of_its_own_and_a_single_call_keeps_its(
+    desk: Desk,
+) -> None:
+    seen: list[str] = []
+
+    async def note(items: list[object], deadline: float) -> list[object]:
+        seen.append(get_contextvars()["request_id"])
+        return list(await desk.run(items, deadline))
+
+    coalescer: Coalescer[Any, Any] = Coalescer(note, max_batch=10, max_waiting=100)
+
+    async def call(name: str) -> None:
+        bind_contextvars(request_id=name)
+        await coalescer.submit(name, deadline=soon())
+
+    desk.is_open.clear()
+    first = asyncio.create_task(call("first"))
+    await desk.begun.wait()
+    others = [asyncio.create_task(call(f"other-{n}")) for n in range(3)]
+    await all_waiting(coalescer, 3)
+    desk.is_open.set()
+    await asyncio.gather(first, *others)
+    await asyncio.create_task(call("last"))
+    assert seen[0] == "first"
+    assert seen[1].startswith("batch-")
+    assert seen[2] == "last"
+
+
+async def test_a_batch_ends_with_the_last_of_its_callers(desk: Desk) -> None:
+    coalescer = desk_of(desk)
+    desk.is_open.clear()
+    with pytest.raises(DeadlineExceeded):
+        await coalescer.submit("a", deadline=soon(0.05))
+    desk.is_open.set()
+    assert await coalescer.submit("b", deadline=soon()) == "b"

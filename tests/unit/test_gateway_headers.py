@@ -21,6 +21,7 @@ from gateway.config import GatewayConfig
         (b"bearer abc", "abc"),
         (b"BEARER   a.b-c_d~e+f/g==", "a.b-c_d~e+f/g=="),
         (b" Bearer abc ", "abc"),
+        (b"Bearer " + b"x" * 512, "x" * 512),
     ],
 )
 def test_a_secret_is_read(value: bytes, secret: str) -> None:
@@ -37,6 +38,7 @@ def test_a_secret_is_read(value: bytes, secret: str) -> None:
         [b"Bearer a b"],
         [b"Bearer \xe9"],
         [b"Bearer a\x00"],
+        [b"Bearer " + b"x" * 513],
         [b"Bearera"],
         [b"Basic YTpi"],
         [b"abc"],
@@ -69,7 +71,18 @@ def test_anything_else_is_nobody(values: list[bytes]) -> None:
     ],
 )
 def test_an_entity_tag_is_current_where_it_is_named(values: list[str], expected: bool) -> None:
-    assert is_current(values, entity_tag("g1")) is expected
+    tag = entity_tag("g1", refresh_after_s=60, is_stale=False)
+    assert is_current([value.replace("g1", "g1.60") for value in values], tag) is expected
+
+
+def test_an_entity_tag_stands_for_all_that_may_differ() -> None:
+    tags = {
+        entity_tag(generation, refresh_after_s=refresh_after_s, is_stale=is_stale)
+        for generation in ("g1", "g2")
+        for refresh_after_s in (60, 3600)
+        for is_stale in (False, True)
+    }
+    assert len(tags) == 8
 
 
 def test_a_moment_out_of_the_calendar_is_refused() -> None:

@@ -33,6 +33,7 @@ KEYS = st.builds(
 DEVICES = st.builds(
     Registered,
     provisioned_by_key_id=st.sampled_from([KEY_ID, OTHER_ID]),
+    fleet_id=st.sampled_from(["demo", "other"]),
     is_active=st.booleans(),
     reprovisioning_allowed=st.booleans(),
 )
@@ -67,7 +68,7 @@ def test_a_new_device_needs_a_key_that_is_active_and_current_and_has_a_place(
 def test_a_device_always_gets_its_identity_again_with_the_key_that_made_it_unless_revoked(
     key: ProvisioningKey,
 ) -> None:
-    decided = outcome(key, Registered(KEY_ID), is_same_api_key=True)
+    decided = outcome(key, Registered(KEY_ID, "demo"), is_same_api_key=True)
     assert decided is (Decision.CONFIRM if key.is_active else ProvisioningKeyRevoked)
 
 
@@ -81,6 +82,7 @@ def test_another_api_key_is_never_confirmed(
         assert is_same_api_key
     if decided is Decision.RENEW:
         assert device.reprovisioning_allowed
+        assert device.fleet_id == key.fleet_id
         assert not is_same_api_key
     if isinstance(decided, Decision):
         assert device.is_active
@@ -90,7 +92,7 @@ def test_another_api_key_is_never_confirmed(
 @pytest.mark.parametrize(
     ("key", "device", "is_same_api_key", "expected"),
     [
-        (None, Registered(KEY_ID), True, ProvisioningKeyUnknown),
+        (None, Registered(KEY_ID, "demo"), True, ProvisioningKeyUnknown),
         (ProvisioningKey(KEY_ID, "f", is_active=False), None, False, ProvisioningKeyRevoked),
         (ProvisioningKey(KEY_ID, "f", expires_at=NOW), None, False, ProvisioningKeyExpired),
         (
@@ -99,9 +101,9 @@ def test_another_api_key_is_never_confirmed(
             False,
             ProvisioningKeyUsedUp,
         ),
-        (ProvisioningKey(KEY_ID, "f"), Registered(KEY_ID), False, DeviceTaken),
-        (ProvisioningKey(KEY_ID, "f"), Registered(KEY_ID, False), True, DeviceDisabled),
-        (ProvisioningKey(KEY_ID, "f"), Registered(OTHER_ID), True, Decision.CONFIRM),
+        (ProvisioningKey(KEY_ID, "f"), Registered(KEY_ID, "demo"), False, DeviceTaken),
+        (ProvisioningKey(KEY_ID, "f"), Registered(KEY_ID, "demo", False), True, DeviceDisabled),
+        (ProvisioningKey(KEY_ID, "f"), Registered(OTHER_ID, "demo"), True, Decision.CONFIRM),
     ],
 )
 def test_each_refusal_has_its_reason(

@@ -86,11 +86,16 @@ class Placement(_message.Message):
     FLEET_ID_FIELD_NUMBER: _builtins.int
     REGION_FIELD_NUMBER: _builtins.int
     LOCATION_FIELD_NUMBER: _builtins.int
+    FLEET_REVISION_FIELD_NUMBER: _builtins.int
     broker_id: _builtins.int
     """The pin; 0 for none."""
     fleet_id: _builtins.str
     """Empty for none."""
     region: _builtins.str
+    fleet_revision: _builtins.int
+    """fleets.revision when the facts were read: a fleet's rule older than this
+    decides nothing.
+    """
     @_builtins.property
     def location(self) -> Global___Location: ...
     def __init__(
@@ -100,10 +105,11 @@ class Placement(_message.Message):
         fleet_id: _builtins.str = ...,
         region: _builtins.str = ...,
         location: Global___Location | None = ...,
+        fleet_revision: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["location", b"location"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["broker_id", b"broker_id", "fleet_id", b"fleet_id", "location", b"location", "region", b"region"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["broker_id", b"broker_id", "fleet_id", b"fleet_id", "fleet_revision", b"fleet_revision", "location", b"location", "region", b"region"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -14,7 +14,7 @@ MAX_BATCH = 256
 MAX_WAITING = 4096
 
 
-class Registrar:
+class DeviceCalls:
     """Asks the registry for many devices at once; each gets its own answer, or its own error."""
 
     def __init__(self, neighbours: Neighbours, timeout_s: float) -> None:
@@ -45,10 +45,12 @@ class Registrar:
 
     async def connection(self, uuid: str, device_api_key: str) -> answers.Mqtt:
         """Raises whatever the registry has against it."""
+        request = registration_pb2.ConnectionRequest(uuid=uuid, device_api_key=device_api_key)
         return await self._connections.submit(
-            registration_pb2.ConnectionRequest(uuid=uuid, device_api_key=device_api_key),
+            request,
             deadline=self._loop.time() + self._timeout_s,
             owner=uuid,
+            size=request.ByteSize(),
         )
 
     async def close(self) -> None:

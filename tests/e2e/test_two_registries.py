@@ -1,0 +1,135 @@
+"""Races that two registry processes on one database must not lose."""
+
+import asyncio
+import contextlib
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import msgspec
+import psycopg
+import pytest
+from mooring.registry.v1 import provisioning_keys_pb2
+
+from chassis.trust import Credentials
+from gateway.config import GatewayConfig
+from local.database import url_for
+from local.postgres import free_port
+from local.probes import is_serving
+from tests.integration.test_batches import reasons, register, registration
+from tests.stack import Peer
+from tests.supervised import PATIENCE_S, REPOSITORY, Run, until
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Iterator[Run]:
+    run = Run(tmp_path / "home")
+    run.start()
+    try:
+        yield run
+    finally:
+        run.end()
+
+
+@contextlib.contextmanager
+def another_registry(run: Run, log: Path) -> Iterator[str]:
+    """One more registry process on the database of `run`; its address."""
+    known, port = run.credentials(), free_port()
+    passwords = msgspec.json.decode((run.home / "role-passwords.json").read_bytes())
+    settings = {
+        "REGISTRY_PORT": str(port),
+        "REGISTRY_DATABASE_URL": url_for(
+            "mooring_registry", passwords["mooring_registry"], known["DATABASE_URL"]
+        ),
+        "BROKER_SERVICE_ADDRESS": known["BROKER_SERVICE_ADDRESS"],
+        "SERVER_KEYS_FILE": str(run.home / "server-keys.json"),
+        "SERVICE_SECRET_FILE": known["SERVICE_SECRET_FILE"],
+    }
+    command = [sys.executable, "-m", "registry_service"]
+    with (
+        log.open("wb") as written,
+        subprocess.Popen(
+            command,
+            cwd=REPOSITORY,
+            env=os.environ | settings,
+            stdin=subprocess.DEVNULL,
+            stdout=written,
+            stderr=written,
+        ) as process,
+    ):
+        try:
+            address = f"127.0.0.1:{port}"
+            until(lambda: process.poll() is not None or is_serving(address))
+            assert process.poll() is None, log.read_text()
+            yield address
+        finally:
+            process.terminate()
+            process.wait(PATIENCE_S)
+
+
+@pytest.fixture
+async def registries(run: Run, tmp_path: Path) -> AsyncIterator[list[Peer]]:
+    """Both of them, each asked directly."""
+    known = run.credentials()
+    credentials = Credentials.of(
+        GatewayConfig(service_secret_file=Path(known["SERVICE_SECRET_FILE"]))
+    )
+    with another_registry(run, tmp_path / "another.log") as other:
+        peers = [
+            Peer(address, credentials) for address in (known["REGISTRY_SERVICE_ADDRESS"], other)
+        ]
+        try:
+            yield peers
+        finally:
+            for peer in peers:
+                await peer.close()
+
+
+def counted(run: Run, key: str) -> tuple[int, int]:
+    """Devices that `key` has made, and those that it has counted."""
+    query = (
+        "SELECT (SELECT count(*) FROM devices WHERE provisioned_by_key_id = k.id),"
+        " k.devices_provisioned FROM provisioning_keys k WHERE k.id = %s"
+    )
+    with psycopg.connect(run.credentials()["DATABASE_URL"]) as connection:
+        [(made, said)] = connection.execute(query, [key]).fetchall()
+    return int(made), int(said)
+
+
+async def limited_key(registry: Peer, max_devices: int) -> tuple[str, str]:
+    """A key's id, and the key."""
+    request = provisioning_keys_pb2.CreateProvisioningKeyRequest(
+        fleet_id="demo", max_devices=max_devices
+    )
+    made = await registry.keys("CreateProvisioningKey", request)
+    return made.provisioning_key.id, made.key
+
+
+async def test_a_limited_key_makes_exactly_its_devices(run: Run, registries: list[Peer]) -> None:
+    key_id, key = await limited_key(registries[0], 100)
+    outcomes = await asyncio.gather(
+        *(register(registries[n % 2], registration(f"d{n}", key)) for n in range(500))
+    )
+    found = reasons([outcome for call in outcomes for outcome in call])
+    assert (found.count("created"), found.count("PROVISIONING_KEY_USED_UP")) == (100, 400)
+    assert counted(run, key_id) == (100, 100)
+    # Otherwise it was no race.
+    made = [n for n, reason in enumerate(found) if reason == "created"]
+    assert {n % 2 for n in made} == {0, 1}
+
+
+async def test_one_uuid_many_times_at_once_is_one_identity(
+    run: Run, registries: list[Peer]
+) -> None:
+    key_id, key = await limited_key(registries[0], 100)
+    outcomes = await asyncio.gather(
+        *(register(registries[n % 2], registration("one", key)) for n in range(16))
+    )
+    assert [reason for call in outcomes for reason in reasons(call)] == ["created"] * 16
+    devices = [outcome.device for call in outcomes for outcome in call]
+    identities = {(d.id, d.connection.username, d.connection.password) for d in devices}
+    assert len(identities) == 1
+    assert sum(device.created for device in devices) == 1
+    assert counted(run, key_id) == (1, 1)

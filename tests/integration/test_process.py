@@ -1,0 +1,54 @@
+"""A service as a process: it stops when told, also while it starts, and never looks alive dead."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from local.postgres import free_port
+
+BROKEN = """
+import asyncio, contextlib
+from chassis import process
+
+async def loop():
+    raise ZeroDivisionError("the loop is broken")
+
+@contextlib.asynccontextmanager
+async def service():
+    async with process.background(loop()):
+        yield
+
+process.run(service())
+"""
+
+
+def test_a_broken_loop_ends_the_process_with_its_reason() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", BROKEN], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert ended.returncode == 1
+    assert "the loop is broken" in ended.stderr
+
+
+def test_it_stops_while_it_waits_for_its_database(tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("x" * 32)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "broker_service"],
+        env={
+            **os.environ,
+            "SERVICE_SECRET_FILE": str(secret),
+            "BROKER_DATABASE_URL": f"postgresql://u:p@127.0.0.1:{free_port()}/x",
+            "BROKER_PORT": "0",
+        },
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    with process.stdout as said:
+        line = said.readline()
+        assert "the database did not answer" in line
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=10) == 0
