@@ -1,6 +1,7 @@
 """A real PostgreSQL for the run, a database of its own for each test, the services on port 0."""
 
 import logging
+import os
 import secrets
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -16,8 +17,10 @@ from tests.stack import ROLES, Database, Stack, started
 
 @pytest.fixture(scope="session")
 def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
-    """The server that every test of this run shares."""
-    with Postgres(tmp_path_factory.mktemp("postgres")) as server:
+    """The server that every test of this run shares: the wheel's, or that of TEST_POSTGRES_BIN."""
+    other = os.environ.get("TEST_POSTGRES_BIN")
+    bin_dir = Path(other) if other else None
+    with Postgres(tmp_path_factory.mktemp("postgres"), bin_dir=bin_dir) as server:
         yield server
 
 
