@@ -2,7 +2,7 @@
 
 A device's placement goes in with a directory of the brokers and fleets; the broker comes out, with
 what each step of the chain found on the way. The first step that names a broker which may serve
-decides. See "Broker Selection Logic" in the note: pin, then default, then MQTT_BROKER_URL.
+decides: docs/note.md has the pin, the default and MQTT_BROKER_URL; the fleet is in between.
 """
 
 from collections.abc import Callable, Mapping

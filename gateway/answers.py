@@ -1,4 +1,4 @@
-"""What devices are told, as JSON: design section 2, field for field.
+"""What devices are told, as JSON: the contract of docs/note.md, field for field.
 
 Agents already parse these documents: fields may be added, none may change. An absent field is
 absent, never null. A field is here because a device needs it; nothing is copied over wholesale.

@@ -41,12 +41,12 @@ def new_salt() -> str:
 
 
 def username_of(uuid: str) -> str:
-    """As the note has it."""
+    """As docs/note.md has it."""
     return f"device_{uuid}"
 
 
 def topics_of(uuid: str) -> list[str]:
-    """The topic filters a device may publish and subscribe to, as the note has them."""
+    """The topic filters a device may publish and subscribe to, as docs/note.md has them."""
     return [f"iot/device/{uuid}/#"]
 
 

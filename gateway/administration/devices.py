@@ -139,7 +139,7 @@ async def get_device(request: CallerRequest, uuid: DeviceUuid) -> Device:
 
 @route(
     "/{uuid:str}",
-    # PUT with a subset is how the note does it; it means what PATCH means.
+    # PUT with a subset is how docs/note.md does it; it means what PATCH means.
     http_method=[HttpMethod.PUT, HttpMethod.PATCH],
     status_code=200,
     summary="Change a device",

@@ -2,7 +2,6 @@
 
 import json
 import ssl
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +19,6 @@ DEVICE = {
     "deviceType": "raspberry-pi-4",
     "deviceApiKey": "test-api-key",
 }
-
-
-@pytest.fixture
-def run(tmp_path: Path) -> Iterator[Run]:
-    run = Run(tmp_path / "home")
-    run.start()
-    try:
-        yield run
-    finally:
-        run.end()
 
 
 def asked(run: Run, method: str, path: str, token: str, body: object) -> Any:

@@ -23,16 +23,6 @@ from tests.stack import Peer
 from tests.supervised import PATIENCE_S, REPOSITORY, Run, until
 
 
-@pytest.fixture
-def run(tmp_path: Path) -> Iterator[Run]:
-    run = Run(tmp_path / "home")
-    run.start()
-    try:
-        yield run
-    finally:
-        run.end()
-
-
 @contextlib.contextmanager
 def another_registry(run: Run, log: Path) -> Iterator[str]:
     """One more registry process on the database of `run`; its address."""
