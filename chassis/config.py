@@ -2,9 +2,9 @@
 
 from ipaddress import ip_address
 from pathlib import Path
-from typing import TypeVar
+from typing import Annotated, Literal, TypeVar
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 Config = TypeVar("Config", bound=BaseSettings)
@@ -26,7 +26,9 @@ class ServiceConfig(BaseSettings):
     # How long callers get to notice NOT_SERVING before connections close: without it, calls that
     # were on their way were cancelled in half of the stops that were tried.
     drain_s: float = Field(default=0.3, ge=0)
-    log_level: str = Field(default="INFO", pattern=r"\A(DEBUG|INFO|WARNING|ERROR)\z")
+    log_level: Annotated[
+        Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(str.upper)
+    ] = "INFO"
 
     @model_validator(mode="after")
     def _is_trusted_somehow(self) -> "ServiceConfig":

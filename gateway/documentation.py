@@ -17,7 +17,7 @@ from litestar.types import Method
 from chassis.validation import IDENTIFIER
 
 TITLE = "Mooring"
-VERSION = "1.0.0"
+VERSION = "0.1.0"
 DESCRIPTION = (
     "Where a device ties up: it registers once with a provisioning key and learns who it is on "
     "MQTT and which broker to talk to. Every error is an RFC 9457 problem document."

@@ -28,10 +28,31 @@ def bring_up_to_date(owner_url: str, passwords: Mapping[str, str]) -> None:
         migrations.upgrade(owner_url)
         with psycopg.connect(owner_url, connect_timeout=CONNECT_S) as connection:
             for role, password in passwords.items():
+                demand_ours(connection, role, url_for(role, password, owner_url))
                 let_in(connection, role, password)
     except (psycopg.Error, SQLAlchemyError) as error:
         reason = getattr(error, "orig", None) or error
         raise CannotRun(f"the database: {str(reason).strip().splitlines()[0]}") from error
+
+
+def demand_ours(connection: psycopg.Connection, role: str, role_url: str) -> None:
+    """Raises `CannotRun` where `role` may log in already, but not with our password.
+
+    Roles belong to the whole server. Giving this one another password would lock out whichever
+    installation it serves.
+    """
+    row = connection.execute(
+        "SELECT rolcanlogin FROM pg_roles WHERE rolname = %s", [role]
+    ).fetchone()
+    if row is None or not row[0]:
+        return
+    try:
+        psycopg.connect(role_url, connect_timeout=CONNECT_S).close()
+    except psycopg.OperationalError:
+        raise CannotRun(
+            f"the role {role} has another password: this PostgreSQL serves the Mooring of another"
+            " MOORING_HOME"
+        ) from None
 
 
 def let_in(connection: psycopg.Connection, role: str, password: str) -> None:

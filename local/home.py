@@ -89,9 +89,14 @@ class Home:
         return file
 
     def server_keys(self) -> Path:
-        """The file of the server-key ring. Without it every device must register again."""
+        """The file of the server-key ring; made in a new home, never in one that has lost it.
+
+        Devices were registered with the lost keys, and with others none of them is recognised.
+        """
         file = self.path / "server-keys.json"
         if not file.exists():
+            if (self.path / "role-passwords.json").exists():
+                raise CannotRun(f"{file} is gone: put its backup back, no device is known without")
             secret = base64.b64encode(secrets.token_bytes(32)).decode()
             write(file, json.dumps({"active": 1, "keys": [{"id": 1, "secret": secret}]}))
         ring = _decoded(file, KeyRing)

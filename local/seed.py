@@ -104,8 +104,9 @@ async def _make_default_broker(service: Service) -> None:
         listing = brokers_pb2.ListBrokersRequest(page_size=500, cursor=page.next_cursor)
         page = await service.ask(stub.ListBrokers, listing)
         brokers += page.brokers
-    if not any(broker.is_default for broker in brokers):
-        ours = next(broker for broker in brokers if broker.fields.name == LOCAL_BROKER.name)
+    ours = next(broker for broker in brokers if broker.fields.name == LOCAL_BROKER.name)
+    # An operator may have made another the default, or taken this one out of use.
+    if ours.fields.is_active and not any(broker.is_default for broker in brokers):
         await service.ask(stub.SetDefaultBroker, brokers_pb2.SetDefaultBrokerRequest(id=ours.id))
 
 

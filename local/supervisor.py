@@ -48,6 +48,10 @@ def supervise() -> int:
         return 0
     except CannotRun as reason:
         tell(str(reason))
+    except OSError as error:
+        if error.filename is None:
+            raise
+        tell(f"{error.filename}: {error.strerror}")
     return 1
 
 
@@ -57,8 +61,9 @@ def run(config: LocalConfig, stops: ExitStack) -> None:
     forget_foreign_settings(config)
     home = Home(config.mooring_home)
     lock = stops.enter_context(home.occupied())
-    passwords = home.role_passwords()
-    secret, server_keys = home.service_secret(), home.server_keys()
+    # Before all else that is kept: their absence beside the rest means that they were lost.
+    server_keys = home.server_keys()
+    passwords, secret = home.role_passwords(), home.service_secret()
     known = home.credentials()
     for setting, port in config.service_ports().items():
         demand_free(setting, port)

@@ -261,6 +261,13 @@ def test_a_corrupt_secret_is_named_and_kept(run: Run, name: str) -> None:
     assert (run.home / name).read_text() == "{"
 
 
+def test_lost_server_keys_are_not_replaced(run: Run) -> None:
+    ring = run.home / "server-keys.json"
+    ring.unlink()
+    assert run.refusal().startswith(f"mooring: {ring} is gone: ")
+    assert not ring.exists()
+
+
 def test_a_service_that_cannot_start_gives_its_reason(run: Run) -> None:
     run.settings["LOG_LEVEL"] = "CHATTY"
     said = run.refusal()
