@@ -106,35 +106,26 @@ class RegistrationStore:
 
         Raises `DBAPIError` where the values are at fault.
         """
-        if not (new or renewals or tellings):
-            return Saved({}, frozenset())
+        created: dict[str, tuple[int, datetime]] = {}
+        renewed: frozenset[int] = frozenset()
+        ids = {item.device_id for item in renewals} | {item.device_id for item in tellings}
+        if not (new or ids):
+            return Saved(created, renewed)
         try:
-            return await self._save(new, renewals, tellings, now)
+            async with writing(self._engine) as connection:
+                if new:
+                    created = await statements.create(connection, new, now)
+                if ids:
+                    await statements.lock(connection, ids)
+                if renewals:
+                    renewed = await statements.renew(connection, renewals)
+                if tellings:
+                    await statements.tell(connection, tellings)
         except IntegrityError as error:
             if isinstance(error.orig, ForeignKeyViolation):
                 # A pin was moved and its old broker deleted since it was read.
                 raise Unavailable("what a device points at has changed") from error
             raise
-
-    async def _save(
-        self,
-        new: Sequence[NewDevice],
-        renewals: Sequence[Renewal],
-        tellings: Sequence[Telling],
-        now: datetime,
-    ) -> Saved:
-        created: dict[str, tuple[int, datetime]] = {}
-        renewed: frozenset[int] = frozenset()
-        async with writing(self._engine) as connection:
-            if new:
-                created = await statements.create(connection, new, now)
-            ids = {item.device_id for item in renewals} | {item.device_id for item in tellings}
-            if ids:
-                await statements.lock(connection, ids)
-            if renewals:
-                renewed = await statements.renew(connection, renewals)
-            if tellings:
-                await statements.tell(connection, tellings)
         return Saved(created, renewed)
 
     async def tell(self, tellings: Sequence[Telling]) -> None:
