@@ -7,9 +7,9 @@ export UV_PYTHON_DOWNLOADS := never
 UV := .uv/bin/uv
 RUN := .venv/bin
 PROTOS := $(sort $(shell find protos/mooring -name '*.proto'))
-SOURCES := chassis broker_service registry_service gateway migrations local tests
+SOURCES := chassis broker_service registry_service gateway migrations local bench tests
 
-.PHONY: run test test-all check protos migrate clean
+.PHONY: run test test-all bench check protos migrate clean
 
 run: .venv/.run  ## the three services and a PostgreSQL, on this machine
 	@exec $(RUN)/python -m local
@@ -19,6 +19,9 @@ test: .venv/.dev  ## everything that needs no heavyweight server
 
 test-all: .venv/.dev  ## all the rest
 	$(RUN)/python -m pytest -m heavy
+
+bench: .venv/.bench  ## how fast it is on this machine: bench/results.md; ROW=storm,idle for some
+	@exec $(RUN)/python -m bench $(ROW)
 
 check: .venv/.dev  ## format, lint, types, protos and their generated code
 	$(RUN)/ruff format --check .
@@ -47,4 +50,9 @@ $(UV):
 
 .venv/.dev: uv.lock pyproject.toml | $(UV)
 	$(UV) sync --quiet --locked --extra local --group dev --python $(PYTHON)
+	@rm -f .venv/.bench
 	@touch $@ .venv/.run
+
+.venv/.bench: uv.lock pyproject.toml | $(UV)
+	$(UV) sync --quiet --locked --inexact --extra local --group bench --python $(PYTHON)
+	@touch $@

@@ -15,7 +15,7 @@ from broker_service.placements.store import PlacementStore
 from broker_service.tables import SCHEMA_REVISION
 from chassis import log, metrics, process
 from chassis.config import load
-from chassis.database import engine_of, require_schema
+from chassis.database import engine_of, pool_of, require_schema
 from chassis.server import Health, serving
 from chassis.trust import Credentials
 
@@ -29,7 +29,8 @@ async def running(config: BrokerServiceConfig) -> AsyncIterator[int]:
         await require_schema(engine, SCHEMA_REVISION)
 
         health = Health()
-        placement_store = PlacementStore(engine, config.broker_database_url)
+        pool = await stack.enter_async_context(pool_of(config.broker_database_url))
+        placement_store = PlacementStore(engine, pool, config.broker_database_url)
         snapshots = SnapshotKeeper(placement_store, health)
         await snapshots.refresh()
         await stack.enter_async_context(process.background(snapshots.keep_current()))

@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+from msgspec import Struct
+
 
 class Source(StrEnum):
     """Which step decided."""
@@ -48,8 +50,7 @@ class FleetRule:
     revision: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Placement:
+class Placement(Struct, frozen=True):
     """The facts of a device that decide its broker."""
 
     broker_id: int | None = None

@@ -7,9 +7,9 @@ from typing import TypeVar
 import grpc
 import structlog
 from grpc_health.v1 import health_pb2
-from structlog.contextvars import get_contextvars
 
 from chassis.errors import DeadlineExceeded, Unavailable, from_rpc
+from chassis.log import request_id
 from chassis.trust import UNTRUSTED_SERVICE, Actor, Credentials
 
 log = structlog.get_logger(__name__)
@@ -34,16 +34,34 @@ class Neighbour:
     """Another of our services, wherever its replicas are."""
 
     def __init__(self, address: str, credentials: Credentials) -> None:
-        """`address` is a gRPC target: `host:port`, `dns:///name:port` or `ipv4:a:p,b:q`."""
+        """`address` is a gRPC target: `host:port`, `dns:///name:port` or `ipv4:a:p,b:q`.
+
+        Raises `SystemExit` for a list of addresses under TLS: the name that gRPC looks for in each
+        certificate is then the whole list.
+        """
+        if credentials.client is not None and "," in address:
+            raise SystemExit(
+                f"{address}: under TLS several addresses need one name, as in dns:///name:port"
+            )
         options = [
             ("grpc.service_config", SERVICE_CONFIG),
             # A neighbour that comes back is found within a second, not within the default two
-            # minutes; one that vanished without closing is noticed within fifteen.
+            # minutes. The second one is, whatever its name says, how long making a connection may
+            # take: where that were as short, a busy server would never be connected to.
             ("grpc.initial_reconnect_backoff_ms", 100),
-            ("grpc.min_reconnect_backoff_ms", 100),
+            ("grpc.min_reconnect_backoff_ms", 5_000),
             ("grpc.max_reconnect_backoff_ms", 1_000),
-            ("grpc.keepalive_time_ms", 10_000),
-            ("grpc.keepalive_timeout_ms", 5_000),
+            # One that hangs, or vanished without closing, is noticed within nine seconds, before
+            # requests run out of time. A ping of gRPC's own that is under way counts as the
+            # keepalive's and has a minute, and after two without a call between them the next one
+            # waits a minute, unless we say otherwise. Servers take them five seconds apart.
+            ("grpc.keepalive_time_ms", 6_000),
+            ("grpc.keepalive_timeout_ms", 3_000),
+            ("grpc.http2.ping_timeout_ms", 3_000),
+            ("grpc.http2.max_pings_without_data", 0),
+            # A name is looked up again when a connection ends; every thirty seconds at most, and
+            # until then nobody is asked if those that are known are gone.
+            ("grpc.dns_min_time_between_resolutions_ms", 1_000),
             ("grpc.max_receive_message_length", -1),
             # A channel of its own: gRPC shares connections between channels of one process.
             ("grpc.use_local_subchannel_pool", 1),
@@ -70,12 +88,11 @@ class Neighbour:
         timeout_s = deadline - asyncio.get_running_loop().time() - HOP_MARGIN_S
         if timeout_s <= 0:
             raise DeadlineExceeded("there was no time left to ask")
-        request_id = str(get_contextvars().get("request_id", ""))
         try:
             return await method(
                 request,
                 timeout=timeout_s,
-                metadata=self._credentials.metadata(actor, request_id),
+                metadata=self._credentials.metadata(actor, request_id.get()),
             )
         except grpc.aio.AioRpcError as failure:
             error = from_rpc(failure)

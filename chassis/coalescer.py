@@ -2,6 +2,9 @@
 
 While a batch is in flight, the calls that arrive form the next one. So an idle call leaves at
 once, and the busier it gets, the larger the batches: load makes batches, quiet costs nothing.
+
+What cannot be done in time is refused at once: past the bounds of the queue, where the queue is
+longer than the caller's patience at the rate at which it drains, and while batches hang or fail.
 """
 
 import asyncio
@@ -9,30 +12,85 @@ import contextvars
 import secrets
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Hashable, Sequence
-from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 import structlog
-from structlog.contextvars import bind_contextvars, get_contextvars
+from prometheus_client import Counter, Gauge, Histogram
 
+from chassis.admission import Appointments, Drain
 from chassis.errors import DeadlineExceeded, Internal, MooringError, Overloaded, Unavailable
+from chassis.log import request_id
 
 log = structlog.get_logger(__name__)
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+# A batch in flight for longer means that what it waits for hangs.
+HUNG_AFTER_S = 4.0
 
-@dataclass(slots=True, eq=False)
-class _Call(Generic[Item, Result]):
-    item: Item
-    weight: int
-    size: int
-    owner: Hashable
-    deadline: float
-    future: "asyncio.Future[Result | MooringError]"
-    request_id: str
-    is_waiting: bool = field(default=True)
+# At more than the inverse of this, calls arrive fast enough to be worth waiting for.
+SPACING_PER_CALL_S = 0.0005
+
+BATCH_ITEMS = Histogram(
+    "mooring_batch_items",
+    "Items that travelled in one batch",
+    ["queue"],
+    buckets=[2**n for n in range(12)],
+)
+BATCH_SECONDS = Histogram("mooring_batch_seconds", "From a batch's start to its end", ["queue"])
+QUEUE_ITEMS = Gauge("mooring_queue_items", "Items that wait for a batch", ["queue"])
+QUEUE_SECONDS = Histogram(
+    "mooring_queue_seconds", "How long the oldest call of a batch had waited for it", ["queue"]
+)
+SHED = Counter("mooring_shed_total", "Items that were refused, by why", ["queue", "why"])
+
+
+class Call(Generic[Item, Result]):
+    """An item on its way. `future` gets the result, or an error of ours as a result."""
+
+    __slots__ = (
+        *("_coalescer", "deadline", "future", "is_waiting", "item", "owner"),
+        *("request_id", "since", "size", "weight"),
+    )
+
+    def __init__(
+        self,
+        coalescer: "Coalescer[Item, Result]",
+        item: Item,
+        weight: int,
+        size: int,
+        owner: Hashable,
+        deadline: float,
+        since: float,
+        future: "asyncio.Future[Result | MooringError]",
+    ) -> None:
+        self._coalescer = coalescer
+        self.item = item
+        self.weight = weight
+        self.size = size
+        self.owner = owner
+        self.deadline = deadline
+        self.since = since
+        self.future = future
+        self.request_id = request_id.get()
+        self.is_waiting = True
+
+    def abandon(self) -> None:
+        """Nobody wants the result any more: if nothing has begun, nothing will."""
+        if self.is_waiting:
+            self._coalescer.remove(self)
+        self.future.cancel()
+
+
+class _Batch(Generic[Item, Result]):
+    __slots__ = ("begun", "calls", "deadline", "weight")
+
+    def __init__(self, calls: list[Call[Item, Result]], begun: float) -> None:
+        self.calls = calls
+        self.begun = begun
+        self.weight = sum(call.weight for call in calls)
+        self.deadline = max(call.deadline for call in calls)
 
 
 class Coalescer(Generic[Item, Result]):
@@ -50,16 +108,18 @@ class Coalescer(Generic[Item, Result]):
         self,
         run: Callable[[list[Item], float], Awaitable[Sequence[Result | MooringError]]],
         *,
+        name: str,
         max_batch: int,
         max_waiting: int,
         max_waiting_bytes: int = 64 * 1024 * 1024,
         lanes: int = 1,
         spacing_s: float = 0.0,
     ) -> None:
-        """`lanes` batches may be in flight at once.
+        """`lanes` batches may be in flight at once. `name` is the queue's in the metrics.
 
-        `spacing_s`: while calls arrive faster than a batch takes, batches start at least this far
-        apart. For cheap reads, which would otherwise run in batches of one.
+        `spacing_s`: while calls arrive faster than a batch takes, batches start apart: the more
+        travelled in the last one, the further, but no more than this. For cheap reads, which would
+        otherwise run in batches of one or two, each at the price of a batch.
         """
         self._run = run
         self._max_batch = max_batch
@@ -70,20 +130,67 @@ class Coalescer(Generic[Item, Result]):
 
         self._loop = asyncio.get_running_loop()
         self._context = contextvars.copy_context()
-        self._queues: OrderedDict[Hashable, OrderedDict[_Call[Item, Result], None]] = OrderedDict()
+        self._queues: OrderedDict[Hashable, dict[Call[Item, Result], None]] = OrderedDict()
         self._waiting_of: dict[Hashable, int] = {}
         self._waiting = 0
         self._waiting_bytes = 0
-        self._batches: set[asyncio.Task[None]] = set()
+        # In the order in which they began.
+        self._batches: dict[_Batch[Item, Result], asyncio.Task[None]] = {}
         self._wake: asyncio.Handle | None = None
+        self._expiry: asyncio.TimerHandle | None = None
         self._last_start = 0.0
-        self._is_busy = False
+        # How long after the last batch the next one starts.
+        self._apart_s = 0.0
         self._is_closed = False
+        # Whether the last batch to end could not be done at all.
+        self._has_failed = False
+        self._drain = Drain()
+        self._appointments = Appointments()
+
+        self._batch_items = BATCH_ITEMS.labels(name)
+        self._batch_seconds = BATCH_SECONDS.labels(name)
+        self._queue_items = QUEUE_ITEMS.labels(name)
+        self._queue_seconds = QUEUE_SECONDS.labels(name)
+        self._shed = {why: SHED.labels(name, why) for why in ("full", "late", "hung", "expired")}
 
     @property
     def waiting(self) -> int:
         """How many items wait for a batch."""
         return self._waiting
+
+    def offer(
+        self,
+        item: Item,
+        *,
+        deadline: float,
+        owner: Hashable = None,
+        weight: int = 1,
+        size: int = 0,
+    ) -> Call[Item, Result]:
+        """Puts `item` into whichever batch leaves next.
+
+        `weight` counts the items inside it, `size` its bytes. Raises `Overloaded` when it is not
+        even begun: the queue is full, too long for the deadline, or stuck. The result is
+        `DeadlineExceeded` when the time is up (the item may still be done).
+        """
+        if self._is_closed:
+            raise Unavailable("the service is stopping")
+        now = self._loop.time()
+        if why := self._refusal(now, deadline, owner, weight, size):
+            self._shed[why].inc(weight)
+            raise Overloaded(
+                "too many requests are waiting",
+                retry_after_s=self._appointments.next(self._drain, self._waiting, weight, now),
+            )
+        call: Call[Item, Result] = Call(
+            self, item, weight, size, owner, deadline, now, self._loop.create_future()
+        )
+        self._join(call)
+        if self._expiry is None or deadline < self._expiry.when():
+            self._expire_at(deadline)
+        if self._wake is None and len(self._batches) < self._lanes:
+            self._wake_up()
+        return call
 
     async def submit(
         self,
@@ -94,38 +201,17 @@ class Coalescer(Generic[Item, Result]):
         weight: int = 1,
         size: int = 0,
     ) -> Result:
-        """The result of `item`, in whichever batch it travels.
+        """`offer`, and waits for the result.
 
-        `weight` counts the items inside it, `size` its bytes. Raises `Overloaded` when the queue
-        is full, `DeadlineExceeded` when the time is up (the item may still be done), and whatever
-        error is the item's own. A cancelled caller leaves without harm to its neighbours.
+        Raises whatever error is the item's own, too. A cancelled caller leaves without harm to its
+        neighbours.
         """
-        if self._is_closed:
-            raise Unavailable("the service is stopping")
-        waiting = self._waiting_of.get(owner, 0)
-        if (
-            self._waiting + weight > self._max_waiting
-            or (owner is not None and waiting + weight > self._max_waiting // 2)
-            or self._waiting_bytes + size > self._max_waiting_bytes
-        ):
-            raise Overloaded("too many requests are waiting")
-        request_id = str(get_contextvars().get("request_id", ""))
-        call = _Call[Item, Result](
-            item, weight, size, owner, deadline, self._loop.create_future(), request_id
-        )
-        self._queues.setdefault(owner, OrderedDict())[call] = None
-        self._waiting_of[owner] = waiting + weight
-        self._waiting += weight
-        self._waiting_bytes += size
-        self._wake_up()
+        call = self.offer(item, deadline=deadline, owner=owner, weight=weight, size=size)
         try:
-            async with asyncio.timeout_at(deadline):
-                result = await call.future
-        except TimeoutError:
-            raise DeadlineExceeded("there was no answer in time") from None
+            result = await call.future
         finally:
             if call.is_waiting:
-                self._leave(call)
+                self.remove(call)
         if isinstance(result, MooringError):
             raise result
         return result
@@ -136,11 +222,47 @@ class Coalescer(Generic[Item, Result]):
         while self._waiting or self._batches:
             self._wake_up()
             if self._batches:
-                await asyncio.wait(self._batches, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait(self._batches.values(), return_when=asyncio.FIRST_COMPLETED)
             else:
                 await asyncio.sleep(0)
+        if self._expiry is not None:
+            self._expiry.cancel()
 
-    def _leave(self, call: _Call[Item, Result]) -> None:
+    def _refusal(
+        self, now: float, deadline: float, owner: Hashable, weight: int, size: int
+    ) -> str | None:
+        """Why a call may not join the queue; None if it may."""
+        if (
+            self._waiting + weight > self._max_waiting
+            or self._waiting_bytes + size > self._max_waiting_bytes
+            or (
+                owner is not None
+                and self._waiting_of.get(owner, 0) + weight > self._max_waiting // 2
+            )
+        ):
+            return "full"
+        # While nothing gets through, one call at a time goes and sees.
+        if self._has_failed and (self._batches or self._waiting):
+            return "hung"
+        if self._batches and now - next(iter(self._batches)).begun > HUNG_AFTER_S:
+            return "hung"
+        if self._waiting and now + self._drain.time_for(self._waiting) > deadline:
+            return "late"
+        return None
+
+    def _join(self, call: Call[Item, Result]) -> None:
+        owner = call.owner
+        queue = self._queues.get(owner)
+        if queue is None:
+            self._queues[owner] = {call: None}
+            self._waiting_of[owner] = call.weight
+        else:
+            queue[call] = None
+            self._waiting_of[owner] += call.weight
+        self._waiting += call.weight
+        self._waiting_bytes += call.size
+
+    def remove(self, call: Call[Item, Result]) -> None:
         """Takes a call out of the queue, drawn or given up."""
         call.is_waiting = False
         self._waiting -= call.weight
@@ -153,11 +275,36 @@ class Coalescer(Generic[Item, Result]):
             del self._queues[call.owner]
             del self._waiting_of[call.owner]
 
+    def _expire_at(self, deadline: float) -> None:
+        if self._expiry is not None:
+            self._expiry.cancel()
+        self._expiry = self._loop.call_at(deadline, self._expire)
+
+    def _expire(self) -> None:
+        """Tells the calls whose time is up, waiting or in flight; one timer serves them all."""
+        self._expiry = None
+        now = self._loop.time()
+        present = [call for queue in self._queues.values() for call in queue]
+        present += [call for batch in self._batches for call in batch.calls]
+        earliest = float("inf")
+        for call in present:
+            if call.future.done():
+                continue
+            if call.deadline > now:
+                earliest = min(earliest, call.deadline)
+                continue
+            self._shed["expired"].inc(call.weight)
+            call.future.set_result(DeadlineExceeded("there was no answer in time"))
+            if call.is_waiting:
+                self.remove(call)
+        if earliest < float("inf"):
+            self._expire_at(earliest)
+
     def _wake_up(self) -> None:
         """Starts batches at the end of this turn of the loop, so that calls of one turn join."""
         if self._wake is None and self._waiting and len(self._batches) < self._lanes:
-            start_at = self._last_start + self._spacing_s
-            if self._is_busy and start_at > self._loop.time():
+            start_at = self._last_start + self._apart_s
+            if start_at > self._loop.time():
                 self._wake = self._loop.call_at(start_at, self._start)
             else:
                 self._wake = self._loop.call_soon(self._start)
@@ -165,64 +312,76 @@ class Coalescer(Generic[Item, Result]):
     def _start(self) -> None:
         self._wake = None
         while self._waiting and len(self._batches) < self._lanes:
-            batch = self._draw()
-            self._last_start = self._loop.time()
-            task = self._loop.create_task(self._run_batch(batch), context=self._context_of(batch))
-            self._batches.add(task)
-            task.add_done_callback(self._finished)
+            calls = self._draw()
+            now = self._last_start = self._loop.time()
+            batch = _Batch(calls, now)
+            self._batch_items.observe(batch.weight)
+            self._queue_seconds.observe(now - min(call.since for call in calls))
+            self._queue_items.set(self._waiting)
+            self._batches[batch] = self._loop.create_task(
+                self._run_batch(batch), context=self._context_of(calls)
+            )
 
-    def _context_of(self, batch: list[_Call[Item, Result]]) -> contextvars.Context:
+    def _context_of(self, calls: list[Call[Item, Result]]) -> contextvars.Context:
         """What the batch's log lines say of it: its own request id, and whose it stands for.
 
         A call that travels alone keeps its id; without this every batch would carry the id of
         whichever call happened to wake the loop.
         """
         context = self._context.copy()
-        if len(batch) == 1:
-            context.run(bind_contextvars, request_id=batch[0].request_id)
+        if len(calls) == 1:
+            context.run(request_id.set, calls[0].request_id)
             return context
         batch_id = f"batch-{secrets.token_hex(8)}"
-        context.run(bind_contextvars, request_id=batch_id)
-        log.debug("batch", batch_id=batch_id, request_ids=[call.request_id for call in batch])
+        context.run(request_id.set, batch_id)
+        log.debug("batch", batch_id=batch_id, request_ids=[call.request_id for call in calls])
         return context
 
-    def _draw(self) -> list[_Call[Item, Result]]:
+    def _draw(self) -> list[Call[Item, Result]]:
         """The next batch: one call of each owner in turn."""
-        batch: list[_Call[Item, Result]] = []
+        calls: list[Call[Item, Result]] = []
         weight = 0
         while self._queues:
             owner, queue = next(iter(self._queues.items()))
             call = next(iter(queue))
-            if batch and weight + call.weight > self._max_batch:
+            if calls and weight + call.weight > self._max_batch:
                 break
-            self._leave(call)
-            if owner in self._queues:
+            self.remove(call)
+            if len(self._queues) > 1 and owner in self._queues:
                 self._queues.move_to_end(owner)
-            batch.append(call)
+            calls.append(call)
             weight += call.weight
-        return batch
+        return calls
 
-    async def _run_batch(self, batch: list[_Call[Item, Result]]) -> None:
+    async def _run_batch(self, batch: _Batch[Item, Result]) -> None:
         results: Sequence[Result | MooringError]
-        deadline = max(call.deadline for call in batch)
+        calls = batch.calls
+        has_failed = False
         try:
-            async with asyncio.timeout_at(deadline):
-                results = await self._run([call.item for call in batch], deadline)
-            if len(results) != len(batch):
-                raise RuntimeError(f"{len(batch)} items got {len(results)} results")
+            async with asyncio.timeout_at(batch.deadline):
+                results = await self._run([call.item for call in calls], batch.deadline)
+            if len(results) != len(calls):
+                raise RuntimeError(f"{len(calls)} items got {len(results)} results")
         except MooringError as error:
-            results = [error] * len(batch)
+            has_failed = isinstance(error, Unavailable | DeadlineExceeded)
+            results = [error] * len(calls)
         except TimeoutError:
-            results = [DeadlineExceeded("there was no answer in time")] * len(batch)
+            has_failed = True
+            results = [DeadlineExceeded("there was no answer in time")] * len(calls)
         except Exception:
-            log.exception("a batch failed", items=len(batch))
-            results = [Internal("internal error")] * len(batch)
-        # Before anybody is answered: who calls again because of its answer is not a crowd.
-        self._is_busy = self._waiting > 0
-        for call, result in zip(batch, results, strict=True):
+            log.exception("a batch failed", items=len(calls))
+            results = [Internal("internal error")] * len(calls)
+        now = self._loop.time()
+        self._has_failed = has_failed
+        if not has_failed:
+            self._drain.ended(batch.weight, batch.begun, now)
+        self._batch_seconds.observe(now - batch.begun)
+        # Before anybody is answered: who calls again because of its answer is not a crowd, and
+        # finds this batch gone.
+        crowd = len(calls) if self._waiting or len(calls) > 1 else 0
+        self._apart_s = min(self._spacing_s, crowd * SPACING_PER_CALL_S)
+        del self._batches[batch]
+        for call, result in zip(calls, results, strict=True):
             if not call.future.done():
                 call.future.set_result(result)
-
-    def _finished(self, task: asyncio.Task[None]) -> None:
-        self._batches.discard(task)
         self._wake_up()

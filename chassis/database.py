@@ -2,20 +2,27 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from enum import Enum
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import psycopg
 import structlog
 import tenacity
+from psycopg_pool import AsyncConnectionPool
 from sqlalchemy import text
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from chassis.errors import Unavailable
+
+# What the hot paths use: the driver itself, without the layer that builds statements.
+DriverError = psycopg.Error
+Row: TypeAlias = tuple[Any, ...]
+Connection = psycopg.AsyncConnection[Row]
+Pool = AsyncConnectionPool[Connection]
 
 log = structlog.get_logger(__name__)
 
@@ -24,9 +31,13 @@ LOCK_TIMEOUT_MS = 2_000
 # A server that hangs keeps neither of these promises; then the connection is given up.
 CLIENT_TIMEOUT_S = 8.0
 START_PATIENCE_S = 30.0
-MAX_TRIES = 4
+# More than a hot path has connections: all of them may have broken unseen.
+MAX_TRIES = 6
+TRIES_S = 2.0
+POOL_SIZE = 4
 
 Done = TypeVar("Done")
+Failure: TypeAlias = DBAPIError | psycopg.Error | PoolTimeoutError | TimeoutError
 
 
 # Notices a server that vanished without closing, or that does not take the connection.
@@ -48,6 +59,33 @@ class Refusal(Enum):
     OURS = "ours"  # anything else is a mistake in this program
 
 
+OPTIONS = (
+    f"-c statement_timeout={STATEMENT_TIMEOUT_MS} -c lock_timeout={LOCK_TIMEOUT_MS}"
+    " -c idle_in_transaction_session_timeout=3000 -c timezone=UTC"
+)
+
+
+def pool_of(url: str) -> Pool:
+    """Connections for a hot path, to be opened by whoever owns it."""
+    return AsyncConnectionPool(
+        url,
+        kwargs={
+            **LIVENESS,
+            "autocommit": True,
+            "prepare_threshold": 0,
+            # A prepared plan outlives the size of the table it was made for; all that is looked up
+            # here has an index, and a scan that was cheap in the morning is not in the evening.
+            "options": f"{OPTIONS} -c enable_seqscan=off",
+        },
+        min_size=1,
+        max_size=POOL_SIZE,
+        timeout=1.0,
+        # Whoever needs a connection asks for one; the pool does not try by itself for longer.
+        reconnect_timeout=1.0,
+        open=False,
+    )
+
+
 def engine_of(url: str, *, pool_size: int = 8) -> AsyncEngine:
     """The pool of a service's connections to the database that a libpq URL names."""
     return create_async_engine(
@@ -59,26 +97,26 @@ def engine_of(url: str, *, pool_size: int = 8) -> AsyncEngine:
         hide_parameters=True,
         connect_args={
             **LIVENESS,
-            "options": (
-                f"-c statement_timeout={STATEMENT_TIMEOUT_MS} -c lock_timeout={LOCK_TIMEOUT_MS}"
-                " -c idle_in_transaction_session_timeout=10000 -c timezone=UTC"
-            ),
+            "options": OPTIONS,
         },
     )
 
 
-def refusal_of(error: DBAPIError | PoolTimeoutError | TimeoutError) -> Refusal:
+def refusal_of(error: Failure) -> Refusal:
     """What a failed statement means, by its SQLSTATE (PostgreSQL documentation, appendix A)."""
-    if not isinstance(error, DBAPIError) or error.connection_invalidated:
+    if isinstance(error, DBAPIError) and error.connection_invalidated:
         return Refusal.LOST
-    state = getattr(error.orig, "sqlstate", None) or ""
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    if not isinstance(cause, psycopg.Error):
+        return Refusal.LOST
+    state = cause.sqlstate or ""
     if state.startswith("40") or state in ("55P03", "57014"):
         return Refusal.RACE
     if state.startswith(("08", "57P", "53", "28", "3D")):
         return Refusal.LOST
     if state.startswith(("22", "23")):
         return Refusal.DATA
-    if not state and isinstance(error, (OperationalError, InterfaceError)):
+    if not state and isinstance(cause, (psycopg.OperationalError, psycopg.InterfaceError)):
         return Refusal.LOST
     return Refusal.OURS
 
@@ -99,24 +137,55 @@ async def writing(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
             yield connection
 
 
+async def fetched(pool: Pool, statement: str, values: Sequence[Any]) -> list[Row]:
+    """The rows of one statement, which is a transaction by itself. Made for the hot paths.
+
+    Raises `Unavailable`, or the driver's error where the values or the statement are at fault.
+    """
+    try:
+        async with asyncio.timeout(CLIENT_TIMEOUT_S):
+            connection = await pool.getconn()
+            try:
+                cursor = await connection.execute(statement.encode(), values)
+                return await cursor.fetchall() if cursor.description else []
+            finally:
+                await pool.putconn(connection)
+    except (psycopg.Error, TimeoutError) as error:
+        raise _meaning(error) from error
+
+
+@contextlib.asynccontextmanager
+async def transaction(pool: Pool) -> AsyncIterator[Connection]:
+    """A transaction on one of the pool's connections, committed when the block ends well."""
+    with translated():
+        async with (
+            asyncio.timeout(CLIENT_TIMEOUT_S),
+            pool.connection() as connection,
+            connection.transaction(),
+        ):
+            yield connection
+
+
 @contextlib.contextmanager
 def translated() -> Iterator[None]:
     """Turns a race or a lost connection into `Unavailable`; driver text goes to the log."""
     try:
         yield
-    except (DBAPIError, PoolTimeoutError, TimeoutError) as error:
-        refusal = refusal_of(error)
-        if refusal in (Refusal.DATA, Refusal.OURS):
-            raise
-        log.warning("the database did not answer", refusal=refusal.value, **described(error))
-        raise Unavailable(
-            "the database cannot be reached", reason="DATABASE_UNAVAILABLE"
-        ) from error
+    except (DBAPIError, psycopg.Error, PoolTimeoutError, TimeoutError) as error:
+        raise _meaning(error) from error
 
 
-def described(error: DBAPIError | PoolTimeoutError | TimeoutError) -> dict[str, str]:
+def _meaning(error: Failure) -> Exception:
+    refusal = refusal_of(error)
+    if refusal in (Refusal.DATA, Refusal.OURS):
+        return error
+    log.warning("the database did not answer", refusal=refusal.value, **described(error))
+    return Unavailable("the database cannot be reached", reason="DATABASE_UNAVAILABLE")
+
+
+def described(error: Failure) -> dict[str, str]:
     """What a log may say of a failed statement: never its values, which PostgreSQL quotes."""
-    orig = getattr(error, "orig", None)
+    orig = getattr(error, "orig", error)
     if not isinstance(orig, psycopg.Error):
         return {"error": type(error).__name__}
     return {
@@ -133,9 +202,13 @@ async def retried(work: Callable[[], Awaitable[Done]]) -> Done:
     `work` is safe to repeat, also where nobody knows whether its commit took effect. Raises the
     last `Unavailable`.
     """
+    try:
+        return await work()
+    except Unavailable:
+        log.debug("begun again")
     async for attempt in tenacity.AsyncRetrying(
         retry=tenacity.retry_if_exception_type(Unavailable),
-        stop=tenacity.stop_after_attempt(MAX_TRIES),
+        stop=tenacity.stop_after_attempt(MAX_TRIES - 1) | tenacity.stop_after_delay(TRIES_S),
         wait=tenacity.wait_random_exponential(0.1, max=0.5),
         reraise=True,
     ):

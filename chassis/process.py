@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import signal
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import AbstractAsyncContextManager
@@ -11,6 +12,9 @@ import structlog
 import uvloop
 
 log = structlog.get_logger(__name__)
+
+# Objects made and not yet freed between two looks at the youngest; Python's own is 700.
+GC_THRESHOLD = 50_000
 
 
 def run(service: AbstractAsyncContextManager[object]) -> None:
@@ -25,6 +29,7 @@ async def _until_stopped(service: AbstractAsyncContextManager[object]) -> None:
     async def serve() -> None:
         async with service:
             has_started.set()
+            _settle()
             await stopped.wait()
             log.info("stopping")
 
@@ -41,6 +46,17 @@ async def _until_stopped(service: AbstractAsyncContextManager[object]) -> None:
     await asyncio.wait([serving])
     if not serving.cancelled():
         serving.result()
+
+
+def _settle() -> None:
+    """What a service has made until now stays: the garbage collector need not look at it again.
+
+    And it need not look as often. Hardly anything that a request makes is a cycle, yet at Python's
+    own pace collecting took an eighth of the gateway's time in a storm.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(GC_THRESHOLD, 20, 20)
 
 
 @contextlib.asynccontextmanager

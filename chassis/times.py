@@ -1,6 +1,7 @@
 """Times between protobuf, the database and us: always with a zone, always UTC."""
 
 from datetime import UTC, datetime
+from typing import overload
 
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -8,6 +9,10 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from chassis.errors import InvalidInput
 
 
+@overload
+def timestamp_of(moment: datetime) -> Timestamp: ...
+@overload
+def timestamp_of(moment: datetime | None) -> Timestamp | None: ...
 def timestamp_of(moment: datetime | None) -> Timestamp | None:
     """A time as protobuf has it; a message's constructor takes None for a field that is not set."""
     if moment is None:

@@ -1,13 +1,16 @@
 """`python -m gateway`: the gateway as a process."""
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 
-from chassis import log, process
+from chassis import log, metrics, process
 from chassis.config import load
 from gateway.app import app_of
 from gateway.config import GatewayConfig
 from gateway.device_calls import DeviceCalls
+from gateway.device_routes import DeviceRoutes
+from gateway.limits import Limits
 from gateway.neighbours import Neighbours
 from gateway.server import serving
 
@@ -20,11 +23,14 @@ async def running(config: GatewayConfig) -> AsyncIterator[str]:
         stack.push_async_callback(neighbours.close)
         calls = DeviceCalls(neighbours, config.request_timeout_s)
         stack.push_async_callback(calls.close)
-        app = app_of(neighbours, calls, config.request_timeout_s)
-        yield await stack.enter_async_context(serving(app, config))
+        routes = DeviceRoutes(calls, Limits.of(config.limit_per_key, config.limit_per_address))
+        leaving = asyncio.Event()
+        app = app_of(neighbours, config.request_timeout_s, leaving)
+        yield await stack.enter_async_context(serving(app, routes, config, leaving))
 
 
 if __name__ == "__main__":
     config = load(GatewayConfig)
     log.configure("gateway", config.log_level)
+    metrics.serve(config.gateway_metrics_port)
     process.run(running(config))

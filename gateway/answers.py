@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import NamedTuple, cast
 
 import msgspec
+from google.protobuf.timestamp_pb2 import Timestamp
 from mooring.broker.v1 import resolution_pb2
 from mooring.registry.v1 import registration_pb2
 from msgspec import UNSET, Struct, UnsetType
@@ -101,12 +102,27 @@ class _Brokers:
         return self._urls[broker_id], self._configs[broker_id]
 
 
+class _Times:
+    """The times of one batch: the devices of one transaction were made at one time."""
+
+    def __init__(self) -> None:
+        self._moments: dict[tuple[int, int], datetime] = {}
+
+    def of(self, timestamp: Timestamp) -> datetime:
+        key = (timestamp.seconds, timestamp.nanos)
+        moment = self._moments.get(key)
+        if moment is None:
+            moment = self._moments[key] = timestamp.ToDatetime(tzinfo=UTC)
+        return moment
+
+
 def registered(
     response: registration_pb2.RegisterDevicesResponse,
 ) -> list[Registered | MooringError]:
     """An answer or an error for each registration, in order."""
     brokers = _Brokers(list(response.brokers), response.environment_url)
-    return [_registered(outcome, brokers) for outcome in response.outcomes]
+    times = _Times()
+    return [_registered(outcome, brokers, times) for outcome in response.outcomes]
 
 
 def connections(
@@ -118,10 +134,12 @@ def connections(
 
 
 def _registered(
-    outcome: registration_pb2.RegistrationOutcome, brokers: _Brokers
+    outcome: registration_pb2.RegistrationOutcome, brokers: _Brokers, times: _Times
 ) -> Registered | MooringError:
     if not outcome.HasField("device"):
-        return from_item(outcome.error)
+        error = from_item(outcome.error)
+        error.field = _camel(error.field)
+        return error
     device = outcome.device
     try:
         mqtt = _mqtt(device.connection, brokers)
@@ -133,10 +151,16 @@ def _registered(
         device_name=device.device_name,
         device_type=device.device_type,
         fleet_id=device.fleet_id,
-        created_at=device.created_at.ToDatetime(tzinfo=UTC),
+        created_at=times.of(device.created_at),
         mqtt=mqtt,
     )
     return Registered(answer, device.created)
+
+
+def _camel(field: str) -> str:
+    """The registry names fields as the protos do; a device knows them as it wrote them."""
+    first, *others = field.split("_")
+    return first + "".join(other.capitalize() for other in others)
 
 
 def _connected(

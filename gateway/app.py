@@ -1,12 +1,13 @@
-"""All the routes, and what is the same for all of them."""
+"""The routes of people, and what is the same for all of them."""
+
+import asyncio
 
 from litestar import Litestar, Router
 from litestar.datastructures import CacheControlHeader
 
-from gateway import device_routes, documentation, health
+from gateway import device_documentation, documentation, health
 from gateway.administration import brokers, devices, fleets, provisioning_keys
 from gateway.administration.caller import authentication
-from gateway.device_calls import DeviceCalls
 from gateway.edge import HttpApp, edge
 from gateway.neighbours import Neighbours
 from gateway.problems import HANDLERS
@@ -14,12 +15,14 @@ from gateway.problems import HANDLERS
 MAX_ADMINISTRATION_BODY_BYTES = 1024 * 1024
 
 
-def app_of(neighbours: Neighbours, calls: DeviceCalls, timeout_s: float) -> HttpApp:
-    """The gateway as an ASGI application."""
+def app_of(neighbours: Neighbours, timeout_s: float, leaving: asyncio.Event) -> HttpApp:
+    """The gateway as an ASGI application: all but what devices ask (`device_routes`).
+
+    `leaving` is set when the gateway is about to stop.
+    """
 
     def routers() -> list[Router]:
         return [
-            device_routes.routes(calls),
             Router(
                 "/api/v1",
                 route_handlers=[
@@ -33,10 +36,12 @@ def app_of(neighbours: Neighbours, calls: DeviceCalls, timeout_s: float) -> Http
                 cache_control=CacheControlHeader(no_store=True),
                 security=[{"apiToken": []}],
             ),
-            health.routes(neighbours),
+            health.routes(neighbours, leaving),
         ]
 
-    documented = documentation.routes(documentation.document(routers()))
+    documented = documentation.routes(
+        documentation.document(routers(), device_documentation.PATHS, device_documentation.TYPES)
+    )
     app = Litestar(
         [*routers(), documented],
         exception_handlers=HANDLERS,

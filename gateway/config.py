@@ -1,10 +1,13 @@
 """What the gateway reads from its environment."""
 
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
+from pydantic_settings import NoDecode
 
 from chassis.config import ServiceConfig, is_loopback
+from gateway.limits import Limit, limit_of
 
 
 class GatewayConfig(ServiceConfig):
@@ -13,6 +16,8 @@ class GatewayConfig(ServiceConfig):
     gateway_host: str = "127.0.0.1"
     # 0 takes a free one.
     gateway_port: int = Field(default=4002, ge=0, le=65535)
+    # Where to serve /metrics on loopback; off unless set.
+    gateway_metrics_port: int | None = Field(default=None, ge=0, le=65535)
     # What devices and people see; `tls_*` is what the other services see.
     gateway_tls_cert_file: Path | None = None
     gateway_tls_key_file: Path | None = None
@@ -24,6 +29,12 @@ class GatewayConfig(ServiceConfig):
     request_timeout_s: float = Field(default=10.0, ge=0.5, le=120)
     # How long a stop waits for requests under way.
     shutdown_grace_s: int = Field(default=5, ge=1, le=60)
+
+    # How often devices may ask this process; empty is no limit. Counting costs a tenth of what a
+    # registration costs here, and no key fills more than half of the queue in any case.
+    limit_per_key: Annotated[Limit | None, NoDecode, BeforeValidator(limit_of)] = None
+    # Off: a factory's devices come from one address, that of its NAT.
+    limit_per_address: Annotated[Limit | None, NoDecode, BeforeValidator(limit_of)] = None
 
     @model_validator(mode="after")
     def _is_private_or_has_tls(self) -> "GatewayConfig":

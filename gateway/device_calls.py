@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from mooring.registry.v1 import registration_pb2
 
-from chassis.coalescer import Coalescer
+from chassis.coalescer import Call, Coalescer
 from chassis.errors import MooringError
 from gateway import answers
 from gateway.neighbours import Neighbours
@@ -22,31 +22,41 @@ class DeviceCalls:
         self._neighbours = neighbours
         self._timeout_s = timeout_s
         self._loop = asyncio.get_running_loop()
-        self._registrations = Coalescer(
-            self._register_all, max_batch=MAX_BATCH, max_waiting=MAX_WAITING, lanes=2
+        self._registrations = Coalescer[registration_pb2.Registration, answers.Registered](
+            self._register_all,
+            name="registrations",
+            max_batch=MAX_BATCH,
+            max_waiting=MAX_WAITING,
+            lanes=2,
+            spacing_s=0.004,
         )
         # Cheap reads would travel one by one without the spacing.
-        self._connections = Coalescer(
+        self._connections = Coalescer[registration_pb2.ConnectionRequest, answers.Mqtt](
             self._connect_all,
+            name="connections",
             max_batch=MAX_BATCH,
             max_waiting=MAX_WAITING,
             lanes=2,
             spacing_s=0.002,
         )
 
-    async def register(self, registration: registration_pb2.Registration) -> answers.Registered:
-        """Raises whatever the registry has against it."""
-        return await self._registrations.submit(
+    def register(
+        self, registration: registration_pb2.Registration, *, size: int
+    ) -> Call[registration_pb2.Registration, answers.Registered]:
+        """`size` is about its bytes. Raises `Overloaded`."""
+        return self._registrations.offer(
             registration,
             deadline=self._loop.time() + self._timeout_s,
             owner=registration.provisioning_key,
-            size=registration.ByteSize(),
+            size=size,
         )
 
-    async def connection(self, uuid: str, device_api_key: str) -> answers.Mqtt:
-        """Raises whatever the registry has against it."""
+    def connection(
+        self, uuid: str, device_api_key: str
+    ) -> Call[registration_pb2.ConnectionRequest, answers.Mqtt]:
+        """Raises `Overloaded`."""
         request = registration_pb2.ConnectionRequest(uuid=uuid, device_api_key=device_api_key)
-        return await self._connections.submit(
+        return self._connections.offer(
             request,
             deadline=self._loop.time() + self._timeout_s,
             owner=uuid,

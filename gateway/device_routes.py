@@ -1,33 +1,27 @@
-"""The two paths of devices. Their JSON is camelCase."""
+"""What devices may ask: to be registered, and where to connect today. Their JSON is camelCase."""
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
-from litestar import Request, Response, Router, get, post
-from litestar.datastructures import State
-from litestar.openapi.datastructures import ResponseSpec
-from litestar.params import JSONBody, PathParameter
+import msgspec
+from litestar.exceptions import HTTPException
 from mooring.broker.v1 import resolution_pb2
 from mooring.registry.v1 import registration_pb2
 from msgspec import Struct
-from msgspec.structs import fields
 
-from chassis.errors import LostRace, MooringError
-from gateway.answers import Mqtt, RegisteredDevice
+from chassis.coalescer import Call
+from chassis.validation import IDENTIFIER
+from gateway.answers import Mqtt, Registered
 from gateway.bearer import bearer
-from gateway.bodies import StrictJson
+from gateway.bodies import decode, is_json
 from gateway.conditional import entity_tag, is_current
 from gateway.device_calls import DeviceCalls
 from gateway.documentation import IDENTIFIER_PATTERN, documented
-from gateway.problems import Problem, errors, problem
+from gateway.express import DeviceRequest, Route
+from gateway.limits import Limits
+from gateway.problems import Reply
 
-# `auth` is the secret that the device shows.
-DeviceRequest = Request[Any, str, State]
-
-MAX_BODY_BYTES = 64 * 1024
-DeviceUuid = Annotated[
-    str, PathParameter(pattern=IDENTIFIER_PATTERN, description="The device's own name for itself.")
-]
-
+PREFIX = b"/api/v1/device/"
 
 Text128 = Annotated[str, documented(maxLength=128)]
 
@@ -65,81 +59,96 @@ class NewDevice(Struct, rename="camel", kw_only=True, frozen=True):
     location: Location | None = None
 
 
-# The registry names fields as the protos do; a device knows them as it wrote them.
-NAMES: dict[str, str] = {field.name: field.encode_name for field in fields(NewDevice)}
+DECODER = msgspec.json.Decoder(NewDevice)
+ENCODER = msgspec.json.Encoder()
+
+NO_STORE = b"content-type: application/json\r\ncache-control: no-store\r\n"
 
 
-def routes(calls: DeviceCalls) -> Router:
-    """What devices may ask of `calls`."""
+class Registration:
+    """`POST /api/v1/device/register`."""
 
-    @post(
-        "/register",
-        summary="Register a device",
-        description=(
-            "Gives a device its identity and its broker. Safe to repeat: the same uuid, "
-            "deviceApiKey and provisioning key get the same identity and today's broker."
-        ),
-        dto=StrictJson[NewDevice],
-        before_request=_show_secret,
-        security=[{"provisioningKey": []}],
-        responses=errors(401, 403, 404, 409, 413, 415, 422)
-        | {200: ResponseSpec(RegisteredDevice, description="It was registered before.")},
-    )
-    async def register(
-        request: DeviceRequest, data: JSONBody[NewDevice]
-    ) -> Response[RegisteredDevice]:
-        try:
-            device, created = await calls.register(_registration(request.auth, data))
-        except MooringError as error:
-            error.field = NAMES.get(error.field, error.field)
-            raise
-        return Response(
-            device,
-            status_code=201 if created else 200,
-            headers={"Cache-Control": "no-store"},
-        )
+    methods: Sequence[bytes] = (b"POST",)
 
-    @get(
-        "/{uuid:str}/mqtt",
-        summary="Where a device connects today",
-        description=(
-            "Ask again after `refreshAfter` seconds, with If-None-Match, to learn of a move."
-        ),
-        before_request=_show_secret,
-        security=[{"deviceApiKey": []}],
-        responses=errors(401, 403, 404, 409, 422)
-        | {304: ResponseSpec(None, description="What the entity tag stands for is current.")},
-    )
-    async def mqtt(request: DeviceRequest, uuid: DeviceUuid) -> Response[Mqtt | None]:
-        answer = await calls.connection(uuid, request.auth)
+    def __init__(self, calls: DeviceCalls, limits: Limits | None) -> None:
+        """Asks `calls`, as often as `limits` allow."""
+        self._calls = calls
+        self._limits = limits
+
+    def ask(self, request: DeviceRequest) -> "Call[Any, Any]":
+        """Raises what is wrong with the request, and `Overloaded`."""
+        key = bearer(request.headers)
+        if self._limits is not None:
+            self._limits.admit(request.client, key)
+        if not request.body:
+            raise HTTPException(status_code=400)
+        if not is_json(_content_type(request.headers)):
+            raise HTTPException(status_code=415)
+        device = decode(DECODER, request.body)
+        return self._calls.register(_registration(key, device), size=len(request.body))
+
+    def reply(self, request: DeviceRequest, answer: Registered) -> Reply:  # noqa: ARG002
+        """201 for a new device, 200 for one that was registered before."""
+        return Reply(201 if answer.created else 200, NO_STORE, ENCODER.encode(answer.device))
+
+
+class Connection:
+    """`GET /api/v1/device/{uuid}/mqtt`."""
+
+    methods: Sequence[bytes] = (b"GET", b"HEAD")
+
+    def __init__(self, calls: DeviceCalls, limits: Limits | None) -> None:
+        """Asks `calls`, as often as `limits` allow."""
+        self._calls = calls
+        self._limits = limits
+
+    def ask(self, request: DeviceRequest) -> "Call[Any, Any]":
+        """Raises what is wrong with the request, and `Overloaded`."""
+        api_key = bearer(request.headers)
+        if self._limits is not None:
+            self._limits.admit(request.client)
+        return self._calls.connection(request.uuid, api_key)
+
+    def reply(self, request: DeviceRequest, answer: Mqtt) -> Reply:
+        """200, or 304 for a device that has the answer already."""
         tag = entity_tag(
-            answer.generation,
-            refresh_after_s=answer.refresh_after,
-            is_stale=answer.stale is True,
+            answer.generation, refresh_after_s=answer.refresh_after, is_stale=answer.stale is True
         )
         # The device's own store may keep it; one that others share may not: it holds a password.
-        headers = {"ETag": tag, "Cache-Control": "private, no-cache"}
-        if is_current(request.headers.getall("if-none-match", []), tag):
-            return Response(None, status_code=304, headers=headers)
-        return Response(answer, headers=headers)
-
-    return Router(
-        "/api/v1/device",
-        route_handlers=[register, mqtt],
-        exception_handlers={LostRace: _of_lost_race},
-        request_max_body_size=MAX_BODY_BYTES,
-        tags=["device"],
-    )
+        head = b"etag: %b\r\ncache-control: private, no-cache\r\n" % tag.encode()
+        known = [
+            value.decode("latin-1") for name, value in request.headers if name == b"if-none-match"
+        ]
+        if is_current(known, tag):
+            return Reply(304, head, b"")
+        return Reply(200, head + b"content-type: application/json\r\n", ENCODER.encode(answer))
 
 
-def _of_lost_race(_: DeviceRequest, error: LostRace) -> Response[Problem]:
-    """412 would have it read again and decide again; all that a device can do is ask again."""
-    return problem(503, error.reason, error.message, retry_after_s=error.retry_after_s)
+class DeviceRoutes:
+    """The two of them, by their paths."""
+
+    def __init__(self, calls: DeviceCalls, limits: Limits | None) -> None:
+        """What devices may ask of `calls`, as often as `limits` allow."""
+        self._registration = Registration(calls, limits)
+        self._connection = Connection(calls, limits)
+
+    def find(self, path: bytes) -> tuple[Route, str] | None:
+        """The route at a path, and the uuid in it; None if the path is not a device's."""
+        if not path.startswith(PREFIX):
+            return None
+        if path == b"/api/v1/device/register":
+            return self._registration, ""
+        uuid, _, rest = path.removeprefix(PREFIX).partition(b"/")
+        if rest == b"mqtt" and IDENTIFIER.fullmatch(text := uuid.decode("latin-1")):
+            return self._connection, text
+        return None
 
 
-def _show_secret(request: DeviceRequest) -> None:
-    """Runs before the body is read: who does not say who it is gets no further."""
-    request.scope["auth"] = bearer(request.scope["headers"])
+def _content_type(headers: list[tuple[bytes, bytes]]) -> str:
+    for name, value in headers:
+        if name == b"content-type":
+            return value.decode("latin-1")
+    return ""
 
 
 def _registration(key: str, device: NewDevice) -> registration_pb2.Registration:

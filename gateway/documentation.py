@@ -1,6 +1,6 @@
 """The OpenAPI document, and the page that shows it without asking anybody else's server."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from litestar.params import FromPath
 from litestar.types import Method
 
 from chassis.validation import IDENTIFIER
+from gateway.problems import RETRIED
 
 TITLE = "Mooring"
 VERSION = "0.1.0"
@@ -71,8 +72,14 @@ def documented(**limits: Any) -> msgspec.Meta:
     return msgspec.Meta(extra_json_schema=limits)
 
 
-def document(routers: Sequence[Router]) -> bytes:
-    """The OpenAPI document of what `routers` serve, as JSON."""
+def document(
+    routers: Sequence[Router], direct: Mapping[str, dict[str, Any]], types: Iterable[type[Any]]
+) -> bytes:
+    """The OpenAPI document of what `routers` serve, as JSON.
+
+    `direct` are the path items of what is served without the framework, `types` the types that
+    they refer to.
+    """
     described = Litestar(
         routers,
         openapi_config=OpenAPIConfig(
@@ -91,6 +98,7 @@ def document(routers: Sequence[Router]) -> bytes:
         logging_config=None,
     )
     found = described.openapi_schema.to_schema()
+    found["paths"] = {**direct, **found["paths"]}
     for operations in found["paths"].values():
         for operation in operations.values():
             for status, response in operation["responses"].items():
@@ -99,7 +107,7 @@ def document(routers: Sequence[Router]) -> bytes:
                     response["description"] = HTTPStatus(int(status)).phrase
     # Litestar loses limits, docstrings and the refusal of unknown fields on the way.
     _, schemas = msgspec.json.schema_components(
-        _types(described), ref_template="#/components/schemas/{name}"
+        [*types, *_types(described)], ref_template="#/components/schemas/{name}"
     )
     found["components"]["schemas"] = schemas
     return msgspec.json.encode(found)
@@ -131,7 +139,7 @@ def _headers(status: str) -> dict[str, Any]:
     said = {"X-Request-Id": "The request's own, or one that was made for it."}
     if status == "401":
         said["WWW-Authenticate"] = "Bearer."
-    if status == "503":
+    if int(status) in RETRIED:
         said["Retry-After"] = "Seconds."
     return {
         name: {"description": description, "schema": {"type": "string"}, "required": True}

@@ -1,12 +1,12 @@
-"""What every request passes first: it gets an id."""
+"""What every request of people passes first: it gets an id."""
 
-import re
 from collections.abc import Awaitable, Callable
-from secrets import token_hex
 from typing import Literal
 
 from litestar.types import ASGIApp, HTTPScope, Message, Receive, Send
-from structlog.contextvars import bind_contextvars
+
+from chassis import log
+from gateway.express import request_id_of
 
 # What is served: no websockets come here.
 HttpApp = Callable[[HTTPScope, Receive, Send], Awaitable[None]]
@@ -14,8 +14,6 @@ HttpApp = Callable[[HTTPScope, Receive, Send], Awaitable[None]]
 # Litestar knows no HEAD (RFC 9110, section 9.3.2), and its own answer to OPTIONS leaves methods
 # out; TRACE, which nothing has, gets the 405 that names them all.
 ANSWERED_AS: dict[str, Literal["GET", "TRACE"]] = {"HEAD": "GET", "OPTIONS": "TRACE"}
-
-REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
 
 def edge(app: ASGIApp) -> HttpApp:
@@ -25,13 +23,9 @@ def edge(app: ASGIApp) -> HttpApp:
     """
 
     async def identified(scope: HTTPScope, receive: Receive, send: Send) -> None:
-        request_id = next(
-            (value for name, value in scope["headers"] if name == b"x-request-id"), b""
-        )
-        if not REQUEST_ID.fullmatch(request_id):
-            request_id = token_hex(16).encode()
+        request_id = request_id_of(list(scope["headers"]))
         # Every request is a task of its own, and so is its context.
-        bind_contextvars(request_id=request_id.decode())
+        log.request_id.set(request_id.decode())
 
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":

@@ -39,8 +39,11 @@ def judge(checks: dict[str, str]) -> str:
     return "ready" if all(status == "serving" for status in checks.values()) else "degraded"
 
 
-def routes(neighbours: Neighbours) -> Router:
-    """For whoever restarts what is dead, and sends nobody to what is not ready."""
+def routes(neighbours: Neighbours, leaving: asyncio.Event) -> Router:
+    """For whoever restarts what is dead, and sends nobody to what is not ready.
+
+    What is about to stop is not ready any more.
+    """
 
     @get("/healthz", summary="Whether the process is alive", responses=errors())
     async def healthz() -> Liveness:
@@ -62,7 +65,7 @@ def routes(neighbours: Neighbours) -> Router:
             for (who, name), status in zip(names, statuses, strict=True)
             if status
         }
-        status = judge(checks)
+        status = "unavailable" if leaving.is_set() else judge(checks)
         headers = {"Cache-Control": "no-store"}
         if status == "unavailable":
             return Response(

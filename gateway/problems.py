@@ -1,20 +1,23 @@
 """Every error as an RFC 9457 problem document: the one table from gRPC's codes to HTTP's."""
 
 import math
+import random
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
 import grpc
+import msgspec
 import structlog
 from litestar import Request, Response
 from litestar.exceptions import HTTPException, InternalServerException, ValidationException
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.types import ExceptionHandlersMap
 from msgspec import UNSET, Struct, UnsetType
-from structlog.contextvars import get_contextvars
 
-from chassis.errors import Internal, InvalidInput, MooringError, NotFound
+from chassis.errors import Internal, InvalidInput, LostRace, MooringError, NotFound
+from chassis.log import request_id
+from gateway.limits import RateLimited
 
 log = structlog.get_logger(__name__)
 
@@ -42,6 +45,13 @@ STATUS_OF_CODE: dict[grpc.StatusCode, int] = {
     grpc.StatusCode.DATA_LOSS: 500,
 }
 
+# The gateway's own facts, for which HTTP has a status of their own.
+STATUS_OF_FACT: dict[type[MooringError], int] = {RateLimited: 429}
+
+# What says when to come back; some come back this many times later than they might.
+MAX_SPREAD = 1.5
+RETRIED = frozenset({429, 503})
+
 # What HTTP itself refuses, before any service is asked.
 REFUSALS: dict[int, tuple[str, str]] = {
     400: ("MALFORMED_REQUEST", "the request cannot be read"),
@@ -50,6 +60,14 @@ REFUSALS: dict[int, tuple[str, str]] = {
     413: ("BODY_TOO_LARGE", "the body is larger than this path takes"),
     415: ("UNSUPPORTED_MEDIA_TYPE", "the body must be application/json"),
 }
+
+
+class Reply(Struct, frozen=True):
+    """An answer as it is sent: `head` are header lines, each with its end."""
+
+    status: int
+    head: bytes
+    body: bytes
 
 
 class Problem(Struct, kw_only=True, frozen=True):
@@ -94,28 +112,65 @@ def problem(
     sent = {"Cache-Control": "no-store", **(headers or {})}
     if status == HTTPStatus.UNAUTHORIZED:
         sent["WWW-Authenticate"] = "Bearer"
-    if status == HTTPStatus.SERVICE_UNAVAILABLE:
-        sent["Retry-After"] = str(max(1, math.ceil(retry_after_s)))
+    if status in RETRIED:
+        # Neighbours of one batch are refused together, and must not come back together.
+        spread_s = retry_after_s * random.uniform(1, MAX_SPREAD)  # noqa: S311
+        whole_s = math.floor(spread_s + random.random())  # noqa: S311
+        sent["Retry-After"] = str(max(1, math.ceil(retry_after_s), whole_s))
     content = Problem(
         title=HTTPStatus(status).phrase,
         status=status,
         detail=detail,
         reason=reason,
-        request_id=get_contextvars().get("request_id", ""),
+        request_id=request_id.get(),
         field=field or UNSET,
     )
     return Response(content, status_code=status, media_type=MEDIA_TYPE, headers=sent)
 
 
+def rendered(response: Response[Problem]) -> Reply:
+    """A problem as it is sent where there is no framework to send it."""
+    headers = {"content-type": MEDIA_TYPE, **response.headers}
+    head = "".join(f"{name.lower()}: {value}\r\n" for name, value in headers.items())
+    return Reply(response.content.status, head.encode(), msgspec.json.encode(response.content))
+
+
 def of_error(error: MooringError) -> Response[Problem]:
     """What a service refused, or could not do."""
     return problem(
-        STATUS_OF_CODE[error.code],
+        STATUS_OF_FACT.get(type(error)) or STATUS_OF_CODE[error.code],
         error.reason,
         error.message,
         field=error.field,
         retry_after_s=error.retry_after_s,
     )
+
+
+def of_device_error(error: MooringError) -> Response[Problem]:
+    """`of_error` for devices.
+
+    A lost race is 412 for people, who read again and decide again; all that a device can do is ask
+    again.
+    """
+    if isinstance(error, LostRace):
+        return problem(503, error.reason, error.message, retry_after_s=error.retry_after_s)
+    return of_error(error)
+
+
+def refusal(
+    status: int, *, detail: str = "", headers: Mapping[str, str] | None = None
+) -> Response[Problem]:
+    """What HTTP itself refuses; `status` is one of `REFUSALS`."""
+    reason, usual = REFUSALS[status]
+    return problem(status, reason, detail or usual, headers=headers)
+
+
+def of_exception(error: Exception) -> Response[Problem]:
+    """What nobody expected: logged with its traceback, and told without detail."""
+    if isinstance(error, HTTPException):
+        return refusal(error.status_code if error.status_code in REFUSALS else 400)
+    log.error("a request failed unexpectedly", exc_info=error)
+    return of_error(Internal("internal error"))
 
 
 def _of_ours(_: Request[Any, Any, Any], error: MooringError) -> Response[Problem]:
@@ -125,14 +180,13 @@ def _of_ours(_: Request[Any, Any, Any], error: MooringError) -> Response[Problem
 def _of_http(_: Request[Any, Any, Any], error: HTTPException) -> Response[Problem]:
     """What the framework refused; its own words name Python types and stay here."""
     status = error.status_code if error.status_code in REFUSALS else 400
-    reason, detail = REFUSALS[status]
     allowed = set((error.headers or {}).get("allow", "").split(", ")) - {"", "OPTIONS"}
     if "GET" in allowed:
         allowed.add("HEAD")
     headers = (
         {"Allow": ", ".join(sorted(allowed))} if status == HTTPStatus.METHOD_NOT_ALLOWED else {}
     )
-    return problem(status, reason, detail, headers=headers)
+    return refusal(status, headers=headers)
 
 
 def _of_parameter(_: Request[Any, Any, Any], error: ValidationException) -> Response[Problem]:
@@ -155,8 +209,7 @@ def _of_cut_body(_: Request[Any, Any, Any], __: InternalServerException) -> Resp
 
 
 def _of_anything(_: Request[Any, Any, Any], error: Exception) -> Response[Problem]:
-    log.error("a request failed unexpectedly", exc_info=error)
-    return of_error(Internal("internal error"))
+    return of_exception(error)
 
 
 HANDLERS: ExceptionHandlersMap = {

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import socket
 from collections.abc import AsyncIterator, Iterator
 from typing import Any, cast
@@ -11,6 +12,7 @@ import uvicorn
 
 from gateway.config import GatewayConfig
 from gateway.edge import HttpApp
+from gateway.express import DeviceProtocol, Routes
 
 log = structlog.get_logger(__name__)
 
@@ -35,16 +37,20 @@ class _Server(uvicorn.Server):
 
 
 @contextlib.asynccontextmanager
-async def serving(app: HttpApp, config: GatewayConfig) -> AsyncIterator[str]:
-    """Serves until the block ends, then lets requests under way finish; yields the URL.
+async def serving(
+    app: HttpApp, routes: Routes, config: GatewayConfig, leaving: asyncio.Event
+) -> AsyncIterator[str]:
+    """Serves `routes` to devices and `app` to everybody else until the block ends; yields the URL.
 
-    Raises `SystemExit` when the port is taken or the certificate cannot be used.
+    Then it says that it is leaving, by setting `leaving` and by ending connections after their next
+    answer, goes on for `drain_s`, and lets requests under way finish. Raises `SystemExit` when the
+    port is taken or the certificate cannot be used.
     """
     host = config.gateway_host
     shown_host = f"[{host}]" if ":" in host else host
     settings = uvicorn.Config(
         cast("Any", app),  # Litestar's types of ASGI and uvicorn's do not know each other
-        http="httptools",
+        http=cast("Any", functools.partial(DeviceProtocol, routes=routes, leaving=leaving)),
         ws="none",
         lifespan="off",
         # Log lines go where ours go.
@@ -84,5 +90,7 @@ async def serving(app: HttpApp, config: GatewayConfig) -> AsyncIterator[str]:
         log.info("serving", url=url)
         yield url
     finally:
+        leaving.set()
+        await asyncio.sleep(config.drain_s)
         server.should_exit = True
         await task

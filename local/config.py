@@ -34,6 +34,7 @@ class LocalConfig(BaseSettings):
     # The rest is the services' own, and is checked by them too.
     mqtt_broker_url: str | None = None
     log_level: str | None = None
+    gateway_metrics_port: Port | None = None
     registry_metrics_port: Port | None = None
     broker_metrics_port: Port | None = None
 
@@ -43,6 +44,7 @@ class LocalConfig(BaseSettings):
             "GATEWAY_PORT": self.gateway_port,
             "REGISTRY_PORT": self.registry_port,
             "BROKER_PORT": self.broker_port,
+            "GATEWAY_METRICS_PORT": self.gateway_metrics_port,
             "REGISTRY_METRICS_PORT": self.registry_metrics_port,
             "BROKER_METRICS_PORT": self.broker_metrics_port,
         }

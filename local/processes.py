@@ -40,6 +40,13 @@ class Service:
         self._starts_again_at: float | None = None
         logs.begin(log).close()
 
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        if self._process is None:
+            raise CannotRun(f"{self.module} was not started")
+        return self._process.pid
+
     def start(self) -> None:
         """Starts it; its readiness is the caller's to ask for."""
         command = [sys.executable, "-m", self.module]

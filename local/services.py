@@ -74,6 +74,7 @@ def environments(
         },
         "gateway": {
             **shared,
+            **_metrics("GATEWAY", config.gateway_metrics_port),
             "GATEWAY_HOST": HOST,
             "GATEWAY_PORT": str(config.gateway_port),
             "REGISTRY_SERVICE_ADDRESS": addresses.registry,

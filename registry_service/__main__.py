@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from chassis import log, metrics, process
 from chassis.client import Neighbour
 from chassis.config import load
-from chassis.database import engine_of, is_reachable, require_schema
+from chassis.database import engine_of, is_reachable, pool_of, require_schema
 from chassis.server import Health, serving
 from chassis.trust import Credentials
 from registry_service.config import RegistryServiceConfig
@@ -55,10 +55,10 @@ async def running(config: RegistryServiceConfig) -> AsyncIterator[int]:
         broker_service = Neighbour(config.broker_service_address, credentials)
         stack.push_async_callback(broker_service.close)
 
-        store = RegistrationStore(engine)
+        pool = await stack.enter_async_context(pool_of(config.registry_database_url))
+        store = RegistrationStore(pool)
         placements = Placements(broker_service, timeout_s=config.broker_timeout_s)
         teller = Teller(
-            ring,
             config.mqtt_broker_url,
             config.refresh_after_s,
             config.stopgap_refresh_after_s,

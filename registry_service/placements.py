@@ -65,6 +65,10 @@ class Placements:
         self._timeout_s = timeout_s
         self._remembered: OrderedDict[Placement, Answer] = OrderedDict()
 
+    def remembered(self, placement: Placement) -> Answer | None:
+        """The last answer for the same facts; a guess at what the next one will be."""
+        return self._remembered.get(placement)
+
     async def resolve(
         self, placements: Iterable[Placement], deadline: float
     ) -> dict[Placement, Answer | MooringError]:

@@ -19,7 +19,7 @@ def mosquitto(folder: Path, port: int, ca: trustme.CA, users: dict[str, str]) ->
 
     Each user may use the topics below iot/device/ that the note gives it, and no other.
     """
-    program, environment = debian.mosquitto()
+    program, environment = debian.program("mosquitto")
     passwords = program.parent.parent / "bin" / "mosquitto_passwd"
     certificate = ca.issue_cert("localhost")
     certificate.private_key_pem.write_to_path(folder / "server.key")

@@ -14,6 +14,12 @@ class Cut(Enum):
     AFTER = "after the server has committed, before the client hears of it"
 
 
+# What the client sends with the rows that it registers, in a statement that is a transaction by
+# itself, and the end of the server's answer to it: ReadyForQuery, idle.
+ROWS = b'[{"uuid":"'
+DONE = b"Z\0\0\0\5I"
+
+
 class Proxy:
     """Forwards bytes; `cuts` says what happens to the next commits, one each."""
 
@@ -50,7 +56,7 @@ class Proxy:
 
     async def _up(self, reader: asyncio.StreamReader, downstream: asyncio.StreamWriter) -> None:
         while data := await reader.read(65_536):
-            if b"COMMIT\0" in data and self.cuts:
+            if ROWS in data and self.cuts:
                 self.made += 1
                 if self.cuts.pop(0) is Cut.AFTER:
                     self._is_deaf = True
@@ -63,7 +69,7 @@ class Proxy:
 
     async def _down(self, upstream: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await upstream.read(65_536):
-            if self._is_deaf and b"COMMIT\0" in data:
+            if self._is_deaf and DONE in data:
                 self._is_deaf = False
                 self._committed.set()
                 self._committed = asyncio.Event()

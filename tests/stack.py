@@ -237,15 +237,30 @@ class Stack:
         )
 
 
-@contextlib.asynccontextmanager
-async def started(database: Database, home: Path) -> AsyncIterator[Stack]:
-    """The three services, a fleet `demo`, a key for it, a token, a default broker."""
+def prepared(database: Database, home: Path, exits: contextlib.AsyncExitStack) -> Stack:
+    """A stack whose files are there and whose services are yet to be started."""
     secret_file, keys_file = home / "service-secret", home / "server-keys.json"
     secret_file.write_text(secrets.token_urlsafe(32))
     ring = {"active": 1, "keys": [{"id": 1, "secret": base64.b64encode(bytes(32)).decode()}]}
     keys_file.write_text(json.dumps(ring))
+    return Stack(database, home, secret_file, keys_file, exits)
+
+
+async def seed(stack: Stack) -> None:
+    """A default broker, a fleet `demo`, a key for it."""
+    stack.default_broker_id = await stack.create_broker("Local Broker", host="localhost", port=5883)
+    await stack.broker.brokers(
+        "SetDefaultBroker", brokers_pb2.SetDefaultBrokerRequest(id=stack.default_broker_id)
+    )
+    await stack.create_fleet("demo")
+    stack.provisioning_key = await stack.create_key()
+
+
+@contextlib.asynccontextmanager
+async def started(database: Database, home: Path) -> AsyncIterator[Stack]:
+    """The three services, a fleet `demo`, a key for it, a token, a default broker."""
     async with contextlib.AsyncExitStack() as exits:
-        stack = Stack(database, home, secret_file, keys_file, exits)
+        stack = prepared(database, home, exits)
         exits.push_async_callback(stack.stop_broker_service)
         await stack.start_broker_service()
         stack.registry_port = await exits.enter_async_context(
@@ -253,14 +268,7 @@ async def started(database: Database, home: Path) -> AsyncIterator[Stack]:
         )
         stack.broker = await stack.peer(stack.broker_port)
         stack.registry = await stack.peer(stack.registry_port)
-        stack.default_broker_id = await stack.create_broker(
-            "Local Broker", host="localhost", port=5883
-        )
-        await stack.broker.brokers(
-            "SetDefaultBroker", brokers_pb2.SetDefaultBrokerRequest(id=stack.default_broker_id)
-        )
-        await stack.create_fleet("demo")
-        stack.provisioning_key = await stack.create_key()
+        await seed(stack)
         token = tokens_pb2.CreateTokenRequest(name="tests", role=tokens_pb2.ROLE_ADMIN)
         stack.admin_token = (await stack.registry.tokens("CreateToken", token)).secret
         stack.gateway_url = await exits.enter_async_context(

@@ -22,6 +22,8 @@ POLICIES = {
 }
 
 MAX_SUBJECTS = 10_000
+# Of the answers made from one snapshot; placements are brokers and fleets in combination.
+MAX_REMEMBERED = 50_000
 UNPLACED = Placement()
 SOURCES = {
     Source.DEVICE: pb.SOURCE_DEVICE,
@@ -44,8 +46,13 @@ class ResolutionServicer(resolution_pb2_grpc.ResolutionServiceServicer):
         self._store = store
         self._snapshots = snapshots
         self._environment_url = environment_url
+        self._made: _Answers | None = None
         self._lookups = Coalescer[str, Found](
-            self._look_up, max_batch=1_000, max_waiting=20_000, lanes=2, spacing_s=0.002
+            self._look_up,
+            name="lookups",
+            max_batch=1_000,
+            max_waiting=20_000,
+            spacing_s=0.008,
         )
 
     async def ResolveBroker(
@@ -55,11 +62,10 @@ class ResolutionServicer(resolution_pb2_grpc.ResolutionServiceServicer):
         check_identifier("device_uuid", request.device_uuid)
         found = await self._lookups.submit(request.device_uuid, deadline=deadline_of(context))
         placement = found or UNPLACED
-        snapshot = await self._snapshot_for([placement])
-        resolution = self._resolved(placement, snapshot, is_known=found is not None)
-        broker = snapshot.settings.get(resolution.broker_id)
-        url = broker.url if broker else self._environment_url
-        return pb.ResolveBrokerResponse(resolution=resolution, broker=broker, url=url)
+        snapshot = self._snapshots.current
+        if not snapshot.directory.knows(placement):
+            snapshot = await self._snapshot_for([placement])
+        return self._answers(snapshot).of_one(placement, is_known=found is not None)
 
     async def ResolveBrokers(
         self, request: pb.ResolveBrokersRequest, context: Context
@@ -69,16 +75,15 @@ class ResolutionServicer(resolution_pb2_grpc.ResolutionServiceServicer):
         if len(subjects) > MAX_SUBJECTS:
             raise InvalidInput(f"at most {MAX_SUBJECTS} at once", field="subjects")
         placements = await self._placements_of(subjects)
+        distinct = {id(placement): placement for placement in placements}.values()
         snapshot = await self._snapshot_for(
-            placement for placement in placements if isinstance(placement, Placement)
+            placement for placement in distinct if isinstance(placement, Placement)
         )
-        outcomes = [
-            self._outcome(placement, snapshot, is_known=placement is not UNPLACED)
-            for placement in placements
-        ]
-        broker_ids = {outcome.resolution.broker_id for outcome in outcomes} - {0}
+        answers = self._answers(snapshot)
+        outcome_of = {id(placement): answers.outcome(placement) for placement in distinct}
+        broker_ids = {outcome.resolution.broker_id for outcome in outcome_of.values()} - {0}
         return pb.ResolveBrokersResponse(
-            outcomes=outcomes,
+            outcomes=[outcome_of[id(placement)] for placement in placements],
             brokers=[snapshot.settings[broker_id] for broker_id in sorted(broker_ids)],
             environment_url=self._environment_url,
         )
@@ -95,28 +100,20 @@ class ResolutionServicer(resolution_pb2_grpc.ResolutionServiceServicer):
         self, subjects: Sequence[pb.Subject]
     ) -> list[Placement | MooringError]:
         """One for each subject: `UNPLACED` itself for a uuid that is not registered."""
-        uuids = [
-            subject.device_uuid for subject in subjects if IDENTIFIER.fullmatch(subject.device_uuid)
-        ]
-        failure: MooringError | None = None
+        # The uuids to look up, where there is no answer yet.
+        asked = [_asked(subject) for subject in subjects]
+        uuids = [uuid for uuid in asked if isinstance(uuid, str)]
+        if not uuids:
+            return [answer for answer in asked if not isinstance(answer, str)]
         found: dict[str, Placement] = {}
-        if uuids:
-            try:
-                found = await self._store.placements_of(uuids)
-            except MooringError as error:
-                failure = error
-        placements: list[Placement | MooringError] = []
-        for subject in subjects:
-            if subject.HasField("placement"):
-                facts = subject.placement
-                placements.append(
-                    Placement(facts.broker_id or None, facts.fleet_id or None, facts.fleet_revision)
-                )
-            elif not IDENTIFIER.fullmatch(subject.device_uuid):
-                placements.append(InvalidInput("is not a device's uuid", field="device_uuid"))
-            else:
-                placements.append(failure or found.get(subject.device_uuid, UNPLACED))
-        return placements
+        missing: Placement | MooringError = UNPLACED
+        try:
+            found = await self._store.placements_of(uuids)
+        except MooringError as error:
+            missing = error
+        return [
+            found.get(answer, missing) if isinstance(answer, str) else answer for answer in asked
+        ]
 
     async def _snapshot_for(self, placements: Iterable[Placement]) -> Snapshot:
         """The current snapshot, read anew when it is older than what the placements name.
@@ -130,28 +127,70 @@ class ResolutionServicer(resolution_pb2_grpc.ResolutionServiceServicer):
         await self._snapshots.refresh()
         return self._snapshots.current
 
-    def _outcome(
-        self, placement: Placement | MooringError, snapshot: Snapshot, *, is_known: bool
-    ) -> pb.ResolutionOutcome:
+    def _answers(self, snapshot: Snapshot) -> "_Answers":
+        """Those made from `snapshot` so far: an answer is made once, however many ask."""
+        is_stale = self._snapshots.is_stale
+        answers = self._made
+        if answers is None or answers.snapshot is not snapshot or answers.is_stale != is_stale:
+            answers = self._made = _Answers(snapshot, is_stale, self._environment_url)
+        return answers
+
+
+def _asked(subject: pb.Subject) -> str | Placement | MooringError:
+    """The uuid to look up, the placement that is given, or what is wrong."""
+    if subject.HasField("placement"):
+        facts = subject.placement
+        return Placement(facts.broker_id or None, facts.fleet_id or None, facts.fleet_revision)
+    uuid = subject.device_uuid
+    if IDENTIFIER.fullmatch(uuid):
+        return uuid
+    return InvalidInput("is not a device's uuid", field="device_uuid")
+
+
+class _Answers:
+    """What is answered as of one snapshot. Few placements serve all devices."""
+
+    def __init__(self, snapshot: Snapshot, is_stale: bool, environment_url: str) -> None:
+        self.snapshot = snapshot
+        self.is_stale = is_stale
+        self._environment_url = environment_url
+        self._of_one: dict[tuple[Placement, bool], pb.ResolveBrokerResponse] = {}
+
+    def of_one(self, placement: Placement, *, is_known: bool) -> pb.ResolveBrokerResponse:
+        """Raises `PlacementUnknown` and `NoBrokerAllowed`."""
+        answer = self._of_one.get((placement, is_known))
+        if answer is None:
+            resolution = self._resolved(placement, is_known=is_known)
+            broker = self.snapshot.settings.get(resolution.broker_id)
+            answer = pb.ResolveBrokerResponse(
+                resolution=resolution,
+                broker=broker,
+                url=broker.url if broker else self._environment_url,
+            )
+            if len(self._of_one) < MAX_REMEMBERED:
+                self._of_one[placement, is_known] = answer
+        return answer
+
+    def outcome(self, placement: Placement | MooringError) -> pb.ResolutionOutcome:
+        """An item of a batch; `UNPLACED` itself stands for a uuid that is not registered."""
         try:
             if isinstance(placement, MooringError):
                 raise placement
-            resolution = self._resolved(placement, snapshot, is_known=is_known)
+            resolution = self._resolved(placement, is_known=placement is not UNPLACED)
         except MooringError as error:
             return pb.ResolutionOutcome(error=to_item(error))
         return pb.ResolutionOutcome(resolution=resolution)
 
-    def _resolved(
-        self, placement: Placement, snapshot: Snapshot, *, is_known: bool
-    ) -> pb.Resolution:
-        if not snapshot.directory.knows(placement):
+    def _resolved(self, placement: Placement, *, is_known: bool) -> pb.Resolution:
+        directory = self.snapshot.directory
+        if not directory.knows(placement):
             raise PlacementUnknown("the broker or fleet of this device is not known here yet")
-        resolution = resolve(placement, snapshot.directory)
+        resolution = resolve(placement, directory)
         if resolution.source is None:
             raise NoBrokerAllowed("none of the brokers of this device's fleet can serve")
         return pb.Resolution(
             source=SOURCES[resolution.source],
             broker_id=resolution.broker_id or 0,
             known=is_known,
-            stale=self._snapshots.is_stale,
+            stale=self.is_stale,
         )

@@ -9,8 +9,8 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from broker_service.resolution import Broker, Directory, FleetRule, Placement
-from broker_service.tables import brokers, certificates, devices, fleet_brokers, fleets
-from chassis.database import LIVENESS, reading
+from broker_service.tables import brokers, certificates, fleet_brokers, fleets
+from chassis.database import LIVENESS, Pool, fetched, reading
 from chassis.errors import Unavailable
 
 CHANNEL = "mooring_placement"
@@ -35,6 +35,19 @@ _all_fleets = sa.select(
     .label("allowed_ids"),
 )
 
+# Text, as it goes to the driver: see registry_service/registration/statements.py.
+# Few placements serve all devices: a row is one of them with all its uuids, for rows cost time.
+PLACEMENTS = """
+SELECT placed.mqtt_broker_id, placed.fleet_id, fleet.revision, placed.uuids
+FROM (
+    SELECT mqtt_broker_id, fleet_id, string_agg(uuid, ',') AS uuids
+    FROM devices
+    WHERE uuid = ANY (%s::text[])
+    GROUP BY mqtt_broker_id, fleet_id
+) AS placed
+JOIN fleets AS fleet ON fleet.id = placed.fleet_id
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Reading:
@@ -47,9 +60,10 @@ class Reading:
 class PlacementStore:
     """Reads only."""
 
-    def __init__(self, engine: AsyncEngine, url: str) -> None:
-        """Both connect as mooring_broker; `url` is for listening, which needs no pool."""
+    def __init__(self, engine: AsyncEngine, pool: Pool, url: str) -> None:
+        """All connect as mooring_broker; `url` is for listening, which needs no pool."""
         self._engine = engine
+        self._pool = pool
         self._url = url
 
     async def read(self) -> Reading:
@@ -76,17 +90,18 @@ class PlacementStore:
         )
 
     async def placements_of(self, uuids: Sequence[str]) -> dict[str, Placement]:
-        """Those of the uuids that are registered. Raises `Unavailable`."""
-        query = (
-            sa.select(
-                devices.c.uuid, devices.c.mqtt_broker_id, devices.c.fleet_id, fleets.c.revision
+        """Those of the uuids that are registered; one object for all that are placed alike.
+
+        Nothing in a uuid may need quoting in PostgreSQL's text form of an array. Raises
+        `Unavailable`.
+        """
+        rows = await fetched(self._pool, PLACEMENTS, ["{" + ",".join(uuids) + "}"])
+        placements: dict[str, Placement] = {}
+        for broker_id, fleet_id, revision, found in rows:
+            placements.update(
+                dict.fromkeys(found.split(","), Placement(broker_id, fleet_id, revision))
             )
-            .join_from(devices, fleets, fleets.c.id == devices.c.fleet_id)
-            .where(devices.c.uuid == sa.any_(sa.literal(list(uuids), sa.ARRAY(sa.Text))))
-        )
-        async with reading(self._engine) as connection:
-            rows = (await connection.execute(query)).all()
-        return {uuid: Placement(*placement) for uuid, *placement in rows}
+        return placements
 
     @contextlib.asynccontextmanager
     async def listening(self) -> AsyncIterator[psycopg.AsyncConnection[tuple[object, ...]]]:

@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Annotated, Any
 
 from litestar import HttpMethod, Router, delete, get, route
-from litestar.params import JSONBody, QueryParameter
+from litestar.params import JSONBody, PathParameter, QueryParameter
 from mooring.registry.v1 import devices_pb2
 from msgspec import UNSET, Meta, Struct, UnsetType, structs
 
@@ -12,9 +12,12 @@ from gateway.administration.caller import CallerRequest
 from gateway.administration.fields import Id, mask, moment_of, named, optional, present
 from gateway.administration.listing import DEFAULT_LIMIT, Cursor, Limit, Page
 from gateway.bodies import StrictJson
-from gateway.device_routes import DeviceUuid
-from gateway.documentation import documented
+from gateway.documentation import IDENTIFIER_PATTERN, documented
 from gateway.problems import errors
+
+DeviceUuid = Annotated[
+    str, PathParameter(pattern=IDENTIFIER_PATTERN, description="The device's own name for itself.")
+]
 
 
 class DeviceLocation(Struct, frozen=True, forbid_unknown_fields=True):

@@ -2,54 +2,62 @@
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from mooring.broker.v1 import resolution_pb2
 from mooring.registry.v1 import registration_pb2 as pb
+from msgspec import Struct
 
-from registry_service.credentials import KeyRing, topics_of, username_of
+from registry_service.credentials import topics_of, username_of
 from registry_service.placements import Answer
 
 
-@dataclass(frozen=True, slots=True)
-class Told:
-    """A connection, and the broker that its `broker_id` refers to."""
+class Told(Struct, frozen=True):
+    """How a device connects, and which broker it is sent to; times are in seconds."""
 
-    connection: pb.Connection
-    broker: resolution_pb2.BrokerSettings | None
+    username: str
+    password: str
+    answer: Answer
+    generation: str
+    refresh_after_s: int
+    topics: list[str]
 
 
-@dataclass(frozen=True, slots=True)
-class Teller:
-    """Composes connections. `environment_url` is MQTT_BROKER_URL; times are in seconds."""
+class Teller(Struct, frozen=True):
+    """Composes what devices are told. `environment_url` is MQTT_BROKER_URL; times in seconds."""
 
-    ring: KeyRing
     environment_url: str
     refresh_after_s: int
     stopgap_refresh_after_s: int
 
-    def tell(self, uuid: str, salt: str, key_id: int, answer: Answer) -> Told:
-        """`salt` and `key_id` are those of the device's credentials."""
+    def tell(self, uuid: str, salt: str, key_id: int, password: str, answer: Answer) -> Told:
+        """`salt`, `key_id` and `password` are those of the device's credentials."""
         broker = answer.broker
         # All that the answer is made of but when to ask again, so it changes when the answer does.
         made_of = f"{uuid}|{salt}|{key_id}|{answer.source}|" + (
             broker.generation if broker else self.environment_url
         )
-        topics = topics_of(uuid)
-        connection = pb.Connection(
-            username=username_of(uuid),
-            password=self.ring.password_of(key_id, uuid, salt),
-            source=answer.source,
-            broker_id=broker.id if broker else 0,
-            generation=hashlib.sha256(made_of.encode()).hexdigest()[:16],
-            refresh_after_s=(
-                self.stopgap_refresh_after_s if answer.is_stale else self.refresh_after_s
-            ),
-            stale=answer.is_stale,
-            publish_topics=topics,
-            subscribe_topics=topics,
+        return Told(
+            username_of(uuid),
+            password,
+            answer,
+            hashlib.sha256(made_of.encode()).hexdigest()[:16],
+            self.stopgap_refresh_after_s if answer.is_stale else self.refresh_after_s,
+            topics_of(uuid),
         )
-        return Told(connection, broker)
+
+
+def write_connection(told: Told, connection: pb.Connection) -> None:
+    """Fills in the message, in place: thousands a second are written."""
+    answer = told.answer
+    connection.username = told.username
+    connection.password = told.password
+    connection.source = answer.source
+    connection.broker_id = answer.broker.id if answer.broker else 0
+    connection.generation = told.generation
+    connection.refresh_after_s = told.refresh_after_s
+    connection.stale = answer.is_stale
+    connection.publish_topics.extend(told.topics)
+    connection.subscribe_topics.extend(told.topics)
 
 
 def told_ids(answer: Answer) -> list[int]:
@@ -59,4 +67,7 @@ def told_ids(answer: Answer) -> list[int]:
 
 def each_broker_once(told: Iterable[Told]) -> list[resolution_pb2.BrokerSettings]:
     """The brokers that a response carries: a certificate travels once, not once per device."""
-    return list({item.broker.id: item.broker for item in told if item.broker}.values())
+    # Few answers serve a whole batch, each the same object.
+    answers = {id(item.answer): item.answer for item in told}.values()
+    brokers = (answer.broker for answer in answers if answer.broker)
+    return list({broker.id: broker for broker in brokers}.values())

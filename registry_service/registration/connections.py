@@ -45,11 +45,13 @@ class Connections:
                 wellformed.append(index)
             except MooringError as error:
                 results[index] = error
-        known = await self._store.devices_of([requests[index].uuid for index in wellformed])
+        known = await self._store.known_of((), {requests[index].uuid for index in wellformed})
         admitted: dict[int, Device] = {}
         for index in wellformed:
             try:
-                admitted[index] = self._admitted(requests[index], known.get(requests[index].uuid))
+                admitted[index] = self._admitted(
+                    requests[index], known.devices.get(requests[index].uuid)
+                )
             except MooringError as error:
                 results[index] = error
         answers = await self._placements.resolve(
@@ -61,11 +63,11 @@ class Connections:
             if isinstance(answer, MooringError):
                 results[index] = answer
                 continue
-            if list(device.told_broker_ids) != told_ids(answer):
+            if device.told_broker_ids != told_ids(answer):
                 tellings[device.id] = Telling(device.id, told_ids(answer))
-            results[index] = self._teller.tell(
-                device.uuid, device.credential_salt, device.credential_key_id, answer
-            )
+            salt, key_id = device.credential_salt, device.credential_key_id
+            password = self._ring.password_of(key_id, device.uuid, salt)
+            results[index] = self._teller.tell(device.uuid, salt, key_id, password, answer)
         await self._store.tell(list(tellings.values()))
         return [results[index] for index in range(len(requests))]
 

@@ -1,86 +1,109 @@
-"""What passes between deciding and the database, as plain values."""
+"""What passes between deciding and the database, as plain values.
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+What is read and what is written is named after its columns: a batch travels to the database and
+back as one JSON document.
+"""
+
+from collections.abc import Mapping
 from datetime import datetime
 from uuid import UUID
 
+from msgspec import Struct
+
 from registry_service.placements import Placement
 from registry_service.provisioning import ProvisioningKey
-from registry_service.registration.request import Registration
 
 
-@dataclass(frozen=True, slots=True)
-class Device:
+class Device(Struct, frozen=True):
     """A registered device, as far as answering it goes."""
 
+    placement: Placement
     id: int
     uuid: str
     device_name: str
     device_type: str
-    placement: Placement
     api_key_hash: bytes
     credential_key_id: int
     credential_salt: str
     provisioned_by_key_id: UUID
     is_active: bool
     reprovisioning_allowed: bool
-    told_broker_ids: Sequence[int]
+    told_broker_ids: list[int]
     created_at: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class Known:
-    """What the database knows of a registration: its key, the device, the key's fleet."""
+class KnownKey(Struct, frozen=True):
+    """A provisioning key, and its fleet as far as placing devices goes."""
 
-    key: ProvisioningKey | None
-    device: Device | None
-    # Where a device that the key makes is placed.
-    key_placement: Placement | None
+    hash: bytes
+    key: ProvisioningKey
+    fleet_has_rule: bool
+    fleet_revision: int
 
 
-@dataclass(frozen=True, slots=True)
-class Credentials:
-    """What is kept of a device's secrets."""
+class Known(Struct, frozen=True):
+    """What the database knows of a batch."""
+
+    keys: Mapping[bytes, KnownKey]  # by hash
+    devices: Mapping[str, Device]  # by uuid
+
+
+class Credentials(Struct, frozen=True):
+    """A device's secrets: what is kept of them, and the password to tell."""
 
     salt: str
     key_id: int
     api_key_hash: bytes
+    password: str
     password_hash: str
 
 
-@dataclass(frozen=True, slots=True)
-class NewDevice:
-    """A row to insert."""
+class NewDevice(Struct, frozen=True):
+    """A row to insert, if its key and its key's fleet are still as they were read."""
 
-    registration: Registration
-    key_id: UUID
-    placement: Placement
-    username: str
-    credentials: Credentials
-    told_broker_ids: Sequence[int]
+    uuid: str
+    device_name: str
+    device_type: str
+    application_id: str
+    mac_address: str
+    os_version: str
+    agent_version: str
+    region: str
+    latitude: float | None
+    longitude: float | None
+    fleet_id: str
+    fleet_revision: int
+    mqtt_broker_id: int | None
+    mqtt_username: str
+    mqtt_password_hash: str
+    credential_salt: str
+    credential_key_id: int
+    api_key_hash: bytes
+    provisioned_by_key_id: UUID
+    told_broker_ids: list[int]
 
 
-@dataclass(frozen=True, slots=True)
-class Renewal:
+class Renewal(Struct, frozen=True):
     """New credentials for a row whose device is provisioned anew."""
 
-    device_id: int
-    key_id: UUID
-    credentials: Credentials
+    id: int
+    provisioned_by_key_id: UUID
+    mqtt_password_hash: str
+    credential_salt: str
+    credential_key_id: int
+    api_key_hash: bytes
+    told_broker_ids: list[int]
 
 
-@dataclass(frozen=True, slots=True)
-class Telling:
+class Telling(Struct, frozen=True):
     """What a device is about to be told, where that differs from its row."""
 
-    device_id: int
-    broker_ids: Sequence[int]
+    id: int
+    told_broker_ids: list[int]
 
 
-@dataclass(frozen=True, slots=True)
-class Saved:
+class Saved(Struct, frozen=True):
     """What became of a batch. A uuid in none of these was another replica's, or found no place."""
 
-    created: dict[str, tuple[int, datetime]]  # by uuid: id, created_at
+    created: Mapping[str, tuple[int, datetime]]  # by uuid: id, created_at
     renewed: frozenset[int]  # ids

@@ -1,68 +1,42 @@
 """Registers a batch of devices.
 
-Read keys and devices, decide, resolve brokers, write in one transaction, answer: a pass. What a
-pass leaves over (a second registration of the same uuid in the batch, a uuid that another replica
-inserted first, a place that such a race gave back) is decided again from a fresh reading. That is
-always safe, because registering is idempotent, and for the same reason a batch whose database
-connection broke begins again, even where nobody knows whether its commit took effect.
+A pass reads keys and devices, decides, resolves brokers, writes, answers. What a pass leaves over
+(a second registration of the same uuid in the batch, a uuid that another replica inserted first, a
+place that such a race gave back) is decided again from a fresh reading. That is always safe,
+because registering is idempotent, and for the same reason a batch whose database connection broke
+begins again, even where nobody knows whether its commit took effect.
+
+While most devices are new, a guess goes first: that the devices are unknown, and that their keys
+and brokers are as they were last seen. Inserting them and asking for their brokers go on at the
+same time, and the statement that inserts checks the guess, so where it was wrong nothing is
+written. That saves a storm a reading and half of the waiting; what it leaves over goes to a pass.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import asyncio
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 
 import structlog
-from mooring.registry.v1 import registration_pb2 as pb
-from sqlalchemy.exc import DBAPIError
 
-from chassis.database import Refusal, described, refusal_of, retried
+from chassis.database import DriverError, Refusal, described, refusal_of, retried
 from chassis.errors import InvalidInput, LostRace, MooringError, Unavailable
-from chassis.times import timestamp_of
-from registry_service.credentials import KeyRing, hash_of_password, username_of
-from registry_service.errors import ProvisioningKeyUnknown
-from registry_service.placements import Answer, Placement, Placements
-from registry_service.provisioning import Decision, ProvisioningKey, Registered, decide
-from registry_service.registration.answer import Teller, Told, told_ids
-from registry_service.registration.records import (
-    Credentials,
-    Device,
-    Known,
-    NewDevice,
-    Renewal,
-    Telling,
-)
+from registry_service.credentials import KeyRing
+from registry_service.placements import Answer, Placements
+from registry_service.provisioning import Decision
+from registry_service.registration.answer import Teller, told_ids
+from registry_service.registration.plans import Plan, Planner, Result, new_device, renewal
+from registry_service.registration.records import Known, KnownKey, Telling
 from registry_service.registration.request import Registration
 from registry_service.registration.store import RegistrationStore
 
 log = structlog.get_logger(__name__)
 
 MAX_PASSES = 5
+MAX_REMEMBERED_KEYS = 1_000
 
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """A registered device's answer, and the broker it refers to."""
-
-    device: pb.RegisteredDevice
-    told: Told
-
-
-Result = Outcome | MooringError
-
-
-@dataclass(slots=True)
-class _Plan:
-    """What a pass has decided for one registration and not yet written."""
-
-    index: int
-    registration: Registration
-    decision: Decision
-    key: ProvisioningKey
-    # None for a new one.
-    device: Device | None
-    placement: Placement
-    salt: str
-    key_id: int
+Batch = Mapping[int, Registration]  # by their place in the call
+Work = Callable[[Batch, float], Awaitable[dict[int, Result]]]
 
 
 class Registrar:
@@ -71,129 +45,140 @@ class Registrar:
     def __init__(
         self, store: RegistrationStore, placements: Placements, ring: KeyRing, teller: Teller
     ) -> None:
-        """Holds no state of its own: replicas are alike."""
+        """Keeps nothing but what a guess is made from: replicas are alike."""
         self._store = store
         self._placements = placements
         self._ring = ring
         self._teller = teller
+        # By hash, as they were last read.
+        self._keys: OrderedDict[bytes, KnownKey] = OrderedDict()
+        # Whether most of the last batch were new devices.
+        self._are_new = True
 
     async def register(
         self, registrations: Sequence[Registration], deadline: float
     ) -> list[Result]:
         """In order. `deadline` is a time of the running loop's clock."""
         results: dict[int, Result] = {}
-        pending = list(range(len(registrations)))
+        pending: Batch = dict(enumerate(registrations))
+        if self._are_new:
+            results = await self._with_retries(self._guess, pending, deadline)
+            pending = _without(pending, results)
         for _ in range(MAX_PASSES):
-            results |= await self._pass_with_retries(registrations, pending, deadline)
-            pending = [index for index in pending if index not in results]
             if not pending:
                 break
+            results |= await self._with_retries(self._pass, pending, deadline)
+            pending = _without(pending, results)
         left = LostRace("this device is being registered elsewhere", retry_after_s=1.0)
         return [results.get(index, left) for index in range(len(registrations))]
 
-    async def _pass_with_retries(
-        self, registrations: Sequence[Registration], pending: Sequence[int], deadline: float
-    ) -> dict[int, Result]:
-        """A pass over `pending`, begun again after a race or a lost connection, split for data."""
+    async def _with_retries(self, work: Work, pending: Batch, deadline: float) -> dict[int, Result]:
+        """Begun again after a race or a lost connection, split where values are at fault."""
         try:
-            return await retried(lambda: self._pass(registrations, pending, deadline))
+            return await retried(lambda: work(pending, deadline))
         except Unavailable as error:
             return dict.fromkeys(pending, error)
-        except DBAPIError as refused:
+        except DriverError as refused:
             if refusal_of(refused) is not Refusal.DATA:
                 raise
-            return await self._split(registrations, pending, deadline, refused)
+            return await self._split(work, pending, deadline, refused)
 
     async def _split(
-        self,
-        registrations: Sequence[Registration],
-        pending: Sequence[int],
-        deadline: float,
-        refused: DBAPIError,
+        self, work: Work, pending: Batch, deadline: float, refused: DriverError
     ) -> dict[int, Result]:
         """Both halves apart, so that only the item at fault fails."""
         if len(pending) == 1:
             log.warning("the database refused a registration", **described(refused))
             error = InvalidInput("the database refuses these values", reason="REFUSED_VALUES")
-            return {pending[0]: error}
-        middle = len(pending) // 2
-        first = await self._pass_with_retries(registrations, pending[:middle], deadline)
-        return first | await self._pass_with_retries(registrations, pending[middle:], deadline)
+            return dict.fromkeys(pending, error)
+        items = list(pending.items())
+        middle = len(items) // 2
+        first = await self._with_retries(work, dict(items[:middle]), deadline)
+        return first | await self._with_retries(work, dict(items[middle:]), deadline)
 
-    async def _pass(
-        self, registrations: Sequence[Registration], pending: Sequence[int], deadline: float
-    ) -> dict[int, Result]:
+    async def _guess(self, pending: Batch, deadline: float) -> dict[int, Result]:
+        """Those that were new and are as was guessed; it has no answer for the others."""
+        now = datetime.now(UTC)
+        planner = Planner(self._ring, self._teller, Known(self._keys, {}), now)
+        guesses: dict[str, tuple[Plan, Answer]] = {}  # by uuid
+        for index, registration in pending.items():
+            if registration.key_hash not in self._keys or registration.uuid in guesses:
+                continue
+            try:
+                plan = planner.plan(index, registration)
+            except MooringError:
+                continue  # a pass finds out whether that is still so
+            guessed = self._placements.remembered(plan.placement)
+            if guessed is not None:
+                guesses[registration.uuid] = (plan, guessed)
+        if not guesses:
+            return {}
+
+        saved, answers = await asyncio.gather(
+            self._store.save([new_device(*guess) for guess in guesses.values()], (), (), now),
+            self._placements.resolve((plan.placement for plan, _ in guesses.values()), deadline),
+        )
+        results: dict[int, Result] = {}
+        tellings: list[Telling] = []
+        for uuid, (device_id, created_at) in saved.created.items():
+            plan, guessed = guesses[uuid]
+            answer = answers[plan.placement]
+            if isinstance(answer, MooringError):
+                results[plan.index] = answer
+                tellings.append(Telling(device_id, []))
+                continue
+            if told_ids(answer) != told_ids(guessed):
+                tellings.append(Telling(device_id, told_ids(answer)))
+            results[plan.index] = planner.outcome(plan, answer, device_id, created_at)
+        await self._store.tell(tellings)
+        self._are_new = len(saved.created) * 2 >= len(pending)
+        return results
+
+    async def _pass(self, pending: Batch, deadline: float) -> dict[int, Result]:
         now = datetime.now(UTC)
         results: dict[int, Result] = {}
-        known = await self._store.known_of([registrations[index] for index in pending])
-        plans: list[_Plan] = []
+        known = await self._store.known_of(
+            {registration.key_hash for registration in pending.values()},
+            {registration.uuid for registration in pending.values()},
+        )
+        self._remember(known)
+        self._are_new = len(known.devices) * 2 <= len(pending)
+        planner = Planner(self._ring, self._teller, known, now)
+        plans: list[Plan] = []
         planned: set[str] = set()
-        for index, item in zip(pending, known, strict=True):
+        for index, registration in pending.items():
             try:
-                plan = self._plan(index, registrations[index], item, now)
+                plan = planner.plan(index, registration)
             except MooringError as error:
                 results[index] = error
                 continue
             if plan.decision is not Decision.CONFIRM:
-                if plan.registration.uuid in planned:
+                if registration.uuid in planned:
                     continue  # decided again when its neighbour is written
-                planned.add(plan.registration.uuid)
+                planned.add(registration.uuid)
             plans.append(plan)
 
-        answers = await self._placements.resolve([plan.placement for plan in plans], deadline)
-        answered: list[tuple[_Plan, Answer]] = []
+        answers = await self._placements.resolve((plan.placement for plan in plans), deadline)
+        answered: list[tuple[Plan, Answer]] = []
         for plan in plans:
             answer = answers[plan.placement]
             if isinstance(answer, MooringError):
                 results[plan.index] = answer
             else:
                 answered.append((plan, answer))
-        return results | await self._write(answered, now)
-
-    def _plan(self, index: int, registration: Registration, known: Known, now: datetime) -> _Plan:
-        key, device = known.key, known.device
-        decision = decide(
-            key,
-            _registered(device),
-            is_same_api_key=device is not None
-            and self._ring.is_api_key(
-                device.credential_key_id,
-                device.uuid,
-                registration.device_api_key,
-                device.api_key_hash,
-            ),
-            now=now,
-        )
-        if decision is Decision.CONFIRM and device is not None:
-            salt, key_id = device.credential_salt, device.credential_key_id
-        else:
-            salt, key_id = registration.salt, self._ring.active_id
-        placement = device.placement if device else known.key_placement
-        if key is None or placement is None:
-            raise ProvisioningKeyUnknown("this provisioning key is not known")
-        return _Plan(index, registration, decision, key, device, placement, salt, key_id)
+        return results | await self._write(planner, answered, now)
 
     async def _write(
-        self, answered: Sequence[tuple[_Plan, Answer]], now: datetime
+        self, planner: Planner, answered: Sequence[tuple[Plan, Answer]], now: datetime
     ) -> dict[int, Result]:
         new, renewals, tellings = [], [], []
         for plan, answer in answered:
             device = plan.device
             if device is None:
-                new.append(
-                    NewDevice(
-                        plan.registration,
-                        plan.key.id,
-                        plan.placement,
-                        username_of(plan.registration.uuid),
-                        self._credentials(plan),
-                        told_ids(answer),
-                    )
-                )
-                continue
-            if plan.decision is Decision.RENEW:
-                renewals.append(Renewal(device.id, plan.key.id, self._credentials(plan)))
-            if list(device.told_broker_ids) != told_ids(answer):
+                new.append(new_device(plan, answer))
+            elif plan.decision is Decision.RENEW:
+                renewals.append(renewal(plan, device, answer))
+            elif device.told_broker_ids != told_ids(answer):
                 tellings.append(Telling(device.id, told_ids(answer)))
         saved = await self._store.save(new, renewals, tellings, now)
 
@@ -203,48 +188,18 @@ class Registrar:
             if device is None:
                 made = saved.created.get(plan.registration.uuid)
                 if made is not None:
-                    results[plan.index] = self._outcome(plan, answer, *made)
+                    results[plan.index] = planner.outcome(plan, answer, *made)
             elif plan.decision is Decision.CONFIRM or device.id in saved.renewed:
-                results[plan.index] = self._outcome(plan, answer, device.id, device.created_at)
+                results[plan.index] = planner.outcome(plan, answer, device.id, device.created_at)
         return results
 
-    def _credentials(self, plan: _Plan) -> Credentials:
-        uuid = plan.registration.uuid
-        password = self._ring.password_of(plan.key_id, uuid, plan.salt)
-        return Credentials(
-            plan.salt,
-            plan.key_id,
-            self._ring.hash_of_api_key(plan.key_id, uuid, plan.registration.device_api_key),
-            hash_of_password(plan.salt, password),
-        )
-
-    def _outcome(
-        self, plan: _Plan, answer: Answer, device_id: int, created_at: datetime
-    ) -> Outcome:
-        device = plan.device
-        told = self._teller.tell(plan.registration.uuid, plan.salt, plan.key_id, answer)
-        return Outcome(
-            pb.RegisteredDevice(
-                id=device_id,
-                uuid=plan.registration.uuid,
-                device_name=device.device_name if device else plan.registration.device_name,
-                device_type=device.device_type if device else plan.registration.device_type,
-                fleet_id=plan.placement.fleet_id,
-                created_at=timestamp_of(created_at),
-                # Ours too when a commit took effect unseen: the salt was made for this call.
-                created=device is None or device.credential_salt == plan.registration.salt,
-                connection=told.connection,
-            ),
-            told,
-        )
+    def _remember(self, known: Known) -> None:
+        for key_hash, key in known.keys.items():
+            self._keys[key_hash] = key
+            self._keys.move_to_end(key_hash)
+        while len(self._keys) > MAX_REMEMBERED_KEYS:
+            self._keys.popitem(last=False)
 
 
-def _registered(device: Device | None) -> Registered | None:
-    if device is None:
-        return None
-    return Registered(
-        device.provisioned_by_key_id,
-        device.placement.fleet_id,
-        device.is_active,
-        device.reprovisioning_allowed,
-    )
+def _without(pending: Batch, results: Mapping[int, Result]) -> Batch:
+    return {index: item for index, item in pending.items() if index not in results}

@@ -1,8 +1,7 @@
 """A registration as it arrived, checked before anything else happens to it."""
 
-from dataclasses import dataclass
-
 from mooring.registry.v1 import registration_pb2 as pb
+from msgspec import Struct
 
 from chassis.errors import InvalidInput
 from chassis.validation import check_identifier, check_range, check_text, check_token
@@ -10,8 +9,7 @@ from registry_service.credentials import hash_of_secret, new_salt
 from registry_service.errors import ProvisioningKeyUnknown
 
 
-@dataclass(frozen=True, slots=True)
-class Registration:
+class Registration(Struct, frozen=True):
     """Well-formed. `salt` is for the device, should it be a new one."""
 
     key_hash: bytes

@@ -1,17 +1,22 @@
 """gRPC: what devices ask."""
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
+from google.protobuf.timestamp_pb2 import Timestamp
 from mooring.registry.v1 import registration_pb2 as pb
 from mooring.registry.v1 import registration_pb2_grpc
 
 from chassis.coalescer import Coalescer
 from chassis.errors import InvalidInput, MooringError, to_item
 from chassis.server import Context, deadline_of
+from chassis.times import timestamp_of
 from chassis.trust import Access
-from registry_service.registration import connections, registrar
-from registry_service.registration.answer import Told, each_broker_once
+from registry_service.registration import connections
+from registry_service.registration.answer import Told, each_broker_once, write_connection
+from registry_service.registration.plans import Outcome, Result
+from registry_service.registration.registrar import Registrar
 from registry_service.registration.request import Registration, read_registration
 
 NAME = "mooring.registry.v1.RegistrationService"
@@ -34,19 +39,28 @@ class RegistrationServicer(registration_pb2_grpc.RegistrationServiceServicer):
 
     def __init__(
         self,
-        registrar_: registrar.Registrar,
+        registrar: Registrar,
         connections_: connections.Connections,
         environment_url: str,
     ) -> None:
         """`environment_url` is MQTT_BROKER_URL."""
-        self._registrar = registrar_
+        self._registrar = registrar
         self._connections = connections_
         self._environment_url = environment_url
-        self._registering = Coalescer[Registrations, list[registrar.Result]](
-            self._register, max_batch=MAX_ITEMS, max_waiting=20_000, lanes=LANES
+        self._registering = Coalescer[Registrations, list[Result]](
+            self._register,
+            name="registrations",
+            max_batch=MAX_ITEMS,
+            max_waiting=20_000,
+            lanes=LANES,
         )
         self._telling = Coalescer[Requests, list[connections.Result]](
-            self._tell, max_batch=MAX_ITEMS, max_waiting=20_000, lanes=LANES, spacing_s=0.002
+            self._tell,
+            name="connections",
+            max_batch=MAX_ITEMS,
+            max_waiting=20_000,
+            lanes=LANES,
+            spacing_s=0.002,
         )
 
     async def RegisterDevices(
@@ -54,7 +68,7 @@ class RegistrationServicer(registration_pb2_grpc.RegistrationServiceServicer):
     ) -> pb.RegisterDevicesResponse:
         """Each registration gets its own outcome. Raises `InvalidInput`, `Overloaded`."""
         _check_count(len(request.registrations), "registrations")
-        results: dict[int, registrar.Result] = {}
+        results: dict[int, Result] = {}
         registrations: dict[int, Registration] = {}
         for index, message in enumerate(request.registrations):
             try:
@@ -69,13 +83,7 @@ class RegistrationServicer(registration_pb2_grpc.RegistrationServiceServicer):
                 size=request.ByteSize(),
             )
             results |= zip(registrations, done, strict=True)
-        return pb.RegisterDevicesResponse(
-            outcomes=(_registration_outcome(results[index]) for index in range(len(results))),
-            brokers=each_broker_once(
-                result.told for result in results.values() if isinstance(result, registrar.Outcome)
-            ),
-            environment_url=self._environment_url,
-        )
+        return self._registered([results[index] for index in range(len(results))])
 
     async def GetConnections(
         self, request: pb.GetConnectionsRequest, context: Context
@@ -90,22 +98,51 @@ class RegistrationServicer(registration_pb2_grpc.RegistrationServiceServicer):
                 weight=len(request.requests),
                 size=request.ByteSize(),
             )
-        return pb.GetConnectionsResponse(
-            outcomes=map(_connection_outcome, results),
+        response = pb.GetConnectionsResponse(
             brokers=each_broker_once(result for result in results if isinstance(result, Told)),
             environment_url=self._environment_url,
         )
+        for result in results:
+            if isinstance(result, MooringError):
+                response.outcomes.add(error=to_item(result))
+            else:
+                write_connection(result, response.outcomes.add().connection)
+        return response
 
     async def close(self) -> None:
         """Finishes what is under way."""
         await self._registering.close()
         await self._telling.close()
 
-    async def _register(
-        self, calls: list[Registrations], deadline: float
-    ) -> list[list[registrar.Result]]:
+    async def _register(self, calls: list[Registrations], deadline: float) -> list[list[Result]]:
         together = [registration for call in calls for registration in call]
         return _apart(await self._registrar.register(together, deadline), calls)
+
+    def _registered(self, results: Sequence[Result]) -> pb.RegisterDevicesResponse:
+        response = pb.RegisterDevicesResponse(
+            brokers=each_broker_once(
+                result.told for result in results if isinstance(result, Outcome)
+            ),
+            environment_url=self._environment_url,
+        )
+        # The devices of one transaction were made at one time.
+        times: dict[datetime, Timestamp] = {}
+        for result in results:
+            if isinstance(result, MooringError):
+                response.outcomes.add(error=to_item(result))
+                continue
+            device = response.outcomes.add().device
+            device.id = result.id
+            device.uuid = result.uuid
+            device.device_name = result.device_name
+            device.device_type = result.device_type
+            device.fleet_id = result.fleet_id
+            if (created_at := times.get(result.created_at)) is None:
+                created_at = times[result.created_at] = timestamp_of(result.created_at)
+            device.created_at.MergeFrom(created_at)
+            device.created = result.is_created
+            write_connection(result.told, device.connection)
+        return response
 
     async def _tell(self, calls: list[Requests], deadline: float) -> list[list[connections.Result]]:
         together = [request for call in calls for request in call]
@@ -121,15 +158,3 @@ def _apart(results: Sequence[Any], calls: Sequence[Sequence[object]]) -> list[li
 def _check_count(count: int, field: str) -> None:
     if count > MAX_ITEMS:
         raise InvalidInput(f"at most {MAX_ITEMS} at once", field=field)
-
-
-def _registration_outcome(result: registrar.Result) -> pb.RegistrationOutcome:
-    if isinstance(result, MooringError):
-        return pb.RegistrationOutcome(error=to_item(result))
-    return pb.RegistrationOutcome(device=result.device)
-
-
-def _connection_outcome(result: connections.Result) -> pb.ConnectionOutcome:
-    if isinstance(result, MooringError):
-        return pb.ConnectionOutcome(error=to_item(result))
-    return pb.ConnectionOutcome(connection=result.connection)

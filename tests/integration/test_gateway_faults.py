@@ -235,9 +235,9 @@ async def test_one_poisoned_device_does_not_harm_its_batch(stage: Stage) -> None
     assert bad.json()["field"] == "deviceName"
     assert_problem(taken, 409, "DEVICE_EXISTS")
     assert_problem(raced, 503, "LOST_RACE")
-    assert raced.headers["retry-after"] == "2"
+    assert raced.headers["retry-after"] in ("2", "3")
     assert_problem(later, 503, "UNAVAILABLE")
-    assert later.headers["retry-after"] == "7"
+    assert later.headers["retry-after"] in map(str, range(7, 12))
     # Those that came while the first were under way went together.
     assert len(stage.registry.batches) < 10
     assert sorted(itertools.chain(*stage.registry.batches)) == sorted(everybody)
@@ -280,7 +280,7 @@ async def test_an_overloaded_registry_is_503(stage: Stage) -> None:
     stage.registry.failure = Overloaded("too many", retry_after_s=2.5)
     answer = await stage.register()
     assert_problem(answer, 503, "OVERLOADED")
-    assert answer.headers["retry-after"] == "3"
+    assert answer.headers["retry-after"] in ("3", "4")
 
 
 async def test_a_lost_race_is_for_the_device_to_try_again(stage: Stage) -> None:
@@ -289,7 +289,7 @@ async def test_a_lost_race_is_for_the_device_to_try_again(stage: Stage) -> None:
     connection = await stage.http.get("/api/v1/device/d/mqtt", headers=AUTHORIZATION)
     for answer in (await stage.register(), connection):
         assert_problem(answer, 503, "LOST_RACE")
-        assert answer.headers["retry-after"] == "1"
+        assert answer.headers["retry-after"] in ("1", "2")
 
 
 async def test_a_lost_race_of_an_administrator_is_412(stage: Stage) -> None:
@@ -310,12 +310,12 @@ async def test_what_waits_is_bounded_in_bytes(stage: Stage) -> None:
     config = GatewayConfig(service_secret_file=stage.secret)
     neighbours = Neighbours(config)
     calls = DeviceCalls(neighbours, timeout_s=1)
-    huge = "x" * (64 * 1024 * 1024)
+    huge = "x" * (64 * 1024 * 1024 + 1)
     try:
         with pytest.raises(Overloaded):
-            await calls.connection("d", huge)
+            calls.connection("d", huge)
         with pytest.raises(Overloaded):
-            await calls.register(pb.Registration(uuid="d", provisioning_key=huge))
+            calls.register(pb.Registration(uuid="d", provisioning_key=huge), size=len(huge))
     finally:
         await calls.close()
         await neighbours.close()

@@ -19,6 +19,7 @@ from chassis.client import Neighbour
 from chassis.trust import Credentials
 from gateway.app import app_of
 from gateway.device_calls import DeviceCalls
+from gateway.device_routes import DeviceRoutes
 from gateway.neighbours import Neighbours
 from gateway.server import serving
 from tests.stack import Stack
@@ -152,8 +153,10 @@ async def test_each_service_is_asked_with_what_it_knows_the_gateway_by(
         exits.push_async_callback(neighbours.close)
         calls = DeviceCalls(neighbours, config.request_timeout_s)
         exits.push_async_callback(calls.close)
-        app = app_of(neighbours, calls, config.request_timeout_s)
-        url = await exits.enter_async_context(serving(app, config))
+        leaving = asyncio.Event()
+        app = app_of(neighbours, config.request_timeout_s, leaving)
+        routes = DeviceRoutes(calls, None)
+        url = await exits.enter_async_context(serving(app, routes, config, leaving))
         http = await exits.enter_async_context(httpx2.AsyncClient(base_url=f"{url}/api/v1"))
         token = {"Authorization": f"Bearer {stack.admin_token}"}
         for path in ("brokers", "devices", "fleets", "provisioning-keys"):

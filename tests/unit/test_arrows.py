@@ -7,7 +7,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent.parent
 SERVICES = ("broker_service", "registry_service", "gateway")
-PACKAGES = ("chassis", *SERVICES, "migrations", "local")
+PACKAGES = ("chassis", *SERVICES, "migrations", "local", "bench")
 
 # What a package of ours may import of ours.
 MAY_IMPORT = {
@@ -17,6 +17,7 @@ MAY_IMPORT = {
     "gateway": {"gateway", "chassis"},
     "migrations": {"migrations"},
     "local": {"local", "migrations", *SERVICES, "chassis"},
+    "bench": {"bench", "local", "chassis"},
 }
 # Decisions: no database, no network, no clock of the loop; of ours only the errors they raise.
 PURE = (

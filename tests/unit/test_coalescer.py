@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from structlog.contextvars import bind_contextvars, get_contextvars
 
 from chassis.coalescer import Coalescer
 from chassis.errors import (
@@ -16,6 +15,7 @@ from chassis.errors import (
     Overloaded,
     Unavailable,
 )
+from chassis.log import request_id
 
 
 class Desk:
@@ -48,7 +48,7 @@ def soon(seconds: float = 10) -> float:
 
 def desk_of(desk: Desk, **options: float) -> Coalescer[Any, Any]:
     settings = {"max_batch": 100, "max_waiting": 100} | options
-    return Coalescer(desk.run, **settings)  # type: ignore[arg-type]
+    return Coalescer(desk.run, name="test", **settings)  # type: ignore[arg-type]
 
 
 async def held(desk: Desk, coalescer: Coalescer[Any, Any]) -> "asyncio.Task[Any]":
@@ -139,7 +139,7 @@ async def test_a_wrong_number_of_results_is_nobodys_answer() -> None:
     async def forgetful(items: list[object], deadline: float) -> list[object]:
         return []
 
-    coalescer: Coalescer[Any, Any] = Coalescer(forgetful, max_batch=10, max_waiting=10)
+    coalescer: Coalescer[Any, Any] = Coalescer(forgetful, name="test", max_batch=10, max_waiting=10)
     with pytest.raises(Internal):
         await coalescer.submit("a", deadline=soon())
 
@@ -227,16 +227,20 @@ async def test_closing_finishes_what_was_taken_and_takes_no_more(desk: Desk) -> 
     assert list(await asyncio.gather(first, second)) == ["first", "second"]
 
 
-async def test_busy_batches_start_apart(desk: Desk) -> None:
-    coalescer = desk_of(desk, spacing_s=0.05)
+@pytest.mark.parametrize(("crowd", "apart_s"), [(1, 0.0), (10, 0.005), (90, 0.02)])
+async def test_the_larger_the_crowd_the_further_apart_batches_start(
+    desk: Desk, crowd: int, apart_s: float
+) -> None:
+    coalescer = desk_of(desk, spacing_s=0.02)
     loop = asyncio.get_running_loop()
-    begun = loop.time()
     first = await held(desk, coalescer)
-    second = asyncio.create_task(coalescer.submit("second", deadline=soon()))
-    await all_waiting(coalescer, 1)
+    crowded = [asyncio.create_task(coalescer.submit(n, deadline=soon())) for n in range(crowd)]
+    await all_waiting(coalescer, crowd)
     desk.is_open.set()
-    await asyncio.gather(first, second)
-    assert loop.time() - begun >= 0.05
+    await asyncio.gather(first, *crowded)
+    begun = loop.time()
+    assert await coalescer.submit("next", deadline=soon()) == "next"
+    assert apart_s * 0.5 <= loop.time() - begun < apart_s + 1
 
 
 async def test_a_batch_has_a_request_id_of_its_own_and_a_single_call_keeps_its(
@@ -245,13 +249,13 @@ async def test_a_batch_has_a_request_id_of_its_own_and_a_single_call_keeps_its(
     seen: list[str] = []
 
     async def note(items: list[object], deadline: float) -> list[object]:
-        seen.append(get_contextvars()["request_id"])
+        seen.append(request_id.get())
         return list(await desk.run(items, deadline))
 
-    coalescer: Coalescer[Any, Any] = Coalescer(note, max_batch=10, max_waiting=100)
+    coalescer: Coalescer[Any, Any] = Coalescer(note, name="test", max_batch=10, max_waiting=100)
 
     async def call(name: str) -> None:
-        bind_contextvars(request_id=name)
+        request_id.set(name)
         await coalescer.submit(name, deadline=soon())
 
     desk.is_open.clear()
@@ -274,3 +278,101 @@ async def test_a_batch_ends_with_the_last_of_its_callers(desk: Desk) -> None:
         await coalescer.submit("a", deadline=soon(0.05))
     desk.is_open.set()
     assert await coalescer.submit("b", deadline=soon()) == "b"
+
+
+async def test_a_queue_that_is_longer_than_a_callers_patience_is_not_joined(desk: Desk) -> None:
+    coalescer = desk_of(desk, max_batch=1, max_waiting=1_000)
+    loop = asyncio.get_running_loop()
+
+    async def slow(items: list[object], deadline: float) -> list[object]:
+        # A hundred a second.
+        await asyncio.sleep(0.01)
+        return items
+
+    coalescer = Coalescer(slow, name="test", max_batch=1, max_waiting=1_000)
+    for n in range(30):
+        await coalescer.submit(n, deadline=soon())
+    waiting = [asyncio.create_task(coalescer.submit(n, deadline=soon(60))) for n in range(100)]
+    await all_waiting(coalescer, 50)
+    with pytest.raises(Overloaded) as refused:
+        await coalescer.submit("in a hurry", deadline=soon(0.1))
+    # It is told when the queue will have drained.
+    assert 0.3 < refused.value.retry_after_s < 3
+    begun = loop.time()
+    assert await coalescer.submit("patient", deadline=soon(60)) == "patient"
+    assert loop.time() - begun < 10
+    await asyncio.gather(*waiting)
+
+
+async def test_while_batches_fail_one_goes_and_sees_and_the_rest_is_refused_at_once(
+    desk: Desk,
+) -> None:
+    coalescer = desk_of(desk, lanes=2)
+    desk.failure = Unavailable("down")
+    with pytest.raises(Unavailable):
+        await coalescer.submit("a", deadline=soon())
+    scout = await held(desk, coalescer)
+    for n in range(20):
+        with pytest.raises(Overloaded):
+            await coalescer.submit(n, deadline=soon())
+    assert desk.batches == [["a"], ["first"]]
+    desk.failure = None
+    desk.is_open.set()
+    assert await scout == "first"
+    assert await coalescer.submit("b", deadline=soon()) == "b"
+
+
+async def test_while_a_batch_hangs_nothing_piles_up(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("chassis.coalescer.HUNG_AFTER_S", 0.05)
+    coalescer = desk_of(desk, lanes=2)
+    first = await held(desk, coalescer)
+    early = asyncio.create_task(coalescer.submit("early", deadline=soon()))
+    refused = None
+    async with asyncio.timeout(5):
+        while refused is None:
+            try:
+                coalescer.offer("probe", deadline=soon()).abandon()
+                await asyncio.sleep(0.005)
+            except Overloaded as overloaded:
+                refused = overloaded
+    desk.is_open.set()
+    assert await first == "first"
+    assert await early == "early"
+    assert await coalescer.submit("after", deadline=soon()) == "after"
+
+
+async def test_what_is_abandoned_before_it_begins_never_begins(desk: Desk) -> None:
+    coalescer = desk_of(desk)
+    first = await held(desk, coalescer)
+    gone = coalescer.offer("gone", deadline=soon())
+    stays = coalescer.offer("stays", deadline=soon())
+    gone.abandon()
+    assert coalescer.waiting == 1
+    first_call, desk_batches = first, desk.batches
+    desk.is_open.set()
+    await first_call
+    assert await stays.future == "stays"
+    assert desk_batches == [["first"], ["stays"]]
+    assert gone.future.cancelled()
+
+
+async def test_many_deadlines_each_end_on_time(desk: Desk) -> None:
+    coalescer = desk_of(desk)
+    first = await held(desk, coalescer)
+    loop = asyncio.get_running_loop()
+    begun = loop.time()
+    ended: dict[float, float] = {}
+
+    async def caller(patience_s: float) -> None:
+        with pytest.raises(DeadlineExceeded):
+            await coalescer.submit(patience_s, deadline=begun + patience_s)
+        ended[patience_s] = loop.time() - begun
+
+    # The nearest deadline comes last.
+    await asyncio.gather(*(caller(patience_s) for patience_s in (0.3, 0.2, 0.1, 0.05)))
+    assert all(patience_s <= took_s < patience_s + 0.5 for patience_s, took_s in ended.items())
+    assert list(ended) == [0.05, 0.1, 0.2, 0.3]
+    desk.is_open.set()
+    await first

@@ -1,0 +1,1 @@
+"""The rows of the table, each a module: what it measures, and what is asked of it."""

@@ -1,0 +1,232 @@
+"""What the rows play on: one real PostgreSQL, databases in it, the real services as processes.
+
+Every database is a copy of one that has the schema, one fleet, one provisioning key and one default
+broker with a certificate, so that rows begin alike and the pgbench script meets the same tables.
+"""
+
+import asyncio
+import hashlib
+import os
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import psycopg
+
+from bench.certificate import ca_certificate
+from bench.http import ask
+from local import interrupts
+from local.config import LocalConfig
+from local.database import bring_up_to_date
+from local.home import SERVICE_ROLES, Home
+from local.interrupts import ChildExits
+from local.postgres import Postgres, free_port, prepare
+from local.probes import is_ready, is_serving
+from local.processes import Service, wait_until_ready
+from local.seed import seeded
+from local.services import Addresses, environments
+
+TEMPLATE = "mooring"
+BROKER = {"protocol": "mqtts", "host": "mqtt.example.com", "port": 8883}
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Database:
+    """One of a row's own. Its owner may do everything in it."""
+
+    name: str
+    owner_url: str
+    superuser_url: str
+
+    def execute(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
+        """The rows of one statement, committed. `statement` is ours and no caller's."""
+        return _executed(self.owner_url, statement, *values)
+
+    def number(self, statement: str, *values: object) -> int:
+        """The one number that `statement` asks for."""
+        [(value,)] = self.execute(statement, *values)
+        return int(value)
+
+    def devices(self) -> int:
+        """How many are registered."""
+        return self.number("SELECT count(*) FROM devices")
+
+    def forget_devices(self) -> None:
+        """Leaves the table and its indexes as new."""
+        self.execute("TRUNCATE devices")
+        self.execute("UPDATE provisioning_keys SET devices_provisioned = 0")
+        self.checkpoint()
+
+    def checkpoint(self) -> None:
+        """Has everything written that is not to be written while something is measured."""
+        _executed(self.superuser_url, "CHECKPOINT")
+
+
+@dataclass(frozen=True)
+class Services:
+    """The three of them, running on one database."""
+
+    database: Database
+    gateway_url: str
+    gateway_port: int
+    broker_address: str
+    service_secret: str
+    provisioning_key: str
+    admin_token: str
+    pids: dict[str, int]
+
+
+class Stage:
+    """Holds what was started until the block of `opened` ends."""
+
+    def __init__(self, home: Home, server: Postgres, exits: ChildExits) -> None:
+        """Use `opened`."""
+        self.home = home
+        self.server = server
+        self.credentials: dict[str, str] = {}
+        self._exits = exits
+        # First: keys that are missing beside passwords count as lost.
+        self._server_keys = home.server_keys()
+        self._passwords = home.role_passwords()
+        self._known: dict[Callable[[Stage], Any], Any] = {}
+
+    @property
+    def key_hash(self) -> str:
+        """Hex of what the database keeps of the provisioning key."""
+        return hashlib.sha256(self.credentials["PROVISIONING_KEY"].encode()).hexdigest()
+
+    def postgres_version(self) -> str:
+        """Of the server."""
+        [(version,)] = _executed(self.server.superuser_url(), "SHOW server_version")
+        return str(version)
+
+    def once(self, measured: "Callable[[Stage], T]") -> T:
+        """What `measured` finds on this stage; asked again, what it found."""
+        if measured not in self._known:
+            self._known[measured] = measured(self)
+        found: T = self._known[measured]
+        return found
+
+    def make_database(self, purpose: str) -> Database:
+        """A fresh one, which lasts as long as the stage."""
+        made = self._named(f"{purpose}_{secrets.token_hex(4)}")
+        _executed(
+            self.server.superuser_url(),
+            f"CREATE DATABASE {made.name} TEMPLATE {TEMPLATE} OWNER mooring",
+        )
+        made.checkpoint()
+        return made
+
+    @contextmanager
+    def database(self, purpose: str) -> Iterator[Database]:
+        """A fresh one, dropped at the end of the block."""
+        made = self.make_database(purpose)
+        try:
+            yield made
+        finally:
+            _executed(self.server.superuser_url(), f"DROP DATABASE {made.name} WITH (FORCE)")
+
+    @contextmanager
+    def services(self, database: Database) -> Iterator[Services]:
+        """The three services on `database`, ready, until the end of the block."""
+        config = _config(self.home.path)
+        secret = self.home.service_secret()
+        told = environments(config, database.owner_url, self._passwords, secret, self._server_keys)
+        at = Addresses.of(config)
+        logs = self.home.path / "logs" / database.name
+        logs.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with ExitStack() as stops:
+            lock = os.open(self.home.path / "services.lock", os.O_RDWR | os.O_CREAT, 0o600)
+            stops.callback(os.close, lock)
+            services = []
+            for module, environment in told.items():
+                service = Service(module, environment, logs / f"{module}.log", lock)
+                stops.callback(service.stop)
+                service.start()
+                services.append(service)
+            wait_until_ready(
+                [self.server, *services],
+                {
+                    "broker_service": lambda: is_serving(at.broker),
+                    "registry_service": lambda: is_serving(at.registry),
+                    "gateway": lambda: is_ready(config.gateway_port),
+                },
+                self._exits,
+            )
+            if not self.credentials:
+                self.credentials = self._seed(at, secret)
+            yield Services(
+                database,
+                at.gateway,
+                config.gateway_port,
+                at.broker,
+                secret.read_text().strip(),
+                self.credentials["PROVISIONING_KEY"],
+                self.credentials["ADMIN_TOKEN"],
+                {service.module: service.pid for service in services},
+            )
+            # A row whose services died in it has measured something else.
+            for service in services:
+                service.demand_alive()
+
+    def furnish(self) -> None:
+        """Makes the database that the others are copies of."""
+        owner_url = prepare(self.server, self._passwords["mooring"])
+        with interrupts.at_once():
+            bring_up_to_date(owner_url, {role: self._passwords[role] for role in SERVICE_ROLES})
+        with self.services(self._named(TEMPLATE)):
+            pass
+
+    def _seed(self, at: Addresses, secret: Path) -> dict[str, str]:
+        made = asyncio.run(
+            seeded(
+                broker=at.broker,
+                registry=at.registry,
+                secret=secret.read_text().strip(),
+                known={},
+            )
+        )
+        port = urlsplit(at.gateway).port or 0
+        change = BROKER | {"ca_cert": ca_certificate()}
+        ask(port, "PATCH", "/api/v1/brokers/1", made["ADMIN_TOKEN"], change)
+        return made
+
+    def _named(self, name: str) -> Database:
+        owner_url = self.server.url("mooring", self._passwords["mooring"], name)
+        return Database(name, owner_url, self.server.superuser_url(name))
+
+
+@contextmanager
+def opened(folder: Path) -> Iterator[Stage]:
+    """A stage in `folder`, which is private and short-lived. Raises `CannotRun`."""
+    with Postgres(folder / "home") as server:
+        stage = Stage(Home(folder / "home"), server, ChildExits())
+        stage.furnish()
+        yield stage
+
+
+def _executed(url: str, statement: str, *values: object) -> list[tuple[Any, ...]]:
+    with interrupts.at_once(), psycopg.connect(url, autocommit=True) as connection:
+        cursor = connection.execute(statement.encode(), values)
+        return cursor.fetchall() if cursor.description else []
+
+
+def _config(home: Path) -> LocalConfig:
+    ports = [free_port() for _ in range(5)]
+    return LocalConfig(
+        gateway_port=ports[0],
+        registry_port=ports[1],
+        broker_port=ports[2],
+        postgres_port=ports[3],
+        broker_metrics_port=ports[4],
+        mooring_home=home,
+        mooring_database_url=None,
+        mqtt_broker_url=None,
+        log_level="WARNING",
+    )

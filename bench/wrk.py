@@ -1,0 +1,84 @@
+"""wrk: HTTP load, with scripts in Lua."""
+
+import secrets
+from typing import TypeVar
+
+import msgspec
+
+from bench.errors import CannotMeasure
+from bench.programs import HERE, Run
+from bench.stage import Services
+
+# Later answers are counted as errors.
+TIMEOUT_S = 15
+
+
+class WrkReport(msgspec.Struct, frozen=True):
+    """The last line of a script's output; see lua/report.lua."""
+
+    answers: int
+    seconds: float
+    refused: int
+    socket_errors: int
+    p50_s: float
+    p99_s: float
+    max_s: float
+
+    @property
+    def good(self) -> int:
+        """Answers that are no errors."""
+        return self.answers - self.refused
+
+    @property
+    def good_per_s(self) -> float:
+        """Of the whole run, the connecting of all connections included."""
+        return self.good / self.seconds
+
+    @property
+    def errors(self) -> int:
+        """Answers of 400 and above, connections that failed, answers that came too late."""
+        return self.refused + self.socket_errors
+
+
+Report = TypeVar("Report", bound=WrkReport)
+
+
+def report_in(output: str, kind: type[Report]) -> Report:
+    """The report of type `kind` that ends `output`. Raises `CannotMeasure`."""
+    lines = output.strip().splitlines()
+    try:
+        return msgspec.json.decode(lines[-1], type=kind)
+    except (IndexError, msgspec.DecodeError):
+        raise CannotMeasure(f"wrk reports nothing: {lines[-1:]}") from None
+
+
+def run(
+    script: str, url: str, *arguments: str, connections: int, seconds: float, threads: int = 1
+) -> Run:
+    """A run of lua/`script`; its output ends with a report."""
+    return Run(
+        "wrk",
+        *(f"--threads={threads}", f"--connections={connections}", f"--duration={seconds:.0f}s"),
+        *(f"--timeout={TIMEOUT_S}s", f"--script=bench/lua/{script}", url, "--", *arguments),
+        LUA_PATH=f"{HERE}/lua/?.lua;;",
+    )
+
+
+def registrations(services: Services, connections: int, seconds: float) -> WrkReport:
+    """Registers new devices only, on `connections` at once, for `seconds`.
+
+    What is no error is a 201, or the table would hold fewer devices than that: checked here.
+    """
+    database = services.database
+    before = database.devices()
+    seed = str(secrets.randbelow(2**31 - 64))
+    with run(
+        *("register.lua", services.gateway_url, services.provisioning_key, seed),
+        connections=connections,
+        seconds=seconds,
+    ) as load:
+        report = report_in(load.output(seconds), WrkReport)
+    made = database.devices() - before
+    if made < report.good:
+        raise CannotMeasure(f"{report.good} devices were told they are new, {made} are there")
+    return report

@@ -1,0 +1,227 @@
+"""The way of the devices' requests through the HTTP server.
+
+A whole fleet may call on two paths at the same time, and there the gateway's processor time goes.
+Per request, ASGI costs a task, an event, a scope and four messages; together with a framework's
+routing that is most of what a registration costs. So for these two paths uvicorn's protocol hands
+the request over where it would have started an ASGI task, and takes the answer as bytes.
+Everything else about a connection is uvicorn's: parsing, TLS, keep-alive, pipelining, the end.
+
+The same makes it cheap to notice a client that leaves: what it waited for is given up at once.
+"""
+
+import asyncio
+import random
+import re
+from collections.abc import Sequence
+from http import HTTPStatus
+from typing import Any, Protocol, cast
+
+from msgspec import Struct
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+from chassis.coalescer import Call
+from chassis.errors import MooringError
+from chassis.log import request_id
+from gateway.problems import Reply, of_device_error, of_exception, refusal, rendered
+
+MAX_BODY_BYTES = 64 * 1024
+REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+
+# It has no body, and a length would be that of a 200 (RFC 9110, section 8.6).
+NOT_MODIFIED = HTTPStatus.NOT_MODIFIED.value
+
+_STATUS_LINES = {
+    status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus
+}
+
+
+def request_id_of(headers: Sequence[tuple[bytes, bytes]]) -> bytes:
+    """The caller's own `X-Request-Id` where it is harmless to log, else a new one."""
+    for name, value in headers:
+        if name == b"x-request-id" and REQUEST_ID.fullmatch(value):
+            return value
+    # Not a secret, and the kernel's randomness would cost twenty times as much.
+    return b"%032x" % random.getrandbits(128)
+
+
+class DeviceRequest(Struct):
+    """What a device asks; `uuid` is that of the path, where it has one."""
+
+    method: bytes
+    uuid: str
+    headers: list[tuple[bytes, bytes]]
+    body: bytes
+    client: tuple[str, int] | None
+
+
+class Route(Protocol):
+    """What is served at one path."""
+
+    methods: Sequence[bytes]
+
+    def ask(self, request: DeviceRequest) -> "Call[Any, Any]":
+        """Passes the question on. Raises what is wrong with the request."""
+
+    def reply(self, request: DeviceRequest, answer: Any) -> Reply:
+        """What came of it, as HTTP."""
+
+
+class Routes(Protocol):
+    """All that is served this way."""
+
+    def find(self, path: bytes) -> tuple[Route, str] | None:
+        """The route at a path, and the uuid in it; None if the path is not a device's."""
+
+
+class Exchange:
+    """One request and its answer; stands where uvicorn keeps its `RequestResponseCycle`.
+
+    Of that it has what the protocol uses. `message_event` is the exchange itself: it is `set` when
+    a part of the body has come, when the whole has, and when the client has left.
+    """
+
+    def __init__(self, protocol: "DeviceProtocol", route: Route, uuid: str) -> None:
+        self.body = bytearray()
+        self.more_body = True
+        self.disconnected = False
+        self.response_complete = False
+        self.keep_alive = protocol.is_kept_alive()
+        self._protocol = protocol
+        self._route = route
+        self._request = DeviceRequest(
+            protocol.parser.get_method(), uuid, protocol.headers, b"", protocol.client
+        )
+        self._request_id = request_id_of(protocol.headers)
+        self._is_first = False
+        self._expects_continue = protocol.expect_100_continue
+        self._call: Call[Any, Any] | None = None
+
+    @property
+    def message_event(self) -> "Exchange":
+        """Itself; an attribute would be a cycle, for the garbage collector to find."""
+        return self
+
+    def begin(self) -> None:
+        """It is this request's turn on its connection."""
+        self._is_first = True
+        if self._expects_continue and self.more_body:
+            self._protocol.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        self.set()
+
+    def set(self) -> None:
+        """Something has happened."""
+        if self.disconnected:
+            if self._call is not None:
+                self._call.abandon()
+        elif not self._is_first or self.response_complete or self._call is not None:
+            return
+        elif not self.more_body or len(self.body) > MAX_BODY_BYTES:
+            self._ask()
+        else:
+            # uvicorn holds a client back that sends faster than its body is taken.
+            self._protocol.flow.resume_reading()
+
+    def _ask(self) -> None:
+        token = request_id.set(self._request_id.decode())
+        try:
+            if len(self.body) > MAX_BODY_BYTES:
+                self._answer(rendered(refusal(413)))
+                return
+            if self._request.method not in self._route.methods:
+                allowed = b", ".join(self._route.methods).decode()
+                self._answer(rendered(refusal(405, headers={"Allow": allowed})))
+                return
+            self._request.body = bytes(self.body)
+            self._call = self._route.ask(self._request)
+            self._call.future.add_done_callback(self._answered)
+        except Exception as error:  # noqa: BLE001 - the last resort; what is unexpected is logged
+            self._answer(_of(error))
+        finally:
+            request_id.reset(token)
+
+    def _answered(self, future: "asyncio.Future[Any]") -> None:
+        if self.disconnected or future.cancelled():
+            return
+        token = request_id.set(self._request_id.decode())
+        try:
+            answer = future.result()
+            if isinstance(answer, MooringError):
+                raise answer
+            reply = self._route.reply(self._request, answer)
+        except Exception as error:  # noqa: BLE001 - the last resort; what is unexpected is logged
+            reply = _of(error)
+        finally:
+            request_id.reset(token)
+        self._answer(reply)
+
+    def _answer(self, reply: Reply) -> None:
+        protocol = self._protocol
+        parts = [
+            _STATUS_LINES[reply.status],
+            *(b"%b: %b\r\n" % header for header in protocol.server_state.default_headers),
+            b"x-content-type-options: nosniff\r\nx-request-id: ",
+            self._request_id,
+            b"\r\n",
+            reply.head,
+        ]
+        if reply.status != NOT_MODIFIED:
+            parts.append(b"content-length: %d\r\n" % len(reply.body))
+        parts.append(b"\r\n" if self.keep_alive else b"connection: close\r\n\r\n")
+        if self._request.method != b"HEAD":
+            parts.append(reply.body)
+        protocol.transport.write(b"".join(parts))
+        self.response_complete = True
+        if not self.keep_alive:
+            protocol.transport.close()
+        protocol.on_response_complete()
+
+
+def _of(error: Exception) -> Reply:
+    if isinstance(error, MooringError):
+        return rendered(of_device_error(error))
+    return rendered(of_exception(error))
+
+
+class DeviceProtocol(HttpToolsProtocol):
+    """uvicorn's protocol, with a way of its own for what `routes` serve."""
+
+    def __init__(self, *, routes: Routes, leaving: asyncio.Event, **settings: Any) -> None:
+        """`leaving` is set when the gateway is about to stop: then connections end.
+
+        `settings` are those that uvicorn gives its protocols.
+        """
+        super().__init__(**settings)
+        self._routes = routes
+        self._leaving = leaving
+
+    def is_kept_alive(self) -> bool:
+        """Whether the connection outlives the request whose head has just been read."""
+        return bool(
+            self.parser.get_http_version() != "1.0"
+            and self.parser.should_keep_alive()
+            and not self._leaving.is_set()
+        )
+
+    def on_headers_complete(self) -> None:
+        """Called by the parser."""
+        found = self._routes.find(self.url.partition(b"?")[0])
+        if found is None:
+            super().on_headers_complete()
+            if self.cycle is not None and self._leaving.is_set():
+                self.cycle.keep_alive = False
+            return
+        before = self.cycle
+        exchange = Exchange(self, *found)
+        self.cycle = cast("RequestResponseCycle", exchange)
+        if before is None or before.response_complete:
+            exchange.begin()
+        else:
+            # Pipelined: uvicorn starts it when the one before has been answered.
+            self.flow.pause_reading()
+            self.pipeline.appendleft((self.cycle, self.app))
+
+    def _start_asgi_task(self, cycle: Any, app: Any) -> None:
+        if isinstance(cycle, Exchange):
+            cycle.begin()
+        else:
+            super()._start_asgi_task(cycle, app)

@@ -1,0 +1,197 @@
+"""What is to be done for one registration, and what comes of it: from plain values to plain values.
+
+Between a plan and its outcome lies the database; nothing here waits for it.
+"""
+
+from datetime import datetime
+from uuid import UUID
+
+from msgspec import Struct
+
+from chassis.errors import MooringError
+from registry_service.credentials import KeyRing, hash_of_password, username_of
+from registry_service.errors import ProvisioningKeyUnknown
+from registry_service.placements import Answer, Placement
+from registry_service.provisioning import Decision, ProvisioningKey, Registered, decide
+from registry_service.registration.answer import Teller, Told, told_ids
+from registry_service.registration.records import (
+    Credentials,
+    Device,
+    Known,
+    KnownKey,
+    NewDevice,
+    Renewal,
+)
+from registry_service.registration.request import Registration
+
+
+class Outcome(Struct, frozen=True):
+    """A registered device and what it is told; `is_created` is false for one that was there."""
+
+    id: int
+    uuid: str
+    device_name: str
+    device_type: str
+    fleet_id: str
+    created_at: datetime
+    is_created: bool
+    told: Told
+
+
+Result = Outcome | MooringError
+
+
+class Plan(Struct, frozen=True):
+    """What has been decided for the registration at `index` of a batch, and not yet written."""
+
+    index: int
+    registration: Registration
+    decision: Decision
+    key: ProvisioningKey
+    # None for a new one.
+    device: Device | None
+    placement: Placement
+    fleet_revision: int
+    credentials: Credentials
+
+
+class Planner:
+    """Plans the registrations of one pass. Those that are placed alike share a placement."""
+
+    def __init__(self, ring: KeyRing, teller: Teller, known: Known, now: datetime) -> None:
+        """`known` is what the plans are made from."""
+        self._ring = ring
+        self._teller = teller
+        self._known = known
+        self._now = now
+        self._placements: dict[tuple[UUID, str], Placement] = {}
+
+    def plan(self, index: int, registration: Registration) -> Plan:
+        """Raises what `decide` raises."""
+        shown = self._known.keys.get(registration.key_hash)
+        device = self._known.devices.get(registration.uuid)
+        key = shown.key if shown else None
+        decision = decide(
+            key,
+            _registered(device) if device else None,
+            is_same_api_key=device is not None
+            and self._ring.is_api_key(
+                device.credential_key_id,
+                device.uuid,
+                registration.device_api_key,
+                device.api_key_hash,
+            ),
+            now=self._now,
+        )
+        if shown is None or key is None:
+            raise ProvisioningKeyUnknown("this provisioning key is not known")
+        if device is not None and decision is Decision.CONFIRM:
+            salt, key_id = device.credential_salt, device.credential_key_id
+        else:
+            salt, key_id = registration.salt, self._ring.active_id
+        return Plan(
+            index,
+            registration,
+            decision,
+            key,
+            device,
+            device.placement if device else self._placement(shown, registration.region),
+            shown.fleet_revision,
+            self._credentials(registration, salt, key_id),
+        )
+
+    def _placement(self, shown: KnownKey, region: str) -> Placement:
+        """That of a new device which shows the key."""
+        key = shown.key
+        placement = self._placements.get((key.id, region))
+        if placement is None:
+            placement = self._placements[key.id, region] = Placement(
+                key.default_broker_id,
+                key.fleet_id,
+                region,
+                shown.fleet_has_rule,
+                shown.fleet_revision,
+            )
+        return placement
+
+    def _credentials(self, registration: Registration, salt: str, key_id: int) -> Credentials:
+        uuid = registration.uuid
+        password = self._ring.password_of(key_id, uuid, salt)
+        return Credentials(
+            salt,
+            key_id,
+            self._ring.hash_of_api_key(key_id, uuid, registration.device_api_key),
+            password,
+            hash_of_password(salt, password),
+        )
+
+    def outcome(self, plan: Plan, answer: Answer, device_id: int, created_at: datetime) -> Outcome:
+        """What to answer once the plan is in the database."""
+        registration, device, credentials = plan.registration, plan.device, plan.credentials
+        return Outcome(
+            device_id,
+            registration.uuid,
+            device.device_name if device else registration.device_name,
+            device.device_type if device else registration.device_type,
+            plan.placement.fleet_id,
+            created_at,
+            # Ours too when a commit took effect unseen: the salt was made for this call.
+            device is None or device.credential_salt == registration.salt,
+            self._teller.tell(
+                registration.uuid,
+                credentials.salt,
+                credentials.key_id,
+                credentials.password,
+                answer,
+            ),
+        )
+
+
+def new_device(plan: Plan, answer: Answer) -> NewDevice:
+    """The row of a plan that creates."""
+    registration, credentials, placement = plan.registration, plan.credentials, plan.placement
+    return NewDevice(
+        uuid=registration.uuid,
+        device_name=registration.device_name,
+        device_type=registration.device_type,
+        application_id=registration.application_id,
+        mac_address=registration.mac_address,
+        os_version=registration.os_version,
+        agent_version=registration.agent_version,
+        region=registration.region,
+        latitude=registration.latitude,
+        longitude=registration.longitude,
+        fleet_id=placement.fleet_id,
+        fleet_revision=plan.fleet_revision,
+        mqtt_broker_id=placement.broker_id,
+        mqtt_username=username_of(registration.uuid),
+        mqtt_password_hash=credentials.password_hash,
+        credential_salt=credentials.salt,
+        credential_key_id=credentials.key_id,
+        api_key_hash=credentials.api_key_hash,
+        provisioned_by_key_id=plan.key.id,
+        told_broker_ids=told_ids(answer),
+    )
+
+
+def renewal(plan: Plan, device: Device, answer: Answer) -> Renewal:
+    """The change of a plan that renews."""
+    credentials = plan.credentials
+    return Renewal(
+        id=device.id,
+        provisioned_by_key_id=plan.key.id,
+        mqtt_password_hash=credentials.password_hash,
+        credential_salt=credentials.salt,
+        credential_key_id=credentials.key_id,
+        api_key_hash=credentials.api_key_hash,
+        told_broker_ids=told_ids(answer),
+    )
+
+
+def _registered(device: Device) -> Registered:
+    return Registered(
+        device.provisioned_by_key_id,
+        device.placement.fleet_id,
+        device.is_active,
+        device.reprovisioning_allowed,
+    )

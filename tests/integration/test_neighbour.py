@@ -1,0 +1,57 @@
+"""Connections to another service: what is refused at the start, and what is waited for."""
+
+import asyncio
+import contextlib
+
+import grpc
+import pytest
+
+from chassis.client import Neighbour
+from chassis.server import Health, serving
+from chassis.trust import Credentials
+
+PLAIN = Credentials("s" * 32, None, None)
+# Longer than the longest pause between two tries.
+HANDSHAKE_S = 1.5
+
+
+async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while data := await reader.read(65_536):
+        writer.write(data)
+        await writer.drain()
+    writer.close()
+
+
+async def test_a_server_that_is_slow_to_greet_is_waited_for() -> None:
+    async with contextlib.AsyncExitStack() as exits:
+        health = Health()
+        await health.say("", is_serving=True)
+        port = await exits.enter_async_context(
+            serving(
+                host="127.0.0.1",
+                port=0,
+                credentials=PLAIN,
+                policies={},
+                services=[],
+                register=lambda _: None,
+                health=health,
+                drain_s=0,
+            )
+        )
+
+        async def greet_late(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await asyncio.sleep(HANDSHAKE_S)
+            upstream, downstream = await asyncio.open_connection("127.0.0.1", port)
+            await asyncio.gather(_pass_on(reader, downstream), _pass_on(upstream, writer))
+
+        relay = await asyncio.start_server(greet_late, "127.0.0.1", 0)
+        exits.callback(relay.close)
+        neighbour = Neighbour(f"127.0.0.1:{relay.sockets[0].getsockname()[1]}", PLAIN)
+        exits.push_async_callback(neighbour.close)
+        assert await neighbour.is_serving(timeout_s=3 * HANDSHAKE_S)
+
+
+def test_a_list_of_addresses_is_refused_where_certificates_need_a_name() -> None:
+    trusted = Credentials(None, grpc.ssl_channel_credentials(), None)
+    with pytest.raises(SystemExit, match="dns:///"):
+        Neighbour("ipv4:127.0.0.1:1,127.0.0.1:2", trusted)
