@@ -9,10 +9,18 @@ import random
 WINDOW_S = 0.25
 WEIGHT_OF_NEW = 0.5
 
+# What was learned longer ago is not known any more: by now it may be very different.
+FORGOTTEN_AFTER_S = 5.0
+
 # Nobody is sent away for longer; who would wait longer comes at a random time of the last half.
 LONGEST_S = 60.0
 # Where nothing drains, or nobody knows yet how fast.
 BLIND_S = 2.0
+
+
+def blind_wait_s() -> float:
+    """When to come back where nobody can say: not at once, and not together."""
+    return random.uniform(BLIND_S / 2, BLIND_S * 2)  # noqa: S311
 
 
 class Drain:
@@ -20,13 +28,13 @@ class Drain:
 
     def __init__(self) -> None:
         """Knows nothing until a first batch has ended."""
-        self.rate = 0.0  # items per second; 0 while unknown
+        self._rate = 0.0  # items per second; 0 while unknown
         self._items = 0
         self._busy_s = 0.0
         self._last_end = 0.0
 
     def ended(self, items: int, begun: float, now: float) -> None:
-        """A batch of `items` that began at `begun` has ended.
+        """A batch of `items` that began at `begun` has ended, as large as batches get.
 
         Batches that overlap share the time: what counts is the time since the last one ended, less
         any in which nothing was in flight.
@@ -34,15 +42,20 @@ class Drain:
         self._items += items
         self._busy_s += now - max(begun, self._last_end)
         self._last_end = now
-        if self._busy_s >= WINDOW_S or not self.rate:
+        if self._busy_s >= WINDOW_S or not self._rate:
             rate = self._items / max(self._busy_s, 1e-6)
-            self.rate += (rate - self.rate) * (WEIGHT_OF_NEW if self.rate else 1)
+            self._rate += (rate - self._rate) * (WEIGHT_OF_NEW if self._rate else 1)
             self._items = 0
             self._busy_s = 0.0
 
-    def time_for(self, items: int) -> float:
+    def rate(self, now: float) -> float:
+        """Items per second; 0 while nobody knows."""
+        return self._rate if now - self._last_end <= FORGOTTEN_AFTER_S else 0.0
+
+    def time_for(self, items: int, now: float) -> float:
         """How long `items` take, in seconds; 0 while nobody knows."""
-        return items / self.rate if self.rate else 0.0
+        rate = self.rate(now)
+        return items / rate if rate else 0.0
 
 
 class Appointments:
@@ -59,10 +72,10 @@ class Appointments:
 
     def next(self, drain: Drain, waiting: int, items: int, now: float) -> float:
         """In how many seconds a client with `items` should come back; more than 0."""
-        if not drain.rate:
-            return random.uniform(BLIND_S / 2, BLIND_S * 2)  # noqa: S311
-        free_at = now + drain.time_for(waiting)
-        at = max(self._last, free_at) + drain.time_for(items)
+        if not drain.rate(now):
+            return blind_wait_s()
+        free_at = now + drain.time_for(waiting, now)
+        at = max(self._last, free_at) + drain.time_for(items, now)
         if at - now > LONGEST_S:
             return random.uniform(LONGEST_S / 2, LONGEST_S)  # noqa: S311
         self._last = at

@@ -9,25 +9,27 @@ longer than the caller's patience at the rate at which it drains, and while batc
 
 import asyncio
 import contextvars
+import math
 import secrets
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Hashable, Sequence
-from typing import Generic, TypeVar
+from typing import Generic
 
 import structlog
 from prometheus_client import Counter, Gauge, Histogram
 
-from chassis.admission import Appointments, Drain
+from chassis.admission import Appointments, Drain, blind_wait_s
 from chassis.errors import DeadlineExceeded, Internal, MooringError, Overloaded, Unavailable
 from chassis.log import request_id
+from chassis.queue import Call, Item, Queue, Result
 
 log = structlog.get_logger(__name__)
 
-Item = TypeVar("Item")
-Result = TypeVar("Result")
-
-# A batch in flight for longer means that what it waits for hangs.
+# Batches in flight for longer mean that what they wait for hangs.
 HUNG_AFTER_S = 4.0
+# A batch that had less time than this and did not end in it was in a hurry.
+PATIENT_S = 1.0
+# Calls hear that their time is up this much late at most.
+EXPIRY_STEP_S = 0.02
 
 # At more than the inverse of this, calls arrive fast enough to be worth waiting for.
 SPACING_PER_CALL_S = 0.0005
@@ -46,43 +48,6 @@ QUEUE_SECONDS = Histogram(
 SHED = Counter("mooring_shed_total", "Items that were refused, by why", ["queue", "why"])
 
 
-class Call(Generic[Item, Result]):
-    """An item on its way. `future` gets the result, or an error of ours as a result."""
-
-    __slots__ = (
-        *("_coalescer", "deadline", "future", "is_waiting", "item", "owner"),
-        *("request_id", "since", "size", "weight"),
-    )
-
-    def __init__(
-        self,
-        coalescer: "Coalescer[Item, Result]",
-        item: Item,
-        weight: int,
-        size: int,
-        owner: Hashable,
-        deadline: float,
-        since: float,
-        future: "asyncio.Future[Result | MooringError]",
-    ) -> None:
-        self._coalescer = coalescer
-        self.item = item
-        self.weight = weight
-        self.size = size
-        self.owner = owner
-        self.deadline = deadline
-        self.since = since
-        self.future = future
-        self.request_id = request_id.get()
-        self.is_waiting = True
-
-    def abandon(self) -> None:
-        """Nobody wants the result any more: if nothing has begun, nothing will."""
-        if self.is_waiting:
-            self._coalescer.remove(self)
-        self.future.cancel()
-
-
 class _Batch(Generic[Item, Result]):
     __slots__ = ("begun", "calls", "deadline", "weight")
 
@@ -99,9 +64,6 @@ class Coalescer(Generic[Item, Result]):
     `run` answers one result or one error per item, in order; an exception fails the whole batch.
     Deadlines are times of the running loop's clock; a batch gets the latest of its calls', so one
     that is almost out of time does not cut its neighbours short, and ends with it.
-
-    Owners take turns: a batch is drawn one call from each in rotation, and one owner may fill at
-    most half of the queue, so one greedy provisioning key cannot starve the others.
     """
 
     def __init__(
@@ -123,17 +85,12 @@ class Coalescer(Generic[Item, Result]):
         """
         self._run = run
         self._max_batch = max_batch
-        self._max_waiting = max_waiting
-        self._max_waiting_bytes = max_waiting_bytes
         self._lanes = lanes
         self._spacing_s = spacing_s
 
         self._loop = asyncio.get_running_loop()
         self._context = contextvars.copy_context()
-        self._queues: OrderedDict[Hashable, dict[Call[Item, Result], None]] = OrderedDict()
-        self._waiting_of: dict[Hashable, int] = {}
-        self._waiting = 0
-        self._waiting_bytes = 0
+        self._queue: Queue[Item, Result] = Queue(max_items=max_waiting, max_bytes=max_waiting_bytes)
         # In the order in which they began.
         self._batches: dict[_Batch[Item, Result], asyncio.Task[None]] = {}
         self._wake: asyncio.Handle | None = None
@@ -150,13 +107,15 @@ class Coalescer(Generic[Item, Result]):
         self._batch_items = BATCH_ITEMS.labels(name)
         self._batch_seconds = BATCH_SECONDS.labels(name)
         self._queue_items = QUEUE_ITEMS.labels(name)
+        # Asked when somebody looks, for nothing else tells while nothing moves.
+        self._queue_items.set_function(lambda: self._queue.items)
         self._queue_seconds = QUEUE_SECONDS.labels(name)
         self._shed = {why: SHED.labels(name, why) for why in ("full", "late", "hung", "expired")}
 
     @property
     def waiting(self) -> int:
         """How many items wait for a batch."""
-        return self._waiting
+        return self._queue.items
 
     def offer(
         self,
@@ -180,12 +139,14 @@ class Coalescer(Generic[Item, Result]):
             self._shed[why].inc(weight)
             raise Overloaded(
                 "too many requests are waiting",
-                retry_after_s=self._appointments.next(self._drain, self._waiting, weight, now),
+                retry_after_s=blind_wait_s()
+                if why == "hung"
+                else self._appointments.next(self._drain, self._queue.items, weight, now),
             )
         call: Call[Item, Result] = Call(
-            self, item, weight, size, owner, deadline, now, self._loop.create_future()
+            self._queue, item, weight, size, owner, deadline, now, self._loop.create_future()
         )
-        self._join(call)
+        self._queue.join(call)
         if self._expiry is None or deadline < self._expiry.when():
             self._expire_at(deadline)
         if self._wake is None and len(self._batches) < self._lanes:
@@ -210,8 +171,7 @@ class Coalescer(Generic[Item, Result]):
         try:
             result = await call.future
         finally:
-            if call.is_waiting:
-                self.remove(call)
+            call.leave()
         if isinstance(result, MooringError):
             raise result
         return result
@@ -219,7 +179,7 @@ class Coalescer(Generic[Item, Result]):
     async def close(self) -> None:
         """Takes no more calls, and waits for those it has taken; each has its own deadline."""
         self._is_closed = True
-        while self._waiting or self._batches:
+        while self._queue.items or self._batches:
             self._wake_up()
             if self._batches:
                 await asyncio.wait(self._batches.values(), return_when=asyncio.FIRST_COMPLETED)
@@ -227,53 +187,23 @@ class Coalescer(Generic[Item, Result]):
                 await asyncio.sleep(0)
         if self._expiry is not None:
             self._expiry.cancel()
+        self._queue_items.set_function(lambda: 0)
 
     def _refusal(
         self, now: float, deadline: float, owner: Hashable, weight: int, size: int
     ) -> str | None:
         """Why a call may not join the queue; None if it may."""
-        if (
-            self._waiting + weight > self._max_waiting
-            or self._waiting_bytes + size > self._max_waiting_bytes
-            or (
-                owner is not None
-                and self._waiting_of.get(owner, 0) + weight > self._max_waiting // 2
-            )
-        ):
+        if not self._queue.has_room(owner, weight, size):
             return "full"
         # While nothing gets through, one call at a time goes and sees.
-        if self._has_failed and (self._batches or self._waiting):
+        if self._has_failed and (self._batches or self._queue.items):
             return "hung"
-        if self._batches and now - next(iter(self._batches)).begun > HUNG_AFTER_S:
+        # As long as one lane moves, something does.
+        if len(self._batches) == self._lanes and now - self._last_start > HUNG_AFTER_S:
             return "hung"
-        if self._waiting and now + self._drain.time_for(self._waiting) > deadline:
+        if self._queue.items and now + self._drain.time_for(self._queue.items, now) > deadline:
             return "late"
         return None
-
-    def _join(self, call: Call[Item, Result]) -> None:
-        owner = call.owner
-        queue = self._queues.get(owner)
-        if queue is None:
-            self._queues[owner] = {call: None}
-            self._waiting_of[owner] = call.weight
-        else:
-            queue[call] = None
-            self._waiting_of[owner] += call.weight
-        self._waiting += call.weight
-        self._waiting_bytes += call.size
-
-    def remove(self, call: Call[Item, Result]) -> None:
-        """Takes a call out of the queue, drawn or given up."""
-        call.is_waiting = False
-        self._waiting -= call.weight
-        self._waiting_bytes -= call.size
-        queue = self._queues[call.owner]
-        del queue[call]
-        if queue:
-            self._waiting_of[call.owner] -= call.weight
-        else:
-            del self._queues[call.owner]
-            del self._waiting_of[call.owner]
 
     def _expire_at(self, deadline: float) -> None:
         if self._expiry is not None:
@@ -284,9 +214,9 @@ class Coalescer(Generic[Item, Result]):
         """Tells the calls whose time is up, waiting or in flight; one timer serves them all."""
         self._expiry = None
         now = self._loop.time()
-        present = [call for queue in self._queues.values() for call in queue]
+        present = list(self._queue)
         present += [call for batch in self._batches for call in batch.calls]
-        earliest = float("inf")
+        earliest = float("inf")  # of those that are still to come
         for call in present:
             if call.future.done():
                 continue
@@ -295,14 +225,14 @@ class Coalescer(Generic[Item, Result]):
                 continue
             self._shed["expired"].inc(call.weight)
             call.future.set_result(DeadlineExceeded("there was no answer in time"))
-            if call.is_waiting:
-                self.remove(call)
+            call.leave()
         if earliest < float("inf"):
-            self._expire_at(earliest)
+            # Not one by one: behind something that hangs there are thousands.
+            self._expire_at(max(earliest, now + EXPIRY_STEP_S))
 
     def _wake_up(self) -> None:
         """Starts batches at the end of this turn of the loop, so that calls of one turn join."""
-        if self._wake is None and self._waiting and len(self._batches) < self._lanes:
+        if self._wake is None and self._queue.items and len(self._batches) < self._lanes:
             start_at = self._last_start + self._apart_s
             if start_at > self._loop.time():
                 self._wake = self._loop.call_at(start_at, self._start)
@@ -311,13 +241,15 @@ class Coalescer(Generic[Item, Result]):
 
     def _start(self) -> None:
         self._wake = None
-        while self._waiting and len(self._batches) < self._lanes:
-            calls = self._draw()
+        while self._queue.items and len(self._batches) < self._lanes:
+            # An even share for each lane: else lanes take turns with a large batch and a tiny one,
+            # and each batch has its price.
+            crowd = self._queue.items + sum(batch.weight for batch in self._batches)
+            calls = self._queue.draw(min(self._max_batch, math.ceil(crowd / self._lanes)))
             now = self._last_start = self._loop.time()
             batch = _Batch(calls, now)
             self._batch_items.observe(batch.weight)
             self._queue_seconds.observe(now - min(call.since for call in calls))
-            self._queue_items.set(self._waiting)
             self._batches[batch] = self._loop.create_task(
                 self._run_batch(batch), context=self._context_of(calls)
             )
@@ -337,51 +269,43 @@ class Coalescer(Generic[Item, Result]):
         log.debug("batch", batch_id=batch_id, request_ids=[call.request_id for call in calls])
         return context
 
-    def _draw(self) -> list[Call[Item, Result]]:
-        """The next batch: one call of each owner in turn."""
-        calls: list[Call[Item, Result]] = []
-        weight = 0
-        while self._queues:
-            owner, queue = next(iter(self._queues.items()))
-            call = next(iter(queue))
-            if calls and weight + call.weight > self._max_batch:
-                break
-            self.remove(call)
-            if len(self._queues) > 1 and owner in self._queues:
-                self._queues.move_to_end(owner)
-            calls.append(call)
-            weight += call.weight
-        return calls
-
     async def _run_batch(self, batch: _Batch[Item, Result]) -> None:
         results: Sequence[Result | MooringError]
         calls = batch.calls
-        has_failed = False
         try:
             async with asyncio.timeout_at(batch.deadline):
                 results = await self._run([call.item for call in calls], batch.deadline)
             if len(results) != len(calls):
                 raise RuntimeError(f"{len(calls)} items got {len(results)} results")
+            self._has_failed = False
+            if batch.weight * 2 >= self._max_batch:
+                # A small batch says how long a batch takes, not how much the queue can do.
+                self._drain.ended(batch.weight, batch.begun, self._loop.time())
         except MooringError as error:
-            has_failed = isinstance(error, Unavailable | DeadlineExceeded)
             results = [error] * len(calls)
+            self._note_failure(batch, error)
         except TimeoutError:
-            has_failed = True
-            results = [DeadlineExceeded("there was no answer in time")] * len(calls)
+            timeout = DeadlineExceeded("there was no answer in time")
+            results = [timeout] * len(calls)
+            self._note_failure(batch, timeout)
         except Exception:
             log.exception("a batch failed", items=len(calls))
             results = [Internal("internal error")] * len(calls)
-        now = self._loop.time()
-        self._has_failed = has_failed
-        if not has_failed:
-            self._drain.ended(batch.weight, batch.begun, now)
-        self._batch_seconds.observe(now - batch.begun)
-        # Before anybody is answered: who calls again because of its answer is not a crowd, and
-        # finds this batch gone.
-        crowd = len(calls) if self._waiting or len(calls) > 1 else 0
+        finally:
+            # Before anybody is answered: who calls again because of its answer is not a crowd, and
+            # finds this batch gone.
+            del self._batches[batch]
+        self._batch_seconds.observe(self._loop.time() - batch.begun)
+        crowd = len(calls) if self._queue.items or len(calls) > 1 else 0
         self._apart_s = min(self._spacing_s, crowd * SPACING_PER_CALL_S)
-        del self._batches[batch]
         for call, result in zip(calls, results, strict=True):
             if not call.future.done():
                 call.future.set_result(result)
         self._wake_up()
+
+    def _note_failure(self, batch: _Batch[Item, Result], error: MooringError) -> None:
+        """Whether nothing gets through; a caller in too much of a hurry says nothing of that."""
+        took_s = self._loop.time() - batch.begun
+        self._has_failed = isinstance(error, Unavailable) or (
+            isinstance(error, DeadlineExceeded) and took_s >= PATIENT_S
+        )

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from enum import Enum
 from typing import Any, TypeAlias, TypeVar
 
@@ -48,6 +48,10 @@ LIVENESS: dict[str, Any] = {
     "keepalives_count": 3,
     "tcp_user_timeout": 10_000,
 }
+
+
+# The reason of an `Unavailable` that is about the database itself.
+DATABASE_UNAVAILABLE = "DATABASE_UNAVAILABLE"
 
 
 class Refusal(Enum):
@@ -137,6 +141,15 @@ async def writing(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
             yield connection
 
 
+def text_array(values: Iterable[str]) -> str:
+    """PostgreSQL's text form of an array, of values in which nothing needs escaping.
+
+    They are quoted all the same: a bare null, in any case, would not be a value.
+    """
+    joined = '","'.join(values)
+    return f'{{"{joined}"}}' if joined else "{}"
+
+
 async def fetched(pool: Pool, statement: str, values: Sequence[Any]) -> list[Row]:
     """The rows of one statement, which is a transaction by itself. Made for the hot paths.
 
@@ -180,7 +193,7 @@ def _meaning(error: Failure) -> Exception:
     if refusal in (Refusal.DATA, Refusal.OURS):
         return error
     log.warning("the database did not answer", refusal=refusal.value, **described(error))
-    return Unavailable("the database cannot be reached", reason="DATABASE_UNAVAILABLE")
+    return Unavailable("the database cannot be reached", reason=DATABASE_UNAVAILABLE)
 
 
 def described(error: Failure) -> dict[str, str]:

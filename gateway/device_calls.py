@@ -5,8 +5,9 @@ from collections.abc import Sequence
 
 from mooring.registry.v1 import registration_pb2
 
-from chassis.coalescer import Call, Coalescer
+from chassis.coalescer import Coalescer
 from chassis.errors import MooringError
+from chassis.queue import Call
 from gateway import answers
 from gateway.neighbours import Neighbours
 
@@ -28,7 +29,6 @@ class DeviceCalls:
             max_batch=MAX_BATCH,
             max_waiting=MAX_WAITING,
             lanes=2,
-            spacing_s=0.004,
         )
         # Cheap reads would travel one by one without the spacing.
         self._connections = Coalescer[registration_pb2.ConnectionRequest, answers.Mqtt](

@@ -9,7 +9,7 @@ from mooring.broker.v1 import resolution_pb2
 from mooring.registry.v1 import registration_pb2
 from msgspec import Struct
 
-from chassis.coalescer import Call
+from chassis.queue import Call
 from chassis.validation import IDENTIFIER
 from gateway.answers import Mqtt, Registered
 from gateway.bearer import bearer
@@ -75,17 +75,19 @@ class Registration:
         self._calls = calls
         self._limits = limits
 
+    def admit(self, request: DeviceRequest) -> str:
+        """The provisioning key. Raises `RateLimited`, `Unauthenticated`."""
+        return _shown(request, self._limits, counts_by_key=True)
+
     def ask(self, request: DeviceRequest) -> "Call[Any, Any]":
         """Raises what is wrong with the request, and `Overloaded`."""
-        key = bearer(request.headers)
-        if self._limits is not None:
-            self._limits.admit(request.client, key)
         if not request.body:
             raise HTTPException(status_code=400)
         if not is_json(_content_type(request.headers)):
             raise HTTPException(status_code=415)
         device = decode(DECODER, request.body)
-        return self._calls.register(_registration(key, device), size=len(request.body))
+        registration = _registration(request.secret, device)
+        return self._calls.register(registration, size=len(request.body))
 
     def reply(self, request: DeviceRequest, answer: Registered) -> Reply:  # noqa: ARG002
         """201 for a new device, 200 for one that was registered before."""
@@ -102,12 +104,13 @@ class Connection:
         self._calls = calls
         self._limits = limits
 
+    def admit(self, request: DeviceRequest) -> str:
+        """The device's API key. Raises `RateLimited`, `Unauthenticated`."""
+        return _shown(request, self._limits, counts_by_key=False)
+
     def ask(self, request: DeviceRequest) -> "Call[Any, Any]":
-        """Raises what is wrong with the request, and `Overloaded`."""
-        api_key = bearer(request.headers)
-        if self._limits is not None:
-            self._limits.admit(request.client)
-        return self._calls.connection(request.uuid, api_key)
+        """Raises `Overloaded`."""
+        return self._calls.connection(request.uuid, request.secret)
 
     def reply(self, request: DeviceRequest, answer: Mqtt) -> Reply:
         """200, or 304 for a device that has the answer already."""
@@ -142,6 +145,18 @@ class DeviceRoutes:
         if rest == b"mqtt" and IDENTIFIER.fullmatch(text := uuid.decode("latin-1")):
             return self._connection, text
         return None
+
+
+def _shown(request: DeviceRequest, limits: Limits | None, *, counts_by_key: bool) -> str:
+    """The secret that a device shows, if it may ask so often."""
+    if limits is None:
+        return bearer(request.headers)
+    # Who shows no secret counts by the address all the same.
+    limits.admit(request.client)
+    secret = bearer(request.headers)
+    if counts_by_key:
+        limits.admit(None, secret)
+    return secret
 
 
 def _content_type(headers: list[tuple[bytes, bytes]]) -> str:

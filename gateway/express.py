@@ -16,17 +16,19 @@ from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any, Protocol, cast
 
+import httptools
 from msgspec import Struct
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from chassis.coalescer import Call
 from chassis.errors import MooringError
 from chassis.log import request_id
+from chassis.queue import Call
 from gateway.problems import Reply, of_device_error, of_exception, refusal, rendered
 
 MAX_BODY_BYTES = 64 * 1024
+# Requests of one connection that wait for the one before them.
+MAX_PIPELINED = 8
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
-
 # It has no body, and a length would be that of a 200 (RFC 9110, section 8.6).
 NOT_MODIFIED = HTTPStatus.NOT_MODIFIED.value
 
@@ -50,14 +52,19 @@ class DeviceRequest(Struct):
     method: bytes
     uuid: str
     headers: list[tuple[bytes, bytes]]
-    body: bytes
     client: tuple[str, int] | None
+    # What the device shows, once it has been admitted.
+    secret: str = ""
+    body: bytes = b""
 
 
 class Route(Protocol):
     """What is served at one path."""
 
     methods: Sequence[bytes]
+
+    def admit(self, request: DeviceRequest) -> str:
+        """The secret that the device shows; before any of the body is read. Raises why not."""
 
     def ask(self, request: DeviceRequest) -> "Call[Any, Any]":
         """Passes the question on. Raises what is wrong with the request."""
@@ -81,6 +88,8 @@ class Exchange:
     """
 
     def __init__(self, protocol: "DeviceProtocol", route: Route, uuid: str) -> None:
+        # A copy: the parser adds trailers to the protocol's.
+        headers = list(protocol.headers)
         self.body = bytearray()
         self.more_body = True
         self.disconnected = False
@@ -88,12 +97,10 @@ class Exchange:
         self.keep_alive = protocol.is_kept_alive()
         self._protocol = protocol
         self._route = route
-        self._request = DeviceRequest(
-            protocol.parser.get_method(), uuid, protocol.headers, b"", protocol.client
-        )
-        self._request_id = request_id_of(protocol.headers)
-        self._is_first = False
-        self._expects_continue = protocol.expect_100_continue
+        self._request = DeviceRequest(protocol.parser.get_method(), uuid, headers, protocol.client)
+        self._request_id = request_id_of(headers)
+        self._is_begun = False
+        self._expects_continue = protocol.is_asked_to_continue()
         self._call: Call[Any, Any] | None = None
 
     @property
@@ -103,7 +110,13 @@ class Exchange:
 
     def begin(self) -> None:
         """It is this request's turn on its connection."""
-        self._is_first = True
+        if self.disconnected:
+            return
+        self._is_begun = True
+        refused = self._attempt(self._admit)
+        if refused is not None:
+            self._answer(refused)
+            return
         if self._expects_continue and self.more_body:
             self._protocol.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         self.set()
@@ -113,46 +126,56 @@ class Exchange:
         if self.disconnected:
             if self._call is not None:
                 self._call.abandon()
-        elif not self._is_first or self.response_complete or self._call is not None:
+        elif not self._is_begun or self.response_complete or self._call is not None:
             return
         elif not self.more_body or len(self.body) > MAX_BODY_BYTES:
-            self._ask()
-        else:
+            refused = self._attempt(self._ask)
+            if refused is not None:
+                self._answer(refused)
+        elif self.body:
             # uvicorn holds a client back that sends faster than its body is taken.
-            self._protocol.flow.resume_reading()
+            self._protocol.go_on_reading()
 
-    def _ask(self) -> None:
+    def _attempt(self, step: Any) -> Reply | None:
+        """The answer, where `step` has one already or cannot be done."""
         token = request_id.set(self._request_id.decode())
         try:
-            if len(self.body) > MAX_BODY_BYTES:
-                self._answer(rendered(refusal(413)))
-                return
-            if self._request.method not in self._route.methods:
-                allowed = b", ".join(self._route.methods).decode()
-                self._answer(rendered(refusal(405, headers={"Allow": allowed})))
-                return
-            self._request.body = bytes(self.body)
-            self._call = self._route.ask(self._request)
-            self._call.future.add_done_callback(self._answered)
+            return cast("Reply | None", step())
+        except MooringError as error:
+            return rendered(of_device_error(error))
         except Exception as error:  # noqa: BLE001 - the last resort; what is unexpected is logged
-            self._answer(_of(error))
+            return rendered(of_exception(error))
         finally:
             request_id.reset(token)
+
+    def _admit(self) -> Reply | None:
+        if self._request.method not in self._route.methods:
+            allowed = b", ".join(self._route.methods).decode()
+            return rendered(refusal(405, headers={"Allow": allowed}))
+        self._request.secret = self._route.admit(self._request)
+        return None
+
+    def _ask(self) -> Reply | None:
+        if len(self.body) > MAX_BODY_BYTES:
+            return rendered(refusal(413))
+        self._request.body = bytes(self.body)
+        self._call = self._route.ask(self._request)
+        self._call.future.add_done_callback(self._answered)
+        return None
 
     def _answered(self, future: "asyncio.Future[Any]") -> None:
         if self.disconnected or future.cancelled():
             return
-        token = request_id.set(self._request_id.decode())
-        try:
+
+        def reply() -> Reply:
             answer = future.result()
             if isinstance(answer, MooringError):
                 raise answer
-            reply = self._route.reply(self._request, answer)
-        except Exception as error:  # noqa: BLE001 - the last resort; what is unexpected is logged
-            reply = _of(error)
-        finally:
-            request_id.reset(token)
-        self._answer(reply)
+            return self._route.reply(self._request, answer)
+
+        replied = self._attempt(reply)
+        if replied is not None:
+            self._answer(replied)
 
     def _answer(self, reply: Reply) -> None:
         protocol = self._protocol
@@ -176,12 +199,6 @@ class Exchange:
         protocol.on_response_complete()
 
 
-def _of(error: Exception) -> Reply:
-    if isinstance(error, MooringError):
-        return rendered(of_device_error(error))
-    return rendered(of_exception(error))
-
-
 class DeviceProtocol(HttpToolsProtocol):
     """uvicorn's protocol, with a way of its own for what `routes` serve."""
 
@@ -193,6 +210,10 @@ class DeviceProtocol(HttpToolsProtocol):
         super().__init__(**settings)
         self._routes = routes
         self._leaving = leaving
+        # The one whose turn it is; `cycle` is the one that was read last.
+        self._current: Exchange | None = None
+        # Whether what still comes is of no protocol that is spoken here.
+        self._is_deaf = False
 
     def is_kept_alive(self) -> bool:
         """Whether the connection outlives the request whose head has just been read."""
@@ -200,28 +221,89 @@ class DeviceProtocol(HttpToolsProtocol):
             self.parser.get_http_version() != "1.0"
             and self.parser.should_keep_alive()
             and not self._leaving.is_set()
+            and not self._is_deaf
         )
+
+    def is_asked_to_continue(self) -> bool:
+        """Whether the client waits with the body; HTTP/1.0 cannot (RFC 9110, section 10.1.1)."""
+        return self.expect_100_continue and self.parser.get_http_version() != "1.0"
+
+    def go_on_reading(self) -> None:
+        """Takes more from a client that takes its answers too."""
+        if not self.flow.write_paused:
+            self.flow.resume_reading()
+
+    def data_received(self, data: bytes) -> None:
+        """Called with what the client sends."""
+        if not self._is_deaf:
+            super().data_received(data)
 
     def on_headers_complete(self) -> None:
         """Called by the parser."""
-        found = self._routes.find(self.url.partition(b"?")[0])
+        if self.parser.should_upgrade():
+            # There is no other protocol here. The parser skips the body of such a request and
+            # would take it for the next one, so this is the last that it reads.
+            self._is_deaf = True
+        url = self.url if self.url.startswith(b"/") else httptools.parse_url(self.url).path or b""
+        found = self._routes.find(url.partition(b"?")[0])
         if found is None:
             super().on_headers_complete()
-            if self.cycle is not None and self._leaving.is_set():
+            if self.cycle is not None and not self.is_kept_alive():
                 self.cycle.keep_alive = False
             return
         before = self.cycle
         exchange = Exchange(self, *found)
         self.cycle = cast("RequestResponseCycle", exchange)
         if before is None or before.response_complete:
+            self._current = exchange
             exchange.begin()
         else:
             # Pipelined: uvicorn starts it when the one before has been answered.
-            self.flow.pause_reading()
             self.pipeline.appendleft((self.cycle, self.app))
+            if self._is_ahead():
+                self.flow.pause_reading()
+
+    def _is_ahead(self) -> bool:
+        """Whether the client has asked so much more than was answered that it must wait.
+
+        Until then it is read on, for a client that leaves is noticed by reading.
+        """
+        return len(self.pipeline) >= MAX_PIPELINED
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """Called for each client that asks for another protocol; that is no news for the log."""
 
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
         if isinstance(cycle, Exchange):
-            cycle.begin()
+            self._current = cycle
+            # Not at once: the one before is still being answered, further up the stack.
+            self.loop.call_soon(cycle.begin)
         else:
+            self._current = None
             super()._start_asgi_task(cycle, app)
+
+    def on_response_complete(self) -> None:
+        """Called when a request has been answered; no more are read than are answered."""
+        super().on_response_complete()
+        if self.flow.write_paused or self._is_ahead():
+            self.flow.pause_reading()
+
+    def pause_writing(self) -> None:
+        """Called when the client takes its answers more slowly than it asks."""
+        super().pause_writing()
+        self.flow.pause_reading()
+
+    def resume_writing(self) -> None:
+        """Called when it has caught up."""
+        super().resume_writing()
+        if not self._is_ahead():
+            self.flow.resume_reading()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Called when the connection has ended; uvicorn tells the request that was read last."""
+        current = self._current
+        if current is not None and not current.response_complete:
+            current.disconnected = True
+            current.set()
+        self.pipeline.clear()
+        super().connection_lost(exc)

@@ -78,7 +78,13 @@ class Placements:
         it was the callers who had no time left: that says nothing of the broker service, and
         nobody would hear a stopgap.
         """
-        distinct = list(dict.fromkeys(placements))
+        # Of those that differ only in how old their reading is, the youngest.
+        youngest: dict[Placement, Placement] = {}
+        for placement in placements:
+            known = youngest.get(placement)
+            if known is None or known.fleet_revision < placement.fleet_revision:
+                youngest[placement] = placement
+        distinct = list(youngest.values())
         if not distinct:
             return {}
         request = pb.ResolveBrokersRequest(

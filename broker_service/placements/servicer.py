@@ -23,7 +23,7 @@ POLICIES = {
 
 MAX_SUBJECTS = 10_000
 # Of the answers made from one snapshot; placements are brokers and fleets in combination.
-MAX_REMEMBERED = 50_000
+MAX_REMEMBERED = 5_000
 UNPLACED = Placement()
 SOURCES = {
     Source.DEVICE: pb.SOURCE_DEVICE,

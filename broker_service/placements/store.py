@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from broker_service.resolution import Broker, Directory, FleetRule, Placement
 from broker_service.tables import brokers, certificates, fleet_brokers, fleets
-from chassis.database import LIVENESS, Pool, fetched, reading
+from chassis.database import LIVENESS, Pool, fetched, reading, text_array
 from chassis.errors import Unavailable
 
 CHANNEL = "mooring_placement"
@@ -92,10 +92,9 @@ class PlacementStore:
     async def placements_of(self, uuids: Sequence[str]) -> dict[str, Placement]:
         """Those of the uuids that are registered; one object for all that are placed alike.
 
-        Nothing in a uuid may need quoting in PostgreSQL's text form of an array. Raises
-        `Unavailable`.
+        Uuids are identifiers. Raises `Unavailable`.
         """
-        rows = await fetched(self._pool, PLACEMENTS, ["{" + ",".join(uuids) + "}"])
+        rows = await fetched(self._pool, PLACEMENTS, [text_array(uuids)])
         placements: dict[str, Placement] = {}
         for broker_id, fleet_id, revision, found in rows:
             placements.update(

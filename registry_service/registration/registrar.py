@@ -114,10 +114,18 @@ class Registrar:
         if not guesses:
             return {}
 
-        saved, answers = await asyncio.gather(
-            self._store.save([new_device(*guess) for guess in guesses.values()], (), (), now),
+        # The question goes out first: it takes longer than the rows.
+        answers, saved = await asyncio.gather(
             self._placements.resolve((plan.placement for plan, _ in guesses.values()), deadline),
+            self._store.save([new_device(*guess) for guess in guesses.values()], (), (), now),
+            return_exceptions=True,
         )
+        if isinstance(saved, BaseException):
+            raise saved
+        if isinstance(answers, BaseException):
+            # The rows say what nobody will hear.
+            await self._store.tell([Telling(made[0], []) for made in saved.created.values()])
+            raise answers
         results: dict[int, Result] = {}
         tellings: list[Telling] = []
         for uuid, (device_id, created_at) in saved.created.items():

@@ -9,7 +9,8 @@ from mooring.registry.v1 import registration_pb2 as pb
 from mooring.registry.v1 import registration_pb2_grpc
 
 from chassis.coalescer import Coalescer
-from chassis.errors import InvalidInput, MooringError, to_item
+from chassis.database import DATABASE_UNAVAILABLE
+from chassis.errors import InvalidInput, MooringError, Unavailable, to_item
 from chassis.server import Context, deadline_of
 from chassis.times import timestamp_of
 from chassis.trust import Access
@@ -116,7 +117,16 @@ class RegistrationServicer(registration_pb2_grpc.RegistrationServiceServicer):
 
     async def _register(self, calls: list[Registrations], deadline: float) -> list[list[Result]]:
         together = [registration for call in calls for registration in call]
-        return _apart(await self._registrar.register(together, deadline), calls)
+        results = await self._registrar.register(together, deadline)
+        failures = [
+            result
+            for result in results
+            if isinstance(result, Unavailable) and result.reason == DATABASE_UNAVAILABLE
+        ]
+        if len(failures) == len(results):
+            # It is not these devices: the queue should know.
+            raise failures[0]
+        return _apart(results, calls)
 
     def _registered(self, results: Sequence[Result]) -> pb.RegisterDevicesResponse:
         response = pb.RegisterDevicesResponse(

@@ -12,7 +12,7 @@ SELECT
         SELECT encode(key.key_hash, 'base64') AS hash,
                json_build_object(
                    'id', key.id, 'fleet_id', key.fleet_id, 'is_active', key.is_active,
-                   'expires_at', key.expires_at, 'max_devices', key.max_devices,
+                   'expires_at', nullif(key.expires_at, 'infinity'), 'max_devices', key.max_devices,
                    'devices_provisioned', key.devices_provisioned,
                    'default_broker_id', key.default_broker_id
                ) AS key,
@@ -91,7 +91,8 @@ SELECT uuid, id, created_at FROM made
 
 # For keys that are nearly used up: what is left is known only while their rows are locked.
 LOCK_KEYS = """
-SELECT id, fleet_id, is_active, expires_at, max_devices, devices_provisioned, default_broker_id
+SELECT id, fleet_id, is_active, nullif(expires_at, 'infinity'), max_devices,
+       devices_provisioned, default_broker_id
 FROM provisioning_keys
 WHERE id = ANY (%s::uuid[])
 ORDER BY id

@@ -8,7 +8,7 @@ import msgspec
 from prometheus_client import Histogram
 from psycopg.errors import CheckViolation, ForeignKeyViolation
 
-from chassis.database import Pool, Row, fetched, transaction
+from chassis.database import Pool, Row, fetched, text_array, transaction
 from chassis.errors import Unavailable
 from registry_service.provisioning import ProvisioningKey, grant
 from registry_service.registration import statements
@@ -40,11 +40,8 @@ class RegistrationStore:
         self._pool = pool
 
     async def known_of(self, key_hashes: Collection[bytes], uuids: Collection[str]) -> Known:
-        """Those of the keys and devices that exist, in one round trip.
-
-        Nothing in a uuid may need quoting in PostgreSQL's text form of an array.
-        """
-        values = [list(key_hashes), "{" + ",".join(uuids) + "}"]
+        """Those of the keys and devices that exist, in one round trip; uuids are identifiers."""
+        values = [list(key_hashes), text_array(uuids)]
         [(keys, devices)] = await fetched(self._pool, statements.READ, values)
         return Known(
             {item.hash: item for item in _keys.decode(keys)},
@@ -65,6 +62,8 @@ class RegistrationStore:
         """
         created: list[Row] = []
         renewed: list[Row] = []
+        if not (new or renewals or tellings):
+            return Saved({}, frozenset())
         try:
             with COMMIT_SECONDS.time():
                 if new:

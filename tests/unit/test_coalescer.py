@@ -280,8 +280,7 @@ async def test_a_batch_ends_with_the_last_of_its_callers(desk: Desk) -> None:
     assert await coalescer.submit("b", deadline=soon()) == "b"
 
 
-async def test_a_queue_that_is_longer_than_a_callers_patience_is_not_joined(desk: Desk) -> None:
-    coalescer = desk_of(desk, max_batch=1, max_waiting=1_000)
+async def test_a_queue_that_is_longer_than_a_callers_patience_is_not_joined() -> None:
     loop = asyncio.get_running_loop()
 
     async def slow(items: list[object], deadline: float) -> list[object]:
@@ -289,7 +288,7 @@ async def test_a_queue_that_is_longer_than_a_callers_patience_is_not_joined(desk
         await asyncio.sleep(0.01)
         return items
 
-    coalescer = Coalescer(slow, name="test", max_batch=1, max_waiting=1_000)
+    coalescer: Coalescer[Any, Any] = Coalescer(slow, name="test", max_batch=1, max_waiting=1_000)
     for n in range(30):
         await coalescer.submit(n, deadline=soon())
     waiting = [asyncio.create_task(coalescer.submit(n, deadline=soon(60))) for n in range(100)]
@@ -326,7 +325,7 @@ async def test_while_a_batch_hangs_nothing_piles_up(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("chassis.coalescer.HUNG_AFTER_S", 0.05)
-    coalescer = desk_of(desk, lanes=2)
+    coalescer = desk_of(desk)
     first = await held(desk, coalescer)
     early = asyncio.create_task(coalescer.submit("early", deadline=soon()))
     refused = None
@@ -350,11 +349,10 @@ async def test_what_is_abandoned_before_it_begins_never_begins(desk: Desk) -> No
     stays = coalescer.offer("stays", deadline=soon())
     gone.abandon()
     assert coalescer.waiting == 1
-    first_call, desk_batches = first, desk.batches
     desk.is_open.set()
-    await first_call
+    await first
     assert await stays.future == "stays"
-    assert desk_batches == [["first"], ["stays"]]
+    assert desk.batches == [["first"], ["stays"]]
     assert gone.future.cancelled()
 
 
@@ -376,3 +374,50 @@ async def test_many_deadlines_each_end_on_time(desk: Desk) -> None:
     assert list(ended) == [0.05, 0.1, 0.2, 0.3]
     desk.is_open.set()
     await first
+
+
+async def test_a_lane_that_hangs_is_not_a_queue_that_hangs(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("chassis.coalescer.HUNG_AFTER_S", 0.01)
+    stuck = asyncio.Event()
+
+    async def run(items: list[object], deadline: float) -> list[object]:
+        if "stuck" in items:
+            await stuck.wait()
+        return items
+
+    coalescer: Coalescer[Any, Any] = Coalescer(
+        run, name="test", max_batch=10, max_waiting=100, lanes=2
+    )
+    hanging = asyncio.create_task(coalescer.submit("stuck", deadline=soon()))
+    loop = asyncio.get_running_loop()
+    since = loop.time()
+    while loop.time() < since + 0.05:
+        assert await coalescer.submit("other", deadline=soon()) == "other"
+    stuck.set()
+    assert await hanging == "stuck"
+
+
+async def test_a_caller_in_a_hurry_is_nobody_elses_affair(desk: Desk) -> None:
+    coalescer = desk_of(desk)
+    desk.is_open.clear()
+    with pytest.raises(DeadlineExceeded):
+        await coalescer.submit("hurried", deadline=soon(0.01))
+    desk.is_open.set()
+    calls = [coalescer.submit(n, deadline=soon()) for n in range(20)]
+    assert await asyncio.gather(*calls) == list(range(20))
+
+
+async def test_what_was_learned_in_quiet_does_not_refuse_a_storm() -> None:
+    async def steady(items: list[object], deadline: float) -> list[object]:
+        await asyncio.sleep(0.005)
+        return items
+
+    coalescer: Coalescer[Any, Any] = Coalescer(
+        steady, name="test", max_batch=250, max_waiting=4_000, lanes=2
+    )
+    for n in range(50):
+        await coalescer.submit(n, deadline=soon())
+    storm = [coalescer.submit(n, deadline=soon()) for n in range(4_000)]
+    assert await asyncio.gather(*storm) == list(range(4_000))

@@ -1,0 +1,81 @@
+"""A registration that is guessed before anything is read: a wrong guess is nobody's answer."""
+
+import asyncio
+
+from mooring.broker.v1 import brokers_pb2, resolution_pb2
+
+from tests.stack import Stack
+
+
+async def test_a_key_that_was_revoked_since_makes_nothing(stack: Stack) -> None:
+    key = await stack.create_key()
+    assert (await stack.register("first", key=key)).status_code == 201
+    stack.database.execute("UPDATE provisioning_keys SET is_active = false")
+    refused = await stack.register("second", key=key)
+    assert (refused.status_code, refused.json()["reason"]) == (401, "PROVISIONING_KEY_REVOKED")
+    stack.database.execute(
+        "UPDATE provisioning_keys SET is_active = true, expires_at = now() - interval '1 second'"
+    )
+    refused = await stack.register("third", key=key)
+    assert (refused.status_code, refused.json()["reason"]) == (403, "PROVISIONING_KEY_EXPIRED")
+    assert stack.database.execute("SELECT uuid FROM devices") == [("first",)]
+
+
+async def test_a_key_that_places_devices_otherwise_since_places_them_so(stack: Stack) -> None:
+    other_id = await stack.create_broker("Other", host="other.example.com")
+    assert (await stack.register("first")).json()["mqtt"]["source"] == "default"
+    stack.database.execute("UPDATE provisioning_keys SET default_broker_id = %s", other_id)
+    second = (await stack.register("second")).json()["mqtt"]
+    assert (second["source"], second["broker"]) == ("device", "mqtt://other.example.com:1883")
+    rows = stack.database.execute("SELECT uuid, mqtt_broker_id, told_broker_ids FROM devices")
+    assert sorted(rows) == [
+        ("first", None, [stack.default_broker_id]),
+        ("second", other_id, [other_id]),
+    ]
+
+
+async def test_a_default_that_changed_since_is_told_and_is_on_the_row(stack: Stack) -> None:
+    await stack.register("first")
+    other_id = await stack.create_broker("Other", host="other.example.com")
+    await stack.broker.brokers("SetDefaultBroker", brokers_pb2.SetDefaultBrokerRequest(id=other_id))
+    second = await stack.register("second")
+    assert second.status_code == 201
+    assert second.json()["mqtt"]["broker"] == "mqtt://other.example.com:1883"
+    told = "SELECT told_broker_ids FROM devices WHERE uuid = 'second'"
+    assert stack.database.execute(told) == [([other_id],)]
+
+
+async def test_a_fleet_that_was_restricted_since_is_kept_to(stack: Stack) -> None:
+    await stack.register("first")
+    other_id = await stack.create_broker("Other")
+    await stack.admin("PATCH", "/fleets/demo", json={"allowed_broker_ids": [other_id]})
+    assert (await stack.register("second")).status_code == 503
+    # Whatever is there of it was never told of a broker.
+    told = "SELECT told_broker_ids FROM devices WHERE uuid = 'second'"
+    assert stack.database.execute(told) in ([], [([],)])
+    await stack.admin("PATCH", "/fleets/demo", json={"mqtt_broker_id": other_id})
+    again = await stack.register("second")
+    assert again.status_code in (200, 201)
+    assert stack.database.execute(told) == [([other_id],)]
+
+
+async def test_new_and_known_devices_in_one_batch(stack: Stack) -> None:
+    key = await stack.create_key(max_devices=60)
+    await asyncio.gather(*(stack.register(f"d{n}", key=key) for n in range(20)))
+    answers = await asyncio.gather(*(stack.register(f"d{n}", key=key) for n in range(80)))
+    statuses = [answer.status_code for answer in answers]
+    assert statuses[:20] == [200] * 20
+    assert sorted(statuses[20:]) == [201] * 40 + [403] * 20
+    made = "SELECT count(*), (SELECT max(devices_provisioned) FROM provisioning_keys) FROM devices"
+    assert stack.database.execute(made) == [(60, 60)]
+
+
+async def test_a_device_may_be_called_null(stack: Stack) -> None:
+    for uuid in ("null", "NULL"):
+        made = await stack.register(uuid)
+        again = await stack.register(uuid)
+        assert (made.status_code, again.status_code) == (201, 200)
+        assert made.json()["mqtt"]["password"] == again.json()["mqtt"]["password"]
+        assert (await stack.connection(uuid)).status_code == 200
+        request = resolution_pb2.ResolveBrokerRequest(device_uuid=uuid)
+        assert (await stack.broker.resolution("ResolveBroker", request)).resolution.known
