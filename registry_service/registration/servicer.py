@@ -27,9 +27,10 @@ POLICIES = {
 }
 
 MAX_ITEMS = 1_000
-# Two batches at once: while one waits for its commit to reach the disk, the next one reads and
-# decides. More would wait for the same key's row.
-LANES = 2
+# One batch of registrations at a time: the next would wait for its commit, behind the same key's
+# row, and while it waits here it grows instead.
+REGISTERING_LANES = 1
+TELLING_LANES = 2
 
 Registrations = list[Registration]
 Requests = Sequence[pb.ConnectionRequest]
@@ -53,14 +54,14 @@ class RegistrationServicer(registration_pb2_grpc.RegistrationServiceServicer):
             name="registrations",
             max_batch=MAX_ITEMS,
             max_waiting=20_000,
-            lanes=LANES,
+            lanes=REGISTERING_LANES,
         )
         self._telling = Coalescer[Requests, list[connections.Result]](
             self._tell,
             name="connections",
             max_batch=MAX_ITEMS,
             max_waiting=20_000,
-            lanes=LANES,
+            lanes=TELLING_LANES,
             spacing_s=0.002,
         )
 
