@@ -54,7 +54,7 @@ class Neighbour:
             # One that hangs, or vanished without closing, is noticed within nine seconds, before
             # requests run out of time. A ping of gRPC's own that is under way counts as the
             # keepalive's and has a minute, and after two without a call between them the next one
-            # waits a minute, unless we say otherwise. Servers take them five seconds apart.
+            # waits a minute, unless we say otherwise. Servers take them a second apart.
             ("grpc.keepalive_time_ms", 6_000),
             ("grpc.keepalive_timeout_ms", 3_000),
             ("grpc.http2.ping_timeout_ms", 3_000),

@@ -155,7 +155,7 @@ async def fetched(pool: Pool, statement: str, values: Sequence[Any]) -> list[Row
 
     Raises `Unavailable`, or the driver's error where the values or the statement are at fault.
     """
-    try:
+    with translated():
         async with asyncio.timeout(CLIENT_TIMEOUT_S):
             connection = await pool.getconn()
             try:
@@ -163,8 +163,6 @@ async def fetched(pool: Pool, statement: str, values: Sequence[Any]) -> list[Row
                 return await cursor.fetchall() if cursor.description else []
             finally:
                 await pool.putconn(connection)
-    except (psycopg.Error, TimeoutError) as error:
-        raise _meaning(error) from error
 
 
 @contextlib.asynccontextmanager
@@ -185,15 +183,11 @@ def translated() -> Iterator[None]:
     try:
         yield
     except (DBAPIError, psycopg.Error, PoolTimeoutError, TimeoutError) as error:
-        raise _meaning(error) from error
-
-
-def _meaning(error: Failure) -> Exception:
-    refusal = refusal_of(error)
-    if refusal in (Refusal.DATA, Refusal.OURS):
-        return error
-    log.warning("the database did not answer", refusal=refusal.value, **described(error))
-    return Unavailable("the database cannot be reached", reason=DATABASE_UNAVAILABLE)
+        refusal = refusal_of(error)
+        if refusal in (Refusal.DATA, Refusal.OURS):
+            raise
+        log.warning("the database did not answer", refusal=refusal.value, **described(error))
+        raise Unavailable("the database cannot be reached", reason=DATABASE_UNAVAILABLE) from error
 
 
 def described(error: Failure) -> dict[str, str]:

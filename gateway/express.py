@@ -12,7 +12,7 @@ The same makes it cheap to notice a client that leaves: what it waited for is gi
 import asyncio
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from typing import Any, Protocol, cast
 
@@ -136,11 +136,11 @@ class Exchange:
             # uvicorn holds a client back that sends faster than its body is taken.
             self._protocol.go_on_reading()
 
-    def _attempt(self, step: Any) -> Reply | None:
+    def _attempt(self, step: Callable[[], Reply | None]) -> Reply | None:
         """The answer, where `step` has one already or cannot be done."""
         token = request_id.set(self._request_id.decode())
         try:
-            return cast("Reply | None", step())
+            return step()
         except MooringError as error:
             return rendered(of_device_error(error))
         except Exception as error:  # noqa: BLE001 - the last resort; what is unexpected is logged

@@ -51,7 +51,6 @@ class Plan(Struct, frozen=True):
     # None for a new one.
     device: Device | None
     placement: Placement
-    fleet_revision: int
     credentials: Credentials
 
 
@@ -96,7 +95,6 @@ class Planner:
             key,
             device,
             device.placement if device else self._placement(shown, registration.region),
-            shown.fleet_revision,
             self._credentials(registration, salt, key_id),
         )
 
@@ -162,7 +160,7 @@ def new_device(plan: Plan, answer: Answer) -> NewDevice:
         latitude=registration.latitude,
         longitude=registration.longitude,
         fleet_id=placement.fleet_id,
-        fleet_revision=plan.fleet_revision,
+        fleet_revision=placement.fleet_revision,
         mqtt_broker_id=placement.broker_id,
         mqtt_username=username_of(registration.uuid),
         mqtt_password_hash=credentials.password_hash,
