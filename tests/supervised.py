@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing, suppress
 from http.client import HTTPConnection
 from pathlib import Path
@@ -47,6 +47,12 @@ def descendants(pid: int) -> dict[int, str]:
     return {child: commands[child] for child in below - {pid}}
 
 
+def named(name: str, commands: Mapping[int, str]) -> list[int]:
+    """The ids of a service, or of the postmaster: none between two lives."""
+    argument = f"-m {name}" if name in SERVICES else "bin/postgres -D"
+    return [pid for pid, command in commands.items() if argument in command]
+
+
 class Family:
     """Every process of a run, held by descriptors: an id may be another's by the time we look."""
 
@@ -59,8 +65,7 @@ class Family:
 
     def child(self, name: str) -> int:
         """The id of a service, or of the postmaster."""
-        argument = f"-m {name}" if name in SERVICES else "bin/postgres -D"
-        [pid] = [pid for pid, command in self.commands.items() if argument in command]
+        [pid] = named(name, self.commands)
         return pid
 
     def wait_for_the_end(self) -> None:
@@ -116,6 +121,11 @@ class Run:
 
     def family(self) -> Family:
         return Family(self.process.pid)
+
+    def child(self, name: str) -> int:
+        """The id of a service, once it runs: one that was killed comes back after a while."""
+        until(lambda: bool(named(name, descendants(self.process.pid))))
+        return self.family().child(name)
 
     def outcome(self) -> tuple[int, str]:
         """The exit status, and what was said on stderr, once it has ended."""

@@ -13,7 +13,7 @@ def test_the_broker_service_is_killed_and_devices_go_on_registering(run: Run) ->
     with devices.arriving():
         devices.more(50)
         for _ in range(2):
-            os.kill(run.family().child("broker_service"), signal.SIGKILL)
+            os.kill(run.child("broker_service"), signal.SIGKILL)
             devices.more(100)
     # What was known of the default was remembered: nobody was turned away.
     assert set(devices.statuses) <= {200, 201}
@@ -26,7 +26,7 @@ def test_the_registry_service_is_killed_and_nothing_is_lost(run: Run) -> None:
     with devices.arriving():
         for _ in range(2):
             devices.more(50)
-            os.kill(run.family().child("registry_service"), signal.SIGKILL)
+            os.kill(run.child("registry_service"), signal.SIGKILL)
         devices.more(50)
     devices.check_nothing_is_lost(run.settings["MOORING_DATABASE_URL"])
 
@@ -35,7 +35,7 @@ def test_the_broker_service_hangs_and_devices_go_on_registering(run: Run) -> Non
     devices = Devices(run)
     with devices.arriving():
         devices.more(20)
-        frozen = run.family().child("broker_service")
+        frozen = run.child("broker_service")
         os.kill(frozen, signal.SIGSTOP)
         devices.more(8)
         os.kill(frozen, signal.SIGCONT)

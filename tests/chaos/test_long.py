@@ -20,7 +20,7 @@ def test_nothing_is_lost_whatever_dies(run: Run, server: Postgres) -> None:
         for _ in range(ROUNDS):
             for service in SERVICES:
                 devices.more(200)
-                os.kill(run.family().child(service), signal.SIGKILL)
+                os.kill(run.child(service), signal.SIGKILL)
             devices.more(200)
             server.stop()
             until(lambda: run.ask("GET", "/readyz")[0] == 503)

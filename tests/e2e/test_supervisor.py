@@ -278,7 +278,7 @@ def test_a_service_that_cannot_start_gives_its_reason(run: Run) -> None:
 @pytest.mark.parametrize("service", SERVICES)
 def test_a_service_that_dies_is_started_again(run: Run, service: str) -> None:
     run.start()
-    killed = run.family().child(service)
+    killed = run.child(service)
     os.kill(killed, signal.SIGKILL)
     until(
         lambda: any(
