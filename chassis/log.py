@@ -12,6 +12,7 @@ import structlog
 request_id: ContextVar[str] = ContextVar("request_id", default="")
 method: ContextVar[str] = ContextVar("method", default="")
 actor: ContextVar[str] = ContextVar("actor", default="")
+actor_id: ContextVar[str] = ContextVar("actor_id", default="")
 
 # PostgreSQL quotes the whole row that it refuses, hashes of secrets included.
 DETAIL = re.compile(r"^(DETAIL|CONTEXT):.*$", re.MULTILINE)
@@ -28,7 +29,7 @@ def _without_values(
 def _with_request(
     _: object, __: str, event: structlog.typing.EventDict
 ) -> structlog.typing.EventDict:
-    for variable in (request_id, method, actor):
+    for variable in (request_id, method, actor, actor_id):
         if found := variable.get():
             event[variable.name] = found
     return event

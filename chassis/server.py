@@ -95,6 +95,7 @@ class Frontier:
                 actor = credentials.admit(metadata, access)
                 if actor is not None:
                     logs.actor.set(actor.name)
+                    logs.actor_id.set(actor.id)
                 response = await behaviour(decode(request), context)
             except DecodeError:
                 error: MooringError = InvalidInput(

@@ -14,6 +14,7 @@ from chassis.errors import Forbidden, Unauthenticated
 
 AUTHORIZATION = "authorization"
 ACTOR = "mooring-actor"
+ACTOR_ID = "mooring-actor-id"
 ROLE = "mooring-role"
 REQUEST_ID = "mooring-request-id"
 
@@ -37,6 +38,8 @@ class Actor:
 
     name: str
     role: Access
+    # Of the token that was shown: names are not unique.
+    id: str = ""
 
 
 def read_secret(file: Path) -> str:
@@ -77,7 +80,11 @@ class Credentials:
             pairs.append((AUTHORIZATION, f"Bearer {self.secret}"))
         if actor is not None:
             # Names are anybody's, metadata is ASCII.
-            pairs += [(ACTOR, quote(actor.name)), (ROLE, actor.role.name.lower())]
+            pairs += [
+                (ACTOR, quote(actor.name)),
+                (ACTOR_ID, actor.id),
+                (ROLE, actor.role.name.lower()),
+            ]
         return tuple(pairs)
 
     def admit(self, metadata: Mapping[str, str | bytes], access: Access) -> Actor | None:
@@ -98,7 +105,9 @@ class Credentials:
             return None
         role = str(metadata.get(ROLE, "")).upper()
         actor = Actor(
-            unquote(str(metadata.get(ACTOR, ""))), Access.__members__.get(role, Access.OPEN)
+            unquote(str(metadata.get(ACTOR, ""))),
+            Access.__members__.get(role, Access.OPEN),
+            str(metadata.get(ACTOR_ID, "")),
         )
         if not actor.name:
             raise Unauthenticated("this is done for somebody: name the actor")

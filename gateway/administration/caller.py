@@ -71,7 +71,7 @@ def authentication(
             deadline=deadline,
         )
         token = answer.token
-        actor = Actor(token.name or token.id, ACCESS_OF_ROLE.get(token.role, Access.OPEN))
+        actor = Actor(token.name, ACCESS_OF_ROLE.get(token.role, Access.OPEN), token.id)
         connection.scope["auth"] = Caller(neighbours, actor, deadline)
 
     return authenticate
