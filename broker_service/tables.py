@@ -2,7 +2,7 @@
 
 import sqlalchemy as sa
 
-SCHEMA_REVISION = "0002"
+SCHEMA_REVISION = "0003"
 
 metadata = sa.MetaData()
 
@@ -61,6 +61,14 @@ brokers = sa.Table(
     ),
     sa.Index("mqtt_broker_config_ca", "ca_certificate_id"),
     sa.Index("mqtt_broker_config_client", "client_certificate_id"),
+)
+
+# One row, renewed by whatever changes what places devices.
+placement_version = sa.Table(
+    "placement_version",
+    metadata,
+    sa.Column("is_only", sa.Boolean, primary_key=True, server_default=sa.true()),
+    sa.Column("version", sa.Uuid, nullable=False, server_default=sa.func.gen_random_uuid()),
 )
 
 # The registry's. No more columns are granted than these.

@@ -1,9 +1,15 @@
-"""Which broker: asked of the broker service, remembered for when it does not answer."""
+"""Which broker: asked of the broker service, and remembered.
+
+An answer says of which version of brokers and fleets it is (the row placement_version). Whoever
+reads that version in the database beside a device proves that what is remembered is what the broker
+service would say, and needs no call; without that proof it is a stopgap, for when the broker
+service does not answer.
+"""
 
 import asyncio
 from collections import OrderedDict
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import structlog
 from mooring.broker.v1 import resolution_pb2 as pb
@@ -18,6 +24,9 @@ log = structlog.get_logger(__name__)
 
 # Pins, fleets and regions in combination; a registry rarely sees more than its fleets.
 MAX_REMEMBERED = 10_000
+# The database proves that nothing it holds has changed; the rules of a broker service that was
+# replaced by a newer one may have.
+MAX_AGE_S = 60.0
 
 STOPGAPS = Counter(
     "mooring_registry_stopgaps_total",
@@ -55,6 +64,19 @@ class Answer:
     is_stale: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class _Remembered:
+    answer: Answer
+    # Of brokers and fleets; what resolves alike has the same.
+    version: str
+    # A time of the running loop's clock.
+    asked_at: float
+
+    def proves(self, version: str) -> bool:
+        age_s = asyncio.get_running_loop().time() - self.asked_at
+        return self.version == version and age_s < MAX_AGE_S
+
+
 class Placements:
     """Resolves placements, whatever happens: each gets an answer or its own error."""
 
@@ -63,30 +85,39 @@ class Placements:
         self._broker_service = broker_service
         self._stub = resolution_pb2_grpc.ResolutionServiceStub(broker_service.channel)
         self._timeout_s = timeout_s
-        self._remembered: OrderedDict[Placement, Answer] = OrderedDict()
+        self._remembered: OrderedDict[Placement, _Remembered] = OrderedDict()
+        # That of the last response: what a guess is a guess at.
+        self.version = ""
 
-    def remembered(self, placement: Placement) -> Answer | None:
-        """The last answer for the same facts; a guess at what the next one will be."""
-        return self._remembered.get(placement)
+    def guess(self, placement: Placement) -> Answer | None:
+        """What the answer is if brokers and fleets have `version` still, where that is known."""
+        known = self._remembered.get(placement)
+        return known.answer if known is not None and known.proves(self.version) else None
 
     async def resolve(
-        self, placements: Iterable[Placement], deadline: float
+        self, placements: Iterable[Placement], version: str, deadline: float
     ) -> dict[Placement, Answer | MooringError]:
-        """One call for all of them, each asked once; `deadline` is of the running loop's clock.
+        """At most one call for all of them; `deadline` is a time of the running loop's clock.
 
+        `version` is that of brokers and fleets as it was read with the placements' facts.
         The errors are `BrokerUndecided` and `NoBrokerForFleet`. Raises `DeadlineExceeded` where
         it was the callers who had no time left: that says nothing of the broker service, and
         nobody would hear a stopgap.
         """
+        answers: dict[Placement, Answer | MooringError] = {}
         # Of those that differ only in how old their reading is, the youngest.
         youngest: dict[Placement, Placement] = {}
         for placement in placements:
-            known = youngest.get(placement)
-            if known is None or known.fleet_revision < placement.fleet_revision:
+            known = self._remembered.get(placement)
+            if known is not None and known.proves(version):
+                answers[placement] = known.answer
+                continue
+            asked = youngest.get(placement)
+            if asked is None or asked.fleet_revision < placement.fleet_revision:
                 youngest[placement] = placement
         distinct = list(youngest.values())
         if not distinct:
-            return {}
+            return answers
         request = pb.ResolveBrokersRequest(
             subjects=[
                 pb.Subject(
@@ -109,18 +140,19 @@ class Placements:
             if isinstance(error, DeadlineExceeded) and deadline <= patience_ends:
                 raise
             log.warning("the broker service did not answer", reason=error.reason)
-            return {placement: self._stopgap(placement) for placement in distinct}
+            return answers | {placement: self._stopgap(placement) for placement in distinct}
+        self.version = response.placement_version
         brokers = {broker.id: broker for broker in response.brokers}
-        return {
-            placement: self._understood(placement, outcome, brokers)
-            for placement, outcome in zip(distinct, response.outcomes, strict=True)
-        }
+        for placement, outcome in zip(distinct, response.outcomes, strict=True):
+            answers[placement] = self._understood(placement, outcome, brokers, version)
+        return answers
 
     def _understood(
         self,
         placement: Placement,
         outcome: pb.ResolutionOutcome,
         brokers: dict[int, pb.BrokerSettings],
+        version: str,
     ) -> Answer | MooringError:
         if outcome.HasField("error"):
             error = from_item(outcome.error)
@@ -131,11 +163,14 @@ class Placements:
             log.warning("a placement was not resolved", reason=error.reason)
             return self._stopgap(placement)
         resolution = outcome.resolution
-        answer = Answer(resolution.source, brokers.get(resolution.broker_id), resolution.stale)
-        self._remembered[placement] = answer
+        answer = Answer(resolution.source, brokers.get(resolution.broker_id))
+        now = asyncio.get_running_loop().time()
+        self._remembered[placement] = _Remembered(answer, self.version, now)
         self._remembered.move_to_end(placement)
         if len(self._remembered) > MAX_REMEMBERED:
             self._remembered.popitem(last=False)
+        if resolution.stale and self.version != version:
+            return replace(answer, is_stale=True)
         return answer
 
     def _stopgap(self, placement: Placement) -> Answer | MooringError:
@@ -143,7 +178,7 @@ class Placements:
         remembered = self._remembered.get(placement)
         if remembered is not None:
             STOPGAPS.labels("memory").inc()
-            return Answer(remembered.source, remembered.broker, is_stale=True)
+            return replace(remembered.answer, is_stale=True)
         if placement.would_go_to_default:
             STOPGAPS.labels("environment").inc()
             return Answer(pb.SOURCE_ENVIRONMENT, None, is_stale=True)

@@ -20,14 +20,20 @@ ROWS = b'[{"uuid":"'
 DONE = b"Z\0\0\0\5I"
 
 
+class Commit:
+    """One on its way through a connection that is cut when the server has done it."""
+
+    def __init__(self) -> None:
+        self.is_awaited = False
+        self.done = asyncio.Event()
+
+
 class Proxy:
     """Forwards bytes; `cuts` says what happens to the next commits, one each."""
 
     def __init__(self, port: int) -> None:
         self._port = port
         self._links: set[asyncio.Task[None]] = set()
-        self._is_deaf = False
-        self._committed = asyncio.Event()
         self.cuts: list[Cut] = []
         self.made = 0
 
@@ -40,8 +46,9 @@ class Proxy:
         try:
             upstream, downstream = await asyncio.open_connection("127.0.0.1", self._port)
             writers.append(downstream)
-            halves.append(asyncio.create_task(self._up(reader, downstream)))
-            halves.append(asyncio.create_task(self._down(upstream, writer)))
+            commit = Commit()
+            halves.append(asyncio.create_task(self._up(reader, downstream, commit)))
+            halves.append(asyncio.create_task(_down(upstream, writer, commit)))
             await asyncio.wait(halves, return_when=asyncio.FIRST_COMPLETED)
         except asyncio.CancelledError:
             # Only `proxied` cancels a link, when the test is over; it is not the server's affair.
@@ -54,28 +61,31 @@ class Proxy:
             for end in writers:
                 end.transport.abort()
 
-    async def _up(self, reader: asyncio.StreamReader, downstream: asyncio.StreamWriter) -> None:
+    async def _up(
+        self, reader: asyncio.StreamReader, downstream: asyncio.StreamWriter, commit: Commit
+    ) -> None:
         while data := await reader.read(65_536):
             if ROWS in data and self.cuts:
                 self.made += 1
                 if self.cuts.pop(0) is Cut.AFTER:
-                    self._is_deaf = True
+                    commit.is_awaited = True
                     downstream.write(data)
                     await downstream.drain()
-                    await self._committed.wait()
+                    await commit.done.wait()
                 return
             downstream.write(data)
             await downstream.drain()
 
-    async def _down(self, upstream: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while data := await upstream.read(65_536):
-            if self._is_deaf and DONE in data:
-                self._is_deaf = False
-                self._committed.set()
-                self._committed = asyncio.Event()
-                await asyncio.Event().wait()
-            writer.write(data)
-            await writer.drain()
+
+async def _down(
+    upstream: asyncio.StreamReader, writer: asyncio.StreamWriter, commit: Commit
+) -> None:
+    while data := await upstream.read(65_536):
+        if commit.is_awaited and DONE in data:
+            commit.done.set()
+            return
+        writer.write(data)
+        await writer.drain()
 
 
 @contextlib.asynccontextmanager

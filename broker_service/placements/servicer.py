@@ -86,6 +86,7 @@ class ResolutionServicer(resolution_pb2_grpc.ResolutionServiceServicer):
             outcomes=[outcome_of[id(placement)] for placement in placements],
             brokers=[snapshot.settings[broker_id] for broker_id in sorted(broker_ids)],
             environment_url=self._environment_url,
+            placement_version=snapshot.version,
         )
 
     async def close(self) -> None:

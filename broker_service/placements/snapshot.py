@@ -35,6 +35,8 @@ class Snapshot:
     directory: Directory
     # What clients are told of each broker, by id.
     settings: Mapping[int, pb.BrokerSettings]
+    # Of the row placement_version.
+    version: str
 
 
 class SnapshotKeeper:
@@ -82,7 +84,7 @@ class SnapshotKeeper:
                 self._has_read = False
             else:
                 settings = {row["id"]: _settings_of(row) for row in reading.rows}
-                self._snapshot = Snapshot(reading.directory, settings)
+                self._snapshot = Snapshot(reading.directory, settings, reading.version)
                 self._has_read = True
             # Not reached by a caller who is cancelled: whoever waits then reads for itself.
             self._read_as_of = begun

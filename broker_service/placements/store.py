@@ -9,7 +9,13 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from broker_service.resolution import Broker, Directory, FleetRule, Placement
-from broker_service.tables import brokers, certificates, fleet_brokers, fleets
+from broker_service.tables import (
+    brokers,
+    certificates,
+    fleet_brokers,
+    fleets,
+    placement_version,
+)
 from chassis.database import LIVENESS, Pool, fetched, reading, text_array
 from chassis.errors import Unavailable
 
@@ -55,6 +61,7 @@ class Reading:
 
     directory: Directory
     rows: Sequence[sa.RowMapping]
+    version: str
 
 
 class PlacementStore:
@@ -69,10 +76,11 @@ class PlacementStore:
     async def read(self) -> Reading:
         """Raises `Unavailable`."""
         async with reading(self._engine) as connection:
-            # One moment for both: a fleet's broker is among the brokers.
+            # One moment for all: a fleet's broker is among the brokers, as of that version.
             await connection.execution_options(isolation_level="REPEATABLE READ")
             rows = (await connection.execute(_all_brokers)).mappings().all()
             fleet_rows = (await connection.execute(_all_fleets)).all()
+            version = await connection.scalar(sa.select(placement_version.c.version))
         return Reading(
             Directory(
                 brokers={row["id"]: Broker(row["id"], row["is_active"]) for row in rows},
@@ -87,6 +95,7 @@ class PlacementStore:
                 default_id=next((row["id"] for row in rows if row["is_default"]), None),
             ),
             rows,
+            str(version),
         )
 
     async def placements_of(self, uuids: Sequence[str]) -> dict[str, Placement]:

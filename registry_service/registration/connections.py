@@ -55,7 +55,7 @@ class Connections:
             except MooringError as error:
                 results[index] = error
         answers = await self._placements.resolve(
-            [device.placement for device in admitted.values()], deadline
+            [device.placement for device in admitted.values()], known.placement_version, deadline
         )
         tellings: dict[int, Telling] = {}
         for index, device in admitted.items():

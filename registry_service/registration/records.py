@@ -46,6 +46,8 @@ class Known(Struct, frozen=True):
 
     keys: Mapping[bytes, KnownKey]  # by hash
     devices: Mapping[str, Device]  # by uuid
+    # Of brokers and fleets, as of the same moment.
+    placement_version: str
 
 
 class Credentials(Struct, frozen=True):

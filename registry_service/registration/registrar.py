@@ -7,15 +7,15 @@ because registering is idempotent, and for the same reason a batch whose databas
 begins again, even where nobody knows whether its commit took effect.
 
 While most devices are new, a guess goes first: that the devices are unknown, and that their keys
-and brokers are as they were last seen. Inserting them and asking for their brokers go on at the
-same time, and the statement that inserts checks the guess, so where it was wrong nothing is
-written. That saves a storm a reading and half of the waiting; what it leaves over goes to a pass.
+and brokers are as they were last seen. The statement that inserts them checks the guess, so where
+it was wrong nothing is written. That saves a storm a reading and a call to the broker service; what
+it leaves over goes to a pass.
 """
 
-import asyncio
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 
 import structlog
 
@@ -36,7 +36,7 @@ MAX_PASSES = 5
 MAX_REMEMBERED_KEYS = 1_000
 
 Batch = Mapping[int, Registration]  # by their place in the call
-Work = Callable[[Batch, float], Awaitable[dict[int, Result]]]
+Work = Callable[[Batch], Awaitable[dict[int, Result]]]
 
 
 class Registrar:
@@ -62,30 +62,29 @@ class Registrar:
         results: dict[int, Result] = {}
         pending: Batch = dict(enumerate(registrations))
         if self._are_new:
-            results = await self._with_retries(self._guess, pending, deadline)
+            results = await self._with_retries(self._guess, pending)
             pending = _without(pending, results)
+        read_first = partial(self._pass, deadline=deadline)
         for _ in range(MAX_PASSES):
             if not pending:
                 break
-            results |= await self._with_retries(self._pass, pending, deadline)
+            results |= await self._with_retries(read_first, pending)
             pending = _without(pending, results)
         left = LostRace("this device is being registered elsewhere", retry_after_s=1.0)
         return [results.get(index, left) for index in range(len(registrations))]
 
-    async def _with_retries(self, work: Work, pending: Batch, deadline: float) -> dict[int, Result]:
+    async def _with_retries(self, work: Work, pending: Batch) -> dict[int, Result]:
         """Begun again after a race or a lost connection, split where values are at fault."""
         try:
-            return await retried(lambda: work(pending, deadline))
+            return await retried(lambda: work(pending))
         except Unavailable as error:
             return dict.fromkeys(pending, error)
         except DriverError as refused:
             if refusal_of(refused) is not Refusal.DATA:
                 raise
-            return await self._split(work, pending, deadline, refused)
+            return await self._split(work, pending, refused)
 
-    async def _split(
-        self, work: Work, pending: Batch, deadline: float, refused: DriverError
-    ) -> dict[int, Result]:
+    async def _split(self, work: Work, pending: Batch, refused: DriverError) -> dict[int, Result]:
         """Both halves apart, so that only the item at fault fails."""
         if len(pending) == 1:
             log.warning("the database refused a registration", **described(refused))
@@ -93,13 +92,14 @@ class Registrar:
             return dict.fromkeys(pending, error)
         items = list(pending.items())
         middle = len(items) // 2
-        first = await self._with_retries(work, dict(items[:middle]), deadline)
-        return first | await self._with_retries(work, dict(items[middle:]), deadline)
+        first = await self._with_retries(work, dict(items[:middle]))
+        return first | await self._with_retries(work, dict(items[middle:]))
 
-    async def _guess(self, pending: Batch, deadline: float) -> dict[int, Result]:
+    async def _guess(self, pending: Batch) -> dict[int, Result]:
         """Those that were new and are as was guessed; it has no answer for the others."""
         now = datetime.now(UTC)
-        planner = Planner(self._ring, self._teller, Known(self._keys, {}), now)
+        version = self._placements.version
+        planner = Planner(self._ring, self._teller, Known(self._keys, {}, version), now)
         guesses: dict[str, tuple[Plan, Answer]] = {}  # by uuid
         for index, registration in pending.items():
             if registration.key_hash not in self._keys or registration.uuid in guesses:
@@ -108,41 +108,22 @@ class Registrar:
                 plan = planner.plan(index, registration)
             except MooringError:
                 continue  # a pass finds out whether that is still so
-            guessed = self._placements.remembered(plan.placement)
+            guessed = self._placements.guess(plan.placement)
             if guessed is not None:
                 guesses[registration.uuid] = (plan, guessed)
         if not guesses:
             return {}
 
-        # The question goes out first: it takes longer than the rows.
-        answers, saved = await asyncio.gather(
-            self._placements.resolve((plan.placement for plan, _ in guesses.values()), deadline),
-            self._store.save([new_device(*guess) for guess in guesses.values()], (), (), now),
-            return_exceptions=True,
-        )
-        if isinstance(saved, BaseException):
-            raise saved
-        if isinstance(answers, BaseException):
-            # The rows say what nobody will hear.
-            await self._store.tell([Telling(made[0], []) for made in saved.created.values()])
-            raise answers
+        rows = [new_device(*guess) for guess in guesses.values()]
+        saved = await self._store.save(rows, (), (), now, version)
         results: dict[int, Result] = {}
-        tellings: list[Telling] = []
-        for uuid, (device_id, created_at) in saved.created.items():
-            plan, guessed = guesses[uuid]
-            answer = answers[plan.placement]
-            if isinstance(answer, MooringError):
-                results[plan.index] = answer
-                tellings.append(Telling(device_id, []))
-                continue
-            if told_ids(answer) != told_ids(guessed):
-                tellings.append(Telling(device_id, told_ids(answer)))
-            results[plan.index] = planner.outcome(plan, answer, device_id, created_at)
-        await self._store.tell(tellings)
+        for uuid, made in saved.created.items():
+            plan, answer = guesses[uuid]
+            results[plan.index] = planner.outcome(plan, answer, *made)
         self._are_new = len(saved.created) * 2 >= len(pending)
         return results
 
-    async def _pass(self, pending: Batch, deadline: float) -> dict[int, Result]:
+    async def _pass(self, pending: Batch, *, deadline: float) -> dict[int, Result]:
         now = datetime.now(UTC)
         results: dict[int, Result] = {}
         known = await self._store.known_of(
@@ -166,7 +147,9 @@ class Registrar:
                 planned.add(registration.uuid)
             plans.append(plan)
 
-        answers = await self._placements.resolve((plan.placement for plan in plans), deadline)
+        answers = await self._placements.resolve(
+            (plan.placement for plan in plans), known.placement_version, deadline
+        )
         answered: list[tuple[Plan, Answer]] = []
         for plan in plans:
             answer = answers[plan.placement]

@@ -5,7 +5,8 @@ times what a batch of devices costs. Rows travel as one JSON document, which tak
 time that one array for each column takes (docs/performance.md). Each is a transaction by itself.
 """
 
-# The keys with these hashes and the devices with these uuids: two documents in one row.
+# The keys with these hashes and the devices with these uuids, two documents in one row; and the
+# version of brokers and fleets, as of the same moment.
 READ = """
 SELECT
     (SELECT coalesce(json_agg(found), '[]')::text FROM (
@@ -37,19 +38,22 @@ SELECT
         FROM devices AS device
         JOIN fleets AS fleet ON fleet.id = device.fleet_id
         WHERE device.uuid = ANY (%s::text[])
-    ) AS found)
+    ) AS found),
+    (SELECT version::text FROM placement_version)
 """
 
 # Inserts what is not there yet, in the order of the uuids, and counts for each key what was
 # inserted. The keys are locked first, in the order of their ids, so that replicas wait for one
 # another and never in a circle. One that was revoked, has expired or places devices otherwise
 # since it was read makes nothing; one that would exceed its limit fails the whole (constraint
-# limit_is_kept).
+# limit_is_kept). Nothing is made where brokers or fleets have another version than the one that is
+# given, if any.
 CREATE = """
 WITH key AS MATERIALIZED (
     SELECT key.id, key.fleet_id, key.default_broker_id, fleet.revision
     FROM provisioning_keys AS key
     JOIN fleets AS fleet ON fleet.id = key.fleet_id
+    JOIN placement_version AS placed ON placed.version = coalesce(%s, placed.version)
     WHERE key.id = ANY (%s::uuid[])
       AND key.is_active AND (key.expires_at IS NULL OR key.expires_at > now())
     ORDER BY key.id

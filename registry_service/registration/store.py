@@ -42,10 +42,11 @@ class RegistrationStore:
     async def known_of(self, key_hashes: Collection[bytes], uuids: Collection[str]) -> Known:
         """Those of the keys and devices that exist, in one round trip; uuids are identifiers."""
         values = [list(key_hashes), text_array(uuids)]
-        [(keys, devices)] = await fetched(self._pool, statements.READ, values)
+        [(keys, devices, version)] = await fetched(self._pool, statements.READ, values)
         return Known(
             {item.hash: item for item in _keys.decode(keys)},
             {device.uuid: device for device in _devices.decode(devices)},
+            version,
         )
 
     async def save(
@@ -54,8 +55,11 @@ class RegistrationStore:
         renewals: Sequence[Renewal],
         tellings: Sequence[Telling],
         now: datetime,
+        version: str | None = None,
     ) -> Saved:
         """Durable when it returns; of `new`, what the keys' limits allow.
+
+        Where `version` is given and brokers or fleets have another by now, nothing of `new`.
 
         No device is in two of them, and none depends on another, so each of the three is a
         transaction by itself. Raises `psycopg.Error` where the values are at fault.
@@ -67,7 +71,7 @@ class RegistrationStore:
         try:
             with COMMIT_SECONDS.time():
                 if new:
-                    created = await self._create(new, now)
+                    created = await self._create(new, now, version)
                 if renewals:
                     renewed = await fetched(self._pool, statements.RENEW, [_json(renewals)])
                 await self.tell(tellings)
@@ -84,17 +88,22 @@ class RegistrationStore:
         if tellings:
             await fetched(self._pool, statements.TELL, [_json(tellings)])
 
-    async def _create(self, new: Sequence[NewDevice], now: datetime) -> list[Row]:
+    async def _create(
+        self, new: Sequence[NewDevice], now: datetime, version: str | None
+    ) -> list[Row]:
         """What was inserted: uuid, id and time of each."""
         key_ids = {device.provisioned_by_key_id for device in new}
         try:
-            return await fetched(self._pool, statements.CREATE, [list(key_ids), _json(new)])
+            values = [version, list(key_ids), _json(new)]
+            return await fetched(self._pool, statements.CREATE, values)
         except CheckViolation as error:
             if error.diag.constraint_name != LIMIT_IS_KEPT:
                 raise
-            return await self._create_what_is_granted(new, now)
+            return await self._create_what_is_granted(new, now, version)
 
-    async def _create_what_is_granted(self, new: Sequence[NewDevice], now: datetime) -> list[Row]:
+    async def _create_what_is_granted(
+        self, new: Sequence[NewDevice], now: datetime, version: str | None
+    ) -> list[Row]:
         """The same for keys that are nearly used up: locks them, sees what is left, inserts it."""
         wanted: dict[UUID, list[NewDevice]] = {}
         for device in new:
@@ -107,7 +116,8 @@ class RegistrationStore:
                 granted += wanted[key.id][: grant(key, len(wanted[key.id]), now)]
             if not granted:
                 return []
-            inserting = await connection.execute(statements.CREATE, [list(wanted), _json(granted)])
+            values = [version, list(wanted), _json(granted)]
+            inserting = await connection.execute(statements.CREATE, values)
             return await inserting.fetchall()
 
 

@@ -3,6 +3,8 @@
 import os
 import signal
 
+import psycopg
+
 from local.postgres import Postgres
 from tests.chaos.devices import Devices
 from tests.supervised import Run, until
@@ -37,6 +39,10 @@ def test_the_broker_service_hangs_and_devices_go_on_registering(run: Run) -> Non
         devices.more(20)
         frozen = run.child("broker_service")
         os.kill(frozen, signal.SIGSTOP)
+        devices.more(8)
+        # Until now the database proves what was remembered; from here on nobody can.
+        with psycopg.connect(run.settings["MOORING_DATABASE_URL"]) as connection:
+            connection.execute("UPDATE mqtt_broker_config SET description = 'changed'")
         devices.more(8)
         os.kill(frozen, signal.SIGCONT)
         devices.more(20)

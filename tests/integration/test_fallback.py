@@ -33,12 +33,46 @@ def shut_out(stack: Stack, role: str) -> Iterator[None]:
             connection.execute(sql.SQL("ALTER ROLE {} LOGIN").format(name))
 
 
+def change_brokers(stack: Stack) -> None:
+    """So that what was resolved before may be wrong by now."""
+    stack.database.execute("UPDATE mqtt_broker_config SET description = 'changed'")
+
+
+async def test_without_the_broker_service_what_the_database_proves_is_no_stopgap(
+    stack: Stack,
+) -> None:
+    before = (await stack.register("before")).json()["mqtt"]
+    await stack.stop_broker_service()
+    made = await stack.register("after")
+    again = await stack.register("before")
+    assert (made.status_code, again.status_code) == (201, 200)
+    for mqtt in (
+        made.json()["mqtt"],
+        again.json()["mqtt"],
+        (await stack.connection("after")).json(),
+    ):
+        assert (mqtt["broker"], mqtt["source"]) == (before["broker"], "default")
+        assert mqtt["refreshAfter"] == 3600
+        assert "stale" not in mqtt
+
+
+async def test_the_broker_services_database_fails_and_what_the_registrys_proves_is_not_stale(
+    stack: Stack,
+) -> None:
+    with shut_out(stack, "mooring_broker"):
+        async with asyncio.timeout(10):
+            while await stack.broker.is_serving("database"):
+                await asyncio.sleep(0.02)
+        assert "stale" not in (await stack.register("one")).json()["mqtt"]
+
+
 async def test_without_the_broker_service_an_unplaced_device_gets_what_others_like_it_got(
     stack: Stack,
 ) -> None:
     await stack.register("before")
     count = stopgaps("memory")
     await stack.stop_broker_service()
+    change_brokers(stack)
     response = await stack.register("after")
     assert response.status_code == 201
     mqtt = response.json()["mqtt"]
@@ -95,6 +129,7 @@ async def test_a_pin_that_was_seen_before_is_remembered(stack: Stack) -> None:
     key = await stack.create_key(default_broker_id=broker_id)
     await stack.register("before", key=key)
     await stack.stop_broker_service()
+    change_brokers(stack)
     mqtt = (await stack.register("after", key=key)).json()["mqtt"]
     assert mqtt["broker"] == "mqtt://pinned.example.com:1883"
     assert (mqtt["source"], mqtt["stale"]) == ("device", True)
@@ -108,6 +143,7 @@ async def test_the_broker_services_database_fails_and_its_snapshot_serves_on(
             while await stack.broker.is_serving("database"):
                 await asyncio.sleep(0.02)
         assert await stack.broker.is_serving()
+        change_brokers(stack)
         response = await stack.register("one")
         assert response.status_code == 201
         mqtt = response.json()["mqtt"]

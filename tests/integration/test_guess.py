@@ -2,8 +2,11 @@
 
 import asyncio
 
+import pytest
 from mooring.broker.v1 import brokers_pb2, resolution_pb2
+from prometheus_client import REGISTRY
 
+import registry_service.placements
 from tests.stack import Stack
 
 
@@ -57,6 +60,40 @@ async def test_a_fleet_that_was_restricted_since_is_kept_to(stack: Stack) -> Non
     again = await stack.register("second")
     assert again.status_code in (200, 201)
     assert stack.database.execute(told) == [([other_id],)]
+
+
+def calls_to_resolve() -> float:
+    labels = {"method": "/mooring.broker.v1.ResolutionService/ResolveBrokers", "code": "OK"}
+    return REGISTRY.get_sample_value("mooring_rpc_seconds_count", labels) or 0.0
+
+
+async def test_the_broker_service_is_asked_when_something_changed_and_no_more(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await stack.register("first")
+    asked = calls_to_resolve()
+    for n in range(3):
+        assert (await stack.register(f"d{n}")).status_code == 201
+        assert (await stack.register(f"d{n}")).status_code == 200
+        assert (await stack.connection(f"d{n}")).status_code == 200
+    assert calls_to_resolve() == asked
+
+    changes = [
+        "UPDATE mqtt_broker_config SET description = 'changed'",
+        "UPDATE fleets SET name = 'changed'",
+        "DELETE FROM fleet_brokers",
+        "DELETE FROM certificates",
+    ]
+    for n, change in enumerate(changes, start=1):
+        stack.database.execute(change)
+        assert (await stack.register(f"after-{n}")).status_code == 201
+        assert (await stack.register(f"after-{n}")).status_code == 200
+        assert calls_to_resolve() == asked + n
+
+    # A broker service of another version may decide otherwise, and the database cannot tell.
+    monkeypatch.setattr(registry_service.placements, "MAX_AGE_S", 0.0)
+    assert (await stack.register("later")).status_code == 201
+    assert calls_to_resolve() == asked + len(changes) + 1
 
 
 async def test_new_and_known_devices_in_one_batch(stack: Stack) -> None:

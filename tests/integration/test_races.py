@@ -35,7 +35,7 @@ class SlowStore:
     async def read(self) -> Reading:
         self.begun += 1
         await self.permits.acquire()
-        return Reading(Directory({}, {}), [])
+        return Reading(Directory({}, {}), [], "a version")
 
 
 class SilentHealth:
@@ -188,7 +188,7 @@ async def test_a_caller_without_time_gets_no_stopgap(stack: Stack) -> None:
     placements = Placements(stack.broker, timeout_s=2)
     unplaced = Placement(None, "demo", "", fleet_has_rule=False, fleet_revision=0)
     with pytest.raises(DeadlineExceeded):
-        await placements.resolve([unplaced], loop.time() + 0.04)
+        await placements.resolve([unplaced], "a version", loop.time() + 0.04)
 
 
 async def test_what_nobody_heard_is_not_noted_as_told(stack: Stack) -> None:
@@ -242,11 +242,12 @@ async def test_where_nobody_may_listen_the_brokers_are_read_all_the_same(stack: 
                     await asyncio.sleep(0.02)
             stack.database.execute("UPDATE mqtt_broker_config SET host = 'moved.example.com'")
             async with asyncio.timeout(10):
-                while (
-                    "moved" not in (mqtt := (await stack.register("one")).json()["mqtt"])["broker"]
-                ):
+                while "moved" not in (await stack.register("one")).json()["mqtt"]["broker"]:
                     await asyncio.sleep(0.02)
-            assert mqtt["stale"] is True
+            # That it may not listen is found by those who cannot prove what they are told.
+            request = resolution_pb2.ResolveBrokerRequest(device_uuid="one")
+            answer = await stack.broker.resolution("ResolveBroker", request)
+            assert answer.resolution.stale
         finally:
             connection.execute("ALTER ROLE mooring_broker CONNECTION LIMIT -1")
 

@@ -357,8 +357,13 @@ class ResolveBrokersResponse(_message.Message):
     OUTCOMES_FIELD_NUMBER: _builtins.int
     BROKERS_FIELD_NUMBER: _builtins.int
     ENVIRONMENT_URL_FIELD_NUMBER: _builtins.int
+    PLACEMENT_VERSION_FIELD_NUMBER: _builtins.int
     environment_url: _builtins.str
     """MQTT_BROKER_URL, for outcomes whose source is SOURCE_ENVIRONMENT."""
+    placement_version: _builtins.str
+    """placement_version as of which placements were resolved: while the
+    database has the same, they resolve alike.
+    """
     @_builtins.property
     def outcomes(self) -> _containers.RepeatedCompositeFieldContainer[Global___ResolutionOutcome]:
         """One for each subject, in order."""
@@ -373,10 +378,11 @@ class ResolveBrokersResponse(_message.Message):
         outcomes: _abc.Iterable[Global___ResolutionOutcome] | None = ...,
         brokers: _abc.Iterable[Global___BrokerSettings] | None = ...,
         environment_url: _builtins.str = ...,
+        placement_version: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["brokers", b"brokers", "environment_url", b"environment_url", "outcomes", b"outcomes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["brokers", b"brokers", "environment_url", b"environment_url", "outcomes", b"outcomes", "placement_version", b"placement_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
