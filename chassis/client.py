@@ -2,11 +2,13 @@
 
 import asyncio
 import json
-from typing import TypeVar
+import time
+from typing import Any, TypeVar
 
 import grpc
 import structlog
 from grpc_health.v1 import health_pb2
+from prometheus_client import Histogram
 
 from chassis.errors import DeadlineExceeded, Unavailable, from_rpc
 from chassis.log import request_id
@@ -27,6 +29,13 @@ SERVICE_CONFIG = json.dumps(
         # A replica that says NOT_SERVING gets no calls, before it closes its connections.
         "healthCheckConfig": {"serviceName": ""},
     }
+)
+
+
+CALL_SECONDS = Histogram(
+    "mooring_call_seconds",
+    "How long calls to neighbours took, by method and status",
+    ["method", "code"],
 )
 
 
@@ -88,14 +97,19 @@ class Neighbour:
         timeout_s = deadline - asyncio.get_running_loop().time() - HOP_MARGIN_S
         if timeout_s <= 0:
             raise DeadlineExceeded("there was no time left to ask")
+        begun = time.perf_counter()
         try:
-            return await method(
+            response = await method(
                 request,
                 timeout=timeout_s,
                 metadata=self._credentials.metadata(actor, request_id.get()),
             )
         except grpc.aio.AioRpcError as failure:
             error = from_rpc(failure)
+        else:
+            _observe(request, grpc.StatusCode.OK, begun)
+            return response
+        _observe(request, error.code, begun)
         if error.reason == UNTRUSTED_SERVICE:
             # It is we who are refused. Whoever we are asking for has shown the right key, and
             # must not be told to throw it away.
@@ -119,3 +133,9 @@ class Neighbour:
     async def close(self) -> None:
         """Ends the channel; calls under way are cancelled."""
         await self.channel.close()
+
+
+def _observe(request: Any, code: grpc.StatusCode, begun: float) -> None:
+    """The lint of our protos has each method's request named after it."""
+    method = request.DESCRIPTOR.full_name.removesuffix("Request")
+    CALL_SECONDS.labels(method, code.name).observe(time.perf_counter() - begun)

@@ -69,6 +69,16 @@ class Metrics:
         """The value of one series; `KeyError` if it is not there."""
         return self.samples[name, tuple(sorted(labels.items()))]
 
+    def called(self, method: str, code: str = "OK") -> float:
+        """How many calls to a neighbour's method ended so."""
+        called = method.removeprefix("/").replace("Service/", ".")
+        package, _, name = called.rpartition(".")
+        sample = (
+            "mooring_call_seconds_count",
+            (("code", code), ("method", f"{package.rpartition('.')[0]}.{name}")),
+        )
+        return self.samples.get(sample, 0)
+
     def calls(self, method: str, code: str = "OK") -> float:
         """How many calls of a method ended so; none of the others are there to begin with."""
         sample = ("mooring_rpc_seconds_count", (("code", code), ("method", method)))
@@ -127,6 +137,9 @@ def test_one_registration_is_counted_once_wherever_it_comes_by(
     until(has_all_moved)
     after = of_all(ports)
     assert after[REGISTRY].calls(REGISTER) - before[REGISTRY].calls(REGISTER) == 1
+    assert after[GATEWAY].called(REGISTER) - before[GATEWAY].called(REGISTER) == 1
+    # The first of its kind: the broker service is asked.
+    assert after[REGISTRY].called(RESOLVE) - before[REGISTRY].called(RESOLVE) == 1
     assert after[BROKER].calls(RESOLVE) - before[BROKER].calls(RESOLVE) == 1
     for service in (GATEWAY, REGISTRY):
         assert after[service]("mooring_queue_items", queue="registrations") == 0
