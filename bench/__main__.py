@@ -19,9 +19,13 @@ from bench.errors import CannotMeasure
 from bench.machine import Machine
 from bench.measures import Figure, Findings, Goal
 from bench.rows import (
+    again,
+    brokers,
     connections,
     idle,
+    keys,
     pgbench,
+    replicas,
     resolve,
     resolve_many,
     responsive,
@@ -44,6 +48,10 @@ ROWS: Mapping[str, Row] = {
     "storm": storm.measure,
     "responsive": responsive.measure,
     "size": size.measure,
+    "brokers": brokers.measure,
+    "keys": keys.measure,
+    "replicas": replicas.measure,
+    "again": again.measure,
     "resolve": resolve.measure,
     "resolve-many": resolve_many.measure,
 }

@@ -17,6 +17,9 @@ Written by `make bench`; not edited by hand. Speed differs between machines and 
 minute, so the ratios are what counts: each row and its yardstick were measured in the same minutes
 on the same machine. The load came from wrk, h2load and pgbench on the same cores.
 
+Of the rows without a goal, that of two replicas of each service says what a replica costs and not
+what it gains: on the cores of one machine there is nothing to gain.
+
 {machine}
 
 {table}

@@ -8,9 +8,10 @@ import asyncio
 import hashlib
 import os
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -76,10 +77,15 @@ class Services:
     gateway_url: str
     gateway_port: int
     broker_address: str
+    registry_address: str
     service_secret: str
+    # One key, or several that take turns with commas between them.
     provisioning_key: str
     admin_token: str
+    # Of the first replica of each.
     pids: dict[str, int]
+    # Of all replicas.
+    gateway_urls: tuple[str, ...]
 
 
 class Stage:
@@ -133,43 +139,54 @@ class Stage:
             _executed(self.server.superuser_url(), f"DROP DATABASE {made.name} WITH (FORCE)")
 
     @contextmanager
-    def services(self, database: Database) -> Iterator[Services]:
-        """The three services on `database`, ready, until the end of the block."""
-        config = _config(self.home.path)
+    def services(self, database: Database, *, replicas: int = 1) -> Iterator[Services]:
+        """The three services on `database`, ready, until the end of the block.
+
+        With `replicas` of each, every gateway asks every registry, and these every broker service.
+        """
         secret = self.home.service_secret()
-        told = environments(config, database.owner_url, self._passwords, secret, self._server_keys)
-        at = Addresses.of(config)
+        configs = [_config(self.home.path) for _ in range(replicas)]
+        at = [Addresses.of(config) for config in configs]
         logs = self.home.path / "logs" / database.name
         logs.mkdir(mode=0o700, parents=True, exist_ok=True)
         with ExitStack() as stops:
             lock = os.open(self.home.path / "services.lock", os.O_RDWR | os.O_CREAT, 0o600)
             stops.callback(os.close, lock)
             services = []
-            for module, environment in told.items():
-                service = Service(module, environment, logs / f"{module}.log", lock)
-                stops.callback(service.stop)
-                service.start()
-                services.append(service)
-            wait_until_ready(
-                [self.server, *services],
-                {
-                    "broker_service": lambda: is_serving(at.broker),
-                    "registry_service": lambda: is_serving(at.registry),
-                    "gateway": lambda: is_ready(config.gateway_port),
-                },
-                self._exits,
-            )
+            for number, config in enumerate(configs):
+                told = environments(
+                    config, database.owner_url, self._passwords, secret, self._server_keys
+                )
+                told["registry_service"]["BROKER_SERVICE_ADDRESS"] = _all(one.broker for one in at)
+                told["gateway"]["BROKER_SERVICE_ADDRESS"] = _all(one.broker for one in at)
+                told["gateway"]["REGISTRY_SERVICE_ADDRESS"] = _all(one.registry for one in at)
+                for module, environment in told.items():
+                    log = logs / f"{module}-{number}.log"
+                    service = Service(module, environment, log, lock)
+                    stops.callback(service.stop)
+                    service.start()
+                    services.append(service)
+            checks: dict[str, Callable[[], bool]] = {}
+            for number, (config, one) in enumerate(zip(configs, at, strict=True)):
+                checks |= {
+                    f"broker_service {number}": partial(is_serving, one.broker),
+                    f"registry_service {number}": partial(is_serving, one.registry),
+                    f"gateway {number}": partial(is_ready, config.gateway_port),
+                }
+            wait_until_ready([self.server, *services], checks, self._exits)
             if not self.credentials:
-                self.credentials = self._seed(at, secret)
+                self.credentials = self._seed(at[0], secret)
             yield Services(
                 database,
-                at.gateway,
-                config.gateway_port,
-                at.broker,
+                at[0].gateway,
+                configs[0].gateway_port,
+                at[0].broker,
+                at[0].registry,
                 secret.read_text().strip(),
                 self.credentials["PROVISIONING_KEY"],
                 self.credentials["ADMIN_TOKEN"],
-                {service.module: service.pid for service in services},
+                {service.module: service.pid for service in reversed(services)},
+                tuple(one.gateway for one in at),
             )
             # A row whose services died in it has measured something else.
             for service in services:
@@ -215,6 +232,12 @@ def _executed(url: str, statement: str, *values: object) -> list[tuple[Any, ...]
     with interrupts.at_once(), psycopg.connect(url, autocommit=True) as connection:
         cursor = connection.execute(statement.encode(), values)
         return cursor.fetchall() if cursor.description else []
+
+
+def _all(addresses: Iterable[str]) -> str:
+    """One target of gRPC for all of them."""
+    listed = ",".join(addresses)
+    return f"ipv4:{listed}" if "," in listed else listed
 
 
 def _config(home: Path) -> LocalConfig:

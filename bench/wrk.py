@@ -1,6 +1,8 @@
 """wrk: HTTP load, with scripts in Lua."""
 
 import secrets
+from collections.abc import Callable
+from contextlib import ExitStack
 from typing import TypeVar
 
 import msgspec
@@ -78,7 +80,45 @@ def registrations(services: Services, connections: int, seconds: float) -> WrkRe
         seconds=seconds,
     ) as load:
         report = report_in(load.output(seconds), WrkReport)
-    made = database.devices() - before
-    if made < report.good:
-        raise CannotMeasure(f"{report.good} devices were told they are new, {made} are there")
+    _demand_made(database.devices() - before, report.good)
     return report
+
+
+def rate_of(services: Services, connections: int, *, programs: int = 1) -> Callable[[float], float]:
+    """Registers new devices for so many seconds; returns how many it were per second.
+
+    Everything is written at the beginning, so whole pages are at first. The connections are spread
+    over so many runs of wrk, and these over the gateways.
+    """
+
+    def rate(seconds: float) -> float:
+        database = services.database
+        database.checkpoint()
+        before = database.devices()
+        with ExitStack() as ends:
+            loads = [
+                ends.enter_context(
+                    run(
+                        *(
+                            "register.lua",
+                            services.gateway_urls[number % len(services.gateway_urls)],
+                        ),
+                        *(services.provisioning_key, str(secrets.randbelow(2**31 - 64))),
+                        connections=connections // programs,
+                        seconds=seconds,
+                    )
+                )
+                for number in range(programs)
+            ]
+            reports = [report_in(load.output(seconds), WrkReport) for load in loads]
+        _demand_made(database.devices() - before, sum(report.good for report in reports))
+        if any(report.errors for report in reports):
+            raise CannotMeasure("some registrations failed")
+        return sum(report.good_per_s for report in reports)
+
+    return rate
+
+
+def _demand_made(made: int, told: int) -> None:
+    if made < told:
+        raise CannotMeasure(f"{told} devices were told they are new, {made} are there")

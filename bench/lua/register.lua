@@ -1,13 +1,16 @@
--- Registers one new device after the other on every connection: KEY, SEED.
+-- Registers one new device after the other on every connection: KEYS, SEED. Of several keys, which
+-- commas separate, each serves in its turn.
 
 require "report"
 local devices = require "devices"
 
-local register, seed
+local registers, seed = {}, nil
 local n = 0
 
 function init(args)
-   register = devices.registration(args[1])
+   for key in args[1]:gmatch("[^,]+") do
+      table.insert(registers, devices.registration(key))
+   end
    -- Threads have states of their own, and must not make the same devices.
    seed = tonumber(args[2]) + index
 end
@@ -22,5 +25,5 @@ end
 
 function request()
    n = n + 1
-   return register(devices.uuid(seed, n))
+   return registers[n % #registers + 1](devices.uuid(seed, n))
 end
