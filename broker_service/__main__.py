@@ -11,11 +11,12 @@ from broker_service.brokers.store import BrokerStore
 from broker_service.config import BrokerServiceConfig
 from broker_service.placements import servicer as placements
 from broker_service.placements.snapshot import SnapshotKeeper
-from broker_service.placements.store import PlacementStore
+from broker_service.placements.store import CHANNEL, PlacementStore
 from broker_service.tables import SCHEMA_REVISION
 from chassis import log, metrics, process
 from chassis.config import load
 from chassis.database import engine_of, pool_of, require_schema
+from chassis.listening import Listener
 from chassis.server import Health, serving
 from chassis.trust import Credentials
 
@@ -30,10 +31,11 @@ async def running(config: BrokerServiceConfig) -> AsyncIterator[int]:
 
         health = Health()
         pool = await stack.enter_async_context(pool_of(config.broker_database_url))
-        placement_store = PlacementStore(engine, pool, config.broker_database_url)
-        snapshots = SnapshotKeeper(placement_store, health)
-        await snapshots.refresh()
+        placement_store = PlacementStore(engine, pool)
+        listener = Listener(config.broker_database_url, CHANNEL, [engine.dispose, pool.drain])
+        snapshots = SnapshotKeeper(placement_store, listener, health)
         await stack.enter_async_context(process.background(snapshots.keep_current()))
+        await snapshots.begun()
 
         resolution = placements.ResolutionServicer(
             placement_store, snapshots, config.mqtt_broker_url

@@ -18,13 +18,14 @@ from broker_service.brokers.settings import url_of
 from broker_service.placements.store import PlacementStore
 from broker_service.resolution import Directory
 from chassis.errors import Unavailable
+from chassis.listening import Listener
+from chassis.process import background
 from chassis.server import Health
 
 log = structlog.get_logger(__name__)
 
 # A safety net under the announcements, which are what makes a change take effect at once.
 REREAD_S = 10.0
-RETRY_S = 0.5
 DATABASE = "database"
 
 
@@ -42,9 +43,10 @@ class Snapshot:
 class SnapshotKeeper:
     """Owns the current snapshot. Without a database it goes on with the last, marked stale."""
 
-    def __init__(self, store: PlacementStore, health: Health) -> None:
+    def __init__(self, store: PlacementStore, listener: Listener, health: Health) -> None:
         """`health` is told when there is a snapshot to answer from, and when it is current."""
         self._store = store
+        self._listener = listener
         self._health = health
         self._snapshot: Snapshot | None = None
         self._reading = asyncio.Lock()
@@ -52,12 +54,16 @@ class SnapshotKeeper:
         self._reads_begun = 0
         self._read_as_of = 0
         self._has_read = False
-        self._is_listening = True
+        # The connection that was listening when the last reading began.
+        self._read_with = 0
+        self._has_begun = asyncio.Event()
 
     @property
     def is_stale(self) -> bool:
         """Whether something may have changed in the database since the snapshot was read."""
-        return not (self._has_read and self._is_listening)
+        listener = self._listener
+        is_heard = listener.is_listening and listener.connections == self._read_with
+        return not (self._has_read and is_heard)
 
     @property
     def current(self) -> Snapshot:
@@ -78,14 +84,16 @@ class SnapshotKeeper:
                 return
             self._reads_begun += 1
             begun = self._reads_begun
+            connection = self._listener.connections
             try:
-                reading = await self._store.read()
+                reading = await self._listener.reading(self._store.read)
             except (Unavailable, DBAPIError):
                 self._has_read = False
             else:
                 settings = {row["id"]: _settings_of(row) for row in reading.rows}
                 self._snapshot = Snapshot(reading.directory, settings, reading.version)
                 self._has_read = True
+                self._read_with = connection
             # Not reached by a caller who is cancelled: whoever waits then reads for itself.
             self._read_as_of = begun
             await self._tell_health()
@@ -95,19 +103,16 @@ class SnapshotKeeper:
 
         Where it cannot listen it reads all the same, as often as it tries.
         """
-        while True:
-            try:
-                async with self._store.listening() as connection:
-                    self._is_listening = True
-                    await self.refresh()
-                    while True:
-                        async for _ in connection.notifies(timeout=REREAD_S, stop_after=1):
-                            log.debug("brokers or fleets changed")
-                        await self.refresh()
-            except Unavailable:
-                self._is_listening = False
+        async with background(self._listener.run()):
+            while True:
+                await self._listener.occasion(within_s=REREAD_S)
+                await self._tell_health()
                 await self.refresh()
-            await asyncio.sleep(RETRY_S)
+                self._has_begun.set()
+
+    async def begun(self) -> None:
+        """Returns when `keep_current` has tried for the first time to listen and to read."""
+        await self._has_begun.wait()
 
     async def _tell_health(self) -> None:
         await self._health.say(DATABASE, is_serving=not self.is_stale)

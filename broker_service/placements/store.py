@@ -1,10 +1,8 @@
 """Where devices, fleets and brokers stand, as the database has it."""
 
-import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-import psycopg
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -16,8 +14,7 @@ from broker_service.tables import (
     fleets,
     placement_version,
 )
-from chassis.database import LIVENESS, Pool, fetched, reading, text_array
-from chassis.errors import Unavailable
+from chassis.database import Pool, fetched, reading, text_array
 
 CHANNEL = "mooring_placement"
 
@@ -67,11 +64,10 @@ class Reading:
 class PlacementStore:
     """Reads only."""
 
-    def __init__(self, engine: AsyncEngine, pool: Pool, url: str) -> None:
-        """All connect as mooring_broker; `url` is for listening, which needs no pool."""
+    def __init__(self, engine: AsyncEngine, pool: Pool) -> None:
+        """Both connect as mooring_broker."""
         self._engine = engine
         self._pool = pool
-        self._url = url
 
     async def read(self) -> Reading:
         """Raises `Unavailable`."""
@@ -110,15 +106,3 @@ class PlacementStore:
                 dict.fromkeys(found.split(","), Placement(broker_id, fleet_id, revision))
             )
         return placements
-
-    @contextlib.asynccontextmanager
-    async def listening(self) -> AsyncIterator[psycopg.AsyncConnection[tuple[object, ...]]]:
-        """A connection on which every later change is announced. Raises `Unavailable`."""
-        try:
-            async with await psycopg.AsyncConnection.connect(
-                self._url, autocommit=True, **LIVENESS
-            ) as connection:
-                await connection.execute(f"LISTEN {CHANNEL}")
-                yield connection
-        except psycopg.Error as error:
-            raise Unavailable("the database cannot be listened to") from error

@@ -20,6 +20,7 @@ from broker_service.placements.snapshot import SnapshotKeeper
 from broker_service.placements.store import Reading
 from broker_service.resolution import Directory
 from chassis.errors import DeadlineExceeded, InvalidInput
+from chassis.listening import Listener
 from registry_service.placements import Placement, Placements
 from tests.integration.test_batches import register, registration
 from tests.stack import Stack
@@ -51,7 +52,7 @@ async def turns(count: int = 5) -> None:
 async def test_a_reading_that_was_cancelled_is_nobodys_reading() -> None:
     store: Any = SlowStore()
     health: Any = SilentHealth()
-    snapshots = SnapshotKeeper(store, health)
+    snapshots = SnapshotKeeper(store, Listener("", "", []), health)
     first, second, third = (asyncio.create_task(snapshots.refresh()) for _ in range(3))
     await turns()
     store.permits.release()
@@ -71,7 +72,7 @@ async def test_a_reading_that_was_cancelled_is_nobodys_reading() -> None:
 async def test_those_who_wait_together_share_a_reading() -> None:
     store: Any = SlowStore()
     health: Any = SilentHealth()
-    snapshots = SnapshotKeeper(store, health)
+    snapshots = SnapshotKeeper(store, Listener("", "", []), health)
     tasks = [asyncio.create_task(snapshots.refresh()) for _ in range(10)]
     await turns()
     store.permits.release()
@@ -234,7 +235,7 @@ async def test_where_nobody_may_listen_the_brokers_are_read_all_the_same(stack: 
         connection.execute("ALTER ROLE mooring_broker CONNECTION LIMIT 1")
         connection.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-            " WHERE usename = 'mooring_broker' AND query LIKE 'LISTEN%'"
+            " WHERE usename = 'mooring_broker' AND application_name = 'mooring listener'"
         )
         try:
             async with asyncio.timeout(10):

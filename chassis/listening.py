@@ -1,0 +1,223 @@
+"""Hearing of changes in the database, and knowing at any time whether they would be heard.
+
+A service that keeps a part of the database in memory is told of changes by PostgreSQL (LISTEN). An
+open connection proves nothing: a firewall that forgot it, or a cable that was pulled, leaves it
+open on this side for minutes. So the server is asked a question on the connection itself several
+times a second, and one that is not answered in time is replaced. What is lost is noticed within
+BEAT_S + ANSWER_S, and while there is no connection a new one is tried every RETRY_S: together less
+than a second.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, TypeVar
+
+import psycopg
+import structlog
+
+from chassis.database import LIVENESS, Connection, described
+
+log = structlog.get_logger(__name__)
+
+Read = TypeVar("Read")
+
+# From one answer to the next question.
+BEAT_S = 0.15
+# A server that takes longer to answer `SELECT 1` is as good as gone.
+ANSWER_S = 0.6
+# From one try to connect to the next. Tries overlap: one that was begun while packets were lost
+# may wait for seconds until TCP sends its first packet once more.
+RETRY_S = 0.25
+CONNECT_S = 3.0
+
+
+class _Turn:
+    """Something that happens again and again, to wait for the next time."""
+
+    def __init__(self) -> None:
+        self._next = asyncio.Event()
+
+    def end(self) -> None:
+        """It happens: all who wait go on."""
+        self._next.set()
+        self._next = asyncio.Event()
+
+    async def wait(self) -> None:
+        await self._next.wait()
+
+
+class Listener:
+    """One connection on which the database announces what changes, replaced when it is lost.
+
+    One loop follows it, and reads again at each `occasion`.
+    """
+
+    def __init__(
+        self, url: str, channel: str, forget: Iterable[Callable[[], Awaitable[None]]]
+    ) -> None:
+        """`url` is a libpq URL, `channel` an identifier.
+
+        `forget` is called when a connection that was lost has been replaced: pooled connections
+        to the same server are probably lost too, and would each be found out only by waiting.
+        """
+        self._url = url
+        self._channel = channel
+        self._forget = tuple(forget)
+        self._is_listening = False
+        # When the question was asked to which the last answer has come.
+        self._proved_at = 0.0
+        self._occasion = asyncio.Event()
+        # Ends with the next proof, or with the connection.
+        self._next_proof = _Turn()
+        # Ends when there is a new connection.
+        self._replaced = _Turn()
+        self.connections = 0
+        self.announcements = 0
+
+    @property
+    def is_listening(self) -> bool:
+        """Whether everything that changed until a moment ago (see above) has been announced."""
+        return self._is_listening
+
+    @property
+    def heard(self) -> tuple[int, int]:
+        """Changes whenever something may have changed: by announcements, and by connections."""
+        return self.connections, self.announcements
+
+    async def run(self) -> None:
+        """Listens until it is cancelled."""
+        while True:
+            connection = await self._connected()
+            if self.connections:
+                await asyncio.gather(*(forget() for forget in self._forget))
+            self.connections += 1
+            self._is_listening = True
+            self._replaced.end()
+            self._occasion.set()
+            try:
+                await self._hear(connection)
+            except (psycopg.Error, TimeoutError) as error:
+                log.warning("the database is not heard any more", **described(error))
+            finally:
+                self._is_listening = False
+                self._next_proof.end()
+                self._occasion.set()
+                await connection.close()
+
+    async def occasion(self, within_s: float) -> None:
+        """Returns when it is time to read again: something was announced, or may have been missed.
+
+        Or the connection was lost, or could not be made; `within_s` at the latest.
+        """
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                await self._occasion.wait()
+        self._occasion.clear()
+
+    async def caught_up(self) -> None:
+        """Returns when all that was committed before the call has been announced here.
+
+        Or when it is not listening.
+        """
+        asked_at = _now()
+        while self._is_listening and self._proved_at < asked_at:
+            await self._next_proof.wait()
+
+    async def reading(self, read: Callable[[], Awaitable[Read]]) -> Read:
+        """What `read` returns. It is begun again, on a connection of its own, if ours is replaced.
+
+        For then it may hang on what was lost with ours. Raises what `read` raises.
+        """
+        while True:
+            task = asyncio.ensure_future(read())
+            replaced = asyncio.ensure_future(self._replaced.wait())
+            try:
+                await asyncio.wait({task, replaced}, return_when=asyncio.FIRST_COMPLETED)
+                if task.done():
+                    return task.result()
+            finally:
+                replaced.cancel()
+                await _give_up(task)
+
+    async def _connected(self) -> Connection:
+        """The first try that succeeds."""
+        tries: set[asyncio.Task[Connection]] = set()
+        try:
+            while True:
+                tries.add(asyncio.create_task(self._try()))
+                done, _ = await asyncio.wait(
+                    tries, timeout=RETRY_S, return_when=asyncio.FIRST_COMPLETED
+                )
+                tries -= {ended for ended in done if ended.exception() is not None}
+                if succeeded := next(iter(done & tries), None):
+                    tries.discard(succeeded)
+                    return succeeded.result()
+                self._occasion.set()
+                if done:
+                    await asyncio.sleep(RETRY_S)
+        finally:
+            for begun in tries:
+                await _give_up(begun)
+                if not begun.cancelled() and begun.exception() is None:
+                    await begun.result().close()
+
+    async def _try(self) -> Connection:
+        async with asyncio.timeout(CONNECT_S):
+            connection = await psycopg.AsyncConnection.connect(
+                self._url, autocommit=True, application_name="mooring listener", **LIVENESS
+            )
+            try:
+                asked_at = _now()
+                await connection.execute(f"LISTEN {self._channel}".encode())
+            except BaseException:
+                await connection.close()
+                raise
+        self._proved_at = asked_at
+        return connection
+
+    async def _hear(self, connection: Connection) -> None:
+        """Raises `TimeoutError` or the driver's error when the connection is lost."""
+        while True:
+            await self._announced(connection, within_s=BEAT_S)
+            asked_at = _now()
+            await _answered(connection.execute("SELECT 1"))
+            # What was committed before the question has come before the answer.
+            await self._announced(connection, within_s=0)
+            self._proved_at = asked_at
+            self._next_proof.end()
+
+    async def _announced(self, connection: Connection, within_s: float) -> None:
+        async for _ in connection.notifies(timeout=within_s, stop_after=1):
+            self.announcements += 1
+            self._occasion.set()
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+async def _answered(question: Awaitable[Any]) -> None:
+    """Raises `TimeoutError` if it takes longer than ANSWER_S."""
+    task = asyncio.ensure_future(question)
+    try:
+        # In halves: after this process stood still, an answer that has come is found in the second.
+        for _ in range(2):
+            await asyncio.wait([task], timeout=ANSWER_S / 2)
+            if task.done():
+                task.result()
+                return
+        raise TimeoutError
+    finally:
+        await _give_up(task)
+
+
+async def _give_up(task: "asyncio.Future[Any]") -> None:
+    """Ends it, also where it waits for a server that is gone.
+
+    Cancelled once, psycopg asks the server to cancel, and waits for seconds; cancelled again, it
+    closes the connection.
+    """
+    while not task.done():
+        task.cancel()
+        await asyncio.wait([task], timeout=0.02)
