@@ -31,8 +31,8 @@ async def running(config: BrokerServiceConfig) -> AsyncIterator[int]:
 
         health = Health()
         pool = await stack.enter_async_context(pool_of(config.broker_database_url))
-        placement_store = PlacementStore(engine, pool)
         listener = Listener(config.broker_database_url, CHANNEL, [engine.dispose, pool.drain])
+        placement_store = PlacementStore(engine, pool, listener)
         snapshots = SnapshotKeeper(placement_store, listener, health)
         await stack.enter_async_context(process.background(snapshots.keep_current()))
         await snapshots.begun()

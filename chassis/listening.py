@@ -11,7 +11,7 @@ than a second.
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import psycopg
 import structlog
@@ -36,15 +36,19 @@ class _Turn:
     """Something that happens again and again, to wait for the next time."""
 
     def __init__(self) -> None:
-        self._next = asyncio.Event()
+        self._next: asyncio.Future[None] | None = None
+
+    def next(self) -> "asyncio.Future[None]":
+        """Done when it happens; not to be cancelled, for others wait for it too."""
+        if self._next is None:
+            self._next = asyncio.get_running_loop().create_future()
+        return self._next
 
     def end(self) -> None:
         """It happens: all who wait go on."""
-        self._next.set()
-        self._next = asyncio.Event()
-
-    async def wait(self) -> None:
-        await self._next.wait()
+        if self._next is not None:
+            self._next.set_result(None)
+            self._next = None
 
 
 class Listener:
@@ -122,7 +126,7 @@ class Listener:
         """
         asked_at = _now()
         while self._is_listening and self._proved_at < asked_at:
-            await self._next_proof.wait()
+            await asyncio.wait([self._next_proof.next()])
 
     async def reading(self, read: Callable[[], Awaitable[Read]]) -> Read:
         """What `read` returns. It is begun again, on a connection of its own, if ours is replaced.
@@ -130,14 +134,13 @@ class Listener:
         For then it may hang on what was lost with ours. Raises what `read` raises.
         """
         while True:
-            task = asyncio.ensure_future(read())
-            replaced = asyncio.ensure_future(self._replaced.wait())
+            task: asyncio.Future[Any] = asyncio.ensure_future(read())
+            either = (task, self._replaced.next())
             try:
-                await asyncio.wait({task, replaced}, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
                 if task.done():
-                    return task.result()
+                    return cast("Read", task.result())
             finally:
-                replaced.cancel()
                 await _give_up(task)
 
     async def _connected(self) -> Connection:

@@ -1,4 +1,4 @@
-"""A TCP proxy in front of PostgreSQL that can cut a connection at the worst moment."""
+"""A TCP proxy in front of PostgreSQL that cuts connections at the worst moment, or loses them."""
 
 import asyncio
 import contextlib
@@ -20,12 +20,21 @@ ROWS = b'[{"uuid":"'
 DONE = b"Z\0\0\0\5I"
 
 
-class Commit:
-    """One on its way through a connection that is cut when the server has done it."""
+class Line:
+    """A connection through the proxy."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_lost: bool) -> None:
+        # For one that is cut when the server has done the commit that is on its way.
         self.is_awaited = False
         self.done = asyncio.Event()
+        # Nothing gets through any more.
+        self.is_lost = is_lost
+
+    async def read(self, end: asyncio.StreamReader) -> bytes:
+        data = await end.read(65_536)
+        if self.is_lost:
+            await asyncio.Event().wait()
+        return data
 
 
 class Proxy:
@@ -34,27 +43,44 @@ class Proxy:
     def __init__(self, port: int) -> None:
         self._port = port
         self._links: set[asyncio.Task[None]] = set()
+        self._lines: set[Line] = set()
+        self._is_out = False
         self.cuts: list[Cut] = []
         self.made = 0
+
+    def lose(self) -> None:
+        """From now on nothing gets through, either way, and nobody is told.
+
+        What is connected by then, or tries to connect before `restore`, is lost for good.
+        """
+        self._is_out = True
+        for line in self._lines:
+            line.is_lost = True
+
+    def restore(self) -> None:
+        """New connections get through again."""
+        self._is_out = False
 
     async def link(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
         self._links.add(task)
+        line = Line(is_lost=self._is_out)
+        self._lines.add(line)
         halves: list[asyncio.Task[None]] = []
         writers = [writer]
         try:
             upstream, downstream = await asyncio.open_connection("127.0.0.1", self._port)
             writers.append(downstream)
-            commit = Commit()
-            halves.append(asyncio.create_task(self._up(reader, downstream, commit)))
-            halves.append(asyncio.create_task(_down(upstream, writer, commit)))
+            halves.append(asyncio.create_task(self._up(reader, downstream, line)))
+            halves.append(asyncio.create_task(_down(upstream, writer, line)))
             await asyncio.wait(halves, return_when=asyncio.FIRST_COMPLETED)
         except asyncio.CancelledError:
             # Only `proxied` cancels a link, when the test is over; it is not the server's affair.
             return
         finally:
             self._links.discard(task)
+            self._lines.discard(line)
             for half in halves:
                 half.cancel()
             # Nothing that is still buffered reaches the client.
@@ -62,27 +88,25 @@ class Proxy:
                 end.transport.abort()
 
     async def _up(
-        self, reader: asyncio.StreamReader, downstream: asyncio.StreamWriter, commit: Commit
+        self, reader: asyncio.StreamReader, downstream: asyncio.StreamWriter, line: Line
     ) -> None:
-        while data := await reader.read(65_536):
+        while data := await line.read(reader):
             if ROWS in data and self.cuts:
                 self.made += 1
                 if self.cuts.pop(0) is Cut.AFTER:
-                    commit.is_awaited = True
+                    line.is_awaited = True
                     downstream.write(data)
                     await downstream.drain()
-                    await commit.done.wait()
+                    await line.done.wait()
                 return
             downstream.write(data)
             await downstream.drain()
 
 
-async def _down(
-    upstream: asyncio.StreamReader, writer: asyncio.StreamWriter, commit: Commit
-) -> None:
-    while data := await upstream.read(65_536):
-        if commit.is_awaited and DONE in data:
-            commit.done.set()
+async def _down(upstream: asyncio.StreamReader, writer: asyncio.StreamWriter, line: Line) -> None:
+    while data := await line.read(upstream):
+        if line.is_awaited and DONE in data:
+            line.done.set()
             return
         writer.write(data)
         await writer.drain()

@@ -15,6 +15,7 @@ from broker_service.tables import (
     placement_version,
 )
 from chassis.database import Pool, fetched, reading, text_array
+from chassis.listening import Listener
 
 CHANNEL = "mooring_placement"
 
@@ -64,10 +65,11 @@ class Reading:
 class PlacementStore:
     """Reads only."""
 
-    def __init__(self, engine: AsyncEngine, pool: Pool) -> None:
-        """Both connect as mooring_broker."""
+    def __init__(self, engine: AsyncEngine, pool: Pool, listener: Listener) -> None:
+        """All connect as mooring_broker; what hangs when `listener` reconnects is asked again."""
         self._engine = engine
         self._pool = pool
+        self._listener = listener
 
     async def read(self) -> Reading:
         """Raises `Unavailable`."""
@@ -99,7 +101,9 @@ class PlacementStore:
 
         Uuids are identifiers. Raises `Unavailable`.
         """
-        rows = await fetched(self._pool, PLACEMENTS, [text_array(uuids)])
+        rows = await self._listener.reading(
+            lambda: fetched(self._pool, PLACEMENTS, [text_array(uuids)])
+        )
         placements: dict[str, Placement] = {}
         for broker_id, fleet_id, revision, found in rows:
             placements.update(

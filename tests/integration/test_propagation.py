@@ -1,0 +1,123 @@
+"""A change is what every replica answers with within a second, also after a lost connection."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from time import monotonic
+
+import pytest
+from mooring.broker.v1 import resolution_pb2 as pb
+
+import broker_service.__main__
+from tests.proxy import Proxy, proxied
+from tests.stack import Peer, Stack
+
+WITHIN_S = 1.0
+# How long an outage lasts: longer than anybody waits for an answer, and shorter than that.
+OUTAGES_S = (3.0, 0.2)
+
+
+@pytest.fixture
+async def replica(stack: Stack) -> AsyncIterator[Peer]:
+    """The stack's second broker service."""
+    async with broker_service.__main__.running(stack.broker_config()) as port:
+        yield await stack.peer(port)
+
+
+@contextlib.asynccontextmanager
+async def behind_proxies(stack: Stack) -> AsyncIterator[tuple[list[Proxy], list[Peer]]]:
+    """Two broker services, and the lines between them and their database."""
+    async with contextlib.AsyncExitStack() as exits:
+        proxies, peers = [], []
+        for _ in range(2):
+            proxy, url = await exits.enter_async_context(
+                proxied(stack.database.url("mooring_broker"))
+            )
+            config = stack.broker_config(broker_database_url=url)
+            port = await exits.enter_async_context(broker_service.__main__.running(config))
+            proxies.append(proxy)
+            peers.append(await stack.peer(port))
+        yield proxies, peers
+
+
+async def host_at(peer: Peer) -> str:
+    """Where a device that was never seen is sent, by uuid; "" where the answer is not current."""
+    request = pb.ResolveBrokerRequest(device_uuid="somebody")
+    response = await peer.resolution("ResolveBroker", request)
+    return "" if response.resolution.stale else str(response.broker.host)
+
+
+async def answered_s(peers: list[Peer], host: str, since: float) -> list[float]:
+    """How long after `since` each of them answered with `host` for the first time."""
+
+    async def of(peer: Peer) -> float:
+        async with asyncio.timeout(20):
+            while await host_at(peer) != host:
+                await asyncio.sleep(0.005)
+        return monotonic() - since
+
+    return await asyncio.gather(*map(of, peers))
+
+
+async def by_api(stack: Stack, host: str) -> None:
+    answer = await stack.admin("PATCH", f"/brokers/{stack.default_broker_id}", json={"host": host})
+    assert answer.status_code == 200, answer.text
+
+
+async def by_sql(stack: Stack, host: str) -> None:
+    stack.database.execute("UPDATE mqtt_broker_config SET host = %s", host, role="mooring_operator")
+
+
+@pytest.mark.parametrize("change", [by_api, by_sql])
+async def test_both_replicas_answer_with_a_change_within_a_second(
+    stack: Stack, replica: Peer, change: Callable[[Stack, str], Awaitable[None]]
+) -> None:
+    for n in range(5):
+        await change(stack, f"h{n}.example.com")
+        took_s = await answered_s([stack.broker, replica], f"h{n}.example.com", monotonic())
+        assert max(took_s) <= WITHIN_S, took_s
+
+
+async def test_after_the_listening_connections_are_cut(stack: Stack, replica: Peer) -> None:
+    for n in range(3):
+        [(ended,)] = stack.database.execute(
+            "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
+            " WHERE application_name = 'mooring listener' AND usename = 'mooring_broker'"
+            " AND datname = current_database()",
+            role="mooring_broker",
+        )
+        assert ended == 2
+        await by_sql(stack, f"h{n}.example.com")
+        took_s = await answered_s([stack.broker, replica], f"h{n}.example.com", monotonic())
+        assert max(took_s) <= WITHIN_S, took_s
+
+
+@pytest.mark.parametrize("outage_s", OUTAGES_S)
+async def test_after_every_connection_hung_half_open(stack: Stack, outage_s: float) -> None:
+    async with behind_proxies(stack) as (proxies, peers):
+        await answered_s(peers, "localhost", monotonic())
+        for n in range(2):
+            for proxy in proxies:
+                proxy.lose()
+            await by_sql(stack, f"h{n}.example.com")
+            await asyncio.sleep(outage_s)
+            for proxy in proxies:
+                proxy.restore()
+            took_s = await answered_s(peers, f"h{n}.example.com", monotonic())
+            assert max(took_s) <= WITHIN_S, took_s
+
+
+async def test_what_is_not_heard_any_more_is_marked_stale_within_a_second(stack: Stack) -> None:
+    async with behind_proxies(stack) as (proxies, peers):
+        await answered_s(peers, "localhost", monotonic())
+        request = pb.ResolveBrokersRequest(subjects=[pb.Subject(placement=pb.Placement())])
+        for proxy in proxies:
+            proxy.lose()
+        lost_at = monotonic()
+        for peer in peers:
+            async with asyncio.timeout(20):
+                while not (
+                    (await peer.resolution("ResolveBrokers", request)).outcomes[0].resolution.stale
+                ):
+                    await asyncio.sleep(0.01)
+        assert monotonic() - lost_at <= WITHIN_S
