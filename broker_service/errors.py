@@ -1,6 +1,6 @@
 """What can be wrong about brokers, as facts."""
 
-from chassis.errors import AlreadyExists, Conflict, NotFound, Unavailable
+from chassis.errors import AlreadyExists, Conflict, InvalidInput, NotFound, Unavailable
 
 
 class BrokerNotFound(NotFound):
@@ -44,3 +44,15 @@ class PlacementUnknown(Unavailable):
     """The placement names a broker or fleet that this service has not seen yet."""
 
     reason = "PLACEMENT_UNKNOWN"
+
+
+class BrokerUnknown(InvalidInput):
+    """There is no broker with the id that is named."""
+
+    reason = "BROKER_UNKNOWN"
+
+
+class FleetUnknown(InvalidInput):
+    """There is no fleet with the id that is named."""
+
+    reason = "FLEET_UNKNOWN"

@@ -13,10 +13,11 @@ from msgspec import Struct
 
 
 class Source(StrEnum):
-    """Which step decided."""
+    """Which step decided; in their order."""
 
     DEVICE = "device"
     FLEET = "fleet"
+    REGION = "region"
     DEFAULT = "default"
     ENVIRONMENT = "environment"
 

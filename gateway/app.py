@@ -6,7 +6,7 @@ from litestar import Litestar, Router
 from litestar.datastructures import CacheControlHeader
 
 from gateway import device_documentation, documentation, health
-from gateway.administration import brokers, devices, fleets, provisioning_keys
+from gateway.administration import brokers, devices, fleets, provisioning_keys, resolution
 from gateway.administration.caller import authentication
 from gateway.edge import HttpApp, edge
 from gateway.neighbours import Neighbours
@@ -30,6 +30,7 @@ def app_of(neighbours: Neighbours, timeout_s: float, leaving: asyncio.Event) -> 
                     devices.ROUTES,
                     provisioning_keys.ROUTES,
                     fleets.ROUTES,
+                    resolution.ROUTES,
                 ],
                 guards=[authentication(neighbours, timeout_s)],
                 request_max_body_size=MAX_ADMINISTRATION_BODY_BYTES,

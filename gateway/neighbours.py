@@ -4,7 +4,7 @@ from typing import Any, cast
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from mooring.broker.v1 import brokers_pb2_grpc
+from mooring.broker.v1 import brokers_pb2_grpc, resolution_pb2_grpc
 from mooring.registry.v1 import (
     devices_pb2_grpc,
     fleets_pb2_grpc,
@@ -40,6 +40,7 @@ class Neighbours:
         self.registry_health = _health_check(registry)
 
         self.brokers = brokers_pb2_grpc.BrokerServiceStub(self.broker.channel)
+        self.resolution = resolution_pb2_grpc.ResolutionServiceStub(self.broker.channel)
         self.broker_health = _health_check(self.broker.channel)
 
     async def close(self) -> None:

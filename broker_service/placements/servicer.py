@@ -6,6 +6,9 @@ from mooring.broker.v1 import resolution_pb2 as pb
 from mooring.broker.v1 import resolution_pb2_grpc
 
 from broker_service.errors import NoBrokerAllowed, PlacementUnknown
+from broker_service.explanation import Facts, explain
+from broker_service.placements import explaining
+from broker_service.placements.explaining import SOURCES
 from broker_service.placements.snapshot import Snapshot, SnapshotKeeper
 from broker_service.placements.store import PlacementStore
 from broker_service.resolution import Placement, Source, resolve
@@ -19,18 +22,13 @@ NAME = "mooring.broker.v1.ResolutionService"
 POLICIES = {
     f"/{NAME}/ResolveBroker": Access.SERVICE,
     f"/{NAME}/ResolveBrokers": Access.SERVICE,
+    f"/{NAME}/ExplainResolution": Access.VIEWER,
 }
 
 MAX_SUBJECTS = 10_000
 # Of the answers made from one snapshot; placements are brokers and fleets in combination.
 MAX_REMEMBERED = 5_000
 UNPLACED = Placement()
-SOURCES = {
-    Source.DEVICE: pb.SOURCE_DEVICE,
-    Source.FLEET: pb.SOURCE_FLEET,
-    Source.DEFAULT: pb.SOURCE_DEFAULT,
-    Source.ENVIRONMENT: pb.SOURCE_ENVIRONMENT,
-}
 
 # A device's placement; None for one that is not registered.
 Found = Placement | None
@@ -87,6 +85,35 @@ class ResolutionServicer(resolution_pb2_grpc.ResolutionServiceServicer):
             brokers=[snapshot.settings[broker_id] for broker_id in sorted(broker_ids)],
             environment_url=self._environment_url,
             placement_version=snapshot.version,
+        )
+
+    async def ExplainResolution(
+        self, request: pb.ExplainResolutionRequest, context: Context
+    ) -> pb.ExplainResolutionResponse:
+        """Raises `InvalidInput`, `BrokerUnknown`, `FleetUnknown`, `Unavailable`."""
+        own = None
+        if request.device_uuid:
+            check_identifier("device_uuid", request.device_uuid)
+            own = await self._store.facts_of(request.device_uuid)
+        facts = explaining.facts_in(request, own or Facts())
+        snapshot = await self._snapshot_for([facts.placement, *explaining.named_in(request)])
+        is_stale = self._snapshots.is_stale
+        unknown = explaining.unknown_in(request, facts, snapshot.directory)
+        if unknown is not None and not is_stale:
+            raise unknown
+        if unknown is not None or not snapshot.directory.knows(facts.placement):
+            raise PlacementUnknown("a broker or fleet that this is about is not known here yet")
+        resolution, steps = explain(facts, explaining.directory_in(request, snapshot.directory))
+        broker = snapshot.settings.get(resolution.broker_id or 0)
+        environment_url = self._environment_url if resolution.source is Source.ENVIRONMENT else ""
+        return pb.ExplainResolutionResponse(
+            source=SOURCES[resolution.source] if resolution.source else pb.SOURCE_UNSPECIFIED,
+            broker=broker,
+            url=broker.url if broker else environment_url,
+            known=own is not None,
+            stale=is_stale,
+            steps=explaining.steps_of(steps),
+            fields=explaining.fields_of(facts),
         )
 
     async def close(self) -> None:

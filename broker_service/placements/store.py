@@ -6,10 +6,12 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from broker_service.explanation import Facts
 from broker_service.resolution import Broker, Directory, FleetRule, Placement
 from broker_service.tables import (
     brokers,
     certificates,
+    devices,
     fleet_brokers,
     fleets,
     placement_version,
@@ -37,6 +39,10 @@ _all_fleets = sa.select(
     .where(fleet_brokers.c.fleet_id == fleets.c.id)
     .scalar_subquery()
     .label("allowed_ids"),
+)
+
+_facts = sa.select(devices, fleets.c.revision).join_from(
+    devices, fleets, devices.c.fleet_id == fleets.c.id
 )
 
 # Text, as it goes to the driver: see registry_service/registration/statements.py.
@@ -110,3 +116,13 @@ class PlacementStore:
                 dict.fromkeys(found.split(","), Placement(broker_id, fleet_id, revision))
             )
         return placements
+
+    async def facts_of(self, uuid: str) -> Facts | None:
+        """Those of one device; None if it is not registered. Raises `Unavailable`."""
+        async with reading(self._engine) as connection:
+            row = (await connection.execute(_facts.where(devices.c.uuid == uuid))).one_or_none()
+        if row is None:
+            return None
+        location = None if row.latitude is None else (row.latitude, row.longitude)
+        placement = Placement(row.mqtt_broker_id, row.fleet_id, row.revision)
+        return Facts(placement, row.region, location)

@@ -124,6 +124,9 @@ async def test_a_method_without_a_policy_is_refused(stack: Stack) -> None:
         async def ResolveBrokers(self, request: Any, context: Any) -> Any:  # noqa: N802
             raise ZeroDivisionError("a secret")
 
+        async def ExplainResolution(self, request: Any, context: Any) -> Any:  # noqa: N802
+            raise NotImplementedError
+
     def register(server: grpc.aio.Server) -> None:
         resolution_pb2_grpc.add_ResolutionServiceServicer_to_server(Everything(), server)
 

@@ -5,6 +5,7 @@ isort:skip_file
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
@@ -387,3 +388,177 @@ class ResolveBrokersResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ResolveBrokersResponse: _TypeAlias = ResolveBrokersResponse  # noqa: Y015
+
+@_typing.final
+class PlacementFields(_message.Message):
+    """The facts of a device as they are called in `devices`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MQTT_BROKER_ID_FIELD_NUMBER: _builtins.int
+    FLEET_ID_FIELD_NUMBER: _builtins.int
+    REGION_FIELD_NUMBER: _builtins.int
+    LOCATION_FIELD_NUMBER: _builtins.int
+    mqtt_broker_id: _builtins.int
+    fleet_id: _builtins.str
+    region: _builtins.str
+    @_builtins.property
+    def location(self) -> Global___Location: ...
+    def __init__(
+        self,
+        *,
+        mqtt_broker_id: _builtins.int | None = ...,
+        fleet_id: _builtins.str | None = ...,
+        region: _builtins.str | None = ...,
+        location: Global___Location | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_fleet_id", b"_fleet_id", "_mqtt_broker_id", b"_mqtt_broker_id", "_region", b"_region", "fleet_id", b"fleet_id", "location", b"location", "mqtt_broker_id", b"mqtt_broker_id", "region", b"region"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_fleet_id", b"_fleet_id", "_mqtt_broker_id", b"_mqtt_broker_id", "_region", b"_region", "fleet_id", b"fleet_id", "location", b"location", "mqtt_broker_id", b"mqtt_broker_id", "region", b"region"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__fleet_id: _TypeAlias = _typing.Literal["fleet_id"]  # noqa: Y015
+    _WhichOneofArgType__fleet_id: _TypeAlias = _typing.Literal["_fleet_id", b"_fleet_id"]  # noqa: Y015
+    _WhichOneofReturnType__mqtt_broker_id: _TypeAlias = _typing.Literal["mqtt_broker_id"]  # noqa: Y015
+    _WhichOneofArgType__mqtt_broker_id: _TypeAlias = _typing.Literal["_mqtt_broker_id", b"_mqtt_broker_id"]  # noqa: Y015
+    _WhichOneofReturnType__region: _TypeAlias = _typing.Literal["region"]  # noqa: Y015
+    _WhichOneofArgType__region: _TypeAlias = _typing.Literal["_region", b"_region"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__fleet_id) -> _WhichOneofReturnType__fleet_id | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__mqtt_broker_id) -> _WhichOneofReturnType__mqtt_broker_id | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__region) -> _WhichOneofReturnType__region | None: ...
+
+Global___PlacementFields: _TypeAlias = PlacementFields  # noqa: Y015
+
+@_typing.final
+class ExplainResolutionRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEVICE_UUID_FIELD_NUMBER: _builtins.int
+    FIELDS_FIELD_NUMBER: _builtins.int
+    MASK_FIELD_NUMBER: _builtins.int
+    ACTIVE_BROKER_IDS_FIELD_NUMBER: _builtins.int
+    INACTIVE_BROKER_IDS_FIELD_NUMBER: _builtins.int
+    DEFAULT_BROKER_ID_FIELD_NUMBER: _builtins.int
+    device_uuid: _builtins.str
+    """Empty: a device of which only what `fields` says is known."""
+    default_broker_id: _builtins.int
+    """The broker that is supposed to be the default; 0: there is none."""
+    @_builtins.property
+    def fields(self) -> Global___PlacementFields:
+        """Facts that are supposed instead of the device's own: those that the mask
+        names. One that is named and not set is taken away.
+        """
+
+    @_builtins.property
+    def mask(self) -> _field_mask_pb2.FieldMask: ...
+    @_builtins.property
+    def active_broker_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Brokers that are supposed to be active, or inactive, whatever they are."""
+
+    @_builtins.property
+    def inactive_broker_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    def __init__(
+        self,
+        *,
+        device_uuid: _builtins.str = ...,
+        fields: Global___PlacementFields | None = ...,
+        mask: _field_mask_pb2.FieldMask | None = ...,
+        active_broker_ids: _abc.Iterable[_builtins.int] | None = ...,
+        inactive_broker_ids: _abc.Iterable[_builtins.int] | None = ...,
+        default_broker_id: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_default_broker_id", b"_default_broker_id", "default_broker_id", b"default_broker_id", "fields", b"fields", "mask", b"mask"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_default_broker_id", b"_default_broker_id", "active_broker_ids", b"active_broker_ids", "default_broker_id", b"default_broker_id", "device_uuid", b"device_uuid", "fields", b"fields", "inactive_broker_ids", b"inactive_broker_ids", "mask", b"mask"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__default_broker_id: _TypeAlias = _typing.Literal["default_broker_id"]  # noqa: Y015
+    _WhichOneofArgType__default_broker_id: _TypeAlias = _typing.Literal["_default_broker_id", b"_default_broker_id"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__default_broker_id) -> _WhichOneofReturnType__default_broker_id | None: ...
+
+Global___ExplainResolutionRequest: _TypeAlias = ExplainResolutionRequest  # noqa: Y015
+
+@_typing.final
+class ExplainedStep(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SOURCE_FIELD_NUMBER: _builtins.int
+    HAS_DECIDED_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    EXPLANATION_FIELD_NUMBER: _builtins.int
+    BROKER_ID_FIELD_NUMBER: _builtins.int
+    source: Global___Source.ValueType
+    has_decided: _builtins.bool
+    reason: _builtins.str
+    """UPPER_SNAKE and stable: programs compare it."""
+    explanation: _builtins.str
+    """For people; may change."""
+    broker_id: _builtins.int
+    """The broker that the step names; 0 for none."""
+    def __init__(
+        self,
+        *,
+        source: Global___Source.ValueType = ...,
+        has_decided: _builtins.bool = ...,
+        reason: _builtins.str = ...,
+        explanation: _builtins.str = ...,
+        broker_id: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["broker_id", b"broker_id", "explanation", b"explanation", "has_decided", b"has_decided", "reason", b"reason", "source", b"source"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExplainedStep: _TypeAlias = ExplainedStep  # noqa: Y015
+
+@_typing.final
+class ExplainResolutionResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SOURCE_FIELD_NUMBER: _builtins.int
+    BROKER_FIELD_NUMBER: _builtins.int
+    URL_FIELD_NUMBER: _builtins.int
+    KNOWN_FIELD_NUMBER: _builtins.int
+    STALE_FIELD_NUMBER: _builtins.int
+    STEPS_FIELD_NUMBER: _builtins.int
+    FIELDS_FIELD_NUMBER: _builtins.int
+    source: Global___Source.ValueType
+    """SOURCE_UNSPECIFIED: nothing may serve it."""
+    url: _builtins.str
+    """broker.url, or MQTT_BROKER_URL; empty where nothing may serve it."""
+    known: _builtins.bool
+    """False for a uuid that is not registered."""
+    stale: _builtins.bool
+    """True when the database could not be asked whether this is still so."""
+    @_builtins.property
+    def broker(self) -> Global___BrokerSettings:
+        """Unset unless a broker was chosen."""
+
+    @_builtins.property
+    def steps(self) -> _containers.RepeatedCompositeFieldContainer[Global___ExplainedStep]:
+        """All that were considered, in order; those after the one that decided say so."""
+
+    @_builtins.property
+    def fields(self) -> Global___PlacementFields:
+        """What it was decided from."""
+
+    def __init__(
+        self,
+        *,
+        source: Global___Source.ValueType = ...,
+        broker: Global___BrokerSettings | None = ...,
+        url: _builtins.str = ...,
+        known: _builtins.bool = ...,
+        stale: _builtins.bool = ...,
+        steps: _abc.Iterable[Global___ExplainedStep] | None = ...,
+        fields: Global___PlacementFields | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["broker", b"broker", "fields", b"fields"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["broker", b"broker", "fields", b"fields", "known", b"known", "source", b"source", "stale", b"stale", "steps", b"steps", "url", b"url"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExplainResolutionResponse: _TypeAlias = ExplainResolutionResponse  # noqa: Y015

@@ -45,6 +45,11 @@ class ResolutionServiceStub:
                 request_serializer=mooring_dot_broker_dot_v1_dot_resolution__pb2.ResolveBrokersRequest.SerializeToString,
                 response_deserializer=mooring_dot_broker_dot_v1_dot_resolution__pb2.ResolveBrokersResponse.FromString,
                 _registered_method=True)
+        self.ExplainResolution = channel.unary_unary(
+                '/mooring.broker.v1.ResolutionService/ExplainResolution',
+                request_serializer=mooring_dot_broker_dot_v1_dot_resolution__pb2.ExplainResolutionRequest.SerializeToString,
+                response_deserializer=mooring_dot_broker_dot_v1_dot_resolution__pb2.ExplainResolutionResponse.FromString,
+                _registered_method=True)
 
 
 class ResolutionServiceServicer:
@@ -65,6 +70,13 @@ class ResolutionServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ExplainResolution(self, request, context):
+        """Which broker and why, step by step; also for what is not so. For people.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ResolutionServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -77,6 +89,11 @@ def add_ResolutionServiceServicer_to_server(servicer, server):
                     servicer.ResolveBrokers,
                     request_deserializer=mooring_dot_broker_dot_v1_dot_resolution__pb2.ResolveBrokersRequest.FromString,
                     response_serializer=mooring_dot_broker_dot_v1_dot_resolution__pb2.ResolveBrokersResponse.SerializeToString,
+            ),
+            'ExplainResolution': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExplainResolution,
+                    request_deserializer=mooring_dot_broker_dot_v1_dot_resolution__pb2.ExplainResolutionRequest.FromString,
+                    response_serializer=mooring_dot_broker_dot_v1_dot_resolution__pb2.ExplainResolutionResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -134,6 +151,33 @@ class ResolutionService:
             '/mooring.broker.v1.ResolutionService/ResolveBrokers',
             mooring_dot_broker_dot_v1_dot_resolution__pb2.ResolveBrokersRequest.SerializeToString,
             mooring_dot_broker_dot_v1_dot_resolution__pb2.ResolveBrokersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExplainResolution(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mooring.broker.v1.ResolutionService/ExplainResolution',
+            mooring_dot_broker_dot_v1_dot_resolution__pb2.ExplainResolutionRequest.SerializeToString,
+            mooring_dot_broker_dot_v1_dot_resolution__pb2.ExplainResolutionResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -20,6 +20,8 @@ class ResolutionServiceStub:
     """One device, by uuid."""
     ResolveBrokers: _aio.UnaryUnaryMultiCallable[_resolution_pb2.ResolveBrokersRequest, _resolution_pb2.ResolveBrokersResponse]
     """Many at once, by uuid or by placement facts; each broker travels once."""
+    ExplainResolution: _aio.UnaryUnaryMultiCallable[_resolution_pb2.ExplainResolutionRequest, _resolution_pb2.ExplainResolutionResponse]
+    """Which broker and why, step by step; also for what is not so. For people."""
 
 class ResolutionServiceServicer(metaclass=_abc_1.ABCMeta):
     """Which broker serves a device. Callers need nothing but the device's uuid."""
@@ -39,5 +41,13 @@ class ResolutionServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_resolution_pb2.ResolveBrokersRequest, _abc.Awaitable[_resolution_pb2.ResolveBrokersResponse]],
     ) -> _abc.Awaitable[_resolution_pb2.ResolveBrokersResponse]:
         """Many at once, by uuid or by placement facts; each broker travels once."""
+
+    @_abc_1.abstractmethod
+    def ExplainResolution(
+        self,
+        request: _resolution_pb2.ExplainResolutionRequest,
+        context: _aio.ServicerContext[_resolution_pb2.ExplainResolutionRequest, _abc.Awaitable[_resolution_pb2.ExplainResolutionResponse]],
+    ) -> _abc.Awaitable[_resolution_pb2.ExplainResolutionResponse]:
+        """Which broker and why, step by step; also for what is not so. For people."""
 
 def add_ResolutionServiceServicer_to_server(servicer: ResolutionServiceServicer, server: _aio.Server) -> None: ...

@@ -1,0 +1,170 @@
+"""Why that broker: what each step of the chain found, in words and for programs.
+
+It is made from what `resolve` found, so the two cannot disagree. "What if" is the same question
+about facts, or a directory, that are not as they are.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+
+from broker_service.resolution import (
+    Broker,
+    Directory,
+    Finding,
+    FleetRule,
+    Placement,
+    Resolution,
+    Source,
+    Step,
+    resolve,
+)
+
+
+class Reason(StrEnum):
+    """Why a step decided, or did not. Stable: programs compare it."""
+
+    DECIDED = "DECIDED"
+    DECIDED_EARLIER = "DECIDED_EARLIER"  # a step before it did
+    NO_PIN = "NO_PIN"
+    NO_FLEET = "NO_FLEET"
+    FLEET_HAS_NO_BROKER = "FLEET_HAS_NO_BROKER"
+    NO_REGION = "NO_REGION"
+    REGION_HAS_NO_BROKER = "REGION_HAS_NO_BROKER"
+    NO_DEFAULT = "NO_DEFAULT"
+    FLEET_IS_RESTRICTED = "FLEET_IS_RESTRICTED"  # to brokers, and the environment names none
+    BROKER_INACTIVE = "BROKER_INACTIVE"
+    BROKER_NOT_ALLOWED = "BROKER_NOT_ALLOWED"  # the fleet is restricted to others
+    BROKER_UNKNOWN = "BROKER_UNKNOWN"
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What is known of a device that could decide its broker."""
+
+    placement: Placement = field(default_factory=Placement)
+    region: str = ""
+    # Latitude and longitude in degrees. No step of the chain looks at it yet.
+    location: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ExplainedStep:
+    """What one step did, and why."""
+
+    source: Source
+    reason: Reason
+    # A sentence for people.
+    explanation: str
+    # The broker that it names, chosen or not.
+    broker_id: int | None = None
+
+
+def explain(facts: Facts, directory: Directory) -> tuple[Resolution, tuple[ExplainedStep, ...]]:
+    """The resolution, and all steps of the chain in order; exactly one decides, or none."""
+    resolution = resolve(facts.placement, directory)
+    found = {step.source: step for step in resolution.steps}
+    steps: list[ExplainedStep] = []
+    decided_by: Source | None = None
+    for source in Source:
+        if decided_by is None:
+            step = _explained(source, found.get(source), resolution, facts, directory)
+        else:
+            step = ExplainedStep(
+                source, Reason.DECIDED_EARLIER, f"not asked: {_NAMES[decided_by]} has decided"
+            )
+        if step.reason is Reason.DECIDED:
+            decided_by = source
+        steps.append(step)
+    return resolution, tuple(steps)
+
+
+def supposing(
+    directory: Directory,
+    *,
+    active_ids: Iterable[int] = (),
+    inactive_ids: Iterable[int] = (),
+    default_id: int | None,
+) -> Directory:
+    """The directory as it would be if these brokers were active, inactive, the default."""
+    changed = {broker_id: Broker(broker_id, is_active=True) for broker_id in active_ids}
+    changed |= {broker_id: Broker(broker_id, is_active=False) for broker_id in inactive_ids}
+    return replace(directory, brokers={**directory.brokers, **changed}, default_id=default_id)
+
+
+_NAMES = {
+    Source.DEVICE: "the device's pin",
+    Source.FLEET: "the fleet's broker",
+    Source.REGION: "the region's broker",
+    Source.DEFAULT: "the default",
+    Source.ENVIRONMENT: "MQTT_BROKER_URL",
+}
+
+
+def _explained(
+    source: Source,
+    step: Step | None,
+    resolution: Resolution,
+    facts: Facts,
+    directory: Directory,
+) -> ExplainedStep:
+    """What a step that was reached found; `step` is None for one that `resolve` does not have."""
+    if source is Source.ENVIRONMENT:
+        if resolution.source is source:
+            return ExplainedStep(
+                source, Reason.DECIDED, "no broker that can serve is configured for the device"
+            )
+        return ExplainedStep(
+            source,
+            Reason.FLEET_IS_RESTRICTED,
+            f"the fleet {facts.placement.fleet_id} is restricted to brokers of which none can"
+            " serve, and never goes elsewhere",
+        )
+    if step is None or step.broker_id is None:
+        reason, explanation = _not_set(source, facts)
+        return ExplainedStep(source, reason, explanation)
+    named = f"broker {step.broker_id} is {_NAMES[source]}"
+    reason, rest = _WHY[step.finding]
+    if step.finding is Finding.NOT_ALLOWED:
+        rest = f"{rest} {_listed(directory.fleets.get(facts.placement.fleet_id or ''))}"
+    return ExplainedStep(source, reason, f"{named}{rest}", step.broker_id)
+
+
+# A step that names no broker has `_not_set` instead.
+_WHY = {
+    Finding.CHOSEN: (Reason.DECIDED, ""),
+    Finding.INACTIVE: (Reason.BROKER_INACTIVE, ", and is inactive"),
+    Finding.UNKNOWN: (Reason.BROKER_UNKNOWN, ", and is not known"),
+    Finding.NOT_ALLOWED: (
+        Reason.BROKER_NOT_ALLOWED,
+        ", and is not among the brokers that the fleet is restricted to:",
+    ),
+}
+MAX_LISTED = 10
+
+
+def _listed(rule: FleetRule | None) -> str:
+    """The brokers of a restriction, or as many as can be read."""
+    allowed_ids = sorted(rule.allowed_ids or ()) if rule else []
+    listed = ", ".join(map(str, allowed_ids[:MAX_LISTED])) or "none at all"
+    return listed if len(allowed_ids) <= MAX_LISTED else f"{listed} and others"
+
+
+def _not_set(source: Source, facts: Facts) -> tuple[Reason, str]:
+    fleet_id = facts.placement.fleet_id
+    match source:
+        case Source.DEVICE:
+            return Reason.NO_PIN, "the device is not pinned to a broker"
+        case Source.FLEET if fleet_id is None:
+            return Reason.NO_FLEET, "the device is in no fleet"
+        case Source.FLEET:
+            return Reason.FLEET_HAS_NO_BROKER, f"the fleet {fleet_id} has no broker of its own"
+        case Source.REGION if not facts.region:
+            return Reason.NO_REGION, "the device has no region"
+        case Source.REGION:
+            return (
+                Reason.REGION_HAS_NO_BROKER,
+                f"the region {facts.region} has no broker: regions do not decide yet",
+            )
+        case _:
+            return Reason.NO_DEFAULT, "no broker is the default"
