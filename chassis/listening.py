@@ -93,13 +93,13 @@ class Listener:
         """Listens until it is cancelled."""
         while True:
             connection = await self._connected()
-            if self.connections:
-                await asyncio.gather(*(forget() for forget in self._forget))
-            self.connections += 1
-            self._is_listening = True
-            self._replaced.end()
-            self._occasion.set()
             try:
+                if self.connections:
+                    await asyncio.gather(*(forget() for forget in self._forget))
+                self.connections += 1
+                self._is_listening = True
+                self._replaced.end()
+                self._occasion.set()
                 await self._hear(connection)
             except (psycopg.Error, TimeoutError) as error:
                 log.warning("the database is not heard any more", **described(error))
@@ -154,16 +154,16 @@ class Listener:
                 )
                 tries -= {ended for ended in done if ended.exception() is not None}
                 if succeeded := next(iter(done & tries), None):
-                    tries.discard(succeeded)
-                    return succeeded.result()
+                    await _close_all(tries - {succeeded})
+                    tries = {succeeded}
+                    break
                 self._occasion.set()
                 if done:
                     await asyncio.sleep(RETRY_S)
-        finally:
-            for begun in tries:
-                await _give_up(begun)
-                if not begun.cancelled() and begun.exception() is None:
-                    await begun.result().close()
+        except asyncio.CancelledError:
+            await _close_all(tries)
+            raise
+        return succeeded.result()
 
     async def _try(self) -> Connection:
         async with asyncio.timeout(CONNECT_S):
@@ -213,6 +213,13 @@ async def _answered(question: Awaitable[Any]) -> None:
         raise TimeoutError
     finally:
         await _give_up(task)
+
+
+async def _close_all(tries: Iterable["asyncio.Task[Connection]"]) -> None:
+    for begun in tries:
+        await _give_up(begun)
+        if not begun.cancelled() and begun.exception() is None:
+            await begun.result().close()
 
 
 async def _give_up(task: "asyncio.Future[Any]") -> None:
