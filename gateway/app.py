@@ -6,7 +6,14 @@ from litestar import Litestar, Router
 from litestar.datastructures import CacheControlHeader
 
 from gateway import device_documentation, documentation, health
-from gateway.administration import brokers, devices, fleets, provisioning_keys, resolution
+from gateway.administration import (
+    brokers,
+    devices,
+    expected_devices,
+    fleets,
+    provisioning_keys,
+    resolution,
+)
 from gateway.administration.caller import authentication
 from gateway.edge import HttpApp, edge
 from gateway.neighbours import Neighbours
@@ -28,6 +35,7 @@ def app_of(neighbours: Neighbours, timeout_s: float, leaving: asyncio.Event) -> 
                 route_handlers=[
                     brokers.ROUTES,
                     devices.ROUTES,
+                    expected_devices.ROUTES,
                     provisioning_keys.ROUTES,
                     fleets.ROUTES,
                     resolution.ROUTES,

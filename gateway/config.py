@@ -7,6 +7,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from pydantic_settings import NoDecode
 
 from chassis.config import ServiceConfig, is_loopback
+from gateway.addresses import Network, networks_of
 from gateway.limits import Limit, limit_of
 
 
@@ -35,6 +36,10 @@ class GatewayConfig(ServiceConfig):
     limit_per_key: Annotated[Limit | None, NoDecode, BeforeValidator(limit_of)] = None
     # Off: a factory's devices come from one address, that of its NAT.
     limit_per_address: Annotated[Limit | None, NoDecode, BeforeValidator(limit_of)] = None
+
+    # The reverse proxies in front of it, as networks with commas between them: who asks is whom they
+    # name in X-Forwarded-For. Nothing else may be in those networks.
+    trusted_proxies: Annotated[tuple[Network, ...], NoDecode, BeforeValidator(networks_of)] = ()
 
     @model_validator(mode="after")
     def _is_private_or_has_tls(self) -> "GatewayConfig":

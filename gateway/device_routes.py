@@ -11,6 +11,7 @@ from msgspec import Struct
 
 from chassis.queue import Call
 from chassis.validation import IDENTIFIER
+from gateway.addresses import Network, client_of
 from gateway.answers import Mqtt, Registered
 from gateway.bearer import bearer
 from gateway.bodies import decode, is_json
@@ -70,13 +71,17 @@ class Registration:
 
     methods: Sequence[bytes] = (b"POST",)
 
-    def __init__(self, calls: DeviceCalls, limits: Limits | None) -> None:
-        """Asks `calls`, as often as `limits` allow."""
+    def __init__(
+        self, calls: DeviceCalls, limits: Limits | None, proxies: Sequence[Network]
+    ) -> None:
+        """Asks `calls`, as often as `limits` allow; `proxies` say who asks them."""
         self._calls = calls
         self._limits = limits
+        self._proxies = proxies
 
     def admit(self, request: DeviceRequest) -> str:
         """The provisioning key. Raises `RateLimited`, `Unauthenticated`."""
+        request.client = client_of(request.client, request.headers, self._proxies)
         return _shown(request, self._limits, counts_by_key=True)
 
     def ask(self, request: DeviceRequest) -> "Call[Any, Any]":
@@ -86,7 +91,8 @@ class Registration:
         if not is_json(_content_type(request.headers)):
             raise HTTPException(status_code=415)
         device = decode(DECODER, request.body)
-        registration = _registration(request.secret, device)
+        address = request.client[0] if request.client else ""
+        registration = _registration(request.secret, device, address)
         return self._calls.register(registration, size=len(request.body))
 
     def reply(self, request: DeviceRequest, answer: Registered) -> Reply:  # noqa: ARG002
@@ -99,13 +105,17 @@ class Connection:
 
     methods: Sequence[bytes] = (b"GET", b"HEAD")
 
-    def __init__(self, calls: DeviceCalls, limits: Limits | None) -> None:
-        """Asks `calls`, as often as `limits` allow."""
+    def __init__(
+        self, calls: DeviceCalls, limits: Limits | None, proxies: Sequence[Network]
+    ) -> None:
+        """Asks `calls`, as often as `limits` allow; `proxies` say who asks them."""
         self._calls = calls
         self._limits = limits
+        self._proxies = proxies
 
     def admit(self, request: DeviceRequest) -> str:
         """The device's API key. Raises `RateLimited`, `Unauthenticated`."""
+        request.client = client_of(request.client, request.headers, self._proxies)
         return _shown(request, self._limits, counts_by_key=False)
 
     def ask(self, request: DeviceRequest) -> "Call[Any, Any]":
@@ -130,10 +140,12 @@ class Connection:
 class DeviceRoutes:
     """The two of them, by their paths."""
 
-    def __init__(self, calls: DeviceCalls, limits: Limits | None) -> None:
-        """What devices may ask of `calls`, as often as `limits` allow."""
-        self._registration = Registration(calls, limits)
-        self._connection = Connection(calls, limits)
+    def __init__(
+        self, calls: DeviceCalls, limits: Limits | None, proxies: Sequence[Network] = ()
+    ) -> None:
+        """What devices may ask of `calls`, as often as `limits` allow; `proxies` are trusted."""
+        self._registration = Registration(calls, limits, proxies)
+        self._connection = Connection(calls, limits, proxies)
 
     def find(self, path: bytes) -> tuple[Route, str] | None:
         """The route at a path, and the uuid in it; None if the path is not a device's."""
@@ -166,7 +178,7 @@ def _content_type(headers: list[tuple[bytes, bytes]]) -> str:
     return ""
 
 
-def _registration(key: str, device: NewDevice) -> registration_pb2.Registration:
+def _registration(key: str, device: NewDevice, address: str) -> registration_pb2.Registration:
     location = device.location
     return registration_pb2.Registration(
         provisioning_key=key,
@@ -182,4 +194,5 @@ def _registration(key: str, device: NewDevice) -> registration_pb2.Registration:
         location=resolution_pb2.Location(latitude=location.latitude, longitude=location.longitude)
         if location
         else None,
+        source_address=address,
     )

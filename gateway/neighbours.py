@@ -7,6 +7,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from mooring.broker.v1 import brokers_pb2_grpc, resolution_pb2_grpc
 from mooring.registry.v1 import (
     devices_pb2_grpc,
+    expected_devices_pb2_grpc,
     fleets_pb2_grpc,
     provisioning_keys_pb2_grpc,
     registration_pb2_grpc,
@@ -34,6 +35,7 @@ class Neighbours:
         registry = self.registry.channel
         self.registration = registration_pb2_grpc.RegistrationServiceStub(registry)
         self.devices = devices_pb2_grpc.DeviceServiceStub(registry)
+        self.expected_devices = expected_devices_pb2_grpc.ExpectedDeviceServiceStub(registry)
         self.fleets = fleets_pb2_grpc.FleetServiceStub(registry)
         self.provisioning_keys = provisioning_keys_pb2_grpc.ProvisioningKeyServiceStub(registry)
         self.tokens = tokens_pb2_grpc.TokenServiceStub(registry)

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 import grpc
 from mooring.registry.v1 import (
     devices_pb2_grpc,
+    expected_devices_pb2_grpc,
     fleets_pb2_grpc,
     provisioning_keys_pb2_grpc,
     registration_pb2_grpc,
@@ -24,6 +25,8 @@ from registry_service.config import RegistryServiceConfig
 from registry_service.credentials import KeyRing
 from registry_service.devices import servicer as devices
 from registry_service.devices.store import DeviceStore
+from registry_service.expected_devices import servicer as expected_devices
+from registry_service.expected_devices.store import ExpectedDeviceStore
 from registry_service.fleets import servicer as fleets
 from registry_service.fleets.store import FleetStore
 from registry_service.placements import Placements
@@ -38,7 +41,7 @@ from registry_service.tables import SCHEMA_REVISION
 from registry_service.tokens import servicer as tokens
 from registry_service.tokens.store import TokenStore
 
-SERVICERS = (registration, devices, provisioning_keys, fleets, tokens)
+SERVICERS = (registration, devices, provisioning_keys, expected_devices, fleets, tokens)
 
 HEALTH_CHECK_S = 1.0
 
@@ -77,6 +80,9 @@ async def running(config: RegistryServiceConfig) -> AsyncIterator[int]:
             )
             provisioning_keys_pb2_grpc.add_ProvisioningKeyServiceServicer_to_server(
                 provisioning_keys.ProvisioningKeyServicer(ProvisioningKeyStore(engine)), server
+            )
+            expected_devices_pb2_grpc.add_ExpectedDeviceServiceServicer_to_server(
+                expected_devices.ExpectedDeviceServicer(ExpectedDeviceStore(engine)), server
             )
             fleets_pb2_grpc.add_FleetServiceServicer_to_server(
                 fleets.FleetServicer(FleetStore(engine)), server

@@ -36,6 +36,36 @@ class ProvisioningKeyUsedUp(Forbidden):
     reason = "PROVISIONING_KEY_USED_UP"
 
 
+class NetworkNotAllowed(Forbidden):
+    """The key is not for use from where it was shown."""
+
+    reason = "NETWORK_NOT_ALLOWED"
+
+
+class DeviceTypeNotAllowed(Forbidden):
+    """The key makes devices of other types."""
+
+    reason = "DEVICE_TYPE_NOT_ALLOWED"
+
+
+class UuidNotAllowed(Forbidden):
+    """The key makes devices with other uuids."""
+
+    reason = "UUID_NOT_ALLOWED"
+
+
+class DeviceNotExpected(Forbidden):
+    """The key makes only devices that an operator has named, and this is none."""
+
+    reason = "DEVICE_NOT_EXPECTED"
+
+
+class UuidReserved(Forbidden):
+    """An operator expects this device in a fleet that is not the key's."""
+
+    reason = "UUID_RESERVED"
+
+
 class DeviceTaken(Conflict):
     """The uuid is registered with another device API key."""
 
@@ -88,6 +118,30 @@ class ProvisioningKeyNotFound(NotFound):
     """No provisioning key has this id."""
 
     reason = "PROVISIONING_KEY_NOT_FOUND"
+
+
+class MaxDevicesBelowUse(Conflict):
+    """The key has made more devices than it is to be allowed."""
+
+    reason = "MAX_DEVICES_BELOW_USE"
+
+
+class ExpectedDeviceNotFound(NotFound):
+    """No device with this uuid is expected."""
+
+    reason = "EXPECTED_DEVICE_NOT_FOUND"
+
+
+class DeviceExpected(AlreadyExists):
+    """A device with this uuid is expected already."""
+
+    reason = "DEVICE_EXPECTED"
+
+
+class DeviceRegistered(AlreadyExists):
+    """A device with this uuid has registered already."""
+
+    reason = "DEVICE_REGISTERED"
 
 
 class TokenUnknown(Unauthenticated):

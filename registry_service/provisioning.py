@@ -3,16 +3,36 @@
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
+from functools import lru_cache
+from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from uuid import UUID
 
 from registry_service.errors import (
     DeviceDisabled,
+    DeviceNotExpected,
     DeviceTaken,
+    DeviceTypeNotAllowed,
+    NetworkNotAllowed,
     ProvisioningKeyExpired,
     ProvisioningKeyRevoked,
     ProvisioningKeyUnknown,
     ProvisioningKeyUsedUp,
+    UuidNotAllowed,
+    UuidReserved,
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Restrictions:
+    """What a key is good for; None restricts nothing, and all that is set must be met."""
+
+    device_types: frozenset[str] | None = None
+    # In CIDR notation.
+    source_networks: tuple[str, ...] | None = None
+    uuids: frozenset[str] | None = None
+    uuid_prefix: str | None = None
+    # Whether it makes only devices that are expected in its fleet.
+    only_expected: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +46,10 @@ class ProvisioningKey:
     max_devices: int | None = None
     devices_provisioned: int = 0
     default_broker_id: int | None = None
+    # Goes up with every change but those of its use.
+    revision: int = 1
+    # None for most keys, which then pay for none of it.
+    restrictions: Restrictions | None = None
 
     @property
     def places_left(self) -> int | None:
@@ -57,32 +81,88 @@ def decide(
     key: ProvisioningKey | None,
     device: Registered | None,
     *,
+    uuid: str,
+    device_type: str,
+    source_address: str,
+    expected_in: str | None,
     is_same_api_key: bool,
     now: datetime,
 ) -> Decision:
     """What to do with a registration that shows `key` for `device`, if that is registered.
 
-    `is_same_api_key`: whether the device API key is the one it registered with. Raises
-    `ProvisioningKeyUnknown`, `ProvisioningKeyRevoked`, `ProvisioningKeyExpired`,
-    `ProvisioningKeyUsedUp`, `DeviceTaken` or `DeviceDisabled`. The key is judged first: who has
-    none does not learn which uuids exist.
+    `source_address`: where it comes from, empty where that is not known. `expected_in`: the fleet
+    in which an operator expects the uuid. `is_same_api_key`: whether the device API key is the one
+    it registered with. Raises `ProvisioningKeyUnknown`, `NetworkNotAllowed`,
+    `ProvisioningKeyRevoked`, `ProvisioningKeyExpired`, `ProvisioningKeyUsedUp`, `UuidNotAllowed`,
+    `DeviceTypeNotAllowed`, `DeviceNotExpected`, `UuidReserved`, `DeviceTaken` or `DeviceDisabled`.
+    The key is judged first: who has none, or one that is for others, does not learn which uuids
+    exist.
     """
     if key is None:
         raise ProvisioningKeyUnknown("this provisioning key is not known")
+    restrictions = key.restrictions
+    if restrictions is not None:
+        _check_network(restrictions, source_address)
+    if device is None or device.provisioned_by_key_id != key.id:
+        admit(key, now)
+    elif not key.is_active:
+        raise ProvisioningKeyRevoked("this provisioning key was revoked")
+    if device is not None and is_same_api_key:
+        # It has proved itself: the key makes nothing here.
+        if not device.is_active:
+            raise DeviceDisabled("this device is disabled")
+        return Decision.CONFIRM
+    if restrictions is not None:
+        _check_device(restrictions, uuid, device_type, is_expected=expected_in == key.fleet_id)
     if device is None:
-        admit(key, now)
+        if expected_in is not None and expected_in != key.fleet_id:
+            raise UuidReserved("this uuid is reserved")
         return Decision.CREATE
-    if device.provisioned_by_key_id == key.id:
-        if not key.is_active:
-            raise ProvisioningKeyRevoked("this provisioning key was revoked")
-    else:
-        admit(key, now)
-    may_renew = device.reprovisioning_allowed and device.fleet_id == key.fleet_id
-    if not is_same_api_key and not may_renew:
+    if not device.reprovisioning_allowed or device.fleet_id != key.fleet_id:
         raise DeviceTaken("this uuid is registered with another device API key", field="uuid")
     if not device.is_active:
         raise DeviceDisabled("this device is disabled")
-    return Decision.CONFIRM if is_same_api_key else Decision.RENEW
+    return Decision.RENEW
+
+
+def _check_network(restrictions: Restrictions, source_address: str) -> None:
+    networks = restrictions.source_networks
+    if networks is not None and not is_within(source_address, networks):
+        raise NetworkNotAllowed("this provisioning key is not for use from this network")
+
+
+def _check_device(
+    restrictions: Restrictions, uuid: str, device_type: str, *, is_expected: bool
+) -> None:
+    if (restrictions.uuids is not None and uuid not in restrictions.uuids) or (
+        restrictions.uuid_prefix is not None and not uuid.startswith(restrictions.uuid_prefix)
+    ):
+        raise UuidNotAllowed("this provisioning key is not for this uuid")
+    if restrictions.device_types is not None and device_type not in restrictions.device_types:
+        raise DeviceTypeNotAllowed("this provisioning key is not for this type of device")
+    if restrictions.only_expected and not is_expected:
+        raise DeviceNotExpected("this provisioning key is for devices that are expected")
+
+
+# A factory's devices come from few addresses.
+@lru_cache(maxsize=4_096)
+def is_within(address: str, networks: tuple[str, ...]) -> bool:
+    """Whether an IP address is in one of `networks` (CIDR); what is no address is in none.
+
+    An IPv4 address that a socket for both wrote as IPv6 (RFC 4291, section 2.5.5.2) is itself.
+    """
+    try:
+        found = ip_address(address)
+    except ValueError:
+        return False
+    if isinstance(found, IPv6Address) and found.ipv4_mapped is not None:
+        found = found.ipv4_mapped
+    return any(found in network for network in _parsed(networks))
+
+
+@lru_cache(maxsize=1_024)
+def _parsed(networks: tuple[str, ...]) -> tuple[IPv4Network | IPv6Network, ...]:
+    return tuple(map(ip_network, networks))
 
 
 def admit(key: ProvisioningKey, now: datetime) -> None:

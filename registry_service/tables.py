@@ -1,9 +1,9 @@
 """The tables this service owns."""
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import CIDR, JSONB
 
-SCHEMA_REVISION = "0003"
+SCHEMA_REVISION = "0007"
 
 metadata = sa.MetaData()
 
@@ -64,11 +64,41 @@ provisioning_keys = sa.Table(
     sa.Column("is_active", sa.Boolean, nullable=False, server_default=sa.true()),
     _created_at(),
     sa.Column("last_used_at", sa.DateTime(timezone=True)),
+    sa.Column("allowed_device_types", sa.ARRAY(sa.Text)),
+    sa.Column("source_networks", sa.ARRAY(CIDR)),
+    sa.Column("allowed_uuids", sa.ARRAY(sa.Text)),
+    sa.Column("uuid_prefix", sa.Text),
+    sa.Column("only_expected", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Column("revision", sa.BigInteger, nullable=False, server_default="1"),
+    _updated_at(),
     sa.Index("provisioning_keys_fleet", "fleet_id"),
     sa.Index(
         "provisioning_keys_broker",
         "default_broker_id",
         postgresql_where=sa.text("default_broker_id IS NOT NULL"),
+    ),
+)
+
+expected_devices = sa.Table(
+    "expected_devices",
+    metadata,
+    sa.Column("uuid", sa.Text(collation="C"), primary_key=True),
+    sa.Column("id", sa.BigInteger, sa.Identity(always=True), nullable=False, unique=True),
+    sa.Column("fleet_id", sa.Text(collation="C"), sa.ForeignKey("fleets.id"), nullable=False),
+    sa.Column("device_name", sa.Text),
+    sa.Column("device_type", sa.Text),
+    sa.Column("mqtt_broker_id", sa.Integer, sa.ForeignKey("mqtt_broker_config.id")),
+    sa.Column("region", sa.Text),
+    sa.Column("latitude", sa.Double),
+    sa.Column("longitude", sa.Double),
+    _created_at(),
+    sa.Column("registered_at", sa.DateTime(timezone=True)),
+    sa.Index("expected_devices_fleet", "fleet_id", "uuid"),
+    sa.Index("expected_devices_awaited", "uuid", postgresql_where=sa.text("registered_at IS NULL")),
+    sa.Index(
+        "expected_devices_broker",
+        "mqtt_broker_id",
+        postgresql_where=sa.text("mqtt_broker_id IS NOT NULL"),
     ),
 )
 

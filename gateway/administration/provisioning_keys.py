@@ -1,15 +1,24 @@
 """The keys that let devices in: `/api/v1/provisioning-keys`."""
 
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
-from litestar import Router, delete, get, post
-from litestar.params import JSONBody, PathParameter
+from litestar import Router, delete, get, patch, post
+from litestar.params import JSONBody, PathParameter, QueryParameter
 from mooring.registry.v1 import provisioning_keys_pb2
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from gateway.administration.caller import CallerRequest
-from gateway.administration.fields import Id, Moment, moment_of, optional, timestamp
+from gateway.administration.fields import (
+    Id,
+    Moment,
+    mask,
+    moment_of,
+    named,
+    optional,
+    present,
+    timestamp,
+)
 from gateway.administration.listing import DEFAULT_LIMIT, Cursor, Limit, Page
 from gateway.bodies import StrictJson
 from gateway.documentation import IDENTIFIER_PATTERN, documented
@@ -17,21 +26,85 @@ from gateway.problems import errors
 
 KeyId = Annotated[str, PathParameter(description="The key's id, which is not the key.")]
 
+Description = Annotated[str, documented(maxLength=2000)]
+MaxDevices = Annotated[Id, Meta(description="Null: no limit.")]
+Pin = Annotated[Id, Meta(description="Becomes the pin of every device the key makes.")]
+DeviceTypes = Annotated[
+    list[Annotated[str, documented(minLength=1, maxLength=64)]],
+    Meta(
+        description="Makes devices of these types only. Null: of any.",
+        extra_json_schema={"minItems": 1, "maxItems": 100},
+    ),
+]
+Networks = Annotated[
+    list[Annotated[str, documented(examples=["192.0.2.0/24", "2001:db8::/32"])]],
+    Meta(
+        description="Can be used from these networks only (CIDR). Null: from anywhere.",
+        extra_json_schema={"minItems": 1, "maxItems": 100},
+    ),
+]
+Uuids = Annotated[
+    list[Annotated[str, documented(pattern=IDENTIFIER_PATTERN)]],
+    Meta(
+        description="Makes devices with these uuids only. Null: with any.",
+        extra_json_schema={"minItems": 1, "maxItems": 1000},
+    ),
+]
+Prefix = Annotated[
+    str,
+    documented(
+        pattern=IDENTIFIER_PATTERN,
+        description="Makes devices only whose uuid begins so. Null: with any.",
+    ),
+]
+OnlyExpected = Annotated[
+    bool, Meta(description="Makes only devices that are expected in its fleet.")
+]
+# The columns that restrict a key, by their names in the proto.
+RESTRICTIONS = {
+    "allowed_device_types": "device_types",
+    "source_networks": "source_networks",
+    "allowed_uuids": "uuids",
+    "uuid_prefix": "uuid_prefix",
+    "only_expected": "only_expected",
+}
+
 
 class NewProvisioningKey(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """What a key lets in. Null is as good as absent."""
 
     fleet_id: Annotated[str, documented(pattern=IDENTIFIER_PATTERN)]
-    description: Annotated[str, documented(maxLength=2000)] | None = None
-    max_devices: Annotated[Id, Meta(description="Null: no limit.")] | None = None
-    default_broker_id: (
-        Annotated[Id, Meta(description="Becomes the pin of every device the key makes.")] | None
-    ) = None
+    description: Description | None = None
+    max_devices: MaxDevices | None = None
+    default_broker_id: Pin | None = None
     expires_at: Annotated[Moment, Meta(description="Null: never.")] | None = None
+    allowed_device_types: DeviceTypes | None = None
+    source_networks: Networks | None = None
+    allowed_uuids: Uuids | None = None
+    uuid_prefix: Prefix | None = None
+    only_expected: OnlyExpected | None = None
 
 
-class ProvisioningKey(Struct, kw_only=True, frozen=True):
-    """A key as it is, without the key itself."""
+class ProvisioningKeyChange(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """What is to change; a field that is not named is left alone, null clears."""
+
+    description: Description | UnsetType | None = UNSET
+    max_devices: MaxDevices | UnsetType | None = UNSET
+    default_broker_id: Pin | UnsetType | None = UNSET
+    expires_at: (
+        Annotated[Moment, Meta(description="One that has passed ends it now. Null: never.")]
+        | UnsetType
+        | None
+    ) = UNSET
+    allowed_device_types: DeviceTypes | UnsetType | None = UNSET
+    source_networks: Networks | UnsetType | None = UNSET
+    allowed_uuids: Uuids | UnsetType | None = UNSET
+    uuid_prefix: Prefix | UnsetType | None = UNSET
+    only_expected: OnlyExpected | UnsetType = UNSET
+
+
+class ListedProvisioningKey(Struct, kw_only=True, frozen=True):
+    """A key as lists have it: without the key itself, and without what may be long."""
 
     id: str
     fleet_id: str
@@ -42,7 +115,19 @@ class ProvisioningKey(Struct, kw_only=True, frozen=True):
     expires_at: datetime | None
     is_active: bool
     created_at: datetime | None
-    last_used_at: datetime | None
+    updated_at: datetime | None
+    last_used_at: Annotated[datetime, Meta(description="When it last made a device.")] | None
+    allowed_device_types: list[str] | None
+    source_networks: list[str] | None
+    allowed_uuid_count: int | None
+    uuid_prefix: str | None
+    only_expected: bool
+
+
+class ProvisioningKey(ListedProvisioningKey, kw_only=True, frozen=True):
+    """A key as it is, without the key itself."""
+
+    allowed_uuids: list[str] | None
 
 
 class CreatedProvisioningKey(ProvisioningKey, kw_only=True, frozen=True):
@@ -51,23 +136,67 @@ class CreatedProvisioningKey(ProvisioningKey, kw_only=True, frozen=True):
     key: str
 
 
-class ProvisioningKeyPage(Page[ProvisioningKey], frozen=True):
+class ProvisioningKeyPage(Page[ListedProvisioningKey], frozen=True):
     """Keys, in the order of their ids."""
 
 
-def _json(key: provisioning_keys_pb2.ProvisioningKey) -> ProvisioningKey:
-    return ProvisioningKey(
-        id=key.id,
-        fleet_id=key.fleet_id,
-        description=key.description,
-        max_devices=optional(key, "max_devices"),
-        devices_provisioned=key.devices_provisioned,
-        default_broker_id=optional(key, "default_broker_id"),
-        expires_at=moment_of(key, "expires_at"),
-        is_active=key.is_active,
-        created_at=moment_of(key, "created_at"),
-        last_used_at=moment_of(key, "last_used_at"),
-    )
+class Revocation(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """What becomes of the devices that are the key's."""
+
+    devices: Annotated[
+        Literal["keep", "deactivate"],
+        Meta(description="Kept, they go on with the credentials that they have."),
+    ] = "keep"
+
+
+class Revoked(Struct, kw_only=True, frozen=True):
+    """What a revocation has done."""
+
+    devices_deactivated: Annotated[int, Meta(description="By this call.")]
+    is_complete: Annotated[
+        bool, Meta(description="False where time ran out: ask again, for the rest.")
+    ]
+
+
+def _listed(key: provisioning_keys_pb2.ProvisioningKey) -> dict[str, Any]:
+    restrictions = key.restrictions
+    return {
+        "id": key.id,
+        "fleet_id": key.fleet_id,
+        "description": key.description,
+        "max_devices": optional(key, "max_devices"),
+        "devices_provisioned": key.devices_provisioned,
+        "default_broker_id": optional(key, "default_broker_id"),
+        "expires_at": moment_of(key, "expires_at"),
+        "is_active": key.is_active,
+        "created_at": moment_of(key, "created_at"),
+        "updated_at": moment_of(key, "updated_at"),
+        "last_used_at": moment_of(key, "last_used_at"),
+        "allowed_device_types": _values(restrictions, "device_types"),
+        "source_networks": _values(restrictions, "source_networks"),
+        "allowed_uuid_count": optional(key, "allowed_uuid_count"),
+        "uuid_prefix": optional(restrictions, "uuid_prefix"),
+        "only_expected": restrictions.only_expected,
+    }
+
+
+def _whole(key: provisioning_keys_pb2.ProvisioningKey) -> dict[str, Any]:
+    return {**_listed(key), "allowed_uuids": _values(key.restrictions, "uuids")}
+
+
+def _values(restrictions: provisioning_keys_pb2.Restrictions, name: str) -> list[str] | None:
+    allowed = optional(restrictions, name)
+    return None if allowed is None else list(allowed.values)
+
+
+def _restrictions(values: dict[str, Any]) -> provisioning_keys_pb2.Restrictions:
+    """Those of `values` that restrict; a list that may be absent is a message there."""
+    given: dict[str, Any] = {
+        name: provisioning_keys_pb2.Allowed(values=value) if isinstance(value, list) else value
+        for column, name in RESTRICTIONS.items()
+        if (value := values.get(column)) is not None
+    }
+    return provisioning_keys_pb2.Restrictions(**given)
 
 
 @post(
@@ -88,35 +217,84 @@ async def create_provisioning_key(
             max_devices=data.max_devices,
             default_broker_id=data.default_broker_id,
             expires_at=timestamp("expires_at", data.expires_at),
+            restrictions=_restrictions(named(data)),
         ),
     )
-    made = _json(answer.provisioning_key)
-    return CreatedProvisioningKey(
-        **{name: getattr(made, name) for name in made.__struct_fields__}, key=answer.key
-    )
+    return CreatedProvisioningKey(**_whole(answer.provisioning_key), key=answer.key)
 
 
 @get("/", summary="List provisioning keys", responses=errors(401, 403, 422))
 async def list_provisioning_keys(
-    request: CallerRequest, limit: Limit = DEFAULT_LIMIT, cursor: Cursor = ""
+    request: CallerRequest,
+    limit: Limit = DEFAULT_LIMIT,
+    cursor: Cursor = "",
+    fleet_id: Annotated[str, QueryParameter(description="Only this fleet's.")] = "",
+    is_active: Annotated[
+        bool | None, QueryParameter(description="Only those that were not revoked, or that were.")
+    ] = None,
 ) -> ProvisioningKeyPage:
     caller = request.auth
     answer = await caller.ask_registry(
         caller.neighbours.provisioning_keys.ListProvisioningKeys,
-        provisioning_keys_pb2.ListProvisioningKeysRequest(page_size=limit, cursor=cursor),
+        provisioning_keys_pb2.ListProvisioningKeysRequest(
+            page_size=limit, cursor=cursor, fleet_id=fleet_id, is_active=is_active
+        ),
     )
     return ProvisioningKeyPage(
-        [_json(key) for key in answer.provisioning_keys], answer.next_cursor or None
+        [ListedProvisioningKey(**_listed(key)) for key in answer.provisioning_keys],
+        answer.next_cursor or None,
     )
+
+
+@get("/{key_id:str}", summary="Look at a provisioning key", responses=errors(401, 403, 404, 422))
+async def get_provisioning_key(request: CallerRequest, key_id: KeyId) -> ProvisioningKey:
+    caller = request.auth
+    answer = await caller.ask_registry(
+        caller.neighbours.provisioning_keys.GetProvisioningKey,
+        provisioning_keys_pb2.GetProvisioningKeyRequest(id=key_id),
+    )
+    return ProvisioningKey(**_whole(answer.provisioning_key))
+
+
+@patch(
+    "/{key_id:str}",
+    summary="Change a provisioning key",
+    description="Once it is answered, the key makes nothing that it would refuse now.",
+    dto=StrictJson[ProvisioningKeyChange],
+    responses=errors(401, 403, 404, 409, 412, 413, 415, 422),
+)
+async def update_provisioning_key(
+    request: CallerRequest, key_id: KeyId, data: JSONBody[ProvisioningKeyChange]
+) -> ProvisioningKey:
+    caller = request.auth
+    values = named(data)
+    fields = {name: value for name, value in values.items() if name not in RESTRICTIONS}
+    if "expires_at" in fields:
+        fields["expires_at"] = timestamp("expires_at", fields["expires_at"])
+    paths = {
+        f"restrictions.{RESTRICTIONS[name]}" if name in RESTRICTIONS else name: None
+        for name in values
+    }
+    answer = await caller.ask_registry(
+        caller.neighbours.provisioning_keys.UpdateProvisioningKey,
+        provisioning_keys_pb2.UpdateProvisioningKeyRequest(
+            id=key_id,
+            fields=provisioning_keys_pb2.ProvisioningKeyFields(
+                **present(fields), restrictions=_restrictions(values)
+            ),
+            update_mask=mask(paths),
+        ),
+    )
+    return ProvisioningKey(**_whole(answer.provisioning_key))
 
 
 @delete(
     "/{key_id:str}",
     summary="Revoke a provisioning key",
-    description="Ends it, for the devices it made too.",
+    description="Ends it: the devices it made cannot register again with it either.",
     responses=errors(401, 403, 404, 409, 412, 422),
 )
-async def revoke_provisioning_key(request: CallerRequest, key_id: KeyId) -> None:
+async def delete_provisioning_key(request: CallerRequest, key_id: KeyId) -> None:
     caller = request.auth
     await caller.ask_registry(
         caller.neighbours.provisioning_keys.RevokeProvisioningKey,
@@ -124,8 +302,36 @@ async def revoke_provisioning_key(request: CallerRequest, key_id: KeyId) -> None
     )
 
 
+@post(
+    "/{key_id:str}/revoke",
+    status_code=200,
+    summary="Revoke a provisioning key, with its devices",
+    description="Safe to repeat: what was deactivated stays so.",
+    dto=StrictJson[Revocation],
+    responses=errors(401, 403, 404, 409, 412, 413, 415, 422),
+)
+async def revoke_provisioning_key(
+    request: CallerRequest, key_id: KeyId, data: JSONBody[Revocation]
+) -> Revoked:
+    caller = request.auth
+    answer = await caller.ask_registry(
+        caller.neighbours.provisioning_keys.RevokeProvisioningKey,
+        provisioning_keys_pb2.RevokeProvisioningKeyRequest(
+            id=key_id, deactivate_devices=data.devices == "deactivate"
+        ),
+    )
+    return Revoked(devices_deactivated=answer.devices_deactivated, is_complete=answer.is_complete)
+
+
 ROUTES = Router(
     "/provisioning-keys",
-    route_handlers=[create_provisioning_key, list_provisioning_keys, revoke_provisioning_key],
+    route_handlers=[
+        create_provisioning_key,
+        list_provisioning_keys,
+        get_provisioning_key,
+        update_provisioning_key,
+        delete_provisioning_key,
+        revoke_provisioning_key,
+    ],
     tags=["provisioning keys"],
 )

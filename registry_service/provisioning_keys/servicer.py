@@ -1,5 +1,7 @@
 """gRPC: provisioning keys."""
 
+import asyncio
+from collections.abc import Iterable
 from typing import Any
 from uuid import UUID
 
@@ -9,23 +11,28 @@ from mooring.registry.v1 import provisioning_keys_pb2_grpc
 
 from chassis import pages
 from chassis.errors import InvalidInput
-from chassis.server import Context
+from chassis.server import Context, deadline_of
 from chassis.times import moment_of, timestamp_of
 from chassis.trust import Access
 from chassis.validation import check_identifier, check_range, check_text
 from registry_service.credentials import hash_of_secret, new_secret
 from registry_service.errors import ProvisioningKeyNotFound
+from registry_service.provisioning_keys import restrictions
 from registry_service.provisioning_keys.store import ProvisioningKeyStore
 
 NAME = "mooring.registry.v1.ProvisioningKeyService"
 POLICIES = {
     f"/{NAME}/CreateProvisioningKey": Access.OPERATOR,
+    f"/{NAME}/GetProvisioningKey": Access.VIEWER,
     f"/{NAME}/ListProvisioningKeys": Access.VIEWER,
+    f"/{NAME}/UpdateProvisioningKey": Access.OPERATOR,
     f"/{NAME}/RevokeProvisioningKey": Access.OPERATOR,
 }
 
 PREFIX = "mpk"
 MAX_INT32 = 2**31 - 1
+# What is kept of a caller's time to answer in, while there are devices to deactivate.
+ANSWERING_S = 2.0
 
 
 class ProvisioningKeyServicer(provisioning_keys_pb2_grpc.ProvisioningKeyServiceServicer):
@@ -40,30 +47,45 @@ class ProvisioningKeyServicer(provisioning_keys_pb2_grpc.ProvisioningKeyServiceS
     ) -> pb.CreateProvisioningKeyResponse:
         """Raises `InvalidInput`, `FleetUnknown`, `BrokerUnknown`."""
         check_identifier("fleet_id", request.fleet_id)
-        check_text("description", request.description, longest=2_000)
+        fields = pb.ProvisioningKeyFields(
+            description=request.description, restrictions=request.restrictions
+        )
         if request.HasField("max_devices"):
-            check_range("max_devices", request.max_devices, 1, MAX_INT32)
+            fields.max_devices = request.max_devices
+        if request.HasField("default_broker_id"):
+            fields.default_broker_id = request.default_broker_id
+        moment_of(request, "expires_at", is_future=True)
+        if request.HasField("expires_at"):
+            fields.expires_at.CopyFrom(request.expires_at)
         key = new_secret(PREFIX)
+        columns = _named(fields, FIELDS)
         row = await self._store.create(
-            key_hash=hash_of_secret(key),
-            fleet_id=request.fleet_id,
-            description=request.description,
-            max_devices=request.max_devices if request.HasField("max_devices") else None,
-            default_broker_id=(
-                request.default_broker_id if request.HasField("default_broker_id") else None
-            ),
-            expires_at=moment_of(request, "expires_at", is_future=True),
+            key_hash=hash_of_secret(key), fleet_id=request.fleet_id, **columns
         )
         return pb.CreateProvisioningKeyResponse(provisioning_key=_proto(row), key=key)
+
+    async def GetProvisioningKey(
+        self, request: pb.GetProvisioningKeyRequest, context: Context
+    ) -> pb.GetProvisioningKeyResponse:
+        """Raises `ProvisioningKeyNotFound`."""
+        row = await self._store.key(_existing(request.id))
+        return pb.GetProvisioningKeyResponse(provisioning_key=_proto(row))
 
     async def ListProvisioningKeys(
         self, request: pb.ListProvisioningKeysRequest, context: Context
     ) -> pb.ListProvisioningKeysResponse:
         """In the order of their ids. Raises `InvalidInput`."""
         size = pages.page_size_of(request.page_size)
+        if request.fleet_id:
+            check_identifier("fleet_id", request.fleet_id)
         last = pages.after(request.cursor, str)
         try:
-            rows = await self._store.keys_after(UUID(last) if last else None, size + 1)
+            rows = await self._store.keys_after(
+                UUID(last) if last else None,
+                size + 1,
+                fleet_id=request.fleet_id or None,
+                is_active=request.is_active if request.HasField("is_active") else None,
+            )
         except ValueError:
             raise InvalidInput("this cursor is not one of ours", field="cursor") from None
         page, next_cursor = pages.cut(rows, size, lambda row: str(row.id))
@@ -71,19 +93,83 @@ class ProvisioningKeyServicer(provisioning_keys_pb2_grpc.ProvisioningKeyServiceS
             provisioning_keys=map(_proto, page), next_cursor=next_cursor
         )
 
+    async def UpdateProvisioningKey(
+        self, request: pb.UpdateProvisioningKeyRequest, context: Context
+    ) -> pb.UpdateProvisioningKeyResponse:
+        """Raises `InvalidInput`, `ProvisioningKeyNotFound`, `BrokerUnknown`, `MaxDevicesBelowUse`.
+
+        When it has returned, the key makes nothing that it would refuse now.
+        """
+        key_id = _existing(request.id)
+        columns = _named(request.fields, request.update_mask.paths)
+        return pb.UpdateProvisioningKeyResponse(
+            provisioning_key=_proto(await self._store.update(key_id, columns))
+        )
+
     async def RevokeProvisioningKey(
         self, request: pb.RevokeProvisioningKeyRequest, context: Context
     ) -> pb.RevokeProvisioningKeyResponse:
-        """Raises `ProvisioningKeyNotFound`."""
-        try:
-            key_id = UUID(request.id)
-        except ValueError:
-            raise ProvisioningKeyNotFound("there is no such provisioning key") from None
-        await self._store.revoke(key_id)
-        return pb.RevokeProvisioningKeyResponse()
+        """Raises `ProvisioningKeyNotFound`. The key is revoked before its devices are."""
+        key_id = _existing(request.id)
+        fleet_id = await self._store.revoke(key_id)
+        response = pb.RevokeProvisioningKeyResponse(is_complete=True)
+        if not request.deactivate_devices:
+            return response
+        loop = asyncio.get_running_loop()
+        ends = deadline_of(context) - ANSWERING_S
+        last: int | None = 0
+        while last is not None:
+            count, last = await self._store.deactivate_devices_after(last, key_id, fleet_id)
+            response.devices_deactivated += count
+            if last is not None and loop.time() > ends:
+                response.is_complete = False
+                break
+        return response
+
+
+FIELDS = (
+    *("description", "max_devices", "default_broker_id", "expires_at"),
+    *(f"restrictions.{name}" for name in restrictions.COLUMNS),
+)
+
+
+def _existing(key_id: str) -> UUID:
+    """An id that a key can have; others need no asking."""
+    try:
+        return UUID(key_id)
+    except ValueError:
+        raise ProvisioningKeyNotFound("there is no such provisioning key") from None
+
+
+def _named(fields: pb.ProvisioningKeyFields, names: Iterable[str]) -> dict[str, Any]:
+    """The named fields as columns; one that is not set is cleared."""
+    columns: dict[str, Any] = {}
+    restricted = []
+    for name in names:
+        match name:
+            case "description":
+                check_text("description", fields.description, longest=2_000)
+                columns["description"] = fields.description
+            case "max_devices":
+                is_limited = fields.HasField("max_devices")
+                if is_limited:
+                    check_range("max_devices", fields.max_devices, 1, MAX_INT32)
+                columns["max_devices"] = fields.max_devices if is_limited else None
+            case "default_broker_id":
+                is_set = fields.HasField("default_broker_id")
+                columns["default_broker_id"] = fields.default_broker_id if is_set else None
+            case "expires_at":
+                columns["expires_at"] = moment_of(fields, "expires_at")
+            case _ if name in FIELDS:
+                restricted.append(name.removeprefix("restrictions."))
+            case _:
+                raise InvalidInput("names what is not a field of a key", field="update_mask")
+    return columns | restrictions.columns_of(fields.restrictions, restricted)
 
 
 def _proto(row: sa.Row[Any]) -> pb.ProvisioningKey:
+    """`allowed_uuids` is not in all rows, and may be many."""
+    uuids = getattr(row, "allowed_uuids", None)
     return pb.ProvisioningKey(
         id=str(row.id),
         fleet_id=row.fleet_id,
@@ -95,4 +181,17 @@ def _proto(row: sa.Row[Any]) -> pb.ProvisioningKey:
         is_active=row.is_active,
         created_at=timestamp_of(row.created_at),
         last_used_at=timestamp_of(row.last_used_at),
+        restrictions=pb.Restrictions(
+            device_types=_allowed(row.allowed_device_types),
+            source_networks=_allowed(row.source_networks),
+            uuids=_allowed(uuids),
+            uuid_prefix=row.uuid_prefix,
+            only_expected=row.only_expected,
+        ),
+        allowed_uuid_count=row.allowed_uuid_count,
+        updated_at=timestamp_of(row.updated_at),
     )
+
+
+def _allowed(values: Iterable[object] | None) -> pb.Allowed | None:
+    return None if values is None else pb.Allowed(values=map(str, values))

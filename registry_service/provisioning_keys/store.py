@@ -1,22 +1,52 @@
 """Provisioning keys in the database."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from chassis import audit
 from chassis.database import reading, writing
-from registry_service.errors import BrokerUnknown, FleetUnknown, ProvisioningKeyNotFound
-from registry_service.tables import provisioning_keys
+from registry_service.errors import (
+    BrokerUnknown,
+    FleetUnknown,
+    MaxDevicesBelowUse,
+    ProvisioningKeyNotFound,
+)
+from registry_service.tables import devices, provisioning_keys
 
-_columns = [column for column in provisioning_keys.c if column.name != "key_hash"]
+# How many devices of a fleet one transaction looks at: other changes of them wait for it.
+WINDOW = 2_000
+# Of more than so many, a line of the audit log names the first few.
+MANY = 100
+NAMED = 10
+
+_listed = [
+    *(
+        column
+        for column in provisioning_keys.c
+        if column.name not in ("key_hash", "allowed_uuids", "revision")
+    ),
+    sa.func.cardinality(provisioning_keys.c.allowed_uuids).label("allowed_uuid_count"),
+]
+_whole = [*_listed, provisioning_keys.c.allowed_uuids]
+
+_passed = (
+    sa.select(devices.c.id, devices.c.provisioned_by_key_id, devices.c.is_active)
+    .where(devices.c.fleet_id == sa.bindparam("fleet"), devices.c.id > sa.bindparam("last"))
+    .order_by(devices.c.id)
+    .limit(WINDOW)
+    .cte("passed")
+    .prefix_with("MATERIALIZED", dialect="postgresql")
+)
 
 
 class ProvisioningKeyStore:
-    """Rows are those of `provisioning_keys`, without the hash."""
+    """Rows are those of `provisioning_keys`, without the hash, with `allowed_uuid_count`."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         """`engine` connects as mooring_registry."""
@@ -24,36 +54,174 @@ class ProvisioningKeyStore:
 
     async def create(self, **columns: Any) -> sa.Row[Any]:
         """The new row. Raises `FleetUnknown`, `BrokerUnknown`."""
-        insert = sa.insert(provisioning_keys).values(columns).returning(*_columns)
+        insert = sa.insert(provisioning_keys).values(columns).returning(*_whole)
+        shown = {
+            name: value
+            for name, value in columns.items()
+            if name != "key_hash" and value not in (None, "", False)
+        }
         try:
             async with writing(self._engine) as connection:
-                return (await connection.execute(insert)).one()
+                row = (await connection.execute(insert)).one()
+                await audit.record(
+                    connection, "provisioning_key.create", str(row.id), after=_json(shown)
+                )
+                return row
         except IntegrityError as error:
-            diagnosis = getattr(error.orig, "diag", None)
-            match diagnosis and diagnosis.constraint_name:
-                case "provisioning_keys_fleet_id_fkey":
-                    raise FleetUnknown("there is no such fleet", field="fleet_id") from None
-                case "provisioning_keys_default_broker_id_fkey":
-                    unknown = BrokerUnknown("there is no such broker", field="default_broker_id")
-                    raise unknown from None
-            raise
+            raise _fact(error) from None
 
-    async def keys_after(self, key_id: UUID | None, limit: int) -> Sequence[sa.Row[Any]]:
-        """In the order of their ids."""
-        query = sa.select(*_columns).order_by(provisioning_keys.c.id).limit(limit)
+    async def key(self, key_id: UUID) -> sa.Row[Any]:
+        """Raises `ProvisioningKeyNotFound`."""
+        async with reading(self._engine) as connection:
+            return await _found(connection, sa.select(*_whole), key_id)
+
+    async def keys_after(
+        self,
+        key_id: UUID | None,
+        limit: int,
+        *,
+        fleet_id: str | None = None,
+        is_active: bool | None = None,
+    ) -> Sequence[sa.Row[Any]]:
+        """In the order of their ids, and without `allowed_uuids`; None filters nothing."""
+        query = sa.select(*_listed).order_by(provisioning_keys.c.id).limit(limit)
         if key_id is not None:
             query = query.where(provisioning_keys.c.id > key_id)
+        if fleet_id is not None:
+            query = query.where(provisioning_keys.c.fleet_id == fleet_id)
+        if is_active is not None:
+            query = query.where(provisioning_keys.c.is_active == is_active)
         async with reading(self._engine) as connection:
             return (await connection.execute(query)).all()
 
-    async def revoke(self, key_id: UUID) -> None:
-        """Raises `ProvisioningKeyNotFound`."""
+    async def update(self, key_id: UUID, columns: Mapping[str, Any]) -> sa.Row[Any]:
+        """Changes the columns named.
+
+        Raises `ProvisioningKeyNotFound`, `BrokerUnknown`, `MaxDevicesBelowUse`.
+        """
+        locked = sa.select(*_whole).with_for_update(key_share=True)
+        try:
+            async with writing(self._engine) as connection:
+                row = await _found(connection, locked, key_id)
+                before = {name: _plain(getattr(row, name)) for name in columns}
+                changed = {name: value for name, value in columns.items() if value != before[name]}
+                if not changed:
+                    return row
+                update = sa.update(provisioning_keys).values(changed).returning(*_whole)
+                after = await _found(connection, update, key_id)
+                await audit.record(
+                    connection,
+                    "provisioning_key.update",
+                    str(key_id),
+                    before=_json({name: before[name] for name in changed}),
+                    after=_json(changed),
+                )
+                return after
+        except IntegrityError as error:
+            raise _fact(error) from None
+
+    async def revoke(self, key_id: UUID) -> str:
+        """The key's fleet. Raises `ProvisioningKeyNotFound`."""
+        locked = sa.select(*_listed).with_for_update(key_share=True)
         update = (
             sa.update(provisioning_keys)
             .where(provisioning_keys.c.id == key_id)
             .values(is_active=False)
-            .returning(provisioning_keys.c.id)
         )
         async with writing(self._engine) as connection:
-            if await connection.scalar(update) is None:
-                raise ProvisioningKeyNotFound("there is no such provisioning key")
+            row = await _found(connection, locked, key_id)
+            if row.is_active:
+                await connection.execute(update)
+                await audit.record(
+                    connection,
+                    "provisioning_key.revoke",
+                    str(key_id),
+                    before={"is_active": True},
+                    after={"is_active": False},
+                )
+            return str(row.fleet_id)
+
+    async def deactivate_devices_after(
+        self, device_id: int, key_id: UUID, fleet_id: str
+    ) -> tuple[int, int | None]:
+        """How many were deactivated of the next of a fleet's devices, and the last one's id.
+
+        None after the last of all. It goes through the fleet in the order of its index: one by
+        key would cost every registration.
+        """
+        theirs = sa.select(_passed.c.id).where(
+            _passed.c.provisioned_by_key_id == key_id, _passed.c.is_active
+        )
+        locked = (
+            sa.select(devices.c.id)
+            .where(devices.c.id.in_(theirs), devices.c.provisioned_by_key_id == key_id)
+            .order_by(devices.c.id)
+            .with_for_update(key_share=True)
+            .cte("locked")
+        )
+        changed = (
+            sa.update(devices)
+            .values(is_active=False)
+            .where(devices.c.id == locked.c.id)
+            .returning(devices.c.uuid)
+            .cte("changed")
+        )
+        query = sa.select(
+            sa.select(sa.func.max(_passed.c.id)).scalar_subquery().label("last"),
+            sa.select(sa.func.count()).select_from(changed).scalar_subquery().label("done"),
+            sa.select(sa.func.array_agg(changed.c.uuid)).scalar_subquery().label("uuids"),
+        )
+        async with writing(self._engine) as connection:
+            passed = (await connection.execute(query, {"fleet": fleet_id, "last": device_id})).one()
+            if passed.done:
+                await audit.record(
+                    connection,
+                    "provisioning_key.deactivate_devices",
+                    str(key_id),
+                    after=several(passed.uuids),
+                )
+        return passed.done, passed.last
+
+
+def several(values: Sequence[str]) -> dict[str, Any]:
+    """Many values as a line of the audit log has them: how many, and the first few."""
+    return {"count": len(values), "first": sorted(values)[:NAMED]}
+
+
+async def _found(connection: AsyncConnection, statement: Any, key_id: UUID) -> sa.Row[Any]:
+    found = await connection.execute(statement.where(provisioning_keys.c.id == key_id))
+    row = found.one_or_none()
+    if row is None:
+        raise ProvisioningKeyNotFound("there is no such provisioning key")
+    return row
+
+
+def _plain(value: Any) -> Any:
+    """A column's value as an operator names it: the driver makes objects of networks."""
+    return [str(item) for item in value] if isinstance(value, list) else value
+
+
+def _json(columns: Mapping[str, Any]) -> dict[str, Any]:
+    """Columns as the audit log has them."""
+
+    def value_of(value: Any) -> Any:
+        if isinstance(value, datetime):
+            return value.isoformat()
+        return several(value) if isinstance(value, list) and len(value) > MANY else value
+
+    return {name: value_of(value) for name, value in columns.items()}
+
+
+def _fact(error: IntegrityError) -> Exception:
+    """The fact behind a constraint that refused."""
+    diagnosis = getattr(error.orig, "diag", None)
+    match diagnosis and diagnosis.constraint_name:
+        case "provisioning_keys_fleet_id_fkey":
+            return FleetUnknown("there is no such fleet", field="fleet_id")
+        case "provisioning_keys_default_broker_id_fkey":
+            return BrokerUnknown("there is no such broker", field="default_broker_id")
+        case "limit_is_kept":
+            return MaxDevicesBelowUse(
+                "the key has made more devices than that already", field="max_devices"
+            )
+    return error

@@ -17,6 +17,7 @@ from registry_service.registration.answer import Teller, Told, told_ids
 from registry_service.registration.records import (
     Credentials,
     Device,
+    Expected,
     Known,
     KnownKey,
     NewDevice,
@@ -50,6 +51,8 @@ class Plan(Struct, frozen=True):
     key: ProvisioningKey
     # None for a new one.
     device: Device | None
+    # Of what was expected of it; None where it is not, or not new.
+    expected_id: int | None
     placement: Placement
     credentials: Credentials
 
@@ -63,16 +66,23 @@ class Planner:
         self._teller = teller
         self._known = known
         self._now = now
-        self._placements: dict[tuple[UUID, str], Placement] = {}
+        self._placements: dict[tuple[UUID, str, int | None], Placement] = {}
 
     def plan(self, index: int, registration: Registration) -> Plan:
         """Raises what `decide` raises."""
         shown = self._known.keys.get(registration.key_hash)
         device = self._known.devices.get(registration.uuid)
         key = shown.key if shown else None
+        expected = self._known.expected.get(registration.uuid)
+        if expected is not None and device is None:
+            registration = expected.applied_to(registration)
         decision = decide(
             key,
             _registered(device) if device else None,
+            uuid=registration.uuid,
+            device_type=registration.device_type,
+            source_address=registration.source_address,
+            expected_in=expected.fleet_id if expected else None,
             is_same_api_key=device is not None
             and self._ring.is_api_key(
                 device.credential_key_id,
@@ -94,17 +104,19 @@ class Planner:
             decision,
             key,
             device,
-            device.placement if device else self._placement(shown, registration.region),
+            expected.id if expected and device is None else None,
+            device.placement if device else self._placement(shown, registration.region, expected),
             self._credentials(registration, salt, key_id),
         )
 
-    def _placement(self, shown: KnownKey, region: str) -> Placement:
-        """That of a new device which shows the key."""
+    def _placement(self, shown: KnownKey, region: str, expected: Expected | None) -> Placement:
+        """That of a new device which shows the key; the operator's pin goes before the key's."""
         key = shown.key
-        placement = self._placements.get((key.id, region))
+        pin = expected.mqtt_broker_id if expected else None
+        placement = self._placements.get((key.id, region, pin))
         if placement is None:
-            placement = self._placements[key.id, region] = Placement(
-                key.default_broker_id,
+            placement = self._placements[key.id, region, pin] = Placement(
+                key.default_broker_id if pin is None else pin,
                 key.fleet_id,
                 region,
                 shown.fleet_has_rule,
@@ -168,6 +180,8 @@ def new_device(plan: Plan, answer: Answer) -> NewDevice:
         credential_key_id=credentials.key_id,
         api_key_hash=credentials.api_key_hash,
         provisioned_by_key_id=plan.key.id,
+        key_revision=plan.key.revision,
+        expected_id=plan.expected_id,
         told_broker_ids=told_ids(answer),
     )
 
@@ -178,6 +192,7 @@ def renewal(plan: Plan, device: Device, answer: Answer) -> Renewal:
     return Renewal(
         id=device.id,
         provisioned_by_key_id=plan.key.id,
+        key_revision=plan.key.revision,
         mqtt_password_hash=credentials.password_hash,
         credential_salt=credentials.salt,
         credential_key_id=credentials.key_id,

@@ -6,12 +6,15 @@ back as one JSON document.
 
 from collections.abc import Mapping
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from registry_service.placements import Placement
 from registry_service.provisioning import ProvisioningKey
+from registry_service.registration.request import Registration
 
 
 class Device(Struct, frozen=True):
@@ -41,6 +44,31 @@ class KnownKey(Struct, frozen=True):
     fleet_revision: int
 
 
+class Expected(Struct, frozen=True):
+    """What an operator said of a device before it arrived; what is None is the device's to say."""
+
+    id: int
+    uuid: str
+    fleet_id: str
+    device_name: str | None
+    device_type: str | None
+    mqtt_broker_id: int | None
+    region: str | None
+    latitude: float | None
+    longitude: float | None
+
+    def applied_to(self, registration: Registration) -> Registration:
+        """The registration, with what the operator said in place of what the device says."""
+        changes: dict[str, Any] = {
+            name: value
+            for name in ("device_name", "device_type", "region")
+            if (value := getattr(self, name)) is not None
+        }
+        if self.latitude is not None:
+            changes |= {"latitude": self.latitude, "longitude": self.longitude}
+        return replace(registration, **changes)
+
+
 class Known(Struct, frozen=True):
     """What the database knows of a batch."""
 
@@ -48,6 +76,7 @@ class Known(Struct, frozen=True):
     devices: Mapping[str, Device]  # by uuid
     # Of brokers and fleets, as of the same moment.
     placement_version: str
+    expected: Mapping[str, Expected] = {}  # by uuid
 
 
 class Credentials(Struct, frozen=True):
@@ -61,7 +90,10 @@ class Credentials(Struct, frozen=True):
 
 
 class NewDevice(Struct, frozen=True):
-    """A row to insert, if its key and its key's fleet are still as they were read."""
+    """A row to insert, if its key, the key's fleet and what is expected are as they were read.
+
+    `expected_id` is None for a uuid that nobody expects.
+    """
 
     uuid: str
     device_name: str
@@ -82,14 +114,17 @@ class NewDevice(Struct, frozen=True):
     credential_key_id: int
     api_key_hash: bytes
     provisioned_by_key_id: UUID
+    key_revision: int
+    expected_id: int | None
     told_broker_ids: list[int]
 
 
 class Renewal(Struct, frozen=True):
-    """New credentials for a row whose device is provisioned anew."""
+    """New credentials for a row whose device is provisioned anew, if its key is as it was read."""
 
     id: int
     provisioned_by_key_id: UUID
+    key_revision: int
     mqtt_password_hash: str
     credential_salt: str
     credential_key_id: int

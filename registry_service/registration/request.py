@@ -24,6 +24,8 @@ class Registration(Struct, frozen=True):
     region: str
     latitude: float | None
     longitude: float | None
+    # Empty where it is not known.
+    source_address: str
     salt: str
 
 
@@ -36,6 +38,7 @@ def read_registration(message: pb.Registration) -> Registration:
     for field in ("application_id", "mac_address", "os_version", "agent_version"):
         check_text(field, getattr(message, field), longest=128)
     check_text("region", message.region, longest=64)
+    check_text("source_address", message.source_address, longest=64)
     latitude = longitude = None
     if message.HasField("location"):
         latitude, longitude = message.location.latitude, message.location.longitude
@@ -56,6 +59,7 @@ def read_registration(message: pb.Registration) -> Registration:
         region=message.region,
         latitude=latitude,
         longitude=longitude,
+        source_address=message.source_address,
         salt=new_salt(),
     )
 

@@ -5,8 +5,8 @@ times what a batch of devices costs. Rows travel as one JSON document, which tak
 time that one array for each column takes (docs/performance.md). Each is a transaction by itself.
 """
 
-# The keys with these hashes and the devices with these uuids, two documents in one row; and the
-# version of brokers and fleets, as of the same moment.
+# The keys with these hashes, the devices with these uuids, and what is expected of devices with
+# these, three documents in one row; and the version of brokers and fleets, as of the same moment.
 READ = """
 SELECT
     (SELECT coalesce(json_agg(found), '[]')::text FROM (
@@ -15,7 +15,15 @@ SELECT
                    'id', key.id, 'fleet_id', key.fleet_id, 'is_active', key.is_active,
                    'expires_at', nullif(key.expires_at, 'infinity'), 'max_devices', key.max_devices,
                    'devices_provisioned', key.devices_provisioned,
-                   'default_broker_id', key.default_broker_id
+                   'default_broker_id', key.default_broker_id, 'revision', key.revision,
+                   'restrictions', CASE WHEN key.only_expected OR num_nonnulls(
+                       key.allowed_device_types, key.source_networks, key.allowed_uuids,
+                       key.uuid_prefix
+                   ) > 0 THEN json_build_object(
+                       'device_types', key.allowed_device_types,
+                       'source_networks', key.source_networks, 'uuids', key.allowed_uuids,
+                       'uuid_prefix', key.uuid_prefix, 'only_expected', key.only_expected
+                   ) END
                ) AS key,
                fleet.mqtt_broker_id IS NOT NULL OR fleet.is_restricted AS fleet_has_rule,
                fleet.revision AS fleet_revision
@@ -39,18 +47,25 @@ SELECT
         JOIN fleets AS fleet ON fleet.id = device.fleet_id
         WHERE device.uuid = ANY (%s::text[])
     ) AS found),
+    (SELECT coalesce(json_agg(found), '[]')::text FROM (
+        SELECT id, uuid, fleet_id, device_name, device_type, mqtt_broker_id, region, latitude,
+               longitude
+        FROM expected_devices
+        WHERE uuid = ANY (%s::text[])
+    ) AS found),
     (SELECT version::text FROM placement_version)
 """
 
 # Inserts what is not there yet, in the order of the uuids, and counts for each key what was
 # inserted. The keys are locked first, in the order of their ids, so that replicas wait for one
-# another and never in a circle. One that was revoked, has expired or places devices otherwise
-# since it was read makes nothing; one that would exceed its limit fails the whole (constraint
+# another and never in a circle. One that was revoked, has expired or was changed otherwise since it
+# was read makes nothing; one that would exceed its limit fails the whole (constraint
 # limit_is_kept). Nothing is made where brokers or fleets have another version than the one that is
-# given, if any.
+# given, if any. Nor is made what an operator has come to expect otherwise: who changes that takes
+# turns with this statement by a lock on the whole table, which it has taken before it looks.
 CREATE = """
 WITH key AS MATERIALIZED (
-    SELECT key.id, key.fleet_id, key.default_broker_id, fleet.revision
+    SELECT key.id, key.revision AS key_revision, fleet.revision
     FROM provisioning_keys AS key
     JOIN fleets AS fleet ON fleet.id = key.fleet_id
     JOIN placement_version AS placed ON placed.version = coalesce(%s, placed.version)
@@ -75,12 +90,15 @@ WITH key AS MATERIALIZED (
         longitude double precision, fleet_id text, fleet_revision bigint, mqtt_broker_id integer,
         mqtt_username text,
         mqtt_password_hash text, credential_salt text, credential_key_id integer,
-        api_key_hash text, provisioned_by_key_id uuid, told_broker_ids integer[]
+        api_key_hash text, provisioned_by_key_id uuid, told_broker_ids integer[],
+        key_revision bigint, expected_id bigint
     )
     JOIN key ON key.id = given.provisioned_by_key_id
-        AND key.fleet_id = given.fleet_id
+        AND key.key_revision = given.key_revision
         AND key.revision = given.fleet_revision
-        AND key.default_broker_id IS NOT DISTINCT FROM given.mqtt_broker_id
+    LEFT JOIN (SELECT uuid AS expected_uuid, id AS found_id FROM expected_devices) AS expected
+        ON expected_uuid = given.uuid
+    WHERE found_id IS NOT DISTINCT FROM given.expected_id
     ORDER BY uuid COLLATE "C"
     ON CONFLICT (uuid) DO NOTHING
     RETURNING id, uuid, created_at, provisioned_by_key_id
@@ -89,6 +107,9 @@ WITH key AS MATERIALIZED (
     SET devices_provisioned = counter.devices_provisioned + per_key.n, last_used_at = now()
     FROM (SELECT provisioned_by_key_id, count(*) AS n FROM made GROUP BY 1) AS per_key
     WHERE counter.id = per_key.provisioned_by_key_id
+), arrived AS (
+    UPDATE expected_devices AS expected SET registered_at = now()
+    FROM made WHERE expected.uuid = made.uuid
 )
 SELECT uuid, id, created_at FROM made
 """
@@ -103,16 +124,25 @@ ORDER BY id
 FOR NO KEY UPDATE
 """
 
-# Where it is allowed still; returns the ids of those that got new credentials. Devices are locked
-# in the order of their ids, as everybody does who changes several.
+# Where it is allowed still, by the device and by a key that is as it was read; returns the ids of
+# those that got new credentials. Keys are locked before devices, and both in the order of their
+# ids, as everybody does who changes several.
 RENEW = """
 WITH given AS (
     SELECT * FROM json_to_recordset(%s::json) AS given (
-        id bigint, provisioned_by_key_id uuid, mqtt_password_hash text, credential_salt text,
-        credential_key_id integer, api_key_hash text, told_broker_ids integer[]
+        id bigint, provisioned_by_key_id uuid, key_revision bigint, mqtt_password_hash text,
+        credential_salt text, credential_key_id integer, api_key_hash text,
+        told_broker_ids integer[]
     )
+), key AS MATERIALIZED (
+    SELECT id, revision FROM provisioning_keys
+    WHERE id IN (SELECT provisioned_by_key_id FROM given) AND is_active
+    ORDER BY id FOR SHARE
+), allowed AS MATERIALIZED (
+    SELECT given.* FROM given
+    JOIN key ON key.id = given.provisioned_by_key_id AND key.revision = given.key_revision
 ), locked AS MATERIALIZED (
-    SELECT id FROM devices WHERE id IN (SELECT id FROM given) ORDER BY id FOR NO KEY UPDATE
+    SELECT id FROM devices WHERE id IN (SELECT id FROM allowed) ORDER BY id FOR NO KEY UPDATE
 )
 UPDATE devices AS device
 SET credential_salt = given.credential_salt,
@@ -124,7 +154,7 @@ SET credential_salt = given.credential_salt,
     provisioned_at = now(),
     told_broker_ids = given.told_broker_ids,
     told_at = now()
-FROM given JOIN locked ON locked.id = given.id
+FROM allowed AS given JOIN locked ON locked.id = given.id
 WHERE device.id = given.id AND device.reprovisioning_allowed
 RETURNING device.id
 """

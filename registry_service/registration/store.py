@@ -14,6 +14,7 @@ from registry_service.provisioning import ProvisioningKey, grant
 from registry_service.registration import statements
 from registry_service.registration.records import (
     Device,
+    Expected,
     Known,
     KnownKey,
     NewDevice,
@@ -30,6 +31,7 @@ LIMIT_IS_KEPT = "limit_is_kept"
 
 _keys = msgspec.json.Decoder(list[KnownKey])
 _devices = msgspec.json.Decoder(list[Device])
+_expected = msgspec.json.Decoder(list[Expected])
 
 
 class RegistrationStore:
@@ -40,13 +42,18 @@ class RegistrationStore:
         self._pool = pool
 
     async def known_of(self, key_hashes: Collection[bytes], uuids: Collection[str]) -> Known:
-        """Those of the keys and devices that exist, in one round trip; uuids are identifiers."""
-        values = [list(key_hashes), text_array(uuids)]
-        [(keys, devices, version)] = await fetched(self._pool, statements.READ, values)
+        """Those of the keys and devices that exist, in one round trip; uuids are identifiers.
+
+        What is expected matters to a key, and is read where there is one.
+        """
+        asked = text_array(uuids)
+        values = [list(key_hashes), asked, asked if key_hashes else text_array(())]
+        [(keys, devices, expected, version)] = await fetched(self._pool, statements.READ, values)
         return Known(
             {item.hash: item for item in _keys.decode(keys)},
             {device.uuid: device for device in _devices.decode(devices)},
             version,
+            {item.uuid: item for item in _expected.decode(expected)},
         )
 
     async def save(

@@ -22,10 +22,11 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n+mooring/registry/v1/provisioning_keys.proto\x12\x13mooring.registry.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe6\x02\n\x0fProvisioningKey\x12\n\n\x02id\x18\x01 \x01(\t\x12\x10\n\x08\x66leet_id\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12\x18\n\x0bmax_devices\x18\x04 \x01(\x05H\x00\x88\x01\x01\x12\x1b\n\x13\x64\x65vices_provisioned\x18\x05 \x01(\x05\x12\x1e\n\x11\x64\x65\x66\x61ult_broker_id\x18\x06 \x01(\x05H\x01\x88\x01\x01\x12.\n\nexpires_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tis_active\x18\x08 \x01(\x08\x12.\n\ncreated_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0clast_used_at\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x0e\n\x0c_max_devicesB\x14\n\x12_default_broker_id\"\xd5\x01\n\x1c\x43reateProvisioningKeyRequest\x12\x10\n\x08\x66leet_id\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x18\n\x0bmax_devices\x18\x03 \x01(\x05H\x00\x88\x01\x01\x12\x1e\n\x11\x64\x65\x66\x61ult_broker_id\x18\x04 \x01(\x05H\x01\x88\x01\x01\x12.\n\nexpires_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x0e\n\x0c_max_devicesB\x14\n\x12_default_broker_id\"q\n\x1d\x43reateProvisioningKeyResponse\x12>\n\x10provisioning_key\x18\x01 \x01(\x0b\x32$.mooring.registry.v1.ProvisioningKey\x12\x10\n\x03key\x18\x02 \x01(\tB\x03\x80\x01\x01\"@\n\x1bListProvisioningKeysRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\t\"t\n\x1cListProvisioningKeysResponse\x12?\n\x11provisioning_keys\x18\x01 \x03(\x0b\x32$.mooring.registry.v1.ProvisioningKey\x12\x13\n\x0bnext_cursor\x18\x02 \x01(\t\"*\n\x1cRevokeProvisioningKeyRequest\x12\n\n\x02id\x18\x01 \x01(\t\"\x1f\n\x1dRevokeProvisioningKeyResponse2\x95\x03\n\x16ProvisioningKeyService\x12~\n\x15\x43reateProvisioningKey\x12\x31.mooring.registry.v1.CreateProvisioningKeyRequest\x1a\x32.mooring.registry.v1.CreateProvisioningKeyResponse\x12{\n\x14ListProvisioningKeys\x12\x30.mooring.registry.v1.ListProvisioningKeysRequest\x1a\x31.mooring.registry.v1.ListProvisioningKeysResponse\x12~\n\x15RevokeProvisioningKey\x12\x31.mooring.registry.v1.RevokeProvisioningKeyRequest\x1a\x32.mooring.registry.v1.RevokeProvisioningKeyResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n+mooring/registry/v1/provisioning_keys.proto\x12\x13mooring.registry.v1\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x19\n\x07\x41llowed\x12\x0e\n\x06values\x18\x01 \x03(\t\"\xe7\x01\n\x0cRestrictions\x12\x32\n\x0c\x64\x65vice_types\x18\x01 \x01(\x0b\x32\x1c.mooring.registry.v1.Allowed\x12\x35\n\x0fsource_networks\x18\x02 \x01(\x0b\x32\x1c.mooring.registry.v1.Allowed\x12+\n\x05uuids\x18\x03 \x01(\x0b\x32\x1c.mooring.registry.v1.Allowed\x12\x18\n\x0buuid_prefix\x18\x04 \x01(\tH\x00\x88\x01\x01\x12\x15\n\ronly_expected\x18\x05 \x01(\x08\x42\x0e\n\x0c_uuid_prefix\"\x87\x04\n\x0fProvisioningKey\x12\n\n\x02id\x18\x01 \x01(\t\x12\x10\n\x08\x66leet_id\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12\x18\n\x0bmax_devices\x18\x04 \x01(\x05H\x00\x88\x01\x01\x12\x1b\n\x13\x64\x65vices_provisioned\x18\x05 \x01(\x05\x12\x1e\n\x11\x64\x65\x66\x61ult_broker_id\x18\x06 \x01(\x05H\x01\x88\x01\x01\x12.\n\nexpires_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tis_active\x18\x08 \x01(\x08\x12.\n\ncreated_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0clast_used_at\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x37\n\x0crestrictions\x18\x0b \x01(\x0b\x32!.mooring.registry.v1.Restrictions\x12\x1f\n\x12\x61llowed_uuid_count\x18\x0c \x01(\x05H\x02\x88\x01\x01\x12.\n\nupdated_at\x18\r \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x0e\n\x0c_max_devicesB\x14\n\x12_default_broker_idB\x15\n\x13_allowed_uuid_count\"\x8a\x02\n\x15ProvisioningKeyFields\x12\x18\n\x0b\x64\x65scription\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x18\n\x0bmax_devices\x18\x02 \x01(\x05H\x01\x88\x01\x01\x12\x1e\n\x11\x64\x65\x66\x61ult_broker_id\x18\x03 \x01(\x05H\x02\x88\x01\x01\x12.\n\nexpires_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x37\n\x0crestrictions\x18\x05 \x01(\x0b\x32!.mooring.registry.v1.RestrictionsB\x0e\n\x0c_descriptionB\x0e\n\x0c_max_devicesB\x14\n\x12_default_broker_id\"\x8e\x02\n\x1c\x43reateProvisioningKeyRequest\x12\x10\n\x08\x66leet_id\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x18\n\x0bmax_devices\x18\x03 \x01(\x05H\x00\x88\x01\x01\x12\x1e\n\x11\x64\x65\x66\x61ult_broker_id\x18\x04 \x01(\x05H\x01\x88\x01\x01\x12.\n\nexpires_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x37\n\x0crestrictions\x18\x06 \x01(\x0b\x32!.mooring.registry.v1.RestrictionsB\x0e\n\x0c_max_devicesB\x14\n\x12_default_broker_id\"q\n\x1d\x43reateProvisioningKeyResponse\x12>\n\x10provisioning_key\x18\x01 \x01(\x0b\x32$.mooring.registry.v1.ProvisioningKey\x12\x10\n\x03key\x18\x02 \x01(\tB\x03\x80\x01\x01\"\'\n\x19GetProvisioningKeyRequest\x12\n\n\x02id\x18\x01 \x01(\t\"\\\n\x1aGetProvisioningKeyResponse\x12>\n\x10provisioning_key\x18\x01 \x01(\x0b\x32$.mooring.registry.v1.ProvisioningKey\"x\n\x1bListProvisioningKeysRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\t\x12\x10\n\x08\x66leet_id\x18\x03 \x01(\t\x12\x16\n\tis_active\x18\x04 \x01(\x08H\x00\x88\x01\x01\x42\x0c\n\n_is_active\"t\n\x1cListProvisioningKeysResponse\x12?\n\x11provisioning_keys\x18\x01 \x03(\x0b\x32$.mooring.registry.v1.ProvisioningKey\x12\x13\n\x0bnext_cursor\x18\x02 \x01(\t\"\x97\x01\n\x1cUpdateProvisioningKeyRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12:\n\x06\x66ields\x18\x02 \x01(\x0b\x32*.mooring.registry.v1.ProvisioningKeyFields\x12/\n\x0bupdate_mask\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"_\n\x1dUpdateProvisioningKeyResponse\x12>\n\x10provisioning_key\x18\x01 \x01(\x0b\x32$.mooring.registry.v1.ProvisioningKey\"F\n\x1cRevokeProvisioningKeyRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x1a\n\x12\x64\x65\x61\x63tivate_devices\x18\x02 \x01(\x08\"Q\n\x1dRevokeProvisioningKeyResponse\x12\x1b\n\x13\x64\x65vices_deactivated\x18\x01 \x01(\x03\x12\x13\n\x0bis_complete\x18\x02 \x01(\x08\x32\x8c\x05\n\x16ProvisioningKeyService\x12~\n\x15\x43reateProvisioningKey\x12\x31.mooring.registry.v1.CreateProvisioningKeyRequest\x1a\x32.mooring.registry.v1.CreateProvisioningKeyResponse\x12u\n\x12GetProvisioningKey\x12..mooring.registry.v1.GetProvisioningKeyRequest\x1a/.mooring.registry.v1.GetProvisioningKeyResponse\x12{\n\x14ListProvisioningKeys\x12\x30.mooring.registry.v1.ListProvisioningKeysRequest\x1a\x31.mooring.registry.v1.ListProvisioningKeysResponse\x12~\n\x15UpdateProvisioningKey\x12\x31.mooring.registry.v1.UpdateProvisioningKeyRequest\x1a\x32.mooring.registry.v1.UpdateProvisioningKeyResponse\x12~\n\x15RevokeProvisioningKey\x12\x31.mooring.registry.v1.RevokeProvisioningKeyRequest\x1a\x32.mooring.registry.v1.RevokeProvisioningKeyResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,20 +35,34 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_CREATEPROVISIONINGKEYRESPONSE'].fields_by_name['key']._loaded_options = None
   _globals['_CREATEPROVISIONINGKEYRESPONSE'].fields_by_name['key']._serialized_options = b'\200\001\001'
-  _globals['_PROVISIONINGKEY']._serialized_start=102
-  _globals['_PROVISIONINGKEY']._serialized_end=460
-  _globals['_CREATEPROVISIONINGKEYREQUEST']._serialized_start=463
-  _globals['_CREATEPROVISIONINGKEYREQUEST']._serialized_end=676
-  _globals['_CREATEPROVISIONINGKEYRESPONSE']._serialized_start=678
-  _globals['_CREATEPROVISIONINGKEYRESPONSE']._serialized_end=791
-  _globals['_LISTPROVISIONINGKEYSREQUEST']._serialized_start=793
-  _globals['_LISTPROVISIONINGKEYSREQUEST']._serialized_end=857
-  _globals['_LISTPROVISIONINGKEYSRESPONSE']._serialized_start=859
-  _globals['_LISTPROVISIONINGKEYSRESPONSE']._serialized_end=975
-  _globals['_REVOKEPROVISIONINGKEYREQUEST']._serialized_start=977
-  _globals['_REVOKEPROVISIONINGKEYREQUEST']._serialized_end=1019
-  _globals['_REVOKEPROVISIONINGKEYRESPONSE']._serialized_start=1021
-  _globals['_REVOKEPROVISIONINGKEYRESPONSE']._serialized_end=1052
-  _globals['_PROVISIONINGKEYSERVICE']._serialized_start=1055
-  _globals['_PROVISIONINGKEYSERVICE']._serialized_end=1460
+  _globals['_ALLOWED']._serialized_start=135
+  _globals['_ALLOWED']._serialized_end=160
+  _globals['_RESTRICTIONS']._serialized_start=163
+  _globals['_RESTRICTIONS']._serialized_end=394
+  _globals['_PROVISIONINGKEY']._serialized_start=397
+  _globals['_PROVISIONINGKEY']._serialized_end=916
+  _globals['_PROVISIONINGKEYFIELDS']._serialized_start=919
+  _globals['_PROVISIONINGKEYFIELDS']._serialized_end=1185
+  _globals['_CREATEPROVISIONINGKEYREQUEST']._serialized_start=1188
+  _globals['_CREATEPROVISIONINGKEYREQUEST']._serialized_end=1458
+  _globals['_CREATEPROVISIONINGKEYRESPONSE']._serialized_start=1460
+  _globals['_CREATEPROVISIONINGKEYRESPONSE']._serialized_end=1573
+  _globals['_GETPROVISIONINGKEYREQUEST']._serialized_start=1575
+  _globals['_GETPROVISIONINGKEYREQUEST']._serialized_end=1614
+  _globals['_GETPROVISIONINGKEYRESPONSE']._serialized_start=1616
+  _globals['_GETPROVISIONINGKEYRESPONSE']._serialized_end=1708
+  _globals['_LISTPROVISIONINGKEYSREQUEST']._serialized_start=1710
+  _globals['_LISTPROVISIONINGKEYSREQUEST']._serialized_end=1830
+  _globals['_LISTPROVISIONINGKEYSRESPONSE']._serialized_start=1832
+  _globals['_LISTPROVISIONINGKEYSRESPONSE']._serialized_end=1948
+  _globals['_UPDATEPROVISIONINGKEYREQUEST']._serialized_start=1951
+  _globals['_UPDATEPROVISIONINGKEYREQUEST']._serialized_end=2102
+  _globals['_UPDATEPROVISIONINGKEYRESPONSE']._serialized_start=2104
+  _globals['_UPDATEPROVISIONINGKEYRESPONSE']._serialized_end=2199
+  _globals['_REVOKEPROVISIONINGKEYREQUEST']._serialized_start=2201
+  _globals['_REVOKEPROVISIONINGKEYREQUEST']._serialized_end=2271
+  _globals['_REVOKEPROVISIONINGKEYRESPONSE']._serialized_start=2273
+  _globals['_REVOKEPROVISIONINGKEYRESPONSE']._serialized_end=2354
+  _globals['_PROVISIONINGKEYSERVICE']._serialized_start=2357
+  _globals['_PROVISIONINGKEYSERVICE']._serialized_end=3009
 # @@protoc_insertion_point(module_scope)

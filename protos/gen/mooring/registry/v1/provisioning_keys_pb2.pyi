@@ -5,6 +5,7 @@ isort:skip_file
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
@@ -20,6 +21,73 @@ else:
 DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
+class Allowed(_message.Message):
+    """Values of which one is required."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VALUES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        values: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["values", b"values"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Allowed: _TypeAlias = Allowed  # noqa: Y015
+
+@_typing.final
+class Restrictions(_message.Message):
+    """What a key is good for. Each that is set must be met."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEVICE_TYPES_FIELD_NUMBER: _builtins.int
+    SOURCE_NETWORKS_FIELD_NUMBER: _builtins.int
+    UUIDS_FIELD_NUMBER: _builtins.int
+    UUID_PREFIX_FIELD_NUMBER: _builtins.int
+    ONLY_EXPECTED_FIELD_NUMBER: _builtins.int
+    uuid_prefix: _builtins.str
+    only_expected: _builtins.bool
+    """Lets in only devices that are expected in the key's fleet."""
+    @_builtins.property
+    def device_types(self) -> Global___Allowed:
+        """At most 100."""
+
+    @_builtins.property
+    def source_networks(self) -> Global___Allowed:
+        """CIDR, IPv4 or IPv6; at most 100."""
+
+    @_builtins.property
+    def uuids(self) -> Global___Allowed:
+        """At most 1,000; for more there are expected devices."""
+
+    def __init__(
+        self,
+        *,
+        device_types: Global___Allowed | None = ...,
+        source_networks: Global___Allowed | None = ...,
+        uuids: Global___Allowed | None = ...,
+        uuid_prefix: _builtins.str | None = ...,
+        only_expected: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_uuid_prefix", b"_uuid_prefix", "device_types", b"device_types", "source_networks", b"source_networks", "uuid_prefix", b"uuid_prefix", "uuids", b"uuids"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_uuid_prefix", b"_uuid_prefix", "device_types", b"device_types", "only_expected", b"only_expected", "source_networks", b"source_networks", "uuid_prefix", b"uuid_prefix", "uuids", b"uuids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__uuid_prefix: _TypeAlias = _typing.Literal["uuid_prefix"]  # noqa: Y015
+    _WhichOneofArgType__uuid_prefix: _TypeAlias = _typing.Literal["_uuid_prefix", b"_uuid_prefix"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__uuid_prefix) -> _WhichOneofReturnType__uuid_prefix | None: ...
+
+Global___Restrictions: _TypeAlias = Restrictions  # noqa: Y015
+
+@_typing.final
 class ProvisioningKey(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -33,6 +101,9 @@ class ProvisioningKey(_message.Message):
     IS_ACTIVE_FIELD_NUMBER: _builtins.int
     CREATED_AT_FIELD_NUMBER: _builtins.int
     LAST_USED_AT_FIELD_NUMBER: _builtins.int
+    RESTRICTIONS_FIELD_NUMBER: _builtins.int
+    ALLOWED_UUID_COUNT_FIELD_NUMBER: _builtins.int
+    UPDATED_AT_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     fleet_id: _builtins.str
     description: _builtins.str
@@ -42,6 +113,8 @@ class ProvisioningKey(_message.Message):
     default_broker_id: _builtins.int
     """Becomes the pin of every device the key makes."""
     is_active: _builtins.bool
+    allowed_uuid_count: _builtins.int
+    """Unset: any uuid."""
     @_builtins.property
     def expires_at(self) -> _timestamp_pb2.Timestamp:
         """Unset: never."""
@@ -49,7 +122,15 @@ class ProvisioningKey(_message.Message):
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
-    def last_used_at(self) -> _timestamp_pb2.Timestamp: ...
+    def last_used_at(self) -> _timestamp_pb2.Timestamp:
+        """When it last made a device."""
+
+    @_builtins.property
+    def restrictions(self) -> Global___Restrictions:
+        """In lists without the uuids, which may be many."""
+
+    @_builtins.property
+    def updated_at(self) -> _timestamp_pb2.Timestamp: ...
     def __init__(
         self,
         *,
@@ -63,21 +144,76 @@ class ProvisioningKey(_message.Message):
         is_active: _builtins.bool = ...,
         created_at: _timestamp_pb2.Timestamp | None = ...,
         last_used_at: _timestamp_pb2.Timestamp | None = ...,
+        restrictions: Global___Restrictions | None = ...,
+        allowed_uuid_count: _builtins.int | None = ...,
+        updated_at: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_default_broker_id", b"_default_broker_id", "_max_devices", b"_max_devices", "created_at", b"created_at", "default_broker_id", b"default_broker_id", "expires_at", b"expires_at", "last_used_at", b"last_used_at", "max_devices", b"max_devices"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_allowed_uuid_count", b"_allowed_uuid_count", "_default_broker_id", b"_default_broker_id", "_max_devices", b"_max_devices", "allowed_uuid_count", b"allowed_uuid_count", "created_at", b"created_at", "default_broker_id", b"default_broker_id", "expires_at", b"expires_at", "last_used_at", b"last_used_at", "max_devices", b"max_devices", "restrictions", b"restrictions", "updated_at", b"updated_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_default_broker_id", b"_default_broker_id", "_max_devices", b"_max_devices", "created_at", b"created_at", "default_broker_id", b"default_broker_id", "description", b"description", "devices_provisioned", b"devices_provisioned", "expires_at", b"expires_at", "fleet_id", b"fleet_id", "id", b"id", "is_active", b"is_active", "last_used_at", b"last_used_at", "max_devices", b"max_devices"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_allowed_uuid_count", b"_allowed_uuid_count", "_default_broker_id", b"_default_broker_id", "_max_devices", b"_max_devices", "allowed_uuid_count", b"allowed_uuid_count", "created_at", b"created_at", "default_broker_id", b"default_broker_id", "description", b"description", "devices_provisioned", b"devices_provisioned", "expires_at", b"expires_at", "fleet_id", b"fleet_id", "id", b"id", "is_active", b"is_active", "last_used_at", b"last_used_at", "max_devices", b"max_devices", "restrictions", b"restrictions", "updated_at", b"updated_at"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__allowed_uuid_count: _TypeAlias = _typing.Literal["allowed_uuid_count"]  # noqa: Y015
+    _WhichOneofArgType__allowed_uuid_count: _TypeAlias = _typing.Literal["_allowed_uuid_count", b"_allowed_uuid_count"]  # noqa: Y015
     _WhichOneofReturnType__default_broker_id: _TypeAlias = _typing.Literal["default_broker_id"]  # noqa: Y015
     _WhichOneofArgType__default_broker_id: _TypeAlias = _typing.Literal["_default_broker_id", b"_default_broker_id"]  # noqa: Y015
     _WhichOneofReturnType__max_devices: _TypeAlias = _typing.Literal["max_devices"]  # noqa: Y015
     _WhichOneofArgType__max_devices: _TypeAlias = _typing.Literal["_max_devices", b"_max_devices"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__allowed_uuid_count) -> _WhichOneofReturnType__allowed_uuid_count | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__default_broker_id) -> _WhichOneofReturnType__default_broker_id | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_devices) -> _WhichOneofReturnType__max_devices | None: ...
 
 Global___ProvisioningKey: _TypeAlias = ProvisioningKey  # noqa: Y015
+
+@_typing.final
+class ProvisioningKeyFields(_message.Message):
+    """What an operator may change; unset is none."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    MAX_DEVICES_FIELD_NUMBER: _builtins.int
+    DEFAULT_BROKER_ID_FIELD_NUMBER: _builtins.int
+    EXPIRES_AT_FIELD_NUMBER: _builtins.int
+    RESTRICTIONS_FIELD_NUMBER: _builtins.int
+    description: _builtins.str
+    max_devices: _builtins.int
+    default_broker_id: _builtins.int
+    @_builtins.property
+    def expires_at(self) -> _timestamp_pb2.Timestamp:
+        """May have passed: then the key makes no more devices from now on."""
+
+    @_builtins.property
+    def restrictions(self) -> Global___Restrictions: ...
+    def __init__(
+        self,
+        *,
+        description: _builtins.str | None = ...,
+        max_devices: _builtins.int | None = ...,
+        default_broker_id: _builtins.int | None = ...,
+        expires_at: _timestamp_pb2.Timestamp | None = ...,
+        restrictions: Global___Restrictions | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_default_broker_id", b"_default_broker_id", "_description", b"_description", "_max_devices", b"_max_devices", "default_broker_id", b"default_broker_id", "description", b"description", "expires_at", b"expires_at", "max_devices", b"max_devices", "restrictions", b"restrictions"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_default_broker_id", b"_default_broker_id", "_description", b"_description", "_max_devices", b"_max_devices", "default_broker_id", b"default_broker_id", "description", b"description", "expires_at", b"expires_at", "max_devices", b"max_devices", "restrictions", b"restrictions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__default_broker_id: _TypeAlias = _typing.Literal["default_broker_id"]  # noqa: Y015
+    _WhichOneofArgType__default_broker_id: _TypeAlias = _typing.Literal["_default_broker_id", b"_default_broker_id"]  # noqa: Y015
+    _WhichOneofReturnType__description: _TypeAlias = _typing.Literal["description"]  # noqa: Y015
+    _WhichOneofArgType__description: _TypeAlias = _typing.Literal["_description", b"_description"]  # noqa: Y015
+    _WhichOneofReturnType__max_devices: _TypeAlias = _typing.Literal["max_devices"]  # noqa: Y015
+    _WhichOneofArgType__max_devices: _TypeAlias = _typing.Literal["_max_devices", b"_max_devices"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__default_broker_id) -> _WhichOneofReturnType__default_broker_id | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__description) -> _WhichOneofReturnType__description | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_devices) -> _WhichOneofReturnType__max_devices | None: ...
+
+Global___ProvisioningKeyFields: _TypeAlias = ProvisioningKeyFields  # noqa: Y015
 
 @_typing.final
 class CreateProvisioningKeyRequest(_message.Message):
@@ -88,12 +224,15 @@ class CreateProvisioningKeyRequest(_message.Message):
     MAX_DEVICES_FIELD_NUMBER: _builtins.int
     DEFAULT_BROKER_ID_FIELD_NUMBER: _builtins.int
     EXPIRES_AT_FIELD_NUMBER: _builtins.int
+    RESTRICTIONS_FIELD_NUMBER: _builtins.int
     fleet_id: _builtins.str
     description: _builtins.str
     max_devices: _builtins.int
     default_broker_id: _builtins.int
     @_builtins.property
     def expires_at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def restrictions(self) -> Global___Restrictions: ...
     def __init__(
         self,
         *,
@@ -102,10 +241,11 @@ class CreateProvisioningKeyRequest(_message.Message):
         max_devices: _builtins.int | None = ...,
         default_broker_id: _builtins.int | None = ...,
         expires_at: _timestamp_pb2.Timestamp | None = ...,
+        restrictions: Global___Restrictions | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_default_broker_id", b"_default_broker_id", "_max_devices", b"_max_devices", "default_broker_id", b"default_broker_id", "expires_at", b"expires_at", "max_devices", b"max_devices"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_default_broker_id", b"_default_broker_id", "_max_devices", b"_max_devices", "default_broker_id", b"default_broker_id", "expires_at", b"expires_at", "max_devices", b"max_devices", "restrictions", b"restrictions"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_default_broker_id", b"_default_broker_id", "_max_devices", b"_max_devices", "default_broker_id", b"default_broker_id", "description", b"description", "expires_at", b"expires_at", "fleet_id", b"fleet_id", "max_devices", b"max_devices"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_default_broker_id", b"_default_broker_id", "_max_devices", b"_max_devices", "default_broker_id", b"default_broker_id", "description", b"description", "expires_at", b"expires_at", "fleet_id", b"fleet_id", "max_devices", b"max_devices", "restrictions", b"restrictions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__default_broker_id: _TypeAlias = _typing.Literal["default_broker_id"]  # noqa: Y015
     _WhichOneofArgType__default_broker_id: _TypeAlias = _typing.Literal["_default_broker_id", b"_default_broker_id"]  # noqa: Y015
@@ -143,26 +283,75 @@ class CreateProvisioningKeyResponse(_message.Message):
 Global___CreateProvisioningKeyResponse: _TypeAlias = CreateProvisioningKeyResponse  # noqa: Y015
 
 @_typing.final
+class GetProvisioningKeyRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetProvisioningKeyRequest: _TypeAlias = GetProvisioningKeyRequest  # noqa: Y015
+
+@_typing.final
+class GetProvisioningKeyResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROVISIONING_KEY_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def provisioning_key(self) -> Global___ProvisioningKey: ...
+    def __init__(
+        self,
+        *,
+        provisioning_key: Global___ProvisioningKey | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["provisioning_key", b"provisioning_key"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["provisioning_key", b"provisioning_key"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetProvisioningKeyResponse: _TypeAlias = GetProvisioningKeyResponse  # noqa: Y015
+
+@_typing.final
 class ListProvisioningKeysRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     CURSOR_FIELD_NUMBER: _builtins.int
+    FLEET_ID_FIELD_NUMBER: _builtins.int
+    IS_ACTIVE_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """1 to 500; 0 means 100."""
     cursor: _builtins.str
     """The next_cursor of the page before; empty for the first."""
+    fleet_id: _builtins.str
+    """Only this fleet's; empty for all."""
+    is_active: _builtins.bool
+    """Only those that were not revoked, or only those that were."""
     def __init__(
         self,
         *,
         page_size: _builtins.int = ...,
         cursor: _builtins.str = ...,
+        fleet_id: _builtins.str = ...,
+        is_active: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_is_active", b"_is_active", "is_active", b"is_active"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cursor", b"cursor", "page_size", b"page_size"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_is_active", b"_is_active", "cursor", b"cursor", "fleet_id", b"fleet_id", "is_active", b"is_active", "page_size", b"page_size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__is_active: _TypeAlias = _typing.Literal["is_active"]  # noqa: Y015
+    _WhichOneofArgType__is_active: _TypeAlias = _typing.Literal["_is_active", b"_is_active"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__is_active) -> _WhichOneofReturnType__is_active | None: ...
 
 Global___ListProvisioningKeysRequest: _TypeAlias = ListProvisioningKeysRequest  # noqa: Y015
 
@@ -191,19 +380,74 @@ class ListProvisioningKeysResponse(_message.Message):
 Global___ListProvisioningKeysResponse: _TypeAlias = ListProvisioningKeysResponse  # noqa: Y015
 
 @_typing.final
-class RevokeProvisioningKeyRequest(_message.Message):
+class UpdateProvisioningKeyRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ID_FIELD_NUMBER: _builtins.int
+    FIELDS_FIELD_NUMBER: _builtins.int
+    UPDATE_MASK_FIELD_NUMBER: _builtins.int
     id: _builtins.str
+    @_builtins.property
+    def fields(self) -> Global___ProvisioningKeyFields: ...
+    @_builtins.property
+    def update_mask(self) -> _field_mask_pb2.FieldMask:
+        """Names of ProvisioningKeyFields; of restrictions each by itself, as in
+        restrictions.uuids. One that is named and not set is cleared.
+        """
+
     def __init__(
         self,
         *,
         id: _builtins.str = ...,
+        fields: Global___ProvisioningKeyFields | None = ...,
+        update_mask: _field_mask_pb2.FieldMask | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["fields", b"fields", "update_mask", b"update_mask"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fields", b"fields", "id", b"id", "update_mask", b"update_mask"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateProvisioningKeyRequest: _TypeAlias = UpdateProvisioningKeyRequest  # noqa: Y015
+
+@_typing.final
+class UpdateProvisioningKeyResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROVISIONING_KEY_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def provisioning_key(self) -> Global___ProvisioningKey: ...
+    def __init__(
+        self,
+        *,
+        provisioning_key: Global___ProvisioningKey | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["provisioning_key", b"provisioning_key"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["provisioning_key", b"provisioning_key"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateProvisioningKeyResponse: _TypeAlias = UpdateProvisioningKeyResponse  # noqa: Y015
+
+@_typing.final
+class RevokeProvisioningKeyRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    DEACTIVATE_DEVICES_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    deactivate_devices: _builtins.bool
+    """Deactivates the devices that are the key's, too."""
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        deactivate_devices: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deactivate_devices", b"deactivate_devices", "id", b"id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -213,12 +457,21 @@ Global___RevokeProvisioningKeyRequest: _TypeAlias = RevokeProvisioningKeyRequest
 class RevokeProvisioningKeyResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    DEVICES_DEACTIVATED_FIELD_NUMBER: _builtins.int
+    IS_COMPLETE_FIELD_NUMBER: _builtins.int
+    devices_deactivated: _builtins.int
+    """How many this call has deactivated."""
+    is_complete: _builtins.bool
+    """False where there was no time for all of them: call again."""
     def __init__(
         self,
+        *,
+        devices_deactivated: _builtins.int = ...,
+        is_complete: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["devices_deactivated", b"devices_deactivated", "is_complete", b"is_complete"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -40,10 +40,20 @@ class ProvisioningKeyServiceStub:
                 request_serializer=mooring_dot_registry_dot_v1_dot_provisioning__keys__pb2.CreateProvisioningKeyRequest.SerializeToString,
                 response_deserializer=mooring_dot_registry_dot_v1_dot_provisioning__keys__pb2.CreateProvisioningKeyResponse.FromString,
                 _registered_method=True)
+        self.GetProvisioningKey = channel.unary_unary(
+                '/mooring.registry.v1.ProvisioningKeyService/GetProvisioningKey',
+                request_serializer=mooring_dot_registry_dot_v1_dot_provisioning__keys__pb2.GetProvisioningKeyRequest.SerializeToString,
+                response_deserializer=mooring_dot_registry_dot_v1_dot_provisioning__keys__pb2.GetProvisioningKeyResponse.FromString,
+                _registered_method=True)
         self.ListProvisioningKeys = channel.unary_unary(
                 '/mooring.registry.v1.ProvisioningKeyService/ListProvisioningKeys',
                 request_serializer=mooring_dot_registry_dot_v1_dot_provisioning__keys__pb2.ListProvisioningKeysRequest.SerializeToString,
                 response_deserializer=mooring_dot_registry_dot_v1_dot_provisioning__keys__pb2.ListProvisioningKeysResponse.FromString,
+                _registered_method=True)
+        self.UpdateProvisioningKey = channel.unary_unary(
+                '/mooring.registry.v1.ProvisioningKeyService/UpdateProvisioningKey',
+                request_serializer=mooring_dot_registry_dot_v1_dot_provisioning__keys__pb2.UpdateProvisioningKeyRequest.SerializeToString,
+                response_deserializer=mooring_dot_registry_dot_v1_dot_provisioning__keys__pb2.UpdateProvisioningKeyResponse.FromString,
                 _registered_method=True)
         self.RevokeProvisioningKey = channel.unary_unary(
                 '/mooring.registry.v1.ProvisioningKeyService/RevokeProvisioningKey',
@@ -63,14 +73,28 @@ class ProvisioningKeyServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetProvisioningKey(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListProvisioningKeys(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def UpdateProvisioningKey(self, request, context):
+        """Changes the fields that update_mask names and no other.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def RevokeProvisioningKey(self, request, context):
-        """Ends it, for the devices it made too. Safe to repeat.
+        """Ends it: it registers nobody any more, the devices it made neither. Safe
+        to repeat.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -84,10 +108,20 @@ def add_ProvisioningKeyServiceServicer_to_server(servicer, server):
                     request_deserializer=mooring_dot_registry_dot_v1_dot_provisioning__keys__pb2.CreateProvisioningKeyRequest.FromString,
                     response_serializer=mooring_dot_registry_dot_v1_dot_provisioning__keys__pb2.CreateProvisioningKeyResponse.SerializeToString,
             ),
+            'GetProvisioningKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetProvisioningKey,
+                    request_deserializer=mooring_dot_registry_dot_v1_dot_provisioning__keys__pb2.GetProvisioningKeyRequest.FromString,
+                    response_serializer=mooring_dot_registry_dot_v1_dot_provisioning__keys__pb2.GetProvisioningKeyResponse.SerializeToString,
+            ),
             'ListProvisioningKeys': grpc.unary_unary_rpc_method_handler(
                     servicer.ListProvisioningKeys,
                     request_deserializer=mooring_dot_registry_dot_v1_dot_provisioning__keys__pb2.ListProvisioningKeysRequest.FromString,
                     response_serializer=mooring_dot_registry_dot_v1_dot_provisioning__keys__pb2.ListProvisioningKeysResponse.SerializeToString,
+            ),
+            'UpdateProvisioningKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateProvisioningKey,
+                    request_deserializer=mooring_dot_registry_dot_v1_dot_provisioning__keys__pb2.UpdateProvisioningKeyRequest.FromString,
+                    response_serializer=mooring_dot_registry_dot_v1_dot_provisioning__keys__pb2.UpdateProvisioningKeyResponse.SerializeToString,
             ),
             'RevokeProvisioningKey': grpc.unary_unary_rpc_method_handler(
                     servicer.RevokeProvisioningKey,
@@ -134,6 +168,33 @@ class ProvisioningKeyService:
             _registered_method=True)
 
     @staticmethod
+    def GetProvisioningKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mooring.registry.v1.ProvisioningKeyService/GetProvisioningKey',
+            mooring_dot_registry_dot_v1_dot_provisioning__keys__pb2.GetProvisioningKeyRequest.SerializeToString,
+            mooring_dot_registry_dot_v1_dot_provisioning__keys__pb2.GetProvisioningKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def ListProvisioningKeys(request,
             target,
             options=(),
@@ -150,6 +211,33 @@ class ProvisioningKeyService:
             '/mooring.registry.v1.ProvisioningKeyService/ListProvisioningKeys',
             mooring_dot_registry_dot_v1_dot_provisioning__keys__pb2.ListProvisioningKeysRequest.SerializeToString,
             mooring_dot_registry_dot_v1_dot_provisioning__keys__pb2.ListProvisioningKeysResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateProvisioningKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mooring.registry.v1.ProvisioningKeyService/UpdateProvisioningKey',
+            mooring_dot_registry_dot_v1_dot_provisioning__keys__pb2.UpdateProvisioningKeyRequest.SerializeToString,
+            mooring_dot_registry_dot_v1_dot_provisioning__keys__pb2.UpdateProvisioningKeyResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -18,9 +18,14 @@ class ProvisioningKeyServiceStub:
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateProvisioningKey: _aio.UnaryUnaryMultiCallable[_provisioning_keys_pb2.CreateProvisioningKeyRequest, _provisioning_keys_pb2.CreateProvisioningKeyResponse]
     """The key itself is in this answer and nowhere else, ever."""
+    GetProvisioningKey: _aio.UnaryUnaryMultiCallable[_provisioning_keys_pb2.GetProvisioningKeyRequest, _provisioning_keys_pb2.GetProvisioningKeyResponse]
     ListProvisioningKeys: _aio.UnaryUnaryMultiCallable[_provisioning_keys_pb2.ListProvisioningKeysRequest, _provisioning_keys_pb2.ListProvisioningKeysResponse]
+    UpdateProvisioningKey: _aio.UnaryUnaryMultiCallable[_provisioning_keys_pb2.UpdateProvisioningKeyRequest, _provisioning_keys_pb2.UpdateProvisioningKeyResponse]
+    """Changes the fields that update_mask names and no other."""
     RevokeProvisioningKey: _aio.UnaryUnaryMultiCallable[_provisioning_keys_pb2.RevokeProvisioningKeyRequest, _provisioning_keys_pb2.RevokeProvisioningKeyResponse]
-    """Ends it, for the devices it made too. Safe to repeat."""
+    """Ends it: it registers nobody any more, the devices it made neither. Safe
+    to repeat.
+    """
 
 class ProvisioningKeyServiceServicer(metaclass=_abc_1.ABCMeta):
     """The keys that let devices in."""
@@ -34,6 +39,13 @@ class ProvisioningKeyServiceServicer(metaclass=_abc_1.ABCMeta):
         """The key itself is in this answer and nowhere else, ever."""
 
     @_abc_1.abstractmethod
+    def GetProvisioningKey(
+        self,
+        request: _provisioning_keys_pb2.GetProvisioningKeyRequest,
+        context: _aio.ServicerContext[_provisioning_keys_pb2.GetProvisioningKeyRequest, _abc.Awaitable[_provisioning_keys_pb2.GetProvisioningKeyResponse]],
+    ) -> _abc.Awaitable[_provisioning_keys_pb2.GetProvisioningKeyResponse]: ...
+
+    @_abc_1.abstractmethod
     def ListProvisioningKeys(
         self,
         request: _provisioning_keys_pb2.ListProvisioningKeysRequest,
@@ -41,11 +53,21 @@ class ProvisioningKeyServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.Awaitable[_provisioning_keys_pb2.ListProvisioningKeysResponse]: ...
 
     @_abc_1.abstractmethod
+    def UpdateProvisioningKey(
+        self,
+        request: _provisioning_keys_pb2.UpdateProvisioningKeyRequest,
+        context: _aio.ServicerContext[_provisioning_keys_pb2.UpdateProvisioningKeyRequest, _abc.Awaitable[_provisioning_keys_pb2.UpdateProvisioningKeyResponse]],
+    ) -> _abc.Awaitable[_provisioning_keys_pb2.UpdateProvisioningKeyResponse]:
+        """Changes the fields that update_mask names and no other."""
+
+    @_abc_1.abstractmethod
     def RevokeProvisioningKey(
         self,
         request: _provisioning_keys_pb2.RevokeProvisioningKeyRequest,
         context: _aio.ServicerContext[_provisioning_keys_pb2.RevokeProvisioningKeyRequest, _abc.Awaitable[_provisioning_keys_pb2.RevokeProvisioningKeyResponse]],
     ) -> _abc.Awaitable[_provisioning_keys_pb2.RevokeProvisioningKeyResponse]:
-        """Ends it, for the devices it made too. Safe to repeat."""
+        """Ends it: it registers nobody any more, the devices it made neither. Safe
+        to repeat.
+        """
 
 def add_ProvisioningKeyServiceServicer_to_server(servicer: ProvisioningKeyServiceServicer, server: _aio.Server) -> None: ...

@@ -36,6 +36,7 @@ class Registration(_message.Message):
     AGENT_VERSION_FIELD_NUMBER: _builtins.int
     REGION_FIELD_NUMBER: _builtins.int
     LOCATION_FIELD_NUMBER: _builtins.int
+    SOURCE_ADDRESS_FIELD_NUMBER: _builtins.int
     provisioning_key: _builtins.str
     uuid: _builtins.str
     """[A-Za-z0-9][A-Za-z0-9_-]{0,63}"""
@@ -48,6 +49,8 @@ class Registration(_message.Message):
     os_version: _builtins.str
     agent_version: _builtins.str
     region: _builtins.str
+    source_address: _builtins.str
+    """The IP address that the device asks from; empty where it is not known."""
     @_builtins.property
     def location(self) -> _resolution_pb2.Location: ...
     def __init__(
@@ -64,10 +67,11 @@ class Registration(_message.Message):
         agent_version: _builtins.str = ...,
         region: _builtins.str = ...,
         location: _resolution_pb2.Location | None = ...,
+        source_address: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["location", b"location"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_version", b"agent_version", "application_id", b"application_id", "device_api_key", b"device_api_key", "device_name", b"device_name", "device_type", b"device_type", "location", b"location", "mac_address", b"mac_address", "os_version", b"os_version", "provisioning_key", b"provisioning_key", "region", b"region", "uuid", b"uuid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_version", b"agent_version", "application_id", b"application_id", "device_api_key", b"device_api_key", "device_name", b"device_name", "device_type", b"device_type", "location", b"location", "mac_address", b"mac_address", "os_version", b"os_version", "provisioning_key", b"provisioning_key", "region", b"region", "source_address", b"source_address", "uuid", b"uuid"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,66 @@
+"""Where a request comes from, when proxies that are trusted stand between."""
+
+from collections.abc import Sequence
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from typing import Any
+
+Network = IPv4Network | IPv6Network
+Address = IPv4Address | IPv6Address
+Client = tuple[str, int]
+
+FORWARDED_FOR = b"x-forwarded-for"
+
+
+def networks_of(text: Any) -> Any:
+    """The networks that a setting names, with commas between them. Raises `ValueError`."""
+    if not isinstance(text, str):
+        return text
+    return tuple(ip_network(part.strip()) for part in text.split(",") if part.strip())
+
+
+def client_of(
+    peer: Client | None, headers: Sequence[tuple[bytes, bytes]], trusted: Sequence[Network]
+) -> Client | None:
+    """Who asks: `peer`, or, where that is a trusted proxy, whom it says it asks for.
+
+    Each proxy adds the address that it was asked from to the end of `X-Forwarded-For`; what stands
+    before that anybody may have written. So the header is read from its end, for as long as it is
+    trusted proxies that say so. Where they say nothing that can be read, it is the last of them.
+    """
+    if not trusted or peer is None:
+        return peer
+    address = _address_of(peer[0])
+    if address is None or not _is_among(trusted, address):
+        return peer
+    client = peer
+    said = b",".join(value for name, value in headers if name == FORWARDED_FOR)
+    for hop in reversed(said.decode("latin-1").split(",")) if said else ():
+        address = _address_of(_without_port(hop.strip()))
+        if address is None:
+            break
+        client = (str(address), 0)
+        if not _is_among(trusted, address):
+            break
+    return client
+
+
+def _is_among(networks: Sequence[Network], address: Address) -> bool:
+    return any(address in network for network in networks)
+
+
+def _without_port(hop: str) -> str:
+    """Some proxies write the port too: 192.0.2.1:4711, [2001:db8::1]:4711."""
+    if hop.startswith("["):
+        return hop[1:].partition("]")[0]
+    host, colon, port = hop.partition(":")
+    return host if colon and port.isdigit() else hop
+
+
+def _address_of(text: str) -> Address | None:
+    """The address; an IPv4 one that was written as IPv6 is itself. None for what is none."""
+    try:
+        address = ip_address(text)
+    except ValueError:
+        return None
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return mapped or address

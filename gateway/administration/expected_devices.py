@@ -1,0 +1,251 @@
+"""Devices that are known before they arrive: `/api/v1/expected-devices`."""
+
+from datetime import datetime
+from typing import Annotated, Any
+
+import msgspec
+from litestar import Router, delete, get, post
+from litestar.params import JSONBody, PathParameter, QueryParameter
+from mooring.registry.v1 import expected_devices_pb2
+from msgspec import Meta, Struct, structs
+
+from chassis.errors import InvalidInput, from_item
+from gateway.administration.caller import CallerRequest
+from gateway.administration.devices import DeviceLocation
+from gateway.administration.fields import Id, moment_of, optional
+from gateway.administration.listing import DEFAULT_LIMIT, Cursor, Limit, Page
+from gateway.bodies import StrictJson, decode, is_json
+from gateway.documentation import IDENTIFIER_PATTERN, documented
+from gateway.problems import errors
+
+# What 10,000 take with all their fields, names in any script.
+MAX_BATCH_BYTES = 8 * 1024 * 1024
+NDJSON = "application/x-ndjson"
+
+DeviceUuid = Annotated[
+    str, PathParameter(pattern=IDENTIFIER_PATTERN, description="The device's own name for itself.")
+]
+
+
+class NewExpectedDevice(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """A device that is to arrive. What is given decides; null leaves it to the device."""
+
+    uuid: Annotated[str, documented(pattern=IDENTIFIER_PATTERN)]
+    fleet_id: Annotated[
+        str,
+        documented(pattern=IDENTIFIER_PATTERN, description="Only keys of this fleet register it."),
+    ]
+    device_name: Annotated[str, documented(minLength=1, maxLength=255)] | None = None
+    device_type: Annotated[str, documented(minLength=1, maxLength=64)] | None = None
+    mqtt_broker_id: (
+        Annotated[Id, Meta(description="Becomes its pin, whatever the key's default broker is.")]
+        | None
+    ) = None
+    region: Annotated[str, documented(maxLength=64)] | None = None
+    location: DeviceLocation | None = None
+
+
+class ExpectedDevice(NewExpectedDevice, kw_only=True, frozen=True):
+    """A device that is expected."""
+
+    created_at: datetime | None
+    registered_at: Annotated[datetime, Meta(description="Null while there is no such device.")] | (
+        None
+    )
+
+
+class ExpectedDevicePage(Page[ExpectedDevice], frozen=True):
+    """Expected devices, in the order of their uuids."""
+
+
+class RefusedItem(Struct, kw_only=True, frozen=True):
+    """One of a batch that was not made."""
+
+    index: Annotated[int, Meta(description="Which, from 0.")]
+    uuid: str
+    field: str
+    reason: Annotated[
+        str,
+        documented(
+            examples=["DEVICE_EXPECTED", "DEVICE_REGISTERED", "FLEET_UNKNOWN", "BROKER_UNKNOWN"]
+        ),
+    ]
+    detail: str
+
+
+class Batch(Struct, kw_only=True, frozen=True):
+    """What became of a batch: all that is not refused was made."""
+
+    created: int
+    refused: list[RefusedItem]
+
+
+class Lines(StrictJson[list[NewExpectedDevice]]):
+    """A JSON list, or one object a line (application/x-ndjson)."""
+
+    line = msgspec.json.Decoder(NewExpectedDevice)
+
+    def decode_bytes(self, value: bytes) -> Any:
+        """Called by Litestar for a body that is not empty."""
+        content_type = self.asgi_connection.headers.get("content-type", "")
+        if is_json(content_type) or content_type.partition(";")[0].strip().lower() != NDJSON:
+            return super().decode_bytes(value)
+        found = []
+        for index, line in enumerate(filter(None, map(bytes.strip, value.split(b"\n")))):
+            try:
+                found.append(decode(self.line, line))
+            except InvalidInput as error:
+                error.field = f"[{index}].{error.field}"
+                raise
+        return found
+
+
+def _json(expected: expected_devices_pb2.ExpectedDevice) -> ExpectedDevice:
+    return ExpectedDevice(
+        uuid=expected.uuid,
+        fleet_id=expected.fleet_id,
+        device_name=optional(expected, "device_name"),
+        device_type=optional(expected, "device_type"),
+        mqtt_broker_id=optional(expected, "mqtt_broker_id"),
+        region=optional(expected, "region"),
+        location=DeviceLocation(expected.location.latitude, expected.location.longitude)
+        if expected.HasField("location")
+        else None,
+        created_at=moment_of(expected, "created_at"),
+        registered_at=moment_of(expected, "registered_at"),
+    )
+
+
+def _proto(given: NewExpectedDevice) -> expected_devices_pb2.ExpectedDevice:
+    values = structs.asdict(given)
+    if given.location is not None:
+        values["location"] = structs.asdict(given.location)
+    return expected_devices_pb2.ExpectedDevice(**values)
+
+
+async def _create(
+    request: CallerRequest, given: list[NewExpectedDevice], item: str
+) -> expected_devices_pb2.CreateExpectedDevicesResponse:
+    """Raises what is wrong with an item; the registry's name for one becomes `item`."""
+    caller = request.auth
+    try:
+        return await caller.ask_registry(
+            caller.neighbours.expected_devices.CreateExpectedDevices,
+            expected_devices_pb2.CreateExpectedDevicesRequest(expected_devices=map(_proto, given)),
+        )
+    except InvalidInput as error:
+        error.field = error.field.removeprefix(item)
+        raise
+
+
+@post(
+    "/",
+    summary="Expect a device",
+    description="From then on only keys of its fleet register it.",
+    dto=StrictJson[NewExpectedDevice],
+    responses=errors(401, 403, 404, 409, 412, 413, 415, 422),
+)
+async def create_expected_device(
+    request: CallerRequest, data: JSONBody[NewExpectedDevice]
+) -> ExpectedDevice:
+    caller = request.auth
+    answer = await _create(request, [data], "expected_devices[0].")
+    for refused in answer.refused:
+        raise from_item(refused.error)
+    made = await caller.ask_registry(
+        caller.neighbours.expected_devices.GetExpectedDevice,
+        expected_devices_pb2.GetExpectedDeviceRequest(uuid=data.uuid),
+    )
+    return _json(made.expected_device)
+
+
+@post(
+    "/batch",
+    status_code=200,
+    summary="Expect many devices",
+    description=(
+        "Up to 10,000 at once, as a JSON list or one JSON object a line (application/x-ndjson). "
+        "One that is malformed refuses the whole, by its place: nothing is stored. What the state "
+        "of things forbids (it is expected or registered already, there is no such fleet or "
+        "broker) refuses that one alone."
+    ),
+    dto=Lines,
+    request_max_body_size=MAX_BATCH_BYTES,
+    responses=errors(401, 403, 404, 409, 412, 413, 415, 422),
+)
+async def create_expected_devices(
+    request: CallerRequest, data: JSONBody[list[NewExpectedDevice]]
+) -> Batch:
+    answer = await _create(request, data, "expected_devices")
+    return Batch(
+        created=answer.created,
+        refused=[
+            RefusedItem(
+                index=refused.index,
+                uuid=data[refused.index].uuid,
+                field=refused.error.field,
+                reason=refused.error.reason,
+                detail=refused.error.message,
+            )
+            for refused in answer.refused
+        ],
+    )
+
+
+@get("/", summary="List expected devices", responses=errors(401, 403, 422))
+async def list_expected_devices(
+    request: CallerRequest,
+    limit: Limit = DEFAULT_LIMIT,
+    cursor: Cursor = "",
+    fleet_id: Annotated[str, QueryParameter(description="Only this fleet's.")] = "",
+    registered: Annotated[
+        bool | None, QueryParameter(description="Only those that have arrived, or have not.")
+    ] = None,
+) -> ExpectedDevicePage:
+    caller = request.auth
+    answer = await caller.ask_registry(
+        caller.neighbours.expected_devices.ListExpectedDevices,
+        expected_devices_pb2.ListExpectedDevicesRequest(
+            page_size=limit, cursor=cursor, fleet_id=fleet_id, registered=registered
+        ),
+    )
+    return ExpectedDevicePage(
+        [_json(expected) for expected in answer.expected_devices], answer.next_cursor or None
+    )
+
+
+@get("/{uuid:str}", summary="Look at an expected device", responses=errors(401, 403, 404, 422))
+async def get_expected_device(request: CallerRequest, uuid: DeviceUuid) -> ExpectedDevice:
+    caller = request.auth
+    answer = await caller.ask_registry(
+        caller.neighbours.expected_devices.GetExpectedDevice,
+        expected_devices_pb2.GetExpectedDeviceRequest(uuid=uuid),
+    )
+    return _json(answer.expected_device)
+
+
+@delete(
+    "/{uuid:str}",
+    summary="Expect a device no more",
+    description="Any key may register its uuid from then on; a device that has registered stays.",
+    responses=errors(401, 403, 404, 409, 412, 422),
+)
+async def delete_expected_device(request: CallerRequest, uuid: DeviceUuid) -> None:
+    caller = request.auth
+    await caller.ask_registry(
+        caller.neighbours.expected_devices.DeleteExpectedDevice,
+        expected_devices_pb2.DeleteExpectedDeviceRequest(uuid=uuid),
+    )
+
+
+ROUTES = Router(
+    "/expected-devices",
+    route_handlers=[
+        create_expected_device,
+        create_expected_devices,
+        list_expected_devices,
+        get_expected_device,
+        delete_expected_device,
+    ],
+    tags=["expected devices"],
+)

@@ -1,0 +1,81 @@
+"""What a provisioning key may be used for, and devices that are known before they arrive."""
+
+from alembic import op
+
+revision = "0007"
+down_revision = "0003"
+
+TABLES = """
+-- A restriction that is null restricts nothing; an empty list would let nobody in, and is refused,
+-- so that nobody has to wonder.
+ALTER TABLE provisioning_keys
+    ADD COLUMN allowed_device_types text[]
+        CHECK (cardinality(allowed_device_types) BETWEEN 1 AND 100),
+    ADD COLUMN source_networks cidr[] CHECK (cardinality(source_networks) BETWEEN 1 AND 100),
+    ADD COLUMN allowed_uuids text[] CHECK (cardinality(allowed_uuids) BETWEEN 1 AND 1000),
+    ADD COLUMN uuid_prefix text CHECK (uuid_prefix <> ''),
+    ADD COLUMN only_expected boolean NOT NULL DEFAULT false,
+    ADD COLUMN revision bigint NOT NULL DEFAULT 1,
+    ADD COLUMN updated_at timestamptz NOT NULL DEFAULT now();
+
+CREATE TABLE expected_devices (
+    uuid           text COLLATE "C" PRIMARY KEY
+                   CHECK (uuid ~ '\\A[A-Za-z0-9][A-Za-z0-9_-]{0,63}\\Z'),
+    -- Of this row: one that was removed and made again is another.
+    id             bigint GENERATED ALWAYS AS IDENTITY UNIQUE,
+    fleet_id       text COLLATE "C" NOT NULL REFERENCES fleets (id),
+    device_name    text,
+    device_type    text,
+    mqtt_broker_id integer REFERENCES mqtt_broker_config (id),
+    region         text,
+    latitude       double precision CHECK (latitude BETWEEN -90 AND 90),
+    longitude      double precision CHECK (longitude BETWEEN -180 AND 180),
+    created_at     timestamptz NOT NULL DEFAULT now(),
+    -- Null while there is no such device.
+    registered_at  timestamptz,
+    CONSTRAINT location_is_whole CHECK ((latitude IS NULL) = (longitude IS NULL))
+);
+CREATE INDEX expected_devices_fleet ON expected_devices (fleet_id, uuid);
+CREATE INDEX expected_devices_awaited ON expected_devices (uuid) WHERE registered_at IS NULL;
+CREATE INDEX expected_devices_broker ON expected_devices (mqtt_broker_id)
+    WHERE mqtt_broker_id IS NOT NULL;
+"""
+
+TRIGGERS = """
+-- Of the columns that say what a key allows, and not of those that count its use: what was decided
+-- from a revision holds while it stands.
+CREATE TRIGGER revised BEFORE UPDATE OF fleet_id, description, max_devices, default_broker_id,
+    expires_at, is_active, allowed_device_types, source_networks, allowed_uuids, uuid_prefix,
+    only_expected ON provisioning_keys
+    FOR EACH ROW EXECUTE FUNCTION count_revision();
+
+-- A device that was deleted is expected again.
+CREATE FUNCTION expect_again() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
+BEGIN
+    UPDATE public.expected_devices AS expected SET registered_at = NULL
+    FROM gone WHERE expected.uuid = gone.uuid;
+    RETURN NULL;
+END $$;
+REVOKE ALL ON FUNCTION expect_again() FROM PUBLIC;
+CREATE TRIGGER expected_again AFTER DELETE ON devices REFERENCING OLD TABLE AS gone
+    FOR EACH STATEMENT EXECUTE FUNCTION expect_again();
+"""
+
+# What was expected is never edited, only noted as arrived.
+GRANTS = """
+GRANT SELECT, INSERT, DELETE ON expected_devices TO mooring_registry;
+GRANT UPDATE (registered_at) ON expected_devices TO mooring_registry;
+-- Which brokers there are, to say which of many is not.
+GRANT SELECT (id) ON mqtt_broker_config TO mooring_registry;
+GRANT SELECT (allowed_device_types, source_networks, allowed_uuids, uuid_prefix, only_expected,
+              revision, updated_at)
+    ON provisioning_keys TO mooring_operator;
+GRANT SELECT ON expected_devices TO mooring_operator;
+"""
+
+
+def upgrade() -> None:
+    """Adds the columns and the table, then says who may what."""
+    for part in (TABLES, TRIGGERS, GRANTS):
+        op.execute(part)

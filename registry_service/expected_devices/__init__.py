@@ -1,0 +1,1 @@
+"""Devices that operators name before they arrive."""

@@ -1,0 +1,132 @@
+"""gRPC: expected devices."""
+
+from typing import Any
+
+import sqlalchemy as sa
+from mooring.broker.v1 import resolution_pb2
+from mooring.registry.v1 import expected_devices_pb2 as pb
+from mooring.registry.v1 import expected_devices_pb2_grpc
+
+from chassis import pages
+from chassis.errors import InvalidInput, to_item
+from chassis.server import Context
+from chassis.times import timestamp_of
+from chassis.trust import Access
+from chassis.validation import IDENTIFIER, check_identifier, check_range, check_text
+from registry_service.errors import ExpectedDeviceNotFound
+from registry_service.expected_devices.store import ExpectedDeviceStore
+
+NAME = "mooring.registry.v1.ExpectedDeviceService"
+POLICIES = {
+    f"/{NAME}/CreateExpectedDevices": Access.OPERATOR,
+    f"/{NAME}/GetExpectedDevice": Access.VIEWER,
+    f"/{NAME}/ListExpectedDevices": Access.VIEWER,
+    f"/{NAME}/DeleteExpectedDevice": Access.OPERATOR,
+}
+
+MAX_ITEMS = 10_000
+
+
+class ExpectedDeviceServicer(expected_devices_pb2_grpc.ExpectedDeviceServiceServicer):
+    """When a change has returned, registrations keep to it."""
+
+    def __init__(self, store: ExpectedDeviceStore) -> None:
+        """`store` holds what is expected."""
+        self._store = store
+
+    async def CreateExpectedDevices(
+        self, request: pb.CreateExpectedDevicesRequest, context: Context
+    ) -> pb.CreateExpectedDevicesResponse:
+        """Raises `InvalidInput`, which names the item; then nothing is stored."""
+        given = request.expected_devices
+        if not 1 <= len(given) <= MAX_ITEMS:
+            raise InvalidInput(f"1 to {MAX_ITEMS} at once", field="expected_devices")
+        rows = [_row(index, item) for index, item in enumerate(given)]
+        refused = await self._store.create(rows)
+        return pb.CreateExpectedDevicesResponse(
+            created=len(rows) - len(refused),
+            refused=[
+                pb.RefusedExpectedDevice(index=index, error=to_item(error))
+                for index, error in sorted(refused.items())
+            ],
+        )
+
+    async def GetExpectedDevice(
+        self, request: pb.GetExpectedDeviceRequest, context: Context
+    ) -> pb.GetExpectedDeviceResponse:
+        """Raises `ExpectedDeviceNotFound`."""
+        row = await self._store.expected_device(_existing(request.uuid))
+        return pb.GetExpectedDeviceResponse(expected_device=_proto(row))
+
+    async def ListExpectedDevices(
+        self, request: pb.ListExpectedDevicesRequest, context: Context
+    ) -> pb.ListExpectedDevicesResponse:
+        """In the order of their uuids. Raises `InvalidInput`."""
+        size = pages.page_size_of(request.page_size)
+        if request.fleet_id:
+            check_identifier("fleet_id", request.fleet_id)
+        rows = await self._store.expected_devices_after(
+            pages.after(request.cursor, str),
+            size + 1,
+            fleet_id=request.fleet_id or None,
+            registered=request.registered if request.HasField("registered") else None,
+        )
+        page, next_cursor = pages.cut(rows, size, lambda row: row.uuid)
+        return pb.ListExpectedDevicesResponse(
+            expected_devices=map(_proto, page), next_cursor=next_cursor
+        )
+
+    async def DeleteExpectedDevice(
+        self, request: pb.DeleteExpectedDeviceRequest, context: Context
+    ) -> pb.DeleteExpectedDeviceResponse:
+        """Raises `ExpectedDeviceNotFound`."""
+        await self._store.delete(_existing(request.uuid))
+        return pb.DeleteExpectedDeviceResponse()
+
+
+def _existing(uuid: str) -> str:
+    """A uuid that a device can have; others need no asking."""
+    if not IDENTIFIER.fullmatch(uuid):
+        raise ExpectedDeviceNotFound("no such device is expected")
+    return uuid
+
+
+def _row(index: int, item: pb.ExpectedDevice) -> dict[str, Any]:
+    """The item as columns, and which it is."""
+    where = f"expected_devices[{index}]."
+    check_identifier(f"{where}uuid", item.uuid)
+    check_identifier(f"{where}fleet_id", item.fleet_id)
+    fields: Any = item  # its stub wants literal names
+    row: dict[str, Any] = {"index": index, "uuid": item.uuid, "fleet_id": item.fleet_id}
+    for name, shortest, longest in (
+        ("device_name", 1, 255),
+        ("device_type", 1, 64),
+        ("region", 0, 64),
+    ):
+        if fields.HasField(name):
+            row[name] = getattr(item, name)
+            check_text(f"{where}{name}", row[name], shortest=shortest, longest=longest)
+    if item.HasField("mqtt_broker_id"):
+        row["mqtt_broker_id"] = item.mqtt_broker_id
+    if item.HasField("location"):
+        row |= {"latitude": item.location.latitude, "longitude": item.location.longitude}
+        check_range(f"{where}location.latitude", row["latitude"], -90, 90)
+        check_range(f"{where}location.longitude", row["longitude"], -180, 180)
+    return row
+
+
+def _proto(row: sa.Row[Any]) -> pb.ExpectedDevice:
+    location = None
+    if row.latitude is not None:
+        location = resolution_pb2.Location(latitude=row.latitude, longitude=row.longitude)
+    return pb.ExpectedDevice(
+        uuid=row.uuid,
+        fleet_id=row.fleet_id,
+        device_name=row.device_name,
+        device_type=row.device_type,
+        mqtt_broker_id=row.mqtt_broker_id,
+        region=row.region,
+        location=location,
+        created_at=timestamp_of(row.created_at),
+        registered_at=timestamp_of(row.registered_at),
+    )

@@ -1,0 +1,155 @@
+"""Expected devices in the database."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from chassis import audit
+from chassis.database import reading, writing
+from chassis.errors import LostRace, MooringError
+from registry_service.errors import (
+    BrokerUnknown,
+    DeviceExpected,
+    DeviceRegistered,
+    ExpectedDeviceNotFound,
+    FleetUnknown,
+)
+from registry_service.tables import expected_devices
+
+# Of many, a line of the audit log names so many.
+NAMED = 10
+
+_columns = [column for column in expected_devices.c if column.name != "id"]
+
+# Registering notes arrivals in this table, so it holds a lock on it for as long as its statement
+# runs, and has it before it looks. This one waits for those, and those that come wait for it: what
+# it sees of the devices holds, and what it writes is seen by every registration after it.
+TAKE_TURNS = sa.text("LOCK TABLE expected_devices IN SHARE ROW EXCLUSIVE MODE")
+
+# Inserts what nothing forbids; returns the others, with the reason.
+CREATE = sa.text("""
+WITH given AS MATERIALIZED (
+    SELECT * FROM json_to_recordset(:rows) AS given (
+        index integer, uuid text, fleet_id text, device_name text, device_type text,
+        mqtt_broker_id integer, region text, latitude double precision, longitude double precision
+    )
+), judged AS MATERIALIZED (
+    SELECT given.*, CASE
+        WHEN fleet.id IS NULL THEN 'FLEET_UNKNOWN'
+        WHEN given.mqtt_broker_id IS NOT NULL AND broker.id IS NULL THEN 'BROKER_UNKNOWN'
+        WHEN device.uuid IS NOT NULL THEN 'DEVICE_REGISTERED'
+        WHEN known.uuid IS NOT NULL
+            OR row_number() OVER (PARTITION BY given.uuid ORDER BY index) > 1
+            THEN 'DEVICE_EXPECTED'
+    END AS refusal
+    FROM given
+    LEFT JOIN fleets AS fleet ON fleet.id = given.fleet_id
+    LEFT JOIN mqtt_broker_config AS broker ON broker.id = given.mqtt_broker_id
+    LEFT JOIN devices AS device ON device.uuid = given.uuid
+    LEFT JOIN expected_devices AS known ON known.uuid = given.uuid
+), made AS (
+    INSERT INTO expected_devices (
+        uuid, fleet_id, device_name, device_type, mqtt_broker_id, region, latitude, longitude
+    )
+    SELECT uuid, fleet_id, device_name, device_type, mqtt_broker_id, region, latitude, longitude
+    FROM judged WHERE refusal IS NULL
+)
+SELECT index, refusal FROM judged WHERE refusal IS NOT NULL
+""")
+
+FACTS: dict[str, MooringError] = {
+    fact.reason: fact
+    for fact in (
+        FleetUnknown("there is no such fleet", field="fleet_id"),
+        BrokerUnknown("there is no such broker", field="mqtt_broker_id"),
+        DeviceRegistered("this device has registered already", field="uuid"),
+        DeviceExpected("this device is expected already", field="uuid"),
+    )
+}
+
+
+class ExpectedDeviceStore:
+    """Rows are those of `expected_devices`."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        """`engine` connects as mooring_registry."""
+        self._engine = engine
+
+    async def create(self, rows: Sequence[Mapping[str, Any]]) -> dict[int, MooringError]:
+        """Why which of them, by their `index`, were not made; all others were.
+
+        Raises `LostRace` where a broker or a fleet that there was has gone meanwhile.
+        """
+        try:
+            async with writing(self._engine) as connection:
+                await connection.execute(TAKE_TURNS)
+                found = await connection.execute(CREATE, {"rows": json.dumps(rows)})
+                refused = {index: FACTS[reason] for index, reason in found.all()}
+                made = [row for row in rows if row["index"] not in refused]
+                await _record_made(connection, made)
+        except IntegrityError:
+            raise LostRace("what a device points at has changed", retry_after_s=1.0) from None
+        return refused
+
+    async def expected_device(self, uuid: str) -> sa.Row[Any]:
+        """Raises `ExpectedDeviceNotFound`."""
+        query = sa.select(*_columns).where(expected_devices.c.uuid == uuid)
+        async with reading(self._engine) as connection:
+            return _found((await connection.execute(query)).one_or_none())
+
+    async def expected_devices_after(
+        self,
+        uuid: str | None,
+        limit: int,
+        *,
+        fleet_id: str | None = None,
+        registered: bool | None = None,
+    ) -> Sequence[sa.Row[Any]]:
+        """In the order of their uuids; None filters nothing."""
+        query = sa.select(*_columns).order_by(expected_devices.c.uuid).limit(limit)
+        if uuid is not None:
+            query = query.where(expected_devices.c.uuid > uuid)
+        if fleet_id is not None:
+            query = query.where(expected_devices.c.fleet_id == fleet_id)
+        if registered is not None:
+            arrived = expected_devices.c.registered_at
+            query = query.where(arrived.is_not(None) if registered else arrived.is_(None))
+        async with reading(self._engine) as connection:
+            return (await connection.execute(query)).all()
+
+    async def delete(self, uuid: str) -> None:
+        """Raises `ExpectedDeviceNotFound`."""
+        delete = (
+            sa.delete(expected_devices).where(expected_devices.c.uuid == uuid).returning(*_columns)
+        )
+        async with writing(self._engine) as connection:
+            await connection.execute(TAKE_TURNS)
+            row = _found((await connection.execute(delete)).one_or_none())
+            named = {
+                column.name: value
+                for column in _columns
+                if (value := getattr(row, column.name)) is not None
+                and column.name not in ("uuid", "created_at", "registered_at")
+            }
+            await audit.record(connection, "expected_device.delete", uuid, before=named)
+
+
+async def _record_made(connection: AsyncConnection, made: Sequence[Mapping[str, Any]]) -> None:
+    """One line, however many."""
+    if len(made) == 1:
+        named = {name: value for name, value in made[0].items() if name not in ("index", "uuid")}
+        await audit.record(connection, "expected_device.create", made[0]["uuid"], after=named)
+    elif made:
+        first = [row["uuid"] for row in made[:NAMED]]
+        several = {"count": len(made), "first": first}
+        await audit.record(connection, "expected_device.create", "", after=several)
+
+
+def _found(row: sa.Row[Any] | None) -> sa.Row[Any]:
+    if row is None:
+        raise ExpectedDeviceNotFound("no such device is expected")
+    return row
