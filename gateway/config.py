@@ -37,7 +37,7 @@ class GatewayConfig(ServiceConfig):
     # Off: a factory's devices come from one address, that of its NAT.
     limit_per_address: Annotated[Limit | None, NoDecode, BeforeValidator(limit_of)] = None
 
-    # The reverse proxies in front of it, as networks with commas between them: who asks is whom they
+    # The reverse proxies in front of it, networks with commas between them: who asks is whom they
     # name in X-Forwarded-For. Nothing else may be in those networks.
     trusted_proxies: Annotated[tuple[Network, ...], NoDecode, BeforeValidator(networks_of)] = ()
 

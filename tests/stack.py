@@ -15,6 +15,7 @@ import psycopg
 from mooring.broker.v1 import brokers_pb2, brokers_pb2_grpc, resolution_pb2_grpc
 from mooring.registry.v1 import (
     devices_pb2_grpc,
+    expected_devices_pb2_grpc,
     fleets_pb2,
     fleets_pb2_grpc,
     provisioning_keys_pb2,
@@ -90,6 +91,9 @@ class Peer(Neighbour):
         return await self.ask(
             provisioning_keys_pb2_grpc.ProvisioningKeyServiceStub, method, request
         )
+
+    async def expected(self, method: str, request: Any) -> Any:
+        return await self.ask(expected_devices_pb2_grpc.ExpectedDeviceServiceStub, method, request)
 
     async def tokens(self, method: str, request: Any) -> Any:
         return await self.ask(tokens_pb2_grpc.TokenServiceStub, method, request)

@@ -1,6 +1,9 @@
 """Who is let in: every kind of key against every kind of device."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address, ip_network
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -10,13 +13,26 @@ from hypothesis import strategies as st
 from chassis.errors import MooringError
 from registry_service.errors import (
     DeviceDisabled,
+    DeviceNotExpected,
     DeviceTaken,
+    DeviceTypeNotAllowed,
+    NetworkNotAllowed,
     ProvisioningKeyExpired,
     ProvisioningKeyRevoked,
     ProvisioningKeyUnknown,
     ProvisioningKeyUsedUp,
+    UuidNotAllowed,
+    UuidReserved,
 )
-from registry_service.provisioning import Decision, ProvisioningKey, Registered, decide, grant
+from registry_service.provisioning import (
+    Decision,
+    ProvisioningKey,
+    Registered,
+    Restrictions,
+    decide,
+    grant,
+    is_within,
+)
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 KEY_ID, OTHER_ID = UUID(int=1), UUID(int=2)
@@ -39,11 +55,34 @@ DEVICES = st.builds(
 )
 
 
+UUIDS = ("sensor-1", "sensor-2", "router-1")
+TYPES = ("sensor", "router")
+ADDRESSES = ("192.0.2.1", "198.51.100.1", "2001:db8::1", "::ffff:192.0.2.1", "", "no address")
+NETWORKS = ("192.0.2.0/24", "198.51.100.1/32", "2001:db8::/32", "0.0.0.0/0", "::/0")
+RESTRICTIONS = st.builds(
+    Restrictions,
+    device_types=st.none() | st.frozensets(st.sampled_from(TYPES), min_size=1),
+    source_networks=st.none() | st.lists(st.sampled_from(NETWORKS), min_size=1).map(tuple),
+    uuids=st.none() | st.frozensets(st.sampled_from(UUIDS), min_size=1),
+    uuid_prefix=st.none() | st.sampled_from(["sensor-", "router-"]),
+    only_expected=st.booleans(),
+)
+SHOWN = st.fixed_dictionaries(
+    {
+        "uuid": st.sampled_from(UUIDS),
+        "device_type": st.sampled_from(TYPES),
+        "source_address": st.sampled_from(ADDRESSES),
+        "expected_in": st.none() | st.sampled_from(["demo", "other"]),
+    }
+)
+
+
 def outcome(
-    key: ProvisioningKey | None, device: Registered | None, *, is_same_api_key: bool
+    key: ProvisioningKey | None, device: Registered | None, *, is_same_api_key: bool, **shown: Any
 ) -> Decision | type[MooringError]:
+    values = {"uuid": "u", "device_type": "t", "source_address": "", "expected_in": None, **shown}
     try:
-        return decide(key, device, is_same_api_key=is_same_api_key, now=NOW)
+        return decide(key, device, is_same_api_key=is_same_api_key, now=NOW, **values)
     except MooringError as error:
         return type(error)
 
@@ -135,3 +174,102 @@ def test_a_limit_is_never_exceeded_and_never_wasted_whatever_the_batches(
 @given(KEYS, st.integers(1, 5))
 def test_nothing_is_granted_by_a_key_that_would_refuse(key: ProvisioningKey, wanted: int) -> None:
     assert (grant(key, wanted, NOW) > 0) == is_admissible(key)
+
+
+@given(KEYS, RESTRICTIONS, st.none() | DEVICES, st.booleans(), SHOWN)
+def test_a_restriction_never_widens_and_changes_no_decision_but_to_a_refusal(
+    key: ProvisioningKey,
+    restrictions: Restrictions,
+    device: Registered | None,
+    is_same_api_key: bool,
+    shown: dict[str, Any],
+) -> None:
+    free = outcome(key, device, is_same_api_key=is_same_api_key, **shown)
+    restricted = outcome(
+        replace(key, restrictions=restrictions), device, is_same_api_key=is_same_api_key, **shown
+    )
+    assert restricted == free or restricted in (
+        NetworkNotAllowed,
+        UuidNotAllowed,
+        DeviceTypeNotAllowed,
+        DeviceNotExpected,
+    )
+
+
+@given(KEYS, st.none() | DEVICES, st.booleans(), SHOWN)
+def test_without_restrictions_only_a_reservation_elsewhere_changes_anything(
+    key: ProvisioningKey, device: Registered | None, is_same_api_key: bool, shown: dict[str, Any]
+) -> None:
+    plain = outcome(key, device, is_same_api_key=is_same_api_key)
+    decided = outcome(key, device, is_same_api_key=is_same_api_key, **shown)
+    if plain is Decision.CREATE and shown["expected_in"] == "other":
+        assert decided is UuidReserved
+    else:
+        assert decided == plain
+    nothing = replace(key, restrictions=Restrictions())
+    assert outcome(nothing, device, is_same_api_key=is_same_api_key, **shown) == decided
+
+
+@given(KEYS, RESTRICTIONS, st.none() | DEVICES, st.booleans(), SHOWN)
+def test_what_is_made_or_renewed_meets_every_restriction(
+    key: ProvisioningKey,
+    restrictions: Restrictions,
+    device: Registered | None,
+    is_same_api_key: bool,
+    shown: dict[str, Any],
+) -> None:
+    restricted = replace(key, restrictions=restrictions)
+    decided = outcome(restricted, device, is_same_api_key=is_same_api_key, **shown)
+    networks = restrictions.source_networks
+    if isinstance(decided, Decision):
+        assert networks is None or is_within(shown["source_address"], networks)
+    if decided in (Decision.CREATE, Decision.RENEW):
+        assert restrictions.uuids is None or shown["uuid"] in restrictions.uuids
+        assert shown["uuid"].startswith(restrictions.uuid_prefix or "")
+        types = restrictions.device_types
+        assert types is None or shown["device_type"] in types
+        assert not restrictions.only_expected or shown["expected_in"] == key.fleet_id
+    if decided is Decision.CREATE:
+        assert shown["expected_in"] in (None, key.fleet_id)
+
+
+@given(KEYS, RESTRICTIONS, DEVICES, DEVICES, SHOWN)
+def test_who_is_restricted_does_not_learn_which_uuids_exist(
+    key: ProvisioningKey,
+    restrictions: Restrictions,
+    one: Registered,
+    other: Registered,
+    shown: dict[str, Any],
+) -> None:
+    """Without its API key, one that exists is as one that does not."""
+    theirs = UUID(int=3)
+    restricted = replace(key, restrictions=restrictions)
+    answers = {
+        outcome(restricted, device, is_same_api_key=False, **shown)
+        for device in (
+            None,
+            replace(one, provisioned_by_key_id=theirs),
+            replace(other, provisioned_by_key_id=theirs),
+        )
+    }
+    hidden = {NetworkNotAllowed, UuidNotAllowed, DeviceTypeNotAllowed, DeviceNotExpected}
+    assert len(answers) == 1 or not answers & hidden
+
+
+@given(
+    st.ip_addresses(),
+    st.lists(
+        st.one_of(
+            st.tuples(st.ip_addresses(v=4), st.integers(0, 32)),
+            st.tuples(st.ip_addresses(v=6), st.integers(0, 128)),
+        ).map(lambda pair: str(ip_network(f"{pair[0]}/{pair[1]}", strict=False))),
+        max_size=4,
+    ).map(tuple),
+)
+def test_an_address_is_within_what_holds_it(address: Any, networks: tuple[str, ...]) -> None:
+    if getattr(address, "ipv4_mapped", None) is None:
+        expected = any(address in ip_network(text) for text in networks)
+        assert is_within(str(address), networks) == expected
+    if address.version == 4:
+        mapped = str(ip_address((0xFFFF << 32) + int(address)))
+        assert is_within(mapped, networks) == is_within(str(address), networks)
