@@ -129,7 +129,8 @@ class Placements:
                     )
                 )
                 for placement in distinct
-            ]
+            ],
+            placement_version=version,
         )
         patience_ends = asyncio.get_running_loop().time() + self._timeout_s
         try:

@@ -75,7 +75,8 @@ class ResolutionServicer(resolution_pb2_grpc.ResolutionServiceServicer):
         placements = await self._placements_of(subjects)
         distinct = {id(placement): placement for placement in placements}.values()
         snapshot = await self._snapshot_for(
-            placement for placement in distinct if isinstance(placement, Placement)
+            [placement for placement in distinct if isinstance(placement, Placement)],
+            request.placement_version,
         )
         answers = self._answers(snapshot)
         outcome_of = {id(placement): answers.outcome(placement) for placement in distinct}
@@ -143,14 +144,16 @@ class ResolutionServicer(resolution_pb2_grpc.ResolutionServiceServicer):
             found.get(answer, missing) if isinstance(answer, str) else answer for answer in asked
         ]
 
-    async def _snapshot_for(self, placements: Iterable[Placement]) -> Snapshot:
-        """The current snapshot, read anew when it is older than what the placements name.
+    async def _snapshot_for(self, placements: Iterable[Placement], version: str = "") -> Snapshot:
+        """The current snapshot, read anew when it is older than what the caller has read.
 
         A fleet that was made or changed a moment ago may be restricted: by its rule of before, its
         devices would be sent to the default.
         """
         snapshot = self._snapshots.current
-        if all(snapshot.directory.knows(placement) for placement in set(placements)):
+        # One that is stale is read anew as soon as that can be done, and says that it is.
+        is_as_read = version in ("", snapshot.version) or self._snapshots.is_stale
+        if is_as_read and all(map(snapshot.directory.knows, set(placements))):
             return snapshot
         await self._snapshots.refresh()
         return self._snapshots.current

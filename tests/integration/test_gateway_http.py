@@ -121,6 +121,7 @@ async def test_a_device_learns_that_a_stopgap_is_over_though_it_moves_nowhere(
 ) -> None:
     await stack.register("before")
     await stack.stop_broker_service()
+    stack.database.execute("UPDATE mqtt_broker_config SET description = 'changed'")
     assert (await stack.register("d")).json()["mqtt"]["stale"] is True
     stopgap = await stack.connection("d")
     assert (stopgap.json()["stale"], stopgap.json()["refreshAfter"]) == (True, 60)

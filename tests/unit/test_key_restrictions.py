@@ -15,7 +15,7 @@ from registry_service.provisioning_keys.restrictions import COLUMNS, columns_of,
 
 
 def columns(**restrictions: Any) -> dict[str, Any]:
-    given = {
+    given: dict[str, Any] = {
         name: pb.Allowed(values=value) if isinstance(value, list) else value
         for name, value in restrictions.items()
     }

@@ -308,6 +308,11 @@ class ResolveBrokersRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     SUBJECTS_FIELD_NUMBER: _builtins.int
+    PLACEMENT_VERSION_FIELD_NUMBER: _builtins.int
+    placement_version: _builtins.str
+    """placement_version as the caller has read it; an answer is as of this one
+    or a later one. Empty where the caller has not.
+    """
     @_builtins.property
     def subjects(self) -> _containers.RepeatedCompositeFieldContainer[Global___Subject]:
         """At most 10,000."""
@@ -316,10 +321,11 @@ class ResolveBrokersRequest(_message.Message):
         self,
         *,
         subjects: _abc.Iterable[Global___Subject] | None = ...,
+        placement_version: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["subjects", b"subjects"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["placement_version", b"placement_version", "subjects", b"subjects"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
