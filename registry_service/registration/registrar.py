@@ -131,7 +131,8 @@ class Registrar:
             {registration.uuid for registration in pending.values()},
         )
         self._remember(known)
-        self._are_new = len(known.devices) * 2 <= len(pending)
+        # Of what is expected a guess knows nothing.
+        self._are_new = len(known.devices.keys() | known.expected.keys()) * 2 <= len(pending)
         planner = Planner(self._ring, self._teller, known, now)
         plans: list[Plan] = []
         planned: set[str] = set()

@@ -62,7 +62,8 @@ SELECT
 # was read makes nothing; one that would exceed its limit fails the whole (constraint
 # limit_is_kept). Nothing is made where brokers or fleets have another version than the one that is
 # given, if any. Nor is made what an operator has come to expect otherwise: who changes that takes
-# turns with this statement by a lock on the whole table, which it has taken before it looks.
+# turns with this statement by a lock on the whole table, which it has taken before it looks. The
+# last value says whether any is expected: if none is, none is looked up to note its arrival.
 CREATE = """
 WITH key AS MATERIALIZED (
     SELECT key.id, key.revision AS key_revision, fleet.revision
@@ -109,7 +110,7 @@ WITH key AS MATERIALIZED (
     WHERE counter.id = per_key.provisioned_by_key_id
 ), arrived AS (
     UPDATE expected_devices AS expected SET registered_at = now()
-    FROM made WHERE expected.uuid = made.uuid
+    FROM made WHERE %s AND expected.uuid = made.uuid
 )
 SELECT uuid, id, created_at FROM made
 """

@@ -1,7 +1,8 @@
 """Devices and keys in the database, a batch in and a batch out."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 import msgspec
@@ -101,7 +102,7 @@ class RegistrationStore:
         """What was inserted: uuid, id and time of each."""
         key_ids = {device.provisioned_by_key_id for device in new}
         try:
-            values = [version, list(key_ids), _json(new)]
+            values = _values(version, key_ids, new)
             return await fetched(self._pool, statements.CREATE, values)
         except CheckViolation as error:
             if error.diag.constraint_name != LIMIT_IS_KEPT:
@@ -123,9 +124,15 @@ class RegistrationStore:
                 granted += wanted[key.id][: grant(key, len(wanted[key.id]), now)]
             if not granted:
                 return []
-            values = [version, list(wanted), _json(granted)]
+            values = _values(version, wanted, granted)
             inserting = await connection.execute(statements.CREATE, values)
             return await inserting.fetchall()
+
+
+def _values(version: str | None, key_ids: Iterable[UUID], new: Sequence[NewDevice]) -> list[Any]:
+    """Those of the statement that creates."""
+    is_any_expected = any(device.expected_id is not None for device in new)
+    return [version, list(key_ids), _json(new), is_any_expected]
 
 
 def _json(rows: Sequence[NewDevice | Renewal | Telling]) -> str:
