@@ -24,6 +24,7 @@ from bench.rows import (
     connections,
     idle,
     keys,
+    management,
     pgbench,
     replicas,
     resolve,
@@ -54,6 +55,7 @@ ROWS: Mapping[str, Row] = {
     "again": again.measure,
     "resolve": resolve.measure,
     "resolve-many": resolve_many.measure,
+    "management": management.measure,
 }
 # What was not measured has no value, so it misses any goal.
 UNMEASURED = Goal(0, 0)

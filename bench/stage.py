@@ -119,24 +119,47 @@ class Stage:
         found: T = self._known[measured]
         return found
 
-    def make_database(self, purpose: str) -> Database:
-        """A fresh one, which lasts as long as the stage."""
+    def make_database(self, purpose: str, like: Database | None = None) -> Database:
+        """A fresh one, or a copy of one that nobody uses now; it lasts as long as the stage."""
         made = self._named(f"{purpose}_{secrets.token_hex(4)}")
+        template = like.name if like else TEMPLATE
         _executed(
             self.server.superuser_url(),
-            f"CREATE DATABASE {made.name} TEMPLATE {TEMPLATE} OWNER mooring",
+            # In files: what is copied through the log has to be written twice.
+            f"CREATE DATABASE {made.name} TEMPLATE {template} STRATEGY file_copy OWNER mooring",
         )
         made.checkpoint()
         return made
 
     @contextmanager
-    def database(self, purpose: str) -> Iterator[Database]:
-        """A fresh one, dropped at the end of the block."""
-        made = self.make_database(purpose)
+    def database(self, purpose: str, like: Database | None = None) -> Iterator[Database]:
+        """As `make_database` makes it, dropped at the end of the block."""
+        made = self.make_database(purpose, like)
         try:
             yield made
         finally:
             _executed(self.server.superuser_url(), f"DROP DATABASE {made.name} WITH (FORCE)")
+
+    @contextmanager
+    def statements_of(self, role: str, database: Database) -> Iterator[list[str]]:
+        """What `role` executes in `database` while the block lasts; filled when it ends."""
+        found: list[str] = []
+        mark = f" {role}@{database.name} LOG:  "
+
+        def log(what: str) -> None:
+            _executed(self.server.superuser_url(), f"ALTER SYSTEM SET log_statement = '{what}'")
+            _executed(self.server.superuser_url(), "SELECT pg_reload_conf(), pg_sleep(0.5)")
+
+        log("all")
+        try:
+            begun = self.server.log.stat().st_size
+            yield found
+            with self.server.log.open("rb") as file:
+                file.seek(begun)
+                lines = file.read().decode(errors="replace").splitlines()
+            found += [line for line in lines if mark in line]
+        finally:
+            log("none")
 
     @contextmanager
     def services(self, database: Database, *, replicas: int = 1) -> Iterator[Services]:

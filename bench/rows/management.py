@@ -1,0 +1,223 @@
+"""What managing costs where there is much to manage: a million devices, and the rest to match.
+
+What is read is read over gRPC from a caller's side, one call after the other, other things each
+time: so a figure holds the call too, and is more than the service takes.
+"""
+
+import base64
+import json
+import time
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from http.client import HTTPConnection
+from random import Random
+from statistics import median
+from typing import Any
+from uuid import UUID
+
+import grpc
+from mooring.broker.v1 import brokers_pb2, resolution_pb2
+from mooring.registry.v1 import devices_pb2, fleets_pb2, provisioning_keys_pb2
+
+from bench import crowd, memory
+from bench.errors import CannotMeasure
+from bench.measures import Figure, Findings, Goal, ms
+from bench.programs import HERE
+from bench.rows import brokers, keys
+from bench.stage import Database, Services, Stage
+from chassis.trust import Access, Actor, Credentials
+
+CALLS = 200
+WARM_UP = 20
+REQUESTS = 300
+CHANGES = 20
+PATIENCE_S = 10.0
+WHAT = f"{brokers.BROKERS:,} brokers, {brokers.FLEETS:,} fleets, {crowd.DEVICES:,} devices"
+
+
+@dataclass(frozen=True)
+class Read:
+    """A method, and what it is asked for, anew each time."""
+
+    what: str
+    method: str
+    question: Callable[[Random], Any]
+    goal: Goal
+
+
+def one(what: str, method: str, question: Callable[[Random], Any]) -> Read:
+    """A read of a single thing."""
+    return Read(what, method, question, Goal(5, 5, at_most=True))
+
+
+def page(what: str, method: str, question: Callable[[Random], Any]) -> Read:
+    """A read of a page, of as many as a page has unless asked otherwise."""
+    return Read(what, method, question, Goal(20, 20, at_most=True))
+
+
+def _broker(random: Random) -> int:
+    return random.randint(1, brokers.BROKERS)
+
+
+def _device(random: Random) -> str:
+    return crowd.uuid(random.randint(1, crowd.DEVICES))
+
+
+def _fleet(random: Random) -> str:
+    return f"fleet-{random.randint(1, brokers.FLEETS)}"
+
+
+def _cursor(key: object) -> str:
+    """As `chassis.pages` makes them."""
+    return base64.urlsafe_b64encode(json.dumps(key).encode()).decode()
+
+
+# One more read is one more line.
+BROKER, REGISTRY = "/mooring.broker.v1.", "/mooring.registry.v1."
+READS = (
+    one(
+        "a broker",
+        f"{BROKER}BrokerService/GetBroker",
+        lambda random: brokers_pb2.GetBrokerRequest(id=_broker(random)),
+    ),
+    one(
+        "a device",
+        f"{REGISTRY}DeviceService/GetDevice",
+        lambda random: devices_pb2.GetDeviceRequest(uuid=_device(random)),
+    ),
+    one(
+        "why a device has its broker",
+        f"{BROKER}ResolutionService/ExplainResolution",
+        lambda random: resolution_pb2.ExplainResolutionRequest(device_uuid=_device(random)),
+    ),
+    page(
+        "a page of brokers",
+        f"{BROKER}BrokerService/ListBrokers",
+        lambda random: brokers_pb2.ListBrokersRequest(cursor=_cursor(_broker(random))),
+    ),
+    page(
+        "a page of devices",
+        f"{REGISTRY}DeviceService/ListDevices",
+        lambda random: devices_pb2.ListDevicesRequest(
+            cursor=_cursor(random.randint(1, crowd.DEVICES // 2))
+        ),
+    ),
+    page(
+        "a page of a large fleet's devices",
+        f"{REGISTRY}DeviceService/ListDevices",
+        lambda random: devices_pb2.ListDevicesRequest(
+            fleet_id="demo", cursor=_cursor(random.randint(1, crowd.DEVICES // 2))
+        ),
+    ),
+    page(
+        "a page of fleets",
+        f"{REGISTRY}FleetService/ListFleets",
+        lambda random: fleets_pb2.ListFleetsRequest(cursor=_cursor(_fleet(random))),
+    ),
+    page(
+        "a page of provisioning keys",
+        f"{REGISTRY}ProvisioningKeyService/ListProvisioningKeys",
+        lambda random: provisioning_keys_pb2.ListProvisioningKeysRequest(
+            cursor=_cursor(str(UUID(int=random.getrandbits(128))))
+        ),
+    ),
+)
+
+
+def measure(stage: Stage) -> Findings:
+    """The row."""
+    with stage.database("management", like=crowd.database(stage)) as database:
+        fill(database)
+        with stage.services(database) as services:
+            reads = [_timed(services, read) for read in READS]
+            for _ in range(CHANGES):
+                # Each makes the broker service read all of them again.
+                database.execute("UPDATE mqtt_broker_config SET name = name WHERE id = 1")
+            resident_mb = memory.peak_mb(services.pids["broker_service"])
+            statements = _statements_per_request(stage, services)
+    return Findings(
+        (
+            *reads,
+            Figure(
+                f"peak memory of broker_service, {WHAT}",
+                f"{resident_mb:.0f} MB",
+                value=resident_mb,
+                unit="MB",
+                goal=Goal(200, 200, at_most=True),
+            ),
+            Figure(
+                "statements that authenticate a request by its token",
+                f"{statements:.2f} a request",
+                value=statements,
+                unit="a request",
+                # One that says when a token was used may fall into the measurement.
+                goal=Goal(0.1, 0.1, at_most=True),
+            ),
+        )
+    )
+
+
+def fill(database: Database) -> None:
+    """Puts brokers, fleets and keys beside the million devices, of which some belong to each."""
+    brokers.fill(database)
+    keys.made(database)
+    database.execute((HERE / "sql" / "spread.sql").read_text(), brokers.FLEETS, brokers.BROKERS)
+    database.execute("VACUUM (ANALYZE) devices, provisioning_keys")
+    database.checkpoint()
+
+
+def _timed(services: Services, read: Read) -> Figure:
+    """The median of calls one after the other."""
+    random = Random(read.what)  # noqa: S311 - which ones, not secrets
+    address = (
+        services.broker_address if read.method.startswith(BROKER) else services.registry_address
+    )
+    actor = Actor("bench", Access.ADMIN)
+    metadata = Credentials(services.service_secret, None, None).metadata(actor, "bench")
+    taken: list[float] = []
+    with grpc.insecure_channel(address) as channel:
+        call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(read.method)
+        try:
+            for _ in range(WARM_UP + CALLS):
+                question = read.question(random).SerializeToString()
+                begun = time.perf_counter()
+                answer = call(question, timeout=PATIENCE_S, metadata=metadata)
+                taken.append(time.perf_counter() - begun)
+                if not answer:
+                    raise CannotMeasure(f"{read.method} answers nothing")
+        except grpc.RpcError as error:
+            raise CannotMeasure(f"{read.method} fails: {error}") from None
+    value = median(taken[WARM_UP:])
+    return Figure(
+        f"p50 of {read.what}, {crowd.DEVICES:,} devices",
+        ms(value),
+        value=value * 1e3,
+        unit="ms",
+        goal=read.goal,
+    )
+
+
+def _statements_per_request(stage: Stage, services: Services) -> float:
+    """Of the registry, which is asked who it is and nothing else.
+
+    What is asked for is answered from the broker service's memory. PostgreSQL logs meanwhile what
+    it executes: its own statistics count no statements.
+    """
+    with stage.statements_of("mooring_registry", services.database) as executed:
+        _ask_over_http(services, REQUESTS)
+    return len(executed) / REQUESTS
+
+
+def _ask_over_http(services: Services, requests: int) -> None:
+    headers = {
+        "Authorization": f"Bearer {services.admin_token}",
+        "Content-Type": "application/json",
+    }
+    with closing(HTTPConnection("127.0.0.1", services.gateway_port, timeout=PATIENCE_S)) as gateway:
+        for _ in range(requests):
+            gateway.request("POST", "/api/v1/resolution/explain", "{}", headers)
+            response = gateway.getresponse()
+            response.read()
+            if response.status != 200:
+                raise CannotMeasure(f"POST /resolution/explain is answered {response.status}")
