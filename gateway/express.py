@@ -148,11 +148,19 @@ class Exchange:
         finally:
             request_id.reset(token)
 
+    def _announces_too_much(self) -> bool:
+        """Asked for a client that waits: any other is refused when too much has come."""
+        lengths = [value for name, value in self._request.headers if name == b"content-length"]
+        # The parser lets in nothing but digits.
+        return any(int(length) > MAX_BODY_BYTES for length in lengths)
+
     def _admit(self) -> Reply | None:
         if self._request.method not in self._route.methods:
             allowed = b", ".join(self._route.methods).decode()
             return rendered(refusal(405, headers={"Allow": allowed}))
         self._request.secret = self._route.admit(self._request)
+        if self._expects_continue and self._announces_too_much():
+            return rendered(refusal(413))
         return None
 
     def _ask(self) -> Reply | None:

@@ -1,0 +1,67 @@
+"""Ten megabytes are refused before they are sent, at every path that takes a body."""
+
+import asyncio
+import json
+import re
+from typing import Any
+from urllib.parse import urlsplit
+
+from tests.stack import PATIENCE_S, Stack
+
+LENGTH = 10 * 1024 * 1024
+# More than a device's path takes, and far less than was announced.
+SENT = b"x" * 65_537
+# More than any path takes, in chunks.
+CHUNKS = (b"%x\r\n%b\r\n" % (len(SENT), SENT)) * 20
+
+
+async def answer(stack: Stack, head: bytes, body: bytes) -> tuple[int, dict[str, Any]]:
+    """Of a request whose body does not come to an end."""
+    parts = urlsplit(stack.gateway_url)
+    reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            writer.write(head + body)
+            status = int((await reader.readline()).split()[1])
+            fields = {}
+            while line := (await reader.readline()).strip():
+                name, _, value = line.decode().partition(": ")
+                fields[name.lower()] = value
+            problem = json.loads(await reader.readexactly(int(fields["content-length"])))
+            assert fields["content-type"] == "application/problem+json"
+            assert fields["x-request-id"] == problem["request_id"]
+            return status, problem
+    finally:
+        writer.close()
+
+
+async def test_a_body_that_is_announced_too_large_is_not_waited_for(stack: Stack) -> None:
+    document = (await stack.http.get("/openapi.json")).json()
+    secrets = {
+        "provisioningKey": stack.provisioning_key,
+        "deviceApiKey": "test-api-key",
+        "apiToken": stack.admin_token,
+    }
+    walked = 0
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            if "requestBody" not in operation:
+                continue
+            [scheme] = operation["security"][0]
+            head = (
+                f"{method.upper()} {re.sub('{[^}]*}', '1', path)} HTTP/1.1\r\nHost: localhost\r\n"
+                f"Authorization: Bearer {secrets[scheme]}\r\nContent-Type: application/json\r\n"
+            )
+            for framing, body in (
+                (f"Content-Length: {LENGTH}", SENT),
+                (f"Content-Length: {LENGTH}\r\nExpect: 100-continue", b""),
+                # No length is announced, so it is refused when too much has come.
+                ("Transfer-Encoding: chunked", CHUNKS),
+            ):
+                request = f"{head}{framing}\r\n\r\n".encode()
+                status, problem = await answer(stack, request, body)
+                refused = (status, problem["reason"])
+                assert refused == (413, "BODY_TOO_LARGE"), (method, path, framing, problem)
+            assert "413" in operation["responses"], (method, path)
+            walked += 1
+    assert walked >= 9

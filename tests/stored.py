@@ -1,0 +1,36 @@
+"""What a database holds, so that a test can say that a refused request changed none of it."""
+
+from psycopg import Connection, sql
+
+# What is noted of a request whether it is refused or not.
+NOTED_TABLES = ("alembic_version", "audit_%")
+NOTED_COLUMNS = ["last_used_at", "last_seen_at"]
+
+TABLES = """
+SELECT tablename FROM pg_tables
+WHERE schemaname = 'public' AND NOT tablename LIKE ANY (%s) ORDER BY tablename
+"""
+# Rows as JSON, for a column that is noted is to be left out whether there is one or not.
+SUM = """
+SELECT {label}, count(*), coalesce(sum(hashtextextended((to_jsonb(t) - %(noted)s)::text, 0)), 0)
+FROM {table} AS t
+"""
+
+
+class Stored:
+    """One connection, which looks again and again."""
+
+    def __init__(self, connection: Connection) -> None:
+        """`connection` commits by itself, and may read everything."""
+        tables = [name for (name,) in connection.execute(TABLES, [list(NOTED_TABLES)])]
+        assert "devices" in tables
+        self._connection = connection
+        self._query = sql.SQL(" UNION ALL ").join(
+            sql.SQL(SUM).format(label=sql.Literal(name), table=sql.Identifier(name))
+            for name in tables
+        )
+
+    def now(self) -> dict[str, tuple[int, int]]:
+        """How many rows each table has, and a sum over what is in them."""
+        rows = self._connection.execute(self._query, {"noted": NOTED_COLUMNS}).fetchall()
+        return {name: (count, int(total)) for name, count, total in rows}
