@@ -1,6 +1,6 @@
 """What the OpenAPI document says of the devices' paths, which no framework describes."""
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
@@ -8,8 +8,9 @@ from msgspec import Struct
 
 from gateway.answers import Mqtt, RegisteredDevice
 from gateway.device_routes import NewDevice
-from gateway.documentation import IDENTIFIER_PATTERN
-from gateway.problems import MEDIA_TYPE, Problem
+from gateway.documentation import IDENTIFIER_PATTERN, problem_response
+from gateway.problems import Problem
+from gateway.reasons import reasons_of
 
 # The types that `PATHS` refers to.
 TYPES: tuple[type[Struct], ...] = (NewDevice, RegisteredDevice, Mqtt, Problem)
@@ -19,14 +20,12 @@ def _content(schema: str, media_type: str = "application/json") -> dict[str, Any
     return {media_type: {"schema": {"$ref": f"#/components/schemas/{schema}"}}}
 
 
-def _problems(statuses: Iterable[int]) -> dict[str, Any]:
-    return {
-        str(status): {
-            "description": HTTPStatus(status).phrase,
-            "content": _content("Problem", MEDIA_TYPE),
-        }
-        for status in statuses
-    }
+def _problems(*wanted: int | str, unusual: Mapping[int, tuple[str, ...]]) -> dict[str, Any]:
+    """`unusual` are the reasons of statuses for which devices have others than people do."""
+    found = {**reasons_of(*wanted), **unusual}
+    # Somebody else was first: all that a device can do is ask again.
+    found[503] = (*found[503], "LOST_RACE")
+    return {str(status): problem_response(str(status), found[status]) for status in sorted(found)}
 
 
 PATHS: dict[str, dict[str, Any]] = {
@@ -50,7 +49,22 @@ PATHS: dict[str, dict[str, Any]] = {
                     "description": HTTPStatus.CREATED.phrase,
                     "content": _content("RegisteredDevice"),
                 },
-                **_problems((400, 401, 403, 404, 409, 413, 415, 422, 429, 500, 503)),
+                **_problems(
+                    *(413, 415, 429, "DEVICE_TAKEN", "REFUSED_VALUES", "SERVER_KEY_MISSING"),
+                    *("BROKER_UNDECIDED", "NO_BROKER_FOR_FLEET"),
+                    unusual={
+                        401: (
+                            "UNAUTHENTICATED",
+                            "PROVISIONING_KEY_UNKNOWN",
+                            "PROVISIONING_KEY_REVOKED",
+                        ),
+                        403: (
+                            "PROVISIONING_KEY_EXPIRED",
+                            "PROVISIONING_KEY_USED_UP",
+                            "DEVICE_DISABLED",
+                        ),
+                    },
+                ),
             },
         }
     },
@@ -75,7 +89,21 @@ PATHS: dict[str, dict[str, Any]] = {
             "responses": {
                 "200": {"description": HTTPStatus.OK.phrase, "content": _content("Mqtt")},
                 "304": {"description": "What the entity tag stands for is current."},
-                **_problems((400, 401, 403, 404, 409, 413, 422, 429, 500, 503)),
+                **_problems(
+                    *(
+                        413,
+                        422,
+                        429,
+                        "SERVER_KEY_MISSING",
+                        "BROKER_UNDECIDED",
+                        "NO_BROKER_FOR_FLEET",
+                    ),
+                    unusual={
+                        401: ("UNAUTHENTICATED", "DEVICE_UNAUTHENTICATED"),
+                        403: ("DEVICE_DISABLED",),
+                        404: ("NO_SUCH_PATH",),
+                    },
+                ),
             },
         }
     },

@@ -15,7 +15,9 @@ from litestar.params import FromPath
 from litestar.types import Method
 
 from chassis.validation import IDENTIFIER
-from gateway.problems import RETRIED
+from gateway import examples
+from gateway.problems import MEDIA_TYPE, RETRIED, Refusals
+from gateway.reasons import MEANINGS
 
 TITLE = "Mooring"
 VERSION = "0.1.0"
@@ -35,6 +37,8 @@ ASSETS = {
 
 # Of a device's uuid and a fleet's id.
 IDENTIFIER_PATTERN = f"^{IDENTIFIER.pattern}$"
+
+SCHEMAS = "#/components/schemas/"
 
 SECURITY_SCHEMES = {
     "provisioningKey": "Lets devices in; made at /api/v1/provisioning-keys.",
@@ -98,19 +102,80 @@ def document(
         logging_config=None,
     )
     found = described.openapi_schema.to_schema()
+    reasons = _reasons(described)
+    for operations in found["paths"].values():
+        for operation in operations.values():
+            for status, response in operation["responses"].items():
+                if response["description"] == HTTPStatus(int(status)).description:
+                    response["description"] = HTTPStatus(int(status)).phrase
+                if own := reasons[operation["operationId"]].get(status):
+                    response |= problem_response(status, own)
     found["paths"] = {**direct, **found["paths"]}
     for operations in found["paths"].values():
         for operation in operations.values():
             for status, response in operation["responses"].items():
                 response["headers"] = {**response.get("headers", {}), **_headers(status)}
-                if response["description"] == HTTPStatus(int(status)).description:
-                    response["description"] = HTTPStatus(int(status)).phrase
+            _exemplify(operation)
     # Litestar loses limits, docstrings and the refusal of unknown fields on the way.
     _, schemas = msgspec.json.schema_components(
-        [*types, *_types(described)], ref_template="#/components/schemas/{name}"
+        [*types, *_types(described)], ref_template=f"{SCHEMAS}{{name}}"
     )
     found["components"]["schemas"] = schemas
     return msgspec.json.encode(found)
+
+
+def problem_response(status: str, reasons: Sequence[str]) -> dict[str, Any]:
+    """The answer of a status that is an error, which has one of `reasons`."""
+    phrase = HTTPStatus(int(status)).phrase
+    described = [f"- `{reason}`: {MEANINGS[reason][1]}" for reason in reasons]
+    narrowed = {"properties": {"status": {"const": int(status)}, "reason": {"enum": [*reasons]}}}
+    return {
+        "description": "\n".join([phrase, "", *described]),
+        "content": {
+            MEDIA_TYPE: {
+                "schema": {"allOf": [{"$ref": f"{SCHEMAS}Problem"}, narrowed]},
+                "examples": {
+                    reason: {
+                        "value": {
+                            "type": "about:blank",
+                            "title": phrase,
+                            "status": int(status),
+                            "detail": MEANINGS[reason][1],
+                            "reason": reason,
+                            "request_id": examples.REQUEST_ID,
+                        }
+                    }
+                    for reason in reasons
+                },
+            }
+        },
+    }
+
+
+def _reasons(app: Litestar) -> dict[str, dict[str, Sequence[str]]]:
+    """Those that operations give, by the operation's id and the status."""
+    return {
+        _operation_id(handler, method, None): {
+            str(status): spec.reasons
+            for status, spec in (handler.responses or {}).items()
+            if isinstance(spec, Refusals)
+        }
+        for handler in _handlers(app)
+        for method in handler.http_methods
+    }
+
+
+def _exemplify(operation: dict[str, Any]) -> None:
+    """Puts what is in `examples` where it is used."""
+    for parameter in operation.get("parameters", ()):
+        if parameter["name"] in examples.PARAMETERS:
+            parameter["example"] = examples.PARAMETERS[parameter["name"]]
+    bodies = [operation.get("requestBody", {}), *operation["responses"].values()]
+    for body in bodies:
+        for content in body.get("content", {}).values():
+            name = content["schema"].get("$ref", "").removeprefix(SCHEMAS)
+            if name in examples.BODIES:
+                content["example"] = examples.BODIES[name]
 
 
 def _operation_id(handler: HTTPRouteHandler, method: Method, _: object) -> str:
@@ -122,16 +187,23 @@ def _operation_id(handler: HTTPRouteHandler, method: Method, _: object) -> str:
 def _types(app: Litestar) -> list[Any]:
     """What bodies and answers are made of."""
     found: list[Any] = []
-    for route in app.routes:
-        for handler in getattr(route, "route_handlers", []):
-            if not handler.include_in_schema:
-                continue
-            answer = handler.parsed_fn_signature.return_type
-            found += answer.args if answer.is_subclass_of(Response) else [answer.annotation]
-            found += [spec.data_container for spec in (handler.responses or {}).values()]
-            if body := handler.parsed_fn_signature.parameters.get("data"):
-                found.append(body.annotation)
+    for handler in _handlers(app):
+        answer = handler.parsed_fn_signature.return_type
+        found += answer.args if answer.is_subclass_of(Response) else [answer.annotation]
+        found += [spec.data_container for spec in (handler.responses or {}).values()]
+        if body := handler.parsed_fn_signature.parameters.get("data"):
+            found.append(body.annotation)
     return found
+
+
+def _handlers(app: Litestar) -> list[HTTPRouteHandler]:
+    """Those that the document is about."""
+    return [
+        handler
+        for route in app.routes
+        for handler in getattr(route, "route_handlers", [])
+        if handler.include_in_schema
+    ]
 
 
 def _headers(status: str) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import math
 import random
 from collections.abc import Mapping
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
@@ -18,6 +19,7 @@ from msgspec import UNSET, Struct, UnsetType
 from chassis.errors import Internal, InvalidInput, LostRace, MooringError, NotFound
 from chassis.log import request_id
 from gateway.limits import RateLimited
+from gateway.reasons import reasons_of
 
 log = structlog.get_logger(__name__)
 
@@ -86,16 +88,24 @@ class Problem(Struct, kw_only=True, frozen=True):
     field: str | UnsetType = UNSET
 
 
-def errors(*statuses: int) -> dict[int, ResponseSpec]:
-    """What an operation documents: `statuses`, and those that any operation may answer."""
+@dataclass
+class Refusals(ResponseSpec):
+    """What an operation documents of one status: the problem, and the reasons it can have."""
+
+    reasons: tuple[str, ...] = ()
+
+
+def errors(*wanted: int | str) -> dict[int, ResponseSpec]:
+    """What an operation documents: statuses, reasons of its own, and what any may answer."""
     return {
-        status: ResponseSpec(
+        status: Refusals(
             Problem,
             generate_examples=False,
             media_type=MEDIA_TYPE,
             description=HTTPStatus(status).phrase,
+            reasons=reasons,
         )
-        for status in sorted({*statuses, 400, 500, 503})
+        for status, reasons in reasons_of(*wanted).items()
     }
 
 

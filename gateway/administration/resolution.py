@@ -153,7 +153,7 @@ async def _explained_device(
 @get(
     "/devices/{uuid:str}/broker",
     summary="Which broker serves a device, and why",
-    responses=errors(401, 403, 404, 422),
+    responses=errors(401, 403, 422, "DEVICE_NOT_FOUND", "PLACEMENT_UNKNOWN"),
 )
 async def explain_device(request: CallerRequest, uuid: DeviceUuid) -> DeviceExplanation:
     return await _explained_device(request.auth, uuid, None)
@@ -165,7 +165,10 @@ async def explain_device(request: CallerRequest, uuid: DeviceUuid) -> DeviceExpl
     description="Changes nothing.",
     status_code=200,
     dto=StrictJson[Supposition],
-    responses=errors(401, 403, 404, 413, 415, 422),
+    responses=errors(
+        *(401, 403, 413, 415, 422),
+        *("DEVICE_NOT_FOUND", "BROKER_UNKNOWN", "FLEET_UNKNOWN", "PLACEMENT_UNKNOWN"),
+    ),
 )
 async def explain_device_if(
     request: CallerRequest, uuid: DeviceUuid, data: JSONBody[Supposition]
@@ -179,7 +182,9 @@ async def explain_device_if(
     description="Changes nothing. A fact that is not named is none.",
     status_code=200,
     dto=StrictJson[Supposition],
-    responses=errors(401, 403, 413, 415, 422),
+    responses=errors(
+        *(401, 403, 413, 415, 422), *("BROKER_UNKNOWN", "FLEET_UNKNOWN", "PLACEMENT_UNKNOWN")
+    ),
 )
 async def explain_facts(request: CallerRequest, data: JSONBody[Supposition]) -> Explanation:
     return Explanation(**await _explained(request.auth, "", data))

@@ -1,0 +1,204 @@
+"""Real bodies, answers and parameters, for the OpenAPI document: those of one small installation.
+
+What is here is sent and compared in a test: in a new installation of `make run` with one device,
+each body is accepted.
+"""
+
+from typing import Any
+
+REQUEST_ID = "9f0c6f6a3d1e4c0f8a5b2d7e6c1a0b94"
+MOMENT = "2026-11-23T19:00:00.123456Z"
+UUID = "test-device-123"
+KEY_ID = "8a6f2f0e-3a53-4d0c-9d5e-0c1f7c1b2a11"
+
+# By their names, wherever they stand in paths and queries.
+PARAMETERS: dict[str, Any] = {
+    "uuid": UUID,
+    "broker_id": 1,
+    "fleet_id": "demo",
+    "key_id": KEY_ID,
+    "limit": 100,
+    "cursor": "",
+}
+
+_BROKER: dict[str, Any] = {
+    "id": 1,
+    "name": "Local Broker",
+    "description": "",
+    "protocol": "mqtt",
+    "host": "localhost",
+    "port": 5883,
+    "path": "",
+    "use_tls": False,
+    "verify_certificate": True,
+    "client_id_prefix": "mooring",
+    "keep_alive": 60,
+    "clean_session": True,
+    "reconnect_period": 1000,
+    "connect_timeout": 30000,
+    "ca_cert": None,
+    "is_active": True,
+    "region": "",
+    "is_default": True,
+    "ca_certificate_id": None,
+    "client_certificate_id": None,
+    "revision": 1,
+    "created_at": MOMENT,
+    "updated_at": MOMENT,
+}
+_DEVICE: dict[str, Any] = {
+    "id": 1,
+    "uuid": UUID,
+    "device_name": "Test Device",
+    "device_type": "raspberry-pi-4",
+    "fleet_id": "demo",
+    "mqtt_broker_id": None,
+    "is_active": True,
+    "region": None,
+    "location": None,
+    "reprovisioning_allowed": False,
+    "mqtt_username": f"device_{UUID}",
+    "application_id": "",
+    "mac_address": "",
+    "os_version": "",
+    "agent_version": "",
+    "is_online": False,
+    "last_seen_at": None,
+    "provisioned_at": MOMENT,
+    "provisioned_by_key_id": KEY_ID,
+    "told_broker_ids": [1],
+    "told_at": MOMENT,
+    "created_at": MOMENT,
+    "updated_at": MOMENT,
+}
+_FLEET: dict[str, Any] = {
+    "id": "demo",
+    "name": "Demo",
+    "mqtt_broker_id": None,
+    "allowed_broker_ids": None,
+    "created_at": MOMENT,
+    "updated_at": MOMENT,
+}
+_KEY: dict[str, Any] = {
+    "id": KEY_ID,
+    "fleet_id": "demo",
+    "description": "the first hall",
+    "max_devices": 5000,
+    "devices_provisioned": 1,
+    "default_broker_id": None,
+    "expires_at": "2099-12-31T23:59:59Z",
+    "is_active": True,
+    "created_at": MOMENT,
+    "last_used_at": MOMENT,
+}
+_MQTT: dict[str, Any] = {
+    "username": f"device_{UUID}",
+    "password": "kVq3x0mJ0b8y1m2Q4r6T8u0W2y4A6c8E0g2I4k6M8o0",
+    "broker": "mqtt://localhost:5883",
+    "brokerConfig": {
+        "protocol": "mqtt",
+        "host": "localhost",
+        "port": 5883,
+        "useTls": False,
+        "verifyCertificate": True,
+        "clientIdPrefix": "mooring",
+        "keepAlive": 60,
+        "cleanSession": True,
+        "reconnectPeriod": 1000,
+        "connectTimeout": 30000,
+    },
+    "topics": {"publish": [f"iot/device/{UUID}/#"], "subscribe": [f"iot/device/{UUID}/#"]},
+    "source": "default",
+    "generation": "5a1f0c3b9d2e4f68",
+    "refreshAfter": 3600,
+}
+
+
+def _step(step: str, reason: str, explanation: str, broker_id: int | None = None) -> dict[str, Any]:
+    return {
+        "step": step,
+        "has_decided": reason == "DECIDED",
+        "reason": reason,
+        "explanation": explanation,
+        "mqtt_broker_id": broker_id,
+    }
+
+
+_EXPLANATION: dict[str, Any] = {
+    "source": "default",
+    "mqtt_broker_id": 1,
+    "url": "mqtt://localhost:5883",
+    "stale": False,
+    "facts": {"mqtt_broker_id": None, "fleet_id": "demo", "region": None, "location": None},
+    "steps": [
+        _step("device", "NO_PIN", "the device is not pinned to a broker"),
+        _step("fleet", "FLEET_HAS_NO_BROKER", "the fleet demo has no broker of its own"),
+        _step("region", "NO_REGION", "the device has no region"),
+        _step("default", "DECIDED", "broker 1 is the default", 1),
+        _step("environment", "DECIDED_EARLIER", "not asked: the default has decided"),
+    ],
+}
+
+
+def _page(item: dict[str, Any]) -> dict[str, Any]:
+    return {"items": [item], "next_cursor": None}
+
+
+# By the name of the type.
+BODIES: dict[str, Any] = {
+    "NewDevice": {
+        "uuid": UUID,
+        "deviceName": "Test Device",
+        "deviceType": "raspberry-pi-4",
+        "deviceApiKey": "test-api-key",
+    },
+    "RegisteredDevice": {
+        "id": 1,
+        "uuid": UUID,
+        "deviceName": "Test Device",
+        "deviceType": "raspberry-pi-4",
+        "fleetId": "demo",
+        "createdAt": MOMENT,
+        "mqtt": _MQTT,
+    },
+    "Mqtt": _MQTT,
+    "NewBroker": {
+        "name": "Cloud",
+        "protocol": "mqtts",
+        "host": "mqtt.example.com",
+        "port": 8883,
+        "region": "eu",
+    },
+    "BrokerChange": {"keep_alive": 30, "description": "in the basement"},
+    "Broker": _BROKER,
+    "BrokerPage": _page(_BROKER),
+    "DeviceChange": {"mqtt_broker_id": 1, "device_name": "The first"},
+    "Device": _DEVICE,
+    "DevicePage": _page(_DEVICE),
+    "NewFleet": {"id": "north", "name": "North", "mqtt_broker_id": 1},
+    "FleetChange": {"name": "Demonstration", "allowed_broker_ids": None},
+    "Fleet": _FLEET,
+    "FleetPage": _page(_FLEET),
+    "NewProvisioningKey": {
+        "fleet_id": "demo",
+        "description": "the first hall",
+        "max_devices": 5000,
+        "expires_at": "2099-12-31T23:59:59Z",
+    },
+    "ProvisioningKey": _KEY,
+    "CreatedProvisioningKey": {**_KEY, "key": "mpk_gN3tV5pQ7rS9uW1xY3zA5bC7dE9fG1hI3jK5lM7nO9p"},
+    "ProvisioningKeyPage": _page(_KEY),
+    "Supposition": {"mqtt_broker_id": None, "default_broker_id": 1},
+    "Explanation": _EXPLANATION,
+    "DeviceExplanation": {
+        **_EXPLANATION,
+        "uuid": UUID,
+        "told_broker_ids": [1],
+        "told_at": MOMENT,
+    },
+    "Liveness": {"status": "ok"},
+    "Readiness": {
+        "status": "ready",
+        "checks": {"registry": "serving", "broker": "serving"},
+    },
+}

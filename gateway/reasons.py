@@ -1,0 +1,100 @@
+"""Why a request can be refused, or fail: every `reason`, its HTTP status, and what it means.
+
+Programs compare reasons, so none of them may change; what they mean is for the OpenAPI document.
+"""
+
+MEANINGS: dict[str, tuple[int, str]] = {
+    # HTTP itself.
+    "MALFORMED_REQUEST": (400, "the request cannot be read"),
+    "BODY_CUT_SHORT": (400, "the body ended early"),
+    "NO_SUCH_PATH": (404, "there is nothing at this path"),
+    "METHOD_NOT_ALLOWED": (405, "this path does not have that method"),
+    "BODY_TOO_LARGE": (413, "the body is larger than this path takes"),
+    "UNSUPPORTED_MEDIA_TYPE": (415, "the body must be application/json"),
+    "RATE_LIMITED": (429, "this is asked too often"),
+    # Who asks.
+    "UNAUTHENTICATED": (401, "an Authorization header is needed"),
+    "TOKEN_UNKNOWN": (401, "this API token is not valid"),
+    "PROVISIONING_KEY_UNKNOWN": (401, "this provisioning key is not known"),
+    "PROVISIONING_KEY_REVOKED": (401, "this provisioning key was revoked"),
+    "DEVICE_UNAUTHENTICATED": (401, "no such device, or not its API key"),
+    "FORBIDDEN": (403, "the token's role is not enough"),
+    "PROVISIONING_KEY_EXPIRED": (403, "this provisioning key has expired"),
+    "PROVISIONING_KEY_USED_UP": (403, "this provisioning key has made all the devices it may"),
+    "DEVICE_DISABLED": (403, "this device is disabled"),
+    # What is asked for.
+    "NOT_FOUND": (404, "there is no such thing"),
+    "BROKER_NOT_FOUND": (404, "there is no such broker"),
+    "DEVICE_NOT_FOUND": (404, "there is no such device"),
+    "FLEET_NOT_FOUND": (404, "there is no such fleet"),
+    "PROVISIONING_KEY_NOT_FOUND": (404, "there is no such provisioning key"),
+    "INVALID_INPUT": (422, "a value is not what it must be; `field` says which"),
+    "REFUSED_VALUES": (422, "the database refuses these values"),
+    "BROKER_UNKNOWN": (422, "a broker that is named does not exist"),
+    "FLEET_UNKNOWN": (422, "a fleet that is named does not exist"),
+    # How things are.
+    "ALREADY_EXISTS": (409, "there is such a thing already"),
+    "CONFLICT": (409, "the state of things forbids it"),
+    "BROKER_NAME_TAKEN": (409, "another broker has this name"),
+    "BROKER_IN_USE": (409, "a device, fleet or provisioning key points at it"),
+    "BROKER_IS_DEFAULT": (409, "it is the default, which must stay and stay active"),
+    "BROKER_INACTIVE": (409, "it is not active, so it cannot be the default"),
+    "FLEET_ID_TAKEN": (409, "another fleet has this id"),
+    "DEVICE_TAKEN": (409, "this uuid is registered with another device API key"),
+    "LOST_RACE": (412, "somebody else changed it first: read it again"),
+    # What we could not do.
+    "INTERNAL": (500, "a fault of ours"),
+    "UNKNOWN": (500, "a fault of ours"),
+    "SERVER_KEY_MISSING": (500, "the ring of server keys was not restored whole"),
+    "UNAVAILABLE": (503, "something that is needed is down"),
+    "DATABASE_UNAVAILABLE": (503, "the database cannot be reached"),
+    "NO_SNAPSHOT": (503, "the brokers have not been read yet"),
+    "OVERLOADED": (503, "a queue is full; nothing was begun"),
+    "DEADLINE_EXCEEDED": (503, "there was no time left; whether it was done is not known"),
+    "UNTRUSTED_SERVICE": (503, "our services do not trust one another"),
+    "UNSUPPORTED": (503, "a service is of another version"),
+    "PLACEMENT_UNKNOWN": (503, "a broker or fleet is not known yet to the broker service"),
+    "BROKER_UNDECIDED": (503, "which broker cannot be found out, and a stopgap would override it"),
+    "NO_BROKER_FOR_FLEET": (503, "none of the brokers that the fleet is restricted to can serve"),
+}
+
+# Those that any operation has which has the status.
+USUAL: dict[int, tuple[str, ...]] = {
+    400: ("MALFORMED_REQUEST",),
+    401: ("UNAUTHENTICATED", "TOKEN_UNKNOWN"),
+    403: ("FORBIDDEN",),
+    404: ("NOT_FOUND", "NO_SUCH_PATH"),
+    412: ("LOST_RACE",),
+    413: ("BODY_TOO_LARGE",),
+    415: ("UNSUPPORTED_MEDIA_TYPE",),
+    422: ("INVALID_INPUT",),
+    429: ("RATE_LIMITED",),
+    500: ("INTERNAL",),
+    503: (
+        "UNAVAILABLE",
+        "DATABASE_UNAVAILABLE",
+        "NO_SNAPSHOT",
+        "OVERLOADED",
+        "DEADLINE_EXCEEDED",
+        "UNTRUSTED_SERVICE",
+        "UNSUPPORTED",
+    ),
+}
+# Those that any operation may answer.
+ANYWHERE = (400, 500, 503)
+
+
+def reasons_of(*wanted: int | str) -> dict[int, tuple[str, ...]]:
+    """The reasons an operation can have, by status: those `wanted`, and those of any operation.
+
+    What is wanted is a reason of the operation's own, or a status with its usual reasons.
+    """
+    statuses = {one if isinstance(one, int) else MEANINGS[one][0] for one in (*wanted, *ANYWHERE)}
+    own = [one for one in wanted if isinstance(one, str)]
+    return {
+        status: (
+            *(reason for reason in own if MEANINGS[reason][0] == status),
+            *USUAL.get(status, ()),
+        )
+        for status in sorted(statuses)
+    }

@@ -1,0 +1,255 @@
+"""The OpenAPI document is whole, and it is true: what it allows and what it does not is sent.
+
+What is walked is the document itself, so that a new operation is covered without being named here.
+"""
+
+import asyncio
+import itertools
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, cast
+
+import psycopg
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from mooring.registry.v1 import tokens_pb2
+from schemathesis import GenerationMode
+from schemathesis.checks import CHECKS, load_all_checks
+
+from gateway.examples import BODIES, KEY_ID, PARAMETERS, UUID
+from gateway.problems import MEDIA_TYPE
+from gateway.reasons import MEANINGS
+from tests.stack import Stack
+from tests.stored import Stored
+
+MODES = [GenerationMode.POSITIVE, GenerationMode.NEGATIVE]
+EXAMPLES = settings(
+    max_examples=4,
+    deadline=None,
+    database=None,
+    derandomize=True,
+    suppress_health_check=list(HealthCheck),
+)
+MAX_COVERED = 200
+load_all_checks()
+# Not that whatever the schema allows is accepted: whether a value makes sense beside the others is
+# the services' to say.
+COMPARED = CHECKS.get_by_names(
+    [
+        "not_a_server_error",
+        "status_code_conformance",
+        "content_type_conformance",
+        "response_headers_conformance",
+        "response_schema_conformance",
+        "unsupported_method",
+    ]
+)
+# What is drawn may be wrong in having one query parameter too many, which is ignored.
+COMPARED_AT_LIMITS = [*COMPARED, *CHECKS.get_by_names(["negative_data_rejection"])]
+ROLES = {
+    "viewer": tokens_pb2.ROLE_VIEWER,
+    "operator": tokens_pb2.ROLE_OPERATOR,
+}
+OPEN = ("/healthz", "/readyz")
+
+
+async def document_of(stack: Stack) -> dict[str, Any]:
+    document: dict[str, Any] = (await stack.http.get("/openapi.json")).json()
+    return document
+
+
+def operations_of(document: Mapping[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """The path, the method, the operation."""
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            yield path, method, operation
+
+
+async def test_every_operation_says_what_it_does_and_how_it_fails(stack: Stack) -> None:
+    document = await document_of(stack)
+    operations = list(operations_of(document))
+    names = [operation["operationId"] for _, _, operation in operations]
+    assert len(set(names)) == len(names)
+    assert json.dumps(document).count("#/components/schemas/Page_") == 0
+    assert set(document["components"]["securitySchemes"]) == {
+        *("provisioningKey", "deviceApiKey", "apiToken")
+    }
+    for path, method, operation in operations:
+        name = f"{method.upper()} {path}"
+        is_open = path in OPEN
+        assert operation["summary"].strip(), name
+        assert ("security" in operation) != is_open, name
+        statuses = set(operation["responses"])
+        assert {"400", "500", "503"} <= statuses, name
+        assert is_open or {"401"} <= statuses, name
+        assert ("requestBody" in operation) == ({"413", "415", "422"} <= statuses), name
+        for parameter in operation.get("parameters", ()):
+            assert parameter["in"] != "path" or "example" in parameter, (name, parameter)
+        for status, response in operation["responses"].items():
+            if int(status) >= 400 and not is_open:
+                check_refusal(name, status, response)
+
+
+def check_refusal(name: str, status: str, response: Mapping[str, Any]) -> None:
+    """An error says which reasons it can have, and has an example of each."""
+    content = response["content"][MEDIA_TYPE]
+    reasons = content["schema"]["allOf"][1]["properties"]["reason"]["enum"]
+    assert reasons, (name, status)
+    assert set(content["examples"]) == set(reasons), (name, status)
+    for reason in reasons:
+        assert MEANINGS[reason][1] in response["description"], (name, status, reason)
+        assert content["examples"][reason]["value"]["status"] == int(status)
+
+
+async def test_every_body_and_every_answer_has_an_example(stack: Stack) -> None:
+    for path, method, operation in operations_of(await document_of(stack)):
+        answers = [
+            response for status, response in operation["responses"].items() if int(status) < 400
+        ]
+        for body in [operation.get("requestBody", {}), *answers]:
+            for content in body.get("content", {}).values():
+                assert "example" in content, (method, path, content)
+
+
+async def test_what_the_examples_show_is_what_happens(stack: Stack) -> None:
+    """Each body is accepted, and each answer has the members of its example."""
+    await furnish(stack)
+    document = await document_of(stack)
+    operations = sorted(operations_of(document), key=lambda found: found[1] == "delete")
+    for path, method, operation in operations:
+        parameters = {
+            parameter["name"]: str(parameter["example"])
+            for parameter in operation.get("parameters", ())
+            if parameter["in"] == "path"
+        }
+        url = path.format(**parameters)
+        options: dict[str, Any] = {}
+        if body := operation.get("requestBody"):
+            options["json"] = body["content"]["application/json"]["example"]
+        secret = secret_for(stack, operation, stack.admin_token)
+        headers = {"Authorization": f"Bearer {secret}"} if secret else {}
+        response = await stack.http.request(method.upper(), url, headers=headers, **options)
+        documented = operation["responses"].get(str(response.status_code))
+        assert documented is not None, (method, path, response.text)
+        if body:
+            assert response.status_code < 300, (method, path, response.text)
+        if response.status_code < 300 and (content := documented.get("content")):
+            [shown] = [each["example"] for each in content.values()]
+            assert members(response.json()) == members(shown), (method, path)
+
+
+def members(value: Any) -> Any:
+    """The names in an object; of a page, those of its items."""
+    assert isinstance(value, dict)
+    if "items" in value:
+        return [members(item) for item in value["items"][:1]]
+    return set(value) - {"stale"} if "broker" in value else set(value)
+
+
+def secret_for(stack: Stack, operation: Mapping[str, Any], token: str) -> str:
+    """What an operation wants to be shown; `token` where that is an API token."""
+    [scheme] = operation.get("security", [{"none": []}])[0]
+    secrets: dict[str, str] = {
+        "provisioningKey": stack.provisioning_key,
+        "deviceApiKey": BODIES["NewDevice"]["deviceApiKey"],
+        "apiToken": token,
+        "none": "",
+    }
+    return secrets[scheme]
+
+
+async def furnish(stack: Stack) -> None:
+    """Makes what the examples speak of: one device, and the key that let it in."""
+    stack.database.execute("UPDATE provisioning_keys SET id = %s", KEY_ID)
+    registered = await stack.register(UUID)
+    assert registered.status_code == 201, registered.text
+
+
+class Messenger:
+    """Sends cases one after the other, and compares each answer with the document."""
+
+    def __init__(self, stack: Stack, stored: Stored) -> None:
+        self._stack = stack
+        self._stored = stored
+        self._state = stored.now()
+        self.sent = 0
+
+    def send(self, case: Any, secret: str, checks: Sequence[Any]) -> None:
+        headers = {"Authorization": f"Bearer {secret}"} if secret else {}
+        response = case.call(base_url=self._stack.gateway_url, headers=headers)
+        self.sent += 1
+        case.validate_response(response, checks=checks, headers=headers)
+        assert response.status_code < 500 or response.json()["reason"] == "NO_BROKER_FOR_FLEET"
+        state = self._stored.now()
+        if response.status_code >= 400:
+            told = (case.operation.label, case.body, response.text)
+            assert response.headers["content-type"] == [MEDIA_TYPE], told
+            assert response.json()["reason"], told
+            assert state == self._state, told
+        self._state = state
+
+
+@pytest.mark.parametrize("kind", ["covered", "drawn"])
+async def test_the_document_is_true(stack: Stack, kind: str) -> None:
+    """No 5xx, every answer as documented, and nothing stored by what is refused."""
+    await furnish(stack)
+    document = await document_of(stack)
+    tokens = {"nobody": "", "admin": stack.admin_token}
+    for name, role in ROLES.items():
+        request = tokens_pb2.CreateTokenRequest(name=name, role=role)
+        tokens[name] = (await stack.registry.tokens("CreateToken", request)).secret
+
+    def walk() -> int:
+        schema = schemathesis.openapi.from_dict(document)
+        with psycopg.connect(stack.database.url("mooring"), autocommit=True) as connection:
+            messenger = Messenger(stack, Stored(connection))
+            # Devices come before administrators restrict the fleet they are in, and what takes
+            # things away comes last.
+            operations = sorted(
+                [found.ok() for found in cast("Any", schema.get_all_operations())],
+                key=lambda operation: (
+                    operation.method == "delete",
+                    not operation.path.startswith("/api/v1/device/"),
+                ),
+            )
+            for operation in operations:
+                described = document["paths"][operation.path][operation.method]
+                if kind == "covered":
+                    cover(
+                        messenger, schema, operation, secret_for(stack, described, tokens["admin"])
+                    )
+                else:
+                    for token in tokens.values():
+                        secret = secret_for(stack, described, token)
+                        takes_anything = "parameters" in described or "requestBody" in described
+                        for mode in MODES if takes_anything else MODES[:1]:
+                            draw(messenger, operation, mode, secret)
+            return messenger.sent
+
+    assert await asyncio.to_thread(walk) > 100
+
+
+def cover(messenger: Messenger, schema: Any, operation: Any, secret: str) -> None:
+    """Each value that the schema has a limit for: at the limit, and beyond it."""
+    generation = schema.config.generation_for(operation=operation, phase="coverage")
+    cases = schema.iter_coverage_cases(
+        operation, generation_modes=MODES, generation_config=generation
+    )
+    for case in itertools.islice(cases, MAX_COVERED):
+        messenger.send(case, secret, COMPARED_AT_LIMITS)
+
+
+def draw(messenger: Messenger, operation: Any, mode: Any, secret: str) -> None:
+    """Some of anything that the schema allows, or does not."""
+
+    @EXAMPLES
+    @given(case=operation.as_strategy(generation_mode=mode), is_about_what_exists=st.booleans())
+    def send(case: Any, is_about_what_exists: bool) -> None:
+        if is_about_what_exists and mode is GenerationMode.POSITIVE:
+            for name in case.path_parameters or {}:
+                case.path_parameters[name] = PARAMETERS.get(name, case.path_parameters[name])
+        messenger.send(case, secret, COMPARED)
+
+    send()
