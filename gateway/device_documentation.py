@@ -61,6 +61,11 @@ PATHS: dict[str, dict[str, Any]] = {
                         403: (
                             "PROVISIONING_KEY_EXPIRED",
                             "PROVISIONING_KEY_USED_UP",
+                            "NETWORK_NOT_ALLOWED",
+                            "DEVICE_TYPE_NOT_ALLOWED",
+                            "UUID_NOT_ALLOWED",
+                            "DEVICE_NOT_EXPECTED",
+                            "UUID_RESERVED",
                             "DEVICE_DISABLED",
                         ),
                     },

@@ -173,9 +173,11 @@ def _exemplify(operation: dict[str, Any]) -> None:
     bodies = [operation.get("requestBody", {}), *operation["responses"].values()]
     for body in bodies:
         for content in body.get("content", {}).values():
-            name = content["schema"].get("$ref", "").removeprefix(SCHEMAS)
+            schema = content["schema"]
+            name = schema.get("items", schema).get("$ref", "").removeprefix(SCHEMAS)
             if name in examples.BODIES:
-                content["example"] = examples.BODIES[name]
+                example = examples.BODIES[name]
+                content["example"] = [example] if "items" in schema else example
 
 
 def _operation_id(handler: HTTPRouteHandler, method: Method, _: object) -> str:

@@ -89,7 +89,24 @@ _KEY: dict[str, Any] = {
     "expires_at": "2099-12-31T23:59:59Z",
     "is_active": True,
     "created_at": MOMENT,
+    "updated_at": MOMENT,
     "last_used_at": MOMENT,
+    "allowed_device_types": ["raspberry-pi-4"],
+    "source_networks": ["192.0.2.0/24"],
+    "allowed_uuid_count": None,
+    "uuid_prefix": None,
+    "only_expected": False,
+}
+_EXPECTED: dict[str, Any] = {
+    "uuid": "test-device-124",
+    "fleet_id": "demo",
+    "device_name": "The second",
+    "device_type": "raspberry-pi-4",
+    "mqtt_broker_id": 1,
+    "region": None,
+    "location": None,
+    "created_at": MOMENT,
+    "registered_at": None,
 }
 _MQTT: dict[str, Any] = {
     "username": f"device_{UUID}",
@@ -184,10 +201,39 @@ BODIES: dict[str, Any] = {
         "description": "the first hall",
         "max_devices": 5000,
         "expires_at": "2099-12-31T23:59:59Z",
+        "allowed_device_types": ["raspberry-pi-4"],
+        "source_networks": ["192.0.2.0/24"],
     },
-    "ProvisioningKey": _KEY,
-    "CreatedProvisioningKey": {**_KEY, "key": "mpk_gN3tV5pQ7rS9uW1xY3zA5bC7dE9fG1hI3jK5lM7nO9p"},
+    "ProvisioningKeyChange": {"max_devices": 6000, "uuid_prefix": None},
+    "ProvisioningKey": {**_KEY, "allowed_uuids": None},
+    "CreatedProvisioningKey": {
+        **_KEY,
+        "allowed_uuids": None,
+        "key": "mpk_gN3tV5pQ7rS9uW1xY3zA5bC7dE9fG1hI3jK5lM7nO9p",
+    },
     "ProvisioningKeyPage": _page(_KEY),
+    "Revocation": {"devices": "deactivate"},
+    "Revoked": {"devices_deactivated": 1, "is_complete": True},
+    "NewExpectedDevice": {
+        "uuid": "test-device-124",
+        "fleet_id": "demo",
+        "device_name": "The second",
+        "mqtt_broker_id": 1,
+    },
+    "ExpectedDevice": _EXPECTED,
+    "ExpectedDevicePage": _page(_EXPECTED),
+    "Batch": {
+        "created": 0,
+        "refused": [
+            {
+                "index": 0,
+                "uuid": "test-device-124",
+                "field": "uuid",
+                "reason": "DEVICE_EXPECTED",
+                "detail": "a device with this uuid is expected already",
+            }
+        ],
+    },
     "Supposition": {"mqtt_broker_id": None, "default_broker_id": 1},
     "Explanation": _EXPLANATION,
     "DeviceExplanation": {

@@ -131,7 +131,7 @@ def _json(broker: brokers_pb2.Broker) -> Broker:
     "/",
     summary="Make a broker known",
     dto=StrictJson[NewBroker],
-    responses=errors(401, 403, 409, 412, 413, 415, 422),
+    responses=errors(401, 403, 412, 413, 415, 422, "BROKER_NAME_TAKEN"),
 )
 async def create_broker(request: CallerRequest, data: JSONBody[NewBroker]) -> Broker:
     caller = request.auth
@@ -154,7 +154,7 @@ async def list_brokers(
     return BrokerPage([_json(broker) for broker in answer.brokers], answer.next_cursor or None)
 
 
-@get("/{broker_id:int}", summary="Look at a broker", responses=errors(401, 403, 404))
+@get("/{broker_id:int}", summary="Look at a broker", responses=errors(401, 403, "BROKER_NOT_FOUND"))
 async def get_broker(request: CallerRequest, broker_id: PathId) -> Broker:
     caller = request.auth
     answer = await caller.ask_broker_service(
@@ -167,7 +167,10 @@ async def get_broker(request: CallerRequest, broker_id: PathId) -> Broker:
     "/{broker_id:int}",
     summary="Change a broker",
     dto=StrictJson[BrokerChange],
-    responses=errors(401, 403, 404, 409, 412, 413, 415, 422),
+    responses=errors(
+        *(401, 403, 412, 413, 415, 422),
+        *("BROKER_NOT_FOUND", "BROKER_NAME_TAKEN", "BROKER_IS_DEFAULT"),
+    ),
 )
 async def update_broker(
     request: CallerRequest, broker_id: PathId, data: JSONBody[BrokerChange]
@@ -189,7 +192,7 @@ async def update_broker(
     "/{broker_id:int}",
     summary="Forget a broker",
     description="Refused with BROKER_IN_USE while a device, fleet or key points at it.",
-    responses=errors(401, 403, 404, 409, 412),
+    responses=errors(401, 403, 412, "BROKER_NOT_FOUND", "BROKER_IN_USE", "BROKER_IS_DEFAULT"),
 )
 async def delete_broker(request: CallerRequest, broker_id: PathId) -> None:
     caller = request.auth
@@ -202,7 +205,7 @@ async def delete_broker(request: CallerRequest, broker_id: PathId) -> None:
     "/{broker_id:int}/default",
     summary="Make a broker the default, instead of whichever is",
     status_code=200,
-    responses=errors(401, 403, 404, 409, 412),
+    responses=errors(401, 403, 412, "BROKER_NOT_FOUND", "BROKER_INACTIVE"),
 )
 async def set_default_broker(request: CallerRequest, broker_id: PathId) -> Broker:
     caller = request.auth

@@ -131,7 +131,7 @@ async def list_devices(
     return DevicePage([_json(device) for device in answer.devices], answer.next_cursor or None)
 
 
-@get("/{uuid:str}", summary="Look at a device", responses=errors(401, 403, 404, 422))
+@get("/{uuid:str}", summary="Look at a device", responses=errors(401, 403, 422, "DEVICE_NOT_FOUND"))
 async def get_device(request: CallerRequest, uuid: DeviceUuid) -> Device:
     caller = request.auth
     answer = await caller.ask_registry(
@@ -148,7 +148,7 @@ async def get_device(request: CallerRequest, uuid: DeviceUuid) -> Device:
     summary="Change a device",
     description="A field that is not named is left alone, whichever the method.",
     dto=StrictJson[DeviceChange],
-    responses=errors(401, 403, 404, 409, 412, 413, 415, 422),
+    responses=errors(401, 403, 412, 413, 415, 422, "DEVICE_NOT_FOUND", "BROKER_UNKNOWN"),
 )
 async def update_device(
     request: CallerRequest, uuid: DeviceUuid, data: JSONBody[DeviceChange]
@@ -168,7 +168,7 @@ async def update_device(
     "/{uuid:str}",
     summary="Forget a device",
     description="Its credentials go with it: registered anew, it gets others.",
-    responses=errors(401, 403, 404, 409, 412, 422),
+    responses=errors(401, 403, 412, 422, "DEVICE_NOT_FOUND"),
 )
 async def delete_device(request: CallerRequest, uuid: DeviceUuid) -> None:
     caller = request.auth

@@ -143,7 +143,11 @@ async def _create(
     summary="Expect a device",
     description="From then on only keys of its fleet register it.",
     dto=StrictJson[NewExpectedDevice],
-    responses=errors(401, 403, 404, 409, 412, 413, 415, 422),
+    responses=errors(
+        *(401, 403, 412, 413, 415, 422),
+        *("DEVICE_EXPECTED", "DEVICE_REGISTERED", "FLEET_UNKNOWN", "BROKER_UNKNOWN"),
+        "EXPECTED_DEVICE_NOT_FOUND",
+    ),
 )
 async def create_expected_device(
     request: CallerRequest, data: JSONBody[NewExpectedDevice]
@@ -171,7 +175,7 @@ async def create_expected_device(
     ),
     dto=Lines,
     request_max_body_size=MAX_BATCH_BYTES,
-    responses=errors(401, 403, 404, 409, 412, 413, 415, 422),
+    responses=errors(401, 403, 412, 413, 415, 422),
 )
 async def create_expected_devices(
     request: CallerRequest, data: JSONBody[list[NewExpectedDevice]]
@@ -214,7 +218,11 @@ async def list_expected_devices(
     )
 
 
-@get("/{uuid:str}", summary="Look at an expected device", responses=errors(401, 403, 404, 422))
+@get(
+    "/{uuid:str}",
+    summary="Look at an expected device",
+    responses=errors(401, 403, 422, "EXPECTED_DEVICE_NOT_FOUND"),
+)
 async def get_expected_device(request: CallerRequest, uuid: DeviceUuid) -> ExpectedDevice:
     caller = request.auth
     answer = await caller.ask_registry(
@@ -228,7 +236,7 @@ async def get_expected_device(request: CallerRequest, uuid: DeviceUuid) -> Expec
     "/{uuid:str}",
     summary="Expect a device no more",
     description="Any key may register its uuid from then on; a device that has registered stays.",
-    responses=errors(401, 403, 404, 409, 412, 422),
+    responses=errors(401, 403, 412, 422, "EXPECTED_DEVICE_NOT_FOUND"),
 )
 async def delete_expected_device(request: CallerRequest, uuid: DeviceUuid) -> None:
     caller = request.auth

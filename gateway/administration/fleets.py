@@ -88,7 +88,7 @@ def _values(change: FleetChange) -> dict[str, Any]:
     "/",
     summary="Make a fleet",
     dto=StrictJson[NewFleet],
-    responses=errors(401, 403, 404, 409, 412, 413, 415, 422),
+    responses=errors(401, 403, 412, 413, 415, 422, "FLEET_ID_TAKEN", "BROKER_UNKNOWN"),
 )
 async def create_fleet(request: CallerRequest, data: JSONBody[NewFleet]) -> Fleet:
     caller = request.auth
@@ -117,7 +117,7 @@ async def list_fleets(
     "/{fleet_id:str}",
     summary="Change a fleet",
     dto=StrictJson[FleetChange],
-    responses=errors(401, 403, 404, 409, 412, 413, 415, 422),
+    responses=errors(401, 403, 412, 413, 415, 422, "FLEET_NOT_FOUND", "BROKER_UNKNOWN"),
 )
 async def update_fleet(
     request: CallerRequest, fleet_id: FleetId, data: JSONBody[FleetChange]

@@ -203,7 +203,7 @@ def _restrictions(values: dict[str, Any]) -> provisioning_keys_pb2.Restrictions:
     "/",
     summary="Make a provisioning key",
     dto=StrictJson[NewProvisioningKey],
-    responses=errors(401, 403, 404, 409, 412, 413, 415, 422),
+    responses=errors(401, 403, 412, 413, 415, 422, "FLEET_UNKNOWN", "BROKER_UNKNOWN"),
 )
 async def create_provisioning_key(
     request: CallerRequest, data: JSONBody[NewProvisioningKey]
@@ -246,7 +246,11 @@ async def list_provisioning_keys(
     )
 
 
-@get("/{key_id:str}", summary="Look at a provisioning key", responses=errors(401, 403, 404, 422))
+@get(
+    "/{key_id:str}",
+    summary="Look at a provisioning key",
+    responses=errors(401, 403, 422, "PROVISIONING_KEY_NOT_FOUND"),
+)
 async def get_provisioning_key(request: CallerRequest, key_id: KeyId) -> ProvisioningKey:
     caller = request.auth
     answer = await caller.ask_registry(
@@ -261,7 +265,10 @@ async def get_provisioning_key(request: CallerRequest, key_id: KeyId) -> Provisi
     summary="Change a provisioning key",
     description="Once it is answered, the key makes nothing that it would refuse now.",
     dto=StrictJson[ProvisioningKeyChange],
-    responses=errors(401, 403, 404, 409, 412, 413, 415, 422),
+    responses=errors(
+        *(401, 403, 412, 413, 415, 422),
+        *("PROVISIONING_KEY_NOT_FOUND", "MAX_DEVICES_BELOW_USE", "BROKER_UNKNOWN"),
+    ),
 )
 async def update_provisioning_key(
     request: CallerRequest, key_id: KeyId, data: JSONBody[ProvisioningKeyChange]
@@ -292,7 +299,7 @@ async def update_provisioning_key(
     "/{key_id:str}",
     summary="Revoke a provisioning key",
     description="Ends it: the devices it made cannot register again with it either.",
-    responses=errors(401, 403, 404, 409, 412, 422),
+    responses=errors(401, 403, 412, 422, "PROVISIONING_KEY_NOT_FOUND"),
 )
 async def delete_provisioning_key(request: CallerRequest, key_id: KeyId) -> None:
     caller = request.auth
@@ -308,7 +315,7 @@ async def delete_provisioning_key(request: CallerRequest, key_id: KeyId) -> None
     summary="Revoke a provisioning key, with its devices",
     description="Safe to repeat: what was deactivated stays so.",
     dto=StrictJson[Revocation],
-    responses=errors(401, 403, 404, 409, 412, 413, 415, 422),
+    responses=errors(401, 403, 412, 413, 415, 422, "PROVISIONING_KEY_NOT_FOUND"),
 )
 async def revoke_provisioning_key(
     request: CallerRequest, key_id: KeyId, data: JSONBody[Revocation]

@@ -12,7 +12,7 @@ LENGTH = 10 * 1024 * 1024
 # More than a device's path takes, and far less than was announced.
 SENT = b"x" * 65_537
 # More than any path takes, in chunks.
-CHUNKS = (b"%x\r\n%b\r\n" % (len(SENT), SENT)) * 20
+CHUNKS = (b"%x\r\n%b\r\n" % (len(SENT), SENT)) * 150
 
 
 async def answer(stack: Stack, head: bytes, body: bytes) -> tuple[int, dict[str, Any]]:
