@@ -19,6 +19,7 @@ from chassis import log, metrics, process
 from chassis.client import Neighbour
 from chassis.config import load
 from chassis.database import engine_of, is_reachable, pool_of, require_schema
+from chassis.listening import Listener
 from chassis.server import Health, serving
 from chassis.trust import Credentials
 from registry_service.config import RegistryServiceConfig
@@ -39,7 +40,9 @@ from registry_service.registration.registrar import Registrar
 from registry_service.registration.store import RegistrationStore
 from registry_service.tables import SCHEMA_REVISION
 from registry_service.tokens import servicer as tokens
-from registry_service.tokens.store import TokenStore
+from registry_service.tokens.known import KnownTokens
+from registry_service.tokens.last_use import LastUse
+from registry_service.tokens.store import CHANNEL, TokenStore
 
 SERVICERS = (registration, devices, provisioning_keys, expected_devices, fleets, tokens)
 
@@ -73,6 +76,15 @@ async def running(config: RegistryServiceConfig) -> AsyncIterator[int]:
         )
         stack.push_async_callback(registering.close)
 
+        token_store = TokenStore(engine)
+        listener = Listener(config.registry_database_url, CHANNEL, [engine.dispose])
+        known_tokens = KnownTokens(token_store, listener)
+        await stack.enter_async_context(process.background(known_tokens.keep_current()))
+        await known_tokens.begun()
+        last_use = LastUse(token_store.note_use)
+        stack.push_async_callback(last_use.close)
+        await stack.enter_async_context(process.background(last_use.keep_writing()))
+
         def register(server: grpc.aio.Server) -> None:
             registration_pb2_grpc.add_RegistrationServiceServicer_to_server(registering, server)
             devices_pb2_grpc.add_DeviceServiceServicer_to_server(
@@ -88,7 +100,7 @@ async def running(config: RegistryServiceConfig) -> AsyncIterator[int]:
                 fleets.FleetServicer(FleetStore(engine)), server
             )
             tokens_pb2_grpc.add_TokenServiceServicer_to_server(
-                tokens.TokenServicer(TokenStore(engine)), server
+                tokens.TokenServicer(token_store, known_tokens, last_use), server
             )
 
         # A connection of its own: a pool that is busy is not a database that is away.

@@ -150,6 +150,18 @@ class TokenUnknown(Unauthenticated):
     reason = "TOKEN_UNKNOWN"
 
 
+class TokenNotFound(NotFound):
+    """No API token has this id."""
+
+    reason = "TOKEN_NOT_FOUND"
+
+
+class LastAdminToken(Conflict):
+    """Without it nobody could make tokens any more."""
+
+    reason = "LAST_ADMIN_TOKEN"
+
+
 class BrokerUndecided(Unavailable):
     """Which broker cannot be found out now, and a stopgap would override what was configured."""
 

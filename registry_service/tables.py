@@ -156,6 +156,7 @@ api_tokens = sa.Table(
     sa.Column("expires_at", sa.DateTime(timezone=True)),
     _created_at(),
     sa.Column("last_used_at", sa.DateTime(timezone=True)),
+    sa.Column("prefix", sa.Text, nullable=False, server_default=""),
 )
 
 audit_log = sa.Table(

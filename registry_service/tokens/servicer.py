@@ -1,27 +1,39 @@
 """gRPC: API tokens."""
 
 from typing import Any
+from uuid import UUID
 
 import sqlalchemy as sa
 from mooring.registry.v1 import tokens_pb2 as pb
 from mooring.registry.v1 import tokens_pb2_grpc
 
+from chassis import pages
 from chassis.errors import InvalidInput
+from chassis.log import actor_id
 from chassis.server import Context
 from chassis.times import moment_of, timestamp_of
 from chassis.trust import Access
 from chassis.validation import check_text
 from registry_service.credentials import hash_of_secret, new_secret
-from registry_service.errors import TokenUnknown
+from registry_service.errors import TokenNotFound, TokenUnknown
+from registry_service.tokens.known import KnownTokens
+from registry_service.tokens.last_use import LastUse
 from registry_service.tokens.store import TokenStore
 
 NAME = "mooring.registry.v1.TokenService"
 POLICIES = {
     f"/{NAME}/CreateToken": Access.ADMIN,
+    f"/{NAME}/ListTokens": Access.ADMIN,
+    f"/{NAME}/GetToken": Access.ADMIN,
+    f"/{NAME}/GetOwnToken": Access.VIEWER,
+    f"/{NAME}/RevokeToken": Access.ADMIN,
     f"/{NAME}/AuthenticateToken": Access.SERVICE,
+    f"/{NAME}/ListFingerprints": Access.SERVICE,
 }
 
 PREFIX = "mat"
+# Of a token, "mat_" included: 36 of its 256 bits.
+PREFIX_CHARACTERS = 10
 ROLES = {pb.ROLE_VIEWER: "viewer", pb.ROLE_OPERATOR: "operator", pb.ROLE_ADMIN: "admin"}
 ROLE_OF_NAME = {name: role for role, name in ROLES.items()}
 
@@ -29,9 +41,11 @@ ROLE_OF_NAME = {name: role for role, name in ROLES.items()}
 class TokenServicer(tokens_pb2_grpc.TokenServiceServicer):
     """Only the hash of a token is kept."""
 
-    def __init__(self, store: TokenStore) -> None:
-        """`store` holds the tokens."""
+    def __init__(self, store: TokenStore, known: KnownTokens, last_use: LastUse) -> None:
+        """`store` holds the tokens, `known` has the good ones in memory."""
         self._store = store
+        self._known = known
+        self._last_use = last_use
 
     async def CreateToken(
         self, request: pb.CreateTokenRequest, context: Context
@@ -43,18 +57,71 @@ class TokenServicer(tokens_pb2_grpc.TokenServiceServicer):
         expires_at = moment_of(request, "expires_at", is_future=True)
         secret = new_secret(PREFIX)
         row = await self._store.create(
-            request.name, ROLES[request.role], hash_of_secret(secret), expires_at
+            request.name,
+            ROLES[request.role],
+            token_hash=hash_of_secret(secret),
+            prefix=secret[:PREFIX_CHARACTERS],
+            expires_at=expires_at,
         )
+        await self._known.refresh()
         return pb.CreateTokenResponse(token=_proto(row), secret=secret)
+
+    async def ListTokens(
+        self, request: pb.ListTokensRequest, context: Context
+    ) -> pb.ListTokensResponse:
+        """In the order of their ids. Raises `InvalidInput`."""
+        size = pages.page_size_of(request.page_size)
+        last = pages.after(request.cursor, str)
+        try:
+            rows = await self._store.tokens_after(UUID(last) if last else None, size + 1)
+        except ValueError:
+            raise InvalidInput("this cursor is not one of ours", field="cursor") from None
+        page, next_cursor = pages.cut(rows, size, lambda row: str(row.id))
+        return pb.ListTokensResponse(tokens=map(_proto, page), next_cursor=next_cursor)
+
+    async def GetToken(self, request: pb.GetTokenRequest, context: Context) -> pb.GetTokenResponse:
+        """Raises `TokenNotFound`."""
+        return pb.GetTokenResponse(token=_proto(await self._store.token(_id_of(request.id))))
+
+    async def GetOwnToken(
+        self, request: pb.GetOwnTokenRequest, context: Context
+    ) -> pb.GetOwnTokenResponse:
+        """Raises `TokenNotFound` for an actor that has shown none."""
+        return pb.GetOwnTokenResponse(token=_proto(await self._store.token(_id_of(actor_id.get()))))
+
+    async def RevokeToken(
+        self, request: pb.RevokeTokenRequest, context: Context
+    ) -> pb.RevokeTokenResponse:
+        """Raises `TokenNotFound`, `LastAdminToken`."""
+        await self._store.revoke(_id_of(request.id))
+        await self._known.refresh()
+        return pb.RevokeTokenResponse()
 
     async def AuthenticateToken(
         self, request: pb.AuthenticateTokenRequest, context: Context
     ) -> pb.AuthenticateTokenResponse:
         """Raises `TokenUnknown`."""
-        row = await self._store.valid(hash_of_secret(request.secret))
+        row = await self._known.token_of(hash_of_secret(request.secret))
         if row is None:
             raise TokenUnknown("this API token is not valid")
+        self._last_use.note(row.id)
         return pb.AuthenticateTokenResponse(token=_proto(row))
+
+    async def ListFingerprints(
+        self, request: pb.ListFingerprintsRequest, context: Context
+    ) -> pb.ListFingerprintsResponse:
+        """In no order."""
+        hashes = await self._known.good_hashes()
+        return pb.ListFingerprintsResponse(
+            fingerprints=[int.from_bytes(token_hash[:8], "big") for token_hash in hashes]
+        )
+
+
+def _id_of(text: str) -> UUID:
+    try:
+        return UUID(text)
+    except ValueError:
+        raise TokenNotFound("there is no such token") from None
 
 
 def _proto(row: sa.Row[Any]) -> pb.Token:
@@ -64,4 +131,7 @@ def _proto(row: sa.Row[Any]) -> pb.Token:
         role=ROLE_OF_NAME[row.role],
         created_at=timestamp_of(row.created_at),
         expires_at=timestamp_of(row.expires_at),
+        is_active=row.is_active,
+        last_used_at=timestamp_of(row.last_used_at),
+        prefix=row.prefix,
     )

@@ -1,41 +1,134 @@
 """API tokens in the database."""
 
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from chassis import audit
 from chassis.database import reading, writing
+from registry_service.errors import LastAdminToken, TokenNotFound
 from registry_service.tables import api_tokens
+
+# Where the database announces that a token was made, changed or revoked.
+CHANNEL = "mooring_tokens"
+
+_shown = [column for column in api_tokens.c if column.name != "token_hash"]
+_is_good = sa.and_(
+    api_tokens.c.is_active,
+    sa.or_(api_tokens.c.expires_at.is_(None), api_tokens.c.expires_at > sa.func.now()),
+)
 
 
 class TokenStore:
-    """Rows are those of `api_tokens`."""
+    """Rows are those of `api_tokens`; a token is good until it is revoked or expires."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         """`engine` connects as mooring_registry."""
         self._engine = engine
 
     async def create(
-        self, name: str, role: str, token_hash: bytes, expires_at: datetime | None
+        self,
+        name: str,
+        role: str,
+        *,
+        token_hash: bytes,
+        prefix: str,
+        expires_at: datetime | None,
     ) -> sa.Row[Any]:
-        """The new row."""
+        """The new row, without the hash."""
         insert = (
             sa.insert(api_tokens)
-            .values(name=name, role=role, token_hash=token_hash, expires_at=expires_at)
-            .returning(api_tokens)
+            .values(
+                name=name, role=role, token_hash=token_hash, prefix=prefix, expires_at=expires_at
+            )
+            .returning(*_shown)
         )
+        after = {"name": name, "role": role, "prefix": prefix}
+        if expires_at is not None:
+            after["expires_at"] = expires_at.isoformat()
         async with writing(self._engine) as connection:
-            row: sa.Row[Any] = (await connection.execute(insert)).one()
+            row = (await connection.execute(insert)).one()
+            await audit.record(connection, "token.create", str(row.id), after=after)
             return row
 
-    async def valid(self, token_hash: bytes) -> sa.Row[Any] | None:
-        """The token with this hash, unless it was revoked or has expired."""
-        query = sa.select(api_tokens).where(
-            api_tokens.c.token_hash == token_hash,
-            api_tokens.c.is_active,
-            sa.or_(api_tokens.c.expires_at.is_(None), api_tokens.c.expires_at > sa.func.now()),
+    async def tokens_after(self, token_id: UUID | None, limit: int) -> Sequence[sa.Row[Any]]:
+        """In the order of their ids, without the hash."""
+        query = sa.select(*_shown).order_by(api_tokens.c.id).limit(limit)
+        if token_id is not None:
+            query = query.where(api_tokens.c.id > token_id)
+        async with reading(self._engine) as connection:
+            return (await connection.execute(query)).all()
+
+    async def token(self, token_id: UUID) -> sa.Row[Any]:
+        """Without the hash. Raises `TokenNotFound`."""
+        query = sa.select(*_shown).where(api_tokens.c.id == token_id)
+        async with reading(self._engine) as connection:
+            row = (await connection.execute(query)).one_or_none()
+        if row is None:
+            raise TokenNotFound("there is no such token")
+        return row
+
+    async def revoke(self, token_id: UUID) -> None:
+        """Leaves one that was revoked as it is. Raises `TokenNotFound`, `LastAdminToken`."""
+        admins = (
+            sa.select(api_tokens.c.id)
+            .where(api_tokens.c.role == "admin", _is_good)
+            .order_by(api_tokens.c.id)
+            .with_for_update()
         )
+        found = sa.select(api_tokens.c.is_active).where(api_tokens.c.id == token_id)
+        revoke = sa.update(api_tokens).where(api_tokens.c.id == token_id).values(is_active=False)
+        async with writing(self._engine) as connection:
+            # Two admins who revoke each other take turns on these rows.
+            left = set((await connection.execute(admins)).scalars())
+            is_active = await connection.scalar(found)
+            if is_active is None:
+                raise TokenNotFound("there is no such token")
+            if not is_active:
+                return
+            if left == {token_id}:
+                raise LastAdminToken("nobody could make a token any more: make another admin first")
+            await connection.execute(revoke)
+            await audit.record(
+                connection,
+                "token.revoke",
+                str(token_id),
+                before={"is_active": True},
+                after={"is_active": False},
+            )
+
+    async def good_token(self, token_hash: bytes) -> sa.Row[Any] | None:
+        """The good token with this hash."""
+        query = sa.select(api_tokens).where(api_tokens.c.token_hash == token_hash, _is_good)
         async with reading(self._engine) as connection:
             return (await connection.execute(query)).one_or_none()
+
+    async def good_tokens(self) -> Sequence[sa.Row[Any]]:
+        """All of them."""
+        async with reading(self._engine) as connection:
+            return (await connection.execute(sa.select(api_tokens).where(_is_good))).all()
+
+    async def note_use(self, used_at: Mapping[UUID, datetime]) -> None:
+        """When tokens were last used; an earlier time than is known changes nothing."""
+        noted = (
+            sa.func.unnest(
+                sa.cast(list(used_at), sa.ARRAY(sa.Uuid)),
+                sa.cast(list(used_at.values()), sa.ARRAY(sa.DateTime(timezone=True))),
+            )
+            .table_valued("id", "at")
+            .render_derived()
+        )
+        update = (
+            sa.update(api_tokens)
+            .where(
+                api_tokens.c.id == noted.c.id,
+                sa.func.coalesce(api_tokens.c.last_used_at < noted.c.at, sa.true()),
+            )
+            .values(last_used_at=noted.c.at)
+        )
+        async with writing(self._engine) as connection:
+            await connection.execute(update)

@@ -40,10 +40,35 @@ class TokenServiceStub:
                 request_serializer=mooring_dot_registry_dot_v1_dot_tokens__pb2.CreateTokenRequest.SerializeToString,
                 response_deserializer=mooring_dot_registry_dot_v1_dot_tokens__pb2.CreateTokenResponse.FromString,
                 _registered_method=True)
+        self.ListTokens = channel.unary_unary(
+                '/mooring.registry.v1.TokenService/ListTokens',
+                request_serializer=mooring_dot_registry_dot_v1_dot_tokens__pb2.ListTokensRequest.SerializeToString,
+                response_deserializer=mooring_dot_registry_dot_v1_dot_tokens__pb2.ListTokensResponse.FromString,
+                _registered_method=True)
+        self.GetToken = channel.unary_unary(
+                '/mooring.registry.v1.TokenService/GetToken',
+                request_serializer=mooring_dot_registry_dot_v1_dot_tokens__pb2.GetTokenRequest.SerializeToString,
+                response_deserializer=mooring_dot_registry_dot_v1_dot_tokens__pb2.GetTokenResponse.FromString,
+                _registered_method=True)
+        self.GetOwnToken = channel.unary_unary(
+                '/mooring.registry.v1.TokenService/GetOwnToken',
+                request_serializer=mooring_dot_registry_dot_v1_dot_tokens__pb2.GetOwnTokenRequest.SerializeToString,
+                response_deserializer=mooring_dot_registry_dot_v1_dot_tokens__pb2.GetOwnTokenResponse.FromString,
+                _registered_method=True)
+        self.RevokeToken = channel.unary_unary(
+                '/mooring.registry.v1.TokenService/RevokeToken',
+                request_serializer=mooring_dot_registry_dot_v1_dot_tokens__pb2.RevokeTokenRequest.SerializeToString,
+                response_deserializer=mooring_dot_registry_dot_v1_dot_tokens__pb2.RevokeTokenResponse.FromString,
+                _registered_method=True)
         self.AuthenticateToken = channel.unary_unary(
                 '/mooring.registry.v1.TokenService/AuthenticateToken',
                 request_serializer=mooring_dot_registry_dot_v1_dot_tokens__pb2.AuthenticateTokenRequest.SerializeToString,
                 response_deserializer=mooring_dot_registry_dot_v1_dot_tokens__pb2.AuthenticateTokenResponse.FromString,
+                _registered_method=True)
+        self.ListFingerprints = channel.unary_unary(
+                '/mooring.registry.v1.TokenService/ListFingerprints',
+                request_serializer=mooring_dot_registry_dot_v1_dot_tokens__pb2.ListFingerprintsRequest.SerializeToString,
+                response_deserializer=mooring_dot_registry_dot_v1_dot_tokens__pb2.ListFingerprintsResponse.FromString,
                 _registered_method=True)
 
 
@@ -58,8 +83,43 @@ class TokenServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListTokens(self, request, context):
+        """In the order of their ids, those that are no longer good too.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetToken(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetOwnToken(self, request, context):
+        """That of whoever asks.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RevokeToken(self, request, context):
+        """Takes effect at once; to do it again changes nothing. Refused for the last token of an admin.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def AuthenticateToken(self, request, context):
         """Whose token this is, and what they may do. For the gateway.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListFingerprints(self, request, context):
+        """By what the gateway knows a token that is good from one that was guessed, without asking about
+        each: while many are guessed it goes on letting in those who have one.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -73,10 +133,35 @@ def add_TokenServiceServicer_to_server(servicer, server):
                     request_deserializer=mooring_dot_registry_dot_v1_dot_tokens__pb2.CreateTokenRequest.FromString,
                     response_serializer=mooring_dot_registry_dot_v1_dot_tokens__pb2.CreateTokenResponse.SerializeToString,
             ),
+            'ListTokens': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListTokens,
+                    request_deserializer=mooring_dot_registry_dot_v1_dot_tokens__pb2.ListTokensRequest.FromString,
+                    response_serializer=mooring_dot_registry_dot_v1_dot_tokens__pb2.ListTokensResponse.SerializeToString,
+            ),
+            'GetToken': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetToken,
+                    request_deserializer=mooring_dot_registry_dot_v1_dot_tokens__pb2.GetTokenRequest.FromString,
+                    response_serializer=mooring_dot_registry_dot_v1_dot_tokens__pb2.GetTokenResponse.SerializeToString,
+            ),
+            'GetOwnToken': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetOwnToken,
+                    request_deserializer=mooring_dot_registry_dot_v1_dot_tokens__pb2.GetOwnTokenRequest.FromString,
+                    response_serializer=mooring_dot_registry_dot_v1_dot_tokens__pb2.GetOwnTokenResponse.SerializeToString,
+            ),
+            'RevokeToken': grpc.unary_unary_rpc_method_handler(
+                    servicer.RevokeToken,
+                    request_deserializer=mooring_dot_registry_dot_v1_dot_tokens__pb2.RevokeTokenRequest.FromString,
+                    response_serializer=mooring_dot_registry_dot_v1_dot_tokens__pb2.RevokeTokenResponse.SerializeToString,
+            ),
             'AuthenticateToken': grpc.unary_unary_rpc_method_handler(
                     servicer.AuthenticateToken,
                     request_deserializer=mooring_dot_registry_dot_v1_dot_tokens__pb2.AuthenticateTokenRequest.FromString,
                     response_serializer=mooring_dot_registry_dot_v1_dot_tokens__pb2.AuthenticateTokenResponse.SerializeToString,
+            ),
+            'ListFingerprints': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListFingerprints,
+                    request_deserializer=mooring_dot_registry_dot_v1_dot_tokens__pb2.ListFingerprintsRequest.FromString,
+                    response_serializer=mooring_dot_registry_dot_v1_dot_tokens__pb2.ListFingerprintsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -118,6 +203,114 @@ class TokenService:
             _registered_method=True)
 
     @staticmethod
+    def ListTokens(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mooring.registry.v1.TokenService/ListTokens',
+            mooring_dot_registry_dot_v1_dot_tokens__pb2.ListTokensRequest.SerializeToString,
+            mooring_dot_registry_dot_v1_dot_tokens__pb2.ListTokensResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetToken(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mooring.registry.v1.TokenService/GetToken',
+            mooring_dot_registry_dot_v1_dot_tokens__pb2.GetTokenRequest.SerializeToString,
+            mooring_dot_registry_dot_v1_dot_tokens__pb2.GetTokenResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetOwnToken(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mooring.registry.v1.TokenService/GetOwnToken',
+            mooring_dot_registry_dot_v1_dot_tokens__pb2.GetOwnTokenRequest.SerializeToString,
+            mooring_dot_registry_dot_v1_dot_tokens__pb2.GetOwnTokenResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RevokeToken(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mooring.registry.v1.TokenService/RevokeToken',
+            mooring_dot_registry_dot_v1_dot_tokens__pb2.RevokeTokenRequest.SerializeToString,
+            mooring_dot_registry_dot_v1_dot_tokens__pb2.RevokeTokenResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def AuthenticateToken(request,
             target,
             options=(),
@@ -134,6 +327,33 @@ class TokenService:
             '/mooring.registry.v1.TokenService/AuthenticateToken',
             mooring_dot_registry_dot_v1_dot_tokens__pb2.AuthenticateTokenRequest.SerializeToString,
             mooring_dot_registry_dot_v1_dot_tokens__pb2.AuthenticateTokenResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListFingerprints(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mooring.registry.v1.TokenService/ListFingerprints',
+            mooring_dot_registry_dot_v1_dot_tokens__pb2.ListFingerprintsRequest.SerializeToString,
+            mooring_dot_registry_dot_v1_dot_tokens__pb2.ListFingerprintsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -18,8 +18,19 @@ class TokenServiceStub:
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateToken: _aio.UnaryUnaryMultiCallable[_tokens_pb2.CreateTokenRequest, _tokens_pb2.CreateTokenResponse]
     """The token itself is in this answer and nowhere else, ever."""
+    ListTokens: _aio.UnaryUnaryMultiCallable[_tokens_pb2.ListTokensRequest, _tokens_pb2.ListTokensResponse]
+    """In the order of their ids, those that are no longer good too."""
+    GetToken: _aio.UnaryUnaryMultiCallable[_tokens_pb2.GetTokenRequest, _tokens_pb2.GetTokenResponse]
+    GetOwnToken: _aio.UnaryUnaryMultiCallable[_tokens_pb2.GetOwnTokenRequest, _tokens_pb2.GetOwnTokenResponse]
+    """That of whoever asks."""
+    RevokeToken: _aio.UnaryUnaryMultiCallable[_tokens_pb2.RevokeTokenRequest, _tokens_pb2.RevokeTokenResponse]
+    """Takes effect at once; to do it again changes nothing. Refused for the last token of an admin."""
     AuthenticateToken: _aio.UnaryUnaryMultiCallable[_tokens_pb2.AuthenticateTokenRequest, _tokens_pb2.AuthenticateTokenResponse]
     """Whose token this is, and what they may do. For the gateway."""
+    ListFingerprints: _aio.UnaryUnaryMultiCallable[_tokens_pb2.ListFingerprintsRequest, _tokens_pb2.ListFingerprintsResponse]
+    """By what the gateway knows a token that is good from one that was guessed, without asking about
+    each: while many are guessed it goes on letting in those who have one.
+    """
 
 class TokenServiceServicer(metaclass=_abc_1.ABCMeta):
     """API tokens of people and scripts."""
@@ -33,11 +44,52 @@ class TokenServiceServicer(metaclass=_abc_1.ABCMeta):
         """The token itself is in this answer and nowhere else, ever."""
 
     @_abc_1.abstractmethod
+    def ListTokens(
+        self,
+        request: _tokens_pb2.ListTokensRequest,
+        context: _aio.ServicerContext[_tokens_pb2.ListTokensRequest, _abc.Awaitable[_tokens_pb2.ListTokensResponse]],
+    ) -> _abc.Awaitable[_tokens_pb2.ListTokensResponse]:
+        """In the order of their ids, those that are no longer good too."""
+
+    @_abc_1.abstractmethod
+    def GetToken(
+        self,
+        request: _tokens_pb2.GetTokenRequest,
+        context: _aio.ServicerContext[_tokens_pb2.GetTokenRequest, _abc.Awaitable[_tokens_pb2.GetTokenResponse]],
+    ) -> _abc.Awaitable[_tokens_pb2.GetTokenResponse]: ...
+
+    @_abc_1.abstractmethod
+    def GetOwnToken(
+        self,
+        request: _tokens_pb2.GetOwnTokenRequest,
+        context: _aio.ServicerContext[_tokens_pb2.GetOwnTokenRequest, _abc.Awaitable[_tokens_pb2.GetOwnTokenResponse]],
+    ) -> _abc.Awaitable[_tokens_pb2.GetOwnTokenResponse]:
+        """That of whoever asks."""
+
+    @_abc_1.abstractmethod
+    def RevokeToken(
+        self,
+        request: _tokens_pb2.RevokeTokenRequest,
+        context: _aio.ServicerContext[_tokens_pb2.RevokeTokenRequest, _abc.Awaitable[_tokens_pb2.RevokeTokenResponse]],
+    ) -> _abc.Awaitable[_tokens_pb2.RevokeTokenResponse]:
+        """Takes effect at once; to do it again changes nothing. Refused for the last token of an admin."""
+
+    @_abc_1.abstractmethod
     def AuthenticateToken(
         self,
         request: _tokens_pb2.AuthenticateTokenRequest,
         context: _aio.ServicerContext[_tokens_pb2.AuthenticateTokenRequest, _abc.Awaitable[_tokens_pb2.AuthenticateTokenResponse]],
     ) -> _abc.Awaitable[_tokens_pb2.AuthenticateTokenResponse]:
         """Whose token this is, and what they may do. For the gateway."""
+
+    @_abc_1.abstractmethod
+    def ListFingerprints(
+        self,
+        request: _tokens_pb2.ListFingerprintsRequest,
+        context: _aio.ServicerContext[_tokens_pb2.ListFingerprintsRequest, _abc.Awaitable[_tokens_pb2.ListFingerprintsResponse]],
+    ) -> _abc.Awaitable[_tokens_pb2.ListFingerprintsResponse]:
+        """By what the gateway knows a token that is good from one that was guessed, without asking about
+        each: while many are guessed it goes on letting in those who have one.
+        """
 
 def add_TokenServiceServicer_to_server(servicer: TokenServiceServicer, server: _aio.Server) -> None: ...
