@@ -26,7 +26,8 @@ async def running(config: GatewayConfig) -> AsyncIterator[str]:
         limits = Limits.of(config.limit_per_key, config.limit_per_address)
         routes = DeviceRoutes(calls, limits, config.trusted_proxies)
         leaving = asyncio.Event()
-        app = app_of(neighbours, config.request_timeout_s, leaving)
+        failures = Limits.of(config.limit_failed_per_prefix, config.limit_failed_per_address)
+        app = app_of(neighbours, config.request_timeout_s, leaving, failures)
         yield await stack.enter_async_context(serving(app, routes, config, leaving))
 
 

@@ -6,6 +6,7 @@ from litestar import Litestar, Router
 from litestar.datastructures import CacheControlHeader
 
 from gateway import device_documentation, documentation, health
+from gateway.access import policy_is_stated
 from gateway.administration import (
     brokers,
     devices,
@@ -13,19 +14,24 @@ from gateway.administration import (
     fleets,
     provisioning_keys,
     resolution,
+    tokens,
 )
 from gateway.administration.caller import authentication
 from gateway.edge import HttpApp, edge
+from gateway.limits import Limits
 from gateway.neighbours import Neighbours
 from gateway.problems import HANDLERS
 
 MAX_ADMINISTRATION_BODY_BYTES = 1024 * 1024
 
 
-def app_of(neighbours: Neighbours, timeout_s: float, leaving: asyncio.Event) -> HttpApp:
+def app_of(
+    neighbours: Neighbours, timeout_s: float, leaving: asyncio.Event, failures: Limits | None = None
+) -> HttpApp:
     """The gateway as an ASGI application: all but what devices ask (`device_routes`).
 
-    `leaving` is set when the gateway is about to stop.
+    `leaving` is set when the gateway is about to stop. `failures` counts the attempts with API
+    tokens that are not valid.
     """
 
     def routers() -> list[Router]:
@@ -39,8 +45,9 @@ def app_of(neighbours: Neighbours, timeout_s: float, leaving: asyncio.Event) -> 
                     provisioning_keys.ROUTES,
                     fleets.ROUTES,
                     resolution.ROUTES,
+                    tokens.ROUTES,
                 ],
-                guards=[authentication(neighbours, timeout_s)],
+                guards=[authentication(neighbours, failures, timeout_s)],
                 request_max_body_size=MAX_ADMINISTRATION_BODY_BYTES,
                 cache_control=CacheControlHeader(no_store=True),
                 security=[{"apiToken": []}],
@@ -54,6 +61,7 @@ def app_of(neighbours: Neighbours, timeout_s: float, leaving: asyncio.Event) -> 
     app = Litestar(
         [*routers(), documented],
         exception_handlers=HANDLERS,
+        guards=[policy_is_stated],
         openapi_config=None,
         # Errors are logged where they become problems.
         logging_config=None,

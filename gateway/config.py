@@ -36,6 +36,14 @@ class GatewayConfig(ServiceConfig):
     limit_per_key: Annotated[Limit | None, NoDecode, BeforeValidator(limit_of)] = None
     # Off: a factory's devices come from one address, that of its NAT.
     limit_per_address: Annotated[Limit | None, NoDecode, BeforeValidator(limit_of)] = None
+    # How often API tokens that are not valid may be tried here: from one address, and with the same
+    # first characters from anywhere. Empty is no limit.
+    limit_failed_per_address: Annotated[Limit | None, NoDecode, BeforeValidator(limit_of)] = Limit(
+        10, 60
+    )
+    limit_failed_per_prefix: Annotated[Limit | None, NoDecode, BeforeValidator(limit_of)] = Limit(
+        10, 60
+    )
 
     # The reverse proxies in front of it, networks with commas between them: who asks is whom they
     # name in X-Forwarded-For. Nothing else may be in those networks.

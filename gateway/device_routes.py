@@ -10,6 +10,7 @@ from mooring.registry.v1 import registration_pb2
 from msgspec import Struct
 
 from chassis.queue import Call
+from chassis.trust import Access
 from chassis.validation import IDENTIFIER
 from gateway.addresses import Network, client_of
 from gateway.answers import Mqtt, Registered
@@ -70,6 +71,8 @@ class Registration:
     """`POST /api/v1/device/register`."""
 
     methods: Sequence[bytes] = (b"POST",)
+    # To whoever shows a provisioning key: the registry says which are good.
+    access = Access.OPEN
 
     def __init__(
         self, calls: DeviceCalls, limits: Limits | None, proxies: Sequence[Network]
@@ -104,6 +107,8 @@ class Connection:
     """`GET /api/v1/device/{uuid}/mqtt`."""
 
     methods: Sequence[bytes] = (b"GET", b"HEAD")
+    # To the device itself: the registry says whether that is its API key.
+    access = Access.OPEN
 
     def __init__(
         self, calls: DeviceCalls, limits: Limits | None, proxies: Sequence[Network]

@@ -14,6 +14,7 @@ from litestar.openapi.spec import Components, License, SecurityScheme
 from litestar.params import FromPath
 from litestar.types import Method
 
+from chassis.trust import Access
 from chassis.validation import IDENTIFIER
 from gateway import examples
 from gateway.problems import MEDIA_TYPE, RETRIED, Refusals
@@ -102,6 +103,7 @@ def document(
         logging_config=None,
     )
     found = described.openapi_schema.to_schema()
+    _say_roles(described, found["paths"])
     reasons = _reasons(described)
     for operations in found["paths"].values():
         for operation in operations.values():
@@ -186,6 +188,23 @@ def _operation_id(handler: HTTPRouteHandler, method: Method, _: object) -> str:
     return name if len(handler.http_methods) == 1 else f"{name}_{method.lower()}"
 
 
+def _say_roles(app: Litestar, paths: Mapping[str, dict[str, Any]]) -> None:
+    """Adds to the descriptions what each operation needs."""
+    access_of = {
+        _operation_id(handler, method, None): handler.opt.get("access", Access.OPEN)
+        for route in app.routes
+        for handler in getattr(route, "route_handlers", [])
+        for method in handler.http_methods
+    }
+    for operations in paths.values():
+        for operation in operations.values():
+            access = access_of[operation["operationId"]]
+            if access > Access.SERVICE:
+                needed = f"Needs the role `{access.name.lower()}`."
+                said = (operation.get("description"), needed)
+                operation["description"] = "\n\n".join(filter(None, said))
+
+
 def _types(app: Litestar) -> list[Any]:
     """What bodies and answers are made of."""
     found: list[Any] = []
@@ -225,13 +244,13 @@ def routes(openapi: bytes) -> Router:
     """`/openapi.json` and `/docs`."""
     assets = {name: (SWAGGER_UI / name).read_bytes() for name in ASSETS}
 
-    @get("/openapi.json")
+    @get("/openapi.json", access=Access.OPEN)
     async def openapi_json() -> Response[bytes]:
         return Response(
             openapi, media_type="application/json", headers={"Cache-Control": "no-cache"}
         )
 
-    @get("/docs")
+    @get("/docs", access=Access.OPEN)
     async def docs() -> Response[str]:
         return Response(
             PAGE,
@@ -243,12 +262,12 @@ def routes(openapi: bytes) -> Router:
             },
         )
 
-    @get("/docs/start.js")
+    @get("/docs/start.js", access=Access.OPEN)
     async def start() -> Response[str]:
         return Response(START, media_type="text/javascript", headers={"Cache-Control": "no-cache"})
 
     # The version is in the path, so what is there never changes.
-    @get(f"/docs/{SWAGGER_UI_VERSION}/{{name:str}}")
+    @get(f"/docs/{SWAGGER_UI_VERSION}/{{name:str}}", access=Access.OPEN)
     async def asset(name: FromPath[str]) -> Response[bytes]:
         if name not in assets:
             raise NotFoundException

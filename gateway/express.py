@@ -23,6 +23,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from chassis.errors import MooringError
 from chassis.log import request_id
 from chassis.queue import Call
+from chassis.trust import Access
+from gateway.access import required
 from gateway.problems import Reply, of_device_error, of_exception, refusal, rendered
 
 MAX_BODY_BYTES = 64 * 1024
@@ -62,6 +64,8 @@ class Route(Protocol):
     """What is served at one path."""
 
     methods: Sequence[bytes]
+    # What it states, as every route does.
+    access: Access
 
     def admit(self, request: DeviceRequest) -> str:
         """The secret that the device shows; before any of the body is read. Raises why not."""
@@ -158,6 +162,7 @@ class Exchange:
         if self._request.method not in self._route.methods:
             allowed = b", ".join(self._route.methods).decode()
             return rendered(refusal(405, headers={"Allow": allowed}))
+        required(getattr(self._route, "access", None))
         self._request.secret = self._route.admit(self._request)
         if self._expects_continue and self._announces_too_much():
             return rendered(refusal(413))

@@ -8,6 +8,7 @@ from litestar import Response, Router, get
 from litestar.openapi.datastructures import ResponseSpec
 from msgspec import Struct
 
+from chassis.trust import Access
 from gateway.neighbours import HealthCheck, Neighbours
 from gateway.problems import errors
 
@@ -45,12 +46,13 @@ def routes(neighbours: Neighbours, leaving: asyncio.Event) -> Router:
     What is about to stop is not ready any more.
     """
 
-    @get("/healthz", summary="Whether the process is alive", responses=errors())
+    @get("/healthz", access=Access.OPEN, summary="Whether the process is alive", responses=errors())
     async def healthz() -> Liveness:
         return Liveness()
 
     @get(
         "/readyz",
+        access=Access.OPEN,
         summary="Whether devices can be served",
         description="Degraded is still ready: devices get answers.",
         responses=errors() | {503: ResponseSpec(Readiness, description="Nobody gets answers.")},

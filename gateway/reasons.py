@@ -99,6 +99,9 @@ def reasons_of(*wanted: int | str) -> dict[int, tuple[str, ...]]:
     What is wanted is a reason of the operation's own, or a status with its usual reasons.
     """
     statuses = {one if isinstance(one, int) else MEANINGS[one][0] for one in (*wanted, *ANYWHERE)}
+    if 401 in statuses:
+        # Who shows a token may have shown too many that are not valid.
+        statuses.add(429)
     own = [one for one in wanted if isinstance(one, str)]
     return {
         status: (

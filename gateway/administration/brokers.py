@@ -8,6 +8,7 @@ from litestar.params import JSONBody
 from mooring.broker.v1 import brokers_pb2
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from chassis.trust import Access
 from gateway.administration.caller import CallerRequest
 from gateway.administration.fields import (
     MAX_INT32,
@@ -129,6 +130,7 @@ def _json(broker: brokers_pb2.Broker) -> Broker:
 
 @post(
     "/",
+    access=Access.OPERATOR,
     summary="Make a broker known",
     dto=StrictJson[NewBroker],
     responses=errors(401, 403, 412, 413, 415, 422, "BROKER_NAME_TAKEN"),
@@ -142,7 +144,7 @@ async def create_broker(request: CallerRequest, data: JSONBody[NewBroker]) -> Br
     return _json(answer.broker)
 
 
-@get("/", summary="List brokers", responses=errors(401, 403, 422))
+@get("/", access=Access.VIEWER, summary="List brokers", responses=errors(401, 403, 422))
 async def list_brokers(
     request: CallerRequest, limit: Limit = DEFAULT_LIMIT, cursor: Cursor = ""
 ) -> BrokerPage:
@@ -154,7 +156,12 @@ async def list_brokers(
     return BrokerPage([_json(broker) for broker in answer.brokers], answer.next_cursor or None)
 
 
-@get("/{broker_id:int}", summary="Look at a broker", responses=errors(401, 403, "BROKER_NOT_FOUND"))
+@get(
+    "/{broker_id:int}",
+    access=Access.VIEWER,
+    summary="Look at a broker",
+    responses=errors(401, 403, "BROKER_NOT_FOUND"),
+)
 async def get_broker(request: CallerRequest, broker_id: PathId) -> Broker:
     caller = request.auth
     answer = await caller.ask_broker_service(
@@ -165,6 +172,7 @@ async def get_broker(request: CallerRequest, broker_id: PathId) -> Broker:
 
 @patch(
     "/{broker_id:int}",
+    access=Access.OPERATOR,
     summary="Change a broker",
     dto=StrictJson[BrokerChange],
     responses=errors(
@@ -190,6 +198,7 @@ async def update_broker(
 
 @delete(
     "/{broker_id:int}",
+    access=Access.OPERATOR,
     summary="Forget a broker",
     description="Refused with BROKER_IN_USE while a device, fleet or key points at it.",
     responses=errors(401, 403, 412, "BROKER_NOT_FOUND", "BROKER_IN_USE", "BROKER_IS_DEFAULT"),
@@ -203,6 +212,7 @@ async def delete_broker(request: CallerRequest, broker_id: PathId) -> None:
 
 @post(
     "/{broker_id:int}/default",
+    access=Access.OPERATOR,
     summary="Make a broker the default, instead of whichever is",
     status_code=200,
     responses=errors(401, 403, 412, "BROKER_NOT_FOUND", "BROKER_INACTIVE"),

@@ -13,7 +13,9 @@ from mooring.registry.v1 import tokens_pb2
 
 from chassis.client import Neighbour
 from chassis.trust import Access, Actor
+from gateway.administration.attempts import Attempts
 from gateway.bearer import bearer
+from gateway.limits import Limits
 from gateway.neighbours import Neighbours
 
 Question = TypeVar("Question")
@@ -56,21 +58,20 @@ CallerRequest = Request[Any, Caller, State]
 
 
 def authentication(
-    neighbours: Neighbours, timeout_s: float
+    neighbours: Neighbours, limits: Limits | None, timeout_s: float
 ) -> Callable[[ASGIConnection[Any, Any, Any, Any], BaseRouteHandler], Awaitable[None]]:
-    """A guard: no body is read for somebody unknown. The handler finds a `Caller` in `auth`."""
+    """A guard: no body is read for somebody unknown. The handler finds a `Caller` in `auth`.
+
+    `limits` counts the attempts that fail.
+    """
+    attempts = Attempts(neighbours, limits)
 
     async def authenticate(
         connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler
     ) -> None:
         deadline = asyncio.get_running_loop().time() + timeout_s
         secret = bearer(connection.scope["headers"])
-        answer = await neighbours.registry.call(
-            neighbours.tokens.AuthenticateToken,
-            tokens_pb2.AuthenticateTokenRequest(secret=secret),
-            deadline=deadline,
-        )
-        token = answer.token
+        token = await attempts.authenticate(secret, connection.scope["client"], deadline)
         actor = Actor(token.name, ACCESS_OF_ROLE.get(token.role, Access.OPEN), token.id)
         connection.scope["auth"] = Caller(neighbours, actor, deadline)
 

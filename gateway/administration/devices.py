@@ -8,6 +8,7 @@ from litestar.params import JSONBody, PathParameter, QueryParameter
 from mooring.registry.v1 import devices_pb2
 from msgspec import UNSET, Meta, Struct, UnsetType, structs
 
+from chassis.trust import Access
 from gateway.administration.caller import CallerRequest
 from gateway.administration.fields import Id, mask, moment_of, named, optional, present
 from gateway.administration.listing import DEFAULT_LIMIT, Cursor, Limit, Page
@@ -116,7 +117,7 @@ def _fields(values: dict[str, Any]) -> devices_pb2.DeviceFields:
     return devices_pb2.DeviceFields(**given)
 
 
-@get("/", summary="List devices", responses=errors(401, 403, 422))
+@get("/", access=Access.VIEWER, summary="List devices", responses=errors(401, 403, 422))
 async def list_devices(
     request: CallerRequest,
     limit: Limit = DEFAULT_LIMIT,
@@ -131,7 +132,12 @@ async def list_devices(
     return DevicePage([_json(device) for device in answer.devices], answer.next_cursor or None)
 
 
-@get("/{uuid:str}", summary="Look at a device", responses=errors(401, 403, 422, "DEVICE_NOT_FOUND"))
+@get(
+    "/{uuid:str}",
+    access=Access.VIEWER,
+    summary="Look at a device",
+    responses=errors(401, 403, 422, "DEVICE_NOT_FOUND"),
+)
 async def get_device(request: CallerRequest, uuid: DeviceUuid) -> Device:
     caller = request.auth
     answer = await caller.ask_registry(
@@ -142,6 +148,7 @@ async def get_device(request: CallerRequest, uuid: DeviceUuid) -> Device:
 
 @route(
     "/{uuid:str}",
+    access=Access.OPERATOR,
     # PUT with a subset is how docs/note.md does it; it means what PATCH means.
     http_method=[HttpMethod.PUT, HttpMethod.PATCH],
     status_code=200,
@@ -166,6 +173,7 @@ async def update_device(
 
 @delete(
     "/{uuid:str}",
+    access=Access.OPERATOR,
     summary="Forget a device",
     description="Its credentials go with it: registered anew, it gets others.",
     responses=errors(401, 403, 412, 422, "DEVICE_NOT_FOUND"),

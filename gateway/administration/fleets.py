@@ -8,6 +8,7 @@ from litestar.params import JSONBody, PathParameter
 from mooring.registry.v1 import fleets_pb2
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from chassis.trust import Access
 from gateway.administration.caller import CallerRequest
 from gateway.administration.fields import Id, mask, moment_of, named, optional, present
 from gateway.administration.listing import DEFAULT_LIMIT, Cursor, Limit, Page
@@ -86,6 +87,7 @@ def _values(change: FleetChange) -> dict[str, Any]:
 
 @post(
     "/",
+    access=Access.OPERATOR,
     summary="Make a fleet",
     dto=StrictJson[NewFleet],
     responses=errors(401, 403, 412, 413, 415, 422, "FLEET_ID_TAKEN", "BROKER_UNKNOWN"),
@@ -101,7 +103,7 @@ async def create_fleet(request: CallerRequest, data: JSONBody[NewFleet]) -> Flee
     return _json(answer.fleet)
 
 
-@get("/", summary="List fleets", responses=errors(401, 403, 422))
+@get("/", access=Access.VIEWER, summary="List fleets", responses=errors(401, 403, 422))
 async def list_fleets(
     request: CallerRequest, limit: Limit = DEFAULT_LIMIT, cursor: Cursor = ""
 ) -> FleetPage:
@@ -115,6 +117,7 @@ async def list_fleets(
 
 @patch(
     "/{fleet_id:str}",
+    access=Access.OPERATOR,
     summary="Change a fleet",
     dto=StrictJson[FleetChange],
     responses=errors(401, 403, 412, 413, 415, 422, "FLEET_NOT_FOUND", "BROKER_UNKNOWN"),

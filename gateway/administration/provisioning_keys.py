@@ -8,6 +8,7 @@ from litestar.params import JSONBody, PathParameter, QueryParameter
 from mooring.registry.v1 import provisioning_keys_pb2
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from chassis.trust import Access
 from gateway.administration.caller import CallerRequest
 from gateway.administration.fields import (
     Id,
@@ -201,6 +202,7 @@ def _restrictions(values: dict[str, Any]) -> provisioning_keys_pb2.Restrictions:
 
 @post(
     "/",
+    access=Access.OPERATOR,
     summary="Make a provisioning key",
     dto=StrictJson[NewProvisioningKey],
     responses=errors(401, 403, 412, 413, 415, 422, "FLEET_UNKNOWN", "BROKER_UNKNOWN"),
@@ -223,7 +225,7 @@ async def create_provisioning_key(
     return CreatedProvisioningKey(**_whole(answer.provisioning_key), key=answer.key)
 
 
-@get("/", summary="List provisioning keys", responses=errors(401, 403, 422))
+@get("/", access=Access.VIEWER, summary="List provisioning keys", responses=errors(401, 403, 422))
 async def list_provisioning_keys(
     request: CallerRequest,
     limit: Limit = DEFAULT_LIMIT,
@@ -297,6 +299,7 @@ async def update_provisioning_key(
 
 @delete(
     "/{key_id:str}",
+    access=Access.OPERATOR,
     summary="Revoke a provisioning key",
     description="Ends it: the devices it made cannot register again with it either.",
     responses=errors(401, 403, 412, 422, "PROVISIONING_KEY_NOT_FOUND"),

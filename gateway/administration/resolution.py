@@ -9,6 +9,7 @@ from mooring.broker.v1 import resolution_pb2 as pb
 from mooring.registry.v1 import devices_pb2
 from msgspec import UNSET, Meta, Struct, UnsetType, structs
 
+from chassis.trust import Access
 from gateway.administration.caller import Caller, CallerRequest
 from gateway.administration.devices import DeviceLocation, DeviceUuid
 from gateway.administration.fields import Id, mask, moment_of, named, optional, present
@@ -152,6 +153,7 @@ async def _explained_device(
 
 @get(
     "/devices/{uuid:str}/broker",
+    access=Access.VIEWER,
     summary="Which broker serves a device, and why",
     responses=errors(401, 403, 422, "DEVICE_NOT_FOUND", "PLACEMENT_UNKNOWN"),
 )
@@ -161,6 +163,7 @@ async def explain_device(request: CallerRequest, uuid: DeviceUuid) -> DeviceExpl
 
 @post(
     "/devices/{uuid:str}/broker/explain",
+    access=Access.VIEWER,
     summary="Which broker would serve a device if something were different",
     description="Changes nothing.",
     status_code=200,
@@ -178,6 +181,7 @@ async def explain_device_if(
 
 @post(
     "/resolution/explain",
+    access=Access.VIEWER,
     summary="Which broker would serve a device of which this is known",
     description="Changes nothing. A fact that is not named is none.",
     status_code=200,

@@ -115,6 +115,8 @@ class FakeTokens(tokens_pb2_grpc.TokenServiceServicer):
     async def CreateToken(self, request: Any, context: Any) -> Any:  # noqa: N802
         raise NotImplementedError
 
+    ListTokens = GetToken = GetOwnToken = RevokeToken = ListFingerprints = CreateToken
+
 
 @dataclass
 class Stage:

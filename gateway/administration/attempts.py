@@ -1,0 +1,89 @@
+"""Guessing API tokens: how often somebody may be wrong, and how the others get in meanwhile.
+
+A token that is not known to be good takes one from the allowance of its address, and of its prefix,
+before the registry is asked. Where nothing is left it is refused here. One that is known to be good
+is never counted, whatever else comes from its address. Which ones those are the registry says, once
+a second at most: as long as a flood lasts, that is all that it costs the registry.
+"""
+
+import asyncio
+import contextlib
+from hashlib import sha256
+
+from mooring.registry.v1 import tokens_pb2
+
+from chassis.errors import MooringError, Unauthenticated
+from gateway.limits import Limits, RateLimited
+from gateway.neighbours import Neighbours
+
+# As much of a token as the lists of tokens show.
+PREFIX_CHARACTERS = 10
+LOOK_EVERY_S = 1.0
+# An answer that takes longer is not waited for.
+LOOK_S = 2.0
+
+
+class Attempts:
+    """What this process knows of good tokens, and of those who try others."""
+
+    def __init__(self, neighbours: Neighbours, limits: Limits | None) -> None:
+        """`limits` counts failed attempts, by address and by prefix."""
+        self._neighbours = neighbours
+        self._limits = limits
+        # Fingerprints, as the registry makes them. Not what lets anybody in: the registry does.
+        self._good: set[int] = set()
+        self._looking = asyncio.Lock()
+        self._looked_at = -LOOK_EVERY_S
+
+    async def authenticate(
+        self, secret: str, client: tuple[str, int] | None, deadline: float
+    ) -> tokens_pb2.Token:
+        """Whose token it is. Raises `RateLimited`, or what the registry raises."""
+        fingerprint = int.from_bytes(sha256(secret.encode()).digest()[:8], "big")
+        is_counted = await self._admit(fingerprint, secret, client)
+        try:
+            answer = await self._neighbours.registry.call(
+                self._neighbours.tokens.AuthenticateToken,
+                tokens_pb2.AuthenticateTokenRequest(secret=secret),
+                deadline=deadline,
+            )
+        except Unauthenticated:
+            self._good.discard(fingerprint)
+            if not is_counted and self._limits is not None:
+                with contextlib.suppress(RateLimited):
+                    self._limits.admit(client, secret[:PREFIX_CHARACTERS])
+            raise
+        self._good.add(fingerprint)
+        return answer.token
+
+    async def _admit(self, fingerprint: int, secret: str, client: tuple[str, int] | None) -> bool:
+        """Whether the attempt was counted. Raises `RateLimited`."""
+        if self._limits is None or fingerprint in self._good:
+            return False
+        try:
+            # Before the answer is known, or many at once would all be let through.
+            self._limits.admit(client, secret[:PREFIX_CHARACTERS])
+        except RateLimited as limited:
+            await self._look_again()
+            if fingerprint in self._good:
+                return False
+            raise RateLimited(
+                "too many attempts with tokens that are not valid",
+                retry_after_s=limited.retry_after_s,
+            ) from None
+        return True
+
+    async def _look_again(self) -> None:
+        """Asks which tokens are good, unless that was just asked."""
+        loop = asyncio.get_running_loop()
+        async with self._looking:
+            if loop.time() - self._looked_at < LOOK_EVERY_S:
+                return
+            with contextlib.suppress(MooringError):
+                answer = await self._neighbours.registry.call(
+                    self._neighbours.tokens.ListFingerprints,
+                    tokens_pb2.ListFingerprintsRequest(),
+                    deadline=loop.time() + LOOK_S,
+                )
+                self._good = set(answer.fingerprints)
+            self._looked_at = loop.time()

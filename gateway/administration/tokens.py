@@ -1,0 +1,167 @@
+"""What people and scripts prove themselves with: `/api/v1/tokens`."""
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+from litestar import Router, delete, get, post
+from litestar.params import JSONBody, PathParameter
+from mooring.registry.v1 import tokens_pb2
+from msgspec import Meta, Struct
+
+from chassis.trust import Access
+from gateway.administration.caller import CallerRequest
+from gateway.administration.fields import Moment, moment_of, timestamp
+from gateway.administration.listing import DEFAULT_LIMIT, Cursor, Limit, Page
+from gateway.bodies import StrictJson
+from gateway.documentation import documented
+from gateway.problems import errors
+
+Role = Literal["viewer", "operator", "admin"]
+TokenId = Annotated[str, PathParameter(description="The token's id, which is not the token.")]
+
+ROLES: "dict[Role, tokens_pb2.Role.ValueType]" = {
+    "viewer": tokens_pb2.ROLE_VIEWER,
+    "operator": tokens_pb2.ROLE_OPERATOR,
+    "admin": tokens_pb2.ROLE_ADMIN,
+}
+
+
+class NewToken(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """Who is to get it, and what they may do."""
+
+    name: Annotated[
+        str,
+        documented(
+            minLength=1,
+            maxLength=255,
+            description="What the audit log calls whoever uses it.",
+            examples=["nightly backup"],
+        ),
+    ]
+    role: Annotated[Role, Meta(description="Each may do what those before it may.")]
+    expires_at: Annotated[Moment, Meta(description="Null: never.")] | None = None
+
+
+class Token(Struct, kw_only=True, frozen=True):
+    """A token as it is, without the token itself."""
+
+    id: str
+    name: str
+    role: str
+    prefix: Annotated[str, Meta(description="Its first characters, to recognise it by.")]
+    is_active: Annotated[bool, Meta(description="False once it was revoked.")]
+    expires_at: datetime | None
+    created_at: datetime | None
+    last_used_at: Annotated[datetime, Meta(description="Up to a minute behind.")] | None
+
+
+class CreatedToken(Token, kw_only=True, frozen=True):
+    """`token` is what goes behind `Authorization: Bearer`. It is shown here and never again."""
+
+    token: str
+
+
+class TokenPage(Page[Token], frozen=True):
+    """Tokens, in the order of their ids."""
+
+
+def _json(token: tokens_pb2.Token) -> Token:
+    return Token(
+        id=token.id,
+        name=token.name,
+        role=tokens_pb2.Role.Name(token.role).removeprefix("ROLE_").lower(),
+        prefix=token.prefix,
+        is_active=token.is_active,
+        expires_at=moment_of(token, "expires_at"),
+        created_at=moment_of(token, "created_at"),
+        last_used_at=moment_of(token, "last_used_at"),
+    )
+
+
+@post(
+    "/",
+    access=Access.ADMIN,
+    summary="Make an API token",
+    description="The answer holds the token itself, which is kept nowhere.",
+    dto=StrictJson[NewToken],
+    responses=errors(401, 403, 412, 413, 415, 422),
+)
+async def create_token(request: CallerRequest, data: JSONBody[NewToken]) -> CreatedToken:
+    caller = request.auth
+    answer = await caller.ask_registry(
+        caller.neighbours.tokens.CreateToken,
+        tokens_pb2.CreateTokenRequest(
+            name=data.name,
+            role=ROLES[data.role],
+            expires_at=timestamp("expires_at", data.expires_at),
+        ),
+    )
+    made = _json(answer.token)
+    return CreatedToken(
+        **{name: getattr(made, name) for name in made.__struct_fields__}, token=answer.secret
+    )
+
+
+@get("/", access=Access.ADMIN, summary="List API tokens", responses=errors(401, 403, 422))
+async def list_tokens(
+    request: CallerRequest, limit: Limit = DEFAULT_LIMIT, cursor: Cursor = ""
+) -> TokenPage:
+    caller = request.auth
+    answer = await caller.ask_registry(
+        caller.neighbours.tokens.ListTokens,
+        tokens_pb2.ListTokensRequest(page_size=limit, cursor=cursor),
+    )
+    return TokenPage([_json(token) for token in answer.tokens], answer.next_cursor or None)
+
+
+@get(
+    "/self",
+    access=Access.VIEWER,
+    summary="Look at the token that is shown",
+    description="Who am I, what may I do, and until when?",
+    responses=errors(401, 403, 404),
+)
+async def get_own_token(request: CallerRequest) -> Token:
+    caller = request.auth
+    answer = await caller.ask_registry(
+        caller.neighbours.tokens.GetOwnToken, tokens_pb2.GetOwnTokenRequest()
+    )
+    return _json(answer.token)
+
+
+@get(
+    "/{token_id:str}",
+    access=Access.ADMIN,
+    summary="Look at an API token",
+    responses=errors(401, 403, 404),
+)
+async def get_token(request: CallerRequest, token_id: TokenId) -> Token:
+    caller = request.auth
+    answer = await caller.ask_registry(
+        caller.neighbours.tokens.GetToken, tokens_pb2.GetTokenRequest(id=token_id)
+    )
+    return _json(answer.token)
+
+
+@delete(
+    "/{token_id:str}",
+    access=Access.ADMIN,
+    summary="Revoke an API token",
+    description=(
+        "Ends it at once, and for good; to repeat it changes nothing. Refused with "
+        "LAST_ADMIN_TOKEN while no other token of an admin is good."
+    ),
+    responses=errors(401, 403, 404, 409, 412),
+)
+async def revoke_token(request: CallerRequest, token_id: TokenId) -> None:
+    caller = request.auth
+    await caller.ask_registry(
+        caller.neighbours.tokens.RevokeToken, tokens_pb2.RevokeTokenRequest(id=token_id)
+    )
+
+
+ROUTES = Router(
+    "/tokens",
+    route_handlers=[create_token, list_tokens, get_own_token, get_token, revoke_token],
+    tags=["API tokens"],
+)
