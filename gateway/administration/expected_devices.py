@@ -10,6 +10,7 @@ from mooring.registry.v1 import expected_devices_pb2
 from msgspec import Meta, Struct, structs
 
 from chassis.errors import InvalidInput, from_item
+from chassis.trust import Access
 from gateway.administration.caller import CallerRequest
 from gateway.administration.devices import DeviceLocation
 from gateway.administration.fields import Id, moment_of, optional
@@ -196,7 +197,7 @@ async def create_expected_devices(
     )
 
 
-@get("/", summary="List expected devices", responses=errors(401, 403, 422))
+@get("/", access=Access.VIEWER, summary="List expected devices", responses=errors(401, 403, 422))
 async def list_expected_devices(
     request: CallerRequest,
     limit: Limit = DEFAULT_LIMIT,
@@ -220,6 +221,7 @@ async def list_expected_devices(
 
 @get(
     "/{uuid:str}",
+    access=Access.VIEWER,
     summary="Look at an expected device",
     responses=errors(401, 403, 422, "EXPECTED_DEVICE_NOT_FOUND"),
 )
@@ -234,6 +236,7 @@ async def get_expected_device(request: CallerRequest, uuid: DeviceUuid) -> Expec
 
 @delete(
     "/{uuid:str}",
+    access=Access.OPERATOR,
     summary="Expect a device no more",
     description="Any key may register its uuid from then on; a device that has registered stays.",
     responses=errors(401, 403, 412, 422, "EXPECTED_DEVICE_NOT_FOUND"),

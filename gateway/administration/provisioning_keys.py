@@ -250,6 +250,7 @@ async def list_provisioning_keys(
 
 @get(
     "/{key_id:str}",
+    access=Access.VIEWER,
     summary="Look at a provisioning key",
     responses=errors(401, 403, 422, "PROVISIONING_KEY_NOT_FOUND"),
 )
@@ -314,6 +315,7 @@ async def delete_provisioning_key(request: CallerRequest, key_id: KeyId) -> None
 
 @post(
     "/{key_id:str}/revoke",
+    access=Access.OPERATOR,
     status_code=200,
     summary="Revoke a provisioning key, with its devices",
     description="Safe to repeat: what was deactivated stays so.",
