@@ -15,7 +15,7 @@ from broker_service.placements.store import CHANNEL, PlacementStore
 from broker_service.tables import SCHEMA_REVISION
 from chassis import log, metrics, process
 from chassis.config import load
-from chassis.database import engine_of, pool_of, require_schema
+from chassis.database import engine_of, forgetting, pool_of, require_schema
 from chassis.listening import Listener
 from chassis.server import Health, serving
 from chassis.trust import Credentials
@@ -31,7 +31,7 @@ async def running(config: BrokerServiceConfig) -> AsyncIterator[int]:
 
         health = Health()
         pool = await stack.enter_async_context(pool_of(config.broker_database_url))
-        listener = Listener(config.broker_database_url, CHANNEL, [engine.dispose, pool.drain])
+        listener = Listener(config.broker_database_url, CHANNEL, [forgetting(engine), pool.drain])
         placement_store = PlacementStore(engine, pool, listener)
         snapshots = SnapshotKeeper(placement_store, listener, health)
         await stack.enter_async_context(process.background(snapshots.keep_current()))

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from enum import Enum
 from typing import Any, TypeAlias, TypeVar
@@ -10,11 +11,12 @@ import psycopg
 import structlog
 import tenacity
 from psycopg_pool import AsyncConnectionPool
-from sqlalchemy import text
+from sqlalchemy import event, text
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, InvalidatePoolError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from chassis.errors import Unavailable
 
@@ -104,6 +106,29 @@ def engine_of(url: str, *, pool_size: int = 8) -> AsyncEngine:
             "options": OPTIONS,
         },
     )
+
+
+def forgetting(engine: AsyncEngine) -> Callable[[], Awaitable[None]]:
+    """What to call when the pooled connections are probably lost.
+
+    Each that was made before is closed when it is wanted next, instead of being waited for.
+    """
+    lost_at = 0.0
+
+    @event.listens_for(engine.sync_engine, "connect")
+    def stamp(_: object, record: ConnectionPoolEntry) -> None:
+        record.info["made_at"] = time.monotonic()
+
+    @event.listens_for(engine.sync_engine, "checkout")
+    def refuse(_: object, record: ConnectionPoolEntry, __: object) -> None:
+        if record.info.get("made_at", 0.0) < lost_at:
+            raise InvalidatePoolError
+
+    async def forget() -> None:
+        nonlocal lost_at
+        lost_at = time.monotonic()
+
+    return forget
 
 
 def refusal_of(error: Failure) -> Refusal:

@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from chassis import log, metrics, process
 from chassis.client import Neighbour
 from chassis.config import load
-from chassis.database import engine_of, is_reachable, pool_of, require_schema
+from chassis.database import engine_of, forgetting, is_reachable, pool_of, require_schema
 from chassis.listening import Listener
 from chassis.server import Health, serving
 from chassis.trust import Credentials
@@ -77,7 +77,7 @@ async def running(config: RegistryServiceConfig) -> AsyncIterator[int]:
         stack.push_async_callback(registering.close)
 
         token_store = TokenStore(engine)
-        listener = Listener(config.registry_database_url, CHANNEL, [engine.dispose])
+        listener = Listener(config.registry_database_url, CHANNEL, [forgetting(engine)])
         known_tokens = KnownTokens(token_store, listener)
         await stack.enter_async_context(process.background(known_tokens.keep_current()))
         await known_tokens.begun()

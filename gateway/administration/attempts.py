@@ -2,8 +2,8 @@
 
 A token that is not known to be good takes one from the allowance of its address, and of its prefix,
 before the registry is asked. Where nothing is left it is refused here. One that is known to be good
-is never counted, whatever else comes from its address. Which ones those are the registry says, once
-a second at most: as long as a flood lasts, that is all that it costs the registry.
+is not counted, whatever else comes from its address. Which ones those are the registry says, once a
+second at most, and only while others are shown: that is all that a flood costs the registry.
 """
 
 import asyncio
@@ -60,13 +60,13 @@ class Attempts:
         """Whether the attempt was counted. Raises `RateLimited`."""
         if self._limits is None or fingerprint in self._good:
             return False
+        await self._look_again()
+        if fingerprint in self._good:
+            return False
         try:
             # Before the answer is known, or many at once would all be let through.
             self._limits.admit(client, secret[:PREFIX_CHARACTERS])
         except RateLimited as limited:
-            await self._look_again()
-            if fingerprint in self._good:
-                return False
             raise RateLimited(
                 "too many attempts with tokens that are not valid",
                 retry_after_s=limited.retry_after_s,

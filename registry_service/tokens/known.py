@@ -54,7 +54,7 @@ class KnownTokens:
             await self._listener.caught_up()
             if self.is_current:
                 return self._good(token_hash)
-        return await self._store.good_token(token_hash)
+        return await self._listener.reading(lambda: self._store.good_token(token_hash))
 
     async def good_hashes(self) -> list[bytes]:
         """Of all good tokens. Raises `Unavailable` where nobody can tell."""

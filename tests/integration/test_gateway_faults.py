@@ -115,7 +115,10 @@ class FakeTokens(tokens_pb2_grpc.TokenServiceServicer):
     async def CreateToken(self, request: Any, context: Any) -> Any:  # noqa: N802
         raise NotImplementedError
 
-    ListTokens = GetToken = GetOwnToken = RevokeToken = ListFingerprints = CreateToken
+    ListTokens = GetToken = GetOwnToken = RevokeToken = CreateToken
+
+    async def ListFingerprints(self, request: Any, context: Any) -> Any:  # noqa: N802
+        return tokens_pb2.ListFingerprintsResponse()
 
 
 @dataclass
@@ -155,6 +158,7 @@ async def fake_service(
             f"/{REGISTRATION}/RegisterDevices": Access.SERVICE,
             f"/{REGISTRATION}/GetConnections": Access.SERVICE,
             f"/{TOKENS}/AuthenticateToken": Access.SERVICE,
+            f"/{TOKENS}/ListFingerprints": Access.SERVICE,
         },
         services=[REGISTRATION, TOKENS],
         register=register,

@@ -1,0 +1,233 @@
+"""Who may call what, walked: every gRPC method and every HTTP route, as each role and as nobody."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any, cast
+
+import grpc
+import pytest
+import schemathesis
+from litestar import Litestar, Router, get
+from litestar.handlers import HTTPRouteHandler
+from litestar.testing import AsyncTestClient
+from mooring.registry.v1 import tokens_pb2
+
+import gateway.app
+from chassis.errors import REASON
+from chassis.trust import Access, Actor
+from gateway.access import policy_is_stated
+from gateway.administration import brokers
+from gateway.device_routes import DeviceRoutes
+from gateway.neighbours import Neighbours
+from gateway.problems import HANDLERS
+from tests.integration.test_frontier import POLICIES
+from tests.stack import Stack
+
+GENERATED = Path(__file__).parents[2] / "protos" / "gen"
+ROLES = {
+    Access.VIEWER: tokens_pb2.ROLE_VIEWER,
+    Access.OPERATOR: tokens_pb2.ROLE_OPERATOR,
+    Access.ADMIN: tokens_pb2.ROLE_ADMIN,
+}
+# Reasons for which nobody has looked at what was asked.
+TURNED_AWAY = {"UNTRUSTED_SERVICE", "UNAUTHENTICATED", "FORBIDDEN", "NO_POLICY"}
+
+
+def described() -> Iterator[str]:
+    """The full name of every method of every service in the protos."""
+    for file in sorted(GENERATED.rglob("*_pb2.py")):
+        name = ".".join(file.relative_to(GENERATED).with_suffix("").parts)
+        module: ModuleType = import_module(name)
+        for service in module.DESCRIPTOR.services_by_name.values():
+            for method in service.methods:
+                yield f"/{service.full_name}/{method.name}"
+
+
+METHODS = sorted(described())
+
+
+def test_every_method_states_a_policy() -> None:
+    assert METHODS
+    assert sorted(POLICIES) == METHODS
+    assert Access.OPEN not in POLICIES.values()
+
+
+async def turned_away(stack: Stack, method: str, metadata: dict[str, str]) -> str:
+    """The reason why a call was not let in; "" if it was, whatever came of it then."""
+    peer = stack.broker if method.startswith("/mooring.broker") else stack.registry
+    call: Any = peer.channel.unary_unary(method)
+    try:
+        await call(b"", timeout=10, metadata=tuple(metadata.items()))
+    except grpc.aio.AioRpcError as error:
+        reason = dict(error.trailing_metadata() or ()).get(REASON, "")
+        return reason if reason in TURNED_AWAY else ""
+    return ""
+
+
+async def test_every_method_is_for_those_it_says(stack: Stack) -> None:
+    for method in METHODS:
+        needed = POLICIES[method]
+        assert await turned_away(stack, method, {}) == "UNTRUSTED_SERVICE", method
+        service = dict(stack.credentials.metadata(None, "id"))
+        expected = "" if needed is Access.SERVICE else "UNAUTHENTICATED"
+        assert await turned_away(stack, method, service) == expected, method
+        for role in (Access.OPEN, *ROLES):
+            metadata = dict(stack.credentials.metadata(Actor("walker", role), "id"))
+            expected = "" if role >= needed or needed is Access.SERVICE else "FORBIDDEN"
+            assert await turned_away(stack, method, metadata) == expected, (method, role)
+
+
+@pytest.fixture
+async def neighbours(stack: Stack) -> AsyncIterator[Neighbours]:
+    found = Neighbours(stack.gateway_config())
+    yield found
+    await found.close()
+
+
+def routes_of(neighbours: Neighbours, monkeypatch: pytest.MonkeyPatch) -> list[HTTPRouteHandler]:
+    """Every route that Litestar serves, the undocumented ones too."""
+    made: list[Litestar] = []
+
+    class Kept(Litestar):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
+            made.append(self)
+
+    monkeypatch.setattr(gateway.app, "Litestar", Kept)
+    gateway.app.app_of(neighbours, 1, asyncio.Event())
+    [app] = made
+    return [
+        handler
+        for route in app.routes
+        for handler in getattr(route, "route_handlers", [])
+        # Litestar adds OPTIONS to each path; the edge answers that by itself.
+        if isinstance(handler, HTTPRouteHandler) and handler.http_methods != {"OPTIONS"}
+    ]
+
+
+async def test_every_route_states_a_policy(
+    neighbours: Neighbours, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_ones = set()
+    for handler in routes_of(neighbours, monkeypatch):
+        access = handler.opt.get("access")
+        assert isinstance(access, Access), handler.paths
+        if access is Access.OPEN:
+            open_ones |= handler.paths
+        else:
+            assert access in ROLES, handler.paths
+    # None of these knows anything of a device or of an operator.
+    version = "/docs/5.35.0/{name:str}"
+    assert open_ones == {
+        "/healthz",
+        "/readyz",
+        "/openapi.json",
+        "/docs",
+        "/docs/start.js",
+        version,
+    }
+    devices = DeviceRoutes(calls=None, limits=None)  # type: ignore[arg-type]
+    for path in (b"/api/v1/device/register", b"/api/v1/device/d/mqtt"):
+        found = devices.find(path)
+        assert found is not None
+        assert isinstance(found[0].access, Access)
+
+
+async def test_a_route_without_a_policy_serves_nobody(stack: Stack, neighbours: Neighbours) -> None:
+    @get("/forgotten")
+    async def forgotten() -> dict[str, str]:
+        return {"secret": "leaked"}
+
+    app = Litestar(
+        [Router("/api/v1", route_handlers=[forgotten])],
+        guards=[policy_is_stated],
+        exception_handlers=HANDLERS,
+    )
+    async with AsyncTestClient(app) as client:
+        refused = await client.get(
+            "/api/v1/forgotten", headers={"Authorization": f"Bearer {stack.admin_token}"}
+        )
+    assert (refused.status_code, refused.json()["reason"]) == (403, "NO_POLICY")
+
+
+async def test_a_policy_that_gets_lost_closes_the_route(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(brokers.list_brokers.opt, "access")
+    async with gateway.__main__.running(stack.gateway_config()) as url:
+        headers = {"Authorization": f"Bearer {stack.admin_token}"}
+        refused = await stack.http.get(f"{url}/api/v1/brokers", headers=headers)
+        assert (refused.status_code, refused.json()["reason"]) == (403, "NO_POLICY")
+
+
+async def test_every_route_is_for_those_it_says(
+    stack: Stack, neighbours: Neighbours, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stated = {
+        handler.handler_name: handler.opt["access"]
+        for handler in routes_of(neighbours, monkeypatch)
+    }
+    tokens = {}
+    for role, name in ROLES.items():
+        request = tokens_pb2.CreateTokenRequest(name=f"a {role.name}", role=name)
+        tokens[role] = (await stack.registry.tokens("CreateToken", request)).secret
+    document = (await stack.http.get("/openapi.json")).json()
+    schema = schemathesis.openapi.from_dict(document)
+    walked = 0
+    for found in schema.get_all_operations():
+        operation: Any = cast("Any", found).ok()
+        raw = operation.definition.raw
+        if raw.get("security") != [{"apiToken": []}]:
+            continue
+        walked += 1
+        name = raw["operationId"].removesuffix("_put").removesuffix("_patch")
+        needed = stated[name]
+        assert f"Needs the role `{needed.name.lower()}`." in raw["description"], name
+        path = operation.path
+        for parameter in raw.get("parameters", []):
+            # Nothing has it, so that whoever is let in changes nothing.
+            kind = parameter["schema"].get("type")
+            value = "2000000000" if kind == "integer" else "0" * 32
+            path = path.replace(f"{{{parameter['name']}}}", value)
+        options: dict[str, Any] = {}
+        if "requestBody" in raw:
+            options["json"] = minimal(
+                document, raw["requestBody"]["content"]["application/json"]["schema"]
+            )
+        nobody = await stack.http.request(operation.method, path, **options)
+        assert (nobody.status_code, nobody.json()["reason"]) == (401, "UNAUTHENTICATED"), name
+        for role, token in tokens.items():
+            answer = await stack.http.request(
+                operation.method, path, headers={"Authorization": f"Bearer {token}"}, **options
+            )
+            reason = answer.json()["reason"] if answer.status_code >= 400 else ""
+            was_let_in = answer.status_code not in (401, 403) and reason != "MALFORMED_REQUEST"
+            assert was_let_in is (role >= needed), (name, role, answer.text)
+    assert walked > 20
+
+
+def minimal(document: dict[str, Any], schema: dict[str, Any]) -> Any:
+    """The smallest body that the schema takes."""
+    if "$ref" in schema:
+        return minimal(document, document["components"]["schemas"][schema["$ref"].split("/")[-1]])
+    if "enum" in schema:
+        return schema["enum"][0]
+    if "anyOf" in schema:
+        return minimal(document, schema["anyOf"][0])
+    match schema.get("type"):
+        case "object":
+            return {
+                name: minimal(document, schema["properties"][name])
+                for name in schema.get("required", [])
+            }
+        case "array":
+            return [minimal(document, schema["items"]) for _ in range(schema.get("minItems", 0))]
+        case "integer" | "number":
+            return schema.get("minimum", 1)
+        case "boolean":
+            return False
+        case _:
+            return (schema.get("examples") or ["x" * max(8, schema.get("minLength", 0))])[0]
