@@ -141,6 +141,7 @@ async def _create(
 
 @post(
     "/",
+    access=Access.OPERATOR,
     summary="Expect a device",
     description="From then on only keys of its fleet register it.",
     dto=StrictJson[NewExpectedDevice],
@@ -166,6 +167,7 @@ async def create_expected_device(
 
 @post(
     "/batch",
+    access=Access.OPERATOR,
     status_code=200,
     summary="Expect many devices",
     description=(

@@ -265,6 +265,7 @@ async def get_provisioning_key(request: CallerRequest, key_id: KeyId) -> Provisi
 
 @patch(
     "/{key_id:str}",
+    access=Access.OPERATOR,
     summary="Change a provisioning key",
     description="Once it is answered, the key makes nothing that it would refuse now.",
     dto=StrictJson[ProvisioningKeyChange],
