@@ -99,6 +99,7 @@ class Stage:
         self._exits = exits
         # First: keys that are missing beside passwords count as lost.
         self._server_keys = home.server_keys()
+        self._encryption_keys = home.encryption_keys()
         self._passwords = home.role_passwords()
         self._known: dict[Callable[[Stage], Any], Any] = {}
 
@@ -170,6 +171,7 @@ class Stage:
         secret = self.home.service_secret()
         configs = [_config(self.home.path) for _ in range(replicas)]
         at = [Addresses.of(config) for config in configs]
+        rings = self._server_keys, self._encryption_keys
         logs = self.home.path / "logs" / database.name
         logs.mkdir(mode=0o700, parents=True, exist_ok=True)
         with ExitStack() as stops:
@@ -177,9 +179,7 @@ class Stage:
             stops.callback(os.close, lock)
             services = []
             for number, config in enumerate(configs):
-                told = environments(
-                    config, database.owner_url, self._passwords, secret, self._server_keys
-                )
+                told = environments(config, database.owner_url, self._passwords, secret, *rings)
                 told["registry_service"]["BROKER_SERVICE_ADDRESS"] = _all(one.broker for one in at)
                 told["gateway"]["BROKER_SERVICE_ADDRESS"] = _all(one.broker for one in at)
                 told["gateway"]["REGISTRY_SERVICE_ADDRESS"] = _all(one.registry for one in at)

@@ -2,13 +2,17 @@
 
 import contextlib
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import grpc
-from mooring.broker.v1 import brokers_pb2_grpc, resolution_pb2_grpc
+from mooring.broker.v1 import brokers_pb2_grpc, history_pb2_grpc, resolution_pb2_grpc
 
 from broker_service.brokers import servicer as brokers
 from broker_service.brokers.store import BrokerStore
 from broker_service.config import BrokerServiceConfig
+from broker_service.encryption import EncryptionKeys
+from broker_service.history import servicer as history
+from broker_service.history.store import HistoryStore
 from broker_service.placements import servicer as placements
 from broker_service.placements.snapshot import SnapshotKeeper
 from broker_service.placements.store import CHANNEL, PlacementStore
@@ -24,10 +28,13 @@ from chassis.trust import Credentials
 @contextlib.asynccontextmanager
 async def running(config: BrokerServiceConfig) -> AsyncIterator[int]:
     """The whole service, until the block ends; yields its port."""
+    keys = EncryptionKeys.read(config.encryption_keys_file)
     async with contextlib.AsyncExitStack() as stack:
         engine = engine_of(config.broker_database_url)
         stack.push_async_callback(engine.dispose)
         await require_schema(engine, SCHEMA_REVISION)
+        broker_store = BrokerStore(engine, keys)
+        await _require_keys(broker_store, keys, config.encryption_keys_file)
 
         health = Health()
         pool = await stack.enter_async_context(pool_of(config.broker_database_url))
@@ -41,23 +48,35 @@ async def running(config: BrokerServiceConfig) -> AsyncIterator[int]:
             placement_store, snapshots, config.mqtt_broker_url
         )
         stack.push_async_callback(resolution.close)
-        broker = brokers.BrokerServicer(BrokerStore(engine), snapshots)
+        broker = brokers.BrokerServicer(broker_store, snapshots)
+        revisions = history.BrokerHistoryServicer(HistoryStore(engine), snapshots)
 
         def register(server: grpc.aio.Server) -> None:
             resolution_pb2_grpc.add_ResolutionServiceServicer_to_server(resolution, server)
             brokers_pb2_grpc.add_BrokerServiceServicer_to_server(broker, server)
+            history_pb2_grpc.add_BrokerHistoryServiceServicer_to_server(revisions, server)
 
         yield await stack.enter_async_context(
             serving(
                 host=config.broker_host,
                 port=config.broker_port,
                 credentials=Credentials.of(config),
-                policies={**placements.POLICIES, **brokers.POLICIES},
-                services=[placements.NAME, brokers.NAME],
+                policies={**placements.POLICIES, **brokers.POLICIES, **history.POLICIES},
+                services=[placements.NAME, brokers.NAME, history.NAME],
                 register=register,
                 health=health,
                 drain_s=config.drain_s,
             )
+        )
+
+
+async def _require_keys(store: BrokerStore, keys: EncryptionKeys, file: Path) -> None:
+    """Raises `SystemExit` for a ring without a key that something was encrypted with."""
+    missing = sorted(await store.encryption_key_ids() - keys.keys.keys())
+    if missing:
+        raise SystemExit(
+            f"{file}: the database holds secrets under keys that are not in it: "
+            f"{', '.join(map(str, missing))}. Put its backup back"
         )
 
 

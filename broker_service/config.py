@@ -1,5 +1,7 @@
 """What the broker service reads from its environment."""
 
+from pathlib import Path
+
 from pydantic import Field
 
 from chassis.config import ServiceConfig
@@ -18,3 +20,5 @@ class BrokerServiceConfig(ServiceConfig):
     )
     # libpq URL; the role mooring_broker.
     broker_database_url: str = Field(pattern=r"\Apostgres(ql)?://")
+    # The ring under which brokers' secrets are encrypted.
+    encryption_keys_file: Path

@@ -1,12 +1,25 @@
 """What can be wrong about brokers, as facts."""
 
-from chassis.errors import AlreadyExists, Conflict, InvalidInput, NotFound, Unavailable
+from chassis.errors import (
+    AlreadyExists,
+    Conflict,
+    Internal,
+    InvalidInput,
+    NotFound,
+    Unavailable,
+)
 
 
 class BrokerNotFound(NotFound):
     """No broker has this id."""
 
     reason = "BROKER_NOT_FOUND"
+
+
+class RevisionNotFound(NotFound):
+    """The broker was never at this revision, or it was deleted with it."""
+
+    reason = "REVISION_NOT_FOUND"
 
 
 class BrokerNameTaken(AlreadyExists):
@@ -16,7 +29,7 @@ class BrokerNameTaken(AlreadyExists):
 
 
 class BrokerInUse(Conflict):
-    """A device, fleet or provisioning key points at it."""
+    """A device, fleet or provisioning key points at it; `usage` counts them."""
 
     reason = "BROKER_IN_USE"
 
@@ -56,3 +69,9 @@ class FleetUnknown(InvalidInput):
     """There is no fleet with the id that is named."""
 
     reason = "FLEET_UNKNOWN"
+
+
+class SecretUnreadable(Internal):
+    """A secret's key is not in the ring, or it lies where it was not put."""
+
+    reason = "SECRET_UNREADABLE"

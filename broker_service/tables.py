@@ -1,6 +1,7 @@
 """The tables this service owns, and the columns of others that it may read."""
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import JSONB
 
 SCHEMA_REVISION = "0007"
 
@@ -53,6 +54,7 @@ brokers = sa.Table(
     sa.Column(
         "updated_at", sa.DateTime(timezone=True), nullable=False, server_default=sa.func.now()
     ),
+    sa.Column("labels", JSONB, nullable=False, server_default="{}"),
     sa.Index(
         "at_most_one_default",
         "is_default",
@@ -69,6 +71,28 @@ placement_version = sa.Table(
     metadata,
     sa.Column("is_only", sa.Boolean, primary_key=True, server_default=sa.true()),
     sa.Column("version", sa.Uuid, nullable=False, server_default=sa.func.gen_random_uuid()),
+)
+
+history = sa.Table(
+    "mqtt_broker_history",
+    metadata,
+    sa.Column("broker_id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("revision", sa.BigInteger, primary_key=True),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column(
+        "changed_at",
+        sa.DateTime(timezone=True),
+        nullable=False,
+        server_default=sa.func.clock_timestamp(),
+    ),
+    sa.Column("changed_by", sa.Text, nullable=False),
+    sa.Column("by_sql", sa.Boolean, nullable=False),
+    sa.Column("state", JSONB),
+    sa.Column("password_encrypted", sa.LargeBinary),
+    sa.Column("ca_certificate_id", sa.ForeignKey("certificates.id")),
+    sa.Column("client_certificate_id", sa.ForeignKey("certificates.id")),
+    sa.Index("mqtt_broker_history_ca", "ca_certificate_id"),
+    sa.Index("mqtt_broker_history_client", "client_certificate_id"),
 )
 
 # The registry's. No more columns are granted than these.

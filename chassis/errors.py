@@ -15,10 +15,13 @@
     └── Internal            a fault of ours; its detail stays in the log
 
 A service names its own facts (`BrokerInUse`) by subclassing one of these with a `reason`. On the
-wire an error is a gRPC status whose trailers carry `reason`, `field` and `retry-after-s`, or, for
-one item of a batch, an `ItemError`; on the other side it is the same class of this tree again.
+wire an error is a gRPC status whose trailers carry `reason`, `field`, `retry-after-s` and `usage`,
+or, for one item of a batch, an `ItemError`; on the other side it is the same class of this tree
+again.
 """
 
+import re
+from collections.abc import Mapping
 from typing import ClassVar
 
 import grpc
@@ -28,6 +31,9 @@ from mooring.errors.v1 import errors_pb2
 REASON = "mooring-reason"
 FIELD = "mooring-field"
 RETRY_AFTER_S = "mooring-retry-after-s"
+USAGE = "mooring-usage"
+
+COUNT = re.compile(r"(\w+)=(\d+)")
 
 
 class MooringError(Exception):
@@ -44,11 +50,16 @@ class MooringError(Exception):
         field: str = "",
         reason: str | None = None,
         retry_after_s: float | None = None,
+        usage: Mapping[str, int] | None = None,
     ) -> None:
-        """`message` is for people and may leave the service; it holds no secret."""
+        """`message` is for people and may leave the service; it holds no secret.
+
+        `usage` counts what stands in the way, by what it is.
+        """
         super().__init__(message)
         self.message = message
         self.field = field
+        self.usage = dict(usage or {})
         if reason is not None:
             self.reason = reason
         if retry_after_s is not None:
@@ -172,6 +183,8 @@ def trailers_of(error: MooringError) -> tuple[tuple[str, str], ...]:
         trailers.append((FIELD, error.field))
     if error.retry_after_s:
         trailers.append((RETRY_AFTER_S, f"{error.retry_after_s:.3f}"))
+    if error.usage:
+        trailers.append((USAGE, " ".join(f"{name}={count}" for name, count in error.usage.items())))
     return tuple(trailers)
 
 
@@ -190,7 +203,13 @@ def from_rpc(error: AioRpcError) -> MooringError:
         field=trailers.get(FIELD, ""),
         reason=trailers[REASON],
         retry_after_s=float(trailers.get(RETRY_AFTER_S, 0)),
+        usage=counted(trailers.get(USAGE, "")),
     )
+
+
+def counted(text: str) -> dict[str, int]:
+    """Counts by their names, out of `devices=3 fleets=1`."""
+    return {name: int(count) for name, count in COUNT.findall(text)}
 
 
 def to_item(error: MooringError) -> errors_pb2.ItemError:

@@ -8,6 +8,8 @@ from litestar.datastructures import CacheControlHeader
 from gateway import device_documentation, documentation, health
 from gateway.access import policy_is_stated
 from gateway.administration import (
+    broker_history,
+    broker_users,
     brokers,
     devices,
     expected_devices,
@@ -40,6 +42,8 @@ def app_of(
                 "/api/v1",
                 route_handlers=[
                     brokers.ROUTES,
+                    broker_history.ROUTES,
+                    broker_users.ROUTES,
                     devices.ROUTES,
                     expected_devices.ROUTES,
                     provisioning_keys.ROUTES,

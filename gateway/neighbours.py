@@ -4,8 +4,9 @@ from typing import Any, cast
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from mooring.broker.v1 import brokers_pb2_grpc, resolution_pb2_grpc
+from mooring.broker.v1 import brokers_pb2_grpc, history_pb2_grpc, resolution_pb2_grpc
 from mooring.registry.v1 import (
+    broker_users_pb2_grpc,
     devices_pb2_grpc,
     expected_devices_pb2_grpc,
     fleets_pb2_grpc,
@@ -39,10 +40,12 @@ class Neighbours:
         self.fleets = fleets_pb2_grpc.FleetServiceStub(registry)
         self.provisioning_keys = provisioning_keys_pb2_grpc.ProvisioningKeyServiceStub(registry)
         self.tokens = tokens_pb2_grpc.TokenServiceStub(registry)
+        self.broker_users = broker_users_pb2_grpc.BrokerUserServiceStub(registry)
         self.registry_health = _health_check(registry)
 
         self.brokers = brokers_pb2_grpc.BrokerServiceStub(self.broker.channel)
         self.resolution = resolution_pb2_grpc.ResolutionServiceStub(self.broker.channel)
+        self.broker_history = history_pb2_grpc.BrokerHistoryServiceStub(self.broker.channel)
         self.broker_health = _health_check(self.broker.channel)
 
     async def close(self) -> None:

@@ -73,7 +73,7 @@ class Reply(Struct, frozen=True):
 
 
 class Problem(Struct, kw_only=True, frozen=True):
-    """RFC 9457, section 3.1, and three members of our own."""
+    """RFC 9457, section 3.1, and four members of our own."""
 
     type: str = "about:blank"
     title: str
@@ -86,6 +86,8 @@ class Problem(Struct, kw_only=True, frozen=True):
     request_id: str
     # What is at fault, as it is called in the request.
     field: str | UnsetType = UNSET
+    # How many of what stand in the way.
+    usage: dict[str, int] | UnsetType = UNSET
 
 
 @dataclass
@@ -116,6 +118,7 @@ def problem(
     *,
     field: str = "",
     retry_after_s: float = 0.0,
+    usage: Mapping[str, int] | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> Response[Problem]:
     """The answer that says what went wrong; it is never to be kept by a cache."""
@@ -134,6 +137,7 @@ def problem(
         reason=reason,
         request_id=request_id.get(),
         field=field or UNSET,
+        usage=dict(usage) if usage else UNSET,
     )
     return Response(content, status_code=status, media_type=MEDIA_TYPE, headers=sent)
 
@@ -153,6 +157,7 @@ def of_error(error: MooringError) -> Response[Problem]:
         error.message,
         field=error.field,
         retry_after_s=error.retry_after_s,
+        usage=error.usage,
     )
 
 

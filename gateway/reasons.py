@@ -30,6 +30,7 @@ MEANINGS: dict[str, tuple[int, str]] = {
     # What is asked for.
     "NOT_FOUND": (404, "there is no such thing"),
     "BROKER_NOT_FOUND": (404, "there is no such broker"),
+    "REVISION_NOT_FOUND": (404, "the broker never was at this revision"),
     "DEVICE_NOT_FOUND": (404, "there is no such device"),
     "FLEET_NOT_FOUND": (404, "there is no such fleet"),
     "PROVISIONING_KEY_NOT_FOUND": (404, "there is no such provisioning key"),
@@ -45,6 +46,7 @@ MEANINGS: dict[str, tuple[int, str]] = {
     "BROKER_IN_USE": (409, "a device, fleet or provisioning key points at it"),
     "BROKER_IS_DEFAULT": (409, "it is the default, which must stay and stay active"),
     "BROKER_INACTIVE": (409, "it is not active, so it cannot be the default"),
+    "BROKER_NOT_ALLOWED": (409, "a restricted fleet that is served by one may not use the other"),
     "FLEET_ID_TAKEN": (409, "another fleet has this id"),
     "MAX_DEVICES_BELOW_USE": (409, "the key has made more devices than it is to be allowed"),
     "DEVICE_EXPECTED": (409, "a device with this uuid is expected already"),
@@ -54,6 +56,7 @@ MEANINGS: dict[str, tuple[int, str]] = {
     # What we could not do.
     "INTERNAL": (500, "a fault of ours"),
     "UNKNOWN": (500, "a fault of ours"),
+    "SECRET_UNREADABLE": (500, "the ring of encryption keys was not restored whole"),
     "SERVER_KEY_MISSING": (500, "the ring of server keys was not restored whole"),
     "UNAVAILABLE": (503, "something that is needed is down"),
     "DATABASE_UNAVAILABLE": (503, "the database cannot be reached"),

@@ -28,7 +28,7 @@ REMAINS_PATIENCE_S = 20.0
 T = TypeVar("T")
 
 
-class ServerKey(msgspec.Struct, frozen=True):
+class Key(msgspec.Struct, frozen=True):
     """One key of the ring; base64 in the file."""
 
     id: int
@@ -36,10 +36,10 @@ class ServerKey(msgspec.Struct, frozen=True):
 
 
 class KeyRing(msgspec.Struct, frozen=True):
-    """The server keys, and the id of the one that new rows are made with."""
+    """Keys, and the id of the one that is used for what is new."""
 
     active: int
-    keys: list[ServerKey]
+    keys: list[Key]
 
 
 class Home:
@@ -97,11 +97,20 @@ class Home:
         if not file.exists():
             if (self.path / "role-passwords.json").exists():
                 raise CannotRun(f"{file} is gone: put its backup back, no device is known without")
-            secret = base64.b64encode(secrets.token_bytes(32)).decode()
-            write(file, json.dumps({"active": 1, "keys": [{"id": 1, "secret": secret}]}))
-        ring = _decoded(file, KeyRing)
-        if ring.active not in {key.id for key in ring.keys}:
-            raise CannotRun(f"{file} is corrupt: it has no key {ring.active}, the active one")
+            _make_ring(file, 1)
+        _check_ring(file)
+        return file
+
+    def encryption_keys(self) -> Path:
+        """The file of the ring under which brokers' secrets are encrypted.
+
+        Made where it is missing, for homes were made without one. The id is random: should the ring
+        have been lost, the broker service sees that what it finds was encrypted with another key.
+        """
+        file = self.path / "encryption-keys.json"
+        if not file.exists():
+            _make_ring(file, 1 + secrets.randbelow(2**31 - 1))
+        _check_ring(file)
         return file
 
     def role_passwords(self) -> Mapping[str, str]:
@@ -135,6 +144,17 @@ class Home:
         """Replaces what the last run wrote."""
         lines = [f"{name}={shlex.quote(value)}\n" for name, value in credentials.items()]
         write(self.credentials_file, "".join(["# Written by every `make run`.\n", *lines]))
+
+
+def _make_ring(file: Path, key_id: int) -> None:
+    secret = base64.b64encode(secrets.token_bytes(32)).decode()
+    write(file, json.dumps({"active": key_id, "keys": [{"id": key_id, "secret": secret}]}))
+
+
+def _check_ring(file: Path) -> None:
+    ring = _decoded(file, KeyRing)
+    if ring.active not in {key.id for key in ring.keys}:
+        raise CannotRun(f"{file} is corrupt: it has no key {ring.active}, the active one")
 
 
 def _decoded(file: Path, kind: type[T]) -> T:

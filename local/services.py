@@ -41,6 +41,7 @@ def environments(
     passwords: Mapping[str, str],
     service_secret: Path,
     server_keys: Path,
+    encryption_keys: Path,
 ) -> dict[str, dict[str, str]]:
     """The environment of each service by the name of its module, in the order of their start."""
     addresses = Addresses.of(config)
@@ -59,6 +60,7 @@ def environments(
             "BROKER_DATABASE_URL": url_for(
                 "mooring_broker", passwords["mooring_broker"], owner_url
             ),
+            "ENCRYPTION_KEYS_FILE": str(encryption_keys),
         },
         "registry_service": {
             **shared,

@@ -64,6 +64,7 @@ def run(config: LocalConfig, stops: ExitStack) -> None:
     # Before all else that is kept: their absence beside the rest means that they were lost.
     server_keys = home.server_keys()
     passwords, secret = home.role_passwords(), home.service_secret()
+    encryption_keys = home.encryption_keys()
     known = home.credentials()
     for setting, port in config.service_ports().items():
         demand_free(setting, port)
@@ -75,7 +76,10 @@ def run(config: LocalConfig, stops: ExitStack) -> None:
             bring_up_to_date(owner_url, {role: passwords[role] for role in SERVICE_ROLES})
         exits = ChildExits()
         services = start_services(
-            environments(config, owner_url, passwords, secret, server_keys), home, lock, stops
+            environments(config, owner_url, passwords, secret, server_keys, encryption_keys),
+            home,
+            lock,
+            stops,
         )
         children += services
         at = Addresses.of(config)

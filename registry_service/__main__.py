@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 
 import grpc
 from mooring.registry.v1 import (
+    broker_users_pb2_grpc,
     devices_pb2_grpc,
     expected_devices_pb2_grpc,
     fleets_pb2_grpc,
@@ -22,6 +23,8 @@ from chassis.database import engine_of, forgetting, is_reachable, pool_of, requi
 from chassis.listening import Listener
 from chassis.server import Health, serving
 from chassis.trust import Credentials
+from registry_service.broker_users import servicer as broker_users
+from registry_service.broker_users.store import BrokerUserStore
 from registry_service.config import RegistryServiceConfig
 from registry_service.credentials import KeyRing
 from registry_service.devices import servicer as devices
@@ -44,7 +47,15 @@ from registry_service.tokens.known import KnownTokens
 from registry_service.tokens.last_use import LastUse
 from registry_service.tokens.store import CHANNEL, TokenStore
 
-SERVICERS = (registration, devices, provisioning_keys, expected_devices, fleets, tokens)
+SERVICERS = (
+    registration,
+    devices,
+    provisioning_keys,
+    expected_devices,
+    fleets,
+    tokens,
+    broker_users,
+)
 
 HEALTH_CHECK_S = 1.0
 
@@ -101,6 +112,9 @@ async def running(config: RegistryServiceConfig) -> AsyncIterator[int]:
             )
             tokens_pb2_grpc.add_TokenServiceServicer_to_server(
                 tokens.TokenServicer(token_store, known_tokens, last_use), server
+            )
+            broker_users_pb2_grpc.add_BrokerUserServiceServicer_to_server(
+                broker_users.BrokerUserServicer(BrokerUserStore(engine)), server
             )
 
         # A connection of its own: a pool that is busy is not a database that is away.

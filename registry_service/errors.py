@@ -90,6 +90,24 @@ class DeviceNotFound(NotFound):
     reason = "DEVICE_NOT_FOUND"
 
 
+class BrokerNotFound(NotFound):
+    """No broker has this id."""
+
+    reason = "BROKER_NOT_FOUND"
+
+
+class BrokerInactive(Conflict):
+    """It does not serve, so nothing is moved to it."""
+
+    reason = "BROKER_INACTIVE"
+
+
+class BrokerNotAllowed(Conflict):
+    """Restricted fleets would lose their broker: they may not use the new one."""
+
+    reason = "BROKER_NOT_ALLOWED"
+
+
 class BrokerUnknown(InvalidInput):
     """There is no broker with the id that is named."""
 

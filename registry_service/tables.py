@@ -141,6 +141,7 @@ devices = sa.Table(
     sa.Index(
         "devices_broker",
         "mqtt_broker_id",
+        "id",
         postgresql_where=sa.text("mqtt_broker_id IS NOT NULL"),
     ),
 )
@@ -177,4 +178,9 @@ audit_log = sa.Table(
     sa.Column("before", JSONB),
     sa.Column("after", JSONB),
     sa.Column("request_id", sa.Text, nullable=False),
+)
+
+# The broker service's. No more columns are granted than these.
+brokers = sa.table(
+    "mqtt_broker_config", sa.column("id", sa.Integer), sa.column("is_active", sa.Boolean)
 )

@@ -107,6 +107,7 @@ class Stack:
     home: Path
     secret_file: Path
     keys_file: Path
+    encryption_keys_file: Path
     exit: contextlib.AsyncExitStack
     broker_port: int = 0
     registry_port: int = 0
@@ -125,6 +126,7 @@ class Stack:
             **{
                 "broker_port": 0,
                 "broker_database_url": self.database.url("mooring_broker"),
+                "encryption_keys_file": self.encryption_keys_file,
                 "service_secret_file": self.secret_file,
                 "drain_s": 0,
                 **changes,
@@ -245,9 +247,11 @@ def prepared(database: Database, home: Path, exits: contextlib.AsyncExitStack) -
     """A stack whose files are there and whose services are yet to be started."""
     secret_file, keys_file = home / "service-secret", home / "server-keys.json"
     secret_file.write_text(secrets.token_urlsafe(32))
+    encryption_keys_file = home / "encryption-keys.json"
     ring = {"active": 1, "keys": [{"id": 1, "secret": base64.b64encode(bytes(32)).decode()}]}
-    keys_file.write_text(json.dumps(ring))
-    return Stack(database, home, secret_file, keys_file, exits)
+    for file in (keys_file, encryption_keys_file):
+        file.write_text(json.dumps(ring))
+    return Stack(database, home, secret_file, keys_file, encryption_keys_file, exits)
 
 
 async def seed(stack: Stack) -> None:

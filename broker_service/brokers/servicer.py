@@ -1,5 +1,6 @@
 """gRPC: the brokers' settings and certificates."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, fields, replace
 from typing import Any
 
@@ -8,14 +9,23 @@ from mooring.broker.v1 import brokers_pb2 as pb
 from mooring.broker.v1 import brokers_pb2_grpc
 
 from broker_service.brokers.certificates import read_ca
-from broker_service.brokers.settings import MAX_INT32, TLS_OF_PROTOCOL, Settings, check
-from broker_service.brokers.store import BrokerStore
+from broker_service.brokers.settings import (
+    MAX_INT32,
+    TLS_OF_PROTOCOL,
+    Settings,
+    check,
+    check_labels,
+    check_login,
+    check_password,
+)
+from broker_service.brokers.store import BrokerStore, Filter
 from broker_service.placements.snapshot import SnapshotKeeper
 from chassis import pages
 from chassis.errors import InvalidInput
 from chassis.server import Context
 from chassis.times import timestamp_of
 from chassis.trust import Access
+from chassis.validation import check_text
 
 NAME = "mooring.broker.v1.BrokerService"
 POLICIES = {
@@ -29,7 +39,8 @@ POLICIES = {
 
 COLUMNS = tuple(field.name for field in fields(Settings))
 REQUIRED = ("name", "host", "port")
-DEFAULTS = {field.name: field.default for field in fields(Settings) if field.name not in REQUIRED}
+# What a field goes back to; the required ones are not looked up here.
+DEFAULTS = asdict(Settings(name="", host="", port=0))
 
 
 class BrokerServicer(brokers_pb2_grpc.BrokerServiceServicer):
@@ -48,19 +59,20 @@ class BrokerServicer(brokers_pb2_grpc.BrokerServiceServicer):
         for field in REQUIRED:
             if field not in named:
                 raise InvalidInput("is required", field=field)
-        ca_pem = named.pop("ca_cert", None)
+        ca_pem, password = named.pop("ca_cert", None), named.pop("password", None)
         settings = Settings(**named)
         check(settings)
+        check_login(settings, has_password=password is not None)
         ca = read_ca(ca_pem) if ca_pem else None
-        row = await self._store.create(_columns(settings), ca)
+        row = await self._store.create(columns_of(settings), ca, password)
         await self._snapshots.refresh()
-        return pb.CreateBrokerResponse(broker=_proto(row))
+        return pb.CreateBrokerResponse(broker=proto_of(row))
 
     async def GetBroker(
         self, request: pb.GetBrokerRequest, context: Context
     ) -> pb.GetBrokerResponse:
         """Raises `BrokerNotFound`."""
-        return pb.GetBrokerResponse(broker=_proto(await self._store.broker(request.id)))
+        return pb.GetBrokerResponse(broker=proto_of(await self._store.broker(request.id)))
 
     async def ListBrokers(
         self, request: pb.ListBrokersRequest, context: Context
@@ -68,58 +80,71 @@ class BrokerServicer(brokers_pb2_grpc.BrokerServiceServicer):
         """In the order of their ids. Raises `InvalidInput`."""
         size = pages.page_size_of(request.page_size)
         rows = await self._store.brokers_after(
-            pages.after(request.cursor, int, largest=MAX_INT32), size + 1
+            pages.after(request.cursor, int, largest=MAX_INT32), size + 1, _filter(request)
         )
         page, next_cursor = pages.cut(rows, size, lambda row: row["id"])
-        return pb.ListBrokersResponse(brokers=map(_proto, page), next_cursor=next_cursor)
+        return pb.ListBrokersResponse(brokers=map(proto_of, page), next_cursor=next_cursor)
 
     async def UpdateBroker(
         self, request: pb.UpdateBrokerRequest, context: Context
     ) -> pb.UpdateBrokerResponse:
-        """Raises `InvalidInput`, `BrokerNotFound`, `BrokerNameTaken`, `BrokerIsDefault`."""
+        """Raises `InvalidInput`, `BrokerNotFound`, `BrokerNameTaken`, `BrokerIsDefault`,
+        `LostRace`.
+        """
 
         def decide(row: sa.RowMapping) -> dict[str, Any]:
             settings = replace(Settings(**{name: row[name] for name in COLUMNS}), **changes)
             check(settings)
-            columns = _columns(settings)
-            return certificate | {name: columns[name] for name in changes}
+            had_password = row["password_encrypted"] is not None
+            check_login(
+                settings,
+                has_password=kept_apart["password"] is not None
+                if "password" in kept_apart
+                else had_password,
+            )
+            columns = columns_of(settings)
+            return kept_apart | {name: columns[name] for name in changes}
 
         changes = _named(request.fields, request.update_mask.paths)
-        certificate: dict[str, Any] = {}
+        kept_apart: dict[str, Any] = {}
         if "ca_cert" in changes:
             ca_pem = changes.pop("ca_cert")
-            certificate["ca_cert"] = read_ca(ca_pem) if ca_pem else None
+            kept_apart["ca_cert"] = read_ca(ca_pem) if ca_pem else None
+        if "password" in changes:
+            kept_apart["password"] = changes.pop("password")
         if "protocol" in changes and "use_tls" not in changes:
             changes["use_tls"] = None
-        row = await self._store.update(request.id, decide)
+        row = await self._store.update(request.id, decide, request.if_revision)
         await self._snapshots.refresh()
-        return pb.UpdateBrokerResponse(broker=_proto(row))
+        return pb.UpdateBrokerResponse(broker=proto_of(row))
 
     async def DeleteBroker(
         self, request: pb.DeleteBrokerRequest, context: Context
     ) -> pb.DeleteBrokerResponse:
-        """Raises `BrokerNotFound`, `BrokerInUse`, `BrokerIsDefault`."""
-        await self._store.delete(request.id)
+        """Raises `BrokerNotFound`, `BrokerInUse`, `BrokerIsDefault`, `LostRace`."""
+        await self._store.delete(request.id, request.if_revision)
         await self._snapshots.refresh()
         return pb.DeleteBrokerResponse()
 
     async def SetDefaultBroker(
         self, request: pb.SetDefaultBrokerRequest, context: Context
     ) -> pb.SetDefaultBrokerResponse:
-        """Raises `BrokerNotFound`, `BrokerInactive`."""
-        row = await self._store.set_default(request.id)
+        """Raises `BrokerNotFound`, `BrokerInactive`, `LostRace`."""
+        row = await self._store.set_default(request.id, request.if_revision)
         await self._snapshots.refresh()
-        return pb.SetDefaultBrokerResponse(broker=_proto(row))
+        return pb.SetDefaultBrokerResponse(broker=proto_of(row))
 
 
 def _named(given: pb.BrokerFields, names: Any) -> dict[str, Any]:
     """The named fields' values; one that is named and not set goes back to its default."""
     values: dict[str, Any] = {}
     for name in names:
-        if name != "ca_cert" and name not in COLUMNS:
+        if name not in ("ca_cert", "password", *COLUMNS):
             raise InvalidInput("names what is not a field of a broker", field="update_mask")
         if given.HasField(name):
-            values[name] = getattr(given, name)
+            values[name] = dict(given.labels.values) if name == "labels" else getattr(given, name)
+            if name == "password":
+                check_password(given.password)
         elif name in REQUIRED:
             raise InvalidInput("cannot be taken away", field=name)
         else:
@@ -127,17 +152,38 @@ def _named(given: pb.BrokerFields, names: Any) -> dict[str, Any]:
     return values
 
 
-def _columns(settings: Settings) -> dict[str, Any]:
+def _filter(request: pb.ListBrokersRequest) -> Filter:
+    """Raises `InvalidInput`."""
+    asked = {
+        name: getattr(request, name)
+        for name in ("is_active", "is_default", "region", "protocol")
+        if request.HasField(name)
+    }
+    check_text("region", request.region, longest=64)
+    check_text("name", request.name, longest=255)
+    check_labels(request.labels, field="label")
+    if request.HasField("protocol") and request.protocol not in TLS_OF_PROTOCOL:
+        raise InvalidInput("must be mqtt, mqtts, ws or wss", field="protocol")
+    return Filter(**asked, labels=dict(request.labels), name=request.name)
+
+
+def columns_of(settings: Settings) -> dict[str, Any]:
+    """The settings as columns of the table."""
     return {**asdict(settings), "use_tls": TLS_OF_PROTOCOL[settings.protocol]}
 
 
-def _proto(row: sa.RowMapping) -> pb.Broker:
+def proto_of(row: Mapping[Any, Any]) -> pb.Broker:
+    """What may be told of a row of the table; `ca_cert` is with it."""
+    told = {name: row[name] for name in COLUMNS if name != "labels"}
     return pb.Broker(
         id=row["id"],
-        fields=pb.BrokerFields(**{name: row[name] for name in COLUMNS}, ca_cert=row["ca_cert"]),
+        fields=pb.BrokerFields(
+            **told, labels=pb.Labels(values=row["labels"]), ca_cert=row["ca_cert"]
+        ),
         is_default=row["is_default"],
         ca_certificate_id=row["ca_certificate_id"],
         client_certificate_id=row["client_certificate_id"],
+        has_password=row["password_encrypted"] is not None,
         revision=row["revision"],
         created_at=timestamp_of(row["created_at"]),
         updated_at=timestamp_of(row["updated_at"]),

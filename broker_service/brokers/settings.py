@@ -1,7 +1,8 @@
 """What may be configured of a broker, and whether it makes sense."""
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from ipaddress import IPv6Address, ip_address
 
 from chassis.errors import InvalidInput
@@ -13,6 +14,9 @@ MAX_INT32 = 2**31 - 1
 
 # RFC 1123, section 2.1: labels of letters, digits and hyphens, 253 characters in all.
 LABEL = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
+# Like those of Kubernetes: a name, before which a domain may stand.
+LABEL_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
+MAX_LABELS = 64
 PATH = re.compile(r"/[A-Za-z0-9\-._~!$&'()*+,;=:@%/]{0,254}")
 
 
@@ -36,6 +40,8 @@ class Settings:
     connect_timeout: int = 30_000  # milliseconds
     is_active: bool = True
     region: str = ""
+    username: str | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
 
 
 def url_of(protocol: str, host: str, port: int, path: str) -> str:
@@ -68,19 +74,51 @@ def check(settings: Settings) -> None:
     check_range("keep_alive", settings.keep_alive, 0, 65_535)
     check_range("reconnect_period", settings.reconnect_period, 0, MAX_INT32)
     check_range("connect_timeout", settings.connect_timeout, 1, MAX_INT32)
+    if settings.username is not None:
+        check_text("username", settings.username, shortest=1, longest=255)
+    check_labels(settings.labels)
+
+
+def check_password(password: str) -> None:
+    """Raises `InvalidInput` for what no broker would take; the text stands nowhere in it."""
+    check_text("password", password, shortest=1, longest=4_096)
+
+
+def check_login(settings: Settings, *, has_password: bool) -> None:
+    """Raises `InvalidInput` for a password without a username (MQTT 3.1.1, section 3.1.2.9)."""
+    if has_password and settings.username is None:
+        raise InvalidInput("is needed where there is a password", field="username")
+
+
+def check_labels(labels: Mapping[str, str], *, field: str = "labels") -> None:
+    """Raises `InvalidInput` for `field`."""
+    if len(labels) > MAX_LABELS:
+        raise InvalidInput(f"there may be at most {MAX_LABELS}", field=field)
+    for key, value in labels.items():
+        domain, slash, name = key.rpartition("/")
+        if not LABEL_NAME.fullmatch(name) or (slash and not _is_name(domain)):
+            raise InvalidInput(
+                "a key is 1 to 63 letters, digits, dots, underscores or hyphens, a letter or digit"
+                " at both ends; a domain and a slash may stand before it",
+                field=field,
+            )
+        check_text(field, value, longest=255)
 
 
 def _check_host(host: str) -> None:
+    if host.startswith("["):
+        raise InvalidInput("an IPv6 address stands in brackets in URLs, not here", field="host")
     try:
         address = ip_address(host)
     except ValueError:
         # All digits and dots, yet no address: a mistyped IPv4 address, not a name.
-        if (
-            len(host) > 253
-            or not all(LABEL.fullmatch(label) for label in host.split("."))
-            or host.rpartition(".")[2].isdigit()
-        ):
+        if not _is_name(host) or host.rpartition(".")[2].isdigit():
             raise InvalidInput("must be a host name or an IP address", field="host") from None
     else:
         if isinstance(address, IPv6Address) and address.scope_id is not None:
             raise InvalidInput("must be an address without a zone", field="host")
+
+
+def _is_name(text: str) -> bool:
+    """Whether it is a host name (RFC 1123, section 2.1)."""
+    return len(text) <= 253 and all(LABEL.fullmatch(label) for label in text.split("."))

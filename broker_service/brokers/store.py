@@ -1,131 +1,202 @@
-"""Brokers and certificates in the database: the only SQL that changes them."""
+"""Brokers and certificates in the database, as they are now."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import sqlalchemy as sa
-from psycopg.errors import ForeignKeyViolation
 from sqlalchemy.dialects import postgresql
-from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from broker_service.brokers.certificates import CaBundle
-from broker_service.errors import (
-    BrokerInactive,
-    BrokerInUse,
-    BrokerIsDefault,
-    BrokerNameTaken,
-    BrokerNotFound,
+from broker_service.brokers.database import (
+    Row,
+    audited,
+    broker_of,
+    changing,
+    require_revision,
+    whole,
 )
+from broker_service.encryption import HEADER_BYTES, EncryptionKeys, key_id_of, place_of
+from broker_service.errors import BrokerInactive, BrokerInUse, SecretUnreadable
 from broker_service.tables import brokers, certificates
-from chassis.database import reading, writing
-from chassis.errors import LostRace
+from chassis import audit
+from chassis.database import reading
 
 # Any fixed number: those who swap the default take turns on it. Deferrable constraints failed in
 # 40 % of the swaps of four writers, one UPDATE of both rows depending on the rows' order.
 DEFAULT_SWAP_LOCK = 7_305_812
+# A deletion meets a pin that was committed while it waited; who pins on and on may win.
+MAX_DELETIONS = 3
 
-Row = sa.RowMapping
 
-_whole = sa.select(brokers, certificates.c.pem.label("ca_cert")).outerjoin_from(
-    brokers, certificates, brokers.c.ca_certificate_id == certificates.c.id
-)
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """What is asked of the brokers of a list; None asks nothing."""
+
+    is_active: bool | None = None
+    is_default: bool | None = None
+    region: str | None = None
+    protocol: str | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    # Stands somewhere in the name; case does not matter.
+    name: str = ""
 
 
 class BrokerStore:
-    """Rows are those of `mqtt_broker_config`, with the CA's PEM text as `ca_cert`."""
+    """Rows are those of `mqtt_broker_config`, with the CA's PEM text as `ca_cert`.
 
-    def __init__(self, engine: AsyncEngine) -> None:
+    Where a change takes `if_revision`, it raises `LostRace` unless that is empty or holds the
+    revision that the broker has.
+    """
+
+    def __init__(self, engine: AsyncEngine, keys: EncryptionKeys) -> None:
         """`engine` connects as mooring_broker."""
         self._engine = engine
+        self._keys = keys
 
     async def broker(self, broker_id: int) -> Row:
         """Raises `BrokerNotFound`."""
         async with reading(self._engine) as connection:
-            return await _broker(connection, broker_id)
+            return await broker_of(connection, broker_id)
 
-    async def brokers_after(self, broker_id: int | None, limit: int) -> Sequence[Row]:
+    async def brokers_after(
+        self, broker_id: int | None, limit: int, wanted: Filter
+    ) -> Sequence[Row]:
         """In the order of their ids."""
-        query = _whole.where(brokers.c.id > (broker_id or 0)).order_by(brokers.c.id).limit(limit)
+        query = whole.where(brokers.c.id > (broker_id or 0), *_conditions(wanted))
         async with reading(self._engine) as connection:
-            return (await connection.execute(query)).mappings().all()
+            found = await connection.execute(query.order_by(brokers.c.id).limit(limit))
+            return found.mappings().all()
 
-    async def create(self, columns: Mapping[str, Any], ca: CaBundle | None) -> Row:
+    async def create(
+        self, columns: Mapping[str, Any], ca: CaBundle | None, password: str | None
+    ) -> Row:
         """Raises `BrokerNameTaken`."""
-        try:
-            async with writing(self._engine) as connection:
-                row = {**columns, "ca_certificate_id": await _certificate_id(connection, ca)}
-                insert = sa.insert(brokers).values(row).returning(brokers.c.id)
-                return await _broker(connection, (await connection.execute(insert)).scalar_one())
-        except IntegrityError as error:
-            raise _named(error) from None
+        async with changing(self._engine) as connection:
+            # The password is encrypted for the row that it will lie in.
+            next_id = sa.func.nextval("mqtt_broker_config_id_seq")
+            broker_id: int = (await connection.execute(sa.select(next_id))).scalar_one()
+            row = {
+                **columns,
+                "id": broker_id,
+                "ca_certificate_id": await _certificate_id(connection, ca),
+                "password_encrypted": self._sealed(broker_id, password),
+            }
+            await connection.execute(sa.insert(brokers).values(row))
+            created = await broker_of(connection, broker_id)
+            await audited(connection, "broker.create", None, created)
+            return created
 
-    async def update(self, broker_id: int, decide: Callable[[Row], Mapping[str, Any]]) -> Row:
+    async def update(
+        self,
+        broker_id: int,
+        decide: Callable[[Row], Mapping[str, Any]],
+        if_revision: Collection[int] = (),
+    ) -> Row:
         """Changes the columns that `decide` names of the row as it is; nobody changes it meanwhile.
 
-        A certificate is given under the name `ca_cert`, as a `CaBundle` or None. Raises
-        `BrokerNotFound`, `BrokerNameTaken`, `BrokerIsDefault`, and whatever `decide` raises.
+        A certificate is given under the name `ca_cert`, as a `CaBundle` or None, and a password as
+        `password`. Raises `BrokerNotFound`, `BrokerNameTaken`, `BrokerIsDefault`, and whatever
+        `decide` raises.
         """
-        try:
-            async with writing(self._engine) as connection:
-                values = dict(decide(await _broker(connection, broker_id, is_locked=True)))
-                if "ca_cert" in values:
-                    bundle = values.pop("ca_cert")
-                    values["ca_certificate_id"] = await _certificate_id(connection, bundle)
-                if values:
-                    await connection.execute(
-                        sa.update(brokers).where(brokers.c.id == broker_id).values(values)
-                    )
-                return await _broker(connection, broker_id)
-        except IntegrityError as error:
-            raise _named(error) from None
-
-    async def delete(self, broker_id: int) -> None:
-        """Raises `BrokerNotFound`, `BrokerIsDefault`, `BrokerInUse`."""
-        try:
-            async with writing(self._engine) as connection:
-                is_default = await connection.scalar(
-                    sa.delete(brokers)
-                    .where(brokers.c.id == broker_id)
-                    .returning(brokers.c.is_default)
+        async with changing(self._engine) as connection:
+            before = await broker_of(connection, broker_id, is_locked=True)
+            require_revision(before, if_revision)
+            values = dict(decide(before))
+            if "ca_cert" in values:
+                bundle = values.pop("ca_cert")
+                values["ca_certificate_id"] = await _certificate_id(connection, bundle)
+            if "password" in values:
+                password = values.pop("password")
+                if password is None or not self._holds(before, password):
+                    values["password_encrypted"] = self._sealed(broker_id, password)
+            if values:
+                await connection.execute(
+                    sa.update(brokers).where(brokers.c.id == broker_id).values(values)
                 )
-                if is_default is None:
-                    raise BrokerNotFound("there is no such broker")
-                if is_default:
-                    raise BrokerIsDefault("make another broker the default first")
-        except IntegrityError as error:
-            raise _named(error) from None
+            after = await broker_of(connection, broker_id)
+            await audited(connection, "broker.update", before, after)
+            return after
 
-    async def set_default(self, broker_id: int) -> Row:
+    async def delete(self, broker_id: int, if_revision: Collection[int] = ()) -> None:
+        """Raises `BrokerNotFound`, `BrokerIsDefault`, `BrokerInUse` with the counts."""
+        for _ in range(MAX_DELETIONS):
+            try:
+                return await self._delete(broker_id, if_revision)
+            except BrokerInUse as error:
+                # Without counts it was the foreign key that refused: asked again, they are seen.
+                refused = error
+                if error.usage:
+                    break
+        raise refused
+
+    async def _delete(self, broker_id: int, if_revision: Collection[int]) -> None:
+        async with changing(self._engine) as connection:
+            before = await broker_of(connection, broker_id, is_locked=True)
+            require_revision(before, if_revision)
+            await connection.execute(sa.delete(brokers).where(brokers.c.id == broker_id))
+            await audited(connection, "broker.delete", before, None)
+
+    async def set_default(self, broker_id: int, if_revision: Collection[int] = ()) -> Row:
         """Raises `BrokerNotFound`, `BrokerInactive`, `LostRace`."""
-        try:
-            return await self._set_default(broker_id)
-        except IntegrityError as error:
-            raise _named(error) from None
-
-    async def _set_default(self, broker_id: int) -> Row:
-        async with writing(self._engine) as connection:
+        async with changing(self._engine) as connection:
             await connection.execute(sa.select(sa.func.pg_advisory_xact_lock(DEFAULT_SWAP_LOCK)))
-            row = await _broker(connection, broker_id, is_locked=True)
+            row = await broker_of(connection, broker_id, is_locked=True)
+            require_revision(row, if_revision)
             if not row["is_active"]:
                 raise BrokerInactive("activate the broker before it becomes the default")
             if row["is_default"]:
                 return row
             clear = sa.update(brokers).where(brokers.c.is_default).values(is_default=False)
-            await connection.execute(clear)
+            cleared = await connection.scalar(clear.returning(brokers.c.id))
             make = sa.update(brokers).where(brokers.c.id == broker_id).values(is_default=True)
             await connection.execute(make)
-            return await _broker(connection, broker_id)
+            await audit.record(
+                connection,
+                "broker.set_default",
+                str(broker_id),
+                before={"default_broker_id": cleared},
+                after={"default_broker_id": broker_id},
+            )
+            return await broker_of(connection, broker_id)
+
+    async def encryption_key_ids(self) -> set[int]:
+        """With which keys the brokers' passwords are encrypted."""
+        head = sa.func.substring(brokers.c.password_encrypted, 1, HEADER_BYTES)
+        query = sa.select(head).distinct().where(brokers.c.password_encrypted.is_not(None))
+        async with reading(self._engine) as connection:
+            return {key_id_of(found) for found in (await connection.execute(query)).scalars()}
+
+    def _sealed(self, broker_id: int, password: str | None) -> bytes | None:
+        return None if password is None else self._keys.encrypt(password, place=_place(broker_id))
+
+    def _holds(self, row: Row, password: str) -> bool:
+        """Whether the row's password is this one: then nothing changes."""
+        kept = row["password_encrypted"]
+        try:
+            return kept is not None and password == self._keys.decrypt(
+                kept, place=_place(row["id"])
+            )
+        except SecretUnreadable:
+            return False
 
 
-async def _broker(connection: AsyncConnection, broker_id: int, *, is_locked: bool = False) -> Row:
-    query = _whole.where(brokers.c.id == broker_id)
-    if is_locked:
-        query = query.with_for_update(of=brokers)
-    row = (await connection.execute(query)).mappings().one_or_none()
-    if row is None:
-        raise BrokerNotFound("there is no such broker")
-    return row
+def _conditions(wanted: Filter) -> list[sa.ColumnElement[bool]]:
+    conditions = [
+        brokers.c[name] == value
+        for name in ("is_active", "is_default", "region", "protocol")
+        if (value := getattr(wanted, name)) is not None
+    ]
+    if wanted.labels:
+        conditions.append(brokers.c.labels.contains(dict(wanted.labels)))
+    if wanted.name:
+        conditions.append(brokers.c.name.icontains(wanted.name, autoescape=True))
+    return conditions
+
+
+def _place(broker_id: int) -> str:
+    return place_of("mqtt_broker_config", "password_encrypted", broker_id)
 
 
 async def _certificate_id(connection: AsyncConnection, ca: CaBundle | None) -> int | None:
@@ -148,18 +219,3 @@ async def _certificate_id(connection: AsyncConnection, ca: CaBundle | None) -> i
     )
     certificate_id: int = (await connection.execute(kept.returning(certificates.c.id))).scalar_one()
     return certificate_id
-
-
-def _named(error: IntegrityError) -> Exception:
-    """The fact behind a constraint that refused."""
-    diagnosis = getattr(error.orig, "diag", None)
-    match diagnosis and diagnosis.constraint_name:
-        case "mqtt_broker_config_name_key":
-            return BrokerNameTaken("another broker has this name", field="name")
-        case "default_is_active":
-            return BrokerIsDefault("make another broker the default first", field="is_active")
-        case "at_most_one_default":
-            return LostRace("somebody else has set another default")
-    if isinstance(error.orig, ForeignKeyViolation):
-        return BrokerInUse("a device, fleet or provisioning key points at this broker")
-    return error

@@ -3,7 +3,7 @@
 from alembic import op
 
 revision = "0007"
-down_revision = "0004"
+down_revision = "0006"
 
 TABLES = """
 -- A restriction that is null restricts nothing; an empty list would let nobody in, and is refused,

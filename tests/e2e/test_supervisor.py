@@ -131,7 +131,7 @@ def test_each_setting_that_a_service_is_given_is_one_that_it_has(tmp_path: Path)
         mqtt_broker_url="mqtt://h", log_level="INFO", registry_metrics_port=1, broker_metrics_port=2
     )
     passwords = dict.fromkeys(("mooring_broker", "mooring_registry"), "p")
-    told = environments(config, "postgresql://h/d", passwords, tmp_path, tmp_path)
+    told = environments(config, "postgresql://h/d", passwords, tmp_path, tmp_path, tmp_path)
     kinds: tuple[type[ServiceConfig], ...] = (
         BrokerServiceConfig,
         RegistryServiceConfig,
@@ -252,7 +252,10 @@ def test_every_fault_of_the_settings_is_named(first_run: Run) -> None:
     assert not first_run.home.exists()
 
 
-@pytest.mark.parametrize("name", ["service-secret", "server-keys.json", "role-passwords.json"])
+@pytest.mark.parametrize(
+    "name",
+    ["service-secret", "server-keys.json", "encryption-keys.json", "role-passwords.json"],
+)
 def test_a_corrupt_secret_is_named_and_kept(run: Run, name: str) -> None:
     (run.home / name).write_text("{")
     said = run.refusal()

@@ -161,3 +161,67 @@ def test_there_is_one_default_at_most(database: Database) -> None:
     database.execute(insert, "a")
     with pytest.raises(psycopg.errors.UniqueViolation, match="at_most_one_default"):
         database.execute(insert, "b")
+
+
+UPDATE = "UPDATE mqtt_broker_config SET {} WHERE name = '{}'"
+
+
+@pytest.mark.parametrize("role", ["mooring_operator", "mooring"])
+@pytest.mark.parametrize(
+    ("changes", "name", "hint"),
+    [
+        ("is_active = false", "main", "Make another broker the default first"),
+        ("is_default = true", "other", "SET is_default = false WHERE is_default; then"),
+        ("protocol = 'mqtts'", "other", "Set both in one statement"),
+        ("use_tls = true", "other", "Set both in one statement"),
+        ("protocol = 'tcp'", "other", "mqtt, mqtts, ws or wss"),
+        ("path = '/x'", "other", "protocol to ws or wss"),
+        ("port = 0", "other", "from 1 to 65535"),
+        ("keep_alive = 70000", "other", "from 0 to 65535"),
+        ("connect_timeout = 0", "other", "milliseconds"),
+        ("host = 'mqtt://h'", "other", "Leave out scheme"),
+        ("host = 'h:1883'", "other", "Leave out scheme"),
+        ("host = '[::1]'", "other", "Leave out scheme"),
+        ("labels = '[]'", "other", '{"site": "berlin"}'),
+        ('labels = \'{"a": ["x"]}\'', "other", '{"site": "berlin"}'),
+    ],
+)
+def test_what_the_database_refuses_it_says_how_to_do(
+    database: Database, role: str, changes: str, name: str, hint: str
+) -> None:
+    database.execute(INSERT.replace("'x'", "'main'").format("is_default", "true"))
+    database.execute(INSERT.replace("'x'", "'other'").format("is_active", "true"))
+    with pytest.raises(psycopg.errors.IntegrityError) as refused:
+        database.execute(UPDATE.format(changes, name), role=role)
+    assert hint in (refused.value.diag.message_hint or "")
+    assert database.execute("SELECT sum(revision) FROM mqtt_broker_config") == [(2,)]
+
+
+async def test_the_owner_is_told_who_uses_what_it_deletes(stack: Stack) -> None:
+    other = await stack.create_broker("Other")
+    await stack.register("one")
+    stack.database.execute("UPDATE devices SET mqtt_broker_id = %s", other)
+    for broker_id, hint, detail in (
+        (stack.default_broker_id, "Make another broker the default first.", None),
+        (other, f"/api/v1/brokers/{other}/move", "devices=1 fleets=0 keys=0 allowances=0"),
+    ):
+        with pytest.raises(psycopg.errors.IntegrityError) as refused:
+            stack.database.execute("DELETE FROM mqtt_broker_config WHERE id = %s", broker_id)
+        assert hint in (refused.value.diag.message_hint or "")
+        assert refused.value.diag.message_detail == detail
+    with pytest.raises(psycopg.errors.CheckViolation, match="keeps its id"):
+        stack.database.execute("UPDATE mqtt_broker_config SET id = 77 WHERE id = %s", other)
+
+
+def test_ipv6_and_labels_are_set_by_sql(database: Database) -> None:
+    database.execute(INSERT.format("is_active", "true"))
+    for changes in ("host = '2001:db8::1'", "host = '::ffff:1.2.3.4'", 'labels = \'{"a": "b"}\''):
+        database.execute(UPDATE.format(changes, "x"), role="mooring_operator")
+    history = database.execute(
+        "SELECT revision, changed_by, by_sql FROM mqtt_broker_history ORDER BY revision",
+        role="mooring_operator",
+    )
+    assert history == [
+        (1, "mooring", True),
+        *((n, "mooring_operator", True) for n in (2, 3, 4)),
+    ]

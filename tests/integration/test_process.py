@@ -1,5 +1,7 @@
 """A service as a process: it stops when told, also while it starts, and never looks alive dead."""
 
+import base64
+import json
 import os
 import signal
 import subprocess
@@ -35,12 +37,16 @@ def test_a_broken_loop_ends_the_process_with_its_reason() -> None:
 def test_it_stops_while_it_waits_for_its_database(tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_text("x" * 32)
+    ring = tmp_path / "ring"
+    key = base64.b64encode(bytes(32)).decode()
+    ring.write_text(json.dumps({"active": 1, "keys": [{"id": 1, "secret": key}]}))
     process = subprocess.Popen(
         [sys.executable, "-m", "broker_service"],
         env={
             **os.environ,
             "SERVICE_SECRET_FILE": str(secret),
             "BROKER_DATABASE_URL": f"postgresql://u:p@127.0.0.1:{free_port()}/x",
+            "ENCRYPTION_KEYS_FILE": str(ring),
             "BROKER_PORT": "0",
         },
         stdout=subprocess.PIPE,

@@ -39,7 +39,9 @@ def test_every_fault_is_named_at_once(tmp_path: Path) -> None:
 )
 def test_what_is_missing_or_wrong_is_named(variables: dict[str, str], word: str) -> None:
     with (
-        environment(BROKER_DATABASE_URL="postgresql://x", **variables),
+        environment(
+            BROKER_DATABASE_URL="postgresql://x", ENCRYPTION_KEYS_FILE="/ring", **variables
+        ),
         pytest.raises(SystemExit, match=word) as refused,
     ):
         load(BrokerServiceConfig)
@@ -50,7 +52,10 @@ def test_a_configuration_is_frozen(tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_text("x" * 32)
     with environment(
-        BROKER_DATABASE_URL="postgresql://x", SERVICE_SECRET_FILE=str(secret), BROKER_PORT="1234"
+        BROKER_DATABASE_URL="postgresql://x",
+        ENCRYPTION_KEYS_FILE="/ring",
+        SERVICE_SECRET_FILE=str(secret),
+        BROKER_PORT="1234",
     ):
         config = load(BrokerServiceConfig)
     assert config.broker_port == 1234

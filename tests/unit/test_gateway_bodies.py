@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from litestar.exceptions import ClientException
 
 from chassis.errors import InvalidInput
-from gateway.administration.brokers import BrokerChange, NewBroker
+from gateway.administration.broker_types import BrokerChange, NewBroker
 from gateway.administration.fleets import FleetChange
 from gateway.administration.provisioning_keys import NewProvisioningKey
 from gateway.bodies import decode, is_json

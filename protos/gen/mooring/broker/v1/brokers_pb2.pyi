@@ -45,6 +45,9 @@ class BrokerFields(_message.Message):
     CA_CERT_FIELD_NUMBER: _builtins.int
     IS_ACTIVE_FIELD_NUMBER: _builtins.int
     REGION_FIELD_NUMBER: _builtins.int
+    USERNAME_FIELD_NUMBER: _builtins.int
+    PASSWORD_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     description: _builtins.str
     protocol: _builtins.str
@@ -71,6 +74,12 @@ class BrokerFields(_message.Message):
     """
     is_active: _builtins.bool
     region: _builtins.str
+    username: _builtins.str
+    """What a service shows to the broker; 1 to 255 characters."""
+    password: _builtins.str
+    """Goes in and never comes out: Broker.has_password says whether there is one."""
+    @_builtins.property
+    def labels(self) -> Global___Labels: ...
     def __init__(
         self,
         *,
@@ -90,10 +99,13 @@ class BrokerFields(_message.Message):
         ca_cert: _builtins.str | None = ...,
         is_active: _builtins.bool | None = ...,
         region: _builtins.str | None = ...,
+        username: _builtins.str | None = ...,
+        password: _builtins.str | None = ...,
+        labels: Global___Labels | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_ca_cert", b"_ca_cert", "_clean_session", b"_clean_session", "_client_id_prefix", b"_client_id_prefix", "_connect_timeout", b"_connect_timeout", "_description", b"_description", "_host", b"_host", "_is_active", b"_is_active", "_keep_alive", b"_keep_alive", "_name", b"_name", "_path", b"_path", "_port", b"_port", "_protocol", b"_protocol", "_reconnect_period", b"_reconnect_period", "_region", b"_region", "_use_tls", b"_use_tls", "_verify_certificate", b"_verify_certificate", "ca_cert", b"ca_cert", "clean_session", b"clean_session", "client_id_prefix", b"client_id_prefix", "connect_timeout", b"connect_timeout", "description", b"description", "host", b"host", "is_active", b"is_active", "keep_alive", b"keep_alive", "name", b"name", "path", b"path", "port", b"port", "protocol", b"protocol", "reconnect_period", b"reconnect_period", "region", b"region", "use_tls", b"use_tls", "verify_certificate", b"verify_certificate"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_ca_cert", b"_ca_cert", "_clean_session", b"_clean_session", "_client_id_prefix", b"_client_id_prefix", "_connect_timeout", b"_connect_timeout", "_description", b"_description", "_host", b"_host", "_is_active", b"_is_active", "_keep_alive", b"_keep_alive", "_name", b"_name", "_password", b"_password", "_path", b"_path", "_port", b"_port", "_protocol", b"_protocol", "_reconnect_period", b"_reconnect_period", "_region", b"_region", "_use_tls", b"_use_tls", "_username", b"_username", "_verify_certificate", b"_verify_certificate", "ca_cert", b"ca_cert", "clean_session", b"clean_session", "client_id_prefix", b"client_id_prefix", "connect_timeout", b"connect_timeout", "description", b"description", "host", b"host", "is_active", b"is_active", "keep_alive", b"keep_alive", "labels", b"labels", "name", b"name", "password", b"password", "path", b"path", "port", b"port", "protocol", b"protocol", "reconnect_period", b"reconnect_period", "region", b"region", "use_tls", b"use_tls", "username", b"username", "verify_certificate", b"verify_certificate"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_ca_cert", b"_ca_cert", "_clean_session", b"_clean_session", "_client_id_prefix", b"_client_id_prefix", "_connect_timeout", b"_connect_timeout", "_description", b"_description", "_host", b"_host", "_is_active", b"_is_active", "_keep_alive", b"_keep_alive", "_name", b"_name", "_path", b"_path", "_port", b"_port", "_protocol", b"_protocol", "_reconnect_period", b"_reconnect_period", "_region", b"_region", "_use_tls", b"_use_tls", "_verify_certificate", b"_verify_certificate", "ca_cert", b"ca_cert", "clean_session", b"clean_session", "client_id_prefix", b"client_id_prefix", "connect_timeout", b"connect_timeout", "description", b"description", "host", b"host", "is_active", b"is_active", "keep_alive", b"keep_alive", "name", b"name", "path", b"path", "port", b"port", "protocol", b"protocol", "reconnect_period", b"reconnect_period", "region", b"region", "use_tls", b"use_tls", "verify_certificate", b"verify_certificate"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_ca_cert", b"_ca_cert", "_clean_session", b"_clean_session", "_client_id_prefix", b"_client_id_prefix", "_connect_timeout", b"_connect_timeout", "_description", b"_description", "_host", b"_host", "_is_active", b"_is_active", "_keep_alive", b"_keep_alive", "_name", b"_name", "_password", b"_password", "_path", b"_path", "_port", b"_port", "_protocol", b"_protocol", "_reconnect_period", b"_reconnect_period", "_region", b"_region", "_use_tls", b"_use_tls", "_username", b"_username", "_verify_certificate", b"_verify_certificate", "ca_cert", b"ca_cert", "clean_session", b"clean_session", "client_id_prefix", b"client_id_prefix", "connect_timeout", b"connect_timeout", "description", b"description", "host", b"host", "is_active", b"is_active", "keep_alive", b"keep_alive", "labels", b"labels", "name", b"name", "password", b"password", "path", b"path", "port", b"port", "protocol", b"protocol", "reconnect_period", b"reconnect_period", "region", b"region", "use_tls", b"use_tls", "username", b"username", "verify_certificate", b"verify_certificate"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__ca_cert: _TypeAlias = _typing.Literal["ca_cert"]  # noqa: Y015
     _WhichOneofArgType__ca_cert: _TypeAlias = _typing.Literal["_ca_cert", b"_ca_cert"]  # noqa: Y015
@@ -113,6 +125,8 @@ class BrokerFields(_message.Message):
     _WhichOneofArgType__keep_alive: _TypeAlias = _typing.Literal["_keep_alive", b"_keep_alive"]  # noqa: Y015
     _WhichOneofReturnType__name: _TypeAlias = _typing.Literal["name"]  # noqa: Y015
     _WhichOneofArgType__name: _TypeAlias = _typing.Literal["_name", b"_name"]  # noqa: Y015
+    _WhichOneofReturnType__password: _TypeAlias = _typing.Literal["password"]  # noqa: Y015
+    _WhichOneofArgType__password: _TypeAlias = _typing.Literal["_password", b"_password"]  # noqa: Y015
     _WhichOneofReturnType__path: _TypeAlias = _typing.Literal["path"]  # noqa: Y015
     _WhichOneofArgType__path: _TypeAlias = _typing.Literal["_path", b"_path"]  # noqa: Y015
     _WhichOneofReturnType__port: _TypeAlias = _typing.Literal["port"]  # noqa: Y015
@@ -125,6 +139,8 @@ class BrokerFields(_message.Message):
     _WhichOneofArgType__region: _TypeAlias = _typing.Literal["_region", b"_region"]  # noqa: Y015
     _WhichOneofReturnType__use_tls: _TypeAlias = _typing.Literal["use_tls"]  # noqa: Y015
     _WhichOneofArgType__use_tls: _TypeAlias = _typing.Literal["_use_tls", b"_use_tls"]  # noqa: Y015
+    _WhichOneofReturnType__username: _TypeAlias = _typing.Literal["username"]  # noqa: Y015
+    _WhichOneofArgType__username: _TypeAlias = _typing.Literal["_username", b"_username"]  # noqa: Y015
     _WhichOneofReturnType__verify_certificate: _TypeAlias = _typing.Literal["verify_certificate"]  # noqa: Y015
     _WhichOneofArgType__verify_certificate: _TypeAlias = _typing.Literal["_verify_certificate", b"_verify_certificate"]  # noqa: Y015
     @_typing.overload
@@ -146,6 +162,8 @@ class BrokerFields(_message.Message):
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__name) -> _WhichOneofReturnType__name | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__password) -> _WhichOneofReturnType__password | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__path) -> _WhichOneofReturnType__path | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__port) -> _WhichOneofReturnType__port | None: ...
@@ -158,9 +176,55 @@ class BrokerFields(_message.Message):
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__use_tls) -> _WhichOneofReturnType__use_tls | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__username) -> _WhichOneofReturnType__username | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__verify_certificate) -> _WhichOneofReturnType__verify_certificate | None: ...
 
 Global___BrokerFields: _TypeAlias = BrokerFields  # noqa: Y015
+
+@_typing.final
+class Labels(_message.Message):
+    """The operator's own words about a broker: at most 64. Keys are like those of
+    Kubernetes ("tier", "example.com/site"), values have up to 255 characters.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class ValuesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    VALUES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def values(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        values: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["values", b"values"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Labels: _TypeAlias = Labels  # noqa: Y015
 
 @_typing.final
 class Broker(_message.Message):
@@ -174,12 +238,14 @@ class Broker(_message.Message):
     REVISION_FIELD_NUMBER: _builtins.int
     CREATED_AT_FIELD_NUMBER: _builtins.int
     UPDATED_AT_FIELD_NUMBER: _builtins.int
+    HAS_PASSWORD_FIELD_NUMBER: _builtins.int
     id: _builtins.int
     is_default: _builtins.bool
     ca_certificate_id: _builtins.int
     client_certificate_id: _builtins.int
     revision: _builtins.int
     """Goes up with every change."""
+    has_password: _builtins.bool
     @_builtins.property
     def fields(self) -> Global___BrokerFields: ...
     @_builtins.property
@@ -197,10 +263,11 @@ class Broker(_message.Message):
         revision: _builtins.int = ...,
         created_at: _timestamp_pb2.Timestamp | None = ...,
         updated_at: _timestamp_pb2.Timestamp | None = ...,
+        has_password: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_ca_certificate_id", b"_ca_certificate_id", "_client_certificate_id", b"_client_certificate_id", "ca_certificate_id", b"ca_certificate_id", "client_certificate_id", b"client_certificate_id", "created_at", b"created_at", "fields", b"fields", "updated_at", b"updated_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_ca_certificate_id", b"_ca_certificate_id", "_client_certificate_id", b"_client_certificate_id", "ca_certificate_id", b"ca_certificate_id", "client_certificate_id", b"client_certificate_id", "created_at", b"created_at", "fields", b"fields", "id", b"id", "is_default", b"is_default", "revision", b"revision", "updated_at", b"updated_at"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_ca_certificate_id", b"_ca_certificate_id", "_client_certificate_id", b"_client_certificate_id", "ca_certificate_id", b"ca_certificate_id", "client_certificate_id", b"client_certificate_id", "created_at", b"created_at", "fields", b"fields", "has_password", b"has_password", "id", b"id", "is_default", b"is_default", "revision", b"revision", "updated_at", b"updated_at"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__ca_certificate_id: _TypeAlias = _typing.Literal["ca_certificate_id"]  # noqa: Y015
     _WhichOneofArgType__ca_certificate_id: _TypeAlias = _typing.Literal["_ca_certificate_id", b"_ca_certificate_id"]  # noqa: Y015
@@ -296,23 +363,81 @@ Global___GetBrokerResponse: _TypeAlias = GetBrokerResponse  # noqa: Y015
 class ListBrokersRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     CURSOR_FIELD_NUMBER: _builtins.int
+    IS_ACTIVE_FIELD_NUMBER: _builtins.int
+    IS_DEFAULT_FIELD_NUMBER: _builtins.int
+    REGION_FIELD_NUMBER: _builtins.int
+    PROTOCOL_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """1 to 500; 0 means 100."""
     cursor: _builtins.str
     """The next_cursor of the page before; empty for the first."""
+    is_active: _builtins.bool
+    """A broker is listed if it is all that is asked for."""
+    is_default: _builtins.bool
+    region: _builtins.str
+    protocol: _builtins.str
+    name: _builtins.str
+    """Stands somewhere in its name; case does not matter."""
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Its labels hold all of these."""
+
     def __init__(
         self,
         *,
         page_size: _builtins.int = ...,
         cursor: _builtins.str = ...,
+        is_active: _builtins.bool | None = ...,
+        is_default: _builtins.bool | None = ...,
+        region: _builtins.str | None = ...,
+        protocol: _builtins.str | None = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        name: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_is_active", b"_is_active", "_is_default", b"_is_default", "_protocol", b"_protocol", "_region", b"_region", "is_active", b"is_active", "is_default", b"is_default", "protocol", b"protocol", "region", b"region"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cursor", b"cursor", "page_size", b"page_size"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_is_active", b"_is_active", "_is_default", b"_is_default", "_protocol", b"_protocol", "_region", b"_region", "cursor", b"cursor", "is_active", b"is_active", "is_default", b"is_default", "labels", b"labels", "name", b"name", "page_size", b"page_size", "protocol", b"protocol", "region", b"region"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__is_active: _TypeAlias = _typing.Literal["is_active"]  # noqa: Y015
+    _WhichOneofArgType__is_active: _TypeAlias = _typing.Literal["_is_active", b"_is_active"]  # noqa: Y015
+    _WhichOneofReturnType__is_default: _TypeAlias = _typing.Literal["is_default"]  # noqa: Y015
+    _WhichOneofArgType__is_default: _TypeAlias = _typing.Literal["_is_default", b"_is_default"]  # noqa: Y015
+    _WhichOneofReturnType__protocol: _TypeAlias = _typing.Literal["protocol"]  # noqa: Y015
+    _WhichOneofArgType__protocol: _TypeAlias = _typing.Literal["_protocol", b"_protocol"]  # noqa: Y015
+    _WhichOneofReturnType__region: _TypeAlias = _typing.Literal["region"]  # noqa: Y015
+    _WhichOneofArgType__region: _TypeAlias = _typing.Literal["_region", b"_region"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__is_active) -> _WhichOneofReturnType__is_active | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__is_default) -> _WhichOneofReturnType__is_default | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__protocol) -> _WhichOneofReturnType__protocol | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__region) -> _WhichOneofReturnType__region | None: ...
 
 Global___ListBrokersRequest: _TypeAlias = ListBrokersRequest  # noqa: Y015
 
@@ -347,6 +472,7 @@ class UpdateBrokerRequest(_message.Message):
     ID_FIELD_NUMBER: _builtins.int
     FIELDS_FIELD_NUMBER: _builtins.int
     UPDATE_MASK_FIELD_NUMBER: _builtins.int
+    IF_REVISION_FIELD_NUMBER: _builtins.int
     id: _builtins.int
     @_builtins.property
     def fields(self) -> Global___BrokerFields: ...
@@ -356,16 +482,23 @@ class UpdateBrokerRequest(_message.Message):
         default, or to none.
         """
 
+    @_builtins.property
+    def if_revision(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Goes on only if the broker's revision is one of these, else LOST_RACE;
+        empty: whatever it is.
+        """
+
     def __init__(
         self,
         *,
         id: _builtins.int = ...,
         fields: Global___BrokerFields | None = ...,
         update_mask: _field_mask_pb2.FieldMask | None = ...,
+        if_revision: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["fields", b"fields", "update_mask", b"update_mask"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["fields", b"fields", "id", b"id", "update_mask", b"update_mask"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fields", b"fields", "id", b"id", "if_revision", b"if_revision", "update_mask", b"update_mask"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -396,15 +529,23 @@ class DeleteBrokerRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ID_FIELD_NUMBER: _builtins.int
+    IF_REVISION_FIELD_NUMBER: _builtins.int
     id: _builtins.int
+    @_builtins.property
+    def if_revision(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Goes on only if the broker's revision is one of these, else LOST_RACE;
+        empty: whatever it is.
+        """
+
     def __init__(
         self,
         *,
         id: _builtins.int = ...,
+        if_revision: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "if_revision", b"if_revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -430,15 +571,23 @@ class SetDefaultBrokerRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ID_FIELD_NUMBER: _builtins.int
+    IF_REVISION_FIELD_NUMBER: _builtins.int
     id: _builtins.int
+    @_builtins.property
+    def if_revision(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Goes on only if the broker's revision is one of these, else LOST_RACE;
+        empty: whatever it is.
+        """
+
     def __init__(
         self,
         *,
         id: _builtins.int = ...,
+        if_revision: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "if_revision", b"if_revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

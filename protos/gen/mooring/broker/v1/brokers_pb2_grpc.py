@@ -97,7 +97,8 @@ class BrokerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DeleteBroker(self, request, context):
-        """Refused with BROKER_IN_USE while a device, fleet or key points at it.
+        """Refused with BROKER_IN_USE while a device, fleet or key points at it; the
+        trailer mooring-usage then counts them.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

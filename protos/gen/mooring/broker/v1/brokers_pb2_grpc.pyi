@@ -22,7 +22,9 @@ class BrokerServiceStub:
     UpdateBroker: _aio.UnaryUnaryMultiCallable[_brokers_pb2.UpdateBrokerRequest, _brokers_pb2.UpdateBrokerResponse]
     """Changes the fields that update_mask names and no other."""
     DeleteBroker: _aio.UnaryUnaryMultiCallable[_brokers_pb2.DeleteBrokerRequest, _brokers_pb2.DeleteBrokerResponse]
-    """Refused with BROKER_IN_USE while a device, fleet or key points at it."""
+    """Refused with BROKER_IN_USE while a device, fleet or key points at it; the
+    trailer mooring-usage then counts them.
+    """
     SetDefaultBroker: _aio.UnaryUnaryMultiCallable[_brokers_pb2.SetDefaultBrokerRequest, _brokers_pb2.SetDefaultBrokerResponse]
     """Makes it the one default, instead of whichever was."""
 
@@ -64,7 +66,9 @@ class BrokerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _brokers_pb2.DeleteBrokerRequest,
         context: _aio.ServicerContext[_brokers_pb2.DeleteBrokerRequest, _abc.Awaitable[_brokers_pb2.DeleteBrokerResponse]],
     ) -> _abc.Awaitable[_brokers_pb2.DeleteBrokerResponse]:
-        """Refused with BROKER_IN_USE while a device, fleet or key points at it."""
+        """Refused with BROKER_IN_USE while a device, fleet or key points at it; the
+        trailer mooring-usage then counts them.
+        """
 
     @_abc_1.abstractmethod
     def SetDefaultBroker(

@@ -1,0 +1,1 @@
+"""Every revision of every broker, and the way back to one."""

@@ -1,0 +1,60 @@
+"""What differs between two revisions of a broker, without its secrets."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+# A column that is in none of these three is nobody's decision yet: a test says so.
+COMPARED = (
+    *("name", "description", "protocol", "host", "port", "path", "use_tls", "verify_certificate"),
+    *("client_id_prefix", "keep_alive", "clean_session", "reconnect_period", "connect_timeout"),
+    *("ca_certificate_id", "client_certificate_id", "username", "is_active", "is_default"),
+    *("region", "labels"),
+)
+# By the column that they are kept in: what they are called where they are told to have changed.
+SECRETS = {"password_encrypted": "password"}
+NOT_COMPARED = ("id", "revision", "created_at", "updated_at")
+
+# What stands for a secret wherever a change is told.
+CHANGED = "changed"
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A field before and after, as JSON values; of a secret, neither."""
+
+    before: Any = None
+    after: Any = None
+    is_secret: bool = False
+
+
+def differences(
+    before: Mapping[Any, Any] | None, after: Mapping[Any, Any] | None
+) -> dict[str, Change]:
+    """The fields in which the two differ, by name.
+
+    Each is a broker's columns; None where there is no broker, and then each field of the other
+    that holds something differs. What only one of two brokers has was not there yet at its time.
+    """
+    changes: dict[str, Change] = {}
+    for name in COMPARED:
+        if before is not None and after is not None and not (name in before and name in after):
+            continue
+        old, new = (before or {}).get(name), (after or {}).get(name)
+        if old != new:
+            changes[name] = Change(old, new)
+    for column, name in SECRETS.items():
+        if (before or {}).get(column) != (after or {}).get(column):
+            changes[name] = Change(is_secret=True)
+    return changes
+
+
+def told(
+    changes: Mapping[str, Change],
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The same as two documents for the audit log: what was, and what is."""
+    before = {name: change.before for name, change in changes.items() if not change.is_secret}
+    after = {
+        name: CHANGED if change.is_secret else change.after for name, change in changes.items()
+    }
+    return before, after

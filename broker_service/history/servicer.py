@@ -1,0 +1,102 @@
+"""gRPC: what a broker has been, and going back to it."""
+
+import json
+from datetime import datetime
+from itertools import pairwise
+from typing import Any
+
+from mooring.broker.v1 import history_pb2 as pb
+from mooring.broker.v1 import history_pb2_grpc
+
+from broker_service.brokers.database import Row
+from broker_service.brokers.servicer import COLUMNS, proto_of
+from broker_service.brokers.settings import Settings, check, check_login
+from broker_service.history.differences import Change, differences
+from broker_service.history.store import HistoryStore, State, state_of
+from broker_service.placements.snapshot import SnapshotKeeper
+from chassis import pages
+from chassis.server import Context
+from chassis.times import timestamp_of
+from chassis.trust import Access
+
+NAME = "mooring.broker.v1.BrokerHistoryService"
+POLICIES = {
+    f"/{NAME}/ListBrokerRevisions": Access.VIEWER,
+    f"/{NAME}/GetBrokerRevision": Access.VIEWER,
+    f"/{NAME}/RollBackBroker": Access.OPERATOR,
+}
+
+
+class BrokerHistoryServicer(history_pb2_grpc.BrokerHistoryServiceServicer):
+    """A rollback is what this replica answers with before the caller hears of it."""
+
+    def __init__(self, store: HistoryStore, snapshots: SnapshotKeeper) -> None:
+        """`snapshots` is told of every change."""
+        self._store = store
+        self._snapshots = snapshots
+
+    async def ListBrokerRevisions(
+        self, request: pb.ListBrokerRevisionsRequest, context: Context
+    ) -> pb.ListBrokerRevisionsResponse:
+        """Newest first. Raises `InvalidInput`, `BrokerNotFound`."""
+        size = pages.page_size_of(request.page_size)
+        rows = await self._store.revisions_before(
+            request.broker_id, pages.after(request.cursor, int), size + 1
+        )
+        page, next_cursor = pages.cut(rows, size, lambda row: row["revision"])
+        # Each is told against the one before it, also the last of the page.
+        told = [_revision(row, before) for row, before in pairwise([*rows, None]) if row]
+        return pb.ListBrokerRevisionsResponse(revisions=told[: len(page)], next_cursor=next_cursor)
+
+    async def GetBrokerRevision(
+        self, request: pb.GetBrokerRevisionRequest, context: Context
+    ) -> pb.GetBrokerRevisionResponse:
+        """Raises `RevisionNotFound`."""
+        state = await self._store.state_at(request.broker_id, request.revision)
+        return pb.GetBrokerRevisionResponse(broker=proto_of(_as_row(state)))
+
+    async def RollBackBroker(
+        self, request: pb.RollBackBrokerRequest, context: Context
+    ) -> pb.RollBackBrokerResponse:
+        """Raises `InvalidInput`, `RevisionNotFound`, `BrokerNameTaken`, `BrokerIsDefault`,
+        `LostRace`.
+        """
+        row = await self._store.roll_back(
+            request.broker_id, request.revision, _check, request.if_revision
+        )
+        await self._snapshots.refresh()
+        return pb.RollBackBrokerResponse(broker=proto_of(row))
+
+
+def _check(state: State) -> None:
+    """Raises `InvalidInput` for a revision that SQL made and nobody may make here."""
+    settings = Settings(**{name: state[name] for name in COLUMNS if name in state})
+    check(settings)
+    check_login(settings, has_password=state["password_encrypted"] is not None)
+
+
+def _as_row(state: State) -> dict[str, Any]:
+    """With the columns that came later, and times instead of their JSON."""
+    times = {name: datetime.fromisoformat(state[name]) for name in ("created_at", "updated_at")}
+    return {"labels": {}, **state, **times}
+
+
+def _revision(row: Row, before: Row | None) -> pb.BrokerRevision:
+    changes = differences(
+        None if before is None or before["state"] is None else state_of(before),
+        None if row["state"] is None else state_of(row),
+    )
+    return pb.BrokerRevision(
+        revision=row["revision"],
+        kind=pb.RevisionKind.Value(f"REVISION_KIND_{row['kind'].upper()}"),
+        changed_at=timestamp_of(row["changed_at"]),
+        changed_by=row["changed_by"],
+        by_sql=row["by_sql"],
+        changes={name: _change(change) for name, change in changes.items()},
+    )
+
+
+def _change(change: Change) -> pb.FieldChange:
+    if change.is_secret:
+        return pb.FieldChange(is_secret=True)
+    return pb.FieldChange(from_json=json.dumps(change.before), to_json=json.dumps(change.after))

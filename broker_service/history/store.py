@@ -1,0 +1,109 @@
+"""The histories in the database, which a trigger writes; and going back."""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from broker_service.brokers.database import (
+    Row,
+    audited,
+    broker_of,
+    changing,
+    require_revision,
+)
+from broker_service.errors import BrokerNotFound, RevisionNotFound
+from broker_service.history.differences import COMPARED, SECRETS
+from broker_service.tables import brokers, certificates, history
+from chassis.database import reading
+from chassis.errors import LostRace
+
+# What a rollback brings back: all but whether it is the default, which is another broker's too.
+RESTORED = (*(name for name in COMPARED if name != "is_default"), *SECRETS)
+
+_whole = sa.select(history, certificates.c.pem.label("ca_cert")).outerjoin_from(
+    history, certificates, history.c.ca_certificate_id == certificates.c.id
+)
+
+State = Mapping[str, Any]
+
+
+class HistoryStore:
+    """Rows are those of `mqtt_broker_history`; a broker that is gone has them still."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        """`engine` connects as mooring_broker."""
+        self._engine = engine
+
+    async def revisions_before(
+        self, broker_id: int, revision: int | None, limit: int
+    ) -> Sequence[Row]:
+        """Newest first. Raises `BrokerNotFound` for one that never was."""
+        query = sa.select(history).where(history.c.broker_id == broker_id)
+        if revision is not None:
+            query = query.where(history.c.revision < revision)
+        query = query.order_by(history.c.revision.desc()).limit(limit)
+        async with reading(self._engine) as connection:
+            rows = (await connection.execute(query)).mappings().all()
+        if not rows and revision is None:
+            raise BrokerNotFound("there never was such a broker")
+        return rows
+
+    async def state_at(self, broker_id: int, revision: int) -> State:
+        """The broker's columns as they were, with `ca_cert`. Raises `RevisionNotFound`."""
+        async with reading(self._engine) as connection:
+            return await _state_at(connection, broker_id, revision)
+
+    async def roll_back(
+        self,
+        broker_id: int,
+        revision: int,
+        check: Callable[[State], None],
+        if_revision: Collection[int] = (),
+    ) -> Row:
+        """Makes the broker what it was at `revision`; one that is gone comes back under its id.
+
+        `check` raises for what may not be any more. Raises `RevisionNotFound`, `BrokerNameTaken`,
+        `BrokerIsDefault`, `LostRace`, and whatever `check` raises.
+        """
+        async with changing(self._engine) as connection:
+            state = await _state_at(connection, broker_id, revision)
+            check(state)
+            # What was no column then stays as it is.
+            values = {name: state[name] for name in RESTORED if name in state}
+            try:
+                before = await broker_of(connection, broker_id, is_locked=True)
+            except BrokerNotFound:
+                before = None
+            if before is None:
+                if if_revision:
+                    raise LostRace("the broker has been deleted since")
+                created_at = datetime.fromisoformat(state["created_at"])
+                kept = {"id": broker_id, "created_at": created_at}
+                await connection.execute(sa.insert(brokers).values(kept | values))
+            else:
+                require_revision(before, if_revision)
+                await connection.execute(
+                    sa.update(brokers).where(brokers.c.id == broker_id).values(values)
+                )
+            after = await broker_of(connection, broker_id)
+            await audited(connection, "broker.rollback", before, after)
+            return after
+
+
+async def _state_at(connection: AsyncConnection, broker_id: int, revision: int) -> State:
+    query = _whole.where(history.c.broker_id == broker_id, history.c.revision == revision)
+    row = (await connection.execute(query)).mappings().one_or_none()
+    if row is None:
+        raise RevisionNotFound("the broker never was at this revision")
+    if row["state"] is None:
+        raise RevisionNotFound("the broker was deleted with this revision")
+    return state_of(row)
+
+
+def state_of(row: Row) -> State:
+    """The broker's columns at a revision that did not delete it."""
+    kept = {"password_encrypted": row["password_encrypted"], "ca_cert": row.get("ca_cert")}
+    return {**row["state"], **kept}

@@ -1,0 +1,153 @@
+"""What a broker has been, and going back to it: below `/api/v1/brokers/{id}`."""
+
+import json
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from litestar import Response, Router, get, post
+from litestar.params import JSONBody, PathParameter
+from mooring.broker.v1 import history_pb2
+from msgspec import Meta, Struct
+
+from chassis.trust import Access
+from gateway.administration.broker_types import Broker, broker_json
+from gateway.administration.caller import CallerRequest
+from gateway.administration.fields import PathId, moment_of
+from gateway.administration.listing import DEFAULT_LIMIT, Cursor, Limit, Page
+from gateway.administration.preconditions import IF_REVISION, IfRevision, tagged
+from gateway.bodies import StrictJson
+from gateway.problems import errors
+
+MAX_INT64 = 2**63 - 1
+
+Kind = Literal["created", "updated", "deleted", "recorded"]
+KINDS: dict[int, Kind] = {
+    history_pb2.REVISION_KIND_CREATED: "created",
+    history_pb2.REVISION_KIND_UPDATED: "updated",
+    history_pb2.REVISION_KIND_DELETED: "deleted",
+    history_pb2.REVISION_KIND_RECORDED: "recorded",
+}
+
+
+class FieldChange(Struct, kw_only=True, frozen=True, rename={"before": "from", "after": "to"}):
+    """A field before and after; null where there was no broker, or is none any more."""
+
+    before: Any
+    after: Any
+
+
+class BrokerRevision(Struct, kw_only=True, frozen=True):
+    """What a change of a broker did."""
+
+    revision: int
+    kind: Annotated[Kind, Meta(description="recorded: it was there when histories began.")]
+    changed_at: datetime | None
+    changed_by: Annotated[str, Meta(description="The API token's name, or the database's user.")]
+    by_sql: bool
+    changes: Annotated[
+        dict[str, FieldChange | Literal["changed"]],
+        Meta(description="By field; of the password it is told only that it changed."),
+    ]
+
+
+class BrokerHistory(Page[BrokerRevision], frozen=True):
+    """A broker's revisions, newest first."""
+
+
+class Rollback(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """Where to go back to."""
+
+    revision: Annotated[int, Meta(ge=1, le=MAX_INT64)]
+
+
+def _json(revision: history_pb2.BrokerRevision) -> BrokerRevision:
+    return BrokerRevision(
+        revision=revision.revision,
+        kind=KINDS[revision.kind],
+        changed_at=moment_of(revision, "changed_at"),
+        changed_by=revision.changed_by,
+        by_sql=revision.by_sql,
+        changes={name: _change(revision.changes[name]) for name in sorted(revision.changes)},
+    )
+
+
+def _change(change: history_pb2.FieldChange) -> FieldChange | Literal["changed"]:
+    if change.is_secret:
+        return "changed"
+    return FieldChange(before=json.loads(change.from_json), after=json.loads(change.to_json))
+
+
+@get(
+    "/{broker_id:int}/history",
+    access=Access.VIEWER,
+    summary="List a broker's revisions",
+    description="Newest first, whoever made them, SQL included; also of a broker that is gone.",
+    responses=errors(401, 403, 422, "BROKER_NOT_FOUND"),
+)
+async def list_broker_revisions(
+    request: CallerRequest, broker_id: PathId, limit: Limit = DEFAULT_LIMIT, cursor: Cursor = ""
+) -> BrokerHistory:
+    caller = request.auth
+    answer = await caller.ask_broker_service(
+        caller.neighbours.broker_history.ListBrokerRevisions,
+        history_pb2.ListBrokerRevisionsRequest(broker_id=broker_id, page_size=limit, cursor=cursor),
+    )
+    return BrokerHistory(
+        [_json(revision) for revision in answer.revisions], answer.next_cursor or None
+    )
+
+
+@get(
+    "/{broker_id:int}/history/{revision:int}",
+    access=Access.VIEWER,
+    summary="Look at a broker as it was",
+    responses=errors(401, 403, "BROKER_NOT_FOUND", "REVISION_NOT_FOUND"),
+)
+async def get_broker_revision(
+    request: CallerRequest,
+    broker_id: PathId,
+    revision: Annotated[int, PathParameter(ge=1, le=MAX_INT64)],
+) -> Broker:
+    caller = request.auth
+    answer = await caller.ask_broker_service(
+        caller.neighbours.broker_history.GetBrokerRevision,
+        history_pb2.GetBrokerRevisionRequest(broker_id=broker_id, revision=revision),
+    )
+    return broker_json(answer.broker)
+
+
+@post(
+    "/{broker_id:int}/rollback",
+    access=Access.OPERATOR,
+    summary="Make a broker what it was",
+    description="That is a new revision. Its password and certificates come back too; whether it is"
+    " the default stays as it is. A broker that was deleted comes back under its id.",
+    status_code=200,
+    dto=StrictJson[Rollback],
+    dependencies=IF_REVISION,
+    responses=errors(
+        *(401, 403, 412, 413, 415, 422, "BROKER_NOT_FOUND", "REVISION_NOT_FOUND"),
+        *("BROKER_NAME_TAKEN", "BROKER_IS_DEFAULT"),
+    ),
+)
+async def roll_back_broker(
+    request: CallerRequest,
+    broker_id: PathId,
+    data: JSONBody[Rollback],
+    if_revision: IfRevision,
+) -> Response[Broker]:
+    caller = request.auth
+    answer = await caller.ask_broker_service(
+        caller.neighbours.broker_history.RollBackBroker,
+        history_pb2.RollBackBrokerRequest(
+            broker_id=broker_id, revision=data.revision, if_revision=if_revision
+        ),
+    )
+    return tagged(broker_json(answer.broker), answer.broker.revision)
+
+
+ROUTES = Router(
+    "/brokers",
+    route_handlers=[list_broker_revisions, get_broker_revision, roll_back_broker],
+    tags=["brokers"],
+)

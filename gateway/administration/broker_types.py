@@ -1,0 +1,147 @@
+"""A broker as people write and read it. The fields are the columns of `mqtt_broker_config`."""
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+from mooring.broker.v1 import brokers_pb2
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from gateway.administration.fields import MAX_INT32, moment_of, optional
+from gateway.administration.listing import Page
+from gateway.documentation import documented
+
+Protocol = Literal["mqtt", "mqtts", "ws", "wss"]
+Milliseconds = Annotated[int, Meta(ge=0, le=MAX_INT32)]
+Port = Annotated[int, Meta(ge=1, le=65535)]
+
+
+Name = Annotated[str, documented(minLength=1, maxLength=255)]
+Host = Annotated[str, documented(minLength=1, maxLength=253, description="A name or an address.")]
+Text64 = Annotated[str, documented(maxLength=64)]
+Labels = Annotated[
+    dict[str, str],
+    Meta(
+        description="The operator's own words: at most 64, keys like those of Kubernetes, values"
+        " of up to 255 characters. They are set as a whole.",
+        extra_json_schema={"maxProperties": 64, "examples": [{"site": "berlin"}]},
+    ),
+]
+Username = Annotated[
+    str,
+    documented(minLength=1, maxLength=255, description="What a service shows to the broker."),
+]
+Password = Annotated[
+    str,
+    documented(
+        minLength=1,
+        maxLength=4096,
+        writeOnly=True,
+        description="Goes in and never comes out; needs a username.",
+    ),
+]
+
+
+class _Settings(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """What may be left away; null goes back to the default, or to none."""
+
+    description: Annotated[str, documented(maxLength=2000)] | UnsetType | None = UNSET
+    protocol: Protocol | UnsetType | None = UNSET
+    path: Annotated[str, Meta(description="For ws and wss.")] | UnsetType | None = UNSET
+    use_tls: (
+        Annotated[bool, Meta(description="Follows the protocol; need not be sent.")]
+        | UnsetType
+        | None
+    ) = UNSET
+    verify_certificate: bool | UnsetType | None = UNSET
+    client_id_prefix: Text64 | UnsetType | None = UNSET
+    keep_alive: (
+        Annotated[int, Meta(ge=0, le=65535, description="Seconds; 0 turns it off.")]
+        | UnsetType
+        | None
+    ) = UNSET
+    clean_session: bool | UnsetType | None = UNSET
+    reconnect_period: Milliseconds | UnsetType | None = UNSET
+    connect_timeout: Milliseconds | UnsetType | None = UNSET
+    ca_cert: (
+        Annotated[str, Meta(description="PEM of the CA certificates the broker's chains to.")]
+        | UnsetType
+        | None
+    ) = UNSET
+    is_active: bool | UnsetType | None = UNSET
+    region: Text64 | UnsetType | None = UNSET
+    username: Username | UnsetType | None = UNSET
+    password: Password | UnsetType | None = UNSET
+    labels: Labels | UnsetType | None = UNSET
+
+
+class NewBroker(_Settings, kw_only=True, frozen=True):
+    """A broker to be known from now on."""
+
+    name: Name
+    host: Host
+    port: Port
+
+
+class BrokerChange(_Settings, kw_only=True, frozen=True):
+    """What is to change; a field that is not named is left alone."""
+
+    name: Name | UnsetType = UNSET
+    host: Host | UnsetType = UNSET
+    port: Port | UnsetType = UNSET
+
+
+class Broker(Struct, kw_only=True, frozen=True):
+    """A broker as it is. Its secrets never leave the broker service."""
+
+    id: int
+    name: str
+    description: Annotated[str, documented(maxLength=2000)] | None
+    protocol: str
+    host: str
+    port: int
+    path: str | None
+    use_tls: bool
+    verify_certificate: bool
+    client_id_prefix: str | None
+    keep_alive: int
+    clean_session: bool
+    reconnect_period: int
+    connect_timeout: int
+    ca_cert: str | None
+    is_active: bool
+    region: str | None
+    username: str | None
+    has_password: bool
+    labels: dict[str, str]
+    is_default: bool
+    ca_certificate_id: int | None
+    client_certificate_id: int | None
+    revision: int
+    created_at: datetime | None
+    updated_at: datetime | None
+
+
+class BrokerPage(Page[Broker], frozen=True):
+    """Brokers, in the order of their ids."""
+
+
+COLUMNS = tuple(
+    name
+    for name in brokers_pb2.BrokerFields.DESCRIPTOR.fields_by_name
+    if name not in ("password", "labels")
+)
+
+
+def broker_json(broker: brokers_pb2.Broker) -> Broker:
+    return Broker(
+        id=broker.id,
+        is_default=broker.is_default,
+        has_password=broker.has_password,
+        labels=dict(broker.fields.labels.values),
+        ca_certificate_id=optional(broker, "ca_certificate_id"),
+        client_certificate_id=optional(broker, "client_certificate_id"),
+        revision=broker.revision,
+        created_at=moment_of(broker, "created_at"),
+        updated_at=moment_of(broker, "updated_at"),
+        **{column: optional(broker.fields, column) for column in COLUMNS},
+    )

@@ -1,0 +1,98 @@
+"""Who uses a broker, and moving them to another: below `/api/v1/brokers/{id}`."""
+
+from typing import Annotated
+
+from litestar import Router, get, post
+from litestar.params import JSONBody
+from mooring.registry.v1 import broker_users_pb2
+from msgspec import Meta, Struct
+
+from chassis.trust import Access
+from gateway.administration.caller import CallerRequest
+from gateway.administration.fields import Id, PathId
+from gateway.bodies import StrictJson
+from gateway.problems import errors
+
+
+class BrokerUsage(Struct, kw_only=True, frozen=True):
+    """How many point at a broker."""
+
+    devices: Annotated[int, Meta(description="Pinned to it.")]
+    fleets: Annotated[int, Meta(description="Whose devices without a pin go to it.")]
+    keys: Annotated[int, Meta(description="Provisioning keys that pin new devices to it.")]
+    allowances: Annotated[int, Meta(description="Restricted fleets that may use it.")]
+
+
+class Move(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """Where those who use a broker are to go."""
+
+    to_broker_id: Annotated[Id, Meta(description="Must be active.")]
+    move_allowances: Annotated[
+        bool,
+        Meta(
+            description="Lets restricted fleets use the new broker instead of the old one. Without"
+            " it, a move that would strand their devices is refused with BROKER_NOT_ALLOWED."
+        ),
+    ] = False
+
+
+class Moved(Struct, kw_only=True, frozen=True):
+    """What was moved, and who still points at the old broker: ask again until nobody does."""
+
+    moved: BrokerUsage
+    left: BrokerUsage
+
+
+def _json(usage: broker_users_pb2.BrokerUsage) -> BrokerUsage:
+    return BrokerUsage(
+        devices=usage.devices,
+        fleets=usage.fleets,
+        keys=usage.keys,
+        allowances=usage.allowances,
+    )
+
+
+@get(
+    "/{broker_id:int}/usage",
+    access=Access.VIEWER,
+    summary="Count who uses a broker",
+    responses=errors(401, 403, "BROKER_NOT_FOUND"),
+)
+async def get_broker_usage(request: CallerRequest, broker_id: PathId) -> BrokerUsage:
+    caller = request.auth
+    answer = await caller.ask_registry(
+        caller.neighbours.broker_users.GetBrokerUsage,
+        broker_users_pb2.GetBrokerUsageRequest(broker_id=broker_id),
+    )
+    return _json(answer.usage)
+
+
+@post(
+    "/{broker_id:int}/move",
+    access=Access.OPERATOR,
+    summary="Move those who use a broker to another",
+    description="Devices' pins, fleets' rules and keys' defaults. Many devices take more than one"
+    " request: each moves as many as there is time for.",
+    status_code=200,
+    dto=StrictJson[Move],
+    responses=errors(
+        *(401, 403, 412, 413, 415, 422),
+        *("BROKER_NOT_FOUND", "BROKER_UNKNOWN", "BROKER_INACTIVE", "BROKER_NOT_ALLOWED"),
+    ),
+)
+async def move_broker_users(
+    request: CallerRequest, broker_id: PathId, data: JSONBody[Move]
+) -> Moved:
+    caller = request.auth
+    answer = await caller.ask_registry(
+        caller.neighbours.broker_users.MoveBrokerUsers,
+        broker_users_pb2.MoveBrokerUsersRequest(
+            from_broker_id=broker_id,
+            to_broker_id=data.to_broker_id,
+            move_allowances=data.move_allowances,
+        ),
+    )
+    return Moved(moved=_json(answer.moved), left=_json(answer.left))
+
+
+ROUTES = Router("/brokers", route_handlers=[get_broker_usage, move_broker_users], tags=["brokers"])

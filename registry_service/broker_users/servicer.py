@@ -1,0 +1,63 @@
+"""gRPC: who points at a broker."""
+
+import asyncio
+from functools import partial
+
+from mooring.registry.v1 import broker_users_pb2 as pb
+from mooring.registry.v1 import broker_users_pb2_grpc
+
+from chassis.database import retried
+from chassis.errors import InvalidInput
+from chassis.server import Context, deadline_of
+from chassis.trust import Access
+from registry_service.broker_users.store import BrokerUserStore
+
+NAME = "mooring.registry.v1.BrokerUserService"
+POLICIES = {
+    f"/{NAME}/GetBrokerUsage": Access.VIEWER,
+    f"/{NAME}/MoveBrokerUsers": Access.OPERATOR,
+}
+
+# What is kept of the caller's time for the last chunk and for counting what is left.
+RESERVE_S = 4.0
+
+
+class BrokerUserServicer(broker_users_pb2_grpc.BrokerUserServiceServicer):
+    """Moved devices learn of it when they ask for their broker the next time."""
+
+    def __init__(self, store: BrokerUserStore) -> None:
+        """`store` counts and moves."""
+        self._store = store
+
+    async def GetBrokerUsage(
+        self, request: pb.GetBrokerUsageRequest, context: Context
+    ) -> pb.GetBrokerUsageResponse:
+        """Raises `BrokerNotFound`."""
+        usage = await self._store.usage(request.broker_id)
+        return pb.GetBrokerUsageResponse(usage=pb.BrokerUsage(**usage))
+
+    async def MoveBrokerUsers(
+        self, request: pb.MoveBrokerUsersRequest, context: Context
+    ) -> pb.MoveBrokerUsersResponse:
+        """Raises `InvalidInput`, `BrokerNotFound`, `BrokerUnknown`, `BrokerInactive`,
+        `BrokerNotAllowed`.
+        """
+        source, target = request.from_broker_id, request.to_broker_id
+        if source == target:
+            raise InvalidInput("must be another broker", field="to_broker_id")
+        ends = deadline_of(context) - RESERVE_S
+        rules = partial(
+            self._store.move_rules, source, target, with_allowances=request.move_allowances
+        )
+        moved = {"devices": 0, **await retried(rules)}
+        after: int | None = 0
+        while after is not None:
+            chunk = partial(self._store.move_devices, source, target, after)
+            count, after = await retried(chunk)
+            moved["devices"] += count
+            if asyncio.get_running_loop().time() > ends:
+                break
+        left = await self._store.usage(source)
+        return pb.MoveBrokerUsersResponse(
+            moved=pb.BrokerUsage(**moved), left=pb.BrokerUsage(**left)
+        )

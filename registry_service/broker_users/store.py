@@ -1,0 +1,221 @@
+"""What points at a broker, in the database: counted, and moved a piece at a time."""
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from chassis import audit
+from chassis.database import reading, writing
+from registry_service.errors import (
+    BrokerInactive,
+    BrokerNotAllowed,
+    BrokerNotFound,
+    BrokerUnknown,
+)
+from registry_service.tables import brokers, devices, fleet_brokers, fleets, provisioning_keys
+
+# Locked together, for some tens of milliseconds: registrations of these devices wait that long.
+CHUNK = 1_000
+
+
+class BrokerUserStore:
+    """A move is several transactions, each whole by itself and safe to repeat.
+
+    What each moves is a line of the audit log. Keys go first: from then on no registration makes a
+    device that points at the old broker.
+    """
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        """`engine` connects as mooring_registry."""
+        self._engine = engine
+
+    async def usage(self, broker_id: int) -> dict[str, int]:
+        """How many point at it: `devices`, `fleets`, `keys` and `allowances`.
+
+        Raises `BrokerNotFound`.
+        """
+        counts = sa.select(
+            _count(devices, devices.c.mqtt_broker_id == broker_id).label("devices"),
+            _count(fleets, fleets.c.mqtt_broker_id == broker_id).label("fleets"),
+            _count(provisioning_keys, provisioning_keys.c.default_broker_id == broker_id).label(
+                "keys"
+            ),
+            _count(fleet_brokers, fleet_brokers.c.broker_id == broker_id).label("allowances"),
+            sa.exists(sa.select(brokers.c.id).where(brokers.c.id == broker_id)).label("is_there"),
+        )
+        async with reading(self._engine) as connection:
+            found = dict((await connection.execute(counts)).mappings().one())
+        if not found.pop("is_there"):
+            raise BrokerNotFound("there is no such broker")
+        return found
+
+    async def move_rules(
+        self, broker_id: int, to_id: int, *, with_allowances: bool
+    ) -> dict[str, int]:
+        """Moves all but devices; how many of each.
+
+        Raises `BrokerNotFound`, `BrokerUnknown`, `BrokerInactive`, `BrokerNotAllowed`.
+        """
+        moved = {"keys": 0, "fleets": 0, "allowances": 0}
+        try:
+            async with writing(self._engine) as connection:
+                await _require_target(connection, broker_id, to_id)
+                if with_allowances:
+                    moved["allowances"] = await _move_allowances(connection, broker_id, to_id)
+                else:
+                    await _require_allowed(connection, broker_id, to_id)
+                moved["keys"] = await _pointed(
+                    connection, provisioning_keys.c.default_broker_id, broker_id, to_id
+                )
+                moved["fleets"] = await _pointed(
+                    connection, fleets.c.mqtt_broker_id, broker_id, to_id
+                )
+                await _record(connection, broker_id, to_id, moved)
+        except IntegrityError:
+            # The one foreign key that can be violated: the target was deleted meanwhile.
+            raise _no_target() from None
+        return moved
+
+    async def move_devices(self, broker_id: int, to_id: int, after: int) -> tuple[int, int | None]:
+        """Moves the next chunk of devices with ids above `after`.
+
+        Returns how many, and the last one's id if there may be more. Raises `BrokerNotFound`,
+        `BrokerUnknown`, `BrokerInactive`.
+        """
+        # Locked in the order of their ids, as everybody does who changes several.
+        chosen = (
+            sa.select(devices.c.id)
+            .where(devices.c.mqtt_broker_id == broker_id, devices.c.id > after)
+            .order_by(devices.c.id)
+            .limit(CHUNK)
+            .with_for_update(key_share=True)
+            .cte("chosen")
+            .prefix_with("MATERIALIZED")
+        )
+        move = (
+            sa.update(devices)
+            .where(devices.c.id.in_(sa.select(chosen.c.id)))
+            .values(mqtt_broker_id=to_id)
+            .returning(devices.c.id)
+        )
+        try:
+            async with writing(self._engine) as connection:
+                await _require_target(connection, broker_id, to_id)
+                ids = (await connection.execute(move)).scalars().all()
+                await _record(connection, broker_id, to_id, {"devices": len(ids)})
+        except IntegrityError:
+            raise _no_target() from None
+        return len(ids), max(ids) if len(ids) == CHUNK else None
+
+
+def _count(table: sa.Table, condition: sa.ColumnElement[bool]) -> sa.ScalarSelect[int]:
+    return sa.select(sa.func.count()).select_from(table).where(condition).scalar_subquery()
+
+
+def _no_target() -> BrokerUnknown:
+    return BrokerUnknown("there is no such broker", field="to_broker_id")
+
+
+async def _require_target(connection: AsyncConnection, broker_id: int, to_id: int) -> None:
+    query = sa.select(brokers.c.id, brokers.c.is_active).where(brokers.c.id.in_([broker_id, to_id]))
+    found = {row.id: row.is_active for row in await connection.execute(query)}
+    if broker_id not in found:
+        raise BrokerNotFound("there is no such broker")
+    if to_id not in found:
+        raise _no_target()
+    if not found[to_id]:
+        raise BrokerInactive(
+            "activate the broker before anything moves there", field="to_broker_id"
+        )
+
+
+async def _pointed(
+    connection: AsyncConnection, column: sa.Column[int | None], broker_id: int, to_id: int
+) -> int:
+    """Points the column's rows at `to_id`; how many."""
+    table = column.table
+    chosen = (
+        sa.select(table.c.id)
+        .where(column == broker_id)
+        .order_by(table.c.id)
+        .with_for_update(key_share=True)
+        .cte("chosen")
+        .prefix_with("MATERIALIZED")
+    )
+    move = (
+        sa.update(table)
+        .where(table.c.id.in_(sa.select(chosen.c.id)))
+        .values({column: to_id})
+        .returning(table.c.id)
+    )
+    return len((await connection.execute(move)).all())
+
+
+async def _move_allowances(connection: AsyncConnection, broker_id: int, to_id: int) -> int:
+    # The fleets' rows are locked and touched: so their revisions go up, and two who restrict one
+    # fleet take turns.
+    allowing = sa.select(fleet_brokers.c.fleet_id).where(fleet_brokers.c.broker_id == broker_id)
+    locked = (
+        sa.select(fleets.c.id)
+        .where(fleets.c.id.in_(allowing))
+        .order_by(fleets.c.id)
+        .with_for_update(key_share=True)
+    )
+    fleet_ids = (await connection.execute(locked)).scalars().all()
+    if not fleet_ids:
+        return 0
+    touch = sa.update(fleets).where(fleets.c.id.in_(fleet_ids)).values(name=fleets.c.name)
+    await connection.execute(touch)
+    gone = sa.delete(fleet_brokers).where(
+        fleet_brokers.c.broker_id == broker_id, fleet_brokers.c.fleet_id.in_(fleet_ids)
+    )
+    moved = (await connection.execute(gone.returning(fleet_brokers.c.fleet_id))).scalars().all()
+    if moved:
+        rows = [{"fleet_id": fleet_id, "broker_id": to_id} for fleet_id in moved]
+        insert = postgresql.insert(fleet_brokers).on_conflict_do_nothing()
+        await connection.execute(insert, rows)
+    return len(moved)
+
+
+async def _require_allowed(connection: AsyncConnection, broker_id: int, to_id: int) -> None:
+    """Raises `BrokerNotAllowed` where a restricted fleet would lose the broker that it uses."""
+    theirs = fleet_brokers.c.fleet_id == fleets.c.id
+    uses = sa.or_(
+        fleets.c.mqtt_broker_id == broker_id,
+        sa.exists().where(
+            provisioning_keys.c.fleet_id == fleets.c.id,
+            provisioning_keys.c.default_broker_id == broker_id,
+        ),
+        sa.exists().where(devices.c.fleet_id == fleets.c.id, devices.c.mqtt_broker_id == broker_id),
+    )
+    stranded = (
+        sa.select(sa.func.count())
+        .select_from(fleets)
+        .where(
+            fleets.c.is_restricted,
+            sa.exists().where(theirs, fleet_brokers.c.broker_id == broker_id),
+            ~sa.exists().where(theirs, fleet_brokers.c.broker_id == to_id),
+            uses,
+        )
+    )
+    count = await connection.scalar(stranded)
+    if count:
+        raise BrokerNotAllowed(
+            f"restricted fleets ({count}) use this broker and may not use the new one:"
+            " move their allowances too",
+            field="move_allowances",
+            usage={"fleets": count},
+        )
+
+
+async def _record(
+    connection: AsyncConnection, broker_id: int, to_id: int, moved: dict[str, int]
+) -> None:
+    if any(moved.values()):
+        await audit.record(
+            connection,
+            "broker.move_users",
+            str(broker_id),
+            after={"to_broker_id": to_id, **moved},
+        )

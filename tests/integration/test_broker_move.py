@@ -1,0 +1,120 @@
+"""Everybody who uses a broker is moved to another, while devices register."""
+
+import asyncio
+from typing import Any
+
+import httpx2
+import pytest
+
+import registry_service.broker_users.servicer as servicer
+import registry_service.broker_users.store as store
+from tests.stack import Stack
+
+PINNED = "SELECT count(*) FROM devices WHERE mqtt_broker_id = %s"
+
+
+async def moved(stack: Stack, source: int, target: int, **also: Any) -> httpx2.Response:
+    return await stack.admin(
+        "POST", f"/brokers/{source}/move", json={"to_broker_id": target, **also}
+    )
+
+
+def pin_many(stack: Stack, source: int, count: int) -> None:
+    """Devices pinned to `source`, made like the one that is there."""
+    stack.database.execute(
+        "INSERT INTO devices (uuid, device_name, device_type, fleet_id, mqtt_broker_id,"
+        " mqtt_username, mqtt_password_hash, credential_salt, credential_key_id, api_key_hash,"
+        " provisioned_by_key_id)"
+        " SELECT 'many-' || n, device_name, device_type, fleet_id, %s, 'many-' || n,"
+        " mqtt_password_hash, credential_salt, credential_key_id, api_key_hash,"
+        " provisioned_by_key_id FROM devices, generate_series(1, %s) AS n WHERE uuid = 'first'",
+        *(source, count),
+    )
+
+
+async def test_a_move_takes_everybody_and_then_the_broker_can_go(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "CHUNK", 100)
+    old, new = await stack.create_broker("old"), await stack.create_broker("new", port=2222)
+    await stack.register("first")
+    await stack.create_fleet("ruled", mqtt_broker_id=old)
+    key = await stack.create_key(default_broker_id=old)
+    pin_many(stack, old, 450)
+    before = (await stack.connection("first")).json()["source"]
+
+    registering = [stack.register(f"new-{n}", key=key) for n in range(30)]
+    answer, *registered = await asyncio.gather(moved(stack, old, new), *registering)
+    assert {each.status_code for each in registered} == {201}
+    assert answer.status_code == 200, answer.text
+    counts = answer.json()["moved"]
+    assert (counts["fleets"], counts["keys"], counts["allowances"]) == (1, 1, 0)
+    assert counts["devices"] >= 450
+    # Whatever a registration had begun with the old broker has ended; the next move takes it.
+    rest = await moved(stack, old, new)
+    nobody = {"devices": 0, "fleets": 0, "keys": 0, "allowances": 0}
+    assert rest.json()["left"] == nobody
+    assert stack.database.execute(PINNED, new) == [(480,)]
+    assert (await moved(stack, old, new)).json() == {"moved": nobody, "left": nobody}
+    assert (await stack.admin("DELETE", f"/brokers/{old}")).status_code == 204
+    assert (await stack.connection("new-1")).json()["brokerConfig"]["port"] == 2222
+    assert (await stack.connection("first")).json()["source"] == before == "default"
+
+    lines = stack.database.execute(
+        "SELECT actor, after FROM audit_log WHERE action = 'broker.move_users' AND subject = %s",
+        str(old),
+    )
+    assert {actor for actor, _ in lines} == {"tests"}
+    assert all(after["to_broker_id"] == new for _, after in lines)
+    assert sum(after.get("devices", 0) for _, after in lines) == 480
+    assert sum(after.get("keys", 0) for _, after in lines) == 1
+
+
+async def test_a_move_that_has_no_time_left_says_who_is_left(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "CHUNK", 10)
+    monkeypatch.setattr(servicer, "RESERVE_S", 3600.0)
+    old, new = await stack.create_broker("old"), await stack.create_broker("new")
+    await stack.register("first")
+    pin_many(stack, old, 25)
+    left = []
+    for _ in range(3):
+        answer = (await moved(stack, old, new)).json()
+        left.append((answer["moved"]["devices"], answer["left"]["devices"]))
+    assert left == [(10, 15), (10, 5), (5, 0)]
+
+
+async def test_only_to_an_active_other_broker(stack: Stack) -> None:
+    old, idle = await stack.create_broker("old"), await stack.create_broker("idle", is_active=False)
+    for source, target, expected in (
+        (old, old, (422, "INVALID_INPUT", "to_broker_id")),
+        (old, 9999, (422, "BROKER_UNKNOWN", "to_broker_id")),
+        (old, idle, (409, "BROKER_INACTIVE", "to_broker_id")),
+        (9999, old, (404, "BROKER_NOT_FOUND", None)),
+        (old, 0, (422, "INVALID_INPUT", "to_broker_id")),
+    ):
+        refused = await moved(stack, source, target)
+        problem = refused.json()
+        assert (refused.status_code, problem["reason"], problem.get("field")) == expected
+
+
+async def test_a_restricted_fleet_is_not_stranded(stack: Stack) -> None:
+    old, new = await stack.create_broker("old"), await stack.create_broker("new")
+    fleet = {"id": "limited", "name": "l", "mqtt_broker_id": old, "allowed_broker_ids": [old]}
+    assert (await stack.admin("POST", "/fleets", json=fleet)).status_code == 201
+    refused = await moved(stack, old, new)
+    assert (refused.status_code, refused.json()["reason"], refused.json()["usage"]) == (
+        *(409, "BROKER_NOT_ALLOWED"),
+        {"fleets": 1},
+    )
+    answer = await moved(stack, old, new, move_allowances=True)
+    assert answer.json()["moved"] == {"devices": 0, "fleets": 1, "keys": 0, "allowances": 1}
+    listed = (await stack.admin("GET", "/fleets")).json()["items"]
+    assert [
+        (item["mqtt_broker_id"], item["allowed_broker_ids"])
+        for item in listed
+        if item["id"] == "limited"
+    ] == [(new, [new])]
+    key = await stack.create_key(fleet_id="limited")
+    assert (await stack.register("limited-1", key=key)).json()["mqtt"]["source"] == "fleet"
