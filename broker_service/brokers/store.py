@@ -102,8 +102,9 @@ class BrokerStore:
         """
         async with changing(self._engine) as connection:
             before = await broker_of(connection, broker_id, is_locked=True)
-            require_revision(before, if_revision)
+            # What is wrong by itself is said first (RFC 9110, section 13.2.1).
             values = dict(decide(before))
+            require_revision(before, if_revision)
             if "ca_cert" in values:
                 bundle = values.pop("ca_cert")
                 values["ca_certificate_id"] = await _certificate_id(connection, bundle)
