@@ -101,6 +101,7 @@ class Stage:
         self._server_keys = home.server_keys()
         self._encryption_keys = home.encryption_keys()
         self._passwords = home.role_passwords()
+        self._audit_keys = home.audit_keys()
         self._known: dict[Callable[[Stage], Any], Any] = {}
 
     @property
@@ -171,7 +172,7 @@ class Stage:
         secret = self.home.service_secret()
         configs = [_config(self.home.path) for _ in range(replicas)]
         at = [Addresses.of(config) for config in configs]
-        rings = self._server_keys, self._encryption_keys
+        rings = self._server_keys, self._encryption_keys, self._audit_keys
         logs = self.home.path / "logs" / database.name
         logs.mkdir(mode=0o700, parents=True, exist_ok=True)
         with ExitStack() as stops:

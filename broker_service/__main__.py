@@ -21,6 +21,7 @@ from chassis import log, metrics, process
 from chassis.config import load
 from chassis.database import engine_of, forgetting, pool_of, require_schema
 from chassis.listening import Listener
+from chassis.refusals import Refusals
 from chassis.server import Health, serving
 from chassis.trust import Credentials
 
@@ -36,6 +37,9 @@ async def running(config: BrokerServiceConfig) -> AsyncIterator[int]:
         broker_store = BrokerStore(engine, keys)
         await _require_keys(broker_store, keys, config.encryption_keys_file)
 
+        refusals = Refusals(engine)
+        stack.push_async_callback(refusals.close)
+        await stack.enter_async_context(process.background(refusals.keep_written()))
         health = Health()
         pool = await stack.enter_async_context(pool_of(config.broker_database_url))
         listener = Listener(config.broker_database_url, CHANNEL, [forgetting(engine), pool.drain])
@@ -66,6 +70,7 @@ async def running(config: BrokerServiceConfig) -> AsyncIterator[int]:
                 register=register,
                 health=health,
                 drain_s=config.drain_s,
+                refusals=refusals,
             )
         )
 

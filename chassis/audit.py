@@ -1,10 +1,13 @@
 """Who changed what: a line of the audit log is written in the transaction of the change itself.
 
 So there is no change without its line, and no line without its change. The table is append-only
-for the services' roles.
+for the services' roles. What was refused has no transaction; it is in `chassis.refusals`.
 """
 
-from collections.abc import Mapping
+import math
+import re
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
@@ -14,12 +17,43 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from chassis.log import actor, actor_id, request_id
 
 # The columns that are written; the table belongs to the registry.
-_log = sa.table(
+log_table = sa.table(
     "audit_log",
-    *map(sa.column, ("actor", "actor_id", "action", "subject", "request_id")),
+    *map(
+        sa.column,
+        ("actor", "actor_id", "action", "subject", "refusal", "count", "request_id"),
+    ),
     sa.column("before", JSONB(none_as_null=True)),
     sa.column("after", JSONB(none_as_null=True)),
+    sa.column("details", JSONB(none_as_null=True)),
 )
+
+# What stands for a secret: that there is one, or was, is no secret.
+HIDDEN = "(hidden)"
+SECRET_NAME = re.compile(
+    r"(^|_)(password|passphrase|secret|private_key|api_key|token|salt|hash|encrypted)(_|$)"
+)
+# Our own tokens and keys, a private key in PEM, the user and password of a URL; wherever somebody
+# may have pasted one.
+SECRET_VALUE = re.compile(
+    r"\b(mat|mpk)_[\w-]{16,}"
+    r"|-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(-----END [A-Z ]*PRIVATE KEY-----|\Z)"
+    r"|(?<=://)[^/\s@]+@",
+    re.DOTALL,
+)
+
+WORD = re.compile(r"(?<!^)(?=[A-Z])")
+
+
+def action_of(method: str) -> str:
+    """What a gRPC method is called in the log.
+
+    /mooring.broker.v1.BrokerService/SetDefaultBroker is broker.set_default.
+    """
+    service, _, verb = method.rpartition("/")
+    noun = service.rpartition(".")[2].removesuffix("Service")
+    verb = re.sub(f"(?<!^){noun}s?", "", verb, count=1) or verb
+    return ".".join(WORD.sub("_", word).lower() for word in (noun, verb))
 
 
 async def record(
@@ -33,16 +67,53 @@ async def record(
     """Notes a change in its own transaction, with the actor and the request that are served.
 
     `action` is the noun and the verb, as in broker.update; `subject` is what its path ends with: an
-    id or a uuid. `before` and `after` hold what changed, as JSON values, and never a secret.
+    id or a uuid. `before` and `after` hold what changed: by name, what has a JSON value, a time or
+    an id. Read `before` under the lock of its row, so that it is true. What is the same in both is
+    left out, and where nothing differs nothing is written. A secret is never written: what is named
+    or looks like one is hidden.
     """
+    if before is not None and after is not None:
+        same = {
+            name
+            for name in before.keys() & after.keys()
+            if before[name] == after[name] and not SECRET_NAME.search(name)
+        }
+        before = {name: value for name, value in before.items() if name not in same}
+        after = {name: value for name, value in after.items() if name not in same}
+        if not before and not after:
+            return
     await connection.execute(
-        sa.insert(_log).values(
+        sa.insert(log_table).values(
             actor=actor.get(),
             actor_id=actor_id.get(),
             action=action,
-            subject=subject,
-            before=before,
-            after=after,
+            subject=without_secrets(subject),
+            before=None if before is None else shown(before),
+            after=None if after is None else shown(after),
             request_id=request_id.get(),
         )
     )
+
+
+def without_secrets(text: str) -> str:
+    """`text`, with what looks like a secret hidden."""
+    return SECRET_VALUE.sub(HIDDEN, text)
+
+
+def shown(value: Any, name: str = "") -> Any:
+    """A value as JSON, with every secret in it hidden; `name` is that of the field it is in."""
+    if value is None or isinstance(value, bool):
+        return value  # whether there is a secret may be said
+    if SECRET_NAME.search(name) or isinstance(value, bytes):
+        return HIDDEN
+    if isinstance(value, int) or (isinstance(value, float) and math.isfinite(value)):
+        return value
+    if isinstance(value, str):
+        return without_secrets(value)
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, Mapping):
+        return {str(key): shown(inner, str(key)) for key, inner in value.items()}
+    if isinstance(value, Sequence):
+        return [shown(inner) for inner in value]
+    return without_secrets(str(value))

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeAlias, cast
 
 import grpc
@@ -16,6 +17,7 @@ from prometheus_client import Histogram
 from chassis import log as logs
 from chassis.config import is_loopback
 from chassis.errors import Internal, InvalidInput, MooringError, Unauthenticated, trailers_of
+from chassis.refusals import Refusals
 from chassis.trust import REQUEST_ID, Access, Credentials
 
 log = structlog.get_logger(__name__)
@@ -49,12 +51,20 @@ class Frontier:
     """
 
     def __init__(
-        self, server: grpc.aio.Server, credentials: Credentials, policies: Mapping[str, Access]
+        self,
+        server: grpc.aio.Server,
+        credentials: Credentials,
+        policies: Mapping[str, Access],
+        refusals: Refusals | None = None,
     ) -> None:
-        """`policies` says for each full method name what it asks; what is not in it is refused."""
+        """`policies` says for each full method name what it asks; what is not in it is refused.
+
+        `refusals` are told of what is refused.
+        """
         self._server = server
         self._credentials = credentials
         self._policies = policies
+        self._refusals = refusals
 
     def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Handler]) -> None:
         """Called by the generated code, with the methods of a servicer by their names.
@@ -78,7 +88,7 @@ class Frontier:
 
     def _guarded(self, method: str, handler: Handler) -> Callable[..., Awaitable[Any]]:
         access = self._policies.get(method)
-        credentials = self._credentials
+        credentials, refusals = self._credentials, self._refusals
         behaviour = cast("Callable[..., Awaitable[Any]]", handler.unary_unary)
         decode = cast("Callable[[bytes], Any]", handler.request_deserializer)
         succeeded = RPC_SECONDS.labels(method, grpc.StatusCode.OK.name)
@@ -92,10 +102,11 @@ class Frontier:
             try:
                 if access is None or behaviour is None:
                     raise Unauthenticated("this method has no policy", reason="NO_POLICY")
-                actor = credentials.admit(metadata, access)
+                actor = credentials.identify(metadata, access)
                 if actor is not None:
                     logs.actor.set(actor.name)
                     logs.actor_id.set(actor.id)
+                    actor.require(access)
                 response = await behaviour(decode(request), context)
             except DecodeError:
                 error: MooringError = InvalidInput(
@@ -110,6 +121,8 @@ class Frontier:
                 succeeded.observe(time.perf_counter() - begun)
                 return response
             RPC_SECONDS.labels(method, error.code.name).observe(time.perf_counter() - begun)
+            if refusals is not None:
+                refusals.note(method, error, partial(decode, request), context.peer())
             return await context.abort(error.code, error.message, trailers_of(error))
 
         return guarded
@@ -152,6 +165,7 @@ async def serving(
     register: Callable[[grpc.aio.Server], None],
     health: Health,
     drain_s: float,
+    refusals: Refusals | None = None,
 ) -> AsyncIterator[int]:
     """Serves until the block ends, then drains; yields the port (a free one where `port` is 0).
 
@@ -175,7 +189,7 @@ async def serving(
             ("grpc.max_connection_age_grace_ms", 35_000),
         ],
     )
-    register(cast("grpc.aio.Server", Frontier(server, credentials, policies)))
+    register(cast("grpc.aio.Server", Frontier(server, credentials, policies, refusals)))
     health.attach(server)
     reflection.enable_server_reflection(
         [*services, "grpc.health.v1.Health", reflection.SERVICE_NAME], server

@@ -41,6 +41,11 @@ class Actor:
     # Of the token that was shown: names are not unique.
     id: str = ""
 
+    def require(self, access: Access) -> None:
+        """Raises `Forbidden` where the role is not enough."""
+        if self.role < access:
+            raise Forbidden(f"this needs the role {access.name.lower()}")
+
 
 def read_secret(file: Path) -> str:
     """The secret that services on one machine share."""
@@ -87,8 +92,8 @@ class Credentials:
             ]
         return tuple(pairs)
 
-    def admit(self, metadata: Mapping[str, str | bytes], access: Access) -> Actor | None:
-        """For whom the caller speaks. Raises `Unauthenticated` or `Forbidden`.
+    def identify(self, metadata: Mapping[str, str | bytes], access: Access) -> Actor | None:
+        """For whom the caller speaks; None where nobody is asked for. Raises `Unauthenticated`.
 
         Under mutual TLS the handshake has already proved that the caller is one of ours; where a
         secret is configured too, it is asked for as well.
@@ -111,6 +116,4 @@ class Credentials:
         )
         if not actor.name:
             raise Unauthenticated("this is done for somebody: name the actor")
-        if actor.role < access:
-            raise Forbidden(f"this needs the role {access.name.lower()}")
         return actor

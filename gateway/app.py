@@ -8,6 +8,7 @@ from litestar.datastructures import CacheControlHeader
 from gateway import device_documentation, documentation, health
 from gateway.access import policy_is_stated
 from gateway.administration import (
+    audit_log,
     broker_history,
     broker_users,
     brokers,
@@ -50,6 +51,7 @@ def app_of(
                     fleets.ROUTES,
                     resolution.ROUTES,
                     tokens.ROUTES,
+                    audit_log.ROUTES,
                 ],
                 guards=[authentication(neighbours, failures, timeout_s)],
                 request_max_body_size=MAX_ADMINISTRATION_BODY_BYTES,

@@ -6,6 +6,7 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from mooring.broker.v1 import brokers_pb2_grpc, history_pb2_grpc, resolution_pb2_grpc
 from mooring.registry.v1 import (
+    audit_pb2_grpc,
     broker_users_pb2_grpc,
     devices_pb2_grpc,
     expected_devices_pb2_grpc,
@@ -41,6 +42,7 @@ class Neighbours:
         self.provisioning_keys = provisioning_keys_pb2_grpc.ProvisioningKeyServiceStub(registry)
         self.tokens = tokens_pb2_grpc.TokenServiceStub(registry)
         self.broker_users = broker_users_pb2_grpc.BrokerUserServiceStub(registry)
+        self.audit = audit_pb2_grpc.AuditServiceStub(registry)
         self.registry_health = _health_check(registry)
 
         self.brokers = brokers_pb2_grpc.BrokerServiceStub(self.broker.channel)

@@ -20,7 +20,13 @@ from local.files import write
 from local.locks import locked
 
 # The services' roles; `mooring` is the one that migrates.
-SERVICE_ROLES = ("mooring_broker", "mooring_registry", "mooring_operator", "mqtt_reader")
+SERVICE_ROLES = (
+    "mooring_broker",
+    "mooring_registry",
+    "mooring_operator",
+    "mqtt_reader",
+    "mooring_sealer",
+)
 ROLES = ("mooring", *SERVICE_ROLES)
 # What a run that was killed left behind ends by itself; services finish the calls they have begun.
 REMAINS_PATIENCE_S = 20.0
@@ -108,6 +114,18 @@ class Home:
         have been lost, the broker service sees that what it finds was encrypted with another key.
         """
         file = self.path / "encryption-keys.json"
+        if not file.exists():
+            _make_ring(file, 1 + secrets.randbelow(2**31 - 1))
+        _check_ring(file)
+        return file
+
+    def audit_keys(self) -> Path:
+        """The file of the ring under which the audit log is sealed.
+
+        Made where it is missing, for homes were made without one. The id is random: should the ring
+        have been lost, the sealer sees that the last seal was made with another key, and refuses.
+        """
+        file = self.path / "audit-keys.json"
         if not file.exists():
             _make_ring(file, 1 + secrets.randbelow(2**31 - 1))
         _check_ring(file)

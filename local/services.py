@@ -1,4 +1,4 @@
-"""What each of the three services is told: its whole environment and no more."""
+"""What each of the services is told: its whole environment and no more."""
 
 import os
 from collections.abc import Mapping
@@ -42,13 +42,14 @@ def environments(
     service_secret: Path,
     server_keys: Path,
     encryption_keys: Path,
+    audit_keys: Path,
 ) -> dict[str, dict[str, str]]:
     """The environment of each service by the name of its module, in the order of their start."""
     addresses = Addresses.of(config)
     inherited = {name: os.environ[name] for name in INHERITED if name in os.environ}
-    shared = inherited | {"SERVICE_SECRET_FILE": str(service_secret)}
     if config.log_level is not None:
-        shared["LOG_LEVEL"] = config.log_level
+        inherited["LOG_LEVEL"] = config.log_level
+    shared = inherited | {"SERVICE_SECRET_FILE": str(service_secret)}
     mqtt = {} if config.mqtt_broker_url is None else {"MQTT_BROKER_URL": config.mqtt_broker_url}
     return {
         "broker_service": {
@@ -81,6 +82,14 @@ def environments(
             "GATEWAY_PORT": str(config.gateway_port),
             "REGISTRY_SERVICE_ADDRESS": addresses.registry,
             "BROKER_SERVICE_ADDRESS": addresses.broker,
+        },
+        # It calls nobody, and needs no secret to be known by.
+        "registry_service.sealing": {
+            **inherited,
+            "SEALING_DATABASE_URL": url_for(
+                "mooring_sealer", passwords["mooring_sealer"], owner_url
+            ),
+            "AUDIT_KEYS_FILE": str(audit_keys),
         },
     }
 

@@ -65,6 +65,7 @@ def run(config: LocalConfig, stops: ExitStack) -> None:
     server_keys = home.server_keys()
     passwords, secret = home.role_passwords(), home.service_secret()
     encryption_keys = home.encryption_keys()
+    audit_keys = home.audit_keys()
     known = home.credentials()
     for setting, port in config.service_ports().items():
         demand_free(setting, port)
@@ -76,7 +77,15 @@ def run(config: LocalConfig, stops: ExitStack) -> None:
             bring_up_to_date(owner_url, {role: passwords[role] for role in SERVICE_ROLES})
         exits = ChildExits()
         services = start_services(
-            environments(config, owner_url, passwords, secret, server_keys, encryption_keys),
+            environments(
+                config,
+                owner_url,
+                passwords,
+                secret,
+                server_keys,
+                encryption_keys,
+                audit_keys,
+            ),
             home,
             lock,
             stops,
@@ -109,6 +118,9 @@ def run(config: LocalConfig, stops: ExitStack) -> None:
             "BROKER_SERVICE_ADDRESS": at.broker,
             "REGISTRY_SERVICE_ADDRESS": at.registry,
             "SERVICE_SECRET_FILE": str(secret),
+            # To verify the audit log with; the role may read it and its seals.
+            "SEALING_DATABASE_URL": operator,
+            "AUDIT_KEYS_FILE": str(audit_keys),
         }
     )
     file, key = home.credentials_file, made["PROVISIONING_KEY"]

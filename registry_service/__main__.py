@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 
 import grpc
 from mooring.registry.v1 import (
+    audit_pb2_grpc,
     broker_users_pb2_grpc,
     devices_pb2_grpc,
     expected_devices_pb2_grpc,
@@ -21,8 +22,11 @@ from chassis.client import Neighbour
 from chassis.config import load
 from chassis.database import engine_of, forgetting, is_reachable, pool_of, require_schema
 from chassis.listening import Listener
+from chassis.refusals import Refusals
 from chassis.server import Health, serving
 from chassis.trust import Credentials
+from registry_service.audit import servicer as audit
+from registry_service.audit.store import AuditStore
 from registry_service.broker_users import servicer as broker_users
 from registry_service.broker_users.store import BrokerUserStore
 from registry_service.config import RegistryServiceConfig
@@ -55,6 +59,7 @@ SERVICERS = (
     fleets,
     tokens,
     broker_users,
+    audit,
 )
 
 HEALTH_CHECK_S = 1.0
@@ -69,6 +74,9 @@ async def running(config: RegistryServiceConfig) -> AsyncIterator[int]:
         engine = engine_of(config.registry_database_url)
         stack.push_async_callback(engine.dispose)
         await require_schema(engine, SCHEMA_REVISION)
+        refusals = Refusals(engine)
+        stack.push_async_callback(refusals.close)
+        await stack.enter_async_context(process.background(refusals.keep_written()))
         broker_service = Neighbour(config.broker_service_address, credentials)
         stack.push_async_callback(broker_service.close)
 
@@ -116,6 +124,9 @@ async def running(config: RegistryServiceConfig) -> AsyncIterator[int]:
             broker_users_pb2_grpc.add_BrokerUserServiceServicer_to_server(
                 broker_users.BrokerUserServicer(BrokerUserStore(engine)), server
             )
+            audit_pb2_grpc.add_AuditServiceServicer_to_server(
+                audit.AuditServicer(AuditStore(engine)), server
+            )
 
         # A connection of its own: a pool that is busy is not a database that is away.
         watched = engine_of(config.registry_database_url, pool_size=1)
@@ -137,6 +148,7 @@ async def running(config: RegistryServiceConfig) -> AsyncIterator[int]:
                 register=register,
                 health=health,
                 drain_s=config.drain_s,
+                refusals=refusals,
             )
         )
 

@@ -6,6 +6,7 @@ from chassis.errors import (
     Forbidden,
     Internal,
     InvalidInput,
+    LostRace,
     NotFound,
     Unauthenticated,
     Unavailable,
@@ -197,3 +198,9 @@ class ServerKeyMissing(Internal):
     """A row names a server key that the ring does not hold: the ring was not restored whole."""
 
     reason = "SERVER_KEY_MISSING"
+
+
+class LeaseLost(LostRace):
+    """Another process has taken over what only one may do."""
+
+    reason = "LEASE_LOST"

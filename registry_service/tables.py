@@ -1,7 +1,7 @@
 """The tables this service owns."""
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import CIDR, JSONB
+from sqlalchemy.dialects.postgresql import CIDR, INT8MULTIRANGE, JSONB
 
 SCHEMA_REVISION = "0007"
 
@@ -175,9 +175,43 @@ audit_log = sa.Table(
     sa.Column("action", sa.Text, nullable=False),
     sa.Column("subject", sa.Text, nullable=False),
     sa.Column("refusal", sa.Text, nullable=False, server_default=""),
+    sa.Column("count", sa.Integer, nullable=False, server_default="1"),
     sa.Column("before", JSONB),
     sa.Column("after", JSONB),
+    sa.Column("details", JSONB),
     sa.Column("request_id", sa.Text, nullable=False),
+    sa.Index("audit_log_at", "at", "id"),
+    sa.Index("audit_log_actor", "actor", "at", "id"),
+    sa.Index("audit_log_actor_id", "actor_id", "at", "id"),
+    sa.Index("audit_log_action", "action", "at", "id"),
+    sa.Index("audit_log_noun", sa.text("split_part(action, '.', 1)"), "at", "id"),
+    sa.Index("audit_log_subject", "subject", "at", "id"),
+    sa.Index("audit_log_refused", "at", "id", postgresql_where=sa.text("refusal <> ''")),
+)
+
+audit_seals = sa.Table(
+    "audit_seals",
+    metadata,
+    sa.Column("id", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("ids", INT8MULTIRANGE, nullable=False),
+    sa.Column("lines", sa.Integer, nullable=False),
+    sa.Column("digest", sa.LargeBinary, nullable=False),
+    sa.Column("closed_id", sa.BigInteger, nullable=False),
+    sa.Column("closed_at", sa.DateTime(timezone=True), nullable=False),
+    sa.Column("previous_mac", sa.LargeBinary, nullable=False),
+    sa.Column("key_id", sa.BigInteger, nullable=False),
+    sa.Column("mac", sa.LargeBinary, nullable=False),
+    sa.Column("sealed_at", sa.DateTime(timezone=True), nullable=False),
+    sa.Index("audit_seals_sealed_at", "sealed_at"),
+)
+
+leases = sa.Table(
+    "leases",
+    metadata,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("holder", sa.Text, nullable=False),
+    sa.Column("term", sa.BigInteger, nullable=False, server_default="1"),
+    sa.Column("expires_at", sa.DateTime(timezone=True), nullable=False),
 )
 
 # The broker service's. No more columns are granted than these.

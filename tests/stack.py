@@ -14,6 +14,7 @@ import httpx2
 import psycopg
 from mooring.broker.v1 import brokers_pb2, brokers_pb2_grpc, resolution_pb2_grpc
 from mooring.registry.v1 import (
+    audit_pb2_grpc,
     devices_pb2_grpc,
     expected_devices_pb2_grpc,
     fleets_pb2,
@@ -35,7 +36,13 @@ from gateway.config import GatewayConfig
 from local.postgres import Postgres
 from registry_service.config import RegistryServiceConfig
 
-ROLES = ("mooring_broker", "mooring_registry", "mooring_operator", "mqtt_reader")
+ROLES = (
+    "mooring_broker",
+    "mooring_registry",
+    "mooring_operator",
+    "mqtt_reader",
+    "mooring_sealer",
+)
 ADMIN = Actor("tests", Access.ADMIN)
 PATIENCE_S = 20.0
 
@@ -97,6 +104,9 @@ class Peer(Neighbour):
 
     async def tokens(self, method: str, request: Any) -> Any:
         return await self.ask(tokens_pb2_grpc.TokenServiceStub, method, request)
+
+    async def audit(self, method: str, request: Any) -> Any:
+        return await self.ask(audit_pb2_grpc.AuditServiceStub, method, request)
 
 
 @dataclass

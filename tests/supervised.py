@@ -17,6 +17,7 @@ from local.postgres import free_port
 
 REPOSITORY = Path(__file__).parents[1]
 SERVICES = ("broker_service", "registry_service", "gateway")
+SEALER = "registry_service.sealing"
 # Long enough for two tired cores; the promises themselves are 30 s and 5 s.
 PATIENCE_S = 60.0
 POLL_S = 0.02
@@ -48,9 +49,11 @@ def descendants(pid: int) -> dict[int, str]:
 
 
 def named(name: str, commands: Mapping[int, str]) -> list[int]:
-    """The ids of a service, or of the postmaster: none between two lives."""
-    argument = f"-m {name}" if name in SERVICES else "bin/postgres -D"
-    return [pid for pid, command in commands.items() if argument in command]
+    """The ids of a service, of the sealer or of the postmaster: none between two lives."""
+    if name not in (*SERVICES, SEALER):
+        return [pid for pid, command in commands.items() if "bin/postgres -D" in command]
+    # The sealer's name begins as the registry's does.
+    return [pid for pid, command in commands.items() if command.endswith(f"-m {name}")]
 
 
 class Family:

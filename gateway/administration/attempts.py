@@ -44,7 +44,9 @@ class Attempts:
         try:
             answer = await self._neighbours.registry.call(
                 self._neighbours.tokens.AuthenticateToken,
-                tokens_pb2.AuthenticateTokenRequest(secret=secret),
+                tokens_pb2.AuthenticateTokenRequest(
+                    secret=secret, address=client[0] if client else ""
+                ),
                 deadline=deadline,
             )
         except Unauthenticated:

@@ -38,6 +38,10 @@ class Caller:
         self._actor = actor
         self._deadline = deadline
 
+    def until(self, deadline: float) -> "Caller":
+        """The same one with another deadline, for what takes longer than a request may."""
+        return Caller(self.neighbours, self._actor, deadline)
+
     async def ask_registry(self, method: Method[Question, Answer], question: Question) -> Answer:
         """Asks in their name. Raises the `MooringError` that the service raised."""
         return await self._ask(self.neighbours.registry, method, question)

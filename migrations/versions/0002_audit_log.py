@@ -15,17 +15,31 @@ CREATE TABLE audit_log (
     subject    text NOT NULL,
     -- Empty for what was done, else the reason why it was refused.
     refusal    text NOT NULL DEFAULT '',
+    -- How many attempts this line stands for: refusals that repeat share one.
+    count      integer NOT NULL DEFAULT 1 CHECK (count > 0),
     before     jsonb,
     after      jsonb,
+    -- Of refusals that share a line: from when to when, and from where.
+    details    jsonb,
     request_id text NOT NULL
 );
+-- One for each filter, in the order of a listing. "broker." means all that begins so: every action
+-- is a noun, a full stop and a verb.
+CREATE INDEX audit_log_at ON audit_log (at, id);
+CREATE INDEX audit_log_actor ON audit_log (actor, at, id);
+CREATE INDEX audit_log_actor_id ON audit_log (actor_id, at, id);
+CREATE INDEX audit_log_action ON audit_log (action, at, id);
+CREATE INDEX audit_log_noun ON audit_log (split_part(action, '.', 1), at, id);
+CREATE INDEX audit_log_subject ON audit_log (subject, at, id);
+CREATE INDEX audit_log_refused ON audit_log (at, id) WHERE refusal <> '';
 """
 
-# Nobody but the owner changes or removes a line.
+# Nobody but the owner changes or removes a line, and nobody says when or where in it a line was
+# written: that is the database's to say.
 GRANTS = """
-GRANT INSERT ON audit_log TO mooring_broker;
-GRANT SELECT, INSERT ON audit_log TO mooring_registry;
-GRANT SELECT ON audit_log TO mooring_operator;
+GRANT INSERT (actor, actor_id, action, subject, refusal, count, before, after, details, request_id)
+    ON audit_log TO mooring_broker, mooring_registry;
+GRANT SELECT ON audit_log TO mooring_registry, mooring_operator;
 """
 
 

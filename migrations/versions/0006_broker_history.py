@@ -6,7 +6,7 @@ Also labels, and what moving a broker's users takes.
 from alembic import op
 
 revision = "0006"
-down_revision = "0004"
+down_revision = "0005"
 
 TABLES = """
 ALTER TABLE mqtt_broker_config

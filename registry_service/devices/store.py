@@ -8,6 +8,7 @@ from psycopg.errors import ForeignKeyViolation
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from chassis import audit
 from chassis.database import reading, writing
 from registry_service.errors import BrokerUnknown, DeviceNotFound
 from registry_service.tables import devices
@@ -47,9 +48,19 @@ class DeviceStore:
             .values(dict(columns))
             .returning(*_columns)
         )
+        locked = (
+            sa.select(*(devices.c[name] for name in columns))
+            .where(devices.c.uuid == uuid)
+            .with_for_update(key_share=True)
+        )
         try:
             async with writing(self._engine) as connection:
-                return _found((await connection.execute(update)).one_or_none())
+                before = _found((await connection.execute(locked)).one_or_none())
+                after = (await connection.execute(update)).one()
+                await audit.record(
+                    connection, "device.update", uuid, before=before._asdict(), after=columns
+                )
+                return after
         except IntegrityError as error:
             if isinstance(error.orig, ForeignKeyViolation):
                 raise BrokerUnknown("there is no such broker", field="mqtt_broker_id") from None
@@ -59,7 +70,8 @@ class DeviceStore:
         """Raises `DeviceNotFound`."""
         delete = sa.delete(devices).where(devices.c.uuid == uuid).returning(*_columns)
         async with writing(self._engine) as connection:
-            _found((await connection.execute(delete)).one_or_none())
+            row = _found((await connection.execute(delete)).one_or_none())
+            await audit.record(connection, "device.delete", uuid, before=row._asdict())
 
 
 def _found(row: sa.Row[Any] | None) -> sa.Row[Any]:

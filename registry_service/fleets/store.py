@@ -8,6 +8,7 @@ from psycopg.errors import ForeignKeyViolation, UniqueViolation
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from chassis import audit
 from chassis.database import reading, writing
 from registry_service.errors import BrokerUnknown, FleetIdTaken, FleetNotFound
 from registry_service.tables import fleet_brokers, fleets
@@ -43,7 +44,9 @@ class FleetStore:
             async with writing(self._engine) as connection:
                 await connection.execute(sa.insert(fleets).values(row))
                 await _allow(connection, columns["id"], allowed_ids)
-                return await _fleet(connection, columns["id"])
+                fleet = await _fleet(connection, columns["id"])
+                await audit.record(connection, "fleet.create", fleet.id, after=_told(fleet))
+                return fleet
         except IntegrityError as error:
             raise _named(error) from None
 
@@ -65,21 +68,35 @@ class FleetStore:
             values["is_restricted"] = allowed_ids is not None
         try:
             async with writing(self._engine) as connection:
+                # The row's lock makes two changes of one fleet take turns.
+                lock = sa.select(fleets.c.id).where(fleets.c.id == fleet_id)
+                await connection.execute(lock.with_for_update(key_share=True))
+                before = await _fleet(connection, fleet_id)
                 if values:
-                    # The row's lock makes two restrictions of one fleet take turns.
                     await connection.execute(
                         sa.update(fleets).where(fleets.c.id == fleet_id).values(values)
                     )
-                fleet = await _fleet(connection, fleet_id)
-                if not is_restricting:
-                    return fleet
-                await connection.execute(
-                    sa.delete(fleet_brokers).where(fleet_brokers.c.fleet_id == fleet_id)
+                if is_restricting:
+                    await connection.execute(
+                        sa.delete(fleet_brokers).where(fleet_brokers.c.fleet_id == fleet_id)
+                    )
+                    await _allow(connection, fleet_id, allowed_ids)
+                after = await _fleet(connection, fleet_id)
+                await audit.record(
+                    connection, "fleet.update", fleet_id, before=_told(before), after=_told(after)
                 )
-                await _allow(connection, fleet_id, allowed_ids)
-                return await _fleet(connection, fleet_id)
+                return after
         except IntegrityError as error:
             raise _named(error) from None
+
+
+def _told(fleet: sa.Row[Any]) -> dict[str, Any]:
+    """What the audit log says of a fleet, as its fields are called outside."""
+    return {
+        "name": fleet.name,
+        "mqtt_broker_id": fleet.mqtt_broker_id,
+        "allowed_broker_ids": fleet.allowed_ids if fleet.is_restricted else None,
+    }
 
 
 async def _fleet(connection: AsyncConnection, fleet_id: str) -> sa.Row[Any]:

@@ -14,17 +14,18 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from pydantic_settings import BaseSettings
 
 from broker_service.config import BrokerServiceConfig
-from chassis.config import ServiceConfig
 from gateway.config import GatewayConfig
 from local.config import LocalConfig
 from local.postgres import Postgres, free_port, prepare
 from local.probes import is_ready
 from local.services import INHERITED, environments
 from registry_service.config import RegistryServiceConfig
+from registry_service.sealing.config import SealingConfig
 from tests import debian
-from tests.supervised import SERVICES, Run, descendants, until
+from tests.supervised import SEALER, SERVICES, Run, descendants, named, until
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +67,13 @@ def test_a_first_run(first_run: Run) -> None:
     assert f"{gateway}/docs\n" in said
     assert f"{home / 'credentials.env'}\n" in said
     assert home.stat().st_mode & 0o777 == 0o700
-    for name in ("credentials.env", "service-secret", "server-keys.json", "role-passwords.json"):
+    for name in (
+        "credentials.env",
+        "service-secret",
+        "server-keys.json",
+        "audit-keys.json",
+        "role-passwords.json",
+    ):
         assert (home / name).stat().st_mode & 0o777 == 0o600, name
 
     credentials = first_run.credentials()
@@ -98,7 +105,7 @@ def test_a_first_run(first_run: Run) -> None:
         assert not [secret for secret in secrets if secret in log.read_text()], log
 
     family = first_run.family()
-    assert {name: family.child(name) for name in (*SERVICES, "postgres")}
+    assert {name: family.child(name) for name in (*SERVICES, SEALER, "postgres")}
     assert first_run.stop() == (0, "mooring: stopped\n")
     family.wait_for_the_end()
 
@@ -130,12 +137,13 @@ def test_each_setting_that_a_service_is_given_is_one_that_it_has(tmp_path: Path)
     config = LocalConfig(
         mqtt_broker_url="mqtt://h", log_level="INFO", registry_metrics_port=1, broker_metrics_port=2
     )
-    passwords = dict.fromkeys(("mooring_broker", "mooring_registry"), "p")
-    told = environments(config, "postgresql://h/d", passwords, tmp_path, tmp_path, tmp_path)
-    kinds: tuple[type[ServiceConfig], ...] = (
+    passwords = dict.fromkeys(("mooring_broker", "mooring_registry", "mooring_sealer"), "p")
+    told = environments(config, "postgresql://h/d", passwords, *[tmp_path] * 4)
+    kinds: tuple[type[BaseSettings], ...] = (
         BrokerServiceConfig,
         RegistryServiceConfig,
         GatewayConfig,
+        SealingConfig,
     )
     for kind, environment in zip(kinds, told.values(), strict=True):
         known = {name.upper() for name in kind.model_fields}
@@ -147,7 +155,7 @@ def test_each_setting_that_a_service_is_given_is_one_that_it_has(tmp_path: Path)
 def test_a_later_run_finds_everything(run: Run) -> None:
     before = {
         name: (run.home / name).read_text()
-        for name in ("service-secret", "server-keys.json", "role-passwords.json")
+        for name in ("service-secret", "server-keys.json", "audit-keys.json", "role-passwords.json")
     }
     kept = run.credentials()
     began = time.monotonic()
@@ -254,7 +262,13 @@ def test_every_fault_of_the_settings_is_named(first_run: Run) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["service-secret", "server-keys.json", "encryption-keys.json", "role-passwords.json"],
+    [
+        "service-secret",
+        "server-keys.json",
+        "encryption-keys.json",
+        "audit-keys.json",
+        "role-passwords.json",
+    ],
 )
 def test_a_corrupt_secret_is_named_and_kept(run: Run, name: str) -> None:
     (run.home / name).write_text("{")
@@ -278,17 +292,12 @@ def test_a_service_that_cannot_start_gives_its_reason(run: Run) -> None:
     assert "LOG_LEVEL" in said
 
 
-@pytest.mark.parametrize("service", SERVICES)
+@pytest.mark.parametrize("service", [*SERVICES, SEALER])
 def test_a_service_that_dies_is_started_again(run: Run, service: str) -> None:
     run.start()
     killed = run.child(service)
     os.kill(killed, signal.SIGKILL)
-    until(
-        lambda: any(
-            pid != killed and f"-m {service}" in command
-            for pid, command in descendants(run.process.pid).items()
-        )
-    )
+    until(lambda: any(pid != killed for pid in named(service, descendants(run.process.pid))))
     until(run.is_ready)
     status, said = run.stop()
     assert status == 0
@@ -301,8 +310,8 @@ def test_a_service_that_keeps_dying_stops_the_whole(run: Run) -> None:
     killed = set()
 
     def has_ended() -> bool:
-        for pid, command in descendants(run.process.pid).items():
-            if "-m registry_service" in command and pid not in killed:
+        for pid in named("registry_service", descendants(run.process.pid)):
+            if pid not in killed:
                 os.kill(pid, signal.SIGKILL)
                 killed.add(pid)
         return run.process.poll() is not None

@@ -1,0 +1,172 @@
+"""What was refused, in the audit log.
+
+A refusal has no transaction to be written in, and whoever is refused can ask again as often as they
+like. So attempts are counted in memory (`chassis.tally`) and written in the background, a few lines
+at a time: no call waits for that or fails with it, and no flood fills the log.
+"""
+
+import asyncio
+import re
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import sqlalchemy as sa
+import structlog
+from google.protobuf.message import DecodeError, Message
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from chassis import log as logs
+from chassis.audit import action_of, log_table, without_secrets
+from chassis.database import described, writing
+from chassis.errors import (
+    AlreadyExists,
+    Conflict,
+    Forbidden,
+    InvalidInput,
+    LostRace,
+    MooringError,
+    NotFound,
+    Unauthenticated,
+    Unavailable,
+)
+from chassis.tally import Attempts, Kind, Tally
+from chassis.trust import UNTRUSTED_SERVICE
+
+log = structlog.get_logger(__name__)
+
+WRITE_EVERY_S = 1.0
+# Addresses that are named in a line, those with the most attempts.
+NAMED_ADDRESSES = 5
+
+# What a change can be refused for. Anything else in the tree is no refusal: it could not be done.
+REFUSALS = (Forbidden, InvalidInput, NotFound, AlreadyExists, Conflict, LostRace)
+# Methods that change nothing begin with one of these; who asks them for what is not there, or
+# wrongly, has attempted nothing.
+READ = re.compile(r"(Get|List|Explain|Resolve|Authenticate)(?![a-z])")
+# What a change was to be made to, as requests call it.
+SUBJECTS = ("uuid", "id", "device_uuid")
+MAX_TEXT = 255
+PEER = re.compile(r"ipv[46]:(?P<host>.*):\d+")
+UNWANTED = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+
+
+class Refusals:
+    """Those of one service."""
+
+    def __init__(self, engine: AsyncEngine, tally: Tally | None = None) -> None:
+        """`engine` may insert into the audit log."""
+        self._engine = engine
+        self._tally = tally or Tally()
+
+    def note(
+        self, method: str, error: MooringError, decode: Callable[[], Any], peer: str = ""
+    ) -> None:
+        """A call of the request that is served was refused with `error`, or failed with it.
+
+        `method` is its full name, `decode` gives its message, and `peer` is who called, as gRPC
+        says it.
+        """
+        if isinstance(error, Unauthenticated):
+            self._note_stranger(method, error, decode, peer)
+        elif logs.actor.get() and isinstance(error, REFUSALS):
+            is_read = READ.match(method.rpartition("/")[2])
+            if isinstance(error, Forbidden) or not is_read:
+                kind = Kind(
+                    actor=_plain(logs.actor.get()),
+                    actor_id=_plain(logs.actor_id.get()),
+                    action=action_of(method),
+                    subject=_subject(_decoded(decode)),
+                    refusal=error.reason,
+                )
+                self._tally.note(kind, time.monotonic(), request_id=_plain(logs.request_id.get()))
+
+    async def keep_written(self) -> None:
+        """Writes what is due, again and again."""
+        while True:
+            await asyncio.sleep(WRITE_EVERY_S)
+            await self._write(self._tally.take(time.monotonic()))
+
+    async def close(self) -> None:
+        """Writes what is left."""
+        await self._write(self._tally.take_all())
+        if lost := self._tally.take_all():
+            count = sum(attempts.count for attempts in lost.values())
+            log.error("refused attempts are not in the audit log", attempts=count)
+
+    def _note_stranger(
+        self, method: str, error: Unauthenticated, decode: Callable[[], Any], peer: str
+    ) -> None:
+        if error.reason == UNTRUSTED_SERVICE:
+            # Whoever called is none of ours, and may have called anything.
+            action, message = "service.authenticate", None
+        else:
+            action, message = action_of(method), _decoded(decode)
+        host = PEER.fullmatch(peer)
+        address = getattr(message, "address", "") or (host["host"] if host else peer)
+        self._tally.note(
+            Kind("", "", action, "", error.reason),
+            time.monotonic(),
+            request_id=_plain(logs.request_id.get()),
+            address=_plain(address),
+        )
+
+    async def _write(self, due: dict[Kind, Attempts]) -> None:
+        if not due:
+            return
+        lines = [_line(kind, attempts) for kind, attempts in due.items()]
+        try:
+            async with writing(self._engine) as connection:
+                await connection.execute(sa.insert(log_table), lines)
+        except (Unavailable, DBAPIError) as error:
+            self._tally.put_back(due)
+            cause = described(error) if isinstance(error, DBAPIError) else {}
+            log.warning("refused attempts are not in the audit log yet", lines=len(due), **cause)
+        except asyncio.CancelledError:
+            # Whether it was written is not known; twice is better than never.
+            self._tally.put_back(due)
+            raise
+
+
+def _line(kind: Kind, attempts: Attempts) -> dict[str, Any]:
+    def moment(at: float) -> str:
+        ago = timedelta(seconds=time.monotonic() - at)
+        return (datetime.now(UTC) - ago).isoformat(timespec="milliseconds")
+
+    details: dict[str, Any] = {}
+    if attempts.count > 1:
+        details = {"first_at": moment(attempts.first_at), "last_at": moment(attempts.last_at)}
+    if attempts.addresses:
+        most = attempts.addresses.most_common(NAMED_ADDRESSES)
+        details |= {"addresses": len(attempts.addresses), "most": dict(most)}
+    return {
+        "actor": kind.actor,
+        "actor_id": kind.actor_id,
+        "action": kind.action,
+        "subject": kind.subject,
+        "refusal": kind.refusal,
+        "count": attempts.count,
+        "details": details or None,
+        "request_id": attempts.request_id,
+    }
+
+
+def _decoded(decode: Callable[[], Any]) -> Message | None:
+    try:
+        message = decode()
+    except DecodeError:
+        return None
+    return message if isinstance(message, Message) else None
+
+
+def _subject(message: Message | None) -> str:
+    return next(
+        (_plain(str(value)) for name in SUBJECTS if (value := getattr(message, name, None))), ""
+    )
+
+
+def _plain(text: str) -> str:
+    """Text of the caller's as a line can hold it, without what looks like a secret."""
+    return UNWANTED.sub("?", without_secrets(text))[:MAX_TEXT]

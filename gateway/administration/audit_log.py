@@ -1,0 +1,199 @@
+"""Who changed what, and what was refused: `/api/v1/audit-log`."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import datetime
+from typing import Annotated, Any, cast
+
+import msgspec
+import structlog
+from google.protobuf.timestamp_pb2 import Timestamp
+from litestar import Router, get
+from litestar.di import NamedDependency, Provide
+from litestar.params import QueryParameter
+from litestar.response import Stream
+from mooring.registry.v1 import audit_pb2
+from msgspec import Meta, Struct
+
+from chassis.errors import DeadlineExceeded, InvalidInput, Overloaded, Unavailable
+from gateway.administration.caller import Caller, CallerRequest
+from gateway.administration.fields import Moment, moment_of, optional, timestamp
+from gateway.administration.listing import DEFAULT_LIMIT, MAX_LIMIT, Cursor, Limit, Page
+from gateway.problems import errors
+
+log = structlog.get_logger(__name__)
+
+NDJSON = "application/x-ndjson"
+# An export goes on where it was once the registry is back, if that is soon.
+TRIES = 5
+PAUSE_S = 1.0
+PAGE_S = 10.0
+
+Name = Annotated[str, QueryParameter(description="Of the token that was shown.")]
+TokenId = Annotated[str, QueryParameter(description="Of that token: names are not unique.")]
+Action = Annotated[
+    str, QueryParameter(description="`broker.update`; or `broker.` for all that begins with it.")
+]
+Subject = Annotated[str, QueryParameter(description="The id or uuid of what it was done to.")]
+Since = Annotated[
+    str,
+    QueryParameter(description="Written then or later: RFC 3339, with a zone.", format="date-time"),
+]
+Until = Annotated[
+    str, QueryParameter(description="Written before: RFC 3339, with a zone.", format="date-time")
+]
+RefusedOnly = Annotated[bool, QueryParameter(description="Only what was refused.")]
+
+
+class AuditLine(Struct, kw_only=True, frozen=True):
+    """What was done, or was refused."""
+
+    id: int
+    at: datetime | None
+    actor: Annotated[str, Meta(description="A token's name; empty where nobody knows whose.")]
+    actor_id: Annotated[str, Meta(description="The id of that token.")]
+    action: Annotated[str, Meta(description="A noun, a full stop and a verb.")]
+    subject: Annotated[str, Meta(description="The id or uuid of what it was done to.")]
+    refusal: Annotated[str | None, Meta(description="Why it was refused; null for what was done.")]
+    count: Annotated[int, Meta(description="How many attempts this line stands for.")]
+    before: Annotated[dict[str, Any] | None, Meta(description="What changed, as it was.")]
+    after: Annotated[dict[str, Any] | None, Meta(description="What changed, as it became.")]
+    details: Annotated[
+        dict[str, Any] | None,
+        Meta(description="Of refusals that share a line: from when to when, and from where."),
+    ]
+    request_id: str
+
+
+class AuditPage(Page[AuditLine], frozen=True):
+    """Lines of the audit log, the newest first."""
+
+
+class ExportEnd(Struct, frozen=True):
+    """The last line of an export. One that ends without it is not whole."""
+
+    complete: bool
+    lines: int
+
+
+def _json(line: audit_pb2.AuditLine) -> AuditLine:
+    return AuditLine(
+        id=line.id,
+        at=moment_of(line, "at"),
+        actor=line.actor,
+        actor_id=line.actor_id,
+        action=line.action,
+        subject=line.subject,
+        refusal=line.refusal or None,
+        count=line.count,
+        before=_raw(line, "before"),
+        after=_raw(line, "after"),
+        details=_raw(line, "details"),
+        request_id=line.request_id,
+    )
+
+
+def _raw(line: audit_pb2.AuditLine, name: str) -> dict[str, Any] | None:
+    """JSON that is written as it is, wherever the type says what is in it."""
+    text = optional(line, name)
+    return None if text is None else cast("dict[str, Any]", msgspec.Raw(text.encode()))
+
+
+def question(
+    actor: Name = "",
+    actor_id: TokenId = "",
+    action: Action = "",
+    subject: Subject = "",
+    since: Since = "",
+    until: Until = "",
+    refused_only: RefusedOnly = False,
+) -> audit_pb2.ListAuditLogRequest:
+    """Which lines are asked for. Raises `InvalidInput`."""
+    return audit_pb2.ListAuditLogRequest(
+        actor=actor,
+        actor_id=actor_id,
+        action=action,
+        subject=subject,
+        since=_timestamp("since", since),
+        until=_timestamp("until", until),
+        refused_only=refused_only,
+    )
+
+
+def _timestamp(field: str, text: str) -> Timestamp | None:
+    if not text:
+        return None
+    try:
+        return timestamp(field, msgspec.convert(text, Moment))
+    except msgspec.ValidationError:
+        raise InvalidInput("must be a time with a zone, as in RFC 3339", field=field) from None
+
+
+Question = NamedDependency[audit_pb2.ListAuditLogRequest]
+
+
+@get("/", summary="Look at the audit log", responses=errors(401, 403, 422))
+async def list_audit_log(
+    request: CallerRequest, question: Question, limit: Limit = DEFAULT_LIMIT, cursor: Cursor = ""
+) -> AuditPage:
+    caller = request.auth
+    question.page_size, question.cursor = limit, cursor
+    answer = await caller.ask_registry(caller.neighbours.audit.ListAuditLog, question)
+    return AuditPage([_json(line) for line in answer.lines], answer.next_cursor or None)
+
+
+@get(
+    "/export",
+    summary="Take the audit log away",
+    description="All lines that match as NDJSON, the newest first. The last line is "
+    '`{"complete": true, "lines": 123}`: what ends without it was cut short.',
+    media_type=NDJSON,
+    responses=errors(401, 403, 422),
+)
+async def export_audit_log(request: CallerRequest, question: Question) -> Stream:
+    # The first page before anything is sent: a refusal is still a problem document.
+    question.page_size = MAX_LIMIT
+    caller = request.auth
+    first = await caller.ask_registry(caller.neighbours.audit.ListAuditLog, question)
+    return Stream(_exported(caller, question, first), media_type=NDJSON)
+
+
+async def _exported(
+    caller: Caller, question: audit_pb2.ListAuditLogRequest, page: audit_pb2.ListAuditLogResponse
+) -> AsyncIterator[bytes]:
+    """A page at a time, and the next one only when the client has taken the one before."""
+    lines = 0
+    while True:
+        lines += len(page.lines)
+        if page.lines:
+            yield msgspec.json.Encoder().encode_lines([_json(line) for line in page.lines])
+        if not page.next_cursor:
+            break
+        question.cursor = page.next_cursor
+        page = await _next_page(caller, question)
+    yield msgspec.json.encode(ExportEnd(complete=True, lines=lines)) + b"\n"
+
+
+async def _next_page(
+    caller: Caller, question: audit_pb2.ListAuditLogRequest
+) -> audit_pb2.ListAuditLogResponse:
+    """Raises what the last try raised; then the connection breaks off, without the last chunk."""
+    for tries in range(1, TRIES + 1):
+        deadline = asyncio.get_running_loop().time() + PAGE_S
+        try:
+            patient = caller.until(deadline)
+            return await patient.ask_registry(caller.neighbours.audit.ListAuditLog, question)
+        except (Unavailable, Overloaded, DeadlineExceeded):
+            if tries == TRIES:
+                log.warning("an export was cut short")
+                raise
+            await asyncio.sleep(PAUSE_S)
+    raise AssertionError("the last try returns or raises")
+
+
+ROUTES = Router(
+    "/audit-log",
+    route_handlers=[list_audit_log, export_audit_log],
+    dependencies={"question": Provide(question, sync_to_thread=False)},
+    tags=["audit log"],
+)

@@ -1,0 +1,89 @@
+"""gRPC: the audit log, for administrators."""
+
+import re
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import sqlalchemy as sa
+from mooring.registry.v1 import audit_pb2 as pb
+from mooring.registry.v1 import audit_pb2_grpc
+
+from chassis import pages
+from chassis.errors import InvalidInput
+from chassis.server import Context
+from chassis.times import moment_of, timestamp_of
+from chassis.trust import Access
+from chassis.validation import check_text
+from registry_service.audit.store import AuditStore
+
+NAME = "mooring.registry.v1.AuditService"
+POLICIES = {f"/{NAME}/ListAuditLog": Access.ADMIN}
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MICROSECOND = timedelta(microseconds=1)
+# A time in whole microseconds, and an id.
+CURSOR = re.compile(r"(-?\d{1,18})\.(\d{1,18})", re.ASCII)
+
+
+class AuditServicer(audit_pb2_grpc.AuditServiceServicer):
+    """Only reads."""
+
+    def __init__(self, store: AuditStore) -> None:
+        """`store` holds the lines."""
+        self._store = store
+
+    async def ListAuditLog(
+        self, request: pb.ListAuditLogRequest, context: Context
+    ) -> pb.ListAuditLogResponse:
+        """The newest first. Raises `InvalidInput`."""
+        size = pages.page_size_of(request.page_size)
+        equal = {}
+        for name in ("actor", "actor_id", "action", "subject"):
+            if value := getattr(request, name):
+                check_text(name, value, longest=255)
+                equal[name] = value
+        rows = await self._store.lines_before(
+            _last(request.cursor),
+            size + 1,
+            equal=equal,
+            since=moment_of(request, "since"),
+            until=moment_of(request, "until"),
+            refused_only=request.refused_only,
+        )
+        page, next_cursor = pages.cut(rows, size, _key)
+        return pb.ListAuditLogResponse(lines=map(_proto, page), next_cursor=next_cursor)
+
+
+def _key(row: sa.Row[Any]) -> str:
+    return f"{(row.at - EPOCH) // MICROSECOND}.{row.id}"
+
+
+def _last(cursor: str) -> tuple[datetime, int] | None:
+    """The time and the id of the last line that the caller has seen. Raises `InvalidInput`."""
+    key = pages.after(cursor, str)
+    if key is None:
+        return None
+    found = CURSOR.fullmatch(key)
+    try:
+        if found:
+            return EPOCH + int(found[1]) * MICROSECOND, int(found[2])
+    except OverflowError:
+        pass
+    raise InvalidInput("this cursor is not one of ours", field="cursor")
+
+
+def _proto(row: sa.Row[Any]) -> pb.AuditLine:
+    return pb.AuditLine(
+        id=row.id,
+        at=timestamp_of(row.at),
+        actor=row.actor,
+        actor_id=row.actor_id,
+        action=row.action,
+        subject=row.subject,
+        refusal=row.refusal,
+        count=row.attempts,
+        before=row.before,
+        after=row.after,
+        details=row.details,
+        request_id=row.request_id,
+    )

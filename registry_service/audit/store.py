@@ -1,0 +1,64 @@
+"""The audit log in the database."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from chassis.database import reading
+from registry_service.tables import audit_log
+
+# JSON stays text: it is handed on as it is. And a row is a tuple, which has a `count` of its own.
+_columns = [
+    *(column for column in audit_log.c if column.name not in ("before", "after", "details")),
+    audit_log.c.count.label("attempts"),
+    *(
+        sa.cast(column, sa.Text).label(column.name)
+        for column in (audit_log.c.before, audit_log.c.after, audit_log.c.details)
+    ),
+]
+_noun = sa.func.split_part(audit_log.c.action, sa.text("'.'"), sa.text("1"))
+
+
+class AuditStore:
+    """Rows are those of `audit_log`, with the count as `attempts` and JSON as text."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        """`engine` connects as mooring_registry."""
+        self._engine = engine
+
+    async def lines_before(
+        self,
+        last: tuple[datetime, int] | None,
+        limit: int,
+        *,
+        equal: Mapping[str, str],
+        since: datetime | None,
+        until: datetime | None,
+        refused_only: bool,
+    ) -> Sequence[sa.Row[Any]]:
+        """The newest first, behind the line with the time and the id `last`.
+
+        `equal` holds what columns must be; an action that ends with a full stop stands for all that
+        begin with it.
+        """
+        query = sa.select(*_columns).limit(limit)
+        query = query.order_by(audit_log.c.at.desc(), audit_log.c.id.desc())
+        for name, value in equal.items():
+            if name == "action" and value.endswith("."):
+                query = query.where(_noun == value.removesuffix("."))
+            else:
+                query = query.where(audit_log.c[name] == value)
+        if refused_only:
+            query = query.where(audit_log.c.refusal != sa.text("''"))
+        if since is not None:
+            query = query.where(audit_log.c.at >= since)
+        if until is not None:
+            query = query.where(audit_log.c.at < until)
+        if last is not None:
+            at, line_id = last
+            query = query.where(sa.tuple_(audit_log.c.at, audit_log.c.id) < sa.tuple_(at, line_id))
+        async with reading(self._engine) as connection:
+            return (await connection.execute(query)).all()

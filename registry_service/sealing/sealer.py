@@ -1,0 +1,107 @@
+"""Seals what was written to the audit log, every few seconds, one process at a time."""
+
+import asyncio
+from typing import Any
+
+import structlog
+
+from chassis.errors import Unavailable
+from registry_service.credentials import KeyRing
+from registry_service.errors import LeaseLost
+from registry_service.sealing.chain import Seal, next_seal
+from registry_service.sealing.store import SealStore
+
+log = structlog.get_logger(__name__)
+
+BATCH = 2_000
+# Longer than any transaction of ours: a client gives up after 8 s, the server after 5 and 3 more.
+LOOKBACK_S = 300.0
+
+
+class Sealer:
+    """One process that may seal; others may wait for it to end."""
+
+    def __init__(
+        self, store: SealStore, ring: KeyRing, holder: str, *, lookback_s: float = LOOKBACK_S
+    ) -> None:
+        """`holder` is a name for this process, for people. Seals are made with the active key."""
+        self._store = store
+        self._ring = ring
+        self._holder = holder
+        self._lookback_s = lookback_s
+        self._term: int | None = None
+        self._head: Seal | None = None
+
+    async def keep_sealed(self, interval_s: float) -> None:
+        """Seals again and again, while this process is the one that may."""
+        while True:
+            try:
+                await self.seal()
+            except Unavailable:
+                log.warning("the audit log cannot be sealed now")
+            await asyncio.sleep(interval_s)
+
+    async def seal(self) -> int:
+        """Seals all that there is, a batch at a time; how many lines. 0 where another seals."""
+        if self._term is None:
+            self._term = await self._store.take_lease(self._holder)
+            if self._term is None:
+                return 0
+            log.info("seals the audit log from now on", term=self._term)
+        sealed, is_complete = 0, False
+        try:
+            while not is_complete:
+                lines, is_complete = await self._seal_batch(self._term)
+                sealed += lines
+        except LeaseLost:
+            log.info("another process seals the audit log", term=self._term)
+            self._term = self._head = None
+        return sealed
+
+    async def stop(self) -> None:
+        """Lets another begin at once."""
+        if self._term is None:
+            return
+        try:
+            await self._store.give_up_lease(self._term)
+        except Unavailable:
+            log.warning("the lease could not be given up")
+
+    async def _seal_batch(self, term: int) -> tuple[int, bool]:
+        """How many lines, and whether those were all."""
+        async with self._store.turn(term) as turn:
+            last = await turn.last_seal()
+            if self._head is not None and _place(last) != _place(self._head):
+                log.error("the chain does not end where it did", was=self._head.id, **_told(last))
+            self._head = last
+            lines = await turn.unsealed(last, BATCH)
+            if not lines:
+                return 0, True
+            is_complete = len(lines) < BATCH
+            if is_complete:
+                closed = await turn.closing(last, self._lookback_s)
+            else:
+                # Something may have been left out that is older than what comes next.
+                closed = (last.closed_id, last.closed_at) if last else (0, "0")
+            seal = next_seal(
+                last,
+                lines,
+                closed=closed,
+                # A clock that was put back does not put the chain in disorder.
+                at=str(max(int(turn.now), int(last.sealed_at) if last else 0)),
+                key_id=self._ring.active_id,
+                key=self._ring.keys[self._ring.active_id],
+            )
+            await turn.append(seal)
+        self._head = seal
+        # Whoever keeps logs elsewhere keeps the head of the chain with them.
+        log.info("sealed", lines=len(lines), **_told(seal))
+        return len(lines), is_complete
+
+
+def _place(seal: Seal | None) -> tuple[int, bytes]:
+    return (seal.id, seal.mac) if seal else (0, b"")
+
+
+def _told(seal: Seal | None) -> dict[str, Any]:
+    return {"head": f"{seal.id}:{seal.mac.hex()}"} if seal else {"head": None}

@@ -1,0 +1,246 @@
+"""Seals and the lines they cover, in the database."""
+
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import INT8MULTIRANGE, insert
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from chassis.database import reading, writing
+from registry_service.errors import LeaseLost
+from registry_service.sealing.chain import Fault, Finding, Line, Seal
+from registry_service.tables import audit_log, audit_seals, leases
+
+LEASE = "audit_seals"
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def _micros(moment: Any) -> sa.ColumnElement[str]:
+    """Whole microseconds since 1970 as text; of times that no calendar has, too."""
+    return sa.cast(sa.func.trunc(sa.extract("epoch", moment) * 1_000_000), sa.Text)
+
+
+def _moment(micros: str) -> datetime:
+    return EPOCH + timedelta(microseconds=int(micros))
+
+
+# What is sealed of a line: every column, in this order for ever. The id twice: to go by, and as a
+# part of it.
+_line = sa.select(
+    audit_log.c.id,
+    sa.cast(audit_log.c.id, sa.Text),
+    _micros(audit_log.c.at),
+    audit_log.c.actor,
+    audit_log.c.actor_id,
+    audit_log.c.action,
+    audit_log.c.subject,
+    audit_log.c.refusal,
+    sa.cast(audit_log.c.count, sa.Text),
+    sa.cast(audit_log.c.before, sa.Text),
+    sa.cast(audit_log.c.after, sa.Text),
+    sa.cast(audit_log.c.details, sa.Text),
+    audit_log.c.request_id,
+)
+_seal = sa.select(
+    audit_seals.c.id,
+    sa.cast(audit_seals.c.ids, sa.Text).label("ids"),
+    audit_seals.c.lines,
+    audit_seals.c.digest,
+    audit_seals.c.closed_id,
+    _micros(audit_seals.c.closed_at).label("closed_at"),
+    audit_seals.c.previous_mac,
+    audit_seals.c.key_id,
+    audit_seals.c.mac,
+    _micros(audit_seals.c.sealed_at).label("sealed_at"),
+)
+_last = _seal.order_by(audit_seals.c.id.desc()).limit(1)
+
+
+def _is_sealed(*among: sa.ColumnElement[bool]) -> sa.ColumnElement[bool]:
+    """Whether a line is covered by a seal among these."""
+    ranges = sa.func.unnest(audit_seals.c.ids).column_valued("ranges")
+    nothing = sa.cast("{}", INT8MULTIRANGE)
+    covered = sa.select(sa.func.coalesce(sa.func.range_agg(ranges), nothing))
+    covered = covered.select_from(audit_seals).where(*among)
+    return audit_log.c.id.op("<@", is_comparison=True)(covered.scalar_subquery())
+
+
+async def _last_seal(connection: AsyncConnection) -> Seal | None:
+    row = (await connection.execute(_last)).one_or_none()
+    return Seal(**row._asdict()) if row else None
+
+
+class Turn:
+    """A transaction of whoever holds the lease."""
+
+    def __init__(self, connection: AsyncConnection, now: str) -> None:
+        """`now` is the database's, from before anything else was read."""
+        self._connection = connection
+        self.now = now
+
+    async def last_seal(self) -> Seal | None:
+        """None before the first."""
+        return await _last_seal(self._connection)
+
+    async def unsealed(self, last: Seal | None, limit: int) -> dict[int, Line]:
+        """Lines that can be seen and are not covered, in the order of their ids."""
+        query = _line.order_by(audit_log.c.id).limit(limit)
+        if last is not None:
+            # Older seals cover nothing behind its closed_id.
+            closed_at = _moment(last.closed_at)
+            query = query.where(
+                audit_log.c.id > last.closed_id,
+                audit_log.c.at >= closed_at,
+                ~_is_sealed(audit_seals.c.sealed_at >= closed_at),
+            )
+        rows = (await self._connection.execute(query)).all()
+        return {row[0]: tuple(row[1:]) for row in rows}
+
+    async def closing(self, last: Seal | None, lookback_s: float) -> tuple[int, str]:
+        """The id and the time behind which nothing appears any more that is true.
+
+        A line's id is given out before the line can be seen, and no transaction that writes one
+        lasts as long as `lookback_s`. So what has a smaller id than a line that was seen that long
+        ago can be seen by now.
+        """
+        until = int(self.now) - int(lookback_s * 1_000_000)
+        if last is None:
+            return 0, str(until)
+        since = _moment(last.closed_at)
+        highest = sa.select(sa.func.max(sa.func.upper(audit_seals.c.ids)) - 1).where(
+            audit_seals.c.sealed_at >= since, audit_seals.c.sealed_at < _moment(str(until))
+        )
+        found = await self._connection.scalar(highest)
+        return max(last.closed_id, found or 0), str(max(int(last.closed_at), until))
+
+    async def append(self, seal: Seal) -> None:
+        """Adds a seal to the chain."""
+        await self._connection.execute(
+            sa.insert(audit_seals).values(
+                id=seal.id,
+                ids=sa.cast(sa.literal(seal.ids, sa.Text), INT8MULTIRANGE),
+                lines=seal.lines,
+                digest=seal.digest,
+                closed_id=seal.closed_id,
+                closed_at=_moment(seal.closed_at),
+                previous_mac=seal.previous_mac,
+                key_id=seal.key_id,
+                mac=seal.mac,
+                sealed_at=_moment(seal.sealed_at),
+            )
+        )
+
+
+class SealStore:
+    """What the sealer does; it connects as mooring_sealer."""
+
+    def __init__(self, engine: AsyncEngine, lease_s: float = 15.0) -> None:
+        """`lease_s` is how long nobody else seals after the last sign of life."""
+        self._engine = engine
+        self._expiry = sa.func.clock_timestamp() + timedelta(seconds=lease_s)
+
+    async def take_lease(self, holder: str) -> int | None:
+        """The term that begins; None while somebody else's lasts."""
+        new = insert(leases).values(name=LEASE, holder=holder, expires_at=self._expiry)
+        take = new.on_conflict_do_update(
+            index_elements=[leases.c.name],
+            set_={"holder": holder, "term": leases.c.term + 1, "expires_at": self._expiry},
+            where=leases.c.expires_at < sa.func.clock_timestamp(),
+        ).returning(leases.c.term)
+        async with writing(self._engine) as connection:
+            term: int | None = await connection.scalar(take)
+            return term
+
+    async def give_up_lease(self, term: int) -> None:
+        """Lets the next one begin at once."""
+        give = sa.update(leases).values(expires_at=sa.func.clock_timestamp())
+        async with writing(self._engine) as connection:
+            await connection.execute(give.where(leases.c.name == LEASE, leases.c.term == term))
+
+    @contextlib.asynccontextmanager
+    async def turn(self, term: int) -> AsyncIterator[Turn]:
+        """A transaction in which nobody else can seal; it renews the lease.
+
+        Raises `LeaseLost` where another term has begun.
+        """
+        renew = (
+            sa.update(leases)
+            .values(expires_at=self._expiry)
+            .where(leases.c.name == LEASE, leases.c.term == term)
+            .returning(_micros(sa.func.clock_timestamp()))
+        )
+        async with writing(self._engine) as connection:
+            now = await connection.scalar(renew)
+            if now is None:
+                raise LeaseLost("another process seals the audit log")
+            yield Turn(connection, now)
+
+    async def last_seal(self) -> Seal | None:
+        """None before the first."""
+        async with reading(self._engine) as connection:
+            return await _last_seal(connection)
+
+
+class Reader:
+    """All that is sealed and all that is not, as it was at one moment."""
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        """Use `reader`."""
+        self._connection = connection
+
+    async def seals_after(self, seal_id: int, limit: int) -> Sequence[Seal]:
+        """In the order of their ids."""
+        query = _seal.where(audit_seals.c.id > seal_id).order_by(audit_seals.c.id).limit(limit)
+        return [Seal(**row._asdict()) for row in await self._connection.execute(query)]
+
+    async def lines(self, first: int, end: int, limit: int) -> Sequence[tuple[int, Line]]:
+        """Those with ids from `first` to before `end`, in the order of their ids."""
+        query = _line.where(audit_log.c.id >= first, audit_log.c.id < end)
+        rows = await self._connection.execute(query.order_by(audit_log.c.id).limit(limit))
+        return [(row[0], tuple(row[1:])) for row in rows]
+
+    async def unsealed(
+        self, last: Seal | None, patience_s: float, named: int
+    ) -> tuple[int, list[Finding]]:
+        """How many lines wait for the next seal behind `last`, and what is wrong with some.
+
+        A finding names as many as `named`.
+        """
+        is_late: sa.ColumnElement[bool] = sa.false()
+        if last is not None:
+            is_late = sa.or_(
+                audit_log.c.id <= last.closed_id,
+                _micros(audit_log.c.at).cast(sa.Numeric) < int(last.closed_at),
+            )
+        is_waiting_long = audit_log.c.at < sa.func.clock_timestamp() - timedelta(seconds=patience_s)
+        query = sa.select(audit_log.c.id, is_late, is_waiting_long).where(~_is_sealed())
+        late: list[int] = []
+        overdue: list[int] = []
+        waiting = 0
+        stream = await self._connection.stream(query.order_by(audit_log.c.id))
+        async for line_id, was_late, is_overdue in stream:
+            waiting += not was_late
+            found = late if was_late else overdue
+            if (was_late or is_overdue) and len(found) < named:
+                found.append(line_id)
+        findings = []
+        if late:
+            findings.append(Finding(Fault.LINES_INSERTED, lines=late))
+        if overdue:
+            findings.append(Finding(Fault.NOT_SEALED, lines=overdue))
+        return waiting, findings
+
+
+@contextlib.asynccontextmanager
+async def reader(engine: AsyncEngine) -> AsyncIterator[Reader]:
+    """Reads at its own pace: what it looks at may be large."""
+    async with engine.connect() as connection:
+        await connection.execution_options(
+            isolation_level="REPEATABLE READ", postgresql_readonly=True
+        )
+        for setting in ("statement_timeout", "idle_in_transaction_session_timeout"):
+            await connection.execute(sa.text(f"SET LOCAL {setting} = 0"))
+        yield Reader(connection)

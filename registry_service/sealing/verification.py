@@ -1,0 +1,84 @@
+"""Checks the chain of seals, and every line against it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from registry_service.sealing.chain import (
+    GENESIS,
+    NAMED,
+    Comparison,
+    Fault,
+    Finding,
+    Seal,
+    fault_of,
+)
+from registry_service.sealing.store import Reader
+
+SEALS_AT_ONCE = 200
+LINES_AT_ONCE = 5_000
+# Lines are sealed after seconds; where one has waited this long, nobody seals.
+PATIENCE_S = 600.0
+
+
+@dataclass(slots=True)
+class Report:
+    """What was found."""
+
+    findings: list[Finding] = field(default_factory=list)
+    head: Seal | None = None
+    seals: int = 0
+    lines: int = 0
+    # Lines that are not sealed yet.
+    waiting: int = 0
+
+
+async def verify(
+    reader: Reader,
+    keys: Mapping[int, bytes],
+    *,
+    expected: tuple[int, bytes] | None = None,
+    archived: int = 0,
+    patience_s: float = PATIENCE_S,
+) -> Report:
+    """Looks at everything, a part at a time.
+
+    `expected` is the id and the code of a seal that is known to have been made. Lines of the seals
+    up to `archived` are not looked at: they may be gone.
+    """
+    report = Report()
+    previous_mac: bytes | None = GENESIS
+    while seals := await reader.seals_after(report.head.id if report.head else 0, SEALS_AT_ONCE):
+        sound = []
+        for seal in seals:
+            previous_id = report.head.id if report.head else 0
+            fault = fault_of(seal, previous_id, previous_mac, keys)
+            if fault is None or fault is Fault.SEAL_REMOVED:
+                sound.append(seal)
+                previous_mac = seal.mac
+            else:
+                previous_mac = None
+            if fault is Fault.SEAL_REMOVED:
+                report.findings.append(Finding(fault, min(seal.id, previous_id + 1)))
+            elif fault is not None:
+                report.findings.append(Finding(fault, seal.id))
+            if expected and expected == (seal.id, seal.mac):
+                expected = None
+            report.head = seal
+        report.seals += len(seals)
+        await _compare(reader, [seal for seal in sound if seal.id > archived], report)
+    report.waiting, findings = await reader.unsealed(report.head, patience_s, NAMED)
+    report.findings += findings
+    if expected:
+        report.findings.append(Finding(Fault.HEAD_REMOVED, expected[0]))
+    return report
+
+
+async def _compare(reader: Reader, seals: list[Seal], report: Report) -> None:
+    comparison = Comparison(seals)
+    first, end = comparison.extent
+    while lines := await reader.lines(first, end, LINES_AT_ONCE):
+        for line_id, line in lines:
+            comparison.add(line_id, line)
+        first = lines[-1][0] + 1
+    report.lines += sum(seal.lines for seal in seals)
+    report.findings += comparison.findings()
