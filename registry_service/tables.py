@@ -202,7 +202,7 @@ audit_seals = sa.Table(
     sa.Column("key_id", sa.BigInteger, nullable=False),
     sa.Column("mac", sa.LargeBinary, nullable=False),
     sa.Column("sealed_at", sa.DateTime(timezone=True), nullable=False),
-    sa.Index("audit_seals_sealed_at", "sealed_at"),
+    sa.Index("audit_seals_upper", sa.text("upper(ids)")),
 )
 
 leases = sa.Table(

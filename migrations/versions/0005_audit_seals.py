@@ -31,7 +31,7 @@ CREATE TABLE audit_seals (
     mac          bytea NOT NULL,
     sealed_at    timestamptz NOT NULL
 );
-CREATE INDEX audit_seals_sealed_at ON audit_seals (sealed_at);
+CREATE INDEX audit_seals_upper ON audit_seals (upper(ids));
 
 -- For loops of which only one may run: whoever holds an unexpired row. The term goes up with each
 -- new holder, so that one which was away too long finds out.

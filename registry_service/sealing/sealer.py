@@ -8,7 +8,7 @@ import structlog
 from chassis.errors import Unavailable
 from registry_service.credentials import KeyRing
 from registry_service.errors import LeaseLost
-from registry_service.sealing.chain import Seal, next_seal
+from registry_service.sealing.chain import Seal, fault_of, next_seal
 from registry_service.sealing.store import SealStore
 
 log = structlog.get_logger(__name__)
@@ -74,15 +74,15 @@ class Sealer:
             if self._head is not None and _place(last) != _place(self._head):
                 log.error("the chain does not end where it did", was=self._head.id, **_told(last))
             self._head = last
+            if last and (fault := fault_of(last, last.id - 1, None, self._ring.keys)):
+                # What it says of where to look is not to be believed.
+                log.error("the last seal is not ours: verify", fault=fault.value, **_told(last))
+                return 0, True
             lines = await turn.unsealed(last, BATCH)
             if not lines:
                 return 0, True
             is_complete = len(lines) < BATCH
-            if is_complete:
-                closed = await turn.closing(last, self._lookback_s)
-            else:
-                # Something may have been left out that is older than what comes next.
-                closed = (last.closed_id, last.closed_at) if last else (0, "0")
+            closed = await turn.closing(last, None if is_complete else max(lines), self._lookback_s)
             seal = next_seal(
                 last,
                 lines,

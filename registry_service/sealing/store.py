@@ -61,7 +61,7 @@ _last = _seal.order_by(audit_seals.c.id.desc()).limit(1)
 
 def _is_sealed(*among: sa.ColumnElement[bool]) -> sa.ColumnElement[bool]:
     """Whether a line is covered by a seal among these."""
-    ranges = sa.func.unnest(audit_seals.c.ids).column_valued("ranges")
+    ranges = sa.func.unnest(audit_seals.c.ids).column_valued("ranges", joins_implicitly=True)
     nothing = sa.cast("{}", INT8MULTIRANGE)
     covered = sa.select(sa.func.coalesce(sa.func.range_agg(ranges), nothing))
     covered = covered.select_from(audit_seals).where(*among)
@@ -89,32 +89,37 @@ class Turn:
         """Lines that can be seen and are not covered, in the order of their ids."""
         query = _line.order_by(audit_log.c.id).limit(limit)
         if last is not None:
-            # Older seals cover nothing behind its closed_id.
-            closed_at = _moment(last.closed_at)
             query = query.where(
                 audit_log.c.id > last.closed_id,
-                audit_log.c.at >= closed_at,
-                ~_is_sealed(audit_seals.c.sealed_at >= closed_at),
+                audit_log.c.at >= _moment(last.closed_at),
+                ~_is_sealed(sa.func.upper(audit_seals.c.ids) > last.closed_id),
             )
         rows = (await self._connection.execute(query)).all()
         return {row[0]: tuple(row[1:]) for row in rows}
 
-    async def closing(self, last: Seal | None, lookback_s: float) -> tuple[int, str]:
+    async def closing(
+        self, last: Seal | None, up_to: int | None, lookback_s: float
+    ) -> tuple[int, str]:
         """The id and the time behind which nothing appears any more that is true.
 
-        A line's id is given out before the line can be seen, and no transaction that writes one
-        lasts as long as `lookback_s`. So what has a smaller id than a line that was seen that long
-        ago can be seen by now.
+        All that could be seen is covered, or all with ids to `up_to`. An id is given out before its
+        line can be seen, and no transaction that writes one lasts as long as `lookback_s`: what has
+        a smaller id than a line of that age can be seen by now. Of the time as much is said only
+        where nothing was left out.
         """
         until = int(self.now) - int(lookback_s * 1_000_000)
-        if last is None:
-            return 0, str(until)
-        since = _moment(last.closed_at)
-        highest = sa.select(sa.func.max(sa.func.upper(audit_seals.c.ids)) - 1).where(
-            audit_seals.c.sealed_at >= since, audit_seals.c.sealed_at < _moment(str(until))
-        )
-        found = await self._connection.scalar(highest)
-        return max(last.closed_id, found or 0), str(max(int(last.closed_at), until))
+        old = audit_log.c.at < _moment(str(until))
+        highest = sa.select(sa.func.max(audit_log.c.id)).where(old)
+        if up_to is not None:
+            highest = highest.where(audit_log.c.id <= up_to)
+        if last is not None:
+            highest = highest.where(
+                audit_log.c.id > last.closed_id, audit_log.c.at >= _moment(last.closed_at)
+            )
+        closed_id = await self._connection.scalar(highest)
+        before_id, before_at = (last.closed_id, int(last.closed_at)) if last else (0, 0)
+        closed_at = before_at if up_to is not None else max(before_at, until)
+        return closed_id or before_id, str(closed_at)
 
     async def append(self, seal: Seal) -> None:
         """Adds a seal to the chain."""

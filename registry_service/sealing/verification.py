@@ -47,6 +47,7 @@ async def verify(
     """
     report = Report()
     previous_mac: bytes | None = GENESIS
+    last_sound: Seal | None = None
     while seals := await reader.seals_after(report.head.id if report.head else 0, SEALS_AT_ONCE):
         sound = []
         for seal in seals:
@@ -54,6 +55,7 @@ async def verify(
             fault = fault_of(seal, previous_id, previous_mac, keys)
             if fault is None or fault is Fault.SEAL_REMOVED:
                 sound.append(seal)
+                last_sound = seal
                 previous_mac = seal.mac
             else:
                 previous_mac = None
@@ -66,7 +68,7 @@ async def verify(
             report.head = seal
         report.seals += len(seals)
         await _compare(reader, [seal for seal in sound if seal.id > archived], report)
-    report.waiting, findings = await reader.unsealed(report.head, patience_s, NAMED)
+    report.waiting, findings = await reader.unsealed(last_sound, patience_s, NAMED)
     report.findings += findings
     if expected:
         report.findings.append(Finding(Fault.HEAD_REMOVED, expected[0]))

@@ -1,0 +1,108 @@
+"""What a line of the audit log is called, and what never gets into one."""
+
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+import pytest
+import sqlalchemy as sa
+
+import broker_service.tables
+import registry_service.tables
+from chassis.audit import HIDDEN, action_of, shown, without_secrets
+from registry_service.credentials import new_secret
+from registry_service.devices.store import SECRET
+
+
+@pytest.mark.parametrize(
+    ("method", "action"),
+    [
+        ("/mooring.broker.v1.BrokerService/UpdateBroker", "broker.update"),
+        ("/mooring.broker.v1.BrokerService/SetDefaultBroker", "broker.set_default"),
+        ("/mooring.broker.v1.BrokerService/ListBrokers", "broker.list"),
+        (
+            "/mooring.registry.v1.ProvisioningKeyService/RevokeProvisioningKey",
+            "provisioning_key.revoke",
+        ),
+        ("/mooring.registry.v1.DeviceService/MoveDevices", "device.move"),
+        ("/mooring.registry.v1.AuditService/ListAuditLog", "audit.list_log"),
+        (
+            "/mooring.registry.v1.RegistrationService/RegisterDevices",
+            "registration.register_devices",
+        ),
+        ("/mooring.x.v1.DeviceService/Device", "device.device"),
+    ],
+)
+def test_a_method_has_a_name_in_the_log(method: str, action: str) -> None:
+    assert action_of(method) == action
+
+
+TOKEN, KEY = new_secret("mat"), new_secret("mpk")
+
+
+@pytest.mark.parametrize(
+    ("text", "secret"),
+    [
+        (TOKEN, TOKEN[4:]),
+        (f"it is {KEY}, they said", KEY[4:]),
+        ("-----BEGIN EC PRIVATE KEY-----\nMIIB\n-----END EC PRIVATE KEY-----\n", "MIIB"),
+        ("-----BEGIN PRIVATE KEY-----\nMIIB", "MIIB"),
+        ("mqtt://user:sesame@host:1883", "sesame"),
+    ],
+)
+def test_what_looks_like_a_secret_is_hidden_wherever_it_is(text: str, secret: str) -> None:
+    assert secret in text
+    assert secret not in without_secrets(text)
+    for value in (text, [text], {"a": {"b": [text]}}):
+        hidden = str(shown(value))
+        assert HIDDEN in hidden
+        assert secret not in hidden
+
+
+def test_what_is_named_like_a_secret_is_hidden_and_whether_there_is_one_is_not() -> None:
+    names = (
+        "password",
+        "mqtt_password_hash",
+        "private_key_encrypted",
+        "api_key",
+        "token",
+        "secret",
+    )
+    for name in names:
+        assert shown({name: "x"}) == {name: HIDDEN}
+        assert shown({"deep": [{name: 5}]}) == {"deep": [{name: HIDDEN}]}
+        assert shown({name: None}) == {name: None}
+        assert shown({f"has_{name}": True}) == {f"has_{name}": True}
+
+
+def test_every_secret_column_of_ours_would_be_hidden() -> None:
+    """Whoever hands a whole row over gives nothing away."""
+    for metadata in (broker_service.tables.metadata, registry_service.tables.metadata):
+        for table in metadata.tables.values():
+            for column in table.c:
+                if isinstance(column.type, sa.LargeBinary) or column.name in SECRET:
+                    value: Any = 7 if column.name == "credential_key_id" else b"x"
+                    expected = 7 if column.name == "credential_key_id" else HIDDEN
+                    assert shown({column.name: value}) == {column.name: expected}, column
+    assert shown({"credential_salt": "x"}) == {"credential_salt": HIDDEN}
+
+
+def test_other_values_are_what_they_are() -> None:
+    moment = datetime(2026, 11, 24, tzinfo=UTC)
+    values = {
+        "keep_alive": 60,
+        "latitude": 1.5,
+        "name": "a token of thanks",
+        "ids": (1, 2),
+        "expires_at": moment,
+        "id": UUID(int=1),
+        "provisioned_by_key_id": "k",
+        "fingerprint_sha256": "ab",
+        "nan": float("nan"),
+    }
+    assert shown(values) == values | {
+        "ids": [1, 2],
+        "expires_at": "2026-11-24T00:00:00+00:00",
+        "id": "00000000-0000-0000-0000-000000000001",
+        "nan": "nan",
+    }
