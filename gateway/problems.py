@@ -127,9 +127,9 @@ def problem(
         sent["WWW-Authenticate"] = "Bearer"
     if status in RETRIED:
         # Neighbours of one batch are refused together, and must not come back together.
-        spread_s = retry_after_s * random.uniform(1, MAX_SPREAD)  # noqa: S311
-        whole_s = math.floor(spread_s + random.random())  # noqa: S311
-        sent["Retry-After"] = str(max(1, math.ceil(retry_after_s), whole_s))
+        soonest_s = max(1, math.ceil(retry_after_s))
+        latest_s = max(1, math.ceil(retry_after_s * MAX_SPREAD))
+        sent["Retry-After"] = str(random.randint(soonest_s, latest_s))  # noqa: S311
     content = Problem(
         title=HTTPStatus(status).phrase,
         status=status,
