@@ -27,7 +27,9 @@ async def running(config: GatewayConfig) -> AsyncIterator[str]:
         routes = DeviceRoutes(calls, limits, config.trusted_proxies)
         leaving = asyncio.Event()
         failures = Limits.of(config.limit_failed_per_prefix, config.limit_failed_per_address)
-        app = app_of(neighbours, config.request_timeout_s, leaving, failures)
+        app = app_of(
+            neighbours, config.request_timeout_s, leaving, failures, config.trusted_proxies
+        )
         yield await stack.enter_async_context(serving(app, routes, config, leaving))
 
 

@@ -1,12 +1,14 @@
 """The routes of people, and what is the same for all of them."""
 
 import asyncio
+from collections.abc import Sequence
 
 from litestar import Litestar, Router
 from litestar.datastructures import CacheControlHeader
 
 from gateway import device_documentation, documentation, health
 from gateway.access import policy_is_stated
+from gateway.addresses import Network
 from gateway.administration import (
     audit_log,
     broker_history,
@@ -29,12 +31,16 @@ MAX_ADMINISTRATION_BODY_BYTES = 1024 * 1024
 
 
 def app_of(
-    neighbours: Neighbours, timeout_s: float, leaving: asyncio.Event, failures: Limits | None = None
+    neighbours: Neighbours,
+    timeout_s: float,
+    leaving: asyncio.Event,
+    failures: Limits | None = None,
+    proxies: Sequence[Network] = (),
 ) -> HttpApp:
     """The gateway as an ASGI application: all but what devices ask (`device_routes`).
 
     `leaving` is set when the gateway is about to stop. `failures` counts the attempts with API
-    tokens that are not valid.
+    tokens that are not valid, by whom `proxies` say they are from.
     """
 
     def routers() -> list[Router]:
@@ -53,7 +59,7 @@ def app_of(
                     tokens.ROUTES,
                     audit_log.ROUTES,
                 ],
-                guards=[authentication(neighbours, failures, timeout_s)],
+                guards=[authentication(neighbours, failures, timeout_s, proxies)],
                 request_max_body_size=MAX_ADMINISTRATION_BODY_BYTES,
                 cache_control=CacheControlHeader(no_store=True),
                 security=[{"apiToken": []}],

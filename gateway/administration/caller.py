@@ -1,7 +1,7 @@
 """Who asks: an API token becomes a name and a role that go with every question."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
 import grpc
@@ -13,6 +13,7 @@ from mooring.registry.v1 import tokens_pb2
 
 from chassis.client import Neighbour
 from chassis.trust import Access, Actor
+from gateway.addresses import Network, client_of
 from gateway.administration.attempts import Attempts
 from gateway.bearer import bearer
 from gateway.limits import Limits
@@ -62,11 +63,14 @@ CallerRequest = Request[Any, Caller, State]
 
 
 def authentication(
-    neighbours: Neighbours, limits: Limits | None, timeout_s: float
+    neighbours: Neighbours,
+    limits: Limits | None,
+    timeout_s: float,
+    proxies: Sequence[Network] = (),
 ) -> Callable[[ASGIConnection[Any, Any, Any, Any], BaseRouteHandler], Awaitable[None]]:
     """A guard: no body is read for somebody unknown. The handler finds a `Caller` in `auth`.
 
-    `limits` counts the attempts that fail.
+    `limits` counts the attempts that fail; `proxies` are trusted to say whose they are.
     """
     attempts = Attempts(neighbours, limits)
 
@@ -75,7 +79,8 @@ def authentication(
     ) -> None:
         deadline = asyncio.get_running_loop().time() + timeout_s
         secret = bearer(connection.scope["headers"])
-        token = await attempts.authenticate(secret, connection.scope["client"], deadline)
+        client = client_of(connection.scope["client"], list(connection.scope["headers"]), proxies)
+        token = await attempts.authenticate(secret, client, deadline)
         actor = Actor(token.name, ACCESS_OF_ROLE.get(token.role, Access.OPEN), token.id)
         connection.scope["auth"] = Caller(neighbours, actor, deadline)
 

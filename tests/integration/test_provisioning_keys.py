@@ -201,6 +201,24 @@ async def test_behind_a_trusted_proxy_its_client_counts(stack: Stack) -> None:
             assert (await stack.register("d", key=key["key"])).status_code == status, said
 
 
+async def test_behind_a_trusted_proxy_one_who_guesses_tokens_shuts_nobody_else_out(
+    stack: Stack,
+) -> None:
+    config = stack.gateway_config(trusted_proxies="127.0.0.0/8", limit_failed_per_address="1/hour")
+    url = await stack.exit.enter_async_context(gateway.__main__.running(config))
+    async with httpx2.AsyncClient(base_url=url) as http:
+        statuses = [
+            (
+                await http.get(
+                    "/api/v1/fleets",
+                    headers={"Authorization": f"Bearer wrong-{n}", "X-Forwarded-For": address},
+                )
+            ).status_code
+            for n, address in enumerate(["192.0.2.1", "192.0.2.1", "192.0.2.2"])
+        ]
+    assert statuses == [401, 429, 401]
+
+
 async def test_a_key_ends_at_a_time_that_has_passed_and_serves_what_it_made(stack: Stack) -> None:
     key = await made(stack)
     await stack.register("d", key=key["key"])
