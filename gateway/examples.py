@@ -9,6 +9,7 @@ from typing import Any
 REQUEST_ID = "9f0c6f6a3d1e4c0f8a5b2d7e6c1a0b94"
 MOMENT = "2026-11-23T19:00:00.123456Z"
 UUID = "test-device-123"
+TOKEN_ID = "3c1d9b7e-52a4-4f6b-8e0d-6a7b8c9d0e1f"  # noqa: S105 - an id is no secret
 KEY_ID = "8a6f2f0e-3a53-4d0c-9d5e-0c1f7c1b2a11"
 
 # By their names, wherever they stand in paths and queries.
@@ -17,6 +18,7 @@ PARAMETERS: dict[str, Any] = {
     "broker_id": 1,
     "fleet_id": "demo",
     "key_id": KEY_ID,
+    "token_id": TOKEN_ID,
     "limit": 100,
     "cursor": "",
 }
@@ -107,6 +109,16 @@ _EXPECTED: dict[str, Any] = {
     "location": None,
     "created_at": MOMENT,
     "registered_at": None,
+}
+_TOKEN: dict[str, Any] = {
+    "id": TOKEN_ID,
+    "name": "nightly backup",
+    "role": "viewer",
+    "prefix": "mat_tV5pQ7",
+    "is_active": True,
+    "expires_at": "2099-12-31T23:59:59Z",
+    "created_at": MOMENT,
+    "last_used_at": None,
 }
 _MQTT: dict[str, Any] = {
     "username": f"device_{UUID}",
@@ -234,6 +246,14 @@ BODIES: dict[str, Any] = {
             }
         ],
     },
+    "NewToken": {
+        "name": "nightly backup",
+        "role": "viewer",
+        "expires_at": "2099-12-31T23:59:59Z",
+    },
+    "Token": _TOKEN,
+    "CreatedToken": {**_TOKEN, "token": "mat_tV5pQ7rS9uW1xY3zA5bC7dE9fG1hI3jK5lM7nO9pQ1r"},
+    "TokenPage": _page(_TOKEN),
     "Supposition": {"mqtt_broker_id": None, "default_broker_id": 1},
     "Explanation": _EXPLANATION,
     "DeviceExplanation": {

@@ -19,6 +19,7 @@ MEANINGS: dict[str, tuple[int, str]] = {
     "PROVISIONING_KEY_REVOKED": (401, "this provisioning key was revoked"),
     "DEVICE_UNAUTHENTICATED": (401, "no such device, or not its API key"),
     "FORBIDDEN": (403, "the token's role is not enough"),
+    "NO_POLICY": (403, "this path was left without a policy: a fault of ours"),
     "PROVISIONING_KEY_EXPIRED": (403, "this provisioning key has expired"),
     "PROVISIONING_KEY_USED_UP": (403, "this provisioning key has made all the devices it may"),
     "DEVICE_DISABLED": (403, "this device is disabled"),
@@ -34,6 +35,7 @@ MEANINGS: dict[str, tuple[int, str]] = {
     "DEVICE_NOT_FOUND": (404, "there is no such device"),
     "FLEET_NOT_FOUND": (404, "there is no such fleet"),
     "PROVISIONING_KEY_NOT_FOUND": (404, "there is no such provisioning key"),
+    "TOKEN_NOT_FOUND": (404, "there is no such token"),
     "EXPECTED_DEVICE_NOT_FOUND": (404, "no such device is expected"),
     "INVALID_INPUT": (422, "a value is not what it must be; `field` says which"),
     "REFUSED_VALUES": (422, "the database refuses these values"),
@@ -52,6 +54,7 @@ MEANINGS: dict[str, tuple[int, str]] = {
     "DEVICE_EXPECTED": (409, "a device with this uuid is expected already"),
     "DEVICE_REGISTERED": (409, "a device with this uuid has registered already"),
     "DEVICE_TAKEN": (409, "this uuid is registered with another device API key"),
+    "LAST_ADMIN_TOKEN": (409, "no other token of an admin is good"),
     "LOST_RACE": (412, "somebody else changed it first: read it again"),
     # What we could not do.
     "INTERNAL": (500, "a fault of ours"),

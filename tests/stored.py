@@ -12,7 +12,8 @@ WHERE schemaname = 'public' AND NOT tablename LIKE ANY (%s) ORDER BY tablename
 """
 # Rows as JSON, for a column that is noted is to be left out whether there is one or not.
 SUM = """
-SELECT {label}, count(*), coalesce(sum(hashtextextended((to_jsonb(t) - %(noted)s)::text, 0)), 0)
+SELECT {label}, count(*),
+       coalesce(sum(hashtextextended((to_jsonb(t) - %(noted)s::text[])::text, 0)), 0)
 FROM {table} AS t
 """
 

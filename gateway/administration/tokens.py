@@ -119,7 +119,7 @@ async def list_tokens(
     access=Access.VIEWER,
     summary="Look at the token that is shown",
     description="Who am I, what may I do, and until when?",
-    responses=errors(401, 403, 404),
+    responses=errors(401, 403, "TOKEN_NOT_FOUND"),
 )
 async def get_own_token(request: CallerRequest) -> Token:
     caller = request.auth
@@ -133,7 +133,7 @@ async def get_own_token(request: CallerRequest) -> Token:
     "/{token_id:str}",
     access=Access.ADMIN,
     summary="Look at an API token",
-    responses=errors(401, 403, 404),
+    responses=errors(401, 403, "TOKEN_NOT_FOUND"),
 )
 async def get_token(request: CallerRequest, token_id: TokenId) -> Token:
     caller = request.auth
@@ -151,7 +151,7 @@ async def get_token(request: CallerRequest, token_id: TokenId) -> Token:
         "Ends it at once, and for good; to repeat it changes nothing. Refused with "
         "LAST_ADMIN_TOKEN while no other token of an admin is good."
     ),
-    responses=errors(401, 403, 404, 409, 412),
+    responses=errors(401, 403, 412, "TOKEN_NOT_FOUND", "LAST_ADMIN_TOKEN"),
 )
 async def revoke_token(request: CallerRequest, token_id: TokenId) -> None:
     caller = request.auth
