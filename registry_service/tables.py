@@ -98,6 +98,7 @@ expected_devices = sa.Table(
     sa.Index(
         "expected_devices_broker",
         "mqtt_broker_id",
+        "uuid",
         postgresql_where=sa.text("mqtt_broker_id IS NOT NULL"),
     ),
 )

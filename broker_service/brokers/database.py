@@ -95,7 +95,9 @@ def _fact_of(error: IntegrityError) -> Exception:
         case "used_is_kept":
             usage = counted(diagnosis.message_detail or "")
             users = ", ".join(
-                f"{count} {who if count > 1 else who[:-1]}" for who, count in usage.items() if count
+                f"{count} {(who if count > 1 else who[:-1]).replace('_', ' ')}"
+                for who, count in usage.items()
+                if count
             )
             return BrokerInUse(f"used by {users}: move them to another broker first", usage=usage)
     if isinstance(error.orig, ForeignKeyViolation):

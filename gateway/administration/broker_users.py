@@ -21,6 +21,7 @@ class BrokerUsage(Struct, kw_only=True, frozen=True):
     fleets: Annotated[int, Meta(description="Whose devices without a pin go to it.")]
     keys: Annotated[int, Meta(description="Provisioning keys that pin new devices to it.")]
     allowances: Annotated[int, Meta(description="Restricted fleets that may use it.")]
+    expected_devices: Annotated[int, Meta(description="Expected ones, to be pinned to it.")]
 
 
 class Move(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
@@ -49,6 +50,7 @@ def _json(usage: broker_users_pb2.BrokerUsage) -> BrokerUsage:
         fleets=usage.fleets,
         keys=usage.keys,
         allowances=usage.allowances,
+        expected_devices=usage.expected_devices,
     )
 
 

@@ -126,7 +126,7 @@ END $$;
 CREATE FUNCTION check_broker_is_unused() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
 DECLARE
-    devices bigint; fleets bigint; keys bigint; allowances bigint;
+    devices bigint; fleets bigint; keys bigint; allowances bigint; expected bigint;
 BEGIN
     IF OLD.is_default THEN
         RAISE restrict_violation USING CONSTRAINT = 'default_is_kept',
@@ -138,11 +138,13 @@ BEGIN
     SELECT count(*) INTO fleets FROM public.fleets WHERE mqtt_broker_id = OLD.id;
     SELECT count(*) INTO keys FROM public.provisioning_keys WHERE default_broker_id = OLD.id;
     SELECT count(*) INTO allowances FROM public.fleet_brokers WHERE broker_id = OLD.id;
-    IF devices + fleets + keys + allowances > 0 THEN
+    -- The next revision makes that table; nothing is deleted before.
+    SELECT count(*) INTO expected FROM public.expected_devices WHERE mqtt_broker_id = OLD.id;
+    IF devices + fleets + keys + allowances + expected > 0 THEN
         RAISE foreign_key_violation USING CONSTRAINT = 'used_is_kept',
             MESSAGE = format('broker %L is in use', OLD.name),
-            DETAIL = format('devices=%s fleets=%s keys=%s allowances=%s',
-                            devices, fleets, keys, allowances),
+            DETAIL = format('devices=%s fleets=%s keys=%s allowances=%s expected_devices=%s',
+                            devices, fleets, keys, allowances, expected),
             HINT = format('Move them to another broker first: POST /api/v1/brokers/%s/move.',
                           OLD.id);
     END IF;

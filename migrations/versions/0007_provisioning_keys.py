@@ -37,7 +37,7 @@ CREATE TABLE expected_devices (
 );
 CREATE INDEX expected_devices_fleet ON expected_devices (fleet_id, uuid);
 CREATE INDEX expected_devices_awaited ON expected_devices (uuid) WHERE registered_at IS NULL;
-CREATE INDEX expected_devices_broker ON expected_devices (mqtt_broker_id)
+CREATE INDEX expected_devices_broker ON expected_devices (mqtt_broker_id, uuid)
     WHERE mqtt_broker_id IS NOT NULL;
 """
 
@@ -62,10 +62,10 @@ CREATE TRIGGER expected_again AFTER DELETE ON devices REFERENCING OLD TABLE AS g
     FOR EACH STATEMENT EXECUTE FUNCTION expect_again();
 """
 
-# What was expected is never edited, only noted as arrived.
+# What was expected is never edited, only noted as arrived, and moved to another broker.
 GRANTS = """
 GRANT SELECT, INSERT, DELETE ON expected_devices TO mooring_registry;
-GRANT UPDATE (registered_at) ON expected_devices TO mooring_registry;
+GRANT UPDATE (registered_at, mqtt_broker_id) ON expected_devices TO mooring_registry;
 -- Which brokers there are, to say which of many is not.
 GRANT SELECT (id) ON mqtt_broker_config TO mooring_registry;
 GRANT SELECT (allowed_device_types, source_networks, allowed_uuids, uuid_prefix, only_expected,

@@ -10,7 +10,7 @@ from chassis.database import retried
 from chassis.errors import InvalidInput
 from chassis.server import Context, deadline_of
 from chassis.trust import Access
-from registry_service.broker_users.store import BrokerUserStore
+from registry_service.broker_users.store import PINNED, BrokerUserStore, Key
 
 NAME = "mooring.registry.v1.BrokerUserService"
 POLICIES = {
@@ -49,14 +49,15 @@ class BrokerUserServicer(broker_users_pb2_grpc.BrokerUserServiceServicer):
         rules = partial(
             self._store.move_rules, source, target, with_allowances=request.move_allowances
         )
-        moved = {"devices": 0, **await retried(rules)}
-        after: int | None = 0
-        while after is not None:
-            chunk = partial(self._store.move_devices, source, target, after)
-            count, after = await retried(chunk)
-            moved["devices"] += count
-            if asyncio.get_running_loop().time() > ends:
-                break
+        moved = {**dict.fromkeys(PINNED, 0), **await retried(rules)}
+        for which in PINNED:
+            after: Key | None = None
+            while asyncio.get_running_loop().time() < ends or not any(moved.values()):
+                chunk = partial(self._store.move_pins, which, source, target, after)
+                count, after = await retried(chunk)
+                moved[which] += count
+                if after is None:
+                    break
         left = await self._store.usage(source)
         return pb.MoveBrokerUsersResponse(
             moved=pb.BrokerUsage(**moved), left=pb.BrokerUsage(**left)

@@ -1,5 +1,7 @@
 """What points at a broker, in the database: counted, and moved a piece at a time."""
 
+from typing import Any
+
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import IntegrityError
@@ -13,16 +15,30 @@ from registry_service.errors import (
     BrokerNotFound,
     BrokerUnknown,
 )
-from registry_service.tables import brokers, devices, fleet_brokers, fleets, provisioning_keys
+from registry_service.tables import (
+    brokers,
+    devices,
+    expected_devices,
+    fleet_brokers,
+    fleets,
+    provisioning_keys,
+)
 
 # Locked together, for some tens of milliseconds: registrations of these devices wait that long.
 CHUNK = 1_000
+# Of those that are many: in which order they are locked, and where they are pinned.
+PINNED: dict[str, tuple[sa.Column[Any], sa.Column[int | None]]] = {
+    "expected_devices": (expected_devices.c.uuid, expected_devices.c.mqtt_broker_id),
+    "devices": (devices.c.id, devices.c.mqtt_broker_id),
+}
+
+Key = int | str
 
 
 class BrokerUserStore:
     """A move is several transactions, each whole by itself and safe to repeat.
 
-    What each moves is a line of the audit log. Keys go first: from then on no registration makes a
+    What each moves is a line of the audit log. Keys go before devices: from then on no registration makes a
     device that points at the old broker.
     """
 
@@ -31,7 +47,7 @@ class BrokerUserStore:
         self._engine = engine
 
     async def usage(self, broker_id: int) -> dict[str, int]:
-        """How many point at it: `devices`, `fleets`, `keys` and `allowances`.
+        """How many point at it: `devices`, `fleets`, `keys`, `allowances`, `expected_devices`.
 
         Raises `BrokerNotFound`.
         """
@@ -42,6 +58,9 @@ class BrokerUserStore:
                 "keys"
             ),
             _count(fleet_brokers, fleet_brokers.c.broker_id == broker_id).label("allowances"),
+            _count(expected_devices, expected_devices.c.mqtt_broker_id == broker_id).label(
+                "expected_devices"
+            ),
             sa.exists(sa.select(brokers.c.id).where(brokers.c.id == broker_id)).label("is_there"),
         )
         async with reading(self._engine) as connection:
@@ -77,36 +96,34 @@ class BrokerUserStore:
             raise _no_target() from None
         return moved
 
-    async def move_devices(self, broker_id: int, to_id: int, after: int) -> tuple[int, int | None]:
-        """Moves the next chunk of devices with ids above `after`.
+    async def move_pins(
+        self, which: str, broker_id: int, to_id: int, after: Key | None
+    ) -> tuple[int, Key | None]:
+        """Moves the next chunk of one of `PINNED`, behind the one that is called `after`.
 
-        Returns how many, and the last one's id if there may be more. Raises `BrokerNotFound`,
+        Returns how many, and the last one of them if there may be more. Raises `BrokerNotFound`,
         `BrokerUnknown`, `BrokerInactive`.
         """
-        # Locked in the order of their ids, as everybody does who changes several.
-        chosen = (
-            sa.select(devices.c.id)
-            .where(devices.c.mqtt_broker_id == broker_id, devices.c.id > after)
-            .order_by(devices.c.id)
-            .limit(CHUNK)
-            .with_for_update(key_share=True)
-            .cte("chosen")
-            .prefix_with("MATERIALIZED")
-        )
+        key, pin = PINNED[which]
+        # Locked in one order, that of everybody who changes several.
+        chosen = sa.select(key).where(pin == broker_id).order_by(key).limit(CHUNK)
+        if after is not None:
+            chosen = chosen.where(key > after)
+        locked = chosen.with_for_update(key_share=True).cte("chosen").prefix_with("MATERIALIZED")
         move = (
-            sa.update(devices)
-            .where(devices.c.id.in_(sa.select(chosen.c.id)))
-            .values(mqtt_broker_id=to_id)
-            .returning(devices.c.id)
+            sa.update(key.table)
+            .where(key.in_(sa.select(locked.c[key.name])))
+            .values({pin: to_id})
+            .returning(key)
         )
         try:
             async with writing(self._engine) as connection:
                 await _require_target(connection, broker_id, to_id)
-                ids = (await connection.execute(move)).scalars().all()
-                await _record(connection, broker_id, to_id, {"devices": len(ids)})
+                moved = (await connection.execute(move)).scalars().all()
+                await _record(connection, broker_id, to_id, {which: len(moved)})
         except IntegrityError:
             raise _no_target() from None
-        return len(ids), max(ids) if len(ids) == CHUNK else None
+        return len(moved), max(moved) if len(moved) == CHUNK else None
 
 
 def _count(table: sa.Table, condition: sa.ColumnElement[bool]) -> sa.ScalarSelect[int]:
@@ -186,6 +203,10 @@ async def _require_allowed(connection: AsyncConnection, broker_id: int, to_id: i
         sa.exists().where(
             provisioning_keys.c.fleet_id == fleets.c.id,
             provisioning_keys.c.default_broker_id == broker_id,
+        ),
+        sa.exists().where(
+            expected_devices.c.fleet_id == fleets.c.id,
+            expected_devices.c.mqtt_broker_id == broker_id,
         ),
         sa.exists().where(devices.c.fleet_id == fleets.c.id, devices.c.mqtt_broker_id == broker_id),
     )

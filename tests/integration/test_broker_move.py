@@ -41,6 +41,11 @@ async def test_a_move_takes_everybody_and_then_the_broker_can_go(
     await stack.create_fleet("ruled", mqtt_broker_id=old)
     key = await stack.create_key(default_broker_id=old)
     pin_many(stack, old, 450)
+    stack.database.execute(
+        "INSERT INTO expected_devices (uuid, fleet_id, mqtt_broker_id)"
+        " SELECT 'expected-' || n, 'demo', %s FROM generate_series(1, 250) AS n",
+        old,
+    )
     before = (await stack.connection("first")).json()["source"]
 
     registering = [stack.register(f"new-{n}", key=key) for n in range(30)]
@@ -50,14 +55,16 @@ async def test_a_move_takes_everybody_and_then_the_broker_can_go(
     counts = answer.json()["moved"]
     assert (counts["fleets"], counts["keys"], counts["allowances"]) == (1, 1, 0)
     assert counts["devices"] >= 450
+    assert counts["expected_devices"] == 250
     # Whatever a registration had begun with the old broker has ended; the next move takes it.
     rest = await moved(stack, old, new)
-    nobody = {"devices": 0, "fleets": 0, "keys": 0, "allowances": 0}
+    nobody = dict.fromkeys(("devices", "fleets", "keys", "allowances", "expected_devices"), 0)
     assert rest.json()["left"] == nobody
     assert stack.database.execute(PINNED, new) == [(480,)]
     assert (await moved(stack, old, new)).json() == {"moved": nobody, "left": nobody}
     assert (await stack.admin("DELETE", f"/brokers/{old}")).status_code == 204
     assert (await stack.connection("new-1")).json()["brokerConfig"]["port"] == 2222
+    assert (await stack.register("expected-7")).json()["mqtt"]["brokerConfig"]["port"] == 2222
     assert (await stack.connection("first")).json()["source"] == before == "default"
 
     lines = stack.database.execute(
@@ -109,7 +116,13 @@ async def test_a_restricted_fleet_is_not_stranded(stack: Stack) -> None:
         {"fleets": 1},
     )
     answer = await moved(stack, old, new, move_allowances=True)
-    assert answer.json()["moved"] == {"devices": 0, "fleets": 1, "keys": 0, "allowances": 1}
+    assert answer.json()["moved"] == {
+        "devices": 0,
+        "fleets": 1,
+        "keys": 0,
+        "allowances": 1,
+        "expected_devices": 0,
+    }
     listed = (await stack.admin("GET", "/fleets")).json()["items"]
     assert [
         (item["mqtt_broker_id"], item["allowed_broker_ids"])

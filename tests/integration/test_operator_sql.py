@@ -203,7 +203,11 @@ async def test_the_owner_is_told_who_uses_what_it_deletes(stack: Stack) -> None:
     stack.database.execute("UPDATE devices SET mqtt_broker_id = %s", other)
     for broker_id, hint, detail in (
         (stack.default_broker_id, "Make another broker the default first.", None),
-        (other, f"/api/v1/brokers/{other}/move", "devices=1 fleets=0 keys=0 allowances=0"),
+        (
+            other,
+            f"/api/v1/brokers/{other}/move",
+            "devices=1 fleets=0 keys=0 allowances=0 expected_devices=0",
+        ),
     ):
         with pytest.raises(psycopg.errors.IntegrityError) as refused:
             stack.database.execute("DELETE FROM mqtt_broker_config WHERE id = %s", broker_id)

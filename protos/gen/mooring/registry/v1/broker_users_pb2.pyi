@@ -26,6 +26,7 @@ class BrokerUsage(_message.Message):
     FLEETS_FIELD_NUMBER: _builtins.int
     KEYS_FIELD_NUMBER: _builtins.int
     ALLOWANCES_FIELD_NUMBER: _builtins.int
+    EXPECTED_DEVICES_FIELD_NUMBER: _builtins.int
     devices: _builtins.int
     """Pinned to it."""
     fleets: _builtins.int
@@ -34,6 +35,8 @@ class BrokerUsage(_message.Message):
     """Provisioning keys that pin new devices to it."""
     allowances: _builtins.int
     """Restricted fleets that may use it."""
+    expected_devices: _builtins.int
+    """Expected devices that will be pinned to it."""
     def __init__(
         self,
         *,
@@ -41,10 +44,11 @@ class BrokerUsage(_message.Message):
         fleets: _builtins.int = ...,
         keys: _builtins.int = ...,
         allowances: _builtins.int = ...,
+        expected_devices: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowances", b"allowances", "devices", b"devices", "fleets", b"fleets", "keys", b"keys"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowances", b"allowances", "devices", b"devices", "expected_devices", b"expected_devices", "fleets", b"fleets", "keys", b"keys"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
