@@ -169,7 +169,6 @@ async def create_expected_device(
     "/batch",
     access=Access.OPERATOR,
     status_code=200,
-    access=Access.OPERATOR,
     summary="Expect many devices",
     description=(
         "Up to 10,000 at once, as a JSON list or one JSON object a line (application/x-ndjson). "

@@ -38,8 +38,8 @@ Key = int | str
 class BrokerUserStore:
     """A move is several transactions, each whole by itself and safe to repeat.
 
-    What each moves is a line of the audit log. Keys go before devices: from then on no registration makes a
-    device that points at the old broker.
+    What each moves is a line of the audit log. Keys go before devices: from then on no registration
+    makes a device that points at the old broker.
     """
 
     def __init__(self, engine: AsyncEngine) -> None:
