@@ -16,6 +16,7 @@ from mooring.registry.v1 import audit_pb2
 from msgspec import Meta, Struct
 
 from chassis.errors import DeadlineExceeded, InvalidInput, Overloaded, Unavailable
+from chassis.trust import Access
 from gateway.administration.caller import Caller, CallerRequest
 from gateway.administration.fields import Moment, moment_of, optional, timestamp
 from gateway.administration.listing import DEFAULT_LIMIT, MAX_LIMIT, Cursor, Limit, Page
@@ -132,7 +133,7 @@ def _timestamp(field: str, text: str) -> Timestamp | None:
 Question = NamedDependency[audit_pb2.ListAuditLogRequest]
 
 
-@get("/", summary="Look at the audit log", responses=errors(401, 403, 422))
+@get("/", access=Access.ADMIN, summary="Look at the audit log", responses=errors(401, 403, 422))
 async def list_audit_log(
     request: CallerRequest, question: Question, limit: Limit = DEFAULT_LIMIT, cursor: Cursor = ""
 ) -> AuditPage:
@@ -144,6 +145,7 @@ async def list_audit_log(
 
 @get(
     "/export",
+    access=Access.ADMIN,
     summary="Take the audit log away",
     description="All lines that match as NDJSON, the newest first. The last line is "
     '`{"complete": true, "lines": 123}`: what ends without it was cut short.',
