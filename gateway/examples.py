@@ -16,6 +16,7 @@ KEY_ID = "8a6f2f0e-3a53-4d0c-9d5e-0c1f7c1b2a11"
 PARAMETERS: dict[str, Any] = {
     "uuid": UUID,
     "broker_id": 1,
+    "revision": 1,
     "fleet_id": "demo",
     "key_id": KEY_ID,
     "token_id": TOKEN_ID,
@@ -41,6 +42,9 @@ _BROKER: dict[str, Any] = {
     "ca_cert": None,
     "is_active": True,
     "region": "",
+    "username": None,
+    "has_password": False,
+    "labels": {"site": "berlin"},
     "is_default": True,
     "ca_certificate_id": None,
     "client_certificate_id": None,
@@ -48,6 +52,7 @@ _BROKER: dict[str, Any] = {
     "created_at": MOMENT,
     "updated_at": MOMENT,
 }
+_USAGE = {"devices": 1, "fleets": 0, "keys": 1, "allowances": 0, "expected_devices": 0}
 _DEVICE: dict[str, Any] = {
     "id": 1,
     "uuid": UUID,
@@ -197,10 +202,25 @@ BODIES: dict[str, Any] = {
         "host": "mqtt.example.com",
         "port": 8883,
         "region": "eu",
+        "labels": {"site": "berlin"},
     },
     "BrokerChange": {"keep_alive": 30, "description": "in the basement"},
     "Broker": _BROKER,
     "BrokerPage": _page(_BROKER),
+    "BrokerHistory": _page(
+        {
+            "revision": 2,
+            "kind": "updated",
+            "changed_at": MOMENT,
+            "changed_by": "local admin",
+            "by_sql": False,
+            "changes": {"keep_alive": {"from": 60, "to": 30}, "password": "changed"},
+        }
+    ),
+    "Rollback": {"revision": 1},
+    "BrokerUsage": _USAGE,
+    "Move": {"to_broker_id": 2},
+    "Moved": {"moved": _USAGE, "left": dict.fromkeys(_USAGE, 0)},
     "DeviceChange": {"mqtt_broker_id": 1, "device_name": "The first"},
     "Device": _DEVICE,
     "DevicePage": _page(_DEVICE),
