@@ -277,7 +277,7 @@ async def test_a_deletion_is_noted_with_what_was_expected(stack: Stack) -> None:
     ("role", "statement"),
     [
         ("mooring_registry", "UPDATE expected_devices SET fleet_id = 'x'"),
-        ("mooring_registry", "UPDATE expected_devices SET mqtt_broker_id = 1"),
+        ("mooring_registry", "UPDATE expected_devices SET device_type = 'x'"),
         ("mooring_registry", "SELECT host FROM mqtt_broker_config"),
         ("mooring_operator", "DELETE FROM expected_devices"),
         ("mooring_operator", "UPDATE provisioning_keys SET uuid_prefix = NULL"),
