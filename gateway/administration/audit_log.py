@@ -37,11 +37,12 @@ Action = Annotated[
 ]
 Subject = Annotated[str, QueryParameter(description="The id or uuid of what it was done to.")]
 Since = Annotated[
-    str,
+    str | None,
     QueryParameter(description="Written then or later: RFC 3339, with a zone.", format="date-time"),
 ]
 Until = Annotated[
-    str, QueryParameter(description="Written before: RFC 3339, with a zone.", format="date-time")
+    str | None,
+    QueryParameter(description="Written before: RFC 3339, with a zone.", format="date-time"),
 ]
 RefusedOnly = Annotated[bool, QueryParameter(description="Only what was refused.")]
 
@@ -105,8 +106,8 @@ def question(
     actor_id: TokenId = "",
     action: Action = "",
     subject: Subject = "",
-    since: Since = "",
-    until: Until = "",
+    since: Since = None,
+    until: Until = None,
     refused_only: RefusedOnly = False,
 ) -> audit_pb2.ListAuditLogRequest:
     """Which lines are asked for. Raises `InvalidInput`."""
@@ -121,8 +122,8 @@ def question(
     )
 
 
-def _timestamp(field: str, text: str) -> Timestamp | None:
-    if not text:
+def _timestamp(field: str, text: str | None) -> Timestamp | None:
+    if text is None:
         return None
     try:
         return timestamp(field, msgspec.convert(text, Moment))

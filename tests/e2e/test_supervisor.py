@@ -285,6 +285,32 @@ def test_lost_server_keys_are_not_replaced(run: Run) -> None:
     assert not ring.exists()
 
 
+def verify(run: Run) -> tuple[int, str]:
+    """What the operator is told of the audit log; see docs/audit-log.md."""
+    ended = subprocess.run(
+        [sys.executable, "-m", "registry_service.sealing", "verify"],
+        env={**os.environ, **run.credentials()},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return ended.returncode, ended.stdout
+
+
+def test_the_audit_log_is_sealed_and_its_keys_are_missed(run: Run) -> None:
+    run.start()
+    token = run.credentials()["ADMIN_TOKEN"]
+    status, answer = run.ask("PATCH", "/api/v1/fleets/demo", token, {"name": "Sealed"})
+    assert status == 200, answer
+    until(lambda: ", 0 not sealed yet" in verify(run)[1])
+    status, said = verify(run)
+    assert status == 0
+    assert "head " in said
+    run.stop()
+    (run.home / "audit-keys.json").unlink()
+    assert "the last seal was made with key" in run.refusal()
+
+
 def test_a_service_that_cannot_start_gives_its_reason(run: Run) -> None:
     run.settings["LOG_LEVEL"] = "CHATTY"
     said = run.refusal()
