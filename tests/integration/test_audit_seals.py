@@ -257,12 +257,12 @@ async def test_what_commits_while_nobody_seals_is_sealed_afterwards(chain: Chain
             " VALUES ('slow', '', 'broker.update', '1', '')"
         )
         write(chain.database, 5)
-        first = chain.sealer(lookback_s=0.2)
+        first = chain.sealer(lookback_s=2.0)
         assert await first.seal() == 5
         await first.stop()
         slow.commit()
-    await asyncio.to_thread(chain.database.execute, "SELECT pg_sleep(0.5)")
-    assert await chain.sealer(lookback_s=0.2, name="b").seal() == 1
+    await asyncio.to_thread(chain.database.execute, "SELECT pg_sleep(2.5)")
+    assert await chain.sealer(lookback_s=2.0, name="b").seal() == 1
     assert await chain.findings() == []
 
 
