@@ -226,7 +226,7 @@ async def test_everything_is_written_when_the_service_stops(stack: Stack) -> Non
 
 async def test_strangers_share_lines_and_leave_no_secret(stack: Stack) -> None:
     secret = "mat_" + "x" * 43
-    for number in range(30):
+    for number in range(5):
         answer = await stack.http.get(
             "/api/v1/brokers", headers={"Authorization": f"Bearer {secret}{number}"}
         )
