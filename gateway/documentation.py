@@ -180,6 +180,10 @@ def _exemplify(operation: dict[str, Any]) -> None:
             if name in examples.BODIES:
                 example = examples.BODIES[name]
                 content["example"] = [example] if "items" in schema else example
+            elif not schema:
+                # What is written piece by piece, of which the framework knows no type.
+                content["schema"] = {"type": "string"}
+                content["example"] = examples.TEXTS[operation["operationId"]]
 
 
 def _operation_id(handler: HTTPRouteHandler, method: Method, _: object) -> str:

@@ -4,6 +4,7 @@ What is here is sent and compared in a test: in a new installation of `make run`
 each body is accepted.
 """
 
+import json
 from typing import Any
 
 REQUEST_ID = "9f0c6f6a3d1e4c0f8a5b2d7e6c1a0b94"
@@ -52,7 +53,6 @@ _BROKER: dict[str, Any] = {
     "created_at": MOMENT,
     "updated_at": MOMENT,
 }
-_USAGE = {"devices": 1, "fleets": 0, "keys": 1, "allowances": 0, "expected_devices": 0}
 _DEVICE: dict[str, Any] = {
     "id": 1,
     "uuid": UUID,
@@ -124,6 +124,27 @@ _TOKEN: dict[str, Any] = {
     "expires_at": "2099-12-31T23:59:59Z",
     "created_at": MOMENT,
     "last_used_at": None,
+}
+_AUDIT_LINE: dict[str, Any] = {
+    "id": 7,
+    "at": MOMENT,
+    "actor": "nightly backup",
+    "actor_id": TOKEN_ID,
+    "action": "broker.update",
+    "subject": "1",
+    "refusal": None,
+    "count": 1,
+    "before": {"keep_alive": 60},
+    "after": {"keep_alive": 30},
+    "details": None,
+    "request_id": REQUEST_ID,
+}
+_USAGE: dict[str, Any] = {
+    "devices": 0,
+    "fleets": 0,
+    "keys": 0,
+    "allowances": 0,
+    "expected_devices": 0,
 }
 _MQTT: dict[str, Any] = {
     "username": f"device_{UUID}",
@@ -212,15 +233,15 @@ BODIES: dict[str, Any] = {
             "revision": 2,
             "kind": "updated",
             "changed_at": MOMENT,
-            "changed_by": "local admin",
+            "changed_by": "nightly backup",
             "by_sql": False,
             "changes": {"keep_alive": {"from": 60, "to": 30}, "password": "changed"},
         }
     ),
     "Rollback": {"revision": 1},
-    "BrokerUsage": _USAGE,
-    "Move": {"to_broker_id": 2},
-    "Moved": {"moved": _USAGE, "left": dict.fromkeys(_USAGE, 0)},
+    "BrokerUsage": {**_USAGE, "devices": 12_000, "fleets": 1},
+    "Move": {"to_broker_id": 2, "move_allowances": True},
+    "Moved": {"moved": {**_USAGE, "devices": 12_000, "fleets": 1}, "left": _USAGE},
     "DeviceChange": {"mqtt_broker_id": 1, "device_name": "The first"},
     "Device": _DEVICE,
     "DevicePage": _page(_DEVICE),
@@ -274,6 +295,7 @@ BODIES: dict[str, Any] = {
     "Token": _TOKEN,
     "CreatedToken": {**_TOKEN, "token": "mat_tV5pQ7rS9uW1xY3zA5bC7dE9fG1hI3jK5lM7nO9pQ1r"},
     "TokenPage": _page(_TOKEN),
+    "AuditPage": _page(_AUDIT_LINE),
     "Supposition": {"mqtt_broker_id": None, "default_broker_id": 1},
     "Explanation": _EXPLANATION,
     "DeviceExplanation": {
@@ -287,4 +309,11 @@ BODIES: dict[str, Any] = {
         "status": "ready",
         "checks": {"registry": "serving", "broker": "serving"},
     },
+}
+
+# By the name of the operation: answers that are not one piece of JSON.
+TEXTS = {
+    "export_audit_log": "".join(
+        f"{json.dumps(line)}\n" for line in (_AUDIT_LINE, {"complete": True, "lines": 1})
+    ),
 }

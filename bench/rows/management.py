@@ -17,8 +17,15 @@ from typing import Any
 from uuid import UUID
 
 import grpc
-from mooring.broker.v1 import brokers_pb2, resolution_pb2
-from mooring.registry.v1 import devices_pb2, fleets_pb2, provisioning_keys_pb2
+from mooring.broker.v1 import brokers_pb2, history_pb2, resolution_pb2
+from mooring.registry.v1 import (
+    audit_pb2,
+    devices_pb2,
+    expected_devices_pb2,
+    fleets_pb2,
+    provisioning_keys_pb2,
+    tokens_pb2,
+)
 
 from bench import crowd, memory
 from bench.errors import CannotMeasure

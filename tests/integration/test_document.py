@@ -136,8 +136,12 @@ async def test_what_the_examples_show_is_what_happens(stack: Stack) -> None:
         if body:
             assert response.status_code < 300, (method, path, response.text)
         if response.status_code < 300 and (content := documented.get("content")):
-            [shown] = [each["example"] for each in content.values()]
-            assert members(response.json()) == members(shown), (method, path)
+            [(media_type, shown)] = [(kind, each["example"]) for kind, each in content.items()]
+            assert response.headers["content-type"].partition(";")[0] == media_type
+            if isinstance(shown, str):
+                assert ends_of(response.text) == ends_of(shown), (method, path)
+            else:
+                assert members(response.json()) == members(shown), (method, path)
 
 
 def turn_of(method: str, path: str) -> int:
@@ -153,6 +157,12 @@ def members(value: Any) -> Any:
     if "items" in value:
         return [members(item) for item in value["items"][:1]]
     return set(value) - {"stale"} if "broker" in value else set(value)
+
+
+def ends_of(lines: str) -> tuple[Any, Any]:
+    """The members of the first line, and of the last."""
+    found = [members(json.loads(line)) for line in lines.splitlines()]
+    return found[0], found[-1]
 
 
 def secret_for(stack: Stack, operation: Mapping[str, Any], token: str) -> str:

@@ -108,7 +108,7 @@ def messages(
     wild = draw(anything) if draw(st.booleans()) else set()
     found = {}
     for field in descriptor.fields:
-        if field.message_type is not None and not field.message_type.GetOptions().map_entry:
+        if field.message_type is not None:
             strategy: Any = messages(field.message_type, exists, depth + 1, beside)
         elif field.name in wild:
             strategy = values(field)
@@ -126,16 +126,28 @@ def made(descriptor: Descriptor, fields: dict[str, Any]) -> Message:
     message = message_factory.GetMessageClass(descriptor)()
     for name, value in fields.items():
         field = descriptor.fields_by_name[name]
-        if field.is_repeated:
-            kind = field.message_type
+        kind = field.message_type
+        if kind is not None and kind.GetOptions().map_entry:
+            for entry in value:
+                put(getattr(message, name), kind, entry)
+        elif field.is_repeated:
             getattr(message, name).extend(
                 [made(kind, each) for each in value] if kind is not None else value
             )
-        elif field.message_type is not None:
-            getattr(message, name).CopyFrom(made(field.message_type, value))
+        elif kind is not None:
+            getattr(message, name).CopyFrom(made(kind, value))
         else:
             setattr(message, name, value)
     return message
+
+
+def put(found: Any, entry: Descriptor, fields: dict[str, Any]) -> None:
+    """Into a map: an entry of it, of which what is not set is empty."""
+    each = made(entry, fields)
+    if entry.fields_by_name["value"].message_type is not None:
+        found[each.key].CopyFrom(each.value)
+    else:
+        found[each.key] = each.value
 
 
 def faults_of(error: grpc.RpcError) -> tuple[Any, str, str]:
@@ -194,6 +206,9 @@ async def test_every_method_says_what_is_wrong_with_a_message(stack: Stack, serv
         "seconds": [4_102_444_800],
         "page_size": [1],
         "cursor": [""],
+        # Of a label.
+        "key": ["site"],
+        "value": ["berlin"],
     }
     peer, port = {
         "broker": (stack.broker, stack.broker_port),
