@@ -17,6 +17,7 @@ from typing import Any
 from uuid import UUID
 
 import grpc
+from google.protobuf.timestamp_pb2 import Timestamp
 from mooring.broker.v1 import brokers_pb2, history_pb2, resolution_pb2
 from mooring.registry.v1 import (
     audit_pb2,
@@ -37,6 +38,14 @@ from chassis.trust import Access, Actor, Credentials
 
 CALLS = 200
 WARM_UP = 20
+KEYS = 1_000
+TOKENS = 1_000
+EXPECTED = 100_000
+AUDIT_LINES = 1_000_000
+# Of the first broker.
+REVISIONS = 300
+# When the audit log begins; sql/managed.sql makes it so.
+NEW_YEAR = 1_767_225_600
 REQUESTS = 300
 CHANGES = 20
 PATIENCE_S = 10.0
@@ -75,6 +84,15 @@ def _fleet(random: Random) -> str:
     return f"fleet-{random.randint(1, brokers.FLEETS)}"
 
 
+def _id(random: Random, count: int) -> str:
+    """That of one of so many keys or tokens, as sql/managed.sql makes them."""
+    return crowd.uuid(random.randint(1, count))
+
+
+def _expected(random: Random) -> str:
+    return f"expected-{random.randint(1, EXPECTED)}"
+
+
 def _cursor(key: object) -> str:
     """As `chassis.pages` makes them."""
     return base64.urlsafe_b64encode(json.dumps(key).encode()).decode()
@@ -97,6 +115,21 @@ READS = (
         "why a device has its broker",
         f"{BROKER}ResolutionService/ExplainResolution",
         lambda random: resolution_pb2.ExplainResolutionRequest(device_uuid=_device(random)),
+    ),
+    one(
+        "a provisioning key",
+        f"{REGISTRY}ProvisioningKeyService/GetProvisioningKey",
+        lambda random: provisioning_keys_pb2.GetProvisioningKeyRequest(id=_id(random, KEYS)),
+    ),
+    one(
+        "an expected device",
+        f"{REGISTRY}ExpectedDeviceService/GetExpectedDevice",
+        lambda random: expected_devices_pb2.GetExpectedDeviceRequest(uuid=_expected(random)),
+    ),
+    one(
+        "an API token",
+        f"{REGISTRY}TokenService/GetToken",
+        lambda random: tokens_pb2.GetTokenRequest(id=_id(random, TOKENS)),
     ),
     page(
         "a page of brokers",
@@ -127,6 +160,34 @@ READS = (
         f"{REGISTRY}ProvisioningKeyService/ListProvisioningKeys",
         lambda random: provisioning_keys_pb2.ListProvisioningKeysRequest(
             cursor=_cursor(str(UUID(int=random.getrandbits(128))))
+        ),
+    ),
+    page(
+        "a page of expected devices",
+        f"{REGISTRY}ExpectedDeviceService/ListExpectedDevices",
+        lambda random: expected_devices_pb2.ListExpectedDevicesRequest(
+            cursor=_cursor(_expected(random))
+        ),
+    ),
+    page(
+        "a page of API tokens",
+        f"{REGISTRY}TokenService/ListTokens",
+        lambda random: tokens_pb2.ListTokensRequest(
+            cursor=_cursor(str(UUID(int=random.getrandbits(127))))
+        ),
+    ),
+    page(
+        f"a page of the audit log, {AUDIT_LINES:,} lines",
+        f"{REGISTRY}AuditService/ListAuditLog",
+        lambda random: audit_pb2.ListAuditLogRequest(
+            until=Timestamp(seconds=NEW_YEAR + random.randint(1_000, AUDIT_LINES))
+        ),
+    ),
+    page(
+        f"a page of a broker's history, {REVISIONS:,} revisions",
+        f"{BROKER}BrokerHistoryService/ListBrokerRevisions",
+        lambda random: history_pb2.ListBrokerRevisionsRequest(
+            broker_id=1, cursor=_cursor(random.randint(150, REVISIONS))
         ),
     ),
 )
@@ -166,11 +227,17 @@ def measure(stage: Stage) -> Findings:
 
 
 def fill(database: Database) -> None:
-    """Puts brokers, fleets and keys beside the million devices, of which some belong to each."""
+    """Puts all else that is managed beside the million devices, of which some belong to each."""
     brokers.fill(database)
     keys.made(database)
     database.execute((HERE / "sql" / "spread.sql").read_text(), brokers.FLEETS, brokers.BROKERS)
-    database.execute("VACUUM (ANALYZE) devices, provisioning_keys")
+    managed = (HERE / "sql" / "managed.sql").read_text()
+    database.execute(managed, KEYS, TOKENS, EXPECTED, AUDIT_LINES)
+    for revision in range(REVISIONS):
+        database.execute("UPDATE mqtt_broker_config SET keep_alive = %s WHERE id = 1", revision)
+    database.execute(
+        "VACUUM (ANALYZE) devices, provisioning_keys, api_tokens, expected_devices, audit_log"
+    )
     database.checkpoint()
 
 

@@ -143,7 +143,7 @@ def made(descriptor: Descriptor, fields: dict[str, Any]) -> Message:
 
 def put(found: Any, entry: Descriptor, fields: dict[str, Any]) -> None:
     """Into a map: an entry of it, of which what is not set is empty."""
-    each = made(entry, fields)
+    each: Any = made(entry, fields)
     if entry.fields_by_name["value"].message_type is not None:
         found[each.key].CopyFrom(each.value)
     else:
