@@ -15,7 +15,7 @@ run: .venv/.run  ## the three services and a PostgreSQL, on this machine
 	@exec $(RUN)/python -m local
 
 test: .venv/.dev  ## everything that needs no heavyweight server
-	$(RUN)/python -m pytest -m 'not heavy'
+	$(RUN)/python -m pytest -m 'not heavy' -n 2 --dist loadfile
 
 test-all: .venv/.dev  ## all the rest
 	$(RUN)/python -m pytest -m heavy

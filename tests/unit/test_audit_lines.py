@@ -49,6 +49,8 @@ TOKEN, KEY = new_secret("mat"), new_secret("mpk")
         ("-----BEGIN PRIVATE KEY-----\nMIIB", "MIIB"),
         ("mqtt://user:sesame@host:1883", "sesame"),
     ],
+    # The secrets differ each time, and the tests' names must not.
+    ids=["token", "key in a sentence", "EC key", "key cut short", "url"],
 )
 def test_what_looks_like_a_secret_is_hidden_wherever_it_is(text: str, secret: str) -> None:
     assert secret in text
