@@ -53,7 +53,7 @@ async def running(config: BrokerServiceConfig) -> AsyncIterator[int]:
         )
         stack.push_async_callback(resolution.close)
         broker = brokers.BrokerServicer(broker_store, snapshots)
-        revisions = history.BrokerHistoryServicer(HistoryStore(engine), snapshots)
+        revisions = history.BrokerHistoryServicer(HistoryStore(engine, keys), snapshots)
 
         def register(server: grpc.aio.Server) -> None:
             resolution_pb2_grpc.add_ResolutionServiceServicer_to_server(resolution, server)

@@ -46,6 +46,12 @@ class BrokerInactive(Conflict):
     reason = "BROKER_INACTIVE"
 
 
+class PasswordKeyGone(Conflict):
+    """The key that the revision's password was encrypted with has left the ring."""
+
+    reason = "PASSWORD_KEY_GONE"
+
+
 class NoBrokerAllowed(Unavailable):
     """The device's fleet is restricted, and none of its brokers can serve."""
 

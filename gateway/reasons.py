@@ -48,6 +48,7 @@ MEANINGS: dict[str, tuple[int, str]] = {
     "BROKER_IN_USE": (409, "a device, fleet or provisioning key points at it"),
     "BROKER_IS_DEFAULT": (409, "it is the default, which must stay and stay active"),
     "BROKER_INACTIVE": (409, "it is not active, so it cannot be the default"),
+    "PASSWORD_KEY_GONE": (409, "that password's key has left the ring: set a new password instead"),
     "BROKER_NOT_ALLOWED": (409, "a restricted fleet that is served by one may not use the other"),
     "FLEET_ID_TAKEN": (409, "another fleet has this id"),
     "MAX_DEVICES_BELOW_USE": (409, "the key has made more devices than it is to be allowed"),

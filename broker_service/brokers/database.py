@@ -9,6 +9,7 @@ from psycopg.errors import ForeignKeyViolation
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from broker_service.encryption import place_of
 from broker_service.errors import (
     BrokerInUse,
     BrokerIsDefault,
@@ -54,6 +55,11 @@ async def broker_of(connection: AsyncConnection, broker_id: int, *, is_locked: b
     if row is None:
         raise BrokerNotFound("there is no such broker")
     return row
+
+
+def password_place(broker_id: int) -> str:
+    """Where the broker's password is kept, as its encryption is told; in its history too."""
+    return place_of("mqtt_broker_config", "password_encrypted", broker_id)
 
 
 def require_revision(row: Row, if_revision: Collection[int]) -> None:

@@ -14,10 +14,11 @@ from broker_service.brokers.database import (
     audited,
     broker_of,
     changing,
+    password_place,
     require_revision,
     whole,
 )
-from broker_service.encryption import HEADER_BYTES, EncryptionKeys, key_id_of, place_of
+from broker_service.encryption import HEADER_BYTES, EncryptionKeys, key_id_of
 from broker_service.errors import BrokerInactive, BrokerInUse, SecretUnreadable
 from broker_service.tables import brokers, certificates
 from chassis import audit
@@ -170,14 +171,16 @@ class BrokerStore:
             return {key_id_of(found) for found in (await connection.execute(query)).scalars()}
 
     def _sealed(self, broker_id: int, password: str | None) -> bytes | None:
-        return None if password is None else self._keys.encrypt(password, place=_place(broker_id))
+        if password is None:
+            return None
+        return self._keys.encrypt(password, place=password_place(broker_id))
 
     def _holds(self, row: Row, password: str) -> bool:
         """Whether the row's password is this one: then nothing changes."""
         kept = row["password_encrypted"]
         try:
             return kept is not None and password == self._keys.decrypt(
-                kept, place=_place(row["id"])
+                kept, place=password_place(row["id"])
             )
         except SecretUnreadable:
             return False
@@ -194,10 +197,6 @@ def _conditions(wanted: Filter) -> list[sa.ColumnElement[bool]]:
     if wanted.name:
         conditions.append(brokers.c.name.icontains(wanted.name, autoescape=True))
     return conditions
-
-
-def _place(broker_id: int) -> str:
-    return place_of("mqtt_broker_config", "password_encrypted", broker_id)
 
 
 async def _certificate_id(connection: AsyncConnection, ca: CaBundle | None) -> int | None:

@@ -58,8 +58,8 @@ class BrokerHistoryServicer(history_pb2_grpc.BrokerHistoryServiceServicer):
     async def RollBackBroker(
         self, request: pb.RollBackBrokerRequest, context: Context
     ) -> pb.RollBackBrokerResponse:
-        """Raises `InvalidInput`, `RevisionNotFound`, `BrokerNameTaken`, `BrokerIsDefault`,
-        `LostRace`.
+        """Raises `InvalidInput`, `RevisionNotFound`, `PasswordKeyGone`, `BrokerNameTaken`,
+        `BrokerIsDefault`, `LostRace`.
         """
         row = await self._store.roll_back(
             request.broker_id, request.revision, _check, request.if_revision

@@ -12,9 +12,16 @@ from broker_service.brokers.database import (
     audited,
     broker_of,
     changing,
+    password_place,
     require_revision,
 )
-from broker_service.errors import BrokerNotFound, RevisionNotFound
+from broker_service.encryption import EncryptionKeys
+from broker_service.errors import (
+    BrokerNotFound,
+    PasswordKeyGone,
+    RevisionNotFound,
+    SecretUnreadable,
+)
 from broker_service.history.differences import COMPARED, SECRETS
 from broker_service.tables import brokers, certificates, history
 from chassis.database import reading
@@ -33,9 +40,10 @@ State = Mapping[str, Any]
 class HistoryStore:
     """Rows are those of `mqtt_broker_history`; a broker that is gone has them still."""
 
-    def __init__(self, engine: AsyncEngine) -> None:
+    def __init__(self, engine: AsyncEngine, keys: EncryptionKeys) -> None:
         """`engine` connects as mooring_broker."""
         self._engine = engine
+        self._keys = keys
 
     async def revisions_before(
         self, broker_id: int, revision: int | None, limit: int
@@ -65,12 +73,13 @@ class HistoryStore:
     ) -> Row:
         """Makes the broker what it was at `revision`; one that is gone comes back under its id.
 
-        `check` raises for what may not be any more. Raises `RevisionNotFound`, `BrokerNameTaken`,
-        `BrokerIsDefault`, `LostRace`, and whatever `check` raises.
+        `check` raises for what may not be any more. Raises `RevisionNotFound`, `PasswordKeyGone`,
+        `BrokerNameTaken`, `BrokerIsDefault`, `LostRace`, and whatever `check` raises.
         """
         async with changing(self._engine) as connection:
             state = await _state_at(connection, broker_id, revision)
             check(state)
+            self._require_readable(broker_id, state["password_encrypted"])
             # What was no column then stays as it is.
             values = {name: state[name] for name in RESTORED if name in state}
             try:
@@ -91,6 +100,18 @@ class HistoryStore:
             after = await broker_of(connection, broker_id)
             await audited(connection, "broker.rollback", before, after)
             return after
+
+    def _require_readable(self, broker_id: int, kept: bytes | None) -> None:
+        """Raises `PasswordKeyGone`: what is in use must be readable, or nothing starts again."""
+        if kept is None:
+            return
+        try:
+            self._keys.decrypt(kept, place=password_place(broker_id))
+        except SecretUnreadable:
+            raise PasswordKeyGone(
+                "its password was encrypted under a key that has left the ring:"
+                " change the broker as it is, and set a new password instead"
+            ) from None
 
 
 async def _state_at(connection: AsyncConnection, broker_id: int, revision: int) -> State:

@@ -127,7 +127,7 @@ async def get_broker_revision(
     dependencies=IF_REVISION,
     responses=errors(
         *(401, 403, 412, 413, 415, 422, "BROKER_NOT_FOUND", "REVISION_NOT_FOUND"),
-        *("BROKER_NAME_TAKEN", "BROKER_IS_DEFAULT"),
+        *("BROKER_NAME_TAKEN", "BROKER_IS_DEFAULT", "PASSWORD_KEY_GONE"),
     ),
 )
 async def roll_back_broker(

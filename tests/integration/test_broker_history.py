@@ -1,6 +1,7 @@
 """Every change of a broker is kept, whoever makes it, and each can be gone back to."""
 
 import asyncio
+import base64
 import json
 from typing import Any
 
@@ -132,6 +133,35 @@ async def test_what_no_longer_holds_is_not_gone_back_to(stack: Stack) -> None:
     stack.database.execute("UPDATE mqtt_broker_config SET host = 'h' WHERE id = %s", broker["id"])
     refused = await stack.admin("POST", f"{path}/rollback", json={"revision": revision})
     assert (refused.status_code, refused.json()["field"]) == (422, "host")
+
+
+async def test_a_password_whose_key_is_gone_does_not_come_back(stack: Stack) -> None:
+    broker = await created(stack, username="u", password=PASSWORD)
+    path = f"/brokers/{broker['id']}"
+    await stack.admin("PATCH", path, json={"username": None, "password": None})
+    other = stack.home / "other-ring.json"
+    ring = {"active": 2, "keys": [{"id": 2, "secret": base64.b64encode(bytes(32)).decode()}]}
+    other.write_text(json.dumps(ring))
+    # The database says no more than that nobody uses the old key; of a history it is no matter.
+    await stack.stop_broker_service()
+    await stack.start_broker_service(encryption_keys_file=other)
+    async with asyncio.timeout(10):
+        while (found := await stack.admin("GET", path)).status_code == 503:
+            await asyncio.sleep(0.05)
+    before = found.json()
+    refused = await stack.admin("POST", f"{path}/rollback", json={"revision": 1})
+    assert (refused.status_code, refused.json()["reason"]) == (409, "PASSWORD_KEY_GONE")
+    assert "set a new password" in refused.json()["detail"]
+    assert (await stack.admin("GET", path)).json() == before
+    # One that is gone comes back with a readable password or not at all.
+    await stack.admin("PATCH", path, json={"username": "u", "password": "new"})
+    assert (await stack.admin("DELETE", path)).status_code == 204
+    refused = await stack.admin("POST", f"{path}/rollback", json={"revision": 1})
+    assert (refused.status_code, refused.json()["reason"]) == (409, "PASSWORD_KEY_GONE")
+    back = await stack.admin("POST", f"{path}/rollback", json={"revision": 3})
+    assert (back.status_code, back.json()["has_password"]) == (200, True)
+    await stack.stop_broker_service()
+    await stack.start_broker_service(encryption_keys_file=other)
 
 
 async def test_a_broker_that_was_deleted_comes_back_under_its_id(stack: Stack) -> None:
