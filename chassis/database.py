@@ -11,7 +11,7 @@ import psycopg
 import structlog
 import tenacity
 from psycopg_pool import AsyncConnectionPool
-from sqlalchemy import event, text
+from sqlalchemy import event, func, select, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, InvalidatePoolError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -51,6 +51,9 @@ LIVENESS: dict[str, Any] = {
     "tcp_user_timeout": 10_000,
 }
 
+
+# What is taken in turns: any fixed numbers, of which the migrations have 7_305_811.
+PLACEMENT = 7_305_812
 
 # The reason of an `Unavailable` that is about the database itself.
 DATABASE_UNAVAILABLE = "DATABASE_UNAVAILABLE"
@@ -164,6 +167,16 @@ async def writing(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
     with translated():
         async with asyncio.timeout(CLIENT_TIMEOUT_S), engine.begin() as connection:
             yield connection
+
+
+async def take_turns(connection: AsyncConnection, what: int) -> None:
+    """Waits until nobody else changes `what`, one of those above, and keeps it to the commit.
+
+    For the beginning of a transaction. Whoever changes brokers, certificates, fleets or allowances
+    takes `PLACEMENT`: their triggers hold the one row of `placement_version` from the first change
+    on, and who then waits for another's row, while that one waits for this, is in a deadlock.
+    """
+    await connection.execute(select(func.pg_advisory_xact_lock(what)))
 
 
 def text_array(values: Iterable[str]) -> str:

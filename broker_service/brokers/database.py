@@ -19,7 +19,7 @@ from broker_service.errors import (
 from broker_service.history.differences import differences, told
 from broker_service.tables import brokers, certificates
 from chassis import audit
-from chassis.database import writing
+from chassis.database import PLACEMENT, take_turns, writing
 from chassis.errors import LostRace, counted
 from chassis.log import actor
 
@@ -34,10 +34,11 @@ whole = sa.select(brokers, certificates.c.pem.label("ca_cert")).outerjoin_from(
 async def changing(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
     """A transaction that changes brokers, in the history as the actor's who is served.
 
-    Raises the fact behind a constraint that refused.
+    There is one at a time. Raises the fact behind a constraint that refused.
     """
     try:
         async with writing(engine) as connection:
+            await take_turns(connection, PLACEMENT)
             acting = sa.func.set_config("mooring.actor", actor.get(), True)
             await connection.execute(sa.select(acting))
             yield connection

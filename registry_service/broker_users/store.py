@@ -8,7 +8,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from chassis import audit
-from chassis.database import reading, writing
+from chassis.database import PLACEMENT, reading, take_turns, writing
 from registry_service.errors import (
     BrokerInactive,
     BrokerNotAllowed,
@@ -79,6 +79,7 @@ class BrokerUserStore:
         moved = {"keys": 0, "fleets": 0, "allowances": 0}
         try:
             async with writing(self._engine) as connection:
+                await take_turns(connection, PLACEMENT)
                 await _require_target(connection, broker_id, to_id)
                 if with_allowances:
                     moved["allowances"] = await _move_allowances(connection, broker_id, to_id)

@@ -9,7 +9,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from chassis import audit
-from chassis.database import reading, writing
+from chassis.database import PLACEMENT, reading, take_turns, writing
 from registry_service.errors import BrokerUnknown, FleetIdTaken, FleetNotFound
 from registry_service.tables import fleet_brokers, fleets
 
@@ -42,6 +42,7 @@ class FleetStore:
         row = {**columns, "is_restricted": allowed_ids is not None}
         try:
             async with writing(self._engine) as connection:
+                await take_turns(connection, PLACEMENT)
                 await connection.execute(sa.insert(fleets).values(row))
                 await _allow(connection, columns["id"], allowed_ids)
                 fleet = await _fleet(connection, columns["id"])
@@ -68,7 +69,8 @@ class FleetStore:
             values["is_restricted"] = allowed_ids is not None
         try:
             async with writing(self._engine) as connection:
-                # The row's lock makes two changes of one fleet take turns.
+                await take_turns(connection, PLACEMENT)
+                # SQL takes no turns: the row's lock keeps `before` true.
                 lock = sa.select(fleets.c.id).where(fleets.c.id == fleet_id)
                 await connection.execute(lock.with_for_update(key_share=True))
                 before = await _fleet(connection, fleet_id)
