@@ -1,5 +1,6 @@
 """What points at a broker, in the database: counted, and moved a piece at a time."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -38,7 +39,8 @@ Key = int | str
 class BrokerUserStore:
     """A move is several transactions, each whole by itself and safe to repeat.
 
-    What each moves is a line of the audit log. Keys go before devices: from then on no registration
+    What each moves is a line of the audit log: how many devices, and which keys, fleets and
+    allowances. Keys go before devices: from then on no registration
     makes a device that points at the old broker.
     """
 
@@ -76,7 +78,7 @@ class BrokerUserStore:
 
         Raises `BrokerNotFound`, `BrokerUnknown`, `BrokerInactive`, `BrokerNotAllowed`.
         """
-        moved = {"keys": 0, "fleets": 0, "allowances": 0}
+        moved: dict[str, Sequence[Key]] = {"keys": (), "fleets": (), "allowances": ()}
         try:
             async with writing(self._engine) as connection:
                 await take_turns(connection, PLACEMENT)
@@ -95,7 +97,7 @@ class BrokerUserStore:
         except IntegrityError:
             # The one foreign key that can be violated: the target was deleted meanwhile.
             raise _no_target() from None
-        return moved
+        return {which: len(ids) for which, ids in moved.items()}
 
     async def move_pins(
         self, which: str, broker_id: int, to_id: int, after: Key | None
@@ -150,8 +152,8 @@ async def _require_target(connection: AsyncConnection, broker_id: int, to_id: in
 
 async def _pointed(
     connection: AsyncConnection, column: sa.Column[int | None], broker_id: int, to_id: int
-) -> int:
-    """Points the column's rows at `to_id`; how many."""
+) -> Sequence[Key]:
+    """Points the column's rows at `to_id`; their ids, in order."""
     table = column.table
     chosen = (
         sa.select(table.c.id)
@@ -167,10 +169,13 @@ async def _pointed(
         .values({column: to_id})
         .returning(table.c.id)
     )
-    return len((await connection.execute(move)).all())
+    return sorted((await connection.execute(move)).scalars())
 
 
-async def _move_allowances(connection: AsyncConnection, broker_id: int, to_id: int) -> int:
+async def _move_allowances(
+    connection: AsyncConnection, broker_id: int, to_id: int
+) -> Sequence[Key]:
+    """The ids of the fleets that may use `to_id` from now on, in order."""
     # The fleets' rows are locked and touched: so their revisions go up, and two who restrict one
     # fleet take turns.
     allowing = sa.select(fleet_brokers.c.fleet_id).where(fleet_brokers.c.broker_id == broker_id)
@@ -182,7 +187,7 @@ async def _move_allowances(connection: AsyncConnection, broker_id: int, to_id: i
     )
     fleet_ids = (await connection.execute(locked)).scalars().all()
     if not fleet_ids:
-        return 0
+        return ()
     touch = sa.update(fleets).where(fleets.c.id.in_(fleet_ids)).values(name=fleets.c.name)
     await connection.execute(touch)
     gone = sa.delete(fleet_brokers).where(
@@ -193,7 +198,7 @@ async def _move_allowances(connection: AsyncConnection, broker_id: int, to_id: i
         rows = [{"fleet_id": fleet_id, "broker_id": to_id} for fleet_id in moved]
         insert = postgresql.insert(fleet_brokers).on_conflict_do_nothing()
         await connection.execute(insert, rows)
-    return len(moved)
+    return sorted(moved)
 
 
 async def _require_allowed(connection: AsyncConnection, broker_id: int, to_id: int) -> None:
@@ -232,9 +237,11 @@ async def _require_allowed(connection: AsyncConnection, broker_id: int, to_id: i
 
 
 async def _record(
-    connection: AsyncConnection, broker_id: int, to_id: int, moved: dict[str, int]
+    connection: AsyncConnection, broker_id: int, to_id: int, moved: Mapping[str, Any]
 ) -> None:
-    if any(moved.values()):
+    """`moved` says how many, or which; what nobody was moved of is not told."""
+    moved = {which: them for which, them in moved.items() if them}
+    if moved:
         await audit.record(
             connection,
             "broker.move_users",
