@@ -159,6 +159,15 @@ class BrokerStore:
                 before={"default_broker_id": cleared},
                 after={"default_broker_id": broker_id},
             )
+            if cleared is not None:
+                # Whoever asks what happened to that broker finds it too.
+                await audit.record(
+                    connection,
+                    "broker.set_default",
+                    str(cleared),
+                    before={"is_default": True},
+                    after={"is_default": False},
+                )
             return await broker_of(connection, broker_id)
 
     async def encryption_key_ids(self) -> set[int]:
