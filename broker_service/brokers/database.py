@@ -9,6 +9,7 @@ from psycopg.errors import ForeignKeyViolation
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from broker_service.brokers.differences import differences
 from broker_service.encryption import place_of
 from broker_service.errors import (
     BrokerInUse,
@@ -16,7 +17,6 @@ from broker_service.errors import (
     BrokerNameTaken,
     BrokerNotFound,
 )
-from broker_service.history.differences import differences, told
 from broker_service.tables import brokers, certificates
 from chassis import audit
 from chassis.database import PLACEMENT, take_turns, writing
@@ -76,7 +76,8 @@ async def audited(
     changes = differences(before, after)
     row = after or before
     if row is not None and changes:
-        was, became = told(changes)
+        was = {name: change.before for name, change in changes.items()}
+        became = {name: change.after for name, change in changes.items()}
         await audit.record(
             connection,
             action,

@@ -15,6 +15,7 @@ from broker_service.brokers.database import (
     password_place,
     require_revision,
 )
+from broker_service.brokers.differences import COMPARED, SECRETS
 from broker_service.encryption import EncryptionKeys
 from broker_service.errors import (
     BrokerNotFound,
@@ -22,7 +23,6 @@ from broker_service.errors import (
     RevisionNotFound,
     SecretUnreadable,
 )
-from broker_service.history.differences import COMPARED, SECRETS
 from broker_service.tables import brokers, certificates, history
 from chassis.database import reading
 from chassis.errors import LostRace

@@ -271,8 +271,11 @@ async def test_every_change_has_its_line_in_the_audit_log(stack: Stack) -> None:
     assert {line[1] for line in lines} == {"tests"}
     assert lines[0][2] is None
     assert lines[0][3]["host"] == "mqtt.example.com"
-    assert lines[1][2:] == ({"port": 8883}, {"port": 1, "password": "(hidden)"})
-    assert lines[2][2:] == ({"port": 1}, {"port": 8883, "password": "(hidden)"})
+    assert lines[1][2:] == (
+        {"port": 8883, "password": "(hidden)"},
+        {"port": 1, "password": "(hidden)"},
+    )
+    assert lines[2][2:] == (lines[1][3], lines[1][2])
     assert lines[3][2:] == (
         {"default_broker_id": stack.default_broker_id},
         {"default_broker_id": broker["id"]},

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from chassis.audit import HIDDEN
+
 # A column that is in none of these three is nobody's decision yet: a test says so.
 COMPARED = (
     *("name", "description", "protocol", "host", "port", "path", "use_tls", "verify_certificate"),
@@ -15,13 +17,13 @@ COMPARED = (
 SECRETS = {"password_encrypted": "password"}
 NOT_COMPARED = ("id", "revision", "created_at", "updated_at")
 
-# What stands for a secret wherever a change is told.
-CHANGED = "changed"
-
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A field before and after, as JSON values; of a secret, neither."""
+    """A field before and after, as JSON values; of a secret, whether there was and is one.
+
+    Then each is `HIDDEN` or None, as the audit log has it.
+    """
 
     before: Any = None
     after: Any = None
@@ -44,17 +46,11 @@ def differences(
         if old != new:
             changes[name] = Change(old, new)
     for column, name in SECRETS.items():
-        if (before or {}).get(column) != (after or {}).get(column):
-            changes[name] = Change(is_secret=True)
+        old, new = (before or {}).get(column), (after or {}).get(column)
+        if old != new:
+            changes[name] = Change(_hidden(old), _hidden(new), is_secret=True)
     return changes
 
 
-def told(
-    changes: Mapping[str, Change],
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The same as two documents for the audit log: what was, and what is."""
-    before = {name: change.before for name, change in changes.items() if not change.is_secret}
-    after = {
-        name: CHANGED if change.is_secret else change.after for name, change in changes.items()
-    }
-    return before, after
+def _hidden(secret: bytes | None) -> str | None:
+    return None if secret is None else HIDDEN
