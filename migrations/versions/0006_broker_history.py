@@ -44,8 +44,9 @@ SELECT id, revision, 'recorded', updated_at, session_user, true,
 FROM mqtt_broker_config AS broker;
 
 -- A broker's devices in the order of their ids, in which they are locked.
+CREATE INDEX devices_broker_id ON devices (mqtt_broker_id, id) WHERE mqtt_broker_id IS NOT NULL;
 DROP INDEX devices_broker;
-CREATE INDEX devices_broker ON devices (mqtt_broker_id, id) WHERE mqtt_broker_id IS NOT NULL;
+ALTER INDEX devices_broker_id RENAME TO devices_broker;
 """
 
 # The constraints hold whatever happens here; this says what to do instead of what is violated.
@@ -126,7 +127,7 @@ END $$;
 CREATE FUNCTION check_broker_is_unused() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
 DECLARE
-    devices bigint; fleets bigint; keys bigint; allowances bigint; expected bigint;
+    devices bigint; fleets bigint; keys bigint; allowances bigint;
 BEGIN
     IF OLD.is_default THEN
         RAISE restrict_violation USING CONSTRAINT = 'default_is_kept',
@@ -138,13 +139,11 @@ BEGIN
     SELECT count(*) INTO fleets FROM public.fleets WHERE mqtt_broker_id = OLD.id;
     SELECT count(*) INTO keys FROM public.provisioning_keys WHERE default_broker_id = OLD.id;
     SELECT count(*) INTO allowances FROM public.fleet_brokers WHERE broker_id = OLD.id;
-    -- The next revision makes that table; nothing is deleted before.
-    SELECT count(*) INTO expected FROM public.expected_devices WHERE mqtt_broker_id = OLD.id;
-    IF devices + fleets + keys + allowances + expected > 0 THEN
+    IF devices + fleets + keys + allowances > 0 THEN
         RAISE foreign_key_violation USING CONSTRAINT = 'used_is_kept',
             MESSAGE = format('broker %L is in use', OLD.name),
-            DETAIL = format('devices=%s fleets=%s keys=%s allowances=%s expected_devices=%s',
-                            devices, fleets, keys, allowances, expected),
+            DETAIL = format('devices=%s fleets=%s keys=%s allowances=%s',
+                            devices, fleets, keys, allowances),
             HINT = format('Move them to another broker first: POST /api/v1/brokers/%s/move.',
                           OLD.id);
     END IF;
@@ -222,7 +221,7 @@ GRANT SELECT (broker_id, revision, kind, changed_at, changed_by, by_sql, state,
 GRANT UPDATE (labels) ON mqtt_broker_config TO mooring_operator;
 -- A broker's id is a part of what its password is encrypted with.
 GRANT USAGE ON SEQUENCE mqtt_broker_config_id_seq TO mooring_broker;
--- Users are moved only to a broker that serves.
+-- Which brokers there are; users are moved only to one that serves.
 GRANT SELECT (id, is_active) ON mqtt_broker_config TO mooring_registry;
 """
 

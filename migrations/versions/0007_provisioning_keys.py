@@ -62,12 +62,40 @@ CREATE TRIGGER expected_again AFTER DELETE ON devices REFERENCING OLD TABLE AS g
     FOR EACH STATEMENT EXECUTE FUNCTION expect_again();
 """
 
+# The one before it, which counts expected devices too.
+CHECK = """
+CREATE OR REPLACE FUNCTION check_broker_is_unused() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
+DECLARE
+    devices bigint; fleets bigint; keys bigint; allowances bigint; expected bigint;
+BEGIN
+    IF OLD.is_default THEN
+        RAISE restrict_violation USING CONSTRAINT = 'default_is_kept',
+            MESSAGE = format('broker %L is the default, which cannot be deleted', OLD.name),
+            HINT = 'Make another broker the default first.';
+    END IF;
+    -- The foreign keys hold against those that come meanwhile; they cannot count.
+    SELECT count(*) INTO devices FROM public.devices WHERE mqtt_broker_id = OLD.id;
+    SELECT count(*) INTO fleets FROM public.fleets WHERE mqtt_broker_id = OLD.id;
+    SELECT count(*) INTO keys FROM public.provisioning_keys WHERE default_broker_id = OLD.id;
+    SELECT count(*) INTO allowances FROM public.fleet_brokers WHERE broker_id = OLD.id;
+    SELECT count(*) INTO expected FROM public.expected_devices WHERE mqtt_broker_id = OLD.id;
+    IF devices + fleets + keys + allowances + expected > 0 THEN
+        RAISE foreign_key_violation USING CONSTRAINT = 'used_is_kept',
+            MESSAGE = format('broker %L is in use', OLD.name),
+            DETAIL = format('devices=%s fleets=%s keys=%s allowances=%s expected_devices=%s',
+                            devices, fleets, keys, allowances, expected),
+            HINT = format('Move them to another broker first: POST /api/v1/brokers/%s/move.',
+                          OLD.id);
+    END IF;
+    RETURN OLD;
+END $$;
+"""
+
 # What was expected is never edited, only noted as arrived, and moved to another broker.
 GRANTS = """
 GRANT SELECT, INSERT, DELETE ON expected_devices TO mooring_registry;
 GRANT UPDATE (registered_at, mqtt_broker_id) ON expected_devices TO mooring_registry;
--- Which brokers there are, to say which of many is not.
-GRANT SELECT (id) ON mqtt_broker_config TO mooring_registry;
 GRANT SELECT (allowed_device_types, source_networks, allowed_uuids, uuid_prefix, only_expected,
               revision, updated_at)
     ON provisioning_keys TO mooring_operator;
@@ -77,5 +105,5 @@ GRANT SELECT ON expected_devices TO mooring_operator;
 
 def upgrade() -> None:
     """Adds the columns and the table, then says who may what."""
-    for part in (TABLES, TRIGGERS, GRANTS):
+    for part in (TABLES, TRIGGERS, CHECK, GRANTS):
         op.execute(part)
