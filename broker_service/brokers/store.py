@@ -183,12 +183,12 @@ class BrokerStore:
         return self._keys.encrypt(password, place=password_place(broker_id))
 
     def _holds(self, row: Row, password: str) -> bool:
-        """Whether the row's password is this one: then nothing changes."""
+        """Whether the row's password is this one, under the active key: then nothing changes."""
         kept = row["password_encrypted"]
+        if kept is None or key_id_of(kept) != self._keys.active_id:
+            return False
         try:
-            return kept is not None and password == self._keys.decrypt(
-                kept, place=password_place(row["id"])
-            )
+            return password == self._keys.decrypt(kept, place=password_place(row["id"]))
         except SecretUnreadable:
             return False
 

@@ -1,6 +1,7 @@
 """Brokers that several change at once: revisions, the default, deletions, filters."""
 
 import asyncio
+import json
 from collections import Counter
 from typing import Any
 
@@ -231,8 +232,25 @@ async def test_a_password_is_kept_encrypted_for_its_broker_alone(stack: Stack) -
 
 
 async def test_a_broker_service_does_not_start_without_the_keys_it_needs(stack: Stack) -> None:
-    await created(stack, username="u", password="secret")
+    broker = await created(stack, username="u", password="secret")
     other = stack.home / "other-ring.json"
     other.write_text(stack.encryption_keys_file.read_text().replace("1", "2"))
     with pytest.raises(SystemExit, match="not in it: 1"):
         await stack.start_broker_service(encryption_keys_file=other)
+    # Under both keys the same password is set anew; then the old key may go.
+    rings = [json.loads(file.read_text()) for file in (stack.encryption_keys_file, other)]
+    both = stack.home / "both-rings.json"
+    both.write_text(
+        json.dumps({"active": 2, "keys": [key for ring in rings for key in ring["keys"]]})
+    )
+    await stack.stop_broker_service()
+    await stack.start_broker_service(encryption_keys_file=both)
+    path = f"/brokers/{broker['id']}"
+    async with asyncio.timeout(10):
+        while (await stack.admin("GET", path)).status_code == 503:
+            await asyncio.sleep(0.05)
+    for _ in range(2):
+        anew = await stack.admin("PATCH", path, json={"password": "secret"})
+        assert (anew.status_code, anew.json()["revision"]) == (200, broker["revision"] + 1)
+    await stack.stop_broker_service()
+    await stack.start_broker_service(encryption_keys_file=other)
