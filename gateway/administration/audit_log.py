@@ -15,7 +15,7 @@ from litestar.response import Stream
 from mooring.registry.v1 import audit_pb2
 from msgspec import Meta, Struct
 
-from chassis.errors import DeadlineExceeded, InvalidInput, Overloaded, Unavailable
+from chassis.errors import DeadlineExceeded, InvalidInput, MooringError, Overloaded, Unavailable
 from chassis.trust import Access
 from gateway.administration.caller import Caller, CallerRequest
 from gateway.administration.fields import Moment, moment_of, optional, timestamp
@@ -29,6 +29,7 @@ NDJSON = "application/x-ndjson"
 TRIES = 5
 PAUSE_S = 1.0
 PAGE_S = 10.0
+PASSING = (Unavailable, Overloaded, DeadlineExceeded)
 
 Name = Annotated[str, QueryParameter(description="Of the token that was shown.")]
 TokenId = Annotated[str, QueryParameter(description="Of that token: names are not unique.")]
@@ -180,15 +181,18 @@ async def _exported(
 async def _next_page(
     caller: Caller, question: audit_pb2.ListAuditLogRequest
 ) -> audit_pb2.ListAuditLogResponse:
-    """Raises what the last try raised; then the connection breaks off, without the last chunk."""
+    """For somebody whose token is still good.
+
+    Raises what the last try raised; then the connection breaks off, without the last chunk.
+    """
     for tries in range(1, TRIES + 1):
         deadline = asyncio.get_running_loop().time() + PAGE_S
         try:
-            patient = caller.until(deadline)
+            patient = await caller.again(deadline)
             return await patient.ask_registry(caller.neighbours.audit.ListAuditLog, question)
-        except (Unavailable, Overloaded, DeadlineExceeded):
-            if tries == TRIES:
-                log.warning("an export was cut short")
+        except MooringError as error:
+            if tries == TRIES or not isinstance(error, PASSING):
+                log.warning("an export was cut short", reason=error.reason)
                 raise
             await asyncio.sleep(PAUSE_S)
     raise AssertionError("the last try returns or raises")

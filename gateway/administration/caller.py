@@ -33,15 +33,30 @@ ACCESS_OF_ROLE: dict[int, Access] = {
 class Caller:
     """Somebody who has shown a token, for the length of one request."""
 
-    def __init__(self, neighbours: Neighbours, actor: Actor, deadline: float) -> None:
-        """`deadline` is a time of the running loop's clock."""
+    def __init__(
+        self,
+        neighbours: Neighbours,
+        actor: Actor,
+        deadline: float,
+        authenticate: Callable[[float], Awaitable[Actor]],
+    ) -> None:
+        """`deadline` is a time of the running loop's clock; `authenticate` asks who it is by then.
+
+        It raises as `Attempts.authenticate` does.
+        """
         self.neighbours = neighbours
         self._actor = actor
         self._deadline = deadline
+        self._authenticate = authenticate
 
-    def until(self, deadline: float) -> "Caller":
-        """The same one with another deadline, for what takes longer than a request may."""
-        return Caller(self.neighbours, self._actor, deadline)
+    async def again(self, deadline: float) -> "Caller":
+        """The same one with another deadline, for what takes longer than a request may.
+
+        Their token may have been revoked meanwhile. Raises `Unauthenticated`, or what the registry
+        raises.
+        """
+        actor = await self._authenticate(deadline)
+        return Caller(self.neighbours, actor, deadline, self._authenticate)
 
     async def ask_registry(self, method: Method[Question, Answer], question: Question) -> Answer:
         """Asks in their name. Raises the `MooringError` that the service raised."""
@@ -80,8 +95,12 @@ def authentication(
         deadline = asyncio.get_running_loop().time() + timeout_s
         secret = bearer(connection.scope["headers"])
         client = client_of(connection.scope["client"], list(connection.scope["headers"]), proxies)
-        token = await attempts.authenticate(secret, client, deadline)
-        actor = Actor(token.name, ACCESS_OF_ROLE.get(token.role, Access.OPEN), token.id)
-        connection.scope["auth"] = Caller(neighbours, actor, deadline)
+
+        async def actor_by(deadline: float) -> Actor:
+            token = await attempts.authenticate(secret, client, deadline)
+            return Actor(token.name, ACCESS_OF_ROLE.get(token.role, Access.OPEN), token.id)
+
+        actor = await actor_by(deadline)
+        connection.scope["auth"] = Caller(neighbours, actor, deadline, actor_by)
 
     return authenticate

@@ -95,8 +95,8 @@ async def test_an_export_that_breaks_off_does_not_look_whole(
     assert b"complete" not in b"".join(taken)
 
 
-async def take(stack: Stack, taken: list[bytes]) -> None:
-    headers = {"Authorization": f"Bearer {stack.admin_token}"}
+async def take(stack: Stack, taken: list[bytes], token: str = "") -> None:
+    headers = {"Authorization": f"Bearer {token or stack.admin_token}"}
     async with stack.http.stream("GET", "/api/v1/audit-log/export", headers=headers) as answer:
         async for part in answer.aiter_raw():
             taken.append(part)  # noqa: PERF401  (what came before the end is wanted too)
@@ -194,7 +194,7 @@ async def test_an_export_outlasts_the_time_that_a_request_has(
 ) -> None:
     fill(stack)
     seen: list[float] = []
-    monkeypatch.setattr(Caller, "until", _remembering(Caller.until, seen))
+    monkeypatch.setattr(Caller, "again", _remembering(Caller.again, seen))
     *_, end = read(await stack.admin("GET", "/audit-log/export"))
     assert end["lines"] == LINES
     assert len(seen) == 2
@@ -202,8 +202,35 @@ async def test_an_export_outlasts_the_time_that_a_request_has(
 
 
 def _remembering(real: Any, seen: list[float]) -> Any:
-    def until(caller: Any, deadline: float) -> Any:
+    async def again(caller: Any, deadline: float) -> Any:
         seen.append(deadline)
-        return real(caller, deadline)
+        return await real(caller, deadline)
 
-    return until
+    return again
+
+
+async def test_a_token_that_is_revoked_takes_no_more(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(stack)
+    request = tokens_pb2.CreateTokenRequest(name="alma", role=tokens_pb2.ROLE_ADMIN)
+    made = await stack.registry.tokens("CreateToken", request)
+    real = audit_log._next_page
+    pages = 0
+
+    async def revoked_after_the_second(*args: Any) -> Any:
+        nonlocal pages
+        pages += 1
+        if pages == 2:
+            revoke = tokens_pb2.RevokeTokenRequest(id=made.token.id)
+            await stack.registry.tokens("RevokeToken", revoke)
+        return await real(*args)
+
+    monkeypatch.setattr(audit_log, "_next_page", revoked_after_the_second)
+    taken: list[bytes] = []
+    with pytest.raises(httpx2.RemoteProtocolError):
+        await take(stack, taken, made.secret)
+    # It is not asked a second time whether it is good.
+    assert pages == 2
+    assert b"".join(taken).count(b"\n") == 1_000
+    assert b"complete" not in b"".join(taken)
