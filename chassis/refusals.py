@@ -74,14 +74,18 @@ class Refusals:
         elif logs.actor.get() and isinstance(error, REFUSALS):
             is_read = READ.match(method.rpartition("/")[2])
             if isinstance(error, Forbidden) or not is_read:
-                kind = Kind(
-                    actor=_plain(logs.actor.get()),
-                    actor_id=_plain(logs.actor_id.get()),
-                    action=action_of(method),
-                    subject=_subject(_decoded(decode)),
-                    refusal=error.reason,
-                )
-                self._tally.note(kind, time.monotonic(), request_id=_plain(logs.request_id.get()))
+                self.note_attempt(action_of(method), _subject(_decoded(decode)), error.reason)
+
+    def note_attempt(self, action: str, subject: str, reason: str) -> None:
+        """The actor that is served was refused `action`, here or by whoever tells it."""
+        kind = Kind(
+            actor=_plain(logs.actor.get()),
+            actor_id=_plain(logs.actor_id.get()),
+            action=action,
+            subject=_plain(subject),
+            refusal=reason,
+        )
+        self._tally.note(kind, time.monotonic(), request_id=_plain(logs.request_id.get()))
 
     async def keep_written(self) -> None:
         """Writes what is due, again and again."""
@@ -162,9 +166,7 @@ def _decoded(decode: Callable[[], Any]) -> Message | None:
 
 
 def _subject(message: Message | None) -> str:
-    return next(
-        (_plain(str(value)) for name in SUBJECTS if (value := getattr(message, name, None))), ""
-    )
+    return next((str(value) for name in SUBJECTS if (value := getattr(message, name, None))), "")
 
 
 def _plain(text: str) -> str:

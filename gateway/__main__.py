@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 
 from chassis import log, metrics, process
 from chassis.config import load
+from gateway.administration.refused import Refused
 from gateway.app import app_of
 from gateway.config import GatewayConfig
 from gateway.device_calls import DeviceCalls
@@ -27,8 +28,15 @@ async def running(config: GatewayConfig) -> AsyncIterator[str]:
         routes = DeviceRoutes(calls, limits, config.trusted_proxies)
         leaving = asyncio.Event()
         failures = Limits.of(config.limit_failed_per_prefix, config.limit_failed_per_address)
+        refused = Refused()
+        stack.push_async_callback(refused.close)
         app = app_of(
-            neighbours, config.request_timeout_s, leaving, failures, config.trusted_proxies
+            neighbours,
+            config.request_timeout_s,
+            leaving,
+            failures,
+            config.trusted_proxies,
+            refused,
         )
         yield await stack.enter_async_context(serving(app, routes, config, leaving))
 

@@ -22,6 +22,7 @@ from gateway.administration import (
     tokens,
 )
 from gateway.administration.caller import authentication
+from gateway.administration.refused import Refused
 from gateway.edge import HttpApp, edge
 from gateway.limits import Limits
 from gateway.neighbours import Neighbours
@@ -36,11 +37,13 @@ def app_of(
     leaving: asyncio.Event,
     failures: Limits | None = None,
     proxies: Sequence[Network] = (),
+    refused: Refused | None = None,
 ) -> HttpApp:
     """The gateway as an ASGI application: all but what devices ask (`device_routes`).
 
     `leaving` is set when the gateway is about to stop. `failures` counts the attempts with API
-    tokens that are not valid, by whom `proxies` say they are from.
+    tokens that are not valid, by whom `proxies` say they are from. `refused` notes what the gateway
+    refuses itself.
     """
 
     def routers() -> list[Router]:
@@ -72,7 +75,7 @@ def app_of(
     )
     app = Litestar(
         [*routers(), documented],
-        exception_handlers=HANDLERS,
+        exception_handlers=refused.noting(HANDLERS) if refused else HANDLERS,
         guards=[policy_is_stated],
         openapi_config=None,
         # Errors are logged where they become problems.

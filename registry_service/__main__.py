@@ -125,7 +125,7 @@ async def running(config: RegistryServiceConfig) -> AsyncIterator[int]:
                 broker_users.BrokerUserServicer(BrokerUserStore(engine)), server
             )
             audit_pb2_grpc.add_AuditServiceServicer_to_server(
-                audit.AuditServicer(AuditStore(engine)), server
+                audit.AuditServicer(AuditStore(engine), refusals), server
             )
 
         # A connection of its own: a pool that is busy is not a database that is away.

@@ -119,6 +119,7 @@ async def get_broker_revision(
 @post(
     "/{broker_id:int}/rollback",
     access=Access.OPERATOR,
+    action="broker_history.roll_back_broker",
     summary="Make a broker what it was",
     description="That is a new revision. Its password and certificates come back too; whether it is"
     " the default stays as it is. A broker that was deleted comes back under its id.",

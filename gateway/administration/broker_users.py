@@ -72,6 +72,7 @@ async def get_broker_usage(request: CallerRequest, broker_id: PathId) -> BrokerU
 @post(
     "/{broker_id:int}/move",
     access=Access.OPERATOR,
+    action="broker_user.move",
     summary="Move those who use a broker to another",
     description="Devices' pins, fleets' rules and keys' defaults. Many devices take more than one"
     " request: each moves as many as there is time for.",

@@ -52,6 +52,7 @@ def _labels(pairs: list[str]) -> dict[str, str]:
 @post(
     "/",
     access=Access.OPERATOR,
+    action="broker.create",
     summary="Make a broker known",
     dto=StrictJson[NewBroker],
     responses=errors(401, 403, 412, 413, 415, 422, "BROKER_NAME_TAKEN"),
@@ -121,6 +122,7 @@ async def get_broker(
 @patch(
     "/{broker_id:int}",
     access=Access.OPERATOR,
+    action="broker.update",
     summary="Change a broker",
     dto=StrictJson[BrokerChange],
     dependencies=IF_REVISION,
@@ -152,6 +154,7 @@ async def update_broker(
 @delete(
     "/{broker_id:int}",
     access=Access.OPERATOR,
+    action="broker.delete",
     summary="Forget a broker",
     description="Refused with BROKER_IN_USE while a device, fleet or key points at it; `usage`"
     " then counts them. Its history stays.",
@@ -169,6 +172,7 @@ async def delete_broker(request: CallerRequest, broker_id: PathId, if_revision: 
 @post(
     "/{broker_id:int}/default",
     access=Access.OPERATOR,
+    action="broker.set_default",
     summary="Make a broker the default, instead of whichever is",
     status_code=200,
     dependencies=IF_REVISION,

@@ -12,6 +12,7 @@ from litestar.handlers import BaseRouteHandler
 from mooring.registry.v1 import tokens_pb2
 
 from chassis.client import Neighbour
+from chassis.errors import MooringError
 from chassis.trust import Access, Actor
 from gateway.addresses import Network, client_of
 from gateway.administration.attempts import Attempts
@@ -48,6 +49,12 @@ class Caller:
         self._actor = actor
         self._deadline = deadline
         self._authenticate = authenticate
+        # What a service refused last: it has noted that itself.
+        self.heard: MooringError | None = None
+
+    def until(self, deadline: float) -> "Caller":
+        """The same one with another deadline."""
+        return Caller(self.neighbours, self._actor, deadline, self._authenticate)
 
     async def again(self, deadline: float) -> "Caller":
         """The same one with another deadline, for what takes longer than a request may.
@@ -71,7 +78,13 @@ class Caller:
     async def _ask(
         self, neighbour: Neighbour, method: Method[Question, Answer], question: Question
     ) -> Answer:
-        return await neighbour.call(method, question, deadline=self._deadline, actor=self._actor)
+        try:
+            return await neighbour.call(
+                method, question, deadline=self._deadline, actor=self._actor
+            )
+        except MooringError as error:
+            self.heard = error
+            raise
 
 
 CallerRequest = Request[Any, Caller, State]

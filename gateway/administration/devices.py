@@ -149,6 +149,7 @@ async def get_device(request: CallerRequest, uuid: DeviceUuid) -> Device:
 @route(
     "/{uuid:str}",
     access=Access.OPERATOR,
+    action="device.update",
     # PUT with a subset is how docs/note.md does it; it means what PATCH means.
     http_method=[HttpMethod.PUT, HttpMethod.PATCH],
     status_code=200,
@@ -174,6 +175,7 @@ async def update_device(
 @delete(
     "/{uuid:str}",
     access=Access.OPERATOR,
+    action="device.delete",
     summary="Forget a device",
     description="Its credentials go with it: registered anew, it gets others.",
     responses=errors(401, 403, 412, 422, "DEVICE_NOT_FOUND"),

@@ -142,6 +142,7 @@ async def _create(
 @post(
     "/",
     access=Access.OPERATOR,
+    action="expected_device.create",
     summary="Expect a device",
     description="From then on only keys of its fleet register it.",
     dto=StrictJson[NewExpectedDevice],
@@ -168,6 +169,7 @@ async def create_expected_device(
 @post(
     "/batch",
     access=Access.OPERATOR,
+    action="expected_device.create",
     status_code=200,
     summary="Expect many devices",
     description=(
@@ -239,6 +241,7 @@ async def get_expected_device(request: CallerRequest, uuid: DeviceUuid) -> Expec
 @delete(
     "/{uuid:str}",
     access=Access.OPERATOR,
+    action="expected_device.delete",
     summary="Expect a device no more",
     description="Any key may register its uuid from then on; a device that has registered stays.",
     responses=errors(401, 403, 412, 422, "EXPECTED_DEVICE_NOT_FOUND"),

@@ -88,6 +88,7 @@ def _values(change: FleetChange) -> dict[str, Any]:
 @post(
     "/",
     access=Access.OPERATOR,
+    action="fleet.create",
     summary="Make a fleet",
     dto=StrictJson[NewFleet],
     responses=errors(401, 403, 412, 413, 415, 422, "FLEET_ID_TAKEN", "BROKER_UNKNOWN"),
@@ -118,6 +119,7 @@ async def list_fleets(
 @patch(
     "/{fleet_id:str}",
     access=Access.OPERATOR,
+    action="fleet.update",
     summary="Change a fleet",
     dto=StrictJson[FleetChange],
     responses=errors(401, 403, 412, 413, 415, 422, "FLEET_NOT_FOUND", "BROKER_UNKNOWN"),

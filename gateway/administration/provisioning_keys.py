@@ -203,6 +203,7 @@ def _restrictions(values: dict[str, Any]) -> provisioning_keys_pb2.Restrictions:
 @post(
     "/",
     access=Access.OPERATOR,
+    action="provisioning_key.create",
     summary="Make a provisioning key",
     dto=StrictJson[NewProvisioningKey],
     responses=errors(401, 403, 412, 413, 415, 422, "FLEET_UNKNOWN", "BROKER_UNKNOWN"),
@@ -266,6 +267,7 @@ async def get_provisioning_key(request: CallerRequest, key_id: KeyId) -> Provisi
 @patch(
     "/{key_id:str}",
     access=Access.OPERATOR,
+    action="provisioning_key.update",
     summary="Change a provisioning key",
     description="Once it is answered, the key makes nothing that it would refuse now.",
     dto=StrictJson[ProvisioningKeyChange],
@@ -302,6 +304,7 @@ async def update_provisioning_key(
 @delete(
     "/{key_id:str}",
     access=Access.OPERATOR,
+    action="provisioning_key.revoke",
     summary="Revoke a provisioning key",
     description="Ends it: the devices it made cannot register again with it either.",
     responses=errors(401, 403, 412, 422, "PROVISIONING_KEY_NOT_FOUND"),
@@ -317,6 +320,7 @@ async def delete_provisioning_key(request: CallerRequest, key_id: KeyId) -> None
 @post(
     "/{key_id:str}/revoke",
     access=Access.OPERATOR,
+    action="provisioning_key.revoke",
     status_code=200,
     summary="Revoke a provisioning key, with its devices",
     description="Safe to repeat: what was deactivated stays so.",

@@ -81,6 +81,7 @@ def _json(token: tokens_pb2.Token) -> Token:
 @post(
     "/",
     access=Access.ADMIN,
+    action="token.create",
     summary="Make an API token",
     description="The answer holds the token itself, which is kept nowhere.",
     dto=StrictJson[NewToken],
@@ -146,6 +147,7 @@ async def get_token(request: CallerRequest, token_id: TokenId) -> Token:
 @delete(
     "/{token_id:str}",
     access=Access.ADMIN,
+    action="token.revoke",
     summary="Revoke an API token",
     description=(
         "Ends it at once, and for good; to repeat it changes nothing. Refused with "

@@ -10,6 +10,7 @@ from mooring.registry.v1 import audit_pb2_grpc
 
 from chassis import pages
 from chassis.errors import InvalidInput
+from chassis.refusals import Refusals
 from chassis.server import Context
 from chassis.times import moment_of, timestamp_of
 from chassis.trust import Access
@@ -17,7 +18,14 @@ from chassis.validation import check_text
 from registry_service.audit.store import AuditStore
 
 NAME = "mooring.registry.v1.AuditService"
-POLICIES = {f"/{NAME}/ListAuditLog": Access.ADMIN}
+POLICIES = {
+    f"/{NAME}/ListAuditLog": Access.ADMIN,
+    # Whoever is known can be refused, so any role will do; for nobody there is nothing to note.
+    f"/{NAME}/NoteRefusal": Access.VIEWER,
+}
+
+ACTION = re.compile(r"[a-z_]{1,60}\.[a-z_]{1,60}")
+REASON = re.compile(r"[A-Z][A-Z_]{0,59}")
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
@@ -26,11 +34,12 @@ CURSOR = re.compile(r"(-?\d{1,18})\.(\d{1,18})", re.ASCII)
 
 
 class AuditServicer(audit_pb2_grpc.AuditServiceServicer):
-    """Only reads."""
+    """Changes are not written here, but where they are made."""
 
-    def __init__(self, store: AuditStore) -> None:
-        """`store` holds the lines."""
+    def __init__(self, store: AuditStore, refusals: Refusals) -> None:
+        """`store` holds the lines; `refusals` are to be lines soon."""
         self._store = store
+        self._refusals = refusals
 
     async def ListAuditLog(
         self, request: pb.ListAuditLogRequest, context: Context
@@ -52,6 +61,17 @@ class AuditServicer(audit_pb2_grpc.AuditServiceServicer):
         )
         page, next_cursor = pages.cut(rows, size, _key)
         return pb.ListAuditLogResponse(lines=map(_proto, page), next_cursor=next_cursor)
+
+    async def NoteRefusal(
+        self, request: pb.NoteRefusalRequest, context: Context
+    ) -> pb.NoteRefusalResponse:
+        """Raises `InvalidInput`."""
+        if not ACTION.fullmatch(request.action):
+            raise InvalidInput("must be a noun, a full stop and a verb", field="action")
+        if not REASON.fullmatch(request.reason):
+            raise InvalidInput("must be in capitals", field="reason")
+        self._refusals.note_attempt(request.action, request.subject, request.reason)
+        return pb.NoteRefusalResponse()
 
 
 def _key(row: sa.Row[Any]) -> str:

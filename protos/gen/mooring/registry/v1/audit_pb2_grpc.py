@@ -40,6 +40,11 @@ class AuditServiceStub:
                 request_serializer=mooring_dot_registry_dot_v1_dot_audit__pb2.ListAuditLogRequest.SerializeToString,
                 response_deserializer=mooring_dot_registry_dot_v1_dot_audit__pb2.ListAuditLogResponse.FromString,
                 _registered_method=True)
+        self.NoteRefusal = channel.unary_unary(
+                '/mooring.registry.v1.AuditService/NoteRefusal',
+                request_serializer=mooring_dot_registry_dot_v1_dot_audit__pb2.NoteRefusalRequest.SerializeToString,
+                response_deserializer=mooring_dot_registry_dot_v1_dot_audit__pb2.NoteRefusalResponse.FromString,
+                _registered_method=True)
 
 
 class AuditServiceServicer:
@@ -53,6 +58,14 @@ class AuditServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def NoteRefusal(self, request, context):
+        """For the gateway: what it refused by itself to somebody known. Services note
+        by themselves what they refuse.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AuditServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -60,6 +73,11 @@ def add_AuditServiceServicer_to_server(servicer, server):
                     servicer.ListAuditLog,
                     request_deserializer=mooring_dot_registry_dot_v1_dot_audit__pb2.ListAuditLogRequest.FromString,
                     response_serializer=mooring_dot_registry_dot_v1_dot_audit__pb2.ListAuditLogResponse.SerializeToString,
+            ),
+            'NoteRefusal': grpc.unary_unary_rpc_method_handler(
+                    servicer.NoteRefusal,
+                    request_deserializer=mooring_dot_registry_dot_v1_dot_audit__pb2.NoteRefusalRequest.FromString,
+                    response_serializer=mooring_dot_registry_dot_v1_dot_audit__pb2.NoteRefusalResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -90,6 +108,33 @@ class AuditService:
             '/mooring.registry.v1.AuditService/ListAuditLog',
             mooring_dot_registry_dot_v1_dot_audit__pb2.ListAuditLogRequest.SerializeToString,
             mooring_dot_registry_dot_v1_dot_audit__pb2.ListAuditLogResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def NoteRefusal(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mooring.registry.v1.AuditService/NoteRefusal',
+            mooring_dot_registry_dot_v1_dot_audit__pb2.NoteRefusalRequest.SerializeToString,
+            mooring_dot_registry_dot_v1_dot_audit__pb2.NoteRefusalResponse.FromString,
             options,
             channel_credentials,
             insecure,

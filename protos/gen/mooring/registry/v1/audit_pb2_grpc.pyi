@@ -18,6 +18,10 @@ class AuditServiceStub:
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListAuditLog: _aio.UnaryUnaryMultiCallable[_audit_pb2.ListAuditLogRequest, _audit_pb2.ListAuditLogResponse]
     """The newest first; all filters that are set apply together."""
+    NoteRefusal: _aio.UnaryUnaryMultiCallable[_audit_pb2.NoteRefusalRequest, _audit_pb2.NoteRefusalResponse]
+    """For the gateway: what it refused by itself to somebody known. Services note
+    by themselves what they refuse.
+    """
 
 class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
     """Who changed what, and what was refused. Nothing here is ever changed."""
@@ -29,5 +33,15 @@ class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_audit_pb2.ListAuditLogRequest, _abc.Awaitable[_audit_pb2.ListAuditLogResponse]],
     ) -> _abc.Awaitable[_audit_pb2.ListAuditLogResponse]:
         """The newest first; all filters that are set apply together."""
+
+    @_abc_1.abstractmethod
+    def NoteRefusal(
+        self,
+        request: _audit_pb2.NoteRefusalRequest,
+        context: _aio.ServicerContext[_audit_pb2.NoteRefusalRequest, _abc.Awaitable[_audit_pb2.NoteRefusalResponse]],
+    ) -> _abc.Awaitable[_audit_pb2.NoteRefusalResponse]:
+        """For the gateway: what it refused by itself to somebody known. Services note
+        by themselves what they refuse.
+        """
 
 def add_AuditServiceServicer_to_server(servicer: AuditServiceServicer, server: _aio.Server) -> None: ...

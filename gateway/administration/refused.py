@@ -1,0 +1,75 @@
+"""What the gateway refuses by itself, told to the registry for the audit log.
+
+A service notes what it refuses; what reaches none (a body that is too large, a port of 70000) it
+cannot know of. So the gateway tells it, where somebody known wanted to change something.
+"""
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import structlog
+from litestar import Request, Response
+from litestar.types import ExceptionHandlersMap
+from mooring.registry.v1 import audit_pb2
+from prometheus_client import Counter
+
+from chassis.errors import MooringError
+from gateway.administration.caller import Caller
+from gateway.problems import Problem
+
+log = structlog.get_logger(__name__)
+
+# Told at once; what is beyond is only counted.
+MAX_UNDER_WAY = 32
+TELL_S = 2.0
+
+LOST = Counter("mooring_gateway_refusals_lost_total", "Refusals that the audit log does not have")
+
+Handler = Callable[[Request[Any, Any, Any], Any], Response[Problem]]
+
+
+class Refused:
+    """Tells in the background: no answer waits for that or fails with it."""
+
+    def __init__(self) -> None:
+        """Nothing is under way."""
+        self._telling: set[asyncio.Task[None]] = set()
+
+    def noting(self, handlers: ExceptionHandlersMap) -> ExceptionHandlersMap:
+        """`handlers`, which make problems of errors, and what each of them refuses is noted."""
+        return {kind: partial(self._handled, handler) for kind, handler in handlers.items()}
+
+    async def close(self) -> None:
+        """Waits for what is under way, which is not long."""
+        await asyncio.gather(*self._telling)
+
+    def _handled(
+        self, handler: Handler, request: Request[Any, Any, Any], error: Exception
+    ) -> Response[Problem]:
+        response = handler(request, error)
+        caller = request.scope.get("auth")
+        action = request.scope["route_handler"].opt.get("action") if caller else None
+        if action and 400 <= response.content.status < 500 and error is not caller.heard:
+            subject = next(map(str, request.scope["path_params"].values()), "")
+            self._note(caller, action, subject, response.content.reason)
+        return response
+
+    def _note(self, caller: Caller, action: str, subject: str, reason: str) -> None:
+        if len(self._telling) >= MAX_UNDER_WAY:
+            LOST.inc()
+            return
+        question = audit_pb2.NoteRefusalRequest(action=action, subject=subject, reason=reason)
+        task = asyncio.create_task(_tell(caller, question))
+        self._telling.add(task)
+        task.add_done_callback(self._telling.discard)
+
+
+async def _tell(caller: Caller, question: audit_pb2.NoteRefusalRequest) -> None:
+    patient = caller.until(asyncio.get_running_loop().time() + TELL_S)
+    try:
+        await patient.ask_registry(caller.neighbours.audit.NoteRefusal, question)
+    except MooringError as error:
+        LOST.inc()
+        log.warning("a refusal is not in the audit log", reason=error.reason)
