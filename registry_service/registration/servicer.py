@@ -7,6 +7,7 @@ from typing import Any
 from google.protobuf.timestamp_pb2 import Timestamp
 from mooring.registry.v1 import registration_pb2 as pb
 from mooring.registry.v1 import registration_pb2_grpc
+from prometheus_client import Counter
 
 from chassis.coalescer import Coalescer
 from chassis.database import DATABASE_UNAVAILABLE
@@ -26,6 +27,11 @@ POLICIES = {
     f"/{NAME}/GetConnections": Access.SERVICE,
 }
 
+REFUSED = Counter(
+    "mooring_devices_refused_total",
+    "What devices asked and did not get, by the queue it came through and why",
+    ["queue", "reason"],
+)
 MAX_ITEMS = 1_000
 # One batch of registrations at a time: the next would wait for its commit, behind the same key's
 # row, and while it waits here it grows instead.
@@ -106,6 +112,7 @@ class RegistrationServicer(registration_pb2_grpc.RegistrationServiceServicer):
         )
         for result in results:
             if isinstance(result, MooringError):
+                REFUSED.labels("connections", result.reason).inc()
                 response.outcomes.add(error=to_item(result))
             else:
                 write_connection(result, response.outcomes.add().connection)
@@ -140,6 +147,7 @@ class RegistrationServicer(registration_pb2_grpc.RegistrationServiceServicer):
         times: dict[datetime, Timestamp] = {}
         for result in results:
             if isinstance(result, MooringError):
+                REFUSED.labels("registrations", result.reason).inc()
                 response.outcomes.add(error=to_item(result))
                 continue
             device = response.outcomes.add().device

@@ -174,6 +174,13 @@ def test_reads_and_refusals_are_counted_as_what_they_are(run: Run, ports: dict[s
         assert after[service](name, **read) - before[service](name, **read) == 2
     assert after[REGISTRY].calls(CONNECT) - before[REGISTRY].calls(CONNECT) == 2
     assert after[REGISTRY].calls(REGISTER) - before[REGISTRY].calls(REGISTER) == 1
+    for queue, reason in (
+        ("connections", "DEVICE_UNAUTHENTICATED"),
+        ("registrations", "PROVISIONING_KEY_UNKNOWN"),
+    ):
+        refused = "mooring_devices_refused_total", (("queue", queue), ("reason", reason))
+        was, now = (said[REGISTRY].samples.get(refused, 0) for said in (before, after))
+        assert now - was == 1
     # Nothing was written for somebody without a key.
     commits = "mooring_commit_seconds_count"
     assert after[REGISTRY](commits) == before[REGISTRY](commits)
