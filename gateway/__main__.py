@@ -15,6 +15,8 @@ from gateway.limits import Limits
 from gateway.neighbours import Neighbours
 from gateway.server import serving
 
+TOO_MANY_FAILED = "too many attempts with tokens that are not valid"
+
 
 @contextlib.asynccontextmanager
 async def running(config: GatewayConfig) -> AsyncIterator[str]:
@@ -27,7 +29,12 @@ async def running(config: GatewayConfig) -> AsyncIterator[str]:
         limits = Limits.of(config.limit_per_key, config.limit_per_address)
         routes = DeviceRoutes(calls, limits, config.trusted_proxies)
         leaving = asyncio.Event()
-        failures = Limits.of(config.limit_failed_per_prefix, config.limit_failed_per_address)
+        failures = Limits.of(
+            config.limit_failed_per_prefix,
+            config.limit_failed_per_address,
+            key_fault=TOO_MANY_FAILED,
+            address_fault=TOO_MANY_FAILED,
+        )
         refused = Refused()
         stack.push_async_callback(refused.close)
         app = app_of(

@@ -1,4 +1,7 @@
-"""How often devices may ask: by the provisioning key they show, and by the address they come from.
+"""How often somebody may ask: by the secret they show, and by the address they come from.
+
+Devices show provisioning keys. Of those who show API tokens only the failures count, by how the
+token begins (`gateway.administration.attempts`).
 
 A limit of 600/minute is an allowance of 600 that refills evenly, ten a second. Every process of the
 gateway counts for itself, so N of them let in N times as much: this stops what runs away, and is
@@ -39,9 +42,13 @@ LIMIT = re.compile(rf"([1-9][0-9]{{0,11}})/({'|'.join(PERIODS_S)})")
 # The arithmetic counts whole microseconds between two requests, and no process gets that far.
 MAX_PER_S = 100_000
 
+# What is said to devices.
+KEY_FAULT = "too many registrations with this provisioning key"
+ADDRESS_FAULT = "too many requests from this address"
+
 
 class RateLimited(Overloaded):
-    """A key, or an address, that asks too often; what was asked was not looked at."""
+    """A secret, or an address, that is used too often; what was asked was not looked at."""
 
     reason = "RATE_LIMITED"
 
@@ -83,35 +90,53 @@ class Limits:
         per_key: Limit | None,
         per_address: Limit | None,
         now_ms: Callable[[], int] = _now_ms,
+        *,
+        key_fault: str = KEY_FAULT,
+        address_fault: str = ADDRESS_FAULT,
     ) -> None:
-        """None stands for no limit."""
+        """None stands for no limit; a refusal says which `…_fault` it was."""
         self._keys = _Allowances(per_key) if per_key else None
         self._addresses = _Allowances(per_address) if per_address else None
         self._now_ms = now_ms
+        self._key_fault = key_fault
+        self._address_fault = address_fault
 
     @classmethod
-    def of(cls, per_key: Limit | None, per_address: Limit | None) -> "Limits | None":
+    def of(
+        cls,
+        per_key: Limit | None,
+        per_address: Limit | None,
+        *,
+        key_fault: str = KEY_FAULT,
+        address_fault: str = ADDRESS_FAULT,
+    ) -> "Limits | None":
         """None where there is nothing to limit."""
-        return cls(per_key, per_address) if per_key or per_address else None
+        if not per_key and not per_address:
+            return None
+        return cls(per_key, per_address, key_fault=key_fault, address_fault=address_fault)
 
     def admit(self, client: tuple[str, int] | None, key: str = "") -> None:
         """Takes one request from the allowance of the ASGI scope's `client` and of `key`.
 
-        `key` is the provisioning key, if one is shown. Raises `RateLimited`; a request that is
-        refused for its address takes nothing from the key.
+        `key` is what is counted of the secret, if one is shown. Raises `RateLimited`; a request
+        that is refused for its address takes nothing from the key.
         """
         now_ms = self._now_ms()
         if self._addresses is not None and client is not None:
             wait_s = self._addresses.take(_network(client[0]), now_ms)
             if wait_s:
-                raise RateLimited("too many requests from this address", retry_after_s=wait_s)
+                raise RateLimited(self._address_fault, retry_after_s=wait_s)
         if self._keys is not None and key:
-            # Secrets do not lie about in memory.
-            wait_s = self._keys.take(sha256(key.encode()).digest(), now_ms)
+            wait_s = self._keys.take(_digest(key), now_ms)
             if wait_s:
-                raise RateLimited(
-                    "too many registrations with this provisioning key", retry_after_s=wait_s
-                )
+                raise RateLimited(self._key_fault, retry_after_s=wait_s)
+
+    def give_back(self, client: tuple[str, int] | None, key: str = "") -> None:
+        """Undoes an `admit` that should not have counted."""
+        if self._addresses is not None and client is not None:
+            self._addresses.give_back(_network(client[0]))
+        if self._keys is not None and key:
+            self._keys.give_back(_digest(key))
 
 
 class _Allowances:
@@ -122,6 +147,8 @@ class _Allowances:
         self._spread_s = min(limit.period_s, MAX_SPREAD_S)
         self._gcra = GCRA()
         self._unused = self._gcra.initial(self._rates)
+        # What one request adds to a state.
+        self._one, _ = self._gcra.step(self._rates, self._unused, 0, 1)
         # The one that asked last is at the end.
         self._states: OrderedDict[bytes | str, tuple[float, ...]] = OrderedDict()
 
@@ -139,6 +166,19 @@ class _Allowances:
         if decision.retry_after_ms is None:  # it is admitted
             return 0.0
         return decision.retry_after_ms / 1000 + random.uniform(0, self._spread_s)  # noqa: S311
+
+    def give_back(self, who: bytes | str) -> None:
+        """Undoes a `take`. Nobody comes to more than a whole allowance: the past counts as now."""
+        state = self._states.get(who)
+        if state is not None:
+            self._states[who] = tuple(
+                then - one for then, one in zip(state, self._one, strict=True)
+            )
+
+
+def _digest(key: str) -> bytes:
+    """Secrets do not lie about in memory."""
+    return sha256(key.encode()).digest()
 
 
 def _network(address: str) -> bytes | str:

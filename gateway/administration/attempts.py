@@ -1,7 +1,8 @@
 """Guessing API tokens: how often somebody may be wrong, and how the others get in meanwhile.
 
 A token that is not known to be good takes one from the allowance of its address, and of its prefix,
-before the registry is asked. Where nothing is left it is refused here. One that is known to be good
+before the registry is asked, and gives it back if it is good after all. Where nothing is left it is
+refused here. One that is known to be good
 is not counted, whatever else comes from its address. Which ones those are the registry says, once a
 second at most, and only while others are shown: that is all that a flood costs the registry.
 """
@@ -55,6 +56,11 @@ class Attempts:
                 with contextlib.suppress(RateLimited):
                     self._limits.admit(client, secret[:PREFIX_CHARACTERS])
             raise
+        except MooringError:
+            # Nobody knows whether it was wrong.
+            self._forgive(secret, client, is_counted=is_counted)
+            raise
+        self._forgive(secret, client, is_counted=is_counted)
         self._good.add(fingerprint)
         return answer.token
 
@@ -65,15 +71,13 @@ class Attempts:
         await self._look_again()
         if fingerprint in self._good:
             return False
-        try:
-            # Before the answer is known, or many at once would all be let through.
-            self._limits.admit(client, secret[:PREFIX_CHARACTERS])
-        except RateLimited as limited:
-            raise RateLimited(
-                "too many attempts with tokens that are not valid",
-                retry_after_s=limited.retry_after_s,
-            ) from None
+        # Before the answer is known, or many at once would all be let through.
+        self._limits.admit(client, secret[:PREFIX_CHARACTERS])
         return True
+
+    def _forgive(self, secret: str, client: tuple[str, int] | None, *, is_counted: bool) -> None:
+        if is_counted and self._limits is not None:
+            self._limits.give_back(client, secret[:PREFIX_CHARACTERS])
 
     async def _look_again(self) -> None:
         """Asks which tokens are good, unless that was just asked."""

@@ -11,7 +11,9 @@ from mooring.registry.v1 import tokens_pb2 as pb
 from prometheus_client import REGISTRY
 
 import gateway.__main__
+from chassis.errors import Unavailable
 from gateway.limits import Limit
+from registry_service.tokens.known import KnownTokens
 from tests.integration.test_gateway_http import assert_problem
 from tests.stack import PATIENCE_S, Stack
 
@@ -105,6 +107,20 @@ async def test_only_failures_count(stack: Stack) -> None:
     tokens = [(await created(stack)).secret for _ in range(15)]
     answers = await asyncio.gather(*(tried(stack.http, token) for token in tokens * 4))
     assert {answer.status_code for answer in answers} == {200}
+
+
+async def test_good_tokens_do_not_count_while_nobody_says_which_are_good(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away(*_: Any) -> None:
+        raise Unavailable("away")
+
+    monkeypatch.setattr(KnownTokens, "good_hashes", away)
+    tokens = [(await created(stack)).secret for _ in range(15)]
+    assert [(await tried(stack.http, token)).status_code for token in tokens] == [200] * 15
+    # All of the allowance is there for those that are wrong.
+    statuses = [(await tried(stack.http, guess(n))).status_code for n in range(12)]
+    assert statuses == [401] * 10 + [429] * 2
 
 
 async def test_a_limit_may_be_off(stack: Stack) -> None:

@@ -169,6 +169,26 @@ def test_memory_is_bounded_and_who_keeps_asking_is_remembered(
     assert {len(key) for key in held._keys._states} == {32}
 
 
+@given(count=st.integers(1, 50), pauses_ms=st.lists(st.integers(0, 5000), max_size=40))
+def test_what_is_given_back_was_never_taken_and_no_more(count: int, pauses_ms: list[int]) -> None:
+    clock = Clock()
+    held = Limits(Limit(count, 60), Limit(count, 60), clock)
+    for pause_ms in pauses_ms:
+        held.admit(CLIENT, "a")
+        clock.now_ms += pause_ms
+        held.give_back(CLIENT, "a")
+    assert admitted(held, 2 * count + 2, key="a") == count
+    # Whoever is not known gets nothing.
+    held.give_back(("192.0.2.9", 1), "b")
+    assert admitted(held, count + 1, ("192.0.2.9", 1), "b") == count
+
+
+def test_a_refusal_says_what_it_was_told_to_say(clock: Clock) -> None:
+    held = Limits(Limit(1, 60), Limit(2, 60), clock, key_fault="a", address_fault="b")
+    held.admit(CLIENT, "x")
+    assert [refusal(held, key="x").message for _ in range(2)] == ["a", "b"]
+
+
 def test_nothing_to_limit_is_none() -> None:
     assert Limits.of(None, None) is None
     assert Limits.of(Limit(1, 1), None) is not None
