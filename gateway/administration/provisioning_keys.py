@@ -1,18 +1,14 @@
 """The keys that let devices in: `/api/v1/provisioning-keys`."""
 
-from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from litestar import Router, delete, get, patch, post
 from litestar.params import JSONBody, PathParameter, QueryParameter
 from mooring.registry.v1 import provisioning_keys_pb2
-from msgspec import UNSET, Meta, Struct, UnsetType
 
 from chassis.trust import Access
 from gateway.administration.caller import CallerRequest
 from gateway.administration.fields import (
-    Id,
-    Moment,
     mask,
     moment_of,
     named,
@@ -20,47 +16,22 @@ from gateway.administration.fields import (
     present,
     timestamp,
 )
-from gateway.administration.listing import DEFAULT_LIMIT, Cursor, Limit, Page
+from gateway.administration.listing import DEFAULT_LIMIT, Cursor, Limit
+from gateway.administration.provisioning_key_types import (
+    CreatedProvisioningKey,
+    ListedProvisioningKey,
+    NewProvisioningKey,
+    ProvisioningKey,
+    ProvisioningKeyChange,
+    ProvisioningKeyPage,
+    Revocation,
+    Revoked,
+)
 from gateway.bodies import StrictJson
-from gateway.documentation import IDENTIFIER_PATTERN, documented
 from gateway.problems import errors
 
 KeyId = Annotated[str, PathParameter(description="The key's id, which is not the key.")]
 
-Description = Annotated[str, documented(maxLength=2000)]
-MaxDevices = Annotated[Id, Meta(description="Null: no limit.")]
-Pin = Annotated[Id, Meta(description="Becomes the pin of every device the key makes.")]
-DeviceTypes = Annotated[
-    list[Annotated[str, documented(minLength=1, maxLength=64)]],
-    Meta(
-        description="Makes devices of these types only. Null: of any.",
-        extra_json_schema={"minItems": 1, "maxItems": 100},
-    ),
-]
-Networks = Annotated[
-    list[Annotated[str, documented(examples=["192.0.2.0/24", "2001:db8::/32"])]],
-    Meta(
-        description="Can be used from these networks only (CIDR). Null: from anywhere.",
-        extra_json_schema={"minItems": 1, "maxItems": 100},
-    ),
-]
-Uuids = Annotated[
-    list[Annotated[str, documented(pattern=IDENTIFIER_PATTERN)]],
-    Meta(
-        description="Makes devices with these uuids only. Null: with any.",
-        extra_json_schema={"minItems": 1, "maxItems": 1000},
-    ),
-]
-Prefix = Annotated[
-    str,
-    documented(
-        pattern=IDENTIFIER_PATTERN,
-        description="Makes devices only whose uuid begins so. Null: with any.",
-    ),
-]
-OnlyExpected = Annotated[
-    bool, Meta(description="Makes only devices that are expected in its fleet.")
-]
 # The columns that restrict a key, by their names in the proto.
 RESTRICTIONS = {
     "allowed_device_types": "device_types",
@@ -69,94 +40,6 @@ RESTRICTIONS = {
     "uuid_prefix": "uuid_prefix",
     "only_expected": "only_expected",
 }
-
-
-class NewProvisioningKey(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """What a key lets in. Null is as good as absent."""
-
-    fleet_id: Annotated[str, documented(pattern=IDENTIFIER_PATTERN)]
-    description: Description | None = None
-    max_devices: MaxDevices | None = None
-    default_broker_id: Pin | None = None
-    expires_at: Annotated[Moment, Meta(description="Null: never.")] | None = None
-    allowed_device_types: DeviceTypes | None = None
-    source_networks: Networks | None = None
-    allowed_uuids: Uuids | None = None
-    uuid_prefix: Prefix | None = None
-    only_expected: OnlyExpected | None = None
-
-
-class ProvisioningKeyChange(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """What is to change; a field that is not named is left alone, null clears."""
-
-    description: Description | UnsetType | None = UNSET
-    max_devices: MaxDevices | UnsetType | None = UNSET
-    default_broker_id: Pin | UnsetType | None = UNSET
-    expires_at: (
-        Annotated[Moment, Meta(description="One that has passed ends it now. Null: never.")]
-        | UnsetType
-        | None
-    ) = UNSET
-    allowed_device_types: DeviceTypes | UnsetType | None = UNSET
-    source_networks: Networks | UnsetType | None = UNSET
-    allowed_uuids: Uuids | UnsetType | None = UNSET
-    uuid_prefix: Prefix | UnsetType | None = UNSET
-    only_expected: OnlyExpected | UnsetType = UNSET
-
-
-class ListedProvisioningKey(Struct, kw_only=True, frozen=True):
-    """A key as lists have it: without the key itself, and without what may be long."""
-
-    id: str
-    fleet_id: str
-    description: str
-    max_devices: int | None
-    devices_provisioned: int
-    default_broker_id: int | None
-    expires_at: datetime | None
-    is_active: bool
-    created_at: datetime | None
-    updated_at: datetime | None
-    last_used_at: Annotated[datetime, Meta(description="When it last made a device.")] | None
-    allowed_device_types: list[str] | None
-    source_networks: list[str] | None
-    allowed_uuid_count: int | None
-    uuid_prefix: str | None
-    only_expected: bool
-
-
-class ProvisioningKey(ListedProvisioningKey, kw_only=True, frozen=True):
-    """A key as it is, without the key itself."""
-
-    allowed_uuids: list[str] | None
-
-
-class CreatedProvisioningKey(ProvisioningKey, kw_only=True, frozen=True):
-    """`key` is what devices send. It is shown here and never again."""
-
-    key: str
-
-
-class ProvisioningKeyPage(Page[ListedProvisioningKey], frozen=True):
-    """Keys, in the order of their ids."""
-
-
-class Revocation(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """What becomes of the devices that are the key's."""
-
-    devices: Annotated[
-        Literal["keep", "deactivate"],
-        Meta(description="Kept, they go on with the credentials that they have."),
-    ] = "keep"
-
-
-class Revoked(Struct, kw_only=True, frozen=True):
-    """What a revocation has done."""
-
-    devices_deactivated: Annotated[int, Meta(description="By this call.")]
-    is_complete: Annotated[
-        bool, Meta(description="False where time ran out: ask again, for the rest.")
-    ]
 
 
 def _listed(key: provisioning_keys_pb2.ProvisioningKey) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from litestar.exceptions import ClientException
 from chassis.errors import InvalidInput
 from gateway.administration.broker_types import BrokerChange, NewBroker
 from gateway.administration.fleets import FleetChange
-from gateway.administration.provisioning_keys import NewProvisioningKey
+from gateway.administration.provisioning_key_types import NewProvisioningKey
 from gateway.bodies import decode, is_json
 from gateway.device_routes import NewDevice
 

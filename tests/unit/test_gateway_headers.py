@@ -8,7 +8,7 @@ import pytest
 from chassis.config import load
 from chassis.errors import InvalidInput, Unauthenticated
 from gateway.administration.fields import timestamp
-from gateway.administration.provisioning_keys import NewProvisioningKey
+from gateway.administration.provisioning_key_types import NewProvisioningKey
 from gateway.bearer import bearer
 from gateway.conditional import entity_tag, is_current
 from gateway.config import GatewayConfig
