@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from chassis import audit
-from chassis.database import reading, writing
+from chassis.database import reading, retried, writing
 from registry_service.errors import LastAdminToken, TokenNotFound
 from registry_service.tables import api_tokens
 
@@ -74,6 +74,9 @@ class TokenStore:
 
     async def revoke(self, token_id: UUID) -> None:
         """Leaves one that was revoked as it is. Raises `TokenNotFound`, `LastAdminToken`."""
+        await retried(lambda: self._revoke(token_id))
+
+    async def _revoke(self, token_id: UUID) -> None:
         admins = (
             sa.select(api_tokens.c.id)
             .where(api_tokens.c.role == "admin", _is_good)
@@ -122,9 +125,19 @@ class TokenStore:
             .table_valued("id", "at")
             .render_derived()
         )
+        # Replicas that note the same tokens wait for one another, and never in a circle.
+        locked = (
+            sa.select(api_tokens.c.id)
+            .where(api_tokens.c.id.in_(list(used_at)))
+            .order_by(api_tokens.c.id)
+            .with_for_update(key_share=True)
+            .cte("locked")
+            .prefix_with("MATERIALIZED", dialect="postgresql")
+        )
         update = (
             sa.update(api_tokens)
             .where(
+                api_tokens.c.id == locked.c.id,
                 api_tokens.c.id == noted.c.id,
                 sa.func.coalesce(api_tokens.c.last_used_at < noted.c.at, sa.true()),
             )

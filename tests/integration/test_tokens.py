@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from typing import Any
+from uuid import UUID
 
 import httpx2
 import pytest
@@ -12,9 +13,12 @@ import sqlalchemy as sa
 from mooring.registry.v1 import tokens_pb2 as pb
 from mooring.registry.v1 import tokens_pb2_grpc
 
+from chassis.database import engine_of
 from chassis.errors import Forbidden, NotFound
 from chassis.trust import Access, Actor
+from registry_service.tokens.store import TokenStore
 from tests.integration.test_gateway_http import assert_problem
+from tests.integration.test_key_races import owned, waiting
 from tests.stack import Stack
 
 NEVER_MADE = "mat_" + "x" * 43
@@ -207,7 +211,7 @@ def statements() -> Iterator[list[str]]:
 
     def note(_: Any, __: Any, statement: str, *___: Any) -> None:
         if "api_tokens" in statement:
-            seen.append(statement.split()[0])
+            seen.append("UPDATE" if "UPDATE api_tokens" in statement else statement.split()[0])
 
     sa.event.listen(sa.Engine, "before_cursor_execute", note)
     yield seen
@@ -252,6 +256,29 @@ async def test_the_last_use_is_noted_once_in_a_while(stack: Stack, statements: l
         "SELECT action FROM audit_log WHERE starts_with(action, 'token')"
     )
     assert set(actions) == {("token.create",)}
+
+
+async def test_who_notes_uses_waits_in_the_order_of_ids(stack: Stack) -> None:
+    """Whatever order they are given or stored in: two replicas never wait in a circle."""
+    low, high = UUID(int=1), UUID(int=2**128 - 1)
+    for token_id in (high, low):
+        stack.database.execute(
+            "INSERT INTO api_tokens (id, name, role, token_hash) VALUES (%s, 'a', 'viewer', %s)",
+            token_id,
+            sha256(token_id.bytes).digest(),
+        )
+    now = datetime.now(UTC)
+    engine = engine_of(stack.database.url("mooring_registry"))
+    lock = "SELECT FROM api_tokens WHERE id = %s FOR NO KEY UPDATE NOWAIT"
+    with owned(stack) as connection:
+        connection.execute(lock, [low])
+        noting = asyncio.create_task(TokenStore(engine).note_use({high: now, low: now}))
+        await waiting(stack, 1)
+        connection.execute(lock, [high])
+    await noting
+    await engine.dispose()
+    noted = stack.database.execute("SELECT id FROM api_tokens WHERE last_used_at = %s", now)
+    assert set(noted) == {(low,), (high,)}
 
 
 async def test_a_lost_admin_token_is_replaced_by_sql(stack: Stack) -> None:
