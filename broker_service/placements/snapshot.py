@@ -4,7 +4,6 @@ Brokers are few and change seldom, so every answer is made from memory; what is 
 memory is a device.
 """
 
-import asyncio
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,14 +17,12 @@ from broker_service.brokers.settings import url_of
 from broker_service.placements.store import PlacementStore
 from broker_service.resolution import Directory
 from chassis.errors import Unavailable
+from chassis.following import Follower
 from chassis.listening import Listener
-from chassis.process import background
 from chassis.server import Health
 
 log = structlog.get_logger(__name__)
 
-# A safety net under the announcements, which are what makes a change take effect at once.
-REREAD_S = 10.0
 DATABASE = "database"
 
 
@@ -40,23 +37,18 @@ class Snapshot:
     version: str
 
 
-class SnapshotKeeper:
+class SnapshotKeeper(Follower):
     """Owns the current snapshot. Without a database it goes on with the last, marked stale."""
 
     def __init__(self, store: PlacementStore, listener: Listener, health: Health) -> None:
         """`health` is told when there is a snapshot to answer from, and when it is current."""
+        super().__init__(listener)
         self._store = store
-        self._listener = listener
         self._health = health
         self._snapshot: Snapshot | None = None
-        self._reading = asyncio.Lock()
-        # Readings are numbered as they begin; `_read_as_of` is the last one that ended.
-        self._reads_begun = 0
-        self._read_as_of = 0
         self._has_read = False
         # The connection that was listening when the last reading began.
         self._read_with = 0
-        self._has_begun = asyncio.Event()
 
     @property
     def is_stale(self) -> bool:
@@ -72,47 +64,21 @@ class SnapshotKeeper:
             raise Unavailable("the brokers have not been read yet", reason="NO_SNAPSHOT")
         return self._snapshot
 
-    async def refresh(self) -> None:
-        """Returns when the snapshot holds what was committed before the call.
+    async def _read(self) -> None:
+        connection = self._listener.connections
+        try:
+            reading = await self._listener.reading(self._store.read)
+        except (Unavailable, DBAPIError):
+            self._has_read = False
+        else:
+            settings = {row["id"]: _settings_of(row) for row in reading.rows}
+            self._snapshot = Snapshot(reading.directory, settings, reading.version)
+            self._has_read = True
+            self._read_with = connection
+        await self._tell_health()
 
-        Where the database cannot be read the snapshot stays, marked stale. Calls that wait at the
-        same time share one reading.
-        """
-        wanted = self._reads_begun + 1
-        async with self._reading:
-            if self._read_as_of >= wanted:
-                return
-            self._reads_begun += 1
-            begun = self._reads_begun
-            connection = self._listener.connections
-            try:
-                reading = await self._listener.reading(self._store.read)
-            except (Unavailable, DBAPIError):
-                self._has_read = False
-            else:
-                settings = {row["id"]: _settings_of(row) for row in reading.rows}
-                self._snapshot = Snapshot(reading.directory, settings, reading.version)
-                self._has_read = True
-                self._read_with = connection
-            # Not reached by a caller who is cancelled: whoever waits then reads for itself.
-            self._read_as_of = begun
-            await self._tell_health()
-
-    async def keep_current(self) -> None:
-        """Runs until cancelled: listens, then reads, so that no change falls in between.
-
-        Where it cannot listen it reads all the same, as often as it tries.
-        """
-        async with background(self._listener.run()):
-            while True:
-                await self._listener.occasion(within_s=REREAD_S)
-                await self._tell_health()
-                await self.refresh()
-                self._has_begun.set()
-
-    async def begun(self) -> None:
-        """Returns when `keep_current` has tried for the first time to listen and to read."""
-        await self._has_begun.wait()
+    async def _noticed(self) -> None:
+        await self._tell_health()
 
     async def _tell_health(self) -> None:
         await self._health.say(DATABASE, is_serving=not self.is_stale)

@@ -5,7 +5,6 @@ announced since they were read, and the connection it is announced on is known t
 is believed; at any other time the database is asked, for to revoke a token is to end it at once.
 """
 
-import asyncio
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -14,15 +13,12 @@ import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
 from chassis.errors import Unavailable
+from chassis.following import Follower
 from chassis.listening import Listener
-from chassis.process import background
 from registry_service.tokens.store import TokenStore
 
-# A safety net under the announcements.
-REREAD_S = 10.0
 
-
-class KnownTokens:
+class KnownTokens(Follower):
     """Tokens are rows of `api_tokens`, known by the SHA-256 of the whole token.
 
     They are looked up, and not compared in constant time: a lookup tells by its time at most how a
@@ -32,12 +28,11 @@ class KnownTokens:
 
     def __init__(self, store: TokenStore, listener: Listener) -> None:
         """`listener` hears of changes."""
+        super().__init__(listener)
         self._store = store
-        self._listener = listener
         self._tokens: Mapping[bytes, sa.Row[Any]] = {}
         # What had been heard when they were read; None where they could not be.
         self._as_of: tuple[int, int] | None = None
-        self._has_begun = asyncio.Event()
 
     @property
     def is_current(self) -> bool:
@@ -61,8 +56,7 @@ class KnownTokens:
         tokens = self._tokens.values() if self.is_current else await self._store.good_tokens()
         return [token.token_hash for token in tokens if _is_unexpired(token)]
 
-    async def refresh(self) -> None:
-        """Reads what was committed before the call; where it cannot, memory is not believed."""
+    async def _read(self) -> None:
         heard = self._listener.heard
         try:
             rows = await self._listener.reading(self._store.good_tokens)
@@ -72,18 +66,6 @@ class KnownTokens:
         if heard == self._listener.heard:
             self._tokens = {row.token_hash: row for row in rows}
             self._as_of = heard
-
-    async def keep_current(self) -> None:
-        """Runs until cancelled: listens, then reads, so that no change falls in between."""
-        async with background(self._listener.run()):
-            while True:
-                await self._listener.occasion(within_s=REREAD_S)
-                await self.refresh()
-                self._has_begun.set()
-
-    async def begun(self) -> None:
-        """Returns when `keep_current` has tried for the first time to listen and to read."""
-        await self._has_begun.wait()
 
     def _good(self, token_hash: bytes) -> sa.Row[Any] | None:
         token = self._tokens.get(token_hash)

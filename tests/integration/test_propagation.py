@@ -4,11 +4,15 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from time import monotonic
+from typing import Any
 
+import psycopg
 import pytest
+import sqlalchemy as sa
 from mooring.broker.v1 import resolution_pb2 as pb
 
 import broker_service.__main__
+from chassis.following import PAUSE_S
 from tests.proxy import Proxy, proxied
 from tests.stack import Peer, Stack
 
@@ -83,6 +87,32 @@ async def test_both_replicas_answer_with_a_change_within_a_second(
         await change(stack, f"h{n}.example.com")
         took_s += [await answered_s([stack.broker, replica], f"h{n}.example.com", monotonic())]
     check(took_s)
+
+
+async def test_changes_that_come_close_together_share_readings(stack: Stack) -> None:
+    readings = 0
+
+    def change() -> None:
+        with psycopg.connect(stack.database.url("mooring"), autocommit=True) as connection:
+            for n in range(300):
+                connection.execute("UPDATE mqtt_broker_config SET host = %s", [f"host-{n}"])
+
+    def note(_: Any, __: Any, statement: str, *___: Any) -> None:
+        nonlocal readings
+        if "FROM mqtt_broker_config LEFT OUTER JOIN" in statement:
+            readings += 1
+
+    sa.event.listen(sa.Engine, "before_cursor_execute", note)
+    try:
+        begun_at = monotonic()
+        async with asyncio.timeout(20):
+            await asyncio.to_thread(change)
+            while await host_at(stack.broker) != "host-299":
+                await asyncio.sleep(0.005)
+        most = (monotonic() - begun_at) / PAUSE_S + 2
+    finally:
+        sa.event.remove(sa.Engine, "before_cursor_execute", note)
+    assert 0 < readings <= most
 
 
 async def test_after_the_listening_connections_are_cut(stack: Stack, replica: Peer) -> None:

@@ -22,6 +22,7 @@ from broker_service.resolution import Directory
 from chassis.errors import DeadlineExceeded, InvalidInput
 from chassis.listening import Listener
 from registry_service.placements import Placement, Placements
+from registry_service.tokens.known import KnownTokens
 from tests.integration.test_batches import register, registration
 from tests.stack import Stack
 
@@ -37,6 +38,11 @@ class SlowStore:
         self.begun += 1
         await self.permits.acquire()
         return Reading(Directory({}, {}), [], "a version")
+
+    async def good_tokens(self) -> list[Any]:
+        self.begun += 1
+        await self.permits.acquire()
+        return []
 
 
 class SilentHealth:
@@ -75,6 +81,19 @@ async def test_those_who_wait_together_share_a_reading() -> None:
     snapshots = SnapshotKeeper(store, Listener("", "", []), health)
     tasks = [asyncio.create_task(snapshots.refresh()) for _ in range(10)]
     await turns()
+    store.permits.release()
+    store.permits.release()
+    await asyncio.gather(*tasks)
+    assert store.begun == 2
+
+
+async def test_readings_of_tokens_take_turns() -> None:
+    """One that began before a revocation cannot end after one that began after it."""
+    store: Any = SlowStore()
+    known = KnownTokens(store, Listener("", "", []))
+    tasks = [asyncio.create_task(known.refresh()) for _ in range(3)]
+    await turns()
+    assert store.begun == 1
     store.permits.release()
     store.permits.release()
     await asyncio.gather(*tasks)
