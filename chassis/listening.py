@@ -11,7 +11,7 @@ than a second.
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Any, TypeVar, cast
+from typing import Any, TypeAlias, TypeVar, cast
 
 import psycopg
 import structlog
@@ -21,6 +21,8 @@ from chassis.database import LIVENESS, Connection, described
 log = structlog.get_logger(__name__)
 
 Read = TypeVar("Read")
+# A connection that listens, and when that was asked for.
+Try: TypeAlias = tuple[Connection, float]
 
 # From one answer to the next question.
 BEAT_S = 0.15
@@ -30,6 +32,8 @@ ANSWER_S = 0.6
 # may wait for seconds until TCP sends its first packet once more.
 RETRY_S = 0.25
 CONNECT_S = 3.0
+# How often a reading is begun again at most: where connections come and go, it would never end.
+READ_AGAIN = 2
 
 
 class _Turn:
@@ -92,7 +96,7 @@ class Listener:
     async def run(self) -> None:
         """Listens until it is cancelled."""
         while True:
-            connection = await self._connected()
+            connection, self._proved_at = await self._connected()
             try:
                 if self.connections:
                     await asyncio.gather(*(forget() for forget in self._forget))
@@ -131,9 +135,10 @@ class Listener:
     async def reading(self, read: Callable[[], Awaitable[Read]]) -> Read:
         """What `read` returns. It is begun again, on a connection of its own, if ours is replaced.
 
-        For then it may hang on what was lost with ours. Raises what `read` raises.
+        For then it may hang on what was lost with ours. The last one takes its own time. Raises
+        what `read` raises.
         """
-        while True:
+        for _ in range(READ_AGAIN):
             task: asyncio.Future[Any] = asyncio.ensure_future(read())
             either = (task, self._replaced.next())
             try:
@@ -142,10 +147,11 @@ class Listener:
                     return cast("Read", task.result())
             finally:
                 await _give_up(task)
+        return await read()
 
-    async def _connected(self) -> Connection:
+    async def _connected(self) -> Try:
         """The first try that succeeds."""
-        tries: set[asyncio.Task[Connection]] = set()
+        tries: set[asyncio.Task[Try]] = set()
         try:
             while True:
                 tries.add(asyncio.create_task(self._try()))
@@ -165,7 +171,7 @@ class Listener:
             raise
         return succeeded.result()
 
-    async def _try(self) -> Connection:
+    async def _try(self) -> Try:
         async with asyncio.timeout(CONNECT_S):
             connection = await psycopg.AsyncConnection.connect(
                 self._url, autocommit=True, application_name="mooring listener", **LIVENESS
@@ -176,8 +182,7 @@ class Listener:
             except BaseException:
                 await connection.close()
                 raise
-        self._proved_at = asked_at
-        return connection
+        return connection, asked_at
 
     async def _hear(self, connection: Connection) -> None:
         """Raises `TimeoutError` or the driver's error when the connection is lost."""
@@ -215,11 +220,12 @@ async def _answered(question: Awaitable[Any]) -> None:
         await _give_up(task)
 
 
-async def _close_all(tries: Iterable["asyncio.Task[Connection]"]) -> None:
+async def _close_all(tries: Iterable[asyncio.Task[Try]]) -> None:
     for begun in tries:
         await _give_up(begun)
         if not begun.cancelled() and begun.exception() is None:
-            await begun.result().close()
+            connection, _ = begun.result()
+            await connection.close()
 
 
 async def _give_up(task: "asyncio.Future[Any]") -> None:

@@ -21,6 +21,7 @@ from broker_service.placements.store import Reading
 from broker_service.resolution import Directory
 from chassis.errors import DeadlineExceeded, InvalidInput
 from chassis.listening import Listener
+from chassis.process import background
 from registry_service.placements import Placement, Placements
 from registry_service.tokens.known import KnownTokens
 from tests.integration.test_batches import register, registration
@@ -98,6 +99,28 @@ async def test_readings_of_tokens_take_turns() -> None:
     store.permits.release()
     await asyncio.gather(*tasks)
     assert store.begun == 2
+
+
+async def test_a_reading_is_begun_again_twice_at_most(stack: Stack) -> None:
+    """However often the connection that listens is replaced meanwhile."""
+    listener = Listener(stack.database.url("mooring_broker"), "anything", [])
+    store: Any = SlowStore()
+    end = (
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+        " WHERE application_name = 'mooring listener' AND usename = 'mooring_broker'"
+    )
+    async with asyncio.timeout(20), background(listener.run()):
+        while not listener.is_listening:
+            await asyncio.sleep(0.01)
+        task = asyncio.create_task(listener.reading(store.read))
+        for _ in range(4):
+            before = listener.connections
+            stack.database.execute(end, role="mooring_broker")
+            while listener.connections == before or not listener.is_listening:
+                await asyncio.sleep(0.01)
+        assert store.begun == 3
+        store.permits.release()
+        assert (await task).version == "a version"
 
 
 async def test_two_edits_of_one_broker_end_as_one_that_makes_sense(stack: Stack) -> None:
