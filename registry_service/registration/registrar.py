@@ -187,6 +187,11 @@ class Registrar:
 
     def _remember(self, known: Known) -> None:
         for key_hash, key in known.keys.items():
+            restrictions = key.key.restrictions
+            if restrictions is not None and restrictions.uuids is not None:
+                # A thousand of those, each with a thousand uuids: a pass serves them.
+                self._keys.pop(key_hash, None)
+                continue
             self._keys[key_hash] = key
             self._keys.move_to_end(key_hash)
         while len(self._keys) > MAX_REMEMBERED_KEYS:
