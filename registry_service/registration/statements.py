@@ -61,9 +61,11 @@ SELECT
 # another and never in a circle. One that was revoked, has expired or was changed otherwise since it
 # was read makes nothing; one that would exceed its limit fails the whole (constraint
 # limit_is_kept). Nothing is made where brokers or fleets have another version than the one that is
-# given, if any. Nor is made what an operator has come to expect otherwise: who changes that takes
-# turns with this statement by a lock on the whole table, which it has taken before it looks. The
-# last value says whether any is expected: if none is, none is looked up to note its arrival.
+# given, if any; that, and the fleets' revisions, are as of when the statement began, also where it
+# then waits for a key: whoever changes them meanwhile is answered after it began. Nor is made what
+# an operator has come to expect otherwise: who changes that takes turns with this statement by a
+# lock on the whole table, which it has taken before it looks. The last value says whether any is
+# expected: if none is, none is looked up to note its arrival.
 CREATE = """
 WITH key AS MATERIALIZED (
     SELECT key.id, key.revision AS key_revision, fleet.revision
