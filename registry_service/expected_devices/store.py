@@ -20,8 +20,8 @@ from registry_service.errors import (
 )
 from registry_service.tables import expected_devices
 
-# Of many, a line of the audit log names so many.
-NAMED = 10
+# How many one transaction makes: registrations wait for it.
+CHUNK = 1_000
 
 _columns = [column for column in expected_devices.c if column.name != "id"]
 
@@ -82,8 +82,15 @@ class ExpectedDeviceStore:
     async def create(self, rows: Sequence[Mapping[str, Any]]) -> dict[int, MooringError]:
         """Why which of them, by their `index`, were not made; all others were.
 
-        Raises `LostRace` where a broker or a fleet that there was has gone meanwhile.
+        They are made CHUNK at a time. Raises `LostRace` where a broker or a fleet that there was
+        has gone meanwhile, or `Unavailable`: then what was made before stays.
         """
+        refused: dict[int, MooringError] = {}
+        for begin in range(0, len(rows), CHUNK):
+            refused |= await self._create_chunk(rows[begin : begin + CHUNK])
+        return refused
+
+    async def _create_chunk(self, rows: Sequence[Mapping[str, Any]]) -> dict[int, MooringError]:
         try:
             async with writing(self._engine) as connection:
                 await connection.execute(TAKE_TURNS)
@@ -144,9 +151,8 @@ async def _record_made(connection: AsyncConnection, made: Sequence[Mapping[str, 
         named = {name: value for name, value in made[0].items() if name not in ("index", "uuid")}
         await audit.record(connection, "expected_device.create", made[0]["uuid"], after=named)
     elif made:
-        first = [row["uuid"] for row in made[:NAMED]]
-        several = {"count": len(made), "first": first}
-        await audit.record(connection, "expected_device.create", "", after=several)
+        named = {"uuids": [row["uuid"] for row in made]}
+        await audit.record(connection, "expected_device.create", "", after=named)
 
 
 def _found(row: sa.Row[Any] | None) -> sa.Row[Any]:

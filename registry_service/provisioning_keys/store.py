@@ -21,9 +21,6 @@ from registry_service.tables import devices, provisioning_keys
 
 # How many devices of a fleet one transaction looks at: other changes of them wait for it.
 WINDOW = 2_000
-# Of more than so many, a line of the audit log names the first few.
-MANY = 100
-NAMED = 10
 
 _listed = [
     *(
@@ -178,14 +175,9 @@ class ProvisioningKeyStore:
                     connection,
                     "provisioning_key.deactivate_devices",
                     str(key_id),
-                    after=several(passed.uuids),
+                    after={"uuids": sorted(passed.uuids)},
                 )
         return passed.done, passed.last
-
-
-def several(values: Sequence[str]) -> dict[str, Any]:
-    """Many values as a line of the audit log has them: how many, and the first few."""
-    return {"count": len(values), "first": sorted(values)[:NAMED]}
 
 
 async def _found(connection: AsyncConnection, statement: Any, key_id: UUID) -> sa.Row[Any]:
@@ -203,13 +195,10 @@ def _plain(value: Any) -> Any:
 
 def _json(columns: Mapping[str, Any]) -> dict[str, Any]:
     """Columns as the audit log has them."""
-
-    def value_of(value: Any) -> Any:
-        if isinstance(value, datetime):
-            return value.isoformat()
-        return several(value) if isinstance(value, list) and len(value) > MANY else value
-
-    return {name: value_of(value) for name, value in columns.items()}
+    return {
+        name: value.isoformat() if isinstance(value, datetime) else value
+        for name, value in columns.items()
+    }
 
 
 def _fact(error: IntegrityError) -> Exception:

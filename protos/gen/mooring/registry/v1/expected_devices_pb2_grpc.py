@@ -63,7 +63,8 @@ class ExpectedDeviceServiceServicer:
 
     def CreateExpectedDevices(self, request, context):
         """A bad item refuses the whole; what the state of things forbids refuses
-        that item alone.
+        that item alone. They are created 1,000 at a time: an error that came
+        later leaves what was created before.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

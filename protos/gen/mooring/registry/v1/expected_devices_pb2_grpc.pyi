@@ -18,7 +18,8 @@ class ExpectedDeviceServiceStub:
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateExpectedDevices: _aio.UnaryUnaryMultiCallable[_expected_devices_pb2.CreateExpectedDevicesRequest, _expected_devices_pb2.CreateExpectedDevicesResponse]
     """A bad item refuses the whole; what the state of things forbids refuses
-    that item alone.
+    that item alone. They are created 1,000 at a time: an error that came
+    later leaves what was created before.
     """
     GetExpectedDevice: _aio.UnaryUnaryMultiCallable[_expected_devices_pb2.GetExpectedDeviceRequest, _expected_devices_pb2.GetExpectedDeviceResponse]
     ListExpectedDevices: _aio.UnaryUnaryMultiCallable[_expected_devices_pb2.ListExpectedDevicesRequest, _expected_devices_pb2.ListExpectedDevicesResponse]
@@ -35,7 +36,8 @@ class ExpectedDeviceServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_expected_devices_pb2.CreateExpectedDevicesRequest, _abc.Awaitable[_expected_devices_pb2.CreateExpectedDevicesResponse]],
     ) -> _abc.Awaitable[_expected_devices_pb2.CreateExpectedDevicesResponse]:
         """A bad item refuses the whole; what the state of things forbids refuses
-        that item alone.
+        that item alone. They are created 1,000 at a time: an error that came
+        later leaves what was created before.
         """
 
     @_abc_1.abstractmethod
