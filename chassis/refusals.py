@@ -20,7 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from chassis import log as logs
 from chassis.audit import action_of, log_table, without_secrets
-from chassis.database import described, writing
+from chassis.database import Refusal, described, refusal_of, writing
 from chassis.errors import (
     AlreadyExists,
     Conflict,
@@ -125,12 +125,28 @@ class Refusals:
             async with writing(self._engine) as connection:
                 await connection.execute(sa.insert(log_table), lines)
         except (Unavailable, DBAPIError) as error:
+            if isinstance(error, DBAPIError) and refusal_of(error) is Refusal.DATA:
+                await self._write_apart(due, error)
+                return
             self._tally.put_back(due)
             cause = described(error) if isinstance(error, DBAPIError) else {}
             log.warning("refused attempts are not in the audit log yet", lines=len(due), **cause)
         except asyncio.CancelledError:
             # Whether it was written is not known; twice is better than never.
             self._tally.put_back(due)
+            raise
+
+    async def _write_apart(self, due: dict[Kind, Attempts], error: DBAPIError) -> None:
+        """Drops the line that the database will never take, and no other."""
+        if len(due) == 1:
+            log.error("the audit log refuses a line", **described(error))
+            return
+        left = dict(due)
+        try:
+            for kind in due:
+                await self._write({kind: left.pop(kind)})
+        except asyncio.CancelledError:
+            self._tally.put_back(left)
             raise
 
 

@@ -280,6 +280,19 @@ async def test_the_log_being_away_delays_and_fails_nothing(stack: Stack) -> None
     assert (*told(line), line.count) == ("vera", "device.update", "one", "FORBIDDEN", 50)
 
 
+async def test_a_line_that_the_database_never_takes_holds_up_no_other(stack: Stack) -> None:
+    stack.database.execute("ALTER TABLE audit_log ADD CHECK (actor <> 'vera')")
+    with capture_logs() as said:
+        for actor in (VIEWER, Actor("walt", Access.VIEWER, "id-of-walt")):
+            with pytest.raises(Forbidden):
+                await update_device(stack, actor, ["region"])
+        async with asyncio.timeout(PATIENCE_S):
+            while not any(line["event"] == "the audit log refuses a line" for line in said):
+                await asyncio.sleep(0.05)
+        await until(stack, 1, actor="walt")
+    assert await lines(stack, actor="vera") == []
+
+
 @pytest.mark.parametrize(
     "statement",
     [
