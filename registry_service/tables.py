@@ -96,6 +96,15 @@ expected_devices = sa.Table(
     sa.Index("expected_devices_fleet", "fleet_id", "uuid"),
     sa.Index("expected_devices_awaited", "uuid", postgresql_where=sa.text("registered_at IS NULL")),
     sa.Index(
+        "expected_devices_awaited_fleet",
+        "fleet_id",
+        "uuid",
+        postgresql_where=sa.text("registered_at IS NULL"),
+    ),
+    sa.Index(
+        "expected_devices_arrived", "uuid", postgresql_where=sa.text("registered_at IS NOT NULL")
+    ),
+    sa.Index(
         "expected_devices_broker",
         "mqtt_broker_id",
         "uuid",

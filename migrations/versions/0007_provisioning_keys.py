@@ -37,6 +37,9 @@ CREATE TABLE expected_devices (
 );
 CREATE INDEX expected_devices_fleet ON expected_devices (fleet_id, uuid);
 CREATE INDEX expected_devices_awaited ON expected_devices (uuid) WHERE registered_at IS NULL;
+CREATE INDEX expected_devices_awaited_fleet ON expected_devices (fleet_id, uuid)
+    WHERE registered_at IS NULL;
+CREATE INDEX expected_devices_arrived ON expected_devices (uuid) WHERE registered_at IS NOT NULL;
 CREATE INDEX expected_devices_broker ON expected_devices (mqtt_broker_id, uuid)
     WHERE mqtt_broker_id IS NOT NULL;
 """
