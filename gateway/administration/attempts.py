@@ -14,11 +14,10 @@ from hashlib import sha256
 from mooring.registry.v1 import tokens_pb2
 
 from chassis.errors import MooringError, Unauthenticated
+from chassis.tokens import PREFIX_CHARACTERS, fingerprint_of
 from gateway.limits import Limits, RateLimited
 from gateway.neighbours import Neighbours
 
-# As much of a token as the lists of tokens show.
-PREFIX_CHARACTERS = 10
 LOOK_EVERY_S = 1.0
 # An answer that takes longer is not waited for.
 LOOK_S = 2.0
@@ -40,7 +39,7 @@ class Attempts:
         self, secret: str, client: tuple[str, int] | None, deadline: float
     ) -> tokens_pb2.Token:
         """Whose token it is. Raises `RateLimited`, or what the registry raises."""
-        fingerprint = int.from_bytes(sha256(secret.encode()).digest()[:8], "big")
+        fingerprint = fingerprint_of(sha256(secret.encode()).digest())
         is_counted = await self._admit(fingerprint, secret, client)
         try:
             answer = await self._neighbours.registry.call(

@@ -12,6 +12,7 @@ from chassis.errors import InvalidInput
 from chassis.log import actor_id
 from chassis.server import Context
 from chassis.times import moment_of, timestamp_of
+from chassis.tokens import PREFIX_CHARACTERS, fingerprint_of
 from chassis.trust import Access
 from chassis.validation import check_text
 from registry_service.credentials import hash_of_secret, new_secret
@@ -32,8 +33,6 @@ POLICIES = {
 }
 
 PREFIX = "mat"
-# Of a token, "mat_" included: 36 of its 256 bits.
-PREFIX_CHARACTERS = 10
 ROLES = {pb.ROLE_VIEWER: "viewer", pb.ROLE_OPERATOR: "operator", pb.ROLE_ADMIN: "admin"}
 ROLE_OF_NAME = {name: role for role, name in ROLES.items()}
 
@@ -112,9 +111,7 @@ class TokenServicer(tokens_pb2_grpc.TokenServiceServicer):
     ) -> pb.ListFingerprintsResponse:
         """In no order."""
         hashes = await self._known.good_hashes()
-        return pb.ListFingerprintsResponse(
-            fingerprints=[int.from_bytes(token_hash[:8], "big") for token_hash in hashes]
-        )
+        return pb.ListFingerprintsResponse(fingerprints=map(fingerprint_of, hashes))
 
 
 def _id_of(text: str) -> UUID:
