@@ -149,21 +149,15 @@ async def _create(
     responses=errors(
         *(401, 403, 412, 413, 415, 422),
         *("DEVICE_EXPECTED", "DEVICE_REGISTERED", "FLEET_UNKNOWN", "BROKER_UNKNOWN"),
-        "EXPECTED_DEVICE_NOT_FOUND",
     ),
 )
 async def create_expected_device(
     request: CallerRequest, data: JSONBody[NewExpectedDevice]
 ) -> ExpectedDevice:
-    caller = request.auth
     answer = await _create(request, [data], "expected_devices[0].")
     for refused in answer.refused:
         raise from_item(refused.error)
-    made = await caller.ask_registry(
-        caller.neighbours.expected_devices.GetExpectedDevice,
-        expected_devices_pb2.GetExpectedDeviceRequest(uuid=data.uuid),
-    )
-    return _json(made.expected_device)
+    return _json(answer.expected_device)
 
 
 @post(

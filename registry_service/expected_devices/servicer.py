@@ -8,7 +8,7 @@ from mooring.registry.v1 import expected_devices_pb2 as pb
 from mooring.registry.v1 import expected_devices_pb2_grpc
 
 from chassis import pages
-from chassis.errors import InvalidInput, to_item
+from chassis.errors import InvalidInput, MooringError, to_item
 from chassis.server import Context
 from chassis.times import timestamp_of
 from chassis.trust import Access
@@ -42,14 +42,17 @@ class ExpectedDeviceServicer(expected_devices_pb2_grpc.ExpectedDeviceServiceServ
         if not 1 <= len(given) <= MAX_ITEMS:
             raise InvalidInput(f"1 to {MAX_ITEMS} at once", field="expected_devices")
         rows = [_row(index, item) for index, item in enumerate(given)]
-        refused = await self._store.create(rows)
-        return pb.CreateExpectedDevicesResponse(
-            created=len(rows) - len(refused),
-            refused=[
-                pb.RefusedExpectedDevice(index=index, error=to_item(error))
-                for index, error in sorted(refused.items())
-            ],
-        )
+        response = pb.CreateExpectedDevicesResponse()
+        for index, outcome in sorted((await self._store.create(rows)).items()):
+            if isinstance(outcome, MooringError):
+                response.refused.add(index=index, error=to_item(outcome))
+                continue
+            response.created += 1
+            if len(given) == 1:
+                response.expected_device.CopyFrom(given[index])
+                response.expected_device.created_at.FromDatetime(outcome)
+                response.expected_device.ClearField("registered_at")
+        return response
 
     async def GetExpectedDevice(
         self, request: pb.GetExpectedDeviceRequest, context: Context

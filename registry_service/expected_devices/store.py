@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
@@ -30,7 +31,7 @@ _columns = [column for column in expected_devices.c if column.name != "id"]
 # it sees of the devices holds, and what it writes is seen by every registration after it.
 TAKE_TURNS = sa.text("LOCK TABLE expected_devices IN SHARE ROW EXCLUSIVE MODE")
 
-# Inserts what nothing forbids; returns the others, with the reason.
+# Inserts what nothing forbids; returns all, the others with the reason, and the time.
 CREATE = sa.text("""
 WITH given AS MATERIALIZED (
     SELECT * FROM json_to_recordset(:rows) AS given (
@@ -58,7 +59,7 @@ WITH given AS MATERIALIZED (
     SELECT uuid, fleet_id, device_name, device_type, mqtt_broker_id, region, latitude, longitude
     FROM judged WHERE refusal IS NULL
 )
-SELECT index, refusal FROM judged WHERE refusal IS NOT NULL
+SELECT index, refusal, now() FROM judged
 """)
 
 FACTS: dict[str, MooringError] = {
@@ -79,28 +80,30 @@ class ExpectedDeviceStore:
         """`engine` connects as mooring_registry."""
         self._engine = engine
 
-    async def create(self, rows: Sequence[Mapping[str, Any]]) -> dict[int, MooringError]:
-        """Why which of them, by their `index`, were not made; all others were.
+    async def create(self, rows: Sequence[Mapping[str, Any]]) -> dict[int, MooringError | datetime]:
+        """When which of them, by their `index`, were made, or why they were not.
 
         They are made CHUNK at a time. Raises `LostRace` where a broker or a fleet that there was
         has gone meanwhile, or `Unavailable`: then what was made before stays.
         """
-        refused: dict[int, MooringError] = {}
+        outcomes: dict[int, MooringError | datetime] = {}
         for begin in range(0, len(rows), CHUNK):
-            refused |= await self._create_chunk(rows[begin : begin + CHUNK])
-        return refused
+            outcomes |= await self._create_chunk(rows[begin : begin + CHUNK])
+        return outcomes
 
-    async def _create_chunk(self, rows: Sequence[Mapping[str, Any]]) -> dict[int, MooringError]:
+    async def _create_chunk(
+        self, rows: Sequence[Mapping[str, Any]]
+    ) -> dict[int, MooringError | datetime]:
         try:
             async with writing(self._engine) as connection:
                 await connection.execute(TAKE_TURNS)
                 found = await connection.execute(CREATE, {"rows": json.dumps(rows)})
-                refused = {index: FACTS[reason] for index, reason in found.all()}
-                made = [row for row in rows if row["index"] not in refused]
+                outcomes = {index: FACTS[why] if why else at for index, why, at in found.all()}
+                made = [row for row in rows if isinstance(outcomes[row["index"]], datetime)]
                 await _record_made(connection, made)
         except IntegrityError:
             raise LostRace("what a device points at has changed", retry_after_s=1.0) from None
-        return refused
+        return outcomes
 
     async def expected_device(self, uuid: str) -> sa.Row[Any]:
         """Raises `ExpectedDeviceNotFound`."""

@@ -27,7 +27,7 @@ from mooring.broker.v1 import resolution_pb2 as mooring_dot_broker_dot_v1_dot_re
 from mooring.errors.v1 import errors_pb2 as mooring_dot_errors_dot_v1_dot_errors__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*mooring/registry/v1/expected_devices.proto\x12\x13mooring.registry.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"mooring/broker/v1/resolution.proto\x1a\x1emooring/errors/v1/errors.proto\"\xe6\x02\n\x0e\x45xpectedDevice\x12\x0c\n\x04uuid\x18\x01 \x01(\t\x12\x10\n\x08\x66leet_id\x18\x02 \x01(\t\x12\x18\n\x0b\x64\x65vice_name\x18\x03 \x01(\tH\x00\x88\x01\x01\x12\x18\n\x0b\x64\x65vice_type\x18\x04 \x01(\tH\x01\x88\x01\x01\x12\x1b\n\x0emqtt_broker_id\x18\x05 \x01(\x05H\x02\x88\x01\x01\x12\x13\n\x06region\x18\x06 \x01(\tH\x03\x88\x01\x01\x12-\n\x08location\x18\x07 \x01(\x0b\x32\x1b.mooring.broker.v1.Location\x12.\n\ncreated_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\rregistered_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x0e\n\x0c_device_nameB\x0e\n\x0c_device_typeB\x11\n\x0f_mqtt_broker_idB\t\n\x07_region\"]\n\x1c\x43reateExpectedDevicesRequest\x12=\n\x10\x65xpected_devices\x18\x01 \x03(\x0b\x32#.mooring.registry.v1.ExpectedDevice\"S\n\x15RefusedExpectedDevice\x12\r\n\x05index\x18\x01 \x01(\x05\x12+\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x1c.mooring.errors.v1.ItemError\"m\n\x1d\x43reateExpectedDevicesResponse\x12\x0f\n\x07\x63reated\x18\x01 \x01(\x05\x12;\n\x07refused\x18\x02 \x03(\x0b\x32*.mooring.registry.v1.RefusedExpectedDevice\"(\n\x18GetExpectedDeviceRequest\x12\x0c\n\x04uuid\x18\x01 \x01(\t\"Y\n\x19GetExpectedDeviceResponse\x12<\n\x0f\x65xpected_device\x18\x01 \x01(\x0b\x32#.mooring.registry.v1.ExpectedDevice\"y\n\x1aListExpectedDevicesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\t\x12\x10\n\x08\x66leet_id\x18\x03 \x01(\t\x12\x17\n\nregistered\x18\x04 \x01(\x08H\x00\x88\x01\x01\x42\r\n\x0b_registered\"q\n\x1bListExpectedDevicesResponse\x12=\n\x10\x65xpected_devices\x18\x01 \x03(\x0b\x32#.mooring.registry.v1.ExpectedDevice\x12\x13\n\x0bnext_cursor\x18\x02 \x01(\t\"+\n\x1b\x44\x65leteExpectedDeviceRequest\x12\x0c\n\x04uuid\x18\x01 \x01(\t\"\x1e\n\x1c\x44\x65leteExpectedDeviceResponse2\x82\x04\n\x15\x45xpectedDeviceService\x12~\n\x15\x43reateExpectedDevices\x12\x31.mooring.registry.v1.CreateExpectedDevicesRequest\x1a\x32.mooring.registry.v1.CreateExpectedDevicesResponse\x12r\n\x11GetExpectedDevice\x12-.mooring.registry.v1.GetExpectedDeviceRequest\x1a..mooring.registry.v1.GetExpectedDeviceResponse\x12x\n\x13ListExpectedDevices\x12/.mooring.registry.v1.ListExpectedDevicesRequest\x1a\x30.mooring.registry.v1.ListExpectedDevicesResponse\x12{\n\x14\x44\x65leteExpectedDevice\x12\x30.mooring.registry.v1.DeleteExpectedDeviceRequest\x1a\x31.mooring.registry.v1.DeleteExpectedDeviceResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*mooring/registry/v1/expected_devices.proto\x12\x13mooring.registry.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"mooring/broker/v1/resolution.proto\x1a\x1emooring/errors/v1/errors.proto\"\xe6\x02\n\x0e\x45xpectedDevice\x12\x0c\n\x04uuid\x18\x01 \x01(\t\x12\x10\n\x08\x66leet_id\x18\x02 \x01(\t\x12\x18\n\x0b\x64\x65vice_name\x18\x03 \x01(\tH\x00\x88\x01\x01\x12\x18\n\x0b\x64\x65vice_type\x18\x04 \x01(\tH\x01\x88\x01\x01\x12\x1b\n\x0emqtt_broker_id\x18\x05 \x01(\x05H\x02\x88\x01\x01\x12\x13\n\x06region\x18\x06 \x01(\tH\x03\x88\x01\x01\x12-\n\x08location\x18\x07 \x01(\x0b\x32\x1b.mooring.broker.v1.Location\x12.\n\ncreated_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\rregistered_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x0e\n\x0c_device_nameB\x0e\n\x0c_device_typeB\x11\n\x0f_mqtt_broker_idB\t\n\x07_region\"]\n\x1c\x43reateExpectedDevicesRequest\x12=\n\x10\x65xpected_devices\x18\x01 \x03(\x0b\x32#.mooring.registry.v1.ExpectedDevice\"S\n\x15RefusedExpectedDevice\x12\r\n\x05index\x18\x01 \x01(\x05\x12+\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x1c.mooring.errors.v1.ItemError\"\xab\x01\n\x1d\x43reateExpectedDevicesResponse\x12\x0f\n\x07\x63reated\x18\x01 \x01(\x05\x12;\n\x07refused\x18\x02 \x03(\x0b\x32*.mooring.registry.v1.RefusedExpectedDevice\x12<\n\x0f\x65xpected_device\x18\x03 \x01(\x0b\x32#.mooring.registry.v1.ExpectedDevice\"(\n\x18GetExpectedDeviceRequest\x12\x0c\n\x04uuid\x18\x01 \x01(\t\"Y\n\x19GetExpectedDeviceResponse\x12<\n\x0f\x65xpected_device\x18\x01 \x01(\x0b\x32#.mooring.registry.v1.ExpectedDevice\"y\n\x1aListExpectedDevicesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\t\x12\x10\n\x08\x66leet_id\x18\x03 \x01(\t\x12\x17\n\nregistered\x18\x04 \x01(\x08H\x00\x88\x01\x01\x42\r\n\x0b_registered\"q\n\x1bListExpectedDevicesResponse\x12=\n\x10\x65xpected_devices\x18\x01 \x03(\x0b\x32#.mooring.registry.v1.ExpectedDevice\x12\x13\n\x0bnext_cursor\x18\x02 \x01(\t\"+\n\x1b\x44\x65leteExpectedDeviceRequest\x12\x0c\n\x04uuid\x18\x01 \x01(\t\"\x1e\n\x1c\x44\x65leteExpectedDeviceResponse2\x82\x04\n\x15\x45xpectedDeviceService\x12~\n\x15\x43reateExpectedDevices\x12\x31.mooring.registry.v1.CreateExpectedDevicesRequest\x1a\x32.mooring.registry.v1.CreateExpectedDevicesResponse\x12r\n\x11GetExpectedDevice\x12-.mooring.registry.v1.GetExpectedDeviceRequest\x1a..mooring.registry.v1.GetExpectedDeviceResponse\x12x\n\x13ListExpectedDevices\x12/.mooring.registry.v1.ListExpectedDevicesRequest\x1a\x30.mooring.registry.v1.ListExpectedDevicesResponse\x12{\n\x14\x44\x65leteExpectedDevice\x12\x30.mooring.registry.v1.DeleteExpectedDeviceRequest\x1a\x31.mooring.registry.v1.DeleteExpectedDeviceResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,20 +40,20 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CREATEEXPECTEDDEVICESREQUEST']._serialized_end=622
   _globals['_REFUSEDEXPECTEDDEVICE']._serialized_start=624
   _globals['_REFUSEDEXPECTEDDEVICE']._serialized_end=707
-  _globals['_CREATEEXPECTEDDEVICESRESPONSE']._serialized_start=709
-  _globals['_CREATEEXPECTEDDEVICESRESPONSE']._serialized_end=818
-  _globals['_GETEXPECTEDDEVICEREQUEST']._serialized_start=820
-  _globals['_GETEXPECTEDDEVICEREQUEST']._serialized_end=860
-  _globals['_GETEXPECTEDDEVICERESPONSE']._serialized_start=862
-  _globals['_GETEXPECTEDDEVICERESPONSE']._serialized_end=951
-  _globals['_LISTEXPECTEDDEVICESREQUEST']._serialized_start=953
-  _globals['_LISTEXPECTEDDEVICESREQUEST']._serialized_end=1074
-  _globals['_LISTEXPECTEDDEVICESRESPONSE']._serialized_start=1076
-  _globals['_LISTEXPECTEDDEVICESRESPONSE']._serialized_end=1189
-  _globals['_DELETEEXPECTEDDEVICEREQUEST']._serialized_start=1191
-  _globals['_DELETEEXPECTEDDEVICEREQUEST']._serialized_end=1234
-  _globals['_DELETEEXPECTEDDEVICERESPONSE']._serialized_start=1236
-  _globals['_DELETEEXPECTEDDEVICERESPONSE']._serialized_end=1266
-  _globals['_EXPECTEDDEVICESERVICE']._serialized_start=1269
-  _globals['_EXPECTEDDEVICESERVICE']._serialized_end=1783
+  _globals['_CREATEEXPECTEDDEVICESRESPONSE']._serialized_start=710
+  _globals['_CREATEEXPECTEDDEVICESRESPONSE']._serialized_end=881
+  _globals['_GETEXPECTEDDEVICEREQUEST']._serialized_start=883
+  _globals['_GETEXPECTEDDEVICEREQUEST']._serialized_end=923
+  _globals['_GETEXPECTEDDEVICERESPONSE']._serialized_start=925
+  _globals['_GETEXPECTEDDEVICERESPONSE']._serialized_end=1014
+  _globals['_LISTEXPECTEDDEVICESREQUEST']._serialized_start=1016
+  _globals['_LISTEXPECTEDDEVICESREQUEST']._serialized_end=1137
+  _globals['_LISTEXPECTEDDEVICESRESPONSE']._serialized_start=1139
+  _globals['_LISTEXPECTEDDEVICESRESPONSE']._serialized_end=1252
+  _globals['_DELETEEXPECTEDDEVICEREQUEST']._serialized_start=1254
+  _globals['_DELETEEXPECTEDDEVICEREQUEST']._serialized_end=1297
+  _globals['_DELETEEXPECTEDDEVICERESPONSE']._serialized_start=1299
+  _globals['_DELETEEXPECTEDDEVICERESPONSE']._serialized_end=1329
+  _globals['_EXPECTEDDEVICESERVICE']._serialized_start=1332
+  _globals['_EXPECTEDDEVICESERVICE']._serialized_end=1846
 # @@protoc_insertion_point(module_scope)

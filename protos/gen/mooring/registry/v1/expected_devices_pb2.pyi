@@ -143,20 +143,26 @@ class CreateExpectedDevicesResponse(_message.Message):
 
     CREATED_FIELD_NUMBER: _builtins.int
     REFUSED_FIELD_NUMBER: _builtins.int
+    EXPECTED_DEVICE_FIELD_NUMBER: _builtins.int
     created: _builtins.int
     @_builtins.property
     def refused(self) -> _containers.RepeatedCompositeFieldContainer[Global___RefusedExpectedDevice]:
         """All others were created."""
+
+    @_builtins.property
+    def expected_device(self) -> Global___ExpectedDevice:
+        """What was created, where one was asked for."""
 
     def __init__(
         self,
         *,
         created: _builtins.int = ...,
         refused: _abc.Iterable[Global___RefusedExpectedDevice] | None = ...,
+        expected_device: Global___ExpectedDevice | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expected_device", b"expected_device"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created", b"created", "refused", b"refused"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created", b"created", "expected_device", b"expected_device", "refused", b"refused"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
