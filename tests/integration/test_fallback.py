@@ -33,6 +33,17 @@ def shut_out(stack: Stack, role: str) -> Iterator[None]:
             connection.execute(sql.SQL("ALTER ROLE {} LOGIN").format(name))
 
 
+async def caught_up(stack: Stack) -> None:
+    """Returns when the broker service has read what was made for the test."""
+    [(version,)] = stack.database.execute("SELECT version::text FROM placement_version")
+    request = resolution_pb2.ResolveBrokersRequest()
+    async with asyncio.timeout(10):
+        while version != (
+            (await stack.broker.resolution("ResolveBrokers", request)).placement_version
+        ):
+            await asyncio.sleep(0.02)
+
+
 def change_brokers(stack: Stack) -> None:
     """So that what was resolved before may be wrong by now."""
     stack.database.execute("UPDATE mqtt_broker_config SET description = 'changed'")
@@ -59,6 +70,7 @@ async def test_without_the_broker_service_what_the_database_proves_is_no_stopgap
 async def test_the_broker_services_database_fails_and_what_the_registrys_proves_is_not_stale(
     stack: Stack,
 ) -> None:
+    await caught_up(stack)
     with shut_out(stack, "mooring_broker"):
         async with asyncio.timeout(10):
             while await stack.broker.is_serving("database"):
@@ -138,6 +150,7 @@ async def test_a_pin_that_was_seen_before_is_remembered(stack: Stack) -> None:
 async def test_the_broker_services_database_fails_and_its_snapshot_serves_on(
     stack: Stack,
 ) -> None:
+    await caught_up(stack)
     with shut_out(stack, "mooring_broker"):
         async with asyncio.timeout(10):
             while await stack.broker.is_serving("database"):
