@@ -151,6 +151,40 @@ BEGIN
 END $$;
 """
 
+# Nothing that is inserted runs through it: registrations name no broker but the one they have read.
+EXISTENCE = """
+CREATE FUNCTION check_broker_exists() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
+DECLARE
+    wanted integer;
+    foreign_key text := TG_TABLE_NAME || '_mqtt_broker_id_fkey';
+BEGIN
+    IF TG_TABLE_NAME = 'provisioning_keys' THEN
+        wanted := NEW.default_broker_id;
+        foreign_key := 'provisioning_keys_default_broker_id_fkey';
+    ELSE
+        wanted := NEW.mqtt_broker_id;
+    END IF;
+    -- The foreign key itself holds against one that is deleted meanwhile.
+    IF wanted IS NOT NULL AND NOT EXISTS (
+        SELECT FROM public.mqtt_broker_config WHERE id = wanted
+    ) THEN
+        RAISE foreign_key_violation USING CONSTRAINT = foreign_key, TABLE = TG_TABLE_NAME,
+            MESSAGE = format('there is no broker %s', wanted),
+            HINT = 'Choose one that is there: SELECT id, name FROM mqtt_broker_config. NULL stands'
+                   ' for none.';
+    END IF;
+    RETURN NEW;
+END $$;
+
+CREATE TRIGGER checked BEFORE UPDATE OF mqtt_broker_id ON devices
+    FOR EACH ROW EXECUTE FUNCTION check_broker_exists();
+CREATE TRIGGER checked BEFORE UPDATE OF mqtt_broker_id ON fleets
+    FOR EACH ROW EXECUTE FUNCTION check_broker_exists();
+CREATE TRIGGER checked BEFORE UPDATE OF default_broker_id ON provisioning_keys
+    FOR EACH ROW EXECUTE FUNCTION check_broker_exists();
+"""
+
 RECORD = """
 CREATE FUNCTION revise_broker() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
@@ -211,8 +245,8 @@ CREATE TRIGGER recorded AFTER INSERT OR UPDATE OR DELETE ON mqtt_broker_config
 """
 
 GRANTS = """
-REVOKE ALL ON FUNCTION check_broker(), check_broker_is_unused(), revise_broker(), record_broker()
-    FROM PUBLIC;
+REVOKE ALL ON FUNCTION check_broker(), check_broker_is_unused(), check_broker_exists(),
+    revise_broker(), record_broker() FROM PUBLIC;
 -- Only the trigger writes it.
 GRANT SELECT ON mqtt_broker_history TO mooring_broker;
 GRANT SELECT (broker_id, revision, kind, changed_at, changed_by, by_sql, state,
@@ -228,5 +262,5 @@ GRANT SELECT (id, is_active) ON mqtt_broker_config TO mooring_registry;
 
 def upgrade() -> None:
     """Makes the history, then what writes it, then says who may what."""
-    for part in (TABLES, CHECK, RECORD, GRANTS):
+    for part in (TABLES, CHECK, EXISTENCE, RECORD, GRANTS):
         op.execute(part)

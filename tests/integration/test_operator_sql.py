@@ -217,6 +217,19 @@ async def test_the_owner_is_told_who_uses_what_it_deletes(stack: Stack) -> None:
         stack.database.execute("UPDATE mqtt_broker_config SET id = 77 WHERE id = %s", other)
 
 
+@pytest.mark.parametrize("role", ["mooring_operator", "mooring"])
+async def test_a_broker_that_is_not_there_is_named_with_what_to_do(stack: Stack, role: str) -> None:
+    await stack.register("one")
+    for table, column in (
+        ("devices", "mqtt_broker_id"),
+        ("fleets", "mqtt_broker_id"),
+        ("provisioning_keys", "default_broker_id"),
+    ):
+        with pytest.raises(psycopg.errors.ForeignKeyViolation, match="no broker 999") as refused:
+            stack.database.execute(f"UPDATE {table} SET {column} = 999", role=role)
+        assert "SELECT id, name FROM" in (refused.value.diag.message_hint or "")
+
+
 def test_ipv6_and_labels_are_set_by_sql(database: Database) -> None:
     database.execute(INSERT.format("is_active", "true"))
     for changes in ("host = '2001:db8::1'", "host = '::ffff:1.2.3.4'", 'labels = \'{"a": "b"}\''):
