@@ -4,9 +4,7 @@ What is kept is AES-256-GCM: a version, the key's id, a nonce, the text with its
 where it is kept is authenticated too: what is copied to another row or column is unreadable there.
 """
 
-import json
 import secrets
-from base64 import b64decode
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +13,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from broker_service.errors import SecretUnreadable
+from chassis.keyring import read_keys
 
 VERSION = b"\x01"
 KEY_ID_BYTES = 4
@@ -32,20 +31,11 @@ class EncryptionKeys:
 
     @classmethod
     def read(cls, file: Path) -> "EncryptionKeys":
-        """Reads `{"active": 1, "keys": [{"id": 1, "secret": "<base64>"}]}`, of 32 bytes each.
+        """Reads a file of keys of 32 bytes each (`chassis/keyring.py`).
 
         Raises `SystemExit` for a file that is not such a ring.
         """
-        try:
-            ring = json.loads(file.read_text())
-            keys = {int(key["id"]): b64decode(key["secret"], validate=True) for key in ring["keys"]}
-            active_id = int(ring["active"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise SystemExit(
-                f"{file}: not a ring of encryption keys ({type(error).__name__})"
-            ) from None
-        if active_id not in keys:
-            raise SystemExit(f"{file}: the active key is missing")
+        active_id, keys = read_keys(file, "encryption keys")
         if not all(0 < key_id < 2 ** (8 * KEY_ID_BYTES) for key_id in keys):
             raise SystemExit(f"{file}: ids of keys are from 1 to 4294967295")
         if any(len(key) != KEY_BYTES for key in keys.values()):

@@ -8,15 +8,15 @@ derived from a server key and the row's salt whenever it is asked for.
 
 import hashlib
 import hmac
-import json
 import secrets
-from base64 import b64decode, urlsafe_b64encode
+from base64 import urlsafe_b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import structlog
 
+from chassis.keyring import read_keys
 from registry_service.errors import ServerKeyMissing
 
 log = structlog.get_logger(__name__)
@@ -74,20 +74,13 @@ class KeyRing:
 
     @classmethod
     def read(cls, file: Path) -> "KeyRing":
-        """Reads `{"active": 1, "keys": [{"id": 1, "secret": "<base64>"}]}`.
+        """Reads a file of keys (`chassis/keyring.py`).
 
         Raises `SystemExit` for a file that is not such a ring.
         """
-        try:
-            ring = json.loads(file.read_text())
-            keys = {int(key["id"]): b64decode(key["secret"], validate=True) for key in ring["keys"]}
-            active_id = int(ring["active"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise SystemExit(
-                f"{file}: not a ring of server keys ({type(error).__name__})"
-            ) from None
-        if active_id not in keys or any(len(key) < SECRET_BYTES for key in keys.values()):
-            raise SystemExit(f"{file}: the active key is missing, or a key is too short")
+        active_id, keys = read_keys(file, "server keys")
+        if any(len(key) < SECRET_BYTES for key in keys.values()):
+            raise SystemExit(f"{file}: a key is too short")
         return cls(active_id, keys)
 
     def hash_of_api_key(self, key_id: int, uuid: str, api_key: str) -> bytes:

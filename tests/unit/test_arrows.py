@@ -26,6 +26,7 @@ PURE = (
     "broker_service/brokers/certificates.py",
     "broker_service/brokers/settings.py",
     "registry_service/provisioning.py",
+    "chassis/keyring.py",
     "registry_service/credentials.py",
     "registry_service/sealing/chain.py",
 )
