@@ -1,9 +1,11 @@
 """The tables this service owns."""
 
+from typing import Any
+
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import CIDR, INT8MULTIRANGE, JSONB
 
-SCHEMA_REVISION = "0007"
+SCHEMA_REVISION = "0010"
 
 metadata = sa.MetaData()
 
@@ -138,6 +140,8 @@ devices = sa.Table(
     ),
     sa.Column("told_broker_ids", sa.ARRAY(sa.Integer), nullable=False, server_default="{}"),
     sa.Column("told_at", sa.DateTime(timezone=True)),
+    sa.Column("told_source", sa.Text, nullable=False, server_default=""),
+    sa.Column("told_ca_ids", sa.ARRAY(sa.Integer), nullable=False, server_default="{}"),
     sa.Column("application_id", sa.Text, nullable=False, server_default=""),
     sa.Column("mac_address", sa.Text, nullable=False, server_default=""),
     sa.Column("os_version", sa.Text, nullable=False, server_default=""),
@@ -154,6 +158,43 @@ devices = sa.Table(
         "id",
         postgresql_where=sa.text("mqtt_broker_id IS NOT NULL"),
     ),
+)
+
+
+def _kind() -> list[sa.Column[Any]]:
+    """What devices are counted by: their pin or else their fleet, and what they were told."""
+    return [
+        sa.Column("fleet_id", sa.Text(collation="C"), nullable=False),
+        sa.Column("mqtt_broker_id", sa.Integer, nullable=False),
+        sa.Column("told_broker_id", sa.Integer, nullable=False),
+        sa.Column("told_source", sa.Text, nullable=False),
+        sa.Column("told_ca_ids", sa.ARRAY(sa.Integer), nullable=False),
+    ]
+
+
+device_counts = sa.Table(
+    "device_counts",
+    metadata,
+    *_kind(),
+    sa.Column("devices", sa.BigInteger, nullable=False),
+    sa.PrimaryKeyConstraint(
+        "fleet_id", "mqtt_broker_id", "told_broker_id", "told_source", "told_ca_ids"
+    ),
+    sa.Index(
+        "device_counts_pinned",
+        "mqtt_broker_id",
+        postgresql_where=sa.text("mqtt_broker_id <> 0"),
+    ),
+    sa.Index("device_counts_told", "told_broker_id"),
+)
+
+# Appended by triggers, and yet to be added to the counts.
+device_count_changes = sa.Table(
+    "device_count_changes",
+    metadata,
+    sa.Column("id", sa.BigInteger, sa.Identity(always=True), primary_key=True),
+    *_kind(),
+    sa.Column("devices", sa.BigInteger, nullable=False),
 )
 
 api_tokens = sa.Table(

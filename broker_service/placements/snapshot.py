@@ -105,4 +105,7 @@ def _settings_of(row: sa.RowMapping) -> pb.BrokerSettings:
     )
     digest = hashlib.sha256(settings.SerializeToString(deterministic=True))
     settings.generation = digest.hexdigest()[:16]
+    # No device sees them, so they change nothing for it.
+    if row["ca_certificate_id"] is not None:
+        settings.ca_certificate_ids.append(row["ca_certificate_id"])
     return settings

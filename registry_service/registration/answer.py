@@ -9,6 +9,12 @@ from msgspec import Struct
 
 from registry_service.credentials import topics_of, username_of
 from registry_service.placements import Answer
+from registry_service.registration.records import Note
+
+# As they are called in the database: SOURCE_FLEET is fleet.
+SOURCES = {
+    source: name.removeprefix("SOURCE_").lower() for name, source in resolution_pb2.Source.items()
+}
 
 
 class Told(Struct, frozen=True):
@@ -60,9 +66,12 @@ def write_connection(told: Told, connection: pb.Connection) -> None:
     connection.subscribe_topics.extend(told.topics)
 
 
-def told_ids(answer: Answer) -> list[int]:
-    """What `told_broker_ids` holds once a device has been given this answer."""
-    return [answer.broker.id] if answer.broker else []
+def note_of(answer: Answer) -> Note:
+    """What a device's row says once it has been given this answer."""
+    broker, source = answer.broker, SOURCES[answer.source]
+    if broker is None:
+        return Note([], source, [])
+    return Note([broker.id], source, list(broker.ca_certificate_ids))
 
 
 def each_broker_once(told: Iterable[Told]) -> list[resolution_pb2.BrokerSettings]:

@@ -3,13 +3,14 @@
 from collections.abc import Sequence
 
 from mooring.registry.v1 import registration_pb2 as pb
+from msgspec.structs import asdict
 
 from chassis.database import retried
 from chassis.errors import MooringError
 from registry_service.credentials import KeyRing
 from registry_service.errors import DeviceDisabled, DeviceUnauthenticated
 from registry_service.placements import Placements
-from registry_service.registration.answer import Teller, Told, told_ids
+from registry_service.registration.answer import Teller, Told, note_of
 from registry_service.registration.records import Device, Telling
 from registry_service.registration.request import check_connection_request
 from registry_service.registration.store import RegistrationStore
@@ -63,8 +64,8 @@ class Connections:
             if isinstance(answer, MooringError):
                 results[index] = answer
                 continue
-            if device.told_broker_ids != told_ids(answer):
-                tellings[device.id] = Telling(device.id, told_ids(answer))
+            if device.note != (note := note_of(answer)):
+                tellings[device.id] = Telling(id=device.id, **asdict(note))
             salt, key_id = device.credential_salt, device.credential_key_id
             password = self._ring.password_of(key_id, device.uuid, salt)
             results[index] = self._teller.tell(device.uuid, salt, key_id, password, answer)

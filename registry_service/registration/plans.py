@@ -7,13 +7,14 @@ from datetime import datetime
 from uuid import UUID
 
 from msgspec import Struct
+from msgspec.structs import asdict
 
 from chassis.errors import MooringError
 from registry_service.credentials import KeyRing, hash_of_password, username_of
 from registry_service.errors import ProvisioningKeyUnknown
 from registry_service.placements import Answer, Placement
 from registry_service.provisioning import Decision, ProvisioningKey, Registered, decide
-from registry_service.registration.answer import Teller, Told, told_ids
+from registry_service.registration.answer import Teller, Told, note_of
 from registry_service.registration.records import (
     Credentials,
     Device,
@@ -182,7 +183,7 @@ def new_device(plan: Plan, answer: Answer) -> NewDevice:
         provisioned_by_key_id=plan.key.id,
         key_revision=plan.key.revision,
         expected_id=plan.expected_id,
-        told_broker_ids=told_ids(answer),
+        **asdict(note_of(answer)),
     )
 
 
@@ -197,7 +198,7 @@ def renewal(plan: Plan, device: Device, answer: Answer) -> Renewal:
         credential_salt=credentials.salt,
         credential_key_id=credentials.key_id,
         api_key_hash=credentials.api_key_hash,
-        told_broker_ids=told_ids(answer),
+        **asdict(note_of(answer)),
     )
 
 

@@ -17,6 +17,16 @@ from registry_service.provisioning import ProvisioningKey
 from registry_service.registration.request import Registration
 
 
+class Note(Struct, frozen=True):
+    """What a device's row says that it was told last."""
+
+    told_broker_ids: list[int]
+    # Which step of the chain decided; empty where it was told before this was noted.
+    told_source: str
+    # The CA certificates that came with the broker, in order.
+    told_ca_ids: list[int]
+
+
 class Device(Struct, frozen=True):
     """A registered device, as far as answering it goes."""
 
@@ -31,7 +41,7 @@ class Device(Struct, frozen=True):
     provisioned_by_key_id: UUID
     is_active: bool
     reprovisioning_allowed: bool
-    told_broker_ids: list[int]
+    note: Note
     created_at: datetime
 
 
@@ -89,7 +99,7 @@ class Credentials(Struct, frozen=True):
     password_hash: str
 
 
-class NewDevice(Struct, frozen=True):
+class NewDevice(Note, frozen=True, kw_only=True):
     """A row to insert, if its key, the key's fleet and what is expected are as they were read.
 
     `expected_id` is None for a uuid that nobody expects.
@@ -116,10 +126,9 @@ class NewDevice(Struct, frozen=True):
     provisioned_by_key_id: UUID
     key_revision: int
     expected_id: int | None
-    told_broker_ids: list[int]
 
 
-class Renewal(Struct, frozen=True):
+class Renewal(Note, frozen=True, kw_only=True):
     """New credentials for a row whose device is provisioned anew, if its key is as it was read."""
 
     id: int
@@ -129,14 +138,12 @@ class Renewal(Struct, frozen=True):
     credential_salt: str
     credential_key_id: int
     api_key_hash: bytes
-    told_broker_ids: list[int]
 
 
-class Telling(Struct, frozen=True):
+class Telling(Note, frozen=True, kw_only=True):
     """What a device is about to be told, where that differs from its row."""
 
     id: int
-    told_broker_ids: list[int]
 
 
 class Saved(Struct, frozen=True):

@@ -18,13 +18,14 @@ from datetime import UTC, datetime
 from functools import partial
 
 import structlog
+from msgspec.structs import asdict
 
 from chassis.database import DriverError, Refusal, described, refusal_of, retried
 from chassis.errors import InvalidInput, LostRace, MooringError, Unavailable
 from registry_service.credentials import KeyRing
 from registry_service.placements import Answer, Placements
 from registry_service.provisioning import Decision
-from registry_service.registration.answer import Teller, told_ids
+from registry_service.registration.answer import Teller, note_of
 from registry_service.registration.plans import Plan, Planner, Result, new_device, renewal
 from registry_service.registration.records import Known, KnownKey, Telling
 from registry_service.registration.request import Registration
@@ -170,8 +171,8 @@ class Registrar:
                 new.append(new_device(plan, answer))
             elif plan.decision is Decision.RENEW:
                 renewals.append(renewal(plan, device, answer))
-            elif device.told_broker_ids != told_ids(answer):
-                tellings.append(Telling(device.id, told_ids(answer)))
+            elif device.note != (note := note_of(answer)):
+                tellings.append(Telling(id=device.id, **asdict(note)))
         saved = await self._store.save(new, renewals, tellings, now)
 
         results: dict[int, Result] = {}

@@ -35,8 +35,11 @@ SELECT
         SELECT device.id, device.uuid, device.device_name, device.device_type,
                encode(device.api_key_hash, 'base64') AS api_key_hash,
                device.credential_key_id, device.credential_salt, device.provisioned_by_key_id,
-               device.is_active, device.reprovisioning_allowed, device.told_broker_ids,
-               device.created_at,
+               device.is_active, device.reprovisioning_allowed, device.created_at,
+               json_build_object(
+                   'told_broker_ids', device.told_broker_ids,
+                   'told_source', device.told_source, 'told_ca_ids', device.told_ca_ids
+               ) AS note,
                json_build_object(
                    'broker_id', device.mqtt_broker_id, 'fleet_id', device.fleet_id,
                    'region', device.region,
@@ -81,12 +84,12 @@ WITH key AS MATERIALIZED (
         uuid, device_name, device_type, application_id, mac_address, os_version, agent_version,
         region, latitude, longitude, fleet_id, mqtt_broker_id, mqtt_username, mqtt_password_hash,
         credential_salt, credential_key_id, api_key_hash, provisioned_by_key_id, told_broker_ids,
-        told_at
+        told_source, told_ca_ids, told_at
     )
     SELECT uuid, device_name, device_type, application_id, mac_address, os_version, agent_version,
            region, latitude, longitude, given.fleet_id, mqtt_broker_id, mqtt_username,
            mqtt_password_hash, credential_salt, credential_key_id, decode(api_key_hash, 'base64'),
-           provisioned_by_key_id, told_broker_ids, now()
+           provisioned_by_key_id, told_broker_ids, told_source, told_ca_ids, now()
     FROM json_to_recordset(%s::json) AS given (
         uuid text, device_name text, device_type text, application_id text, mac_address text,
         os_version text, agent_version text, region text, latitude double precision,
@@ -94,7 +97,7 @@ WITH key AS MATERIALIZED (
         mqtt_username text,
         mqtt_password_hash text, credential_salt text, credential_key_id integer,
         api_key_hash text, provisioned_by_key_id uuid, told_broker_ids integer[],
-        key_revision bigint, expected_id bigint
+        told_source text, told_ca_ids integer[], key_revision bigint, expected_id bigint
     )
     JOIN key ON key.id = given.provisioned_by_key_id
         AND key.key_revision = given.key_revision
@@ -135,7 +138,7 @@ WITH given AS (
     SELECT * FROM json_to_recordset(%s::json) AS given (
         id bigint, provisioned_by_key_id uuid, key_revision bigint, mqtt_password_hash text,
         credential_salt text, credential_key_id integer, api_key_hash text,
-        told_broker_ids integer[]
+        told_broker_ids integer[], told_source text, told_ca_ids integer[]
     )
 ), key AS MATERIALIZED (
     SELECT id, revision FROM provisioning_keys
@@ -156,6 +159,8 @@ SET credential_salt = given.credential_salt,
     reprovisioning_allowed = false,
     provisioned_at = now(),
     told_broker_ids = given.told_broker_ids,
+    told_source = given.told_source,
+    told_ca_ids = given.told_ca_ids,
     told_at = now()
 FROM allowed AS given JOIN locked ON locked.id = given.id
 WHERE device.id = given.id AND device.reprovisioning_allowed
@@ -164,12 +169,17 @@ RETURNING device.id
 
 TELL = """
 WITH given AS (
-    SELECT * FROM json_to_recordset(%s::json) AS given (id bigint, told_broker_ids integer[])
+    SELECT * FROM json_to_recordset(%s::json) AS given (
+        id bigint, told_broker_ids integer[], told_source text, told_ca_ids integer[]
+    )
 ), locked AS MATERIALIZED (
     SELECT id FROM devices WHERE id IN (SELECT id FROM given) ORDER BY id FOR NO KEY UPDATE
 )
 UPDATE devices AS device
-SET told_broker_ids = given.told_broker_ids, told_at = now()
+SET told_broker_ids = given.told_broker_ids,
+    told_source = given.told_source,
+    told_ca_ids = given.told_ca_ids,
+    told_at = now()
 FROM given JOIN locked ON locked.id = given.id
 WHERE device.id = given.id
 """

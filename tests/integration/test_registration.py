@@ -3,6 +3,8 @@
 import re
 from typing import Any
 
+import trustme
+
 from tests.stack import Stack
 
 # The answer to the note's own curl, but for what is random.
@@ -233,18 +235,34 @@ async def test_a_connection_is_for_its_device_only(stack: Stack) -> None:
 
 
 async def test_what_a_device_was_told_is_on_its_row(stack: Stack) -> None:
-    told = "SELECT told_broker_ids, told_at, updated_at FROM devices"
+    told = "SELECT told_broker_ids, told_at, updated_at, told_source, told_ca_ids FROM devices"
     await stack.register()
     first = stack.database.execute(told)[0]
-    assert first[0] == [stack.default_broker_id]
+    assert (first[0], first[3], first[4]) == ([stack.default_broker_id], "default", [])
     await stack.connection("test-device-123")
     await stack.register()
     assert stack.database.execute(told)[0] == first
 
-    other_id = await stack.create_broker("Other")
+    pem = trustme.CA().cert_pem.bytes().decode()
+    other_id = await stack.create_broker("Other", protocol="mqtts", ca_cert=pem)
     await stack.admin("PUT", "/devices/test-device-123", json={"mqtt_broker_id": other_id})
     assert stack.database.execute(told)[0][0] == [stack.default_broker_id]
     await stack.connection("test-device-123")
     later = stack.database.execute(told)[0]
-    assert later[0] == [other_id]
+    [(ca_id,)] = stack.database.execute("SELECT id FROM certificates")
+    assert (later[0], later[3], later[4]) == ([other_id], "device", [ca_id])
     assert later[1] > first[1]
+
+
+async def test_a_device_that_hears_of_the_same_broker_for_another_reason_is_noted(
+    stack: Stack,
+) -> None:
+    told = "SELECT told_broker_ids, told_source FROM devices"
+    await stack.register()
+    assert stack.database.execute(told) == [([stack.default_broker_id], "default")]
+    await stack.admin("PATCH", "/fleets/demo", json={"mqtt_broker_id": stack.default_broker_id})
+    await stack.register()
+    assert stack.database.execute(told) == [([stack.default_broker_id], "fleet")]
+    stack.database.execute("UPDATE devices SET reprovisioning_allowed = true, told_source = ''")
+    await stack.register(deviceApiKey="another-api-key")
+    assert stack.database.execute(told) == [([stack.default_broker_id], "fleet")]
