@@ -54,6 +54,7 @@ LIVENESS: dict[str, Any] = {
 
 # What is taken in turns: any fixed numbers, of which the migrations have 7_305_811.
 PLACEMENT = 7_305_812
+DEVICE_COUNTS = 7_305_813
 
 # The reason of an `Unavailable` that is about the database itself.
 DATABASE_UNAVAILABLE = "DATABASE_UNAVAILABLE"

@@ -18,13 +18,13 @@ def _config(database_url: str) -> Config:
     return config
 
 
-def upgrade(database_url: str) -> None:
-    """Brings the database to `head()`.
+def upgrade(database_url: str, revision: str = "head") -> None:
+    """Brings the database to `head()`, or to an older revision that it has not reached.
 
     The user of the libpq URL `database_url` owns what is made; it owns the database and has
     CREATEROLE, or the roles exist already.
     """
-    command.upgrade(_config(database_url), "head")
+    command.upgrade(_config(database_url), revision)
 
 
 def head() -> str:

@@ -1,8 +1,10 @@
 """Counts of devices, which no request has to make: exact after whatever changed the devices."""
 
+import asyncio
+import contextlib
+import secrets
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import ExitStack
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import psycopg
@@ -10,6 +12,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import migrations
+from chassis.database import engine_of
+from chassis.process import background
+from local.postgres import Postgres
+from registry_service.device_counts.folding import fold, keep_folded
+from registry_service.device_counts.store import DeviceCountStore
 from tests.stack import Database
 
 EXAMPLES = settings(
@@ -60,13 +68,14 @@ STEPS = (
     "COMMIT",
     "ROLLBACK",
 )
+FOLD = "fold some of what is committed"
 WRITERS = 3
 
 
 @pytest.fixture
 def connections(database: Database) -> Iterator[list[Connection]]:
     """One that looks, and the writers, each in a transaction of its own."""
-    with ExitStack() as exits:
+    with contextlib.ExitStack() as exits:
         found = [exits.enter_context(psycopg.connect(database.url("mooring"))) for _ in range(4)]
         found[0].autocommit = True
         found[0].execute(PREPARE)
@@ -95,9 +104,24 @@ def recounted(connection: Connection) -> tuple[Counter[Any], Counter[Any]]:
     return devices, Counter({kind: count for kind, count in counts.items() if count})
 
 
-def test_counts_are_exact_at_any_moment(connections: list[Connection]) -> None:
+@contextlib.asynccontextmanager
+async def stores(database: Database, count: int) -> AsyncIterator[list[DeviceCountStore]]:
+    """As many, each with connections of its own."""
+    engines = [engine_of(database.url("mooring_registry")) for _ in range(count)]
+    yield [DeviceCountStore(engine) for engine in engines]
+    for engine in engines:
+        await engine.dispose()
+
+
+def test_counts_are_exact_at_any_moment(connections: list[Connection], database: Database) -> None:
     looking, *writers = connections
-    step = st.tuples(st.integers(0, WRITERS - 1), st.sampled_from(STEPS), st.integers(0, 20))
+    step = st.tuples(
+        st.integers(0, WRITERS - 1), st.sampled_from([*STEPS, FOLD]), st.integers(0, 20)
+    )
+
+    async def fold_some(most: int) -> None:
+        async with stores(database, 1) as [store]:
+            await store.fold(most)
 
     @EXAMPLES
     @given(st.lists(step, min_size=1, max_size=25))
@@ -106,7 +130,10 @@ def test_counts_are_exact_at_any_moment(connections: list[Connection]) -> None:
             writer.rollback()
         looking.execute("TRUNCATE devices")
         for number, statement, n in steps:
-            writers[number].execute(statement.format(mine=f"w{number}", n=n).encode())
+            if statement == FOLD:
+                asyncio.run(fold_some(1 + n))
+            else:
+                writers[number].execute(statement.format(mine=f"w{number}", n=n).encode())
             devices, counts = recounted(looking)
             assert counts == devices
         for writer in writers:
@@ -135,3 +162,56 @@ def test_a_statement_appends_a_line_for_each_kind_and_not_for_each_device(
         "SELECT sum(devices), count(*) FROM device_count_changes"
     ).fetchall()
     assert (devices, lines) == (5, 4)
+
+
+async def test_replicas_fold_each_change_once(
+    connections: list[Connection], database: Database
+) -> None:
+    looking = connections[0]
+    for n in range(0, 70, 7):
+        looking.execute(STEPS[0].format(mine="w", n=n).encode())
+        looking.execute(STEPS[2].format(mine="w", n=n).encode())
+    devices, counts = recounted(looking)
+    [(waiting,)] = looking.execute("SELECT count(*) FROM device_count_changes").fetchall()
+    async with stores(database, 3) as replicas:
+        folded = await asyncio.gather(*(fold(store, batch=3) for store in replicas))
+    assert sum(folded) == waiting > 30
+    assert looking.execute("SELECT FROM device_count_changes").fetchall() == []
+    assert recounted(looking) == (devices, counts) == (devices, devices)
+    # No kind is kept of which there is none.
+    looking.execute("DELETE FROM devices")
+    async with stores(database, 1) as [store]:
+        await fold(store)
+    assert looking.execute("SELECT FROM device_counts").fetchall() == []
+
+
+async def test_counts_are_folded_as_long_as_the_process_runs(
+    connections: list[Connection], database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("registry_service.device_counts.folding.INTERVAL_S", 0.01)
+    looking = connections[0]
+    async with stores(database, 1) as [store], background(keep_folded(store)):
+        for n in (0, 7):
+            looking.execute(STEPS[0].format(mine="w", n=n).encode())
+            async with asyncio.timeout(10):
+                while looking.execute("SELECT FROM device_count_changes").fetchall():
+                    await asyncio.sleep(0.01)
+
+
+def test_devices_that_are_there_already_are_counted_once(postgres: Postgres, template: str) -> None:
+    name = f"test_{secrets.token_hex(6)}"
+    database = Database(postgres, name, template)
+    with psycopg.connect(postgres.superuser_url(), autocommit=True) as server:
+        server.execute(f"CREATE DATABASE {name} OWNER mooring".encode())
+        try:
+            migrations.upgrade(database.url("mooring"), "0007")
+            with psycopg.connect(database.url("mooring"), autocommit=True) as looking:
+                looking.execute(PREPARE)
+                looking.execute(STEPS[0].format(mine="w", n=0).encode())
+                migrations.upgrade(database.url("mooring"))
+                looking.execute(STEPS[0].format(mine="w", n=7).encode())
+                devices, counts = recounted(looking)
+        finally:
+            server.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
+    assert counts == devices
+    assert devices.total() == 11
