@@ -5,11 +5,18 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import grpc
-from mooring.broker.v1 import brokers_pb2_grpc, history_pb2_grpc, resolution_pb2_grpc
+from mooring.broker.v1 import (
+    brokers_pb2_grpc,
+    device_counts_pb2_grpc,
+    history_pb2_grpc,
+    resolution_pb2_grpc,
+)
 
 from broker_service.brokers import servicer as brokers
 from broker_service.brokers.store import BrokerStore
 from broker_service.config import BrokerServiceConfig
+from broker_service.device_counts import servicer as device_counts
+from broker_service.device_counts.store import DeviceCountStore
 from broker_service.encryption import EncryptionKeys
 from broker_service.history import servicer as history
 from broker_service.history.store import HistoryStore
@@ -53,11 +60,13 @@ async def running(config: BrokerServiceConfig) -> AsyncIterator[int]:
         )
         stack.push_async_callback(resolution.close)
         broker = brokers.BrokerServicer(broker_store, snapshots)
+        counts = device_counts.DeviceCountServicer(DeviceCountStore(engine))
         revisions = history.BrokerHistoryServicer(HistoryStore(engine, keys), snapshots)
 
         def register(server: grpc.aio.Server) -> None:
             resolution_pb2_grpc.add_ResolutionServiceServicer_to_server(resolution, server)
             brokers_pb2_grpc.add_BrokerServiceServicer_to_server(broker, server)
+            device_counts_pb2_grpc.add_DeviceCountServiceServicer_to_server(counts, server)
             history_pb2_grpc.add_BrokerHistoryServiceServicer_to_server(revisions, server)
 
         yield await stack.enter_async_context(
@@ -65,8 +74,13 @@ async def running(config: BrokerServiceConfig) -> AsyncIterator[int]:
                 host=config.broker_host,
                 port=config.broker_port,
                 credentials=Credentials.of(config),
-                policies={**placements.POLICIES, **brokers.POLICIES, **history.POLICIES},
-                services=[placements.NAME, brokers.NAME, history.NAME],
+                policies={
+                    **placements.POLICIES,
+                    **brokers.POLICIES,
+                    **device_counts.POLICIES,
+                    **history.POLICIES,
+                },
+                services=[placements.NAME, brokers.NAME, device_counts.NAME, history.NAME],
                 register=register,
                 health=health,
                 drain_s=config.drain_s,

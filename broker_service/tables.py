@@ -117,3 +117,17 @@ fleet_brokers = sa.table(
     sa.column("fleet_id", sa.Text),
     sa.column("broker_id", sa.Integer),
 )
+
+# Of `device_count_changes` the same is read as of `device_counts`, and both are added up.
+device_counts, device_count_changes = (
+    sa.table(
+        name,
+        sa.column("fleet_id", sa.Text),
+        sa.column("mqtt_broker_id", sa.Integer),
+        sa.column("told_broker_id", sa.Integer),
+        sa.column("told_source", sa.Text),
+        sa.column("told_ca_ids", sa.ARRAY(sa.Integer)),
+        sa.column("devices", sa.BigInteger),
+    )
+    for name in ("device_counts", "device_count_changes")
+)

@@ -146,6 +146,12 @@ _USAGE: dict[str, Any] = {
     "allowances": 0,
     "expected_devices": 0,
 }
+_COUNTS: dict[str, Any] = {
+    "broker_id": 1,
+    "name": "Local Broker",
+    "assigned": {"device": 0, "fleet": 0, "default": 1},
+    "told": {"device": 0, "rollout": 0, "fleet": 0, "region": 0, "default": 1, "unknown": 0},
+}
 _MQTT: dict[str, Any] = {
     "username": f"device_{UUID}",
     "password": "kVq3x0mJ0b8y1m2Q4r6T8u0W2y4A6c8E0g2I4k6M8o0",
@@ -240,6 +246,8 @@ BODIES: dict[str, Any] = {
     ),
     "Rollback": {"revision": 1},
     "BrokerUsage": {**_USAGE, "devices": 12_000, "fleets": 1},
+    "DeviceCounts": _COUNTS,
+    "DeviceCountPage": _page(_COUNTS),
     "Move": {"to_broker_id": 2, "move_allowances": True},
     "Moved": {"moved": {**_USAGE, "devices": 12_000, "fleets": 1}, "left": _USAGE},
     "DeviceChange": {"mqtt_broker_id": 1, "device_name": "The first"},

@@ -4,7 +4,12 @@ from typing import Any, cast
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from mooring.broker.v1 import brokers_pb2_grpc, history_pb2_grpc, resolution_pb2_grpc
+from mooring.broker.v1 import (
+    brokers_pb2_grpc,
+    device_counts_pb2_grpc,
+    history_pb2_grpc,
+    resolution_pb2_grpc,
+)
 from mooring.registry.v1 import (
     audit_pb2_grpc,
     broker_users_pb2_grpc,
@@ -48,6 +53,7 @@ class Neighbours:
         self.brokers = brokers_pb2_grpc.BrokerServiceStub(self.broker.channel)
         self.resolution = resolution_pb2_grpc.ResolutionServiceStub(self.broker.channel)
         self.broker_history = history_pb2_grpc.BrokerHistoryServiceStub(self.broker.channel)
+        self.device_counts = device_counts_pb2_grpc.DeviceCountServiceStub(self.broker.channel)
         self.broker_health = _health_check(self.broker.channel)
 
     async def close(self) -> None:

@@ -18,7 +18,7 @@ from uuid import UUID
 
 import grpc
 from google.protobuf.timestamp_pb2 import Timestamp
-from mooring.broker.v1 import brokers_pb2, history_pb2, resolution_pb2
+from mooring.broker.v1 import brokers_pb2, device_counts_pb2, history_pb2, resolution_pb2
 from mooring.registry.v1 import (
     audit_pb2,
     devices_pb2,
@@ -130,6 +130,21 @@ READS = (
         "an API token",
         f"{REGISTRY}TokenService/GetToken",
         lambda random: tokens_pb2.GetTokenRequest(id=_id(random, TOKENS)),
+    ),
+    page(
+        "how many devices use a broker",
+        f"{BROKER}DeviceCountService/GetDeviceCounts",
+        lambda random: device_counts_pb2.GetDeviceCountsRequest(broker_id=_broker(random)),
+    ),
+    page(
+        "how many devices use the default",
+        f"{BROKER}DeviceCountService/GetDeviceCounts",
+        lambda _: device_counts_pb2.GetDeviceCountsRequest(broker_id=1),
+    ),
+    page(
+        "a page of how many devices use each broker",
+        f"{BROKER}DeviceCountService/ListDeviceCounts",
+        lambda random: device_counts_pb2.ListDeviceCountsRequest(cursor=_cursor(_broker(random))),
     ),
     page(
         "a page of brokers",

@@ -22,6 +22,7 @@ from mooring.registry.v1 import tokens_pb2, tokens_pb2_grpc
 import broker_service.__main__
 import registry_service.__main__
 from broker_service.brokers.servicer import POLICIES as BROKER_POLICIES
+from broker_service.device_counts.servicer import POLICIES as DEVICE_COUNT_POLICIES
 from broker_service.history.servicer import POLICIES as HISTORY_POLICIES
 from broker_service.placements.servicer import POLICIES as RESOLUTION_POLICIES
 from chassis.client import Neighbour
@@ -32,6 +33,7 @@ from tests.stack import Peer, Stack, started
 
 POLICIES = {
     **BROKER_POLICIES,
+    **DEVICE_COUNT_POLICIES,
     **HISTORY_POLICIES,
     **RESOLUTION_POLICIES,
     **{

@@ -1,0 +1,51 @@
+"""gRPC: how many devices use which brokers."""
+
+from mooring.broker.v1 import device_counts_pb2 as pb
+from mooring.broker.v1 import device_counts_pb2_grpc
+
+from broker_service.brokers.settings import MAX_INT32
+from broker_service.device_counts.store import DeviceCounts, DeviceCountStore
+from chassis import pages
+from chassis.server import Context
+from chassis.trust import Access
+
+NAME = "mooring.broker.v1.DeviceCountService"
+POLICIES = {
+    f"/{NAME}/GetDeviceCounts": Access.VIEWER,
+    f"/{NAME}/ListDeviceCounts": Access.VIEWER,
+}
+
+
+class DeviceCountServicer(device_counts_pb2_grpc.DeviceCountServiceServicer):
+    """Counts are as of the moment when they are asked for."""
+
+    def __init__(self, store: DeviceCountStore) -> None:
+        """Keeps nothing."""
+        self._store = store
+
+    async def GetDeviceCounts(
+        self, request: pb.GetDeviceCountsRequest, context: Context
+    ) -> pb.GetDeviceCountsResponse:
+        """Raises `BrokerNotFound`."""
+        counts = await self._store.counts_of(request.broker_id)
+        return pb.GetDeviceCountsResponse(counts=_proto_of(counts))
+
+    async def ListDeviceCounts(
+        self, request: pb.ListDeviceCountsRequest, context: Context
+    ) -> pb.ListDeviceCountsResponse:
+        """In the order of the brokers' ids. Raises `InvalidInput`."""
+        size = pages.page_size_of(request.page_size)
+        after = pages.after(request.cursor, int, largest=MAX_INT32)
+        found = await self._store.counts_after(after, size + 1)
+        page, next_cursor = pages.cut(found, size, lambda counts: counts.broker_id)
+        return pb.ListDeviceCountsResponse(counts=map(_proto_of, page), next_cursor=next_cursor)
+
+
+def _proto_of(counts: DeviceCounts) -> pb.DeviceCounts:
+    told = {source or "unknown": devices for source, devices in counts.told.items()}
+    return pb.DeviceCounts(
+        broker_id=counts.broker_id,
+        name=counts.name,
+        assigned=pb.AssignedDevices(**counts.assigned),
+        told=pb.ToldDevices(**told),
+    )

@@ -1,0 +1,95 @@
+"""Counts of devices, added up for brokers."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from broker_service.errors import BrokerNotFound
+from broker_service.tables import brokers, device_count_changes, device_counts, fleets
+from chassis.database import reading
+
+# What was appended and is not folded yet counts like the rest.
+_kinds = sa.union_all(sa.select(device_counts), sa.select(device_count_changes)).subquery("kinds")
+_devices = sa.func.sum(_kinds.c.devices).label("devices")
+_asked: sa.BindParameter[Sequence[int]] = sa.bindparam("ids", type_=sa.ARRAY(sa.Integer))
+# As its own subquery, so that where the default is not asked for no fleet is looked at.
+_default = sa.select(brokers.c.id).where(brokers.c.is_default).scalar_subquery()
+_in_fleets = _kinds.join(fleets, fleets.c.id == _kinds.c.fleet_id)
+
+_counts = sa.union_all(
+    sa.select(
+        _kinds.c.told_broker_id.label("broker_id"),
+        sa.literal("told").label("how"),
+        _kinds.c.told_source.label("source"),
+        _devices,
+    )
+    .where(_kinds.c.told_broker_id == sa.any_(_asked))
+    .group_by(_kinds.c.told_broker_id, _kinds.c.told_source),
+    sa.select(_kinds.c.mqtt_broker_id, sa.literal("assigned"), sa.literal("device"), _devices)
+    .where(_kinds.c.mqtt_broker_id == sa.any_(_asked))
+    .group_by(_kinds.c.mqtt_broker_id),
+    sa.select(fleets.c.mqtt_broker_id, sa.literal("assigned"), sa.literal("fleet"), _devices)
+    .select_from(_in_fleets)
+    .where(fleets.c.mqtt_broker_id == sa.any_(_asked))
+    .group_by(fleets.c.mqtt_broker_id),
+    sa.select(_default, sa.literal("assigned"), sa.literal("default"), _devices)
+    .select_from(_in_fleets)
+    .where(_default == sa.any_(_asked), fleets.c.mqtt_broker_id.is_(None)),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceCounts:
+    """Those of a broker, by source; what is not in them is zero."""
+
+    broker_id: int
+    name: str
+    assigned: Mapping[str, int]
+    told: Mapping[str, int]
+
+
+class DeviceCountStore:
+    """Reads only; the registry keeps the counts."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        """`engine` connects as mooring_broker."""
+        self._engine = engine
+
+    async def counts_of(self, broker_id: int) -> DeviceCounts:
+        """Raises `BrokerNotFound`."""
+        query = sa.select(brokers.c.id, brokers.c.name).where(brokers.c.id == broker_id)
+        async with reading(self._engine) as connection:
+            found = await _counted(connection, query)
+        if not found:
+            raise BrokerNotFound("there is no such broker")
+        return found[0]
+
+    async def counts_after(self, broker_id: int | None, limit: int) -> Sequence[DeviceCounts]:
+        """Those of the next brokers, in the order of their ids."""
+        query = sa.select(brokers.c.id, brokers.c.name).order_by(brokers.c.id).limit(limit)
+        if broker_id is not None:
+            query = query.where(brokers.c.id > broker_id)
+        async with reading(self._engine) as connection:
+            return await _counted(connection, query)
+
+
+async def _counted(
+    connection: AsyncConnection, query: sa.Select[tuple[int, str]]
+) -> Sequence[DeviceCounts]:
+    """Of the brokers that `query` finds, in its order."""
+    names: dict[int, str] = {row.id: row.name for row in await connection.execute(query)}
+    found: dict[tuple[int, str], dict[str, int]] = {}
+    for row in await connection.execute(_counts, {"ids": list(names)}):
+        if row.devices:
+            found.setdefault((row.broker_id, row.how), {})[row.source] = int(row.devices)
+    return [
+        DeviceCounts(
+            broker_id,
+            name,
+            assigned=found.get((broker_id, "assigned"), {}),
+            told=found.get((broker_id, "told"), {}),
+        )
+        for broker_id, name in names.items()
+    ]

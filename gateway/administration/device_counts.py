@@ -1,0 +1,103 @@
+"""How many devices use which brokers: `/api/v1/device-counts`, and below a broker."""
+
+from typing import Annotated
+
+from litestar import Router, get
+from mooring.broker.v1 import device_counts_pb2 as pb
+from msgspec import Meta, Struct
+
+from chassis.trust import Access
+from gateway.administration.caller import CallerRequest
+from gateway.administration.fields import PathId
+from gateway.administration.listing import DEFAULT_LIMIT, Cursor, Limit, Page
+from gateway.problems import errors
+
+
+class AssignedDevices(Struct, kw_only=True, frozen=True):
+    """By what names the broker, whether it may serve or not."""
+
+    device: Annotated[int, Meta(description="Pinned to it.")]
+    fleet: Annotated[int, Meta(description="Without a pin, in fleets whose broker it is.")]
+    default: Annotated[
+        int, Meta(description="Without a pin, in fleets without a broker: if it is the default.")
+    ]
+
+
+class ToldDevices(Struct, kw_only=True, frozen=True):
+    """By the step that had decided when they were told of the broker, their last time."""
+
+    device: int
+    rollout: int
+    fleet: int
+    region: int
+    default: int
+    unknown: Annotated[int, Meta(description="Told before steps were noted.")]
+
+
+class DeviceCounts(Struct, kw_only=True, frozen=True):
+    """How many active devices use a broker."""
+
+    broker_id: int
+    name: str
+    assigned: AssignedDevices
+    told: ToldDevices
+
+
+class DeviceCountPage(Page[DeviceCounts], frozen=True):
+    """The counts of brokers, in the order of their ids."""
+
+
+def _json(counts: pb.DeviceCounts) -> DeviceCounts:
+    assigned, told = counts.assigned, counts.told
+    return DeviceCounts(
+        broker_id=counts.broker_id,
+        name=counts.name,
+        assigned=AssignedDevices(
+            device=assigned.device, fleet=assigned.fleet, default=assigned.default
+        ),
+        told=ToldDevices(
+            device=told.device,
+            rollout=told.rollout,
+            fleet=told.fleet,
+            region=told.region,
+            default=told.default,
+            unknown=told.unknown,
+        ),
+    )
+
+
+@get(
+    "/brokers/{broker_id:int}/device-counts",
+    access=Access.VIEWER,
+    summary="Count the devices that use a broker",
+    description="Those that it is assigned to, and those that were told of it when they asked last."
+    " Exact at any moment.",
+    responses=errors(401, 403, "BROKER_NOT_FOUND"),
+)
+async def get_device_counts(request: CallerRequest, broker_id: PathId) -> DeviceCounts:
+    caller = request.auth
+    answer = await caller.ask_broker_service(
+        caller.neighbours.device_counts.GetDeviceCounts,
+        pb.GetDeviceCountsRequest(broker_id=broker_id),
+    )
+    return _json(answer.counts)
+
+
+@get(
+    "/device-counts",
+    access=Access.VIEWER,
+    summary="Count the devices that use each broker",
+    responses=errors(401, 403, 422),
+)
+async def list_device_counts(
+    request: CallerRequest, limit: Limit = DEFAULT_LIMIT, cursor: Cursor = ""
+) -> DeviceCountPage:
+    caller = request.auth
+    answer = await caller.ask_broker_service(
+        caller.neighbours.device_counts.ListDeviceCounts,
+        pb.ListDeviceCountsRequest(page_size=limit, cursor=cursor),
+    )
+    return DeviceCountPage([_json(counts) for counts in answer.counts], answer.next_cursor or None)
+
+
+ROUTES = Router("/", route_handlers=[get_device_counts, list_device_counts], tags=["brokers"])

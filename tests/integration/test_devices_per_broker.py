@@ -1,0 +1,95 @@
+"""How many devices use which brokers, as it is answered."""
+
+from typing import Any
+
+from mooring.broker.v1 import brokers_pb2
+
+from chassis.database import engine_of
+from registry_service.device_counts.store import DeviceCountStore
+from tests.stack import Stack
+
+INSERT = """
+INSERT INTO devices (
+    uuid, device_name, device_type, fleet_id, mqtt_broker_id, is_active, mqtt_username,
+    mqtt_password_hash, credential_salt, credential_key_id, api_key_hash, provisioned_by_key_id,
+    told_broker_ids, told_source
+)
+SELECT 'made-' || n, '', '', CASE WHEN n %% 2 = 0 THEN 'demo' ELSE 'ruled' END,
+       CASE WHEN n %% 3 = 0 THEN %(pin)s::integer END, n %% 5 <> 0, '', '', '', 1, '',
+       (SELECT id FROM provisioning_keys),
+       CASE WHEN n %% 4 <> 0 THEN ARRAY[%(told)s, 1] ELSE '{}' END,
+       (ARRAY['device', 'rollout', 'fleet', 'default', 'region', ''])[1 + n %% 6]
+FROM generate_series(1, 120) AS n
+"""
+COUNT = """
+SELECT count(*) FILTER (WHERE device.mqtt_broker_id = broker.id),
+       count(*) FILTER (WHERE device.mqtt_broker_id IS NULL AND fleet.mqtt_broker_id = broker.id),
+       count(*) FILTER (WHERE broker.is_default AND device.mqtt_broker_id IS NULL
+                        AND fleet.mqtt_broker_id IS NULL),
+       count(*) FILTER (WHERE told_broker_ids[1] = broker.id AND told_source = 'device'),
+       count(*) FILTER (WHERE told_broker_ids[1] = broker.id AND told_source = 'rollout'),
+       count(*) FILTER (WHERE told_broker_ids[1] = broker.id AND told_source = 'fleet'),
+       count(*) FILTER (WHERE told_broker_ids[1] = broker.id AND told_source = 'region'),
+       count(*) FILTER (WHERE told_broker_ids[1] = broker.id AND told_source = 'default'),
+       count(*) FILTER (WHERE told_broker_ids[1] = broker.id AND told_source = '')
+FROM mqtt_broker_config AS broker
+CROSS JOIN devices AS device JOIN fleets AS fleet ON fleet.id = device.fleet_id
+WHERE device.is_active AND broker.id = %s
+"""
+
+
+def flat(counts: dict[str, Any]) -> tuple[int, ...]:
+    """In the order of COUNT."""
+    return (
+        *(counts["assigned"][source] for source in ("device", "fleet", "default")),
+        *(
+            counts["told"][source]
+            for source in ("device", "rollout", "fleet", "region", "default", "unknown")
+        ),
+    )
+
+
+async def answered(stack: Stack) -> dict[int, dict[str, Any]]:
+    """Each broker's counts, which a page and the broker itself have to agree on."""
+    found: dict[int, dict[str, Any]] = {}
+    cursor: str | None = ""
+    while cursor is not None:
+        page = (await stack.admin("GET", f"/device-counts?limit=2&cursor={cursor}")).json()
+        for counts in page["items"]:
+            alone = await stack.admin("GET", f"/brokers/{counts['broker_id']}/device-counts")
+            assert alone.json() == counts
+            assert flat(counts) == stack.database.execute(COUNT, counts["broker_id"])[0]
+            found[counts["broker_id"]] = counts
+        cursor = page["next_cursor"]
+    return found
+
+
+async def test_devices_are_counted_by_what_names_their_broker_and_by_what_they_were_told(
+    stack: Stack,
+) -> None:
+    own, pinned = await stack.create_broker("own"), await stack.create_broker("pinned")
+    await stack.create_fleet("ruled", mqtt_broker_id=own)
+    stack.database.execute(INSERT.replace("%(pin)s", str(pinned)).replace("%(told)s", str(own)))
+    await stack.register("one")
+    await stack.register("two", key=await stack.create_key(fleet_id="ruled"))
+    counts = await answered(stack)
+    assert list(counts) == [stack.default_broker_id, own, pinned]
+    assert counts[stack.default_broker_id]["assigned"] == {"device": 0, "fleet": 0, "default": 33}
+    assert counts[stack.default_broker_id]["told"]["default"] == 1
+    assert counts[own]["assigned"] == {"device": 0, "fleet": 33, "default": 0}
+    assert counts[pinned]["assigned"] == {"device": 32, "fleet": 0, "default": 0}
+
+    engine = engine_of(stack.database.url("mooring_registry"))
+    for _ in range(2):
+        assert await DeviceCountStore(engine).fold(5)
+        assert await answered(stack) == counts
+    await engine.dispose()
+
+    await stack.broker.brokers("SetDefaultBroker", brokers_pb2.SetDefaultBrokerRequest(id=own))
+    moved = await answered(stack)
+    assert moved[own]["assigned"] == {"device": 0, "fleet": 33, "default": 33}
+    assert moved[stack.default_broker_id]["assigned"]["default"] == 0
+    await stack.admin("DELETE", "/devices/one")
+    await answered(stack)
+    missing = await stack.admin("GET", "/brokers/4711/device-counts")
+    assert (missing.status_code, missing.json()["reason"]) == (404, "BROKER_NOT_FOUND")
