@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
+from msgspec import structs
+
 from broker_service.resolution import (
     Broker,
     Directory,
@@ -15,10 +17,12 @@ from broker_service.resolution import (
     FleetRule,
     Placement,
     Resolution,
+    Rollout,
     Source,
     Step,
     resolve,
 )
+from chassis.waves import POSITIONS, is_reached, position
 
 
 class Reason(StrEnum):
@@ -28,6 +32,8 @@ class Reason(StrEnum):
     DECIDED_EARLIER = "DECIDED_EARLIER"  # a step before it did
     NO_PIN = "NO_PIN"
     NO_FLEET = "NO_FLEET"
+    NO_ROLLOUT = "NO_ROLLOUT"
+    NOT_REACHED = "NOT_REACHED"  # by the fleet's rollout
     FLEET_HAS_NO_BROKER = "FLEET_HAS_NO_BROKER"
     NO_REGION = "NO_REGION"
     REGION_HAS_NO_BROKER = "REGION_HAS_NO_BROKER"
@@ -46,6 +52,8 @@ class Facts:
     region: str = ""
     # Latitude and longitude in degrees. No step of the chain looks at it yet.
     location: tuple[float, float] | None = None
+    # Empty where none is known: then no rollout reaches it before it reaches all.
+    uuid: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +87,27 @@ def explain(facts: Facts, directory: Directory) -> tuple[Resolution, tuple[Expla
     return resolution, tuple(steps)
 
 
+def reached(facts: Facts, directory: Directory) -> Facts:
+    """The facts, with the wave that `directory` has the device in, whatever they were read as.
+
+    So it agrees with what is said of the rollout, also for a fleet that is only supposed.
+    """
+    rollout = _rollout_of(facts, directory)
+    is_in = rollout is not None and is_reached(rollout.percent, _place(facts, rollout))
+    wave = rollout.salt if rollout and is_in else ""
+    return replace(facts, placement=structs.replace(facts.placement, wave=wave))
+
+
+def _rollout_of(facts: Facts, directory: Directory) -> Rollout | None:
+    rule = directory.fleets.get(facts.placement.fleet_id or "")
+    return rule.rollout if rule else None
+
+
+def _place(facts: Facts, rollout: Rollout) -> int:
+    """The device's position; the last one where that cannot be known."""
+    return position(rollout.salt, facts.uuid) if facts.uuid else POSITIONS - 1
+
+
 def supposing(
     directory: Directory,
     *,
@@ -94,6 +123,7 @@ def supposing(
 
 _NAMES = {
     Source.DEVICE: "the device's pin",
+    Source.ROLLOUT: "the broker of the fleet's rollout",
     Source.FLEET: "the fleet's broker",
     Source.REGION: "the region's broker",
     Source.DEFAULT: "the default",
@@ -121,7 +151,7 @@ def _explained(
             " serve, and never goes elsewhere",
         )
     if step is None or step.broker_id is None:
-        reason, explanation = _not_set(source, facts)
+        reason, explanation = _not_set(source, facts, directory)
         return ExplainedStep(source, reason, explanation)
     named = f"broker {step.broker_id} is {_NAMES[source]}"
     reason, rest = _WHY[step.finding]
@@ -150,13 +180,18 @@ def _listed(rule: FleetRule | None) -> str:
     return listed if len(allowed_ids) <= MAX_LISTED else f"{listed} and others"
 
 
-def _not_set(source: Source, facts: Facts) -> tuple[Reason, str]:
+def _not_set(source: Source, facts: Facts, directory: Directory) -> tuple[Reason, str]:
     fleet_id = facts.placement.fleet_id
+    rollout = _rollout_of(facts, directory)
     match source:
         case Source.DEVICE:
             return Reason.NO_PIN, "the device is not pinned to a broker"
-        case Source.FLEET if fleet_id is None:
+        case Source.ROLLOUT | Source.FLEET if fleet_id is None:
             return Reason.NO_FLEET, "the device is in no fleet"
+        case Source.ROLLOUT if rollout is not None:
+            return Reason.NOT_REACHED, _not_reached(facts, rollout)
+        case Source.ROLLOUT:
+            return Reason.NO_ROLLOUT, f"the fleet {fleet_id} has no rollout under way"
         case Source.FLEET:
             return Reason.FLEET_HAS_NO_BROKER, f"the fleet {fleet_id} has no broker of its own"
         case Source.REGION if not facts.region:
@@ -168,3 +203,11 @@ def _not_set(source: Source, facts: Facts) -> tuple[Reason, str]:
             )
         case _:
             return Reason.NO_DEFAULT, "no broker is the default"
+
+
+def _not_reached(facts: Facts, rollout: Rollout) -> str:
+    at_percent = (_place(facts, rollout) + 1) * 100 / POSITIONS
+    return (
+        f"the rollout of the fleet {facts.placement.fleet_id} to broker {rollout.broker_id} is at"
+        f" {rollout.percent:g} %, and reaches this device at {at_percent:g} %"
+    )

@@ -2,7 +2,8 @@
 
 A device's placement goes in with a directory of the brokers and fleets; the broker comes out, with
 what each step of the chain found on the way. The first step that names a broker which may serve
-decides: docs/note.md has the pin, the default and MQTT_BROKER_URL; the fleet is in between.
+decides: docs/note.md has the pin, the default and MQTT_BROKER_URL; the fleet is in between, what it
+is rolling out before what it has.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,6 +17,7 @@ class Source(StrEnum):
     """Which step decided; in their order."""
 
     DEVICE = "device"
+    ROLLOUT = "rollout"
     FLEET = "fleet"
     REGION = "region"
     DEFAULT = "default"
@@ -41,6 +43,16 @@ class Broker:
 
 
 @dataclass(frozen=True, slots=True)
+class Rollout:
+    """Another broker, to which a fleet goes a wave of its devices at a time (chassis/waves.py)."""
+
+    broker_id: int
+    # 0 to 100, with two decimals.
+    percent: float
+    salt: str
+
+
+@dataclass(frozen=True, slots=True)
 class FleetRule:
     """Where a fleet's devices go."""
 
@@ -49,6 +61,7 @@ class FleetRule:
     allowed_ids: frozenset[int] | None = None
     # Goes up with every change of the fleet.
     revision: int = 0
+    rollout: Rollout | None = None
 
 
 class Placement(Struct, frozen=True):
@@ -58,6 +71,9 @@ class Placement(Struct, frozen=True):
     fleet_id: str | None = None
     # That of the fleet when the facts were read; a rule older than this may lack a restriction.
     fleet_revision: int = 0
+    # The salt of the fleet's rollout as of that revision, if that has reached the device. So few
+    # placements still serve all devices, though each has a position of its own.
+    wave: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +120,12 @@ def _pin(placement: Placement, _: Directory) -> int | None:
     return placement.broker_id
 
 
+def _rollout(placement: Placement, directory: Directory) -> int | None:
+    rule = directory.fleets.get(placement.fleet_id) if placement.fleet_id else None
+    rollout = rule.rollout if rule else None
+    return rollout.broker_id if rollout and rollout.salt == placement.wave else None
+
+
 def _fleet_rule(placement: Placement, directory: Directory) -> int | None:
     rule = directory.fleets.get(placement.fleet_id) if placement.fleet_id else None
     return rule.broker_id if rule else None
@@ -115,6 +137,7 @@ def _default(_: Placement, directory: Directory) -> int | None:
 
 CHAIN: tuple[tuple[Source, Callable[[Placement, Directory], int | None]], ...] = (
     (Source.DEVICE, _pin),
+    (Source.ROLLOUT, _rollout),
     (Source.FLEET, _fleet_rule),
     (Source.DEFAULT, _default),
 )

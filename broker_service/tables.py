@@ -111,6 +111,9 @@ fleets = sa.table(
     sa.column("mqtt_broker_id", sa.Integer),
     sa.column("is_restricted", sa.Boolean),
     sa.column("revision", sa.BigInteger),
+    sa.column("rollout_broker_id", sa.Integer),
+    sa.column("rollout_percent", sa.Numeric(5, 2, asdecimal=False)),
+    sa.column("rollout_salt", sa.Text),
 )
 fleet_brokers = sa.table(
     "fleet_brokers",

@@ -20,6 +20,7 @@ from gateway.administration import (
     fleets,
     provisioning_keys,
     resolution,
+    rollouts,
     tokens,
 )
 from gateway.administration.caller import authentication
@@ -60,6 +61,7 @@ def app_of(
                     expected_devices.ROUTES,
                     provisioning_keys.ROUTES,
                     fleets.ROUTES,
+                    rollouts.ROUTES,
                     resolution.ROUTES,
                     tokens.ROUTES,
                     audit_log.ROUTES,

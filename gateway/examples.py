@@ -78,11 +78,18 @@ _DEVICE: dict[str, Any] = {
     "created_at": MOMENT,
     "updated_at": MOMENT,
 }
+_ROLLOUT: dict[str, Any] = {
+    "broker_id": 1,
+    "percent": 12.5,
+    "salt": "5f2c9a0e7d41b836",
+    "began_at": MOMENT,
+}
 _FLEET: dict[str, Any] = {
     "id": "demo",
     "name": "Demo",
     "mqtt_broker_id": None,
     "allowed_broker_ids": None,
+    "rollout": _ROLLOUT,
     "created_at": MOMENT,
     "updated_at": MOMENT,
 }
@@ -145,6 +152,7 @@ _USAGE: dict[str, Any] = {
     "keys": 0,
     "allowances": 0,
     "expected_devices": 0,
+    "rollouts": 0,
 }
 _COUNTS: dict[str, Any] = {
     "broker_id": 1,
@@ -193,6 +201,7 @@ _EXPLANATION: dict[str, Any] = {
     "facts": {"mqtt_broker_id": None, "fleet_id": "demo", "region": None, "location": None},
     "steps": [
         _step("device", "NO_PIN", "the device is not pinned to a broker"),
+        _step("rollout", "NO_ROLLOUT", "the fleet demo has no rollout under way"),
         _step("fleet", "FLEET_HAS_NO_BROKER", "the fleet demo has no broker of its own"),
         _step("region", "NO_REGION", "the device has no region"),
         _step("default", "DECIDED", "broker 1 is the default", 1),
@@ -257,6 +266,8 @@ BODIES: dict[str, Any] = {
     "FleetChange": {"name": "Demonstration", "allowed_broker_ids": None},
     "Fleet": _FLEET,
     "FleetPage": _page(_FLEET),
+    "RolloutChange": {"broker_id": 1, "percent": 12.5},
+    "Rollout": _ROLLOUT,
     "NewProvisioningKey": {
         "fleet_id": "demo",
         "description": "the first hall",

@@ -18,6 +18,7 @@ from mooring.registry.v1 import (
     fleets_pb2_grpc,
     provisioning_keys_pb2_grpc,
     registration_pb2_grpc,
+    rollouts_pb2_grpc,
     tokens_pb2_grpc,
 )
 
@@ -44,6 +45,7 @@ class Neighbours:
         self.devices = devices_pb2_grpc.DeviceServiceStub(registry)
         self.expected_devices = expected_devices_pb2_grpc.ExpectedDeviceServiceStub(registry)
         self.fleets = fleets_pb2_grpc.FleetServiceStub(registry)
+        self.rollouts = rollouts_pb2_grpc.RolloutServiceStub(registry)
         self.provisioning_keys = provisioning_keys_pb2_grpc.ProvisioningKeyServiceStub(registry)
         self.tokens = tokens_pb2_grpc.TokenServiceStub(registry)
         self.broker_users = broker_users_pb2_grpc.BrokerUserServiceStub(registry)

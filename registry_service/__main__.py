@@ -13,6 +13,7 @@ from mooring.registry.v1 import (
     fleets_pb2_grpc,
     provisioning_keys_pb2_grpc,
     registration_pb2_grpc,
+    rollouts_pb2_grpc,
     tokens_pb2_grpc,
 )
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -45,6 +46,8 @@ from registry_service.registration.answer import Teller
 from registry_service.registration.connections import Connections
 from registry_service.registration.registrar import Registrar
 from registry_service.registration.store import RegistrationStore
+from registry_service.rollouts import servicer as rollouts
+from registry_service.rollouts.store import RolloutStore
 from registry_service.tables import SCHEMA_REVISION
 from registry_service.tokens import servicer as tokens
 from registry_service.tokens.known import KnownTokens
@@ -57,6 +60,7 @@ SERVICERS = (
     provisioning_keys,
     expected_devices,
     fleets,
+    rollouts,
     tokens,
     broker_users,
     audit,
@@ -117,6 +121,9 @@ async def running(config: RegistryServiceConfig) -> AsyncIterator[int]:
             )
             fleets_pb2_grpc.add_FleetServiceServicer_to_server(
                 fleets.FleetServicer(FleetStore(engine)), server
+            )
+            rollouts_pb2_grpc.add_RolloutServiceServicer_to_server(
+                rollouts.RolloutServicer(RolloutStore(engine), FleetStore(engine)), server
             )
             tokens_pb2_grpc.add_TokenServiceServicer_to_server(
                 tokens.TokenServicer(token_store, known_tokens, last_use), server

@@ -98,13 +98,13 @@ class BrokerNotFound(NotFound):
 
 
 class BrokerInactive(Conflict):
-    """It does not serve, so nothing is moved to it."""
+    """It does not serve, so nothing is moved or rolled out to it."""
 
     reason = "BROKER_INACTIVE"
 
 
 class BrokerNotAllowed(Conflict):
-    """Restricted fleets would lose their broker: they may not use the new one."""
+    """A restricted fleet may not use the broker to which it is to go."""
 
     reason = "BROKER_NOT_ALLOWED"
 
@@ -125,6 +125,12 @@ class FleetNotFound(NotFound):
     """No fleet has this id."""
 
     reason = "FLEET_NOT_FOUND"
+
+
+class RolloutNotFound(NotFound):
+    """The fleet has no rollout under way."""
+
+    reason = "ROLLOUT_NOT_FOUND"
 
 
 class FleetIdTaken(AlreadyExists):

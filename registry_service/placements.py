@@ -48,11 +48,13 @@ class Placement:
     fleet_has_rule: bool
     # That of the fleet's row; a stopgap for the same rule is one, whatever else has changed.
     fleet_revision: int = field(compare=False)
+    # The salt of its fleet's rollout, as of that revision, if that has reached it; else empty.
+    wave: str = ""
 
     @property
     def would_go_to_default(self) -> bool:
         """Whether nothing is configured for it: only then may a stopgap be MQTT_BROKER_URL."""
-        return self.broker_id is None and not self.fleet_has_rule
+        return self.broker_id is None and not self.fleet_has_rule and not self.wave
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +128,7 @@ class Placements:
                         fleet_id=placement.fleet_id,
                         region=placement.region,
                         fleet_revision=placement.fleet_revision,
+                        wave=placement.wave,
                     )
                 )
                 for placement in distinct

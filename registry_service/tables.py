@@ -32,10 +32,19 @@ fleets = sa.Table(
     sa.Column("revision", sa.BigInteger, nullable=False, server_default="1"),
     _created_at(),
     _updated_at(),
+    sa.Column("rollout_broker_id", sa.Integer, sa.ForeignKey("mqtt_broker_config.id")),
+    sa.Column("rollout_percent", sa.Numeric(5, 2, asdecimal=False)),
+    sa.Column("rollout_salt", sa.Text),
+    sa.Column("rollout_began_at", sa.DateTime(timezone=True)),
     sa.Index(
         "fleets_broker",
         "mqtt_broker_id",
         postgresql_where=sa.text("mqtt_broker_id IS NOT NULL"),
+    ),
+    sa.Index(
+        "fleets_rollout",
+        "rollout_broker_id",
+        postgresql_where=sa.text("rollout_broker_id IS NOT NULL"),
     ),
 )
 

@@ -15,6 +15,7 @@ from chassis.validation import check_identifier, check_range, check_text
 MAX_SUPPOSED = 1_000
 SOURCES = {
     Source.DEVICE: pb.SOURCE_DEVICE,
+    Source.ROLLOUT: pb.SOURCE_ROLLOUT,
     Source.FLEET: pb.SOURCE_FLEET,
     Source.REGION: pb.SOURCE_REGION,
     Source.DEFAULT: pb.SOURCE_DEFAULT,

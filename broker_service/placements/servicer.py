@@ -6,7 +6,7 @@ from mooring.broker.v1 import resolution_pb2 as pb
 from mooring.broker.v1 import resolution_pb2_grpc
 
 from broker_service.errors import NoBrokerAllowed, PlacementUnknown
-from broker_service.explanation import Facts, explain
+from broker_service.explanation import Facts, explain, reached
 from broker_service.placements import explaining
 from broker_service.placements.explaining import SOURCES
 from broker_service.placements.snapshot import Snapshot, SnapshotKeeper
@@ -96,7 +96,7 @@ class ResolutionServicer(resolution_pb2_grpc.ResolutionServiceServicer):
         if request.device_uuid:
             check_identifier("device_uuid", request.device_uuid)
             own = await self._store.facts_of(request.device_uuid)
-        facts = explaining.facts_in(request, own or Facts())
+        facts = explaining.facts_in(request, own or Facts(uuid=request.device_uuid))
         snapshot = await self._snapshot_for([facts.placement, *explaining.named_in(request)])
         is_stale = self._snapshots.is_stale
         unknown = explaining.unknown_in(request, facts, snapshot.directory)
@@ -104,6 +104,7 @@ class ResolutionServicer(resolution_pb2_grpc.ResolutionServiceServicer):
             raise unknown
         if unknown is not None or not snapshot.directory.knows(facts.placement):
             raise PlacementUnknown("a broker or fleet that this is about is not known here yet")
+        facts = reached(facts, snapshot.directory)
         resolution, steps = explain(facts, explaining.directory_in(request, snapshot.directory))
         broker = snapshot.settings.get(resolution.broker_id or 0)
         environment_url = self._environment_url if resolution.source is Source.ENVIRONMENT else ""
@@ -171,7 +172,9 @@ def _asked(subject: pb.Subject) -> str | Placement | MooringError:
     """The uuid to look up, the placement that is given, or what is wrong."""
     if subject.HasField("placement"):
         facts = subject.placement
-        return Placement(facts.broker_id or None, facts.fleet_id or None, facts.fleet_revision)
+        return Placement(
+            facts.broker_id or None, facts.fleet_id or None, facts.fleet_revision, facts.wave
+        )
     uuid = subject.device_uuid
     if IDENTIFIER.fullmatch(uuid):
         return uuid

@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from broker_service.explanation import Facts
-from broker_service.resolution import Broker, Directory, FleetRule, Placement
+from broker_service.resolution import Broker, Directory, FleetRule, Placement, Rollout
 from broker_service.tables import (
     brokers,
     certificates,
@@ -35,6 +36,9 @@ _all_fleets = sa.select(
     fleets.c.mqtt_broker_id,
     fleets.c.is_restricted,
     fleets.c.revision,
+    fleets.c.rollout_broker_id,
+    fleets.c.rollout_percent,
+    fleets.c.rollout_salt,
     sa.select(sa.func.array_agg(fleet_brokers.c.broker_id, type_=sa.ARRAY(sa.Integer)))
     .where(fleet_brokers.c.fleet_id == fleets.c.id)
     .scalar_subquery()
@@ -48,12 +52,20 @@ _facts = sa.select(devices, fleets.c.revision).join_from(
 # Text, as it goes to the driver: see registry_service/registration/statements.py.
 # Few placements serve all devices: a row is one of them with all its uuids, for rows cost time.
 PLACEMENTS = """
-SELECT placed.mqtt_broker_id, placed.fleet_id, fleet.revision, placed.uuids
+SELECT placed.mqtt_broker_id, placed.fleet_id, fleet.revision, placed.wave, placed.uuids
 FROM (
-    SELECT mqtt_broker_id, fleet_id, string_agg(uuid, ',') AS uuids
-    FROM devices
-    WHERE uuid = ANY (%s::text[])
-    GROUP BY mqtt_broker_id, fleet_id
+    SELECT device.mqtt_broker_id, device.fleet_id, wave, string_agg(device.uuid, ',') AS uuids
+    FROM devices AS device
+    LEFT JOIN fleets AS rolling
+        ON rolling.id = device.fleet_id AND rolling.rollout_broker_id IS NOT NULL
+    CROSS JOIN LATERAL (
+        SELECT CASE
+            WHEN rollout_position(rolling.rollout_salt, device.uuid) < rolling.rollout_percent * 100
+            THEN rolling.rollout_salt ELSE ''
+        END AS wave
+    ) AS reached
+    WHERE device.uuid = ANY (%s::text[])
+    GROUP BY device.mqtt_broker_id, device.fleet_id, wave
 ) AS placed
 JOIN fleets AS fleet ON fleet.id = placed.fleet_id
 """
@@ -88,14 +100,7 @@ class PlacementStore:
         return Reading(
             Directory(
                 brokers={row["id"]: Broker(row["id"], row["is_active"]) for row in rows},
-                fleets={
-                    row.id: FleetRule(
-                        row.mqtt_broker_id,
-                        frozenset(row.allowed_ids or ()) if row.is_restricted else None,
-                        row.revision,
-                    )
-                    for row in fleet_rows
-                },
+                fleets={row.id: _rule(row) for row in fleet_rows},
                 default_id=next((row["id"] for row in rows if row["is_default"]), None),
             ),
             rows,
@@ -111,10 +116,8 @@ class PlacementStore:
             lambda: fetched(self._pool, PLACEMENTS, [text_array(uuids)])
         )
         placements: dict[str, Placement] = {}
-        for broker_id, fleet_id, revision, found in rows:
-            placements.update(
-                dict.fromkeys(found.split(","), Placement(broker_id, fleet_id, revision))
-            )
+        for *facts, found in rows:
+            placements.update(dict.fromkeys(found.split(","), Placement(*facts)))
         return placements
 
     async def facts_of(self, uuid: str) -> Facts | None:
@@ -125,4 +128,12 @@ class PlacementStore:
             return None
         location = None if row.latitude is None else (row.latitude, row.longitude)
         placement = Placement(row.mqtt_broker_id, row.fleet_id, row.revision)
-        return Facts(placement, row.region, location)
+        return Facts(placement, row.region, location, uuid)
+
+
+def _rule(row: sa.Row[*tuple[Any, ...]]) -> FleetRule:
+    rollout = None
+    if row.rollout_broker_id is not None:
+        rollout = Rollout(row.rollout_broker_id, row.rollout_percent, row.rollout_salt)
+    allowed_ids = frozenset(row.allowed_ids or ()) if row.is_restricted else None
+    return FleetRule(row.mqtt_broker_id, allowed_ids, row.revision, rollout)

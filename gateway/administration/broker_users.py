@@ -22,6 +22,7 @@ class BrokerUsage(Struct, kw_only=True, frozen=True):
     keys: Annotated[int, Meta(description="Provisioning keys that pin new devices to it.")]
     allowances: Annotated[int, Meta(description="Restricted fleets that may use it.")]
     expected_devices: Annotated[int, Meta(description="Expected ones, to be pinned to it.")]
+    rollouts: Annotated[int, Meta(description="Fleets that are on their way to it.")]
 
 
 class Move(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
@@ -51,6 +52,7 @@ def _json(usage: broker_users_pb2.BrokerUsage) -> BrokerUsage:
         keys=usage.keys,
         allowances=usage.allowances,
         expected_devices=usage.expected_devices,
+        rollouts=usage.rollouts,
     )
 
 
@@ -74,8 +76,8 @@ async def get_broker_usage(request: CallerRequest, broker_id: PathId) -> BrokerU
     access=Access.OPERATOR,
     action="broker_user.move",
     summary="Move those who use a broker to another",
-    description="Devices' pins, fleets' rules and keys' defaults. Many devices take more than one"
-    " request: each moves as many as there is time for.",
+    description="Devices' pins, fleets' rules and rollouts, keys' defaults. Many devices take more"
+    " than one request: each moves as many as there is time for.",
     status_code=200,
     dto=StrictJson[Move],
     responses=errors(

@@ -44,6 +44,17 @@ class NewFleet(FleetChange, kw_only=True, frozen=True):
     id: Annotated[str, documented(pattern=IDENTIFIER_PATTERN)]
 
 
+class Rollout(Struct, kw_only=True, frozen=True):
+    """A fleet's way to another broker, a wave of its devices at a time."""
+
+    broker_id: Annotated[int, Meta(description="Where those go that it has reached.")]
+    percent: Annotated[float, Meta(description="How many of the fleet's devices it reaches.")]
+    salt: Annotated[str, Meta(description="Which devices are reached first.")]
+    began_at: Annotated[
+        datetime | None, Meta(description="Since when it has had this broker and this salt.")
+    ]
+
+
 class Fleet(Struct, kw_only=True, frozen=True):
     """A fleet as it is."""
 
@@ -51,6 +62,7 @@ class Fleet(Struct, kw_only=True, frozen=True):
     name: str
     mqtt_broker_id: int | None
     allowed_broker_ids: list[int] | None
+    rollout: Annotated[Rollout, Meta(description="Null: none is under way.")] | None
     created_at: datetime | None
     updated_at: datetime | None
 
@@ -59,7 +71,18 @@ class FleetPage(Page[Fleet], frozen=True):
     """Fleets, in the order of their ids."""
 
 
-def _json(fleet: fleets_pb2.Fleet) -> Fleet:
+def rollout_json(rollout: fleets_pb2.Rollout) -> Rollout:
+    """As people see it."""
+    return Rollout(
+        broker_id=rollout.broker_id,
+        percent=rollout.percent,
+        salt=rollout.salt,
+        began_at=moment_of(rollout, "began_at"),
+    )
+
+
+def fleet_json(fleet: fleets_pb2.Fleet) -> Fleet:
+    """As people see it."""
     fields = fleet.fields
     return Fleet(
         id=fleet.id,
@@ -68,6 +91,7 @@ def _json(fleet: fleets_pb2.Fleet) -> Fleet:
         allowed_broker_ids=list(fields.allowed_brokers.broker_ids)
         if fields.HasField("allowed_brokers")
         else None,
+        rollout=rollout_json(fleet.rollout) if fleet.HasField("rollout") else None,
         created_at=moment_of(fleet, "created_at"),
         updated_at=moment_of(fleet, "updated_at"),
     )
@@ -101,7 +125,7 @@ async def create_fleet(request: CallerRequest, data: JSONBody[NewFleet]) -> Flee
             id=data.id, fields=fleets_pb2.FleetFields(**present(_values(data)))
         ),
     )
-    return _json(answer.fleet)
+    return fleet_json(answer.fleet)
 
 
 @get("/", access=Access.VIEWER, summary="List fleets", responses=errors(401, 403, 422))
@@ -113,7 +137,21 @@ async def list_fleets(
         caller.neighbours.fleets.ListFleets,
         fleets_pb2.ListFleetsRequest(page_size=limit, cursor=cursor),
     )
-    return FleetPage([_json(fleet) for fleet in answer.fleets], answer.next_cursor or None)
+    return FleetPage([fleet_json(fleet) for fleet in answer.fleets], answer.next_cursor or None)
+
+
+@get(
+    "/{fleet_id:str}",
+    access=Access.VIEWER,
+    summary="Look at a fleet",
+    responses=errors(401, 403, "FLEET_NOT_FOUND"),
+)
+async def get_fleet(request: CallerRequest, fleet_id: FleetId) -> Fleet:
+    caller = request.auth
+    answer = await caller.ask_registry(
+        caller.neighbours.fleets.GetFleet, fleets_pb2.GetFleetRequest(id=fleet_id)
+    )
+    return fleet_json(answer.fleet)
 
 
 @patch(
@@ -137,9 +175,9 @@ async def update_fleet(
             update_mask=mask(values),
         ),
     )
-    return _json(answer.fleet)
+    return fleet_json(answer.fleet)
 
 
 ROUTES = Router(
-    "/fleets", route_handlers=[create_fleet, list_fleets, update_fleet], tags=["fleets"]
+    "/fleets", route_handlers=[create_fleet, list_fleets, get_fleet, update_fleet], tags=["fleets"]
 )

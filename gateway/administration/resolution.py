@@ -53,7 +53,9 @@ class PlacementFacts(Struct, kw_only=True, frozen=True):
 class ExplainedStep(Struct, kw_only=True, frozen=True):
     """A step of the chain: whether it decided, and why or why not."""
 
-    step: Annotated[str, Meta(description="device, fleet, region, default or environment.")]
+    step: Annotated[
+        str, Meta(description="device, rollout, fleet, region, default or environment.")
+    ]
     has_decided: bool
     reason: Annotated[str, Meta(description="UPPER_SNAKE and stable, for programs.")]
     explanation: Annotated[str, Meta(description="For people; may change.")]

@@ -9,7 +9,7 @@ exact at any moment.
 from alembic import op
 
 revision = "0010"
-down_revision = "0007"
+down_revision = "0008"
 
 TABLES = """
 ALTER TABLE devices

@@ -33,6 +33,9 @@ PINNED: dict[str, tuple[sa.Column[Any], sa.Column[int | None]]] = {
     "devices": (devices.c.id, devices.c.mqtt_broker_id),
 }
 
+# Of those that are few.
+RULES = ("keys", "fleets", "rollouts", "allowances")
+
 Key = int | str
 
 
@@ -49,7 +52,7 @@ class BrokerUserStore:
         self._engine = engine
 
     async def usage(self, broker_id: int) -> dict[str, int]:
-        """How many point at it: `devices`, `fleets`, `keys`, `allowances`, `expected_devices`.
+        """How many point at it, by what they are called in `BrokerUsage`.
 
         Raises `BrokerNotFound`.
         """
@@ -63,6 +66,7 @@ class BrokerUserStore:
             _count(expected_devices, expected_devices.c.mqtt_broker_id == broker_id).label(
                 "expected_devices"
             ),
+            _count(fleets, fleets.c.rollout_broker_id == broker_id).label("rollouts"),
             sa.exists(sa.select(brokers.c.id).where(brokers.c.id == broker_id)).label("is_there"),
         )
         async with reading(self._engine) as connection:
@@ -78,7 +82,7 @@ class BrokerUserStore:
 
         Raises `BrokerNotFound`, `BrokerUnknown`, `BrokerInactive`, `BrokerNotAllowed`.
         """
-        moved: dict[str, Sequence[Key]] = {"keys": (), "fleets": (), "allowances": ()}
+        moved: dict[str, Sequence[Key]] = dict.fromkeys(RULES, ())
         try:
             async with writing(self._engine) as connection:
                 await take_turns(connection, PLACEMENT)
@@ -92,6 +96,9 @@ class BrokerUserStore:
                 )
                 moved["fleets"] = await _pointed(
                     connection, fleets.c.mqtt_broker_id, broker_id, to_id
+                )
+                moved["rollouts"] = await _pointed(
+                    connection, fleets.c.rollout_broker_id, broker_id, to_id
                 )
                 await _record(connection, broker_id, to_id, moved)
         except IntegrityError:
@@ -206,6 +213,7 @@ async def _require_allowed(connection: AsyncConnection, broker_id: int, to_id: i
     theirs = fleet_brokers.c.fleet_id == fleets.c.id
     uses = sa.or_(
         fleets.c.mqtt_broker_id == broker_id,
+        fleets.c.rollout_broker_id == broker_id,
         sa.exists().where(
             provisioning_keys.c.fleet_id == fleets.c.id,
             provisioning_keys.c.default_broker_id == broker_id,

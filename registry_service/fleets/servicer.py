@@ -13,12 +13,12 @@ from chassis.server import Context
 from chassis.times import timestamp_of
 from chassis.trust import Access
 from chassis.validation import check_identifier, check_text
-from registry_service.errors import FleetNotFound
 from registry_service.fleets.store import FleetStore
 
 NAME = "mooring.registry.v1.FleetService"
 POLICIES = {
     f"/{NAME}/CreateFleet": Access.OPERATOR,
+    f"/{NAME}/GetFleet": Access.VIEWER,
     f"/{NAME}/ListFleets": Access.VIEWER,
     f"/{NAME}/UpdateFleet": Access.OPERATOR,
 }
@@ -44,7 +44,11 @@ class FleetServicer(fleets_pb2_grpc.FleetServiceServicer):
         row = await self._store.create(
             {"name": request.id, **values, "id": request.id}, allowed_ids
         )
-        return pb.CreateFleetResponse(fleet=_proto(row))
+        return pb.CreateFleetResponse(fleet=fleet_proto(row))
+
+    async def GetFleet(self, request: pb.GetFleetRequest, context: Context) -> pb.GetFleetResponse:
+        """Raises `FleetNotFound`."""
+        return pb.GetFleetResponse(fleet=fleet_proto(await self._store.fleet(request.id)))
 
     async def ListFleets(
         self, request: pb.ListFleetsRequest, context: Context
@@ -53,16 +57,15 @@ class FleetServicer(fleets_pb2_grpc.FleetServiceServicer):
         size = pages.page_size_of(request.page_size)
         rows = await self._store.fleets_after(pages.after(request.cursor, str), size + 1)
         page, next_cursor = pages.cut(rows, size, lambda row: row.id)
-        return pb.ListFleetsResponse(fleets=map(_proto, page), next_cursor=next_cursor)
+        return pb.ListFleetsResponse(fleets=map(fleet_proto, page), next_cursor=next_cursor)
 
     async def UpdateFleet(
         self, request: pb.UpdateFleetRequest, context: Context
     ) -> pb.UpdateFleetResponse:
         """Raises `InvalidInput`, `FleetNotFound`, `BrokerUnknown`."""
         values = _named(request.fields, request.update_mask.paths)
-        if "\0" in request.id:
-            raise FleetNotFound("there is no such fleet")
-        return pb.UpdateFleetResponse(fleet=_proto(await self._store.update(request.id, values)))
+        row = await self._store.update(request.id, values)
+        return pb.UpdateFleetResponse(fleet=fleet_proto(row))
 
 
 def _named(fields: pb.FleetFields, names: Iterable[str]) -> dict[str, Any]:
@@ -86,7 +89,20 @@ def _named(fields: pb.FleetFields, names: Iterable[str]) -> dict[str, Any]:
     return values
 
 
-def _proto(row: sa.Row[Any]) -> pb.Fleet:
+def rollout_proto(row: sa.Row[Any]) -> pb.Rollout | None:
+    """The rollout that the fleet has under way."""
+    if row.rollout_broker_id is None:
+        return None
+    return pb.Rollout(
+        broker_id=row.rollout_broker_id,
+        percent=row.rollout_percent,
+        salt=row.rollout_salt,
+        began_at=timestamp_of(row.rollout_began_at),
+    )
+
+
+def fleet_proto(row: sa.Row[Any]) -> pb.Fleet:
+    """A fleet as the store has it."""
     allowed = pb.AllowedBrokers(broker_ids=row.allowed_ids) if row.is_restricted else None
     return pb.Fleet(
         id=row.id,
@@ -95,4 +111,5 @@ def _proto(row: sa.Row[Any]) -> pb.Fleet:
         ),
         created_at=timestamp_of(row.created_at),
         updated_at=timestamp_of(row.updated_at),
+        rollout=rollout_proto(row),
     )

@@ -45,11 +45,16 @@ class FleetStore:
                 await take_turns(connection, PLACEMENT)
                 await connection.execute(sa.insert(fleets).values(row))
                 await _allow(connection, columns["id"], allowed_ids)
-                fleet = await _fleet(connection, columns["id"])
+                fleet = await fleet_of(connection, columns["id"])
                 await audit.record(connection, "fleet.create", fleet.id, after=_told(fleet))
                 return fleet
         except IntegrityError as error:
             raise _named(error) from None
+
+    async def fleet(self, fleet_id: str) -> sa.Row[Any]:
+        """Raises `FleetNotFound`."""
+        async with reading(self._engine) as connection:
+            return await fleet_of(connection, fleet_id)
 
     async def fleets_after(self, fleet_id: str | None, limit: int) -> Sequence[sa.Row[Any]]:
         """In the order of their ids."""
@@ -70,10 +75,7 @@ class FleetStore:
         try:
             async with writing(self._engine) as connection:
                 await take_turns(connection, PLACEMENT)
-                # SQL takes no turns: the row's lock keeps `before` true.
-                lock = sa.select(fleets.c.id).where(fleets.c.id == fleet_id)
-                await connection.execute(lock.with_for_update(key_share=True))
-                before = await _fleet(connection, fleet_id)
+                before = await fleet_of(connection, fleet_id, is_locked=True)
                 if values:
                     await connection.execute(
                         sa.update(fleets).where(fleets.c.id == fleet_id).values(values)
@@ -83,7 +85,7 @@ class FleetStore:
                         sa.delete(fleet_brokers).where(fleet_brokers.c.fleet_id == fleet_id)
                     )
                     await _allow(connection, fleet_id, allowed_ids)
-                after = await _fleet(connection, fleet_id)
+                after = await fleet_of(connection, fleet_id)
                 await audit.record(
                     connection, "fleet.update", fleet_id, before=_told(before), after=_told(after)
                 )
@@ -101,7 +103,18 @@ def _told(fleet: sa.Row[Any]) -> dict[str, Any]:
     }
 
 
-async def _fleet(connection: AsyncConnection, fleet_id: str) -> sa.Row[Any]:
+async def fleet_of(
+    connection: AsyncConnection, fleet_id: str, *, is_locked: bool = False
+) -> sa.Row[Any]:
+    """The whole fleet; nobody changes it before the commit if `is_locked`. Raises `FleetNotFound`.
+
+    For a change, which has taken turns. SQL takes none: the row's lock keeps what is read true.
+    """
+    if "\0" in fleet_id:
+        raise FleetNotFound("there is no such fleet")
+    if is_locked:
+        lock = sa.select(fleets.c.id).where(fleets.c.id == fleet_id)
+        await connection.execute(lock.with_for_update(key_share=True))
     row = (await connection.execute(_whole.where(fleets.c.id == fleet_id))).one_or_none()
     if row is None:
         raise FleetNotFound("there is no such fleet")

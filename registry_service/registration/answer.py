@@ -23,6 +23,8 @@ class Told(Struct, frozen=True):
     username: str
     password: str
     answer: Answer
+    # As devices know it: to them a rollout is their fleet's broker, before and after.
+    source: resolution_pb2.Source.ValueType
     generation: str
     refresh_after_s: int
     topics: list[str]
@@ -37,15 +39,18 @@ class Teller(Struct, frozen=True):
 
     def tell(self, uuid: str, salt: str, key_id: int, password: str, answer: Answer) -> Told:
         """`salt`, `key_id` and `password` are those of the device's credentials."""
-        broker = answer.broker
+        broker, source = answer.broker, answer.source
+        if source == resolution_pb2.SOURCE_ROLLOUT:
+            source = resolution_pb2.SOURCE_FLEET
         # All that the answer is made of but when to ask again, so it changes when the answer does.
-        made_of = f"{uuid}|{salt}|{key_id}|{answer.source}|" + (
+        made_of = f"{uuid}|{salt}|{key_id}|{source}|" + (
             broker.generation if broker else self.environment_url
         )
         return Told(
             username_of(uuid),
             password,
             answer,
+            source,
             hashlib.sha256(made_of.encode()).hexdigest()[:16],
             self.stopgap_refresh_after_s if answer.is_stale else self.refresh_after_s,
             topics_of(uuid),
@@ -57,7 +62,7 @@ def write_connection(told: Told, connection: pb.Connection) -> None:
     answer = told.answer
     connection.username = told.username
     connection.password = told.password
-    connection.source = answer.source
+    connection.source = told.source
     connection.broker_id = answer.broker.id if answer.broker else 0
     connection.generation = told.generation
     connection.refresh_after_s = told.refresh_after_s

@@ -67,7 +67,7 @@ class Planner:
         self._teller = teller
         self._known = known
         self._now = now
-        self._placements: dict[tuple[UUID, str, int | None], Placement] = {}
+        self._placements: dict[tuple[UUID, str, int | None, str], Placement] = {}
 
     def plan(self, index: int, registration: Registration) -> Plan:
         """Raises what `decide` raises."""
@@ -106,22 +106,26 @@ class Planner:
             key,
             device,
             expected.id if expected and device is None else None,
-            device.placement if device else self._placement(shown, registration.region, expected),
+            device.placement if device else self._placement(shown, registration, expected),
             self._credentials(registration, salt, key_id),
         )
 
-    def _placement(self, shown: KnownKey, region: str, expected: Expected | None) -> Placement:
+    def _placement(
+        self, shown: KnownKey, registration: Registration, expected: Expected | None
+    ) -> Placement:
         """That of a new device which shows the key; the operator's pin goes before the key's."""
-        key = shown.key
+        key, region = shown.key, registration.region
         pin = expected.mqtt_broker_id if expected else None
-        placement = self._placements.get((key.id, region, pin))
+        wave = shown.wave_of(registration.uuid)
+        placement = self._placements.get((key.id, region, pin, wave))
         if placement is None:
-            placement = self._placements[key.id, region, pin] = Placement(
+            placement = self._placements[key.id, region, pin, wave] = Placement(
                 key.default_broker_id if pin is None else pin,
                 key.fleet_id,
                 region,
                 shown.fleet_has_rule,
                 shown.fleet_revision,
+                wave,
             )
         return placement
 

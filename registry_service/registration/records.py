@@ -12,6 +12,7 @@ from uuid import UUID
 from msgspec import Struct
 from msgspec.structs import replace
 
+from chassis.waves import wave_of
 from registry_service.placements import Placement
 from registry_service.provisioning import ProvisioningKey
 from registry_service.registration.request import Registration
@@ -45,6 +46,13 @@ class Device(Struct, frozen=True):
     created_at: datetime
 
 
+class Rollout(Struct, frozen=True):
+    """How far a fleet has come on its way to another broker."""
+
+    salt: str
+    percent: float
+
+
 class KnownKey(Struct, frozen=True):
     """A provisioning key, and its fleet as far as placing devices goes."""
 
@@ -52,6 +60,11 @@ class KnownKey(Struct, frozen=True):
     key: ProvisioningKey
     fleet_has_rule: bool
     fleet_revision: int
+    rollout: Rollout | None = None
+
+    def wave_of(self, uuid: str) -> str:
+        """The rollout of its fleet, if that reaches a new device with this uuid; else nothing."""
+        return wave_of(self.rollout.salt, self.rollout.percent, uuid) if self.rollout else ""
 
 
 class Expected(Struct, frozen=True):

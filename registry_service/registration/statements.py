@@ -26,7 +26,10 @@ SELECT
                    ) END
                ) AS key,
                fleet.mqtt_broker_id IS NOT NULL OR fleet.is_restricted AS fleet_has_rule,
-               fleet.revision AS fleet_revision
+               fleet.revision AS fleet_revision,
+               CASE WHEN fleet.rollout_salt IS NOT NULL THEN json_build_object(
+                   'salt', fleet.rollout_salt, 'percent', fleet.rollout_percent
+               ) END AS rollout
         FROM provisioning_keys AS key
         JOIN fleets AS fleet ON fleet.id = key.fleet_id
         WHERE key.key_hash = ANY (%s::bytea[])
@@ -44,7 +47,12 @@ SELECT
                    'broker_id', device.mqtt_broker_id, 'fleet_id', device.fleet_id,
                    'region', device.region,
                    'fleet_has_rule', fleet.mqtt_broker_id IS NOT NULL OR fleet.is_restricted,
-                   'fleet_revision', fleet.revision
+                   'fleet_revision', fleet.revision,
+                   'wave', CASE
+                       WHEN rollout_position(fleet.rollout_salt, device.uuid)
+                            < fleet.rollout_percent * 100
+                       THEN fleet.rollout_salt ELSE ''
+                   END
                ) AS placement
         FROM devices AS device
         JOIN fleets AS fleet ON fleet.id = device.fleet_id

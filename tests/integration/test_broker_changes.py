@@ -127,6 +127,7 @@ async def test_the_refusal_to_delete_counts_who_uses_it(stack: Stack) -> None:
     await stack.admin(
         "POST", "/fleets", json={"id": "limited", "name": "l", "allowed_broker_ids": [broker_id]}
     )
+    await stack.admin("PUT", "/fleets/demo/rollout", json={"broker_id": broker_id, "percent": 1})
     await stack.create_key(default_broker_id=broker_id)
     expected = {"uuid": "later", "fleet_id": "demo", "mqtt_broker_id": broker_id}
     await stack.admin("POST", "/expected-devices", json=expected)
@@ -136,11 +137,14 @@ async def test_the_refusal_to_delete_counts_who_uses_it(stack: Stack) -> None:
     refused = await stack.admin("DELETE", f"/brokers/{broker_id}")
     problem = refused.json()
     usage = {"devices": 3, "fleets": 1, "keys": 1, "allowances": 1, "expected_devices": 1}
+    usage["rollouts"] = 1
     assert (refused.status_code, problem["reason"], problem["usage"]) == (
         *(409, "BROKER_IN_USE"),
         usage,
     )
-    assert "3 devices, 1 fleet, 1 key, 1 allowance, 1 expected device" in problem["detail"]
+    assert (
+        "3 devices, 1 fleet, 1 key, 1 allowance, 1 expected device, 1 rollout" in problem["detail"]
+    )
     assert (await stack.admin("GET", f"/brokers/{broker_id}/usage")).json() == usage
     with pytest.raises(Conflict) as conflict:
         await stack.broker.brokers("DeleteBroker", brokers_pb2.DeleteBrokerRequest(id=broker_id))

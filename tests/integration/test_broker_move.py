@@ -39,6 +39,8 @@ async def test_a_move_takes_everybody_and_then_the_broker_can_go(
     old, new = await stack.create_broker("old"), await stack.create_broker("new", port=2222)
     await stack.register("first")
     await stack.create_fleet("ruled", mqtt_broker_id=old)
+    rollout = {"broker_id": old, "percent": 10}
+    assert (await stack.admin("PUT", "/fleets/demo/rollout", json=rollout)).status_code == 201
     key = await stack.create_key(default_broker_id=old)
     pin_many(stack, old, 450)
     stack.database.execute(
@@ -53,12 +55,13 @@ async def test_a_move_takes_everybody_and_then_the_broker_can_go(
     assert {each.status_code for each in registered} == {201}
     assert answer.status_code == 200, answer.text
     counts = answer.json()["moved"]
-    assert (counts["fleets"], counts["keys"], counts["allowances"]) == (1, 1, 0)
+    few = [counts[which] for which in ("fleets", "rollouts", "keys", "allowances")]
+    assert few == [1, 1, 1, 0]
     assert counts["devices"] >= 450
     assert counts["expected_devices"] == 250
     # Whatever a registration had begun with the old broker has ended; the next move takes it.
     rest = await moved(stack, old, new)
-    nobody = dict.fromkeys(("devices", "fleets", "keys", "allowances", "expected_devices"), 0)
+    nobody = dict.fromkeys(counts, 0)
     assert rest.json()["left"] == nobody
     assert stack.database.execute(PINNED, new) == [(480,)]
     assert (await moved(stack, old, new)).json() == {"moved": nobody, "left": nobody}
@@ -130,6 +133,7 @@ async def test_a_restricted_fleet_is_not_stranded(stack: Stack) -> None:
         "keys": 0,
         "allowances": 1,
         "expected_devices": 0,
+        "rollouts": 0,
     }
     lines = "SELECT after FROM audit_log WHERE action = 'broker.move_users' AND refusal = ''"
     assert stack.database.execute(lines) == [

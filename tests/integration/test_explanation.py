@@ -48,6 +48,7 @@ async def test_a_device_as_it_is(stack: Stack) -> None:
     }
     assert [step["step"] for step in explanation["steps"]] == [
         "device",
+        "rollout",
         "fleet",
         "region",
         "default",
@@ -55,13 +56,14 @@ async def test_a_device_as_it_is(stack: Stack) -> None:
     ]
     assert reasons(explanation) == [
         "NO_PIN",
+        "NO_ROLLOUT",
         "FLEET_HAS_NO_BROKER",
         "REGION_HAS_NO_BROKER",
         "DECIDED",
         "DECIDED_EARLIER",
     ]
     assert [step["has_decided"] for step in explanation["steps"]] == [
-        *[False] * 3,
+        *[False] * 4,
         True,
         False,
     ]
@@ -149,6 +151,7 @@ async def test_a_restricted_fleet_that_nothing_may_serve(stack: Stack) -> None:
     assert (response.status_code, explanation["source"], explanation["url"]) == (200, None, None)
     assert reasons(explanation) == [
         "NO_PIN",
+        "NO_ROLLOUT",
         "BROKER_INACTIVE",
         "NO_REGION",
         "BROKER_NOT_ALLOWED",
@@ -162,7 +165,7 @@ async def test_facts_alone(stack: Stack) -> None:
     response = await stack.admin("POST", "/resolution/explain", json={})
     assert response.status_code == 200
     explanation = response.json()
-    assert reasons(explanation)[:3] == ["NO_PIN", "NO_FLEET", "NO_REGION"]
+    assert reasons(explanation)[:4] == ["NO_PIN", "NO_FLEET", "NO_FLEET", "NO_REGION"]
     assert explanation["source"] == "default"
 
 

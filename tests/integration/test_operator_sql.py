@@ -206,7 +206,7 @@ async def test_the_owner_is_told_who_uses_what_it_deletes(stack: Stack) -> None:
         (
             other,
             f"/api/v1/brokers/{other}/move",
-            "devices=1 fleets=0 keys=0 allowances=0 expected_devices=0",
+            "devices=1 fleets=0 keys=0 allowances=0 expected_devices=0 rollouts=0",
         ),
     ):
         with pytest.raises(psycopg.errors.IntegrityError) as refused:
@@ -223,6 +223,7 @@ async def test_a_broker_that_is_not_there_is_named_with_what_to_do(stack: Stack,
     for table, column in (
         ("devices", "mqtt_broker_id"),
         ("fleets", "mqtt_broker_id"),
+        ("fleets", "rollout_broker_id"),
         ("provisioning_keys", "default_broker_id"),
     ):
         with pytest.raises(psycopg.errors.ForeignKeyViolation, match="no broker 999") as refused:

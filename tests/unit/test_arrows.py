@@ -27,6 +27,7 @@ PURE = (
     "broker_service/brokers/settings.py",
     "registry_service/provisioning.py",
     "chassis/keyring.py",
+    "chassis/waves.py",
     "registry_service/credentials.py",
     "registry_service/sealing/chain.py",
 )

@@ -6,36 +6,38 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker_service.explanation import Facts, Reason, explain, supposing
+from broker_service.explanation import Facts, Reason, explain, reached, supposing
 from broker_service.resolution import (
     CHAIN,
     Broker,
     Directory,
     FleetRule,
     Placement,
+    Rollout,
     Source,
     resolve,
 )
 from tests.unit.test_resolution import IDS, PLACEMENTS, directories
 
-FACTS = st.builds(Facts, PLACEMENTS, st.sampled_from(["", "eu"]))
+FACTS = st.builds(Facts, PLACEMENTS, st.sampled_from(["", "eu"]), uuid=st.sampled_from(["", "one"]))
 
 
 def worlds() -> list[tuple[Placement, Directory]]:
-    """Every placement in every directory of two brokers and a fleet."""
+    """Every placement in every directory of two brokers and a fleet, which may be under way."""
     ids: tuple[int | None, ...] = (None, 1, 2)
     limits = (None, frozenset[int](), frozenset({1}), frozenset({2}), frozenset({1, 2}))
+    waves = (("", None), ("", Rollout(2, 50, "first")), ("first", Rollout(2, 50, "first")))
     return [
         (
-            Placement(pin, fleet_id),
+            Placement(pin, fleet_id, wave=wave),
             Directory(
                 {1: Broker(1, is_active=one), 2: Broker(2, is_active=two)},
-                {"north": FleetRule(rule, limit)},
+                {"north": FleetRule(rule, limit, rollout=rollout)},
                 default_id,
             ),
         )
-        for pin, fleet_id, rule, limit, default_id, one, two in product(
-            ids, (None, "north"), ids, limits, ids, (True, False), (True, False)
+        for pin, fleet_id, rule, limit, default_id, one, two, (wave, rollout) in product(
+            ids, (None, "north"), ids, limits, ids, (True, False), (True, False), waves
         )
     ]
 
@@ -99,43 +101,70 @@ RULES = {
     "placed": FleetRule(3),
     "closed": FleetRule(None, frozenset()),
     "tight": FleetRule(1, frozenset({2})),
+    "moving": FleetRule(1, rollout=Rollout(3, 10, "first")),
+    "stuck": FleetRule(1, rollout=Rollout(2, 100, "first")),
 }
+# Where devices stand in the waves of that salt: near the beginning, and near the end.
+EARLY, LATE = "device-12", "device-1"
 
 
 @pytest.mark.parametrize(
     ("facts", "default_id", "reasons"),
     [
-        (Facts(Placement(1)), None, ["DECIDED", *["DECIDED_EARLIER"] * 4]),
+        (Facts(Placement(1)), None, ["DECIDED", *["DECIDED_EARLIER"] * 5]),
         (
             Facts(Placement(2, "placed")),
             1,
-            ["BROKER_INACTIVE", "DECIDED", *["DECIDED_EARLIER"] * 3],
+            ["BROKER_INACTIVE", "NO_ROLLOUT", "DECIDED", *["DECIDED_EARLIER"] * 3],
         ),
         (
             Facts(Placement(9), "eu"),
             1,
-            ["BROKER_UNKNOWN", "NO_FLEET", "REGION_HAS_NO_BROKER", "DECIDED", "DECIDED_EARLIER"],
+            [
+                "BROKER_UNKNOWN",
+                *["NO_FLEET"] * 2,
+                "REGION_HAS_NO_BROKER",
+                "DECIDED",
+                "DECIDED_EARLIER",
+            ],
         ),
         (
             Facts(Placement(None, "free")),
             None,
-            ["NO_PIN", "FLEET_HAS_NO_BROKER", "NO_REGION", "NO_DEFAULT", "DECIDED"],
+            ["NO_PIN", "NO_ROLLOUT", "FLEET_HAS_NO_BROKER", "NO_REGION", "NO_DEFAULT", "DECIDED"],
         ),
         (
             Facts(Placement(3, "tight")),
             1,
             [
                 "BROKER_NOT_ALLOWED",
+                "NO_ROLLOUT",
                 "BROKER_NOT_ALLOWED",
                 "NO_REGION",
                 "BROKER_NOT_ALLOWED",
                 "FLEET_IS_RESTRICTED",
             ],
         ),
+        (
+            Facts(Placement(None, "moving"), uuid=EARLY),
+            1,
+            ["NO_PIN", "DECIDED", *["DECIDED_EARLIER"] * 4],
+        ),
+        (
+            Facts(Placement(None, "moving"), uuid=LATE),
+            1,
+            ["NO_PIN", "NOT_REACHED", "DECIDED", *["DECIDED_EARLIER"] * 3],
+        ),
+        (
+            Facts(Placement(None, "stuck")),
+            1,
+            ["NO_PIN", "BROKER_INACTIVE", "DECIDED", *["DECIDED_EARLIER"] * 3],
+        ),
     ],
 )
 def test_each_reason(facts: Facts, default_id: int | None, reasons: list[str]) -> None:
-    _, steps = explain(facts, Directory(BROKERS, RULES, default_id))
+    directory = Directory(BROKERS, RULES, default_id)
+    _, steps = explain(reached(facts, directory), directory)
     assert [step.reason for step in steps] == reasons
 
 
@@ -152,3 +181,18 @@ def test_a_sentence_names_what_it_is_about() -> None:
     many = Directory(BROKERS, {"many": FleetRule(None, frozenset(range(10, 90)))}, 1)
     _, steps = explain(Facts(Placement(3, "many")), many)
     assert steps[0].explanation.endswith("18, 19 and others")
+    _, steps = explain(Facts(Placement(None, "moving"), uuid=LATE), directory)
+    assert steps[1].explanation == (
+        "the rollout of the fleet moving to broker 3 is at 10 %, and reaches this device at 81.32 %"
+    )
+
+
+def test_a_supposed_fleet_is_supposed_with_its_rollout() -> None:
+    directory = Directory(BROKERS, RULES, 1)
+    elsewhere = Facts(Placement(None, "free", wave="another"), uuid=EARLY)
+    assert reached(elsewhere, directory).placement.wave == ""
+    moved = Facts(Placement(None, "moving", wave="another"), uuid=EARLY)
+    assert reached(moved, directory).placement.wave == "first"
+    # Of whom no uuid is known, nobody can say before all are reached.
+    assert reached(Facts(Placement(None, "moving")), directory).placement.wave == ""
+    assert reached(Facts(Placement(None, "stuck")), directory).placement.wave == "first"

@@ -11,12 +11,14 @@ from broker_service.resolution import (
     FleetRule,
     Placement,
     Resolution,
+    Rollout,
     Source,
     resolve,
 )
 
 IDS = st.integers(1, 6)
 FLEETS = ("north", "south")
+SALTS = ("first", "second")
 
 
 @st.composite
@@ -26,12 +28,14 @@ def directories(draw: st.DrawFn) -> Directory:
     }
     some_id = st.none() | (st.sampled_from(sorted(brokers)) if brokers else st.nothing())
     active = [broker.id for broker in brokers.values() if broker.is_active]
+    rollouts = st.builds(Rollout, some_id, st.just(50.0), st.sampled_from(SALTS))
     fleets = {
         fleet_id: FleetRule(
             draw(some_id),
             draw(st.none() | st.frozensets(st.sampled_from(sorted(brokers))))
             if brokers
             else draw(st.none() | st.just(frozenset())),
+            rollout=draw(st.none() | rollouts) if brokers else None,
         )
         for fleet_id in draw(st.sets(st.sampled_from(FLEETS)))
     }
@@ -39,7 +43,12 @@ def directories(draw: st.DrawFn) -> Directory:
     return Directory(brokers, fleets, default_id)
 
 
-PLACEMENTS = st.builds(Placement, st.none() | IDS, st.none() | st.sampled_from(FLEETS))
+PLACEMENTS = st.builds(
+    Placement,
+    st.none() | IDS,
+    st.none() | st.sampled_from(FLEETS),
+    wave=st.sampled_from(["", *SALTS]),
+)
 
 
 def allowed(placement: Placement, directory: Directory) -> frozenset[int] | None:
@@ -105,10 +114,15 @@ def test_nothing_configured_is_the_environment() -> None:
     )
 
 
-def test_pin_fleet_default_in_that_order() -> None:
-    brokers = {broker_id: Broker(broker_id) for broker_id in (1, 2, 3)}
-    directory = Directory(brokers, {"north": FleetRule(2)}, default_id=3)
-    assert resolve(Placement(1, "north"), directory).source is Source.DEVICE
+def test_pin_rollout_fleet_default_in_that_order() -> None:
+    brokers = {broker_id: Broker(broker_id) for broker_id in (1, 2, 3, 4)}
+    rule = FleetRule(2, rollout=Rollout(4, 50, "first"))
+    directory = Directory(brokers, {"north": rule}, default_id=3)
+    assert resolve(Placement(1, "north", wave="first"), directory).source is Source.DEVICE
+    assert resolve(Placement(None, "north", wave="first"), directory).broker_id == 4
+    assert resolve(Placement(None, "north", wave="first"), directory).source is Source.ROLLOUT
+    # That of a rollout which has ended since the placement was read.
+    assert resolve(Placement(None, "north", wave="second"), directory).source is Source.FLEET
     assert resolve(Placement(None, "north"), directory).broker_id == 2
     assert resolve(Placement(None, "north"), directory).source is Source.FLEET
     assert resolve(Placement(), directory).broker_id == 3
@@ -120,10 +134,20 @@ def test_each_step_says_what_it_found() -> None:
     steps = resolve(Placement(1, "north"), Directory(brokers, {"north": rule}, 3)).steps
     assert [step.finding for step in steps] == [
         Finding.INACTIVE,
+        Finding.NOT_SET,
         Finding.NOT_ALLOWED,
         Finding.NOT_ALLOWED,
     ]
     assert resolve(Placement(9), Directory(brokers, {})).steps[0].finding is Finding.UNKNOWN
+
+
+def test_a_rollout_to_what_cannot_serve_leaves_the_fleet_where_it_is() -> None:
+    brokers = {1: Broker(1), 2: Broker(2, is_active=False), 3: Broker(3)}
+    for target, finding in ((2, Finding.INACTIVE), (3, Finding.NOT_ALLOWED), (4, Finding.UNKNOWN)):
+        rule = FleetRule(1, frozenset({1, 2}), rollout=Rollout(target, 100, "first"))
+        resolution = resolve(Placement(None, "n", wave="first"), Directory(brokers, {"n": rule}))
+        assert resolution.steps[1].finding is finding
+        assert (resolution.source, resolution.broker_id) == (Source.FLEET, 1)
 
 
 def test_a_directory_knows_only_what_it_holds() -> None:

@@ -38,6 +38,10 @@ class _SourceEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Source.ValueTy
     """The broker marked is_default."""
     SOURCE_ENVIRONMENT: _Source.ValueType  # 5
     """MQTT_BROKER_URL: no broker is configured."""
+    SOURCE_ROLLOUT: _Source.ValueType  # 6
+    """The rollout of its fleet, which has reached it: between the pin and the
+    rule of its fleet.
+    """
 
 class Source(_Source, metaclass=_SourceEnumTypeWrapper):
     """Which step of the chain decided."""
@@ -53,6 +57,10 @@ SOURCE_DEFAULT: Source.ValueType  # 4
 """The broker marked is_default."""
 SOURCE_ENVIRONMENT: Source.ValueType  # 5
 """MQTT_BROKER_URL: no broker is configured."""
+SOURCE_ROLLOUT: Source.ValueType  # 6
+"""The rollout of its fleet, which has reached it: between the pin and the
+rule of its fleet.
+"""
 Global___Source: _TypeAlias = Source  # noqa: Y015
 
 @_typing.final
@@ -88,6 +96,7 @@ class Placement(_message.Message):
     REGION_FIELD_NUMBER: _builtins.int
     LOCATION_FIELD_NUMBER: _builtins.int
     FLEET_REVISION_FIELD_NUMBER: _builtins.int
+    WAVE_FIELD_NUMBER: _builtins.int
     broker_id: _builtins.int
     """The pin; 0 for none."""
     fleet_id: _builtins.str
@@ -96,6 +105,10 @@ class Placement(_message.Message):
     fleet_revision: _builtins.int
     """fleets.revision when the facts were read: a fleet's rule older than this
     decides nothing.
+    """
+    wave: _builtins.str
+    """The salt of the fleet's rollout, as of that revision, if the rollout has
+    reached the device; empty if not.
     """
     @_builtins.property
     def location(self) -> Global___Location: ...
@@ -107,10 +120,11 @@ class Placement(_message.Message):
         region: _builtins.str = ...,
         location: Global___Location | None = ...,
         fleet_revision: _builtins.int = ...,
+        wave: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["location", b"location"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["broker_id", b"broker_id", "fleet_id", b"fleet_id", "fleet_revision", b"fleet_revision", "location", b"location", "region", b"region"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["broker_id", b"broker_id", "fleet_id", b"fleet_id", "fleet_revision", b"fleet_revision", "location", b"location", "region", b"region", "wave", b"wave"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

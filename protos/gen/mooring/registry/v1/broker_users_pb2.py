@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&mooring/registry/v1/broker_users.proto\x12\x13mooring.registry.v1\"j\n\x0b\x42rokerUsage\x12\x0f\n\x07\x64\x65vices\x18\x01 \x01(\x03\x12\x0e\n\x06\x66leets\x18\x02 \x01(\x03\x12\x0c\n\x04keys\x18\x03 \x01(\x03\x12\x12\n\nallowances\x18\x04 \x01(\x03\x12\x18\n\x10\x65xpected_devices\x18\x05 \x01(\x03\"*\n\x15GetBrokerUsageRequest\x12\x11\n\tbroker_id\x18\x01 \x01(\x05\"I\n\x16GetBrokerUsageResponse\x12/\n\x05usage\x18\x01 \x01(\x0b\x32 .mooring.registry.v1.BrokerUsage\"_\n\x16MoveBrokerUsersRequest\x12\x16\n\x0e\x66rom_broker_id\x18\x01 \x01(\x05\x12\x14\n\x0cto_broker_id\x18\x02 \x01(\x05\x12\x17\n\x0fmove_allowances\x18\x03 \x01(\x08\"z\n\x17MoveBrokerUsersResponse\x12/\n\x05moved\x18\x01 \x01(\x0b\x32 .mooring.registry.v1.BrokerUsage\x12.\n\x04left\x18\x02 \x01(\x0b\x32 .mooring.registry.v1.BrokerUsage2\xec\x01\n\x11\x42rokerUserService\x12i\n\x0eGetBrokerUsage\x12*.mooring.registry.v1.GetBrokerUsageRequest\x1a+.mooring.registry.v1.GetBrokerUsageResponse\x12l\n\x0fMoveBrokerUsers\x12+.mooring.registry.v1.MoveBrokerUsersRequest\x1a,.mooring.registry.v1.MoveBrokerUsersResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&mooring/registry/v1/broker_users.proto\x12\x13mooring.registry.v1\"|\n\x0b\x42rokerUsage\x12\x0f\n\x07\x64\x65vices\x18\x01 \x01(\x03\x12\x0e\n\x06\x66leets\x18\x02 \x01(\x03\x12\x0c\n\x04keys\x18\x03 \x01(\x03\x12\x12\n\nallowances\x18\x04 \x01(\x03\x12\x18\n\x10\x65xpected_devices\x18\x05 \x01(\x03\x12\x10\n\x08rollouts\x18\x06 \x01(\x03\"*\n\x15GetBrokerUsageRequest\x12\x11\n\tbroker_id\x18\x01 \x01(\x05\"I\n\x16GetBrokerUsageResponse\x12/\n\x05usage\x18\x01 \x01(\x0b\x32 .mooring.registry.v1.BrokerUsage\"_\n\x16MoveBrokerUsersRequest\x12\x16\n\x0e\x66rom_broker_id\x18\x01 \x01(\x05\x12\x14\n\x0cto_broker_id\x18\x02 \x01(\x05\x12\x17\n\x0fmove_allowances\x18\x03 \x01(\x08\"z\n\x17MoveBrokerUsersResponse\x12/\n\x05moved\x18\x01 \x01(\x0b\x32 .mooring.registry.v1.BrokerUsage\x12.\n\x04left\x18\x02 \x01(\x0b\x32 .mooring.registry.v1.BrokerUsage2\xec\x01\n\x11\x42rokerUserService\x12i\n\x0eGetBrokerUsage\x12*.mooring.registry.v1.GetBrokerUsageRequest\x1a+.mooring.registry.v1.GetBrokerUsageResponse\x12l\n\x0fMoveBrokerUsers\x12+.mooring.registry.v1.MoveBrokerUsersRequest\x1a,.mooring.registry.v1.MoveBrokerUsersResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,15 +32,15 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'mooring.registry.v1.broker_
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_BROKERUSAGE']._serialized_start=63
-  _globals['_BROKERUSAGE']._serialized_end=169
-  _globals['_GETBROKERUSAGEREQUEST']._serialized_start=171
-  _globals['_GETBROKERUSAGEREQUEST']._serialized_end=213
-  _globals['_GETBROKERUSAGERESPONSE']._serialized_start=215
-  _globals['_GETBROKERUSAGERESPONSE']._serialized_end=288
-  _globals['_MOVEBROKERUSERSREQUEST']._serialized_start=290
-  _globals['_MOVEBROKERUSERSREQUEST']._serialized_end=385
-  _globals['_MOVEBROKERUSERSRESPONSE']._serialized_start=387
-  _globals['_MOVEBROKERUSERSRESPONSE']._serialized_end=509
-  _globals['_BROKERUSERSERVICE']._serialized_start=512
-  _globals['_BROKERUSERSERVICE']._serialized_end=748
+  _globals['_BROKERUSAGE']._serialized_end=187
+  _globals['_GETBROKERUSAGEREQUEST']._serialized_start=189
+  _globals['_GETBROKERUSAGEREQUEST']._serialized_end=231
+  _globals['_GETBROKERUSAGERESPONSE']._serialized_start=233
+  _globals['_GETBROKERUSAGERESPONSE']._serialized_end=306
+  _globals['_MOVEBROKERUSERSREQUEST']._serialized_start=308
+  _globals['_MOVEBROKERUSERSREQUEST']._serialized_end=403
+  _globals['_MOVEBROKERUSERSRESPONSE']._serialized_start=405
+  _globals['_MOVEBROKERUSERSRESPONSE']._serialized_end=527
+  _globals['_BROKERUSERSERVICE']._serialized_start=530
+  _globals['_BROKERUSERSERVICE']._serialized_end=766
 # @@protoc_insertion_point(module_scope)

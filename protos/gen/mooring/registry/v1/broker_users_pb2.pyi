@@ -27,6 +27,7 @@ class BrokerUsage(_message.Message):
     KEYS_FIELD_NUMBER: _builtins.int
     ALLOWANCES_FIELD_NUMBER: _builtins.int
     EXPECTED_DEVICES_FIELD_NUMBER: _builtins.int
+    ROLLOUTS_FIELD_NUMBER: _builtins.int
     devices: _builtins.int
     """Pinned to it."""
     fleets: _builtins.int
@@ -37,6 +38,8 @@ class BrokerUsage(_message.Message):
     """Restricted fleets that may use it."""
     expected_devices: _builtins.int
     """Expected devices that will be pinned to it."""
+    rollouts: _builtins.int
+    """Fleets that are on their way to it."""
     def __init__(
         self,
         *,
@@ -45,10 +48,11 @@ class BrokerUsage(_message.Message):
         keys: _builtins.int = ...,
         allowances: _builtins.int = ...,
         expected_devices: _builtins.int = ...,
+        rollouts: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowances", b"allowances", "devices", b"devices", "expected_devices", b"expected_devices", "fleets", b"fleets", "keys", b"keys"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowances", b"allowances", "devices", b"devices", "expected_devices", b"expected_devices", "fleets", b"fleets", "keys", b"keys", "rollouts", b"rollouts"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

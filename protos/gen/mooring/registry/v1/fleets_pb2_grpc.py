@@ -40,6 +40,11 @@ class FleetServiceStub:
                 request_serializer=mooring_dot_registry_dot_v1_dot_fleets__pb2.CreateFleetRequest.SerializeToString,
                 response_deserializer=mooring_dot_registry_dot_v1_dot_fleets__pb2.CreateFleetResponse.FromString,
                 _registered_method=True)
+        self.GetFleet = channel.unary_unary(
+                '/mooring.registry.v1.FleetService/GetFleet',
+                request_serializer=mooring_dot_registry_dot_v1_dot_fleets__pb2.GetFleetRequest.SerializeToString,
+                response_deserializer=mooring_dot_registry_dot_v1_dot_fleets__pb2.GetFleetResponse.FromString,
+                _registered_method=True)
         self.ListFleets = channel.unary_unary(
                 '/mooring.registry.v1.FleetService/ListFleets',
                 request_serializer=mooring_dot_registry_dot_v1_dot_fleets__pb2.ListFleetsRequest.SerializeToString,
@@ -57,6 +62,12 @@ class FleetServiceServicer:
     """
 
     def CreateFleet(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetFleet(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -82,6 +93,11 @@ def add_FleetServiceServicer_to_server(servicer, server):
                     servicer.CreateFleet,
                     request_deserializer=mooring_dot_registry_dot_v1_dot_fleets__pb2.CreateFleetRequest.FromString,
                     response_serializer=mooring_dot_registry_dot_v1_dot_fleets__pb2.CreateFleetResponse.SerializeToString,
+            ),
+            'GetFleet': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetFleet,
+                    request_deserializer=mooring_dot_registry_dot_v1_dot_fleets__pb2.GetFleetRequest.FromString,
+                    response_serializer=mooring_dot_registry_dot_v1_dot_fleets__pb2.GetFleetResponse.SerializeToString,
             ),
             'ListFleets': grpc.unary_unary_rpc_method_handler(
                     servicer.ListFleets,
@@ -122,6 +138,33 @@ class FleetService:
             '/mooring.registry.v1.FleetService/CreateFleet',
             mooring_dot_registry_dot_v1_dot_fleets__pb2.CreateFleetRequest.SerializeToString,
             mooring_dot_registry_dot_v1_dot_fleets__pb2.CreateFleetResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetFleet(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mooring.registry.v1.FleetService/GetFleet',
+            mooring_dot_registry_dot_v1_dot_fleets__pb2.GetFleetRequest.SerializeToString,
+            mooring_dot_registry_dot_v1_dot_fleets__pb2.GetFleetResponse.FromString,
             options,
             channel_credentials,
             insecure,

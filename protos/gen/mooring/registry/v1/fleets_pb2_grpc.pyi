@@ -17,6 +17,7 @@ class FleetServiceStub:
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateFleet: _aio.UnaryUnaryMultiCallable[_fleets_pb2.CreateFleetRequest, _fleets_pb2.CreateFleetResponse]
+    GetFleet: _aio.UnaryUnaryMultiCallable[_fleets_pb2.GetFleetRequest, _fleets_pb2.GetFleetResponse]
     ListFleets: _aio.UnaryUnaryMultiCallable[_fleets_pb2.ListFleetsRequest, _fleets_pb2.ListFleetsResponse]
     UpdateFleet: _aio.UnaryUnaryMultiCallable[_fleets_pb2.UpdateFleetRequest, _fleets_pb2.UpdateFleetResponse]
     """Changes the fields that update_mask names and no other."""
@@ -30,6 +31,13 @@ class FleetServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _fleets_pb2.CreateFleetRequest,
         context: _aio.ServicerContext[_fleets_pb2.CreateFleetRequest, _abc.Awaitable[_fleets_pb2.CreateFleetResponse]],
     ) -> _abc.Awaitable[_fleets_pb2.CreateFleetResponse]: ...
+
+    @_abc_1.abstractmethod
+    def GetFleet(
+        self,
+        request: _fleets_pb2.GetFleetRequest,
+        context: _aio.ServicerContext[_fleets_pb2.GetFleetRequest, _abc.Awaitable[_fleets_pb2.GetFleetResponse]],
+    ) -> _abc.Awaitable[_fleets_pb2.GetFleetResponse]: ...
 
     @_abc_1.abstractmethod
     def ListFleets(

@@ -117,6 +117,7 @@ class Connection(_message.Message):
     username: _builtins.str
     password: _builtins.str
     source: _resolution_pb2.Source.ValueType
+    """SOURCE_FLEET for a rollout too: to a device it is the broker of its fleet."""
     broker_id: _builtins.int
     """The id of one of the response's brokers; 0 when there is none and
     environment_url is to be used.

@@ -1,0 +1,126 @@
+"""A fleet's way to another broker, in waves: `/api/v1/fleets/{id}/rollout`."""
+
+from typing import Annotated
+
+from litestar import Response, Router, delete, get, post, put
+from litestar.openapi.datastructures import ResponseSpec
+from litestar.params import JSONBody
+from mooring.registry.v1 import rollouts_pb2
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from chassis.trust import Access
+from gateway.administration.caller import CallerRequest
+from gateway.administration.fields import Id
+from gateway.administration.fleets import Fleet, FleetId, Rollout, fleet_json, rollout_json
+from gateway.bodies import StrictJson
+from gateway.documentation import IDENTIFIER_PATTERN, documented
+from gateway.problems import errors
+
+BEGUN = {201: ResponseSpec(Rollout, description="It has begun.", generate_examples=False)}
+
+
+class RolloutChange(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """How a rollout is to be."""
+
+    broker_id: Annotated[
+        Id, Meta(description="Must be active, and one that a restricted fleet may use.")
+    ]
+    percent: Annotated[
+        float, Meta(ge=0, le=100, description="Of the fleet's devices, with two decimals at most.")
+    ]
+    salt: (
+        Annotated[
+            str,
+            documented(
+                pattern=IDENTIFIER_PATTERN,
+                description="Which devices are reached first. Not named: as it is while the broker"
+                " stays the same, else at random.",
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
+
+
+@get(
+    "/{fleet_id:str}/rollout",
+    access=Access.VIEWER,
+    summary="Look at a fleet's rollout",
+    responses=errors(401, 403, "FLEET_NOT_FOUND", "ROLLOUT_NOT_FOUND"),
+)
+async def get_rollout(request: CallerRequest, fleet_id: FleetId) -> Rollout:
+    caller = request.auth
+    answer = await caller.ask_registry(
+        caller.neighbours.rollouts.GetRollout, rollouts_pb2.GetRolloutRequest(fleet_id=fleet_id)
+    )
+    return rollout_json(answer.rollout)
+
+
+@put(
+    "/{fleet_id:str}/rollout",
+    access=Access.OPERATOR,
+    action="rollout.set",
+    summary="Begin, widen or narrow a fleet's rollout",
+    description="Devices that it reaches, and that are not pinned, are told of its broker when they"
+    " ask the next time. Widened, it reaches more devices and lets go of none.",
+    dto=StrictJson[RolloutChange],
+    responses=BEGUN
+    | errors(
+        *(401, 403, 412, 413, 415, 422),
+        *("FLEET_NOT_FOUND", "BROKER_UNKNOWN", "BROKER_INACTIVE", "BROKER_NOT_ALLOWED"),
+    ),
+)
+async def set_rollout(
+    request: CallerRequest, fleet_id: FleetId, data: JSONBody[RolloutChange]
+) -> Response[Rollout]:
+    caller = request.auth
+    answer = await caller.ask_registry(
+        caller.neighbours.rollouts.SetRollout,
+        rollouts_pb2.SetRolloutRequest(
+            fleet_id=fleet_id,
+            broker_id=data.broker_id,
+            percent=data.percent,
+            salt=None if data.salt is UNSET else data.salt,
+        ),
+    )
+    return Response(rollout_json(answer.rollout), status_code=201 if answer.has_begun else 200)
+
+
+@delete(
+    "/{fleet_id:str}/rollout",
+    access=Access.OPERATOR,
+    action="rollout.stop",
+    summary="Stop a fleet's rollout, which takes all devices back",
+    responses=errors(401, 403, 412, "FLEET_NOT_FOUND", "ROLLOUT_NOT_FOUND"),
+)
+async def stop_rollout(request: CallerRequest, fleet_id: FleetId) -> None:
+    caller = request.auth
+    await caller.ask_registry(
+        caller.neighbours.rollouts.StopRollout, rollouts_pb2.StopRolloutRequest(fleet_id=fleet_id)
+    )
+
+
+@post(
+    "/{fleet_id:str}/rollout/complete",
+    access=Access.OPERATOR,
+    action="rollout.complete",
+    summary="Make the rollout's broker the fleet's own, and end the rollout",
+    status_code=200,
+    responses=errors(
+        *(401, 403, 412),
+        *("FLEET_NOT_FOUND", "ROLLOUT_NOT_FOUND", "BROKER_INACTIVE", "BROKER_NOT_ALLOWED"),
+    ),
+)
+async def complete_rollout(request: CallerRequest, fleet_id: FleetId) -> Fleet:
+    caller = request.auth
+    answer = await caller.ask_registry(
+        caller.neighbours.rollouts.CompleteRollout,
+        rollouts_pb2.CompleteRolloutRequest(fleet_id=fleet_id),
+    )
+    return fleet_json(answer.fleet)
+
+
+ROUTES = Router(
+    "/fleets",
+    route_handlers=[get_rollout, set_rollout, stop_rollout, complete_rollout],
+    tags=["rollouts"],
+)

@@ -1,0 +1,1 @@
+"""Rollouts: a fleet's way to another broker, a wave of its devices at a time."""

@@ -1,0 +1,68 @@
+"""gRPC: rollouts."""
+
+from mooring.registry.v1 import rollouts_pb2 as pb
+from mooring.registry.v1 import rollouts_pb2_grpc
+
+from chassis.errors import InvalidInput
+from chassis.server import Context
+from chassis.trust import Access
+from chassis.validation import check_identifier, check_range
+from registry_service.fleets.servicer import fleet_proto, rollout_proto
+from registry_service.fleets.store import FleetStore
+from registry_service.rollouts.store import RolloutStore, require_rollout
+
+NAME = "mooring.registry.v1.RolloutService"
+POLICIES = {
+    f"/{NAME}/GetRollout": Access.VIEWER,
+    f"/{NAME}/SetRollout": Access.OPERATOR,
+    f"/{NAME}/StopRollout": Access.OPERATOR,
+    f"/{NAME}/CompleteRollout": Access.OPERATOR,
+}
+
+
+class RolloutServicer(rollouts_pb2_grpc.RolloutServiceServicer):
+    """What is changed here takes effect at the next resolution of each device."""
+
+    def __init__(self, store: RolloutStore, fleets: FleetStore) -> None:
+        """`store` changes what `fleets` holds."""
+        self._store = store
+        self._fleets = fleets
+
+    async def GetRollout(
+        self, request: pb.GetRolloutRequest, context: Context
+    ) -> pb.GetRolloutResponse:
+        """Raises `FleetNotFound`, `RolloutNotFound`."""
+        row = await self._fleets.fleet(request.fleet_id)
+        require_rollout(row)
+        return pb.GetRolloutResponse(rollout=rollout_proto(row))
+
+    async def SetRollout(
+        self, request: pb.SetRolloutRequest, context: Context
+    ) -> pb.SetRolloutResponse:
+        """Raises `InvalidInput`, `FleetNotFound`, `BrokerUnknown`, `BrokerInactive`,
+        `BrokerNotAllowed`.
+        """
+        check_range("percent", request.percent, 0, 100)
+        if round(request.percent, 2) != request.percent:
+            raise InvalidInput("has two decimals at most", field="percent")
+        salt = request.salt if request.HasField("salt") else None
+        if salt is not None:
+            check_identifier("salt", salt)
+        row, has_begun = await self._store.set(
+            request.fleet_id, request.broker_id, request.percent, salt
+        )
+        return pb.SetRolloutResponse(rollout=rollout_proto(row), has_begun=has_begun)
+
+    async def StopRollout(
+        self, request: pb.StopRolloutRequest, context: Context
+    ) -> pb.StopRolloutResponse:
+        """Raises `FleetNotFound`, `RolloutNotFound`."""
+        await self._store.stop(request.fleet_id)
+        return pb.StopRolloutResponse()
+
+    async def CompleteRollout(
+        self, request: pb.CompleteRolloutRequest, context: Context
+    ) -> pb.CompleteRolloutResponse:
+        """Raises `FleetNotFound`, `RolloutNotFound`, `BrokerInactive`, `BrokerNotAllowed`."""
+        row = await self._store.complete(request.fleet_id)
+        return pb.CompleteRolloutResponse(fleet=fleet_proto(row))

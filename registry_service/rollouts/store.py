@@ -1,0 +1,134 @@
+"""Rollouts in the database: four columns of the fleet, so that each change is one write."""
+
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+import sqlalchemy as sa
+from psycopg.errors import ForeignKeyViolation
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from chassis import audit
+from chassis.database import PLACEMENT, take_turns, writing
+from registry_service.errors import (
+    BrokerInactive,
+    BrokerNotAllowed,
+    BrokerUnknown,
+    RolloutNotFound,
+)
+from registry_service.fleets.store import fleet_of
+from registry_service.tables import brokers, fleets
+
+Row = sa.Row[Any]
+
+
+class RolloutStore:
+    """Rows are those of `fleets`. A trigger adds a salt where none is given, and the time."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        """`engine` connects as mooring_registry."""
+        self._engine = engine
+
+    async def set(
+        self, fleet_id: str, broker_id: int, percent: float, salt: str | None
+    ) -> tuple[Row, bool]:
+        """The fleet, and whether this is another rollout than the one that was under way, if any.
+
+        Raises `FleetNotFound`, `BrokerUnknown`, `BrokerInactive`, `BrokerNotAllowed`.
+        """
+        async with self._changing(fleet_id) as (connection, before):
+            await _require_target(connection, before, broker_id)
+            if salt is None and before.rollout_broker_id == broker_id:
+                salt = before.rollout_salt
+            after = await _written(
+                connection,
+                "rollout.set",
+                before,
+                {
+                    "rollout_broker_id": broker_id,
+                    "rollout_percent": percent,
+                    "rollout_salt": salt,
+                },
+            )
+            return after, before.rollout_began_at != after.rollout_began_at
+
+    async def stop(self, fleet_id: str) -> None:
+        """Raises `FleetNotFound`, `RolloutNotFound`."""
+        async with self._changing(fleet_id) as (connection, before):
+            require_rollout(before)
+            await _written(connection, "rollout.stop", before, {"rollout_broker_id": None})
+
+    async def complete(self, fleet_id: str) -> Row:
+        """The fleet as it is then.
+
+        Raises `FleetNotFound`, `RolloutNotFound`, `BrokerInactive`, `BrokerNotAllowed`.
+        """
+        async with self._changing(fleet_id) as (connection, before):
+            require_rollout(before)
+            await _require_target(connection, before, before.rollout_broker_id)
+            return await _written(
+                connection,
+                "rollout.complete",
+                before,
+                {"mqtt_broker_id": before.rollout_broker_id, "rollout_broker_id": None},
+            )
+
+    @contextlib.asynccontextmanager
+    async def _changing(self, fleet_id: str) -> AsyncIterator[tuple[AsyncConnection, Row]]:
+        """A transaction, and the fleet, which nobody else changes meanwhile."""
+        try:
+            async with writing(self._engine) as connection:
+                await take_turns(connection, PLACEMENT)
+                yield connection, await fleet_of(connection, fleet_id, is_locked=True)
+        except IntegrityError as error:
+            if isinstance(error.orig, ForeignKeyViolation):
+                # It was deleted by SQL since it was looked at.
+                raise _no_broker() from None
+            raise
+
+
+def require_rollout(fleet: Row) -> None:
+    """Raises `RolloutNotFound`."""
+    if fleet.rollout_broker_id is None:
+        raise RolloutNotFound("this fleet has no rollout under way")
+
+
+async def _require_target(connection: AsyncConnection, fleet: Row, broker_id: int) -> None:
+    """Devices that are reached must be served there, or widening would be no test of it."""
+    query = sa.select(brokers.c.is_active).where(brokers.c.id == broker_id)
+    is_active = await connection.scalar(query)
+    if is_active is None:
+        raise _no_broker()
+    if fleet.is_restricted and broker_id not in fleet.allowed_ids:
+        raise BrokerNotAllowed(
+            "the fleet is restricted to other brokers: allow it this one first", field="broker_id"
+        )
+    if not is_active:
+        raise BrokerInactive("activate the broker before a fleet goes there", field="broker_id")
+
+
+async def _written(
+    connection: AsyncConnection, action: str, before: Row, values: dict[str, Any]
+) -> Row:
+    """The fleet once `values` are written."""
+    await connection.execute(sa.update(fleets).where(fleets.c.id == before.id).values(values))
+    after = await fleet_of(connection, before.id)
+    await audit.record(connection, action, after.id, before=_told(before), after=_told(after))
+    return after
+
+
+def _told(fleet: Row) -> dict[str, Any]:
+    """What the audit log says: the salt is no secret, but goes by a name of one."""
+    rollout = None
+    if fleet.rollout_broker_id is not None:
+        rollout = {
+            "broker_id": fleet.rollout_broker_id,
+            "percent": fleet.rollout_percent,
+            "began_at": fleet.rollout_began_at,
+        }
+    return {"mqtt_broker_id": fleet.mqtt_broker_id, "rollout": rollout}
+
+
+def _no_broker() -> BrokerUnknown:
+    return BrokerUnknown("there is no such broker", field="broker_id")
