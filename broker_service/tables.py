@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB
 
-SCHEMA_REVISION = "0010"
+SCHEMA_REVISION = "0013"
 
 metadata = sa.MetaData()
 

@@ -14,11 +14,12 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from prometheus_client import Histogram
 
+from chassis import isolation
 from chassis import log as logs
 from chassis.config import is_loopback
 from chassis.errors import Internal, InvalidInput, MooringError, Unauthenticated, trailers_of
 from chassis.refusals import Refusals
-from chassis.trust import REQUEST_ID, Access, Credentials
+from chassis.trust import REQUEST_ID, Credentials, Policy, access_of
 
 log = structlog.get_logger(__name__)
 
@@ -54,7 +55,7 @@ class Frontier:
         self,
         server: grpc.aio.Server,
         credentials: Credentials,
-        policies: Mapping[str, Access],
+        policies: Mapping[str, Policy],
         refusals: Refusals | None = None,
     ) -> None:
         """`policies` says for each full method name what it asks; what is not in it is refused.
@@ -87,7 +88,7 @@ class Frontier:
         """Called by the generated code, with the same methods in another form."""
 
     def _guarded(self, method: str, handler: Handler) -> Callable[..., Awaitable[Any]]:
-        access = self._policies.get(method)
+        policy = self._policies.get(method)
         credentials, refusals = self._credentials, self._refusals
         behaviour = cast("Callable[..., Awaitable[Any]]", handler.unary_unary)
         decode = cast("Callable[[bytes], Any]", handler.request_deserializer)
@@ -100,13 +101,14 @@ class Frontier:
             logs.request_id.set(str(metadata.get(REQUEST_ID, "")))
             logs.method.set(method)
             try:
-                if access is None or behaviour is None:
+                if policy is None or behaviour is None:
                     raise Unauthenticated("this method has no policy", reason="NO_POLICY")
-                actor = credentials.identify(metadata, access)
+                actor = credentials.identify(metadata, access_of(policy))
                 if actor is not None:
                     logs.actor.set(actor.name)
                     logs.actor_id.set(actor.id)
-                    actor.require(access)
+                    actor.require(policy)
+                    isolation.fleets.set(actor.fleets)
                 response = await behaviour(decode(request), context)
             except DecodeError:
                 error: MooringError = InvalidInput(
@@ -160,7 +162,7 @@ async def serving(
     host: str,
     port: int,
     credentials: Credentials,
-    policies: Mapping[str, Access],
+    policies: Mapping[str, Policy],
     services: Iterable[str],
     register: Callable[[grpc.aio.Server], None],
     health: Health,

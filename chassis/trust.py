@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
+from typing import TypeAlias
 from urllib.parse import quote, unquote
 
 import grpc
@@ -16,6 +17,7 @@ AUTHORIZATION = "authorization"
 ACTOR = "mooring-actor"
 ACTOR_ID = "mooring-actor-id"
 ROLE = "mooring-role"
+FLEETS = "mooring-fleets"
 REQUEST_ID = "mooring-request-id"
 
 # The reason for which a service that cannot prove itself is refused.
@@ -33,6 +35,25 @@ class Access(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class WithinFleets:
+    """An access that actors have too who are restricted to fleets: the method keeps them there.
+
+    To them, what is outside is what does not exist. What states a bare `Access` refuses them.
+    """
+
+    access: Access
+
+
+# What a method or a route states.
+Policy: TypeAlias = Access | WithinFleets
+
+
+def access_of(policy: Policy) -> Access:
+    """What it asks of everybody."""
+    return policy.access if isinstance(policy, WithinFleets) else policy
+
+
+@dataclass(frozen=True, slots=True)
 class Actor:
     """For whom a service calls: a person or script, as the gateway authenticated them."""
 
@@ -40,11 +61,16 @@ class Actor:
     role: Access
     # Of the token that was shown: names are not unique.
     id: str = ""
+    # The ids of the fleets that the token is restricted to; None where it is not.
+    fleets: frozenset[str] | None = None
 
-    def require(self, access: Access) -> None:
-        """Raises `Forbidden` where the role is not enough."""
+    def require(self, policy: Policy) -> None:
+        """Raises `Forbidden` where the role is not enough, or it is not for restricted tokens."""
+        access = access_of(policy)
         if self.role < access:
             raise Forbidden(f"this needs the role {access.name.lower()}")
+        if self.fleets is not None and not isinstance(policy, WithinFleets):
+            raise Forbidden("this is not for a token that is restricted to fleets")
 
 
 def read_secret(file: Path) -> str:
@@ -90,6 +116,8 @@ class Credentials:
                 (ACTOR_ID, actor.id),
                 (ROLE, actor.role.name.lower()),
             ]
+            if actor.fleets is not None:
+                pairs.append((FLEETS, ",".join(sorted(actor.fleets))))
         return tuple(pairs)
 
     def identify(self, metadata: Mapping[str, str | bytes], access: Access) -> Actor | None:
@@ -109,10 +137,13 @@ class Credentials:
         if access is Access.SERVICE:
             return None
         role = str(metadata.get(ROLE, "")).upper()
+        fleets = metadata.get(FLEETS)
         actor = Actor(
             unquote(str(metadata.get(ACTOR, ""))),
             Access.__members__.get(role, Access.OPEN),
             str(metadata.get(ACTOR_ID, "")),
+            # Empty is none of them, not all.
+            None if fleets is None else frozenset(filter(None, str(fleets).split(","))),
         )
         if not actor.name:
             raise Unauthenticated("this is done for somebody: name the actor")

@@ -10,7 +10,7 @@ from litestar.connection import ASGIConnection
 from litestar.handlers import BaseRouteHandler
 
 from chassis.errors import Forbidden
-from chassis.trust import Access
+from chassis.trust import Access, Policy, WithinFleets
 
 
 class NoPolicy(Forbidden):
@@ -19,9 +19,9 @@ class NoPolicy(Forbidden):
     reason = "NO_POLICY"
 
 
-def required(access: object) -> Access:
+def required(access: object) -> Policy:
     """What a route states. Raises `NoPolicy`."""
-    if not isinstance(access, Access):
+    if not isinstance(access, Access | WithinFleets):
         raise NoPolicy("this path states no policy")
     return access
 

@@ -14,7 +14,7 @@ from litestar.openapi.spec import Components, License, SecurityScheme
 from litestar.params import FromPath
 from litestar.types import Method
 
-from chassis.trust import Access
+from chassis.trust import Access, WithinFleets, access_of
 from chassis.validation import IDENTIFIER
 from gateway import examples
 from gateway.problems import MEDIA_TYPE, RETRIED, Refusals
@@ -194,7 +194,7 @@ def _operation_id(handler: HTTPRouteHandler, method: Method, _: object) -> str:
 
 def _say_roles(app: Litestar, paths: Mapping[str, dict[str, Any]]) -> None:
     """Adds to the descriptions what each operation needs."""
-    access_of = {
+    stated = {
         _operation_id(handler, method, None): handler.opt.get("access", Access.OPEN)
         for route in app.routes
         for handler in getattr(route, "route_handlers", [])
@@ -202,9 +202,12 @@ def _say_roles(app: Litestar, paths: Mapping[str, dict[str, Any]]) -> None:
     }
     for operations in paths.values():
         for operation in operations.values():
-            access = access_of[operation["operationId"]]
+            policy = stated[operation["operationId"]]
+            access = access_of(policy)
             if access > Access.SERVICE:
                 needed = f"Needs the role `{access.name.lower()}`."
+                if not isinstance(policy, WithinFleets):
+                    needed += " Not for tokens that are restricted to fleets."
                 said = (operation.get("description"), needed)
                 operation["description"] = "\n\n".join(filter(None, said))
 

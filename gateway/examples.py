@@ -131,6 +131,7 @@ _TOKEN: dict[str, Any] = {
     "expires_at": "2099-12-31T23:59:59Z",
     "created_at": MOMENT,
     "last_used_at": None,
+    "fleet_ids": ["demo"],
 }
 _AUDIT_LINE: dict[str, Any] = {
     "id": 7,
@@ -310,6 +311,7 @@ BODIES: dict[str, Any] = {
         "name": "nightly backup",
         "role": "viewer",
         "expires_at": "2099-12-31T23:59:59Z",
+        "fleet_ids": ["demo"],
     },
     "Token": _TOKEN,
     "CreatedToken": {**_TOKEN, "token": "mat_tV5pQ7rS9uW1xY3zA5bC7dE9fG1hI3jK5lM7nO9pQ1r"},

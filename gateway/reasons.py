@@ -18,7 +18,7 @@ MEANINGS: dict[str, tuple[int, str]] = {
     "PROVISIONING_KEY_UNKNOWN": (401, "this provisioning key is not known"),
     "PROVISIONING_KEY_REVOKED": (401, "this provisioning key was revoked"),
     "DEVICE_UNAUTHENTICATED": (401, "no such device, or not its API key"),
-    "FORBIDDEN": (403, "the token's role is not enough"),
+    "FORBIDDEN": (403, "the token may not do this: its role, or the fleets it is restricted to"),
     "NO_POLICY": (403, "this path was left without a policy: a fault of ours"),
     "PROVISIONING_KEY_EXPIRED": (403, "this provisioning key has expired"),
     "PROVISIONING_KEY_USED_UP": (403, "this provisioning key has made all the devices it may"),

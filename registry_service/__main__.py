@@ -147,9 +147,9 @@ async def running(config: RegistryServiceConfig) -> AsyncIterator[int]:
                 port=config.registry_port,
                 credentials=credentials,
                 policies={
-                    method: access
+                    method: policy
                     for servicer in SERVICERS
-                    for method, access in servicer.POLICIES.items()
+                    for method, policy in servicer.POLICIES.items()
                 },
                 services=[servicer.NAME for servicer in SERVICERS],
                 register=register,

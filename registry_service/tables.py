@@ -5,7 +5,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import CIDR, INT8MULTIRANGE, JSONB
 
-SCHEMA_REVISION = "0010"
+SCHEMA_REVISION = "0013"
 
 metadata = sa.MetaData()
 
@@ -218,6 +218,7 @@ api_tokens = sa.Table(
     _created_at(),
     sa.Column("last_used_at", sa.DateTime(timezone=True)),
     sa.Column("prefix", sa.Text, nullable=False, server_default=""),
+    sa.Column("fleet_ids", sa.ARRAY(sa.Text)),
 )
 
 audit_log = sa.Table(

@@ -111,7 +111,12 @@ def authentication(
 
         async def actor_by(deadline: float) -> Actor:
             token = await attempts.authenticate(secret, client, deadline)
-            return Actor(token.name, ACCESS_OF_ROLE.get(token.role, Access.OPEN), token.id)
+            return Actor(
+                token.name,
+                ACCESS_OF_ROLE.get(token.role, Access.OPEN),
+                token.id,
+                frozenset(token.fleets.ids) if token.HasField("fleets") else None,
+            )
 
         actor = await actor_by(deadline)
         connection.scope["auth"] = Caller(neighbours, actor, deadline, actor_by)

@@ -8,12 +8,12 @@ from litestar.params import JSONBody, PathParameter
 from mooring.registry.v1 import tokens_pb2
 from msgspec import Meta, Struct
 
-from chassis.trust import Access
+from chassis.trust import Access, WithinFleets
 from gateway.administration.caller import CallerRequest
 from gateway.administration.fields import Moment, moment_of, timestamp
 from gateway.administration.listing import DEFAULT_LIMIT, Cursor, Limit, Page
 from gateway.bodies import StrictJson
-from gateway.documentation import documented
+from gateway.documentation import IDENTIFIER_PATTERN, documented
 from gateway.problems import errors
 
 Role = Literal["viewer", "operator", "admin"]
@@ -40,6 +40,18 @@ class NewToken(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     ]
     role: Annotated[Role, Meta(description="Each may do what those before it may.")]
     expires_at: Annotated[Moment, Meta(description="Null: never.")] | None = None
+    fleet_ids: (
+        Annotated[
+            list[Annotated[str, documented(pattern=IDENTIFIER_PATTERN)]],
+            documented(
+                minItems=1,
+                maxItems=64,
+                description="Whoever has the token sees and changes nothing outside these fleets;"
+                " not for an admin. Null: not restricted.",
+            ),
+        ]
+        | None
+    ) = None
 
 
 class Token(Struct, kw_only=True, frozen=True):
@@ -53,6 +65,9 @@ class Token(Struct, kw_only=True, frozen=True):
     expires_at: datetime | None
     created_at: datetime | None
     last_used_at: Annotated[datetime, Meta(description="Up to a minute behind.")] | None
+    fleet_ids: (
+        Annotated[list[str], Meta(description="It is restricted to these; null: it is not.")] | None
+    )
 
 
 class CreatedToken(Token, kw_only=True, frozen=True):
@@ -75,6 +90,7 @@ def _json(token: tokens_pb2.Token) -> Token:
         expires_at=moment_of(token, "expires_at"),
         created_at=moment_of(token, "created_at"),
         last_used_at=moment_of(token, "last_used_at"),
+        fleet_ids=list(token.fleets.ids) if token.HasField("fleets") else None,
     )
 
 
@@ -85,7 +101,7 @@ def _json(token: tokens_pb2.Token) -> Token:
     summary="Make an API token",
     description="The answer holds the token itself, which is kept nowhere.",
     dto=StrictJson[NewToken],
-    responses=errors(401, 403, 412, 413, 415, 422),
+    responses=errors(401, 403, 412, 413, 415, 422, "FLEET_UNKNOWN"),
 )
 async def create_token(request: CallerRequest, data: JSONBody[NewToken]) -> CreatedToken:
     caller = request.auth
@@ -95,6 +111,7 @@ async def create_token(request: CallerRequest, data: JSONBody[NewToken]) -> Crea
             name=data.name,
             role=ROLES[data.role],
             expires_at=timestamp("expires_at", data.expires_at),
+            fleets=None if data.fleet_ids is None else tokens_pb2.TokenFleets(ids=data.fleet_ids),
         ),
     )
     made = _json(answer.token)
@@ -117,7 +134,7 @@ async def list_tokens(
 
 @get(
     "/self",
-    access=Access.VIEWER,
+    access=WithinFleets(Access.VIEWER),
     summary="Look at the token that is shown",
     description="Who am I, what may I do, and until when?",
     responses=errors(401, 403, "TOKEN_NOT_FOUND"),

@@ -13,7 +13,7 @@ from chassis.errors import InvalidInput
 from chassis.refusals import Refusals
 from chassis.server import Context
 from chassis.times import moment_of, timestamp_of
-from chassis.trust import Access
+from chassis.trust import Access, WithinFleets
 from chassis.validation import check_text
 from registry_service.audit.store import AuditStore
 
@@ -21,7 +21,7 @@ NAME = "mooring.registry.v1.AuditService"
 POLICIES = {
     f"/{NAME}/ListAuditLog": Access.ADMIN,
     # Whoever is known can be refused, so any role will do; for nobody there is nothing to note.
-    f"/{NAME}/NoteRefusal": Access.VIEWER,
+    f"/{NAME}/NoteRefusal": WithinFleets(Access.VIEWER),
 }
 
 ACTION = re.compile(r"[a-z_]{1,60}\.[a-z_]{1,60}")

@@ -13,8 +13,8 @@ from chassis.log import actor_id
 from chassis.server import Context
 from chassis.times import moment_of, timestamp_of
 from chassis.tokens import PREFIX_CHARACTERS, fingerprint_of
-from chassis.trust import Access
-from chassis.validation import check_text
+from chassis.trust import Access, WithinFleets
+from chassis.validation import check_identifier, check_text
 from registry_service.credentials import hash_of_secret, new_secret
 from registry_service.errors import TokenNotFound, TokenUnknown
 from registry_service.tokens.known import KnownTokens
@@ -26,13 +26,15 @@ POLICIES = {
     f"/{NAME}/CreateToken": Access.ADMIN,
     f"/{NAME}/ListTokens": Access.ADMIN,
     f"/{NAME}/GetToken": Access.ADMIN,
-    f"/{NAME}/GetOwnToken": Access.VIEWER,
+    f"/{NAME}/GetOwnToken": WithinFleets(Access.VIEWER),
     f"/{NAME}/RevokeToken": Access.ADMIN,
     f"/{NAME}/AuthenticateToken": Access.SERVICE,
     f"/{NAME}/ListFingerprints": Access.SERVICE,
 }
 
 PREFIX = "mat"
+# They go with every call.
+MAX_FLEETS = 64
 ROLES = {pb.ROLE_VIEWER: "viewer", pb.ROLE_OPERATOR: "operator", pb.ROLE_ADMIN: "admin"}
 ROLE_OF_NAME = {name: role for role, name in ROLES.items()}
 
@@ -49,7 +51,7 @@ class TokenServicer(tokens_pb2_grpc.TokenServiceServicer):
     async def CreateToken(
         self, request: pb.CreateTokenRequest, context: Context
     ) -> pb.CreateTokenResponse:
-        """Raises `InvalidInput`."""
+        """Raises `InvalidInput`, `FleetUnknown`."""
         check_text("name", request.name, shortest=1, longest=255)
         if request.role not in ROLES:
             raise InvalidInput("must be viewer, operator or admin", field="role")
@@ -61,6 +63,7 @@ class TokenServicer(tokens_pb2_grpc.TokenServiceServicer):
             token_hash=hash_of_secret(secret),
             prefix=secret[:PREFIX_CHARACTERS],
             expires_at=expires_at,
+            fleet_ids=_fleet_ids_of(request),
         )
         await self._known.refresh()
         return pb.CreateTokenResponse(token=_proto(row), secret=secret)
@@ -121,6 +124,20 @@ def _id_of(text: str) -> UUID:
         raise TokenNotFound("there is no such token") from None
 
 
+def _fleet_ids_of(request: pb.CreateTokenRequest) -> list[str] | None:
+    """None for a token that is not restricted. Raises `InvalidInput`."""
+    if not request.HasField("fleets"):
+        return None
+    if request.role == pb.ROLE_ADMIN:
+        raise InvalidInput("an admin is not restricted", field="fleet_ids")
+    fleet_ids = list(dict.fromkeys(request.fleets.ids))
+    if not 1 <= len(fleet_ids) <= MAX_FLEETS:
+        raise InvalidInput(f"1 to {MAX_FLEETS}", field="fleet_ids")
+    for index, fleet_id in enumerate(fleet_ids):
+        check_identifier(f"fleet_ids[{index}]", fleet_id)
+    return fleet_ids
+
+
 def _proto(row: sa.Row[Any]) -> pb.Token:
     return pb.Token(
         id=str(row.id),
@@ -131,4 +148,5 @@ def _proto(row: sa.Row[Any]) -> pb.Token:
         is_active=row.is_active,
         last_used_at=timestamp_of(row.last_used_at),
         prefix=row.prefix,
+        fleets=None if row.fleet_ids is None else pb.TokenFleets(ids=row.fleet_ids),
     )

@@ -6,12 +6,12 @@ from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from chassis import audit
 from chassis.database import reading, retried, writing
-from registry_service.errors import LastAdminToken, TokenNotFound
-from registry_service.tables import api_tokens
+from registry_service.errors import FleetUnknown, LastAdminToken, TokenNotFound
+from registry_service.tables import api_tokens, fleets
 
 # Where the database announces that a token was made, changed or revoked.
 CHANNEL = "mooring_tokens"
@@ -38,19 +38,31 @@ class TokenStore:
         token_hash: bytes,
         prefix: str,
         expires_at: datetime | None,
+        fleet_ids: Sequence[str] | None = None,
     ) -> sa.Row[Any]:
-        """The new row, without the hash."""
+        """The new row, without the hash; restricted unless `fleet_ids` is None.
+
+        Raises `FleetUnknown`.
+        """
         insert = (
             sa.insert(api_tokens)
             .values(
-                name=name, role=role, token_hash=token_hash, prefix=prefix, expires_at=expires_at
+                name=name,
+                role=role,
+                token_hash=token_hash,
+                prefix=prefix,
+                expires_at=expires_at,
+                fleet_ids=fleet_ids,
             )
             .returning(*_shown)
         )
-        after = {"name": name, "role": role, "prefix": prefix}
+        after: dict[str, Any] = {"name": name, "role": role, "prefix": prefix}
         if expires_at is not None:
             after["expires_at"] = expires_at.isoformat()
+        if fleet_ids is not None:
+            after["fleet_ids"] = fleet_ids
         async with writing(self._engine) as connection:
+            await _require_fleets(connection, fleet_ids or ())
             row = (await connection.execute(insert)).one()
             await audit.record(connection, "token.create", str(row.id), after=after)
             return row
@@ -145,3 +157,12 @@ class TokenStore:
         )
         async with writing(self._engine) as connection:
             await connection.execute(update)
+
+
+async def _require_fleets(connection: AsyncConnection, fleet_ids: Sequence[str]) -> None:
+    """Raises `FleetUnknown` for the first that there is not: a typing error sees nothing."""
+    query = sa.select(fleets.c.id).where(fleets.c.id.in_(fleet_ids))
+    found = set((await connection.execute(query)).scalars()) if fleet_ids else set()
+    for index, fleet_id in enumerate(fleet_ids):
+        if fleet_id not in found:
+            raise FleetUnknown("there is no such fleet", field=f"fleet_ids[{index}]")

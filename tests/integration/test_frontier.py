@@ -37,9 +37,9 @@ POLICIES = {
     **HISTORY_POLICIES,
     **RESOLUTION_POLICIES,
     **{
-        method: access
+        method: policy
         for servicer in registry_service.__main__.SERVICERS
-        for method, access in servicer.POLICIES.items()
+        for method, policy in servicer.POLICIES.items()
     },
 }
 

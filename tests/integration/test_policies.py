@@ -16,7 +16,7 @@ from mooring.registry.v1 import tokens_pb2
 
 import gateway.app
 from chassis.errors import REASON
-from chassis.trust import Access, Actor
+from chassis.trust import Access, Actor, WithinFleets, access_of
 from gateway.access import policy_is_stated
 from gateway.administration import brokers
 from gateway.device_routes import DeviceRoutes
@@ -69,7 +69,8 @@ async def turned_away(stack: Stack, method: str, metadata: dict[str, str]) -> st
 
 async def test_every_method_is_for_those_it_says(stack: Stack) -> None:
     for method in METHODS:
-        needed = POLICIES[method]
+        policy = POLICIES[method]
+        needed = access_of(policy)
         assert await turned_away(stack, method, {}) == "UNTRUSTED_SERVICE", method
         service = dict(stack.credentials.metadata(None, "id"))
         expected = "" if needed is Access.SERVICE else "UNAUTHENTICATED"
@@ -78,6 +79,11 @@ async def test_every_method_is_for_those_it_says(stack: Stack) -> None:
             metadata = dict(stack.credentials.metadata(Actor("walker", role), "id"))
             expected = "" if role >= needed or needed is Access.SERVICE else "FORBIDDEN"
             assert await turned_away(stack, method, metadata) == expected, (method, role)
+        # Who is restricted to fleets is served only where that is stated, whatever their role.
+        restricted = Actor("walker", Access.ADMIN, fleets=frozenset({"demo"}))
+        metadata = dict(stack.credentials.metadata(restricted, "id"))
+        is_served = needed is Access.SERVICE or isinstance(policy, WithinFleets)
+        assert await turned_away(stack, method, metadata) == ("" if is_served else "FORBIDDEN")
 
 
 @pytest.fixture
@@ -113,8 +119,9 @@ async def test_every_route_states_a_policy(
 ) -> None:
     open_ones = set()
     for handler in routes_of(neighbours, monkeypatch):
-        access = handler.opt.get("access")
-        assert isinstance(access, Access), handler.paths
+        policy = handler.opt.get("access")
+        assert isinstance(policy, Access | WithinFleets), handler.paths
+        access = access_of(policy)
         if access is Access.OPEN:
             open_ones |= handler.paths
         else:
@@ -167,7 +174,7 @@ async def test_every_route_is_for_those_it_says(
     stack: Stack, neighbours: Neighbours, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stated = {
-        handler.handler_name: handler.opt["access"]
+        handler.handler_name: access_of(handler.opt["access"])
         for handler in routes_of(neighbours, monkeypatch)
     }
     tokens = {}

@@ -12,6 +12,7 @@ import pytest
 import sqlalchemy as sa
 from mooring.registry.v1 import tokens_pb2 as pb
 from mooring.registry.v1 import tokens_pb2_grpc
+from psycopg.errors import CheckViolation
 
 from chassis.database import engine_of
 from chassis.errors import Forbidden, NotFound
@@ -130,9 +131,15 @@ async def test_what_is_wrong_is_named(stack: Stack) -> None:
         ({"expires_at": "2030-01-01T00:00:00"}, "expires_at"),
         ({"expires_at": "0001-01-01T00:00:00+23:00"}, "expires_at"),
         ({"token": "mat_mine"}, "token"),
+        ({"fleet_ids": []}, "fleet_ids"),
+        ({"fleet_ids": [f"f{n}" for n in range(65)]}, "fleet_ids"),
+        ({"fleet_ids": ["demo", "a,b"]}, "fleet_ids[1]"),
+        ({"fleet_ids": ["demo"], "role": "admin"}, "fleet_ids"),
     ):
         answer = await stack.admin("POST", "/tokens", json=right | wrong)
         assert_problem(answer, 422, "INVALID_INPUT", field)
+    answer = await stack.admin("POST", "/tokens", json=right | {"fleet_ids": ["demo", "demos"]})
+    assert_problem(answer, 422, "FLEET_UNKNOWN", "fleet_ids[1]")
     for path in ("/tokens/none", f"/tokens/{'0' * 32}", "/tokens/%00"):
         assert_problem(await stack.admin("GET", path), 404, "TOKEN_NOT_FOUND")
         assert_problem(await stack.admin("DELETE", path), 404, "TOKEN_NOT_FOUND")
@@ -140,6 +147,36 @@ async def test_what_is_wrong_is_named(stack: Stack) -> None:
         answer = await stack.admin("GET", "/tokens", params={"cursor": cursor})
         assert_problem(answer, 422, "INVALID_INPUT", "cursor")
     assert len(stack.database.execute("SELECT id FROM api_tokens")) == 1
+
+
+async def test_a_token_says_which_fleets_it_is_restricted_to(stack: Stack) -> None:
+    shown = await made(stack, "operator", fleet_ids=["demo", "demo"])
+    assert shown["fleet_ids"] == ["demo"]
+    assert lines(stack, "token.create")[-1][3]["fleet_ids"] == ["demo"]
+    assert (await asked(stack, shown["token"])).json()["fleet_ids"] == ["demo"]
+    assert (await made(stack))["fleet_ids"] is None
+    # SQL counts as soon as anything else, and cannot do what nobody may.
+    widen = "UPDATE api_tokens SET fleet_ids = NULL WHERE id = %s"
+    stack.database.execute(widen, shown["id"])
+    async with asyncio.timeout(5):
+        while (await asked(stack, shown["token"])).json()["fleet_ids"]:
+            await asyncio.sleep(0.01)
+    narrow = "UPDATE api_tokens SET fleet_ids = %s WHERE id = %s"
+    for wrong in ([], [None], ["a,b"], [""]):
+        with pytest.raises(CheckViolation, match="fleet_ids_are"):
+            stack.database.execute(narrow, wrong, shown["id"])
+    with pytest.raises(CheckViolation, match="admin_is_not_restricted"):
+        stack.database.execute("UPDATE api_tokens SET fleet_ids = '{demo}' WHERE role = 'admin'")
+
+
+async def test_the_longest_name_and_the_most_fleets_reach_the_services(stack: Stack) -> None:
+    longest = Actor(
+        "💥" * 255, Access.VIEWER, str(UUID(int=0)), frozenset(map(str, range(10**63, 10**63 + 64)))
+    )
+    stub = tokens_pb2_grpc.TokenServiceStub
+    for _ in range(20):
+        with pytest.raises(NotFound):
+            await stack.registry.ask(stub, "GetOwnToken", pb.GetOwnTokenRequest(), actor=longest)
 
 
 async def test_the_last_admin_stays(stack: Stack) -> None:

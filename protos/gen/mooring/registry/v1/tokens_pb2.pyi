@@ -47,6 +47,30 @@ ROLE_ADMIN: Role.ValueType  # 3
 Global___Role: _TypeAlias = Role  # noqa: Y015
 
 @_typing.final
+class TokenFleets(_message.Message):
+    """Fleets that a token is restricted to: whoever has it sees and changes nothing else."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """1 to 64."""
+
+    def __init__(
+        self,
+        *,
+        ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ids", b"ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TokenFleets: _TypeAlias = TokenFleets  # noqa: Y015
+
+@_typing.final
 class Token(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -58,6 +82,7 @@ class Token(_message.Message):
     IS_ACTIVE_FIELD_NUMBER: _builtins.int
     LAST_USED_AT_FIELD_NUMBER: _builtins.int
     PREFIX_FIELD_NUMBER: _builtins.int
+    FLEETS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     name: _builtins.str
     role: Global___Role.ValueType
@@ -75,6 +100,10 @@ class Token(_message.Message):
     def last_used_at(self) -> _timestamp_pb2.Timestamp:
         """Unset: never. Up to a minute behind."""
 
+    @_builtins.property
+    def fleets(self) -> Global___TokenFleets:
+        """Unset: not restricted. Never set for an admin."""
+
     def __init__(
         self,
         *,
@@ -86,10 +115,11 @@ class Token(_message.Message):
         is_active: _builtins.bool = ...,
         last_used_at: _timestamp_pb2.Timestamp | None = ...,
         prefix: _builtins.str = ...,
+        fleets: Global___TokenFleets | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "expires_at", b"expires_at", "last_used_at", b"last_used_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "expires_at", b"expires_at", "fleets", b"fleets", "last_used_at", b"last_used_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "expires_at", b"expires_at", "id", b"id", "is_active", b"is_active", "last_used_at", b"last_used_at", "name", b"name", "prefix", b"prefix", "role", b"role"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "expires_at", b"expires_at", "fleets", b"fleets", "id", b"id", "is_active", b"is_active", "last_used_at", b"last_used_at", "name", b"name", "prefix", b"prefix", "role", b"role"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -102,20 +132,26 @@ class CreateTokenRequest(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     ROLE_FIELD_NUMBER: _builtins.int
     EXPIRES_AT_FIELD_NUMBER: _builtins.int
+    FLEETS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     role: Global___Role.ValueType
     @_builtins.property
     def expires_at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def fleets(self) -> Global___TokenFleets:
+        """Unset: not restricted."""
+
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         role: Global___Role.ValueType = ...,
         expires_at: _timestamp_pb2.Timestamp | None = ...,
+        fleets: Global___TokenFleets | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at", "fleets", b"fleets"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at", "name", b"name", "role", b"role"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at", "fleets", b"fleets", "name", b"name", "role", b"role"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
