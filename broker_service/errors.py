@@ -16,6 +16,12 @@ class BrokerNotFound(NotFound):
     reason = "BROKER_NOT_FOUND"
 
 
+class DeviceNotFound(NotFound):
+    """No device has this uuid, or none that the actor sees."""
+
+    reason = "DEVICE_NOT_FOUND"
+
+
 class RevisionNotFound(NotFound):
     """The broker was never at this revision, or it was deleted with it."""
 

@@ -6,7 +6,7 @@ decides: docs/note.md has the pin, the default and MQTT_BROKER_URL; the fleet is
 is rolling out before what it has.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -92,6 +92,19 @@ class Directory:
             return True
         rule = self.fleets.get(placement.fleet_id)
         return rule is not None and rule.revision >= placement.fleet_revision
+
+    def within(self, fleet_ids: Collection[str]) -> "Directory":
+        """These fleets, with the brokers that one of them may use, as if there were no others.
+
+        Their devices resolve as they do: what is left out could serve none of them.
+        """
+        fleets = {key: rule for key, rule in self.fleets.items() if key in fleet_ids}
+        brokers = self.brokers
+        allowances = [rule.allowed_ids for rule in fleets.values()]
+        if None not in allowances:
+            usable = frozenset[int]().union(*filter(None, allowances))
+            brokers = {key: broker for key, broker in brokers.items() if key in usable}
+        return Directory(brokers, fleets, self.default_id if self.default_id in brokers else None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,7 +53,7 @@ MEANINGS: dict[str, tuple[int, str]] = {
         "the broker is not active, so it cannot become what devices are sent to",
     ),
     "PASSWORD_KEY_GONE": (409, "that password's key has left the ring: set a new password instead"),
-    "BROKER_NOT_ALLOWED": (409, "a restricted fleet may not use the broker to which it is to go"),
+    "BROKER_NOT_ALLOWED": (409, "a fleet is restricted to brokers among which this one is not"),
     "FLEET_ID_TAKEN": (409, "another fleet has this id"),
     "MAX_DEVICES_BELOW_USE": (409, "the key has made more devices than it is to be allowed"),
     "DEVICE_EXPECTED": (409, "a device with this uuid is expected already"),

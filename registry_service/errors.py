@@ -104,7 +104,7 @@ class BrokerInactive(Conflict):
 
 
 class BrokerNotAllowed(Conflict):
-    """A restricted fleet may not use the broker to which it is to go."""
+    """The fleet is restricted, and not to this broker."""
 
     reason = "BROKER_NOT_ALLOWED"
 

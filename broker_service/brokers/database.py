@@ -46,9 +46,14 @@ async def changing(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
         raise _fact_of(error) from None
 
 
-async def broker_of(connection: AsyncConnection, broker_id: int, *, is_locked: bool = False) -> Row:
-    """Raises `BrokerNotFound`."""
-    query = whole.where(brokers.c.id == broker_id)
+async def broker_of(
+    connection: AsyncConnection,
+    broker_id: int,
+    *conditions: sa.ColumnElement[bool],
+    is_locked: bool = False,
+) -> Row:
+    """Raises `BrokerNotFound`, also for one that does not meet the conditions."""
+    query = whole.where(brokers.c.id == broker_id, *conditions)
     if is_locked:
         # Registrations that point at it go on.
         query = query.with_for_update(of=brokers, key_share=True)

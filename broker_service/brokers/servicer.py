@@ -20,18 +20,18 @@ from broker_service.brokers.settings import (
 )
 from broker_service.brokers.store import BrokerStore, Filter
 from broker_service.placements.snapshot import SnapshotKeeper
-from chassis import pages
+from chassis import isolation, pages
 from chassis.errors import InvalidInput
 from chassis.server import Context
 from chassis.times import timestamp_of
-from chassis.trust import Access
+from chassis.trust import Access, Policy, WithinFleets
 from chassis.validation import check_text
 
 NAME = "mooring.broker.v1.BrokerService"
-POLICIES = {
+POLICIES: dict[str, Policy] = {
     f"/{NAME}/CreateBroker": Access.OPERATOR,
-    f"/{NAME}/GetBroker": Access.VIEWER,
-    f"/{NAME}/ListBrokers": Access.VIEWER,
+    f"/{NAME}/GetBroker": WithinFleets(Access.VIEWER),
+    f"/{NAME}/ListBrokers": WithinFleets(Access.VIEWER),
     f"/{NAME}/UpdateBroker": Access.OPERATOR,
     f"/{NAME}/DeleteBroker": Access.OPERATOR,
     f"/{NAME}/SetDefaultBroker": Access.OPERATOR,
@@ -72,7 +72,8 @@ class BrokerServicer(brokers_pb2_grpc.BrokerServiceServicer):
         self, request: pb.GetBrokerRequest, context: Context
     ) -> pb.GetBrokerResponse:
         """Raises `BrokerNotFound`."""
-        return pb.GetBrokerResponse(broker=proto_of(await self._store.broker(request.id)))
+        row = await self._store.broker(request.id, isolation.fleets.get())
+        return pb.GetBrokerResponse(broker=proto_of(row))
 
     async def ListBrokers(
         self, request: pb.ListBrokersRequest, context: Context
@@ -80,7 +81,10 @@ class BrokerServicer(brokers_pb2_grpc.BrokerServiceServicer):
         """In the order of their ids. Raises `InvalidInput`."""
         size = pages.page_size_of(request.page_size)
         rows = await self._store.brokers_after(
-            pages.after(request.cursor, int, largest=MAX_INT32), size + 1, _filter(request)
+            pages.after(request.cursor, int, largest=MAX_INT32),
+            size + 1,
+            _filter(request),
+            isolation.fleets.get(),
         )
         page, next_cursor = pages.cut(rows, size, lambda row: row["id"])
         return pb.ListBrokersResponse(brokers=map(proto_of, page), next_cursor=next_cursor)

@@ -20,9 +20,10 @@ from broker_service.brokers.database import (
 )
 from broker_service.encryption import HEADER_BYTES, EncryptionKeys, key_id_of
 from broker_service.errors import BrokerInactive, BrokerInUse, SecretUnreadable
-from broker_service.tables import brokers, certificates
+from broker_service.tables import brokers, certificates, fleet_brokers, fleets
 from chassis import audit
 from chassis.database import reading
+from chassis.isolation import Fleets, is_within
 
 # A deletion meets a pin that was committed while it waited; who pins on and on may win.
 MAX_DELETIONS = 3
@@ -53,16 +54,18 @@ class BrokerStore:
         self._engine = engine
         self._keys = keys
 
-    async def broker(self, broker_id: int) -> Row:
-        """Raises `BrokerNotFound`."""
+    async def broker(self, broker_id: int, within: Fleets) -> Row:
+        """Raises `BrokerNotFound`, also for one that none of the fleets may use."""
         async with reading(self._engine) as connection:
-            return await broker_of(connection, broker_id)
+            return await broker_of(connection, broker_id, is_usable(within))
 
     async def brokers_after(
-        self, broker_id: int | None, limit: int, wanted: Filter
+        self, broker_id: int | None, limit: int, wanted: Filter, within: Fleets
     ) -> Sequence[Row]:
-        """In the order of their ids."""
-        query = whole.where(brokers.c.id > (broker_id or 0), *_conditions(wanted))
+        """In the order of their ids, those that one of the fleets may use."""
+        query = whole.where(
+            brokers.c.id > (broker_id or 0), is_usable(within), *_conditions(wanted)
+        )
         async with reading(self._engine) as connection:
             found = await connection.execute(query.order_by(brokers.c.id).limit(limit))
             return found.mappings().all()
@@ -204,6 +207,17 @@ def _conditions(wanted: Filter) -> list[sa.ColumnElement[bool]]:
     if wanted.name:
         conditions.append(brokers.c.name.icontains(wanted.name, autoescape=True))
     return conditions
+
+
+def is_usable(within: Fleets) -> sa.ColumnElement[bool]:
+    """Whether one of the fleets may use a broker: any may, unless they all are restricted."""
+    if within is None:
+        return sa.true()
+    theirs = is_within(fleets.c.id, within)
+    allowed = sa.select(fleet_brokers.c.broker_id).where(
+        is_within(fleet_brokers.c.fleet_id, within)
+    )
+    return sa.or_(sa.exists().where(theirs, ~fleets.c.is_restricted), brokers.c.id.in_(allowed))
 
 
 async def _certificate_id(connection: AsyncConnection, ca: CaBundle | None) -> int | None:

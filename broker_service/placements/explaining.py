@@ -9,7 +9,7 @@ from msgspec import structs
 from broker_service.errors import BrokerUnknown, FleetUnknown
 from broker_service.explanation import ExplainedStep, Facts, Reason, supposing
 from broker_service.resolution import Directory, Placement, Source
-from chassis.errors import InvalidInput
+from chassis.errors import Forbidden, InvalidInput
 from chassis.validation import check_identifier, check_range, check_text
 
 MAX_SUPPOSED = 1_000
@@ -46,6 +46,13 @@ def facts_in(request: pb.ExplainResolutionRequest, own: Facts) -> Facts:
             case _:
                 raise InvalidInput("names what is not a fact of a device", field="mask")
     return facts
+
+
+def require_nothing_supposed(request: pb.ExplainResolutionRequest) -> None:
+    """Raises `Forbidden` unless it is about a device as it is."""
+    supposed = (request.mask.paths, request.active_broker_ids, request.inactive_broker_ids)
+    if not request.device_uuid or any(supposed) or request.HasField("default_broker_id"):
+        raise Forbidden("a token that is restricted to fleets asks of its devices as they are")
 
 
 def named_in(request: pb.ExplainResolutionRequest) -> list[Placement]:

@@ -5,24 +5,25 @@ from collections.abc import Iterable, Sequence
 from mooring.broker.v1 import resolution_pb2 as pb
 from mooring.broker.v1 import resolution_pb2_grpc
 
-from broker_service.errors import NoBrokerAllowed, PlacementUnknown
+from broker_service.errors import DeviceNotFound, NoBrokerAllowed, PlacementUnknown
 from broker_service.explanation import Facts, explain, reached
 from broker_service.placements import explaining
 from broker_service.placements.explaining import SOURCES
 from broker_service.placements.snapshot import Snapshot, SnapshotKeeper
 from broker_service.placements.store import PlacementStore
 from broker_service.resolution import Placement, Source, resolve
+from chassis import isolation
 from chassis.coalescer import Coalescer
 from chassis.errors import InvalidInput, MooringError, to_item
 from chassis.server import Context, deadline_of
-from chassis.trust import Access
+from chassis.trust import Access, Policy, WithinFleets
 from chassis.validation import IDENTIFIER, check_identifier
 
 NAME = "mooring.broker.v1.ResolutionService"
-POLICIES = {
+POLICIES: dict[str, Policy] = {
     f"/{NAME}/ResolveBroker": Access.SERVICE,
     f"/{NAME}/ResolveBrokers": Access.SERVICE,
-    f"/{NAME}/ExplainResolution": Access.VIEWER,
+    f"/{NAME}/ExplainResolution": WithinFleets(Access.VIEWER),
 }
 
 MAX_SUBJECTS = 10_000
@@ -91,11 +92,17 @@ class ResolutionServicer(resolution_pb2_grpc.ResolutionServiceServicer):
     async def ExplainResolution(
         self, request: pb.ExplainResolutionRequest, context: Context
     ) -> pb.ExplainResolutionResponse:
-        """Raises `InvalidInput`, `BrokerUnknown`, `FleetUnknown`, `Unavailable`."""
-        own = None
+        """Raises `InvalidInput`, `BrokerUnknown`, `FleetUnknown`, `Unavailable`; for whoever is
+        restricted to fleets, `Forbidden` and `DeviceNotFound`.
+        """
+        own, within = None, isolation.fleets.get()
+        if within is not None:
+            explaining.require_nothing_supposed(request)
         if request.device_uuid:
             check_identifier("device_uuid", request.device_uuid)
-            own = await self._store.facts_of(request.device_uuid)
+            own = await self._store.facts_of(request.device_uuid, within)
+            if own is None and within is not None:
+                raise DeviceNotFound("there is no such device")
         facts = explaining.facts_in(request, own or Facts(uuid=request.device_uuid))
         snapshot = await self._snapshot_for([facts.placement, *explaining.named_in(request)])
         is_stale = self._snapshots.is_stale
@@ -105,7 +112,10 @@ class ResolutionServicer(resolution_pb2_grpc.ResolutionServiceServicer):
         if unknown is not None or not snapshot.directory.knows(facts.placement):
             raise PlacementUnknown("a broker or fleet that this is about is not known here yet")
         facts = reached(facts, snapshot.directory)
-        resolution, steps = explain(facts, explaining.directory_in(request, snapshot.directory))
+        directory = explaining.directory_in(request, snapshot.directory)
+        if within is not None:
+            directory = directory.within(within)
+        resolution, steps = explain(facts, directory)
         broker = snapshot.settings.get(resolution.broker_id or 0)
         environment_url = self._environment_url if resolution.source is Source.ENVIRONMENT else ""
         return pb.ExplainResolutionResponse(

@@ -18,6 +18,7 @@ from broker_service.tables import (
     placement_version,
 )
 from chassis.database import Pool, fetched, reading, text_array
+from chassis.isolation import Fleets, is_within
 from chassis.listening import Listener
 
 CHANNEL = "mooring_placement"
@@ -120,10 +121,14 @@ class PlacementStore:
             placements.update(dict.fromkeys(found.split(","), Placement(*facts)))
         return placements
 
-    async def facts_of(self, uuid: str) -> Facts | None:
-        """Those of one device; None if it is not registered. Raises `Unavailable`."""
+    async def facts_of(self, uuid: str, within: Fleets = None) -> Facts | None:
+        """Those of one device; None if no such device is registered in one of the fleets.
+
+        Raises `Unavailable`.
+        """
+        query = _facts.where(devices.c.uuid == uuid, is_within(devices.c.fleet_id, within))
         async with reading(self._engine) as connection:
-            row = (await connection.execute(_facts.where(devices.c.uuid == uuid))).one_or_none()
+            row = (await connection.execute(query)).one_or_none()
         if row is None:
             return None
         location = None if row.latitude is None else (row.latitude, row.longitude)

@@ -7,7 +7,7 @@ from litestar.params import FromQuery, JSONBody, QueryParameter
 from mooring.broker.v1 import brokers_pb2
 
 from chassis.errors import InvalidInput
-from chassis.trust import Access
+from chassis.trust import Access, WithinFleets
 from gateway.administration.broker_types import (
     Broker,
     BrokerChange,
@@ -66,7 +66,9 @@ async def create_broker(request: CallerRequest, data: JSONBody[NewBroker]) -> Re
     return tagged(broker_json(answer.broker), answer.broker.revision)
 
 
-@get("/", access=Access.VIEWER, summary="List brokers", responses=errors(401, 403, 422))
+@get(
+    "/", access=WithinFleets(Access.VIEWER), summary="List brokers", responses=errors(401, 403, 422)
+)
 async def list_brokers(
     request: CallerRequest,
     limit: Limit = DEFAULT_LIMIT,
@@ -104,7 +106,7 @@ async def list_brokers(
 
 @get(
     "/{broker_id:int}",
-    access=Access.VIEWER,
+    access=WithinFleets(Access.VIEWER),
     summary="Look at a broker",
     responses=NOT_MODIFIED | errors(401, 403, "BROKER_NOT_FOUND"),
 )

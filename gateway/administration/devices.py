@@ -8,7 +8,7 @@ from litestar.params import JSONBody, PathParameter, QueryParameter
 from mooring.registry.v1 import devices_pb2
 from msgspec import UNSET, Meta, Struct, UnsetType, structs
 
-from chassis.trust import Access
+from chassis.trust import Access, WithinFleets
 from gateway.administration.caller import CallerRequest
 from gateway.administration.fields import Id, mask, moment_of, named, optional, present
 from gateway.administration.listing import DEFAULT_LIMIT, Cursor, Limit, Page
@@ -117,7 +117,9 @@ def _fields(values: dict[str, Any]) -> devices_pb2.DeviceFields:
     return devices_pb2.DeviceFields(**given)
 
 
-@get("/", access=Access.VIEWER, summary="List devices", responses=errors(401, 403, 422))
+@get(
+    "/", access=WithinFleets(Access.VIEWER), summary="List devices", responses=errors(401, 403, 422)
+)
 async def list_devices(
     request: CallerRequest,
     limit: Limit = DEFAULT_LIMIT,
@@ -134,7 +136,7 @@ async def list_devices(
 
 @get(
     "/{uuid:str}",
-    access=Access.VIEWER,
+    access=WithinFleets(Access.VIEWER),
     summary="Look at a device",
     responses=errors(401, 403, 422, "DEVICE_NOT_FOUND"),
 )
@@ -148,7 +150,7 @@ async def get_device(request: CallerRequest, uuid: DeviceUuid) -> Device:
 
 @route(
     "/{uuid:str}",
-    access=Access.OPERATOR,
+    access=WithinFleets(Access.OPERATOR),
     action="device.update",
     # PUT with a subset is how docs/note.md does it; it means what PATCH means.
     http_method=[HttpMethod.PUT, HttpMethod.PATCH],
@@ -156,7 +158,9 @@ async def get_device(request: CallerRequest, uuid: DeviceUuid) -> Device:
     summary="Change a device",
     description="A field that is not named is left alone, whichever the method.",
     dto=StrictJson[DeviceChange],
-    responses=errors(401, 403, 412, 413, 415, 422, "DEVICE_NOT_FOUND", "BROKER_UNKNOWN"),
+    responses=errors(
+        401, 403, 412, 413, 415, 422, "DEVICE_NOT_FOUND", "BROKER_UNKNOWN", "BROKER_NOT_ALLOWED"
+    ),
 )
 async def update_device(
     request: CallerRequest, uuid: DeviceUuid, data: JSONBody[DeviceChange]
@@ -174,7 +178,7 @@ async def update_device(
 
 @delete(
     "/{uuid:str}",
-    access=Access.OPERATOR,
+    access=WithinFleets(Access.OPERATOR),
     action="device.delete",
     summary="Forget a device",
     description="Its credentials go with it: registered anew, it gets others.",

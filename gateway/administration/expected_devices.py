@@ -10,7 +10,7 @@ from mooring.registry.v1 import expected_devices_pb2
 from msgspec import Meta, Struct, structs
 
 from chassis.errors import InvalidInput, from_item
-from chassis.trust import Access
+from chassis.trust import Access, WithinFleets
 from gateway.administration.caller import CallerRequest
 from gateway.administration.devices import DeviceLocation
 from gateway.administration.fields import Id, moment_of, optional
@@ -68,7 +68,7 @@ class RefusedItem(Struct, kw_only=True, frozen=True):
     reason: Annotated[
         str,
         documented(
-            examples=["DEVICE_EXPECTED", "DEVICE_REGISTERED", "FLEET_UNKNOWN", "BROKER_UNKNOWN"]
+            examples=["DEVICE_EXPECTED", "DEVICE_REGISTERED", "FLEET_UNKNOWN", "BROKER_NOT_ALLOWED"]
         ),
     ]
     detail: str
@@ -141,14 +141,20 @@ async def _create(
 
 @post(
     "/",
-    access=Access.OPERATOR,
+    access=WithinFleets(Access.OPERATOR),
     action="expected_device.create",
     summary="Expect a device",
     description="From then on only keys of its fleet register it.",
     dto=StrictJson[NewExpectedDevice],
     responses=errors(
         *(401, 403, 412, 413, 415, 422),
-        *("DEVICE_EXPECTED", "DEVICE_REGISTERED", "FLEET_UNKNOWN", "BROKER_UNKNOWN"),
+        *(
+            "DEVICE_EXPECTED",
+            "DEVICE_REGISTERED",
+            "FLEET_UNKNOWN",
+            "BROKER_UNKNOWN",
+            "BROKER_NOT_ALLOWED",
+        ),
     ),
 )
 async def create_expected_device(
@@ -162,7 +168,7 @@ async def create_expected_device(
 
 @post(
     "/batch",
-    access=Access.OPERATOR,
+    access=WithinFleets(Access.OPERATOR),
     action="expected_device.create",
     status_code=200,
     summary="Expect many devices",
@@ -195,7 +201,12 @@ async def create_expected_devices(
     )
 
 
-@get("/", access=Access.VIEWER, summary="List expected devices", responses=errors(401, 403, 422))
+@get(
+    "/",
+    access=WithinFleets(Access.VIEWER),
+    summary="List expected devices",
+    responses=errors(401, 403, 422),
+)
 async def list_expected_devices(
     request: CallerRequest,
     limit: Limit = DEFAULT_LIMIT,
@@ -219,7 +230,7 @@ async def list_expected_devices(
 
 @get(
     "/{uuid:str}",
-    access=Access.VIEWER,
+    access=WithinFleets(Access.VIEWER),
     summary="Look at an expected device",
     responses=errors(401, 403, 422, "EXPECTED_DEVICE_NOT_FOUND"),
 )
@@ -234,7 +245,7 @@ async def get_expected_device(request: CallerRequest, uuid: DeviceUuid) -> Expec
 
 @delete(
     "/{uuid:str}",
-    access=Access.OPERATOR,
+    access=WithinFleets(Access.OPERATOR),
     action="expected_device.delete",
     summary="Expect a device no more",
     description="Any key may register its uuid from then on; a device that has registered stays.",

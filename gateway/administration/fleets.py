@@ -8,7 +8,7 @@ from litestar.params import JSONBody, PathParameter
 from mooring.registry.v1 import fleets_pb2
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from chassis.trust import Access
+from chassis.trust import Access, WithinFleets
 from gateway.administration.caller import CallerRequest
 from gateway.administration.fields import Id, mask, moment_of, named, optional, present
 from gateway.administration.listing import DEFAULT_LIMIT, Cursor, Limit, Page
@@ -115,7 +115,9 @@ def _values(change: FleetChange) -> dict[str, Any]:
     action="fleet.create",
     summary="Make a fleet",
     dto=StrictJson[NewFleet],
-    responses=errors(401, 403, 412, 413, 415, 422, "FLEET_ID_TAKEN", "BROKER_UNKNOWN"),
+    responses=errors(
+        401, 403, 412, 413, 415, 422, "FLEET_ID_TAKEN", "BROKER_UNKNOWN", "BROKER_NOT_ALLOWED"
+    ),
 )
 async def create_fleet(request: CallerRequest, data: JSONBody[NewFleet]) -> Fleet:
     caller = request.auth
@@ -128,7 +130,9 @@ async def create_fleet(request: CallerRequest, data: JSONBody[NewFleet]) -> Flee
     return fleet_json(answer.fleet)
 
 
-@get("/", access=Access.VIEWER, summary="List fleets", responses=errors(401, 403, 422))
+@get(
+    "/", access=WithinFleets(Access.VIEWER), summary="List fleets", responses=errors(401, 403, 422)
+)
 async def list_fleets(
     request: CallerRequest, limit: Limit = DEFAULT_LIMIT, cursor: Cursor = ""
 ) -> FleetPage:
@@ -142,7 +146,7 @@ async def list_fleets(
 
 @get(
     "/{fleet_id:str}",
-    access=Access.VIEWER,
+    access=WithinFleets(Access.VIEWER),
     summary="Look at a fleet",
     responses=errors(401, 403, "FLEET_NOT_FOUND"),
 )
@@ -156,11 +160,13 @@ async def get_fleet(request: CallerRequest, fleet_id: FleetId) -> Fleet:
 
 @patch(
     "/{fleet_id:str}",
-    access=Access.OPERATOR,
+    access=WithinFleets(Access.OPERATOR),
     action="fleet.update",
     summary="Change a fleet",
     dto=StrictJson[FleetChange],
-    responses=errors(401, 403, 412, 413, 415, 422, "FLEET_NOT_FOUND", "BROKER_UNKNOWN"),
+    responses=errors(
+        401, 403, 412, 413, 415, 422, "FLEET_NOT_FOUND", "BROKER_UNKNOWN", "BROKER_NOT_ALLOWED"
+    ),
 )
 async def update_fleet(
     request: CallerRequest, fleet_id: FleetId, data: JSONBody[FleetChange]

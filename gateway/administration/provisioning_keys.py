@@ -6,7 +6,7 @@ from litestar import Router, delete, get, patch, post
 from litestar.params import JSONBody, PathParameter, QueryParameter
 from mooring.registry.v1 import provisioning_keys_pb2
 
-from chassis.trust import Access
+from chassis.trust import Access, WithinFleets
 from gateway.administration.caller import CallerRequest
 from gateway.administration.fields import (
     mask,
@@ -85,11 +85,13 @@ def _restrictions(values: dict[str, Any]) -> provisioning_keys_pb2.Restrictions:
 
 @post(
     "/",
-    access=Access.OPERATOR,
+    access=WithinFleets(Access.OPERATOR),
     action="provisioning_key.create",
     summary="Make a provisioning key",
     dto=StrictJson[NewProvisioningKey],
-    responses=errors(401, 403, 412, 413, 415, 422, "FLEET_UNKNOWN", "BROKER_UNKNOWN"),
+    responses=errors(
+        401, 403, 412, 413, 415, 422, "FLEET_UNKNOWN", "BROKER_UNKNOWN", "BROKER_NOT_ALLOWED"
+    ),
 )
 async def create_provisioning_key(
     request: CallerRequest, data: JSONBody[NewProvisioningKey]
@@ -109,7 +111,12 @@ async def create_provisioning_key(
     return CreatedProvisioningKey(**_whole(answer.provisioning_key), key=answer.key)
 
 
-@get("/", access=Access.VIEWER, summary="List provisioning keys", responses=errors(401, 403, 422))
+@get(
+    "/",
+    access=WithinFleets(Access.VIEWER),
+    summary="List provisioning keys",
+    responses=errors(401, 403, 422),
+)
 async def list_provisioning_keys(
     request: CallerRequest,
     limit: Limit = DEFAULT_LIMIT,
@@ -134,7 +141,7 @@ async def list_provisioning_keys(
 
 @get(
     "/{key_id:str}",
-    access=Access.VIEWER,
+    access=WithinFleets(Access.VIEWER),
     summary="Look at a provisioning key",
     responses=errors(401, 403, 422, "PROVISIONING_KEY_NOT_FOUND"),
 )
@@ -149,14 +156,19 @@ async def get_provisioning_key(request: CallerRequest, key_id: KeyId) -> Provisi
 
 @patch(
     "/{key_id:str}",
-    access=Access.OPERATOR,
+    access=WithinFleets(Access.OPERATOR),
     action="provisioning_key.update",
     summary="Change a provisioning key",
     description="Once it is answered, the key makes nothing that it would refuse now.",
     dto=StrictJson[ProvisioningKeyChange],
     responses=errors(
         *(401, 403, 412, 413, 415, 422),
-        *("PROVISIONING_KEY_NOT_FOUND", "MAX_DEVICES_BELOW_USE", "BROKER_UNKNOWN"),
+        *(
+            "PROVISIONING_KEY_NOT_FOUND",
+            "MAX_DEVICES_BELOW_USE",
+            "BROKER_UNKNOWN",
+            "BROKER_NOT_ALLOWED",
+        ),
     ),
 )
 async def update_provisioning_key(
@@ -186,7 +198,7 @@ async def update_provisioning_key(
 
 @delete(
     "/{key_id:str}",
-    access=Access.OPERATOR,
+    access=WithinFleets(Access.OPERATOR),
     action="provisioning_key.revoke",
     summary="Revoke a provisioning key",
     description="Ends it: the devices it made cannot register again with it either.",
@@ -202,7 +214,7 @@ async def delete_provisioning_key(request: CallerRequest, key_id: KeyId) -> None
 
 @post(
     "/{key_id:str}/revoke",
-    access=Access.OPERATOR,
+    access=WithinFleets(Access.OPERATOR),
     action="provisioning_key.revoke",
     status_code=200,
     summary="Revoke a provisioning key, with its devices",

@@ -9,7 +9,7 @@ from mooring.broker.v1 import resolution_pb2 as pb
 from mooring.registry.v1 import devices_pb2
 from msgspec import UNSET, Meta, Struct, UnsetType, structs
 
-from chassis.trust import Access
+from chassis.trust import Access, WithinFleets
 from gateway.administration.caller import Caller, CallerRequest
 from gateway.administration.devices import DeviceLocation, DeviceUuid
 from gateway.administration.fields import Id, mask, moment_of, named, optional, present
@@ -155,7 +155,7 @@ async def _explained_device(
 
 @get(
     "/devices/{uuid:str}/broker",
-    access=Access.VIEWER,
+    access=WithinFleets(Access.VIEWER),
     summary="Which broker serves a device, and why",
     responses=errors(401, 403, 422, "DEVICE_NOT_FOUND", "PLACEMENT_UNKNOWN"),
 )

@@ -8,7 +8,7 @@ from litestar.params import JSONBody
 from mooring.registry.v1 import rollouts_pb2
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from chassis.trust import Access
+from chassis.trust import Access, WithinFleets
 from gateway.administration.caller import CallerRequest
 from gateway.administration.fields import Id
 from gateway.administration.fleets import Fleet, FleetId, Rollout, fleet_json, rollout_json
@@ -43,7 +43,7 @@ class RolloutChange(Struct, kw_only=True, frozen=True, forbid_unknown_fields=Tru
 
 @get(
     "/{fleet_id:str}/rollout",
-    access=Access.VIEWER,
+    access=WithinFleets(Access.VIEWER),
     summary="Look at a fleet's rollout",
     responses=errors(401, 403, "FLEET_NOT_FOUND", "ROLLOUT_NOT_FOUND"),
 )
@@ -57,7 +57,7 @@ async def get_rollout(request: CallerRequest, fleet_id: FleetId) -> Rollout:
 
 @put(
     "/{fleet_id:str}/rollout",
-    access=Access.OPERATOR,
+    access=WithinFleets(Access.OPERATOR),
     action="rollout.set",
     summary="Begin, widen or narrow a fleet's rollout",
     description="Devices that it reaches, and that are not pinned, are told of its broker when they"
@@ -87,7 +87,7 @@ async def set_rollout(
 
 @delete(
     "/{fleet_id:str}/rollout",
-    access=Access.OPERATOR,
+    access=WithinFleets(Access.OPERATOR),
     action="rollout.stop",
     summary="Stop a fleet's rollout, which takes all devices back",
     responses=errors(401, 403, 412, "FLEET_NOT_FOUND", "ROLLOUT_NOT_FOUND"),
@@ -101,7 +101,7 @@ async def stop_rollout(request: CallerRequest, fleet_id: FleetId) -> None:
 
 @post(
     "/{fleet_id:str}/rollout/complete",
-    access=Access.OPERATOR,
+    access=WithinFleets(Access.OPERATOR),
     action="rollout.complete",
     summary="Make the rollout's broker the fleet's own, and end the rollout",
     status_code=200,

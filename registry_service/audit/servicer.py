@@ -13,12 +13,12 @@ from chassis.errors import InvalidInput
 from chassis.refusals import Refusals
 from chassis.server import Context
 from chassis.times import moment_of, timestamp_of
-from chassis.trust import Access, WithinFleets
+from chassis.trust import Access, Policy, WithinFleets
 from chassis.validation import check_text
 from registry_service.audit.store import AuditStore
 
 NAME = "mooring.registry.v1.AuditService"
-POLICIES = {
+POLICIES: dict[str, Policy] = {
     f"/{NAME}/ListAuditLog": Access.ADMIN,
     # Whoever is known can be refused, so any role will do; for nobody there is nothing to note.
     f"/{NAME}/NoteRefusal": WithinFleets(Access.VIEWER),

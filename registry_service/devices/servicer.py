@@ -8,21 +8,21 @@ from mooring.broker.v1 import resolution_pb2
 from mooring.registry.v1 import devices_pb2 as pb
 from mooring.registry.v1 import devices_pb2_grpc
 
-from chassis import pages
+from chassis import isolation, pages
 from chassis.errors import InvalidInput
 from chassis.server import Context
 from chassis.times import timestamp_of
-from chassis.trust import Access
+from chassis.trust import Access, WithinFleets
 from chassis.validation import IDENTIFIER, check_identifier, check_range, check_text
 from registry_service.devices.store import DeviceStore
 from registry_service.errors import DeviceNotFound
 
 NAME = "mooring.registry.v1.DeviceService"
 POLICIES = {
-    f"/{NAME}/GetDevice": Access.VIEWER,
-    f"/{NAME}/ListDevices": Access.VIEWER,
-    f"/{NAME}/UpdateDevice": Access.OPERATOR,
-    f"/{NAME}/DeleteDevice": Access.OPERATOR,
+    f"/{NAME}/GetDevice": WithinFleets(Access.VIEWER),
+    f"/{NAME}/ListDevices": WithinFleets(Access.VIEWER),
+    f"/{NAME}/UpdateDevice": WithinFleets(Access.OPERATOR),
+    f"/{NAME}/DeleteDevice": WithinFleets(Access.OPERATOR),
 }
 
 
@@ -37,7 +37,7 @@ class DeviceServicer(devices_pb2_grpc.DeviceServiceServicer):
         self, request: pb.GetDeviceRequest, context: Context
     ) -> pb.GetDeviceResponse:
         """Raises `DeviceNotFound`."""
-        row = await self._store.device(_existing(request.uuid))
+        row = await self._store.device(_existing(request.uuid), isolation.fleets.get())
         return pb.GetDeviceResponse(device=_proto(row))
 
     async def ListDevices(
@@ -48,7 +48,10 @@ class DeviceServicer(devices_pb2_grpc.DeviceServiceServicer):
         if request.fleet_id:
             check_identifier("fleet_id", request.fleet_id)
         rows = await self._store.devices_after(
-            pages.after(request.cursor, int), request.fleet_id or None, size + 1
+            pages.after(request.cursor, int),
+            request.fleet_id or None,
+            size + 1,
+            isolation.fleets.get(),
         )
         page, next_cursor = pages.cut(rows, size, lambda row: row.id)
         return pb.ListDevicesResponse(devices=map(_proto, page), next_cursor=next_cursor)
@@ -56,17 +59,20 @@ class DeviceServicer(devices_pb2_grpc.DeviceServiceServicer):
     async def UpdateDevice(
         self, request: pb.UpdateDeviceRequest, context: Context
     ) -> pb.UpdateDeviceResponse:
-        """Raises `InvalidInput`, `DeviceNotFound`, `BrokerUnknown`."""
-        uuid = _existing(request.uuid)
+        """Raises `InvalidInput`, `DeviceNotFound`, `BrokerUnknown`, `BrokerNotAllowed`."""
+        uuid, within = _existing(request.uuid), isolation.fleets.get()
         columns = _named(request.fields, request.update_mask.paths)
-        row = await (self._store.update(uuid, columns) if columns else self._store.device(uuid))
+        if columns:
+            row = await self._store.update(uuid, columns, within)
+        else:
+            row = await self._store.device(uuid, within)
         return pb.UpdateDeviceResponse(device=_proto(row))
 
     async def DeleteDevice(
         self, request: pb.DeleteDeviceRequest, context: Context
     ) -> pb.DeleteDeviceResponse:
         """Raises `DeviceNotFound`."""
-        await self._store.delete(_existing(request.uuid))
+        await self._store.delete(_existing(request.uuid), isolation.fleets.get())
         return pb.DeleteDeviceResponse()
 
 

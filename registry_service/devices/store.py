@@ -10,6 +10,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from chassis import audit
 from chassis.database import reading, writing
+from chassis.isolation import Fleets, is_within, page_within
+from registry_service.allowances import require_allowed
 from registry_service.errors import BrokerUnknown, DeviceNotFound
 from registry_service.tables import devices
 
@@ -18,30 +20,37 @@ _columns = [column for column in devices.c if column.name not in SECRET]
 
 
 class DeviceStore:
-    """Rows are those of `devices`, without what belongs to credentials."""
+    """Rows are those of `devices`, without what belongs to credentials.
+
+    Of devices that are not `within` the fleets there are none.
+    """
 
     def __init__(self, engine: AsyncEngine) -> None:
         """`engine` connects as mooring_registry."""
         self._engine = engine
 
-    async def device(self, uuid: str) -> sa.Row[Any]:
+    async def device(self, uuid: str, within: Fleets) -> sa.Row[Any]:
         """Raises `DeviceNotFound`."""
-        query = sa.select(*_columns).where(devices.c.uuid == uuid)
+        query = sa.select(*_columns).where(_is(uuid, within))
         async with reading(self._engine) as connection:
             return _found((await connection.execute(query)).one_or_none())
 
     async def devices_after(
-        self, device_id: int | None, fleet_id: str | None, limit: int
+        self, device_id: int | None, fleet_id: str | None, limit: int, within: Fleets
     ) -> Sequence[sa.Row[Any]]:
         """In the order of their ids; of one fleet, or of all where `fleet_id` is None."""
         query = sa.select(*_columns).where(devices.c.id > (device_id or 0))
         if fleet_id is not None:
             query = query.where(devices.c.fleet_id == fleet_id)
+        page = page_within(query, devices.c.fleet_id, devices.c.id, limit, within)
         async with reading(self._engine) as connection:
-            return (await connection.execute(query.order_by(devices.c.id).limit(limit))).all()
+            return (await connection.execute(page)).all()
 
-    async def update(self, uuid: str, columns: Mapping[str, Any]) -> sa.Row[Any]:
-        """Changes the columns named. Raises `DeviceNotFound`, `BrokerUnknown`."""
+    async def update(self, uuid: str, columns: Mapping[str, Any], within: Fleets) -> sa.Row[Any]:
+        """Changes the columns named.
+
+        Raises `DeviceNotFound`, `BrokerUnknown`, `BrokerNotAllowed`.
+        """
         update = (
             sa.update(devices)
             .where(devices.c.uuid == uuid)
@@ -49,29 +58,34 @@ class DeviceStore:
             .returning(*_columns)
         )
         locked = (
-            sa.select(*(devices.c[name] for name in columns))
-            .where(devices.c.uuid == uuid)
+            sa.select(devices.c.fleet_id, *(devices.c[name] for name in columns))
+            .where(_is(uuid, within))
             .with_for_update(key_share=True)
         )
         try:
             async with writing(self._engine) as connection:
-                before = _found((await connection.execute(locked)).one_or_none())
+                before = _found((await connection.execute(locked)).one_or_none())._asdict()
+                fleet_id = before.pop("fleet_id")
+                pin = columns.get("mqtt_broker_id")
+                await require_allowed(connection, fleet_id, pin, within, field="mqtt_broker_id")
                 after = (await connection.execute(update)).one()
-                await audit.record(
-                    connection, "device.update", uuid, before=before._asdict(), after=columns
-                )
+                await audit.record(connection, "device.update", uuid, before=before, after=columns)
                 return after
         except IntegrityError as error:
             if isinstance(error.orig, ForeignKeyViolation):
                 raise BrokerUnknown("there is no such broker", field="mqtt_broker_id") from None
             raise
 
-    async def delete(self, uuid: str) -> None:
+    async def delete(self, uuid: str, within: Fleets) -> None:
         """Raises `DeviceNotFound`."""
-        delete = sa.delete(devices).where(devices.c.uuid == uuid).returning(*_columns)
+        delete = sa.delete(devices).where(_is(uuid, within)).returning(*_columns)
         async with writing(self._engine) as connection:
             row = _found((await connection.execute(delete)).one_or_none())
             await audit.record(connection, "device.delete", uuid, before=row._asdict())
+
+
+def _is(uuid: str, within: Fleets) -> sa.ColumnElement[bool]:
+    return sa.and_(devices.c.uuid == uuid, is_within(devices.c.fleet_id, within))
 
 
 def _found(row: sa.Row[Any] | None) -> sa.Row[Any]:

@@ -7,21 +7,21 @@ from mooring.broker.v1 import resolution_pb2
 from mooring.registry.v1 import expected_devices_pb2 as pb
 from mooring.registry.v1 import expected_devices_pb2_grpc
 
-from chassis import pages
+from chassis import isolation, pages
 from chassis.errors import InvalidInput, MooringError, to_item
 from chassis.server import Context
 from chassis.times import timestamp_of
-from chassis.trust import Access
+from chassis.trust import Access, WithinFleets
 from chassis.validation import IDENTIFIER, check_identifier, check_range, check_text
 from registry_service.errors import ExpectedDeviceNotFound
 from registry_service.expected_devices.store import ExpectedDeviceStore
 
 NAME = "mooring.registry.v1.ExpectedDeviceService"
 POLICIES = {
-    f"/{NAME}/CreateExpectedDevices": Access.OPERATOR,
-    f"/{NAME}/GetExpectedDevice": Access.VIEWER,
-    f"/{NAME}/ListExpectedDevices": Access.VIEWER,
-    f"/{NAME}/DeleteExpectedDevice": Access.OPERATOR,
+    f"/{NAME}/CreateExpectedDevices": WithinFleets(Access.OPERATOR),
+    f"/{NAME}/GetExpectedDevice": WithinFleets(Access.VIEWER),
+    f"/{NAME}/ListExpectedDevices": WithinFleets(Access.VIEWER),
+    f"/{NAME}/DeleteExpectedDevice": WithinFleets(Access.OPERATOR),
 }
 
 MAX_ITEMS = 10_000
@@ -43,7 +43,8 @@ class ExpectedDeviceServicer(expected_devices_pb2_grpc.ExpectedDeviceServiceServ
             raise InvalidInput(f"1 to {MAX_ITEMS} at once", field="expected_devices")
         rows = [_row(index, item) for index, item in enumerate(given)]
         response = pb.CreateExpectedDevicesResponse()
-        for index, outcome in sorted((await self._store.create(rows)).items()):
+        outcomes = await self._store.create(rows, isolation.fleets.get())
+        for index, outcome in sorted(outcomes.items()):
             if isinstance(outcome, MooringError):
                 response.refused.add(index=index, error=to_item(outcome))
                 continue
@@ -58,7 +59,7 @@ class ExpectedDeviceServicer(expected_devices_pb2_grpc.ExpectedDeviceServiceServ
         self, request: pb.GetExpectedDeviceRequest, context: Context
     ) -> pb.GetExpectedDeviceResponse:
         """Raises `ExpectedDeviceNotFound`."""
-        row = await self._store.expected_device(_existing(request.uuid))
+        row = await self._store.expected_device(_existing(request.uuid), isolation.fleets.get())
         return pb.GetExpectedDeviceResponse(expected_device=_proto(row))
 
     async def ListExpectedDevices(
@@ -71,6 +72,7 @@ class ExpectedDeviceServicer(expected_devices_pb2_grpc.ExpectedDeviceServiceServ
         rows = await self._store.expected_devices_after(
             pages.after(request.cursor, str),
             size + 1,
+            isolation.fleets.get(),
             fleet_id=request.fleet_id or None,
             registered=request.registered if request.HasField("registered") else None,
         )
@@ -83,7 +85,7 @@ class ExpectedDeviceServicer(expected_devices_pb2_grpc.ExpectedDeviceServiceServ
         self, request: pb.DeleteExpectedDeviceRequest, context: Context
     ) -> pb.DeleteExpectedDeviceResponse:
         """Raises `ExpectedDeviceNotFound`."""
-        await self._store.delete(_existing(request.uuid))
+        await self._store.delete(_existing(request.uuid), isolation.fleets.get())
         return pb.DeleteExpectedDeviceResponse()
 
 

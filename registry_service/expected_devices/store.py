@@ -11,9 +11,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from chassis import audit
 from chassis.database import reading, writing
-from chassis.errors import LostRace, MooringError
+from chassis.errors import Forbidden, LostRace, MooringError
+from chassis.isolation import Fleets, is_within, page_within
+from registry_service.allowances import VERDICT, facts
 from registry_service.errors import (
-    BrokerUnknown,
     DeviceExpected,
     DeviceRegistered,
     ExpectedDeviceNotFound,
@@ -31,8 +32,9 @@ _columns = [column for column in expected_devices.c if column.name != "id"]
 # it sees of the devices holds, and what it writes is seen by every registration after it.
 TAKE_TURNS = sa.text("LOCK TABLE expected_devices IN SHARE ROW EXCLUSIVE MODE")
 
-# Inserts what nothing forbids; returns all, the others with the reason, and the time.
-CREATE = sa.text("""
+# Inserts what nothing forbids; returns all, the others with the reason, and the time. Whoever is
+# restricted to fleets does not learn who has a uuid that is not theirs.
+CREATE = sa.text(f"""
 WITH given AS MATERIALIZED (
     SELECT * FROM json_to_recordset(:rows) AS given (
         index integer, uuid text, fleet_id text, device_name text, device_type text,
@@ -41,7 +43,9 @@ WITH given AS MATERIALIZED (
 ), judged AS MATERIALIZED (
     SELECT given.*, CASE
         WHEN fleet.id IS NULL THEN 'FLEET_UNKNOWN'
-        WHEN given.mqtt_broker_id IS NOT NULL AND broker.id IS NULL THEN 'BROKER_UNKNOWN'
+        WHEN given.mqtt_broker_id IS NOT NULL AND allowed.verdict IS NOT NULL THEN allowed.verdict
+        WHEN coalesce(device.fleet_id, known.fleet_id) <> ALL (CAST(:within AS text[]))
+            THEN 'FORBIDDEN'
         WHEN device.uuid IS NOT NULL THEN 'DEVICE_REGISTERED'
         WHEN known.uuid IS NOT NULL
             OR row_number() OVER (PARTITION BY given.uuid ORDER BY index) > 1
@@ -49,9 +53,11 @@ WITH given AS MATERIALIZED (
     END AS refusal
     FROM given
     LEFT JOIN fleets AS fleet ON fleet.id = given.fleet_id
+        AND (CAST(:within AS text[]) IS NULL OR fleet.id = ANY (CAST(:within AS text[])))
     LEFT JOIN mqtt_broker_config AS broker ON broker.id = given.mqtt_broker_id
     LEFT JOIN devices AS device ON device.uuid = given.uuid
     LEFT JOIN expected_devices AS known ON known.uuid = given.uuid
+    CROSS JOIN LATERAL (SELECT {VERDICT} AS verdict) AS allowed
 ), made AS (
     INSERT INTO expected_devices (
         uuid, fleet_id, device_name, device_type, mqtt_broker_id, region, latitude, longitude
@@ -60,13 +66,13 @@ WITH given AS MATERIALIZED (
     FROM judged WHERE refusal IS NULL
 )
 SELECT index, refusal, now() FROM judged
-""")
+""")  # noqa: S608 - of constants
 
-FACTS: dict[str, MooringError] = {
+FACTS: dict[str, MooringError] = facts("mqtt_broker_id") | {
     fact.reason: fact
     for fact in (
         FleetUnknown("there is no such fleet", field="fleet_id"),
-        BrokerUnknown("there is no such broker", field="mqtt_broker_id"),
+        Forbidden("this uuid is not for this token", field="uuid"),
         DeviceRegistered("this device has registered already", field="uuid"),
         DeviceExpected("this device is expected already", field="uuid"),
     )
@@ -74,13 +80,18 @@ FACTS: dict[str, MooringError] = {
 
 
 class ExpectedDeviceStore:
-    """Rows are those of `expected_devices`."""
+    """Rows are those of `expected_devices`.
+
+    Of fleets that are not among `within` there are none.
+    """
 
     def __init__(self, engine: AsyncEngine) -> None:
         """`engine` connects as mooring_registry."""
         self._engine = engine
 
-    async def create(self, rows: Sequence[Mapping[str, Any]]) -> dict[int, MooringError | datetime]:
+    async def create(
+        self, rows: Sequence[Mapping[str, Any]], within: Fleets
+    ) -> dict[int, MooringError | datetime]:
         """When which of them, by their `index`, were made, or why they were not.
 
         They are made CHUNK at a time. Raises `LostRace` where a broker or a fleet that there was
@@ -88,16 +99,17 @@ class ExpectedDeviceStore:
         """
         outcomes: dict[int, MooringError | datetime] = {}
         for begin in range(0, len(rows), CHUNK):
-            outcomes |= await self._create_chunk(rows[begin : begin + CHUNK])
+            outcomes |= await self._create_chunk(rows[begin : begin + CHUNK], within)
         return outcomes
 
     async def _create_chunk(
-        self, rows: Sequence[Mapping[str, Any]]
+        self, rows: Sequence[Mapping[str, Any]], within: Fleets
     ) -> dict[int, MooringError | datetime]:
+        asked = {"rows": json.dumps(rows), "within": None if within is None else sorted(within)}
         try:
             async with writing(self._engine) as connection:
                 await connection.execute(TAKE_TURNS)
-                found = await connection.execute(CREATE, {"rows": json.dumps(rows)})
+                found = await connection.execute(CREATE, asked)
                 outcomes = {index: FACTS[why] if why else at for index, why, at in found.all()}
                 made = [row for row in rows if isinstance(outcomes[row["index"]], datetime)]
                 await _record_made(connection, made)
@@ -105,9 +117,9 @@ class ExpectedDeviceStore:
             raise LostRace("what a device points at has changed", retry_after_s=1.0) from None
         return outcomes
 
-    async def expected_device(self, uuid: str) -> sa.Row[Any]:
+    async def expected_device(self, uuid: str, within: Fleets) -> sa.Row[Any]:
         """Raises `ExpectedDeviceNotFound`."""
-        query = sa.select(*_columns).where(expected_devices.c.uuid == uuid)
+        query = sa.select(*_columns).where(_is(uuid, within))
         async with reading(self._engine) as connection:
             return _found((await connection.execute(query)).one_or_none())
 
@@ -115,12 +127,13 @@ class ExpectedDeviceStore:
         self,
         uuid: str | None,
         limit: int,
+        within: Fleets,
         *,
         fleet_id: str | None = None,
         registered: bool | None = None,
     ) -> Sequence[sa.Row[Any]]:
         """In the order of their uuids; None filters nothing."""
-        query = sa.select(*_columns).order_by(expected_devices.c.uuid).limit(limit)
+        query = sa.select(*_columns)
         if uuid is not None:
             query = query.where(expected_devices.c.uuid > uuid)
         if fleet_id is not None:
@@ -128,14 +141,14 @@ class ExpectedDeviceStore:
         if registered is not None:
             arrived = expected_devices.c.registered_at
             query = query.where(arrived.is_not(None) if registered else arrived.is_(None))
+        fleet, key = expected_devices.c.fleet_id, expected_devices.c.uuid
+        page = page_within(query, fleet, key, limit, within)
         async with reading(self._engine) as connection:
-            return (await connection.execute(query)).all()
+            return (await connection.execute(page)).all()
 
-    async def delete(self, uuid: str) -> None:
+    async def delete(self, uuid: str, within: Fleets) -> None:
         """Raises `ExpectedDeviceNotFound`."""
-        delete = (
-            sa.delete(expected_devices).where(expected_devices.c.uuid == uuid).returning(*_columns)
-        )
+        delete = sa.delete(expected_devices).where(_is(uuid, within)).returning(*_columns)
         async with writing(self._engine) as connection:
             await connection.execute(TAKE_TURNS)
             row = _found((await connection.execute(delete)).one_or_none())
@@ -156,6 +169,11 @@ async def _record_made(connection: AsyncConnection, made: Sequence[Mapping[str, 
     elif made:
         named = {"uuids": [row["uuid"] for row in made]}
         await audit.record(connection, "expected_device.create", "", after=named)
+
+
+def _is(uuid: str, within: Fleets) -> sa.ColumnElement[bool]:
+    theirs = is_within(expected_devices.c.fleet_id, within)
+    return sa.and_(expected_devices.c.uuid == uuid, theirs)
 
 
 def _found(row: sa.Row[Any] | None) -> sa.Row[Any]:

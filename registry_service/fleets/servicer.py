@@ -7,20 +7,20 @@ import sqlalchemy as sa
 from mooring.registry.v1 import fleets_pb2 as pb
 from mooring.registry.v1 import fleets_pb2_grpc
 
-from chassis import pages
-from chassis.errors import InvalidInput
+from chassis import isolation, pages
+from chassis.errors import Forbidden, InvalidInput
 from chassis.server import Context
 from chassis.times import timestamp_of
-from chassis.trust import Access
+from chassis.trust import Access, Policy, WithinFleets
 from chassis.validation import check_identifier, check_text
 from registry_service.fleets.store import FleetStore
 
 NAME = "mooring.registry.v1.FleetService"
-POLICIES = {
+POLICIES: dict[str, Policy] = {
     f"/{NAME}/CreateFleet": Access.OPERATOR,
-    f"/{NAME}/GetFleet": Access.VIEWER,
-    f"/{NAME}/ListFleets": Access.VIEWER,
-    f"/{NAME}/UpdateFleet": Access.OPERATOR,
+    f"/{NAME}/GetFleet": WithinFleets(Access.VIEWER),
+    f"/{NAME}/ListFleets": WithinFleets(Access.VIEWER),
+    f"/{NAME}/UpdateFleet": WithinFleets(Access.OPERATOR),
 }
 
 MAX_ALLOWED_BROKERS = 1_000
@@ -36,7 +36,7 @@ class FleetServicer(fleets_pb2_grpc.FleetServiceServicer):
     async def CreateFleet(
         self, request: pb.CreateFleetRequest, context: Context
     ) -> pb.CreateFleetResponse:
-        """Raises `InvalidInput`, `FleetIdTaken`, `BrokerUnknown`."""
+        """Raises `InvalidInput`, `FleetIdTaken`, `BrokerUnknown`, `BrokerNotAllowed`."""
         check_identifier("id", request.id)
         fields = request.fields
         values = _named(fields, [field.name for field, _ in fields.ListFields()])
@@ -48,23 +48,35 @@ class FleetServicer(fleets_pb2_grpc.FleetServiceServicer):
 
     async def GetFleet(self, request: pb.GetFleetRequest, context: Context) -> pb.GetFleetResponse:
         """Raises `FleetNotFound`."""
-        return pb.GetFleetResponse(fleet=fleet_proto(await self._store.fleet(request.id)))
+        row = await self._store.fleet(request.id, isolation.fleets.get())
+        return pb.GetFleetResponse(fleet=fleet_proto(row))
 
     async def ListFleets(
         self, request: pb.ListFleetsRequest, context: Context
     ) -> pb.ListFleetsResponse:
         """In the order of their ids. Raises `InvalidInput`."""
         size = pages.page_size_of(request.page_size)
-        rows = await self._store.fleets_after(pages.after(request.cursor, str), size + 1)
+        rows = await self._store.fleets_after(
+            pages.after(request.cursor, str), size + 1, isolation.fleets.get()
+        )
         page, next_cursor = pages.cut(rows, size, lambda row: row.id)
         return pb.ListFleetsResponse(fleets=map(fleet_proto, page), next_cursor=next_cursor)
 
     async def UpdateFleet(
         self, request: pb.UpdateFleetRequest, context: Context
     ) -> pb.UpdateFleetResponse:
-        """Raises `InvalidInput`, `FleetNotFound`, `BrokerUnknown`."""
+        """Raises `InvalidInput`, `FleetNotFound`, `BrokerUnknown`, `BrokerNotAllowed`; `Forbidden`
+        where whoever is kept within fleets would change what keeps them there.
+        """
+        within = isolation.fleets.get()
         values = _named(request.fields, request.update_mask.paths)
-        row = await self._store.update(request.id, values)
+        if within is not None and "allowed_ids" in values:
+            raise Forbidden(
+                "a token that is restricted to fleets cannot change which brokers are"
+                " allowed to them",
+                field="allowed_broker_ids",
+            )
+        row = await self._store.update(request.id, values, within)
         return pb.UpdateFleetResponse(fleet=fleet_proto(row))
 
 

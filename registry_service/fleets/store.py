@@ -10,6 +10,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from chassis import audit
 from chassis.database import PLACEMENT, reading, take_turns, writing
+from chassis.isolation import Fleets, is_within
+from registry_service.allowances import require_allowed
 from registry_service.errors import BrokerUnknown, FleetIdTaken, FleetNotFound
 from registry_service.tables import fleet_brokers, fleets
 
@@ -29,7 +31,10 @@ _whole = sa.select(
 
 
 class FleetStore:
-    """Rows are those of `fleets`, with the brokers it is restricted to as `allowed_ids`."""
+    """Rows are those of `fleets`, with the brokers it is restricted to as `allowed_ids`.
+
+    Of fleets that are not among `within` there are none.
+    """
 
     def __init__(self, engine: AsyncEngine) -> None:
         """`engine` connects as mooring_registry."""
@@ -38,7 +43,10 @@ class FleetStore:
     async def create(
         self, columns: Mapping[str, Any], allowed_ids: Iterable[int] | None
     ) -> sa.Row[Any]:
-        """Restricted unless `allowed_ids` is None. Raises `FleetIdTaken`, `BrokerUnknown`."""
+        """Restricted unless `allowed_ids` is None.
+
+        Raises `FleetIdTaken`, `BrokerUnknown`, `BrokerNotAllowed`.
+        """
         row = {**columns, "is_restricted": allowed_ids is not None}
         try:
             async with writing(self._engine) as connection:
@@ -46,26 +54,35 @@ class FleetStore:
                 await connection.execute(sa.insert(fleets).values(row))
                 await _allow(connection, columns["id"], allowed_ids)
                 fleet = await fleet_of(connection, columns["id"])
+                await require_allowed(
+                    connection, fleet.id, fleet.mqtt_broker_id, None, field="mqtt_broker_id"
+                )
                 await audit.record(connection, "fleet.create", fleet.id, after=_told(fleet))
                 return fleet
         except IntegrityError as error:
             raise _named(error) from None
 
-    async def fleet(self, fleet_id: str) -> sa.Row[Any]:
+    async def fleet(self, fleet_id: str, within: Fleets) -> sa.Row[Any]:
         """Raises `FleetNotFound`."""
         async with reading(self._engine) as connection:
-            return await fleet_of(connection, fleet_id)
+            return await fleet_of(connection, fleet_id, within)
 
-    async def fleets_after(self, fleet_id: str | None, limit: int) -> Sequence[sa.Row[Any]]:
+    async def fleets_after(
+        self, fleet_id: str | None, limit: int, within: Fleets
+    ) -> Sequence[sa.Row[Any]]:
         """In the order of their ids."""
-        query = _whole.where(fleets.c.id > (fleet_id or "")).order_by(fleets.c.id).limit(limit)
+        query = _whole.where(fleets.c.id > (fleet_id or ""), is_within(fleets.c.id, within))
+        query = query.order_by(fleets.c.id).limit(limit)
         async with reading(self._engine) as connection:
             return (await connection.execute(query)).all()
 
-    async def update(self, fleet_id: str, columns: Mapping[str, Any]) -> sa.Row[Any]:
+    async def update(
+        self, fleet_id: str, columns: Mapping[str, Any], within: Fleets
+    ) -> sa.Row[Any]:
         """Changes the columns named; `allowed_ids` stands for the brokers it is restricted to.
 
-        Raises `FleetNotFound`, `BrokerUnknown`.
+        Raises `FleetNotFound`, `BrokerUnknown`, and `BrokerNotAllowed` where its own broker would
+        be none of those.
         """
         values = dict(columns)
         is_restricting = "allowed_ids" in values
@@ -75,7 +92,7 @@ class FleetStore:
         try:
             async with writing(self._engine) as connection:
                 await take_turns(connection, PLACEMENT)
-                before = await fleet_of(connection, fleet_id, is_locked=True)
+                before = await fleet_of(connection, fleet_id, within, is_locked=True)
                 if values:
                     await connection.execute(
                         sa.update(fleets).where(fleets.c.id == fleet_id).values(values)
@@ -86,6 +103,10 @@ class FleetStore:
                     )
                     await _allow(connection, fleet_id, allowed_ids)
                 after = await fleet_of(connection, fleet_id)
+                if is_restricting or "mqtt_broker_id" in values:
+                    field = "mqtt_broker_id" if "mqtt_broker_id" in values else "allowed_broker_ids"
+                    for broker_id in (after.mqtt_broker_id, after.rollout_broker_id):
+                        await require_allowed(connection, fleet_id, broker_id, within, field=field)
                 await audit.record(
                     connection, "fleet.update", fleet_id, before=_told(before), after=_told(after)
                 )
@@ -104,7 +125,7 @@ def _told(fleet: sa.Row[Any]) -> dict[str, Any]:
 
 
 async def fleet_of(
-    connection: AsyncConnection, fleet_id: str, *, is_locked: bool = False
+    connection: AsyncConnection, fleet_id: str, within: Fleets = None, *, is_locked: bool = False
 ) -> sa.Row[Any]:
     """The whole fleet; nobody changes it before the commit if `is_locked`. Raises `FleetNotFound`.
 
@@ -115,7 +136,8 @@ async def fleet_of(
     if is_locked:
         lock = sa.select(fleets.c.id).where(fleets.c.id == fleet_id)
         await connection.execute(lock.with_for_update(key_share=True))
-    row = (await connection.execute(_whole.where(fleets.c.id == fleet_id))).one_or_none()
+    query = _whole.where(fleets.c.id == fleet_id, is_within(fleets.c.id, within))
+    row = (await connection.execute(query)).one_or_none()
     if row is None:
         raise FleetNotFound("there is no such fleet")
     return row

@@ -9,11 +9,11 @@ import sqlalchemy as sa
 from mooring.registry.v1 import provisioning_keys_pb2 as pb
 from mooring.registry.v1 import provisioning_keys_pb2_grpc
 
-from chassis import pages
+from chassis import isolation, pages
 from chassis.errors import InvalidInput
 from chassis.server import Context, deadline_of
 from chassis.times import moment_of, timestamp_of
-from chassis.trust import Access
+from chassis.trust import Access, WithinFleets
 from chassis.validation import check_identifier, check_range, check_text
 from registry_service.credentials import hash_of_secret, new_secret
 from registry_service.errors import ProvisioningKeyNotFound
@@ -22,11 +22,11 @@ from registry_service.provisioning_keys.store import ProvisioningKeyStore
 
 NAME = "mooring.registry.v1.ProvisioningKeyService"
 POLICIES = {
-    f"/{NAME}/CreateProvisioningKey": Access.OPERATOR,
-    f"/{NAME}/GetProvisioningKey": Access.VIEWER,
-    f"/{NAME}/ListProvisioningKeys": Access.VIEWER,
-    f"/{NAME}/UpdateProvisioningKey": Access.OPERATOR,
-    f"/{NAME}/RevokeProvisioningKey": Access.OPERATOR,
+    f"/{NAME}/CreateProvisioningKey": WithinFleets(Access.OPERATOR),
+    f"/{NAME}/GetProvisioningKey": WithinFleets(Access.VIEWER),
+    f"/{NAME}/ListProvisioningKeys": WithinFleets(Access.VIEWER),
+    f"/{NAME}/UpdateProvisioningKey": WithinFleets(Access.OPERATOR),
+    f"/{NAME}/RevokeProvisioningKey": WithinFleets(Access.OPERATOR),
 }
 
 PREFIX = "mpk"
@@ -45,7 +45,7 @@ class ProvisioningKeyServicer(provisioning_keys_pb2_grpc.ProvisioningKeyServiceS
     async def CreateProvisioningKey(
         self, request: pb.CreateProvisioningKeyRequest, context: Context
     ) -> pb.CreateProvisioningKeyResponse:
-        """Raises `InvalidInput`, `FleetUnknown`, `BrokerUnknown`."""
+        """Raises `InvalidInput`, `FleetUnknown`, `BrokerUnknown`, `BrokerNotAllowed`."""
         check_identifier("fleet_id", request.fleet_id)
         fields = pb.ProvisioningKeyFields(
             description=request.description, restrictions=request.restrictions
@@ -60,7 +60,10 @@ class ProvisioningKeyServicer(provisioning_keys_pb2_grpc.ProvisioningKeyServiceS
         key = new_secret(PREFIX)
         columns = _named(fields, FIELDS)
         row = await self._store.create(
-            key_hash=hash_of_secret(key), fleet_id=request.fleet_id, **columns
+            isolation.fleets.get(),
+            key_hash=hash_of_secret(key),
+            fleet_id=request.fleet_id,
+            **columns,
         )
         return pb.CreateProvisioningKeyResponse(provisioning_key=_proto(row), key=key)
 
@@ -68,7 +71,7 @@ class ProvisioningKeyServicer(provisioning_keys_pb2_grpc.ProvisioningKeyServiceS
         self, request: pb.GetProvisioningKeyRequest, context: Context
     ) -> pb.GetProvisioningKeyResponse:
         """Raises `ProvisioningKeyNotFound`."""
-        row = await self._store.key(_existing(request.id))
+        row = await self._store.key(_existing(request.id), isolation.fleets.get())
         return pb.GetProvisioningKeyResponse(provisioning_key=_proto(row))
 
     async def ListProvisioningKeys(
@@ -83,6 +86,7 @@ class ProvisioningKeyServicer(provisioning_keys_pb2_grpc.ProvisioningKeyServiceS
             rows = await self._store.keys_after(
                 UUID(last) if last else None,
                 size + 1,
+                isolation.fleets.get(),
                 fleet_id=request.fleet_id or None,
                 is_active=request.is_active if request.HasField("is_active") else None,
             )
@@ -96,22 +100,22 @@ class ProvisioningKeyServicer(provisioning_keys_pb2_grpc.ProvisioningKeyServiceS
     async def UpdateProvisioningKey(
         self, request: pb.UpdateProvisioningKeyRequest, context: Context
     ) -> pb.UpdateProvisioningKeyResponse:
-        """Raises `InvalidInput`, `ProvisioningKeyNotFound`, `BrokerUnknown`, `MaxDevicesBelowUse`.
+        """Raises `InvalidInput`, `ProvisioningKeyNotFound`, `BrokerUnknown`, `BrokerNotAllowed`,
+        `MaxDevicesBelowUse`.
 
         When it has returned, the key makes nothing that it would refuse now.
         """
         key_id = _existing(request.id)
         columns = _named(request.fields, request.update_mask.paths)
-        return pb.UpdateProvisioningKeyResponse(
-            provisioning_key=_proto(await self._store.update(key_id, columns))
-        )
+        row = await self._store.update(key_id, columns, isolation.fleets.get())
+        return pb.UpdateProvisioningKeyResponse(provisioning_key=_proto(row))
 
     async def RevokeProvisioningKey(
         self, request: pb.RevokeProvisioningKeyRequest, context: Context
     ) -> pb.RevokeProvisioningKeyResponse:
         """Raises `ProvisioningKeyNotFound`. The key is revoked before its devices are."""
         key_id = _existing(request.id)
-        fleet_id = await self._store.revoke(key_id)
+        fleet_id = await self._store.revoke(key_id, isolation.fleets.get())
         response = pb.RevokeProvisioningKeyResponse(is_complete=True)
         if not request.deactivate_devices:
             return response

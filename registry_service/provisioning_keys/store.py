@@ -11,6 +11,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from chassis import audit
 from chassis.database import reading, writing
+from chassis.isolation import Fleets, is_within
+from registry_service.allowances import require_allowed
 from registry_service.errors import (
     BrokerUnknown,
     FleetUnknown,
@@ -43,14 +45,20 @@ _passed = (
 
 
 class ProvisioningKeyStore:
-    """Rows are those of `provisioning_keys`, without the hash, with `allowed_uuid_count`."""
+    """Rows are those of `provisioning_keys`, without the hash, with `allowed_uuid_count`.
+
+    Of keys whose fleets are not among `within` there are none.
+    """
 
     def __init__(self, engine: AsyncEngine) -> None:
         """`engine` connects as mooring_registry."""
         self._engine = engine
 
-    async def create(self, **columns: Any) -> sa.Row[Any]:
-        """The new row. Raises `FleetUnknown`, `BrokerUnknown`."""
+    async def create(self, within: Fleets, **columns: Any) -> sa.Row[Any]:
+        """The new row. Raises `FleetUnknown`, `BrokerUnknown`, `BrokerNotAllowed`."""
+        fleet_id = columns["fleet_id"]
+        if within is not None and fleet_id not in within:
+            raise _no_fleet()
         insert = sa.insert(provisioning_keys).values(columns).returning(*_whole)
         shown = {
             name: value
@@ -59,6 +67,7 @@ class ProvisioningKeyStore:
         }
         try:
             async with writing(self._engine) as connection:
+                await _require_allowed(connection, fleet_id, columns, within)
                 row = (await connection.execute(insert)).one()
                 await audit.record(
                     connection, "provisioning_key.create", str(row.id), after=_json(shown)
@@ -67,45 +76,49 @@ class ProvisioningKeyStore:
         except IntegrityError as error:
             raise _fact(error) from None
 
-    async def key(self, key_id: UUID) -> sa.Row[Any]:
+    async def key(self, key_id: UUID, within: Fleets) -> sa.Row[Any]:
         """Raises `ProvisioningKeyNotFound`."""
         async with reading(self._engine) as connection:
-            return await _found(connection, sa.select(*_whole), key_id)
+            return await _found(connection, sa.select(*_whole), key_id, within)
 
     async def keys_after(
         self,
         key_id: UUID | None,
         limit: int,
+        within: Fleets,
         *,
         fleet_id: str | None = None,
         is_active: bool | None = None,
     ) -> Sequence[sa.Row[Any]]:
         """In the order of their ids, and without `allowed_uuids`; None filters nothing."""
-        query = sa.select(*_listed).order_by(provisioning_keys.c.id).limit(limit)
+        query = sa.select(*_listed).where(is_within(provisioning_keys.c.fleet_id, within))
         if key_id is not None:
             query = query.where(provisioning_keys.c.id > key_id)
         if fleet_id is not None:
             query = query.where(provisioning_keys.c.fleet_id == fleet_id)
         if is_active is not None:
             query = query.where(provisioning_keys.c.is_active == is_active)
+        query = query.order_by(provisioning_keys.c.id).limit(limit)
         async with reading(self._engine) as connection:
             return (await connection.execute(query)).all()
 
-    async def update(self, key_id: UUID, columns: Mapping[str, Any]) -> sa.Row[Any]:
+    async def update(self, key_id: UUID, columns: Mapping[str, Any], within: Fleets) -> sa.Row[Any]:
         """Changes the columns named.
 
-        Raises `ProvisioningKeyNotFound`, `BrokerUnknown`, `MaxDevicesBelowUse`.
+        Raises `ProvisioningKeyNotFound`, `BrokerUnknown`, `BrokerNotAllowed`,
+        `MaxDevicesBelowUse`.
         """
         locked = sa.select(*_whole).with_for_update(key_share=True)
         try:
             async with writing(self._engine) as connection:
-                row = await _found(connection, locked, key_id)
+                row = await _found(connection, locked, key_id, within)
                 before = {name: _plain(getattr(row, name)) for name in columns}
                 changed = {name: value for name, value in columns.items() if value != before[name]}
                 if not changed:
                     return row
+                await _require_allowed(connection, row.fleet_id, changed, within)
                 update = sa.update(provisioning_keys).values(changed).returning(*_whole)
-                after = await _found(connection, update, key_id)
+                after = await _found(connection, update, key_id, within)
                 await audit.record(
                     connection,
                     "provisioning_key.update",
@@ -117,7 +130,7 @@ class ProvisioningKeyStore:
         except IntegrityError as error:
             raise _fact(error) from None
 
-    async def revoke(self, key_id: UUID) -> str:
+    async def revoke(self, key_id: UUID, within: Fleets) -> str:
         """The key's fleet. Raises `ProvisioningKeyNotFound`."""
         locked = sa.select(*_listed).with_for_update(key_share=True)
         update = (
@@ -126,7 +139,7 @@ class ProvisioningKeyStore:
             .values(is_active=False)
         )
         async with writing(self._engine) as connection:
-            row = await _found(connection, locked, key_id)
+            row = await _found(connection, locked, key_id, within)
             if row.is_active:
                 await connection.execute(update)
                 await audit.record(
@@ -180,12 +193,26 @@ class ProvisioningKeyStore:
         return passed.done, passed.last
 
 
-async def _found(connection: AsyncConnection, statement: Any, key_id: UUID) -> sa.Row[Any]:
-    found = await connection.execute(statement.where(provisioning_keys.c.id == key_id))
+async def _found(
+    connection: AsyncConnection, statement: Any, key_id: UUID, within: Fleets
+) -> sa.Row[Any]:
+    theirs = is_within(provisioning_keys.c.fleet_id, within)
+    found = await connection.execute(statement.where(provisioning_keys.c.id == key_id, theirs))
     row = found.one_or_none()
     if row is None:
         raise ProvisioningKeyNotFound("there is no such provisioning key")
     return row
+
+
+async def _require_allowed(
+    connection: AsyncConnection, fleet_id: str, columns: Mapping[str, Any], within: Fleets
+) -> None:
+    broker_id = columns.get("default_broker_id")
+    await require_allowed(connection, fleet_id, broker_id, within, field="default_broker_id")
+
+
+def _no_fleet() -> FleetUnknown:
+    return FleetUnknown("there is no such fleet", field="fleet_id")
 
 
 def _plain(value: Any) -> Any:
@@ -206,7 +233,7 @@ def _fact(error: IntegrityError) -> Exception:
     diagnosis = getattr(error.orig, "diag", None)
     match diagnosis and diagnosis.constraint_name:
         case "provisioning_keys_fleet_id_fkey":
-            return FleetUnknown("there is no such fleet", field="fleet_id")
+            return _no_fleet()
         case "provisioning_keys_default_broker_id_fkey":
             return BrokerUnknown("there is no such broker", field="default_broker_id")
         case "limit_is_kept":

@@ -3,20 +3,21 @@
 from mooring.registry.v1 import rollouts_pb2 as pb
 from mooring.registry.v1 import rollouts_pb2_grpc
 
+from chassis import isolation
 from chassis.errors import InvalidInput
 from chassis.server import Context
-from chassis.trust import Access
+from chassis.trust import Access, Policy, WithinFleets
 from chassis.validation import check_identifier, check_range
 from registry_service.fleets.servicer import fleet_proto, rollout_proto
 from registry_service.fleets.store import FleetStore
 from registry_service.rollouts.store import RolloutStore, require_rollout
 
 NAME = "mooring.registry.v1.RolloutService"
-POLICIES = {
-    f"/{NAME}/GetRollout": Access.VIEWER,
-    f"/{NAME}/SetRollout": Access.OPERATOR,
-    f"/{NAME}/StopRollout": Access.OPERATOR,
-    f"/{NAME}/CompleteRollout": Access.OPERATOR,
+POLICIES: dict[str, Policy] = {
+    f"/{NAME}/GetRollout": WithinFleets(Access.VIEWER),
+    f"/{NAME}/SetRollout": WithinFleets(Access.OPERATOR),
+    f"/{NAME}/StopRollout": WithinFleets(Access.OPERATOR),
+    f"/{NAME}/CompleteRollout": WithinFleets(Access.OPERATOR),
 }
 
 
@@ -32,7 +33,7 @@ class RolloutServicer(rollouts_pb2_grpc.RolloutServiceServicer):
         self, request: pb.GetRolloutRequest, context: Context
     ) -> pb.GetRolloutResponse:
         """Raises `FleetNotFound`, `RolloutNotFound`."""
-        row = await self._fleets.fleet(request.fleet_id)
+        row = await self._fleets.fleet(request.fleet_id, isolation.fleets.get())
         require_rollout(row)
         return pb.GetRolloutResponse(rollout=rollout_proto(row))
 
@@ -49,7 +50,7 @@ class RolloutServicer(rollouts_pb2_grpc.RolloutServiceServicer):
         if salt is not None:
             check_identifier("salt", salt)
         row, has_begun = await self._store.set(
-            request.fleet_id, request.broker_id, request.percent, salt
+            request.fleet_id, request.broker_id, request.percent, salt, isolation.fleets.get()
         )
         return pb.SetRolloutResponse(rollout=rollout_proto(row), has_begun=has_begun)
 
@@ -57,12 +58,12 @@ class RolloutServicer(rollouts_pb2_grpc.RolloutServiceServicer):
         self, request: pb.StopRolloutRequest, context: Context
     ) -> pb.StopRolloutResponse:
         """Raises `FleetNotFound`, `RolloutNotFound`."""
-        await self._store.stop(request.fleet_id)
+        await self._store.stop(request.fleet_id, isolation.fleets.get())
         return pb.StopRolloutResponse()
 
     async def CompleteRollout(
         self, request: pb.CompleteRolloutRequest, context: Context
     ) -> pb.CompleteRolloutResponse:
         """Raises `FleetNotFound`, `RolloutNotFound`, `BrokerInactive`, `BrokerNotAllowed`."""
-        row = await self._store.complete(request.fleet_id)
+        row = await self._store.complete(request.fleet_id, isolation.fleets.get())
         return pb.CompleteRolloutResponse(fleet=fleet_proto(row))

@@ -11,12 +11,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from chassis import audit
 from chassis.database import PLACEMENT, take_turns, writing
-from registry_service.errors import (
-    BrokerInactive,
-    BrokerNotAllowed,
-    BrokerUnknown,
-    RolloutNotFound,
-)
+from chassis.isolation import Fleets
+from registry_service.allowances import require_allowed
+from registry_service.errors import BrokerInactive, BrokerUnknown, RolloutNotFound
 from registry_service.fleets.store import fleet_of
 from registry_service.tables import brokers, fleets
 
@@ -31,14 +28,14 @@ class RolloutStore:
         self._engine = engine
 
     async def set(
-        self, fleet_id: str, broker_id: int, percent: float, salt: str | None
+        self, fleet_id: str, broker_id: int, percent: float, salt: str | None, within: Fleets
     ) -> tuple[Row, bool]:
         """The fleet, and whether this is another rollout than the one that was under way, if any.
 
         Raises `FleetNotFound`, `BrokerUnknown`, `BrokerInactive`, `BrokerNotAllowed`.
         """
-        async with self._changing(fleet_id) as (connection, before):
-            await _require_target(connection, before, broker_id)
+        async with self._changing(fleet_id, within) as (connection, before):
+            await _require_target(connection, before, broker_id, within)
             if salt is None and before.rollout_broker_id == broker_id:
                 salt = before.rollout_salt
             after = await _written(
@@ -53,20 +50,20 @@ class RolloutStore:
             )
             return after, before.rollout_began_at != after.rollout_began_at
 
-    async def stop(self, fleet_id: str) -> None:
+    async def stop(self, fleet_id: str, within: Fleets) -> None:
         """Raises `FleetNotFound`, `RolloutNotFound`."""
-        async with self._changing(fleet_id) as (connection, before):
+        async with self._changing(fleet_id, within) as (connection, before):
             require_rollout(before)
             await _written(connection, "rollout.stop", before, {"rollout_broker_id": None})
 
-    async def complete(self, fleet_id: str) -> Row:
+    async def complete(self, fleet_id: str, within: Fleets) -> Row:
         """The fleet as it is then.
 
         Raises `FleetNotFound`, `RolloutNotFound`, `BrokerInactive`, `BrokerNotAllowed`.
         """
-        async with self._changing(fleet_id) as (connection, before):
+        async with self._changing(fleet_id, within) as (connection, before):
             require_rollout(before)
-            await _require_target(connection, before, before.rollout_broker_id)
+            await _require_target(connection, before, before.rollout_broker_id, within)
             return await _written(
                 connection,
                 "rollout.complete",
@@ -75,16 +72,18 @@ class RolloutStore:
             )
 
     @contextlib.asynccontextmanager
-    async def _changing(self, fleet_id: str) -> AsyncIterator[tuple[AsyncConnection, Row]]:
+    async def _changing(
+        self, fleet_id: str, within: Fleets
+    ) -> AsyncIterator[tuple[AsyncConnection, Row]]:
         """A transaction, and the fleet, which nobody else changes meanwhile."""
         try:
             async with writing(self._engine) as connection:
                 await take_turns(connection, PLACEMENT)
-                yield connection, await fleet_of(connection, fleet_id, is_locked=True)
+                yield connection, await fleet_of(connection, fleet_id, within, is_locked=True)
         except IntegrityError as error:
             if isinstance(error.orig, ForeignKeyViolation):
                 # It was deleted by SQL since it was looked at.
-                raise _no_broker() from None
+                raise BrokerUnknown("there is no such broker", field="broker_id") from None
             raise
 
 
@@ -94,17 +93,13 @@ def require_rollout(fleet: Row) -> None:
         raise RolloutNotFound("this fleet has no rollout under way")
 
 
-async def _require_target(connection: AsyncConnection, fleet: Row, broker_id: int) -> None:
+async def _require_target(
+    connection: AsyncConnection, fleet: Row, broker_id: int, within: Fleets
+) -> None:
     """Devices that are reached must be served there, or widening would be no test of it."""
+    await require_allowed(connection, fleet.id, broker_id, within, field="broker_id")
     query = sa.select(brokers.c.is_active).where(brokers.c.id == broker_id)
-    is_active = await connection.scalar(query)
-    if is_active is None:
-        raise _no_broker()
-    if fleet.is_restricted and broker_id not in fleet.allowed_ids:
-        raise BrokerNotAllowed(
-            "the fleet is restricted to other brokers: allow it this one first", field="broker_id"
-        )
-    if not is_active:
+    if not await connection.scalar(query):
         raise BrokerInactive("activate the broker before a fleet goes there", field="broker_id")
 
 
@@ -128,7 +123,3 @@ def _told(fleet: Row) -> dict[str, Any]:
             "began_at": fleet.rollout_began_at,
         }
     return {"mqtt_broker_id": fleet.mqtt_broker_id, "rollout": rollout}
-
-
-def _no_broker() -> BrokerUnknown:
-    return BrokerUnknown("there is no such broker", field="broker_id")

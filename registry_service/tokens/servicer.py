@@ -13,7 +13,7 @@ from chassis.log import actor_id
 from chassis.server import Context
 from chassis.times import moment_of, timestamp_of
 from chassis.tokens import PREFIX_CHARACTERS, fingerprint_of
-from chassis.trust import Access, WithinFleets
+from chassis.trust import Access, Policy, WithinFleets
 from chassis.validation import check_identifier, check_text
 from registry_service.credentials import hash_of_secret, new_secret
 from registry_service.errors import TokenNotFound, TokenUnknown
@@ -22,7 +22,7 @@ from registry_service.tokens.last_use import LastUse
 from registry_service.tokens.store import TokenStore
 
 NAME = "mooring.registry.v1.TokenService"
-POLICIES = {
+POLICIES: dict[str, Policy] = {
     f"/{NAME}/CreateToken": Access.ADMIN,
     f"/{NAME}/ListTokens": Access.ADMIN,
     f"/{NAME}/GetToken": Access.ADMIN,

@@ -1,0 +1,64 @@
+"""Which brokers a fleet may use: what is pointed elsewhere would never be served."""
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from chassis.errors import MooringError
+from chassis.isolation import Fleets
+from registry_service.errors import BrokerNotAllowed, BrokerUnknown
+
+# The reason why a fleet may not use a broker, or null: of a row of `fleets` called fleet and one of
+# `mqtt_broker_config` called broker. `within` are the fleets that the actor is restricted to, or
+# null: to them, a broker that none of these may use does not exist.
+VERDICT = """CASE
+    WHEN broker.id IS NULL THEN 'BROKER_UNKNOWN'
+    WHEN NOT fleet.is_restricted OR EXISTS (
+        SELECT FROM fleet_brokers AS allowed
+        WHERE allowed.fleet_id = fleet.id AND allowed.broker_id = broker.id
+    ) THEN NULL
+    WHEN CAST(:within AS text[]) IS NULL OR EXISTS (
+        SELECT FROM fleets AS other
+        WHERE other.id = ANY (CAST(:within AS text[])) AND (
+            NOT other.is_restricted OR EXISTS (
+                SELECT FROM fleet_brokers AS allowed
+                WHERE allowed.fleet_id = other.id AND allowed.broker_id = broker.id
+            )
+        )
+    ) THEN 'BROKER_NOT_ALLOWED'
+    ELSE 'BROKER_UNKNOWN'
+END"""
+
+_JUDGE = sa.text(
+    f"SELECT {VERDICT} FROM fleets AS fleet"  # noqa: S608 - of constants
+    " LEFT JOIN mqtt_broker_config AS broker ON broker.id = :broker_id WHERE fleet.id = :fleet_id"
+)
+
+
+def facts(field: str) -> dict[str, MooringError]:
+    """What to raise for a verdict; `field` names the broker."""
+    return {
+        fact.reason: fact
+        for fact in (
+            BrokerUnknown("there is no such broker", field=field),
+            BrokerNotAllowed("the fleet is restricted to other brokers", field=field),
+        )
+    }
+
+
+async def require_allowed(
+    connection: AsyncConnection, fleet_id: str, broker_id: int | None, within: Fleets, *, field: str
+) -> None:
+    """Raises `BrokerUnknown`, `BrokerNotAllowed`; None is no broker, and a fleet may be gone.
+
+    A fleet that is restricted a moment later keeps to it all the same: resolving asks again.
+    """
+    if broker_id is None:
+        return
+    asked = {
+        "fleet_id": fleet_id,
+        "broker_id": broker_id,
+        "within": None if within is None else sorted(within),
+    }
+    verdict = await connection.scalar(_JUDGE, asked)
+    if verdict is not None:
+        raise facts(field)[verdict]
