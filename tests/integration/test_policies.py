@@ -83,7 +83,8 @@ async def test_every_method_is_for_those_it_says(stack: Stack) -> None:
         restricted = Actor("walker", Access.ADMIN, fleets=frozenset({"demo"}))
         metadata = dict(stack.credentials.metadata(restricted, "id"))
         is_served = needed is Access.SERVICE or isinstance(policy, WithinFleets)
-        assert await turned_away(stack, method, metadata) == ("" if is_served else "FORBIDDEN")
+        expected = "" if is_served else "FORBIDDEN"
+        assert await turned_away(stack, method, metadata) == expected, method
 
 
 @pytest.fixture

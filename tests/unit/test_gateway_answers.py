@@ -158,7 +158,9 @@ def test_every_source_has_a_word_of_its_own() -> None:
             *(connection(source=source) for source in resolution_pb2.Source.values())
         )
     ]
-    assert words == ["unspecified", "device", "fleet", "region", "default", "environment"]
+    assert words == [
+        *("unspecified", "device", "fleet", "region", "default", "environment", "rollout")
+    ]
 
 
 def test_each_device_gets_its_own_broker() -> None:
