@@ -8,7 +8,6 @@ import sqlalchemy as sa
 from mooring.broker.v1 import brokers_pb2 as pb
 from mooring.broker.v1 import brokers_pb2_grpc
 
-from broker_service.brokers.certificates import read_ca
 from broker_service.brokers.settings import (
     MAX_INT32,
     TLS_OF_PROTOCOL,
@@ -19,6 +18,7 @@ from broker_service.brokers.settings import (
     check_password,
 )
 from broker_service.brokers.store import BrokerStore, Filter
+from broker_service.certificates.reading import read_ca
 from broker_service.placements.snapshot import SnapshotKeeper
 from chassis import isolation, pages
 from chassis.errors import InvalidInput
@@ -63,7 +63,7 @@ class BrokerServicer(brokers_pb2_grpc.BrokerServiceServicer):
         settings = Settings(**named)
         check(settings)
         check_login(settings, has_password=password is not None)
-        ca = read_ca(ca_pem) if ca_pem else None
+        ca = read_ca(ca_pem, field="ca_cert") if ca_pem else None
         row = await self._store.create(columns_of(settings), ca, password)
         await self._snapshots.refresh()
         return pb.CreateBrokerResponse(broker=proto_of(row))
@@ -113,7 +113,7 @@ class BrokerServicer(brokers_pb2_grpc.BrokerServiceServicer):
         kept_apart: dict[str, Any] = {}
         if "ca_cert" in changes:
             ca_pem = changes.pop("ca_cert")
-            kept_apart["ca_cert"] = read_ca(ca_pem) if ca_pem else None
+            kept_apart["ca_cert"] = read_ca(ca_pem, field="ca_cert") if ca_pem else None
         if "password" in changes:
             kept_apart["password"] = changes.pop("password")
         if "protocol" in changes and "use_tls" not in changes:

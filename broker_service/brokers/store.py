@@ -8,7 +8,6 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from broker_service.brokers.certificates import CaBundle
 from broker_service.brokers.database import (
     Row,
     audited,
@@ -18,6 +17,7 @@ from broker_service.brokers.database import (
     require_revision,
     whole,
 )
+from broker_service.certificates.reading import Certificate
 from broker_service.encryption import HEADER_BYTES, EncryptionKeys, key_id_of
 from broker_service.errors import BrokerInactive, BrokerInUse, SecretUnreadable
 from broker_service.tables import brokers, certificates, fleet_brokers, fleets
@@ -71,7 +71,7 @@ class BrokerStore:
             return found.mappings().all()
 
     async def create(
-        self, columns: Mapping[str, Any], ca: CaBundle | None, password: str | None
+        self, columns: Mapping[str, Any], ca: Certificate | None, password: str | None
     ) -> Row:
         """Raises `BrokerNameTaken`."""
         async with changing(self._engine) as connection:
@@ -97,8 +97,8 @@ class BrokerStore:
     ) -> Row:
         """Changes the columns that `decide` names of the row as it is; nobody changes it meanwhile.
 
-        A certificate is given under the name `ca_cert`, as a `CaBundle` or None, and a password as
-        `password`. Raises `BrokerNotFound`, `BrokerNameTaken`, `BrokerIsDefault`, and whatever
+        A certificate is given under the name `ca_cert`, as a `Certificate` or None, and a password
+        as `password`. Raises `BrokerNotFound`, `BrokerNameTaken`, `BrokerIsDefault`, and whatever
         `decide` raises.
         """
         async with changing(self._engine) as connection:
@@ -220,7 +220,7 @@ def is_usable(within: Fleets) -> sa.ColumnElement[bool]:
     return sa.or_(sa.exists().where(theirs, ~fleets.c.is_restricted), brokers.c.id.in_(allowed))
 
 
-async def _certificate_id(connection: AsyncConnection, ca: CaBundle | None) -> int | None:
+async def _certificate_id(connection: AsyncConnection, ca: Certificate | None) -> int | None:
     """The id under which the bundle is kept; the same one is kept once."""
     if ca is None:
         return None

@@ -23,7 +23,9 @@ MAY_IMPORT = {
 PURE = (
     "broker_service/resolution.py",
     "broker_service/explanation.py",
-    "broker_service/brokers/certificates.py",
+    "broker_service/certificates/pem.py",
+    "broker_service/certificates/reading.py",
+    "broker_service/certificates/private_keys.py",
     "broker_service/brokers/settings.py",
     "registry_service/provisioning.py",
     "chassis/keyring.py",

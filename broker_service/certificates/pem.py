@@ -1,0 +1,51 @@
+"""PEM text (RFC 7468) into its blocks; what is too much is refused before anything is parsed."""
+
+import binascii
+import re
+from dataclasses import dataclass
+
+from chassis.errors import InvalidInput
+
+MAX_CHARACTERS = 64 * 1024
+# No hyphen stands in a body, so that whatever is sent is looked at once.
+BLOCK = re.compile(r"-----BEGIN ([A-Z0-9 ]{1,40})-----([^-]*)-----END \1-----")
+BOUNDARY = re.compile(r"-----(?:BEGIN|END)")
+WHITESPACE = re.compile(r"\s+")
+
+# The second is what older programs write.
+CERTIFICATE = frozenset({"CERTIFICATE", "X509 CERTIFICATE"})
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """What stood between two boundaries."""
+
+    label: str
+    der: bytes
+
+
+def blocks_of(text: str, *, field: str, most: int) -> list[Block]:
+    """The blocks of `text`, in order; what stands around them is left out (section 2).
+
+    Raises `InvalidInput` for `field` where there is none, where there are more than `most`, and for
+    one that is cut short or not base64.
+    """
+    if len(text) > MAX_CHARACTERS:
+        raise InvalidInput(f"must have at most {MAX_CHARACTERS} characters", field=field)
+    if not text.isascii():
+        text = text.encode("ascii", "replace").decode()
+    if len(BOUNDARY.findall(text)) > 2 * most:
+        raise InvalidInput(f"holds more than {most} PEM blocks", field=field)
+    if BOUNDARY.search(BLOCK.sub("", text)):
+        raise InvalidInput("holds a PEM block that is cut short", field=field)
+    blocks = [Block(found[1], _der(found[2], field)) for found in BLOCK.finditer(text)]
+    if not blocks:
+        raise InvalidInput("is not PEM", field=field)
+    return blocks
+
+
+def _der(body: str, field: str) -> bytes:
+    try:
+        return binascii.a2b_base64(WHITESPACE.sub("", body), strict_mode=True)
+    except binascii.Error:
+        raise InvalidInput("holds a PEM block that is not base64", field=field) from None
