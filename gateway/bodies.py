@@ -5,7 +5,7 @@ and any content type for JSON.
 """
 
 import re
-from typing import Any, ClassVar, NoReturn, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import msgspec
 from litestar.dto import AbstractDTO
@@ -37,7 +37,7 @@ def decode(decoder: "msgspec.json.Decoder[Body]", body: bytes) -> Body:
     except msgspec.ValidationError as error:
         # A fault of the values may be found before a fault of the JSON behind it.
         _require_json(body)
-        _refuse(str(error))
+        raise named(error) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise ClientException from None
 
@@ -52,13 +52,15 @@ def _require_json(body: bytes) -> None:
         raise ClientException from None
 
 
-def _refuse(fault: str) -> NoReturn:
+def named(error: msgspec.ValidationError) -> InvalidInput:
+    """The fault as the sender knows it: by the field."""
+    fault = str(error)
     found = FAULT.fullmatch(fault)
     message, path = (found["message"], found["path"] or "") if found else (fault, "")
     if named := NAMED_FIELD.fullmatch(message):
         path = f"{path}.{named['name']}" if path else named["name"]
         message = "is required" if message.startswith("Object missing") else "is not known here"
-    raise InvalidInput(message, field=path[:MAX_FIELD_CHARACTERS]) from None
+    return InvalidInput(message, field=path[:MAX_FIELD_CHARACTERS])
 
 
 def is_json(content_type: str) -> bool:

@@ -60,7 +60,7 @@ REFUSALS: dict[int, tuple[str, str]] = {
     404: ("NO_SUCH_PATH", "there is nothing at this path"),
     405: ("METHOD_NOT_ALLOWED", "this path does not have that method"),
     413: ("BODY_TOO_LARGE", "the body is larger than this path takes"),
-    415: ("UNSUPPORTED_MEDIA_TYPE", "the body must be application/json"),
+    415: ("UNSUPPORTED_MEDIA_TYPE", "the body is not of a type that this path takes"),
 }
 
 

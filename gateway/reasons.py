@@ -10,7 +10,7 @@ MEANINGS: dict[str, tuple[int, str]] = {
     "NO_SUCH_PATH": (404, "there is nothing at this path"),
     "METHOD_NOT_ALLOWED": (405, "this path does not have that method"),
     "BODY_TOO_LARGE": (413, "the body is larger than this path takes"),
-    "UNSUPPORTED_MEDIA_TYPE": (415, "the body must be application/json"),
+    "UNSUPPORTED_MEDIA_TYPE": (415, "the body is not of a type that this path takes"),
     "RATE_LIMITED": (429, "this is asked too often"),
     # Who asks.
     "UNAUTHENTICATED": (401, "an Authorization header is needed"),
