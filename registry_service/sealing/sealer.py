@@ -44,7 +44,7 @@ class Sealer:
     async def seal(self) -> int:
         """Seals all that there is, a batch at a time; how many lines. 0 where another seals."""
         if self._term is None:
-            self._term = await self._store.take_lease(self._holder)
+            self._term = await self._store.lease.take(self._holder)
             if self._term is None:
                 return 0
             log.info("seals the audit log from now on", term=self._term)
@@ -63,7 +63,7 @@ class Sealer:
         if self._term is None:
             return
         try:
-            await self._store.give_up_lease(self._term)
+            await self._store.lease.give_up(self._term)
         except Unavailable:
             log.warning("the lease could not be given up")
 

@@ -6,13 +6,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import INT8MULTIRANGE, insert
+from sqlalchemy.dialects.postgresql import INT8MULTIRANGE
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from chassis.database import reading, writing
-from registry_service.errors import LeaseLost
+from chassis.database import reading
+from registry_service.leases import Lease
 from registry_service.sealing.chain import Fault, Finding, Line, Seal
-from registry_service.tables import audit_log, audit_seals, leases
+from registry_service.tables import audit_log, audit_seals
 
 LEASE = "audit_seals"
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -145,25 +145,7 @@ class SealStore:
     def __init__(self, engine: AsyncEngine, lease_s: float = 15.0) -> None:
         """`lease_s` is how long nobody else seals after the last sign of life."""
         self._engine = engine
-        self._expiry = sa.func.clock_timestamp() + timedelta(seconds=lease_s)
-
-    async def take_lease(self, holder: str) -> int | None:
-        """The term that begins; None while somebody else's lasts."""
-        new = insert(leases).values(name=LEASE, holder=holder, expires_at=self._expiry)
-        take = new.on_conflict_do_update(
-            index_elements=[leases.c.name],
-            set_={"holder": holder, "term": leases.c.term + 1, "expires_at": self._expiry},
-            where=leases.c.expires_at < sa.func.clock_timestamp(),
-        ).returning(leases.c.term)
-        async with writing(self._engine) as connection:
-            term: int | None = await connection.scalar(take)
-            return term
-
-    async def give_up_lease(self, term: int) -> None:
-        """Lets the next one begin at once."""
-        give = sa.update(leases).values(expires_at=sa.func.clock_timestamp())
-        async with writing(self._engine) as connection:
-            await connection.execute(give.where(leases.c.name == LEASE, leases.c.term == term))
+        self.lease = Lease(engine, LEASE, lease_s)
 
     @contextlib.asynccontextmanager
     async def turn(self, term: int) -> AsyncIterator[Turn]:
@@ -171,17 +153,9 @@ class SealStore:
 
         Raises `LeaseLost` where another term has begun.
         """
-        renew = (
-            sa.update(leases)
-            .values(expires_at=self._expiry)
-            .where(leases.c.name == LEASE, leases.c.term == term)
-            .returning(_micros(sa.func.clock_timestamp()))
-        )
-        async with writing(self._engine) as connection:
-            now = await connection.scalar(renew)
-            if now is None:
-                raise LeaseLost("another process seals the audit log")
-            yield Turn(connection, now)
+        async with self.lease.turn(term) as connection:
+            now = sa.select(_micros(sa.func.clock_timestamp()))
+            yield Turn(connection, (await connection.execute(now)).scalar_one())
 
     async def last_seal(self) -> Seal | None:
         """None before the first."""

@@ -310,7 +310,7 @@ async def test_one_that_froze_in_a_turn_cannot_fork_the_chain(chain: Chain) -> N
     """Its lease runs out while its transaction is open; the next one waits for that to end."""
     first, second = SealStore(chain.engine, lease_s=0), chain.sealer(name="second")
     write(chain.database, 2)
-    term = await first.take_lease("first")
+    term = await first.lease.take("first")
     assert term
     async with first.turn(term):
         taking = asyncio.create_task(second.seal())
