@@ -74,11 +74,12 @@ def app_of(
             health.routes(neighbours, leaving),
         ]
 
-    documented = documentation.routes(
-        documentation.document(routers(), device_documentation.PATHS, device_documentation.TYPES)
-    )
+    def document() -> bytes:
+        types = device_documentation.TYPES
+        return documentation.document(routers(), device_documentation.PATHS, types)
+
     app = Litestar(
-        [*routers(), documented],
+        [*routers(), documentation.routes(document)],
         exception_handlers=refused.noting(HANDLERS) if refused else HANDLERS,
         guards=[policy_is_stated],
         openapi_config=None,

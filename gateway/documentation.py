@@ -1,6 +1,8 @@
 """The OpenAPI document, and the page that shows it without asking anybody else's server."""
 
-from collections.abc import Iterable, Mapping, Sequence
+import asyncio
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -247,12 +249,18 @@ def _headers(status: str) -> dict[str, Any]:
     }
 
 
-def routes(openapi: bytes) -> Router:
-    """`/openapi.json` and `/docs`."""
+def routes(make: Callable[[], bytes]) -> Router:
+    """`/openapi.json`, which `make` makes when it is first asked for, and `/docs`.
+
+    It takes a good part of a second, which neither a start nor a device is to wait for.
+    """
+    made, making = functools.cache(make), asyncio.Lock()
     assets = {name: (SWAGGER_UI / name).read_bytes() for name in ASSETS}
 
     @get("/openapi.json", access=Access.OPEN)
     async def openapi_json() -> Response[bytes]:
+        async with making:
+            openapi = await asyncio.to_thread(made)
         return Response(
             openapi, media_type="application/json", headers={"Cache-Control": "no-cache"}
         )

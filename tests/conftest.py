@@ -21,6 +21,11 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
     other = os.environ.get("TEST_POSTGRES_BIN")
     bin_dir = Path(other) if other else None
     with Postgres(tmp_path_factory.mktemp("postgres"), bin_dir=bin_dir) as server:
+        # Nothing of it is to outlive a machine that loses its power.
+        with psycopg.connect(server.superuser_url(), autocommit=True) as connection:
+            connection.execute("ALTER SYSTEM SET fsync = off")
+            connection.execute("ALTER SYSTEM SET full_page_writes = off")
+            connection.execute("SELECT pg_reload_conf()")
         yield server
 
 
