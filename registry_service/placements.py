@@ -22,7 +22,8 @@ from registry_service.errors import BrokerUndecided, NoBrokerForFleet
 
 log = structlog.get_logger(__name__)
 
-# Pins, fleets and regions in combination; a registry rarely sees more than its fleets.
+# Pins, fleets and waves in combination; a registry rarely sees more than its fleets, each of which
+# has a rollout under way or not.
 MAX_REMEMBERED = 10_000
 # The database proves that nothing it holds has changed; the rules of a broker service that was
 # replaced by a newer one may have.
@@ -178,8 +179,13 @@ class Placements:
         return answer
 
     def _stopgap(self, placement: Placement) -> Answer | MooringError:
-        """The last answer for the same facts; or MQTT_BROKER_URL where it overrides nothing."""
-        remembered = self._remembered.get(placement)
+        """The last answer for the same facts; or MQTT_BROKER_URL where it overrides nothing.
+
+        A device that a rollout has reached of which nothing is known yet stays where it was.
+        """
+        remembered = self._remembered.get(placement) or self._remembered.get(
+            replace(placement, wave="")
+        )
         if remembered is not None:
             STOPGAPS.labels("memory").inc()
             return replace(remembered.answer, is_stale=True)

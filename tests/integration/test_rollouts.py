@@ -18,6 +18,7 @@ from tests.unit.test_waves import SALTS
 UUIDS = [f"device-{n}" for n in range(40)]
 SALT = "first"
 ROLLOUT = "/fleets/north/rollout"
+BEGIN = "UPDATE fleets SET rollout_broker_id = %s, rollout_percent = %s"
 
 
 async def furnished(stack: Stack) -> tuple[int, int]:
@@ -195,6 +196,21 @@ async def test_what_is_refused(stack: Stack) -> None:
     assert (refused.status_code, refused.json()["reason"]) == (409, "BROKER_INACTIVE")
 
 
+async def test_without_the_broker_service_a_device_that_is_reached_stays_where_it_was(
+    stack: Stack,
+) -> None:
+    _, new = await furnished(stack)
+    await stack.stop_broker_service()
+    stack.database.execute(f"{BEGIN} WHERE id = 'north'", new, 100)
+    mqtt = (await stack.connection(UUIDS[0])).json()
+    assert (mqtt["broker"], mqtt["stale"]) == ("mqtt://old.example.com:1883", True)
+    await stack.start_broker_service()
+    async with asyncio.timeout(10):
+        while "stale" in (mqtt := (await stack.connection(UUIDS[0])).json()):
+            await asyncio.sleep(0.05)
+    assert mqtt["broker"] == "mqtt://new.example.com:1883"
+
+
 async def placements(peer: Peer) -> list[tuple[int, int]]:
     """Where a broker service sends each of the devices, and by which step."""
     request = resolution_pb2.ResolveBrokersRequest(
@@ -251,8 +267,13 @@ def test_the_database_and_we_have_a_device_at_the_same_position(database: Databa
         agree()
 
 
-BEGIN = "UPDATE fleets SET rollout_broker_id = %s, rollout_percent = 10"
 READ = "SELECT rollout_broker_id, rollout_percent, rollout_salt, rollout_began_at FROM fleets"
+REACHED = """
+SELECT d.uuid
+FROM devices d
+JOIN fleets f ON f.id = d.fleet_id
+WHERE rollout_position(f.rollout_salt, d.uuid) < f.rollout_percent * 100;
+"""
 
 
 def test_an_operator_runs_one_by_sql(database: Database) -> None:
@@ -260,7 +281,7 @@ def test_an_operator_runs_one_by_sql(database: Database) -> None:
         "INSERT INTO mqtt_broker_config (name, host, port) VALUES ('x', 'h', 1) RETURNING id"
     )
     database.execute("INSERT INTO fleets (id, name) VALUES ('north', 'North')")
-    database.execute(BEGIN, broker_id, role="mooring_operator")
+    database.execute(BEGIN, broker_id, 10, role="mooring_operator")
     [(_, percent, salt, began_at)] = database.execute(READ)
     assert (percent, len(salt)) == (10, 16)
     database.execute("UPDATE fleets SET rollout_percent = 50", role="mooring_operator")
@@ -277,5 +298,6 @@ def test_an_operator_runs_one_by_sql(database: Database) -> None:
     [(*_, another, later)] = database.execute(READ)
     assert another != salt
     assert later > began_at
+    assert database.execute(REACHED, role="mooring_operator") == []
     database.execute("UPDATE fleets SET rollout_broker_id = NULL", role="mooring_operator")
     assert database.execute(READ) == [(None, None, None, None)]
