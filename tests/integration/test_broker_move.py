@@ -121,23 +121,35 @@ async def test_a_restricted_fleet_is_not_stranded(stack: Stack) -> None:
     old, new = await stack.create_broker("old"), await stack.create_broker("new")
     fleet = {"id": "limited", "name": "l", "mqtt_broker_id": old, "allowed_broker_ids": [old]}
     assert (await stack.admin("POST", "/fleets", json=fleet)).status_code == 201
+    # One that is only on its way there is not stranded either.
+    fleet = {"id": "going", "name": "g", "allowed_broker_ids": [old]}
+    assert (await stack.admin("POST", "/fleets", json=fleet)).status_code == 201
+    rollout = {"broker_id": old, "percent": 10}
+    assert (await stack.admin("PUT", "/fleets/going/rollout", json=rollout)).status_code == 201
     refused = await moved(stack, old, new)
     assert (refused.status_code, refused.json()["reason"], refused.json()["usage"]) == (
         *(409, "BROKER_NOT_ALLOWED"),
-        {"fleets": 1},
+        {"fleets": 2},
     )
     answer = await moved(stack, old, new, move_allowances=True)
     assert answer.json()["moved"] == {
         "devices": 0,
         "fleets": 1,
         "keys": 0,
-        "allowances": 1,
+        "allowances": 2,
         "expected_devices": 0,
-        "rollouts": 0,
+        "rollouts": 1,
     }
     lines = "SELECT after FROM audit_log WHERE action = 'broker.move_users' AND refusal = ''"
     assert stack.database.execute(lines) == [
-        ({"to_broker_id": new, "fleets": ["limited"], "allowances": ["limited"]},)
+        (
+            {
+                "to_broker_id": new,
+                "fleets": ["limited"],
+                "rollouts": ["going"],
+                "allowances": ["going", "limited"],
+            },
+        )
     ]
     listed = (await stack.admin("GET", "/fleets")).json()["items"]
     assert [
