@@ -214,10 +214,10 @@ def is_usable(within: Fleets) -> sa.ColumnElement[bool]:
     if within is None:
         return sa.true()
     theirs = is_within(fleets.c.id, within)
-    allowed = sa.select(fleet_brokers.c.broker_id).where(
-        is_within(fleet_brokers.c.fleet_id, within)
-    )
-    return sa.or_(sa.exists().where(theirs, ~fleets.c.is_restricted), brokers.c.id.in_(allowed))
+    unrestricted = sa.select(fleets.c.id).where(theirs, ~fleets.c.is_restricted)
+    allowing = is_within(fleet_brokers.c.fleet_id, within)
+    allowed = sa.select(fleet_brokers.c.broker_id).where(allowing)
+    return sa.or_(sa.exists(unrestricted), brokers.c.id.in_(allowed))
 
 
 async def _certificate_id(connection: AsyncConnection, ca: Certificate | None) -> int | None:

@@ -49,9 +49,9 @@ def facts_in(request: pb.ExplainResolutionRequest, own: Facts) -> Facts:
 
 
 def require_nothing_supposed(request: pb.ExplainResolutionRequest) -> None:
-    """Raises `Forbidden` unless it is about a device as it is."""
+    """Raises `Forbidden`."""
     supposed = (request.mask.paths, request.active_broker_ids, request.inactive_broker_ids)
-    if not request.device_uuid or any(supposed) or request.HasField("default_broker_id"):
+    if any(supposed) or request.HasField("default_broker_id"):
         raise Forbidden("a token that is restricted to fleets asks of its devices as they are")
 
 

@@ -101,8 +101,8 @@ class ResolutionServicer(resolution_pb2_grpc.ResolutionServiceServicer):
         if request.device_uuid:
             check_identifier("device_uuid", request.device_uuid)
             own = await self._store.facts_of(request.device_uuid, within)
-            if own is None and within is not None:
-                raise DeviceNotFound("there is no such device")
+        if own is None and within is not None:
+            raise DeviceNotFound("there is no such device")
         facts = explaining.facts_in(request, own or Facts(uuid=request.device_uuid))
         snapshot = await self._snapshot_for([facts.placement, *explaining.named_in(request)])
         is_stale = self._snapshots.is_stale

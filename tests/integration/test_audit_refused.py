@@ -10,7 +10,7 @@ from prometheus_client import REGISTRY
 import gateway.__main__
 from chassis.audit import action_of
 from chassis.errors import InvalidInput
-from chassis.trust import Access
+from chassis.trust import Access, access_of
 from gateway.administration import refused
 from gateway.administration.caller import Caller
 from gateway.neighbours import Neighbours
@@ -158,7 +158,9 @@ async def test_every_route_that_changes_something_says_what(
     neighbours = Neighbours(stack.gateway_config())
     known = set(map(action_of, POLICIES))
     for handler in routes_of(neighbours, monkeypatch):
-        changes = handler.http_methods != {"GET"} and handler.opt["access"] > Access.VIEWER
+        changes = (
+            handler.http_methods != {"GET"} and access_of(handler.opt["access"]) > Access.VIEWER
+        )
         action = handler.opt.get("action")
         assert (action in known) if changes else (action is None), handler.handler_name
     await neighbours.close()

@@ -156,3 +156,17 @@ def test_a_directory_knows_only_what_it_holds() -> None:
     assert directory.knows(Placement())
     assert not directory.knows(Placement(2, "north"))
     assert not directory.knows(Placement(1, "south"))
+
+
+@given(PLACEMENTS, directories(), st.frozensets(st.sampled_from(FLEETS)))
+def test_who_sees_only_some_fleets_sees_their_devices_resolve_as_they_do(
+    placement: Placement, directory: Directory, fleet_ids: frozenset[str]
+) -> None:
+    seen = directory.within(fleet_ids)
+    assert seen.fleets.keys() <= fleet_ids
+    usable = [rule.allowed_ids for rule in seen.fleets.values()]
+    for broker_id in seen.brokers:
+        assert any(ids is None or broker_id in ids for ids in usable)
+    if placement.fleet_id in seen.fleets:
+        found, told = resolve(placement, directory), resolve(placement, seen)
+        assert (told.source, told.broker_id) == (found.source, found.broker_id)

@@ -1,0 +1,91 @@
+"""Two customers on one installation, and what each kind of thing of the other's is called.
+
+Whatever tells of the rival says so: everything of theirs that has a name is named `rival`.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from tests.stack import Stack
+
+NOT_THERE = "00000000-0000-4000-8000-000000000000"
+# What names one thing, or several, wherever it stands in a request.
+NAMES_A_THING = re.compile(r"(^|_)(uuid|id)s?$")
+# Names like those of things, of what nothing needs to have.
+PLAIN_VALUES = {"allowed_uuids"}
+# What each names. A path parameter or a field that is new is to be added, or the walks stop at it:
+# then say here, and in `Customer`, what another customer's is.
+KINDS = {
+    **dict.fromkeys(("uuid", "device_uuid"), "device"),
+    **dict.fromkeys(("fleet_id", "fleet_ids"), "fleet"),
+    **dict.fromkeys(("broker_id", "mqtt_broker_id", "default_broker_id"), "broker"),
+    **dict.fromkeys(("allowed_broker_ids", "broker_ids"), "broker"),
+    **dict.fromkeys(("active_broker_ids", "inactive_broker_ids", "to_broker_id"), "broker"),
+    "key_id": "key",
+    "token_id": "token",
+    "revision": "revision",
+}
+# What a message's plain `id` names, by the service that is asked.
+KIND_OF_ID = {
+    "BrokerService": "broker",
+    "FleetService": "fleet",
+    "ProvisioningKeyService": "key",
+}
+
+
+@dataclass(frozen=True)
+class Customer:
+    """What a customer has one of each of."""
+
+    things: dict[str, Any]
+    token: str = ""
+
+    def value(self, name: str, kind: str = "") -> Any:
+        """What a field of this name holds where it is about theirs."""
+        found = self.things[kind or KINDS[name]]
+        return [found] if name.endswith("s") else found
+
+
+# The same lengths as the rival's.
+NOBODY = Customer(
+    {
+        "fleet": "ghost",
+        "device": "ghost-1",
+        "broker": 9,
+        "key": NOT_THERE,
+        "token": NOT_THERE,
+        "revision": 9,
+    }
+)
+
+
+async def customer(stack: Stack, name: str) -> Customer:
+    """A fleet that is restricted to a broker, a key, a device that was expected, a token."""
+    broker_id = await stack.create_broker(f"{name} broker", host=f"{name}.example")
+    fleet = {"id": name, "mqtt_broker_id": broker_id, "allowed_broker_ids": [broker_id]}
+    await made(stack, "/fleets", fleet)
+    uuid = f"{name}-1"
+    key = await made(stack, "/provisioning-keys", {"fleet_id": name, "description": name})
+    await made(stack, "/expected-devices", {"uuid": uuid, "fleet_id": name})
+    registered = await stack.register(uuid, key=key["key"], deviceName=f"of {name}")
+    assert registered.status_code == 201, registered.text
+    token = {"name": name, "role": "operator", "fleet_ids": [name]}
+    shown = await made(stack, "/tokens", token)
+    things = {
+        "fleet": name,
+        "device": uuid,
+        "broker": broker_id,
+        "key": key["id"],
+        "token": shown["id"],
+        "revision": 1,
+    }
+    return Customer(things, shown["token"])
+
+
+async def made(stack: Stack, path: str, body: dict[str, Any]) -> dict[str, Any]:
+    """What an administrator has made."""
+    answer = await stack.admin("POST", path, json=body)
+    assert answer.status_code == 201, answer.text
+    shown: dict[str, Any] = answer.json()
+    return shown
