@@ -7,13 +7,17 @@ from pathlib import Path
 import grpc
 from mooring.broker.v1 import (
     brokers_pb2_grpc,
+    certificates_pb2_grpc,
     device_counts_pb2_grpc,
     history_pb2_grpc,
     resolution_pb2_grpc,
+    rotations_pb2_grpc,
 )
 
 from broker_service.brokers import servicer as brokers
 from broker_service.brokers.store import BrokerStore
+from broker_service.certificates import servicer as certificates
+from broker_service.certificates.store import CertificateStore
 from broker_service.config import BrokerServiceConfig
 from broker_service.device_counts import servicer as device_counts
 from broker_service.device_counts.store import DeviceCountStore
@@ -23,6 +27,8 @@ from broker_service.history.store import HistoryStore
 from broker_service.placements import servicer as placements
 from broker_service.placements.snapshot import SnapshotKeeper
 from broker_service.placements.store import CHANNEL, PlacementStore
+from broker_service.rotations import servicer as rotations
+from broker_service.rotations.store import RotationStore
 from broker_service.tables import SCHEMA_REVISION
 from chassis import log, metrics, process
 from chassis.config import load
@@ -31,6 +37,8 @@ from chassis.listening import Listener
 from chassis.refusals import Refusals
 from chassis.server import Health, serving
 from chassis.trust import Credentials
+
+SERVICERS = (placements, brokers, certificates, rotations, device_counts, history)
 
 
 @contextlib.asynccontextmanager
@@ -42,7 +50,11 @@ async def running(config: BrokerServiceConfig) -> AsyncIterator[int]:
         stack.push_async_callback(engine.dispose)
         await require_schema(engine, SCHEMA_REVISION)
         broker_store = BrokerStore(engine, keys)
-        await _require_keys(broker_store, keys, config.encryption_keys_file)
+        certificate_store = CertificateStore(engine, keys)
+        needed = (
+            await broker_store.encryption_key_ids() | await certificate_store.encryption_key_ids()
+        )
+        _require_keys(needed, keys, config.encryption_keys_file)
 
         refusals = Refusals(engine)
         stack.push_async_callback(refusals.close)
@@ -61,12 +73,16 @@ async def running(config: BrokerServiceConfig) -> AsyncIterator[int]:
         stack.push_async_callback(resolution.close)
         broker = brokers.BrokerServicer(broker_store, snapshots)
         counts = device_counts.DeviceCountServicer(DeviceCountStore(engine))
+        certificate = certificates.CertificateServicer(certificate_store, snapshots)
+        rotation = rotations.RotationServicer(RotationStore(engine, keys), snapshots)
         revisions = history.BrokerHistoryServicer(HistoryStore(engine, keys), snapshots)
 
         def register(server: grpc.aio.Server) -> None:
             resolution_pb2_grpc.add_ResolutionServiceServicer_to_server(resolution, server)
             brokers_pb2_grpc.add_BrokerServiceServicer_to_server(broker, server)
             device_counts_pb2_grpc.add_DeviceCountServiceServicer_to_server(counts, server)
+            certificates_pb2_grpc.add_CertificateServiceServicer_to_server(certificate, server)
+            rotations_pb2_grpc.add_RotationServiceServicer_to_server(rotation, server)
             history_pb2_grpc.add_BrokerHistoryServiceServicer_to_server(revisions, server)
 
         yield await stack.enter_async_context(
@@ -75,12 +91,9 @@ async def running(config: BrokerServiceConfig) -> AsyncIterator[int]:
                 port=config.broker_port,
                 credentials=Credentials.of(config),
                 policies={
-                    **placements.POLICIES,
-                    **brokers.POLICIES,
-                    **device_counts.POLICIES,
-                    **history.POLICIES,
+                    name: access for each in SERVICERS for name, access in each.POLICIES.items()
                 },
-                services=[placements.NAME, brokers.NAME, device_counts.NAME, history.NAME],
+                services=[servicer.NAME for servicer in SERVICERS],
                 register=register,
                 health=health,
                 drain_s=config.drain_s,
@@ -89,9 +102,9 @@ async def running(config: BrokerServiceConfig) -> AsyncIterator[int]:
         )
 
 
-async def _require_keys(store: BrokerStore, keys: EncryptionKeys, file: Path) -> None:
+def _require_keys(needed: set[int], keys: EncryptionKeys, file: Path) -> None:
     """Raises `SystemExit` for a ring without a key that something was encrypted with."""
-    missing = sorted(await store.encryption_key_ids() - keys.keys.keys())
+    missing = sorted(needed - keys.keys.keys())
     if missing:
         raise SystemExit(
             f"{file}: the database holds secrets under keys that are not in it: "

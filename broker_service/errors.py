@@ -58,6 +58,48 @@ class PasswordKeyGone(Conflict):
     reason = "PASSWORD_KEY_GONE"
 
 
+class CertificateNotFound(NotFound):
+    """No certificate has this id."""
+
+    reason = "CERTIFICATE_NOT_FOUND"
+
+
+class CertificateExists(AlreadyExists):
+    """The same certificates are known already, in the same order."""
+
+    reason = "CERTIFICATE_EXISTS"
+
+
+class CertificateInUse(Conflict):
+    """A broker, a broker's history or a rotation names it; `usage` counts them."""
+
+    reason = "CERTIFICATE_IN_USE"
+
+
+class CertificateUnknown(InvalidInput):
+    """There is no certificate of that kind with the id that is named."""
+
+    reason = "CERTIFICATE_UNKNOWN"
+
+
+class RotationNotFound(NotFound):
+    """The certificate is not being replaced."""
+
+    reason = "ROTATION_NOT_FOUND"
+
+
+class RotationUnderWay(Conflict):
+    """The certificate, or the one that is to replace it, has a part in another rotation."""
+
+    reason = "ROTATION_UNDER_WAY"
+
+
+class RotationTooEarly(Conflict):
+    """Too few devices have been told of the replacement; `usage` counts them."""
+
+    reason = "ROTATION_TOO_EARLY"
+
+
 class NoBrokerAllowed(Unavailable):
     """The device's fleet is restricted, and none of its brokers can serve."""
 

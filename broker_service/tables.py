@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB
 
-SCHEMA_REVISION = "0013"
+SCHEMA_REVISION = "0015"
 
 metadata = sa.MetaData()
 
@@ -20,7 +20,19 @@ certificates = sa.Table(
     sa.Column("issuer", sa.Text, nullable=False),
     sa.Column("not_before", sa.DateTime(timezone=True), nullable=False),
     sa.Column("not_after", sa.DateTime(timezone=True), nullable=False),
+    sa.Column(
+        "created_at", sa.DateTime(timezone=True), nullable=False, server_default=sa.func.now()
+    ),
+    # While there is one, brokers that use the certificate serve both.
+    sa.Column("replacement_id", sa.ForeignKey("certificates.id")),
+    sa.Column("rotation_began_at", sa.DateTime(timezone=True)),
+    sa.Column("rotation_threshold_percent", sa.SmallInteger),
     sa.UniqueConstraint("kind", "fingerprint_sha256"),
+    sa.Index(
+        "certificates_replacement",
+        "replacement_id",
+        postgresql_where=sa.text("replacement_id IS NOT NULL"),
+    ),
 )
 
 brokers = sa.Table(
@@ -98,12 +110,26 @@ history = sa.Table(
 # The registry's. No more columns are granted than these.
 devices = sa.table(
     "devices",
+    sa.column("id", sa.BigInteger),
     sa.column("uuid", sa.Text),
     sa.column("mqtt_broker_id", sa.Integer),
     sa.column("fleet_id", sa.Text),
     sa.column("region", sa.Text),
     sa.column("latitude", sa.Double),
     sa.column("longitude", sa.Double),
+    sa.column("is_active", sa.Boolean),
+    sa.column("told_broker_ids", sa.ARRAY(sa.Integer)),
+    sa.column("told_ca_ids", sa.ARRAY(sa.Integer)),
+)
+# How many devices of each kind there are, and what is yet to be added to that.
+device_counts, device_count_changes = (
+    sa.table(
+        name,
+        sa.column("told_broker_id", sa.Integer),
+        sa.column("told_ca_ids", sa.ARRAY(sa.Integer)),
+        sa.column("devices", sa.BigInteger),
+    )
+    for name in ("device_counts", "device_count_changes")
 )
 fleets = sa.table(
     "fleets",

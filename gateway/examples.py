@@ -12,11 +12,34 @@ MOMENT = "2026-11-23T19:00:00.123456Z"
 UUID = "test-device-123"
 TOKEN_ID = "3c1d9b7e-52a4-4f6b-8e0d-6a7b8c9d0e1f"  # noqa: S105 - an id is no secret
 KEY_ID = "8a6f2f0e-3a53-4d0c-9d5e-0c1f7c1b2a11"
+# Of nobody, and without their keys; they are good until 2099.
+CA_PEM = (
+    "-----BEGIN CERTIFICATE-----\n"
+    "MIH4MIGroAMCAQICAgfpMAUGAytlcDAaMRgwFgYDVQQDDA9FeGFtcGxlIENBIDIw\n"
+    "MjUwIBcNMjUwMTAxMDAwMDAwWhgPMjA5OTEyMzEwMDAwMDBaMBoxGDAWBgNVBAMM\n"
+    "D0V4YW1wbGUgQ0EgMjAyNTAqMAUGAytlcAMhAOp4TARiAljUquDCG8ddAu3RhWCx\n"
+    "VILucSulzABXdExJoxMwETAPBgNVHRMBAf8EBTADAQH/MAUGAytlcANBAEY9ZSyp\n"
+    "1yr8wFInn5hJtLPn7C0RWKAP2aD0ZI9quLRW42YvrSwaHF+l3IDOJ3edkqishqq9\n"
+    "HC+iazRk5uSsBAo=\n"
+    "-----END CERTIFICATE-----\n"
+)
+NEXT_CA_PEM = (
+    "-----BEGIN CERTIFICATE-----\n"
+    "MIH4MIGroAMCAQICAgfqMAUGAytlcDAaMRgwFgYDVQQDDA9FeGFtcGxlIENBIDIw\n"
+    "MjYwIBcNMjYwMTAxMDAwMDAwWhgPMjA5OTEyMzEwMDAwMDBaMBoxGDAWBgNVBAMM\n"
+    "D0V4YW1wbGUgQ0EgMjAyNjAqMAUGAytlcAMhAC10yYNEYiWCPRkZ4AcM9x45MV+V\n"
+    "bkDkIO6bE157C8FOoxMwETAPBgNVHRMBAf8EBTADAQH/MAUGAytlcANBAO+upGgN\n"
+    "2XHxvZMlsqqPEoq8y8MHYj34OSbsYmuSFev+hUIOdvEaQMR2PsSUJqukHk2jbxID\n"
+    "Ve2dUdEtJipcXg8=\n"
+    "-----END CERTIFICATE-----\n"
+)
 
 # By their names, wherever they stand in paths and queries.
 PARAMETERS: dict[str, Any] = {
     "uuid": UUID,
     "broker_id": 1,
+    "certificate_id": 1,
+    "told": "old",
     "revision": 1,
     "fleet_id": "demo",
     "key_id": KEY_ID,
@@ -52,6 +75,20 @@ _BROKER: dict[str, Any] = {
     "revision": 1,
     "created_at": MOMENT,
     "updated_at": MOMENT,
+}
+_CERTIFICATE: dict[str, Any] = {
+    "id": 1,
+    "kind": "ca",
+    "name": "Example CA 2025",
+    "has_private_key": False,
+    "fingerprint_sha256": "0a962c6a0cd96648c66e51a06f59196ee9d01b7920259a3f7f77e2a4e14c71e1",
+    "subject": "CN=Example CA 2025",
+    "issuer": "CN=Example CA 2025",
+    "not_before": "2025-01-01T00:00:00Z",
+    "not_after": "2099-12-31T00:00:00Z",
+    "created_at": MOMENT,
+    "broker_ids": [1],
+    "replacement_id": None,
 }
 _DEVICE: dict[str, Any] = {
     "id": 1,
@@ -260,6 +297,22 @@ BODIES: dict[str, Any] = {
     "DeviceCountPage": _page(_COUNTS),
     "Move": {"to_broker_id": 2, "move_allowances": True},
     "Moved": {"moved": {**_USAGE, "devices": 12_000, "fleets": 1}, "left": _USAGE},
+    "NewCertificate": {"kind": "ca", "name": "Example CA 2025", "pem": CA_PEM},
+    "CertificateChange": {"name": "Example CA, the first"},
+    "Certificate": {**_CERTIFICATE, "pem": CA_PEM},
+    "CertificatePage": _page(_CERTIFICATE),
+    "NewRotation": {"replacement": {"pem": NEXT_CA_PEM}, "threshold_percent": 99},
+    "Rotation": {
+        "certificate_id": 1,
+        "replacement_id": 2,
+        "began_at": MOMENT,
+        "threshold_percent": 99,
+        "broker_ids": [1],
+        "told": {"old": 12, "both": 4_988, "new": 0},
+        "too_early": None,
+    },
+    "RotationDevices": {"items": [UUID], "next_cursor": None},
+    "Cutover": {"force": False},
     "DeviceChange": {"mqtt_broker_id": 1, "device_name": "The first"},
     "Device": _DEVICE,
     "DevicePage": _page(_DEVICE),

@@ -6,9 +6,11 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from mooring.broker.v1 import (
     brokers_pb2_grpc,
+    certificates_pb2_grpc,
     device_counts_pb2_grpc,
     history_pb2_grpc,
     resolution_pb2_grpc,
+    rotations_pb2_grpc,
 )
 from mooring.registry.v1 import (
     audit_pb2_grpc,
@@ -56,6 +58,8 @@ class Neighbours:
         self.resolution = resolution_pb2_grpc.ResolutionServiceStub(self.broker.channel)
         self.broker_history = history_pb2_grpc.BrokerHistoryServiceStub(self.broker.channel)
         self.device_counts = device_counts_pb2_grpc.DeviceCountServiceStub(self.broker.channel)
+        self.certificates = certificates_pb2_grpc.CertificateServiceStub(self.broker.channel)
+        self.rotations = rotations_pb2_grpc.RotationServiceStub(self.broker.channel)
         self.broker_health = _health_check(self.broker.channel)
 
     async def close(self) -> None:

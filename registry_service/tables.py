@@ -5,7 +5,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import CIDR, INT8MULTIRANGE, JSONB
 
-SCHEMA_REVISION = "0013"
+SCHEMA_REVISION = "0015"
 
 metadata = sa.MetaData()
 
@@ -166,6 +166,13 @@ devices = sa.Table(
         "mqtt_broker_id",
         "id",
         postgresql_where=sa.text("mqtt_broker_id IS NOT NULL"),
+    ),
+    sa.Index(
+        "devices_told",
+        sa.text("(told_broker_ids[1])"),
+        "told_ca_ids",
+        "id",
+        postgresql_where=sa.text("is_active"),
     ),
 )
 

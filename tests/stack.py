@@ -13,7 +13,13 @@ from typing import Any, TypeVar
 
 import httpx2
 import psycopg
-from mooring.broker.v1 import brokers_pb2, brokers_pb2_grpc, resolution_pb2_grpc
+from mooring.broker.v1 import (
+    brokers_pb2,
+    brokers_pb2_grpc,
+    certificates_pb2_grpc,
+    resolution_pb2_grpc,
+    rotations_pb2_grpc,
+)
 from mooring.registry.v1 import (
     audit_pb2_grpc,
     devices_pb2_grpc,
@@ -87,6 +93,12 @@ class Peer(Neighbour):
 
     async def brokers(self, method: str, request: Any) -> Any:
         return await self.ask(brokers_pb2_grpc.BrokerServiceStub, method, request)
+
+    async def certificates(self, method: str, request: Any) -> Any:
+        return await self.ask(certificates_pb2_grpc.CertificateServiceStub, method, request)
+
+    async def rotations(self, method: str, request: Any) -> Any:
+        return await self.ask(rotations_pb2_grpc.RotationServiceStub, method, request)
 
     async def registration(self, method: str, request: Any) -> Any:
         return await self.ask(registration_pb2_grpc.RegistrationServiceStub, method, request)

@@ -16,6 +16,7 @@ from broker_service.errors import (
     BrokerIsDefault,
     BrokerNameTaken,
     BrokerNotFound,
+    CertificateUnknown,
 )
 from broker_service.tables import brokers, certificates
 from chassis import audit
@@ -113,6 +114,9 @@ def _fact_of(error: IntegrityError) -> Exception:
                 if count
             )
             return BrokerInUse(f"used by {users}: move them to another broker first", usage=usage)
+        case "ca_certificate_is_there" | "client_certificate_is_there" as name:
+            field = name.replace("_is_there", "_id")
+            return CertificateUnknown("there is no such certificate", field=field)
     if isinstance(error.orig, ForeignKeyViolation):
         return BrokerInUse("a device, fleet or provisioning key points at this broker")
     return error

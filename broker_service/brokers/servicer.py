@@ -38,6 +38,7 @@ POLICIES: dict[str, Policy] = {
 }
 
 COLUMNS = tuple(field.name for field in fields(Settings))
+CERTIFICATES = ("ca_certificate_id", "client_certificate_id")
 REQUIRED = ("name", "host", "port")
 # What a field goes back to; the required ones are not looked up here.
 DEFAULTS = asdict(Settings(name="", host="", port=0))
@@ -54,17 +55,18 @@ class BrokerServicer(brokers_pb2_grpc.BrokerServiceServicer):
     async def CreateBroker(
         self, request: pb.CreateBrokerRequest, context: Context
     ) -> pb.CreateBrokerResponse:
-        """Raises `InvalidInput`, `BrokerNameTaken`."""
+        """Raises `InvalidInput`, `BrokerNameTaken`, `CertificateUnknown`."""
         named = _named(request.fields, [field.name for field, _ in request.fields.ListFields()])
         for field in REQUIRED:
             if field not in named:
                 raise InvalidInput("is required", field=field)
         ca_pem, password = named.pop("ca_cert", None), named.pop("password", None)
+        certificates = {name: named.pop(name) for name in CERTIFICATES if name in named}
         settings = Settings(**named)
         check(settings)
         check_login(settings, has_password=password is not None)
         ca = read_ca(ca_pem, field="ca_cert") if ca_pem else None
-        row = await self._store.create(columns_of(settings), ca, password)
+        row = await self._store.create(columns_of(settings) | certificates, ca, password)
         await self._snapshots.refresh()
         return pb.CreateBrokerResponse(broker=proto_of(row))
 
@@ -93,7 +95,7 @@ class BrokerServicer(brokers_pb2_grpc.BrokerServiceServicer):
         self, request: pb.UpdateBrokerRequest, context: Context
     ) -> pb.UpdateBrokerResponse:
         """Raises `InvalidInput`, `BrokerNotFound`, `BrokerNameTaken`, `BrokerIsDefault`,
-        `LostRace`.
+        `CertificateUnknown`, `LostRace`.
         """
 
         def decide(row: sa.RowMapping) -> dict[str, Any]:
@@ -110,7 +112,7 @@ class BrokerServicer(brokers_pb2_grpc.BrokerServiceServicer):
             return kept_apart | {name: columns[name] for name in changes}
 
         changes = _named(request.fields, request.update_mask.paths)
-        kept_apart: dict[str, Any] = {}
+        kept_apart = {name: changes.pop(name) for name in CERTIFICATES if name in changes}
         if "ca_cert" in changes:
             ca_pem = changes.pop("ca_cert")
             kept_apart["ca_cert"] = read_ca(ca_pem, field="ca_cert") if ca_pem else None
@@ -143,7 +145,7 @@ def _named(given: pb.BrokerFields, names: Any) -> dict[str, Any]:
     """The named fields' values; one that is named and not set goes back to its default."""
     values: dict[str, Any] = {}
     for name in names:
-        if name not in ("ca_cert", "password", *COLUMNS):
+        if name not in ("ca_cert", "password", *CERTIFICATES, *COLUMNS):
             raise InvalidInput("names what is not a field of a broker", field="update_mask")
         if given.HasField(name):
             values[name] = dict(given.labels.values) if name == "labels" else getattr(given, name)
@@ -153,6 +155,8 @@ def _named(given: pb.BrokerFields, names: Any) -> dict[str, Any]:
             raise InvalidInput("cannot be taken away", field=name)
         else:
             values[name] = DEFAULTS.get(name)
+    if {"ca_cert", "ca_certificate_id"} <= values.keys():
+        raise InvalidInput("is another way to say ca_cert", field="ca_certificate_id")
     return values
 
 

@@ -1,12 +1,11 @@
-"""Brokers and certificates in the database, as they are now."""
+"""Brokers in the database, as they are now."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from broker_service.brokers.database import (
     Row,
@@ -17,10 +16,11 @@ from broker_service.brokers.database import (
     require_revision,
     whole,
 )
+from broker_service.certificates.database import kept
 from broker_service.certificates.reading import Certificate
 from broker_service.encryption import HEADER_BYTES, EncryptionKeys, key_id_of
 from broker_service.errors import BrokerInactive, BrokerInUse, SecretUnreadable
-from broker_service.tables import brokers, certificates, fleet_brokers, fleets
+from broker_service.tables import brokers, fleet_brokers, fleets
 from chassis import audit
 from chassis.database import reading
 from chassis.isolation import Fleets, is_within
@@ -73,7 +73,7 @@ class BrokerStore:
     async def create(
         self, columns: Mapping[str, Any], ca: Certificate | None, password: str | None
     ) -> Row:
-        """Raises `BrokerNameTaken`."""
+        """Raises `BrokerNameTaken`, `CertificateUnknown`."""
         async with changing(self._engine) as connection:
             # The password is encrypted for the row that it will lie in.
             next_id = sa.func.nextval("mqtt_broker_config_id_seq")
@@ -81,9 +81,10 @@ class BrokerStore:
             row = {
                 **columns,
                 "id": broker_id,
-                "ca_certificate_id": await _certificate_id(connection, ca),
                 "password_encrypted": self._sealed(broker_id, password),
             }
+            if ca is not None:
+                row["ca_certificate_id"] = (await kept(connection, ca, self._keys)).id
             await connection.execute(sa.insert(brokers).values(row))
             created = await broker_of(connection, broker_id)
             await audited(connection, "broker.create", None, created)
@@ -98,8 +99,8 @@ class BrokerStore:
         """Changes the columns that `decide` names of the row as it is; nobody changes it meanwhile.
 
         A certificate is given under the name `ca_cert`, as a `Certificate` or None, and a password
-        as `password`. Raises `BrokerNotFound`, `BrokerNameTaken`, `BrokerIsDefault`, and whatever
-        `decide` raises.
+        as `password`. Raises `BrokerNotFound`, `BrokerNameTaken`, `BrokerIsDefault`,
+        `CertificateUnknown`, and whatever `decide` raises.
         """
         async with changing(self._engine) as connection:
             before = await broker_of(connection, broker_id, is_locked=True)
@@ -108,7 +109,9 @@ class BrokerStore:
             require_revision(before, if_revision)
             if "ca_cert" in values:
                 bundle = values.pop("ca_cert")
-                values["ca_certificate_id"] = await _certificate_id(connection, bundle)
+                values["ca_certificate_id"] = (
+                    None if bundle is None else (await kept(connection, bundle, self._keys)).id
+                )
             if "password" in values:
                 password = values.pop("password")
                 if password is None or not self._holds(before, password):
@@ -218,25 +221,3 @@ def is_usable(within: Fleets) -> sa.ColumnElement[bool]:
     allowing = is_within(fleet_brokers.c.fleet_id, within)
     allowed = sa.select(fleet_brokers.c.broker_id).where(allowing)
     return sa.or_(sa.exists(unrestricted), brokers.c.id.in_(allowed))
-
-
-async def _certificate_id(connection: AsyncConnection, ca: Certificate | None) -> int | None:
-    """The id under which the bundle is kept; the same one is kept once."""
-    if ca is None:
-        return None
-    row = {
-        "name": ca.name,
-        "kind": "ca",
-        "pem": ca.pem,
-        "fingerprint_sha256": ca.fingerprint_sha256,
-        "subject": ca.subject,
-        "issuer": ca.issuer,
-        "not_before": ca.not_before,
-        "not_after": ca.not_after,
-    }
-    insert = postgresql.insert(certificates).values(row)
-    kept = insert.on_conflict_do_update(
-        index_elements=["kind", "fingerprint_sha256"], set_={"pem": insert.excluded.pem}
-    )
-    certificate_id: int = (await connection.execute(kept.returning(certificates.c.id))).scalar_one()
-    return certificate_id

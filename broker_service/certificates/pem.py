@@ -44,6 +44,13 @@ def blocks_of(text: str, *, field: str, most: int) -> list[Block]:
     return blocks
 
 
+def united(*texts: str) -> str:
+    """The certificates of our own texts in one, each once."""
+    ends = "-----END CERTIFICATE-----\n"
+    found = (one for text in texts for one in text.split(ends)[:-1])
+    return "".join(one + ends for one in dict.fromkeys(found))
+
+
 def _der(body: str, field: str) -> bytes:
     try:
         return binascii.a2b_base64(WHITESPACE.sub("", body), strict_mode=True)

@@ -14,6 +14,7 @@ from mooring.broker.v1 import resolution_pb2 as pb
 from sqlalchemy.exc import DBAPIError
 
 from broker_service.brokers.settings import url_of
+from broker_service.certificates.pem import united
 from broker_service.placements.store import PlacementStore
 from broker_service.resolution import Directory
 from chassis.errors import Unavailable
@@ -100,12 +101,20 @@ def _settings_of(row: sa.RowMapping) -> pb.BrokerSettings:
         clean_session=row["clean_session"],
         reconnect_period_ms=row["reconnect_period"],
         connect_timeout_ms=row["connect_timeout"],
-        ca_cert=row["ca_cert"],
+        ca_cert=_ca_cert(row),
         client_cert=row["client_cert"],
     )
     digest = hashlib.sha256(settings.SerializeToString(deterministic=True))
     settings.generation = digest.hexdigest()[:16]
     # No device sees them, so they change nothing for it.
-    if row["ca_certificate_id"] is not None:
-        settings.ca_certificate_ids.append(row["ca_certificate_id"])
+    ca_ids = (row["ca_certificate_id"], row["next_ca_id"])
+    settings.ca_certificate_ids.extend(ca_id for ca_id in ca_ids if ca_id is not None)
     return settings
+
+
+def _ca_cert(row: sa.RowMapping) -> str | None:
+    """While one CA replaces another, devices trust both."""
+    ca_cert: str | None = row["ca_cert"]
+    if ca_cert is None or row["next_ca_cert"] is None:
+        return ca_cert
+    return united(ca_cert, row["next_ca_cert"])

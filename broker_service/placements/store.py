@@ -25,12 +25,17 @@ CHANNEL = "mooring_placement"
 
 _ca = certificates.alias("ca")
 _client = certificates.alias("client")
+_next_ca = certificates.alias("next_ca")
 _all_brokers = sa.select(
-    brokers, _ca.c.pem.label("ca_cert"), _client.c.pem.label("client_cert")
+    brokers,
+    _ca.c.pem.label("ca_cert"),
+    _next_ca.c.id.label("next_ca_id"),
+    _next_ca.c.pem.label("next_ca_cert"),
+    _client.c.pem.label("client_cert"),
 ).select_from(
-    brokers.outerjoin(_ca, brokers.c.ca_certificate_id == _ca.c.id).outerjoin(
-        _client, brokers.c.client_certificate_id == _client.c.id
-    )
+    brokers.outerjoin(_ca, brokers.c.ca_certificate_id == _ca.c.id)
+    .outerjoin(_next_ca, _ca.c.replacement_id == _next_ca.c.id)
+    .outerjoin(_client, brokers.c.client_certificate_id == _client.c.id)
 )
 _all_fleets = sa.select(
     fleets.c.id,

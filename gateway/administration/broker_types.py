@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from mooring.broker.v1 import brokers_pb2
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from gateway.administration.fields import MAX_INT32, moment_of, optional
+from gateway.administration.fields import MAX_INT32, Id, moment_of, optional
 from gateway.administration.listing import Page
 from gateway.documentation import documented
 
@@ -66,6 +66,14 @@ class _Settings(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
         Annotated[str, Meta(description="PEM of the CA certificates the broker's chains to.")]
         | UnsetType
         | None
+    ) = UNSET
+    ca_certificate_id: (
+        Annotated[Id, Meta(description="One of `/certificates`, instead of `ca_cert`.")]
+        | UnsetType
+        | None
+    ) = UNSET
+    client_certificate_id: (
+        Annotated[Id, Meta(description="What the broker's clients show.")] | UnsetType | None
     ) = UNSET
     is_active: bool | UnsetType | None = UNSET
     region: Text64 | UnsetType | None = UNSET
@@ -128,7 +136,7 @@ class BrokerPage(Page[Broker], frozen=True):
 COLUMNS = tuple(
     name
     for name in brokers_pb2.BrokerFields.DESCRIPTOR.fields_by_name
-    if name not in ("password", "labels")
+    if name not in ("password", "labels", "ca_certificate_id", "client_certificate_id")
 )
 
 

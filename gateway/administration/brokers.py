@@ -55,7 +55,7 @@ def _labels(pairs: list[str]) -> dict[str, str]:
     action="broker.create",
     summary="Make a broker known",
     dto=StrictJson[NewBroker],
-    responses=errors(401, 403, 412, 413, 415, 422, "BROKER_NAME_TAKEN"),
+    responses=errors(401, 403, 412, 413, 415, 422, "BROKER_NAME_TAKEN", "CERTIFICATE_UNKNOWN"),
 )
 async def create_broker(request: CallerRequest, data: JSONBody[NewBroker]) -> Response[Broker]:
     caller = request.auth
@@ -130,7 +130,7 @@ async def get_broker(
     dependencies=IF_REVISION,
     responses=errors(
         *(401, 403, 412, 413, 415, 422),
-        *("BROKER_NOT_FOUND", "BROKER_NAME_TAKEN", "BROKER_IS_DEFAULT"),
+        *("BROKER_NOT_FOUND", "BROKER_NAME_TAKEN", "BROKER_IS_DEFAULT", "CERTIFICATE_UNKNOWN"),
     ),
 )
 async def update_broker(

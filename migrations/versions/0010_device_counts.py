@@ -9,7 +9,7 @@ exact at any moment.
 from alembic import op
 
 revision = "0010"
-down_revision = "0008"
+down_revision = "0009"
 
 TABLES = """
 ALTER TABLE devices

@@ -21,10 +21,6 @@ from mooring.registry.v1 import tokens_pb2, tokens_pb2_grpc
 
 import broker_service.__main__
 import registry_service.__main__
-from broker_service.brokers.servicer import POLICIES as BROKER_POLICIES
-from broker_service.device_counts.servicer import POLICIES as DEVICE_COUNT_POLICIES
-from broker_service.history.servicer import POLICIES as HISTORY_POLICIES
-from broker_service.placements.servicer import POLICIES as RESOLUTION_POLICIES
 from chassis.client import Neighbour
 from chassis.errors import Forbidden, Unauthenticated
 from chassis.server import Health, serving
@@ -32,15 +28,9 @@ from chassis.trust import Access, Actor, Credentials
 from tests.stack import Peer, Stack, started
 
 POLICIES = {
-    **BROKER_POLICIES,
-    **DEVICE_COUNT_POLICIES,
-    **HISTORY_POLICIES,
-    **RESOLUTION_POLICIES,
-    **{
-        method: policy
-        for servicer in registry_service.__main__.SERVICERS
-        for method, policy in servicer.POLICIES.items()
-    },
+    method: access
+    for servicer in (*broker_service.__main__.SERVICERS, *registry_service.__main__.SERVICERS)
+    for method, access in servicer.POLICIES.items()
 }
 
 

@@ -48,6 +48,8 @@ class BrokerFields(_message.Message):
     USERNAME_FIELD_NUMBER: _builtins.int
     PASSWORD_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
+    CA_CERTIFICATE_ID_FIELD_NUMBER: _builtins.int
+    CLIENT_CERTIFICATE_ID_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     description: _builtins.str
     protocol: _builtins.str
@@ -78,6 +80,10 @@ class BrokerFields(_message.Message):
     """What a service shows to the broker; 1 to 255 characters."""
     password: _builtins.str
     """Goes in and never comes out: Broker.has_password says whether there is one."""
+    ca_certificate_id: _builtins.int
+    """A certificate that is known already, instead of ca_cert."""
+    client_certificate_id: _builtins.int
+    """What the broker's clients show."""
     @_builtins.property
     def labels(self) -> Global___Labels: ...
     def __init__(
@@ -102,15 +108,21 @@ class BrokerFields(_message.Message):
         username: _builtins.str | None = ...,
         password: _builtins.str | None = ...,
         labels: Global___Labels | None = ...,
+        ca_certificate_id: _builtins.int | None = ...,
+        client_certificate_id: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_ca_cert", b"_ca_cert", "_clean_session", b"_clean_session", "_client_id_prefix", b"_client_id_prefix", "_connect_timeout", b"_connect_timeout", "_description", b"_description", "_host", b"_host", "_is_active", b"_is_active", "_keep_alive", b"_keep_alive", "_name", b"_name", "_password", b"_password", "_path", b"_path", "_port", b"_port", "_protocol", b"_protocol", "_reconnect_period", b"_reconnect_period", "_region", b"_region", "_use_tls", b"_use_tls", "_username", b"_username", "_verify_certificate", b"_verify_certificate", "ca_cert", b"ca_cert", "clean_session", b"clean_session", "client_id_prefix", b"client_id_prefix", "connect_timeout", b"connect_timeout", "description", b"description", "host", b"host", "is_active", b"is_active", "keep_alive", b"keep_alive", "labels", b"labels", "name", b"name", "password", b"password", "path", b"path", "port", b"port", "protocol", b"protocol", "reconnect_period", b"reconnect_period", "region", b"region", "use_tls", b"use_tls", "username", b"username", "verify_certificate", b"verify_certificate"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_ca_cert", b"_ca_cert", "_ca_certificate_id", b"_ca_certificate_id", "_clean_session", b"_clean_session", "_client_certificate_id", b"_client_certificate_id", "_client_id_prefix", b"_client_id_prefix", "_connect_timeout", b"_connect_timeout", "_description", b"_description", "_host", b"_host", "_is_active", b"_is_active", "_keep_alive", b"_keep_alive", "_name", b"_name", "_password", b"_password", "_path", b"_path", "_port", b"_port", "_protocol", b"_protocol", "_reconnect_period", b"_reconnect_period", "_region", b"_region", "_use_tls", b"_use_tls", "_username", b"_username", "_verify_certificate", b"_verify_certificate", "ca_cert", b"ca_cert", "ca_certificate_id", b"ca_certificate_id", "clean_session", b"clean_session", "client_certificate_id", b"client_certificate_id", "client_id_prefix", b"client_id_prefix", "connect_timeout", b"connect_timeout", "description", b"description", "host", b"host", "is_active", b"is_active", "keep_alive", b"keep_alive", "labels", b"labels", "name", b"name", "password", b"password", "path", b"path", "port", b"port", "protocol", b"protocol", "reconnect_period", b"reconnect_period", "region", b"region", "use_tls", b"use_tls", "username", b"username", "verify_certificate", b"verify_certificate"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_ca_cert", b"_ca_cert", "_clean_session", b"_clean_session", "_client_id_prefix", b"_client_id_prefix", "_connect_timeout", b"_connect_timeout", "_description", b"_description", "_host", b"_host", "_is_active", b"_is_active", "_keep_alive", b"_keep_alive", "_name", b"_name", "_password", b"_password", "_path", b"_path", "_port", b"_port", "_protocol", b"_protocol", "_reconnect_period", b"_reconnect_period", "_region", b"_region", "_use_tls", b"_use_tls", "_username", b"_username", "_verify_certificate", b"_verify_certificate", "ca_cert", b"ca_cert", "clean_session", b"clean_session", "client_id_prefix", b"client_id_prefix", "connect_timeout", b"connect_timeout", "description", b"description", "host", b"host", "is_active", b"is_active", "keep_alive", b"keep_alive", "labels", b"labels", "name", b"name", "password", b"password", "path", b"path", "port", b"port", "protocol", b"protocol", "reconnect_period", b"reconnect_period", "region", b"region", "use_tls", b"use_tls", "username", b"username", "verify_certificate", b"verify_certificate"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_ca_cert", b"_ca_cert", "_ca_certificate_id", b"_ca_certificate_id", "_clean_session", b"_clean_session", "_client_certificate_id", b"_client_certificate_id", "_client_id_prefix", b"_client_id_prefix", "_connect_timeout", b"_connect_timeout", "_description", b"_description", "_host", b"_host", "_is_active", b"_is_active", "_keep_alive", b"_keep_alive", "_name", b"_name", "_password", b"_password", "_path", b"_path", "_port", b"_port", "_protocol", b"_protocol", "_reconnect_period", b"_reconnect_period", "_region", b"_region", "_use_tls", b"_use_tls", "_username", b"_username", "_verify_certificate", b"_verify_certificate", "ca_cert", b"ca_cert", "ca_certificate_id", b"ca_certificate_id", "clean_session", b"clean_session", "client_certificate_id", b"client_certificate_id", "client_id_prefix", b"client_id_prefix", "connect_timeout", b"connect_timeout", "description", b"description", "host", b"host", "is_active", b"is_active", "keep_alive", b"keep_alive", "labels", b"labels", "name", b"name", "password", b"password", "path", b"path", "port", b"port", "protocol", b"protocol", "reconnect_period", b"reconnect_period", "region", b"region", "use_tls", b"use_tls", "username", b"username", "verify_certificate", b"verify_certificate"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__ca_cert: _TypeAlias = _typing.Literal["ca_cert"]  # noqa: Y015
     _WhichOneofArgType__ca_cert: _TypeAlias = _typing.Literal["_ca_cert", b"_ca_cert"]  # noqa: Y015
+    _WhichOneofReturnType__ca_certificate_id: _TypeAlias = _typing.Literal["ca_certificate_id"]  # noqa: Y015
+    _WhichOneofArgType__ca_certificate_id: _TypeAlias = _typing.Literal["_ca_certificate_id", b"_ca_certificate_id"]  # noqa: Y015
     _WhichOneofReturnType__clean_session: _TypeAlias = _typing.Literal["clean_session"]  # noqa: Y015
     _WhichOneofArgType__clean_session: _TypeAlias = _typing.Literal["_clean_session", b"_clean_session"]  # noqa: Y015
+    _WhichOneofReturnType__client_certificate_id: _TypeAlias = _typing.Literal["client_certificate_id"]  # noqa: Y015
+    _WhichOneofArgType__client_certificate_id: _TypeAlias = _typing.Literal["_client_certificate_id", b"_client_certificate_id"]  # noqa: Y015
     _WhichOneofReturnType__client_id_prefix: _TypeAlias = _typing.Literal["client_id_prefix"]  # noqa: Y015
     _WhichOneofArgType__client_id_prefix: _TypeAlias = _typing.Literal["_client_id_prefix", b"_client_id_prefix"]  # noqa: Y015
     _WhichOneofReturnType__connect_timeout: _TypeAlias = _typing.Literal["connect_timeout"]  # noqa: Y015
@@ -146,7 +158,11 @@ class BrokerFields(_message.Message):
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__ca_cert) -> _WhichOneofReturnType__ca_cert | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__ca_certificate_id) -> _WhichOneofReturnType__ca_certificate_id | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__clean_session) -> _WhichOneofReturnType__clean_session | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__client_certificate_id) -> _WhichOneofReturnType__client_certificate_id | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__client_id_prefix) -> _WhichOneofReturnType__client_id_prefix | None: ...
     @_typing.overload

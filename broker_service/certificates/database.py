@@ -1,0 +1,113 @@
+"""What every change of certificates goes through."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from broker_service.certificates.reading import Certificate
+from broker_service.encryption import EncryptionKeys, place_of
+from broker_service.errors import CertificateNotFound
+from broker_service.tables import brokers, certificates
+from chassis import audit
+
+Row = sa.RowMapping
+
+# Those that use it, in order.
+_broker_ids = (
+    sa.select(brokers.c.id)
+    .where(
+        sa.or_(
+            brokers.c.ca_certificate_id == certificates.c.id,
+            brokers.c.client_certificate_id == certificates.c.id,
+        )
+    )
+    .order_by(brokers.c.id)
+)
+# The private key stays where it is.
+whole = sa.select(
+    *(column for column in certificates.c if column.name != "private_key_encrypted"),
+    certificates.c.private_key_encrypted.is_not(None).label("has_private_key"),
+    sa.func.array(_broker_ids.correlate(certificates).scalar_subquery()).label("broker_ids"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """Where a certificate is, and whether it was put there just now."""
+
+    id: int
+    is_new: bool
+
+
+async def certificate_of(
+    connection: AsyncConnection, certificate_id: int, *, is_locked: bool = False
+) -> Row:
+    """The row without its private key, with `has_private_key` and `broker_ids`.
+
+    Raises `CertificateNotFound`.
+    """
+    query = whole.where(certificates.c.id == certificate_id)
+    if is_locked:
+        # Whoever is about to point at it waits.
+        query = query.with_for_update(of=certificates)
+    row = (await connection.execute(query)).mappings().one_or_none()
+    if row is None:
+        raise CertificateNotFound("there is no such certificate")
+    return row
+
+
+async def kept(connection: AsyncConnection, given: Certificate, keys: EncryptionKeys) -> Kept:
+    """Keeps the certificate, unless it is there; the same one is kept once.
+
+    One that is there without its private key gets it.
+    """
+    row = {
+        "kind": given.kind,
+        "name": given.name,
+        "pem": given.pem,
+        "fingerprint_sha256": given.fingerprint_sha256,
+        "subject": given.subject,
+        "issuer": given.issuer,
+        "not_before": given.not_before,
+        "not_after": given.not_after,
+    }
+    insert = postgresql.insert(certificates).values(row).on_conflict_do_nothing()
+    made: int | None = await connection.scalar(insert.returning(certificates.c.id))
+    found = (
+        made
+        or (
+            await connection.execute(
+                sa.select(certificates.c.id).where(
+                    certificates.c.kind == given.kind,
+                    certificates.c.fingerprint_sha256 == given.fingerprint_sha256,
+                )
+            )
+        ).scalar_one()
+    )
+    if given.private_key is not None:
+        # It is encrypted for the row that it lies in.
+        sealed = keys.encrypt(given.private_key, place=private_key_place(found))
+        await connection.execute(
+            sa.update(certificates)
+            .where(certificates.c.id == found, certificates.c.private_key_encrypted.is_(None))
+            .values(private_key_encrypted=sealed)
+        )
+    if made is not None:
+        told = told_of(await certificate_of(connection, made))
+        await audit.record(connection, "certificate.create", str(made), after=told)
+    return Kept(found, made is not None)
+
+
+def private_key_place(certificate_id: int) -> str:
+    """Where the private key is kept, as its encryption is told."""
+    return place_of("certificates", "private_key_encrypted", certificate_id)
+
+
+def told_of(row: Mapping[Any, Any]) -> dict[str, Any]:
+    """What the audit log says of a certificate that comes or goes."""
+    names = ("kind", "name", "fingerprint_sha256", "subject", "not_after", "has_private_key")
+    return {name: row[name] for name in names}

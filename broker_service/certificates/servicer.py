@@ -1,0 +1,137 @@
+"""gRPC: CA bundles and client certificates."""
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+from mooring.broker.v1 import certificates_pb2 as pb
+from mooring.broker.v1 import certificates_pb2_grpc
+
+from broker_service.brokers.settings import MAX_INT32
+from broker_service.certificates.reading import (
+    CA,
+    CLIENT,
+    MAX_NAME,
+    Certificate,
+    read_ca,
+    read_client,
+)
+from broker_service.certificates.store import CertificateStore
+from broker_service.placements.snapshot import SnapshotKeeper
+from chassis import pages
+from chassis.errors import InvalidInput
+from chassis.server import Context
+from chassis.times import timestamp_of
+from chassis.trust import Access
+from chassis.validation import check_range, check_text
+
+NAME = "mooring.broker.v1.CertificateService"
+POLICIES = {
+    f"/{NAME}/CreateCertificate": Access.OPERATOR,
+    f"/{NAME}/GetCertificate": Access.VIEWER,
+    f"/{NAME}/ListCertificates": Access.VIEWER,
+    f"/{NAME}/RenameCertificate": Access.OPERATOR,
+    f"/{NAME}/DeleteCertificate": Access.OPERATOR,
+}
+
+KIND_OF = {CA: pb.CERTIFICATE_KIND_CA, CLIENT: pb.CERTIFICATE_KIND_CLIENT}
+KINDS: dict[int, str] = {kind: name for name, kind in KIND_OF.items()}
+MAX_EXPIRES_WITHIN_S = 10_000 * 7 * 24 * 60 * 60
+
+
+class CertificateServicer(certificates_pb2_grpc.CertificateServiceServicer):
+    """A certificate that nobody uses yet changes nothing for anybody."""
+
+    def __init__(self, store: CertificateStore, snapshots: SnapshotKeeper) -> None:
+        """`snapshots` is told of what may be served."""
+        self._store = store
+        self._snapshots = snapshots
+
+    async def CreateCertificate(
+        self, request: pb.CreateCertificateRequest, context: Context
+    ) -> pb.CreateCertificateResponse:
+        """Raises `InvalidInput`, `CertificateExists`."""
+        given = request.certificate
+        row = await self._store.create(read(given, KINDS.get(given.kind, "")))
+        return pb.CreateCertificateResponse(certificate=proto_of(row))
+
+    async def GetCertificate(
+        self, request: pb.GetCertificateRequest, context: Context
+    ) -> pb.GetCertificateResponse:
+        """Raises `CertificateNotFound`."""
+        row = await self._store.certificate(request.id)
+        return pb.GetCertificateResponse(certificate=proto_of(row))
+
+    async def ListCertificates(
+        self, request: pb.ListCertificatesRequest, context: Context
+    ) -> pb.ListCertificatesResponse:
+        """In the order of their ids, without their texts. Raises `InvalidInput`."""
+        size = pages.page_size_of(request.page_size)
+        kind = KINDS.get(request.kind)
+        if request.kind and kind is None:
+            raise InvalidInput("must be ca or client", field="kind")
+        expires_within = None
+        if request.HasField("expires_within_s"):
+            check_range("expires_within", request.expires_within_s, 0, MAX_EXPIRES_WITHIN_S)
+            expires_within = timedelta(seconds=request.expires_within_s)
+        after = pages.after(request.cursor, int, largest=MAX_INT32)
+        rows = await self._store.certificates_after(after, size + 1, kind, expires_within)
+        page, next_cursor = pages.cut(rows, size, lambda row: row["id"])
+        return pb.ListCertificatesResponse(
+            certificates=[proto_of(row, is_listed=True) for row in page],
+            next_cursor=next_cursor,
+        )
+
+    async def RenameCertificate(
+        self, request: pb.RenameCertificateRequest, context: Context
+    ) -> pb.RenameCertificateResponse:
+        """Raises `InvalidInput`, `CertificateNotFound`."""
+        check_text("name", request.name, shortest=1, longest=MAX_NAME)
+        row = await self._store.rename(request.id, request.name)
+        await self._snapshots.refresh()
+        return pb.RenameCertificateResponse(certificate=proto_of(row))
+
+    async def DeleteCertificate(
+        self, request: pb.DeleteCertificateRequest, context: Context
+    ) -> pb.DeleteCertificateResponse:
+        """Raises `CertificateNotFound`, `CertificateInUse`."""
+        await self._store.delete(request.id)
+        return pb.DeleteCertificateResponse()
+
+
+def read(given: pb.NewCertificate, kind: str, *, field: str = "") -> Certificate:
+    """What is to be kept; `field` is the one that it stands in. Raises `InvalidInput`."""
+    inside = f"{field}." if field else ""
+    name = given.name if given.HasField("name") else None
+    if name is not None:
+        check_text(f"{inside}name", name, shortest=1, longest=MAX_NAME)
+    private_key = given.private_key if given.HasField("private_key") else None
+    try:
+        if kind == CLIENT:
+            return read_client(given.pem, private_key, name=name)
+        if kind != CA:
+            raise InvalidInput("must be ca or client", field="kind")
+        if private_key is not None:
+            raise InvalidInput("a CA's private key must not leave its owner", field="private_key")
+        return read_ca(given.pem, name=name)
+    except InvalidInput as error:
+        raise InvalidInput(error.message, field=f"{inside}{error.field}") from None
+
+
+def proto_of(row: Mapping[Any, Any], *, is_listed: bool = False) -> pb.Certificate:
+    """What may be told of a row."""
+    return pb.Certificate(
+        id=row["id"],
+        kind=KIND_OF[row["kind"]],
+        name=row["name"],
+        pem="" if is_listed else row["pem"],
+        has_private_key=row["has_private_key"],
+        fingerprint_sha256=row["fingerprint_sha256"],
+        subject=row["subject"],
+        issuer=row["issuer"],
+        not_before=timestamp_of(row["not_before"]),
+        not_after=timestamp_of(row["not_after"]),
+        created_at=timestamp_of(row["created_at"]),
+        broker_ids=row["broker_ids"],
+        replacement_id=row["replacement_id"],
+    )

@@ -1,0 +1,95 @@
+"""What is known of a rotation: its brokers, and what their devices were told."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from broker_service.certificates.database import certificate_of
+from broker_service.certificates.reading import CA
+from broker_service.errors import RotationNotFound
+from broker_service.rotations.progress import Rotation, counted
+from broker_service.tables import device_count_changes, device_counts, devices
+
+NOT_ROTATING = "the certificate is not being replaced"
+
+# A broker, and the CA certificates that were told with it.
+Bundle = tuple[int, tuple[int, ...]]
+
+
+async def rotation_of(connection: AsyncConnection, certificate_id: int) -> Rotation:
+    """Raises `CertificateNotFound`, `RotationNotFound`."""
+    old = await certificate_of(connection, certificate_id)
+    if old["replacement_id"] is None:
+        raise RotationNotFound(NOT_ROTATING)
+    new = await certificate_of(connection, old["replacement_id"])
+    counts = None
+    if old["kind"] == CA:
+        bundles = await bundles_of(connection, old["broker_ids"])
+        counts = counted(
+            ((ca_ids, number) for (_, ca_ids), number in bundles.items()),
+            old_id=old["id"],
+            new_id=new["id"],
+        )
+    return Rotation(
+        certificate_id=old["id"],
+        replacement_id=new["id"],
+        began_at=old["rotation_began_at"],
+        threshold_percent=old["rotation_threshold_percent"],
+        broker_ids=old["broker_ids"],
+        not_before=new["not_before"],
+        not_after=new["not_after"],
+        counts=counts,
+    )
+
+
+async def bundles_of(
+    connection: AsyncConnection, broker_ids: Sequence[int]
+) -> Mapping[Bundle, int]:
+    """How many active devices were told each of the brokers with which CA certificates."""
+    kinds = sa.union_all(
+        *(
+            sa.select(table.c.told_broker_id, table.c.told_ca_ids, table.c.devices).where(
+                table.c.told_broker_id == sa.any_(sa.literal(broker_ids, sa.ARRAY(sa.Integer)))
+            )
+            for table in (device_counts, device_count_changes)
+        )
+    ).subquery()
+    number = sa.func.sum(kinds.c.devices)
+    query = (
+        sa.select(kinds.c.told_broker_id, kinds.c.told_ca_ids, number.label("devices"))
+        .group_by(kinds.c.told_broker_id, kinds.c.told_ca_ids)
+        .having(number > 0)
+    )
+    rows = await connection.execute(query)
+    return {(row.told_broker_id, tuple(row.told_ca_ids)): int(row.devices) for row in rows}
+
+
+def devices_told(
+    bundles: Iterable[Bundle], device_id: int, limit: int
+) -> sa.Select[tuple[int, str]]:
+    """Ids and uuids of active devices behind `device_id` that were told one of them, in order."""
+    asked = (
+        sa.values(sa.column("broker_id", sa.Integer), sa.column("ca_ids", sa.ARRAY(sa.Integer)))
+        .data([(broker_id, list(ca_ids)) for broker_id, ca_ids in bundles])
+        .alias("asked")
+    )
+    # Each is a range of the index `devices_told`.
+    found = (
+        sa.select(devices.c.id, devices.c.uuid)
+        .where(
+            devices.c.is_active,
+            devices.c.told_broker_ids[1] == asked.c.broker_id,
+            devices.c.told_ca_ids == asked.c.ca_ids,
+            devices.c.id > device_id,
+        )
+        .order_by(devices.c.id)
+        .limit(limit)
+        .lateral("found")
+    )
+    return (
+        sa.select(found.c.id, found.c.uuid)
+        .select_from(asked.join(found, sa.true()))
+        .order_by(found.c.id)
+        .limit(limit)
+    )

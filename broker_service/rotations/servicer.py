@@ -1,0 +1,113 @@
+"""gRPC: replacing certificates."""
+
+from datetime import UTC, datetime
+
+from mooring.broker.v1 import rotations_pb2 as pb
+from mooring.broker.v1 import rotations_pb2_grpc
+
+from broker_service.certificates.reading import Certificate
+from broker_service.certificates.servicer import proto_of, read
+from broker_service.placements.snapshot import SnapshotKeeper
+from broker_service.rotations.progress import Rotation, Told
+from broker_service.rotations.store import RotationStore
+from chassis import pages
+from chassis.errors import InvalidInput
+from chassis.server import Context
+from chassis.times import timestamp_of
+from chassis.trust import Access
+from chassis.validation import check_range
+
+NAME = "mooring.broker.v1.RotationService"
+POLICIES = {
+    f"/{NAME}/StageRotation": Access.OPERATOR,
+    f"/{NAME}/GetRotation": Access.VIEWER,
+    f"/{NAME}/ListRotationDevices": Access.VIEWER,
+    f"/{NAME}/CutOverRotation": Access.OPERATOR,
+    f"/{NAME}/CancelRotation": Access.OPERATOR,
+}
+
+DEFAULT_THRESHOLD_PERCENT = 99
+TOLD: dict[int, Told] = {
+    pb.TOLD_GENERATION_OLD: Told.OLD,
+    pb.TOLD_GENERATION_BOTH: Told.BOTH,
+    pb.TOLD_GENERATION_NEW: Told.NEW,
+}
+
+
+class RotationServicer(rotations_pb2_grpc.RotationServiceServicer):
+    """A change is what this replica answers devices with before the caller hears of it."""
+
+    def __init__(self, store: RotationStore, snapshots: SnapshotKeeper) -> None:
+        """`snapshots` is told of every change."""
+        self._store = store
+        self._snapshots = snapshots
+
+    async def StageRotation(
+        self, request: pb.StageRotationRequest, context: Context
+    ) -> pb.StageRotationResponse:
+        """Raises `InvalidInput`, `CertificateNotFound`, `CertificateUnknown`,
+        `RotationUnderWay`.
+        """
+        threshold = DEFAULT_THRESHOLD_PERCENT
+        if request.HasField("threshold_percent"):
+            check_range("threshold_percent", request.threshold_percent, 0, 100)
+            threshold = request.threshold_percent
+        replacement: int | Certificate = request.replacement_id
+        if request.HasField("certificate"):
+            kind = await self._store.kind_of(request.id)
+            replacement = read(request.certificate, kind, field="replacement")
+        elif not request.HasField("replacement_id"):
+            raise InvalidInput("is required", field="replacement")
+        rotation = await self._store.stage(request.id, replacement, threshold)
+        await self._snapshots.refresh()
+        return pb.StageRotationResponse(rotation=_proto_of(rotation))
+
+    async def GetRotation(
+        self, request: pb.GetRotationRequest, context: Context
+    ) -> pb.GetRotationResponse:
+        """Raises `CertificateNotFound`, `RotationNotFound`."""
+        rotation = await self._store.rotation(request.id)
+        return pb.GetRotationResponse(rotation=_proto_of(rotation))
+
+    async def ListRotationDevices(
+        self, request: pb.ListRotationDevicesRequest, context: Context
+    ) -> pb.ListRotationDevicesResponse:
+        """Raises `InvalidInput`, `CertificateNotFound`, `RotationNotFound`."""
+        if request.told not in TOLD:
+            raise InvalidInput("must be old, both or new", field="told")
+        size = pages.page_size_of(request.page_size)
+        rows = await self._store.devices_after(
+            request.id, TOLD[request.told], pages.after(request.cursor, int), size + 1
+        )
+        page, next_cursor = pages.cut(rows, size, lambda row: row[0])
+        return pb.ListRotationDevicesResponse(
+            device_uuids=[uuid for _, uuid in page], next_cursor=next_cursor
+        )
+
+    async def CutOverRotation(
+        self, request: pb.CutOverRotationRequest, context: Context
+    ) -> pb.CutOverRotationResponse:
+        """Raises `CertificateNotFound`, `RotationNotFound`, `RotationTooEarly`."""
+        row = await self._store.cut_over(request.id, is_forced=request.force)
+        await self._snapshots.refresh()
+        return pb.CutOverRotationResponse(certificate=proto_of(row))
+
+    async def CancelRotation(
+        self, request: pb.CancelRotationRequest, context: Context
+    ) -> pb.CancelRotationResponse:
+        """Raises `CertificateNotFound`, `RotationNotFound`."""
+        await self._store.cancel(request.id)
+        await self._snapshots.refresh()
+        return pb.CancelRotationResponse()
+
+
+def _proto_of(rotation: Rotation) -> pb.Rotation:
+    return pb.Rotation(
+        certificate_id=rotation.certificate_id,
+        replacement_id=rotation.replacement_id,
+        began_at=timestamp_of(rotation.began_at),
+        threshold_percent=rotation.threshold_percent,
+        broker_ids=rotation.broker_ids,
+        told=None if rotation.counts is None else pb.ToldCounts(**rotation.usage),
+        too_early=rotation.too_early(datetime.now(UTC)),
+    )

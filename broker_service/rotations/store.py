@@ -1,0 +1,200 @@
+"""Rotations in the database: a certificate's row says what is to replace it."""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from broker_service.brokers.database import changing
+from broker_service.certificates.database import Row, certificate_of, kept
+from broker_service.certificates.reading import CA, Certificate
+from broker_service.encryption import EncryptionKeys
+from broker_service.errors import (
+    CertificateNotFound,
+    CertificateUnknown,
+    RotationNotFound,
+    RotationTooEarly,
+    RotationUnderWay,
+)
+from broker_service.rotations.database import (
+    NOT_ROTATING,
+    bundles_of,
+    devices_told,
+    rotation_of,
+)
+from broker_service.rotations.progress import Rotation, Told
+from broker_service.tables import (
+    brokers,
+    certificates,
+)
+from chassis import audit
+from chassis.database import reading
+from chassis.errors import InvalidInput
+
+
+class RotationStore:
+    """A rotation is known by the id of the certificate that is replaced."""
+
+    def __init__(self, engine: AsyncEngine, keys: EncryptionKeys) -> None:
+        """`engine` connects as mooring_broker."""
+        self._engine = engine
+        self._keys = keys
+
+    async def kind_of(self, certificate_id: int) -> str:
+        """What its replacement must be too. Raises `CertificateNotFound`."""
+        async with reading(self._engine) as connection:
+            return str((await certificate_of(connection, certificate_id))["kind"])
+
+    async def stage(
+        self, certificate_id: int, replacement: int | Certificate, threshold_percent: int
+    ) -> Rotation:
+        """Begins the overlap.
+
+        Raises `CertificateNotFound`, `CertificateUnknown`, `RotationUnderWay`, `InvalidInput`.
+        """
+        async with changing(self._engine) as connection:
+            old = await certificate_of(connection, certificate_id, is_locked=True)
+            new = await self._replacement(connection, replacement)
+            _require_fit(old, new)
+            await _require_apart(connection, old, new)
+            staged = {
+                "replacement_id": new["id"],
+                "rotation_began_at": sa.func.now(),
+                "rotation_threshold_percent": threshold_percent,
+            }
+            await _set(connection, certificate_id, staged)
+            await audit.record(
+                connection,
+                "rotation.stage",
+                str(certificate_id),
+                after={
+                    "replacement_id": new["id"],
+                    "threshold_percent": threshold_percent,
+                    "broker_ids": old["broker_ids"],
+                },
+            )
+            return await rotation_of(connection, certificate_id)
+
+    async def rotation(self, certificate_id: int) -> Rotation:
+        """Raises `CertificateNotFound`, `RotationNotFound`."""
+        async with reading(self._engine) as connection:
+            return await rotation_of(connection, certificate_id)
+
+    async def devices_after(
+        self, certificate_id: int, which: Told, device_id: int | None, limit: int
+    ) -> Sequence[tuple[int, str]]:
+        """Ids and uuids of active devices that were told so, in the order of their ids.
+
+        Raises `CertificateNotFound`, `RotationNotFound`.
+        """
+        async with reading(self._engine) as connection:
+            rotation = await rotation_of(connection, certificate_id)
+            bundles = [
+                (broker_id, ca_ids)
+                for broker_id, ca_ids in await bundles_of(connection, rotation.broker_ids)
+                if which is rotation.told(ca_ids)
+            ]
+            if not bundles:
+                return []
+            page = devices_told(bundles, device_id or 0, limit)
+            return [(row.id, row.uuid) for row in await connection.execute(page)]
+
+    async def cut_over(self, certificate_id: int, *, is_forced: bool) -> Row:
+        """All brokers use the replacement, and it alone; returns its row.
+
+        Raises `CertificateNotFound`, `RotationNotFound`, `RotationTooEarly` with the counts.
+        """
+        async with changing(self._engine) as connection:
+            old = await certificate_of(connection, certificate_id, is_locked=True)
+            rotation = await rotation_of(connection, certificate_id)
+            too_early = rotation.too_early(datetime.now(UTC))
+            if too_early and not is_forced:
+                raise RotationTooEarly(too_early, usage=rotation.usage)
+            used = (
+                brokers.c.ca_certificate_id
+                if old["kind"] == CA
+                else brokers.c.client_certificate_id
+            )
+            await connection.execute(
+                sa.update(brokers)
+                .where(used == certificate_id)
+                .values({used: rotation.replacement_id})
+            )
+            await _clear(connection, certificate_id)
+            await audit.record(
+                connection,
+                "rotation.cut_over",
+                str(certificate_id),
+                after={
+                    "replacement_id": rotation.replacement_id,
+                    "broker_ids": rotation.broker_ids,
+                    "is_forced": bool(too_early),
+                    "devices_told": rotation.usage,
+                },
+            )
+            return await certificate_of(connection, rotation.replacement_id)
+
+    async def cancel(self, certificate_id: int) -> None:
+        """Raises `CertificateNotFound`, `RotationNotFound`."""
+        async with changing(self._engine) as connection:
+            old = await certificate_of(connection, certificate_id, is_locked=True)
+            if old["replacement_id"] is None:
+                raise RotationNotFound(NOT_ROTATING)
+            await _clear(connection, certificate_id)
+            await audit.record(
+                connection,
+                "rotation.cancel",
+                str(certificate_id),
+                before={"replacement_id": old["replacement_id"]},
+            )
+
+    async def _replacement(
+        self, connection: AsyncConnection, replacement: int | Certificate
+    ) -> Row:
+        if isinstance(replacement, Certificate):
+            which = await kept(connection, replacement, self._keys)
+            return await certificate_of(connection, which.id)
+        try:
+            return await certificate_of(connection, replacement)
+        except CertificateNotFound:
+            raise CertificateUnknown(
+                "there is no such certificate", field="replacement_id"
+            ) from None
+
+
+def _require_fit(old: Row, new: Row) -> None:
+    """Raises `InvalidInput` for what cannot take the place of `old`."""
+    if new["id"] == old["id"]:
+        raise InvalidInput("is the certificate itself", field="replacement")
+    if new["kind"] != old["kind"]:
+        raise InvalidInput(f"must be a {old['kind']} certificate too", field="replacement")
+    if new["not_after"] <= datetime.now(UTC):
+        raise InvalidInput(f"expired on {new['not_after']:%Y-%m-%d}", field="replacement")
+    if old["has_private_key"] and not new["has_private_key"]:
+        raise InvalidInput("has no private key, and the old one has", field="replacement")
+
+
+async def _require_apart(connection: AsyncConnection, old: Row, new: Row) -> None:
+    """Raises `RotationUnderWay`: what is being replaced replaces nothing else."""
+    if old["replacement_id"] is not None:
+        raise RotationUnderWay(f"certificate {old['replacement_id']} is replacing it already")
+    if new["replacement_id"] is not None:
+        raise RotationUnderWay(f"certificate {new['id']} is being replaced itself")
+    replacing = sa.select(certificates.c.id).where(certificates.c.replacement_id == old["id"])
+    other = await connection.scalar(replacing.limit(1))
+    if other is not None:
+        raise RotationUnderWay(f"it is replacing certificate {other}: cut that over first")
+
+
+async def _clear(connection: AsyncConnection, certificate_id: int) -> None:
+    names = ("replacement_id", "rotation_began_at", "rotation_threshold_percent")
+    await _set(connection, certificate_id, dict.fromkeys(names))
+
+
+async def _set(
+    connection: AsyncConnection, certificate_id: int, values: Mapping[str, object]
+) -> None:
+    await connection.execute(
+        sa.update(certificates).where(certificates.c.id == certificate_id).values(values)
+    )

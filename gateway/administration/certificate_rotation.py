@@ -1,0 +1,224 @@
+"""Replacing a certificate: below `/api/v1/certificates/{id}/rotation`."""
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+from litestar import Router, delete, get, post
+from litestar.params import FromQuery, JSONBody
+from mooring.broker.v1 import rotations_pb2
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from chassis.errors import InvalidInput
+from chassis.trust import Access
+from gateway.administration.caller import CallerRequest
+from gateway.administration.certificate_types import (
+    Certificate,
+    CertificateText,
+    certificate_json,
+    new_certificate,
+)
+from gateway.administration.fields import Id, PathId, moment_of
+from gateway.administration.listing import DEFAULT_LIMIT, Cursor, Limit, Page
+from gateway.bodies import StrictJson
+from gateway.problems import errors
+
+ToldGeneration = Literal["old", "both", "new"]
+GENERATIONS: dict[str, rotations_pb2.ToldGeneration.ValueType] = {
+    "old": rotations_pb2.TOLD_GENERATION_OLD,
+    "both": rotations_pb2.TOLD_GENERATION_BOTH,
+    "new": rotations_pb2.TOLD_GENERATION_NEW,
+}
+
+
+class NewRotation(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """What is to replace a certificate: one of `replacement` and `replacement_id`."""
+
+    replacement: (
+        Annotated[
+            CertificateText, Meta(description="Of the same kind; where it is known already, that.")
+        ]
+        | UnsetType
+    ) = UNSET
+    replacement_id: Annotated[Id, Meta(description="One that is known.")] | UnsetType = UNSET
+    threshold_percent: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=100,
+            description="How many of the devices must have been told of the replacement before the"
+            " cutover.",
+        ),
+    ] = 99
+
+
+class ToldCounts(Struct, kw_only=True, frozen=True):
+    """How many active devices were told what, the last time they asked."""
+
+    old: Annotated[int, Meta(description="Not the new one.")]
+    both: int
+    new: Annotated[int, Meta(description="The new one without the old.")]
+
+
+class Rotation(Struct, kw_only=True, frozen=True):
+    """A rotation under way."""
+
+    certificate_id: int
+    replacement_id: int
+    began_at: datetime | None
+    threshold_percent: int
+    broker_ids: Annotated[list[int], Meta(description="The brokers that use the certificate.")]
+    told: Annotated[
+        ToldCounts | None,
+        Meta(description="Null for a client certificate, of which devices get one at a time."),
+    ]
+    too_early: Annotated[
+        str | None, Meta(description="Why a cutover would be refused; null where none would.")
+    ]
+
+
+class RotationDevices(Page[str], frozen=True):
+    """Uuids of devices, in the order in which they registered."""
+
+
+class Cutover(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """How careful to be."""
+
+    force: Annotated[bool, Meta(description="Whatever devices have been told.")] = False
+
+
+def _json(rotation: rotations_pb2.Rotation) -> Rotation:
+    told = rotation.told
+    return Rotation(
+        certificate_id=rotation.certificate_id,
+        replacement_id=rotation.replacement_id,
+        began_at=moment_of(rotation, "began_at"),
+        threshold_percent=rotation.threshold_percent,
+        broker_ids=list(rotation.broker_ids),
+        told=ToldCounts(old=told.old, both=told.both, new=told.new)
+        if rotation.HasField("told")
+        else None,
+        too_early=rotation.too_early or None,
+    )
+
+
+@post(
+    "/{certificate_id:int}/rotation",
+    access=Access.OPERATOR,
+    action="rotation.stage",
+    summary="Begin to replace a certificate",
+    description="From now on brokers that use a CA serve it and its replacement as one bundle, the"
+    " old one first. A client certificate is served alone until the cutover.",
+    dto=StrictJson[NewRotation],
+    responses=errors(
+        *(401, 403, 413, 415, 422),
+        *("CERTIFICATE_NOT_FOUND", "CERTIFICATE_UNKNOWN", "ROTATION_UNDER_WAY"),
+    ),
+)
+async def stage_rotation(
+    request: CallerRequest, certificate_id: PathId, data: JSONBody[NewRotation]
+) -> Rotation:
+    if (data.replacement is UNSET) == (data.replacement_id is UNSET):
+        raise InvalidInput("is needed, or replacement_id, and not both", field="replacement")
+    question = rotations_pb2.StageRotationRequest(
+        id=certificate_id, threshold_percent=data.threshold_percent
+    )
+    if data.replacement_id is not UNSET:
+        question.replacement_id = data.replacement_id
+    if data.replacement is not UNSET:
+        question.certificate.CopyFrom(new_certificate(data.replacement))
+    caller = request.auth
+    answer = await caller.ask_broker_service(caller.neighbours.rotations.StageRotation, question)
+    return _json(answer.rotation)
+
+
+@get(
+    "/{certificate_id:int}/rotation",
+    access=Access.VIEWER,
+    summary="See how far a rotation has come",
+    responses=errors(401, 403, "CERTIFICATE_NOT_FOUND", "ROTATION_NOT_FOUND"),
+)
+async def get_rotation(request: CallerRequest, certificate_id: PathId) -> Rotation:
+    caller = request.auth
+    answer = await caller.ask_broker_service(
+        caller.neighbours.rotations.GetRotation,
+        rotations_pb2.GetRotationRequest(id=certificate_id),
+    )
+    return _json(answer.rotation)
+
+
+@get(
+    "/{certificate_id:int}/rotation/devices",
+    access=Access.VIEWER,
+    summary="List the devices that were told the old certificate, both or the new one",
+    responses=errors(401, 403, 422, "CERTIFICATE_NOT_FOUND", "ROTATION_NOT_FOUND"),
+)
+async def list_rotation_devices(
+    request: CallerRequest,
+    certificate_id: PathId,
+    told: FromQuery[ToldGeneration],
+    limit: Limit = DEFAULT_LIMIT,
+    cursor: Cursor = "",
+) -> RotationDevices:
+    caller = request.auth
+    answer = await caller.ask_broker_service(
+        caller.neighbours.rotations.ListRotationDevices,
+        rotations_pb2.ListRotationDevicesRequest(
+            id=certificate_id, told=GENERATIONS[told], page_size=limit, cursor=cursor
+        ),
+    )
+    return RotationDevices(list(answer.device_uuids), answer.next_cursor or None)
+
+
+@post(
+    "/{certificate_id:int}/rotation/cutover",
+    access=Access.OPERATOR,
+    action="rotation.cut_over",
+    summary="Let the replacement take over",
+    description="All brokers that used the certificate use its replacement, and serve it alone."
+    " Refused with ROTATION_TOO_EARLY below the threshold; `usage` then counts the devices.",
+    status_code=200,
+    dto=StrictJson[Cutover],
+    responses=errors(
+        *(401, 403, 413, 415, 422),
+        *("CERTIFICATE_NOT_FOUND", "ROTATION_NOT_FOUND", "ROTATION_TOO_EARLY"),
+    ),
+)
+async def cut_over_rotation(
+    request: CallerRequest, certificate_id: PathId, data: JSONBody[Cutover]
+) -> Certificate:
+    caller = request.auth
+    answer = await caller.ask_broker_service(
+        caller.neighbours.rotations.CutOverRotation,
+        rotations_pb2.CutOverRotationRequest(id=certificate_id, force=data.force),
+    )
+    return certificate_json(answer.certificate)
+
+
+@delete(
+    "/{certificate_id:int}/rotation",
+    access=Access.OPERATOR,
+    action="rotation.cancel",
+    summary="Call off a rotation",
+    description="Brokers serve the certificate alone again, as before; its replacement stays"
+    " known.",
+    responses=errors(401, 403, "CERTIFICATE_NOT_FOUND", "ROTATION_NOT_FOUND"),
+)
+async def cancel_rotation(request: CallerRequest, certificate_id: PathId) -> None:
+    caller = request.auth
+    await caller.ask_broker_service(
+        caller.neighbours.rotations.CancelRotation,
+        rotations_pb2.CancelRotationRequest(id=certificate_id),
+    )
+
+
+ROUTES = Router(
+    "/certificates",
+    route_handlers=[
+        stage_rotation,
+        get_rotation,
+        list_rotation_devices,
+        cut_over_rotation,
+        cancel_rotation,
+    ],
+    tags=["certificates"],
+)

@@ -1,0 +1,122 @@
+"""A certificate as people write and read it."""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from mooring.broker.v1 import certificates_pb2
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from gateway.administration.fields import moment_of, named, optional, present
+from gateway.administration.listing import Page
+from gateway.documentation import documented
+
+Kind = Literal["ca", "client"]
+KINDS: dict[str, certificates_pb2.CertificateKind.ValueType] = {
+    "ca": certificates_pb2.CERTIFICATE_KIND_CA,
+    "client": certificates_pb2.CERTIFICATE_KIND_CLIENT,
+}
+UNSPECIFIED = certificates_pb2.CERTIFICATE_KIND_UNSPECIFIED
+KIND_OF = {kind: name for name, kind in KINDS.items()}
+
+CertificateName = Annotated[str, documented(minLength=1, maxLength=255)]
+Pem = Annotated[
+    str,
+    documented(
+        maxLength=64 * 1024,
+        description="At most 16 certificates. A client's own comes first, each is issued by the"
+        " next.",
+    ),
+]
+PrivateKey = Annotated[
+    str,
+    documented(
+        writeOnly=True,
+        description="Of a client certificate: PEM, without a passphrase. Goes in and never comes"
+        " out.",
+    ),
+]
+
+
+class CertificateText(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """What a certificate is made of."""
+
+    name: (
+        Annotated[CertificateName, Meta(description="Its subject, where it is left out.")]
+        | UnsetType
+    ) = UNSET
+    pem: Pem
+    private_key: PrivateKey | UnsetType | None = UNSET
+
+
+class NewCertificate(CertificateText, kw_only=True, frozen=True):
+    """A certificate to be known from now on."""
+
+    kind: Kind
+
+
+class CertificateChange(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """Nothing else of a certificate can change."""
+
+    name: CertificateName
+
+
+class ListedCertificate(Struct, kw_only=True, frozen=True):
+    """A certificate as lists have it: without its text."""
+
+    id: int
+    kind: Kind
+    name: str
+    has_private_key: bool
+    fingerprint_sha256: Annotated[
+        str, Meta(description="Hex; over all of its certificates, in order.")
+    ]
+    subject: Annotated[str, Meta(description="RFC 4514, of the first of its certificates.")]
+    issuer: str
+    not_before: Annotated[datetime | None, Meta(description="When all of them are valid.")]
+    not_after: datetime | None
+    created_at: datetime | None
+    broker_ids: Annotated[list[int], Meta(description="The brokers that use it.")]
+    replacement_id: Annotated[
+        int | None, Meta(description="What it is being replaced with; see `rotation`.")
+    ]
+
+
+class Certificate(ListedCertificate, kw_only=True, frozen=True):
+    """A certificate as it is; its private key never leaves the broker service."""
+
+    pem: str
+
+
+class CertificatePage(Page[ListedCertificate], frozen=True):
+    """Certificates, in the order of their ids."""
+
+
+def new_certificate(given: CertificateText, kind: str = "") -> certificates_pb2.NewCertificate:
+    """As the broker service is told; `kind` is empty where that goes without saying."""
+    fields = {**present(named(given)), "kind": KINDS.get(kind, UNSPECIFIED)}
+    return certificates_pb2.NewCertificate(**fields)
+
+
+def certificate_json(certificate: certificates_pb2.Certificate) -> Certificate:
+    return Certificate(pem=certificate.pem, **_listed(certificate))
+
+
+def listed_json(certificate: certificates_pb2.Certificate) -> ListedCertificate:
+    return ListedCertificate(**_listed(certificate))
+
+
+def _listed(certificate: certificates_pb2.Certificate) -> dict[str, Any]:
+    return {
+        "id": certificate.id,
+        "kind": KIND_OF[certificate.kind],
+        "name": certificate.name,
+        "has_private_key": certificate.has_private_key,
+        "fingerprint_sha256": certificate.fingerprint_sha256,
+        "subject": certificate.subject,
+        "issuer": certificate.issuer,
+        "not_before": moment_of(certificate, "not_before"),
+        "not_after": moment_of(certificate, "not_after"),
+        "created_at": moment_of(certificate, "created_at"),
+        "broker_ids": list(certificate.broker_ids),
+        "replacement_id": optional(certificate, "replacement_id"),
+    }

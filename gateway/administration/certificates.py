@@ -1,0 +1,155 @@
+"""Certificates: `/api/v1/certificates`."""
+
+import re
+from typing import Annotated
+
+from litestar import Router, delete, get, patch, post
+from litestar.params import FromQuery, JSONBody, QueryParameter
+from mooring.broker.v1 import certificates_pb2
+
+from chassis.errors import InvalidInput
+from chassis.trust import Access
+from gateway.administration.caller import CallerRequest
+from gateway.administration.certificate_types import (
+    KINDS,
+    UNSPECIFIED,
+    Certificate,
+    CertificateChange,
+    CertificatePage,
+    Kind,
+    NewCertificate,
+    certificate_json,
+    listed_json,
+    new_certificate,
+)
+from gateway.administration.fields import PathId
+from gateway.administration.listing import DEFAULT_LIMIT, Cursor, Limit
+from gateway.bodies import StrictJson
+from gateway.problems import errors
+
+PERIOD = re.compile(r"(\d{1,4})([hdw])", re.ASCII)
+SECONDS = {"h": 3_600, "d": 86_400, "w": 604_800}
+
+
+def _seconds(period: str | None) -> int | None:
+    """Raises `InvalidInput`."""
+    if period is None:
+        return None
+    found = PERIOD.fullmatch(period)
+    if found is None:
+        raise InvalidInput("must be like 30d, 12h or 4w", field="expires_within")
+    return int(found[1]) * SECONDS[found[2]]
+
+
+@post(
+    "/",
+    access=Access.OPERATOR,
+    action="certificate.create",
+    summary="Upload a CA bundle or a client certificate",
+    description="A CA bundle holds CA certificates in any order; one that is in it twice is kept"
+    " once. A client certificate comes first in its chain; its private key is kept encrypted.",
+    dto=StrictJson[NewCertificate],
+    responses=errors(401, 403, 413, 415, 422, "CERTIFICATE_EXISTS"),
+)
+async def create_certificate(request: CallerRequest, data: JSONBody[NewCertificate]) -> Certificate:
+    caller = request.auth
+    answer = await caller.ask_broker_service(
+        caller.neighbours.certificates.CreateCertificate,
+        certificates_pb2.CreateCertificateRequest(certificate=new_certificate(data, data.kind)),
+    )
+    return certificate_json(answer.certificate)
+
+
+@get("/", access=Access.VIEWER, summary="List certificates", responses=errors(401, 403, 422))
+async def list_certificates(
+    request: CallerRequest,
+    limit: Limit = DEFAULT_LIMIT,
+    cursor: Cursor = "",
+    kind: FromQuery[Kind | None] = None,
+    expires_within: Annotated[
+        str | None,
+        QueryParameter(
+            pattern="^[0-9]{1,4}[hdw]$",
+            description="Hours, days or weeks, like 30d: those that expire within as much time,"
+            " and those that have expired.",
+        ),
+    ] = None,
+) -> CertificatePage:
+    caller = request.auth
+    answer = await caller.ask_broker_service(
+        caller.neighbours.certificates.ListCertificates,
+        certificates_pb2.ListCertificatesRequest(
+            page_size=limit,
+            cursor=cursor,
+            kind=KINDS[kind] if kind else UNSPECIFIED,
+            expires_within_s=_seconds(expires_within),
+        ),
+    )
+    return CertificatePage(
+        [listed_json(certificate) for certificate in answer.certificates],
+        answer.next_cursor or None,
+    )
+
+
+@get(
+    "/{certificate_id:int}",
+    access=Access.VIEWER,
+    summary="Look at a certificate",
+    responses=errors(401, 403, "CERTIFICATE_NOT_FOUND"),
+)
+async def get_certificate(request: CallerRequest, certificate_id: PathId) -> Certificate:
+    caller = request.auth
+    answer = await caller.ask_broker_service(
+        caller.neighbours.certificates.GetCertificate,
+        certificates_pb2.GetCertificateRequest(id=certificate_id),
+    )
+    return certificate_json(answer.certificate)
+
+
+@patch(
+    "/{certificate_id:int}",
+    access=Access.OPERATOR,
+    action="certificate.rename",
+    summary="Rename a certificate",
+    dto=StrictJson[CertificateChange],
+    responses=errors(401, 403, 413, 415, 422, "CERTIFICATE_NOT_FOUND"),
+)
+async def rename_certificate(
+    request: CallerRequest, certificate_id: PathId, data: JSONBody[CertificateChange]
+) -> Certificate:
+    caller = request.auth
+    answer = await caller.ask_broker_service(
+        caller.neighbours.certificates.RenameCertificate,
+        certificates_pb2.RenameCertificateRequest(id=certificate_id, name=data.name),
+    )
+    return certificate_json(answer.certificate)
+
+
+@delete(
+    "/{certificate_id:int}",
+    access=Access.OPERATOR,
+    action="certificate.delete",
+    summary="Forget a certificate",
+    description="Refused with CERTIFICATE_IN_USE while a broker, a broker's history or a rotation"
+    " names it; `usage` then counts them.",
+    responses=errors(401, 403, "CERTIFICATE_NOT_FOUND", "CERTIFICATE_IN_USE"),
+)
+async def delete_certificate(request: CallerRequest, certificate_id: PathId) -> None:
+    caller = request.auth
+    await caller.ask_broker_service(
+        caller.neighbours.certificates.DeleteCertificate,
+        certificates_pb2.DeleteCertificateRequest(id=certificate_id),
+    )
+
+
+ROUTES = Router(
+    "/certificates",
+    route_handlers=[
+        create_certificate,
+        list_certificates,
+        get_certificate,
+        rename_certificate,
+        delete_certificate,
+    ],
+    tags=["certificates"],
+)

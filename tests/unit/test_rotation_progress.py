@@ -1,0 +1,57 @@
+"""How far a rotation has come, and when it may be cut over."""
+
+from datetime import UTC, datetime, timedelta
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from broker_service.rotations.progress import Counts, Rotation, Told, counted, told
+
+NOW = datetime(2026, 11, 24, tzinfo=UTC)
+OLD, NEW = 1, 2
+BUNDLES = st.lists(
+    st.tuples(
+        st.lists(st.sampled_from([OLD, NEW, 3]), unique=True).map(tuple), st.integers(1, 10**6)
+    )
+)
+
+
+def rotation(counts: Counts | None, threshold: int = 99, **changes: datetime) -> Rotation:
+    times = {"not_before": NOW - timedelta(1), "not_after": NOW + timedelta(1), **changes}
+    return Rotation(OLD, NEW, NOW, threshold, [7], counts=counts, **times)
+
+
+def test_what_was_told_is_old_both_or_new() -> None:
+    for ca_ids, expected in (
+        ((), Told.OLD),
+        ((OLD,), Told.OLD),
+        ((3,), Told.OLD),
+        ((OLD, NEW), Told.BOTH),
+        ((NEW,), Told.NEW),
+        ((NEW, 3), Told.NEW),
+    ):
+        assert told(ca_ids, old_id=OLD, new_id=NEW) is expected
+
+
+@given(BUNDLES)
+def test_every_device_is_counted_once(bundles: list[tuple[tuple[int, ...], int]]) -> None:
+    counts = counted(bundles, old_id=OLD, new_id=NEW)
+    assert counts.old + counts.both + counts.new == sum(devices for _, devices in bundles)
+
+
+@given(st.integers(0, 10**6), st.integers(0, 10**6), st.integers(0, 10**6), st.integers(0, 100))
+def test_the_threshold_is_what_decides(old: int, both: int, new: int, threshold: int) -> None:
+    counts = Counts(old, both, new)
+    is_reached = 100 * (both + new) >= threshold * (old + both + new)
+    assert (rotation(counts, threshold).too_early(NOW) == "") is is_reached
+    # A threshold that nothing reaches but all of them is never reached by rounding.
+    assert not (threshold == 100 and old and is_reached)
+
+
+def test_a_replacement_that_is_not_valid_now_takes_nobodys_place() -> None:
+    everybody = Counts(new=5)
+    early = rotation(everybody, not_before=NOW + timedelta(seconds=1))
+    late = rotation(everybody, not_after=NOW)
+    assert "valid from 2026-11-24" in early.too_early(NOW)
+    assert "expired" in late.too_early(NOW)
+    assert rotation(None).too_early(NOW) == ""
