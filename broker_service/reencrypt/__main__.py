@@ -1,0 +1,71 @@
+"""`python -m broker_service.reencrypt`: puts all secrets under the active key; others can go then.
+
+It can be stopped and begun again at any time, also beside the service.
+"""
+
+import asyncio
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from broker_service.encryption import EncryptionKeys
+from broker_service.reencrypt.store import Chunk, ReencryptionStore
+from broker_service.tables import SCHEMA_REVISION
+from chassis import log
+from chassis.config import load
+from chassis.database import engine_of, require_schema, retried
+
+
+class ReencryptConfig(BaseSettings):
+    """A field is set by the variable of its name in capitals; they are those of the service."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
+
+    broker_database_url: str = Field(pattern=r"\Apostgres(ql)?://")
+    encryption_keys_file: Path
+    log_level: Annotated[
+        Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(str.upper)
+    ] = "INFO"
+
+
+async def reencrypted(config: ReencryptConfig) -> Chunk:
+    """What was done, in all. Raises `SystemExit`, `Unavailable`."""
+    keys = EncryptionKeys.read(config.encryption_keys_file)
+    engine = engine_of(config.broker_database_url, pool_size=1)
+    try:
+        await require_schema(engine, SCHEMA_REVISION)
+        store = ReencryptionStore(engine, keys)
+        done = Chunk()
+        for work in (store.passwords, store.private_keys):
+            after: int | None = 0
+            while after is not None:
+                chunk = await retried(partial(work, after))
+                done, after = done + chunk, chunk.last_id
+        return done
+    finally:
+        await engine.dispose()
+
+
+def show(done: Chunk, active_id: int) -> int:
+    """Prints what was done; the exit status."""
+    print(  # noqa: T201
+        f"{done.passwords} passwords and {done.private_keys} private keys"
+        f" were put under key {active_id}"
+    )
+    for where in done.unreadable:
+        print(f"left as it is, for it cannot be read: {where}")  # noqa: T201
+    if done.unreadable:
+        return 1
+    print("no other key is needed any more")  # noqa: T201
+    return 0
+
+
+if __name__ == "__main__":
+    config = load(ReencryptConfig)
+    log.configure("reencrypt", config.log_level)
+    log.actor.set("broker_service.reencrypt")
+    active_id = EncryptionKeys.read(config.encryption_keys_file).active_id
+    raise SystemExit(show(asyncio.run(reencrypted(config)), active_id))

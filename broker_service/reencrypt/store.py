@@ -1,0 +1,171 @@
+"""What is encrypted under other keys than the active one, a chunk at a time."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from broker_service.brokers.database import password_place
+from broker_service.certificates.database import private_key_place
+from broker_service.encryption import HEADER_BYTES, VERSION, EncryptionKeys
+from broker_service.errors import SecretUnreadable
+from broker_service.tables import brokers, certificates, history
+from chassis import audit
+from chassis.database import PLACEMENT, take_turns, writing
+
+# Rows that are locked together; whoever changes one of them waits as long.
+CHUNK = 50
+
+Secret = sa.Column[bytes | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """What was done, and behind which id there may be more."""
+
+    passwords: int = 0
+    private_keys: int = 0
+    # Where something lies that no key of the ring opens.
+    unreadable: tuple[str, ...] = ()
+    last_id: int | None = None
+
+    def __add__(self, other: "Chunk") -> "Chunk":
+        return Chunk(
+            self.passwords + other.passwords,
+            self.private_keys + other.private_keys,
+            self.unreadable + other.unreadable,
+        )
+
+
+class ReencryptionStore:
+    """Each chunk is a transaction; one that is repeated finds nothing left to do."""
+
+    def __init__(self, engine: AsyncEngine, keys: EncryptionKeys) -> None:
+        """`engine` connects as mooring_broker."""
+        self._engine = engine
+        self._keys = keys
+
+    async def passwords(self, after: int) -> Chunk:
+        """Those of the brokers behind the id `after`, in their histories too.
+
+        A password that did not change between two revisions is the same bytes in both, and stays
+        so: the history compares them.
+        """
+        async with writing(self._engine) as connection:
+            await take_turns(connection, PLACEMENT)
+            # It makes no revision: see `revise_broker` in the migrations.
+            flag = sa.func.set_config("mooring.reencrypting", "on", True)
+            await connection.execute(sa.select(flag))
+            ids = await self._broker_ids(connection, after)
+            await connection.execute(
+                sa.select(brokers.c.id)
+                .where(brokers.c.id.in_(ids))
+                .order_by(brokers.c.id)
+                .with_for_update()
+            )
+            kept = sa.union(
+                *(
+                    sa.select(owner, secret).where(owner.in_(ids), self._is_elsewhere(secret))
+                    for owner, secret in PASSWORDS
+                )
+            )
+            rows = [tuple(row) for row in await connection.execute(kept)]
+            renewed, unreadable = self._renewed(rows, password_place)
+            done = 0
+            for owner, secret in PASSWORDS:
+                done += await _replace(connection, owner, secret, renewed)
+            chunk = Chunk(
+                passwords=done,
+                unreadable=tuple(f"a password of broker {broker_id}" for broker_id in unreadable),
+                last_id=max(ids, default=None),
+            )
+            await self._record(connection, chunk)
+        return chunk
+
+    async def private_keys(self, after: int) -> Chunk:
+        """Those of the certificates behind the id `after`."""
+        owner, secret = certificates.c.id, certificates.c.private_key_encrypted
+        chosen = (
+            sa.select(owner, secret)
+            .where(owner > after, self._is_elsewhere(secret))
+            .order_by(owner)
+            .limit(CHUNK)
+            .with_for_update()
+        )
+        async with writing(self._engine) as connection:
+            await take_turns(connection, PLACEMENT)
+            rows = [tuple(row) for row in await connection.execute(chosen)]
+            renewed, unreadable = self._renewed(rows, private_key_place)
+            chunk = Chunk(
+                private_keys=await _replace(connection, owner, secret, renewed),
+                unreadable=tuple(f"the private key of certificate {one}" for one in unreadable),
+                last_id=max((found for found, _ in rows), default=None),
+            )
+            await self._record(connection, chunk)
+        return chunk
+
+    async def _broker_ids(self, connection: AsyncConnection, after: int) -> list[int]:
+        found = sa.union(
+            *(
+                sa.select(owner.label("broker_id")).where(owner > after, self._is_elsewhere(secret))
+                for owner, secret in PASSWORDS
+            )
+        ).subquery()
+        query = sa.select(found.c.broker_id).order_by(found.c.broker_id).limit(CHUNK)
+        return list((await connection.execute(query)).scalars())
+
+    def _is_elsewhere(self, secret: Secret) -> sa.ColumnElement[bool]:
+        """Whether it is under another key than the active one."""
+        head = VERSION + self._keys.active_id.to_bytes(HEADER_BYTES - len(VERSION))
+        return sa.func.substring(secret, 1, HEADER_BYTES) != head
+
+    def _renewed(
+        self, rows: Iterable[tuple[Any, ...]], place_of: Callable[[int], str]
+    ) -> tuple[list[tuple[int, bytes, bytes]], list[int]]:
+        """Each as it is and under the active key; and the ids of those that cannot be read."""
+        renewed: list[tuple[int, bytes, bytes]] = []
+        unreadable: list[int] = []
+        for row_id, kept in rows:
+            place = place_of(row_id)
+            try:
+                plain = self._keys.decrypt(kept, place=place)
+            except SecretUnreadable:
+                unreadable.append(row_id)
+            else:
+                renewed.append((row_id, kept, self._keys.encrypt(plain, place=place)))
+        return renewed, unreadable
+
+    async def _record(self, connection: AsyncConnection, chunk: Chunk) -> None:
+        if chunk.passwords or chunk.private_keys:
+            counts = {"passwords": chunk.passwords, "keys_of_certificates": chunk.private_keys}
+            await audit.record(
+                connection, "encryption.renew", str(self._keys.active_id), after=counts
+            )
+
+
+# By the broker that each is of.
+PASSWORDS: tuple[tuple[sa.Column[int], Secret], ...] = (
+    (brokers.c.id, brokers.c.password_encrypted),
+    (history.c.broker_id, history.c.password_encrypted),
+)
+
+
+async def _replace(
+    connection: AsyncConnection,
+    owner: sa.Column[int],
+    secret: Secret,
+    renewed: list[tuple[int, bytes, bytes]],
+) -> int:
+    """How many rows held one of `renewed`, and hold it under the active key now."""
+    if not renewed:
+        return 0
+    names = (("id", sa.Integer()), ("kept", sa.LargeBinary()), ("renewed", sa.LargeBinary()))
+    given = sa.values(*(sa.column(name, kind) for name, kind in names), name="given").data(renewed)
+    update = (
+        sa.update(owner.table)
+        .where(owner == given.c.id, secret == given.c.kept)
+        .values({secret: given.c.renewed})
+    )
+    return (await connection.execute(update)).rowcount
