@@ -7,6 +7,7 @@ memory is a device.
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import sqlalchemy as sa
 import structlog
@@ -14,6 +15,7 @@ from mooring.broker.v1 import resolution_pb2 as pb
 from sqlalchemy.exc import DBAPIError
 
 from broker_service.brokers.settings import url_of
+from broker_service.certificates.expiry import ExpiryWatch
 from broker_service.certificates.pem import united
 from broker_service.placements.store import PlacementStore
 from broker_service.resolution import Directory
@@ -48,6 +50,7 @@ class SnapshotKeeper(Follower):
         self._health = health
         self._snapshot: Snapshot | None = None
         self._has_read = False
+        self._expiry = ExpiryWatch()
         # The connection that was listening when the last reading began.
         self._read_with = 0
 
@@ -76,6 +79,7 @@ class SnapshotKeeper(Follower):
             self._snapshot = Snapshot(reading.directory, settings, reading.version)
             self._has_read = True
             self._read_with = connection
+            self._expiry.look(reading.expiring, datetime.now(UTC))
         await self._tell_health()
 
     async def _noticed(self) -> None:

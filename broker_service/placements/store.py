@@ -7,6 +7,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from broker_service.certificates.expiry import Expiring
 from broker_service.explanation import Facts
 from broker_service.resolution import Broker, Directory, FleetRule, Placement, Rollout
 from broker_service.tables import (
@@ -36,6 +37,14 @@ _all_brokers = sa.select(
     brokers.outerjoin(_ca, brokers.c.ca_certificate_id == _ca.c.id)
     .outerjoin(_next_ca, _ca.c.replacement_id == _next_ca.c.id)
     .outerjoin(_client, brokers.c.client_certificate_id == _client.c.id)
+)
+_replaced = certificates.alias("replaced")
+_expiring = sa.select(certificates.c.id, certificates.c.name, certificates.c.not_after).where(
+    sa.or_(
+        certificates.c.id.in_(sa.select(brokers.c.ca_certificate_id)),
+        certificates.c.id.in_(sa.select(brokers.c.client_certificate_id)),
+        certificates.c.id.in_(sa.select(_replaced.c.replacement_id)),
+    )
 )
 _all_fleets = sa.select(
     fleets.c.id,
@@ -83,6 +92,8 @@ class Reading:
 
     directory: Directory
     rows: Sequence[sa.RowMapping]
+    # The certificates in use.
+    expiring: Sequence[Expiring]
     version: str
 
 
@@ -102,6 +113,7 @@ class PlacementStore:
             await connection.execution_options(isolation_level="REPEATABLE READ")
             rows = (await connection.execute(_all_brokers)).mappings().all()
             fleet_rows = (await connection.execute(_all_fleets)).all()
+            expiring = (await connection.execute(_expiring)).all()
             version = await connection.scalar(sa.select(placement_version.c.version))
         return Reading(
             Directory(
@@ -110,6 +122,7 @@ class PlacementStore:
                 default_id=next((row["id"] for row in rows if row["is_default"]), None),
             ),
             rows,
+            [Expiring(*row) for row in expiring],
             str(version),
         )
 

@@ -8,6 +8,8 @@ from typing import Any
 import psycopg
 import pytest
 import trustme
+from prometheus_client import REGISTRY
+from structlog.testing import capture_logs
 
 import broker_service.__main__
 from broker_service.certificates.database import private_key_place
@@ -136,6 +138,24 @@ async def test_those_that_expire_are_listed(stack: Stack) -> None:
     for wrong in ("30", "-1d", "30d%0A", "1e3d", "99999d", "٣d"):
         refused = await refusal(stack, "GET", f"/certificates?expires_within={wrong}")
         assert refused == (422, "INVALID_INPUT", "expires_within")
+
+
+async def test_one_that_is_in_use_and_expires_soon_is_warned_of(
+    stack: Stack,
+) -> None:
+    soon = await uploaded(stack, pem=root(expires=timedelta(days=20, hours=1)), name="soon")
+    labels = {"id": str(soon["id"]), "name": "soon"}
+
+    def days_left() -> float | None:
+        return REGISTRY.get_sample_value("mooring_certificate_days_left", labels)
+
+    with capture_logs() as lines:
+        for name in ("a", "b"):
+            assert days_left() == (None if name == "a" else pytest.approx(20, abs=0.1))
+            body = {**TLS, "name": name, "ca_certificate_id": soon["id"]}
+            assert (await stack.admin("POST", "/brokers", json=body)).status_code == 201
+    [line] = [line for line in lines if line["log_level"] == "warning"]
+    assert (line["certificate"], line["name"], line["days_left"]) == (soon["id"], "soon", 20)
 
 
 async def test_bad_uploads_are_named_and_nothing_is_kept(stack: Stack) -> None:

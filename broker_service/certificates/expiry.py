@@ -1,0 +1,68 @@
+"""How long the certificates in use are good for: a metric, and warnings before they are not."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import structlog
+from prometheus_client import Gauge
+
+log = structlog.get_logger(__name__)
+
+DAYS_LEFT = Gauge(
+    "mooring_certificate_days_left",
+    "Until a certificate that is in use expires; below zero when it has",
+    ["id", "name"],
+)
+WARN_WITHIN = timedelta(days=30)
+WARN_EVERY = timedelta(days=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Expiring:
+    """A certificate that a broker uses, or that is to replace one."""
+
+    id: int
+    name: str
+    not_after: datetime
+
+
+class ExpiryWatch:
+    """Remembers what it has warned of, for as long as the process lives."""
+
+    def __init__(self) -> None:
+        """Nothing has been warned of yet."""
+        self._warned_at: dict[int, datetime] = {}
+        self._measured: set[tuple[str, str]] = set()
+
+    def look(self, certificates: Iterable[Expiring], now: datetime) -> None:
+        """`certificates` are all that are in use at `now`."""
+        found = list(certificates)
+        for certificate in due(found, self._warned_at, now):
+            self._warned_at[certificate.id] = now
+            log.warning(
+                "a certificate in use expires soon",
+                certificate=certificate.id,
+                name=certificate.name,
+                not_after=certificate.not_after.isoformat(),
+                days_left=(certificate.not_after - now).days,
+            )
+        measured = {(str(certificate.id), certificate.name) for certificate in found}
+        for certificate in found:
+            days_left = (certificate.not_after - now) / timedelta(days=1)
+            DAYS_LEFT.labels(str(certificate.id), certificate.name).set(days_left)
+        for gone in self._measured - measured:
+            DAYS_LEFT.remove(*gone)
+        self._measured = measured
+
+
+def due(
+    certificates: Iterable[Expiring], warned_at: dict[int, datetime], now: datetime
+) -> list[Expiring]:
+    """Those to warn of now, when each was warned of last being `warned_at`."""
+    return [
+        certificate
+        for certificate in certificates
+        if certificate.not_after - now < WARN_WITHIN
+        and (certificate.id not in warned_at or now - warned_at[certificate.id] >= WARN_EVERY)
+    ]
