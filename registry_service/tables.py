@@ -282,6 +282,58 @@ leases = sa.Table(
     sa.Column("expires_at", sa.DateTime(timezone=True), nullable=False),
 )
 
+jobs = sa.Table(
+    "jobs",
+    metadata,
+    sa.Column("id", sa.BigInteger, sa.Identity(always=True), primary_key=True),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("state", sa.Text, nullable=False, server_default="draft"),
+    sa.Column("is_undo", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Column("failure", sa.Text, nullable=False, server_default=""),
+    sa.Column("mqtt_broker_id", sa.Integer),
+    sa.Column("filter", JSONB(none_as_null=True)),
+    sa.Column("fleet_ids", sa.ARRAY(sa.Text)),
+    sa.Column("upload", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("is_uploaded", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Column("reached", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("last_number", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("handled", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("busy_s", sa.Double, nullable=False, server_default="0"),
+    sa.Column("outcomes", JSONB, nullable=False, server_default="{}"),
+    sa.Column("actor", sa.Text, nullable=False),
+    sa.Column("actor_id", sa.Text, nullable=False),
+    _created_at(),
+    sa.Column("started_at", sa.DateTime(timezone=True)),
+    sa.Column("ended_at", sa.DateTime(timezone=True)),
+    sa.Index("jobs_running", "id", postgresql_where=sa.text("state = 'running'")),
+)
+
+job_rows = sa.Table(
+    "job_rows",
+    metadata,
+    sa.Column("job_id", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("number", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("device_uuid", sa.Text(collation="C"), nullable=False),
+    sa.Column("device_id", sa.BigInteger),
+    sa.Column("mqtt_broker_id", sa.Integer),
+    sa.Column("previous_broker_id", sa.Integer),
+    sa.Column("outcome", sa.Text, nullable=False),
+    sa.Column("detail", sa.Text, nullable=False, server_default=""),
+    sa.Index(
+        "job_rows_uuid",
+        "job_id",
+        "device_uuid",
+        postgresql_where=sa.text("device_id IS NULL"),
+    ),
+    sa.Index(
+        "job_rows_outcome",
+        "job_id",
+        "outcome",
+        "number",
+        postgresql_where=sa.text("outcome NOT IN ('pending', 'moved')"),
+    ),
+)
+
 # The broker service's. No more columns are granted than these.
 brokers = sa.table(
     "mqtt_broker_config", sa.column("id", sa.Integer), sa.column("is_active", sa.Boolean)

@@ -3,7 +3,7 @@
 from alembic import op
 
 revision = "0013"
-down_revision = "0010"
+down_revision = "0012"
 
 COLUMNS = """
 -- Null: not restricted. They travel as one text with commas between them, so none may hold one.
