@@ -206,6 +206,30 @@ class ServerKeyMissing(Internal):
     reason = "SERVER_KEY_MISSING"
 
 
+class JobNotFound(NotFound):
+    """No job has this id."""
+
+    reason = "JOB_NOT_FOUND"
+
+
+class JobStateForbids(Conflict):
+    """What is asked does not follow the state that the job is in."""
+
+    reason = "JOB_STATE_FORBIDS"
+
+
+class JobHasNoList(Conflict):
+    """The list of its devices was not uploaded, or not to its end."""
+
+    reason = "JOB_HAS_NO_LIST"
+
+
+class JobHasFilter(Conflict):
+    """It is for all devices that a filter matches, and takes no list."""
+
+    reason = "JOB_HAS_FILTER"
+
+
 class LeaseLost(LostRace):
     """Another process has taken over what only one may do."""
 

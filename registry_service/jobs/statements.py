@@ -1,0 +1,191 @@
+"""The statements that look at many devices at once: a chunk of a job, or all that it is about.
+
+Their parameters are put in before they are planned, so that a condition which asks for nothing
+costs nothing. Devices are locked in the order of their ids, as everybody does who locks several.
+"""
+
+import sqlalchemy as sa
+
+# Which devices a filter means, and no others than the job may touch.
+IN_SCOPE = "(CAST(:fleet_ids AS text[]) IS NULL OR device.fleet_id = ANY (:fleet_ids))"
+MATCHES = f"""(
+    {IN_SCOPE}
+    AND (CAST(:fleet_id AS text) IS NULL OR device.fleet_id = :fleet_id)
+    AND (CAST(:device_type AS text) IS NULL OR device.device_type = :device_type)
+    AND (CAST(:region AS text) IS NULL OR device.region = :region)
+    AND (CAST(:mqtt_broker_id AS integer) IS NULL
+         OR :mqtt_broker_id = 0 AND device.mqtt_broker_id IS NULL
+         OR :mqtt_broker_id <> 0 AND device.mqtt_broker_id = :mqtt_broker_id)
+    AND (CAST(:told_broker_id AS integer) IS NULL
+         OR coalesce(device.told_broker_ids[1], 0) = :told_broker_id)
+    AND (CAST(:uuid_prefix AS text) IS NULL OR device.uuid ^@ :uuid_prefix)
+    AND (CAST(:is_active AS boolean) IS NULL OR device.is_active = :is_active)
+)"""
+FILTER_FIELDS = (
+    *("fleet_id", "device_type", "region", "mqtt_broker_id", "told_broker_id", "uuid_prefix"),
+    "is_active",
+)
+
+# Why a device of `found`, which has a fleet, may not get the pin `target`; null where it may.
+REFUSAL = """
+    CASE
+        WHEN found.target IS NULL THEN NULL
+        WHEN broker.id IS NULL THEN 'BROKER_UNKNOWN'
+        WHEN NOT broker.is_active THEN 'BROKER_INACTIVE'
+        WHEN fleet.is_restricted AND allowance.fleet_id IS NULL THEN 'BROKER_NOT_ALLOWED'
+    END"""
+RULES = """
+    LEFT JOIN fleets AS fleet ON fleet.id = found.fleet_id
+    LEFT JOIN mqtt_broker_config AS broker ON broker.id = found.target
+    LEFT JOIN fleet_brokers AS allowance
+        ON allowance.fleet_id = found.fleet_id AND allowance.broker_id = found.target"""
+
+# The next devices that match and have another pin. Those with a smaller id were handled; of those
+# up to `until`, at most `size`.
+ASSIGN_MATCHING = sa.text(f"""
+WITH found AS MATERIALIZED (
+    SELECT device.id, device.uuid, device.fleet_id, device.mqtt_broker_id AS previous,
+           CAST(:target AS integer) AS target
+    FROM devices AS device
+    WHERE device.id > :reached AND device.id <= :until
+      AND device.mqtt_broker_id IS DISTINCT FROM CAST(:target AS integer) AND {MATCHES}
+    ORDER BY device.id LIMIT :size
+    FOR NO KEY UPDATE
+), judged AS MATERIALIZED (
+    SELECT found.*, coalesce({REFUSAL}, 'moved') AS outcome FROM found {RULES}
+), moved AS (
+    UPDATE devices AS device SET mqtt_broker_id = judged.target
+    FROM judged WHERE device.id = judged.id AND judged.outcome = 'moved'
+), noted AS (
+    INSERT INTO job_rows (job_id, number, device_uuid, device_id, mqtt_broker_id,
+                          previous_broker_id, outcome)
+    SELECT :job_id, id, uuid, id, target, previous, outcome FROM judged
+)
+SELECT outcome, count(*), max(id) FROM judged GROUP BY outcome
+""")
+
+# The next rows of a list, and the devices that they name.
+LISTED = f"""
+WITH listed AS MATERIALIZED (
+    SELECT number, device_uuid, mqtt_broker_id AS target FROM job_rows
+    WHERE job_id = :job_id AND number > :reached AND number <= :until AND outcome = 'pending'
+    ORDER BY number LIMIT :size
+), device AS MATERIALIZED (
+    SELECT id, uuid, fleet_id, mqtt_broker_id FROM devices AS device
+    WHERE uuid IN (SELECT device_uuid FROM listed) AND {IN_SCOPE}
+    ORDER BY id
+    {{lock}}
+), found AS MATERIALIZED (
+    SELECT listed.*, device.id, device.fleet_id, device.mqtt_broker_id AS previous
+    FROM listed LEFT JOIN device ON device.uuid = listed.device_uuid
+), judged AS MATERIALIZED (
+    SELECT found.*, CASE
+        WHEN found.id IS NULL THEN 'DEVICE_NOT_FOUND'
+        ELSE coalesce({REFUSAL}, CASE
+            WHEN found.previous IS NOT DISTINCT FROM found.target THEN 'unchanged' ELSE 'moved'
+        END)
+    END AS outcome
+    FROM found {RULES}
+)"""
+ASSIGN_LISTED = sa.text(f"""
+{LISTED.format(lock="FOR NO KEY UPDATE")}, moved AS (
+    UPDATE devices AS device SET mqtt_broker_id = judged.target
+    FROM judged WHERE device.id = judged.id AND judged.outcome = 'moved'
+), noted AS (
+    UPDATE job_rows AS row
+    SET device_id = judged.id, previous_broker_id = judged.previous, outcome = judged.outcome
+    FROM judged WHERE row.job_id = :job_id AND row.number = judged.number
+)
+SELECT outcome, count(*), max(number) FROM judged GROUP BY outcome
+""")
+# What would become of rows that are pending.
+JUDGE_LISTED = sa.text(f"""
+{LISTED.format(lock="")}
+SELECT number, outcome, previous FROM judged
+""")
+
+# The next rows that were moved: their devices get back the pin of before.
+UNDO = sa.text(f"""
+WITH moved AS MATERIALIZED (
+    SELECT number, device_id, mqtt_broker_id AS written, previous_broker_id AS target FROM job_rows
+    WHERE job_id = :job_id AND number > :reached AND number <= :until AND outcome = 'moved'
+    ORDER BY number LIMIT :size
+), device AS MATERIALIZED (
+    SELECT id, fleet_id, mqtt_broker_id FROM devices AS device
+    WHERE id IN (SELECT device_id FROM moved) AND {IN_SCOPE}
+    ORDER BY id
+    FOR NO KEY UPDATE
+), found AS MATERIALIZED (
+    SELECT moved.*, device.id, device.fleet_id, device.mqtt_broker_id AS pin
+    FROM moved LEFT JOIN device ON device.id = moved.device_id
+), judged AS MATERIALIZED (
+    SELECT found.number, found.id, found.target, CASE
+        WHEN found.id IS NULL OR found.pin IS DISTINCT FROM found.written THEN 'changed_since'
+        -- One that does not serve now is where the device was all the same.
+        WHEN {REFUSAL} <> 'BROKER_INACTIVE' THEN 'not_restored'
+        ELSE 'undone'
+    END AS outcome
+    FROM found {RULES}
+), restored AS (
+    UPDATE devices AS device SET mqtt_broker_id = judged.target
+    FROM judged WHERE device.id = judged.id AND judged.outcome = 'undone'
+), noted AS (
+    UPDATE job_rows AS row SET outcome = judged.outcome
+    FROM judged WHERE row.job_id = :job_id AND row.number = judged.number
+)
+SELECT outcome, count(*), max(number) FROM judged GROUP BY outcome
+""")
+
+# Adds rows to a list. Those whose uuid it has already are refused, for nobody knows which is meant.
+ADD_ROWS = sa.text("""
+INSERT INTO job_rows (job_id, number, device_uuid, mqtt_broker_id, outcome, detail)
+SELECT :job_id, given.number, given.uuid, given.target, CASE
+    WHEN given.fault <> '' THEN 'INVALID_ROW'
+    WHEN row_number() OVER (PARTITION BY given.uuid ORDER BY given.number) > 1
+      OR EXISTS (
+        SELECT FROM job_rows AS known
+        WHERE known.job_id = :job_id AND known.device_uuid = given.uuid
+          AND known.device_id IS NULL AND known.number < given.number
+      ) THEN 'UUID_REPEATED'
+    ELSE 'pending'
+END, given.fault
+FROM json_to_recordset(CAST(:rows AS json))
+    AS given (number bigint, uuid text, target integer, fault text)
+ON CONFLICT DO NOTHING
+""")
+
+# The one place that says which wave of its fleet's rollout has reached a device.
+WAVE = "''"
+
+# What a job is about, in groups that resolve alike: the pin as it is and as it would be, the fleet
+# and the wave. Of each, how many, and the first and the last uuid.
+JUDGED_GROUPS = f"""
+SELECT found.previous, found.target, found.fleet_id, found.wave, fleet.revision,
+       CASE WHEN found.fleet_id IS NULL THEN 'DEVICE_NOT_FOUND'
+            ELSE coalesce({REFUSAL}, CASE
+                WHEN found.previous IS NOT DISTINCT FROM found.target THEN 'unchanged'
+                ELSE 'moved'
+            END)
+       END AS outcome,
+       found.devices, found.first_uuid, found.last_uuid
+FROM found {RULES}"""
+GROUP_MATCHING = sa.text(f"""
+WITH found AS MATERIALIZED (
+    SELECT device.mqtt_broker_id AS previous, CAST(:target AS integer) AS target, device.fleet_id,
+           {WAVE} AS wave, count(*) AS devices, min(device.uuid) AS first_uuid,
+           max(device.uuid) AS last_uuid
+    FROM devices AS device WHERE {MATCHES}
+    GROUP BY device.mqtt_broker_id, device.fleet_id, wave
+) {JUDGED_GROUPS}
+""")
+GROUP_LISTED = sa.text(f"""
+WITH found AS MATERIALIZED (
+    SELECT device.mqtt_broker_id AS previous, listed.mqtt_broker_id AS target, device.fleet_id,
+           {WAVE} AS wave, count(*) AS devices, min(listed.device_uuid) AS first_uuid,
+           max(listed.device_uuid) AS last_uuid
+    FROM job_rows AS listed
+    LEFT JOIN devices AS device ON device.uuid = listed.device_uuid AND {IN_SCOPE}
+    WHERE listed.job_id = :job_id AND listed.outcome = 'pending'
+    GROUP BY device.mqtt_broker_id, listed.mqtt_broker_id, device.fleet_id, wave
+) {JUDGED_GROUPS}
+""")
