@@ -11,6 +11,7 @@ from mooring.registry.v1 import (
     devices_pb2_grpc,
     expected_devices_pb2_grpc,
     fleets_pb2_grpc,
+    jobs_pb2_grpc,
     provisioning_keys_pb2_grpc,
     registration_pb2_grpc,
     rollouts_pb2_grpc,
@@ -38,6 +39,9 @@ from registry_service.expected_devices import servicer as expected_devices
 from registry_service.expected_devices.store import ExpectedDeviceStore
 from registry_service.fleets import servicer as fleets
 from registry_service.fleets.store import FleetStore
+from registry_service.jobs import servicer as jobs
+from registry_service.jobs.checking import Destinations
+from registry_service.jobs.store import JobStore
 from registry_service.placements import Placements
 from registry_service.provisioning_keys import servicer as provisioning_keys
 from registry_service.provisioning_keys.store import ProvisioningKeyStore
@@ -63,6 +67,7 @@ SERVICERS = (
     rollouts,
     tokens,
     broker_users,
+    jobs,
     audit,
 )
 
@@ -130,6 +135,9 @@ async def running(config: RegistryServiceConfig) -> AsyncIterator[int]:
             )
             broker_users_pb2_grpc.add_BrokerUserServiceServicer_to_server(
                 broker_users.BrokerUserServicer(BrokerUserStore(engine)), server
+            )
+            jobs_pb2_grpc.add_JobServiceServicer_to_server(
+                jobs.JobServicer(JobStore(engine), Destinations(broker_service)), server
             )
             audit_pb2_grpc.add_AuditServiceServicer_to_server(
                 audit.AuditServicer(AuditStore(engine), refusals), server

@@ -92,9 +92,9 @@ ASSIGN_LISTED = sa.text(f"""
     UPDATE devices AS device SET mqtt_broker_id = judged.target
     FROM judged WHERE device.id = judged.id AND judged.outcome = 'moved'
 ), noted AS (
-    UPDATE job_rows AS row
+    UPDATE job_rows AS kept
     SET device_id = judged.id, previous_broker_id = judged.previous, outcome = judged.outcome
-    FROM judged WHERE row.job_id = :job_id AND row.number = judged.number
+    FROM judged WHERE kept.job_id = :job_id AND kept.number = judged.number
 )
 SELECT outcome, count(*), max(number) FROM judged GROUP BY outcome
 """)
@@ -130,13 +130,13 @@ WITH moved AS MATERIALIZED (
     UPDATE devices AS device SET mqtt_broker_id = judged.target
     FROM judged WHERE device.id = judged.id AND judged.outcome = 'undone'
 ), noted AS (
-    UPDATE job_rows AS row SET outcome = judged.outcome
-    FROM judged WHERE row.job_id = :job_id AND row.number = judged.number
+    UPDATE job_rows AS kept SET outcome = judged.outcome
+    FROM judged WHERE kept.job_id = :job_id AND kept.number = judged.number
 )
 SELECT outcome, count(*), max(number) FROM judged GROUP BY outcome
 """)
 
-# Adds rows to a list. Those whose uuid it has already are refused, for nobody knows which is meant.
+# Adds rows to a list. One whose uuid it has already is refused: it might want another broker.
 ADD_ROWS = sa.text("""
 INSERT INTO job_rows (job_id, number, device_uuid, mqtt_broker_id, outcome, detail)
 SELECT :job_id, given.number, given.uuid, given.target, CASE

@@ -51,7 +51,7 @@ class JobStore:
         )
         async with writing(self._engine) as connection:
             await _require_broker(connection, broker_id, is_active=False)
-            job = (await connection.execute(new)).one()
+            job: Job = (await connection.execute(new)).one()
             told = {"kind": kind, "mqtt_broker_id": broker_id, "filter": wanted}
             await audit.record(connection, "job.create", str(job.id), after=told)
             return job
@@ -82,9 +82,7 @@ class JobStore:
         if outcome:
             query = query.where(job_rows.c.outcome == outcome)
         async with reading(self._engine) as connection:
-            return (
-                await connection.execute(query.order_by(job_rows.c.number).limit(limit))
-            ).all()
+            return (await connection.execute(query.order_by(job_rows.c.number).limit(limit))).all()
 
     async def verdicts(self, job: Job, first: int, last: int) -> dict[int, sa.Row[Any]]:
         """What would become now of the rows from `first` to `last` that are pending: by number."""
@@ -163,9 +161,7 @@ class JobStore:
             await connection.execute(
                 sa.text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
             )
-            grouped = (
-                statements.GROUP_LISTED if job.filter is None else statements.GROUP_MATCHING
-            )
+            grouped = statements.GROUP_LISTED if job.filter is None else statements.GROUP_MATCHING
             found = (await connection.execute(grouped, parameters_of(job))).all()
             return found, (await connection.execute(version)).scalar_one()
 
@@ -225,7 +221,8 @@ async def _changed(connection: AsyncConnection, job: Job, changes: Mapping[str, 
     if not changes:
         return job
     change = sa.update(jobs).where(jobs.c.id == job.id).values(dict(changes)).returning(jobs)
-    return (await connection.execute(change)).one()
+    changed: Job = (await connection.execute(change)).one()
+    return changed
 
 
 def _found(row: Job | None) -> Job:

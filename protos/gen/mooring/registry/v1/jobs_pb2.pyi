@@ -549,13 +549,15 @@ Global___Destination: _TypeAlias = Destination  # noqa: Y015
 class Move(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
-    FROM_FIELD_NUMBER: _builtins.int
-    TO_FIELD_NUMBER: _builtins.int
+    BEFORE_FIELD_NUMBER: _builtins.int
+    AFTER_FIELD_NUMBER: _builtins.int
     DEVICES_FIELD_NUMBER: _builtins.int
     EXAMPLES_FIELD_NUMBER: _builtins.int
     devices: _builtins.int
     @_builtins.property
-    def to(self) -> Global___Destination: ...
+    def before(self) -> Global___Destination: ...
+    @_builtins.property
+    def after(self) -> Global___Destination: ...
     @_builtins.property
     def examples(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Uuids of some of them."""
@@ -563,13 +565,14 @@ class Move(_message.Message):
     def __init__(
         self,
         *,
-        to: Global___Destination | None = ...,
+        before: Global___Destination | None = ...,
+        after: Global___Destination | None = ...,
         devices: _builtins.int = ...,
         examples: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["from", b"from", "to", b"to"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "before", b"before"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["devices", b"devices", "examples", b"examples", "from", b"from", "to", b"to"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "before", b"before", "devices", b"devices", "examples", b"examples"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,34 @@
+"""`python -m registry_service.background`: runs jobs."""
+
+import contextlib
+import os
+import socket
+from collections.abc import AsyncIterator
+
+from chassis import log, metrics, process
+from chassis.config import load
+from chassis.database import engine_of, require_schema
+from registry_service.background.config import BackgroundConfig
+from registry_service.background.runner import Runner
+from registry_service.background.store import WorkStore
+from registry_service.tables import SCHEMA_REVISION
+
+
+@contextlib.asynccontextmanager
+async def running(config: BackgroundConfig) -> AsyncIterator[None]:
+    """The whole process, until the block ends."""
+    async with contextlib.AsyncExitStack() as stack:
+        engine = engine_of(config.registry_database_url, pool_size=2)
+        stack.push_async_callback(engine.dispose)
+        await require_schema(engine, SCHEMA_REVISION)
+        runner = Runner(WorkStore(engine), f"{socket.gethostname()}/{os.getpid()}")
+        stack.push_async_callback(runner.stop)
+        await stack.enter_async_context(process.background(runner.keep_running(config.job_poll_s)))
+        yield
+
+
+if __name__ == "__main__":
+    config = load(BackgroundConfig)
+    log.configure("background", config.log_level)
+    metrics.serve(config.background_metrics_port)
+    process.run(running(config))

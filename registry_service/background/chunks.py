@@ -1,0 +1,37 @@
+"""How large the next chunk of a job is, and how far it looks."""
+
+from dataclasses import dataclass
+
+# Registrations of devices that a chunk has locked wait for it, at most about this long.
+GOAL_S = 0.2
+SMALLEST, LARGEST = 100, 20_000
+# How many ids one chunk of a filter looks at, that match or not: so a filter that hardly anything
+# matches does not look at all devices in one statement.
+SPAN = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """Rows with numbers above `reached`, up to `until`, `size` of them at most."""
+
+    reached: int
+    until: int
+    size: int
+
+
+def extent(reached: int, last: int, size: int, *, is_sparse: bool) -> Extent:
+    """The next chunk. `is_sparse`: numbers are ids of devices, of which few may match."""
+    return Extent(reached, min(reached + SPAN, last) if is_sparse else last, size)
+
+
+def reached_by(extent: Extent, handled: int, highest: int) -> int:
+    """How far a chunk came that handled so many rows, of which `highest` was the last."""
+    return highest if handled == extent.size else extent.until
+
+
+def next_size(size: int, handled: int, took_s: float) -> int:
+    """So that the next chunk takes `GOAL_S`. A chunk that was not full says nothing."""
+    if handled < size:
+        return size
+    wanted = round(size * min(2.0, max(0.25, GOAL_S / max(took_s, 0.001))))
+    return max(SMALLEST, min(LARGEST, wanted))

@@ -1,0 +1,96 @@
+"""Runs jobs: a chunk of each in turn, one process at a time."""
+
+import asyncio
+
+import structlog
+from prometheus_client import Counter, Gauge, Histogram
+from sqlalchemy.exc import DBAPIError
+
+from chassis.database import described
+from chassis.errors import LostRace, Unavailable
+from registry_service.background.chunks import next_size
+from registry_service.background.store import WorkStore
+from registry_service.errors import LeaseLost
+
+log = structlog.get_logger(__name__)
+
+FIRST_SIZE = 1_000
+
+RUNNING = Gauge("mooring_jobs_running", "Jobs that run, as this process last saw it")
+ROWS = Counter("mooring_job_rows_total", "Rows that jobs have handled, by outcome", ["outcome"])
+CHUNK_SECONDS = Histogram(
+    "mooring_job_chunk_seconds",
+    "How long the chunks of jobs took: devices are locked for as long",
+    buckets=(0.01, 0.025, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2),
+)
+
+
+class Runner:
+    """One process that may run jobs; others may wait for it to end."""
+
+    def __init__(self, store: WorkStore, holder: str) -> None:
+        """`holder` is a name for this process, for people."""
+        self._store = store
+        self._holder = holder
+        self._term: int | None = None
+        self._size = FIRST_SIZE
+
+    async def keep_running(self, interval_s: float) -> None:
+        """Looks for jobs again and again, and runs them while this process is the one that may."""
+        while True:
+            has_worked = False
+            try:
+                has_worked = await self.run()
+            except Unavailable:
+                log.warning("jobs cannot be run now")
+            if not has_worked:
+                await asyncio.sleep(interval_s)
+
+    async def run(self) -> bool:
+        """One chunk of each job that runs; whether there was any. Raises `Unavailable`."""
+        running = await self._store.running()
+        RUNNING.set(len(running))
+        if not running:
+            return False
+        if self._term is None:
+            self._term = await self._store.lease.take(self._holder)
+            if self._term is None:
+                return False
+            log.info("runs jobs from now on", term=self._term)
+        try:
+            for job_id in running:
+                await self._work(self._term, job_id)
+        except LeaseLost:
+            log.info("another process runs jobs", term=self._term)
+            self._term = None
+            return False
+        return True
+
+    async def stop(self) -> None:
+        """Lets another begin at once."""
+        if self._term is None:
+            return
+        try:
+            await self._store.lease.give_up(self._term)
+        except Unavailable:
+            log.warning("the lease could not be given up")
+
+    async def _work(self, term: int, job_id: int) -> None:
+        try:
+            chunk = await self._store.work(term, job_id, self._size)
+        except LeaseLost:
+            raise
+        except LostRace:
+            log.info("a chunk is begun again", job_id=job_id)
+            return
+        except DBAPIError as error:
+            # It would fail again and again, and the other jobs would wait.
+            log.exception("a job cannot go on", job_id=job_id, **described(error))
+            await self._store.fail(job_id, "a fault of ours, which is in the log")
+            return
+        if chunk is None:
+            return
+        CHUNK_SECONDS.observe(chunk.took_s)
+        for outcome, count in chunk.outcomes.items():
+            ROWS.labels(outcome).inc(count)
+        self._size = next_size(self._size, chunk.handled, chunk.took_s)

@@ -1,0 +1,154 @@
+"""What jobs do to devices, in the database: a chunk is a transaction, done whole or not at all."""
+
+import contextlib
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from chassis import audit
+from chassis.database import reading, writing
+from chassis.errors import LostRace
+from chassis.log import actor, actor_id
+from registry_service.background.chunks import extent, reached_by
+from registry_service.jobs import statements
+from registry_service.jobs.lifecycle import Action, State, Status, after
+from registry_service.jobs.outcomes import MOVED, PENDING, tallied
+from registry_service.jobs.store import parameters_of
+from registry_service.leases import Lease
+from registry_service.tables import jobs
+
+LEASE = "jobs"
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """What was done: how many rows have got which outcome, and how long that took."""
+
+    outcomes: Mapping[str, int]
+    took_s: float
+
+    @property
+    def handled(self) -> int:
+        """How many rows."""
+        return sum(self.outcomes.values())
+
+
+class WorkStore:
+    """What the background process does; it connects as mooring_registry."""
+
+    def __init__(self, engine: AsyncEngine, lease_s: float = 5.0) -> None:
+        """`lease_s` is how long nobody else works after the last sign of life."""
+        self._engine = engine
+        self.lease = Lease(engine, LEASE, lease_s)
+
+    async def running(self) -> list[int]:
+        """The ids of the jobs that run, in order."""
+        query = sa.select(jobs.c.id).where(jobs.c.state == State.RUNNING).order_by(jobs.c.id)
+        async with reading(self._engine) as connection:
+            return list((await connection.execute(query)).scalars())
+
+    async def work(self, term: int, job_id: int, size: int) -> Chunk | None:
+        """The next chunk of a job, of at most `size` rows; None where it does not run any more.
+
+        Raises `LeaseLost` where another process works, and `LostRace` where a broker was deleted
+        meanwhile: then nothing was done.
+        """
+        try:
+            async with self.lease.turn(term) as connection:
+                return await _work(connection, job_id, size)
+        except IntegrityError as error:
+            raise LostRace("a broker has gone meanwhile") from error
+
+    async def fail(self, job_id: int, failure: str) -> None:
+        """Pauses a job that cannot go on; `failure` is for people."""
+        async with writing(self._engine) as connection:
+            job = await _running(connection, job_id)
+            if job is not None:
+                await _step(connection, job, Action.FAIL, {"failure": failure})
+
+
+async def _work(connection: AsyncConnection, job_id: int, size: int) -> Chunk | None:
+    job = await _running(connection, job_id)
+    if job is None:
+        return None
+    # The conditions of a filter that are not set are to be planned away.
+    await connection.execute(sa.text("SET LOCAL plan_cache_mode = force_custom_plan"))
+    is_sparse = job.filter is not None and not job.is_undo
+    chunk = extent(job.reached, job.last_number, size, is_sparse=is_sparse)
+    begun = time.perf_counter()
+    found = await connection.execute(
+        _statement(job),
+        {
+            **parameters_of(job),
+            "reached": chunk.reached,
+            "until": chunk.until,
+            "size": chunk.size,
+        },
+    )
+    outcomes, highest = {}, 0
+    for outcome, count, last in found:
+        outcomes[outcome] = count
+        highest = max(highest, last)
+    done = Chunk(outcomes, time.perf_counter() - begun)
+    reached = reached_by(chunk, done.handled, highest)
+    changes = {
+        "reached": reached,
+        "handled": job.handled + done.handled,
+        "busy_s": job.busy_s + done.took_s,
+        "outcomes": tallied(job.outcomes, outcomes, _came_from(job)),
+    }
+    if reached < job.last_number:
+        await connection.execute(sa.update(jobs).where(jobs.c.id == job.id).values(changes))
+    else:
+        await _step(connection, job, Action.FINISH, {**changes, "ended_at": sa.func.now()})
+    return done
+
+
+def _statement(job: sa.Row[Any]) -> sa.TextClause:
+    if job.is_undo:
+        return statements.UNDO
+    return statements.ASSIGN_LISTED if job.filter is None else statements.ASSIGN_MATCHING
+
+
+def _came_from(job: sa.Row[Any]) -> str | None:
+    """The outcome that rows had before; None where there were no rows."""
+    if job.is_undo:
+        return MOVED
+    return PENDING if job.filter is None else None
+
+
+async def _running(connection: AsyncConnection, job_id: int) -> sa.Row[Any] | None:
+    """The job, locked; None where it does not run."""
+    query = (
+        sa.select(jobs)
+        .where(jobs.c.id == job_id, jobs.c.state == State.RUNNING)
+        .with_for_update(key_share=True)
+    )
+    return (await connection.execute(query)).one_or_none()
+
+
+async def _step(
+    connection: AsyncConnection, job: sa.Row[Any], action: Action, changes: Mapping[str, Any]
+) -> None:
+    """What the process itself does to a job is noted in the name of whoever had it run."""
+    status = after(Status(State(job.state), job.is_undo), action)
+    change = sa.update(jobs).where(jobs.c.id == job.id).values(state=status.state, **changes)
+    row = (await connection.execute(change.returning(jobs))).one()
+    told = {"is_undo": row.is_undo, "outcomes": row.outcomes, "failure": row.failure}
+    with _in_the_name_of(job):
+        await audit.record(connection, f"job.{action}", str(job.id), after=told)
+
+
+@contextlib.contextmanager
+def _in_the_name_of(job: sa.Row[Any]) -> Iterator[None]:
+    name, token_id = actor.set(job.actor), actor_id.set(job.actor_id)
+    try:
+        yield
+    finally:
+        actor.reset(name)
+        actor_id.reset(token_id)
