@@ -44,6 +44,7 @@ PARAMETERS: dict[str, Any] = {
     "fleet_id": "demo",
     "key_id": KEY_ID,
     "token_id": TOKEN_ID,
+    "job_id": 1,
     "limit": 100,
     "cursor": "",
 }
@@ -183,6 +184,32 @@ _AUDIT_LINE: dict[str, Any] = {
     "after": {"keep_alive": 30},
     "details": None,
     "request_id": REQUEST_ID,
+}
+_JOB: dict[str, Any] = {
+    "id": 1,
+    "kind": "assign",
+    "mqtt_broker_id": 1,
+    "filter": {"fleet_id": "demo", "mqtt_broker_id": None},
+    "state": "running",
+    "is_undo": False,
+    "failure": None,
+    "progress": 0.25,
+    "rows_per_s": 24_000.0,
+    "outcomes": {"moved": 250_000, "BROKER_NOT_ALLOWED": 12},
+    "is_uploaded": False,
+    "actor": "nightly backup",
+    "created_at": MOMENT,
+    "started_at": MOMENT,
+    "ended_at": None,
+}
+_JOB_ROW: dict[str, Any] = {
+    "line": None,
+    "uuid": UUID,
+    "from_broker_id": None,
+    "to_broker_id": 1,
+    "outcome": "moved",
+    "verdict": None,
+    "detail": None,
 }
 _USAGE: dict[str, Any] = {
     "devices": 0,
@@ -359,6 +386,26 @@ BODIES: dict[str, Any] = {
                 "detail": "a device with this uuid is expected already",
             }
         ],
+    },
+    "NewJob": {
+        "kind": "assign",
+        "mqtt_broker_id": 1,
+        "filter": {"fleet_id": "demo", "mqtt_broker_id": None},
+    },
+    "Job": _JOB,
+    "JobPage": _page(_JOB),
+    "JobRowPage": _page(_JOB_ROW),
+    "JobCheck": {
+        "outcomes": {"moved": 1},
+        "moves": [
+            {
+                "before": {"mqtt_broker_id": 1, "source": "default"},
+                "after": {"mqtt_broker_id": 1, "source": "device"},
+                "devices": 1,
+                "examples": [UUID],
+            }
+        ],
+        "devices_left_out": 0,
     },
     "NewToken": {
         "name": "nightly backup",

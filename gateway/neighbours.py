@@ -18,6 +18,7 @@ from mooring.registry.v1 import (
     devices_pb2_grpc,
     expected_devices_pb2_grpc,
     fleets_pb2_grpc,
+    jobs_pb2_grpc,
     provisioning_keys_pb2_grpc,
     registration_pb2_grpc,
     rollouts_pb2_grpc,
@@ -51,6 +52,7 @@ class Neighbours:
         self.provisioning_keys = provisioning_keys_pb2_grpc.ProvisioningKeyServiceStub(registry)
         self.tokens = tokens_pb2_grpc.TokenServiceStub(registry)
         self.broker_users = broker_users_pb2_grpc.BrokerUserServiceStub(registry)
+        self.jobs = jobs_pb2_grpc.JobServiceStub(registry)
         self.audit = audit_pb2_grpc.AuditServiceStub(registry)
         self.registry_health = _health_check(registry)
 

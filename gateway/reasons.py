@@ -40,6 +40,7 @@ MEANINGS: dict[str, tuple[int, str]] = {
     "PROVISIONING_KEY_NOT_FOUND": (404, "there is no such provisioning key"),
     "TOKEN_NOT_FOUND": (404, "there is no such token"),
     "EXPECTED_DEVICE_NOT_FOUND": (404, "no such device is expected"),
+    "JOB_NOT_FOUND": (404, "there is no such job"),
     "INVALID_INPUT": (422, "a value is not what it must be; `field` says which"),
     "REFUSED_VALUES": (422, "the database refuses these values"),
     "BROKER_UNKNOWN": (422, "a broker that is named does not exist"),
@@ -69,6 +70,9 @@ MEANINGS: dict[str, tuple[int, str]] = {
     "DEVICE_EXPECTED": (409, "a device with this uuid is expected already"),
     "DEVICE_REGISTERED": (409, "a device with this uuid has registered already"),
     "DEVICE_TAKEN": (409, "this uuid is registered with another device API key"),
+    "JOB_STATE_FORBIDS": (409, "this does not follow the state that the job is in"),
+    "JOB_HAS_NO_LIST": (409, "the list of the job's devices was not uploaded, or not to its end"),
+    "JOB_HAS_FILTER": (409, "the job is for devices that a filter matches, and takes no list"),
     "LAST_ADMIN_TOKEN": (409, "no other token of an admin is good"),
     "LOST_RACE": (412, "somebody else changed it first: read it again"),
     # What we could not do.

@@ -1,0 +1,198 @@
+"""What is sent and answered about jobs."""
+
+from datetime import datetime
+from typing import Annotated, Any
+
+from mooring.registry.v1 import jobs_pb2
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from gateway.administration.fields import Id, moment_of, named, optional
+from gateway.administration.listing import Page
+from gateway.documentation import IDENTIFIER_PATTERN, documented
+
+STATES = ["draft", "running", "paused", "done", "cancelled"]
+OUTCOMES = [
+    *("pending", "moved", "unchanged", "undone", "changed_since", "not_restored"),
+    *("INVALID_ROW", "UUID_REPEATED", "DEVICE_NOT_FOUND"),
+    *("BROKER_UNKNOWN", "BROKER_INACTIVE", "BROKER_NOT_ALLOWED"),
+]
+
+
+class DeviceFilter(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """Devices that are as each of these says; none of them: all devices."""
+
+    fleet_id: Annotated[str, documented(pattern=IDENTIFIER_PATTERN)] | UnsetType = UNSET
+    device_type: Annotated[str, documented(maxLength=64)] | UnsetType = UNSET
+    region: Annotated[str, documented(maxLength=64)] | UnsetType = UNSET
+    mqtt_broker_id: (
+        Annotated[Id, Meta(description="Pinned to this broker; null: without a pin.")]
+        | UnsetType
+        | None
+    ) = UNSET
+    told_broker_id: (
+        Annotated[Id, Meta(description="Told this broker last; null: told none.")]
+        | UnsetType
+        | None
+    ) = UNSET
+    uuid_prefix: Annotated[str, documented(pattern=IDENTIFIER_PATTERN)] | UnsetType = UNSET
+    is_active: bool | UnsetType = UNSET
+
+
+class NewJob(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """A job to be. Nothing changes before it is started."""
+
+    kind: Annotated[str, documented(enum=["assign"])]
+    mqtt_broker_id: Annotated[Id, Meta(description="The pin; null takes pins away.")] | None
+    filter: Annotated[
+        DeviceFilter | None, Meta(description="null, or left out: a list is uploaded.")
+    ] = None
+
+
+class NewJobRow(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """A line of a list."""
+
+    uuid: str
+    # Left out: the job's.
+    mqtt_broker_id: Id | UnsetType | None = UNSET
+
+
+class Job(Struct, kw_only=True, frozen=True):
+    """A job as it is."""
+
+    id: int
+    kind: str
+    mqtt_broker_id: int | None
+    filter: dict[str, Any] | None
+    state: Annotated[str, documented(enum=STATES)]
+    is_undo: Annotated[bool, Meta(description="Whether it puts back what it has written.")]
+    failure: Annotated[str | None, Meta(description="Why it paused by itself.")]
+    progress: Annotated[float, Meta(description="From 0 to 1.")]
+    rows_per_s: Annotated[float, Meta(description="While they were worked on.")]
+    outcomes: Annotated[dict[str, int], Meta(description="How many rows have which outcome.")]
+    is_uploaded: Annotated[bool, Meta(description="Whether its list has come to its end.")]
+    actor: Annotated[str, Meta(description="In whose name it runs: of the token.")]
+    created_at: datetime | None
+    started_at: datetime | None
+    ended_at: datetime | None
+
+
+class JobPage(Page[Job], frozen=True):
+    """Jobs, the newest first."""
+
+
+class JobRow(Struct, kw_only=True, frozen=True):
+    """What became of a device; of one that is pending, what would."""
+
+    line: Annotated[int | None, Meta(description="In the list; null where there is none.")]
+    uuid: str
+    from_broker_id: Annotated[int | None, Meta(description="The pin before.")]
+    to_broker_id: Annotated[int | None, Meta(description="The pin that is written.")]
+    outcome: Annotated[str, documented(enum=OUTCOMES)]
+    verdict: Annotated[
+        str | None, Meta(description="Of one that is pending: the outcome it would have now.")
+    ]
+    detail: Annotated[str | None, Meta(description="What is wrong with the line.")]
+
+
+class JobRowPage(Page[JobRow], frozen=True):
+    """Rows of a job, in the order of their lines, or of the devices' ids."""
+
+
+class Destination(Struct, kw_only=True, frozen=True):
+    """Where devices go, and the step of the chain that says so."""
+
+    mqtt_broker_id: int | None
+    source: Annotated[str | None, Meta(description="null where no broker may serve them.")]
+
+
+class JobMove(Struct, kw_only=True, frozen=True):
+    """Devices that would go from one broker to another."""
+
+    before: Destination
+    after: Destination
+    devices: int
+    examples: Annotated[list[str], Meta(description="Uuids of some of them.")]
+
+
+class JobCheck(Struct, kw_only=True, frozen=True):
+    """What a job would do now."""
+
+    outcomes: Annotated[dict[str, int], Meta(description="How many would have which outcome.")]
+    moves: Annotated[list[JobMove], Meta(description="The most frequent first, at most 500.")]
+    devices_left_out: Annotated[int, Meta(description="Those of moves that are not shown.")]
+
+
+def filter_proto(wanted: DeviceFilter | None) -> jobs_pb2.DeviceFilter | None:
+    """The conditions that are named; a broker that is null in JSON is 0 there."""
+    if wanted is None:
+        return None
+    values: dict[str, Any] = {
+        name: 0 if value is None else value for name, value in named(wanted).items()
+    }
+    return jobs_pb2.DeviceFilter(**values)
+
+
+def job_json(job: jobs_pb2.Job) -> Job:
+    """Its filter has the conditions that are set."""
+    return Job(
+        id=job.id,
+        kind="assign",
+        mqtt_broker_id=job.mqtt_broker_id or None,
+        filter=_filter_json(job.filter) if job.HasField("filter") else None,
+        state=job.state,
+        is_undo=job.is_undo,
+        failure=job.failure or None,
+        progress=round(job.progress, 4),
+        rows_per_s=round(job.rate, 1),
+        outcomes=dict(job.outcomes),
+        is_uploaded=job.is_uploaded,
+        actor=job.actor,
+        created_at=moment_of(job, "created_at"),
+        started_at=moment_of(job, "started_at"),
+        ended_at=moment_of(job, "ended_at"),
+    )
+
+
+def _filter_json(wanted: jobs_pb2.DeviceFilter) -> dict[str, Any]:
+    fields = {field.name: optional(wanted, field.name) for field in wanted.DESCRIPTOR.fields}
+    conditions = {name: value for name, value in fields.items() if value is not None}
+    for name in ("mqtt_broker_id", "told_broker_id"):
+        if name in conditions:
+            conditions[name] = conditions[name] or None
+    return conditions
+
+
+def row_json(row: jobs_pb2.JobRow) -> JobRow:
+    """As the registry tells it."""
+    return JobRow(
+        line=row.line or None,
+        uuid=row.device_uuid,
+        from_broker_id=row.previous_broker_id or None,
+        to_broker_id=row.mqtt_broker_id or None,
+        outcome=row.outcome,
+        verdict=row.verdict or None,
+        detail=row.detail or None,
+    )
+
+
+def check_json(check: jobs_pb2.CheckJobResponse) -> JobCheck:
+    """As the registry tells it."""
+    return JobCheck(
+        outcomes=dict(check.outcomes),
+        moves=[
+            JobMove(
+                before=_destination(move.before),
+                after=_destination(move.after),
+                devices=move.devices,
+                examples=list(move.examples),
+            )
+            for move in check.moves
+        ],
+        devices_left_out=check.devices_left_out,
+    )
+
+
+def _destination(destination: jobs_pb2.Destination) -> Destination:
+    return Destination(
+        mqtt_broker_id=destination.broker_id or None, source=destination.source or None
+    )

@@ -1,0 +1,225 @@
+"""What changes many devices, in the background: `/api/v1/jobs`."""
+
+from typing import Annotated
+
+from litestar import Router, get, post
+from litestar.params import JSONBody, QueryParameter
+from mooring.registry.v1 import jobs_pb2
+
+from chassis.trust import Access
+from gateway.administration.caller import CallerRequest
+from gateway.administration.fields import PathId
+from gateway.administration.job_types import (
+    OUTCOMES,
+    STATES,
+    Job,
+    JobCheck,
+    JobPage,
+    JobRowPage,
+    NewJob,
+    check_json,
+    filter_proto,
+    job_json,
+    row_json,
+)
+from gateway.administration.listing import DEFAULT_LIMIT, Cursor, Limit
+from gateway.bodies import StrictJson
+from gateway.problems import errors
+
+
+@post(
+    "/",
+    access=Access.OPERATOR,
+    action="job.create",
+    summary="Make a job",
+    description="A draft: check it, then start it. Without a filter, upload a list of devices.",
+    dto=StrictJson[NewJob],
+    responses=errors(401, 403, 412, 413, 415, 422, "BROKER_UNKNOWN"),
+)
+async def create_job(request: CallerRequest, data: JSONBody[NewJob]) -> Job:
+    caller = request.auth
+    answer = await caller.ask_registry(
+        caller.neighbours.jobs.CreateJob,
+        jobs_pb2.CreateJobRequest(
+            kind=data.kind,
+            mqtt_broker_id=data.mqtt_broker_id or 0,
+            filter=filter_proto(data.filter),
+        ),
+    )
+    return job_json(answer.job)
+
+
+@get("/", access=Access.VIEWER, summary="List jobs", responses=errors(401, 403, 422))
+async def list_jobs(
+    request: CallerRequest,
+    limit: Limit = DEFAULT_LIMIT,
+    cursor: Cursor = "",
+    in_state: Annotated[
+        str, QueryParameter(name="state", description=f"One of {', '.join(STATES)}.")
+    ] = "",
+) -> JobPage:
+    caller = request.auth
+    answer = await caller.ask_registry(
+        caller.neighbours.jobs.ListJobs,
+        jobs_pb2.ListJobsRequest(page_size=limit, cursor=cursor, state=in_state),
+    )
+    return JobPage([job_json(job) for job in answer.jobs], answer.next_cursor or None)
+
+
+@get(
+    "/{job_id:int}",
+    access=Access.VIEWER,
+    summary="Look at a job",
+    responses=errors(401, 403, "JOB_NOT_FOUND"),
+)
+async def get_job(request: CallerRequest, job_id: PathId) -> Job:
+    caller = request.auth
+    answer = await caller.ask_registry(
+        caller.neighbours.jobs.GetJob, jobs_pb2.GetJobRequest(id=job_id)
+    )
+    return job_json(answer.job)
+
+
+@get(
+    "/{job_id:int}/rows",
+    access=Access.VIEWER,
+    summary="List what became of each device",
+    description="Of a job with a filter, those that were moved or refused. Of a list, all; those"
+    " that are pending say what would become of them now.",
+    responses=errors(401, 403, 422, "JOB_NOT_FOUND"),
+)
+async def list_job_rows(
+    request: CallerRequest,
+    job_id: PathId,
+    limit: Limit = DEFAULT_LIMIT,
+    cursor: Cursor = "",
+    outcome: Annotated[str, QueryParameter(description=f"One of {', '.join(OUTCOMES)}.")] = "",
+) -> JobRowPage:
+    caller = request.auth
+    answer = await caller.ask_registry(
+        caller.neighbours.jobs.ListJobRows,
+        jobs_pb2.ListJobRowsRequest(id=job_id, page_size=limit, cursor=cursor, outcome=outcome),
+    )
+    return JobRowPage([row_json(row) for row in answer.rows], answer.next_cursor or None)
+
+
+@post(
+    "/{job_id:int}/check",
+    access=Access.VIEWER,
+    status_code=200,
+    summary="Say what a job would do now",
+    description="Who would move, from where to where. It changes nothing.",
+    responses=errors(401, 403, "JOB_NOT_FOUND"),
+)
+async def check_job(request: CallerRequest, job_id: PathId) -> JobCheck:
+    caller = request.auth
+    answer = await caller.ask_registry(
+        caller.neighbours.jobs.CheckJob, jobs_pb2.CheckJobRequest(id=job_id)
+    )
+    return check_json(answer)
+
+
+@post(
+    "/{job_id:int}/start",
+    access=Access.OPERATOR,
+    action="job.start",
+    status_code=200,
+    summary="Start a job",
+    description="Devices that register later are not its.",
+    responses=errors(
+        *(401, 403, 412),
+        *("JOB_NOT_FOUND", "JOB_STATE_FORBIDS", "JOB_HAS_NO_LIST"),
+        *("BROKER_UNKNOWN", "BROKER_INACTIVE"),
+    ),
+)
+async def start_job(request: CallerRequest, job_id: PathId) -> Job:
+    caller = request.auth
+    answer = await caller.ask_registry(
+        caller.neighbours.jobs.StartJob, jobs_pb2.StartJobRequest(id=job_id)
+    )
+    return job_json(answer.job)
+
+
+@post(
+    "/{job_id:int}/pause",
+    access=Access.OPERATOR,
+    action="job.pause",
+    status_code=200,
+    summary="Pause a job",
+    responses=errors(401, 403, 412, "JOB_NOT_FOUND", "JOB_STATE_FORBIDS"),
+)
+async def pause_job(request: CallerRequest, job_id: PathId) -> Job:
+    caller = request.auth
+    answer = await caller.ask_registry(
+        caller.neighbours.jobs.PauseJob, jobs_pb2.PauseJobRequest(id=job_id)
+    )
+    return job_json(answer.job)
+
+
+@post(
+    "/{job_id:int}/resume",
+    access=Access.OPERATOR,
+    action="job.resume",
+    status_code=200,
+    summary="Resume a paused job",
+    description="It goes on where it was.",
+    responses=errors(401, 403, 412, "JOB_NOT_FOUND", "JOB_STATE_FORBIDS"),
+)
+async def resume_job(request: CallerRequest, job_id: PathId) -> Job:
+    caller = request.auth
+    answer = await caller.ask_registry(
+        caller.neighbours.jobs.ResumeJob, jobs_pb2.ResumeJobRequest(id=job_id)
+    )
+    return job_json(answer.job)
+
+
+@post(
+    "/{job_id:int}/cancel",
+    access=Access.OPERATOR,
+    action="job.cancel",
+    status_code=200,
+    summary="Cancel a job",
+    description="What it has written stays, until it is undone.",
+    responses=errors(401, 403, 412, "JOB_NOT_FOUND", "JOB_STATE_FORBIDS"),
+)
+async def cancel_job(request: CallerRequest, job_id: PathId) -> Job:
+    caller = request.auth
+    answer = await caller.ask_registry(
+        caller.neighbours.jobs.CancelJob, jobs_pb2.CancelJobRequest(id=job_id)
+    )
+    return job_json(answer.job)
+
+
+@post(
+    "/{job_id:int}/undo",
+    access=Access.OPERATOR,
+    action="job.undo",
+    status_code=200,
+    summary="Undo a job",
+    description="Puts back every pin that is still the one which the job wrote, and no other.",
+    responses=errors(401, 403, 412, "JOB_NOT_FOUND", "JOB_STATE_FORBIDS"),
+)
+async def undo_job(request: CallerRequest, job_id: PathId) -> Job:
+    caller = request.auth
+    answer = await caller.ask_registry(
+        caller.neighbours.jobs.UndoJob, jobs_pb2.UndoJobRequest(id=job_id)
+    )
+    return job_json(answer.job)
+
+
+ROUTES = Router(
+    "/jobs",
+    route_handlers=[
+        create_job,
+        list_jobs,
+        get_job,
+        list_job_rows,
+        check_job,
+        start_job,
+        pause_job,
+        resume_job,
+        cancel_job,
+        undo_job,
+    ],
+    tags=["jobs"],
+)
