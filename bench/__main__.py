@@ -21,6 +21,7 @@ from bench.measures import Figure, Findings, Goal
 from bench.rows import (
     again,
     brokers,
+    bulk,
     connections,
     idle,
     keys,
@@ -56,6 +57,7 @@ ROWS: Mapping[str, Row] = {
     "resolve": resolve.measure,
     "resolve-many": resolve_many.measure,
     "management": management.measure,
+    "bulk": bulk.measure,
 }
 # What was not measured has no value, so it misses any goal.
 UNMEASURED = Goal(0, 0)

@@ -37,6 +37,7 @@ class LocalConfig(BaseSettings):
     gateway_metrics_port: Port | None = None
     registry_metrics_port: Port | None = None
     broker_metrics_port: Port | None = None
+    background_metrics_port: Port | None = None
 
     def service_ports(self) -> dict[str, int]:
         """The ports that the services will listen on, by the name of their setting."""
@@ -47,6 +48,7 @@ class LocalConfig(BaseSettings):
             "GATEWAY_METRICS_PORT": self.gateway_metrics_port,
             "REGISTRY_METRICS_PORT": self.registry_metrics_port,
             "BROKER_METRICS_PORT": self.broker_metrics_port,
+            "BACKGROUND_METRICS_PORT": self.background_metrics_port,
         }
         return {name: port for name, port in ports.items() if port is not None}
 

@@ -83,7 +83,14 @@ def environments(
             "REGISTRY_SERVICE_ADDRESS": addresses.registry,
             "BROKER_SERVICE_ADDRESS": addresses.broker,
         },
-        # It calls nobody, and needs no secret to be known by.
+        # These call nobody, and need no secret to be known by.
+        "registry_service.background": {
+            **inherited,
+            **_metrics("BACKGROUND", config.background_metrics_port),
+            "REGISTRY_DATABASE_URL": url_for(
+                "mooring_registry", passwords["mooring_registry"], owner_url
+            ),
+        },
         "registry_service.sealing": {
             **inherited,
             "SEALING_DATABASE_URL": url_for(

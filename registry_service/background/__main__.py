@@ -21,7 +21,8 @@ async def running(config: BackgroundConfig) -> AsyncIterator[None]:
         engine = engine_of(config.registry_database_url, pool_size=2)
         stack.push_async_callback(engine.dispose)
         await require_schema(engine, SCHEMA_REVISION)
-        runner = Runner(WorkStore(engine), f"{socket.gethostname()}/{os.getpid()}")
+        store = WorkStore(engine, config.job_lease_s)
+        runner = Runner(store, f"{socket.gethostname()}/{os.getpid()}")
         stack.push_async_callback(runner.stop)
         await stack.enter_async_context(process.background(runner.keep_running(config.job_poll_s)))
         yield

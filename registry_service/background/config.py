@@ -15,6 +15,8 @@ class BackgroundConfig(BaseSettings):
     registry_database_url: str = Field(pattern=r"\Apostgres(ql)?://")
     # How often to look whether a job was started.
     job_poll_s: float = Field(default=0.5, gt=0)
+    # How long nobody else runs jobs after this process' last sign of life.
+    job_lease_s: float = Field(default=5.0, gt=0)
     # Where to serve /metrics on loopback; off unless set.
     background_metrics_port: int | None = Field(default=None, ge=0, le=65535)
     log_level: Annotated[

@@ -22,6 +22,7 @@ from local.config import LocalConfig
 from local.postgres import Postgres, free_port, prepare
 from local.probes import is_ready
 from local.services import INHERITED, environments
+from registry_service.background.config import BackgroundConfig
 from registry_service.config import RegistryServiceConfig
 from registry_service.sealing.config import SealingConfig
 from tests import debian
@@ -135,7 +136,11 @@ def test_ready_is_said_with_all_that_the_gateway_depends_on(
 
 def test_each_setting_that_a_service_is_given_is_one_that_it_has(tmp_path: Path) -> None:
     config = LocalConfig(
-        mqtt_broker_url="mqtt://h", log_level="INFO", registry_metrics_port=1, broker_metrics_port=2
+        mqtt_broker_url="mqtt://h",
+        log_level="INFO",
+        registry_metrics_port=1,
+        broker_metrics_port=2,
+        background_metrics_port=3,
     )
     passwords = dict.fromkeys(("mooring_broker", "mooring_registry", "mooring_sealer"), "p")
     told = environments(config, "postgresql://h/d", passwords, *[tmp_path] * 4)
@@ -143,6 +148,7 @@ def test_each_setting_that_a_service_is_given_is_one_that_it_has(tmp_path: Path)
         BrokerServiceConfig,
         RegistryServiceConfig,
         GatewayConfig,
+        BackgroundConfig,
         SealingConfig,
     )
     for kind, environment in zip(kinds, told.values(), strict=True):

@@ -1,0 +1,81 @@
+"""The list of a job's devices, as a file: `/api/v1/jobs/{id}/rows`."""
+
+import asyncio
+from collections.abc import Sequence
+
+from litestar import Router, put
+from mooring.registry.v1 import jobs_pb2
+from msgspec import UNSET
+
+from chassis.errors import InvalidInput
+from chassis.trust import Access
+from gateway.administration.caller import Caller, CallerRequest
+from gateway.administration.fields import PathId
+from gateway.administration.job_types import Job, NewJobRow, job_json
+from gateway.problems import errors
+from gateway.uploads import MAX_BYTES, Line, Upload, receive
+
+ROWS_AT_ONCE = 5_000
+# A request may take no longer; a file may.
+BATCH_S = 15.0
+
+
+@put(
+    "/{job_id:int}/rows",
+    access=Access.OPERATOR,
+    action="job.add_rows",
+    summary="Upload the list of a job's devices",
+    description="NDJSON (application/x-ndjson) or CSV with a header line (text/csv): `uuid`, and"
+    " `mqtt_broker_id` where a device is to go elsewhere than the job says. It replaces the list"
+    " before. A line that is wrong is a row that is refused.",
+    request_max_body_size=MAX_BYTES,
+    responses=errors(
+        *(401, 403, 412, 415, 422),
+        *("JOB_NOT_FOUND", "JOB_HAS_FILTER", "JOB_STATE_FORBIDS"),
+    ),
+)
+async def upload_job_rows(request: CallerRequest, job_id: PathId) -> Job:
+    content_type = request.headers.get("content-type", "")
+    upload = await receive(request.stream(), content_type, NewJobRow)
+    return job_json(await _sent(request.auth, job_id, upload))
+
+
+async def _sent(caller: Caller, job_id: int, upload: Upload[NewJobRow]) -> jobs_pb2.Job:
+    """The job with its list, on behalf of somebody whose token is still good."""
+    number = 0
+    async for batch in upload.batches(ROWS_AT_ONCE):
+        number = (await _add(caller, job_id, number, batch)).upload
+    return (await _add(caller, job_id, number, (), is_last=True)).job
+
+
+async def _add(
+    caller: Caller,
+    job_id: int,
+    upload: int,
+    lines: Sequence[Line[NewJobRow]],
+    *,
+    is_last: bool = False,
+) -> jobs_pb2.AddJobRowsResponse:
+    patient = await caller.again(asyncio.get_running_loop().time() + BATCH_S)
+    return await patient.ask_registry(
+        patient.neighbours.jobs.AddJobRows,
+        jobs_pb2.AddJobRowsRequest(
+            id=job_id, upload=upload, rows=map(_row, lines), is_last=is_last
+        ),
+    )
+
+
+def _row(line: Line[NewJobRow]) -> jobs_pb2.NewJobRow:
+    row = line.row
+    if isinstance(row, InvalidInput):
+        fault = f"{row.field} {row.message}" if row.field else row.message
+        return jobs_pb2.NewJobRow(line=line.number, fault=fault)
+    pin = row.mqtt_broker_id
+    return jobs_pb2.NewJobRow(
+        line=line.number,
+        device_uuid=row.uuid,
+        mqtt_broker_id=None if pin is UNSET else pin or 0,
+    )
+
+
+ROUTES = Router("/jobs", route_handlers=[upload_job_rows], tags=["jobs"])
