@@ -155,7 +155,7 @@ ON CONFLICT DO NOTHING
 """)
 
 # The one place that says which wave of its fleet's rollout has reached a device.
-WAVE = "''"
+REACHED = "CROSS JOIN LATERAL (SELECT '' AS wave) AS reached"
 
 # What a job is about, in groups that resolve alike: the pin as it is and as it would be, the fleet
 # and the wave. Of each, how many, and the first and the last uuid.
@@ -172,19 +172,20 @@ FROM found {RULES}"""
 GROUP_MATCHING = sa.text(f"""
 WITH found AS MATERIALIZED (
     SELECT device.mqtt_broker_id AS previous, CAST(:target AS integer) AS target, device.fleet_id,
-           {WAVE} AS wave, count(*) AS devices, min(device.uuid) AS first_uuid,
+           wave, count(*) AS devices, min(device.uuid) AS first_uuid,
            max(device.uuid) AS last_uuid
-    FROM devices AS device WHERE {MATCHES}
+    FROM devices AS device {REACHED} WHERE {MATCHES}
     GROUP BY device.mqtt_broker_id, device.fleet_id, wave
 ) {JUDGED_GROUPS}
 """)
 GROUP_LISTED = sa.text(f"""
 WITH found AS MATERIALIZED (
     SELECT device.mqtt_broker_id AS previous, listed.mqtt_broker_id AS target, device.fleet_id,
-           {WAVE} AS wave, count(*) AS devices, min(listed.device_uuid) AS first_uuid,
+           wave, count(*) AS devices, min(listed.device_uuid) AS first_uuid,
            max(listed.device_uuid) AS last_uuid
     FROM job_rows AS listed
     LEFT JOIN devices AS device ON device.uuid = listed.device_uuid AND {IN_SCOPE}
+    {REACHED}
     WHERE listed.job_id = :job_id AND listed.outcome = 'pending'
     GROUP BY device.mqtt_broker_id, listed.mqtt_broker_id, device.fleet_id, wave
 ) {JUDGED_GROUPS}
