@@ -98,8 +98,8 @@ def test_a_job_survives_that_its_process_is_killed_in_the_middle_of_a_chunk(
     before = database.execute(PINS)
 
     def state() -> tuple[str, int]:
-        [found] = database.execute("SELECT state, reached FROM jobs")
-        return found
+        [(state, reached)] = database.execute("SELECT state, reached FROM jobs")
+        return state, reached
 
     with ExitStack() as ends:
         workers = Workers(database, ends)

@@ -16,7 +16,7 @@ from registry_service.background.chunks import (
     reached_by,
 )
 from registry_service.errors import JobStateForbids
-from registry_service.jobs.checking import Destination, placings_of, summed
+from registry_service.jobs.checking import Destination, Placing, placings_of, summed
 from registry_service.jobs.lifecycle import Action, State, Status, after
 from registry_service.jobs.outcomes import tallied
 
@@ -116,7 +116,7 @@ def test_groups_that_go_the_same_way_are_one_move() -> None:
         Group(2, 2, "d", "unchanged", 3),
         Group(1, 2, "e", "BROKER_NOT_ALLOWED", 4),
     ]
-    destinations = {}
+    destinations: dict[Placing, Destination] = {}
     for group in groups[:3]:
         before, after_ = placings_of(group)
         source = "default" if group.previous is None else "device"
