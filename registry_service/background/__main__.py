@@ -1,4 +1,4 @@
-"""`python -m registry_service.background`: runs jobs."""
+"""`python -m registry_service.background`: runs jobs, and folds the counts of devices."""
 
 import contextlib
 import os
@@ -11,6 +11,8 @@ from chassis.database import engine_of, require_schema
 from registry_service.background.config import BackgroundConfig
 from registry_service.background.runner import Runner
 from registry_service.background.store import WorkStore
+from registry_service.device_counts.folding import keep_folded
+from registry_service.device_counts.store import DeviceCountStore
 from registry_service.tables import SCHEMA_REVISION
 
 
@@ -25,6 +27,8 @@ async def running(config: BackgroundConfig) -> AsyncIterator[None]:
         runner = Runner(store, f"{socket.gethostname()}/{os.getpid()}")
         stack.push_async_callback(runner.stop)
         await stack.enter_async_context(process.background(runner.keep_running(config.job_poll_s)))
+        counts = DeviceCountStore(engine)
+        await stack.enter_async_context(process.background(keep_folded(counts)))
         yield
 
 

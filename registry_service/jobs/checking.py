@@ -116,6 +116,7 @@ def _placement(placing: Placing) -> pb.Placement:
         broker_id=placing.broker_id or 0,
         fleet_id=placing.fleet_id,
         fleet_revision=placing.fleet_revision,
+        wave=placing.wave,
     )
 
 

@@ -154,8 +154,16 @@ FROM json_to_recordset(CAST(:rows AS json))
 ON CONFLICT DO NOTHING
 """)
 
-# The one place that says which wave of its fleet's rollout has reached a device.
-REACHED = "CROSS JOIN LATERAL (SELECT '' AS wave) AS reached"
+# Which wave has reached a device, if its fleet has a rollout under way: as `chassis.waves` says.
+REACHED = """
+LEFT JOIN fleets AS rolling
+    ON rolling.id = device.fleet_id AND rolling.rollout_broker_id IS NOT NULL
+CROSS JOIN LATERAL (
+    SELECT CASE
+        WHEN rollout_position(rolling.rollout_salt, device.uuid) < rolling.rollout_percent * 100
+        THEN rolling.rollout_salt ELSE ''
+    END AS wave
+) AS reached"""
 
 # What a job is about, in groups that resolve alike: the pin as it is and as it would be, the fleet
 # and the wave. Of each, how many, and the first and the last uuid.
