@@ -13,7 +13,8 @@ POSITIONS = 10_000
 def position(salt: str, uuid: str) -> int:
     """Where a device stands, from 0 to 9,999: it is reached in that order.
 
-    Another salt is another order.
+    Another salt is another order. Both are identifiers (chassis/validation.py), with which the
+    database's function is sure to agree.
     """
     digest = hashlib.sha256(f"{salt}/{uuid}".encode()).digest()
     return int.from_bytes(digest[:8], "big") % POSITIONS

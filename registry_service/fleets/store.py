@@ -127,9 +127,10 @@ def _told(fleet: sa.Row[Any]) -> dict[str, Any]:
 async def fleet_of(
     connection: AsyncConnection, fleet_id: str, within: Fleets = None, *, is_locked: bool = False
 ) -> sa.Row[Any]:
-    """The whole fleet; nobody changes it before the commit if `is_locked`. Raises `FleetNotFound`.
+    """The whole fleet. Raises `FleetNotFound`.
 
-    For a change, which has taken turns. SQL takes none: the row's lock keeps what is read true.
+    `is_locked` is for changes, which take turns: SQL takes none, and the row's lock keeps what is
+    read true to the commit.
     """
     if "\0" in fleet_id:
         raise FleetNotFound("there is no such fleet")
