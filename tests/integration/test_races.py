@@ -38,7 +38,7 @@ class SlowStore:
     async def read(self) -> Reading:
         self.begun += 1
         await self.permits.acquire()
-        return Reading(Directory({}, {}), [], "a version")
+        return Reading(Directory({}, {}), [], [], "a version")
 
     async def good_tokens(self) -> list[Any]:
         self.begun += 1
