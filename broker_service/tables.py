@@ -85,6 +85,16 @@ placement_version = sa.Table(
     sa.Column("version", sa.Uuid, nullable=False, server_default=sa.func.gen_random_uuid()),
 )
 
+# What renewed it, a line for each statement, in the order of the commits; only the last are kept.
+placement_changes = sa.Table(
+    "placement_changes",
+    metadata,
+    sa.Column("id", sa.BigInteger, sa.Identity(always=True), primary_key=True),
+    sa.Column("version", sa.Uuid, nullable=False, unique=True),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("ids", sa.ARRAY(sa.Text)),
+)
+
 history = sa.Table(
     "mqtt_broker_history",
     metadata,

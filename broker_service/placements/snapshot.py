@@ -4,10 +4,12 @@ Brokers are few and change seldom, so every answer is made from memory; what is 
 memory is a device.
 """
 
+import asyncio
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import TypeVar
 
 import sqlalchemy as sa
 import structlog
@@ -17,16 +19,19 @@ from sqlalchemy.exc import DBAPIError
 from broker_service.brokers.settings import url_of
 from broker_service.certificates.expiry import ExpiryWatch
 from broker_service.certificates.pem import united
-from broker_service.placements.store import PlacementStore
+from broker_service.placements.store import PlacementStore, Reading
 from broker_service.resolution import Directory
 from chassis.errors import Unavailable
-from chassis.following import Follower
+from chassis.following import REREAD_S, Follower
 from chassis.listening import Listener
 from chassis.server import Health
 
 log = structlog.get_logger(__name__)
 
 DATABASE = "database"
+
+Key = TypeVar("Key")
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +43,28 @@ class Snapshot:
     settings: Mapping[int, pb.BrokerSettings]
     # Of the row placement_version.
     version: str
+
+    @classmethod
+    def of(cls, reading: Reading) -> "Snapshot":
+        """What a reading of all gives."""
+        return cls(reading.directory, _settings_in(reading), reading.version)
+
+    def with_touched(self, reading: Reading) -> "Snapshot":
+        """What it has become, by a reading of what was touched since."""
+        touched, read = reading.touched, reading.directory
+        if touched is None:
+            return Snapshot.of(reading)
+        if reading.version == self.version:
+            return self
+        was = self.directory
+        default_id = None if was.default_id in touched.broker_ids else was.default_id
+        directory = Directory(
+            brokers=_replaced(was.brokers, touched.broker_ids, read.brokers),
+            fleets=_replaced(was.fleets, touched.fleet_ids, read.fleets),
+            default_id=default_id if read.default_id is None else read.default_id,
+        )
+        settings = _replaced(self.settings, touched.broker_ids, _settings_in(reading))
+        return Snapshot(directory, settings, reading.version)
 
 
 class SnapshotKeeper(Follower):
@@ -53,6 +80,8 @@ class SnapshotKeeper(Follower):
         self._expiry = ExpiryWatch()
         # The connection that was listening when the last reading began.
         self._read_with = 0
+        # When all was read last, by the running loop's clock.
+        self._all_read_at = 0.0
 
     @property
     def is_stale(self) -> bool:
@@ -70,16 +99,23 @@ class SnapshotKeeper(Follower):
 
     async def _read(self) -> None:
         connection = self._listener.connections
+        begun_at = asyncio.get_running_loop().time()
+        before = self._snapshot
+        # All of it now and then: what does not announce itself is noticed all the same.
+        is_all_due = begun_at - self._all_read_at >= REREAD_S
+        since = "" if before is None or is_all_due or self.is_stale else before.version
         try:
-            reading = await self._listener.reading(self._store.read)
+            reading = await self._listener.reading(lambda: self._store.read(since))
         except (Unavailable, DBAPIError):
             self._has_read = False
         else:
-            settings = {row["id"]: _settings_of(row) for row in reading.rows}
-            self._snapshot = Snapshot(reading.directory, settings, reading.version)
+            self._snapshot = before.with_touched(reading) if before else Snapshot.of(reading)
+            if reading.touched is None:
+                self._all_read_at = begun_at
             self._has_read = True
             self._read_with = connection
-            self._expiry.look(reading.expiring, datetime.now(UTC))
+            if reading.expiring is not None:
+                self._expiry.look(reading.expiring, datetime.now(UTC))
         await self._tell_health()
 
     async def _noticed(self) -> None:
@@ -88,6 +124,20 @@ class SnapshotKeeper(Follower):
     async def _tell_health(self) -> None:
         await self._health.say(DATABASE, is_serving=not self.is_stale)
         await self._health.say("", is_serving=self._snapshot is not None)
+
+
+def _replaced(
+    old: Mapping[Key, Value], keys: Collection[Key], new: Mapping[Key, Value]
+) -> Mapping[Key, Value]:
+    """A copy of `old` in which `new` is what there is under `keys`."""
+    copy = dict(old)
+    for key in keys:
+        copy.pop(key, None)
+    return {**copy, **new}
+
+
+def _settings_in(reading: Reading) -> dict[int, pb.BrokerSettings]:
+    return {row["id"]: _settings_of(row) for row in reading.rows}
 
 
 def _settings_of(row: sa.RowMapping) -> pb.BrokerSettings:

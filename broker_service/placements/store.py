@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+from uuid import UUID
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from broker_service.certificates.expiry import Expiring
 from broker_service.explanation import Facts
@@ -16,6 +17,7 @@ from broker_service.tables import (
     devices,
     fleet_brokers,
     fleets,
+    placement_changes,
     placement_version,
 )
 from chassis.database import Pool, fetched, reading, text_array
@@ -23,6 +25,8 @@ from chassis.isolation import Fleets, is_within
 from chassis.listening import Listener
 
 CHANNEL = "mooring_placement"
+# Reading more of them one by one is no faster than reading all.
+MAX_TOUCHED = 1_000
 
 _ca = certificates.alias("ca")
 _client = certificates.alias("client")
@@ -60,6 +64,18 @@ _all_fleets = sa.select(
     .label("allowed_ids"),
 )
 
+# The line of a version and those after it.
+_line = (
+    sa.select(placement_changes.c.id)
+    .where(placement_changes.c.version == sa.bindparam("version"))
+    .scalar_subquery()
+)
+_log = (
+    sa.select(placement_changes)
+    .where(placement_changes.c.id >= _line)
+    .order_by(placement_changes.c.id)
+)
+
 _facts = sa.select(devices, fleets.c.revision).join_from(
     devices, fleets, devices.c.fleet_id == fleets.c.id
 )
@@ -87,14 +103,29 @@ JOIN fleets AS fleet ON fleet.id = placed.fleet_id
 
 
 @dataclass(frozen=True, slots=True)
+class Touched:
+    """Brokers and fleets that were made, changed or deleted; and certificates, whose brokers are
+    touched with them.
+    """
+
+    broker_ids: frozenset[int]
+    certificate_ids: frozenset[int]
+    fleet_ids: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
 class Reading:
-    """All brokers and fleets as of one moment; `rows` are the brokers with their PEM texts."""
+    """Brokers and fleets as of one moment; `rows` are the brokers with their PEM texts.
+
+    It holds all of them, or those that were `touched` since an older reading.
+    """
 
     directory: Directory
     rows: Sequence[sa.RowMapping]
-    # The certificates in use.
-    expiring: Sequence[Expiring]
     version: str
+    # The certificates in use; None in a reading of what was touched.
+    expiring: Sequence[Expiring] | None = None
+    touched: Touched | None = None
 
 
 class PlacementStore:
@@ -106,15 +137,24 @@ class PlacementStore:
         self._pool = pool
         self._listener = listener
 
-    async def read(self) -> Reading:
-        """Raises `Unavailable`."""
+    async def read(self, since: str = "") -> Reading:
+        """What was touched since that version; all, where nobody knows that any more.
+
+        Raises `Unavailable`.
+        """
         async with reading(self._engine) as connection:
             # One moment for all: a fleet's broker is among the brokers, as of that version.
             await connection.execution_options(isolation_level="REPEATABLE READ")
-            rows = (await connection.execute(_all_brokers)).mappings().all()
-            fleet_rows = (await connection.execute(_all_fleets)).all()
-            expiring = (await connection.execute(_expiring)).all()
-            version = await connection.scalar(sa.select(placement_version.c.version))
+            version = (await connection.scalars(sa.select(placement_version.c.version))).one()
+            touched = await _touched(connection, UUID(since), version) if since else None
+            brokers_read, fleets_read, expiring = _all_brokers, _all_fleets, None
+            if touched is None:
+                expiring = [Expiring(*row) for row in await connection.execute(_expiring)]
+            else:
+                brokers_read = brokers_read.where(_is_touched(touched))
+                fleets_read = fleets_read.where(fleets.c.id.in_(touched.fleet_ids))
+            rows = (await connection.execute(brokers_read)).mappings().all()
+            fleet_rows = (await connection.execute(fleets_read)).all()
         return Reading(
             Directory(
                 brokers={row["id"]: Broker(row["id"], row["is_active"]) for row in rows},
@@ -122,8 +162,9 @@ class PlacementStore:
                 default_id=next((row["id"] for row in rows if row["is_default"]), None),
             ),
             rows,
-            [Expiring(*row) for row in expiring],
             str(version),
+            expiring,
+            touched,
         )
 
     async def placements_of(self, uuids: Sequence[str]) -> dict[str, Placement]:
@@ -160,3 +201,32 @@ def _rule(row: sa.Row[*tuple[Any, ...]]) -> FleetRule:
         rollout = Rollout(row.rollout_broker_id, row.rollout_percent, row.rollout_salt)
     allowed_ids = frozenset(row.allowed_ids or ()) if row.is_restricted else None
     return FleetRule(row.mqtt_broker_id, allowed_ids, row.revision, rollout)
+
+
+async def _touched(connection: AsyncConnection, since: UUID, version: UUID) -> Touched | None:
+    """What led from the one version to the other; None where the log does not say, or all has."""
+    lines = (await connection.execute(_log, {"version": since})).all()
+    if not lines or lines[-1].version != version:
+        return None
+    ids: dict[str, set[str]] = {"broker": set(), "certificate": set(), "fleet": set()}
+    for line in lines[1:]:
+        if line.ids is None:
+            return None
+        ids[line.kind].update(line.ids)
+    if sum(map(len, ids.values())) > MAX_TOUCHED:
+        return None
+    return Touched(
+        frozenset(map(int, ids["broker"])),
+        frozenset(map(int, ids["certificate"])),
+        frozenset(ids["fleet"]),
+    )
+
+
+def _is_touched(touched: Touched) -> sa.ColumnElement[bool]:
+    """Of a broker."""
+    return sa.or_(
+        brokers.c.id.in_(touched.broker_ids),
+        brokers.c.ca_certificate_id.in_(touched.certificate_ids),
+        _next_ca.c.id.in_(touched.certificate_ids),
+        brokers.c.client_certificate_id.in_(touched.certificate_ids),
+    )

@@ -35,10 +35,10 @@ class SlowStore:
         self.begun = 0
         self.permits = asyncio.Semaphore(0)
 
-    async def read(self) -> Reading:
+    async def read(self, since: str = "") -> Reading:
         self.begun += 1
         await self.permits.acquire()
-        return Reading(Directory({}, {}), [], [], "a version")
+        return Reading(Directory({}, {}), [], "a version")
 
     async def good_tokens(self) -> list[Any]:
         self.begun += 1
