@@ -34,6 +34,7 @@ from registry_service.broker_users.store import BrokerUserStore
 from registry_service.config import RegistryServiceConfig
 from registry_service.credentials import KeyRing
 from registry_service.devices import servicer as devices
+from registry_service.devices.import_store import ImportStore
 from registry_service.devices.store import DeviceStore
 from registry_service.expected_devices import servicer as expected_devices
 from registry_service.expected_devices.store import ExpectedDeviceStore
@@ -116,7 +117,7 @@ async def running(config: RegistryServiceConfig) -> AsyncIterator[int]:
         def register(server: grpc.aio.Server) -> None:
             registration_pb2_grpc.add_RegistrationServiceServicer_to_server(registering, server)
             devices_pb2_grpc.add_DeviceServiceServicer_to_server(
-                devices.DeviceServicer(DeviceStore(engine)), server
+                devices.DeviceServicer(DeviceStore(engine), ImportStore(engine)), server
             )
             provisioning_keys_pb2_grpc.add_ProvisioningKeyServiceServicer_to_server(
                 provisioning_keys.ProvisioningKeyServicer(ProvisioningKeyStore(engine)), server

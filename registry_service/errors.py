@@ -169,6 +169,18 @@ class DeviceRegistered(AlreadyExists):
     reason = "DEVICE_REGISTERED"
 
 
+class UsernameTaken(AlreadyExists):
+    """Another device that was imported has this MQTT username."""
+
+    reason = "USERNAME_TAKEN"
+
+
+class UsernameReserved(InvalidInput):
+    """The MQTT username is what another device would be called by us."""
+
+    reason = "USERNAME_RESERVED"
+
+
 class TokenUnknown(Unauthenticated):
     """No API token like this, or no longer."""
 

@@ -63,7 +63,8 @@ class ProvisioningKey:
 class Registered:
     """What matters here of a device that is registered already."""
 
-    provisioned_by_key_id: UUID
+    # None for one that was imported and has not registered since.
+    provisioned_by_key_id: UUID | None
     fleet_id: str
     is_active: bool = True
     reprovisioning_allowed: bool = False
@@ -74,7 +75,9 @@ class Decision(Enum):
 
     CREATE = "create"  # a new device: takes a place of the key
     CONFIRM = "confirm"  # the same device again: the same identity, nothing is taken
-    RENEW = "renew"  # the same uuid, provisioned anew as an administrator allowed: nothing is taken
+    # The same uuid, provisioned anew as an administrator allowed, or for the first time since it
+    # was imported: nothing is taken.
+    RENEW = "renew"
 
 
 def decide(
@@ -112,13 +115,18 @@ def decide(
         if not device.is_active:
             raise DeviceDisabled("this device is disabled")
         return Decision.CONFIRM
+    is_imported = device is not None and device.provisioned_by_key_id is None
     if restrictions is not None:
-        _check_device(restrictions, uuid, device_type, is_expected=expected_in == key.fleet_id)
+        # Who imported a device has named it too.
+        named_in = device.fleet_id if device is not None and is_imported else expected_in
+        is_expected = named_in == key.fleet_id
+        _check_device(restrictions, uuid, device_type, is_expected=is_expected)
     if device is None:
         if expected_in is not None and expected_in != key.fleet_id:
             raise UuidReserved("this uuid is reserved")
         return Decision.CREATE
-    if not device.reprovisioning_allowed or device.fleet_id != key.fleet_id:
+    is_allowed = device.reprovisioning_allowed or is_imported
+    if not is_allowed or device.fleet_id != key.fleet_id:
         raise DeviceTaken("this uuid is registered with another device API key", field="uuid")
     if not device.is_active:
         raise DeviceDisabled("this device is disabled")

@@ -135,18 +135,14 @@ devices = sa.Table(
     sa.Column("mqtt_username", sa.Text(collation="C"), nullable=False),
     sa.Column("mqtt_password_hash", sa.Text, nullable=False),
     sa.Column("credential_salt", sa.Text, nullable=False),
-    sa.Column("credential_key_id", sa.Integer, nullable=False),
-    sa.Column("api_key_hash", sa.LargeBinary, nullable=False),
+    sa.Column("credential_key_id", sa.Integer),
+    sa.Column("api_key_hash", sa.LargeBinary),
     sa.Column("reprovisioning_allowed", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Column("is_active", sa.Boolean, nullable=False, server_default=sa.true()),
     sa.Column("is_online", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Column("last_seen_at", sa.DateTime(timezone=True)),
-    sa.Column(
-        "provisioned_at", sa.DateTime(timezone=True), nullable=False, server_default=sa.func.now()
-    ),
-    sa.Column(
-        "provisioned_by_key_id", sa.Uuid, sa.ForeignKey("provisioning_keys.id"), nullable=False
-    ),
+    sa.Column("provisioned_at", sa.DateTime(timezone=True), server_default=sa.func.now()),
+    sa.Column("provisioned_by_key_id", sa.Uuid, sa.ForeignKey("provisioning_keys.id")),
     sa.Column("told_broker_ids", sa.ARRAY(sa.Integer), nullable=False, server_default="{}"),
     sa.Column("told_at", sa.DateTime(timezone=True)),
     sa.Column("told_source", sa.Text, nullable=False, server_default=""),
@@ -160,7 +156,14 @@ devices = sa.Table(
     sa.Column("longitude", sa.Double),
     _created_at(),
     _updated_at(),
+    sa.Column("password_algorithm", sa.Text, nullable=False, server_default="sha256"),
     sa.Index("devices_fleet", "fleet_id", "id"),
+    sa.Index(
+        "devices_imported_username",
+        "mqtt_username",
+        unique=True,
+        postgresql_where=sa.text("provisioned_by_key_id IS NULL"),
+    ),
     sa.Index(
         "devices_broker",
         "mqtt_broker_id",
@@ -336,5 +339,8 @@ job_rows = sa.Table(
 
 # The broker service's. No more columns are granted than these.
 brokers = sa.table(
-    "mqtt_broker_config", sa.column("id", sa.Integer), sa.column("is_active", sa.Boolean)
+    "mqtt_broker_config",
+    sa.column("id", sa.Integer),
+    sa.column("name", sa.Text),
+    sa.column("is_active", sa.Boolean),
 )

@@ -18,10 +18,11 @@ from broker_service.brokers.settings import (
     check_password,
 )
 from broker_service.brokers.store import BrokerStore, Filter
-from broker_service.certificates.reading import read_ca
+from broker_service.certificates.reading import Certificate, read_ca
+from broker_service.errors import BrokerNameTaken
 from broker_service.placements.snapshot import SnapshotKeeper
 from chassis import isolation, pages
-from chassis.errors import InvalidInput
+from chassis.errors import InvalidInput, MooringError, to_item
 from chassis.server import Context
 from chassis.times import timestamp_of
 from chassis.trust import Access, Policy, WithinFleets
@@ -35,7 +36,10 @@ POLICIES: dict[str, Policy] = {
     f"/{NAME}/UpdateBroker": Access.OPERATOR,
     f"/{NAME}/DeleteBroker": Access.OPERATOR,
     f"/{NAME}/SetDefaultBroker": Access.OPERATOR,
+    f"/{NAME}/ImportBrokers": Access.OPERATOR,
 }
+
+MAX_IMPORTED = 100
 
 COLUMNS = tuple(field.name for field in fields(Settings))
 CERTIFICATES = ("ca_certificate_id", "client_certificate_id")
@@ -56,17 +60,7 @@ class BrokerServicer(brokers_pb2_grpc.BrokerServiceServicer):
         self, request: pb.CreateBrokerRequest, context: Context
     ) -> pb.CreateBrokerResponse:
         """Raises `InvalidInput`, `BrokerNameTaken`, `CertificateUnknown`."""
-        named = _named(request.fields, [field.name for field, _ in request.fields.ListFields()])
-        for field in REQUIRED:
-            if field not in named:
-                raise InvalidInput("is required", field=field)
-        ca_pem, password = named.pop("ca_cert", None), named.pop("password", None)
-        certificates = {name: named.pop(name) for name in CERTIFICATES if name in named}
-        settings = Settings(**named)
-        check(settings)
-        check_login(settings, has_password=password is not None)
-        ca = read_ca(ca_pem, field="ca_cert") if ca_pem else None
-        row = await self._store.create(columns_of(settings) | certificates, ca, password)
+        row = await self._store.create(*_new(request.fields))
         await self._snapshots.refresh()
         return pb.CreateBrokerResponse(broker=proto_of(row))
 
@@ -139,6 +133,45 @@ class BrokerServicer(brokers_pb2_grpc.BrokerServiceServicer):
         row = await self._store.set_default(request.id, request.if_revision)
         await self._snapshots.refresh()
         return pb.SetDefaultBrokerResponse(broker=proto_of(row))
+
+    async def ImportBrokers(
+        self, request: pb.ImportBrokersRequest, context: Context
+    ) -> pb.ImportBrokersResponse:
+        """Raises `InvalidInput` for too many at once."""
+        if len(request.brokers) > MAX_IMPORTED:
+            raise InvalidInput(f"at most {MAX_IMPORTED} at once", field="brokers")
+        taken = await self._store.names_among({given.name for given in request.brokers})
+        response = pb.ImportBrokersResponse()
+        for given in request.brokers:
+            try:
+                broker = _new(given)
+                is_new = given.name not in taken
+                if is_new and not request.dry_run:
+                    await self._store.create(*broker)
+                taken.add(given.name)
+                response.results.add(created=is_new)
+            except BrokerNameTaken:
+                response.results.add(created=False)
+            except MooringError as error:
+                response.results.add(error=to_item(error))
+        if any(result.created for result in response.results) and not request.dry_run:
+            await self._snapshots.refresh()
+        return response
+
+
+def _new(given: pb.BrokerFields) -> tuple[dict[str, Any], Certificate | None, str | None]:
+    """Columns, CA and password of a broker that is yet to be. Raises `InvalidInput`."""
+    named = _named(given, [field.name for field, _ in given.ListFields()])
+    for field in REQUIRED:
+        if field not in named:
+            raise InvalidInput("is required", field=field)
+    ca_pem, password = named.pop("ca_cert", None), named.pop("password", None)
+    certificates = {name: named.pop(name) for name in CERTIFICATES if name in named}
+    settings = Settings(**named)
+    check(settings)
+    check_login(settings, has_password=password is not None)
+    ca = read_ca(ca_pem, field="ca_cert") if ca_pem else None
+    return columns_of(settings) | certificates, ca, password
 
 
 def _named(given: pb.BrokerFields, names: Any) -> dict[str, Any]:

@@ -70,6 +70,13 @@ class BrokerStore:
             found = await connection.execute(query.order_by(brokers.c.id).limit(limit))
             return found.mappings().all()
 
+    async def names_among(self, names: Collection[str]) -> set[str]:
+        """Those of `names` that brokers have."""
+        wanted = [name for name in names if "\0" not in name]
+        query = sa.select(brokers.c.name).where(brokers.c.name.in_(wanted))
+        async with reading(self._engine) as connection:
+            return set((await connection.execute(query)).scalars())
+
     async def create(
         self, columns: Mapping[str, Any], ca: Certificate | None, password: str | None
     ) -> Row:

@@ -68,7 +68,10 @@ class Device(Struct, kw_only=True, frozen=True):
     is_online: bool
     last_seen_at: datetime | None
     provisioned_at: datetime | None
-    provisioned_by_key_id: str
+    provisioned_by_key_id: (
+        Annotated[str, Meta(description="Null for one that was imported and has yet to register.")]
+        | None
+    )
     told_broker_ids: list[int]
     told_at: datetime | None
     created_at: datetime | None
@@ -102,7 +105,7 @@ def _json(device: devices_pb2.Device) -> Device:
         is_online=device.is_online,
         last_seen_at=moment_of(device, "last_seen_at"),
         provisioned_at=moment_of(device, "provisioned_at"),
-        provisioned_by_key_id=device.provisioned_by_key_id,
+        provisioned_by_key_id=device.provisioned_by_key_id or None,
         told_broker_ids=list(device.told_broker_ids),
         told_at=moment_of(device, "told_at"),
         created_at=moment_of(device, "created_at"),

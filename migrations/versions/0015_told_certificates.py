@@ -3,7 +3,7 @@
 from alembic import op
 
 revision = "0015"
-down_revision = "0013"
+down_revision = "0014"
 
 INDEX = """
 CREATE INDEX devices_told ON devices ((told_broker_ids[1]), told_ca_ids, id) WHERE is_active;

@@ -9,11 +9,13 @@ from mooring.registry.v1 import devices_pb2 as pb
 from mooring.registry.v1 import devices_pb2_grpc
 
 from chassis import isolation, pages
-from chassis.errors import InvalidInput
+from chassis.errors import InvalidInput, MooringError, to_item
 from chassis.server import Context
 from chassis.times import timestamp_of
 from chassis.trust import Access, WithinFleets
 from chassis.validation import IDENTIFIER, check_identifier, check_range, check_text
+from registry_service.devices.import_store import ImportStore
+from registry_service.devices.importing import ImportedDevice, read_imported
 from registry_service.devices.store import DeviceStore
 from registry_service.errors import DeviceNotFound
 
@@ -23,15 +25,19 @@ POLICIES = {
     f"/{NAME}/ListDevices": WithinFleets(Access.VIEWER),
     f"/{NAME}/UpdateDevice": WithinFleets(Access.OPERATOR),
     f"/{NAME}/DeleteDevice": WithinFleets(Access.OPERATOR),
+    f"/{NAME}/ImportDevices": Access.OPERATOR,
 }
+
+MAX_IMPORTED = 5_000
 
 
 class DeviceServicer(devices_pb2_grpc.DeviceServiceServicer):
     """A changed pin takes effect at the next resolution."""
 
-    def __init__(self, store: DeviceStore) -> None:
-        """`store` holds the devices."""
+    def __init__(self, store: DeviceStore, imports: ImportStore) -> None:
+        """`store` holds the devices, and `imports` takes over more."""
         self._store = store
+        self._imports = imports
 
     async def GetDevice(
         self, request: pb.GetDeviceRequest, context: Context
@@ -74,6 +80,31 @@ class DeviceServicer(devices_pb2_grpc.DeviceServiceServicer):
         """Raises `DeviceNotFound`."""
         await self._store.delete(_existing(request.uuid), isolation.fleets.get())
         return pb.DeleteDeviceResponse()
+
+    async def ImportDevices(
+        self, request: pb.ImportDevicesRequest, context: Context
+    ) -> pb.ImportDevicesResponse:
+        """Raises `InvalidInput` for too many at once, and `LostRace`: then nothing is stored."""
+        if len(request.devices) > MAX_IMPORTED:
+            raise InvalidInput(f"at most {MAX_IMPORTED} at once", field="devices")
+        read = [_imported(message) for message in request.devices]
+        wellformed = [device for device in read if isinstance(device, ImportedDevice)]
+        outcomes = iter(await self._imports.import_devices(wellformed, is_dry_run=request.dry_run))
+        response = pb.ImportDevicesResponse()
+        for device in read:
+            outcome = device if isinstance(device, MooringError) else next(outcomes)
+            if isinstance(outcome, MooringError):
+                response.results.add(error=to_item(outcome))
+            else:
+                response.results.add(created=outcome)
+        return response
+
+
+def _imported(message: pb.ImportedDevice) -> ImportedDevice | MooringError:
+    try:
+        return read_imported(message)
+    except MooringError as error:
+        return error
 
 
 def _existing(uuid: str) -> str:
@@ -139,7 +170,7 @@ def _proto(row: sa.Row[Any]) -> pb.Device:
         is_online=row.is_online,
         last_seen_at=timestamp_of(row.last_seen_at),
         provisioned_at=timestamp_of(row.provisioned_at),
-        provisioned_by_key_id=str(row.provisioned_by_key_id),
+        provisioned_by_key_id=str(row.provisioned_by_key_id or ""),
         told_broker_ids=row.told_broker_ids,
         told_at=timestamp_of(row.told_at),
         created_at=timestamp_of(row.created_at),

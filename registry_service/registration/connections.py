@@ -73,9 +73,7 @@ class Connections:
         return [results[index] for index in range(len(requests))]
 
     def _admitted(self, request: pb.ConnectionRequest, device: Device | None) -> Device:
-        if device is None or not self._ring.is_api_key(
-            device.credential_key_id, device.uuid, request.device_api_key, device.api_key_hash
-        ):
+        if device is None or not device.is_proved_by(request.device_api_key, self._ring):
             raise DeviceUnauthenticated("no such device, or not its API key")
         if not device.is_active:
             raise DeviceDisabled("this device is disabled")

@@ -85,12 +85,7 @@ class Planner:
             source_address=registration.source_address,
             expected_in=expected.fleet_id if expected else None,
             is_same_api_key=device is not None
-            and self._ring.is_api_key(
-                device.credential_key_id,
-                device.uuid,
-                registration.device_api_key,
-                device.api_key_hash,
-            ),
+            and device.is_proved_by(registration.device_api_key, self._ring),
             now=self._now,
         )
         if shown is None or key is None:
@@ -198,6 +193,7 @@ def renewal(plan: Plan, device: Device, answer: Answer) -> Renewal:
         id=device.id,
         provisioned_by_key_id=plan.key.id,
         key_revision=plan.key.revision,
+        mqtt_username=username_of(device.uuid),
         mqtt_password_hash=credentials.password_hash,
         credential_salt=credentials.salt,
         credential_key_id=credentials.key_id,

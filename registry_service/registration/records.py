@@ -13,6 +13,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from chassis.waves import wave_of
+from registry_service.credentials import KeyRing
 from registry_service.placements import Placement
 from registry_service.provisioning import ProvisioningKey
 from registry_service.registration.request import Registration
@@ -36,14 +37,21 @@ class Device(Struct, frozen=True):
     uuid: str
     device_name: str
     device_type: str
+    # Empty, 0 and None for one that was imported and has not registered since.
     api_key_hash: bytes
     credential_key_id: int
+    provisioned_by_key_id: UUID | None
     credential_salt: str
-    provisioned_by_key_id: UUID
     is_active: bool
     reprovisioning_allowed: bool
     note: Note
     created_at: datetime
+
+    def is_proved_by(self, api_key: str, ring: KeyRing) -> bool:
+        """Whether it registered with this device API key. Raises `ServerKeyMissing`."""
+        return self.provisioned_by_key_id is not None and ring.is_api_key(
+            self.credential_key_id, self.uuid, api_key, self.api_key_hash
+        )
 
 
 class Rollout(Struct, frozen=True):
@@ -147,6 +155,7 @@ class Renewal(Note, frozen=True, kw_only=True):
     id: int
     provisioned_by_key_id: UUID
     key_revision: int
+    mqtt_username: str
     mqtt_password_hash: str
     credential_salt: str
     credential_key_id: int

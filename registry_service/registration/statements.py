@@ -36,8 +36,9 @@ SELECT
     ) AS found),
     (SELECT coalesce(json_agg(found), '[]')::text FROM (
         SELECT device.id, device.uuid, device.device_name, device.device_type,
-               encode(device.api_key_hash, 'base64') AS api_key_hash,
-               device.credential_key_id, device.credential_salt, device.provisioned_by_key_id,
+               encode(coalesce(device.api_key_hash, ''), 'base64') AS api_key_hash,
+               coalesce(device.credential_key_id, 0) AS credential_key_id,
+               device.credential_salt, device.provisioned_by_key_id,
                device.is_active, device.reprovisioning_allowed, device.created_at,
                json_build_object(
                    'told_broker_ids', device.told_broker_ids,
@@ -138,14 +139,14 @@ ORDER BY id
 FOR NO KEY UPDATE
 """
 
-# Where it is allowed still, by the device and by a key that is as it was read; returns the ids of
-# those that got new credentials. Keys are locked before devices, and both in the order of their
-# ids, as everybody does who changes several.
+# Where it is allowed still, by the device (one that was imported may once) and by a key that is as
+# it was read; returns the ids of those that got new credentials. Keys are locked before devices,
+# and both in the order of their ids, as everybody does who changes several.
 RENEW = """
 WITH given AS (
     SELECT * FROM json_to_recordset(%s::json) AS given (
-        id bigint, provisioned_by_key_id uuid, key_revision bigint, mqtt_password_hash text,
-        credential_salt text, credential_key_id integer, api_key_hash text,
+        id bigint, provisioned_by_key_id uuid, key_revision bigint, mqtt_username text,
+        mqtt_password_hash text, credential_salt text, credential_key_id integer, api_key_hash text,
         told_broker_ids integer[], told_source text, told_ca_ids integer[]
     )
 ), key AS MATERIALIZED (
@@ -163,7 +164,9 @@ SET credential_salt = given.credential_salt,
     credential_key_id = given.credential_key_id,
     provisioned_by_key_id = given.provisioned_by_key_id,
     api_key_hash = decode(given.api_key_hash, 'base64'),
+    mqtt_username = given.mqtt_username,
     mqtt_password_hash = given.mqtt_password_hash,
+    password_algorithm = 'sha256',
     reprovisioning_allowed = false,
     provisioned_at = now(),
     told_broker_ids = given.told_broker_ids,
@@ -171,7 +174,8 @@ SET credential_salt = given.credential_salt,
     told_ca_ids = given.told_ca_ids,
     told_at = now()
 FROM allowed AS given JOIN locked ON locked.id = given.id
-WHERE device.id = given.id AND device.reprovisioning_allowed
+WHERE device.id = given.id
+  AND (device.reprovisioning_allowed OR device.provisioned_by_key_id IS NULL)
 RETURNING device.id
 """
 

@@ -273,3 +273,23 @@ def test_an_address_is_within_what_holds_it(address: Any, networks: tuple[str, .
     if address.version == 4:
         mapped = str(ip_address((0xFFFF << 32) + int(address)))
         assert is_within(mapped, networks) == is_within(str(address), networks)
+
+
+@given(KEYS, RESTRICTIONS, DEVICES, SHOWN)
+def test_an_imported_device_is_let_in_by_any_key_of_its_fleet_that_would_make_it(
+    key: ProvisioningKey, restrictions: Restrictions, device: Registered, shown: dict[str, Any]
+) -> None:
+    """Once: then it is a key's, and its own API key is asked for."""
+    restricted = replace(key, restrictions=restrictions)
+    imported = replace(device, provisioned_by_key_id=None, reprovisioning_allowed=False)
+    found = outcome(restricted, imported, is_same_api_key=False, **shown)
+    new = outcome(
+        restricted, None, is_same_api_key=False, **{**shown, "expected_in": imported.fleet_id}
+    )
+    if imported.fleet_id == key.fleet_id and new is Decision.CREATE:
+        assert found is (Decision.RENEW if imported.is_active else DeviceDisabled)
+    else:
+        assert found is (DeviceTaken if new is UuidReserved else new)
+    registered = replace(imported, provisioned_by_key_id=key.id)
+    again = outcome(restricted, registered, is_same_api_key=False, **shown)
+    assert again is not Decision.RENEW

@@ -65,6 +65,11 @@ class BrokerServiceStub:
                 request_serializer=mooring_dot_broker_dot_v1_dot_brokers__pb2.SetDefaultBrokerRequest.SerializeToString,
                 response_deserializer=mooring_dot_broker_dot_v1_dot_brokers__pb2.SetDefaultBrokerResponse.FromString,
                 _registered_method=True)
+        self.ImportBrokers = channel.unary_unary(
+                '/mooring.broker.v1.BrokerService/ImportBrokers',
+                request_serializer=mooring_dot_broker_dot_v1_dot_brokers__pb2.ImportBrokersRequest.SerializeToString,
+                response_deserializer=mooring_dot_broker_dot_v1_dot_brokers__pb2.ImportBrokersResponse.FromString,
+                _registered_method=True)
 
 
 class BrokerServiceServicer:
@@ -111,6 +116,14 @@ class BrokerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ImportBrokers(self, request, context):
+        """Takes over brokers by their names. Each is created, is there already and
+        is left as it is, or is refused by itself.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_BrokerServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -143,6 +156,11 @@ def add_BrokerServiceServicer_to_server(servicer, server):
                     servicer.SetDefaultBroker,
                     request_deserializer=mooring_dot_broker_dot_v1_dot_brokers__pb2.SetDefaultBrokerRequest.FromString,
                     response_serializer=mooring_dot_broker_dot_v1_dot_brokers__pb2.SetDefaultBrokerResponse.SerializeToString,
+            ),
+            'ImportBrokers': grpc.unary_unary_rpc_method_handler(
+                    servicer.ImportBrokers,
+                    request_deserializer=mooring_dot_broker_dot_v1_dot_brokers__pb2.ImportBrokersRequest.FromString,
+                    response_serializer=mooring_dot_broker_dot_v1_dot_brokers__pb2.ImportBrokersResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -308,6 +326,33 @@ class BrokerService:
             '/mooring.broker.v1.BrokerService/SetDefaultBroker',
             mooring_dot_broker_dot_v1_dot_brokers__pb2.SetDefaultBrokerRequest.SerializeToString,
             mooring_dot_broker_dot_v1_dot_brokers__pb2.SetDefaultBrokerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ImportBrokers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mooring.broker.v1.BrokerService/ImportBrokers',
+            mooring_dot_broker_dot_v1_dot_brokers__pb2.ImportBrokersRequest.SerializeToString,
+            mooring_dot_broker_dot_v1_dot_brokers__pb2.ImportBrokersResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -27,6 +27,10 @@ class BrokerServiceStub:
     """
     SetDefaultBroker: _aio.UnaryUnaryMultiCallable[_brokers_pb2.SetDefaultBrokerRequest, _brokers_pb2.SetDefaultBrokerResponse]
     """Makes it the one default, instead of whichever was."""
+    ImportBrokers: _aio.UnaryUnaryMultiCallable[_brokers_pb2.ImportBrokersRequest, _brokers_pb2.ImportBrokersResponse]
+    """Takes over brokers by their names. Each is created, is there already and
+    is left as it is, or is refused by itself.
+    """
 
 class BrokerServiceServicer(metaclass=_abc_1.ABCMeta):
     """The brokers' settings and certificates."""
@@ -77,5 +81,15 @@ class BrokerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_brokers_pb2.SetDefaultBrokerRequest, _abc.Awaitable[_brokers_pb2.SetDefaultBrokerResponse]],
     ) -> _abc.Awaitable[_brokers_pb2.SetDefaultBrokerResponse]:
         """Makes it the one default, instead of whichever was."""
+
+    @_abc_1.abstractmethod
+    def ImportBrokers(
+        self,
+        request: _brokers_pb2.ImportBrokersRequest,
+        context: _aio.ServicerContext[_brokers_pb2.ImportBrokersRequest, _abc.Awaitable[_brokers_pb2.ImportBrokersResponse]],
+    ) -> _abc.Awaitable[_brokers_pb2.ImportBrokersResponse]:
+        """Takes over brokers by their names. Each is created, is there already and
+        is left as it is, or is refused by itself.
+        """
 
 def add_BrokerServiceServicer_to_server(servicer: BrokerServiceServicer, server: _aio.Server) -> None: ...

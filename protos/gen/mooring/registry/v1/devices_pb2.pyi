@@ -10,6 +10,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from mooring.broker.v1 import resolution_pb2 as _resolution_pb2
+from mooring.errors.v1 import errors_pb2 as _errors_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -119,6 +120,7 @@ class Device(_message.Message):
     agent_version: _builtins.str
     is_online: _builtins.bool
     provisioned_by_key_id: _builtins.str
+    """Empty for one that was imported and has not registered since."""
     @_builtins.property
     def fields(self) -> Global___DeviceFields: ...
     @_builtins.property
@@ -341,3 +343,185 @@ class DeleteDeviceResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DeleteDeviceResponse: _TypeAlias = DeleteDeviceResponse  # noqa: Y015
+
+@_typing.final
+class ImportedDevice(_message.Message):
+    """A device as it was known elsewhere."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    UUID_FIELD_NUMBER: _builtins.int
+    FLEET_ID_FIELD_NUMBER: _builtins.int
+    DEVICE_NAME_FIELD_NUMBER: _builtins.int
+    DEVICE_TYPE_FIELD_NUMBER: _builtins.int
+    MQTT_USERNAME_FIELD_NUMBER: _builtins.int
+    PASSWORD_HASH_FIELD_NUMBER: _builtins.int
+    PASSWORD_SALT_FIELD_NUMBER: _builtins.int
+    PASSWORD_ALGORITHM_FIELD_NUMBER: _builtins.int
+    BROKER_FIELD_NUMBER: _builtins.int
+    MQTT_BROKER_ID_FIELD_NUMBER: _builtins.int
+    REGION_FIELD_NUMBER: _builtins.int
+    LOCATION_FIELD_NUMBER: _builtins.int
+    MAC_ADDRESS_FIELD_NUMBER: _builtins.int
+    uuid: _builtins.str
+    """[A-Za-z0-9][A-Za-z0-9_-]{0,63}"""
+    fleet_id: _builtins.str
+    """Keys of this fleet let it register, once, for credentials of ours."""
+    device_name: _builtins.str
+    """Unset: its uuid."""
+    device_type: _builtins.str
+    """Unset: "unknown"."""
+    mqtt_username: _builtins.str
+    """With a password_hash, or neither."""
+    password_hash: _builtins.str
+    """As the broker keeps it, and kept as it is."""
+    password_salt: _builtins.str
+    """Of hashes that do not hold their own."""
+    password_algorithm: _builtins.str
+    """Of hashes that do not name it: sha256, sha256_suffix, pbkdf2_sha256 or
+    pbkdf2_sha512.
+    """
+    broker: _builtins.str
+    """Its pin, by the broker's name or by its id."""
+    mqtt_broker_id: _builtins.int
+    region: _builtins.str
+    mac_address: _builtins.str
+    @_builtins.property
+    def location(self) -> _resolution_pb2.Location: ...
+    def __init__(
+        self,
+        *,
+        uuid: _builtins.str = ...,
+        fleet_id: _builtins.str = ...,
+        device_name: _builtins.str | None = ...,
+        device_type: _builtins.str | None = ...,
+        mqtt_username: _builtins.str | None = ...,
+        password_hash: _builtins.str | None = ...,
+        password_salt: _builtins.str | None = ...,
+        password_algorithm: _builtins.str | None = ...,
+        broker: _builtins.str | None = ...,
+        mqtt_broker_id: _builtins.int | None = ...,
+        region: _builtins.str | None = ...,
+        location: _resolution_pb2.Location | None = ...,
+        mac_address: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_broker", b"_broker", "_device_name", b"_device_name", "_device_type", b"_device_type", "_mac_address", b"_mac_address", "_mqtt_broker_id", b"_mqtt_broker_id", "_mqtt_username", b"_mqtt_username", "_password_algorithm", b"_password_algorithm", "_password_hash", b"_password_hash", "_password_salt", b"_password_salt", "_region", b"_region", "broker", b"broker", "device_name", b"device_name", "device_type", b"device_type", "location", b"location", "mac_address", b"mac_address", "mqtt_broker_id", b"mqtt_broker_id", "mqtt_username", b"mqtt_username", "password_algorithm", b"password_algorithm", "password_hash", b"password_hash", "password_salt", b"password_salt", "region", b"region"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_broker", b"_broker", "_device_name", b"_device_name", "_device_type", b"_device_type", "_mac_address", b"_mac_address", "_mqtt_broker_id", b"_mqtt_broker_id", "_mqtt_username", b"_mqtt_username", "_password_algorithm", b"_password_algorithm", "_password_hash", b"_password_hash", "_password_salt", b"_password_salt", "_region", b"_region", "broker", b"broker", "device_name", b"device_name", "device_type", b"device_type", "fleet_id", b"fleet_id", "location", b"location", "mac_address", b"mac_address", "mqtt_broker_id", b"mqtt_broker_id", "mqtt_username", b"mqtt_username", "password_algorithm", b"password_algorithm", "password_hash", b"password_hash", "password_salt", b"password_salt", "region", b"region", "uuid", b"uuid"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__broker: _TypeAlias = _typing.Literal["broker"]  # noqa: Y015
+    _WhichOneofArgType__broker: _TypeAlias = _typing.Literal["_broker", b"_broker"]  # noqa: Y015
+    _WhichOneofReturnType__device_name: _TypeAlias = _typing.Literal["device_name"]  # noqa: Y015
+    _WhichOneofArgType__device_name: _TypeAlias = _typing.Literal["_device_name", b"_device_name"]  # noqa: Y015
+    _WhichOneofReturnType__device_type: _TypeAlias = _typing.Literal["device_type"]  # noqa: Y015
+    _WhichOneofArgType__device_type: _TypeAlias = _typing.Literal["_device_type", b"_device_type"]  # noqa: Y015
+    _WhichOneofReturnType__mac_address: _TypeAlias = _typing.Literal["mac_address"]  # noqa: Y015
+    _WhichOneofArgType__mac_address: _TypeAlias = _typing.Literal["_mac_address", b"_mac_address"]  # noqa: Y015
+    _WhichOneofReturnType__mqtt_broker_id: _TypeAlias = _typing.Literal["mqtt_broker_id"]  # noqa: Y015
+    _WhichOneofArgType__mqtt_broker_id: _TypeAlias = _typing.Literal["_mqtt_broker_id", b"_mqtt_broker_id"]  # noqa: Y015
+    _WhichOneofReturnType__mqtt_username: _TypeAlias = _typing.Literal["mqtt_username"]  # noqa: Y015
+    _WhichOneofArgType__mqtt_username: _TypeAlias = _typing.Literal["_mqtt_username", b"_mqtt_username"]  # noqa: Y015
+    _WhichOneofReturnType__password_algorithm: _TypeAlias = _typing.Literal["password_algorithm"]  # noqa: Y015
+    _WhichOneofArgType__password_algorithm: _TypeAlias = _typing.Literal["_password_algorithm", b"_password_algorithm"]  # noqa: Y015
+    _WhichOneofReturnType__password_hash: _TypeAlias = _typing.Literal["password_hash"]  # noqa: Y015
+    _WhichOneofArgType__password_hash: _TypeAlias = _typing.Literal["_password_hash", b"_password_hash"]  # noqa: Y015
+    _WhichOneofReturnType__password_salt: _TypeAlias = _typing.Literal["password_salt"]  # noqa: Y015
+    _WhichOneofArgType__password_salt: _TypeAlias = _typing.Literal["_password_salt", b"_password_salt"]  # noqa: Y015
+    _WhichOneofReturnType__region: _TypeAlias = _typing.Literal["region"]  # noqa: Y015
+    _WhichOneofArgType__region: _TypeAlias = _typing.Literal["_region", b"_region"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__broker) -> _WhichOneofReturnType__broker | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__device_name) -> _WhichOneofReturnType__device_name | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__device_type) -> _WhichOneofReturnType__device_type | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__mac_address) -> _WhichOneofReturnType__mac_address | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__mqtt_broker_id) -> _WhichOneofReturnType__mqtt_broker_id | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__mqtt_username) -> _WhichOneofReturnType__mqtt_username | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__password_algorithm) -> _WhichOneofReturnType__password_algorithm | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__password_hash) -> _WhichOneofReturnType__password_hash | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__password_salt) -> _WhichOneofReturnType__password_salt | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__region) -> _WhichOneofReturnType__region | None: ...
+
+Global___ImportedDevice: _TypeAlias = ImportedDevice  # noqa: Y015
+
+@_typing.final
+class ImportDevicesRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEVICES_FIELD_NUMBER: _builtins.int
+    DRY_RUN_FIELD_NUMBER: _builtins.int
+    dry_run: _builtins.bool
+    """Answers the same and creates nothing."""
+    @_builtins.property
+    def devices(self) -> _containers.RepeatedCompositeFieldContainer[Global___ImportedDevice]:
+        """At most 5,000."""
+
+    def __init__(
+        self,
+        *,
+        devices: _abc.Iterable[Global___ImportedDevice] | None = ...,
+        dry_run: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["devices", b"devices", "dry_run", b"dry_run"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ImportDevicesRequest: _TypeAlias = ImportDevicesRequest  # noqa: Y015
+
+@_typing.final
+class DeviceImport(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CREATED_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    created: _builtins.bool
+    """Whether it was created; false for one that was there."""
+    @_builtins.property
+    def error(self) -> _errors_pb2.ItemError: ...
+    def __init__(
+        self,
+        *,
+        created: _builtins.bool = ...,
+        error: _errors_pb2.ItemError | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["created", b"created", "error", b"error", "outcome", b"outcome"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created", b"created", "error", b"error", "outcome", b"outcome"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["created", "error"]  # noqa: Y015
+    _WhichOneofArgType_outcome: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_outcome) -> _WhichOneofReturnType_outcome | None: ...
+
+Global___DeviceImport: _TypeAlias = DeviceImport  # noqa: Y015
+
+@_typing.final
+class ImportDevicesResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESULTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___DeviceImport]:
+        """One for each of the request's, in order."""
+
+    def __init__(
+        self,
+        *,
+        results: _abc.Iterable[Global___DeviceImport] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["results", b"results"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ImportDevicesResponse: _TypeAlias = ImportDevicesResponse  # noqa: Y015

@@ -55,6 +55,11 @@ class DeviceServiceStub:
                 request_serializer=mooring_dot_registry_dot_v1_dot_devices__pb2.DeleteDeviceRequest.SerializeToString,
                 response_deserializer=mooring_dot_registry_dot_v1_dot_devices__pb2.DeleteDeviceResponse.FromString,
                 _registered_method=True)
+        self.ImportDevices = channel.unary_unary(
+                '/mooring.registry.v1.DeviceService/ImportDevices',
+                request_serializer=mooring_dot_registry_dot_v1_dot_devices__pb2.ImportDevicesRequest.SerializeToString,
+                response_deserializer=mooring_dot_registry_dot_v1_dot_devices__pb2.ImportDevicesResponse.FromString,
+                _registered_method=True)
 
 
 class DeviceServiceServicer:
@@ -87,6 +92,14 @@ class DeviceServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ImportDevices(self, request, context):
+        """Takes over devices of a fleet that runs already. Each is created, is there
+        already and is left as it is, or is refused by itself.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_DeviceServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -109,6 +122,11 @@ def add_DeviceServiceServicer_to_server(servicer, server):
                     servicer.DeleteDevice,
                     request_deserializer=mooring_dot_registry_dot_v1_dot_devices__pb2.DeleteDeviceRequest.FromString,
                     response_serializer=mooring_dot_registry_dot_v1_dot_devices__pb2.DeleteDeviceResponse.SerializeToString,
+            ),
+            'ImportDevices': grpc.unary_unary_rpc_method_handler(
+                    servicer.ImportDevices,
+                    request_deserializer=mooring_dot_registry_dot_v1_dot_devices__pb2.ImportDevicesRequest.FromString,
+                    response_serializer=mooring_dot_registry_dot_v1_dot_devices__pb2.ImportDevicesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -220,6 +238,33 @@ class DeviceService:
             '/mooring.registry.v1.DeviceService/DeleteDevice',
             mooring_dot_registry_dot_v1_dot_devices__pb2.DeleteDeviceRequest.SerializeToString,
             mooring_dot_registry_dot_v1_dot_devices__pb2.DeleteDeviceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ImportDevices(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mooring.registry.v1.DeviceService/ImportDevices',
+            mooring_dot_registry_dot_v1_dot_devices__pb2.ImportDevicesRequest.SerializeToString,
+            mooring_dot_registry_dot_v1_dot_devices__pb2.ImportDevicesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -22,6 +22,10 @@ class DeviceServiceStub:
     """Changes the fields that update_mask names and no other."""
     DeleteDevice: _aio.UnaryUnaryMultiCallable[_devices_pb2.DeleteDeviceRequest, _devices_pb2.DeleteDeviceResponse]
     """Its credentials go with it: registered anew, it gets others."""
+    ImportDevices: _aio.UnaryUnaryMultiCallable[_devices_pb2.ImportDevicesRequest, _devices_pb2.ImportDevicesResponse]
+    """Takes over devices of a fleet that runs already. Each is created, is there
+    already and is left as it is, or is refused by itself.
+    """
 
 class DeviceServiceServicer(metaclass=_abc_1.ABCMeta):
     """Devices, as administrators see them."""
@@ -55,5 +59,15 @@ class DeviceServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_devices_pb2.DeleteDeviceRequest, _abc.Awaitable[_devices_pb2.DeleteDeviceResponse]],
     ) -> _abc.Awaitable[_devices_pb2.DeleteDeviceResponse]:
         """Its credentials go with it: registered anew, it gets others."""
+
+    @_abc_1.abstractmethod
+    def ImportDevices(
+        self,
+        request: _devices_pb2.ImportDevicesRequest,
+        context: _aio.ServicerContext[_devices_pb2.ImportDevicesRequest, _abc.Awaitable[_devices_pb2.ImportDevicesResponse]],
+    ) -> _abc.Awaitable[_devices_pb2.ImportDevicesResponse]:
+        """Takes over devices of a fleet that runs already. Each is created, is there
+        already and is left as it is, or is refused by itself.
+        """
 
 def add_DeviceServiceServicer_to_server(servicer: DeviceServiceServicer, server: _aio.Server) -> None: ...

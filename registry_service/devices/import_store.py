@@ -1,0 +1,160 @@
+"""Devices that are taken over, in the database: a batch in and a batch out."""
+
+from collections.abc import Sequence
+
+import msgspec
+import sqlalchemy as sa
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from chassis import audit
+from chassis.database import writing
+from chassis.errors import LostRace, MooringError
+from registry_service.devices.importing import ImportedDevice
+from registry_service.errors import (
+    BrokerNotAllowed,
+    BrokerUnknown,
+    FleetUnknown,
+    UsernameTaken,
+    UuidReserved,
+)
+
+# Why one is not created, if it is not: for what there is, or for an earlier row of the batch that
+# nothing forbids; EXISTS is no fault. Those that nothing forbids are created
+# where that is asked for, in the order of their uuids, as registering does it; `made` is false for
+# one that another has created since the statement began. What is expected of them has arrived: the
+# statement has its lock on that table before it looks, so whoever expects a device waits for it.
+IMPORT = sa.text("""
+WITH given AS MATERIALIZED (
+    SELECT index, row.*, coalesce(row.mqtt_broker_id, named.id) AS pin
+    FROM json_array_elements(CAST(:rows AS json)) WITH ORDINALITY AS item (document, index)
+    CROSS JOIN json_to_record(document) AS row (
+        uuid text, fleet_id text, device_name text, device_type text, mqtt_username text,
+        mqtt_password_hash text, credential_salt text, password_algorithm text, broker text,
+        mqtt_broker_id integer, region text, latitude double precision, longitude double precision,
+        mac_address text
+    )
+    LEFT JOIN mqtt_broker_config AS named ON named.name = row.broker
+), judged AS (
+    SELECT given.*, CASE
+        WHEN device.uuid IS NOT NULL THEN 'EXISTS'
+        WHEN fleet.id IS NULL THEN 'FLEET_UNKNOWN'
+        WHEN (given.broker IS NOT NULL OR given.mqtt_broker_id IS NOT NULL) AND pinned.id IS NULL
+            THEN 'BROKER_UNKNOWN'
+        WHEN given.pin IS NOT NULL AND fleet.is_restricted AND allowed.broker_id IS NULL
+            THEN 'BROKER_NOT_ALLOWED'
+        WHEN expected.fleet_id <> given.fleet_id THEN 'UUID_RESERVED'
+        WHEN namesake.uuid IS NOT NULL THEN 'USERNAME_TAKEN'
+    END AS fault
+    FROM given
+    LEFT JOIN fleets AS fleet ON fleet.id = given.fleet_id
+    LEFT JOIN mqtt_broker_config AS pinned ON pinned.id = given.pin
+    LEFT JOIN fleet_brokers AS allowed
+        ON allowed.fleet_id = given.fleet_id AND allowed.broker_id = given.pin
+    LEFT JOIN devices AS device ON device.uuid = given.uuid
+    LEFT JOIN devices AS namesake
+        ON namesake.mqtt_username = given.mqtt_username AND namesake.provisioned_by_key_id IS NULL
+    LEFT JOIN expected_devices AS expected ON expected.uuid = given.uuid
+), once AS (
+    SELECT *, CASE
+        WHEN fault IS NULL
+            AND row_number() OVER (PARTITION BY uuid, fault IS NULL ORDER BY index) > 1
+            THEN 'EXISTS' ELSE fault
+    END AS fault_or_repeated
+    FROM judged
+), decided AS MATERIALIZED (
+    SELECT *, CASE
+        WHEN fault_or_repeated IS NULL AND row_number() OVER (
+            PARTITION BY mqtt_username, fault_or_repeated IS NULL ORDER BY index
+        ) > 1 THEN 'USERNAME_TAKEN' ELSE fault_or_repeated
+    END AS refusal
+    FROM once
+), made AS (
+    INSERT INTO devices (
+        uuid, fleet_id, device_name, device_type, mqtt_username, mqtt_password_hash,
+        credential_salt, password_algorithm, mqtt_broker_id, region, latitude, longitude,
+        mac_address, provisioned_at
+    )
+    SELECT uuid, fleet_id, device_name, device_type, mqtt_username, mqtt_password_hash,
+           credential_salt, password_algorithm, pin, region, latitude, longitude, mac_address, NULL
+    FROM decided
+    WHERE refusal IS NULL AND NOT :is_dry_run
+    ORDER BY uuid COLLATE "C"
+    ON CONFLICT DO NOTHING
+    RETURNING uuid
+), arrived AS (
+    UPDATE expected_devices AS expected SET registered_at = now()
+    FROM made WHERE expected.uuid = made.uuid
+)
+SELECT decided.refusal, made.uuid IS NOT NULL OR :is_dry_run AS made
+FROM decided LEFT JOIN made ON made.uuid = decided.uuid
+ORDER BY decided.index
+""")
+
+FACTS: dict[str, MooringError] = {
+    fact.reason: fact
+    for fact in (
+        FleetUnknown("there is no such fleet", field="fleet_id"),
+        BrokerUnknown("there is no such broker", field="broker"),
+        BrokerNotAllowed("the fleet may not use this broker", field="broker"),
+        UuidReserved("this device is expected in another fleet", field="uuid"),
+        UsernameTaken("another device has this username", field="mqtt_username"),
+    )
+}
+ELSEWHERE = LostRace("it is being imported elsewhere: import it again")
+
+
+class ImportStore:
+    """Takes devices over, a batch at a time."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        """`engine` connects as mooring_registry."""
+        self._engine = engine
+
+    async def import_devices(
+        self, devices: Sequence[ImportedDevice], *, is_dry_run: bool
+    ) -> list[bool | MooringError]:
+        """Whether each was created (or would be), in order; false for one that was there.
+
+        Raises `LostRace` where a broker or fleet that there was has gone meanwhile: then nothing
+        was created.
+        """
+        if not devices:
+            return []
+        values = {"rows": msgspec.json.encode(devices).decode(), "is_dry_run": is_dry_run}
+        try:
+            async with writing(self._engine) as connection:
+                found = (await connection.execute(IMPORT, values)).all()
+                outcomes = [_outcome(refusal, made) for refusal, made in found]
+                if not is_dry_run:
+                    await _record(
+                        connection,
+                        [
+                            device
+                            for device, outcome in zip(devices, outcomes, strict=True)
+                            if outcome is True
+                        ],
+                    )
+        except IntegrityError:
+            raise LostRace("what a device points at has changed", retry_after_s=1.0) from None
+        return outcomes
+
+
+def _outcome(refusal: str | None, made: bool) -> bool | MooringError:
+    if refusal is None:
+        return True if made else ELSEWHERE
+    return False if refusal == "EXISTS" else FACTS[refusal]
+
+
+async def _record(connection: AsyncConnection, made: Sequence[ImportedDevice]) -> None:
+    """One line, however many."""
+    if len(made) == 1:
+        named = {
+            name: value
+            for name, value in msgspec.structs.asdict(made[0]).items()
+            if value not in (None, "") and name not in ("uuid", "mqtt_password_hash")
+        }
+        await audit.record(connection, "device.import", made[0].uuid, after=named)
+    elif made:
+        named = {"uuids": [device.uuid for device in made]}
+        await audit.record(connection, "device.import", "", after=named)

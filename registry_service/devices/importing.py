@@ -1,0 +1,99 @@
+"""A device as it was known elsewhere, checked before anything else happens to it."""
+
+from mooring.registry.v1 import devices_pb2 as pb
+from msgspec import Struct
+
+from chassis.errors import InvalidInput
+from chassis.validation import IDENTIFIER, check_identifier, check_range, check_text
+from registry_service.credentials import username_of
+from registry_service.devices.password_hashes import NONE, PasswordHash, read_password_hash
+from registry_service.errors import UsernameReserved
+
+UNKNOWN_TYPE = "unknown"
+PREFIX = username_of("")
+
+
+class ImportedDevice(Struct, frozen=True):
+    """Well-formed. Named after the columns, but for `broker`, which is a broker's name."""
+
+    uuid: str
+    fleet_id: str
+    device_name: str
+    device_type: str
+    mqtt_username: str
+    mqtt_password_hash: str
+    credential_salt: str
+    password_algorithm: str
+    broker: str | None
+    mqtt_broker_id: int | None
+    region: str
+    latitude: float | None
+    longitude: float | None
+    mac_address: str
+
+
+def read_imported(message: pb.ImportedDevice) -> ImportedDevice:
+    """Raises `InvalidInput` or `UsernameReserved`, which name the column."""
+    check_identifier("uuid", message.uuid)
+    check_identifier("fleet_id", message.fleet_id)
+    name = message.device_name if message.HasField("device_name") else message.uuid
+    device_type = message.device_type if message.HasField("device_type") else UNKNOWN_TYPE
+    check_text("device_name", name, shortest=1, longest=255)
+    check_text("device_type", device_type, shortest=1, longest=64)
+    check_text("region", message.region, longest=64)
+    check_text("mac_address", message.mac_address, longest=128)
+    latitude = longitude = None
+    if message.HasField("location"):
+        latitude, longitude = message.location.latitude, message.location.longitude
+        check_range("latitude", latitude, -90, 90)
+        check_range("longitude", longitude, -180, 180)
+    if message.HasField("broker"):
+        check_text("broker", message.broker, shortest=1, longest=255)
+        if message.HasField("mqtt_broker_id"):
+            raise InvalidInput("is named by its name or by its id, not both", field="broker")
+    password = _password(message)
+    return ImportedDevice(
+        uuid=message.uuid,
+        fleet_id=message.fleet_id,
+        device_name=name,
+        device_type=device_type,
+        mqtt_username=_username(message),
+        mqtt_password_hash=password.hash,
+        credential_salt=password.salt,
+        password_algorithm=password.algorithm,
+        broker=message.broker if message.HasField("broker") else None,
+        mqtt_broker_id=message.mqtt_broker_id if message.HasField("mqtt_broker_id") else None,
+        region=message.region,
+        latitude=latitude,
+        longitude=longitude,
+        mac_address=message.mac_address,
+    )
+
+
+def _username(message: pb.ImportedDevice) -> str:
+    """Its own, or the one that it will have. No other device of ours ever has it."""
+    ours = username_of(message.uuid)
+    if not message.HasField("mqtt_username"):
+        return ours
+    username = message.mqtt_username
+    check_text("mqtt_username", username, shortest=1, longest=255)
+    another = username.removeprefix(PREFIX)
+    if username not in (ours, another) and IDENTIFIER.fullmatch(another):
+        raise UsernameReserved("belongs to the device it names", field="mqtt_username")
+    return username
+
+
+def _password(message: pb.ImportedDevice) -> PasswordHash:
+    if message.HasField("mqtt_username") != message.HasField("password_hash"):
+        missing = "password_hash" if message.HasField("mqtt_username") else "mqtt_username"
+        raise InvalidInput("a username and a password hash go together", field=missing)
+    if not message.HasField("password_hash"):
+        for field in ("password_salt", "password_algorithm"):
+            if getattr(message, field):
+                raise InvalidInput("is of no use without a password hash", field=field)
+        return PasswordHash(NONE)
+    return read_password_hash(
+        message.password_hash,
+        message.password_salt if message.HasField("password_salt") else None,
+        message.password_algorithm if message.HasField("password_algorithm") else None,
+    )
