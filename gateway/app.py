@@ -20,6 +20,7 @@ from gateway.administration import (
     devices,
     expected_devices,
     fleets,
+    imports,
     job_lists,
     jobs,
     provisioning_keys,
@@ -57,6 +58,7 @@ def app_of(
             Router(
                 "/api/v1",
                 route_handlers=[
+                    imports.ROUTES,
                     brokers.ROUTES,
                     broker_history.ROUTES,
                     broker_users.ROUTES,

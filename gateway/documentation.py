@@ -106,6 +106,7 @@ def document(
     )
     found = described.openapi_schema.to_schema()
     _say_roles(described, found["paths"])
+    _say_uploads(described, found["paths"])
     reasons = _reasons(described)
     for operations in found["paths"].values():
         for operation in operations.values():
@@ -214,12 +215,32 @@ def _say_roles(app: Litestar, paths: Mapping[str, dict[str, Any]]) -> None:
                 operation["description"] = "\n\n".join(filter(None, said))
 
 
+def _say_uploads(app: Litestar, paths: Mapping[str, dict[str, Any]]) -> None:
+    """Adds the bodies of operations that take files: those that say which types are in them."""
+    takes_files = {
+        _operation_id(handler, method, None)
+        for handler in _handlers(app)
+        for method in handler.http_methods
+        if "upload" in handler.opt
+    }
+    for operations in paths.values():
+        for operation in operations.values():
+            name = operation["operationId"]
+            if name in takes_files:
+                content = {
+                    media_type: {"schema": {"type": "string"}, "example": example}
+                    for media_type, example in examples.FILES[name].items()
+                }
+                operation["requestBody"] = {"required": True, "content": content}
+
+
 def _types(app: Litestar) -> list[Any]:
     """What bodies and answers are made of."""
     found: list[Any] = []
     for handler in _handlers(app):
         answer = handler.parsed_fn_signature.return_type
         found += answer.args if answer.is_subclass_of(Response) else [answer.annotation]
+        found += handler.opt.get("upload", ())
         found += [spec.data_container for spec in (handler.responses or {}).values()]
         if body := handler.parsed_fn_signature.parameters.get("data"):
             found.append(body.annotation)

@@ -433,7 +433,28 @@ BODIES: dict[str, Any] = {
 }
 
 # By the name of the operation: answers that are not one piece of JSON.
+# Of operations that take files, by the media type.
+FILES = {
+    "import_devices": {
+        "application/x-ndjson": json.dumps({"uuid": UUID, "fleet_id": "demo"}) + "\n",
+        "text/csv": f"uuid,fleet_id,mqtt_username\n{UUID},demo,\n",
+    },
+    "import_brokers": {
+        "application/x-ndjson": json.dumps({"name": "Second", "host": "h", "port": 1883}) + "\n",
+        "text/csv": "name,host,port\nSecond,mqtt.example.com,1883\n",
+    },
+}
+
+
+def _import_of(subject: str) -> str:
+    row = {"line": 1, "subject": subject, "outcome": "created"}
+    end = {"complete": True, "dry_run": False, "created": 1, "existing": 0, "refused": 0}
+    return "".join(f"{json.dumps(line)}\n" for line in (row, end))
+
+
 TEXTS = {
+    "import_devices": _import_of(UUID),
+    "import_brokers": _import_of("Second"),
     "export_audit_log": "".join(
         f"{json.dumps(line)}\n" for line in (_AUDIT_LINE, {"complete": True, "lines": 1})
     ),

@@ -49,6 +49,7 @@ MEANINGS: dict[str, tuple[int, str]] = {
         "there is no such certificate of that kind",
     ),
     "FLEET_UNKNOWN": (422, "a fleet that is named does not exist"),
+    "USERNAME_RESERVED": (422, "another device would have this MQTT username"),
     # How things are.
     "ALREADY_EXISTS": (409, "there is such a thing already"),
     "CONFLICT": (409, "the state of things forbids it"),
@@ -69,6 +70,7 @@ MEANINGS: dict[str, tuple[int, str]] = {
     "MAX_DEVICES_BELOW_USE": (409, "the key has made more devices than it is to be allowed"),
     "DEVICE_EXPECTED": (409, "a device with this uuid is expected already"),
     "DEVICE_REGISTERED": (409, "a device with this uuid has registered already"),
+    "USERNAME_TAKEN": (409, "another device that was imported has this MQTT username"),
     "DEVICE_TAKEN": (409, "this uuid is registered with another device API key"),
     "JOB_STATE_FORBIDS": (409, "this does not follow the state that the job is in"),
     "JOB_HAS_NO_LIST": (409, "the list of the job's devices was not uploaded, or not to its end"),

@@ -29,6 +29,10 @@ MAX_LINES = 2_000_000
 # A row with a bundle of certificates fits.
 MAX_LINE_BYTES = 128 * 1024
 ROWS_IN_BATCH = 1_000
+# As many are read before others get their turn.
+LINES_IN_TURN = 100
+# What a batch is made of; a message of gRPC has room for it.
+MAX_BATCH_BYTES = 8 * 1024 * 1024
 
 Row = TypeVar("Row", bound=msgspec.Struct)
 
@@ -50,16 +54,18 @@ class Upload(Generic[Row]):
         self._begun = begun
 
     async def batches(self, size: int = ROWS_IN_BATCH) -> AsyncIterator[list[Line[Row]]]:
-        """Up to `size` lines at a time, in order, without those that are blank."""
+        """Up to `size` lines at a time, fewer long ones, in order; without those that are blank."""
         with self._file as file:
             batch: list[Line[Row]] = []
+            length = 0
             for number, text in enumerate(_lines(file), self._begun + 1):
                 if text is None or text.strip():
                     batch.append(Line(number, self._row(text)))
-                if len(batch) == size:
+                    length += len(text or b"")
+                if len(batch) == size or length >= MAX_BATCH_BYTES:
                     yield batch
-                    batch = []
-                if number % size == 0:
+                    batch, length = [], 0
+                if number % LINES_IN_TURN == 0:
                     # Whoever asks for something small is not kept waiting by a large file.
                     await asyncio.sleep(0)
             if batch:
@@ -79,9 +85,16 @@ class Upload(Generic[Row]):
 
 
 async def receive(
-    stream: AsyncIterable[bytes], content_type: str, kind: type[Row], max_lines: int = MAX_LINES
+    stream: AsyncIterable[bytes],
+    content_type: str,
+    kind: type[Row],
+    *,
+    max_lines: int = MAX_LINES,
+    bytes_in_memory: int = MAX_BYTES_IN_MEMORY,
 ) -> Upload[Row]:
     """Receives a file of which each row is a `kind`; CSV has a column for each field it names.
+
+    What is beyond `bytes_in_memory` lies on disk, in a file without a name.
 
     Raises `HTTPException` (415), what `stream` raises, `InvalidInput` for a file with more than
     `max_lines` lines or with a header that is wrong, and `Unavailable` where there is no room.
@@ -89,7 +102,7 @@ async def receive(
     media_type = content_type.partition(";")[0].strip().lower()
     if media_type not in (NDJSON, CSV):
         raise HTTPException(status_code=415)
-    file = await _received(stream, max_lines)
+    file = await _received(stream, max_lines, bytes_in_memory)
     try:
         if media_type == NDJSON:
             return Upload(file, _json_reader(kind), begun=0)
@@ -99,8 +112,10 @@ async def receive(
         raise
 
 
-async def _received(stream: AsyncIterable[bytes], max_lines: int) -> IO[bytes]:
-    file = tempfile.SpooledTemporaryFile(max_size=MAX_BYTES_IN_MEMORY)  # noqa: SIM115
+async def _received(
+    stream: AsyncIterable[bytes], max_lines: int, bytes_in_memory: int
+) -> IO[bytes]:
+    file = tempfile.SpooledTemporaryFile(max_size=bytes_in_memory)  # noqa: SIM115
     ends = 0
     try:
         async for chunk in stream:

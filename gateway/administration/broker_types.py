@@ -1,12 +1,12 @@
 """A broker as people write and read it. The fields are the columns of `mqtt_broker_config`."""
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from mooring.broker.v1 import brokers_pb2
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from gateway.administration.fields import MAX_INT32, Id, moment_of, optional
+from gateway.administration.fields import MAX_INT32, Id, moment_of, optional, present
 from gateway.administration.listing import Page
 from gateway.documentation import documented
 
@@ -138,6 +138,14 @@ COLUMNS = tuple(
     for name in brokers_pb2.BrokerFields.DESCRIPTOR.fields_by_name
     if name not in ("password", "labels", "ca_certificate_id", "client_certificate_id")
 )
+
+
+def fields_of(values: dict[str, Any]) -> brokers_pb2.BrokerFields:
+    """The fields that a body has named; those that are None are not set."""
+    given = present(values)
+    if "labels" in given:
+        given["labels"] = brokers_pb2.Labels(values=given["labels"])
+    return brokers_pb2.BrokerFields(**given)
 
 
 def broker_json(broker: brokers_pb2.Broker) -> Broker:

@@ -1,6 +1,6 @@
 """Brokers: `/api/v1/brokers`."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from litestar import Response, Router, delete, get, patch, post
 from litestar.params import FromQuery, JSONBody, QueryParameter
@@ -16,9 +16,10 @@ from gateway.administration.broker_types import (
     Protocol,
     Text64,
     broker_json,
+    fields_of,
 )
 from gateway.administration.caller import CallerRequest
-from gateway.administration.fields import PathId, mask, named, present
+from gateway.administration.fields import PathId, mask, named
 from gateway.administration.listing import DEFAULT_LIMIT, Cursor, Limit
 from gateway.administration.preconditions import (
     IF_REVISION,
@@ -30,13 +31,6 @@ from gateway.administration.preconditions import (
 )
 from gateway.bodies import StrictJson
 from gateway.problems import errors
-
-
-def _fields(values: dict[str, Any]) -> brokers_pb2.BrokerFields:
-    given = present(values)
-    if "labels" in given:
-        given["labels"] = brokers_pb2.Labels(values=given["labels"])
-    return brokers_pb2.BrokerFields(**given)
 
 
 def _labels(pairs: list[str]) -> dict[str, str]:
@@ -61,7 +55,7 @@ async def create_broker(request: CallerRequest, data: JSONBody[NewBroker]) -> Re
     caller = request.auth
     answer = await caller.ask_broker_service(
         caller.neighbours.brokers.CreateBroker,
-        brokers_pb2.CreateBrokerRequest(fields=_fields(named(data))),
+        brokers_pb2.CreateBrokerRequest(fields=fields_of(named(data))),
     )
     return tagged(broker_json(answer.broker), answer.broker.revision)
 
@@ -145,7 +139,7 @@ async def update_broker(
         caller.neighbours.brokers.UpdateBroker,
         brokers_pb2.UpdateBrokerRequest(
             id=broker_id,
-            fields=_fields(values),
+            fields=fields_of(values),
             update_mask=mask(values),
             if_revision=if_revision,
         ),

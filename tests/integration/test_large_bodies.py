@@ -9,6 +9,8 @@ from urllib.parse import urlsplit
 from tests.stack import PATIENCE_S, Stack
 
 LENGTH = 10 * 1024 * 1024
+# More than a file may have.
+FILE_LENGTH = 1024 * 1024 * 1024
 # More than a device's path takes, and far less than was announced.
 SENT = b"x" * 65_537
 # More than any path takes, in chunks.
@@ -48,16 +50,21 @@ async def test_a_body_that_is_announced_too_large_is_not_waited_for(stack: Stack
             if "requestBody" not in operation:
                 continue
             [scheme] = operation["security"][0]
+            is_file = "application/json" not in operation["requestBody"]["content"]
+            content_type = "text/csv" if is_file else "application/json"
+            announced = FILE_LENGTH if is_file else LENGTH
             head = (
                 f"{method.upper()} {re.sub('{[^}]*}', '1', path)} HTTP/1.1\r\nHost: localhost\r\n"
-                f"Authorization: Bearer {secrets[scheme]}\r\nContent-Type: application/json\r\n"
+                f"Authorization: Bearer {secrets[scheme]}\r\nContent-Type: {content_type}\r\n"
             )
-            for framing, body in (
-                (f"Content-Length: {LENGTH}", SENT),
-                (f"Content-Length: {LENGTH}\r\nExpect: 100-continue", b""),
+            framings = [
+                (f"Content-Length: {announced}", SENT),
+                (f"Content-Length: {announced}\r\nExpect: 100-continue", b""),
+            ]
+            if not is_file:
                 # No length is announced, so it is refused when too much has come.
-                ("Transfer-Encoding: chunked", CHUNKS),
-            ):
+                framings.append(("Transfer-Encoding: chunked", CHUNKS))
+            for framing, body in framings:
                 request = f"{head}{framing}\r\n\r\n".encode()
                 status, problem = await answer(stack, request, body)
                 refused = (status, problem["reason"])

@@ -22,7 +22,7 @@ from gateway.administration import brokers
 from gateway.device_routes import DeviceRoutes
 from gateway.neighbours import Neighbours
 from gateway.problems import HANDLERS
-from tests.integration.test_document import document_of, operations_of
+from tests.integration.test_document import document_of, operations_of, sending
 from tests.integration.test_frontier import POLICIES
 from tests.stack import Stack
 
@@ -195,15 +195,10 @@ async def test_every_route_is_for_those_it_says(
             # Nothing has it, so that whoever is let in takes nothing away.
             value = "2000000000" if parameter["schema"].get("type") == "integer" else "0" * 32
             path = path.replace(f"{{{parameter['name']}}}", value)
-        options: dict[str, Any] = {}
-        if body := operation.get("requestBody"):
-            options["json"] = body["content"]["application/json"]["example"]
-        nobody = await stack.http.request(method.upper(), path, **options)
+        nobody = await stack.http.request(method.upper(), path, **sending(operation))
         assert (nobody.status_code, nobody.json()["reason"]) == (401, "UNAUTHENTICATED"), name
         for role, token in tokens.items():
-            answer = await stack.http.request(
-                method.upper(), path, headers={"Authorization": f"Bearer {token}"}, **options
-            )
+            answer = await stack.http.request(method.upper(), path, **sending(operation, token))
             reason = answer.json()["reason"] if answer.status_code >= 400 else ""
             # What is refused before the service is asked would tell nothing.
             assert answer.status_code not in (400, 413, 415, 429), (name, answer.text)

@@ -1,0 +1,135 @@
+"""What importing devices and importing brokers have in common: a file in, a line for each row out.
+
+Importing is idempotent: what is there already is left as it is. So whoever was interrupted sends
+the whole file again.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Annotated, Literal, TypeVar
+
+import msgspec
+import structlog
+from litestar.params import QueryParameter
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from chassis.errors import (
+    DeadlineExceeded,
+    LostRace,
+    MooringError,
+    Overloaded,
+    Unavailable,
+)
+from gateway.administration.caller import Caller
+from gateway.uploads import Line, Upload
+
+log = structlog.get_logger(__name__)
+
+# What passes is tried again, which is safe.
+TRIES = 5
+PAUSE_S = 1.0
+BATCH_S = 30.0
+PASSING = (Unavailable, Overloaded, DeadlineExceeded, LostRace)
+
+DryRun = Annotated[bool, QueryParameter(description="Answers the same, and nothing is created.")]
+
+Row = TypeVar("Row", bound=Struct)
+# Whether each row was created (false: it was there), or why not; in order.
+Outcomes = Sequence[bool | MooringError]
+Ask = Callable[[Caller, Sequence[Row]], Awaitable[Outcomes]]
+
+
+class ImportedRow(Struct, kw_only=True, frozen=True):
+    """What became of a row."""
+
+    line: Annotated[int, Meta(description="Of the file, from 1.")]
+    subject: Annotated[str, Meta(description="Its uuid or name; empty where it cannot be read.")]
+    outcome: Literal["created", "existing", "refused"]
+    field: Annotated[str, Meta(description="What is at fault.")] | UnsetType = UNSET
+    reason: str | UnsetType = UNSET
+    detail: str | UnsetType = UNSET
+
+
+class ImportEnd(Struct, kw_only=True, frozen=True):
+    """The last line. Where it is not complete, the file is to be imported again."""
+
+    complete: bool
+    dry_run: bool
+    created: int
+    existing: int
+    refused: int
+    reason: str | UnsetType = UNSET
+    detail: str | UnsetType = UNSET
+
+
+async def imported(
+    caller: Caller,
+    upload: Upload[Row],
+    *,
+    ask: Ask[Row],
+    subject: Callable[[Row], str],
+    is_dry_run: bool,
+    size: int,
+) -> AsyncIterator[bytes]:
+    """The answer, as NDJSON: `size` rows are asked about at a time, in the name of `caller`."""
+    encoder = msgspec.json.Encoder()
+    counts: Counter[str] = Counter()
+    failure: MooringError | None = None
+    try:
+        async for batch in upload.batches(size):
+            results = await _results(caller, batch, ask, subject)
+            counts.update(result.outcome for result in results)
+            yield encoder.encode_lines(results)
+    except MooringError as error:
+        log.warning("an import was cut short", reason=error.reason)
+        failure = error
+    end = ImportEnd(
+        complete=failure is None,
+        dry_run=is_dry_run,
+        created=counts["created"],
+        existing=counts["existing"],
+        refused=counts["refused"],
+        reason=failure.reason if failure else UNSET,
+        detail=failure.message if failure else UNSET,
+    )
+    yield encoder.encode(end) + b"\n"
+
+
+async def _results(
+    caller: Caller, batch: Sequence[Line[Row]], ask: Ask[Row], subject: Callable[[Row], str]
+) -> list[ImportedRow]:
+    rows = [line.row for line in batch if not isinstance(line.row, MooringError)]
+    outcomes = iter(await _answered(caller, rows, ask) if rows else ())
+    return [
+        _result(line.number, "", line.row)
+        if isinstance(line.row, MooringError)
+        else _result(line.number, subject(line.row), next(outcomes))
+        for line in batch
+    ]
+
+
+async def _answered(caller: Caller, rows: Sequence[Row], ask: Ask[Row]) -> Outcomes:
+    """For somebody whose token is still good. Raises what the last try raised."""
+    for tries in range(1, TRIES + 1):
+        try:
+            patient = await caller.again(asyncio.get_running_loop().time() + BATCH_S)
+            return await ask(patient, rows)
+        except PASSING:
+            if tries == TRIES:
+                raise
+            await asyncio.sleep(PAUSE_S)
+    raise AssertionError("the last try returns or raises")
+
+
+def _result(line: int, subject: str, outcome: bool | MooringError) -> ImportedRow:
+    if isinstance(outcome, MooringError):
+        return ImportedRow(
+            line=line,
+            subject=subject,
+            outcome="refused",
+            field=outcome.field or UNSET,
+            reason=outcome.reason,
+            detail=outcome.message,
+        )
+    return ImportedRow(line=line, subject=subject, outcome="created" if outcome else "existing")

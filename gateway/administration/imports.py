@@ -1,0 +1,171 @@
+"""Taking over what runs already: `/api/v1/devices/import` and `/api/v1/brokers/import`."""
+
+from collections.abc import Sequence
+from typing import Annotated
+
+from litestar import Router, post
+from litestar.response import Stream
+from mooring.broker.v1 import brokers_pb2
+from mooring.registry.v1 import devices_pb2
+from msgspec import Meta, Struct, structs
+
+from chassis.errors import from_item
+from chassis.trust import Access
+from gateway.administration.broker_types import NewBroker, fields_of
+from gateway.administration.caller import Caller, CallerRequest
+from gateway.administration.fields import Id, named
+from gateway.administration.importing import DryRun, ImportedRow, ImportEnd, Outcomes, imported
+from gateway.documentation import IDENTIFIER_PATTERN, documented
+from gateway.problems import errors
+from gateway.uploads import MAX_BYTES, NDJSON, receive
+
+# How many one question is about.
+DEVICES = 2_000
+BROKERS = 100
+# They hold passwords, so none of it is kept on disk.
+MAX_BROKER_BYTES = 16 * 1024 * 1024
+
+
+class ImportedDevice(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """A row of a file of devices. What is left away or null is not known."""
+
+    uuid: Annotated[str, documented(pattern=IDENTIFIER_PATTERN)]
+    fleet_id: Annotated[
+        str,
+        documented(pattern=IDENTIFIER_PATTERN, description="Its keys let the device register."),
+    ]
+    device_name: Annotated[str, documented(minLength=1, maxLength=255)] | None = None
+    device_type: Annotated[str, documented(minLength=1, maxLength=64)] | None = None
+    mqtt_username: Annotated[str, documented(minLength=1, maxLength=255)] | None = None
+    password_hash: (
+        Annotated[str, documented(maxLength=512, description="As the broker keeps it.")] | None
+    ) = None
+    password_salt: Annotated[str, documented(maxLength=512)] | None = None
+    password_algorithm: (
+        Annotated[
+            str,
+            documented(
+                examples=["sha256", "sha256_suffix", "pbkdf2_sha256", "pbkdf2_sha512"],
+                description="Of a hash that is hexadecimal; others say it themselves.",
+            ),
+        ]
+        | None
+    ) = None
+    broker: Annotated[str, documented(description="The pin, by the broker's name.")] | None = None
+    mqtt_broker_id: Annotated[Id, Meta(description="The pin, by the broker's id.")] | None = None
+    region: Annotated[str, documented(maxLength=64)] | None = None
+    latitude: Annotated[float, documented(minimum=-90, maximum=90)] | None = None
+    longitude: Annotated[float, documented(minimum=-180, maximum=180)] | None = None
+    mac_address: Annotated[str, documented(maxLength=128)] | None = None
+
+
+def _device(row: ImportedDevice) -> devices_pb2.ImportedDevice:
+    values = structs.asdict(row)
+    latitude, longitude = values.pop("latitude"), values.pop("longitude")
+    if latitude is not None or longitude is not None:
+        # Half a location is out of range, whichever half it is.
+        values["location"] = {"latitude": _whole(latitude), "longitude": _whole(longitude)}
+    return devices_pb2.ImportedDevice(**values)
+
+
+def _whole(degrees: float | None) -> float:
+    return float("nan") if degrees is None else degrees
+
+
+@post(
+    "/devices/import",
+    access=Access.OPERATOR,
+    action="device.import",
+    status_code=200,
+    summary="Take over devices",
+    description=(
+        "A file of up to 2,000,000 lines and 512 MiB, as one `ImportedDevice` a line or as CSV with"
+        " a header line. The answer has an `ImportedRow` for each row and an `ImportEnd` as its"
+        " last line: what ends without it was cut short. A device that is there is left as it is,"
+        " so the same file can be sent again."
+    ),
+    upload=(ImportedDevice, ImportedRow, ImportEnd),
+    media_type=NDJSON,
+    request_max_body_size=MAX_BYTES,
+    responses=errors(401, 403, 412, 413, 415, 422),
+    tags=["devices"],
+)
+async def import_devices(request: CallerRequest, dry_run: DryRun = False) -> Stream:
+    async def ask(caller: Caller, rows: Sequence[ImportedDevice]) -> Outcomes:
+        answer = await caller.ask_registry(
+            caller.neighbours.devices.ImportDevices,
+            devices_pb2.ImportDevicesRequest(devices=map(_device, rows), dry_run=dry_run),
+        )
+        return _outcomes(answer.results)
+
+    # Who may not import hears it before anything is received.
+    await ask(request.auth, ())
+    upload = await receive(
+        request.stream(), request.headers.get("content-type", ""), ImportedDevice
+    )
+    lines = imported(
+        request.auth,
+        upload,
+        ask=ask,
+        subject=lambda row: row.uuid,
+        is_dry_run=dry_run,
+        size=DEVICES,
+    )
+    return Stream(lines, media_type=NDJSON)
+
+
+@post(
+    "/brokers/import",
+    access=Access.OPERATOR,
+    action="broker.import",
+    status_code=200,
+    summary="Take over brokers",
+    description=(
+        "A file of up to 16 MiB, as one `NewBroker` a line or as CSV with a header line, which has"
+        " no room for `ca_cert` and `labels`. The answer is like that to a file of devices. A"
+        " broker with a name that is there is left as it is."
+    ),
+    upload=(NewBroker, ImportedRow, ImportEnd),
+    media_type=NDJSON,
+    request_max_body_size=MAX_BROKER_BYTES,
+    responses=errors(401, 403, 412, 413, 415, 422),
+    tags=["brokers"],
+)
+async def import_brokers(request: CallerRequest, dry_run: DryRun = False) -> Stream:
+    async def ask(caller: Caller, rows: Sequence[NewBroker]) -> Outcomes:
+        answer = await caller.ask_broker_service(
+            caller.neighbours.brokers.ImportBrokers,
+            brokers_pb2.ImportBrokersRequest(
+                brokers=[fields_of(named(row)) for row in rows], dry_run=dry_run
+            ),
+        )
+        return _outcomes(answer.results)
+
+    await ask(request.auth, ())
+    upload = await receive(
+        request.stream(),
+        request.headers.get("content-type", ""),
+        NewBroker,
+        bytes_in_memory=MAX_BROKER_BYTES,
+    )
+    lines = imported(
+        request.auth,
+        upload,
+        ask=ask,
+        subject=lambda row: row.name,
+        is_dry_run=dry_run,
+        size=BROKERS,
+    )
+    return Stream(lines, media_type=NDJSON)
+
+
+def _outcomes(
+    results: Sequence[devices_pb2.DeviceImport] | Sequence[brokers_pb2.BrokerImport],
+) -> Outcomes:
+    return [
+        from_item(result.error) if result.HasField("error") else result.created
+        for result in results
+    ]
+
+
+ROUTES = Router("/", route_handlers=[import_devices, import_brokers])
