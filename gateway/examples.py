@@ -432,8 +432,7 @@ BODIES: dict[str, Any] = {
     },
 }
 
-# By the name of the operation: answers that are not one piece of JSON.
-# Of operations that take files, by the media type.
+# Files that operations take, by their names and by the media type.
 FILES = {
     "import_devices": {
         "application/x-ndjson": json.dumps({"uuid": UUID, "fleet_id": "demo"}) + "\n",
@@ -442,6 +441,10 @@ FILES = {
     "import_brokers": {
         "application/x-ndjson": json.dumps({"name": "Second", "host": "h", "port": 1883}) + "\n",
         "text/csv": "name,host,port\nSecond,mqtt.example.com,1883\n",
+    },
+    "upload_job_rows": {
+        "application/x-ndjson": json.dumps({"uuid": UUID, "mqtt_broker_id": 2}) + "\n",
+        "text/csv": f"uuid,mqtt_broker_id\n{UUID},2\n",
     },
 }
 
@@ -452,6 +455,7 @@ def _import_of(subject: str) -> str:
     return "".join(f"{json.dumps(line)}\n" for line in (row, end))
 
 
+# Answers that are not one piece of JSON, by the names of their operations.
 TEXTS = {
     "import_devices": _import_of(UUID),
     "import_brokers": _import_of("Second"),

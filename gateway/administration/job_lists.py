@@ -28,9 +28,10 @@ BATCH_S = 15.0
     description="NDJSON (application/x-ndjson) or CSV with a header line (text/csv): `uuid`, and"
     " `mqtt_broker_id` where a device is to go elsewhere than the job says. It replaces the list"
     " before. A line that is wrong is a row that is refused.",
+    upload=(NewJobRow,),
     request_max_body_size=MAX_BYTES,
     responses=errors(
-        *(401, 403, 412, 415, 422),
+        *(401, 403, 412, 413, 415, 422),
         *("JOB_NOT_FOUND", "JOB_HAS_FILTER", "JOB_STATE_FORBIDS"),
     ),
 )
