@@ -175,7 +175,7 @@ devices = sa.Table(
         sa.text("(told_broker_ids[1])"),
         "told_ca_ids",
         "id",
-        postgresql_where=sa.text("is_active"),
+        postgresql_where=sa.text("is_active AND told_ca_ids <> '{}'"),
     ),
 )
 

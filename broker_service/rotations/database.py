@@ -1,6 +1,6 @@
 """What is known of a rotation: its brokers, and what their devices were told."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -66,7 +66,7 @@ async def bundles_of(
 
 
 def devices_told(
-    bundles: Iterable[Bundle], device_id: int, limit: int
+    bundles: Collection[Bundle], device_id: int, limit: int
 ) -> sa.Select[tuple[int, str]]:
     """Ids and uuids of active devices behind `device_id` that were told one of them, in order."""
     asked = (
@@ -74,22 +74,26 @@ def devices_told(
         .data([(broker_id, list(ca_ids)) for broker_id, ca_ids in bundles])
         .alias("asked")
     )
-    # Each is a range of the index `devices_told`.
-    found = (
+    page = (
         sa.select(devices.c.id, devices.c.uuid)
-        .where(
-            devices.c.is_active,
-            devices.c.told_broker_ids[1] == asked.c.broker_id,
-            devices.c.told_ca_ids == asked.c.ca_ids,
-            devices.c.id > device_id,
-        )
+        .where(devices.c.is_active, devices.c.id > device_id)
         .order_by(devices.c.id)
         .limit(limit)
-        .lateral("found")
     )
-    return (
-        sa.select(found.c.id, found.c.uuid)
-        .select_from(asked.join(found, sa.true()))
-        .order_by(found.c.id)
-        .limit(limit)
-    )
+    none = sa.literal([], sa.ARRAY(sa.Integer))
+    # Each is a range of the index `devices_told`.
+    noted = page.where(
+        devices.c.told_ca_ids != none,
+        devices.c.told_broker_ids[1] == asked.c.broker_id,
+        devices.c.told_ca_ids == asked.c.ca_ids,
+    ).lateral("noted")
+    # Told before that was noted, or while the broker had no CA: no index holds them.
+    brokers_without = [broker_id for broker_id, ca_ids in bundles if not ca_ids]
+    rest = page.where(
+        devices.c.told_ca_ids == none, devices.c.told_broker_ids[1].in_(brokers_without)
+    ).subquery("rest")
+    found = sa.union_all(
+        sa.select(noted.c.id, noted.c.uuid).select_from(asked.join(noted, sa.true())),
+        sa.select(rest.c.id, rest.c.uuid),
+    ).subquery("found")
+    return sa.select(found.c.id, found.c.uuid).order_by(found.c.id).limit(limit)
