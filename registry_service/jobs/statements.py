@@ -2,6 +2,8 @@
 
 Their parameters are put in before they are planned, so that a condition which asks for nothing
 costs nothing. Devices are locked in the order of their ids, as everybody does who locks several.
+Where a chunk has to find a device for each of its rows, a lateral subquery looks it up by its key:
+joined as a whole, all devices might be read for every chunk.
 """
 
 import sqlalchemy as sa
@@ -70,14 +72,18 @@ WITH listed AS MATERIALIZED (
     SELECT number, device_uuid, mqtt_broker_id AS target FROM job_rows
     WHERE job_id = :job_id AND number > :reached AND number <= :until AND outcome = 'pending'
     ORDER BY number LIMIT :size
-), device AS MATERIALIZED (
-    SELECT id, uuid, fleet_id, mqtt_broker_id FROM devices AS device
-    WHERE uuid IN (SELECT device_uuid FROM listed) AND {IN_SCOPE}
-    ORDER BY id
-    {{lock}}
+), named AS MATERIALIZED (
+    SELECT listed.*, device.id AS device_id
+    FROM listed LEFT JOIN LATERAL (
+        SELECT id FROM devices AS device
+        WHERE device.uuid = listed.device_uuid AND {IN_SCOPE} LIMIT 1
+    ) AS device ON true
 ), found AS MATERIALIZED (
-    SELECT listed.*, device.id, device.fleet_id, device.mqtt_broker_id AS previous
-    FROM listed LEFT JOIN device ON device.uuid = listed.device_uuid
+    SELECT named.number, named.target, device.*
+    FROM (SELECT * FROM named ORDER BY device_id) AS named LEFT JOIN LATERAL (
+        SELECT id, fleet_id, mqtt_broker_id AS previous FROM devices AS device
+        WHERE device.id = named.device_id {{lock}}
+    ) AS device ON true
 ), judged AS MATERIALIZED (
     SELECT found.*, CASE
         WHEN found.id IS NULL THEN 'DEVICE_NOT_FOUND'
@@ -94,13 +100,14 @@ ASSIGN_LISTED = sa.text(f"""
 ), noted AS (
     UPDATE job_rows AS kept
     SET device_id = judged.id, previous_broker_id = judged.previous, outcome = judged.outcome
-    FROM judged WHERE kept.job_id = :job_id AND kept.number = judged.number
+    FROM judged WHERE kept.number = judged.number AND kept.job_id = :job_id
+      AND kept.number > :reached AND kept.number <= (SELECT max(number) FROM judged)
 )
 SELECT outcome, count(*), max(number) FROM judged GROUP BY outcome
 """)
 # What would become of rows that are pending.
 JUDGE_LISTED = sa.text(f"""
-{LISTED.format(lock="")}
+{LISTED.format(lock="LIMIT 1")}
 SELECT number, outcome, previous FROM judged
 """)
 
@@ -110,14 +117,12 @@ WITH moved AS MATERIALIZED (
     SELECT number, device_id, mqtt_broker_id AS written, previous_broker_id AS target FROM job_rows
     WHERE job_id = :job_id AND number > :reached AND number <= :until AND outcome = 'moved'
     ORDER BY number LIMIT :size
-), device AS MATERIALIZED (
-    SELECT id, fleet_id, mqtt_broker_id FROM devices AS device
-    WHERE id IN (SELECT device_id FROM moved) AND {IN_SCOPE}
-    ORDER BY id
-    FOR NO KEY UPDATE
 ), found AS MATERIALIZED (
-    SELECT moved.*, device.id, device.fleet_id, device.mqtt_broker_id AS pin
-    FROM moved LEFT JOIN device ON device.id = moved.device_id
+    SELECT named.number, named.written, named.target, device.*
+    FROM (SELECT * FROM moved ORDER BY device_id) AS named LEFT JOIN LATERAL (
+        SELECT id, fleet_id, mqtt_broker_id AS pin FROM devices AS device
+        WHERE device.id = named.device_id AND {IN_SCOPE} FOR NO KEY UPDATE
+    ) AS device ON true
 ), judged AS MATERIALIZED (
     SELECT found.number, found.id, found.target, CASE
         WHEN found.id IS NULL OR found.pin IS DISTINCT FROM found.written THEN 'changed_since'
@@ -131,7 +136,8 @@ WITH moved AS MATERIALIZED (
     FROM judged WHERE device.id = judged.id AND judged.outcome = 'undone'
 ), noted AS (
     UPDATE job_rows AS kept SET outcome = judged.outcome
-    FROM judged WHERE kept.job_id = :job_id AND kept.number = judged.number
+    FROM judged WHERE kept.number = judged.number AND kept.job_id = :job_id
+      AND kept.number > :reached AND kept.number <= (SELECT max(number) FROM judged)
 )
 SELECT outcome, count(*), max(number) FROM judged GROUP BY outcome
 """)
