@@ -387,11 +387,7 @@ BODIES: dict[str, Any] = {
             }
         ],
     },
-    "NewJob": {
-        "kind": "assign",
-        "mqtt_broker_id": 1,
-        "filter": {"fleet_id": "demo", "mqtt_broker_id": None},
-    },
+    "NewJob": {"kind": "assign", "mqtt_broker_id": 1, "filter": None},
     "Job": _JOB,
     "JobPage": _page(_JOB),
     "JobRowPage": _page(_JOB_ROW),
@@ -443,8 +439,8 @@ FILES = {
         "text/csv": "name,host,port\nSecond,mqtt.example.com,1883\n",
     },
     "upload_job_rows": {
-        "application/x-ndjson": json.dumps({"uuid": UUID, "mqtt_broker_id": 2}) + "\n",
-        "text/csv": f"uuid,mqtt_broker_id\n{UUID},2\n",
+        "application/x-ndjson": json.dumps({"uuid": UUID, "mqtt_broker_id": 1}) + "\n",
+        "text/csv": f"uuid,mqtt_broker_id\n{UUID},1\n",
     },
 }
 

@@ -36,6 +36,8 @@ BATCH_S = 15.0
     ),
 )
 async def upload_job_rows(request: CallerRequest, job_id: PathId) -> Job:
+    # Who may not upload hears it before anything is received.
+    await _add(request.auth, job_id, 0, ())
     content_type = request.headers.get("content-type", "")
     upload = await receive(request.stream(), content_type, NewJobRow)
     return job_json(await _sent(request.auth, job_id, upload))

@@ -100,7 +100,7 @@ class JobStore:
     async def add_rows(
         self, job_id: int, upload: int, rows: Sequence[Mapping[str, Any]], *, is_last: bool
     ) -> Job:
-        """Adds to the list; begins it anew where `upload` is 0.
+        """Adds to the list; begins it anew where `upload` is 0 and there is something to add.
 
         Safe to repeat. Raises `JobNotFound`, `JobHasFilter`, `JobStateForbids`, and `LostRace`
         where somebody else has begun the list anew.
@@ -112,6 +112,8 @@ class JobStore:
             if job.state != State.DRAFT:
                 raise JobStateForbids("the list of a job that was started does not change")
             changes: dict[str, Any] = {}
+            if upload == 0 and not rows and not is_last:
+                return job
             if upload == 0:
                 gone = sa.delete(job_rows).where(job_rows.c.job_id == job_id)
                 await connection.execute(gone)

@@ -164,7 +164,7 @@ def sending(operation: Mapping[str, Any], secret: str = "") -> dict[str, Any]:
 
 def turn_of(method: str, path: str) -> int:
     """What makes things comes first, what takes them away last."""
-    if method == "delete" or path.endswith("/revoke"):
+    if method == "delete" or path.endswith(("/revoke", "/cancel")):
         return 2
     return 0 if method == "post" else 1
 
@@ -196,10 +196,13 @@ def secret_for(stack: Stack, operation: Mapping[str, Any], token: str) -> str:
 
 
 async def furnish(stack: Stack) -> None:
-    """Makes what the examples speak of: one device, and the key that let it in."""
+    """Makes what the examples speak of: a device, the key that let it in, a row of a job."""
     stack.database.execute("UPDATE provisioning_keys SET id = %s", KEY_ID)
     registered = await stack.register(UUID)
     assert registered.status_code == 201, registered.text
+    # Of the first job, which nobody runs here.
+    row = "INSERT INTO job_rows (job_id, number, device_uuid, outcome) VALUES (1, 9, %s, 'moved')"
+    stack.database.execute(row, UUID)
 
 
 class Messenger:

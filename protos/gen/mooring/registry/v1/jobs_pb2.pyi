@@ -360,7 +360,9 @@ class AddJobRowsRequest(_message.Message):
     IS_LAST_FIELD_NUMBER: _builtins.int
     id: _builtins.int
     upload: _builtins.int
-    """0 begins a list; after that, what the first answer said."""
+    """0 begins a list; after that, what the first answer said. Without rows, 0
+    asks whether the job takes a list.
+    """
     is_last: _builtins.bool
     """Without it the job does not start."""
     @_builtins.property
