@@ -141,8 +141,10 @@ async def test_those_that_expire_are_listed(stack: Stack) -> None:
 
 
 async def test_one_that_is_in_use_and_expires_soon_is_warned_of(
-    stack: Stack,
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # They are looked at when all is read, not when something is touched.
+    monkeypatch.setattr(broker_service.placements.snapshot, "REREAD_S", 0.0)
     soon = await uploaded(stack, pem=root(expires=timedelta(days=20, hours=1)), name="soon")
     labels = {"id": str(soon["id"]), "name": "soon"}
 

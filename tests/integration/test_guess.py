@@ -81,14 +81,24 @@ async def test_the_broker_service_is_asked_when_something_changed_and_no_more(
     changes = [
         "UPDATE mqtt_broker_config SET description = 'changed'",
         "UPDATE fleets SET name = 'changed'",
-        "DELETE FROM fleet_brokers",
-        "DELETE FROM certificates",
+        (
+            "INSERT INTO fleet_brokers SELECT fleets.id, broker.id"
+            " FROM fleets, mqtt_broker_config AS broker WHERE broker.is_default"
+        ),
+        (
+            "INSERT INTO certificates (name, kind, pem, fingerprint_sha256, subject, issuer,"
+            " not_before, not_after) VALUES ('c', 'ca', '', '', '', '', now(), now())"
+        ),
     ]
     for n, change in enumerate(changes, start=1):
         stack.database.execute(change)
         assert (await stack.register(f"after-{n}")).status_code == 201
         assert (await stack.register(f"after-{n}")).status_code == 200
         assert calls_to_resolve() == asked + n
+    # What touches no row changes nothing.
+    stack.database.execute("DELETE FROM certificates WHERE name = 'of nobody'")
+    assert (await stack.register("unchanged")).status_code == 201
+    assert calls_to_resolve() == asked + len(changes)
 
     # A broker service of another version may decide otherwise, and the database cannot tell.
     monkeypatch.setattr(registry_service.placements, "MAX_AGE_S", 0.0)

@@ -163,9 +163,7 @@ def test_every_source_has_a_word_of_its_own() -> None:
             )
         )
     ]
-    assert words == [
-        *("unspecified", "device", "fleet", "region", "default", "environment", "rollout")
-    ]
+    assert words == ["unspecified", "device", "fleet", "region", "default", "environment"]
 
 
 def test_each_device_gets_its_own_broker() -> None:
