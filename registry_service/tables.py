@@ -295,7 +295,6 @@ jobs = sa.Table(
     sa.Column("failure", sa.Text, nullable=False, server_default=""),
     sa.Column("mqtt_broker_id", sa.Integer),
     sa.Column("filter", JSONB(none_as_null=True)),
-    sa.Column("fleet_ids", sa.ARRAY(sa.Text)),
     sa.Column("upload", sa.Integer, nullable=False, server_default="0"),
     sa.Column("is_uploaded", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Column("reached", sa.BigInteger, nullable=False, server_default="0"),

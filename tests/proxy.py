@@ -16,7 +16,7 @@ class Cut(Enum):
 
 # What the client sends with the rows that it registers, in a statement that is a transaction by
 # itself, and the end of the server's answer to it: ReadyForQuery, idle.
-ROWS = b'[{"uuid":"'
+ROWS = b'"mqtt_password_hash":"'
 DONE = b"Z\0\0\0\5I"
 
 

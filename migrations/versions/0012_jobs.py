@@ -19,8 +19,6 @@ CREATE TABLE jobs (
     mqtt_broker_id integer,
     -- Which devices; null for those of a list.
     filter         jsonb,
-    -- The only fleets whose devices it may touch; null for any.
-    fleet_ids      text[],
     -- Of the list: which upload its rows are from, and whether that came to its end.
     upload         integer NOT NULL DEFAULT 0,
     is_uploaded    boolean NOT NULL DEFAULT false,

@@ -8,11 +8,9 @@ joined as a whole, all devices might be read for every chunk.
 
 import sqlalchemy as sa
 
-# Which devices a filter means, and no others than the job may touch.
-IN_SCOPE = "(CAST(:fleet_ids AS text[]) IS NULL OR device.fleet_id = ANY (:fleet_ids))"
-MATCHES = f"""(
-    {IN_SCOPE}
-    AND (CAST(:fleet_id AS text) IS NULL OR device.fleet_id = :fleet_id)
+# Which devices a filter means.
+MATCHES = """(
+    (CAST(:fleet_id AS text) IS NULL OR device.fleet_id = :fleet_id)
     AND (CAST(:device_type AS text) IS NULL OR device.device_type = :device_type)
     AND (CAST(:region AS text) IS NULL OR device.region = :region)
     AND (CAST(:mqtt_broker_id AS integer) IS NULL
@@ -76,7 +74,7 @@ WITH listed AS MATERIALIZED (
     SELECT listed.*, device.id AS device_id
     FROM listed LEFT JOIN LATERAL (
         SELECT id FROM devices AS device
-        WHERE device.uuid = listed.device_uuid AND {IN_SCOPE} LIMIT 1
+        WHERE device.uuid = listed.device_uuid LIMIT 1
     ) AS device ON true
 ), found AS MATERIALIZED (
     SELECT named.number, named.target, device.*
@@ -121,7 +119,7 @@ WITH moved AS MATERIALIZED (
     SELECT named.number, named.written, named.target, device.*
     FROM (SELECT * FROM moved ORDER BY device_id) AS named LEFT JOIN LATERAL (
         SELECT id, fleet_id, mqtt_broker_id AS pin FROM devices AS device
-        WHERE device.id = named.device_id AND {IN_SCOPE} FOR NO KEY UPDATE
+        WHERE device.id = named.device_id FOR NO KEY UPDATE
     ) AS device ON true
 ), judged AS MATERIALIZED (
     SELECT found.number, found.id, found.target, CASE
@@ -198,7 +196,7 @@ WITH found AS MATERIALIZED (
            wave, count(*) AS devices, min(listed.device_uuid) AS first_uuid,
            max(listed.device_uuid) AS last_uuid
     FROM job_rows AS listed
-    LEFT JOIN devices AS device ON device.uuid = listed.device_uuid AND {IN_SCOPE}
+    LEFT JOIN devices AS device ON device.uuid = listed.device_uuid
     {REACHED}
     WHERE listed.job_id = :job_id AND listed.outcome = 'pending'
     GROUP BY device.mqtt_broker_id, listed.mqtt_broker_id, device.fleet_id, wave

@@ -88,7 +88,6 @@ class JobStore:
         """What would become now of the rows from `first` to `last` that are pending: by number."""
         judge = {
             "job_id": job.id,
-            "fleet_ids": job.fleet_ids,
             "reached": first - 1,
             "until": last,
             "size": last - first + 1,
@@ -174,7 +173,6 @@ def parameters_of(job: Job) -> dict[str, Any]:
     return {
         **fields,
         "job_id": job.id,
-        "fleet_ids": job.fleet_ids,
         "target": job.mqtt_broker_id,
     }
 

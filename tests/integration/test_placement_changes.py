@@ -28,7 +28,8 @@ INSERT INTO certificates (name, kind, pem, fingerprint_sha256, subject, issuer, 
 SELECT 'c', kind, 'pem ' || n, n, '', '', now(), now()
 FROM generate_series(1, 4) AS n, unnest(ARRAY['ca', 'client']) AS kind;
 INSERT INTO mqtt_broker_config (id, name, host, port, is_default, ca_certificate_id)
-SELECT n, 'broker ' || n, 'h', n, n = 1, n + (SELECT min(id) FROM certificates)
+SELECT n, 'broker ' || n, 'h', n, n = 1,
+       (SELECT id FROM certificates WHERE kind = 'ca' ORDER BY id LIMIT 1 OFFSET n % 4)
 FROM generate_series(1, 5) AS n;
 INSERT INTO fleets (id, name, is_restricted, mqtt_broker_id) SELECT 'f' || n, '', n = 1, n
 FROM generate_series(1, 5) AS n;
@@ -48,8 +49,8 @@ STEPS = (
         "UPDATE mqtt_broker_config SET is_default = true WHERE id = {n} AND is_active"
     ),
     (
-        "UPDATE mqtt_broker_config SET ca_certificate_id = {m} % 8 + (SELECT min(id)"
-        " FROM certificates) WHERE id = {n}"
+        "UPDATE mqtt_broker_config SET ca_certificate_id = (SELECT id FROM certificates"
+        " WHERE kind = 'ca' ORDER BY id LIMIT 1 OFFSET {m} % 4) WHERE id = {n}"
     ),
     (
         "UPDATE mqtt_broker_config SET client_certificate_id = (SELECT min(id) FROM certificates"

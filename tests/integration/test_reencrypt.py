@@ -1,5 +1,6 @@
 """All secrets are put under a new key, and nobody but the old key's owner notices."""
 
+import asyncio
 import base64
 import json
 from pathlib import Path
@@ -113,6 +114,9 @@ async def test_the_old_key_can_go_and_nothing_else_has_changed(
     await stack.stop_broker_service()
     alone = ring(stack.home / "alone.json", 2, 2)
     await stack.start_broker_service(encryption_keys_file=alone)
+    async with asyncio.timeout(10):
+        while (await stack.admin("GET", paths[0])).status_code == 503:
+            await asyncio.sleep(0.05)
     for path in (paths[0], paths[-1]):
         back = await stack.admin("POST", f"{path}/rollback", json={"revision": 1})
         assert back.status_code == 200, back.text
