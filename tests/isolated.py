@@ -7,6 +7,8 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+import trustme
+
 from tests.stack import Stack
 
 NOT_THERE = "00000000-0000-4000-8000-000000000000"
@@ -22,6 +24,9 @@ KINDS = {
     **dict.fromkeys(("broker_id", "mqtt_broker_id", "default_broker_id"), "broker"),
     **dict.fromkeys(("allowed_broker_ids", "broker_ids"), "broker"),
     **dict.fromkeys(("active_broker_ids", "inactive_broker_ids", "to_broker_id"), "broker"),
+    **dict.fromkeys(("certificate_id", "ca_certificate_id"), "certificate"),
+    **dict.fromkeys(("client_certificate_id", "replacement_id"), "certificate"),
+    "job_id": "job",
     "key_id": "key",
     "token_id": "token",
     "revision": "revision",
@@ -55,13 +60,18 @@ NOBODY = Customer(
         "broker": 9,
         "key": NOT_THERE,
         "token": NOT_THERE,
+        "certificate": 9,
+        "job": 9,
         "revision": 9,
     }
 )
 
 
 async def customer(stack: Stack, name: str) -> Customer:
-    """A fleet that is restricted to a broker, a key, a device that was expected, a token."""
+    """A fleet that is restricted to a broker, a key, a device that was expected, a token.
+
+    And what only an administrator makes for them: a certificate of the broker's, a job.
+    """
     broker_id = await stack.create_broker(f"{name} broker", host=f"{name}.example")
     fleet = {"id": name, "mqtt_broker_id": broker_id, "allowed_broker_ids": [broker_id]}
     await made(stack, "/fleets", fleet)
@@ -72,12 +82,16 @@ async def customer(stack: Stack, name: str) -> Customer:
     assert registered.status_code == 201, registered.text
     token = {"name": name, "role": "operator", "fleet_ids": [name]}
     shown = await made(stack, "/tokens", token)
+    ca = {"kind": "ca", "name": name, "pem": trustme.CA().cert_pem.bytes().decode()}
+    job = {"kind": "assign", "mqtt_broker_id": broker_id, "filter": {"fleet_id": name}}
     things = {
         "fleet": name,
         "device": uuid,
         "broker": broker_id,
         "key": key["id"],
         "token": shown["id"],
+        "certificate": (await made(stack, "/certificates", ca))["id"],
+        "job": (await made(stack, "/jobs", job))["id"],
         "revision": 1,
     }
     return Customer(things, shown["token"])
