@@ -31,6 +31,7 @@ from bench.rows import (
     resolve,
     resolve_many,
     responsive,
+    rotation,
     size,
     storm,
 )
@@ -58,6 +59,7 @@ ROWS: Mapping[str, Row] = {
     "resolve-many": resolve_many.measure,
     "management": management.measure,
     "bulk": bulk.measure,
+    "rotation": rotation.measure,
 }
 # What was not measured has no value, so it misses any goal.
 UNMEASURED = Goal(0, 0)

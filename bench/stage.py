@@ -82,6 +82,8 @@ class Services:
     # One key, or several that take turns with commas between them.
     provisioning_key: str
     admin_token: str
+    # Where the first broker service serves its metrics.
+    broker_metrics_port: int
     # Of the first replica of each.
     pids: dict[str, int]
     # Of all replicas.
@@ -209,6 +211,7 @@ class Stage:
                 secret.read_text().strip(),
                 self.credentials["PROVISIONING_KEY"],
                 self.credentials["ADMIN_TOKEN"],
+                configs[0].broker_metrics_port or 0,
                 {service.module: service.pid for service in reversed(services)},
                 tuple(one.gateway for one in at),
             )

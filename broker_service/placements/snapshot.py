@@ -14,6 +14,7 @@ from typing import TypeVar
 import sqlalchemy as sa
 import structlog
 from mooring.broker.v1 import resolution_pb2 as pb
+from prometheus_client import Counter
 from sqlalchemy.exc import DBAPIError
 
 from broker_service.brokers.settings import url_of
@@ -29,6 +30,12 @@ from chassis.server import Health
 log = structlog.get_logger(__name__)
 
 DATABASE = "database"
+
+READ = Counter(
+    "mooring_placement_rows_read_total",
+    "Brokers and fleets that were read into memory: those that something touched, or all",
+    ["kind"],
+)
 
 Key = TypeVar("Key")
 Value = TypeVar("Value")
@@ -112,6 +119,8 @@ class SnapshotKeeper(Follower):
             self._snapshot = before.with_touched(reading) if before else Snapshot.of(reading)
             if reading.touched is None:
                 self._all_read_at = begun_at
+            READ.labels("broker").inc(len(reading.directory.brokers))
+            READ.labels("fleet").inc(len(reading.directory.fleets))
             self._has_read = True
             self._read_with = connection
             if reading.expiring is not None:

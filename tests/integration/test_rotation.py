@@ -3,8 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
+import pytest
 import trustme
+from prometheus_client import REGISTRY
 
+import broker_service.placements.snapshot
 from tests.stack import Stack
 from tests.unit.test_certificates import ISSUER, KEY, LEAF, MIDDLE, root
 
@@ -107,6 +110,29 @@ async def test_devices_are_told_both_until_the_new_one_takes_over(stack: Stack) 
     await check(stack, path, old=UUIDS[4:], both=UUIDS[1:4], new=UUIDS[:1])
     assert (await stack.admin("DELETE", path)).status_code == 204
     assert await ca_cert_of(stack, UUIDS[0]) == old_pem
+
+
+async def test_staging_reads_no_more_than_the_brokers_that_it_touches(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = await uploaded(stack, root())
+    for name in ("a", "b"):
+        await broker_with(stack, name=name, ca_certificate_id=old)
+    for name in ("c", "d", "e"):
+        await broker_with(stack, name=name, ca_cert=root())
+    # All is read now and then; not in the middle of this.
+    monkeypatch.setattr(broker_service.placements.snapshot, "REREAD_S", 3_600.0)
+
+    def read() -> tuple[float, ...]:
+        name = "mooring_placement_rows_read_total"
+        values = [REGISTRY.get_sample_value(name, {"kind": kind}) for kind in ("broker", "fleet")]
+        return tuple(value or 0.0 for value in values)
+
+    before = read()
+    path = f"/certificates/{old}/rotation"
+    staged = await stack.admin("POST", path, json={"replacement": {"pem": root()}})
+    assert staged.status_code == 201, staged.text
+    assert [now - was for now, was in zip(read(), before, strict=True)] == [2.0, 0.0]
 
 
 async def test_who_is_forced_to_wait_for_nobody_cuts_over(stack: Stack) -> None:
