@@ -14,7 +14,7 @@ SOURCES := chassis broker_service registry_service gateway migrations local benc
 run: .venv/.run  ## the three services and a PostgreSQL, on this machine
 	@exec $(RUN)/python -m local
 
-test: .venv/.dev  ## everything that needs no heavyweight server
+test: .venv/.dev  ## everything that is not heavy: minutes long, or with a heavyweight server
 	$(RUN)/python -m pytest -m 'not heavy' -n 2 --dist loadfile
 
 test-all: .venv/.dev  ## all the rest

@@ -4,9 +4,12 @@ import asyncio
 import json
 import resource
 
+import pytest
+
 from tests.stack import Stack
 
 ROWS = 1_000_000
+LISTED = 200_000
 # Peak memory of this process, which is client, gateway and services at once.
 MAX_GROWTH_KIB = 600 * 1024
 
@@ -25,6 +28,7 @@ async def answers_others(stack: Stack, ended: asyncio.Event) -> float:
     return longest
 
 
+@pytest.mark.heavy
 async def test_each_of_a_million_bad_rows_is_refused_by_its_line(stack: Stack) -> None:
     bad = ("?,demo\n", "press,\n", "a b,demo\n", ",,,,\n")
     content = "uuid,fleet_id\n" + "".join(bad) * (ROWS // len(bad))
@@ -44,7 +48,7 @@ async def test_each_of_a_million_bad_rows_is_refused_by_its_line(stack: Stack) -
             if seen <= len(bad):
                 told = json.loads(line)
                 assert (told["line"], told["outcome"]) == (seen + 1, "refused")
-                assert told["field"] in ("uuid", "fleet_id", "row"), told
+                assert told["reason"] == "INVALID_INPUT", told
     ended.set()
     assert seen == ROWS + 1
     end = json.loads(line)
@@ -54,21 +58,20 @@ async def test_each_of_a_million_bad_rows_is_refused_by_its_line(stack: Stack) -
     assert peak_kib() - before < MAX_GROWTH_KIB
 
 
-async def test_a_jobs_list_of_a_million_bad_rows_moves_nobody(stack: Stack) -> None:
+async def test_a_jobs_list_of_nothing_but_bad_rows_moves_nobody(stack: Stack) -> None:
     job = {"kind": "assign", "mqtt_broker_id": stack.default_broker_id}
     made = (await stack.admin("POST", "/jobs", json=job)).json()
-    content = "uuid,mqtt_broker_id\n" + "?,x\n" * ROWS
+    content = "uuid,mqtt_broker_id\n" + "?,x\n" * LISTED
     before, ended = peak_kib(), asyncio.Event()
     others = asyncio.create_task(answers_others(stack, ended))
-    sent = await stack.admin(
-        "PUT",
-        f"/jobs/{made['id']}/rows",
+    sent = await stack.http.put(
+        f"/api/v1/jobs/{made['id']}/rows",
         content=content.encode(),
-        headers={"Content-Type": "text/csv"},
+        headers={"Authorization": f"Bearer {stack.admin_token}", "Content-Type": "text/csv"},
         timeout=110,
     )
     ended.set()
-    assert (sent.status_code, sent.json()["outcomes"]["INVALID_ROW"]) == (200, ROWS)
+    assert (sent.status_code, sent.json()["outcomes"]["INVALID_ROW"]) == (200, LISTED)
     page = (await stack.admin("GET", f"/jobs/{made['id']}/rows?limit=1")).json()
     assert page["items"][0]["outcome"] == "INVALID_ROW"
     assert await others < 5
