@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB
 
-SCHEMA_REVISION = "0015"
+SCHEMA_REVISION = "0016"
 
 metadata = sa.MetaData()
 
@@ -67,6 +67,8 @@ brokers = sa.Table(
         "updated_at", sa.DateTime(timezone=True), nullable=False, server_default=sa.func.now()
     ),
     sa.Column("labels", JSONB, nullable=False, server_default="{}"),
+    sa.Column("management", sa.Text, nullable=False, server_default=""),
+    sa.Column("management_url", sa.Text, nullable=False, server_default=""),
     sa.Index(
         "at_most_one_default",
         "is_default",
@@ -131,16 +133,6 @@ devices = sa.table(
     sa.column("told_broker_ids", sa.ARRAY(sa.Integer)),
     sa.column("told_ca_ids", sa.ARRAY(sa.Integer)),
 )
-# How many devices of each kind there are, and what is yet to be added to that.
-device_counts, device_count_changes = (
-    sa.table(
-        name,
-        sa.column("told_broker_id", sa.Integer),
-        sa.column("told_ca_ids", sa.ARRAY(sa.Integer)),
-        sa.column("devices", sa.BigInteger),
-    )
-    for name in ("device_counts", "device_count_changes")
-)
 fleets = sa.table(
     "fleets",
     sa.column("id", sa.Text),
@@ -157,7 +149,7 @@ fleet_brokers = sa.table(
     sa.column("broker_id", sa.Integer),
 )
 
-# Of `device_count_changes` the same is read as of `device_counts`, and both are added up.
+# How many devices of each kind there are, and what is yet to be added to that.
 device_counts, device_count_changes = (
     sa.table(
         name,

@@ -26,6 +26,7 @@ SERVICE_ROLES = (
     "mooring_operator",
     "mqtt_reader",
     "mooring_sealer",
+    "mooring_access",
 )
 ROLES = ("mooring", *SERVICE_ROLES)
 # What a run that was killed left behind ends by itself; services finish the calls they have begun.

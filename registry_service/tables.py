@@ -5,7 +5,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import CIDR, INT8MULTIRANGE, JSONB
 
-SCHEMA_REVISION = "0015"
+SCHEMA_REVISION = "0016"
 
 metadata = sa.MetaData()
 
@@ -36,6 +36,7 @@ fleets = sa.Table(
     sa.Column("rollout_percent", sa.Numeric(5, 2, asdecimal=False)),
     sa.Column("rollout_salt", sa.Text),
     sa.Column("rollout_began_at", sa.DateTime(timezone=True)),
+    sa.Column("is_active", sa.Boolean, nullable=False, server_default=sa.true()),
     sa.Index(
         "fleets_broker",
         "mqtt_broker_id",
@@ -157,6 +158,10 @@ devices = sa.Table(
     _created_at(),
     _updated_at(),
     sa.Column("password_algorithm", sa.Text, nullable=False, server_default="sha256"),
+    # The password before this one, for as long as it is accepted.
+    sa.Column("previous_password_hash", sa.Text),
+    sa.Column("previous_salt", sa.Text),
+    sa.Column("previous_until", sa.DateTime(timezone=True)),
     sa.Index("devices_fleet", "fleet_id", "id"),
     sa.Index(
         "devices_imported_username",
@@ -333,6 +338,96 @@ job_rows = sa.Table(
         "outcome",
         "number",
         postgresql_where=sa.text("outcome NOT IN ('pending', 'moved')"),
+    ),
+)
+
+broker_secrets = sa.Table(
+    "broker_secrets",
+    metadata,
+    sa.Column("id", sa.Uuid, primary_key=True, server_default=sa.func.gen_random_uuid()),
+    sa.Column(
+        "broker_id",
+        sa.Integer,
+        sa.ForeignKey("mqtt_broker_config.id", ondelete="CASCADE"),
+        nullable=False,
+    ),
+    sa.Column("secret_hash", sa.LargeBinary, nullable=False, unique=True),
+    sa.Column("prefix", sa.Text, nullable=False),
+    _created_at(),
+    sa.Column("last_used_at", sa.DateTime(timezone=True)),
+    sa.Index("broker_secrets_broker", "broker_id"),
+)
+
+service_accounts = sa.Table(
+    "service_accounts",
+    metadata,
+    sa.Column("id", sa.Uuid, primary_key=True, server_default=sa.func.gen_random_uuid()),
+    sa.Column("username", sa.Text(collation="C"), nullable=False, unique=True),
+    sa.Column("description", sa.Text, nullable=False, server_default=""),
+    sa.Column("password_hash", sa.Text, nullable=False),
+    sa.Column("password_salt", sa.Text, nullable=False),
+    sa.Column("publish", sa.ARRAY(sa.Text), nullable=False, server_default="{}"),
+    sa.Column("subscribe", sa.ARRAY(sa.Text), nullable=False, server_default="{}"),
+    # None for all brokers.
+    sa.Column("broker_ids", sa.ARRAY(sa.Integer)),
+    sa.Column("is_active", sa.Boolean, nullable=False, server_default=sa.true()),
+    sa.Column("expires_at", sa.DateTime(timezone=True)),
+    sa.Column("revision", sa.BigInteger, nullable=False, server_default="1"),
+    _created_at(),
+    _updated_at(),
+)
+
+# Whose access has changed; appended by triggers, and forgotten after a while.
+access_changes = sa.Table(
+    "access_changes",
+    metadata,
+    sa.Column("id", sa.BigInteger, sa.Identity(always=True), primary_key=True),
+    sa.Column(
+        "xact",
+        sa.BigInteger,
+        nullable=False,
+        server_default=sa.text("(pg_current_xact_id()::text)::bigint"),
+    ),
+    sa.Column(
+        "at",
+        sa.DateTime(timezone=True),
+        nullable=False,
+        server_default=sa.func.clock_timestamp(),
+    ),
+    sa.Column("usernames", sa.ARRAY(sa.Text), nullable=False, server_default="{}"),
+    sa.Column("fleet_ids", sa.ARRAY(sa.Text), nullable=False, server_default="{}"),
+    sa.Index("access_changes_xact", "xact"),
+)
+
+# Whose sessions are to be ended at which broker; appended by triggers.
+revocations = sa.Table(
+    "revocations",
+    metadata,
+    sa.Column("id", sa.BigInteger, sa.Identity(always=True), primary_key=True),
+    sa.Column("username", sa.Text(collation="C"), nullable=False),
+    sa.Column("device_uuid", sa.Text(collation="C"), nullable=False),
+    sa.Column(
+        "broker_id",
+        sa.Integer,
+        sa.ForeignKey("mqtt_broker_config.id", ondelete="CASCADE"),
+        nullable=False,
+    ),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column(
+        "asked_at",
+        sa.DateTime(timezone=True),
+        nullable=False,
+        server_default=sa.func.clock_timestamp(),
+    ),
+    sa.Column("done_at", sa.DateTime(timezone=True)),
+    sa.Column("sessions", sa.Integer),
+    sa.Column("failure", sa.Text, nullable=False, server_default=""),
+    sa.Index("revocations_due", "broker_id", "id", postgresql_where=sa.text("done_at IS NULL")),
+    sa.Index(
+        "revocations_done",
+        "broker_id",
+        "done_at",
+        postgresql_where=sa.text("done_at IS NOT NULL"),
     ),
 )
 

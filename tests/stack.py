@@ -49,6 +49,7 @@ ROLES = (
     "mooring_operator",
     "mqtt_reader",
     "mooring_sealer",
+    "mooring_access",
 )
 ADMIN = Actor("tests", Access.ADMIN)
 PATIENCE_S = 20.0

@@ -15,7 +15,10 @@ from registry_service.allowances import require_allowed
 from registry_service.errors import BrokerUnknown, DeviceNotFound
 from registry_service.tables import devices
 
-SECRET = ("mqtt_password_hash", "credential_salt", "credential_key_id", "api_key_hash")
+SECRET = (
+    *("mqtt_password_hash", "credential_salt", "credential_key_id", "api_key_hash"),
+    *("previous_password_hash", "previous_salt"),
+)
 _columns = [column for column in devices.c if column.name not in SECRET]
 
 
