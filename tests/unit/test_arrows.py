@@ -32,6 +32,13 @@ PURE = (
     "chassis/waves.py",
     "registry_service/credentials.py",
     "registry_service/sealing/chain.py",
+    "registry_service/access/questions.py",
+    "registry_service/access/topics.py",
+    "registry_service/access/dialects/asked.py",
+    "registry_service/access/dialects/emqx.py",
+    "registry_service/access/dialects/mosquitto.py",
+    "registry_service/access/dialects/rabbitmq.py",
+    "registry_service/access/dialects/vernemq.py",
 )
 # The only files that speak SQL.
 SQL = ("store.py", "tables.py", "database.py")

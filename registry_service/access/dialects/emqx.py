@@ -1,0 +1,163 @@
+"""EMQX 5: its HTTP authenticator, its HTTP authorizer and its webhooks. JSON in, JSON out.
+
+https://docs.emqx.com/en/emqx/latest/access-control/authn/http.html (authentication),
+…/access-control/authn/acl.html (what a session may do, told while it connects; since 5.8) and
+…/access-control/authz/http.html (authorization); …/data-integration/webhook.html (events).
+
+To EMQX every status but 200 means that somebody else may decide, so the status is always 200.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Literal
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from registry_service.access.dialects.asked import (
+    JSON,
+    Asked,
+    Operation,
+    Reply,
+    check_names,
+    read_json,
+)
+from registry_service.access.questions import (
+    Connect,
+    Grants,
+    Notice,
+    Publish,
+    Question,
+    Subscribe,
+    Verdict,
+    is_allowed,
+)
+
+
+class Credentials(msgspec.Struct):
+    """The authenticator's body."""
+
+    username: str
+    password: str
+    clientid: str
+
+
+class Action(msgspec.Struct):
+    """The authorizer's body. EMQX has taken `$share/<name>/` off the topic."""
+
+    username: str
+    clientid: str
+    topic: str
+    action: Literal["publish", "subscribe"]
+
+
+class Event(msgspec.Struct):
+    """A webhook's body, as far as it matters; a rule may send any event here."""
+
+    event: str
+    clientid: str = ""
+    username: str | None = None
+
+
+class Rule(msgspec.Struct, frozen=True):
+    """One of the rules of a session; the first that matches decides."""
+
+    permission: Literal["allow", "deny"]
+    action: Literal["publish", "subscribe", "all"]
+    topic: str
+
+
+class Session(msgspec.Struct):
+    """The authenticator's answer for a client that is let in."""
+
+    acl: list[Rule]
+    expire_at: int | UnsetType
+    result: Literal["allow"] = "allow"
+    is_superuser: bool = False
+
+
+_credentials = msgspec.json.Decoder(Credentials)
+_action = msgspec.json.Decoder(Action)
+_event = msgspec.json.Decoder(Event)
+_encoder = msgspec.json.Encoder()
+
+# Without a rule that matches, EMQX asks its authorizers and then its `authorization.no_match`. A
+# wildcard in front matches no topic that begins with "$", so these leave only such topics to them.
+NOTHING_ELSE = (Rule("deny", "all", "#"), Rule("deny", "all", "$SYS/#"))
+IS_ONLINE = {"client.connected": True, "client.disconnected": False}
+
+ALLOW = Reply(200, JSON, b'{"result":"allow"}')
+DENY = Reply(200, JSON, b'{"result":"deny"}')
+NOTED = Reply(200, JSON, b"{}")
+
+
+class Authenticate:
+    """Whether a client may connect, and what it may do then."""
+
+    def read(self, request: Asked) -> Sequence[Question]:
+        """One `Connect`."""
+        found = read_json(_credentials, request)
+        check_names(found.username, found.password, found.clientid)
+        return [Connect(found.username, found.password, found.clientid)]
+
+    def answer(self, request: Asked, verdicts: Sequence[Verdict]) -> Reply:  # noqa: ARG002
+        """With its rules and the moment at which EMQX disconnects it."""
+        if not is_allowed(verdicts):
+            return DENY
+        verdict = verdicts[0]
+        expire_at = UNSET if verdict.expires_at is None else verdict.expires_at
+        session = Session(list(_rules(verdict.grants)), expire_at)
+        return Reply(200, JSON, _encoder.encode(session))
+
+
+class Authorize:
+    """Whether a client may publish or subscribe: asked by an EMQX before 5.8."""
+
+    def read(self, request: Asked) -> Sequence[Question]:
+        """One `Publish` or `Subscribe`."""
+        found = read_json(_action, request)
+        check_names(found.username, found.clientid)
+        kind = Publish if found.action == "publish" else Subscribe
+        return [kind(found.username, found.clientid, found.topic)]
+
+    def answer(self, request: Asked, verdicts: Sequence[Verdict]) -> Reply:  # noqa: ARG002
+        """Says which."""
+        return ALLOW if is_allowed(verdicts) else DENY
+
+
+class Webhook:
+    """That a client has connected or disconnected."""
+
+    def read(self, request: Asked) -> Sequence[Notice]:
+        """One `Notice`, or nothing for events of any other kind."""
+        found = read_json(_event, request)
+        is_online = IS_ONLINE.get(found.event)
+        if is_online is None:
+            return []
+        username = found.username or ""
+        check_names(username, found.clientid)
+        return [Notice(username, found.clientid, is_online)]
+
+    def answer(self, request: Asked, verdicts: Sequence[Verdict]) -> Reply:  # noqa: ARG002
+        """The same for all: EMQX would send again what is not taken."""
+        return NOTED
+
+
+def _rules(grants: Grants | None) -> Iterator[Rule]:
+    if grants is not None:
+        yield from _allowing("publish", grants.publish)
+        yield from _allowing("subscribe", grants.subscribe)
+    yield from NOTHING_ELSE
+
+
+def _allowing(action: Literal["publish", "subscribe"], topics: Iterable[str]) -> Iterator[Rule]:
+    for topic in topics:
+        # Not what EMQX would take for something else: a placeholder, a filter to be equal to.
+        if "${" not in topic and not topic.startswith("eq "):
+            yield Rule("allow", action, topic)
+
+
+OPERATIONS: Mapping[str, Operation] = {
+    "authenticate": Authenticate(),
+    "authorize": Authorize(),
+    "event": Webhook(),
+}

@@ -1,0 +1,135 @@
+"""Mosquitto with mosquitto-go-auth, its `http` backend.
+
+https://github.com/iegomez/mosquitto-go-auth#http. Takes both `http_params_mode`s, json and form.
+One answer serves `http_response_mode` status and json. The mode text wants the whole body to be
+"ok", which is no JSON: with it everything is refused.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Literal, TypeVar
+
+import msgspec
+
+from registry_service.access.dialects.asked import (
+    FORM,
+    JSON,
+    Asked,
+    Operation,
+    Reply,
+    check_names,
+    content_type,
+    read_form,
+    read_json,
+)
+from registry_service.access.questions import (
+    Connect,
+    Publish,
+    Question,
+    Receive,
+    Subscribe,
+    Use,
+    Verdict,
+    is_allowed,
+)
+from registry_service.access.topics import without_share
+
+Body = TypeVar("Body")
+
+
+class Credentials(msgspec.Struct):
+    """What is sent of a client that connects."""
+
+    username: str
+    password: str
+    clientid: str
+
+
+class Action(msgspec.Struct):
+    """What is sent of a client that wants to do something.
+
+    `acc` is one of Mosquitto's MOSQ_ACL_READ, _WRITE, both, _SUBSCRIBE and _UNSUBSCRIBE
+    (https://mosquitto.org/api/files/mosquitto_broker-h.html): a number in JSON, text in a form.
+    """
+
+    username: str
+    clientid: str
+    topic: str
+    acc: Literal[1, 2, 3, 4, 8, "1", "2", "3", "4", "8"]
+
+
+class Refusal(msgspec.Struct):
+    """The body for the response mode json."""
+
+    ok: bool = msgspec.field(name="Ok")
+    error: str = msgspec.field(name="Error")
+
+
+_credentials = msgspec.json.Decoder(Credentials)
+_action = msgspec.json.Decoder(Action)
+_encoder = msgspec.json.Encoder()
+
+ALLOW = Reply(200, JSON, b'{"Ok":true,"Error":""}')
+
+
+class Answering:
+    """By the status, and in the body for who looks there."""
+
+    def answer(self, request: Asked, verdicts: Sequence[Verdict]) -> Reply:  # noqa: ARG002
+        """The same whatever was asked; a 4xx is no error to the plugin, a 5xx is."""
+        if is_allowed(verdicts):
+            return ALLOW
+        reason = next((verdict.reason for verdict in verdicts if not verdict.is_allowed), "")
+        return Reply(403, JSON, _encoder.encode(Refusal(ok=False, error=reason)))
+
+
+class User(Answering):
+    """Whether a client may connect."""
+
+    def read(self, request: Asked) -> Sequence[Question]:
+        """One `Connect`."""
+        found = _read(Credentials, _credentials, request)
+        check_names(found.username, found.password, found.clientid)
+        return [Connect(found.username, found.password, found.clientid)]
+
+
+class Superuser(Answering):
+    """Whether a client may do everything. No device may."""
+
+    def read(self, request: Asked) -> Sequence[Question]:  # noqa: ARG002
+        """Nothing, which refuses it."""
+        return []
+
+
+class Acl(Answering):
+    """Whether a client may publish, subscribe, unsubscribe or be sent a message."""
+
+    def read(self, request: Asked) -> Sequence[Question]:
+        """What `acc` stands for."""
+        found = _read(Action, _action, request)
+        username, client_id, topic = found.username, found.clientid, found.topic
+        check_names(username, client_id)
+        match int(found.acc):
+            case 1:
+                return [Receive(username, client_id, topic)]
+            case 2:
+                return [Publish(username, client_id, topic)]
+            case 3:
+                return [Receive(username, client_id, topic), Publish(username, client_id, topic)]
+            case 4:
+                return [Subscribe(username, client_id, without_share(topic))]
+            case _:
+                # Who is admitted may stop listening to anything.
+                return [Use(username, client_id)]
+
+
+def _read(kind: type[Body], decoder: "msgspec.json.Decoder[Body]", request: Asked) -> Body:
+    if content_type(request) == FORM:
+        return read_form(kind, request.body)
+    return read_json(decoder, request)
+
+
+OPERATIONS: Mapping[str, Operation] = {
+    "user": User(),
+    "superuser": Superuser(),
+    "acl": Acl(),
+}

@@ -1,0 +1,160 @@
+"""RabbitMQ 3.10 and later: rabbitmq_auth_backend_http, for clients of its MQTT plugin only.
+
+https://github.com/rabbitmq/rabbitmq-server/tree/main/deps/rabbitmq_auth_backend_http. It asks with
+the query string of a GET or with the form of a POST, and wants a 200 with "allow" or "deny".
+
+The MQTT plugin makes a routing key of a topic: "/" becomes ".", "+" becomes "*". There "*" and "#"
+are wildcards wherever they are a word, so the key is judged as the MQTT topic that it would have
+come from: what was a plain "*" to MQTT counts as the wildcard that it is to RabbitMQ.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import msgspec
+
+from registry_service.access.dialects.asked import (
+    FORM,
+    TEXT,
+    Asked,
+    Operation,
+    Reply,
+    Unreadable,
+    check_names,
+    content_type,
+    read_form,
+)
+from registry_service.access.questions import (
+    Connect,
+    Publish,
+    Question,
+    Subscribe,
+    Use,
+    Verdict,
+    is_allowed,
+)
+
+# The plugin's `mqtt.exchange`, unless that is set.
+EXCHANGE = "amq.topic"
+MQTT_OF_AMQP = str.maketrans(".*", "/+")
+
+ALLOW = Reply(200, TEXT, b"allow")
+# Without the reason, which not every version can read.
+DENY = Reply(200, TEXT, b"deny")
+
+
+class Credentials(msgspec.Struct):
+    """Of user_path. Who does not come over MQTT has no client id, and is refused for it."""
+
+    username: str
+    password: str
+    client_id: str
+
+
+class Vhost(msgspec.Struct):
+    """Of vhost_path."""
+
+    username: str
+    client_id: str = ""
+
+
+class Resource(msgspec.Struct):
+    """Of resource_path."""
+
+    username: str
+    resource: str
+    name: str
+    permission: Literal["configure", "write", "read"]
+    client_id: str = ""
+
+
+class Topic(msgspec.Struct):
+    """Of topic_path. `name` is the exchange's."""
+
+    username: str
+    name: str
+    permission: Literal["write", "read"]
+    routing_key: str
+    client_id: str = msgspec.field(name="variable_map.client_id", default="")
+
+
+class Answering:
+    """In one word."""
+
+    def answer(self, request: Asked, verdicts: Sequence[Verdict]) -> Reply:  # noqa: ARG002
+        """The same whatever was asked."""
+        return ALLOW if is_allowed(verdicts) else DENY
+
+
+class User(Answering):
+    """Whether a client may connect. It gets no tags: it cannot log in to the management."""
+
+    def read(self, request: Asked) -> Sequence[Question]:
+        """One `Connect`."""
+        found = read_form(Credentials, _form(request))
+        check_names(found.username, found.password, found.client_id)
+        return [Connect(found.username, found.password, found.client_id)]
+
+
+class VhostAccess(Answering):
+    """Whether a client may use a virtual host: which one is the broker's to settle."""
+
+    def read(self, request: Asked) -> Sequence[Question]:
+        """One `Use`."""
+        found = read_form(Vhost, _form(request))
+        check_names(found.username, found.client_id)
+        return [Use(found.username, found.client_id)]
+
+
+class ResourceAccess(Answering):
+    """Whether a client may use what the MQTT plugin uses for it: the exchange, its own queues."""
+
+    def read(self, request: Asked) -> Sequence[Question]:
+        """One `Use`, or nothing for everything else."""
+        found = read_form(Resource, _form(request))
+        check_names(found.username, found.client_id)
+        if found.resource == "exchange":
+            is_used = found.name == EXCHANGE and found.permission != "configure"
+        else:
+            is_used = found.resource == "queue" and found.name in _queues_of(found.client_id)
+        return [Use(found.username, found.client_id)] if is_used else []
+
+
+class TopicAccess(Answering):
+    """Whether a client may publish or subscribe."""
+
+    def read(self, request: Asked) -> Sequence[Question]:
+        """One `Publish` or `Subscribe`, or nothing for another exchange."""
+        found = read_form(Topic, _form(request))
+        check_names(found.username, found.client_id)
+        if found.name != EXCHANGE or "/" in found.routing_key:
+            # No key has a "/" that comes from MQTT.
+            return []
+        topic = found.routing_key.translate(MQTT_OF_AMQP)
+        kind = Publish if found.permission == "write" else Subscribe
+        return [kind(found.username, found.client_id, topic)]
+
+
+def _form(request: Asked) -> bytes:
+    if not request.body:
+        return request.query
+    if content_type(request) != FORM:
+        raise Unreadable("the body is no form")
+    return request.body
+
+
+def _queues_of(client_id: str) -> tuple[str, ...]:
+    """For both qualities of service, and since 3.13 for a will that is delayed."""
+    if not client_id:
+        # The MQTT plugin makes one up for a client that has none.
+        return ()
+    subscriptions = f"mqtt-subscription-{client_id}qos"
+    return (f"{subscriptions}0", f"{subscriptions}1", f"mqtt-will-{client_id}")
+
+
+OPERATIONS: Mapping[str, Operation] = {
+    "user": User(),
+    "vhost": VhostAccess(),
+    "resource": ResourceAccess(),
+    "topic": TopicAccess(),
+}

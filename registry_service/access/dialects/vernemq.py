@@ -1,0 +1,163 @@
+"""VerneMQ: its webhooks, all to one address; a header names the hook.
+
+https://docs.vernemq.com/plugin-development/webhookplugins. Every answer is a 200. Hooks that are
+not named here are of no use with us: to answer `on_deliver`, say, cannot keep a message back.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from registry_service.access.dialects.asked import (
+    JSON,
+    Asked,
+    Operation,
+    Reply,
+    Unreadable,
+    check_names,
+    read_json,
+)
+from registry_service.access.questions import (
+    Connect,
+    Notice,
+    Publish,
+    Question,
+    Subscribe,
+    Verdict,
+    is_allowed,
+)
+from registry_service.access.topics import without_share
+
+
+class Registration(msgspec.Struct):
+    """Of auth_on_register. There is null where the client says nothing, which is refused."""
+
+    username: str
+    password: str
+    client_id: str
+
+
+class Publication(msgspec.Struct):
+    """Of auth_on_publish."""
+
+    username: str
+    client_id: str
+    topic: str
+
+
+class Subscription(msgspec.Struct, omit_defaults=True):
+    """One of several; the options are those of MQTT 5."""
+
+    topic: str
+    # As it was asked for, or why not.
+    qos: Literal[0, 1, 2, 128, 135]
+    no_local: bool | UnsetType = UNSET
+    rap: bool | UnsetType = UNSET
+    retain_handling: str | UnsetType = UNSET
+
+
+class Subscriptions(msgspec.Struct):
+    """Of auth_on_subscribe."""
+
+    username: str
+    client_id: str
+    topics: list[Subscription]
+
+
+class Coming(msgspec.Struct):
+    """Of on_register, on_client_wakeup, on_client_offline and on_client_gone."""
+
+    client_id: str
+    username: str | None = None
+
+
+_registration = msgspec.json.Decoder(Registration)
+_publication = msgspec.json.Decoder(Publication)
+_subscriptions = msgspec.json.Decoder(Subscriptions)
+_coming = msgspec.json.Decoder(Coming)
+_encoder = msgspec.json.Encoder()
+
+IS_ONLINE = {
+    b"on_register": True,
+    b"on_register_m5": True,
+    b"on_client_wakeup": True,
+    b"on_client_offline": False,
+    b"on_client_gone": False,
+}
+
+# For so long VerneMQ need not ask again about what was allowed, and so long a device that has been
+# disabled goes on publishing. Only of publications: a client connects and subscribes once, and
+# VerneMQ's cache never shrinks by itself.
+MAX_AGE_S = 3
+
+ALLOW = Reply(200, JSON, b'{"result":"ok"}')
+ALLOW_FOR_A_WHILE = Reply(
+    200, JSON, ALLOW.body, ((b"cache-control", f"max-age={MAX_AGE_S}".encode()),)
+)
+DENY = Reply(200, JSON, b'{"result":{"error":"not_allowed"}}')
+NOTED = Reply(200, JSON, b"{}")
+
+# What a topic has for a quality of service where the client may not subscribe to it.
+FAILURE: Literal[128] = 128
+NOT_AUTHORIZED: Literal[135] = 135
+
+
+class Webhook:
+    """All hooks."""
+
+    def read(self, request: Asked) -> Sequence[Question] | Sequence[Notice]:
+        """As many `Subscribe` as there are topics; one of everything else."""
+        hook = _hook(request)
+        if hook in IS_ONLINE:
+            came = read_json(_coming, request)
+            username = came.username or ""
+            check_names(username, came.client_id)
+            return [Notice(username, came.client_id, IS_ONLINE[hook])]
+        match hook.removesuffix(b"_m5"):
+            case b"auth_on_register":
+                client = read_json(_registration, request)
+                check_names(client.username, client.password, client.client_id)
+                return [Connect(client.username, client.password, client.client_id)]
+            case b"auth_on_publish":
+                found = read_json(_publication, request)
+                check_names(found.username, found.client_id)
+                return [Publish(found.username, found.client_id, found.topic)]
+            case b"auth_on_subscribe":
+                asked = read_json(_subscriptions, request)
+                check_names(asked.username, asked.client_id)
+                return [
+                    Subscribe(asked.username, asked.client_id, without_share(wanted.topic))
+                    for wanted in asked.topics
+                ]
+        raise Unreadable("there is no such hook")
+
+    def answer(self, request: Asked, verdicts: Sequence[Verdict]) -> Reply:
+        """As the hook wants it."""
+        hook = _hook(request)
+        if hook in IS_ONLINE:
+            return NOTED
+        if is_allowed(verdicts):
+            is_publication = hook.startswith(b"auth_on_publish")
+            return ALLOW_FOR_A_WHILE if is_publication else ALLOW
+        if not any(verdict.is_allowed for verdict in verdicts):
+            return DENY
+        # Some of the topics.
+        topics = read_json(_subscriptions, request).topics
+        is_m5 = hook.endswith(b"_m5")
+        refused: Literal[135, 128] = NOT_AUTHORIZED if is_m5 else FAILURE
+        allowed = [
+            wanted if verdict.is_allowed else Subscription(wanted.topic, refused)
+            for wanted, verdict in zip(topics, verdicts, strict=True)
+        ]
+        changes = {"topics": allowed}
+        answer = {"result": "ok"} | ({"modifiers": changes} if is_m5 else changes)
+        return Reply(200, JSON, _encoder.encode(answer))
+
+
+def _hook(request: Asked) -> bytes:
+    return request.headers.get(b"vernemq-hook", b"")
+
+
+OPERATIONS: Mapping[str, Operation] = {"webhook": Webhook()}

@@ -1,0 +1,106 @@
+"""What a broker can want to know of a client, and what it is told: the same for every dialect.
+
+Texts are as the client sent them, and hold no half of a surrogate pair. Usernames, passwords and
+client ids are bounded and hold no NUL (`dialects/asked.py`). Topics may still be malformed: nothing
+matches or covers such (`topics.py`).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Connect:
+    """Whether these let a client in."""
+
+    username: str
+    password: str = field(repr=False)
+    client_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Publish:
+    """Whether a client may publish to a topic."""
+
+    username: str
+    client_id: str
+    topic: str
+
+
+@dataclass(frozen=True, slots=True)
+class Subscribe:
+    """Whether a client may subscribe.
+
+    `topic_filter` is what messages are matched with. A dialect whose broker knows shared
+    subscriptions has taken `$share/<name>/` off: whoever did so again would allow what is refused.
+    """
+
+    username: str
+    client_id: str
+    topic_filter: str
+
+
+@dataclass(frozen=True, slots=True)
+class Receive:
+    """Whether a message may be delivered to a client that has subscribed."""
+
+    username: str
+    client_id: str
+    topic: str
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """Whether a client is admitted at all, and nothing more.
+
+    `client_id` is empty where the broker does not say it.
+    """
+
+    username: str
+    client_id: str
+
+
+Question = Connect | Publish | Subscribe | Receive | Use
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """A client has come or gone.
+
+    `username` is empty where the broker says the client id only.
+    """
+
+    username: str
+    client_id: str
+    is_online: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Grants:
+    """The topic filters a session may publish and subscribe to."""
+
+    publish: tuple[str, ...]
+    subscribe: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The answer to one question.
+
+    `reason` is UPPER_SNAKE, for logs and brokers that say it; empty where it is allowed. `grants`
+    and `expires_at` (Unix seconds) belong to a Connect that is allowed.
+    """
+
+    is_allowed: bool
+    reason: str = ""
+    grants: Grants | None = None
+    expires_at: int | None = None
+
+
+# Of a request that no dialect can make sense of.
+UNREADABLE = Verdict(is_allowed=False, reason="UNREADABLE")
+
+
+def is_allowed(verdicts: Sequence[Verdict]) -> bool:
+    """Whether everything that was asked is allowed; where nothing was asked, nothing is."""
+    return bool(verdicts) and all(verdict.is_allowed for verdict in verdicts)

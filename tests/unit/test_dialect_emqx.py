@@ -1,0 +1,177 @@
+"""EMQX 5: what its documentation shows is understood, and answered as it says.
+
+The shapes are those of https://docs.emqx.com/en/emqx/latest/access-control/authn/http.html,
+…/authn/acl.html, …/authz/http.html and …/data-integration/webhook.html, with the placeholders that
+these name.
+"""
+
+import json
+from typing import Any
+
+import pytest
+
+from registry_service.access.dialects.asked import Asked, Reply, Unreadable
+from registry_service.access.dialects.emqx import OPERATIONS
+from registry_service.access.questions import (
+    UNREADABLE,
+    Connect,
+    Grants,
+    Notice,
+    Publish,
+    Question,
+    Subscribe,
+    Verdict,
+)
+
+ALLOWED = Verdict(is_allowed=True)
+REFUSED = Verdict(is_allowed=False, reason="TOPIC_NOT_ALLOWED")
+OWN = "iot/device/abc123/#"
+NOTHING_ELSE = [
+    {"permission": "deny", "action": "all", "topic": "#"},
+    {"permission": "deny", "action": "all", "topic": "$SYS/#"},
+]
+
+# body { username = "${username}", password = "${password}", clientid = "${clientid}" }
+AUTHENTICATE = {"username": "device_abc123", "password": "secret", "clientid": "emqx_c"}
+# body { username, clientid, topic = "${topic}", action = "${action}" }
+AUTHORIZE = {
+    "username": "device_abc123",
+    "clientid": "emqx_c",
+    "topic": "iot/device/abc123/x",
+    "action": "publish",
+}
+# As the page on webhooks prints what was sent.
+CONNECTED = (
+    b'{"username":"undefined","timestamp":1694681417717,"sockname":"127.0.0.1:1883",'
+    b'"receive_maximum":32,"proto_ver":5,"proto_name":"MQTT","peername":"127.0.0.1:61003",'
+    b'"node":"emqx@127.0.0.1","mountpoint":"undefined","metadata":{"rule_id":"my-webhook_WH_D"},'
+    b'"keepalive":30,"is_bridge":false,"expiry_interval":0,"event":"client.connected",'
+    b'"connected_at":1694681417714,"conn_props":{"User-Property":{},'
+    b'"Request-Problem-Information":1},"clientid":"emqx_c","clean_start":true}'
+)
+DISCONNECTED = (
+    b'{"username":"undefined","timestamp":1694681417729,"sockname":"127.0.0.1:1883",'
+    b'"reason":"normal","proto_ver":5,"proto_name":"MQTT","peername":"127.0.0.1:61003",'
+    b'"node":"emqx@127.0.0.1","metadata":{"rule_id":"my-webhook_WH_D"},'
+    b'"event":"client.disconnected","disconnected_at":1694681417729,'
+    b'"disconn_props":{"User-Property":{}},"clientid":"emqx_c"}'
+)
+PUBLISHED = (
+    b'{"username":"undefined","topic":"t/1","timestamp":1694681417728,"qos":0,'
+    b'"publish_received_at":1694681417728,"pub_props":{"User-Property":{}},'
+    b'"peerhost":"127.0.0.1","payload":"{ \\"msg\\": \\"Hello Webhook\\" }",'
+    b'"node":"emqx@127.0.0.1","metadata":{"rule_id":"my-webhook_WH_D"},'
+    b'"id":"0006054DC3E940F8F445000038A60002","flags":{"retain":false,"dup":false},'
+    b'"event":"message.publish","clientid":"emqx_c"}'
+)
+
+
+def asked(body: object) -> Asked:
+    encoded = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return Asked({b"content-type": b"application/json"}, b"", encoded)
+
+
+def read(operation: str, body: object) -> Any:
+    return OPERATIONS[operation].read(asked(body))
+
+
+def answer(operation: str, *verdicts: Verdict) -> Reply:
+    return OPERATIONS[operation].answer(asked({}), verdicts)
+
+
+def told(operation: str, *verdicts: Verdict) -> Any:
+    reply = answer(operation, *verdicts)
+    # Any other status, or another type, would leave it to somebody else.
+    assert (reply.status, reply.content_type) == (200, b"application/json")
+    return json.loads(reply.body)
+
+
+def test_a_client_that_connects() -> None:
+    assert read("authenticate", AUTHENTICATE) == [Connect("device_abc123", "secret", "emqx_c")]
+
+
+@pytest.mark.parametrize(
+    ("action", "topic", "question"),
+    [
+        ("publish", "a/b", Publish("device_abc123", "emqx_c", "a/b")),
+        ("subscribe", "a/+", Subscribe("device_abc123", "emqx_c", "a/+")),
+        # EMQX takes the share off; what still has one is no share.
+        ("subscribe", "$share/g/a", Subscribe("device_abc123", "emqx_c", "$share/g/a")),
+    ],
+)
+def test_a_client_that_acts(action: str, topic: str, question: Question) -> None:
+    body = AUTHORIZE | {"action": action, "topic": topic, "qos": "1", "retain": "false"}
+    assert read("authorize", body) == [question]
+
+
+def test_a_client_that_is_let_in_is_told_what_it_may_do() -> None:
+    verdict = Verdict(
+        is_allowed=True,
+        grants=Grants(publish=(OWN, "a/b"), subscribe=(OWN,)),
+        expires_at=1_654_254_601,
+    )
+    assert told("authenticate", verdict) == {
+        "result": "allow",
+        "is_superuser": False,
+        "expire_at": 1_654_254_601,
+        "acl": [
+            {"permission": "allow", "action": "publish", "topic": OWN},
+            {"permission": "allow", "action": "publish", "topic": "a/b"},
+            {"permission": "allow", "action": "subscribe", "topic": OWN},
+            *NOTHING_ELSE,
+        ],
+    }
+
+
+@pytest.mark.parametrize("grants", [None, Grants((), ())])
+def test_without_grants_nothing_is_allowed(grants: Grants | None) -> None:
+    assert told("authenticate", Verdict(is_allowed=True, grants=grants)) == {
+        "result": "allow",
+        "is_superuser": False,
+        "acl": NOTHING_ELSE,
+    }
+
+
+@pytest.mark.parametrize("topic", ["a/${username}", "${clientid}/#", "eq a/#"])
+def test_what_emqx_would_read_otherwise_is_not_granted(topic: str) -> None:
+    verdict = Verdict(is_allowed=True, grants=Grants((topic, OWN), (topic,)))
+    assert [rule["topic"] for rule in told("authenticate", verdict)["acl"]] == [OWN, "#", "$SYS/#"]
+
+
+def test_the_authorizer_says_which() -> None:
+    assert told("authorize", ALLOWED) == {"result": "allow"}
+
+
+@pytest.mark.parametrize("operation", ["authenticate", "authorize"])
+@pytest.mark.parametrize("verdicts", [[], [REFUSED], [UNREADABLE]])
+def test_a_denial_says_so(operation: str, verdicts: list[Verdict]) -> None:
+    assert told(operation, *verdicts) == {"result": "deny"}
+
+
+@pytest.mark.parametrize(
+    ("sent", "is_online"), [(CONNECTED, True), (DISCONNECTED, False)], ids=["connected", "gone"]
+)
+def test_clients_come_and_go(sent: bytes, is_online: bool) -> None:
+    assert read("event", sent) == [Notice("undefined", "emqx_c", is_online)]
+
+
+def test_other_events_are_nothing_to_note() -> None:
+    assert read("event", PUBLISHED) == []
+
+
+def test_events_are_never_sent_again() -> None:
+    for verdicts in ([], [UNREADABLE]):
+        assert told("event", *verdicts) == {}
+
+
+@pytest.mark.parametrize("field", sorted(AUTHORIZE))
+@pytest.mark.parametrize("wrong", [None, 1, True, 1.5, [], ["a"], {}])
+def test_a_field_of_the_wrong_type_is_no_question(field: str, wrong: object) -> None:
+    with pytest.raises(Unreadable):
+        read("authorize", AUTHORIZE | {field: wrong})
+
+
+@pytest.mark.parametrize("action", ["", "all", "PUBLISH", "Subscribe", "pub"])
+def test_an_action_of_no_kind_is_no_question(action: str) -> None:
+    with pytest.raises(Unreadable):
+        read("authorize", AUTHORIZE | {"action": action})

@@ -1,0 +1,288 @@
+"""RabbitMQ: what rabbitmq_auth_backend_http sends is understood, and answered as its README says.
+
+https://github.com/rabbitmq/rabbitmq-server/tree/main/deps/rabbitmq_auth_backend_http: the
+parameters of its README, to which MQTT clients add `client_id` and `variable_map` as it says there.
+Which queues the MQTT plugin uses for a client: https://www.rabbitmq.com/docs/mqtt.
+"""
+
+from urllib.parse import urlencode
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from registry_service.access.dialects.asked import Asked, Unreadable
+from registry_service.access.dialects.rabbitmq import OPERATIONS
+from registry_service.access.questions import (
+    UNREADABLE,
+    Connect,
+    Publish,
+    Question,
+    Subscribe,
+    Use,
+    Verdict,
+)
+from registry_service.access.topics import covers, is_filter, is_topic, matches
+
+OWN = "iot/device/abc123/#"
+ALLOWED = Verdict(is_allowed=True)
+REFUSED = Verdict(is_allowed=False, reason="TOPIC_NOT_ALLOWED")
+
+USER = {
+    "username": "device_abc123",
+    "vhost": "/",
+    "client_id": "mooring-abc123",
+    "password": "se cret",
+}
+VHOST = {
+    "username": "device_abc123",
+    "vhost": "/",
+    "ip": "127.0.0.1",
+    "tags": "",
+    "client_id": "mooring-abc123",
+}
+RESOURCE = {
+    "username": "device_abc123",
+    "vhost": "/",
+    "resource": "queue",
+    "name": "mqtt-subscription-mooring-abc123qos1",
+    "permission": "configure",
+    "tags": "",
+    "client_id": "mooring-abc123",
+}
+TOPIC = {
+    "username": "device_abc123",
+    "vhost": "/",
+    "resource": "topic",
+    "name": "amq.topic",
+    "permission": "write",
+    "tags": "",
+    "routing_key": "iot.device.abc123.x",
+    "variable_map.client_id": "mooring-abc123",
+    "variable_map.username": "device_abc123",
+    "variable_map.vhost": "/",
+}
+METHODS = ("get", "post")
+IDENTITY = ("device_abc123", "mooring-abc123")
+
+
+def asked(fields: dict[str, str], method: str = "post") -> Asked:
+    encoded = urlencode(fields).encode()
+    if method == "get":
+        return Asked({}, encoded, b"")
+    return Asked({b"content-type": b"application/x-www-form-urlencoded"}, b"", encoded)
+
+
+def read(operation: str, fields: dict[str, str], method: str = "post") -> object:
+    return OPERATIONS[operation].read(asked(fields, method))
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    ("operation", "fields", "question"),
+    [
+        ("user", USER, Connect("device_abc123", "se cret", "mooring-abc123")),
+        ("vhost", VHOST, Use(*IDENTITY)),
+        ("resource", RESOURCE, Use(*IDENTITY)),
+        ("topic", TOPIC, Publish(*IDENTITY, "iot/device/abc123/x")),
+        (
+            "topic",
+            TOPIC | {"permission": "read", "routing_key": "iot.device.abc123.#"},
+            Subscribe(*IDENTITY, OWN),
+        ),
+    ],
+)
+def test_what_an_mqtt_client_makes_it_ask(
+    method: str, operation: str, fields: dict[str, str], question: Question
+) -> None:
+    assert read(operation, fields, method) == [question]
+
+
+def test_a_vhost_needs_no_client_id() -> None:
+    fields = {"username": "device_abc123", "vhost": "/", "ip": "127.0.0.1"}
+    assert read("vhost", fields) == [Use("device_abc123", "")]
+
+
+@pytest.mark.parametrize("missing", ["username", "password", "client_id"])
+def test_who_does_not_come_over_mqtt_does_not_come_in(missing: str) -> None:
+    with pytest.raises(Unreadable):
+        read("user", {name: value for name, value in USER.items() if name != missing})
+
+
+@pytest.mark.parametrize("permission", ["configure", "write", "read"])
+@pytest.mark.parametrize(
+    ("resource", "name", "permissions"),
+    [
+        ("exchange", "amq.topic", ("write", "read")),
+        ("queue", "mqtt-subscription-mooring-abc123qos0", ("configure", "write", "read")),
+        ("queue", "mqtt-subscription-mooring-abc123qos1", ("configure", "write", "read")),
+        ("queue", "mqtt-will-mooring-abc123", ("configure", "write", "read")),
+        ("queue", "mqtt-subscription-mooring-otherqos1", ()),
+        ("queue", "mqtt-subscription-mooring-abc123", ()),
+        ("queue", "mqtt-subscription-mooring-abc123qos2", ()),
+        ("queue", "mqtt-will-mooring-abc1234", ()),
+        ("queue", "mqtt-subscription-", ()),
+        ("queue", "mqtt-will-", ()),
+        ("queue", "orders", ()),
+        ("queue", "amq.topic", ()),
+        ("queue", "", ()),
+        ("exchange", "amq.default", ()),
+        ("exchange", "", ()),
+        ("exchange", "amq.direct", ()),
+        ("exchange", "mqtt-subscription-mooring-abc123qos1", ()),
+        ("topic", "amq.topic", ()),
+        ("", "amq.topic", ()),
+    ],
+)
+def test_only_what_the_mqtt_plugin_uses_for_this_client(
+    resource: str, name: str, permission: str, permissions: tuple[str, ...]
+) -> None:
+    fields = RESOURCE | {"resource": resource, "name": name, "permission": permission}
+    expected = [Use(*IDENTITY)] if permission in permissions else []
+    assert read("resource", fields) == expected
+
+
+@pytest.mark.parametrize("name", ["mqtt-subscription-qos0", "mqtt-subscription-qos1", "mqtt-will-"])
+def test_without_a_client_id_no_queue_is_its_own(name: str) -> None:
+    assert read("resource", RESOURCE | {"name": name, "client_id": ""}) == []
+    nobody = {key: value for key, value in RESOURCE.items() if key != "client_id"}
+    assert read("resource", nobody | {"name": name}) == []
+
+
+@pytest.mark.parametrize("name", ["amq.direct", "amq.default", "", "orders"])
+def test_topics_of_other_exchanges_are_refused(name: str) -> None:
+    assert read("topic", TOPIC | {"name": name}) == []
+
+
+@pytest.mark.parametrize("operation", ["resource", "topic"])
+@pytest.mark.parametrize("permission", ["", "admin", "READ", "write,read"])
+def test_a_permission_of_no_kind_is_no_question(operation: str, permission: str) -> None:
+    fields = RESOURCE if operation == "resource" else TOPIC
+    with pytest.raises(Unreadable):
+        read(operation, fields | {"permission": permission})
+
+
+# What an MQTT client asks for, and whether that is within its own as RabbitMQ understands it.
+KEYS = [
+    ("iot/device/abc123/x", True, True),
+    ("iot/device/abc123", True, True),
+    ("iot/device/abc123/#", False, True),
+    ("iot/device/abc123/+/x", False, True),
+    # A level with a dot is several.
+    ("iot/device/abc123/a.b", True, True),
+    ("iot.device.abc123.x", True, True),
+    ("iot/device/abc123/*", False, True),
+    ("iot/device/abc123/a*", False, False),
+    ("iot/device/abc123/a#", False, False),
+    ("iot/device/abc123/#/x", False, False),
+    ("iot/device/*/x", False, False),
+    ("iot/device/#/x", False, False),
+    ("iot/device/other.abc123/#", False, False),
+    ("*/*/*/#", False, False),
+    ("*", False, False),
+    ("#", False, False),
+    ("iot/#", False, False),
+    ("iot/device/#", False, False),
+    ("iot/device/abc123#", False, False),
+    ("$SYS/#", False, False),
+    # It has no shared subscriptions: that is a topic like any.
+    ("$share/group/iot/device/abc123/#", False, False),
+    ("", False, False),
+]
+
+
+@pytest.mark.parametrize(("mqtt", "may_publish", "may_subscribe"), KEYS)
+def test_a_star_and_a_hash_never_widen_what_is_allowed(
+    mqtt: str, may_publish: bool, may_subscribe: bool
+) -> None:
+    key = mqtt.replace("/", ".").replace("+", "*")
+    (write,) = OPERATIONS["topic"].read(asked(TOPIC | {"routing_key": key}))
+    (seen,) = OPERATIONS["topic"].read(asked(TOPIC | {"routing_key": key, "permission": "read"}))
+    assert isinstance(write, Publish)
+    assert isinstance(seen, Subscribe)
+    assert matches(OWN, write.topic) is may_publish
+    assert covers(OWN, seen.topic_filter) is may_subscribe
+
+
+@pytest.mark.parametrize("key", ["iot/device/abc123/x", "iot.device.abc123/x", "/", "./."])
+def test_a_key_that_mqtt_cannot_have_made_is_refused(key: str) -> None:
+    assert read("topic", TOPIC | {"routing_key": key}) == []
+
+
+def amqp_matches(pattern: list[str], words: list[str]) -> bool:
+    """A topic exchange's (AMQP 0-9-1, section 3.1.3.3): "*" is one word, "#" any number."""
+    if not pattern:
+        return not words
+    first, *others = pattern
+    if first == "#":
+        return any(amqp_matches(others, words[n:]) for n in range(len(words) + 1))
+    return bool(words) and first in ("*", words[0]) and amqp_matches(others, words[1:])
+
+
+WORDS = st.sampled_from(["iot", "device", "abc123", "other", "*", "#", "", "x", "x*", "$SYS"])
+PREFIXES = st.sampled_from(["", "iot.device.", "iot.device.abc123."])
+PATTERNS = st.builds(str.__add__, PREFIXES, st.lists(WORDS, min_size=1, max_size=5).map(".".join))
+PLAIN = st.lists(
+    st.sampled_from(["iot", "device", "abc123", "other", "", "x", "$SYS"]), min_size=1, max_size=6
+)
+
+
+@given(PATTERNS, PREFIXES, PLAIN)
+def test_what_is_allowed_hears_only_its_own_in_rabbitmq(
+    pattern: str, prefix: str, words: list[str]
+) -> None:
+    (question,) = OPERATIONS["topic"].read(
+        asked(TOPIC | {"routing_key": pattern, "permission": "read"})
+    )
+    assert isinstance(question, Subscribe)
+    key = (prefix + ".".join(words)).split(".")
+    if covers(OWN, question.topic_filter) and amqp_matches(pattern.split("."), key):
+        assert amqp_matches(["iot", "device", "abc123", "#"], key)
+
+
+@given(st.text(st.characters(exclude_characters="/", codec="utf-8"), max_size=20))
+def test_what_may_be_published_has_no_wildcard(key: str) -> None:
+    (question,) = OPERATIONS["topic"].read(asked(TOPIC | {"routing_key": key}))
+    assert isinstance(question, Publish)
+    assert not (is_topic(question.topic) and set("*#") & set(key))
+    assert is_filter(question.topic) or not is_topic(question.topic)
+
+
+@pytest.mark.parametrize("operation", sorted(OPERATIONS))
+@pytest.mark.parametrize(
+    ("verdicts", "word"),
+    [([ALLOWED], b"allow"), ([REFUSED], b"deny"), ([UNREADABLE], b"deny"), ([], b"deny")],
+)
+def test_answers_are_one_word(operation: str, verdicts: list[Verdict], word: bytes) -> None:
+    reply = OPERATIONS[operation].answer(asked({}), verdicts)
+    assert (reply.status, reply.content_type, reply.body) == (200, b"text/plain", word)
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        b"username=a&password=b&client_id=c&username=d",
+        b"username=%ff&password=b&client_id=c",
+        b"username=%ED%A0%80&password=b&client_id=c",
+        b"username=%00&password=b&client_id=c",
+        "username=ü&password=b&client_id=c".encode(),
+        b"username=a&password=b",
+        b"username=a&password=b&client_id=c" + b"&ip=" * 200,
+        b"username=a;password=b;client_id=c",
+    ],
+)
+def test_a_form_that_is_none(query: bytes) -> None:
+    for request in (
+        Asked({}, query, b""),
+        Asked({b"content-type": b"application/x-www-form-urlencoded"}, b"", query),
+    ):
+        with pytest.raises(Unreadable):
+            OPERATIONS["user"].read(request)
+
+
+def test_a_body_says_that_it_is_a_form() -> None:
+    for content_type in (b"application/json", b"text/plain", b""):
+        with pytest.raises(Unreadable):
+            OPERATIONS["user"].read(
+                Asked({b"content-type": content_type}, b"", urlencode(USER).encode())
+            )
