@@ -19,6 +19,7 @@ from bench.errors import CannotMeasure
 from bench.machine import Machine
 from bench.measures import Figure, Findings, Goal
 from bench.rows import (
+    access,
     again,
     brokers,
     bulk,
@@ -60,6 +61,7 @@ ROWS: Mapping[str, Row] = {
     "management": management.measure,
     "bulk": bulk.measure,
     "rotation": rotation.measure,
+    "access": access.measure,
 }
 # What was not measured has no value, so it misses any goal.
 UNMEASURED = Goal(0, 0)

@@ -26,7 +26,7 @@ from local.database import bring_up_to_date
 from local.home import SERVICE_ROLES, Home
 from local.interrupts import ChildExits
 from local.postgres import Postgres, free_port, prepare
-from local.probes import is_ready, is_serving
+from local.probes import is_answering, is_ready, is_serving
 from local.processes import Service, wait_until_ready
 from local.seed import seeded
 from local.services import Addresses, environments
@@ -78,6 +78,7 @@ class Services:
     gateway_port: int
     broker_address: str
     registry_address: str
+    access_url: str
     service_secret: str
     # One key, or several that take turns with commas between them.
     provisioning_key: str
@@ -198,6 +199,7 @@ class Stage:
                     f"broker_service {number}": partial(is_serving, one.broker),
                     f"registry_service {number}": partial(is_serving, one.registry),
                     f"gateway {number}": partial(is_ready, config.gateway_port),
+                    f"access {number}": partial(is_answering, config.access_port),
                 }
             wait_until_ready([self.server, *services], checks, self._exits)
             if not self.credentials:
@@ -208,6 +210,7 @@ class Stage:
                 configs[0].gateway_port,
                 at[0].broker,
                 at[0].registry,
+                at[0].access,
                 secret.read_text().strip(),
                 self.credentials["PROVISIONING_KEY"],
                 self.credentials["ADMIN_TOKEN"],
@@ -268,13 +271,14 @@ def _all(addresses: Iterable[str]) -> str:
 
 
 def _config(home: Path) -> LocalConfig:
-    ports = [free_port() for _ in range(5)]
+    ports = [free_port() for _ in range(6)]
     return LocalConfig(
         gateway_port=ports[0],
         registry_port=ports[1],
         broker_port=ports[2],
         postgres_port=ports[3],
         broker_metrics_port=ports[4],
+        access_port=ports[5],
         mooring_home=home,
         mooring_database_url=None,
         mqtt_broker_url=None,

@@ -2,18 +2,20 @@
 
 import asyncio
 import contextlib
+import functools
 from collections.abc import AsyncIterator
 
 from chassis import log, metrics, process
 from chassis.config import load
+from chassis.http_server import Address, serving
 from gateway.administration.refused import Refused
 from gateway.app import app_of
 from gateway.config import GatewayConfig
 from gateway.device_calls import DeviceCalls
 from gateway.device_routes import DeviceRoutes
+from gateway.express import DeviceProtocol
 from gateway.limits import Limits
 from gateway.neighbours import Neighbours
-from gateway.server import serving
 
 TOO_MANY_FAILED = "too many attempts with tokens that are not valid"
 
@@ -45,7 +47,24 @@ async def running(config: GatewayConfig) -> AsyncIterator[str]:
             config.trusted_proxies,
             refused,
         )
-        yield await stack.enter_async_context(serving(app, routes, config, leaving))
+        # Devices' requests go past `app`.
+        protocol = functools.partial(DeviceProtocol, routes=routes, leaving=leaving)
+        address = Address(
+            config.gateway_host,
+            config.gateway_port,
+            config.gateway_tls_cert_file,
+            config.gateway_tls_key_file,
+        )
+        yield await stack.enter_async_context(
+            serving(
+                app,
+                address,
+                protocol=protocol,
+                drain_s=config.drain_s,
+                grace_s=config.shutdown_grace_s,
+                leaving=leaving,
+            )
+        )
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ class LocalConfig(BaseSettings):
     gateway_port: Port = 4002
     registry_port: Port = 50052
     broker_port: Port = 50051
+    access_port: Port = 4003
     postgres_port: Port = 5433
     mooring_home: Path = Path(".mooring")
     mooring_database_url: Annotated[SecretStr, AfterValidator(_is_libpq_url)] | None = None
@@ -38,6 +39,7 @@ class LocalConfig(BaseSettings):
     registry_metrics_port: Port | None = None
     broker_metrics_port: Port | None = None
     background_metrics_port: Port | None = None
+    access_metrics_port: Port | None = None
 
     def service_ports(self) -> dict[str, int]:
         """The ports that the services will listen on, by the name of their setting."""
@@ -45,10 +47,12 @@ class LocalConfig(BaseSettings):
             "GATEWAY_PORT": self.gateway_port,
             "REGISTRY_PORT": self.registry_port,
             "BROKER_PORT": self.broker_port,
+            "ACCESS_PORT": self.access_port,
             "GATEWAY_METRICS_PORT": self.gateway_metrics_port,
             "REGISTRY_METRICS_PORT": self.registry_metrics_port,
             "BROKER_METRICS_PORT": self.broker_metrics_port,
             "BACKGROUND_METRICS_PORT": self.background_metrics_port,
+            "ACCESS_METRICS_PORT": self.access_metrics_port,
         }
         return {name: port for name, port in ports.items() if port is not None}
 

@@ -43,6 +43,18 @@ def is_serving(address: str) -> bool:
         return bool(response.status == health_pb2.HealthCheckResponse.SERVING)
 
 
+def is_answering(port: int) -> bool:
+    """Whether what brokers ask, on `port`, says that it is ready."""
+    access = HTTPConnection(HOST, port, timeout=ANSWER_S)
+    try:
+        access.request("GET", "/readyz")
+        return access.getresponse().status == 200
+    except (OSError, HTTPException):
+        return False
+    finally:
+        access.close()
+
+
 def is_ready(port: int) -> bool:
     """Whether the gateway on `port` says that it is, with all that it depends on.
 

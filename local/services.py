@@ -24,14 +24,17 @@ class Addresses:
     broker: str
     registry: str
     gateway: str
+    # What brokers ask.
+    access: str
 
     @classmethod
     def of(cls, config: LocalConfig) -> "Addresses":
-        """Loopback, on the configured ports; the gateway's is a URL."""
+        """Loopback, on the configured ports; those that speak HTTP are URLs."""
         return cls(
             broker=f"{HOST}:{config.broker_port}",
             registry=f"{HOST}:{config.registry_port}",
             gateway=f"http://{HOST}:{config.gateway_port}",
+            access=f"http://{HOST}:{config.access_port}",
         )
 
 
@@ -89,6 +92,15 @@ def environments(
             **_metrics("BACKGROUND", config.background_metrics_port),
             "REGISTRY_DATABASE_URL": url_for(
                 "mooring_registry", passwords["mooring_registry"], owner_url
+            ),
+        },
+        "registry_service.access": {
+            **inherited,
+            **_metrics("ACCESS", config.access_metrics_port),
+            "ACCESS_HOST": HOST,
+            "ACCESS_PORT": str(config.access_port),
+            "ACCESS_DATABASE_URL": url_for(
+                "mooring_access", passwords["mooring_access"], owner_url
             ),
         },
         "registry_service.sealing": {

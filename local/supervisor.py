@@ -17,7 +17,7 @@ from local.errors import CannotRun
 from local.home import SERVICE_ROLES, Home
 from local.interrupts import ChildExits
 from local.postgres import Postgres, prepare
-from local.probes import demand_free, is_ready, is_serving
+from local.probes import demand_free, is_answering, is_ready, is_serving
 from local.processes import Child, Service, blaming, keep_running, tell, wait_until_ready
 from local.seed import seeded
 from local.services import Addresses, environments
@@ -98,6 +98,7 @@ def run(config: LocalConfig, stops: ExitStack) -> None:
                 "broker_service": lambda: is_serving(at.broker),
                 "registry_service": lambda: is_serving(at.registry),
                 "gateway": lambda: is_ready(config.gateway_port),
+                "registry_service.access": lambda: is_answering(config.access_port),
             },
             exits,
         )
@@ -117,6 +118,7 @@ def run(config: LocalConfig, stops: ExitStack) -> None:
             "DATABASE_URL": operator,
             "BROKER_SERVICE_ADDRESS": at.broker,
             "REGISTRY_SERVICE_ADDRESS": at.registry,
+            "ACCESS_URL": at.access,
             "SERVICE_SECRET_FILE": str(secret),
             # To verify the audit log with; the role may read it and its seals.
             "SEALING_DATABASE_URL": operator,

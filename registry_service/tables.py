@@ -431,6 +431,23 @@ revocations = sa.Table(
     ),
 )
 
+# How the brokers are that are driven, as whoever drives them last found them.
+driven_brokers = sa.Table(
+    "driven_brokers",
+    metadata,
+    sa.Column(
+        "broker_id",
+        sa.Integer,
+        sa.ForeignKey("mqtt_broker_config.id", ondelete="CASCADE"),
+        primary_key=True,
+        autoincrement=False,
+    ),
+    sa.Column("looked_at", sa.DateTime(timezone=True), nullable=False),
+    sa.Column("clients", sa.Integer),
+    sa.Column("in_step_at", sa.DateTime(timezone=True)),
+    sa.Column("problem", sa.Text, nullable=False, server_default=""),
+)
+
 # The broker service's. No more columns are granted than these.
 brokers = sa.table(
     "mqtt_broker_config",

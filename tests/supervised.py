@@ -87,8 +87,8 @@ class Run:
 
     def __init__(self, home: Path) -> None:
         self.home = home
-        ports = [free_port() for _ in range(4)]
-        names = ("GATEWAY_PORT", "REGISTRY_PORT", "BROKER_PORT", "POSTGRES_PORT")
+        ports = [free_port() for _ in range(5)]
+        names = ("GATEWAY_PORT", "REGISTRY_PORT", "BROKER_PORT", "ACCESS_PORT", "POSTGRES_PORT")
         self.settings = {name: str(port) for name, port in zip(names, ports, strict=True)}
         self.settings["MOORING_HOME"] = str(home)
         self.command = [sys.executable, "-m", "local"]

@@ -92,6 +92,18 @@ CREATE TABLE revocations (
 );
 CREATE INDEX revocations_due ON revocations (broker_id, id) WHERE done_at IS NULL;
 CREATE INDEX revocations_done ON revocations (broker_id, done_at) WHERE done_at IS NOT NULL;
+
+-- How the brokers are that Mooring drives, as whoever drives them last found them.
+CREATE TABLE driven_brokers (
+    broker_id  integer PRIMARY KEY REFERENCES mqtt_broker_config (id) ON DELETE CASCADE,
+    looked_at  timestamptz NOT NULL,
+    -- Of a Mosquitto: who is to be let in; null for brokers that ask.
+    clients    integer,
+    -- When it last was as it should be.
+    in_step_at timestamptz,
+    -- What keeps it from being so.
+    problem    text NOT NULL DEFAULT ''
+);
 """
 
 # Notifying makes commits wait for one another, so only what ends an access notifies: never that a
@@ -103,7 +115,17 @@ DECLARE
     touched text[];
     is_ended boolean;
 BEGIN
-    IF TG_OP = 'DELETE' THEN
+    IF TG_OP = 'INSERT' THEN
+        -- Brokers that ask will ask; those that are told are to be told.
+        IF NOT EXISTS (
+            SELECT FROM public.mqtt_broker_config WHERE management = 'mosquitto'
+        ) THEN
+            RETURN NULL;
+        END IF;
+        SELECT array_agg(mqtt_username) INTO touched
+        FROM arrived JOIN public.mqtt_broker_config AS broker
+            ON broker.id = ANY (arrived.told_broker_ids) AND broker.management = 'mosquitto';
+    ELSIF TG_OP = 'DELETE' THEN
         SELECT array_agg(mqtt_username) INTO touched FROM gone;
         is_ended := true;
         INSERT INTO public.revocations (username, device_uuid, broker_id, reason)
@@ -143,6 +165,8 @@ BEGIN
     END IF;
     RETURN NULL;
 END $$;
+CREATE TRIGGER access_new AFTER INSERT ON devices REFERENCING NEW TABLE AS arrived
+    FOR EACH STATEMENT EXECUTE FUNCTION note_access();
 CREATE TRIGGER access_changed AFTER UPDATE ON devices
     REFERENCING OLD TABLE AS gone NEW TABLE AS arrived
     FOR EACH STATEMENT EXECUTE FUNCTION note_access();
@@ -173,7 +197,11 @@ CREATE TRIGGER access_changed AFTER UPDATE OF is_active, mqtt_broker_id ON fleet
 CREATE FUNCTION note_account_access() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
 BEGIN
-    INSERT INTO public.access_changes (usernames) VALUES (ARRAY[OLD.username]);
+    INSERT INTO public.access_changes (usernames)
+    VALUES (ARRAY[CASE TG_OP WHEN 'INSERT' THEN NEW.username ELSE OLD.username END]);
+    IF TG_OP = 'INSERT' THEN
+        RETURN NULL;
+    END IF;
     IF TG_OP = 'DELETE' OR NEW IS DISTINCT FROM OLD THEN
         INSERT INTO public.revocations (username, device_uuid, broker_id, reason)
         SELECT OLD.username, '', broker.id, CASE
@@ -186,7 +214,7 @@ BEGIN
     PERFORM pg_notify('mooring_access', '');
     RETURN NULL;
 END $$;
-CREATE TRIGGER access_changed AFTER UPDATE OR DELETE ON service_accounts
+CREATE TRIGGER access_changed AFTER INSERT OR UPDATE OR DELETE ON service_accounts
     FOR EACH ROW EXECUTE FUNCTION note_account_access();
 CREATE TRIGGER revised BEFORE UPDATE ON service_accounts
     FOR EACH ROW EXECUTE FUNCTION count_revision();
@@ -253,9 +281,10 @@ GRANT SELECT, INSERT, DELETE ON broker_secrets TO mooring_registry;
 GRANT SELECT, INSERT, UPDATE, DELETE ON service_accounts TO mooring_registry;
 GRANT SELECT, UPDATE, DELETE ON revocations TO mooring_registry;
 GRANT SELECT ON access_changes TO mooring_registry;
+GRANT SELECT, INSERT, UPDATE, DELETE ON driven_brokers TO mooring_registry;
 GRANT DELETE ON fleets TO mooring_registry;
 
-GRANT SELECT ON revocations TO mooring_operator;
+GRANT SELECT ON revocations, driven_brokers TO mooring_operator;
 GRANT SELECT (id, broker_id, prefix, created_at, last_used_at) ON broker_secrets
     TO mooring_operator;
 GRANT SELECT (id, username, description, publish, subscribe, broker_ids, is_active, expires_at,

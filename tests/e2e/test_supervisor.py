@@ -22,6 +22,7 @@ from local.config import LocalConfig
 from local.postgres import Postgres, free_port, prepare
 from local.probes import is_ready
 from local.services import INHERITED, environments
+from registry_service.access.config import AccessConfig
 from registry_service.background.config import BackgroundConfig
 from registry_service.config import RegistryServiceConfig
 from registry_service.sealing.config import SealingConfig
@@ -141,14 +142,17 @@ def test_each_setting_that_a_service_is_given_is_one_that_it_has(tmp_path: Path)
         registry_metrics_port=1,
         broker_metrics_port=2,
         background_metrics_port=3,
+        access_metrics_port=4,
     )
-    passwords = dict.fromkeys(("mooring_broker", "mooring_registry", "mooring_sealer"), "p")
+    roles = ("mooring_broker", "mooring_registry", "mooring_sealer", "mooring_access")
+    passwords = dict.fromkeys(roles, "p")
     told = environments(config, "postgresql://h/d", passwords, *[tmp_path] * 4)
     kinds: tuple[type[BaseSettings], ...] = (
         BrokerServiceConfig,
         RegistryServiceConfig,
         GatewayConfig,
         BackgroundConfig,
+        AccessConfig,
         SealingConfig,
     )
     for kind, environment in zip(kinds, told.values(), strict=True):

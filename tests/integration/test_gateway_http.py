@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import secrets
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,13 @@ from mooring.registry.v1 import tokens_pb2
 
 import broker_service.__main__
 from chassis.client import Neighbour
+from chassis.http_server import Address, serving
 from chassis.trust import Credentials
 from gateway.app import app_of
 from gateway.device_calls import DeviceCalls
 from gateway.device_routes import DeviceRoutes
+from gateway.express import DeviceProtocol
 from gateway.neighbours import Neighbours
-from gateway.server import serving
 from tests.stack import Stack
 
 CA = trustme.CA().cert_pem.bytes().decode()
@@ -159,7 +161,11 @@ async def test_each_service_is_asked_with_what_it_knows_the_gateway_by(
         leaving = asyncio.Event()
         app = app_of(neighbours, config.request_timeout_s, leaving)
         routes = DeviceRoutes(calls, None)
-        url = await exits.enter_async_context(serving(app, routes, config, leaving))
+        protocol = functools.partial(DeviceProtocol, routes=routes, leaving=leaving)
+        address = Address(config.gateway_host, config.gateway_port)
+        url = await exits.enter_async_context(
+            serving(app, address, protocol=protocol, drain_s=0, grace_s=1, leaving=leaving)
+        )
         http = await exits.enter_async_context(httpx2.AsyncClient(base_url=f"{url}/api/v1"))
         token = {"Authorization": f"Bearer {stack.admin_token}"}
         for path in ("brokers", "devices", "fleets", "provisioning-keys"):

@@ -1,23 +1,31 @@
-"""The HTTP server: uvicorn inside a block, on a socket that is bound before anything is said."""
+"""An HTTP server: uvicorn inside a block, on a socket that is bound before anything is said."""
 
 import asyncio
 import contextlib
-import functools
 import socket
 from collections.abc import AsyncIterator, Iterator
-from typing import Any, cast
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import structlog
 import uvicorn
-
-from gateway.config import GatewayConfig
-from gateway.edge import HttpApp
-from gateway.express import DeviceProtocol, Routes
 
 log = structlog.get_logger(__name__)
 
 KEEP_ALIVE_S = 75
 BACKLOG = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where it listens, with TLS where there is a certificate."""
+
+    host: str
+    # 0 takes a free one.
+    port: int
+    cert_file: Path | None = None
+    key_file: Path | None = None
 
 
 class _Server(uvicorn.Server):
@@ -38,19 +46,25 @@ class _Server(uvicorn.Server):
 
 @contextlib.asynccontextmanager
 async def serving(
-    app: HttpApp, routes: Routes, config: GatewayConfig, leaving: asyncio.Event
+    app: Any,
+    address: Address,
+    *,
+    protocol: Any = "httptools",
+    drain_s: float,
+    grace_s: int,
+    leaving: asyncio.Event | None = None,
 ) -> AsyncIterator[str]:
-    """Serves `routes` to devices and `app` to everybody else until the block ends; yields the URL.
+    """Serves `app`, which speaks ASGI, until the block ends; yields the URL.
 
-    Then it says that it is leaving, by setting `leaving` and by ending connections after their next
-    answer, goes on for `drain_s`, and lets requests under way finish. Raises `SystemExit` when the
-    port is taken or the certificate cannot be used.
+    `protocol` is uvicorn's, or one made from it. Then it says that it is leaving, by setting
+    `leaving`, goes on for `drain_s`, and lets requests under way finish for `grace_s`. Raises
+    `SystemExit` when the port is taken or the certificate cannot be used.
     """
-    host = config.gateway_host
+    host = address.host
     shown_host = f"[{host}]" if ":" in host else host
     settings = uvicorn.Config(
-        cast("Any", app),  # Litestar's types of ASGI and uvicorn's do not know each other
-        http=cast("Any", functools.partial(DeviceProtocol, routes=routes, leaving=leaving)),
+        app,
+        http=protocol,
         ws="none",
         lifespan="off",
         # Log lines go where ours go.
@@ -60,26 +74,26 @@ async def serving(
         proxy_headers=False,
         backlog=BACKLOG,
         timeout_keep_alive=KEEP_ALIVE_S,
-        timeout_graceful_shutdown=config.shutdown_grace_s,
-        ssl_certfile=config.gateway_tls_cert_file,
-        ssl_keyfile=config.gateway_tls_key_file,
+        timeout_graceful_shutdown=grace_s,
+        ssl_certfile=address.cert_file,
+        ssl_keyfile=address.key_file,
     )
     try:
         settings.load()
     except OSError as error:  # ssl.SSLError is one
-        raise SystemExit(f"{config.gateway_tls_cert_file} cannot be used: {error}") from None
+        raise SystemExit(f"{address.cert_file} cannot be used: {error}") from None
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # asyncio turns Nagle's algorithm off only for sockets that say they are TCP. With it on, an
     # answer whose head and body are written one after the other takes 40 ms longer.
     bound = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        bound.bind((host, config.gateway_port))
+        bound.bind((host, address.port))
         bound.listen(BACKLOG)
     except OSError:
         bound.close()
         raise SystemExit(
-            f"{shown_host}:{config.gateway_port} cannot be bound: is the port taken?"
+            f"{shown_host}:{address.port} cannot be bound: is the port taken?"
         ) from None
     server = _Server(settings)
     task = asyncio.create_task(server.serve([bound]))
@@ -90,7 +104,8 @@ async def serving(
         log.info("serving", url=url)
         yield url
     finally:
-        leaving.set()
-        await asyncio.sleep(config.drain_s)
+        if leaving is not None:
+            leaving.set()
+        await asyncio.sleep(drain_s)
         server.should_exit = True
         await task

@@ -1,0 +1,61 @@
+"""`python -m registry_service.access`: what brokers ask, on a listener of its own."""
+
+import contextlib
+from collections.abc import AsyncIterator
+
+from chassis import log, metrics, process
+from chassis.config import load
+from chassis.database import engine_of, pool_of, require_schema
+from chassis.http_server import Address, serving
+from chassis.listening import Listener
+from registry_service.access.answering import Access
+from registry_service.access.config import AccessConfig
+from registry_service.access.edge import AccessApp
+from registry_service.access.known import Changes, KnownSubjects
+from registry_service.access.presence import Presence
+from registry_service.access.store import CHANNEL, AccessStore
+from registry_service.tables import SCHEMA_REVISION
+
+GRACE_S = 5
+
+
+@contextlib.asynccontextmanager
+async def running(config: AccessConfig) -> AsyncIterator[str]:
+    """The whole process, until the block ends; yields its URL."""
+    async with contextlib.AsyncExitStack() as stack:
+        engine = engine_of(config.access_database_url, pool_size=1)
+        stack.push_async_callback(engine.dispose)
+        await require_schema(engine, SCHEMA_REVISION)
+        pool = await stack.enter_async_context(pool_of(config.access_database_url))
+        store = AccessStore(pool)
+        known = KnownSubjects()
+        listener = Listener(config.access_database_url, CHANNEL, [])
+        changes = Changes(store, listener, known)
+        await changes.read()
+        await stack.enter_async_context(process.background(changes.keep_current()))
+        presence = Presence(store)
+        stack.push_async_callback(presence.write)
+        await stack.enter_async_context(process.background(presence.keep_written()))
+        access = Access(store, known, changes, session_s=config.session_s)
+        stack.push_async_callback(access.close)
+        address = Address(
+            config.access_host,
+            config.access_port,
+            config.access_tls_cert_file,
+            config.access_tls_key_file,
+        )
+        yield await stack.enter_async_context(
+            serving(
+                AccessApp(access, changes, presence),
+                address,
+                drain_s=config.drain_s,
+                grace_s=GRACE_S,
+            )
+        )
+
+
+if __name__ == "__main__":
+    config = load(AccessConfig)
+    log.configure("access", config.log_level)
+    metrics.serve(config.access_metrics_port)
+    process.run(running(config))

@@ -1,0 +1,200 @@
+"""Answers what brokers ask: from memory at once where that allows, and else from the database.
+
+Lookups of questions that come together travel together (`chassis/coalescer.py`): a fleet that
+reconnects asks about other devices each time, and one statement serves hundreds of them.
+"""
+
+import asyncio
+import hashlib
+import time
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from chassis.coalescer import Coalescer
+from registry_service.access.decision import (
+    PASSWORD_WRONG,
+    TOPIC_NOT_GRANTED,
+    USER_UNKNOWN,
+    admits,
+    let_in,
+    may,
+    uuid_of_username,
+    uuids_claimed,
+)
+from registry_service.access.known import Changes, KnownSubjects
+from registry_service.access.passwords import is_password, is_slow
+from registry_service.access.questions import Connect, Question, Verdict
+from registry_service.access.store import AccessStore, Asker, Found, Wanted
+from registry_service.access.subjects import Password, Subject
+
+MAX_BATCH = 512
+MAX_WAITING = 8_192
+LANES = 2
+SPACING_S = 0.002
+# Slow hashes of imported passwords that are computed at the same time, and that are remembered.
+SLOW_AT_ONCE = 2
+MAX_PROVED = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class _Lookup:
+    """What one question needs to know."""
+
+    username: str
+    claimed: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What there is of it."""
+
+    subject: Subject | None
+    is_taken: bool
+
+
+class Access:
+    """Belongs to the running loop."""
+
+    def __init__(
+        self, store: AccessStore, known: KnownSubjects, changes: Changes, *, session_s: float
+    ) -> None:
+        """`session_s`: when a broker that is told so ends a session, at the latest."""
+        self._store = store
+        self._known = known
+        self._changes = changes
+        self._session_s = session_s
+        self._loop = asyncio.get_running_loop()
+        self._lookups = Coalescer[_Lookup, _Seen](
+            self._look_up,
+            name="access",
+            max_batch=MAX_BATCH,
+            max_waiting=MAX_WAITING,
+            lanes=LANES,
+            spacing_s=SPACING_S,
+        )
+        self._slow = asyncio.Semaphore(SLOW_AT_ONCE)
+        # Of passwords whose hashes are slow: what was shown, hashed otherwise, by what is kept.
+        self._proved: OrderedDict[Password, bytes] = OrderedDict()
+
+    async def close(self) -> None:
+        """Takes no more, and waits for what is under way."""
+        await self._lookups.close()
+
+    def at_once(self, asker: Asker, question: Question) -> Verdict | None:
+        """What memory is sure of; None where the database is to be asked.
+
+        A denial is from memory only where no change could make it another.
+        """
+        if not self._changes.is_current:
+            return None
+        now = self._loop.time()
+        subject = self._known.subject(question.username, now)
+        if subject is None:
+            return None
+        at = time.time()
+        if not admits(subject, asker.broker_id, at).is_allowed:
+            return None
+        if not isinstance(question, Connect):
+            verdict = may(subject, question)
+            is_sure = verdict.is_allowed or (subject.uuid and verdict is TOPIC_NOT_GRANTED)
+            return verdict if is_sure else None
+        which = self._which(subject, question.password, at)
+        if which is None:
+            return None
+        for uuid in _claimed_by(asker, question):
+            if uuid != subject.uuid and not self._known.is_nobodys(uuid, now):
+                return None
+        return let_in(
+            subject,
+            is_current=which is subject.password,
+            is_taken=False,
+            session_s=self._session_s,
+            now=at,
+        )
+
+    async def answer(
+        self, asker: Asker, questions: Sequence[Question], deadline: float
+    ) -> list[Verdict]:
+        """In order; each from the database. Raises `Unavailable`, `Overloaded`,
+        `DeadlineExceeded`.
+        """
+        return list(
+            await asyncio.gather(*(self._answer(asker, each, deadline) for each in questions))
+        )
+
+    async def _answer(self, asker: Asker, question: Question, deadline: float) -> Verdict:
+        claimed = _claimed_by(asker, question) if isinstance(question, Connect) else ()
+        lookup = _Lookup(question.username, claimed)
+        seen = await self._lookups.submit(lookup, deadline=deadline)
+        subject, at = seen.subject, time.time()
+        verdict = admits(subject, asker.broker_id, at)
+        if not isinstance(question, Connect):
+            return may(subject, question) if subject and verdict.is_allowed else verdict
+        if subject is None:
+            return USER_UNKNOWN
+        # A password first: what else is wrong is nobody's business who has none.
+        which = self._which(subject, question.password, at)
+        if which is None and not await self._is_slow_password(subject.password, question.password):
+            return PASSWORD_WRONG
+        if not verdict.is_allowed:
+            return verdict
+        return let_in(
+            subject,
+            is_current=which is None or which is not subject.previous,
+            is_taken=seen.is_taken,
+            session_s=self._session_s,
+            now=at,
+        )
+
+    def _which(self, subject: Subject, shown: str, now: float) -> Password | None:
+        """The password of the subject that this is; None where it is none, or is slow to tell."""
+        kept, previous = subject.password, subject.previous
+        if is_slow(kept):
+            proof = self._proved.get(kept)
+            return kept if proof is not None and proof == _proof(shown) else None
+        if is_password(kept, shown):
+            return kept
+        if previous is not None and now < subject.previous_until and is_password(previous, shown):
+            return previous
+        return None
+
+    async def _is_slow_password(self, kept: Password, shown: str) -> bool:
+        if not is_slow(kept):
+            return False
+        async with self._slow:
+            if not await asyncio.to_thread(is_password, kept, shown):
+                return False
+        self._proved[kept] = _proof(shown)
+        if len(self._proved) > MAX_PROVED:
+            self._proved.popitem(last=False)
+        return True
+
+    async def _look_up(self, lookups: list[_Lookup], _: float) -> list[_Seen]:
+        usernames = {lookup.username for lookup in lookups}
+        claimed = {uuid for lookup in lookups for uuid in lookup.claimed}
+        uuids = {uuid for name in usernames if (uuid := uuid_of_username(name))}
+        begun, spoilt = self._loop.time(), self._known.begin()
+        found: Found | None = None
+        try:
+            found = await self._store.look_up(Wanted(usernames, uuids, claimed))
+        finally:
+            self._known.remember(found, claimed, spoilt, begun)
+        return [_seen(lookup, found) for lookup in lookups]
+
+
+def _seen(lookup: _Lookup, found: Found) -> _Seen:
+    subject = found.subjects.get(lookup.username)
+    own = subject.uuid if subject else ""
+    return _Seen(subject, any(uuid != own and uuid in found.claimed for uuid in lookup.claimed))
+
+
+def _claimed_by(asker: Asker, question: Connect) -> tuple[str, ...]:
+    """The uuids that the client id claims; none where it is the client's own name."""
+    if question.client_id == question.username:
+        return ()
+    return tuple(uuids_claimed(question.client_id, asker.client_id_prefix))
+
+
+def _proof(shown: str) -> bytes:
+    return hashlib.sha256(shown.encode()).digest()

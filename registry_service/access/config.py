@@ -1,0 +1,48 @@
+"""What the process that brokers ask reads from its environment."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from chassis.config import is_loopback
+
+
+class AccessConfig(BaseSettings):
+    """A field is set by the variable of its name in capitals."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
+
+    # libpq URL; the role mooring_access.
+    access_database_url: str = Field(pattern=r"\Apostgres(ql)?://")
+    access_host: str = "127.0.0.1"
+    # 0 takes a free one.
+    access_port: int = Field(default=4003, ge=0, le=65535)
+    # What brokers see.
+    access_tls_cert_file: Path | None = None
+    access_tls_key_file: Path | None = None
+    # When a broker that understands it ends a session, at the latest: then the device is asked for
+    # its password again.
+    session_s: int = Field(default=86_400, ge=60)
+    # Where to serve /metrics on loopback; off unless set.
+    access_metrics_port: int | None = Field(default=None, ge=0, le=65535)
+    drain_s: float = Field(default=0.3, ge=0)
+    log_level: Annotated[
+        Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(str.upper)
+    ] = "INFO"
+
+    @model_validator(mode="after")
+    def _is_private_or_has_tls(self) -> "AccessConfig":
+        files = (self.access_tls_cert_file, self.access_tls_key_file)
+        if any(files) and not all(files):
+            raise ValueError("ACCESS_TLS_CERT_FILE and ACCESS_TLS_KEY_FILE are needed together")
+        if not any(files) and not is_loopback(self.access_host):
+            raise ValueError(
+                f"ACCESS_HOST {self.access_host} can be reached from other machines: "
+                "configure ACCESS_TLS_CERT_FILE"
+            )
+        for file in files:
+            if file is not None and not file.is_file():
+                raise ValueError(f"{file} is not a file")
+        return self

@@ -1,0 +1,100 @@
+"""Whether a client may do at a broker what it wants to: the decision, over plain values."""
+
+import re
+from collections.abc import Iterator
+
+from registry_service.access.questions import (
+    Connect,
+    Grants,
+    Publish,
+    Question,
+    Receive,
+    Subscribe,
+    Use,
+    Verdict,
+)
+from registry_service.access.subjects import Subject
+from registry_service.access.topics import covers, is_topic, matches
+
+# As devices are called; no other text is a uuid.
+UUID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+USERNAME_PREFIX = "device_"
+
+ALLOWED = Verdict(is_allowed=True)
+USER_UNKNOWN = Verdict(is_allowed=False, reason="USER_UNKNOWN")
+PASSWORD_WRONG = Verdict(is_allowed=False, reason="PASSWORD_WRONG")
+DISABLED = Verdict(is_allowed=False, reason="DISABLED")
+EXPIRED = Verdict(is_allowed=False, reason="EXPIRED")
+# It was not told of this broker, or of another one since.
+NOT_TOLD = Verdict(is_allowed=False, reason="BROKER_NOT_TOLD")
+CLIENT_ID_TAKEN = Verdict(is_allowed=False, reason="CLIENT_ID_TAKEN")
+TOPIC_NOT_GRANTED = Verdict(is_allowed=False, reason="TOPIC_NOT_GRANTED")
+
+
+def admits(subject: Subject | None, broker_id: int, now: float) -> Verdict:
+    """Whether this broker has any business with the subject; `now` is Unix seconds."""
+    if subject is None:
+        return USER_UNKNOWN
+    if not subject.is_active:
+        return DISABLED
+    if subject.expires_at is not None and subject.expires_at <= now:
+        return EXPIRED
+    if subject.broker_ids is not None and broker_id not in subject.broker_ids:
+        return NOT_TOLD
+    return ALLOWED
+
+
+def let_in(
+    subject: Subject, *, is_current: bool, is_taken: bool, session_s: float, now: float
+) -> Verdict:
+    """For a subject that the broker admits and that has shown one of its passwords.
+
+    `is_current`: the one of today, and not the one before. `is_taken`: its client id is another
+    device's. The session ends when it would not begin any more, after `session_s` at the latest.
+    """
+    if is_taken:
+        return CLIENT_ID_TAKEN
+    ends = [now + session_s]
+    if not is_current:
+        ends.append(subject.previous_until)
+    if subject.expires_at is not None:
+        ends.append(subject.expires_at)
+    grants = Grants(tuple(subject.publish), tuple(subject.subscribe))
+    return Verdict(is_allowed=True, grants=grants, expires_at=int(min(ends)))
+
+
+def may(subject: Subject, question: Question) -> Verdict:
+    """For a subject that the broker admits, and that has connected before."""
+    match question:
+        case Publish(topic=topic):
+            is_granted = is_topic(topic) and any(matches(grant, topic) for grant in subject.publish)
+        case Receive(topic=topic):
+            is_granted = is_topic(topic) and any(
+                matches(grant, topic) for grant in subject.subscribe
+            )
+        case Subscribe(topic_filter=wanted):
+            is_granted = any(covers(grant, wanted) for grant in subject.subscribe)
+        case Use():
+            is_granted = True
+        case Connect():
+            is_granted = False
+    return ALLOWED if is_granted else TOPIC_NOT_GRANTED
+
+
+def uuids_claimed(client_id: str, prefix: str) -> Iterator[str]:
+    """The devices whose client id this may be, by their uuids.
+
+    A device is recognised by its uuid, by its username, and by the broker's client id prefix
+    before its uuid; the agent of the note makes one up, which is nobody's.
+    """
+    for beginning in ("", USERNAME_PREFIX, f"{prefix}-", f"{prefix}_"):
+        if client_id.startswith(beginning):
+            rest = client_id[len(beginning) :]
+            if UUID.fullmatch(rest):
+                yield rest
+
+
+def uuid_of_username(username: str) -> str | None:
+    """The uuid in the username of a device that has registered; None for any other."""
+    rest = username.removeprefix(USERNAME_PREFIX)
+    return rest if rest != username and UUID.fullmatch(rest) else None

@@ -1,0 +1,89 @@
+"""Which devices are there, as far as brokers say: coarse, and written in batches."""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Iterable
+from uuid import UUID
+
+import structlog
+from prometheus_client import Counter
+
+from chassis.database import DriverError, described
+from chassis.errors import Unavailable
+from registry_service.access.questions import Notice
+from registry_service.access.store import AccessStore
+
+log = structlog.get_logger(__name__)
+
+WRITE_S = 2.0
+MAX_WAITING = 50_000
+ROWS_AT_ONCE = 2_000
+# Some brokers name in their last notice of a client nothing but its client id.
+MAX_SESSIONS = 100_000
+
+LOST = Counter(
+    "mooring_access_notices_lost_total",
+    "Notices of devices that came, went or were seen that are not in the database",
+)
+
+
+class Presence:
+    """Holds what is yet to be written, the last word on each device."""
+
+    def __init__(self, store: AccessStore) -> None:
+        """Writes to `store`."""
+        self._store = store
+        self._seen: dict[str, bool | None] = {}
+        self._secrets: set[UUID] = set()
+        # Usernames by broker and client id.
+        self._sessions: OrderedDict[tuple[int, str], str] = OrderedDict()
+
+    def used(self, secret_id: UUID) -> None:
+        """A broker has shown this secret."""
+        self._secrets.add(secret_id)
+
+    def connected(self, broker_id: int, client_id: str, username: str) -> None:
+        """A broker has let a client in; whether it tells when that leaves, nobody knows."""
+        self._sessions[broker_id, client_id] = username
+        if len(self._sessions) > MAX_SESSIONS:
+            self._sessions.popitem(last=False)
+        self._note(username, None)
+
+    def told(self, broker_id: int, notices: Iterable[Notice]) -> None:
+        """What a broker says itself."""
+        for notice in notices:
+            username = notice.username or self._sessions.get((broker_id, notice.client_id), "")
+            if username:
+                self._note(username, notice.is_online)
+
+    async def keep_written(self) -> None:
+        """Runs until it is cancelled."""
+        while True:
+            await asyncio.sleep(WRITE_S)
+            await self.write()
+
+    async def write(self) -> None:
+        """What has come together; what cannot be written now is tried again."""
+        seen, self._seen = self._seen, {}
+        secrets, self._secrets = self._secrets, set()
+        names = list(seen)
+        try:
+            if secrets:
+                await self._store.note_use(secrets)
+            while names:
+                part = {name: seen[name] for name in names[:ROWS_AT_ONCE]}
+                await self._store.note_presence(part)
+                del names[:ROWS_AT_ONCE]
+        except (Unavailable, DriverError) as error:
+            if isinstance(error, DriverError):
+                log.exception("who is online cannot be written", **described(error))
+            # What was said since is newer.
+            self._seen = {name: seen[name] for name in names} | self._seen
+            self._secrets |= secrets
+
+    def _note(self, username: str, is_online: bool | None) -> None:
+        if username not in self._seen and len(self._seen) >= MAX_WAITING:
+            LOST.inc()
+            return
+        # Having been seen says nothing against having come or gone.
+        self._seen[username] = self._seen.get(username) if is_online is None else is_online

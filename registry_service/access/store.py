@@ -1,0 +1,189 @@
+"""What the database knows of subjects, brokers' secrets and changes of access: a batch in and out.
+
+It connects as mooring_access, which may read what is read here and write what is written here. The
+statements are text, as those of registering are (registry_service/registration/statements.py).
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from uuid import UUID
+
+import msgspec
+from msgspec import Struct
+
+from chassis.database import Pool, fetched, text_array
+from registry_service.access.subjects import Subject
+
+# Devices by their uuids, imported ones and service accounts by their usernames, and which of the
+# uuids that client ids name there are: as of one moment.
+LOOK_UP = """
+SELECT
+    (SELECT coalesce(json_agg(found), '[]')::text FROM (
+        SELECT device.mqtt_username AS username, device.uuid, device.fleet_id,
+               device.is_active AND fleet.is_active AS is_active,
+               CASE WHEN device.provisioned_by_key_id IS NOT NULL THEN device.told_broker_ids
+                    ELSE array_remove(
+                        ARRAY[coalesce(device.mqtt_broker_id, fleet.mqtt_broker_id)], NULL
+                    )
+               END AS broker_ids,
+               json_build_object(
+                   'algorithm', device.password_algorithm, 'hash', device.mqtt_password_hash,
+                   'salt', device.credential_salt
+               ) AS password,
+               CASE WHEN device.previous_until IS NOT NULL THEN json_build_object(
+                   'algorithm', 'sha256', 'hash', device.previous_password_hash,
+                   'salt', device.previous_salt
+               ) END AS previous,
+               coalesce(extract(epoch FROM device.previous_until), 0)::double precision
+                   AS previous_until,
+               ARRAY['iot/device/' || device.uuid || '/#'] AS publish,
+               ARRAY['iot/device/' || device.uuid || '/#'] AS subscribe
+        FROM (
+            SELECT id FROM devices
+            WHERE uuid = ANY (%s::text[]) AND mqtt_username = 'device_' || uuid
+            UNION
+            SELECT id FROM devices
+            WHERE mqtt_username = ANY (%s::text[]) AND provisioned_by_key_id IS NULL
+        ) AS named
+        JOIN devices AS device ON device.id = named.id
+        JOIN fleets AS fleet ON fleet.id = device.fleet_id
+    ) AS found),
+    (SELECT coalesce(json_agg(found), '[]')::text FROM (
+        SELECT username, is_active, broker_ids, publish, subscribe,
+               json_build_object(
+                   'algorithm', 'sha256', 'hash', password_hash, 'salt', password_salt
+               ) AS password,
+               extract(epoch FROM expires_at)::double precision AS expires_at
+        FROM service_accounts WHERE username = ANY (%s::text[])
+    ) AS found),
+    (SELECT coalesce(json_agg(uuid), '[]')::text FROM devices WHERE uuid = ANY (%s::text[]))
+"""
+
+# Whose access changed in transactions that had not ended at the last reading, or began since; and
+# the first transaction that has not ended now. Lines are numbered before they are committed, so a
+# number that was read says nothing of those before it.
+CHANGES = """
+SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint,
+       (SELECT coalesce(json_agg(found), '[]')::text FROM (
+           SELECT usernames, fleet_ids FROM access_changes WHERE xact >= %s
+       ) AS found)
+"""
+FORGET_CHANGES = "DELETE FROM access_changes WHERE at < now() - interval '10 minutes'"
+
+SECRETS = """
+SELECT secret.secret_hash, secret.id, secret.broker_id, broker.client_id_prefix
+FROM broker_secrets AS secret JOIN mqtt_broker_config AS broker ON broker.id = secret.broker_id
+"""
+NOTE_USE = "UPDATE broker_secrets SET last_used_at = now() WHERE id = ANY (%s::uuid[])"
+
+# A device that says something every second does not have its row written every second.
+NOTE_PRESENCE = """
+WITH given AS (
+    SELECT * FROM json_to_recordset(%s::json) AS given (username text, is_online boolean)
+), changed AS MATERIALIZED (
+    SELECT device.id, coalesce(given.is_online, device.is_online) AS is_online
+    FROM given JOIN LATERAL (
+        SELECT id, is_online, last_seen_at FROM devices
+        WHERE uuid = substr(given.username, 8) AND mqtt_username = given.username
+        UNION
+        SELECT id, is_online, last_seen_at FROM devices
+        WHERE mqtt_username = given.username AND provisioned_by_key_id IS NULL
+    ) AS device ON true
+    WHERE device.is_online IS DISTINCT FROM coalesce(given.is_online, device.is_online)
+       OR device.last_seen_at IS NULL OR device.last_seen_at < now() - interval '1 minute'
+), locked AS MATERIALIZED (
+    SELECT id FROM devices WHERE id IN (SELECT id FROM changed) ORDER BY id FOR NO KEY UPDATE
+)
+UPDATE devices AS device SET is_online = changed.is_online, last_seen_at = now()
+FROM changed JOIN locked ON locked.id = changed.id
+WHERE device.id = changed.id
+RETURNING device.id
+"""
+
+CHANNEL = "mooring_access"
+
+
+class Change(Struct, frozen=True):
+    """Whose access a statement has changed."""
+
+    usernames: list[str]
+    fleet_ids: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What is to be looked up: subjects by their usernames, and devices that there may be."""
+
+    usernames: Collection[str]
+    # Those of `usernames` that can be of a device that has registered: as the uuids in them.
+    uuids: Collection[str]
+    claimed: Collection[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What there is of it."""
+
+    subjects: Mapping[str, Subject]
+    claimed: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Asker:
+    """A broker that has shown one of its secrets."""
+
+    secret_id: UUID
+    broker_id: int
+    client_id_prefix: str
+
+
+_subjects = msgspec.json.Decoder(list[Subject])
+_uuids = msgspec.json.Decoder(list[str])
+_changes = msgspec.json.Decoder(list[Change])
+
+
+class AccessStore:
+    """Every method raises `Unavailable` for a lost connection."""
+
+    def __init__(self, pool: Pool) -> None:
+        """`pool` connects as mooring_access."""
+        self._pool = pool
+
+    async def look_up(self, wanted: Wanted) -> Found:
+        """In one round trip. Usernames hold no NUL, uuids are identifiers."""
+        usernames = list(wanted.usernames)
+        values = [text_array(wanted.uuids), usernames, usernames, text_array(wanted.claimed)]
+        [(devices, accounts, claimed)] = await fetched(self._pool, LOOK_UP, values)
+        subjects = (*_subjects.decode(devices), *_subjects.decode(accounts))
+        found = {subject.username: subject for subject in subjects}
+        return Found(found, frozenset(_uuids.decode(claimed)))
+
+    async def changes_since(self, horizon: int) -> tuple[int, list[Change]]:
+        """What has changed since the reading that gave `horizon`, some of it told before; the next.
+
+        0 gives the first.
+        """
+        [(next_horizon, changes)] = await fetched(self._pool, CHANGES, [horizon])
+        return next_horizon, _changes.decode(changes)
+
+    async def forget_changes(self) -> None:
+        """Those that everybody has read, or has given up reading."""
+        await fetched(self._pool, FORGET_CHANGES, [])
+
+    async def askers(self) -> dict[bytes, Asker]:
+        """Who may ask, by the SHA-256 of the secret."""
+        rows = await fetched(self._pool, SECRETS, [])
+        return {bytes(secret_hash): Asker(*rest) for secret_hash, *rest in rows}
+
+    async def note_use(self, secret_ids: Collection[UUID]) -> None:
+        """That these secrets were shown."""
+        await fetched(self._pool, NOTE_USE, [list(secret_ids)])
+
+    async def note_presence(self, seen: Mapping[str, bool | None]) -> int:
+        """Who is online, who is not, and who was seen (None), by username; how many rows changed.
+
+        A row is written when it says otherwise, and once a minute.
+        """
+        rows = [{"username": name, "is_online": is_online} for name, is_online in seen.items()]
+        document = msgspec.json.encode(rows).decode()
+        return len(await fetched(self._pool, NOTE_PRESENCE, [document]))

@@ -1,0 +1,33 @@
+"""Who shows up at brokers: devices and service accounts, as far as letting them in goes."""
+
+from msgspec import Struct, field
+
+
+class Password(Struct, frozen=True):
+    """What is kept of one. `salt` is empty where the hash holds its own."""
+
+    algorithm: str
+    hash: str
+    salt: str = ""
+
+
+class Subject(Struct, frozen=True, kw_only=True):
+    """A device or a service account, as the database had it."""
+
+    username: str
+    # Of a device; empty for a service account.
+    uuid: str = ""
+    fleet_id: str = ""
+    # Of a device: and its fleet.
+    is_active: bool = True
+    # The brokers that admit it; None for all.
+    broker_ids: list[int] | None = None
+    password: Password
+    # The one before, and until when it is accepted (Unix seconds).
+    previous: Password | None = None
+    previous_until: float = 0.0
+    # When the account ends (Unix seconds).
+    expires_at: float | None = None
+    # The topic filters that it may publish and subscribe to.
+    publish: list[str] = field(default_factory=list)
+    subscribe: list[str] = field(default_factory=list)

@@ -1,0 +1,191 @@
+"""What brokers are told of devices: the process that they ask, on a real database."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from tests.brokers import Asking, asking, secret_of
+from tests.stack import Stack
+
+
+@pytest.fixture
+async def brokers(stack: Stack) -> AsyncIterator[Asking]:
+    async with asking(stack) as running:
+        yield running
+
+
+async def registered(stack: Stack, uuid: str) -> dict[str, Any]:
+    mqtt: dict[str, Any] = (await stack.register(uuid)).json()["mqtt"]
+    return mqtt
+
+
+async def test_a_device_is_let_in_on_its_own_topics(brokers: Asking) -> None:
+    mqtt = await registered(brokers.stack, "one")
+    username, password = mqtt["username"], mqtt["password"]
+    for _ in range(2):  # from the database, then from memory
+        answer = await brokers.emqx(
+            "authenticate", username=username, password=password, clientid="mooring-one"
+        )
+        told = answer.json()
+        assert (told["result"], told["is_superuser"]) == ("allow", False)
+        assert [rule["topic"] for rule in told["acl"] if rule["permission"] == "allow"] == [
+            "iot/device/one/#"
+        ] * 2
+        for action in ("publish", "subscribe"):
+            assert await brokers.may(action, username, "iot/device/one/temperature")
+            for topic in ("iot/device/two/x", "iot/device/one+/x", "#", "$SYS/x", "iot/device"):
+                assert not await brokers.may(action, username, topic)
+        assert await brokers.may("subscribe", username, "iot/device/one/#")
+        assert not await brokers.may("subscribe", username, "iot/device/+/#")
+        assert not await brokers.may("publish", username, "iot/device/one/#")
+
+
+async def test_who_has_no_password_is_kept_out(brokers: Asking) -> None:
+    mqtt = await registered(brokers.stack, "one")
+    for username, password in (
+        (mqtt["username"], "wrong"),
+        (mqtt["username"], ""),
+        ("device_other", mqtt["password"]),
+        ("one", mqtt["password"]),
+        ("", ""),
+        ("x" * 70_000, "y" * 70_000),
+        ("a\0b", "c\0d"),
+        ("device_one\0", mqtt["password"]),
+        ("device_'; DROP TABLE devices; --", mqtt["password"]),
+    ):
+        assert not await brokers.connects(username, password), username[:30]
+    assert await brokers.connects(mqtt["username"], mqtt["password"])
+
+
+async def test_a_client_id_is_nobody_elses(brokers: Asking) -> None:
+    one = await registered(brokers.stack, "one")
+    await registered(brokers.stack, "two")
+    for client_id in (
+        "mqttjs_1234",
+        "",
+        "one",
+        "device_one",
+        "mooring-one",
+        "mooring_one",
+        "three",
+    ):
+        assert await brokers.connects(one["username"], one["password"], client_id), client_id
+        assert await brokers.connects(one["username"], one["password"], client_id), client_id
+    for client_id in ("two", "device_two", "mooring-two", "mooring_two"):
+        assert not await brokers.connects(one["username"], one["password"], client_id), client_id
+
+
+async def test_only_a_broker_that_a_device_was_told_admits_it(brokers: Asking) -> None:
+    """And the one before does until then."""
+    stack = brokers.stack
+    mqtt = await registered(stack, "one")
+    other_id = await stack.create_broker("Other", host="other.example.com")
+    other = secret_of(stack, other_id)
+    login = mqtt["username"], mqtt["password"]
+    await until_known(brokers, other)
+    assert await brokers.connects(*login)
+    assert not await brokers.connects(*login, secret=other)
+    await stack.admin("PUT", "/devices/one", json={"mqtt_broker_id": other_id})
+    assert await brokers.connects(*login)
+    assert not await brokers.connects(*login, secret=other)
+    await stack.connection("one")
+    # At the new one at once; at the old one memory may be believed for a moment.
+    assert await brokers.connects(*login, secret=other)
+    assert await brokers.may("publish", login[0], "iot/device/one/x", secret=other)
+    async with asyncio.timeout(5):
+        while await brokers.connects(*login):
+            await asyncio.sleep(0.02)
+    assert not await brokers.may("publish", login[0], "iot/device/one/x")
+
+
+async def until_known(brokers: Asking, secret: str) -> None:
+    async with asyncio.timeout(5):
+        while (await brokers.emqx("authenticate", secret)).status_code == 401:
+            await asyncio.sleep(0.02)
+
+
+@pytest.mark.parametrize("way", ["disable", "delete", "fleet"])
+async def test_access_that_is_ended_is_refused_at_once(brokers: Asking, way: str) -> None:
+    stack = brokers.stack
+    mqtt = await registered(stack, "one")
+    login = mqtt["username"], mqtt["password"]
+    assert await brokers.connects(*login)
+    assert await brokers.connects(*login)
+    loop = asyncio.get_running_loop()
+    if way == "disable":
+        await stack.admin("PATCH", "/devices/one", json={"is_active": False})
+    elif way == "delete":
+        await stack.admin("DELETE", "/devices/one")
+    else:
+        stack.database.execute("UPDATE fleets SET is_active = false")
+    ended = loop.time()
+    async with asyncio.timeout(5):
+        while await brokers.connects(*login):
+            await asyncio.sleep(0)
+    # It was announced, and not waited for.
+    assert loop.time() - ended < 0.2
+    assert not await brokers.may("publish", login[0], "iot/device/one/x")
+
+
+async def test_memory_is_not_believed_when_changes_cannot_be_read(brokers: Asking) -> None:
+    stack = brokers.stack
+    mqtt = await registered(stack, "one")
+    login = mqtt["username"], mqtt["password"]
+    assert await brokers.connects(*login)
+    stack.database.execute("REVOKE SELECT ON access_changes FROM mooring_access")
+    stack.database.execute("UPDATE devices SET is_active = false")
+    async with asyncio.timeout(8):
+        while await brokers.connects(*login):
+            await asyncio.sleep(0.05)
+    assert (await brokers.http.get("/readyz")).status_code == 503
+    stack.database.execute("GRANT SELECT ON access_changes TO mooring_access")
+    async with asyncio.timeout(8):
+        while (await brokers.http.get("/readyz")).status_code != 200:
+            await asyncio.sleep(0.05)
+
+
+async def test_the_listener_is_no_oracle(brokers: Asking) -> None:
+    mqtt = await registered(brokers.stack, "one")
+    body = {"username": mqtt["username"], "password": mqtt["password"], "clientid": "c"}
+    for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": mqtt["password"]}):
+        answer = await brokers.http.post("/emqx/authenticate", json=body, headers=headers)
+        assert (answer.status_code, "allow" in answer.text) == (401, False)
+    for path in ("/emqx", "/emqx/other", "/", "//", f"/{brokers.secret}/emqx", "/a/b/c/d"):
+        assert (await brokers.http.post(path, json=body)).status_code == 404, path
+    path = f"/{brokers.secret}/emqx/authenticate"
+    assert (await brokers.http.post(path, json=body)).json()["result"] == "allow"
+    assert (await brokers.http.put(path, json=body)).status_code == 405
+
+
+async def test_who_comes_and_goes_is_on_the_row(brokers: Asking) -> None:
+    stack = brokers.stack
+    mqtt = await registered(stack, "one")
+    assert await brokers.connects(mqtt["username"], mqtt["password"], "c-1")
+    monitoring = "SELECT d.uuid FROM devices d WHERE d.is_online = true"
+
+    async def online(event: str, expected: list[Any], **named: str) -> None:
+        await brokers.emqx("event", event=event, clientid="c-1", **named)
+        async with asyncio.timeout(10):
+            while stack.database.execute(monitoring) != expected:
+                await asyncio.sleep(0.05)
+
+    await online("client.connected", [("one",)], username=mqtt["username"])
+    # One that says the client id alone.
+    await online("client.disconnected", [])
+    [(seen,)] = stack.database.execute("SELECT last_seen_at IS NOT NULL FROM devices")
+    assert seen
+
+
+async def test_two_hundred_at_once(brokers: Asking) -> None:
+    uuids = [f"d{n}" for n in range(200)]
+    answers = await asyncio.gather(*(registered(brokers.stack, uuid) for uuid in uuids))
+    logins = [(mqtt["username"], mqtt["password"]) for mqtt in answers]
+    right = await asyncio.gather(*(brokers.connects(*login) for login in logins))
+    assert right == [True] * 200
+    crossed = zip(logins, logins[1:] + logins[:1], strict=True)
+    wrong = await asyncio.gather(
+        *(brokers.connects(name, password) for (name, _), (_, password) in crossed)
+    )
+    assert wrong == [False] * 200
