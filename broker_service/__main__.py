@@ -10,6 +10,7 @@ from mooring.broker.v1 import (
     certificates_pb2_grpc,
     device_counts_pb2_grpc,
     history_pb2_grpc,
+    management_pb2_grpc,
     resolution_pb2_grpc,
     rotations_pb2_grpc,
 )
@@ -24,6 +25,8 @@ from broker_service.device_counts.store import DeviceCountStore
 from broker_service.encryption import EncryptionKeys
 from broker_service.history import servicer as history
 from broker_service.history.store import HistoryStore
+from broker_service.management import servicer as management
+from broker_service.management.store import ManagementStore
 from broker_service.placements import servicer as placements
 from broker_service.placements.snapshot import SnapshotKeeper
 from broker_service.placements.store import CHANNEL, PlacementStore
@@ -38,7 +41,7 @@ from chassis.refusals import Refusals
 from chassis.server import Health, serving
 from chassis.trust import Credentials
 
-SERVICERS = (placements, brokers, certificates, rotations, device_counts, history)
+SERVICERS = (placements, brokers, certificates, rotations, device_counts, history, management)
 
 
 @contextlib.asynccontextmanager
@@ -76,6 +79,7 @@ async def running(config: BrokerServiceConfig) -> AsyncIterator[int]:
         certificate = certificates.CertificateServicer(certificate_store, snapshots)
         rotation = rotations.RotationServicer(RotationStore(engine, keys), snapshots)
         revisions = history.BrokerHistoryServicer(HistoryStore(engine, keys), snapshots)
+        managed = management.ManagementServicer(ManagementStore(engine, keys))
 
         def register(server: grpc.aio.Server) -> None:
             resolution_pb2_grpc.add_ResolutionServiceServicer_to_server(resolution, server)
@@ -84,6 +88,7 @@ async def running(config: BrokerServiceConfig) -> AsyncIterator[int]:
             certificates_pb2_grpc.add_CertificateServiceServicer_to_server(certificate, server)
             rotations_pb2_grpc.add_RotationServiceServicer_to_server(rotation, server)
             history_pb2_grpc.add_BrokerHistoryServiceServicer_to_server(revisions, server)
+            management_pb2_grpc.add_ManagementServiceServicer_to_server(managed, server)
 
         yield await stack.enter_async_context(
             serving(

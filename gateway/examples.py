@@ -70,6 +70,8 @@ _BROKER: dict[str, Any] = {
     "username": None,
     "has_password": False,
     "labels": {"site": "berlin"},
+    "management": "",
+    "management_url": "",
     "is_default": True,
     "ca_certificate_id": None,
     "client_certificate_id": None,

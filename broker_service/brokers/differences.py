@@ -11,7 +11,7 @@ COMPARED = (
     *("name", "description", "protocol", "host", "port", "path", "use_tls", "verify_certificate"),
     *("client_id_prefix", "keep_alive", "clean_session", "reconnect_period", "connect_timeout"),
     *("ca_certificate_id", "client_certificate_id", "username", "is_active", "is_default"),
-    *("region", "labels"),
+    *("region", "labels", "management", "management_url"),
 )
 # By the column that they are kept in: what they are called where they are told to have changed.
 SECRETS = {"password_encrypted": "password"}

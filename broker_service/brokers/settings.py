@@ -3,13 +3,16 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from ipaddress import IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from chassis.errors import InvalidInput
 from chassis.validation import check_range, check_text
 
 TLS_OF_PROTOCOL = {"mqtt": False, "mqtts": True, "ws": False, "wss": True}
 WEBSOCKET_PROTOCOLS = ("ws", "wss")
+MANAGEMENTS = ("", "mosquitto", "emqx", "rabbitmq")
+# A mosquitto is driven over MQTT.
+HTTP_MANAGEMENTS = ("emqx", "rabbitmq")
 MAX_INT32 = 2**31 - 1
 
 # RFC 1123, section 2.1: labels of letters, digits and hyphens, 253 characters in all.
@@ -18,6 +21,11 @@ LABEL = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
 LABEL_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
 MAX_LABELS = 64
 PATH = re.compile(r"/[A-Za-z0-9\-._~!$&'()*+,;=:@%/]{0,254}")
+# RFC 3986, section 3, without user, query and fragment: paths are put behind it.
+MANAGEMENT_URL = re.compile(
+    r"(?P<scheme>https?)://(?P<host>\[[0-9A-Fa-f.]*:[0-9A-Fa-f:.]*\]|[A-Za-z0-9.-]+)"
+    r"(?::(?P<port>[0-9]{1,5}))?(?:/[A-Za-z0-9\-._~!$&'()*+,;=:@%/]*)?"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +50,8 @@ class Settings:
     region: str = ""
     username: str | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
+    management: str = ""
+    management_url: str = ""
 
 
 def url_of(protocol: str, host: str, port: int, path: str) -> str:
@@ -59,7 +69,7 @@ def check(settings: Settings) -> None:
     check_text("description", settings.description, longest=2_000)
     check_text("client_id_prefix", settings.client_id_prefix, longest=64)
     check_text("region", settings.region, longest=64)
-    _check_host(settings.host)
+    _checked_host(settings.host, field="host")
     if settings.protocol not in TLS_OF_PROTOCOL:
         raise InvalidInput("must be mqtt, mqtts, ws or wss", field="protocol")
     if settings.use_tls not in (None, TLS_OF_PROTOCOL[settings.protocol]):
@@ -77,6 +87,7 @@ def check(settings: Settings) -> None:
     if settings.username is not None:
         check_text("username", settings.username, shortest=1, longest=255)
     check_labels(settings.labels)
+    _check_management(settings.management, settings.management_url)
 
 
 def check_password(password: str) -> None:
@@ -85,7 +96,12 @@ def check_password(password: str) -> None:
 
 
 def check_login(settings: Settings, *, has_password: bool) -> None:
-    """Raises `InvalidInput` for a password without a username (MQTT 3.1.1, section 3.1.2.9)."""
+    """Raises `InvalidInput` for a password without a username (MQTT 3.1.1, section 3.1.2.9).
+
+    Whoever drives a broker needs both.
+    """
+    if settings.management and (settings.username is None or not has_password):
+        raise InvalidInput("needs a username and a password", field="management")
     if has_password and settings.username is None:
         raise InvalidInput("is needed where there is a password", field="username")
 
@@ -105,18 +121,47 @@ def check_labels(labels: Mapping[str, str], *, field: str = "labels") -> None:
         check_text(field, value, longest=255)
 
 
-def _check_host(host: str) -> None:
+def _check_management(management: str, url: str) -> None:
+    if management not in MANAGEMENTS:
+        raise InvalidInput("must be mosquitto, emqx, rabbitmq or empty", field="management")
+    check_text("management_url", url, longest=2_000)
+    if management in HTTP_MANAGEMENTS:
+        _check_management_url(url)
+    elif url:
+        raise InvalidInput("is for the managements emqx and rabbitmq", field="management_url")
+
+
+def _check_management_url(url: str) -> None:
+    found = MANAGEMENT_URL.fullmatch(url)
+    if found is None or not 1 <= int(found["port"] or 1) <= 65_535:
+        raise InvalidInput(
+            "must be a URL of https or http: a host, maybe a port and a path, and nothing else",
+            field="management_url",
+        )
+    host = found["host"].strip("[]")
+    address = _checked_host(host, field="management_url")
+    # What is sent there are secrets.
+    is_here = host == "localhost" or (address is not None and address.is_loopback)
+    if found["scheme"] == "http" and not is_here:
+        raise InvalidInput(
+            "must be https, but for an address of this machine", field="management_url"
+        )
+
+
+def _checked_host(host: str, *, field: str) -> IPv4Address | IPv6Address | None:
+    """The address that it is, None where it is a name. Raises `InvalidInput` for `field`."""
     if host.startswith("["):
-        raise InvalidInput("an IPv6 address stands in brackets in URLs, not here", field="host")
+        raise InvalidInput("an IPv6 address stands in brackets in URLs, not here", field=field)
     try:
         address = ip_address(host)
     except ValueError:
         # All digits and dots, yet no address: a mistyped IPv4 address, not a name.
         if not _is_name(host) or host.rpartition(".")[2].isdigit():
-            raise InvalidInput("must be a host name or an IP address", field="host") from None
-    else:
-        if isinstance(address, IPv6Address) and address.scope_id is not None:
-            raise InvalidInput("must be an address without a zone", field="host")
+            raise InvalidInput("must be a host name or an IP address", field=field) from None
+        return None
+    if isinstance(address, IPv6Address) and address.scope_id is not None:
+        raise InvalidInput("must be an address without a zone", field=field)
+    return address
 
 
 def _is_name(text: str) -> bool:

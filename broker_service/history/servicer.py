@@ -69,7 +69,9 @@ class BrokerHistoryServicer(history_pb2_grpc.BrokerHistoryServiceServicer):
 
 
 def _check(state: State) -> None:
-    """Raises `InvalidInput` for a revision that SQL made and nobody may make here."""
+    """Raises `InvalidInput` for what SQL made and nobody may make here, and for a management that
+    came later, where it would lose its username or password.
+    """
     settings = Settings(**{name: state[name] for name in COLUMNS if name in state})
     check(settings)
     check_login(settings, has_password=state["password_encrypted"] is not None)
@@ -77,8 +79,9 @@ def _check(state: State) -> None:
 
 def _as_row(state: State) -> dict[str, Any]:
     """With the columns that came later, and times instead of their JSON."""
+    later = {"labels": {}, "management": "", "management_url": ""}
     times = {name: datetime.fromisoformat(state[name]) for name in ("created_at", "updated_at")}
-    return {"labels": {}, **state, **times}
+    return {**later, **state, **times}
 
 
 def _revision(row: Row, before: Row | None) -> pb.BrokerRevision:

@@ -73,19 +73,20 @@ class HistoryStore:
     ) -> Row:
         """Makes the broker what it was at `revision`; one that is gone comes back under its id.
 
-        `check` raises for what may not be any more. Raises `RevisionNotFound`, `PasswordKeyGone`,
-        `BrokerNameTaken`, `BrokerIsDefault`, `LostRace`, and whatever `check` raises.
+        `check` is given what it would be, and raises for what may not be any more. Raises
+        `RevisionNotFound`, `PasswordKeyGone`, `BrokerNameTaken`, `BrokerIsDefault`, `LostRace`, and
+        whatever `check` raises.
         """
         async with changing(self._engine) as connection:
             state = await _state_at(connection, broker_id, revision)
-            check(state)
-            self._require_readable(broker_id, state["password_encrypted"])
-            # What was no column then stays as it is.
-            values = {name: state[name] for name in RESTORED if name in state}
             try:
                 before = await broker_of(connection, broker_id, is_locked=True)
             except BrokerNotFound:
                 before = None
+            # What was no column then stays as it is.
+            values = {name: state[name] for name in RESTORED if name in state}
+            check({**(before or {}), **values})
+            self._require_readable(broker_id, state["password_encrypted"])
             if before is None:
                 if if_revision:
                     raise LostRace("the broker has been deleted since")

@@ -164,7 +164,7 @@ def _settings_of(row: sa.RowMapping) -> pb.BrokerSettings:
         clean_session=row["clean_session"],
         reconnect_period_ms=row["reconnect_period"],
         connect_timeout_ms=row["connect_timeout"],
-        ca_cert=_ca_cert(row),
+        ca_cert=ca_cert_of(row),
         client_cert=row["client_cert"],
     )
     digest = hashlib.sha256(settings.SerializeToString(deterministic=True))
@@ -175,8 +175,8 @@ def _settings_of(row: sa.RowMapping) -> pb.BrokerSettings:
     return settings
 
 
-def _ca_cert(row: sa.RowMapping) -> str | None:
-    """While one CA replaces another, devices trust both."""
+def ca_cert_of(row: sa.RowMapping) -> str | None:
+    """What is told of a row of `all_brokers`: while one CA replaces another, both are trusted."""
     ca_cert: str | None = row["ca_cert"]
     if ca_cert is None or row["next_ca_cert"] is None:
         return ca_cert

@@ -31,7 +31,7 @@ MAX_TOUCHED = 1_000
 _ca = certificates.alias("ca")
 _client = certificates.alias("client")
 _next_ca = certificates.alias("next_ca")
-_all_brokers = sa.select(
+all_brokers = sa.select(
     brokers,
     _ca.c.pem.label("ca_cert"),
     _next_ca.c.id.label("next_ca_id"),
@@ -147,7 +147,7 @@ class PlacementStore:
             await connection.execution_options(isolation_level="REPEATABLE READ")
             version = (await connection.scalars(sa.select(placement_version.c.version))).one()
             touched = await _touched(connection, UUID(since), version) if since else None
-            brokers_read, fleets_read, expiring = _all_brokers, _all_fleets, None
+            brokers_read, fleets_read, expiring = all_brokers, _all_fleets, None
             if touched is None:
                 expiring = [Expiring(*row) for row in await connection.execute(_expiring)]
             else:

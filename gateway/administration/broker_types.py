@@ -11,6 +11,7 @@ from gateway.administration.listing import Page
 from gateway.documentation import documented
 
 Protocol = Literal["mqtt", "mqtts", "ws", "wss"]
+ManagedAs = Literal["", "mosquitto", "emqx", "rabbitmq"]
 Milliseconds = Annotated[int, Meta(ge=0, le=MAX_INT32)]
 Port = Annotated[int, Meta(ge=1, le=65535)]
 
@@ -37,6 +38,22 @@ Password = Annotated[
         maxLength=4096,
         writeOnly=True,
         description="Goes in and never comes out; needs a username.",
+    ),
+]
+Management = Annotated[
+    ManagedAs,
+    Meta(
+        description="How Mooring itself drives the broker, with its username and password; empty:"
+        " not at all."
+    ),
+]
+ManagementUrl = Annotated[
+    str,
+    documented(
+        maxLength=2000,
+        description="Of the management API of emqx and rabbitmq, which need it; others have none."
+        " https, or on the same machine http.",
+        examples=["https://emqx.example.com:18083"],
     ),
 ]
 
@@ -80,6 +97,8 @@ class _Settings(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     username: Username | UnsetType | None = UNSET
     password: Password | UnsetType | None = UNSET
     labels: Labels | UnsetType | None = UNSET
+    management: Management | UnsetType | None = UNSET
+    management_url: ManagementUrl | UnsetType | None = UNSET
 
 
 class NewBroker(_Settings, kw_only=True, frozen=True):
@@ -121,6 +140,8 @@ class Broker(Struct, kw_only=True, frozen=True):
     username: str | None
     has_password: bool
     labels: dict[str, str]
+    management: str | None
+    management_url: str | None
     is_default: bool
     ca_certificate_id: int | None
     client_certificate_id: int | None

@@ -21,6 +21,9 @@ ALTER TABLE mqtt_broker_config
     ADD COLUMN management_url text NOT NULL DEFAULT '',
     ADD CONSTRAINT management_url_is_for_http CHECK (
         (management IN ('emqx', 'rabbitmq')) = (management_url <> '')
+    ),
+    ADD CONSTRAINT management_has_login CHECK (
+        management = '' OR num_nulls(username, password_encrypted) = 0
     );
 
 ALTER TABLE fleets ADD COLUMN is_active boolean NOT NULL DEFAULT true;
@@ -104,6 +107,44 @@ CREATE TABLE driven_brokers (
     -- What keeps it from being so.
     problem    text NOT NULL DEFAULT ''
 );
+"""
+
+# The constraints hold whatever happens here; this says what to do instead of what is violated.
+CHECK = """
+CREATE FUNCTION check_broker_management() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
+BEGIN
+    IF NEW.management NOT IN ('', 'mosquitto', 'emqx', 'rabbitmq') THEN
+        RAISE check_violation USING CONSTRAINT = 'mqtt_broker_config_management_check',
+            MESSAGE = format('%L is not a management', NEW.management),
+            HINT = 'Set management to mosquitto, emqx or rabbitmq, or to '''' for none.';
+    END IF;
+    IF (NEW.management IN ('emqx', 'rabbitmq')) <> (NEW.management_url <> '') THEN
+        RAISE check_violation USING CONSTRAINT = 'management_url_is_for_http',
+            MESSAGE = format('management_url disagrees with management = %L'
+                             ' (management_url_is_for_http)', NEW.management),
+            HINT = 'Set both in one statement: emqx and rabbitmq have a URL, the others ''''.';
+    END IF;
+    IF NEW.management <> '' AND num_nulls(NEW.username, NEW.password_encrypted) > 0 THEN
+        RAISE check_violation USING CONSTRAINT = 'management_has_login',
+            MESSAGE = format('management = %L needs a username and a password'
+                             ' (management_has_login)', NEW.management),
+            HINT = 'Set them by PATCH /api/v1/brokers/{id} first: passwords need the API.';
+    END IF;
+    IF NEW.management_url <> '' AND (TG_OP = 'INSERT' OR NEW.management_url <> OLD.management_url)
+       AND (length(NEW.management_url) > 2000 OR NEW.management_url !~
+            '\\A(https://[][A-Za-z0-9.:-]+|http://(localhost|127\\.[0-9.]+|\\[::1\\])(:[0-9]+)?)'
+            '(/[^?#\\s]*)?\\Z') THEN
+        RAISE check_violation USING CONSTRAINT = 'management_url_is_a_url',
+            MESSAGE = 'this is not the URL of a management API (management_url_is_a_url)',
+            HINT = 'Write it like https://emqx.example.com:18083, without a username; http is for'
+                   ' localhost, 127.0.0.1 and [::1] alone.';
+    END IF;
+    RETURN NEW;
+END $$;
+CREATE TRIGGER checked_management
+    BEFORE INSERT OR UPDATE OF management, management_url, username, password_encrypted
+    ON mqtt_broker_config FOR EACH ROW EXECUTE FUNCTION check_broker_management();
 """
 
 # Notifying makes commits wait for one another, so only what ends an access notifies: never that a
@@ -261,8 +302,8 @@ CREATE OR REPLACE VIEW mqtt_acls AS
 """
 
 GRANTS = """
-REVOKE ALL ON FUNCTION note_access(), note_fleet_access(), note_account_access(),
-    announce_broker_secrets() FROM PUBLIC;
+REVOKE ALL ON FUNCTION check_broker_management(), note_access(), note_fleet_access(),
+    note_account_access(), announce_broker_secrets() FROM PUBLIC;
 GRANT USAGE ON SCHEMA public TO mooring_access;
 GRANT SELECT ON alembic_version TO mooring_access;
 GRANT SELECT (id, uuid, fleet_id, mqtt_broker_id, mqtt_username, mqtt_password_hash,
@@ -299,5 +340,5 @@ GRANT UPDATE (management, management_url) ON mqtt_broker_config TO mooring_opera
 def upgrade() -> None:
     """Makes the role and the tables, then what fills them, then says who may what."""
     op.execute(ROLE)
-    for part in (TABLES, TRIGGERS, VIEWS, GRANTS):
+    for part in (TABLES, CHECK, TRIGGERS, VIEWS, GRANTS):
         op.execute(part)

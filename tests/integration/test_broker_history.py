@@ -14,6 +14,8 @@ from tests.stack import Stack
 
 KEPT = ("revision", "updated_at", "is_default")
 PASSWORD = "s3cret-Passw0rd-of-the-broker"
+MANAGED = {"management": "emqx", "management_url": "https://emqx.example.com"}
+UNMANAGED = {"management": None, "management_url": None}
 
 
 async def history(stack: Stack, broker_id: int) -> list[dict[str, Any]]:
@@ -85,8 +87,8 @@ async def test_a_rollback_restores_each_revision_exactly(stack: Stack) -> None:
     changes: list[dict[str, Any]] = [
         {"name": "Renamed", "ca_cert": other, "labels": {"a": "b"}},
         {"password": "another password", "username": "v"},
-        {"protocol": "wss", "path": "/mqtt", "is_active": False},
-        {"ca_cert": None, "password": None, "username": None, "region": "eu"},
+        {"protocol": "wss", "path": "/mqtt", "is_active": False, **MANAGED},
+        {"ca_cert": None, "password": None, "username": None, "region": "eu", **UNMANAGED},
     ]
     kept = "SELECT password_encrypted FROM mqtt_broker_config WHERE id = %s"
     states = [(broker, stack.database.execute(kept, broker["id"]))]
@@ -106,6 +108,7 @@ async def test_a_rollback_restores_each_revision_exactly(stack: Stack) -> None:
     entries = await history(stack, broker["id"])
     assert [entry["revision"] for entry in entries] == list(range(10, 0, -1))
     assert entries[0]["changes"]["protocol"] == {"from": "mqtts", "to": "wss"}
+    assert entries[0]["changes"]["management"] == {"from": "", "to": "emqx"}
     # To where it is already: nothing.
     again = await stack.admin("POST", f"{path}/rollback", json={"revision": 4})
     assert again.json()["revision"] == 10
@@ -133,6 +136,28 @@ async def test_what_no_longer_holds_is_not_gone_back_to(stack: Stack) -> None:
     stack.database.execute("UPDATE mqtt_broker_config SET host = 'h' WHERE id = %s", broker["id"])
     refused = await stack.admin("POST", f"{path}/rollback", json={"revision": revision})
     assert (refused.status_code, refused.json()["field"]) == (422, "host")
+
+
+async def test_what_was_no_column_then_stays_as_it_is(stack: Stack) -> None:
+    broker = await created(stack)
+    path = f"/brokers/{broker['id']}"
+    await stack.admin("PATCH", path, json={"username": "u", "password": PASSWORD})
+    stack.database.execute(
+        "UPDATE mqtt_broker_history SET state = state - 'management' - 'management_url'"
+    )
+    now = await stack.admin("PATCH", path, json={"port": 1, **MANAGED})
+    assert now.status_code == 200, now.text
+    was = (await stack.admin("GET", f"{path}/history/1")).json()
+    assert (was["management"], was["management_url"]) == ("", "")
+    assert set((await history(stack, broker["id"]))[0]["changes"]) == {"port"}
+    # It would lose what its management needs.
+    refused = await stack.admin("POST", f"{path}/rollback", json={"revision": 1})
+    assert (refused.status_code, refused.json()["field"]) == (422, "management")
+    back = (await stack.admin("POST", f"{path}/rollback", json={"revision": 2})).json()
+    assert (back["port"], back["management"]) == (8883, "emqx")
+    await stack.admin("PATCH", path, json=UNMANAGED)
+    back = (await stack.admin("POST", f"{path}/rollback", json={"revision": 1})).json()
+    assert (back["username"], back["has_password"], back["management"]) == (None, False, "")
 
 
 async def test_a_password_whose_key_is_gone_does_not_come_back(stack: Stack) -> None:
@@ -252,7 +277,7 @@ async def test_secrets_are_nowhere(stack: Stack, caplog: pytest.LogCaptureFixtur
 async def test_every_change_has_its_line_in_the_audit_log(stack: Stack) -> None:
     broker = await created(stack, username="u", password=PASSWORD)
     path = f"/brokers/{broker['id']}"
-    await stack.admin("PATCH", path, json={"port": 1, "password": "other"})
+    await stack.admin("PATCH", path, json={"port": 1, "password": "other", **MANAGED})
     await stack.admin("PATCH", path, json={"port": 1})
     await stack.admin("POST", f"{path}/rollback", json={"revision": 1})
     await stack.admin("POST", f"{path}/default")
@@ -272,8 +297,8 @@ async def test_every_change_has_its_line_in_the_audit_log(stack: Stack) -> None:
     assert lines[0][2] is None
     assert lines[0][3]["host"] == "mqtt.example.com"
     assert lines[1][2:] == (
-        {"port": 8883, "password": "(hidden)"},
-        {"port": 1, "password": "(hidden)"},
+        {"port": 8883, "password": "(hidden)", "management": "", "management_url": ""},
+        {"port": 1, "password": "(hidden)", **MANAGED},
     )
     assert lines[2][2:] == (lines[1][3], lines[1][2])
     assert lines[3][2:] == (

@@ -12,6 +12,7 @@ from cryptography.x509.oid import NameOID
 
 from tests.stack import Stack
 
+LOGIN = {"username": "u", "password": "p"}
 NEW = {"name": "Cloud", "host": "mqtt.example.com", "port": 8883, "protocol": "mqtts"}
 
 
@@ -123,7 +124,50 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"ca_cert": "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----"}, "ca_cert"),
     ({"ca_cert": "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----"}, "ca_cert"),
     ({"ca_cert": "x" * 70_000}, "ca_cert"),
+    ({"management": "hivemq"}, "management"),
+    ({"management": "mosquitto"}, "management"),
+    ({"management": "mosquitto", "username": "u"}, "management"),
+    ({**LOGIN, "management": "emqx"}, "management_url"),
+    (
+        {**LOGIN, "management": "emqx", "management_url": "http://emqx.example.com"},
+        "management_url",
+    ),
+    ({**LOGIN, "management": "emqx", "management_url": "https://u:p@h"}, "management_url"),
+    ({**LOGIN, "management": "mosquitto", "management_url": "https://h"}, "management_url"),
+    ({"management_url": "https://h"}, "management_url"),
+    ({"management_url": "x" * 2_001}, "management_url"),
 ]
+
+
+async def test_a_management_is_set_changed_and_taken_away(stack: Stack) -> None:
+    broker = await created(stack)
+    path = f"/brokers/{broker['id']}"
+    assert (broker["management"], broker["management_url"]) == ("", "")
+
+    async def patched(**fields: Any) -> tuple[int, str, str]:
+        answer = await stack.admin("PATCH", path, json=fields)
+        body = answer.json()
+        if answer.status_code == 422:
+            return 422, body["field"], ""
+        return answer.status_code, body["management"], body["management_url"]
+
+    url = "https://broker.example.com:15671"
+    assert await patched(management="mosquitto") == (422, "management", "")
+    assert await patched(management="mosquitto", **LOGIN) == (200, "mosquitto", "")
+    assert await patched(management="rabbitmq") == (422, "management_url", "")
+    assert await patched(management_url=url) == (422, "management_url", "")
+    assert await patched(management="rabbitmq", management_url=url) == (200, "rabbitmq", url)
+    assert await patched(management="emqx") == (200, "emqx", url)
+    assert (await stack.admin("GET", path)).json()["management"] == "emqx"
+    # What it needs stays as long as it does.
+    assert await patched(password=None) == (422, "management", "")
+    assert await patched(username=None, password=None) == (422, "management", "")
+    assert await patched(management=None) == (422, "management_url", "")
+    assert await patched(management=None, management_url=None) == (200, "", "")
+    assert await patched(username=None, password=None) == (200, "", "")
+    # No device is told of it.
+    await stack.admin("POST", f"{path}/default")
+    assert "management" not in (await stack.register()).text
 
 
 async def test_a_wrong_field_is_named_and_nothing_is_stored(stack: Stack) -> None:

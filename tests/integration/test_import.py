@@ -198,6 +198,8 @@ async def test_each_row_is_judged_by_itself(stack: Stack) -> None:
 
 
 async def test_brokers_are_taken_over_by_their_names(stack: Stack) -> None:
+    managed = {"management": "emqx", "management_url": "https://h", "username": "u"}
+    managed["password"] = "p"
     rows = [
         {"name": "Cloud", "host": "a", "port": 1, "username": "u", "password": "their secret"},
         {"name": "Cloud", "host": "b", "port": 2},
@@ -205,6 +207,8 @@ async def test_brokers_are_taken_over_by_their_names(stack: Stack) -> None:
         {"name": "Broken", "host": "not a host", "port": 3},
         {"name": "Broken\0", "host": "h", "port": 3},
         {"name": "Silent", "host": "h", "port": 1883, "password": "p"},
+        {"name": "Ours", "host": "h", "port": 1883, "management": "mosquitto"},
+        {"name": "Ours", "host": "h", "port": 1883, **managed},
     ]
     expected = [
         ("created", ""),
@@ -213,15 +217,23 @@ async def test_brokers_are_taken_over_by_their_names(stack: Stack) -> None:
         ("INVALID_INPUT", "host"),
         ("INVALID_INPUT", "name"),
         ("INVALID_INPUT", "username"),
+        ("INVALID_INPUT", "management"),
+        ("created", ""),
     ]
-    for query, found in (("?dry_run=true", 1), ("", 2)):
+    for query, found in (("?dry_run=true", 1), ("", 3)):
         outcomes, end = await imported(stack, rows, what="brokers", query=query)
         assert outcomes == expected
-        assert (end["created"], end["existing"], end["refused"]) == (1, 2, 3)
+        assert (end["created"], end["existing"], end["refused"]) == (2, 2, 4)
         names = stack.database.execute("SELECT count(*) FROM mqtt_broker_config")
         assert names == [(found,)]
     [cloud] = (await stack.admin("GET", "/brokers?name=Cloud")).json()["items"]
     assert (cloud["host"], cloud["has_password"]) == ("a", True)
+    [ours] = (await stack.admin("GET", "/brokers?name=Ours")).json()["items"]
+    assert (ours["management"], ours["management_url"]) == ("emqx", "https://h")
+    file = "name,host,port,management,management_url,username,password\n"
+    file += "Rabbit,h,1883,rabbitmq,https://h,u,p\nNone,h,1883,,,,\n"
+    answer = await send(stack, "brokers", file)
+    assert json.loads(answer.text.splitlines()[-1])["created"] == 2, answer.text
 
 
 async def test_a_file_that_is_wrong_as_a_whole_is_refused(stack: Stack) -> None:

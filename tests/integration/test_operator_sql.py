@@ -145,6 +145,10 @@ INSERT = "INSERT INTO mqtt_broker_config (name, host, port, {}) VALUES ('x', 'h'
         ("path", "'/x'", "path_is_for_websockets"),
         ("is_default, is_active", "true, false", "default_is_active"),
         ("keep_alive", "70000", "keep_alive"),
+        ("management", "'hivemq'", "management"),
+        ("management", "'mosquitto'", "management_has_login"),
+        ("management", "'emqx'", "management_url_is_for_http"),
+        ("management_url", "'https://h'", "management_url_is_for_http"),
     ],
 )
 def test_the_database_keeps_what_must_hold(
@@ -184,6 +188,11 @@ UPDATE = "UPDATE mqtt_broker_config SET {} WHERE name = '{}'"
         ("host = '[::1]'", "other", "Leave out scheme"),
         ("labels = '[]'", "other", '{"site": "berlin"}'),
         ('labels = \'{"a": ["x"]}\'', "other", '{"site": "berlin"}'),
+        ("management = 'hivemq'", "other", "mosquitto, emqx or rabbitmq"),
+        ("management = 'emqx'", "other", "Set both in one statement"),
+        ("management_url = 'https://h'", "other", "Set both in one statement"),
+        ("management = 'mosquitto'", "other", "PATCH /api/v1/brokers/{id}"),
+        ("management = 'emqx', management_url = 'https://h'", "other", "passwords need the API"),
     ],
 )
 def test_what_the_database_refuses_it_says_how_to_do(
@@ -195,6 +204,30 @@ def test_what_the_database_refuses_it_says_how_to_do(
         database.execute(UPDATE.format(changes, name), role=role)
     assert hint in (refused.value.diag.message_hint or "")
     assert database.execute("SELECT sum(revision) FROM mqtt_broker_config") == [(2,)]
+
+
+async def test_a_management_is_set_by_sql_where_there_is_a_login(stack: Stack) -> None:
+    await stack.create_broker("mine", username="u", password="p")
+    change = UPDATE.format("management = 'emqx', management_url = '{}'", "mine")
+    for url in (
+        *("h", "ftp://h", "https://u@h", "https://u:p@h", "https://h?a", "https://h/#a"),
+        *("https://h/a b", "https://" + "a" * 2_000, "http://h", "http://10.0.0.1"),
+        *("http://127.0.0.1.h", "http://localhost@h", "http://127.0.0.1:80@h"),
+    ):
+        with pytest.raises(psycopg.errors.CheckViolation) as refused:
+            stack.database.execute(change.format(url), role="mooring_operator")
+        assert "http is for localhost" in (refused.value.diag.message_hint or "")
+        assert "u:p" not in str(refused.value)
+    for url in ("http://localhost:1", "http://127.0.0.1/a", "http://[::1]:1", "https://[::2]:1/a"):
+        stack.database.execute(change.format(url), role="mooring_operator")
+        [broker] = (await stack.admin("GET", "/brokers?name=mine")).json()["items"]
+        assert broker["management_url"] == url
+        # What SQL has set goes through the API too.
+        patched = await stack.admin("PATCH", f"/brokers/{broker['id']}", json={"description": url})
+        assert patched.status_code == 200, patched.text
+    for taken in ("username", "password_encrypted"):
+        with pytest.raises(psycopg.errors.CheckViolation, match="needs a username and a password"):
+            stack.database.execute(UPDATE.format(f"{taken} = NULL", "mine"))
 
 
 async def test_the_owner_is_told_who_uses_what_it_deletes(stack: Stack) -> None:

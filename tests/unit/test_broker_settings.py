@@ -1,8 +1,10 @@
 """What may be configured of a broker, and what differs between two revisions of it."""
 
 import json
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from hypothesis import given
@@ -14,7 +16,14 @@ from broker_service.brokers.differences import (
     SECRETS,
     differences,
 )
-from broker_service.brokers.settings import Settings, check, check_labels, check_login, url_of
+from broker_service.brokers.settings import (
+    MANAGEMENTS,
+    Settings,
+    check,
+    check_labels,
+    check_login,
+    url_of,
+)
 from broker_service.tables import brokers
 from chassis.audit import HIDDEN
 from chassis.errors import InvalidInput
@@ -83,10 +92,94 @@ def test_whatever_is_taken_for_a_host_belongs_into_a_url(host: str) -> None:
         ({"labels": {"a": "x" * 256}}, "labels"),
         ({"labels": {"a": "\0"}}, "labels"),
         ({"labels": {f"k{n}": "" for n in range(65)}}, "labels"),
+        ({"management": "hivemq"}, "management"),
+        ({"management": "EMQX", "management_url": "https://h"}, "management"),
+        ({"management": "emqx"}, "management_url"),
+        ({"management": "rabbitmq"}, "management_url"),
+        ({"management_url": "https://h"}, "management_url"),
+        ({"management": "mosquitto", "management_url": "https://h"}, "management_url"),
     ],
 )
 def test_a_wrong_field_is_named(changes: dict[str, Any], field: str) -> None:
     assert refused_field(**changes) == field
+
+
+LOOPBACK = ("localhost", "127.0.0.1", "127.9.9.9", "[::1]")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *(f"http://{host}:18083" for host in LOOPBACK),
+        *("http://localhost", "http://localhost/", "https://localhost:443/a"),
+        *("https://emqx.example.com", "https://emqx.example.com:18083/", "https://10.0.0.1:65535"),
+        *("https://[2001:db8::1]:15671/api", "https://h/a%20b/~c/@d"),
+        "https://h/" + "a" * 1_990,
+    ],
+)
+def test_a_management_url_is_https_or_of_this_machine(url: str) -> None:
+    for management in ("emqx", "rabbitmq"):
+        check(Settings(name="n", host="h", port=1, management=management, management_url=url))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("h", "h:18083", "//h", "https://", "https:///a", "https://:80", "https:h", "https:/h"),
+        *("ftp://h", "mqtts://h", "file:///etc/passwd", "unix:/run/x", "HTTPS://h", "javascript:1"),
+        *("https://u@h", "https://u:p@h", "https://@h", "https://:p@h", "https://h@"),
+        *("https://h#a", "https://h/#", "https://h?a=b", "https://h/?", "https://h/a?b#c"),
+        *("https://h:0", "https://h:65536", "https://h:", "https://h:x", "https://h:80:80"),
+        *("https://[::1", "https://::1", "https://[1.2.3.4]", "https://[h]", "https://[fe80::1%a]"),
+        *("https://256.1.1.1", "https://127.1", "https://0x7f.1", "https://-a", "https://a_b"),
+        *(" https://h", "https://h ", "https://h\n", "https://h/a b", "https://h\\@a", "https://é"),
+        *("https://h/é", "https://h\0", "https://h\t", "https://h/" + "a" * 1_991),
+        # What leaves the machine is not for everybody to read.
+        *("http://h", "http://10.0.0.1", "http://[2001:db8::1]", "http://0.0.0.0", "http://[::]"),
+        *("http://localhost.example.com", "http://127.0.0.1.example.com", "http://127.0.0.1@h"),
+        *("http://localhost\\@h", "http://h/127.0.0.1", "http://localhost:80@h"),
+    ],
+)
+def test_other_management_urls_are_refused(url: str) -> None:
+    assert refused_field(management="emqx", management_url=url) == "management_url"
+
+
+PIECES = (
+    "localhost",
+    "127.0.0.1",
+    "[::1]",
+    "[::]",
+    "h",
+    "é",
+    ".",
+    ":80",
+    ":",
+    "@",
+    "/",
+    "\\",
+    "?",
+    "#",
+)
+
+
+@given(
+    st.sampled_from(["http://", "https://", ""]),
+    st.lists(st.sampled_from(PIECES) | st.characters(), max_size=5).map("".join),
+)
+def test_whatever_is_taken_for_a_management_url_is_read_alike_elsewhere(
+    scheme: str, rest: str
+) -> None:
+    url = scheme + rest
+    try:
+        check(Settings(name="n", host="h", port=1, management="emqx", management_url=url))
+    except InvalidInput:
+        return
+    parts = urlsplit(url)
+    assert parts.geturl() == url
+    assert (parts.username, parts.password, parts.query, parts.fragment) == (None, None, "", "")
+    host = parts.hostname or ""
+    assert host
+    assert parts.scheme == "https" or host == "localhost" or ip_address(host).is_loopback
 
 
 def test_labels_like_those_of_kubernetes_are_taken() -> None:
@@ -98,6 +191,16 @@ def test_a_password_needs_a_username() -> None:
     check_login(settings, has_password=False)
     with pytest.raises(InvalidInput):
         check_login(settings, has_password=True)
+
+
+@pytest.mark.parametrize("management", MANAGEMENTS[1:])
+def test_a_management_needs_a_username_and_a_password(management: str) -> None:
+    settings = Settings(name="n", host="h", port=1, management=management)
+    for username, has_password in ((None, False), (None, True), ("u", False)):
+        with pytest.raises(InvalidInput) as refused:
+            check_login(replace(settings, username=username), has_password=has_password)
+        assert refused.value.field == "management"
+    check_login(replace(settings, username="u"), has_password=True)
 
 
 def test_each_column_is_compared_or_secret_or_neither_on_purpose() -> None:

@@ -51,6 +51,8 @@ class BrokerFields(_message.Message):
     LABELS_FIELD_NUMBER: _builtins.int
     CA_CERTIFICATE_ID_FIELD_NUMBER: _builtins.int
     CLIENT_CERTIFICATE_ID_FIELD_NUMBER: _builtins.int
+    MANAGEMENT_FIELD_NUMBER: _builtins.int
+    MANAGEMENT_URL_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     description: _builtins.str
     protocol: _builtins.str
@@ -85,6 +87,14 @@ class BrokerFields(_message.Message):
     """A certificate that is known already, instead of ca_cert."""
     client_certificate_id: _builtins.int
     """What the broker's clients show."""
+    management: _builtins.str
+    """How Mooring itself drives the broker, with username and password: as a
+    mosquitto, emqx or rabbitmq; empty: not at all.
+    """
+    management_url: _builtins.str
+    """Of the management API of emqx and rabbitmq, and of those alone: https, or
+    on this machine http; without a username, query or fragment.
+    """
     @_builtins.property
     def labels(self) -> Global___Labels: ...
     def __init__(
@@ -111,10 +121,12 @@ class BrokerFields(_message.Message):
         labels: Global___Labels | None = ...,
         ca_certificate_id: _builtins.int | None = ...,
         client_certificate_id: _builtins.int | None = ...,
+        management: _builtins.str | None = ...,
+        management_url: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_ca_cert", b"_ca_cert", "_ca_certificate_id", b"_ca_certificate_id", "_clean_session", b"_clean_session", "_client_certificate_id", b"_client_certificate_id", "_client_id_prefix", b"_client_id_prefix", "_connect_timeout", b"_connect_timeout", "_description", b"_description", "_host", b"_host", "_is_active", b"_is_active", "_keep_alive", b"_keep_alive", "_name", b"_name", "_password", b"_password", "_path", b"_path", "_port", b"_port", "_protocol", b"_protocol", "_reconnect_period", b"_reconnect_period", "_region", b"_region", "_use_tls", b"_use_tls", "_username", b"_username", "_verify_certificate", b"_verify_certificate", "ca_cert", b"ca_cert", "ca_certificate_id", b"ca_certificate_id", "clean_session", b"clean_session", "client_certificate_id", b"client_certificate_id", "client_id_prefix", b"client_id_prefix", "connect_timeout", b"connect_timeout", "description", b"description", "host", b"host", "is_active", b"is_active", "keep_alive", b"keep_alive", "labels", b"labels", "name", b"name", "password", b"password", "path", b"path", "port", b"port", "protocol", b"protocol", "reconnect_period", b"reconnect_period", "region", b"region", "use_tls", b"use_tls", "username", b"username", "verify_certificate", b"verify_certificate"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_ca_cert", b"_ca_cert", "_ca_certificate_id", b"_ca_certificate_id", "_clean_session", b"_clean_session", "_client_certificate_id", b"_client_certificate_id", "_client_id_prefix", b"_client_id_prefix", "_connect_timeout", b"_connect_timeout", "_description", b"_description", "_host", b"_host", "_is_active", b"_is_active", "_keep_alive", b"_keep_alive", "_management", b"_management", "_management_url", b"_management_url", "_name", b"_name", "_password", b"_password", "_path", b"_path", "_port", b"_port", "_protocol", b"_protocol", "_reconnect_period", b"_reconnect_period", "_region", b"_region", "_use_tls", b"_use_tls", "_username", b"_username", "_verify_certificate", b"_verify_certificate", "ca_cert", b"ca_cert", "ca_certificate_id", b"ca_certificate_id", "clean_session", b"clean_session", "client_certificate_id", b"client_certificate_id", "client_id_prefix", b"client_id_prefix", "connect_timeout", b"connect_timeout", "description", b"description", "host", b"host", "is_active", b"is_active", "keep_alive", b"keep_alive", "labels", b"labels", "management", b"management", "management_url", b"management_url", "name", b"name", "password", b"password", "path", b"path", "port", b"port", "protocol", b"protocol", "reconnect_period", b"reconnect_period", "region", b"region", "use_tls", b"use_tls", "username", b"username", "verify_certificate", b"verify_certificate"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_ca_cert", b"_ca_cert", "_ca_certificate_id", b"_ca_certificate_id", "_clean_session", b"_clean_session", "_client_certificate_id", b"_client_certificate_id", "_client_id_prefix", b"_client_id_prefix", "_connect_timeout", b"_connect_timeout", "_description", b"_description", "_host", b"_host", "_is_active", b"_is_active", "_keep_alive", b"_keep_alive", "_name", b"_name", "_password", b"_password", "_path", b"_path", "_port", b"_port", "_protocol", b"_protocol", "_reconnect_period", b"_reconnect_period", "_region", b"_region", "_use_tls", b"_use_tls", "_username", b"_username", "_verify_certificate", b"_verify_certificate", "ca_cert", b"ca_cert", "ca_certificate_id", b"ca_certificate_id", "clean_session", b"clean_session", "client_certificate_id", b"client_certificate_id", "client_id_prefix", b"client_id_prefix", "connect_timeout", b"connect_timeout", "description", b"description", "host", b"host", "is_active", b"is_active", "keep_alive", b"keep_alive", "labels", b"labels", "name", b"name", "password", b"password", "path", b"path", "port", b"port", "protocol", b"protocol", "reconnect_period", b"reconnect_period", "region", b"region", "use_tls", b"use_tls", "username", b"username", "verify_certificate", b"verify_certificate"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_ca_cert", b"_ca_cert", "_ca_certificate_id", b"_ca_certificate_id", "_clean_session", b"_clean_session", "_client_certificate_id", b"_client_certificate_id", "_client_id_prefix", b"_client_id_prefix", "_connect_timeout", b"_connect_timeout", "_description", b"_description", "_host", b"_host", "_is_active", b"_is_active", "_keep_alive", b"_keep_alive", "_management", b"_management", "_management_url", b"_management_url", "_name", b"_name", "_password", b"_password", "_path", b"_path", "_port", b"_port", "_protocol", b"_protocol", "_reconnect_period", b"_reconnect_period", "_region", b"_region", "_use_tls", b"_use_tls", "_username", b"_username", "_verify_certificate", b"_verify_certificate", "ca_cert", b"ca_cert", "ca_certificate_id", b"ca_certificate_id", "clean_session", b"clean_session", "client_certificate_id", b"client_certificate_id", "client_id_prefix", b"client_id_prefix", "connect_timeout", b"connect_timeout", "description", b"description", "host", b"host", "is_active", b"is_active", "keep_alive", b"keep_alive", "labels", b"labels", "management", b"management", "management_url", b"management_url", "name", b"name", "password", b"password", "path", b"path", "port", b"port", "protocol", b"protocol", "reconnect_period", b"reconnect_period", "region", b"region", "use_tls", b"use_tls", "username", b"username", "verify_certificate", b"verify_certificate"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__ca_cert: _TypeAlias = _typing.Literal["ca_cert"]  # noqa: Y015
     _WhichOneofArgType__ca_cert: _TypeAlias = _typing.Literal["_ca_cert", b"_ca_cert"]  # noqa: Y015
@@ -136,6 +148,10 @@ class BrokerFields(_message.Message):
     _WhichOneofArgType__is_active: _TypeAlias = _typing.Literal["_is_active", b"_is_active"]  # noqa: Y015
     _WhichOneofReturnType__keep_alive: _TypeAlias = _typing.Literal["keep_alive"]  # noqa: Y015
     _WhichOneofArgType__keep_alive: _TypeAlias = _typing.Literal["_keep_alive", b"_keep_alive"]  # noqa: Y015
+    _WhichOneofReturnType__management: _TypeAlias = _typing.Literal["management"]  # noqa: Y015
+    _WhichOneofArgType__management: _TypeAlias = _typing.Literal["_management", b"_management"]  # noqa: Y015
+    _WhichOneofReturnType__management_url: _TypeAlias = _typing.Literal["management_url"]  # noqa: Y015
+    _WhichOneofArgType__management_url: _TypeAlias = _typing.Literal["_management_url", b"_management_url"]  # noqa: Y015
     _WhichOneofReturnType__name: _TypeAlias = _typing.Literal["name"]  # noqa: Y015
     _WhichOneofArgType__name: _TypeAlias = _typing.Literal["_name", b"_name"]  # noqa: Y015
     _WhichOneofReturnType__password: _TypeAlias = _typing.Literal["password"]  # noqa: Y015
@@ -176,6 +192,10 @@ class BrokerFields(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__is_active) -> _WhichOneofReturnType__is_active | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__keep_alive) -> _WhichOneofReturnType__keep_alive | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__management) -> _WhichOneofReturnType__management | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__management_url) -> _WhichOneofReturnType__management_url | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__name) -> _WhichOneofReturnType__name | None: ...
     @_typing.overload

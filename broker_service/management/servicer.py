@@ -1,0 +1,50 @@
+"""gRPC: the brokers that Mooring itself drives, with their passwords."""
+
+from typing import Any
+
+from mooring.broker.v1 import management_pb2 as pb
+from mooring.broker.v1 import management_pb2_grpc
+
+from broker_service.brokers.database import Row
+from broker_service.errors import SecretUnreadable
+from broker_service.management.store import ManagementStore
+from broker_service.placements.snapshot import ca_cert_of
+from chassis.server import Context
+from chassis.trust import Access
+
+NAME = "mooring.broker.v1.ManagementService"
+# Nobody's who has an API token, whatever their role.
+POLICIES = {f"/{NAME}/ListManagedBrokers": Access.SERVICE}
+
+UNREADABLE = "the password cannot be read: its key is not in the ring, or it was changed by SQL"
+
+# Those that are columns too.
+COLUMNS = tuple(
+    name
+    for name in pb.ManagedBroker.DESCRIPTOR.fields_by_name
+    if name not in ("ca_cert", "password", "password_error")
+)
+
+
+class ManagementServicer(management_pb2_grpc.ManagementServiceServicer):
+    """Answers from the database, so that whichever replica is asked knows the last change."""
+
+    def __init__(self, store: ManagementStore) -> None:
+        """Keeps nothing."""
+        self._store = store
+
+    async def ListManagedBrokers(
+        self, request: pb.ListManagedBrokersRequest, context: Context
+    ) -> pb.ListManagedBrokersResponse:
+        """Raises `Unavailable`."""
+        rows = await self._store.managed()
+        return pb.ListManagedBrokersResponse(brokers=map(self._told, rows))
+
+    def _told(self, row: Row) -> pb.ManagedBroker:
+        secret: dict[str, Any]
+        try:
+            secret = {"password": self._store.password_of(row)}
+        except SecretUnreadable:
+            secret = {"password_error": UNREADABLE}
+        columns = {name: row[name] for name in COLUMNS}
+        return pb.ManagedBroker(**columns, **secret, ca_cert=ca_cert_of(row))
