@@ -32,6 +32,15 @@ def program(name: str) -> tuple[Path, dict[str, str]]:
     return found, {**os.environ, **libraries_of(root)}
 
 
+def tree(package: str, part: str) -> Path:
+    """The folder that has the package's files at the places the package gives them.
+
+    That is / where something matches the glob `part` of it there, and what was unpacked where not.
+    """
+    root = Path("/")
+    return root if any(root.glob(part)) else unpacked(package)
+
+
 def libraries_of(root: Path) -> dict[str, str]:
     """LD_LIBRARY_PATH for the shared libraries that were unpacked under `root`."""
     folders = {library.parent for library in root.glob("**/lib/**/*.so*")}

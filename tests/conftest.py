@@ -12,6 +12,7 @@ from psycopg import sql
 
 import migrations
 from local.postgres import Postgres, prepare
+from tests.rabbitmq import Rabbitmq, running
 from tests.stack import ROLES, Database, Stack, started
 
 
@@ -54,6 +55,20 @@ def database(postgres: Postgres, template: str) -> Iterator[Database]:
         )
         yield Database(postgres, name, template)
         connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(identifier))
+
+
+@pytest.fixture(scope="session")
+def rabbitmq_of_the_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rabbitmq]:
+    """The node that every test of this run shares, for it starts slowly."""
+    with running(tmp_path_factory.mktemp("rabbitmq")) as node:
+        yield node
+
+
+@pytest.fixture
+def rabbitmq(rabbitmq_of_the_run: Rabbitmq) -> Iterator[Rabbitmq]:
+    """A node that lets no device in before the test has said whom it is to ask: `ask_at`."""
+    yield rabbitmq_of_the_run
+    rabbitmq_of_the_run.forget()
 
 
 @pytest.fixture(autouse=True)

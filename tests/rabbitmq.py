@@ -1,0 +1,250 @@
+"""A real RabbitMQ that lets devices in as an HTTP server says, for as long as a test needs it.
+
+One node of its own: its own epmd, its own cookie, everything on free ports of 127.0.0.1. There is
+no AMQP listener. The user `administrator` is the node's own, and nobody asks about it elsewhere.
+"""
+
+import contextlib
+import json
+import os
+import secrets
+import signal
+import socket
+import subprocess
+from base64 import b64encode
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import Any
+
+from local.postgres import free_port
+from local.tether import tethered
+from tests import debian
+from tests.supervised import PATIENCE_S, Family, until
+
+SERVER = "usr/lib/rabbitmq/lib/rabbitmq_server-*"
+ERLANG = "usr/lib/erlang"
+NODE = "mooring@localhost"
+PLUGINS = (
+    "rabbitmq_mqtt",
+    "rabbitmq_auth_backend_http",
+    # At hand, but not in use: "auth_backends" does not name it.
+    "rabbitmq_auth_backend_cache",
+    "rabbitmq_management",
+)
+ASKED = ("user", "vhost", "resource", "topic")
+# Nobody may listen there but root, and nobody does: no device is let in.
+NOBODY = "http://127.0.0.1:1"
+# As RabbitMQ's own script starts it, but for the waiting threads, which would keep cores busy.
+ARGUMENTS = (
+    *("-noinput", "-boot", "start_sasl", "-s", "rabbit", "boot", "+W", "w"),
+    *("+sbwt", "none", "+sbwtdcpu", "none", "+sbwtdio", "none"),
+    *("-syslog", "logger", "[]", "-syslog", "syslog_error_logger", "false"),
+    *("-kernel", "prevent_overlapping_partitions", "false"),
+    *("-kernel", "inet_dist_use_interface", "{127,0,0,1}", "-start_epmd", "false"),
+)
+
+
+@dataclass(frozen=True)
+class Rabbitmq:
+    """A running node."""
+
+    mqtt_port: int
+    management_port: int
+    # What Erlang needs for itself.
+    epmd_port: int
+    distribution_port: int
+    # Who may do everything through the management API.
+    username: str
+    password: str = field(repr=False)
+    pid: int
+    log: Path
+    _erl_call: tuple[str, ...] = field(repr=False)
+    _environment: Mapping[str, str] = field(repr=False)
+
+    def ask_at(self, auth_url: str) -> None:
+        """From now on devices are let in as the server at `auth_url` says.
+
+        It is asked with POST at /user, /vhost, /resource and /topic below the URL.
+        """
+        for what in ASKED:
+            self.set("rabbitmq_auth_backend_http", f"{what}_path", f'"{auth_url}/{what}"')
+
+    def set(self, application: str, name: str, term: str) -> None:
+        """Sets a parameter of the running node to an Erlang term. A test sets it back."""
+        assert self._call("application", "set_env", f"[{application},{name},{term}]") == "ok"
+
+    def is_running(self) -> bool:
+        return self._call("rabbit", "is_running", "[]") == "true"
+
+    def manage(self, method: str, path: str, body: object = None) -> tuple[int, Any]:
+        """Asks the management API; the status and what it answers, None where that is nothing."""
+        token = b64encode(f"{self.username}:{self.password}".encode()).decode()
+        headers = {"Authorization": f"Basic {token}", "Content-Type": "application/json"}
+        connection = HTTPConnection("127.0.0.1", self.management_port, timeout=PATIENCE_S)
+        with contextlib.closing(connection):
+            connection.request(method, path, None if body is None else json.dumps(body), headers)
+            response = connection.getresponse()
+            answer = response.read()
+            return response.status, json.loads(answer) if answer else None
+
+    def forget(self) -> None:
+        """Lets nobody in, ends every connection, and loses queues, sessions and messages.
+
+        Retained messages stay.
+        """
+        self.ask_at(NOBODY)
+        everything = {"configure": ".*", "write": ".*", "read": ".*"}
+        for method, path, body in (
+            ("DELETE", "/api/vhosts/%2F", None),
+            ("PUT", "/api/vhosts/%2F", {}),
+            ("PUT", f"/api/permissions/%2F/{self.username}", everything),
+        ):
+            status, answer = self.manage(method, path, body)
+            assert status in (201, 204), answer
+
+    def _call(self, module: str, function: str, arguments: str) -> str:
+        done = subprocess.run(
+            [*self._erl_call, "-a", f"{module} {function} {arguments}"],
+            env=self._environment,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_S,
+            check=False,
+        )
+        return done.stdout
+
+
+@contextlib.contextmanager
+def running(folder: Path, *, auth_url: str = NOBODY) -> Iterator[Rabbitmq]:
+    """A node that keeps everything in `folder`. It takes 10 to 20 s to start.
+
+    Start it from the main thread: it ends with the thread that started it.
+    """
+    root, libraries = debian.tree("rabbitmq-server", SERVER)
+    # Erlang may be installed where RabbitMQ is not: then only what lacks of it was unpacked.
+    programs = next(
+        found for base in (root, Path("/")) for found in base.glob(f"{ERLANG}/erts-*/bin")
+    )
+    with _reserved(4) as (epmd_port, distribution_port, mqtt_port, management_port):
+        password = secrets.token_hex(16)
+        _write(folder, mqtt_port, management_port, password, auth_url)
+        environment = {
+            **{name: value for name, value in os.environ.items() if not _is_ours(name)},
+            **libraries,
+            **_where(folder, root, programs),
+            "ERL_EPMD_ADDRESS": "127.0.0.1",
+            "ERL_EPMD_PORT": str(epmd_port),
+            "RABBITMQ_DIST_PORT": str(distribution_port),
+        }
+        epmd = [str(programs / "epmd"), "-address", "127.0.0.1", "-port", str(epmd_port)]
+        node = [str(programs / "erlexec"), *ARGUMENTS]
+        with (
+            _process(epmd, environment, folder, "epmd.log"),
+            _process(node, environment, folder, "rabbitmq.log") as process,
+        ):
+            server = Rabbitmq(
+                mqtt_port=mqtt_port,
+                management_port=management_port,
+                epmd_port=epmd_port,
+                distribution_port=distribution_port,
+                username="administrator",
+                password=password,
+                pid=process.pid,
+                log=folder / "rabbitmq.log",
+                _erl_call=(str(programs / "erl_call"), "-sname", NODE),
+                _environment=environment,
+            )
+            until(lambda: process.poll() is not None or server.is_running())
+            assert process.poll() is None, server.log.read_text(errors="replace")
+            yield server
+
+
+def _where(folder: Path, root: Path, programs: Path) -> dict[str, str]:
+    """The part of the environment that says where everything is, whatever else is installed."""
+    [server] = root.glob(SERVER)
+    return {
+        "HOME": str(folder),
+        "ROOTDIR": str(programs.parents[1]),
+        "BINDIR": str(programs),
+        "EMU": "beam",
+        "PROGNAME": "erl",
+        "ERL_LIBS": f"{server / 'plugins'}:{root / ERLANG / 'lib'}",
+        "RABBITMQ_HOME": str(server),
+        "RABBITMQ_PLUGINS_DIR": str(server / "plugins"),
+        "RABBITMQ_NODENAME": NODE,
+        "RABBITMQ_MNESIA_BASE": str(folder / "mnesia"),
+        "RABBITMQ_LOG_BASE": str(folder),
+        "RABBITMQ_CONFIG_FILE": str(folder / "rabbitmq.conf"),
+        "RABBITMQ_ENABLED_PLUGINS_FILE": str(folder / "enabled_plugins"),
+        # These are not there, and what a node that is installed has of them is not read.
+        "RABBITMQ_CONFIG_FILES": str(folder / "conf.d"),
+        "RABBITMQ_ADVANCED_CONFIG_FILE": str(folder / "advanced.config"),
+        "RABBITMQ_CONF_ENV_FILE": str(folder / "rabbitmq-env.conf"),
+    }
+
+
+def _write(folder: Path, mqtt_port: int, management_port: int, password: str, url: str) -> None:
+    """What the node reads when it starts; for nobody else's eyes."""
+    files = {
+        ".erlang.cookie": secrets.token_hex(16),
+        "enabled_plugins": f"[{','.join(PLUGINS)}].\n",
+        "rabbitmq.conf": "listeners.tcp = none\n"
+        f"mqtt.listeners.tcp.1 = 127.0.0.1:{mqtt_port}\nmqtt.allow_anonymous = false\n"
+        f"management.tcp.ip = 127.0.0.1\nmanagement.tcp.port = {management_port}\n"
+        # The management user's password is not for the server that answers about devices.
+        "auth_backends.1 = internal\nauth_backends.2 = http\nauth_http.http_method = post\n"
+        + "".join(f"auth_http.{what}_path = {url}/{what}\n" for what in ASKED)
+        + f"default_user = administrator\ndefault_pass = {password}\n"
+        "log.console = true\nlog.file = false\ndisk_free_limit.absolute = 1MB\n",
+    }
+    for name, text in files.items():
+        path = folder / name
+        path.touch(mode=0o600)
+        path.write_text(text)
+
+
+def _is_ours(name: str) -> bool:
+    """Whether a variable of the environment would change what we start."""
+    return name.startswith(("RABBITMQ_", "ERL_", "ERLANG_"))
+
+
+@contextlib.contextmanager
+def _reserved(count: int) -> Iterator[list[int]]:
+    """Free ports of 127.0.0.1 that no one else finds free until a server listens there.
+
+    They are bound, as servers that start slowly cannot; a server may bind them too, for it allows
+    what is bound and not listened on, while others who look for a free port do not.
+    """
+    with contextlib.ExitStack() as stack:
+        held = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for one in held:
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            one.bind(("127.0.0.1", free_port()))
+        yield [one.getsockname()[1] for one in held]
+
+
+@contextlib.contextmanager
+def _process(
+    command: list[str], environment: Mapping[str, str], folder: Path, log: str
+) -> Iterator[subprocess.Popen[bytes]]:
+    with (folder / log).open("wb") as output:
+        process = subprocess.Popen(
+            tethered(command, signal.SIGKILL),
+            cwd=folder,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            process_group=0,
+        )
+    try:
+        yield process
+    finally:
+        # What it has started ends when it does, each in a process group of its own.
+        family = Family(process.pid)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        family.wait_for_the_end()
