@@ -29,10 +29,11 @@ class Asking:
         return await self.http.post(f"/emqx/{operation}", json=body, headers=headers)
 
     async def connects(
-        self, username: str, password: str, client_id: str = "any", secret: str | None = None
+        self, username: str, password: str, client_id: str | None = None, secret: str | None = None
     ) -> bool:
-        """Whether a client is let in."""
-        body = {"username": username, "password": password, "clientid": client_id}
+        """Whether a client is let in; with a client id of its own unless another is given."""
+        own = f"mqttjs_{username[:40]}" if client_id is None else client_id
+        body = {"username": username, "password": password, "clientid": own}
         answer = await self.emqx("authenticate", secret, **body)
         assert answer.status_code == 200, answer.text
         return bool(answer.json()["result"] == "allow")

@@ -13,6 +13,7 @@ from registry_service.access.config import AccessConfig
 from registry_service.access.edge import AccessApp
 from registry_service.access.known import Changes, KnownSubjects
 from registry_service.access.presence import Presence
+from registry_service.access.sessions import Sessions
 from registry_service.access.store import CHANNEL, AccessStore
 from registry_service.tables import SCHEMA_REVISION
 
@@ -33,10 +34,11 @@ async def running(config: AccessConfig) -> AsyncIterator[str]:
         changes = Changes(store, listener, known)
         await changes.read()
         await stack.enter_async_context(process.background(changes.keep_current()))
-        presence = Presence(store)
+        sessions = Sessions()
+        presence = Presence(store, sessions)
         stack.push_async_callback(presence.write)
         await stack.enter_async_context(process.background(presence.keep_written()))
-        access = Access(store, known, changes, session_s=config.session_s)
+        access = Access(store, known, changes, sessions, session_s=config.session_s)
         stack.push_async_callback(access.close)
         address = Address(
             config.access_host,

@@ -25,6 +25,7 @@ from registry_service.access.decision import (
 from registry_service.access.known import Changes, KnownSubjects
 from registry_service.access.passwords import is_password, is_slow
 from registry_service.access.questions import Connect, Question, Verdict
+from registry_service.access.sessions import Sessions
 from registry_service.access.store import AccessStore, Asker, Found, Wanted
 from registry_service.access.subjects import Password, Subject
 
@@ -57,10 +58,17 @@ class Access:
     """Belongs to the running loop."""
 
     def __init__(
-        self, store: AccessStore, known: KnownSubjects, changes: Changes, *, session_s: float
+        self,
+        store: AccessStore,
+        known: KnownSubjects,
+        changes: Changes,
+        sessions: Sessions,
+        *,
+        session_s: float,
     ) -> None:
         """`session_s`: when a broker that is told so ends a session, at the latest."""
         self._store = store
+        self._sessions = sessions
         self._known = known
         self._changes = changes
         self._session_s = session_s
@@ -108,7 +116,7 @@ class Access:
         return let_in(
             subject,
             is_current=which is subject.password,
-            is_taken=False,
+            is_taken=self._is_in_use(asker, question),
             session_s=self._session_s,
             now=at,
         )
@@ -142,10 +150,15 @@ class Access:
         return let_in(
             subject,
             is_current=which is None or which is not subject.previous,
-            is_taken=seen.is_taken,
+            is_taken=seen.is_taken or self._is_in_use(asker, question),
             session_s=self._session_s,
             now=at,
         )
+
+    def _is_in_use(self, asker: Asker, question: Connect) -> bool:
+        """Whether somebody else was let in with this client id."""
+        user = self._sessions.user_of(asker.broker_id, question.client_id)
+        return user not in ("", question.username)
 
     def _which(self, subject: Subject, shown: str, now: float) -> Password | None:
         """The password of the subject that this is; None where it is none, or is slow to tell."""

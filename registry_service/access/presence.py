@@ -1,7 +1,6 @@
 """Which devices are there, as far as brokers say: coarse, and written in batches."""
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import Iterable
 from uuid import UUID
 
@@ -11,6 +10,7 @@ from prometheus_client import Counter
 from chassis.database import DriverError, described
 from chassis.errors import Unavailable
 from registry_service.access.questions import Notice
+from registry_service.access.sessions import Sessions
 from registry_service.access.store import AccessStore
 
 log = structlog.get_logger(__name__)
@@ -18,8 +18,6 @@ log = structlog.get_logger(__name__)
 WRITE_S = 2.0
 MAX_WAITING = 50_000
 ROWS_AT_ONCE = 2_000
-# Some brokers name in their last notice of a client nothing but its client id.
-MAX_SESSIONS = 100_000
 
 LOST = Counter(
     "mooring_access_notices_lost_total",
@@ -30,13 +28,12 @@ LOST = Counter(
 class Presence:
     """Holds what is yet to be written, the last word on each device."""
 
-    def __init__(self, store: AccessStore) -> None:
-        """Writes to `store`."""
+    def __init__(self, store: AccessStore, sessions: Sessions) -> None:
+        """Writes to `store`; `sessions` say whose a client id is that a broker names alone."""
         self._store = store
+        self._sessions = sessions
         self._seen: dict[str, bool | None] = {}
         self._secrets: set[UUID] = set()
-        # Usernames by broker and client id.
-        self._sessions: OrderedDict[tuple[int, str], str] = OrderedDict()
 
     def used(self, secret_id: UUID) -> None:
         """A broker has shown this secret."""
@@ -44,17 +41,18 @@ class Presence:
 
     def connected(self, broker_id: int, client_id: str, username: str) -> None:
         """A broker has let a client in; whether it tells when that leaves, nobody knows."""
-        self._sessions[broker_id, client_id] = username
-        if len(self._sessions) > MAX_SESSIONS:
-            self._sessions.popitem(last=False)
+        self._sessions.begin(broker_id, client_id, username)
         self._note(username, None)
 
     def told(self, broker_id: int, notices: Iterable[Notice]) -> None:
         """What a broker says itself."""
         for notice in notices:
-            username = notice.username or self._sessions.get((broker_id, notice.client_id), "")
+            user = self._sessions.user_of(broker_id, notice.client_id)
+            username = notice.username or user
             if username:
                 self._note(username, notice.is_online)
+            if username == user and not notice.is_online:
+                self._sessions.end(broker_id, notice.client_id)
 
     async def keep_written(self) -> None:
         """Runs until it is cancelled."""

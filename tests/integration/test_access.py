@@ -73,6 +73,10 @@ async def test_a_client_id_is_nobody_elses(brokers: Asking) -> None:
     ):
         assert await brokers.connects(one["username"], one["password"], client_id), client_id
         assert await brokers.connects(one["username"], one["password"], client_id), client_id
+    # One that is nobody's is theirs who came first.
+    four = await registered(brokers.stack, "four")
+    assert not await brokers.connects(four["username"], four["password"], "mqttjs_1234")
+    assert await brokers.connects(four["username"], four["password"], "mqttjs_5678")
     for client_id in ("two", "device_two", "mooring-two", "mooring_two"):
         assert not await brokers.connects(one["username"], one["password"], client_id), client_id
 

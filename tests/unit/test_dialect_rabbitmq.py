@@ -286,3 +286,21 @@ def test_a_body_says_that_it_is_a_form() -> None:
             OPERATIONS["user"].read(
                 Asked({b"content-type": content_type}, b"", urlencode(USER).encode())
             )
+
+
+@pytest.mark.parametrize(
+    ("operation", "fields"),
+    [("user", USER), ("vhost", VHOST), ("resource", RESOURCE), ("topic", TOPIC)],
+)
+def test_only_one_virtual_host_is_for_devices(operation: str, fields: dict[str, str]) -> None:
+    other = {**fields, "vhost": "other"}
+    for method in METHODS:
+        assert read(operation, fields, method)
+        with pytest.raises(Unreadable):
+            read(operation, other, method)
+    form = {b"content-type": b"application/x-www-form-urlencoded"}
+    at_other = Asked(form, b"vhost=other", urlencode(other).encode())
+    assert OPERATIONS[operation].read(at_other)
+    for query in (b"vhost=/", b"other=1", b"vhost=a&vhost=b", b"%ff"):
+        with pytest.raises(Unreadable):
+            OPERATIONS[operation].read(Asked(form, query, urlencode(other).encode()))

@@ -6,6 +6,9 @@ the query string of a GET or with the form of a POST, and wants a 200 with "allo
 The MQTT plugin makes a routing key of a topic: "/" becomes ".", "+" becomes "*". There "*" and "#"
 are wildcards wherever they are a word, so the key is judged as the MQTT topic that it would have
 come from: what was a plain "*" to MQTT counts as the wildcard that it is to RabbitMQ.
+
+A client may name any virtual host, before a colon in its username. It is let into one, which is "/"
+unless the URLs that RabbitMQ was given say otherwise (`?vhost=iot`, with POST).
 """
 
 from collections.abc import Mapping, Sequence
@@ -36,6 +39,7 @@ from registry_service.access.questions import (
 
 # The plugin's `mqtt.exchange`, unless that is set.
 EXCHANGE = "amq.topic"
+DEFAULT_VHOST = "/"
 MQTT_OF_AMQP = str.maketrans(".*", "/+")
 
 ALLOW = Reply(200, TEXT, b"allow")
@@ -49,12 +53,14 @@ class Credentials(msgspec.Struct):
     username: str
     password: str
     client_id: str
+    vhost: str
 
 
 class Vhost(msgspec.Struct):
     """Of vhost_path."""
 
     username: str
+    vhost: str
     client_id: str = ""
 
 
@@ -62,6 +68,7 @@ class Resource(msgspec.Struct):
     """Of resource_path."""
 
     username: str
+    vhost: str
     resource: str
     name: str
     permission: Literal["configure", "write", "read"]
@@ -72,10 +79,17 @@ class Topic(msgspec.Struct):
     """Of topic_path. `name` is the exchange's."""
 
     username: str
+    vhost: str
     name: str
     permission: Literal["write", "read"]
     routing_key: str
     client_id: str = msgspec.field(name="variable_map.client_id", default="")
+
+
+class Query(msgspec.Struct):
+    """Of a URL, where RabbitMQ asks with POST."""
+
+    vhost: str
 
 
 class Answering:
@@ -93,16 +107,18 @@ class User(Answering):
         """One `Connect`."""
         found = read_form(Credentials, _form(request))
         check_names(found.username, found.password, found.client_id)
+        _check_vhost(request, found.vhost)
         return [Connect(found.username, found.password, found.client_id)]
 
 
 class VhostAccess(Answering):
-    """Whether a client may use a virtual host: which one is the broker's to settle."""
+    """Whether a client may use a virtual host."""
 
     def read(self, request: Asked) -> Sequence[Question]:
         """One `Use`."""
         found = read_form(Vhost, _form(request))
         check_names(found.username, found.client_id)
+        _check_vhost(request, found.vhost)
         return [Use(found.username, found.client_id)]
 
 
@@ -113,6 +129,7 @@ class ResourceAccess(Answering):
         """One `Use`, or nothing for everything else."""
         found = read_form(Resource, _form(request))
         check_names(found.username, found.client_id)
+        _check_vhost(request, found.vhost)
         if found.resource == "exchange":
             is_used = found.name == EXCHANGE and found.permission != "configure"
         else:
@@ -127,6 +144,7 @@ class TopicAccess(Answering):
         """One `Publish` or `Subscribe`, or nothing for another exchange."""
         found = read_form(Topic, _form(request))
         check_names(found.username, found.client_id)
+        _check_vhost(request, found.vhost)
         if found.name != EXCHANGE or "/" in found.routing_key:
             # No key has a "/" that comes from MQTT.
             return []
@@ -141,6 +159,13 @@ def _form(request: Asked) -> bytes:
     if content_type(request) != FORM:
         raise Unreadable("the body is no form")
     return request.body
+
+
+def _check_vhost(request: Asked, vhost: str) -> None:
+    """Raises `Unreadable` for one that is not for devices."""
+    is_named = request.body and request.query
+    if vhost != (read_form(Query, request.query).vhost if is_named else DEFAULT_VHOST):
+        raise Unreadable("this virtual host is not for devices")
 
 
 def _queues_of(client_id: str) -> tuple[str, ...]:

@@ -1,0 +1,39 @@
+"""Which client id is whose, as far as this process has let clients in.
+
+A client id that is no device's name is anybody's who comes first. Whoever connects with somebody
+else's ends that session, and at many brokers is given its subscriptions and what waits for it: so
+until the first has left, or a day has passed, nobody else is let in with it.
+"""
+
+import asyncio
+from collections import OrderedDict
+
+MAX_SESSIONS = 100_000
+MAX_AGE_S = 86_400.0
+
+
+class Sessions:
+    """By broker and client id; the oldest are forgotten first. Belongs to the running loop."""
+
+    def __init__(self) -> None:
+        """Knows of none."""
+        self._users: OrderedDict[tuple[int, str], tuple[str, float]] = OrderedDict()
+        self._loop = asyncio.get_running_loop()
+
+    def user_of(self, broker_id: int, client_id: str) -> str:
+        """The username that it was let in with last; empty where nobody knows."""
+        username, since = self._users.get((broker_id, client_id), ("", 0.0))
+        return username if self._loop.time() - since < MAX_AGE_S else ""
+
+    def begin(self, broker_id: int, client_id: str, username: str) -> None:
+        """A client is let in. An empty client id is none: the broker makes one up."""
+        if not client_id:
+            return
+        self._users[broker_id, client_id] = username, self._loop.time()
+        self._users.move_to_end((broker_id, client_id))
+        if len(self._users) > MAX_SESSIONS:
+            self._users.popitem(last=False)
+
+    def end(self, broker_id: int, client_id: str) -> None:
+        """It has left."""
+        self._users.pop((broker_id, client_id), None)
