@@ -31,6 +31,10 @@ PURE = (
     "chassis/keyring.py",
     "chassis/waves.py",
     "registry_service/credentials.py",
+    "registry_service/devices/password_hashes.py",
+    "registry_service/enforcement/dynamic_security.py",
+    "registry_service/enforcement/listings.py",
+    "registry_service/enforcement/planning.py",
     "registry_service/sealing/chain.py",
 )
 # The only files that speak SQL.
