@@ -3,6 +3,7 @@
 from chassis.errors import (
     AlreadyExists,
     Conflict,
+    DeadlineExceeded,
     Forbidden,
     Internal,
     InvalidInput,
@@ -216,6 +217,48 @@ class ServerKeyMissing(Internal):
     """A row names a server key that the ring does not hold: the ring was not restored whole."""
 
     reason = "SERVER_KEY_MISSING"
+
+
+class TooManyRemovals(Conflict):
+    """So many of a broker's clients would be removed at once that it must be a mistake."""
+
+    reason = "TOO_MANY_REMOVALS"
+
+
+class TooManyClients(Conflict):
+    """More than a broker of this kind can be kept in step with."""
+
+    reason = "TOO_MANY_CLIENTS"
+
+
+class ControlUnreachable(Unavailable):
+    """There is no connection to the broker that is to be driven, or it broke."""
+
+    reason = "CONTROL_UNREACHABLE"
+
+
+class ControlNotAllowed(Forbidden):
+    """The broker does not let us in, or not to where it takes commands."""
+
+    reason = "CONTROL_NOT_ALLOWED"
+
+
+class ControlSilent(DeadlineExceeded):
+    """The broker has not answered in time: whether it did what it was told is not known."""
+
+    reason = "CONTROL_SILENT"
+
+
+class ControlUnreadable(Conflict):
+    """What the broker answers is not what it is documented to answer."""
+
+    reason = "CONTROL_UNREADABLE"
+
+
+class CommandsRefused(Conflict):
+    """The broker has not done some of what it was told, and has done the rest."""
+
+    reason = "COMMANDS_REFUSED"
 
 
 class JobNotFound(NotFound):

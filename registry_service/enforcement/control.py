@@ -1,0 +1,256 @@
+"""Speaks to a Mosquitto's dynamic security plugin over its control topic.
+
+https://mosquitto.org/documentation/dynamic-security/
+
+Each call has a connection of its own: there is none to lose in between. All waits are bounded.
+Commands leave with QoS 0: with QoS 1 the answer waits some 40 ms behind the acknowledgement
+(Nagle's algorithm), which says nothing more.
+"""
+
+import asyncio
+import secrets
+import ssl
+from collections.abc import AsyncIterator, Collection, Iterable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import aiomqtt
+import msgspec
+import structlog
+from msgspec import Struct
+
+from chassis.errors import LostRace
+from registry_service.enforcement.dynamic_security import Actual, Command
+from registry_service.enforcement.listings import Moved, Reading, read_client
+from registry_service.enforcement.planning import Plan
+from registry_service.errors import (
+    CommandsRefused,
+    ControlNotAllowed,
+    ControlSilent,
+    ControlUnreachable,
+    ControlUnreadable,
+)
+
+log = structlog.get_logger(__name__)
+
+CONTROL = "$CONTROL/dynamic-security/v1"
+# All who may read it read the answers to everybody.
+ANSWERS = f"{CONTROL}/response"
+# While it carries out a message the broker does nothing else: at a thousand clients 0.1 to 0.4 s.
+BATCH = 25
+READINGS = 3
+# Longer than the broker is ever kept busy.
+KEEP_ALIVE_S = 30
+MAX_WAITING = 1_000
+# MQTT 5, 3.2.2.2: bad user name or password, not authorized, banned.
+NOT_ALLOWED = (0x86, 0x87, 0x8A)
+# MQTT 5, 3.9.3: from here on a subscription has failed.
+FAILED = 0x80
+# What was to be gone is gone already.
+SETTLED = {"deleteClient": "Client not found", "deleteRole": "Role not found"}
+
+
+@dataclass(frozen=True, slots=True)
+class ControlSettings:
+    """Where the broker is, and a login that may use the control topic.
+
+    Without `ca_pem` the CAs of this machine are trusted.
+    """
+
+    host: str
+    port: int
+    username: str
+    password: str = field(repr=False)
+    use_tls: bool = False
+    ca_pem: str | None = None
+    verify_certificate: bool = True
+    connect_timeout_s: float = 10.0
+    # For one message of commands.
+    answer_timeout_s: float = 60.0
+
+
+class Answer(Struct):
+    """To one command."""
+
+    correlation: str = msgspec.field(name="correlationData", default="")
+    error: str = ""
+    data: Any = None
+
+
+class Answers(Struct):
+    """To one message."""
+
+    responses: list[Answer]
+
+
+class DynamicSecurity:
+    """One broker's plugin.
+
+    Every call raises `ControlUnreachable`, `ControlNotAllowed`, `ControlSilent`,
+    `ControlUnreadable`.
+    """
+
+    def __init__(self, settings: ControlSettings) -> None:
+        """Connects to nothing yet. Raises `ControlUnreachable` for a CA that cannot be read."""
+        self._settings = settings
+        self._tls = _tls(settings) if settings.use_tls else None
+
+    async def state(self) -> Actual:
+        """What the plugin holds, ours and others'. Raises `LostRace` if it does not hold still."""
+        async with self._conversation() as conversation:
+            for _ in range(READINGS):
+                reading = Reading()
+                try:
+                    while questions := reading.questions():
+                        answers = await conversation.ask(questions)
+                        _require_done(questions, answers)
+                        for question, answer in zip(questions, answers, strict=True):
+                            reading.take(question.name, answer.data)
+                except Moved:
+                    continue
+                except msgspec.ValidationError as error:
+                    raise ControlUnreadable(f"a list is not as documented: {error}") from None
+                return reading.actual()
+        raise LostRace("the broker's clients and roles are being changed all the time")
+
+    async def apply(self, plan: Plan) -> None:
+        """Carries out all of it that can be. Raises `CommandsRefused` if some could not."""
+        async with self._conversation() as conversation:
+            await conversation.tell(plan.commands)
+
+    async def kick(self, usernames: Collection[str]) -> None:
+        """Ends the sessions of those of them that are ours; they may begin new ones."""
+        # It changes nothing that is not named, and ends the sessions all the same.
+        await self._tell_ours("modifyClient", usernames)
+
+    async def disable(self, usernames: Collection[str]) -> None:
+        """Ends the sessions of those of them that are ours, and lets them begin no others.
+
+        The next plan removes them, or enables them if they are wanted after all.
+        """
+        await self._tell_ours("disableClient", usernames)
+
+    async def _tell_ours(self, name: str, usernames: Collection[str]) -> None:
+        async with self._conversation() as conversation:
+            questions = [Command("getClient", one, {"username": one}) for one in usernames]
+            ours = [
+                question.about
+                async for question, answer in conversation.asked(questions)
+                if not answer.error and _is_ours(answer)
+            ]
+            await conversation.tell([Command(name, one, {"username": one}) for one in ours])
+
+    @asynccontextmanager
+    async def _conversation(self) -> AsyncIterator["_Conversation"]:
+        settings = self._settings
+        client = aiomqtt.Client(
+            settings.host,
+            settings.port,
+            username=settings.username,
+            password=settings.password,
+            identifier=f"mooring-{secrets.token_hex(8)}",
+            protocol=aiomqtt.ProtocolVersion.V5,
+            tls_context=self._tls,
+            keepalive=KEEP_ALIVE_S,
+            timeout=settings.connect_timeout_s,
+            max_queued_incoming_messages=MAX_WAITING,
+        )
+        try:
+            async with AsyncExitStack() as stack:
+                async with asyncio.timeout(settings.connect_timeout_s):
+                    await stack.enter_async_context(client)
+                    [code] = await client.subscribe(ANSWERS)
+                if _number(code) >= FAILED:
+                    raise ControlNotAllowed("the login may not read the broker's control topic")
+                yield _Conversation(client, settings.answer_timeout_s)
+        except aiomqtt.MqttCodeError as error:
+            if _number(error.rc) in NOT_ALLOWED:
+                raise ControlNotAllowed("the broker does not accept the login") from error
+            raise ControlUnreachable("the broker does not take the connection") from error
+        except (aiomqtt.MqttError, TimeoutError, OSError, UnicodeError) as error:
+            raise ControlUnreachable("there is no connection to the broker") from error
+
+
+class _Conversation:
+    def __init__(self, client: aiomqtt.Client, timeout_s: float) -> None:
+        self._client = client
+        self._timeout_s = timeout_s
+
+    async def ask(self, commands: Sequence[Command]) -> list[Answer]:
+        """One message; an answer to each of its commands."""
+        token = secrets.token_hex(8)
+        documents = [
+            {"command": command.name, "correlationData": f"{token}:{index}", **command.arguments}
+            for index, command in enumerate(commands)
+        ]
+        await self._client.publish(CONTROL, msgspec.json.encode({"commands": documents}))
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                async for message in self._client.messages:
+                    # Others' answers come here too.
+                    if isinstance(message.payload, bytes) and token.encode() in message.payload:
+                        return _read(message.payload, token, len(commands))
+        except TimeoutError:
+            pass
+        raise ControlSilent(
+            "the broker does not answer on its control topic: it is busy, or has no dynamic"
+            " security plugin, or the login may not give it commands"
+        )
+
+    async def asked(self, commands: Sequence[Command]) -> AsyncIterator[tuple[Command, Answer]]:
+        for begin in range(0, len(commands), BATCH):
+            batch = commands[begin : begin + BATCH]
+            for pair in zip(batch, await self.ask(batch), strict=True):
+                yield pair
+
+    async def tell(self, commands: Sequence[Command]) -> None:
+        """Raises `CommandsRefused`, after the last of them."""
+        pairs = [pair async for pair in self.asked(commands)]
+        _require_done([command for command, _ in pairs], [answer for _, answer in pairs])
+
+
+def _read(payload: bytes, token: str, count: int) -> list[Answer]:
+    try:
+        answers = msgspec.json.decode(payload, type=Answers).responses
+        by_correlation = {answer.correlation: answer for answer in answers}
+        return [by_correlation[f"{token}:{index}"] for index in range(count)]
+    except (msgspec.MsgspecError, UnicodeError, KeyError) as error:
+        raise ControlUnreadable("the broker's answer is not as documented") from error
+
+
+def _require_done(commands: Iterable[Command], answers: Iterable[Answer]) -> None:
+    refused = [
+        f"{command.name} {command.about}: {answer.error}"
+        for command, answer in zip(commands, answers, strict=True)
+        if answer.error and SETTLED.get(command.name) != answer.error
+    ]
+    if refused:
+        log.warning("the broker has refused commands", count=len(refused), first=refused[:10])
+        raise CommandsRefused(
+            f"the broker has refused some commands, the first being {refused[0]}",
+            usage={"commands": len(refused)},
+        )
+
+
+def _is_ours(answer: Answer) -> bool:
+    try:
+        return read_client(answer.data).is_ours
+    except msgspec.ValidationError as error:
+        raise ControlUnreadable(f"a client is not as documented: {error}") from None
+
+
+def _number(code: Any) -> Any:
+    """Of a reason code, whichever form the library gives it."""
+    return getattr(code, "value", code)
+
+
+def _tls(settings: ControlSettings) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context(cadata=settings.ca_pem)
+    except (ssl.SSLError, ValueError) as error:
+        raise ControlUnreachable("the broker's CA certificate cannot be read") from error
+    if not settings.verify_certificate:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context

@@ -1,0 +1,158 @@
+"""What a Mosquitto's dynamic security plugin is to hold, what it holds, and the way between.
+
+https://github.com/eclipse-mosquitto/mosquitto/blob/v2.0.11/plugins/dynamic-security/README.md
+
+Mosquitto 2.0 has no patterns in roles, so each client has a role of its own. It also holds
+`LIMITS`, which is asked after that and denies the rest: then neither the plugin's default access
+nor a group adds anything. `publishClientReceive` is granted as narrowly as subscribing is: the
+plugin asks it for each message, so neither a subscription made before a role was narrowed, nor a
+session that was taken over under its client id, brings what is not granted.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+from registry_service.devices.password_hashes import PasswordHash
+
+# The `textname` of the clients that are ours. Who sets it by hand hands the client over to us.
+MARK = "mooring"
+# Roles are ours by their names.
+ROLE_PREFIX = "mooring:"
+LIMITS = f"{ROLE_PREFIX}limits"
+OWN_PRIORITY, LIMITS_PRIORITY = 1, 0
+
+SEND, RECEIVE = "publishClientSend", "publishClientReceive"
+SUBSCRIBE, UNSUBSCRIBE = "subscribePattern", "unsubscribePattern"
+SHARED = "$share/+/"
+# To MQTT no wildcard in the first level matches these (4.7.2); to the plugin's patterns it does.
+HIDDEN = tuple(f"{form}{topics}" for form in ("", SHARED) for topics in ("$SYS/#", "$CONTROL/#"))
+
+
+class Grants(Protocol):
+    """MQTT topic filters."""
+
+    @property
+    def publish(self) -> Sequence[str]:
+        """What may be published to."""
+        ...
+
+    @property
+    def subscribe(self) -> Sequence[str]:
+        """What may be subscribed to and received."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A device or a service account as the broker is to know it.
+
+    `password` may be asked for only when it is needed. Of an imported device only a hash may be
+    known: the plugin takes one from its file, and never over the control topic.
+    `fingerprint` is another one whenever the password is: it is kept at the broker, in the open.
+    """
+
+    username: str
+    password: str | Callable[[], str] | PasswordHash = field(repr=False)
+    fingerprint: str
+    grants: Grants
+
+    @property
+    def description(self) -> str:
+        """The client's `textdescription`."""
+        return f"Kept by Mooring, changes are undone. Credentials: {self.fingerprint}"
+
+
+class Acl(NamedTuple):
+    """One line of a role. Higher priorities are asked first."""
+
+    kind: str
+    topic: str
+    is_allowed: bool = True
+    priority: int = 0
+
+
+class Held(NamedTuple):
+    """A role that a client holds."""
+
+    role: str
+    priority: int = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """As `listClients` has it: everything but the password."""
+
+    username: str
+    name: str = ""
+    description: str = ""
+    client_id: str = ""
+    is_disabled: bool = False
+    roles: frozenset[Held] = frozenset()
+    groups: frozenset[str] = frozenset()
+
+    @property
+    def is_ours(self) -> bool:
+        """Also when only its mark was taken away."""
+        return self.name == MARK or any(held.role == role_of(self.username) for held in self.roles)
+
+
+@dataclass(frozen=True, slots=True)
+class Actual:
+    """What the plugin holds: clients and roles by their names."""
+
+    clients: Mapping[str, Client]
+    roles: Mapping[str, frozenset[Acl]]
+    # Held by groups.
+    group_roles: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """For the control topic. `arguments` may hold a password."""
+
+    name: str
+    # The client or role it is about, for logs.
+    about: str
+    arguments: Mapping[str, object] = field(repr=False)
+
+
+def role_of(username: str) -> str:
+    """The name of the role that only this client is to hold."""
+    return f"{ROLE_PREFIX}client:{username}"
+
+
+def roles_of(username: str) -> frozenset[Held]:
+    """All that the client is to hold."""
+    return frozenset({Held(role_of(username), OWN_PRIORITY), Held(LIMITS, LIMITS_PRIORITY)})
+
+
+def limits() -> frozenset[Acl]:
+    """What nobody of ours may do unless its own role says so. Unsubscribing takes nothing."""
+    denied = [Acl(kind, topic, False) for kind in (SEND, RECEIVE) for topic in ("#", *HIDDEN[:2])]
+    return frozenset({*denied, Acl(SUBSCRIBE, "#", False), Acl(UNSUBSCRIBE, "#")})
+
+
+def acls_of(grants: Grants) -> frozenset[Acl]:
+    """The client's own role."""
+    acls = {Acl(SEND, topics) for topics in grants.publish}
+    for topics in grants.subscribe:
+        acls |= {Acl(RECEIVE, topics), Acl(SUBSCRIBE, topics), Acl(SUBSCRIBE, SHARED + topics)}
+        if topics.split("/")[0] in ("#", "+"):
+            acls |= {Acl(SUBSCRIBE, hidden, False, 1) for hidden in HIDDEN}
+    # What is granted by its name is not hidden.
+    named = {form + topics for form in ("", SHARED) for topics in grants.subscribe}
+    return frozenset(acl for acl in acls if acl.is_allowed or acl.topic not in named)
+
+
+def acl_documents(acls: frozenset[Acl]) -> list[dict[str, object]]:
+    """As the plugin reads them, in commands and in its file."""
+    return [
+        {"acltype": acl.kind, "topic": acl.topic, "allow": acl.is_allowed, "priority": acl.priority}
+        for acl in sorted(acls)
+    ]
+
+
+def held_documents(roles: frozenset[Held]) -> list[dict[str, object]]:
+    """As the plugin reads them, in commands and in its file."""
+    return [{"rolename": held.role, "priority": held.priority} for held in sorted(roles)]

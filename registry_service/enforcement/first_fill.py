@@ -1,0 +1,146 @@
+"""The file of a Mosquitto's dynamic security plugin, as it is to be before the broker starts.
+
+With it a broker knows a thousand devices at once; over the control topic that takes some ten
+seconds. It is also the way back after a broken file: before 2.0.16 Mosquitto writes its file in
+place, so that one killed in the middle of that starts with half a file, and then knows nobody.
+"""
+
+import hashlib
+import os
+import shutil
+from base64 import b64decode, b64encode
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+
+from registry_service.devices.password_hashes import PasswordHash
+from registry_service.enforcement.dynamic_security import (
+    LIMITS,
+    MARK,
+    RECEIVE,
+    SEND,
+    SUBSCRIBE,
+    Acl,
+    Wanted,
+    acl_documents,
+    acls_of,
+    held_documents,
+    limits,
+    role_of,
+    roles_of,
+)
+from registry_service.errors import UsernameReserved
+
+# https://github.com/eclipse-mosquitto/mosquitto/blob/v2.0.11/src/password_mosq.h. It is as few as
+# Mosquitto itself makes: the passwords of devices are random and long, there is nothing to guess.
+ITERATIONS = 101
+SALT_BYTES = 12
+# What has no role may do nothing but unsubscribe. What is received is granted by roles as well:
+# otherwise whoever connects with another's client id receives what that one has subscribed to.
+DEFAULT_ACCESS = {
+    "publishClientSend": False,
+    "publishClientReceive": False,
+    "subscribe": False,
+    "unsubscribe": True,
+}
+# Not a name of ours (`ROLE_PREFIX`): it is kept in step with nothing.
+CONTROL_ROLE = "mooring-control"
+CONTROL_TOPICS = "$CONTROL/dynamic-security/#"
+
+
+def first_fill(
+    wanted: Iterable[Wanted],
+    *,
+    control_username: str,
+    control_password: str,
+    new_salt: Callable[[], bytes] = lambda: os.urandom(SALT_BYTES),
+) -> str:
+    """The file's text: those that are wanted, and a login of our own for the control topic.
+
+    Left out is whose password the plugin cannot tell (`can_hold`). Raises `UsernameReserved` if one
+    that is wanted is called as the login.
+    """
+    held = sorted((one for one in wanted if can_hold(one)), key=lambda one: one.username)
+    if any(one.username == control_username for one in held):
+        raise UsernameReserved("is the broker's login of ours", field="username")
+    control = frozenset(Acl(kind, CONTROL_TOPICS) for kind in (SEND, RECEIVE, SUBSCRIBE))
+    roles = {CONTROL_ROLE: control, **({LIMITS: limits()} if held else {})}
+    roles |= {role_of(one.username): acls_of(one.grants) for one in held}
+    document = {
+        "defaultACLAccess": DEFAULT_ACCESS,
+        "clients": [
+            {
+                "username": control_username,
+                "textname": "Mooring's own login",
+                "roles": [{"rolename": CONTROL_ROLE}],
+                **_hashed(control_password, new_salt()),
+            },
+            *(
+                {
+                    "username": one.username,
+                    "textname": MARK,
+                    "textdescription": one.description,
+                    "roles": held_documents(roles_of(one.username)),
+                    **_secret(one, new_salt),
+                }
+                for one in held
+            ),
+        ],
+        "groups": [],
+        "roles": [{"rolename": name, "acls": acl_documents(acls)} for name, acls in roles.items()],
+    }
+    return msgspec.json.format(msgspec.json.encode(document), indent=2).decode()
+
+
+def can_hold(one: Wanted) -> bool:
+    """Whether the plugin can be given the password, or the hash that is known of it."""
+    if not isinstance(one.password, PasswordHash):
+        return True
+    if one.password.algorithm != "mosquitto_pbkdf2":
+        return False
+    return len(b64decode(one.password.hash.split("$")[3])) == SALT_BYTES
+
+
+def write(path: Path, text: str, *, owner: str | None = None, replaces: bool = False) -> None:
+    """All of it or nothing, and for the owner's eyes only.
+
+    `owner` is the user that Mosquitto runs as, which rewrites the file: only root can give files
+    away. Raises `FileExistsError` if there is one and it is not to be replaced: it may hold clients
+    that others have made. Nobody reads it before the broker starts anew, and a broker that runs
+    writes its own over it.
+    """
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        if owner is not None:
+            shutil.chown(unfinished, owner)
+        if replaces:
+            unfinished.replace(path)
+        else:
+            os.link(unfinished, path)
+    finally:
+        with suppress(FileNotFoundError):
+            unfinished.unlink()
+
+
+def _secret(one: Wanted, new_salt: Callable[[], bytes]) -> dict[str, object]:
+    if isinstance(one.password, PasswordHash):
+        _, _, iterations, salt, digest = one.password.hash.split("$")
+        return {"password": digest, "salt": salt, "iterations": int(iterations)}
+    password = one.password if isinstance(one.password, str) else one.password()
+    return _hashed(password, new_salt())
+
+
+def _hashed(password: str, salt: bytes) -> dict[str, object]:
+    digest = hashlib.pbkdf2_hmac("sha512", password.encode(), salt, ITERATIONS)
+    return {
+        "password": b64encode(digest).decode(),
+        "salt": b64encode(salt).decode(),
+        "iterations": ITERATIONS,
+    }

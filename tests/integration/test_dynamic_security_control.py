@@ -1,0 +1,254 @@
+"""The control topic of a real Mosquitto: who may use it, what it answers, and when it does not."""
+
+import asyncio
+import socket
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from local.postgres import free_port
+from registry_service.enforcement.control import ControlSettings, DynamicSecurity
+from registry_service.enforcement.dynamic_security import (
+    Acl,
+    Actual,
+    Command,
+    acl_documents,
+    role_of,
+)
+from registry_service.enforcement.first_fill import CONTROL_ROLE
+from registry_service.enforcement.listings import PAGE
+from registry_service.enforcement.planning import Plan, plan
+from registry_service.errors import (
+    CommandsRefused,
+    ControlNotAllowed,
+    ControlSilent,
+    ControlUnreachable,
+)
+from tests.dynamic_security import (
+    FLEET,
+    PASSWORD,
+    USERNAME,
+    A,
+    B,
+    DynamicMosquitto,
+    Filters,
+    brought_in_step,
+    device,
+    filled,
+    is_refused,
+)
+from tests.plugin_model import Plugin
+
+
+@pytest.fixture
+def broker(tmp_path: Path) -> Iterator[DynamicMosquitto]:
+    with DynamicMosquitto(tmp_path, filled(FLEET)) as running:
+        yield running
+
+
+async def test_what_fills_several_pages_is_read_whole(tmp_path: Path) -> None:
+    fleet = [device(f"device-{n}") for n in range(2 * PAGE - 1)]
+    with DynamicMosquitto(tmp_path, filled(fleet)) as broker:
+        actual = await DynamicSecurity(broker.settings).state()
+        # Both lists end on a page's edge, or just behind it.
+        assert (len(actual.clients), len(actual.roles)) == (2 * PAGE, 2 * PAGE + 1)
+        assert plan(fleet, actual) == Plan()
+
+
+async def test_several_speak_at_once_and_hear_their_own_answers(broker: DynamicMosquitto) -> None:
+    security = DynamicSecurity(broker.settings)
+    fleets = [[device(f"{letter}-{n}") for n in range(60)] for letter in "xyz"]
+    plans = [plan(fleet, Actual({}, {})) for fleet in fleets]
+    created = [
+        replace(made, commands=tuple(one for one in made.commands if one.about != "mooring:limits"))
+        for made in plans
+    ]
+    outcomes = await asyncio.gather(
+        *(security.apply(made) for made in created),
+        *(security.state() for _ in range(5)),
+        security.kick(["a"]),
+        return_exceptions=True,
+    )
+    assert [one for one in outcomes if isinstance(one, Exception)] == []
+    wanted = [*FLEET, *(one for fleet in fleets for one in fleet)]
+    assert plan(wanted, await security.state()) == Plan()
+
+
+async def test_names_may_be_anything(broker: DynamicMosquitto) -> None:
+    names = ("Zoë 中 \U0001f6a2", 'a "quoted" \\ one', "#", "+/%u/%c", "limits", "x" * 500, " ")
+    fleet = [device(name, grants=Filters(("iot/x",), ("iot/x",))) for name in names]
+    made = await brought_in_step(broker, [*FLEET, *fleet])
+    assert set(made.created) == set(names)
+    for one in fleet:
+        assert not await is_refused(broker, one)
+    assert set((await brought_in_step(broker, FLEET)).removed) == set(names)
+
+
+async def test_the_rest_is_done_where_some_is_refused(broker: DynamicMosquitto) -> None:
+    security = DynamicSecurity(broker.settings)
+    made = plan([*FLEET, device("c")], await security.state())
+    wrong = Command("createClient", "a", {"username": "a", "password": "x"})
+    unknown = Command("makeTea", "", {})
+    gone = Command("deleteClient", "nobody", {"username": "nobody"})
+    with pytest.raises(CommandsRefused, match="createClient a: Client already exists") as error:
+        await security.apply(replace(made, commands=(wrong, unknown, gone, *made.commands)))
+    assert error.value.usage == {"commands": 2}
+    assert plan([*FLEET, device("c")], await security.state()) == Plan()
+
+
+async def test_who_may_not_use_the_topic_is_told_so(broker: DynamicMosquitto) -> None:
+    for login in (
+        replace(broker.settings, password="guessed"),
+        replace(broker.settings, username="nobody"),
+        # A device; and one that is granted everything.
+        replace(broker.settings, username="a", password=str(A.password)),
+        replace(broker.settings, username="observer", password="the secret of observer"),
+    ):
+        with pytest.raises(ControlNotAllowed):
+            await DynamicSecurity(login).state()
+    await brought_in_step(
+        broker, [*FLEET, device("reader", grants=Filters(subscribe=("$CONTROL/#",)))]
+    )
+    login = replace(broker.settings, username="reader", password="the secret of reader")
+    with pytest.raises(ControlSilent, match="may not give it commands"):
+        await DynamicSecurity(replace(login, answer_timeout_s=0.3)).state()
+
+
+async def test_a_broker_that_hangs_is_given_up(broker: DynamicMosquitto) -> None:
+    short = replace(broker.settings, answer_timeout_s=0.3, connect_timeout_s=0.3)
+    security = DynamicSecurity(short)
+    made = plan([A, B], await security.state())
+    async with security._conversation() as conversation:
+        broker.freeze()
+        with pytest.raises(ControlSilent):
+            await conversation.tell(made.commands)
+    began = time.monotonic()
+    with pytest.raises(ControlUnreachable):
+        await security.state()
+    assert time.monotonic() - began < 5
+    broker.thaw()
+    # What was told it has done after all.
+    assert plan([A, B], await security.state()) == Plan()
+
+
+# paho-mqtt does not close its socket when a handshake fails.
+@pytest.mark.filterwarnings("ignore:.*ssl.SSLSocket:pytest.PytestUnraisableExceptionWarning")
+async def test_who_does_not_answer_at_all_is_given_up() -> None:
+    nowhere = ControlSettings("127.0.0.1", free_port(), USERNAME, PASSWORD, connect_timeout_s=0.3)
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        there = replace(nowhere, port=mute.getsockname()[1])
+        for one in (there, replace(there, use_tls=True), nowhere, replace(nowhere, host="..")):
+            began = time.monotonic()
+            with pytest.raises(ControlUnreachable):
+                await DynamicSecurity(one).state()
+            assert time.monotonic() - began < 5
+
+
+# paho-mqtt does not close its socket when a handshake fails.
+@pytest.mark.filterwarnings("ignore:.*ssl.SSLSocket:pytest.PytestUnraisableExceptionWarning")
+async def test_over_tls_it_speaks_to_nobody_else(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    ca, another = (one.cert_pem.bytes().decode() for one in (authority, trustme.CA()))
+    with DynamicMosquitto(tmp_path, ca=authority) as broker:
+        plain = replace(broker.settings, host="localhost")
+        right = replace(plain, use_tls=True, ca_pem=ca)
+        assert set((await DynamicSecurity(right).state()).clients) == {USERNAME}
+        unchecked = replace(right, ca_pem=another, verify_certificate=False, host="127.0.0.1")
+        assert set((await DynamicSecurity(unchecked).state()).clients) == {USERNAME}
+        for wrong in (
+            plain,
+            replace(right, ca_pem=another),
+            replace(right, ca_pem=None),
+            replace(right, host="127.0.0.1"),
+        ):
+            with pytest.raises(ControlUnreachable):
+                await DynamicSecurity(replace(wrong, connect_timeout_s=2)).state()
+        with pytest.raises(ControlUnreachable, match="CA certificate"):
+            DynamicSecurity(replace(right, ca_pem="none"))
+    assert PASSWORD not in repr(right)
+
+
+FORGOTTEN = [
+    *(Command("deleteClient", name, {"username": name}) for name in ("a", "b", "c")),
+    *(Command("deleteRole", name, {"rolename": role_of(name)}) for name in ("a", "b", "c")),
+]
+NAMES = st.sampled_from(("a", "b", "c"))
+ROLES = NAMES.map(role_of)
+ACLS = st.frozensets(
+    st.builds(
+        Acl,
+        st.sampled_from(("publishClientSend", "subscribePattern")),
+        st.sampled_from(("x/#", "y")),
+        st.just(True),
+        st.integers(0, 2),
+    )
+).map(lambda acls: acl_documents(frozenset({(one.kind, one.topic): one for one in acls}.values())))
+HELD = st.lists(ROLES, unique=True, max_size=2).map(
+    lambda roles: [{"rolename": role, "priority": 1} for role in roles]
+)
+
+
+def told(name: str, **given: st.SearchStrategy[Any]) -> st.SearchStrategy[Command]:
+    return st.fixed_dictionaries(given).map(lambda arguments: Command(name, "", arguments))
+
+
+COMMANDS = st.one_of(
+    told("createRole", rolename=ROLES, acls=ACLS),
+    told("modifyRole", rolename=ROLES, acls=ACLS),
+    told("deleteRole", rolename=ROLES),
+    told("createClient", username=NAMES, textname=NAMES, textdescription=NAMES, password=NAMES),
+    told("modifyClient", username=NAMES, roles=HELD),
+    told("modifyClient", username=NAMES, textdescription=NAMES, clientid=NAMES, password=NAMES),
+    told("modifyClient", username=NAMES, clientid=st.just(""), textname=NAMES),
+    told("disableClient", username=NAMES),
+    told("enableClient", username=NAMES),
+    told("deleteClient", username=NAMES),
+)
+
+
+async def test_the_model_that_plans_are_tested_on_does_as_the_plugin(
+    tmp_path: Path,
+) -> None:
+    with DynamicMosquitto(tmp_path, filled([])) as broker:
+        await _compared(broker)
+
+
+async def _compared(broker: DynamicMosquitto) -> None:
+    security = DynamicSecurity(broker.settings)
+    loop = asyncio.get_running_loop()
+
+    async def compare(commands: list[Command]) -> None:
+        async with security._conversation() as conversation:
+            await conversation.ask([*FORGOTTEN])
+        before = await security.state()
+        assert (set(before.clients), set(before.roles)) == ({USERNAME}, {CONTROL_ROLE})
+        model = Plugin(dict(before.clients), roles=dict(before.roles))
+        async with security._conversation() as conversation:
+            answers = await conversation.ask(commands)
+        assert [answer.error for answer in answers] == model.run(commands)
+        assert await security.state() == model.actual()
+        for name, password in model.passwords.items():
+            client = model.clients[name]
+            right = replace(device(name), password=password)
+            is_shut = client.is_disabled
+            assert await is_refused(broker, right, identifier=client.client_id or "x") == is_shut
+
+    @settings(
+        max_examples=40,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(st.lists(COMMANDS, min_size=1, max_size=15))
+    def check(commands: list[Command]) -> None:
+        asyncio.run_coroutine_threadsafe(compare(commands), loop).result(timeout=60)
+
+    await asyncio.to_thread(check)
