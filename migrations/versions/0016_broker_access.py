@@ -174,7 +174,9 @@ CREATE FUNCTION note_account_access() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
 BEGIN
     INSERT INTO public.access_changes (usernames) VALUES (ARRAY[OLD.username]);
-    IF TG_OP = 'DELETE' OR NEW IS DISTINCT FROM OLD THEN
+    -- Whatever it may do or is known by, but not what is said about it.
+    IF TG_OP = 'DELETE' OR to_jsonb(NEW) - '{description,revision,updated_at}'::text[]
+                           <> to_jsonb(OLD) - '{description,revision,updated_at}'::text[] THEN
         INSERT INTO public.revocations (username, device_uuid, broker_id, reason)
         SELECT OLD.username, '', broker.id, CASE
             WHEN TG_OP = 'DELETE' THEN 'deleted' WHEN NEW.is_active THEN 'rotated' ELSE 'disabled'
