@@ -33,10 +33,10 @@ HIDDEN = "(hidden)"
 SECRET_NAME = re.compile(
     r"(^|_)(password|passphrase|secret|private_key|api_key|token|salt|hash|encrypted)(_|$)"
 )
-# Our own tokens and keys, a private key in PEM, the user and password of a URL; wherever somebody
-# may have pasted one.
+# Our own tokens, keys and secrets, a private key in PEM, the user and password of a URL; wherever
+# somebody may have pasted one.
 SECRET_VALUE = re.compile(
-    r"\b(mat|mpk)_[\w-]{16,}"
+    r"\b(mat|mpk|mbs)_[\w-]{16,}"
     r"|-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(-----END [A-Z ]*PRIVATE KEY-----|\Z)"
     r"|(?<=://)[^/\s@]+@",
     re.DOTALL,

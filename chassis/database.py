@@ -55,6 +55,8 @@ LIVENESS: dict[str, Any] = {
 # What is taken in turns: any fixed numbers, of which the migrations have 7_305_811.
 PLACEMENT = 7_305_812
 DEVICE_COUNTS = 7_305_813
+BROKER_SECRETS = 7_305_814
+USERNAMES = 7_305_815
 
 # The reason of an `Unavailable` that is about the database itself.
 DATABASE_UNAVAILABLE = "DATABASE_UNAVAILABLE"
@@ -178,6 +180,14 @@ async def take_turns(connection: AsyncConnection, what: int) -> None:
     on, and who then waits for another's row, while that one waits for this, is in a deadlock.
     """
     await connection.execute(select(func.pg_advisory_xact_lock(what)))
+
+
+async def let_nobody_take_turns(connection: AsyncConnection, what: int) -> None:
+    """Waits until nobody changes `what`, and lets nobody take turns on it until the commit.
+
+    Those who call this do not wait for one another.
+    """
+    await connection.execute(select(func.pg_advisory_xact_lock_shared(what)))
 
 
 def text_array(values: Iterable[str]) -> str:

@@ -12,6 +12,7 @@ from gateway.addresses import Network
 from gateway.administration import (
     audit_log,
     broker_history,
+    broker_secrets,
     broker_users,
     brokers,
     certificate_rotation,
@@ -26,6 +27,7 @@ from gateway.administration import (
     provisioning_keys,
     resolution,
     rollouts,
+    service_accounts,
     tokens,
 )
 from gateway.administration.caller import authentication
@@ -62,6 +64,7 @@ def app_of(
                     brokers.ROUTES,
                     broker_history.ROUTES,
                     broker_users.ROUTES,
+                    broker_secrets.ROUTES,
                     device_counts.ROUTES,
                     certificates.ROUTES,
                     certificate_rotation.ROUTES,
@@ -74,6 +77,7 @@ def app_of(
                     jobs.ROUTES,
                     job_lists.ROUTES,
                     tokens.ROUTES,
+                    service_accounts.ROUTES,
                     audit_log.ROUTES,
                 ],
                 guards=[authentication(neighbours, failures, timeout_s, proxies)],

@@ -12,6 +12,8 @@ MOMENT = "2026-11-23T19:00:00.123456Z"
 UUID = "test-device-123"
 TOKEN_ID = "3c1d9b7e-52a4-4f6b-8e0d-6a7b8c9d0e1f"  # noqa: S105 - an id is no secret
 KEY_ID = "8a6f2f0e-3a53-4d0c-9d5e-0c1f7c1b2a11"
+SECRET_ID = "5b0e7c92-61d4-4a8f-9c37-2f4e6d8a0b13"  # noqa: S105 - an id is no secret
+ACCOUNT_ID = "d4a1b2c3-9e8f-4071-8b6a-5c4d3e2f1a09"
 # Of nobody, and without their keys; they are good until 2099.
 CA_PEM = (
     "-----BEGIN CERTIFICATE-----\n"
@@ -44,6 +46,8 @@ PARAMETERS: dict[str, Any] = {
     "fleet_id": "demo",
     "key_id": KEY_ID,
     "token_id": TOKEN_ID,
+    "secret_id": SECRET_ID,
+    "account_id": ACCOUNT_ID,
     "job_id": 1,
     "limit": 100,
     "cursor": "",
@@ -172,6 +176,30 @@ _TOKEN: dict[str, Any] = {
     "created_at": MOMENT,
     "last_used_at": None,
     "fleet_ids": ["demo"],
+}
+_SECRET: dict[str, Any] = {
+    "id": SECRET_ID,
+    "broker_id": 1,
+    "prefix": "mbs_hJ2kL4",
+    "created_at": MOMENT,
+    "last_used_at": None,
+}
+_ACCOUNT: dict[str, Any] = {
+    "id": ACCOUNT_ID,
+    "username": "dashboard",
+    "description": "what hangs in the hall",
+    "publish": ["dashboard/status"],
+    "subscribe": ["iot/device/+/telemetry/#"],
+    "broker_ids": [1],
+    "is_active": True,
+    "expires_at": "2099-12-31T23:59:59Z",
+    "revision": 1,
+    "created_at": MOMENT,
+    "updated_at": MOMENT,
+}
+_PASSWORDED: dict[str, Any] = {
+    **_ACCOUNT,
+    "password": "qR8sT0uV2wX4yZ6aB8cD0eF2gH4iJ6kL8mN0oP2qR4s",
 }
 _AUDIT_LINE: dict[str, Any] = {
     "id": 7,
@@ -414,6 +442,21 @@ BODIES: dict[str, Any] = {
     "Token": _TOKEN,
     "CreatedToken": {**_TOKEN, "token": "mat_tV5pQ7rS9uW1xY3zA5bC7dE9fG1hI3jK5lM7nO9pQ1r"},
     "TokenPage": _page(_TOKEN),
+    "BrokerSecret": _SECRET,
+    "CreatedBrokerSecret": {**_SECRET, "secret": "mbs_hJ2kL4mN6oP8qR0sT2uV4wX6yZ8aB0cD2eF4gH6iJ8k"},
+    "BrokerSecretPage": _page(_SECRET),
+    "NewServiceAccount": {
+        "username": "dashboard",
+        "description": "what hangs in the hall",
+        "publish": ["dashboard/status"],
+        "subscribe": ["iot/device/+/telemetry/#"],
+        "broker_ids": [1],
+        "expires_at": "2099-12-31T23:59:59Z",
+    },
+    "ServiceAccountChange": {"subscribe": ["iot/device/#"], "broker_ids": None},
+    "ServiceAccount": _ACCOUNT,
+    "PasswordedServiceAccount": _PASSWORDED,
+    "ServiceAccountPage": _page(_ACCOUNT),
     "AuditPage": _page(_AUDIT_LINE),
     "Supposition": {"mqtt_broker_id": None, "default_broker_id": 1},
     "Explanation": _EXPLANATION,

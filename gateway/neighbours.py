@@ -14,6 +14,7 @@ from mooring.broker.v1 import (
 )
 from mooring.registry.v1 import (
     audit_pb2_grpc,
+    broker_secrets_pb2_grpc,
     broker_users_pb2_grpc,
     devices_pb2_grpc,
     expected_devices_pb2_grpc,
@@ -22,6 +23,7 @@ from mooring.registry.v1 import (
     provisioning_keys_pb2_grpc,
     registration_pb2_grpc,
     rollouts_pb2_grpc,
+    service_accounts_pb2_grpc,
     tokens_pb2_grpc,
 )
 
@@ -52,6 +54,8 @@ class Neighbours:
         self.provisioning_keys = provisioning_keys_pb2_grpc.ProvisioningKeyServiceStub(registry)
         self.tokens = tokens_pb2_grpc.TokenServiceStub(registry)
         self.broker_users = broker_users_pb2_grpc.BrokerUserServiceStub(registry)
+        self.broker_secrets = broker_secrets_pb2_grpc.BrokerSecretServiceStub(registry)
+        self.service_accounts = service_accounts_pb2_grpc.ServiceAccountServiceStub(registry)
         self.jobs = jobs_pb2_grpc.JobServiceStub(registry)
         self.audit = audit_pb2_grpc.AuditServiceStub(registry)
         self.registry_health = _health_check(registry)

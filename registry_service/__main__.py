@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 import grpc
 from mooring.registry.v1 import (
     audit_pb2_grpc,
+    broker_secrets_pb2_grpc,
     broker_users_pb2_grpc,
     devices_pb2_grpc,
     expected_devices_pb2_grpc,
@@ -15,6 +16,7 @@ from mooring.registry.v1 import (
     provisioning_keys_pb2_grpc,
     registration_pb2_grpc,
     rollouts_pb2_grpc,
+    service_accounts_pb2_grpc,
     tokens_pb2_grpc,
 )
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -29,6 +31,8 @@ from chassis.server import Health, serving
 from chassis.trust import Credentials
 from registry_service.audit import servicer as audit
 from registry_service.audit.store import AuditStore
+from registry_service.broker_secrets import servicer as broker_secrets
+from registry_service.broker_secrets.store import BrokerSecretStore
 from registry_service.broker_users import servicer as broker_users
 from registry_service.broker_users.store import BrokerUserStore
 from registry_service.config import RegistryServiceConfig
@@ -53,6 +57,8 @@ from registry_service.registration.registrar import Registrar
 from registry_service.registration.store import RegistrationStore
 from registry_service.rollouts import servicer as rollouts
 from registry_service.rollouts.store import RolloutStore
+from registry_service.service_accounts import servicer as service_accounts
+from registry_service.service_accounts.store import ServiceAccountStore
 from registry_service.tables import SCHEMA_REVISION
 from registry_service.tokens import servicer as tokens
 from registry_service.tokens.known import KnownTokens
@@ -68,6 +74,8 @@ SERVICERS = (
     rollouts,
     tokens,
     broker_users,
+    broker_secrets,
+    service_accounts,
     jobs,
     audit,
 )
@@ -136,6 +144,12 @@ async def running(config: RegistryServiceConfig) -> AsyncIterator[int]:
             )
             broker_users_pb2_grpc.add_BrokerUserServiceServicer_to_server(
                 broker_users.BrokerUserServicer(BrokerUserStore(engine)), server
+            )
+            broker_secrets_pb2_grpc.add_BrokerSecretServiceServicer_to_server(
+                broker_secrets.BrokerSecretServicer(BrokerSecretStore(engine)), server
+            )
+            service_accounts_pb2_grpc.add_ServiceAccountServiceServicer_to_server(
+                service_accounts.ServiceAccountServicer(ServiceAccountStore(engine)), server
             )
             jobs_pb2_grpc.add_JobServiceServicer_to_server(
                 jobs.JobServicer(JobStore(engine), Destinations(broker_service)), server

@@ -1,9 +1,10 @@
 """What devices and people prove themselves with, and what of it is kept.
 
-Provisioning keys and API tokens are ours: random and long, so their SHA-256 is kept and looked up.
-A device's API key is the device's own choice and may be weak, so an HMAC of it under a server key
-is kept: the database alone is not enough to guess it. The MQTT password is kept nowhere: it is
-derived from a server key and the row's salt whenever it is asked for.
+Provisioning keys, API tokens and broker secrets are ours: random and long, so their SHA-256 is kept
+and looked up. A device's API key is the device's own choice and may be weak, so an HMAC of it under
+a server key is kept: the database alone is not enough to guess it. Its MQTT password is kept
+nowhere: it is derived from a server key and the row's salt whenever it is asked for. A service
+account's is random, and shown when it is made.
 """
 
 import hashlib
@@ -26,13 +27,21 @@ SALT_BYTES = 16
 
 
 def new_secret(prefix: str) -> str:
-    """A provisioning key or API token. The prefix says what leaked, where one is found."""
+    """A provisioning key, API token or broker secret.
+
+    The prefix says what leaked, where one is found.
+    """
     return f"{prefix}_{secrets.token_urlsafe(SECRET_BYTES)}"
 
 
 def hash_of_secret(secret: str) -> bytes:
-    """What is kept of a provisioning key or API token."""
+    """What is kept of a provisioning key, API token or broker secret."""
     return hashlib.sha256(secret.encode()).digest()
+
+
+def new_password() -> str:
+    """A service account's."""
+    return secrets.token_urlsafe(SECRET_BYTES)
 
 
 def new_salt() -> str:

@@ -1,4 +1,4 @@
-"""What can be wrong about devices, fleets, keys and tokens, as facts."""
+"""What can be wrong about devices, fleets, keys, tokens and accounts, as facts."""
 
 from chassis.errors import (
     AlreadyExists,
@@ -171,13 +171,13 @@ class DeviceRegistered(AlreadyExists):
 
 
 class UsernameTaken(AlreadyExists):
-    """Another device that was imported has this MQTT username."""
+    """A device that was imported, or a service account, has this MQTT username."""
 
     reason = "USERNAME_TAKEN"
 
 
 class UsernameReserved(InvalidInput):
-    """The MQTT username is what another device would be called by us."""
+    """The MQTT username is what a device is called by us, or would be."""
 
     reason = "USERNAME_RESERVED"
 
@@ -198,6 +198,24 @@ class LastAdminToken(Conflict):
     """Without it nobody could make tokens any more."""
 
     reason = "LAST_ADMIN_TOKEN"
+
+
+class BrokerSecretNotFound(NotFound):
+    """The broker has no secret with this id."""
+
+    reason = "BROKER_SECRET_NOT_FOUND"
+
+
+class TooManyBrokerSecrets(Conflict):
+    """There are more than replacing one takes."""
+
+    reason = "TOO_MANY_BROKER_SECRETS"
+
+
+class ServiceAccountNotFound(NotFound):
+    """No service account has this id."""
+
+    reason = "SERVICE_ACCOUNT_NOT_FOUND"
 
 
 class BrokerUndecided(Unavailable):

@@ -29,6 +29,8 @@ KINDS = {
     "job_id": "job",
     "key_id": "key",
     "token_id": "token",
+    "secret_id": "secret",
+    "account_id": "account",
     "revision": "revision",
 }
 # What a message's plain `id` names, by the service that is asked.
@@ -60,6 +62,8 @@ NOBODY = Customer(
         "broker": 9,
         "key": NOT_THERE,
         "token": NOT_THERE,
+        "secret": NOT_THERE,
+        "account": NOT_THERE,
         "certificate": 9,
         "job": 9,
         "revision": 9,
@@ -70,7 +74,8 @@ NOBODY = Customer(
 async def customer(stack: Stack, name: str) -> Customer:
     """A fleet that is restricted to a broker, a key, a device that was expected, a token.
 
-    And what only an administrator makes for them: a certificate of the broker's, a job.
+    And what only an administrator makes for them: a certificate and a secret of the broker's, a
+    service account, a job.
     """
     broker_id = await stack.create_broker(f"{name} broker", host=f"{name}.example")
     fleet = {"id": name, "mqtt_broker_id": broker_id, "allowed_broker_ids": [broker_id]}
@@ -91,13 +96,15 @@ async def customer(stack: Stack, name: str) -> Customer:
         "key": key["id"],
         "token": shown["id"],
         "certificate": (await made(stack, "/certificates", ca))["id"],
+        "secret": (await made(stack, f"/brokers/{broker_id}/secrets"))["id"],
+        "account": (await made(stack, "/service-accounts", {"username": name}))["id"],
         "job": (await made(stack, "/jobs", job))["id"],
         "revision": 1,
     }
     return Customer(things, shown["token"])
 
 
-async def made(stack: Stack, path: str, body: dict[str, Any]) -> dict[str, Any]:
+async def made(stack: Stack, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
     """What an administrator has made."""
     answer = await stack.admin("POST", path, json=body)
     assert answer.status_code == 201, answer.text

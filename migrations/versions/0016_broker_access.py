@@ -238,12 +238,10 @@ CREATE TRIGGER access_changed AFTER UPDATE OF is_active, mqtt_broker_id ON fleet
 CREATE FUNCTION note_account_access() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
 BEGIN
-    INSERT INTO public.access_changes (usernames)
-    VALUES (ARRAY[CASE TG_OP WHEN 'INSERT' THEN NEW.username ELSE OLD.username END]);
-    IF TG_OP = 'INSERT' THEN
-        RETURN NULL;
-    END IF;
-    IF TG_OP = 'DELETE' OR NEW IS DISTINCT FROM OLD THEN
+    INSERT INTO public.access_changes (usernames) VALUES (ARRAY[OLD.username]);
+    -- Whatever it may do or is known by, but not what is said about it.
+    IF TG_OP = 'DELETE' OR to_jsonb(NEW) - '{description,revision,updated_at}'::text[]
+                           <> to_jsonb(OLD) - '{description,revision,updated_at}'::text[] THEN
         INSERT INTO public.revocations (username, device_uuid, broker_id, reason)
         SELECT OLD.username, '', broker.id, CASE
             WHEN TG_OP = 'DELETE' THEN 'deleted' WHEN NEW.is_active THEN 'rotated' ELSE 'disabled'
@@ -255,7 +253,7 @@ BEGIN
     PERFORM pg_notify('mooring_access', '');
     RETURN NULL;
 END $$;
-CREATE TRIGGER access_changed AFTER INSERT OR UPDATE OR DELETE ON service_accounts
+CREATE TRIGGER access_changed AFTER UPDATE OR DELETE ON service_accounts
     FOR EACH ROW EXECUTE FUNCTION note_account_access();
 CREATE TRIGGER revised BEFORE UPDATE ON service_accounts
     FOR EACH ROW EXECUTE FUNCTION count_revision();

@@ -8,7 +8,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from chassis import audit
-from chassis.database import writing
+from chassis.database import USERNAMES, let_nobody_take_turns, writing
 from chassis.errors import LostRace, MooringError
 from registry_service.devices.importing import ImportedDevice
 from registry_service.errors import (
@@ -44,7 +44,7 @@ WITH given AS MATERIALIZED (
         WHEN given.pin IS NOT NULL AND fleet.is_restricted AND allowed.broker_id IS NULL
             THEN 'BROKER_NOT_ALLOWED'
         WHEN expected.fleet_id <> given.fleet_id THEN 'UUID_RESERVED'
-        WHEN namesake.uuid IS NOT NULL THEN 'USERNAME_TAKEN'
+        WHEN namesake.uuid IS NOT NULL OR account.id IS NOT NULL THEN 'USERNAME_TAKEN'
     END AS fault
     FROM given
     LEFT JOIN fleets AS fleet ON fleet.id = given.fleet_id
@@ -54,6 +54,7 @@ WITH given AS MATERIALIZED (
     LEFT JOIN devices AS device ON device.uuid = given.uuid
     LEFT JOIN devices AS namesake
         ON namesake.mqtt_username = given.mqtt_username AND namesake.provisioned_by_key_id IS NULL
+    LEFT JOIN service_accounts AS account ON account.username = given.mqtt_username
     LEFT JOIN expected_devices AS expected ON expected.uuid = given.uuid
 ), once AS (
     SELECT *, CASE
@@ -98,7 +99,9 @@ FACTS: dict[str, MooringError] = {
         BrokerUnknown("there is no such broker", field="broker"),
         BrokerNotAllowed("the fleet may not use this broker", field="broker"),
         UuidReserved("this device is expected in another fleet", field="uuid"),
-        UsernameTaken("another device has this username", field="mqtt_username"),
+        UsernameTaken(
+            "another device, or a service account, has this username", field="mqtt_username"
+        ),
     )
 }
 ELSEWHERE = LostRace("it is being imported elsewhere: import it again")
@@ -124,6 +127,7 @@ class ImportStore:
         values = {"rows": msgspec.json.encode(devices).decode(), "is_dry_run": is_dry_run}
         try:
             async with writing(self._engine) as connection:
+                await let_nobody_take_turns(connection, USERNAMES)
                 found = (await connection.execute(IMPORT, values)).all()
                 outcomes = [_outcome(refusal, made) for refusal, made in found]
                 if not is_dry_run:

@@ -19,7 +19,7 @@ from schemathesis import GenerationMode
 from schemathesis.checks import CHECKS, load_all_checks
 
 import gateway.__main__
-from gateway.examples import BODIES, KEY_ID, PARAMETERS, UUID
+from gateway.examples import ACCOUNT_ID, BODIES, KEY_ID, PARAMETERS, SECRET_ID, UUID
 from gateway.problems import MEDIA_TYPE
 from gateway.reasons import MEANINGS
 from tests.stack import Stack
@@ -196,13 +196,25 @@ def secret_for(stack: Stack, operation: Mapping[str, Any], token: str) -> str:
 
 
 async def furnish(stack: Stack) -> None:
-    """Makes what the examples speak of: a device, the key that let it in, a row of a job."""
+    """Makes what the examples speak of: a device, the key that let it in, a row of a job.
+
+    And a broker's secret, and a service account, which are called as theirs are.
+    """
     stack.database.execute("UPDATE provisioning_keys SET id = %s", KEY_ID)
     registered = await stack.register(UUID)
     assert registered.status_code == 201, registered.text
     # Of the first job, which nobody runs here.
     row = "INSERT INTO job_rows (job_id, number, device_uuid, outcome) VALUES (1, 9, %s, 'moved')"
     stack.database.execute(row, UUID)
+    secret = (
+        "INSERT INTO broker_secrets (id, broker_id, secret_hash, prefix) VALUES (%s, 1, '', '')"
+    )
+    stack.database.execute(secret, SECRET_ID)
+    account = (
+        "INSERT INTO service_accounts (id, username, password_hash, password_salt)"
+        " VALUES (%s, 'bridge', '', '')"
+    )
+    stack.database.execute(account, ACCOUNT_ID)
 
 
 class Messenger:

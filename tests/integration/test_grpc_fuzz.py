@@ -180,8 +180,15 @@ def methods_of(names: Sequence[str]) -> Iterator[MethodDescriptor]:
 async def test_every_method_says_what_is_wrong_with_a_message(stack: Stack, service: str) -> None:
     await stack.register()
     [(key_id,)] = stack.database.execute("SELECT id::text FROM provisioning_keys")
+    secret = (await stack.admin("POST", "/brokers/1/secrets")).json()
+    account = (await stack.admin("POST", "/service-accounts", json={"username": "one"})).json()
     exists: dict[str, list[Any]] = {
-        "id": [1, 2, "demo", key_id],
+        "id": [1, 2, "demo", key_id, secret["id"], account["id"]],
+        # Of a fleet, or a broker.
+        "ids": ["demo", 1],
+        "username": ["one", "two"],
+        "publish": ["a/#"],
+        "subscribe": ["+/b"],
         "uuid": ["test-device-123"],
         "device_uuid": ["test-device-123"],
         "fleet_id": ["demo"],

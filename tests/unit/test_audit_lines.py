@@ -37,7 +37,7 @@ def test_a_method_has_a_name_in_the_log(method: str, action: str) -> None:
     assert action_of(method) == action
 
 
-TOKEN, KEY = new_secret("mat"), new_secret("mpk")
+TOKEN, KEY, SECRET_OF_BROKER = new_secret("mat"), new_secret("mpk"), new_secret("mbs")
 
 
 @pytest.mark.parametrize(
@@ -45,12 +45,13 @@ TOKEN, KEY = new_secret("mat"), new_secret("mpk")
     [
         (TOKEN, TOKEN[4:]),
         (f"it is {KEY}, they said", KEY[4:]),
+        (f"/{SECRET_OF_BROKER}/rabbitmq/user", SECRET_OF_BROKER[4:]),
         ("-----BEGIN EC PRIVATE KEY-----\nMIIB\n-----END EC PRIVATE KEY-----\n", "MIIB"),
         ("-----BEGIN PRIVATE KEY-----\nMIIB", "MIIB"),
         ("mqtt://user:sesame@host:1883", "sesame"),
     ],
     # The secrets differ each time, and the tests' names must not.
-    ids=["token", "key in a sentence", "EC key", "key cut short", "url"],
+    ids=["token", "key in a sentence", "secret in a path", "EC key", "key cut short", "url"],
 )
 def test_what_looks_like_a_secret_is_hidden_wherever_it_is(text: str, secret: str) -> None:
     assert secret in text

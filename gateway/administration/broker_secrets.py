@@ -1,0 +1,108 @@
+"""What a broker shows when it asks who may connect: `/api/v1/brokers/{id}/secrets`."""
+
+from datetime import datetime
+from typing import Annotated
+
+from litestar import Router, delete, get, post
+from litestar.params import PathParameter
+from mooring.registry.v1 import broker_secrets_pb2
+from msgspec import Meta, Struct
+
+from chassis.trust import Access
+from gateway.administration.caller import CallerRequest
+from gateway.administration.fields import PathId, moment_of
+from gateway.administration.listing import Page
+from gateway.problems import errors
+
+SecretId = Annotated[str, PathParameter(description="The secret's id, which is not the secret.")]
+
+
+class BrokerSecret(Struct, kw_only=True, frozen=True):
+    """A secret as it is, without the secret itself."""
+
+    id: str
+    broker_id: int
+    prefix: Annotated[str, Meta(description="Its first characters, to recognise it by.")]
+    created_at: datetime | None
+    last_used_at: datetime | None
+
+
+class CreatedBrokerSecret(BrokerSecret, kw_only=True, frozen=True):
+    """`secret` is what the broker shows. It is shown here and never again."""
+
+    secret: str
+
+
+class BrokerSecretPage(Page[BrokerSecret], frozen=True):
+    """A broker's secrets, the oldest first. They are few, and all on this page."""
+
+
+def _json(secret: broker_secrets_pb2.BrokerSecret) -> BrokerSecret:
+    return BrokerSecret(
+        id=secret.id,
+        broker_id=secret.broker_id,
+        prefix=secret.prefix,
+        created_at=moment_of(secret, "created_at"),
+        last_used_at=moment_of(secret, "last_used_at"),
+    )
+
+
+@post(
+    "/{broker_id:int}/secrets",
+    access=Access.OPERATOR,
+    action="broker_secret.create",
+    summary="Make a secret for a broker",
+    description="The answer holds the secret itself, which is kept nowhere. A broker has five at"
+    " most: so one can be replaced while both are good.",
+    responses=errors(401, 403, 412, "BROKER_NOT_FOUND", "TOO_MANY_BROKER_SECRETS"),
+)
+async def create_broker_secret(request: CallerRequest, broker_id: PathId) -> CreatedBrokerSecret:
+    caller = request.auth
+    answer = await caller.ask_registry(
+        caller.neighbours.broker_secrets.CreateBrokerSecret,
+        broker_secrets_pb2.CreateBrokerSecretRequest(broker_id=broker_id),
+    )
+    made = _json(answer.broker_secret)
+    return CreatedBrokerSecret(
+        **{name: getattr(made, name) for name in made.__struct_fields__}, secret=answer.secret
+    )
+
+
+@get(
+    "/{broker_id:int}/secrets",
+    access=Access.VIEWER,
+    summary="List a broker's secrets",
+    responses=errors(401, 403, "BROKER_NOT_FOUND"),
+)
+async def list_broker_secrets(request: CallerRequest, broker_id: PathId) -> BrokerSecretPage:
+    caller = request.auth
+    answer = await caller.ask_registry(
+        caller.neighbours.broker_secrets.ListBrokerSecrets,
+        broker_secrets_pb2.ListBrokerSecretsRequest(broker_id=broker_id),
+    )
+    return BrokerSecretPage([_json(secret) for secret in answer.broker_secrets], None)
+
+
+@delete(
+    "/{broker_id:int}/secrets/{secret_id:str}",
+    access=Access.OPERATOR,
+    action="broker_secret.delete",
+    summary="Delete a broker's secret",
+    description="Whoever shows it is a stranger from now on.",
+    responses=errors(401, 403, 412, "BROKER_NOT_FOUND", "BROKER_SECRET_NOT_FOUND"),
+)
+async def delete_broker_secret(
+    request: CallerRequest, broker_id: PathId, secret_id: SecretId
+) -> None:
+    caller = request.auth
+    await caller.ask_registry(
+        caller.neighbours.broker_secrets.DeleteBrokerSecret,
+        broker_secrets_pb2.DeleteBrokerSecretRequest(broker_id=broker_id, id=secret_id),
+    )
+
+
+ROUTES = Router(
+    "/brokers",
+    route_handlers=[create_broker_secret, list_broker_secrets, delete_broker_secret],
+    tags=["brokers"],
+)

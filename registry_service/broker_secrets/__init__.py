@@ -1,0 +1,1 @@
+"""Broker secrets: what a broker proves itself with when it asks who may connect."""

@@ -1,0 +1,157 @@
+"""Service accounts in the database."""
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from chassis import audit
+from chassis.audit import HIDDEN
+from chassis.database import USERNAMES, reading, take_turns, writing
+from chassis.errors import LostRace
+from registry_service.errors import BrokerUnknown, ServiceAccountNotFound, UsernameTaken
+from registry_service.tables import brokers, devices, service_accounts
+
+SECRET = ("password_hash", "password_salt")
+_shown = [column for column in service_accounts.c if column.name not in SECRET]
+# Of a row, what the audit log has.
+_TOLD = (
+    *("username", "description", "publish", "subscribe", "broker_ids", "expires_at"),
+    "is_active",
+)
+_ROTATED = {"password": HIDDEN}
+
+
+class ServiceAccountStore:
+    """Rows are those of `service_accounts`, without what is kept of the password."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        """`engine` connects as mooring_registry."""
+        self._engine = engine
+
+    async def create(
+        self, username: str, columns: Mapping[str, Any], kept: Mapping[str, str]
+    ) -> sa.Row[Any]:
+        """The new row; `kept` is what is kept of its password.
+
+        Raises `UsernameTaken`, `BrokerUnknown`.
+        """
+        namesake = sa.select(devices.c.id).where(
+            devices.c.mqtt_username == username, devices.c.provisioned_by_key_id.is_(None)
+        )
+        insert = (
+            sa.insert(service_accounts)
+            .values(username=username, **columns, **kept)
+            .returning(*_shown)
+        )
+        try:
+            async with writing(self._engine) as connection:
+                # Imports keep to it too, so no device gets the username meanwhile.
+                await take_turns(connection, USERNAMES)
+                await _require_brokers(connection, columns.get("broker_ids"))
+                if await connection.scalar(namesake) is not None:
+                    raise UsernameTaken("an imported device has this username", field="username")
+                row = (await connection.execute(insert)).one()
+                after = {name: getattr(row, name) for name in _TOLD}
+                told = {name: value for name, value in after.items() if value not in (None, "", [])}
+                await audit.record(connection, "service_account.create", str(row.id), after=told)
+                return row
+        except IntegrityError:
+            # The one constraint that what is checked can violate.
+            raise UsernameTaken("another account has this username", field="username") from None
+
+    async def account(self, account_id: UUID) -> sa.Row[Any]:
+        """Raises `ServiceAccountNotFound`."""
+        async with reading(self._engine) as connection:
+            return await _found(connection, sa.select(*_shown), account_id)
+
+    async def accounts_after(self, account_id: UUID | None, limit: int) -> Sequence[sa.Row[Any]]:
+        """In the order of their ids."""
+        query = sa.select(*_shown).order_by(service_accounts.c.id).limit(limit)
+        if account_id is not None:
+            query = query.where(service_accounts.c.id > account_id)
+        async with reading(self._engine) as connection:
+            return (await connection.execute(query)).all()
+
+    async def update(
+        self, account_id: UUID, columns: Mapping[str, Any], if_revision: Collection[int]
+    ) -> sa.Row[Any]:
+        """Changes the columns named; what is so already changes nothing and ends no session.
+
+        Raises `ServiceAccountNotFound`, `BrokerUnknown`, `LostRace`.
+        """
+        async with writing(self._engine) as connection:
+            row = await _locked(connection, account_id, if_revision)
+            before = {name: getattr(row, name) for name in columns}
+            changed = {name: value for name, value in columns.items() if value != before[name]}
+            if not changed:
+                return row
+            await _require_brokers(connection, changed.get("broker_ids"))
+            update = sa.update(service_accounts).values(changed).returning(*_shown)
+            after = await _found(connection, update, account_id)
+            await audit.record(
+                connection,
+                "service_account.update",
+                str(account_id),
+                before={name: before[name] for name in changed},
+                after=changed,
+            )
+            return after
+
+    async def rotate(
+        self, account_id: UUID, kept: Mapping[str, str], if_revision: Collection[int]
+    ) -> sa.Row[Any]:
+        """`kept` is what is kept of the new password. Raises `ServiceAccountNotFound`, `LostRace`.
+
+        The old one is good no more from the commit on.
+        """
+        async with writing(self._engine) as connection:
+            await _locked(connection, account_id, if_revision)
+            update = sa.update(service_accounts).values(kept).returning(*_shown)
+            row = await _found(connection, update, account_id)
+            await audit.record(
+                connection,
+                "service_account.rotate",
+                str(account_id),
+                before=_ROTATED,
+                after=_ROTATED,
+            )
+            return row
+
+    async def delete(self, account_id: UUID, if_revision: Collection[int]) -> None:
+        """Raises `ServiceAccountNotFound`, `LostRace`."""
+        delete = sa.delete(service_accounts).where(service_accounts.c.id == account_id)
+        async with writing(self._engine) as connection:
+            row = await _locked(connection, account_id, if_revision)
+            await connection.execute(delete)
+            before = {name: getattr(row, name) for name in _TOLD}
+            await audit.record(connection, "service_account.delete", str(account_id), before=before)
+
+
+async def _found(connection: AsyncConnection, statement: Any, account_id: UUID) -> sa.Row[Any]:
+    found = await connection.execute(statement.where(service_accounts.c.id == account_id))
+    row: sa.Row[Any] | None = found.one_or_none()
+    if row is None:
+        raise ServiceAccountNotFound("there is no such service account")
+    return row
+
+
+async def _locked(
+    connection: AsyncConnection, account_id: UUID, if_revision: Collection[int]
+) -> sa.Row[Any]:
+    row = await _found(connection, sa.select(*_shown).with_for_update(), account_id)
+    if if_revision and row.revision not in if_revision:
+        raise LostRace(f"the account has changed since: it is at revision {row.revision}")
+    return row
+
+
+async def _require_brokers(connection: AsyncConnection, broker_ids: Sequence[int] | None) -> None:
+    """Raises `BrokerUnknown` for the first that there is not."""
+    query = sa.select(brokers.c.id).where(brokers.c.id.in_(broker_ids or ()))
+    found = set((await connection.execute(query)).scalars()) if broker_ids else set()
+    for index, broker_id in enumerate(broker_ids or ()):
+        if broker_id not in found:
+            raise BrokerUnknown("there is no such broker", field=f"broker_ids[{index}]")
