@@ -1,0 +1,62 @@
+"""Which brokers are driven, and how: as the broker service has them."""
+
+import asyncio
+
+from mooring.broker.v1 import management_pb2 as pb
+from mooring.broker.v1 import management_pb2_grpc
+
+from chassis.client import Neighbour
+from registry_service.enforcement.control import ControlSettings, DynamicSecurity
+from registry_service.enforcement.http_management import Emqx, HttpSettings, RabbitMq
+from registry_service.errors import ControlNotAllowed, ControlUnreachable
+
+ASK_S = 5.0
+
+Driver = DynamicSecurity | Emqx | RabbitMq
+
+
+class ManagedBrokers:
+    """Asks the broker service."""
+
+    def __init__(self, broker_service: Neighbour) -> None:
+        """Keeps nothing."""
+        self._neighbour = broker_service
+        self._stub = management_pb2_grpc.ManagementServiceStub(broker_service.channel)
+
+    async def now(self) -> list[pb.ManagedBroker]:
+        """Raises the `MooringError` with which that cannot be found out."""
+        response = await self._neighbour.call(
+            self._stub.ListManagedBrokers,
+            pb.ListManagedBrokersRequest(),
+            deadline=asyncio.get_running_loop().time() + ASK_S,
+        )
+        return list(response.brokers)
+
+
+def driver_of(broker: pb.ManagedBroker) -> Driver:
+    """What drives it. Raises `ControlNotAllowed` or `ControlUnreachable` where nothing can."""
+    if broker.password_error:
+        raise ControlNotAllowed(broker.password_error)
+    ca_pem = broker.ca_cert if broker.HasField("ca_cert") else None
+    if broker.management == "mosquitto":
+        if broker.protocol not in ("mqtt", "mqtts"):
+            raise ControlUnreachable("a Mosquitto is driven over mqtt or mqtts, not websockets")
+        return DynamicSecurity(
+            ControlSettings(
+                broker.host,
+                broker.port,
+                broker.username,
+                broker.password,
+                use_tls=broker.use_tls,
+                ca_pem=ca_pem,
+                verify_certificate=broker.verify_certificate,
+            )
+        )
+    settings = HttpSettings(
+        broker.management_url,
+        broker.username,
+        broker.password,
+        ca_pem,
+        broker.verify_certificate,
+    )
+    return Emqx(settings) if broker.management == "emqx" else RabbitMq(settings)

@@ -1,0 +1,181 @@
+"""Who is to be let in where, and whose sessions are to be ended, as the database has it."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from chassis.database import reading, writing
+from registry_service.leases import Lease
+from registry_service.tables import driven_brokers, revocations
+
+LEASE = "enforcement"
+KEPT = "7 days"
+AT_ONCE = 500
+
+# Devices that were told the broker, which the counts of devices name by their kinds, so that no
+# index is needed on what devices were told; and imported ones that have not registered, by their
+# pin or their fleet's broker. `most` of them, and one more, which says that there are too many.
+WANTED = sa.text("""
+WITH kinds AS MATERIALIZED (
+    SELECT fleet_id, mqtt_broker_id FROM device_counts WHERE told_broker_id = :broker_id
+    UNION SELECT fleet_id, mqtt_broker_id FROM device_count_changes
+    WHERE told_broker_id = :broker_id
+), found AS (
+    SELECT device.id FROM kinds JOIN devices AS device
+        ON device.mqtt_broker_id = kinds.mqtt_broker_id
+    WHERE kinds.mqtt_broker_id <> 0
+    UNION ALL
+    SELECT device.id FROM kinds JOIN devices AS device
+        ON device.fleet_id = kinds.fleet_id AND device.mqtt_broker_id IS NULL
+    WHERE kinds.mqtt_broker_id = 0
+), told AS (
+    SELECT device.id FROM found JOIN devices AS device USING (id)
+    WHERE device.provisioned_by_key_id IS NOT NULL
+      AND device.told_broker_ids @> ARRAY[CAST(:broker_id AS integer)]
+    UNION
+    SELECT device.id FROM devices AS device JOIN fleets AS fleet ON fleet.id = device.fleet_id
+    WHERE device.provisioned_by_key_id IS NULL
+      AND coalesce(device.mqtt_broker_id, fleet.mqtt_broker_id) = :broker_id
+)
+SELECT device.mqtt_username AS username, device.uuid, device.credential_salt AS salt,
+       device.credential_key_id AS key_id, device.mqtt_password_hash AS hash,
+       device.password_algorithm AS algorithm
+FROM told JOIN devices AS device USING (id) JOIN fleets AS fleet ON fleet.id = device.fleet_id
+WHERE device.is_active AND fleet.is_active AND device.password_algorithm <> 'none'
+ORDER BY device.id LIMIT :most + 1
+""")
+# Of those who are to be removed at a broker: who is known not to belong there any more. Whoever is
+# nowhere is not known to have gone: an empty database looks like that.
+ACCOUNTED_FOR = sa.text("""
+SELECT mqtt_username FROM devices WHERE uuid = ANY (:uuids) OR (
+    mqtt_username = ANY (:usernames) AND provisioned_by_key_id IS NULL
+)
+UNION SELECT username FROM revocations
+WHERE broker_id = :broker_id AND username = ANY (:usernames)
+  AND asked_at > now() - interval '7 days'
+""")
+
+# The first transaction that has not ended, and whether any access has changed since the last one.
+CHANGES = sa.text("""
+SELECT CAST(CAST(pg_snapshot_xmin(pg_current_snapshot()) AS text) AS bigint) AS horizon,
+       EXISTS (SELECT FROM access_changes WHERE xact >= :horizon) AS has_changes
+""")
+
+DUE = sa.text("""
+SELECT id, username, device_uuid, reason FROM revocations
+WHERE broker_id = :broker_id AND done_at IS NULL ORDER BY id LIMIT :at_once
+""")
+PRUNE = sa.text(f"DELETE FROM revocations WHERE done_at < now() - interval '{KEPT}'")  # noqa: S608
+
+STATE = sa.text("""
+SELECT state.looked_at, state.clients, state.in_step_at, state.problem,
+       (SELECT count(*) FROM revocations
+        WHERE broker_id = :broker_id AND done_at IS NULL) AS pending,
+       timed.revocations, timed.median_s, timed.slowest_s, timed.last_asked_at, timed.last_took_s
+FROM (SELECT :broker_id AS broker_id) AS asked
+LEFT JOIN driven_brokers AS state ON state.broker_id = asked.broker_id
+CROSS JOIN LATERAL (
+    SELECT count(*) AS revocations,
+           percentile_disc(0.5) WITHIN GROUP (ORDER BY took_s) AS median_s,
+           max(took_s) AS slowest_s, max(asked_at) AS last_asked_at,
+           (array_agg(took_s ORDER BY done_at DESC))[1] AS last_took_s
+    FROM (
+        SELECT asked_at, done_at, CAST(extract(epoch FROM done_at - asked_at) AS double precision)
+                   AS took_s
+        FROM revocations WHERE broker_id = :broker_id AND done_at IS NOT NULL
+        ORDER BY done_at DESC LIMIT 1000
+    ) AS done
+) AS timed
+""")
+
+
+@dataclass(frozen=True, slots=True)
+class Revocation:
+    """Somebody whose sessions are to be ended; `reason` is disabled, deleted or rotated."""
+
+    id: int
+    username: str
+    device_uuid: str
+    reason: str
+
+
+class EnforcementStore:
+    """Connects as mooring_registry. Every method raises `Unavailable`."""
+
+    def __init__(self, engine: AsyncEngine, lease_s: float = 5.0) -> None:
+        """`lease_s` is how long nobody else drives brokers after the last sign of life."""
+        self._engine = engine
+        self.lease = Lease(engine, LEASE, lease_s)
+
+    async def wanted(self, broker_id: int, most: int) -> Sequence[sa.Row[Any]]:
+        """Devices that the broker is to let in; more than `most` of them: one more."""
+        async with reading(self._engine) as connection:
+            values = {"broker_id": broker_id, "most": most}
+            return (await connection.execute(WANTED, values)).all()
+
+    async def accounted_for(
+        self, broker_id: int, usernames: Collection[str], uuids: Collection[str]
+    ) -> frozenset[str]:
+        """Those of the usernames that are known to have gone from there; uuids stand in some."""
+        values = {"broker_id": broker_id, "usernames": list(usernames), "uuids": list(uuids)}
+        async with reading(self._engine) as connection:
+            return frozenset((await connection.execute(ACCOUNTED_FOR, values)).scalars())
+
+    async def changes_since(self, horizon: int) -> tuple[int, bool]:
+        """Whether anybody's access has changed since the reading that gave `horizon`; the next."""
+        async with reading(self._engine) as connection:
+            row = (await connection.execute(CHANGES, {"horizon": horizon})).one()
+            return row.horizon, row.has_changes
+
+    async def due(self, broker_id: int) -> list[Revocation]:
+        """The next ones of a broker, the oldest first."""
+        values = {"broker_id": broker_id, "at_once": AT_ONCE}
+        async with reading(self._engine) as connection:
+            return [Revocation(*row) for row in await connection.execute(DUE, values)]
+
+    async def done(self, sessions: Mapping[int, int | None]) -> None:
+        """These revocations have taken effect; so many sessions were ended, where that is known."""
+        changes = [{"revocation": key, "sessions": value} for key, value in sessions.items()]
+        if not changes:
+            return
+        update = (
+            sa.update(revocations)
+            .where(revocations.c.id == sa.bindparam("revocation"))
+            .values(
+                done_at=sa.func.clock_timestamp(), sessions=sa.bindparam("sessions"), failure=""
+            )
+        )
+        async with writing(self._engine) as connection:
+            await connection.execute(update, changes)
+            await connection.execute(PRUNE)
+
+    async def failed(self, ids: Collection[int], failure: str) -> None:
+        """These could not be done now."""
+        update = sa.update(revocations).where(revocations.c.id.in_(ids)).values(failure=failure)
+        async with writing(self._engine) as connection:
+            await connection.execute(update)
+
+    async def note(
+        self, broker_id: int, *, clients: int | None, is_in_step: bool, problem: str
+    ) -> None:
+        """How a broker was found."""
+        now = sa.func.clock_timestamp()
+        values: dict[str, Any] = {"looked_at": now, "clients": clients, "problem": problem}
+        if is_in_step:
+            values["in_step_at"] = now
+        statement = insert(driven_brokers).values(broker_id=broker_id, **values)
+        async with writing(self._engine) as connection:
+            await connection.execute(
+                statement.on_conflict_do_update(
+                    index_elements=[driven_brokers.c.broker_id], set_=values
+                )
+            )
+
+    async def state(self, broker_id: int) -> sa.Row[Any]:
+        """How a broker is, and how long the last revocations took there."""
+        async with reading(self._engine) as connection:
+            return (await connection.execute(STATE, {"broker_id": broker_id})).one()
