@@ -33,6 +33,8 @@ MAX_BATCH = 512
 MAX_WAITING = 8_192
 LANES = 2
 SPACING_S = 0.002
+# Brokers wait for five seconds or more.
+ANSWER_S = 4.0
 # Slow hashes of imported passwords that are computed at the same time, and that are remembered.
 SLOW_AT_ONCE = 2
 MAX_PROVED = 10_000
@@ -89,14 +91,14 @@ class Access:
         """Takes no more, and waits for what is under way."""
         await self._lookups.close()
 
-    def at_once(self, asker: Asker, question: Question) -> Verdict | None:
+    def at_once(self, asker: Asker, question: Question, now: float) -> Verdict | None:
         """What memory is sure of; None where the database is to be asked.
 
-        A denial is from memory only where no change could make it another.
+        A denial is from memory only where no change could make it another. `now` is a time of the
+        running loop's clock.
         """
-        if not self._changes.is_current:
+        if not self._changes.is_current(now):
             return None
-        now = self._loop.time()
         subject = self._known.subject(question.username, now)
         if subject is None:
             return None
@@ -116,25 +118,25 @@ class Access:
         return let_in(
             subject,
             is_current=which is subject.password,
-            is_taken=self._is_in_use(asker, question),
+            is_taken=self._is_in_use(asker, question, now),
             session_s=self._session_s,
             now=at,
         )
 
     async def answer(
-        self, asker: Asker, questions: Sequence[Question], deadline: float
+        self, asker: Asker, questions: Sequence[Question], now: float
     ) -> list[Verdict]:
         """In order; each from the database. Raises `Unavailable`, `Overloaded`,
         `DeadlineExceeded`.
         """
-        return list(
-            await asyncio.gather(*(self._answer(asker, each, deadline) for each in questions))
-        )
+        if len(questions) == 1:
+            return [await self._answer(asker, questions[0], now)]
+        return list(await asyncio.gather(*(self._answer(asker, each, now) for each in questions)))
 
-    async def _answer(self, asker: Asker, question: Question, deadline: float) -> Verdict:
+    async def _answer(self, asker: Asker, question: Question, now: float) -> Verdict:
         claimed = _claimed_by(asker, question) if isinstance(question, Connect) else ()
         lookup = _Lookup(question.username, claimed)
-        seen = await self._lookups.submit(lookup, deadline=deadline)
+        seen = await self._lookups.submit(lookup, deadline=now + ANSWER_S)
         subject, at = seen.subject, time.time()
         verdict = admits(subject, asker.broker_id, at)
         if not isinstance(question, Connect):
@@ -150,14 +152,14 @@ class Access:
         return let_in(
             subject,
             is_current=which is None or which is not subject.previous,
-            is_taken=seen.is_taken or self._is_in_use(asker, question),
+            is_taken=seen.is_taken or self._is_in_use(asker, question, now),
             session_s=self._session_s,
             now=at,
         )
 
-    def _is_in_use(self, asker: Asker, question: Connect) -> bool:
+    def _is_in_use(self, asker: Asker, question: Connect, now: float) -> bool:
         """Whether somebody else was let in with this client id."""
-        user = self._sessions.user_of(asker.broker_id, question.client_id)
+        user = self._sessions.user_of(asker.broker_id, question.client_id, now)
         return user not in ("", question.username)
 
     def _which(self, subject: Subject, shown: str, now: float) -> Password | None:

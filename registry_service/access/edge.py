@@ -7,6 +7,7 @@ A path is `/<dialect>/<operation>`, and a broker that can send no header puts it
 import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from functools import cache
 from typing import Any, NamedTuple, cast
 
 import structlog
@@ -23,7 +24,6 @@ from registry_service.access.questions import (
     Connect,
     Notice,
     Question,
-    Verdict,
 )
 from registry_service.access.store import Asker
 
@@ -35,8 +35,6 @@ Send = Callable[[Message], Awaitable[None]]
 
 # A username, a password, a client id and a topic may have 64 KB each, and are encoded.
 MAX_BODY_BYTES = 1024 * 1024
-# Brokers wait for five seconds or more.
-ANSWER_S = 4.0
 BEARER = b"Bearer "
 
 VERDICTS = Counter(
@@ -103,7 +101,8 @@ class AccessApp:
         route, secret = ROUTES.get(path), b""
         if route is None:
             if path in (b"/healthz", b"/readyz"):
-                return ALIVE if path == b"/healthz" or self._changes.is_current else NOT_READY
+                is_ready = path == b"/healthz" or self._changes.is_current(self._loop.time())
+                return ALIVE if is_ready else NOT_READY
             _, secret, *rest = path.split(b"/", 2)
             route = ROUTES.get(b"/" + b"".join(rest))
         if route is None:
@@ -131,27 +130,31 @@ class AccessApp:
     ) -> Reply:
         if not found:
             return route.operation.answer(asked, ())
+        now = self._loop.time()
         if isinstance(found[0], Notice):
-            self._presence.told(asker.broker_id, cast("Sequence[Notice]", found))
+            self._presence.told(asker.broker_id, cast("Sequence[Notice]", found), now)
             return route.operation.answer(asked, ())
         questions = cast("Sequence[Question]", found)
-        at_once = [self._access.at_once(asker, question) for question in questions]
+        at_once = [self._access.at_once(asker, question, now) for question in questions]
         verdicts = [verdict for verdict in at_once if verdict is not None]
         if len(verdicts) < len(questions):
-            deadline = self._loop.time() + ANSWER_S
-            verdicts = await self._access.answer(asker, questions, deadline)
+            verdicts = await self._access.answer(asker, questions, now)
         for question, verdict in zip(questions, verdicts, strict=True):
-            self._note(route.dialect, asker, question, verdict)
+            if verdict.is_allowed and isinstance(question, Connect):
+                client_id, username = question.client_id, question.username
+                self._presence.connected(asker.broker_id, client_id, username, now)
+            _counted(route.dialect, type(question).__name__.lower(), verdict.reason).inc()
         return route.operation.answer(asked, verdicts)
 
-    def _note(self, dialect: str, asker: Asker, question: Question, verdict: Verdict) -> None:
-        if verdict.is_allowed and isinstance(question, Connect):
-            self._presence.connected(asker.broker_id, question.client_id, question.username)
-        VERDICTS.labels(dialect, type(question).__name__.lower(), verdict.reason).inc()
-
     def _unreadable(self, route: Route, asked: Asked) -> Reply:
-        VERDICTS.labels(route.dialect, "", UNREADABLE.reason).inc()
+        _counted(route.dialect, "", UNREADABLE.reason).inc()
         return route.operation.answer(asked, (UNREADABLE,))
+
+
+@cache
+def _counted(dialect: str, question: str, reason: str) -> Counter:
+    """There are few; to look one up by its labels takes longer than to decide."""
+    return VERDICTS.labels(dialect, question, reason)
 
 
 async def _body(receive: Receive) -> bytes | None:

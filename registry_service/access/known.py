@@ -134,10 +134,9 @@ class Changes:
         self._forgot_at: Time = float("-inf")
         self._announcements = -1
 
-    @property
-    def is_current(self) -> bool:
+    def is_current(self, now: Time) -> bool:
         """Whether memory is to be believed."""
-        return _now() - self._read_at < STALE_S
+        return now - self._read_at < STALE_S
 
     def asker(self, secret_hash: bytes) -> Asker | None:
         """The broker whose secret has this hash, as it was read last."""

@@ -39,15 +39,15 @@ class Presence:
         """A broker has shown this secret."""
         self._secrets.add(secret_id)
 
-    def connected(self, broker_id: int, client_id: str, username: str) -> None:
+    def connected(self, broker_id: int, client_id: str, username: str, now: float) -> None:
         """A broker has let a client in; whether it tells when that leaves, nobody knows."""
-        self._sessions.begin(broker_id, client_id, username)
+        self._sessions.begin(broker_id, client_id, username, now)
         self._note(username, None)
 
-    def told(self, broker_id: int, notices: Iterable[Notice]) -> None:
+    def told(self, broker_id: int, notices: Iterable[Notice], now: float) -> None:
         """What a broker says itself."""
         for notice in notices:
-            user = self._sessions.user_of(broker_id, notice.client_id)
+            user = self._sessions.user_of(broker_id, notice.client_id, now)
             username = notice.username or user
             if username:
                 self._note(username, notice.is_online)

@@ -5,7 +5,6 @@ else's ends that session, and at many brokers is given its subscriptions and wha
 until the first has left, or a day has passed, nobody else is let in with it.
 """
 
-import asyncio
 from collections import OrderedDict
 
 MAX_SESSIONS = 100_000
@@ -13,23 +12,22 @@ MAX_AGE_S = 86_400.0
 
 
 class Sessions:
-    """By broker and client id; the oldest are forgotten first. Belongs to the running loop."""
+    """By broker and client id; the oldest are forgotten first. Times are of one clock, in s."""
 
     def __init__(self) -> None:
         """Knows of none."""
         self._users: OrderedDict[tuple[int, str], tuple[str, float]] = OrderedDict()
-        self._loop = asyncio.get_running_loop()
 
-    def user_of(self, broker_id: int, client_id: str) -> str:
+    def user_of(self, broker_id: int, client_id: str, now: float) -> str:
         """The username that it was let in with last; empty where nobody knows."""
-        username, since = self._users.get((broker_id, client_id), ("", 0.0))
-        return username if self._loop.time() - since < MAX_AGE_S else ""
+        username, since = self._users.get((broker_id, client_id), ("", now))
+        return username if now - since < MAX_AGE_S else ""
 
-    def begin(self, broker_id: int, client_id: str, username: str) -> None:
+    def begin(self, broker_id: int, client_id: str, username: str, now: float) -> None:
         """A client is let in. An empty client id is none: the broker makes one up."""
         if not client_id:
             return
-        self._users[broker_id, client_id] = username, self._loop.time()
+        self._users[broker_id, client_id] = username, now
         self._users.move_to_end((broker_id, client_id))
         if len(self._users) > MAX_SESSIONS:
             self._users.popitem(last=False)
