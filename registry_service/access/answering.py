@@ -186,13 +186,17 @@ class Access:
         return True
 
     async def _look_up(self, lookups: list[_Lookup], _: float) -> list[_Seen]:
-        usernames = {lookup.username for lookup in lookups}
+        uuids, usernames = set[str](), set[str]()
+        for lookup in lookups:
+            if uuid := uuid_of_username(lookup.username):
+                uuids.add(uuid)
+            else:
+                usernames.add(lookup.username)
         claimed = {uuid for lookup in lookups for uuid in lookup.claimed}
-        uuids = {uuid for name in usernames if (uuid := uuid_of_username(name))}
         begun, spoilt = self._loop.time(), self._known.begin()
         found: Found | None = None
         try:
-            found = await self._store.look_up(Wanted(usernames, uuids, claimed))
+            found = await self._store.look_up(Wanted(uuids, usernames, claimed))
         finally:
             self._known.remember(found, claimed, spoilt, begun)
         return [_seen(lookup, found) for lookup in lookups]
@@ -205,10 +209,12 @@ def _seen(lookup: _Lookup, found: Found) -> _Seen:
 
 
 def _claimed_by(asker: Asker, question: Connect) -> tuple[str, ...]:
-    """The uuids that the client id claims; none where it is the client's own name."""
+    """The uuids of others that the client id claims; none where it is the client's own name."""
     if question.client_id == question.username:
         return ()
-    return tuple(uuids_claimed(question.client_id, asker.client_id_prefix))
+    own = uuid_of_username(question.username)
+    claimed = uuids_claimed(question.client_id, asker.client_id_prefix)
+    return tuple(uuid for uuid in claimed if uuid != own)
 
 
 def _proof(shown: str) -> bytes:
