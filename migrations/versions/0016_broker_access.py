@@ -131,6 +131,16 @@ BEGIN
                              ' (management_has_login)', NEW.management),
             HINT = 'Set them by PATCH /api/v1/brokers/{id} first: passwords need the API.';
     END IF;
+    -- By SQL no password can be given, so none is sent elsewhere.
+    IF TG_OP = 'UPDATE' AND NEW.management <> ''
+       AND NOT pg_has_role(session_user, 'mooring_broker', 'USAGE')
+       AND (NEW.management_url, NEW.protocol, NEW.host, NEW.port, NEW.verify_certificate)
+           IS DISTINCT FROM
+           (OLD.management_url, OLD.protocol, OLD.host, OLD.port, OLD.verify_certificate) THEN
+        RAISE check_violation USING CONSTRAINT = 'login_stays_where_it_is',
+            MESSAGE = 'the broker''s password would be sent elsewhere (login_stays_where_it_is)',
+            HINT = 'Use PATCH /api/v1/brokers/{id}, and give the password again.';
+    END IF;
     IF NEW.management_url <> '' AND (TG_OP = 'INSERT' OR NEW.management_url <> OLD.management_url)
        AND (length(NEW.management_url) > 2000 OR NEW.management_url !~
             '\\A(https://[][A-Za-z0-9.:-]+|http://(localhost|127\\.[0-9.]+|\\[::1\\])(:[0-9]+)?)'
@@ -143,7 +153,8 @@ BEGIN
     RETURN NEW;
 END $$;
 CREATE TRIGGER checked_management
-    BEFORE INSERT OR UPDATE OF management, management_url, username, password_encrypted
+    BEFORE INSERT OR UPDATE OF management, management_url, username, password_encrypted, protocol,
+        host, port, verify_certificate
     ON mqtt_broker_config FOR EACH ROW EXECUTE FUNCTION check_broker_management();
 """
 
@@ -331,7 +342,8 @@ GRANT SELECT (id, username, description, publish, subscribe, broker_ids, is_acti
     ON service_accounts TO mooring_operator;
 GRANT SELECT (previous_until) ON devices TO mooring_operator;
 GRANT UPDATE (is_active) ON fleets TO mooring_operator;
-GRANT UPDATE (management, management_url) ON mqtt_broker_config TO mooring_operator;
+-- Where a password is sent is not theirs to say.
+GRANT UPDATE (management) ON mqtt_broker_config TO mooring_operator;
 """
 
 
