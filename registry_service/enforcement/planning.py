@@ -76,7 +76,7 @@ def plan(
         removed -= unexpected
     created = [name for name in sorted(possible) if name not in actual.clients]
     if len(by_name) > MAX_CLIENTS:
-        refusals.append(_too_many_clients(len(by_name)))
+        refusals.append(too_many_clients(len(by_name)))
         created = []
     kept = sorted(possible.keys() & ours.keys())
 
@@ -129,7 +129,8 @@ def _too_many_removals(removals: int, clients: int) -> TooManyRemovals:
     )
 
 
-def _too_many_clients(wanted: int) -> TooManyClients:
+def too_many_clients(wanted: int) -> TooManyClients:
+    """What is said where there are so many; the plugin writes its whole file at each command."""
     return TooManyClients(
         f"{wanted} clients are more than the {MAX_CLIENTS} that Mosquitto's dynamic security"
         " plugin can be kept in step with: no more are made. Let Mosquitto ask over HTTP"

@@ -138,6 +138,54 @@ def test_what_emqx_would_read_otherwise_is_not_granted(topic: str) -> None:
     assert [rule["topic"] for rule in told("authenticate", verdict)["acl"]] == [OWN, "#", "$SYS/#"]
 
 
+def matches(topic: str, rule: str) -> bool:
+    """emqx_topic:match/2 on the words of what is asked for: to it "+" and "#" are words too."""
+    if rule.startswith("eq "):
+        return topic == rule.removeprefix("eq ")
+    asked, levels = topic.split("/"), rule.split("/")
+    for index, level in enumerate(levels):
+        if level == "#":
+            return True
+        if index == len(asked) or level not in ("+", asked[index]):
+            return False
+    return len(asked) == len(levels)
+
+
+@pytest.mark.parametrize(
+    ("granted", "asked", "is_allowed"),
+    [
+        (["a/+"], "a/x", True),
+        (["a/+"], "a/+", True),
+        (["a/+"], "a/#", False),
+        (["+"], "x", True),
+        (["+"], "#", False),
+        (["a/+/b"], "a/x/b", True),
+        (["a/+/b"], "a/#", False),
+        # Too many filters would have to be denied.
+        (["a/+/+"], "a/x/#", False),
+        (["a/+/+"], "a/x/y", False),
+        # What is granted by itself is not denied for the other's sake.
+        (["a/+", "a/#"], "a/#", True),
+        (["a/+", "b/+"], "b/x", True),
+        (["a/+", "b/+"], "b/#", False),
+    ],
+)
+def test_a_plus_is_no_hash(granted: list[str], asked: str, is_allowed: bool) -> None:
+    verdict = Verdict(is_allowed=True, grants=Grants((), tuple(granted)))
+    rules = told("authenticate", verdict)["acl"]
+    first = next(rule for rule in rules if matches(asked, rule["topic"]))
+    assert first["action"] in ("subscribe", "all")
+    assert (first["permission"] == "allow") == is_allowed
+
+
+def test_a_plus_is_published_to_as_it_is_granted() -> None:
+    verdict = Verdict(is_allowed=True, grants=Grants(("a/+/+",), ()))
+    assert told("authenticate", verdict)["acl"] == [
+        {"permission": "allow", "action": "publish", "topic": "a/+/+"},
+        *NOTHING_ELSE,
+    ]
+
+
 def test_the_authorizer_says_which() -> None:
     assert told("authorize", ALLOWED) == {"result": "allow"}
 

@@ -7,7 +7,7 @@ https://docs.emqx.com/en/emqx/latest/access-control/authn/http.html (authenticat
 To EMQX every status but 200 means that somebody else may decide, so the status is always 200.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
 import msgspec
@@ -144,16 +144,30 @@ class Webhook:
 
 def _rules(grants: Grants | None) -> Iterator[Rule]:
     if grants is not None:
-        yield from _allowing("publish", grants.publish)
-        yield from _allowing("subscribe", grants.subscribe)
+        for topic in filter(_is_plain, grants.publish):
+            yield Rule("allow", "publish", topic)
+        yield from _subscribing([*filter(_is_plain, grants.subscribe)])
     yield from NOTHING_ELSE
 
 
-def _allowing(action: Literal["publish", "subscribe"], topics: Iterable[str]) -> Iterator[Rule]:
+def _subscribing(topics: Sequence[str]) -> Iterator[Rule]:
+    """To EMQX a rule for "a/+" matches the filter "a/#": a "+" stands for any word, "#" included.
+
+    So that one is denied before, and after it was allowed where it is granted itself. With another
+    "+" in front there are too many to name, and the grant is left out.
+    """
     for topic in topics:
-        # Not what EMQX would take for something else: a placeholder, a filter to be equal to.
-        if "${" not in topic and not topic.startswith("eq "):
-            yield Rule("allow", action, topic)
+        if not topic.endswith("+"):
+            yield Rule("allow", "subscribe", topic)
+    for topic in topics:
+        if topic.endswith("+") and topic.count("+") == 1:
+            yield Rule("deny", "subscribe", f"eq {topic[:-1]}#")
+            yield Rule("allow", "subscribe", topic)
+
+
+def _is_plain(topic: str) -> bool:
+    """Not what EMQX would take for something else: a placeholder, a filter to be equal to."""
+    return "${" not in topic and not topic.startswith("eq ")
 
 
 OPERATIONS: Mapping[str, Operation] = {

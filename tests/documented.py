@@ -1,0 +1,46 @@
+"""What pages of docs/ give to paste, as tests use it: neither can change without the other."""
+
+import re
+from pathlib import Path
+
+DOCS = Path(__file__).parents[1] / "docs"
+
+
+def blocks(page: str, language: str) -> list[str]:
+    """The fenced blocks of a page of docs/ in one language, in order."""
+    text = (DOCS / page).read_text()
+    return re.findall(rf"```{language}\n(.*?)```", text, flags=re.DOTALL)
+
+
+def block(page: str, language: str, beginning: str) -> str:
+    """The one that begins so."""
+    [found] = [block for block in blocks(page, language) if block.startswith(beginning)]
+    return found
+
+
+def queries(page: str, language: str) -> list[str]:
+    '''What `query = """…"""` and `…query …` name, in order.'''
+    quoted = r'query = """(.*?)"""'
+    return [
+        query.strip()
+        for text in blocks(page, language)
+        for query in re.findall(quoted, text, flags=re.DOTALL)
+    ]
+
+
+def for_broker(query: str, broker_id: int) -> str:
+    """With a broker's own id in the place of the 1 that the page has."""
+    changed, count = re.subn(r"\b1 = ANY \(broker_ids\)", f"{broker_id} = ANY (broker_ids)", query)
+    assert count == 1, query
+    return changed
+
+
+def numbered(query: str) -> tuple[str, list[str]]:
+    """As EMQX prepares it: `${name}` becomes `$1`, `$2` and so on; and the names, in order."""
+    names: list[str] = []
+
+    def number(found: re.Match[str]) -> str:
+        names.append(found[1])
+        return f"${len(names)}"
+
+    return re.sub(r"\$\{(\w+)\}", number, query), names
