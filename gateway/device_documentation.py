@@ -66,6 +66,7 @@ PATHS: dict[str, dict[str, Any]] = {
                             "UUID_NOT_ALLOWED",
                             "DEVICE_NOT_EXPECTED",
                             "UUID_RESERVED",
+                            "FLEET_DISABLED",
                             "DEVICE_DISABLED",
                         ),
                     },

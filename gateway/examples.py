@@ -127,6 +127,7 @@ _FLEET: dict[str, Any] = {
     "name": "Demo",
     "mqtt_broker_id": None,
     "allowed_broker_ids": None,
+    "is_active": True,
     "rollout": _ROLLOUT,
     "created_at": MOMENT,
     "updated_at": MOMENT,

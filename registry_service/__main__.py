@@ -39,6 +39,7 @@ from registry_service.devices.store import DeviceStore
 from registry_service.expected_devices import servicer as expected_devices
 from registry_service.expected_devices.store import ExpectedDeviceStore
 from registry_service.fleets import servicer as fleets
+from registry_service.fleets.removal_store import FleetRemovalStore
 from registry_service.fleets.store import FleetStore
 from registry_service.jobs import servicer as jobs
 from registry_service.jobs.checking import Destinations
@@ -126,7 +127,7 @@ async def running(config: RegistryServiceConfig) -> AsyncIterator[int]:
                 expected_devices.ExpectedDeviceServicer(ExpectedDeviceStore(engine)), server
             )
             fleets_pb2_grpc.add_FleetServiceServicer_to_server(
-                fleets.FleetServicer(FleetStore(engine)), server
+                fleets.FleetServicer(FleetStore(engine), FleetRemovalStore(engine)), server
             )
             rollouts_pb2_grpc.add_RolloutServiceServicer_to_server(
                 rollouts.RolloutServicer(RolloutStore(engine), FleetStore(engine)), server

@@ -67,6 +67,12 @@ class UuidReserved(Forbidden):
     reason = "UUID_RESERVED"
 
 
+class FleetDisabled(Forbidden):
+    """An operator has disabled the fleet that the device would belong to."""
+
+    reason = "FLEET_DISABLED"
+
+
 class DeviceTaken(Conflict):
     """The uuid is registered with another device API key."""
 
@@ -74,7 +80,7 @@ class DeviceTaken(Conflict):
 
 
 class DeviceDisabled(Forbidden):
-    """An operator has disabled the device."""
+    """An operator has disabled the device, or its fleet."""
 
     reason = "DEVICE_DISABLED"
 
@@ -137,6 +143,12 @@ class FleetIdTaken(AlreadyExists):
     """Another fleet has this id."""
 
     reason = "FLEET_ID_TAKEN"
+
+
+class FleetInUse(Conflict):
+    """It has devices, expected devices or keys."""
+
+    reason = "FLEET_IN_USE"
 
 
 class ProvisioningKeyNotFound(NotFound):

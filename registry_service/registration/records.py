@@ -42,6 +42,7 @@ class Device(Struct, frozen=True):
     credential_key_id: int
     provisioned_by_key_id: UUID | None
     credential_salt: str
+    # And its fleet too.
     is_active: bool
     reprovisioning_allowed: bool
     note: Note

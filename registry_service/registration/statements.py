@@ -16,6 +16,7 @@ SELECT
                    'expires_at', nullif(key.expires_at, 'infinity'), 'max_devices', key.max_devices,
                    'devices_provisioned', key.devices_provisioned,
                    'default_broker_id', key.default_broker_id, 'revision', key.revision,
+                   'fleet_is_active', fleet.is_active,
                    'restrictions', CASE WHEN key.only_expected OR num_nonnulls(
                        key.allowed_device_types, key.source_networks, key.allowed_uuids,
                        key.uuid_prefix
@@ -39,7 +40,8 @@ SELECT
                encode(coalesce(device.api_key_hash, ''), 'base64') AS api_key_hash,
                coalesce(device.credential_key_id, 0) AS credential_key_id,
                device.credential_salt, device.provisioned_by_key_id,
-               device.is_active, device.reprovisioning_allowed, device.created_at,
+               device.is_active AND fleet.is_active AS is_active,
+               device.reprovisioning_allowed, device.created_at,
                json_build_object(
                    'told_broker_ids', device.told_broker_ids,
                    'told_source', device.told_source, 'told_ca_ids', device.told_ca_ids
