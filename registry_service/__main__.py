@@ -92,7 +92,7 @@ async def running(config: RegistryServiceConfig) -> AsyncIterator[int]:
         stack.push_async_callback(broker_service.close)
 
         pool = await stack.enter_async_context(pool_of(config.registry_database_url))
-        store = RegistrationStore(pool)
+        store = RegistrationStore(pool, config.previous_password_s)
         placements = Placements(broker_service, timeout_s=config.broker_timeout_s)
         teller = Teller(
             config.mqtt_broker_url,

@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Annotated, Any
 
-from litestar import HttpMethod, Router, delete, get, route
+from litestar import HttpMethod, Router, delete, get, post, route
 from litestar.params import JSONBody, PathParameter, QueryParameter
 from mooring.registry.v1 import devices_pb2
 from msgspec import UNSET, Meta, Struct, UnsetType, structs
@@ -194,8 +194,26 @@ async def delete_device(request: CallerRequest, uuid: DeviceUuid) -> None:
     )
 
 
+@post(
+    "/{uuid:str}/credentials/revoke",
+    access=WithinFleets(Access.OPERATOR),
+    action="device.revoke_credentials",
+    summary="End a device's MQTT password",
+    description="At once, and the one before with it. The device gets another one when it asks"
+    " where to connect, or registers.",
+    status_code=204,
+    responses=errors(401, 403, 412, 422, "DEVICE_NOT_FOUND"),
+)
+async def revoke_credentials(request: CallerRequest, uuid: DeviceUuid) -> None:
+    caller = request.auth
+    await caller.ask_registry(
+        caller.neighbours.devices.RevokeCredentials,
+        devices_pb2.RevokeCredentialsRequest(uuid=uuid),
+    )
+
+
 ROUTES = Router(
     "/devices",
-    route_handlers=[list_devices, get_device, update_device, delete_device],
+    route_handlers=[list_devices, get_device, update_device, delete_device, revoke_credentials],
     tags=["devices"],
 )

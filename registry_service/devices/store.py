@@ -12,6 +12,8 @@ from chassis import audit
 from chassis.database import reading, writing
 from chassis.isolation import Fleets, is_within, page_within
 from registry_service.allowances import require_allowed
+from registry_service.credentials import new_salt
+from registry_service.devices.password_hashes import NONE
 from registry_service.errors import BrokerUnknown, DeviceNotFound
 from registry_service.tables import devices
 
@@ -79,12 +81,36 @@ class DeviceStore:
                 raise BrokerUnknown("there is no such broker", field="mqtt_broker_id") from None
             raise
 
+    async def end_password(self, uuid: str, within: Fleets) -> None:
+        """Nobody has a password of the device's from then on. Raises `DeviceNotFound`."""
+        end = (
+            sa.update(devices)
+            .where(_is(uuid, within))
+            .values(password_ended() | {"credential_salt": new_salt()})
+            .returning(devices.c.id)
+        )
+        async with writing(self._engine) as connection:
+            _found((await connection.execute(end)).one_or_none())
+            await audit.record(connection, "device.revoke_credentials", uuid)
+
     async def delete(self, uuid: str, within: Fleets) -> None:
         """Raises `DeviceNotFound`."""
         delete = sa.delete(devices).where(_is(uuid, within)).returning(*_columns)
         async with writing(self._engine) as connection:
             row = _found((await connection.execute(delete)).one_or_none())
             await audit.record(connection, "device.delete", uuid, before=row._asdict())
+
+
+def password_ended() -> dict[str, Any]:
+    """What is written where a password is ended: no broker accepts it, nor the one before.
+
+    Whoever asks for the device and proves to be it gets another one.
+    """
+    return {
+        "mqtt_password_hash": "",
+        "password_algorithm": NONE,
+        **dict.fromkeys(("previous_password_hash", "previous_salt", "previous_until")),
+    }
 
 
 def _is(uuid: str, within: Fleets) -> sa.ColumnElement[bool]:
