@@ -26,6 +26,7 @@ from gateway.administration import (
     provisioning_keys,
     resolution,
     rollouts,
+    server_keys,
     tokens,
 )
 from gateway.administration.caller import authentication
@@ -73,6 +74,7 @@ def app_of(
                     resolution.ROUTES,
                     jobs.ROUTES,
                     job_lists.ROUTES,
+                    server_keys.ROUTES,
                     tokens.ROUTES,
                     audit_log.ROUTES,
                 ],

@@ -414,6 +414,15 @@ BODIES: dict[str, Any] = {
     "CreatedToken": {**_TOKEN, "token": "mat_tV5pQ7rS9uW1xY3zA5bC7dE9fG1hI3jK5lM7nO9pQ1r"},
     "TokenPage": _page(_TOKEN),
     "AuditPage": _page(_AUDIT_LINE),
+    "ServerKeyPage": _page(
+        {
+            "id": 1,
+            "is_active": True,
+            "is_in_ring": True,
+            "devices": 1,
+            "disabled_devices": 0,
+        }
+    ),
     "Supposition": {"mqtt_broker_id": None, "default_broker_id": 1},
     "Explanation": _EXPLANATION,
     "DeviceExplanation": {

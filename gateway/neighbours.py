@@ -22,6 +22,7 @@ from mooring.registry.v1 import (
     provisioning_keys_pb2_grpc,
     registration_pb2_grpc,
     rollouts_pb2_grpc,
+    server_keys_pb2_grpc,
     tokens_pb2_grpc,
 )
 
@@ -53,6 +54,7 @@ class Neighbours:
         self.tokens = tokens_pb2_grpc.TokenServiceStub(registry)
         self.broker_users = broker_users_pb2_grpc.BrokerUserServiceStub(registry)
         self.jobs = jobs_pb2_grpc.JobServiceStub(registry)
+        self.server_keys = server_keys_pb2_grpc.ServerKeyServiceStub(registry)
         self.audit = audit_pb2_grpc.AuditServiceStub(registry)
         self.registry_health = _health_check(registry)
 

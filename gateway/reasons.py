@@ -83,7 +83,10 @@ MEANINGS: dict[str, tuple[int, str]] = {
     "INTERNAL": (500, "a fault of ours"),
     "UNKNOWN": (500, "a fault of ours"),
     "SECRET_UNREADABLE": (500, "the ring of encryption keys was not restored whole"),
-    "SERVER_KEY_MISSING": (500, "the ring of server keys was not restored whole"),
+    "SERVER_KEY_MISSING": (
+        500,
+        "the ring of server keys was not restored whole, or lacks one that another service uses",
+    ),
     "UNAVAILABLE": (503, "something that is needed is down"),
     "DATABASE_UNAVAILABLE": (503, "the database cannot be reached"),
     "NO_SNAPSHOT": (503, "the brokers have not been read yet"),

@@ -15,6 +15,7 @@ from mooring.registry.v1 import (
     provisioning_keys_pb2_grpc,
     registration_pb2_grpc,
     rollouts_pb2_grpc,
+    server_keys_pb2_grpc,
     tokens_pb2_grpc,
 )
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -44,6 +45,8 @@ from registry_service.fleets.store import FleetStore
 from registry_service.jobs import servicer as jobs
 from registry_service.jobs.checking import Destinations
 from registry_service.jobs.store import JobStore
+from registry_service.keys import servicer as server_keys
+from registry_service.keys.store import ServerKeyStore
 from registry_service.placements import Placements
 from registry_service.provisioning_keys import servicer as provisioning_keys
 from registry_service.provisioning_keys.store import ProvisioningKeyStore
@@ -70,6 +73,7 @@ SERVICERS = (
     tokens,
     broker_users,
     jobs,
+    server_keys,
     audit,
 )
 
@@ -140,6 +144,9 @@ async def running(config: RegistryServiceConfig) -> AsyncIterator[int]:
             )
             jobs_pb2_grpc.add_JobServiceServicer_to_server(
                 jobs.JobServicer(JobStore(engine), Destinations(broker_service)), server
+            )
+            server_keys_pb2_grpc.add_ServerKeyServiceServicer_to_server(
+                server_keys.ServerKeyServicer(ServerKeyStore(engine), ring), server
             )
             audit_pb2_grpc.add_AuditServiceServicer_to_server(
                 audit.AuditServicer(AuditStore(engine), refusals), server

@@ -225,7 +225,10 @@ class NoBrokerForFleet(Unavailable):
 
 
 class ServerKeyMissing(Internal):
-    """A row names a server key that the ring does not hold: the ring was not restored whole."""
+    """A row names a server key that the ring does not hold.
+
+    It was not restored whole, or another service has made one the active key that is unknown here.
+    """
 
     reason = "SERVER_KEY_MISSING"
 

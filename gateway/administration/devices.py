@@ -10,7 +10,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType, structs
 
 from chassis.trust import Access, WithinFleets
 from gateway.administration.caller import CallerRequest
-from gateway.administration.fields import Id, mask, moment_of, named, optional, present
+from gateway.administration.fields import MAX_INT32, Id, mask, moment_of, named, optional, present
 from gateway.administration.listing import DEFAULT_LIMIT, Cursor, Limit, Page
 from gateway.bodies import StrictJson
 from gateway.documentation import IDENTIFIER_PATTERN, documented
@@ -128,11 +128,24 @@ async def list_devices(
     limit: Limit = DEFAULT_LIMIT,
     cursor: Cursor = "",
     fleet_id: Annotated[str, QueryParameter(description="Only this fleet's.")] = "",
+    credential_key_id: Annotated[
+        int | None,
+        QueryParameter(
+            ge=1,
+            le=MAX_INT32,
+            description="Only those whose credentials were made with this server key.",
+        ),
+    ] = None,
 ) -> DevicePage:
     caller = request.auth
     answer = await caller.ask_registry(
         caller.neighbours.devices.ListDevices,
-        devices_pb2.ListDevicesRequest(page_size=limit, cursor=cursor, fleet_id=fleet_id),
+        devices_pb2.ListDevicesRequest(
+            page_size=limit,
+            cursor=cursor,
+            fleet_id=fleet_id,
+            credential_key_id=credential_key_id,
+        ),
     )
     return DevicePage([_json(device) for device in answer.devices], answer.next_cursor or None)
 

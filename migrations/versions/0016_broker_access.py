@@ -152,11 +152,13 @@ BEGIN
     ELSE
         SELECT array_agg(gone.mqtt_username),
                bool_or(gone.is_active AND NOT arrived.is_active
-                       OR gone.mqtt_password_hash <> arrived.mqtt_password_hash)
+                       OR gone.mqtt_password_hash <> arrived.mqtt_password_hash
+                       OR gone.previous_until IS DISTINCT FROM arrived.previous_until)
         INTO touched, is_ended
         FROM gone JOIN arrived USING (id)
         WHERE gone.is_active <> arrived.is_active
            OR gone.mqtt_password_hash <> arrived.mqtt_password_hash
+           OR gone.previous_until IS DISTINCT FROM arrived.previous_until
            OR gone.told_broker_ids <> arrived.told_broker_ids
            OR gone.fleet_id <> arrived.fleet_id
            OR gone.provisioned_by_key_id IS NULL
@@ -170,7 +172,8 @@ BEGIN
                 ON broker.id = ANY (gone.told_broker_ids) AND broker.management <> ''
             WHERE gone.is_active AND (NOT arrived.is_active
                 OR gone.mqtt_password_hash <> arrived.mqtt_password_hash
-                   AND coalesce(arrived.previous_until <= now(), true));
+                   AND coalesce(arrived.previous_until <= now(), true)
+                OR gone.previous_until > now() AND arrived.previous_until IS NULL);
         END IF;
     END IF;
     IF touched IS NOT NULL THEN

@@ -59,6 +59,7 @@ class DeviceServicer(devices_pb2_grpc.DeviceServiceServicer):
             request.fleet_id or None,
             size + 1,
             isolation.fleets.get(),
+            key_id=request.credential_key_id if request.HasField("credential_key_id") else None,
         )
         page, next_cursor = pages.cut(rows, size, lambda row: row.id)
         return pb.ListDevicesResponse(devices=map(_proto, page), next_cursor=next_cursor)

@@ -12,7 +12,6 @@ from chassis import audit
 from chassis.database import reading, writing
 from chassis.isolation import Fleets, is_within, page_within
 from registry_service.allowances import require_allowed
-from registry_service.credentials import new_salt
 from registry_service.devices.password_hashes import NONE
 from registry_service.errors import BrokerUnknown, DeviceNotFound
 from registry_service.tables import devices
@@ -41,12 +40,20 @@ class DeviceStore:
             return _found((await connection.execute(query)).one_or_none())
 
     async def devices_after(
-        self, device_id: int | None, fleet_id: str | None, limit: int, within: Fleets
+        self,
+        device_id: int | None,
+        fleet_id: str | None,
+        limit: int,
+        within: Fleets,
+        *,
+        key_id: int | None = None,
     ) -> Sequence[sa.Row[Any]]:
-        """In the order of their ids; of one fleet, or of all where `fleet_id` is None."""
+        """In the order of their ids; of one fleet, and of one server key; None is any."""
         query = sa.select(*_columns).where(devices.c.id > (device_id or 0))
         if fleet_id is not None:
             query = query.where(devices.c.fleet_id == fleet_id)
+        if key_id is not None:
+            query = query.where(devices.c.credential_key_id == key_id)
         page = page_within(query, devices.c.fleet_id, devices.c.id, limit, within)
         async with reading(self._engine) as connection:
             return (await connection.execute(page)).all()
@@ -86,7 +93,7 @@ class DeviceStore:
         end = (
             sa.update(devices)
             .where(_is(uuid, within))
-            .values(password_ended() | {"credential_salt": new_salt()})
+            .values(password_ended())
             .returning(devices.c.id)
         )
         async with writing(self._engine) as connection:
@@ -104,10 +111,11 @@ class DeviceStore:
 def password_ended() -> dict[str, Any]:
     """What is written where a password is ended: no broker accepts it, nor the one before.
 
-    Whoever asks for the device and proves to be it gets another one.
+    There is nothing left to derive it from, so whoever proves to be the device gets another one.
     """
     return {
         "mqtt_password_hash": "",
+        "credential_salt": "",
         "password_algorithm": NONE,
         **dict.fromkeys(("previous_password_hash", "previous_salt", "previous_until")),
     }

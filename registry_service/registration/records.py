@@ -41,18 +41,17 @@ class Device(Struct, frozen=True):
     api_key_hash: bytes
     credential_key_id: int
     provisioned_by_key_id: UUID | None
+    # Empty where its password was ended, too: nobody has one that would be accepted.
     credential_salt: str
     # And its fleet too.
     is_active: bool
     reprovisioning_allowed: bool
-    # False where its password was ended: nobody has one that would be accepted.
-    has_password: bool
     note: Note
     created_at: datetime
 
     def needs_credentials(self, ring: KeyRing) -> bool:
         """Whether it gets others once it has proved itself."""
-        return not self.has_password or self.credential_key_id != ring.active_id
+        return not self.credential_salt or self.credential_key_id != ring.active_id
 
     def is_proved_by(self, api_key: str, ring: KeyRing) -> bool:
         """Whether it registered with this device API key. Raises `ServerKeyMissing`."""

@@ -42,7 +42,6 @@ SELECT
                device.credential_salt, device.provisioned_by_key_id,
                device.is_active AND fleet.is_active AS is_active,
                device.reprovisioning_allowed, device.created_at,
-               device.password_algorithm <> 'none' AS has_password,
                json_build_object(
                    'told_broker_ids', device.told_broker_ids,
                    'told_source', device.told_source, 'told_ca_ids', device.told_ca_ids
