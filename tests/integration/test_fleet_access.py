@@ -11,8 +11,10 @@ import registry_service.fleets.removal_store
 import registry_service.fleets.servicer
 from chassis.database import engine_of
 from chassis.errors import Forbidden
+from chassis.process import background
 from chassis.trust import Access, Actor
 from registry_service.fleets.revocation_store import FleetRevocationStore
+from registry_service.fleets.revoking import keep_revoking
 from tests.integration.test_key_races import made_by_storm, owned, storm, until, waiting
 from tests.stack import Stack
 
@@ -371,3 +373,18 @@ async def test_brokers_are_told_of_the_devices_of_a_large_fleet_in_pieces(stack:
         assert stack.database.execute(noted) == [(2_499, 2_499 + 999)]
     finally:
         await engine.dispose()
+
+
+async def test_the_background_goes_on_where_disabling_has_ended(stack: Stack) -> None:
+    stack.database.execute(
+        "UPDATE mqtt_broker_config SET management = 'emqx', management_url = 'http://b.example'"
+    )
+    stack.database.execute(DEVICES, stack.default_broker_id, 6_500)
+    await disable(stack)
+    engine = engine_of(stack.database.url("mooring_registry"), pool_size=2)
+    try:
+        async with background(keep_revoking(FleetRevocationStore(engine))):
+            await until(lambda: not stack.database.execute("SELECT 1 FROM fleet_revocations"))
+    finally:
+        await engine.dispose()
+    assert stack.database.execute("SELECT count(*) FROM revocations") == [(6_500,)]
