@@ -1,4 +1,7 @@
-"""What brokers are told of who may connect: their secrets, service accounts, what was revoked."""
+"""What brokers are told of who may connect: their secrets, service accounts, what was revoked.
+
+And how fleets go, and server keys.
+"""
 
 from alembic import op
 
@@ -107,6 +110,13 @@ CREATE TABLE driven_brokers (
     -- What keeps it from being so.
     problem    text NOT NULL DEFAULT ''
 );
+
+-- Fleets that were disabled, whose devices are yet to be put there: those with larger ids than
+-- this. A million takes half a minute, and whoever disables a fleet does not wait for that.
+CREATE TABLE fleet_revocations (
+    fleet_id text COLLATE "C" PRIMARY KEY REFERENCES fleets (id) ON DELETE CASCADE,
+    after_id bigint NOT NULL DEFAULT 0
+);
 """
 
 # The constraints hold whatever happens here; this says what to do instead of what is violated.
@@ -158,6 +168,34 @@ CREATE TRIGGER checked_management
     ON mqtt_broker_config FOR EACH ROW EXECUTE FUNCTION check_broker_management();
 """
 
+# For fleets that go, and server keys that are replaced.
+REMOVAL = """
+-- A device's key is of its fleet. So a key that is deleted is looked for in its fleet alone: an
+-- index by key would cost every registration.
+ALTER TABLE provisioning_keys ADD CONSTRAINT provisioning_keys_fleets UNIQUE (id, fleet_id);
+ALTER TABLE devices
+    DROP CONSTRAINT devices_provisioned_by_key_id_fkey,
+    ADD CONSTRAINT devices_provisioned_by_key_id_fkey
+        FOREIGN KEY (provisioned_by_key_id, fleet_id) REFERENCES provisioning_keys (id, fleet_id);
+
+-- A fleet that is made again under the id of one that has gone is newer than that was.
+CREATE SEQUENCE fleet_revisions;
+SELECT setval('fleet_revisions', (SELECT coalesce(max(revision), 1) FROM fleets));
+CREATE FUNCTION revise_fleet() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
+BEGIN
+    NEW.revision := nextval('public.fleet_revisions');
+    NEW.updated_at := now();
+    RETURN NEW;
+END $$;
+DROP TRIGGER revised ON fleets;
+CREATE TRIGGER revised BEFORE INSERT OR UPDATE ON fleets
+    FOR EACH ROW EXECUTE FUNCTION revise_fleet();
+
+-- Who has yet to leave a server key, in the order of lists.
+CREATE INDEX devices_server_key ON devices (credential_key_id, id) INCLUDE (is_active);
+"""
+
 # Notifying makes commits wait for one another, so only what ends an access notifies: never that a
 # device was told its broker.
 TRIGGERS = """
@@ -188,11 +226,13 @@ BEGIN
     ELSE
         SELECT array_agg(gone.mqtt_username),
                bool_or(gone.is_active AND NOT arrived.is_active
-                       OR gone.mqtt_password_hash <> arrived.mqtt_password_hash)
+                       OR gone.mqtt_password_hash <> arrived.mqtt_password_hash
+                       OR gone.previous_until IS DISTINCT FROM arrived.previous_until)
         INTO touched, is_ended
         FROM gone JOIN arrived USING (id)
         WHERE gone.is_active <> arrived.is_active
            OR gone.mqtt_password_hash <> arrived.mqtt_password_hash
+           OR gone.previous_until IS DISTINCT FROM arrived.previous_until
            OR gone.told_broker_ids <> arrived.told_broker_ids
            OR gone.fleet_id <> arrived.fleet_id
            OR gone.provisioned_by_key_id IS NULL
@@ -206,7 +246,8 @@ BEGIN
                 ON broker.id = ANY (gone.told_broker_ids) AND broker.management <> ''
             WHERE gone.is_active AND (NOT arrived.is_active
                 OR gone.mqtt_password_hash <> arrived.mqtt_password_hash
-                   AND coalesce(arrived.previous_until <= now(), true));
+                   AND coalesce(arrived.previous_until <= now(), true)
+                OR gone.previous_until > now() AND arrived.previous_until IS NULL);
         END IF;
     END IF;
     IF touched IS NOT NULL THEN
@@ -225,18 +266,54 @@ CREATE TRIGGER access_changed AFTER UPDATE ON devices
 CREATE TRIGGER access_gone AFTER DELETE ON devices REFERENCING OLD TABLE AS gone
     FOR EACH STATEMENT EXECUTE FUNCTION note_access();
 
+-- Puts the next `size` devices of a fleet that was disabled into revocations; of any such fleet
+-- where `wanted` is null. Returns how many it has looked at; null where there is no such fleet.
+CREATE FUNCTION revoke_fleet_devices(wanted text, size integer) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
+DECLARE
+    pending record;
+    seen integer;
+    last_id bigint;
+BEGIN
+    SELECT * INTO pending FROM public.fleet_revocations
+    WHERE wanted IS NULL OR fleet_id = wanted
+    ORDER BY fleet_id LIMIT 1 FOR UPDATE SKIP LOCKED;
+    IF NOT FOUND THEN
+        RETURN NULL;
+    END IF;
+    WITH chosen AS MATERIALIZED (
+        SELECT * FROM public.devices
+        WHERE fleet_id = pending.fleet_id AND id > pending.after_id ORDER BY id LIMIT size
+    ), asked AS (
+        INSERT INTO public.revocations (username, device_uuid, broker_id, reason)
+        SELECT chosen.mqtt_username, chosen.uuid, broker.id, 'disabled'
+        FROM chosen JOIN public.mqtt_broker_config AS broker
+            ON broker.id = ANY (chosen.told_broker_ids) AND broker.management <> ''
+        WHERE chosen.is_active
+    )
+    SELECT count(*), max(id) INTO seen, last_id FROM chosen;
+    IF seen < size THEN
+        DELETE FROM public.fleet_revocations WHERE fleet_id = pending.fleet_id;
+    ELSE
+        UPDATE public.fleet_revocations SET after_id = last_id WHERE fleet_id = pending.fleet_id;
+    END IF;
+    PERFORM pg_notify('mooring_access', '');
+    RETURN seen;
+END $$;
+
 CREATE FUNCTION note_fleet_access() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
 BEGIN
     INSERT INTO public.access_changes (fleet_ids) VALUES (ARRAY[NEW.id]);
     PERFORM pg_notify('mooring_access', '');
-    IF NOT NEW.is_active THEN
-        INSERT INTO public.revocations (username, device_uuid, broker_id, reason)
-        SELECT device.mqtt_username, device.uuid, broker.id, 'disabled'
-        FROM public.devices AS device
-        JOIN public.mqtt_broker_config AS broker
-            ON broker.id = ANY (device.told_broker_ids) AND broker.management <> ''
-        WHERE device.fleet_id = NEW.id AND device.is_active;
+    IF OLD.is_active AND NOT NEW.is_active THEN
+        -- A registration under way is decided again: it holds for a key as it was read.
+        UPDATE public.provisioning_keys SET description = description WHERE fleet_id = NEW.id;
+        INSERT INTO public.fleet_revocations (fleet_id) VALUES (NEW.id)
+        ON CONFLICT (fleet_id) DO UPDATE SET after_id = 0;
+        PERFORM public.revoke_fleet_devices(NEW.id, 1000);
+    ELSIF NEW.is_active THEN
+        DELETE FROM public.fleet_revocations WHERE fleet_id = NEW.id;
     END IF;
     RETURN NULL;
 END $$;
@@ -321,7 +398,9 @@ CREATE OR REPLACE VIEW mqtt_acls AS
 
 GRANTS = """
 REVOKE ALL ON FUNCTION check_broker_management(), note_access(), note_fleet_access(),
-    note_account_access(), announce_broker_secrets() FROM PUBLIC;
+    note_account_access(), announce_broker_secrets(), revise_fleet(),
+    revoke_fleet_devices(text, integer) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION revoke_fleet_devices(text, integer) TO mooring_registry;
 GRANT USAGE ON SCHEMA public TO mooring_access;
 GRANT SELECT ON alembic_version TO mooring_access;
 GRANT SELECT (id, uuid, fleet_id, mqtt_broker_id, mqtt_username, mqtt_password_hash,
@@ -341,7 +420,8 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON service_accounts TO mooring_registry;
 GRANT SELECT, UPDATE, DELETE ON revocations TO mooring_registry;
 GRANT SELECT ON access_changes TO mooring_registry;
 GRANT SELECT, INSERT, UPDATE, DELETE ON driven_brokers TO mooring_registry;
-GRANT DELETE ON fleets TO mooring_registry;
+GRANT DELETE ON fleets, provisioning_keys TO mooring_registry;
+GRANT SELECT ON fleet_revocations TO mooring_registry, mooring_operator;
 
 GRANT SELECT ON revocations, driven_brokers TO mooring_operator;
 GRANT SELECT (id, broker_id, prefix, created_at, last_used_at) ON broker_secrets
@@ -359,5 +439,5 @@ GRANT UPDATE (management) ON mqtt_broker_config TO mooring_operator;
 def upgrade() -> None:
     """Makes the role and the tables, then what fills them, then says who may what."""
     op.execute(ROLE)
-    for part in (TABLES, CHECK, TRIGGERS, VIEWS, GRANTS):
+    for part in (TABLES, CHECK, REMOVAL, TRIGGERS, VIEWS, GRANTS):
         op.execute(part)
