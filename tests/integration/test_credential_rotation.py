@@ -337,7 +337,8 @@ async def test_who_is_restricted_ends_passwords_of_their_own_devices(stack: Stac
 
 async def test_sessions_end_where_a_password_does_and_not_where_one_is_kept(stack: Stack) -> None:
     stack.database.execute(
-        "UPDATE mqtt_broker_config SET management = 'emqx', management_url = 'http://b.example'"
+        "UPDATE mqtt_broker_config SET management = 'mosquitto', username = 'u',"
+        " password_encrypted = '\\x00'"
     )
     await stack.register("d")
     revocations = "SELECT username, reason FROM revocations ORDER BY id"

@@ -349,7 +349,8 @@ async def test_a_key_is_of_its_devices_fleet(stack: Stack) -> None:
 
 async def test_brokers_are_told_of_the_devices_of_a_large_fleet_in_pieces(stack: Stack) -> None:
     stack.database.execute(
-        "UPDATE mqtt_broker_config SET management = 'emqx', management_url = 'http://b.example'"
+        "UPDATE mqtt_broker_config SET management = 'mosquitto', username = 'u',"
+        " password_encrypted = '\\x00'"
     )
     stack.database.execute(DEVICES, stack.default_broker_id, 2_500)
     stack.database.execute("UPDATE devices SET is_active = false WHERE uuid = 'made-1'")
@@ -377,7 +378,8 @@ async def test_brokers_are_told_of_the_devices_of_a_large_fleet_in_pieces(stack:
 
 async def test_the_background_goes_on_where_disabling_has_ended(stack: Stack) -> None:
     stack.database.execute(
-        "UPDATE mqtt_broker_config SET management = 'emqx', management_url = 'http://b.example'"
+        "UPDATE mqtt_broker_config SET management = 'mosquitto', username = 'u',"
+        " password_encrypted = '\\x00'"
     )
     stack.database.execute(DEVICES, stack.default_broker_id, 6_500)
     await disable(stack)

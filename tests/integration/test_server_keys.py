@@ -317,7 +317,8 @@ def config_of(stack: Stack, ring: Path) -> KeysConfig:
 
 async def test_a_key_that_has_leaked_is_ended(stack: Stack) -> None:
     stack.database.execute(
-        "UPDATE mqtt_broker_config SET management = 'emqx', management_url = 'http://b.example'"
+        "UPDATE mqtt_broker_config SET management = 'mosquitto', username = 'u',"
+        " password_encrypted = '\\x00'"
     )
     uuids = ("moved", "one", "two", "off")
     before = {
