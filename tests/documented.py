@@ -18,6 +18,13 @@ def block(page: str, language: str, beginning: str) -> str:
     return found
 
 
+def placed(conf: str, folder: Path, port: int) -> str:
+    """A mosquitto.conf whose files are in `folder`, and that listens on 127.0.0.1:`port`."""
+    for place in ("/etc/mosquitto", "/var/lib/mosquitto"):
+        conf = conf.replace(place, str(folder))
+    return conf.replace("listener 8883\n", f"listener {port} 127.0.0.1\n")
+
+
 def queries(page: str, language: str) -> list[str]:
     '''What `query = """…"""` and `…query …` name, in order.'''
     quoted = r'query = """(.*?)"""'

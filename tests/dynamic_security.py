@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -21,6 +22,7 @@ from registry_service.enforcement.dynamic_security import Command, Wanted
 from registry_service.enforcement.first_fill import first_fill, write
 from registry_service.enforcement.planning import Plan, plan
 from tests import debian
+from tests.documented import block, placed
 from tests.supervised import until
 
 USERNAME, PASSWORD = "mooring-login", "the login's own"
@@ -68,21 +70,19 @@ class DynamicMosquitto:
         self._command: list[Path | str] = [program, "-c", folder / "mosquitto.conf"]
         self._environment = {**os.environ, **libraries}
         plugin = next(program.parent.parent.glob("lib/**/mosquitto_dynamic_security.so"))
-        certificate = ""
-        if ca is not None:
+        conf = placed(
+            block("brokers/mosquitto.md", "conf", "# dynamic security"), folder, self.port
+        )
+        conf = re.sub(r"^plugin .*$", f"plugin {plugin}", conf, flags=re.MULTILINE)
+        if ca is None:
+            conf = re.sub(r"^(cert|key)file .*\n", "", conf, flags=re.MULTILINE)
+        else:
             issued = ca.issue_cert("localhost")
             issued.private_key_pem.write_to_path(folder / "server.key")
             issued.cert_chain_pems[0].write_to_path(folder / "server.pem")
-            certificate = f"certfile {folder}/server.pem\nkeyfile {folder}/server.key\n"
-        (folder / "mosquitto.conf").write_text(
-            f"listener {self.port} 127.0.0.1\n{certificate}"
-            f"plugin {plugin}\nplugin_opt_config_file {self.file}\n"
-            "allow_anonymous false\n"
-            # What is queued for sessions outlives a restart.
-            f"persistence true\npersistence_location {folder}/\n"
-            # Started by root it would give its rights away, and then not read the files above.
-            f"user {'root' if os.geteuid() == 0 else 'nobody'}\n"
-        )
+        # Started by root it would give its rights away, and then not read its files.
+        user = f"user {'root' if os.geteuid() == 0 else 'nobody'}\n"
+        (folder / "mosquitto.conf").write_text(conf + user)
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> "DynamicMosquitto":

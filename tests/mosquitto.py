@@ -39,13 +39,22 @@ def mosquitto(folder: Path, port: int, ca: trustme.CA, users: dict[str, str]) ->
             for username in users
         )
     )
-    (folder / "mosquitto.conf").write_text(
+    conf = (
         f"listener {port} 127.0.0.1\n"
         f"certfile {folder}/server.pem\nkeyfile {folder}/server.key\n"
         f"password_file {everybody}\nacl_file {folder}/acl\nallow_anonymous false\n"
-        # Started by root it would give its rights away, and then not read the files above.
-        f"user {'root' if os.geteuid() == 0 else 'nobody'}\n"
     )
+    with configured(folder, port, conf):
+        yield
+
+
+@contextlib.contextmanager
+def configured(folder: Path, port: int, conf: str) -> Iterator["subprocess.Popen[bytes]"]:
+    """One that listens on 127.0.0.1:`port`, as `conf` has it. Its log is in `folder`."""
+    program, environment = debian.program("mosquitto")
+    # Started by root it would give its rights away, and then not read its files.
+    user = f"user {'root' if os.geteuid() == 0 else 'nobody'}\n"
+    (folder / "mosquitto.conf").write_text(conf + user)
     with (folder / "mosquitto.log").open("wb") as log:
         process = subprocess.Popen(
             [program, "-c", folder / "mosquitto.conf"],
@@ -56,7 +65,7 @@ def mosquitto(folder: Path, port: int, ca: trustme.CA, users: dict[str, str]) ->
     try:
         until(lambda: _listens(port) or process.poll() is not None)
         assert process.poll() is None, (folder / "mosquitto.log").read_text()
-        yield
+        yield process
     finally:
         process.terminate()
         process.wait(timeout=10)

@@ -1,0 +1,258 @@
+"""A stock Mosquitto to which a device is what its certificate is called, as docs/ configures it."""
+
+import asyncio
+import signal
+import ssl
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import aiomqtt
+import pytest
+import trustme
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
+
+from local.postgres import free_port
+from tests.documented import block, placed
+from tests.mosquitto import configured
+
+PATIENCE_S = 10.0
+FAILED, NOT_AUTHORIZED = 0x80, 0x87
+# MQTT 3.1.1, sections 3.1 and 3.2.
+CONNECT = b"\x10\x10\x00\x04MQTT\x04\x02\x00\x3c\x00\x04test"
+ACCEPTED = b"\x20\x02\x00\x00"
+CONF = block("brokers/mosquitto.md", "conf", "# certificates as identity")
+[ACL] = [block("brokers/mosquitto.md", "acl", "")]
+
+
+class Client(aiomqtt.Client):
+    """Keeps what the broker says of a message, which aiomqtt waits for and throws away."""
+
+    code = 0
+
+    def _on_publish(
+        self, client: Any, userdata: Any, mid: int, reason_code: Any, properties: Any
+    ) -> None:
+        self.code = reason_code.value
+        super()._on_publish(client, userdata, mid, reason_code, properties)
+
+    async def may_publish(self, topic: str, payload: str = "") -> bool:
+        await self.publish(topic, payload, qos=1)
+        assert self.code < FAILED or self.code == NOT_AUTHORIZED
+        return self.code < FAILED
+
+    async def received(self) -> tuple[str, Any]:
+        """The next message. Whatever it may not have would have come before."""
+        message = await asyncio.wait_for(anext(self.messages), PATIENCE_S)
+        return message.topic.value, message.payload
+
+
+@dataclass
+class Broker:
+    """Listens on 127.0.0.1; `devices` makes the certificates that it trusts."""
+
+    folder: Path
+    port: int = field(default_factory=free_port)
+    devices: trustme.CA = field(default_factory=trustme.CA)
+    own: trustme.CA = field(default_factory=trustme.CA)
+    revoked: list[trustme.LeafCert] = field(default_factory=list)
+    # Has it read the list of what was revoked again.
+    reload: Callable[[], None] = field(init=False)
+
+    def conf(self) -> str:
+        server = self.own.issue_cert("localhost")
+        server.private_key_pem.write_to_path(self.folder / "server.key")
+        server.cert_chain_pems[0].write_to_path(self.folder / "server.pem")
+        self.devices.cert_pem.write_to_path(self.folder / "devices-ca.pem")
+        (self.folder / "devices.acl").write_text(ACL)
+        self.write_crl()
+        return placed(CONF, self.folder, self.port)
+
+    def write_crl(self) -> None:
+        now = datetime.now(UTC)
+        made = (
+            x509.CertificateRevocationListBuilder()
+            .issuer_name(x509.load_pem_x509_certificate(self.devices.cert_pem.bytes()).subject)
+            .last_update(now - timedelta(minutes=1))
+            .next_update(now + timedelta(days=1))
+        )
+        for issued in self.revoked:
+            leaf = x509.load_pem_x509_certificate(issued.cert_chain_pems[0].bytes())
+            made = made.add_revoked_certificate(
+                x509.RevokedCertificateBuilder()
+                .serial_number(leaf.serial_number)
+                .revocation_date(now)
+                .build()
+            )
+        key = load_pem_private_key(self.devices.private_key_pem.bytes(), None)
+        assert isinstance(key, ec.EllipticCurvePrivateKey)
+        signed = made.sign(key, hashes.SHA256())
+        (self.folder / "devices.crl").write_bytes(signed.public_bytes(Encoding.PEM))
+
+    @cached_property
+    def _issued(self) -> dict[str, trustme.LeafCert]:
+        return {}
+
+    def issued(self, uuid: str) -> trustme.LeafCert:
+        """The device's, always the same."""
+        if uuid not in self._issued:
+            self._issued[uuid] = self.devices.issue_cert(common_name=uuid)
+        return self._issued[uuid]
+
+    def client(
+        self, uuid: str, certificate: trustme.LeafCert | None = None, **options: Any
+    ) -> Client:
+        context = self._context(certificate or self.issued(uuid))
+        given: dict[str, Any] = {"protocol": aiomqtt.ProtocolVersion.V5, "timeout": PATIENCE_S}
+        return Client("localhost", self.port, tls_context=context, **(given | options))
+
+    async def lets_in(self, uuid: str, certificate: trustme.LeafCert | None = None) -> bool:
+        """By hand: clients notice only when they lose patience that nobody answers any more."""
+        return await self._answers(self._context(certificate or self.issued(uuid)))
+
+    async def lets_anybody_in(self) -> bool:
+        return await self._answers(self._context(None))
+
+    async def _answers(self, context: ssl.SSLContext) -> bool:
+        reader, writer = await asyncio.open_connection(
+            "127.0.0.1", self.port, ssl=context, server_hostname="localhost"
+        )
+        try:
+            writer.write(CONNECT)
+            return await asyncio.wait_for(reader.read(4), PATIENCE_S) == ACCEPTED
+        except OSError:
+            return False
+        finally:
+            writer.close()
+
+    def _context(self, certificate: trustme.LeafCert | None) -> ssl.SSLContext:
+        context = ssl.create_default_context(cadata=self.own.cert_pem.bytes().decode())
+        if certificate is not None:
+            certificate.configure_cert(context)
+        return context
+
+
+@pytest.fixture
+def broker(tmp_path: Path) -> Iterator[Broker]:
+    made = Broker(tmp_path)
+    with configured(tmp_path, made.port, made.conf()) as process:
+        made.reload = lambda: process.send_signal(signal.SIGHUP)
+        yield made
+
+
+async def test_a_device_uses_its_own_topics_and_no_other(broker: Broker) -> None:
+    async with broker.client("one") as one, broker.client("two") as two:
+        for topic in ("iot/device/one/x", "iot/device/one", "iot/device/one/a/b/c"):
+            assert not await two.may_publish(topic)
+            assert await one.may_publish(topic)
+        for topic in ("iot/device/two/x", "iot/device", "iot/device/one+/x", "x", "$SYS/x", "/"):
+            with suppress(ValueError):  # the client itself knows that this is no topic
+                assert not await one.may_publish(topic)
+        assert await two.may_publish("iot/device/two/last")
+
+
+@pytest.mark.parametrize(
+    "topics",
+    [
+        "iot/device/two/#",
+        "iot/device/two/x",
+        "iot/device/+/x",
+        "iot/#",
+        "#",
+        "+/+/+/#",
+        "$SYS/#",
+        "$share/all/#",
+        "$share/all/iot/device/two/#",
+    ],
+)
+async def test_a_device_is_sent_nothing_of_others(broker: Broker, topics: str) -> None:
+    """Mosquitto takes the subscription, and asks the pattern about each message."""
+    async with broker.client("one") as one, broker.client("two") as two:
+        await two.publish("iot/device/two/x", "kept", qos=1, retain=True)
+        await one.subscribe([("iot/device/one/last", 1), (topics, 1)])
+        assert await two.may_publish("iot/device/two/x", "now")
+        assert await one.may_publish("iot/device/one/x", "own")
+        assert await one.may_publish("iot/device/one/last")
+        while (message := await one.received())[0] != "iot/device/one/last":
+            assert message == ("iot/device/one/x", b"own")
+
+
+async def test_what_a_client_calls_itself_is_of_no_account(broker: Broker) -> None:
+    """Neither a username nor a client id: both are the certificate's name."""
+    async with broker.client("one", username="two", password="x", identifier="two") as one:
+        assert not await one.may_publish("iot/device/two/x")
+        await one.subscribe("iot/device/one/#", qos=1)
+        async with broker.client("two", identifier="one") as two:
+            assert await two.may_publish("iot/device/two/x")
+            # The other's session has not been taken.
+            assert await one.may_publish("iot/device/one/x", "one's")
+            assert await one.received() == ("iot/device/one/x", b"one's")
+
+
+async def test_whoever_has_no_certificate_of_the_right_ca_stays_out(broker: Broker) -> None:
+    assert await broker.lets_in("one")
+    strange = trustme.CA()
+    yesterday = datetime.now(UTC) - timedelta(days=1)
+    for certificate in (
+        strange.issue_cert(common_name="one"),
+        broker.own.issue_cert(common_name="one"),
+        broker.devices.issue_cert(common_name="one", not_after=yesterday),
+        # It has no common name.
+        broker.devices.issue_cert("one"),
+    ):
+        assert not await broker.lets_in("one", certificate)
+    assert not await broker.lets_anybody_in()
+
+
+@pytest.mark.parametrize("name", ["+", "#", "one/+", "two/#", "%u", "%c", "one+"])
+async def test_a_name_with_a_wildcard_in_it_opens_nothing(broker: Broker, name: str) -> None:
+    async with broker.client("two") as two, broker.client(name) as odd:
+        assert await two.may_publish("iot/device/two/x", "two's")
+        await two.subscribe("iot/device/two/#", qos=1)
+        await odd.subscribe("#", qos=1)
+        for topic in ("iot/device/one/x", "iot/device/two/x", "iot/device/x", "iot/device/one"):
+            assert not await odd.may_publish(topic, "odd")
+        assert await two.may_publish("iot/device/two/last")
+        assert await two.received() == ("iot/device/two/last", b"")
+        # It was sent nothing before this either.
+        await odd.unsubscribe("#")
+        assert len(odd.messages) == 0
+
+
+async def test_a_name_with_a_slash_reaches_into_another_devices_topics(broker: Broker) -> None:
+    """So a CA for devices signs no other names than uuids."""
+    async with broker.client("two/x") as other, broker.client("two") as two:
+        await two.subscribe("iot/device/two/#", qos=1)
+        assert await other.may_publish("iot/device/two/x/y", "not two's")
+        assert await two.received() == ("iot/device/two/x/y", b"not two's")
+
+
+async def test_a_certificate_is_as_good_as_a_device(broker: Broker) -> None:
+    """The broker alone knows no devices: not who was disabled, not who never registered."""
+    assert await broker.lets_in("nobody-registered-this")
+
+
+async def test_a_certificate_that_was_revoked_is_refused_when_the_list_has_been_read(
+    broker: Broker,
+) -> None:
+    assert await broker.lets_in("three")
+    async with broker.client("one") as one:
+        broker.revoked += [broker.issued("one"), broker.issued("three")]
+        broker.write_crl()
+        assert await broker.lets_in("three")
+        broker.reload()
+        async with asyncio.timeout(PATIENCE_S):
+            while await broker.lets_in("three"):
+                await asyncio.sleep(0.02)
+        # Whoever is connected stays.
+        assert await one.may_publish("iot/device/one/x")
+    assert not await broker.lets_in("one")
+    assert await broker.lets_in("two")
+    assert await broker.lets_in("one", broker.devices.issue_cert(common_name="one"))
