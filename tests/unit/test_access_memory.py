@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from registry_service.access import known, sessions
@@ -36,6 +36,7 @@ STEPS = st.one_of(
 )
 
 
+@settings(max_examples=1000)
 @given(st.lists(STEPS, max_size=40))
 def test_once_a_change_was_heard_of_nobody_is_as_before(steps: list[tuple[str, Any]]) -> None:
     memory = KnownSubjects()
