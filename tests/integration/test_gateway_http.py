@@ -67,6 +67,8 @@ async def test_a_broker_from_its_making_to_its_end(stack: Stack) -> None:
         "username": None,
         "has_password": False,
         "labels": {},
+        "management": "",
+        "management_url": "",
         "is_default": False,
         "ca_certificate_id": broker["ca_certificate_id"],
         "client_certificate_id": None,

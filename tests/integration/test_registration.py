@@ -159,7 +159,8 @@ async def test_brokers_that_read_sql_find_the_device(stack: Stack) -> None:
     check = "SELECT encode(sha256((salt || %s)::bytea), 'hex') = password_hash FROM mqtt_users"
     assert user[0][0] == "device_test-device-123"
     assert stack.database.execute(check, password, role="mqtt_reader") == [(True,)]
-    assert stack.database.execute("SELECT * FROM mqtt_acls", role="mqtt_reader") == [
+    acls = "SELECT username, topic, access FROM mqtt_acls"
+    assert stack.database.execute(acls, role="mqtt_reader") == [
         ("device_test-device-123", "iot/device/test-device-123/#", 3)
     ]
 
