@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB
 
-SCHEMA_REVISION = "0016"
+SCHEMA_REVISION = "0019"
 
 metadata = sa.MetaData()
 

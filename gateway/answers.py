@@ -126,7 +126,7 @@ def registered(
 
 
 def connections(
-    response: registration_pb2.GetConnectionsResponse,
+    response: registration_pb2.GetConnectionsResponse | registration_pb2.RotateCredentialsResponse,
 ) -> list[Mqtt | MooringError]:
     """An answer or an error for each request, in order."""
     brokers = _Brokers(list(response.brokers), response.environment_url)

@@ -27,6 +27,7 @@ from gateway.administration import (
     provisioning_keys,
     resolution,
     rollouts,
+    server_keys,
     service_accounts,
     tokens,
 )
@@ -76,6 +77,7 @@ def app_of(
                     resolution.ROUTES,
                     jobs.ROUTES,
                     job_lists.ROUTES,
+                    server_keys.ROUTES,
                     tokens.ROUTES,
                     service_accounts.ROUTES,
                     audit_log.ROUTES,

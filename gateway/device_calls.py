@@ -40,6 +40,13 @@ class DeviceCalls:
             spacing_s=0.002,
         )
 
+        self._rotations = Coalescer[registration_pb2.ConnectionRequest, answers.Mqtt](
+            self._rotate_all,
+            name="rotations",
+            max_batch=MAX_BATCH,
+            max_waiting=MAX_WAITING,
+        )
+
     def register(
         self, registration: registration_pb2.Registration, *, size: int
     ) -> Call[registration_pb2.Registration, answers.Registered]:
@@ -55,17 +62,33 @@ class DeviceCalls:
         self, uuid: str, device_api_key: str
     ) -> Call[registration_pb2.ConnectionRequest, answers.Mqtt]:
         """Raises `Overloaded`."""
+        return self._offered(self._connections, uuid, device_api_key)
+
+    def rotation(
+        self, uuid: str, device_api_key: str
+    ) -> Call[registration_pb2.ConnectionRequest, answers.Mqtt]:
+        """Raises `Overloaded`."""
+        return self._offered(self._rotations, uuid, device_api_key)
+
+    async def close(self) -> None:
+        """Takes no more, and waits for what is under way."""
+        await asyncio.gather(
+            self._registrations.close(), self._connections.close(), self._rotations.close()
+        )
+
+    def _offered(
+        self,
+        queue: Coalescer[registration_pb2.ConnectionRequest, answers.Mqtt],
+        uuid: str,
+        device_api_key: str,
+    ) -> Call[registration_pb2.ConnectionRequest, answers.Mqtt]:
         request = registration_pb2.ConnectionRequest(uuid=uuid, device_api_key=device_api_key)
-        return self._connections.offer(
+        return queue.offer(
             request,
             deadline=self._loop.time() + self._timeout_s,
             owner=uuid,
             size=request.ByteSize(),
         )
-
-    async def close(self) -> None:
-        """Takes no more, and waits for what is under way."""
-        await asyncio.gather(self._registrations.close(), self._connections.close())
 
     async def _register_all(
         self, registrations: list[registration_pb2.Registration], deadline: float
@@ -83,6 +106,16 @@ class DeviceCalls:
         response = await self._neighbours.registry.call(
             self._neighbours.registration.GetConnections,
             registration_pb2.GetConnectionsRequest(requests=requests),
+            deadline=deadline,
+        )
+        return answers.connections(response)
+
+    async def _rotate_all(
+        self, requests: list[registration_pb2.ConnectionRequest], deadline: float
+    ) -> Sequence[answers.Mqtt | MooringError]:
+        response = await self._neighbours.registry.call(
+            self._neighbours.registration.RotateCredentials,
+            registration_pb2.RotateCredentialsRequest(requests=requests),
             deadline=deadline,
         )
         return answers.connections(response)

@@ -28,6 +28,22 @@ def _problems(*wanted: int | str, unusual: Mapping[int, tuple[str, ...]]) -> dic
     return {str(status): problem_response(str(status), found[status]) for status in sorted(found)}
 
 
+_UUID = {
+    "name": "uuid",
+    "in": "path",
+    "required": True,
+    "description": "The device's own name for itself.",
+    "schema": {"type": "string", "pattern": IDENTIFIER_PATTERN},
+}
+_CONNECTION_PROBLEMS = _problems(
+    *(413, 422, 429, "SERVER_KEY_MISSING", "BROKER_UNDECIDED", "NO_BROKER_FOR_FLEET"),
+    unusual={
+        401: ("UNAUTHENTICATED", "DEVICE_UNAUTHENTICATED"),
+        403: ("DEVICE_DISABLED",),
+        404: ("NO_SUCH_PATH",),
+    },
+)
+
 PATHS: dict[str, dict[str, Any]] = {
     "/api/v1/device/register": {
         "post": {
@@ -66,6 +82,7 @@ PATHS: dict[str, dict[str, Any]] = {
                             "UUID_NOT_ALLOWED",
                             "DEVICE_NOT_EXPECTED",
                             "UUID_RESERVED",
+                            "FLEET_DISABLED",
                             "DEVICE_DISABLED",
                         ),
                     },
@@ -82,33 +99,28 @@ PATHS: dict[str, dict[str, Any]] = {
             ),
             "operationId": "mqtt",
             "security": [{"deviceApiKey": []}],
-            "parameters": [
-                {
-                    "name": "uuid",
-                    "in": "path",
-                    "required": True,
-                    "description": "The device's own name for itself.",
-                    "schema": {"type": "string", "pattern": IDENTIFIER_PATTERN},
-                }
-            ],
+            "parameters": [_UUID],
             "responses": {
                 "200": {"description": HTTPStatus.OK.phrase, "content": _content("Mqtt")},
                 "304": {"description": "What the entity tag stands for is current."},
-                **_problems(
-                    *(
-                        413,
-                        422,
-                        429,
-                        "SERVER_KEY_MISSING",
-                        "BROKER_UNDECIDED",
-                        "NO_BROKER_FOR_FLEET",
-                    ),
-                    unusual={
-                        401: ("UNAUTHENTICATED", "DEVICE_UNAUTHENTICATED"),
-                        403: ("DEVICE_DISABLED",),
-                        404: ("NO_SUCH_PATH",),
-                    },
-                ),
+                **_CONNECTION_PROBLEMS,
+            },
+        }
+    },
+    "/api/v1/device/{uuid}/credentials/rotate": {
+        "post": {
+            "tags": ["device"],
+            "summary": "Get a new MQTT password",
+            "description": (
+                "The one before is accepted for a while longer by brokers that ask Mooring. Where "
+                "the answer got lost, ask where to connect: that has the new password."
+            ),
+            "operationId": "rotate",
+            "security": [{"deviceApiKey": []}],
+            "parameters": [_UUID],
+            "responses": {
+                "200": {"description": HTTPStatus.OK.phrase, "content": _content("Mqtt")},
+                **_CONNECTION_PROBLEMS,
             },
         }
     },

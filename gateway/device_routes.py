@@ -1,4 +1,7 @@
-"""What devices may ask: to be registered, and where to connect today. Their JSON is camelCase."""
+"""What devices may ask: to be registered, where to connect today, and for another password.
+
+Their JSON is camelCase.
+"""
 
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -142,15 +145,32 @@ class Connection:
         return Reply(200, head + b"content-type: application/json\r\n", ENCODER.encode(answer))
 
 
+class Rotation(Connection):
+    """`POST /api/v1/device/{uuid}/credentials/rotate`."""
+
+    methods: Sequence[bytes] = (b"POST",)
+
+    def ask(self, request: DeviceRequest) -> "Call[Any, Any]":
+        """Raises `Overloaded`."""
+        return self._calls.rotation(request.uuid, request.secret)
+
+    def reply(self, request: DeviceRequest, answer: Mqtt) -> Reply:  # noqa: ARG002
+        """200, also for one that has met another."""
+        return Reply(200, NO_STORE, ENCODER.encode(answer))
+
+
 class DeviceRoutes:
-    """The two of them, by their paths."""
+    """The three of them, by their paths."""
 
     def __init__(
         self, calls: DeviceCalls, limits: Limits | None, proxies: Sequence[Network] = ()
     ) -> None:
         """What devices may ask of `calls`, as often as `limits` allow; `proxies` are trusted."""
         self._registration = Registration(calls, limits, proxies)
-        self._connection = Connection(calls, limits, proxies)
+        self._below_uuid: dict[bytes, Route] = {
+            b"mqtt": Connection(calls, limits, proxies),
+            b"credentials/rotate": Rotation(calls, limits, proxies),
+        }
 
     def find(self, path: bytes) -> tuple[Route, str] | None:
         """The route at a path, and the uuid in it; None if the path is not a device's."""
@@ -159,8 +179,9 @@ class DeviceRoutes:
         if path == b"/api/v1/device/register":
             return self._registration, ""
         uuid, _, rest = path.removeprefix(PREFIX).partition(b"/")
-        if rest == b"mqtt" and IDENTIFIER.fullmatch(text := uuid.decode("latin-1")):
-            return self._connection, text
+        route = self._below_uuid.get(rest)
+        if route is not None and IDENTIFIER.fullmatch(text := uuid.decode("latin-1")):
+            return route, text
         return None
 
 

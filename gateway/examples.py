@@ -133,6 +133,7 @@ _FLEET: dict[str, Any] = {
     "name": "Demo",
     "mqtt_broker_id": None,
     "allowed_broker_ids": None,
+    "is_active": True,
     "rollout": _ROLLOUT,
     "created_at": MOMENT,
     "updated_at": MOMENT,
@@ -458,6 +459,15 @@ BODIES: dict[str, Any] = {
     "PasswordedServiceAccount": _PASSWORDED,
     "ServiceAccountPage": _page(_ACCOUNT),
     "AuditPage": _page(_AUDIT_LINE),
+    "ServerKeyPage": _page(
+        {
+            "id": 1,
+            "is_active": True,
+            "is_in_ring": True,
+            "devices": 1,
+            "disabled_devices": 0,
+        }
+    ),
     "Supposition": {"mqtt_broker_id": None, "default_broker_id": 1},
     "Explanation": _EXPLANATION,
     "DeviceExplanation": {

@@ -1,8 +1,8 @@
 """The way of the devices' requests through the HTTP server.
 
-A whole fleet may call on two paths at the same time, and there the gateway's processor time goes.
+A whole fleet may call on its paths at the same time, and there the gateway's processor time goes.
 Per request, ASGI costs a task, an event, a scope and four messages; together with a framework's
-routing that is most of what a registration costs. So for these two paths uvicorn's protocol hands
+routing that is most of what a registration costs. So for these paths uvicorn's protocol hands
 the request over where it would have started an ASGI task, and takes the answer as bytes.
 Everything else about a connection is uvicorn's: parsing, TLS, keep-alive, pipelining, the end.
 

@@ -23,6 +23,7 @@ from mooring.registry.v1 import (
     provisioning_keys_pb2_grpc,
     registration_pb2_grpc,
     rollouts_pb2_grpc,
+    server_keys_pb2_grpc,
     service_accounts_pb2_grpc,
     tokens_pb2_grpc,
 )
@@ -57,6 +58,7 @@ class Neighbours:
         self.broker_secrets = broker_secrets_pb2_grpc.BrokerSecretServiceStub(registry)
         self.service_accounts = service_accounts_pb2_grpc.ServiceAccountServiceStub(registry)
         self.jobs = jobs_pb2_grpc.JobServiceStub(registry)
+        self.server_keys = server_keys_pb2_grpc.ServerKeyServiceStub(registry)
         self.audit = audit_pb2_grpc.AuditServiceStub(registry)
         self.registry_health = _health_check(registry)
 

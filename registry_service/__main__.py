@@ -16,6 +16,7 @@ from mooring.registry.v1 import (
     provisioning_keys_pb2_grpc,
     registration_pb2_grpc,
     rollouts_pb2_grpc,
+    server_keys_pb2_grpc,
     service_accounts_pb2_grpc,
     tokens_pb2_grpc,
 )
@@ -43,10 +44,13 @@ from registry_service.devices.store import DeviceStore
 from registry_service.expected_devices import servicer as expected_devices
 from registry_service.expected_devices.store import ExpectedDeviceStore
 from registry_service.fleets import servicer as fleets
+from registry_service.fleets.removal_store import FleetRemovalStore
 from registry_service.fleets.store import FleetStore
 from registry_service.jobs import servicer as jobs
 from registry_service.jobs.checking import Destinations
 from registry_service.jobs.store import JobStore
+from registry_service.keys import servicer as server_keys
+from registry_service.keys.store import ServerKeyStore
 from registry_service.placements import Placements
 from registry_service.provisioning_keys import servicer as provisioning_keys
 from registry_service.provisioning_keys.store import ProvisioningKeyStore
@@ -77,6 +81,7 @@ SERVICERS = (
     broker_secrets,
     service_accounts,
     jobs,
+    server_keys,
     audit,
 )
 
@@ -99,7 +104,7 @@ async def running(config: RegistryServiceConfig) -> AsyncIterator[int]:
         stack.push_async_callback(broker_service.close)
 
         pool = await stack.enter_async_context(pool_of(config.registry_database_url))
-        store = RegistrationStore(pool)
+        store = RegistrationStore(pool, config.previous_password_s)
         placements = Placements(broker_service, timeout_s=config.broker_timeout_s)
         teller = Teller(
             config.mqtt_broker_url,
@@ -134,7 +139,7 @@ async def running(config: RegistryServiceConfig) -> AsyncIterator[int]:
                 expected_devices.ExpectedDeviceServicer(ExpectedDeviceStore(engine)), server
             )
             fleets_pb2_grpc.add_FleetServiceServicer_to_server(
-                fleets.FleetServicer(FleetStore(engine)), server
+                fleets.FleetServicer(FleetStore(engine), FleetRemovalStore(engine)), server
             )
             rollouts_pb2_grpc.add_RolloutServiceServicer_to_server(
                 rollouts.RolloutServicer(RolloutStore(engine), FleetStore(engine)), server
@@ -153,6 +158,9 @@ async def running(config: RegistryServiceConfig) -> AsyncIterator[int]:
             )
             jobs_pb2_grpc.add_JobServiceServicer_to_server(
                 jobs.JobServicer(JobStore(engine), Destinations(broker_service)), server
+            )
+            server_keys_pb2_grpc.add_ServerKeyServiceServicer_to_server(
+                server_keys.ServerKeyServicer(ServerKeyStore(engine), ring), server
             )
             audit_pb2_grpc.add_AuditServiceServicer_to_server(
                 audit.AuditServicer(AuditStore(engine), refusals), server

@@ -28,3 +28,5 @@ class RegistryServiceConfig(ServiceConfig):
     # How often a device is told to ask for its broker, and how soon when the answer is a stopgap.
     refresh_after_s: int = Field(default=3600, ge=1)
     stopgap_refresh_after_s: int = Field(default=60, ge=1)
+    # How long brokers that ask us accept the password before the one that a device has now.
+    previous_password_s: float = Field(default=3600, ge=0, le=30 * 86_400)

@@ -109,7 +109,9 @@ class KeyRing:
         begun = self._begun.get(key_id)
         if begun is None:
             log.error("a server key is missing from the ring", key_id=key_id)
-            raise ServerKeyMissing("internal error")
+            raise ServerKeyMissing(
+                "this service does not hold the server key of the device's credentials"
+            )
         code = begun.copy()
         code.update(message.encode())
         return code.digest()

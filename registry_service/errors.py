@@ -68,6 +68,12 @@ class UuidReserved(Forbidden):
     reason = "UUID_RESERVED"
 
 
+class FleetDisabled(Forbidden):
+    """An operator has disabled the fleet that the device would belong to."""
+
+    reason = "FLEET_DISABLED"
+
+
 class DeviceTaken(Conflict):
     """The uuid is registered with another device API key."""
 
@@ -75,7 +81,7 @@ class DeviceTaken(Conflict):
 
 
 class DeviceDisabled(Forbidden):
-    """An operator has disabled the device."""
+    """An operator has disabled the device, or its fleet."""
 
     reason = "DEVICE_DISABLED"
 
@@ -138,6 +144,12 @@ class FleetIdTaken(AlreadyExists):
     """Another fleet has this id."""
 
     reason = "FLEET_ID_TAKEN"
+
+
+class FleetInUse(Conflict):
+    """It has devices, expected devices or keys."""
+
+    reason = "FLEET_IN_USE"
 
 
 class ProvisioningKeyNotFound(NotFound):
@@ -232,7 +244,10 @@ class NoBrokerForFleet(Unavailable):
 
 
 class ServerKeyMissing(Internal):
-    """A row names a server key that the ring does not hold: the ring was not restored whole."""
+    """A row names a server key that the ring does not hold.
+
+    It was not restored whole, or another service has made one the active key that is unknown here.
+    """
 
     reason = "SERVER_KEY_MISSING"
 

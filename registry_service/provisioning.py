@@ -12,6 +12,7 @@ from registry_service.errors import (
     DeviceNotExpected,
     DeviceTaken,
     DeviceTypeNotAllowed,
+    FleetDisabled,
     NetworkNotAllowed,
     ProvisioningKeyExpired,
     ProvisioningKeyRevoked,
@@ -50,6 +51,7 @@ class ProvisioningKey:
     revision: int = 1
     # None for most keys, which then pay for none of it.
     restrictions: Restrictions | None = None
+    fleet_is_active: bool = True
 
     @property
     def places_left(self) -> int | None:
@@ -66,6 +68,7 @@ class Registered:
     # None for one that was imported and has not registered since.
     provisioned_by_key_id: UUID | None
     fleet_id: str
+    # And its fleet too.
     is_active: bool = True
     reprovisioning_allowed: bool = False
 
@@ -97,7 +100,8 @@ def decide(
     in which an operator expects the uuid. `is_same_api_key`: whether the device API key is the one
     it registered with. Raises `ProvisioningKeyUnknown`, `NetworkNotAllowed`,
     `ProvisioningKeyRevoked`, `ProvisioningKeyExpired`, `ProvisioningKeyUsedUp`, `UuidNotAllowed`,
-    `DeviceTypeNotAllowed`, `DeviceNotExpected`, `UuidReserved`, `DeviceTaken` or `DeviceDisabled`.
+    `DeviceTypeNotAllowed`, `DeviceNotExpected`, `UuidReserved`, `FleetDisabled`, `DeviceTaken` or
+    `DeviceDisabled`.
     The key is judged first: who has none, or one that is for others, does not learn which uuids
     exist.
     """
@@ -112,6 +116,8 @@ def decide(
         raise ProvisioningKeyRevoked("this provisioning key was revoked")
     if device is not None and is_same_api_key:
         # It has proved itself: the key makes nothing here.
+        if not key.fleet_is_active and device.fleet_id != key.fleet_id:
+            raise FleetDisabled("this provisioning key's fleet is disabled")
         if not device.is_active:
             raise DeviceDisabled("this device is disabled")
         return Decision.CONFIRM
@@ -124,6 +130,8 @@ def decide(
     if device is None:
         if expected_in is not None and expected_in != key.fleet_id:
             raise UuidReserved("this uuid is reserved")
+        if not key.fleet_is_active:
+            raise FleetDisabled("this provisioning key's fleet is disabled")
         return Decision.CREATE
     is_allowed = device.reprovisioning_allowed or is_imported
     if not is_allowed or device.fleet_id != key.fleet_id:

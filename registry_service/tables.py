@@ -5,7 +5,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import CIDR, INT8MULTIRANGE, JSONB
 
-SCHEMA_REVISION = "0016"
+SCHEMA_REVISION = "0019"
 
 metadata = sa.MetaData()
 
@@ -83,6 +83,7 @@ provisioning_keys = sa.Table(
     sa.Column("only_expected", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Column("revision", sa.BigInteger, nullable=False, server_default="1"),
     _updated_at(),
+    sa.UniqueConstraint("id", "fleet_id", name="provisioning_keys_fleets"),
     sa.Index("provisioning_keys_fleet", "fleet_id"),
     sa.Index(
         "provisioning_keys_broker",
@@ -143,7 +144,7 @@ devices = sa.Table(
     sa.Column("is_online", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Column("last_seen_at", sa.DateTime(timezone=True)),
     sa.Column("provisioned_at", sa.DateTime(timezone=True), server_default=sa.func.now()),
-    sa.Column("provisioned_by_key_id", sa.Uuid, sa.ForeignKey("provisioning_keys.id")),
+    sa.Column("provisioned_by_key_id", sa.Uuid),
     sa.Column("told_broker_ids", sa.ARRAY(sa.Integer), nullable=False, server_default="{}"),
     sa.Column("told_at", sa.DateTime(timezone=True)),
     sa.Column("told_source", sa.Text, nullable=False, server_default=""),
@@ -162,7 +163,13 @@ devices = sa.Table(
     sa.Column("previous_password_hash", sa.Text),
     sa.Column("previous_salt", sa.Text),
     sa.Column("previous_until", sa.DateTime(timezone=True)),
+    sa.ForeignKeyConstraint(
+        ["provisioned_by_key_id", "fleet_id"],
+        ["provisioning_keys.id", "provisioning_keys.fleet_id"],
+        name="devices_provisioned_by_key_id_fkey",
+    ),
     sa.Index("devices_fleet", "fleet_id", "id"),
+    sa.Index("devices_server_key", "credential_key_id", "id", postgresql_include=["is_active"]),
     sa.Index(
         "devices_imported_username",
         "mqtt_username",
@@ -446,6 +453,19 @@ driven_brokers = sa.Table(
     sa.Column("clients", sa.Integer),
     sa.Column("in_step_at", sa.DateTime(timezone=True)),
     sa.Column("problem", sa.Text, nullable=False, server_default=""),
+)
+
+# Fleets that were disabled, whose devices are yet to be among those.
+fleet_revocations = sa.Table(
+    "fleet_revocations",
+    metadata,
+    sa.Column(
+        "fleet_id",
+        sa.Text(collation="C"),
+        sa.ForeignKey("fleets.id", ondelete="CASCADE"),
+        primary_key=True,
+    ),
+    sa.Column("after_id", sa.BigInteger, nullable=False, server_default="0"),
 )
 
 # The broker service's. No more columns are granted than these.

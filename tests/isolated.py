@@ -15,7 +15,7 @@ NOT_THERE = "00000000-0000-4000-8000-000000000000"
 # What names one thing, or several, wherever it stands in a request.
 NAMES_A_THING = re.compile(r"(^|_)(uuid|id)s?$")
 # Names like those of things, of what nothing needs to have.
-PLAIN_VALUES = {"allowed_uuids"}
+PLAIN_VALUES = {"allowed_uuids", "credential_key_id"}
 # What each names. A path parameter or a field that is new is to be added, or the walks stop at it:
 # then say here, and in `Customer`, what another customer's is.
 KINDS = {

@@ -13,6 +13,7 @@ from broker_service.brokers.settings import (
     TLS_OF_PROTOCOL,
     Settings,
     check,
+    check_destination,
     check_labels,
     check_login,
     check_password,
@@ -93,7 +94,8 @@ class BrokerServicer(brokers_pb2_grpc.BrokerServiceServicer):
         """
 
         def decide(row: sa.RowMapping) -> dict[str, Any]:
-            settings = replace(Settings(**{name: row[name] for name in COLUMNS}), **changes)
+            before = Settings(**{name: row[name] for name in COLUMNS})
+            settings = replace(before, **changes)
             check(settings)
             had_password = row["password_encrypted"] is not None
             check_login(
@@ -102,6 +104,8 @@ class BrokerServicer(brokers_pb2_grpc.BrokerServiceServicer):
                 if "password" in kept_apart
                 else had_password,
             )
+            if had_password and "password" not in kept_apart:
+                check_destination(before, settings)
             columns = columns_of(settings)
             return kept_apart | {name: columns[name] for name in changes}
 

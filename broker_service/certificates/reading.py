@@ -1,6 +1,7 @@
 """Certificates from PEM text: what is in them, and whether they can be what they are meant for."""
 
 import hashlib
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -10,6 +11,7 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.utils import CryptographyDeprecationWarning
 
 from broker_service.certificates.pem import CERTIFICATE, blocks_of
 from broker_service.certificates.private_keys import read_private_key
@@ -99,7 +101,10 @@ def _certificates(pem: str, field: str) -> list[x509.Certificate]:
     if any(block.label not in CERTIFICATE for block in blocks):
         raise InvalidInput("holds something else than certificates", field=field)
     try:
-        found = [x509.load_der_x509_certificate(block.der) for block in blocks]
+        with warnings.catch_warnings():
+            # Of a serial number that is not positive (RFC 5280, section 4.1.2.2): old CAs have 0.
+            warnings.simplefilter("ignore", CryptographyDeprecationWarning)
+            found = [x509.load_der_x509_certificate(block.der) for block in blocks]
         are_usable = all(_is_usable(certificate) for certificate in found)
     except UNREADABLE:
         # The library's text is of its parser; what the operator needs to know is this.

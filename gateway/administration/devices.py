@@ -3,14 +3,14 @@
 from datetime import datetime
 from typing import Annotated, Any
 
-from litestar import HttpMethod, Router, delete, get, route
+from litestar import HttpMethod, Router, delete, get, post, route
 from litestar.params import JSONBody, PathParameter, QueryParameter
 from mooring.registry.v1 import devices_pb2
 from msgspec import UNSET, Meta, Struct, UnsetType, structs
 
 from chassis.trust import Access, WithinFleets
 from gateway.administration.caller import CallerRequest
-from gateway.administration.fields import Id, mask, moment_of, named, optional, present
+from gateway.administration.fields import MAX_INT32, Id, mask, moment_of, named, optional, present
 from gateway.administration.listing import DEFAULT_LIMIT, Cursor, Limit, Page
 from gateway.bodies import StrictJson
 from gateway.documentation import IDENTIFIER_PATTERN, documented
@@ -128,11 +128,24 @@ async def list_devices(
     limit: Limit = DEFAULT_LIMIT,
     cursor: Cursor = "",
     fleet_id: Annotated[str, QueryParameter(description="Only this fleet's.")] = "",
+    credential_key_id: Annotated[
+        int | None,
+        QueryParameter(
+            ge=1,
+            le=MAX_INT32,
+            description="Only those whose credentials were made with this server key.",
+        ),
+    ] = None,
 ) -> DevicePage:
     caller = request.auth
     answer = await caller.ask_registry(
         caller.neighbours.devices.ListDevices,
-        devices_pb2.ListDevicesRequest(page_size=limit, cursor=cursor, fleet_id=fleet_id),
+        devices_pb2.ListDevicesRequest(
+            page_size=limit,
+            cursor=cursor,
+            fleet_id=fleet_id,
+            credential_key_id=credential_key_id,
+        ),
     )
     return DevicePage([_json(device) for device in answer.devices], answer.next_cursor or None)
 
@@ -194,8 +207,26 @@ async def delete_device(request: CallerRequest, uuid: DeviceUuid) -> None:
     )
 
 
+@post(
+    "/{uuid:str}/credentials/revoke",
+    access=WithinFleets(Access.OPERATOR),
+    action="device.revoke_credentials",
+    summary="End a device's MQTT password",
+    description="At once, and the one before with it. The device gets another one when it asks"
+    " where to connect, or registers.",
+    status_code=204,
+    responses=errors(401, 403, 412, 422, "DEVICE_NOT_FOUND"),
+)
+async def revoke_credentials(request: CallerRequest, uuid: DeviceUuid) -> None:
+    caller = request.auth
+    await caller.ask_registry(
+        caller.neighbours.devices.RevokeCredentials,
+        devices_pb2.RevokeCredentialsRequest(uuid=uuid),
+    )
+
+
 ROUTES = Router(
     "/devices",
-    route_handlers=[list_devices, get_device, update_device, delete_device],
+    route_handlers=[list_devices, get_device, update_device, delete_device, revoke_credentials],
     tags=["devices"],
 )

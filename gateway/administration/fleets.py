@@ -3,8 +3,8 @@
 from datetime import datetime
 from typing import Annotated, Any
 
-from litestar import Router, get, patch, post
-from litestar.params import JSONBody, PathParameter
+from litestar import Router, delete, get, patch, post
+from litestar.params import JSONBody, PathParameter, QueryParameter
 from mooring.registry.v1 import fleets_pb2
 from msgspec import UNSET, Meta, Struct, UnsetType
 
@@ -36,6 +36,7 @@ class FleetChange(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True)
         | UnsetType
         | None
     ) = UNSET
+    is_active: Annotated[bool, Meta(description="False: nobody of it gets in.")] | UnsetType = UNSET
 
 
 class NewFleet(FleetChange, kw_only=True, frozen=True):
@@ -62,6 +63,7 @@ class Fleet(Struct, kw_only=True, frozen=True):
     name: str
     mqtt_broker_id: int | None
     allowed_broker_ids: list[int] | None
+    is_active: bool
     rollout: Annotated[Rollout, Meta(description="Null: none is under way.")] | None
     created_at: datetime | None
     updated_at: datetime | None
@@ -91,6 +93,7 @@ def fleet_json(fleet: fleets_pb2.Fleet) -> Fleet:
         allowed_broker_ids=list(fields.allowed_brokers.broker_ids)
         if fields.HasField("allowed_brokers")
         else None,
+        is_active=fields.is_active,
         rollout=rollout_json(fleet.rollout) if fleet.HasField("rollout") else None,
         created_at=moment_of(fleet, "created_at"),
         updated_at=moment_of(fleet, "updated_at"),
@@ -184,6 +187,36 @@ async def update_fleet(
     return fleet_json(answer.fleet)
 
 
+@delete(
+    "/{fleet_id:str}",
+    access=Access.OPERATOR,
+    action="fleet.delete",
+    summary="Delete a fleet",
+    description="Refused while it has devices, expected devices or provisioning keys; `usage` says"
+    " how many. Tokens that are restricted to it alone are revoked.",
+    responses=errors(401, 403, 412, 422, "FLEET_NOT_FOUND", "FLEET_IN_USE"),
+)
+async def delete_fleet(
+    request: CallerRequest,
+    fleet_id: FleetId,
+    with_devices: Annotated[
+        bool,
+        QueryParameter(
+            description="Disables it, and deletes what it has. Many devices take more than one"
+            " request: each deletes as many as there is time for, and answers FLEET_IN_USE while"
+            " some are left."
+        ),
+    ] = False,
+) -> None:
+    caller = request.auth
+    await caller.ask_registry(
+        caller.neighbours.fleets.DeleteFleet,
+        fleets_pb2.DeleteFleetRequest(id=fleet_id, with_devices=with_devices),
+    )
+
+
 ROUTES = Router(
-    "/fleets", route_handlers=[create_fleet, list_fleets, get_fleet, update_fleet], tags=["fleets"]
+    "/fleets",
+    route_handlers=[create_fleet, list_fleets, get_fleet, update_fleet, delete_fleet],
+    tags=["fleets"],
 )

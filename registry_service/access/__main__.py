@@ -13,6 +13,7 @@ from registry_service.access.config import AccessConfig
 from registry_service.access.edge import AccessApp
 from registry_service.access.known import Changes, KnownSubjects
 from registry_service.access.presence import Presence
+from registry_service.access.replies import Replies
 from registry_service.access.sessions import Sessions
 from registry_service.access.store import CHANNEL, AccessStore
 from registry_service.tables import SCHEMA_REVISION
@@ -48,7 +49,7 @@ async def running(config: AccessConfig) -> AsyncIterator[str]:
         )
         yield await stack.enter_async_context(
             serving(
-                AccessApp(access, changes, presence),
+                AccessApp(access, changes, presence, Replies(known, changes, sessions)),
                 address,
                 drain_s=config.drain_s,
                 grace_s=GRACE_S,

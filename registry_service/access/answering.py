@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from chassis.coalescer import Coalescer
+from chassis.errors import Overloaded
 from registry_service.access.decision import (
     PASSWORD_WRONG,
     TOPIC_NOT_GRANTED,
@@ -37,6 +38,8 @@ SPACING_S = 0.002
 ANSWER_S = 4.0
 # Slow hashes of imported passwords that are computed at the same time, and that are remembered.
 SLOW_AT_ONCE = 2
+# Whoever guesses at one of them keeps a core busy, and no more than this many others waiting.
+MAX_SLOW_WAITING = 64
 MAX_PROVED = 10_000
 
 
@@ -84,6 +87,7 @@ class Access:
             spacing_s=SPACING_S,
         )
         self._slow = asyncio.Semaphore(SLOW_AT_ONCE)
+        self._slow_waiting = 0
         # Of passwords whose hashes are slow: what was shown, hashed otherwise, by what is kept.
         self._proved: OrderedDict[Password, bytes] = OrderedDict()
 
@@ -177,22 +181,32 @@ class Access:
     async def _is_slow_password(self, kept: Password, shown: str) -> bool:
         if not is_slow(kept):
             return False
-        async with self._slow:
-            if not await asyncio.to_thread(is_password, kept, shown):
-                return False
+        if self._slow_waiting >= MAX_SLOW_WAITING:
+            raise Overloaded("too many slow passwords are being checked", retry_after_s=1.0)
+        self._slow_waiting += 1
+        try:
+            async with self._slow:
+                if not await asyncio.to_thread(is_password, kept, shown):
+                    return False
+        finally:
+            self._slow_waiting -= 1
         self._proved[kept] = _proof(shown)
         if len(self._proved) > MAX_PROVED:
             self._proved.popitem(last=False)
         return True
 
     async def _look_up(self, lookups: list[_Lookup], _: float) -> list[_Seen]:
-        usernames = {lookup.username for lookup in lookups}
+        uuids, usernames = set[str](), set[str]()
+        for lookup in lookups:
+            if uuid := uuid_of_username(lookup.username):
+                uuids.add(uuid)
+            else:
+                usernames.add(lookup.username)
         claimed = {uuid for lookup in lookups for uuid in lookup.claimed}
-        uuids = {uuid for name in usernames if (uuid := uuid_of_username(name))}
         begun, spoilt = self._loop.time(), self._known.begin()
         found: Found | None = None
         try:
-            found = await self._store.look_up(Wanted(usernames, uuids, claimed))
+            found = await self._store.look_up(Wanted(uuids, usernames, claimed))
         finally:
             self._known.remember(found, claimed, spoilt, begun)
         return [_seen(lookup, found) for lookup in lookups]
@@ -205,10 +219,12 @@ def _seen(lookup: _Lookup, found: Found) -> _Seen:
 
 
 def _claimed_by(asker: Asker, question: Connect) -> tuple[str, ...]:
-    """The uuids that the client id claims; none where it is the client's own name."""
+    """The uuids of others that the client id claims; none where it is the client's own name."""
     if question.client_id == question.username:
         return ()
-    return tuple(uuids_claimed(question.client_id, asker.client_id_prefix))
+    own = uuid_of_username(question.username)
+    claimed = uuids_claimed(question.client_id, asker.client_id_prefix)
+    return tuple(uuid for uuid in claimed if uuid != own)
 
 
 def _proof(shown: str) -> bytes:

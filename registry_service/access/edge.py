@@ -15,6 +15,7 @@ from prometheus_client import Counter
 
 from chassis.errors import MooringError
 from registry_service.access.answering import Access
+from registry_service.access.decision import ALLOWED
 from registry_service.access.dialects import DIALECTS
 from registry_service.access.dialects.asked import TEXT, Asked, Operation, Reply, Unreadable
 from registry_service.access.known import Changes
@@ -24,7 +25,9 @@ from registry_service.access.questions import (
     Connect,
     Notice,
     Question,
+    Verdict,
 )
+from registry_service.access.replies import Replies, key_of
 from registry_service.access.store import Asker
 
 log = structlog.get_logger(__name__)
@@ -70,11 +73,14 @@ ROUTES = {
 class AccessApp:
     """An ASGI application, for brokers only."""
 
-    def __init__(self, access: Access, changes: Changes, presence: Presence) -> None:
+    def __init__(
+        self, access: Access, changes: Changes, presence: Presence, replies: Replies
+    ) -> None:
         """`changes` knows the brokers' secrets."""
         self._access = access
         self._changes = changes
         self._presence = presence
+        self._replies = replies
         self._loop = asyncio.get_running_loop()
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
@@ -98,13 +104,15 @@ class AccessApp:
     async def _reply(self, scope: Message, receive: Receive) -> Reply:
         path: bytes = scope["raw_path"]
         headers = dict(scope["headers"])
-        route, secret = ROUTES.get(path), b""
+        operation, secret = path, b""
+        route = ROUTES.get(operation)
         if route is None:
             if path in (b"/healthz", b"/readyz"):
                 is_ready = path == b"/healthz" or self._changes.is_current(self._loop.time())
                 return ALIVE if is_ready else NOT_READY
             _, secret, *rest = path.split(b"/", 2)
-            route = ROUTES.get(b"/" + b"".join(rest))
+            operation = b"/" + b"".join(rest)
+            route = ROUTES.get(operation)
         if route is None:
             return NOT_FOUND
         if scope["method"] not in ("POST", "GET"):
@@ -119,18 +127,18 @@ class AccessApp:
         asked = Asked(headers, scope["query_string"], body or b"")
         if body is None:
             return self._unreadable(route, asked)
+        now, key = self._loop.time(), key_of(asker, operation, asked)
+        given = self._replies.again(asker, key, now)
+        if given is not None:
+            question, reply = given
+            self._note(route, asker, question, ALLOWED, now)
+            return reply
         try:
             found = route.operation.read(asked)
         except Unreadable:
             return self._unreadable(route, asked)
-        return await self._answered(route, asker, asked, found)
-
-    async def _answered(
-        self, route: Route, asker: Asker, asked: Asked, found: Sequence[Question] | Sequence[Notice]
-    ) -> Reply:
         if not found:
             return route.operation.answer(asked, ())
-        now = self._loop.time()
         if isinstance(found[0], Notice):
             self._presence.told(asker.broker_id, cast("Sequence[Notice]", found), now)
             return route.operation.answer(asked, ())
@@ -140,11 +148,19 @@ class AccessApp:
         if len(verdicts) < len(questions):
             verdicts = await self._access.answer(asker, questions, now)
         for question, verdict in zip(questions, verdicts, strict=True):
-            if verdict.is_allowed and isinstance(question, Connect):
-                client_id, username = question.client_id, question.username
-                self._presence.connected(asker.broker_id, client_id, username, now)
-            _counted(route.dialect, type(question).__name__.lower(), verdict.reason).inc()
-        return route.operation.answer(asked, verdicts)
+            self._note(route, asker, question, verdict, now)
+        reply = route.operation.answer(asked, verdicts)
+        if len(questions) == 1:
+            self._replies.keep(key, questions[0], verdicts[0], reply, now)
+        return reply
+
+    def _note(
+        self, route: Route, asker: Asker, question: Question, verdict: Verdict, now: float
+    ) -> None:
+        if verdict.is_allowed and isinstance(question, Connect):
+            client_id, username = question.client_id, question.username
+            self._presence.connected(asker.broker_id, client_id, username, now)
+        _counted(route.dialect, type(question).__name__.lower(), verdict.reason).inc()
 
     def _unreadable(self, route: Route, asked: Asked) -> Reply:
         _counted(route.dialect, "", UNREADABLE.reason).inc()

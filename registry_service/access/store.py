@@ -114,9 +114,10 @@ class Change(Struct, frozen=True):
 class Wanted:
     """What is to be looked up: subjects by their usernames, and devices that there may be."""
 
-    usernames: Collection[str]
-    # Those of `usernames` that can be of a device that has registered: as the uuids in them.
+    # Of usernames that are made of one.
     uuids: Collection[str]
+    # All other usernames: those of service accounts, and of devices that were imported.
+    usernames: Collection[str]
     claimed: Collection[str]
 
 

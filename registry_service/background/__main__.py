@@ -1,4 +1,7 @@
-"""`python -m registry_service.background`: runs jobs, and folds the counts of devices."""
+"""`python -m registry_service.background`: runs jobs, folds the counts of devices.
+
+And tells brokers of the devices of large fleets that were disabled.
+"""
 
 import contextlib
 import os
@@ -13,6 +16,8 @@ from registry_service.background.runner import Runner
 from registry_service.background.store import WorkStore
 from registry_service.device_counts.folding import keep_folded
 from registry_service.device_counts.store import DeviceCountStore
+from registry_service.fleets.revocation_store import FleetRevocationStore
+from registry_service.fleets.revoking import keep_revoking
 from registry_service.tables import SCHEMA_REVISION
 
 
@@ -29,6 +34,8 @@ async def running(config: BackgroundConfig) -> AsyncIterator[None]:
         await stack.enter_async_context(process.background(runner.keep_running(config.job_poll_s)))
         counts = DeviceCountStore(engine)
         await stack.enter_async_context(process.background(keep_folded(counts)))
+        revocations = FleetRevocationStore(engine)
+        await stack.enter_async_context(process.background(keep_revoking(revocations)))
         yield
 
 

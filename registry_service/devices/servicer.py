@@ -25,6 +25,7 @@ POLICIES = {
     f"/{NAME}/ListDevices": WithinFleets(Access.VIEWER),
     f"/{NAME}/UpdateDevice": WithinFleets(Access.OPERATOR),
     f"/{NAME}/DeleteDevice": WithinFleets(Access.OPERATOR),
+    f"/{NAME}/RevokeCredentials": WithinFleets(Access.OPERATOR),
     f"/{NAME}/ImportDevices": Access.OPERATOR,
 }
 
@@ -58,6 +59,7 @@ class DeviceServicer(devices_pb2_grpc.DeviceServiceServicer):
             request.fleet_id or None,
             size + 1,
             isolation.fleets.get(),
+            key_id=request.credential_key_id if request.HasField("credential_key_id") else None,
         )
         page, next_cursor = pages.cut(rows, size, lambda row: row.id)
         return pb.ListDevicesResponse(devices=map(_proto, page), next_cursor=next_cursor)
@@ -80,6 +82,13 @@ class DeviceServicer(devices_pb2_grpc.DeviceServiceServicer):
         """Raises `DeviceNotFound`."""
         await self._store.delete(_existing(request.uuid), isolation.fleets.get())
         return pb.DeleteDeviceResponse()
+
+    async def RevokeCredentials(
+        self, request: pb.RevokeCredentialsRequest, context: Context
+    ) -> pb.RevokeCredentialsResponse:
+        """Raises `DeviceNotFound`."""
+        await self._store.end_password(_existing(request.uuid), isolation.fleets.get())
+        return pb.RevokeCredentialsResponse()
 
     async def ImportDevices(
         self, request: pb.ImportDevicesRequest, context: Context

@@ -12,6 +12,7 @@ from chassis import audit
 from chassis.database import reading, writing
 from chassis.isolation import Fleets, is_within, page_within
 from registry_service.allowances import require_allowed
+from registry_service.devices.password_hashes import NONE
 from registry_service.errors import BrokerUnknown, DeviceNotFound
 from registry_service.tables import devices
 
@@ -39,12 +40,20 @@ class DeviceStore:
             return _found((await connection.execute(query)).one_or_none())
 
     async def devices_after(
-        self, device_id: int | None, fleet_id: str | None, limit: int, within: Fleets
+        self,
+        device_id: int | None,
+        fleet_id: str | None,
+        limit: int,
+        within: Fleets,
+        *,
+        key_id: int | None = None,
     ) -> Sequence[sa.Row[Any]]:
-        """In the order of their ids; of one fleet, or of all where `fleet_id` is None."""
+        """In the order of their ids; of one fleet, and of one server key; None is any."""
         query = sa.select(*_columns).where(devices.c.id > (device_id or 0))
         if fleet_id is not None:
             query = query.where(devices.c.fleet_id == fleet_id)
+        if key_id is not None:
+            query = query.where(devices.c.credential_key_id == key_id)
         page = page_within(query, devices.c.fleet_id, devices.c.id, limit, within)
         async with reading(self._engine) as connection:
             return (await connection.execute(page)).all()
@@ -79,12 +88,37 @@ class DeviceStore:
                 raise BrokerUnknown("there is no such broker", field="mqtt_broker_id") from None
             raise
 
+    async def end_password(self, uuid: str, within: Fleets) -> None:
+        """Nobody has a password of the device's from then on. Raises `DeviceNotFound`."""
+        end = (
+            sa.update(devices)
+            .where(_is(uuid, within))
+            .values(password_ended())
+            .returning(devices.c.id)
+        )
+        async with writing(self._engine) as connection:
+            _found((await connection.execute(end)).one_or_none())
+            await audit.record(connection, "device.revoke_credentials", uuid)
+
     async def delete(self, uuid: str, within: Fleets) -> None:
         """Raises `DeviceNotFound`."""
         delete = sa.delete(devices).where(_is(uuid, within)).returning(*_columns)
         async with writing(self._engine) as connection:
             row = _found((await connection.execute(delete)).one_or_none())
             await audit.record(connection, "device.delete", uuid, before=row._asdict())
+
+
+def password_ended() -> dict[str, Any]:
+    """What is written where a password is ended: no broker accepts it, nor the one before.
+
+    There is nothing left to derive it from, so whoever proves to be the device gets another one.
+    """
+    return {
+        "mqtt_password_hash": "",
+        "credential_salt": "",
+        "password_algorithm": NONE,
+        **dict.fromkeys(("previous_password_hash", "previous_salt", "previous_until")),
+    }
 
 
 def _is(uuid: str, within: Fleets) -> sa.ColumnElement[bool]:

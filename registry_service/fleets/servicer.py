@@ -1,6 +1,8 @@
 """gRPC: fleets."""
 
+import asyncio
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 import sqlalchemy as sa
@@ -8,11 +10,13 @@ from mooring.registry.v1 import fleets_pb2 as pb
 from mooring.registry.v1 import fleets_pb2_grpc
 
 from chassis import isolation, pages
+from chassis.database import retried
 from chassis.errors import Forbidden, InvalidInput
-from chassis.server import Context
+from chassis.server import Context, deadline_of
 from chassis.times import timestamp_of
 from chassis.trust import Access, Policy, WithinFleets
 from chassis.validation import check_identifier, check_text
+from registry_service.fleets.removal_store import BELONGINGS, FleetRemovalStore, Key
 from registry_service.fleets.store import FleetStore
 
 NAME = "mooring.registry.v1.FleetService"
@@ -21,17 +25,24 @@ POLICIES: dict[str, Policy] = {
     f"/{NAME}/GetFleet": WithinFleets(Access.VIEWER),
     f"/{NAME}/ListFleets": WithinFleets(Access.VIEWER),
     f"/{NAME}/UpdateFleet": WithinFleets(Access.OPERATOR),
+    f"/{NAME}/DeleteFleet": Access.OPERATOR,
 }
 
 MAX_ALLOWED_BROKERS = 1_000
+# What keeps restricted tokens where they are, and how they are called in requests: it is not for
+# them to change.
+KEPT_FROM_RESTRICTED = {"allowed_ids": "allowed_broker_ids", "is_active": "is_active"}
+# What is kept of the caller's time for the last chunk and for counting what is left.
+RESERVE_S = 4.0
 
 
 class FleetServicer(fleets_pb2_grpc.FleetServiceServicer):
     """A fleet's rule takes effect at the next resolution."""
 
-    def __init__(self, store: FleetStore) -> None:
-        """`store` holds the fleets."""
+    def __init__(self, store: FleetStore, removals: FleetRemovalStore) -> None:
+        """`store` holds the fleets, and `removals` takes them away."""
         self._store = store
+        self._removals = removals
 
     async def CreateFleet(
         self, request: pb.CreateFleetRequest, context: Context
@@ -67,17 +78,43 @@ class FleetServicer(fleets_pb2_grpc.FleetServiceServicer):
     ) -> pb.UpdateFleetResponse:
         """Raises `InvalidInput`, `FleetNotFound`, `BrokerUnknown`, `BrokerNotAllowed`; `Forbidden`
         where whoever is kept within fleets would change what keeps them there.
+
+        When it has returned, nothing is made in a fleet that it has disabled.
         """
         within = isolation.fleets.get()
         values = _named(request.fields, request.update_mask.paths)
-        if within is not None and "allowed_ids" in values:
+        kept = next((name for name in KEPT_FROM_RESTRICTED if name in values), None)
+        if within is not None and kept is not None:
             raise Forbidden(
                 "a token that is restricted to fleets cannot change which brokers are"
-                " allowed to them",
-                field="allowed_broker_ids",
+                " allowed to them, nor disable them",
+                field=KEPT_FROM_RESTRICTED[kept],
             )
         row = await self._store.update(request.id, values, within)
         return pb.UpdateFleetResponse(fleet=fleet_proto(row))
+
+    async def DeleteFleet(
+        self, request: pb.DeleteFleetRequest, context: Context
+    ) -> pb.DeleteFleetResponse:
+        """Raises `FleetNotFound`, `FleetInUse`; the latter also where time ran out."""
+        if request.with_devices:
+            # All access ends here; the rest may take its time.
+            await retried(partial(self._store.update, request.id, {"is_active": False}, None))
+            await self._empty(request.id, deadline_of(context) - RESERVE_S)
+        await self._removals.delete(request.id)
+        return pb.DeleteFleetResponse()
+
+    async def _empty(self, fleet_id: str, ends: float) -> None:
+        """Deletes what the fleet has, until the running loop's clock is at `ends`."""
+        for which in BELONGINGS:
+            after: Key | None = None
+            while True:
+                chunk = partial(self._removals.delete_chunk, fleet_id, which, after)
+                after = await retried(chunk)
+                if after is None:
+                    break
+                if asyncio.get_running_loop().time() > ends:
+                    return
 
 
 def _named(fields: pb.FleetFields, names: Iterable[str]) -> dict[str, Any]:
@@ -96,6 +133,10 @@ def _named(fields: pb.FleetFields, names: Iterable[str]) -> dict[str, Any]:
                 values["allowed_ids"] = list(fields.allowed_brokers.broker_ids) if is_set else None
                 if len(fields.allowed_brokers.broker_ids) > MAX_ALLOWED_BROKERS:
                     raise InvalidInput(f"at most {MAX_ALLOWED_BROKERS}", field="allowed_broker_ids")
+            case "is_active":
+                if not fields.HasField("is_active"):
+                    raise InvalidInput("must be true or false", field="is_active")
+                values["is_active"] = fields.is_active
             case _:
                 raise InvalidInput("names what is not a field of a fleet", field="update_mask")
     return values
@@ -119,7 +160,10 @@ def fleet_proto(row: sa.Row[Any]) -> pb.Fleet:
     return pb.Fleet(
         id=row.id,
         fields=pb.FleetFields(
-            name=row.name, mqtt_broker_id=row.mqtt_broker_id, allowed_brokers=allowed
+            name=row.name,
+            mqtt_broker_id=row.mqtt_broker_id,
+            allowed_brokers=allowed,
+            is_active=row.is_active,
         ),
         created_at=timestamp_of(row.created_at),
         updated_at=timestamp_of(row.updated_at),

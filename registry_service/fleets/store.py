@@ -57,7 +57,7 @@ class FleetStore:
                 await require_allowed(
                     connection, fleet.id, fleet.mqtt_broker_id, None, field="mqtt_broker_id"
                 )
-                await audit.record(connection, "fleet.create", fleet.id, after=_told(fleet))
+                await audit.record(connection, "fleet.create", fleet.id, after=told(fleet))
                 return fleet
         except IntegrityError as error:
             raise _named(error) from None
@@ -108,19 +108,20 @@ class FleetStore:
                     for broker_id in (after.mqtt_broker_id, after.rollout_broker_id):
                         await require_allowed(connection, fleet_id, broker_id, within, field=field)
                 await audit.record(
-                    connection, "fleet.update", fleet_id, before=_told(before), after=_told(after)
+                    connection, "fleet.update", fleet_id, before=told(before), after=told(after)
                 )
                 return after
         except IntegrityError as error:
             raise _named(error) from None
 
 
-def _told(fleet: sa.Row[Any]) -> dict[str, Any]:
+def told(fleet: sa.Row[Any]) -> dict[str, Any]:
     """What the audit log says of a fleet, as its fields are called outside."""
     return {
         "name": fleet.name,
         "mqtt_broker_id": fleet.mqtt_broker_id,
         "allowed_broker_ids": fleet.allowed_ids if fleet.is_restricted else None,
+        "is_active": fleet.is_active,
     }
 
 

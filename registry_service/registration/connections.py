@@ -1,21 +1,26 @@
-"""What registered devices should connect to today, a batch at a time."""
+"""What registered devices should connect to today, and with which password, a batch at a time."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 
 from mooring.registry.v1 import registration_pb2 as pb
 from msgspec.structs import asdict
 
 from chassis.database import retried
-from chassis.errors import MooringError
-from registry_service.credentials import KeyRing
+from chassis.errors import LostRace, MooringError
+from registry_service.credentials import KeyRing, new_salt
 from registry_service.errors import DeviceDisabled, DeviceUnauthenticated
-from registry_service.placements import Placements
+from registry_service.placements import Answer, Placements
 from registry_service.registration.answer import Teller, Told, note_of
-from registry_service.registration.records import Device, Telling
+from registry_service.registration.plans import rotation
+from registry_service.registration.records import Credentials, Device, Rotation, Telling
 from registry_service.registration.request import check_connection_request
 from registry_service.registration.store import RegistrationStore
 
 Result = Told | MooringError
+Requests = Mapping[int, pb.ConnectionRequest]  # by their place in the call
+
+MAX_PASSES = 5
 
 
 class Connections:
@@ -30,47 +35,85 @@ class Connections:
         self._ring = ring
         self._teller = teller
 
-    async def of(self, requests: Sequence[pb.ConnectionRequest], deadline: float) -> list[Result]:
+    async def of(
+        self,
+        requests: Sequence[pb.ConnectionRequest],
+        deadline: float,
+        *,
+        is_rotating: bool = False,
+    ) -> list[Result]:
         """In order. What a device is told is on its row before it is told.
+
+        `is_rotating`: they want new passwords. A device whose credentials were replaced since they
+        were read first, by whomever, has got one: so this may be begun again, also where nobody
+        knows whether a commit took effect.
 
         Raises `Unavailable`, once it has begun again a few times, and `DeadlineExceeded`.
         """
-        return await retried(lambda: self._of(requests, deadline))
-
-    async def _of(self, requests: Sequence[pb.ConnectionRequest], deadline: float) -> list[Result]:
         results: dict[int, Result] = {}
-        wellformed: list[int] = []
+        pending: dict[int, pb.ConnectionRequest] = {}
         for index, request in enumerate(requests):
             try:
                 check_connection_request(request)
-                wellformed.append(index)
+                pending[index] = request
             except MooringError as error:
                 results[index] = error
-        known = await self._store.known_of((), {requests[index].uuid for index in wellformed})
+        # By uuid, as they were when they were read first; None where nobody wants another.
+        replaced: dict[str, str] | None = {} if is_rotating else None
+        for _ in range(MAX_PASSES):
+            if not pending:
+                break
+            results |= await retried(partial(self._pass, pending, replaced, deadline))
+            pending = {index: item for index, item in pending.items() if index not in results}
+        left = LostRace("this device's credentials are being changed", retry_after_s=1.0)
+        return [results.get(index, left) for index in range(len(requests))]
+
+    async def _pass(
+        self, requests: Requests, replaced: dict[str, str] | None, deadline: float
+    ) -> dict[int, Result]:
+        """All but those whose credentials were changed by somebody else at the same time."""
+        results: dict[int, Result] = {}
+        known = await self._store.known_of((), {request.uuid for request in requests.values()})
         admitted: dict[int, Device] = {}
-        for index in wellformed:
+        for index, request in requests.items():
             try:
-                admitted[index] = self._admitted(
-                    requests[index], known.devices.get(requests[index].uuid)
-                )
+                admitted[index] = self._admitted(request, known.devices.get(request.uuid))
             except MooringError as error:
                 results[index] = error
         answers = await self._placements.resolve(
             [device.placement for device in admitted.values()], known.placement_version, deadline
         )
         tellings: dict[int, Telling] = {}
+        rotations: dict[int, tuple[Rotation, Credentials]] = {}
         for index, device in admitted.items():
             answer = answers[device.placement]
             if isinstance(answer, MooringError):
                 results[index] = answer
-                continue
-            if device.note != (note := note_of(answer)):
+            elif self._is_to_be_replaced(device, replaced):
+                if device.id not in rotations:
+                    rotations[device.id] = self._rotation(
+                        device,
+                        requests[index].device_api_key,
+                        answer,
+                        is_asked=replaced is not None,
+                    )
+            elif device.note != (note := note_of(answer)):
                 tellings[device.id] = Telling(id=device.id, **asdict(note))
+        rotated = await self._store.rotate([change for change, _ in rotations.values()])
+        await self._store.tell(list(tellings.values()))
+        for index, device in admitted.items():
+            answer = answers[device.placement]
+            if index in results or isinstance(answer, MooringError):
+                continue
             salt, key_id = device.credential_salt, device.credential_key_id
+            if device.id in rotations:
+                if device.id not in rotated:
+                    continue
+                _, credentials = rotations[device.id]
+                salt, key_id = credentials.salt, credentials.key_id
             password = self._ring.password_of(key_id, device.uuid, salt)
             results[index] = self._teller.tell(device.uuid, salt, key_id, password, answer)
-        await self._store.tell(list(tellings.values()))
-        return [results[index] for index in range(len(requests))]
+        return results
 
     def _admitted(self, request: pb.ConnectionRequest, device: Device | None) -> Device:
         if device is None or not device.is_proved_by(request.device_api_key, self._ring):
@@ -78,3 +121,16 @@ class Connections:
         if not device.is_active:
             raise DeviceDisabled("this device is disabled")
         return device
+
+    def _is_to_be_replaced(self, device: Device, replaced: dict[str, str] | None) -> bool:
+        salt = device.credential_salt
+        is_asked = replaced is not None and replaced.setdefault(device.uuid, salt) == salt
+        return is_asked or device.needs_credentials(self._ring)
+
+    def _rotation(
+        self, device: Device, api_key: str, answer: Answer, *, is_asked: bool
+    ) -> tuple[Rotation, Credentials]:
+        credentials = Credentials.made(
+            self._ring, self._ring.active_id, device.uuid, new_salt(), api_key
+        )
+        return rotation(device, credentials, answer, is_asked=is_asked), credentials

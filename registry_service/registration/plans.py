@@ -10,7 +10,7 @@ from msgspec import Struct
 from msgspec.structs import asdict
 
 from chassis.errors import MooringError
-from registry_service.credentials import KeyRing, hash_of_password, username_of
+from registry_service.credentials import KeyRing, new_salt, username_of
 from registry_service.errors import ProvisioningKeyUnknown
 from registry_service.placements import Answer, Placement
 from registry_service.provisioning import Decision, ProvisioningKey, Registered, decide
@@ -23,6 +23,7 @@ from registry_service.registration.records import (
     KnownKey,
     NewDevice,
     Renewal,
+    Rotation,
 )
 from registry_service.registration.request import Registration
 
@@ -57,6 +58,15 @@ class Plan(Struct, frozen=True):
     placement: Placement
     credentials: Credentials
 
+    @property
+    def replaces_credentials(self) -> bool:
+        """Whether the device is confirmed, with new credentials."""
+        return (
+            self.decision is Decision.CONFIRM
+            and self.device is not None
+            and self.device.credential_salt != self.credentials.salt
+        )
+
 
 class Planner:
     """Plans the registrations of one pass. Those that are placed alike share a placement."""
@@ -90,10 +100,13 @@ class Planner:
         )
         if shown is None or key is None:
             raise ProvisioningKeyUnknown("this provisioning key is not known")
+        salt, key_id = registration.salt, self._ring.active_id
         if device is not None and decision is Decision.CONFIRM:
-            salt, key_id = device.credential_salt, device.credential_key_id
-        else:
-            salt, key_id = registration.salt, self._ring.active_id
+            if device.needs_credentials(self._ring):
+                # Not the one that says that the device was made for this call.
+                salt = new_salt()
+            else:
+                salt, key_id = device.credential_salt, device.credential_key_id
         return Plan(
             index,
             registration,
@@ -102,7 +115,9 @@ class Planner:
             device,
             expected.id if expected and device is None else None,
             device.placement if device else self._placement(shown, registration, expected),
-            self._credentials(registration, salt, key_id),
+            Credentials.made(
+                self._ring, key_id, registration.uuid, salt, registration.device_api_key
+            ),
         )
 
     def _placement(
@@ -123,17 +138,6 @@ class Planner:
                 wave,
             )
         return placement
-
-    def _credentials(self, registration: Registration, salt: str, key_id: int) -> Credentials:
-        uuid = registration.uuid
-        password = self._ring.password_of(key_id, uuid, salt)
-        return Credentials(
-            salt,
-            key_id,
-            self._ring.hash_of_api_key(key_id, uuid, registration.device_api_key),
-            password,
-            hash_of_password(salt, password),
-        )
 
     def outcome(self, plan: Plan, answer: Answer, device_id: int, created_at: datetime) -> Outcome:
         """What to answer once the plan is in the database."""
@@ -198,6 +202,22 @@ def renewal(plan: Plan, device: Device, answer: Answer) -> Renewal:
         credential_salt=credentials.salt,
         credential_key_id=credentials.key_id,
         api_key_hash=credentials.api_key_hash,
+        **asdict(note_of(answer)),
+    )
+
+
+def rotation(
+    device: Device, credentials: Credentials, answer: Answer, *, is_asked: bool
+) -> Rotation:
+    """The change that replaces the device's credentials; `is_asked`: because it wants that."""
+    return Rotation(
+        id=device.id,
+        replaced_salt=device.credential_salt,
+        mqtt_password_hash=credentials.password_hash,
+        credential_salt=credentials.salt,
+        credential_key_id=credentials.key_id,
+        api_key_hash=credentials.api_key_hash,
+        is_asked=is_asked,
         **asdict(note_of(answer)),
     )
 

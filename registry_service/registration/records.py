@@ -13,7 +13,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from chassis.waves import wave_of
-from registry_service.credentials import KeyRing
+from registry_service.credentials import KeyRing, hash_of_password
 from registry_service.placements import Placement
 from registry_service.provisioning import ProvisioningKey
 from registry_service.registration.request import Registration
@@ -41,11 +41,17 @@ class Device(Struct, frozen=True):
     api_key_hash: bytes
     credential_key_id: int
     provisioned_by_key_id: UUID | None
+    # Empty where its password was ended, too: nobody has one that would be accepted.
     credential_salt: str
+    # And its fleet too.
     is_active: bool
     reprovisioning_allowed: bool
     note: Note
     created_at: datetime
+
+    def needs_credentials(self, ring: KeyRing) -> bool:
+        """Whether it gets others once it has proved itself."""
+        return not self.credential_salt or self.credential_key_id != ring.active_id
 
     def is_proved_by(self, api_key: str, ring: KeyRing) -> bool:
         """Whether it registered with this device API key. Raises `ServerKeyMissing`."""
@@ -119,6 +125,18 @@ class Credentials(Struct, frozen=True):
     password: str
     password_hash: str
 
+    @classmethod
+    def made(cls, ring: KeyRing, key_id: int, uuid: str, salt: str, api_key: str) -> "Credentials":
+        """Those that the device has with this salt. Raises `ServerKeyMissing`."""
+        password = ring.password_of(key_id, uuid, salt)
+        return cls(
+            salt,
+            key_id,
+            ring.hash_of_api_key(key_id, uuid, api_key),
+            password,
+            hash_of_password(salt, password),
+        )
+
 
 class NewDevice(Note, frozen=True, kw_only=True):
     """A row to insert, if its key, the key's fleet and what is expected are as they were read.
@@ -162,6 +180,19 @@ class Renewal(Note, frozen=True, kw_only=True):
     api_key_hash: bytes
 
 
+class Rotation(Note, frozen=True, kw_only=True):
+    """New credentials for a row whose salt is as it was read, and what the device is told."""
+
+    id: int
+    replaced_salt: str
+    mqtt_password_hash: str
+    credential_salt: str
+    credential_key_id: int
+    api_key_hash: bytes
+    # Whether the device has asked for them.
+    is_asked: bool
+
+
 class Telling(Note, frozen=True, kw_only=True):
     """What a device is about to be told, where that differs from its row."""
 
@@ -173,3 +204,4 @@ class Saved(Struct, frozen=True):
 
     created: Mapping[str, tuple[int, datetime]]  # by uuid: id, created_at
     renewed: frozenset[int]  # ids
+    rotated: frozenset[int] = frozenset()  # ids

@@ -26,7 +26,14 @@ from registry_service.credentials import KeyRing
 from registry_service.placements import Answer, Placements
 from registry_service.provisioning import Decision
 from registry_service.registration.answer import Teller, note_of
-from registry_service.registration.plans import Plan, Planner, Result, new_device, renewal
+from registry_service.registration.plans import (
+    Plan,
+    Planner,
+    Result,
+    new_device,
+    renewal,
+    rotation,
+)
 from registry_service.registration.records import Known, KnownKey, Telling
 from registry_service.registration.request import Registration
 from registry_service.registration.store import RegistrationStore
@@ -116,7 +123,7 @@ class Registrar:
             return {}
 
         rows = [new_device(*guess) for guess in guesses.values()]
-        saved = await self._store.save(rows, (), (), now, version)
+        saved = await self._store.save(rows, (), (), (), now, version)
         results: dict[int, Result] = {}
         for uuid, made in saved.created.items():
             plan, answer = guesses[uuid]
@@ -143,7 +150,7 @@ class Registrar:
             except MooringError as error:
                 results[index] = error
                 continue
-            if plan.decision is not Decision.CONFIRM:
+            if plan.decision is not Decision.CONFIRM or plan.replaces_credentials:
                 if registration.uuid in planned:
                     continue  # decided again when its neighbour is written
                 planned.add(registration.uuid)
@@ -164,16 +171,19 @@ class Registrar:
     async def _write(
         self, planner: Planner, answered: Sequence[tuple[Plan, Answer]], now: datetime
     ) -> dict[int, Result]:
-        new, renewals, tellings = [], [], []
+        new, renewals, rotations, tellings = [], [], [], []
         for plan, answer in answered:
             device = plan.device
             if device is None:
                 new.append(new_device(plan, answer))
             elif plan.decision is Decision.RENEW:
                 renewals.append(renewal(plan, device, answer))
+            elif plan.replaces_credentials:
+                rotations.append(rotation(device, plan.credentials, answer, is_asked=False))
             elif device.note != (note := note_of(answer)):
                 tellings.append(Telling(id=device.id, **asdict(note)))
-        saved = await self._store.save(new, renewals, tellings, now)
+        saved = await self._store.save(new, renewals, rotations, tellings, now)
+        written = saved.renewed | saved.rotated
 
         results: dict[int, Result] = {}
         for plan, answer in answered:
@@ -182,7 +192,9 @@ class Registrar:
                 made = saved.created.get(plan.registration.uuid)
                 if made is not None:
                     results[plan.index] = planner.outcome(plan, answer, *made)
-            elif plan.decision is Decision.CONFIRM or device.id in saved.renewed:
+            elif device.id in written or (
+                plan.decision is Decision.CONFIRM and not plan.replaces_credentials
+            ):
                 results[plan.index] = planner.outcome(plan, answer, device.id, device.created_at)
         return results
 

@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from google.protobuf.timestamp_pb2 import Timestamp
 from mooring.registry.v1 import registration_pb2 as pb
@@ -25,6 +26,7 @@ NAME = "mooring.registry.v1.RegistrationService"
 POLICIES = {
     f"/{NAME}/RegisterDevices": Access.SERVICE,
     f"/{NAME}/GetConnections": Access.SERVICE,
+    f"/{NAME}/RotateCredentials": Access.SERVICE,
 }
 
 REFUSED = Counter(
@@ -40,6 +42,10 @@ TELLING_LANES = 2
 
 Registrations = list[Registration]
 Requests = Sequence[pb.ConnectionRequest]
+Connecting = Coalescer[Requests, list[connections.Result]]
+ConnectionsResponse = TypeVar(
+    "ConnectionsResponse", pb.GetConnectionsResponse, pb.RotateCredentialsResponse
+)
 
 
 class RegistrationServicer(registration_pb2_grpc.RegistrationServiceServicer):
@@ -62,13 +68,19 @@ class RegistrationServicer(registration_pb2_grpc.RegistrationServiceServicer):
             max_waiting=20_000,
             lanes=REGISTERING_LANES,
         )
-        self._telling = Coalescer[Requests, list[connections.Result]](
+        self._telling = Connecting(
             self._tell,
             name="connections",
             max_batch=MAX_ITEMS,
             max_waiting=20_000,
             lanes=TELLING_LANES,
             spacing_s=0.002,
+        )
+        self._rotating = Connecting(
+            partial(self._tell, is_rotating=True),
+            name="rotations",
+            max_batch=MAX_ITEMS,
+            max_waiting=20_000,
         )
 
     async def RegisterDevices(
@@ -97,31 +109,21 @@ class RegistrationServicer(registration_pb2_grpc.RegistrationServiceServicer):
         self, request: pb.GetConnectionsRequest, context: Context
     ) -> pb.GetConnectionsResponse:
         """Each request gets its own outcome. Raises `InvalidInput`, `Overloaded`, `Unavailable`."""
-        _check_count(len(request.requests), "requests")
-        results: list[connections.Result] = []
-        if request.requests:
-            results = await self._telling.submit(
-                request.requests,
-                deadline=deadline_of(context),
-                weight=len(request.requests),
-                size=request.ByteSize(),
-            )
-        response = pb.GetConnectionsResponse(
-            brokers=each_broker_once(result for result in results if isinstance(result, Told)),
-            environment_url=self._environment_url,
-        )
-        for result in results:
-            if isinstance(result, MooringError):
-                REFUSED.labels("connections", result.reason).inc()
-                response.outcomes.add(error=to_item(result))
-            else:
-                write_connection(result, response.outcomes.add().connection)
-        return response
+        results = await _submitted(self._telling, request, context)
+        return self._connected(pb.GetConnectionsResponse(), results, "connections")
+
+    async def RotateCredentials(
+        self, request: pb.RotateCredentialsRequest, context: Context
+    ) -> pb.RotateCredentialsResponse:
+        """Each request gets its own outcome. Raises `InvalidInput`, `Overloaded`, `Unavailable`."""
+        results = await _submitted(self._rotating, request, context)
+        return self._connected(pb.RotateCredentialsResponse(), results, "rotations")
 
     async def close(self) -> None:
         """Finishes what is under way."""
         await self._registering.close()
         await self._telling.close()
+        await self._rotating.close()
 
     async def _register(self, calls: list[Registrations], deadline: float) -> list[list[Result]]:
         together = [registration for call in calls for registration in call]
@@ -163,9 +165,44 @@ class RegistrationServicer(registration_pb2_grpc.RegistrationServiceServicer):
             write_connection(result.told, device.connection)
         return response
 
-    async def _tell(self, calls: list[Requests], deadline: float) -> list[list[connections.Result]]:
+    async def _tell(
+        self, calls: list[Requests], deadline: float, *, is_rotating: bool = False
+    ) -> list[list[connections.Result]]:
         together = [request for call in calls for request in call]
-        return _apart(await self._connections.of(together, deadline), calls)
+        results = await self._connections.of(together, deadline, is_rotating=is_rotating)
+        return _apart(results, calls)
+
+    def _connected(
+        self, response: ConnectionsResponse, results: Sequence[connections.Result], queue: str
+    ) -> ConnectionsResponse:
+        """The response, filled in."""
+        told = (result for result in results if isinstance(result, Told))
+        response.brokers.extend(each_broker_once(told))
+        response.environment_url = self._environment_url
+        for result in results:
+            if isinstance(result, MooringError):
+                REFUSED.labels(queue, result.reason).inc()
+                response.outcomes.add(error=to_item(result))
+            else:
+                write_connection(result, response.outcomes.add().connection)
+        return response
+
+
+async def _submitted(
+    queue: Connecting,
+    request: pb.GetConnectionsRequest | pb.RotateCredentialsRequest,
+    context: Context,
+) -> list[connections.Result]:
+    """What came of each of the requests. Raises `InvalidInput`, `Overloaded`, `Unavailable`."""
+    _check_count(len(request.requests), "requests")
+    if not request.requests:
+        return []
+    return await queue.submit(
+        request.requests,
+        deadline=deadline_of(context),
+        weight=len(request.requests),
+        size=request.ByteSize(),
+    )
 
 
 def _apart(results: Sequence[Any], calls: Sequence[Sequence[object]]) -> list[list[Any]]:

@@ -16,6 +16,7 @@ SELECT
                    'expires_at', nullif(key.expires_at, 'infinity'), 'max_devices', key.max_devices,
                    'devices_provisioned', key.devices_provisioned,
                    'default_broker_id', key.default_broker_id, 'revision', key.revision,
+                   'fleet_is_active', fleet.is_active,
                    'restrictions', CASE WHEN key.only_expected OR num_nonnulls(
                        key.allowed_device_types, key.source_networks, key.allowed_uuids,
                        key.uuid_prefix
@@ -39,7 +40,8 @@ SELECT
                encode(coalesce(device.api_key_hash, ''), 'base64') AS api_key_hash,
                coalesce(device.credential_key_id, 0) AS credential_key_id,
                device.credential_salt, device.provisioned_by_key_id,
-               device.is_active, device.reprovisioning_allowed, device.created_at,
+               device.is_active AND fleet.is_active AS is_active,
+               device.reprovisioning_allowed, device.created_at,
                json_build_object(
                    'told_broker_ids', device.told_broker_ids,
                    'told_source', device.told_source, 'told_ca_ids', device.told_ca_ids
@@ -167,6 +169,7 @@ SET credential_salt = given.credential_salt,
     mqtt_username = given.mqtt_username,
     mqtt_password_hash = given.mqtt_password_hash,
     password_algorithm = 'sha256',
+    previous_password_hash = NULL, previous_salt = NULL, previous_until = NULL,
     reprovisioning_allowed = false,
     provisioned_at = now(),
     told_broker_ids = given.told_broker_ids,
@@ -177,6 +180,46 @@ FROM allowed AS given JOIN locked ON locked.id = given.id
 WHERE device.id = given.id
   AND (device.reprovisioning_allowed OR device.provisioned_by_key_id IS NULL)
 RETURNING device.id
+"""
+
+# Of those whose salt is as it was read: whatever changes credentials makes another. The password of
+# before is kept for so many seconds, if there was one; who has asked is in the audit log. Returns
+# the ids of those that got new credentials.
+ROTATE = """
+WITH given AS (
+    SELECT * FROM json_to_recordset(%s::json) AS given (
+        id bigint, replaced_salt text, mqtt_password_hash text, credential_salt text,
+        credential_key_id integer, api_key_hash text, is_asked boolean,
+        told_broker_ids integer[], told_source text, told_ca_ids integer[]
+    )
+), locked AS MATERIALIZED (
+    SELECT id FROM devices WHERE id IN (SELECT id FROM given) ORDER BY id FOR NO KEY UPDATE
+), grace AS (
+    SELECT CASE WHEN seconds > 0 THEN now() + make_interval(secs => seconds) END AS until
+    FROM (SELECT %s::double precision AS seconds) AS given
+), rotated AS (
+    UPDATE devices AS device
+    SET (previous_password_hash, previous_salt, previous_until) = (
+            SELECT device.mqtt_password_hash, device.credential_salt, grace.until
+            WHERE grace.until IS NOT NULL AND device.password_algorithm <> 'none'
+        ),
+        mqtt_password_hash = given.mqtt_password_hash,
+        password_algorithm = 'sha256',
+        credential_salt = given.credential_salt,
+        credential_key_id = given.credential_key_id,
+        api_key_hash = decode(given.api_key_hash, 'base64'),
+        told_broker_ids = given.told_broker_ids,
+        told_source = given.told_source,
+        told_ca_ids = given.told_ca_ids,
+        told_at = now()
+    FROM given JOIN locked ON locked.id = given.id CROSS JOIN grace
+    WHERE device.id = given.id AND device.credential_salt = given.replaced_salt
+    RETURNING device.id, device.uuid, given.is_asked
+), noted AS (
+    INSERT INTO audit_log (actor, actor_id, action, subject, request_id)
+    SELECT 'device', uuid, 'device.rotate_credentials', uuid, %s FROM rotated WHERE is_asked
+)
+SELECT id FROM rotated
 """
 
 TELL = """

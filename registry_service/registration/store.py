@@ -11,6 +11,7 @@ from psycopg.errors import CheckViolation, ForeignKeyViolation
 
 from chassis.database import Pool, Row, fetched, text_array, transaction
 from chassis.errors import Unavailable
+from chassis.log import request_id
 from registry_service.provisioning import ProvisioningKey, grant
 from registry_service.registration import statements
 from registry_service.registration.records import (
@@ -20,6 +21,7 @@ from registry_service.registration.records import (
     KnownKey,
     NewDevice,
     Renewal,
+    Rotation,
     Saved,
     Telling,
 )
@@ -38,9 +40,13 @@ _expected = msgspec.json.Decoder(list[Expected])
 class RegistrationStore:
     """Every method takes a batch. Raises `Unavailable` for a race or a lost connection."""
 
-    def __init__(self, pool: Pool) -> None:
-        """`pool` connects as mooring_registry."""
+    def __init__(self, pool: Pool, previous_password_s: float) -> None:
+        """`pool` connects as mooring_registry.
+
+        A password that is replaced is kept for `previous_password_s`; 0: not at all.
+        """
         self._pool = pool
+        self._previous_password_s = previous_password_s
 
     async def known_of(self, key_hashes: Collection[bytes], uuids: Collection[str]) -> Known:
         """Those of the keys and devices that exist, in one round trip; uuids are identifiers.
@@ -61,6 +67,7 @@ class RegistrationStore:
         self,
         new: Sequence[NewDevice],
         renewals: Sequence[Renewal],
+        rotations: Sequence[Rotation],
         tellings: Sequence[Telling],
         now: datetime,
         version: str | None = None,
@@ -69,12 +76,12 @@ class RegistrationStore:
 
         Where `version` is given and brokers or fleets have another by now, nothing of `new`.
 
-        No device is in two of them, and none depends on another, so each of the three is a
+        No device is in two of them, and none depends on another, so each of the four is a
         transaction by itself. Raises `psycopg.Error` where the values are at fault.
         """
         created: list[Row] = []
         renewed: list[Row] = []
-        if not (new or renewals or tellings):
+        if not (new or renewals or rotations or tellings):
             return Saved({}, frozenset())
         try:
             with COMMIT_SECONDS.time():
@@ -82,6 +89,7 @@ class RegistrationStore:
                     created = await self._create(new, now, version)
                 if renewals:
                     renewed = await fetched(self._pool, statements.RENEW, [_json(renewals)])
+                rotated = await self.rotate(rotations)
                 await self.tell(tellings)
         except ForeignKeyViolation as error:
             # A pin was moved and its old broker deleted since it was read.
@@ -89,7 +97,15 @@ class RegistrationStore:
         return Saved(
             {uuid: (device_id, created_at) for uuid, device_id, created_at in created},
             frozenset(device_id for (device_id,) in renewed),
+            rotated,
         )
+
+    async def rotate(self, rotations: Sequence[Rotation]) -> frozenset[int]:
+        """Gives devices new credentials; the ids of those whose old ones were as they were read."""
+        if not rotations:
+            return frozenset()
+        values = [_json(rotations), self._previous_password_s, request_id.get()]
+        return frozenset(row[0] for row in await fetched(self._pool, statements.ROTATE, values))
 
     async def tell(self, tellings: Sequence[Telling]) -> None:
         """Notes what devices are about to be told."""
@@ -135,5 +151,5 @@ def _values(version: str | None, key_ids: Iterable[UUID], new: Sequence[NewDevic
     return [version, list(key_ids), _json(new), is_any_expected]
 
 
-def _json(rows: Sequence[NewDevice | Renewal | Telling]) -> str:
+def _json(rows: Sequence[NewDevice | Renewal | Rotation | Telling]) -> str:
     return msgspec.json.encode(rows).decode()

@@ -160,8 +160,12 @@ class TokenStore:
 
 
 async def _require_fleets(connection: AsyncConnection, fleet_ids: Sequence[str]) -> None:
-    """Raises `FleetUnknown` for the first that there is not: a typing error sees nothing."""
-    query = sa.select(fleets.c.id).where(fleets.c.id.in_(fleet_ids))
+    """Raises `FleetUnknown` for the first that there is not: a typing error sees nothing.
+
+    None of them goes before the token is there to be taken out of.
+    """
+    query = sa.select(fleets.c.id).where(fleets.c.id.in_(fleet_ids)).order_by(fleets.c.id)
+    query = query.with_for_update(read=True, key_share=True)
     found = set((await connection.execute(query)).scalars()) if fleet_ids else set()
     for index, fleet_id in enumerate(fleet_ids):
         if fleet_id not in found:

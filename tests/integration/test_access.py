@@ -193,3 +193,75 @@ async def test_two_hundred_at_once(brokers: Asking) -> None:
         *(brokers.connects(name, password) for (name, _), (_, password) in crossed)
     )
     assert wrong == [False] * 200
+
+
+async def test_each_dialect_is_answered_in_its_own_words(brokers: Asking) -> None:
+    mqtt = await registered(brokers.stack, "one")
+    username, password = mqtt["username"], mqtt["password"]
+    base = f"/{brokers.secret}"
+
+    async def says(path: str, hook: str = "", **body: Any) -> tuple[int, Any]:
+        headers = {"vernemq-hook": hook} if hook else {}
+        answer = await brokers.http.post(f"{base}{path}", json=body, headers=headers)
+        return answer.status_code, answer.json()
+
+    # mosquitto-go-auth: the status decides.
+    login = {"username": username, "password": password, "clientid": "c"}
+    assert (await says("/mosquitto/user", **login))[0] == 200
+    assert (await says("/mosquitto/user", **{**login, "password": "wrong"}))[0] == 403
+    assert (await says("/mosquitto/superuser", username=username))[0] == 403
+    own = {"username": username, "clientid": "c", "topic": "iot/device/one/x", "acc": 2}
+    assert (await says("/mosquitto/acl", **own))[0] == 200
+    assert (await says("/mosquitto/acl", **{**own, "topic": "iot/device/two/x"}))[0] == 403
+    assert (await says("/mosquitto/acl", **{**own, "topic": "iot/device/+/x", "acc": 4}))[0] == 403
+    # VerneMQ: the result does.
+    register = {
+        "peer_addr": "127.0.0.1",
+        "peer_port": 8888,
+        "username": username,
+        "password": password,
+        "mountpoint": "",
+        "client_id": "c",
+        "clean_session": False,
+    }
+    assert (await says("/vernemq/webhook", "auth_on_register", **register))[1]["result"] == "ok"
+    wrong = {**register, "password": "wrong"}
+    _, answer = await says("/vernemq/webhook", "auth_on_register", **wrong)
+    assert "error" in answer["result"]
+    subscribe = {
+        "client_id": "c",
+        "mountpoint": "",
+        "username": username,
+        "topics": [
+            {"topic": "iot/device/one/#", "qos": 1},
+            {"topic": "iot/device/two/#", "qos": 1},
+        ],
+    }
+    _, answer = await says("/vernemq/webhook", "auth_on_subscribe", **subscribe)
+    assert answer["topics"] == [
+        {"topic": "iot/device/one/#", "qos": 1},
+        {"topic": "iot/device/two/#", "qos": 128},
+    ]
+
+
+async def test_whatever_a_broker_sends_is_no_error(brokers: Asking) -> None:
+    for dialect, operation in (
+        ("emqx", "authenticate"),
+        ("emqx", "authorize"),
+        ("emqx", "event"),
+        ("rabbitmq", "user"),
+        ("rabbitmq", "topic"),
+        ("mosquitto", "user"),
+        ("mosquitto", "acl"),
+        ("vernemq", "webhook"),
+    ):
+        path = f"/{brokers.secret}/{dialect}/{operation}"
+        for kind in ("application/json", "application/x-www-form-urlencoded", "text/plain"):
+            for body in (b"", b"\xff\xfe", b"\0" * 100, b"{" * 10_000, b'"x"', b"a=1&a=2", b"[]"):
+                answer = await brokers.http.post(
+                    path, content=body, headers={"Content-Type": kind, "vernemq-hook": "x"}
+                )
+                assert answer.status_code < 500, (path, kind, body)
+                assert answer.text.count("allow") == answer.text.count("not_allowed")
+        large = await brokers.http.post(path, content=b"x" * 3_000_000)
+        assert large.status_code < 500

@@ -33,7 +33,7 @@ Connection = psycopg.Connection[Any]
 PREPARE = """
 INSERT INTO mqtt_broker_config (id, name, host, port) VALUES (1, 'one', 'h', 1), (2, 'two', 'h', 1);
 INSERT INTO fleets (id, name) VALUES ('a', 'A'), ('b', 'B');
-INSERT INTO provisioning_keys (key_hash, fleet_id) VALUES ('k', 'a');
+INSERT INTO provisioning_keys (key_hash, fleet_id) VALUES ('ka', 'a'), ('kb', 'b');
 """
 INSERT = """
 INSERT INTO devices (
@@ -41,7 +41,8 @@ INSERT INTO devices (
     mqtt_password_hash, credential_salt, credential_key_id, api_key_hash, provisioned_by_key_id
 )
 SELECT '{mine}-' || n, '', '', (ARRAY['a', 'b'])[1 + n % 2], nullif(n % 3, 0), n % 5 <> 0, '', '',
-       '', 1, '', (SELECT id FROM provisioning_keys)
+       '', 1, '', (SELECT id FROM provisioning_keys AS key
+                   WHERE key.fleet_id = (ARRAY['a', 'b'])[1 + n % 2])
 FROM generate_series({n}, {n} + 6) AS n
 ON CONFLICT (uuid) DO {conflict}
 """
@@ -51,7 +52,11 @@ STEPS = (
     INSERT.replace("{conflict}", "UPDATE SET mqtt_broker_id = 2, told_source = 'device'"),
     "UPDATE devices SET mqtt_broker_id = 2 WHERE uuid LIKE '{mine}-%' AND id % 3 = {n} % 3",
     "UPDATE devices SET mqtt_broker_id = NULL WHERE uuid LIKE '{mine}-%' AND id % 2 = {n} % 2",
-    "UPDATE devices SET fleet_id = 'a' WHERE uuid LIKE '{mine}-%' AND id % 4 = {n} % 4",
+    """
+    UPDATE devices SET fleet_id = key.fleet_id, provisioned_by_key_id = key.id
+    FROM provisioning_keys AS key
+    WHERE key.fleet_id = 'a' AND uuid LIKE '{mine}-%' AND devices.id % 4 = {n} % 4
+    """,
     "UPDATE devices SET is_active = NOT is_active WHERE uuid LIKE '{mine}-%' AND id % 3 = {n} % 3",
     """
     UPDATE devices SET told_broker_ids = '{{2,1}}', told_source = 'fleet', told_ca_ids = '{{7,8}}'

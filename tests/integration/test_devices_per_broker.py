@@ -16,7 +16,8 @@ INSERT INTO devices (
 )
 SELECT 'made-' || n, '', '', CASE WHEN n %% 2 = 0 THEN 'demo' ELSE 'ruled' END,
        CASE WHEN n %% 3 = 0 THEN %(pin)s::integer END, n %% 5 <> 0, '', '', '', 1, '',
-       (SELECT id FROM provisioning_keys),
+       (SELECT id FROM provisioning_keys AS key
+        WHERE key.fleet_id = CASE WHEN n %% 2 = 0 THEN 'demo' ELSE 'ruled' END),
        CASE WHEN n %% 4 <> 0 THEN ARRAY[%(told)s, 1] ELSE '{}' END,
        (ARRAY['device', 'rollout', 'fleet', 'default', 'region', ''])[1 + n %% 6]
 FROM generate_series(1, 120) AS n
@@ -69,9 +70,10 @@ async def test_devices_are_counted_by_what_names_their_broker_and_by_what_they_w
 ) -> None:
     own, pinned = await stack.create_broker("own"), await stack.create_broker("pinned")
     await stack.create_fleet("ruled", mqtt_broker_id=own)
+    key = await stack.create_key(fleet_id="ruled")
     stack.database.execute(INSERT.replace("%(pin)s", str(pinned)).replace("%(told)s", str(own)))
     await stack.register("one")
-    await stack.register("two", key=await stack.create_key(fleet_id="ruled"))
+    await stack.register("two", key=key)
     counts = await answered(stack)
     assert list(counts) == [stack.default_broker_id, own, pinned]
     assert counts[stack.default_broker_id]["assigned"] == {"device": 0, "fleet": 0, "default": 33}

@@ -164,6 +164,8 @@ def sending(operation: Mapping[str, Any], secret: str = "") -> dict[str, Any]:
 
 def turn_of(method: str, path: str) -> int:
     """What makes things comes first, what takes them away last."""
+    if path.endswith("/credentials/revoke"):
+        return 1  # the device stays
     if method == "delete" or path.endswith(("/revoke", "/cancel")):
         return 2
     return 0 if method == "post" else 1

@@ -80,6 +80,11 @@ class FakeRegistry(registration_pb2_grpc.RegistrationServiceServicer):
             brokers=[resolution_pb2.BrokerSettings(id=1, url="mqtt://h:1883")],
         )
 
+    async def RotateCredentials(  # noqa: N802
+        self, request: pb.RotateCredentialsRequest, context: Any
+    ) -> pb.RotateCredentialsResponse:
+        raise NotImplementedError
+
     async def _begin(self, uuids: list[str], context: Any) -> None:
         self.batches.append(uuids)
         self.metadata.append(dict(context.invocation_metadata()))

@@ -12,11 +12,16 @@ from registry_service.background.runner import Runner
 from registry_service.background.store import WorkStore
 from tests.stack import Stack
 
+MAKE_KEY = (
+    "INSERT INTO provisioning_keys (key_hash, fleet_id) VALUES (%s::text::bytea, %s)"
+    " ON CONFLICT DO NOTHING"
+)
 MAKE_DEVICES = (
     "INSERT INTO devices (uuid, device_name, device_type, fleet_id, mqtt_broker_id, mqtt_username,"
     " mqtt_password_hash, credential_salt, credential_key_id, api_key_hash, provisioned_by_key_id)"
-    " SELECT %s || n, 'Test', 'pi', %s, %s, %s || n, '', '', 1, '', key.id"
-    " FROM generate_series(1, %s) AS n, (SELECT id FROM provisioning_keys LIMIT 1) AS key"
+    " SELECT %s || n, 'Test', 'pi', key.fleet_id, %s, %s || n, '', '', 1, '', key.id"
+    " FROM generate_series(1, %s) AS n, provisioning_keys AS key"
+    " WHERE key.key_hash = %s::text::bytea"
 )
 
 
@@ -64,7 +69,8 @@ class Jobs:
     def devices(
         self, prefix: str, count: int, *, fleet: str = "demo", pin: int | None = None
     ) -> None:
-        self.stack.database.execute(MAKE_DEVICES, prefix, fleet, pin, prefix, count)
+        self.stack.database.execute(MAKE_KEY, fleet, fleet)
+        self.stack.database.execute(MAKE_DEVICES, prefix, pin, prefix, count, fleet)
 
     def pins(self) -> dict[str, int | None]:
         return dict(self.stack.database.execute("SELECT uuid, mqtt_broker_id FROM devices"))

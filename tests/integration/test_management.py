@@ -211,3 +211,28 @@ async def test_without_a_database_nothing_is_told(stack: Stack) -> None:
         while not await stack.broker.is_serving("database"):
             await asyncio.sleep(0.02)
     assert len(await managed(stack)) == 1
+
+
+async def test_a_password_that_is_kept_is_sent_nowhere_else(stack: Stack) -> None:
+    emqx = await created(stack, name="emqx", **EMQX)
+    plain = await created(stack, name="plain", username="u", password=PASSWORD)
+    mosquitto = await created(stack, name="mosquitto", **MOSQUITTO)
+    for broker, change in (
+        (emqx, {"management_url": "https://evil.example"}),
+        (emqx, {"verify_certificate": False}),
+        (emqx, {"management": "mosquitto", "management_url": None}),
+        (plain, {"management": "emqx", "management_url": "https://evil.example"}),
+        (plain, {"management": "mosquitto", "management_url": None, "host": "evil.example"}),
+        (mosquitto, {"host": "evil.example"}),
+        (mosquitto, {"port": 1}),
+        (mosquitto, {"protocol": "mqtt"}),
+    ):
+        path = f"/brokers/{broker['id']}"
+        refused = await stack.admin("PATCH", path, json=change)
+        assert (refused.status_code, refused.json()["field"]) == (422, "password"), change
+        again = await stack.admin("PATCH", path, json={**change, "password": PASSWORD})
+        assert again.status_code == 200, again.text
+    # Where it goes to the broker that it is for, it need not be given again.
+    other = await created(stack, name="other", username="u", password=PASSWORD)
+    driven = await stack.admin("PATCH", f"/brokers/{other['id']}", json={"management": "mosquitto"})
+    assert driven.status_code == 200, driven.text

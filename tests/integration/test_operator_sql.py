@@ -125,8 +125,10 @@ async def test_a_keys_default_broker_assigns_by_sql_too(stack: Stack) -> None:
         ("mooring_broker", "SELECT 1 FROM api_tokens"),
         ("mooring_registry", "SELECT password_encrypted FROM mqtt_broker_config"),
         ("mooring_registry", "UPDATE mqtt_broker_config SET host = 'x'"),
-        ("mooring_registry", "DELETE FROM provisioning_keys"),
         ("mooring_registry", "UPDATE broker_secrets SET prefix = 'x'"),
+        ("mooring_registry", "DELETE FROM api_tokens"),
+        ("mooring_operator", "DELETE FROM fleets"),
+        ("mooring_operator", "SELECT revoke_fleet_devices(NULL, 1)"),
         ("mooring_registry", "SELECT 1 FROM certificates"),
         ("mqtt_reader", "SELECT 1 FROM devices"),
         ("mqtt_reader", "SELECT 1 FROM mqtt_broker_config"),
@@ -203,14 +205,21 @@ def test_what_the_database_refuses_it_says_how_to_do(
 ) -> None:
     database.execute(INSERT.replace("'x'", "'main'").format("is_default", "true"))
     database.execute(INSERT.replace("'x'", "'other'").format("is_active", "true"))
-    with pytest.raises(psycopg.errors.IntegrityError) as refused:
+    # Where a broker's password is sent is not for operators to say by SQL.
+    is_denied = role == "mooring_operator" and "management_url" in changes
+    kind = psycopg.errors.InsufficientPrivilege if is_denied else psycopg.errors.IntegrityError
+    with pytest.raises(kind) as refused:
         database.execute(UPDATE.format(changes, name), role=role)
-    assert hint in (refused.value.diag.message_hint or "")
+    assert is_denied or hint in (refused.value.diag.message_hint or "")
     assert database.execute("SELECT sum(revision) FROM mqtt_broker_config") == [(2,)]
 
 
 async def test_a_management_is_set_by_sql_where_there_is_a_login(stack: Stack) -> None:
     await stack.create_broker("mine", username="u", password="p")
+    # Where a password is sent is the API's to say.
+    redirected = UPDATE.format("management = 'emqx', management_url = 'https://h'", "mine")
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        stack.database.execute(redirected, role="mooring_operator")
     change = UPDATE.format("management = 'emqx', management_url = '{}'", "mine")
     for url in (
         *("h", "ftp://h", "https://u@h", "https://u:p@h", "https://h?a", "https://h/#a"),
@@ -218,11 +227,11 @@ async def test_a_management_is_set_by_sql_where_there_is_a_login(stack: Stack) -
         *("http://127.0.0.1.h", "http://localhost@h", "http://127.0.0.1:80@h"),
     ):
         with pytest.raises(psycopg.errors.CheckViolation) as refused:
-            stack.database.execute(change.format(url), role="mooring_operator")
+            stack.database.execute(change.format(url), role="mooring_broker")
         assert "http is for localhost" in (refused.value.diag.message_hint or "")
         assert "u:p" not in str(refused.value)
     for url in ("http://localhost:1", "http://127.0.0.1/a", "http://[::1]:1", "https://[::2]:1/a"):
-        stack.database.execute(change.format(url), role="mooring_operator")
+        stack.database.execute(change.format(url), role="mooring_broker")
         [broker] = (await stack.admin("GET", "/brokers?name=mine")).json()["items"]
         assert broker["management_url"] == url
         # What SQL has set goes through the API too.
@@ -231,6 +240,9 @@ async def test_a_management_is_set_by_sql_where_there_is_a_login(stack: Stack) -
     for taken in ("username", "password_encrypted"):
         with pytest.raises(psycopg.errors.CheckViolation, match="needs a username and a password"):
             stack.database.execute(UPDATE.format(f"{taken} = NULL", "mine"))
+    for elsewhere in ("host = 'evil.example'", "port = 1", "verify_certificate = false"):
+        with pytest.raises(psycopg.errors.CheckViolation, match="would be sent elsewhere"):
+            stack.database.execute(UPDATE.format(elsewhere, "mine"), role="mooring_operator")
 
 
 async def test_the_owner_is_told_who_uses_what_it_deletes(stack: Stack) -> None:

@@ -138,8 +138,8 @@ async def test_every_route_states_a_policy(
         version,
     }
     devices = DeviceRoutes(calls=None, limits=None)  # type: ignore[arg-type]
-    for path in (b"/api/v1/device/register", b"/api/v1/device/d/mqtt"):
-        found = devices.find(path)
+    for path in (b"register", b"d/mqtt", b"d/credentials/rotate"):
+        found = devices.find(b"/api/v1/device/" + path)
         assert found is not None
         assert isinstance(found[0].access, Access)
 

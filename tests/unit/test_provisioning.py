@@ -16,6 +16,7 @@ from registry_service.errors import (
     DeviceNotExpected,
     DeviceTaken,
     DeviceTypeNotAllowed,
+    FleetDisabled,
     NetworkNotAllowed,
     ProvisioningKeyExpired,
     ProvisioningKeyRevoked,
@@ -126,6 +127,32 @@ def test_another_api_key_is_never_confirmed(
     if isinstance(decided, Decision):
         assert device.is_active
         assert device.provisioned_by_key_id == key.id or is_admissible(key)
+
+
+@given(KEYS, RESTRICTIONS, st.none() | DEVICES, st.booleans(), SHOWN)
+def test_a_disabled_fleet_lets_nobody_in_and_says_nothing_else(
+    key: ProvisioningKey,
+    restrictions: Restrictions,
+    device: Registered | None,
+    is_same_api_key: bool,
+    shown: dict[str, Any],
+) -> None:
+    key = replace(key, restrictions=restrictions)
+    is_same_api_key = is_same_api_key and device is not None
+    before = outcome(key, device, is_same_api_key=is_same_api_key, **shown)
+    if device is not None and device.fleet_id == key.fleet_id:
+        device = replace(device, is_active=False)
+        expected: type[MooringError] = DeviceDisabled
+    else:
+        expected = FleetDisabled
+    key = replace(key, fleet_is_active=False)
+    after = outcome(key, device, is_same_api_key=is_same_api_key, **shown)
+    if isinstance(before, Decision):
+        assert after is expected
+    elif before is DeviceDisabled:
+        assert after in (DeviceDisabled, FleetDisabled)
+    else:
+        assert after is before
 
 
 @pytest.mark.parametrize(

@@ -214,24 +214,30 @@ class ListDevicesRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     CURSOR_FIELD_NUMBER: _builtins.int
     FLEET_ID_FIELD_NUMBER: _builtins.int
+    CREDENTIAL_KEY_ID_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """1 to 500; 0 means 100."""
     cursor: _builtins.str
     """The next_cursor of the page before; empty for the first."""
     fleet_id: _builtins.str
     """Only this fleet's; empty for all."""
+    credential_key_id: _builtins.int
+    """Only those whose credentials were made with this server key."""
     def __init__(
         self,
         *,
         page_size: _builtins.int = ...,
         cursor: _builtins.str = ...,
         fleet_id: _builtins.str = ...,
+        credential_key_id: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_credential_key_id", b"_credential_key_id", "credential_key_id", b"credential_key_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cursor", b"cursor", "fleet_id", b"fleet_id", "page_size", b"page_size"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_credential_key_id", b"_credential_key_id", "credential_key_id", b"credential_key_id", "cursor", b"cursor", "fleet_id", b"fleet_id", "page_size", b"page_size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__credential_key_id: _TypeAlias = _typing.Literal["credential_key_id"]  # noqa: Y015
+    _WhichOneofArgType__credential_key_id: _TypeAlias = _typing.Literal["_credential_key_id", b"_credential_key_id"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__credential_key_id) -> _WhichOneofReturnType__credential_key_id | None: ...
 
 Global___ListDevicesRequest: _TypeAlias = ListDevicesRequest  # noqa: Y015
 
@@ -343,6 +349,40 @@ class DeleteDeviceResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DeleteDeviceResponse: _TypeAlias = DeleteDeviceResponse  # noqa: Y015
+
+@_typing.final
+class RevokeCredentialsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    UUID_FIELD_NUMBER: _builtins.int
+    uuid: _builtins.str
+    def __init__(
+        self,
+        *,
+        uuid: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["uuid", b"uuid"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RevokeCredentialsRequest: _TypeAlias = RevokeCredentialsRequest  # noqa: Y015
+
+@_typing.final
+class RevokeCredentialsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RevokeCredentialsResponse: _TypeAlias = RevokeCredentialsResponse  # noqa: Y015
 
 @_typing.final
 class ImportedDevice(_message.Message):

@@ -55,6 +55,11 @@ class DeviceServiceStub:
                 request_serializer=mooring_dot_registry_dot_v1_dot_devices__pb2.DeleteDeviceRequest.SerializeToString,
                 response_deserializer=mooring_dot_registry_dot_v1_dot_devices__pb2.DeleteDeviceResponse.FromString,
                 _registered_method=True)
+        self.RevokeCredentials = channel.unary_unary(
+                '/mooring.registry.v1.DeviceService/RevokeCredentials',
+                request_serializer=mooring_dot_registry_dot_v1_dot_devices__pb2.RevokeCredentialsRequest.SerializeToString,
+                response_deserializer=mooring_dot_registry_dot_v1_dot_devices__pb2.RevokeCredentialsResponse.FromString,
+                _registered_method=True)
         self.ImportDevices = channel.unary_unary(
                 '/mooring.registry.v1.DeviceService/ImportDevices',
                 request_serializer=mooring_dot_registry_dot_v1_dot_devices__pb2.ImportDevicesRequest.SerializeToString,
@@ -92,6 +97,14 @@ class DeviceServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RevokeCredentials(self, request, context):
+        """Ends its password and the one before, at once; it gets another one when it
+        asks for its broker or registers the next time.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ImportDevices(self, request, context):
         """Takes over devices of a fleet that runs already. Each is created, is there
         already and is left as it is, or is refused by itself.
@@ -122,6 +135,11 @@ def add_DeviceServiceServicer_to_server(servicer, server):
                     servicer.DeleteDevice,
                     request_deserializer=mooring_dot_registry_dot_v1_dot_devices__pb2.DeleteDeviceRequest.FromString,
                     response_serializer=mooring_dot_registry_dot_v1_dot_devices__pb2.DeleteDeviceResponse.SerializeToString,
+            ),
+            'RevokeCredentials': grpc.unary_unary_rpc_method_handler(
+                    servicer.RevokeCredentials,
+                    request_deserializer=mooring_dot_registry_dot_v1_dot_devices__pb2.RevokeCredentialsRequest.FromString,
+                    response_serializer=mooring_dot_registry_dot_v1_dot_devices__pb2.RevokeCredentialsResponse.SerializeToString,
             ),
             'ImportDevices': grpc.unary_unary_rpc_method_handler(
                     servicer.ImportDevices,
@@ -238,6 +256,33 @@ class DeviceService:
             '/mooring.registry.v1.DeviceService/DeleteDevice',
             mooring_dot_registry_dot_v1_dot_devices__pb2.DeleteDeviceRequest.SerializeToString,
             mooring_dot_registry_dot_v1_dot_devices__pb2.DeleteDeviceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RevokeCredentials(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mooring.registry.v1.DeviceService/RevokeCredentials',
+            mooring_dot_registry_dot_v1_dot_devices__pb2.RevokeCredentialsRequest.SerializeToString,
+            mooring_dot_registry_dot_v1_dot_devices__pb2.RevokeCredentialsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -22,6 +22,10 @@ class DeviceServiceStub:
     """Changes the fields that update_mask names and no other."""
     DeleteDevice: _aio.UnaryUnaryMultiCallable[_devices_pb2.DeleteDeviceRequest, _devices_pb2.DeleteDeviceResponse]
     """Its credentials go with it: registered anew, it gets others."""
+    RevokeCredentials: _aio.UnaryUnaryMultiCallable[_devices_pb2.RevokeCredentialsRequest, _devices_pb2.RevokeCredentialsResponse]
+    """Ends its password and the one before, at once; it gets another one when it
+    asks for its broker or registers the next time.
+    """
     ImportDevices: _aio.UnaryUnaryMultiCallable[_devices_pb2.ImportDevicesRequest, _devices_pb2.ImportDevicesResponse]
     """Takes over devices of a fleet that runs already. Each is created, is there
     already and is left as it is, or is refused by itself.
@@ -59,6 +63,16 @@ class DeviceServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_devices_pb2.DeleteDeviceRequest, _abc.Awaitable[_devices_pb2.DeleteDeviceResponse]],
     ) -> _abc.Awaitable[_devices_pb2.DeleteDeviceResponse]:
         """Its credentials go with it: registered anew, it gets others."""
+
+    @_abc_1.abstractmethod
+    def RevokeCredentials(
+        self,
+        request: _devices_pb2.RevokeCredentialsRequest,
+        context: _aio.ServicerContext[_devices_pb2.RevokeCredentialsRequest, _abc.Awaitable[_devices_pb2.RevokeCredentialsResponse]],
+    ) -> _abc.Awaitable[_devices_pb2.RevokeCredentialsResponse]:
+        """Ends its password and the one before, at once; it gets another one when it
+        asks for its broker or registers the next time.
+        """
 
     @_abc_1.abstractmethod
     def ImportDevices(

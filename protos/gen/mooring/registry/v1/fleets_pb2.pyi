@@ -49,9 +49,12 @@ class FleetFields(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     MQTT_BROKER_ID_FIELD_NUMBER: _builtins.int
     ALLOWED_BROKERS_FIELD_NUMBER: _builtins.int
+    IS_ACTIVE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     mqtt_broker_id: _builtins.int
     """The broker of its devices that have no pin. Unset: none."""
+    is_active: _builtins.bool
+    """False: nobody of it gets in."""
     @_builtins.property
     def allowed_brokers(self) -> Global___AllowedBrokers:
         """Unset: not restricted."""
@@ -62,15 +65,20 @@ class FleetFields(_message.Message):
         name: _builtins.str | None = ...,
         mqtt_broker_id: _builtins.int | None = ...,
         allowed_brokers: Global___AllowedBrokers | None = ...,
+        is_active: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_mqtt_broker_id", b"_mqtt_broker_id", "_name", b"_name", "allowed_brokers", b"allowed_brokers", "mqtt_broker_id", b"mqtt_broker_id", "name", b"name"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_is_active", b"_is_active", "_mqtt_broker_id", b"_mqtt_broker_id", "_name", b"_name", "allowed_brokers", b"allowed_brokers", "is_active", b"is_active", "mqtt_broker_id", b"mqtt_broker_id", "name", b"name"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_mqtt_broker_id", b"_mqtt_broker_id", "_name", b"_name", "allowed_brokers", b"allowed_brokers", "mqtt_broker_id", b"mqtt_broker_id", "name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_is_active", b"_is_active", "_mqtt_broker_id", b"_mqtt_broker_id", "_name", b"_name", "allowed_brokers", b"allowed_brokers", "is_active", b"is_active", "mqtt_broker_id", b"mqtt_broker_id", "name", b"name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__is_active: _TypeAlias = _typing.Literal["is_active"]  # noqa: Y015
+    _WhichOneofArgType__is_active: _TypeAlias = _typing.Literal["_is_active", b"_is_active"]  # noqa: Y015
     _WhichOneofReturnType__mqtt_broker_id: _TypeAlias = _typing.Literal["mqtt_broker_id"]  # noqa: Y015
     _WhichOneofArgType__mqtt_broker_id: _TypeAlias = _typing.Literal["_mqtt_broker_id", b"_mqtt_broker_id"]  # noqa: Y015
     _WhichOneofReturnType__name: _TypeAlias = _typing.Literal["name"]  # noqa: Y015
     _WhichOneofArgType__name: _TypeAlias = _typing.Literal["_name", b"_name"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__is_active) -> _WhichOneofReturnType__is_active | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__mqtt_broker_id) -> _WhichOneofReturnType__mqtt_broker_id | None: ...
     @_typing.overload
@@ -334,3 +342,43 @@ class UpdateFleetResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___UpdateFleetResponse: _TypeAlias = UpdateFleetResponse  # noqa: Y015
+
+@_typing.final
+class DeleteFleetRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    WITH_DEVICES_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    with_devices: _builtins.bool
+    """Disables it, and then deletes what it has, as much as there is time for:
+    after FLEET_IN_USE, ask again.
+    """
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        with_devices: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "with_devices", b"with_devices"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteFleetRequest: _TypeAlias = DeleteFleetRequest  # noqa: Y015
+
+@_typing.final
+class DeleteFleetResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteFleetResponse: _TypeAlias = DeleteFleetResponse  # noqa: Y015

@@ -55,6 +55,11 @@ class FleetServiceStub:
                 request_serializer=mooring_dot_registry_dot_v1_dot_fleets__pb2.UpdateFleetRequest.SerializeToString,
                 response_deserializer=mooring_dot_registry_dot_v1_dot_fleets__pb2.UpdateFleetResponse.FromString,
                 _registered_method=True)
+        self.DeleteFleet = channel.unary_unary(
+                '/mooring.registry.v1.FleetService/DeleteFleet',
+                request_serializer=mooring_dot_registry_dot_v1_dot_fleets__pb2.DeleteFleetRequest.SerializeToString,
+                response_deserializer=mooring_dot_registry_dot_v1_dot_fleets__pb2.DeleteFleetResponse.FromString,
+                _registered_method=True)
 
 
 class FleetServiceServicer:
@@ -86,6 +91,14 @@ class FleetServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DeleteFleet(self, request, context):
+        """Refused with FLEET_IN_USE, and how many, while it has devices, expected
+        devices or keys.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_FleetServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -108,6 +121,11 @@ def add_FleetServiceServicer_to_server(servicer, server):
                     servicer.UpdateFleet,
                     request_deserializer=mooring_dot_registry_dot_v1_dot_fleets__pb2.UpdateFleetRequest.FromString,
                     response_serializer=mooring_dot_registry_dot_v1_dot_fleets__pb2.UpdateFleetResponse.SerializeToString,
+            ),
+            'DeleteFleet': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteFleet,
+                    request_deserializer=mooring_dot_registry_dot_v1_dot_fleets__pb2.DeleteFleetRequest.FromString,
+                    response_serializer=mooring_dot_registry_dot_v1_dot_fleets__pb2.DeleteFleetResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -219,6 +237,33 @@ class FleetService:
             '/mooring.registry.v1.FleetService/UpdateFleet',
             mooring_dot_registry_dot_v1_dot_fleets__pb2.UpdateFleetRequest.SerializeToString,
             mooring_dot_registry_dot_v1_dot_fleets__pb2.UpdateFleetResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteFleet(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mooring.registry.v1.FleetService/DeleteFleet',
+            mooring_dot_registry_dot_v1_dot_fleets__pb2.DeleteFleetRequest.SerializeToString,
+            mooring_dot_registry_dot_v1_dot_fleets__pb2.DeleteFleetResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -21,6 +21,10 @@ class FleetServiceStub:
     ListFleets: _aio.UnaryUnaryMultiCallable[_fleets_pb2.ListFleetsRequest, _fleets_pb2.ListFleetsResponse]
     UpdateFleet: _aio.UnaryUnaryMultiCallable[_fleets_pb2.UpdateFleetRequest, _fleets_pb2.UpdateFleetResponse]
     """Changes the fields that update_mask names and no other."""
+    DeleteFleet: _aio.UnaryUnaryMultiCallable[_fleets_pb2.DeleteFleetRequest, _fleets_pb2.DeleteFleetResponse]
+    """Refused with FLEET_IN_USE, and how many, while it has devices, expected
+    devices or keys.
+    """
 
 class FleetServiceServicer(metaclass=_abc_1.ABCMeta):
     """Groups of devices, and the rule that places them."""
@@ -53,5 +57,15 @@ class FleetServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_fleets_pb2.UpdateFleetRequest, _abc.Awaitable[_fleets_pb2.UpdateFleetResponse]],
     ) -> _abc.Awaitable[_fleets_pb2.UpdateFleetResponse]:
         """Changes the fields that update_mask names and no other."""
+
+    @_abc_1.abstractmethod
+    def DeleteFleet(
+        self,
+        request: _fleets_pb2.DeleteFleetRequest,
+        context: _aio.ServicerContext[_fleets_pb2.DeleteFleetRequest, _abc.Awaitable[_fleets_pb2.DeleteFleetResponse]],
+    ) -> _abc.Awaitable[_fleets_pb2.DeleteFleetResponse]:
+        """Refused with FLEET_IN_USE, and how many, while it has devices, expected
+        devices or keys.
+        """
 
 def add_FleetServiceServicer_to_server(servicer: FleetServiceServicer, server: _aio.Server) -> None: ...

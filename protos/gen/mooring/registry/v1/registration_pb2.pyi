@@ -357,3 +357,57 @@ class GetConnectionsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetConnectionsResponse: _TypeAlias = GetConnectionsResponse  # noqa: Y015
+
+@_typing.final
+class RotateCredentialsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUESTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def requests(self) -> _containers.RepeatedCompositeFieldContainer[Global___ConnectionRequest]:
+        """At most 1,000."""
+
+    def __init__(
+        self,
+        *,
+        requests: _abc.Iterable[Global___ConnectionRequest] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["requests", b"requests"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RotateCredentialsRequest: _TypeAlias = RotateCredentialsRequest  # noqa: Y015
+
+@_typing.final
+class RotateCredentialsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OUTCOMES_FIELD_NUMBER: _builtins.int
+    BROKERS_FIELD_NUMBER: _builtins.int
+    ENVIRONMENT_URL_FIELD_NUMBER: _builtins.int
+    environment_url: _builtins.str
+    """MQTT_BROKER_URL."""
+    @_builtins.property
+    def outcomes(self) -> _containers.RepeatedCompositeFieldContainer[Global___ConnectionOutcome]:
+        """One for each request, in order."""
+
+    @_builtins.property
+    def brokers(self) -> _containers.RepeatedCompositeFieldContainer[_resolution_pb2.BrokerSettings]:
+        """Every broker that an outcome names, once."""
+
+    def __init__(
+        self,
+        *,
+        outcomes: _abc.Iterable[Global___ConnectionOutcome] | None = ...,
+        brokers: _abc.Iterable[_resolution_pb2.BrokerSettings] | None = ...,
+        environment_url: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["brokers", b"brokers", "environment_url", b"environment_url", "outcomes", b"outcomes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RotateCredentialsResponse: _TypeAlias = RotateCredentialsResponse  # noqa: Y015

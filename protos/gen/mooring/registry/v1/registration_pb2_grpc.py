@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class RegistrationServiceStub:
-    """What devices ask. Both calls take a batch and answer item by item: a bad
+    """What devices ask. All calls take a batch and answer item by item: a bad
     item never fails its neighbours.
     """
 
@@ -46,10 +46,15 @@ class RegistrationServiceStub:
                 request_serializer=mooring_dot_registry_dot_v1_dot_registration__pb2.GetConnectionsRequest.SerializeToString,
                 response_deserializer=mooring_dot_registry_dot_v1_dot_registration__pb2.GetConnectionsResponse.FromString,
                 _registered_method=True)
+        self.RotateCredentials = channel.unary_unary(
+                '/mooring.registry.v1.RegistrationService/RotateCredentials',
+                request_serializer=mooring_dot_registry_dot_v1_dot_registration__pb2.RotateCredentialsRequest.SerializeToString,
+                response_deserializer=mooring_dot_registry_dot_v1_dot_registration__pb2.RotateCredentialsResponse.FromString,
+                _registered_method=True)
 
 
 class RegistrationServiceServicer:
-    """What devices ask. Both calls take a batch and answer item by item: a bad
+    """What devices ask. All calls take a batch and answer item by item: a bad
     item never fails its neighbours.
     """
 
@@ -62,6 +67,14 @@ class RegistrationServiceServicer:
 
     def GetConnections(self, request, context):
         """What registered devices should connect to today.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RotateCredentials(self, request, context):
+        """Gives registered devices new passwords; the ones before are accepted for a
+        while longer. A call that meets another is one with it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -80,6 +93,11 @@ def add_RegistrationServiceServicer_to_server(servicer, server):
                     request_deserializer=mooring_dot_registry_dot_v1_dot_registration__pb2.GetConnectionsRequest.FromString,
                     response_serializer=mooring_dot_registry_dot_v1_dot_registration__pb2.GetConnectionsResponse.SerializeToString,
             ),
+            'RotateCredentials': grpc.unary_unary_rpc_method_handler(
+                    servicer.RotateCredentials,
+                    request_deserializer=mooring_dot_registry_dot_v1_dot_registration__pb2.RotateCredentialsRequest.FromString,
+                    response_serializer=mooring_dot_registry_dot_v1_dot_registration__pb2.RotateCredentialsResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'mooring.registry.v1.RegistrationService', rpc_method_handlers)
@@ -89,7 +107,7 @@ def add_RegistrationServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class RegistrationService:
-    """What devices ask. Both calls take a batch and answer item by item: a bad
+    """What devices ask. All calls take a batch and answer item by item: a bad
     item never fails its neighbours.
     """
 
@@ -137,6 +155,33 @@ class RegistrationService:
             '/mooring.registry.v1.RegistrationService/GetConnections',
             mooring_dot_registry_dot_v1_dot_registration__pb2.GetConnectionsRequest.SerializeToString,
             mooring_dot_registry_dot_v1_dot_registration__pb2.GetConnectionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RotateCredentials(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mooring.registry.v1.RegistrationService/RotateCredentials',
+            mooring_dot_registry_dot_v1_dot_registration__pb2.RotateCredentialsRequest.SerializeToString,
+            mooring_dot_registry_dot_v1_dot_registration__pb2.RotateCredentialsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -13,7 +13,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class RegistrationServiceStub:
-    """What devices ask. Both calls take a batch and answer item by item: a bad
+    """What devices ask. All calls take a batch and answer item by item: a bad
     item never fails its neighbours.
     """
 
@@ -22,9 +22,13 @@ class RegistrationServiceStub:
     """Registers devices with provisioning keys. Safe to repeat."""
     GetConnections: _aio.UnaryUnaryMultiCallable[_registration_pb2.GetConnectionsRequest, _registration_pb2.GetConnectionsResponse]
     """What registered devices should connect to today."""
+    RotateCredentials: _aio.UnaryUnaryMultiCallable[_registration_pb2.RotateCredentialsRequest, _registration_pb2.RotateCredentialsResponse]
+    """Gives registered devices new passwords; the ones before are accepted for a
+    while longer. A call that meets another is one with it.
+    """
 
 class RegistrationServiceServicer(metaclass=_abc_1.ABCMeta):
-    """What devices ask. Both calls take a batch and answer item by item: a bad
+    """What devices ask. All calls take a batch and answer item by item: a bad
     item never fails its neighbours.
     """
 
@@ -43,5 +47,15 @@ class RegistrationServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_registration_pb2.GetConnectionsRequest, _abc.Awaitable[_registration_pb2.GetConnectionsResponse]],
     ) -> _abc.Awaitable[_registration_pb2.GetConnectionsResponse]:
         """What registered devices should connect to today."""
+
+    @_abc_1.abstractmethod
+    def RotateCredentials(
+        self,
+        request: _registration_pb2.RotateCredentialsRequest,
+        context: _aio.ServicerContext[_registration_pb2.RotateCredentialsRequest, _abc.Awaitable[_registration_pb2.RotateCredentialsResponse]],
+    ) -> _abc.Awaitable[_registration_pb2.RotateCredentialsResponse]:
+        """Gives registered devices new passwords; the ones before are accepted for a
+        while longer. A call that meets another is one with it.
+        """
 
 def add_RegistrationServiceServicer_to_server(servicer: RegistrationServiceServicer, server: _aio.Server) -> None: ...

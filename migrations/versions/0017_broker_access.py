@@ -1,9 +1,9 @@
-"""What brokers are told of who may connect: their secrets, service accounts, what was revoked."""
+"""Who may connect to brokers: their secrets, service accounts, what changed, what was revoked."""
 
 from alembic import op
 
-revision = "0016"
-down_revision = "0015"
+revision = "0017"
+down_revision = "0016"
 
 # Roles belong to the whole server, so another database of ours may have made it.
 ROLE = """
@@ -14,18 +14,6 @@ END $$
 """
 
 TABLES = """
--- How Mooring itself drives a broker, with the broker's username and password.
-ALTER TABLE mqtt_broker_config
-    ADD COLUMN management text NOT NULL DEFAULT ''
-        CHECK (management IN ('', 'mosquitto', 'emqx', 'rabbitmq')),
-    ADD COLUMN management_url text NOT NULL DEFAULT '',
-    ADD CONSTRAINT management_url_is_for_http CHECK (
-        (management IN ('emqx', 'rabbitmq')) = (management_url <> '')
-    ),
-    ADD CONSTRAINT management_has_login CHECK (
-        management = '' OR num_nulls(username, password_encrypted) = 0
-    );
-
 ALTER TABLE fleets ADD COLUMN is_active boolean NOT NULL DEFAULT true;
 
 -- The password before the one that is current, for as long as it is still accepted.
@@ -95,56 +83,6 @@ CREATE TABLE revocations (
 );
 CREATE INDEX revocations_due ON revocations (broker_id, id) WHERE done_at IS NULL;
 CREATE INDEX revocations_done ON revocations (broker_id, done_at) WHERE done_at IS NOT NULL;
-
--- How the brokers are that Mooring drives, as whoever drives them last found them.
-CREATE TABLE driven_brokers (
-    broker_id  integer PRIMARY KEY REFERENCES mqtt_broker_config (id) ON DELETE CASCADE,
-    looked_at  timestamptz NOT NULL,
-    -- Of a Mosquitto: who is to be let in; null for brokers that ask.
-    clients    integer,
-    -- When it last was as it should be.
-    in_step_at timestamptz,
-    -- What keeps it from being so.
-    problem    text NOT NULL DEFAULT ''
-);
-"""
-
-# The constraints hold whatever happens here; this says what to do instead of what is violated.
-CHECK = """
-CREATE FUNCTION check_broker_management() RETURNS trigger
-    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
-BEGIN
-    IF NEW.management NOT IN ('', 'mosquitto', 'emqx', 'rabbitmq') THEN
-        RAISE check_violation USING CONSTRAINT = 'mqtt_broker_config_management_check',
-            MESSAGE = format('%L is not a management', NEW.management),
-            HINT = 'Set management to mosquitto, emqx or rabbitmq, or to '''' for none.';
-    END IF;
-    IF (NEW.management IN ('emqx', 'rabbitmq')) <> (NEW.management_url <> '') THEN
-        RAISE check_violation USING CONSTRAINT = 'management_url_is_for_http',
-            MESSAGE = format('management_url disagrees with management = %L'
-                             ' (management_url_is_for_http)', NEW.management),
-            HINT = 'Set both in one statement: emqx and rabbitmq have a URL, the others ''''.';
-    END IF;
-    IF NEW.management <> '' AND num_nulls(NEW.username, NEW.password_encrypted) > 0 THEN
-        RAISE check_violation USING CONSTRAINT = 'management_has_login',
-            MESSAGE = format('management = %L needs a username and a password'
-                             ' (management_has_login)', NEW.management),
-            HINT = 'Set them by PATCH /api/v1/brokers/{id} first: passwords need the API.';
-    END IF;
-    IF NEW.management_url <> '' AND (TG_OP = 'INSERT' OR NEW.management_url <> OLD.management_url)
-       AND (length(NEW.management_url) > 2000 OR NEW.management_url !~
-            '\\A(https://[][A-Za-z0-9.:-]+|http://(localhost|127\\.[0-9.]+|\\[::1\\])(:[0-9]+)?)'
-            '(/[^?#\\s]*)?\\Z') THEN
-        RAISE check_violation USING CONSTRAINT = 'management_url_is_a_url',
-            MESSAGE = 'this is not the URL of a management API (management_url_is_a_url)',
-            HINT = 'Write it like https://emqx.example.com:18083, without a username; http is for'
-                   ' localhost, 127.0.0.1 and [::1] alone.';
-    END IF;
-    RETURN NEW;
-END $$;
-CREATE TRIGGER checked_management
-    BEFORE INSERT OR UPDATE OF management, management_url, username, password_encrypted
-    ON mqtt_broker_config FOR EACH ROW EXECUTE FUNCTION check_broker_management();
 """
 
 # Notifying makes commits wait for one another, so only what ends an access notifies: never that a
@@ -177,11 +115,13 @@ BEGIN
     ELSE
         SELECT array_agg(gone.mqtt_username),
                bool_or(gone.is_active AND NOT arrived.is_active
-                       OR gone.mqtt_password_hash <> arrived.mqtt_password_hash)
+                       OR gone.mqtt_password_hash <> arrived.mqtt_password_hash
+                       OR gone.previous_until IS DISTINCT FROM arrived.previous_until)
         INTO touched, is_ended
         FROM gone JOIN arrived USING (id)
         WHERE gone.is_active <> arrived.is_active
            OR gone.mqtt_password_hash <> arrived.mqtt_password_hash
+           OR gone.previous_until IS DISTINCT FROM arrived.previous_until
            OR gone.told_broker_ids <> arrived.told_broker_ids
            OR gone.fleet_id <> arrived.fleet_id
            OR gone.provisioned_by_key_id IS NULL
@@ -195,7 +135,8 @@ BEGIN
                 ON broker.id = ANY (gone.told_broker_ids) AND broker.management <> ''
             WHERE gone.is_active AND (NOT arrived.is_active
                 OR gone.mqtt_password_hash <> arrived.mqtt_password_hash
-                   AND coalesce(arrived.previous_until <= now(), true));
+                   AND coalesce(arrived.previous_until <= now(), true)
+                OR gone.previous_until > now() AND arrived.previous_until IS NULL);
         END IF;
     END IF;
     IF touched IS NOT NULL THEN
@@ -214,26 +155,6 @@ CREATE TRIGGER access_changed AFTER UPDATE ON devices
 CREATE TRIGGER access_gone AFTER DELETE ON devices REFERENCING OLD TABLE AS gone
     FOR EACH STATEMENT EXECUTE FUNCTION note_access();
 
-CREATE FUNCTION note_fleet_access() RETURNS trigger
-    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
-BEGIN
-    INSERT INTO public.access_changes (fleet_ids) VALUES (ARRAY[NEW.id]);
-    PERFORM pg_notify('mooring_access', '');
-    IF NOT NEW.is_active THEN
-        INSERT INTO public.revocations (username, device_uuid, broker_id, reason)
-        SELECT device.mqtt_username, device.uuid, broker.id, 'disabled'
-        FROM public.devices AS device
-        JOIN public.mqtt_broker_config AS broker
-            ON broker.id = ANY (device.told_broker_ids) AND broker.management <> ''
-        WHERE device.fleet_id = NEW.id AND device.is_active;
-    END IF;
-    RETURN NULL;
-END $$;
--- The fleet's own broker admits imported devices that have not registered.
-CREATE TRIGGER access_changed AFTER UPDATE OF is_active, mqtt_broker_id ON fleets
-    FOR EACH ROW WHEN (OLD.is_active <> NEW.is_active
-                       OR OLD.mqtt_broker_id IS DISTINCT FROM NEW.mqtt_broker_id)
-    EXECUTE FUNCTION note_fleet_access();
 
 CREATE FUNCTION note_account_access() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
@@ -268,49 +189,8 @@ CREATE TRIGGER announced AFTER INSERT OR DELETE OR TRUNCATE ON broker_secrets
     FOR EACH STATEMENT EXECUTE FUNCTION announce_broker_secrets();
 """
 
-VIEWS = """
--- Who may connect now. `found_by` is what there is an index on: of a device that has registered its
--- uuid, for whatever registers would pay for an index on all usernames.
-CREATE VIEW mqtt_devices AS
-    SELECT device.uuid, device.mqtt_username AS username,
-           device.mqtt_password_hash AS password_hash, device.credential_salt AS salt,
-           device.password_algorithm AS algorithm,
-           device.told_broker_ids AS broker_ids, device.uuid AS found_by
-    FROM devices AS device JOIN fleets AS fleet ON fleet.id = device.fleet_id
-    WHERE device.is_active AND fleet.is_active AND device.provisioned_by_key_id IS NOT NULL
-    UNION ALL
-    SELECT device.uuid, device.mqtt_username, device.mqtt_password_hash, device.credential_salt,
-           device.password_algorithm,
-           ARRAY[coalesce(device.mqtt_broker_id, fleet.mqtt_broker_id)], device.mqtt_username
-    FROM devices AS device JOIN fleets AS fleet ON fleet.id = device.fleet_id
-    WHERE device.is_active AND fleet.is_active AND device.provisioned_by_key_id IS NULL;
-CREATE VIEW mqtt_accounts AS
-    SELECT username, password_hash, password_salt AS salt, publish, subscribe,
-           coalesce(broker_ids, ARRAY(SELECT id FROM mqtt_broker_config)) AS broker_ids,
-           username AS found_by
-    FROM service_accounts WHERE is_active AND (expires_at IS NULL OR expires_at > now());
-
--- Brokers that read SQL ask for themselves: WHERE username = $1 AND found_by IN ($1, substr($1, 8))
--- AND <their id> = ANY (broker_ids).
-CREATE OR REPLACE VIEW mqtt_users AS
-    SELECT username, password_hash, salt, false AS is_superuser, algorithm, broker_ids, found_by
-    FROM mqtt_devices WHERE algorithm <> 'none'
-    UNION ALL
-    SELECT username, password_hash, salt, false, 'sha256', broker_ids, found_by FROM mqtt_accounts;
-
--- access: 1 subscribe, 2 publish, 3 both.
-CREATE OR REPLACE VIEW mqtt_acls AS
-    SELECT username, 'iot/device/' || uuid || '/#' AS topic, 3 AS access, broker_ids, found_by
-    FROM mqtt_devices
-    UNION ALL
-    SELECT username, unnest(subscribe), 1, broker_ids, found_by FROM mqtt_accounts
-    UNION ALL
-    SELECT username, unnest(publish), 2, broker_ids, found_by FROM mqtt_accounts;
-"""
-
 GRANTS = """
-REVOKE ALL ON FUNCTION check_broker_management(), note_access(), note_fleet_access(),
-    note_account_access(), announce_broker_secrets() FROM PUBLIC;
+REVOKE ALL ON FUNCTION note_access(), note_account_access(), announce_broker_secrets() FROM PUBLIC;
 GRANT USAGE ON SCHEMA public TO mooring_access;
 GRANT SELECT ON alembic_version TO mooring_access;
 GRANT SELECT (id, uuid, fleet_id, mqtt_broker_id, mqtt_username, mqtt_password_hash,
@@ -329,10 +209,8 @@ GRANT SELECT, INSERT, DELETE ON broker_secrets TO mooring_registry;
 GRANT SELECT, INSERT, UPDATE, DELETE ON service_accounts TO mooring_registry;
 GRANT SELECT, UPDATE, DELETE ON revocations TO mooring_registry;
 GRANT SELECT ON access_changes TO mooring_registry;
-GRANT SELECT, INSERT, UPDATE, DELETE ON driven_brokers TO mooring_registry;
-GRANT DELETE ON fleets TO mooring_registry;
 
-GRANT SELECT ON revocations, driven_brokers TO mooring_operator;
+GRANT SELECT ON revocations TO mooring_operator;
 GRANT SELECT (id, broker_id, prefix, created_at, last_used_at) ON broker_secrets
     TO mooring_operator;
 GRANT SELECT (id, username, description, publish, subscribe, broker_ids, is_active, expires_at,
@@ -340,12 +218,10 @@ GRANT SELECT (id, username, description, publish, subscribe, broker_ids, is_acti
     ON service_accounts TO mooring_operator;
 GRANT SELECT (previous_until) ON devices TO mooring_operator;
 GRANT UPDATE (is_active) ON fleets TO mooring_operator;
-GRANT UPDATE (management, management_url) ON mqtt_broker_config TO mooring_operator;
 """
 
 
 def upgrade() -> None:
     """Makes the role and the tables, then what fills them, then says who may what."""
-    op.execute(ROLE)
-    for part in (TABLES, CHECK, TRIGGERS, VIEWS, GRANTS):
+    for part in (ROLE, TABLES, TRIGGERS, GRANTS):
         op.execute(part)

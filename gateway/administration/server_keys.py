@@ -1,0 +1,53 @@
+"""The keys that devices' credentials are made with: `/api/v1/server-keys`."""
+
+from typing import Annotated
+
+from litestar import Router, get
+from mooring.registry.v1 import server_keys_pb2
+from msgspec import Meta, Struct
+
+from chassis.trust import Access
+from gateway.administration.caller import CallerRequest
+from gateway.administration.listing import Page
+from gateway.problems import errors
+
+
+class ServerKey(Struct, kw_only=True, frozen=True):
+    """Which devices use a server key; the key itself is told nobody."""
+
+    id: int
+    is_active: Annotated[bool, Meta(description="Whether new credentials are made with it.")]
+    is_in_ring: Annotated[
+        bool,
+        Meta(description="Whether the registry that answers holds it: else its devices are lost."),
+    ]
+    devices: Annotated[int, Meta(description="Those that have yet to leave it.")]
+    disabled_devices: Annotated[int, Meta(description="Those that would, were they not disabled.")]
+
+
+class ServerKeyPage(Page[ServerKey], frozen=True):
+    """All of them, in the order of their ids."""
+
+
+@get("/", access=Access.ADMIN, summary="List server keys", responses=errors(401, 403))
+async def list_server_keys(request: CallerRequest) -> ServerKeyPage:
+    caller = request.auth
+    answer = await caller.ask_registry(
+        caller.neighbours.server_keys.ListServerKeys, server_keys_pb2.ListServerKeysRequest()
+    )
+    return ServerKeyPage(
+        [
+            ServerKey(
+                id=key.id,
+                is_active=key.is_active,
+                is_in_ring=key.is_in_ring,
+                devices=key.devices,
+                disabled_devices=key.disabled_devices,
+            )
+            for key in answer.server_keys
+        ],
+        None,
+    )
+
+
+ROUTES = Router("/server-keys", route_handlers=[list_server_keys], tags=["server keys"])

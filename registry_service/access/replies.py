@@ -1,0 +1,77 @@
+"""Answers that were given a moment ago, for the same question: a broker that asks often asks alike.
+
+An answer that allowed something holds as long as nothing that it was made of has changed: it is
+tied to the subject in memory, which is forgotten when its access changes (known.py).
+"""
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from hashlib import sha256
+
+from registry_service.access.dialects.asked import Asked, Reply
+from registry_service.access.known import Changes, KnownSubjects
+from registry_service.access.questions import Connect, Question, Verdict
+from registry_service.access.sessions import Sessions
+from registry_service.access.store import Asker
+from registry_service.access.subjects import Subject
+
+MAX_REPLIES = 20_000
+# What an answer says of the time, when a session ends, may be so much older.
+MAX_AGE_S = 5.0
+
+# The broker, the operation, and what was asked: hashed, for it holds a password.
+Key = tuple[int, bytes, bytes]
+
+
+def key_of(asker: Asker, path: bytes, asked: Asked) -> Key:
+    """Of a request to an operation at `path`; of its headers, these say how it is to be read."""
+    hook, kind = (asked.headers.get(name, b"") for name in (b"vernemq-hook", b"content-type"))
+    said = b"\n".join((hook, kind, asked.query, asked.body))
+    return asker.broker_id, path, sha256(said).digest()
+
+
+@dataclass(frozen=True, slots=True)
+class _Given:
+    subject: Subject
+    question: Question
+    reply: Reply
+    at: float
+
+
+class Replies:
+    """The oldest are forgotten first; times are of the running loop's clock."""
+
+    def __init__(self, known: KnownSubjects, changes: Changes, sessions: Sessions) -> None:
+        """What they say together is what a reply depends on."""
+        self._known = known
+        self._changes = changes
+        self._sessions = sessions
+        self._given: OrderedDict[Key, _Given] = OrderedDict()
+
+    def again(self, asker: Asker, key: Key, now: float) -> tuple[Question, Reply] | None:
+        """What was asked and answered; None where that is too long ago, or has changed since."""
+        given = self._given.get(key)
+        if given is None or now - given.at > MAX_AGE_S or not self._changes.is_current(now):
+            return None
+        question = given.question
+        if self._known.subject(question.username, now) is not given.subject:
+            return None
+        if isinstance(question, Connect):
+            user = self._sessions.user_of(asker.broker_id, question.client_id, now)
+            if user not in ("", question.username):
+                return None
+        return question, given.reply
+
+    def keep(
+        self, key: Key, question: Question, verdict: Verdict, reply: Reply, now: float
+    ) -> None:
+        """What was answered just now; a denial is not kept."""
+        subject = self._known.subject(question.username, now)
+        # A password that is on its way out, and an account that is, are judged each time.
+        is_lasting = subject is not None and not subject.previous and subject.expires_at is None
+        if subject is None or not verdict.is_allowed or not is_lasting:
+            return
+        self._given[key] = _Given(subject, question, reply, now)
+        self._given.move_to_end(key)
+        if len(self._given) > MAX_REPLIES:
+            self._given.popitem(last=False)

@@ -1,0 +1,148 @@
+"""Fleets that go, in the database: what they have a chunk at a time, and then they themselves."""
+
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from chassis import audit
+from chassis.database import PLACEMENT, reading, take_turns, writing
+from registry_service.errors import FleetInUse
+from registry_service.fleets.store import fleet_of, told
+from registry_service.tables import (
+    api_tokens,
+    devices,
+    expected_devices,
+    fleets,
+    provisioning_keys,
+)
+
+Key = int | str | UUID
+
+CHUNK = 5_000
+# What a fleet has, in the order in which it goes: by which column it is locked, as everybody does
+# who locks several, and how it is called in the audit log. Devices that are expected go before
+# devices, which would be expected again, and keys after the devices that they made.
+BELONGINGS: dict[str, tuple[sa.Column[Any], sa.Column[Any]]] = {
+    "expected_devices": (expected_devices.c.uuid, expected_devices.c.uuid),
+    "devices": (devices.c.id, devices.c.uuid),
+    "keys": (provisioning_keys.c.id, provisioning_keys.c.id),
+}
+
+# Whoever deletes a key or a fleet has the database look for what refers to it; what it knows of how
+# many devices a fleet has is of before they went, and by that it might look through all there are.
+BY_INDEX = sa.text("SET LOCAL enable_seqscan = off")
+
+
+class FleetRemovalStore:
+    """Each method is a transaction, whole by itself and safe to repeat."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        """`engine` connects as mooring_registry."""
+        self._engine = engine
+
+    async def delete_chunk(self, fleet_id: str, which: str, after: Key | None) -> Key | None:
+        """Deletes the next of one of `BELONGINGS`, behind the one that is called `after`.
+
+        Returns the last of them if there may be more. What something else refers to stays.
+        """
+        key, name = BELONGINGS[which]
+        table = key.table
+        chosen = sa.select(key).where(table.c.fleet_id == fleet_id).order_by(key).limit(CHUNK)
+        if after is not None:
+            # Not from the beginning: the database would walk through all that has just gone.
+            chosen = chosen.where(key > after)
+        locked = chosen.with_for_update().cte("chosen").prefix_with("MATERIALIZED")
+        delete = sa.delete(table).where(key.in_(sa.select(locked.c[key.name]))).returning(key, name)
+        try:
+            async with writing(self._engine) as connection:
+                await connection.execute(BY_INDEX)
+                gone = (await connection.execute(delete)).all()
+                if gone:
+                    named = {"uuids" if name.name == "uuid" else "ids": sorted(g[1] for g in gone)}
+                    await audit.record(connection, f"fleet.delete_{which}", fleet_id, before=named)
+        except IntegrityError:
+            return None
+        return max(row[0] for row in gone) if len(gone) == CHUNK else None
+
+    async def delete(self, fleet_id: str) -> None:
+        """Tokens that are restricted to it go with it. Raises `FleetNotFound`, `FleetInUse`."""
+        await self._require_unused(fleet_id)
+        try:
+            async with writing(self._engine) as connection:
+                await take_turns(connection, PLACEMENT)
+                await connection.execute(BY_INDEX)
+                fleet = await fleet_of(connection, fleet_id, is_locked=True)
+                await connection.execute(sa.delete(fleets).where(fleets.c.id == fleet_id))
+                await audit.record(connection, "fleet.delete", fleet_id, before=told(fleet))
+                await _leave_tokens(connection, fleet_id)
+        except IntegrityError:
+            # Something has come meanwhile.
+            await self._require_unused(fleet_id)
+            raise FleetInUse("the fleet is being used: ask again") from None
+
+    async def _require_unused(self, fleet_id: str) -> None:
+        """Raises `FleetNotFound`, `FleetInUse`."""
+        counts = sa.select(
+            *(
+                sa.select(sa.func.count())
+                .select_from(key.table)
+                .where(key.table.c.fleet_id == fleet_id)
+                .scalar_subquery()
+                .label(which)
+                for which, (key, _) in BELONGINGS.items()
+            )
+        )
+        async with reading(self._engine) as connection:
+            await fleet_of(connection, fleet_id)
+            usage = dict((await connection.execute(counts)).mappings().one())
+        if any(usage.values()):
+            users = ", ".join(
+                f"{count} {(which if count > 1 else which[:-1]).replace('_', ' ')}"
+                for which, count in usage.items()
+                if count
+            )
+            raise FleetInUse(
+                f"the fleet has {users}: delete them first, or all with with_devices=true",
+                usage=usage,
+            )
+
+
+async def _leave_tokens(connection: AsyncConnection, fleet_id: str) -> None:
+    """Takes the fleet out of the tokens that are restricted to it; those to it alone are revoked.
+
+    So that none of them is for a fleet that is made under the same id one day.
+    """
+    rest = sa.func.array_remove(api_tokens.c.fleet_ids, fleet_id)
+    is_theirs = sa.literal(fleet_id) == sa.any_(api_tokens.c.fleet_ids)
+    is_all = sa.func.cardinality(rest) == 0
+    revoke = (
+        sa.update(api_tokens)
+        .where(is_theirs, is_all, api_tokens.c.is_active)
+        .values(is_active=False)
+        .returning(api_tokens.c.id)
+    )
+    for token_id in (await connection.execute(revoke)).scalars().all():
+        await audit.record(
+            connection,
+            "token.revoke",
+            str(token_id),
+            before={"is_active": True},
+            after={"is_active": False},
+        )
+    narrow = (
+        sa.update(api_tokens)
+        .where(is_theirs, ~is_all)
+        .values(fleet_ids=rest)
+        .returning(api_tokens.c.id, api_tokens.c.fleet_ids)
+    )
+    for token_id, left in (await connection.execute(narrow)).all():
+        await audit.record(
+            connection,
+            "token.leave_fleet",
+            str(token_id),
+            before={"fleet_ids": sorted([*left, fleet_id])},
+            after={"fleet_ids": sorted(left)},
+        )

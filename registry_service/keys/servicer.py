@@ -1,0 +1,38 @@
+"""gRPC: server keys."""
+
+from mooring.registry.v1 import server_keys_pb2 as pb
+from mooring.registry.v1 import server_keys_pb2_grpc
+
+from chassis.server import Context
+from chassis.trust import Access
+from registry_service.credentials import KeyRing
+from registry_service.keys.store import ServerKeyStore, Usage
+
+NAME = "mooring.registry.v1.ServerKeyService"
+POLICIES = {f"/{NAME}/ListServerKeys": Access.ADMIN}
+
+
+class ServerKeyServicer(server_keys_pb2_grpc.ServerKeyServiceServicer):
+    """The keys themselves are told nobody."""
+
+    def __init__(self, store: ServerKeyStore, ring: KeyRing) -> None:
+        """`ring` is this process's own."""
+        self._store = store
+        self._ring = ring
+
+    async def ListServerKeys(
+        self, request: pb.ListServerKeysRequest, context: Context
+    ) -> pb.ListServerKeysResponse:
+        """In the order of their ids."""
+        usage = await self._store.usage()
+        response = pb.ListServerKeysResponse()
+        for key_id in sorted(usage.keys() | self._ring.keys.keys()):
+            used = usage.get(key_id, Usage())
+            response.server_keys.add(
+                id=key_id,
+                is_active=key_id == self._ring.active_id,
+                is_in_ring=key_id in self._ring.keys,
+                devices=used.devices,
+                disabled_devices=used.disabled_devices,
+            )
+        return response

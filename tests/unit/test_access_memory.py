@@ -1,0 +1,102 @@
+"""What is remembered of subjects and client ids, and when it is not believed any more."""
+
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from registry_service.access import known, sessions
+from registry_service.access.known import KnownSubjects
+from registry_service.access.sessions import Sessions
+from registry_service.access.store import Found
+from registry_service.access.subjects import Password, Subject
+
+USERS = ("a", "b", "c")
+FLEETS = {"a": "f", "b": "f", "c": "g"}
+
+
+def subject(username: str, version: int = 0) -> Subject:
+    kept = Password("sha256", str(version))
+    return Subject(username=username, uuid=username, fleet_id=FLEETS[username], password=kept)
+
+
+def found(*subjects: Subject, claimed: frozenset[str] = frozenset()) -> Found:
+    return Found({one.username: one for one in subjects}, claimed)
+
+
+# The database: a version of each subject. What is looked up is read at one moment, and told at a
+# later one; changes are made, and heard of later.
+STEPS = st.one_of(
+    st.tuples(st.just("begin"), st.sampled_from(USERS)),
+    st.tuples(st.just("end"), st.integers(0, 5)),
+    st.tuples(st.just("change"), st.sampled_from(USERS)),
+    st.tuples(st.just("change fleet"), st.sampled_from(("f", "g"))),
+    st.tuples(st.just("hear"), st.just("")),
+    st.tuples(st.just("forget all"), st.just("")),
+)
+
+
+@settings(max_examples=1000)
+@given(st.lists(STEPS, max_size=40))
+def test_once_a_change_was_heard_of_nobody_is_as_before(steps: list[tuple[str, Any]]) -> None:
+    memory = KnownSubjects()
+    version = dict.fromkeys(USERS, 0)
+    # What was committed when all that was heard of had been.
+    heard = dict(version)
+    unheard: list[tuple[set[str], set[str]]] = []
+    under_way: list[tuple[Subject, set[str]]] = []
+    for step, what in steps:
+        if step == "begin":
+            under_way.append((subject(what, version[what]), memory.begin()))
+        elif step == "end" and what < len(under_way):
+            read, spoilt = under_way.pop(what)
+            memory.remember(found(read), (), spoilt, now=0)
+        elif step == "change":
+            version[what] += 1
+            unheard.append(({what}, set()))
+        elif step == "change fleet":
+            for user in USERS:
+                version[user] += FLEETS[user] == what
+            unheard.append((set(), {what}))
+        elif step == "hear":
+            for users, fleets in unheard:
+                memory.forget(users, fleets)
+            unheard, heard = [], dict(version)
+        elif step == "forget all":
+            memory.forget_all()
+            unheard, heard = [], dict(version)
+        for user in USERS:
+            remembered = memory.subject(user, now=0)
+            assert remembered is None or int(remembered.password.hash) >= heard[user], steps
+
+
+def test_memory_has_an_end() -> None:
+    memory = KnownSubjects()
+    memory.remember(found(subject("a")), ["ghost", "a"], memory.begin(), now=0)
+    assert memory.subject("a", now=known.MAX_AGE_S) is not None
+    assert memory.subject("a", now=known.MAX_AGE_S + 1) is None
+    assert memory.is_nobodys("ghost", now=1)
+    assert not memory.is_nobodys("ghost", now=known.MAX_AGE_S + 1)
+    taken = found(claimed=frozenset({"there"}))
+    memory.remember(taken, ["there"], memory.begin(), now=0)
+    assert not memory.is_nobodys("there", now=0)
+    memory.remember(None, ["failed"], memory.begin(), now=0)
+    assert not memory.is_nobodys("failed", now=0)
+
+
+def test_a_client_id_is_theirs_until_they_leave() -> None:
+    ids = Sessions()
+    assert ids.user_of(1, "c", now=0) == ""
+    ids.begin(1, "c", "device_a", now=0)
+    ids.begin(1, "", "device_b", now=0)
+    assert ids.user_of(1, "c", now=1) == "device_a"
+    assert ids.user_of(1, "", now=1) == ""
+    # At another broker it is another's.
+    assert ids.user_of(2, "c", now=1) == ""
+    assert ids.user_of(1, "c", now=sessions.MAX_AGE_S) == ""
+    ids.end(1, "c")
+    assert ids.user_of(1, "c", now=1) == ""
+    for n in range(sessions.MAX_SESSIONS + 1):
+        ids.begin(1, f"c{n}", "device_a", now=0)
+    assert ids.user_of(1, "c0", now=0) == ""
+    assert ids.user_of(1, "c1", now=0) == "device_a"

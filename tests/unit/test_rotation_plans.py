@@ -1,0 +1,100 @@
+"""Which devices get other credentials when they come again, and what of."""
+
+from datetime import UTC, datetime
+from uuid import UUID
+
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from mooring.broker.v1 import resolution_pb2
+
+from registry_service.credentials import KeyRing, hash_of_password
+from registry_service.placements import Answer, Placement
+from registry_service.provisioning import Decision, ProvisioningKey
+from registry_service.registration.answer import Teller
+from registry_service.registration.plans import Planner, rotation
+from registry_service.registration.records import Credentials, Device, Known, KnownKey, Note
+from registry_service.registration.request import Registration
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+KEYS = {1: b"a" * 32, 2: b"b" * 32, 3: b"c" * 32}
+KEY = ProvisioningKey(UUID(int=1), "demo")
+TELLER = Teller("mqtt://h:1", 60, 6)
+ANSWER = Answer(resolution_pb2.SOURCE_ENVIRONMENT, None)
+SALTS = st.text("0123456789abcdef", min_size=32, max_size=32)
+
+
+def registration(api_key: str, salt: str) -> Registration:
+    return Registration(
+        key_hash=b"k",
+        uuid="d",
+        device_name="d",
+        device_type="t",
+        device_api_key=api_key,
+        application_id="",
+        mac_address="",
+        os_version="",
+        agent_version="",
+        region="",
+        latitude=None,
+        longitude=None,
+        source_address="",
+        salt=salt,
+    )
+
+
+def device_with(credentials: Credentials) -> Device:
+    return Device(
+        placement=Placement(None, "demo", "", fleet_has_rule=False, fleet_revision=1),
+        id=7,
+        uuid="d",
+        device_name="d",
+        device_type="t",
+        api_key_hash=credentials.api_key_hash,
+        credential_key_id=credentials.key_id,
+        provisioned_by_key_id=KEY.id,
+        credential_salt=credentials.salt,
+        is_active=True,
+        reprovisioning_allowed=False,
+        note=Note([], "", []),
+        created_at=NOW,
+    )
+
+
+@given(
+    st.sampled_from([1, 2, 3]),
+    st.sampled_from([1, 2, 3]),
+    SALTS | st.just(""),
+    SALTS,
+    st.text("abc", min_size=8, max_size=12),
+)
+def test_who_comes_again_leaves_a_key_that_is_not_active_and_a_password_that_was_ended(
+    made_with: int, active: int, salt: str, fresh: str, api_key: str
+) -> None:
+    assume(salt != fresh)  # never used twice
+    ring = KeyRing(active, KEYS)
+    before = Credentials.made(ring, made_with, "d", salt, api_key)
+    known_key = KnownKey(b"k", KEY, False, 1)
+    known = Known({b"k": known_key}, {"d": device_with(before)}, "v")
+    planner = Planner(ring, TELLER, known, NOW)
+    plan = planner.plan(0, registration(api_key, fresh))
+    assert plan.decision is Decision.CONFIRM
+    assert plan.replaces_credentials == (made_with != active or not salt)
+    assert plan.device is not None
+    outcome = planner.outcome(plan, ANSWER, 7, NOW)
+    assert not outcome.is_created
+    after = plan.credentials
+    assert outcome.told.password == after.password
+    if not plan.replaces_credentials:
+        assert after == before
+        return
+    change = rotation(plan.device, after, ANSWER, is_asked=False)
+    assert (change.replaced_salt, change.credential_key_id) == (salt, active)
+    assert change.credential_salt not in ("", salt, fresh)
+    assert after.password != before.password
+    assert change.mqtt_password_hash == hash_of_password(change.credential_salt, after.password)
+    # Written, it proves itself as before, and is left alone.
+    moved = device_with(after)
+    assert moved.is_proved_by(api_key, ring)
+    assert not moved.is_proved_by(f"{api_key}!", ring)
+    assert not moved.needs_credentials(ring)
+    assert outcome.told.generation != TELLER.tell("d", salt, made_with, "", ANSWER).generation
