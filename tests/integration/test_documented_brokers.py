@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.brokers import Asking, asking
-from tests.documented import block
+from tests.documented import block, blocks
 from tests.stack import Stack
 
 OWN, OTHER = "iot/device/one/x", "iot/device/two/x"
@@ -38,7 +38,7 @@ def sources(conf: str) -> dict[str, dict[str, Any]]:
     return {
         url.rpartition("/")[2]: {
             "url": url,
-            "headers": dict(re.findall(r'([\w-]+) = "(.*?)"', headers)),
+            "headers": dict(re.findall(r'"?([\w-]+)"? = "(.*?)"', headers)),
             "body": dict(re.findall(r'(\w+) = "(.*?)"', body)),
         }
         for url, headers, body in found
@@ -46,11 +46,7 @@ def sources(conf: str) -> dict[str, dict[str, Any]]:
 
 
 async def test_emqx(brokers: Asking, device: dict[str, str]) -> None:
-    conf = block(
-        "brokers/emqx.md",
-        "hocon",
-        "authentication = [\n  {\n    mechanism = password_based\n    backend = http",
-    )
+    [conf] = [one for one in blocks("brokers/emqx.md", "hocon") if "backend = http" in one]
     asked = sources(conf)
     assert asked.keys() == {"authenticate", "authorize"}
 
