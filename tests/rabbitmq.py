@@ -21,6 +21,7 @@ from typing import Any
 from local.postgres import free_port
 from local.tether import tethered
 from tests import debian
+from tests.documented import block
 from tests.supervised import PATIENCE_S, Family, until
 
 SERVER = "usr/lib/rabbitmq/lib/rabbitmq_server-*"
@@ -33,6 +34,8 @@ PLUGINS = (
     "rabbitmq_auth_backend_cache",
     "rabbitmq_management",
 )
+# As the page on RabbitMQ has it.
+DOCUMENTED_URL = "http://127.0.0.1:4003/mbs_…/rabbitmq"
 ASKED = ("user", "vhost", "resource", "topic")
 # Nobody may listen there but root, and nobody does: no device is let in.
 NOBODY = "http://127.0.0.1:1"
@@ -191,11 +194,9 @@ def _write(folder: Path, mqtt_port: int, management_port: int, password: str, ur
         ".erlang.cookie": secrets.token_hex(16),
         "enabled_plugins": f"[{','.join(PLUGINS)}].\n",
         "rabbitmq.conf": "listeners.tcp = none\n"
-        f"mqtt.listeners.tcp.1 = 127.0.0.1:{mqtt_port}\nmqtt.allow_anonymous = false\n"
+        f"mqtt.listeners.tcp.1 = 127.0.0.1:{mqtt_port}\n"
         f"management.tcp.ip = 127.0.0.1\nmanagement.tcp.port = {management_port}\n"
-        # The management user's password is not for the server that answers about devices.
-        "auth_backends.1 = internal\nauth_backends.2 = http\nauth_http.http_method = post\n"
-        + "".join(f"auth_http.{what}_path = {url}/{what}\n" for what in ASKED)
+        + block("brokers/rabbitmq.md", "ini", "# rabbitmq.conf").replace(DOCUMENTED_URL, url)
         + f"default_user = administrator\ndefault_pass = {password}\n"
         "log.console = true\nlog.file = false\ndisk_free_limit.absolute = 1MB\n",
     }

@@ -75,13 +75,13 @@ class Broker:
         self.write_crl()
         return placed(CONF, self.folder, self.port)
 
-    def write_crl(self) -> None:
+    def write_crl(self, lasts: timedelta = timedelta(days=1)) -> None:
         now = datetime.now(UTC)
         made = (
             x509.CertificateRevocationListBuilder()
             .issuer_name(x509.load_pem_x509_certificate(self.devices.cert_pem.bytes()).subject)
-            .last_update(now - timedelta(minutes=1))
-            .next_update(now + timedelta(days=1))
+            .last_update(now - timedelta(days=2))
+            .next_update(now + lasts)
         )
         for issued in self.revoked:
             leaf = x509.load_pem_x509_certificate(issued.cert_chain_pems[0].bytes())
@@ -256,3 +256,11 @@ async def test_a_certificate_that_was_revoked_is_refused_when_the_list_has_been_
     assert not await broker.lets_in("one")
     assert await broker.lets_in("two")
     assert await broker.lets_in("one", broker.devices.issue_cert(common_name="one"))
+
+
+async def test_a_list_past_its_next_update_lets_nobody_in(broker: Broker) -> None:
+    broker.write_crl(-timedelta(days=1))
+    broker.reload()
+    async with asyncio.timeout(PATIENCE_S):
+        while await broker.lets_in("one"):
+            await asyncio.sleep(0.02)
