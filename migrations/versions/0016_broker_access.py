@@ -321,6 +321,7 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON service_accounts TO mooring_registry;
 GRANT SELECT, UPDATE, DELETE ON revocations TO mooring_registry;
 GRANT SELECT ON access_changes TO mooring_registry;
 GRANT SELECT, INSERT, UPDATE, DELETE ON driven_brokers TO mooring_registry;
+GRANT SELECT (management) ON mqtt_broker_config TO mooring_registry;
 GRANT DELETE ON fleets TO mooring_registry;
 
 GRANT SELECT ON revocations, driven_brokers TO mooring_operator;
