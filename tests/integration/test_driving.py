@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import aiomqtt
 import pytest
@@ -51,7 +51,13 @@ async def login(stack: Stack, uuid: str) -> tuple[str, str]:
     return mqtt["username"], mqtt["password"]
 
 
-async def is_let_in(broker: DynamicMosquitto, login: tuple[str, str]) -> bool:
+class Reachable(Protocol):
+    """A broker that one can connect to."""
+
+    def client(self, username: str, password: str) -> aiomqtt.Client: ...
+
+
+async def is_let_in(broker: Reachable, login: tuple[str, str]) -> bool:
     try:
         async with broker.client(*login):
             return True
@@ -59,7 +65,7 @@ async def is_let_in(broker: DynamicMosquitto, login: tuple[str, str]) -> bool:
         return False
 
 
-async def until_let_in(broker: DynamicMosquitto, login: tuple[str, str], *, is_in: bool) -> None:
+async def until_let_in(broker: Reachable, login: tuple[str, str], *, is_in: bool) -> None:
     async with asyncio.timeout(PATIENCE_S):
         while await is_let_in(broker, login) != is_in:
             await asyncio.sleep(0.02)
