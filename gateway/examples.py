@@ -446,6 +446,22 @@ BODIES: dict[str, Any] = {
     "BrokerSecret": _SECRET,
     "CreatedBrokerSecret": {**_SECRET, "secret": "mbs_hJ2kL4mN6oP8qR0sT2uV4wX6yZ8aB0cD2eF4gH6iJ8k"},
     "BrokerSecretPage": _page(_SECRET),
+    "Enforcement": {
+        "broker_id": 1,
+        "management": "mosquitto",
+        "looked_at": MOMENT,
+        "in_step_at": MOMENT,
+        "clients": 412,
+        "problem": None,
+        "pending_revocations": 0,
+        "revocations": {
+            "count": 37,
+            "median_s": 0.021,
+            "slowest_s": 0.48,
+            "last_at": MOMENT,
+            "last_s": 0.019,
+        },
+    },
     "NewServiceAccount": {
         "username": "dashboard",
         "description": "what hangs in the hall",

@@ -17,6 +17,7 @@ from mooring.registry.v1 import (
     broker_secrets_pb2_grpc,
     broker_users_pb2_grpc,
     devices_pb2_grpc,
+    enforcement_pb2_grpc,
     expected_devices_pb2_grpc,
     fleets_pb2_grpc,
     jobs_pb2_grpc,
@@ -57,6 +58,7 @@ class Neighbours:
         self.broker_users = broker_users_pb2_grpc.BrokerUserServiceStub(registry)
         self.broker_secrets = broker_secrets_pb2_grpc.BrokerSecretServiceStub(registry)
         self.service_accounts = service_accounts_pb2_grpc.ServiceAccountServiceStub(registry)
+        self.enforcement = enforcement_pb2_grpc.EnforcementServiceStub(registry)
         self.jobs = jobs_pb2_grpc.JobServiceStub(registry)
         self.server_keys = server_keys_pb2_grpc.ServerKeyServiceStub(registry)
         self.audit = audit_pb2_grpc.AuditServiceStub(registry)

@@ -11,7 +11,6 @@ import secrets
 import shutil
 import signal
 import subprocess
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -20,10 +19,10 @@ from local import logs
 from local.errors import CannotRun
 from local.files import write
 from local.interrupts import wait
+from local.privileges import as_owner_of, give_away
 from local.tether import tethered
 
 SUPERUSER = "postgres"
-NOBODY = 65534
 INITDB_S = 120.0
 
 
@@ -57,10 +56,9 @@ class Cluster:
         if not self.data.exists() or not any(self.data.iterdir()):
             self._initialise(lock)
         self._check_version()
-        if os.geteuid() == 0 and self.data.stat().st_uid == 0:
+        if self.data.stat().st_uid == 0:
             # A backup that root restored.
-            for path in (self.data, *self.data.rglob("*")):
-                os.lchown(path, NOBODY, NOBODY)
+            give_away(self.data)
         self._forget_stale_pid()
 
     def spawn(
@@ -72,32 +70,13 @@ class Cluster:
             environment["LD_LIBRARY_PATH"] = os.environ["LD_LIBRARY_PATH"]
         command = [str(self.bin_dir / program), *arguments]
         return subprocess.Popen(
-            tethered(command, farewell, self._privileges()),
+            tethered(command, farewell, as_owner_of(self.data)),
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
             pass_fds=[lock],
             process_group=0,
-        )
-
-    def _privileges(self) -> Sequence[str]:
-        """How root becomes the owner of the data, since PostgreSQL refuses to be root.
-
-        Of root's capabilities one remains: to pass through folders that are root's alone.
-        """
-        if os.geteuid() != 0:
-            return ()
-        uid, gid = NOBODY, NOBODY
-        if self.data.exists():
-            owner = self.data.stat()
-            uid, gid = owner.st_uid, owner.st_gid
-        kept = "-all,+dac_override"
-        return (
-            *(f"--reuid={uid}", f"--regid={gid}", "--clear-groups"),
-            *(f"--inh-caps={kept}", f"--ambient-caps={kept}", f"--bounding-set={kept}"),
-            # Else access(2), by which PostgreSQL finds itself, leaves the capability out.
-            *("--securebits", "+no_setuid_fixup"),
         )
 
     def _initialise(self, lock: int) -> None:

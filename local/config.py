@@ -28,6 +28,8 @@ class LocalConfig(BaseSettings):
     broker_port: Port = 50051
     access_port: Port = 4003
     postgres_port: Port = 5433
+    mqtt_port: Port = 5883
+    """Of the local broker, and of the Mosquitto that is started behind it."""
     mooring_home: Path = Path(".mooring")
     mooring_database_url: Annotated[SecretStr, AfterValidator(_is_libpq_url)] | None = None
     """A PostgreSQL of the user's own; its user owns the database and has CREATEROLE."""
@@ -40,6 +42,7 @@ class LocalConfig(BaseSettings):
     broker_metrics_port: Port | None = None
     background_metrics_port: Port | None = None
     access_metrics_port: Port | None = None
+    enforcement_metrics_port: Port | None = None
 
     def service_ports(self) -> dict[str, int]:
         """The ports that the services will listen on, by the name of their setting."""
@@ -53,12 +56,13 @@ class LocalConfig(BaseSettings):
             "BROKER_METRICS_PORT": self.broker_metrics_port,
             "BACKGROUND_METRICS_PORT": self.background_metrics_port,
             "ACCESS_METRICS_PORT": self.access_metrics_port,
+            "ENFORCEMENT_METRICS_PORT": self.enforcement_metrics_port,
         }
         return {name: port for name, port in ports.items() if port is not None}
 
     @model_validator(mode="after")
     def _has_a_port_for_each(self) -> Self:
-        ports = self.service_ports()
+        ports = self.service_ports() | {"MQTT_PORT": self.mqtt_port}
         if self.mooring_database_url is None:
             ports["POSTGRES_PORT"] = self.postgres_port
         for port, uses in Counter(ports.values()).items():

@@ -19,7 +19,12 @@ from local.errors import CannotRun
 CACHE = Path(__file__).parents[1] / ".cache" / "debian"
 COMMAND_S = 300
 # Where the package has another name than the program.
-PACKAGE_OF = {"mosquitto_passwd": "mosquitto", "h2load": "nghttp2-client"}
+PACKAGE_OF = {
+    "mosquitto_passwd": "mosquitto",
+    "mosquitto_pub": "mosquitto-clients",
+    "mosquitto_sub": "mosquitto-clients",
+    "h2load": "nghttp2-client",
+}
 
 
 def program(name: str) -> tuple[Path, dict[str, str]]:

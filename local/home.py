@@ -95,6 +95,24 @@ class Home:
             raise CannotRun(f"{file} is corrupt: a service secret has at least 32 characters")
         return file
 
+    def mosquitto_password(self) -> str:
+        """That of our own login at the Mosquitto of this machine.
+
+        Made where it is missing: whoever shows it tells it to both sides.
+        """
+        file = self.path / "mosquitto-password"
+        if not file.exists():
+            write(file, secrets.token_urlsafe(32))
+        password = file.read_text(errors="replace").strip()
+        if len(password) < 32:
+            raise CannotRun(f"{file} is corrupt: this password has at least 32 characters")
+        return password
+
+    @property
+    def mosquitto(self) -> Path:
+        """The folder of the Mosquitto of this machine."""
+        return self.path / "mosquitto"
+
     def server_keys(self) -> Path:
         """The file of the server-key ring; made in a new home, never in one that has lost it.
 

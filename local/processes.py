@@ -1,4 +1,4 @@
-"""The services as processes: started, waited for, started again a few times, stopped."""
+"""Services and brokers as processes: started, waited for, started again a few times, stopped."""
 
 import os
 import signal
@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NoReturn
@@ -26,12 +26,20 @@ DEATHS_WITHIN_S = 30.0
 FIRST_DELAY_S = 0.2
 
 
-class Service:
-    """One service, run by the `python -m` of this interpreter."""
+class Program:
+    """A program that ends with us, and is started again where it ends by itself."""
 
-    def __init__(self, module: str, environment: Mapping[str, str], log: Path, lock: int) -> None:
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        log: Path,
+        lock: int,
+    ) -> None:
         """`lock` is a descriptor that it inherits: locked as long as it lives."""
-        self.module = module
+        self.name = name
+        self._command = command
         self._environment = environment
         self._log = log
         self._lock = lock
@@ -44,15 +52,19 @@ class Service:
     def pid(self) -> int:
         """Its process id."""
         if self._process is None:
-            raise CannotRun(f"{self.module} was not started")
+            raise CannotRun(f"{self.name} was not started")
         return self._process.pid
+
+    def prepare(self) -> Sequence[str]:
+        """What is to be done before each start; arguments of setpriv to start it with."""
+        return ()
 
     def start(self) -> None:
         """Starts it; its readiness is the caller's to ask for."""
-        command = [sys.executable, "-m", self.module]
+        privileges = self.prepare()
         with logs.resume(self._log) as log:
             self._process = subprocess.Popen(
-                tethered(command, signal.SIGTERM),
+                tethered(self._command, signal.SIGTERM, privileges),
                 env=self._environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -102,10 +114,19 @@ class Service:
     def _epitaph(self, status: int) -> str:
         how = f"status {status}" if status >= 0 else signal.Signals(-status).name
         last = logs.last_lines(self._log)
-        return f"{self.module} ended with {how} (log: {self._log}).\n{last}".rstrip()
+        return f"{self.name} ended with {how} (log: {self._log}).\n{last}".rstrip()
 
 
-Child = Service | Postgres
+class Service(Program):
+    """One service, run by the `python -m` of this interpreter."""
+
+    def __init__(self, module: str, environment: Mapping[str, str], log: Path, lock: int) -> None:
+        """`lock` as for any program."""
+        super().__init__(module, [sys.executable, "-m", module], environment, log, lock)
+        self.module = module
+
+
+Child = Program | Postgres
 
 
 @contextmanager

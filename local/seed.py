@@ -26,9 +26,8 @@ from chassis.trust import Access, Actor, Credentials
 from local.errors import CannotRun
 
 FLEET = "demo"
-LOCAL_BROKER = brokers_pb2.BrokerFields(
-    name="Local Broker", protocol="mqtt", host="localhost", port=5883
-)
+LOCAL_BROKER = "Local Broker"
+LOCAL_PORT = 5883
 CALL_S = 10.0
 
 Request = TypeVar("Request")
@@ -57,7 +56,12 @@ class Service:
 
 
 async def seeded(
-    *, broker: str, registry: str, secret: str, known: Mapping[str, str]
+    *,
+    broker: str,
+    registry: str,
+    secret: str,
+    known: Mapping[str, str],
+    mqtt_port: int = LOCAL_PORT,
 ) -> dict[str, str]:
     """ADMIN_TOKEN and PROVISIONING_KEY, for services at the addresses `broker` and `registry`.
 
@@ -69,7 +73,7 @@ async def seeded(
         kept = {name: known.get(name, "") for name in ("ADMIN_TOKEN", "PROVISIONING_KEY")}
         if all(kept.values()) and await _is_good(registry_service, kept["ADMIN_TOKEN"]):
             return kept
-        await _make_default_broker(brokers)
+        await _make_default_broker(brokers, mqtt_port)
         await _make_fleet(registry_service)
         return {
             "ADMIN_TOKEN": await _make_token(registry_service),
@@ -82,6 +86,18 @@ async def seeded(
         await registry_service.close()
 
 
+async def brokers_of(service: Service) -> list[brokers_pb2.Broker]:
+    """All there are, for `service` the broker service."""
+    stub = brokers_pb2_grpc.BrokerServiceStub(service.channel)
+    page = await service.ask(stub.ListBrokers, brokers_pb2.ListBrokersRequest(page_size=500))
+    brokers = list(page.brokers)
+    while page.next_cursor:
+        listing = brokers_pb2.ListBrokersRequest(page_size=500, cursor=page.next_cursor)
+        page = await service.ask(stub.ListBrokers, listing)
+        brokers += page.brokers
+    return brokers
+
+
 async def _is_good(registry_service: Service, token: str) -> bool:
     tokens = tokens_pb2_grpc.TokenServiceStub(registry_service.channel)
     request = tokens_pb2.AuthenticateTokenRequest(secret=token)
@@ -92,19 +108,16 @@ async def _is_good(registry_service: Service, token: str) -> bool:
     return True
 
 
-async def _make_default_broker(service: Service) -> None:
+async def _make_default_broker(service: Service, port: int) -> None:
     """Makes the local broker, and the default of it where there is none yet."""
     stub = brokers_pb2_grpc.BrokerServiceStub(service.channel)
+    fields = brokers_pb2.BrokerFields(
+        name=LOCAL_BROKER, protocol="mqtt", host="localhost", port=port
+    )
     with suppress(AlreadyExists):
-        request = brokers_pb2.CreateBrokerRequest(fields=LOCAL_BROKER)
-        await service.ask(stub.CreateBroker, request)
-    page = await service.ask(stub.ListBrokers, brokers_pb2.ListBrokersRequest(page_size=500))
-    brokers = list(page.brokers)
-    while page.next_cursor:
-        listing = brokers_pb2.ListBrokersRequest(page_size=500, cursor=page.next_cursor)
-        page = await service.ask(stub.ListBrokers, listing)
-        brokers += page.brokers
-    ours = next(broker for broker in brokers if broker.fields.name == LOCAL_BROKER.name)
+        await service.ask(stub.CreateBroker, brokers_pb2.CreateBrokerRequest(fields=fields))
+    brokers = await brokers_of(service)
+    ours = next(broker for broker in brokers if broker.fields.name == LOCAL_BROKER)
     # An operator may have made another the default, or taken this one out of use.
     if ours.fields.is_active and not any(broker.is_default for broker in brokers):
         await service.ask(stub.SetDefaultBroker, brokers_pb2.SetDefaultBrokerRequest(id=ours.id))

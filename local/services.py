@@ -9,6 +9,7 @@ from local.config import LocalConfig
 from local.database import url_for
 
 HOST = "127.0.0.1"
+ENFORCEMENT = "registry_service.enforcement"
 # Of the supervisor's own environment: what Python, libpq and the C library look for.
 INHERITED = (
     *("PATH", "HOME", "TMPDIR", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH"),
@@ -86,7 +87,7 @@ def environments(
             "REGISTRY_SERVICE_ADDRESS": addresses.registry,
             "BROKER_SERVICE_ADDRESS": addresses.broker,
         },
-        # These call nobody, and need no secret to be known by.
+        # The next three call nobody, and need no secret to be known by.
         "registry_service.background": {
             **inherited,
             **_metrics("BACKGROUND", config.background_metrics_port),
@@ -109,6 +110,15 @@ def environments(
                 "mooring_sealer", passwords["mooring_sealer"], owner_url
             ),
             "AUDIT_KEYS_FILE": str(audit_keys),
+        },
+        ENFORCEMENT: {
+            **shared,
+            **_metrics("ENFORCEMENT", config.enforcement_metrics_port),
+            "REGISTRY_DATABASE_URL": url_for(
+                "mooring_registry", passwords["mooring_registry"], owner_url
+            ),
+            "BROKER_SERVICE_ADDRESS": addresses.broker,
+            "SERVER_KEYS_FILE": str(server_keys),
         },
     }
 

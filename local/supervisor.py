@@ -1,13 +1,14 @@
-"""A PostgreSQL and the three services, until Ctrl-C.
+"""A PostgreSQL, the services and, where it is installed, a Mosquitto, until Ctrl-C.
 
-In this order: who else is here, PostgreSQL, migrations, the services, their first data; then it
-watches over them. Stopping goes the other way round, and leaves no process.
+In this order: who else is here, PostgreSQL, migrations, the services, their first data, Mosquitto,
+what drives it; then it watches over them. Stopping goes the other way round, and leaves no process.
 """
 
 import asyncio
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from functools import partial
 
 from chassis.config import load
 from local import interrupts
@@ -16,11 +17,20 @@ from local.database import bring_up_to_date, url_for
 from local.errors import CannotRun
 from local.home import SERVICE_ROLES, Home
 from local.interrupts import ChildExits
+from local.local_broker import entrusted
+from local.mosquitto import INSTALL, MOSQUITTO, USERNAME, Installed, Login, Mosquitto, installed
 from local.postgres import Postgres, prepare
-from local.probes import demand_free, is_answering, is_ready, is_serving
+from local.probes import (
+    demand_free,
+    is_answering,
+    is_listening,
+    is_ready,
+    is_serving,
+    looked_at,
+)
 from local.processes import Child, Service, blaming, keep_running, tell, wait_until_ready
 from local.seed import seeded
-from local.services import Addresses, environments
+from local.services import ENFORCEMENT, Addresses, environments
 from local.tether import setpriv
 
 WELCOME = """\
@@ -28,6 +38,7 @@ Mooring is ready.
   gateway      {gateway}
   docs         {gateway}/docs
   credentials  {file}
+  mqtt         {mqtt}
 Register a device:
   curl -X POST {gateway}/api/v1/device/register \\
     -H "Authorization: Bearer {key}" \\
@@ -35,6 +46,8 @@ Register a device:
     -d '{{"uuid": "test-device-123", "deviceName": "Test Device", \
 "deviceType": "raspberry-pi-4", "deviceApiKey": "test-api-key"}}'
 Ctrl-C stops everything."""
+NO_MOSQUITTO = f"no Mosquitto 2 here: {INSTALL}"
+NOT_OURS = "no Mosquitto was started: the Local Broker is elsewhere, or driven by others"
 
 
 def supervise() -> int:
@@ -67,8 +80,12 @@ def run(config: LocalConfig, stops: ExitStack) -> None:
     encryption_keys = home.encryption_keys()
     audit_keys = home.audit_keys()
     known = home.credentials()
+    shared = secret.read_text().strip()
+    found = installed()
     for setting, port in config.service_ports().items():
         demand_free(setting, port)
+    if found is not None:
+        demand_free("MQTT_PORT", config.mqtt_port)
 
     children: list[Child] = []
     with blaming(children):
@@ -76,21 +93,12 @@ def run(config: LocalConfig, stops: ExitStack) -> None:
         with interrupts.at_once():
             bring_up_to_date(owner_url, {role: passwords[role] for role in SERVICE_ROLES})
         exits = ChildExits()
-        services = start_services(
-            environments(
-                config,
-                owner_url,
-                passwords,
-                secret,
-                server_keys,
-                encryption_keys,
-                audit_keys,
-            ),
-            home,
-            lock,
-            stops,
+        told = environments(
+            config, owner_url, passwords, secret, server_keys, encryption_keys, audit_keys
         )
-        children += services
+        # It would look for brokers before they are made, and for some seconds not again.
+        last = {ENFORCEMENT: told.pop(ENFORCEMENT)}
+        children += start_services(told, home, lock, stops)
         at = Addresses.of(config)
         wait_until_ready(
             children,
@@ -106,10 +114,32 @@ def run(config: LocalConfig, stops: ExitStack) -> None:
             seeded(
                 broker=at.broker,
                 registry=at.registry,
-                secret=secret.read_text().strip(),
+                secret=shared,
                 known=known,
+                mqtt_port=config.mqtt_port,
             )
         )
+        checks: dict[str, Callable[[], bool]] = {}
+        mqtt = NO_MOSQUITTO
+        if found is not None:
+            mqtt = NOT_OURS
+            login = Login(USERNAME, home.mosquitto_password())
+            broker_id = asyncio.run(
+                entrusted(broker=at.broker, secret=shared, login=login, port=config.mqtt_port)
+            )
+            if broker_id is not None:
+                mqtt = f"mqtt://localhost:{config.mqtt_port}"
+                mosquitto = start_mosquitto(found, config.mqtt_port, login, home, lock, stops)
+                children.append(mosquitto)
+                wait_until_ready(
+                    children, {MOSQUITTO: lambda: is_listening(config.mqtt_port)}, exits
+                )
+                if mosquitto.knows_nobody:
+                    looked = partial(looked_at, at.registry, shared, broker_id)
+                    before = looked()
+                    checks[ENFORCEMENT] = lambda: looked() not in (None, before)
+        children += start_services(last, home, lock, stops)
+        wait_until_ready(children, checks, exits)
     operator = url_for("mooring_operator", passwords["mooring_operator"], owner_url)
     home.write_credentials(
         {
@@ -119,6 +149,7 @@ def run(config: LocalConfig, stops: ExitStack) -> None:
             "BROKER_SERVICE_ADDRESS": at.broker,
             "REGISTRY_SERVICE_ADDRESS": at.registry,
             "ACCESS_URL": at.access,
+            **({"MQTT_URL": mqtt} if mqtt.startswith("mqtt://") else {}),
             "SERVICE_SECRET_FILE": str(secret),
             # To verify the audit log with; the role may read it and its seals.
             "SEALING_DATABASE_URL": operator,
@@ -126,7 +157,7 @@ def run(config: LocalConfig, stops: ExitStack) -> None:
         }
     )
     file, key = home.credentials_file, made["PROVISIONING_KEY"]
-    print(WELCOME.format(gateway=at.gateway, file=file, key=key), flush=True)
+    print(WELCOME.format(gateway=at.gateway, file=file, mqtt=mqtt, key=key), flush=True)
     keep_running(children, exits)
 
 
@@ -168,3 +199,13 @@ def start_services(
         service.start()
         services.append(service)
     return services
+
+
+def start_mosquitto(
+    found: Installed, port: int, login: Login, home: Home, lock: int, stops: ExitStack
+) -> Mosquitto:
+    """Starts the broker of this machine; at first it knows `login` alone."""
+    mosquitto = Mosquitto(found, home.mosquitto, port, login, home.log(MOSQUITTO), lock)
+    stops.callback(mosquitto.stop)
+    mosquitto.start()
+    return mosquitto

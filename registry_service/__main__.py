@@ -10,6 +10,7 @@ from mooring.registry.v1 import (
     broker_secrets_pb2_grpc,
     broker_users_pb2_grpc,
     devices_pb2_grpc,
+    enforcement_pb2_grpc,
     expected_devices_pb2_grpc,
     fleets_pb2_grpc,
     jobs_pb2_grpc,
@@ -41,6 +42,8 @@ from registry_service.credentials import KeyRing
 from registry_service.devices import servicer as devices
 from registry_service.devices.import_store import ImportStore
 from registry_service.devices.store import DeviceStore
+from registry_service.enforcement import servicer as enforcement
+from registry_service.enforcement.store import EnforcementStore
 from registry_service.expected_devices import servicer as expected_devices
 from registry_service.expected_devices.store import ExpectedDeviceStore
 from registry_service.fleets import servicer as fleets
@@ -80,6 +83,7 @@ SERVICERS = (
     broker_users,
     broker_secrets,
     service_accounts,
+    enforcement,
     jobs,
     server_keys,
     audit,
@@ -155,6 +159,9 @@ async def running(config: RegistryServiceConfig) -> AsyncIterator[int]:
             )
             service_accounts_pb2_grpc.add_ServiceAccountServiceServicer_to_server(
                 service_accounts.ServiceAccountServicer(ServiceAccountStore(engine)), server
+            )
+            enforcement_pb2_grpc.add_EnforcementServiceServicer_to_server(
+                enforcement.EnforcementServicer(EnforcementStore(engine)), server
             )
             jobs_pb2_grpc.add_JobServiceServicer_to_server(
                 jobs.JobServicer(JobStore(engine), Destinations(broker_service)), server

@@ -474,4 +474,5 @@ brokers = sa.table(
     sa.column("id", sa.Integer),
     sa.column("name", sa.Text),
     sa.column("is_active", sa.Boolean),
+    sa.column("management", sa.Text),
 )

@@ -18,6 +18,8 @@ from local.postgres import free_port
 REPOSITORY = Path(__file__).parents[1]
 SERVICES = ("broker_service", "registry_service", "gateway")
 SEALER = "registry_service.sealing"
+ENFORCEMENT = "registry_service.enforcement"
+MOSQUITTO = "mosquitto"
 # Long enough for two tired cores; the promises themselves are 30 s and 5 s.
 PATIENCE_S = 60.0
 POLL_S = 0.02
@@ -49,9 +51,15 @@ def descendants(pid: int) -> dict[int, str]:
 
 
 def named(name: str, commands: Mapping[int, str]) -> list[int]:
-    """The ids of a service, of the sealer or of the postmaster: none between two lives."""
-    if name not in (*SERVICES, SEALER):
-        return [pid for pid, command in commands.items() if "bin/postgres -D" in command]
+    """The ids of a service, or of another process of ours: none between two lives."""
+    marks = {MOSQUITTO: "/mosquitto -c ", "postgres": "bin/postgres -D"}
+    if name in marks:
+        # Before it is itself it is a shell that has the whole command.
+        return [
+            pid
+            for pid, command in commands.items()
+            if marks[name] in command and not command.startswith("/bin/sh")
+        ]
     # The sealer's name begins as the registry's does.
     return [pid for pid, command in commands.items() if command.endswith(f"-m {name}")]
 
@@ -87,9 +95,8 @@ class Run:
 
     def __init__(self, home: Path) -> None:
         self.home = home
-        ports = [free_port() for _ in range(5)]
-        names = ("GATEWAY_PORT", "REGISTRY_PORT", "BROKER_PORT", "ACCESS_PORT", "POSTGRES_PORT")
-        self.settings = {name: str(port) for name, port in zip(names, ports, strict=True)}
+        names = ("GATEWAY", "REGISTRY", "BROKER", "ACCESS", "POSTGRES", "MQTT")
+        self.settings = {f"{name}_PORT": str(free_port()) for name in names}
         self.settings["MOORING_HOME"] = str(home)
         self.command = [sys.executable, "-m", "local"]
         self._process: subprocess.Popen[str] | None = None

@@ -83,6 +83,7 @@ CREATE TRIGGER checked_management
 GRANTS = """
 REVOKE ALL ON FUNCTION check_broker_management() FROM PUBLIC;
 GRANT SELECT, INSERT, UPDATE, DELETE ON driven_brokers TO mooring_registry;
+GRANT SELECT (management) ON mqtt_broker_config TO mooring_registry;
 GRANT SELECT ON driven_brokers TO mooring_operator;
 -- Where a password is sent is not theirs to say.
 GRANT UPDATE (management) ON mqtt_broker_config TO mooring_operator;

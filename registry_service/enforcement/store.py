@@ -9,6 +9,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from chassis.database import reading, writing
+from registry_service.errors import BrokerNotFound
 from registry_service.leases import Lease
 from registry_service.tables import driven_brokers, revocations
 
@@ -72,24 +73,30 @@ WHERE broker_id = :broker_id AND done_at IS NULL ORDER BY id LIMIT :at_once
 PRUNE = sa.text(f"DELETE FROM revocations WHERE done_at < now() - interval '{KEPT}'")  # noqa: S608
 
 STATE = sa.text("""
-SELECT state.looked_at, state.clients, state.in_step_at, state.problem,
+SELECT broker.id AS broker_id, broker.management, broker.is_active,
+       state.looked_at, state.clients, state.in_step_at, state.problem,
+       EXISTS (
+           SELECT FROM leases WHERE name = 'enforcement' AND expires_at > clock_timestamp()
+       ) AS is_anybody_driving,
        (SELECT count(*) FROM revocations
         WHERE broker_id = :broker_id AND done_at IS NULL) AS pending,
        timed.revocations, timed.median_s, timed.slowest_s, timed.last_asked_at, timed.last_took_s
-FROM (SELECT :broker_id AS broker_id) AS asked
-LEFT JOIN driven_brokers AS state ON state.broker_id = asked.broker_id
+FROM mqtt_broker_config AS broker
+LEFT JOIN driven_brokers AS state ON state.broker_id = broker.id
 CROSS JOIN LATERAL (
     SELECT count(*) AS revocations,
            percentile_disc(0.5) WITHIN GROUP (ORDER BY took_s) AS median_s,
-           max(took_s) AS slowest_s, max(asked_at) AS last_asked_at,
-           (array_agg(took_s ORDER BY done_at DESC))[1] AS last_took_s
+           max(took_s) AS slowest_s,
+           (array_agg(asked_at ORDER BY done_at DESC, id DESC))[1] AS last_asked_at,
+           (array_agg(took_s ORDER BY done_at DESC, id DESC))[1] AS last_took_s
     FROM (
-        SELECT asked_at, done_at, CAST(extract(epoch FROM done_at - asked_at) AS double precision)
-                   AS took_s
+        SELECT id, asked_at, done_at,
+               CAST(extract(epoch FROM done_at - asked_at) AS double precision) AS took_s
         FROM revocations WHERE broker_id = :broker_id AND done_at IS NOT NULL
         ORDER BY done_at DESC LIMIT 1000
     ) AS done
 ) AS timed
+WHERE broker.id = :broker_id
 """)
 
 
@@ -176,6 +183,12 @@ class EnforcementStore:
             )
 
     async def state(self, broker_id: int) -> sa.Row[Any]:
-        """How a broker is, and how long the last revocations took there."""
+        """How a broker is, driven or not, and how long the last revocations took there.
+
+        Raises `BrokerNotFound`.
+        """
         async with reading(self._engine) as connection:
-            return (await connection.execute(STATE, {"broker_id": broker_id})).one()
+            row = (await connection.execute(STATE, {"broker_id": broker_id})).one_or_none()
+        if row is None:
+            raise BrokerNotFound("there is no such broker")
+        return row

@@ -19,15 +19,17 @@ from pydantic_settings import BaseSettings
 from broker_service.config import BrokerServiceConfig
 from gateway.config import GatewayConfig
 from local.config import LocalConfig
+from local.mosquitto import installed
 from local.postgres import Postgres, free_port, prepare
 from local.probes import is_ready
 from local.services import INHERITED, environments
 from registry_service.access.config import AccessConfig
 from registry_service.background.config import BackgroundConfig
 from registry_service.config import RegistryServiceConfig
+from registry_service.enforcement.config import EnforcementConfig
 from registry_service.sealing.config import SealingConfig
 from tests import debian
-from tests.supervised import SEALER, SERVICES, Run, descendants, named, until
+from tests.supervised import ENFORCEMENT, SEALER, SERVICES, Run, descendants, named, until
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +70,7 @@ def test_a_first_run(first_run: Run) -> None:
     assert f"{gateway}\n" in said
     assert f"{gateway}/docs\n" in said
     assert f"{home / 'credentials.env'}\n" in said
+    assert installed() or "  mqtt         no Mosquitto 2 here: apt install mosquitto" in said
     assert home.stat().st_mode & 0o777 == 0o700
     for name in (
         "credentials.env",
@@ -80,6 +83,7 @@ def test_a_first_run(first_run: Run) -> None:
 
     credentials = first_run.credentials()
     assert credentials["GATEWAY_URL"] == gateway
+    assert ("MQTT_URL" in credentials) == (installed() is not None)
     assert credentials["SERVICE_SECRET_FILE"] == str(home / "service-secret")
     for service in ("BROKER", "REGISTRY"):
         address = f"127.0.0.1:{first_run.settings[f'{service}_PORT']}"
@@ -87,7 +91,8 @@ def test_a_first_run(first_run: Run) -> None:
     with psycopg.connect(credentials["DATABASE_URL"]) as connection:
         default = "SELECT current_user, name, host, port FROM mqtt_broker_config WHERE is_default"
         found = connection.execute(default).fetchall()
-    assert found == [("mooring_operator", "Local Broker", "localhost", 5883)]
+    mqtt_port = int(first_run.settings["MQTT_PORT"])
+    assert found == [("mooring_operator", "Local Broker", "localhost", mqtt_port)]
     assert list(first_run.brokers()) == ["Local Broker"]
 
     curl, environment = debian.program("curl")
@@ -98,7 +103,7 @@ def test_a_first_run(first_run: Run) -> None:
     )
     device = json.loads(answer.stdout)
     assert (device["uuid"], device["fleetId"]) == ("test-device-123", "demo")
-    assert device["mqtt"]["broker"] == "mqtt://localhost:5883"
+    assert device["mqtt"]["broker"] == f"mqtt://localhost:{mqtt_port}"
 
     secrets = [credentials["ADMIN_TOKEN"], credentials["PROVISIONING_KEY"]]
     secrets += json.loads((home / "role-passwords.json").read_text()).values()
@@ -107,7 +112,7 @@ def test_a_first_run(first_run: Run) -> None:
         assert not [secret for secret in secrets if secret in log.read_text()], log
 
     family = first_run.family()
-    assert {name: family.child(name) for name in (*SERVICES, SEALER, "postgres")}
+    assert {name: family.child(name) for name in (*SERVICES, SEALER, ENFORCEMENT, "postgres")}
     assert first_run.stop() == (0, "mooring: stopped\n")
     family.wait_for_the_end()
 
@@ -143,6 +148,7 @@ def test_each_setting_that_a_service_is_given_is_one_that_it_has(tmp_path: Path)
         broker_metrics_port=2,
         background_metrics_port=3,
         access_metrics_port=4,
+        enforcement_metrics_port=5,
     )
     roles = ("mooring_broker", "mooring_registry", "mooring_sealer", "mooring_access")
     passwords = dict.fromkeys(roles, "p")
@@ -154,6 +160,7 @@ def test_each_setting_that_a_service_is_given_is_one_that_it_has(tmp_path: Path)
         BackgroundConfig,
         AccessConfig,
         SealingConfig,
+        EnforcementConfig,
     )
     for kind, environment in zip(kinds, told.values(), strict=True):
         known = {name.upper() for name in kind.model_fields}
@@ -328,7 +335,7 @@ def test_a_service_that_cannot_start_gives_its_reason(run: Run) -> None:
     assert "LOG_LEVEL" in said
 
 
-@pytest.mark.parametrize("service", [*SERVICES, SEALER])
+@pytest.mark.parametrize("service", [*SERVICES, SEALER, ENFORCEMENT])
 def test_a_service_that_dies_is_started_again(run: Run, service: str) -> None:
     run.start()
     killed = run.child(service)

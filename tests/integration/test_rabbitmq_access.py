@@ -9,7 +9,7 @@ import aiomqtt
 import pytest
 
 from tests.brokers import Asking, asking
-from tests.integration.test_driving import driving
+from tests.integration.test_driving import driving, state_of
 from tests.rabbitmq import Rabbitmq
 from tests.stack import Stack
 
@@ -137,6 +137,11 @@ async def test_a_device_that_is_disabled_is_kicked_in_less_than_a_second(
             while (rows := stack.database.execute(took))[0][0] is None:
                 await asyncio.sleep(0.02)
         assert [row[1:] for row in rows] == [(1, "disabled")]
+        state = await state_of(stack)
+        assert (state["management"], state["clients"]) == ("rabbitmq", None)
+        assert (state["problem"], state["pending_revocations"]) == (None, 0)
+        assert state["revocations"]["count"] == 1
+        assert 0 < state["revocations"]["last_s"] < 5
 
 
 async def test_two_hundred_devices_at_once(brokers: Asking, rabbitmq: Rabbitmq) -> None:
