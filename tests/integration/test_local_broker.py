@@ -174,8 +174,7 @@ async def test_devices_are_let_in_again_after_its_file_was_damaged(
     stack: Stack, served: Served, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert await entrust(stack) is not None
-    path = f"/brokers/{stack.default_broker_id}"
-    await stack.admin("PATCH", path, json={"port": served.port})
+    assert await entrust(stack, port=served.port) is not None
     one = await login(stack, "one")
     async with driving(stack, drift_check_s=0.5):
         await until_let_in(served, one, is_in=True)
