@@ -131,6 +131,8 @@ class Broker:
             return False
         finally:
             writer.close()
+            with suppress(OSError):
+                await writer.wait_closed()
 
     def _context(self, certificate: trustme.LeafCert | None) -> ssl.SSLContext:
         context = ssl.create_default_context(cadata=self.own.cert_pem.bytes().decode())
