@@ -96,7 +96,12 @@ class Run:
     def __init__(self, home: Path) -> None:
         self.home = home
         names = ("GATEWAY", "REGISTRY", "BROKER", "ACCESS", "POSTGRES", "MQTT")
-        self.settings = {f"{name}_PORT": str(free_port()) for name in names}
+        ports: set[int] = set()
+        # Of so many, two are the same more often than one would think.
+        while len(ports) < len(names):
+            ports.add(free_port())
+        pairs = zip(names, ports, strict=True)
+        self.settings = {f"{name}_PORT": str(port) for name, port in pairs}
         self.settings["MOORING_HOME"] = str(home)
         self.command = [sys.executable, "-m", "local"]
         self._process: subprocess.Popen[str] | None = None
