@@ -17,6 +17,8 @@ from registry_service.errors import ControlNotAllowed, ControlUnreachable, Contr
 
 TIMEOUT_S = 5.0
 PAGE = 100
+# Of sessions of one username.
+MAX_PAGES = 20
 # EMQX says so of a client that has gone meanwhile, RabbitMQ of a user without connections.
 GONE = (404, 410)
 
@@ -103,7 +105,7 @@ class Emqx(_HttpKicker):
 
     async def _kick(self, username: str) -> int:
         ended = 0
-        while True:
+        for _ in range(MAX_PAGES):
             query = {"username": username, "fields": "clientid", "limit": PAGE}
             answer = await self._ask("GET", "/api/v5/clients", params=query)
             found = [client.clientid for client in _decoded(answer, EmqxClients).data]
@@ -113,6 +115,7 @@ class Emqx(_HttpKicker):
             ended += len(found)
             if len(found) < PAGE:
                 return ended
+        raise ControlUnreadable("the broker's API goes on listing clients that were ended")
 
 
 class RabbitMq(_HttpKicker):

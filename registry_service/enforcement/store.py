@@ -51,14 +51,14 @@ ORDER BY device.id LIMIT :most + 1
 """)
 # Of those who are to be removed at a broker: who is known not to belong there any more. Whoever is
 # nowhere is not known to have gone: an empty database looks like that.
-ACCOUNTED_FOR = sa.text("""
+ACCOUNTED_FOR = sa.text(f"""
 SELECT mqtt_username FROM devices WHERE uuid = ANY (:uuids) OR (
     mqtt_username = ANY (:usernames) AND provisioned_by_key_id IS NULL
 )
 UNION SELECT username FROM revocations
 WHERE broker_id = :broker_id AND username = ANY (:usernames)
-  AND asked_at > now() - interval '7 days'
-""")
+  AND asked_at > now() - interval '{KEPT}'
+""")  # noqa: S608 - put together from what is above
 
 # The first transaction that has not ended, and whether any access has changed since the last one.
 CHANGES = sa.text("""
@@ -67,16 +67,19 @@ SELECT CAST(CAST(pg_snapshot_xmin(pg_current_snapshot()) AS text) AS bigint) AS 
 """)
 
 DUE = sa.text("""
-SELECT id, username, device_uuid, reason FROM revocations
+SELECT id, username, reason FROM revocations
 WHERE broker_id = :broker_id AND done_at IS NULL ORDER BY id LIMIT :at_once
 """)
-PRUNE = sa.text(f"DELETE FROM revocations WHERE done_at < now() - interval '{KEPT}'")  # noqa: S608
+# By the index of those that are done.
+PRUNE = sa.text(f"""
+DELETE FROM revocations WHERE broker_id = :broker_id AND done_at < now() - interval '{KEPT}'
+""")  # noqa: S608 - likewise
 
-STATE = sa.text("""
+STATE = sa.text(f"""
 SELECT broker.id AS broker_id, broker.management, broker.is_active,
        state.looked_at, state.clients, state.in_step_at, state.problem,
        EXISTS (
-           SELECT FROM leases WHERE name = 'enforcement' AND expires_at > clock_timestamp()
+           SELECT FROM leases WHERE name = '{LEASE}' AND expires_at > clock_timestamp()
        ) AS is_anybody_driving,
        (SELECT count(*) FROM revocations
         WHERE broker_id = :broker_id AND done_at IS NULL) AS pending,
@@ -97,7 +100,7 @@ CROSS JOIN LATERAL (
     ) AS done
 ) AS timed
 WHERE broker.id = :broker_id
-""")
+""")  # noqa: S608 - likewise
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +109,6 @@ class Revocation:
 
     id: int
     username: str
-    device_uuid: str
     reason: str
 
 
@@ -144,11 +146,9 @@ class EnforcementStore:
         async with reading(self._engine) as connection:
             return [Revocation(*row) for row in await connection.execute(DUE, values)]
 
-    async def done(self, sessions: Mapping[int, int | None]) -> None:
+    async def done(self, broker_id: int, sessions: Mapping[int, int | None]) -> None:
         """These revocations have taken effect; so many sessions were ended, where that is known."""
         changes = [{"revocation": key, "sessions": value} for key, value in sessions.items()]
-        if not changes:
-            return
         update = (
             sa.update(revocations)
             .where(revocations.c.id == sa.bindparam("revocation"))
@@ -158,10 +158,12 @@ class EnforcementStore:
         )
         async with writing(self._engine) as connection:
             await connection.execute(update, changes)
-            await connection.execute(PRUNE)
+            await connection.execute(PRUNE, {"broker_id": broker_id})
 
     async def failed(self, ids: Collection[int], failure: str) -> None:
         """These could not be done now."""
+        if not ids:
+            return
         update = sa.update(revocations).where(revocations.c.id.in_(ids)).values(failure=failure)
         async with writing(self._engine) as connection:
             await connection.execute(update)

@@ -12,6 +12,7 @@ import pytest
 import registry_service.enforcement.__main__
 from registry_service.enforcement.config import EnforcementConfig
 from tests.dynamic_security import PASSWORD, USERNAME, DynamicMosquitto
+from tests.integration.test_fallback import shut_out
 from tests.stack import Stack
 
 PATIENCE_S = 20.0
@@ -253,3 +254,47 @@ async def test_two_processes_take_turns(stack: Stack, broker: DynamicMosquitto) 
             await until_let_in(broker, two, is_in=True)
     holders = stack.database.execute("SELECT count(*) FROM leases WHERE name = 'enforcement'")
     assert holders == [(1,)]
+
+
+async def test_a_broker_that_hangs_keeps_nobody_at_another_connected(
+    stack: Stack, broker: DynamicMosquitto, tmp_path: Path
+) -> None:
+    folder = tmp_path / "other"
+    folder.mkdir()
+    with DynamicMosquitto(folder) as other:
+        await managed(stack, broker)
+        login_at_other = {"management": "mosquitto", "username": USERNAME, "password": PASSWORD}
+        where = {"name": "Other", "host": "127.0.0.1", "port": other.port}
+        made = await stack.admin("POST", "/brokers", json={**where, **login_at_other})
+        assert made.status_code == 201, made.text
+        one, two = await login(stack, "one"), await login(stack, "two")
+        await stack.admin("PUT", "/devices/two", json={"mqtt_broker_id": made.json()["id"]})
+        await stack.connection("two")
+        async with driving(stack):
+            await until_let_in(broker, one, is_in=True)
+            await until_let_in(other, two, is_in=True)
+            broker.freeze()
+            loop = asyncio.get_running_loop()
+            begun = loop.time()
+            # The one that hangs has something to do, too.
+            await stack.admin("PATCH", "/devices/one", json={"is_active": False})
+            await stack.admin("PATCH", "/devices/two", json={"is_active": False})
+            await until_let_in(other, two, is_in=False)
+            assert loop.time() - begun < 5
+            broker.thaw()
+            await until_let_in(broker, one, is_in=False)
+
+
+async def test_it_goes_on_when_the_database_is_back(stack: Stack, broker: DynamicMosquitto) -> None:
+    await managed(stack, broker)
+    async with driving(stack):
+        one = await login(stack, "one")
+        await until_let_in(broker, one, is_in=True)
+        with shut_out(stack, "mooring_registry"):
+            # Long enough for several looks that fail.
+            async with asyncio.timeout(PATIENCE_S):
+                while (await stack.admin("GET", "/fleets/demo")).status_code != 503:
+                    await asyncio.sleep(0.02)
+            stack.database.execute("UPDATE devices SET is_active = false")
+            assert await is_let_in(broker, one)
+        await until_let_in(broker, one, is_in=False)

@@ -1,0 +1,200 @@
+"""One broker that is driven: what it is told, whose sessions are ended there, how it was found.
+
+Nothing that matters is remembered: after a restart of this process or of the broker, looking at
+both sides says what is to be done.
+"""
+
+import asyncio
+from collections.abc import Iterable, Mapping
+
+import structlog
+from mooring.broker.v1 import management_pb2 as pb
+from prometheus_client import Counter, Gauge, Histogram
+
+from chassis.errors import MooringError
+from registry_service.access.decision import uuid_of_username
+from registry_service.credentials import KeyRing
+from registry_service.enforcement.control import DynamicSecurity
+from registry_service.enforcement.dynamic_security import Wanted
+from registry_service.enforcement.http_management import Kicker
+from registry_service.enforcement.managed import Driver, driver_of
+from registry_service.enforcement.planning import MAX_CLIENTS, plan
+from registry_service.enforcement.store import EnforcementStore, Revocation
+from registry_service.enforcement.wanted import wanted_of
+
+log = structlog.get_logger(__name__)
+
+# Whoever was let in a moment before the revocation, and is not connected yet, escapes the first
+# look at a broker that asks.
+LOOK_AGAIN_S = 2.0
+# How soon a broker that failed is tried again.
+TRY_AGAIN_S = 5.0
+
+KICK_SECONDS = Histogram(
+    "mooring_revocation_seconds",
+    "How long it took to end the sessions of a batch of revocations, by broker",
+    ["broker"],
+    buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+)
+KICKED = Counter("mooring_revocations_total", "Revocations that took effect", ["broker"])
+IN_STEP = Gauge("mooring_broker_in_step", "1 while a driven broker is as it should be", ["broker"])
+COMMANDS = Counter(
+    "mooring_broker_commands_total", "Commands that brought a Mosquitto in step", ["broker"]
+)
+
+
+class DrivenBroker:
+    """Times are of the running loop's clock."""
+
+    def __init__(
+        self,
+        broker: pb.ManagedBroker,
+        store: EnforcementStore,
+        ring: KeyRing,
+        *,
+        drift_check_s: float,
+    ) -> None:
+        """Connects to nothing yet."""
+        self.broker = broker
+        self._store = store
+        self._ring = ring
+        self._drift_check_s = drift_check_s
+        self._label = str(broker.id)
+        self._driver: Driver | None = None
+        # What it should hold, as of the last time that it did.
+        self._held: list[tuple[str, str]] | None = None
+        self._compared_at = float("-inf")
+        self._tries_again_at = float("-inf")
+        # What was said of it last; None before it was looked at.
+        self._problem: str | None = None
+        # Whose sessions are looked for once more, and when.
+        self._again: list[tuple[float, frozenset[str]]] = []
+        IN_STEP.labels(self._label).set(0)
+
+    async def attend(self, *, has_changes: bool) -> None:
+        """Does what is to be done there now. `has_changes`: somebody's access has changed.
+
+        Whatever is wrong with the broker is noted. Raises `Unavailable` for the database.
+        """
+        now = _now()
+        if self._problem and now < self._tries_again_at:
+            return
+        due = await self._store.due(self.broker.id)
+        is_mosquitto = self.broker.management == "mosquitto"
+        is_drift_due = is_mosquitto and now - self._compared_at >= self._drift_check_s
+        is_again = bool(self._again) and self._again[0][0] <= now
+        is_settled = self._problem == "" and not (has_changes and is_mosquitto)
+        if is_settled and not (due or is_again or is_drift_due):
+            return
+        try:
+            if self._driver is None:
+                self._driver = driver_of(self.broker)
+            problem: str | None = ""
+            if isinstance(self._driver, DynamicSecurity):
+                problem = await self._keep_in_step(self._driver, due, is_forced=is_drift_due)
+            else:
+                await self._kick(self._driver, due)
+        except MooringError as error:
+            problem = error.message
+            self._tries_again_at = now + TRY_AGAIN_S
+            self._held = None
+            await self._store.failed([one.id for one in due], problem)
+        if problem is not None:
+            await self._note(problem)
+
+    async def close(self) -> None:
+        """It is not driven any more."""
+        IN_STEP.remove(self._label)
+        if self._driver is not None and not isinstance(self._driver, DynamicSecurity):
+            await self._driver.close()
+
+    async def _kick(self, driver: Kicker, due: Iterable[Revocation]) -> None:
+        """At a broker that asks who may connect: it has refused them already."""
+        begun = _now()
+        by_id = {one.id: one.username for one in due}
+        again = [names for at, names in self._again if at <= begun]
+        usernames = frozenset(by_id.values()).union(*again)
+        if not usernames:
+            return
+        sessions = await driver.kick(usernames)
+        self._again = self._again[len(again) :]
+        if by_id:
+            self._again.append((begun + LOOK_AGAIN_S, frozenset(by_id.values())))
+        await self._done({key: sessions[name] for key, name in by_id.items()}, begun)
+
+    async def _keep_in_step(
+        self, driver: DynamicSecurity, due: list[Revocation], *, is_forced: bool
+    ) -> str | None:
+        """What keeps it from being so; empty where nothing does, None where nothing was done."""
+        begun = _now()
+        ended = [one for one in due if one.reason != "rotated"]
+        rotated = [one for one in due if one.reason == "rotated"]
+        if ended:
+            # This takes a millisecond; what follows looks at all clients.
+            await driver.disable({one.username for one in ended})
+            await self._done(_unknown(ended), begun)
+        rows = await self._store.wanted(self.broker.id, MAX_CLIENTS)
+        wanted = wanted_of(rows, self._ring)
+        held = sorted((one.username, one.fingerprint) for one in wanted)
+        if held == self._held and not (is_forced or due):
+            return None
+        problem = await self._bring_in_step(driver, wanted)
+        self._held = None if problem else held
+        self._compared_at = _now()
+        # A client whose password is set anew is disconnected by that.
+        await self._done(_unknown(rotated), begun)
+        return problem
+
+    async def _bring_in_step(self, driver: DynamicSecurity, wanted: list[Wanted]) -> str:
+        actual = await driver.state()
+        ours = {name for name, client in actual.clients.items() if client.is_ours}
+        leaving = ours.difference(one.username for one in wanted)
+        uuids = [uuid for name in leaving if (uuid := uuid_of_username(name))]
+        gone = await self._store.accounted_for(self.broker.id, leaving, uuids) if leaving else ()
+        what = plan(wanted, actual, confirmed=gone)
+        if what.commands:
+            await driver.apply(what)
+            COMMANDS.labels(self._label).inc(len(what.commands))
+            log.info(
+                "a broker was brought in step",
+                broker_id=self.broker.id,
+                created=len(what.created),
+                changed=len(what.changed),
+                removed=len(what.removed),
+            )
+        problems = [refusal.message for refusal in what.refusals]
+        if what.taken:
+            problems.append(f"clients that are not ours have these names: {what.taken[:5]}")
+        if what.impossible:
+            problems.append(
+                f"{len(what.impossible)} imported devices can only be in the file that the broker"
+                f" starts with, for nobody knows their passwords: {what.impossible[:5]}"
+            )
+        return "; ".join(problems)
+
+    async def _done(self, sessions: Mapping[int, int | None], begun: float) -> None:
+        if not sessions:
+            return
+        await self._store.done(self.broker.id, sessions)
+        KICK_SECONDS.labels(self._label).observe(_now() - begun)
+        KICKED.labels(self._label).inc(len(sessions))
+
+    async def _note(self, problem: str) -> None:
+        """What people are told of it."""
+        IN_STEP.labels(self._label).set(not problem)
+        if problem and problem != self._problem:
+            log.warning("a broker is not in step", broker_id=self.broker.id, problem=problem)
+        self._problem = problem
+        clients = len(self._held) if self._held is not None else None
+        await self._store.note(
+            self.broker.id, clients=clients, is_in_step=not problem, problem=problem
+        )
+
+
+def _unknown(revocations: Iterable[Revocation]) -> dict[int, int | None]:
+    """A Mosquitto does not say how many sessions it has ended."""
+    return dict.fromkeys(one.id for one in revocations)
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

@@ -1,0 +1,119 @@
+"""Sessions are ended at an EMQX's API: one that answers as its documentation says, for want of one.
+
+https://docs.emqx.com/en/emqx/latest/admin/api.html: `GET /clients?username=` lists a page,
+`DELETE /clients/{clientid}` ends a session with 204, or says 404. What RabbitMQ does is tried on a
+real one (test_rabbitmq_access.py).
+"""
+
+import json
+import threading
+from base64 import b64encode
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import pytest
+
+from registry_service.enforcement.http_management import Emqx, HttpSettings
+from registry_service.errors import ControlNotAllowed, ControlUnreachable, ControlUnreadable
+
+LOGIN = ("key", "secret")
+PREFIX = "/api/v5/clients"
+
+
+class Api(ThreadingHTTPServer):
+    """Knows clients by their ids, and whose they are."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Request)
+        self.clients: dict[str, str] = {}
+        # What every question is answered, if anything.
+        self.fault: tuple[int, bytes] | None = None
+        self.keeps_all = False
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+
+class Request(BaseHTTPRequestHandler):
+    server: Api
+
+    def do_GET(self) -> None:
+        query = parse_qs(urlsplit(self.path).query)
+        found = [
+            {"clientid": client_id, "username": username, "connected": True}
+            for client_id, username in self.server.clients.items()
+            if username == query["username"][0]
+        ]
+        page = found[: int(query["limit"][0])]
+        self.answer(200, json.dumps({"data": page, "meta": {"page": 1}}).encode())
+
+    def do_DELETE(self) -> None:
+        client_id = unquote(self.path.removeprefix(f"{PREFIX}/"))
+        is_there = client_id in self.server.clients
+        if not self.server.keeps_all:
+            self.server.clients.pop(client_id, "")
+        self.answer(204 if is_there else 404, b"")
+
+    def answer(self, status: int, body: bytes) -> None:
+        token = b64encode(":".join(LOGIN).encode()).decode()
+        if self.headers["authorization"] != f"Basic {token}":
+            status, body = 401, b'{"code": "BAD_API_KEY_OR_SECRET"}'
+        elif self.server.fault is not None:
+            status, body = self.server.fault
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *arguments: Any) -> None:
+        """Says nothing."""
+
+
+@pytest.fixture
+def api() -> Iterator[Api]:
+    with Api() as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        try:
+            yield server
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+async def kicked(url: str, *usernames: str, login: tuple[str, str] = LOGIN) -> dict[str, int]:
+    emqx = Emqx(HttpSettings(url, *login))
+    try:
+        return await emqx.kick(usernames)
+    finally:
+        await emqx.close()
+
+
+async def test_all_sessions_of_those_who_are_named_end_and_no_others(api: Api) -> None:
+    many = {f"mqttjs {n}/+": "device_one" for n in range(250)}
+    others = {"c-2": "device_two", "c-3": "device_one2"}
+    api.clients = {**many, **others, "c-4": "device three&limit=1"}
+    found = await kicked(f"{api.url}/", "device_one", "device_nobody", "device three&limit=1")
+    assert found == {"device_one": 250, "device_nobody": 0, "device three&limit=1": 1}
+    assert api.clients == others
+
+
+async def test_what_is_wrong_with_the_api_is_said(api: Api) -> None:
+    with pytest.raises(ControlNotAllowed):
+        await kicked(api.url, "device_one", login=("key", "wrong"))
+    for fault in ((200, b"<html>"), (200, b"[]"), (500, b""), (302, b"")):
+        api.fault = fault
+        with pytest.raises(ControlUnreadable):
+            await kicked(api.url, "device_one")
+    api.fault = None
+    # One that lists for ever what was ended.
+    api.keeps_all, api.clients = True, {f"c-{n}": "device_one" for n in range(100)}
+    with pytest.raises(ControlUnreadable, match="goes on listing"):
+        await kicked(api.url, "device_one")
+    with pytest.raises(ControlUnreachable):
+        await kicked("http://127.0.0.1:1", "device_one")
