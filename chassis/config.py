@@ -53,6 +53,23 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+def check_listener(name: str, host: str, cert_file: Path | None, key_file: Path | None) -> None:
+    """What may listen where: beyond loopback it has a certificate.
+
+    `name` is what its settings begin with. Raises `ValueError`, which names the setting.
+    """
+    files = (cert_file, key_file)
+    if any(files) and not all(files):
+        raise ValueError(f"{name}_TLS_CERT_FILE and {name}_TLS_KEY_FILE are needed together")
+    if not any(files) and not is_loopback(host):
+        raise ValueError(
+            f"{name}_HOST {host} can be reached from other machines: configure {name}_TLS_CERT_FILE"
+        )
+    for file in files:
+        if file is not None and not file.is_file():
+            raise ValueError(f"{file} is not a file")
+
+
 def load(kind: type[Config]) -> Config:
     """The configuration, or `SystemExit` with a line for each thing that is wrong with it."""
     try:

@@ -6,7 +6,7 @@ from typing import Annotated
 from pydantic import BeforeValidator, Field, model_validator
 from pydantic_settings import NoDecode
 
-from chassis.config import ServiceConfig, is_loopback
+from chassis.config import ServiceConfig, check_listener
 from gateway.addresses import Network, networks_of
 from gateway.limits import Limit, limit_of
 
@@ -51,15 +51,6 @@ class GatewayConfig(ServiceConfig):
 
     @model_validator(mode="after")
     def _is_private_or_has_tls(self) -> "GatewayConfig":
-        files = (self.gateway_tls_cert_file, self.gateway_tls_key_file)
-        if any(files) and not all(files):
-            raise ValueError("GATEWAY_TLS_CERT_FILE and GATEWAY_TLS_KEY_FILE are needed together")
-        if not any(files) and not is_loopback(self.gateway_host):
-            raise ValueError(
-                f"GATEWAY_HOST {self.gateway_host} can be reached from other machines: "
-                "configure GATEWAY_TLS_CERT_FILE"
-            )
-        for file in files:
-            if file is not None and not file.is_file():
-                raise ValueError(f"{file} is not a file")
+        files = self.gateway_tls_cert_file, self.gateway_tls_key_file
+        check_listener("GATEWAY", self.gateway_host, *files)
         return self

@@ -122,7 +122,9 @@ class Access:
         return let_in(
             subject,
             is_current=which is subject.password,
-            is_taken=self._is_in_use(asker, question, now),
+            is_taken=self._sessions.is_anothers(
+                asker.broker_id, question.client_id, question.username, now
+            ),
             session_s=self._session_s,
             now=at,
         )
@@ -156,15 +158,13 @@ class Access:
         return let_in(
             subject,
             is_current=which is None or which is not subject.previous,
-            is_taken=seen.is_taken or self._is_in_use(asker, question, now),
+            is_taken=seen.is_taken
+            or self._sessions.is_anothers(
+                asker.broker_id, question.client_id, question.username, now
+            ),
             session_s=self._session_s,
             now=at,
         )
-
-    def _is_in_use(self, asker: Asker, question: Connect, now: float) -> bool:
-        """Whether somebody else was let in with this client id."""
-        user = self._sessions.user_of(asker.broker_id, question.client_id, now)
-        return user not in ("", question.username)
 
     def _which(self, subject: Subject, shown: str, now: float) -> Password | None:
         """The password of the subject that this is; None where it is none, or is slow to tell."""

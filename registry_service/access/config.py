@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from chassis.config import is_loopback
+from chassis.config import check_listener
 
 
 class AccessConfig(BaseSettings):
@@ -34,15 +34,6 @@ class AccessConfig(BaseSettings):
 
     @model_validator(mode="after")
     def _is_private_or_has_tls(self) -> "AccessConfig":
-        files = (self.access_tls_cert_file, self.access_tls_key_file)
-        if any(files) and not all(files):
-            raise ValueError("ACCESS_TLS_CERT_FILE and ACCESS_TLS_KEY_FILE are needed together")
-        if not any(files) and not is_loopback(self.access_host):
-            raise ValueError(
-                f"ACCESS_HOST {self.access_host} can be reached from other machines: "
-                "configure ACCESS_TLS_CERT_FILE"
-            )
-        for file in files:
-            if file is not None and not file.is_file():
-                raise ValueError(f"{file} is not a file")
+        files = self.access_tls_cert_file, self.access_tls_key_file
+        check_listener("ACCESS", self.access_host, *files)
         return self

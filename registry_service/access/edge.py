@@ -145,12 +145,13 @@ class AccessApp:
         questions = cast("Sequence[Question]", found)
         at_once = [self._access.at_once(asker, question, now) for question in questions]
         verdicts = [verdict for verdict in at_once if verdict is not None]
-        if len(verdicts) < len(questions):
+        is_at_once = len(verdicts) == len(questions)
+        if not is_at_once:
             verdicts = await self._access.answer(asker, questions, now)
         for question, verdict in zip(questions, verdicts, strict=True):
             self._note(route, asker, question, verdict, now)
         reply = route.operation.answer(asked, verdicts)
-        if len(questions) == 1:
+        if is_at_once and len(questions) == 1:
             self._replies.keep(key, questions[0], verdicts[0], reply, now)
         return reply
 

@@ -12,10 +12,7 @@ import bcrypt
 
 from registry_service.access.subjects import Password
 
-FAST = frozenset({"sha256", "sha256_suffix", "mosquitto_sha512"})
 SLOW = frozenset({"bcrypt", "mosquitto_pbkdf2"})
-# How many rounds these were made with is in the configuration of the broker before.
-UNKNOWN_ROUNDS = frozenset({"pbkdf2_sha256", "pbkdf2_sha512"})
 
 
 def is_slow(kept: Password) -> bool:
@@ -24,7 +21,11 @@ def is_slow(kept: Password) -> bool:
 
 
 def is_password(kept: Password, shown: str) -> bool:
-    """Compares in constant time; what cannot be checked is no password."""
+    """Compares in constant time; what cannot be checked is no password.
+
+    Of `pbkdf2_sha256` and `pbkdf2_sha512` nobody knows the number of rounds: it is in the
+    configuration of the broker before.
+    """
     match kept.algorithm:
         case "sha256":
             made = hashlib.sha256((kept.salt + shown).encode()).hexdigest()

@@ -56,16 +56,19 @@ class Replies:
         question = given.question
         if self._known.subject(question.username, now) is not given.subject:
             return None
-        if isinstance(question, Connect):
-            user = self._sessions.user_of(asker.broker_id, question.client_id, now)
-            if user not in ("", question.username):
-                return None
+        if isinstance(question, Connect) and self._sessions.is_anothers(
+            asker.broker_id, question.client_id, question.username, now
+        ):
+            return None
         return question, given.reply
 
     def keep(
         self, key: Key, question: Question, verdict: Verdict, reply: Reply, now: float
     ) -> None:
-        """What was answered just now; a denial is not kept."""
+        """What was answered from memory, in this turn of the loop; a denial is not kept.
+
+        An answer from the database took a while, and memory may know another subject by now.
+        """
         subject = self._known.subject(question.username, now)
         # A password that is on its way out, and an account that is, are judged each time.
         is_lasting = subject is not None and not subject.previous and subject.expires_at is None

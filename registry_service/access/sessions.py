@@ -18,6 +18,10 @@ class Sessions:
         """Knows of none."""
         self._users: OrderedDict[tuple[int, str], tuple[str, float]] = OrderedDict()
 
+    def is_anothers(self, broker_id: int, client_id: str, username: str, now: float) -> bool:
+        """Whether somebody else was let in with it."""
+        return self.user_of(broker_id, client_id, now) not in ("", username)
+
     def user_of(self, broker_id: int, client_id: str, now: float) -> str:
         """The username that it was let in with last; empty where nobody knows."""
         username, since = self._users.get((broker_id, client_id), ("", now))
