@@ -404,6 +404,7 @@ access_changes = sa.Table(
     sa.Column("usernames", sa.ARRAY(sa.Text), nullable=False, server_default="{}"),
     sa.Column("fleet_ids", sa.ARRAY(sa.Text), nullable=False, server_default="{}"),
     sa.Index("access_changes_xact", "xact"),
+    sa.Index("access_changes_at", "at"),
 )
 
 # Whose sessions are to be ended at which broker; appended by triggers.

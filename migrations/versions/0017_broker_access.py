@@ -66,6 +66,7 @@ CREATE TABLE access_changes (
     fleet_ids text[] NOT NULL DEFAULT '{}'
 );
 CREATE INDEX access_changes_xact ON access_changes (xact);
+CREATE INDEX access_changes_at ON access_changes (at);
 
 -- Whose sessions are to be ended, and at which of the brokers that Mooring drives.
 CREATE TABLE revocations (
@@ -203,12 +204,11 @@ GRANT SELECT (id, mqtt_broker_id, is_active) ON fleets TO mooring_access;
 GRANT SELECT (id, client_id_prefix) ON mqtt_broker_config TO mooring_access;
 GRANT SELECT ON broker_secrets, service_accounts, access_changes TO mooring_access;
 GRANT UPDATE (last_used_at) ON broker_secrets TO mooring_access;
-GRANT DELETE ON access_changes TO mooring_access;
 
 GRANT SELECT, INSERT, DELETE ON broker_secrets TO mooring_registry;
 GRANT SELECT, INSERT, UPDATE, DELETE ON service_accounts TO mooring_registry;
 GRANT SELECT, UPDATE, DELETE ON revocations TO mooring_registry;
-GRANT SELECT ON access_changes TO mooring_registry;
+GRANT SELECT, DELETE ON access_changes TO mooring_registry;
 
 GRANT SELECT ON revocations TO mooring_operator;
 GRANT SELECT (id, broker_id, prefix, created_at, last_used_at) ON broker_secrets

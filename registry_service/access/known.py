@@ -32,7 +32,6 @@ MAX_AGE_S = 60.0
 MAX_SUBJECTS = 100_000
 # From one reading of all secrets to the next, unless something is announced.
 SECRETS_S = 10.0
-FORGET_S = 60.0
 
 REMEMBERED = Gauge("mooring_access_subjects", "Devices and service accounts in memory")
 
@@ -131,7 +130,6 @@ class Changes:
         self._read_at: Time = float("-inf")
         self._askers: dict[bytes, Asker] = {}
         self._askers_read_at: Time = float("-inf")
-        self._forgot_at: Time = float("-inf")
         self._announcements = -1
 
     def is_current(self, now: Time) -> bool:
@@ -161,9 +159,6 @@ class Changes:
                 self._known.forget(change.usernames, change.fleet_ids)
             self._horizon, self._read_at = horizon, begun
             await self._read_askers(begun)
-            if begun - self._forgot_at > FORGET_S:
-                self._forgot_at = begun
-                await self._store.forget_changes()
         except Unavailable:
             log.warning("changes of access cannot be read")
         except DriverError as error:

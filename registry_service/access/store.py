@@ -68,7 +68,6 @@ SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint,
            SELECT usernames, fleet_ids FROM access_changes WHERE xact >= %s
        ) AS found)
 """
-FORGET_CHANGES = "DELETE FROM access_changes WHERE at < now() - interval '10 minutes'"
 
 SECRETS = """
 SELECT secret.secret_hash, secret.id, secret.broker_id, broker.client_id_prefix
@@ -166,10 +165,6 @@ class AccessStore:
         """
         [(next_horizon, changes)] = await fetched(self._pool, CHANGES, [horizon])
         return next_horizon, _changes.decode(changes)
-
-    async def forget_changes(self) -> None:
-        """Those that everybody has read, or has given up reading."""
-        await fetched(self._pool, FORGET_CHANGES, [])
 
     async def askers(self) -> dict[bytes, Asker]:
         """Who may ask, by the SHA-256 of the secret."""

@@ -1,6 +1,7 @@
 """`python -m registry_service.background`: runs jobs, folds the counts of devices.
 
-And tells brokers of the devices of large fleets that were disabled.
+And tells brokers of the devices of large fleets that were disabled, and forgets old changes of
+access.
 """
 
 import contextlib
@@ -12,6 +13,7 @@ from chassis import log, metrics, process
 from chassis.config import load
 from chassis.database import engine_of, require_schema
 from registry_service.background.config import BackgroundConfig
+from registry_service.background.forgetting import keep_forgetting
 from registry_service.background.runner import Runner
 from registry_service.background.store import WorkStore
 from registry_service.device_counts.folding import keep_folded
@@ -32,6 +34,7 @@ async def running(config: BackgroundConfig) -> AsyncIterator[None]:
         runner = Runner(store, f"{socket.gethostname()}/{os.getpid()}")
         stack.push_async_callback(runner.stop)
         await stack.enter_async_context(process.background(runner.keep_running(config.job_poll_s)))
+        await stack.enter_async_context(process.background(keep_forgetting(store)))
         counts = DeviceCountStore(engine)
         await stack.enter_async_context(process.background(keep_folded(counts)))
         revocations = FleetRevocationStore(engine)

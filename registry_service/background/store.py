@@ -4,6 +4,7 @@ import contextlib
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import sqlalchemy as sa
@@ -20,9 +21,11 @@ from registry_service.jobs.lifecycle import Action, State, Status, after
 from registry_service.jobs.outcomes import MOVED, PENDING, tallied
 from registry_service.jobs.store import parameters_of
 from registry_service.leases import Lease
-from registry_service.tables import jobs
+from registry_service.tables import access_changes, jobs
 
 LEASE = "jobs"
+# Whoever follows changes of access has read them long before, or reads everything anew.
+CHANGES_ARE_KEPT = timedelta(minutes=10)
 # The conditions of a filter that are not set are to be planned away; and of a table that was empty
 # a minute ago the statistics say that reading all of it is cheap.
 PLANNED_ANEW = sa.text(
@@ -69,6 +72,12 @@ class WorkStore:
                 return await _work(connection, job_id, size)
         except IntegrityError as error:
             raise LostRace("a broker has gone meanwhile") from error
+
+    async def forget_changes(self) -> None:
+        """Old changes of access. Raises `Unavailable`."""
+        old = access_changes.c.at < sa.func.now() - CHANGES_ARE_KEPT
+        async with writing(self._engine) as connection:
+            await connection.execute(sa.delete(access_changes).where(old))
 
     async def fail(self, job_id: int, failure: str) -> None:
         """Pauses a job that cannot go on; `failure` is for people."""

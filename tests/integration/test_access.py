@@ -4,8 +4,11 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
+import psycopg
 import pytest
 
+from chassis.database import engine_of
+from registry_service.background.store import WorkStore
 from tests.brokers import Asking, asking, secret_of
 from tests.stack import Stack
 
@@ -265,3 +268,20 @@ async def test_whatever_a_broker_sends_is_no_error(brokers: Asking) -> None:
                 assert answer.text.count("allow") == answer.text.count("not_allowed")
         large = await brokers.http.post(path, content=b"x" * 3_000_000)
         assert large.status_code < 500
+
+
+async def test_changes_that_everybody_has_read_are_forgotten(stack: Stack) -> None:
+    for uuid in ("old", "new"):
+        await registered(stack, uuid)
+        await stack.admin("PATCH", f"/devices/{uuid}", json={"is_active": False})
+    old = "UPDATE access_changes SET at = now() - interval '11 minutes' WHERE usernames = %s"
+    stack.database.execute(old, ["device_old"])
+    engine = engine_of(stack.database.url("mooring_registry"), pool_size=1)
+    await WorkStore(engine).forget_changes()
+    await engine.dispose()
+    left = stack.database.execute("SELECT DISTINCT usernames FROM access_changes")
+    assert left == [(["device_new"],)]
+    # Whoever brokers ask can change nothing but who was seen.
+    for statement in ("DELETE FROM access_changes", "UPDATE devices SET is_active = true"):
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            stack.database.execute(statement, role="mooring_access")
