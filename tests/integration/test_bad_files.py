@@ -9,7 +9,7 @@ import pytest
 from tests.stack import Stack
 
 ROWS = 1_000_000
-LISTED = 200_000
+LISTED = 50_000
 # Peak memory of this process, which is client, gateway and services at once.
 MAX_GROWTH_KIB = 600 * 1024
 

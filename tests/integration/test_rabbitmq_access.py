@@ -13,6 +13,9 @@ from tests.integration.test_driving import driving, state_of
 from tests.rabbitmq import Rabbitmq
 from tests.stack import Stack
 
+# RabbitMQ is a heavyweight server.
+pytestmark = pytest.mark.heavy
+
 PATIENCE_S = 20.0
 DEVICES = 200
 

@@ -15,6 +15,9 @@ from tests.integration.test_rabbitmq_access import PATIENCE_S, client, closing, 
 from tests.rabbitmq import Rabbitmq
 from tests.stack import Stack
 
+# RabbitMQ is a heavyweight server.
+pytestmark = pytest.mark.heavy
+
 CACHE = dict(
     line.split(" = ")
     for line in block("brokers/rabbitmq.md", "ini", "# with a cache").splitlines()[1:]

@@ -15,6 +15,9 @@ from tests.rabbitmq import Rabbitmq
 from tests.unit import rabbitmq_requests as recorded
 from tests.unit.rabbitmq_requests import Recorded
 
+# RabbitMQ is a heavyweight server.
+pytestmark = pytest.mark.heavy
+
 DEVICE = "device_abc"
 PASSWORD = "s3cret"
 TOPIC = "iot/device/abc"
