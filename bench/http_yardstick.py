@@ -8,28 +8,29 @@ when it listens.
 import asyncio
 import sys
 import tempfile
-from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import uvloop
 
 from bench.programs import Run
 from chassis.database import pool_of
+from chassis.direct_http import Head, Reply
 from chassis.http_server import Address, serving
 from local.postgres import free_port
 from registry_service.access.decision import uuid_of_username, uuids_claimed
 from registry_service.access.passwords import is_password
 from registry_service.access.store import AccessStore, Wanted
 
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-
-ALLOWED = b'{"result":"allow","is_superuser":false,"acl":[{"permission":"allow","action":"all"}]}'
-DENIED = b'{"result":"deny"}'
+HEAD = b"content-type: application/json\r\n"
+ALLOWED = Reply(
+    200,
+    HEAD,
+    b'{"result":"allow","is_superuser":false,"acl":[{"permission":"allow","action":"all"}]}',
+)
+DENIED = Reply(200, HEAD, b'{"result":"deny"}')
 
 
 class Credentials(msgspec.Struct):
@@ -40,52 +41,67 @@ class Credentials(msgspec.Struct):
     clientid: str
 
 
-async def body_of(receive: Receive) -> bytes:
-    """Of one request."""
-    message = await receive()
-    body: bytes = message.get("body", b"")
-    while message.get("more_body", False):
-        message = await receive()
-        body += message.get("body", b"")
-    return body
+class Empty:
+    """The least that a handler can be; and what serves each request with one."""
+
+    max_body_bytes = 64 * 1024
+
+    def find(self, _: Head) -> "Empty":
+        """Itself: it holds nothing of a request."""
+        return self
+
+    def admit(self) -> Reply | None:
+        """Whoever asks."""
+        return None
+
+    def ask(self, _: bytes | None, answer: Callable[[Reply], None]) -> None:
+        """A constant."""
+        answer(ALLOWED)
+
+    def leave(self) -> None:
+        """Nothing is under way."""
 
 
-async def answer(send: Send, body: bytes) -> None:
-    """A 200."""
-    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
-    await send({"type": "http.response.start", "status": 200, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+class Query(Empty):
+    """A query for each request."""
 
+    def __init__(self, store: AccessStore) -> None:
+        """Asks `store`."""
+        self._store = store
+        self._decoder = msgspec.json.Decoder(Credentials)
+        self._loop = asyncio.get_running_loop()
+        self._under_way: set[asyncio.Task[Reply]] = set()
 
-async def empty(_: Message, receive: Receive, send: Send) -> None:
-    """The least."""
-    await body_of(receive)
-    await answer(send, ALLOWED)
+    def ask(self, body: bytes | None, answer: Callable[[Reply], None]) -> None:
+        """In a task, as servers do."""
+        task = self._loop.create_task(self._look_up(body or b""))
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
+        task.add_done_callback(lambda task: answer(task.result()))
+
+    async def _look_up(self, body: bytes) -> Reply:
+        shown = self._decoder.decode(body)
+        uuid = uuid_of_username(shown.username) or ""
+        claimed = set(uuids_claimed(shown.clientid, "mooring")) - {uuid}
+        wanted = Wanted({uuid}, (), claimed)
+        subject = (await self._store.look_up(wanted)).subjects.get(shown.username)
+        is_allowed = (
+            subject is not None
+            and subject.is_active
+            and is_password(subject.password, shown.password)
+        )
+        return ALLOWED if is_allowed else DENIED
 
 
 async def serve(kind: str, port: int, mark: Path, url: str) -> None:
     """Until it is killed."""
-    decoder = msgspec.json.Decoder(Credentials)
     async with AsyncExitStack() as stack:
-        app = empty
+        handlers = Empty()
         if kind == "query":
-            store = AccessStore(await stack.enter_async_context(pool_of(url)))
-
-            async def app(_: Message, receive: Receive, send: Send) -> None:
-                shown = decoder.decode(await body_of(receive))
-                uuid = uuid_of_username(shown.username) or ""
-                claimed = set(uuids_claimed(shown.clientid, "mooring")) - {uuid}
-                wanted = Wanted({uuid}, (), claimed)
-                subject = (await store.look_up(wanted)).subjects.get(shown.username)
-                is_allowed = (
-                    subject is not None
-                    and subject.is_active
-                    and is_password(subject.password, shown.password)
-                )
-                await answer(send, ALLOWED if is_allowed else DENIED)
-
+            handlers = Query(AccessStore(await stack.enter_async_context(pool_of(url))))
+        address = Address("127.0.0.1", port)
         await stack.enter_async_context(
-            serving(app, Address("127.0.0.1", port), drain_s=0, grace_s=1)
+            serving(None, address, handlers=handlers, drain_s=0, grace_s=1)
         )
         mark.touch()  # noqa: ASYNC240 - once, before anybody calls
         await asyncio.Event().wait()

@@ -167,14 +167,9 @@ class Coalescer(Generic[Item, Result]):
         Raises whatever error is the item's own, too. A cancelled caller leaves without harm to its
         neighbours.
         """
-        call = self.offer(item, deadline=deadline, owner=owner, weight=weight, size=size)
-        try:
-            result = await call.future
-        finally:
-            call.leave()
-        if isinstance(result, MooringError):
-            raise result
-        return result
+        return await self.offer(
+            item, deadline=deadline, owner=owner, weight=weight, size=size
+        ).result()
 
     async def close(self) -> None:
         """Takes no more calls, and waits for those it has taken; each has its own deadline."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import socket
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
@@ -10,6 +11,8 @@ from typing import Any
 
 import structlog
 import uvicorn
+
+from chassis.direct_http import DirectProtocol, Handlers
 
 log = structlog.get_logger(__name__)
 
@@ -66,22 +69,26 @@ async def serving(
     app: Any,
     address: Address,
     *,
-    protocol: Any = "httptools",
+    handlers: Handlers,
     drain_s: float,
     grace_s: int,
     leaving: asyncio.Event | None = None,
 ) -> AsyncIterator[str]:
-    """Serves `app`, which speaks ASGI, until the block ends; yields the URL.
+    """Serves until the block ends; yields the URL.
 
-    `protocol` is uvicorn's, or one made from it. Then it says that it is leaving, by setting
-    `leaving`, goes on for `drain_s`, and lets requests under way finish for `grace_s`. Raises
-    `SystemExit` when the port is taken or the certificate cannot be used.
+    What `handlers` do not serve, `app` does, which speaks ASGI; None where they serve all. In the
+    end it says that it is leaving, by setting `leaving`, goes on for `drain_s`, and lets requests
+    under way finish for `grace_s`. Raises `SystemExit` when the port is taken or the certificate
+    cannot be used.
     """
+    leaving = leaving or asyncio.Event()
+    protocol: Any = functools.partial(DirectProtocol, handlers=handlers, leaving=leaving)
     host = address.host
     shown_host = f"[{host}]" if ":" in host else host
     settings = uvicorn.Config(
         app,
         http=protocol,
+        interface="asgi3",
         ws="none",
         lifespan="off",
         # Log lines go where ours go.
@@ -121,8 +128,7 @@ async def serving(
         log.info("serving", url=url)
         yield url
     finally:
-        if leaving is not None:
-            leaving.set()
+        leaving.set()
         await asyncio.sleep(drain_s)
         server.leave()
         await task

@@ -48,6 +48,16 @@ class Call(Generic[Item, Result]):
         if self.is_waiting:
             self._queue.remove(self)
 
+    async def result(self) -> Result:
+        """Waits for it. Raises the error, where it is one; who is cancelled leaves."""
+        try:
+            result = await self.future
+        finally:
+            self.leave()
+        if isinstance(result, MooringError):
+            raise result
+        return result
+
     def abandon(self) -> None:
         """Nobody wants the result any more."""
         self.leave()

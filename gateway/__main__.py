@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import functools
 from collections.abc import AsyncIterator
 
 from chassis import log, metrics, process
@@ -13,7 +12,6 @@ from gateway.app import app_of
 from gateway.config import GatewayConfig
 from gateway.device_calls import DeviceCalls
 from gateway.device_routes import DeviceRoutes
-from gateway.express import DeviceProtocol
 from gateway.limits import Limits
 from gateway.neighbours import Neighbours
 
@@ -47,8 +45,6 @@ async def running(config: GatewayConfig) -> AsyncIterator[str]:
             config.trusted_proxies,
             refused,
         )
-        # Devices' requests go past `app`.
-        protocol = functools.partial(DeviceProtocol, routes=routes, leaving=leaving)
         address = Address(
             config.gateway_host,
             config.gateway_port,
@@ -59,7 +55,8 @@ async def running(config: GatewayConfig) -> AsyncIterator[str]:
             serving(
                 app,
                 address,
-                protocol=protocol,
+                # Devices' requests go past `app`.
+                handlers=routes,
                 drain_s=config.drain_s,
                 grace_s=config.shutdown_grace_s,
                 leaving=leaving,

@@ -12,6 +12,7 @@ from mooring.broker.v1 import resolution_pb2
 from mooring.registry.v1 import registration_pb2
 from msgspec import Struct
 
+from chassis.direct_http import Head, Reply
 from chassis.queue import Call
 from chassis.trust import Access
 from chassis.validation import IDENTIFIER
@@ -22,9 +23,8 @@ from gateway.bodies import decode, is_json
 from gateway.conditional import entity_tag, is_current
 from gateway.device_calls import DeviceCalls
 from gateway.documentation import IDENTIFIER_PATTERN, documented
-from gateway.express import DeviceRequest, Route
+from gateway.express import DeviceHandler, DeviceRequest, Route
 from gateway.limits import Limits
-from gateway.problems import Reply
 
 PREFIX = b"/api/v1/device/"
 
@@ -172,16 +172,17 @@ class DeviceRoutes:
             b"credentials/rotate": Rotation(calls, limits, proxies),
         }
 
-    def find(self, path: bytes) -> tuple[Route, str] | None:
-        """The route at a path, and the uuid in it; None if the path is not a device's."""
+    def find(self, head: Head) -> DeviceHandler | None:
+        """None if the path is not a device's."""
+        path = head.path
         if not path.startswith(PREFIX):
             return None
         if path == b"/api/v1/device/register":
-            return self._registration, ""
+            return DeviceHandler(self._registration, "", head)
         uuid, _, rest = path.removeprefix(PREFIX).partition(b"/")
         route = self._below_uuid.get(rest)
         if route is not None and IDENTIFIER.fullmatch(text := uuid.decode("latin-1")):
-            return route, text
+            return DeviceHandler(route, text, head)
         return None
 
 

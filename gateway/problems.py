@@ -16,6 +16,7 @@ from litestar.openapi.datastructures import ResponseSpec
 from litestar.types import ExceptionHandlersMap
 from msgspec import UNSET, Struct, UnsetType
 
+from chassis.direct_http import Reply
 from chassis.errors import Internal, InvalidInput, LostRace, MooringError, NotFound
 from chassis.log import request_id
 from gateway.limits import RateLimited
@@ -62,14 +63,6 @@ REFUSALS: dict[int, tuple[str, str]] = {
     413: ("BODY_TOO_LARGE", "the body is larger than this path takes"),
     415: ("UNSUPPORTED_MEDIA_TYPE", "the body is not of a type that this path takes"),
 }
-
-
-class Reply(Struct, frozen=True):
-    """An answer as it is sent: `head` are header lines, each with its end."""
-
-    status: int
-    head: bytes
-    body: bytes
 
 
 class Problem(Struct, kw_only=True, frozen=True):

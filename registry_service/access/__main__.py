@@ -10,7 +10,7 @@ from chassis.http_server import Address, serving
 from chassis.listening import Listener
 from registry_service.access.answering import Access
 from registry_service.access.config import AccessConfig
-from registry_service.access.edge import AccessApp
+from registry_service.access.edge import Edge
 from registry_service.access.known import Changes, KnownSubjects
 from registry_service.access.presence import Presence
 from registry_service.access.replies import Replies
@@ -49,8 +49,9 @@ async def running(config: AccessConfig) -> AsyncIterator[str]:
         )
         yield await stack.enter_async_context(
             serving(
-                AccessApp(access, changes, presence, Replies(known, changes, sessions)),
+                None,
                 address,
+                handlers=Edge(access, changes, presence, Replies(known, changes, sessions)),
                 drain_s=config.drain_s,
                 grace_s=GRACE_S,
             )

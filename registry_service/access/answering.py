@@ -9,10 +9,12 @@ import hashlib
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from chassis.coalescer import Coalescer
 from chassis.errors import Overloaded
+from chassis.queue import Call
 from registry_service.access.decision import (
     PASSWORD_WRONG,
     TOPIC_NOT_GRANTED,
@@ -43,16 +45,14 @@ MAX_SLOW_WAITING = 64
 MAX_PROVED = 10_000
 
 
-@dataclass(frozen=True, slots=True)
-class _Lookup:
+class Lookup(Struct, frozen=True):
     """What one question needs to know."""
 
     username: str
     claimed: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class _Seen:
+class Seen(Struct, frozen=True):
     """What there is of it."""
 
     subject: Subject | None
@@ -78,7 +78,7 @@ class Access:
         self._changes = changes
         self._session_s = session_s
         self._loop = asyncio.get_running_loop()
-        self._lookups = Coalescer[_Lookup, _Seen](
+        self._lookups = Coalescer[Lookup, Seen](
             self._look_up,
             name="access",
             max_batch=MAX_BATCH,
@@ -139,10 +139,13 @@ class Access:
             return [await self._answer(asker, questions[0], now)]
         return list(await asyncio.gather(*(self._answer(asker, each, now) for each in questions)))
 
-    async def _answer(self, asker: Asker, question: Question, now: float) -> Verdict:
+    def look_up(self, asker: Asker, question: Question, now: float) -> Call[Lookup, Seen]:
+        """What `judge` has to see. Raises `Overloaded`."""
         claimed = _claimed_by(asker, question) if isinstance(question, Connect) else ()
-        lookup = _Lookup(question.username, claimed)
-        seen = await self._lookups.submit(lookup, deadline=now + ANSWER_S)
+        return self._lookups.offer(Lookup(question.username, claimed), deadline=now + ANSWER_S)
+
+    def judge(self, asker: Asker, question: Question, seen: Seen, now: float) -> Verdict | None:
+        """By what has been looked up; None where a hash is to be computed that takes long."""
         subject, at = seen.subject, time.time()
         verdict = admits(subject, asker.broker_id, at)
         if not isinstance(question, Connect):
@@ -151,13 +154,13 @@ class Access:
             return USER_UNKNOWN
         # A password first: what else is wrong is nobody's business who has none.
         which = self._which(subject, question.password, at)
-        if which is None and not await self._is_slow_password(subject.password, question.password):
-            return PASSWORD_WRONG
+        if which is None:
+            return None if is_slow(subject.password) else PASSWORD_WRONG
         if not verdict.is_allowed:
             return verdict
         return let_in(
             subject,
-            is_current=which is None or which is not subject.previous,
+            is_current=which is not subject.previous,
             is_taken=seen.is_taken
             or self._sessions.is_anothers(
                 asker.broker_id, question.client_id, question.username, now
@@ -178,9 +181,16 @@ class Access:
             return previous
         return None
 
+    async def _answer(self, asker: Asker, question: Question, now: float) -> Verdict:
+        seen = await self.look_up(asker, question, now).result()
+        verdict = self.judge(asker, question, seen, now)
+        if verdict is not None or seen.subject is None or not isinstance(question, Connect):
+            return verdict or PASSWORD_WRONG
+        if not await self._is_slow_password(seen.subject.password, question.password):
+            return PASSWORD_WRONG
+        return self.judge(asker, question, seen, now) or PASSWORD_WRONG
+
     async def _is_slow_password(self, kept: Password, shown: str) -> bool:
-        if not is_slow(kept):
-            return False
         if self._slow_waiting >= MAX_SLOW_WAITING:
             raise Overloaded("too many slow passwords are being checked", retry_after_s=1.0)
         self._slow_waiting += 1
@@ -195,7 +205,7 @@ class Access:
             self._proved.popitem(last=False)
         return True
 
-    async def _look_up(self, lookups: list[_Lookup], _: float) -> list[_Seen]:
+    async def _look_up(self, lookups: list[Lookup], _: float) -> list[Seen]:
         uuids, usernames = set[str](), set[str]()
         for lookup in lookups:
             if uuid := uuid_of_username(lookup.username):
@@ -212,10 +222,10 @@ class Access:
         return [_seen(lookup, found) for lookup in lookups]
 
 
-def _seen(lookup: _Lookup, found: Found) -> _Seen:
+def _seen(lookup: Lookup, found: Found) -> Seen:
     subject = found.subjects.get(lookup.username)
     own = subject.uuid if subject else ""
-    return _Seen(subject, any(uuid != own and uuid in found.claimed for uuid in lookup.claimed))
+    return Seen(subject, any(uuid != own and uuid in found.claimed for uuid in lookup.claimed))
 
 
 def _claimed_by(asker: Asker, question: Connect) -> tuple[str, ...]:

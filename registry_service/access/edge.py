@@ -6,15 +6,18 @@ A path is `/<dialect>/<operation>`, and a broker that can send no header puts it
 
 import asyncio
 import hashlib
-from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import structlog
 from prometheus_client import Counter
 
+from chassis import direct_http
+from chassis.direct_http import Head
 from chassis.errors import MooringError
-from registry_service.access.answering import Access
+from chassis.queue import Call
+from registry_service.access.answering import Access, Lookup, Seen
 from registry_service.access.decision import ALLOWED
 from registry_service.access.dialects import DIALECTS
 from registry_service.access.dialects.asked import TEXT, Asked, Operation, Reply, Unreadable
@@ -28,13 +31,8 @@ from registry_service.access.questions import (
     Verdict,
 )
 from registry_service.access.replies import Replies, key_of
-from registry_service.access.store import Asker
 
 log = structlog.get_logger(__name__)
-
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
 
 # A username, a password, a client id and a topic may have 64 KB each, and are encoded.
 MAX_BODY_BYTES = 1024 * 1024
@@ -70,102 +68,181 @@ ROUTES = {
 }
 
 
-class AccessApp:
-    """An ASGI application, for brokers only."""
+class Edge:
+    """Serves brokers, each request by a handler of its own."""
 
     def __init__(
         self, access: Access, changes: Changes, presence: Presence, replies: Replies
     ) -> None:
         """`changes` knows the brokers' secrets."""
-        self._access = access
-        self._changes = changes
-        self._presence = presence
-        self._replies = replies
-        self._loop = asyncio.get_running_loop()
+        self.access = access
+        self.changes = changes
+        self.presence = presence
+        self.replies = replies
+        self.loop = asyncio.get_running_loop()
 
-    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        """Serves one request."""
+    def find(self, head: Head) -> "BrokerHandler":
+        """For whatever is asked: nothing else is served here."""
+        return BrokerHandler(self, head)
+
+
+class BrokerHandler:
+    """Serves one request of a broker."""
+
+    max_body_bytes = MAX_BODY_BYTES
+    __slots__ = ("_asker", "_call", "_edge", "_head", "_operation", "_route", "_task")
+
+    def __init__(self, edge: Edge, head: Head) -> None:
+        """With what `edge` has."""
+        self._edge = edge
+        self._head = head
+        self._call: Call[Lookup, Seen] | None = None
+        self._task: asyncio.Task[list[Verdict]] | None = None
+
+    def admit(self) -> direct_http.Reply | None:
+        """Whether there is such an operation, and this a broker."""
+        refused = self._refusal()
+        return None if refused is None else _sent(refused)
+
+    def ask(self, body: bytes | None, answer: Callable[[direct_http.Reply], None]) -> None:
+        """Answers at once from memory, and else when the database has said what it knows."""
+        asked = Asked(dict(self._head.headers), self._head.query, body or b"")
         try:
-            reply = await self._reply(scope, receive)
-        except MooringError as error:
-            reply = _unavailable(error)
-        except Exception:
-            log.exception("a broker's question failed unexpectedly")
-            reply = FAULT
-        headers = [
-            (b"content-type", reply.content_type),
-            (b"content-length", b"%d" % len(reply.body)),
-            *reply.headers,
-        ]
-        start = {"type": "http.response.start", "status": reply.status, "headers": headers}
-        await send(start)
-        await send({"type": "http.response.body", "body": reply.body})
+            if body is None:
+                raise Unreadable("the body is too long")
+            reply = self._ask(asked, answer)
+        except Unreadable:
+            _counted(self._route.dialect, "", UNREADABLE.reason).inc()
+            reply = _sent(self._route.operation.answer(asked, (UNREADABLE,)))
+        except Exception as error:  # noqa: BLE001 - the last resort; what is unexpected is logged
+            reply = _failed(error)
+        if reply is not None:
+            answer(reply)
 
-    async def _reply(self, scope: Message, receive: Receive) -> Reply:
-        path: bytes = scope["raw_path"]
-        headers = dict(scope["headers"])
+    def leave(self) -> None:
+        """The broker waits no more."""
+        if self._call is not None:
+            self._call.abandon()
+        if self._task is not None:
+            self._task.cancel()
+
+    def _refusal(self) -> Reply | None:
+        path = self._head.path
         operation, secret = path, b""
         route = ROUTES.get(operation)
         if route is None:
-            if path in (b"/healthz", b"/readyz"):
-                is_ready = path == b"/healthz" or self._changes.is_current(self._loop.time())
-                return ALIVE if is_ready else NOT_READY
+            if path == b"/healthz":
+                return ALIVE
+            if path == b"/readyz":
+                return ALIVE if self._edge.changes.is_current(self._edge.loop.time()) else NOT_READY
             _, secret, *rest = path.split(b"/", 2)
             operation = b"/" + b"".join(rest)
             route = ROUTES.get(operation)
         if route is None:
             return NOT_FOUND
-        if scope["method"] not in ("POST", "GET"):
+        if self._head.method not in (b"POST", b"GET"):
             return WRONG_METHOD
-        shown = secret or headers.get(b"authorization", b"").removeprefix(BEARER)
         # It is looked up by its hash: see registry_service/tokens/known.py.
-        asker = self._changes.asker(hashlib.sha256(shown).digest())
+        shown = secret or _bearer(self._head.headers)
+        asker = self._edge.changes.asker(hashlib.sha256(shown).digest())
         if asker is None:
             return UNKNOWN_BROKER
-        self._presence.used(asker.secret_id)
-        body = await _body(receive)
-        asked = Asked(headers, scope["query_string"], body or b"")
-        if body is None:
-            return self._unreadable(route, asked)
-        now, key = self._loop.time(), key_of(asker, operation, asked)
-        given = self._replies.again(asker, key, now)
-        if given is not None:
-            question, reply = given
-            self._note(route, asker, question, ALLOWED, now)
-            return reply
-        try:
-            found = route.operation.read(asked)
-        except Unreadable:
-            return self._unreadable(route, asked)
-        if not found:
-            return route.operation.answer(asked, ())
-        if isinstance(found[0], Notice):
-            self._presence.told(asker.broker_id, cast("Sequence[Notice]", found), now)
-            return route.operation.answer(asked, ())
-        questions = cast("Sequence[Question]", found)
-        at_once = [self._access.at_once(asker, question, now) for question in questions]
-        verdicts = [verdict for verdict in at_once if verdict is not None]
-        is_at_once = len(verdicts) == len(questions)
-        if not is_at_once:
-            verdicts = await self._access.answer(asker, questions, now)
-        for question, verdict in zip(questions, verdicts, strict=True):
-            self._note(route, asker, question, verdict, now)
-        reply = route.operation.answer(asked, verdicts)
-        if is_at_once and len(questions) == 1:
-            self._replies.keep(key, questions[0], verdicts[0], reply, now)
-        return reply
+        self._edge.presence.used(asker.secret_id)
+        self._route, self._operation, self._asker = route, operation, asker
+        return None
 
-    def _note(
-        self, route: Route, asker: Asker, question: Question, verdict: Verdict, now: float
+    def _ask(
+        self, asked: Asked, answer: Callable[[direct_http.Reply], None]
+    ) -> direct_http.Reply | None:
+        """What memory is sure of; None where it is not, and `answer` is called later."""
+        edge, asker, operation = self._edge, self._asker, self._route.operation
+        now, key = edge.loop.time(), key_of(asker, self._operation, asked)
+        given = edge.replies.again(asker, key, now)
+        if given is not None:
+            question, sent = given
+            self._note(question, ALLOWED, now)
+            return sent
+        found = operation.read(asked)
+        if not found:
+            return _sent(operation.answer(asked, ()))
+        if isinstance(found[0], Notice):
+            edge.presence.told(asker.broker_id, cast("Sequence[Notice]", found), now)
+            return _sent(operation.answer(asked, ()))
+        questions = cast("Sequence[Question]", found)
+        at_once = [edge.access.at_once(asker, question, now) for question in questions]
+        verdicts = [verdict for verdict in at_once if verdict is not None]
+        if len(verdicts) == len(questions):
+            sent = self._judged(asked, questions, verdicts, now)
+            if len(questions) == 1:
+                edge.replies.keep(key, questions[0], verdicts[0], sent, now)
+            return sent
+        if len(questions) == 1:
+            self._look_up(asked, questions[0], answer, now)
+        else:
+            self._look_all_up(asked, questions, answer, now)
+        return None
+
+    def _look_up(
+        self,
+        asked: Asked,
+        question: Question,
+        answer: Callable[[direct_http.Reply], None],
+        now: float,
     ) -> None:
+        """Without a task: of these there are most."""
+
+        def seen(future: "asyncio.Future[Seen | MooringError]") -> None:
+            if future.cancelled():
+                return
+            try:
+                found = future.result()
+                if isinstance(found, MooringError):
+                    raise found
+                verdict = self._edge.access.judge(self._asker, question, found, now)
+                if verdict is None:
+                    self._look_all_up(asked, [question], answer, now)
+                    return
+                sent = self._judged(asked, [question], [verdict], now)
+            except Exception as error:  # noqa: BLE001 - the last resort; it is logged
+                sent = _failed(error)
+            answer(sent)
+
+        self._call = self._edge.access.look_up(self._asker, question, now)
+        self._call.future.add_done_callback(seen)
+
+    def _look_all_up(
+        self,
+        asked: Asked,
+        questions: Sequence[Question],
+        answer: Callable[[direct_http.Reply], None],
+        now: float,
+    ) -> None:
+        def answered(task: "asyncio.Task[list[Verdict]]") -> None:
+            if task.cancelled():
+                return
+            try:
+                sent = self._judged(asked, questions, task.result(), now)
+            except Exception as error:  # noqa: BLE001 - the last resort; it is logged
+                sent = _failed(error)
+            answer(sent)
+
+        self._task = self._edge.loop.create_task(
+            self._edge.access.answer(self._asker, questions, now)
+        )
+        self._task.add_done_callback(answered)
+
+    def _judged(
+        self, asked: Asked, questions: Sequence[Question], verdicts: Sequence[Verdict], now: float
+    ) -> direct_http.Reply:
+        for question, verdict in zip(questions, verdicts, strict=True):
+            self._note(question, verdict, now)
+        return _sent(self._route.operation.answer(asked, verdicts))
+
+    def _note(self, question: Question, verdict: Verdict, now: float) -> None:
         if verdict.is_allowed and isinstance(question, Connect):
             client_id, username = question.client_id, question.username
-            self._presence.connected(asker.broker_id, client_id, username, now)
-        _counted(route.dialect, type(question).__name__.lower(), verdict.reason).inc()
-
-    def _unreadable(self, route: Route, asked: Asked) -> Reply:
-        _counted(route.dialect, "", UNREADABLE.reason).inc()
-        return route.operation.answer(asked, (UNREADABLE,))
+            self._edge.presence.connected(self._asker.broker_id, client_id, username, now)
+        _counted(self._route.dialect, type(question).__name__.lower(), verdict.reason).inc()
 
 
 @cache
@@ -174,19 +251,24 @@ def _counted(dialect: str, question: str, reason: str) -> Counter:
     return VERDICTS.labels(dialect, question, reason)
 
 
-async def _body(receive: Receive) -> bytes | None:
-    """None where it is too long."""
-    message = await receive()
-    body: bytes = message.get("body", b"")
-    while message.get("more_body", False):
-        message = await receive()
-        body += message.get("body", b"")
-        if len(body) > MAX_BODY_BYTES:
-            return None
-    return body
+def _bearer(headers: Sequence[tuple[bytes, bytes]]) -> bytes:
+    for name, value in headers:
+        if name == b"authorization":
+            return value.removeprefix(BEARER)
+    return b""
 
 
-def _unavailable(error: MooringError) -> Reply:
+def _sent(reply: Reply) -> direct_http.Reply:
+    """As HTTP has it."""
+    headers = ((b"content-type", reply.content_type), *reply.headers)
+    head = b"".join(b"%b: %b\r\n" % header for header in headers)
+    return direct_http.Reply(reply.status, head, reply.body)
+
+
+def _failed(error: Exception) -> direct_http.Reply:
     """For what is none of the client's fault: the broker decides what that means."""
+    if not isinstance(error, MooringError):
+        log.error("a broker's question failed unexpectedly", exc_info=error)
+        return _sent(FAULT)
     wait = b"%d" % max(1, round(error.retry_after_s or 1))
-    return Reply(503, TEXT, error.reason.encode() + b"\n", ((b"retry-after", wait),))
+    return _sent(Reply(503, TEXT, error.reason.encode() + b"\n", ((b"retry-after", wait),)))

@@ -6,20 +6,23 @@ matches or covers such (`topics.py`).
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+
+from msgspec import Struct
 
 
-@dataclass(frozen=True, slots=True)
-class Connect:
+class Connect(Struct, frozen=True):
     """Whether these let a client in."""
 
     username: str
-    password: str = field(repr=False)
+    password: str
     client_id: str
 
+    def __repr__(self) -> str:
+        """Without the password."""
+        return f"Connect({self.username!r}, …, {self.client_id!r})"
 
-@dataclass(frozen=True, slots=True)
-class Publish:
+
+class Publish(Struct, frozen=True):
     """Whether a client may publish to a topic."""
 
     username: str
@@ -27,8 +30,7 @@ class Publish:
     topic: str
 
 
-@dataclass(frozen=True, slots=True)
-class Subscribe:
+class Subscribe(Struct, frozen=True):
     """Whether a client may subscribe.
 
     `topic_filter` is what messages are matched with. A dialect whose broker knows shared
@@ -40,8 +42,7 @@ class Subscribe:
     topic_filter: str
 
 
-@dataclass(frozen=True, slots=True)
-class Receive:
+class Receive(Struct, frozen=True):
     """Whether a message may be delivered to a client that has subscribed."""
 
     username: str
@@ -49,8 +50,7 @@ class Receive:
     topic: str
 
 
-@dataclass(frozen=True, slots=True)
-class Use:
+class Use(Struct, frozen=True):
     """Whether a client is admitted at all, and nothing more.
 
     `client_id` is empty where the broker does not say it.
@@ -63,8 +63,7 @@ class Use:
 Question = Connect | Publish | Subscribe | Receive | Use
 
 
-@dataclass(frozen=True, slots=True)
-class Notice:
+class Notice(Struct, frozen=True):
     """A client has come or gone.
 
     `username` is empty where the broker says the client id only.
@@ -75,16 +74,14 @@ class Notice:
     is_online: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Grants:
+class Grants(Struct, frozen=True):
     """The topic filters a session may publish and subscribe to."""
 
     publish: tuple[str, ...]
     subscribe: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(Struct, frozen=True):
     """The answer to one question.
 
     `reason` is UPPER_SNAKE, for logs and brokers that say it; empty where it is allowed. `grants`

@@ -5,10 +5,12 @@ tied to the subject in memory, which is forgotten when its access changes (known
 """
 
 from collections import OrderedDict
-from dataclasses import dataclass
 from hashlib import sha256
 
-from registry_service.access.dialects.asked import Asked, Reply
+from msgspec import Struct
+
+from chassis.direct_http import Reply
+from registry_service.access.dialects.asked import Asked
 from registry_service.access.known import Changes, KnownSubjects
 from registry_service.access.questions import Connect, Question, Verdict
 from registry_service.access.sessions import Sessions
@@ -25,13 +27,13 @@ Key = tuple[int, bytes, bytes]
 
 def key_of(asker: Asker, path: bytes, asked: Asked) -> Key:
     """Of a request to an operation at `path`; of its headers, these say how it is to be read."""
-    hook, kind = (asked.headers.get(name, b"") for name in (b"vernemq-hook", b"content-type"))
-    said = b"\n".join((hook, kind, asked.query, asked.body))
+    headers = asked.headers
+    hook, kind = headers.get(b"vernemq-hook", b""), headers.get(b"content-type", b"")
+    said = b"%b\n%b\n%b\n%b" % (hook, kind, asked.query, asked.body)
     return asker.broker_id, path, sha256(said).digest()
 
 
-@dataclass(frozen=True, slots=True)
-class _Given:
+class _Given(Struct, frozen=True):
     subject: Subject
     question: Question
     reply: Reply

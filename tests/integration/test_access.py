@@ -1,15 +1,19 @@
 """What brokers are told of devices: the process that they ask, on a real database."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from typing import Any
 
+import bcrypt
 import psycopg
 import pytest
 
 from chassis.database import engine_of
 from registry_service.background.store import WorkStore
 from tests.brokers import Asking, asking, secret_of
+from tests.integration.test_express import line_to, nothing_goes_wrong, request, until
+from tests.integration.test_import import MOSQUITTO, imported, row
 from tests.stack import Stack
 
 
@@ -285,3 +289,56 @@ async def test_changes_that_everybody_has_read_are_forgotten(stack: Stack) -> No
     for statement in ("DELETE FROM access_changes", "UPDATE devices SET is_active = true"):
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             stack.database.execute(statement, role="mooring_access")
+
+
+async def test_a_password_from_elsewhere_lets_in_too(brokers: Asking) -> None:
+    slow = bcrypt.hashpw(b"secret", bcrypt.gensalt(4)).decode()
+    at = {"mqtt_broker_id": brokers.stack.default_broker_id}
+    await imported(
+        brokers.stack,
+        [
+            row("one", mqtt_username="one", password_hash=slow, **at),
+            row("two", mqtt_username="two", password_hash=MOSQUITTO, **at),
+        ],
+    )
+    for username in ("one", "two"):
+        for _ in range(2):
+            assert not await brokers.connects(username, "wrong")
+            assert await brokers.connects(username, "secret")
+    many = await asyncio.gather(*(brokers.connects("one", f"{n}") for n in range(40)))
+    assert many == [False] * 40
+    assert await brokers.connects("one", "secret")
+
+
+@pytest.mark.parametrize("is_abrupt", [False, True])
+async def test_a_broker_may_leave_while_it_waits(
+    brokers: Asking, caplog: pytest.LogCaptureFixture, is_abrupt: bool
+) -> None:
+    stack = brokers.stack
+    mqtt = await registered(stack, "one")
+    topics = [{"topic": f"iot/device/one/{n}", "qos": 0} for n in range(2)]
+    credentials = {"username": mqtt["username"], "password": mqtt["password"], "clientid": "c"}
+    subscriptions = {"username": mqtt["username"], "client_id": "c", "topics": topics}
+    headers = f"Authorization: Bearer {brokers.secret}", "Content-Type: application/json"
+    hook = "vernemq-hook: auth_on_subscribe"
+    one = request("POST", "/emqx/authenticate", *headers, body=json.dumps(credentials).encode())
+    several = request(
+        "POST", "/vernemq/webhook", *headers, hook, body=json.dumps(subscriptions).encode()
+    )
+    waiting = "SELECT count(*) FROM pg_locks WHERE relation = 'devices'::regclass AND NOT granted"
+    with (
+        nothing_goes_wrong(caplog),
+        psycopg.connect(stack.database.url("mooring")) as other,
+    ):
+        async with line_to(brokers.url) as staying:
+            other.execute("LOCK TABLE devices IN ACCESS EXCLUSIVE MODE")
+            for count, asked in enumerate((one, several), 1):
+                async with line_to(brokers.url) as leaving:
+                    await leaving.send(asked)
+                    await until(lambda: stack.database.execute(waiting)[0][0] >= count)  # noqa: B023
+                    if is_abrupt:
+                        leaving.break_off()
+            await staying.send(one, several)
+            other.rollback()
+            assert json.loads((await staying.answer()).body)["result"] == "allow"
+            assert json.loads((await staying.answer()).body) == {"result": "ok"}

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import functools
 import secrets
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,6 @@ from chassis.trust import Credentials
 from gateway.app import app_of
 from gateway.device_calls import DeviceCalls
 from gateway.device_routes import DeviceRoutes
-from gateway.express import DeviceProtocol
 from gateway.neighbours import Neighbours
 from tests.stack import Stack
 
@@ -163,10 +161,9 @@ async def test_each_service_is_asked_with_what_it_knows_the_gateway_by(
         leaving = asyncio.Event()
         app = app_of(neighbours, config.request_timeout_s, leaving)
         routes = DeviceRoutes(calls, None)
-        protocol = functools.partial(DeviceProtocol, routes=routes, leaving=leaving)
         address = Address(config.gateway_host, config.gateway_port)
         url = await exits.enter_async_context(
-            serving(app, address, protocol=protocol, drain_s=0, grace_s=1, leaving=leaving)
+            serving(app, address, handlers=routes, drain_s=0, grace_s=1, leaving=leaving)
         )
         http = await exits.enter_async_context(httpx2.AsyncClient(base_url=f"{url}/api/v1"))
         token = {"Authorization": f"Bearer {stack.admin_token}"}

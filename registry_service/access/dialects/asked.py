@@ -5,11 +5,11 @@ came and went, and verdicts into what the broker understands.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 from urllib.parse import parse_qsl
 
 import msgspec
+from msgspec import Struct
 
 from registry_service.access.questions import Notice, Question, Verdict
 
@@ -29,17 +29,19 @@ class Unreadable(Exception):
     """The request makes no sense in its dialect."""
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
+class Asked(Struct, frozen=True):
     """A request: its headers by name in lower case, its query string and its body."""
 
-    headers: Mapping[bytes, bytes] = field(repr=False)
-    query: bytes = field(repr=False)
-    body: bytes = field(repr=False)
+    headers: Mapping[bytes, bytes]
+    query: bytes
+    body: bytes
+
+    def __repr__(self) -> str:
+        """Nothing of it: it holds secrets."""
+        return "Asked(…)"
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(Struct, frozen=True):
     """What the broker gets; never a 5xx."""
 
     status: int
