@@ -135,8 +135,8 @@ class BrokerHandler:
                 return ALIVE
             if path == b"/readyz":
                 return ALIVE if self._edge.changes.is_current(self._edge.loop.time()) else NOT_READY
-            _, secret, *rest = path.split(b"/", 2)
-            operation = b"/" + b"".join(rest)
+            secret, _, rest = path.removeprefix(b"/").partition(b"/")
+            operation = b"/" + rest
             route = ROUTES.get(operation)
         if route is None:
             return NOT_FOUND

@@ -170,6 +170,31 @@ async def test_the_listener_is_no_oracle(brokers: Asking) -> None:
     assert (await brokers.http.put(path, json=body)).status_code == 405
 
 
+async def test_odd_requests_get_sensible_answers(
+    brokers: Asking, caplog: pytest.LogCaptureFixture
+) -> None:
+    secret = f"Authorization: Bearer {brokers.secret}"
+    with nothing_goes_wrong(caplog):
+        for method, path, status in (
+            ("GET", "http://h", 404),
+            ("GET", "http://h/healthz", 200),
+            ("GET", "/healthz?x", 200),
+            ("HEAD", "/healthz", 200),
+            ("HEAD", "/emqx/authenticate", 405),
+            ("POST", "//emqx/authenticate", 200),
+            ("POST", "/emqx/authenticate/", 404),
+            ("POST", "/emqx/authenticate?x#y", 200),
+            ("POST", "/%65mqx/authenticate", 404),
+        ):
+            async with line_to(brokers.url) as line:
+                answer = await line.ask(request(method, path, secret), to=method)
+                assert answer.status == status, path
+        long = "Content-Length: 3000000", "Expect: 100-continue", secret
+        async with line_to(brokers.url) as line:
+            answer = await line.ask(request("POST", "/emqx/authenticate", *long))
+            assert json.loads(answer.body) == {"result": "deny"}
+
+
 async def test_who_comes_and_goes_is_on_the_row(brokers: Asking) -> None:
     stack = brokers.stack
     mqtt = await registered(stack, "one")

@@ -1,0 +1,98 @@
+"""How an HTTP server of ours ends."""
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+
+from chassis.direct_http import Head, Reply
+from chassis.http_server import Address, serving
+
+PATIENCE_S = 5
+STOPS = 20
+CLIENTS = 8
+ASKED = b"GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"
+
+
+class Greeting:
+    """Answers everything alike."""
+
+    max_body_bytes = 0
+
+    def find(self, _: Head) -> "Greeting":
+        return self
+
+    def admit(self) -> Reply | None:
+        return Reply(200, b"", b"hello")
+
+    def ask(self, body: bytes | None, answer: Callable[[Reply], None]) -> None:
+        raise AssertionError(body, answer)
+
+    def leave(self) -> None:
+        raise AssertionError
+
+
+async def ask_on(url: str, answers: list[bytes]) -> None:
+    """Until nobody listens any more; each time on a connection of its own."""
+    host, _, port = url.removeprefix("http://").partition(":")
+    while True:
+        try:
+            reader, writer = await asyncio.open_connection(host, int(port))
+        except OSError:
+            return
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                writer.write(ASKED)
+                answers.append(await reader.read())
+        except ConnectionError:
+            # It was never taken.
+            answers.append(b"")
+        finally:
+            writer.close()
+            with contextlib.suppress(ConnectionError):
+                await writer.wait_closed()
+
+
+async def test_whoever_comes_while_it_stops_hears_so_at_once() -> None:
+    for number in range(STOPS):
+        answers: list[bytes] = []
+        async with contextlib.AsyncExitStack() as until_stopped:
+            address = Address("127.0.0.1", 0)
+            server = serving(None, address, handlers=Greeting(), drain_s=0, grace_s=PATIENCE_S)
+            url = await until_stopped.enter_async_context(server)
+            clients = [asyncio.create_task(ask_on(url, answers)) for _ in range(CLIENTS)]
+            # It stops at one moment or another: what this looks for happens at one in five.
+            await asyncio.wait(clients, timeout=0.01 + 0.0007 * number)
+        await asyncio.gather(*clients)
+        assert all(answer == b"" or answer.endswith(b"hello") for answer in answers)
+
+
+class Silence(Greeting):
+    """Answers nobody."""
+
+    def __init__(self) -> None:
+        self.is_asked = asyncio.Event()
+        self.is_left = asyncio.Event()
+
+    def admit(self) -> Reply | None:
+        return None
+
+    def ask(self, body: bytes | None, answer: Callable[[Reply], None]) -> None:
+        self.is_asked.set()
+
+    def leave(self) -> None:
+        self.is_left.set()
+
+
+async def test_whoever_still_waits_when_time_is_up_is_cut_off() -> None:
+    silence = Silence()
+    async with asyncio.timeout(PATIENCE_S):
+        address = Address("127.0.0.1", 0)
+        async with serving(None, address, handlers=silence, drain_s=0, grace_s=0) as url:
+            host, _, port = url.removeprefix("http://").partition(":")
+            reader, writer = await asyncio.open_connection(host, int(port))
+            writer.write(ASKED)
+            await silence.is_asked.wait()
+        await silence.is_left.wait()
+        with contextlib.suppress(ConnectionResetError):
+            assert await reader.read() == b""
+        writer.close()
