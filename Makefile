@@ -14,8 +14,9 @@ SOURCES := chassis broker_service registry_service gateway migrations local benc
 run: .venv/.run  ## the three services and a PostgreSQL, on this machine
 	@exec $(RUN)/python -m local
 
+# Three on two cores: a quarter of what the tests take is waiting.
 test: .venv/.dev  ## everything that is not heavy: minutes long, or with a heavyweight server
-	$(RUN)/python -m pytest -m 'not heavy' -n 2 --dist loadfile
+	$(RUN)/python -m pytest -m 'not heavy' -n 3 --dist loadfile
 
 test-all: .venv/.dev  ## all the rest
 	$(RUN)/python -m pytest -m heavy

@@ -26,6 +26,9 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
         with psycopg.connect(server.superuser_url(), autocommit=True) as connection:
             connection.execute("ALTER SYSTEM SET fsync = off")
             connection.execute("ALTER SYSTEM SET full_page_writes = off")
+            # A database is dropped when every session has heard of it, and one that a test has
+            # frozen while it logged in hears nothing until its time is up.
+            connection.execute("ALTER SYSTEM SET authentication_timeout = '10s'")
             connection.execute("SELECT pg_reload_conf()")
         yield server
 

@@ -121,9 +121,13 @@ class Broker:
         return await self._answers(self._context(None))
 
     async def _answers(self, context: ssl.SSLContext) -> bool:
-        reader, writer = await asyncio.open_connection(
-            "127.0.0.1", self.port, ssl=context, server_hostname="localhost"
-        )
+        try:
+            reader, writer = await asyncio.open_connection(
+                "127.0.0.1", self.port, ssl=context, server_hostname="localhost"
+            )
+        except ConnectionError:
+            # It has seen what is wrong with the certificate before the handshake is over here.
+            return False
         try:
             writer.write(CONNECT)
             return await asyncio.wait_for(reader.read(4), PATIENCE_S) == ACCEPTED
