@@ -38,6 +38,10 @@ class Head(Struct):
     headers: list[tuple[bytes, bytes]]
     client: tuple[str, int] | None
 
+    def __repr__(self) -> str:
+        """Without what may be a secret."""
+        return f"Head({self.method!r}, from {self.client})"
+
 
 class Reply(NamedTuple):
     """An answer as it is sent; `head` is its header lines, each with its end."""
@@ -190,10 +194,36 @@ class DirectProtocol(HttpToolsProtocol):
         if not self.flow.write_paused:
             self.flow.resume_reading()
 
+    def connection_made(self, transport: Any) -> None:
+        """Called when a client has come."""
+        super().connection_made(transport)
+        self._wait_for_client()
+
     def data_received(self, data: bytes) -> None:
         """Called with what the client sends."""
         if not self._is_deaf:
             super().data_received(data)
+            self._wait_for_client()
+
+    def _wait_for_client(self) -> None:
+        """Not for ever, where it is the client's turn: uvicorn looks at the time between requests.
+
+        So whoever says nothing, or stops in the middle of a request, does not keep a connection.
+        """
+        is_its_turn = self.cycle is None or self.cycle.response_complete or self.cycle.more_body
+        if is_its_turn and self.timeout_keep_alive_task is None:
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Called when nothing has come for so long."""
+        self.timeout_keep_alive_task = None
+        if self.flow.read_paused:
+            # It may have sent much that nobody has taken yet.
+            self._wait_for_client()
+        else:
+            super().timeout_keep_alive_handler()
 
     def on_headers_complete(self) -> None:
         """Called by the parser."""
@@ -272,4 +302,5 @@ class DirectProtocol(HttpToolsProtocol):
             current.disconnected = True
             current.set()
         self.pipeline.clear()
+        self._unset_keepalive_if_required()
         super().connection_lost(exc)

@@ -67,8 +67,9 @@ class _Server(uvicorn.Server):
         # made a connection of it, and the client waits in vain.
         for listening in sockets or []:
             asyncio.get_running_loop().remove_reader(listening)
-        for _ in ("it is accepted", "it is a connection"):
-            await asyncio.sleep(0)
+        # Two turns: one to accept it, one to make it a connection.
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
         for server in self.servers:
             server.close()
         for listening in sockets or []:

@@ -12,13 +12,13 @@ from mooring.broker.v1 import resolution_pb2
 from mooring.registry.v1 import registration_pb2
 from msgspec import Struct
 
+from chassis.bearer import bearer
 from chassis.direct_http import Head, Reply
 from chassis.queue import Call
 from chassis.trust import Access
 from chassis.validation import IDENTIFIER
 from gateway.addresses import Network, client_of
 from gateway.answers import Mqtt, Registered
-from gateway.bearer import bearer
 from gateway.bodies import decode, is_json
 from gateway.conditional import entity_tag, is_current
 from gateway.device_calls import DeviceCalls

@@ -39,6 +39,10 @@ class DeviceRequest(Struct):
     secret: str = ""
     body: bytes = b""
 
+    def __repr__(self) -> str:
+        """Without the secrets."""
+        return f"DeviceRequest({self.method!r}, {self.uuid!r})"
+
 
 class Route(Protocol):
     """What is served at one path."""

@@ -17,7 +17,7 @@ from bench.measures import Figure, Findings, Goal, Turns, ms, per_s, zero
 from bench.programs import HERE
 from bench.stage import Stage
 
-DEVICES = 400_000
+DEVICES = 600_000
 CONNECTIONS = 64
 ROUNDS = 3
 SECONDS = 4
@@ -49,8 +49,8 @@ def measure(stage: Stage) -> Findings:
                 seconds=SECONDS,
             ) as load:
                 report = wrk.report_in(load.output(SECONDS), wrk.WrkReport)
-            if report.errors:
-                raise CannotMeasure(f"{report.errors} of {report.answers} were not answered")
+            if not is_same and report.answers > AT_ONCE:
+                raise CannotMeasure(f"{report.answers} questions are more than there are devices")
             reports.append(report)
             return report.good_per_s
 

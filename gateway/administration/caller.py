@@ -11,12 +11,12 @@ from litestar.datastructures import State
 from litestar.handlers import BaseRouteHandler
 from mooring.registry.v1 import tokens_pb2
 
+from chassis.bearer import bearer
 from chassis.client import Neighbour
 from chassis.errors import MooringError
 from chassis.trust import Access, Actor
 from gateway.addresses import Network, client_of
 from gateway.administration.attempts import Attempts
-from gateway.bearer import bearer
 from gateway.limits import Limits
 from gateway.neighbours import Neighbours
 

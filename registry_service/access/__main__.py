@@ -8,7 +8,7 @@ from chassis.config import load
 from chassis.database import engine_of, pool_of, require_schema
 from chassis.http_server import Address, serving
 from chassis.listening import Listener
-from registry_service.access.answering import Access
+from registry_service.access.answering import Answering
 from registry_service.access.config import AccessConfig
 from registry_service.access.edge import Edge
 from registry_service.access.known import Changes, KnownSubjects
@@ -32,15 +32,15 @@ async def running(config: AccessConfig) -> AsyncIterator[str]:
         store = AccessStore(pool)
         known = KnownSubjects()
         listener = Listener(config.access_database_url, CHANNEL, [])
-        changes = Changes(store, listener, known)
+        sessions = Sessions()
+        changes = Changes(store, listener, known, sessions)
         await changes.read()
         await stack.enter_async_context(process.background(changes.keep_current()))
-        sessions = Sessions()
         presence = Presence(store, sessions)
         stack.push_async_callback(presence.write)
         await stack.enter_async_context(process.background(presence.keep_written()))
-        access = Access(store, known, changes, sessions, session_s=config.session_s)
-        stack.push_async_callback(access.close)
+        answering = Answering(store, known, changes, sessions, session_s=config.session_s)
+        stack.push_async_callback(answering.close)
         address = Address(
             config.access_host,
             config.access_port,
@@ -51,7 +51,7 @@ async def running(config: AccessConfig) -> AsyncIterator[str]:
             serving(
                 None,
                 address,
-                handlers=Edge(access, changes, presence, Replies(known, changes, sessions)),
+                handlers=Edge(answering, changes, presence, Replies(known, changes, sessions)),
                 drain_s=config.drain_s,
                 grace_s=GRACE_S,
             )

@@ -5,15 +5,12 @@ reconnects asks about other devices each time, and one statement serves hundreds
 """
 
 import asyncio
-import hashlib
 import time
-from collections import OrderedDict
-from collections.abc import Sequence
 
 from msgspec import Struct
 
 from chassis.coalescer import Coalescer
-from chassis.errors import Overloaded
+from chassis.errors import DeadlineExceeded
 from chassis.queue import Call
 from registry_service.access.decision import (
     PASSWORD_WRONG,
@@ -29,6 +26,7 @@ from registry_service.access.known import Changes, KnownSubjects
 from registry_service.access.passwords import is_password, is_slow
 from registry_service.access.questions import Connect, Question, Verdict
 from registry_service.access.sessions import Sessions
+from registry_service.access.slow_passwords import SlowPasswords
 from registry_service.access.store import AccessStore, Asker, Found, Wanted
 from registry_service.access.subjects import Password, Subject
 
@@ -36,13 +34,8 @@ MAX_BATCH = 512
 MAX_WAITING = 8_192
 LANES = 2
 SPACING_S = 0.002
-# Brokers wait for five seconds or more.
+# Longer than most brokers wait; what was read longer ago says nothing.
 ANSWER_S = 4.0
-# Slow hashes of imported passwords that are computed at the same time, and that are remembered.
-SLOW_AT_ONCE = 2
-# Whoever guesses at one of them keeps a core busy, and no more than this many others waiting.
-MAX_SLOW_WAITING = 64
-MAX_PROVED = 10_000
 
 
 class Lookup(Struct, frozen=True):
@@ -59,8 +52,8 @@ class Seen(Struct, frozen=True):
     is_taken: bool
 
 
-class Access:
-    """Belongs to the running loop."""
+class Answering:
+    """Finds the verdicts. Belongs to the running loop."""
 
     def __init__(
         self,
@@ -86,14 +79,12 @@ class Access:
             lanes=LANES,
             spacing_s=SPACING_S,
         )
-        self._slow = asyncio.Semaphore(SLOW_AT_ONCE)
-        self._slow_waiting = 0
-        # Of passwords whose hashes are slow: what was shown, hashed otherwise, by what is kept.
-        self._proved: OrderedDict[Password, bytes] = OrderedDict()
+        self._slow = SlowPasswords()
 
     async def close(self) -> None:
         """Takes no more, and waits for what is under way."""
         await self._lookups.close()
+        self._slow.close()
 
     def at_once(self, asker: Asker, question: Question, now: float) -> Verdict | None:
         """What memory is sure of; None where the database is to be asked.
@@ -122,27 +113,27 @@ class Access:
         return let_in(
             subject,
             is_current=which is subject.password,
-            is_taken=self._sessions.is_anothers(
-                asker.broker_id, question.client_id, question.username, now
-            ),
+            is_taken=self._is_taken(asker, question, subject, now),
             session_s=self._session_s,
             now=at,
         )
-
-    async def answer(
-        self, asker: Asker, questions: Sequence[Question], now: float
-    ) -> list[Verdict]:
-        """In order; each from the database. Raises `Unavailable`, `Overloaded`,
-        `DeadlineExceeded`.
-        """
-        if len(questions) == 1:
-            return [await self._answer(asker, questions[0], now)]
-        return list(await asyncio.gather(*(self._answer(asker, each, now) for each in questions)))
 
     def look_up(self, asker: Asker, question: Question, now: float) -> Call[Lookup, Seen]:
         """What `judge` has to see. Raises `Overloaded`."""
         claimed = _claimed_by(asker, question) if isinstance(question, Connect) else ()
         return self._lookups.offer(Lookup(question.username, claimed), deadline=now + ANSWER_S)
+
+    async def prove(self, asker: Asker, question: Connect, subject: Subject, now: float) -> Verdict:
+        """Computes the hash that `judge` does without. Raises as looking up does."""
+        try:
+            async with asyncio.timeout_at(now + ANSWER_S):
+                if not await self._slow.check(subject.password, question.password):
+                    return PASSWORD_WRONG
+        except TimeoutError:
+            raise DeadlineExceeded("the password could not be checked in time") from None
+        # That took a while: whatever has ended since has ended.
+        seen = await self.look_up(asker, question, now).result()
+        return self.judge(asker, question, seen, now) or PASSWORD_WRONG
 
     def judge(self, asker: Asker, question: Question, seen: Seen, now: float) -> Verdict | None:
         """By what has been looked up; None where a hash is to be computed that takes long."""
@@ -161,10 +152,7 @@ class Access:
         return let_in(
             subject,
             is_current=which is not subject.previous,
-            is_taken=seen.is_taken
-            or self._sessions.is_anothers(
-                asker.broker_id, question.client_id, question.username, now
-            ),
+            is_taken=seen.is_taken or self._is_taken(asker, question, subject, now),
             session_s=self._session_s,
             now=at,
         )
@@ -173,37 +161,20 @@ class Access:
         """The password of the subject that this is; None where it is none, or is slow to tell."""
         kept, previous = subject.password, subject.previous
         if is_slow(kept):
-            proof = self._proved.get(kept)
-            return kept if proof is not None and proof == _proof(shown) else None
+            return kept if self._slow.is_proved(kept, shown) else None
         if is_password(kept, shown):
             return kept
         if previous is not None and now < subject.previous_until and is_password(previous, shown):
             return previous
         return None
 
-    async def _answer(self, asker: Asker, question: Question, now: float) -> Verdict:
-        seen = await self.look_up(asker, question, now).result()
-        verdict = self.judge(asker, question, seen, now)
-        if verdict is not None or seen.subject is None or not isinstance(question, Connect):
-            return verdict or PASSWORD_WRONG
-        if not await self._is_slow_password(seen.subject.password, question.password):
-            return PASSWORD_WRONG
-        return self.judge(asker, question, seen, now) or PASSWORD_WRONG
-
-    async def _is_slow_password(self, kept: Password, shown: str) -> bool:
-        if self._slow_waiting >= MAX_SLOW_WAITING:
-            raise Overloaded("too many slow passwords are being checked", retry_after_s=1.0)
-        self._slow_waiting += 1
-        try:
-            async with self._slow:
-                if not await asyncio.to_thread(is_password, kept, shown):
-                    return False
-        finally:
-            self._slow_waiting -= 1
-        self._proved[kept] = _proof(shown)
-        if len(self._proved) > MAX_PROVED:
-            self._proved.popitem(last=False)
-        return True
+    def _is_taken(self, asker: Asker, question: Connect, subject: Subject, now: float) -> bool:
+        """Whether somebody else has come with this client id; nobody takes a client's own name."""
+        client_id, username = question.client_id, question.username
+        if not self._sessions.is_anothers(asker.broker_id, client_id, username, now):
+            return False
+        own = uuids_claimed(client_id, asker.client_id_prefix)
+        return client_id != username and (not subject.uuid or subject.uuid not in own)
 
     async def _look_up(self, lookups: list[Lookup], _: float) -> list[Seen]:
         uuids, usernames = set[str](), set[str]()
@@ -213,13 +184,17 @@ class Access:
             else:
                 usernames.add(lookup.username)
         claimed = {uuid for lookup in lookups for uuid in lookup.claimed}
-        begun, spoilt = self._loop.time(), self._known.begin()
-        found: Found | None = None
-        try:
-            found = await self._store.look_up(Wanted(uuids, usernames, claimed))
-        finally:
-            self._known.remember(found, claimed, spoilt, begun)
-        return [_seen(lookup, found) for lookup in lookups]
+        wanted = Wanted(uuids, usernames, claimed)
+        while True:
+            begun, spoilt = self._loop.time(), self._known.begin()
+            found: Found | None = None
+            try:
+                found = await self._store.look_up(wanted)
+            finally:
+                is_whole = self._known.remember(found, claimed, spoilt, begun)
+            # What has changed meanwhile was read too soon; the batch has a deadline.
+            if is_whole:
+                return [_seen(lookup, found) for lookup in lookups]
 
 
 def _seen(lookup: Lookup, found: Found) -> Seen:
@@ -235,7 +210,3 @@ def _claimed_by(asker: Asker, question: Connect) -> tuple[str, ...]:
     own = uuid_of_username(question.username)
     claimed = uuids_claimed(question.client_id, asker.client_id_prefix)
     return tuple(uuid for uuid in claimed if uuid != own)
-
-
-def _proof(shown: str) -> bytes:
-    return hashlib.sha256(shown.encode()).digest()

@@ -14,10 +14,11 @@ import structlog
 from prometheus_client import Counter
 
 from chassis import direct_http
+from chassis.bearer import bearer
 from chassis.direct_http import Head
-from chassis.errors import MooringError
+from chassis.errors import MooringError, Unauthenticated
 from chassis.queue import Call
-from registry_service.access.answering import Access, Lookup, Seen
+from registry_service.access.answering import Answering, Lookup, Seen
 from registry_service.access.decision import ALLOWED
 from registry_service.access.dialects import DIALECTS
 from registry_service.access.dialects.asked import TEXT, Asked, Operation, Reply, Unreadable
@@ -36,7 +37,6 @@ log = structlog.get_logger(__name__)
 
 # A username, a password, a client id and a topic may have 64 KB each, and are encoded.
 MAX_BODY_BYTES = 1024 * 1024
-BEARER = b"Bearer "
 
 VERDICTS = Counter(
     "mooring_access_verdicts_total",
@@ -72,10 +72,10 @@ class Edge:
     """Serves brokers, each request by a handler of its own."""
 
     def __init__(
-        self, access: Access, changes: Changes, presence: Presence, replies: Replies
+        self, answering: Answering, changes: Changes, presence: Presence, replies: Replies
     ) -> None:
         """`changes` knows the brokers' secrets."""
-        self.access = access
+        self.answering = answering
         self.changes = changes
         self.presence = presence
         self.replies = replies
@@ -97,7 +97,7 @@ class BrokerHandler:
         self._edge = edge
         self._head = head
         self._call: Call[Lookup, Seen] | None = None
-        self._task: asyncio.Task[list[Verdict]] | None = None
+        self._task: asyncio.Task[Verdict] | None = None
 
     def admit(self) -> direct_http.Reply | None:
         """Whether there is such an operation, and this a broker."""
@@ -142,8 +142,11 @@ class BrokerHandler:
             return NOT_FOUND
         if self._head.method not in (b"POST", b"GET"):
             return WRONG_METHOD
+        try:
+            shown = secret or bearer(self._head.headers).encode()
+        except Unauthenticated:
+            return UNKNOWN_BROKER
         # It is looked up by its hash: see registry_service/tokens/known.py.
-        shown = secret or _bearer(self._head.headers)
         asker = self._edge.changes.asker(hashlib.sha256(shown).digest())
         if asker is None:
             return UNKNOWN_BROKER
@@ -169,27 +172,25 @@ class BrokerHandler:
             edge.presence.told(asker.broker_id, cast("Sequence[Notice]", found), now)
             return _sent(operation.answer(asked, ()))
         questions = cast("Sequence[Question]", found)
-        at_once = [edge.access.at_once(asker, question, now) for question in questions]
+        at_once = [edge.answering.at_once(asker, question, now) for question in questions]
         verdicts = [verdict for verdict in at_once if verdict is not None]
         if len(verdicts) == len(questions):
             sent = self._judged(asked, questions, verdicts, now)
             if len(questions) == 1:
                 edge.replies.keep(key, questions[0], verdicts[0], sent, now)
             return sent
-        if len(questions) == 1:
-            self._look_up(asked, questions[0], answer, now)
-        else:
-            self._look_all_up(asked, questions, answer, now)
+        self._look_up(asked, questions, answer, now)
         return None
 
     def _look_up(
         self,
         asked: Asked,
-        question: Question,
+        questions: Sequence[Question],
         answer: Callable[[direct_http.Reply], None],
         now: float,
     ) -> None:
-        """Without a task: of these there are most."""
+        """Without a task. The questions of one request are about one client: one lookup does."""
+        answering, asker = self._edge.answering, self._asker
 
         def seen(future: "asyncio.Future[Seen | MooringError]") -> None:
             if future.cancelled():
@@ -198,38 +199,43 @@ class BrokerHandler:
                 found = future.result()
                 if isinstance(found, MooringError):
                     raise found
-                verdict = self._edge.access.judge(self._asker, question, found, now)
-                if verdict is None:
-                    self._look_all_up(asked, [question], answer, now)
+                at_once = [answering.judge(asker, question, found, now) for question in questions]
+                verdicts = [verdict for verdict in at_once if verdict is not None]
+                if len(verdicts) < len(questions):
+                    self._prove(asked, questions[0], found, answer, now)
                     return
-                sent = self._judged(asked, [question], [verdict], now)
+                sent = self._judged(asked, questions, verdicts, now)
             except Exception as error:  # noqa: BLE001 - the last resort; it is logged
                 sent = _failed(error)
             answer(sent)
 
-        self._call = self._edge.access.look_up(self._asker, question, now)
+        self._call = answering.look_up(asker, questions[0], now)
         self._call.future.add_done_callback(seen)
 
-    def _look_all_up(
+    def _prove(
         self,
         asked: Asked,
-        questions: Sequence[Question],
+        question: Question,
+        seen: Seen,
         answer: Callable[[direct_http.Reply], None],
         now: float,
     ) -> None:
-        def answered(task: "asyncio.Task[list[Verdict]]") -> None:
+        """Only of a `Connect` is there a verdict that takes long."""
+
+        def proved(task: "asyncio.Task[Verdict]") -> None:
             if task.cancelled():
                 return
             try:
-                sent = self._judged(asked, questions, task.result(), now)
+                sent = self._judged(asked, [question], [task.result()], now)
             except Exception as error:  # noqa: BLE001 - the last resort; it is logged
                 sent = _failed(error)
             answer(sent)
 
-        self._task = self._edge.loop.create_task(
-            self._edge.access.answer(self._asker, questions, now)
-        )
-        self._task.add_done_callback(answered)
+        if not isinstance(question, Connect) or seen.subject is None:
+            raise RuntimeError("there is no password to be proved")
+        proving = self._edge.answering.prove(self._asker, question, seen.subject, now)
+        self._task = self._edge.loop.create_task(proving)
+        self._task.add_done_callback(proved)
 
     def _judged(
         self, asked: Asked, questions: Sequence[Question], verdicts: Sequence[Verdict], now: float
@@ -249,13 +255,6 @@ class BrokerHandler:
 def _counted(dialect: str, question: str, reason: str) -> Counter:
     """There are few; to look one up by its labels takes longer than to decide."""
     return VERDICTS.labels(dialect, question, reason)
-
-
-def _bearer(headers: Sequence[tuple[bytes, bytes]]) -> bytes:
-    for name, value in headers:
-        if name == b"authorization":
-            return value.removeprefix(BEARER)
-    return b""
 
 
 def _sent(reply: Reply) -> direct_http.Reply:

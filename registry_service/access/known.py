@@ -18,6 +18,7 @@ from chassis.database import DriverError, described
 from chassis.errors import Unavailable
 from chassis.listening import Listener
 from chassis.process import background
+from registry_service.access.sessions import Sessions
 from registry_service.access.store import AccessStore, Asker, Found
 from registry_service.access.subjects import Subject
 
@@ -29,6 +30,9 @@ POLL_S = 0.25
 STALE_S = 2.0
 # However well it goes.
 MAX_AGE_S = 60.0
+# Registering is not announced: for so long a client id may be taken for nobody's that has become a
+# device's.
+NOBODYS_S = 5.0
 MAX_SUBJECTS = 100_000
 # From one reading of all secrets to the next, unless something is announced.
 SECRETS_S = 10.0
@@ -61,7 +65,7 @@ class KnownSubjects:
 
     def is_nobodys(self, uuid: str, now: Time) -> bool:
         """Whether no device had this uuid lately."""
-        return now - self._nobodys.get(uuid, float("-inf")) <= MAX_AGE_S
+        return now - self._nobodys.get(uuid, float("-inf")) <= NOBODYS_S
 
     def begin(self) -> set[str]:
         """To be called before a lookup; what it gives is for `remember`."""
@@ -71,28 +75,31 @@ class KnownSubjects:
 
     def remember(
         self, found: Found | None, claimed: Iterable[str], spoilt: set[str], now: Time
-    ) -> None:
-        """What a lookup that began at `now` found, without what changed meanwhile.
+    ) -> bool:
+        """What a lookup that began at `now` found; whether nothing of it has changed meanwhile.
 
         `claimed` are the uuids that it looked for; None of a lookup that failed.
         """
         self._under_way = [other for other in self._under_way if other is not spoilt]
         if found is None or "" in spoilt:
-            return
+            return False
         for uuid in claimed:
             if uuid not in found.claimed:
                 self._nobodys[uuid] = now
                 self._nobodys.move_to_end(uuid)
         while len(self._nobodys) > MAX_SUBJECTS:
             self._nobodys.popitem(last=False)
+        is_whole = True
         for username, subject in found.subjects.items():
             if username in spoilt or subject.fleet_id in spoilt:
+                is_whole = False
                 continue
             self._subjects[username] = (subject, now)
             self._subjects.move_to_end(username)
             self._of_fleet[subject.fleet_id].add(username)
         while len(self._subjects) > MAX_SUBJECTS:
             self._drop(next(iter(self._subjects)))
+        return is_whole
 
     def forget(self, usernames: Iterable[str], fleet_ids: Iterable[str]) -> None:
         """Their access has changed."""
@@ -109,23 +116,31 @@ class KnownSubjects:
         """Nobody knows what has changed."""
         self._subjects.clear()
         self._of_fleet.clear()
+        self._nobodys.clear()
         for spoilt in self._under_way:
             spoilt.add("")
 
     def _drop(self, username: str) -> None:
         found = self._subjects.pop(username, None)
-        if found is not None:
-            self._of_fleet[found[0].fleet_id].discard(username)
+        if found is None:
+            return
+        fleet_id = found[0].fleet_id
+        self._of_fleet[fleet_id].discard(username)
+        if not self._of_fleet[fleet_id]:
+            del self._of_fleet[fleet_id]
 
 
 class Changes:
     """Keeps what is known in step with the database."""
 
-    def __init__(self, store: AccessStore, listener: Listener, known: KnownSubjects) -> None:
+    def __init__(
+        self, store: AccessStore, listener: Listener, known: KnownSubjects, sessions: Sessions
+    ) -> None:
         """`listener` hears of what ends somebody's access, and of brokers' secrets."""
         self._store = store
         self._listener = listener
         self._known = known
+        self._sessions = sessions
         self._horizon = 0
         self._read_at: Time = float("-inf")
         self._askers: dict[bytes, Asker] = {}
@@ -157,6 +172,7 @@ class Changes:
                 self._known.forget_all()
             for change in changes:
                 self._known.forget(change.usernames, change.fleet_ids)
+                self._sessions.forget(change.usernames)
             self._horizon, self._read_at = horizon, begun
             await self._read_askers(begun)
         except Unavailable:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterable
+from itertools import islice
 from uuid import UUID
 
 import structlog
@@ -47,12 +48,17 @@ class Presence:
     def told(self, broker_id: int, notices: Iterable[Notice], now: float) -> None:
         """What a broker says itself."""
         for notice in notices:
-            user = self._sessions.user_of(broker_id, notice.client_id, now)
+            client_id, is_kept = notice.client_id, notice.is_kept
+            user = self._sessions.user_of(broker_id, client_id, now)
             username = notice.username or user
             if username:
                 self._note(username, notice.is_online)
-            if username == user and not notice.is_online:
-                self._sessions.end(broker_id, notice.client_id)
+            if username != user:
+                continue
+            if notice.is_online:
+                self._sessions.come(broker_id, client_id, is_kept=is_kept)
+            else:
+                self._sessions.leave(broker_id, client_id, is_kept=is_kept)
 
     async def keep_written(self) -> None:
         """Runs until it is cancelled."""
@@ -62,21 +68,27 @@ class Presence:
 
     async def write(self) -> None:
         """What has come together; what cannot be written now is tried again."""
-        seen, self._seen = self._seen, {}
+        unwritten, self._seen = self._seen, {}
         secrets, self._secrets = self._secrets, set()
-        names = list(seen)
         try:
             if secrets:
                 await self._store.note_use(secrets)
-            while names:
-                part = {name: seen[name] for name in names[:ROWS_AT_ONCE]}
+                secrets = set()
+            while unwritten:
+                part = dict(islice(unwritten.items(), ROWS_AT_ONCE))
                 await self._store.note_presence(part)
-                del names[:ROWS_AT_ONCE]
-        except (Unavailable, DriverError) as error:
-            if isinstance(error, DriverError):
-                log.exception("who is online cannot be written", **described(error))
-            # What was said since is newer.
-            self._seen = {name: seen[name] for name in names} | self._seen
+                for username in part:
+                    del unwritten[username]
+        except Unavailable:
+            log.warning("who is online cannot be written")
+        except DriverError as error:
+            log.exception("who is online cannot be written", **described(error))
+        finally:
+            # Also of a process that is stopped in the middle: it writes once more. What was said
+            # since is newer.
+            since, self._seen = self._seen, unwritten
+            for username, is_online in since.items():
+                self._note(username, is_online)
             self._secrets |= secrets
 
     def _note(self, username: str, is_online: bool | None) -> None:

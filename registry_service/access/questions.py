@@ -66,12 +66,14 @@ Question = Connect | Publish | Subscribe | Receive | Use
 class Notice(Struct, frozen=True):
     """A client has come or gone.
 
-    `username` is empty where the broker says the client id only.
+    `username` is empty where the broker says the client id only. `is_kept`: whether the broker
+    keeps its session while it is away, as far as it says so now.
     """
 
     username: str
     client_id: str
     is_online: bool
+    is_kept: bool = False
 
 
 class Grants(Struct, frozen=True):

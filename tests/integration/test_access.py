@@ -1,7 +1,9 @@
 """What brokers are told of devices: the process that they ask, on a real database."""
 
 import asyncio
+import contextlib
 import json
+import threading
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -10,11 +12,14 @@ import psycopg
 import pytest
 
 from chassis.database import engine_of
+from registry_service.access import slow_passwords
+from registry_service.access.passwords import is_password
+from registry_service.access.subjects import Password
 from registry_service.background.store import WorkStore
 from tests.brokers import Asking, asking, secret_of
 from tests.integration.test_express import line_to, nothing_goes_wrong, request, until
 from tests.integration.test_import import MOSQUITTO, imported, row
-from tests.stack import Stack
+from tests.stack import PATIENCE_S, Stack
 
 
 @pytest.fixture
@@ -86,6 +91,51 @@ async def test_a_client_id_is_nobody_elses(brokers: Asking) -> None:
     assert await brokers.connects(four["username"], four["password"], "mqttjs_5678")
     for client_id in ("two", "device_two", "mooring-two", "mooring_two"):
         assert not await brokers.connects(one["username"], one["password"], client_id), client_id
+
+
+async def test_nobody_takes_the_name_of_one_that_comes_later(brokers: Asking) -> None:
+    stack = brokers.stack
+    one = await registered(stack, "one")
+    assert await brokers.connects(one["username"], one["password"], "two")
+    two = await registered(stack, "two")
+    assert await brokers.connects(two["username"], two["password"], "two")
+    async with asyncio.timeout(8):
+        while await brokers.connects(one["username"], one["password"], "two"):
+            await asyncio.sleep(0.05)
+
+
+async def test_a_client_id_is_free_when_its_session_has_ended(brokers: Asking) -> None:
+    one = await registered(brokers.stack, "one")
+    two = await registered(brokers.stack, "two")
+
+    async def is_free(client_id: str) -> bool:
+        return await brokers.connects(two["username"], two["password"], client_id)
+
+    async def said(hook: str, client_id: str) -> None:
+        answer = await brokers.http.post(
+            f"/{brokers.secret}/vernemq/webhook",
+            json={"client_id": client_id, "mountpoint": ""},
+            headers={"vernemq-hook": hook},
+        )
+        assert answer.json() == {}
+
+    for client_id in ("kept", "emqx-kept", "over"):
+        assert await brokers.connects(one["username"], one["password"], client_id)
+    # What waits for a client that is away is its own.
+    await said("on_client_offline", "kept")
+    assert not await is_free("kept")
+    await said("on_client_gone", "kept")
+    assert await is_free("kept")
+    named = {"clientid": "emqx-kept", "username": one["username"]}
+    await brokers.emqx("event", event="client.connected", expiry_interval=60, **named)
+    await brokers.emqx("event", event="client.disconnected", **named)
+    assert not await is_free("emqx-kept")
+    # Whose access has ended has no session.
+    assert not await is_free("over")
+    brokers.stack.database.execute("UPDATE devices SET is_active = false WHERE uuid = 'one'")
+    async with asyncio.timeout(8):
+        while not await is_free("over"):
+            await asyncio.sleep(0.05)
 
 
 async def test_only_a_broker_that_a_device_was_told_admits_it(brokers: Asking) -> None:
@@ -160,7 +210,12 @@ async def test_memory_is_not_believed_when_changes_cannot_be_read(brokers: Askin
 async def test_the_listener_is_no_oracle(brokers: Asking) -> None:
     mqtt = await registered(brokers.stack, "one")
     body = {"username": mqtt["username"], "password": mqtt["password"], "clientid": "c"}
-    for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": mqtt["password"]}):
+    for headers in (
+        {},
+        {"Authorization": "Bearer wrong"},
+        {"Authorization": mqtt["password"]},
+        {"Authorization": brokers.secret},
+    ):
         answer = await brokers.http.post("/emqx/authenticate", json=body, headers=headers)
         assert (answer.status_code, "allow" in answer.text) == (401, False)
     for path in ("/emqx", "/emqx/other", "/", "//", f"/{brokers.secret}/emqx", "/a/b/c/d"):
@@ -168,6 +223,9 @@ async def test_the_listener_is_no_oracle(brokers: Asking) -> None:
     path = f"/{brokers.secret}/emqx/authenticate"
     assert (await brokers.http.post(path, json=body)).json()["result"] == "allow"
     assert (await brokers.http.put(path, json=body)).status_code == 405
+    headers = {"Authorization": f"bearer {brokers.secret}"}
+    answer = await brokers.http.post("/emqx/authenticate", json=body, headers=headers)
+    assert answer.json()["result"] == "allow"
 
 
 async def test_odd_requests_get_sensible_answers(
@@ -333,6 +391,59 @@ async def test_a_password_from_elsewhere_lets_in_too(brokers: Asking) -> None:
     many = await asyncio.gather(*(brokers.connects("one", f"{n}") for n in range(40)))
     assert many == [False] * 40
     assert await brokers.connects("one", "secret")
+
+
+async def test_access_that_ends_while_a_password_is_checked_has_ended(
+    brokers: Asking, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at = {"mqtt_broker_id": brokers.stack.default_broker_id}
+    await imported(brokers.stack, [row("one", mqtt_username="one", password_hash=MOSQUITTO, **at)])
+    is_checked, may_end = threading.Event(), threading.Event()
+
+    def slowly(kept: Password, shown: str) -> bool:
+        is_checked.set()
+        return may_end.wait(PATIENCE_S) and is_password(kept, shown)
+
+    monkeypatch.setattr(slow_passwords, "is_password", slowly)
+    asked = asyncio.create_task(brokers.connects("one", "secret"))
+    assert await asyncio.to_thread(is_checked.wait, PATIENCE_S)
+    brokers.stack.database.execute("UPDATE devices SET is_active = false")
+    may_end.set()
+    assert not await asked
+
+
+async def test_as_many_topics_as_a_client_subscribes_to(brokers: Asking) -> None:
+    mqtt = await registered(brokers.stack, "one")
+
+    async def subscribed(count: int) -> Any:
+        topics = [{"topic": f"iot/device/one/{n}", "qos": 0} for n in range(count)]
+        answer = await brokers.http.post(
+            f"/{brokers.secret}/vernemq/webhook",
+            json={"username": mqtt["username"], "client_id": "c", "topics": topics},
+            headers={"vernemq-hook": "auth_on_subscribe"},
+        )
+        return answer.json()["result"]
+
+    for _ in range(2):  # from the database, then from memory
+        assert await subscribed(500) == "ok"
+    assert await subscribed(501) == {"error": "not_allowed"}
+
+
+async def test_what_is_not_written_when_it_stops_is_written_then(stack: Stack) -> None:
+    waiting = "SELECT count(*) FROM pg_locks WHERE relation = 'devices'::regclass AND NOT granted"
+    mqtt = await registered(stack, "one")
+    async with contextlib.AsyncExitStack() as until_stopped:
+        brokers = await until_stopped.enter_async_context(asking(stack))
+        assert await brokers.connects(mqtt["username"], mqtt["password"])
+        with psycopg.connect(stack.database.url("mooring")) as other:
+            other.execute("LOCK TABLE devices IN ACCESS EXCLUSIVE MODE")
+            await until(lambda: stack.database.execute(waiting) == [(1,)])
+            stopping = asyncio.create_task(until_stopped.aclose())
+            # The write that was under way is given up, and another one waits.
+            await asyncio.wait([stopping], timeout=0.5)
+            other.rollback()
+        await stopping
+    assert stack.database.execute("SELECT last_seen_at IS NOT NULL FROM devices") == [(True,)]
 
 
 @pytest.mark.parametrize("is_abrupt", [False, True])

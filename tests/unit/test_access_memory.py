@@ -76,7 +76,9 @@ def test_memory_has_an_end() -> None:
     assert memory.subject("a", now=known.MAX_AGE_S) is not None
     assert memory.subject("a", now=known.MAX_AGE_S + 1) is None
     assert memory.is_nobodys("ghost", now=1)
-    assert not memory.is_nobodys("ghost", now=known.MAX_AGE_S + 1)
+    assert not memory.is_nobodys("ghost", now=known.NOBODYS_S + 1)
+    memory.forget_all()
+    assert not memory.is_nobodys("ghost", now=1)
     taken = found(claimed=frozenset({"there"}))
     memory.remember(taken, ["there"], memory.begin(), now=0)
     assert not memory.is_nobodys("there", now=0)
@@ -94,8 +96,21 @@ def test_a_client_id_is_theirs_until_they_leave() -> None:
     # At another broker it is another's.
     assert ids.user_of(2, "c", now=1) == ""
     assert ids.user_of(1, "c", now=sessions.MAX_AGE_S) == ""
-    ids.end(1, "c")
+    ids.leave(1, "c", is_kept=True)
+    assert ids.user_of(1, "c", now=1) == "device_a"
+    ids.come(1, "c", is_kept=True)
+    ids.leave(1, "c", is_kept=False)
+    assert ids.user_of(1, "c", now=1) == "device_a"
+    ids.come(1, "c", is_kept=False)
+    ids.leave(1, "c", is_kept=False)
     assert ids.user_of(1, "c", now=1) == ""
+    # Whoever takes it over has it, and whose access changes has none.
+    ids.begin(1, "c", "device_a", now=0)
+    ids.begin(1, "d", "device_a", now=0)
+    ids.begin(1, "c", "device_b", now=0)
+    ids.forget(["device_a", "nobody"])
+    assert (ids.user_of(1, "c", now=0), ids.user_of(1, "d", now=0)) == ("device_b", "")
+    ids.forget(["device_b"])
     for n in range(sessions.MAX_SESSIONS + 1):
         ids.begin(1, f"c{n}", "device_a", now=0)
     assert ids.user_of(1, "c0", now=0) == ""

@@ -203,6 +203,15 @@ def test_clients_come_and_go(sent: bytes, is_online: bool) -> None:
     assert read("event", sent) == [Notice("undefined", "emqx_c", is_online)]
 
 
+@pytest.mark.parametrize(
+    ("said", "is_kept"),
+    [("0", False), ("7200", True), ("4294967295", True), ('"undefined"', False), ("null", False)],
+)
+def test_a_session_may_outlive_its_connection(said: str, is_kept: bool) -> None:
+    sent = CONNECTED.replace(b'"expiry_interval":0', f'"expiry_interval":{said}'.encode())
+    assert read("event", sent) == [Notice("undefined", "emqx_c", True, is_kept)]
+
+
 def test_other_events_are_nothing_to_note() -> None:
     assert read("event", PUBLISHED) == []
 

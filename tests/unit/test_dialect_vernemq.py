@@ -101,7 +101,7 @@ HOOKS: list[tuple[str, object, list[Question | Notice]]] = [
     ("on_register_m5", ON_REGISTER | {"properties": {}}, [Notice("username", "clientid", True)]),
     ("on_register", ON_REGISTER | {"username": None}, [Notice("", "clientid", True)]),
     ("on_client_wakeup", ON_CLIENT, [Notice("", "clientid", True)]),
-    ("on_client_offline", ON_CLIENT, [Notice("", "clientid", False)]),
+    ("on_client_offline", ON_CLIENT, [Notice("", "clientid", False, is_kept=True)]),
     ("on_client_gone", ON_CLIENT, [Notice("", "clientid", False)]),
 ]
 QUESTIONS = sorted({hook for hook, _, _ in HOOKS if hook.startswith("auth_")})

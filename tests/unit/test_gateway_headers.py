@@ -5,11 +5,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from chassis.bearer import bearer
 from chassis.config import load
 from chassis.errors import InvalidInput, Unauthenticated
 from gateway.administration.fields import timestamp
 from gateway.administration.provisioning_key_types import NewProvisioningKey
-from gateway.bearer import bearer
 from gateway.conditional import entity_tag, is_current
 from gateway.config import GatewayConfig
 

@@ -42,7 +42,7 @@ class Asked(Struct, frozen=True):
 
 
 class Reply(Struct, frozen=True):
-    """What the broker gets; never a 5xx."""
+    """What the broker gets; of a dialect, never a 5xx."""
 
     status: int
     content_type: bytes

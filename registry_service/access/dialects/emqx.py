@@ -56,6 +56,8 @@ class Event(msgspec.Struct):
     event: str
     clientid: str = ""
     username: str | None = None
+    # In seconds, of one that has connected; of what has none EMQX may say "undefined".
+    expiry_interval: float | str | None = None
 
 
 class Rule(msgspec.Struct, frozen=True):
@@ -135,7 +137,9 @@ class Webhook:
             return []
         username = found.username or ""
         check_names(username, found.clientid)
-        return [Notice(username, found.clientid, is_online)]
+        expiry_s = found.expiry_interval
+        is_kept = not isinstance(expiry_s, str | None) and expiry_s > 0
+        return [Notice(username, found.clientid, is_online, is_kept)]
 
     def answer(self, request: Asked, verdicts: Sequence[Verdict]) -> Reply:  # noqa: ARG002
         """The same for all: EMQX would send again what is not taken."""

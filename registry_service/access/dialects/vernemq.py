@@ -79,11 +79,13 @@ _subscriptions = msgspec.json.Decoder(Subscriptions)
 _coming = msgspec.json.Decoder(Coming)
 _encoder = msgspec.json.Encoder()
 
+# Of a client whose session is kept; of any other, on_client_gone is called.
+OFFLINE = b"on_client_offline"
 IS_ONLINE = {
     b"on_register": True,
     b"on_register_m5": True,
     b"on_client_wakeup": True,
-    b"on_client_offline": False,
+    OFFLINE: False,
     b"on_client_gone": False,
 }
 
@@ -91,6 +93,8 @@ IS_ONLINE = {
 # disabled goes on publishing. Only of publications: a client connects and subscribes once, and
 # VerneMQ's cache never shrinks by itself.
 MAX_AGE_S = 3
+# Of one request; each is judged by itself.
+MAX_TOPICS = 500
 
 ALLOW = Reply(200, JSON, b'{"result":"ok"}')
 ALLOW_FOR_A_WHILE = Reply(
@@ -114,7 +118,7 @@ class Webhook:
             came = read_json(_coming, request)
             username = came.username or ""
             check_names(username, came.client_id)
-            return [Notice(username, came.client_id, IS_ONLINE[hook])]
+            return [Notice(username, came.client_id, IS_ONLINE[hook], hook == OFFLINE)]
         match hook.removesuffix(b"_m5"):
             case b"auth_on_register":
                 client = read_json(_registration, request)
@@ -127,6 +131,8 @@ class Webhook:
             case b"auth_on_subscribe":
                 asked = read_json(_subscriptions, request)
                 check_names(asked.username, asked.client_id)
+                if len(asked.topics) > MAX_TOPICS:
+                    raise Unreadable("these are too many topics")
                 return [
                     Subscribe(asked.username, asked.client_id, without_share(wanted.topic))
                     for wanted in asked.topics
