@@ -17,6 +17,7 @@ import pytest
 import trustme
 
 from local.postgres import free_port
+from registry_service.devices.password_hashes import PasswordHash
 from registry_service.enforcement.control import ControlSettings, DynamicSecurity
 from registry_service.enforcement.dynamic_security import Command, Wanted
 from registry_service.enforcement.first_fill import first_fill, write
@@ -43,7 +44,7 @@ class Filters:
 def device(name: str, password: str = "", grants: Filters | None = None) -> Wanted:
     topics = (f"iot/device/{name}/#",)
     secret = password or f"the secret of {name}"
-    return Wanted(name, secret, f"v{len(password)}", grants or Filters(topics, topics))
+    return Wanted(name, lambda: secret, f"v{len(password)}", grants or Filters(topics, topics))
 
 
 def filled(fleet: Iterable[Wanted]) -> str:
@@ -153,8 +154,12 @@ async def by_hand(broker: DynamicMosquitto, *commands: tuple[str, dict[str, obje
 
 
 def session(broker: DynamicMosquitto, one: Wanted, **options: object) -> aiomqtt.Client:
-    assert isinstance(one.password, str)
-    return broker.client(one.username, one.password, **options)
+    return broker.client(one.username, password_of(one), **options)
+
+
+def password_of(one: Wanted) -> str:
+    assert not isinstance(one.password, PasswordHash)
+    return one.password()
 
 
 async def may_subscribe(client: aiomqtt.Client, topics: str) -> bool:

@@ -119,19 +119,11 @@ class DynamicSecurity:
         async with self._conversation() as conversation:
             await conversation.tell(plan.commands)
 
-    async def kick(self, usernames: Collection[str]) -> None:
-        """Ends the sessions of those of them that are ours; they may begin new ones."""
-        # It changes nothing that is not named, and ends the sessions all the same.
-        await self._tell_ours("modifyClient", usernames)
-
     async def disable(self, usernames: Collection[str]) -> None:
         """Ends the sessions of those of them that are ours, and lets them begin no others.
 
         The next plan removes them, or enables them if they are wanted after all.
         """
-        await self._tell_ours("disableClient", usernames)
-
-    async def _tell_ours(self, name: str, usernames: Collection[str]) -> None:
         async with self._conversation() as conversation:
             questions = [Command("getClient", one, {"username": one}) for one in usernames]
             ours = [
@@ -139,7 +131,9 @@ class DynamicSecurity:
                 async for question, answer in conversation.asked(questions)
                 if not answer.error and _is_ours(answer)
             ]
-            await conversation.tell([Command(name, one, {"username": one}) for one in ours])
+            await conversation.tell(
+                [Command("disableClient", one, {"username": one}) for one in ours]
+            )
 
     @asynccontextmanager
     async def _conversation(self) -> AsyncIterator["_Conversation"]:

@@ -1,16 +1,18 @@
 """One broker that is driven: what it is told, whose sessions are ended there, how it was found.
 
-Nothing that matters is remembered: after a restart of this process or of the broker, looking at
-both sides says what is to be done.
+Nothing that matters is remembered here only: after a restart of this process or of the broker,
+looking at both sides says what is to be done.
 """
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 import structlog
 from mooring.broker.v1 import management_pb2 as pb
 from prometheus_client import Counter, Gauge, Histogram
 
+from chassis.database import DATABASE_UNAVAILABLE
 from chassis.errors import MooringError
 from registry_service.access.decision import uuid_of_username
 from registry_service.credentials import KeyRing
@@ -19,14 +21,18 @@ from registry_service.enforcement.dynamic_security import Wanted
 from registry_service.enforcement.http_management import Kicker
 from registry_service.enforcement.managed import Driver, driver_of
 from registry_service.enforcement.planning import MAX_CLIENTS, plan
-from registry_service.enforcement.store import EnforcementStore, Revocation
+from registry_service.enforcement.store import Done, EnforcementStore, Revocation
 from registry_service.enforcement.wanted import wanted_of
 
 log = structlog.get_logger(__name__)
 
-# Whoever was let in a moment before the revocation, and is not connected yet, escapes the first
-# look at a broker that asks.
-LOOK_AGAIN_S = 2.0
+# Whoever is let in at the time of the revocation, and is not connected yet, escapes the first look
+# at a broker that asks. It goes on being let in for as long as an answer takes, and what is
+# remembered is believed (`ANSWER_S` and `STALE_S` in registry_service.access): this is longer.
+LOOK_AGAIN_S = 7.0
+# Whoever begins to drive a broker does not know whether there was such a second look, and looks at
+# all that were done within this time. It ends sessions that began since, so it is short.
+LOOK_BACK_S = 120.0
 # How soon a broker that failed is tried again.
 TRY_AGAIN_S = 5.0
 
@@ -61,14 +67,17 @@ class DrivenBroker:
         self._drift_check_s = drift_check_s
         self._label = str(broker.id)
         self._driver: Driver | None = None
-        # What it should hold, as of the last time that it did.
+        # What it should hold, as of the last time that it was compared with that.
         self._held: list[tuple[str, str]] | None = None
+        # The clients of ours that were found there then.
+        self._there: frozenset[str] = frozenset()
         self._compared_at = float("-inf")
         self._tries_again_at = float("-inf")
-        # What was said of it last; None before it was looked at.
-        self._problem: str | None = None
-        # Whose sessions are looked for once more, and when.
-        self._again: list[tuple[float, frozenset[str]]] = []
+        # Whether the last attempt came to its end, and what it found was noted.
+        self._is_known = False
+        self._problem = ""
+        # The first one that is yet to be looked for once more.
+        self._again_from: Done | None = None
         IN_STEP.labels(self._label).set(0)
 
     async def attend(self, *, has_changes: bool) -> None:
@@ -77,30 +86,35 @@ class DrivenBroker:
         Whatever is wrong with the broker is noted. Raises `Unavailable` for the database.
         """
         now = _now()
-        if self._problem and now < self._tries_again_at:
+        if now < self._tries_again_at:
             return
         due = await self._store.due(self.broker.id)
         is_mosquitto = self.broker.management == "mosquitto"
+        again = [] if is_mosquitto else await self._due_again()
         is_drift_due = is_mosquitto and now - self._compared_at >= self._drift_check_s
-        is_again = bool(self._again) and self._again[0][0] <= now
-        is_settled = self._problem == "" and not (has_changes and is_mosquitto)
-        if is_settled and not (due or is_again or is_drift_due):
+        is_settled = self._is_known and not (has_changes and is_mosquitto)
+        if is_settled and not (due or again or is_drift_due):
             return
+        is_forced = is_drift_due or not self._is_known
+        self._is_known = False
         try:
             if self._driver is None:
                 self._driver = driver_of(self.broker)
             problem: str | None = ""
             if isinstance(self._driver, DynamicSecurity):
-                problem = await self._keep_in_step(self._driver, due, is_forced=is_drift_due)
+                problem = await self._keep_in_step(self._driver, due, is_forced=is_forced)
             else:
-                await self._kick(self._driver, due)
+                await self._kick(self._driver, due, again)
         except MooringError as error:
-            problem = error.message
+            if error.reason == DATABASE_UNAVAILABLE:
+                raise
             self._tries_again_at = now + TRY_AGAIN_S
-            self._held = None
-            await self._store.failed([one.id for one in due], problem)
+            await self._store.failed([one.id for one in due], error.message)
+            await self._note(error.message)
+            return
         if problem is not None:
             await self._note(problem)
+        self._is_known = True
 
     async def close(self) -> None:
         """It is not driven any more."""
@@ -108,19 +122,27 @@ class DrivenBroker:
         if self._driver is not None and not isinstance(self._driver, DynamicSecurity):
             await self._driver.close()
 
-    async def _kick(self, driver: Kicker, due: Iterable[Revocation]) -> None:
+    async def _due_again(self) -> list[Done]:
+        """Those who are to be looked for once more, at a broker that asks."""
+        again = await self._store.done_before(
+            self.broker.id, self._again_from, age_s=LOOK_AGAIN_S, within_s=LOOK_BACK_S
+        )
+        if again:
+            # However long the broker cannot be reached, these stay the next.
+            self._again_from = again[0]
+        return again
+
+    async def _kick(self, driver: Kicker, due: Iterable[Revocation], again: Sequence[Done]) -> None:
         """At a broker that asks who may connect: it has refused them already."""
         begun = _now()
         by_id = {one.id: one.username for one in due}
-        again = [names for at, names in self._again if at <= begun]
-        usernames = frozenset(by_id.values()).union(*again)
-        if not usernames:
-            return
-        sessions = await driver.kick(usernames)
-        self._again = self._again[len(again) :]
         if by_id:
-            self._again.append((begun + LOOK_AGAIN_S, frozenset(by_id.values())))
-        await self._done({key: sessions[name] for key, name in by_id.items()}, begun)
+            sessions = await driver.kick(frozenset(by_id.values()))
+            await self._done({key: sessions[name] for key, name in by_id.items()}, begun)
+        # Nobody waits for these.
+        if again:
+            await driver.kick(frozenset(one.username for one in again))
+            self._again_from = replace(again[-1], id=again[-1].id + 1)
 
     async def _keep_in_step(
         self, driver: DynamicSecurity, due: list[Revocation], *, is_forced: bool
@@ -133,21 +155,26 @@ class DrivenBroker:
             # This takes a millisecond; what follows looks at all clients.
             await driver.disable({one.username for one in ended})
             await self._done(_unknown(ended), begun)
-        rows = await self._store.wanted(self.broker.id, MAX_CLIENTS)
-        wanted = wanted_of(rows, self._ring)
-        held = sorted((one.username, one.fingerprint) for one in wanted)
-        if held == self._held and not (is_forced or due):
+        wanted = await self._wanted()
+        if _held_of(wanted) == self._held and not (is_forced or due):
             return None
         problem = await self._bring_in_step(driver, wanted)
-        self._held = None if problem else held
         self._compared_at = _now()
         # A client whose password is set anew is disconnected by that.
         await self._done(_unknown(rotated), begun)
         return problem
 
+    async def _wanted(self) -> list[Wanted]:
+        """Those that the broker is to let in; of too many, those that it knows come first."""
+        rows = await self._store.wanted(self.broker.id, MAX_CLIENTS, self._there)
+        return wanted_of(rows, self._ring)
+
     async def _bring_in_step(self, driver: DynamicSecurity, wanted: list[Wanted]) -> str:
         actual = await driver.state()
-        ours = {name for name, client in actual.clients.items() if client.is_ours}
+        ours = frozenset(name for name, client in actual.clients.items() if client.is_ours)
+        if len(wanted) > MAX_CLIENTS and ours != self._there:
+            self._there = ours
+            wanted = await self._wanted()
         leaving = ours.difference(one.username for one in wanted)
         uuids = [uuid for name in leaving if (uuid := uuid_of_username(name))]
         gone = await self._store.accounted_for(self.broker.id, leaving, uuids) if leaving else ()
@@ -162,6 +189,7 @@ class DrivenBroker:
                 changed=len(what.changed),
                 removed=len(what.removed),
             )
+        self._there, self._held = ours, _held_of(wanted)
         problems = [refusal.message for refusal in what.refusals]
         if what.taken:
             problems.append(f"clients that are not ours have these names: {what.taken[:5]}")
@@ -185,10 +213,14 @@ class DrivenBroker:
         if problem and problem != self._problem:
             log.warning("a broker is not in step", broker_id=self.broker.id, problem=problem)
         self._problem = problem
-        clients = len(self._held) if self._held is not None else None
+        clients = None if problem or self._held is None else len(self._held)
         await self._store.note(
             self.broker.id, clients=clients, is_in_step=not problem, problem=problem
         )
+
+
+def _held_of(wanted: Iterable[Wanted]) -> list[tuple[str, str]]:
+    return sorted((one.username, one.fingerprint) for one in wanted)
 
 
 def _unknown(revocations: Iterable[Revocation]) -> dict[int, int | None]:

@@ -1,9 +1,11 @@
 """Drives brokers: each by itself, so that one which hangs keeps nobody at another connected."""
 
 import asyncio
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import structlog
+from mooring.broker.v1 import management_pb2 as pb
 
 from chassis.errors import MooringError, Unavailable
 from chassis.listening import Listener
@@ -80,6 +82,8 @@ class Driving:
         self._term: int | None = None
         self._brokers: dict[int, _Attendance] = {}
         self._asked_at = float("-inf")
+        # What the broker service was asked and has yet to answer.
+        self._question: asyncio.Task[list[pb.ManagedBroker]] | None = None
         self._horizon = 0
 
     async def keep_driving(self) -> None:
@@ -128,16 +132,22 @@ class Driving:
             return False
 
     async def _look_for_brokers(self) -> None:
+        """Never waits for the broker service: those that are known are driven as they were."""
         now = asyncio.get_running_loop().time()
-        if now - self._asked_at < ASK_S:
-            return
-        try:
-            found = {broker.id: broker for broker in await self._managed.now()}
-        except MooringError as error:
-            # Those that are known are driven as they were.
-            log.warning("the broker service does not say what it drives", reason=error.reason)
-            return
-        self._asked_at = now
+        if self._question is not None and self._question.done():
+            question, self._question = self._question, None
+            try:
+                found = question.result()
+            except MooringError as error:
+                log.warning("the broker service does not say what it drives", reason=error.reason)
+            else:
+                await self._take_over(found)
+        elif self._question is None and now - self._asked_at >= ASK_S:
+            self._asked_at = now
+            self._question = asyncio.create_task(self._managed.now())
+
+    async def _take_over(self, brokers: Iterable[pb.ManagedBroker]) -> None:
+        found = {broker.id: broker for broker in brokers}
         for broker_id, attendance in list(self._brokers.items()):
             if found.get(broker_id) != attendance.driven.broker:
                 await self._brokers.pop(broker_id).end()
@@ -150,6 +160,10 @@ class Driving:
     async def _let_go(self) -> None:
         """Somebody else drives from now on, or nobody."""
         self._asked_at = float("-inf")
+        if self._question is not None:
+            self._question.cancel()
+            await asyncio.gather(self._question, return_exceptions=True)
+            self._question = None
         while self._brokers:
             _, attendance = self._brokers.popitem()
             await attendance.end()

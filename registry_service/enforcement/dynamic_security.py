@@ -47,13 +47,13 @@ class Grants(Protocol):
 class Wanted:
     """A device or a service account as the broker is to know it.
 
-    `password` may be asked for only when it is needed. Of an imported device only a hash may be
-    known: the plugin takes one from its file, and never over the control topic.
+    `password` is asked for only when it is needed. Of an imported device only a hash may be known:
+    the plugin takes one from its file, and never over the control topic.
     `fingerprint` is another one whenever the password is: it is kept at the broker, in the open.
     """
 
     username: str
-    password: str | Callable[[], str] | PasswordHash = field(repr=False)
+    password: Callable[[], str] | PasswordHash = field(repr=False)
     fingerprint: str
     grants: Grants
 

@@ -133,8 +133,7 @@ def _secret(one: Wanted, new_salt: Callable[[], bytes]) -> dict[str, object]:
     if isinstance(one.password, PasswordHash):
         _, _, iterations, salt, digest = one.password.hash.split("$")
         return {"password": digest, "salt": salt, "iterations": int(iterations)}
-    password = one.password if isinstance(one.password, str) else one.password()
-    return _hashed(password, new_salt())
+    return _hashed(one.password(), new_salt())
 
 
 def _hashed(password: str, salt: bytes) -> dict[str, object]:

@@ -10,7 +10,8 @@ from registry_service.enforcement.control import ControlSettings, DynamicSecurit
 from registry_service.enforcement.http_management import Emqx, HttpSettings, RabbitMq
 from registry_service.errors import ControlNotAllowed, ControlUnreachable
 
-ASK_S = 5.0
+# For an answer; it is one query.
+ANSWER_S = 1.0
 
 Driver = DynamicSecurity | Emqx | RabbitMq
 
@@ -28,7 +29,7 @@ class ManagedBrokers:
         response = await self._neighbour.call(
             self._stub.ListManagedBrokers,
             pb.ListManagedBrokersRequest(),
-            deadline=asyncio.get_running_loop().time() + ASK_S,
+            deadline=asyncio.get_running_loop().time() + ANSWER_S,
         )
         return list(response.brokers)
 

@@ -52,17 +52,11 @@ class Plan:
     refusals: tuple[MooringError, ...] = ()
 
 
-def plan(
-    wanted: Iterable[Wanted],
-    actual: Actual,
-    *,
-    confirmed: Collection[str] = (),
-    is_forced: bool = False,
-) -> Plan:
+def plan(wanted: Iterable[Wanted], actual: Actual, *, confirmed: Collection[str] = ()) -> Plan:
     """Removals come first: they end access.
 
     `confirmed` are the usernames of clients of which it is known that somebody meant to remove
-    them: they do not count as unexpected. `is_forced` removes however many there are.
+    them: they do not count as unexpected.
     """
     by_name = {one.username: one for one in wanted}
     ours = {name: client for name, client in actual.clients.items() if client.is_ours}
@@ -71,7 +65,7 @@ def plan(
 
     removed = {name for name in ours if name not in possible}
     unexpected = removed.difference(confirmed)
-    if not is_forced and _is_suspicious(len(unexpected), len(ours)):
+    if _is_suspicious(len(unexpected), len(ours)):
         refusals.append(_too_many_removals(len(unexpected), len(ours)))
         removed -= unexpected
     created = [name for name in sorted(possible) if name not in actual.clients]
@@ -208,4 +202,4 @@ def _tidying(actual: Actual, needed: Collection[str], held: Collection[str]) -> 
 def _password(one: Wanted) -> str:
     if isinstance(one.password, PasswordHash):
         raise TypeError("only a hash of the password is known")
-    return one.password if isinstance(one.password, str) else one.password()
+    return one.password()

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
@@ -19,7 +20,8 @@ AT_ONCE = 500
 
 # Devices that were told the broker, which the counts of devices name by their kinds, so that no
 # index is needed on what devices were told; and imported ones that have not registered, by their
-# pin or their fleet's broker. `most` of them, and one more, which says that there are too many.
+# pin or their fleet's broker. `most` of them, and one more, which says that there are too many; but
+# all that are `there`, who come first: whoever is left out loses what it has.
 WANTED = sa.text("""
 WITH kinds AS MATERIALIZED (
     SELECT fleet_id, mqtt_broker_id FROM device_counts WHERE told_broker_id = :broker_id
@@ -46,18 +48,34 @@ SELECT device.mqtt_username AS username, device.uuid, device.credential_salt AS 
        device.credential_key_id AS key_id, device.mqtt_password_hash AS hash,
        device.password_algorithm AS algorithm
 FROM told JOIN devices AS device USING (id) JOIN fleets AS fleet ON fleet.id = device.fleet_id
+LEFT JOIN unnest(CAST(:there AS text[])) AS there (username)
+    ON there.username = device.mqtt_username
 WHERE device.is_active AND fleet.is_active AND device.password_algorithm <> 'none'
-ORDER BY device.id LIMIT :most + 1
+ORDER BY there.username IS NULL, device.id
+LIMIT greatest(:most, cardinality(CAST(:there AS text[]))) + 1
 """)
 # Of those who are to be removed at a broker: who is known not to belong there any more. Whoever is
-# nowhere is not known to have gone: an empty database looks like that.
+# nowhere is not known to have gone: an empty database looks like that. Nor is whoever belongs there
+# by its own row: then it is the counts that are wrong, or it has come back meanwhile.
 ACCOUNTED_FOR = sa.text(f"""
-SELECT mqtt_username FROM devices WHERE uuid = ANY (:uuids) OR (
-    mqtt_username = ANY (:usernames) AND provisioned_by_key_id IS NULL
+WITH named AS (
+    SELECT device.mqtt_username AS username,
+           device.is_active AND fleet.is_active AND device.password_algorithm <> 'none'
+           AND CASE WHEN device.provisioned_by_key_id IS NULL
+               THEN coalesce(device.mqtt_broker_id, fleet.mqtt_broker_id) IS NOT DISTINCT FROM
+                    :broker_id
+               ELSE device.told_broker_ids @> ARRAY[CAST(:broker_id AS integer)]
+           END AS belongs
+    FROM devices AS device JOIN fleets AS fleet ON fleet.id = device.fleet_id
+    WHERE device.uuid = ANY (:uuids)
+       OR device.mqtt_username = ANY (:usernames) AND device.provisioned_by_key_id IS NULL
+), gone AS (
+    SELECT username FROM named WHERE NOT belongs
+    UNION SELECT username FROM revocations
+    WHERE broker_id = :broker_id AND username = ANY (:usernames)
+      AND asked_at > now() - interval '{KEPT}'
 )
-UNION SELECT username FROM revocations
-WHERE broker_id = :broker_id AND username = ANY (:usernames)
-  AND asked_at > now() - interval '{KEPT}'
+SELECT username FROM gone EXCEPT SELECT username FROM named WHERE belongs
 """)  # noqa: S608 - put together from what is above
 
 # The first transaction that has not ended, and whether any access has changed since the last one.
@@ -69,6 +87,15 @@ SELECT CAST(CAST(pg_snapshot_xmin(pg_current_snapshot()) AS text) AS bigint) AS 
 DUE = sa.text("""
 SELECT id, username, reason FROM revocations
 WHERE broker_id = :broker_id AND done_at IS NULL ORDER BY id LIMIT :at_once
+""")
+# Those that were done `age_s` ago, from one of them on; at first from a while ago.
+DONE = sa.text("""
+SELECT done_at, id, username FROM revocations
+WHERE broker_id = :broker_id AND done_at <= now() - make_interval(secs => :age_s)
+  AND (done_at, id) >= (
+      coalesce(CAST(:since AS timestamptz), now() - make_interval(secs => :within_s)), :since_id
+  )
+ORDER BY done_at, id LIMIT :at_once
 """)
 # By the index of those that are done.
 PRUNE = sa.text(f"""
@@ -112,6 +139,15 @@ class Revocation:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A revocation that took effect, and when."""
+
+    done_at: datetime
+    id: int
+    username: str
+
+
 class EnforcementStore:
     """Connects as mooring_registry. Every method raises `Unavailable`."""
 
@@ -120,10 +156,15 @@ class EnforcementStore:
         self._engine = engine
         self.lease = Lease(engine, LEASE, lease_s)
 
-    async def wanted(self, broker_id: int, most: int) -> Sequence[sa.Row[Any]]:
-        """Devices that the broker is to let in; more than `most` of them: one more."""
+    async def wanted(
+        self, broker_id: int, most: int, there: Collection[str] = ()
+    ) -> Sequence[sa.Row[Any]]:
+        """Devices that the broker is to let in; where they are more than `most`, only so many.
+
+        That is at least one more than `most`, and all whose usernames are `there`.
+        """
         async with reading(self._engine) as connection:
-            values = {"broker_id": broker_id, "most": most}
+            values = {"broker_id": broker_id, "most": most, "there": list(there)}
             return (await connection.execute(WANTED, values)).all()
 
     async def accounted_for(
@@ -146,6 +187,24 @@ class EnforcementStore:
         async with reading(self._engine) as connection:
             return [Revocation(*row) for row in await connection.execute(DUE, values)]
 
+    async def done_before(
+        self, broker_id: int, since: Done | None, *, age_s: float, within_s: float
+    ) -> list[Done]:
+        """Those that were done at least `age_s` ago, from `since` on, the first ones first.
+
+        Without `since`: no more than `within_s` ago.
+        """
+        values = {
+            "broker_id": broker_id,
+            "since": since and since.done_at,
+            "since_id": since.id if since else 0,
+            "age_s": age_s,
+            "within_s": within_s,
+            "at_once": AT_ONCE,
+        }
+        async with reading(self._engine) as connection:
+            return [Done(*row) for row in await connection.execute(DONE, values)]
+
     async def done(self, broker_id: int, sessions: Mapping[int, int | None]) -> None:
         """These revocations have taken effect; so many sessions were ended, where that is known."""
         changes = [{"revocation": key, "sessions": value} for key, value in sessions.items()]
@@ -164,7 +223,12 @@ class EnforcementStore:
         """These could not be done now."""
         if not ids:
             return
-        update = sa.update(revocations).where(revocations.c.id.in_(ids)).values(failure=failure)
+        update = (
+            sa.update(revocations)
+            # What failed may have been something else, after these were done.
+            .where(revocations.c.id.in_(ids), revocations.c.done_at.is_(None))
+            .values(failure=failure)
+        )
         async with writing(self._engine) as connection:
             await connection.execute(update)
 

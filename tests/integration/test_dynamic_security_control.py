@@ -43,6 +43,7 @@ from tests.dynamic_security import (
     device,
     filled,
     is_refused,
+    password_of,
 )
 from tests.plugin_model import Plugin
 
@@ -73,7 +74,7 @@ async def test_several_speak_at_once_and_hear_their_own_answers(broker: DynamicM
     outcomes = await asyncio.gather(
         *(security.apply(made) for made in created),
         *(security.state() for _ in range(5)),
-        security.kick(["a"]),
+        security.disable(["nobody"]),
         return_exceptions=True,
     )
     assert [one for one in outcomes if isinstance(one, Exception)] == []
@@ -108,7 +109,7 @@ async def test_who_may_not_use_the_topic_is_told_so(broker: DynamicMosquitto) ->
         replace(broker.settings, password="guessed"),
         replace(broker.settings, username="nobody"),
         # A device; and one that is granted everything.
-        replace(broker.settings, username="a", password=str(A.password)),
+        replace(broker.settings, username="a", password=password_of(A)),
         replace(broker.settings, username="observer", password="the secret of observer"),
     ):
         with pytest.raises(ControlNotAllowed):
@@ -236,7 +237,7 @@ async def _compared(broker: DynamicMosquitto) -> None:
         assert await security.state() == model.actual()
         for name, password in model.passwords.items():
             client = model.clients[name]
-            right = replace(device(name), password=password)
+            right = device(name, password)
             is_shut = client.is_disabled
             assert await is_refused(broker, right, identifier=client.client_id or "x") == is_shut
 

@@ -123,7 +123,6 @@ async def test_what_others_made_is_left_alone(broker: DynamicMosquitto) -> None:
         assert (made.taken, made.removed) == (("claimed",), ("a", "observer"))
         # Its connection has not ended either.
         assert await may_subscribe(client, "anything")
-    await security.kick(["bridge", "claimed"])
     await security.disable(["bridge", "claimed"])
     after = await security.state()
     for name in ("bridge", "claimed", "debug", "mooring-login"):
