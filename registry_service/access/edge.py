@@ -6,12 +6,10 @@ A path is `/<dialect>/<operation>`, and a broker that can send no header puts it
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Sequence
-from functools import cache
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, cast
 
 import structlog
-from prometheus_client import Counter
 
 from chassis import direct_http
 from chassis.bearer import bearer
@@ -32,17 +30,15 @@ from registry_service.access.questions import (
     Verdict,
 )
 from registry_service.access.replies import Replies, key_of
+from registry_service.access.store import Asker
+from registry_service.access.verdicts import VERDICTS
 
 log = structlog.get_logger(__name__)
 
 # A username, a password, a client id and a topic may have 64 KB each, and are encoded.
 MAX_BODY_BYTES = 1024 * 1024
-
-VERDICTS = Counter(
-    "mooring_access_verdicts_total",
-    "What brokers asked and were told, by the reason of a denial",
-    ["dialect", "question", "reason"],
-)
+# Brokers have few secrets; one may be shown in more ways than one.
+MAX_SHOWN = 10_000
 
 NOT_FOUND = Reply(404, TEXT, b"there is nothing here\n")
 WRONG_METHOD = Reply(405, TEXT, b"GET or POST\n", ((b"allow", b"GET, POST"),))
@@ -80,22 +76,47 @@ class Edge:
         self.presence = presence
         self.replies = replies
         self.loop = asyncio.get_running_loop()
+        # By what good ones showed, for as long as these are the askers.
+        self._askers = changes.askers
+        self._shown: dict[bytes, Asker] = {}
 
     def find(self, head: Head) -> "BrokerHandler":
         """For whatever is asked: nothing else is served here."""
         return BrokerHandler(self, head)
+
+    def asker(self, head: Head, headers: Mapping[bytes, bytes], secret: bytes) -> Asker | None:
+        """The broker that has a secret: that of the path, else that of its Authorization."""
+        if self._askers is not self.changes.askers:
+            self._askers, self._shown = self.changes.askers, {}
+        if secret:
+            return self._askers.get(hashlib.sha256(secret).digest())
+        authorization = headers.get(b"authorization", b"")
+        known = self._shown.get(authorization)
+        # Where a header is there twice they do not say which.
+        if known is not None and len(headers) == len(head.headers):
+            return known
+        try:
+            shown = bearer(head.headers).encode()
+        except Unauthenticated:
+            return None
+        # It is looked up by its hash: see registry_service/tokens/known.py.
+        asker = self._askers.get(hashlib.sha256(shown).digest())
+        if asker is not None and len(self._shown) < MAX_SHOWN:
+            self._shown[authorization] = asker
+        return asker
 
 
 class BrokerHandler:
     """Serves one request of a broker."""
 
     max_body_bytes = MAX_BODY_BYTES
-    __slots__ = ("_asker", "_call", "_edge", "_head", "_operation", "_route", "_task")
+    __slots__ = ("_asker", "_call", "_edge", "_head", "_headers", "_operation", "_route", "_task")
 
     def __init__(self, edge: Edge, head: Head) -> None:
         """With what `edge` has."""
         self._edge = edge
         self._head = head
+        self._headers = dict(head.headers)
         self._call: Call[Lookup, Seen] | None = None
         self._task: asyncio.Task[Verdict] | None = None
 
@@ -106,13 +127,13 @@ class BrokerHandler:
 
     def ask(self, body: bytes | None, answer: Callable[[direct_http.Reply], None]) -> None:
         """Answers at once from memory, and else when the database has said what it knows."""
-        asked = Asked(dict(self._head.headers), self._head.query, body or b"")
+        asked = Asked(self._headers, self._head.query, body or b"")
         try:
             if body is None:
                 raise Unreadable("the body is too long")
             reply = self._ask(asked, answer)
         except Unreadable:
-            _counted(self._route.dialect, "", UNREADABLE.reason).inc()
+            VERDICTS.note(self._route.dialect, None, UNREADABLE.reason)
             reply = _sent(self._route.operation.answer(asked, (UNREADABLE,)))
         except Exception as error:  # noqa: BLE001 - the last resort; what is unexpected is logged
             reply = _failed(error)
@@ -142,12 +163,7 @@ class BrokerHandler:
             return NOT_FOUND
         if self._head.method not in (b"POST", b"GET"):
             return WRONG_METHOD
-        try:
-            shown = secret or bearer(self._head.headers).encode()
-        except Unauthenticated:
-            return UNKNOWN_BROKER
-        # It is looked up by its hash: see registry_service/tokens/known.py.
-        asker = self._edge.changes.asker(hashlib.sha256(shown).digest())
+        asker = self._edge.asker(self._head, self._headers, secret)
         if asker is None:
             return UNKNOWN_BROKER
         self._edge.presence.used(asker.secret_id)
@@ -248,13 +264,7 @@ class BrokerHandler:
         if verdict.is_allowed and isinstance(question, Connect):
             client_id, username = question.client_id, question.username
             self._edge.presence.connected(self._asker.broker_id, client_id, username, now)
-        _counted(self._route.dialect, type(question).__name__.lower(), verdict.reason).inc()
-
-
-@cache
-def _counted(dialect: str, question: str, reason: str) -> Counter:
-    """There are few; to look one up by its labels takes longer than to decide."""
-    return VERDICTS.labels(dialect, question, reason)
+        VERDICTS.note(self._route.dialect, type(question), verdict.reason)
 
 
 def _sent(reply: Reply) -> direct_http.Reply:

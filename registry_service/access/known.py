@@ -8,7 +8,7 @@ when it does not, for `STALE_S`, everything is looked up. So revoking beats reme
 
 import asyncio
 from collections import OrderedDict, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TypeAlias
 
 import structlog
@@ -151,9 +151,10 @@ class Changes:
         """Whether memory is to be believed."""
         return now - self._read_at < STALE_S
 
-    def asker(self, secret_hash: bytes) -> Asker | None:
-        """The broker whose secret has this hash, as it was read last."""
-        return self._askers.get(secret_hash)
+    @property
+    def askers(self) -> Mapping[bytes, Asker]:
+        """Brokers by the hashes of their secrets: another mapping each time they are read."""
+        return self._askers
 
     async def keep_current(self) -> None:
         """Runs until it is cancelled."""

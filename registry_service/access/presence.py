@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Iterable
 from itertools import islice
-from uuid import UUID
 
 import structlog
 from prometheus_client import Counter
@@ -34,9 +33,9 @@ class Presence:
         self._store = store
         self._sessions = sessions
         self._seen: dict[str, bool | None] = {}
-        self._secrets: set[UUID] = set()
+        self._secrets: set[str] = set()
 
-    def used(self, secret_id: UUID) -> None:
+    def used(self, secret_id: str) -> None:
         """A broker has shown this secret."""
         self._secrets.add(secret_id)
 

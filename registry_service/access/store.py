@@ -6,7 +6,6 @@ statements are text, as those of registering are (registry_service/registration/
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from uuid import UUID
 
 import msgspec
 from msgspec import Struct
@@ -70,7 +69,7 @@ SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint,
 """
 
 SECRETS = """
-SELECT secret.secret_hash, secret.id, secret.broker_id, broker.client_id_prefix
+SELECT secret.secret_hash, secret.id::text, secret.broker_id, broker.client_id_prefix
 FROM broker_secrets AS secret JOIN mqtt_broker_config AS broker ON broker.id = secret.broker_id
 """
 NOTE_USE = "UPDATE broker_secrets SET last_used_at = now() WHERE id = ANY (%s::uuid[])"
@@ -132,7 +131,7 @@ class Found:
 class Asker:
     """A broker that has shown one of its secrets."""
 
-    secret_id: UUID
+    secret_id: str
     broker_id: int
     client_id_prefix: str
 
@@ -171,7 +170,7 @@ class AccessStore:
         rows = await fetched(self._pool, SECRETS, [])
         return {bytes(secret_hash): Asker(*rest) for secret_hash, *rest in rows}
 
-    async def note_use(self, secret_ids: Collection[UUID]) -> None:
+    async def note_use(self, secret_ids: Collection[str]) -> None:
         """That these secrets were shown."""
         await fetched(self._pool, NOTE_USE, [list(secret_ids)])
 

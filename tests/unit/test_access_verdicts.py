@@ -1,0 +1,22 @@
+"""What brokers were told is counted, as Prometheus reads it."""
+
+from prometheus_client import CollectorRegistry, generate_latest
+
+from registry_service.access.questions import Connect, Publish
+from registry_service.access.verdicts import Verdicts
+
+
+def test_verdicts_are_counted_by_what_was_asked_and_why_not() -> None:
+    verdicts, registry = Verdicts(), CollectorRegistry()
+    registry.register(verdicts)
+    verdicts.note("emqx", Connect, "")
+    verdicts.note("emqx", Connect, "")
+    verdicts.note("vernemq", Publish, "TOPIC_NOT_GRANTED")
+    verdicts.note("vernemq", None, "UNREADABLE")
+    lines = [line for line in generate_latest(registry).decode().splitlines() if line[0] != "#"]
+    name = "mooring_access_verdicts_total"
+    assert lines == [
+        f'{name}{{dialect="emqx",question="connect",reason=""}} 2.0',
+        f'{name}{{dialect="vernemq",question="publish",reason="TOPIC_NOT_GRANTED"}} 1.0',
+        f'{name}{{dialect="vernemq",question="",reason="UNREADABLE"}} 1.0',
+    ]
