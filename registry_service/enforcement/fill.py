@@ -74,7 +74,7 @@ async def filled(config: FillConfig, broker_id: int, control_username: str) -> F
     engine = engine_of(config.registry_database_url, pool_size=1)
     try:
         await require_schema(engine, SCHEMA_REVISION)
-        rows = await EnforcementStore(engine).wanted(broker_id, MAX_CLIENTS)
+        rows = await EnforcementStore(engine).wanted(broker_id, MAX_CLIENTS, ())
     finally:
         await engine.dispose()
     if len(rows) > MAX_CLIENTS:

@@ -157,7 +157,7 @@ class EnforcementStore:
         self.lease = Lease(engine, LEASE, lease_s)
 
     async def wanted(
-        self, broker_id: int, most: int, there: Collection[str] = ()
+        self, broker_id: int, most: int, there: Collection[str]
     ) -> Sequence[sa.Row[Any]]:
         """Devices that the broker is to let in; where they are more than `most`, only so many.
 
@@ -236,7 +236,8 @@ class EnforcementStore:
         self, broker_id: int, *, clients: int | None, is_in_step: bool, problem: str
     ) -> None:
         """How a broker was found."""
-        now = sa.func.clock_timestamp()
+        # The transaction's own time: a clock would be asked again for each column.
+        now = sa.func.now()
         values: dict[str, Any] = {"looked_at": now, "clients": clients, "problem": problem}
         if is_in_step:
             values["in_step_at"] = now

@@ -18,6 +18,7 @@ from registry_service.errors import ControlUnreachable
 from tests.dynamic_security import DynamicMosquitto
 from tests.integration.test_driving import (
     PATIENCE_S,
+    broker,
     driving,
     login,
     managed,
@@ -27,7 +28,7 @@ from tests.integration.test_driving import (
     until_said,
     until_state,
 )
-from tests.integration.test_driving_limits import broker, rounds
+from tests.integration.test_driving_limits import rounds
 from tests.integration.test_http_management import LOGIN, Api, api
 from tests.proxy import proxied
 from tests.stack import Stack
@@ -43,6 +44,16 @@ async def until(holds: Callable[[], bool]) -> None:
 
 def said(lines: list[Any]) -> set[str]:
     return {line["event"] for line in lines}
+
+
+async def disabled_at_emqx(stack: Stack, api: Api) -> None:
+    """The default broker is an EMQX, and one of its devices is disabled."""
+    at = {"management": "emqx", "management_url": api.url}
+    body = {**at, "username": LOGIN[0], "password": LOGIN[1]}
+    path = f"/brokers/{stack.default_broker_id}"
+    assert (await stack.admin("PATCH", path, json=body)).status_code == 200
+    await login(stack, "one")
+    await stack.admin("PATCH", "/devices/one", json={"is_active": False})
 
 
 def term(stack: Stack) -> Any:
@@ -112,12 +123,7 @@ async def test_what_was_done_before_something_failed_has_not_failed(
 
 
 async def test_a_second_look_is_taken_by_whoever_drives_then(stack: Stack, api: Api) -> None:
-    at = {"management": "emqx", "management_url": api.url}
-    body = {**at, "username": LOGIN[0], "password": LOGIN[1]}
-    path = f"/brokers/{stack.default_broker_id}"
-    assert (await stack.admin("PATCH", path, json=body)).status_code == 200
-    await login(stack, "one")
-    await stack.admin("PATCH", "/devices/one", json={"is_active": False})
+    await disabled_at_emqx(stack, api)
 
     def older(seconds: float) -> None:
         stack.database.execute(
@@ -150,12 +156,7 @@ async def test_a_second_look_is_taken_by_whoever_drives_then(stack: Stack, api: 
 
 
 async def test_a_second_look_that_fails_is_taken_again(stack: Stack, api: Api) -> None:
-    at = {"management": "emqx", "management_url": api.url}
-    body = {**at, "username": LOGIN[0], "password": LOGIN[1]}
-    path = f"/brokers/{stack.default_broker_id}"
-    assert (await stack.admin("PATCH", path, json=body)).status_code == 200
-    await login(stack, "one")
-    await stack.admin("PATCH", "/devices/one", json={"is_active": False})
+    await disabled_at_emqx(stack, api)
     async with driving(stack):
         await until_measured(stack, 1)
         api.clients, api.fault = {"c": "device_one"}, (500, b"")

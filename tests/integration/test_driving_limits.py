@@ -1,7 +1,6 @@
 """A Mosquitto that cannot be as it should: what is kept of it, and how often it is looked at."""
 
 import asyncio
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +11,7 @@ from tests.dynamic_security import DynamicMosquitto, by_hand
 from tests.integration.test_credential_rotation import rotate
 from tests.integration.test_driving import (
     PATIENCE_S,
+    broker,
     driving,
     is_let_in,
     login,
@@ -22,15 +22,9 @@ from tests.integration.test_driving import (
 )
 from tests.stack import Stack
 
+__all__ = ["broker"]
+
 LIMIT = 5
-
-
-@pytest.fixture
-def broker(tmp_path: Path) -> Any:
-    folder = tmp_path / "mosquitto"
-    folder.mkdir()
-    with DynamicMosquitto(folder) as running:
-        yield running
 
 
 async def rounds(stack: Stack, count: int) -> None:
