@@ -86,6 +86,23 @@ def test_memory_has_an_end() -> None:
     assert not memory.is_nobodys("failed", now=0)
 
 
+def test_what_changes_while_it_is_looked_up_is_to_be_looked_up_again() -> None:
+    memory = KnownSubjects()
+    for usernames, fleet_ids, is_whole in (
+        ([], [], True),
+        (["b"], [], True),
+        (["a"], [], False),
+        ([], ["f"], False),
+    ):
+        spoilt = memory.begin()
+        memory.forget(usernames, fleet_ids)
+        assert memory.remember(found(subject("a")), (), spoilt, now=0) is is_whole
+        assert (memory.subject("a", now=0) is not None) is is_whole
+    spoilt = memory.begin()
+    memory.forget_all()
+    assert not memory.remember(found(subject("a")), (), spoilt, now=0)
+
+
 def test_a_client_id_is_theirs_until_they_leave() -> None:
     ids = Sessions()
     assert ids.user_of(1, "c", now=0) == ""

@@ -27,6 +27,7 @@ BCRYPT = "$2b$12$" + "./aB1" * 10 + "xyz"
         (f"$6${SALT}${DERIVED}", "mosquitto_sha512"),
         (BCRYPT, "bcrypt"),
         (BCRYPT.replace("2b", "2y"), "bcrypt"),
+        (BCRYPT.replace("12", "14"), "bcrypt"),
     ],
 )
 def test_a_hash_that_says_what_it_is(text: str, algorithm: str) -> None:
@@ -69,6 +70,7 @@ def test_a_hash_in_hexadecimal_has_its_salt_beside_it(algorithm: str, salt: str 
         (f"$5${SALT}${DERIVED}", None, "password_hash"),
         (BCRYPT[:-1], None, "password_hash"),
         (BCRYPT.replace("12", "03"), None, "password_hash"),
+        (BCRYPT.replace("12", "15"), None, "password_hash"),
         (BCRYPT.replace("12", "32"), None, "password_hash"),
         (BCRYPT + "\n", None, "password_hash"),
     ],

@@ -1,0 +1,55 @@
+"""What is yet to be written of who is there, while it cannot be."""
+
+import asyncio
+from collections.abc import Mapping
+from typing import cast
+
+import pytest
+
+from chassis.errors import Unavailable
+from registry_service.access import presence
+from registry_service.access.presence import Presence
+from registry_service.access.questions import Notice
+from registry_service.access.sessions import Sessions
+from registry_service.access.store import AccessStore
+
+
+class Away:
+    """Where a database would be; `says` happens while it is waited for."""
+
+    def __init__(self) -> None:
+        self.is_away = True
+        self.told: list[Mapping[str, bool | None]] = []
+
+    def says(self) -> None:
+        pass
+
+    async def note_presence(self, seen: Mapping[str, bool | None]) -> int:
+        self.says()
+        await asyncio.sleep(0)
+        if self.is_away:
+            raise Unavailable("the database cannot be reached")
+        self.told.append(seen)
+        return len(seen)
+
+
+async def test_what_is_newer_is_written_and_no_more_than_there_is_room_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(presence, "MAX_WAITING", 3)
+    store = Away()
+    waiting = Presence(cast("AccessStore", store), Sessions())
+    waiting.told(1, [Notice("a", "", True), Notice("b", "", True)], 0.0)
+
+    def says() -> None:
+        waiting.told(1, [Notice("b", "", False)], 0.0)
+        # To be let in again says nothing of whether it has come or gone.
+        waiting.connected(1, "", "a", 0.0)
+        waiting.told(1, [Notice(name, "", True) for name in ("c", "d", "e")], 0.0)
+
+    monkeypatch.setattr(store, "says", says)
+    await waiting.write()
+    monkeypatch.undo()
+    store.is_away = False
+    await waiting.write()
+    assert store.told == [{"a": True, "b": False, "c": True}]
