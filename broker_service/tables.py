@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB
 
-SCHEMA_REVISION = "0019"
+SCHEMA_REVISION = "0020"
 
 metadata = sa.MetaData()
 

@@ -5,7 +5,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import CIDR, INT8MULTIRANGE, JSONB
 
-SCHEMA_REVISION = "0019"
+SCHEMA_REVISION = "0020"
 
 metadata = sa.MetaData()
 
@@ -163,6 +163,9 @@ devices = sa.Table(
     sa.Column("previous_password_hash", sa.Text),
     sa.Column("previous_salt", sa.Text),
     sa.Column("previous_until", sa.DateTime(timezone=True)),
+    # The brokers that the device was told when its salt was made; null where those are still
+    # `told_broker_ids`.
+    sa.Column("salt_broker_ids", sa.ARRAY(sa.Integer)),
     sa.ForeignKeyConstraint(
         ["provisioned_by_key_id", "fleet_id"],
         ["provisioning_keys.id", "provisioning_keys.fleet_id"],

@@ -1,7 +1,7 @@
 """What a device is told: its identity, its broker, when to ask again."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from mooring.broker.v1 import resolution_pb2
 from mooring.registry.v1 import registration_pb2 as pb
@@ -77,6 +77,16 @@ def note_of(answer: Answer) -> Note:
     if broker is None:
         return Note([], source, [])
     return Note([broker.id], source, list(broker.ca_certificate_ids))
+
+
+def needs_another_password(salt_broker_ids: Collection[int], answer: Answer) -> bool:
+    """Whether this answer sends a device to a primary broker that its salt was not made for.
+
+    What one broker hears would open the next. A stopgap never does that, nor does MQTT_BROKER_URL:
+    the device may be sent back within minutes.
+    """
+    broker = answer.broker
+    return broker is not None and not answer.is_stale and broker.id not in salt_broker_ids
 
 
 def each_broker_once(told: Iterable[Told]) -> list[resolution_pb2.BrokerSettings]:

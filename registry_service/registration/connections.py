@@ -11,7 +11,7 @@ from chassis.errors import LostRace, MooringError
 from registry_service.credentials import KeyRing, new_salt
 from registry_service.errors import DeviceDisabled, DeviceUnauthenticated
 from registry_service.placements import Answer, Placements
-from registry_service.registration.answer import Teller, Told, note_of
+from registry_service.registration.answer import Teller, Told, needs_another_password, note_of
 from registry_service.registration.plans import rotation
 from registry_service.registration.records import Credentials, Device, Rotation, Telling
 from registry_service.registration.request import check_connection_request
@@ -89,7 +89,7 @@ class Connections:
             answer = answers[device.placement]
             if isinstance(answer, MooringError):
                 results[index] = answer
-            elif self._is_to_be_replaced(device, replaced):
+            elif self._is_to_be_replaced(device, answer, replaced):
                 if device.id not in rotations:
                     rotations[device.id] = self._rotation(
                         device,
@@ -122,10 +122,16 @@ class Connections:
             raise DeviceDisabled("this device is disabled")
         return device
 
-    def _is_to_be_replaced(self, device: Device, replaced: dict[str, str] | None) -> bool:
+    def _is_to_be_replaced(
+        self, device: Device, answer: Answer, replaced: dict[str, str] | None
+    ) -> bool:
         salt = device.credential_salt
         is_asked = replaced is not None and replaced.setdefault(device.uuid, salt) == salt
-        return is_asked or device.needs_credentials(self._ring)
+        return (
+            is_asked
+            or device.needs_credentials(self._ring)
+            or needs_another_password(device.salt_broker_ids, answer)
+        )
 
     def _rotation(
         self, device: Device, api_key: str, answer: Answer, *, is_asked: bool

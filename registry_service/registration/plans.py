@@ -7,14 +7,19 @@ from datetime import datetime
 from uuid import UUID
 
 from msgspec import Struct
-from msgspec.structs import asdict
+from msgspec.structs import asdict, replace
 
 from chassis.errors import MooringError
 from registry_service.credentials import KeyRing, new_salt, username_of
 from registry_service.errors import ProvisioningKeyUnknown
 from registry_service.placements import Answer, Placement
 from registry_service.provisioning import Decision, ProvisioningKey, Registered, decide
-from registry_service.registration.answer import Teller, Told, note_of
+from registry_service.registration.answer import (
+    Teller,
+    Told,
+    needs_another_password,
+    note_of,
+)
 from registry_service.registration.records import (
     Credentials,
     Device,
@@ -57,6 +62,11 @@ class Plan(Struct, frozen=True):
     expected_id: int | None
     placement: Placement
     credentials: Credentials
+
+    @property
+    def changes_credentials(self) -> bool:
+        """Whether a row gets credentials that it did not have, so that one such plan is enough."""
+        return self.decision is not Decision.CONFIRM or self.replaces_credentials
 
     @property
     def replaces_credentials(self) -> bool:
@@ -138,6 +148,24 @@ class Planner:
                 wave,
             )
         return placement
+
+    def for_answer(self, plan: Plan, answer: Answer) -> Plan:
+        """The plan, with other credentials where the answer needs them."""
+        device = plan.device
+        if (
+            device is None
+            or plan.changes_credentials
+            or not needs_another_password(device.salt_broker_ids, answer)
+        ):
+            return plan
+        credentials = Credentials.made(
+            self._ring,
+            self._ring.active_id,
+            device.uuid,
+            new_salt(),
+            plan.registration.device_api_key,
+        )
+        return replace(plan, credentials=credentials)
 
     def outcome(self, plan: Plan, answer: Answer, device_id: int, created_at: datetime) -> Outcome:
         """What to answer once the plan is in the database."""

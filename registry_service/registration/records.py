@@ -43,6 +43,8 @@ class Device(Struct, frozen=True):
     provisioned_by_key_id: UUID | None
     # Empty where its password was ended, too: nobody has one that would be accepted.
     credential_salt: str
+    # The brokers that it was told when that salt was made.
+    salt_broker_ids: list[int]
     # And its fleet too.
     is_active: bool
     reprovisioning_allowed: bool

@@ -143,29 +143,29 @@ class Registrar:
         self._are_new = len(known.devices.keys() | known.expected.keys()) * 2 <= len(pending)
         planner = Planner(self._ring, self._teller, known, now)
         plans: list[Plan] = []
-        planned: set[str] = set()
         for index, registration in pending.items():
             try:
-                plan = planner.plan(index, registration)
+                plans.append(planner.plan(index, registration))
             except MooringError as error:
                 results[index] = error
-                continue
-            if plan.decision is not Decision.CONFIRM or plan.replaces_credentials:
-                if registration.uuid in planned:
-                    continue  # decided again when its neighbour is written
-                planned.add(registration.uuid)
-            plans.append(plan)
 
         answers = await self._placements.resolve(
             (plan.placement for plan in plans), known.placement_version, deadline
         )
         answered: list[tuple[Plan, Answer]] = []
-        for plan in plans:
-            answer = answers[plan.placement]
+        changed: set[str] = set()
+        for decided in plans:
+            answer = answers[decided.placement]
             if isinstance(answer, MooringError):
-                results[plan.index] = answer
-            else:
-                answered.append((plan, answer))
+                results[decided.index] = answer
+                continue
+            plan = planner.for_answer(decided, answer)
+            if plan.changes_credentials:
+                uuid = plan.registration.uuid
+                if uuid in changed:
+                    continue  # decided again when its neighbour is written
+                changed.add(uuid)
+            answered.append((plan, answer))
         return results | await self._write(planner, answered, now)
 
     async def _write(

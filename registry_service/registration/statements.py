@@ -39,7 +39,9 @@ SELECT
         SELECT device.id, device.uuid, device.device_name, device.device_type,
                encode(coalesce(device.api_key_hash, ''), 'base64') AS api_key_hash,
                coalesce(device.credential_key_id, 0) AS credential_key_id,
-               device.credential_salt, device.provisioned_by_key_id,
+               device.credential_salt,
+               coalesce(device.salt_broker_ids, device.told_broker_ids) AS salt_broker_ids,
+               device.provisioned_by_key_id,
                device.is_active AND fleet.is_active AS is_active,
                device.reprovisioning_allowed, device.created_at,
                json_build_object(
@@ -170,6 +172,7 @@ SET credential_salt = given.credential_salt,
     mqtt_password_hash = given.mqtt_password_hash,
     password_algorithm = 'sha256',
     previous_password_hash = NULL, previous_salt = NULL, previous_until = NULL,
+    salt_broker_ids = NULL,
     reprovisioning_allowed = false,
     provisioned_at = now(),
     told_broker_ids = given.told_broker_ids,
@@ -207,6 +210,7 @@ WITH given AS (
         password_algorithm = 'sha256',
         credential_salt = given.credential_salt,
         credential_key_id = given.credential_key_id,
+        salt_broker_ids = NULL,
         api_key_hash = decode(given.api_key_hash, 'base64'),
         told_broker_ids = given.told_broker_ids,
         told_source = given.told_source,
@@ -222,6 +226,7 @@ WITH given AS (
 SELECT id FROM rotated
 """
 
+# The salt stays that for the brokers that it was made for.
 TELL = """
 WITH given AS (
     SELECT * FROM json_to_recordset(%s::json) AS given (
@@ -231,7 +236,8 @@ WITH given AS (
     SELECT id FROM devices WHERE id IN (SELECT id FROM given) ORDER BY id FOR NO KEY UPDATE
 )
 UPDATE devices AS device
-SET told_broker_ids = given.told_broker_ids,
+SET salt_broker_ids = coalesce(device.salt_broker_ids, device.told_broker_ids),
+    told_broker_ids = given.told_broker_ids,
     told_source = given.told_source,
     told_ca_ids = given.told_ca_ids,
     told_at = now()

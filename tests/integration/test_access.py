@@ -151,8 +151,10 @@ async def test_only_a_broker_that_a_device_was_told_admits_it(brokers: Asking) -
     await stack.admin("PUT", "/devices/one", json={"mqtt_broker_id": other_id})
     assert await brokers.connects(*login)
     assert not await brokers.connects(*login, secret=other)
-    await stack.connection("one")
+    told = (await stack.connection("one")).json()
     # At the new one at once; at the old one memory may be believed for a moment.
+    assert await brokers.connects(told["username"], told["password"], secret=other)
+    # As after any rotation, the password before is accepted for a while.
     assert await brokers.connects(*login, secret=other)
     assert await brokers.may("publish", login[0], "iot/device/one/x", secret=other)
     async with asyncio.timeout(5):

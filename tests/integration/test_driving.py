@@ -269,7 +269,7 @@ async def test_a_broker_that_hangs_keeps_nobody_at_another_connected(
         assert made.status_code == 201, made.text
         one, two = await login(stack, "one"), await login(stack, "two")
         await stack.admin("PUT", "/devices/two", json={"mqtt_broker_id": made.json()["id"]})
-        await stack.connection("two")
+        two = (two[0], (await stack.connection("two")).json()["password"])
         async with driving(stack):
             await until_let_in(broker, one, is_in=True)
             await until_let_in(other, two, is_in=True)

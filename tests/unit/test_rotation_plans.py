@@ -10,7 +10,7 @@ from mooring.broker.v1 import resolution_pb2
 from registry_service.credentials import KeyRing, hash_of_password
 from registry_service.placements import Answer, Placement
 from registry_service.provisioning import Decision, ProvisioningKey
-from registry_service.registration.answer import Teller
+from registry_service.registration.answer import Teller, needs_another_password
 from registry_service.registration.plans import Planner, rotation
 from registry_service.registration.records import Credentials, Device, Known, KnownKey, Note
 from registry_service.registration.request import Registration
@@ -19,7 +19,12 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 KEYS = {1: b"a" * 32, 2: b"b" * 32, 3: b"c" * 32}
 KEY = ProvisioningKey(UUID(int=1), "demo")
 TELLER = Teller("mqtt://h:1", 60, 6)
-ANSWER = Answer(resolution_pb2.SOURCE_ENVIRONMENT, None)
+ANSWERS = st.builds(
+    Answer,
+    st.just(resolution_pb2.SOURCE_DEFAULT),
+    st.none() | st.builds(resolution_pb2.BrokerSettings, id=st.integers(1, 3)),
+    st.booleans(),
+)
 SALTS = st.text("0123456789abcdef", min_size=32, max_size=32)
 
 
@@ -53,6 +58,7 @@ def device_with(credentials: Credentials) -> Device:
         credential_key_id=credentials.key_id,
         provisioned_by_key_id=KEY.id,
         credential_salt=credentials.salt,
+        salt_broker_ids=[1],
         is_active=True,
         reprovisioning_allowed=False,
         note=Note([], "", []),
@@ -66,9 +72,10 @@ def device_with(credentials: Credentials) -> Device:
     SALTS | st.just(""),
     SALTS,
     st.text("abc", min_size=8, max_size=12),
+    ANSWERS,
 )
-def test_who_comes_again_leaves_a_key_that_is_not_active_and_a_password_that_was_ended(
-    made_with: int, active: int, salt: str, fresh: str, api_key: str
+def test_what_comes_again_leaves_an_old_key_an_ended_password_and_that_of_other_brokers(
+    made_with: int, active: int, salt: str, fresh: str, api_key: str, answer: Answer
 ) -> None:
     assume(salt != fresh)  # never used twice
     ring = KeyRing(active, KEYS)
@@ -76,18 +83,23 @@ def test_who_comes_again_leaves_a_key_that_is_not_active_and_a_password_that_was
     known_key = KnownKey(b"k", KEY, False, 1)
     known = Known({b"k": known_key}, {"d": device_with(before)}, "v")
     planner = Planner(ring, TELLER, known, NOW)
-    plan = planner.plan(0, registration(api_key, fresh))
-    assert plan.decision is Decision.CONFIRM
-    assert plan.replaces_credentials == (made_with != active or not salt)
+    decided = planner.plan(0, registration(api_key, fresh))
+    assert decided.decision is Decision.CONFIRM
+    assert decided.replaces_credentials == (made_with != active or not salt)
+    plan = planner.for_answer(decided, answer)
+    is_moved = needs_another_password([1], answer)
+    assert plan.replaces_credentials == (decided.replaces_credentials or is_moved)
+    if decided.replaces_credentials:
+        assert plan == decided  # one new salt is enough
     assert plan.device is not None
-    outcome = planner.outcome(plan, ANSWER, 7, NOW)
+    outcome = planner.outcome(plan, answer, 7, NOW)
     assert not outcome.is_created
     after = plan.credentials
     assert outcome.told.password == after.password
     if not plan.replaces_credentials:
         assert after == before
         return
-    change = rotation(plan.device, after, ANSWER, is_asked=False)
+    change = rotation(plan.device, after, answer, is_asked=False)
     assert (change.replaced_salt, change.credential_key_id) == (salt, active)
     assert change.credential_salt not in ("", salt, fresh)
     assert after.password != before.password
@@ -97,4 +109,4 @@ def test_who_comes_again_leaves_a_key_that_is_not_active_and_a_password_that_was
     assert moved.is_proved_by(api_key, ring)
     assert not moved.is_proved_by(f"{api_key}!", ring)
     assert not moved.needs_credentials(ring)
-    assert outcome.told.generation != TELLER.tell("d", salt, made_with, "", ANSWER).generation
+    assert outcome.told.generation != TELLER.tell("d", salt, made_with, "", answer).generation

@@ -1,0 +1,1 @@
+"""Attacks: each test is one, named for what it must not achieve."""

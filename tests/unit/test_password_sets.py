@@ -1,0 +1,65 @@
+"""A password is for the brokers that a device was told together, and a stopgap changes nothing."""
+
+from collections.abc import Sequence
+
+from hypothesis import given
+from hypothesis import strategies as st
+from mooring.broker.v1 import resolution_pb2 as pb
+
+from registry_service.placements import Answer
+from registry_service.registration.answer import needs_another_password
+
+IDS = st.integers(1, 5)
+SETS = st.lists(IDS, unique=True, max_size=3)
+
+
+def answer(broker_id: int | None, *, is_stale: bool = False) -> Answer:
+    if broker_id is None:
+        return Answer(pb.SOURCE_ENVIRONMENT, None, is_stale)
+    return Answer(pb.SOURCE_DEFAULT, pb.BrokerSettings(id=broker_id), is_stale)
+
+
+@given(SETS, IDS, st.booleans())
+def test_only_a_primary_broker_outside_of_the_set_needs_another(
+    made_for: list[int], broker_id: int, is_stale: bool
+) -> None:
+    needed = needs_another_password(made_for, answer(broker_id, is_stale=is_stale))
+    assert needed == (not is_stale and broker_id not in made_for)
+
+
+@given(SETS, st.booleans())
+def test_the_environment_never_does(made_for: list[int], is_stale: bool) -> None:
+    assert not needs_another_password(made_for, answer(None, is_stale=is_stale))
+
+
+class Device:
+    """A row, as answering changes it; a password is known by its number."""
+
+    def __init__(self, told: list[int]) -> None:
+        self.password, self.made_for = 0, told
+
+    def ask(self, told: Answer, fallbacks: Sequence[int]) -> int:
+        if needs_another_password(self.made_for, told):
+            assert told.broker is not None
+            self.password += 1
+            self.made_for = [told.broker.id, *fallbacks]
+        return self.password
+
+
+@given(SETS, st.lists(st.tuples(st.none() | IDS, st.booleans(), SETS), max_size=20))
+def test_whatever_it_is_told_the_same_question_gets_the_same_password(
+    first: list[int], answers: list[tuple[int | None, bool, list[int]]]
+) -> None:
+    device = Device(first)
+    heard: dict[int, set[int]] = {}  # by broker: the passwords that decided answers sent to it
+    for broker_id, is_stale, fallbacks in answers:
+        before, told = device.password, answer(broker_id, is_stale=is_stale)
+        password = device.ask(told, fallbacks)
+        assert device.ask(told, fallbacks) == password
+        if is_stale or broker_id is None:
+            assert password == before
+            continue
+        assert broker_id in device.made_for
+        heard.setdefault(broker_id, set()).add(password)
+        for other, passwords in heard.items():
+            assert password not in passwords or other in device.made_for
