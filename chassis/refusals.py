@@ -87,6 +87,23 @@ class Refusals:
         )
         self._tally.note(kind, time.monotonic(), request_id=_plain(logs.request_id.get()))
 
+    def note_by(
+        self,
+        actor: str,
+        actor_id: str,
+        action: str,
+        subject: str,
+        reason: str,
+        *,
+        address: str,
+    ) -> None:
+        """A device was refused `action`; `actor` is empty where nothing proves which one it is."""
+        self._tally.note(
+            Kind(_plain(actor), _plain(actor_id), action, _plain(subject), reason),
+            time.monotonic(),
+            address=_plain(address),
+        )
+
     async def keep_written(self) -> None:
         """Writes what is due, again and again."""
         while True:

@@ -59,16 +59,16 @@ class DeviceCalls:
         )
 
     def connection(
-        self, uuid: str, device_api_key: str
+        self, uuid: str, device_api_key: str, address: str = ""
     ) -> Call[registration_pb2.ConnectionRequest, answers.Mqtt]:
-        """Raises `Overloaded`."""
-        return self._offered(self._connections, uuid, device_api_key)
+        """`address`: from where the device asks, if that is known. Raises `Overloaded`."""
+        return self._offered(self._connections, uuid, device_api_key, address)
 
     def rotation(
-        self, uuid: str, device_api_key: str
+        self, uuid: str, device_api_key: str, address: str = ""
     ) -> Call[registration_pb2.ConnectionRequest, answers.Mqtt]:
-        """Raises `Overloaded`."""
-        return self._offered(self._rotations, uuid, device_api_key)
+        """`address`: from where the device asks, if that is known. Raises `Overloaded`."""
+        return self._offered(self._rotations, uuid, device_api_key, address)
 
     async def close(self) -> None:
         """Takes no more, and waits for what is under way."""
@@ -81,8 +81,11 @@ class DeviceCalls:
         queue: Coalescer[registration_pb2.ConnectionRequest, answers.Mqtt],
         uuid: str,
         device_api_key: str,
+        address: str,
     ) -> Call[registration_pb2.ConnectionRequest, answers.Mqtt]:
-        request = registration_pb2.ConnectionRequest(uuid=uuid, device_api_key=device_api_key)
+        request = registration_pb2.ConnectionRequest(
+            uuid=uuid, device_api_key=device_api_key, source_address=address
+        )
         return queue.offer(
             request,
             deadline=self._loop.time() + self._timeout_s,

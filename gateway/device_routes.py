@@ -53,7 +53,8 @@ class NewDevice(Struct, rename="camel", kw_only=True, frozen=True):
             minLength=8,
             maxLength=512,
             pattern="^[!-~]+$",
-            description="Made by the device, and kept by it. Printable ASCII without spaces.",
+            description="Made by the device, and kept by it. Printable ASCII without spaces."
+            " 32 random characters or more cannot be guessed.",
         ),
     ]
     application_id: Text128 | None = None
@@ -97,8 +98,7 @@ class Registration:
         if not is_json(_content_type(request.headers)):
             raise HTTPException(status_code=415)
         device = decode(DECODER, request.body)
-        address = request.client[0] if request.client else ""
-        registration = _registration(request.secret, device, address)
+        registration = _registration(request.secret, device, _address(request))
         return self._calls.register(registration, size=len(request.body))
 
     def reply(self, request: DeviceRequest, answer: Registered) -> Reply:  # noqa: ARG002
@@ -128,7 +128,7 @@ class Connection:
 
     def ask(self, request: DeviceRequest) -> "Call[Any, Any]":
         """Raises `Overloaded`."""
-        return self._calls.connection(request.uuid, request.secret)
+        return self._calls.connection(request.uuid, request.secret, _address(request))
 
     def reply(self, request: DeviceRequest, answer: Mqtt) -> Reply:
         """200, or 304 for a device that has the answer already."""
@@ -152,7 +152,7 @@ class Rotation(Connection):
 
     def ask(self, request: DeviceRequest) -> "Call[Any, Any]":
         """Raises `Overloaded`."""
-        return self._calls.rotation(request.uuid, request.secret)
+        return self._calls.rotation(request.uuid, request.secret, _address(request))
 
     def reply(self, request: DeviceRequest, answer: Mqtt) -> Reply:  # noqa: ARG002
         """200, also for one that has met another."""
@@ -196,6 +196,11 @@ def _shown(request: DeviceRequest, limits: Limits | None, *, counts_by_key: bool
     if counts_by_key:
         limits.admit(None, secret)
     return secret
+
+
+def _address(request: DeviceRequest) -> str:
+    """Where the device asks from; empty where that is not known."""
+    return request.client[0] if request.client else ""
 
 
 def _content_type(headers: list[tuple[bytes, bytes]]) -> str:

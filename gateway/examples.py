@@ -121,6 +121,7 @@ _DEVICE: dict[str, Any] = {
     "told_at": MOMENT,
     "created_at": MOMENT,
     "updated_at": MOMENT,
+    "has_short_api_key": False,
 }
 _ROLLOUT: dict[str, Any] = {
     "broker_id": 1,

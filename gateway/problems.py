@@ -48,8 +48,8 @@ STATUS_OF_CODE: dict[grpc.StatusCode, int] = {
     grpc.StatusCode.DATA_LOSS: 500,
 }
 
-# The gateway's own facts, for which HTTP has a status of their own.
-STATUS_OF_FACT: dict[type[MooringError], int] = {RateLimited: 429}
+# Facts for which HTTP has a status of their own, by their reasons.
+STATUS_OF_REASON: dict[str, int] = {RateLimited.reason: 429}
 
 # What says when to come back; some come back this many times later than they might.
 MAX_SPREAD = 1.5
@@ -145,7 +145,7 @@ def rendered(response: Response[Problem]) -> Reply:
 def of_error(error: MooringError) -> Response[Problem]:
     """What a service refused, or could not do."""
     return problem(
-        STATUS_OF_FACT.get(type(error)) or STATUS_OF_CODE[error.code],
+        STATUS_OF_REASON.get(error.reason) or STATUS_OF_CODE[error.code],
         error.reason,
         error.message,
         field=error.field,

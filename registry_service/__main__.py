@@ -30,6 +30,7 @@ from chassis.database import engine_of, forgetting, is_reachable, pool_of, requi
 from chassis.listening import Listener
 from chassis.refusals import Refusals
 from chassis.server import Health, serving
+from chassis.tally import Tally
 from chassis.trust import Credentials
 from registry_service.audit import servicer as audit
 from registry_service.audit.store import AuditStore
@@ -60,6 +61,7 @@ from registry_service.provisioning_keys.store import ProvisioningKeyStore
 from registry_service.registration import servicer as registration
 from registry_service.registration.answer import Teller
 from registry_service.registration.connections import Connections
+from registry_service.registration.guesses import PERIOD_S, Guesses
 from registry_service.registration.registrar import Registrar
 from registry_service.registration.store import RegistrationStore
 from registry_service.rollouts import servicer as rollouts
@@ -115,9 +117,15 @@ async def running(config: RegistryServiceConfig) -> AsyncIterator[int]:
             config.refresh_after_s,
             config.stopgap_refresh_after_s,
         )
+        # Devices' attempts are not to take lines from what people attempt.
+        device_refusals = Refusals(engine, Tally(hold_s=PERIOD_S))
+        stack.push_async_callback(device_refusals.close)
+        await stack.enter_async_context(process.background(device_refusals.keep_written()))
+        guesses = Guesses(pool, device_refusals)
+        await stack.enter_async_context(process.background(guesses.keep_exchanging()))
         registering = registration.RegistrationServicer(
-            Registrar(store, placements, ring, teller),
-            Connections(store, placements, ring, teller),
+            Registrar(store, placements, ring, teller, guesses),
+            Connections(store, placements, ring, teller, guesses),
             config.mqtt_broker_url,
         )
         stack.push_async_callback(registering.close)

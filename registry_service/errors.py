@@ -9,9 +9,12 @@ from chassis.errors import (
     InvalidInput,
     LostRace,
     NotFound,
+    Overloaded,
     Unauthenticated,
     Unavailable,
 )
+
+GUESSED = "too many wrong device API keys were shown"
 
 
 class ProvisioningKeyUnknown(Unauthenticated):
@@ -72,6 +75,12 @@ class FleetDisabled(Forbidden):
     """An operator has disabled the fleet that the device would belong to."""
 
     reason = "FLEET_DISABLED"
+
+
+class AskedTooOften(Overloaded):
+    """Wrong device API keys were shown too often, or a password was replaced too often."""
+
+    reason = "RATE_LIMITED"
 
 
 class DeviceTaken(Conflict):

@@ -5,7 +5,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import CIDR, INT8MULTIRANGE, JSONB
 
-SCHEMA_REVISION = "0020"
+SCHEMA_REVISION = "0021"
 
 metadata = sa.MetaData()
 
@@ -166,12 +166,18 @@ devices = sa.Table(
     # The brokers that the device was told when its salt was made; null where those are still
     # `told_broker_ids`.
     sa.Column("salt_broker_ids", sa.ARRAY(sa.Integer)),
+    # Where it proved itself from, as of when the row was written last; as failures are counted.
+    sa.Column("proved_from", sa.Text),
+    sa.Column("has_short_api_key", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Column("rotations", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("rotations_since", sa.DateTime(timezone=True)),
     sa.ForeignKeyConstraint(
         ["provisioned_by_key_id", "fleet_id"],
         ["provisioning_keys.id", "provisioning_keys.fleet_id"],
         name="devices_provisioned_by_key_id_fkey",
     ),
     sa.Index("devices_fleet", "fleet_id", "id"),
+    sa.Index("devices_short_api_key", "id", postgresql_where=sa.text("has_short_api_key")),
     sa.Index("devices_server_key", "credential_key_id", "id", postgresql_include=["is_active"]),
     sa.Index(
         "devices_imported_username",
@@ -192,6 +198,19 @@ devices = sa.Table(
         "id",
         postgresql_where=sa.text("is_active AND told_ca_ids <> '{}'"),
     ),
+)
+
+
+# Wrong device API keys, in periods: of a device from an address, of a device from all (the address
+# is empty), from an address over all devices (the uuid is empty), and of what is beyond telling
+# apart (both are).
+api_key_failures = sa.Table(
+    "api_key_failures",
+    metadata,
+    sa.Column("began_at", sa.DateTime(timezone=True), primary_key=True),
+    sa.Column("device_uuid", sa.Text(collation="C"), primary_key=True),
+    sa.Column("address", sa.Text(collation="C"), primary_key=True),
+    sa.Column("failures", sa.Integer, nullable=False),
 )
 
 

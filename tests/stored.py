@@ -3,7 +3,7 @@
 from psycopg import Connection, sql
 
 # What is noted of a request whether it is refused or not.
-NOTED_TABLES = ("alembic_version", "audit_%")
+NOTED_TABLES = ("alembic_version", "audit_%", "api_key_failures")
 NOTED_COLUMNS = ["last_used_at", "last_seen_at"]
 
 TABLES = """

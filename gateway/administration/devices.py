@@ -76,6 +76,10 @@ class Device(Struct, kw_only=True, frozen=True):
     told_at: datetime | None
     created_at: datetime | None
     updated_at: datetime | None
+    has_short_api_key: Annotated[
+        bool,
+        Meta(description="Whether its API key has fewer than 32 characters: it may be guessed."),
+    ]
 
 
 class DevicePage(Page[Device], frozen=True):
@@ -110,6 +114,7 @@ def _json(device: devices_pb2.Device) -> Device:
         told_at=moment_of(device, "told_at"),
         created_at=moment_of(device, "created_at"),
         updated_at=moment_of(device, "updated_at"),
+        has_short_api_key=device.has_short_api_key,
     )
 
 
@@ -136,6 +141,10 @@ async def list_devices(
             description="Only those whose credentials were made with this server key.",
         ),
     ] = None,
+    short_api_key: Annotated[
+        bool | None,
+        QueryParameter(description="Only those whose API keys are short, or only the others."),
+    ] = None,
 ) -> DevicePage:
     caller = request.auth
     answer = await caller.ask_registry(
@@ -145,6 +154,7 @@ async def list_devices(
             cursor=cursor,
             fleet_id=fleet_id,
             credential_key_id=credential_key_id,
+            short_api_key=short_api_key,
         ),
     )
     return DevicePage([_json(device) for device in answer.devices], answer.next_cursor or None)

@@ -17,6 +17,7 @@ async def keep_forgetting(store: WorkStore) -> None:
     while True:
         try:
             await store.forget_changes()
+            await store.forget_failures()
         except Unavailable:
-            log.warning("old changes of access cannot be forgotten now")
+            log.warning("old changes of access and failed attempts cannot be forgotten now")
         await asyncio.sleep(INTERVAL_S)

@@ -21,11 +21,13 @@ from registry_service.jobs.lifecycle import Action, State, Status, after
 from registry_service.jobs.outcomes import MOVED, PENDING, tallied
 from registry_service.jobs.store import parameters_of
 from registry_service.leases import Lease
-from registry_service.tables import access_changes, jobs
+from registry_service.tables import access_changes, api_key_failures, jobs
 
 LEASE = "jobs"
 # Whoever follows changes of access has read them long before, or reads everything anew.
 CHANGES_ARE_KEPT = timedelta(minutes=10)
+# Longer than a period.
+FAILURES_ARE_KEPT = timedelta(hours=1)
 # The conditions of a filter that are not set are to be planned away; and of a table that was empty
 # a minute ago the statistics say that reading all of it is cheap.
 PLANNED_ANEW = sa.text(
@@ -78,6 +80,12 @@ class WorkStore:
         old = access_changes.c.at < sa.func.now() - CHANGES_ARE_KEPT
         async with writing(self._engine) as connection:
             await connection.execute(sa.delete(access_changes).where(old))
+
+    async def forget_failures(self) -> None:
+        """Wrong device API keys of periods that have ended. Raises `Unavailable`."""
+        old = api_key_failures.c.began_at < sa.func.now() - FAILURES_ARE_KEPT
+        async with writing(self._engine) as connection:
+            await connection.execute(sa.delete(api_key_failures).where(old))
 
     async def fail(self, job_id: int, failure: str) -> None:
         """Pauses a job that cannot go on; `failure` is for people."""

@@ -60,6 +60,7 @@ class DeviceServicer(devices_pb2_grpc.DeviceServiceServicer):
             size + 1,
             isolation.fleets.get(),
             key_id=request.credential_key_id if request.HasField("credential_key_id") else None,
+            has_short_api_key=request.short_api_key if request.HasField("short_api_key") else None,
         )
         page, next_cursor = pages.cut(rows, size, lambda row: row.id)
         return pb.ListDevicesResponse(devices=map(_proto, page), next_cursor=next_cursor)
@@ -184,4 +185,5 @@ def _proto(row: sa.Row[Any]) -> pb.Device:
         told_at=timestamp_of(row.told_at),
         created_at=timestamp_of(row.created_at),
         updated_at=timestamp_of(row.updated_at),
+        has_short_api_key=row.has_short_api_key,
     )

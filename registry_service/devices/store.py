@@ -18,7 +18,8 @@ from registry_service.tables import devices
 
 SECRET = (
     *("mqtt_password_hash", "credential_salt", "credential_key_id", "api_key_hash"),
-    *("previous_password_hash", "previous_salt"),
+    *("previous_password_hash", "previous_salt", "salt_broker_ids"),
+    *("proved_from", "rotations", "rotations_since"),
 )
 _columns = [column for column in devices.c if column.name not in SECRET]
 
@@ -47,13 +48,20 @@ class DeviceStore:
         within: Fleets,
         *,
         key_id: int | None = None,
+        has_short_api_key: bool | None = None,
     ) -> Sequence[sa.Row[Any]]:
-        """In the order of their ids; of one fleet, and of one server key; None is any."""
+        """In the order of their ids; of one fleet, of one server key, with a short API key or not.
+
+        None is any.
+        """
         query = sa.select(*_columns).where(devices.c.id > (device_id or 0))
         if fleet_id is not None:
             query = query.where(devices.c.fleet_id == fleet_id)
         if key_id is not None:
             query = query.where(devices.c.credential_key_id == key_id)
+        if has_short_api_key is not None:
+            is_short = devices.c.has_short_api_key
+            query = query.where(is_short if has_short_api_key else ~is_short)
         page = page_within(query, devices.c.fleet_id, devices.c.id, limit, within)
         async with reading(self._engine) as connection:
             return (await connection.execute(page)).all()

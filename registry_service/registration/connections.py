@@ -4,32 +4,46 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 
 from mooring.registry.v1 import registration_pb2 as pb
-from msgspec.structs import asdict
 
 from chassis.database import retried
 from chassis.errors import LostRace, MooringError
 from registry_service.credentials import KeyRing, new_salt
-from registry_service.errors import DeviceDisabled, DeviceUnauthenticated
+from registry_service.errors import (
+    GUESSED,
+    AskedTooOften,
+    DeviceDisabled,
+    DeviceUnauthenticated,
+)
 from registry_service.placements import Answer, Placements
-from registry_service.registration.answer import Teller, Told, needs_another_password, note_of
-from registry_service.registration.plans import rotation
+from registry_service.registration.answer import Teller, Told, needs_another_password
+from registry_service.registration.guesses import Guesses
+from registry_service.registration.plans import rotation, telling
 from registry_service.registration.records import Credentials, Device, Rotation, Telling
-from registry_service.registration.request import check_connection_request
+from registry_service.registration.request import Proof, check_connection_request
 from registry_service.registration.store import RegistrationStore
 
 Result = Told | MooringError
 Requests = Mapping[int, pb.ConnectionRequest]  # by their place in the call
 
 MAX_PASSES = 5
+# More are no precaution. A device that replaces its password in a loop writes a row, a line of the
+# audit log and a change of access each time.
+ROTATIONS_PER_HOUR = 60
 
 
 class Connections:
     """Answers each device of a batch with its connection or its own error."""
 
     def __init__(
-        self, store: RegistrationStore, placements: Placements, ring: KeyRing, teller: Teller
+        self,
+        store: RegistrationStore,
+        placements: Placements,
+        ring: KeyRing,
+        teller: Teller,
+        guesses: Guesses,
     ) -> None:
-        """Holds no state of its own: replicas are alike."""
+        """Holds no state of its own but `guesses`: replicas are alike."""
+        self._guesses = guesses
         self._store = store
         self._placements = placements
         self._ring = ring
@@ -86,19 +100,24 @@ class Connections:
         tellings: dict[int, Telling] = {}
         rotations: dict[int, tuple[Rotation, Credentials]] = {}
         for index, device in admitted.items():
-            answer = answers[device.placement]
+            answer, request = answers[device.placement], requests[index]
+            proof = _proof(request)
+            is_asked = _is_asked(device, replaced)
             if isinstance(answer, MooringError):
                 results[index] = answer
-            elif self._is_to_be_replaced(device, answer, replaced):
+            elif is_asked and device.rotations >= ROTATIONS_PER_HOUR:
+                results[index] = self._rotated_too_often(device, proof)
+            elif is_asked or self._needs_others(device, answer):
                 if device.id not in rotations:
-                    rotations[device.id] = self._rotation(
-                        device,
-                        requests[index].device_api_key,
-                        answer,
-                        is_asked=replaced is not None,
+                    credentials = self._credentials(device, request.device_api_key)
+                    change = rotation(
+                        device, credentials, answer, proof, is_asked=replaced is not None
                     )
-            elif device.note != (note := note_of(answer)):
-                tellings[device.id] = Telling(id=device.id, **asdict(note))
+                    rotations[device.id] = change, credentials
+            elif news := telling(
+                device, answer, proof, is_watched=self._guesses.is_watched(device.uuid)
+            ):
+                tellings[device.id] = news
         rotated = await self._store.rotate([change for change, _ in rotations.values()])
         await self._store.tell(list(tellings.values()))
         for index, device in admitted.items():
@@ -116,27 +135,49 @@ class Connections:
         return results
 
     def _admitted(self, request: pb.ConnectionRequest, device: Device | None) -> Device:
+        """Raises `AskedTooOften`, `DeviceUnauthenticated`, `DeviceDisabled`."""
+        address = _proof(request).proved_from
+        proved_from = device.proof.proved_from if device else ""
+        wait_s = self._guesses.wait_s(request.uuid, address, proved_from)
+        if wait_s is not None:
+            raise AskedTooOften(GUESSED, retry_after_s=wait_s)
         if device is None or not device.is_proved_by(request.device_api_key, self._ring):
+            self._guesses.note(request.uuid, address, DeviceUnauthenticated.reason)
             raise DeviceUnauthenticated("no such device, or not its API key")
         if not device.is_active:
             raise DeviceDisabled("this device is disabled")
         return device
 
-    def _is_to_be_replaced(
-        self, device: Device, answer: Answer, replaced: dict[str, str] | None
-    ) -> bool:
-        salt = device.credential_salt
-        is_asked = replaced is not None and replaced.setdefault(device.uuid, salt) == salt
-        return (
-            is_asked
-            or device.needs_credentials(self._ring)
-            or needs_another_password(device.salt_broker_ids, answer)
+    def _needs_others(self, device: Device, answer: Answer) -> bool:
+        """Whether it gets other credentials, whatever it asks."""
+        return device.needs_credentials(self._ring) or needs_another_password(
+            device.salt_broker_ids, answer
         )
 
-    def _rotation(
-        self, device: Device, api_key: str, answer: Answer, *, is_asked: bool
-    ) -> tuple[Rotation, Credentials]:
-        credentials = Credentials.made(
-            self._ring, self._ring.active_id, device.uuid, new_salt(), api_key
+    def _credentials(self, device: Device, api_key: str) -> Credentials:
+        return Credentials.made(self._ring, self._ring.active_id, device.uuid, new_salt(), api_key)
+
+    def _rotated_too_often(self, device: Device, proof: Proof) -> AskedTooOften:
+        error = AskedTooOften(
+            f"a password is replaced {ROTATIONS_PER_HOUR} times an hour at most",
+            retry_after_s=max(1.0, device.rotations_wait_s),
         )
-        return rotation(device, credentials, answer, is_asked=is_asked), credentials
+        self._guesses.audit.note_by(
+            "device",
+            device.uuid,
+            "device.rotate_credentials",
+            device.uuid,
+            error.reason,
+            address=proof.proved_from,
+        )
+        return error
+
+
+def _proof(request: pb.ConnectionRequest) -> Proof:
+    return Proof.of(request.source_address, request.device_api_key)
+
+
+def _is_asked(device: Device, replaced: dict[str, str] | None) -> bool:
+    """Whether it wants another password, and has the one that it had when it asked."""
+    salt = device.credential_salt
+    return replaced is not None and replaced.setdefault(device.uuid, salt) == salt

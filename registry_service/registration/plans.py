@@ -11,7 +11,12 @@ from msgspec.structs import asdict, replace
 
 from chassis.errors import MooringError
 from registry_service.credentials import KeyRing, new_salt, username_of
-from registry_service.errors import ProvisioningKeyUnknown
+from registry_service.errors import (
+    GUESSED,
+    AskedTooOften,
+    DeviceTaken,
+    ProvisioningKeyUnknown,
+)
 from registry_service.placements import Answer, Placement
 from registry_service.provisioning import Decision, ProvisioningKey, Registered, decide
 from registry_service.registration.answer import (
@@ -20,6 +25,7 @@ from registry_service.registration.answer import (
     needs_another_password,
     note_of,
 )
+from registry_service.registration.guesses import Guesses
 from registry_service.registration.records import (
     Credentials,
     Device,
@@ -29,8 +35,9 @@ from registry_service.registration.records import (
     NewDevice,
     Renewal,
     Rotation,
+    Telling,
 )
-from registry_service.registration.request import Registration
+from registry_service.registration.request import Proof, Registration
 
 
 class Outcome(Struct, frozen=True):
@@ -81,8 +88,11 @@ class Plan(Struct, frozen=True):
 class Planner:
     """Plans the registrations of one pass. Those that are placed alike share a placement."""
 
-    def __init__(self, ring: KeyRing, teller: Teller, known: Known, now: datetime) -> None:
-        """`known` is what the plans are made from."""
+    def __init__(
+        self, ring: KeyRing, teller: Teller, known: Known, guesses: Guesses, now: datetime
+    ) -> None:
+        """`known` is what the plans are made from; `guesses` say whose API key is looked at."""
+        self._guesses = guesses
         self._ring = ring
         self._teller = teller
         self._known = known
@@ -90,24 +100,34 @@ class Planner:
         self._placements: dict[tuple[UUID, str, int | None, str], Placement] = {}
 
     def plan(self, index: int, registration: Registration) -> Plan:
-        """Raises what `decide` raises."""
+        """Raises what `decide` raises, and `AskedTooOften`."""
         shown = self._known.keys.get(registration.key_hash)
         device = self._known.devices.get(registration.uuid)
         key = shown.key if shown else None
         expected = self._known.expected.get(registration.uuid)
         if expected is not None and device is None:
             registration = expected.applied_to(registration)
-        decision = decide(
-            key,
-            _registered(device) if device else None,
-            uuid=registration.uuid,
-            device_type=registration.device_type,
-            source_address=registration.source_address,
-            expected_in=expected.fleet_id if expected else None,
-            is_same_api_key=device is not None
-            and device.is_proved_by(registration.device_api_key, self._ring),
-            now=self._now,
-        )
+        wait_s = None
+        if device is not None:
+            address = registration.proof.proved_from
+            wait_s = self._guesses.wait_s(device.uuid, address, device.proof.proved_from)
+        try:
+            decision = decide(
+                key,
+                _registered(device) if device else None,
+                uuid=registration.uuid,
+                device_type=registration.device_type,
+                source_address=registration.source_address,
+                expected_in=expected.fleet_id if expected else None,
+                is_same_api_key=device is not None
+                and wait_s is None
+                and device.is_proved_by(registration.device_api_key, self._ring),
+                now=self._now,
+            )
+        except DeviceTaken:
+            if wait_s is not None:
+                raise AskedTooOften(GUESSED, retry_after_s=wait_s) from None
+            raise
         if shown is None or key is None:
             raise ProvisioningKeyUnknown("this provisioning key is not known")
         salt, key_id = registration.salt, self._ring.active_id
@@ -215,6 +235,7 @@ def new_device(plan: Plan, answer: Answer) -> NewDevice:
         key_revision=plan.key.revision,
         expected_id=plan.expected_id,
         **asdict(note_of(answer)),
+        **asdict(registration.proof),
     )
 
 
@@ -231,11 +252,12 @@ def renewal(plan: Plan, device: Device, answer: Answer) -> Renewal:
         credential_key_id=credentials.key_id,
         api_key_hash=credentials.api_key_hash,
         **asdict(note_of(answer)),
+        **asdict(plan.registration.proof),
     )
 
 
 def rotation(
-    device: Device, credentials: Credentials, answer: Answer, *, is_asked: bool
+    device: Device, credentials: Credentials, answer: Answer, proof: Proof, *, is_asked: bool
 ) -> Rotation:
     """The change that replaces the device's credentials; `is_asked`: because it wants that."""
     return Rotation(
@@ -247,7 +269,24 @@ def rotation(
         api_key_hash=credentials.api_key_hash,
         is_asked=is_asked,
         **asdict(note_of(answer)),
+        **asdict(proof),
     )
+
+
+def telling(device: Device, answer: Answer, proof: Proof, *, is_watched: bool) -> Telling | None:
+    """The change of a row that says otherwise; None where it says the same, as most do.
+
+    From where a device proves itself is news only while somebody guesses its API key
+    (`is_watched`): others would be written whenever their address changes.
+    """
+    note, known = note_of(answer), device.proof
+    if (
+        device.note == note
+        and known.has_short_api_key == proof.has_short_api_key
+        and not (is_watched and known.proved_from != proof.proved_from)
+    ):
+        return None
+    return Telling(id=device.id, **asdict(note), **asdict(proof))
 
 
 def _registered(device: Device) -> Registered:

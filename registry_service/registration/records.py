@@ -16,7 +16,7 @@ from chassis.waves import wave_of
 from registry_service.credentials import KeyRing, hash_of_password
 from registry_service.placements import Placement
 from registry_service.provisioning import ProvisioningKey
-from registry_service.registration.request import Registration
+from registry_service.registration.request import Proof, Registration
 
 
 class Note(Struct, frozen=True):
@@ -49,6 +49,10 @@ class Device(Struct, frozen=True):
     is_active: bool
     reprovisioning_allowed: bool
     note: Note
+    proof: Proof
+    # How often it has rotated its password in the current hour, and how long that lasts.
+    rotations: int
+    rotations_wait_s: float
     created_at: datetime
 
     def needs_credentials(self, ring: KeyRing) -> bool:
@@ -140,7 +144,14 @@ class Credentials(Struct, frozen=True):
         )
 
 
-class NewDevice(Note, frozen=True, kw_only=True):
+class Written(Note, frozen=True):
+    """What is written of an answer: what the device is told, and how it has proved itself."""
+
+    proved_from: str
+    has_short_api_key: bool
+
+
+class NewDevice(Written, frozen=True, kw_only=True):
     """A row to insert, if its key, the key's fleet and what is expected are as they were read.
 
     `expected_id` is None for a uuid that nobody expects.
@@ -169,7 +180,7 @@ class NewDevice(Note, frozen=True, kw_only=True):
     expected_id: int | None
 
 
-class Renewal(Note, frozen=True, kw_only=True):
+class Renewal(Written, frozen=True, kw_only=True):
     """New credentials for a row whose device is provisioned anew, if its key is as it was read."""
 
     id: int
@@ -182,7 +193,7 @@ class Renewal(Note, frozen=True, kw_only=True):
     api_key_hash: bytes
 
 
-class Rotation(Note, frozen=True, kw_only=True):
+class Rotation(Written, frozen=True, kw_only=True):
     """New credentials for a row whose salt is as it was read, and what the device is told."""
 
     id: int
@@ -195,7 +206,7 @@ class Rotation(Note, frozen=True, kw_only=True):
     is_asked: bool
 
 
-class Telling(Note, frozen=True, kw_only=True):
+class Telling(Written, frozen=True, kw_only=True):
     """What a device is about to be told, where that differs from its row."""
 
     id: int

@@ -18,14 +18,20 @@ from datetime import UTC, datetime
 from functools import partial
 
 import structlog
-from msgspec.structs import asdict
 
 from chassis.database import DriverError, Refusal, described, refusal_of, retried
 from chassis.errors import InvalidInput, LostRace, MooringError, Unavailable
 from registry_service.credentials import KeyRing
+from registry_service.errors import (
+    DeviceNotExpected,
+    DeviceTaken,
+    DeviceTypeNotAllowed,
+    UuidNotAllowed,
+)
 from registry_service.placements import Answer, Placements
 from registry_service.provisioning import Decision
-from registry_service.registration.answer import Teller, note_of
+from registry_service.registration.answer import Teller
+from registry_service.registration.guesses import Guesses
 from registry_service.registration.plans import (
     Plan,
     Planner,
@@ -33,8 +39,9 @@ from registry_service.registration.plans import (
     new_device,
     renewal,
     rotation,
+    telling,
 )
-from registry_service.registration.records import Known, KnownKey, Telling
+from registry_service.registration.records import Known, KnownKey
 from registry_service.registration.request import Registration
 from registry_service.registration.store import RegistrationStore
 
@@ -42,6 +49,9 @@ log = structlog.get_logger(__name__)
 
 MAX_PASSES = 5
 MAX_REMEMBERED_KEYS = 1_000
+# What is answered only where the device API key is not the one of a device that there is. Whether
+# there is such a device is not told apart, so it is not by being counted either.
+MISSED = (DeviceTaken, UuidNotAllowed, DeviceTypeNotAllowed, DeviceNotExpected)
 
 Batch = Mapping[int, Registration]  # by their place in the call
 Work = Callable[[Batch], Awaitable[dict[int, Result]]]
@@ -51,9 +61,15 @@ class Registrar:
     """Answers each registration of a batch with its own outcome or its own error."""
 
     def __init__(
-        self, store: RegistrationStore, placements: Placements, ring: KeyRing, teller: Teller
+        self,
+        store: RegistrationStore,
+        placements: Placements,
+        ring: KeyRing,
+        teller: Teller,
+        guesses: Guesses,
     ) -> None:
         """Keeps nothing but what a guess is made from: replicas are alike."""
+        self._guesses = guesses
         self._store = store
         self._placements = placements
         self._ring = ring
@@ -107,7 +123,8 @@ class Registrar:
         """Those that were new and are as was guessed; it has no answer for the others."""
         now = datetime.now(UTC)
         version = self._placements.version
-        planner = Planner(self._ring, self._teller, Known(self._keys, {}, version), now)
+        known = Known(self._keys, {}, version)
+        planner = Planner(self._ring, self._teller, known, self._guesses, now)
         guesses: dict[str, tuple[Plan, Answer]] = {}  # by uuid
         for index, registration in pending.items():
             if registration.key_hash not in self._keys or registration.uuid in guesses:
@@ -141,12 +158,15 @@ class Registrar:
         self._remember(known)
         # Of what is expected a guess knows nothing.
         self._are_new = len(known.devices.keys() | known.expected.keys()) * 2 <= len(pending)
-        planner = Planner(self._ring, self._teller, known, now)
+        planner = Planner(self._ring, self._teller, known, self._guesses, now)
         plans: list[Plan] = []
         for index, registration in pending.items():
             try:
                 plans.append(planner.plan(index, registration))
             except MooringError as error:
+                if isinstance(error, MISSED):
+                    address = registration.proof.proved_from
+                    self._guesses.note(registration.uuid, address, error.reason)
                 results[index] = error
 
         answers = await self._placements.resolve(
@@ -179,9 +199,15 @@ class Registrar:
             elif plan.decision is Decision.RENEW:
                 renewals.append(renewal(plan, device, answer))
             elif plan.replaces_credentials:
-                rotations.append(rotation(device, plan.credentials, answer, is_asked=False))
-            elif device.note != (note := note_of(answer)):
-                tellings.append(Telling(id=device.id, **asdict(note)))
+                proof = plan.registration.proof
+                rotations.append(rotation(device, plan.credentials, answer, proof, is_asked=False))
+            elif change := telling(
+                device,
+                answer,
+                plan.registration.proof,
+                is_watched=self._guesses.is_watched(device.uuid),
+            ):
+                tellings.append(change)
         saved = await self._store.save(new, renewals, rotations, tellings, now)
         written = saved.renewed | saved.rotated
 

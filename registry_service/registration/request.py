@@ -7,6 +7,24 @@ from chassis.errors import InvalidInput
 from chassis.validation import check_identifier, check_range, check_text, check_token
 from registry_service.credentials import hash_of_secret, new_salt
 from registry_service.errors import ProvisioningKeyUnknown
+from registry_service.registration.guesses import network_of
+
+# Characters of a device API key. Fewer may be a serial number, which can be guessed.
+SHORT_API_KEY = 32
+
+
+class Proof(Struct, frozen=True):
+    """What a device's row says of how it proved itself last."""
+
+    # The address, as failed attempts are counted by it; empty where it is not known.
+    proved_from: str
+    # Whether its API key is shorter than what cannot be guessed.
+    has_short_api_key: bool
+
+    @classmethod
+    def of(cls, source_address: str, api_key: str) -> "Proof":
+        """That of a device that shows its API key."""
+        return cls(network_of(source_address), len(api_key) < SHORT_API_KEY)
 
 
 class Registration(Struct, frozen=True):
@@ -27,6 +45,11 @@ class Registration(Struct, frozen=True):
     # Empty where it is not known.
     source_address: str
     salt: str
+
+    @property
+    def proof(self) -> Proof:
+        """What the row says of it, where it proves a device."""
+        return Proof.of(self.source_address, self.device_api_key)
 
 
 def read_registration(message: pb.Registration) -> Registration:
@@ -67,5 +90,6 @@ def read_registration(message: pb.Registration) -> Registration:
 def check_connection_request(message: pb.ConnectionRequest) -> None:
     """Raises `InvalidInput`, which names the field."""
     check_identifier("uuid", message.uuid)
+    check_text("source_address", message.source_address, longest=64)
     if not 0 < len(message.device_api_key) <= 512:
         raise InvalidInput("must have 1 to 512 characters", field="device_api_key")

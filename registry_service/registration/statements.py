@@ -42,6 +42,15 @@ SELECT
                device.credential_salt,
                coalesce(device.salt_broker_ids, device.told_broker_ids) AS salt_broker_ids,
                device.provisioned_by_key_id,
+               json_build_object(
+                   'proved_from', coalesce(device.proved_from, ''),
+                   'has_short_api_key', device.has_short_api_key
+               ) AS proof,
+               CASE WHEN device.rotations_since > now() - interval '1 hour'
+                    THEN device.rotations ELSE 0 END AS rotations,
+               coalesce(extract(epoch FROM
+                   device.rotations_since + interval '1 hour' - now()
+               ), 0)::double precision AS rotations_wait_s,
                device.is_active AND fleet.is_active AS is_active,
                device.reprovisioning_allowed, device.created_at,
                json_build_object(
@@ -97,12 +106,13 @@ WITH key AS MATERIALIZED (
         uuid, device_name, device_type, application_id, mac_address, os_version, agent_version,
         region, latitude, longitude, fleet_id, mqtt_broker_id, mqtt_username, mqtt_password_hash,
         credential_salt, credential_key_id, api_key_hash, provisioned_by_key_id, told_broker_ids,
-        told_source, told_ca_ids, told_at
+        told_source, told_ca_ids, told_at, proved_from, has_short_api_key
     )
     SELECT uuid, device_name, device_type, application_id, mac_address, os_version, agent_version,
            region, latitude, longitude, given.fleet_id, mqtt_broker_id, mqtt_username,
            mqtt_password_hash, credential_salt, credential_key_id, decode(api_key_hash, 'base64'),
-           provisioned_by_key_id, told_broker_ids, told_source, told_ca_ids, now()
+           provisioned_by_key_id, told_broker_ids, told_source, told_ca_ids, now(),
+           proved_from, has_short_api_key
     FROM json_to_recordset(%s::json) AS given (
         uuid text, device_name text, device_type text, application_id text, mac_address text,
         os_version text, agent_version text, region text, latitude double precision,
@@ -110,7 +120,8 @@ WITH key AS MATERIALIZED (
         mqtt_username text,
         mqtt_password_hash text, credential_salt text, credential_key_id integer,
         api_key_hash text, provisioned_by_key_id uuid, told_broker_ids integer[],
-        told_source text, told_ca_ids integer[], key_revision bigint, expected_id bigint
+        told_source text, told_ca_ids integer[], key_revision bigint, expected_id bigint,
+        proved_from text, has_short_api_key boolean
     )
     JOIN key ON key.id = given.provisioned_by_key_id
         AND key.key_revision = given.key_revision
@@ -151,7 +162,8 @@ WITH given AS (
     SELECT * FROM json_to_recordset(%s::json) AS given (
         id bigint, provisioned_by_key_id uuid, key_revision bigint, mqtt_username text,
         mqtt_password_hash text, credential_salt text, credential_key_id integer, api_key_hash text,
-        told_broker_ids integer[], told_source text, told_ca_ids integer[]
+        told_broker_ids integer[], told_source text, told_ca_ids integer[], proved_from text,
+        has_short_api_key boolean
     )
 ), key AS MATERIALIZED (
     SELECT id, revision FROM provisioning_keys
@@ -173,6 +185,8 @@ SET credential_salt = given.credential_salt,
     password_algorithm = 'sha256',
     previous_password_hash = NULL, previous_salt = NULL, previous_until = NULL,
     salt_broker_ids = NULL,
+    proved_from = given.proved_from,
+    has_short_api_key = given.has_short_api_key,
     reprovisioning_allowed = false,
     provisioned_at = now(),
     told_broker_ids = given.told_broker_ids,
@@ -193,7 +207,8 @@ WITH given AS (
     SELECT * FROM json_to_recordset(%s::json) AS given (
         id bigint, replaced_salt text, mqtt_password_hash text, credential_salt text,
         credential_key_id integer, api_key_hash text, is_asked boolean,
-        told_broker_ids integer[], told_source text, told_ca_ids integer[]
+        told_broker_ids integer[], told_source text, told_ca_ids integer[], proved_from text,
+        has_short_api_key boolean
     )
 ), locked AS MATERIALIZED (
     SELECT id FROM devices WHERE id IN (SELECT id FROM given) ORDER BY id FOR NO KEY UPDATE
@@ -211,6 +226,18 @@ WITH given AS (
         credential_salt = given.credential_salt,
         credential_key_id = given.credential_key_id,
         salt_broker_ids = NULL,
+        proved_from = coalesce(nullif(given.proved_from, ''), device.proved_from),
+        has_short_api_key = given.has_short_api_key,
+        rotations_since = CASE
+            WHEN given.is_asked AND device.rotations_since > now() - interval '1 hour'
+                OR NOT given.is_asked THEN device.rotations_since
+            ELSE now()
+        END,
+        rotations = CASE
+            WHEN NOT given.is_asked THEN device.rotations
+            WHEN device.rotations_since > now() - interval '1 hour' THEN device.rotations + 1
+            ELSE 1
+        END,
         api_key_hash = decode(given.api_key_hash, 'base64'),
         told_broker_ids = given.told_broker_ids,
         told_source = given.told_source,
@@ -230,7 +257,8 @@ SELECT id FROM rotated
 TELL = """
 WITH given AS (
     SELECT * FROM json_to_recordset(%s::json) AS given (
-        id bigint, told_broker_ids integer[], told_source text, told_ca_ids integer[]
+        id bigint, told_broker_ids integer[], told_source text, told_ca_ids integer[],
+        proved_from text, has_short_api_key boolean
     )
 ), locked AS MATERIALIZED (
     SELECT id FROM devices WHERE id IN (SELECT id FROM given) ORDER BY id FOR NO KEY UPDATE
@@ -240,7 +268,31 @@ SET salt_broker_ids = coalesce(device.salt_broker_ids, device.told_broker_ids),
     told_broker_ids = given.told_broker_ids,
     told_source = given.told_source,
     told_ca_ids = given.told_ca_ids,
+    proved_from = coalesce(nullif(given.proved_from, ''), device.proved_from),
+    has_short_api_key = given.has_short_api_key,
     told_at = now()
 FROM given JOIN locked ON locked.id = given.id
 WHERE device.id = given.id
+"""
+
+# Adds failed attempts of devices to a period, in the order of the table's key. Returns what they
+# came to, and what other replicas have counted that is past a limit.
+EXCHANGE_FAILURES = """
+WITH given AS (
+    SELECT * FROM json_to_recordset(%s::json) AS given (
+        device_uuid text, address text, failures integer
+    )
+), counted AS (
+    INSERT INTO api_key_failures AS known (began_at, device_uuid, address, failures)
+    SELECT to_timestamp(%s), device_uuid, address, failures FROM given
+    ORDER BY device_uuid COLLATE "C", address COLLATE "C"
+    ON CONFLICT (began_at, device_uuid, address)
+        DO UPDATE SET failures = known.failures + excluded.failures
+    RETURNING device_uuid, address, failures
+), others AS (
+    SELECT device_uuid, address, failures FROM api_key_failures
+    WHERE began_at = to_timestamp(%s) AND failures >= %s
+    LIMIT %s
+)
+SELECT * FROM counted UNION ALL SELECT * FROM others
 """

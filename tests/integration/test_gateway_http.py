@@ -94,7 +94,7 @@ async def test_a_broker_from_its_making_to_its_end(stack: Stack) -> None:
 
 async def test_a_device_is_pinned_as_the_note_does_it_and_let_go(stack: Stack) -> None:
     other = await stack.create_broker("Other", host="other")
-    await stack.register("d")
+    first = (await stack.register("d")).json()["mqtt"]["password"]
     before = (await stack.connection("d")).headers["etag"]
 
     pinned = await stack.admin("PUT", "/devices/d", json={"mqtt_broker_id": other})
@@ -113,8 +113,13 @@ async def test_a_device_is_pinned_as_the_note_does_it_and_let_go(stack: Stack) -
     await stack.admin("PUT", "/devices/d", json={"mqtt_broker_id": None, "location": None})
     device = (await stack.admin("GET", "/devices/d")).json()
     assert (device["mqtt_broker_id"], device["location"]) == (None, None)
-    back = await stack.connection("d", **{"If-None-Match": f'"x", W/{before}'})
-    assert (back.status_code, back.content, back.headers["etag"]) == (304, b"", before)
+    # To the same broker as in the beginning, with another password than there.
+    back = await stack.connection("d", **{"If-None-Match": before})
+    assert (back.status_code, back.json()["source"]) == (200, "default")
+    assert back.json()["password"] not in (moved.json()["password"], first)
+    tag = back.headers["etag"]
+    again = await stack.connection("d", **{"If-None-Match": f'"x", W/{tag}'})
+    assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", tag)
 
     assert (await stack.admin("DELETE", "/devices/d")).status_code == 204
     assert (await stack.connection("d")).status_code == 401

@@ -13,7 +13,8 @@ from registry_service.provisioning import Decision, ProvisioningKey
 from registry_service.registration.answer import Teller, needs_another_password
 from registry_service.registration.plans import Planner, rotation
 from registry_service.registration.records import Credentials, Device, Known, KnownKey, Note
-from registry_service.registration.request import Registration
+from registry_service.registration.request import Proof, Registration
+from tests.unit.test_guesses import guesses
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 KEYS = {1: b"a" * 32, 2: b"b" * 32, 3: b"c" * 32}
@@ -62,6 +63,9 @@ def device_with(credentials: Credentials) -> Device:
         is_active=True,
         reprovisioning_allowed=False,
         note=Note([], "", []),
+        proof=Proof("", has_short_api_key=True),
+        rotations=0,
+        rotations_wait_s=0.0,
         created_at=NOW,
     )
 
@@ -82,7 +86,7 @@ def test_what_comes_again_leaves_an_old_key_an_ended_password_and_that_of_other_
     before = Credentials.made(ring, made_with, "d", salt, api_key)
     known_key = KnownKey(b"k", KEY, False, 1)
     known = Known({b"k": known_key}, {"d": device_with(before)}, "v")
-    planner = Planner(ring, TELLER, known, NOW)
+    planner = Planner(ring, TELLER, known, guesses(), NOW)
     decided = planner.plan(0, registration(api_key, fresh))
     assert decided.decision is Decision.CONFIRM
     assert decided.replaces_credentials == (made_with != active or not salt)
@@ -99,7 +103,7 @@ def test_what_comes_again_leaves_an_old_key_an_ended_password_and_that_of_other_
     if not plan.replaces_credentials:
         assert after == before
         return
-    change = rotation(plan.device, after, answer, is_asked=False)
+    change = rotation(plan.device, after, answer, plan.registration.proof, is_asked=False)
     assert (change.replaced_salt, change.credential_key_id) == (salt, active)
     assert change.credential_salt not in ("", salt, fresh)
     assert after.password != before.password

@@ -110,6 +110,7 @@ class Device(_message.Message):
     TOLD_AT_FIELD_NUMBER: _builtins.int
     CREATED_AT_FIELD_NUMBER: _builtins.int
     UPDATED_AT_FIELD_NUMBER: _builtins.int
+    HAS_SHORT_API_KEY_FIELD_NUMBER: _builtins.int
     id: _builtins.int
     uuid: _builtins.str
     fleet_id: _builtins.str
@@ -121,6 +122,8 @@ class Device(_message.Message):
     is_online: _builtins.bool
     provisioned_by_key_id: _builtins.str
     """Empty for one that was imported and has not registered since."""
+    has_short_api_key: _builtins.bool
+    """Whether its API key has fewer than 32 characters, as far as it has shown it."""
     @_builtins.property
     def fields(self) -> Global___DeviceFields: ...
     @_builtins.property
@@ -159,10 +162,11 @@ class Device(_message.Message):
         told_at: _timestamp_pb2.Timestamp | None = ...,
         created_at: _timestamp_pb2.Timestamp | None = ...,
         updated_at: _timestamp_pb2.Timestamp | None = ...,
+        has_short_api_key: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "fields", b"fields", "last_seen_at", b"last_seen_at", "provisioned_at", b"provisioned_at", "told_at", b"told_at", "updated_at", b"updated_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_version", b"agent_version", "application_id", b"application_id", "created_at", b"created_at", "fields", b"fields", "fleet_id", b"fleet_id", "id", b"id", "is_online", b"is_online", "last_seen_at", b"last_seen_at", "mac_address", b"mac_address", "mqtt_username", b"mqtt_username", "os_version", b"os_version", "provisioned_at", b"provisioned_at", "provisioned_by_key_id", b"provisioned_by_key_id", "told_at", b"told_at", "told_broker_ids", b"told_broker_ids", "updated_at", b"updated_at", "uuid", b"uuid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_version", b"agent_version", "application_id", b"application_id", "created_at", b"created_at", "fields", b"fields", "fleet_id", b"fleet_id", "has_short_api_key", b"has_short_api_key", "id", b"id", "is_online", b"is_online", "last_seen_at", b"last_seen_at", "mac_address", b"mac_address", "mqtt_username", b"mqtt_username", "os_version", b"os_version", "provisioned_at", b"provisioned_at", "provisioned_by_key_id", b"provisioned_by_key_id", "told_at", b"told_at", "told_broker_ids", b"told_broker_ids", "updated_at", b"updated_at", "uuid", b"uuid"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -215,6 +219,7 @@ class ListDevicesRequest(_message.Message):
     CURSOR_FIELD_NUMBER: _builtins.int
     FLEET_ID_FIELD_NUMBER: _builtins.int
     CREDENTIAL_KEY_ID_FIELD_NUMBER: _builtins.int
+    SHORT_API_KEY_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """1 to 500; 0 means 100."""
     cursor: _builtins.str
@@ -223,6 +228,8 @@ class ListDevicesRequest(_message.Message):
     """Only this fleet's; empty for all."""
     credential_key_id: _builtins.int
     """Only those whose credentials were made with this server key."""
+    short_api_key: _builtins.bool
+    """Only those whose API keys are short, or only the others."""
     def __init__(
         self,
         *,
@@ -230,14 +237,20 @@ class ListDevicesRequest(_message.Message):
         cursor: _builtins.str = ...,
         fleet_id: _builtins.str = ...,
         credential_key_id: _builtins.int | None = ...,
+        short_api_key: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_credential_key_id", b"_credential_key_id", "credential_key_id", b"credential_key_id"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_credential_key_id", b"_credential_key_id", "_short_api_key", b"_short_api_key", "credential_key_id", b"credential_key_id", "short_api_key", b"short_api_key"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_credential_key_id", b"_credential_key_id", "credential_key_id", b"credential_key_id", "cursor", b"cursor", "fleet_id", b"fleet_id", "page_size", b"page_size"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_credential_key_id", b"_credential_key_id", "_short_api_key", b"_short_api_key", "credential_key_id", b"credential_key_id", "cursor", b"cursor", "fleet_id", b"fleet_id", "page_size", b"page_size", "short_api_key", b"short_api_key"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__credential_key_id: _TypeAlias = _typing.Literal["credential_key_id"]  # noqa: Y015
     _WhichOneofArgType__credential_key_id: _TypeAlias = _typing.Literal["_credential_key_id", b"_credential_key_id"]  # noqa: Y015
+    _WhichOneofReturnType__short_api_key: _TypeAlias = _typing.Literal["short_api_key"]  # noqa: Y015
+    _WhichOneofArgType__short_api_key: _TypeAlias = _typing.Literal["_short_api_key", b"_short_api_key"]  # noqa: Y015
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__credential_key_id) -> _WhichOneofReturnType__credential_key_id | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__short_api_key) -> _WhichOneofReturnType__short_api_key | None: ...
 
 Global___ListDevicesRequest: _TypeAlias = ListDevicesRequest  # noqa: Y015
 

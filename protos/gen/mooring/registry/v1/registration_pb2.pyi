@@ -262,17 +262,21 @@ class ConnectionRequest(_message.Message):
 
     UUID_FIELD_NUMBER: _builtins.int
     DEVICE_API_KEY_FIELD_NUMBER: _builtins.int
+    SOURCE_ADDRESS_FIELD_NUMBER: _builtins.int
     uuid: _builtins.str
     device_api_key: _builtins.str
+    source_address: _builtins.str
+    """The IP address that the device asks from; empty where it is not known."""
     def __init__(
         self,
         *,
         uuid: _builtins.str = ...,
         device_api_key: _builtins.str = ...,
+        source_address: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["device_api_key", b"device_api_key", "uuid", b"uuid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device_api_key", b"device_api_key", "source_address", b"source_address", "uuid", b"uuid"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,234 @@
+"""Device API keys are guessed: at every door, from one address or many, at some replicas."""
+
+import asyncio
+from collections.abc import Iterable
+from typing import Any
+
+import httpx2
+import pytest
+from mooring.registry.v1 import registration_pb2 as pb
+
+from registry_service.registration import connections
+from registry_service.registration import guesses as module
+from registry_service.registration.guesses import (
+    PER_ADDRESS,
+    PER_DEVICE,
+    PER_DEVICE_AND_ADDRESS,
+)
+from tests.integration.test_batches import registration
+from tests.stack import PATIENCE_S, Peer, Stack
+
+HOME, ELSEWHERE = "203.0.113.5", "198.51.100.7"
+DOORS = ("connection", "rotate", "register")
+WRONG = "wrong-api-key-"
+
+
+@pytest.fixture(autouse=True)
+def _one_period(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test does not end in another period than it began in."""
+    monkeypatch.setattr(module, "PERIOD_S", 1_000_000_000)
+
+
+async def over_http(stack: Stack, door: str, uuid: str, api_key: str) -> httpx2.Response:
+    if door == "connection":
+        answer: httpx2.Response = await stack.connection(uuid, api_key)
+        return answer
+    if door == "register":
+        return await stack.register(uuid, deviceApiKey=api_key)
+    return await stack.http.post(
+        f"/api/v1/device/{uuid}/credentials/rotate", headers={"Authorization": f"Bearer {api_key}"}
+    )
+
+
+async def shown(
+    peer: Peer, tried: Iterable[tuple[str, str, str]], method: str = "GetConnections"
+) -> list[str]:
+    """What comes of showing API keys, in order: a reason, or nothing where it was right.
+
+    Each is a uuid, an API key and an address.
+    """
+    requests = [
+        pb.ConnectionRequest(uuid=uuid, device_api_key=key, source_address=address)
+        for uuid, key, address in tried
+    ]
+    found: list[str] = []
+    while requests:
+        chunk, requests = requests[:1_000], requests[1_000:]
+        request = {
+            "GetConnections": pb.GetConnectionsRequest,
+            "RotateCredentials": pb.RotateCredentialsRequest,
+        }[method](requests=chunk)
+        answer = await peer.registration(method, request)
+        found += [outcome.error.reason for outcome in answer.outcomes]
+    return found
+
+
+async def registered(stack: Stack, uuid: str, address: str = HOME) -> None:
+    """From an address, with the API key that `right` gives."""
+    request = pb.RegisterDevicesRequest(
+        registrations=[registration(uuid, stack.provisioning_key, source_address=address)]
+    )
+    [outcome] = (await stack.registry.registration("RegisterDevices", request)).outcomes
+    assert outcome.device.created, outcome
+
+
+def right(uuid: str) -> str:
+    return f"key-of-{uuid}"
+
+
+@pytest.mark.parametrize("door", DOORS)
+async def test_no_door_lets_a_device_key_be_guessed_without_end(stack: Stack, door: str) -> None:
+    await stack.register("d")
+    answers = [await over_http(stack, door, "d", f"{WRONG}{n}") for n in range(30)]
+    expected = 409 if door == "register" else 401
+    statuses = [answer.status_code for answer in answers]
+    assert statuses == [expected] * PER_DEVICE_AND_ADDRESS + [429] * (30 - PER_DEVICE_AND_ADDRESS)
+    refused = answers[-1]
+    assert refused.json()["reason"] == "RATE_LIMITED"
+    assert int(refused.headers["Retry-After"]) > 0
+    # A right one is not told from a wrong one, at any door.
+    for other in DOORS:
+        assert (await over_http(stack, other, "d", "test-api-key")).status_code == 429
+    # What comes from the same address otherwise is not affected.
+    assert (await stack.register("new")).status_code == 201
+    assert (await stack.connection("new")).status_code == 200
+
+
+async def test_one_batch_is_no_way_around_it(stack: Stack) -> None:
+    await registered(stack, "d")
+    tried = [("d", f"{WRONG}{n}", ELSEWHERE) for n in range(500)] + [("d", right("d"), ELSEWHERE)]
+    for method in ("GetConnections", "RotateCredentials"):
+        reasons = await shown(stack.registry, tried, method)
+        assert reasons.count("DEVICE_UNAUTHENTICATED") <= PER_DEVICE_AND_ADDRESS
+        assert reasons[-1] == "RATE_LIMITED"
+
+
+async def test_a_device_that_is_guessed_at_is_not_kept_out(stack: Stack) -> None:
+    await registered(stack, "d")
+    addresses = [f"198.51.100.{n}" for n in range(40)]
+    tried = [("d", f"{WRONG}{n}", address) for n in range(20) for address in addresses]
+    reasons = await shown(stack.registry, tried)
+    assert reasons.count("DEVICE_UNAUTHENTICATED") == PER_DEVICE
+    assert set(reasons) == {"DEVICE_UNAUTHENTICATED", "RATE_LIMITED"}
+    assert await shown(stack.registry, [("d", right("d"), "192.0.2.99")]) == ["RATE_LIMITED"]
+    assert await shown(stack.registry, [("d", right("d"), HOME)]) == [""]
+    assert await shown(stack.registry, [("d", right("d"), f"::ffff:{HOME}")]) == [""]
+
+
+async def test_a_device_that_has_moved_is_known_where_it_proves_itself_meanwhile(
+    stack: Stack,
+) -> None:
+    await registered(stack, "d")
+    await shown(stack.registry, [("d", WRONG, ELSEWHERE)])
+    assert await shown(stack.registry, [("d", right("d"), "192.0.2.1")]) == [""]
+    tried = [("d", WRONG, f"198.51.100.{n % 40}") for n in range(400)]
+    await shown(stack.registry, tried)
+    for address, expected in (("192.0.2.1", ""), (HOME, "RATE_LIMITED")):
+        assert await shown(stack.registry, [("d", right("d"), address)]) == [expected]
+
+
+async def test_an_address_does_not_try_all_devices(stack: Stack) -> None:
+    await registered(stack, "neighbour", ELSEWHERE)
+    await registered(stack, "d")
+    tried = [(f"u{n}", WRONG, f"2001:db8::{n:x}") for n in range(PER_ADDRESS)]
+    assert set(await shown(stack.registry, tried)) == {"DEVICE_UNAUTHENTICATED"}
+    # Addresses of one network are one host's.
+    assert await shown(stack.registry, [("d", right("d"), "2001:db8::ffff:1")]) == ["RATE_LIMITED"]
+    tried = [(f"u{n}", WRONG, ELSEWHERE) for n in range(PER_ADDRESS)]
+    await shown(stack.registry, tried)
+    assert await shown(stack.registry, [("d", right("d"), ELSEWHERE)]) == ["RATE_LIMITED"]
+    # Devices that have been there before are not kept out, nor is a new one.
+    assert await shown(stack.registry, [("neighbour", right("neighbour"), ELSEWHERE)]) == [""]
+    await registered(stack, "new", ELSEWHERE)
+
+
+async def test_replicas_do_not_multiply_what_may_be_tried(stack: Stack) -> None:
+    await registered(stack, "d")
+    second = await stack.another_registry()
+    await shown(stack.registry, [("d", WRONG, ELSEWHERE)] * PER_DEVICE_AND_ADDRESS)
+    async with asyncio.timeout(PATIENCE_S):
+        # What it looks at until it has heard is counted too.
+        while await shown(second, [("d", right("d"), ELSEWHERE)]) != ["RATE_LIMITED"]:
+            await asyncio.sleep(0.05)
+    assert await shown(second, [("d", right("d"), HOME)]) == [""]
+    [(count,)] = stack.database.execute(
+        "SELECT failures FROM api_key_failures WHERE device_uuid = 'd' AND address = %s", ELSEWHERE
+    )
+    assert count == PER_DEVICE_AND_ADDRESS
+
+
+async def test_guessing_does_not_tell_which_devices_there_are(stack: Stack) -> None:
+    await registered(stack, "there")
+    found = {}
+    for uuid in ("there", "absent"):
+        found[uuid] = await shown(stack.registry, [(uuid, WRONG, ELSEWHERE)] * 30)
+    assert found["there"] == found["absent"]
+
+
+async def test_a_restricted_provisioning_key_does_not_tell_it_either(stack: Stack) -> None:
+    await registered(stack, "there")
+    made = await stack.admin(
+        "POST", "/provisioning-keys", json={"fleet_id": "demo", "uuid_prefix": "mine-"}
+    )
+    key = made.json()["key"]
+    found = {}
+    for uuid in ("there", "absent"):
+        request = pb.RegisterDevicesRequest(
+            registrations=[
+                registration(uuid, key, device_api_key=f"{WRONG}{n}", source_address=ELSEWHERE)
+                for n in range(30)
+            ]
+        )
+        answer = await stack.registry.registration("RegisterDevices", request)
+        found[uuid] = [outcome.error.reason for outcome in answer.outcomes]
+        found[uuid] += await shown(stack.registry, [(uuid, WRONG, ELSEWHERE)])
+    assert found["there"] == found["absent"]
+
+
+async def test_guessing_does_not_go_unseen_and_does_not_fill_the_audit_log(stack: Stack) -> None:
+    await stack.register("d")
+    for n in range(40):
+        await stack.connection("d", f"{WRONG}{n}")
+    tried = [(f"u{n % 300}", WRONG, ELSEWHERE) for n in range(900)]
+    await shown(stack.registry, tried)
+    lines: list[Any] = []
+    async with asyncio.timeout(PATIENCE_S):
+        while not any(line["actor_id"] == ELSEWHERE for line in lines):
+            page = await stack.admin("GET", "/audit-log?limit=500")
+            lines = [line for line in page.json()["items"] if line["refusal"]]
+            await asyncio.sleep(0.1)
+    assert ("device.authenticate", "d", "127.0.0.1", "DEVICE_UNAUTHENTICATED") in {
+        (line["action"], line["subject"], line["actor_id"], line["refusal"]) for line in lines
+    }
+    assert len(lines) < 60
+    assert WRONG not in str(lines)
+    stored = stack.database.execute("SELECT to_jsonb(f)::text FROM api_key_failures AS f")
+    assert stored
+    assert WRONG not in str(stored)
+
+
+async def test_a_device_does_not_rotate_without_end(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "ROTATIONS_PER_HOUR", 5)
+    await stack.register("d")
+    answers = [await over_http(stack, "rotate", "d", "test-api-key") for _ in range(12)]
+    assert [answer.status_code for answer in answers] == [200] * 5 + [429] * 7
+    assert answers[-1].json()["reason"] == "RATE_LIMITED"
+    assert 0 < int(answers[-1].headers["Retry-After"]) <= 5_400
+    second = await stack.another_registry()
+    assert await shown(second, [("d", "test-api-key", "")], "RotateCredentials") == ["RATE_LIMITED"]
+    # It keeps its password, and moves with another.
+    assert (await stack.connection("d")).json()["password"] == answers[4].json()["password"]
+    other = await stack.create_broker("Other")
+    await stack.admin("PUT", "/devices/d", json={"mqtt_broker_id": other})
+    moved = (await stack.connection("d")).json()
+    assert moved["password"] != answers[4].json()["password"]
+    stack.database.execute("UPDATE devices SET rotations_since = now() - interval '1 hour'")
+    assert (await over_http(stack, "rotate", "d", "test-api-key")).status_code == 200
+    rows = "SELECT refusal, sum(count) FROM audit_log WHERE action = %s GROUP BY 1 ORDER BY 1"
+    async with asyncio.timeout(PATIENCE_S):
+        while len(found := stack.database.execute(rows, "device.rotate_credentials")) < 2:
+            await asyncio.sleep(0.05)
+    assert found[0] == ("", 6)
+    assert found[1][0] == "RATE_LIMITED"
