@@ -2,6 +2,9 @@
 
 What is kept is AES-256-GCM: a version, the key's id, a nonce, the text with its tag. The place
 where it is kept is authenticated too: what is copied to another row or column is unreadable there.
+
+A secret that is sent somewhere is kept with its destination, which is authenticated like the place:
+it cannot be changed, and `decrypt` gives the secret for that destination only.
 """
 
 import secrets
@@ -15,11 +18,32 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from broker_service.errors import SecretUnreadable
 from chassis.keyring import read_keys
 
-VERSION = b"\x01"
+# Without a destination: version, key id, nonce, ciphertext.
+UNBOUND = b"\x01"
+# With one: version, key id, nonce, length of the destination, destination, ciphertext.
+BOUND = b"\x02"
+VERSION_BYTES = 1
 KEY_ID_BYTES = 4
 NONCE_BYTES = 12
+LENGTH_BYTES = 4
 KEY_BYTES = 32
-HEADER_BYTES = len(VERSION) + KEY_ID_BYTES
+HEADER_BYTES = VERSION_BYTES + KEY_ID_BYTES
+
+
+class SecretNotBound(SecretUnreadable):
+    """An earlier version kept it without its destination: `broker_service.reencrypt` adds that."""
+
+
+class SecretBoundElsewhere(SecretUnreadable):
+    """It was given for another destination, which the message is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A secret in the clear, with the destination that it was encrypted for, if any."""
+
+    plain: str = field(repr=False)
+    destination: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,24 +66,49 @@ class EncryptionKeys:
             raise SystemExit(f"{file}: a key has {KEY_BYTES} bytes")
         return cls(active_id, keys)
 
-    def encrypt(self, plain: str, *, place: str) -> bytes:
-        """What is kept at `place`, which names table, column and row: `place_of`."""
-        header = VERSION + self.active_id.to_bytes(KEY_ID_BYTES)
-        nonce = secrets.token_bytes(NONCE_BYTES)
-        sealed = AESGCM(self.keys[self.active_id]).encrypt(
-            nonce, plain.encode(), _bound(header, place)
-        )
-        return header + nonce + sealed
+    def encrypt(self, plain: str, *, place: str, destination: str | None = None) -> bytes:
+        """What is kept at `place`, which names table, column and row: `place_of`.
 
-    def decrypt(self, kept: bytes, *, place: str) -> str:
-        """Raises `SecretUnreadable`: its key is not in the ring, or it was changed or moved."""
+        `destination` is where alone the secret may be sent; None for one that is never sent.
+        """
+        nonce = secrets.token_bytes(NONCE_BYTES)
+        bound = b"" if destination is None else _with_length(destination.encode())
+        header = self.header(is_bound=destination is not None)
+        sealed = AESGCM(self.keys[self.active_id]).encrypt(
+            nonce, plain.encode(), header + bound + place.encode()
+        )
+        return header + nonce + bound + sealed
+
+    def header(self, *, is_bound: bool) -> bytes:
+        """What a secret that is encrypted now begins with."""
+        return (BOUND if is_bound else UNBOUND) + self.active_id.to_bytes(KEY_ID_BYTES)
+
+    def decrypt(self, kept: bytes, *, place: str, destination: str | None = None) -> str:
+        """The secret, to be sent to `destination` and nowhere else; None: nowhere.
+
+        Raises `SecretUnreadable`: its key is not in the ring, or it was changed or moved;
+        `SecretNotBound`: it was kept without a destination; `SecretBoundElsewhere`.
+        """
+        opened = self.open(kept, place=place)
+        if opened.destination == destination:
+            return opened.plain
+        if opened.destination is None:
+            raise SecretNotBound("internal error")
+        raise SecretBoundElsewhere(opened.destination)
+
+    def open(self, kept: bytes, *, place: str) -> Opened:
+        """For encrypting it anew; `decrypt` is for using it. Raises `SecretUnreadable`."""
         header, nonce = kept[:HEADER_BYTES], kept[HEADER_BYTES : HEADER_BYTES + NONCE_BYTES]
         key = self.keys.get(key_id_of(kept))
-        if key is None or not header.startswith(VERSION):
+        if key is None or header[:VERSION_BYTES] not in (UNBOUND, BOUND):
             raise SecretUnreadable("internal error")
+        bound, sealed = b"", kept[HEADER_BYTES + NONCE_BYTES :]
+        if header.startswith(BOUND):
+            end = LENGTH_BYTES + int.from_bytes(sealed[:LENGTH_BYTES])
+            bound, sealed = sealed[:end], sealed[end:]
         try:
-            sealed = kept[HEADER_BYTES + NONCE_BYTES :]
-            return AESGCM(key).decrypt(nonce, sealed, _bound(header, place)).decode()
+            plain = AESGCM(key).decrypt(nonce, sealed, header + bound + place.encode()).decode()
+            return Opened(plain, bound[LENGTH_BYTES:].decode() if bound else None)
         except (InvalidTag, ValueError):
             raise SecretUnreadable("internal error") from None
 
@@ -71,8 +120,8 @@ def place_of(table: str, column: str, row_id: int) -> str:
 
 def key_id_of(kept: bytes) -> int:
     """With which key of the ring it was encrypted."""
-    return int.from_bytes(kept[len(VERSION) : HEADER_BYTES])
+    return int.from_bytes(kept[VERSION_BYTES:HEADER_BYTES])
 
 
-def _bound(header: bytes, place: str) -> bytes:
-    return header + place.encode()
+def _with_length(destination: bytes) -> bytes:
+    return len(destination).to_bytes(LENGTH_BYTES) + destination

@@ -19,7 +19,7 @@ from chassis import log as logs
 from chassis.config import is_loopback
 from chassis.errors import Internal, InvalidInput, MooringError, Unauthenticated, trailers_of
 from chassis.refusals import Refusals
-from chassis.trust import REQUEST_ID, Credentials, Policy, access_of
+from chassis.trust import REQUEST_ID, Credentials, Policy, access_of, role
 
 log = structlog.get_logger(__name__)
 
@@ -109,6 +109,7 @@ class Frontier:
                     logs.actor_id.set(actor.id)
                     actor.require(policy)
                     isolation.fleets.set(actor.fleets)
+                    role.set(actor.role)
                 response = await behaviour(decode(request), context)
             except DecodeError:
                 error: MooringError = InvalidInput(

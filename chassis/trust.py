@@ -2,6 +2,7 @@
 
 import hmac
 from collections.abc import Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
@@ -46,6 +47,10 @@ class WithinFleets:
 
 # What a method or a route states.
 Policy: TypeAlias = Access | WithinFleets
+
+
+# The role of the actor of the call that is being served.
+role: ContextVar[Access] = ContextVar("role", default=Access.OPEN)
 
 
 def access_of(policy: Policy) -> Access:

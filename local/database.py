@@ -1,6 +1,8 @@
 """The database as its owner sees it: fit for use, up to date, open to the services' roles."""
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from urllib.parse import quote, urlsplit, urlunsplit
 
 import psycopg
@@ -8,6 +10,8 @@ from psycopg import sql
 from sqlalchemy.exc import SQLAlchemyError
 
 import migrations
+from broker_service.reencrypt.__main__ import ReencryptConfig, reencrypted
+from chassis.errors import MooringError
 from local.errors import CannotRun
 
 OLDEST = 14
@@ -33,6 +37,20 @@ def bring_up_to_date(owner_url: str, passwords: Mapping[str, str]) -> None:
     except (psycopg.Error, SQLAlchemyError) as error:
         reason = getattr(error, "orig", None) or error
         raise CannotRun(f"the database: {str(reason).strip().splitlines()[0]}") from error
+
+
+def bind_passwords(broker_url: str, encryption_keys: Path) -> Sequence[str]:
+    """Binds brokers' passwords of earlier versions to the destinations that they are for.
+
+    Returns where those are that cannot be read. Raises `CannotRun` for a database that cannot be
+    reached.
+    """
+    config = ReencryptConfig(broker_database_url=broker_url, encryption_keys_file=encryption_keys)
+    try:
+        done = asyncio.run(reencrypted(config))
+    except MooringError as error:
+        raise CannotRun(f"the brokers' passwords: {error.message}") from error
+    return done.unreadable
 
 
 def demand_ours(connection: psycopg.Connection, role: str, role_url: str) -> None:

@@ -1,7 +1,8 @@
 """A PostgreSQL, the services and, where it is installed, a Mosquitto, until Ctrl-C.
 
-In this order: who else is here, PostgreSQL, migrations, the services, their first data, Mosquitto,
-what drives it; then it watches over them. Stopping goes the other way round, and leaves no process.
+In this order: who else is here, PostgreSQL, migrations, the brokers' passwords, the services, their
+first data, Mosquitto, what drives it; then it watches over them. Stopping goes the other way round,
+and leaves no process.
 """
 
 import asyncio
@@ -13,7 +14,7 @@ from functools import partial
 from chassis.config import load
 from local import interrupts
 from local.config import LocalConfig
-from local.database import bring_up_to_date, url_for
+from local.database import bind_passwords, bring_up_to_date, url_for
 from local.errors import CannotRun
 from local.home import SERVICE_ROLES, Home
 from local.interrupts import ChildExits
@@ -92,6 +93,9 @@ def run(config: LocalConfig, stops: ExitStack) -> None:
         owner_url = database(config, home, passwords["mooring"], children, stops)
         with interrupts.at_once():
             bring_up_to_date(owner_url, {role: passwords[role] for role in SERVICE_ROLES})
+        broker_url = url_for("mooring_broker", passwords["mooring_broker"], owner_url)
+        for where in bind_passwords(broker_url, encryption_keys):
+            tell(f"it cannot be read, and is not used: {where}")
         exits = ChildExits()
         told = environments(
             config, owner_url, passwords, secret, server_keys, encryption_keys, audit_keys

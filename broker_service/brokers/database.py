@@ -1,7 +1,7 @@
 """What every change of a broker goes through: its transaction, its revision, the audit log."""
 
 import contextlib
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Collection, Mapping
 from typing import Any
 
 import sqlalchemy as sa
@@ -10,7 +10,8 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from broker_service.brokers.differences import differences
-from broker_service.encryption import place_of
+from broker_service.certificates.pem import united
+from broker_service.destinations import Destination, destination_of
 from broker_service.errors import (
     BrokerInUse,
     BrokerIsDefault,
@@ -18,7 +19,7 @@ from broker_service.errors import (
     BrokerNotFound,
     CertificateUnknown,
 )
-from broker_service.tables import brokers, certificates
+from broker_service.tables import brokers, certificates, history
 from chassis import audit
 from chassis.database import PLACEMENT, take_turns, writing
 from chassis.errors import LostRace, counted
@@ -28,6 +29,10 @@ Row = sa.RowMapping
 
 whole = sa.select(brokers, certificates.c.pem.label("ca_cert")).outerjoin_from(
     brokers, certificates, brokers.c.ca_certificate_id == certificates.c.id
+)
+_next = certificates.alias("next_ca")
+_bundle = sa.select(certificates.c.pem, _next.c.pem.label("next_pem")).outerjoin_from(
+    certificates, _next, certificates.c.replacement_id == _next.c.id
 )
 
 
@@ -64,9 +69,37 @@ async def broker_of(
     return row
 
 
-def password_place(broker_id: int) -> str:
-    """Where the broker's password is kept, as its encryption is told; in its history too."""
-    return place_of("mqtt_broker_config", "password_encrypted", broker_id)
+async def destination_in(connection: AsyncConnection, columns: Mapping[Any, Any]) -> Destination:
+    """Where a broker with these columns is, with the CA certificates as they are now."""
+    certificate_id = columns["ca_certificate_id"]
+    if certificate_id is None:
+        return destination_of(columns, None)
+    query = _bundle.where(certificates.c.id == certificate_id)
+    row = (await connection.execute(query)).one_or_none()
+    return destination_of(columns, None if row is None else bundle_of(row.pem, row.next_pem))
+
+
+def bundle_of(pem: str | None, next_pem: str | None) -> str | None:
+    """The CA certificates that are trusted: while one replaces another, both."""
+    return pem if pem is None or next_pem is None else united(pem, next_pem)
+
+
+async def put_in_place(
+    connection: AsyncConnection, broker_id: int, kept: bytes, renewed: bytes
+) -> None:
+    """Puts `renewed` where the broker and its history have the secret `kept`; no new revision."""
+    await let_reencrypt(connection, is_on=True)
+    for owner in (brokers.c.id, history.c.broker_id):
+        secret = owner.table.c.password_encrypted
+        update = sa.update(owner.table).where(owner == broker_id, secret == kept)
+        await connection.execute(update.values(password_encrypted=renewed))
+    await let_reencrypt(connection, is_on=False)
+
+
+async def let_reencrypt(connection: AsyncConnection, *, is_on: bool) -> None:
+    """Whether passwords that are written make no revision: see `revise_broker` (migrations)."""
+    setting = sa.func.set_config("mooring.reencrypting", "on" if is_on else "off", True)
+    await connection.execute(sa.select(setting))
 
 
 def require_revision(row: Row, if_revision: Collection[int]) -> None:

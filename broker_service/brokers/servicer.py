@@ -13,7 +13,6 @@ from broker_service.brokers.settings import (
     TLS_OF_PROTOCOL,
     Settings,
     check,
-    check_destination,
     check_labels,
     check_login,
     check_password,
@@ -97,15 +96,12 @@ class BrokerServicer(brokers_pb2_grpc.BrokerServiceServicer):
             before = Settings(**{name: row[name] for name in COLUMNS})
             settings = replace(before, **changes)
             check(settings)
-            had_password = row["password_encrypted"] is not None
             check_login(
                 settings,
                 has_password=kept_apart["password"] is not None
                 if "password" in kept_apart
-                else had_password,
+                else row["password_encrypted"] is not None,
             )
-            if had_password and "password" not in kept_apart:
-                check_destination(before, settings)
             columns = columns_of(settings)
             return kept_apart | {name: columns[name] for name in changes}
 

@@ -106,22 +106,6 @@ def check_login(settings: Settings, *, has_password: bool) -> None:
         raise InvalidInput("is needed where there is a password", field="username")
 
 
-def check_destination(before: Settings, after: Settings) -> None:
-    """For a change that gives no password and leaves one where it is.
-
-    Raises `InvalidInput` where driving the broker would send it elsewhere than before: whoever may
-    change a broker is not thereby to get hold of its password.
-    """
-    if after.management and _destination(before) != _destination(after):
-        raise InvalidInput("must be given again, for it would be sent elsewhere", field="password")
-
-
-def _destination(settings: Settings) -> tuple[object, ...]:
-    if settings.management_url:
-        return settings.management_url, settings.verify_certificate
-    return settings.protocol, settings.host, settings.port, settings.verify_certificate
-
-
 def check_labels(labels: Mapping[str, str], *, field: str = "labels") -> None:
     """Raises `InvalidInput` for `field`."""
     if len(labels) > MAX_LABELS:

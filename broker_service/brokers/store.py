@@ -5,25 +5,27 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from broker_service.brokers.database import (
     Row,
     audited,
     broker_of,
     changing,
-    password_place,
+    destination_in,
     require_revision,
     whole,
 )
+from broker_service.brokers.passwords import Change, Passwords
 from broker_service.certificates.database import kept
 from broker_service.certificates.reading import Certificate
 from broker_service.encryption import HEADER_BYTES, EncryptionKeys, key_id_of
-from broker_service.errors import BrokerInactive, BrokerInUse, SecretUnreadable
+from broker_service.errors import BrokerInactive, BrokerInUse
 from broker_service.tables import brokers, fleet_brokers, fleets
 from chassis import audit
 from chassis.database import reading
 from chassis.isolation import Fleets, is_within
+from chassis.trust import Access, role
 
 # A deletion meets a pin that was committed while it waited; who pins on and on may win.
 MAX_DELETIONS = 3
@@ -53,6 +55,7 @@ class BrokerStore:
         """`engine` connects as mooring_broker."""
         self._engine = engine
         self._keys = keys
+        self._passwords = Passwords(keys)
 
     async def broker(self, broker_id: int, within: Fleets) -> Row:
         """Raises `BrokerNotFound`, also for one that none of the fleets may use."""
@@ -85,13 +88,12 @@ class BrokerStore:
             # The password is encrypted for the row that it will lie in.
             next_id = sa.func.nextval("mqtt_broker_config_id_seq")
             broker_id: int = (await connection.execute(sa.select(next_id))).scalar_one()
-            row = {
-                **columns,
-                "id": broker_id,
-                "password_encrypted": self._sealed(broker_id, password),
-            }
+            row = {"ca_certificate_id": None, **columns, "id": broker_id}
             if ca is not None:
                 row["ca_certificate_id"] = (await kept(connection, ca, self._keys)).id
+            if password is not None:
+                destination = await destination_in(connection, row)
+                row["password_encrypted"] = self._passwords.sealed(broker_id, password, destination)
             await connection.execute(sa.insert(brokers).values(row))
             created = await broker_of(connection, broker_id)
             await audited(connection, "broker.create", None, created)
@@ -111,18 +113,18 @@ class BrokerStore:
         """
         async with changing(self._engine) as connection:
             before = await broker_of(connection, broker_id, is_locked=True)
-            # What is wrong by itself is said first (RFC 9110, section 13.2.1).
             values = dict(decide(before))
-            require_revision(before, if_revision)
             if "ca_cert" in values:
                 bundle = values.pop("ca_cert")
                 values["ca_certificate_id"] = (
                     None if bundle is None else (await kept(connection, bundle, self._keys)).id
                 )
-            if "password" in values:
-                password = values.pop("password")
-                if password is None or not self._holds(before, password):
-                    values["password_encrypted"] = self._sealed(broker_id, password)
+            sealed = await self._password_after(connection, before, values)
+            values.pop("password", None)
+            if sealed != before["password_encrypted"]:
+                values["password_encrypted"] = sealed
+            # What is wrong by itself is said first (RFC 9110, section 13.2.1).
+            require_revision(before, if_revision)
             if values:
                 await connection.execute(
                     sa.update(brokers).where(brokers.c.id == broker_id).values(values)
@@ -190,20 +192,35 @@ class BrokerStore:
         async with reading(self._engine) as connection:
             return {key_id_of(found) for found in (await connection.execute(query)).scalars()}
 
-    def _sealed(self, broker_id: int, password: str | None) -> bytes | None:
-        if password is None:
-            return None
-        return self._keys.encrypt(password, place=password_place(broker_id))
+    async def _password_after(
+        self, connection: AsyncConnection, before: Row, values: Mapping[str, Any]
+    ) -> bytes | None:
+        """What is kept of the password after a change to `values`; it may give one, or None.
 
-    def _holds(self, row: Row, password: str) -> bool:
-        """Whether the row's password is this one, under the active key: then nothing changes."""
-        kept = row["password_encrypted"]
-        if kept is None or key_id_of(kept) != self._keys.active_id:
-            return False
-        try:
-            return password == self._keys.decrypt(kept, place=password_place(row["id"]))
-        except SecretUnreadable:
-            return False
+        Raises `InvalidInput` where the password would be sent to another destination.
+        """
+        is_given, password = "password" in values, values.get("password")
+        kept: bytes | None = None if is_given and password is None else before["password_encrypted"]
+        if password is None and kept is None:
+            return None
+        after = {**before, **values}
+        destination = await destination_in(connection, after)
+        if password is not None:
+            if self._passwords.is_current(before["id"], kept, password, destination):
+                return kept
+            return self._passwords.sealed(before["id"], password, destination)
+        change = Change(
+            before["id"],
+            await destination_in(connection, before),
+            destination,
+            was_managed=bool(before["management"]),
+        )
+        return kept and self._passwords.kept_through(
+            change,
+            kept,
+            is_managed=bool(after["management"]),
+            by_admin=role.get() is Access.ADMIN,
+        )
 
 
 def _conditions(wanted: Filter) -> list[sa.ColumnElement[bool]]:

@@ -11,7 +11,7 @@ from mooring.broker.v1 import history_pb2_grpc
 from broker_service.brokers.database import Row
 from broker_service.brokers.differences import Change, differences
 from broker_service.brokers.servicer import COLUMNS, proto_of
-from broker_service.brokers.settings import Settings, check, check_login
+from broker_service.brokers.settings import Settings, check, check_login, check_password
 from broker_service.history.store import HistoryStore, State, state_of
 from broker_service.placements.snapshot import SnapshotKeeper
 from chassis import pages
@@ -61,8 +61,11 @@ class BrokerHistoryServicer(history_pb2_grpc.BrokerHistoryServiceServicer):
         """Raises `InvalidInput`, `RevisionNotFound`, `PasswordKeyGone`, `BrokerNameTaken`,
         `BrokerIsDefault`, `LostRace`.
         """
+        password = request.password if request.HasField("password") else None
+        if password is not None:
+            check_password(password)
         row = await self._store.roll_back(
-            request.broker_id, request.revision, _check, request.if_revision
+            request.broker_id, request.revision, _check, request.if_revision, password
         )
         await self._snapshots.refresh()
         return pb.RollBackBrokerResponse(broker=proto_of(row))

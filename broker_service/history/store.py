@@ -12,17 +12,13 @@ from broker_service.brokers.database import (
     audited,
     broker_of,
     changing,
-    password_place,
+    destination_in,
     require_revision,
 )
 from broker_service.brokers.differences import COMPARED, SECRETS
+from broker_service.brokers.passwords import Passwords
 from broker_service.encryption import EncryptionKeys
-from broker_service.errors import (
-    BrokerNotFound,
-    PasswordKeyGone,
-    RevisionNotFound,
-    SecretUnreadable,
-)
+from broker_service.errors import BrokerNotFound, RevisionNotFound
 from broker_service.tables import brokers, certificates, history
 from chassis.database import reading
 from chassis.errors import LostRace
@@ -43,7 +39,7 @@ class HistoryStore:
     def __init__(self, engine: AsyncEngine, keys: EncryptionKeys) -> None:
         """`engine` connects as mooring_broker."""
         self._engine = engine
-        self._keys = keys
+        self._passwords = Passwords(keys)
 
     async def revisions_before(
         self, broker_id: int, revision: int | None, limit: int
@@ -70,12 +66,14 @@ class HistoryStore:
         revision: int,
         check: Callable[[State], None],
         if_revision: Collection[int] = (),
+        password: str | None = None,
     ) -> Row:
         """Makes the broker what it was at `revision`; one that is gone comes back under its id.
 
-        `check` is given what it would be, and raises for what may not be any more. Raises
-        `RevisionNotFound`, `PasswordKeyGone`, `BrokerNameTaken`, `BrokerIsDefault`, `LostRace`, and
-        whatever `check` raises.
+        `check` is given what it would be, and raises for what may not be any more. `password` is
+        what it has from then on, instead of the one that it had. Raises `RevisionNotFound`,
+        `PasswordKeyGone`, `BrokerNameTaken`, `BrokerIsDefault`, `LostRace`, `InvalidInput` where
+        the password is needed and is not given, and whatever `check` raises.
         """
         async with changing(self._engine) as connection:
             state = await _state_at(connection, broker_id, revision)
@@ -85,14 +83,28 @@ class HistoryStore:
                 before = None
             # What was no column then stays as it is.
             values = {name: state[name] for name in RESTORED if name in state}
-            check({**(before or {}), **values})
-            self._require_readable(broker_id, state["password_encrypted"])
+            restored = {**(before or {}), **values}
+            check(restored | ({} if password is None else {"password_encrypted": b""}))
+            destination = await destination_in(connection, restored)
+            if password is not None:
+                sealed = self._passwords.sealed(broker_id, password, destination)
+                values["password_encrypted"] = sealed
+            elif (kept := state["password_encrypted"]) is not None:
+                self._passwords.require_restorable(
+                    broker_id,
+                    kept,
+                    now=await destination_in(connection, before)
+                    if before and before["management"]
+                    else None,
+                    then=destination,
+                    is_managed=bool(restored.get("management")),
+                )
             if before is None:
                 if if_revision:
                     raise LostRace("the broker has been deleted since")
                 created_at = datetime.fromisoformat(state["created_at"])
-                kept = {"id": broker_id, "created_at": created_at}
-                await connection.execute(sa.insert(brokers).values(kept | values))
+                row = {"id": broker_id, "created_at": created_at}
+                await connection.execute(sa.insert(brokers).values(row | values))
             else:
                 require_revision(before, if_revision)
                 await connection.execute(
@@ -101,18 +113,6 @@ class HistoryStore:
             after = await broker_of(connection, broker_id)
             await audited(connection, "broker.rollback", before, after)
             return after
-
-    def _require_readable(self, broker_id: int, kept: bytes | None) -> None:
-        """Raises `PasswordKeyGone`: what is in use must be readable, or nothing starts again."""
-        if kept is None:
-            return
-        try:
-            self._keys.decrypt(kept, place=password_place(broker_id))
-        except SecretUnreadable:
-            raise PasswordKeyGone(
-                "its password was encrypted under a key that has left the ring:"
-                " change the broker as it is, and set a new password instead"
-            ) from None
 
 
 async def _state_at(connection: AsyncConnection, broker_id: int, revision: int) -> State:

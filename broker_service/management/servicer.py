@@ -6,6 +6,7 @@ from mooring.broker.v1 import management_pb2 as pb
 from mooring.broker.v1 import management_pb2_grpc
 
 from broker_service.brokers.database import Row
+from broker_service.brokers.passwords import problem_of
 from broker_service.errors import SecretUnreadable
 from broker_service.management.store import ManagementStore
 from broker_service.placements.snapshot import ca_cert_of
@@ -15,8 +16,6 @@ from chassis.trust import Access
 NAME = "mooring.broker.v1.ManagementService"
 # Nobody's who has an API token, whatever their role.
 POLICIES = {f"/{NAME}/ListManagedBrokers": Access.SERVICE}
-
-UNREADABLE = "the password cannot be read: its key is not in the ring, or it was changed by SQL"
 
 # Those that are columns too.
 COLUMNS = tuple(
@@ -44,7 +43,7 @@ class ManagementServicer(management_pb2_grpc.ManagementServiceServicer):
         secret: dict[str, Any]
         try:
             secret = {"password": self._store.password_of(row)}
-        except SecretUnreadable:
-            secret = {"password_error": UNREADABLE}
+        except SecretUnreadable as error:
+            secret = {"password_error": problem_of(row["id"], error)}
         columns = {name: row[name] for name in COLUMNS}
         return pb.ManagedBroker(**columns, **secret, ca_cert=ca_cert_of(row))

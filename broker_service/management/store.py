@@ -4,8 +4,11 @@ from collections.abc import Sequence
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from broker_service.brokers.database import Row, password_place
+from broker_service.brokers.database import Row
+from broker_service.brokers.passwords import Passwords
+from broker_service.destinations import destination_of
 from broker_service.encryption import EncryptionKeys
+from broker_service.placements.snapshot import ca_cert_of
 from broker_service.placements.store import all_brokers
 from broker_service.tables import brokers
 from chassis.database import reading
@@ -19,7 +22,7 @@ class ManagementStore:
     def __init__(self, engine: AsyncEngine, keys: EncryptionKeys) -> None:
         """`engine` connects as mooring_broker."""
         self._engine = engine
-        self._keys = keys
+        self._passwords = Passwords(keys)
 
     async def managed(self) -> Sequence[Row]:
         """Those that are active, in the order of their ids. Raises `Unavailable`."""
@@ -27,5 +30,9 @@ class ManagementStore:
             return (await connection.execute(_managed)).mappings().all()
 
     def password_of(self, row: Row) -> str:
-        """Raises `SecretUnreadable`."""
-        return self._keys.decrypt(row["password_encrypted"], place=password_place(row["id"]))
+        """For where the row says that the broker is.
+
+        Raises `SecretUnreadable`, `SecretNotBound`, `SecretBoundElsewhere`.
+        """
+        destination = destination_of(row, ca_cert_of(row))
+        return self._passwords.read(row["id"], row["password_encrypted"], destination)

@@ -17,9 +17,9 @@ from mooring.broker.v1 import resolution_pb2 as pb
 from prometheus_client import Counter
 from sqlalchemy.exc import DBAPIError
 
+from broker_service.brokers.database import bundle_of
 from broker_service.brokers.settings import url_of
 from broker_service.certificates.expiry import ExpiryWatch
-from broker_service.certificates.pem import united
 from broker_service.placements.store import PlacementStore, Reading
 from broker_service.resolution import Directory
 from chassis.errors import Unavailable
@@ -176,8 +176,5 @@ def _settings_of(row: sa.RowMapping) -> pb.BrokerSettings:
 
 
 def ca_cert_of(row: sa.RowMapping) -> str | None:
-    """What is told of a row of `all_brokers`: while one CA replaces another, both are trusted."""
-    ca_cert: str | None = row["ca_cert"]
-    if ca_cert is None or row["next_ca_cert"] is None:
-        return ca_cert
-    return united(ca_cert, row["next_ca_cert"])
+    """What is told of a row of `all_brokers`."""
+    return bundle_of(row["ca_cert"], row["next_ca_cert"])

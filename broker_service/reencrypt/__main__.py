@@ -1,5 +1,7 @@
 """`python -m broker_service.reencrypt`: puts all secrets under the active key; others can go then.
 
+It also binds passwords of earlier versions to their destinations; until then they are not used.
+
 It can be stopped and begun again at any time, also beside the service.
 """
 
@@ -33,6 +35,7 @@ class ReencryptConfig(BaseSettings):
 
 async def reencrypted(config: ReencryptConfig) -> Chunk:
     """What was done, in all. Raises `SystemExit`, `Unavailable`."""
+    log.actor.set("broker_service.reencrypt")
     keys = EncryptionKeys.read(config.encryption_keys_file)
     engine = engine_of(config.broker_database_url, pool_size=1)
     try:
@@ -66,6 +69,5 @@ def show(done: Chunk, active_id: int) -> int:
 if __name__ == "__main__":
     config = load(ReencryptConfig)
     log.configure("reencrypt", config.log_level)
-    log.actor.set("broker_service.reencrypt")
     active_id = EncryptionKeys.read(config.encryption_keys_file).active_id
     raise SystemExit(show(asyncio.run(reencrypted(config)), active_id))

@@ -1,16 +1,21 @@
-"""What is encrypted under other keys than the active one, a chunk at a time."""
+"""What is encrypted under other keys than the active one, a chunk at a time.
 
-from collections.abc import Callable, Iterable
+Also passwords that an earlier version kept without the destination that they are for.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from broker_service.brokers.database import password_place
+from broker_service.brokers.database import let_reencrypt
+from broker_service.brokers.passwords import password_place
 from broker_service.certificates.database import private_key_place
-from broker_service.encryption import HEADER_BYTES, VERSION, EncryptionKeys
+from broker_service.encryption import HEADER_BYTES, EncryptionKeys
 from broker_service.errors import SecretUnreadable
+from broker_service.reencrypt.database import Kept, destinations_of
 from broker_service.tables import brokers, certificates, history
 from chassis import audit
 from chassis.database import PLACEMENT, take_turns, writing
@@ -55,9 +60,7 @@ class ReencryptionStore:
         """
         async with writing(self._engine) as connection:
             await take_turns(connection, PLACEMENT)
-            # It makes no revision: see `revise_broker` in the migrations.
-            flag = sa.func.set_config("mooring.reencrypting", "on", True)
-            await connection.execute(sa.select(flag))
+            await let_reencrypt(connection, is_on=True)
             ids = await self._broker_ids(connection, after)
             await connection.execute(
                 sa.select(brokers.c.id)
@@ -67,12 +70,15 @@ class ReencryptionStore:
             )
             kept = sa.union(
                 *(
-                    sa.select(owner, secret).where(owner.in_(ids), self._is_elsewhere(secret))
+                    sa.select(owner, secret).where(
+                        owner.in_(ids), self._is_elsewhere(secret, is_bound=True)
+                    )
                     for owner, secret in PASSWORDS
                 )
             )
             rows = [tuple(row) for row in await connection.execute(kept)]
-            renewed, unreadable = self._renewed(rows, password_place)
+            destinations = await destinations_of(connection, ids)
+            renewed, unreadable = self._renewed(rows, password_place, destinations)
             done = 0
             for owner, secret in PASSWORDS:
                 done += await _replace(connection, owner, secret, renewed)
@@ -89,7 +95,7 @@ class ReencryptionStore:
         owner, secret = certificates.c.id, certificates.c.private_key_encrypted
         chosen = (
             sa.select(owner, secret)
-            .where(owner > after, self._is_elsewhere(secret))
+            .where(owner > after, self._is_elsewhere(secret, is_bound=False))
             .order_by(owner)
             .limit(CHUNK)
             .with_for_update()
@@ -109,32 +115,43 @@ class ReencryptionStore:
     async def _broker_ids(self, connection: AsyncConnection, after: int) -> list[int]:
         found = sa.union(
             *(
-                sa.select(owner.label("broker_id")).where(owner > after, self._is_elsewhere(secret))
+                sa.select(owner.label("broker_id")).where(
+                    owner > after, self._is_elsewhere(secret, is_bound=True)
+                )
                 for owner, secret in PASSWORDS
             )
         ).subquery()
         query = sa.select(found.c.broker_id).order_by(found.c.broker_id).limit(CHUNK)
         return list((await connection.execute(query)).scalars())
 
-    def _is_elsewhere(self, secret: Secret) -> sa.ColumnElement[bool]:
-        """Whether it is under another key than the active one."""
-        head = VERSION + self._keys.active_id.to_bytes(HEADER_BYTES - len(VERSION))
-        return sa.func.substring(secret, 1, HEADER_BYTES) != head
+    def _is_elsewhere(self, secret: Secret, *, is_bound: bool) -> sa.ColumnElement[bool]:
+        """Whether it is under another key than the active one, or lacks its destination."""
+        return sa.func.substring(secret, 1, HEADER_BYTES) != self._keys.header(is_bound=is_bound)
 
     def _renewed(
-        self, rows: Iterable[tuple[Any, ...]], place_of: Callable[[int], str]
+        self,
+        rows: Iterable[tuple[Any, ...]],
+        place_of: Callable[[int], str],
+        destinations: Mapping[Kept, str] | None = None,
     ) -> tuple[list[tuple[int, bytes, bytes]], list[int]]:
-        """Each as it is and under the active key; and the ids of those that cannot be read."""
+        """Each as it is and under the active key; and the ids of those that cannot be read.
+
+        One that has no destination gets that of `destinations`, where they are given.
+        """
         renewed: list[tuple[int, bytes, bytes]] = []
         unreadable: list[int] = []
         for row_id, kept in rows:
             place = place_of(row_id)
             try:
-                plain = self._keys.decrypt(kept, place=place)
+                opened = self._keys.open(kept, place=place)
             except SecretUnreadable:
                 unreadable.append(row_id)
-            else:
-                renewed.append((row_id, kept, self._keys.encrypt(plain, place=place)))
+                continue
+            destination = opened.destination
+            if destination is None and destinations is not None:
+                destination = destinations[row_id, kept]
+            sealed = self._keys.encrypt(opened.plain, place=place, destination=destination)
+            renewed.append((row_id, kept, sealed))
         return renewed, unreadable
 
     async def _record(self, connection: AsyncConnection, chunk: Chunk) -> None:

@@ -1,17 +1,25 @@
 """What is known of a rotation: its brokers, and what their devices were told."""
 
-from collections.abc import Collection, Mapping, Sequence
+import contextlib
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from broker_service.brokers.database import Row, destination_in, put_in_place
+from broker_service.brokers.passwords import Change, Passwords
 from broker_service.certificates.database import certificate_of
 from broker_service.certificates.reading import CA
 from broker_service.errors import RotationNotFound
 from broker_service.rotations.progress import Rotation, counted
-from broker_service.tables import device_count_changes, device_counts, devices
+from broker_service.tables import brokers, device_count_changes, device_counts, devices
+from chassis.errors import Forbidden
+from chassis.trust import Access, role
 
 NOT_ROTATING = "the certificate is not being replaced"
+NEEDS_ADMIN = (
+    "brokers that Mooring manages are verified with this CA, so replacing it needs the role admin"
+)
 
 # A broker, and the CA certificates that were told with it.
 Bundle = tuple[int, tuple[int, ...]]
@@ -97,3 +105,42 @@ def devices_told(
         sa.select(rest.c.id, rest.c.uuid),
     ).subquery("found")
     return sa.select(found.c.id, found.c.uuid).order_by(found.c.id).limit(limit)
+
+
+@contextlib.asynccontextmanager
+async def following(
+    connection: AsyncConnection, certificate_id: int, passwords: Passwords
+) -> AsyncIterator[None]:
+    """The block changes which CAs are trusted where brokers use this certificate.
+
+    Their passwords are encrypted anew for that, for an administrator; those of brokers that are not
+    managed stay as they are for others. Raises `Forbidden` where the change needs an administrator.
+    """
+    chosen = (
+        sa.select(brokers)
+        .where(
+            brokers.c.ca_certificate_id == certificate_id,
+            brokers.c.password_encrypted.is_not(None),
+        )
+        .order_by(brokers.c.id)
+        .with_for_update(key_share=True)
+    )
+    rows = (await connection.execute(chosen)).mappings().all()
+    before = [await destination_in(connection, row) for row in rows]
+    yield
+    is_admin = role.get() is Access.ADMIN
+    for row, was in zip(rows, before, strict=True):
+        now = await destination_in(connection, await _row(connection, row["id"]))
+        change = Change(row["id"], was, now, was_managed=bool(row["management"]))
+        if was == now:
+            continue
+        if row["management"] and not is_admin:
+            raise Forbidden(NEEDS_ADMIN)
+        kept = row["password_encrypted"]
+        if is_admin and passwords.is_for(row["id"], kept, was):
+            await put_in_place(connection, row["id"], kept, passwords.moved(change, kept))
+
+
+async def _row(connection: AsyncConnection, broker_id: int) -> Row:
+    query = sa.select(brokers).where(brokers.c.id == broker_id)
+    return (await connection.execute(query)).mappings().one()

@@ -7,6 +7,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from broker_service.brokers.database import changing
+from broker_service.brokers.passwords import Passwords
 from broker_service.certificates.database import Row, certificate_of, kept
 from broker_service.certificates.reading import CA, Certificate
 from broker_service.encryption import EncryptionKeys
@@ -21,6 +22,7 @@ from broker_service.rotations.database import (
     NOT_ROTATING,
     bundles_of,
     devices_told,
+    following,
     rotation_of,
 )
 from broker_service.rotations.progress import Rotation, Told
@@ -34,12 +36,17 @@ from chassis.errors import InvalidInput
 
 
 class RotationStore:
-    """A rotation is known by the id of the certificate that is replaced."""
+    """A rotation is known by the id of the certificate that is replaced.
+
+    Whatever changes the CA with which brokers that Mooring manages are verified raises `Forbidden`
+    for actors that are no administrators.
+    """
 
     def __init__(self, engine: AsyncEngine, keys: EncryptionKeys) -> None:
         """`engine` connects as mooring_broker."""
         self._engine = engine
         self._keys = keys
+        self._passwords = Passwords(keys)
 
     async def kind_of(self, certificate_id: int) -> str:
         """What its replacement must be too. Raises `CertificateNotFound`."""
@@ -63,7 +70,8 @@ class RotationStore:
                 "rotation_began_at": sa.func.now(),
                 "rotation_threshold_percent": threshold_percent,
             }
-            await _set(connection, certificate_id, staged)
+            async with following(connection, certificate_id, self._passwords):
+                await _set(connection, certificate_id, staged)
             await audit.record(
                 connection,
                 "rotation.stage",
@@ -116,12 +124,13 @@ class RotationStore:
                 if old["kind"] == CA
                 else brokers.c.client_certificate_id
             )
-            await connection.execute(
-                sa.update(brokers)
-                .where(used == certificate_id)
-                .values({used: rotation.replacement_id})
-            )
-            await _clear(connection, certificate_id)
+            async with following(connection, certificate_id, self._passwords):
+                await connection.execute(
+                    sa.update(brokers)
+                    .where(used == certificate_id)
+                    .values({used: rotation.replacement_id})
+                )
+                await _clear(connection, certificate_id)
             await audit.record(
                 connection,
                 "rotation.cut_over",
@@ -141,7 +150,8 @@ class RotationStore:
             old = await certificate_of(connection, certificate_id, is_locked=True)
             if old["replacement_id"] is None:
                 raise RotationNotFound(NOT_ROTATING)
-            await _clear(connection, certificate_id)
+            async with following(connection, certificate_id, self._passwords):
+                await _clear(connection, certificate_id)
             await audit.record(
                 connection,
                 "rotation.cancel",

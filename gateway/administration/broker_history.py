@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from litestar import Response, Router, get, post
 from litestar.params import JSONBody, PathParameter
 from mooring.broker.v1 import history_pb2
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from chassis.trust import Access
 from gateway.administration.broker_types import Broker, broker_json
@@ -16,6 +16,7 @@ from gateway.administration.fields import PathId, moment_of
 from gateway.administration.listing import DEFAULT_LIMIT, Cursor, Limit, Page
 from gateway.administration.preconditions import IF_REVISION, IfRevision, tagged
 from gateway.bodies import StrictJson
+from gateway.documentation import documented
 from gateway.problems import errors
 
 MAX_INT64 = 2**63 - 1
@@ -58,6 +59,20 @@ class Rollback(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """Where to go back to."""
 
     revision: Annotated[int, Meta(ge=1, le=MAX_INT64)]
+    password: (
+        Annotated[
+            str,
+            documented(
+                minLength=1,
+                maxLength=4096,
+                writeOnly=True,
+                description="The broker's password from then on. Needed where Mooring would send"
+                " the one at the revision to another destination than now, or than it was given"
+                " for.",
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
 
 
 def _json(revision: history_pb2.BrokerRevision) -> BrokerRevision:
@@ -141,7 +156,10 @@ async def roll_back_broker(
     answer = await caller.ask_broker_service(
         caller.neighbours.broker_history.RollBackBroker,
         history_pb2.RollBackBrokerRequest(
-            broker_id=broker_id, revision=data.revision, if_revision=if_revision
+            broker_id=broker_id,
+            revision=data.revision,
+            if_revision=if_revision,
+            password=None if data.password is UNSET else data.password,
         ),
     )
     return tagged(broker_json(answer.broker), answer.broker.revision)

@@ -153,11 +153,16 @@ async def test_what_was_no_column_then_stays_as_it_is(stack: Stack) -> None:
     assert now.status_code == 200, now.text
     was = (await stack.admin("GET", f"{path}/history/1")).json()
     assert (was["management"], was["management_url"]) == ("", "")
-    assert set((await history(stack, broker["id"]))[0]["changes"]) == {"port"}
+    # The same password, given for another destination, is kept anew.
+    assert set((await history(stack, broker["id"]))[0]["changes"]) == {"port", "password"}
     # It would lose what its management needs.
     refused = await stack.admin("POST", f"{path}/rollback", json={"revision": 1})
     assert (refused.status_code, refused.json()["field"]) == (422, "management")
-    back = (await stack.admin("POST", f"{path}/rollback", json={"revision": 2})).json()
+    # The password of that revision was not given for its management.
+    refused = await stack.admin("POST", f"{path}/rollback", json={"revision": 2})
+    assert (refused.status_code, refused.json()["field"]) == (422, "password")
+    body = {"revision": 2, "password": PASSWORD}
+    back = (await stack.admin("POST", f"{path}/rollback", json=body)).json()
     assert (back["port"], back["management"]) == (8883, "emqx")
     await stack.admin("PATCH", path, json=UNMANAGED)
     back = (await stack.admin("POST", f"{path}/rollback", json={"revision": 1})).json()

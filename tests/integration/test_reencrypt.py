@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import broker_service.reencrypt.store
-from broker_service.brokers.database import password_place
+from broker_service.brokers.passwords import password_place
 from broker_service.certificates.database import private_key_place
 from broker_service.encryption import EncryptionKeys, key_id_of
 from broker_service.reencrypt.__main__ import ReencryptConfig, reencrypted, show
@@ -125,7 +125,7 @@ async def test_the_old_key_can_go_and_nothing_else_has_changed(
         "SELECT id, name, password_encrypted FROM mqtt_broker_config WHERE username = 'u'"
     ):
         password = "two b" if name == "b" else f"one {name}"
-        assert read.decrypt(kept, place=password_place(broker_id)) == password
+        assert read.open(kept, place=password_place(broker_id)).plain == password
     [(certificate_id, kept)] = stack.database.execute(
         "SELECT id, private_key_encrypted FROM certificates"
     )

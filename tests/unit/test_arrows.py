@@ -28,6 +28,7 @@ PURE = (
     "broker_service/certificates/reading.py",
     "broker_service/certificates/private_keys.py",
     "broker_service/brokers/settings.py",
+    "broker_service/destinations.py",
     "registry_service/provisioning.py",
     "chassis/keyring.py",
     "chassis/waves.py",

@@ -26,7 +26,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from mooring.broker.v1 import brokers_pb2 as mooring_dot_broker_dot_v1_dot_brokers__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fmooring/broker/v1/history.proto\x12\x11mooring.broker.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fmooring/broker/v1/brokers.proto\"D\n\x0b\x46ieldChange\x12\x11\n\tfrom_json\x18\x01 \x01(\t\x12\x0f\n\x07to_json\x18\x02 \x01(\t\x12\x11\n\tis_secret\x18\x03 \x01(\x08\"\xb6\x02\n\x0e\x42rokerRevision\x12\x10\n\x08revision\x18\x01 \x01(\x03\x12-\n\x04kind\x18\x02 \x01(\x0e\x32\x1f.mooring.broker.v1.RevisionKind\x12.\n\nchanged_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nchanged_by\x18\x04 \x01(\t\x12\x0e\n\x06\x62y_sql\x18\x05 \x01(\x08\x12?\n\x07\x63hanges\x18\x06 \x03(\x0b\x32..mooring.broker.v1.BrokerRevision.ChangesEntry\x1aN\n\x0c\x43hangesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12-\n\x05value\x18\x02 \x01(\x0b\x32\x1e.mooring.broker.v1.FieldChange:\x02\x38\x01\"R\n\x1aListBrokerRevisionsRequest\x12\x11\n\tbroker_id\x18\x01 \x01(\x05\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x0e\n\x06\x63ursor\x18\x03 \x01(\t\"h\n\x1bListBrokerRevisionsResponse\x12\x34\n\trevisions\x18\x01 \x03(\x0b\x32!.mooring.broker.v1.BrokerRevision\x12\x13\n\x0bnext_cursor\x18\x02 \x01(\t\"?\n\x18GetBrokerRevisionRequest\x12\x11\n\tbroker_id\x18\x01 \x01(\x05\x12\x10\n\x08revision\x18\x02 \x01(\x03\"F\n\x19GetBrokerRevisionResponse\x12)\n\x06\x62roker\x18\x01 \x01(\x0b\x32\x19.mooring.broker.v1.Broker\"Q\n\x15RollBackBrokerRequest\x12\x11\n\tbroker_id\x18\x01 \x01(\x05\x12\x10\n\x08revision\x18\x02 \x01(\x03\x12\x13\n\x0bif_revision\x18\x03 \x03(\x03\"C\n\x16RollBackBrokerResponse\x12)\n\x06\x62roker\x18\x01 \x01(\x0b\x32\x19.mooring.broker.v1.Broker*\x9a\x01\n\x0cRevisionKind\x12\x1d\n\x19REVISION_KIND_UNSPECIFIED\x10\x00\x12\x19\n\x15REVISION_KIND_CREATED\x10\x01\x12\x19\n\x15REVISION_KIND_UPDATED\x10\x02\x12\x19\n\x15REVISION_KIND_DELETED\x10\x03\x12\x1a\n\x16REVISION_KIND_RECORDED\x10\x04\x32\xe3\x02\n\x14\x42rokerHistoryService\x12t\n\x13ListBrokerRevisions\x12-.mooring.broker.v1.ListBrokerRevisionsRequest\x1a..mooring.broker.v1.ListBrokerRevisionsResponse\x12n\n\x11GetBrokerRevision\x12+.mooring.broker.v1.GetBrokerRevisionRequest\x1a,.mooring.broker.v1.GetBrokerRevisionResponse\x12\x65\n\x0eRollBackBroker\x12(.mooring.broker.v1.RollBackBrokerRequest\x1a).mooring.broker.v1.RollBackBrokerResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fmooring/broker/v1/history.proto\x12\x11mooring.broker.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fmooring/broker/v1/brokers.proto\"D\n\x0b\x46ieldChange\x12\x11\n\tfrom_json\x18\x01 \x01(\t\x12\x0f\n\x07to_json\x18\x02 \x01(\t\x12\x11\n\tis_secret\x18\x03 \x01(\x08\"\xb6\x02\n\x0e\x42rokerRevision\x12\x10\n\x08revision\x18\x01 \x01(\x03\x12-\n\x04kind\x18\x02 \x01(\x0e\x32\x1f.mooring.broker.v1.RevisionKind\x12.\n\nchanged_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nchanged_by\x18\x04 \x01(\t\x12\x0e\n\x06\x62y_sql\x18\x05 \x01(\x08\x12?\n\x07\x63hanges\x18\x06 \x03(\x0b\x32..mooring.broker.v1.BrokerRevision.ChangesEntry\x1aN\n\x0c\x43hangesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12-\n\x05value\x18\x02 \x01(\x0b\x32\x1e.mooring.broker.v1.FieldChange:\x02\x38\x01\"R\n\x1aListBrokerRevisionsRequest\x12\x11\n\tbroker_id\x18\x01 \x01(\x05\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x0e\n\x06\x63ursor\x18\x03 \x01(\t\"h\n\x1bListBrokerRevisionsResponse\x12\x34\n\trevisions\x18\x01 \x03(\x0b\x32!.mooring.broker.v1.BrokerRevision\x12\x13\n\x0bnext_cursor\x18\x02 \x01(\t\"?\n\x18GetBrokerRevisionRequest\x12\x11\n\tbroker_id\x18\x01 \x01(\x05\x12\x10\n\x08revision\x18\x02 \x01(\x03\"F\n\x19GetBrokerRevisionResponse\x12)\n\x06\x62roker\x18\x01 \x01(\x0b\x32\x19.mooring.broker.v1.Broker\"z\n\x15RollBackBrokerRequest\x12\x11\n\tbroker_id\x18\x01 \x01(\x05\x12\x10\n\x08revision\x18\x02 \x01(\x03\x12\x13\n\x0bif_revision\x18\x03 \x03(\x03\x12\x1a\n\x08password\x18\x04 \x01(\tB\x03\x80\x01\x01H\x00\x88\x01\x01\x42\x0b\n\t_password\"C\n\x16RollBackBrokerResponse\x12)\n\x06\x62roker\x18\x01 \x01(\x0b\x32\x19.mooring.broker.v1.Broker*\x9a\x01\n\x0cRevisionKind\x12\x1d\n\x19REVISION_KIND_UNSPECIFIED\x10\x00\x12\x19\n\x15REVISION_KIND_CREATED\x10\x01\x12\x19\n\x15REVISION_KIND_UPDATED\x10\x02\x12\x19\n\x15REVISION_KIND_DELETED\x10\x03\x12\x1a\n\x16REVISION_KIND_RECORDED\x10\x04\x32\xe3\x02\n\x14\x42rokerHistoryService\x12t\n\x13ListBrokerRevisions\x12-.mooring.broker.v1.ListBrokerRevisionsRequest\x1a..mooring.broker.v1.ListBrokerRevisionsResponse\x12n\n\x11GetBrokerRevision\x12+.mooring.broker.v1.GetBrokerRevisionRequest\x1a,.mooring.broker.v1.GetBrokerRevisionResponse\x12\x65\n\x0eRollBackBroker\x12(.mooring.broker.v1.RollBackBrokerRequest\x1a).mooring.broker.v1.RollBackBrokerResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,8 +35,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_BROKERREVISION_CHANGESENTRY']._loaded_options = None
   _globals['_BROKERREVISION_CHANGESENTRY']._serialized_options = b'8\001'
-  _globals['_REVISIONKIND']._serialized_start=983
-  _globals['_REVISIONKIND']._serialized_end=1137
+  _globals['_ROLLBACKBROKERREQUEST'].fields_by_name['password']._loaded_options = None
+  _globals['_ROLLBACKBROKERREQUEST'].fields_by_name['password']._serialized_options = b'\200\001\001'
+  _globals['_REVISIONKIND']._serialized_start=1024
+  _globals['_REVISIONKIND']._serialized_end=1178
   _globals['_FIELDCHANGE']._serialized_start=120
   _globals['_FIELDCHANGE']._serialized_end=188
   _globals['_BROKERREVISION']._serialized_start=191
@@ -52,9 +54,9 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETBROKERREVISIONRESPONSE']._serialized_start=758
   _globals['_GETBROKERREVISIONRESPONSE']._serialized_end=828
   _globals['_ROLLBACKBROKERREQUEST']._serialized_start=830
-  _globals['_ROLLBACKBROKERREQUEST']._serialized_end=911
-  _globals['_ROLLBACKBROKERRESPONSE']._serialized_start=913
-  _globals['_ROLLBACKBROKERRESPONSE']._serialized_end=980
-  _globals['_BROKERHISTORYSERVICE']._serialized_start=1140
-  _globals['_BROKERHISTORYSERVICE']._serialized_end=1495
+  _globals['_ROLLBACKBROKERREQUEST']._serialized_end=952
+  _globals['_ROLLBACKBROKERRESPONSE']._serialized_start=954
+  _globals['_ROLLBACKBROKERRESPONSE']._serialized_end=1021
+  _globals['_BROKERHISTORYSERVICE']._serialized_start=1181
+  _globals['_BROKERHISTORYSERVICE']._serialized_end=1536
 # @@protoc_insertion_point(module_scope)

@@ -235,9 +235,15 @@ class RollBackBrokerRequest(_message.Message):
     BROKER_ID_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
     IF_REVISION_FIELD_NUMBER: _builtins.int
+    PASSWORD_FIELD_NUMBER: _builtins.int
     broker_id: _builtins.int
     revision: _builtins.int
     """To which."""
+    password: _builtins.str
+    """The broker's password after it, instead of the one at the revision. Needed
+    where Mooring would send that one to another destination than now, or than
+    it was given for.
+    """
     @_builtins.property
     def if_revision(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Goes on only if the broker's revision is one of these, else LOST_RACE;
@@ -250,12 +256,15 @@ class RollBackBrokerRequest(_message.Message):
         broker_id: _builtins.int = ...,
         revision: _builtins.int = ...,
         if_revision: _abc.Iterable[_builtins.int] | None = ...,
+        password: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_password", b"_password", "password", b"password"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["broker_id", b"broker_id", "if_revision", b"if_revision", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_password", b"_password", "broker_id", b"broker_id", "if_revision", b"if_revision", "password", b"password", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__password: _TypeAlias = _typing.Literal["password"]  # noqa: Y015
+    _WhichOneofArgType__password: _TypeAlias = _typing.Literal["_password", b"_password"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__password) -> _WhichOneofReturnType__password | None: ...
 
 Global___RollBackBrokerRequest: _TypeAlias = RollBackBrokerRequest  # noqa: Y015
 

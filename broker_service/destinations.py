@@ -1,0 +1,90 @@
+"""Where a broker's password is sent: the kind of connection, its address, and how TLS is checked.
+
+A password is encrypted for the destination that it was given for (`broker_service/encryption.py`),
+and is used for no other.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import astuple, dataclass
+from typing import Any
+
+from broker_service.brokers.settings import HTTP_MANAGEMENTS, TLS_OF_PROTOCOL, url_of
+
+# A Mosquitto is managed over MQTT, at the address that its clients use.
+MQTT = "mqtt"
+# How the certificate of the other end is checked.
+NO_TLS, UNVERIFIED, SYSTEM_CAS = "", "unverified", "system"
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """All that decides who receives the password."""
+
+    # mqtt, emqx or rabbitmq.
+    kind: str
+    url: str
+    # NO_TLS, UNVERIFIED, SYSTEM_CAS, or the SHA-256 of the PEM text of the trusted CAs.
+    trust: str
+
+    @property
+    def is_verified(self) -> bool:
+        """Whether the other end proves itself by a certificate."""
+        return self.trust not in (NO_TLS, UNVERIFIED)
+
+    def differs_in_ca_alone(self, other: "Destination") -> bool:
+        """Whether both are the same place, verified by different CAs."""
+        return (
+            self != other
+            and (self.kind, self.url) == (other.kind, other.url)
+            and self.is_verified
+            and other.is_verified
+        )
+
+    def encoded(self) -> str:
+        """The one text that stands for it."""
+        return json.dumps(astuple(self), separators=(",", ":"))
+
+
+def destination_of(columns: Mapping[Any, Any], ca_pem: str | None) -> Destination:
+    """Where the password goes of a broker with these columns, while `ca_pem` is what is trusted.
+
+    The columns may be those of a revision from before brokers had a management.
+    """
+    management = columns.get("management", "")
+    if management in HTTP_MANAGEMENTS:
+        kind, url = management, columns["management_url"]
+        uses_tls = url.startswith("https:")
+    else:
+        kind = MQTT
+        names = ("protocol", "host", "port", "path")
+        url = url_of(*(columns[name] for name in names))
+        uses_tls = TLS_OF_PROTOCOL.get(columns["protocol"], True)
+    return Destination(kind, url, _trust(uses_tls, columns["verify_certificate"], ca_pem))
+
+
+def _trust(uses_tls: bool, is_verified: bool, ca_pem: str | None) -> str:
+    if not uses_tls:
+        return NO_TLS
+    if not is_verified:
+        return UNVERIFIED
+    return SYSTEM_CAS if ca_pem is None else hashlib.sha256(ca_pem.encode()).hexdigest()
+
+
+def shown(encoded: str) -> str:
+    """The kind and URL of an encoded destination, for people."""
+    kind, url, _ = json.loads(encoded)
+    return str(url) if kind == MQTT else f"{kind} at {url}"
+
+
+def first_given_for(uses: Iterable[tuple[bool, Destination]]) -> Destination:
+    """The destination of a password that was kept without one, by the revisions that had it.
+
+    `uses` has at least one: for each revision, oldest first, whether the broker was managed, and
+    where. A managed broker's password has been sent there: the last of these counts. Otherwise it
+    was given for where the broker was when it came.
+    """
+    all_uses = list(uses)
+    managed = [destination for is_managed, destination in all_uses if is_managed]
+    return managed[-1] if managed else all_uses[0][1]
