@@ -5,7 +5,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import CIDR, INT8MULTIRANGE, JSONB
 
-SCHEMA_REVISION = "0021"
+SCHEMA_REVISION = "0022"
 
 metadata = sa.MetaData()
 
@@ -171,6 +171,9 @@ devices = sa.Table(
     sa.Column("has_short_api_key", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Column("rotations", sa.Integer, nullable=False, server_default="0"),
     sa.Column("rotations_since", sa.DateTime(timezone=True)),
+    # The broker that `is_online` is from, and the moment of its clock at which that was so.
+    sa.Column("presence_broker_id", sa.Integer),
+    sa.Column("presence_at", sa.DateTime(timezone=True)),
     sa.ForeignKeyConstraint(
         ["provisioned_by_key_id", "fleet_id"],
         ["provisioning_keys.id", "provisioning_keys.fleet_id"],

@@ -13,9 +13,9 @@ from chassis.coalescer import Coalescer
 from chassis.errors import DeadlineExceeded
 from chassis.queue import Call
 from registry_service.access.decision import (
+    NOT_TOLD,
     PASSWORD_WRONG,
     TOPIC_NOT_GRANTED,
-    USER_UNKNOWN,
     admits,
     let_in,
     may,
@@ -49,7 +49,8 @@ class Seen(Struct, frozen=True):
     """What there is of it."""
 
     subject: Subject | None
-    is_taken: bool
+    # The brokers that admit another device which the client id names.
+    taken_at: frozenset[int]
 
 
 class Answering:
@@ -108,7 +109,7 @@ class Answering:
         if which is None:
             return None
         for uuid in _claimed_by(asker, question):
-            if uuid != subject.uuid and not self._known.is_nobodys(uuid, now):
+            if uuid != subject.uuid and not self._known.is_nobodys(uuid, asker.broker_id, now):
                 return None
         return let_in(
             subject,
@@ -141,9 +142,11 @@ class Answering:
         verdict = admits(subject, asker.broker_id, at)
         if not isinstance(question, Connect):
             return may(subject, question) if subject and verdict.is_allowed else verdict
-        if subject is None:
-            return USER_UNKNOWN
-        # A password first: what else is wrong is nobody's business who has none.
+        # Without the hash, which may take long: how long the answer takes says nothing of devices
+        # that are not this broker's.
+        if subject is None or verdict is NOT_TOLD:
+            return verdict
+        # A password first: what else is wrong is told only to a client that has it.
         which = self._which(subject, question.password, at)
         if which is None:
             return None if is_slow(subject.password) else PASSWORD_WRONG
@@ -152,7 +155,8 @@ class Answering:
         return let_in(
             subject,
             is_current=which is not subject.previous,
-            is_taken=seen.is_taken or self._is_taken(asker, question, subject, now),
+            is_taken=asker.broker_id in seen.taken_at
+            or self._is_taken(asker, question, subject, now),
             session_s=self._session_s,
             now=at,
         )
@@ -200,7 +204,8 @@ class Answering:
 def _seen(lookup: Lookup, found: Found) -> Seen:
     subject = found.subjects.get(lookup.username)
     own = subject.uuid if subject else ""
-    return Seen(subject, any(uuid != own and uuid in found.claimed for uuid in lookup.claimed))
+    others = [found.claimed.get(uuid, frozenset()) for uuid in lookup.claimed if uuid != own]
+    return Seen(subject, frozenset[int]().union(*others))
 
 
 def _claimed_by(asker: Asker, question: Connect) -> tuple[str, ...]:

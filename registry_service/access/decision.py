@@ -30,18 +30,29 @@ NOT_TOLD = Verdict(is_allowed=False, reason="BROKER_NOT_TOLD")
 CLIENT_ID_TAKEN = Verdict(is_allowed=False, reason="CLIENT_ID_TAKEN")
 TOPIC_NOT_GRANTED = Verdict(is_allowed=False, reason="TOPIC_NOT_GRANTED")
 
+# What a broker is told instead of the reasons by which it would learn of devices that are not its
+# own, or guess passwords. Metrics keep them apart.
+NOT_ALLOWED = Verdict(is_allowed=False, reason="NOT_ALLOWED")
+HIDDEN = frozenset({USER_UNKNOWN.reason, PASSWORD_WRONG.reason, NOT_TOLD.reason})
+
 
 def admits(subject: Subject | None, broker_id: int, now: float) -> Verdict:
     """Whether this broker has any business with the subject; `now` is Unix seconds."""
     if subject is None:
         return USER_UNKNOWN
+    # First: what else there is to say of it is not for this broker.
+    if subject.broker_ids is not None and broker_id not in subject.broker_ids:
+        return NOT_TOLD
     if not subject.is_active:
         return DISABLED
     if subject.expires_at is not None and subject.expires_at <= now:
         return EXPIRED
-    if subject.broker_ids is not None and broker_id not in subject.broker_ids:
-        return NOT_TOLD
     return ALLOWED
+
+
+def outward(verdict: Verdict) -> Verdict:
+    """The verdict as the broker is told it."""
+    return NOT_ALLOWED if verdict.reason in HIDDEN else verdict
 
 
 def let_in(

@@ -17,7 +17,7 @@ from chassis.direct_http import Head
 from chassis.errors import MooringError, Unauthenticated
 from chassis.queue import Call
 from registry_service.access.answering import Answering, Lookup, Seen
-from registry_service.access.decision import ALLOWED
+from registry_service.access.decision import ALLOWED, outward
 from registry_service.access.dialects import DIALECTS
 from registry_service.access.dialects.asked import TEXT, Asked, Operation, Reply, Unreadable
 from registry_service.access.known import Changes
@@ -258,12 +258,11 @@ class BrokerHandler:
     ) -> direct_http.Reply:
         for question, verdict in zip(questions, verdicts, strict=True):
             self._note(question, verdict, now)
-        return _sent(self._route.operation.answer(asked, verdicts))
+        return _sent(self._route.operation.answer(asked, [*map(outward, verdicts)]))
 
     def _note(self, question: Question, verdict: Verdict, now: float) -> None:
         if verdict.is_allowed and isinstance(question, Connect):
-            client_id, username = question.client_id, question.username
-            self._edge.presence.connected(self._asker.broker_id, client_id, username, now)
+            self._edge.presence.connected(self._asker.broker_id, question, now)
         VERDICTS.note(self._route.dialect, type(question), verdict.reason)
 
 

@@ -8,7 +8,7 @@ when it does not, for `STALE_S`, everything is looked up. So revoking beats reme
 
 import asyncio
 from collections import OrderedDict, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import TypeAlias
 
 import structlog
@@ -30,8 +30,8 @@ POLL_S = 0.25
 STALE_S = 2.0
 # However well it goes.
 MAX_AGE_S = 60.0
-# Registering is not announced: for so long a client id may be taken for nobody's that has become a
-# device's.
+# Registering, and being told a broker, are not announced: for so long a client id may be taken for
+# nobody's that has become a device's.
 NOBODYS_S = 5.0
 MAX_SUBJECTS = 100_000
 # From one reading of all secrets to the next, unless something is announced.
@@ -50,8 +50,8 @@ class KnownSubjects:
         """Knows nobody."""
         self._subjects: OrderedDict[str, tuple[Subject, Time]] = OrderedDict()
         self._of_fleet: defaultdict[str, set[str]] = defaultdict(set)
-        # What client ids claim to be, and no device is called.
-        self._nobodys: OrderedDict[str, Time] = OrderedDict()
+        # The uuids that client ids name: which brokers admitted such a device, and when.
+        self._claimed: OrderedDict[str, tuple[Collection[int], Time]] = OrderedDict()
         # Of lookups under way: what has changed since they began.
         self._under_way: list[set[str]] = []
         REMEMBERED.set_function(lambda: len(self._subjects))
@@ -63,9 +63,13 @@ class KnownSubjects:
             return None
         return found[0]
 
-    def is_nobodys(self, uuid: str, now: Time) -> bool:
-        """Whether no device had this uuid lately."""
-        return now - self._nobodys.get(uuid, float("-inf")) <= NOBODYS_S
+    def is_nobodys(self, uuid: str, broker_id: int, now: Time) -> bool:
+        """Whether the broker admitted no device of this uuid lately.
+
+        What it does not admit is none of its business: not even that there is such a device.
+        """
+        found = self._claimed.get(uuid)
+        return found is not None and now - found[1] <= NOBODYS_S and broker_id not in found[0]
 
     def begin(self) -> set[str]:
         """To be called before a lookup; what it gives is for `remember`."""
@@ -84,11 +88,10 @@ class KnownSubjects:
         if found is None or "" in spoilt:
             return False
         for uuid in claimed:
-            if uuid not in found.claimed:
-                self._nobodys[uuid] = now
-                self._nobodys.move_to_end(uuid)
-        while len(self._nobodys) > MAX_SUBJECTS:
-            self._nobodys.popitem(last=False)
+            self._claimed[uuid] = found.claimed.get(uuid, ()), now
+            self._claimed.move_to_end(uuid)
+        while len(self._claimed) > MAX_SUBJECTS:
+            self._claimed.popitem(last=False)
         is_whole = True
         for username, subject in found.subjects.items():
             if username in spoilt or subject.fleet_id in spoilt:
@@ -116,7 +119,7 @@ class KnownSubjects:
         """Nobody knows what has changed."""
         self._subjects.clear()
         self._of_fleet.clear()
-        self._nobodys.clear()
+        self._claimed.clear()
         for spoilt in self._under_way:
             spoilt.add("")
 

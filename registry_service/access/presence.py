@@ -1,21 +1,25 @@
 """Which devices are there, as far as brokers say: coarse, and written in batches."""
 
 import asyncio
+import time
+from collections import defaultdict
 from collections.abc import Iterable
 from itertools import islice
 
 import structlog
+from msgspec import Struct
 from prometheus_client import Counter
 
 from chassis.database import DriverError, described
 from chassis.errors import Unavailable
-from registry_service.access.questions import Notice
-from registry_service.access.sessions import Sessions
+from registry_service.access.questions import Connect, Notice
+from registry_service.access.sessions import Sessions, Standing
 from registry_service.access.store import AccessStore
 
 log = structlog.get_logger(__name__)
 
 WRITE_S = 2.0
+# Of one broker, so that one takes no room from another.
 MAX_WAITING = 50_000
 ROWS_AT_ONCE = 2_000
 
@@ -23,41 +27,49 @@ LOST = Counter(
     "mooring_access_notices_lost_total",
     "Notices of devices that came, went or were seen that are not in the database",
 )
+REFUSED = Counter(
+    "mooring_access_notices_refused_total",
+    "Notices of devices that the broker does not serve",
+    ["broker_id"],
+)
+
+
+class Said(Struct, frozen=True):
+    """The last word on a device; `is_online` is None where it was only seen."""
+
+    is_online: bool | None
+    at_ms: int
 
 
 class Presence:
-    """Holds what is yet to be written, the last word on each device."""
+    """Holds what is yet to be written: by broker, and by username."""
 
     def __init__(self, store: AccessStore, sessions: Sessions) -> None:
-        """Writes to `store`; `sessions` say whose a client id is that a broker names alone."""
+        """Writes to `store`; `sessions` say which connections stand."""
         self._store = store
         self._sessions = sessions
-        self._seen: dict[str, bool | None] = {}
+        self._seen: defaultdict[int, dict[str, Said]] = defaultdict(dict)
         self._secrets: set[str] = set()
 
     def used(self, secret_id: str) -> None:
         """A broker has shown this secret."""
         self._secrets.add(secret_id)
 
-    def connected(self, broker_id: int, client_id: str, username: str, now: float) -> None:
-        """A broker has let a client in; whether it tells when that leaves, nobody knows."""
-        self._sessions.begin(broker_id, client_id, username, now)
-        self._note(username, None)
+    def connected(self, broker_id: int, question: Connect, now: float) -> None:
+        """A client is let in; whether its broker tells when it leaves is not known."""
+        username = question.username
+        self._sessions.begin(broker_id, question.client_id, username, now, question.peer)
+        seen = self._seen[broker_id]
+        if username not in seen:
+            self._note(broker_id, username, Said(None, 0))
 
     def told(self, broker_id: int, notices: Iterable[Notice], now: float) -> None:
         """What a broker says itself."""
+        now_ms = int(time.time() * 1000)
         for notice in notices:
-            client_id, is_kept = notice.client_id, notice.is_kept
-            user = self._sessions.user_of(broker_id, client_id, now)
-            username = notice.username or user
-            if username:
-                self._note(username, notice.is_online)
-            if username != user:
-                continue
-            if notice.is_online:
-                self._sessions.come(broker_id, client_id, is_kept=is_kept)
-            else:
-                self._sessions.leave(broker_id, client_id, is_kept=is_kept)
+            for standing in self._sessions.note(broker_id, notice, now, now_ms):
+                if standing.username:
+                    self._note(broker_id, standing.username, _said(standing))
 
     async def keep_written(self) -> None:
         """Runs until it is cancelled."""
@@ -67,17 +79,21 @@ class Presence:
 
     async def write(self) -> None:
         """What has come together; what cannot be written now is tried again."""
-        unwritten, self._seen = self._seen, {}
+        unwritten, self._seen = self._seen, defaultdict(dict)
         secrets, self._secrets = self._secrets, set()
         try:
             if secrets:
                 await self._store.note_use(secrets)
                 secrets = set()
             while unwritten:
-                part = dict(islice(unwritten.items(), ROWS_AT_ONCE))
-                await self._store.note_presence(part)
-                for username in part:
-                    del unwritten[username]
+                # Brokers take turns.
+                for broker_id, seen in list(unwritten.items()):
+                    part = dict(islice(seen.items(), ROWS_AT_ONCE))
+                    await self._write(broker_id, part)
+                    for username in part:
+                        del seen[username]
+                    if not seen:
+                        del unwritten[broker_id]
         except Unavailable:
             log.warning("who is online cannot be written")
         except DriverError as error:
@@ -86,13 +102,32 @@ class Presence:
             # Also of a process that is stopped in the middle: it writes once more. What was said
             # since is newer.
             since, self._seen = self._seen, unwritten
-            for username, is_online in since.items():
-                self._note(username, is_online)
+            for broker_id, seen in since.items():
+                for username, said in seen.items():
+                    self._note(broker_id, username, said)
             self._secrets |= secrets
 
-    def _note(self, username: str, is_online: bool | None) -> None:
-        if username not in self._seen and len(self._seen) >= MAX_WAITING:
+    async def _write(self, broker_id: int, seen: dict[str, Said]) -> None:
+        rows = {username: (said.is_online, said.at_ms) for username, said in seen.items()}
+        refused = await self._store.note_presence(broker_id, rows)
+        if refused:
+            REFUSED.labels(broker_id).inc(refused)
+            log.warning(
+                "a broker sent notices of devices that it does not serve",
+                broker_id=broker_id,
+                devices=refused,
+            )
+
+    def _note(self, broker_id: int, username: str, said: Said) -> None:
+        seen = self._seen[broker_id]
+        before = seen.get(username)
+        if before is None and len(seen) >= MAX_WAITING:
             LOST.inc()
             return
         # Having been seen says nothing against having come or gone.
-        self._seen[username] = self._seen.get(username) if is_online is None else is_online
+        if before is None or said.is_online is not None:
+            seen[username] = said
+
+
+def _said(standing: Standing) -> Said:
+    return Said(standing.is_online, standing.at_ms)

@@ -16,6 +16,8 @@ class Connect(Struct, frozen=True):
     username: str
     password: str
     client_id: str
+    # The client's address and port, where the broker says them with its notices as well.
+    peer: str = ""
 
     def __repr__(self) -> str:
         """Without the password."""
@@ -67,13 +69,21 @@ class Notice(Struct, frozen=True):
     """A client has come or gone.
 
     `username` is empty where the broker says the client id only. `is_kept`: whether the broker
-    keeps its session while it is away, as far as it says so now.
+    keeps its session while it is away, as far as it says so now. What tells connections of one
+    client id apart is empty, or 0, where the broker does not say it; times are Unix ms.
     """
 
     username: str
     client_id: str
     is_online: bool
     is_kept: bool = False
+    # Of one that has gone: whether another connection with this client id took its place.
+    is_replaced: bool = False
+    # The client's address and port.
+    peer: str = ""
+    # When the connection began, and when it ended.
+    began_at: int = 0
+    ended_at: int = 0
 
 
 class Grants(Struct, frozen=True):

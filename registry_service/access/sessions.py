@@ -1,85 +1,196 @@
-"""Which client id is whose, as far as this process has let clients in.
+"""Which client id is whose at a broker, as far as this process has let clients in.
 
-A client id that is no device's name is anybody's who comes first. Whoever connects with somebody
-else's ends that session, and at many brokers is given its subscriptions and what waits for it: so
-until the first has left, or a day has passed, nobody else is let in with it.
+A client id that is no device's name is anybody's who comes first. A client that connects with
+another's ends that session, and at many brokers is given its subscriptions and what waits for it:
+so until the first has left, or a day has passed, no other is let in with it.
 """
 
 from collections import OrderedDict, defaultdict
 from collections.abc import Iterable
-from typing import TypeAlias
 
 from msgspec import Struct
 
-MAX_SESSIONS = 100_000
-MAX_AGE_S = 86_400.0
+from registry_service.access import connections
+from registry_service.access.connections import Connection
+from registry_service.access.questions import Notice
 
-# The broker and the client id.
-Key: TypeAlias = tuple[int, str]
+# Of one broker, so that what happens at one takes nothing away from another.
+MAX_CLIENT_IDS = 100_000
+# Of one user of a broker, so that it takes nothing away from other users: its oldest are forgotten.
+MAX_OF_USER = 256
+# How long, and how many client ids of a broker are remembered whose connections have all ended:
+# notices of them may still arrive.
+ENDED_S = 300.0
+MAX_ENDED = 10_000
 
 
-class _Session(Struct):
+class Standing(Struct, frozen=True):
+    """What a notice says of a user: whether it is connected, by the broker's clock (Unix ms).
+
+    `is_online` is None where the notice leaves that as it is.
+    """
+
     username: str
-    since: float
-    # Whether the broker keeps it for a client that is away.
-    is_kept: bool = False
+    is_online: bool | None
+    at_ms: int
 
 
 class Sessions:
-    """By broker and client id; the oldest are forgotten first. Times are of one clock, in s."""
+    """By broker. Times are of the loop's clock, in s."""
 
     def __init__(self) -> None:
-        """Knows of none."""
-        self._sessions: OrderedDict[Key, _Session] = OrderedDict()
-        self._of_user: defaultdict[str, set[Key]] = defaultdict(set)
+        """With no client id."""
+        self._of_broker: defaultdict[int, ClientIds] = defaultdict(ClientIds)
 
     def is_anothers(self, broker_id: int, client_id: str, username: str, now: float) -> bool:
-        """Whether somebody else was let in with it."""
+        """Whether another client was let in with it."""
         return self.user_of(broker_id, client_id, now) not in ("", username)
 
     def user_of(self, broker_id: int, client_id: str, now: float) -> str:
-        """The username that it was let in with last; empty where nobody knows."""
-        session = self._sessions.get((broker_id, client_id))
-        return session.username if session and now - session.since < MAX_AGE_S else ""
+        """The username that the client id belongs to; empty if it is free."""
+        at_broker = self._of_broker.get(broker_id)
+        return at_broker.user_of(client_id, now) if at_broker is not None else ""
 
-    def begin(self, broker_id: int, client_id: str, username: str, now: float) -> None:
+    def begin(
+        self, broker_id: int, client_id: str, username: str, now: float, peer: str = ""
+    ) -> None:
         """A client is let in. An empty client id is none: the broker makes one up."""
-        if not client_id:
-            return
-        key = broker_id, client_id
-        before = self._sessions.get(key)
-        if before is not None and before.username == username:
-            before.since = now
-        else:
-            self._drop(key)
-            self._sessions[key] = _Session(username, now)
-            self._of_user[username].add(key)
-        self._sessions.move_to_end(key)
-        if len(self._sessions) > MAX_SESSIONS:
-            self._drop(next(iter(self._sessions)))
+        if client_id:
+            self._of_broker[broker_id].begin(client_id, username, peer, now)
 
-    def come(self, broker_id: int, client_id: str, *, is_kept: bool) -> None:
-        """The broker says that it has connected, and whether its session outlives that."""
-        session = self._sessions.get((broker_id, client_id))
-        if session is not None:
-            session.is_kept = is_kept
-
-    def leave(self, broker_id: int, client_id: str, *, is_kept: bool) -> None:
-        """It has left. What the broker keeps for it is nobody else's."""
-        session = self._sessions.get((broker_id, client_id))
-        if session is not None and not is_kept and not session.is_kept:
-            self._drop((broker_id, client_id))
+    def note(self, broker_id: int, notice: Notice, now: float, now_ms: int) -> list[Standing]:
+        """What a broker says, and what follows from it. `now_ms` is `now` in Unix ms."""
+        return self._of_broker[broker_id].note(notice, now, now_ms)
 
     def forget(self, usernames: Iterable[str]) -> None:
         """Their access has changed: if it has ended, so have their sessions."""
-        for username in usernames:
-            for key in list(self._of_user.get(username, ())):
-                self._drop(key)
+        changed = list(usernames)
+        for at_broker in self._of_broker.values():
+            at_broker.forget(changed)
 
-    def _drop(self, key: Key) -> None:
-        session = self._sessions.pop(key, None)
-        if session is None:
+
+class ClientIds:
+    """The client ids of one broker."""
+
+    def __init__(self) -> None:
+        """With none."""
+        # By client id: those that have a connection, or may have; the oldest first.
+        self._open: OrderedDict[str, list[Connection]] = OrderedDict()
+        self._of_user: defaultdict[str, dict[str, None]] = defaultdict(dict)
+        self._ended: OrderedDict[str, tuple[list[Connection], float]] = OrderedDict()
+
+    def user_of(self, client_id: str, now: float) -> str:
+        """As `Sessions.user_of`."""
+        known = self._open.get(client_id)
+        return connections.owner(known, now) if known is not None else ""
+
+    def begin(self, client_id: str, username: str, peer: str, now: float) -> None:
+        """As `Sessions.begin`."""
+        known = self._open.get(client_id)
+        if known is None:
+            known = self._reopened(client_id, now)
+        before = {one.username for one in known}
+        if connections.begin(known, username, peer, now) or client_id not in self._open:
+            self._keep(client_id, known, before)
+        else:
+            self._open.move_to_end(client_id)
+
+    def note(self, notice: Notice, now: float, now_ms: int) -> list[Standing]:
+        """As `Sessions.note`."""
+        client_id = notice.client_id
+        if not client_id:
+            return [Standing(notice.username, notice.is_online, now_ms)]
+        known = self._open.get(client_id)
+        if known is None:
+            known = self._reopened(client_id, now)
+        users = {one.username for one in known}
+        before = {username for username in users if self._is_here(username)}
+        # Another connection took the place of theirs, and it is known now whose that is.
+        before |= {one.username for one in known if one.is_replaced and notice.is_online}
+        named, ended = {notice.username}, list[Connection]()
+        if notice.is_online:
+            come = connections.come(known, notice, now, now_ms)
+            named |= {come.username} if come is not None else set()
+        else:
+            ended = connections.leave(known, notice, now, now_ms)
+            named |= {one.username for one in ended}
+        # A connection that was replaced says nothing of the one that replaced it.
+        is_open = any(one.is_replaced for one in known) or (notice.is_replaced and not ended)
+        self._keep(client_id, known, users)
+        at_ms = min(now_ms, connections.latest_ms(known) or now_ms)
+        standings = []
+        for user in (before | named) - {""}:
+            is_here = self._is_here(user)
+            if notice.is_online and (user in named or not is_here):
+                standings.append(Standing(user, is_here, at_ms))
+            elif not notice.is_online:
+                standings.append(Standing(user, None if is_here or is_open else False, at_ms))
+        self._settle(client_id, known, now)
+        return standings
+
+    def forget(self, usernames: Iterable[str]) -> None:
+        """As `Sessions.forget`."""
+        for username in usernames:
+            for client_id in list(self._of_user.get(username, ())):
+                self._drop(client_id, username)
+
+    def _is_here(self, username: str) -> bool:
+        """Whether the user is connected, with any client id."""
+        return any(
+            connections.is_here(self._open[client_id], username)
+            for client_id in self._of_user.get(username, ())
+        )
+
+    def _keep(self, client_id: str, known: list[Connection], before: set[str]) -> None:
+        """Remembers the client id as the newest, and forgets what there is no room for.
+
+        `before`: the users that it had connections of until now.
+        """
+        users = {one.username for one in known}
+        for username in before - users:
+            self._unlink(client_id, username)
+        if not known:
+            self._open.pop(client_id, None)
             return
-        self._of_user[session.username].discard(key)
-        if not self._of_user[session.username]:
-            del self._of_user[session.username]
+        self._open[client_id] = known
+        self._open.move_to_end(client_id)
+        for username in users:
+            of_user = self._of_user[username]
+            of_user[client_id] = None
+            if len(of_user) > MAX_OF_USER:
+                self._drop(next(iter(of_user)), username)
+        if len(self._open) > MAX_CLIENT_IDS:
+            oldest = next(iter(self._open))
+            for username in {one.username for one in self._open[oldest]}:
+                self._drop(oldest, username)
+
+    def _drop(self, client_id: str, username: str) -> None:
+        """Forgets what is known of the user's connections with the client id."""
+        known = self._open[client_id]
+        known[:] = [one for one in known if one.username != username]
+        if not known:
+            del self._open[client_id]
+        self._unlink(client_id, username)
+
+    def _unlink(self, client_id: str, username: str) -> None:
+        of_user = self._of_user.get(username, {})
+        of_user.pop(client_id, None)
+        if not of_user:
+            self._of_user.pop(username, None)
+
+    def _settle(self, client_id: str, known: list[Connection], now: float) -> None:
+        """A client id is free when all of its connections are over, and no session is kept."""
+        if client_id not in self._open or any(map(connections.is_held, known)):
+            return
+        ended = list(known)
+        for username in {one.username for one in known}:
+            self._drop(client_id, username)
+        self._ended[client_id] = ended, now
+        self._ended.move_to_end(client_id)
+        if len(self._ended) > MAX_ENDED:
+            self._ended.popitem(last=False)
+
+    def _reopened(self, client_id: str, now: float) -> list[Connection]:
+        """What is still known of its connections, all of which have ended."""
+        ended, since = self._ended.pop(client_id, ([], now))
+        return ended if now - since < ENDED_S else []

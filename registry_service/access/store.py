@@ -13,18 +13,22 @@ from msgspec import Struct
 from chassis.database import Pool, fetched, text_array
 from registry_service.access.subjects import Subject
 
-# Devices by their uuids, imported ones and service accounts by their usernames, and which of the
-# uuids that client ids name there are: as of one moment.
-LOOK_UP = """
+# The brokers that may admit a device: those that it was told, and of one that has not registered
+# the one that it, or its fleet, is pinned to.
+BROKERS = """
+    CASE WHEN device.provisioned_by_key_id IS NOT NULL THEN device.told_broker_ids
+         ELSE array_remove(ARRAY[coalesce(device.mqtt_broker_id, fleet.mqtt_broker_id)], NULL)
+    END
+"""
+
+# Devices by their uuids, imported ones and service accounts by their usernames, and the devices
+# whose uuids client ids name: as of one moment.
+LOOK_UP = f"""
 SELECT
     (SELECT coalesce(json_agg(found), '[]')::text FROM (
         SELECT device.mqtt_username AS username, device.uuid, device.fleet_id,
                device.is_active AND fleet.is_active AS is_active,
-               CASE WHEN device.provisioned_by_key_id IS NOT NULL THEN device.told_broker_ids
-                    ELSE array_remove(
-                        ARRAY[coalesce(device.mqtt_broker_id, fleet.mqtt_broker_id)], NULL
-                    )
-               END AS broker_ids,
+               {BROKERS} AS broker_ids,
                json_build_object(
                    'algorithm', device.password_algorithm, 'hash', device.mqtt_password_hash,
                    'salt', device.credential_salt
@@ -55,8 +59,12 @@ SELECT
                extract(epoch FROM expires_at)::double precision AS expires_at
         FROM service_accounts WHERE username = ANY (%s::text[])
     ) AS found),
-    (SELECT coalesce(json_agg(uuid), '[]')::text FROM devices WHERE uuid = ANY (%s::text[]))
-"""
+    (SELECT coalesce(json_agg(found), '[]')::text FROM (
+        SELECT device.uuid, {BROKERS} AS broker_ids
+        FROM devices AS device JOIN fleets AS fleet ON fleet.id = device.fleet_id
+        WHERE device.uuid = ANY (%s::text[])
+    ) AS found)
+"""  # noqa: S608 - put together from what is above
 
 # Whose access changed in transactions that had not ended at the last reading, or began since; and
 # the first transaction that has not ended now. Lines are numbered before they are committed, so a
@@ -74,29 +82,60 @@ FROM broker_secrets AS secret JOIN mqtt_broker_config AS broker ON broker.id = s
 """
 NOTE_USE = "UPDATE broker_secrets SET last_used_at = now() WHERE id = ANY (%s::uuid[])"
 
-# A device that says something every second does not have its row written every second.
-NOTE_PRESENCE = """
+# Whether what the broker says of a device goes on its row. It may not if this broker has said
+# something of a later moment, so replicas may write in any order; and that a device has left is
+# for the broker to say at which it was last.
+STANDS = """
+    said.may_say AND CASE
+        WHEN device.presence_broker_id IS NULL THEN true
+        WHEN device.presence_broker_id = said.broker_id THEN said.at >= device.presence_at
+        ELSE said.is_online
+    END
+"""
+# Of devices that the broker serves, or at which it was last. A device that says something every
+# second does not have its row written every second.
+NOTE_PRESENCE = f"""
 WITH given AS (
-    SELECT * FROM json_to_recordset(%s::json) AS given (username text, is_online boolean)
-), changed AS MATERIALIZED (
-    SELECT device.id, coalesce(given.is_online, device.is_online) AS is_online
+    SELECT %s::integer AS broker_id, *
+    FROM json_to_recordset(%s::json) AS given (username text, is_online boolean, at_ms bigint)
+), said AS MATERIALIZED (
+    SELECT device.id, given.broker_id, given.is_online,
+           to_timestamp(given.at_ms / 1000.0) AS at,
+           given.broker_id = ANY ({BROKERS}) AS is_served,
+           given.is_online IS NOT NULL AND (
+               given.broker_id = ANY ({BROKERS})
+               OR NOT given.is_online
+                  AND device.presence_broker_id IS NOT DISTINCT FROM given.broker_id
+           ) AS may_say
     FROM given JOIN LATERAL (
-        SELECT id, is_online, last_seen_at FROM devices
+        SELECT id FROM devices
         WHERE uuid = substr(given.username, 8) AND mqtt_username = given.username
         UNION
-        SELECT id, is_online, last_seen_at FROM devices
+        SELECT id FROM devices
         WHERE mqtt_username = given.username AND provisioned_by_key_id IS NULL
-    ) AS device ON true
-    WHERE device.is_online IS DISTINCT FROM coalesce(given.is_online, device.is_online)
-       OR device.last_seen_at IS NULL OR device.last_seen_at < now() - interval '1 minute'
+    ) AS named ON true
+    JOIN devices AS device ON device.id = named.id
+    JOIN fleets AS fleet ON fleet.id = device.fleet_id
+), changed AS MATERIALIZED (
+    SELECT device.id
+    FROM said JOIN devices AS device ON device.id = said.id
+    WHERE ({STANDS}) OR said.is_served AND (
+        device.last_seen_at IS NULL OR device.last_seen_at < now() - interval '1 minute'
+    )
 ), locked AS MATERIALIZED (
     SELECT id FROM devices WHERE id IN (SELECT id FROM changed) ORDER BY id FOR NO KEY UPDATE
+), written AS (
+    UPDATE devices AS device
+    SET is_online = CASE WHEN {STANDS} THEN said.is_online ELSE device.is_online END,
+        presence_broker_id =
+            CASE WHEN {STANDS} THEN said.broker_id ELSE device.presence_broker_id END,
+        presence_at = CASE WHEN {STANDS} THEN said.at ELSE device.presence_at END,
+        last_seen_at = now()
+    FROM said JOIN locked ON locked.id = said.id
+    WHERE device.id = said.id
 )
-UPDATE devices AS device SET is_online = changed.is_online, last_seen_at = now()
-FROM changed JOIN locked ON locked.id = changed.id
-WHERE device.id = changed.id
-RETURNING device.id
-"""
+SELECT count(*) FROM said WHERE is_online IS NOT NULL AND NOT (is_served OR may_say)
+"""  # noqa: S608 - likewise
 
 CHANNEL = "mooring_access"
 
@@ -124,7 +163,15 @@ class Found:
     """What there is of it."""
 
     subjects: Mapping[str, Subject]
-    claimed: frozenset[str]
+    # The brokers that may admit them.
+    claimed: Mapping[str, frozenset[int]]
+
+
+class Claimed(Struct, frozen=True):
+    """A device that a client id names."""
+
+    uuid: str
+    broker_ids: frozenset[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +184,7 @@ class Asker:
 
 
 _subjects = msgspec.json.Decoder(list[Subject])
-_uuids = msgspec.json.Decoder(list[str])
+_claimed = msgspec.json.Decoder(list[Claimed])
 _changes = msgspec.json.Decoder(list[Change])
 
 
@@ -155,7 +202,8 @@ class AccessStore:
         [(devices, accounts, claimed)] = await fetched(self._pool, LOOK_UP, values)
         subjects = (*_subjects.decode(devices), *_subjects.decode(accounts))
         found = {subject.username: subject for subject in subjects}
-        return Found(found, frozenset(_uuids.decode(claimed)))
+        named = {device.uuid: device.broker_ids for device in _claimed.decode(claimed)}
+        return Found(found, named)
 
     async def changes_since(self, horizon: int) -> tuple[int, list[Change]]:
         """What has changed since the reading that gave `horizon`, some of it told before; the next.
@@ -174,11 +222,18 @@ class AccessStore:
         """That these secrets were shown."""
         await fetched(self._pool, NOTE_USE, [list(secret_ids)])
 
-    async def note_presence(self, seen: Mapping[str, bool | None]) -> int:
-        """Who is online, who is not, and who was seen (None), by username; how many rows changed.
+    async def note_presence(
+        self, broker_id: int, seen: Mapping[str, tuple[bool | None, int]]
+    ) -> int:
+        """What a broker says of devices; how many of them it does not serve, which are left alone.
 
-        A row is written when it says otherwise, and once a minute.
+        By username: whether the device is online, or None if it was only seen, and when that was
+        so (Unix ms).
         """
-        rows = [{"username": name, "is_online": is_online} for name, is_online in seen.items()]
+        rows = [
+            {"username": name, "is_online": is_online, "at_ms": at_ms}
+            for name, (is_online, at_ms) in seen.items()
+        ]
         document = msgspec.json.encode(rows).decode()
-        return len(await fetched(self._pool, NOTE_PRESENCE, [document]))
+        [(refused,)] = await fetched(self._pool, NOTE_PRESENCE, [broker_id, document])
+        return int(refused)

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from registry_service.access.dialects.emqx import Event
 from tests.brokers import Asking, asking
 from tests.documented import block, blocks
 from tests.stack import Stack
@@ -73,6 +74,9 @@ async def test_emqx(brokers: Asking, device: dict[str, str]) -> None:
         for topic, expected in ((OWN, "allow"), (OTHER, "deny")):
             assert await result("authorize", **device, action=action, topic=topic) == expected
     events = block("brokers/emqx.md", "hocon", "connectors.http")
+    # The rule selects all that an event is read for.
+    [selected] = re.findall(r"SELECT\s(.*?)\sFROM", events, flags=re.DOTALL)
+    assert {name.strip() for name in selected.split(",")} == set(Event.__struct_fields__)
     [path] = re.findall(r'path = "(.*?)"', events)
     noted = await brokers.http.post(
         path,

@@ -2,11 +2,14 @@
 
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
-from registry_service.access import known, sessions
+from registry_service.access import connections, known, sessions
 from registry_service.access.known import KnownSubjects
+from registry_service.access.questions import Notice
 from registry_service.access.sessions import Sessions
 from registry_service.access.store import Found
 from registry_service.access.subjects import Password, Subject
@@ -20,8 +23,8 @@ def subject(username: str, version: int = 0) -> Subject:
     return Subject(username=username, uuid=username, fleet_id=FLEETS[username], password=kept)
 
 
-def found(*subjects: Subject, claimed: frozenset[str] = frozenset()) -> Found:
-    return Found({one.username: one for one in subjects}, claimed)
+def found(*subjects: Subject, claimed: dict[str, frozenset[int]] | None = None) -> Found:
+    return Found({one.username: one for one in subjects}, claimed or {})
 
 
 # The database: a version of each subject. What is looked up is read at one moment, and told at a
@@ -75,15 +78,17 @@ def test_memory_has_an_end() -> None:
     memory.remember(found(subject("a")), ["ghost", "a"], memory.begin(), now=0)
     assert memory.subject("a", now=known.MAX_AGE_S) is not None
     assert memory.subject("a", now=known.MAX_AGE_S + 1) is None
-    assert memory.is_nobodys("ghost", now=1)
-    assert not memory.is_nobodys("ghost", now=known.NOBODYS_S + 1)
+    assert memory.is_nobodys("ghost", 1, now=1)
+    assert not memory.is_nobodys("ghost", 1, now=known.NOBODYS_S + 1)
     memory.forget_all()
-    assert not memory.is_nobodys("ghost", now=1)
-    taken = found(claimed=frozenset({"there"}))
+    assert not memory.is_nobodys("ghost", 1, now=1)
+    taken = found(claimed={"there": frozenset({1})})
     memory.remember(taken, ["there"], memory.begin(), now=0)
-    assert not memory.is_nobodys("there", now=0)
+    assert not memory.is_nobodys("there", 1, now=0)
+    # To a broker that does not serve it, there is no such device.
+    assert memory.is_nobodys("there", 2, now=0)
     memory.remember(None, ["failed"], memory.begin(), now=0)
-    assert not memory.is_nobodys("failed", now=0)
+    assert not memory.is_nobodys("failed", 1, now=0)
 
 
 def test_what_changes_while_it_is_looked_up_is_to_be_looked_up_again() -> None:
@@ -112,15 +117,21 @@ def test_a_client_id_is_theirs_until_they_leave() -> None:
     assert ids.user_of(1, "", now=1) == ""
     # At another broker it is another's.
     assert ids.user_of(2, "c", now=1) == ""
-    assert ids.user_of(1, "c", now=sessions.MAX_AGE_S) == ""
-    ids.leave(1, "c", is_kept=True)
+    assert ids.user_of(1, "c", now=connections.MAX_AGE_S) == ""
+    left = Notice("", "c", is_online=False)
+    ids.note(1, structs.replace(left, is_kept=True), 1, 1000)
     assert ids.user_of(1, "c", now=1) == "device_a"
-    ids.come(1, "c", is_kept=True)
-    ids.leave(1, "c", is_kept=False)
-    assert ids.user_of(1, "c", now=1) == "device_a"
-    ids.come(1, "c", is_kept=False)
-    ids.leave(1, "c", is_kept=False)
+    ids.note(1, left, 1, 1000)
     assert ids.user_of(1, "c", now=1) == ""
+    # Kept, as the broker said when the client came.
+    ids.begin(1, "c", "device_a", now=2)
+    for notice in (Notice("device_a", "c", is_online=True, is_kept=True), left):
+        ids.note(1, notice, 2, 2000)
+    assert ids.user_of(1, "c", now=2) == "device_a"
+    ids.begin(1, "c", "device_a", now=3)
+    for notice in (Notice("device_a", "c", is_online=True), left):
+        ids.note(1, notice, 3, 3000)
+    assert ids.user_of(1, "c", now=3) == ""
     # Whoever takes it over has it, and whose access changes has none.
     ids.begin(1, "c", "device_a", now=0)
     ids.begin(1, "d", "device_a", now=0)
@@ -128,7 +139,20 @@ def test_a_client_id_is_theirs_until_they_leave() -> None:
     ids.forget(["device_a", "nobody"])
     assert (ids.user_of(1, "c", now=0), ids.user_of(1, "d", now=0)) == ("device_b", "")
     ids.forget(["device_b"])
-    for n in range(sessions.MAX_SESSIONS + 1):
+    assert ids.user_of(1, "c", now=0) == ""
+
+
+def test_no_user_and_no_broker_takes_room_from_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sessions, "MAX_CLIENT_IDS", 1000)
+    ids = Sessions()
+    ids.begin(1, "mine", "device_b", now=0)
+    for n in range(10_000):
         ids.begin(1, f"c{n}", "device_a", now=0)
-    assert ids.user_of(1, "c0", now=0) == ""
-    assert ids.user_of(1, "c1", now=0) == "device_a"
+        ids.begin(2, f"c{n}", f"device_{n}", now=0)
+        ids.note(2, Notice(f"device_{n}", f"d{n}", is_online=True), 0, 0)
+    assert ids.user_of(1, "mine", now=0) == "device_b"
+    # Its own oldest make room.
+    assert ids.user_of(1, f"c{9_999 - sessions.MAX_OF_USER}", now=0) == ""
+    assert ids.user_of(1, f"c{10_000 - sessions.MAX_OF_USER}", now=0) == "device_a"
+    assert ids.user_of(2, "c1", now=0) == ""
+    assert ids.user_of(2, "c9999", now=0) == "device_9999"

@@ -9,7 +9,7 @@ import pytest
 from chassis.errors import Unavailable
 from registry_service.access import presence
 from registry_service.access.presence import Presence
-from registry_service.access.questions import Notice
+from registry_service.access.questions import Connect, Notice
 from registry_service.access.sessions import Sessions
 from registry_service.access.store import AccessStore
 
@@ -19,18 +19,20 @@ class Away:
 
     def __init__(self) -> None:
         self.is_away = True
-        self.told: list[Mapping[str, bool | None]] = []
+        self.told: list[tuple[int, dict[str, bool | None]]] = []
 
     def says(self) -> None:
         pass
 
-    async def note_presence(self, seen: Mapping[str, bool | None]) -> int:
+    async def note_presence(
+        self, broker_id: int, seen: Mapping[str, tuple[bool | None, int]]
+    ) -> int:
         self.says()
         await asyncio.sleep(0)
         if self.is_away:
             raise Unavailable("the database cannot be reached")
-        self.told.append(seen)
-        return len(seen)
+        self.told.append((broker_id, {name: is_online for name, (is_online, _) in seen.items()}))
+        return 0
 
 
 async def test_what_is_newer_is_written_and_no_more_than_there_is_room_for(
@@ -39,12 +41,14 @@ async def test_what_is_newer_is_written_and_no_more_than_there_is_room_for(
     monkeypatch.setattr(presence, "MAX_WAITING", 3)
     store = Away()
     waiting = Presence(cast("AccessStore", store), Sessions())
+    # As many as another broker likes take no room from this one.
+    waiting.told(2, [Notice(f"{n}", "", True) for n in range(100)], 0.0)
     waiting.told(1, [Notice("a", "", True), Notice("b", "", True)], 0.0)
 
     def says() -> None:
         waiting.told(1, [Notice("b", "", False)], 0.0)
         # To be let in again says nothing of whether it has come or gone.
-        waiting.connected(1, "", "a", 0.0)
+        waiting.connected(1, Connect("a", "password", ""), 0.0)
         waiting.told(1, [Notice(name, "", True) for name in ("c", "d", "e")], 0.0)
 
     monkeypatch.setattr(store, "says", says)
@@ -52,4 +56,5 @@ async def test_what_is_newer_is_written_and_no_more_than_there_is_room_for(
     monkeypatch.undo()
     store.is_away = False
     await waiting.write()
-    assert store.told == [{"a": True, "b": False, "c": True}]
+    assert (1, {"a": True, "b": False, "c": True}) in store.told
+    assert sum(len(seen) for _, seen in store.told) == 6

@@ -9,6 +9,7 @@ import json
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from registry_service.access.dialects.asked import Asked, Reply, Unreadable
 from registry_service.access.dialects.emqx import OPERATIONS
@@ -196,11 +197,29 @@ def test_a_denial_says_so(operation: str, verdicts: list[Verdict]) -> None:
     assert told(operation, *verdicts) == {"result": "deny"}
 
 
-@pytest.mark.parametrize(
-    ("sent", "is_online"), [(CONNECTED, True), (DISCONNECTED, False)], ids=["connected", "gone"]
-)
-def test_clients_come_and_go(sent: bytes, is_online: bool) -> None:
-    assert read("event", sent) == [Notice("undefined", "emqx_c", is_online)]
+def test_clients_come_and_go() -> None:
+    came = Notice("undefined", "emqx_c", True, peer="127.0.0.1:61003", began_at=1_694_681_417_714)
+    left = Notice("undefined", "emqx_c", False, peer="127.0.0.1:61003", ended_at=1_694_681_417_729)
+    assert read("event", CONNECTED) == [came]
+    assert read("event", DISCONNECTED) == [left]
+    # Newer versions say when the connection began that has ended.
+    sent = DISCONNECTED.replace(b"{", b'{"connected_at":1694681417714,', 1)
+    assert read("event", sent) == [structs.replace(left, began_at=1_694_681_417_714)]
+    for reason in ("takenover", "discarded"):
+        sent = DISCONNECTED.replace(b'"reason":"normal"', f'"reason":"{reason}"'.encode())
+        assert read("event", sent) == [structs.replace(left, is_replaced=True)]
+
+
+@pytest.mark.parametrize("event", ["client.connected", "client.disconnected"])
+@pytest.mark.parametrize("said", [None, "undefined", "", -1, 0, 1e300, "1694681417714"])
+def test_what_is_no_moment_and_no_address_is_not_said(event: str, said: object) -> None:
+    """As of a rule that selects fields that the event, or this version of EMQX, does not have."""
+    times = dict.fromkeys(("connected_at", "disconnected_at", "timestamp"), said)
+    body = {"event": event, "clientid": "c", "username": "u", "peername": None, **times}
+    assert read("event", body) == [Notice("u", "c", event == "client.connected")]
+    assert read("event", {"event": event, "clientid": "c", "username": "u"}) == read("event", body)
+    timed = read("event", body | {"timestamp": 1_694_681_417_714})
+    assert 1_694_681_417_714 in (timed[0].began_at, timed[0].ended_at)
 
 
 @pytest.mark.parametrize(
@@ -209,7 +228,8 @@ def test_clients_come_and_go(sent: bytes, is_online: bool) -> None:
 )
 def test_a_session_may_outlive_its_connection(said: str, is_kept: bool) -> None:
     sent = CONNECTED.replace(b'"expiry_interval":0', f'"expiry_interval":{said}'.encode())
-    assert read("event", sent) == [Notice("undefined", "emqx_c", True, is_kept)]
+    [came] = read("event", sent)
+    assert (came.is_online, came.is_kept) == (True, is_kept)
 
 
 def test_other_events_are_nothing_to_note() -> None:

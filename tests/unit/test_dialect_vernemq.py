@@ -77,11 +77,12 @@ ON_REGISTER = {
     "mountpoint": "",
     "client_id": "clientid",
 }
+PEER = "127.0.0.1:8888"
 ON_CLIENT = {"client_id": "clientid", "mountpoint": ""}
 
 HOOKS: list[tuple[str, object, list[Question | Notice]]] = [
-    ("auth_on_register", REGISTER, [Connect("username", "password", "clientid")]),
-    ("auth_on_register_m5", REGISTER_M5, [Connect("username", "password", "client-id")]),
+    ("auth_on_register", REGISTER, [Connect("username", "password", "clientid", PEER)]),
+    ("auth_on_register_m5", REGISTER_M5, [Connect("username", "password", "client-id", PEER)]),
     ("auth_on_publish", PUBLISH, [Publish("username", "clientid", "a/b")]),
     ("auth_on_publish_m5", PUBLISH | {"properties": {}}, [Publish("username", "clientid", "a/b")]),
     (
@@ -97,9 +98,13 @@ HOOKS: list[tuple[str, object, list[Question | Notice]]] = [
             Subscribe("username", "client-id", "test/#"),
         ],
     ),
-    ("on_register", ON_REGISTER, [Notice("username", "clientid", True)]),
-    ("on_register_m5", ON_REGISTER | {"properties": {}}, [Notice("username", "clientid", True)]),
-    ("on_register", ON_REGISTER | {"username": None}, [Notice("", "clientid", True)]),
+    ("on_register", ON_REGISTER, [Notice("username", "clientid", True, peer=PEER)]),
+    (
+        "on_register_m5",
+        ON_REGISTER | {"properties": {}},
+        [Notice("username", "clientid", True, peer=PEER)],
+    ),
+    ("on_register", ON_REGISTER | {"username": None}, [Notice("", "clientid", True, peer=PEER)]),
     ("on_client_wakeup", ON_CLIENT, [Notice("", "clientid", True)]),
     ("on_client_offline", ON_CLIENT, [Notice("", "clientid", False, is_kept=True)]),
     ("on_client_gone", ON_CLIENT, [Notice("", "clientid", False)]),

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
 import msgspec
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET, UnsetType, structs
 
 from registry_service.access.dialects.asked import (
     JSON,
@@ -51,13 +51,21 @@ class Action(msgspec.Struct):
 
 
 class Event(msgspec.Struct):
-    """A webhook's body, as far as it matters; a rule may send any event here."""
+    """A webhook's body, as far as it matters; a rule may send any event here.
+
+    A field that an event does not have is absent, null or "undefined". Times are in ms.
+    """
 
     event: str
     clientid: str = ""
     username: str | None = None
-    # In seconds, of one that has connected; of what has none EMQX may say "undefined".
+    # In seconds, of one that has connected.
     expiry_interval: float | str | None = None
+    peername: str | None = None
+    connected_at: float | str | None = None
+    disconnected_at: float | str | None = None
+    timestamp: float | str | None = None
+    reason: str | None = None
 
 
 class Rule(msgspec.Struct, frozen=True):
@@ -86,6 +94,11 @@ _encoder = msgspec.json.Encoder()
 # wildcard in front matches no topic that begins with "$", so these leave only such topics to them.
 NOTHING_ELSE = (Rule("deny", "all", "#"), Rule("deny", "all", "$SYS/#"))
 IS_ONLINE = {"client.connected": True, "client.disconnected": False}
+# Why a connection ended that another one has replaced: with its session, or without it.
+REPLACED = frozenset({"takenover", "takeovered", "discarded"})
+
+# The year 9999.
+MAX_MS = 253_402_300_799_000
 
 ALLOW = Reply(200, JSON, b'{"result":"allow"}')
 DENY = Reply(200, JSON, b'{"result":"deny"}')
@@ -136,14 +149,29 @@ class Webhook:
         if is_online is None:
             return []
         username = found.username or ""
-        check_names(username, found.clientid)
+        check_names(username, found.clientid, found.peername or "")
         expiry_s = found.expiry_interval
-        is_kept = not isinstance(expiry_s, str | None) and expiry_s > 0
-        return [Notice(username, found.clientid, is_online, is_kept)]
+        notice = Notice(
+            username,
+            found.clientid,
+            is_online,
+            is_kept=not isinstance(expiry_s, str | None) and expiry_s > 0,
+            peer="" if found.peername in (None, "undefined") else found.peername,
+            began_at=_ms(found.connected_at),
+        )
+        if is_online:
+            return [structs.replace(notice, began_at=notice.began_at or _ms(found.timestamp))]
+        ended_at = _ms(found.disconnected_at) or _ms(found.timestamp)
+        return [structs.replace(notice, is_replaced=found.reason in REPLACED, ended_at=ended_at)]
 
     def answer(self, request: Asked, verdicts: Sequence[Verdict]) -> Reply:  # noqa: ARG002
         """The same for all: EMQX would send again what is not taken."""
         return NOTED
+
+
+def _ms(said: float | str | None) -> int:
+    """A moment in Unix ms; 0 for what is none."""
+    return int(said) if not isinstance(said, str | None) and 0 < said < MAX_MS else 0
 
 
 def _rules(grants: Grants | None) -> Iterator[Rule]:

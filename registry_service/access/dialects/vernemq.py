@@ -37,6 +37,8 @@ class Registration(msgspec.Struct):
     username: str
     password: str
     client_id: str
+    peer_addr: str | None = None
+    peer_port: int | None = None
 
 
 class Publication(msgspec.Struct):
@@ -71,6 +73,9 @@ class Coming(msgspec.Struct):
 
     client_id: str
     username: str | None = None
+    # Of on_register alone.
+    peer_addr: str | None = None
+    peer_port: int | None = None
 
 
 _registration = msgspec.json.Decoder(Registration)
@@ -117,13 +122,16 @@ class Webhook:
         if hook in IS_ONLINE:
             came = read_json(_coming, request)
             username = came.username or ""
-            check_names(username, came.client_id)
-            return [Notice(username, came.client_id, IS_ONLINE[hook], hook == OFFLINE)]
+            peer = _peer(came)
+            check_names(username, came.client_id, peer)
+            is_online, is_kept = IS_ONLINE[hook], hook == OFFLINE
+            return [Notice(username, came.client_id, is_online, is_kept, peer=peer)]
         match hook.removesuffix(b"_m5"):
             case b"auth_on_register":
                 client = read_json(_registration, request)
-                check_names(client.username, client.password, client.client_id)
-                return [Connect(client.username, client.password, client.client_id)]
+                peer = _peer(client)
+                check_names(client.username, client.password, client.client_id, peer)
+                return [Connect(client.username, client.password, client.client_id, peer)]
             case b"auth_on_publish":
                 found = read_json(_publication, request)
                 check_names(found.username, found.client_id)
@@ -160,6 +168,13 @@ class Webhook:
         changes = {"topics": allowed}
         answer = {"result": "ok"} | ({"modifiers": changes} if is_m5 else changes)
         return Reply(200, JSON, _encoder.encode(answer))
+
+
+def _peer(client: Registration | Coming) -> str:
+    """The client's address and port; empty where they are not said."""
+    if client.peer_addr is None or client.peer_port is None:
+        return ""
+    return f"{client.peer_addr}:{client.peer_port}"
 
 
 def _hook(request: Asked) -> bytes:
