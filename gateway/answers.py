@@ -19,6 +19,8 @@ SOURCES: dict[int, str] = {
     number: name.removeprefix("SOURCE_").lower() for name, number in resolution_pb2.Source.items()
 }
 
+WEBSOCKETS = ("ws", "wss")
+
 
 class BrokerConfig(Struct, rename="camel", frozen=True):
     """The settings to connect with. Times are in the units of MQTT.js: s for keepAlive, else ms."""
@@ -35,6 +37,8 @@ class BrokerConfig(Struct, rename="camel", frozen=True):
     connect_timeout: int
     ca_cert: str | UnsetType = UNSET
     client_cert: str | UnsetType = UNSET
+    # Of a websocket, always: clients have defaults of their own.
+    path: str | UnsetType = UNSET
 
 
 class Topics(Struct, frozen=True):
@@ -203,4 +207,5 @@ def _broker_config(broker: resolution_pb2.BrokerSettings) -> BrokerConfig:
         connect_timeout=broker.connect_timeout_ms,
         ca_cert=broker.ca_cert if broker.HasField("ca_cert") else UNSET,
         client_cert=broker.client_cert if broker.HasField("client_cert") else UNSET,
+        path=broker.path or "/" if broker.protocol in WEBSOCKETS else UNSET,
     )

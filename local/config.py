@@ -7,6 +7,8 @@ from typing import Annotated, Self
 from pydantic import AfterValidator, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from chassis.hosts import BrokerUrl
+
 Port = Annotated[int, Field(ge=1, le=65535)]
 
 
@@ -35,7 +37,7 @@ class LocalConfig(BaseSettings):
     """A PostgreSQL of the user's own; its user owns the database and has CREATEROLE."""
 
     # The rest is the services' own, and is checked by them too.
-    mqtt_broker_url: str | None = None
+    mqtt_broker_url: BrokerUrl | None = None
     log_level: str | None = None
     gateway_metrics_port: Port | None = None
     registry_metrics_port: Port | None = None

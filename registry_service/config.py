@@ -5,6 +5,7 @@ from pathlib import Path
 from pydantic import Field
 
 from chassis.config import ServiceConfig
+from chassis.hosts import BrokerUrl
 
 
 class RegistryServiceConfig(ServiceConfig):
@@ -15,9 +16,7 @@ class RegistryServiceConfig(ServiceConfig):
     # Where to serve /metrics on loopback; off unless set.
     registry_metrics_port: int | None = Field(default=None, ge=0, le=65535)
     # The broker of last resort; the same for both services.
-    mqtt_broker_url: str = Field(
-        default="mqtt://mosquitto:1883", pattern=r"\A(mqtt|mqtts|ws|wss)://[^\s/@]+(/\S*)?\z"
-    )
+    mqtt_broker_url: BrokerUrl = "mqtt://mosquitto:1883"
     # libpq URL; the role mooring_registry.
     registry_database_url: str = Field(pattern=r"\Apostgres(ql)?://")
     # A gRPC target.

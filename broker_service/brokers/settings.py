@@ -3,9 +3,9 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from chassis.errors import InvalidInput
+from chassis.hosts import check_host, is_name
 from chassis.validation import check_range, check_text
 
 TLS_OF_PROTOCOL = {"mqtt": False, "mqtts": True, "ws": False, "wss": True}
@@ -15,15 +15,13 @@ MANAGEMENTS = ("", "mosquitto", "emqx", "rabbitmq")
 HTTP_MANAGEMENTS = ("emqx", "rabbitmq")
 MAX_INT32 = 2**31 - 1
 
-# RFC 1123, section 2.1: labels of letters, digits and hyphens, 253 characters in all.
-LABEL = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
 # Like those of Kubernetes: a name, before which a domain may stand.
 LABEL_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
 MAX_LABELS = 64
 PATH = re.compile(r"/[A-Za-z0-9\-._~!$&'()*+,;=:@%/]{0,254}")
 # RFC 3986, section 3, without user, query and fragment: paths are put behind it.
 MANAGEMENT_URL = re.compile(
-    r"(?P<scheme>https?)://(?P<host>\[[0-9A-Fa-f.]*:[0-9A-Fa-f:.]*\]|[A-Za-z0-9.-]+)"
+    r"(?P<scheme>https?)://(?P<host>\[[0-9A-Fa-f.]*:[0-9A-Fa-f:.]*\]|[A-Za-z0-9._-]+)"
     r"(?::(?P<port>[0-9]{1,5}))?(?:/[A-Za-z0-9\-._~!$&'()*+,;=:@%/]*)?"
 )
 
@@ -69,7 +67,7 @@ def check(settings: Settings) -> None:
     check_text("description", settings.description, longest=2_000)
     check_text("client_id_prefix", settings.client_id_prefix, longest=64)
     check_text("region", settings.region, longest=64)
-    _checked_host(settings.host, field="host")
+    check_host(settings.host, field="host")
     if settings.protocol not in TLS_OF_PROTOCOL:
         raise InvalidInput("must be mqtt, mqtts, ws or wss", field="protocol")
     if settings.use_tls not in (None, TLS_OF_PROTOCOL[settings.protocol]):
@@ -112,7 +110,7 @@ def check_labels(labels: Mapping[str, str], *, field: str = "labels") -> None:
         raise InvalidInput(f"there may be at most {MAX_LABELS}", field=field)
     for key, value in labels.items():
         domain, slash, name = key.rpartition("/")
-        if not LABEL_NAME.fullmatch(name) or (slash and not _is_name(domain)):
+        if not LABEL_NAME.fullmatch(name) or (slash and not is_name(domain)):
             raise InvalidInput(
                 "a key is 1 to 63 letters, digits, dots, underscores or hyphens, a letter or digit"
                 " at both ends; a domain and a slash may stand before it",
@@ -139,31 +137,10 @@ def _check_management_url(url: str) -> None:
             field="management_url",
         )
     host = found["host"].strip("[]")
-    address = _checked_host(host, field="management_url")
+    address = check_host(host, field="management_url")
     # What is sent there are secrets.
     is_here = host == "localhost" or (address is not None and address.is_loopback)
     if found["scheme"] == "http" and not is_here:
         raise InvalidInput(
             "must be https, but for an address of this machine", field="management_url"
         )
-
-
-def _checked_host(host: str, *, field: str) -> IPv4Address | IPv6Address | None:
-    """The address that it is, None where it is a name. Raises `InvalidInput` for `field`."""
-    if host.startswith("["):
-        raise InvalidInput("an IPv6 address stands in brackets in URLs, not here", field=field)
-    try:
-        address = ip_address(host)
-    except ValueError:
-        # All digits and dots, yet no address: a mistyped IPv4 address, not a name.
-        if not _is_name(host) or host.rpartition(".")[2].isdigit():
-            raise InvalidInput("must be a host name or an IP address", field=field) from None
-        return None
-    if isinstance(address, IPv6Address) and address.scope_id is not None:
-        raise InvalidInput("must be an address without a zone", field=field)
-    return address
-
-
-def _is_name(text: str) -> bool:
-    """Whether it is a host name (RFC 1123, section 2.1)."""
-    return len(text) <= 253 and all(LABEL.fullmatch(label) for label in text.split("."))

@@ -17,7 +17,14 @@ Port = Annotated[int, Meta(ge=1, le=65535)]
 
 
 Name = Annotated[str, documented(minLength=1, maxLength=255)]
-Host = Annotated[str, documented(minLength=1, maxLength=253, description="A name or an address.")]
+Host = Annotated[
+    str,
+    documented(
+        minLength=1,
+        maxLength=253,
+        description="A name, in which underscores may stand, or an IPv4 or IPv6 address.",
+    ),
+]
 Text64 = Annotated[str, documented(maxLength=64)]
 Labels = Annotated[
     dict[str, str],

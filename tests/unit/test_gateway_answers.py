@@ -2,13 +2,17 @@
 
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 from google.protobuf.timestamp_pb2 import Timestamp
+from hypothesis import given
+from hypothesis import strategies as st
 from mooring.broker.v1 import resolution_pb2
 from mooring.errors.v1 import errors_pb2
 from mooring.registry.v1 import registration_pb2
 
+from broker_service.brokers.settings import TLS_OF_PROTOCOL, url_of
 from chassis.errors import Internal, InvalidInput, MooringError
 from gateway import answers
 
@@ -90,6 +94,38 @@ def encoded(answer: answers.Mqtt | answers.RegisteredDevice) -> bytes:
 
 def test_a_connection_is_the_notes_example_and_nothing_internal() -> None:
     assert told(connection()) == [NOTE | BEYOND_THE_NOTE]
+
+
+@given(
+    protocol=st.sampled_from(sorted(TLS_OF_PROTOCOL)),
+    host=st.sampled_from(["mqtt.example.com", "iot_mosquitto", "10.0.0.1", "::1", "2001:db8::7"]),
+    port=st.integers(1, 65_535),
+    path=st.sampled_from(["", "/", "/mqtt", "/a/b", "/mqtt?tenant=7", "/%C3%BC"]),
+)
+def test_the_settings_lead_to_the_same_endpoint_as_the_url(
+    protocol: str, host: str, port: int, path: str
+) -> None:
+    is_websocket = protocol in ("ws", "wss")
+    path = path if is_websocket else ""
+    broker = resolution_pb2.BrokerSettings(
+        id=7,
+        url=url_of(protocol, host, port, path),
+        protocol=protocol,
+        host=host,
+        port=port,
+        path=path,
+        use_tls=TLS_OF_PROTOCOL[protocol],
+    )
+    [mqtt] = told(connection(), brokers=(broker,))
+    url, config = urlsplit(mqtt["broker"]), mqtt["brokerConfig"]
+    assert (config["protocol"], config["host"], config["port"]) == (
+        url.scheme,
+        url.hostname,
+        url.port,
+    )
+    assert config["useTls"] == (url.scheme in ("mqtts", "wss"))
+    target = f"{url.path or '/'}?{url.query}".rstrip("?")
+    assert config.get("path") == (target if is_websocket else None)
 
 
 def test_a_registration_is_the_notes_example_around_who_the_device_is() -> None:

@@ -58,7 +58,9 @@ class BrokerFields(_message.Message):
     protocol: _builtins.str
     """mqtt, mqtts, ws or wss."""
     host: _builtins.str
-    """RFC 1123 name, IPv4 or IPv6 address (without brackets)."""
+    """A name of RFC 1123, in which underscores may stand too; or an IPv4 or IPv6
+    address, without brackets or a zone.
+    """
     port: _builtins.int
     path: _builtins.str
     """ws and wss only; begins with a slash."""
