@@ -135,6 +135,8 @@ _FLEET: dict[str, Any] = {
     "mqtt_broker_id": None,
     "allowed_broker_ids": None,
     "is_active": True,
+    "uuid_prefix": "sensor-",
+    "devices_outside_prefix": 0,
     "rollout": _ROLLOUT,
     "created_at": MOMENT,
     "updated_at": MOMENT,
@@ -178,6 +180,8 @@ _TOKEN: dict[str, Any] = {
     "created_at": MOMENT,
     "last_used_at": None,
     "fleet_ids": ["demo"],
+    "max_devices": None,
+    "devices_made": 0,
 }
 _SECRET: dict[str, Any] = {
     "id": SECRET_ID,

@@ -26,7 +26,7 @@ MEANINGS: dict[str, tuple[int, str]] = {
     "FLEET_DISABLED": (403, "the fleet that this device would belong to is disabled"),
     "NETWORK_NOT_ALLOWED": (403, "this provisioning key is not for use from this network"),
     "DEVICE_TYPE_NOT_ALLOWED": (403, "this provisioning key is not for this type of device"),
-    "UUID_NOT_ALLOWED": (403, "this provisioning key is not for this uuid"),
+    "UUID_NOT_ALLOWED": (403, "this provisioning key, or its fleet, is not for this uuid"),
     "DEVICE_NOT_EXPECTED": (403, "this provisioning key is for devices that are expected"),
     "UUID_RESERVED": (403, "this uuid is reserved for another fleet's device"),
     # What is asked for.
@@ -71,6 +71,8 @@ MEANINGS: dict[str, tuple[int, str]] = {
     "ROTATION_UNDER_WAY": (409, "one of the two certificates has a part in another rotation"),
     "ROTATION_TOO_EARLY": (409, "too few devices have been told of the replacement"),
     "FLEET_ID_TAKEN": (409, "another fleet has this id"),
+    "UUID_PREFIX_TAKEN": (409, "another fleet's prefix begins with this, or this with it"),
+    "TOKEN_USED_UP": (403, "this token has named all the devices it may"),
     "FLEET_IN_USE": (409, "it has devices, expected devices or provisioning keys"),
     "MAX_DEVICES_BELOW_USE": (409, "the key has made more devices than it is to be allowed"),
     "DEVICE_EXPECTED": (409, "a device with this uuid is expected already"),

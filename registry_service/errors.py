@@ -54,7 +54,7 @@ class DeviceTypeNotAllowed(Forbidden):
 
 
 class UuidNotAllowed(Forbidden):
-    """The key makes devices with other uuids."""
+    """The key, or the fleet, has devices with other uuids."""
 
     reason = "UUID_NOT_ALLOWED"
 
@@ -66,7 +66,7 @@ class DeviceNotExpected(Forbidden):
 
 
 class UuidReserved(Forbidden):
-    """An operator expects this device in a fleet that is not the key's."""
+    """The uuid is another fleet's, by its beginning, or an operator expects the device there."""
 
     reason = "UUID_RESERVED"
 
@@ -213,6 +213,18 @@ class TokenNotFound(NotFound):
     """No API token has this id."""
 
     reason = "TOKEN_NOT_FOUND"
+
+
+class TokenUsedUp(Forbidden):
+    """The token has named as many devices as it may."""
+
+    reason = "TOKEN_USED_UP"
+
+
+class UuidPrefixTaken(Conflict):
+    """Another fleet's prefix begins with this one, or this one with it."""
+
+    reason = "UUID_PREFIX_TAKEN"
 
 
 class LastAdminToken(Conflict):

@@ -52,6 +52,8 @@ class ProvisioningKey:
     # None for most keys, which then pay for none of it.
     restrictions: Restrictions | None = None
     fleet_is_active: bool = True
+    # The beginning of the uuids of its fleet's devices; None for any.
+    fleet_uuid_prefix: str | None = None
 
     @property
     def places_left(self) -> int | None:
@@ -93,11 +95,13 @@ def decide(
     expected_in: str | None,
     is_same_api_key: bool,
     now: datetime,
+    reserved_for: str | None = None,
 ) -> Decision:
     """What to do with a registration that shows `key` for `device`, if that is registered.
 
     `source_address`: where it comes from, empty where that is not known. `expected_in`: the fleet
-    in which an operator expects the uuid. `is_same_api_key`: whether the device API key is the one
+    in which an operator expects the uuid. `reserved_for`: the fleet whose prefix the uuid begins
+    with. `is_same_api_key`: whether the device API key is the one
     it registered with. Raises `ProvisioningKeyUnknown`, `NetworkNotAllowed`,
     `ProvisioningKeyRevoked`, `ProvisioningKeyExpired`, `ProvisioningKeyUsedUp`, `UuidNotAllowed`,
     `DeviceTypeNotAllowed`, `DeviceNotExpected`, `UuidReserved`, `FleetDisabled`, `DeviceTaken` or
@@ -129,6 +133,11 @@ def decide(
         _check_device(restrictions, uuid, device_type, is_expected=is_expected)
     if device is None:
         if expected_in is not None and expected_in != key.fleet_id:
+            raise UuidReserved("this uuid is reserved")
+        prefix = key.fleet_uuid_prefix
+        if prefix is not None and not uuid.startswith(prefix):
+            raise UuidNotAllowed("the uuids of this provisioning key's fleet begin otherwise")
+        if reserved_for is not None and reserved_for != key.fleet_id:
             raise UuidReserved("this uuid is reserved")
         if not key.fleet_is_active:
             raise FleetDisabled("this provisioning key's fleet is disabled")

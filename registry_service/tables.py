@@ -5,7 +5,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import CIDR, INT8MULTIRANGE, JSONB
 
-SCHEMA_REVISION = "0023"
+SCHEMA_REVISION = "0024"
 
 metadata = sa.MetaData()
 
@@ -37,6 +37,14 @@ fleets = sa.Table(
     sa.Column("rollout_salt", sa.Text),
     sa.Column("rollout_began_at", sa.DateTime(timezone=True)),
     sa.Column("is_active", sa.Boolean, nullable=False, server_default=sa.true()),
+    # The beginning of its devices' uuids, and of no other fleet's; null for any.
+    sa.Column("uuid_prefix", sa.Text(collation="C")),
+    sa.Index(
+        "fleets_uuid_prefix",
+        "uuid_prefix",
+        unique=True,
+        postgresql_where=sa.text("uuid_prefix IS NOT NULL"),
+    ),
     sa.Index(
         "fleets_broker",
         "mqtt_broker_id",
@@ -266,6 +274,8 @@ api_tokens = sa.Table(
     sa.Column("last_used_at", sa.DateTime(timezone=True)),
     sa.Column("prefix", sa.Text, nullable=False, server_default=""),
     sa.Column("fleet_ids", sa.ARRAY(sa.Text)),
+    sa.Column("max_devices", sa.Integer),
+    sa.Column("devices_made", sa.Integer, nullable=False, server_default="0"),
 )
 
 audit_log = sa.Table(

@@ -151,6 +151,9 @@ async def _create(
         *(
             "DEVICE_EXPECTED",
             "DEVICE_REGISTERED",
+            "UUID_NOT_ALLOWED",
+            "UUID_RESERVED",
+            "TOKEN_USED_UP",
             "FLEET_UNKNOWN",
             "BROKER_UNKNOWN",
             "BROKER_NOT_ALLOWED",

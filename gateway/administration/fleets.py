@@ -37,6 +37,18 @@ class FleetChange(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True)
         | None
     ) = UNSET
     is_active: Annotated[bool, Meta(description="False: nobody of it gets in.")] | UnsetType = UNSET
+    uuid_prefix: (
+        Annotated[
+            str,
+            documented(
+                pattern=IDENTIFIER_PATTERN,
+                description="The beginning of its devices' uuids, and of no other fleet's. Devices"
+                " that are there already stay. Null: any that is not reserved for another fleet.",
+            ),
+        ]
+        | UnsetType
+        | None
+    ) = UNSET
 
 
 class NewFleet(FleetChange, kw_only=True, frozen=True):
@@ -64,6 +76,14 @@ class Fleet(Struct, kw_only=True, frozen=True):
     mqtt_broker_id: int | None
     allowed_broker_ids: list[int] | None
     is_active: bool
+    uuid_prefix: str | None
+    devices_outside_prefix: Annotated[
+        int,
+        Meta(
+            description="How many of its devices have uuids that begin otherwise: they stay."
+            " 10,000 stands for that many or more; lists say 0."
+        ),
+    ]
     rollout: Annotated[Rollout, Meta(description="Null: none is under way.")] | None
     created_at: datetime | None
     updated_at: datetime | None
@@ -94,6 +114,8 @@ def fleet_json(fleet: fleets_pb2.Fleet) -> Fleet:
         if fields.HasField("allowed_brokers")
         else None,
         is_active=fields.is_active,
+        uuid_prefix=optional(fields, "uuid_prefix"),
+        devices_outside_prefix=fleet.devices_outside_prefix,
         rollout=rollout_json(fleet.rollout) if fleet.HasField("rollout") else None,
         created_at=moment_of(fleet, "created_at"),
         updated_at=moment_of(fleet, "updated_at"),
@@ -119,7 +141,8 @@ def _values(change: FleetChange) -> dict[str, Any]:
     summary="Make a fleet",
     dto=StrictJson[NewFleet],
     responses=errors(
-        401, 403, 412, 413, 415, 422, "FLEET_ID_TAKEN", "BROKER_UNKNOWN", "BROKER_NOT_ALLOWED"
+        *(401, 403, 412, 413, 415, 422),
+        *("FLEET_ID_TAKEN", "UUID_PREFIX_TAKEN", "BROKER_UNKNOWN", "BROKER_NOT_ALLOWED"),
     ),
 )
 async def create_fleet(request: CallerRequest, data: JSONBody[NewFleet]) -> Fleet:
@@ -168,7 +191,8 @@ async def get_fleet(request: CallerRequest, fleet_id: FleetId) -> Fleet:
     summary="Change a fleet",
     dto=StrictJson[FleetChange],
     responses=errors(
-        401, 403, 412, 413, 415, 422, "FLEET_NOT_FOUND", "BROKER_UNKNOWN", "BROKER_NOT_ALLOWED"
+        *(401, 403, 412, 413, 415, 422),
+        *("FLEET_NOT_FOUND", "UUID_PREFIX_TAKEN", "BROKER_UNKNOWN", "BROKER_NOT_ALLOWED"),
     ),
 )
 async def update_fleet(

@@ -10,7 +10,7 @@ from msgspec import Meta, Struct
 
 from chassis.trust import Access, WithinFleets
 from gateway.administration.caller import CallerRequest
-from gateway.administration.fields import Moment, moment_of, timestamp
+from gateway.administration.fields import Id, Moment, moment_of, optional, timestamp
 from gateway.administration.listing import DEFAULT_LIMIT, Cursor, Limit, Page
 from gateway.bodies import StrictJson
 from gateway.documentation import IDENTIFIER_PATTERN, documented
@@ -52,6 +52,16 @@ class NewToken(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
         ]
         | None
     ) = None
+    max_devices: (
+        Annotated[
+            Id,
+            Meta(
+                description="How many devices it may name, as expected or by importing them; only"
+                " for one that is restricted to fleets. Null: any number."
+            ),
+        ]
+        | None
+    ) = None
 
 
 class Token(Struct, kw_only=True, frozen=True):
@@ -68,6 +78,12 @@ class Token(Struct, kw_only=True, frozen=True):
     fleet_ids: (
         Annotated[list[str], Meta(description="It is restricted to these; null: it is not.")] | None
     )
+    max_devices: (
+        Annotated[int, Meta(description="How many devices it may name; null: any number.")] | None
+    )
+    devices_made: Annotated[
+        int, Meta(description="How many it has named, for one that has a `max_devices`.")
+    ]
 
 
 class CreatedToken(Token, kw_only=True, frozen=True):
@@ -91,6 +107,8 @@ def _json(token: tokens_pb2.Token) -> Token:
         created_at=moment_of(token, "created_at"),
         last_used_at=moment_of(token, "last_used_at"),
         fleet_ids=list(token.fleets.ids) if token.HasField("fleets") else None,
+        max_devices=optional(token, "max_devices"),
+        devices_made=token.devices_made,
     )
 
 
@@ -112,6 +130,7 @@ async def create_token(request: CallerRequest, data: JSONBody[NewToken]) -> Crea
             role=ROLES[data.role],
             expires_at=timestamp("expires_at", data.expires_at),
             fleets=None if data.fleet_ids is None else tokens_pb2.TokenFleets(ids=data.fleet_ids),
+            max_devices=data.max_devices,
         ),
     )
     made = _json(answer.token)

@@ -1,6 +1,7 @@
 """Devices that are taken over, in the database: a batch in and a batch out."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 import sqlalchemy as sa
@@ -15,9 +16,12 @@ from registry_service.errors import (
     BrokerNotAllowed,
     BrokerUnknown,
     FleetUnknown,
+    TokenUsedUp,
     UsernameTaken,
+    UuidNotAllowed,
     UuidReserved,
 )
+from registry_service.quotas import places_left, take_places
 
 # Why one is not created, if it is not: for what there is, or for an earlier row of the batch that
 # nothing forbids; EXISTS is no fault. Those that nothing forbids are created
@@ -43,6 +47,8 @@ WITH given AS MATERIALIZED (
             THEN 'BROKER_UNKNOWN'
         WHEN given.pin IS NOT NULL AND fleet.is_restricted AND allowed.broker_id IS NULL
             THEN 'BROKER_NOT_ALLOWED'
+        WHEN NOT starts_with(given.uuid, fleet.uuid_prefix) THEN 'UUID_NOT_ALLOWED'
+        WHEN reserved_for(given.uuid) <> given.fleet_id THEN 'UUID_RESERVED'
         WHEN expected.fleet_id <> given.fleet_id THEN 'UUID_RESERVED'
         WHEN namesake.uuid IS NOT NULL OR account.id IS NOT NULL THEN 'USERNAME_TAKEN'
     END AS fault
@@ -70,6 +76,13 @@ WITH given AS MATERIALIZED (
         ) > 1 THEN 'USERNAME_TAKEN' ELSE fault_or_repeated
     END AS refusal
     FROM once
+), granted AS MATERIALIZED (
+    SELECT *, CASE
+        WHEN refusal IS NULL AND row_number() OVER (
+            PARTITION BY refusal IS NULL ORDER BY index
+        ) > CAST(:places AS integer) THEN 'TOKEN_USED_UP' ELSE refusal
+    END AS reason
+    FROM decided
 ), made AS (
     INSERT INTO devices (
         uuid, fleet_id, device_name, device_type, mqtt_username, mqtt_password_hash,
@@ -78,8 +91,8 @@ WITH given AS MATERIALIZED (
     )
     SELECT uuid, fleet_id, device_name, device_type, mqtt_username, mqtt_password_hash,
            credential_salt, password_algorithm, pin, region, latitude, longitude, mac_address, NULL
-    FROM decided
-    WHERE refusal IS NULL AND NOT :is_dry_run
+    FROM granted
+    WHERE reason IS NULL AND NOT :is_dry_run
     ORDER BY uuid COLLATE "C"
     ON CONFLICT DO NOTHING
     RETURNING uuid
@@ -87,9 +100,9 @@ WITH given AS MATERIALIZED (
     UPDATE expected_devices AS expected SET registered_at = now()
     FROM made WHERE expected.uuid = made.uuid
 )
-SELECT decided.refusal, made.uuid IS NOT NULL OR :is_dry_run AS made
-FROM decided LEFT JOIN made ON made.uuid = decided.uuid
-ORDER BY decided.index
+SELECT granted.reason, made.uuid IS NOT NULL OR :is_dry_run AS made
+FROM granted LEFT JOIN made ON made.uuid = granted.uuid
+ORDER BY granted.index
 """)
 
 FACTS: dict[str, MooringError] = {
@@ -98,7 +111,9 @@ FACTS: dict[str, MooringError] = {
         FleetUnknown("there is no such fleet", field="fleet_id"),
         BrokerUnknown("there is no such broker", field="broker"),
         BrokerNotAllowed("the fleet may not use this broker", field="broker"),
-        UuidReserved("this device is expected in another fleet", field="uuid"),
+        UuidReserved("this device is for another fleet", field="uuid"),
+        UuidNotAllowed("the uuids of this fleet begin otherwise", field="uuid"),
+        TokenUsedUp("this token has named all the devices it may"),
         UsernameTaken(
             "another device, or a service account, has this username", field="mqtt_username"
         ),
@@ -124,13 +139,19 @@ class ImportStore:
         """
         if not devices:
             return []
-        values = {"rows": msgspec.json.encode(devices).decode(), "is_dry_run": is_dry_run}
+        values: dict[str, Any] = {
+            "rows": msgspec.json.encode(devices).decode(),
+            "is_dry_run": is_dry_run,
+        }
         try:
             async with writing(self._engine) as connection:
+                values["places"] = places = await places_left(connection)
                 await let_nobody_take_turns(connection, USERNAMES)
                 found = (await connection.execute(IMPORT, values)).all()
                 outcomes = [_outcome(refusal, made) for refusal, made in found]
                 if not is_dry_run:
+                    if places is not None:
+                        await take_places(connection, outcomes.count(True))
                     await _record(
                         connection,
                         [

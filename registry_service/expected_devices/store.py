@@ -19,7 +19,11 @@ from registry_service.errors import (
     DeviceRegistered,
     ExpectedDeviceNotFound,
     FleetUnknown,
+    TokenUsedUp,
+    UuidNotAllowed,
+    UuidReserved,
 )
+from registry_service.quotas import places_left, take_places
 from registry_service.tables import expected_devices
 
 # How many one transaction makes: registrations wait for it.
@@ -43,6 +47,8 @@ WITH given AS MATERIALIZED (
 ), judged AS MATERIALIZED (
     SELECT given.*, CASE
         WHEN fleet.id IS NULL THEN 'FLEET_UNKNOWN'
+        WHEN NOT starts_with(given.uuid, fleet.uuid_prefix) THEN 'UUID_NOT_ALLOWED'
+        WHEN reserved_for(given.uuid) <> given.fleet_id THEN 'UUID_RESERVED'
         WHEN given.mqtt_broker_id IS NOT NULL AND allowed.verdict IS NOT NULL THEN allowed.verdict
         WHEN coalesce(device.fleet_id, known.fleet_id) <> ALL (CAST(:within AS text[]))
             THEN 'FORBIDDEN'
@@ -58,14 +64,21 @@ WITH given AS MATERIALIZED (
     LEFT JOIN devices AS device ON device.uuid = given.uuid
     LEFT JOIN expected_devices AS known ON known.uuid = given.uuid
     CROSS JOIN LATERAL (SELECT {VERDICT} AS verdict) AS allowed
+), decided AS MATERIALIZED (
+    SELECT *, CASE
+        WHEN refusal IS NULL AND row_number() OVER (
+            PARTITION BY refusal IS NULL ORDER BY index
+        ) > CAST(:places AS integer) THEN 'TOKEN_USED_UP' ELSE refusal
+    END AS reason
+    FROM judged
 ), made AS (
     INSERT INTO expected_devices (
         uuid, fleet_id, device_name, device_type, mqtt_broker_id, region, latitude, longitude
     )
     SELECT uuid, fleet_id, device_name, device_type, mqtt_broker_id, region, latitude, longitude
-    FROM judged WHERE refusal IS NULL
+    FROM decided WHERE reason IS NULL
 )
-SELECT index, refusal, now() FROM judged
+SELECT index, reason, now() FROM decided
 """)  # noqa: S608 - of constants
 
 FACTS: dict[str, MooringError] = facts("mqtt_broker_id") | {
@@ -73,6 +86,9 @@ FACTS: dict[str, MooringError] = facts("mqtt_broker_id") | {
     for fact in (
         FleetUnknown("there is no such fleet", field="fleet_id"),
         Forbidden("this uuid is not for this token", field="uuid"),
+        UuidNotAllowed("the uuids of this fleet begin otherwise", field="uuid"),
+        UuidReserved("this uuid is reserved", field="uuid"),
+        TokenUsedUp("this token has named all the devices it may"),
         DeviceRegistered("this device has registered already", field="uuid"),
         DeviceExpected("this device is expected already", field="uuid"),
     )
@@ -108,10 +124,13 @@ class ExpectedDeviceStore:
         asked = {"rows": json.dumps(rows), "within": None if within is None else sorted(within)}
         try:
             async with writing(self._engine) as connection:
+                places = await places_left(connection)
                 await connection.execute(TAKE_TURNS)
-                found = await connection.execute(CREATE, asked)
+                found = await connection.execute(CREATE, {**asked, "places": places})
                 outcomes = {index: FACTS[why] if why else at for index, why, at in found.all()}
                 made = [row for row in rows if isinstance(outcomes[row["index"]], datetime)]
+                if places is not None:
+                    await take_places(connection, len(made))
                 await _record_made(connection, made)
         except IntegrityError:
             raise LostRace("what a device points at has changed", retry_after_s=1.0) from None

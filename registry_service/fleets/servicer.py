@@ -31,7 +31,11 @@ POLICIES: dict[str, Policy] = {
 MAX_ALLOWED_BROKERS = 1_000
 # What keeps restricted tokens where they are, and how they are called in requests: it is not for
 # them to change.
-KEPT_FROM_RESTRICTED = {"allowed_ids": "allowed_broker_ids", "is_active": "is_active"}
+KEPT_FROM_RESTRICTED = {
+    "allowed_ids": "allowed_broker_ids",
+    "is_active": "is_active",
+    "uuid_prefix": "uuid_prefix",
+}
 # What is kept of the caller's time for the last chunk and for counting what is left.
 RESERVE_S = 4.0
 
@@ -47,7 +51,9 @@ class FleetServicer(fleets_pb2_grpc.FleetServiceServicer):
     async def CreateFleet(
         self, request: pb.CreateFleetRequest, context: Context
     ) -> pb.CreateFleetResponse:
-        """Raises `InvalidInput`, `FleetIdTaken`, `BrokerUnknown`, `BrokerNotAllowed`."""
+        """Raises `InvalidInput`, `FleetIdTaken`, `UuidPrefixTaken`, `BrokerUnknown`,
+        `BrokerNotAllowed`.
+        """
         check_identifier("id", request.id)
         fields = request.fields
         values = _named(fields, [field.name for field, _ in fields.ListFields()])
@@ -60,7 +66,7 @@ class FleetServicer(fleets_pb2_grpc.FleetServiceServicer):
     async def GetFleet(self, request: pb.GetFleetRequest, context: Context) -> pb.GetFleetResponse:
         """Raises `FleetNotFound`."""
         row = await self._store.fleet(request.id, isolation.fleets.get())
-        return pb.GetFleetResponse(fleet=fleet_proto(row))
+        return pb.GetFleetResponse(fleet=await self._whole(row))
 
     async def ListFleets(
         self, request: pb.ListFleetsRequest, context: Context
@@ -76,7 +82,8 @@ class FleetServicer(fleets_pb2_grpc.FleetServiceServicer):
     async def UpdateFleet(
         self, request: pb.UpdateFleetRequest, context: Context
     ) -> pb.UpdateFleetResponse:
-        """Raises `InvalidInput`, `FleetNotFound`, `BrokerUnknown`, `BrokerNotAllowed`; `Forbidden`
+        """Raises `InvalidInput`, `FleetNotFound`, `UuidPrefixTaken`, `BrokerUnknown`,
+        `BrokerNotAllowed`; `Forbidden`
         where whoever is kept within fleets would change what keeps them there.
 
         When it has returned, nothing is made in a fleet that it has disabled.
@@ -86,12 +93,12 @@ class FleetServicer(fleets_pb2_grpc.FleetServiceServicer):
         kept = next((name for name in KEPT_FROM_RESTRICTED if name in values), None)
         if within is not None and kept is not None:
             raise Forbidden(
-                "a token that is restricted to fleets cannot change which brokers are"
-                " allowed to them, nor disable them",
+                "a token that is restricted to fleets cannot change which brokers and uuids are"
+                " theirs, nor disable them",
                 field=KEPT_FROM_RESTRICTED[kept],
             )
         row = await self._store.update(request.id, values, within)
-        return pb.UpdateFleetResponse(fleet=fleet_proto(row))
+        return pb.UpdateFleetResponse(fleet=await self._whole(row))
 
     async def DeleteFleet(
         self, request: pb.DeleteFleetRequest, context: Context
@@ -103,6 +110,13 @@ class FleetServicer(fleets_pb2_grpc.FleetServiceServicer):
             await self._empty(request.id, deadline_of(context) - RESERVE_S)
         await self._removals.delete(request.id)
         return pb.DeleteFleetResponse()
+
+    async def _whole(self, row: sa.Row[Any]) -> pb.Fleet:
+        """With how many of its devices have other uuids than it has now."""
+        fleet = fleet_proto(row)
+        if row.uuid_prefix is not None:
+            fleet.devices_outside_prefix = await self._store.outside_prefix(row.id)
+        return fleet
 
     async def _empty(self, fleet_id: str, ends: float) -> None:
         """Deletes what the fleet has, until the running loop's clock is at `ends`."""
@@ -137,6 +151,11 @@ def _named(fields: pb.FleetFields, names: Iterable[str]) -> dict[str, Any]:
                 if not fields.HasField("is_active"):
                     raise InvalidInput("must be true or false", field="is_active")
                 values["is_active"] = fields.is_active
+            case "uuid_prefix":
+                values["uuid_prefix"] = None
+                if fields.HasField("uuid_prefix"):
+                    check_identifier("uuid_prefix", fields.uuid_prefix)
+                    values["uuid_prefix"] = fields.uuid_prefix
             case _:
                 raise InvalidInput("names what is not a field of a fleet", field="update_mask")
     return values
@@ -164,6 +183,7 @@ def fleet_proto(row: sa.Row[Any]) -> pb.Fleet:
             mqtt_broker_id=row.mqtt_broker_id,
             allowed_brokers=allowed,
             is_active=row.is_active,
+            uuid_prefix=row.uuid_prefix,
         ),
         created_at=timestamp_of(row.created_at),
         updated_at=timestamp_of(row.updated_at),

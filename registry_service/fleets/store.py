@@ -12,8 +12,15 @@ from chassis import audit
 from chassis.database import PLACEMENT, reading, take_turns, writing
 from chassis.isolation import Fleets, is_within
 from registry_service.allowances import require_allowed
-from registry_service.errors import BrokerUnknown, FleetIdTaken, FleetNotFound
-from registry_service.tables import fleet_brokers, fleets
+from registry_service.errors import (
+    BrokerUnknown,
+    FleetIdTaken,
+    FleetNotFound,
+    UuidPrefixTaken,
+)
+from registry_service.tables import devices, fleet_brokers, fleets
+
+MAX_OUTSIDE = 10_000
 
 _whole = sa.select(
     fleets,
@@ -45,12 +52,13 @@ class FleetStore:
     ) -> sa.Row[Any]:
         """Restricted unless `allowed_ids` is None.
 
-        Raises `FleetIdTaken`, `BrokerUnknown`, `BrokerNotAllowed`.
+        Raises `FleetIdTaken`, `UuidPrefixTaken`, `BrokerUnknown`, `BrokerNotAllowed`.
         """
         row = {**columns, "is_restricted": allowed_ids is not None}
         try:
             async with writing(self._engine) as connection:
                 await take_turns(connection, PLACEMENT)
+                await _require_free(connection, columns["id"], columns.get("uuid_prefix"))
                 await connection.execute(sa.insert(fleets).values(row))
                 await _allow(connection, columns["id"], allowed_ids)
                 fleet = await fleet_of(connection, columns["id"])
@@ -67,6 +75,22 @@ class FleetStore:
         async with reading(self._engine) as connection:
             return await fleet_of(connection, fleet_id, within)
 
+    async def outside_prefix(self, fleet_id: str) -> int:
+        """How many of its devices have uuids that begin otherwise, up to `MAX_OUTSIDE`."""
+        outside = (
+            sa.select(devices.c.id)
+            .join(fleets, fleets.c.id == devices.c.fleet_id)
+            .where(
+                devices.c.fleet_id == fleet_id,
+                ~sa.func.starts_with(devices.c.uuid, fleets.c.uuid_prefix),
+            )
+            .limit(MAX_OUTSIDE)
+            .subquery()
+        )
+        async with reading(self._engine) as connection:
+            count = await connection.scalar(sa.select(sa.func.count()).select_from(outside))
+        return int(count or 0)
+
     async def fleets_after(
         self, fleet_id: str | None, limit: int, within: Fleets
     ) -> Sequence[sa.Row[Any]]:
@@ -81,8 +105,8 @@ class FleetStore:
     ) -> sa.Row[Any]:
         """Changes the columns named; `allowed_ids` stands for the brokers it is restricted to.
 
-        Raises `FleetNotFound`, `BrokerUnknown`, and `BrokerNotAllowed` where its own broker would
-        be none of those.
+        Raises `FleetNotFound`, `UuidPrefixTaken`, `BrokerUnknown`, and `BrokerNotAllowed` where
+        its own broker would be none of those.
         """
         values = dict(columns)
         is_restricting = "allowed_ids" in values
@@ -93,6 +117,7 @@ class FleetStore:
             async with writing(self._engine) as connection:
                 await take_turns(connection, PLACEMENT)
                 before = await fleet_of(connection, fleet_id, within, is_locked=True)
+                await _require_free(connection, fleet_id, values.get("uuid_prefix"))
                 if values:
                     await connection.execute(
                         sa.update(fleets).where(fleets.c.id == fleet_id).values(values)
@@ -122,6 +147,7 @@ def told(fleet: sa.Row[Any]) -> dict[str, Any]:
         "mqtt_broker_id": fleet.mqtt_broker_id,
         "allowed_broker_ids": fleet.allowed_ids if fleet.is_restricted else None,
         "is_active": fleet.is_active,
+        "uuid_prefix": fleet.uuid_prefix,
     }
 
 
@@ -143,6 +169,27 @@ async def fleet_of(
     if row is None:
         raise FleetNotFound("there is no such fleet")
     return row
+
+
+async def _require_free(
+    connection: AsyncConnection, fleet_id: str, uuid_prefix: str | None
+) -> None:
+    """Raises `UuidPrefixTaken` where another fleet's prefix and this are for the same uuids.
+
+    Changes of fleets take turns, so it stays so.
+    """
+    if uuid_prefix is None:
+        return
+    other = fleets.c.uuid_prefix
+    overlaps = sa.exists().where(
+        fleets.c.id != fleet_id,
+        other.is_not(None),
+        sa.func.starts_with(other, uuid_prefix) | sa.func.starts_with(uuid_prefix, other),
+    )
+    if await connection.scalar(sa.select(overlaps)):
+        raise UuidPrefixTaken(
+            "another fleet's prefix begins with this, or this with it", field="uuid_prefix"
+        )
 
 
 async def _allow(

@@ -123,6 +123,7 @@ class Planner:
                 and wait_s is None
                 and device.is_proved_by(registration.device_api_key, self._ring),
                 now=self._now,
+                reserved_for=self._known.reserved.get(registration.uuid),
             )
         except DeviceTaken:
             if wait_s is not None:

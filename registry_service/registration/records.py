@@ -120,6 +120,8 @@ class Known(Struct, frozen=True):
     # Of brokers and fleets, as of the same moment.
     placement_version: str
     expected: Mapping[str, Expected] = {}  # by uuid
+    # The fleets for which uuids are reserved by their beginning.
+    reserved: Mapping[str, str] = {}  # by uuid
 
 
 class Credentials(Struct, frozen=True):

@@ -5,8 +5,9 @@ times what a batch of devices costs. Rows travel as one JSON document, which tak
 time that one array for each column takes (docs/performance.md). Each is a transaction by itself.
 """
 
-# The keys with these hashes, the devices with these uuids, and what is expected of devices with
-# these, three documents in one row; and the version of brokers and fleets, as of the same moment.
+# The keys with these hashes, the devices with these uuids, what is expected of devices with these,
+# and for which fleets those are reserved by their beginning, four documents in one row; and the
+# version of brokers and fleets, as of the same moment.
 READ = """
 SELECT
     (SELECT coalesce(json_agg(found), '[]')::text FROM (
@@ -16,7 +17,7 @@ SELECT
                    'expires_at', nullif(key.expires_at, 'infinity'), 'max_devices', key.max_devices,
                    'devices_provisioned', key.devices_provisioned,
                    'default_broker_id', key.default_broker_id, 'revision', key.revision,
-                   'fleet_is_active', fleet.is_active,
+                   'fleet_is_active', fleet.is_active, 'fleet_uuid_prefix', fleet.uuid_prefix,
                    'restrictions', CASE WHEN key.only_expected OR num_nonnulls(
                        key.allowed_device_types, key.source_networks, key.allowed_uuids,
                        key.uuid_prefix
@@ -78,6 +79,10 @@ SELECT
         FROM expected_devices
         WHERE uuid = ANY (%s::text[])
     ) AS found),
+    (SELECT coalesce(json_object_agg(uuid, fleet_id), '{}')::text FROM (
+        SELECT uuid, reserved_for(uuid) AS fleet_id FROM unnest(%s::text[]) AS asked (uuid)
+        WHERE (SELECT EXISTS (SELECT FROM fleets WHERE uuid_prefix IS NOT NULL))
+    ) AS found WHERE fleet_id IS NOT NULL),
     (SELECT version::text FROM placement_version)
 """
 
@@ -89,7 +94,8 @@ SELECT
 # given, if any; that, and the fleets' revisions, are as of when the statement began, also where it
 # then waits for a key: whoever changes them meanwhile is answered after it began. Nor is made what
 # an operator has come to expect otherwise: who changes that takes turns with this statement by a
-# lock on the whole table, which it has taken before it looks. The last value says whether any is
+# lock on the whole table, which it has taken before it looks. Nor is made what is reserved for
+# another fleet by its beginning. The last value says whether any is
 # expected: if none is, none is looked up to note its arrival.
 CREATE = """
 WITH key AS MATERIALIZED (
@@ -129,6 +135,10 @@ WITH key AS MATERIALIZED (
     LEFT JOIN (SELECT uuid AS expected_uuid, id AS found_id FROM expected_devices) AS expected
         ON expected_uuid = given.uuid
     WHERE found_id IS NOT DISTINCT FROM given.expected_id
+      AND (
+          NOT (SELECT EXISTS (SELECT FROM fleets WHERE uuid_prefix IS NOT NULL))
+          OR coalesce(reserved_for(uuid), given.fleet_id) = given.fleet_id
+      )
     ORDER BY uuid COLLATE "C"
     ON CONFLICT (uuid) DO NOTHING
     RETURNING id, uuid, created_at, provisioned_by_key_id

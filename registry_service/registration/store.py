@@ -35,6 +35,7 @@ LIMIT_IS_KEPT = "limit_is_kept"
 _keys = msgspec.json.Decoder(list[KnownKey])
 _devices = msgspec.json.Decoder(list[Device])
 _expected = msgspec.json.Decoder(list[Expected])
+_reserved = msgspec.json.Decoder(dict[str, str])
 
 
 class RegistrationStore:
@@ -54,13 +55,17 @@ class RegistrationStore:
         What is expected matters to a key, and is read where there is one.
         """
         asked = text_array(uuids)
-        values = [list(key_hashes), asked, asked if key_hashes else text_array(())]
-        [(keys, devices, expected, version)] = await fetched(self._pool, statements.READ, values)
+        new = asked if key_hashes else text_array(())
+        values = [list(key_hashes), asked, new, new]
+        [(keys, devices, expected, reserved, version)] = await fetched(
+            self._pool, statements.READ, values
+        )
         return Known(
             {item.hash: item for item in _keys.decode(keys)},
             {device.uuid: device for device in _devices.decode(devices)},
             version,
             {item.uuid: item for item in _expected.decode(expected)},
+            _reserved.decode(reserved),
         )
 
     async def save(

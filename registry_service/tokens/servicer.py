@@ -64,6 +64,7 @@ class TokenServicer(tokens_pb2_grpc.TokenServiceServicer):
             prefix=secret[:PREFIX_CHARACTERS],
             expires_at=expires_at,
             fleet_ids=_fleet_ids_of(request),
+            max_devices=_max_devices_of(request),
         )
         await self._known.refresh()
         return pb.CreateTokenResponse(token=_proto(row), secret=secret)
@@ -138,6 +139,17 @@ def _fleet_ids_of(request: pb.CreateTokenRequest) -> list[str] | None:
     return fleet_ids
 
 
+def _max_devices_of(request: pb.CreateTokenRequest) -> int | None:
+    """None for any number. Raises `InvalidInput`."""
+    if not request.HasField("max_devices"):
+        return None
+    if not request.HasField("fleets"):
+        raise InvalidInput("is for a token that is restricted to fleets", field="max_devices")
+    if request.max_devices < 1:
+        raise InvalidInput("must be at least 1", field="max_devices")
+    return request.max_devices
+
+
 def _proto(row: sa.Row[Any]) -> pb.Token:
     return pb.Token(
         id=str(row.id),
@@ -149,4 +161,6 @@ def _proto(row: sa.Row[Any]) -> pb.Token:
         last_used_at=timestamp_of(row.last_used_at),
         prefix=row.prefix,
         fleets=None if row.fleet_ids is None else pb.TokenFleets(ids=row.fleet_ids),
+        max_devices=row.max_devices,
+        devices_made=row.devices_made,
     )

@@ -39,8 +39,11 @@ class TokenStore:
         prefix: str,
         expires_at: datetime | None,
         fleet_ids: Sequence[str] | None = None,
+        max_devices: int | None = None,
     ) -> sa.Row[Any]:
         """The new row, without the hash; restricted unless `fleet_ids` is None.
+
+        It may name `max_devices`; None is any number.
 
         Raises `FleetUnknown`.
         """
@@ -53,6 +56,7 @@ class TokenStore:
                 prefix=prefix,
                 expires_at=expires_at,
                 fleet_ids=fleet_ids,
+                max_devices=max_devices,
             )
             .returning(*_shown)
         )
@@ -61,6 +65,8 @@ class TokenStore:
             after["expires_at"] = expires_at.isoformat()
         if fleet_ids is not None:
             after["fleet_ids"] = fleet_ids
+        if max_devices is not None:
+            after["max_devices"] = max_devices
         async with writing(self._engine) as connection:
             await _require_fleets(connection, fleet_ids or ())
             row = (await connection.execute(insert)).one()

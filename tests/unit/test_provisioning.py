@@ -320,3 +320,30 @@ def test_an_imported_device_is_let_in_by_any_key_of_its_fleet_that_would_make_it
     registered = replace(imported, provisioned_by_key_id=key.id)
     again = outcome(restricted, registered, is_same_api_key=False, **shown)
     assert again is not Decision.RENEW
+
+
+@given(KEYS, RESTRICTIONS, st.none() | DEVICES, st.booleans(), SHOWN, st.data())
+def test_a_prefix_keeps_new_devices_in_their_fleet_and_leaves_the_others_alone(
+    key: ProvisioningKey,
+    restrictions: Restrictions,
+    device: Registered | None,
+    is_same_api_key: bool,
+    shown: dict[str, Any],
+    data: st.DataObject,
+) -> None:
+    key = replace(key, restrictions=restrictions)
+    free = outcome(key, device, is_same_api_key=is_same_api_key, **shown)
+    prefix = data.draw(st.sampled_from([None, "sensor-", "router-", "x"]))
+    # As the database finds it: a fleet's own prefix is the only one that its uuids begin with.
+    is_own = prefix is not None and shown["uuid"].startswith(prefix)
+    reserved_for = "demo" if is_own else data.draw(st.sampled_from([None, "other"]))
+    prefixed = replace(key, fleet_uuid_prefix=prefix)
+    decided = outcome(
+        prefixed, device, is_same_api_key=is_same_api_key, reserved_for=reserved_for, **shown
+    )
+    if free is not Decision.CREATE or device is not None:
+        assert decided == free or (decided in (UuidNotAllowed, UuidReserved) and device is None)
+    elif prefix is not None and not is_own:
+        assert decided is UuidNotAllowed
+    else:
+        assert decided is (UuidReserved if reserved_for == "other" else Decision.CREATE)

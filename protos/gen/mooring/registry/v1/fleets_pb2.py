@@ -26,7 +26,7 @@ from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mas
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n mooring/registry/v1/fleets.proto\x12\x13mooring.registry.v1\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"$\n\x0e\x41llowedBrokers\x12\x12\n\nbroker_ids\x18\x01 \x03(\x05\"\xbd\x01\n\x0b\x46leetFields\x12\x11\n\x04name\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x1b\n\x0emqtt_broker_id\x18\x02 \x01(\x05H\x01\x88\x01\x01\x12<\n\x0f\x61llowed_brokers\x18\x03 \x01(\x0b\x32#.mooring.registry.v1.AllowedBrokers\x12\x16\n\tis_active\x18\x04 \x01(\x08H\x02\x88\x01\x01\x42\x07\n\x05_nameB\x11\n\x0f_mqtt_broker_idB\x0c\n\n_is_active\"i\n\x07Rollout\x12\x11\n\tbroker_id\x18\x01 \x01(\x05\x12\x0f\n\x07percent\x18\x02 \x01(\x01\x12\x0c\n\x04salt\x18\x03 \x01(\t\x12,\n\x08\x62\x65gan_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xd4\x01\n\x05\x46leet\x12\n\n\x02id\x18\x01 \x01(\t\x12\x30\n\x06\x66ields\x18\x02 \x01(\x0b\x32 .mooring.registry.v1.FleetFields\x12.\n\ncreated_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nupdated_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\x07rollout\x18\x05 \x01(\x0b\x32\x1c.mooring.registry.v1.Rollout\"R\n\x12\x43reateFleetRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x30\n\x06\x66ields\x18\x02 \x01(\x0b\x32 .mooring.registry.v1.FleetFields\"@\n\x13\x43reateFleetResponse\x12)\n\x05\x66leet\x18\x01 \x01(\x0b\x32\x1a.mooring.registry.v1.Fleet\"\x1d\n\x0fGetFleetRequest\x12\n\n\x02id\x18\x01 \x01(\t\"=\n\x10GetFleetResponse\x12)\n\x05\x66leet\x18\x01 \x01(\x0b\x32\x1a.mooring.registry.v1.Fleet\"6\n\x11ListFleetsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\t\"U\n\x12ListFleetsResponse\x12*\n\x06\x66leets\x18\x01 \x03(\x0b\x32\x1a.mooring.registry.v1.Fleet\x12\x13\n\x0bnext_cursor\x18\x02 \x01(\t\"\x83\x01\n\x12UpdateFleetRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x30\n\x06\x66ields\x18\x02 \x01(\x0b\x32 .mooring.registry.v1.FleetFields\x12/\n\x0bupdate_mask\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"@\n\x13UpdateFleetResponse\x12)\n\x05\x66leet\x18\x01 \x01(\x0b\x32\x1a.mooring.registry.v1.Fleet\"6\n\x12\x44\x65leteFleetRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x14\n\x0cwith_devices\x18\x02 \x01(\x08\"\x15\n\x13\x44\x65leteFleetResponse2\xec\x03\n\x0c\x46leetService\x12`\n\x0b\x43reateFleet\x12\'.mooring.registry.v1.CreateFleetRequest\x1a(.mooring.registry.v1.CreateFleetResponse\x12W\n\x08GetFleet\x12$.mooring.registry.v1.GetFleetRequest\x1a%.mooring.registry.v1.GetFleetResponse\x12]\n\nListFleets\x12&.mooring.registry.v1.ListFleetsRequest\x1a\'.mooring.registry.v1.ListFleetsResponse\x12`\n\x0bUpdateFleet\x12\'.mooring.registry.v1.UpdateFleetRequest\x1a(.mooring.registry.v1.UpdateFleetResponse\x12`\n\x0b\x44\x65leteFleet\x12\'.mooring.registry.v1.DeleteFleetRequest\x1a(.mooring.registry.v1.DeleteFleetResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n mooring/registry/v1/fleets.proto\x12\x13mooring.registry.v1\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"$\n\x0e\x41llowedBrokers\x12\x12\n\nbroker_ids\x18\x01 \x03(\x05\"\xe7\x01\n\x0b\x46leetFields\x12\x11\n\x04name\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x1b\n\x0emqtt_broker_id\x18\x02 \x01(\x05H\x01\x88\x01\x01\x12<\n\x0f\x61llowed_brokers\x18\x03 \x01(\x0b\x32#.mooring.registry.v1.AllowedBrokers\x12\x16\n\tis_active\x18\x04 \x01(\x08H\x02\x88\x01\x01\x12\x18\n\x0buuid_prefix\x18\x05 \x01(\tH\x03\x88\x01\x01\x42\x07\n\x05_nameB\x11\n\x0f_mqtt_broker_idB\x0c\n\n_is_activeB\x0e\n\x0c_uuid_prefix\"i\n\x07Rollout\x12\x11\n\tbroker_id\x18\x01 \x01(\x05\x12\x0f\n\x07percent\x18\x02 \x01(\x01\x12\x0c\n\x04salt\x18\x03 \x01(\t\x12,\n\x08\x62\x65gan_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xf4\x01\n\x05\x46leet\x12\n\n\x02id\x18\x01 \x01(\t\x12\x30\n\x06\x66ields\x18\x02 \x01(\x0b\x32 .mooring.registry.v1.FleetFields\x12.\n\ncreated_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nupdated_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\x07rollout\x18\x05 \x01(\x0b\x32\x1c.mooring.registry.v1.Rollout\x12\x1e\n\x16\x64\x65vices_outside_prefix\x18\x06 \x01(\x05\"R\n\x12\x43reateFleetRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x30\n\x06\x66ields\x18\x02 \x01(\x0b\x32 .mooring.registry.v1.FleetFields\"@\n\x13\x43reateFleetResponse\x12)\n\x05\x66leet\x18\x01 \x01(\x0b\x32\x1a.mooring.registry.v1.Fleet\"\x1d\n\x0fGetFleetRequest\x12\n\n\x02id\x18\x01 \x01(\t\"=\n\x10GetFleetResponse\x12)\n\x05\x66leet\x18\x01 \x01(\x0b\x32\x1a.mooring.registry.v1.Fleet\"6\n\x11ListFleetsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\t\"U\n\x12ListFleetsResponse\x12*\n\x06\x66leets\x18\x01 \x03(\x0b\x32\x1a.mooring.registry.v1.Fleet\x12\x13\n\x0bnext_cursor\x18\x02 \x01(\t\"\x83\x01\n\x12UpdateFleetRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x30\n\x06\x66ields\x18\x02 \x01(\x0b\x32 .mooring.registry.v1.FleetFields\x12/\n\x0bupdate_mask\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"@\n\x13UpdateFleetResponse\x12)\n\x05\x66leet\x18\x01 \x01(\x0b\x32\x1a.mooring.registry.v1.Fleet\"6\n\x12\x44\x65leteFleetRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x14\n\x0cwith_devices\x18\x02 \x01(\x08\"\x15\n\x13\x44\x65leteFleetResponse2\xec\x03\n\x0c\x46leetService\x12`\n\x0b\x43reateFleet\x12\'.mooring.registry.v1.CreateFleetRequest\x1a(.mooring.registry.v1.CreateFleetResponse\x12W\n\x08GetFleet\x12$.mooring.registry.v1.GetFleetRequest\x1a%.mooring.registry.v1.GetFleetResponse\x12]\n\nListFleets\x12&.mooring.registry.v1.ListFleetsRequest\x1a\'.mooring.registry.v1.ListFleetsResponse\x12`\n\x0bUpdateFleet\x12\'.mooring.registry.v1.UpdateFleetRequest\x1a(.mooring.registry.v1.UpdateFleetResponse\x12`\n\x0b\x44\x65leteFleet\x12\'.mooring.registry.v1.DeleteFleetRequest\x1a(.mooring.registry.v1.DeleteFleetResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,31 +36,31 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ALLOWEDBROKERS']._serialized_start=124
   _globals['_ALLOWEDBROKERS']._serialized_end=160
   _globals['_FLEETFIELDS']._serialized_start=163
-  _globals['_FLEETFIELDS']._serialized_end=352
-  _globals['_ROLLOUT']._serialized_start=354
-  _globals['_ROLLOUT']._serialized_end=459
-  _globals['_FLEET']._serialized_start=462
-  _globals['_FLEET']._serialized_end=674
-  _globals['_CREATEFLEETREQUEST']._serialized_start=676
-  _globals['_CREATEFLEETREQUEST']._serialized_end=758
-  _globals['_CREATEFLEETRESPONSE']._serialized_start=760
-  _globals['_CREATEFLEETRESPONSE']._serialized_end=824
-  _globals['_GETFLEETREQUEST']._serialized_start=826
-  _globals['_GETFLEETREQUEST']._serialized_end=855
-  _globals['_GETFLEETRESPONSE']._serialized_start=857
-  _globals['_GETFLEETRESPONSE']._serialized_end=918
-  _globals['_LISTFLEETSREQUEST']._serialized_start=920
-  _globals['_LISTFLEETSREQUEST']._serialized_end=974
-  _globals['_LISTFLEETSRESPONSE']._serialized_start=976
-  _globals['_LISTFLEETSRESPONSE']._serialized_end=1061
-  _globals['_UPDATEFLEETREQUEST']._serialized_start=1064
-  _globals['_UPDATEFLEETREQUEST']._serialized_end=1195
-  _globals['_UPDATEFLEETRESPONSE']._serialized_start=1197
-  _globals['_UPDATEFLEETRESPONSE']._serialized_end=1261
-  _globals['_DELETEFLEETREQUEST']._serialized_start=1263
-  _globals['_DELETEFLEETREQUEST']._serialized_end=1317
-  _globals['_DELETEFLEETRESPONSE']._serialized_start=1319
-  _globals['_DELETEFLEETRESPONSE']._serialized_end=1340
-  _globals['_FLEETSERVICE']._serialized_start=1343
-  _globals['_FLEETSERVICE']._serialized_end=1835
+  _globals['_FLEETFIELDS']._serialized_end=394
+  _globals['_ROLLOUT']._serialized_start=396
+  _globals['_ROLLOUT']._serialized_end=501
+  _globals['_FLEET']._serialized_start=504
+  _globals['_FLEET']._serialized_end=748
+  _globals['_CREATEFLEETREQUEST']._serialized_start=750
+  _globals['_CREATEFLEETREQUEST']._serialized_end=832
+  _globals['_CREATEFLEETRESPONSE']._serialized_start=834
+  _globals['_CREATEFLEETRESPONSE']._serialized_end=898
+  _globals['_GETFLEETREQUEST']._serialized_start=900
+  _globals['_GETFLEETREQUEST']._serialized_end=929
+  _globals['_GETFLEETRESPONSE']._serialized_start=931
+  _globals['_GETFLEETRESPONSE']._serialized_end=992
+  _globals['_LISTFLEETSREQUEST']._serialized_start=994
+  _globals['_LISTFLEETSREQUEST']._serialized_end=1048
+  _globals['_LISTFLEETSRESPONSE']._serialized_start=1050
+  _globals['_LISTFLEETSRESPONSE']._serialized_end=1135
+  _globals['_UPDATEFLEETREQUEST']._serialized_start=1138
+  _globals['_UPDATEFLEETREQUEST']._serialized_end=1269
+  _globals['_UPDATEFLEETRESPONSE']._serialized_start=1271
+  _globals['_UPDATEFLEETRESPONSE']._serialized_end=1335
+  _globals['_DELETEFLEETREQUEST']._serialized_start=1337
+  _globals['_DELETEFLEETREQUEST']._serialized_end=1391
+  _globals['_DELETEFLEETRESPONSE']._serialized_start=1393
+  _globals['_DELETEFLEETRESPONSE']._serialized_end=1414
+  _globals['_FLEETSERVICE']._serialized_start=1417
+  _globals['_FLEETSERVICE']._serialized_end=1909
 # @@protoc_insertion_point(module_scope)

@@ -50,11 +50,16 @@ class FleetFields(_message.Message):
     MQTT_BROKER_ID_FIELD_NUMBER: _builtins.int
     ALLOWED_BROKERS_FIELD_NUMBER: _builtins.int
     IS_ACTIVE_FIELD_NUMBER: _builtins.int
+    UUID_PREFIX_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     mqtt_broker_id: _builtins.int
     """The broker of its devices that have no pin. Unset: none."""
     is_active: _builtins.bool
     """False: nobody of it gets in."""
+    uuid_prefix: _builtins.str
+    """The beginning of its devices' uuids, and of no other fleet's. Unset: any
+    that is not reserved for another.
+    """
     @_builtins.property
     def allowed_brokers(self) -> Global___AllowedBrokers:
         """Unset: not restricted."""
@@ -66,10 +71,11 @@ class FleetFields(_message.Message):
         mqtt_broker_id: _builtins.int | None = ...,
         allowed_brokers: Global___AllowedBrokers | None = ...,
         is_active: _builtins.bool | None = ...,
+        uuid_prefix: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_is_active", b"_is_active", "_mqtt_broker_id", b"_mqtt_broker_id", "_name", b"_name", "allowed_brokers", b"allowed_brokers", "is_active", b"is_active", "mqtt_broker_id", b"mqtt_broker_id", "name", b"name"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_is_active", b"_is_active", "_mqtt_broker_id", b"_mqtt_broker_id", "_name", b"_name", "_uuid_prefix", b"_uuid_prefix", "allowed_brokers", b"allowed_brokers", "is_active", b"is_active", "mqtt_broker_id", b"mqtt_broker_id", "name", b"name", "uuid_prefix", b"uuid_prefix"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_is_active", b"_is_active", "_mqtt_broker_id", b"_mqtt_broker_id", "_name", b"_name", "allowed_brokers", b"allowed_brokers", "is_active", b"is_active", "mqtt_broker_id", b"mqtt_broker_id", "name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_is_active", b"_is_active", "_mqtt_broker_id", b"_mqtt_broker_id", "_name", b"_name", "_uuid_prefix", b"_uuid_prefix", "allowed_brokers", b"allowed_brokers", "is_active", b"is_active", "mqtt_broker_id", b"mqtt_broker_id", "name", b"name", "uuid_prefix", b"uuid_prefix"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__is_active: _TypeAlias = _typing.Literal["is_active"]  # noqa: Y015
     _WhichOneofArgType__is_active: _TypeAlias = _typing.Literal["_is_active", b"_is_active"]  # noqa: Y015
@@ -77,12 +83,16 @@ class FleetFields(_message.Message):
     _WhichOneofArgType__mqtt_broker_id: _TypeAlias = _typing.Literal["_mqtt_broker_id", b"_mqtt_broker_id"]  # noqa: Y015
     _WhichOneofReturnType__name: _TypeAlias = _typing.Literal["name"]  # noqa: Y015
     _WhichOneofArgType__name: _TypeAlias = _typing.Literal["_name", b"_name"]  # noqa: Y015
+    _WhichOneofReturnType__uuid_prefix: _TypeAlias = _typing.Literal["uuid_prefix"]  # noqa: Y015
+    _WhichOneofArgType__uuid_prefix: _TypeAlias = _typing.Literal["_uuid_prefix", b"_uuid_prefix"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__is_active) -> _WhichOneofReturnType__is_active | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__mqtt_broker_id) -> _WhichOneofReturnType__mqtt_broker_id | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__name) -> _WhichOneofReturnType__name | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__uuid_prefix) -> _WhichOneofReturnType__uuid_prefix | None: ...
 
 Global___FleetFields: _TypeAlias = FleetFields  # noqa: Y015
 
@@ -133,8 +143,13 @@ class Fleet(_message.Message):
     CREATED_AT_FIELD_NUMBER: _builtins.int
     UPDATED_AT_FIELD_NUMBER: _builtins.int
     ROLLOUT_FIELD_NUMBER: _builtins.int
+    DEVICES_OUTSIDE_PREFIX_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """[A-Za-z0-9][A-Za-z0-9_-]{0,63}"""
+    devices_outside_prefix: _builtins.int
+    """How many of its devices have uuids that begin otherwise; 10,000 stands for
+    that many or more. Not in lists.
+    """
     @_builtins.property
     def fields(self) -> Global___FleetFields: ...
     @_builtins.property
@@ -153,10 +168,11 @@ class Fleet(_message.Message):
         created_at: _timestamp_pb2.Timestamp | None = ...,
         updated_at: _timestamp_pb2.Timestamp | None = ...,
         rollout: Global___Rollout | None = ...,
+        devices_outside_prefix: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "fields", b"fields", "rollout", b"rollout", "updated_at", b"updated_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "fields", b"fields", "id", b"id", "rollout", b"rollout", "updated_at", b"updated_at"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "devices_outside_prefix", b"devices_outside_prefix", "fields", b"fields", "id", b"id", "rollout", b"rollout", "updated_at", b"updated_at"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -304,8 +320,8 @@ class UpdateFleetRequest(_message.Message):
     def fields(self) -> Global___FleetFields: ...
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """Names of FleetFields. mqtt_broker_id and allowed_brokers may be named and
-        not set: they are cleared.
+        """Names of FleetFields. mqtt_broker_id, allowed_brokers and uuid_prefix may be
+        named and not set: they are cleared.
         """
 
     def __init__(

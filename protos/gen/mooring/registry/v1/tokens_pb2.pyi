@@ -83,6 +83,8 @@ class Token(_message.Message):
     LAST_USED_AT_FIELD_NUMBER: _builtins.int
     PREFIX_FIELD_NUMBER: _builtins.int
     FLEETS_FIELD_NUMBER: _builtins.int
+    MAX_DEVICES_FIELD_NUMBER: _builtins.int
+    DEVICES_MADE_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     name: _builtins.str
     role: Global___Role.ValueType
@@ -90,6 +92,12 @@ class Token(_message.Message):
     """False once it was revoked."""
     prefix: _builtins.str
     """The first characters of the token, to recognise it by; too few to be a secret."""
+    max_devices: _builtins.int
+    """How many devices it may name, as expected or by importing them. Unset: any
+    number.
+    """
+    devices_made: _builtins.int
+    """How many it has named, for one with a max_devices."""
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -116,12 +124,16 @@ class Token(_message.Message):
         last_used_at: _timestamp_pb2.Timestamp | None = ...,
         prefix: _builtins.str = ...,
         fleets: Global___TokenFleets | None = ...,
+        max_devices: _builtins.int | None = ...,
+        devices_made: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "expires_at", b"expires_at", "fleets", b"fleets", "last_used_at", b"last_used_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_devices", b"_max_devices", "created_at", b"created_at", "expires_at", b"expires_at", "fleets", b"fleets", "last_used_at", b"last_used_at", "max_devices", b"max_devices"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "expires_at", b"expires_at", "fleets", b"fleets", "id", b"id", "is_active", b"is_active", "last_used_at", b"last_used_at", "name", b"name", "prefix", b"prefix", "role", b"role"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_devices", b"_max_devices", "created_at", b"created_at", "devices_made", b"devices_made", "expires_at", b"expires_at", "fleets", b"fleets", "id", b"id", "is_active", b"is_active", "last_used_at", b"last_used_at", "max_devices", b"max_devices", "name", b"name", "prefix", b"prefix", "role", b"role"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__max_devices: _TypeAlias = _typing.Literal["max_devices"]  # noqa: Y015
+    _WhichOneofArgType__max_devices: _TypeAlias = _typing.Literal["_max_devices", b"_max_devices"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_devices) -> _WhichOneofReturnType__max_devices | None: ...
 
 Global___Token: _TypeAlias = Token  # noqa: Y015
 
@@ -133,8 +145,11 @@ class CreateTokenRequest(_message.Message):
     ROLE_FIELD_NUMBER: _builtins.int
     EXPIRES_AT_FIELD_NUMBER: _builtins.int
     FLEETS_FIELD_NUMBER: _builtins.int
+    MAX_DEVICES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     role: Global___Role.ValueType
+    max_devices: _builtins.int
+    """Unset: any number. Only for a token that is restricted to fleets."""
     @_builtins.property
     def expires_at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -148,12 +163,15 @@ class CreateTokenRequest(_message.Message):
         role: Global___Role.ValueType = ...,
         expires_at: _timestamp_pb2.Timestamp | None = ...,
         fleets: Global___TokenFleets | None = ...,
+        max_devices: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at", "fleets", b"fleets"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_devices", b"_max_devices", "expires_at", b"expires_at", "fleets", b"fleets", "max_devices", b"max_devices"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at", "fleets", b"fleets", "name", b"name", "role", b"role"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_devices", b"_max_devices", "expires_at", b"expires_at", "fleets", b"fleets", "max_devices", b"max_devices", "name", b"name", "role", b"role"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__max_devices: _TypeAlias = _typing.Literal["max_devices"]  # noqa: Y015
+    _WhichOneofArgType__max_devices: _TypeAlias = _typing.Literal["_max_devices", b"_max_devices"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_devices) -> _WhichOneofReturnType__max_devices | None: ...
 
 Global___CreateTokenRequest: _TypeAlias = CreateTokenRequest  # noqa: Y015
 
