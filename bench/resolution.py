@@ -22,7 +22,7 @@ def call(services: Services, method: str) -> Call:
         services.broker_address,
         method,
         (
-            ("authorization", f"Bearer {services.service_secret}"),
+            ("authorization", f"Bearer {services.resolver_secret}"),
             ("mooring-request-id", "bench"),
         ),
     )

@@ -4,7 +4,6 @@ Every database is a copy of one that has the schema, one fleet, one provisioning
 broker with a certificate, so that rows begin alike and the pgbench script meets the same tables.
 """
 
-import asyncio
 import hashlib
 import os
 import secrets
@@ -14,16 +13,16 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
 import psycopg
 
 from bench.certificate import ca_certificate
 from bench.http import ask
+from chassis.identities import Identity
 from local import interrupts
 from local.config import LocalConfig
-from local.database import bring_up_to_date
-from local.home import SERVICE_ROLES, Home
+from local.database import bring_up_to_date, url_for
+from local.home import SERVICE_ROLES, Home, Trust
 from local.interrupts import ChildExits
 from local.postgres import Postgres, free_port, prepare
 from local.probes import is_answering, is_ready, is_serving
@@ -79,7 +78,10 @@ class Services:
     broker_address: str
     registry_address: str
     access_url: str
-    service_secret: str
+    # Of the services of an operator's own.
+    resolver_secret: str
+    # What the services themselves know one another by.
+    trust: Trust
     # One key, or several that take turns with commas between them.
     provisioning_key: str
     admin_token: str
@@ -172,7 +174,7 @@ class Stage:
 
         With `replicas` of each, every gateway asks every registry, and these every broker service.
         """
-        secret = self.home.service_secret()
+        trust = self.home.trust()
         configs = [_config(self.home.path) for _ in range(replicas)]
         at = [Addresses.of(config) for config in configs]
         rings = self._server_keys, self._encryption_keys, self._audit_keys
@@ -183,7 +185,7 @@ class Stage:
             stops.callback(os.close, lock)
             services = []
             for number, config in enumerate(configs):
-                told = environments(config, database.owner_url, self._passwords, secret, *rings)
+                told = environments(config, database.owner_url, self._passwords, trust, *rings)
                 told["registry_service"]["BROKER_SERVICE_ADDRESS"] = _all(one.broker for one in at)
                 told["gateway"]["BROKER_SERVICE_ADDRESS"] = _all(one.broker for one in at)
                 told["gateway"]["REGISTRY_SERVICE_ADDRESS"] = _all(one.registry for one in at)
@@ -203,7 +205,7 @@ class Stage:
                 }
             wait_until_ready([self.server, *services], checks, self._exits)
             if not self.credentials:
-                self.credentials = self._seed(at[0], secret)
+                self.credentials = self._seed(configs[0], database)
             yield Services(
                 database,
                 at[0].gateway,
@@ -211,7 +213,8 @@ class Stage:
                 at[0].broker,
                 at[0].registry,
                 at[0].access,
-                secret.read_text().strip(),
+                trust.secrets[Identity.RESOLVER].read_text().strip(),
+                trust,
                 self.credentials["PROVISIONING_KEY"],
                 self.credentials["ADMIN_TOKEN"],
                 configs[0].broker_metrics_port or 0,
@@ -230,16 +233,14 @@ class Stage:
         with self.services(self._named(TEMPLATE)):
             pass
 
-    def _seed(self, at: Addresses, secret: Path) -> dict[str, str]:
-        made = asyncio.run(
-            seeded(
-                broker=at.broker,
-                registry=at.registry,
-                secret=secret.read_text().strip(),
-                known={},
-            )
+    def _seed(self, config: LocalConfig, database: Database) -> dict[str, str]:
+        password = self._passwords["mooring_registry"]
+        made = seeded(
+            gateway_port=config.gateway_port,
+            database_url=url_for("mooring_registry", password, database.owner_url),
+            known={},
         )
-        port = urlsplit(at.gateway).port or 0
+        port = config.gateway_port
         change = BROKER | {"ca_cert": ca_certificate()}
         ask(port, "PATCH", "/api/v1/brokers/1", made["ADMIN_TOKEN"], change)
         return made

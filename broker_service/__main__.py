@@ -38,7 +38,9 @@ from chassis.config import load
 from chassis.database import engine_of, forgetting, pool_of, require_schema
 from chassis.listening import Listener
 from chassis.refusals import Refusals
+from chassis.reloaded import Reloaded
 from chassis.server import Health, serving
+from chassis.tickets import read_public
 from chassis.trust import Credentials
 
 SERVICERS = (placements, brokers, certificates, rotations, device_counts, history, management)
@@ -48,6 +50,8 @@ SERVICERS = (placements, brokers, certificates, rotations, device_counts, histor
 async def running(config: BrokerServiceConfig) -> AsyncIterator[int]:
     """The whole service, until the block ends; yields its port."""
     keys = EncryptionKeys.read(config.encryption_keys_file)
+    ticket_keys = Reloaded(config.ticket_public_keys_file, read_public)
+    credentials = Credentials.of(config, lambda: ticket_keys.value)
     async with contextlib.AsyncExitStack() as stack:
         engine = engine_of(config.broker_database_url)
         stack.push_async_callback(engine.dispose)
@@ -94,7 +98,7 @@ async def running(config: BrokerServiceConfig) -> AsyncIterator[int]:
             serving(
                 host=config.broker_host,
                 port=config.broker_port,
-                credentials=Credentials.of(config),
+                credentials=credentials,
                 policies={
                     name: access for each in SERVICERS for name, access in each.POLICIES.items()
                 },

@@ -4,11 +4,11 @@ from pathlib import Path
 
 from pydantic import Field
 
-from chassis.config import ServiceConfig
+from chassis.config import CalleeConfig
 from chassis.hosts import BrokerUrl
 
 
-class BrokerServiceConfig(ServiceConfig):
+class BrokerServiceConfig(CalleeConfig):
     """A field is set by the variable of its name in capitals."""
 
     broker_host: str = "127.0.0.1"
@@ -21,3 +21,5 @@ class BrokerServiceConfig(ServiceConfig):
     broker_database_url: str = Field(pattern=r"\Apostgres(ql)?://")
     # The ring under which brokers' secrets are encrypted.
     encryption_keys_file: Path
+    # The public halves of the keys that the registry signs tickets with.
+    ticket_public_keys_file: Path

@@ -15,6 +15,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from chassis.log import actor, actor_id, request_id
+from chassis.tickets import ticket
 
 # The columns that are written; the table belongs to the registry.
 log_table = sa.table(
@@ -23,6 +24,7 @@ log_table = sa.table(
         sa.column,
         ("actor", "actor_id", "action", "subject", "refusal", "count", "request_id"),
     ),
+    sa.column("ticket", sa.LargeBinary),
     sa.column("before", JSONB(none_as_null=True)),
     sa.column("after", JSONB(none_as_null=True)),
     sa.column("details", JSONB(none_as_null=True)),
@@ -91,6 +93,7 @@ async def record(
             before=None if before is None else shown(before),
             after=None if after is None else shown(after),
             request_id=request_id.get(),
+            ticket=ticket.get(),
         )
     )
 

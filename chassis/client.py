@@ -11,8 +11,10 @@ from grpc_health.v1 import health_pb2
 from prometheus_client import Histogram
 
 from chassis.errors import DeadlineExceeded, Unavailable, from_rpc
+from chassis.identities import UNTRUSTED_SERVICE
 from chassis.log import request_id
-from chassis.trust import UNTRUSTED_SERVICE, Actor, Credentials
+from chassis.tickets import TICKET_INVALID
+from chassis.trust import Credentials
 
 log = structlog.get_logger(__name__)
 
@@ -87,7 +89,7 @@ class Neighbour:
         request: Request,
         *,
         deadline: float,
-        actor: Actor | None = None,
+        ticket: bytes | None = None,
     ) -> Response:
         """Calls `method`, which is of a stub on `self.channel`.
 
@@ -102,7 +104,7 @@ class Neighbour:
             response = await method(
                 request,
                 timeout=timeout_s,
-                metadata=self._credentials.metadata(actor, request_id.get()),
+                metadata=self._credentials.metadata(ticket, request_id.get()),
             )
         except grpc.aio.AioRpcError as failure:
             error = from_rpc(failure)
@@ -110,7 +112,7 @@ class Neighbour:
             _observe(request, grpc.StatusCode.OK, begun)
             return response
         _observe(request, error.code, begun)
-        if error.reason == UNTRUSTED_SERVICE:
+        if error.reason in (UNTRUSTED_SERVICE, TICKET_INVALID):
             # It is we who are refused. Whoever we are asking for has shown the right key, and
             # must not be told to throw it away.
             log.error("a neighbour does not trust this service")

@@ -7,6 +7,8 @@ from typing import Annotated, Literal, TypeVar
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from chassis.identities import Identity, names_of
+
 Config = TypeVar("Config", bound=BaseSettings)
 
 
@@ -14,11 +16,13 @@ class ServiceConfig(BaseSettings):
     """What every service reads. A field is set by the variable of its name in capitals.
 
     The calls between services are trusted in one of two ways: mutual TLS (`tls_*`, all three), or
-    plain text on loopback with a secret that the services share (`service_secret_file`).
+    plain text on loopback with a secret for each caller. Under TLS no secret counts.
     """
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
 
+    # The secret that all services of earlier releases share. A service that is called accepts it
+    # for this release where this is set.
     service_secret_file: Path | None = None
     tls_cert_file: Path | None = None
     tls_key_file: Path | None = None
@@ -30,17 +34,59 @@ class ServiceConfig(BaseSettings):
         Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(str.upper)
     ] = "INFO"
 
+    @property
+    def tls_files(self) -> tuple[Path | None, ...]:
+        """All of them, or none is set."""
+        return self.tls_cert_file, self.tls_key_file, self.tls_ca_file
+
     @model_validator(mode="after")
-    def _is_trusted_somehow(self) -> "ServiceConfig":
-        tls = (self.tls_cert_file, self.tls_key_file, self.tls_ca_file)
-        if any(tls) and not all(tls):
+    def _has_its_files(self) -> "ServiceConfig":
+        if any(self.tls_files) and not all(self.tls_files):
             raise ValueError("TLS_CERT_FILE, TLS_KEY_FILE and TLS_CA_FILE are needed together")
-        if not any(tls) and self.service_secret_file is None:
-            raise ValueError("SERVICE_SECRET_FILE is needed where TLS_CERT_FILE is not set")
-        for file in (*tls, self.service_secret_file):
-            if file is not None and not file.is_file():
-                raise ValueError(f"{file} is not a file")
+        require_files(*self.tls_files, self.service_secret_file)
         return self
+
+
+class CallerConfig(ServiceConfig):
+    """What a service reads that calls others."""
+
+    # The secret that it shows on loopback, which is its own.
+    caller_secret_file: Path | None = None
+
+    @model_validator(mode="after")
+    def _can_prove_itself(self) -> "CallerConfig":
+        secrets = (self.caller_secret_file, self.service_secret_file)
+        if not any(self.tls_files) and not any(secrets):
+            raise ValueError("CALLER_SECRET_FILE is needed where TLS_CERT_FILE is not set")
+        require_files(self.caller_secret_file)
+        return self
+
+
+class CalleeConfig(ServiceConfig):
+    """What a service reads that others call."""
+
+    # Which caller has which secret on loopback: `chassis.identities.read_hashes`.
+    caller_hashes_file: Path | None = None
+    # Which names the certificates of which caller have, where they are not the default ones.
+    caller_identities: dict[Identity, tuple[str, ...]] = {}
+
+    @model_validator(mode="after")
+    def _can_tell_callers(self) -> "CalleeConfig":
+        known = (self.caller_hashes_file, self.service_secret_file)
+        if not any(self.tls_files) and not any(known):
+            raise ValueError("CALLER_HASHES_FILE is needed where TLS_CERT_FILE is not set")
+        require_files(self.caller_hashes_file)
+        if Identity.SHARED in self.caller_identities:
+            raise ValueError("CALLER_IDENTITIES: no certificate is of the caller shared")
+        names_of(self.caller_identities)
+        return self
+
+
+def require_files(*files: Path | None) -> None:
+    """Raises `ValueError` for one that is named and not there."""
+    for file in files:
+        if file is not None and not file.is_file():
+            raise ValueError(f"{file} is not a file")
 
 
 def is_loopback(host: str) -> bool:
@@ -65,9 +111,7 @@ def check_listener(name: str, host: str, cert_file: Path | None, key_file: Path 
         raise ValueError(
             f"{name}_HOST {host} can be reached from other machines: configure {name}_TLS_CERT_FILE"
         )
-    for file in files:
-        if file is not None and not file.is_file():
-            raise ValueError(f"{file} is not a file")
+    require_files(*files)
 
 
 def load(kind: type[Config]) -> Config:

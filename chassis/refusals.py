@@ -32,8 +32,9 @@ from chassis.errors import (
     Unauthenticated,
     Unavailable,
 )
+from chassis.identities import UNTRUSTED_SERVICE, caller
 from chassis.tally import Attempts, Kind, Tally
-from chassis.trust import UNTRUSTED_SERVICE
+from chassis.tickets import TICKET_INVALID, ticket
 
 log = structlog.get_logger(__name__)
 
@@ -79,13 +80,15 @@ class Refusals:
     def note_attempt(self, action: str, subject: str, reason: str) -> None:
         """The actor that is served was refused `action`, here or by whoever tells it."""
         kind = Kind(
-            actor=_plain(logs.actor.get()),
-            actor_id=_plain(logs.actor_id.get()),
+            actor=plain(logs.actor.get()),
+            actor_id=plain(logs.actor_id.get()),
             action=action,
-            subject=_plain(subject),
+            subject=plain(subject),
             refusal=reason,
         )
-        self._tally.note(kind, time.monotonic(), request_id=_plain(logs.request_id.get()))
+        self._tally.note(
+            kind, time.monotonic(), request_id=plain(logs.request_id.get()), ticket=ticket.get()
+        )
 
     def note_by(
         self,
@@ -99,9 +102,9 @@ class Refusals:
     ) -> None:
         """A device was refused `action`; `actor` is empty where nothing proves which one it is."""
         self._tally.note(
-            Kind(_plain(actor), _plain(actor_id), action, _plain(subject), reason),
+            Kind(plain(actor), plain(actor_id), action, plain(subject), reason),
             time.monotonic(),
-            address=_plain(address),
+            address=plain(address),
         )
 
     async def keep_written(self) -> None:
@@ -120,7 +123,12 @@ class Refusals:
     def _note_stranger(
         self, method: str, error: Unauthenticated, decode: Callable[[], Any], peer: str
     ) -> None:
-        if error.reason == UNTRUSTED_SERVICE:
+        known = caller.get()
+        subject = ""
+        if known is not None and error.reason in (UNTRUSTED_SERVICE, TICKET_INVALID):
+            # One of ours that called what is not for it, or with a ticket that is not good.
+            action, message, subject = action_of(method), None, known.name
+        elif error.reason == UNTRUSTED_SERVICE:
             # Whoever called is none of ours, and may have called anything.
             action, message = "service.authenticate", None
         else:
@@ -128,10 +136,10 @@ class Refusals:
         host = PEER.fullmatch(peer)
         address = getattr(message, "address", "") or (host["host"] if host else peer)
         self._tally.note(
-            Kind("", "", action, "", error.reason),
+            Kind("", "", action, subject, error.reason),
             time.monotonic(),
-            request_id=_plain(logs.request_id.get()),
-            address=_plain(address),
+            request_id=plain(logs.request_id.get()),
+            address=plain(address),
         )
 
     async def _write(self, due: dict[Kind, Attempts]) -> None:
@@ -187,6 +195,7 @@ def _line(kind: Kind, attempts: Attempts) -> dict[str, Any]:
         "count": attempts.count,
         "details": details or None,
         "request_id": attempts.request_id,
+        "ticket": attempts.ticket,
     }
 
 
@@ -202,6 +211,6 @@ def _subject(message: Message | None) -> str:
     return next((str(value) for name in SUBJECTS if (value := getattr(message, name, None))), "")
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Text of the caller's as a line can hold it, without what looks like a secret."""
     return UNWANTED.sub("?", without_secrets(text))[:MAX_TEXT]

@@ -18,8 +18,18 @@ from chassis import isolation
 from chassis import log as logs
 from chassis.config import is_loopback
 from chassis.errors import Internal, InvalidInput, MooringError, Unauthenticated, trailers_of
+from chassis.identities import caller as calling
 from chassis.refusals import Refusals
-from chassis.trust import REQUEST_ID, Credentials, Policy, access_of, role
+from chassis.tickets import ticket
+from chassis.trust import (
+    REQUEST_ID,
+    Credentials,
+    Policy,
+    Services,
+    callers_of,
+    require_caller,
+    role,
+)
 
 log = structlog.get_logger(__name__)
 
@@ -89,6 +99,7 @@ class Frontier:
 
     def _guarded(self, method: str, handler: Handler) -> Callable[..., Awaitable[Any]]:
         policy = self._policies.get(method)
+        allowed = callers_of(policy) if policy is not None else frozenset()
         credentials, refusals = self._credentials, self._refusals
         behaviour = cast("Callable[..., Awaitable[Any]]", handler.unary_unary)
         decode = cast("Callable[[bytes], Any]", handler.request_deserializer)
@@ -103,8 +114,12 @@ class Frontier:
             try:
                 if policy is None or behaviour is None:
                     raise Unauthenticated("this method has no policy", reason="NO_POLICY")
-                actor = credentials.identify(metadata, access_of(policy))
-                if actor is not None:
+                caller = credentials.caller_of(metadata, context)
+                calling.set(caller)
+                require_caller(caller, allowed)
+                if not isinstance(policy, Services):
+                    actor, shown = credentials.actor_of(metadata, caller)
+                    ticket.set(shown)
                     logs.actor.set(actor.name)
                     logs.actor_id.set(actor.id)
                     actor.require(policy)

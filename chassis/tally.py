@@ -33,14 +33,17 @@ class Attempts:
     request_id: str
     # How many came from each address that is known, up to a bound.
     addresses: Counter[str] = field(default_factory=Counter)
+    # Of the first too: the proof that the actor was there.
+    ticket: bytes | None = None
 
     def join(self, other: "Attempts", max_addresses: int) -> None:
         """Counts `other`'s too."""
         if not self.count:
             self.first_at, self.last_at = other.first_at, other.last_at
-            self.request_id = other.request_id
+            self.request_id, self.ticket = other.request_id, other.ticket
         elif other.first_at < self.first_at:
             self.first_at, self.request_id = other.first_at, other.request_id
+            self.ticket = other.ticket
         self.last_at = max(self.last_at, other.last_at)
         self.count += other.count
         for address, count in other.addresses.items():
@@ -75,10 +78,18 @@ class Tally:
         # How many kinds are held of each actor.
         self._kinds: Counter[tuple[str, str]] = Counter()
 
-    def note(self, kind: Kind, now: float, *, request_id: str = "", address: str = "") -> None:
+    def note(
+        self,
+        kind: Kind,
+        now: float,
+        *,
+        request_id: str = "",
+        address: str = "",
+        ticket: bytes | None = None,
+    ) -> None:
         """One more attempt."""
         addresses = Counter([address]) if address else Counter[str]()
-        self._add(kind, Attempts(1, now, now, request_id, addresses))
+        self._add(kind, Attempts(1, now, now, request_id, addresses, ticket))
 
     def take(self, now: float) -> dict[Kind, Attempts]:
         """What is due; it is the caller's to write, or to `put_back`."""

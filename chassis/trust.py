@@ -1,38 +1,48 @@
-"""How one of our services proves itself to another, and for whom it speaks."""
+"""How one of our services proves itself to another, and for whom it calls.
 
-import hmac
-from collections.abc import Mapping
+A policy names the services that may call a method. A method that a service calls for a person also
+demands a ticket, which the registry has signed (`chassis.tickets`).
+"""
+
+from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
 from typing import TypeAlias
-from urllib.parse import quote, unquote
 
 import grpc
 
-from chassis.config import ServiceConfig
+from chassis.config import CalleeConfig, CallerConfig, ServiceConfig
 from chassis.errors import Forbidden, Unauthenticated
+from chassis.identities import (
+    AUTHORIZATION,
+    UNTRUSTED_SERVICE,
+    ByCertificate,
+    BySecret,
+    Caller,
+    Callers,
+    Context,
+    Identity,
+    Metadata,
+    names_of,
+    read_hashes,
+    read_secret,
+)
+from chassis.reloaded import Reloaded
+from chassis.tickets import InvalidTicket, PublicKeys, checked
 
-AUTHORIZATION = "authorization"
-ACTOR = "mooring-actor"
-ACTOR_ID = "mooring-actor-id"
-ROLE = "mooring-role"
-FLEETS = "mooring-fleets"
 REQUEST_ID = "mooring-request-id"
-
-# The reason for which a service that cannot prove itself is refused.
-UNTRUSTED_SERVICE = "UNTRUSTED_SERVICE"
+TICKET = "mooring-ticket-bin"
 
 
 class Access(IntEnum):
-    """What a method asks of its caller. Each role may do what those before it may."""
+    """What a method or a route asks of a person. Each role may do what those before it may."""
 
     OPEN = 0  # health and reflection
-    SERVICE = 1  # any of our services
-    VIEWER = 2  # a service, for a person who may read
-    OPERATOR = 3  # a service, for a person who may change things
-    ADMIN = 4  # a service, for a person who may say who may
+    VIEWER = 1  # may read
+    OPERATOR = 2  # may change things
+    ADMIN = 3  # may say who may
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,22 +55,42 @@ class WithinFleets:
     access: Access
 
 
-# What a method or a route states.
-Policy: TypeAlias = Access | WithinFleets
+@dataclass(frozen=True, slots=True, init=False)
+class Services:
+    """The services that may call a method for themselves, without a ticket."""
+
+    identities: frozenset[Identity]
+
+    def __init__(self, *identities: Identity) -> None:
+        """At least one."""
+        object.__setattr__(self, "identities", frozenset(identities))
 
 
 # The role of the actor of the call that is being served.
 role: ContextVar[Access] = ContextVar("role", default=Access.OPEN)
 
+# What is asked of a person.
+PersonPolicy: TypeAlias = Access | WithinFleets
+# What a method states.
+Policy: TypeAlias = PersonPolicy | Services
 
-def access_of(policy: Policy) -> Access:
-    """What it asks of everybody."""
+# People are authenticated by the gateway, so only the gateway calls for them.
+FOR_PEOPLE = frozenset({Identity.GATEWAY})
+
+
+def access_of(policy: PersonPolicy) -> Access:
+    """The role that it asks for."""
     return policy.access if isinstance(policy, WithinFleets) else policy
+
+
+def callers_of(policy: Policy) -> frozenset[Identity]:
+    """The services that may call a method with this policy."""
+    return policy.identities if isinstance(policy, Services) else FOR_PEOPLE
 
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """For whom a service calls: a person or script, as the gateway authenticated them."""
+    """A person or script for whom a service calls."""
 
     name: str
     role: Access
@@ -69,7 +99,7 @@ class Actor:
     # The ids of the fleets that the token is restricted to; None where it is not.
     fleets: frozenset[str] | None = None
 
-    def require(self, policy: Policy) -> None:
+    def require(self, policy: PersonPolicy) -> None:
         """Raises `Forbidden` where the role is not enough, or it is not for restricted tokens."""
         access = access_of(policy)
         if self.role < access:
@@ -78,78 +108,92 @@ class Actor:
             raise Forbidden("this is not for a token that is restricted to fleets")
 
 
-def read_secret(file: Path) -> str:
-    """The secret that services on one machine share."""
-    secret = file.read_text().strip()
-    if len(secret) < 32:
-        raise SystemExit(f"{file}: a service secret has at least 32 characters")
-    return secret
-
-
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """One service's side of the trust: what it shows, and what it asks to see."""
+    """One service's side of the trust: what it shows, and how it recognises its callers."""
 
-    secret: str | None
-    client: grpc.ChannelCredentials | None
-    server: grpc.ServerCredentials | None
+    # What it shows on loopback.
+    secret: Callable[[], str] | None = None
+    client: grpc.ChannelCredentials | None = None
+    server: grpc.ServerCredentials | None = None
+    # None recognises no caller.
+    callers: Callers | None = None
+    # None accepts no ticket.
+    ticket_keys: Callable[[], PublicKeys] | None = None
 
     @classmethod
-    def of(cls, config: ServiceConfig) -> "Credentials":
-        """Reads the files that the configuration names."""
-        secret = read_secret(config.service_secret_file) if config.service_secret_file else None
-        if not (config.tls_cert_file and config.tls_key_file and config.tls_ca_file):
-            return cls(secret, None, None)
-        certificate = config.tls_cert_file.read_bytes()
-        key = config.tls_key_file.read_bytes()
-        ca = config.tls_ca_file.read_bytes()
+    def of(
+        cls, config: ServiceConfig, ticket_keys: Callable[[], PublicKeys] | None = None
+    ) -> "Credentials":
+        """Reads the files that the configuration names; `ticket_keys` verify tickets."""
+        if config.tls_cert_file and config.tls_key_file and config.tls_ca_file:
+            certificate = config.tls_cert_file.read_bytes()
+            key = config.tls_key_file.read_bytes()
+            ca = config.tls_ca_file.read_bytes()
+            return cls(
+                client=grpc.ssl_channel_credentials(ca, key, certificate),
+                server=grpc.ssl_server_credentials(
+                    [(key, certificate)], ca, require_client_auth=True
+                ),
+                callers=ByCertificate(names_of(config.caller_identities))
+                if isinstance(config, CalleeConfig)
+                else None,
+                ticket_keys=ticket_keys,
+            )
+        shared = config.service_secret_file
+        own = config.caller_secret_file if isinstance(config, CallerConfig) else None
         return cls(
-            secret,
-            grpc.ssl_channel_credentials(ca, key, certificate),
-            grpc.ssl_server_credentials([(key, certificate)], ca, require_client_auth=True),
+            secret=_shown(own or shared) if isinstance(config, CallerConfig) else None,
+            callers=_by_secret(config.caller_hashes_file, shared)
+            if isinstance(config, CalleeConfig)
+            else None,
+            ticket_keys=ticket_keys,
         )
 
-    def metadata(self, actor: Actor | None, request_id: str) -> tuple[tuple[str, str], ...]:
+    def metadata(
+        self, ticket: bytes | None, request_id: str
+    ) -> tuple[tuple[str, str | bytes], ...]:
         """What goes with a call."""
-        pairs = [(REQUEST_ID, request_id)]
+        pairs: list[tuple[str, str | bytes]] = [(REQUEST_ID, request_id)]
         if self.secret is not None:
-            pairs.append((AUTHORIZATION, f"Bearer {self.secret}"))
-        if actor is not None:
-            # Names are anybody's, metadata is ASCII.
-            pairs += [
-                (ACTOR, quote(actor.name)),
-                (ACTOR_ID, actor.id),
-                (ROLE, actor.role.name.lower()),
-            ]
-            if actor.fleets is not None:
-                pairs.append((FLEETS, ",".join(sorted(actor.fleets))))
+            pairs.append((AUTHORIZATION, f"Bearer {self.secret()}"))
+        if ticket is not None:
+            pairs.append((TICKET, ticket))
         return tuple(pairs)
 
-    def identify(self, metadata: Mapping[str, str | bytes], access: Access) -> Actor | None:
-        """For whom the caller speaks; None where nobody is asked for. Raises `Unauthenticated`.
+    def caller_of(self, metadata: Metadata, context: Context) -> Caller:
+        """Which service calls. Raises `Unauthenticated`."""
+        if self.callers is None:
+            raise Unauthenticated("this service takes no calls", reason=UNTRUSTED_SERVICE)
+        return self.callers.caller_of(metadata, context)
 
-        Under mutual TLS the handshake has already proved that the caller is one of ours; where a
-        secret is configured too, it is asked for as well.
-        """
-        if access is Access.OPEN:
-            return None
-        if self.secret is not None:
-            shown = str(metadata.get(AUTHORIZATION, "")).removeprefix("Bearer ")
-            if not hmac.compare_digest(shown.encode(), self.secret.encode()):
-                raise Unauthenticated(
-                    "this is for Mooring's own services", reason=UNTRUSTED_SERVICE
-                )
-        if access is Access.SERVICE:
-            return None
-        role = str(metadata.get(ROLE, "")).upper()
-        fleets = metadata.get(FLEETS)
-        actor = Actor(
-            unquote(str(metadata.get(ACTOR, ""))),
-            Access.__members__.get(role, Access.OPEN),
-            str(metadata.get(ACTOR_ID, "")),
-            # Empty is none of them, not all.
-            None if fleets is None else frozenset(filter(None, str(fleets).split(","))),
+    def actor_of(self, metadata: Metadata, caller: Caller) -> tuple[Actor, bytes]:
+        """For whom `caller` calls, and the ticket that proves it. Raises `InvalidTicket`."""
+        shown = metadata.get(TICKET)
+        if not isinstance(shown, bytes) or self.ticket_keys is None:
+            raise InvalidTicket("this is done for a person: a ticket is needed")
+        found = checked(shown, self.ticket_keys(), audience=caller.name)
+        fleets = None if found.fleets == "all" else frozenset(found.fleets)
+        return Actor(found.actor, Access[found.role.upper()], found.actor_id, fleets), shown
+
+
+def require_caller(caller: Caller, allowed: frozenset[Identity]) -> None:
+    """Raises `Unauthenticated` for a service that the method is not for."""
+    if caller.identity not in allowed:
+        raise Unauthenticated(
+            f"this is not for the caller {caller.identity}", reason=UNTRUSTED_SERVICE
         )
-        if not actor.name:
-            raise Unauthenticated("this is done for somebody: name the actor")
-        return actor
+
+
+def _shown(file: Path | None) -> Callable[[], str] | None:
+    if file is None:
+        return None
+    reloaded = Reloaded(file, read_secret)
+    return lambda: reloaded.value
+
+
+def _by_secret(hashes: Path | None, shared: Path | None) -> BySecret:
+    return BySecret(
+        Reloaded(hashes, read_hashes) if hashes else None,
+        Reloaded(shared, read_secret) if shared else None,
+    )

@@ -10,7 +10,7 @@ from litestar.connection import ASGIConnection
 from litestar.handlers import BaseRouteHandler
 
 from chassis.errors import Forbidden
-from chassis.trust import Access, Policy, WithinFleets
+from chassis.trust import Access, PersonPolicy, WithinFleets
 
 
 class NoPolicy(Forbidden):
@@ -19,7 +19,7 @@ class NoPolicy(Forbidden):
     reason = "NO_POLICY"
 
 
-def required(access: object) -> Policy:
+def required(access: object) -> PersonPolicy:
     """What a route states. Raises `NoPolicy`."""
     if not isinstance(access, Access | WithinFleets):
         raise NoPolicy("this path states no policy")

@@ -6,12 +6,12 @@ from typing import Annotated
 from pydantic import BeforeValidator, Field, model_validator
 from pydantic_settings import NoDecode
 
-from chassis.config import ServiceConfig, check_listener
+from chassis.config import CallerConfig, check_listener
 from gateway.addresses import Network, networks_of
 from gateway.limits import Limit, limit_of
 
 
-class GatewayConfig(ServiceConfig):
+class GatewayConfig(CallerConfig):
     """A field is set by the variable of its name in capitals."""
 
     gateway_host: str = "127.0.0.1"

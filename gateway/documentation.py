@@ -207,7 +207,7 @@ def _say_roles(app: Litestar, paths: Mapping[str, dict[str, Any]]) -> None:
         for operation in operations.values():
             policy = stated[operation["operationId"]]
             access = access_of(policy)
-            if access > Access.SERVICE:
+            if access > Access.OPEN:
                 needed = f"Needs the role `{access.name.lower()}`."
                 if not isinstance(policy, WithinFleets):
                     needed += " Not for tokens that are restricted to fleets."

@@ -10,11 +10,14 @@ import secrets
 import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, TypeVar
 
 import msgspec
 
+from chassis.identities import PROVABLE, Identity, hash_of, read_secret
+from chassis.tickets import PublicKeys, SigningKeys, read_public
 from local.errors import CannotRun
 from local.files import write
 from local.locks import locked
@@ -47,6 +50,18 @@ class KeyRing(msgspec.Struct, frozen=True):
 
     active: int
     keys: list[Key]
+
+
+@dataclass(frozen=True)
+class Trust:
+    """The files by which services know one another, and that their calls are for a person."""
+
+    secrets: Mapping[Identity, Path]
+    hashes: Path
+    ticket_keys: Path
+    ticket_public_keys: Path
+    # Of a home that an earlier release made: the secret that all services shared.
+    shared: Path | None
 
 
 class Home:
@@ -86,14 +101,34 @@ class Home:
         """Where a child writes."""
         return self.path / "logs" / f"{name}.log"
 
-    def service_secret(self) -> Path:
-        """The file of the secret by which our services know one another."""
-        file = self.path / "service-secret"
-        if not file.exists():
-            write(file, secrets.token_urlsafe(32))
-        if len(file.read_text(errors="replace").strip()) < 32:
-            raise CannotRun(f"{file} is corrupt: a service secret has at least 32 characters")
-        return file
+    def trust(self) -> "Trust":
+        """What the services prove themselves and people with; made where it is missing."""
+        folder = self.path / "callers"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        files: dict[Identity, Path] = {identity: folder / identity for identity in PROVABLE}
+        for file in files.values():
+            if not file.exists():
+                write(file, secrets.token_urlsafe(32))
+        shared = self.path / "service-secret"
+        for file in (*files.values(), *([shared] if shared.exists() else ())):
+            if len(file.read_text(errors="replace").strip()) < 32:
+                raise CannotRun(f"{file} is corrupt: a service secret has at least 32 characters")
+        # A secret that was deleted to be made anew is not known any more.
+        hashes = folder / "hashes.json"
+        kept = {name: [hash_of(read_secret(file)).hex()] for name, file in files.items()}
+        write(hashes, json.dumps(kept, indent=1))
+        ticket_keys = self.path / "ticket-keys.json"
+        if not ticket_keys.exists():
+            _make_ring(ticket_keys, 1 + secrets.randbelow(2**31 - 1))
+        _check_ring(ticket_keys)
+        public = self.path / "ticket-public-keys.json"
+        try:
+            ring = SigningKeys.read(ticket_keys)
+        except SystemExit as error:
+            raise CannotRun(str(error)) from None
+        # Lines of the audit log are verified with keys that are not in use any more, too.
+        write(public, ring.public_ring(_public_keys(public)))
+        return Trust(files, hashes, ticket_keys, public, shared if shared.exists() else None)
 
     def mosquitto_password(self) -> str:
         """That of our own login at the Mosquitto of this machine.
@@ -192,6 +227,15 @@ def _check_ring(file: Path) -> None:
     ring = _decoded(file, KeyRing)
     if ring.active not in {key.id for key in ring.keys}:
         raise CannotRun(f"{file} is corrupt: it has no key {ring.active}, the active one")
+
+
+def _public_keys(file: Path) -> PublicKeys:
+    if not file.exists():
+        return {}
+    try:
+        return read_public(file)
+    except SystemExit as error:
+        raise CannotRun(str(error)) from None
 
 
 def _decoded(file: Path, kind: type[T]) -> T:

@@ -1,85 +1,60 @@
 """The local broker as our own to drive: the Mosquitto that is started here stands behind it."""
 
-from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
-from google.protobuf.field_mask_pb2 import FieldMask
-from mooring.broker.v1 import brokers_pb2, brokers_pb2_grpc, management_pb2, management_pb2_grpc
-
-from chassis.errors import MooringError
 from local.errors import CannotRun
 from local.mosquitto import Login
-from local.seed import LOCAL_BROKER, Service, brokers_of
+from local.seed import LOCAL_BROKER, Administrator
 
 MANAGEMENT = "mosquitto"
 
 
-async def entrusted(*, broker: str, secret: str, login: Login, port: int) -> int | None:
+def entrusted(admin: Administrator, login: Login, port: int) -> int | None:
     """The id of the local broker, which is driven with `login` from now on, at `port`.
 
     None where it is not ours to drive: it is deleted, inactive or elsewhere, or an operator has
-    said otherwise how it is driven. `broker` is the broker service's address. Raises `CannotRun`.
+    said otherwise how it is driven. The password is handed over each time, for nobody can read it
+    back; where nothing differs, nothing changes. Raises `CannotRun`.
     """
-    service = Service(broker, secret)
-    try:
-        return await _entrusted(service, login, port)
-    except MooringError as error:
-        raise CannotRun(f"the local broker cannot be driven: {error.message}") from error
-    finally:
-        await service.close()
-
-
-async def _entrusted(service: Service, login: Login, port: int) -> int | None:
-    brokers = await brokers_of(service)
-    ours = next((one for one in brokers if one.fields.name == LOCAL_BROKER), None)
+    ours = next((one for one in admin.brokers() if one["name"] == LOCAL_BROKER), None)
     if ours is None or not (_is_as_made(ours, port) or _is_driven(ours, login)):
         return None
-    wanted = {
-        "port": port,
-        "management": MANAGEMENT,
-        "username": login.username,
-        "password": login.password,
-    }
-    if await _known(service, ours) != wanted:
-        await _update(service, ours, wanted)
-    return ours.id
-
-
-def _is_here(broker: brokers_pb2.Broker) -> bool:
-    fields = broker.fields
-    return fields.is_active and (fields.protocol, fields.host) == ("mqtt", "localhost")
-
-
-def _is_as_made(broker: brokers_pb2.Broker, port: int) -> bool:
-    fields = broker.fields
-    has_login = bool(fields.username) or broker.has_password
-    return _is_here(broker) and fields.port == port and not (fields.management or has_login)
-
-
-def _is_driven(broker: brokers_pb2.Broker, login: Login) -> bool:
-    fields = broker.fields
-    return _is_here(broker) and (fields.management, fields.username) == (MANAGEMENT, login.username)
-
-
-async def _known(service: Service, broker: brokers_pb2.Broker) -> Mapping[str, Any]:
-    """How it is driven so far; its password is for our own services alone."""
-    stub = management_pb2_grpc.ManagementServiceStub(service.channel)
-    request = management_pb2.ListManagedBrokersRequest()
-    answer = await service.ask(stub.ListManagedBrokers, request)
-    for one in answer.brokers:
-        if one.id == broker.id:
-            names = ("port", "management", "username", "password")
-            return {name: getattr(one, name) for name in names}
-    return {}
-
-
-async def _update(service: Service, broker: brokers_pb2.Broker, wanted: Mapping[str, Any]) -> None:
-    stub = brokers_pb2_grpc.BrokerServiceStub(service.channel)
-    request = brokers_pb2.UpdateBrokerRequest(
-        id=broker.id,
-        fields=brokers_pb2.BrokerFields(**wanted),
-        update_mask=FieldMask(paths=list(wanted)),
-        # Whoever changes it at this moment goes first; the next start looks again.
-        if_revision=[broker.revision],
+    admin.ask(
+        "PATCH",
+        f"/brokers/{ours['id']}",
+        {
+            "port": port,
+            "management": MANAGEMENT,
+            "username": login.username,
+            "password": login.password,
+        },
     )
-    await service.ask(stub.UpdateBroker, request)
+    return int(ours["id"])
+
+
+def looked_at(admin: Administrator, broker_id: int) -> float | None:
+    """When the process that drives brokers looked at this one last.
+
+    As seconds since 1970; None for never, or no answer.
+    """
+    try:
+        _, state = admin.ask("GET", f"/brokers/{broker_id}/enforcement")
+    except CannotRun:
+        return None
+    moment = state["looked_at"]
+    return None if moment is None else datetime.fromisoformat(moment).timestamp()
+
+
+def _is_here(broker: dict[str, Any]) -> bool:
+    return broker["is_active"] and (broker["protocol"], broker["host"]) == ("mqtt", "localhost")
+
+
+def _is_as_made(broker: dict[str, Any], port: int) -> bool:
+    has_login = bool(broker["username"]) or broker["has_password"]
+    return _is_here(broker) and broker["port"] == port and not (broker["management"] or has_login)
+
+
+def _is_driven(broker: dict[str, Any], login: Login) -> bool:
+    ours = (MANAGEMENT, login.username)
+    return _is_here(broker) and (broker["management"], broker["username"]) == ours

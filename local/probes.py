@@ -6,9 +6,7 @@ from http.client import HTTPConnection, HTTPException
 
 import grpc
 from grpc_health.v1 import health_pb2
-from mooring.registry.v1 import enforcement_pb2
 
-from chassis.trust import Access, Actor, Credentials
 from local.errors import CannotRun
 from local.services import HOST
 
@@ -34,25 +32,6 @@ def is_listening(port: int) -> bool:
     with socket.socket() as attempt:
         attempt.settimeout(ANSWER_S)
         return attempt.connect_ex((HOST, port)) == 0
-
-
-def looked_at(registry: str, secret: str, broker_id: int) -> float | None:
-    """When whoever drives brokers looked at this one last; None for never, or no answer."""
-    with grpc.insecure_channel(registry, [("grpc.use_local_subchannel_pool", 1)]) as channel:
-        ask = channel.unary_unary(
-            "/mooring.registry.v1.EnforcementService/GetEnforcement",
-            request_serializer=enforcement_pb2.GetEnforcementRequest.SerializeToString,
-            response_deserializer=enforcement_pb2.GetEnforcementResponse.FromString,
-        )
-        actor = Actor("local", Access.VIEWER)
-        metadata = Credentials(secret, None, None).metadata(actor, "")
-        request = enforcement_pb2.GetEnforcementRequest(broker_id=broker_id)
-        try:
-            response = ask(request, timeout=ANSWER_S, metadata=metadata)
-        except grpc.RpcError:
-            return None
-        moment = response.enforcement.looked_at
-        return float(moment.seconds + moment.nanos / 1e9) or None
 
 
 def is_serving(address: str) -> bool:

@@ -5,8 +5,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from chassis.identities import Identity
 from local.config import LocalConfig
 from local.database import url_for
+from local.home import Trust
 
 HOST = "127.0.0.1"
 ENFORCEMENT = "registry_service.enforcement"
@@ -43,7 +45,7 @@ def environments(
     config: LocalConfig,
     owner_url: str,
     passwords: Mapping[str, str],
-    service_secret: Path,
+    trust: Trust,
     server_keys: Path,
     encryption_keys: Path,
     audit_keys: Path,
@@ -53,11 +55,18 @@ def environments(
     inherited = {name: os.environ[name] for name in INHERITED if name in os.environ}
     if config.log_level is not None:
         inherited["LOG_LEVEL"] = config.log_level
-    shared = inherited | {"SERVICE_SECRET_FILE": str(service_secret)}
+    # A service that is called knows the callers by the hashes of their secrets.
+    shared = {} if trust.shared is None else {"SERVICE_SECRET_FILE": str(trust.shared)}
+    called = {**inherited, **shared, "CALLER_HASHES_FILE": str(trust.hashes)}
+
+    def secret_of(identity: Identity) -> dict[str, str]:
+        return {"CALLER_SECRET_FILE": str(trust.secrets[identity])}
+
     mqtt = {} if config.mqtt_broker_url is None else {"MQTT_BROKER_URL": config.mqtt_broker_url}
     return {
         "broker_service": {
-            **shared,
+            **called,
+            "TICKET_PUBLIC_KEYS_FILE": str(trust.ticket_public_keys),
             **mqtt,
             **_metrics("BROKER", config.broker_metrics_port),
             "BROKER_HOST": HOST,
@@ -68,7 +77,9 @@ def environments(
             "ENCRYPTION_KEYS_FILE": str(encryption_keys),
         },
         "registry_service": {
-            **shared,
+            **called,
+            **secret_of(Identity.REGISTRY),
+            "TICKET_KEYS_FILE": str(trust.ticket_keys),
             **mqtt,
             **_metrics("REGISTRY", config.registry_metrics_port),
             "REGISTRY_HOST": HOST,
@@ -80,7 +91,8 @@ def environments(
             "SERVER_KEYS_FILE": str(server_keys),
         },
         "gateway": {
-            **shared,
+            **inherited,
+            **secret_of(Identity.GATEWAY),
             **_metrics("GATEWAY", config.gateway_metrics_port),
             "GATEWAY_HOST": HOST,
             "GATEWAY_PORT": str(config.gateway_port),
@@ -112,7 +124,8 @@ def environments(
             "AUDIT_KEYS_FILE": str(audit_keys),
         },
         ENFORCEMENT: {
-            **shared,
+            **inherited,
+            **secret_of(Identity.ENFORCEMENT),
             **_metrics("ENFORCEMENT", config.enforcement_metrics_port),
             "REGISTRY_DATABASE_URL": url_for(
                 "mooring_registry", passwords["mooring_registry"], owner_url

@@ -5,20 +5,20 @@ first data, Mosquitto, what drives it; then it watches over them. Stopping goes 
 and leaves no process.
 """
 
-import asyncio
 import os
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from functools import partial
 
 from chassis.config import load
+from chassis.identities import Identity
 from local import interrupts
 from local.config import LocalConfig
 from local.database import bind_passwords, bring_up_to_date, url_for
 from local.errors import CannotRun
 from local.home import SERVICE_ROLES, Home
 from local.interrupts import ChildExits
-from local.local_broker import entrusted
+from local.local_broker import entrusted, looked_at
 from local.mosquitto import INSTALL, MOSQUITTO, USERNAME, Installed, Login, Mosquitto, installed
 from local.postgres import Postgres, prepare
 from local.probes import (
@@ -27,10 +27,9 @@ from local.probes import (
     is_listening,
     is_ready,
     is_serving,
-    looked_at,
 )
 from local.processes import Child, Service, blaming, keep_running, tell, wait_until_ready
-from local.seed import seeded
+from local.seed import Administrator, seeded
 from local.services import ENFORCEMENT, Addresses, environments
 from local.tether import setpriv
 
@@ -77,11 +76,10 @@ def run(config: LocalConfig, stops: ExitStack) -> None:
     lock = stops.enter_context(home.occupied())
     # Before all else that is kept: their absence beside the rest means that they were lost.
     server_keys = home.server_keys()
-    passwords, secret = home.role_passwords(), home.service_secret()
+    passwords, trust = home.role_passwords(), home.trust()
     encryption_keys = home.encryption_keys()
     audit_keys = home.audit_keys()
     known = home.credentials()
-    shared = secret.read_text().strip()
     found = installed()
     for setting, port in config.service_ports().items():
         demand_free(setting, port)
@@ -98,7 +96,7 @@ def run(config: LocalConfig, stops: ExitStack) -> None:
             tell(f"it cannot be read, and is not used: {where}")
         exits = ChildExits()
         told = environments(
-            config, owner_url, passwords, secret, server_keys, encryption_keys, audit_keys
+            config, owner_url, passwords, trust, server_keys, encryption_keys, audit_keys
         )
         # It would look for brokers before they are made, and for some seconds not again.
         last = {ENFORCEMENT: told.pop(ENFORCEMENT)}
@@ -114,23 +112,19 @@ def run(config: LocalConfig, stops: ExitStack) -> None:
             },
             exits,
         )
-        made = asyncio.run(
-            seeded(
-                broker=at.broker,
-                registry=at.registry,
-                secret=shared,
-                known=known,
-                mqtt_port=config.mqtt_port,
-            )
+        made = seeded(
+            gateway_port=config.gateway_port,
+            database_url=url_for("mooring_registry", passwords["mooring_registry"], owner_url),
+            known=known,
+            mqtt_port=config.mqtt_port,
         )
+        admin = Administrator(config.gateway_port, made["ADMIN_TOKEN"])
         checks: dict[str, Callable[[], bool]] = {}
         mqtt = NO_MOSQUITTO
         if found is not None:
             mqtt = NOT_OURS
             login = Login(USERNAME, home.mosquitto_password())
-            broker_id = asyncio.run(
-                entrusted(broker=at.broker, secret=shared, login=login, port=config.mqtt_port)
-            )
+            broker_id = entrusted(admin, login, config.mqtt_port)
             if broker_id is not None:
                 mqtt = f"mqtt://localhost:{config.mqtt_port}"
                 mosquitto = start_mosquitto(found, config.mqtt_port, login, home, lock, stops)
@@ -139,7 +133,7 @@ def run(config: LocalConfig, stops: ExitStack) -> None:
                     children, {MOSQUITTO: lambda: is_listening(config.mqtt_port)}, exits
                 )
                 if mosquitto.knows_nobody:
-                    looked = partial(looked_at, at.registry, shared, broker_id)
+                    looked = partial(looked_at, admin, broker_id)
                     before = looked()
                     checks[ENFORCEMENT] = lambda: looked() not in (None, before)
         children += start_services(last, home, lock, stops)
@@ -154,10 +148,12 @@ def run(config: LocalConfig, stops: ExitStack) -> None:
             "REGISTRY_SERVICE_ADDRESS": at.registry,
             "ACCESS_URL": at.access,
             **({"MQTT_URL": mqtt} if mqtt.startswith("mqtt://") else {}),
-            "SERVICE_SECRET_FILE": str(secret),
+            "RESOLVER_SECRET_FILE": str(trust.secrets[Identity.RESOLVER]),
+            **({"SERVICE_SECRET_FILE": str(trust.shared)} if trust.shared else {}),
             # To verify the audit log with; the role may read it and its seals.
             "SEALING_DATABASE_URL": operator,
             "AUDIT_KEYS_FILE": str(audit_keys),
+            "TICKET_PUBLIC_KEYS_FILE": str(trust.ticket_public_keys),
         }
     )
     file, key = home.credentials_file, made["PROVISIONING_KEY"]

@@ -29,8 +29,10 @@ from chassis.config import load
 from chassis.database import engine_of, forgetting, is_reachable, pool_of, require_schema
 from chassis.listening import Listener
 from chassis.refusals import Refusals
+from chassis.reloaded import Reloaded
 from chassis.server import Health, serving
 from chassis.tally import Tally
+from chassis.tickets import SigningKeys
 from chassis.trust import Credentials
 from registry_service.audit import servicer as audit
 from registry_service.audit.store import AuditStore
@@ -98,7 +100,8 @@ HEALTH_CHECK_S = 1.0
 async def running(config: RegistryServiceConfig) -> AsyncIterator[int]:
     """The whole service, until the block ends; yields its port."""
     ring = KeyRing.read(config.server_keys_file)
-    credentials = Credentials.of(config)
+    signing_keys = Reloaded(config.ticket_keys_file, SigningKeys.read)
+    credentials = Credentials.of(config, lambda: signing_keys.value.public)
     async with contextlib.AsyncExitStack() as stack:
         engine = engine_of(config.registry_database_url)
         stack.push_async_callback(engine.dispose)
@@ -157,7 +160,10 @@ async def running(config: RegistryServiceConfig) -> AsyncIterator[int]:
                 rollouts.RolloutServicer(RolloutStore(engine), FleetStore(engine)), server
             )
             tokens_pb2_grpc.add_TokenServiceServicer_to_server(
-                tokens.TokenServicer(token_store, known_tokens, last_use), server
+                tokens.TokenServicer(
+                    token_store, known_tokens, last_use, lambda: signing_keys.value
+                ),
+                server,
             )
             broker_users_pb2_grpc.add_BrokerUserServiceServicer_to_server(
                 broker_users.BrokerUserServicer(BrokerUserStore(engine)), server

@@ -4,11 +4,11 @@ from pathlib import Path
 
 from pydantic import Field
 
-from chassis.config import ServiceConfig
+from chassis.config import CalleeConfig, CallerConfig
 from chassis.hosts import BrokerUrl
 
 
-class RegistryServiceConfig(ServiceConfig):
+class RegistryServiceConfig(CallerConfig, CalleeConfig):
     """A field is set by the variable of its name in capitals."""
 
     registry_host: str = "127.0.0.1"
@@ -24,6 +24,8 @@ class RegistryServiceConfig(ServiceConfig):
     # How long a registration waits for the broker service before it makes do with a stopgap.
     broker_timeout_s: float = Field(default=2.0, gt=0)
     server_keys_file: Path
+    # The ring that tickets are signed with; no other service has it.
+    ticket_keys_file: Path
     # How often a device is told to ask for its broker, and how soon when the answer is a stopgap.
     refresh_after_s: int = Field(default=3600, ge=1)
     stopgap_refresh_after_s: int = Field(default=60, ge=1)

@@ -5,7 +5,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import CIDR, INT8MULTIRANGE, JSONB
 
-SCHEMA_REVISION = "0024"
+SCHEMA_REVISION = "0025"
 
 metadata = sa.MetaData()
 
@@ -298,6 +298,9 @@ audit_log = sa.Table(
     sa.Column("after", JSONB),
     sa.Column("details", JSONB),
     sa.Column("request_id", sa.Text, nullable=False),
+    # Null for lines from before there were these two.
+    sa.Column("session_role", sa.Text, server_default=sa.text("session_user")),
+    sa.Column("ticket", sa.LargeBinary),
     sa.Index("audit_log_at", "at", "id"),
     sa.Index("audit_log_actor", "actor", "at", "id"),
     sa.Index("audit_log_actor_id", "actor_id", "at", "id"),
@@ -354,6 +357,7 @@ jobs = sa.Table(
     _created_at(),
     sa.Column("started_at", sa.DateTime(timezone=True)),
     sa.Column("ended_at", sa.DateTime(timezone=True)),
+    sa.Column("ticket", sa.LargeBinary),
     sa.Index("jobs_running", "id", postgresql_where=sa.text("state = 'running'")),
 )
 

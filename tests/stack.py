@@ -3,10 +3,10 @@
 import asyncio
 import base64
 import contextlib
+import copy
 import json
-import secrets
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -38,8 +38,11 @@ import gateway.__main__
 import registry_service.__main__
 from broker_service.config import BrokerServiceConfig
 from chassis.client import Neighbour
+from chassis.identities import PROVABLE, Identity, read_secret
+from chassis.tickets import SigningKeys
 from chassis.trust import Access, Actor, Credentials
 from gateway.config import GatewayConfig
+from local.home import Home, Trust
 from local.postgres import Postgres
 from registry_service.config import RegistryServiceConfig
 
@@ -52,6 +55,12 @@ ROLES = (
     "mooring_access",
 )
 ADMIN = Actor("tests", Access.ADMIN)
+# Who calls what the gateway does not.
+CALLERS = {
+    ("ResolutionServiceStub", "ResolveBroker"): Identity.RESOLVER,
+    ("ResolutionServiceStub", "ResolveBrokers"): Identity.REGISTRY,
+    ("ManagementServiceStub", "ListManagedBrokers"): Identity.ENFORCEMENT,
+}
 PATIENCE_S = 20.0
 # Trusts nobody: the gateway speaks plain HTTP, and reading a system's CAs takes 40 ms a client.
 NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -78,8 +87,38 @@ class Database:
             return cursor.fetchall() if cursor.description else []
 
 
+def ticket_of(signing: SigningKeys, actor: Actor, **changes: Any) -> bytes:
+    """What the registry gives the gateway for a person, for `changes` of what it says."""
+    said = {
+        "audience": Identity.GATEWAY,
+        "actor": actor.name,
+        "actor_id": actor.id,
+        "role": actor.role.name.lower(),
+        "fleets": None if actor.fleets is None else tuple(sorted(actor.fleets)),
+    }
+    return signing.signed(**{**said, **changes})
+
+
 class Peer(Neighbour):
-    """A service as its callers see it."""
+    """A service as its callers see it: each of its methods is called by one that may call it."""
+
+    def __init__(
+        self,
+        address: str,
+        credentials: Credentials,
+        signing: SigningKeys | None = None,
+        others: Mapping[Identity, Credentials] | None = None,
+    ) -> None:
+        """`signing` makes the tickets; `others` are the callers that are not the gateway."""
+        super().__init__(address, credentials)
+        self._signing = signing
+        self._others = others or {}
+
+    def calling_as(self, identity: Identity) -> "Peer":
+        """The same connection, with the secret of another caller."""
+        other = copy.copy(self)
+        other._credentials = self._others[identity]
+        return other
 
     async def ask(
         self, stub: type[Any], method: str, request: Any, *, actor: Actor | None = ADMIN
@@ -87,7 +126,12 @@ class Peer(Neighbour):
         """Calls `method` of `stub`. Raises the `MooringError` that the service raised."""
         deadline = asyncio.get_running_loop().time() + PATIENCE_S
         bound = getattr(stub(self.channel), method)
-        return await self.call(bound, request, deadline=deadline, actor=actor)
+        identity = CALLERS.get((stub.__name__, method), Identity.GATEWAY)
+        speaker = self.calling_as(identity) if identity in self._others else self
+        ticket = None
+        if actor is not None and self._signing is not None and identity is Identity.GATEWAY:
+            ticket = ticket_of(self._signing, actor)
+        return await speaker.call(bound, request, deadline=deadline, ticket=ticket)
 
     async def resolution(self, method: str, request: Any) -> Any:
         return await self.ask(resolution_pb2_grpc.ResolutionServiceStub, method, request)
@@ -131,7 +175,7 @@ class Stack:
 
     database: Database
     home: Path
-    secret_file: Path
+    trust: Trust
     keys_file: Path
     encryption_keys_file: Path
     exit: contextlib.AsyncExitStack
@@ -153,7 +197,8 @@ class Stack:
                 "broker_port": 0,
                 "broker_database_url": self.database.url("mooring_broker"),
                 "encryption_keys_file": self.encryption_keys_file,
-                "service_secret_file": self.secret_file,
+                "caller_hashes_file": self.trust.hashes,
+                "ticket_public_keys_file": self.trust.ticket_public_keys,
                 "drain_s": 0,
                 **changes,
             }
@@ -167,7 +212,9 @@ class Stack:
                 "registry_database_url": self.database.url("mooring_registry"),
                 "broker_service_address": f"127.0.0.1:{self.broker_port}",
                 "server_keys_file": self.keys_file,
-                "service_secret_file": self.secret_file,
+                "caller_secret_file": self.trust.secrets[Identity.REGISTRY],
+                "caller_hashes_file": self.trust.hashes,
+                "ticket_keys_file": self.trust.ticket_keys,
                 "drain_s": 0,
                 **changes,
             }
@@ -180,7 +227,7 @@ class Stack:
                 "gateway_port": 0,
                 "registry_service_address": f"127.0.0.1:{self.registry_port}",
                 "broker_service_address": f"127.0.0.1:{self.broker_port}",
-                "service_secret_file": self.secret_file,
+                "caller_secret_file": self.trust.secrets[Identity.GATEWAY],
                 "drain_s": 0,
                 **changes,
             }
@@ -188,12 +235,34 @@ class Stack:
 
     @property
     def credentials(self) -> Credentials:
-        """What proves a caller to be one of the services."""
-        return Credentials.of(self.broker_config())
+        """What proves a caller to be the gateway."""
+        return self.credentials_of(Identity.GATEWAY)
+
+    def credentials_of(self, identity: Identity) -> Credentials:
+        """What proves a caller to be this one of the services."""
+        secret = read_secret(self.trust.secrets[identity])
+        return Credentials(lambda: secret)
+
+    @property
+    def signing(self) -> SigningKeys:
+        """The ring that the registry signs tickets with."""
+        return SigningKeys.read(self.trust.ticket_keys)
+
+    def metadata(
+        self, actor: Actor | None = None, caller: Identity = Identity.GATEWAY
+    ) -> dict[str, str | bytes]:
+        """What goes with a call of `caller`, for `actor`."""
+        ticket = None if actor is None else ticket_of(self.signing, actor)
+        return dict(self.credentials_of(caller).metadata(ticket, "id"))
+
+    def peer_at(self, target: str) -> Peer:
+        """A client of the services at a target of gRPC; the caller closes it."""
+        others = {identity: self.credentials_of(identity) for identity in PROVABLE}
+        return Peer(target, self.credentials, self.signing, others)
 
     async def peer(self, port: int) -> Peer:
         """A client of the service on `port`."""
-        peer = Peer(f"127.0.0.1:{port}", self.credentials)
+        peer = self.peer_at(f"127.0.0.1:{port}")
         self.exit.push_async_callback(peer.close)
         return peer
 
@@ -271,13 +340,12 @@ class Stack:
 
 def prepared(database: Database, home: Path, exits: contextlib.AsyncExitStack) -> Stack:
     """A stack whose files are there and whose services are yet to be started."""
-    secret_file, keys_file = home / "service-secret", home / "server-keys.json"
-    secret_file.write_text(secrets.token_urlsafe(32))
+    keys_file = home / "server-keys.json"
     encryption_keys_file = home / "encryption-keys.json"
     ring = {"active": 1, "keys": [{"id": 1, "secret": base64.b64encode(bytes(32)).decode()}]}
     for file in (keys_file, encryption_keys_file):
         file.write_text(json.dumps(ring))
-    return Stack(database, home, secret_file, keys_file, encryption_keys_file, exits)
+    return Stack(database, home, Home(home).trust(), keys_file, encryption_keys_file, exits)
 
 
 async def seed(stack: Stack) -> None:

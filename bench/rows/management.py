@@ -34,7 +34,9 @@ from bench.measures import Figure, Findings, Goal, ms
 from bench.programs import HERE
 from bench.rows import brokers, keys
 from bench.stage import Database, Services, Stage
-from chassis.trust import Access, Actor, Credentials
+from chassis.identities import Identity, read_secret
+from chassis.tickets import SigningKeys
+from chassis.trust import Credentials
 
 CALLS = 200
 WARM_UP = 20
@@ -262,13 +264,23 @@ def _timed(services: Services, read: Read) -> Figure:
     address = (
         services.broker_address if read.method.startswith(BROKER) else services.registry_address
     )
-    actor = Actor("bench", Access.ADMIN)
-    metadata = Credentials(services.service_secret, None, None).metadata(actor, "bench")
+    signing = SigningKeys.read(services.trust.ticket_keys)
+    secret = read_secret(services.trust.secrets[Identity.GATEWAY])
+    credentials = Credentials(lambda: secret)
     taken: list[float] = []
     with grpc.insecure_channel(address) as channel:
         call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(read.method)
         try:
             for _ in range(WARM_UP + CALLS):
+                # As the registry would give one for each request.
+                ticket = signing.signed(
+                    audience=Identity.GATEWAY,
+                    actor="bench",
+                    actor_id="",
+                    role="admin",
+                    fleets=None,
+                )
+                metadata = credentials.metadata(ticket, "bench")
                 question = read.question(random).SerializeToString()
                 begun = time.perf_counter()
                 answer = call(question, timeout=PATIENCE_S, metadata=metadata)

@@ -10,12 +10,16 @@ from broker_service.brokers.passwords import problem_of
 from broker_service.errors import SecretUnreadable
 from broker_service.management.store import ManagementStore
 from broker_service.placements.snapshot import ca_cert_of
+from chassis.identities import Identity
 from chassis.server import Context
-from chassis.trust import Access
+from chassis.trust import Services
 
 NAME = "mooring.broker.v1.ManagementService"
 # Nobody's who has an API token, whatever their role.
-POLICIES = {f"/{NAME}/ListManagedBrokers": Access.SERVICE}
+POLICIES = {
+    # Passwords are decrypted for the process that drives brokers, and for nobody else.
+    f"/{NAME}/ListManagedBrokers": Services(Identity.ENFORCEMENT),
+}
 
 # Those that are columns too.
 COLUMNS = tuple(

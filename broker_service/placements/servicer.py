@@ -15,14 +15,17 @@ from broker_service.resolution import Placement, Source, resolve
 from chassis import isolation
 from chassis.coalescer import Coalescer
 from chassis.errors import InvalidInput, MooringError, to_item
+from chassis.identities import Identity
 from chassis.server import Context, deadline_of
-from chassis.trust import Access, Policy, WithinFleets
+from chassis.trust import Access, Policy, Services, WithinFleets
 from chassis.validation import IDENTIFIER, check_identifier
 
 NAME = "mooring.broker.v1.ResolutionService"
+# A device's broker is asked for by the registry and by services of the operator's own.
+RESOLVING = Services(Identity.REGISTRY, Identity.RESOLVER, Identity.SHARED)
 POLICIES: dict[str, Policy] = {
-    f"/{NAME}/ResolveBroker": Access.SERVICE,
-    f"/{NAME}/ResolveBrokers": Access.SERVICE,
+    f"/{NAME}/ResolveBroker": RESOLVING,
+    f"/{NAME}/ResolveBrokers": RESOLVING,
     f"/{NAME}/ExplainResolution": WithinFleets(Access.VIEWER),
 }
 

@@ -37,8 +37,8 @@ class Attempts:
 
     async def authenticate(
         self, secret: str, client: tuple[str, int] | None, deadline: float
-    ) -> tokens_pb2.Token:
-        """Whose token it is. Raises `RateLimited`, or what the registry raises."""
+    ) -> bytes:
+        """A ticket for whoever has the token. Raises `RateLimited`, or what the registry raises."""
         fingerprint = fingerprint_of(sha256(secret.encode()).digest())
         is_counted = await self._admit(fingerprint, secret, client)
         try:
@@ -61,7 +61,7 @@ class Attempts:
             raise
         self._forgive(secret, client, is_counted=is_counted)
         self._good.add(fingerprint)
-        return answer.token
+        return answer.ticket
 
     async def _admit(self, fingerprint: int, secret: str, client: tuple[str, int] | None) -> bool:
         """Whether the attempt was counted. Raises `RateLimited`."""

@@ -66,6 +66,13 @@ class AuditLine(Struct, kw_only=True, frozen=True):
         Meta(description="Of refusals that share a line: from when to when, and from where."),
     ]
     request_id: str
+    session_role: Annotated[
+        str | None,
+        Meta(
+            description="As which role of the database the line was written; null for lines from"
+            " before that was noted."
+        ),
+    ]
 
 
 class AuditPage(Page[AuditLine], frozen=True):
@@ -93,6 +100,7 @@ def _json(line: audit_pb2.AuditLine) -> AuditLine:
         after=_raw(line, "after"),
         details=_raw(line, "details"),
         request_id=line.request_id,
+        session_role=optional(line, "session_role"),
     )
 
 

@@ -1,4 +1,4 @@
-"""Who asks: an API token becomes a name and a role that go with every question."""
+"""Who asks: an API token becomes a ticket that goes with every question."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -9,12 +9,10 @@ from litestar import Request
 from litestar.connection import ASGIConnection
 from litestar.datastructures import State
 from litestar.handlers import BaseRouteHandler
-from mooring.registry.v1 import tokens_pb2
 
 from chassis.bearer import bearer
 from chassis.client import Neighbour
 from chassis.errors import MooringError
-from chassis.trust import Access, Actor
 from gateway.addresses import Network, client_of
 from gateway.administration.attempts import Attempts
 from gateway.limits import Limits
@@ -24,11 +22,8 @@ Question = TypeVar("Question")
 Answer = TypeVar("Answer")
 Method = grpc.aio.UnaryUnaryMultiCallable
 
-ACCESS_OF_ROLE: dict[int, Access] = {
-    tokens_pb2.ROLE_VIEWER: Access.VIEWER,
-    tokens_pb2.ROLE_OPERATOR: Access.OPERATOR,
-    tokens_pb2.ROLE_ADMIN: Access.ADMIN,
-}
+# A ticket is good for a minute; after this long another one is asked for.
+RENEW_S = 30.0
 
 
 class Caller:
@@ -37,16 +32,20 @@ class Caller:
     def __init__(
         self,
         neighbours: Neighbours,
-        actor: Actor,
+        ticket: bytes,
         deadline: float,
-        authenticate: Callable[[float], Awaitable[Actor]],
+        authenticate: Callable[[float], Awaitable[bytes]],
+        *,
+        asked_at: float | None = None,
     ) -> None:
-        """`deadline` is a time of the running loop's clock; `authenticate` asks who it is by then.
+        """`deadline` is a time of the running loop's clock; `authenticate` gets a ticket by then.
 
-        It raises as `Attempts.authenticate` does.
+        It raises as `Attempts.authenticate` does. `asked_at` is when it gave `ticket`: now, unless
+        it is said.
         """
         self.neighbours = neighbours
-        self._actor = actor
+        self._ticket = ticket
+        self._asked_at = asyncio.get_running_loop().time() if asked_at is None else asked_at
         self._deadline = deadline
         self._authenticate = authenticate
         # What a service refused last: it has noted that itself.
@@ -54,7 +53,9 @@ class Caller:
 
     def until(self, deadline: float) -> "Caller":
         """The same one with another deadline."""
-        return Caller(self.neighbours, self._actor, deadline, self._authenticate)
+        return Caller(
+            self.neighbours, self._ticket, deadline, self._authenticate, asked_at=self._asked_at
+        )
 
     async def again(self, deadline: float) -> "Caller":
         """The same one with another deadline, for what takes longer than a request may.
@@ -62,8 +63,8 @@ class Caller:
         Their token may have been revoked meanwhile. Raises `Unauthenticated`, or what the registry
         raises.
         """
-        actor = await self._authenticate(deadline)
-        return Caller(self.neighbours, actor, deadline, self._authenticate)
+        ticket = await self._authenticate(deadline)
+        return Caller(self.neighbours, ticket, deadline, self._authenticate)
 
     async def ask_registry(self, method: Method[Question, Answer], question: Question) -> Answer:
         """Asks in their name. Raises the `MooringError` that the service raised."""
@@ -80,11 +81,19 @@ class Caller:
     ) -> Answer:
         try:
             return await neighbour.call(
-                method, question, deadline=self._deadline, actor=self._actor
+                method, question, deadline=self._deadline, ticket=await self._fresh_ticket()
             )
         except MooringError as error:
             self.heard = error
             raise
+
+    async def _fresh_ticket(self) -> bytes:
+        """One that lasts as long as a call may take: a body may have been long in coming."""
+        now = asyncio.get_running_loop().time()
+        if now - self._asked_at >= RENEW_S:
+            self._ticket = await self._authenticate(self._deadline)
+            self._asked_at = now
+        return self._ticket
 
 
 CallerRequest = Request[Any, Caller, State]
@@ -109,16 +118,10 @@ def authentication(
         secret = bearer(connection.scope["headers"])
         client = client_of(connection.scope["client"], list(connection.scope["headers"]), proxies)
 
-        async def actor_by(deadline: float) -> Actor:
-            token = await attempts.authenticate(secret, client, deadline)
-            return Actor(
-                token.name,
-                ACCESS_OF_ROLE.get(token.role, Access.OPEN),
-                token.id,
-                frozenset(token.fleets.ids) if token.HasField("fleets") else None,
-            )
+        async def ticket_by(deadline: float) -> bytes:
+            return await attempts.authenticate(secret, client, deadline)
 
-        actor = await actor_by(deadline)
-        connection.scope["auth"] = Caller(neighbours, actor, deadline, actor_by)
+        ticket = await ticket_by(deadline)
+        connection.scope["auth"] = Caller(neighbours, ticket, deadline, ticket_by)
 
     return authenticate

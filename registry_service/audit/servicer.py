@@ -106,4 +106,5 @@ def _proto(row: sa.Row[Any]) -> pb.AuditLine:
         after=row.after,
         details=row.details,
         request_id=row.request_id,
+        session_role=row.session_role,
     )

@@ -12,7 +12,11 @@ from registry_service.tables import audit_log
 
 # JSON stays text: it is handed on as it is. And a row is a tuple, which has a `count` of its own.
 _columns = [
-    *(column for column in audit_log.c if column.name not in ("before", "after", "details")),
+    *(
+        column
+        for column in audit_log.c
+        if column.name not in ("before", "after", "details", "ticket")
+    ),
     audit_log.c.count.label("attempts"),
     *(
         sa.cast(column, sa.Text).label(column.name)

@@ -15,6 +15,7 @@ from chassis import audit
 from chassis.database import reading, writing
 from chassis.errors import LostRace
 from chassis.log import actor, actor_id
+from chassis.tickets import ticket
 from registry_service.background.chunks import extent, reached_by
 from registry_service.jobs import statements
 from registry_service.jobs.lifecycle import Action, State, Status, after
@@ -169,8 +170,10 @@ async def _step(
 @contextlib.contextmanager
 def _in_the_name_of(job: sa.Row[Any]) -> Iterator[None]:
     name, token_id = actor.set(job.actor), actor_id.set(job.actor_id)
+    proof = ticket.set(job.ticket)
     try:
         yield
     finally:
         actor.reset(name)
         actor_id.reset(token_id)
+        ticket.reset(proof)

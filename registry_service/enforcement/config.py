@@ -4,10 +4,10 @@ from pathlib import Path
 
 from pydantic import Field
 
-from chassis.config import ServiceConfig
+from chassis.config import CallerConfig
 
 
-class EnforcementConfig(ServiceConfig):
+class EnforcementConfig(CallerConfig):
     """A field is set by the variable of its name in capitals."""
 
     # libpq URL; the role mooring_registry.

@@ -11,6 +11,7 @@ from chassis import audit
 from chassis.database import reading, writing
 from chassis.errors import LostRace
 from chassis.log import actor, actor_id
+from chassis.tickets import ticket
 from registry_service.errors import (
     BrokerInactive,
     BrokerUnknown,
@@ -46,6 +47,7 @@ class JobStore:
                 filter=wanted,
                 actor=actor.get(),
                 actor_id=actor_id.get(),
+                ticket=ticket.get(),
             )
             .returning(jobs)
         )
@@ -151,7 +153,11 @@ class JobStore:
             if action is Action.START:
                 changes |= await _began(connection, job)
             if status.state is State.RUNNING:
-                changes |= {"actor": actor.get(), "actor_id": actor_id.get()}
+                changes |= {
+                    "actor": actor.get(),
+                    "actor_id": actor_id.get(),
+                    "ticket": ticket.get(),
+                }
             await audit.record(connection, f"job.{action}", str(job_id))
             return await _changed(connection, job, changes)
 

@@ -13,9 +13,10 @@ from prometheus_client import Counter
 from chassis.coalescer import Coalescer
 from chassis.database import DATABASE_UNAVAILABLE
 from chassis.errors import InvalidInput, MooringError, Unavailable, to_item
+from chassis.identities import Identity
 from chassis.server import Context, deadline_of
 from chassis.times import timestamp_of
-from chassis.trust import Access
+from chassis.trust import Services
 from registry_service.registration import connections
 from registry_service.registration.answer import Told, each_broker_once, write_connection
 from registry_service.registration.plans import Outcome, Result
@@ -23,10 +24,12 @@ from registry_service.registration.registrar import Registrar
 from registry_service.registration.request import Registration, read_registration
 
 NAME = "mooring.registry.v1.RegistrationService"
+# Devices prove themselves by their keys; the gateway passes on what they ask.
+DEVICES = Services(Identity.GATEWAY, Identity.SHARED)
 POLICIES = {
-    f"/{NAME}/RegisterDevices": Access.SERVICE,
-    f"/{NAME}/GetConnections": Access.SERVICE,
-    f"/{NAME}/RotateCredentials": Access.SERVICE,
+    f"/{NAME}/RegisterDevices": DEVICES,
+    f"/{NAME}/GetConnections": DEVICES,
+    f"/{NAME}/RotateCredentials": DEVICES,
 }
 
 REFUSED = Counter(

@@ -5,6 +5,7 @@ import asyncio
 import contextlib
 import os
 import socket
+import sys
 from collections.abc import AsyncIterator
 
 from sqlalchemy.exc import DBAPIError
@@ -12,6 +13,7 @@ from sqlalchemy.exc import DBAPIError
 from chassis import log, process
 from chassis.config import load
 from chassis.database import engine_of, require_schema
+from chassis.tickets import read_public
 from registry_service.credentials import KeyRing
 from registry_service.sealing.chain import Finding
 from registry_service.sealing.config import SealingConfig
@@ -53,10 +55,14 @@ async def verified(
 ) -> Report:
     """The whole chain, checked. Raises `SystemExit` where that cannot be done."""
     ring = KeyRing.read(config.audit_keys_file)
+    file = config.ticket_public_keys_file
+    ticket_keys = read_public(file) if file is not None else None
     engine = engine_of(config.sealing_database_url, pool_size=1)
     try:
         async with reader(engine) as chain:
-            return await verify(chain, ring.keys, expected=expected, archived=archived)
+            return await verify(
+                chain, ring.keys, expected=expected, archived=archived, ticket_keys=ticket_keys
+            )
     except DBAPIError as error:
         raise SystemExit(f"the database: {str(error.orig).strip().splitlines()[0]}") from None
     finally:
@@ -81,6 +87,9 @@ def show(report: Report) -> int:
     for finding in report.findings:
         print(sentence(finding))  # noqa: T201
     print(f"{report.seals} seals, {report.lines} lines, {report.waiting} not sealed yet")  # noqa: T201
+    if report.unproved is None:
+        why = "TICKET_PUBLIC_KEYS_FILE is not set"
+        print(f"tickets were not looked at: {why}", file=sys.stderr)  # noqa: T201
     if report.head is not None:
         print(f"head {report.head.id}:{report.head.mac.hex()}")  # noqa: T201
     return 1 if report.findings else 0

@@ -21,6 +21,8 @@ RANGE = re.compile(r"\[(\d{1,19}),(\d{1,19})\)")
 # The columns of a line as text, None for NULL: what PostgreSQL prints of a value is that value, and
 # no number or time loses anything on the way.
 Line = Sequence[str | None]
+# How many there were at first. Lines have had more since; older ones are sealed as they were.
+FIRST_COLUMNS = 12
 # Ids from the first to before the second.
 Range = tuple[int, int]
 
@@ -52,6 +54,7 @@ class Fault(Enum):
     LINES_INSERTED = "lines were put in after what is around them was sealed"
     HEAD_REMOVED = "the seal that is expected is not there, or is another"
     NOT_SEALED = "lines have waited too long to be sealed"
+    NOT_PROVED = "lines name a person, without a valid ticket of theirs"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +86,12 @@ class Digest:
         self._hash = hashlib.sha256()
 
     def add(self, line: Line) -> None:
-        """One more. Every line has as many values, so where one ends is known."""
+        """One more. A byte that no value begins with marks those that have more values.
+
+        So where one ends is known.
+        """
+        if len(line) > FIRST_COLUMNS:
+            self._hash.update(b"\2")
         self._hash.update(encoded(line))
 
     @property

@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import INT8MULTIRANGE
@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from chassis.database import reading
 from registry_service.leases import Lease
-from registry_service.sealing.chain import Fault, Finding, Line, Seal
+from registry_service.sealing.chain import FIRST_COLUMNS, Fault, Finding, Line, Seal
 from registry_service.tables import audit_log, audit_seals
 
 LEASE = "audit_seals"
@@ -27,8 +27,8 @@ def _moment(micros: str) -> datetime:
     return EPOCH + timedelta(microseconds=int(micros))
 
 
-# What is sealed of a line: every column, in this order for ever. The id twice: to go by, and as a
-# part of it.
+# What is sealed of a line: every column, in this order for ever, new ones behind the others. The id
+# twice: to go by, and as a part of it.
 _line = sa.select(
     audit_log.c.id,
     sa.cast(audit_log.c.id, sa.Text),
@@ -43,6 +43,20 @@ _line = sa.select(
     sa.cast(audit_log.c.after, sa.Text),
     sa.cast(audit_log.c.details, sa.Text),
     audit_log.c.request_id,
+    audit_log.c.session_role,
+    sa.func.encode(audit_log.c.ticket, sa.text("'hex'")),
+)
+# What says whether a line is proved.
+_proof = sa.select(
+    audit_log.c.id,
+    audit_log.c.at,
+    audit_log.c.actor,
+    audit_log.c.actor_id,
+    audit_log.c.action,
+    audit_log.c.subject,
+    audit_log.c.refusal,
+    audit_log.c.session_role,
+    audit_log.c.ticket,
 )
 _seal = sa.select(
     audit_seals.c.id,
@@ -66,6 +80,12 @@ def _is_sealed(*among: sa.ColumnElement[bool]) -> sa.ColumnElement[bool]:
     covered = sa.select(sa.func.coalesce(sa.func.range_agg(ranges), nothing))
     covered = covered.select_from(audit_seals).where(*among)
     return audit_log.c.id.op("<@", is_comparison=True)(covered.scalar_subquery())
+
+
+def _sealed_part(row: sa.Row[Any]) -> Line:
+    """Of a line from before its role was noted, what there was of it then."""
+    values: Line = tuple(row[1:])
+    return values if row.session_role is not None else values[:FIRST_COLUMNS]
 
 
 async def _last_seal(connection: AsyncConnection) -> Seal | None:
@@ -95,7 +115,7 @@ class Turn:
                 ~_is_sealed(sa.func.upper(audit_seals.c.ids) > last.closed_id),
             )
         rows = (await self._connection.execute(query)).all()
-        return {row[0]: tuple(row[1:]) for row in rows}
+        return {row[0]: _sealed_part(row) for row in rows}
 
     async def closing(
         self, last: Seal | None, up_to: int | None, lookback_s: float
@@ -179,7 +199,17 @@ class Reader:
         """Those with ids from `first` to before `end`, in the order of their ids."""
         query = _line.where(audit_log.c.id >= first, audit_log.c.id < end)
         rows = await self._connection.execute(query.order_by(audit_log.c.id).limit(limit))
-        return [(row[0], tuple(row[1:])) for row in rows]
+        return [(row[0], _sealed_part(row)) for row in rows]
+
+    async def proofs(self, after_id: int, limit: int) -> Sequence[sa.Row[Any]]:
+        """Of the lines that say who wrote them and name an actor, in the order of their ids."""
+        query = _proof.where(
+            audit_log.c.id > after_id,
+            audit_log.c.session_role.is_not(None),
+            sa.or_(audit_log.c.actor != "", audit_log.c.actor_id != ""),
+        )
+        rows = await self._connection.execute(query.order_by(audit_log.c.id).limit(limit))
+        return cast("Sequence[sa.Row[Any]]", rows.all())
 
     async def unsealed(
         self, last: Seal | None, patience_s: float, named: int

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from chassis.tickets import PublicKeys
 from registry_service.sealing.chain import (
     GENESIS,
     NAMED,
@@ -12,6 +13,7 @@ from registry_service.sealing.chain import (
     Seal,
     fault_of,
 )
+from registry_service.sealing.proof import Written, is_proved
 from registry_service.sealing.store import Reader
 
 SEALS_AT_ONCE = 200
@@ -30,6 +32,8 @@ class Report:
     lines: int = 0
     # Lines that are not sealed yet.
     waiting: int = 0
+    # Lines that name a person and do not prove it; None where nobody looked.
+    unproved: int | None = None
 
 
 async def verify(
@@ -39,11 +43,13 @@ async def verify(
     expected: tuple[int, bytes] | None = None,
     archived: int = 0,
     patience_s: float = PATIENCE_S,
+    ticket_keys: PublicKeys | None = None,
 ) -> Report:
     """Looks at everything, a part at a time.
 
     `expected` is the id and the code of a seal that is known to have been made. Lines of the seals
-    up to `archived` are not looked at: they may be gone.
+    up to `archived` are not looked at: they may be gone. With `ticket_keys`, each line that names a
+    person is asked for a ticket.
     """
     report = Report()
     previous_mac: bytes | None = GENESIS
@@ -72,7 +78,21 @@ async def verify(
     report.findings += findings
     if expected:
         report.findings.append(Finding(Fault.HEAD_REMOVED, expected[0]))
+    if ticket_keys is not None:
+        await _check_proofs(reader, ticket_keys, report)
     return report
+
+
+async def _check_proofs(reader: Reader, keys: PublicKeys, report: Report) -> None:
+    unproved: list[int] = []
+    after_id = 0
+    while lines := await reader.proofs(after_id, LINES_AT_ONCE):
+        unproved += [line.id for line in lines if not is_proved(Written(**line._asdict()), keys)]
+        after_id = lines[-1].id
+    report.unproved = len(unproved)
+    for first in range(0, len(unproved), NAMED):
+        named = unproved[first : first + NAMED]
+        report.findings.append(Finding(Fault.NOT_PROVED, lines=named))
 
 
 async def _compare(reader: Reader, seals: list[Seal], report: Report) -> None:

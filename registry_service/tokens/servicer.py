@@ -1,5 +1,6 @@
 """gRPC: API tokens."""
 
+from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
@@ -8,12 +9,14 @@ from mooring.registry.v1 import tokens_pb2 as pb
 from mooring.registry.v1 import tokens_pb2_grpc
 
 from chassis import pages
-from chassis.errors import InvalidInput
+from chassis.errors import InvalidInput, Unauthenticated
+from chassis.identities import UNTRUSTED_SERVICE, Identity, caller
 from chassis.log import actor_id
 from chassis.server import Context
+from chassis.tickets import SigningKeys
 from chassis.times import moment_of, timestamp_of
 from chassis.tokens import PREFIX_CHARACTERS, fingerprint_of
-from chassis.trust import Access, Policy, WithinFleets
+from chassis.trust import Access, Policy, Services, WithinFleets
 from chassis.validation import check_identifier, check_text
 from registry_service.credentials import hash_of_secret, new_secret
 from registry_service.errors import TokenNotFound, TokenUnknown
@@ -28,8 +31,8 @@ POLICIES: dict[str, Policy] = {
     f"/{NAME}/GetToken": Access.ADMIN,
     f"/{NAME}/GetOwnToken": WithinFleets(Access.VIEWER),
     f"/{NAME}/RevokeToken": Access.ADMIN,
-    f"/{NAME}/AuthenticateToken": Access.SERVICE,
-    f"/{NAME}/ListFingerprints": Access.SERVICE,
+    f"/{NAME}/AuthenticateToken": Services(Identity.GATEWAY),
+    f"/{NAME}/ListFingerprints": Services(Identity.GATEWAY),
 }
 
 PREFIX = "mat"
@@ -42,11 +45,21 @@ ROLE_OF_NAME = {name: role for role, name in ROLES.items()}
 class TokenServicer(tokens_pb2_grpc.TokenServiceServicer):
     """Only the hash of a token is kept."""
 
-    def __init__(self, store: TokenStore, known: KnownTokens, last_use: LastUse) -> None:
-        """`store` holds the tokens, `known` has the good ones in memory."""
+    def __init__(
+        self,
+        store: TokenStore,
+        known: KnownTokens,
+        last_use: LastUse,
+        signing_keys: Callable[[], SigningKeys],
+    ) -> None:
+        """`store` holds the tokens, `known` has the good ones in memory.
+
+        `signing_keys` gives the ring that tickets are signed with.
+        """
         self._store = store
         self._known = known
         self._last_use = last_use
+        self._signing_keys = signing_keys
 
     async def CreateToken(
         self, request: pb.CreateTokenRequest, context: Context
@@ -107,8 +120,18 @@ class TokenServicer(tokens_pb2_grpc.TokenServiceServicer):
         row = await self._known.token_of(hash_of_secret(request.secret))
         if row is None:
             raise TokenUnknown("this API token is not valid")
+        calling = caller.get()
+        if calling is None:
+            raise Unauthenticated("a ticket is for a caller", reason=UNTRUSTED_SERVICE)
         self._last_use.note(row.id)
-        return pb.AuthenticateTokenResponse(token=_proto(row))
+        ticket = self._signing_keys().signed(
+            audience=calling.name,
+            actor=row.name,
+            actor_id=str(row.id),
+            role=row.role,
+            fleets=None if row.fleet_ids is None else tuple(row.fleet_ids),
+        )
+        return pb.AuthenticateTokenResponse(token=_proto(row), ticket=ticket)
 
     async def ListFingerprints(
         self, request: pb.ListFingerprintsRequest, context: Context

@@ -18,7 +18,7 @@ from chassis.trust import Credentials
 from local.postgres import free_port
 from local.services import HOST, INHERITED
 from local.tether import tethered
-from tests.stack import Database, Peer, Stack, prepared, seed
+from tests.stack import Database, Stack, prepared, seed
 from tests.supervised import PATIENCE_S, POLL_S, REPOSITORY
 
 # What a service does unless it is told otherwise; other tests do without, to be quick.
@@ -160,9 +160,9 @@ async def two_of_each(database: Database, home: Path) -> AsyncIterator[Replicas]
         to_both = {**to_brokers, "registry_service_address": target_of(registries)}
         gateways = two_of("gateway", "gateway_port", stack.gateway_config, home, **to_both)
         await exits.enter_async_context(running(*brokers, *registries, *gateways))
-        stack.broker = Peer(target_of(brokers), stack.credentials)
+        stack.broker = stack.peer_at(target_of(brokers))
         exits.push_async_callback(stack.broker.close)
-        stack.registry = Peer(target_of(registries), stack.credentials)
+        stack.registry = stack.peer_at(target_of(registries))
         exits.push_async_callback(stack.registry.close)
         await seed(stack)
         yield Replicas(stack, brokers, registries, gateways)

@@ -87,7 +87,7 @@ async def test_a_replica_that_hangs_is_soon_left_alone(database: Database, tmp_p
         stack = prepared(database, tmp_path, exits)
         brokers = two_of("broker_service", "broker_port", stack.broker_config, tmp_path)
         await exits.enter_async_context(running(*brokers))
-        peer = Peer(target_of(brokers), stack.credentials)
+        peer = stack.peer_at(target_of(brokers))
         exits.push_async_callback(peer.close)
         request = resolution_pb2.ResolveBrokerRequest(device_uuid="one")
         answered = 0
@@ -137,7 +137,7 @@ async def test_replicas_are_found_by_name(database: Database, tmp_path: Path) ->
 
         async def met_at(target: str, count: int) -> Peer:
             """A caller that has been answered by `count` replicas."""
-            peer = Peer(target, stack.credentials)
+            peer = stack.peer_at(target)
             exits.push_async_callback(peer.close)
             met: set[str] = set()
             async with asyncio.timeout(10):

@@ -17,8 +17,10 @@ import pytest
 from pydantic_settings import BaseSettings
 
 from broker_service.config import BrokerServiceConfig
+from chassis.identities import PROVABLE
 from gateway.config import GatewayConfig
 from local.config import LocalConfig
+from local.home import Home
 from local.mosquitto import installed
 from local.postgres import Postgres, free_port, prepare
 from local.probes import is_ready
@@ -74,7 +76,9 @@ def test_a_first_run(first_run: Run) -> None:
     assert home.stat().st_mode & 0o777 == 0o700
     for name in (
         "credentials.env",
-        "service-secret",
+        "callers/gateway",
+        "callers/hashes.json",
+        "ticket-keys.json",
         "server-keys.json",
         "audit-keys.json",
         "role-passwords.json",
@@ -84,7 +88,10 @@ def test_a_first_run(first_run: Run) -> None:
     credentials = first_run.credentials()
     assert credentials["GATEWAY_URL"] == gateway
     assert ("MQTT_URL" in credentials) == (installed() is not None)
-    assert credentials["SERVICE_SECRET_FILE"] == str(home / "service-secret")
+    assert credentials["RESOLVER_SECRET_FILE"] == str(home / "callers" / "resolver")
+    # No home of this release has the secret that all services of earlier ones shared.
+    assert "SERVICE_SECRET_FILE" not in credentials
+    assert not (home / "service-secret").exists()
     for service in ("BROKER", "REGISTRY"):
         address = f"127.0.0.1:{first_run.settings[f'{service}_PORT']}"
         assert credentials[f"{service}_SERVICE_ADDRESS"] == address
@@ -107,7 +114,10 @@ def test_a_first_run(first_run: Run) -> None:
 
     secrets = [credentials["ADMIN_TOKEN"], credentials["PROVISIONING_KEY"]]
     secrets += json.loads((home / "role-passwords.json").read_text()).values()
-    secrets += [(home / "service-secret").read_text().strip(), device["mqtt"]["password"]]
+    secrets += [
+        *((home / "callers" / name).read_text().strip() for name in PROVABLE),
+        device["mqtt"]["password"],
+    ]
     for log in (home / "logs").iterdir():
         assert not [secret for secret in secrets if secret in log.read_text()], log
 
@@ -152,7 +162,9 @@ def test_each_setting_that_a_service_is_given_is_one_that_it_has(tmp_path: Path)
     )
     roles = ("mooring_broker", "mooring_registry", "mooring_sealer", "mooring_access")
     passwords = dict.fromkeys(roles, "p")
-    told = environments(config, "postgresql://h/d", passwords, *[tmp_path] * 4)
+    told = environments(
+        config, "postgresql://h/d", passwords, Home(tmp_path).trust(), *[tmp_path] * 3
+    )
     kinds: tuple[type[BaseSettings], ...] = (
         BrokerServiceConfig,
         RegistryServiceConfig,
@@ -172,7 +184,13 @@ def test_each_setting_that_a_service_is_given_is_one_that_it_has(tmp_path: Path)
 def test_a_later_run_finds_everything(run: Run) -> None:
     before = {
         name: (run.home / name).read_text()
-        for name in ("service-secret", "server-keys.json", "audit-keys.json", "role-passwords.json")
+        for name in (
+            "callers/gateway",
+            "ticket-keys.json",
+            "server-keys.json",
+            "audit-keys.json",
+            "role-passwords.json",
+        )
     }
     kept = run.credentials()
     began = time.monotonic()
@@ -280,7 +298,8 @@ def test_every_fault_of_the_settings_is_named(first_run: Run) -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        "service-secret",
+        "callers/gateway",
+        "ticket-keys.json",
         "server-keys.json",
         "encryption-keys.json",
         "audit-keys.json",

@@ -13,6 +13,7 @@ import psycopg
 import pytest
 from mooring.registry.v1 import provisioning_keys_pb2
 
+from chassis.tickets import SigningKeys
 from chassis.trust import Credentials
 from gateway.config import GatewayConfig
 from local.database import url_for
@@ -35,7 +36,9 @@ def another_registry(run: Run, log: Path) -> Iterator[str]:
         ),
         "BROKER_SERVICE_ADDRESS": known["BROKER_SERVICE_ADDRESS"],
         "SERVER_KEYS_FILE": str(run.home / "server-keys.json"),
-        "SERVICE_SECRET_FILE": known["SERVICE_SECRET_FILE"],
+        "CALLER_SECRET_FILE": str(run.home / "callers" / "registry"),
+        "CALLER_HASHES_FILE": str(run.home / "callers" / "hashes.json"),
+        "TICKET_KEYS_FILE": str(run.home / "ticket-keys.json"),
     }
     command = [sys.executable, "-m", "registry_service"]
     with (
@@ -63,12 +66,12 @@ def another_registry(run: Run, log: Path) -> Iterator[str]:
 async def registries(run: Run, tmp_path: Path) -> AsyncIterator[list[Peer]]:
     """Both of them, each asked directly."""
     known = run.credentials()
-    credentials = Credentials.of(
-        GatewayConfig(service_secret_file=Path(known["SERVICE_SECRET_FILE"]))
-    )
+    credentials = Credentials.of(GatewayConfig(caller_secret_file=run.home / "callers" / "gateway"))
+    signing = SigningKeys.read(run.home / "ticket-keys.json")
     with another_registry(run, tmp_path / "another.log") as other:
         peers = [
-            Peer(address, credentials) for address in (known["REGISTRY_SERVICE_ADDRESS"], other)
+            Peer(address, credentials, signing)
+            for address in (known["REGISTRY_SERVICE_ADDRESS"], other)
         ]
         try:
             yield peers

@@ -183,7 +183,7 @@ async def test_a_change_that_is_refused_is_noted_and_a_look_at_nothing_is_not(
 
 async def test_a_flood_of_refusals_is_a_few_lines_and_none_is_forgotten(stack: Stack) -> None:
     async with registry_service.__main__.running(stack.registry_config()) as port:
-        peer = Peer(f"127.0.0.1:{port}", stack.credentials)
+        peer = stack.peer_at(f"127.0.0.1:{port}")
 
         async def attempt(number: int) -> None:
             with pytest.raises(Forbidden):
@@ -206,7 +206,7 @@ async def test_a_flood_of_refusals_is_a_few_lines_and_none_is_forgotten(stack: S
 
 async def test_everything_is_written_when_the_service_stops(stack: Stack) -> None:
     async with registry_service.__main__.running(stack.registry_config()) as port:
-        peer = Peer(f"127.0.0.1:{port}", stack.credentials)
+        peer = stack.peer_at(f"127.0.0.1:{port}")
         for _ in range(200):
             with pytest.raises(Forbidden):
                 await peer.ask(
@@ -240,7 +240,7 @@ async def test_strangers_share_lines_and_leave_no_secret(stack: Stack) -> None:
 
 
 async def test_a_process_that_is_none_of_ours_is_noted(stack: Stack) -> None:
-    posing = Peer(f"127.0.0.1:{stack.registry_port}", Credentials("x" * 32, None, None))
+    posing = Peer(f"127.0.0.1:{stack.registry_port}", Credentials(lambda: "x" * 32))
     with pytest.raises(MooringError):
         await posing.tokens("CreateToken", tokens_pb2.CreateTokenRequest(name="me"))
     await posing.close()

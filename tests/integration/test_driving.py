@@ -10,6 +10,7 @@ import aiomqtt
 import pytest
 
 import registry_service.enforcement.__main__
+from chassis.identities import Identity
 from registry_service.enforcement.config import EnforcementConfig
 from tests.dynamic_security import PASSWORD, USERNAME, DynamicMosquitto
 from tests.integration.test_fallback import shut_out
@@ -25,7 +26,7 @@ async def driving(stack: Stack, **changes: Any) -> AsyncIterator[None]:
             "registry_database_url": stack.database.url("mooring_registry"),
             "broker_service_address": f"127.0.0.1:{stack.broker_port}",
             "server_keys_file": stack.keys_file,
-            "service_secret_file": stack.secret_file,
+            "caller_secret_file": stack.trust.secrets[Identity.ENFORCEMENT],
             **changes,
         }
     )

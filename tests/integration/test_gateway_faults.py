@@ -29,8 +29,10 @@ from chassis.errors import (
     Unavailable,
     to_item,
 )
+from chassis.identities import BySecret, Identity, read_secret
+from chassis.reloaded import Reloaded
 from chassis.server import Health, serving
-from chassis.trust import Access, Credentials
+from chassis.trust import Credentials, Services
 from gateway.__main__ import running
 from gateway.config import GatewayConfig
 from gateway.device_calls import DeviceCalls
@@ -154,16 +156,15 @@ def secret_file(folder: Path, name: str) -> Path:
 async def fake_service(
     secret: Path, health: Health, register: Callable[[grpc.aio.Server], None]
 ) -> AsyncIterator[int]:
-    config = GatewayConfig(service_secret_file=secret)
     async with serving(
         host="127.0.0.1",
         port=0,
-        credentials=Credentials.of(config),
+        credentials=Credentials(callers=BySecret(None, Reloaded(secret, read_secret))),
         policies={
-            f"/{REGISTRATION}/RegisterDevices": Access.SERVICE,
-            f"/{REGISTRATION}/GetConnections": Access.SERVICE,
-            f"/{TOKENS}/AuthenticateToken": Access.SERVICE,
-            f"/{TOKENS}/ListFingerprints": Access.SERVICE,
+            f"/{REGISTRATION}/RegisterDevices": Services(Identity.SHARED),
+            f"/{REGISTRATION}/GetConnections": Services(Identity.SHARED),
+            f"/{TOKENS}/AuthenticateToken": Services(Identity.SHARED),
+            f"/{TOKENS}/ListFingerprints": Services(Identity.SHARED),
         },
         services=[REGISTRATION, TOKENS],
         register=register,

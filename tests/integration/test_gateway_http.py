@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import secrets
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from mooring.registry.v1 import tokens_pb2
 import broker_service.__main__
 from chassis.client import Neighbour
 from chassis.http_server import Address, serving
+from chassis.identities import hash_of
 from chassis.trust import Credentials
 from gateway.app import app_of
 from gateway.device_calls import DeviceCalls
@@ -153,12 +155,14 @@ async def test_each_service_is_asked_with_what_it_knows_the_gateway_by(
     other_secret = tmp_path / "other-secret"
     other_secret.write_text(secrets.token_urlsafe(32))
     config = stack.gateway_config()
-    broker_config = stack.broker_config(service_secret_file=other_secret)
+    kept = tmp_path / "hashes.json"
+    kept.write_text(json.dumps({"gateway": [hash_of(other_secret.read_text()).hex()]}))
+    broker_config = stack.broker_config(caller_hashes_file=kept)
     async with contextlib.AsyncExitStack() as exits:
         port = await exits.enter_async_context(broker_service.__main__.running(broker_config))
         neighbours = Neighbours(config)
         await neighbours.broker.close()
-        neighbours.broker = Neighbour(f"127.0.0.1:{port}", Credentials.of(broker_config))
+        neighbours.broker = Neighbour(f"127.0.0.1:{port}", Credentials(other_secret.read_text))
         neighbours.brokers = BrokerServiceStub(neighbours.broker.channel)
         exits.push_async_callback(neighbours.close)
         calls = DeviceCalls(neighbours, config.request_timeout_s)

@@ -316,7 +316,7 @@ def request_of(
 async def test_services_keep_them_within_by_themselves(world: World) -> None:
     """Whatever the gateway does: every method, with every id, as the gateway would ask."""
     actor = Actor("acme", Access.OPERATOR, world.acme.things["token"], frozenset({"acme"}))
-    metadata = world.stack.credentials.metadata(actor, "id")
+    metadata = tuple(world.stack.metadata(actor).items())
     pool: Any = descriptor_pool.Default()
     before, walked = world.stored.now(), set()
 

@@ -1,5 +1,6 @@
 """The local broker becomes ours to drive; the Mosquitto behind it comes back however it ended."""
 
+import asyncio
 import contextlib
 import os
 import signal
@@ -15,6 +16,7 @@ from local.locks import locked
 from local.mosquitto import Installed, Login, Mosquitto
 from local.postgres import free_port
 from local.probes import is_listening
+from local.seed import Administrator
 from tests import debian
 from tests.integration.test_driving import driving, is_let_in, login, until_let_in
 from tests.stack import Stack
@@ -24,16 +26,10 @@ LOGIN = Login("mooring-control", "p" * 32)
 PORT = 5883
 
 
-async def entrust(stack: Stack, **changes: Any) -> int | None:
-    return await entrusted(
-        **{
-            "broker": f"127.0.0.1:{stack.broker_port}",
-            "secret": stack.secret_file.read_text(),
-            "login": LOGIN,
-            "port": PORT,
-            **changes,
-        }
-    )
+async def entrust(stack: Stack, *, login: Login = LOGIN, port: int = PORT) -> int | None:
+    gateway = int(stack.gateway_url.rpartition(":")[2])
+    admin = Administrator(gateway, stack.admin_token)
+    return await asyncio.to_thread(entrusted, admin, login, port)
 
 
 async def broker_of(stack: Stack) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from mooring.broker.v1 import management_pb2_grpc
 import gateway
 from chassis.database import DATABASE_UNAVAILABLE
 from chassis.errors import REASON, Unavailable
+from chassis.identities import Identity
 from chassis.trust import Access, Actor
 from tests.integration.test_brokers import created
 from tests.integration.test_document import document_of, operations_of
@@ -144,7 +145,7 @@ async def test_a_password_that_cannot_be_read_is_said_of_its_broker_alone(stack:
 async def test_without_the_service_secret_it_is_refused(stack: Stack) -> None:
     await created(stack, **EMQX)
     call: Any = stack.broker.channel.unary_unary(METHOD)
-    admin = dict(stack.credentials.metadata(Actor("boss", Access.ADMIN), "id"))
+    admin = stack.metadata(Actor("boss", Access.ADMIN), Identity.ENFORCEMENT)
     for shown in (None, "", "Bearer ", "Bearer wrong", f"Bearer {stack.admin_token}"):
         metadata = {name: value for name, value in admin.items() if name != "authorization"}
         if shown is not None:

@@ -10,7 +10,7 @@ from chassis.client import Neighbour
 from chassis.server import Health, serving
 from chassis.trust import Credentials
 
-PLAIN = Credentials("s" * 32, None, None)
+PLAIN = Credentials(lambda: "s" * 32)
 # Longer than the longest pause between two tries.
 HANDSHAKE_S = 1.5
 
@@ -52,6 +52,6 @@ async def test_a_server_that_is_slow_to_greet_is_waited_for() -> None:
 
 
 def test_a_list_of_addresses_is_refused_where_certificates_need_a_name() -> None:
-    trusted = Credentials(None, grpc.ssl_channel_credentials(), None)
+    trusted = Credentials(client=grpc.ssl_channel_credentials())
     with pytest.raises(SystemExit, match="dns:///"):
         Neighbour("ipv4:127.0.0.1:1,127.0.0.1:2", trusted)

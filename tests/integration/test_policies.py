@@ -1,7 +1,7 @@
 """Who may call what, walked: every gRPC method and every HTTP route, as each role and as nobody."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -17,7 +17,8 @@ from mooring.registry.v1 import tokens_pb2
 import gateway.app
 from chassis.direct_http import Head
 from chassis.errors import REASON
-from chassis.trust import Access, Actor, WithinFleets, access_of
+from chassis.identities import PROVABLE
+from chassis.trust import Access, Actor, Services, WithinFleets, access_of, callers_of
 from gateway.access import policy_is_stated
 from gateway.administration import brokers
 from gateway.device_routes import DeviceRoutes
@@ -34,7 +35,7 @@ ROLES = {
     Access.ADMIN: tokens_pb2.ROLE_ADMIN,
 }
 # Reasons for which nobody has looked at what was asked.
-TURNED_AWAY = {"UNTRUSTED_SERVICE", "UNAUTHENTICATED", "FORBIDDEN", "NO_POLICY"}
+TURNED_AWAY = {"UNTRUSTED_SERVICE", "TICKET_INVALID", "UNAUTHENTICATED", "FORBIDDEN", "NO_POLICY"}
 
 
 def described() -> Iterator[str]:
@@ -56,7 +57,7 @@ def test_every_method_states_a_policy() -> None:
     assert Access.OPEN not in POLICIES.values()
 
 
-async def turned_away(stack: Stack, method: str, metadata: dict[str, str]) -> str:
+async def turned_away(stack: Stack, method: str, metadata: Mapping[str, str | bytes]) -> str:
     """The reason why a call was not let in; "" if it was, whatever came of it then."""
     peer = stack.broker if method.startswith("/mooring.broker") else stack.registry
     call: Any = peer.channel.unary_unary(method)
@@ -69,23 +70,51 @@ async def turned_away(stack: Stack, method: str, metadata: dict[str, str]) -> st
 
 
 async def test_every_method_is_for_those_it_says(stack: Stack) -> None:
+    restricted = Actor("walker", Access.OPERATOR, fleets=frozenset({"demo"}))
+    actors = [Actor("walker", role) for role in ROLES]
     for method in METHODS:
         policy = POLICIES[method]
-        needed = access_of(policy)
         assert await turned_away(stack, method, {}) == "UNTRUSTED_SERVICE", method
-        service = dict(stack.credentials.metadata(None, "id"))
-        expected = "" if needed is Access.SERVICE else "UNAUTHENTICATED"
-        assert await turned_away(stack, method, service) == expected, method
-        for role in (Access.OPEN, *ROLES):
-            metadata = dict(stack.credentials.metadata(Actor("walker", role), "id"))
-            expected = "" if role >= needed or needed is Access.SERVICE else "FORBIDDEN"
-            assert await turned_away(stack, method, metadata) == expected, (method, role)
-        # Who is restricted to fleets is served only where that is stated, whatever their role.
-        restricted = Actor("walker", Access.ADMIN, fleets=frozenset({"demo"}))
-        metadata = dict(stack.credentials.metadata(restricted, "id"))
-        is_served = needed is Access.SERVICE or isinstance(policy, WithinFleets)
-        expected = "" if is_served else "FORBIDDEN"
-        assert await turned_away(stack, method, metadata) == expected, method
+        for caller in PROVABLE:
+            may_call = caller in callers_of(policy)
+            # Each as every role, and without a ticket.
+            for actor in (None, restricted, *actors):
+                if not may_call:
+                    expected = "UNTRUSTED_SERVICE"
+                elif isinstance(policy, Services):
+                    expected = ""
+                elif actor is None:
+                    expected = "TICKET_INVALID"
+                elif actor.role < access_of(policy):
+                    expected = "FORBIDDEN"
+                else:
+                    # Who is restricted to fleets is served only where that is stated.
+                    is_served = actor.fleets is None or isinstance(policy, WithinFleets)
+                    expected = "" if is_served else "FORBIDDEN"
+                found = await turned_away(stack, method, stack.metadata(actor, caller))
+                assert found == expected, (method, caller, actor)
+
+
+def test_each_method_is_for_the_callers_that_need_it() -> None:
+    """Written down once more, so that no method is opened to another caller unnoticed."""
+    others = {
+        method: sorted(callers_of(policy))
+        for method, policy in POLICIES.items()
+        if isinstance(policy, Services)
+    }
+    registration = "/mooring.registry.v1.RegistrationService"
+    assert {
+        method: callers for method, callers in others.items() if not method.startswith(registration)
+    } == {
+        "/mooring.broker.v1.ResolutionService/ResolveBroker": ["registry", "resolver", "shared"],
+        "/mooring.broker.v1.ResolutionService/ResolveBrokers": ["registry", "resolver", "shared"],
+        "/mooring.broker.v1.ManagementService/ListManagedBrokers": ["enforcement"],
+        "/mooring.registry.v1.TokenService/AuthenticateToken": ["gateway"],
+        "/mooring.registry.v1.TokenService/ListFingerprints": ["gateway"],
+    }
+    for method, callers in others.items():
+        if method.startswith(registration):
+            assert set(callers) <= {"gateway", "shared"}, method
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from chassis.tickets import SigningKeys
 from local.postgres import free_port
 
 BROKEN = """
@@ -40,6 +41,8 @@ def test_it_stops_while_it_waits_for_its_database(tmp_path: Path) -> None:
     ring = tmp_path / "ring"
     key = base64.b64encode(bytes(32)).decode()
     ring.write_text(json.dumps({"active": 1, "keys": [{"id": 1, "secret": key}]}))
+    public = tmp_path / "public"
+    public.write_text(SigningKeys.read(ring).public_ring())
     process = subprocess.Popen(
         [sys.executable, "-m", "broker_service"],
         env={
@@ -47,6 +50,7 @@ def test_it_stops_while_it_waits_for_its_database(tmp_path: Path) -> None:
             "SERVICE_SECRET_FILE": str(secret),
             "BROKER_DATABASE_URL": f"postgresql://u:p@127.0.0.1:{free_port()}/x",
             "ENCRYPTION_KEYS_FILE": str(ring),
+            "TICKET_PUBLIC_KEYS_FILE": str(public),
             "BROKER_PORT": "0",
         },
         stdout=subprocess.PIPE,

@@ -7,6 +7,7 @@ import re
 import sys
 from pathlib import Path
 
+from chassis.identities import Identity
 from tests.stack import Stack
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
@@ -28,7 +29,7 @@ async def test_the_python_snippet_resolves_a_broker(stack: Stack) -> None:
         env={
             **os.environ,
             "BROKER_SERVICE_ADDRESS": f"127.0.0.1:{stack.broker_port}",
-            "SERVICE_SECRET_FILE": str(stack.secret_file),
+            "RESOLVER_SECRET_FILE": str(stack.trust.secrets[Identity.RESOLVER]),
         },
     )
     said, complained = await process.communicate()

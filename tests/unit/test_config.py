@@ -30,7 +30,7 @@ def test_every_fault_is_named_at_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("variables", "word"),
     [
-        ({}, "SERVICE_SECRET_FILE"),
+        ({}, "CALLER_HASHES_FILE"),
         ({"SERVICE_SECRET_FILE": "/nowhere"}, "/nowhere"),
         ({"TLS_CERT_FILE": "/a"}, "together"),
         ({"MQTT_BROKER_URL": "http://x"}, "MQTT_BROKER_URL"),
@@ -40,7 +40,10 @@ def test_every_fault_is_named_at_once(tmp_path: Path) -> None:
 def test_what_is_missing_or_wrong_is_named(variables: dict[str, str], word: str) -> None:
     with (
         environment(
-            BROKER_DATABASE_URL="postgresql://x", ENCRYPTION_KEYS_FILE="/ring", **variables
+            BROKER_DATABASE_URL="postgresql://x",
+            ENCRYPTION_KEYS_FILE="/ring",
+            TICKET_PUBLIC_KEYS_FILE="/public",
+            **variables,
         ),
         pytest.raises(SystemExit, match=word) as refused,
     ):
@@ -54,6 +57,7 @@ def test_a_configuration_is_frozen(tmp_path: Path) -> None:
     with environment(
         BROKER_DATABASE_URL="postgresql://x",
         ENCRYPTION_KEYS_FILE="/ring",
+        TICKET_PUBLIC_KEYS_FILE="/public",
         SERVICE_SECRET_FILE=str(secret),
         BROKER_PORT="1234",
     ):

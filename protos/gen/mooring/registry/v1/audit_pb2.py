@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fmooring/registry/v1/audit.proto\x12\x13mooring.registry.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x95\x02\n\tAuditLine\x12\n\n\x02id\x18\x01 \x01(\x03\x12&\n\x02\x61t\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x61\x63tor\x18\x03 \x01(\t\x12\x10\n\x08\x61\x63tor_id\x18\x04 \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x05 \x01(\t\x12\x0f\n\x07subject\x18\x06 \x01(\t\x12\x0f\n\x07refusal\x18\x07 \x01(\t\x12\r\n\x05\x63ount\x18\x08 \x01(\x05\x12\x13\n\x06\x62\x65\x66ore\x18\t \x01(\tH\x00\x88\x01\x01\x12\x12\n\x05\x61\x66ter\x18\n \x01(\tH\x01\x88\x01\x01\x12\x14\n\x07\x64\x65tails\x18\x0b \x01(\tH\x02\x88\x01\x01\x12\x12\n\nrequest_id\x18\x0c \x01(\tB\t\n\x07_beforeB\x08\n\x06_afterB\n\n\x08_details\"\xe6\x01\n\x13ListAuditLogRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x03 \x01(\t\x12\x10\n\x08\x61\x63tor_id\x18\x04 \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x05 \x01(\t\x12\x0f\n\x07subject\x18\x06 \x01(\t\x12)\n\x05since\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x05until\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0crefused_only\x18\t \x01(\x08\"Z\n\x14ListAuditLogResponse\x12-\n\x05lines\x18\x01 \x03(\x0b\x32\x1e.mooring.registry.v1.AuditLine\x12\x13\n\x0bnext_cursor\x18\x02 \x01(\t\"E\n\x12NoteRefusalRequest\x12\x0e\n\x06\x61\x63tion\x18\x01 \x01(\t\x12\x0f\n\x07subject\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\"\x15\n\x13NoteRefusalResponse2\xd5\x01\n\x0c\x41uditService\x12\x63\n\x0cListAuditLog\x12(.mooring.registry.v1.ListAuditLogRequest\x1a).mooring.registry.v1.ListAuditLogResponse\x12`\n\x0bNoteRefusal\x12\'.mooring.registry.v1.NoteRefusalRequest\x1a(.mooring.registry.v1.NoteRefusalResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fmooring/registry/v1/audit.proto\x12\x13mooring.registry.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc1\x02\n\tAuditLine\x12\n\n\x02id\x18\x01 \x01(\x03\x12&\n\x02\x61t\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x61\x63tor\x18\x03 \x01(\t\x12\x10\n\x08\x61\x63tor_id\x18\x04 \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x05 \x01(\t\x12\x0f\n\x07subject\x18\x06 \x01(\t\x12\x0f\n\x07refusal\x18\x07 \x01(\t\x12\r\n\x05\x63ount\x18\x08 \x01(\x05\x12\x13\n\x06\x62\x65\x66ore\x18\t \x01(\tH\x00\x88\x01\x01\x12\x12\n\x05\x61\x66ter\x18\n \x01(\tH\x01\x88\x01\x01\x12\x14\n\x07\x64\x65tails\x18\x0b \x01(\tH\x02\x88\x01\x01\x12\x12\n\nrequest_id\x18\x0c \x01(\t\x12\x19\n\x0csession_role\x18\r \x01(\tH\x03\x88\x01\x01\x42\t\n\x07_beforeB\x08\n\x06_afterB\n\n\x08_detailsB\x0f\n\r_session_role\"\xe6\x01\n\x13ListAuditLogRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x03 \x01(\t\x12\x10\n\x08\x61\x63tor_id\x18\x04 \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x05 \x01(\t\x12\x0f\n\x07subject\x18\x06 \x01(\t\x12)\n\x05since\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x05until\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0crefused_only\x18\t \x01(\x08\"Z\n\x14ListAuditLogResponse\x12-\n\x05lines\x18\x01 \x03(\x0b\x32\x1e.mooring.registry.v1.AuditLine\x12\x13\n\x0bnext_cursor\x18\x02 \x01(\t\"E\n\x12NoteRefusalRequest\x12\x0e\n\x06\x61\x63tion\x18\x01 \x01(\t\x12\x0f\n\x07subject\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\"\x15\n\x13NoteRefusalResponse2\xd5\x01\n\x0c\x41uditService\x12\x63\n\x0cListAuditLog\x12(.mooring.registry.v1.ListAuditLogRequest\x1a).mooring.registry.v1.ListAuditLogResponse\x12`\n\x0bNoteRefusal\x12\'.mooring.registry.v1.NoteRefusalRequest\x1a(.mooring.registry.v1.NoteRefusalResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,15 +33,15 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'mooring.registry.v1.audit_p
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_AUDITLINE']._serialized_start=90
-  _globals['_AUDITLINE']._serialized_end=367
-  _globals['_LISTAUDITLOGREQUEST']._serialized_start=370
-  _globals['_LISTAUDITLOGREQUEST']._serialized_end=600
-  _globals['_LISTAUDITLOGRESPONSE']._serialized_start=602
-  _globals['_LISTAUDITLOGRESPONSE']._serialized_end=692
-  _globals['_NOTEREFUSALREQUEST']._serialized_start=694
-  _globals['_NOTEREFUSALREQUEST']._serialized_end=763
-  _globals['_NOTEREFUSALRESPONSE']._serialized_start=765
-  _globals['_NOTEREFUSALRESPONSE']._serialized_end=786
-  _globals['_AUDITSERVICE']._serialized_start=789
-  _globals['_AUDITSERVICE']._serialized_end=1002
+  _globals['_AUDITLINE']._serialized_end=411
+  _globals['_LISTAUDITLOGREQUEST']._serialized_start=414
+  _globals['_LISTAUDITLOGREQUEST']._serialized_end=644
+  _globals['_LISTAUDITLOGRESPONSE']._serialized_start=646
+  _globals['_LISTAUDITLOGRESPONSE']._serialized_end=736
+  _globals['_NOTEREFUSALREQUEST']._serialized_start=738
+  _globals['_NOTEREFUSALREQUEST']._serialized_end=807
+  _globals['_NOTEREFUSALRESPONSE']._serialized_start=809
+  _globals['_NOTEREFUSALRESPONSE']._serialized_end=830
+  _globals['_AUDITSERVICE']._serialized_start=833
+  _globals['_AUDITSERVICE']._serialized_end=1046
 # @@protoc_insertion_point(module_scope)

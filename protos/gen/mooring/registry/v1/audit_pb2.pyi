@@ -35,6 +35,7 @@ class AuditLine(_message.Message):
     AFTER_FIELD_NUMBER: _builtins.int
     DETAILS_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    SESSION_ROLE_FIELD_NUMBER: _builtins.int
     id: _builtins.int
     actor: _builtins.str
     """The name of the token that was shown; empty where nobody knows whose."""
@@ -56,6 +57,10 @@ class AuditLine(_message.Message):
     which addresses; JSON too.
     """
     request_id: _builtins.str
+    session_role: _builtins.str
+    """As which role of the database it was written: through which service. Unset for lines from before
+    that was noted.
+    """
     @_builtins.property
     def at(self) -> _timestamp_pb2.Timestamp:
         """When it was written."""
@@ -75,10 +80,11 @@ class AuditLine(_message.Message):
         after: _builtins.str | None = ...,
         details: _builtins.str | None = ...,
         request_id: _builtins.str = ...,
+        session_role: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_after", b"_after", "_before", b"_before", "_details", b"_details", "after", b"after", "at", b"at", "before", b"before", "details", b"details"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_after", b"_after", "_before", b"_before", "_details", b"_details", "_session_role", b"_session_role", "after", b"after", "at", b"at", "before", b"before", "details", b"details", "session_role", b"session_role"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_after", b"_after", "_before", b"_before", "_details", b"_details", "action", b"action", "actor", b"actor", "actor_id", b"actor_id", "after", b"after", "at", b"at", "before", b"before", "count", b"count", "details", b"details", "id", b"id", "refusal", b"refusal", "request_id", b"request_id", "subject", b"subject"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_after", b"_after", "_before", b"_before", "_details", b"_details", "_session_role", b"_session_role", "action", b"action", "actor", b"actor", "actor_id", b"actor_id", "after", b"after", "at", b"at", "before", b"before", "count", b"count", "details", b"details", "id", b"id", "refusal", b"refusal", "request_id", b"request_id", "session_role", b"session_role", "subject", b"subject"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__after: _TypeAlias = _typing.Literal["after"]  # noqa: Y015
     _WhichOneofArgType__after: _TypeAlias = _typing.Literal["_after", b"_after"]  # noqa: Y015
@@ -86,12 +92,16 @@ class AuditLine(_message.Message):
     _WhichOneofArgType__before: _TypeAlias = _typing.Literal["_before", b"_before"]  # noqa: Y015
     _WhichOneofReturnType__details: _TypeAlias = _typing.Literal["details"]  # noqa: Y015
     _WhichOneofArgType__details: _TypeAlias = _typing.Literal["_details", b"_details"]  # noqa: Y015
+    _WhichOneofReturnType__session_role: _TypeAlias = _typing.Literal["session_role"]  # noqa: Y015
+    _WhichOneofArgType__session_role: _TypeAlias = _typing.Literal["_session_role", b"_session_role"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__after) -> _WhichOneofReturnType__after | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__before) -> _WhichOneofReturnType__before | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__details) -> _WhichOneofReturnType__details | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__session_role) -> _WhichOneofReturnType__session_role | None: ...
 
 Global___AuditLine: _TypeAlias = AuditLine  # noqa: Y015
 

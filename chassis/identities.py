@@ -1,0 +1,181 @@
+"""Which of the services a caller is.
+
+Under mutual TLS a name in the caller's certificate says so: a URI such as a SPIFFE id, or a DNS
+name. On loopback a secret says so, of which the service that is called keeps the hash. A caller
+that is neither is refused, whatever certificate of the same CA it shows.
+"""
+
+import json
+import time
+from collections.abc import Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from enum import StrEnum
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Protocol, TypeAlias
+
+import grpc
+import structlog
+
+from chassis.errors import Unauthenticated
+from chassis.reloaded import Reloaded
+
+log = structlog.get_logger(__name__)
+
+AUTHORIZATION = "authorization"
+# The reason for which a service that cannot prove itself is refused, or calls what is not for it.
+UNTRUSTED_SERVICE = "UNTRUSTED_SERVICE"
+# How often the use of the shared secret is logged.
+SHARED_LOGGED_EVERY_S = 60.0
+
+Metadata: TypeAlias = Mapping[str, str | bytes]
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+
+
+class Identity(StrEnum):
+    """The callers that methods name in their policies."""
+
+    GATEWAY = "gateway"
+    REGISTRY = "registry"
+    ENFORCEMENT = "enforcement"
+    # Services of the operator's own that ask for a device's broker.
+    RESOLVER = "resolver"
+    # A caller with the one secret that all services shared before they had secrets of their own.
+    # It is accepted for one release, for the methods that name it.
+    SHARED = "shared"
+
+
+PROVABLE: tuple[Identity, ...] = tuple(
+    identity for identity in Identity if identity is not Identity.SHARED
+)
+
+# The names in certificates, where CALLER_IDENTITIES says nothing else.
+DEFAULT_NAMES: Mapping[Identity, tuple[str, ...]] = {
+    identity: (f"spiffe://mooring/{identity}", f"{identity}.mooring.internal")
+    for identity in PROVABLE
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """A service that has proved itself."""
+
+    identity: Identity
+    # The name in its certificate; without one, the identity. Tickets are bound to it.
+    name: str
+
+
+# Which service made the call that is being served.
+caller: ContextVar[Caller | None] = ContextVar("caller", default=None)
+
+
+class Callers(Protocol):
+    """A way to tell callers apart."""
+
+    def caller_of(self, metadata: Metadata, context: Context, /) -> Caller:
+        """Raises `Unauthenticated` for a caller that is none of the services."""
+
+
+def hash_of(secret: str) -> bytes:
+    """What is kept of a caller's secret, which is random and has 256 bits."""
+    return sha256(secret.encode()).digest()
+
+
+def read_secret(file: Path) -> str:
+    """The secret that a service shows. Raises `SystemExit`."""
+    secret = file.read_text(errors="replace").strip()
+    if len(secret) < 32:
+        raise SystemExit(f"{file}: a service secret has at least 32 characters")
+    return secret
+
+
+def read_hashes(file: Path) -> Mapping[bytes, Identity]:
+    """Who has which secret, from `{"gateway": ["<hex of its SHA-256>", …], …}`.
+
+    Several of one caller are accepted at once, while its secret is replaced. Raises `SystemExit`.
+    """
+    try:
+        found: dict[bytes, Identity] = {}
+        for name, hashes in json.loads(file.read_text()).items():
+            identity = Identity(name)
+            for text in hashes:
+                kept = bytes.fromhex(text)
+                if len(kept) != 32:
+                    raise ValueError("a hash has 64 hexadecimal digits")
+                if found.setdefault(kept, identity) is not identity:
+                    raise ValueError("two callers have the same secret")
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise SystemExit(f"{file}: not a file of callers' hashes ({error})") from None
+    if Identity.SHARED in found.values():
+        raise SystemExit(f"{file}: the shared secret is configured by SERVICE_SECRET_FILE")
+    return found
+
+
+@dataclass(slots=True)
+class BySecret:
+    """Callers on loopback.
+
+    A secret is looked up by its hash, and not compared in constant time: the time of a lookup tells
+    at most how a hash begins, and nobody can choose secrets by their hashes.
+    """
+
+    hashes: Reloaded[Mapping[bytes, Identity]] | None
+    shared: Reloaded[str] | None = None
+    _logged_at: float = field(default=-SHARED_LOGGED_EVERY_S)
+
+    def caller_of(self, metadata: Metadata, context: Context, /) -> Caller:
+        """Raises `Unauthenticated`."""
+        shown = str(metadata.get(AUTHORIZATION, "")).removeprefix("Bearer ")
+        hashed = hash_of(shown)
+        if self.hashes is not None and (identity := self.hashes.value.get(hashed)) is not None:
+            return Caller(identity, identity)
+        if self.shared is not None and hashed == hash_of(self.shared.value):
+            self._log_shared(context.peer())
+            return Caller(Identity.SHARED, Identity.SHARED)
+        raise Unauthenticated("this is for Mooring's own services", reason=UNTRUSTED_SERVICE)
+
+    def _log_shared(self, peer: str) -> None:
+        now = time.monotonic()
+        if now - self._logged_at >= SHARED_LOGGED_EVERY_S:
+            self._logged_at = now
+            log.warning(
+                "a caller shows the secret that services shared: give it one of its own",
+                peer=peer,
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class ByCertificate:
+    """Callers under mutual TLS; gRPC has verified their certificates."""
+
+    # DNS names in lower case, URIs as they are.
+    names: Mapping[str, Identity]
+
+    def caller_of(self, _: Metadata, context: Context, /) -> Caller:
+        """Raises `Unauthenticated`."""
+        shown = context.auth_context() or {}
+        names = {name.decode(errors="replace").lower() for name in shown.get("peer_dns", ())}
+        names |= {name.decode(errors="replace") for name in shown.get("peer_uri", ())}
+        known = {name: self.names[name] for name in names if name in self.names}
+        # A certificate of two callers would be both in one.
+        if len(set(known.values())) != 1:
+            raise Unauthenticated(
+                "this certificate is not of one of Mooring's services", reason=UNTRUSTED_SERVICE
+            )
+        name = min(known)
+        return Caller(known[name], name)
+
+
+def names_of(configured: Mapping[Identity, tuple[str, ...]]) -> dict[str, Identity]:
+    """Whose each name is; where nothing is configured for an identity, the default names.
+
+    Raises `ValueError` for a name of two identities.
+    """
+    found: dict[str, Identity] = {}
+    for identity, names in {**DEFAULT_NAMES, **configured}.items():
+        for name in names:
+            key = name if "://" in name else name.lower()
+            if found.setdefault(key, identity) is not identity:
+                raise ValueError(f"{name} is named for {found[key]} and for {identity}")
+    return found

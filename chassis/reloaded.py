@@ -1,0 +1,53 @@
+"""Files that are read again when they change: secrets and keys are replaced without a restart."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Generic, TypeVar
+
+import structlog
+
+log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
+
+LOOK_EVERY_S = 1.0
+
+
+class Reloaded(Generic[T]):
+    """What a file holds. A file that becomes unreadable changes nothing, and is logged once."""
+
+    def __init__(self, file: Path, read: Callable[[Path], T]) -> None:
+        """Reads `file`. Raises what `read` raises: `SystemExit` for a file that is not right."""
+        self._file = file
+        self._read = read
+        self._stamp = _stamp_of(file)
+        self._value = read(file)
+        self._looked_at = time.monotonic()
+
+    @property
+    def value(self) -> T:
+        """As of the last second."""
+        now = time.monotonic()
+        if now - self._looked_at >= LOOK_EVERY_S:
+            self._looked_at = now
+            stamp = _stamp_of(self._file)
+            if stamp != self._stamp:
+                self._stamp = stamp
+                try:
+                    self._value = self._read(self._file)
+                except (SystemExit, OSError, ValueError) as error:
+                    log.warning(
+                        "a changed file cannot be read", file=str(self._file), why=str(error)
+                    )
+                else:
+                    log.info("a changed file was read again", file=str(self._file))
+        return self._value
+
+
+def _stamp_of(file: Path) -> tuple[int, ...]:
+    try:
+        found = file.stat()
+    except OSError:
+        return ()
+    return found.st_mtime_ns, found.st_size, found.st_ino

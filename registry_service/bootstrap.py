@@ -1,0 +1,81 @@
+"""`python -m registry_service.bootstrap`: makes the first admin token, and prints it.
+
+Everything else that makes tokens demands the token of an admin. This command demands the database
+as the role mooring_registry instead, and the audit log says so.
+"""
+
+import argparse
+import asyncio
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from chassis import log
+from chassis.config import load
+from chassis.database import engine_of, require_schema, retried
+from chassis.tokens import PREFIX_CHARACTERS
+from chassis.validation import check_text
+from registry_service.credentials import hash_of_secret, new_secret
+from registry_service.tables import SCHEMA_REVISION
+from registry_service.tokens.servicer import PREFIX
+from registry_service.tokens.store import TokenStore
+
+ACTOR = "registry_service.bootstrap"
+
+
+class BootstrapConfig(BaseSettings):
+    """A field is set by the variable of its name in capitals; they are those of the service."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
+
+    # libpq URL; the role mooring_registry.
+    registry_database_url: str = Field(pattern=r"\Apostgres(ql)?://")
+    log_level: Annotated[
+        Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(str.upper)
+    ] = "INFO"
+
+
+async def admin_token(database_url: str, name: str, *, is_another: bool = False) -> str:
+    """A new admin's token; `is_another` makes one although there is an admin.
+
+    Raises `SystemExit` where there is one, `InvalidInput`, `Unavailable`.
+    """
+    check_text("name", name, shortest=1, longest=255)
+    engine = engine_of(database_url, pool_size=1)
+    try:
+        await require_schema(engine, SCHEMA_REVISION)
+        store = TokenStore(engine)
+        good = await retried(store.good_tokens)
+        if not is_another and any(token.role == "admin" for token in good):
+            raise SystemExit(
+                "there is an admin's token already: make others with it, or, if it is lost, say"
+                " --another and revoke the lost one afterwards"
+            )
+        secret = new_secret(PREFIX)
+        log.actor.set(ACTOR)
+        log.actor_id.set("")
+        await store.create(
+            name,
+            "admin",
+            token_hash=hash_of_secret(secret),
+            prefix=secret[:PREFIX_CHARACTERS],
+            expires_at=None,
+        )
+        return secret
+    finally:
+        await engine.dispose()
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(
+        prog="python -m registry_service.bootstrap",
+        description="makes the first admin's API token and prints it",
+    )
+    parser.add_argument("--name", default="first admin", help="what the token is called")
+    parser.add_argument("--another", action="store_true", help="although there is an admin")
+    asked = parser.parse_args()
+    config = load(BootstrapConfig)
+    log.configure("bootstrap", config.log_level)
+    made = admin_token(config.registry_database_url, asked.name, is_another=asked.another)
+    print(asyncio.run(made))  # noqa: T201

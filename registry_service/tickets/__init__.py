@@ -1,0 +1,1 @@
+"""The keys that tickets are signed with, as a command."""
