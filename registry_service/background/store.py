@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
@@ -22,9 +23,11 @@ from registry_service.jobs.lifecycle import Action, State, Status, after
 from registry_service.jobs.outcomes import MOVED, PENDING, tallied
 from registry_service.jobs.store import parameters_of
 from registry_service.leases import Lease
-from registry_service.tables import access_changes, api_key_failures, jobs
+from registry_service.tables import access_changes, api_key_failures, api_tokens, jobs
 
 LEASE = "jobs"
+# Those that jobs are for (registry_service/jobs/servicer.py).
+RUNNING_ROLES = ("operator", "admin")
 # Whoever follows changes of access has read them long before, or reads everything anew.
 CHANGES_ARE_KEPT = timedelta(minutes=10)
 # Longer than a period.
@@ -100,6 +103,9 @@ async def _work(connection: AsyncConnection, job_id: int, size: int) -> Chunk | 
     job = await _running(connection, job_id)
     if job is None:
         return None
+    if fault := await _fault_of_token(connection, job.actor_id):
+        await _step(connection, job, Action.FAIL, {"failure": fault})
+        return None
     await connection.execute(PLANNED_ANEW)
     is_sparse = job.filter is not None and not job.is_undo
     chunk = extent(job.reached, job.last_number, size, is_sparse=is_sparse)
@@ -130,6 +136,32 @@ async def _work(connection: AsyncConnection, job_id: int, size: int) -> Chunk | 
     else:
         await _step(connection, job, Action.FINISH, {**changes, "ended_at": sa.func.now()})
     return done
+
+
+async def _fault_of_token(connection: AsyncConnection, token_id: str) -> str:
+    """Why the API token that had a job run may not do so any more; empty where it may.
+
+    An actor that has shown no token of ours has none that could have ended.
+    """
+    try:
+        wanted = UUID(token_id)
+    except ValueError:
+        return ""
+    has_expired = sa.func.coalesce(api_tokens.c.expires_at <= sa.func.now(), sa.false())
+    query = sa.select(
+        api_tokens.c.is_active,
+        has_expired.label("has_expired"),
+        api_tokens.c.role.in_(RUNNING_ROLES).label("has_role"),
+        api_tokens.c.fleet_ids.is_not(None).label("is_restricted"),
+    ).where(api_tokens.c.id == wanted)
+    token = (await connection.execute(query)).one_or_none()
+    if token is None or not token.is_active:
+        return "the API token that had it run was revoked: resume it with another"
+    if token.has_expired:
+        return "the API token that had it run has expired: resume it with another"
+    if not token.has_role or token.is_restricted:
+        return "the API token that had it run may not run jobs any more: resume it with another"
+    return ""
 
 
 def _statement(job: sa.Row[Any]) -> sa.TextClause:
