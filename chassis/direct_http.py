@@ -3,24 +3,18 @@
 A whole fleet may ask at the same time, and then the processor's time goes here. Per request ASGI
 costs a task, an event, a scope, four messages and two writes; together with a framework's routing
 that is most of what a registration costs. So what a process serves by the thousand passes another
-way: uvicorn's protocol hands the request over where it would have started an ASGI task, and takes
-the answer as bytes. Everything else about a connection is uvicorn's: parsing, TLS, keep-alive,
-pipelining, the end.
+way: the connection (`chassis/http_connection.py`) hands the request over where it would have
+started an ASGI task, and takes the answer as bytes.
 
 The same makes it cheap to notice a client that leaves: what it waited for is given up at once.
 """
 
-import asyncio
 from collections.abc import Callable
 from http import HTTPStatus
-from typing import Any, NamedTuple, Protocol, cast
+from typing import Any, NamedTuple, Protocol
 
-import httptools
 from msgspec import Struct
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-# Requests of one connection that wait for the one before them.
-MAX_PIPELINED = 8
 # It has no body, and a length would be that of a 200 (RFC 9110, section 8.6).
 NOT_MODIFIED = HTTPStatus.NOT_MODIFIED.value
 
@@ -30,7 +24,10 @@ _STATUS_LINES = {
 
 
 class Head(Struct):
-    """What is known of a request before any of its body. Names of headers are in lower case."""
+    """What is known of a request before any of its body. Names of headers are in lower case.
+
+    `path` is in its normal form (`chassis/http_target.py`).
+    """
 
     method: bytes
     path: bytes
@@ -52,7 +49,7 @@ class Reply(NamedTuple):
 
 
 class Handler(Protocol):
-    """Whoever serves one request. None of these may raise."""
+    """Serves one request. None of these may raise."""
 
     max_body_bytes: int
 
@@ -63,7 +60,7 @@ class Handler(Protocol):
         """Calls `answer` once, now or later; `body` is None where it is too long."""
 
     def leave(self) -> None:
-        """The client has left, having asked. It may be told so twice."""
+        """The client disconnected after `ask`. May be called twice."""
 
 
 class Handlers(Protocol):
@@ -73,23 +70,73 @@ class Handlers(Protocol):
         """A handler for this request; None where ASGI serves it."""
 
 
-class Exchange:
-    """One request and its answer; stands where uvicorn keeps its `RequestResponseCycle`.
+class Connection(Protocol):
+    """What an exchange uses of the connection that it is on."""
 
-    Of that it has what the protocol uses. `message_event` is the exchange itself: it is `set` when
-    a part of the body has come, when the whole has, and when the client has left.
+    transport: Any
+
+    @property
+    def default_headers(self) -> list[tuple[bytes, bytes]]:
+        """Those of every answer."""
+
+    def is_kept_alive(self) -> bool:
+        """Whether the connection outlives the request whose head has just been read."""
+
+    def announced_bytes(self) -> int | None:
+        """The length of the body that is being read; None where it is chunked."""
+
+    def ends_after(self, cycle: Any) -> bool:
+        """Whether an answer to `cycle` before the end of its body ends the connection."""
+
+    def go_on_reading(self) -> None:
+        """Takes more from the client."""
+
+    def end(self) -> None:
+        """Closes it when the client could read the answer."""
+
+    def on_response_complete(self) -> None:
+        """The answer has been written."""
+
+
+def rendered(
+    reply: Reply, defaults: list[tuple[bytes, bytes]], *, keep_alive: bool, has_body: bool = True
+) -> bytes:
+    """The answer as it goes over the wire; `has_body` is False for an answer to HEAD."""
+    parts = [
+        _STATUS_LINES[reply.status],
+        *(b"%b: %b\r\n" % header for header in defaults),
+        reply.head,
+    ]
+    if reply.status != NOT_MODIFIED:
+        parts.append(b"content-length: %d\r\n" % len(reply.body))
+    parts.append(b"\r\n" if keep_alive else b"connection: close\r\n\r\n")
+    if has_body:
+        parts.append(reply.body)
+    return b"".join(parts)
+
+
+class Exchange:
+    """One request and its answer; stands where ASGI has uvicorn's `RequestResponseCycle`.
+
+    Of that it has what the connection uses. `message_event` is the exchange itself: it is `set`
+    when a part of the body has come, when the whole has, and when the client has left.
     """
 
-    def __init__(self, protocol: "DirectProtocol", head: Head, handler: Handler) -> None:
+    response_started = False
+
+    def __init__(
+        self, connection: Connection, head: Head, handler: Handler, *, expects: bool
+    ) -> None:
+        """`expects` says whether the client waits with the body until it is told to go on."""
         self.body = bytearray()
         self.more_body = True
         self.disconnected = False
         self.response_complete = False
-        self.keep_alive = protocol.is_kept_alive()
-        self._protocol = protocol
+        self.keep_alive = connection.is_kept_alive()
+        self.expects_continue = expects
+        self._connection = connection
         self._head = head
         self._handler = handler
-        self._expects_continue = protocol.is_asked_to_continue()
         self._is_begun = False
         self._is_asked = False
 
@@ -107,11 +154,14 @@ class Exchange:
         if refused is not None:
             self._answer(refused)
             return
-        if self._expects_continue and self._announces_too_much():
-            self._ask(None)
-            return
-        if self._expects_continue and self.more_body:
-            self._protocol.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        if self.more_body and self.expects_continue:
+            length = self._connection.announced_bytes()
+            if length is not None and length > self._handler.max_body_bytes:
+                # Any client that does not wait is refused when too much has come.
+                self._ask(None)
+                return
+            self.expects_continue = False
+            self._connection.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         self.set()
 
     def set(self) -> None:
@@ -126,14 +176,8 @@ class Exchange:
         elif not self.more_body:
             self._ask(bytes(self.body))
         elif self.body:
-            # uvicorn holds a client back that sends faster than its body is taken.
-            self._protocol.go_on_reading()
-
-    def _announces_too_much(self) -> bool:
-        """Asked for a client that waits: any other is refused when too much has come."""
-        lengths = [value for name, value in self._head.headers if name == b"content-length"]
-        # The parser lets in nothing but digits.
-        return any(int(length) > self._handler.max_body_bytes for length in lengths)
+            # A client is held back that sends faster than its body is taken.
+            self._connection.go_on_reading()
 
     def _ask(self, body: bytes | None) -> None:
         self._is_asked = True
@@ -142,165 +186,18 @@ class Exchange:
     def _answer(self, reply: Reply) -> None:
         if self.disconnected:
             return
-        protocol = self._protocol
-        parts = [
-            _STATUS_LINES[reply.status],
-            *(b"%b: %b\r\n" % header for header in protocol.server_state.default_headers),
-            reply.head,
-        ]
-        if reply.status != NOT_MODIFIED:
-            parts.append(b"content-length: %d\r\n" % len(reply.body))
-        parts.append(b"\r\n" if self.keep_alive else b"connection: close\r\n\r\n")
-        if self._head.method != b"HEAD":
-            parts.append(reply.body)
-        protocol.transport.write(b"".join(parts))
+        connection = self._connection
+        if self.more_body and connection.ends_after(self):
+            self.keep_alive = False
+        connection.transport.write(
+            rendered(
+                reply,
+                connection.default_headers,
+                keep_alive=self.keep_alive,
+                has_body=self._head.method != b"HEAD",
+            )
+        )
         self.response_complete = True
         if not self.keep_alive:
-            protocol.transport.close()
-        protocol.on_response_complete()
-
-
-class DirectProtocol(HttpToolsProtocol):
-    """uvicorn's protocol, with a way of its own for what `handlers` serve."""
-
-    def __init__(self, *, handlers: Handlers, leaving: asyncio.Event, **settings: Any) -> None:
-        """`leaving` is set when the process is about to stop: then connections end.
-
-        `settings` are those that uvicorn gives its protocols.
-        """
-        super().__init__(**settings)
-        self._handlers = handlers
-        self._leaving = leaving
-        # The one whose turn it is; `cycle` is the one that was read last.
-        self._current: Exchange | None = None
-        # Whether what still comes is of no protocol that is spoken here.
-        self._is_deaf = False
-
-    def is_kept_alive(self) -> bool:
-        """Whether the connection outlives the request whose head has just been read."""
-        return bool(
-            self.parser.get_http_version() != "1.0"
-            and self.parser.should_keep_alive()
-            and not self._leaving.is_set()
-            and not self._is_deaf
-        )
-
-    def is_asked_to_continue(self) -> bool:
-        """Whether the client waits with the body; HTTP/1.0 cannot (RFC 9110, section 10.1.1)."""
-        return self.expect_100_continue and self.parser.get_http_version() != "1.0"
-
-    def go_on_reading(self) -> None:
-        """Takes more from a client that takes its answers too."""
-        if not self.flow.write_paused:
-            self.flow.resume_reading()
-
-    def connection_made(self, transport: Any) -> None:
-        """Called when a client has come."""
-        super().connection_made(transport)
-        self._wait_for_client()
-
-    def data_received(self, data: bytes) -> None:
-        """Called with what the client sends."""
-        if not self._is_deaf:
-            super().data_received(data)
-            self._wait_for_client()
-
-    def _wait_for_client(self) -> None:
-        """Not for ever, where it is the client's turn: uvicorn looks at the time between requests.
-
-        So whoever says nothing, or stops in the middle of a request, does not keep a connection.
-        """
-        is_its_turn = self.cycle is None or self.cycle.response_complete or self.cycle.more_body
-        if is_its_turn and self.timeout_keep_alive_task is None:
-            self.timeout_keep_alive_task = self.loop.call_later(
-                self.timeout_keep_alive, self.timeout_keep_alive_handler
-            )
-
-    def timeout_keep_alive_handler(self) -> None:
-        """Called when nothing has come for so long."""
-        self.timeout_keep_alive_task = None
-        if self.flow.read_paused:
-            # It may have sent much that nobody has taken yet.
-            self._wait_for_client()
-        else:
-            super().timeout_keep_alive_handler()
-
-    def on_headers_complete(self) -> None:
-        """Called by the parser."""
-        if self.parser.should_upgrade():
-            # There is no other protocol here. The parser skips the body of such a request and
-            # would take it for the next one, so this is the last that it reads.
-            self._is_deaf = True
-        head = self._read_head()
-        handler = self._handlers.find(head)
-        if handler is None:
-            super().on_headers_complete()
-            if self.cycle is not None and not self.is_kept_alive():
-                self.cycle.keep_alive = False
-            return
-        before = self.cycle
-        exchange = Exchange(self, head, handler)
-        self.cycle = cast("RequestResponseCycle", exchange)
-        if before is None or before.response_complete:
-            self._current = exchange
-            exchange.begin()
-        else:
-            # Pipelined: uvicorn starts it when the one before has been answered.
-            self.pipeline.appendleft((self.cycle, self.app))
-            if self._is_ahead():
-                self.flow.pause_reading()
-
-    def _read_head(self) -> Head:
-        if self.url.startswith(b"/"):
-            path, _, query = self.url.partition(b"?")
-        else:
-            url = httptools.parse_url(self.url)
-            path, query = url.path or b"", url.query or b""
-        # A copy: the parser adds trailers to the protocol's.
-        return Head(self.parser.get_method(), path, query, list(self.headers), self.client)
-
-    def _is_ahead(self) -> bool:
-        """Whether the client has asked so much more than was answered that it must wait.
-
-        Until then it is read on, for a client that leaves is noticed by reading.
-        """
-        return len(self.pipeline) >= MAX_PIPELINED
-
-    def _unsupported_upgrade_warning(self) -> None:
-        """Called for each client that asks for another protocol; that is no news for the log."""
-
-    def _start_asgi_task(self, cycle: Any, app: Any) -> None:
-        if isinstance(cycle, Exchange):
-            self._current = cycle
-            # Not at once: the one before is still being answered, further up the stack.
-            self.loop.call_soon(cycle.begin)
-        else:
-            self._current = None
-            super()._start_asgi_task(cycle, app)
-
-    def on_response_complete(self) -> None:
-        """Called when a request has been answered; no more are read than are answered."""
-        super().on_response_complete()
-        if self.flow.write_paused or self._is_ahead():
-            self.flow.pause_reading()
-
-    def pause_writing(self) -> None:
-        """Called when the client takes its answers more slowly than it asks."""
-        super().pause_writing()
-        self.flow.pause_reading()
-
-    def resume_writing(self) -> None:
-        """Called when it has caught up."""
-        super().resume_writing()
-        if not self._is_ahead():
-            self.flow.resume_reading()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Called when the connection has ended; uvicorn tells the request that was read last."""
-        current = self._current
-        if current is not None and not current.response_complete:
-            current.disconnected = True
-            current.set()
-        self.pipeline.clear()
-        self._unset_keepalive_if_required()
-        super().connection_lost(exc)
+            connection.end()
+        connection.on_response_complete()

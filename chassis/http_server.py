@@ -2,17 +2,20 @@
 
 import asyncio
 import contextlib
-import functools
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
 import structlog
 import uvicorn
 
-from chassis.direct_http import DirectProtocol, Handlers
+from chassis.direct_http import Handlers, Reply
+from chassis.http_connection import Context, HttpConnection
+from chassis.http_limits import Connections, HttpLimits, Network
+from chassis.http_tls import TlsGate, tls_of
 
 log = structlog.get_logger(__name__)
 
@@ -33,6 +36,12 @@ class Address:
     port: int
     cert_file: Path | None = None
     key_file: Path | None = None
+
+
+def plain_refusal(status: int) -> Reply:
+    """For programs that read nothing but the status."""
+    phrase = HTTPStatus(status).phrase.encode()
+    return Reply(status, b"content-type: text/plain; charset=utf-8\r\n", phrase + b"\n")
 
 
 class _Server(uvicorn.Server):
@@ -100,21 +109,40 @@ async def serving(
     drain_s: float,
     grace_s: int,
     leaving: asyncio.Event | None = None,
+    limits: HttpLimits | None = None,
+    proxies: Sequence[Network] = (),
+    refusal: Callable[[int], Reply] = plain_refusal,
 ) -> AsyncIterator[str]:
     """Serves until the block ends; yields the URL.
 
     What `handlers` do not serve, `app` does, which speaks ASGI; None where they serve all. In the
     end it says that it is leaving, by setting `leaving`, goes on for `drain_s`, and lets requests
-    under way finish for `grace_s`. Raises `SystemExit` when the port is taken or the certificate
+    under way finish for `grace_s`.
+
+    `limits` are those of each client; `proxies` connect for many. `refusal` answers what cannot be
+    read as a request. Raises `SystemExit` when the port is taken or the certificate
     cannot be used.
     """
     leaving = leaving or asyncio.Event()
-    protocol: Any = functools.partial(DirectProtocol, handlers=handlers, leaving=leaving)
     host = address.host
     shown_host = f"[{host}]" if ":" in host else host
+    allowed = limits or HttpLimits(idle_s=KEEP_ALIVE_S)
+    connections = Connections(allowed, proxies)
+    tls = None
+    if address.cert_file is not None:
+        try:
+            tls = tls_of(address.cert_file, address.key_file)
+        except OSError as error:  # ssl.SSLError is one
+            raise SystemExit(f"{address.cert_file} cannot be used: {error}") from None
+
+    def connection(*, config: uvicorn.Config, server_state: Any, **_: Any) -> asyncio.Protocol:
+        context = Context(config, server_state, handlers, allowed, connections, refusal, leaving)
+        return HttpConnection(context) if tls is None else TlsGate(context, lambda: tls)
+
+    http: Any = connection
     settings = uvicorn.Config(
         app,
-        http=protocol,
+        http=http,
         interface="asgi3",
         ws="none",
         lifespan="off",
@@ -124,15 +152,9 @@ async def serving(
         server_header=False,
         proxy_headers=False,
         backlog=BACKLOG,
-        timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=grace_s,
-        ssl_certfile=address.cert_file,
-        ssl_keyfile=address.key_file,
     )
-    try:
-        settings.load()
-    except OSError as error:  # ssl.SSLError is one
-        raise SystemExit(f"{address.cert_file} cannot be used: {error}") from None
+    settings.load()
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # asyncio turns Nagle's algorithm off only for sockets that say they are TCP. With it on, an
     # answer whose head and body are written one after the other takes 40 ms longer.
@@ -150,7 +172,7 @@ async def serving(
     task = asyncio.create_task(server.serve([bound]))
     try:
         await server.has_started.wait()
-        scheme = "https" if settings.is_ssl else "http"
+        scheme = "http" if tls is None else "https"
         url = f"{scheme}://{shown_host}:{bound.getsockname()[1]}"
         log.info("serving", url=url)
         yield url

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 
 from chassis import log, metrics, process
 from chassis.config import load
+from chassis.http_limits import HttpLimits
 from chassis.http_server import Address, serving
 from gateway.administration.refused import Refused
 from gateway.app import app_of
@@ -14,6 +15,7 @@ from gateway.device_calls import DeviceCalls
 from gateway.device_routes import DeviceRoutes
 from gateway.limits import Limits
 from gateway.neighbours import Neighbours
+from gateway.problems import unread
 
 TOO_MANY_FAILED = "too many attempts with tokens that are not valid"
 
@@ -60,6 +62,12 @@ async def running(config: GatewayConfig) -> AsyncIterator[str]:
                 drain_s=config.drain_s,
                 grace_s=config.shutdown_grace_s,
                 leaving=leaving,
+                limits=HttpLimits(
+                    max_connections=config.gateway_max_connections,
+                    max_connections_per_host=config.gateway_max_connections_per_address,
+                ),
+                proxies=config.trusted_proxies,
+                refusal=unread,
             )
         )
 

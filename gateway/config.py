@@ -23,6 +23,10 @@ class GatewayConfig(CallerConfig):
     gateway_tls_cert_file: Path | None = None
     gateway_tls_key_file: Path | None = None
 
+    # Connections of clients, in all and of one address (a /64 of IPv6).
+    gateway_max_connections: int = Field(default=10_000, ge=1)
+    gateway_max_connections_per_address: int = Field(default=4_000, ge=1)
+
     registry_service_address: str = "127.0.0.1:50052"
     broker_service_address: str = "127.0.0.1:50051"
 

@@ -6,7 +6,10 @@ from typing import Literal
 from litestar.types import ASGIApp, HTTPScope, Message, Receive, Send
 
 from chassis import log
+from chassis.direct_http import Reply
+from chassis.http_target import Target
 from gateway.express import request_id_of
+from gateway.problems import refusal, rendered
 
 # What is served: no websockets come here.
 HttpApp = Callable[[HTTPScope, Receive, Send], Awaitable[None]]
@@ -36,9 +39,23 @@ def edge(app: ASGIApp) -> HttpApp:
                 ]
             await send(message)
 
+        if Target(scope["path"].encode(), b"").is_nowhere:
+            # Litestar would take the empty segments out.
+            await _send(rendered(refusal(404)), send_with_id)
+            return
         if instead := ANSWERED_AS.get(scope["method"]):
             # A copy: the server looks at its own to know that HEAD has no body.
             scope = {**scope, "method": instead}
         await app(scope, receive, send_with_id)
 
     return identified
+
+
+async def _send(reply: Reply, send: Send) -> None:
+    headers = [
+        (name, value)
+        for name, _, value in (line.partition(b": ") for line in reply.head.splitlines())
+    ]
+    headers.append((b"content-length", b"%d" % len(reply.body)))
+    await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+    await send({"type": "http.response.body", "body": reply.body, "more_body": False})

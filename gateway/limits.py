@@ -18,7 +18,6 @@ period, and a thread of its own walks through them up to a hundred times a secon
 
 import random
 import re
-import socket
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from typing import Any
 
 from pyrate_limiter import GCRA, Rate
 
+from chassis.addresses import host_of
 from chassis.errors import Overloaded
 
 # Of the keys, and of the addresses, that asked last. One that is forgotten begins with a whole
@@ -123,7 +123,7 @@ class Limits:
         """
         now_ms = self._now_ms()
         if self._addresses is not None and client is not None:
-            wait_s = self._addresses.take(_network(client[0]), now_ms)
+            wait_s = self._addresses.take(host_of(client[0]), now_ms)
             if wait_s:
                 raise RateLimited(self._address_fault, retry_after_s=wait_s)
         if self._keys is not None and key:
@@ -134,7 +134,7 @@ class Limits:
     def give_back(self, client: tuple[str, int] | None, key: str = "") -> None:
         """Undoes an `admit` that should not have counted."""
         if self._addresses is not None and client is not None:
-            self._addresses.give_back(_network(client[0]))
+            self._addresses.give_back(host_of(client[0]))
         if self._keys is not None and key:
             self._keys.give_back(_digest(key))
 
@@ -179,13 +179,3 @@ class _Allowances:
 def _digest(key: str) -> bytes:
     """Secrets do not lie about in memory."""
     return sha256(key.encode()).digest()
-
-
-def _network(address: str) -> bytes | str:
-    """Who an address is: an IPv6 host has a whole /64 of them to choose from (RFC 4291, 2.5.1)."""
-    if ":" not in address or address.startswith("::ffff:"):
-        return address
-    try:
-        return socket.inet_pton(socket.AF_INET6, address.partition("%")[0])[:8]
-    except OSError:
-        return address

@@ -60,8 +60,10 @@ REFUSALS: dict[int, tuple[str, str]] = {
     400: ("MALFORMED_REQUEST", "the request cannot be read"),
     404: ("NO_SUCH_PATH", "there is nothing at this path"),
     405: ("METHOD_NOT_ALLOWED", "this path does not have that method"),
+    408: ("REQUEST_TOO_SLOW", "the request did not arrive in time"),
     413: ("BODY_TOO_LARGE", "the body is larger than this path takes"),
     415: ("UNSUPPORTED_MEDIA_TYPE", "the body is not of a type that this path takes"),
+    431: ("HEAD_TOO_LARGE", "the request line and the header fields are too long"),
 }
 
 
@@ -171,6 +173,19 @@ def refusal(
     """What HTTP itself refuses; `status` is one of `REFUSALS`."""
     reason, usual = REFUSALS[status]
     return problem(status, reason, detail or usual, headers=headers)
+
+
+def unread(status: int) -> Reply:
+    """The answer to what is no request, or does not come to its end; it has an id of its own."""
+    own_id = b"%032x" % random.getrandbits(128)
+    token = request_id.set(own_id.decode())
+    try:
+        answer = refusal(status) if status in REFUSALS else of_error(Internal("internal error"))
+    finally:
+        request_id.reset(token)
+    reply = rendered(answer)
+    head = b"x-content-type-options: nosniff\r\nx-request-id: %b\r\n%b"
+    return Reply(reply.status, head % (own_id, reply.head), reply.body)
 
 
 def of_exception(error: Exception) -> Response[Problem]:

@@ -9,6 +9,8 @@ MEANINGS: dict[str, tuple[int, str]] = {
     "BODY_CUT_SHORT": (400, "the body ended early"),
     "NO_SUCH_PATH": (404, "there is nothing at this path"),
     "METHOD_NOT_ALLOWED": (405, "this path does not have that method"),
+    "REQUEST_TOO_SLOW": (408, "the request did not arrive in time"),
+    "HEAD_TOO_LARGE": (431, "the request line and the header fields are too long"),
     "BODY_TOO_LARGE": (413, "the body is larger than this path takes"),
     "UNSUPPORTED_MEDIA_TYPE": (415, "the body is not of a type that this path takes"),
     "RATE_LIMITED": (429, "this is asked too often"),

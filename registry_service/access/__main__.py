@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from chassis import log, metrics, process
 from chassis.config import load
 from chassis.database import engine_of, pool_of, require_schema
+from chassis.http_limits import HttpLimits
 from chassis.http_server import Address, serving
 from chassis.listening import Listener
 from registry_service.access.answering import Answering
@@ -54,6 +55,10 @@ async def running(config: AccessConfig) -> AsyncIterator[str]:
                 handlers=Edge(answering, changes, presence, Replies(known, changes, sessions)),
                 drain_s=config.drain_s,
                 grace_s=GRACE_S,
+                limits=HttpLimits(
+                    max_connections=config.access_max_connections,
+                    max_connections_per_host=config.access_max_connections_per_address,
+                ),
             )
         )
 

@@ -22,6 +22,9 @@ class AccessConfig(BaseSettings):
     # What brokers see.
     access_tls_cert_file: Path | None = None
     access_tls_key_file: Path | None = None
+    # Connections of brokers, in all and of one address (a /64 of IPv6).
+    access_max_connections: int = Field(default=10_000, ge=1)
+    access_max_connections_per_address: int = Field(default=4_000, ge=1)
     # When a broker that understands it ends a session, at the latest: then the device is asked for
     # its password again.
     session_s: int = Field(default=86_400, ge=60)

@@ -159,7 +159,7 @@ class BrokerHandler:
             secret, _, rest = path.removeprefix(b"/").partition(b"/")
             operation = b"/" + rest
             route = ROUTES.get(operation)
-        if route is None:
+        if route is None or path.startswith(b"//"):
             return NOT_FOUND
         if self._head.method not in (b"POST", b"GET"):
             return WRONG_METHOD

@@ -1,0 +1,59 @@
+"""What a request asks for: its target in one normal form, for every router alike.
+
+The forms of RFC 9112, section 3.2: a path, a whole URL of which the path counts, and `*`. The path
+is normalised as RFC 3986, section 6.2.2, has it, and decoded: `%74` and `t` are the same letter.
+An encoded slash stays `%2F`, for it separates nothing. A path with a dot segment or an empty one
+(`/a/../b`, `/a//b`, `/a/`) is another path than that without, as it always was: nothing is there.
+"""
+
+import re
+from typing import NamedTuple
+from urllib.parse import unquote_to_bytes
+
+# http://user@host:1/path?query; the scheme in either case.
+ABSOLUTE = re.compile(rb"https?://[^/?#]+(?P<rest>[/?].*)?", re.IGNORECASE | re.DOTALL)
+ENCODED_SLASH = re.compile(rb"%2f", re.IGNORECASE)
+NOT_ENCODING = re.compile(rb"%(?![0-9A-Fa-f]{2})")
+DOTS = frozenset({b".", b".."})
+
+
+class BadTarget(ValueError):
+    """It is no target that this server can have."""
+
+
+class Target(NamedTuple):
+    """The path in its normal form, and the query as it came."""
+
+    path: bytes
+    query: bytes
+
+    @property
+    def is_nowhere(self) -> bool:
+        """Whether the path has a segment that no route has: an empty one, or one of dots."""
+        path = self.path
+        if b"//" not in path and b"/." not in path and not path.endswith(b"/"):
+            return False
+        return path != b"/" and any(not one or one in DOTS for one in path.split(b"/")[1:])
+
+
+def target_of(sent: bytes) -> Target:
+    """Reads the target of a request line. Raises `BadTarget`."""
+    if not sent.startswith(b"/"):
+        if sent == b"*":
+            return Target(sent, b"")
+        found = ABSOLUTE.fullmatch(sent)
+        if found is None:
+            raise BadTarget("neither a path nor a URL")
+        sent = found["rest"] or b"/"
+        if sent.startswith(b"?"):
+            sent = b"/" + sent
+    if b"#" in sent:
+        raise BadTarget("a target has no fragment")
+    if b"?" not in sent and b"%" not in sent:
+        return Target(sent, b"")
+    path, _, query = sent.partition(b"?")
+    if b"%" in path:
+        if NOT_ENCODING.search(path):
+            raise BadTarget("a percent sign that begins no encoding")
+        path = b"%2F".join(unquote_to_bytes(part) for part in ENCODED_SLASH.split(path))
+    return Target(path, query)

@@ -1,0 +1,76 @@
+"""TLS of an HTTP server: the handshake is bounded, and certificates are exchanged while it runs."""
+
+import asyncio
+import ssl
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from uvicorn.protocols.utils import get_remote_addr
+
+from chassis.http_connection import Context, HttpConnection
+
+
+def tls_of(cert_file: Path, key_file: Path | None) -> ssl.SSLContext:
+    """What a server shows. Raises `OSError`, of which `ssl.SSLError` is one."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(cert_file, key_file)
+    return context
+
+
+class TlsGate(asyncio.Protocol):
+    """A connection until its handshake is done: it is counted from its first moment."""
+
+    def __init__(self, context: Context, tls: Callable[[], ssl.SSLContext]) -> None:
+        """`tls` returns what is shown today."""
+        self._context = context
+        self._tls = tls
+        self._early: list[bytes] = []
+        self._is_lost = False
+
+    def connection_made(self, transport: Any) -> None:
+        """A client has connected; nothing is read of it but by TLS."""
+        peer = get_remote_addr(transport)
+        host = self._context.connections.enter(peer[0] if peer else "")
+        if host is None:
+            transport.abort()
+            return
+        transport.pause_reading()
+        tasks = self._context.state.tasks
+        task = asyncio.get_running_loop().create_task(self._shake_hands(transport, host))
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+
+    def data_received(self, data: bytes) -> None:
+        """Data of the client, in the turn of the loop in which the handshake ended."""
+        self._early.append(data)
+
+    def connection_lost(self, _: Exception | None) -> None:
+        """The client has gone in that turn."""
+        self._is_lost = True
+
+    async def _shake_hands(self, transport: Any, host: bytes | str) -> None:
+        limits = self._context.limits
+        try:
+            encrypted = await asyncio.get_running_loop().start_tls(
+                transport,
+                self,
+                self._tls(),
+                server_side=True,
+                ssl_handshake_timeout=limits.handshake_s,
+                ssl_shutdown_timeout=limits.quiet_s,
+            )
+        except BaseException as error:
+            self._context.connections.leave(host)
+            transport.abort()
+            if isinstance(error, OSError):  # ssl.SSLError is one
+                return
+            raise
+        connection = HttpConnection(self._context, host)
+        if encrypted is None or self._is_lost:
+            self._context.connections.leave(host)
+            return
+        encrypted.set_protocol(connection)
+        connection.connection_made(encrypted)
+        for data in self._early:
+            connection.data_received(data)

@@ -1,0 +1,99 @@
+"""A server of ours with both ways to serve a request, as raw clients see it."""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from chassis.direct_http import Head, Reply
+from chassis.http_limits import HttpLimits
+from chassis.http_server import Address, serving
+
+PATIENCE_S = 10.0
+MAX_BODY_BYTES = 64 * 1024
+# One path of each way.
+DIRECT, ASGI = "/direct", "/asgi"
+# Each answers before it has read a body.
+REFUSING = ("/direct/refused", "/asgi/refused")
+
+
+class Echo:
+    """Answers how long the body was, or 401 at `/direct/refused`."""
+
+    max_body_bytes = MAX_BODY_BYTES
+
+    def __init__(self, head: Head) -> None:
+        self._head = head
+
+    def admit(self) -> Reply | None:
+        return Reply(401, b"", b"no") if self._head.path.endswith(b"/refused") else None
+
+    def ask(self, body: bytes | None, answer: Callable[[Reply], None]) -> None:
+        answer(Reply(413, b"", b"") if body is None else Reply(200, b"", b"%d" % len(body)))
+
+    def leave(self) -> None:
+        """Nothing is under way."""
+
+
+class Handlers:
+    """Serves what is below `/direct`."""
+
+    def find(self, head: Head) -> Echo | None:
+        return Echo(head) if head.path.startswith(DIRECT.encode()) else None
+
+
+async def app(scope: Any, receive: Any, send: Any) -> None:
+    """Does what `Echo` does, in ASGI."""
+    status, length, message = 401, 0, {"more_body": not scope["path"].endswith("/refused")}
+    while message.get("more_body"):
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return
+        status, length = 200, length + len(message["body"])
+    await send({"type": "http.response.start", "status": status, "headers": []})
+    await send({"type": "http.response.body", "body": b"%d" % length})
+
+
+@contextlib.asynccontextmanager
+async def served(
+    limits: HttpLimits | None = None, cert_file: Path | None = None, key_file: Path | None = None
+) -> AsyncIterator[tuple[str, int]]:
+    """Yields its address."""
+    address = Address("127.0.0.1", 0, cert_file, key_file)
+    async with serving(
+        app, address, handlers=Handlers(), drain_s=0, grace_s=1, limits=limits
+    ) as url:
+        parts = urlsplit(url)
+        yield str(parts.hostname), int(parts.port or 0)
+
+
+async def said(address: tuple[str, int], *sent: bytes) -> bytes:
+    """All that comes back on a connection, until the server closes it."""
+    reader, writer = await asyncio.open_connection(*address)
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            for part in sent:
+                writer.write(part)
+                with contextlib.suppress(ConnectionError):
+                    await writer.drain()
+            return await reader.read()
+    finally:
+        writer.close()
+
+
+def statuses(answers: bytes) -> list[int]:
+    """Of each answer in `answers`, none of which has a body that looks like one."""
+    return [int(part[:3]) for part in answers.split(b"HTTP/1.1 ")[1:]]
+
+
+def is_open(raw: socket.socket) -> bool:
+    """Whether the server has not closed the connection; `raw` does not block."""
+    try:
+        return bool(raw.recv(65_536))
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
