@@ -82,6 +82,7 @@ _BROKER: dict[str, Any] = {
     "revision": 1,
     "created_at": MOMENT,
     "updated_at": MOMENT,
+    "warnings": [],
 }
 _CERTIFICATE: dict[str, Any] = {
     "id": 1,
@@ -96,6 +97,7 @@ _CERTIFICATE: dict[str, Any] = {
     "created_at": MOMENT,
     "broker_ids": [1],
     "replacement_id": None,
+    "warnings": [],
 }
 _DEVICE: dict[str, Any] = {
     "id": 1,

@@ -27,8 +27,11 @@ from chassis.log import actor
 
 Row = sa.RowMapping
 
-whole = sa.select(brokers, certificates.c.pem.label("ca_cert")).outerjoin_from(
-    brokers, certificates, brokers.c.ca_certificate_id == certificates.c.id
+_client = certificates.alias("client")
+whole = (
+    sa.select(brokers, certificates.c.pem.label("ca_cert"), _client.c.pem.label("client_cert"))
+    .outerjoin_from(brokers, certificates, brokers.c.ca_certificate_id == certificates.c.id)
+    .outerjoin(_client, brokers.c.client_certificate_id == _client.c.id)
 )
 _next = certificates.alias("next_ca")
 _bundle = sa.select(certificates.c.pem, _next.c.pem.label("next_pem")).outerjoin_from(

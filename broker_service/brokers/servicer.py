@@ -7,6 +7,7 @@ from typing import Any
 import sqlalchemy as sa
 from mooring.broker.v1 import brokers_pb2 as pb
 from mooring.broker.v1 import brokers_pb2_grpc
+from mooring.broker.v1.certificates_pb2 import CertificateWarning
 
 from broker_service.brokers.settings import (
     MAX_INT32,
@@ -18,7 +19,8 @@ from broker_service.brokers.settings import (
     check_password,
 )
 from broker_service.brokers.store import BrokerStore, Filter
-from broker_service.certificates.reading import Certificate, read_ca
+from broker_service.certificates.reading import CA, CLIENT, Certificate, read_ca
+from broker_service.certificates.servicer import warnings
 from broker_service.errors import BrokerNameTaken
 from broker_service.placements.snapshot import SnapshotKeeper
 from chassis import isolation, pages
@@ -43,6 +45,8 @@ MAX_IMPORTED = 100
 
 COLUMNS = tuple(field.name for field in fields(Settings))
 CERTIFICATES = ("ca_certificate_id", "client_certificate_id")
+# What is checked by itself, beside the settings.
+APART = ("ca_cert", "password", *CERTIFICATES)
 REQUIRED = ("name", "host", "port")
 # What a field goes back to; the required ones are not looked up here.
 DEFAULTS = asdict(Settings(name="", host="", port=0))
@@ -95,6 +99,10 @@ class BrokerServicer(brokers_pb2_grpc.BrokerServiceServicer):
         def decide(row: sa.RowMapping) -> dict[str, Any]:
             before = Settings(**{name: row[name] for name in COLUMNS})
             settings = replace(before, **changes)
+            kept_apart = _changed(given_apart, row)
+            # What is as it was stays, whenever it was set and by which rules.
+            if columns_of(settings) == columns_of(before) and not kept_apart:
+                return {}
             check(settings)
             check_login(
                 settings,
@@ -106,12 +114,7 @@ class BrokerServicer(brokers_pb2_grpc.BrokerServiceServicer):
             return kept_apart | {name: columns[name] for name in changes}
 
         changes = _named(request.fields, request.update_mask.paths)
-        kept_apart = {name: changes.pop(name) for name in CERTIFICATES if name in changes}
-        if "ca_cert" in changes:
-            ca_pem = changes.pop("ca_cert")
-            kept_apart["ca_cert"] = read_ca(ca_pem, field="ca_cert") if ca_pem else None
-        if "password" in changes:
-            kept_apart["password"] = changes.pop("password")
+        given_apart = {name: changes.pop(name) for name in APART if name in changes}
         if "protocol" in changes and "use_tls" not in changes:
             changes["use_tls"] = None
         row = await self._store.update(request.id, decide, request.if_revision)
@@ -165,20 +168,20 @@ def _new(given: pb.BrokerFields) -> tuple[dict[str, Any], Certificate | None, st
     for field in REQUIRED:
         if field not in named:
             raise InvalidInput("is required", field=field)
+    _check_one_ca(named)
     ca_pem, password = named.pop("ca_cert", None), named.pop("password", None)
     certificates = {name: named.pop(name) for name in CERTIFICATES if name in named}
     settings = Settings(**named)
     check(settings)
     check_login(settings, has_password=password is not None)
-    ca = read_ca(ca_pem, field="ca_cert") if ca_pem else None
-    return columns_of(settings) | certificates, ca, password
+    return columns_of(settings) | certificates, _ca_of(ca_pem), password
 
 
 def _named(given: pb.BrokerFields, names: Any) -> dict[str, Any]:
     """The named fields' values; one that is named and not set goes back to its default."""
     values: dict[str, Any] = {}
     for name in names:
-        if name not in ("ca_cert", "password", *CERTIFICATES, *COLUMNS):
+        if name not in (*APART, *COLUMNS):
             raise InvalidInput("names what is not a field of a broker", field="update_mask")
         if given.HasField(name):
             values[name] = dict(given.labels.values) if name == "labels" else getattr(given, name)
@@ -188,9 +191,32 @@ def _named(given: pb.BrokerFields, names: Any) -> dict[str, Any]:
             raise InvalidInput("cannot be taken away", field=name)
         else:
             values[name] = DEFAULTS.get(name)
-    if {"ca_cert", "ca_certificate_id"} <= values.keys():
-        raise InvalidInput("is another way to say ca_cert", field="ca_certificate_id")
     return values
+
+
+def _changed(given: Mapping[str, Any], row: Mapping[Any, Any]) -> dict[str, Any]:
+    """Those of `APART` that differ from the row's, with the CA bundle read.
+
+    Raises `InvalidInput`.
+    """
+    changed = {
+        name: given[name] for name in CERTIFICATES if given.get(name, row[name]) != row[name]
+    }
+    if "password" in given:
+        changed["password"] = given["password"]
+    if (given.get("ca_cert", row["ca_cert"]) or None) != row["ca_cert"]:
+        changed["ca_cert"] = _ca_of(given["ca_cert"])
+    _check_one_ca(changed)
+    return changed
+
+
+def _ca_of(pem: str | None) -> Certificate | None:
+    return read_ca(pem, field="ca_cert") if pem else None
+
+
+def _check_one_ca(given: Mapping[str, Any]) -> None:
+    if {"ca_cert", "ca_certificate_id"} <= given.keys():
+        raise InvalidInput("is another way to say ca_cert", field="ca_certificate_id")
 
 
 def _filter(request: pb.ListBrokersRequest) -> Filter:
@@ -228,4 +254,14 @@ def proto_of(row: Mapping[Any, Any]) -> pb.Broker:
         revision=row["revision"],
         created_at=timestamp_of(row["created_at"]),
         updated_at=timestamp_of(row["updated_at"]),
+        warnings=_warnings_of(row),
     )
+
+
+def _warnings_of(row: Mapping[Any, Any]) -> list[CertificateWarning]:
+    ca_cert, client_cert = row["ca_cert"], row.get("client_cert")
+    host = row["host"] if row["use_tls"] else None
+    return [
+        *(warnings(CA, ca_cert, host=host) if ca_cert else ()),
+        *(warnings(CLIENT, client_cert) if client_cert else ()),
+    ]

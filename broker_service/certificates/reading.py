@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.utils import CryptographyDeprecationWarning
 
-from broker_service.certificates.pem import CERTIFICATE, blocks_of
+from broker_service.certificates.pem import CERTIFICATE, Block, blocks_of
 from broker_service.certificates.private_keys import read_private_key
 from chassis.errors import InvalidInput
 from chassis.validation import CONTROL
@@ -101,10 +101,7 @@ def _certificates(pem: str, field: str) -> list[x509.Certificate]:
     if any(block.label not in CERTIFICATE for block in blocks):
         raise InvalidInput("holds something else than certificates", field=field)
     try:
-        with warnings.catch_warnings():
-            # Of a serial number that is not positive (RFC 5280, section 4.1.2.2): old CAs have 0.
-            warnings.simplefilter("ignore", CryptographyDeprecationWarning)
-            found = [x509.load_der_x509_certificate(block.der) for block in blocks]
+        found = loaded(blocks)
         are_usable = all(_is_usable(certificate) for certificate in found)
     except UNREADABLE:
         # The library's text is of its parser; what the operator needs to know is this.
@@ -116,6 +113,14 @@ def _certificates(pem: str, field: str) -> list[x509.Certificate]:
             field=field,
         )
     return found
+
+
+def loaded(blocks: Sequence[Block]) -> list[x509.Certificate]:
+    """The certificates of PEM blocks. Raises one of `UNREADABLE`."""
+    with warnings.catch_warnings():
+        # Of a serial number that is not positive (RFC 5280, section 4.1.2.2): old CAs have 0.
+        warnings.simplefilter("ignore", CryptographyDeprecationWarning)
+        return [x509.load_der_x509_certificate(block.der) for block in blocks]
 
 
 def _is_usable(certificate: x509.Certificate) -> bool:

@@ -1,7 +1,7 @@
 """gRPC: CA bundles and client certificates."""
 
 from collections.abc import Mapping
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from mooring.broker.v1 import certificates_pb2 as pb
@@ -17,6 +17,7 @@ from broker_service.certificates.reading import (
     read_client,
 )
 from broker_service.certificates.store import CertificateStore
+from broker_service.certificates.verification import warnings_of
 from broker_service.placements.snapshot import SnapshotKeeper
 from chassis import pages
 from chassis.errors import InvalidInput
@@ -134,4 +135,13 @@ def proto_of(row: Mapping[Any, Any], *, is_listed: bool = False) -> pb.Certifica
         created_at=timestamp_of(row["created_at"]),
         broker_ids=row["broker_ids"],
         replacement_id=row["replacement_id"],
+        warnings=warnings(row["kind"], row["pem"]),
     )
+
+
+def warnings(kind: str, pem: str, *, host: str | None = None) -> list[pb.CertificateWarning]:
+    """What keeps clients from verifying with it now; `host` is that of a broker that uses it."""
+    return [
+        pb.CertificateWarning(reason=problem.reason, detail=problem.detail)
+        for problem in warnings_of(kind, pem, datetime.now(UTC), host=host)
+    ]

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from mooring.broker.v1 import brokers_pb2
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from gateway.administration.certificate_types import CertificateWarning, warnings_json
 from gateway.administration.fields import MAX_INT32, Id, moment_of, optional, present
 from gateway.administration.listing import Page
 from gateway.documentation import documented
@@ -155,6 +156,10 @@ class Broker(Struct, kw_only=True, frozen=True):
     revision: int
     created_at: datetime | None
     updated_at: datetime | None
+    warnings: Annotated[
+        list[CertificateWarning],
+        Meta(description="Of its certificates, as of now: why its clients will not connect."),
+    ]
 
 
 class BrokerPage(Page[Broker], frozen=True):
@@ -187,5 +192,6 @@ def broker_json(broker: brokers_pb2.Broker) -> Broker:
         revision=broker.revision,
         created_at=moment_of(broker, "created_at"),
         updated_at=moment_of(broker, "updated_at"),
+        warnings=warnings_json(broker.warnings),
         **{column: optional(broker.fields, column) for column in COLUMNS},
     )

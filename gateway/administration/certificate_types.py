@@ -1,5 +1,6 @@
 """A certificate as people write and read it."""
 
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
@@ -60,6 +61,20 @@ class CertificateChange(Struct, kw_only=True, frozen=True, forbid_unknown_fields
     name: CertificateName
 
 
+class CertificateWarning(Struct, kw_only=True, frozen=True):
+    """Something that keeps TLS clients from verifying with a certificate."""
+
+    reason: Annotated[
+        str,
+        Meta(
+            description="UPPER_SNAKE and stable, for programs: NO_ROOT, NOT_YET_VALID, EXPIRED,"
+            " WEAK_SIGNATURE, WRONG_PURPOSE, PATH_TOO_LONG, UNKNOWN_CRITICAL_EXTENSION or"
+            " HOST_NOT_PERMITTED."
+        ),
+    ]
+    detail: Annotated[str, Meta(description="For people; may change.")]
+
+
 class ListedCertificate(Struct, kw_only=True, frozen=True):
     """A certificate as lists have it: without its text."""
 
@@ -78,6 +93,10 @@ class ListedCertificate(Struct, kw_only=True, frozen=True):
     broker_ids: Annotated[list[int], Meta(description="The brokers that use it.")]
     replacement_id: Annotated[
         int | None, Meta(description="What it is being replaced with; see `rotation`.")
+    ]
+    warnings: Annotated[
+        list[CertificateWarning],
+        Meta(description="As of now; empty where nothing is known to be wrong."),
     ]
 
 
@@ -119,4 +138,11 @@ def _listed(certificate: certificates_pb2.Certificate) -> dict[str, Any]:
         "created_at": moment_of(certificate, "created_at"),
         "broker_ids": list(certificate.broker_ids),
         "replacement_id": optional(certificate, "replacement_id"),
+        "warnings": warnings_json(certificate.warnings),
     }
+
+
+def warnings_json(
+    warnings: Iterable[certificates_pb2.CertificateWarning],
+) -> list[CertificateWarning]:
+    return [CertificateWarning(reason=each.reason, detail=each.detail) for each in warnings]

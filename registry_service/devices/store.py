@@ -67,16 +67,10 @@ class DeviceStore:
             return (await connection.execute(page)).all()
 
     async def update(self, uuid: str, columns: Mapping[str, Any], within: Fleets) -> sa.Row[Any]:
-        """Changes the columns named.
+        """Changes the columns named; what is so already is left alone, and not checked again.
 
         Raises `DeviceNotFound`, `BrokerUnknown`, `BrokerNotAllowed`.
         """
-        update = (
-            sa.update(devices)
-            .where(devices.c.uuid == uuid)
-            .values(dict(columns))
-            .returning(*_columns)
-        )
         locked = (
             sa.select(devices.c.fleet_id, *(devices.c[name] for name in columns))
             .where(_is(uuid, within))
@@ -86,10 +80,16 @@ class DeviceStore:
             async with writing(self._engine) as connection:
                 before = _found((await connection.execute(locked)).one_or_none())._asdict()
                 fleet_id = before.pop("fleet_id")
-                pin = columns.get("mqtt_broker_id")
+                changed = {name: value for name, value in columns.items() if value != before[name]}
+                if not changed:
+                    unchanged = sa.select(*_columns).where(devices.c.uuid == uuid)
+                    return (await connection.execute(unchanged)).one()
+                pin = changed.get("mqtt_broker_id")
                 await require_allowed(connection, fleet_id, pin, within, field="mqtt_broker_id")
-                after = (await connection.execute(update)).one()
-                await audit.record(connection, "device.update", uuid, before=before, after=columns)
+                update = sa.update(devices).where(devices.c.uuid == uuid).values(changed)
+                after = (await connection.execute(update.returning(*_columns))).one()
+                before = {name: before[name] for name in changed}
+                await audit.record(connection, "device.update", uuid, before=before, after=changed)
                 return after
         except IntegrityError as error:
             if isinstance(error.orig, ForeignKeyViolation):

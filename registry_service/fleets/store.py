@@ -105,18 +105,21 @@ class FleetStore:
     ) -> sa.Row[Any]:
         """Changes the columns named; `allowed_ids` stands for the brokers it is restricted to.
 
+        What is so already is left alone, and not checked again.
         Raises `FleetNotFound`, `UuidPrefixTaken`, `BrokerUnknown`, and `BrokerNotAllowed` where
         its own broker would be none of those.
         """
-        values = dict(columns)
-        is_restricting = "allowed_ids" in values
-        allowed_ids = values.pop("allowed_ids", None)
-        if is_restricting:
-            values["is_restricted"] = allowed_ids is not None
         try:
             async with writing(self._engine) as connection:
                 await take_turns(connection, PLACEMENT)
                 before = await fleet_of(connection, fleet_id, within, is_locked=True)
+                values = _changed(before, columns)
+                if not values:
+                    return before
+                is_restricting = "allowed_ids" in values
+                allowed_ids = values.pop("allowed_ids", None)
+                if is_restricting:
+                    values["is_restricted"] = allowed_ids is not None
                 await _require_free(connection, fleet_id, values.get("uuid_prefix"))
                 if values:
                     await connection.execute(
@@ -138,6 +141,16 @@ class FleetStore:
                 return after
         except IntegrityError as error:
             raise _named(error) from None
+
+
+def _changed(fleet: sa.Row[Any], columns: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the columns in which the fleet differs."""
+    before = fleet._asdict()
+    before["allowed_ids"] = set(fleet.allowed_ids or ()) if fleet.is_restricted else None
+    after = dict(columns)
+    if after.get("allowed_ids") is not None:
+        after["allowed_ids"] = set(after["allowed_ids"])
+    return {name: columns[name] for name, value in after.items() if value != before[name]}
 
 
 def told(fleet: sa.Row[Any]) -> dict[str, Any]:

@@ -35,6 +35,9 @@ class RolloutStore:
         Raises `FleetNotFound`, `BrokerUnknown`, `BrokerInactive`, `BrokerNotAllowed`.
         """
         async with self._changing(fleet_id, within) as (connection, before):
+            wanted = (broker_id, percent, salt or before.rollout_salt)
+            if wanted == (before.rollout_broker_id, before.rollout_percent, before.rollout_salt):
+                return before, False
             await _require_target(connection, before, broker_id, within)
             if salt is None and before.rollout_broker_id == broker_id:
                 salt = before.rollout_salt

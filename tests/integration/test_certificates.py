@@ -238,3 +238,30 @@ async def test_a_ring_without_the_key_of_a_private_key_is_not_started_with(stack
     with pytest.raises(SystemExit, match="keys that are not in it: 1"):
         async with broker_service.__main__.running(stack.broker_config(encryption_keys_file=file)):
             pass
+
+
+async def test_what_can_never_verify_is_said_wherever_it_is_uploaded_or_used(stack: Stack) -> None:
+    root = trustme.CA()
+    middle = root.create_child_ca().cert_pem.bytes().decode()
+    whole = middle + root.cert_pem.bytes().decode()
+
+    async def reasons(method: str, path: str, **options: Any) -> list[str]:
+        answer = await stack.admin(method, path, **options)
+        assert answer.status_code in (200, 201), answer.text
+        body = answer.json()
+        return [each["reason"] for each in body.get("items", [body])[-1]["warnings"]]
+
+    bundle = {"kind": "ca", "pem": middle}
+    assert await reasons("POST", "/certificates", json=bundle) == ["NO_ROOT"]
+    assert await reasons("GET", "/certificates") == ["NO_ROOT"]
+    [listed] = (await stack.admin("GET", "/certificates")).json()["items"]
+    assert await reasons("GET", f"/certificates/{listed['id']}") == ["NO_ROOT"]
+    broker = {"name": "b", "host": "mqtt.example.com", "port": 8883, "protocol": "mqtts"}
+    assert await reasons("POST", "/brokers", json=broker | {"ca_cert": middle}) == ["NO_ROOT"]
+    assert await reasons("GET", "/brokers") == ["NO_ROOT"]
+    broker_id = (await stack.admin("GET", "/brokers")).json()["items"][-1]["id"]
+    assert await reasons("GET", f"/brokers/{broker_id}") == ["NO_ROOT"]
+    assert await reasons("PATCH", f"/brokers/{broker_id}", json={"ca_cert": whole}) == []
+    change = {"ca_certificate_id": listed["id"]}
+    assert await reasons("PATCH", f"/brokers/{broker_id}", json=change) == ["NO_ROOT"]
+    assert await reasons("PATCH", f"/brokers/{broker_id}", json={"ca_cert": None}) == []

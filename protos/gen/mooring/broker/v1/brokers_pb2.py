@@ -24,10 +24,11 @@ _sym_db = _symbol_database.Default()
 
 from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from mooring.broker.v1 import certificates_pb2 as mooring_dot_broker_dot_v1_dot_certificates__pb2
 from mooring.errors.v1 import errors_pb2 as mooring_dot_errors_dot_v1_dot_errors__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fmooring/broker/v1/brokers.proto\x12\x11mooring.broker.v1\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1emooring/errors/v1/errors.proto\"\xc2\x07\n\x0c\x42rokerFields\x12\x11\n\x04name\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x18\n\x0b\x64\x65scription\x18\x02 \x01(\tH\x01\x88\x01\x01\x12\x15\n\x08protocol\x18\x03 \x01(\tH\x02\x88\x01\x01\x12\x11\n\x04host\x18\x04 \x01(\tH\x03\x88\x01\x01\x12\x11\n\x04port\x18\x05 \x01(\x05H\x04\x88\x01\x01\x12\x11\n\x04path\x18\x06 \x01(\tH\x05\x88\x01\x01\x12\x14\n\x07use_tls\x18\x07 \x01(\x08H\x06\x88\x01\x01\x12\x1f\n\x12verify_certificate\x18\x08 \x01(\x08H\x07\x88\x01\x01\x12\x1d\n\x10\x63lient_id_prefix\x18\t \x01(\tH\x08\x88\x01\x01\x12\x17\n\nkeep_alive\x18\n \x01(\x05H\t\x88\x01\x01\x12\x1a\n\rclean_session\x18\x0b \x01(\x08H\n\x88\x01\x01\x12\x1d\n\x10reconnect_period\x18\x0c \x01(\x05H\x0b\x88\x01\x01\x12\x1c\n\x0f\x63onnect_timeout\x18\r \x01(\x05H\x0c\x88\x01\x01\x12\x14\n\x07\x63\x61_cert\x18\x0e \x01(\tH\r\x88\x01\x01\x12\x16\n\tis_active\x18\x0f \x01(\x08H\x0e\x88\x01\x01\x12\x13\n\x06region\x18\x10 \x01(\tH\x0f\x88\x01\x01\x12\x15\n\x08username\x18\x11 \x01(\tH\x10\x88\x01\x01\x12\x1a\n\x08password\x18\x12 \x01(\tB\x03\x80\x01\x01H\x11\x88\x01\x01\x12)\n\x06labels\x18\x13 \x01(\x0b\x32\x19.mooring.broker.v1.Labels\x12\x1e\n\x11\x63\x61_certificate_id\x18\x14 \x01(\x05H\x12\x88\x01\x01\x12\"\n\x15\x63lient_certificate_id\x18\x15 \x01(\x05H\x13\x88\x01\x01\x12\x17\n\nmanagement\x18\x16 \x01(\tH\x14\x88\x01\x01\x12\x1b\n\x0emanagement_url\x18\x17 \x01(\tH\x15\x88\x01\x01\x42\x07\n\x05_nameB\x0e\n\x0c_descriptionB\x0b\n\t_protocolB\x07\n\x05_hostB\x07\n\x05_portB\x07\n\x05_pathB\n\n\x08_use_tlsB\x15\n\x13_verify_certificateB\x13\n\x11_client_id_prefixB\r\n\x0b_keep_aliveB\x10\n\x0e_clean_sessionB\x13\n\x11_reconnect_periodB\x12\n\x10_connect_timeoutB\n\n\x08_ca_certB\x0c\n\n_is_activeB\t\n\x07_regionB\x0b\n\t_usernameB\x0b\n\t_passwordB\x14\n\x12_ca_certificate_idB\x18\n\x16_client_certificate_idB\r\n\x0b_managementB\x11\n\x0f_management_url\"n\n\x06Labels\x12\x35\n\x06values\x18\x01 \x03(\x0b\x32%.mooring.broker.v1.Labels.ValuesEntry\x1a-\n\x0bValuesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xd5\x02\n\x06\x42roker\x12\n\n\x02id\x18\x01 \x01(\x05\x12/\n\x06\x66ields\x18\x02 \x01(\x0b\x32\x1f.mooring.broker.v1.BrokerFields\x12\x12\n\nis_default\x18\x03 \x01(\x08\x12\x1e\n\x11\x63\x61_certificate_id\x18\x04 \x01(\x05H\x00\x88\x01\x01\x12\"\n\x15\x63lient_certificate_id\x18\x05 \x01(\x05H\x01\x88\x01\x01\x12\x10\n\x08revision\x18\x06 \x01(\x03\x12.\n\ncreated_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nupdated_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0chas_password\x18\t \x01(\x08\x42\x14\n\x12_ca_certificate_idB\x18\n\x16_client_certificate_id\"F\n\x13\x43reateBrokerRequest\x12/\n\x06\x66ields\x18\x01 \x01(\x0b\x32\x1f.mooring.broker.v1.BrokerFields\"A\n\x14\x43reateBrokerResponse\x12)\n\x06\x62roker\x18\x01 \x01(\x0b\x32\x19.mooring.broker.v1.Broker\"\x1e\n\x10GetBrokerRequest\x12\n\n\x02id\x18\x01 \x01(\x05\">\n\x11GetBrokerResponse\x12)\n\x06\x62roker\x18\x01 \x01(\x0b\x32\x19.mooring.broker.v1.Broker\"\xc9\x02\n\x12ListBrokersRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\t\x12\x16\n\tis_active\x18\x03 \x01(\x08H\x00\x88\x01\x01\x12\x17\n\nis_default\x18\x04 \x01(\x08H\x01\x88\x01\x01\x12\x13\n\x06region\x18\x05 \x01(\tH\x02\x88\x01\x01\x12\x15\n\x08protocol\x18\x06 \x01(\tH\x03\x88\x01\x01\x12\x41\n\x06labels\x18\x07 \x03(\x0b\x32\x31.mooring.broker.v1.ListBrokersRequest.LabelsEntry\x12\x0c\n\x04name\x18\x08 \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x0c\n\n_is_activeB\r\n\x0b_is_defaultB\t\n\x07_regionB\x0b\n\t_protocol\"V\n\x13ListBrokersResponse\x12*\n\x07\x62rokers\x18\x01 \x03(\x0b\x32\x19.mooring.broker.v1.Broker\x12\x13\n\x0bnext_cursor\x18\x02 \x01(\t\"\x98\x01\n\x13UpdateBrokerRequest\x12\n\n\x02id\x18\x01 \x01(\x05\x12/\n\x06\x66ields\x18\x02 \x01(\x0b\x32\x1f.mooring.broker.v1.BrokerFields\x12/\n\x0bupdate_mask\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x13\n\x0bif_revision\x18\x04 \x03(\x03\"A\n\x14UpdateBrokerResponse\x12)\n\x06\x62roker\x18\x01 \x01(\x0b\x32\x19.mooring.broker.v1.Broker\"6\n\x13\x44\x65leteBrokerRequest\x12\n\n\x02id\x18\x01 \x01(\x05\x12\x13\n\x0bif_revision\x18\x02 \x03(\x03\"\x16\n\x14\x44\x65leteBrokerResponse\":\n\x17SetDefaultBrokerRequest\x12\n\n\x02id\x18\x01 \x01(\x05\x12\x13\n\x0bif_revision\x18\x02 \x03(\x03\"E\n\x18SetDefaultBrokerResponse\x12)\n\x06\x62roker\x18\x01 \x01(\x0b\x32\x19.mooring.broker.v1.Broker\"Y\n\x14ImportBrokersRequest\x12\x30\n\x07\x62rokers\x18\x01 \x03(\x0b\x32\x1f.mooring.broker.v1.BrokerFields\x12\x0f\n\x07\x64ry_run\x18\x02 \x01(\x08\"[\n\x0c\x42rokerImport\x12\x11\n\x07\x63reated\x18\x01 \x01(\x08H\x00\x12-\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x1c.mooring.errors.v1.ItemErrorH\x00\x42\t\n\x07outcome\"I\n\x15ImportBrokersResponse\x12\x30\n\x07results\x18\x01 \x03(\x0b\x32\x1f.mooring.broker.v1.BrokerImport2\xb9\x05\n\rBrokerService\x12_\n\x0c\x43reateBroker\x12&.mooring.broker.v1.CreateBrokerRequest\x1a\'.mooring.broker.v1.CreateBrokerResponse\x12V\n\tGetBroker\x12#.mooring.broker.v1.GetBrokerRequest\x1a$.mooring.broker.v1.GetBrokerResponse\x12\\\n\x0bListBrokers\x12%.mooring.broker.v1.ListBrokersRequest\x1a&.mooring.broker.v1.ListBrokersResponse\x12_\n\x0cUpdateBroker\x12&.mooring.broker.v1.UpdateBrokerRequest\x1a\'.mooring.broker.v1.UpdateBrokerResponse\x12_\n\x0c\x44\x65leteBroker\x12&.mooring.broker.v1.DeleteBrokerRequest\x1a\'.mooring.broker.v1.DeleteBrokerResponse\x12k\n\x10SetDefaultBroker\x12*.mooring.broker.v1.SetDefaultBrokerRequest\x1a+.mooring.broker.v1.SetDefaultBrokerResponse\x12\x62\n\rImportBrokers\x12\'.mooring.broker.v1.ImportBrokersRequest\x1a(.mooring.broker.v1.ImportBrokersResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fmooring/broker/v1/brokers.proto\x12\x11mooring.broker.v1\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a$mooring/broker/v1/certificates.proto\x1a\x1emooring/errors/v1/errors.proto\"\xc2\x07\n\x0c\x42rokerFields\x12\x11\n\x04name\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x18\n\x0b\x64\x65scription\x18\x02 \x01(\tH\x01\x88\x01\x01\x12\x15\n\x08protocol\x18\x03 \x01(\tH\x02\x88\x01\x01\x12\x11\n\x04host\x18\x04 \x01(\tH\x03\x88\x01\x01\x12\x11\n\x04port\x18\x05 \x01(\x05H\x04\x88\x01\x01\x12\x11\n\x04path\x18\x06 \x01(\tH\x05\x88\x01\x01\x12\x14\n\x07use_tls\x18\x07 \x01(\x08H\x06\x88\x01\x01\x12\x1f\n\x12verify_certificate\x18\x08 \x01(\x08H\x07\x88\x01\x01\x12\x1d\n\x10\x63lient_id_prefix\x18\t \x01(\tH\x08\x88\x01\x01\x12\x17\n\nkeep_alive\x18\n \x01(\x05H\t\x88\x01\x01\x12\x1a\n\rclean_session\x18\x0b \x01(\x08H\n\x88\x01\x01\x12\x1d\n\x10reconnect_period\x18\x0c \x01(\x05H\x0b\x88\x01\x01\x12\x1c\n\x0f\x63onnect_timeout\x18\r \x01(\x05H\x0c\x88\x01\x01\x12\x14\n\x07\x63\x61_cert\x18\x0e \x01(\tH\r\x88\x01\x01\x12\x16\n\tis_active\x18\x0f \x01(\x08H\x0e\x88\x01\x01\x12\x13\n\x06region\x18\x10 \x01(\tH\x0f\x88\x01\x01\x12\x15\n\x08username\x18\x11 \x01(\tH\x10\x88\x01\x01\x12\x1a\n\x08password\x18\x12 \x01(\tB\x03\x80\x01\x01H\x11\x88\x01\x01\x12)\n\x06labels\x18\x13 \x01(\x0b\x32\x19.mooring.broker.v1.Labels\x12\x1e\n\x11\x63\x61_certificate_id\x18\x14 \x01(\x05H\x12\x88\x01\x01\x12\"\n\x15\x63lient_certificate_id\x18\x15 \x01(\x05H\x13\x88\x01\x01\x12\x17\n\nmanagement\x18\x16 \x01(\tH\x14\x88\x01\x01\x12\x1b\n\x0emanagement_url\x18\x17 \x01(\tH\x15\x88\x01\x01\x42\x07\n\x05_nameB\x0e\n\x0c_descriptionB\x0b\n\t_protocolB\x07\n\x05_hostB\x07\n\x05_portB\x07\n\x05_pathB\n\n\x08_use_tlsB\x15\n\x13_verify_certificateB\x13\n\x11_client_id_prefixB\r\n\x0b_keep_aliveB\x10\n\x0e_clean_sessionB\x13\n\x11_reconnect_periodB\x12\n\x10_connect_timeoutB\n\n\x08_ca_certB\x0c\n\n_is_activeB\t\n\x07_regionB\x0b\n\t_usernameB\x0b\n\t_passwordB\x14\n\x12_ca_certificate_idB\x18\n\x16_client_certificate_idB\r\n\x0b_managementB\x11\n\x0f_management_url\"n\n\x06Labels\x12\x35\n\x06values\x18\x01 \x03(\x0b\x32%.mooring.broker.v1.Labels.ValuesEntry\x1a-\n\x0bValuesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x8e\x03\n\x06\x42roker\x12\n\n\x02id\x18\x01 \x01(\x05\x12/\n\x06\x66ields\x18\x02 \x01(\x0b\x32\x1f.mooring.broker.v1.BrokerFields\x12\x12\n\nis_default\x18\x03 \x01(\x08\x12\x1e\n\x11\x63\x61_certificate_id\x18\x04 \x01(\x05H\x00\x88\x01\x01\x12\"\n\x15\x63lient_certificate_id\x18\x05 \x01(\x05H\x01\x88\x01\x01\x12\x10\n\x08revision\x18\x06 \x01(\x03\x12.\n\ncreated_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nupdated_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0chas_password\x18\t \x01(\x08\x12\x37\n\x08warnings\x18\n \x03(\x0b\x32%.mooring.broker.v1.CertificateWarningB\x14\n\x12_ca_certificate_idB\x18\n\x16_client_certificate_id\"F\n\x13\x43reateBrokerRequest\x12/\n\x06\x66ields\x18\x01 \x01(\x0b\x32\x1f.mooring.broker.v1.BrokerFields\"A\n\x14\x43reateBrokerResponse\x12)\n\x06\x62roker\x18\x01 \x01(\x0b\x32\x19.mooring.broker.v1.Broker\"\x1e\n\x10GetBrokerRequest\x12\n\n\x02id\x18\x01 \x01(\x05\">\n\x11GetBrokerResponse\x12)\n\x06\x62roker\x18\x01 \x01(\x0b\x32\x19.mooring.broker.v1.Broker\"\xc9\x02\n\x12ListBrokersRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\t\x12\x16\n\tis_active\x18\x03 \x01(\x08H\x00\x88\x01\x01\x12\x17\n\nis_default\x18\x04 \x01(\x08H\x01\x88\x01\x01\x12\x13\n\x06region\x18\x05 \x01(\tH\x02\x88\x01\x01\x12\x15\n\x08protocol\x18\x06 \x01(\tH\x03\x88\x01\x01\x12\x41\n\x06labels\x18\x07 \x03(\x0b\x32\x31.mooring.broker.v1.ListBrokersRequest.LabelsEntry\x12\x0c\n\x04name\x18\x08 \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x0c\n\n_is_activeB\r\n\x0b_is_defaultB\t\n\x07_regionB\x0b\n\t_protocol\"V\n\x13ListBrokersResponse\x12*\n\x07\x62rokers\x18\x01 \x03(\x0b\x32\x19.mooring.broker.v1.Broker\x12\x13\n\x0bnext_cursor\x18\x02 \x01(\t\"\x98\x01\n\x13UpdateBrokerRequest\x12\n\n\x02id\x18\x01 \x01(\x05\x12/\n\x06\x66ields\x18\x02 \x01(\x0b\x32\x1f.mooring.broker.v1.BrokerFields\x12/\n\x0bupdate_mask\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x13\n\x0bif_revision\x18\x04 \x03(\x03\"A\n\x14UpdateBrokerResponse\x12)\n\x06\x62roker\x18\x01 \x01(\x0b\x32\x19.mooring.broker.v1.Broker\"6\n\x13\x44\x65leteBrokerRequest\x12\n\n\x02id\x18\x01 \x01(\x05\x12\x13\n\x0bif_revision\x18\x02 \x03(\x03\"\x16\n\x14\x44\x65leteBrokerResponse\":\n\x17SetDefaultBrokerRequest\x12\n\n\x02id\x18\x01 \x01(\x05\x12\x13\n\x0bif_revision\x18\x02 \x03(\x03\"E\n\x18SetDefaultBrokerResponse\x12)\n\x06\x62roker\x18\x01 \x01(\x0b\x32\x19.mooring.broker.v1.Broker\"Y\n\x14ImportBrokersRequest\x12\x30\n\x07\x62rokers\x18\x01 \x03(\x0b\x32\x1f.mooring.broker.v1.BrokerFields\x12\x0f\n\x07\x64ry_run\x18\x02 \x01(\x08\"[\n\x0c\x42rokerImport\x12\x11\n\x07\x63reated\x18\x01 \x01(\x08H\x00\x12-\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x1c.mooring.errors.v1.ItemErrorH\x00\x42\t\n\x07outcome\"I\n\x15ImportBrokersResponse\x12\x30\n\x07results\x18\x01 \x03(\x0b\x32\x1f.mooring.broker.v1.BrokerImport2\xb9\x05\n\rBrokerService\x12_\n\x0c\x43reateBroker\x12&.mooring.broker.v1.CreateBrokerRequest\x1a\'.mooring.broker.v1.CreateBrokerResponse\x12V\n\tGetBroker\x12#.mooring.broker.v1.GetBrokerRequest\x1a$.mooring.broker.v1.GetBrokerResponse\x12\\\n\x0bListBrokers\x12%.mooring.broker.v1.ListBrokersRequest\x1a&.mooring.broker.v1.ListBrokersResponse\x12_\n\x0cUpdateBroker\x12&.mooring.broker.v1.UpdateBrokerRequest\x1a\'.mooring.broker.v1.UpdateBrokerResponse\x12_\n\x0c\x44\x65leteBroker\x12&.mooring.broker.v1.DeleteBrokerRequest\x1a\'.mooring.broker.v1.DeleteBrokerResponse\x12k\n\x10SetDefaultBroker\x12*.mooring.broker.v1.SetDefaultBrokerRequest\x1a+.mooring.broker.v1.SetDefaultBrokerResponse\x12\x62\n\rImportBrokers\x12\'.mooring.broker.v1.ImportBrokersRequest\x1a(.mooring.broker.v1.ImportBrokersResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,46 +41,46 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LABELS_VALUESENTRY']._serialized_options = b'8\001'
   _globals['_LISTBROKERSREQUEST_LABELSENTRY']._loaded_options = None
   _globals['_LISTBROKERSREQUEST_LABELSENTRY']._serialized_options = b'8\001'
-  _globals['_BROKERFIELDS']._serialized_start=154
-  _globals['_BROKERFIELDS']._serialized_end=1116
-  _globals['_LABELS']._serialized_start=1118
-  _globals['_LABELS']._serialized_end=1228
-  _globals['_LABELS_VALUESENTRY']._serialized_start=1183
-  _globals['_LABELS_VALUESENTRY']._serialized_end=1228
-  _globals['_BROKER']._serialized_start=1231
-  _globals['_BROKER']._serialized_end=1572
-  _globals['_CREATEBROKERREQUEST']._serialized_start=1574
-  _globals['_CREATEBROKERREQUEST']._serialized_end=1644
-  _globals['_CREATEBROKERRESPONSE']._serialized_start=1646
-  _globals['_CREATEBROKERRESPONSE']._serialized_end=1711
-  _globals['_GETBROKERREQUEST']._serialized_start=1713
-  _globals['_GETBROKERREQUEST']._serialized_end=1743
-  _globals['_GETBROKERRESPONSE']._serialized_start=1745
-  _globals['_GETBROKERRESPONSE']._serialized_end=1807
-  _globals['_LISTBROKERSREQUEST']._serialized_start=1810
-  _globals['_LISTBROKERSREQUEST']._serialized_end=2139
-  _globals['_LISTBROKERSREQUEST_LABELSENTRY']._serialized_start=2041
-  _globals['_LISTBROKERSREQUEST_LABELSENTRY']._serialized_end=2086
-  _globals['_LISTBROKERSRESPONSE']._serialized_start=2141
-  _globals['_LISTBROKERSRESPONSE']._serialized_end=2227
-  _globals['_UPDATEBROKERREQUEST']._serialized_start=2230
-  _globals['_UPDATEBROKERREQUEST']._serialized_end=2382
-  _globals['_UPDATEBROKERRESPONSE']._serialized_start=2384
-  _globals['_UPDATEBROKERRESPONSE']._serialized_end=2449
-  _globals['_DELETEBROKERREQUEST']._serialized_start=2451
-  _globals['_DELETEBROKERREQUEST']._serialized_end=2505
-  _globals['_DELETEBROKERRESPONSE']._serialized_start=2507
-  _globals['_DELETEBROKERRESPONSE']._serialized_end=2529
-  _globals['_SETDEFAULTBROKERREQUEST']._serialized_start=2531
-  _globals['_SETDEFAULTBROKERREQUEST']._serialized_end=2589
-  _globals['_SETDEFAULTBROKERRESPONSE']._serialized_start=2591
-  _globals['_SETDEFAULTBROKERRESPONSE']._serialized_end=2660
-  _globals['_IMPORTBROKERSREQUEST']._serialized_start=2662
-  _globals['_IMPORTBROKERSREQUEST']._serialized_end=2751
-  _globals['_BROKERIMPORT']._serialized_start=2753
-  _globals['_BROKERIMPORT']._serialized_end=2844
-  _globals['_IMPORTBROKERSRESPONSE']._serialized_start=2846
-  _globals['_IMPORTBROKERSRESPONSE']._serialized_end=2919
-  _globals['_BROKERSERVICE']._serialized_start=2922
-  _globals['_BROKERSERVICE']._serialized_end=3619
+  _globals['_BROKERFIELDS']._serialized_start=192
+  _globals['_BROKERFIELDS']._serialized_end=1154
+  _globals['_LABELS']._serialized_start=1156
+  _globals['_LABELS']._serialized_end=1266
+  _globals['_LABELS_VALUESENTRY']._serialized_start=1221
+  _globals['_LABELS_VALUESENTRY']._serialized_end=1266
+  _globals['_BROKER']._serialized_start=1269
+  _globals['_BROKER']._serialized_end=1667
+  _globals['_CREATEBROKERREQUEST']._serialized_start=1669
+  _globals['_CREATEBROKERREQUEST']._serialized_end=1739
+  _globals['_CREATEBROKERRESPONSE']._serialized_start=1741
+  _globals['_CREATEBROKERRESPONSE']._serialized_end=1806
+  _globals['_GETBROKERREQUEST']._serialized_start=1808
+  _globals['_GETBROKERREQUEST']._serialized_end=1838
+  _globals['_GETBROKERRESPONSE']._serialized_start=1840
+  _globals['_GETBROKERRESPONSE']._serialized_end=1902
+  _globals['_LISTBROKERSREQUEST']._serialized_start=1905
+  _globals['_LISTBROKERSREQUEST']._serialized_end=2234
+  _globals['_LISTBROKERSREQUEST_LABELSENTRY']._serialized_start=2136
+  _globals['_LISTBROKERSREQUEST_LABELSENTRY']._serialized_end=2181
+  _globals['_LISTBROKERSRESPONSE']._serialized_start=2236
+  _globals['_LISTBROKERSRESPONSE']._serialized_end=2322
+  _globals['_UPDATEBROKERREQUEST']._serialized_start=2325
+  _globals['_UPDATEBROKERREQUEST']._serialized_end=2477
+  _globals['_UPDATEBROKERRESPONSE']._serialized_start=2479
+  _globals['_UPDATEBROKERRESPONSE']._serialized_end=2544
+  _globals['_DELETEBROKERREQUEST']._serialized_start=2546
+  _globals['_DELETEBROKERREQUEST']._serialized_end=2600
+  _globals['_DELETEBROKERRESPONSE']._serialized_start=2602
+  _globals['_DELETEBROKERRESPONSE']._serialized_end=2624
+  _globals['_SETDEFAULTBROKERREQUEST']._serialized_start=2626
+  _globals['_SETDEFAULTBROKERREQUEST']._serialized_end=2684
+  _globals['_SETDEFAULTBROKERRESPONSE']._serialized_start=2686
+  _globals['_SETDEFAULTBROKERRESPONSE']._serialized_end=2755
+  _globals['_IMPORTBROKERSREQUEST']._serialized_start=2757
+  _globals['_IMPORTBROKERSREQUEST']._serialized_end=2846
+  _globals['_BROKERIMPORT']._serialized_start=2848
+  _globals['_BROKERIMPORT']._serialized_end=2939
+  _globals['_IMPORTBROKERSRESPONSE']._serialized_start=2941
+  _globals['_IMPORTBROKERSRESPONSE']._serialized_end=3014
+  _globals['_BROKERSERVICE']._serialized_start=3017
+  _globals['_BROKERSERVICE']._serialized_end=3714
 # @@protoc_insertion_point(module_scope)

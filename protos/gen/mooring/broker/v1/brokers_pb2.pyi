@@ -9,6 +9,7 @@ from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from mooring.broker.v1 import certificates_pb2 as _certificates_pb2
 from mooring.errors.v1 import errors_pb2 as _errors_pb2
 import builtins as _builtins
 import sys
@@ -278,6 +279,7 @@ class Broker(_message.Message):
     CREATED_AT_FIELD_NUMBER: _builtins.int
     UPDATED_AT_FIELD_NUMBER: _builtins.int
     HAS_PASSWORD_FIELD_NUMBER: _builtins.int
+    WARNINGS_FIELD_NUMBER: _builtins.int
     id: _builtins.int
     is_default: _builtins.bool
     ca_certificate_id: _builtins.int
@@ -291,6 +293,10 @@ class Broker(_message.Message):
     def created_at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def updated_at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def warnings(self) -> _containers.RepeatedCompositeFieldContainer[_certificates_pb2.CertificateWarning]:
+        """Of its certificates, as of now: why its clients will not connect."""
+
     def __init__(
         self,
         *,
@@ -303,10 +309,11 @@ class Broker(_message.Message):
         created_at: _timestamp_pb2.Timestamp | None = ...,
         updated_at: _timestamp_pb2.Timestamp | None = ...,
         has_password: _builtins.bool = ...,
+        warnings: _abc.Iterable[_certificates_pb2.CertificateWarning] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_ca_certificate_id", b"_ca_certificate_id", "_client_certificate_id", b"_client_certificate_id", "ca_certificate_id", b"ca_certificate_id", "client_certificate_id", b"client_certificate_id", "created_at", b"created_at", "fields", b"fields", "updated_at", b"updated_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_ca_certificate_id", b"_ca_certificate_id", "_client_certificate_id", b"_client_certificate_id", "ca_certificate_id", b"ca_certificate_id", "client_certificate_id", b"client_certificate_id", "created_at", b"created_at", "fields", b"fields", "has_password", b"has_password", "id", b"id", "is_default", b"is_default", "revision", b"revision", "updated_at", b"updated_at"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_ca_certificate_id", b"_ca_certificate_id", "_client_certificate_id", b"_client_certificate_id", "ca_certificate_id", b"ca_certificate_id", "client_certificate_id", b"client_certificate_id", "created_at", b"created_at", "fields", b"fields", "has_password", b"has_password", "id", b"id", "is_default", b"is_default", "revision", b"revision", "updated_at", b"updated_at", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__ca_certificate_id: _TypeAlias = _typing.Literal["ca_certificate_id"]  # noqa: Y015
     _WhichOneofArgType__ca_certificate_id: _TypeAlias = _typing.Literal["_ca_certificate_id", b"_ca_certificate_id"]  # noqa: Y015

@@ -82,6 +82,32 @@ class NewCertificate(_message.Message):
 Global___NewCertificate: _TypeAlias = NewCertificate  # noqa: Y015
 
 @_typing.final
+class CertificateWarning(_message.Message):
+    """Something that keeps TLS clients from verifying with a certificate."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REASON_FIELD_NUMBER: _builtins.int
+    DETAIL_FIELD_NUMBER: _builtins.int
+    reason: _builtins.str
+    """UPPER_SNAKE and stable: programs compare it."""
+    detail: _builtins.str
+    """For people; may change."""
+    def __init__(
+        self,
+        *,
+        reason: _builtins.str = ...,
+        detail: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["detail", b"detail", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CertificateWarning: _TypeAlias = CertificateWarning  # noqa: Y015
+
+@_typing.final
 class Certificate(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -98,6 +124,7 @@ class Certificate(_message.Message):
     CREATED_AT_FIELD_NUMBER: _builtins.int
     BROKER_IDS_FIELD_NUMBER: _builtins.int
     REPLACEMENT_ID_FIELD_NUMBER: _builtins.int
+    WARNINGS_FIELD_NUMBER: _builtins.int
     id: _builtins.int
     kind: Global___CertificateKind.ValueType
     name: _builtins.str
@@ -123,6 +150,10 @@ class Certificate(_message.Message):
     def broker_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """The brokers that use it, in order."""
 
+    @_builtins.property
+    def warnings(self) -> _containers.RepeatedCompositeFieldContainer[Global___CertificateWarning]:
+        """As of now; empty where nothing is known to be wrong."""
+
     def __init__(
         self,
         *,
@@ -139,10 +170,11 @@ class Certificate(_message.Message):
         created_at: _timestamp_pb2.Timestamp | None = ...,
         broker_ids: _abc.Iterable[_builtins.int] | None = ...,
         replacement_id: _builtins.int | None = ...,
+        warnings: _abc.Iterable[Global___CertificateWarning] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_replacement_id", b"_replacement_id", "created_at", b"created_at", "not_after", b"not_after", "not_before", b"not_before", "replacement_id", b"replacement_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_replacement_id", b"_replacement_id", "broker_ids", b"broker_ids", "created_at", b"created_at", "fingerprint_sha256", b"fingerprint_sha256", "has_private_key", b"has_private_key", "id", b"id", "issuer", b"issuer", "kind", b"kind", "name", b"name", "not_after", b"not_after", "not_before", b"not_before", "pem", b"pem", "replacement_id", b"replacement_id", "subject", b"subject"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_replacement_id", b"_replacement_id", "broker_ids", b"broker_ids", "created_at", b"created_at", "fingerprint_sha256", b"fingerprint_sha256", "has_private_key", b"has_private_key", "id", b"id", "issuer", b"issuer", "kind", b"kind", "name", b"name", "not_after", b"not_after", "not_before", b"not_before", "pem", b"pem", "replacement_id", b"replacement_id", "subject", b"subject", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__replacement_id: _TypeAlias = _typing.Literal["replacement_id"]  # noqa: Y015
     _WhichOneofArgType__replacement_id: _TypeAlias = _typing.Literal["_replacement_id", b"_replacement_id"]  # noqa: Y015
