@@ -17,6 +17,8 @@ from gateway.limits import Limits
 from gateway.neighbours import Neighbours
 from gateway.problems import unread
 
+# What an answer is given to leave in.
+ANSWER_S = 0.5
 TOO_MANY_FAILED = "too many attempts with tokens that are not valid"
 
 
@@ -26,11 +28,16 @@ async def running(config: GatewayConfig) -> AsyncIterator[str]:
     async with contextlib.AsyncExitStack() as stack:
         neighbours = Neighbours(config)
         stack.push_async_callback(neighbours.close)
-        calls = DeviceCalls(neighbours, config.request_timeout_s)
+        leaving = asyncio.Event()
+        calls = DeviceCalls(
+            neighbours,
+            config.request_timeout_s,
+            leaving,
+            stop_within_s=config.drain_s + config.shutdown_grace_s - ANSWER_S,
+        )
         stack.push_async_callback(calls.close)
         limits = Limits.of(config.limit_per_key, config.limit_per_address)
         routes = DeviceRoutes(calls, limits, config.trusted_proxies)
-        leaving = asyncio.Event()
         failures = Limits.of(
             config.limit_failed_per_prefix,
             config.limit_failed_per_address,

@@ -11,9 +11,12 @@ import msgspec
 from google.protobuf.timestamp_pb2 import Timestamp
 from mooring.broker.v1 import resolution_pb2
 from mooring.registry.v1 import registration_pb2
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET, Struct, UnsetType, structs
 
 from chassis.errors import Internal, MooringError, from_item
+
+# When a device is to ask again that its broker does not let in yet.
+NOT_READY_REFRESH_AFTER_S = 5
 
 SOURCES: dict[int, str] = {
     number: name.removeprefix("SOURCE_").lower() for name, number in resolution_pb2.Source.items()
@@ -60,6 +63,7 @@ class Mqtt(Struct, rename="camel", kw_only=True, frozen=True):
     generation: str
     refresh_after: int
     stale: bool | UnsetType = UNSET
+    ready: bool | UnsetType = UNSET
 
 
 class RegisteredDevice(Struct, rename="camel", frozen=True):
@@ -74,11 +78,44 @@ class RegisteredDevice(Struct, rename="camel", frozen=True):
     mqtt: Mqtt
 
 
+class Awaited(NamedTuple):
+    """What a broker has to hold before it lets the device in.
+
+    `is_newly_told`: that has been changed just now, and is worth waiting for.
+    """
+
+    broker_id: int
+    username: str
+    fingerprint: str
+    is_newly_told: bool
+
+
 class Registered(NamedTuple):
     """One device's answer; `created` is false where it was registered before."""
 
     device: RegisteredDevice
     created: bool
+    # None where the broker asks.
+    awaited: Awaited | None = None
+
+    def while_not_ready(self) -> "Registered":
+        """The answer for as long as the broker does not let the device in."""
+        device = structs.replace(self.device, mqtt=_while_not_ready(self.device.mqtt))
+        return self._replace(device=device)
+
+
+class Connected(NamedTuple):
+    """How one device connects."""
+
+    mqtt: Mqtt
+    # As it is once the broker lets the device in.
+    refresh_after: int
+    # None where the broker asks.
+    awaited: Awaited | None = None
+
+    def while_not_ready(self) -> "Connected":
+        """The answer for as long as the broker does not let the device in."""
+        return self._replace(mqtt=_while_not_ready(self.mqtt))
 
 
 class _Brokers:
@@ -131,7 +168,7 @@ def registered(
 
 def connections(
     response: registration_pb2.GetConnectionsResponse | registration_pb2.RotateCredentialsResponse,
-) -> list[Mqtt | MooringError]:
+) -> list[Connected | MooringError]:
     """An answer or an error for each request, in order."""
     brokers = _Brokers(list(response.brokers), response.environment_url)
     return [_connected(outcome, brokers) for outcome in response.outcomes]
@@ -158,7 +195,7 @@ def _registered(
         created_at=times.of(device.created_at),
         mqtt=mqtt,
     )
-    return Registered(answer, device.created)
+    return Registered(answer, device.created, _awaited(device.connection))
 
 
 def _camel(field: str) -> str:
@@ -169,13 +206,27 @@ def _camel(field: str) -> str:
 
 def _connected(
     outcome: registration_pb2.ConnectionOutcome, brokers: _Brokers
-) -> Mqtt | MooringError:
+) -> Connected | MooringError:
     if not outcome.HasField("connection"):
         return from_item(outcome.error)
     try:
-        return _mqtt(outcome.connection, brokers)
+        mqtt = _mqtt(outcome.connection, brokers)
     except Internal as error:
         return error
+    return Connected(mqtt, mqtt.refresh_after, _awaited(outcome.connection))
+
+
+def _awaited(connection: registration_pb2.Connection) -> Awaited | None:
+    if not connection.held_as:
+        return None
+    return Awaited(
+        connection.broker_id, connection.username, connection.held_as, connection.newly_told
+    )
+
+
+def _while_not_ready(mqtt: Mqtt) -> Mqtt:
+    refresh_after = min(mqtt.refresh_after, NOT_READY_REFRESH_AFTER_S)
+    return structs.replace(mqtt, ready=False, refresh_after=refresh_after)
 
 
 def _mqtt(connection: registration_pb2.Connection, brokers: _Brokers) -> Mqtt:

@@ -9,6 +9,7 @@ from chassis.coalescer import Coalescer
 from chassis.errors import MooringError
 from chassis.queue import Call
 from gateway import answers
+from gateway.held import Held, Waiting
 from gateway.neighbours import Neighbours
 
 MAX_BATCH = 256
@@ -18,9 +19,20 @@ MAX_WAITING = 4096
 class DeviceCalls:
     """Asks the registry for many devices at once; each gets its own answer, or its own error."""
 
-    def __init__(self, neighbours: Neighbours, timeout_s: float) -> None:
-        """Belongs to the running loop. A device waits `timeout_s` at most."""
+    def __init__(
+        self,
+        neighbours: Neighbours,
+        timeout_s: float,
+        leaving: asyncio.Event | None = None,
+        *,
+        stop_within_s: float = 0.0,
+    ) -> None:
+        """Belongs to the running loop. A device waits `timeout_s` at most.
+
+        Once the gateway is `leaving`: `stop_within_s` at most for its broker.
+        """
         self._neighbours = neighbours
+        self._held = Held(neighbours, leaving or asyncio.Event(), stop_within_s=stop_within_s)
         self._timeout_s = timeout_s
         self._loop = asyncio.get_running_loop()
         self._registrations = Coalescer[registration_pb2.Registration, answers.Registered](
@@ -31,7 +43,7 @@ class DeviceCalls:
             lanes=2,
         )
         # Cheap reads would travel one by one without the spacing.
-        self._connections = Coalescer[registration_pb2.ConnectionRequest, answers.Mqtt](
+        self._connections = Coalescer[registration_pb2.ConnectionRequest, answers.Connected](
             self._connect_all,
             name="connections",
             max_batch=MAX_BATCH,
@@ -40,7 +52,7 @@ class DeviceCalls:
             spacing_s=0.002,
         )
 
-        self._rotations = Coalescer[registration_pb2.ConnectionRequest, answers.Mqtt](
+        self._rotations = Coalescer[registration_pb2.ConnectionRequest, answers.Connected](
             self._rotate_all,
             name="rotations",
             max_batch=MAX_BATCH,
@@ -60,29 +72,38 @@ class DeviceCalls:
 
     def connection(
         self, uuid: str, device_api_key: str, address: str = ""
-    ) -> Call[registration_pb2.ConnectionRequest, answers.Mqtt]:
+    ) -> Call[registration_pb2.ConnectionRequest, answers.Connected]:
         """`address`: from where the device asks, if that is known. Raises `Overloaded`."""
         return self._offered(self._connections, uuid, device_api_key, address)
 
     def rotation(
         self, uuid: str, device_api_key: str, address: str = ""
-    ) -> Call[registration_pb2.ConnectionRequest, answers.Mqtt]:
+    ) -> Call[registration_pb2.ConnectionRequest, answers.Connected]:
         """`address`: from where the device asks, if that is known. Raises `Overloaded`."""
         return self._offered(self._rotations, uuid, device_api_key, address)
+
+    def awaited(
+        self, answer: answers.Registered | answers.Connected, *, since: float
+    ) -> Waiting | None:
+        """What a device that asked at `since` waits for before it has its answer."""
+        if answer.awaited is None:
+            return None
+        return self._held.wait(answer.awaited, deadline=since + self._timeout_s)
 
     async def close(self) -> None:
         """Takes no more, and waits for what is under way."""
         await asyncio.gather(
             self._registrations.close(), self._connections.close(), self._rotations.close()
         )
+        await self._held.close()
 
     def _offered(
         self,
-        queue: Coalescer[registration_pb2.ConnectionRequest, answers.Mqtt],
+        queue: Coalescer[registration_pb2.ConnectionRequest, answers.Connected],
         uuid: str,
         device_api_key: str,
         address: str,
-    ) -> Call[registration_pb2.ConnectionRequest, answers.Mqtt]:
+    ) -> Call[registration_pb2.ConnectionRequest, answers.Connected]:
         request = registration_pb2.ConnectionRequest(
             uuid=uuid, device_api_key=device_api_key, source_address=address
         )
@@ -105,7 +126,7 @@ class DeviceCalls:
 
     async def _connect_all(
         self, requests: list[registration_pb2.ConnectionRequest], deadline: float
-    ) -> Sequence[answers.Mqtt | MooringError]:
+    ) -> Sequence[answers.Connected | MooringError]:
         response = await self._neighbours.registry.call(
             self._neighbours.registration.GetConnections,
             registration_pb2.GetConnectionsRequest(requests=requests),
@@ -115,7 +136,7 @@ class DeviceCalls:
 
     async def _rotate_all(
         self, requests: list[registration_pb2.ConnectionRequest], deadline: float
-    ) -> Sequence[answers.Mqtt | MooringError]:
+    ) -> Sequence[answers.Connected | MooringError]:
         response = await self._neighbours.registry.call(
             self._neighbours.registration.RotateCredentials,
             registration_pb2.RotateCredentialsRequest(requests=requests),

@@ -18,12 +18,13 @@ from chassis.queue import Call
 from chassis.trust import Access
 from chassis.validation import IDENTIFIER
 from gateway.addresses import Network, client_of
-from gateway.answers import Mqtt, Registered
+from gateway.answers import Connected, Registered
 from gateway.bodies import decode, is_json
 from gateway.conditional import entity_tag, is_current
 from gateway.device_calls import DeviceCalls
 from gateway.documentation import IDENTIFIER_PATTERN, documented
 from gateway.express import DeviceHandler, DeviceRequest, Route
+from gateway.held import Waiting
 from gateway.limits import Limits
 
 PREFIX = b"/api/v1/device/"
@@ -101,6 +102,10 @@ class Registration:
         registration = _registration(request.secret, device, _address(request))
         return self._calls.register(registration, size=len(request.body))
 
+    def awaited(self, answer: Registered, since: float) -> Waiting | None:
+        """What the device waits for."""
+        return self._calls.awaited(answer, since=since)
+
     def reply(self, request: DeviceRequest, answer: Registered) -> Reply:  # noqa: ARG002
         """201 for a new device, 200 for one that was registered before."""
         return Reply(201 if answer.created else 200, NO_STORE, ENCODER.encode(answer.device))
@@ -130,19 +135,25 @@ class Connection:
         """Raises `Overloaded`."""
         return self._calls.connection(request.uuid, request.secret, _address(request))
 
-    def reply(self, request: DeviceRequest, answer: Mqtt) -> Reply:
-        """200, or 304 for a device that has the answer already."""
+    def awaited(self, answer: Connected, since: float) -> Waiting | None:
+        """What the device waits for."""
+        return self._calls.awaited(answer, since=since)
+
+    def reply(self, request: DeviceRequest, answer: Connected) -> Reply:
+        """200, or 304 for a device that has the answer already, and is let in with it."""
+        mqtt = answer.mqtt
+        # Whether the device is let in yet is no part of the tag.
         tag = entity_tag(
-            answer.generation, refresh_after_s=answer.refresh_after, is_stale=answer.stale is True
+            mqtt.generation, refresh_after_s=answer.refresh_after, is_stale=mqtt.stale is True
         )
         # The device's own store may keep it; one that others share may not: it holds a password.
         head = b"etag: %b\r\ncache-control: private, no-cache\r\n" % tag.encode()
         known = [
             value.decode("latin-1") for name, value in request.headers if name == b"if-none-match"
         ]
-        if is_current(known, tag):
+        if is_current(known, tag) and mqtt.ready is not False:
             return Reply(304, head, b"")
-        return Reply(200, head + b"content-type: application/json\r\n", ENCODER.encode(answer))
+        return Reply(200, head + b"content-type: application/json\r\n", ENCODER.encode(mqtt))
 
 
 class Rotation(Connection):
@@ -154,9 +165,9 @@ class Rotation(Connection):
         """Raises `Overloaded`."""
         return self._calls.rotation(request.uuid, request.secret, _address(request))
 
-    def reply(self, request: DeviceRequest, answer: Mqtt) -> Reply:  # noqa: ARG002
+    def reply(self, request: DeviceRequest, answer: Connected) -> Reply:  # noqa: ARG002
         """200, also for one that has met another."""
-        return Reply(200, NO_STORE, ENCODER.encode(answer))
+        return Reply(200, NO_STORE, ENCODER.encode(answer.mqtt))
 
 
 class DeviceRoutes:

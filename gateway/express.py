@@ -14,6 +14,7 @@ from chassis.log import request_id
 from chassis.queue import Call
 from chassis.trust import Access
 from gateway.access import required
+from gateway.held import Waiting
 from gateway.problems import of_device_error, of_exception, refusal, rendered
 
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
@@ -57,6 +58,9 @@ class Route(Protocol):
     def ask(self, request: DeviceRequest) -> "Call[Any, Any]":
         """Passes the question on. Raises what is wrong with the request."""
 
+    def awaited(self, answer: Any, since: float) -> Waiting | None:
+        """What a device that asked at `since` waits for before it has the answer; None: nothing."""
+
     def reply(self, request: DeviceRequest, answer: Any) -> Reply:
         """What came of it, as HTTP."""
 
@@ -71,7 +75,7 @@ class DeviceHandler:
         self.route = route
         self._request = DeviceRequest(head.method, uuid, head.headers, head.client)
         self._request_id = request_id_of(head.headers)
-        self._call: Call[Any, Any] | None = None
+        self._call: Call[Any, Any] | Waiting | None = None
 
     def admit(self) -> Reply | None:
         """What is wrong with the head, if anything is."""
@@ -84,15 +88,35 @@ class DeviceHandler:
             if body is None:
                 return rendered(refusal(413))
             self._request.body = body
-            self._call = self.route.ask(self._request)
-            self._call.future.add_done_callback(answered)
+            self._call = call = self.route.ask(self._request)
+            call.future.add_done_callback(answered)
             return None
 
         def answered(future: "asyncio.Future[Any]") -> None:
             if not future.cancelled():
-                replied = self._attempt(lambda: self._reply(future.result()))
-                if replied is not None:
-                    answer(replied)
+                attempt(lambda: settled(future.result()))
+
+        def settled(result: Any) -> Reply | None:
+            """None where the device waits until it is let in by its broker."""
+            if isinstance(result, MooringError):
+                raise result
+            since = self._call.since if self._call is not None else 0.0
+            waiting = self.route.awaited(result, since)
+            if waiting is None:
+                return self.route.reply(self._request, result)
+            self._call = waiting
+            waiting.future.add_done_callback(lambda held: waited(result, held))
+            return None
+
+        def waited(result: Any, held: "asyncio.Future[bool]") -> None:
+            if not held.cancelled():
+                told = result if held.result() else result.while_not_ready()
+                attempt(lambda: self.route.reply(self._request, told))
+
+        def attempt(step: Callable[[], Reply | None]) -> None:
+            replied = self._attempt(step)
+            if replied is not None:
+                answer(replied)
 
         refused = self._attempt(ask)
         if refused is not None:
@@ -110,11 +134,6 @@ class DeviceHandler:
         required(getattr(self.route, "access", None))
         self._request.secret = self.route.admit(self._request)
         return None
-
-    def _reply(self, answer: Any) -> Reply:
-        if isinstance(answer, MooringError):
-            raise answer
-        return self.route.reply(self._request, answer)
 
     def _attempt(self, step: Callable[[], Reply | None]) -> Reply | None:
         """The answer, where `step` has one already or cannot be done."""

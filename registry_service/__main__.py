@@ -46,7 +46,10 @@ from registry_service.devices import servicer as devices
 from registry_service.devices.import_store import ImportStore
 from registry_service.devices.store import DeviceStore
 from registry_service.enforcement import servicer as enforcement
+from registry_service.enforcement.held import Held
+from registry_service.enforcement.held_store import HELD_CHANNEL, HeldStore
 from registry_service.enforcement.store import EnforcementStore
+from registry_service.enforcement.waking import Waking
 from registry_service.expected_devices import servicer as expected_devices
 from registry_service.expected_devices.store import ExpectedDeviceStore
 from registry_service.fleets import servicer as fleets
@@ -126,12 +129,18 @@ async def running(config: RegistryServiceConfig) -> AsyncIterator[int]:
         await stack.enter_async_context(process.background(device_refusals.keep_written()))
         guesses = Guesses(pool, device_refusals)
         await stack.enter_async_context(process.background(guesses.keep_exchanging()))
+        waking = Waking(pool)
+        stack.push_async_callback(waking.close)
         registering = registration.RegistrationServicer(
             Registrar(store, placements, ring, teller, guesses),
             Connections(store, placements, ring, teller, guesses),
             config.mqtt_broker_url,
+            waking,
         )
         stack.push_async_callback(registering.close)
+        held = Held(HeldStore(engine), Listener(config.registry_database_url, HELD_CHANNEL, []))
+        stack.push_async_callback(held.close)
+        await stack.enter_async_context(process.background(held.keep_hearing()))
 
         token_store = TokenStore(engine)
         listener = Listener(config.registry_database_url, CHANNEL, [forgetting(engine)])
@@ -175,7 +184,7 @@ async def running(config: RegistryServiceConfig) -> AsyncIterator[int]:
                 service_accounts.ServiceAccountServicer(ServiceAccountStore(engine)), server
             )
             enforcement_pb2_grpc.add_EnforcementServiceServicer_to_server(
-                enforcement.EnforcementServicer(EnforcementStore(engine)), server
+                enforcement.EnforcementServicer(EnforcementStore(engine), held), server
             )
             jobs_pb2_grpc.add_JobServiceServicer_to_server(
                 jobs.JobServicer(JobStore(engine), Destinations(broker_service)), server

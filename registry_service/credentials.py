@@ -67,6 +67,15 @@ def hash_of_password(salt: str, password: str) -> str:
     return hashlib.sha256((salt + password).encode()).hexdigest()
 
 
+def fingerprint_of(salt: str, password_hash: str) -> str:
+    """What tells one password from another where everybody may see it: at brokers, for instance.
+
+    It changes with the password. It is a hash of what is kept of the password, salt included, so
+    that nothing can be tried against it without knowing that.
+    """
+    return hashlib.sha256(f"{salt}|{password_hash}".encode()).hexdigest()[:16]
+
+
 @dataclass(frozen=True, slots=True)
 class KeyRing:
     """The server keys. Rows name the key they were made with; new rows use the active one."""

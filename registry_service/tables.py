@@ -5,7 +5,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import CIDR, INT8MULTIRANGE, JSONB
 
-SCHEMA_REVISION = "0025"
+SCHEMA_REVISION = "0026"
 
 metadata = sa.MetaData()
 
@@ -493,6 +493,23 @@ driven_brokers = sa.Table(
     sa.Column("clients", sa.Integer),
     sa.Column("in_step_at", sa.DateTime(timezone=True)),
     sa.Column("problem", sa.Text, nullable=False, server_default=""),
+    sa.Column("progressed_at", sa.DateTime(timezone=True)),
+    sa.Column("is_partial", sa.Boolean, nullable=False, server_default=sa.false()),
+)
+
+# The clients that each of them holds.
+driven_clients = sa.Table(
+    "driven_clients",
+    metadata,
+    sa.Column(
+        "broker_id",
+        sa.Integer,
+        sa.ForeignKey("mqtt_broker_config.id", ondelete="CASCADE"),
+        primary_key=True,
+        autoincrement=False,
+    ),
+    sa.Column("username", sa.Text(collation="C"), primary_key=True),
+    sa.Column("fingerprint", sa.Text, nullable=False),
 )
 
 # Fleets that were disabled, whose devices are yet to be among those.

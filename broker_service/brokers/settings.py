@@ -11,6 +11,8 @@ from chassis.validation import check_range, check_text
 TLS_OF_PROTOCOL = {"mqtt": False, "mqtts": True, "ws": False, "wss": True}
 WEBSOCKET_PROTOCOLS = ("ws", "wss")
 MANAGEMENTS = ("", "mosquitto", "emqx", "rabbitmq")
+# It is told of each client before it lets it in; the others ask.
+TOLD_MANAGEMENT = "mosquitto"
 # A mosquitto is driven over MQTT.
 HTTP_MANAGEMENTS = ("emqx", "rabbitmq")
 MAX_INT32 = 2**31 - 1

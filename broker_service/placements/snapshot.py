@@ -18,7 +18,7 @@ from prometheus_client import Counter
 from sqlalchemy.exc import DBAPIError
 
 from broker_service.brokers.database import bundle_of
-from broker_service.brokers.settings import url_of
+from broker_service.brokers.settings import TOLD_MANAGEMENT, url_of
 from broker_service.certificates.expiry import ExpiryWatch
 from broker_service.placements.store import PlacementStore, Reading
 from broker_service.resolution import Directory
@@ -172,6 +172,7 @@ def _settings_of(row: sa.RowMapping) -> pb.BrokerSettings:
     # No device sees them, so they change nothing for it.
     ca_ids = (row["ca_certificate_id"], row["next_ca_id"])
     settings.ca_certificate_ids.extend(ca_id for ca_id in ca_ids if ca_id is not None)
+    settings.is_told = row["management"] == TOLD_MANAGEMENT
     return settings
 
 

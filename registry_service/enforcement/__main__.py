@@ -16,7 +16,7 @@ from registry_service.credentials import KeyRing
 from registry_service.enforcement.config import EnforcementConfig
 from registry_service.enforcement.driving import Driving
 from registry_service.enforcement.managed import ManagedBrokers
-from registry_service.enforcement.store import EnforcementStore
+from registry_service.enforcement.store import DRIVING_CHANNEL, EnforcementStore
 from registry_service.tables import SCHEMA_REVISION
 
 
@@ -34,6 +34,7 @@ async def running(config: EnforcementConfig) -> AsyncIterator[None]:
             EnforcementStore(engine, config.enforcement_lease_s),
             ManagedBrokers(broker_service),
             Listener(config.registry_database_url, CHANNEL, []),
+            Listener(config.registry_database_url, DRIVING_CHANNEL, []),
             ring,
             holder=f"{socket.gethostname()}/{os.getpid()}",
             drift_check_s=config.drift_check_s,

@@ -10,10 +10,10 @@ Commands leave with QoS 0: with QoS 1 the answer waits some 40 ms behind the ack
 import asyncio
 import secrets
 import ssl
-from collections.abc import AsyncIterator, Collection, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import aiomqtt
 import msgspec
@@ -70,6 +70,10 @@ class ControlSettings:
     answer_timeout_s: float = 60.0
 
 
+# What is called with the commands of a message and whether each was carried out.
+Then: TypeAlias = Callable[[Sequence[tuple[Command, bool]]], Awaitable[None]]
+
+
 class Answer(Struct):
     """To one command."""
 
@@ -114,10 +118,13 @@ class DynamicSecurity:
                 return reading.actual()
         raise LostRace("the broker's clients and roles are being changed all the time")
 
-    async def apply(self, plan: Plan) -> None:
-        """Carries out all of it that can be. Raises `CommandsRefused` if some could not."""
+    async def apply(self, plan: Plan, then: Then | None = None) -> None:
+        """Carries out all of it that can be. Raises `CommandsRefused` if some could not.
+
+        After each message `then` is called with its commands, and whether each was carried out.
+        """
         async with self._conversation() as conversation:
-            await conversation.tell(plan.commands)
+            await conversation.tell(plan.commands, then)
 
     async def disable(self, usernames: Collection[str]) -> None:
         """Ends the sessions of those of them that are ours, and lets them begin no others.
@@ -193,15 +200,20 @@ class _Conversation:
         )
 
     async def asked(self, commands: Sequence[Command]) -> AsyncIterator[tuple[Command, Answer]]:
-        for begin in range(0, len(commands), BATCH):
-            batch = commands[begin : begin + BATCH]
+        for batch in batched(commands):
             for pair in zip(batch, await self.ask(batch), strict=True):
                 yield pair
 
-    async def tell(self, commands: Sequence[Command]) -> None:
+    async def tell(self, commands: Sequence[Command], then: Then | None = None) -> None:
         """Raises `CommandsRefused`, after the last of them."""
-        pairs = [pair async for pair in self.asked(commands)]
-        _require_done([command for command, _ in pairs], [answer for _, answer in pairs])
+        answers: list[Answer] = []
+        for batch in batched(commands):
+            answered = await self.ask(batch)
+            answers += answered
+            if then is not None:
+                done = [_is_done(*pair) for pair in zip(batch, answered, strict=True)]
+                await then(list(zip(batch, done, strict=True)))
+        _require_done(commands, answers)
 
 
 def _read(payload: bytes, token: str, count: int) -> list[Answer]:
@@ -217,7 +229,7 @@ def _require_done(commands: Iterable[Command], answers: Iterable[Answer]) -> Non
     refused = [
         f"{command.name} {command.about}: {answer.error}"
         for command, answer in zip(commands, answers, strict=True)
-        if answer.error and SETTLED.get(command.name) != answer.error
+        if not _is_done(command, answer)
     ]
     if refused:
         log.warning("the broker has refused commands", count=len(refused), first=refused[:10])
@@ -225,6 +237,15 @@ def _require_done(commands: Iterable[Command], answers: Iterable[Answer]) -> Non
             f"the broker has refused some commands, the first being {refused[0]}",
             usage={"commands": len(refused)},
         )
+
+
+def batched(commands: Sequence[Command]) -> Iterable[Sequence[Command]]:
+    """As they travel, a message each."""
+    return (commands[begin : begin + BATCH] for begin in range(0, len(commands), BATCH))
+
+
+def _is_done(command: Command, answer: Answer) -> bool:
+    return not answer.error or SETTLED.get(command.name) == answer.error
 
 
 def _is_ours(answer: Answer) -> bool:

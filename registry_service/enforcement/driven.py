@@ -17,12 +17,15 @@ from chassis.errors import MooringError
 from registry_service.access.decision import uuid_of_username
 from registry_service.credentials import KeyRing
 from registry_service.enforcement.control import DynamicSecurity
-from registry_service.enforcement.dynamic_security import Wanted
+from registry_service.enforcement.dynamic_security import Command, Wanted
+from registry_service.enforcement.held_store import HeldStore
 from registry_service.enforcement.http_management import Kicker
 from registry_service.enforcement.managed import Driver, driver_of
-from registry_service.enforcement.planning import MAX_CLIENTS, plan
+from registry_service.enforcement.planning import MAX_CLIENTS, Plan, plan
+from registry_service.enforcement.progress import Progress
 from registry_service.enforcement.store import Done, EnforcementStore, Revocation
 from registry_service.enforcement.wanted import wanted_of
+from registry_service.errors import TooManyClients
 
 log = structlog.get_logger(__name__)
 
@@ -33,6 +36,8 @@ LOOK_AGAIN_S = 7.0
 # Whoever begins to drive a broker does not know whether there was such a second look, and looks at
 # all that were done within this time. It ends sessions that began since, so it is short.
 LOOK_BACK_S = 120.0
+# While commands are carried out it is noted so often what the broker holds by now.
+NOTE_S = 0.05
 # How soon a broker that failed is tried again.
 TRY_AGAIN_S = 5.0
 
@@ -63,6 +68,7 @@ class DrivenBroker:
         """Connects to nothing yet."""
         self.broker = broker
         self._store = store
+        self._held_there = HeldStore(store.engine)
         self._ring = ring
         self._drift_check_s = drift_check_s
         self._label = str(broker.id)
@@ -76,6 +82,8 @@ class DrivenBroker:
         # Whether the last attempt came to its end, and what it found was noted.
         self._is_known = False
         self._problem = ""
+        # Whether that is about some clients only.
+        self._is_partial = False
         # The first one that is yet to be looked for once more.
         self._again_from: Done | None = None
         IN_STEP.labels(self._label).set(0)
@@ -109,6 +117,7 @@ class DrivenBroker:
             if error.reason == DATABASE_UNAVAILABLE:
                 raise
             self._tries_again_at = now + TRY_AGAIN_S
+            self._is_partial = False
             await self._store.failed([one.id for one in due], error.message)
             await self._note(error.message)
             return
@@ -179,8 +188,16 @@ class DrivenBroker:
         uuids = [uuid for name in leaving if (uuid := uuid_of_username(name))]
         gone = await self._store.accounted_for(self.broker.id, leaving, uuids) if leaving else ()
         what = plan(wanted, actual, confirmed=gone)
+        unchanged = ours.difference(what.changed, what.impossible)
+        fingerprints = {one.username: one.fingerprint for one in wanted}
+        is_full = any(isinstance(refusal, TooManyClients) for refusal in what.refusals)
+        await self._held_there.found(
+            self.broker.id,
+            {name: fingerprints[name] for name in unchanged if name in fingerprints},
+            takes_clients=not is_full,
+        )
         if what.commands:
-            await driver.apply(what)
+            await self._apply(driver, what, fingerprints)
             COMMANDS.labels(self._label).inc(len(what.commands))
             log.info(
                 "a broker was brought in step",
@@ -189,6 +206,7 @@ class DrivenBroker:
                 changed=len(what.changed),
                 removed=len(what.removed),
             )
+        self._is_partial = not is_full
         self._there, self._held = ours, _held_of(wanted)
         problems = [refusal.message for refusal in what.refusals]
         if what.taken:
@@ -199,6 +217,31 @@ class DrivenBroker:
                 f" starts with, for nobody knows their passwords: {what.impossible[:5]}"
             )
         return "; ".join(problems)
+
+    async def _apply(
+        self, driver: DynamicSecurity, what: Plan, fingerprints: Mapping[str, str]
+    ) -> None:
+        """Carries it out; what the broker holds by then is noted in between."""
+        progress = Progress(what)
+        finished: list[str] = []
+        noted_at = _now()
+
+        async def note() -> None:
+            nonlocal noted_at
+            held = {name: fingerprints[name] for name in finished}
+            finished.clear()
+            await self._held_there.applied(self.broker.id, held)
+            noted_at = _now()
+
+        async def then(answered: Sequence[tuple[Command, bool]]) -> None:
+            finished.extend(progress.take(answered))
+            if _now() - noted_at >= NOTE_S:
+                await note()
+
+        try:
+            await driver.apply(what, then)
+        finally:
+            await note()
 
     async def _done(self, sessions: Mapping[int, int | None], begun: float) -> None:
         if not sessions:
@@ -215,7 +258,11 @@ class DrivenBroker:
         self._problem = problem
         clients = None if problem or self._held is None else len(self._held)
         await self._store.note(
-            self.broker.id, clients=clients, is_in_step=not problem, problem=problem
+            self.broker.id,
+            clients=clients,
+            is_in_step=not problem,
+            problem=problem,
+            is_partial=bool(problem) and self._is_partial,
         )
 
 

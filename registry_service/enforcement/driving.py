@@ -1,6 +1,7 @@
 """Drives brokers: each by itself, so that one which hangs keeps nobody at another connected."""
 
 import asyncio
+import contextlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -18,10 +19,14 @@ from registry_service.errors import LeaseLost
 
 log = structlog.get_logger(__name__)
 
-# How often it looks for what is not announced: devices that were told a broker.
+# How often it looks for what is not announced, or whose announcement was lost.
 POLL_S = 0.5
-# How often the broker service is asked which brokers there are.
+# How often the broker service is asked which brokers there are; and how often at most, where
+# something may have changed.
 ASK_S = 5.0
+ASK_AGAIN_S = 0.5
+# What is announced within this time is done together.
+APART_S = 0.02
 
 
 @dataclass
@@ -30,6 +35,7 @@ class _Attendance:
 
     driven: DrivenBroker
     has_changes: bool = True
+    has_failed: bool = False
     task: "asyncio.Task[None] | None" = field(default=None)
 
     def go_on(self) -> None:
@@ -45,11 +51,18 @@ class _Attendance:
         await self.driven.close()
 
     async def _attend(self) -> None:
-        """Whatever is wrong with one broker stays with it."""
+        """Whatever is wrong with one broker stays with it. What changes meanwhile is done next."""
+        await self._attend_once()
+        while self.has_changes and not self.has_failed:
+            await self._attend_once()
+
+    async def _attend_once(self) -> None:
         has_changes, self.has_changes = self.has_changes, False
+        self.has_failed = True
         broker_id = self.driven.broker.id
         try:
             await self.driven.attend(has_changes=has_changes)
+            self.has_failed = False
         except Unavailable as error:
             self.has_changes = True
             log.warning("a broker cannot be driven now", broker_id=broker_id, reason=error.reason)
@@ -67,34 +80,44 @@ class Driving:
         store: EnforcementStore,
         managed: ManagedBrokers,
         listener: Listener,
+        wakes: Listener,
         ring: KeyRing,
         *,
         holder: str,
         drift_check_s: float,
     ) -> None:
-        """`holder` is a name for this process, for people."""
+        """`listener` hears whose access ended, `wakes` what brokers are to be told.
+
+        `holder` is a name for this process, for people.
+        """
         self._store = store
         self._managed = managed
-        self._listener = listener
+        self._listeners = (listener, wakes)
+        self._wakes = wakes
         self._ring = ring
         self._holder = holder
         self._drift_check_s = drift_check_s
         self._term: int | None = None
         self._brokers: dict[int, _Attendance] = {}
         self._asked_at = float("-inf")
+        # What was heard when that was.
+        self._heard = wakes.heard
         # What the broker service was asked and has yet to answer.
         self._question: asyncio.Task[list[pb.ManagedBroker]] | None = None
         self._horizon = 0
 
     async def keep_driving(self) -> None:
         """Runs until it is cancelled."""
-        async with background(self._listener.run()):
+        async with contextlib.AsyncExitStack() as stack:
+            for listener in self._listeners:
+                await stack.enter_async_context(background(listener.run()))
             while True:
                 try:
                     await self.drive()
                 except Unavailable as error:
                     log.warning("brokers cannot be driven now", reason=error.reason)
-                await self._listener.occasion(within_s=POLL_S)
+                await asyncio.sleep(APART_S)
+                await self._occasion()
 
     async def stop(self) -> None:
         """Lets another begin at once."""
@@ -115,6 +138,20 @@ class Driving:
         for attendance in self._brokers.values():
             attendance.has_changes |= has_changes
             attendance.go_on()
+
+    async def _occasion(self) -> None:
+        """Returns when something is to be done: announced, answered, or at the latest by now."""
+        hearing = [
+            asyncio.ensure_future(listener.occasion(within_s=POLL_S))
+            for listener in self._listeners
+        ]
+        answer = [self._question] if self._question is not None else []
+        try:
+            await asyncio.wait([*hearing, *answer], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in hearing:
+                task.cancel()
+            await asyncio.gather(*hearing, return_exceptions=True)
 
     async def _is_alone(self) -> bool:
         """Whether it is this process that drives; renews the lease."""
@@ -142,8 +179,9 @@ class Driving:
                 log.warning("the broker service does not say what it drives", reason=error.reason)
             else:
                 await self._take_over(found)
-        elif self._question is None and now - self._asked_at >= ASK_S:
-            self._asked_at = now
+        is_due_after_s = ASK_S if self._wakes.heard == self._heard else ASK_AGAIN_S
+        if self._question is None and now - self._asked_at >= is_due_after_s:
+            self._asked_at, self._heard = now, self._wakes.heard
             self._question = asyncio.create_task(self._managed.now())
 
     async def _take_over(self, brokers: Iterable[pb.ManagedBroker]) -> None:

@@ -19,6 +19,7 @@ from registry_service.devices.password_hashes import PasswordHash
 MARK = "mooring"
 # Roles are ours by their names.
 ROLE_PREFIX = "mooring:"
+CLIENT_ROLE_PREFIX = f"{ROLE_PREFIX}client:"
 LIMITS = f"{ROLE_PREFIX}limits"
 OWN_PRIORITY, LIMITS_PRIORITY = 1, 0
 
@@ -119,7 +120,14 @@ class Command:
 
 def role_of(username: str) -> str:
     """The name of the role that only this client is to hold."""
-    return f"{ROLE_PREFIX}client:{username}"
+    return f"{CLIENT_ROLE_PREFIX}{username}"
+
+
+def username_of_role(name: str) -> str:
+    """The client whose own role is called so; empty where it is none of those."""
+    if not name.startswith(CLIENT_ROLE_PREFIX):
+        return ""
+    return name.removeprefix(CLIENT_ROLE_PREFIX)
 
 
 def roles_of(username: str) -> frozenset[Held]:

@@ -1,4 +1,4 @@
-"""gRPC: how the brokers are that are driven."""
+"""gRPC: how the brokers are that are driven, and whether they hold devices yet."""
 
 from typing import Any
 
@@ -6,21 +6,31 @@ import sqlalchemy as sa
 from mooring.registry.v1 import enforcement_pb2 as pb
 from mooring.registry.v1 import enforcement_pb2_grpc
 
-from chassis.server import Context
+from chassis.errors import InvalidInput
+from chassis.identities import Identity
+from chassis.server import Context, deadline_of
 from chassis.times import timestamp_of
-from chassis.trust import Access
+from chassis.trust import Access, Services
+from registry_service.enforcement.held import Held
+from registry_service.enforcement.held_store import Awaited, Look
 from registry_service.enforcement.store import EnforcementStore
 
 NAME = "mooring.registry.v1.EnforcementService"
-POLICIES = {f"/{NAME}/GetEnforcement": Access.VIEWER}
+POLICIES = {
+    f"/{NAME}/GetEnforcement": Access.VIEWER,
+    f"/{NAME}/AwaitHeld": Services(Identity.GATEWAY),
+}
+MAX_AWAITED = 1_000
+MAX_WITHIN_MS = 1_000
 
 
 class EnforcementServicer(enforcement_pb2_grpc.EnforcementServiceServicer):
     """Says what the process that drives brokers has found and done."""
 
-    def __init__(self, store: EnforcementStore) -> None:
+    def __init__(self, store: EnforcementStore, held: Held) -> None:
         """`store` is what that process writes."""
         self._store = store
+        self._held = held
 
     async def GetEnforcement(
         self, request: pb.GetEnforcementRequest, context: Context
@@ -28,6 +38,37 @@ class EnforcementServicer(enforcement_pb2_grpc.EnforcementServiceServicer):
         """Raises `BrokerNotFound`."""
         row = await self._store.state(request.broker_id)
         return pb.GetEnforcementResponse(enforcement=_proto(row))
+
+    async def AwaitHeld(
+        self, request: pb.AwaitHeldRequest, context: Context
+    ) -> pb.AwaitHeldResponse:
+        """Raises `InvalidInput`, `Overloaded`, `Unavailable`."""
+        if len(request.clients) > MAX_AWAITED:
+            raise InvalidInput(f"at most {MAX_AWAITED} at once", field="clients")
+        if not request.clients:
+            return pb.AwaitHeldResponse()
+        awaited = [Awaited(one.broker_id, one.username, one.fingerprint) for one in request.clients]
+        within_ms = min(max(request.within_ms, 0), MAX_WITHIN_MS)
+        deadline = deadline_of(context)
+        looks = await self._held.look(awaited, within_s=within_ms / 1_000, deadline=deadline)
+        ages_s = {
+            one.broker_id: look.progress_age_s
+            for one, look in zip(awaited, looks, strict=True)
+            if _state_of(look) == pb.HELD_STATE_PENDING and look.progress_age_s is not None
+        }
+        return pb.AwaitHeldResponse(
+            states=[_state_of(look) for look in looks],
+            progress=[
+                pb.BrokerProgress(broker_id=broker_id, age_ms=max(0, int(age_s * 1_000)))
+                for broker_id, age_s in ages_s.items()
+            ],
+        )
+
+
+def _state_of(look: Look) -> pb.HeldState.ValueType:
+    if look.is_held:
+        return pb.HELD_STATE_HELD
+    return pb.HELD_STATE_PENDING if look.is_driven else pb.HELD_STATE_HOPELESS
 
 
 def _proto(row: sa.Row[Any]) -> pb.Enforcement:

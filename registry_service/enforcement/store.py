@@ -10,11 +10,14 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from chassis.database import reading, writing
+from registry_service.enforcement.held_store import NOTIFY_HELD
 from registry_service.errors import BrokerNotFound
 from registry_service.leases import Lease
 from registry_service.tables import driven_brokers, revocations
 
 LEASE = "enforcement"
+# Wakes the process that drives brokers.
+DRIVING_CHANNEL = "mooring_driving"
 KEPT = "7 days"
 AT_ONCE = 500
 
@@ -153,6 +156,7 @@ class EnforcementStore:
 
     def __init__(self, engine: AsyncEngine, lease_s: float = 5.0) -> None:
         """`lease_s` is how long nobody else drives brokers after the last sign of life."""
+        self.engine = engine
         self._engine = engine
         self.lease = Lease(engine, LEASE, lease_s)
 
@@ -233,12 +237,23 @@ class EnforcementStore:
             await connection.execute(update)
 
     async def note(
-        self, broker_id: int, *, clients: int | None, is_in_step: bool, problem: str
+        self,
+        broker_id: int,
+        *,
+        clients: int | None,
+        is_in_step: bool,
+        problem: str,
+        is_partial: bool,
     ) -> None:
-        """How a broker was found."""
+        """How a broker was found. `is_partial`: the problem is about some of its clients only."""
         # The transaction's own time: a clock would be asked again for each column.
         now = sa.func.now()
-        values: dict[str, Any] = {"looked_at": now, "clients": clients, "problem": problem}
+        values: dict[str, Any] = {
+            "looked_at": now,
+            "clients": clients,
+            "problem": problem,
+            "is_partial": is_partial,
+        }
         if is_in_step:
             values["in_step_at"] = now
         statement = insert(driven_brokers).values(broker_id=broker_id, **values)
@@ -248,6 +263,9 @@ class EnforcementStore:
                     index_elements=[driven_brokers.c.broker_id], set_=values
                 )
             )
+            if problem and not is_partial:
+                # Devices that wait for it are told at once.
+                await connection.execute(NOTIFY_HELD)
 
     async def state(self, broker_id: int) -> sa.Row[Any]:
         """How a broker is, driven or not, and how long the last revocations took there.

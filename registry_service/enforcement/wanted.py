@@ -1,12 +1,11 @@
 """Devices as a Mosquitto is to know them."""
 
-import hashlib
 from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
 from registry_service.access.questions import Grants
-from registry_service.credentials import KeyRing, topics_of
+from registry_service.credentials import KeyRing, fingerprint_of, topics_of
 from registry_service.devices.password_hashes import PasswordHash
 from registry_service.enforcement.dynamic_security import Wanted
 
@@ -18,12 +17,10 @@ def wanted_of(rows: Iterable[Any], ring: KeyRing) -> list[Wanted]:
 
 def _wanted(row: Any, ring: KeyRing) -> Wanted:
     topics = tuple(topics_of(row.uuid))
-    # What is kept of a password is another one whenever the password is; it is hashed once more,
-    # for everybody who may read the broker's clients reads this.
-    fingerprint = hashlib.sha256(f"{row.salt}|{row.hash}".encode()).hexdigest()[:16]
     password = (
         PasswordHash(row.algorithm, row.hash, row.salt)
         if row.key_id is None
         else partial(ring.password_of, row.key_id, row.uuid, row.salt)
     )
+    fingerprint = fingerprint_of(row.salt, row.hash)
     return Wanted(row.username, password, fingerprint, Grants(topics, topics))

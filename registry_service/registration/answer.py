@@ -7,7 +7,12 @@ from mooring.broker.v1 import resolution_pb2
 from mooring.registry.v1 import registration_pb2 as pb
 from msgspec import Struct
 
-from registry_service.credentials import topics_of, username_of
+from registry_service.credentials import (
+    fingerprint_of,
+    hash_of_password,
+    topics_of,
+    username_of,
+)
 from registry_service.placements import Answer
 from registry_service.registration.records import Note
 
@@ -28,6 +33,10 @@ class Told(Struct, frozen=True):
     generation: str
     refresh_after_s: int
     topics: list[str]
+    # The fingerprint under which the broker has to hold the device; empty where it asks.
+    held_as: str = ""
+    # Whether that was changed now, or a moment ago.
+    is_newly_told: bool = False
 
 
 class Teller(Struct, frozen=True):
@@ -37,7 +46,16 @@ class Teller(Struct, frozen=True):
     refresh_after_s: int
     stopgap_refresh_after_s: int
 
-    def tell(self, uuid: str, salt: str, key_id: int, password: str, answer: Answer) -> Told:
+    def tell(
+        self,
+        uuid: str,
+        salt: str,
+        key_id: int,
+        password: str,
+        answer: Answer,
+        *,
+        is_newly_told: bool = False,
+    ) -> Told:
         """`salt`, `key_id` and `password` are those of the device's credentials."""
         broker, source = answer.broker, answer.source
         if source == resolution_pb2.SOURCE_ROLLOUT:
@@ -54,6 +72,10 @@ class Teller(Struct, frozen=True):
             hashlib.sha256(made_of.encode()).hexdigest()[:16],
             self.stopgap_refresh_after_s if answer.is_stale else self.refresh_after_s,
             topics_of(uuid),
+            fingerprint_of(salt, hash_of_password(salt, password))
+            if broker is not None and broker.is_told
+            else "",
+            is_newly_told,
         )
 
 
@@ -67,6 +89,9 @@ def write_connection(told: Told, connection: pb.Connection) -> None:
     connection.generation = told.generation
     connection.refresh_after_s = told.refresh_after_s
     connection.stale = answer.is_stale
+    if told.held_as:
+        connection.held_as = told.held_as
+        connection.newly_told = told.is_newly_told
     connection.publish_topics.extend(told.topics)
     connection.subscribe_topics.extend(told.topics)
 
@@ -77,6 +102,11 @@ def note_of(answer: Answer) -> Note:
     if broker is None:
         return Note([], source, [])
     return Note([broker.id], source, list(broker.ca_certificate_ids))
+
+
+def is_waited_for(told: Told) -> bool:
+    """Whether the broker does not let the device in before it has been told of it."""
+    return told.is_newly_told and bool(told.held_as)
 
 
 def needs_another_password(salt_broker_ids: Collection[int], answer: Answer) -> bool:

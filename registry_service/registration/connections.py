@@ -131,7 +131,16 @@ class Connections:
                 _, credentials = rotations[device.id]
                 salt, key_id = credentials.salt, credentials.key_id
             password = self._ring.password_of(key_id, device.uuid, salt)
-            results[index] = self._teller.tell(device.uuid, salt, key_id, password, answer)
+            results[index] = self._teller.tell(
+                device.uuid,
+                salt,
+                key_id,
+                password,
+                answer,
+                is_newly_told=device.id in rotations
+                or device.id in tellings
+                or device.was_just_told,
+            )
         return results
 
     def _admitted(self, request: pb.ConnectionRequest, device: Device | None) -> Device:

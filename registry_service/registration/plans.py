@@ -206,6 +206,11 @@ class Planner:
                 credentials.key_id,
                 credentials.password,
                 answer,
+                is_newly_told=device is None
+                or plan.decision is not Decision.CONFIRM
+                or plan.changes_credentials
+                or device.was_just_told
+                or device.note != note_of(answer),
             ),
         )
 

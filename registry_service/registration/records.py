@@ -54,6 +54,8 @@ class Device(Struct, frozen=True):
     rotations: int
     rotations_wait_s: float
     created_at: datetime
+    # Within the time for which an answer waits for a broker that is told of devices.
+    was_just_told: bool
 
     def needs_credentials(self, ring: KeyRing) -> bool:
         """Whether it gets others once it has proved itself."""

@@ -17,8 +17,14 @@ from chassis.identities import Identity
 from chassis.server import Context, deadline_of
 from chassis.times import timestamp_of
 from chassis.trust import Services
+from registry_service.enforcement.waking import Waking
 from registry_service.registration import connections
-from registry_service.registration.answer import Told, each_broker_once, write_connection
+from registry_service.registration.answer import (
+    Told,
+    each_broker_once,
+    is_waited_for,
+    write_connection,
+)
 from registry_service.registration.plans import Outcome, Result
 from registry_service.registration.registrar import Registrar
 from registry_service.registration.request import Registration, read_registration
@@ -59,11 +65,13 @@ class RegistrationServicer(registration_pb2_grpc.RegistrationServiceServicer):
         registrar: Registrar,
         connections_: connections.Connections,
         environment_url: str,
+        waking: Waking,
     ) -> None:
-        """`environment_url` is MQTT_BROKER_URL."""
+        """`environment_url` is MQTT_BROKER_URL; `waking` is for brokers that are to be told."""
         self._registrar = registrar
         self._connections = connections_
         self._environment_url = environment_url
+        self._waking = waking
         self._registering = Coalescer[Registrations, list[Result]](
             self._register,
             name="registrations",
@@ -139,6 +147,8 @@ class RegistrationServicer(registration_pb2_grpc.RegistrationServiceServicer):
         if len(failures) == len(results):
             # It is not these devices: the queue should know.
             raise failures[0]
+        if any(isinstance(result, Outcome) and is_waited_for(result.told) for result in results):
+            self._waking.soon()
         return _apart(results, calls)
 
     def _registered(self, results: Sequence[Result]) -> pb.RegisterDevicesResponse:
@@ -173,6 +183,8 @@ class RegistrationServicer(registration_pb2_grpc.RegistrationServiceServicer):
     ) -> list[list[connections.Result]]:
         together = [request for call in calls for request in call]
         results = await self._connections.of(together, deadline, is_rotating=is_rotating)
+        if any(isinstance(result, Told) and is_waited_for(result) for result in results):
+            self._waking.soon()
         return _apart(results, calls)
 
     def _connected(

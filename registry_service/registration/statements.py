@@ -54,6 +54,7 @@ SELECT
                ), 0)::double precision AS rotations_wait_s,
                device.is_active AND fleet.is_active AS is_active,
                device.reprovisioning_allowed, device.created_at,
+               coalesce(device.told_at > now() - interval '5 seconds', false) AS was_just_told,
                json_build_object(
                    'told_broker_ids', device.told_broker_ids,
                    'told_source', device.told_source, 'told_ca_ids', device.told_ca_ids

@@ -83,7 +83,7 @@ def told(
         environment_url="mqtt://mosquitto:1883",
     )
     return [
-        answer if isinstance(answer, MooringError) else msgspec.json.decode(encoded(answer))
+        answer if isinstance(answer, MooringError) else msgspec.json.decode(encoded(answer.mqtt))
         for answer in answers.connections(response)
     ]
 

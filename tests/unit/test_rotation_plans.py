@@ -67,6 +67,7 @@ def device_with(credentials: Credentials) -> Device:
         rotations=0,
         rotations_wait_s=0.0,
         created_at=NOW,
+        was_just_told=False,
     )
 
 

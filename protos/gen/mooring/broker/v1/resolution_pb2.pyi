@@ -155,6 +155,7 @@ class BrokerSettings(_message.Message):
     CLIENT_CERT_FIELD_NUMBER: _builtins.int
     GENERATION_FIELD_NUMBER: _builtins.int
     CA_CERTIFICATE_IDS_FIELD_NUMBER: _builtins.int
+    IS_TOLD_FIELD_NUMBER: _builtins.int
     id: _builtins.int
     url: _builtins.str
     """protocol://host:port[path], IPv6 hosts in brackets."""
@@ -176,6 +177,10 @@ class BrokerSettings(_message.Message):
     client_cert: _builtins.str
     generation: _builtins.str
     """Changes when anything above does."""
+    is_told: _builtins.bool
+    """True where the broker has to be told of a client before it lets it in
+    (management is mosquitto). No part of the generation.
+    """
     @_builtins.property
     def ca_certificate_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """The certificates that ca_cert is made of, in order."""
@@ -200,10 +205,11 @@ class BrokerSettings(_message.Message):
         client_cert: _builtins.str | None = ...,
         generation: _builtins.str = ...,
         ca_certificate_ids: _abc.Iterable[_builtins.int] | None = ...,
+        is_told: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_ca_cert", b"_ca_cert", "_client_cert", b"_client_cert", "ca_cert", b"ca_cert", "client_cert", b"client_cert"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_ca_cert", b"_ca_cert", "_client_cert", b"_client_cert", "ca_cert", b"ca_cert", "ca_certificate_ids", b"ca_certificate_ids", "clean_session", b"clean_session", "client_cert", b"client_cert", "client_id_prefix", b"client_id_prefix", "connect_timeout_ms", b"connect_timeout_ms", "generation", b"generation", "host", b"host", "id", b"id", "keep_alive_s", b"keep_alive_s", "path", b"path", "port", b"port", "protocol", b"protocol", "reconnect_period_ms", b"reconnect_period_ms", "url", b"url", "use_tls", b"use_tls", "verify_certificate", b"verify_certificate"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_ca_cert", b"_ca_cert", "_client_cert", b"_client_cert", "ca_cert", b"ca_cert", "ca_certificate_ids", b"ca_certificate_ids", "clean_session", b"clean_session", "client_cert", b"client_cert", "client_id_prefix", b"client_id_prefix", "connect_timeout_ms", b"connect_timeout_ms", "generation", b"generation", "host", b"host", "id", b"id", "is_told", b"is_told", "keep_alive_s", b"keep_alive_s", "path", b"path", "port", b"port", "protocol", b"protocol", "reconnect_period_ms", b"reconnect_period_ms", "url", b"url", "use_tls", b"use_tls", "verify_certificate", b"verify_certificate"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__ca_cert: _TypeAlias = _typing.Literal["ca_cert"]  # noqa: Y015
     _WhichOneofArgType__ca_cert: _TypeAlias = _typing.Literal["_ca_cert", b"_ca_cert"]  # noqa: Y015

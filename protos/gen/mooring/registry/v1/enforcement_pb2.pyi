@@ -3,9 +3,12 @@
 isort:skip_file
 """
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -16,6 +19,35 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _HeldState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _HeldStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_HeldState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    HELD_STATE_UNSPECIFIED: _HeldState.ValueType  # 0
+    HELD_STATE_PENDING: _HeldState.ValueType  # 1
+    """The broker does not hold it yet."""
+    HELD_STATE_HELD: _HeldState.ValueType  # 2
+    """The broker holds it, or does not have to."""
+    HELD_STATE_HOPELESS: _HeldState.ValueType  # 3
+    """Not held, and not worth waiting for: no process drives the broker, or it
+    is known to be broken.
+    """
+
+class HeldState(_HeldState, metaclass=_HeldStateEnumTypeWrapper): ...
+
+HELD_STATE_UNSPECIFIED: HeldState.ValueType  # 0
+HELD_STATE_PENDING: HeldState.ValueType  # 1
+"""The broker does not hold it yet."""
+HELD_STATE_HELD: HeldState.ValueType  # 2
+"""The broker holds it, or does not have to."""
+HELD_STATE_HOPELESS: HeldState.ValueType  # 3
+"""Not held, and not worth waiting for: no process drives the broker, or it
+is known to be broken.
+"""
+Global___HeldState: _TypeAlias = HeldState  # noqa: Y015
 
 @_typing.final
 class Enforcement(_message.Message):
@@ -156,3 +188,106 @@ class GetEnforcementResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetEnforcementResponse: _TypeAlias = GetEnforcementResponse  # noqa: Y015
+
+@_typing.final
+class AwaitedClient(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BROKER_ID_FIELD_NUMBER: _builtins.int
+    USERNAME_FIELD_NUMBER: _builtins.int
+    FINGERPRINT_FIELD_NUMBER: _builtins.int
+    broker_id: _builtins.int
+    username: _builtins.str
+    fingerprint: _builtins.str
+    """Connection.held_as"""
+    def __init__(
+        self,
+        *,
+        broker_id: _builtins.int = ...,
+        username: _builtins.str = ...,
+        fingerprint: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["broker_id", b"broker_id", "fingerprint", b"fingerprint", "username", b"username"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AwaitedClient: _TypeAlias = AwaitedClient  # noqa: Y015
+
+@_typing.final
+class AwaitHeldRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CLIENTS_FIELD_NUMBER: _builtins.int
+    WITHIN_MS_FIELD_NUMBER: _builtins.int
+    within_ms: _builtins.int
+    """How long to wait while nothing can be said of any of them; at most 1,000."""
+    @_builtins.property
+    def clients(self) -> _containers.RepeatedCompositeFieldContainer[Global___AwaitedClient]:
+        """At most 1,000."""
+
+    def __init__(
+        self,
+        *,
+        clients: _abc.Iterable[Global___AwaitedClient] | None = ...,
+        within_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["clients", b"clients", "within_ms", b"within_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AwaitHeldRequest: _TypeAlias = AwaitHeldRequest  # noqa: Y015
+
+@_typing.final
+class BrokerProgress(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BROKER_ID_FIELD_NUMBER: _builtins.int
+    AGE_MS_FIELD_NUMBER: _builtins.int
+    broker_id: _builtins.int
+    age_ms: _builtins.int
+    """How long ago the broker last carried out commands."""
+    def __init__(
+        self,
+        *,
+        broker_id: _builtins.int = ...,
+        age_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["age_ms", b"age_ms", "broker_id", b"broker_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BrokerProgress: _TypeAlias = BrokerProgress  # noqa: Y015
+
+@_typing.final
+class AwaitHeldResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATES_FIELD_NUMBER: _builtins.int
+    PROGRESS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def states(self) -> _containers.RepeatedScalarFieldContainer[Global___HeldState.ValueType]:
+        """One for each client, in order."""
+
+    @_builtins.property
+    def progress(self) -> _containers.RepeatedCompositeFieldContainer[Global___BrokerProgress]:
+        """Of the brokers of those that are pending; without those that never made any."""
+
+    def __init__(
+        self,
+        *,
+        states: _abc.Iterable[Global___HeldState.ValueType] | None = ...,
+        progress: _abc.Iterable[Global___BrokerProgress] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["progress", b"progress", "states", b"states"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AwaitHeldResponse: _TypeAlias = AwaitHeldResponse  # noqa: Y015

@@ -40,6 +40,11 @@ class EnforcementServiceStub:
                 request_serializer=mooring_dot_registry_dot_v1_dot_enforcement__pb2.GetEnforcementRequest.SerializeToString,
                 response_deserializer=mooring_dot_registry_dot_v1_dot_enforcement__pb2.GetEnforcementResponse.FromString,
                 _registered_method=True)
+        self.AwaitHeld = channel.unary_unary(
+                '/mooring.registry.v1.EnforcementService/AwaitHeld',
+                request_serializer=mooring_dot_registry_dot_v1_dot_enforcement__pb2.AwaitHeldRequest.SerializeToString,
+                response_deserializer=mooring_dot_registry_dot_v1_dot_enforcement__pb2.AwaitHeldResponse.FromString,
+                _registered_method=True)
 
 
 class EnforcementServiceServicer:
@@ -53,6 +58,14 @@ class EnforcementServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def AwaitHeld(self, request, context):
+        """Whether brokers hold devices that they have to be told of. Answers as soon
+        as there is something to say of one of them. For gateways.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_EnforcementServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -60,6 +73,11 @@ def add_EnforcementServiceServicer_to_server(servicer, server):
                     servicer.GetEnforcement,
                     request_deserializer=mooring_dot_registry_dot_v1_dot_enforcement__pb2.GetEnforcementRequest.FromString,
                     response_serializer=mooring_dot_registry_dot_v1_dot_enforcement__pb2.GetEnforcementResponse.SerializeToString,
+            ),
+            'AwaitHeld': grpc.unary_unary_rpc_method_handler(
+                    servicer.AwaitHeld,
+                    request_deserializer=mooring_dot_registry_dot_v1_dot_enforcement__pb2.AwaitHeldRequest.FromString,
+                    response_serializer=mooring_dot_registry_dot_v1_dot_enforcement__pb2.AwaitHeldResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -90,6 +108,33 @@ class EnforcementService:
             '/mooring.registry.v1.EnforcementService/GetEnforcement',
             mooring_dot_registry_dot_v1_dot_enforcement__pb2.GetEnforcementRequest.SerializeToString,
             mooring_dot_registry_dot_v1_dot_enforcement__pb2.GetEnforcementResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AwaitHeld(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mooring.registry.v1.EnforcementService/AwaitHeld',
+            mooring_dot_registry_dot_v1_dot_enforcement__pb2.AwaitHeldRequest.SerializeToString,
+            mooring_dot_registry_dot_v1_dot_enforcement__pb2.AwaitHeldResponse.FromString,
             options,
             channel_credentials,
             insecure,

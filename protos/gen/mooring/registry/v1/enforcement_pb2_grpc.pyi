@@ -18,6 +18,10 @@ class EnforcementServiceStub:
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetEnforcement: _aio.UnaryUnaryMultiCallable[_enforcement_pb2.GetEnforcementRequest, _enforcement_pb2.GetEnforcementResponse]
     """Of a broker that is not driven too: nobody has looked at it then."""
+    AwaitHeld: _aio.UnaryUnaryMultiCallable[_enforcement_pb2.AwaitHeldRequest, _enforcement_pb2.AwaitHeldResponse]
+    """Whether brokers hold devices that they have to be told of. Answers as soon
+    as there is something to say of one of them. For gateways.
+    """
 
 class EnforcementServiceServicer(metaclass=_abc_1.ABCMeta):
     """How the brokers are that Mooring drives."""
@@ -29,5 +33,15 @@ class EnforcementServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_enforcement_pb2.GetEnforcementRequest, _abc.Awaitable[_enforcement_pb2.GetEnforcementResponse]],
     ) -> _abc.Awaitable[_enforcement_pb2.GetEnforcementResponse]:
         """Of a broker that is not driven too: nobody has looked at it then."""
+
+    @_abc_1.abstractmethod
+    def AwaitHeld(
+        self,
+        request: _enforcement_pb2.AwaitHeldRequest,
+        context: _aio.ServicerContext[_enforcement_pb2.AwaitHeldRequest, _abc.Awaitable[_enforcement_pb2.AwaitHeldResponse]],
+    ) -> _abc.Awaitable[_enforcement_pb2.AwaitHeldResponse]:
+        """Whether brokers hold devices that they have to be told of. Answers as soon
+        as there is something to say of one of them. For gateways.
+        """
 
 def add_EnforcementServiceServicer_to_server(servicer: EnforcementServiceServicer, server: _aio.Server) -> None: ...

@@ -27,7 +27,7 @@ from mooring.broker.v1 import resolution_pb2 as mooring_dot_broker_dot_v1_dot_re
 from mooring.errors.v1 import errors_pb2 as mooring_dot_errors_dot_v1_dot_errors__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&mooring/registry/v1/registration.proto\x12\x13mooring.registry.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"mooring/broker/v1/resolution.proto\x1a\x1emooring/errors/v1/errors.proto\"\xb1\x02\n\x0cRegistration\x12\x1d\n\x10provisioning_key\x18\x01 \x01(\tB\x03\x80\x01\x01\x12\x0c\n\x04uuid\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65vice_name\x18\x03 \x01(\t\x12\x13\n\x0b\x64\x65vice_type\x18\x04 \x01(\t\x12\x1b\n\x0e\x64\x65vice_api_key\x18\x05 \x01(\tB\x03\x80\x01\x01\x12\x16\n\x0e\x61pplication_id\x18\x06 \x01(\t\x12\x13\n\x0bmac_address\x18\x07 \x01(\t\x12\x12\n\nos_version\x18\x08 \x01(\t\x12\x15\n\ragent_version\x18\t \x01(\t\x12\x0e\n\x06region\x18\n \x01(\t\x12-\n\x08location\x18\x0b \x01(\x0b\x32\x1b.mooring.broker.v1.Location\x12\x16\n\x0esource_address\x18\x0c \x01(\t\"R\n\x16RegisterDevicesRequest\x12\x38\n\rregistrations\x18\x01 \x03(\x0b\x32!.mooring.registry.v1.Registration\"\xe1\x01\n\nConnection\x12\x10\n\x08username\x18\x01 \x01(\t\x12\x15\n\x08password\x18\x02 \x01(\tB\x03\x80\x01\x01\x12)\n\x06source\x18\x03 \x01(\x0e\x32\x19.mooring.broker.v1.Source\x12\x11\n\tbroker_id\x18\x04 \x01(\x05\x12\x12\n\ngeneration\x18\x05 \x01(\t\x12\x17\n\x0frefresh_after_s\x18\x06 \x01(\x05\x12\r\n\x05stale\x18\x07 \x01(\x08\x12\x16\n\x0epublish_topics\x18\x08 \x03(\t\x12\x18\n\x10subscribe_topics\x18\t \x03(\t\"\xde\x01\n\x10RegisteredDevice\x12\n\n\x02id\x18\x01 \x01(\x03\x12\x0c\n\x04uuid\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65vice_name\x18\x03 \x01(\t\x12\x13\n\x0b\x64\x65vice_type\x18\x04 \x01(\t\x12\x10\n\x08\x66leet_id\x18\x05 \x01(\t\x12.\n\ncreated_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x63reated\x18\x07 \x01(\x08\x12\x33\n\nconnection\x18\x08 \x01(\x0b\x32\x1f.mooring.registry.v1.Connection\"\x88\x01\n\x13RegistrationOutcome\x12\x37\n\x06\x64\x65vice\x18\x01 \x01(\x0b\x32%.mooring.registry.v1.RegisteredDeviceH\x00\x12-\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x1c.mooring.errors.v1.ItemErrorH\x00\x42\t\n\x07outcome\"\xa2\x01\n\x17RegisterDevicesResponse\x12:\n\x08outcomes\x18\x01 \x03(\x0b\x32(.mooring.registry.v1.RegistrationOutcome\x12\x32\n\x07\x62rokers\x18\x02 \x03(\x0b\x32!.mooring.broker.v1.BrokerSettings\x12\x17\n\x0f\x65nvironment_url\x18\x03 \x01(\t\"V\n\x11\x43onnectionRequest\x12\x0c\n\x04uuid\x18\x01 \x01(\t\x12\x1b\n\x0e\x64\x65vice_api_key\x18\x02 \x01(\tB\x03\x80\x01\x01\x12\x16\n\x0esource_address\x18\x03 \x01(\t\"Q\n\x15GetConnectionsRequest\x12\x38\n\x08requests\x18\x01 \x03(\x0b\x32&.mooring.registry.v1.ConnectionRequest\"\x84\x01\n\x11\x43onnectionOutcome\x12\x35\n\nconnection\x18\x01 \x01(\x0b\x32\x1f.mooring.registry.v1.ConnectionH\x00\x12-\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x1c.mooring.errors.v1.ItemErrorH\x00\x42\t\n\x07outcome\"\x9f\x01\n\x16GetConnectionsResponse\x12\x38\n\x08outcomes\x18\x01 \x03(\x0b\x32&.mooring.registry.v1.ConnectionOutcome\x12\x32\n\x07\x62rokers\x18\x02 \x03(\x0b\x32!.mooring.broker.v1.BrokerSettings\x12\x17\n\x0f\x65nvironment_url\x18\x03 \x01(\t\"T\n\x18RotateCredentialsRequest\x12\x38\n\x08requests\x18\x01 \x03(\x0b\x32&.mooring.registry.v1.ConnectionRequest\"\xa2\x01\n\x19RotateCredentialsResponse\x12\x38\n\x08outcomes\x18\x01 \x03(\x0b\x32&.mooring.registry.v1.ConnectionOutcome\x12\x32\n\x07\x62rokers\x18\x02 \x03(\x0b\x32!.mooring.broker.v1.BrokerSettings\x12\x17\n\x0f\x65nvironment_url\x18\x03 \x01(\t2\xe2\x02\n\x13RegistrationService\x12l\n\x0fRegisterDevices\x12+.mooring.registry.v1.RegisterDevicesRequest\x1a,.mooring.registry.v1.RegisterDevicesResponse\x12i\n\x0eGetConnections\x12*.mooring.registry.v1.GetConnectionsRequest\x1a+.mooring.registry.v1.GetConnectionsResponse\x12r\n\x11RotateCredentials\x12-.mooring.registry.v1.RotateCredentialsRequest\x1a..mooring.registry.v1.RotateCredentialsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&mooring/registry/v1/registration.proto\x12\x13mooring.registry.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"mooring/broker/v1/resolution.proto\x1a\x1emooring/errors/v1/errors.proto\"\xb1\x02\n\x0cRegistration\x12\x1d\n\x10provisioning_key\x18\x01 \x01(\tB\x03\x80\x01\x01\x12\x0c\n\x04uuid\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65vice_name\x18\x03 \x01(\t\x12\x13\n\x0b\x64\x65vice_type\x18\x04 \x01(\t\x12\x1b\n\x0e\x64\x65vice_api_key\x18\x05 \x01(\tB\x03\x80\x01\x01\x12\x16\n\x0e\x61pplication_id\x18\x06 \x01(\t\x12\x13\n\x0bmac_address\x18\x07 \x01(\t\x12\x12\n\nos_version\x18\x08 \x01(\t\x12\x15\n\ragent_version\x18\t \x01(\t\x12\x0e\n\x06region\x18\n \x01(\t\x12-\n\x08location\x18\x0b \x01(\x0b\x32\x1b.mooring.broker.v1.Location\x12\x16\n\x0esource_address\x18\x0c \x01(\t\"R\n\x16RegisterDevicesRequest\x12\x38\n\rregistrations\x18\x01 \x03(\x0b\x32!.mooring.registry.v1.Registration\"\x86\x02\n\nConnection\x12\x10\n\x08username\x18\x01 \x01(\t\x12\x15\n\x08password\x18\x02 \x01(\tB\x03\x80\x01\x01\x12)\n\x06source\x18\x03 \x01(\x0e\x32\x19.mooring.broker.v1.Source\x12\x11\n\tbroker_id\x18\x04 \x01(\x05\x12\x12\n\ngeneration\x18\x05 \x01(\t\x12\x17\n\x0frefresh_after_s\x18\x06 \x01(\x05\x12\r\n\x05stale\x18\x07 \x01(\x08\x12\x16\n\x0epublish_topics\x18\x08 \x03(\t\x12\x18\n\x10subscribe_topics\x18\t \x03(\t\x12\x0f\n\x07held_as\x18\n \x01(\t\x12\x12\n\nnewly_told\x18\x0b \x01(\x08\"\xde\x01\n\x10RegisteredDevice\x12\n\n\x02id\x18\x01 \x01(\x03\x12\x0c\n\x04uuid\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65vice_name\x18\x03 \x01(\t\x12\x13\n\x0b\x64\x65vice_type\x18\x04 \x01(\t\x12\x10\n\x08\x66leet_id\x18\x05 \x01(\t\x12.\n\ncreated_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x63reated\x18\x07 \x01(\x08\x12\x33\n\nconnection\x18\x08 \x01(\x0b\x32\x1f.mooring.registry.v1.Connection\"\x88\x01\n\x13RegistrationOutcome\x12\x37\n\x06\x64\x65vice\x18\x01 \x01(\x0b\x32%.mooring.registry.v1.RegisteredDeviceH\x00\x12-\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x1c.mooring.errors.v1.ItemErrorH\x00\x42\t\n\x07outcome\"\xa2\x01\n\x17RegisterDevicesResponse\x12:\n\x08outcomes\x18\x01 \x03(\x0b\x32(.mooring.registry.v1.RegistrationOutcome\x12\x32\n\x07\x62rokers\x18\x02 \x03(\x0b\x32!.mooring.broker.v1.BrokerSettings\x12\x17\n\x0f\x65nvironment_url\x18\x03 \x01(\t\"V\n\x11\x43onnectionRequest\x12\x0c\n\x04uuid\x18\x01 \x01(\t\x12\x1b\n\x0e\x64\x65vice_api_key\x18\x02 \x01(\tB\x03\x80\x01\x01\x12\x16\n\x0esource_address\x18\x03 \x01(\t\"Q\n\x15GetConnectionsRequest\x12\x38\n\x08requests\x18\x01 \x03(\x0b\x32&.mooring.registry.v1.ConnectionRequest\"\x84\x01\n\x11\x43onnectionOutcome\x12\x35\n\nconnection\x18\x01 \x01(\x0b\x32\x1f.mooring.registry.v1.ConnectionH\x00\x12-\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x1c.mooring.errors.v1.ItemErrorH\x00\x42\t\n\x07outcome\"\x9f\x01\n\x16GetConnectionsResponse\x12\x38\n\x08outcomes\x18\x01 \x03(\x0b\x32&.mooring.registry.v1.ConnectionOutcome\x12\x32\n\x07\x62rokers\x18\x02 \x03(\x0b\x32!.mooring.broker.v1.BrokerSettings\x12\x17\n\x0f\x65nvironment_url\x18\x03 \x01(\t\"T\n\x18RotateCredentialsRequest\x12\x38\n\x08requests\x18\x01 \x03(\x0b\x32&.mooring.registry.v1.ConnectionRequest\"\xa2\x01\n\x19RotateCredentialsResponse\x12\x38\n\x08outcomes\x18\x01 \x03(\x0b\x32&.mooring.registry.v1.ConnectionOutcome\x12\x32\n\x07\x62rokers\x18\x02 \x03(\x0b\x32!.mooring.broker.v1.BrokerSettings\x12\x17\n\x0f\x65nvironment_url\x18\x03 \x01(\t2\xe2\x02\n\x13RegistrationService\x12l\n\x0fRegisterDevices\x12+.mooring.registry.v1.RegisterDevicesRequest\x1a,.mooring.registry.v1.RegisterDevicesResponse\x12i\n\x0eGetConnections\x12*.mooring.registry.v1.GetConnectionsRequest\x1a+.mooring.registry.v1.GetConnectionsResponse\x12r\n\x11RotateCredentials\x12-.mooring.registry.v1.RotateCredentialsRequest\x1a..mooring.registry.v1.RotateCredentialsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -47,25 +47,25 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REGISTERDEVICESREQUEST']._serialized_start=472
   _globals['_REGISTERDEVICESREQUEST']._serialized_end=554
   _globals['_CONNECTION']._serialized_start=557
-  _globals['_CONNECTION']._serialized_end=782
-  _globals['_REGISTEREDDEVICE']._serialized_start=785
-  _globals['_REGISTEREDDEVICE']._serialized_end=1007
-  _globals['_REGISTRATIONOUTCOME']._serialized_start=1010
-  _globals['_REGISTRATIONOUTCOME']._serialized_end=1146
-  _globals['_REGISTERDEVICESRESPONSE']._serialized_start=1149
-  _globals['_REGISTERDEVICESRESPONSE']._serialized_end=1311
-  _globals['_CONNECTIONREQUEST']._serialized_start=1313
-  _globals['_CONNECTIONREQUEST']._serialized_end=1399
-  _globals['_GETCONNECTIONSREQUEST']._serialized_start=1401
-  _globals['_GETCONNECTIONSREQUEST']._serialized_end=1482
-  _globals['_CONNECTIONOUTCOME']._serialized_start=1485
-  _globals['_CONNECTIONOUTCOME']._serialized_end=1617
-  _globals['_GETCONNECTIONSRESPONSE']._serialized_start=1620
-  _globals['_GETCONNECTIONSRESPONSE']._serialized_end=1779
-  _globals['_ROTATECREDENTIALSREQUEST']._serialized_start=1781
-  _globals['_ROTATECREDENTIALSREQUEST']._serialized_end=1865
-  _globals['_ROTATECREDENTIALSRESPONSE']._serialized_start=1868
-  _globals['_ROTATECREDENTIALSRESPONSE']._serialized_end=2030
-  _globals['_REGISTRATIONSERVICE']._serialized_start=2033
-  _globals['_REGISTRATIONSERVICE']._serialized_end=2387
+  _globals['_CONNECTION']._serialized_end=819
+  _globals['_REGISTEREDDEVICE']._serialized_start=822
+  _globals['_REGISTEREDDEVICE']._serialized_end=1044
+  _globals['_REGISTRATIONOUTCOME']._serialized_start=1047
+  _globals['_REGISTRATIONOUTCOME']._serialized_end=1183
+  _globals['_REGISTERDEVICESRESPONSE']._serialized_start=1186
+  _globals['_REGISTERDEVICESRESPONSE']._serialized_end=1348
+  _globals['_CONNECTIONREQUEST']._serialized_start=1350
+  _globals['_CONNECTIONREQUEST']._serialized_end=1436
+  _globals['_GETCONNECTIONSREQUEST']._serialized_start=1438
+  _globals['_GETCONNECTIONSREQUEST']._serialized_end=1519
+  _globals['_CONNECTIONOUTCOME']._serialized_start=1522
+  _globals['_CONNECTIONOUTCOME']._serialized_end=1654
+  _globals['_GETCONNECTIONSRESPONSE']._serialized_start=1657
+  _globals['_GETCONNECTIONSRESPONSE']._serialized_end=1816
+  _globals['_ROTATECREDENTIALSREQUEST']._serialized_start=1818
+  _globals['_ROTATECREDENTIALSREQUEST']._serialized_end=1902
+  _globals['_ROTATECREDENTIALSRESPONSE']._serialized_start=1905
+  _globals['_ROTATECREDENTIALSRESPONSE']._serialized_end=2067
+  _globals['_REGISTRATIONSERVICE']._serialized_start=2070
+  _globals['_REGISTRATIONSERVICE']._serialized_end=2424
 # @@protoc_insertion_point(module_scope)

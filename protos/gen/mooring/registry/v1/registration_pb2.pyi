@@ -114,6 +114,8 @@ class Connection(_message.Message):
     STALE_FIELD_NUMBER: _builtins.int
     PUBLISH_TOPICS_FIELD_NUMBER: _builtins.int
     SUBSCRIBE_TOPICS_FIELD_NUMBER: _builtins.int
+    HELD_AS_FIELD_NUMBER: _builtins.int
+    NEWLY_TOLD_FIELD_NUMBER: _builtins.int
     username: _builtins.str
     password: _builtins.str
     source: _resolution_pb2.Source.ValueType
@@ -128,6 +130,14 @@ class Connection(_message.Message):
     """When to ask again; short when the answer is a stopgap."""
     stale: _builtins.bool
     """True for a stopgap: the broker service or its database could not be asked."""
+    held_as: _builtins.str
+    """The fingerprint under which the broker has to hold the device before it
+    lets it in (EnforcementService.AwaitHeld). Empty where the broker asks.
+    """
+    newly_told: _builtins.bool
+    """True where this call has changed what the broker has to hold, or one did
+    a moment ago: worth waiting for.
+    """
     @_builtins.property
     def publish_topics(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """MQTT topic filters."""
@@ -146,10 +156,12 @@ class Connection(_message.Message):
         stale: _builtins.bool = ...,
         publish_topics: _abc.Iterable[_builtins.str] | None = ...,
         subscribe_topics: _abc.Iterable[_builtins.str] | None = ...,
+        held_as: _builtins.str = ...,
+        newly_told: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["broker_id", b"broker_id", "generation", b"generation", "password", b"password", "publish_topics", b"publish_topics", "refresh_after_s", b"refresh_after_s", "source", b"source", "stale", b"stale", "subscribe_topics", b"subscribe_topics", "username", b"username"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["broker_id", b"broker_id", "generation", b"generation", "held_as", b"held_as", "newly_told", b"newly_told", "password", b"password", "publish_topics", b"publish_topics", "refresh_after_s", b"refresh_after_s", "source", b"source", "stale", b"stale", "subscribe_topics", b"subscribe_topics", "username", b"username"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,190 @@
+"""Devices that wait, with their answers ready, until the broker has been told of them.
+
+A broker that is told of clients refuses a device that connects the moment it has its answer, and
+many MQTT clients give up for ever after one refusal. So the answer waits here, and for each device
+by itself: its registration has been committed, and holds up no others.
+"""
+
+import asyncio
+from collections.abc import Sequence
+
+import structlog
+from mooring.registry.v1 import enforcement_pb2 as pb
+from prometheus_client import Counter, Gauge, Histogram
+
+from chassis.errors import MooringError
+from gateway.answers import Awaited
+from gateway.neighbours import Neighbours
+
+log = structlog.get_logger(__name__)
+
+# How long an answer waits at most, and how long while its broker makes no progress.
+MOST_S = 5.0
+STALLED_S = 1.5
+# What a device's own deadline leaves for the answer to travel.
+MARGIN_S = 0.25
+MAX_WAITING = 2_000
+# The registry is asked by so many calls at once, each about so many devices at most.
+LANES = 8
+MAX_ASKED = 1_000
+# How long the registry waits for news before it answers that there is none.
+WITHIN_S = 0.4
+# From one failed call to the next.
+PAUSE_S = 0.1
+
+WAITING = Gauge("mooring_awaiting_broker", "Devices whose answers wait for a broker to hold them")
+AWAITED = Counter(
+    "mooring_awaited_total",
+    "Devices that a broker had to be told of, by how that ended: held, late, hopeless or full",
+    ["outcome"],
+)
+SECONDS = Histogram(
+    "mooring_awaited_seconds",
+    "How long answers waited for a broker to hold their devices",
+    buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 1.5, 2.5, 5),
+)
+
+
+class Waiting:
+    """One device. `future` gets whether the broker holds it."""
+
+    __slots__ = ("awaited", "ends_at", "future", "since")
+
+    def __init__(self, awaited: Awaited, since: float, ends_at: float) -> None:
+        """Times are of the running loop's clock."""
+        self.awaited = awaited
+        self.since = since
+        self.ends_at = ends_at
+        self.future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+
+    def abandon(self) -> None:
+        """The device has gone."""
+        self.future.cancel()
+
+
+class Held:
+    """Asks the registry for all that wait, and tells each device as soon as that is known."""
+
+    def __init__(
+        self, neighbours: Neighbours, leaving: asyncio.Event, *, stop_within_s: float
+    ) -> None:
+        """Belongs to the running loop.
+
+        Once the gateway is `leaving`, nobody waits for longer than `stop_within_s`.
+        """
+        self._neighbours = neighbours
+        self._loop = asyncio.get_running_loop()
+        # Those that no call asks about yet.
+        self._new: list[Waiting] = []
+        self._lanes: set[asyncio.Task[None]] = set()
+        self._count = 0
+        # When brokers last made progress.
+        self._progressed_at: dict[int, float] = {}
+        self._leaving = leaving
+        self._stop_within_s = stop_within_s
+        self._stops_at = float("inf")
+
+    def wait(self, awaited: Awaited, *, deadline: float) -> Waiting:
+        """Where nothing was changed for the device it is only looked whether the broker holds it.
+
+        `deadline` is when the device hears something else, by the running loop's clock.
+        """
+        now = self._loop.time()
+        ends_at = min(now + MOST_S, deadline - MARGIN_S, self._stops_at)
+        waiting = Waiting(awaited, now, ends_at if awaited.is_newly_told else now)
+        if self._count >= MAX_WAITING:
+            self._end(waiting, is_held=False, outcome="full")
+            return waiting
+        self._count += 1
+        WAITING.inc()
+        waiting.future.add_done_callback(self._left)
+        self._new.append(waiting)
+        if len(self._lanes) < LANES:
+            self._lanes.add(self._loop.create_task(self._follow()))
+        return waiting
+
+    async def close(self) -> None:
+        """Nobody waits any more."""
+        self._stops_at = self._loop.time()
+        await asyncio.gather(*self._lanes)
+
+    async def _follow(self) -> None:
+        """Asks about those that are new, and leaves when all of them have been told."""
+        lane = asyncio.current_task()
+        asked: list[Waiting] = []
+        try:
+            await self._follow_all(asked)
+        except Exception:
+            log.exception("devices do not wait for their brokers")
+            for one in asked:
+                if not one.future.done():
+                    self._end(one, is_held=False, outcome="late")
+        finally:
+            # In the same turn in which it has found none that are new.
+            if lane is not None:
+                self._lanes.discard(lane)
+
+    async def _follow_all(self, asked: list[Waiting]) -> None:
+        while True:
+            room = MAX_ASKED - len(asked)
+            asked += self._new[:room]
+            del self._new[:room]
+            asked[:] = [one for one in asked if not one.future.done()]
+            if not asked:
+                return
+            try:
+                response = await self._ask(asked)
+            except MooringError:
+                await asyncio.sleep(PAUSE_S)
+            else:
+                self._tell(asked, response)
+            now = self._loop.time()
+            for one in asked:
+                if not one.future.done() and now >= self._ends_at(one):
+                    self._end(one, is_held=False, outcome="late")
+
+    async def _ask(self, asked: Sequence[Waiting]) -> pb.AwaitHeldResponse:
+        now = self._loop.time()
+        within_s = min(WITHIN_S, max(0.0, min(map(self._ends_at, asked)) - now))
+        clients = [
+            pb.AwaitedClient(
+                broker_id=one.awaited.broker_id,
+                username=one.awaited.username,
+                fingerprint=one.awaited.fingerprint,
+            )
+            for one in asked
+        ]
+        return await self._neighbours.registry.call(
+            self._neighbours.enforcement.AwaitHeld,
+            pb.AwaitHeldRequest(clients=clients, within_ms=int(within_s * 1_000)),
+            deadline=now + within_s + STALLED_S / 2,
+        )
+
+    def _tell(self, asked: Sequence[Waiting], response: pb.AwaitHeldResponse) -> None:
+        now = self._loop.time()
+        for progress in response.progress:
+            self._progressed_at[progress.broker_id] = now - progress.age_ms / 1_000
+        for one, state in zip(asked, response.states, strict=False):
+            if one.future.done():
+                continue
+            if state == pb.HELD_STATE_HELD:
+                self._end(one, is_held=True, outcome="held")
+            elif state == pb.HELD_STATE_HOPELESS:
+                self._end(one, is_held=False, outcome="hopeless")
+
+    def _ends_at(self, one: Waiting) -> float:
+        """When it is told that the broker does not hold it yet."""
+        if self._leaving.is_set() and self._stops_at == float("inf"):
+            self._stops_at = self._loop.time() + self._stop_within_s
+        progressed_at = self._progressed_at.get(one.awaited.broker_id, 0.0)
+        stalled_at = max(one.since, progressed_at) + STALLED_S
+        return min(one.ends_at, stalled_at, self._stops_at)
+
+    def _end(self, one: Waiting, *, is_held: bool, outcome: str) -> None:
+        AWAITED.labels(outcome).inc()
+        SECONDS.observe(self._loop.time() - one.since)
+        one.future.set_result(is_held)
+
+    def _left(self, _: "asyncio.Future[bool]") -> None:
+        self._count -= 1
+        WAITING.dec()

@@ -1,0 +1,33 @@
+"""Which clients a broker holds as wanted, while a plan is being carried out: decided, not sent."""
+
+from collections import Counter
+from collections.abc import Iterable
+
+from registry_service.enforcement.dynamic_security import Command, username_of_role
+from registry_service.enforcement.planning import Plan
+
+
+class Progress:
+    """Follows the commands of one plan, in the order in which they are answered."""
+
+    def __init__(self, plan: Plan) -> None:
+        """Nothing is carried out yet."""
+        self._awaited = {*plan.created, *plan.changed}
+        self._left = Counter(_username_of(command) for command in plan.commands)
+
+    def take(self, answered: Iterable[tuple[Command, bool]]) -> list[str]:
+        """The clients of which all commands have been carried out by these; false: refused."""
+        finished = []
+        for command, is_done in answered:
+            username = _username_of(command)
+            self._left[username] -= 1
+            if not is_done:
+                self._awaited.discard(username)
+            elif not self._left[username] and username in self._awaited:
+                finished.append(username)
+        return finished
+
+
+def _username_of(command: Command) -> str:
+    """Whom the command is about; a client's own role is as good as the client."""
+    return username_of_role(command.about) or command.about

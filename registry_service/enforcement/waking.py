@@ -1,0 +1,48 @@
+"""Wakes the process that drives brokers, after what it has to tell them was committed."""
+
+import asyncio
+
+import structlog
+
+from chassis.database import Pool, fetched
+from chassis.errors import MooringError
+from registry_service.enforcement.store import DRIVING_CHANNEL
+
+log = structlog.get_logger(__name__)
+
+# Nothing is lost where it is lost: the process looks by itself as well.
+WAKE = f"""
+SELECT set_config('synchronous_commit', 'off', true), pg_notify('{DRIVING_CHANNEL}', '')
+"""
+
+
+class Waking:
+    """Notifies it at most once at a time, and never in the transaction of a device.
+
+    Transactions that notify wait for one another, so many notifications become one.
+    """
+
+    def __init__(self, pool: Pool) -> None:
+        """Sends nothing yet."""
+        self._pool = pool
+        self._is_asked = False
+        self._task: asyncio.Task[None] | None = None
+
+    def soon(self) -> None:
+        """Returns at once."""
+        self._is_asked = True
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._wake())
+
+    async def close(self) -> None:
+        """Sends what was asked for."""
+        if self._task is not None:
+            await asyncio.wait([self._task])
+
+    async def _wake(self) -> None:
+        while self._is_asked:
+            self._is_asked = False
+            try:
+                await fetched(self._pool, WAKE, ())
+            except MooringError as error:
+                log.warning("the driving process was not notified", reason=error.reason)
