@@ -123,13 +123,26 @@ class BySecret:
     hashes: Reloaded[Mapping[bytes, Identity]] | None
     shared: Reloaded[str] | None = None
     _logged_at: float = field(default=-SHARED_LOGGED_EVERY_S)
+    # What callers showed, by the header, as long as `_as_of` is what the file holds: their calls
+    # come all the time, and are to cost a lookup.
+    _known: dict[str, Caller] = field(default_factory=dict, repr=False)
+    _as_of: Mapping[bytes, Identity] | None = None
 
     def caller_of(self, metadata: Metadata, context: Context, /) -> Caller:
         """Raises `Unauthenticated`."""
-        shown = str(metadata.get(AUTHORIZATION, "")).removeprefix("Bearer ")
-        hashed = hash_of(shown)
-        if self.hashes is not None and (identity := self.hashes.value.get(hashed)) is not None:
-            return Caller(identity, identity)
+        hashes = self.hashes.value if self.hashes is not None else None
+        if hashes is not self._as_of:
+            self._known.clear()
+            self._as_of = hashes
+        header = str(metadata.get(AUTHORIZATION, ""))
+        if (known := self._known.get(header)) is not None:
+            return known
+        hashed = hash_of(header.removeprefix("Bearer "))
+        if hashes is not None and (identity := hashes.get(hashed)) is not None:
+            found = Caller(identity, identity)
+            if header.startswith("Bearer "):  # One header for each secret.
+                self._known[header] = found
+            return found
         if self.shared is not None and hashed == hash_of(self.shared.value):
             self._log_shared(context.peer())
             return Caller(Identity.SHARED, Identity.SHARED)

@@ -45,7 +45,12 @@ def bind_passwords(broker_url: str, encryption_keys: Path) -> Sequence[str]:
     Returns where those are that cannot be read. Raises `CannotRun` for a database that cannot be
     reached.
     """
-    config = ReencryptConfig(broker_database_url=broker_url, encryption_keys_file=encryption_keys)
+    config = ReencryptConfig(
+        broker_database_url=broker_url,
+        encryption_keys_file=encryption_keys,
+        # What the environment says of the services' logs is theirs to check.
+        log_level="INFO",
+    )
     try:
         done = asyncio.run(reencrypted(config))
     except MooringError as error:

@@ -1,0 +1,57 @@
+"""The first admin token, by the database."""
+
+import asyncio
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.stack import Stack
+
+ROOT = Path(__file__).parents[2]
+
+
+async def bootstrapped(
+    stack: Stack, *arguments: str, role: str = "mooring_registry"
+) -> tuple[int, str, str]:
+    """The status, and what was said on stdout and stderr."""
+    ended = await asyncio.to_thread(
+        subprocess.run,
+        [sys.executable, "-m", "registry_service.bootstrap", *arguments],
+        cwd=ROOT,
+        env={**os.environ, "REGISTRY_DATABASE_URL": stack.database.url(role)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    return ended.returncode, ended.stdout.strip(), ended.stderr
+
+
+async def test_it_makes_the_first_token_and_no_second(stack: Stack) -> None:
+    status, secret, said = await bootstrapped(stack)
+    assert (status, secret) == (1, "")
+    assert "there is an admin's token already" in said
+    # As after the last one was lost; and in an empty database.
+    for emptied, arguments in ((False, ("--another", "--name", "found again")), (True, ())):
+        if emptied:
+            stack.database.execute("DELETE FROM api_tokens")
+        status, secret, said = await bootstrapped(stack, *arguments)
+        assert status == 0, said
+        headers = {"Authorization": f"Bearer {secret}"}
+        own = (await stack.http.get("/api/v1/tokens/self", headers=headers)).json()
+        assert own["role"] == "admin"
+        assert own["name"] == ("first admin" if emptied else "found again")
+        line = stack.database.execute(
+            "SELECT actor, actor_id, action, subject, session_role, ticket FROM audit_log"
+            " ORDER BY id DESC LIMIT 1"
+        )
+        expected = ("registry_service.bootstrap", "", "token.create", own["id"])
+        assert line == [(*expected, "mooring_registry", None)]
+
+
+async def test_no_other_role_makes_one(stack: Stack) -> None:
+    for role in ("mooring_broker", "mooring_operator", "mooring_access", "mqtt_reader"):
+        status, secret, _ = await bootstrapped(stack, "--another", role=role)
+        assert status != 0, role
+        assert secret == "", role
