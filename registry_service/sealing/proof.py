@@ -35,7 +35,8 @@ class Written:
     action: str
     subject: str
     refusal: str
-    session_role: str
+    # None for a line that does not say it, as those from before.
+    session_role: str | None
     ticket: bytes | None
 
 
@@ -56,7 +57,7 @@ def is_proved(line: Written, keys: PublicKeys) -> bool:
     """
     if not names_a_person(line):
         return True
-    if line.ticket is None:
+    if line.ticket is None or line.session_role is None:
         return False
     try:
         found = opened(line.ticket, keys)

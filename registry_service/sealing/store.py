@@ -202,10 +202,14 @@ class Reader:
         return [(row[0], _sealed_part(row)) for row in rows]
 
     async def proofs(self, after_id: int, limit: int) -> Sequence[sa.Row[Any]]:
-        """Of the lines that say who wrote them and name an actor, in the order of their ids."""
+        """Of the lines that name an actor, in the order of their ids.
+
+        But for those from before the first that says who wrote it.
+        """
+        first = sa.select(sa.func.min(audit_log.c.id)).where(audit_log.c.session_role.is_not(None))
         query = _proof.where(
             audit_log.c.id > after_id,
-            audit_log.c.session_role.is_not(None),
+            audit_log.c.id >= first.scalar_subquery(),
             sa.or_(audit_log.c.actor != "", audit_log.c.actor_id != ""),
         )
         rows = await self._connection.execute(query.order_by(audit_log.c.id).limit(limit))

@@ -110,8 +110,15 @@ async def test_no_service_says_that_another_has_written(stack: Stack, role: str)
 
 async def test_lines_from_before_are_accused_of_nothing(stack: Stack) -> None:
     line = forged(stack, OTTO.name, OTTO.id, "broker.delete", "1", "", None)
-    stack.database.execute("UPDATE audit_log SET session_role = NULL WHERE id = %s", line)
+    stack.database.execute("UPDATE audit_log SET session_role = NULL, ticket = NULL")
     assert await unproved(stack) == set()
+    forged(stack, "", "", "service.authenticate", "", "UNTRUSTED_SERVICE", None)
+    assert await unproved(stack) == set()
+    # Among those that say who wrote them, one that does not say it is named.
+    late = forged(stack, OTTO.name, OTTO.id, "broker.delete", "1", "", None)
+    stack.database.execute("UPDATE audit_log SET session_role = NULL WHERE id = %s", late)
+    assert await unproved(stack) == {late}
+    assert line < late
 
 
 def test_a_ring_that_is_none_is_refused(tmp_path: Path) -> None:
