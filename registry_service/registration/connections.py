@@ -1,6 +1,7 @@
 """What registered devices should connect to today, and with which password, a batch at a time."""
 
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from functools import partial
 
 from mooring.registry.v1 import registration_pb2 as pb
@@ -18,7 +19,13 @@ from registry_service.placements import Answer, Placements
 from registry_service.registration.answer import Teller, Told, needs_another_password
 from registry_service.registration.guesses import Guesses
 from registry_service.registration.plans import rotation, telling
-from registry_service.registration.records import Credentials, Device, Rotation, Telling
+from registry_service.registration.records import (
+    ROTATIONS_PER_HOUR,
+    Credentials,
+    Device,
+    Rotation,
+    Telling,
+)
 from registry_service.registration.request import Proof, check_connection_request
 from registry_service.registration.store import RegistrationStore
 
@@ -26,9 +33,6 @@ Result = Told | MooringError
 Requests = Mapping[int, pb.ConnectionRequest]  # by their place in the call
 
 MAX_PASSES = 5
-# More are no precaution. A device that replaces its password in a loop writes a row, a line of the
-# audit log and a change of access each time.
-ROTATIONS_PER_HOUR = 60
 
 
 class Connections:
@@ -97,6 +101,7 @@ class Connections:
         answers = await self._placements.resolve(
             [device.placement for device in admitted.values()], known.placement_version, deadline
         )
+        now = datetime.now(UTC)
         tellings: dict[int, Telling] = {}
         rotations: dict[int, tuple[Rotation, Credentials]] = {}
         for index, device in admitted.items():
@@ -105,8 +110,8 @@ class Connections:
             is_asked = _is_asked(device, replaced)
             if isinstance(answer, MooringError):
                 results[index] = answer
-            elif is_asked and device.rotations >= ROTATIONS_PER_HOUR:
-                results[index] = self._rotated_too_often(device, proof)
+            elif is_asked and (wait_s := device.rotation_wait_s(now)):
+                results[index] = self._rotated_too_often(device, proof, wait_s)
             elif is_asked or self._needs_others(device, answer):
                 if device.id not in rotations:
                     credentials = self._credentials(device, request.device_api_key)
@@ -146,7 +151,7 @@ class Connections:
     def _admitted(self, request: pb.ConnectionRequest, device: Device | None) -> Device:
         """Raises `AskedTooOften`, `DeviceUnauthenticated`, `DeviceDisabled`."""
         address = _proof(request).proved_from
-        proved_from = device.proof.proved_from if device else ""
+        proved_from = (device.proved_from if device else None) or ""
         wait_s = self._guesses.wait_s(request.uuid, address, proved_from)
         if wait_s is not None:
             raise AskedTooOften(GUESSED, retry_after_s=wait_s)
@@ -160,16 +165,16 @@ class Connections:
     def _needs_others(self, device: Device, answer: Answer) -> bool:
         """Whether it gets other credentials, whatever it asks."""
         return device.needs_credentials(self._ring) or needs_another_password(
-            device.salt_broker_ids, answer
+            device.password_broker_ids, answer
         )
 
     def _credentials(self, device: Device, api_key: str) -> Credentials:
         return Credentials.made(self._ring, self._ring.active_id, device.uuid, new_salt(), api_key)
 
-    def _rotated_too_often(self, device: Device, proof: Proof) -> AskedTooOften:
+    def _rotated_too_often(self, device: Device, proof: Proof, wait_s: float) -> AskedTooOften:
         error = AskedTooOften(
             f"a password is replaced {ROTATIONS_PER_HOUR} times an hour at most",
-            retry_after_s=max(1.0, device.rotations_wait_s),
+            retry_after_s=max(1.0, wait_s),
         )
         self._guesses.audit.note_by(
             "device",

@@ -110,7 +110,7 @@ class Planner:
         wait_s = None
         if device is not None:
             address = registration.proof.proved_from
-            wait_s = self._guesses.wait_s(device.uuid, address, device.proof.proved_from)
+            wait_s = self._guesses.wait_s(device.uuid, address, device.proved_from or "")
         try:
             decision = decide(
                 key,
@@ -176,7 +176,7 @@ class Planner:
         if (
             device is None
             or plan.changes_credentials
-            or not needs_another_password(device.salt_broker_ids, answer)
+            or not needs_another_password(device.password_broker_ids, answer)
         ):
             return plan
         credentials = Credentials.made(
@@ -285,11 +285,11 @@ def telling(device: Device, answer: Answer, proof: Proof, *, is_watched: bool) -
     From where a device proves itself is news only while somebody guesses its API key
     (`is_watched`): others would be written whenever their address changes.
     """
-    note, known = note_of(answer), device.proof
+    note = note_of(answer)
     if (
         device.note == note
-        and known.has_short_api_key == proof.has_short_api_key
-        and not (is_watched and known.proved_from != proof.proved_from)
+        and device.has_short_api_key == proof.has_short_api_key
+        and not (is_watched and device.proved_from != proof.proved_from)
     ):
         return None
     return Telling(id=device.id, **asdict(note), **asdict(proof))

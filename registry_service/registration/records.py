@@ -5,7 +5,7 @@ back as one JSON document.
 """
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -16,7 +16,12 @@ from chassis.waves import wave_of
 from registry_service.credentials import KeyRing, hash_of_password
 from registry_service.placements import Placement
 from registry_service.provisioning import ProvisioningKey
-from registry_service.registration.request import Proof, Registration
+from registry_service.registration.request import Registration
+
+# More are no precaution. A device that replaces its password in a loop writes a row, a line of the
+# audit log and a change of access each time.
+ROTATIONS_PER_HOUR = 60
+HOUR = timedelta(hours=1)
 
 
 class Note(Struct, frozen=True):
@@ -43,19 +48,32 @@ class Device(Struct, frozen=True):
     provisioned_by_key_id: UUID | None
     # Empty where its password was ended, too: nobody has one that would be accepted.
     credential_salt: str
-    # The brokers that it was told when that salt was made.
-    salt_broker_ids: list[int]
+    # The brokers that it was told when that salt was made; None where those are still in `note`.
+    salt_broker_ids: list[int] | None
     # And its fleet too.
     is_active: bool
     reprovisioning_allowed: bool
     note: Note
-    proof: Proof
-    # How often it has rotated its password in the current hour, and how long that lasts.
+    # As in `Proof`; None where it is not known.
+    proved_from: str | None
+    has_short_api_key: bool
+    # How often it has rotated its password in the hour that began then.
     rotations: int
-    rotations_wait_s: float
+    rotations_since: datetime | None
     created_at: datetime
     # Within the time for which an answer waits for a broker that is told of devices.
     was_just_told: bool
+
+    @property
+    def password_broker_ids(self) -> list[int]:
+        """The brokers that its password is for."""
+        return self.note.told_broker_ids if self.salt_broker_ids is None else self.salt_broker_ids
+
+    def rotation_wait_s(self, now: datetime) -> float:
+        """How long until it may rotate its password again; 0 if it may."""
+        if self.rotations_since is None or self.rotations < ROTATIONS_PER_HOUR:
+            return 0.0
+        return max(0.0, (self.rotations_since + HOUR - now).total_seconds())
 
     def needs_credentials(self, ring: KeyRing) -> bool:
         """Whether it gets others once it has proved itself."""

@@ -41,17 +41,9 @@ SELECT
                encode(coalesce(device.api_key_hash, ''), 'base64') AS api_key_hash,
                coalesce(device.credential_key_id, 0) AS credential_key_id,
                device.credential_salt,
-               coalesce(device.salt_broker_ids, device.told_broker_ids) AS salt_broker_ids,
-               device.provisioned_by_key_id,
-               json_build_object(
-                   'proved_from', coalesce(device.proved_from, ''),
-                   'has_short_api_key', device.has_short_api_key
-               ) AS proof,
-               CASE WHEN device.rotations_since > now() - interval '1 hour'
-                    THEN device.rotations ELSE 0 END AS rotations,
-               coalesce(extract(epoch FROM
-                   device.rotations_since + interval '1 hour' - now()
-               ), 0)::double precision AS rotations_wait_s,
+               device.salt_broker_ids, device.provisioned_by_key_id,
+               device.proved_from, device.has_short_api_key,
+               device.rotations, device.rotations_since,
                device.is_active AND fleet.is_active AS is_active,
                device.reprovisioning_allowed, device.created_at,
                coalesce(device.told_at > now() - interval '5 seconds', false) AS was_just_told,

@@ -8,8 +8,8 @@ import httpx2
 import pytest
 from mooring.registry.v1 import registration_pb2 as pb
 
-from registry_service.registration import connections
 from registry_service.registration import guesses as module
+from registry_service.registration import records
 from registry_service.registration.guesses import (
     PER_ADDRESS,
     PER_DEVICE,
@@ -210,7 +210,7 @@ async def test_guessing_does_not_go_unseen_and_does_not_fill_the_audit_log(stack
 async def test_a_device_does_not_rotate_without_end(
     stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connections, "ROTATIONS_PER_HOUR", 5)
+    monkeypatch.setattr(records, "ROTATIONS_PER_HOUR", 5)
     await stack.register("d")
     answers = [await over_http(stack, "rotate", "d", "test-api-key") for _ in range(12)]
     assert [answer.status_code for answer in answers] == [200] * 5 + [429] * 7

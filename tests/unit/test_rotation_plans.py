@@ -13,7 +13,7 @@ from registry_service.provisioning import Decision, ProvisioningKey
 from registry_service.registration.answer import Teller, needs_another_password
 from registry_service.registration.plans import Planner, rotation
 from registry_service.registration.records import Credentials, Device, Known, KnownKey, Note
-from registry_service.registration.request import Proof, Registration
+from registry_service.registration.request import Registration
 from tests.unit.test_guesses import guesses
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -63,9 +63,10 @@ def device_with(credentials: Credentials) -> Device:
         is_active=True,
         reprovisioning_allowed=False,
         note=Note([], "", []),
-        proof=Proof("", has_short_api_key=True),
+        proved_from=None,
+        has_short_api_key=True,
         rotations=0,
-        rotations_wait_s=0.0,
+        rotations_since=None,
         created_at=NOW,
         was_just_told=False,
     )
