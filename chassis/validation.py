@@ -7,9 +7,14 @@ from chassis.errors import InvalidInput
 
 # Also NUL, which PostgreSQL's text cannot hold.
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-# A device's uuid and a fleet's id: they become parts of MQTT topics and URLs, and some brokers map
-# "/" to "." and split on ":".
-IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+# A device's uuid and a fleet's id. They become parts of MQTT topics, usernames and URLs, so they
+# have no "/", "+" and "#"; no "." and "*", for RabbitMQ maps "/" to "." in topics; no ":", for
+# RabbitMQ and VerneMQ separate parts of names with it. docs/note.md has the reasons one by one.
+IDENTIFIER = re.compile(r"[A-Za-z0-9_-]{1,64}")
+# A MAC address as most tools write it.
+MAC_ADDRESS = re.compile(
+    r"(?:[0-9A-Fa-f]{2}[:.]){5}[0-9A-Fa-f]{2}|(?:[0-9A-Fa-f]{4}\.){2}[0-9A-Fa-f]{4}"
+)
 # What an Authorization header can carry as it is (RFC 9110, section 5.5): no space, no Unicode.
 TOKEN = re.compile(r"[\x21-\x7e]*")
 
@@ -38,9 +43,13 @@ def check_range(field: str, value: float, lowest: float, highest: float) -> None
 
 
 def check_identifier(field: str, value: str) -> None:
-    """Raises `InvalidInput` unless it is [A-Za-z0-9][A-Za-z0-9_-]{0,63}, and nothing else."""
-    if not IDENTIFIER.fullmatch(value):
-        raise InvalidInput(
-            "must be 1 to 64 letters, digits, underscores or hyphens, a letter or digit first",
-            field=field,
-        )
+    """Raises `InvalidInput`, which says what to write, unless it is an `IDENTIFIER`."""
+    if IDENTIFIER.fullmatch(value):
+        return
+    message = "must be 1 to 64 letters, digits, underscores or hyphens"
+    if MAC_ADDRESS.fullmatch(value):
+        mended = re.sub("[:.]", "", value) if value.count(".") == 2 else re.sub("[:.]", "-", value)
+        message += f": write this MAC address as {mended}"
+    elif IDENTIFIER.fullmatch(value.replace(":", "-").replace(".", "-")):
+        message += ": write hyphens instead of colons and dots"
+    raise InvalidInput(message, field=field)

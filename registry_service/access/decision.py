@@ -1,8 +1,8 @@
 """Whether a client may do at a broker what it wants to: the decision, over plain values."""
 
-import re
 from collections.abc import Iterator
 
+from chassis.validation import IDENTIFIER
 from registry_service.access.questions import (
     Connect,
     Grants,
@@ -16,8 +16,6 @@ from registry_service.access.questions import (
 from registry_service.access.subjects import Subject
 from registry_service.access.topics import covers, is_topic, matches
 
-# As devices are called; no other text is a uuid.
-UUID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 USERNAME_PREFIX = "device_"
 
 ALLOWED = Verdict(is_allowed=True)
@@ -101,11 +99,11 @@ def uuids_claimed(client_id: str, prefix: str) -> Iterator[str]:
     for beginning in ("", USERNAME_PREFIX, f"{prefix}-", f"{prefix}_"):
         if client_id.startswith(beginning):
             rest = client_id[len(beginning) :]
-            if UUID.fullmatch(rest):
+            if IDENTIFIER.fullmatch(rest):
                 yield rest
 
 
 def uuid_of_username(username: str) -> str | None:
     """The uuid in the username of a device that has registered; None for any other."""
     rest = username.removeprefix(USERNAME_PREFIX)
-    return rest if rest != username and UUID.fullmatch(rest) else None
+    return rest if rest != username and IDENTIFIER.fullmatch(rest) else None

@@ -14,7 +14,7 @@ from chassis.errors import InvalidInput
 from chassis.server import Context, deadline_of
 from chassis.times import timestamp_of
 from chassis.trust import Access
-from chassis.validation import IDENTIFIER, check_identifier, check_range, check_text
+from chassis.validation import check_identifier, check_range, check_text
 from registry_service.jobs import outcomes
 from registry_service.jobs.checking import Check, Destination, Destinations, placings_of, summed
 from registry_service.jobs.lifecycle import Action, State
@@ -180,8 +180,10 @@ def _row(row: pb.NewJobRow, usual_broker_id: int | None) -> dict[str, Any]:
         target = row.mqtt_broker_id or None
         if row.mqtt_broker_id < 0:
             target, fault = None, fault or "mqtt_broker_id must not be negative"
-    if not IDENTIFIER.fullmatch(uuid):
-        uuid, fault = "", fault or "uuid is not a device's uuid"
+    try:
+        check_identifier("uuid", uuid)
+    except InvalidInput as error:
+        uuid, fault = "", fault or f"uuid {error.message}"
     return {"number": row.line, "uuid": uuid, "target": target, "fault": fault}
 
 

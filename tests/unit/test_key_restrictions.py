@@ -111,7 +111,7 @@ def test_any_text_is_a_network_or_is_refused(text: str) -> None:
         ({"device_types": [f"t{n}" for n in range(101)]}, "allowed_device_types"),
         ({"source_networks": []}, "source_networks"),
         ({"uuid_prefix": ""}, "uuid_prefix"),
-        ({"uuid_prefix": "-a"}, "uuid_prefix"),
+        ({"uuid_prefix": ".a"}, "uuid_prefix"),
         ({"uuid_prefix": "a" * 65}, "uuid_prefix"),
     ],
 )

@@ -19,7 +19,7 @@ from broker_service.resolution import (
 from chassis.waves import POSITIONS, is_reached, position, wave_of
 
 PERCENTS = st.integers(0, POSITIONS).map(lambda hundredths: hundredths / 100)
-SALTS = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", fullmatch=True)
+SALTS = st.from_regex(r"[A-Za-z0-9_-]{1,64}", fullmatch=True)
 UUIDS = st.lists(SALTS, min_size=1, max_size=30, unique=True)
 TARGET = 2
 CROWD = [f"device-{n}" for n in range(20_000)]

@@ -417,7 +417,7 @@ class ImportedDevice(_message.Message):
     LOCATION_FIELD_NUMBER: _builtins.int
     MAC_ADDRESS_FIELD_NUMBER: _builtins.int
     uuid: _builtins.str
-    """[A-Za-z0-9][A-Za-z0-9_-]{0,63}"""
+    """[A-Za-z0-9_-]{1,64}"""
     fleet_id: _builtins.str
     """Keys of this fleet let it register, once, for credentials of ours."""
     device_name: _builtins.str

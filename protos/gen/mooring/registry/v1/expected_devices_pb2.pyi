@@ -37,7 +37,7 @@ class ExpectedDevice(_message.Message):
     CREATED_AT_FIELD_NUMBER: _builtins.int
     REGISTERED_AT_FIELD_NUMBER: _builtins.int
     uuid: _builtins.str
-    """[A-Za-z0-9][A-Za-z0-9_-]{0,63}"""
+    """[A-Za-z0-9_-]{1,64}"""
     fleet_id: _builtins.str
     """Only keys of this fleet register it."""
     device_name: _builtins.str

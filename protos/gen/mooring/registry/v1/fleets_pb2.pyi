@@ -113,7 +113,7 @@ class Rollout(_message.Message):
     percent: _builtins.float
     """0 to 100, with two decimals: how many of the fleet's devices it reaches."""
     salt: _builtins.str
-    """Which devices are reached first: [A-Za-z0-9][A-Za-z0-9_-]{0,63}"""
+    """Which devices are reached first: [A-Za-z0-9_-]{1,64}"""
     @_builtins.property
     def began_at(self) -> _timestamp_pb2.Timestamp:
         """Since when it has had this broker and this salt."""
@@ -145,7 +145,7 @@ class Fleet(_message.Message):
     ROLLOUT_FIELD_NUMBER: _builtins.int
     DEVICES_OUTSIDE_PREFIX_FIELD_NUMBER: _builtins.int
     id: _builtins.str
-    """[A-Za-z0-9][A-Za-z0-9_-]{0,63}"""
+    """[A-Za-z0-9_-]{1,64}"""
     devices_outside_prefix: _builtins.int
     """How many of its devices have uuids that begin otherwise; 10,000 stands for
     that many or more. Not in lists.

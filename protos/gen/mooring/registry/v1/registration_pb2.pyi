@@ -39,7 +39,7 @@ class Registration(_message.Message):
     SOURCE_ADDRESS_FIELD_NUMBER: _builtins.int
     provisioning_key: _builtins.str
     uuid: _builtins.str
-    """[A-Za-z0-9][A-Za-z0-9_-]{0,63}"""
+    """[A-Za-z0-9_-]{1,64}"""
     device_name: _builtins.str
     device_type: _builtins.str
     device_api_key: _builtins.str
