@@ -12,7 +12,7 @@ import structlog
 import tenacity
 from psycopg_pool import AsyncConnectionPool
 from sqlalchemy import event, func, select, text
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import ExceptionContext, make_url
 from sqlalchemy.exc import DBAPIError, InvalidatePoolError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
@@ -71,6 +71,24 @@ class Refusal(Enum):
     OURS = "ours"  # anything else is a mistake in this program
 
 
+# The beginnings of the SQLSTATEs that are no mistake of ours (PostgreSQL documentation,
+# appendix A); the longest that fits decides.
+REFUSALS = {
+    # Of the transaction: deadlocks, serialization, lock and statement timeouts, old snapshots.
+    **dict.fromkeys(("40", "55P03", "57014", "72"), Refusal.RACE),
+    # Of the server: no connection, it stops or starts, it lacks resources, its disk or its files
+    # fail, it does not let us in or lacks the database, it ended an idle session.
+    **dict.fromkeys(("08", "28", "3D", "53", "57P", "58", "XX", "25P03", "25P04"), Refusal.LOST),
+    # It is a standby, or has become one in a failover.
+    "25006": Refusal.LOST,
+    # A prepared statement that a migration, or a pooler between us, has made useless.
+    **dict.fromkeys(("0A000", "26000", "42P05"), Refusal.LOST),
+    **dict.fromkeys(("22", "23"), Refusal.DATA),
+}
+# No statement succeeds any more on the session that says so.
+ENDED_SESSIONS = ("08", "57P", "25P03", "25P04", "25006", "0A000", "26000", "42P05")
+
+
 OPTIONS = (
     f"-c statement_timeout={STATEMENT_TIMEOUT_MS} -c lock_timeout={LOCK_TIMEOUT_MS}"
     " -c idle_in_transaction_session_timeout=3000 -c timezone=UTC"
@@ -99,8 +117,11 @@ def pool_of(url: str) -> Pool:
 
 
 def engine_of(url: str, *, pool_size: int = 8) -> AsyncEngine:
-    """The pool of a service's connections to the database that a libpq URL names."""
-    return create_async_engine(
+    """The pool of a service's connections to the database that a libpq URL names.
+
+    A connection to a server that may not write any more is closed, and the others with it.
+    """
+    engine = create_async_engine(
         make_url(url).set(drivername="postgresql+psycopg"),
         pool_size=pool_size,
         max_overflow=0,
@@ -112,6 +133,13 @@ def engine_of(url: str, *, pool_size: int = 8) -> AsyncEngine:
             "options": OPTIONS,
         },
     )
+
+    @event.listens_for(engine.sync_engine, "handle_error")
+    def close_ended(context: ExceptionContext) -> None:
+        if ends_session(context.original_exception):
+            context.is_disconnect = True
+
+    return engine
 
 
 def forgetting(engine: AsyncEngine) -> Callable[[], Awaitable[None]]:
@@ -145,15 +173,18 @@ def refusal_of(error: Failure) -> Refusal:
     if not isinstance(cause, psycopg.Error):
         return Refusal.LOST
     state = cause.sqlstate or ""
-    if state.startswith("40") or state in ("55P03", "57014"):
-        return Refusal.RACE
-    if state.startswith(("08", "57P", "53", "28", "3D")):
-        return Refusal.LOST
-    if state.startswith(("22", "23")):
-        return Refusal.DATA
+    for length in (5, 3, 2):
+        if found := REFUSALS.get(state[:length]):
+            return found
     if not state and isinstance(cause, (psycopg.OperationalError, psycopg.InterfaceError)):
         return Refusal.LOST
     return Refusal.OURS
+
+
+def ends_session(error: BaseException | None) -> bool:
+    """Whether no statement can succeed on the connection that `error` came from."""
+    state = error.sqlstate if isinstance(error, psycopg.Error) else None
+    return state is not None and state.startswith(ENDED_SESSIONS)
 
 
 @contextlib.asynccontextmanager
@@ -210,6 +241,9 @@ async def fetched(pool: Pool, statement: str, values: Sequence[Any]) -> list[Row
             try:
                 cursor = await connection.execute(statement.encode(), values)
                 return await cursor.fetchall() if cursor.description else []
+            except psycopg.Error as error:
+                await _close_ended(connection, error)
+                raise
             finally:
                 await pool.putconn(connection)
 
@@ -218,12 +252,19 @@ async def fetched(pool: Pool, statement: str, values: Sequence[Any]) -> list[Row
 async def transaction(pool: Pool) -> AsyncIterator[Connection]:
     """A transaction on one of the pool's connections, committed when the block ends well."""
     with translated():
-        async with (
-            asyncio.timeout(CLIENT_TIMEOUT_S),
-            pool.connection() as connection,
-            connection.transaction(),
-        ):
-            yield connection
+        async with asyncio.timeout(CLIENT_TIMEOUT_S), pool.connection() as connection:
+            try:
+                async with connection.transaction():
+                    yield connection
+            except psycopg.Error as error:
+                await _close_ended(connection, error)
+                raise
+
+
+async def _close_ended(connection: Connection, error: psycopg.Error) -> None:
+    """The pool replaces a connection that is closed; others of it fail in the same way."""
+    if ends_session(error):
+        await connection.close()
 
 
 @contextlib.contextmanager

@@ -1,0 +1,128 @@
+"""A server that may not write any more, as after a failover, is a lost connection: 503, not 500."""
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg import sql
+
+import migrations
+from chassis.database import engine_of
+from chassis.errors import Unavailable
+from local.postgres import Postgres, prepare
+from registry_service.background.store import WorkStore
+from registry_service.device_counts.store import DeviceCountStore
+from registry_service.sealing.store import SealStore
+from tests.stack import ROLES, Database, Stack, started
+
+
+@pytest.fixture
+async def stack(tmp_path: Path) -> AsyncIterator[Stack]:
+    """The services on a server of their own, which may be told to refuse to write."""
+    password = secrets.token_urlsafe()
+    with Postgres(tmp_path / "postgres") as server:
+        owner_url = prepare(server, password)
+        migrations.upgrade(owner_url)
+        with psycopg.connect(owner_url, autocommit=True) as connection:
+            for role in ROLES:
+                connection.execute(
+                    sql.SQL("ALTER ROLE {} LOGIN PASSWORD {}").format(
+                        sql.Identifier(role), password
+                    )
+                )
+        async with started(Database(server, "mooring", password), tmp_path) as running:
+            yield running
+
+
+def only_reads(stack: Stack, is_so: bool) -> None:
+    """Of every session, also of those that are connected; returns when one has noticed."""
+    value = "on" if is_so else "off"
+    with psycopg.connect(stack.database.server.superuser_url(), autocommit=True) as connection:
+        connection.execute(f"ALTER SYSTEM SET default_transaction_read_only = {value}".encode())
+        connection.execute("SELECT pg_reload_conf()")
+        while connection.execute("SHOW default_transaction_read_only").fetchone() != (value,):
+            pass
+
+
+def sessions(stack: Stack) -> set[int]:
+    """The server's processes that serve our pools."""
+    query = (
+        "SELECT pid FROM pg_stat_activity"
+        " WHERE usename LIKE 'mooring_%' AND application_name <> 'mooring listener'"
+    )
+    with psycopg.connect(stack.database.server.superuser_url(), autocommit=True) as connection:
+        return {row[0] for row in connection.execute(query.encode())}
+
+
+async def test_what_has_to_write_is_503_until_a_server_writes_again(stack: Stack) -> None:
+    assert (await stack.register("one")).status_code == 201
+    headers = {"Authorization": "Bearer test-api-key"}
+
+    async def rotated() -> int:
+        path = "/api/v1/device/one/credentials/rotate"
+        answer = await stack.http.post(path, headers=headers)
+        return answer.status_code
+
+    async def asked() -> list[int]:
+        broker = f"/brokers/{stack.default_broker_id}"
+        made = {"name": "x", "host": "h", "port": 1}
+        answers = [
+            await stack.register("two"),
+            await stack.admin("PATCH", "/devices/one", json={"device_name": "other"}),
+            await stack.admin("PATCH", "/fleets/demo", json={"name": "other"}),
+            await stack.admin("PATCH", broker, json={"description": "other"}),
+            await stack.admin("POST", "/brokers", json=made),
+            await stack.admin("DELETE", "/devices/nobody"),
+        ]
+        assert all(
+            "retry-after" in answer.headers for answer in answers if answer.status_code == 503
+        )
+        return [answer.status_code for answer in answers]
+
+    assert await rotated() == 200
+    only_reads(stack, True)
+    assert await asked() == [503] * 6
+    assert await rotated() == 503
+    # What needs no writing goes on.
+    assert (await stack.connection("one")).status_code == 200
+    only_reads(stack, False)
+    assert await asked() == [201, 200, 200, 200, 201, 404]
+    assert await rotated() == 200
+
+
+async def test_a_registration_waits_for_a_server_that_writes(stack: Stack) -> None:
+    await stack.register("one")
+    only_reads(stack, True)
+    registering = asyncio.create_task(stack.register("two"))
+    async with asyncio.timeout(5):
+        refused = sessions(stack)
+        # Each try that is refused ends its session.
+        while refused <= sessions(stack) and not registering.done():
+            await asyncio.sleep(0.01)
+    assert not registering.done()
+    only_reads(stack, False)
+    assert (await registering).status_code == 201
+
+
+@pytest.mark.parametrize("role", ["mooring_registry", "mooring_sealer"])
+async def test_what_works_in_the_background_tries_again(stack: Stack, role: str) -> None:
+    engine = engine_of(stack.database.url(role), pool_size=1)
+    works = {
+        "mooring_registry": [
+            WorkStore(engine).lease.take,
+            lambda _: WorkStore(engine).forget_changes(),
+            lambda _: DeviceCountStore(engine).fold(1),
+        ],
+        "mooring_sealer": [SealStore(engine).lease.take],
+    }[role]
+    only_reads(stack, True)
+    try:
+        for work in works:
+            with pytest.raises(Unavailable):
+                await work("tests")
+    finally:
+        only_reads(stack, False)
+        await engine.dispose()
