@@ -16,7 +16,8 @@ import msgspec
 
 from local import files
 from local.privileges import as_owner_of, give_away
-from local.processes import Program, tell
+from local.processes import Program
+from local.revival import tell
 from registry_service.enforcement import first_fill
 
 MOSQUITTO = "mosquitto"

@@ -24,6 +24,7 @@ from local.database import let_in
 from local.errors import CannotRun
 from local.interrupts import POLL_S, wait
 from local.locks import locked
+from local.revival import Revival
 
 # Crash recovery is part of a start.
 START_S = 120.0
@@ -83,6 +84,7 @@ class Postgres:
         self._cluster = Cluster(self.data, bin_dir or wheel_bin(), self.log)
         self._process: subprocess.Popen[bytes] | None = None
         self._lock: int | None = None
+        self._revival = Revival()
 
     def __enter__(self) -> Self:
         self.start()
@@ -106,7 +108,17 @@ class Postgres:
     def demand_alive(self) -> None:
         """Raises `CannotRun`, with what it logged last, if it was started and has ended."""
         if self._process is not None and self._process.poll() is not None:
-            raise CannotRun(f"PostgreSQL ended (log: {self.log}).\n{logs.last_lines(self.log)}")
+            raise CannotRun(self._epitaph())
+
+    def revive(self) -> float | None:
+        """Starts the server again if it has ended, after a pause that grows while it keeps ending.
+
+        Returns when that is due, by the monotonic clock; None while the server runs. It does not
+        wait until the server answers.
+        """
+        if self._process is None or self._process.poll() is None:
+            return None
+        return self._revival.attempt(self._start_again, self._epitaph)
 
     def url(self, role: str, password: str, database: str) -> str:
         """The libpq URL of `database` for `role`."""
@@ -164,20 +176,40 @@ class Postgres:
         chosen = self.port
         for _ in range(1 if chosen else PORT_ATTEMPTS):
             self.port = chosen or free_port()
-            settings = SETTINGS | {"port": str(self.port)}
-            with logs.resume(self.log) as log:
-                self._process = self._cluster.spawn(
-                    *("postgres", "-D", str(self.data)),
-                    *(f"--{name}={value}" for name, value in settings.items()),
-                    farewell=signal.SIGINT,
-                    lock=lock,
-                    log=log,
-                )
+            self._process = self._spawned(lock)
             if self._answers(self._process):
+                self._revival.started()
                 return
             if "Address already in use" not in self.log.read_text(errors="replace"):
                 raise CannotRun(f"PostgreSQL does not start:\n{logs.last_lines(self.log)}")
         raise CannotRun(f"port {self.port} for PostgreSQL is taken by another process")
+
+    def _spawned(self, lock: int) -> subprocess.Popen[bytes]:
+        settings = SETTINGS | {"port": str(self.port)}
+        with logs.resume(self.log) as log:
+            return self._cluster.spawn(
+                *("postgres", "-D", str(self.data)),
+                *(f"--{name}={value}" for name, value in settings.items()),
+                farewell=signal.SIGINT,
+                lock=lock,
+                log=log,
+            )
+
+    def _start_again(self) -> None:
+        """On the data and the port of before; raises `CannotRun` where that is not possible."""
+        if not self.data.exists():
+            raise CannotRun(f"PostgreSQL's data {self.data} is gone")
+        if self._lock is not None:
+            os.close(self._lock)
+            # Held as long as one process of the server that ended is left.
+            self._lock = locked(self.data.with_name("lock"), 0.0)
+        if self._lock is None:
+            raise CannotRun(f"processes of the PostgreSQL that ended still use {self.data}")
+        self._cluster.make(self._lock)
+        self._process = self._spawned(self._lock)
+
+    def _epitaph(self) -> str:
+        return f"PostgreSQL ended (log: {self.log}).\n{logs.last_lines(self.log)}".rstrip()
 
     def _answers(self, process: subprocess.Popen[bytes]) -> bool:
         """Waits until the server answers; False if it ended instead."""

@@ -1,13 +1,12 @@
-"""Services and brokers as processes: started, waited for, started again a few times, stopped."""
+"""Services and brokers as processes: started, waited for, started again, stopped."""
 
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
@@ -15,15 +14,14 @@ from local import logs
 from local.errors import CannotRun
 from local.interrupts import ChildExits
 from local.postgres import Postgres
+from local.revival import Revival
 from local.tether import tethered
 
 READY_S = 30.0
 POLL_S = 0.05
 STOP_S = 15.0
-# A service that died is started again, unless it has died this often in so short a time.
-DEATHS = 4
-DEATHS_WITHIN_S = 30.0
-FIRST_DELAY_S = 0.2
+# As many of its last lines are shown when a program ends by itself.
+LAST_LINES = 3
 
 
 class Program:
@@ -44,8 +42,7 @@ class Program:
         self._log = log
         self._lock = lock
         self._process: subprocess.Popen[bytes] | None = None
-        self._deaths: deque[float] = deque(maxlen=DEATHS)
-        self._starts_again_at: float | None = None
+        self._revival = Revival()
         logs.begin(log).close()
 
     @property
@@ -72,7 +69,7 @@ class Program:
                 pass_fds=[self._lock],
                 process_group=0,
             )
-        self._starts_again_at = None
+        self._revival.started()
 
     def stop(self) -> None:
         """Asks it to end, and makes it after a while."""
@@ -91,29 +88,19 @@ class Program:
             raise CannotRun(self._epitaph(self._process.returncode))
 
     def revive(self) -> float | None:
-        """Starts it again if it has ended, after a growing delay.
+        """Starts it again if it has ended, after a pause that grows while it keeps ending.
 
-        Returns when that is due; None while it runs. Raises `CannotRun` when it dies for good.
+        Returns when that is due, by the monotonic clock; None while it runs.
         """
         if self._process is None or self._process.poll() is None:
             return None
-        now = time.monotonic()
-        if self._starts_again_at is None:
-            self._deaths.append(now)
-            recent = sum(now - death < DEATHS_WITHIN_S for death in self._deaths)
-            epitaph = self._epitaph(self._process.returncode)
-            if recent == DEATHS:
-                raise CannotRun(f"{DEATHS} times in {DEATHS_WITHIN_S:.0f} s, {epitaph}")
-            self._starts_again_at = now + FIRST_DELAY_S * 2 ** (recent - 1)
-            tell(f"{epitaph.splitlines()[0]} It is started again.")
-        if self._starts_again_at > now:
-            return self._starts_again_at
-        self.start()
-        return None
+        status = self._process.returncode
+        lines = LAST_LINES if status >= 0 else 0
+        return self._revival.attempt(self.start, lambda: self._epitaph(status, lines))
 
-    def _epitaph(self, status: int) -> str:
+    def _epitaph(self, status: int, lines: int = 10) -> str:
         how = f"status {status}" if status >= 0 else signal.Signals(-status).name
-        last = logs.last_lines(self._log)
+        last = logs.last_lines(self._log, lines)
         return f"{self.name} ended with {how} (log: {self._log}).\n{last}".rstrip()
 
 
@@ -158,22 +145,10 @@ def wait_until_ready(
 
 
 def keep_running(children: Iterable[Child], exits: ChildExits) -> NoReturn:
-    """Starts services again that die. Never returns.
+    """Starts processes again that end; none of them ends another.
 
-    Ends by `KeyboardInterrupt` when a signal says so, by `CannotRun` when PostgreSQL has died or
-    a service has for good.
+    Never returns: a signal ends it by `KeyboardInterrupt`.
     """
     while True:
-        due = []
-        for child in children:
-            if isinstance(child, Postgres):
-                child.demand_alive()
-            elif (at := child.revive()) is not None:
-                due.append(at)
+        due = [at for child in children if (at := child.revive()) is not None]
         exits.wait(max(0.0, min(due) - time.monotonic()) if due else None)
-
-
-def tell(news: str) -> None:
-    """Says something to the person at the terminal, who may have left."""
-    with suppress(OSError):
-        print(f"mooring: {news}", file=sys.stderr, flush=True)

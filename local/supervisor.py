@@ -28,7 +28,8 @@ from local.probes import (
     is_ready,
     is_serving,
 )
-from local.processes import Child, Service, blaming, keep_running, tell, wait_until_ready
+from local.processes import Child, Service, blaming, keep_running, wait_until_ready
+from local.revival import tell
 from local.seed import Administrator, seeded
 from local.services import ENFORCEMENT, Addresses, environments
 from local.tether import setpriv

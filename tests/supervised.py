@@ -10,6 +10,8 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import closing, suppress
+from dataclasses import dataclass
+from email.message import Message
 from http.client import HTTPConnection
 from pathlib import Path
 
@@ -25,8 +27,8 @@ PATIENCE_S = 60.0
 POLL_S = 0.02
 
 
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
+def until(condition: Callable[[], bool], patience_s: float = PATIENCE_S) -> None:
+    deadline = time.monotonic() + patience_s
     while not condition():
         assert time.monotonic() < deadline, "it did not come true"
         time.sleep(POLL_S)
@@ -88,6 +90,15 @@ class Family:
             living = [descriptor for descriptor in living if descriptor not in ended]
         for descriptor in self._descriptors:
             os.close(descriptor)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the gateway answers."""
+
+    status: int
+    headers: Message
+    text: str
 
 
 class Run:
@@ -172,12 +183,17 @@ class Run:
 
     def ask(self, method: str, path: str, token: str = "", body: object = None) -> tuple[int, str]:
         """Asks the gateway; the status and the body it answers."""
+        response = self.answer(method, path, token, body)
+        return response.status, response.text
+
+    def answer(self, method: str, path: str, token: str = "", body: object = None) -> "Answer":
+        """Asks the gateway; all that it answers."""
         headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
         port = int(self.settings["GATEWAY_PORT"])
         with closing(HTTPConnection("127.0.0.1", port, timeout=PATIENCE_S)) as gateway:
             gateway.request(method, path, json.dumps(body), headers)
             response = gateway.getresponse()
-            return response.status, response.read().decode()
+            return Answer(response.status, response.headers, response.read().decode())
 
     def is_ready(self) -> bool:
         try:

@@ -31,7 +31,19 @@ from registry_service.config import RegistryServiceConfig
 from registry_service.enforcement.config import EnforcementConfig
 from registry_service.sealing.config import SealingConfig
 from tests import debian
-from tests.supervised import ENFORCEMENT, SEALER, SERVICES, Run, descendants, named, until
+from tests.supervised import (
+    ENFORCEMENT,
+    PATIENCE_S,
+    SEALER,
+    SERVICES,
+    Run,
+    descendants,
+    named,
+    until,
+)
+
+# How often each process is killed.
+TIMES = 7
 
 
 @pytest.fixture(scope="module")
@@ -368,35 +380,87 @@ def test_a_service_that_dies_is_started_again(run: Run) -> None:
         assert f"{service} ended with SIGKILL" in said
 
 
-def test_a_service_that_keeps_dying_stops_the_whole(run: Run) -> None:
+def test_no_process_that_keeps_dying_ends_the_others(run: Run) -> None:
+    run.start()
+    services = (*SERVICES, SEALER, ENFORCEMENT)
+    killed: dict[str, set[int]] = {name: set() for name in services}
+
+    def have_all_died_often() -> bool:
+        commands = descendants(run.process.pid)
+        for name, pids in killed.items():
+            for pid in named(name, commands):
+                if pid not in pids and len(pids) < TIMES:
+                    os.kill(pid, signal.SIGKILL)
+                    pids.add(pid)
+        assert run.process.poll() is None
+        return all(len(pids) == TIMES for pids in killed.values())
+
+    until(have_all_died_often, 2 * PATIENCE_S)
+    until(run.is_ready)
+    status, said = run.stop()
+    assert status == 0
+    for name in services:
+        assert said.count(f"mooring: {name} ended with SIGKILL") == TIMES
+    # Each pause is twice the one before, up to the longest.
+    for pause in ("0.2", "0.4", "0.8", "1.6", "3.2", "6.4", "10"):
+        assert said.count(f"next start in {pause} s\n") >= len(services), pause
+
+
+def registered(run: Run) -> int:
+    """The status of a registration; with 503 it says when to try again."""
+    key = run.credentials()["PROVISIONING_KEY"]
+    body = {
+        "uuid": "one",
+        "deviceName": "One",
+        "deviceType": "test",
+        "deviceApiKey": "test-api-key",
+    }
+    answer = run.answer("POST", "/api/v1/device/register", key, body)
+    assert answer.status != 503 or int(answer.headers["Retry-After"]) >= 1
+    return answer.status
+
+
+def test_postgresql_that_dies_is_started_again(run: Run) -> None:
     run.start()
     family = run.family()
-    killed = set()
-
-    def has_ended() -> bool:
-        for pid in named("registry_service", descendants(run.process.pid)):
-            if pid not in killed:
-                os.kill(pid, signal.SIGKILL)
-                killed.add(pid)
-        return run.process.poll() is not None
-
-    until(has_ended)
-    status, said = run.outcome()
-    assert status == 1
-    assert len(killed) == 4
-    assert "mooring: 4 times in 30 s, registry_service ended with SIGKILL" in said
+    killed: set[int] = set()
+    assert registered(run) == 201
+    for _ in range(4):
+        [postmaster] = set(named("postgres", descendants(run.process.pid))) - killed
+        os.kill(postmaster, signal.SIGKILL)
+        killed.add(postmaster)
+        until(lambda: bool(set(named("postgres", descendants(run.process.pid))) - killed))
+        # A device never hears that the connection is refused, or that the fault is ours.
+        until(lambda: registered(run) == 200)
+    services = {name: family.child(name) for name in SERVICES}
+    assert {name: run.child(name) for name in SERVICES} == services
+    status, said = run.stop()
+    assert status == 0
+    assert said.count("mooring: PostgreSQL ended") >= 4
     family.wait_for_the_end()
 
 
-def test_the_end_of_postgresql_is_the_end_of_the_whole(run: Run) -> None:
+def test_data_that_postgresql_cannot_use_is_named_until_it_can(run: Run) -> None:
     run.start()
-    family = run.family()
-    os.kill(family.child("postgres"), signal.SIGQUIT)
-    status, said = run.outcome()
-    assert status == 1
-    assert said.startswith("mooring: PostgreSQL ended")
-    assert "received immediate shutdown request" in said
-    family.wait_for_the_end()
+    data = run.home / "postgres" / "data" / "global" / "pg_control"
+    kept = data.with_name("kept")
+    data.rename(kept)
+    os.kill(run.child("postgres"), signal.SIGKILL)
+
+    def what_is_down() -> dict[str, str]:
+        checks: dict[str, str] = json.loads(run.ask("GET", "/readyz")[1])["checks"]
+        return checks
+
+    until(lambda: what_is_down().get("registry/database") == "not_serving")
+    assert run.ask("GET", "/readyz")[0] == 503
+    assert registered(run) == 503
+    log = run.home / "logs" / "postgres.log"
+    until(lambda: log.read_text().count("could not find the database system") >= 2)
+    kept.rename(data)
+    until(run.is_ready)
+    status, said = run.stop()
+    assert status == 0
+    assert "could not find the database system" in said
 
 
 def test_a_database_of_ones_own(first_run: Run, tmp_path: Path) -> None:
