@@ -54,7 +54,7 @@ class Neighbour:
             raise SystemExit(
                 f"{address}: under TLS several addresses need one name, as in dns:///name:port"
             )
-        options = [
+        options: list[tuple[str, Any]] = [
             ("grpc.service_config", SERVICE_CONFIG),
             # A neighbour that comes back is found within a second, not within the default two
             # minutes. The second one is, whatever its name says, how long making a connection may
@@ -77,10 +77,9 @@ class Neighbour:
             # A channel of its own: gRPC shares connections between channels of one process.
             ("grpc.use_local_subchannel_pool", 1),
         ]
-        if credentials.client is None:
-            self.channel = grpc.aio.insecure_channel(address, options)
-        else:
-            self.channel = grpc.aio.secure_channel(address, credentials.client, options)
+        self.channel = _channel(address, credentials, options)
+        # One replica, healthy or not: where none is, `channel` reaches none to ask why.
+        self.any_replica = _channel(address, credentials, options[1:])
         self._credentials = credentials
 
     async def call(
@@ -133,8 +132,17 @@ class Neighbour:
         return bool(response.status == health_pb2.HealthCheckResponse.SERVING)
 
     async def close(self) -> None:
-        """Ends the channel; calls under way are cancelled."""
+        """Ends the channels; calls under way are cancelled."""
         await self.channel.close()
+        await self.any_replica.close()
+
+
+def _channel(
+    address: str, credentials: Credentials, options: list[tuple[str, Any]]
+) -> grpc.aio.Channel:
+    if credentials.client is None:
+        return grpc.aio.insecure_channel(address, options)
+    return grpc.aio.secure_channel(address, credentials.client, options)
 
 
 def _observe(request: Any, code: grpc.StatusCode, begun: float) -> None:

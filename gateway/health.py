@@ -13,6 +13,8 @@ from gateway.neighbours import HealthCheck, Neighbours
 from gateway.problems import errors
 
 PATIENCE_S = 1.0
+SERVING = "serving"
+UNREACHABLE = "unreachable"
 
 # What the neighbours say of themselves, "" being the whole (grpc/doc/health-checking.md).
 ASKED_OF_REGISTRY = ("", "database", "broker_service")
@@ -78,13 +80,27 @@ def routes(neighbours: Neighbours, leaving: asyncio.Event) -> Router:
     return Router("/", route_handlers=[healthz, readyz], tags=["health"])
 
 
-async def _ask(check: HealthCheck, name: str) -> str:
-    """A status in lower case; empty where the neighbour does not speak of `name`."""
+async def _ask(checks: tuple[HealthCheck, HealthCheck], name: str) -> str:
+    """A status in lower case; empty where the neighbour does not speak of `name`.
+
+    Where no replica is healthy, one that is not says what is wrong.
+    """
+    healthy, any_replica = checks
+    status = await _status(healthy, name)
+    if status == UNREACHABLE:
+        status = await _status(any_replica, name)
+        if status == SERVING and not name:
+            # It has become so since, and is not believed yet.
+            return UNREACHABLE
+    return status
+
+
+async def _status(check: HealthCheck, name: str) -> str:
     request = health_pb2.HealthCheckRequest(service=name)
     try:
         answer = await check(request, timeout=PATIENCE_S)
     except grpc.aio.AioRpcError as error:
         if name and error.code() is grpc.StatusCode.NOT_FOUND:
             return ""
-        return "unreachable"
+        return UNREACHABLE
     return health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status).lower()

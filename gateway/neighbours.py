@@ -62,7 +62,7 @@ class Neighbours:
         self.jobs = jobs_pb2_grpc.JobServiceStub(registry)
         self.server_keys = server_keys_pb2_grpc.ServerKeyServiceStub(registry)
         self.audit = audit_pb2_grpc.AuditServiceStub(registry)
-        self.registry_health = _health_check(registry)
+        self.registry_health = _health_checks(self.registry)
 
         self.brokers = brokers_pb2_grpc.BrokerServiceStub(self.broker.channel)
         self.resolution = resolution_pb2_grpc.ResolutionServiceStub(self.broker.channel)
@@ -70,7 +70,7 @@ class Neighbours:
         self.device_counts = device_counts_pb2_grpc.DeviceCountServiceStub(self.broker.channel)
         self.certificates = certificates_pb2_grpc.CertificateServiceStub(self.broker.channel)
         self.rotations = rotations_pb2_grpc.RotationServiceStub(self.broker.channel)
-        self.broker_health = _health_check(self.broker.channel)
+        self.broker_health = _health_checks(self.broker)
 
     async def close(self) -> None:
         """Ends the channels; calls under way are cancelled."""
@@ -78,6 +78,11 @@ class Neighbours:
         await self.broker.close()
 
 
-def _health_check(channel: grpc.aio.Channel) -> HealthCheck:
-    """The stub has a `Check`, which its types do not mention."""
-    return cast("HealthCheck", cast("Any", health_pb2_grpc.HealthStub(channel)).Check)
+def _health_checks(neighbour: Neighbour) -> tuple[HealthCheck, HealthCheck]:
+    """Asks a replica that is healthy, or any. The stubs' types do not mention their `Check`."""
+    stubs = (
+        health_pb2_grpc.HealthStub(channel)
+        for channel in (neighbour.channel, neighbour.any_replica)
+    )
+    healthy, any_replica = (cast("HealthCheck", cast("Any", stub).Check) for stub in stubs)
+    return healthy, any_replica
