@@ -2,7 +2,7 @@
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import psycopg
@@ -110,19 +110,19 @@ async def test_a_registration_waits_for_a_server_that_writes(stack: Stack) -> No
 @pytest.mark.parametrize("role", ["mooring_registry", "mooring_sealer"])
 async def test_what_works_in_the_background_tries_again(stack: Stack, role: str) -> None:
     engine = engine_of(stack.database.url(role), pool_size=1)
-    works = {
+    works: dict[str, list[Callable[[], Awaitable[object]]]] = {
         "mooring_registry": [
-            WorkStore(engine).lease.take,
-            lambda _: WorkStore(engine).forget_changes(),
-            lambda _: DeviceCountStore(engine).fold(1),
+            lambda: WorkStore(engine).lease.take("tests"),
+            WorkStore(engine).forget_changes,
+            lambda: DeviceCountStore(engine).fold(1),
         ],
-        "mooring_sealer": [SealStore(engine).lease.take],
-    }[role]
+        "mooring_sealer": [lambda: SealStore(engine).lease.take("tests")],
+    }
     only_reads(stack, True)
     try:
-        for work in works:
+        for work in works[role]:
             with pytest.raises(Unavailable):
-                await work("tests")
+                await work()
     finally:
         only_reads(stack, False)
         await engine.dispose()
