@@ -2,13 +2,59 @@
 
 import asyncio
 import ssl
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import structlog
 from uvicorn.protocols.utils import get_remote_addr
 
 from chassis.http_connection import Context, HttpConnection
+from chassis.reloaded import LOOK_EVERY_S, stamp_of
+
+log = structlog.get_logger(__name__)
+
+
+class ReloadedTls:
+    """The certificate that clients are shown, read again when its files change.
+
+    Files may be links that are swapped, as Kubernetes does it. A pair that does not match, as in
+    the middle of an exchange, changes nothing.
+    """
+
+    def __init__(self, cert_file: Path, key_file: Path | None) -> None:
+        """Raises `OSError`, of which `ssl.SSLError` is one."""
+        self._cert_file, self._key_file = cert_file, key_file
+        self._stamps = self._stamps_now()
+        self._context = tls_of(cert_file, key_file)
+        self._looked_at = time.monotonic()
+
+    def context(self) -> ssl.SSLContext:
+        """For a new connection; as of the last second."""
+        now = time.monotonic()
+        if now - self._looked_at >= LOOK_EVERY_S:
+            self._looked_at = now
+            stamps = self._stamps_now()
+            if stamps != self._stamps:
+                self._stamps = stamps
+                self._read()
+        return self._context
+
+    def _stamps_now(self) -> list[tuple[int, ...]]:
+        return [stamp_of(file) for file in (self._cert_file, self._key_file) if file is not None]
+
+    def _read(self) -> None:
+        try:
+            self._context = tls_of(self._cert_file, self._key_file)
+        except OSError as error:  # ssl.SSLError is one
+            log.warning(
+                "a changed certificate cannot be used, so the one before stays",
+                file=str(self._cert_file),
+                why=str(error),
+            )
+        else:
+            log.info("a changed certificate is in use", file=str(self._cert_file))
 
 
 def tls_of(cert_file: Path, key_file: Path | None) -> ssl.SSLContext:

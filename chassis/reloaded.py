@@ -21,7 +21,7 @@ class Reloaded(Generic[T]):
         """Reads `file`. Raises what `read` raises: `SystemExit` for a file that is not right."""
         self._file = file
         self._read = read
-        self._stamp = _stamp_of(file)
+        self._stamp = stamp_of(file)
         self._value = read(file)
         self._looked_at = time.monotonic()
 
@@ -31,7 +31,7 @@ class Reloaded(Generic[T]):
         now = time.monotonic()
         if now - self._looked_at >= LOOK_EVERY_S:
             self._looked_at = now
-            stamp = _stamp_of(self._file)
+            stamp = stamp_of(self._file)
             if stamp != self._stamp:
                 self._stamp = stamp
                 try:
@@ -45,7 +45,8 @@ class Reloaded(Generic[T]):
         return self._value
 
 
-def _stamp_of(file: Path) -> tuple[int, ...]:
+def stamp_of(file: Path) -> tuple[int, ...]:
+    """What differs when a file has changed, or the link to it; empty where there is none."""
     try:
         found = file.stat()
     except OSError:

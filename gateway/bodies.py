@@ -5,6 +5,7 @@ and any content type for JSON.
 """
 
 import re
+from codecs import BOM_UTF8
 from typing import Any, ClassVar, TypeVar
 
 import msgspec
@@ -28,8 +29,10 @@ def decode(decoder: "msgspec.json.Decoder[Body]", body: bytes) -> Body:
     """The body as what `decoder` is for.
 
     Raises `ClientException` (400) for what is not JSON in UTF-8 (RFC 8259, section 8.1) or nests
-    too deep, and `InvalidInput` for JSON that is not what it must be; it names the field.
+    too deep, and `InvalidInput` for JSON that is not what it must be; it names the field. A byte
+    order mark before it is skipped, as that section allows.
     """
+    body = body.removeprefix(BOM_UTF8)
     try:
         # The decoder skips over fields it does not know without looking at their bytes.
         body.decode()

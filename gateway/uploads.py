@@ -7,16 +7,19 @@ sends everything before it reads anything would else wait for us as we for it.
 
 import asyncio
 import csv
-import tempfile
+import re
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator
-from typing import IO, Generic, NamedTuple, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 import msgspec
+import msgspec.inspect
 from litestar.exceptions import ClientException, HTTPException
 from msgspec.structs import fields
 
 from chassis.errors import InvalidInput, Unavailable
 from gateway.bodies import decode, named
+from gateway.spool import Kept, Spool
+from gateway.text import Utf8
 
 NDJSON = "application/x-ndjson"
 CSV = "text/csv"
@@ -34,6 +37,13 @@ LINES_IN_TURN = 100
 # What a batch is made of; a message of gRPC has room for it.
 MAX_BATCH_BYTES = 8 * 1024 * 1024
 
+# Excel's separator depends on the language of the computer; what is not in the header is none.
+SEPARATORS = (",", ";", "\t")
+# As people write it whose separator is a semicolon.
+DECIMAL_COMMA = re.compile(r"[+-]?[0-9]+,[0-9]+")
+
+SPOOL = Spool()
+
 Row = TypeVar("Row", bound=msgspec.Struct)
 
 
@@ -47,7 +57,7 @@ class Line(NamedTuple, Generic[Row]):
 class Upload(Generic[Row]):
     """A file that has been received; its rows are read once."""
 
-    def __init__(self, file: IO[bytes], read: Callable[[bytes], Row], begun: int) -> None:
+    def __init__(self, file: Kept, read: Callable[[bytes], Row], begun: int) -> None:
         """`read` makes a row of a line or raises; `begun` lines of `file` have been read."""
         self._file = file
         self._read = read
@@ -94,10 +104,13 @@ async def receive(
 ) -> Upload[Row]:
     """Receives a file of which each row is a `kind`; CSV has a column for each field it names.
 
-    What is beyond `bytes_in_memory` lies on disk, in a file without a name.
+    What is beyond `bytes_in_memory` lies on disk, in a file without a name. The text may be in
+    UTF-8 or, with a byte order mark, in UTF-16; the cells of CSV are separated by commas,
+    semicolons or tabs, whichever the header has.
 
     Raises `HTTPException` (415), what `stream` raises, `InvalidInput` for a file with more than
-    `max_lines` lines or with a header that is wrong, and `Unavailable` where there is no room.
+    `max_lines` lines, in another encoding or with a header that is wrong, `Overloaded` where too
+    many files are being received, and `Unavailable` where there is no room.
     """
     media_type = content_type.partition(";")[0].strip().lower()
     if media_type not in (NDJSON, CSV):
@@ -112,17 +125,17 @@ async def receive(
         raise
 
 
-async def _received(
-    stream: AsyncIterable[bytes], max_lines: int, bytes_in_memory: int
-) -> IO[bytes]:
-    file = tempfile.SpooledTemporaryFile(max_size=bytes_in_memory)  # noqa: SIM115
-    ends = 0
+async def _received(stream: AsyncIterable[bytes], max_lines: int, bytes_in_memory: int) -> Kept:
+    file = SPOOL.open(bytes_in_memory)
+    utf8, ends = Utf8(), 0
     try:
         async for chunk in stream:
-            ends += chunk.count(b"\n")
+            text = utf8.feed(chunk)
+            ends += text.count(b"\n")
             if ends > max_lines:
                 raise InvalidInput(f"has more than {max_lines} lines")
-            file.write(chunk)
+            file.write(text)
+        file.write(utf8.feed(b"", is_last=True))
         file.seek(0)
     except OSError:
         file.close()
@@ -133,7 +146,7 @@ async def _received(
     return file
 
 
-def _lines(file: IO[bytes]) -> Iterator[bytes | None]:
+def _lines(file: Kept) -> Iterator[bytes | None]:
     """Each line with its end; None for one that is too long, of which the rest is passed over."""
     while line := file.readline(MAX_LINE_BYTES + 1):
         if len(line) <= MAX_LINE_BYTES:
@@ -158,7 +171,8 @@ def _json_reader(kind: type[Row]) -> Callable[[bytes], Row]:
 
 def _csv_reader(kind: type[Row], header: bytes | None) -> Callable[[bytes], Row]:
     """A cell that is empty is not given. Raises `InvalidInput` for a header that is wrong."""
-    columns = [] if header is None else _cells(header.removeprefix(b"\xef\xbb\xbf"))
+    separator = next((one for one in SEPARATORS if one.encode() in (header or b"")), ",")
+    columns = [] if header is None else _cells(header, separator)
     known = {field.name: field for field in fields(kind)}
     for column in columns:
         if column not in known:
@@ -169,11 +183,16 @@ def _csv_reader(kind: type[Row], header: bytes | None) -> Callable[[bytes], Row]
         if name not in columns and field.required:
             raise InvalidInput("is a column that is required", field=name)
 
+    numbers = _numbers(kind) if separator != "," else frozenset()
+
     def read(line: bytes) -> Row:
-        cells = _cells(line)
+        cells = _cells(line, separator)
         if len(cells) != len(columns):
             raise InvalidInput(f"has {len(cells)} cells instead of {len(columns)}")
         given = {column: cell for column, cell in zip(columns, cells, strict=True) if cell}
+        for column in numbers & given.keys():
+            if DECIMAL_COMMA.fullmatch(given[column]):
+                given[column] = given[column].replace(",", ".")
         try:
             return msgspec.convert(given, kind, strict=False)
         except msgspec.ValidationError as error:
@@ -182,10 +201,26 @@ def _csv_reader(kind: type[Row], header: bytes | None) -> Callable[[bytes], Row]
     return read
 
 
-def _cells(line: bytes) -> list[str]:
+def _numbers(kind: type[msgspec.Struct]) -> frozenset[str]:
+    """The fields that may have decimal places."""
+    found = msgspec.inspect.type_info(kind)
+    described = found.fields if isinstance(found, msgspec.inspect.StructType) else ()
+    number = msgspec.inspect.FloatType
+    return frozenset(
+        field.name
+        for field in described
+        if isinstance(field.type, number)
+        or (
+            isinstance(field.type, msgspec.inspect.UnionType)
+            and any(isinstance(one, number) for one in field.type.types)
+        )
+    )
+
+
+def _cells(line: bytes, separator: str) -> list[str]:
     """RFC 4180, but that a row is a line: no cell holds the end of one. Raises `InvalidInput`."""
     try:
-        rows = list(csv.reader([line.decode().rstrip("\r\n")], strict=True))
+        rows = list(csv.reader([line.decode().rstrip("\r\n")], delimiter=separator, strict=True))
     except (csv.Error, UnicodeDecodeError):
         raise InvalidInput("is not a line of CSV in UTF-8") from None
     return rows[0] if rows else []

@@ -18,6 +18,7 @@ from gateway.administration.listing import DEFAULT_LIMIT, Cursor, Limit, Page
 from gateway.bodies import StrictJson, decode, is_json
 from gateway.documentation import IDENTIFIER_PATTERN, documented
 from gateway.problems import errors
+from gateway.text import utf8_of
 
 # What 10,000 take with all their fields, names in any script.
 MAX_BATCH_BYTES = 8 * 1024 * 1024
@@ -92,7 +93,7 @@ class Lines(StrictJson[list[NewExpectedDevice]]):
         if is_json(content_type) or content_type.partition(";")[0].strip().lower() != NDJSON:
             return super().decode_bytes(value)
         found = []
-        for index, line in enumerate(filter(None, map(bytes.strip, value.split(b"\n")))):
+        for index, line in enumerate(filter(None, map(bytes.strip, utf8_of(value).split(b"\n")))):
             try:
                 found.append(decode(self.line, line))
             except InvalidInput as error:

@@ -1,9 +1,11 @@
 """A file is its rows, whatever is wrong with some of them."""
 
+import codecs
 import csv
 import io
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
@@ -12,7 +14,9 @@ from hypothesis import strategies as st
 from litestar.exceptions import HTTPException
 from msgspec import Meta, Struct
 
-from chassis.errors import InvalidInput, Unavailable
+from chassis.errors import InvalidInput, Overloaded, Unavailable
+from gateway import uploads
+from gateway.spool import Spool
 from gateway.uploads import CSV, MAX_LINE_BYTES, NDJSON, Line, receive
 
 
@@ -153,3 +157,98 @@ async def test_a_full_disk_is_said_to_be_one() -> None:
 
     with pytest.raises(Unavailable):
         await receive(failing(), CSV, Row)
+
+
+FORMS: dict[str, Callable[[str], bytes]] = {
+    "plain": lambda text: text.encode(),
+    "mark": lambda text: codecs.BOM_UTF8 + text.encode(),
+    "UTF-16, little": lambda text: codecs.BOM_UTF16_LE + text.encode("utf-16-le"),
+    "UTF-16, big": lambda text: codecs.BOM_UTF16_BE + text.encode("utf-16-be"),
+}
+ENDS = ("\n", "\r\n")
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("end", ENDS)
+@given(ROWS, st.booleans(), st.booleans(), st.sampled_from(",;\t"))
+async def test_however_a_file_is_written_no_row_is_lost(
+    form: str, end: str, rows: list[Row], has_last_end: bool, has_blanks: bool, separator: str
+) -> None:
+    table = io.StringIO()
+    writer = csv.writer(table, delimiter=separator, lineterminator=end)
+    writer.writerow(["uuid", "mqtt_broker_id", "is_active"])
+    writer.writerows((row.uuid, row.mqtt_broker_id, row.is_active) for row in rows)
+    ndjson = "".join(
+        json.dumps(
+            {"uuid": row.uuid, "mqtt_broker_id": row.mqtt_broker_id, "is_active": row.is_active}
+        )
+        + end
+        for row in rows
+    )
+    for text, media_type in ((table.getvalue(), CSV), (ndjson, NDJSON)):
+        written = text if has_last_end else text.removesuffix(end)
+        if has_blanks:
+            head, _, rest = written.partition(end)
+            written = f"{head}{end}{end}{rest}" if rest else written
+        found = await lines(FORMS[form](written), media_type)
+        assert [line.row for line in found] == rows, (media_type, written)
+
+
+@pytest.mark.parametrize("encoding", ["utf-32", "utf-16"])
+async def test_another_encoding_is_refused_with_what_to_do(encoding: str) -> None:
+    content = '{"uuid": "x"}\n'.encode(encoding)
+    with pytest.raises(InvalidInput, match="UTF-") as refused:
+        # A cut in the middle of a letter.
+        await receive(chunks(content[:-1]), NDJSON, Row)
+    assert refused.value.field == ""
+
+
+class Place(Struct):
+    name: str
+    latitude: float | None = None
+
+
+async def test_a_decimal_comma_is_one_where_commas_separate_nothing() -> None:
+    content = b"name;latitude\r\n1,5;52,5\r\nx;-1\r\ny;1,2,3\r\n"
+    upload = await receive(chunks(content), CSV, Place)
+    found = [line.row async for batch in upload.batches() for line in batch]
+    assert found[:2] == [Place("1,5", 52.5), Place("x", -1.0)]
+    assert isinstance(found[2], InvalidInput)
+
+
+async def test_uploads_are_bounded_and_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    spool = Spool(max_uploads=2, max_bytes=100)
+    monkeypatch.setattr(uploads, "SPOOL", spool)
+    first, second = [await receive(chunks(b"\n" * 40), NDJSON, Row) for _ in range(2)]
+    with pytest.raises(Overloaded) as refused:
+        await receive(chunks(b"\n"), NDJSON, Row)
+    assert refused.value.retry_after_s >= 1
+    first.close()
+    with pytest.raises(Overloaded):
+        await receive(chunks(b"\n" * 61), NDJSON, Row)
+    assert (spool.uploads, spool.bytes) == (1, 40)
+    assert [batch async for batch in second.batches()] == []
+    assert (spool.uploads, spool.bytes) == (0, 0)
+
+    async def broken() -> AsyncIterator[bytes]:
+        yield b"\n\n\n\n\n"
+        raise ConnectionResetError
+
+    with pytest.raises(Unavailable):
+        await receive(broken(), NDJSON, Row)
+    assert (spool.uploads, spool.bytes) == (0, 0)
+
+
+async def test_uploads_leave_room_on_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(uploads, "SPOOL", Spool(free_bytes=1 << 62))
+    (await receive(chunks(b"\n" * 5), NDJSON, Row, bytes_in_memory=10)).close()
+    with pytest.raises(Unavailable):
+        await receive(chunks(b"\n" * 50), NDJSON, Row, bytes_in_memory=10)
+
+
+def test_an_upload_on_the_disk_has_no_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with Spool(free_bytes=0).open(10) as file:
+        file.write(b"x" * 1_000)
+        file.rollover()
+        assert list(tmp_path.iterdir()) == []
