@@ -86,6 +86,11 @@ async def test_a_device_uses_its_own_topics_and_no_other(
         message = await asyncio.wait_for(anext(device.messages), PATIENCE_S)
         assert (message.topic.value, message.payload) == ("iot/device/one/x", b"mine")
         await other.subscribe("iot/device/two/+/x", qos=1)
+    # A star is a letter of a routing key, and a "+" of a subscription is a star there.
+    async with client(rabbitmq, one, identifier="stars") as device:
+        for topic in ("iot/device/one/*", "iot/device/one/a*b", "iot/device/one/%u/$x"):
+            await device.publish(topic, "mine", qos=1)
+        await device.publish("iot/device/one/x", "still here", qos=1)
     for login_ in ((one[0], "wrong"), (one[0], two[1]), ("device_ghost", one[1]), ("one", one[1])):
         assert not await is_let_in(rabbitmq, login_)
     assert not await is_let_in(rabbitmq, (f"other:{one[0]}", one[1]))

@@ -167,12 +167,18 @@ KEYS = [
     ("iot/device/abc123/x", True, True),
     ("iot/device/abc123", True, True),
     ("iot/device/abc123/#", False, True),
-    ("iot/device/abc123/+/x", False, True),
+    # A client cannot publish there, and a key has a star, which is a letter.
+    ("iot/device/abc123/+/x", True, True),
     # A level with a dot is several.
     ("iot/device/abc123/a.b", True, True),
     ("iot.device.abc123.x", True, True),
-    ("iot/device/abc123/*", False, True),
-    ("iot/device/abc123/a*", False, False),
+    # A star is a letter in the topic of a message, and within a level of a subscription.
+    ("iot/device/abc123/*", True, True),
+    ("iot/device/abc123/a*", True, True),
+    ("iot/device/abc123/a*b", True, True),
+    ("iot/device/abc123/**", True, True),
+    ("iot/device/abc123/*/%u/$x", True, True),
+    ("iot/device/abc*/x", False, False),
     ("iot/device/abc123/a#", False, False),
     ("iot/device/abc123/#/x", False, False),
     ("iot/device/*/x", False, False),
@@ -244,8 +250,22 @@ def test_what_is_allowed_hears_only_its_own_in_rabbitmq(
 def test_what_may_be_published_has_no_wildcard(key: str) -> None:
     (question,) = OPERATIONS["topic"].read(asked(TOPIC | {"routing_key": key}))
     assert isinstance(question, Publish)
-    assert not (is_topic(question.topic) and set("*#") & set(key))
+    assert not (is_topic(question.topic) and set("+#") & set(key))
     assert is_filter(question.topic) or not is_topic(question.topic)
+    # A word is the same word: what is allowed is what RabbitMQ routes there.
+    assert matches(OWN, question.topic) is (
+        is_topic(question.topic) and amqp_matches(["iot", "device", "abc123", "#"], key.split("."))
+    )
+
+
+@given(PREFIXES, st.lists(WORDS, min_size=1, max_size=5))
+def test_every_own_topic_may_be_published_to(prefix: str, words: list[str]) -> None:
+    """With whatever letters that mean something elsewhere, but for MQTT's own wildcards."""
+    key = prefix + ".".join(words)
+    (question,) = OPERATIONS["topic"].read(asked(TOPIC | {"routing_key": key}))
+    assert isinstance(question, Publish)
+    is_own = amqp_matches(["iot", "device", "abc123", "#"], key.split("."))
+    assert matches(OWN, question.topic) is (is_own and "#" not in key)
 
 
 @pytest.mark.parametrize("operation", sorted(OPERATIONS))

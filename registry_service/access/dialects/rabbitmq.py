@@ -3,9 +3,9 @@
 https://github.com/rabbitmq/rabbitmq-server/tree/main/deps/rabbitmq_auth_backend_http. It asks with
 the query string of a GET or with the form of a POST, and wants a 200 with "allow" or "deny".
 
-The MQTT plugin makes a routing key of a topic: "/" becomes ".", "+" becomes "*". There "*" and "#"
-are wildcards wherever they are a word, so the key is judged as the MQTT topic that it would have
-come from: what was a plain "*" to MQTT counts as the wildcard that it is to RabbitMQ.
+The MQTT plugin makes a routing key of a topic: "/" becomes ".", "+" becomes "*". In the key that a
+client subscribes with, a word that is "*" or "#" is a wildcard, whatever it was to MQTT, and is
+judged as one; a star within a word is a letter. In the key of a message every star is a letter.
 
 A client may name any virtual host, before a colon in its username. It is let into one, which is "/"
 unless the URLs that RabbitMQ was given say otherwise (`?vhost=iot`, with POST).
@@ -40,7 +40,6 @@ from registry_service.access.questions import (
 # The plugin's `mqtt.exchange`, unless that is set.
 EXCHANGE = "amq.topic"
 DEFAULT_VHOST = "/"
-MQTT_OF_AMQP = str.maketrans(".*", "/+")
 
 ALLOW = Reply(200, TEXT, b"allow")
 # Without the reason, which not every version can read.
@@ -148,9 +147,11 @@ class TopicAccess(Answering):
         if found.name != EXCHANGE or "/" in found.routing_key:
             # No key has a "/" that comes from MQTT.
             return []
-        topic = found.routing_key.translate(MQTT_OF_AMQP)
-        kind = Publish if found.permission == "write" else Subscribe
-        return [kind(found.username, found.client_id, topic)]
+        words = found.routing_key.split(".")
+        if found.permission == "write":
+            return [Publish(found.username, found.client_id, "/".join(words))]
+        wanted = "/".join("+" if word == "*" else word for word in words)
+        return [Subscribe(found.username, found.client_id, wanted)]
 
 
 def _form(request: Asked) -> bytes:
