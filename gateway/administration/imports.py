@@ -46,7 +46,7 @@ class ImportedDevice(Struct, kw_only=True, frozen=True, forbid_unknown_fields=Tr
             str,
             documented(
                 examples=["sha256", "sha256_suffix", "pbkdf2_sha256", "pbkdf2_sha512"],
-                description="Of a hash that is hexadecimal; others say it themselves.",
+                description="Of a hash that is hexadecimal; others are known by their form.",
             ),
         ]
         | None

@@ -15,6 +15,7 @@ from chassis.queue import Call
 from registry_service.access.decision import (
     NOT_TOLD,
     PASSWORD_WRONG,
+    TOO_MANY_ATTEMPTS,
     TOPIC_NOT_GRANTED,
     admits,
     let_in,
@@ -128,10 +129,13 @@ class Answering:
         """Computes the hash that `judge` does without. Raises as looking up does."""
         try:
             async with asyncio.timeout_at(now + ANSWER_S):
-                if not await self._slow.check(subject.password, question.password):
-                    return PASSWORD_WRONG
+                is_right = await self._slow.check(
+                    asker.broker_id, subject.username, subject.password, question.password
+                )
         except TimeoutError:
             raise DeadlineExceeded("the password could not be checked in time") from None
+        if not is_right:
+            return TOO_MANY_ATTEMPTS if is_right is None else PASSWORD_WRONG
         # That took a while: whatever has ended since has ended.
         seen = await self.look_up(asker, question, now).result()
         return self.judge(asker, question, seen, now) or PASSWORD_WRONG
@@ -149,7 +153,9 @@ class Answering:
         # A password first: what else is wrong is told only to a client that has it.
         which = self._which(subject, question.password, at)
         if which is None:
-            return None if is_slow(subject.password) else PASSWORD_WRONG
+            slow = subject.password
+            is_open = is_slow(slow) and self._slow.known(slow, question.password) is None
+            return None if is_open else PASSWORD_WRONG
         if not verdict.is_allowed:
             return verdict
         return let_in(
@@ -165,7 +171,7 @@ class Answering:
         """The password of the subject that this is; None where it is none, or is slow to tell."""
         kept, previous = subject.password, subject.previous
         if is_slow(kept):
-            return kept if self._slow.is_proved(kept, shown) else None
+            return kept if self._slow.known(kept, shown) else None
         if is_password(kept, shown):
             return kept
         if previous is not None and now < subject.previous_until and is_password(previous, shown):

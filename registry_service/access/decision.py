@@ -21,6 +21,8 @@ USERNAME_PREFIX = "device_"
 ALLOWED = Verdict(is_allowed=True)
 USER_UNKNOWN = Verdict(is_allowed=False, reason="USER_UNKNOWN")
 PASSWORD_WRONG = Verdict(is_allowed=False, reason="PASSWORD_WRONG")
+# The username has too many slow passwords in check, or too many were wrong.
+TOO_MANY_ATTEMPTS = Verdict(is_allowed=False, reason="TOO_MANY_ATTEMPTS")
 DISABLED = Verdict(is_allowed=False, reason="DISABLED")
 EXPIRED = Verdict(is_allowed=False, reason="EXPIRED")
 # It was not told of this broker, or of another one since.
@@ -31,7 +33,9 @@ TOPIC_NOT_GRANTED = Verdict(is_allowed=False, reason="TOPIC_NOT_GRANTED")
 # What a broker is told instead of the reasons by which it would learn of devices that are not its
 # own, or guess passwords. Metrics keep them apart.
 NOT_ALLOWED = Verdict(is_allowed=False, reason="NOT_ALLOWED")
-HIDDEN = frozenset({USER_UNKNOWN.reason, PASSWORD_WRONG.reason, NOT_TOLD.reason})
+HIDDEN = frozenset(
+    verdict.reason for verdict in (USER_UNKNOWN, PASSWORD_WRONG, TOO_MANY_ATTEMPTS, NOT_TOLD)
+)
 
 
 def admits(subject: Subject | None, broker_id: int, now: float) -> Verdict:

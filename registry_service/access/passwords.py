@@ -1,7 +1,8 @@
 """Whether a password is the one that a hash was made of.
 
 Passwords of ours are random secrets of 256 bits, kept under a hash that takes a microsecond. What
-was imported is kept as the broker before kept it, and may have been made to be slow.
+was imported is kept as the broker before kept it, and may have been made to be slow. Which hashes
+are imported: registry_service/devices/password_hashes.py.
 """
 
 import hashlib
@@ -9,10 +10,18 @@ import hmac
 from base64 import b64decode
 
 import bcrypt
+from cryptography.exceptions import InvalidKey
+from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 
 from registry_service.access.subjects import Password
 
-SLOW = frozenset({"bcrypt", "mosquitto_pbkdf2"})
+SLOW = frozenset({"bcrypt", "mosquitto_pbkdf2", "go_auth_pbkdf2", "argon2id"})
+# bcrypt's base64. Of the last character of salt and hash 2 and 4 bits of 6 are used.
+BCRYPT_ALPHABET = b"./ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
+BCRYPT_SALT, BCRYPT_HASH = 28, 59
+SALT_BYTES = 4
+# More take longer than any broker waits.
+MAX_ITERATIONS = 2_500_000
 
 
 def is_slow(kept: Password) -> bool:
@@ -23,7 +32,7 @@ def is_slow(kept: Password) -> bool:
 def is_password(kept: Password, shown: str) -> bool:
     """Compares in constant time; what cannot be checked is no password.
 
-    Of `pbkdf2_sha256` and `pbkdf2_sha512` nobody knows the number of rounds: it is in the
+    How many iterations `pbkdf2_sha256` and `pbkdf2_sha512` took is not known: it is in the
     configuration of the broker before.
     """
     match kept.algorithm:
@@ -34,9 +43,15 @@ def is_password(kept: Password, shown: str) -> bool:
         case "mosquitto_sha512":
             return _is_mosquitto_sha512(kept.hash, shown)
         case "mosquitto_pbkdf2":
-            return _is_mosquitto_pbkdf2(kept.hash, shown)
+            return _is_pbkdf2(f"sha512{kept.hash[2:]}", shown)
+        case "go_auth_pbkdf2":
+            return _is_pbkdf2(kept.hash.removeprefix("PBKDF2$"), shown)
         case "bcrypt":
             return _is_bcrypt(kept.hash, shown)
+        case "argon2id":
+            return _is_argon2id(kept.hash, shown)
+        case "rabbitmq_sha256" | "rabbitmq_sha512":
+            return _is_rabbitmq(kept.algorithm.removeprefix("rabbitmq_"), kept.hash, shown)
         case _:
             return False
     return hmac.compare_digest(made, kept.hash.lower())
@@ -48,13 +63,36 @@ def _is_mosquitto_sha512(kept: str, shown: str) -> bool:
     return hmac.compare_digest(made, b64decode(digest))
 
 
-def _is_mosquitto_pbkdf2(kept: str, shown: str) -> bool:
-    _, _, iterations, salt, digest = kept.split("$")
-    made = hashlib.pbkdf2_hmac("sha512", shown.encode(), b64decode(salt), int(iterations))
-    return hmac.compare_digest(made, b64decode(digest))
+def _is_pbkdf2(kept: str, shown: str) -> bool:
+    name, iterations, salt, digest = kept.split("$")
+    if int(iterations) > MAX_ITERATIONS:
+        return False
+    expected = b64decode(digest)
+    made = hashlib.pbkdf2_hmac(
+        name, shown.encode(), b64decode(salt), int(iterations), dklen=len(expected)
+    )
+    return hmac.compare_digest(made, expected)
 
 
 def _is_bcrypt(kept: str, shown: str) -> bool:
     # It looks at 72 bytes, and newer versions refuse more.
     secret = shown.encode()[:72]
-    return "\0" not in shown and bcrypt.checkpw(secret, kept.encode())
+    # Bits that are not used may be anything; the library refuses what is not 0.
+    whole = bytearray(kept.encode())
+    for index, bits in ((BCRYPT_SALT, 0b110000), (BCRYPT_HASH, 0b111100)):
+        whole[index] = BCRYPT_ALPHABET[BCRYPT_ALPHABET.index(whole[index]) & bits]
+    return "\0" not in shown and bcrypt.checkpw(secret, bytes(whole))
+
+
+def _is_argon2id(kept: str, shown: str) -> bool:
+    try:
+        Argon2id.verify_phc_encoded(shown.encode(), kept)
+    except InvalidKey:
+        return False
+    return True
+
+
+def _is_rabbitmq(name: str, kept: str, shown: str) -> bool:
+    whole = b64decode(kept)
+    made = hashlib.new(name, whole[:SALT_BYTES] + shown.encode()).digest()
+    return hmac.compare_digest(made, whole[SALT_BYTES:])

@@ -1,55 +1,173 @@
-"""Passwords whose hashes were made to be slow, as some that were imported: checked in threads."""
+"""Passwords whose hashes were made to be slow, as some that were imported: checked in threads.
+
+Brokers take turns, and so do the usernames of a broker, so that a client that guesses delays no
+other for longer than one hash takes. What was right or wrong once is remembered by a hash that is
+quick: it stays so for as long as the slow hash is the same.
+"""
 
 import asyncio
 import hashlib
-from collections import OrderedDict
+import os
+from collections import OrderedDict, deque
 from concurrent.futures import ThreadPoolExecutor
+
+import structlog
 
 from chassis.errors import Overloaded
 from registry_service.access.passwords import is_password
 from registry_service.access.subjects import Password
 
-# Computed at the same time. Whoever guesses keeps as many cores busy, and no more than
-# `MAX_WAITING` others waiting.
-AT_ONCE = 2
+log = structlog.get_logger(__name__)
+
+# One core is left for everything that is quick.
+AT_ONCE = max(1, min(4, (os.cpu_count() or 2) - 1))
+# Of one username, one broker and all together. A hash takes a quarter of a second at most, and no
+# broker waits longer than some seconds.
+MAX_OF_USER = 2
+MAX_OF_BROKER = 32
 MAX_WAITING = 64
-MAX_PROVED = 10_000
+# How many wrong passwords of one username are computed in so many seconds.
+MAX_WRONG = 30
+WRONG_S = 60.0
+MAX_REMEMBERED = 10_000
+
+# A username at a broker; and a slow hash with the quick hash of what was shown.
+User = tuple[int, str]
+Key = tuple[Password, bytes]
 
 
 class SlowPasswords:
-    """What was right once is remembered by a hash that is quick."""
+    """Belongs to the running loop."""
 
     def __init__(self) -> None:
-        """Knows of none."""
-        # Threads of its own: one goes on with what nobody waits for any more.
+        """With nothing remembered."""
+        self._loop = asyncio.get_running_loop()
+        # Threads of its own: one goes on with what no client waits for any more.
         self._threads = ThreadPoolExecutor(AT_ONCE, "slow-password")
-        self._waiting = 0
-        self._proved: OrderedDict[Password, bytes] = OrderedDict()
+        self._running = 0
+        # By broker and by username, both in the order of their next turns.
+        self._waiting: OrderedDict[int, OrderedDict[str, deque[asyncio.Future[None]]]]
+        self._waiting = OrderedDict()
+        self._of_user: dict[User, int] = {}
+        self._of_broker: dict[int, int] = {}
+        self._wrong: OrderedDict[User, tuple[float, int]] = OrderedDict()
+        # Apart, so that guesses take no room from what is right.
+        self._right: OrderedDict[Key, None] = OrderedDict()
+        self._guessed: OrderedDict[Key, None] = OrderedDict()
 
-    def is_proved(self, kept: Password, shown: str) -> bool:
-        """Whether this was right before."""
-        proof = self._proved.get(kept)
-        return proof is not None and proof == _proof(shown)
+    def known(self, kept: Password, shown: str) -> bool | None:
+        """Whether it was right before; None if it has not been checked."""
+        key = kept, _proof(shown)
+        if key in self._right:
+            return True
+        return False if key in self._guessed else None
 
-    async def check(self, kept: Password, shown: str) -> bool:
-        """Whether it is right. Raises `Overloaded`."""
-        if self._waiting >= MAX_WAITING:
+    async def check(self, broker_id: int, username: str, kept: Password, shown: str) -> bool | None:
+        """Whether it is right; None where the username has too many attempts.
+
+        Raises `Overloaded` where its broker, or all together, have.
+        """
+        user, key = (broker_id, username), (kept, _proof(shown))
+        if self._is_limited(user):
+            return None
+        if (
+            self._of_broker.get(broker_id, 0) >= MAX_OF_BROKER
+            or sum(self._of_broker.values()) >= MAX_WAITING
+        ):
             raise Overloaded("too many slow passwords are being checked", retry_after_s=1.0)
-        self._waiting += 1
+        self._count(user, 1)
         try:
-            loop = asyncio.get_running_loop()
-            if not await loop.run_in_executor(self._threads, is_password, kept, shown):
-                return False
+            await self._turn(user)
+            try:
+                # Another request may have shown the same meanwhile.
+                is_right = self.known(kept, shown)
+                if is_right is None:
+                    is_right = await self._computed(kept, shown)
+                    self._remember(user, key, is_right=is_right)
+            finally:
+                self._running -= 1
+                self._next()
         finally:
-            self._waiting -= 1
-        self._proved[kept] = _proof(shown)
-        if len(self._proved) > MAX_PROVED:
-            self._proved.popitem(last=False)
-        return True
+            self._count(user, -1)
+        return is_right
 
     def close(self) -> None:
         """What has not begun will not."""
         self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def _is_limited(self, user: User) -> bool:
+        since, wrong = self._wrong.get(user, (0.0, 0))
+        is_guessing = wrong >= MAX_WRONG and self._loop.time() - since < WRONG_S
+        return is_guessing or self._of_user.get(user, 0) >= MAX_OF_USER
+
+    def _count(self, user: User, change: int) -> None:
+        broker_id = user[0]
+        of_user = self._of_user.get(user, 0) + change
+        of_broker = self._of_broker.get(broker_id, 0) + change
+        self._of_user[user], self._of_broker[broker_id] = of_user, of_broker
+        if not of_user:
+            del self._of_user[user]
+        if not of_broker:
+            del self._of_broker[broker_id]
+
+    async def _turn(self, user: User) -> None:
+        """Waits for it. The one that is waited for last is taken away where the client leaves."""
+        if self._running < AT_ONCE and not self._waiting:
+            self._running += 1
+            return
+        turn = self._loop.create_future()
+        broker_id, username = user
+        of_broker = self._waiting.setdefault(broker_id, OrderedDict())
+        of_broker.setdefault(username, deque()).append(turn)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            # It may have come just then.
+            if turn.done() and not turn.cancelled():
+                self._running -= 1
+                self._next()
+            raise
+
+    def _next(self) -> None:
+        """Gives the turns that are free to those that wait."""
+        while self._running < AT_ONCE and self._waiting:
+            broker_id, of_broker = self._waiting.popitem(last=False)
+            username, turns = of_broker.popitem(last=False)
+            turn = turns.popleft()
+            # Both go to the end of their lines.
+            if turns:
+                of_broker[username] = turns
+            if of_broker:
+                self._waiting[broker_id] = of_broker
+            if not turn.done():
+                self._running += 1
+                turn.set_result(None)
+
+    async def _computed(self, kept: Password, shown: str) -> bool:
+        try:
+            return await self._loop.run_in_executor(self._threads, is_password, kept, shown)
+        except Exception as error:  # noqa: BLE001 - whatever the library says of it
+            # Of an import before hashes were checked so strictly: it lets no client in.
+            log.warning(
+                "a password hash cannot be verified: import the device anew",
+                algorithm=kept.algorithm,
+                error=type(error).__name__,
+            )
+            return False
+
+    def _remember(self, user: User, key: Key, *, is_right: bool) -> None:
+        known = self._right if is_right else self._guessed
+        known[key] = None
+        if len(known) > MAX_REMEMBERED:
+            known.popitem(last=False)
+        if is_right:
+            self._wrong.pop(user, None)
+            return
+        now = self._loop.time()
+        since, wrong = self._wrong.pop(user, (now, 0))
+        self._wrong[user] = (since, wrong + 1) if now - since < WRONG_S else (now, 1)
+        if len(self._wrong) > MAX_REMEMBERED:
+            self._wrong.popitem(last=False)
 
 
 def _proof(shown: str) -> bytes:

@@ -5,8 +5,15 @@ from msgspec import Struct
 
 from chassis.errors import InvalidInput
 from chassis.validation import IDENTIFIER, check_identifier, check_range, check_text
+from registry_service.access.passwords import is_password
+from registry_service.access.subjects import Password
 from registry_service.credentials import username_of
-from registry_service.devices.password_hashes import NONE, PasswordHash, read_password_hash
+from registry_service.devices.password_hashes import (
+    NONE,
+    PasswordHash,
+    cheapest,
+    read_password_hash,
+)
 from registry_service.errors import UsernameReserved
 
 UNKNOWN_TYPE = "unknown"
@@ -92,8 +99,21 @@ def _password(message: pb.ImportedDevice) -> PasswordHash:
             if getattr(message, field):
                 raise InvalidInput("is of no use without a password hash", field=field)
         return PasswordHash(NONE)
-    return read_password_hash(
+    found = read_password_hash(
         message.password_hash,
         message.password_salt if message.HasField("password_salt") else None,
         message.password_algorithm if message.HasField("password_algorithm") else None,
     )
+    _check_verified(found)
+    return found
+
+
+def _check_verified(found: PasswordHash) -> None:
+    """Runs once what later connections run, at the least cost of its kind.
+
+    Raises `InvalidInput` for a hash that a library does not take, for all that its form says.
+    """
+    try:
+        is_password(Password(found.algorithm, cheapest(found), found.salt), "")
+    except Exception:  # noqa: BLE001 - whatever the library says of it
+        raise InvalidInput("cannot be verified", field="password_hash") from None
