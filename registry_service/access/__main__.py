@@ -9,6 +9,7 @@ from chassis.database import engine_of, pool_of, require_schema
 from chassis.http_limits import HttpLimits
 from chassis.http_server import Address, serving
 from chassis.listening import Listener
+from chassis.refusals import Refusals
 from registry_service.access.answering import Answering
 from registry_service.access.config import AccessConfig
 from registry_service.access.edge import Edge
@@ -17,6 +18,7 @@ from registry_service.access.presence import Presence
 from registry_service.access.replies import Replies
 from registry_service.access.sessions import Sessions
 from registry_service.access.store import CHANNEL, AccessStore
+from registry_service.access.strangers import Strangers
 from registry_service.tables import SCHEMA_REVISION
 
 GRACE_S = 5
@@ -42,6 +44,9 @@ async def running(config: AccessConfig) -> AsyncIterator[str]:
         await stack.enter_async_context(process.background(presence.keep_written()))
         answering = Answering(store, known, changes, sessions, session_s=config.session_s)
         stack.push_async_callback(answering.close)
+        refusals = Refusals(engine)
+        stack.push_async_callback(refusals.close)
+        await stack.enter_async_context(process.background(refusals.keep_written()))
         address = Address(
             config.access_host,
             config.access_port,
@@ -52,7 +57,13 @@ async def running(config: AccessConfig) -> AsyncIterator[str]:
             serving(
                 None,
                 address,
-                handlers=Edge(answering, changes, presence, Replies(known, changes, sessions)),
+                handlers=Edge(
+                    answering,
+                    changes,
+                    presence,
+                    Replies(known, changes, sessions),
+                    Strangers(refusals),
+                ),
                 drain_s=config.drain_s,
                 grace_s=GRACE_S,
                 limits=HttpLimits(

@@ -31,6 +31,7 @@ from registry_service.access.questions import (
 )
 from registry_service.access.replies import Replies, key_of
 from registry_service.access.store import Asker
+from registry_service.access.strangers import Strangers
 from registry_service.access.verdicts import VERDICTS
 
 log = structlog.get_logger(__name__)
@@ -45,6 +46,7 @@ WRONG_METHOD = Reply(405, TEXT, b"GET or POST\n", ((b"allow", b"GET, POST"),))
 UNKNOWN_BROKER = Reply(
     401, TEXT, b"this is no broker's secret\n", ((b"www-authenticate", b"Bearer"),)
 )
+TOO_MANY = Reply(429, TEXT, b"too many wrong secrets\n", ((b"retry-after", b"60"),))
 ALIVE = Reply(200, TEXT, b"ok\n")
 NOT_READY = Reply(503, TEXT, b"changes of access cannot be read\n", ((b"retry-after", b"1"),))
 FAULT = Reply(503, TEXT, b"a fault of ours, which is in the log\n", ((b"retry-after", b"5"),))
@@ -68,9 +70,15 @@ class Edge:
     """Serves brokers, each request by a handler of its own."""
 
     def __init__(
-        self, answering: Answering, changes: Changes, presence: Presence, replies: Replies
+        self,
+        answering: Answering,
+        changes: Changes,
+        presence: Presence,
+        replies: Replies,
+        strangers: Strangers,
     ) -> None:
-        """`changes` knows the brokers' secrets."""
+        """`changes` knows the brokers' secrets, and `strangers` counts those that are wrong."""
+        self.strangers = strangers
         self.answering = answering
         self.changes = changes
         self.presence = presence
@@ -165,7 +173,9 @@ class BrokerHandler:
             return WRONG_METHOD
         asker = self._edge.asker(self._head, self._headers, secret)
         if asker is None:
-            return UNKNOWN_BROKER
+            address = self._head.client[0] if self._head.client else ""
+            is_limited = self._edge.strangers.note(address, self._edge.loop.time())
+            return TOO_MANY if is_limited else UNKNOWN_BROKER
         self._edge.presence.used(asker.secret_id)
         self._route, self._operation, self._asker = route, operation, asker
         return None

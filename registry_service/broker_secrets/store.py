@@ -43,7 +43,8 @@ class BrokerSecretStore:
                         f"the broker has {MAX_SECRETS} secrets already: delete one first"
                     )
                 row = (await connection.execute(insert)).one()
-                after = {"broker_id": broker_id, "prefix": prefix}
+                # Without how it begins: no line holds part of a secret.
+                after = {"broker_id": broker_id}
                 await audit.record(connection, "broker_secret.create", str(row.id), after=after)
                 return row
         except IntegrityError:
@@ -66,14 +67,13 @@ class BrokerSecretStore:
         delete = (
             sa.delete(broker_secrets)
             .where(broker_secrets.c.broker_id == broker_id, broker_secrets.c.id == secret_id)
-            .returning(broker_secrets.c.prefix)
+            .returning(broker_secrets.c.id)
         )
         async with writing(self._engine) as connection:
             await _require_broker(connection, broker_id)
-            prefix = await connection.scalar(delete)
-            if prefix is None:
+            if await connection.scalar(delete) is None:
                 raise BrokerSecretNotFound("the broker has no such secret")
-            before = {"broker_id": broker_id, "prefix": prefix}
+            before = {"broker_id": broker_id}
             await audit.record(connection, "broker_secret.delete", str(secret_id), before=before)
 
 

@@ -60,7 +60,7 @@ class TokenStore:
             )
             .returning(*_shown)
         )
-        after: dict[str, Any] = {"name": name, "role": role, "prefix": prefix}
+        after: dict[str, Any] = {"name": name, "role": role}
         if expires_at is not None:
             after["expires_at"] = expires_at.isoformat()
         if fleet_ids is not None:

@@ -62,7 +62,6 @@ async def test_a_token_from_its_making_to_its_end(stack: Stack) -> None:
         {
             "name": "Ops",
             "role": "operator",
-            "prefix": shown["prefix"],
             "expires_at": lines(stack, "token.create")[-1][3]["expires_at"],
         },
     )

@@ -1,0 +1,41 @@
+"""Requests that show no broker's secret: counted, and in the audit log, for each address."""
+
+from collections import OrderedDict
+
+from prometheus_client import Counter
+
+from chassis.refusals import Refusals
+
+ACTION = "broker.authenticate"
+REASON = "BROKER_SECRET_INVALID"
+# Of one address; a broker that shows a good secret is served whatever else comes from there.
+MAX_WRONG = 60
+PERIOD_S = 60.0
+MAX_ADDRESSES = 10_000
+
+REFUSED = Counter(
+    "mooring_access_secrets_refused_total", "Requests that showed no secret of a broker"
+)
+
+
+class Strangers:
+    """Belongs to the running loop, whose clock its times are of."""
+
+    def __init__(self, refusals: Refusals) -> None:
+        """`refusals` are those of this process."""
+        self._refusals = refusals
+        self._counts: OrderedDict[str, tuple[float, int]] = OrderedDict()
+
+    def note(self, address: str, now: float) -> bool:
+        """Counts one more, and says whether there are too many from there."""
+        REFUSED.inc()
+        # Without what was shown: it may be a good secret but for one letter.
+        self._refusals.note_by("", "", ACTION, "", REASON, address=address)
+        since, count = self._counts.get(address, (now, 0))
+        if now - since >= PERIOD_S:
+            since, count = now, 0
+        self._counts[address] = since, count + 1
+        self._counts.move_to_end(address)
+        if len(self._counts) > MAX_ADDRESSES:
+            self._counts.popitem(last=False)
+        return count >= MAX_WRONG
