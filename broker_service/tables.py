@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB
 
-SCHEMA_REVISION = "0027"
+SCHEMA_REVISION = "0029"
 
 metadata = sa.MetaData()
 

@@ -2,8 +2,8 @@
 
 from alembic import op
 
-revision = "0026"
-down_revision = "0025"
+revision = "0028"
+down_revision = "0027"
 
 ALGORITHMS = """
     'none', 'sha256', 'sha256_suffix', 'pbkdf2_sha256', 'pbkdf2_sha512', 'bcrypt',
