@@ -300,7 +300,8 @@ def _oldest(connections: list[Connection], notice: Notice, now: float) -> list[C
     A session that was kept for a client that is away ends before a connection does.
     """
     standing, kept = [], []
-    for one, following in zip(connections, [*connections[1:], None], strict=True):
+    for index, one in enumerate(connections):
+        following = connections[index + 1] if index + 1 < len(connections) else None
         is_replaced = _is_replaced(connections, one)
         if is_replaced and following is not None and now - following.told_at >= REPLACED_S:
             continue

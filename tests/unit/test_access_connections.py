@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import pytest
 from hypothesis import assume, given, note, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from registry_service.access.connections import REPLACED_S
 from registry_service.access.questions import Notice
@@ -224,3 +225,15 @@ def test_what_has_ended_long_ago_is_forgotten() -> None:
     came = Notice(USER, CLIENT, True, peer="a:1")
     [standing] = ids.note(BROKER, came, ENDED_S + 1, EPOCH_MS)
     assert standing.is_online
+
+
+@pytest.mark.parametrize("is_online", [True, False])
+@pytest.mark.parametrize("username", ["", USER])
+def test_what_is_said_of_an_unknown_client_id_is_no_fault(is_online: bool, username: str) -> None:
+    for facts in ({}, {"peer": "a:1"}, {"began_at": EPOCH_MS}, {"ended_at": EPOCH_MS}):
+        for is_replaced in (False, True):
+            notice = structs.replace(
+                Notice(username, CLIENT, is_online, is_replaced=is_replaced), **facts
+            )
+            said = Sessions().note(BROKER, notice, 0.0, EPOCH_MS)
+            assert {one.username for one in said} <= {username}
