@@ -9,7 +9,7 @@ import asyncio
 import csv
 import re
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator
-from typing import Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import msgspec
 import msgspec.inspect
@@ -32,6 +32,8 @@ MAX_LINES = 2_000_000
 # A row with a bundle of certificates fits.
 MAX_LINE_BYTES = 128 * 1024
 ROWS_IN_BATCH = 1_000
+# What is said of a refused row's subject.
+MAX_SUBJECT = 255
 # As many are read before others get their turn.
 LINES_IN_TURN = 100
 # What a batch is made of; a message of gRPC has room for it.
@@ -48,19 +50,35 @@ Row = TypeVar("Row", bound=msgspec.Struct)
 
 
 class Line(NamedTuple, Generic[Row]):
-    """A line of the file, by its number from 1, and what it holds or what is wrong with it."""
+    """A line of the file, by its number from 1, and what it holds or what is wrong with it.
+
+    `subject` is what the row is about, as far as it can be read; empty if not at all.
+    """
 
     number: int
     row: Row | InvalidInput
+    subject: str
+
+
+class Form(NamedTuple, Generic[Row]):
+    """How rows are read: `kind` is the type of them, `subject` the field that says which.
+
+    `check` raises `InvalidInput` for what the type does not say.
+    """
+
+    kind: type[Row]
+    subject: str
+    check: Callable[[Row], None] = lambda _: None
 
 
 class Upload(Generic[Row]):
     """A file that has been received; its rows are read once."""
 
-    def __init__(self, file: Kept, read: Callable[[bytes], Row], begun: int) -> None:
-        """`read` makes a row of a line or raises; `begun` lines of `file` have been read."""
+    def __init__(self, file: Kept, form: Form[Row], reader: "_Reader", begun: int) -> None:
+        """`reader` makes rows of lines; `begun` lines of `file` have been read."""
         self._file = file
-        self._read = read
+        self._form = form
+        self._reader = reader
         self._begun = begun
 
     async def batches(self, size: int = ROWS_IN_BATCH) -> AsyncIterator[list[Line[Row]]]:
@@ -70,7 +88,7 @@ class Upload(Generic[Row]):
             length = 0
             for number, text in enumerate(_lines(file), self._begun + 1):
                 if text is None or text.strip():
-                    batch.append(Line(number, self._row(text)))
+                    batch.append(self._line(number, text))
                     length += len(text or b"")
                 if len(batch) == size or length >= MAX_BATCH_BYTES:
                     yield batch
@@ -85,24 +103,26 @@ class Upload(Generic[Row]):
         """For one whose rows nobody reads."""
         self._file.close()
 
-    def _row(self, text: bytes | None) -> Row | InvalidInput:
+    def _line(self, number: int, text: bytes | None) -> Line[Row]:
         if text is None:
-            return InvalidInput(f"is longer than {MAX_LINE_BYTES} bytes")
+            return Line(number, InvalidInput(f"is longer than {MAX_LINE_BYTES} bytes"), "")
         try:
-            return self._read(text)
+            row = self._reader.row(text)
+            self._form.check(row)
         except InvalidInput as error:
-            return error
+            return Line(number, error, self._reader.value(text, self._form.subject))
+        return Line(number, row, getattr(row, self._form.subject))
 
 
 async def receive(
     stream: AsyncIterable[bytes],
     content_type: str,
-    kind: type[Row],
+    form: Form[Row],
     *,
     max_lines: int = MAX_LINES,
     bytes_in_memory: int = MAX_BYTES_IN_MEMORY,
 ) -> Upload[Row]:
-    """Receives a file of which each row is a `kind`; CSV has a column for each field it names.
+    """Receives a file of which each row is as `form` says; CSV has a column for each field.
 
     What is beyond `bytes_in_memory` lies on disk, in a file without a name. The text may be in
     UTF-8 or, with a byte order mark, in UTF-16; the cells of CSV are separated by commas,
@@ -118,8 +138,8 @@ async def receive(
     file = await _received(stream, max_lines, bytes_in_memory)
     try:
         if media_type == NDJSON:
-            return Upload(file, _json_reader(kind), begun=0)
-        return Upload(file, _csv_reader(kind, next(_lines(file), b"")), begun=1)
+            return Upload(file, form, _JsonReader(form.kind), begun=0)
+        return Upload(file, form, _CsvReader(form.kind, next(_lines(file), b"")), begun=1)
     except BaseException:
         file.close()
         raise
@@ -157,48 +177,76 @@ def _lines(file: Kept) -> Iterator[bytes | None]:
         yield None
 
 
-def _json_reader(kind: type[Row]) -> Callable[[bytes], Row]:
-    decoder = msgspec.json.Decoder(kind)
+class _Reader(Protocol):
+    """Makes rows of lines."""
 
-    def read(line: bytes) -> Row:
+    def row(self, line: bytes) -> Any:
+        """Raises `InvalidInput`."""
+
+    def value(self, line: bytes, name: str) -> str:
+        """What a line that is wrong has in this field; empty where that cannot be read."""
+
+
+class _JsonReader:
+    """A row is an object on a line of its own."""
+
+    def __init__(self, kind: type[msgspec.Struct]) -> None:
+        self._decoder = msgspec.json.Decoder(kind)
+
+    def row(self, line: bytes) -> Any:
         try:
-            return decode(decoder, line)
+            return decode(self._decoder, line)
         except ClientException:
             raise InvalidInput("is not JSON") from None
 
-    return read
+    def value(self, line: bytes, name: str) -> str:
+        try:
+            found = msgspec.json.decode(line)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            return ""
+        value = found.get(name) if isinstance(found, dict) else None
+        return value[:MAX_SUBJECT] if isinstance(value, str) else ""
 
 
-def _csv_reader(kind: type[Row], header: bytes | None) -> Callable[[bytes], Row]:
+class _CsvReader:
     """A cell that is empty is not given. Raises `InvalidInput` for a header that is wrong."""
-    separator = next((one for one in SEPARATORS if one.encode() in (header or b"")), ",")
-    columns = [] if header is None else _cells(header, separator)
-    known = {field.name: field for field in fields(kind)}
-    for column in columns:
-        if column not in known:
-            raise InvalidInput("is a column that is not known here", field=column[:100])
-        if columns.count(column) > 1:
-            raise InvalidInput("is the name of two columns", field=column)
-    for name, field in known.items():
-        if name not in columns and field.required:
-            raise InvalidInput("is a column that is required", field=name)
 
-    numbers = _numbers(kind) if separator != "," else frozenset()
+    def __init__(self, kind: type[msgspec.Struct], header: bytes | None) -> None:
+        self._kind = kind
+        found = (one for one in SEPARATORS if one.encode() in (header or b""))
+        self._separator = next(found, ",")
+        self._columns = [] if header is None else _cells(header, self._separator)
+        self._numbers = _numbers(kind) if self._separator != "," else frozenset()
+        known = {field.name: field for field in fields(kind)}
+        for column in self._columns:
+            if column not in known:
+                raise InvalidInput("is a column that is not known here", field=column[:100])
+            if self._columns.count(column) > 1:
+                raise InvalidInput("is the name of two columns", field=column)
+        for name, field in known.items():
+            if name not in self._columns and field.required:
+                raise InvalidInput("is a column that is required", field=name)
 
-    def read(line: bytes) -> Row:
-        cells = _cells(line, separator)
-        if len(cells) != len(columns):
-            raise InvalidInput(f"has {len(cells)} cells instead of {len(columns)}")
-        given = {column: cell for column, cell in zip(columns, cells, strict=True) if cell}
-        for column in numbers & given.keys():
+    def row(self, line: bytes) -> Any:
+        cells = _cells(line, self._separator)
+        if len(cells) != len(self._columns):
+            raise InvalidInput(f"has {len(cells)} cells instead of {len(self._columns)}")
+        given = {name: cell for name, cell in zip(self._columns, cells, strict=True) if cell}
+        for column in self._numbers & given.keys():
             if DECIMAL_COMMA.fullmatch(given[column]):
                 given[column] = given[column].replace(",", ".")
         try:
-            return msgspec.convert(given, kind, strict=False)
+            return msgspec.convert(given, self._kind, strict=False)
         except msgspec.ValidationError as error:
             raise named(error) from None
 
-    return read
+    def value(self, line: bytes, name: str) -> str:
+        try:
+            cells = _cells(line, self._separator)
+        except InvalidInput:
+            return ""
+        # In a row with too few cells or too many, those at its beginning are most likely right.
+        return dict(zip(self._columns, cells, strict=False)).get(name, "")[:MAX_SUBJECT]
 
 
 def _numbers(kind: type[msgspec.Struct]) -> frozenset[str]:

@@ -68,7 +68,6 @@ async def imported(
     upload: Upload[Row],
     *,
     ask: Ask[Row],
-    subject: Callable[[Row], str],
     is_dry_run: bool,
     size: int,
 ) -> AsyncIterator[bytes]:
@@ -78,7 +77,7 @@ async def imported(
     failure: MooringError | None = None
     try:
         async for batch in upload.batches(size):
-            results = await _results(caller, batch, ask, subject)
+            results = await _results(caller, batch, ask)
             counts.update(result.outcome for result in results)
             yield encoder.encode_lines(results)
     except MooringError as error:
@@ -96,15 +95,15 @@ async def imported(
     yield encoder.encode(end) + b"\n"
 
 
-async def _results(
-    caller: Caller, batch: Sequence[Line[Row]], ask: Ask[Row], subject: Callable[[Row], str]
-) -> list[ImportedRow]:
+async def _results(caller: Caller, batch: Sequence[Line[Row]], ask: Ask[Row]) -> list[ImportedRow]:
     rows = [line.row for line in batch if not isinstance(line.row, MooringError)]
     outcomes = iter(await _answered(caller, rows, ask) if rows else ())
     return [
-        _result(line.number, "", line.row)
-        if isinstance(line.row, MooringError)
-        else _result(line.number, subject(line.row), next(outcomes))
+        _result(
+            line.number,
+            line.subject,
+            line.row if isinstance(line.row, MooringError) else next(outcomes),
+        )
         for line in batch
     ]
 

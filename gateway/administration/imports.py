@@ -9,7 +9,7 @@ from mooring.broker.v1 import brokers_pb2
 from mooring.registry.v1 import devices_pb2
 from msgspec import Meta, Struct, structs
 
-from chassis.errors import from_item
+from chassis.errors import InvalidInput, from_item
 from chassis.trust import Access
 from gateway.administration.broker_types import NewBroker, fields_of
 from gateway.administration.caller import Caller, CallerRequest
@@ -17,7 +17,7 @@ from gateway.administration.fields import Id, named
 from gateway.administration.importing import DryRun, ImportedRow, ImportEnd, Outcomes, imported
 from gateway.documentation import IDENTIFIER_PATTERN, documented
 from gateway.problems import errors
-from gateway.uploads import MAX_BYTES, NDJSON, receive
+from gateway.uploads import MAX_BYTES, NDJSON, Form, receive
 
 # How many one question is about.
 DEVICES = 2_000
@@ -62,14 +62,21 @@ class ImportedDevice(Struct, kw_only=True, frozen=True, forbid_unknown_fields=Tr
 def _device(row: ImportedDevice) -> devices_pb2.ImportedDevice:
     values = structs.asdict(row)
     latitude, longitude = values.pop("latitude"), values.pop("longitude")
-    if latitude is not None or longitude is not None:
-        # Half a location is out of range, whichever half it is.
-        values["location"] = {"latitude": _whole(latitude), "longitude": _whole(longitude)}
+    if latitude is not None:
+        values["location"] = {"latitude": latitude, "longitude": longitude}
     return devices_pb2.ImportedDevice(**values)
 
 
-def _whole(degrees: float | None) -> float:
-    return float("nan") if degrees is None else degrees
+def _check(row: ImportedDevice) -> None:
+    """Raises `InvalidInput` for half a location."""
+    pair = ("latitude", "longitude")
+    for name, other in (pair, pair[::-1]):
+        if getattr(row, name) is None and getattr(row, other) is not None:
+            raise InvalidInput(f"is missing: it goes with {other}", field=name)
+
+
+DEVICE_ROWS = Form(ImportedDevice, "uuid", _check)
+BROKER_ROWS = Form(NewBroker, "name")
 
 
 @post(
@@ -100,14 +107,11 @@ async def import_devices(request: CallerRequest, dry_run: DryRun = False) -> Str
 
     # Who may not import hears it before anything is received.
     await ask(request.auth, ())
-    upload = await receive(
-        request.stream(), request.headers.get("content-type", ""), ImportedDevice
-    )
+    upload = await receive(request.stream(), request.headers.get("content-type", ""), DEVICE_ROWS)
     lines = imported(
         request.auth,
         upload,
         ask=ask,
-        subject=lambda row: row.uuid,
         is_dry_run=dry_run,
         size=DEVICES,
     )
@@ -145,14 +149,13 @@ async def import_brokers(request: CallerRequest, dry_run: DryRun = False) -> Str
     upload = await receive(
         request.stream(),
         request.headers.get("content-type", ""),
-        NewBroker,
+        BROKER_ROWS,
         bytes_in_memory=MAX_BROKER_BYTES,
     )
     lines = imported(
         request.auth,
         upload,
         ask=ask,
-        subject=lambda row: row.name,
         is_dry_run=dry_run,
         size=BROKERS,
     )

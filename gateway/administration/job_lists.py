@@ -13,8 +13,9 @@ from gateway.administration.caller import Caller, CallerRequest
 from gateway.administration.fields import PathId
 from gateway.administration.job_types import Job, NewJobRow, job_json
 from gateway.problems import errors
-from gateway.uploads import MAX_BYTES, Line, Upload, receive
+from gateway.uploads import MAX_BYTES, Form, Line, Upload, receive
 
+ROWS = Form(NewJobRow, "uuid")
 ROWS_AT_ONCE = 5_000
 # A request may take no longer; a file may.
 BATCH_S = 15.0
@@ -39,7 +40,7 @@ async def upload_job_rows(request: CallerRequest, job_id: PathId) -> Job:
     # Who may not upload hears it before anything is received.
     await _add(request.auth, job_id, 0, ())
     content_type = request.headers.get("content-type", "")
-    upload = await receive(request.stream(), content_type, NewJobRow)
+    upload = await receive(request.stream(), content_type, ROWS)
     return job_json(await _sent(request.auth, job_id, upload))
 
 
@@ -72,7 +73,7 @@ def _row(line: Line[NewJobRow]) -> jobs_pb2.NewJobRow:
     row = line.row
     if isinstance(row, InvalidInput):
         fault = f"{row.field} {row.message}" if row.field else row.message
-        return jobs_pb2.NewJobRow(line=line.number, fault=fault)
+        return jobs_pb2.NewJobRow(line=line.number, device_uuid=line.subject, fault=fault)
     pin = row.mqtt_broker_id
     return jobs_pb2.NewJobRow(
         line=line.number,

@@ -244,3 +244,30 @@ async def test_a_file_that_is_wrong_as_a_whole_is_refused(stack: Stack) -> None:
     ):
         answer = await send(stack, "devices", content, kind=kind)
         assert (answer.status_code, answer.json()["reason"]) == (status, reason)
+
+
+async def test_a_refused_row_says_what_it_is_about_and_what_is_missing(stack: Stack) -> None:
+    file = (
+        "uuid,fleet_id,latitude,longitude\n"
+        "one,demo,52.5,\n"
+        "two,demo,,13.4\n"
+        "three,demo,north,13.4\n"
+        "four,demo\n"
+        "AA:BB:CC:DD:EE:FF,demo,,\n"
+        ",demo,,\n"
+    )
+    answer = await send(stack, "devices", file)
+    *rows, _ = map(json.loads, answer.text.splitlines())
+    assert [(each["subject"], each.get("field", "")) for each in rows] == [
+        ("one", "longitude"),
+        ("two", "latitude"),
+        ("three", "latitude"),
+        ("four", ""),
+        ("AA:BB:CC:DD:EE:FF", "uuid"),
+        ("", "uuid"),
+    ]
+    assert [each["detail"] for each in rows[:2]] == [
+        "is missing: it goes with latitude",
+        "is missing: it goes with longitude",
+    ]
+    assert "AA-BB-CC-DD-EE-FF" in rows[4]["detail"]

@@ -17,7 +17,7 @@ from msgspec import Meta, Struct
 from chassis.errors import InvalidInput, Overloaded, Unavailable
 from gateway import uploads
 from gateway.spool import Spool
-from gateway.uploads import CSV, MAX_LINE_BYTES, NDJSON, Line, receive
+from gateway.uploads import CSV, MAX_LINE_BYTES, MAX_SUBJECT, NDJSON, Form, Line, receive
 
 
 class Row(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
@@ -26,13 +26,21 @@ class Row(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     is_active: bool = True
 
 
+def not_half(row: Row) -> None:
+    if row.mqtt_broker_id == 13 and not row.is_active:
+        raise InvalidInput("is missing", field="is_active")
+
+
+FORM = Form(Row, "uuid", not_half)
+
+
 async def chunks(content: bytes, size: int = 7) -> AsyncIterator[bytes]:
     for begin in range(0, len(content), size):
         yield content[begin : begin + size]
 
 
 async def lines(content: bytes, media_type: str, *, size: int = 1_000) -> list[Line[Row]]:
-    upload = await receive(chunks(content), media_type, Row)
+    upload = await receive(chunks(content), media_type, FORM)
     return [line async for batch in upload.batches(size) for line in batch]
 
 
@@ -65,7 +73,7 @@ async def test_rows_arrive_as_they_were_sent(rows: list[Row], size: int) -> None
     ndjson = "".join(json.dumps(row) + "\n" for row in written)
     for content, media_type, first in ((text.getvalue(), CSV, 2), (ndjson, NDJSON, 1)):
         found = await lines(content.encode(), media_type, size=size)
-        assert found == [Line(number, row) for number, row in enumerate(rows, first)]
+        assert found == [Line(number, row, row.uuid) for number, row in enumerate(rows, first)]
 
 
 @given(st.binary(max_size=200), st.sampled_from([CSV, NDJSON]))
@@ -97,8 +105,8 @@ async def test_a_line_that_is_wrong_is_told_by_its_number_and_its_neighbours_are
         7: ("", f"is longer than {MAX_LINE_BYTES} bytes"),
     }
     assert [line for line in found if line.number in (1, 8)] == [
-        Line(1, Row(uuid="one")),
-        Line(8, Row(uuid="last")),
+        Line(1, Row(uuid="one"), "one"),
+        Line(8, Row(uuid="last"), "last"),
     ]
 
 
@@ -137,17 +145,17 @@ async def test_csv_gives_types_and_leaves_out_what_is_empty() -> None:
 )
 async def test_a_header_that_is_wrong_refuses_the_file(header: bytes, field: str) -> None:
     with pytest.raises(InvalidInput) as caught:
-        await receive(chunks(header), CSV, Row)
+        await receive(chunks(header), CSV, FORM)
     assert caught.value.field == field
 
 
 async def test_a_file_has_a_type_and_an_end() -> None:
     with pytest.raises(HTTPException) as refused:
-        await receive(chunks(b"{}"), "application/json", Row)
+        await receive(chunks(b"{}"), "application/json", FORM)
     assert refused.value.status_code == 415
-    (await receive(chunks(b"\n" * 5), NDJSON, Row, max_lines=5)).close()
+    (await receive(chunks(b"\n" * 5), NDJSON, FORM, max_lines=5)).close()
     with pytest.raises(InvalidInput):
-        await receive(chunks(b"\n" * 6), NDJSON, Row, max_lines=5)
+        await receive(chunks(b"\n" * 6), NDJSON, FORM, max_lines=5)
 
 
 async def test_a_full_disk_is_said_to_be_one() -> None:
@@ -156,7 +164,7 @@ async def test_a_full_disk_is_said_to_be_one() -> None:
         raise OSError
 
     with pytest.raises(Unavailable):
-        await receive(failing(), CSV, Row)
+        await receive(failing(), CSV, FORM)
 
 
 FORMS: dict[str, Callable[[str], bytes]] = {
@@ -199,7 +207,7 @@ async def test_another_encoding_is_refused_with_what_to_do(encoding: str) -> Non
     content = '{"uuid": "x"}\n'.encode(encoding)
     with pytest.raises(InvalidInput, match="UTF-") as refused:
         # A cut in the middle of a letter.
-        await receive(chunks(content[:-1]), NDJSON, Row)
+        await receive(chunks(content[:-1]), NDJSON, FORM)
     assert refused.value.field == ""
 
 
@@ -210,7 +218,7 @@ class Place(Struct):
 
 async def test_a_decimal_comma_is_one_where_commas_separate_nothing() -> None:
     content = b"name;latitude\r\n1,5;52,5\r\nx;-1\r\ny;1,2,3\r\n"
-    upload = await receive(chunks(content), CSV, Place)
+    upload = await receive(chunks(content), CSV, Form(Place, "name"))
     found = [line.row async for batch in upload.batches() for line in batch]
     assert found[:2] == [Place("1,5", 52.5), Place("x", -1.0)]
     assert isinstance(found[2], InvalidInput)
@@ -219,13 +227,13 @@ async def test_a_decimal_comma_is_one_where_commas_separate_nothing() -> None:
 async def test_uploads_are_bounded_and_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
     spool = Spool(max_uploads=2, max_bytes=100)
     monkeypatch.setattr(uploads, "SPOOL", spool)
-    first, second = [await receive(chunks(b"\n" * 40), NDJSON, Row) for _ in range(2)]
+    first, second = [await receive(chunks(b"\n" * 40), NDJSON, FORM) for _ in range(2)]
     with pytest.raises(Overloaded) as refused:
-        await receive(chunks(b"\n"), NDJSON, Row)
+        await receive(chunks(b"\n"), NDJSON, FORM)
     assert refused.value.retry_after_s >= 1
     first.close()
     with pytest.raises(Overloaded):
-        await receive(chunks(b"\n" * 61), NDJSON, Row)
+        await receive(chunks(b"\n" * 61), NDJSON, FORM)
     assert (spool.uploads, spool.bytes) == (1, 40)
     assert [batch async for batch in second.batches()] == []
     assert (spool.uploads, spool.bytes) == (0, 0)
@@ -235,15 +243,15 @@ async def test_uploads_are_bounded_and_given_back(monkeypatch: pytest.MonkeyPatc
         raise ConnectionResetError
 
     with pytest.raises(Unavailable):
-        await receive(broken(), NDJSON, Row)
+        await receive(broken(), NDJSON, FORM)
     assert (spool.uploads, spool.bytes) == (0, 0)
 
 
 async def test_uploads_leave_room_on_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(uploads, "SPOOL", Spool(free_bytes=1 << 62))
-    (await receive(chunks(b"\n" * 5), NDJSON, Row, bytes_in_memory=10)).close()
+    (await receive(chunks(b"\n" * 5), NDJSON, FORM, bytes_in_memory=10)).close()
     with pytest.raises(Unavailable):
-        await receive(chunks(b"\n" * 50), NDJSON, Row, bytes_in_memory=10)
+        await receive(chunks(b"\n" * 50), NDJSON, FORM, bytes_in_memory=10)
 
 
 def test_an_upload_on_the_disk_has_no_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -252,3 +260,31 @@ def test_an_upload_on_the_disk_has_no_name(tmp_path: Path, monkeypatch: pytest.M
         file.write(b"x" * 1_000)
         file.rollover()
         assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("media_type", "text", "subject"),
+    [
+        (CSV, "uuid,mqtt_broker_id\nd1,0\n", "d1"),
+        (CSV, "mqtt_broker_id,uuid\nx,d1\n", "d1"),
+        (CSV, "uuid,mqtt_broker_id\nd1\n", "d1"),
+        (CSV, "uuid,mqtt_broker_id\nd1,1,2\n", "d1"),
+        (CSV, "uuid,mqtt_broker_id\n,1\n", ""),
+        (CSV, 'uuid,mqtt_broker_id\n"d1,1\n', ""),
+        (CSV, "uuid,mqtt_broker_id,is_active\nd1,13,false\n", "d1"),
+        (NDJSON, '{"uuid": "d1", "mqtt_broker_id": 0}', "d1"),
+        (NDJSON, '{"uuid": "d1", "unknown": 1}', "d1"),
+        (NDJSON, '{"uuid": "d1", "mqtt_broker_id": 13, "is_active": false}', "d1"),
+        (NDJSON, '{"uuid": 7}', ""),
+        (NDJSON, '["d1"]', ""),
+        (NDJSON, '{"uuid": "d1"', ""),
+        (NDJSON, "[" * 5_000, ""),
+        (NDJSON, '{"uuid": "' + "d" * 300 + '", "x": 1}', "d" * MAX_SUBJECT),
+    ],
+)
+async def test_a_refused_row_says_what_it_is_about(
+    media_type: str, text: str, subject: str
+) -> None:
+    [line] = await lines(text.encode(), media_type)
+    assert isinstance(line.row, InvalidInput)
+    assert line.subject == subject
