@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB
 
-SCHEMA_REVISION = "0029"
+SCHEMA_REVISION = "0030"
 
 metadata = sa.MetaData()
 
@@ -77,6 +77,19 @@ brokers = sa.Table(
     ),
     sa.Index("mqtt_broker_config_ca", "ca_certificate_id"),
     sa.Index("mqtt_broker_config_client", "client_certificate_id"),
+)
+
+# Managed brokers that an address policy was not to cut off; only migrations write it.
+local_brokers_kept = sa.Table(
+    "local_brokers_kept",
+    metadata,
+    sa.Column(
+        "broker_id",
+        sa.ForeignKey("mqtt_broker_config.id", ondelete="CASCADE"),
+        primary_key=True,
+        autoincrement=False,
+    ),
+    sa.Column("endpoint", sa.Text, nullable=False),
 )
 
 # One row, renewed by whatever changes what places devices.

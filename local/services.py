@@ -132,6 +132,8 @@ def environments(
             ),
             "BROKER_SERVICE_ADDRESS": addresses.broker,
             "SERVER_KEYS_FILE": str(server_keys),
+            # The local broker is on this machine, and so may others be that are tried.
+            "BROKER_ADDRESS_POLICY": "any",
         },
     }
 

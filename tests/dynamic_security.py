@@ -16,6 +16,7 @@ import aiomqtt
 import pytest
 import trustme
 
+from chassis.address_policy import UNRESTRICTED
 from local.postgres import free_port
 from registry_service.devices.password_hashes import PasswordHash
 from registry_service.enforcement.control import ControlSettings, DynamicSecurity
@@ -120,7 +121,7 @@ class DynamicMosquitto:
 
     @property
     def settings(self) -> ControlSettings:
-        return ControlSettings("127.0.0.1", self.port, USERNAME, PASSWORD)
+        return ControlSettings("127.0.0.1", self.port, USERNAME, PASSWORD, policy=UNRESTRICTED)
 
     def client(self, username: str, password: str, **options: object) -> aiomqtt.Client:
         """MQTT 5 unless asked otherwise: its answers say why."""

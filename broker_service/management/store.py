@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from broker_service.brokers.database import Row
@@ -10,14 +11,25 @@ from broker_service.destinations import destination_of
 from broker_service.encryption import EncryptionKeys
 from broker_service.placements.snapshot import ca_cert_of
 from broker_service.placements.store import all_brokers
-from broker_service.tables import brokers
+from broker_service.tables import brokers, local_brokers_kept
 from chassis.database import reading
 
-_managed = all_brokers.where(brokers.c.is_active, brokers.c.management != "").order_by(brokers.c.id)
+_endpoint = sa.case(
+    (brokers.c.management == "mosquitto", sa.func.concat(brokers.c.host, ":", brokers.c.port)),
+    else_=brokers.c.management_url,
+)
+_is_kept = sa.exists().where(
+    local_brokers_kept.c.broker_id == brokers.c.id, local_brokers_kept.c.endpoint == _endpoint
+)
+_managed = (
+    all_brokers.add_columns(_is_kept.label("may_be_local"))
+    .where(brokers.c.is_active, brokers.c.management != "")
+    .order_by(brokers.c.id)
+)
 
 
 class ManagementStore:
-    """Reads only. Rows are those of `all_brokers`."""
+    """Reads only. Rows are those of `all_brokers`, with `may_be_local`."""
 
     def __init__(self, engine: AsyncEngine, keys: EncryptionKeys) -> None:
         """`engine` connects as mooring_broker."""

@@ -38,6 +38,7 @@ async def running(config: EnforcementConfig) -> AsyncIterator[None]:
             ring,
             holder=f"{socket.gethostname()}/{os.getpid()}",
             drift_check_s=config.drift_check_s,
+            policy=config.broker_address_policy,
         )
         stack.push_async_callback(driving.stop)
         await stack.enter_async_context(process.background(driving.keep_driving()))

@@ -15,14 +15,17 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-import aiomqtt
 import msgspec
 import structlog
 from msgspec import Struct
 
+from chassis.address_policy import DEFAULT, AddressPolicy
+from chassis.connecting import AddressRefused, connected
 from chassis.errors import LostRace
 from registry_service.enforcement.dynamic_security import Actual, Command
+from registry_service.enforcement.json_limits import decoded
 from registry_service.enforcement.listings import Moved, Reading, read_client
+from registry_service.enforcement.mqtt import Connection, ProtocolError, Refused
 from registry_service.enforcement.planning import Plan
 from registry_service.errors import (
     CommandsRefused,
@@ -40,9 +43,6 @@ ANSWERS = f"{CONTROL}/response"
 # While it carries out a message the broker does nothing else: at a thousand clients 0.1 to 0.4 s.
 BATCH = 25
 READINGS = 3
-# Longer than the broker is ever kept busy.
-KEEP_ALIVE_S = 30
-MAX_WAITING = 1_000
 # MQTT 5, 3.2.2.2: bad user name or password, not authorized, banned.
 NOT_ALLOWED = (0x86, 0x87, 0x8A)
 # MQTT 5, 3.9.3: from here on a subscription has failed.
@@ -68,6 +68,7 @@ class ControlSettings:
     connect_timeout_s: float = 10.0
     # For one message of commands.
     answer_timeout_s: float = 60.0
+    policy: AddressPolicy = DEFAULT
 
 
 # What is called with the commands of a message and whether each was carried out.
@@ -145,37 +146,37 @@ class DynamicSecurity:
     @asynccontextmanager
     async def _conversation(self) -> AsyncIterator["_Conversation"]:
         settings = self._settings
-        client = aiomqtt.Client(
-            settings.host,
-            settings.port,
-            username=settings.username,
-            password=settings.password,
-            identifier=f"mooring-{secrets.token_hex(8)}",
-            protocol=aiomqtt.ProtocolVersion.V5,
-            tls_context=self._tls,
-            keepalive=KEEP_ALIVE_S,
-            timeout=settings.connect_timeout_s,
-            max_queued_incoming_messages=MAX_WAITING,
-        )
         try:
             async with AsyncExitStack() as stack:
                 async with asyncio.timeout(settings.connect_timeout_s):
-                    await stack.enter_async_context(client)
-                    [code] = await client.subscribe(ANSWERS)
-                if _number(code) >= FAILED:
+                    connection = Connection(
+                        *await connected(settings.host, settings.port, settings.policy, self._tls)
+                    )
+                    await stack.enter_async_context(connection.kept_alive())
+                    await connection.open(
+                        f"mooring-{secrets.token_hex(8)}", settings.username, settings.password
+                    )
+                    code = await connection.subscribe(ANSWERS)
+                if code >= FAILED:
                     raise ControlNotAllowed("the login may not read the broker's control topic")
-                yield _Conversation(client, settings.answer_timeout_s)
-        except aiomqtt.MqttCodeError as error:
-            if _number(error.rc) in NOT_ALLOWED:
+                yield _Conversation(connection, settings.answer_timeout_s)
+        except Refused as error:
+            if error.code in NOT_ALLOWED:
                 raise ControlNotAllowed("the broker does not accept the login") from error
             raise ControlUnreachable("the broker does not take the connection") from error
-        except (aiomqtt.MqttError, TimeoutError, OSError, UnicodeError) as error:
+        except ProtocolError as error:
+            raise ControlUnreadable(
+                f"the broker does not speak MQTT 5 as agreed: {error}"
+            ) from error
+        except AddressRefused as error:
+            raise ControlUnreachable(str(error)) from error
+        except (TimeoutError, OSError, EOFError, UnicodeError) as error:
             raise ControlUnreachable("there is no connection to the broker") from error
 
 
 class _Conversation:
-    def __init__(self, client: aiomqtt.Client, timeout_s: float) -> None:
-        self._client = client
+    def __init__(self, connection: Connection, timeout_s: float) -> None:
+        self._connection = connection
         self._timeout_s = timeout_s
 
     async def ask(self, commands: Sequence[Command]) -> list[Answer]:
@@ -185,13 +186,16 @@ class _Conversation:
             {"command": command.name, "correlationData": f"{token}:{index}", **command.arguments}
             for index, command in enumerate(commands)
         ]
-        await self._client.publish(CONTROL, msgspec.json.encode({"commands": documents}))
         try:
             async with asyncio.timeout(self._timeout_s):
-                async for message in self._client.messages:
+                await self._connection.publish(
+                    CONTROL, msgspec.json.encode({"commands": documents})
+                )
+                while True:
+                    payload = await self._connection.message(ANSWERS)
                     # Others' answers come here too.
-                    if isinstance(message.payload, bytes) and token.encode() in message.payload:
-                        return _read(message.payload, token, len(commands))
+                    if token.encode() in payload:
+                        return _read(payload, token, len(commands))
         except TimeoutError:
             pass
         raise ControlSilent(
@@ -218,7 +222,7 @@ class _Conversation:
 
 def _read(payload: bytes, token: str, count: int) -> list[Answer]:
     try:
-        answers = msgspec.json.decode(payload, type=Answers).responses
+        answers = decoded(payload, Answers).responses
         by_correlation = {answer.correlation: answer for answer in answers}
         return [by_correlation[f"{token}:{index}"] for index in range(count)]
     except (msgspec.MsgspecError, UnicodeError, KeyError) as error:
@@ -253,11 +257,6 @@ def _is_ours(answer: Answer) -> bool:
         return read_client(answer.data).is_ours
     except msgspec.ValidationError as error:
         raise ControlUnreadable(f"a client is not as documented: {error}") from None
-
-
-def _number(code: Any) -> Any:
-    """Of a reason code, whichever form the library gives it."""
-    return getattr(code, "value", code)
 
 
 def _tls(settings: ControlSettings) -> ssl.SSLContext:

@@ -12,6 +12,7 @@ import structlog
 from mooring.broker.v1 import management_pb2 as pb
 from prometheus_client import Counter, Gauge, Histogram
 
+from chassis.address_policy import AddressPolicy
 from chassis.database import DATABASE_UNAVAILABLE
 from chassis.errors import MooringError
 from registry_service.access.decision import uuid_of_username
@@ -64,6 +65,7 @@ class DrivenBroker:
         ring: KeyRing,
         *,
         drift_check_s: float,
+        policy: AddressPolicy,
     ) -> None:
         """Connects to nothing yet."""
         self.broker = broker
@@ -71,6 +73,7 @@ class DrivenBroker:
         self._held_there = HeldStore(store.engine)
         self._ring = ring
         self._drift_check_s = drift_check_s
+        self._policy = policy
         self._label = str(broker.id)
         self._driver: Driver | None = None
         # What it should hold, as of the last time that it was compared with that.
@@ -107,7 +110,7 @@ class DrivenBroker:
         self._is_known = False
         try:
             if self._driver is None:
-                self._driver = driver_of(self.broker)
+                self._driver = driver_of(self.broker, self._policy)
             problem: str | None = ""
             if isinstance(self._driver, DynamicSecurity):
                 problem = await self._keep_in_step(self._driver, due, is_forced=is_forced)

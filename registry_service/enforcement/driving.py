@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import structlog
 from mooring.broker.v1 import management_pb2 as pb
 
+from chassis.address_policy import AddressPolicy
 from chassis.errors import MooringError, Unavailable
 from chassis.listening import Listener
 from chassis.process import background
@@ -85,10 +86,12 @@ class Driving:
         *,
         holder: str,
         drift_check_s: float,
+        policy: AddressPolicy,
     ) -> None:
         """`listener` hears whose access ended, `wakes` what brokers are to be told.
 
-        `holder` is a name for this process, for people.
+        `holder` is a name for this process, for people; `policy` says which addresses are
+        connected to.
         """
         self._store = store
         self._managed = managed
@@ -97,6 +100,7 @@ class Driving:
         self._ring = ring
         self._holder = holder
         self._drift_check_s = drift_check_s
+        self._policy = policy
         self._term: int | None = None
         self._brokers: dict[int, _Attendance] = {}
         self._asked_at = float("-inf")
@@ -191,7 +195,11 @@ class Driving:
                 await self._brokers.pop(broker_id).end()
         for broker_id in found.keys() - self._brokers.keys():
             driven = DrivenBroker(
-                found[broker_id], self._store, self._ring, drift_check_s=self._drift_check_s
+                found[broker_id],
+                self._store,
+                self._ring,
+                drift_check_s=self._drift_check_s,
+                policy=self._policy,
             )
             self._brokers[broker_id] = _Attendance(driven)
 

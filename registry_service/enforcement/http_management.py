@@ -4,18 +4,30 @@ EMQX 5: https://docs.emqx.com/en/emqx/latest/admin/api.html (clients). RabbitMQ:
 https://www.rabbitmq.com/docs/http-api-reference (connections).
 """
 
+import asyncio
+import contextlib
 import ssl
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any, Protocol
 from urllib.parse import quote
 
 import httpx2
 import msgspec
 
+from chassis.address_policy import DEFAULT, AddressPolicy
+from chassis.connecting import AddressRefused, resolved
+from registry_service.enforcement.json_limits import decoded
 from registry_service.errors import ControlNotAllowed, ControlUnreachable, ControlUnreadable
 
+# Of each wait, and of all that is done about some users.
 TIMEOUT_S = 5.0
+KICK_S = 60.0
+# Of an answer. A RabbitMQ has some 300 bytes to a connection.
+MAX_BYTES = 8 * 1024 * 1024
+# Sessions that are ended at once; the rest have their turn when it is tried again.
+MAX_ENDED = 5_000
 PAGE = 100
 # Of sessions of one username.
 MAX_PAGES = 20
@@ -32,6 +44,7 @@ class HttpSettings:
     password: str = field(repr=False)
     ca_pem: str | None = None
     verify_certificate: bool = True
+    policy: AddressPolicy = DEFAULT
 
 
 class EmqxClient(msgspec.Struct):
@@ -71,9 +84,13 @@ class _HttpKicker:
                 verify = ssl.create_default_context(cadata=settings.ca_pem)
             except (ssl.SSLError, ValueError) as error:
                 raise ControlUnreachable("the broker's CA certificate cannot be read") from error
+        self._url = httpx2.URL(settings.url.rstrip("/"))
+        self._policy = settings.policy
         self._client = httpx2.AsyncClient(
-            base_url=settings.url.rstrip("/"),
             auth=(settings.username, settings.password),
+            headers={"Accept-Encoding": "identity"},
+            # None are kept: they would grow with each answer.
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
             verify=verify,
             timeout=TIMEOUT_S,
             follow_redirects=False,
@@ -84,23 +101,86 @@ class _HttpKicker:
         """Ends its connections."""
         await self._client.aclose()
 
-    async def _ask(self, method: str, path: str, **options: Any) -> httpx2.Response:
+    async def kick(self, usernames: Collection[str]) -> dict[str, int]:
+        """See `Kicker`."""
         try:
-            answer = await self._client.request(method, path, **options)
-        except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+            async with asyncio.timeout(KICK_S):
+                return await self._kick_all(usernames)
+        except TimeoutError as error:
+            raise ControlUnreachable("the broker's API takes too long") from error
+
+    async def _kick_all(self, usernames: Collection[str]) -> dict[str, int]:
+        raise NotImplementedError
+
+    async def _ask(self, method: str, path: str, **options: Any) -> "_Answer":
+        try:
+            addresses = await resolved(self._url.host, self._port, self._policy)
+            for address in addresses[:-1]:
+                with contextlib.suppress(httpx2.ConnectError, httpx2.ConnectTimeout):
+                    return await self._ask_at(address, method, path, options)
+            return await self._ask_at(addresses[-1], method, path, options)
+        except AddressRefused as error:
+            raise ControlUnreachable(str(error)) from error
+        except (httpx2.HTTPError, httpx2.InvalidURL, OSError, UnicodeError) as error:
             raise ControlUnreachable("there is no connection to the broker's API") from error
-        if answer.status_code in (401, 403):
-            raise ControlNotAllowed("the broker's API does not accept the login")
-        if answer.status_code >= 400 and answer.status_code not in GONE:
-            raise ControlUnreadable(f"the broker's API answers {answer.status_code}")
-        return answer
+
+    @property
+    def _port(self) -> int:
+        return self._url.port or (443 if self._url.scheme == "https" else 80)
+
+    async def _ask_at(
+        self, address: str, method: str, path: str, options: Mapping[str, Any]
+    ) -> "_Answer":
+        """Connects to the address; the certificate is checked against the name."""
+        url = self._url.copy_with(
+            host=address, raw_path=self._url.raw_path.rstrip(b"/") + path.encode()
+        )
+        headers = {"Host": self._url.netloc.decode(), **options.get("headers", {})}
+        request = self._client.build_request(
+            method,
+            url,
+            params=options.get("params"),
+            headers=headers,
+            extensions={"sni_hostname": self._url.host},
+        )
+        answer = await self._client.send(request, stream=True)
+        try:
+            _require_success(answer)
+            return _Answer(answer.status_code, await _content_of(answer))
+        finally:
+            await answer.aclose()
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    status_code: int
+    content: bytes
+
+
+def _require_success(answer: httpx2.Response) -> None:
+    if answer.status_code in (401, 403):
+        raise ControlNotAllowed("the broker's API does not accept the login")
+    if answer.is_redirect:
+        raise ControlUnreadable("the broker's API answers with a redirect, which is not followed")
+    if answer.status_code >= 400 and answer.status_code not in GONE:
+        raise ControlUnreadable(f"the broker's API answers {answer.status_code}")
+    if answer.headers.get("content-encoding", "identity") != "identity":
+        raise ControlUnreadable("the broker's API answers with an encoding that was not asked for")
+
+
+async def _content_of(answer: httpx2.Response) -> bytes:
+    content = bytearray()
+    async for chunk in answer.aiter_raw():
+        content += chunk
+        if len(content) > MAX_BYTES:
+            raise ControlUnreadable(f"the broker's API answers with more than {MAX_BYTES} bytes")
+    return bytes(content)
 
 
 class Emqx(_HttpKicker):
     """Of an EMQX 5; the login is an API key and its secret."""
 
-    async def kick(self, usernames: Collection[str]) -> dict[str, int]:
-        """See `Kicker`."""
+    async def _kick_all(self, usernames: Collection[str]) -> dict[str, int]:
         return {username: await self._kick(username) for username in usernames}
 
     async def _kick(self, username: str) -> int:
@@ -121,8 +201,8 @@ class Emqx(_HttpKicker):
 class RabbitMq(_HttpKicker):
     """Of a RabbitMQ; the login is that of a user with the tag administrator."""
 
-    async def kick(self, usernames: Collection[str]) -> dict[str, int]:
-        """See `Kicker`. Statistics are left out: they are seconds behind."""
+    async def _kick_all(self, usernames: Collection[str]) -> dict[str, int]:
+        """Statistics are left out: they are seconds behind."""
         counts = dict.fromkeys(usernames, 0)
         path = "/api/connections"
         answer = await self._ask("GET", path, params={"disable_stats": "true"})
@@ -136,11 +216,13 @@ class RabbitMq(_HttpKicker):
                 headers={"X-Reason": "access was revoked"},
             )
             counts[connection.user] += 1
+            if sum(counts.values()) >= MAX_ENDED:
+                raise ControlUnreadable(f"more than {MAX_ENDED} sessions were ended at once")
         return counts
 
 
-def _decoded(answer: httpx2.Response, kind: Any) -> Any:
+def _decoded(answer: _Answer, kind: Any) -> Any:
     try:
-        return msgspec.json.decode(answer.content, type=kind)
-    except msgspec.MsgspecError as error:
+        return decoded(answer.content, kind)
+    except (msgspec.MsgspecError, UnicodeError) as error:
         raise ControlUnreadable("the broker's API does not answer as documented") from error

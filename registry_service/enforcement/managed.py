@@ -2,13 +2,17 @@
 
 import asyncio
 
+import structlog
 from mooring.broker.v1 import management_pb2 as pb
 from mooring.broker.v1 import management_pb2_grpc
 
+from chassis.address_policy import NAME, UNRESTRICTED, AddressPolicy
 from chassis.client import Neighbour
 from registry_service.enforcement.control import ControlSettings, DynamicSecurity
 from registry_service.enforcement.http_management import Emqx, HttpSettings, RabbitMq
 from registry_service.errors import ControlNotAllowed, ControlUnreachable
+
+log = structlog.get_logger(__name__)
 
 # For an answer; it is one query.
 ANSWER_S = 1.0
@@ -34,10 +38,20 @@ class ManagedBrokers:
         return list(response.brokers)
 
 
-def driver_of(broker: pb.ManagedBroker) -> Driver:
-    """What drives it. Raises `ControlNotAllowed` or `ControlUnreachable` where nothing can."""
+def driver_of(broker: pb.ManagedBroker, policy: AddressPolicy) -> Driver:
+    """What drives it, at addresses that the policy allows.
+
+    Raises `ControlNotAllowed` or `ControlUnreachable` where nothing can.
+    """
     if broker.password_error:
         raise ControlNotAllowed(broker.password_error)
+    if broker.may_be_local and policy != UNRESTRICTED:
+        log.warning(
+            "a broker is managed at an address of this machine, because it was before the upgrade",
+            broker_id=broker.id,
+            setting=NAME,
+        )
+        policy = UNRESTRICTED
     ca_pem = broker.ca_cert if broker.HasField("ca_cert") else None
     if broker.management == "mosquitto":
         if broker.protocol not in ("mqtt", "mqtts"):
@@ -51,6 +65,7 @@ def driver_of(broker: pb.ManagedBroker) -> Driver:
                 use_tls=broker.use_tls,
                 ca_pem=ca_pem,
                 verify_certificate=broker.verify_certificate,
+                policy=policy,
             )
         )
     settings = HttpSettings(
@@ -59,5 +74,6 @@ def driver_of(broker: pb.ManagedBroker) -> Driver:
         broker.password,
         ca_pem,
         broker.verify_certificate,
+        policy,
     )
     return Emqx(settings) if broker.management == "emqx" else RabbitMq(settings)

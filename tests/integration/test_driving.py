@@ -27,6 +27,7 @@ async def driving(stack: Stack, **changes: Any) -> AsyncIterator[None]:
             "broker_service_address": f"127.0.0.1:{stack.broker_port}",
             "server_keys_file": stack.keys_file,
             "caller_secret_file": stack.trust.secrets[Identity.ENFORCEMENT],
+            "broker_address_policy": "any",
             **changes,
         }
     )

@@ -13,6 +13,7 @@ import trustme
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from chassis.address_policy import UNRESTRICTED
 from local.postgres import free_port
 from registry_service.enforcement.control import ControlSettings, DynamicSecurity
 from registry_service.enforcement.dynamic_security import (
@@ -139,10 +140,12 @@ async def test_a_broker_that_hangs_is_given_up(broker: DynamicMosquitto) -> None
     assert plan([A, B], await security.state()) == Plan()
 
 
-# paho-mqtt does not close its socket when a handshake fails.
-@pytest.mark.filterwarnings("ignore:.*ssl.SSLSocket:pytest.PytestUnraisableExceptionWarning")
 async def test_who_does_not_answer_at_all_is_given_up() -> None:
-    nowhere = ControlSettings("127.0.0.1", free_port(), USERNAME, PASSWORD, connect_timeout_s=0.3)
+    nowhere = ControlSettings(
+        *("127.0.0.1", free_port(), USERNAME, PASSWORD),
+        connect_timeout_s=0.3,
+        policy=UNRESTRICTED,
+    )
     with socket.create_server(("127.0.0.1", 0)) as mute:
         there = replace(nowhere, port=mute.getsockname()[1])
         for one in (there, replace(there, use_tls=True), nowhere, replace(nowhere, host="..")):
@@ -152,8 +155,6 @@ async def test_who_does_not_answer_at_all_is_given_up() -> None:
             assert time.monotonic() - began < 5
 
 
-# paho-mqtt does not close its socket when a handshake fails.
-@pytest.mark.filterwarnings("ignore:.*ssl.SSLSocket:pytest.PytestUnraisableExceptionWarning")
 async def test_over_tls_it_speaks_to_nobody_else(tmp_path: Path) -> None:
     authority = trustme.CA()
     ca, another = (one.cert_pem.bytes().decode() for one in (authority, trustme.CA()))

@@ -15,6 +15,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
 
+from chassis.address_policy import UNRESTRICTED
 from registry_service.enforcement.http_management import Emqx, HttpSettings
 from registry_service.errors import ControlNotAllowed, ControlUnreachable, ControlUnreadable
 
@@ -87,7 +88,7 @@ def api() -> Iterator[Api]:
 
 
 async def kicked(url: str, *usernames: str, login: tuple[str, str] = LOGIN) -> dict[str, int]:
-    emqx = Emqx(HttpSettings(url, *login))
+    emqx = Emqx(HttpSettings(url, *login, policy=UNRESTRICTED))
     try:
         return await emqx.kick(usernames)
     finally:

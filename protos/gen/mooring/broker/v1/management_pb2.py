@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"mooring/broker/v1/management.proto\x12\x11mooring.broker.v1\"\xc1\x02\n\rManagedBroker\x12\n\n\x02id\x18\x01 \x01(\x05\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x12\n\nmanagement\x18\x03 \x01(\t\x12\x16\n\x0emanagement_url\x18\x04 \x01(\t\x12\x10\n\x08protocol\x18\x05 \x01(\t\x12\x0c\n\x04host\x18\x06 \x01(\t\x12\x0c\n\x04port\x18\x07 \x01(\x05\x12\x0c\n\x04path\x18\x08 \x01(\t\x12\x0f\n\x07use_tls\x18\t \x01(\x08\x12\x1a\n\x12verify_certificate\x18\n \x01(\x08\x12\x14\n\x07\x63\x61_cert\x18\x0b \x01(\tH\x01\x88\x01\x01\x12\x10\n\x08username\x18\x0c \x01(\t\x12\x17\n\x08password\x18\r \x01(\tB\x03\x80\x01\x01H\x00\x12\x18\n\x0epassword_error\x18\x0e \x01(\tH\x00\x12\x10\n\x08revision\x18\x0f \x01(\x03\x42\x08\n\x06secretB\n\n\x08_ca_cert\"\x1b\n\x19ListManagedBrokersRequest\"O\n\x1aListManagedBrokersResponse\x12\x31\n\x07\x62rokers\x18\x01 \x03(\x0b\x32 .mooring.broker.v1.ManagedBroker2\x86\x01\n\x11ManagementService\x12q\n\x12ListManagedBrokers\x12,.mooring.broker.v1.ListManagedBrokersRequest\x1a-.mooring.broker.v1.ListManagedBrokersResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"mooring/broker/v1/management.proto\x12\x11mooring.broker.v1\"\xd7\x02\n\rManagedBroker\x12\n\n\x02id\x18\x01 \x01(\x05\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x12\n\nmanagement\x18\x03 \x01(\t\x12\x16\n\x0emanagement_url\x18\x04 \x01(\t\x12\x10\n\x08protocol\x18\x05 \x01(\t\x12\x0c\n\x04host\x18\x06 \x01(\t\x12\x0c\n\x04port\x18\x07 \x01(\x05\x12\x0c\n\x04path\x18\x08 \x01(\t\x12\x0f\n\x07use_tls\x18\t \x01(\x08\x12\x1a\n\x12verify_certificate\x18\n \x01(\x08\x12\x14\n\x07\x63\x61_cert\x18\x0b \x01(\tH\x01\x88\x01\x01\x12\x10\n\x08username\x18\x0c \x01(\t\x12\x17\n\x08password\x18\r \x01(\tB\x03\x80\x01\x01H\x00\x12\x18\n\x0epassword_error\x18\x0e \x01(\tH\x00\x12\x10\n\x08revision\x18\x0f \x01(\x03\x12\x14\n\x0cmay_be_local\x18\x10 \x01(\x08\x42\x08\n\x06secretB\n\n\x08_ca_cert\"\x1b\n\x19ListManagedBrokersRequest\"O\n\x1aListManagedBrokersResponse\x12\x31\n\x07\x62rokers\x18\x01 \x03(\x0b\x32 .mooring.broker.v1.ManagedBroker2\x86\x01\n\x11ManagementService\x12q\n\x12ListManagedBrokers\x12,.mooring.broker.v1.ListManagedBrokersRequest\x1a-.mooring.broker.v1.ListManagedBrokersResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,11 +34,11 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MANAGEDBROKER'].fields_by_name['password']._loaded_options = None
   _globals['_MANAGEDBROKER'].fields_by_name['password']._serialized_options = b'\200\001\001'
   _globals['_MANAGEDBROKER']._serialized_start=58
-  _globals['_MANAGEDBROKER']._serialized_end=379
-  _globals['_LISTMANAGEDBROKERSREQUEST']._serialized_start=381
-  _globals['_LISTMANAGEDBROKERSREQUEST']._serialized_end=408
-  _globals['_LISTMANAGEDBROKERSRESPONSE']._serialized_start=410
-  _globals['_LISTMANAGEDBROKERSRESPONSE']._serialized_end=489
-  _globals['_MANAGEMENTSERVICE']._serialized_start=492
-  _globals['_MANAGEMENTSERVICE']._serialized_end=626
+  _globals['_MANAGEDBROKER']._serialized_end=401
+  _globals['_LISTMANAGEDBROKERSREQUEST']._serialized_start=403
+  _globals['_LISTMANAGEDBROKERSREQUEST']._serialized_end=430
+  _globals['_LISTMANAGEDBROKERSRESPONSE']._serialized_start=432
+  _globals['_LISTMANAGEDBROKERSRESPONSE']._serialized_end=511
+  _globals['_MANAGEMENTSERVICE']._serialized_start=514
+  _globals['_MANAGEMENTSERVICE']._serialized_end=648
 # @@protoc_insertion_point(module_scope)

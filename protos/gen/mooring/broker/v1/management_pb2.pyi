@@ -37,6 +37,7 @@ class ManagedBroker(_message.Message):
     PASSWORD_FIELD_NUMBER: _builtins.int
     PASSWORD_ERROR_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
+    MAY_BE_LOCAL_FIELD_NUMBER: _builtins.int
     id: _builtins.int
     name: _builtins.str
     management: _builtins.str
@@ -59,6 +60,10 @@ class ManagedBroker(_message.Message):
     """Why there is no password; the other brokers have theirs."""
     revision: _builtins.int
     """Goes up with every change."""
+    may_be_local: _builtins.bool
+    """It was managed on this machine before there was an address policy, and is
+    still there: the policy does not apply to it.
+    """
     def __init__(
         self,
         *,
@@ -77,10 +82,11 @@ class ManagedBroker(_message.Message):
         password: _builtins.str = ...,
         password_error: _builtins.str = ...,
         revision: _builtins.int = ...,
+        may_be_local: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_ca_cert", b"_ca_cert", "ca_cert", b"ca_cert", "password", b"password", "password_error", b"password_error", "secret", b"secret"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_ca_cert", b"_ca_cert", "ca_cert", b"ca_cert", "host", b"host", "id", b"id", "management", b"management", "management_url", b"management_url", "name", b"name", "password", b"password", "password_error", b"password_error", "path", b"path", "port", b"port", "protocol", b"protocol", "revision", b"revision", "secret", b"secret", "use_tls", b"use_tls", "username", b"username", "verify_certificate", b"verify_certificate"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_ca_cert", b"_ca_cert", "ca_cert", b"ca_cert", "host", b"host", "id", b"id", "management", b"management", "management_url", b"management_url", "may_be_local", b"may_be_local", "name", b"name", "password", b"password", "password_error", b"password_error", "path", b"path", "port", b"port", "protocol", b"protocol", "revision", b"revision", "secret", b"secret", "use_tls", b"use_tls", "username", b"username", "verify_certificate", b"verify_certificate"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__ca_cert: _TypeAlias = _typing.Literal["ca_cert"]  # noqa: Y015
     _WhichOneofArgType__ca_cert: _TypeAlias = _typing.Literal["_ca_cert", b"_ca_cert"]  # noqa: Y015

@@ -1,0 +1,110 @@
+"""Which addresses Mooring connects to for its operators: brokers, and whatever else they name.
+
+A policy looks at addresses, not names: a name is resolved first, and what was allowed is connected
+to (`chassis/connecting.py`).
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from ipaddress import (
+    IPv4Address,
+    IPv4Network,
+    IPv6Address,
+    IPv6Network,
+    ip_network,
+)
+from typing import TypeAlias
+
+Address: TypeAlias = IPv4Address | IPv6Address
+Network: TypeAlias = IPv4Network | IPv6Network
+
+NAME = "BROKER_ADDRESS_POLICY"
+ANY, NOT_LOCAL, PUBLIC = "any", "not-local", "public"
+# Beside the link-local ones, what clouds answer at with secrets of the machine: AWS, Google,
+# Alibaba, Azure, Oracle.
+METADATA: tuple[Network, ...] = tuple(
+    map(
+        ip_network,
+        ("fd00:ec2::/32", "fd20:ce::/32", "100.100.100.200", "168.63.129.16", "192.0.0.192"),
+    )
+)
+THIS_NETWORK = IPv4Network("0.0.0.0/8")
+# IPv6 addresses that stand for the IPv4 address in their last 32 bits: RFC 4291 (2.5.5.1 and
+# 2.5.5.2), RFC 2765, RFC 6052 and RFC 8215.
+IPV4_IN_LAST = tuple(
+    map(
+        IPv6Network,
+        ("::/96", "::ffff:0:0/96", "::ffff:0:0:0/96", "64:ff9b::/96", "64:ff9b:1::/48"),
+    )
+)
+# RFC 5214: the interface id 0:5efe or 200:5efe, before an IPv4 address.
+ISATAP = (0x00005EFE, 0x02005EFE)
+
+
+@dataclass(frozen=True, slots=True)
+class AddressPolicy:
+    """What BROKER_ADDRESS_POLICY says."""
+
+    # ANY, NOT_LOCAL or PUBLIC; empty where `networks` are all that is allowed.
+    rule: str
+    networks: tuple[Network, ...] = ()
+
+    @classmethod
+    def parse(cls, text: str) -> "AddressPolicy":
+        """Reads `any`, `not-local`, `public`, or networks with commas between them.
+
+        Raises `ValueError`.
+        """
+        if text in (ANY, NOT_LOCAL, PUBLIC):
+            return cls(text)
+        networks = tuple(ip_network(part.strip()) for part in text.split(","))
+        return cls("", networks)
+
+    def refusal_of(self, address: Address) -> str | None:
+        """Why it is not connected to; None where it may be."""
+        if self.rule == ANY:
+            return None
+        if not self.rule:
+            real = getattr(address, "ipv4_mapped", None) or address
+            is_named = any(real in network for network in self.networks)
+            return None if is_named else "is in none of the networks that are allowed"
+        for one in (address, *_embedded_in(address)):
+            if reason := _locality_of(one):
+                return reason
+            if self.rule == PUBLIC and not one.is_global:
+                return "is not a public address"
+        return None
+
+
+UNRESTRICTED = AddressPolicy(ANY)
+DEFAULT = AddressPolicy(NOT_LOCAL)
+
+
+def _locality_of(address: Address) -> str | None:
+    if address.is_loopback:
+        return "is a loopback address"
+    if address.is_unspecified or address in THIS_NETWORK:
+        return "stands for this machine"
+    if any(address in network for network in METADATA):
+        return "is where clouds serve metadata"
+    if address.is_link_local or (isinstance(address, IPv6Address) and address.is_site_local):
+        return "is a link-local address"
+    if address.is_multicast or address == IPv4Address("255.255.255.255"):
+        return "is no address of one machine"
+    return None
+
+
+def _embedded_in(address: Address) -> Iterator[Address]:
+    """IPv4 addresses that a packet to this IPv6 address may be carried to."""
+    if isinstance(address, IPv4Address):
+        return
+    number = int(address)
+    last = IPv4Address(number & 0xFFFFFFFF)
+    is_isatap = number >> 32 & 0xFFFFFFFF in ISATAP
+    # The unspecified and the loopback address are themselves.
+    if is_isatap or (number > 1 and any(address in network for network in IPV4_IN_LAST)):
+        yield last
+    if address.sixtofour is not None:
+        yield address.sixtofour
+    if address.teredo is not None:
+        yield from address.teredo

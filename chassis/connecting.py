@@ -1,0 +1,64 @@
+"""Connecting to what operators name: resolved once, allowed or refused, and then that address."""
+
+import asyncio
+import socket
+import ssl
+from collections.abc import Sequence
+from ipaddress import ip_address
+
+from chassis.address_policy import NAME, AddressPolicy
+
+RESOLVE_S = 5.0
+# Of a name; the rest is not tried.
+MAX_ADDRESSES = 4
+
+
+class AddressRefused(OSError):
+    """The policy allows none of the addresses; the message says which and why."""
+
+
+async def resolved(host: str, port: int, policy: AddressPolicy) -> Sequence[str]:
+    """The addresses that may be connected to, in the order in which they are to be tried.
+
+    At least one. Raises `AddressRefused`; `OSError`, `UnicodeError` or `TimeoutError` for a name
+    that cannot be resolved.
+    """
+    refusals: list[str] = []
+    allowed: list[str] = []
+    for text in await _addresses_of(host, port):
+        reason = policy.refusal_of(ip_address(text))
+        if reason is None:
+            allowed.append(text)
+        else:
+            refusals.append(f"{text} {reason}")
+    if not allowed:
+        raise AddressRefused(f"{host} is not connected to: {refusals[0]} ({NAME})")
+    return list(dict.fromkeys(allowed))[:MAX_ADDRESSES]
+
+
+async def _addresses_of(host: str, port: int) -> Sequence[str]:
+    try:
+        return [str(ip_address(host))]
+    except ValueError:
+        loop = asyncio.get_running_loop()
+    async with asyncio.timeout(RESOLVE_S):
+        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return [str(address[0]) for *_, address in found]
+
+
+async def connected(
+    host: str, port: int, policy: AddressPolicy, tls: ssl.SSLContext | None
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A connection to one of the addresses of `host`, whose certificate is that of `host`.
+
+    Raises like `resolved`, and `OSError` where none of them answers.
+    """
+    failure: OSError | None = None
+    for address in await resolved(host, port, policy):
+        try:
+            return await asyncio.open_connection(
+                address, port, ssl=tls, server_hostname=host if tls else None
+            )
+        except OSError as error:
+            failure = error
+    raise failure or OSError(f"{host} has no address")

@@ -1,0 +1,167 @@
+"""As much of an MQTT 5 client as the control topic needs, for brokers that may be hostile.
+
+https://docs.oasis-open.org/mqtt/mqtt/v5.0/mqtt-v5.0.html. It publishes and receives with QoS 0 and
+keeps no queue: a packet is read when it is asked for, so that one packet is all that a broker can
+make us hold. The general clients hold what is sent to them, without a bound on its size.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+CONNACK, PUBLISH, SUBACK, PINGRESP, DISCONNECT = 0x20, 0x30, 0x90, 0xD0, 0xE0
+# Larger than the longest list that a plugin answers with, by far.
+MAX_PACKET_BYTES = 4 * 1024 * 1024
+KEEP_ALIVE_S = 30
+PING_S = 15.0
+# Of all that comes after something was published: others' answers come on the same topic. Each
+# packet counts for more than its bytes, so that many small ones are too much as well.
+MAX_RECEIVED_BYTES = 64 * 1024 * 1024
+PACKET_BYTES = 1024
+# Section 3.1.3.1, and 2.1.4 for the remaining length of a packet.
+MAX_STRING_BYTES = 65_535
+MAX_LENGTH_BYTES = 4
+# 3.1.2.11: there are no topic aliases, and packets are no larger than that.
+CONNECT_PROPERTIES = b"\x27" + MAX_PACKET_BYTES.to_bytes(4)
+CLEAN_START, HAS_PASSWORD, HAS_USERNAME = 0x02, 0x40, 0x80
+SUBSCRIPTION_ID = 1
+
+
+class ProtocolError(Exception):
+    """What the broker sends is not what was agreed on."""
+
+
+class Refused(Exception):
+    """The broker refuses the connection or ends it."""
+
+    def __init__(self, code: int) -> None:
+        """`code` is the reason code (section 2.4)."""
+        super().__init__(f"reason code {code:#x}")
+        self.code = code
+
+
+class Connection:
+    """One connection. Every method may raise `ProtocolError`, `Refused`, `OSError`, `EOFError`."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """`open` and `subscribe` come before all else."""
+        self._reader = reader
+        self._writer = writer
+        self._received = 0
+
+    async def open(self, client_id: str, username: str, password: str) -> None:
+        """Logs in."""
+        flags = CLEAN_START | HAS_USERNAME | HAS_PASSWORD
+        variable = _string("MQTT") + bytes((5, flags)) + KEEP_ALIVE_S.to_bytes(2)
+        payload = b"".join(map(_string, (client_id, username, password)))
+        await self._send(0x10, variable + _with_length(CONNECT_PROPERTIES) + payload)
+        kind, body = await self._receive()
+        if kind != CONNACK or len(body) < 2:
+            raise ProtocolError("no answer to CONNECT")
+        if body[1]:
+            raise Refused(body[1])
+
+    async def subscribe(self, topic: str) -> int:
+        """The reason code of the answer; from 0x80 on it is a refusal."""
+        options = b"\x00"
+        body = SUBSCRIPTION_ID.to_bytes(2) + _with_length(b"") + _string(topic) + options
+        await self._send(0x82, body)
+        kind, answer = await self._receive()
+        while kind != SUBACK:
+            # What is retained may come first.
+            kind, answer = await self._receive()
+        if len(answer) < 4 or answer[:2] != SUBSCRIPTION_ID.to_bytes(2):
+            raise ProtocolError("no answer to SUBSCRIBE")
+        return answer[-1]
+
+    async def publish(self, topic: str, payload: bytes) -> None:
+        """With QoS 0."""
+        self._received = 0
+        await self._send(0x30, _string(topic) + _with_length(b"") + payload)
+
+    async def message(self, topic: str) -> bytes:
+        """The payload of the next message on this topic; there are none on others."""
+        while True:
+            kind, body = await self._receive()
+            if kind != PUBLISH:
+                continue
+            length = int.from_bytes(body[:2])
+            if body[2 : 2 + length] != topic.encode():
+                raise ProtocolError("a message on a topic that was not subscribed to")
+            size, begin = _length_in(body, 2 + length)
+            return body[begin + size :]
+
+    @contextlib.asynccontextmanager
+    async def kept_alive(self) -> AsyncIterator[None]:
+        """Pings the broker until the block ends; closes the connection then."""
+        pinging = asyncio.create_task(self._ping())
+        try:
+            yield
+            with contextlib.suppress(OSError):
+                await self._send(DISCONNECT, b"")
+        finally:
+            pinging.cancel()
+            await asyncio.gather(pinging, return_exceptions=True)
+            self._writer.transport.abort()
+
+    async def _ping(self) -> None:
+        while True:
+            await asyncio.sleep(PING_S)
+            self._writer.write(b"\xc0\x00")
+
+    async def _send(self, kind: int, body: bytes) -> None:
+        self._writer.write(bytes((kind,)) + _with_length(body))
+        await self._writer.drain()
+
+    async def _receive(self) -> tuple[int, bytes]:
+        """The kind of the next packet, and its body."""
+        [first] = await self._reader.readexactly(1)
+        length = 0
+        for index in range(MAX_LENGTH_BYTES):
+            [byte] = await self._reader.readexactly(1)
+            length |= (byte & 0x7F) << (7 * index)
+            if byte < 0x80:
+                break
+        else:
+            raise ProtocolError("the length of a packet has too many bytes")
+        if length > MAX_PACKET_BYTES:
+            raise ProtocolError(f"a packet of {length} bytes")
+        self._received += PACKET_BYTES + length
+        if self._received > MAX_RECEIVED_BYTES:
+            raise ProtocolError("more is sent than can be an answer")
+        kind = first & 0xF0
+        if kind not in (CONNACK, PUBLISH, SUBACK, PINGRESP, DISCONNECT):
+            raise ProtocolError(f"a packet of the kind {kind:#x}")
+        if kind == PUBLISH and first & 0x06:
+            raise ProtocolError("a message with a QoS that was not agreed on")
+        body = await self._reader.readexactly(length)
+        if kind == DISCONNECT:
+            raise Refused(body[0] if body else 0)
+        return kind, body
+
+
+def _string(text: str) -> bytes:
+    encoded = text.encode()
+    if len(encoded) > MAX_STRING_BYTES:
+        raise ProtocolError("a text is longer than MQTT allows")
+    return len(encoded).to_bytes(2) + encoded
+
+
+def _with_length(body: bytes) -> bytes:
+    """With its length before it, as a variable byte integer (section 1.5.5)."""
+    length, encoded = len(body), bytearray()
+    while True:
+        length, low = divmod(length, 128)
+        encoded.append(low | 0x80 if length else low)
+        if not length:
+            return bytes(encoded) + body
+
+
+def _length_in(body: bytes, begin: int) -> tuple[int, int]:
+    """A variable byte integer, and where it ends. Raises `ProtocolError`."""
+    value = 0
+    for index, byte in enumerate(body[begin : begin + MAX_LENGTH_BYTES]):
+        value |= (byte & 0x7F) << (7 * index)
+        if byte < 0x80:
+            return value, begin + index + 1
+    raise ProtocolError("a message whose properties have no length")

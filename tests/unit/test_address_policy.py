@@ -1,0 +1,91 @@
+"""Which addresses a policy allows, in whatever form they come."""
+
+from ipaddress import IPv4Address, IPv6Address, ip_address
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chassis.address_policy import DEFAULT, PUBLIC, UNRESTRICTED, AddressPolicy
+
+PUBLIC_ONLY = AddressPolicy(PUBLIC)
+LOCAL = (
+    *("127.0.0.1", "127.255.255.254", "0.1.2.3", "169.254.169.254", "169.254.0.1"),
+    "0.0.0.0",  # noqa: S104 - nothing is bound
+    *("255.255.255.255", "224.0.0.1", "100.100.100.200", "168.63.129.16", "192.0.0.192"),
+    *("::", "::1", "fe80::1", "fe80::1%eth0", "fec0::1", "ff02::1", "fd00:ec2::254"),
+    *("fd20:ce::254", "::ffff:127.0.0.1", "::ffff:0.0.0.0", "::127.0.0.1", "::ffff:0:127.0.0.1"),
+    *("64:ff9b::7f00:1", "64:ff9b:1::a9fe:a9fe", "2002:7f00:1::", "2002:a9fe:a9fe::1"),
+    *("2001:0:7f00:1::", "2001:0:808:808::80ff:fffe", "2001:db8::5efe:127.0.0.1"),
+    *("2001:db8::200:5efe:a9fe:a9fe", "::ffff:169.254.169.254", "64:ff9b::a9fe:a9fe"),
+)
+PRIVATE = ("10.0.0.1", "172.16.0.1", "192.168.1.1", "100.64.0.1", "fd12::1", "::ffff:10.0.0.1")
+WORLD = ("8.8.8.8", "93.184.216.34", "2606:2800:220:1::1", "::ffff:8.8.8.8", "2002:808:808::1")
+ADDRESSES = st.ip_addresses()
+
+
+@pytest.mark.parametrize("text", LOCAL)
+def test_an_address_of_this_machine_is_refused(text: str) -> None:
+    for policy in (DEFAULT, PUBLIC_ONLY):
+        assert policy.refusal_of(ip_address(text)), policy
+    assert UNRESTRICTED.refusal_of(ip_address(text)) is None
+
+
+@pytest.mark.parametrize("text", PRIVATE)
+def test_a_private_address_is_for_the_default_only(text: str) -> None:
+    assert DEFAULT.refusal_of(ip_address(text)) is None
+    assert PUBLIC_ONLY.refusal_of(ip_address(text)) == "is not a public address"
+
+
+@pytest.mark.parametrize("text", WORLD)
+def test_a_public_address_is_allowed(text: str) -> None:
+    for policy in (DEFAULT, PUBLIC_ONLY):
+        assert policy.refusal_of(ip_address(text)) is None
+
+
+@given(ADDRESSES)
+def test_what_the_default_refuses_is_not_public(address: IPv4Address | IPv6Address) -> None:
+    if DEFAULT.refusal_of(address):
+        assert PUBLIC_ONLY.refusal_of(address)
+
+
+@given(st.ip_addresses(v=4))
+def test_an_ipv4_address_is_refused_in_every_disguise(address: IPv4Address) -> None:
+    number = int(address)
+    disguises = (
+        *(IPv6Address(number | 0xFFFF << 32), IPv6Address(number | 0xFFFF << 48)),
+        *(IPv6Address(number | 0x64FF9B << 96), IPv6Address(number | 0x64FF9B0001 << 80)),
+        *(IPv6Address(0x2002 << 112 | number << 80), IPv6Address(0x20010000 << 96 | number << 64)),
+        IPv6Address(0x20010000 << 96 | 0x08080808 << 64 | (number ^ 0xFFFFFFFF)),
+        *(IPv6Address(0x2606 << 112 | 0x5EFE << 32 | number),),
+        *(IPv6Address(0x2606 << 112 | 0x02005EFE << 32 | number),),
+    )
+    for policy in (DEFAULT, PUBLIC_ONLY):
+        if policy.refusal_of(address):
+            for one in disguises:
+                assert policy.refusal_of(one), (one, address)
+
+
+@given(ADDRESSES)
+def test_networks_allow_what_is_in_them(address: IPv4Address | IPv6Address) -> None:
+    policy = AddressPolicy.parse("10.0.0.0/8, fd00::/8,192.0.2.7")
+    inside = (
+        address.packed[0] == (10 if address.version == 4 else 0xFD) or str(address) == "192.0.2.7"
+    )
+    mapped = getattr(address, "ipv4_mapped", None)
+    if mapped is None:
+        assert (policy.refusal_of(address) is None) == inside
+
+
+def test_networks_see_through_mapped_addresses() -> None:
+    policy = AddressPolicy.parse("10.0.0.0/8")
+    assert policy.refusal_of(ip_address("::ffff:10.1.2.3")) is None
+    assert policy.refusal_of(ip_address("::ffff:127.0.0.1"))
+    assert AddressPolicy.parse("::/0").refusal_of(ip_address("::ffff:127.0.0.1"))
+    assert AddressPolicy.parse("127.0.0.0/8").refusal_of(ip_address("127.0.0.1")) is None
+
+
+@pytest.mark.parametrize("text", ["", "none", "10.0.0.1/8", "any,10.0.0.0/8", "local", "256.0.0.0"])
+def test_what_is_no_policy_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r".*"):
+        AddressPolicy.parse(text)
