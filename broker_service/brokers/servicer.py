@@ -47,6 +47,8 @@ COLUMNS = tuple(field.name for field in fields(Settings))
 CERTIFICATES = ("ca_certificate_id", "client_certificate_id")
 # What is checked by itself, beside the settings.
 APART = ("ca_cert", "password", *CERTIFICATES)
+# How a broker is controlled is not for those whose token is restricted to fleets.
+CONTROL = frozenset({"username", "management_url"})
 REQUIRED = ("name", "host", "port")
 # What a field goes back to; the required ones are not looked up here.
 DEFAULTS = asdict(Settings(name="", host="", port=0))
@@ -240,8 +242,9 @@ def columns_of(settings: Settings) -> dict[str, Any]:
 
 
 def proto_of(row: Mapping[Any, Any]) -> pb.Broker:
-    """What may be told of a row of the table; `ca_cert` is with it."""
-    told = {name: row[name] for name in COLUMNS if name != "labels"}
+    """What the actor who is served may be told of a row of the table; `ca_cert` is with it."""
+    hidden = frozenset() if isolation.fleets.get() is None else CONTROL
+    told = {name: row[name] for name in COLUMNS if name != "labels" and name not in hidden}
     return pb.Broker(
         id=row["id"],
         fields=pb.BrokerFields(

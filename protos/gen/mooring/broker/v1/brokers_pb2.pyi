@@ -83,7 +83,9 @@ class BrokerFields(_message.Message):
     is_active: _builtins.bool
     region: _builtins.str
     username: _builtins.str
-    """What a service shows to the broker; 1 to 255 characters."""
+    """What a service shows to the broker; 1 to 255 characters. Not told to actors
+    who are restricted to fleets, nor is management_url.
+    """
     password: _builtins.str
     """Goes in and never comes out: Broker.has_password says whether there is one."""
     ca_certificate_id: _builtins.int
