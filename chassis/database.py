@@ -11,7 +11,7 @@ import psycopg
 import structlog
 import tenacity
 from psycopg_pool import AsyncConnectionPool
-from sqlalchemy import event, func, select, text
+from sqlalchemy import event, text
 from sqlalchemy.engine import ExceptionContext, make_url
 from sqlalchemy.exc import DBAPIError, InvalidatePoolError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -52,11 +52,11 @@ LIVENESS: dict[str, Any] = {
 }
 
 
-# What is taken in turns: any fixed numbers, of which the migrations have 7_305_811.
-PLACEMENT = 7_305_812
-DEVICE_COUNTS = 7_305_813
-BROKER_SECRETS = 7_305_814
-USERNAMES = 7_305_815
+# What is taken in turns: rows of the table `turns`, which no role but the services' may lock.
+PLACEMENT = "placement"
+DEVICE_COUNTS = "device_counts"
+BROKER_SECRETS = "broker_secrets"
+USERNAMES = "usernames"
 
 # The reason of an `Unavailable` that is about the database itself.
 DATABASE_UNAVAILABLE = "DATABASE_UNAVAILABLE"
@@ -203,22 +203,25 @@ async def writing(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
             yield connection
 
 
-async def take_turns(connection: AsyncConnection, what: int) -> None:
-    """Waits until nobody else changes `what`, one of those above, and keeps it to the commit.
+async def take_turns(connection: AsyncConnection, what: str) -> None:
+    """Waits until no other transaction changes `what`, and keeps it to the commit.
 
-    For the beginning of a transaction. Whoever changes brokers, certificates, fleets or allowances
-    takes `PLACEMENT`: their triggers hold the one row of `placement_version` from the first change
-    on, and who then waits for another's row, while that one waits for this, is in a deadlock.
+    `what` is one of those above. For the beginning of a transaction. One that changes brokers,
+    certificates, fleets or allowances takes `PLACEMENT`: their triggers hold the one row of
+    `placement_version` from the first change on, and a transaction that then waits for another's
+    row, while that one waits for this, is in a deadlock.
     """
-    await connection.execute(select(func.pg_advisory_xact_lock(what)))
+    await connection.execute(
+        text("SELECT FROM turns WHERE name = :what FOR UPDATE"), {"what": what}
+    )
 
 
-async def let_nobody_take_turns(connection: AsyncConnection, what: int) -> None:
-    """Waits until nobody changes `what`, and lets nobody take turns on it until the commit.
+async def lock_shared(connection: AsyncConnection, what: str) -> None:
+    """Waits until no transaction changes `what`, and lets none begin to until the commit.
 
-    Those who call this do not wait for one another.
+    Transactions that call this do not wait for one another.
     """
-    await connection.execute(select(func.pg_advisory_xact_lock_shared(what)))
+    await connection.execute(text("SELECT FROM turns WHERE name = :what FOR SHARE"), {"what": what})
 
 
 def text_array(values: Iterable[str]) -> str:

@@ -18,6 +18,7 @@ from urllib.parse import quote
 
 import psycopg
 
+import migrations
 from local import logs
 from local.cluster import SUPERUSER, Cluster, wheel_bin
 from local.database import let_in
@@ -33,6 +34,8 @@ PORT_ATTEMPTS = 5
 LOCK_PATIENCE_S = 20.0
 # Fast shutdown, then immediate shutdown, then none at all.
 STOPS = ((signal.SIGINT, 20.0), (signal.SIGQUIT, 10.0), (signal.SIGKILL, 10.0))
+
+AS_SUPERUSER = Path(migrations.__file__).with_name("as_superuser.sql")
 
 SETTINGS = {
     "listen_addresses": "127.0.0.1",
@@ -240,7 +243,8 @@ class Postgres:
 def prepare(server: Postgres, password: str) -> str:
     """Makes the role `mooring`, which migrates, and its database, where they are missing.
 
-    Returns the libpq URL of the database for that role.
+    Takes from everybody in that database what only a superuser can. Returns the libpq URL of the
+    database for that role.
     """
     with psycopg.connect(server.superuser_url(), autocommit=True) as connection:
         if not connection.execute("SELECT FROM pg_roles WHERE rolname = 'mooring'").rowcount:
@@ -248,4 +252,6 @@ def prepare(server: Postgres, password: str) -> str:
         let_in(connection, "mooring", password)
         if not connection.execute("SELECT FROM pg_database WHERE datname = 'mooring'").rowcount:
             connection.execute("CREATE DATABASE mooring OWNER mooring")
+    with psycopg.connect(server.superuser_url("mooring"), autocommit=True) as connection:
+        connection.execute(AS_SUPERUSER.read_bytes())
     return server.url("mooring", password, "mooring")

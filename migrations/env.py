@@ -3,20 +3,34 @@
 from alembic import context
 from sqlalchemy import create_engine, pool, text
 from sqlalchemy.engine import make_url
+from sqlalchemy.exc import IntegrityError, ProgrammingError
 
-# Any fixed number; two migrators on one database take turns on it.
-ADVISORY_LOCK = 7_305_811
+from migrations.containment import contain
+
+# As Alembic makes it. Two migrators on an empty database may both make it; the second fails.
+VERSION_TABLE = """
+CREATE TABLE IF NOT EXISTS alembic_version (
+    version_num varchar(32) NOT NULL CONSTRAINT alembic_version_pkc PRIMARY KEY
+)
+"""
 
 url = make_url(context.config.attributes["database_url"]).set(drivername="postgresql+psycopg")
 engine = create_engine(url, poolclass=pool.NullPool)
 try:
-    with engine.connect() as connection:
+    try:
+        with engine.begin() as connection:
+            connection.execute(text(VERSION_TABLE))
+    except (IntegrityError, ProgrammingError):
+        with engine.connect() as connection:
+            connection.execute(text("SELECT FROM alembic_version"))
+    with engine.begin() as connection:
         # A migration that waits for a lock makes everybody behind it wait: it gives up instead.
-        connection.execute(text("SET lock_timeout = '5s'"))
-        connection.execute(text(f"SELECT pg_advisory_lock({ADVISORY_LOCK})"))
-        connection.commit()
+        connection.execute(text("SET LOCAL lock_timeout = '5s'"))
+        # Migrators take turns; services may read it, and no role but its owner may lock it so.
+        connection.execute(text("LOCK TABLE alembic_version IN SHARE UPDATE EXCLUSIVE MODE"))
         context.configure(connection=connection)
         with context.begin_transaction():
             context.run_migrations()
+        contain(connection)
 finally:
     engine.dispose()

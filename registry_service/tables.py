@@ -5,7 +5,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import CIDR, INT8MULTIRANGE, JSONB
 
-SCHEMA_REVISION = "0030"
+SCHEMA_REVISION = "0031"
 
 metadata = sa.MetaData()
 
@@ -325,6 +325,9 @@ audit_seals = sa.Table(
     sa.Column("sealed_at", sa.DateTime(timezone=True), nullable=False),
     sa.Index("audit_seals_upper", sa.text("upper(ids)")),
 )
+
+# Rows to lock; see `take_turns` in chassis.database.
+turns = sa.Table("turns", metadata, sa.Column("name", sa.Text, primary_key=True))
 
 leases = sa.Table(
     "leases",

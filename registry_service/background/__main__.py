@@ -1,6 +1,7 @@
 """`python -m registry_service.background`: runs jobs, folds the counts of devices.
 
-And tells brokers of the devices of large fleets that were disabled, and forgets old changes of
+And tells brokers of the devices of large fleets that were disabled, ends sessions of mqtt_reader
+that last too long, and forgets old changes of
 access.
 """
 
@@ -14,6 +15,7 @@ from chassis.config import load
 from chassis.database import engine_of, require_schema
 from registry_service.background.config import BackgroundConfig
 from registry_service.background.forgetting import keep_forgetting
+from registry_service.background.readers import Readers, keep_ending
 from registry_service.background.runner import Runner
 from registry_service.background.store import WorkStore
 from registry_service.device_counts.folding import keep_folded
@@ -35,6 +37,8 @@ async def running(config: BackgroundConfig) -> AsyncIterator[None]:
         stack.push_async_callback(runner.stop)
         await stack.enter_async_context(process.background(runner.keep_running(config.job_poll_s)))
         await stack.enter_async_context(process.background(keep_forgetting(store)))
+        readers = Readers(engine, config.reader_transaction_s, config.reader_session_s)
+        await stack.enter_async_context(process.background(keep_ending(readers)))
         counts = DeviceCountStore(engine)
         await stack.enter_async_context(process.background(keep_folded(counts)))
         revocations = FleetRevocationStore(engine)

@@ -17,6 +17,9 @@ class BackgroundConfig(BaseSettings):
     job_poll_s: float = Field(default=0.5, gt=0)
     # How long nobody else runs jobs after this process' last sign of life.
     job_lease_s: float = Field(default=5.0, gt=0)
+    # How long a transaction of the role mqtt_reader may last, and how long one of its sessions.
+    reader_transaction_s: float = Field(default=15.0, gt=0)
+    reader_session_s: float = Field(default=86_400.0, gt=0)
     # Where to serve /metrics on loopback; off unless set.
     background_metrics_port: int | None = Field(default=None, ge=0, le=65535)
     log_level: Annotated[

@@ -9,7 +9,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from chassis import audit
-from chassis.database import USERNAMES, let_nobody_take_turns, writing
+from chassis.database import USERNAMES, lock_shared, writing
 from chassis.errors import LostRace, MooringError
 from registry_service.devices.importing import ImportedDevice
 from registry_service.errors import (
@@ -146,7 +146,7 @@ class ImportStore:
         try:
             async with writing(self._engine) as connection:
                 values["places"] = places = await places_left(connection)
-                await let_nobody_take_turns(connection, USERNAMES)
+                await lock_shared(connection, USERNAMES)
                 found = (await connection.execute(IMPORT, values)).all()
                 outcomes = [_outcome(refusal, made) for refusal, made in found]
                 if not is_dry_run:

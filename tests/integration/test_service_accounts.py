@@ -19,7 +19,7 @@ GRANTS: dict[str, Any] = {
     "publish": ["dashboard/#"],
     "subscribe": ["iot/device/+/telemetry/#", "$SYS/#"],
 }
-USERNAMES = 7_305_815
+USERNAMES = "usernames"
 
 
 async def made(stack: Stack, username: str = "dashboard", **fields: Any) -> dict[str, Any]:
@@ -265,7 +265,7 @@ async def test_whoever_takes_a_username_first_has_it(stack: Stack) -> None:
     )
     with owned(stack) as connection:
         # As the registry does it that makes the account.
-        connection.execute("SELECT pg_advisory_xact_lock(%s)", [USERNAMES])
+        connection.execute("SELECT FROM turns WHERE name = %s FOR UPDATE", [USERNAMES])
         connection.execute(insert_account)
         rows = [row("one", mqtt_username="one", password_hash=BCRYPT)]
         importing = asyncio.create_task(imported(stack, rows))
@@ -280,7 +280,7 @@ async def test_whoever_takes_a_username_first_has_it(stack: Stack) -> None:
     )
     with owned(stack) as connection:
         # As the registry does it that imports the device; other imports go on.
-        connection.execute("SELECT pg_advisory_xact_lock_shared(%s)", [USERNAMES])
+        connection.execute("SELECT FROM turns WHERE name = %s FOR SHARE", [USERNAMES])
         connection.execute(insert_device)
         outcomes, _ = await imported(stack, [row("three")])
         assert outcomes == [("created", "")]
