@@ -5,11 +5,12 @@ open connection proves nothing: a firewall that forgot it, or a cable that was p
 open on this side for minutes. So the server is asked a question on the connection itself several
 times a second, and one that is not answered in time is replaced. What is lost is noticed within
 BEAT_S + ANSWER_S, and while there is no connection a new one is tried every RETRY_S: together less
-than a second.
+than a second. A new connection is believed when it has heard an announcement that another one made.
 """
 
 import asyncio
 import contextlib
+import secrets
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, TypeAlias, TypeVar, cast
 
@@ -32,6 +33,13 @@ ANSWER_S = 0.6
 # may wait for seconds until TCP sends its first packet once more.
 RETRY_S = 0.25
 CONNECT_S = 3.0
+# How long an announcement may take to a connection that is new.
+PROOF_S = 1.0
+# Announcements that come closer than this give one occasion: any role can send some, and a flood of
+# them costs ten readings a second.
+OCCASION_S = 0.1
+# How long announcements are gathered, from the first of them.
+GATHER_S = 0.02
 # How often a reading is begun again at most: where connections come and go, it would never end.
 READ_AGAIN = 2
 
@@ -73,9 +81,13 @@ class Listener:
         self._channel = channel
         self._forget = tuple(forget)
         self._is_listening = False
+        # Whether it was said that connections can be made which hear nothing.
+        self._is_known_deaf = False
         # When the question was asked to which the last answer has come.
         self._proved_at = 0.0
         self._occasion = asyncio.Event()
+        # When `occasion` returned last.
+        self._occasion_at = float("-inf")
         # Ends with the next proof, or with the connection.
         self._next_proof = _Turn()
         # Ends when there is a new connection.
@@ -101,7 +113,7 @@ class Listener:
                 if self.connections:
                     await asyncio.gather(*(forget() for forget in self._forget))
                 self.connections += 1
-                self._is_listening = True
+                self._is_listening, self._is_known_deaf = True, False
                 self._replaced.end()
                 self._occasion.set()
                 await self._hear(connection)
@@ -116,12 +128,15 @@ class Listener:
     async def occasion(self, within_s: float) -> None:
         """Returns when it is time to read again: something was announced, or may have been missed.
 
-        Or the connection was lost, or could not be made; `within_s` at the latest.
+        Or the connection was lost, or could not be made; `within_s` at the latest. At most once in
+        OCCASION_S.
         """
+        await asyncio.sleep(self._occasion_at + OCCASION_S - _now())
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(within_s):
                 await self._occasion.wait()
         self._occasion.clear()
+        self._occasion_at = _now()
 
     async def caught_up(self) -> None:
         """Returns when all that was committed before the call has been announced here.
@@ -179,15 +194,49 @@ class Listener:
             try:
                 asked_at = _now()
                 await connection.execute(f"LISTEN {self._channel}".encode())
+                await self._prove(connection)
             except BaseException:
                 await connection.close()
                 raise
         return connection, asked_at
 
+    async def _prove(self, connection: Connection) -> None:
+        """Returns when `connection` has heard what another connection announced.
+
+        A pooler that shares sessions between clients (PgBouncer in transaction mode) accepts LISTEN
+        and passes on nothing to a client that is not in a transaction. What a connection announces
+        itself would come with the answer to its own statement, and prove nothing. Raises
+        `TimeoutError`.
+        """
+        channel = f"proof_{secrets.token_hex(8)}"
+        await connection.execute(f"LISTEN {channel}".encode())
+        async with await psycopg.AsyncConnection.connect(
+            self._url, autocommit=True, application_name="mooring listener proof", **LIVENESS
+        ) as other:
+            # It is kept nowhere, so no standby needs to have it.
+            await other.execute("SET synchronous_commit = off")
+            await other.execute(f"NOTIFY {channel}".encode())
+            try:
+                async with asyncio.timeout(PROOF_S):
+                    async for heard in connection.notifies():
+                        if heard.channel == channel:
+                            break
+                        self.announcements += 1
+            except TimeoutError:
+                if not self._is_known_deaf:
+                    log.warning("the database's announcements do not arrive: is a pooler between?")
+                self._is_known_deaf = True
+                raise
+        await connection.execute(f"UNLISTEN {channel}".encode())
+
     async def _hear(self, connection: Connection) -> None:
         """Raises `TimeoutError` or the driver's error when the connection is lost."""
         while True:
+            before = self.announcements
             await self._announced(connection, within_s=BEAT_S)
+            if self.announcements > before:
+                # More may follow, and are then read together.
+                await asyncio.sleep(GATHER_S)
             asked_at = _now()
             await _answered(connection.execute("SELECT 1"))
             # What was committed before the question has come before the answer.

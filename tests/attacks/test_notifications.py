@@ -1,0 +1,128 @@
+"""A notification is a hint that any role can forge, and that a pooler can lose."""
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import AsyncIterator
+
+import psycopg
+
+from chassis.listening import OCCASION_S, Listener
+from chassis.process import background
+from tests.stack import Database
+
+CHANNEL = "placement"
+PATIENCE_S = 20.0
+
+
+async def heard(listener: Listener) -> None:
+    async with asyncio.timeout(PATIENCE_S):
+        while not listener.is_listening:
+            await asyncio.sleep(0.01)
+
+
+async def test_a_flood_does_not_cost_a_reading_each(database: Database) -> None:
+    listener = Listener(database.url("mooring_broker"), CHANNEL, [])
+    stop = threading.Event()
+    sent = 0
+
+    def flood() -> None:
+        nonlocal sent
+        with psycopg.connect(database.url("mqtt_reader"), autocommit=True) as attacker:
+            while not stop.is_set():
+                attacker.execute(f"NOTIFY {CHANNEL}, '{sent}'".encode())
+                sent += 1
+
+    async with background(listener.run()):
+        await heard(listener)
+        flooding = asyncio.create_task(asyncio.to_thread(flood))
+        loop = asyncio.get_running_loop()
+        began, readings = loop.time(), 0
+        try:
+            while loop.time() - began < 2:
+                await listener.occasion(within_s=5)
+                readings += 1
+            took = loop.time() - began
+        finally:
+            stop.set()
+            await flooding
+    assert sent > 100
+    # They are heard, and so would be a true one.
+    assert listener.announcements > 100
+    assert 2 <= readings <= took / OCCASION_S + 2
+
+
+async def test_a_change_is_noticed_in_a_flood(database: Database) -> None:
+    """What was committed before an occasion is announced within a second of it."""
+    listener = Listener(database.url("mooring_broker"), CHANNEL, [])
+    async with background(listener.run()):
+        await heard(listener)
+        with psycopg.connect(database.url("mqtt_reader")) as attacker:
+            attacker.execute(
+                "SELECT pg_notify(%s, n::text) FROM generate_series(1, 50000) AS n", [CHANNEL]
+            )
+            attacker.commit()
+        await listener.occasion(within_s=5)
+        database.execute(f"NOTIFY {CHANNEL}, 'true'")
+        async with asyncio.timeout(PATIENCE_S):
+            await listener.caught_up()
+            assert listener.is_listening
+        assert listener.announcements == 50_001
+
+
+class Deaf:
+    """A proxy that drops what the server announces to a connection that asks nothing."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self.is_deaf = True
+        self.dropped = 0
+
+    async def link(self, client: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        server, to_server = await asyncio.open_connection("127.0.0.1", self._port)
+        asks = asyncio.Event()
+
+        async def up() -> None:
+            while data := await client.read(65_536):
+                asks.set()
+                to_server.write(data)
+            to_server.close()
+
+        async def down() -> None:
+            while True:
+                head = await server.readexactly(5)
+                body = await server.readexactly(int.from_bytes(head[1:]) - 4)
+                if head[:1] == b"A" and self.is_deaf and not asks.is_set():
+                    self.dropped += 1
+                    continue
+                if head[:1] == b"Z":
+                    asks.clear()
+                writer.write(head + body)
+
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+            await asyncio.gather(up(), down())
+        writer.close()
+
+
+@contextlib.asynccontextmanager
+async def deafened(database: Database, role: str) -> AsyncIterator[tuple[Deaf, str]]:
+    proxy = Deaf(database.server.port)
+    async with await asyncio.start_server(proxy.link, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        url = database.url(role).replace(f":{database.server.port}/", f":{port}/")
+        yield proxy, f"{url}?sslmode=disable&gssencmode=disable"
+
+
+async def test_a_connection_that_hears_nothing_is_not_believed(database: Database) -> None:
+    async with deafened(database, "mooring_broker") as (proxy, url):
+        listener = Listener(url, CHANNEL, [])
+        async with background(listener.run()):
+            async with asyncio.timeout(PATIENCE_S):
+                while proxy.dropped < 3:
+                    assert not listener.is_listening
+                    await asyncio.sleep(0.01)
+            # What it serves reads all the same, and as often as it tries.
+            await listener.occasion(within_s=5)
+            assert listener.connections == 0
+            proxy.is_deaf = False
+            await heard(listener)
