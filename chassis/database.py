@@ -3,9 +3,10 @@
 import asyncio
 import contextlib
 import time
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from enum import Enum
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar, cast
 
 import psycopg
 import structlog
@@ -107,6 +108,7 @@ def pool_of(url: str) -> Pool:
             # here has an index, and a scan that was cheap in the morning is not in the evening.
             "options": f"{OPTIONS} -c enable_seqscan=off",
         },
+        configure=_watch_commits,
         min_size=1,
         max_size=POOL_SIZE,
         timeout=1.0,
@@ -133,6 +135,10 @@ def engine_of(url: str, *, pool_size: int = 8) -> AsyncEngine:
             "options": OPTIONS,
         },
     )
+
+    @event.listens_for(engine.sync_engine, "connect")
+    def watch_commits(adapted: Any, _: ConnectionPoolEntry) -> None:
+        adapted.driver_connection.add_notice_handler(_Commits(adapted.driver_connection).hear)
 
     @event.listens_for(engine.sync_engine, "handle_error")
     def close_ended(context: ExceptionContext) -> None:
@@ -163,6 +169,38 @@ def forgetting(engine: AsyncEngine) -> Callable[[], Awaitable[None]]:
         lost_at = time.monotonic()
 
     return forget
+
+
+class _Commits:
+    """Hears when a commit did not wait for the synchronous standby that it had to wait for.
+
+    PostgreSQL says so in a warning only, and the next leader may lack what was committed.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = weakref.ref(connection)
+
+    def hear(self, notice: psycopg.errors.Diagnostic) -> None:
+        # The text may be translated; the name of the function is not.
+        connection = self._connection()
+        if connection is not None and notice.source_function == "SyncRepWaitForLSN":
+            _only_local.add(connection)
+
+
+# Connections whose last commit is on the leader alone.
+_only_local: "weakref.WeakSet[Connection]" = weakref.WeakSet()
+
+
+async def _watch_commits(connection: Connection) -> None:
+    connection.add_notice_handler(_Commits(connection).hear)
+
+
+def _demand_durable(connection: Connection) -> None:
+    """Raises `psycopg.OperationalError` where the last commit is on the leader alone."""
+    if connection in _only_local:
+        _only_local.discard(connection)
+        log.warning("a commit is on this server alone: its standby did not confirm it")
+        raise psycopg.OperationalError("the synchronous standby did not confirm the commit")
 
 
 def refusal_of(error: Failure) -> Refusal:
@@ -199,8 +237,11 @@ async def reading(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
 async def writing(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
     """A transaction, committed when the block ends well."""
     with translated():
-        async with asyncio.timeout(CLIENT_TIMEOUT_S), engine.begin() as connection:
-            yield connection
+        async with asyncio.timeout(CLIENT_TIMEOUT_S), engine.connect() as connection:
+            async with connection.begin():
+                yield connection
+            raw = await connection.get_raw_connection()
+            _demand_durable(cast("Connection", raw.driver_connection))
 
 
 async def take_turns(connection: AsyncConnection, what: str) -> None:
@@ -243,10 +284,13 @@ async def fetched(pool: Pool, statement: str, values: Sequence[Any]) -> list[Row
             connection = await pool.getconn()
             try:
                 cursor = await connection.execute(statement.encode(), values)
-                return await cursor.fetchall() if cursor.description else []
+                rows = await cursor.fetchall() if cursor.description else []
+                _demand_durable(connection)
             except psycopg.Error as error:
                 await _close_ended(connection, error)
                 raise
+            else:
+                return rows
             finally:
                 await pool.putconn(connection)
 
@@ -259,6 +303,7 @@ async def transaction(pool: Pool) -> AsyncIterator[Connection]:
             try:
                 async with connection.transaction():
                     yield connection
+                _demand_durable(connection)
             except psycopg.Error as error:
                 await _close_ended(connection, error)
                 raise

@@ -125,6 +125,11 @@ class Connections:
                 tellings[device.id] = news
         rotated = await self._store.rotate([change for change, _ in rotations.values()])
         await self._store.tell(list(tellings.values()))
+        if replaced is not None and known.is_replicated:
+            # Rotated by an earlier call: acknowledged from their rows.
+            read = {one.id: one for one in admitted.values() if one.id not in rotations}
+            if read:
+                await self._store.mark(list(read.values()))
         for index, device in admitted.items():
             answer = answers[device.placement]
             if index in results or isinstance(answer, MooringError):

@@ -142,6 +142,8 @@ class Known(Struct, frozen=True):
     expected: Mapping[str, Expected] = {}  # by uuid
     # The fleets for which uuids are reserved by their beginning.
     reserved: Mapping[str, str] = {}  # by uuid
+    # Whether a commit waits for a synchronous standby.
+    is_replicated: bool = False
 
 
 class Credentials(Struct, frozen=True):

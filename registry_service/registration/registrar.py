@@ -186,10 +186,17 @@ class Registrar:
                     continue  # decided again when its neighbour is written
                 changed.add(uuid)
             answered.append((plan, answer))
-        return results | await self._write(planner, answered, now)
+        return results | await self._write(
+            planner, answered, now, is_replicated=known.is_replicated
+        )
 
     async def _write(
-        self, planner: Planner, answered: Sequence[tuple[Plan, Answer]], now: datetime
+        self,
+        planner: Planner,
+        answered: Sequence[tuple[Plan, Answer]],
+        now: datetime,
+        *,
+        is_replicated: bool,
     ) -> dict[int, Result]:
         new, renewals, rotations, tellings = [], [], [], []
         for plan, answer in answered:
@@ -210,6 +217,12 @@ class Registrar:
                 tellings.append(change)
         saved = await self._store.save(new, renewals, rotations, tellings, now)
         written = saved.renewed | saved.rotated
+
+        if is_replicated:
+            # Acknowledged from their rows, which the next leader may lack.
+            read = {one.id: one for plan, _ in answered if (one := plan.device) is not None}
+            if unwritten := [one for one in read.values() if one.id not in written]:
+                await self._store.mark(unwritten)
 
         results: dict[int, Result] = {}
         for plan, answer in answered:

@@ -76,7 +76,21 @@ SELECT
         SELECT uuid, reserved_for(uuid) AS fleet_id FROM unnest(%s::text[]) AS asked (uuid)
         WHERE (SELECT EXISTS (SELECT FROM fleets WHERE uuid_prefix IS NOT NULL))
     ) AS found WHERE fleet_id IS NOT NULL),
-    (SELECT version::text FROM placement_version)
+    (SELECT version::text FROM placement_version),
+    current_setting('synchronous_standby_names') <> ''
+        AND current_setting('synchronous_commit') NOT IN ('off', 'local')
+"""
+
+# For what is acknowledged from rows that were read: its commit waits until a synchronous standby
+# has all that was committed before. Nothing is marked, and no row comes back, where a device is
+# gone or has another salt: the row was read from a server that leads no more, or has changed since.
+MARK = """
+WITH same AS (
+    SELECT count(*) AS devices
+    FROM unnest(%s::bigint[], %s::text[]) AS given (id, salt)
+    JOIN devices AS device ON device.id = given.id AND device.credential_salt = given.salt
+)
+SELECT pg_logical_emit_message(true, 'mooring', '') FROM same WHERE devices = %s
 """
 
 # Inserts what is not there yet, in the order of the uuids, and counts for each key what was

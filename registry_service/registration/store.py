@@ -57,7 +57,7 @@ class RegistrationStore:
         asked = text_array(uuids)
         new = asked if key_hashes else text_array(())
         values = [list(key_hashes), asked, new, new]
-        [(keys, devices, expected, reserved, version)] = await fetched(
+        [(keys, devices, expected, reserved, version, is_replicated)] = await fetched(
             self._pool, statements.READ, values
         )
         return Known(
@@ -66,7 +66,17 @@ class RegistrationStore:
             version,
             {item.uuid: item for item in _expected.decode(expected)},
             _reserved.decode(reserved),
+            is_replicated,
         )
+
+    async def mark(self, devices: Collection[Device]) -> None:
+        """Returns when a synchronous standby has these rows, which were read; none is in it twice.
+
+        Raises `Unavailable` where they are not as they were read.
+        """
+        values = [[one.id for one in devices], [one.credential_salt for one in devices]]
+        if not await fetched(self._pool, statements.MARK, [*values, len(devices)]):
+            raise Unavailable("a device has changed since it was read")
 
     async def save(
         self,
