@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB
 
-SCHEMA_REVISION = "0031"
+SCHEMA_REVISION = "0032"
 
 metadata = sa.MetaData()
 

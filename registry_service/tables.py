@@ -5,7 +5,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import CIDR, INT8MULTIRANGE, JSONB
 
-SCHEMA_REVISION = "0031"
+SCHEMA_REVISION = "0032"
 
 metadata = sa.MetaData()
 
@@ -171,6 +171,8 @@ devices = sa.Table(
     sa.Column("previous_password_hash", sa.Text),
     sa.Column("previous_salt", sa.Text),
     sa.Column("previous_until", sa.DateTime(timezone=True)),
+    # The brokers that it was for; null where every broker that admits the device accepts it.
+    sa.Column("previous_broker_ids", sa.ARRAY(sa.Integer)),
     # The brokers that the device was told when its salt was made; null where those are still
     # `told_broker_ids`.
     sa.Column("salt_broker_ids", sa.ARRAY(sa.Integer)),

@@ -106,7 +106,7 @@ class Answering:
             verdict = may(subject, question)
             is_sure = verdict.is_allowed or (subject.uuid and verdict is TOPIC_NOT_GRANTED)
             return verdict if is_sure else None
-        which = self._which(subject, question.password, at)
+        which = self._which(subject, asker.broker_id, question.password, at)
         if which is None:
             return None
         for uuid in _claimed_by(asker, question):
@@ -151,7 +151,7 @@ class Answering:
         if subject is None or verdict is NOT_TOLD:
             return verdict
         # A password first: what else is wrong is told only to a client that has it.
-        which = self._which(subject, question.password, at)
+        which = self._which(subject, asker.broker_id, question.password, at)
         if which is None:
             slow = subject.password
             is_open = is_slow(slow) and self._slow.known(slow, question.password) is None
@@ -167,16 +167,20 @@ class Answering:
             now=at,
         )
 
-    def _which(self, subject: Subject, shown: str, now: float) -> Password | None:
+    def _which(self, subject: Subject, broker_id: int, shown: str, now: float) -> Password | None:
         """The password of the subject that this is; None where it is none, or is slow to tell."""
         kept, previous = subject.password, subject.previous
         if is_slow(kept):
             return kept if self._slow.known(kept, shown) else None
         if is_password(kept, shown):
             return kept
-        if previous is not None and now < subject.previous_until and is_password(previous, shown):
-            return previous
-        return None
+        if previous is None or now >= subject.previous_until:
+            return None
+        # Brokers that heard it before the device was moved know it, so it opens no other broker.
+        heard_by = subject.previous_broker_ids
+        if heard_by is not None and broker_id not in heard_by:
+            return None
+        return previous if is_password(previous, shown) else None
 
     def _is_taken(self, asker: Asker, question: Connect, subject: Subject, now: float) -> bool:
         """Whether somebody else has come with this client id; nobody takes a client's own name."""

@@ -39,6 +39,7 @@ SELECT
                ) END AS previous,
                coalesce(extract(epoch FROM device.previous_until), 0)::double precision
                    AS previous_until,
+               device.previous_broker_ids,
                ARRAY['iot/device/' || device.uuid || '/#'] AS publish,
                ARRAY['iot/device/' || device.uuid || '/#'] AS subscribe
         FROM (

@@ -26,6 +26,8 @@ class Subject(Struct, frozen=True, kw_only=True):
     # The one before, and until when it is accepted (Unix seconds).
     previous: Password | None = None
     previous_until: float = 0.0
+    # The brokers that accept the one before; None for all that admit the device.
+    previous_broker_ids: list[int] | None = None
     # When the account ends (Unix seconds).
     expires_at: float | None = None
     # The topic filters that it may publish and subscribe to.

@@ -16,9 +16,11 @@ from registry_service.devices.password_hashes import NONE
 from registry_service.errors import BrokerUnknown, DeviceNotFound
 from registry_service.tables import devices
 
+# What is kept of the password before.
+PREVIOUS = ("previous_password_hash", "previous_salt", "previous_until", "previous_broker_ids")
 SECRET = (
     *("mqtt_password_hash", "credential_salt", "credential_key_id", "api_key_hash"),
-    *("previous_password_hash", "previous_salt", "salt_broker_ids"),
+    *("previous_password_hash", "previous_salt", "previous_broker_ids", "salt_broker_ids"),
     *("proved_from", "rotations", "rotations_since"),
 )
 _columns = [column for column in devices.c if column.name not in SECRET]
@@ -125,7 +127,7 @@ def password_ended() -> dict[str, Any]:
         "mqtt_password_hash": "",
         "credential_salt": "",
         "password_algorithm": NONE,
-        **dict.fromkeys(("previous_password_hash", "previous_salt", "previous_until")),
+        **dict.fromkeys(PREVIOUS),
     }
 
 

@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from chassis import audit
 from chassis.database import reading, writing
 from registry_service.devices.password_hashes import NONE
-from registry_service.devices.store import password_ended
+from registry_service.devices.store import PREVIOUS, password_ended
 from registry_service.tables import devices
 
 # Devices that one transaction looks at; those that it changes wait for it.
@@ -97,11 +97,10 @@ class ServerKeyStore:
                 .values(password_ended())
             )
             passwords = (await connection.execute(end)).rowcount
-            nothing = dict.fromkeys(("previous_password_hash", "previous_salt", "previous_until"))
             forget = (
                 sa.update(devices)
                 .where(is_within, devices.c.previous_until.is_not(None))
-                .values(nothing)
+                .values(dict.fromkeys(PREVIOUS))
             )
             ended = Ended(passwords, (await connection.execute(forget)).rowcount, last_id)
             if ended.passwords or ended.previous_passwords:

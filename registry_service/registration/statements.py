@@ -201,6 +201,7 @@ SET credential_salt = given.credential_salt,
     mqtt_password_hash = given.mqtt_password_hash,
     password_algorithm = 'sha256',
     previous_password_hash = NULL, previous_salt = NULL, previous_until = NULL,
+    previous_broker_ids = NULL,
     salt_broker_ids = NULL,
     proved_from = given.proved_from,
     has_short_api_key = given.has_short_api_key,
@@ -234,8 +235,11 @@ WITH given AS (
     FROM (SELECT %s::double precision AS seconds) AS given
 ), rotated AS (
     UPDATE devices AS device
-    SET (previous_password_hash, previous_salt, previous_until) = (
-            SELECT device.mqtt_password_hash, device.credential_salt, grace.until
+    SET (
+            previous_password_hash, previous_salt, previous_until, previous_broker_ids
+        ) = (
+            SELECT device.mqtt_password_hash, device.credential_salt, grace.until,
+                   nullif(coalesce(device.salt_broker_ids, device.told_broker_ids), '{}')
             WHERE grace.until IS NOT NULL AND device.password_algorithm <> 'none'
         ),
         mqtt_password_hash = given.mqtt_password_hash,

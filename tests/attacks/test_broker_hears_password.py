@@ -24,8 +24,6 @@ async def test_what_one_broker_heard_does_not_open_the_next(stack: Stack, way: s
         assert stack.database.execute(hashed, salt, told["password"]) == [(kept,)]
         assert stack.database.execute(hashed, salt, heard["password"]) != [(kept,)]
         return
-    # The password before is accepted for as long as the operator has set, and not longer.
-    stack.database.execute("UPDATE devices SET previous_until = now()")
     secret = secret_of(stack, other)
     async with asking(stack) as brokers:
         login = told["username"], told["password"]
@@ -33,3 +31,20 @@ async def test_what_one_broker_heard_does_not_open_the_next(stack: Stack, way: s
         assert not await brokers.connects(heard["username"], heard["password"], secret=secret)
         # Nor does the next one's open the one before.
         assert not await brokers.connects(*login)
+
+
+async def test_the_password_before_opens_only_brokers_that_heard_it(stack: Stack) -> None:
+    """A rotation keeps it for the same broker; a move keeps it for none that is new."""
+    told = (await stack.register("d")).json()["mqtt"]
+    login = told["username"], told["password"]
+    ours = secret_of(stack, stack.default_broker_id)
+    rotate = "/api/v1/device/d/credentials/rotate"
+    async with asking(stack) as brokers:
+        await stack.http.post(rotate, headers={"Authorization": "Bearer test-api-key"})
+        assert await brokers.connects(*login, secret=ours)
+        other = await stack.create_broker("Other")
+        await stack.admin("PUT", "/devices/d", json={"mqtt_broker_id": other})
+        before = (await stack.connection("d")).json()
+        secret = secret_of(stack, other)
+        assert await brokers.connects(before["username"], before["password"], secret=secret)
+        assert not await brokers.connects(*login, secret=secret)
