@@ -78,7 +78,12 @@ class Deaf:
         self.is_deaf = True
         self.dropped = 0
 
+        self.links: set[asyncio.Task[None]] = set()
+
     async def link(self, client: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self.links.add(task)
         server, to_server = await asyncio.open_connection("127.0.0.1", self._port)
         asks = asyncio.Event()
 
@@ -86,7 +91,6 @@ class Deaf:
             while data := await client.read(65_536):
                 asks.set()
                 to_server.write(data)
-            to_server.close()
 
         async def down() -> None:
             while True:
@@ -99,18 +103,34 @@ class Deaf:
                     asks.clear()
                 writer.write(head + body)
 
-        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
-            await asyncio.gather(up(), down())
-        writer.close()
+        halves = [asyncio.create_task(up()), asyncio.create_task(down())]
+        try:
+            await asyncio.wait(halves, return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            # Only `deafened` cancels a link, when the test is over.
+            return
+        finally:
+            for half in halves:
+                half.cancel()
+            await asyncio.gather(*halves, return_exceptions=True)
+            for end in (writer, to_server):
+                end.transport.abort()
+            self.links.discard(task)
 
 
 @contextlib.asynccontextmanager
 async def deafened(database: Database, role: str) -> AsyncIterator[tuple[Deaf, str]]:
     proxy = Deaf(database.server.port)
-    async with await asyncio.start_server(proxy.link, "127.0.0.1", 0) as server:
-        port = server.sockets[0].getsockname()[1]
-        url = database.url(role).replace(f":{database.server.port}/", f":{port}/")
+    server = await asyncio.start_server(proxy.link, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    url = database.url(role).replace(f":{database.server.port}/", f":{port}/")
+    try:
         yield proxy, f"{url}?sslmode=disable&gssencmode=disable"
+    finally:
+        server.close()
+        for task in list(proxy.links):
+            task.cancel()
+        await asyncio.gather(*proxy.links, return_exceptions=True)
 
 
 async def test_a_connection_that_hears_nothing_is_not_believed(database: Database) -> None:
