@@ -15,6 +15,7 @@ import grpc
 
 from chassis.config import CalleeConfig, CallerConfig, ServiceConfig
 from chassis.errors import Forbidden, Unauthenticated
+from chassis.grpc_tls import ReloadedServerTls
 from chassis.identities import (
     AUTHORIZATION,
     UNTRUSTED_SERVICE,
@@ -132,9 +133,9 @@ class Credentials:
             ca = config.tls_ca_file.read_bytes()
             return cls(
                 client=grpc.ssl_channel_credentials(ca, key, certificate),
-                server=grpc.ssl_server_credentials(
-                    [(key, certificate)], ca, require_client_auth=True
-                ),
+                server=ReloadedServerTls(
+                    config.tls_cert_file, config.tls_key_file, config.tls_ca_file
+                ).credentials(),
                 callers=ByCertificate(names_of(config.caller_identities))
                 if isinstance(config, CalleeConfig)
                 else None,
