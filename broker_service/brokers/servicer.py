@@ -103,7 +103,9 @@ class BrokerServicer(brokers_pb2_grpc.BrokerServiceServicer):
             settings = replace(before, **changes)
             kept_apart = _changed(given_apart, row)
             # What is as it was stays, whenever it was set and by which rules.
-            if columns_of(settings) == columns_of(before) and not kept_apart:
+            follows = settings.use_tls is None
+            same = replace(settings, use_tls=before.use_tls) if follows else settings
+            if same == before and not kept_apart:
                 return {}
             check(settings)
             check_login(
