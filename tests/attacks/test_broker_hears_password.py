@@ -38,13 +38,13 @@ async def test_the_password_before_opens_only_brokers_that_heard_it(stack: Stack
     told = (await stack.register("d")).json()["mqtt"]
     login = told["username"], told["password"]
     ours = secret_of(stack, stack.default_broker_id)
+    other = await stack.create_broker("Other")
+    secret = secret_of(stack, other)
     rotate = "/api/v1/device/d/credentials/rotate"
     async with asking(stack) as brokers:
         await stack.http.post(rotate, headers={"Authorization": "Bearer test-api-key"})
         assert await brokers.connects(*login, secret=ours)
-        other = await stack.create_broker("Other")
         await stack.admin("PUT", "/devices/d", json={"mqtt_broker_id": other})
         before = (await stack.connection("d")).json()
-        secret = secret_of(stack, other)
         assert await brokers.connects(before["username"], before["password"], secret=secret)
         assert not await brokers.connects(*login, secret=secret)
