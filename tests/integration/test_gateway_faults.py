@@ -6,6 +6,7 @@ The registry here is a fake on a real gRPC server, because each of these has to 
 import asyncio
 import contextlib
 import itertools
+import json
 import secrets
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
@@ -29,7 +30,7 @@ from chassis.errors import (
     Unavailable,
     to_item,
 )
-from chassis.identities import BySecret, Identity, read_secret
+from chassis.identities import BySecret, Identity, hash_of, read_hashes
 from chassis.reloaded import Reloaded
 from chassis.server import Health, serving
 from chassis.trust import Credentials, Services
@@ -147,9 +148,16 @@ class Stage:
 
 
 def secret_file(folder: Path, name: str) -> Path:
+    """A gateway's secret; beside it is the file with its hash, for services."""
     file = folder / name
-    file.write_text(secrets.token_urlsafe(32))
+    secret = secrets.token_urlsafe(32)
+    file.write_text(secret)
+    hashes_beside(file).write_text(json.dumps({"gateway": [hash_of(secret).hex()]}))
     return file
+
+
+def hashes_beside(secret: Path) -> Path:
+    return secret.with_suffix(".json")
 
 
 @contextlib.asynccontextmanager
@@ -159,12 +167,12 @@ async def fake_service(
     async with serving(
         host="127.0.0.1",
         port=0,
-        credentials=Credentials(callers=BySecret(None, Reloaded(secret, read_secret))),
+        credentials=Credentials(callers=BySecret(Reloaded(hashes_beside(secret), read_hashes))),
         policies={
-            f"/{REGISTRATION}/RegisterDevices": Services(Identity.SHARED),
-            f"/{REGISTRATION}/GetConnections": Services(Identity.SHARED),
-            f"/{TOKENS}/AuthenticateToken": Services(Identity.SHARED),
-            f"/{TOKENS}/ListFingerprints": Services(Identity.SHARED),
+            f"/{REGISTRATION}/RegisterDevices": Services(Identity.GATEWAY),
+            f"/{REGISTRATION}/GetConnections": Services(Identity.GATEWAY),
+            f"/{TOKENS}/AuthenticateToken": Services(Identity.GATEWAY),
+            f"/{TOKENS}/ListFingerprints": Services(Identity.GATEWAY),
         },
         services=[REGISTRATION, TOKENS],
         register=register,
@@ -201,7 +209,7 @@ async def staged(
             gateway_port=0,
             registry_service_address=f"127.0.0.1:{registry_port}",
             broker_service_address=f"127.0.0.1:{broker_port}",
-            service_secret_file=gateway_secret or secret,
+            caller_secret_file=gateway_secret or secret,
             request_timeout_s=timeout_s,
         )
         gateway = await exits.enter_async_context(contextlib.AsyncExitStack())
@@ -310,16 +318,22 @@ async def test_a_lost_race_of_an_administrator_is_412(stage: Stage) -> None:
     assert_problem(answer, 412, "LOST_RACE")
 
 
-async def test_a_huge_secret_gets_into_no_batch(stage: Stage) -> None:
-    huge = {"Authorization": f"Bearer {'x' * 1_500_000}"}
-    assert_problem(await stage.register(**huge), 401, "UNAUTHENTICATED")
+@pytest.mark.parametrize(
+    ("size", "status", "reason"),
+    [(20_000, 401, "UNAUTHENTICATED"), (1_500_000, 431, "HEAD_TOO_LARGE")],
+)
+async def test_a_huge_secret_gets_into_no_batch(
+    stage: Stage, size: int, status: int, reason: str
+) -> None:
+    huge = {"Authorization": f"Bearer {'x' * size}"}
+    assert_problem(await stage.register(**huge), status, reason)
     asked = await stage.http.get("/api/v1/device/d/mqtt", headers=huge)
-    assert_problem(asked, 401, "UNAUTHENTICATED")
+    assert_problem(asked, status, reason)
     assert stage.registry.batches == []
 
 
 async def test_what_waits_is_bounded_in_bytes(stage: Stage) -> None:
-    config = GatewayConfig(service_secret_file=stage.secret)
+    config = GatewayConfig(caller_secret_file=stage.secret)
     neighbours = Neighbours(config)
     calls = DeviceCalls(neighbours, timeout_s=1)
     huge = "x" * (64 * 1024 * 1024 + 1)
@@ -379,7 +393,7 @@ async def test_without_a_registry_nobody_is_served_and_the_process_lives(tmp_pat
         gateway_port=0,
         registry_service_address="127.0.0.1:1",
         broker_service_address="127.0.0.1:1",
-        service_secret_file=secret_file(tmp_path, "secret"),
+        caller_secret_file=secret_file(tmp_path, "secret"),
     )
     async with running(config) as url, httpx2.AsyncClient(base_url=url) as http:
         for answer in (
@@ -428,7 +442,7 @@ async def test_a_stop_takes_nobody_new_and_lets_requests_under_way_finish(stage:
 
 async def test_a_port_that_is_taken_is_said_in_one_line(stage: Stage, tmp_path: Path) -> None:
     port = stage.http.base_url.port or 0
-    config = GatewayConfig(gateway_port=port, service_secret_file=secret_file(tmp_path, "other"))
+    config = GatewayConfig(gateway_port=port, caller_secret_file=secret_file(tmp_path, "other"))
     with pytest.raises(SystemExit, match=f"127.0.0.1:{port} cannot be bound"):
         async with running(config):
             pass

@@ -30,7 +30,6 @@ def body(**changes: object) -> bytes:
         b"nothing",
         b'{"uuid": "a"',
         b'{"uuid": 1',
-        b"\xef\xbb\xbf{}",
         b'{"uuid": "\xff"}',
         b'{"ignored": "\xff"}',
         b'{"uuid": "\\ud800"}',
@@ -126,3 +125,8 @@ def test_no_bytes_raise_anything_else(anything: bytes) -> None:
 )
 def test_only_json_is_json(content_type: str, expected: bool) -> None:
     assert is_json(content_type) is expected
+
+
+def test_a_byte_order_mark_is_no_part_of_the_body() -> None:
+    """RFC 8259, section 8.1: a parser may ignore it, and PowerShell writes it."""
+    assert decode(DEVICE, b"\xef\xbb\xbf" + body()) == decode(DEVICE, body())
