@@ -66,11 +66,20 @@ class Held:
     """Asks the registry for all that wait, and tells each device as soon as that is known."""
 
     def __init__(
-        self, neighbours: Neighbours, leaving: asyncio.Event, *, stop_within_s: float
+        self,
+        neighbours: Neighbours,
+        leaving: asyncio.Event,
+        *,
+        stop_within_s: float,
+        most_s: float = MOST_S,
+        stalled_s: float = STALLED_S,
+        max_waiting: int = MAX_WAITING,
     ) -> None:
         """Belongs to the running loop.
 
-        Once the gateway is `leaving`, nobody waits for longer than `stop_within_s`.
+        A device waits for `most_s` at most, and for `stalled_s` while its broker makes no progress.
+        Once the gateway is `leaving`, no device waits for longer than `stop_within_s`. Where
+        `max_waiting` devices wait already, the next one does not wait.
         """
         self._neighbours = neighbours
         self._loop = asyncio.get_running_loop()
@@ -80,9 +89,12 @@ class Held:
         self._count = 0
         # When brokers last made progress.
         self._progressed_at: dict[int, float] = {}
-        self._leaving = leaving
-        self._stop_within_s = stop_within_s
+        self._most_s = most_s
+        self._stalled_s = stalled_s
+        self._max_waiting = max_waiting
         self._stops_at = float("inf")
+        # A call may hang while the gateway begins to leave, so lanes would notice it too late.
+        self._noting = self._loop.create_task(self._note_leaving(leaving, stop_within_s))
 
     def wait(self, awaited: Awaited, *, deadline: float) -> Waiting:
         """Where nothing was changed for the device it is only looked whether the broker holds it.
@@ -90,9 +102,9 @@ class Held:
         `deadline` is when the device hears something else, by the running loop's clock.
         """
         now = self._loop.time()
-        ends_at = min(now + MOST_S, deadline - MARGIN_S, self._stops_at)
+        ends_at = min(now + self._most_s, deadline - MARGIN_S, self._stops_at)
         waiting = Waiting(awaited, now, ends_at if awaited.is_newly_told else now)
-        if self._count >= MAX_WAITING:
+        if self._count >= self._max_waiting:
             self._end(waiting, is_held=False, outcome="full")
             return waiting
         self._count += 1
@@ -105,8 +117,13 @@ class Held:
 
     async def close(self) -> None:
         """Nobody waits any more."""
+        self._noting.cancel()
         self._stops_at = self._loop.time()
         await asyncio.gather(*self._lanes)
+
+    async def _note_leaving(self, leaving: asyncio.Event, stop_within_s: float) -> None:
+        await leaving.wait()
+        self._stops_at = min(self._stops_at, self._loop.time() + stop_within_s)
 
     async def _follow(self) -> None:
         """Asks about those that are new, and leaves when all of them have been told."""
@@ -157,7 +174,7 @@ class Held:
         return await self._neighbours.registry.call(
             self._neighbours.enforcement.AwaitHeld,
             pb.AwaitHeldRequest(clients=clients, within_ms=int(within_s * 1_000)),
-            deadline=now + within_s + STALLED_S / 2,
+            deadline=min(now + within_s + self._stalled_s / 2, max(now, self._stops_at) + MARGIN_S),
         )
 
     def _tell(self, asked: Sequence[Waiting], response: pb.AwaitHeldResponse) -> None:
@@ -174,10 +191,8 @@ class Held:
 
     def _ends_at(self, one: Waiting) -> float:
         """When it is told that the broker does not hold it yet."""
-        if self._leaving.is_set() and self._stops_at == float("inf"):
-            self._stops_at = self._loop.time() + self._stop_within_s
         progressed_at = self._progressed_at.get(one.awaited.broker_id, 0.0)
-        stalled_at = max(one.since, progressed_at) + STALLED_S
+        stalled_at = max(one.since, progressed_at) + self._stalled_s
         return min(one.ends_at, stalled_at, self._stops_at)
 
     def _end(self, one: Waiting, *, is_held: bool, outcome: str) -> None:

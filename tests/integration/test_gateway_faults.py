@@ -41,6 +41,7 @@ from gateway.neighbours import Neighbours
 
 REGISTRATION = "mooring.registry.v1.RegistrationService"
 TOKENS = "mooring.registry.v1.TokenService"
+ENFORCEMENT = "mooring.registry.v1.EnforcementService"
 BODY = {"uuid": "d", "deviceName": "n", "deviceType": "t", "deviceApiKey": "test-api-key"}
 AUTHORIZATION = {"Authorization": "Bearer key"}
 
@@ -173,8 +174,9 @@ async def fake_service(
             f"/{REGISTRATION}/GetConnections": Services(Identity.GATEWAY),
             f"/{TOKENS}/AuthenticateToken": Services(Identity.GATEWAY),
             f"/{TOKENS}/ListFingerprints": Services(Identity.GATEWAY),
+            f"/{ENFORCEMENT}/AwaitHeld": Services(Identity.GATEWAY),
         },
-        services=[REGISTRATION, TOKENS],
+        services=[REGISTRATION, TOKENS, ENFORCEMENT],
         register=register,
         health=health,
         drain_s=0,
@@ -185,16 +187,24 @@ async def fake_service(
 
 @contextlib.asynccontextmanager
 async def staged(
-    folder: Path, *, gateway_secret: Path | None = None, timeout_s: float = 10
+    folder: Path,
+    *,
+    gateway_secret: Path | None = None,
+    timeout_s: float = 10,
+    registry: FakeRegistry | None = None,
+    register_more: Callable[[grpc.aio.Server], None] = lambda _: None,
+    **settings: Any,
 ) -> AsyncIterator[Stage]:
+    """`register_more` adds services to the fake registry; `settings` are the gateway's."""
     async with contextlib.AsyncExitStack() as exits:
         secret = secret_file(folder, "secret")
-        registry, tokens = FakeRegistry(), FakeTokens()
+        registry, tokens = registry or FakeRegistry(), FakeTokens()
         registry.is_open.set()
 
         def register(server: grpc.aio.Server) -> None:
             registration_pb2_grpc.add_RegistrationServiceServicer_to_server(registry, server)
             tokens_pb2_grpc.add_TokenServiceServicer_to_server(tokens, server)
+            register_more(server)
 
         registry_health, broker_health = Health(), Health()
         registry_port = await exits.enter_async_context(
@@ -211,6 +221,7 @@ async def staged(
             broker_service_address=f"127.0.0.1:{broker_port}",
             caller_secret_file=gateway_secret or secret,
             request_timeout_s=timeout_s,
+            **settings,
         )
         gateway = await exits.enter_async_context(contextlib.AsyncExitStack())
         url = await gateway.enter_async_context(running(config))
