@@ -13,6 +13,7 @@ from prometheus_client import Histogram
 from chassis.errors import DeadlineExceeded, Unavailable, from_rpc
 from chassis.identities import UNTRUSTED_SERVICE
 from chassis.log import request_id
+from chassis.reloaded_channel import ReloadedChannel
 from chassis.tickets import TICKET_INVALID
 from chassis.trust import Credentials
 
@@ -142,7 +143,7 @@ def _channel(
 ) -> grpc.aio.Channel:
     if credentials.client is None:
         return grpc.aio.insecure_channel(address, options)
-    return grpc.aio.secure_channel(address, credentials.client, options)
+    return ReloadedChannel(address, credentials.client, options)
 
 
 def _observe(request: Any, code: grpc.StatusCode, begun: float) -> None:

@@ -1,69 +1,70 @@
-"""TLS of a gRPC server: its certificate and its CAs are exchanged while it runs."""
+"""TLS of gRPC servers and clients: certificate, key and CAs are replaced while they run."""
 
 import ssl
-import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
 import grpc
-import structlog
 
-from chassis.reloaded import LOOK_EVERY_S, stamp_of
-
-log = structlog.get_logger(__name__)
+from chassis.reloaded import Reloaded
 
 
-class ReloadedServerTls:
-    """What callers are shown and by which CAs they are known, read again when a file changes.
+@dataclass(frozen=True, slots=True, eq=False)
+class _Files:
+    """What the three files hold, as PEM, and the credentials of a client that uses them."""
 
-    Connections that are open go on. Files that do not belong together, as in the middle of an
-    exchange, change nothing.
+    certificate: bytes
+    key: bytes
+    ca: bytes
+    client: grpc.ChannelCredentials
+
+
+class ReloadedTls:
+    """A service's certificate, its key, and the CAs by which it verifies the other side.
+
+    The files are read again when one of them changes. Files that do not belong together, as in the
+    middle of a replacement, change nothing.
     """
 
     def __init__(self, cert_file: Path, key_file: Path, ca_file: Path) -> None:
         """Raises `OSError`, of which `ssl.SSLError` is one."""
-        self._files = (cert_file, key_file, ca_file)
-        self._stamps = self._stamps_now()
-        self._looked_at = time.monotonic()
+        self._files = Reloaded(
+            cert_file, lambda _: _read(cert_file, key_file, ca_file), key_file, ca_file
+        )
+        self._served = self._files.value
 
-    def credentials(self) -> grpc.ServerCredentials:
-        """For the port of a server. Raises `OSError`."""
-        # None changes nothing, though the stubs do not know it.
+    def client(self) -> grpc.ChannelCredentials:
+        """For a channel; the same object until the files change."""
+        return self._files.value.client
+
+    def server(self) -> grpc.ServerCredentials:
+        """For the port of a server. Open connections stay when the files change."""
+        # gRPC keeps its configuration where this returns None, though the stubs do not know it.
         changed = cast("Callable[[], grpc.ServerCertificateConfiguration]", self._changed)
         return grpc.dynamic_ssl_server_credentials(
-            self._read(), changed, require_client_authentication=True
+            _configuration(self._served), changed, require_client_authentication=True
         )
 
     def _changed(self) -> grpc.ServerCertificateConfiguration | None:
-        """Called by gRPC before each handshake, in a thread of its own; None changes nothing."""
-        now = time.monotonic()
-        if now - self._looked_at < LOOK_EVERY_S:
+        """Called by gRPC before each handshake, in a thread of its own."""
+        files = self._files.value
+        if files is self._served:
             return None
-        self._looked_at = now
-        stamps = self._stamps_now()
-        if stamps == self._stamps:
-            return None
-        self._stamps = stamps
-        try:
-            found = self._read()
-        except OSError as error:  # ssl.SSLError is one
-            log.warning(
-                "a changed certificate cannot be used, so the one before stays",
-                file=str(self._files[0]),
-                why=str(error),
-            )
-            return None
-        log.info("a changed certificate is in use", file=str(self._files[0]))
-        return found
+        self._served = files
+        return _configuration(files)
 
-    def _read(self) -> grpc.ServerCertificateConfiguration:
-        certificate, key, ca = (file.read_bytes() for file in self._files)
-        # gRPC takes what does not match, and then refuses every caller.
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(*self._files[:2])
-        context.load_verify_locations(cadata=ca.decode("ascii", "replace"))
-        return grpc.ssl_server_certificate_configuration([(key, certificate)], ca)
 
-    def _stamps_now(self) -> list[tuple[int, ...]]:
-        return [stamp_of(file) for file in self._files]
+def _configuration(files: _Files) -> grpc.ServerCertificateConfiguration:
+    return grpc.ssl_server_certificate_configuration([(files.key, files.certificate)], files.ca)
+
+
+def _read(cert_file: Path, key_file: Path, ca_file: Path) -> _Files:
+    certificate, key, ca = (file.read_bytes() for file in (cert_file, key_file, ca_file))
+    # gRPC accepts a key of another certificate, and then every handshake fails.
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(cert_file, key_file)
+    # Comments in a bundle may hold any characters; OpenSSL takes ASCII alone.
+    context.load_verify_locations(cadata=ca.decode("ascii", "ignore"))
+    return _Files(certificate, key, ca, grpc.ssl_channel_credentials(ca, key, certificate))

@@ -17,11 +17,15 @@ LOOK_EVERY_S = 1.0
 class Reloaded(Generic[T]):
     """What a file holds. A file that becomes unreadable changes nothing, and is logged once."""
 
-    def __init__(self, file: Path, read: Callable[[Path], T]) -> None:
-        """Reads `file`. Raises what `read` raises: `SystemExit` for a file that is not right."""
+    def __init__(self, file: Path, read: Callable[[Path], T], *more: Path) -> None:
+        """Reads `file`. Raises what `read` raises: `SystemExit` for a file that is not right.
+
+        `more` are files that `read` reads too: a change of one of them counts like one of `file`.
+        """
         self._file = file
+        self._files = (file, *more)
         self._read = read
-        self._stamp = stamp_of(file)
+        self._stamps = [stamp_of(each) for each in self._files]
         self._value = read(file)
         self._looked_at = time.monotonic()
 
@@ -31,14 +35,16 @@ class Reloaded(Generic[T]):
         now = time.monotonic()
         if now - self._looked_at >= LOOK_EVERY_S:
             self._looked_at = now
-            stamp = stamp_of(self._file)
-            if stamp != self._stamp:
-                self._stamp = stamp
+            stamps = [stamp_of(each) for each in self._files]
+            if stamps != self._stamps:
+                self._stamps = stamps
                 try:
                     self._value = self._read(self._file)
                 except (SystemExit, OSError, ValueError) as error:
                     log.warning(
-                        "a changed file cannot be read", file=str(self._file), why=str(error)
+                        "a changed file cannot be used, so what it held before stays",
+                        file=str(self._file),
+                        why=str(error),
                     )
                 else:
                     log.info("a changed file was read again", file=str(self._file))

@@ -15,7 +15,7 @@ import grpc
 
 from chassis.config import CalleeConfig, CallerConfig, ServiceConfig
 from chassis.errors import Forbidden, Unauthenticated
-from chassis.grpc_tls import ReloadedServerTls
+from chassis.grpc_tls import ReloadedTls
 from chassis.identities import (
     AUTHORIZATION,
     UNTRUSTED_SERVICE,
@@ -115,7 +115,8 @@ class Credentials:
 
     # What it shows on loopback.
     secret: Callable[[], str] | None = None
-    client: grpc.ChannelCredentials | None = None
+    # What it shows under TLS: the same object until it changes.
+    client: Callable[[], grpc.ChannelCredentials] | None = None
     server: grpc.ServerCredentials | None = None
     # None recognises no caller.
     callers: Callers | None = None
@@ -128,14 +129,10 @@ class Credentials:
     ) -> "Credentials":
         """Reads the files that the configuration names; `ticket_keys` verify tickets."""
         if config.tls_cert_file and config.tls_key_file and config.tls_ca_file:
-            certificate = config.tls_cert_file.read_bytes()
-            key = config.tls_key_file.read_bytes()
-            ca = config.tls_ca_file.read_bytes()
+            tls = ReloadedTls(config.tls_cert_file, config.tls_key_file, config.tls_ca_file)
             return cls(
-                client=grpc.ssl_channel_credentials(ca, key, certificate),
-                server=ReloadedServerTls(
-                    config.tls_cert_file, config.tls_key_file, config.tls_ca_file
-                ).credentials(),
+                client=tls.client,
+                server=tls.server(),
                 callers=ByCertificate(names_of(config.caller_identities))
                 if isinstance(config, CalleeConfig)
                 else None,

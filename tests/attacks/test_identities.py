@@ -195,7 +195,7 @@ class Certified:
         client = grpc.ssl_channel_credentials(
             files["tls_ca_file"], files["tls_key_file"], files["tls_cert_file"]
         )
-        peer = Neighbour(f"localhost:{port}", Credentials(client=client))
+        peer = Neighbour(f"localhost:{port}", Credentials(client=lambda: client))
         try:
             return await reason_of(peer, method, metadata)
         finally:

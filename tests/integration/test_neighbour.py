@@ -52,6 +52,6 @@ async def test_a_server_that_is_slow_to_greet_is_waited_for() -> None:
 
 
 def test_a_list_of_addresses_is_refused_where_certificates_need_a_name() -> None:
-    trusted = Credentials(client=grpc.ssl_channel_credentials())
+    trusted = Credentials(client=grpc.ssl_channel_credentials)
     with pytest.raises(SystemExit, match="dns:///"):
         Neighbour("ipv4:127.0.0.1:1,127.0.0.1:2", trusted)

@@ -11,7 +11,7 @@ import trustme
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from structlog.testing import capture_logs
 
-from chassis.grpc_tls import ReloadedServerTls
+from chassis.grpc_tls import ReloadedTls
 
 PATIENCE_S = 30.0
 
@@ -55,7 +55,7 @@ async def test_a_certificate_is_exchanged_and_no_call_is_lost(tmp_path: Path) ->
     servicer = health.aio.HealthServicer()
     await servicer.set("", health_pb2.HealthCheckResponse.SERVING)
     health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
-    port = server.add_secure_port("127.0.0.1:0", ReloadedServerTls(*files).credentials())
+    port = server.add_secure_port("127.0.0.1:0", ReloadedTls(*files).server())
     await server.start()
     credentials = grpc.ssl_channel_credentials(
         ca.cert_pem.bytes(), own.private_key_pem.bytes(), own.cert_chain_pems[0].bytes()
