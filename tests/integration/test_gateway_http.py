@@ -48,6 +48,7 @@ async def test_a_broker_from_its_making_to_its_end(stack: Stack) -> None:
     times = {"created_at": broker["created_at"], "updated_at": broker["updated_at"]}
     assert broker == times | {
         "id": broker["id"],
+        "warnings": [],
         "name": "TLS",
         "description": "",
         "protocol": "mqtts",
