@@ -63,8 +63,8 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> Watched:
     watched = Watched()
 
     class Followed(DeviceCalls):
-        def __init__(self, *args: Any) -> None:
-            super().__init__(*args)
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options)
             watched.queues.append(self._registrations)
 
     monkeypatch.setattr(gateway.__main__, "DeviceCalls", Followed)

@@ -135,11 +135,12 @@ async def test_what_no_longer_holds_is_not_gone_back_to(stack: Stack) -> None:
         refused = await stack.admin("POST", f"{path}/rollback", json=body)
         assert (refused.status_code, refused.json()["field"]) == (422, "revision")
     # What SQL made and the API would not: it is in the history, and stays there.
-    stack.database.execute("UPDATE mqtt_broker_config SET host = '-' WHERE id = %s", broker["id"])
+    set_region = "UPDATE mqtt_broker_config SET region = %s WHERE id = %s"
+    stack.database.execute(set_region, "r" * 65, broker["id"])
     revision = (await history(stack, broker["id"]))[0]["revision"]
-    stack.database.execute("UPDATE mqtt_broker_config SET host = 'h' WHERE id = %s", broker["id"])
+    stack.database.execute(set_region, "", broker["id"])
     refused = await stack.admin("POST", f"{path}/rollback", json={"revision": revision})
-    assert (refused.status_code, refused.json()["field"]) == (422, "host")
+    assert (refused.status_code, refused.json()["field"]) == (422, "region")
 
 
 async def test_what_was_no_column_then_stays_as_it_is(stack: Stack) -> None:
