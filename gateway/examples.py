@@ -221,6 +221,7 @@ _AUDIT_LINE: dict[str, Any] = {
     "before": {"keep_alive": 60},
     "after": {"keep_alive": 30},
     "details": None,
+    "session_role": "mooring_broker",
     "request_id": REQUEST_ID,
 }
 _JOB: dict[str, Any] = {
