@@ -247,6 +247,8 @@ class Messenger:
         self._state = state
 
 
+# It sends thousands of requests, on two cores that other tests use too.
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("kind", ["covered", "drawn"])
 async def test_the_document_is_true(stack: Stack, kind: str) -> None:
     """No 5xx, every answer as documented, and nothing stored by what is refused."""
