@@ -13,6 +13,7 @@ import migrations
 from broker_service.reencrypt.__main__ import ReencryptConfig, reencrypted
 from chassis.errors import MooringError
 from local.errors import CannotRun
+from registry_service.sealing.lost_key import lost_key_at
 
 OLDEST = 14
 CONNECT_S = 10
@@ -56,6 +57,19 @@ def bind_passwords(broker_url: str, encryption_keys: Path) -> Sequence[str]:
     except MooringError as error:
         raise CannotRun(f"the brokers' passwords: {error.message}") from error
     return done.unreadable
+
+
+def demand_audit_key(sealer_url: str, audit_keys: Path) -> None:
+    """Raises `CannotRun` where the key of the audit log's last seal was lost.
+
+    The sealer would say so too, in its log and in vain: nothing waits for it.
+    """
+    try:
+        lost = asyncio.run(lost_key_at(sealer_url, audit_keys))
+    except MooringError as error:
+        raise CannotRun(f"the audit log: {error.message}") from error
+    if lost is not None:
+        raise CannotRun(lost)
 
 
 def demand_ours(connection: psycopg.Connection, role: str, role_url: str) -> None:

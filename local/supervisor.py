@@ -14,7 +14,7 @@ from chassis.config import load
 from chassis.identities import Identity
 from local import interrupts
 from local.config import LocalConfig
-from local.database import bind_passwords, bring_up_to_date, url_for
+from local.database import bind_passwords, bring_up_to_date, demand_audit_key, url_for
 from local.errors import CannotRun
 from local.home import SERVICE_ROLES, Home
 from local.interrupts import ChildExits
@@ -95,6 +95,8 @@ def run(config: LocalConfig, stops: ExitStack) -> None:
         broker_url = url_for("mooring_broker", passwords["mooring_broker"], owner_url)
         for where in bind_passwords(broker_url, encryption_keys):
             tell(f"it cannot be read, and is not used: {where}")
+        sealer_url = url_for("mooring_sealer", passwords["mooring_sealer"], owner_url)
+        demand_audit_key(sealer_url, audit_keys)
         exits = ChildExits()
         told = environments(
             config, owner_url, passwords, trust, server_keys, encryption_keys, audit_keys

@@ -17,6 +17,7 @@ from chassis.tickets import read_public
 from registry_service.credentials import KeyRing
 from registry_service.sealing.chain import Finding
 from registry_service.sealing.config import SealingConfig
+from registry_service.sealing.lost_key import lost_key
 from registry_service.sealing.sealer import Sealer
 from registry_service.sealing.store import SealStore, reader
 from registry_service.sealing.verification import Report, verify
@@ -25,23 +26,16 @@ from registry_service.tables import SCHEMA_REVISION
 
 @contextlib.asynccontextmanager
 async def running(config: SealingConfig) -> AsyncIterator[None]:
-    """The sealer, until the block ends.
-
-    Raises `SystemExit` where the key of the last seal is not in the ring: to go on with another one
-    would hide that it was lost.
-    """
+    """The sealer, until the block ends. Raises `SystemExit` where the last seal's key is lost."""
     ring = KeyRing.read(config.audit_keys_file)
     async with contextlib.AsyncExitStack() as stack:
         engine = engine_of(config.sealing_database_url, pool_size=1)
         stack.push_async_callback(engine.dispose)
         await require_schema(engine, SCHEMA_REVISION)
         store = SealStore(engine)
-        last = await store.last_seal()
-        if last is not None and last.key_id not in ring.keys:
-            raise SystemExit(
-                f"{config.audit_keys_file}: the last seal was made with key {last.key_id}, which is"
-                " not in it: put the backup of the file back"
-            )
+        lost = await lost_key(store, config.audit_keys_file, ring)
+        if lost is not None:
+            raise SystemExit(lost)
         sealer = Sealer(store, ring, f"{socket.gethostname()}/{os.getpid()}")
         stack.push_async_callback(sealer.stop)
         await stack.enter_async_context(

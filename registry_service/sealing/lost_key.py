@@ -1,0 +1,30 @@
+"""Whether the key of the last seal is still there: to go on with another would hide its loss."""
+
+from pathlib import Path
+
+from chassis.database import engine_of
+from registry_service.credentials import KeyRing
+from registry_service.sealing.store import SealStore
+
+
+async def lost_key(store: SealStore, file: Path, ring: KeyRing) -> str | None:
+    """Why nothing may be sealed with the keys of `file`; None where the last seal's key is there.
+
+    Raises `Unavailable`.
+    """
+    last = await store.last_seal()
+    if last is None or last.key_id in ring.keys:
+        return None
+    return (
+        f"{file}: the last seal was made with key {last.key_id}, which is not in it: put the backup"
+        " of the file back"
+    )
+
+
+async def lost_key_at(database_url: str, file: Path) -> str | None:
+    """As above, for a process that has no store. Raises `SystemExit` for a file that is no ring."""
+    engine = engine_of(database_url, pool_size=1)
+    try:
+        return await lost_key(SealStore(engine), file, KeyRing.read(file))
+    finally:
+        await engine.dispose()
