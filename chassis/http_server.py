@@ -13,9 +13,10 @@ import structlog
 import uvicorn
 
 from chassis.direct_http import Handlers, Reply
-from chassis.http_connection import Context, HttpConnection
+from chassis.http_connection import HttpConnection
+from chassis.http_context import Context
 from chassis.http_limits import Connections, HttpLimits, Network
-from chassis.http_tls import ReloadedTls, TlsGate
+from chassis.http_tls import TlsGate, reloaded_tls
 
 log = structlog.get_logger(__name__)
 
@@ -131,13 +132,13 @@ async def serving(
     tls = None
     if address.cert_file is not None:
         try:
-            tls = ReloadedTls(address.cert_file, address.key_file)
+            tls = reloaded_tls(address.cert_file, address.key_file)
         except OSError as error:  # ssl.SSLError is one
             raise SystemExit(f"{address.cert_file} cannot be used: {error}") from None
 
     def connection(*, config: uvicorn.Config, server_state: Any, **_: Any) -> asyncio.Protocol:
         context = Context(config, server_state, handlers, allowed, connections, refusal, leaving)
-        return HttpConnection(context) if tls is None else TlsGate(context, tls.context)
+        return HttpConnection(context) if tls is None else TlsGate(context, tls)
 
     http: Any = connection
     settings = uvicorn.Config(

@@ -1,60 +1,25 @@
-"""TLS of an HTTP server: the handshake is bounded, and certificates are exchanged while it runs."""
+"""TLS of an HTTP server: the handshake is bounded, and certificates are replaced while it runs."""
 
 import asyncio
 import ssl
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import structlog
 from uvicorn.protocols.utils import get_remote_addr
 
-from chassis.http_connection import Context, HttpConnection
-from chassis.reloaded import LOOK_EVERY_S, stamp_of
+from chassis.http_connection import HttpConnection
+from chassis.http_context import Context
+from chassis.reloaded import Reloaded
 
-log = structlog.get_logger(__name__)
 
-
-class ReloadedTls:
+def reloaded_tls(cert_file: Path, key_file: Path | None) -> Reloaded[ssl.SSLContext]:
     """The certificate that clients are shown, read again when its files change.
 
     Files may be links that are swapped, as Kubernetes does it. A pair that does not match, as in
-    the middle of an exchange, changes nothing.
+    the middle of a replacement, changes nothing. Raises `OSError`, of which `ssl.SSLError` is one.
     """
-
-    def __init__(self, cert_file: Path, key_file: Path | None) -> None:
-        """Raises `OSError`, of which `ssl.SSLError` is one."""
-        self._cert_file, self._key_file = cert_file, key_file
-        self._stamps = self._stamps_now()
-        self._context = tls_of(cert_file, key_file)
-        self._looked_at = time.monotonic()
-
-    def context(self) -> ssl.SSLContext:
-        """For a new connection; as of the last second."""
-        now = time.monotonic()
-        if now - self._looked_at >= LOOK_EVERY_S:
-            self._looked_at = now
-            stamps = self._stamps_now()
-            if stamps != self._stamps:
-                self._stamps = stamps
-                self._read()
-        return self._context
-
-    def _stamps_now(self) -> list[tuple[int, ...]]:
-        return [stamp_of(file) for file in (self._cert_file, self._key_file) if file is not None]
-
-    def _read(self) -> None:
-        try:
-            self._context = tls_of(self._cert_file, self._key_file)
-        except OSError as error:  # ssl.SSLError is one
-            log.warning(
-                "a changed certificate cannot be used, so the one before stays",
-                file=str(self._cert_file),
-                why=str(error),
-            )
-        else:
-            log.info("a changed certificate is in use", file=str(self._cert_file))
+    more = () if key_file is None else (key_file,)
+    return Reloaded(cert_file, lambda file: tls_of(file, key_file), *more)
 
 
 def tls_of(cert_file: Path, key_file: Path | None) -> ssl.SSLContext:
@@ -67,8 +32,8 @@ def tls_of(cert_file: Path, key_file: Path | None) -> ssl.SSLContext:
 class TlsGate(asyncio.Protocol):
     """A connection until its handshake is done: it is counted from its first moment."""
 
-    def __init__(self, context: Context, tls: Callable[[], ssl.SSLContext]) -> None:
-        """`tls` returns what is shown today."""
+    def __init__(self, context: Context, tls: Reloaded[ssl.SSLContext]) -> None:
+        """`tls` is what each new connection is shown."""
         self._context = context
         self._tls = tls
         self._early: list[bytes] = []
@@ -101,7 +66,7 @@ class TlsGate(asyncio.Protocol):
             encrypted = await asyncio.get_running_loop().start_tls(
                 transport,
                 self,
-                self._tls(),
+                self._tls.value,
                 server_side=True,
                 ssl_handshake_timeout=limits.handshake_s,
                 ssl_shutdown_timeout=limits.quiet_s,

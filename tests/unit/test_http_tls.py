@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import trustme
 
-from chassis import http_tls
+from chassis import reloaded
 from tests.http_server import PATIENCE_S, served, statuses
 
 CLOSING = b"GET /direct HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"
@@ -70,7 +70,7 @@ async def until(condition: Callable[[int], bool], address: tuple[str, int], moun
 async def test_a_new_certificate_is_shown_and_nothing_is_dropped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(http_tls, "LOOK_EVERY_S", 0.0)
+    monkeypatch.setattr(reloaded, "LOOK_EVERY_S", 0.0)
     mount = Mount(tmp_path)
     async with served(None, mount.cert, mount.key) as address:
         reader, writer = await asyncio.open_connection(*address, ssl=mount.trust)

@@ -1,0 +1,26 @@
+"""What the connections of one HTTP server have in common."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from uvicorn.config import Config
+from uvicorn.server import ServerState
+
+from chassis.direct_http import Handlers, Reply
+from chassis.http_limits import Connections, HttpLimits
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """The server's configuration and its state."""
+
+    config: Config
+    state: ServerState
+    handlers: Handlers
+    limits: HttpLimits
+    connections: Connections
+    # The answer to what cannot be read or comes too slowly: 400, 408, 431 or 500.
+    refusal: Callable[[int], Reply]
+    # Set when the process is about to stop.
+    leaving: asyncio.Event
