@@ -12,11 +12,15 @@ from datetime import datetime, timedelta
 from chassis.refusals import plain
 from chassis.tickets import SKEW_S, InvalidTicket, PublicKeys, opened
 
-# Commands that write lines in their own names.
-COMMANDS = frozenset(
-    {"registry_service.bootstrap", "registry_service.keys", "broker_service.reencrypt"}
-)
 DEVICE = "device"
+REGISTRY, BROKER = "mooring_registry", "mooring_broker"
+# Which role writes lines in these names, without a ticket: of a device, and of our commands.
+WRITERS = {
+    DEVICE: REGISTRY,
+    "registry_service.bootstrap": REGISTRY,
+    "registry_service.keys": REGISTRY,
+    "broker_service.reencrypt": BROKER,
+}
 TOKEN_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 # What is done for a person is written while their ticket is good, or soon after.
 LATE = timedelta(minutes=2)
@@ -47,16 +51,17 @@ def names_a_person(line: Written) -> bool:
     if not line.actor:
         # Of a stranger, the address; the id of a token is a UUID.
         return TOKEN_ID.fullmatch(line.actor_id) is not None
-    return bool(line.actor_id) or line.actor not in COMMANDS
+    return bool(line.actor_id) or line.actor not in WRITERS
 
 
 def is_proved(line: Written, keys: PublicKeys) -> bool:
     """Whether it names no person, or keeps a ticket of that person from when it was written.
 
-    A job goes on in the name of the person that had it run, so its lines may come later.
+    What a device or a command of ours did is written by the role of its service. A job goes on in
+    the name of the person that had it run, so its lines may come later.
     """
     if not names_a_person(line):
-        return True
+        return line.session_role == WRITERS.get(line.actor, line.session_role)
     if line.ticket is None or line.session_role is None:
         return False
     try:
@@ -70,7 +75,7 @@ def is_proved(line: Written, keys: PublicKeys) -> bool:
     at = line.at.timestamp()
     if at < found.issued_at - SKEW_S:
         return False
-    if line.action.startswith("job.") and line.session_role == "mooring_registry":
+    if line.action.startswith("job.") and line.session_role == REGISTRY:
         return True
     late = REFUSAL_LATE if line.refusal else LATE
     return at < found.expires_at + SKEW_S + late.total_seconds()

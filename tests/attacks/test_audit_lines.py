@@ -82,10 +82,22 @@ async def test_a_line_in_the_name_of_another_is_named(stack: Stack) -> None:
         forged(stack, "device", OTTO.id, "broker.delete", "1", "", None),
         forged(stack, "registry_service.keys", OTTO.id, "broker.delete", "1", "", None),
         forged(stack, OTTO.name, OTTO.id, "broker.delete", "1", "", None, role="mooring_registry"),
+        # As a device or a command, which only the role of its own service writes.
+        *(
+            forged(stack, name, subject, "token.create", subject, "", None, role=role)
+            for name, subject, role in (
+                ("device", "d", "mooring_broker"),
+                ("device", "d", "mooring"),
+                ("registry_service.bootstrap", "", "mooring_broker"),
+                ("registry_service.keys", "", "mooring_broker"),
+                ("broker_service.reencrypt", "", "mooring_registry"),
+            )
+        ),
         # By hand, as the owner.
         forged(stack, *delete, "", None, role="mooring"),
     }
     proved = forged(stack, *delete, "", good)
+    forged(stack, "broker_service.reencrypt", "", "broker.reencrypt", "", "", None)
     assert await unproved(stack) == bad
     assert proved not in bad
 
