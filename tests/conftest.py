@@ -3,6 +3,7 @@
 import logging
 import os
 import secrets
+import shutil
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -15,6 +16,24 @@ from local.postgres import Postgres, prepare
 from tests.rabbitmq import Rabbitmq, running
 from tests.stack import ROLES, Database, Stack, started
 
+# A file system in memory, and how much memory has to be free for it.
+IN_MEMORY = Path("/dev/shm")  # noqa: S108 - pytest makes a folder of its own there
+ROOM_BYTES = 4 * 2**30
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Keeps the files of tests in memory where there is room: they make and drop many databases."""
+    if "PYTEST_XDIST_WORKER" not in os.environ and _has_room():
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(IN_MEMORY))
+
+
+def _has_room() -> bool:
+    if not IN_MEMORY.is_dir() or os.statvfs(IN_MEMORY).f_flag & os.ST_NOEXEC:
+        return False
+    memory = Path("/proc/meminfo").read_text().partition("MemAvailable:")[2].split()
+    free = [int(memory[0]) * 1024, shutil.disk_usage(IN_MEMORY).free]
+    return min(free) >= ROOM_BYTES
+
 
 @pytest.fixture(scope="session")
 def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
@@ -26,6 +45,8 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
         with psycopg.connect(server.superuser_url(), autocommit=True) as connection:
             connection.execute("ALTER SYSTEM SET fsync = off")
             connection.execute("ALTER SYSTEM SET full_page_writes = off")
+            # Each new database goes through the log, which is not to fill the memory.
+            connection.execute("ALTER SYSTEM SET max_wal_size = '160MB'")
             # A database is dropped when every session has heard of it, and one that a test has
             # frozen while it logged in hears nothing until its time is up.
             connection.execute("ALTER SYSTEM SET authentication_timeout = '10s'")

@@ -240,7 +240,9 @@ def test_a_first_run_that_was_cut_off_is_completed(run: Run) -> None:
     assert list(run.brokers()) == ["Local Broker"]
 
 
-@pytest.mark.parametrize("way", [signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize(
+    "way", [signal.SIGINT, pytest.param(signal.SIGHUP, marks=pytest.mark.heavy)]
+)
 def test_it_stops_when_told_to(run: Run, way: signal.Signals) -> None:
     run.start()
     family = run.family()
@@ -250,7 +252,13 @@ def test_it_stops_when_told_to(run: Run, way: signal.Signals) -> None:
 
 
 @pytest.mark.parametrize(
-    "moment", ["postgres/data.unfinished", "logs/postgres.log", "logs/gateway.log"]
+    "moment",
+    [
+        "logs/gateway.log",
+        # The earlier ones, whose runs start all over again.
+        pytest.param("postgres/data.unfinished", marks=pytest.mark.heavy),
+        pytest.param("logs/postgres.log", marks=pytest.mark.heavy),
+    ],
 )
 def test_it_stops_while_it_starts(first_run: Run, moment: str) -> None:
     first_run.begin()
@@ -380,6 +388,8 @@ def test_a_service_that_dies_is_started_again(run: Run) -> None:
         assert f"{service} ended with SIGKILL" in said
 
 
+# It waits through every pause, the longest too; above, each process dies once.
+@pytest.mark.heavy
 def test_no_process_that_keeps_dying_ends_the_others(run: Run) -> None:
     run.start()
     services = (*SERVICES, SEALER, ENFORCEMENT)
