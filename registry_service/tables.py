@@ -5,7 +5,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import CIDR, INT8MULTIRANGE, JSONB
 
-SCHEMA_REVISION = "0032"
+SCHEMA_REVISION = "0033"
 
 metadata = sa.MetaData()
 
@@ -181,6 +181,7 @@ devices = sa.Table(
     sa.Column("has_short_api_key", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Column("rotations", sa.Integer, nullable=False, server_default="0"),
     sa.Column("rotations_since", sa.DateTime(timezone=True)),
+    sa.Column("rotated_at", sa.DateTime(timezone=True)),
     # The broker that `is_online` is from, and the moment of its clock at which that was so.
     sa.Column("presence_broker_id", sa.Integer),
     sa.Column("presence_at", sa.DateTime(timezone=True)),
@@ -190,6 +191,7 @@ devices = sa.Table(
         name="devices_provisioned_by_key_id_fkey",
     ),
     sa.Index("devices_fleet", "fleet_id", "id"),
+    sa.Index("devices_rotations", "rotations_since", postgresql_where=sa.text("rotations > 1")),
     sa.Index("devices_short_api_key", "id", postgresql_where=sa.text("has_short_api_key")),
     sa.Index("devices_server_key", "credential_key_id", "id", postgresql_include=["is_active"]),
     sa.Index(

@@ -58,12 +58,15 @@ class AuditLine(Struct, kw_only=True, frozen=True):
     action: Annotated[str, Meta(description="A noun, a full stop and a verb.")]
     subject: Annotated[str, Meta(description="The id or uuid of what it was done to.")]
     refusal: Annotated[str | None, Meta(description="Why it was refused; null for what was done.")]
-    count: Annotated[int, Meta(description="How many attempts this line stands for.")]
+    count: Annotated[int, Meta(description="How many attempts or rotations this line stands for.")]
     before: Annotated[dict[str, Any] | None, Meta(description="What changed, as it was.")]
     after: Annotated[dict[str, Any] | None, Meta(description="What changed, as it became.")]
     details: Annotated[
         dict[str, Any] | None,
-        Meta(description="Of refusals that share a line: from when to when, and from where."),
+        Meta(
+            description="Of refusals that share a line: from when to when, and from where. Of"
+            " rotations that share one: `since` the line before, and `last_at`."
+        ),
     ]
     request_id: str
     session_role: Annotated[

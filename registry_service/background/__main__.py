@@ -1,8 +1,8 @@
 """`python -m registry_service.background`: runs jobs, folds the counts of devices.
 
 And tells brokers of the devices of large fleets that were disabled, ends sessions of mqtt_reader
-that last too long, and forgets old changes of
-access.
+that last too long, deletes old changes of access, and ends the hours in which rotations are
+counted.
 """
 
 import contextlib

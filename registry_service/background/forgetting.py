@@ -1,4 +1,4 @@
-"""Forgets what nobody reads any more, so that it does not pile up whoever else runs."""
+"""Deletes what no process reads any more, and ends the hours in which rotations were counted."""
 
 import asyncio
 
@@ -10,6 +10,8 @@ from registry_service.background.store import WorkStore
 log = structlog.get_logger(__name__)
 
 INTERVAL_S = 60.0
+# Some tenths of a second.
+CHUNK = 5_000
 
 
 async def keep_forgetting(store: WorkStore) -> None:
@@ -18,6 +20,8 @@ async def keep_forgetting(store: WorkStore) -> None:
         try:
             await store.forget_changes()
             await store.forget_failures()
+            while await store.end_rotation_periods(CHUNK) == CHUNK:
+                pass
         except Unavailable:
-            log.warning("old changes of access and failed attempts cannot be forgotten now")
+            log.warning("old changes of access, failed attempts and rotations cannot be tidied now")
         await asyncio.sleep(INTERVAL_S)

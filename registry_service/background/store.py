@@ -23,7 +23,8 @@ from registry_service.jobs.lifecycle import Action, State, Status, after
 from registry_service.jobs.outcomes import MOVED, PENDING, tallied
 from registry_service.jobs.store import parameters_of
 from registry_service.leases import Lease
-from registry_service.tables import access_changes, api_key_failures, api_tokens, jobs
+from registry_service.registration.records import HOUR
+from registry_service.tables import access_changes, api_key_failures, api_tokens, devices, jobs
 
 LEASE = "jobs"
 # Those that jobs are for (registry_service/jobs/servicer.py).
@@ -90,6 +91,22 @@ class WorkStore:
         old = api_key_failures.c.began_at < sa.func.now() - FAILURES_ARE_KEPT
         async with writing(self._engine) as connection:
             await connection.execute(sa.delete(api_key_failures).where(old))
+
+    async def end_rotation_periods(self, size: int) -> int:
+        """How many hours were over, of at most `size`; the database notes their rotations.
+
+        A row that is in use is left for the next time. Raises `Unavailable`.
+        """
+        over = (
+            sa.select(devices.c.id)
+            .where(devices.c.rotations > 1, devices.c.rotations_since < sa.func.now() - HOUR)
+            .order_by(devices.c.id)
+            .limit(size)
+            .with_for_update(key_share=True, skip_locked=True)
+        )
+        end = sa.update(devices).where(devices.c.id.in_(over)).values(rotations=0)
+        async with writing(self._engine) as connection:
+            return (await connection.execute(end)).rowcount
 
     async def fail(self, job_id: int, failure: str) -> None:
         """Pauses a job that cannot go on; `failure` is for people."""

@@ -21,7 +21,7 @@ PREVIOUS = ("previous_password_hash", "previous_salt", "previous_until", "previo
 SECRET = (
     *("mqtt_password_hash", "credential_salt", "credential_key_id", "api_key_hash"),
     *("previous_password_hash", "previous_salt", "previous_broker_ids", "salt_broker_ids"),
-    *("proved_from", "rotations", "rotations_since"),
+    *("proved_from", "rotations", "rotations_since", "rotated_at"),
 )
 _columns = [column for column in devices.c if column.name not in SECRET]
 

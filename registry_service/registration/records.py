@@ -18,8 +18,8 @@ from registry_service.placements import Placement
 from registry_service.provisioning import ProvisioningKey
 from registry_service.registration.request import Registration
 
-# More are no precaution. A device that replaces its password in a loop writes a row, a line of the
-# audit log and a change of access each time.
+# More are no precaution. A device that replaces its password in a loop writes a row and a change of
+# access each time.
 ROTATIONS_PER_HOUR = 60
 HOUR = timedelta(hours=1)
 

@@ -218,8 +218,9 @@ RETURNING device.id
 """
 
 # Of those whose salt is as it was read: whatever changes credentials makes another. The password of
-# before is kept for so many seconds, if there was one; who has asked is in the audit log. Returns
-# the ids of those that got new credentials.
+# before is kept for so many seconds, if there was one. The first rotation of an hour that a device
+# has asked for is a line of the audit log; a trigger writes how many followed when the hour is
+# over. Returns the ids of those that got new credentials.
 ROTATE = """
 WITH given AS (
     SELECT * FROM json_to_recordset(%s::json) AS given (
@@ -259,6 +260,7 @@ WITH given AS (
             WHEN device.rotations_since > now() - interval '1 hour' THEN device.rotations + 1
             ELSE 1
         END,
+        rotated_at = CASE WHEN given.is_asked THEN now() ELSE device.rotated_at END,
         api_key_hash = decode(given.api_key_hash, 'base64'),
         told_broker_ids = given.told_broker_ids,
         told_source = given.told_source,
@@ -266,10 +268,10 @@ WITH given AS (
         told_at = now()
     FROM given JOIN locked ON locked.id = given.id CROSS JOIN grace
     WHERE device.id = given.id AND device.credential_salt = given.replaced_salt
-    RETURNING device.id, device.uuid, given.is_asked
+    RETURNING device.id, device.uuid, given.is_asked AND device.rotations = 1 AS is_first
 ), noted AS (
     INSERT INTO audit_log (actor, actor_id, action, subject, request_id)
-    SELECT 'device', uuid, 'device.rotate_credentials', uuid, %s FROM rotated WHERE is_asked
+    SELECT 'device', uuid, 'device.rotate_credentials', uuid, %s FROM rotated WHERE is_first
 )
 SELECT id FROM rotated
 """

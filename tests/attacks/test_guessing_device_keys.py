@@ -8,6 +8,8 @@ import httpx2
 import pytest
 from mooring.registry.v1 import registration_pb2 as pb
 
+from chassis.database import engine_of
+from registry_service.background.store import WorkStore
 from registry_service.registration import guesses as module
 from registry_service.registration import records
 from registry_service.registration.guesses import (
@@ -232,3 +234,60 @@ async def test_a_device_does_not_rotate_without_end(
             await asyncio.sleep(0.05)
     assert found[0] == ("", 6)
     assert found[1][0] == "RATE_LIMITED"
+
+
+LINES = """
+SELECT subject, count, (details ->> 'since')::timestamptz = %s::timestamptz,
+       (details ->> 'last_at')::timestamptz > at - interval '1 minute', session_role
+FROM audit_log WHERE action = 'device.rotate_credentials' AND refusal = '' ORDER BY id
+"""
+
+
+async def test_rotations_do_not_fill_the_audit_log(stack: Stack) -> None:
+    engine = engine_of(stack.database.url("mooring_registry"), pool_size=1)
+    work = WorkStore(engine, 15.0)
+    began = "2026-01-01 00:00:00+00"
+
+    async def rotate(uuid: str, times: int) -> None:
+        for _ in range(times):
+            assert (await over_http(stack, "rotate", uuid, "test-api-key")).status_code == 200
+
+    def is_over(uuid: str) -> None:
+        stack.database.execute(
+            "UPDATE devices SET rotations_since = %s WHERE uuid = %s", began, uuid
+        )
+
+    names = ("again", "ended", "gone", "once", "still")
+    for uuid in names:
+        await stack.register(uuid)
+    for uuid in names:
+        await rotate(uuid, 1 if uuid == "once" else 4)
+    # The first of each at once.
+    first = [(uuid, 1, None, None, "mooring_registry") for uuid in names]
+    assert stack.database.execute(LINES, began) == first
+    for uuid in names[:-1]:
+        is_over(uuid)
+    await rotate("again", 1)
+    assert (await stack.admin("DELETE", "/devices/gone")).status_code == 204
+    assert await work.end_rotation_periods(100) == 1
+    assert await work.end_rotation_periods(100) == 0
+    later = [
+        ("again", 3, True, True, "mooring_registry"),
+        ("again", 1, None, None, "mooring_registry"),
+        ("gone", 3, True, True, "mooring_registry"),
+        ("ended", 3, True, True, "mooring_registry"),
+    ]
+    found = stack.database.execute(LINES, began)
+    # The database writes the two of a rotation in the order that it likes.
+    assert found[:5] == first
+    assert sorted(found[5:7], key=str) == sorted(later[:2], key=str)
+    assert found[7:] == later[2:]
+    # An hour that was ended begins anew.
+    await rotate("ended", 1)
+    await rotate("still", 1)
+    assert stack.database.execute(LINES, began)[9:] == [
+        ("ended", 1, None, None, "mooring_registry")
+    ]
+    rows = "SELECT uuid, rotations FROM devices ORDER BY uuid"
+    assert stack.database.execute(rows) == [("again", 1), ("ended", 1), ("once", 1), ("still", 5)]
+    await engine.dispose()

@@ -88,7 +88,7 @@ async def test_a_device_gets_a_new_password_and_the_one_before_is_accepted_for_a
     lines = (await stack.admin("GET", "/audit-log?action=device.rotate_credentials")).json()
     assert [(line["actor"], line["actor_id"], line["subject"]) for line in lines["items"]] == [
         ("device", "d", "d")
-    ] * 2
+    ]
 
 
 async def test_whoever_is_not_let_in_rotates_nothing(stack: Stack) -> None:
@@ -148,8 +148,7 @@ async def test_rotations_that_meet_are_one(stack: Stack) -> None:
     [[left], [right]] = await asyncio.gather(*tasks)
     assert left == right
     assert (accepted(stack, one), accepted(stack, left)) == ("previous", "current")
-    lines = (await stack.admin("GET", "/audit-log?action=device.rotate_credentials")).json()
-    assert len(lines["items"]) == 2
+    assert stack.database.execute("SELECT rotations FROM devices") == [(2,)]
 
 
 async def test_whatever_is_answered_is_accepted_in_the_middle_of_rotations(stack: Stack) -> None:
