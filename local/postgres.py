@@ -252,6 +252,8 @@ def prepare(server: Postgres, password: str) -> str:
         let_in(connection, "mooring", password)
         if not connection.execute("SELECT FROM pg_database WHERE datname = 'mooring'").rowcount:
             connection.execute("CREATE DATABASE mooring OWNER mooring")
+        # In the others a role could make tables and large objects.
+        connection.execute("REVOKE ALL ON DATABASE postgres, template1 FROM PUBLIC")
     with psycopg.connect(server.superuser_url("mooring"), autocommit=True) as connection:
         connection.execute(AS_SUPERUSER.read_bytes())
     return server.url("mooring", password, "mooring")

@@ -13,12 +13,6 @@ from registry_service.background.readers import Readers
 from tests.stack import ROLES, Database
 
 DENIED = "42501"
-# Tables and views whose rows or columns a role may read, by the rights that it has on any column.
-READER = {"mqtt_acls": {"SELECT"}, "mqtt_users": {"SELECT"}}
-# Functions of ours that a role may call.
-CALLED = {
-    "mooring_registry": {"end_long_readers", "revoke_fleet_devices"},
-}
 # A role that is stolen gets no further by any of these.
 ATTEMPTS = (
     "SELECT lo_create(0)",
@@ -95,33 +89,6 @@ def test_a_role_cannot(database: Database, role: str) -> None:
     with psycopg.connect(database.url(role), autocommit=True) as connection:
         found = {statement: refused(connection, statement) for statement in expected}
     assert found == expected
-
-
-def test_a_broker_that_reads_sees_two_views_and_no_more(database: Database) -> None:
-    query = """
-        SELECT relname, privilege
-        FROM pg_class, unnest('{SELECT,INSERT,UPDATE,DELETE,TRUNCATE,REFERENCES,TRIGGER}'::text[])
-            AS privilege
-        WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'v', 'm', 'p', 'f')
-          AND (has_table_privilege('mqtt_reader', oid, privilege)
-               OR (privilege IN ('SELECT', 'INSERT', 'UPDATE', 'REFERENCES')
-                   AND has_any_column_privilege('mqtt_reader', oid, privilege)))
-    """
-    found: dict[str, set[str]] = {}
-    for name, privilege in database.execute(query):
-        found.setdefault(name, set()).add(privilege)
-    assert found == READER
-
-
-@pytest.mark.parametrize("role", ROLES)
-def test_a_role_calls_no_function_that_is_not_meant_for_it(database: Database, role: str) -> None:
-    query = """
-        SELECT proname FROM pg_proc
-        WHERE pronamespace = 'public'::regnamespace AND prosecdef
-          AND has_function_privilege(%s, oid, 'EXECUTE')
-    """
-    found = {name for (name,) in database.execute(query, role)}
-    assert found == CALLED.get(role, set())
 
 
 def test_a_role_without_more_to_it_is_nothing(database: Database) -> None:

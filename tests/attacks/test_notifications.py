@@ -3,13 +3,21 @@
 import asyncio
 import contextlib
 import threading
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
 
+from broker_service.placements import store as placements
 from chassis.listening import OCCASION_S, Listener
 from chassis.process import background
-from tests.stack import Database
+from registry_service.access import store as access
+from registry_service.enforcement import held_store
+from registry_service.enforcement import store as enforcement
+from registry_service.tokens import store as tokens
+from tests.brokers import asking
+from tests.stack import Database, Stack
 
 CHANNEL = "placement"
 PATIENCE_S = 20.0
@@ -68,6 +76,94 @@ async def test_a_change_is_noticed_in_a_flood(database: Database) -> None:
             await listener.caught_up()
             assert listener.is_listening
         assert listener.announcements == 50_001
+
+
+# As fast as the server can: a transaction each, and another text, for one that is the same as in
+# the transaction before would be dropped.
+FLOOD = """
+DO $$ DECLARE n bigint := 0; BEGIN
+    LOOP
+        n := n + 1;
+        PERFORM pg_notify(channel, n || repeat('x', 100)) FROM unnest(ARRAY[{channels}]) AS channel;
+        COMMIT;
+    END LOOP;
+END $$
+"""
+CHANNELS = (
+    *(placements.CHANNEL, tokens.CHANNEL, access.CHANNEL),
+    *(enforcement.DRIVING_CHANNEL, held_store.HELD_CHANNEL),
+)
+
+
+@contextlib.contextmanager
+def flooding(database: Database, connections: int) -> Iterator[None]:
+    """mqtt_reader notifies on every channel that there is, until the block ends."""
+
+    def flood(attacker: psycopg.Connection) -> None:
+        with contextlib.suppress(psycopg.errors.QueryCanceled):
+            attacker.execute(FLOOD.format(channels=", ".join(f"'{c}'" for c in CHANNELS)).encode())
+
+    with contextlib.ExitStack() as exits:
+        opened = [
+            exits.enter_context(psycopg.connect(database.url("mqtt_reader"), autocommit=True))
+            for _ in range(connections)
+        ]
+        threads = exits.enter_context(ThreadPoolExecutor(connections))
+        for attacker in opened:
+            attacker.execute("SET statement_timeout = 0")
+            threads.submit(flood, attacker)
+        try:
+            yield
+        finally:
+            for attacker in opened:
+                attacker.cancel_safe()
+
+
+async def test_a_change_takes_effect_at_once_in_a_flood(stack: Stack) -> None:
+    """A broker's change for devices, a revoked token, and a device's end at a broker that asks."""
+    token = (await stack.admin("POST", "/tokens", json={"name": "t", "role": "viewer"})).json()
+    shown = {"Authorization": f"Bearer {token['token']}"}
+    mqtt = (await stack.register("d")).json()["mqtt"]
+    took_s: dict[str, list[float]] = {}
+
+    async def until(what: str, is_so: Callable[[], Awaitable[bool]]) -> None:
+        began = time.monotonic()
+        async with asyncio.timeout(PATIENCE_S):
+            while not await is_so():
+                await asyncio.sleep(0.005)
+        took_s.setdefault(what, []).append(time.monotonic() - began)
+
+    async with asking(stack) as brokers:
+
+        async def is_at(host: str) -> bool:
+            return bool((await stack.connection("d")).json()["brokerConfig"]["host"] == host)
+
+        async def is_let_in(expected: bool) -> bool:
+            return await brokers.connects(mqtt["username"], mqtt["password"]) is expected
+
+        async def is_good() -> bool:
+            return bool((await stack.http.get("/api/v1/fleets", headers=shown)).status_code == 200)
+
+        assert await is_let_in(True)
+        assert await is_good()
+        with flooding(stack.database, 2):
+            for n in range(4):
+                move = "UPDATE mqtt_broker_config SET host = %s"
+                stack.database.execute(move, f"h{n}.example.com", role="mooring_operator")
+                await until("broker", lambda: is_at(f"h{n}.example.com"))  # noqa: B023
+                for is_active in (False, True):
+                    stack.database.execute("UPDATE devices SET is_active = %s", is_active)
+                    await until("device", lambda: is_let_in(is_active))  # noqa: B023
+            revoke = "UPDATE api_tokens SET is_active = false WHERE name = 't'"
+            stack.database.execute(revoke)
+            await until("token", lambda: _negated(is_good()))
+    for what, each in took_s.items():
+        # A second is what it takes; all but one of them, on a machine that has other work too.
+        assert sorted(each)[max(0, len(each) - 2)] < 1.0, (what, took_s)
+
+
+async def _negated(answer: Awaitable[bool]) -> bool:
+    return not await answer
 
 
 class Deaf:

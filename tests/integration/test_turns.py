@@ -5,6 +5,7 @@ from collections import Counter
 
 import psycopg
 
+from tests.integration.test_key_races import owned, waiting
 from tests.stack import Stack
 
 ROUNDS = 20
@@ -60,3 +61,25 @@ async def test_fleets_are_restricted_to_a_broker_that_is_renamed_and_deleted(sta
         *(("delete", 204), ("delete", 409), ("move", 200), ("move", 404)),
     }, seen
     assert deadlocks(stack) == 0
+
+
+async def test_registrations_pay_nothing_for_turns(stack: Stack) -> None:
+    """They go on while nobody else can even read the table."""
+    await stack.register("known")
+    headers = {"Authorization": "Bearer test-api-key"}
+    path = "/api/v1/device/known/credentials/rotate"
+    with owned(stack) as connection:
+        connection.execute("LOCK TABLE turns IN ACCESS EXCLUSIVE MODE")
+        change = {"host": "elsewhere.example.com"}
+        broker = f"/brokers/{stack.default_broker_id}"
+        changing = asyncio.create_task(stack.admin("PATCH", broker, json=change))
+        # So the lock holds up what takes turns.
+        await waiting(stack, 1)
+        registered = await asyncio.gather(*(stack.register(f"d{n}") for n in range(20)))
+        assert {answer.status_code for answer in registered} == {201}
+        assert (await stack.register("known")).status_code == 200
+        assert (await stack.connection("known")).status_code == 200
+        assert (await stack.http.post(path, headers=headers)).status_code == 200
+        assert not changing.done()
+        connection.commit()
+    assert (await changing).status_code == 200

@@ -1,0 +1,387 @@
+"""Which rights each role of the database has, exactly: one that is granted by accident fails here.
+
+The rights are those that a role can use, from wherever it has them: its own, those of everybody, or
+those of a role that it is a member of.
+"""
+
+import re
+
+import psycopg
+import pytest
+
+import migrations
+from local.postgres import Postgres
+from tests.stack import ROLES, Database
+
+# Rights on tables and views; in parentheses, on these columns alone. An asterisk would say that the
+# role may grant it to others.
+TABLES = {
+    "mooring_access": {
+        "access_changes": "SELECT",
+        "alembic_version": "SELECT",
+        "audit_log": """
+            INSERT(actor actor_id action subject refusal count before after details
+                request_id ticket)
+        """,
+        "broker_secrets": "SELECT UPDATE(last_used_at)",
+        "devices": """
+            SELECT(id uuid fleet_id mqtt_broker_id mqtt_username mqtt_password_hash
+                credential_salt is_active is_online last_seen_at provisioned_by_key_id
+                told_broker_ids password_algorithm previous_password_hash
+                previous_salt previous_until presence_broker_id presence_at
+                previous_broker_ids)
+            UPDATE(is_online last_seen_at presence_broker_id presence_at)
+        """,
+        "fleets": "SELECT(id mqtt_broker_id is_active)",
+        "mqtt_broker_config": "SELECT(id client_id_prefix)",
+        "service_accounts": "SELECT",
+    },
+    "mooring_broker": {
+        "alembic_version": "SELECT",
+        "audit_log": """
+            INSERT(actor actor_id action subject refusal count before after details
+                request_id ticket)
+        """,
+        "certificates": "SELECT INSERT UPDATE DELETE",
+        "device_count_changes": "SELECT",
+        "device_counts": "SELECT",
+        "devices": """
+            SELECT(id uuid fleet_id mqtt_broker_id is_active told_broker_ids region
+                latitude longitude told_ca_ids)
+        """,
+        "fleet_brokers": "SELECT",
+        "fleets": """
+            SELECT(id mqtt_broker_id is_restricted revision rollout_broker_id
+                rollout_percent rollout_salt)
+        """,
+        "local_brokers_kept": "SELECT",
+        "mqtt_broker_config": "SELECT INSERT UPDATE DELETE",
+        "mqtt_broker_history": "SELECT UPDATE(password_encrypted)",
+        "placement_changes": "SELECT",
+        "placement_version": "SELECT",
+        "turns": "SELECT UPDATE(name)",
+    },
+    "mooring_operator": {
+        "api_key_failures": "SELECT",
+        "api_tokens": """
+            SELECT(id name role is_active expires_at created_at last_used_at prefix
+                fleet_ids max_devices devices_made)
+        """,
+        "audit_log": "SELECT",
+        "audit_seals": "SELECT",
+        "broker_secrets": "SELECT(id broker_id prefix created_at last_used_at)",
+        "certificates": """
+            SELECT(id name kind pem fingerprint_sha256 subject issuer not_before
+                not_after created_at replacement_id rotation_began_at
+                rotation_threshold_percent)
+        """,
+        "device_count_changes": "SELECT",
+        "device_counts": "SELECT",
+        "devices": """
+            SELECT(id uuid device_name device_type fleet_id mqtt_broker_id
+                mqtt_username credential_key_id reprovisioning_allowed is_active
+                is_online last_seen_at provisioned_at provisioned_by_key_id
+                told_broker_ids told_at application_id mac_address os_version
+                agent_version region latitude longitude created_at updated_at
+                told_source told_ca_ids password_algorithm previous_until
+                salt_broker_ids proved_from has_short_api_key rotations
+                rotations_since previous_broker_ids rotated_at)
+            UPDATE(mqtt_broker_id)
+        """,
+        "driven_brokers": "SELECT",
+        "expected_devices": "SELECT",
+        "fleet_brokers": "SELECT",
+        "fleet_revocations": "SELECT",
+        "fleets": """
+            SELECT
+            UPDATE(mqtt_broker_id rollout_broker_id rollout_percent rollout_salt
+                is_active)
+        """,
+        "job_rows": "SELECT",
+        "jobs": "SELECT",
+        "local_brokers_kept": "SELECT",
+        "mqtt_acls": "SELECT",
+        "mqtt_broker_config": """
+            SELECT
+            UPDATE(name description protocol host port path use_tls verify_certificate
+                client_id_prefix keep_alive clean_session reconnect_period
+                connect_timeout ca_certificate_id client_certificate_id is_active
+                is_default region labels management)
+        """,
+        "mqtt_broker_history": """
+            SELECT(broker_id revision kind changed_at changed_by by_sql state
+                ca_certificate_id client_certificate_id)
+        """,
+        "provisioning_keys": """
+            SELECT(id fleet_id description max_devices devices_provisioned
+                default_broker_id expires_at is_active created_at last_used_at
+                allowed_device_types source_networks allowed_uuids uuid_prefix
+                only_expected revision updated_at)
+            UPDATE(default_broker_id)
+        """,
+        "revocations": "SELECT",
+        "service_accounts": """
+            SELECT(id username description publish subscribe broker_ids is_active
+                expires_at revision created_at updated_at)
+        """,
+    },
+    "mooring_registry": {
+        "access_changes": "SELECT DELETE",
+        "alembic_version": "SELECT",
+        "api_key_failures": "SELECT INSERT UPDATE DELETE",
+        "api_tokens": "SELECT INSERT UPDATE(is_active last_used_at fleet_ids devices_made)",
+        "audit_log": """
+            SELECT
+            INSERT(actor actor_id action subject refusal count before after details
+                request_id ticket)
+        """,
+        "broker_secrets": "SELECT INSERT DELETE",
+        "device_count_changes": "SELECT DELETE",
+        "device_counts": "SELECT INSERT UPDATE DELETE",
+        "devices": "SELECT INSERT UPDATE DELETE",
+        "driven_brokers": "SELECT INSERT UPDATE",
+        "driven_clients": "SELECT INSERT UPDATE DELETE",
+        "expected_devices": "SELECT INSERT DELETE UPDATE(mqtt_broker_id registered_at)",
+        "fleet_brokers": "SELECT INSERT DELETE",
+        "fleet_revocations": "SELECT",
+        "fleets": "SELECT INSERT UPDATE DELETE",
+        "job_rows": "SELECT INSERT UPDATE DELETE",
+        "jobs": "SELECT INSERT UPDATE",
+        "leases": "SELECT INSERT UPDATE",
+        "mqtt_broker_config": "REFERENCES(id) SELECT(id name is_active management)",
+        "placement_version": "SELECT",
+        "provisioning_keys": "SELECT INSERT UPDATE DELETE",
+        "revocations": "SELECT UPDATE DELETE",
+        "service_accounts": "SELECT INSERT UPDATE DELETE",
+        "turns": "SELECT UPDATE(name)",
+    },
+    "mooring_sealer": {
+        "alembic_version": "SELECT",
+        "audit_log": "SELECT",
+        "audit_seals": "SELECT INSERT",
+        "leases": "SELECT INSERT UPDATE",
+    },
+    "mqtt_reader": {
+        "mqtt_acls": "SELECT",
+        "mqtt_users": "SELECT",
+    },
+}
+SEQUENCES = {"mooring_broker": {"mqtt_broker_config_id_seq": "USAGE"}}
+# The functions of ours that are not for their owner alone; triggers need no right.
+FUNCTIONS = {
+    "end_long_readers": {"mooring_registry"},
+    "reserved_for": {"mooring_operator", "mooring_registry"},
+    "revoke_fleet_devices": {"mooring_registry"},
+    "rollout_position": {"mooring_broker", "mooring_operator", "mooring_registry"},
+}
+# Of PostgreSQL's own functions, those that everybody else may not call.
+SYSTEM_FUNCTIONS = {("mooring_registry", "pg_logical_emit_message")}
+# Which rows of a table a role sees and writes, where that is not all of them.
+POLICIES = {
+    ("leases", "mooring_registry", "(name <> 'audit_seals'::text)"),
+    ("leases", "mooring_sealer", "(name = 'audit_seals'::text)"),
+}
+OURS = "NOT LIKE ALL (ARRAY['pg\\_%%', 'information\\_schema'])"
+
+Rights = dict[str, dict[str, dict[str, set[str]]]]
+
+
+@pytest.fixture(autouse=True)
+def contained(database: Database) -> None:
+    """Rights on a database are not in its template."""
+    migrations.upgrade(database.url("mooring"))
+
+
+def parsed(matrix: dict[str, dict[str, str]]) -> Rights:
+    """By role, relation and right the columns; none of them where it is on all."""
+    return {
+        role: {
+            relation: {
+                right: set(columns.split())
+                for right, columns in re.findall(r"([A-Z]+\*?)(?:\(([^)]*)\))?", rights)
+            }
+            for relation, rights in relations.items()
+        }
+        for role, relations in matrix.items()
+    }
+
+
+def found(database: Database, query: str, kinds: str, rights: tuple[str, ...]) -> Rights:
+    """What `query` says of each role, relation of one of the `kinds`, right."""
+    every = [option for right in rights for option in (right, f"{right} WITH GRANT OPTION")]
+    rows = database.execute(query, list(ROLES), every, list(kinds))
+    result: Rights = {}
+    for role, relation, right, columns in rows:
+        shown = right.replace(" WITH GRANT OPTION", "*")
+        result.setdefault(role, {}).setdefault(relation, {})[shown] = set(columns or ())
+    return result
+
+
+def relations(test: str) -> str:
+    return f"""
+        SELECT role, relname, right_, NULL
+        FROM unnest(%s::text[]) AS role, unnest(%s::text[]) AS right_, pg_class
+        WHERE relnamespace::regnamespace::text {OURS}
+          AND relkind = ANY (%s) AND {test}(role, pg_class.oid, right_)
+    """
+
+
+COLUMNS = f"""
+    SELECT role, relname, right_, array_agg(attname::text)
+    FROM unnest(%s::text[]) AS role, unnest(%s::text[]) AS right_, pg_class
+    JOIN pg_attribute ON attrelid = pg_class.oid AND NOT attisdropped
+    WHERE relnamespace::regnamespace::text {OURS}
+      AND relkind = ANY (%s) AND has_column_privilege(role, pg_class.oid, attnum, right_)
+      AND NOT has_table_privilege(role, pg_class.oid, right_)
+    GROUP BY 1, 2, 3
+"""
+
+
+def test_the_matrix_is_about_every_role(database: Database) -> None:
+    query = """
+        SELECT rolname FROM pg_roles
+        WHERE NOT rolsuper AND rolname <> 'mooring' AND NOT starts_with(rolname, 'pg_')
+    """
+    assert {name for (name,) in database.execute(query)} == set(ROLES) == TABLES.keys()
+
+
+def test_rights_on_tables_are_these(database: Database) -> None:
+    on_tables: tuple[str, ...] = (
+        "SELECT",
+        "INSERT",
+        "UPDATE",
+        "DELETE",
+        "TRUNCATE",
+        "REFERENCES",
+        "TRIGGER",
+    )
+    [(version,)] = database.execute("SELECT current_setting('server_version_num')::integer")
+    if version >= 170_000:
+        on_tables += ("MAINTAIN",)
+    rights = found(database, relations("has_table_privilege"), "rvmpf", on_tables)
+    on_columns = ("SELECT", "INSERT", "UPDATE", "REFERENCES")
+    for role, known in found(database, COLUMNS, "rvmpf", on_columns).items():
+        for relation, more in known.items():
+            rights.setdefault(role, {}).setdefault(relation, {}).update(more)
+    expected = parsed(TABLES)
+    for role in ROLES:
+        assert rights[role] == expected[role], role
+
+
+def test_rights_on_sequences_are_these(database: Database) -> None:
+    on_sequences = ("USAGE", "SELECT", "UPDATE")
+    rights = found(database, relations("has_sequence_privilege"), "S", on_sequences)
+    assert rights == parsed(SEQUENCES)
+
+
+def test_rights_on_functions_are_these(database: Database) -> None:
+    query = f"""
+        SELECT role, proname FROM unnest(%s::text[]) AS role, pg_proc
+        WHERE pronamespace::regnamespace::text {OURS}
+          AND has_function_privilege(role, pg_proc.oid, 'EXECUTE')
+    """
+    called: dict[str, set[str]] = {}
+    for role, name in database.execute(query, [*ROLES, "public"]):
+        called.setdefault(name, set()).add(role)
+    assert called == FUNCTIONS
+
+
+def test_what_a_function_names_is_not_looked_for_on_the_path_of_its_caller(
+    database: Database,
+) -> None:
+    """Its body was resolved when it was made, or it has a path of its own."""
+    query = f"""
+        SELECT proname, prosqlbody IS NOT NULL, proconfig FROM pg_proc
+        WHERE pronamespace::regnamespace::text {OURS}
+    """
+    functions = database.execute(query)
+    assert len(functions) > 20
+    for name, is_resolved, settings in functions:
+        paths = [setting for setting in settings or () if setting.startswith("search_path=")]
+        assert is_resolved or paths in (
+            ["search_path=pg_catalog"],
+            ["search_path=pg_catalog, pg_temp"],
+        ), name
+
+
+def test_what_postgresql_keeps_from_everybody_is_kept_from_a_role(database: Database) -> None:
+    functions = """
+        SELECT role, proname FROM unnest(%s::text[]) AS role, pg_proc
+        WHERE pronamespace = 'pg_catalog'::regnamespace
+          AND has_function_privilege(role, pg_proc.oid, 'EXECUTE')
+          AND NOT has_function_privilege('public', pg_proc.oid, 'EXECUTE')
+    """
+    assert set(database.execute(functions, list(ROLES))) == SYSTEM_FUNCTIONS
+    catalogs = """
+        SELECT role, relname, right_
+        FROM unnest(%s::text[]) AS role, pg_class,
+             unnest('{SELECT,INSERT,UPDATE,DELETE,TRUNCATE,TRIGGER}'::text[]) AS right_
+        WHERE relnamespace IN ('pg_catalog'::regnamespace, 'information_schema'::regnamespace)
+          AND relkind IN ('r', 'v') AND has_table_privilege(role, pg_class.oid, right_)
+          AND (right_ <> 'SELECT' OR NOT has_table_privilege('public', pg_class.oid, right_))
+          -- Its rule is SET, which every session may.
+          AND (relname, right_) <> ('pg_settings', 'UPDATE')
+    """
+    assert database.execute(catalogs, list(ROLES)) == []
+    # None may set what only a superuser sets, or gets rights on what is to be made.
+    assert database.execute("SELECT parname FROM pg_parameter_acl") == []
+    assert database.execute("SELECT defaclobjtype FROM pg_default_acl") == []
+
+
+def test_which_rows_a_role_sees(database: Database) -> None:
+    query = """
+        SELECT tablename::text, unnest(roles)::text, qual FROM pg_policies
+        WHERE permissive = 'PERMISSIVE' AND cmd = 'ALL' AND with_check IS NULL
+    """
+    assert set(database.execute(query)) == POLICIES
+    rows = "INSERT INTO leases (name, holder, expires_at) VALUES (%s, '', now())"
+    for role, name in (("mooring_sealer", "jobs"), ("mooring_registry", "audit_seals")):
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            database.execute(rows, name, role=role)
+        database.execute(rows, name)
+        take = "UPDATE leases SET expires_at = 'infinity' RETURNING name"
+        assert database.execute(take, role=role) == [], role
+        database.execute("DELETE FROM leases")
+
+
+def test_no_role_can_make_or_own_anything_anywhere(database: Database) -> None:
+    """Nor is one a member of another, by which it could."""
+    schemas = """
+        SELECT role, nspname FROM unnest(%s::text[]) AS role, pg_namespace
+        WHERE has_schema_privilege(role, pg_namespace.oid, 'CREATE')
+    """
+    assert database.execute(schemas, [*ROLES, "public"]) == []
+    databases = """
+        SELECT role, datname, right_
+        FROM unnest(%s::text[]) AS role, pg_database,
+             unnest('{CREATE,TEMPORARY,CONNECT}'::text[]) AS right_
+        WHERE datname IN (current_database(), 'postgres', 'template1')
+          AND has_database_privilege(role, pg_database.oid, right_)
+    """
+    connecting = {(role, database.name, "CONNECT") for role in ROLES}
+    assert set(database.execute(databases, list(ROLES))) == connecting
+    tablespaces = """
+        SELECT role, spcname FROM unnest(%s::text[]) AS role, pg_tablespace
+        WHERE has_tablespace_privilege(role, pg_tablespace.oid, 'CREATE')
+    """
+    assert database.execute(tablespaces, list(ROLES)) == []
+    owned = """
+        SELECT rolname, classid::regclass FROM pg_shdepend JOIN pg_roles ON pg_roles.oid = refobjid
+        WHERE refclassid = 'pg_authid'::regclass AND deptype = 'o' AND rolname = ANY (%s)
+    """
+    assert database.execute(owned, list(ROLES)) == []
+    members = """
+        SELECT member::regrole::text, roleid::regrole::text FROM pg_auth_members
+        WHERE member::regrole::text = ANY (%s)
+    """
+    assert database.execute(members, list(ROLES)) == []
+
+
+@pytest.mark.parametrize("name", ["postgres", "template1"])
+def test_a_role_does_not_leave_the_database(
+    database: Database, postgres: Postgres, name: str
+) -> None:
+    """There it could make what it may not make here."""
+    for role in ROLES:
+        with pytest.raises(psycopg.OperationalError, match="permission denied for database"):
+            psycopg.connect(postgres.url(role, database.password, name))
