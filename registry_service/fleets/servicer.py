@@ -11,7 +11,7 @@ from mooring.registry.v1 import fleets_pb2_grpc
 
 from chassis import isolation, pages
 from chassis.database import retried
-from chassis.errors import Forbidden, InvalidInput
+from chassis.errors import InvalidInput
 from chassis.server import Context, deadline_of
 from chassis.times import timestamp_of
 from chassis.trust import Access, Policy, WithinFleets
@@ -29,13 +29,6 @@ POLICIES: dict[str, Policy] = {
 }
 
 MAX_ALLOWED_BROKERS = 1_000
-# What keeps restricted tokens where they are, and how they are called in requests: it is not for
-# them to change.
-KEPT_FROM_RESTRICTED = {
-    "allowed_ids": "allowed_broker_ids",
-    "is_active": "is_active",
-    "uuid_prefix": "uuid_prefix",
-}
 # What is kept of the caller's time for the last chunk and for counting what is left.
 RESERVE_S = 4.0
 
@@ -90,13 +83,6 @@ class FleetServicer(fleets_pb2_grpc.FleetServiceServicer):
         """
         within = isolation.fleets.get()
         values = _named(request.fields, request.update_mask.paths)
-        kept = next((name for name in KEPT_FROM_RESTRICTED if name in values), None)
-        if within is not None and kept is not None:
-            raise Forbidden(
-                "a token that is restricted to fleets cannot change which brokers and uuids are"
-                " theirs, nor disable them",
-                field=KEPT_FROM_RESTRICTED[kept],
-            )
         row = await self._store.update(request.id, values, within)
         return pb.UpdateFleetResponse(fleet=await self._whole(row))
 

@@ -1,6 +1,6 @@
 """Fleets in the database."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from chassis import audit
 from chassis.database import PLACEMENT, reading, take_turns, writing
+from chassis.errors import Forbidden
 from chassis.isolation import Fleets, is_within
 from registry_service.allowances import require_allowed
 from registry_service.errors import (
@@ -35,6 +36,14 @@ _whole = sa.select(
     .scalar_subquery()
     .label("allowed_ids"),
 )
+
+# What keeps restricted tokens where they are, and how they are called in requests: it is not for
+# them to change.
+KEPT_FROM_RESTRICTED = {
+    "allowed_ids": "allowed_broker_ids",
+    "is_active": "is_active",
+    "uuid_prefix": "uuid_prefix",
+}
 
 
 class FleetStore:
@@ -106,8 +115,9 @@ class FleetStore:
         """Changes the columns named; `allowed_ids` stands for the brokers it is restricted to.
 
         What is so already is left alone, and not checked again.
-        Raises `FleetNotFound`, `UuidPrefixTaken`, `BrokerUnknown`, and `BrokerNotAllowed` where
-        its own broker would be none of those.
+        Raises `FleetNotFound`, `UuidPrefixTaken`, `BrokerUnknown`, `BrokerNotAllowed` where
+        its own broker would be none of those, and `Forbidden` where an actor that is restricted to
+        fleets would change what restricts it.
         """
         try:
             async with writing(self._engine) as connection:
@@ -116,6 +126,8 @@ class FleetStore:
                 values = _changed(before, columns)
                 if not values:
                     return before
+                if within is not None:
+                    _require_own(values)
                 is_restricting = "allowed_ids" in values
                 allowed_ids = values.pop("allowed_ids", None)
                 if is_restricting:
@@ -151,6 +163,17 @@ def _changed(fleet: sa.Row[Any], columns: Mapping[str, Any]) -> dict[str, Any]:
     if after.get("allowed_ids") is not None:
         after["allowed_ids"] = set(after["allowed_ids"])
     return {name: columns[name] for name, value in after.items() if value != before[name]}
+
+
+def _require_own(changed: Collection[str]) -> None:
+    """Raises `Forbidden`."""
+    kept = next((name for name in KEPT_FROM_RESTRICTED if name in changed), None)
+    if kept is not None:
+        raise Forbidden(
+            "a token that is restricted to fleets cannot change which brokers and uuids are"
+            " theirs, nor disable them",
+            field=KEPT_FROM_RESTRICTED[kept],
+        )
 
 
 def told(fleet: sa.Row[Any]) -> dict[str, Any]:

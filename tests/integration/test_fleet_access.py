@@ -166,10 +166,10 @@ async def test_a_restricted_token_does_not_disable_what_it_is_restricted_to(stac
     headers = {"Authorization": f"Bearer {made.json()['token']}"}
     await stack.register("first")
     path = "/api/v1/fleets/demo"
-    for is_active in (False, True):
-        answer = await stack.http.patch(path, json={"is_active": is_active}, headers=headers)
+    for field, value in {"is_active": False, "uuid_prefix": "x", "allowed_broker_ids": []}.items():
+        answer = await stack.http.patch(path, json={field: value}, headers=headers)
         assert refusal(answer) == (403, "FORBIDDEN")
-        assert answer.json()["field"] == "is_active"
+        assert answer.json()["field"] == field
     answer = await stack.http.delete(path, params={"with_devices": "true"}, headers=headers)
     assert refusal(answer) == (403, "FORBIDDEN")
     assert (await stack.connection("first")).status_code == 200
