@@ -107,12 +107,13 @@ class BrokerServicer(brokers_pb2_grpc.BrokerServiceServicer):
             same = replace(settings, use_tls=before.use_tls) if follows else settings
             if same == before and not kept_apart:
                 return {}
-            check(settings)
+            check(settings, before)
+            had_password = row["password_encrypted"] is not None
+            has_password = (
+                kept_apart["password"] is not None if "password" in kept_apart else had_password
+            )
             check_login(
-                settings,
-                has_password=kept_apart["password"] is not None
-                if "password" in kept_apart
-                else row["password_encrypted"] is not None,
+                settings, has_password=has_password, before=before, had_password=had_password
             )
             columns = columns_of(settings)
             return kept_apart | {name: columns[name] for name in changes}

@@ -1,7 +1,7 @@
 """What may be configured of a broker, and whether it makes sense."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from chassis.errors import InvalidInput
@@ -54,6 +54,10 @@ class Settings:
     management_url: str = ""
 
 
+# Fields, and what raises `InvalidInput` where their values do not make sense.
+Rule = tuple[tuple[str, ...], Callable[[Settings], object]]
+
+
 def url_of(protocol: str, host: str, port: int, path: str) -> str:
     """The broker's URL; an IPv6 host stands in brackets (RFC 3986, section 3.2.2)."""
     return (
@@ -63,31 +67,17 @@ def url_of(protocol: str, host: str, port: int, path: str) -> str:
     )
 
 
-def check(settings: Settings) -> None:
-    """Raises `InvalidInput`, which names the field and says why."""
-    check_text("name", settings.name, shortest=1, longest=255)
-    check_text("description", settings.description, longest=2_000)
-    check_text("client_id_prefix", settings.client_id_prefix, longest=64)
-    check_text("region", settings.region, longest=64)
-    check_host(settings.host, field="host")
-    if settings.protocol not in TLS_OF_PROTOCOL:
-        raise InvalidInput("must be mqtt, mqtts, ws or wss", field="protocol")
-    if settings.use_tls not in (None, TLS_OF_PROTOCOL[settings.protocol]):
-        raise InvalidInput(f"disagrees with the protocol {settings.protocol}", field="use_tls")
-    if settings.path:
-        if settings.protocol not in WEBSOCKET_PROTOCOLS:
-            raise InvalidInput("only websockets have a path", field="path")
-        if not PATH.fullmatch(settings.path):
-            raise InvalidInput("must be a URL's path that begins with a slash", field="path")
-    check_range("port", settings.port, 1, 65_535)
-    # MQTT 5.0, section 3.1.2.10: two bytes.
-    check_range("keep_alive", settings.keep_alive, 0, 65_535)
-    check_range("reconnect_period", settings.reconnect_period, 0, MAX_INT32)
-    check_range("connect_timeout", settings.connect_timeout, 1, MAX_INT32)
-    if settings.username is not None:
-        check_text("username", settings.username, shortest=1, longest=255)
-    check_labels(settings.labels)
-    _check_management(settings.management, settings.management_url)
+def check(settings: Settings, before: Settings | None = None) -> None:
+    """Raises `InvalidInput`, which names the field and says why.
+
+    `before` is what the broker has now. A rule is applied only where one of its fields changes, so
+    that a value which was set under an earlier rule, or by SQL, does not prevent other changes.
+    """
+    for fields, rule in RULES:
+        if before is None or any(
+            getattr(settings, name) != getattr(before, name) for name in fields
+        ):
+            rule(settings)
 
 
 def check_password(password: str) -> None:
@@ -95,11 +85,21 @@ def check_password(password: str) -> None:
     check_text("password", password, shortest=1, longest=4_096)
 
 
-def check_login(settings: Settings, *, has_password: bool) -> None:
+def check_login(
+    settings: Settings,
+    *,
+    has_password: bool,
+    before: Settings | None = None,
+    had_password: bool = False,
+) -> None:
     """Raises `InvalidInput` for a password without a username (MQTT 3.1.1, section 3.1.2.9).
 
-    Whoever drives a broker needs both.
+    A broker that Mooring drives needs both. As in `check`, what does not change is not checked.
     """
+    if before is not None:
+        old = (before.management, before.username, had_password)
+        if old == (settings.management, settings.username, has_password):
+            return
     if settings.management and (settings.username is None or not has_password):
         raise InvalidInput("needs a username and a password", field="management")
     if has_password and settings.username is None:
@@ -121,7 +121,33 @@ def check_labels(labels: Mapping[str, str], *, field: str = "labels") -> None:
         check_text(field, value, longest=255)
 
 
-def _check_management(management: str, url: str) -> None:
+def _check_protocol(settings: Settings) -> None:
+    if settings.protocol not in TLS_OF_PROTOCOL:
+        raise InvalidInput("must be mqtt, mqtts, ws or wss", field="protocol")
+
+
+def _check_tls(settings: Settings) -> None:
+    if settings.use_tls not in (None, TLS_OF_PROTOCOL[settings.protocol]):
+        raise InvalidInput(f"disagrees with the protocol {settings.protocol}", field="use_tls")
+
+
+def _check_path_has_use(settings: Settings) -> None:
+    if settings.path and settings.protocol not in WEBSOCKET_PROTOCOLS:
+        raise InvalidInput("only websockets have a path", field="path")
+
+
+def _check_path(settings: Settings) -> None:
+    if settings.path and not PATH.fullmatch(settings.path):
+        raise InvalidInput("must be a URL's path that begins with a slash", field="path")
+
+
+def _check_username(settings: Settings) -> None:
+    if settings.username is not None:
+        check_text("username", settings.username, shortest=1, longest=255)
+
+
+def _check_management(settings: Settings) -> None:
+    management, url = settings.management, settings.management_url
     if management not in MANAGEMENTS:
         raise InvalidInput("must be mosquitto, emqx, rabbitmq or empty", field="management")
     check_text("management_url", url, longest=2_000)
@@ -146,3 +172,39 @@ def _check_management_url(url: str) -> None:
         raise InvalidInput(
             "must be https, but for an address of this machine", field="management_url"
         )
+
+
+def _text(name: str, *, shortest: int = 0, longest: int) -> Rule:
+    def rule(settings: Settings) -> None:
+        check_text(name, getattr(settings, name), shortest=shortest, longest=longest)
+
+    return (name,), rule
+
+
+def _range(name: str, least: int, most: int) -> Rule:
+    def rule(settings: Settings) -> None:
+        check_range(name, getattr(settings, name), least, most)
+
+    return (name,), rule
+
+
+# In the order in which they are applied, each with the fields that it is about.
+RULES: tuple[Rule, ...] = (
+    _text("name", shortest=1, longest=255),
+    _text("description", longest=2_000),
+    _text("client_id_prefix", longest=64),
+    _text("region", longest=64),
+    (("host",), lambda settings: check_host(settings.host, field="host")),
+    (("protocol",), _check_protocol),
+    (("protocol", "use_tls"), _check_tls),
+    (("protocol", "path"), _check_path_has_use),
+    (("path",), _check_path),
+    _range("port", 1, 65_535),
+    # MQTT 5.0, section 3.1.2.10: two bytes.
+    _range("keep_alive", 0, 65_535),
+    _range("reconnect_period", 0, MAX_INT32),
+    _range("connect_timeout", 1, MAX_INT32),
+    (("username",), _check_username),
+    (("labels",), lambda settings: check_labels(settings.labels)),
+    (("management", "management_url"), _check_management),
+)

@@ -71,13 +71,22 @@ class BrokerHistoryServicer(history_pb2_grpc.BrokerHistoryServiceServicer):
         return pb.RollBackBrokerResponse(broker=proto_of(row))
 
 
-def _check(state: State) -> None:
-    """Raises `InvalidInput` for what SQL made and nobody may make here, and for a management that
-    came later, where it would lose its username or password.
+def _check(state: State, before: State | None) -> None:
+    """Raises `InvalidInput` for what SQL made and the API does not take, and for a management that
+    came later, where it would lose its username or password. What `before` has too is not checked.
     """
-    settings = Settings(**{name: state[name] for name in COLUMNS if name in state})
-    check(settings)
-    check_login(settings, has_password=state["password_encrypted"] is not None)
+    now = None if before is None else _settings(before)
+    check(_settings(state), now)
+    check_login(
+        _settings(state),
+        has_password=state["password_encrypted"] is not None,
+        before=now,
+        had_password=before is not None and before["password_encrypted"] is not None,
+    )
+
+
+def _settings(state: State) -> Settings:
+    return Settings(**{name: state[name] for name in COLUMNS if name in state})
 
 
 def _as_row(state: State) -> dict[str, Any]:

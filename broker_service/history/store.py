@@ -64,16 +64,16 @@ class HistoryStore:
         self,
         broker_id: int,
         revision: int,
-        check: Callable[[State], None],
+        check: Callable[[State, State | None], None],
         if_revision: Collection[int] = (),
         password: str | None = None,
     ) -> Row:
         """Makes the broker what it was at `revision`; one that is gone comes back under its id.
 
-        `check` is given what it would be, and raises for what may not be any more. `password` is
-        what it has from then on, instead of the one that it had. Raises `RevisionNotFound`,
-        `PasswordKeyGone`, `BrokerNameTaken`, `BrokerIsDefault`, `LostRace`, `InvalidInput` where
-        the password is needed and is not given, and whatever `check` raises.
+        `check` is given what it would be and what it is, and raises for what may not be any more.
+        `password` is what it has from then on, instead of the one that it had. Raises
+        `RevisionNotFound`, `PasswordKeyGone`, `BrokerNameTaken`, `BrokerIsDefault`, `LostRace`,
+        `InvalidInput` where the password is needed and is not given, and whatever `check` raises.
         """
         async with changing(self._engine) as connection:
             state = await _state_at(connection, broker_id, revision)
@@ -84,7 +84,8 @@ class HistoryStore:
             # What was no column then stays as it is.
             values = {name: state[name] for name in RESTORED if name in state}
             restored = {**(before or {}), **values}
-            check(restored | ({} if password is None else {"password_encrypted": b""}))
+            given = {} if password is None else {"password_encrypted": b""}
+            check(restored | given, None if before is None else {**before})
             destination = await destination_in(connection, restored)
             if password is not None:
                 sealed = self._passwords.sealed(broker_id, password, destination)

@@ -184,6 +184,18 @@ async def test_a_pin_that_is_yet_to_be_committed_is_waited_for(stack: Stack) -> 
     assert (refused.status_code, refused.json()["usage"]["devices"]) == (409, 1)
 
 
+async def test_a_value_that_sql_set_does_not_prevent_other_changes(stack: Stack) -> None:
+    broker = await created(stack, protocol="wss")
+    with psycopg.connect(stack.database.url("mooring_operator")) as sql:
+        sql.execute("UPDATE mqtt_broker_config SET path = '/a b' WHERE id = %s", (broker["id"],))
+    path = f"/brokers/{broker['id']}"
+    for change in ({"port": 7}, {"path": "/a b", "keep_alive": 7}, {"path": "/mqtt"}):
+        changed = await asked(stack, "PATCH", path, json=change)
+        assert changed.status_code == 200, changed.text
+    refused = await asked(stack, "PATCH", path, json={"path": "/a b"})
+    assert refused.status_code == 422
+
+
 async def test_lists_are_filtered(stack: Stack) -> None:
     await created(stack, name="Berlin 1", region="eu", labels={"site": "berlin", "tier": "a"})
     await created(stack, name="Berlin 2", region="eu", labels={"site": "berlin"}, is_active=False)

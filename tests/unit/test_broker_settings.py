@@ -1,7 +1,7 @@
 """What may be configured of a broker, and what differs between two revisions of it."""
 
 import json
-from dataclasses import replace
+from dataclasses import fields, replace
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any
 from urllib.parse import urlsplit
@@ -18,6 +18,7 @@ from broker_service.brokers.differences import (
 )
 from broker_service.brokers.settings import (
     MANAGEMENTS,
+    RULES,
     Settings,
     check,
     check_labels,
@@ -253,3 +254,47 @@ def test_a_column_that_came_later_is_no_difference() -> None:
     old = {"name": "a", "password_encrypted": None}
     assert differences(old, old | {"labels": {}}) == {}
     assert set(differences(None, old)) == {"name"}
+
+
+# By field, what the API refuses; an earlier rule, or SQL, may have let it in.
+REFUSED_TODAY: dict[str, Any] = {
+    "name": "",
+    "host": "127.1",
+    "port": 0,
+    "description": "\n",
+    "protocol": "tcp",
+    "path": "/a b",
+    "client_id_prefix": "p" * 65,
+    "keep_alive": -1,
+    "reconnect_period": -1,
+    "connect_timeout": 0,
+    "region": "\t",
+    "username": "",
+    "labels": {"-": ""},
+    "management": "other",
+    "management_url": "http://broker.example",
+}
+
+
+def test_every_field_that_can_be_wrong_has_a_rule() -> None:
+    free = {"verify_certificate", "clean_session", "is_active"}
+    ruled = {name for names, _ in RULES for name in names}
+    assert ruled | free == {field.name for field in fields(Settings)}
+    assert REFUSED_TODAY.keys() == ruled - {"use_tls"}
+
+
+@pytest.mark.parametrize("kept", REFUSED_TODAY)
+def test_a_value_that_stays_is_not_checked_again(kept: str) -> None:
+    sound = Settings(name="n", host="h", port=1, protocol="ws")
+    before = replace(sound, **{kept: REFUSED_TODAY[kept]})
+    with pytest.raises(InvalidInput):
+        check(before)
+    with pytest.raises(InvalidInput):
+        check(before, sound)
+    check(replace(before, is_active=False), before)
+    for changed, value in REFUSED_TODAY.items():
+        if changed != kept:
+            with pytest.raises(InvalidInput):
+                check(replace(before, **{changed: value}), before)
+    # Back to what is right.
+    check(sound, before)
