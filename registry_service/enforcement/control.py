@@ -40,8 +40,12 @@ log = structlog.get_logger(__name__)
 CONTROL = "$CONTROL/dynamic-security/v1"
 # All who may read it read the answers to everybody.
 ANSWERS = f"{CONTROL}/response"
-# While it carries out a message the broker does nothing else: at a thousand clients 0.1 to 0.4 s.
-BATCH = 25
+# Commands in the first message, and in the largest and the smallest one that follow.
+BATCH, MOST, LEAST = 25, 200, 5
+# While it carries out a message the broker does nothing else. Mosquitto 2.0 writes its whole file
+# at every command, 2.1 once for each message. So messages grow while they are answered within
+# QUICK_S, and shrink where one takes longer than SLOW_S.
+QUICK_S, SLOW_S = 0.05, 0.2
 READINGS = 3
 # MQTT 5, 3.2.2.2: bad user name or password, not authorized, banned.
 NOT_ALLOWED = (0x86, 0x87, 0x8A)
@@ -109,8 +113,9 @@ class DynamicSecurity:
                 try:
                     while questions := reading.questions():
                         answers = await conversation.ask(questions)
-                        _require_done(questions, answers)
-                        for question, answer in zip(questions, answers, strict=True):
+                        answered = list(zip(questions, answers, strict=True))
+                        _require_done(answered)
+                        for question, answer in answered:
                             reading.take(question.name, answer.data)
                 except Moved:
                     continue
@@ -123,6 +128,7 @@ class DynamicSecurity:
         """Carries out all of it that can be. Raises `CommandsRefused` if some could not.
 
         After each message `then` is called with its commands, and whether each was carried out.
+        What `then` raises ends it, and is raised.
         """
         async with self._conversation() as conversation:
             await conversation.tell(plan.commands, then)
@@ -204,20 +210,40 @@ class _Conversation:
         )
 
     async def asked(self, commands: Sequence[Command]) -> AsyncIterator[tuple[Command, Answer]]:
-        for batch in batched(commands):
-            for pair in zip(batch, await self.ask(batch), strict=True):
+        async for batch, answers in self._messages(commands):
+            for pair in zip(batch, answers, strict=True):
                 yield pair
 
     async def tell(self, commands: Sequence[Command], then: Then | None = None) -> None:
         """Raises `CommandsRefused`, after the last of them."""
-        answers: list[Answer] = []
-        for batch in batched(commands):
-            answered = await self.ask(batch)
-            answers += answered
+        told: list[tuple[Command, Answer]] = []
+        async for batch, answers in self._messages(commands):
+            pairs = list(zip(batch, answers, strict=True))
+            told += pairs
+            done = [(command, _is_done(command, answer)) for command, answer in pairs]
             if then is not None:
-                done = [_is_done(*pair) for pair in zip(batch, answered, strict=True)]
-                await then(list(zip(batch, done, strict=True)))
-        _require_done(commands, answers)
+                await then(done)
+        _require_done(told)
+
+    async def _messages(
+        self, commands: Sequence[Command]
+    ) -> AsyncIterator[tuple[Sequence[Command], list[Answer]]]:
+        """Each message, answered."""
+        loop = asyncio.get_running_loop()
+        size, begin = BATCH, 0
+        while batch := commands[begin : begin + size]:
+            begun = loop.time()
+            answers = await self.ask(batch)
+            size = next_size(size, loop.time() - begun)
+            begin += len(batch)
+            yield batch, answers
+
+
+def next_size(size: int, took_s: float) -> int:
+    """How many commands the next message has, after one of `size` took so long."""
+    if took_s < QUICK_S:
+        return min(2 * size, MOST)
+    return max(size // 2, LEAST) if took_s > SLOW_S else size
 
 
 def _read(payload: bytes, token: str, count: int) -> list[Answer]:
@@ -229,10 +255,10 @@ def _read(payload: bytes, token: str, count: int) -> list[Answer]:
         raise ControlUnreadable("the broker's answer is not as documented") from error
 
 
-def _require_done(commands: Iterable[Command], answers: Iterable[Answer]) -> None:
+def _require_done(answered: Iterable[tuple[Command, Answer]]) -> None:
     refused = [
         f"{command.name} {command.about}: {answer.error}"
-        for command, answer in zip(commands, answers, strict=True)
+        for command, answer in answered
         if not _is_done(command, answer)
     ]
     if refused:
@@ -241,11 +267,6 @@ def _require_done(commands: Iterable[Command], answers: Iterable[Answer]) -> Non
             f"the broker has refused some commands, the first being {refused[0]}",
             usage={"commands": len(refused)},
         )
-
-
-def batched(commands: Sequence[Command]) -> Iterable[Sequence[Command]]:
-    """As they travel, a message each."""
-    return (commands[begin : begin + BATCH] for begin in range(0, len(commands), BATCH))
 
 
 def _is_done(command: Command, answer: Answer) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import aiomqtt
 import httpx2
 import pytest
 
@@ -22,6 +23,8 @@ from tests.integration.test_driving import (
 from tests.stack import Stack
 
 DEVICES = 40
+# It takes a Mosquitto seconds to be told of so many.
+FLEET = 600
 # What an answer takes that waits for nothing, on a machine that is busy with other tests.
 AT_ONCE_S = 1.2
 
@@ -238,3 +241,24 @@ async def test_what_is_known_of_a_password_is_none(stack: Stack, broker: Dynamic
 def held(stack: Stack) -> list[str]:
     rows = stack.database.execute("SELECT username FROM driven_clients ORDER BY username")
     return [username for (username,) in rows]
+
+
+async def test_an_access_that_ends_does_not_wait_until_a_fleet_is_told(
+    stack: Stack, broker: DynamicMosquitto
+) -> None:
+    await managed(stack, broker)
+    answers = await asyncio.gather(*(stack.register(f"d{n:03}") for n in range(FLEET)))
+    first = login_of(mqtt_of(answers[0]))
+    async with driving(stack):
+        await until_let_in(broker, first, is_in=True)
+        async with broker.client(*first) as client:
+            await stack.admin("PATCH", "/devices/d000", json={"is_active": False})
+            with pytest.raises(aiomqtt.MqttError):
+                await asyncio.wait_for(anext(client.messages), PATIENCE_S)
+            assert len(held(stack)) < FLEET - 1
+        # The others come after that.
+        count = len(held(stack))
+        async with asyncio.timeout(PATIENCE_S):
+            while len(held(stack)) == count:
+                await asyncio.sleep(0.01)
+        assert "device_d000" not in held(stack)

@@ -1,0 +1,33 @@
+"""How many commands a broker is sent at once: it does nothing else while it carries them out."""
+
+import pytest
+
+from registry_service.enforcement.control import BATCH, LEAST, MOST, next_size
+
+MESSAGES = 100
+
+
+def last_size(command_s: float, message_s: float) -> int:
+    """Where a plan ends, at a broker that takes so long for a command and for a message."""
+    size = BATCH
+    for _ in range(MESSAGES):
+        size = next_size(size, size * command_s + message_s)
+    return size
+
+
+@pytest.mark.parametrize(
+    ("command_s", "message_s", "size"),
+    [
+        # Mosquitto 2.1: it writes its file once for each message.
+        (0.0001, 0.02, MOST),
+        # 2.0 with few clients, with a thousand on an idle machine and on a busy one.
+        (0.0005, 0.001, 100),
+        (0.01, 0.001, 12),
+        (0.06, 0.001, LEAST),
+        (10, 10, LEAST),
+    ],
+)
+def test_messages_keep_the_broker_busy_for_a_short_time(
+    command_s: float, message_s: float, size: int
+) -> None:
+    assert last_size(command_s, message_s) == size
