@@ -37,6 +37,8 @@ IPV4_IN_LAST = tuple(
         ("::/96", "::ffff:0:0/96", "::ffff:0:0:0/96", "64:ff9b::/96", "64:ff9b:1::/48"),
     )
 )
+# RFC 8215: local networks translate below it, with a prefix of any length of RFC 6052 (2.2).
+TRANSLATED = IPv6Network("64:ff9b:1::/48")
 # RFC 5214: the interface id 0:5efe or 200:5efe, before an IPv4 address.
 ISATAP = (0x00005EFE, 0x02005EFE)
 
@@ -104,7 +106,16 @@ def _embedded_in(address: Address) -> Iterator[Address]:
     # The unspecified and the loopback address are themselves.
     if is_isatap or (number > 1 and any(address in network for network in IPV4_IN_LAST)):
         yield last
+    if address in TRANSLATED:
+        yield from _translated_in(number)
     if address.sixtofour is not None:
         yield address.sixtofour
     if address.teredo is not None:
         yield from address.teredo
+
+
+def _translated_in(number: int) -> Iterator[IPv4Address]:
+    """The IPv4 address behind a prefix of 48, 56 or 64 bits; bits 64 to 71 are not part of it."""
+    high, low = number >> 64, number & (1 << 56) - 1
+    for bits in (16, 8, 0):
+        yield IPv4Address(((high & (1 << bits) - 1) << 32 - bits) | low >> 24 + bits)

@@ -1,10 +1,11 @@
 """A synchronous standby of a test's server, made by hand."""
 
+import asyncio
 import contextlib
 import os
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import psycopg
@@ -29,6 +30,7 @@ class Standby:
 
     def make(self) -> None:
         """A copy of the server's data."""
+        self._home.mkdir(mode=0o755)
         source = f"{self._server.superuser_url()}?application_name=standby"
         subprocess.run(
             [
@@ -68,13 +70,12 @@ class Standby:
             self._process = None
 
 
-@contextlib.contextmanager
-def standing_by(server: Postgres, home: Path) -> Iterator[Standby]:
-    """A standby that runs, until the block ends."""
-    home.mkdir(mode=0o755)
+@contextlib.asynccontextmanager
+async def standing_by(server: Postgres, home: Path) -> AsyncIterator[Standby]:
+    """A standby that runs, until the block ends. The event loop goes on while it is made."""
     standby = Standby(server, home)
-    standby.make()
-    standby.start()
+    await asyncio.to_thread(standby.make)
+    await asyncio.to_thread(standby.start)
     try:
         yield standby
     finally:

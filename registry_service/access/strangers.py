@@ -4,11 +4,13 @@ from collections import OrderedDict
 
 from prometheus_client import Counter
 
+from chassis.addresses import host_of
 from chassis.refusals import Refusals
 
 ACTION = "broker.authenticate"
 REASON = "BROKER_SECRET_INVALID"
-# Of one address; a broker that shows a good secret is served whatever else comes from there.
+# Of one address (a /64 of IPv6). A broker that shows a good secret is served, whatever else comes
+# from its address.
 MAX_WRONG = 60
 PERIOD_S = 60.0
 MAX_ADDRESSES = 10_000
@@ -24,18 +26,19 @@ class Strangers:
     def __init__(self, refusals: Refusals) -> None:
         """`refusals` are those of this process."""
         self._refusals = refusals
-        self._counts: OrderedDict[str, tuple[float, int]] = OrderedDict()
+        self._counts: OrderedDict[bytes | str, tuple[float, int]] = OrderedDict()
 
     def note(self, address: str, now: float) -> bool:
         """Counts one more, and says whether there are too many from there."""
         REFUSED.inc()
         # Without what was shown: it may be a good secret but for one letter.
         self._refusals.note_by("", "", ACTION, "", REASON, address=address)
-        since, count = self._counts.get(address, (now, 0))
+        host = host_of(address)
+        since, count = self._counts.get(host, (now, 0))
         if now - since >= PERIOD_S:
             since, count = now, 0
-        self._counts[address] = since, count + 1
-        self._counts.move_to_end(address)
+        self._counts[host] = since, count + 1
+        self._counts.move_to_end(host)
         if len(self._counts) > MAX_ADDRESSES:
             self._counts.popitem(last=False)
         return count >= MAX_WRONG

@@ -1,5 +1,6 @@
 """Under synchronous replication nothing is acknowledged that the next leader may lack."""
 
+import asyncio
 from pathlib import Path
 
 import psycopg
@@ -39,7 +40,7 @@ async def test_a_commit_that_no_standby_confirms_is_not_acknowledged(stack: Stac
 async def test_a_standby_that_is_stopped_and_starts_again(stack: Stack, tmp_path: Path) -> None:  # noqa: F811
     headers = {"Authorization": "Bearer test-api-key"}
     path = "/api/v1/device/one/credentials/rotate"
-    with standing_by(stack.database.server, tmp_path / "standby") as standby:
+    async with standing_by(stack.database.server, tmp_path / "standby") as standby:
         assert (await stack.register("one")).status_code == 201
         assert (await stack.register("one")).status_code == 200
         standby.stop()
@@ -48,6 +49,6 @@ async def test_a_standby_that_is_stopped_and_starts_again(stack: Stack, tmp_path
         assert (await stack.register("two")).status_code == 503
         assert (await stack.http.post(path, headers=headers)).status_code == 503
         assert (await stack.connection("one")).status_code == 200
-        standby.start()
+        await asyncio.to_thread(standby.start)
         assert (await stack.register("one")).status_code == 200
         assert (await stack.register("two")).status_code in (200, 201)

@@ -57,6 +57,15 @@ def test_an_ipv4_address_is_refused_in_every_disguise(address: IPv4Address) -> N
         *(IPv6Address(number | 0x64FF9B << 96), IPv6Address(number | 0x64FF9B0001 << 80)),
         *(IPv6Address(0x2002 << 112 | number << 80), IPv6Address(0x20010000 << 96 | number << 64)),
         IPv6Address(0x20010000 << 96 | 0x08080808 << 64 | (number ^ 0xFFFFFFFF)),
+        # RFC 6052 (2.2): behind prefixes of 48, 56 and 64 bits, around bits 64 to 71.
+        *(
+            IPv6Address(
+                0x64FF9B0001 << 80
+                | (number >> 32 - bits) << 64
+                | (number & (1 << 32 - bits) - 1) << 24 + bits
+            )
+            for bits in (16, 8, 0)
+        ),
         *(IPv6Address(0x2606 << 112 | 0x5EFE << 32 | number),),
         *(IPv6Address(0x2606 << 112 | 0x02005EFE << 32 | number),),
     )

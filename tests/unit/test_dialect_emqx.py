@@ -252,3 +252,9 @@ def test_a_field_of_the_wrong_type_is_no_question(field: str, wrong: object) -> 
 def test_an_action_of_no_kind_is_no_question(action: str) -> None:
     with pytest.raises(Unreadable):
         read("authorize", AUTHORIZE | {"action": action})
+
+
+@pytest.mark.parametrize("client_id", [".", ".."])
+def test_a_client_id_that_a_url_drops_is_no_question(client_id: str) -> None:
+    with pytest.raises(Unreadable):
+        read("authenticate", AUTHENTICATE | {"clientid": client_id})

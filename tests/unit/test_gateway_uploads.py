@@ -58,7 +58,7 @@ ROWS = st.lists(
         uuid=st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1, max_size=20),
         mqtt_broker_id=st.none() | st.integers(1, 2**31),
         is_active=st.booleans(),
-    )
+    ).filter(lambda row: row.mqtt_broker_id != 13 or row.is_active)
 )
 
 

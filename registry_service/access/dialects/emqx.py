@@ -18,6 +18,7 @@ from registry_service.access.dialects.asked import (
     Asked,
     Operation,
     Reply,
+    Unreadable,
     check_names,
     read_json,
 )
@@ -97,6 +98,8 @@ IS_ONLINE = {"client.connected": True, "client.disconnected": False}
 # Why a connection ended that another one has replaced: with its session, or without it.
 REPLACED = frozenset({"takenover", "takeovered", "discarded"})
 
+# A URL's path drops them (RFC 3986, section 5.2.4), so such a session could not be ended.
+DOTS = frozenset({".", ".."})
 # The year 9999.
 MAX_MS = 253_402_300_799_000
 
@@ -112,6 +115,8 @@ class Authenticate:
         """One `Connect`."""
         found = read_json(_credentials, request)
         check_names(found.username, found.password, found.clientid)
+        if found.clientid in DOTS:
+            raise Unreadable("a client id of dots cannot be named in a URL of EMQX's API")
         return [Connect(found.username, found.password, found.clientid)]
 
     def answer(self, request: Asked, verdicts: Sequence[Verdict]) -> Reply:  # noqa: ARG002

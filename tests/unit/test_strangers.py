@@ -1,0 +1,20 @@
+"""Wrong secrets of brokers are counted for a host, which has more than one IPv6 address."""
+
+from typing import Any
+
+from registry_service.access.strangers import MAX_WRONG, Strangers
+
+
+class Lines:
+    """Takes what is to be written to the audit log."""
+
+    def note_by(self, *_: Any, **__: Any) -> None:
+        """Writes nothing."""
+
+
+def test_another_address_of_a_host_is_counted_with_it() -> None:
+    strangers = Strangers(Lines())  # type: ignore[arg-type]
+    counted = [strangers.note(f"2001:db8:1:2::{number:x}", 0.0) for number in range(MAX_WRONG + 1)]
+    assert counted == [False] * MAX_WRONG + [True]
+    assert not strangers.note("2001:db8:1:3::1", 0.0)
+    assert not strangers.note("192.0.2.1", 0.0)
