@@ -152,12 +152,16 @@ class BrokerServicer(brokers_pb2_grpc.BrokerServiceServicer):
         response = pb.ImportBrokersResponse()
         for given in request.brokers:
             try:
-                broker = _new(given)
+                columns, ca_cert, password = _new(given)
                 is_new = given.name not in taken
                 if is_new and not request.dry_run:
-                    await self._store.create(*broker)
+                    found = _warnings_of(await self._store.create(columns, ca_cert, password))
+                else:
+                    found = _warnings_of(
+                        columns | {"ca_cert": ca_cert.pem if ca_cert and is_new else None}
+                    )
                 taken.add(given.name)
-                response.results.add(created=is_new)
+                response.results.add(created=is_new, warnings=found)
             except BrokerNameTaken:
                 response.results.add(created=False)
             except MooringError as error:

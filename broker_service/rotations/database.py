@@ -47,6 +47,8 @@ async def rotation_of(connection: AsyncConnection, certificate_id: int) -> Rotat
         broker_ids=old["broker_ids"],
         not_before=new["not_before"],
         not_after=new["not_after"],
+        kind=new["kind"],
+        replacement_pem=new["pem"],
         counts=counts,
     )
 

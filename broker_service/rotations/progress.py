@@ -57,6 +57,9 @@ class Rotation:
     # When the replacement is valid.
     not_before: datetime
     not_after: datetime
+    # Of both certificates: "ca" or "client".
+    kind: str
+    replacement_pem: str
     # None for a client certificate, of which a device is told one at a time.
     counts: Counts | None
 

@@ -6,7 +6,7 @@ from mooring.broker.v1 import rotations_pb2 as pb
 from mooring.broker.v1 import rotations_pb2_grpc
 
 from broker_service.certificates.reading import Certificate
-from broker_service.certificates.servicer import proto_of, read
+from broker_service.certificates.servicer import proto_of, read, warnings
 from broker_service.placements.snapshot import SnapshotKeeper
 from broker_service.rotations.progress import Rotation, Told
 from broker_service.rotations.store import RotationStore
@@ -110,4 +110,5 @@ def _proto_of(rotation: Rotation) -> pb.Rotation:
         broker_ids=rotation.broker_ids,
         told=None if rotation.counts is None else pb.ToldCounts(**rotation.usage),
         too_early=rotation.too_early(datetime.now(UTC)),
+        warnings=warnings(rotation.kind, rotation.replacement_pem),
     )

@@ -14,8 +14,10 @@ from gateway.administration.caller import CallerRequest
 from gateway.administration.certificate_types import (
     Certificate,
     CertificateText,
+    CertificateWarning,
     certificate_json,
     new_certificate,
+    warnings_json,
 )
 from gateway.administration.fields import Id, PathId, moment_of
 from gateway.administration.listing import DEFAULT_LIMIT, Cursor, Limit, Page
@@ -74,6 +76,12 @@ class Rotation(Struct, kw_only=True, frozen=True):
     too_early: Annotated[
         str | None, Meta(description="Why a cutover would be refused; null where none would.")
     ]
+    warnings: Annotated[
+        list[CertificateWarning],
+        Meta(
+            description="Of the replacement, as of now; empty where nothing is known to be wrong."
+        ),
+    ]
 
 
 class RotationDevices(Page[str], frozen=True):
@@ -98,6 +106,7 @@ def _json(rotation: rotations_pb2.Rotation) -> Rotation:
         if rotation.HasField("told")
         else None,
         too_early=rotation.too_early or None,
+        warnings=warnings_json(rotation.warnings),
     )
 
 

@@ -22,6 +22,7 @@ from chassis.errors import (
     Unavailable,
 )
 from gateway.administration.caller import Caller
+from gateway.administration.certificate_types import CertificateWarning
 from gateway.uploads import Line, Upload
 
 log = structlog.get_logger(__name__)
@@ -35,8 +36,17 @@ PASSING = (Unavailable, Overloaded, DeadlineExceeded, LostRace)
 DryRun = Annotated[bool, QueryParameter(description="Answers the same, and nothing is created.")]
 
 Row = TypeVar("Row", bound=Struct)
-# Whether each row was created (false: it was there), or why not; in order.
-Outcomes = Sequence[bool | MooringError]
+
+
+class Imported(Struct, frozen=True):
+    """A row that was imported; it was not created where it was there before."""
+
+    is_created: bool
+    warnings: list[CertificateWarning] = []
+
+
+# What became of each row, or why nothing did; in order.
+Outcomes = Sequence[Imported | MooringError]
 Ask = Callable[[Caller, Sequence[Row]], Awaitable[Outcomes]]
 
 
@@ -49,6 +59,13 @@ class ImportedRow(Struct, kw_only=True, frozen=True):
     field: Annotated[str, Meta(description="What is at fault.")] | UnsetType = UNSET
     reason: str | UnsetType = UNSET
     detail: str | UnsetType = UNSET
+    warnings: (
+        Annotated[
+            list[CertificateWarning],
+            Meta(description="Of a broker's certificates; absent where nothing is wrong."),
+        ]
+        | UnsetType
+    ) = UNSET
 
 
 class ImportEnd(Struct, kw_only=True, frozen=True):
@@ -121,7 +138,7 @@ async def _answered(caller: Caller, rows: Sequence[Row], ask: Ask[Row]) -> Outco
     raise AssertionError("the last try returns or raises")
 
 
-def _result(line: int, subject: str, outcome: bool | MooringError) -> ImportedRow:
+def _result(line: int, subject: str, outcome: Imported | MooringError) -> ImportedRow:
     if isinstance(outcome, MooringError):
         return ImportedRow(
             line=line,
@@ -131,4 +148,9 @@ def _result(line: int, subject: str, outcome: bool | MooringError) -> ImportedRo
             reason=outcome.reason,
             detail=outcome.message,
         )
-    return ImportedRow(line=line, subject=subject, outcome="created" if outcome else "existing")
+    return ImportedRow(
+        line=line,
+        subject=subject,
+        outcome="created" if outcome.is_created else "existing",
+        warnings=outcome.warnings or UNSET,
+    )

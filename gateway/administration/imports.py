@@ -13,8 +13,16 @@ from chassis.errors import InvalidInput, from_item
 from chassis.trust import Access
 from gateway.administration.broker_types import NewBroker, fields_of
 from gateway.administration.caller import Caller, CallerRequest
+from gateway.administration.certificate_types import warnings_json
 from gateway.administration.fields import Id, named
-from gateway.administration.importing import DryRun, ImportedRow, ImportEnd, Outcomes, imported
+from gateway.administration.importing import (
+    DryRun,
+    Imported,
+    ImportedRow,
+    ImportEnd,
+    Outcomes,
+    imported,
+)
 from gateway.documentation import IDENTIFIER_PATTERN, documented
 from gateway.problems import errors
 from gateway.uploads import MAX_BYTES, NDJSON, Form, receive
@@ -103,7 +111,10 @@ async def import_devices(request: CallerRequest, dry_run: DryRun = False) -> Str
             caller.neighbours.devices.ImportDevices,
             devices_pb2.ImportDevicesRequest(devices=map(_device, rows), dry_run=dry_run),
         )
-        return _outcomes(answer.results)
+        return [
+            from_item(result.error) if result.HasField("error") else Imported(result.created)
+            for result in answer.results
+        ]
 
     # Who may not import hears it before anything is received.
     await ask(request.auth, ())
@@ -143,7 +154,12 @@ async def import_brokers(request: CallerRequest, dry_run: DryRun = False) -> Str
                 brokers=[fields_of(named(row)) for row in rows], dry_run=dry_run
             ),
         )
-        return _outcomes(answer.results)
+        return [
+            from_item(result.error)
+            if result.HasField("error")
+            else Imported(result.created, warnings_json(result.warnings))
+            for result in answer.results
+        ]
 
     await ask(request.auth, ())
     upload = await receive(
@@ -160,15 +176,6 @@ async def import_brokers(request: CallerRequest, dry_run: DryRun = False) -> Str
         size=BROKERS,
     )
     return Stream(lines, media_type=NDJSON)
-
-
-def _outcomes(
-    results: Sequence[devices_pb2.DeviceImport] | Sequence[brokers_pb2.BrokerImport],
-) -> Outcomes:
-    return [
-        from_item(result.error) if result.HasField("error") else result.created
-        for result in results
-    ]
 
 
 ROUTES = Router("/", route_handlers=[import_devices, import_brokers])

@@ -265,3 +265,21 @@ async def test_what_can_never_verify_is_said_wherever_it_is_uploaded_or_used(sta
     change = {"ca_certificate_id": listed["id"]}
     assert await reasons("PATCH", f"/brokers/{broker_id}", json=change) == ["NO_ROOT"]
     assert await reasons("PATCH", f"/brokers/{broker_id}", json={"ca_cert": None}) == []
+    other = {"kind": "ca", "pem": root.cert_pem.bytes().decode()}
+    old_id = (await stack.admin("POST", "/certificates", json=other)).json()["id"]
+    path, replacement = f"/certificates/{old_id}/rotation", {"replacement_id": listed["id"]}
+    assert await reasons("POST", path, json=replacement) == ["NO_ROOT"]
+    assert await reasons("GET", path) == ["NO_ROOT"]
+    row = json.dumps(broker | {"name": "imported", "ca_cert": middle})
+    for options in ("?dry_run=true", ""):
+        answer = await stack.http.post(
+            f"/api/v1/brokers/import{options}",
+            content=row,
+            headers={
+                "Authorization": f"Bearer {stack.admin_token}",
+                "Content-Type": "application/x-ndjson",
+            },
+        )
+        imported, end = map(json.loads, answer.text.splitlines())
+        assert [each["reason"] for each in imported["warnings"]] == ["NO_ROOT"]
+        assert end["created"] == 1

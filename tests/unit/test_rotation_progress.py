@@ -18,7 +18,17 @@ BUNDLES = st.lists(
 
 def rotation(counts: Counts | None, threshold: int = 99, **changes: datetime) -> Rotation:
     times = {"not_before": NOW - timedelta(1), "not_after": NOW + timedelta(1), **changes}
-    return Rotation(OLD, NEW, NOW, threshold, [7], counts=counts, **times)
+    return Rotation(
+        certificate_id=OLD,
+        replacement_id=NEW,
+        began_at=NOW,
+        threshold_percent=threshold,
+        broker_ids=[7],
+        kind="ca",
+        replacement_pem="",
+        counts=counts,
+        **times,
+    )
 
 
 def test_what_was_told_is_old_both_or_new() -> None:

@@ -26,39 +26,39 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from mooring.broker.v1 import certificates_pb2 as mooring_dot_broker_dot_v1_dot_certificates__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!mooring/broker/v1/rotations.proto\x12\x11mooring.broker.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a$mooring/broker/v1/certificates.proto\"4\n\nToldCounts\x12\x0b\n\x03old\x18\x01 \x01(\x03\x12\x0c\n\x04\x62oth\x18\x02 \x01(\x03\x12\x0b\n\x03new\x18\x03 \x01(\x03\"\xd7\x01\n\x08Rotation\x12\x16\n\x0e\x63\x65rtificate_id\x18\x01 \x01(\x05\x12\x16\n\x0ereplacement_id\x18\x02 \x01(\x05\x12,\n\x08\x62\x65gan_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x19\n\x11threshold_percent\x18\x04 \x01(\x05\x12\x12\n\nbroker_ids\x18\x05 \x03(\x05\x12+\n\x04told\x18\x06 \x01(\x0b\x32\x1d.mooring.broker.v1.ToldCounts\x12\x11\n\ttoo_early\x18\x07 \x01(\t\"\xbb\x01\n\x14StageRotationRequest\x12\n\n\x02id\x18\x01 \x01(\x05\x12\x18\n\x0ereplacement_id\x18\x02 \x01(\x05H\x00\x12\x38\n\x0b\x63\x65rtificate\x18\x03 \x01(\x0b\x32!.mooring.broker.v1.NewCertificateH\x00\x12\x1e\n\x11threshold_percent\x18\x04 \x01(\x05H\x01\x88\x01\x01\x42\r\n\x0breplacementB\x14\n\x12_threshold_percent\"F\n\x15StageRotationResponse\x12-\n\x08rotation\x18\x01 \x01(\x0b\x32\x1b.mooring.broker.v1.Rotation\" \n\x12GetRotationRequest\x12\n\n\x02id\x18\x01 \x01(\x05\"D\n\x13GetRotationResponse\x12-\n\x08rotation\x18\x01 \x01(\x0b\x32\x1b.mooring.broker.v1.Rotation\"|\n\x1aListRotationDevicesRequest\x12\n\n\x02id\x18\x01 \x01(\x05\x12/\n\x04told\x18\x02 \x01(\x0e\x32!.mooring.broker.v1.ToldGeneration\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x0e\n\x06\x63ursor\x18\x04 \x01(\t\"H\n\x1bListRotationDevicesResponse\x12\x14\n\x0c\x64\x65vice_uuids\x18\x01 \x03(\t\x12\x13\n\x0bnext_cursor\x18\x02 \x01(\t\"3\n\x16\x43utOverRotationRequest\x12\n\n\x02id\x18\x01 \x01(\x05\x12\r\n\x05\x66orce\x18\x02 \x01(\x08\"N\n\x17\x43utOverRotationResponse\x12\x33\n\x0b\x63\x65rtificate\x18\x01 \x01(\x0b\x32\x1e.mooring.broker.v1.Certificate\"#\n\x15\x43\x61ncelRotationRequest\x12\n\n\x02id\x18\x01 \x01(\x05\"\x18\n\x16\x43\x61ncelRotationResponse*}\n\x0eToldGeneration\x12\x1f\n\x1bTOLD_GENERATION_UNSPECIFIED\x10\x00\x12\x17\n\x13TOLD_GENERATION_OLD\x10\x01\x12\x18\n\x14TOLD_GENERATION_BOTH\x10\x02\x12\x17\n\x13TOLD_GENERATION_NEW\x10\x03\x32\x9a\x04\n\x0fRotationService\x12\x62\n\rStageRotation\x12\'.mooring.broker.v1.StageRotationRequest\x1a(.mooring.broker.v1.StageRotationResponse\x12\\\n\x0bGetRotation\x12%.mooring.broker.v1.GetRotationRequest\x1a&.mooring.broker.v1.GetRotationResponse\x12t\n\x13ListRotationDevices\x12-.mooring.broker.v1.ListRotationDevicesRequest\x1a..mooring.broker.v1.ListRotationDevicesResponse\x12h\n\x0f\x43utOverRotation\x12).mooring.broker.v1.CutOverRotationRequest\x1a*.mooring.broker.v1.CutOverRotationResponse\x12\x65\n\x0e\x43\x61ncelRotation\x12(.mooring.broker.v1.CancelRotationRequest\x1a).mooring.broker.v1.CancelRotationResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!mooring/broker/v1/rotations.proto\x12\x11mooring.broker.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a$mooring/broker/v1/certificates.proto\"4\n\nToldCounts\x12\x0b\n\x03old\x18\x01 \x01(\x03\x12\x0c\n\x04\x62oth\x18\x02 \x01(\x03\x12\x0b\n\x03new\x18\x03 \x01(\x03\"\x90\x02\n\x08Rotation\x12\x16\n\x0e\x63\x65rtificate_id\x18\x01 \x01(\x05\x12\x16\n\x0ereplacement_id\x18\x02 \x01(\x05\x12,\n\x08\x62\x65gan_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x19\n\x11threshold_percent\x18\x04 \x01(\x05\x12\x12\n\nbroker_ids\x18\x05 \x03(\x05\x12+\n\x04told\x18\x06 \x01(\x0b\x32\x1d.mooring.broker.v1.ToldCounts\x12\x11\n\ttoo_early\x18\x07 \x01(\t\x12\x37\n\x08warnings\x18\x08 \x03(\x0b\x32%.mooring.broker.v1.CertificateWarning\"\xbb\x01\n\x14StageRotationRequest\x12\n\n\x02id\x18\x01 \x01(\x05\x12\x18\n\x0ereplacement_id\x18\x02 \x01(\x05H\x00\x12\x38\n\x0b\x63\x65rtificate\x18\x03 \x01(\x0b\x32!.mooring.broker.v1.NewCertificateH\x00\x12\x1e\n\x11threshold_percent\x18\x04 \x01(\x05H\x01\x88\x01\x01\x42\r\n\x0breplacementB\x14\n\x12_threshold_percent\"F\n\x15StageRotationResponse\x12-\n\x08rotation\x18\x01 \x01(\x0b\x32\x1b.mooring.broker.v1.Rotation\" \n\x12GetRotationRequest\x12\n\n\x02id\x18\x01 \x01(\x05\"D\n\x13GetRotationResponse\x12-\n\x08rotation\x18\x01 \x01(\x0b\x32\x1b.mooring.broker.v1.Rotation\"|\n\x1aListRotationDevicesRequest\x12\n\n\x02id\x18\x01 \x01(\x05\x12/\n\x04told\x18\x02 \x01(\x0e\x32!.mooring.broker.v1.ToldGeneration\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x0e\n\x06\x63ursor\x18\x04 \x01(\t\"H\n\x1bListRotationDevicesResponse\x12\x14\n\x0c\x64\x65vice_uuids\x18\x01 \x03(\t\x12\x13\n\x0bnext_cursor\x18\x02 \x01(\t\"3\n\x16\x43utOverRotationRequest\x12\n\n\x02id\x18\x01 \x01(\x05\x12\r\n\x05\x66orce\x18\x02 \x01(\x08\"N\n\x17\x43utOverRotationResponse\x12\x33\n\x0b\x63\x65rtificate\x18\x01 \x01(\x0b\x32\x1e.mooring.broker.v1.Certificate\"#\n\x15\x43\x61ncelRotationRequest\x12\n\n\x02id\x18\x01 \x01(\x05\"\x18\n\x16\x43\x61ncelRotationResponse*}\n\x0eToldGeneration\x12\x1f\n\x1bTOLD_GENERATION_UNSPECIFIED\x10\x00\x12\x17\n\x13TOLD_GENERATION_OLD\x10\x01\x12\x18\n\x14TOLD_GENERATION_BOTH\x10\x02\x12\x17\n\x13TOLD_GENERATION_NEW\x10\x03\x32\x9a\x04\n\x0fRotationService\x12\x62\n\rStageRotation\x12\'.mooring.broker.v1.StageRotationRequest\x1a(.mooring.broker.v1.StageRotationResponse\x12\\\n\x0bGetRotation\x12%.mooring.broker.v1.GetRotationRequest\x1a&.mooring.broker.v1.GetRotationResponse\x12t\n\x13ListRotationDevices\x12-.mooring.broker.v1.ListRotationDevicesRequest\x1a..mooring.broker.v1.ListRotationDevicesResponse\x12h\n\x0f\x43utOverRotation\x12).mooring.broker.v1.CutOverRotationRequest\x1a*.mooring.broker.v1.CutOverRotationResponse\x12\x65\n\x0e\x43\x61ncelRotation\x12(.mooring.broker.v1.CancelRotationRequest\x1a).mooring.broker.v1.CancelRotationResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'mooring.broker.v1.rotations_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_TOLDGENERATION']._serialized_start=1161
-  _globals['_TOLDGENERATION']._serialized_end=1286
+  _globals['_TOLDGENERATION']._serialized_start=1218
+  _globals['_TOLDGENERATION']._serialized_end=1343
   _globals['_TOLDCOUNTS']._serialized_start=127
   _globals['_TOLDCOUNTS']._serialized_end=179
   _globals['_ROTATION']._serialized_start=182
-  _globals['_ROTATION']._serialized_end=397
-  _globals['_STAGEROTATIONREQUEST']._serialized_start=400
-  _globals['_STAGEROTATIONREQUEST']._serialized_end=587
-  _globals['_STAGEROTATIONRESPONSE']._serialized_start=589
-  _globals['_STAGEROTATIONRESPONSE']._serialized_end=659
-  _globals['_GETROTATIONREQUEST']._serialized_start=661
-  _globals['_GETROTATIONREQUEST']._serialized_end=693
-  _globals['_GETROTATIONRESPONSE']._serialized_start=695
-  _globals['_GETROTATIONRESPONSE']._serialized_end=763
-  _globals['_LISTROTATIONDEVICESREQUEST']._serialized_start=765
-  _globals['_LISTROTATIONDEVICESREQUEST']._serialized_end=889
-  _globals['_LISTROTATIONDEVICESRESPONSE']._serialized_start=891
-  _globals['_LISTROTATIONDEVICESRESPONSE']._serialized_end=963
-  _globals['_CUTOVERROTATIONREQUEST']._serialized_start=965
-  _globals['_CUTOVERROTATIONREQUEST']._serialized_end=1016
-  _globals['_CUTOVERROTATIONRESPONSE']._serialized_start=1018
-  _globals['_CUTOVERROTATIONRESPONSE']._serialized_end=1096
-  _globals['_CANCELROTATIONREQUEST']._serialized_start=1098
-  _globals['_CANCELROTATIONREQUEST']._serialized_end=1133
-  _globals['_CANCELROTATIONRESPONSE']._serialized_start=1135
-  _globals['_CANCELROTATIONRESPONSE']._serialized_end=1159
-  _globals['_ROTATIONSERVICE']._serialized_start=1289
-  _globals['_ROTATIONSERVICE']._serialized_end=1827
+  _globals['_ROTATION']._serialized_end=454
+  _globals['_STAGEROTATIONREQUEST']._serialized_start=457
+  _globals['_STAGEROTATIONREQUEST']._serialized_end=644
+  _globals['_STAGEROTATIONRESPONSE']._serialized_start=646
+  _globals['_STAGEROTATIONRESPONSE']._serialized_end=716
+  _globals['_GETROTATIONREQUEST']._serialized_start=718
+  _globals['_GETROTATIONREQUEST']._serialized_end=750
+  _globals['_GETROTATIONRESPONSE']._serialized_start=752
+  _globals['_GETROTATIONRESPONSE']._serialized_end=820
+  _globals['_LISTROTATIONDEVICESREQUEST']._serialized_start=822
+  _globals['_LISTROTATIONDEVICESREQUEST']._serialized_end=946
+  _globals['_LISTROTATIONDEVICESRESPONSE']._serialized_start=948
+  _globals['_LISTROTATIONDEVICESRESPONSE']._serialized_end=1020
+  _globals['_CUTOVERROTATIONREQUEST']._serialized_start=1022
+  _globals['_CUTOVERROTATIONREQUEST']._serialized_end=1073
+  _globals['_CUTOVERROTATIONRESPONSE']._serialized_start=1075
+  _globals['_CUTOVERROTATIONRESPONSE']._serialized_end=1153
+  _globals['_CANCELROTATIONREQUEST']._serialized_start=1155
+  _globals['_CANCELROTATIONREQUEST']._serialized_end=1190
+  _globals['_CANCELROTATIONRESPONSE']._serialized_start=1192
+  _globals['_CANCELROTATIONRESPONSE']._serialized_end=1216
+  _globals['_ROTATIONSERVICE']._serialized_start=1346
+  _globals['_ROTATIONSERVICE']._serialized_end=1884
 # @@protoc_insertion_point(module_scope)

@@ -87,6 +87,7 @@ class Rotation(_message.Message):
     BROKER_IDS_FIELD_NUMBER: _builtins.int
     TOLD_FIELD_NUMBER: _builtins.int
     TOO_EARLY_FIELD_NUMBER: _builtins.int
+    WARNINGS_FIELD_NUMBER: _builtins.int
     certificate_id: _builtins.int
     replacement_id: _builtins.int
     threshold_percent: _builtins.int
@@ -106,6 +107,10 @@ class Rotation(_message.Message):
     def told(self) -> Global___ToldCounts:
         """Unset for a client certificate."""
 
+    @_builtins.property
+    def warnings(self) -> _containers.RepeatedCompositeFieldContainer[_certificates_pb2.CertificateWarning]:
+        """What keeps clients from verifying with the replacement now."""
+
     def __init__(
         self,
         *,
@@ -116,10 +121,11 @@ class Rotation(_message.Message):
         broker_ids: _abc.Iterable[_builtins.int] | None = ...,
         told: Global___ToldCounts | None = ...,
         too_early: _builtins.str = ...,
+        warnings: _abc.Iterable[_certificates_pb2.CertificateWarning] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["began_at", b"began_at", "told", b"told"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["began_at", b"began_at", "broker_ids", b"broker_ids", "certificate_id", b"certificate_id", "replacement_id", b"replacement_id", "threshold_percent", b"threshold_percent", "told", b"told", "too_early", b"too_early"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["began_at", b"began_at", "broker_ids", b"broker_ids", "certificate_id", b"certificate_id", "replacement_id", b"replacement_id", "threshold_percent", b"threshold_percent", "told", b"told", "too_early", b"too_early", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
