@@ -14,10 +14,10 @@ SOURCES := chassis broker_service registry_service gateway migrations local benc
 run: .venv/.run  ## the three services and a PostgreSQL, on this machine
 	@exec $(RUN)/python -m local
 
-# Four on two cores: a good part of what the tests take is waiting. Files run in the order of their
+# Three on two cores: a good part of what the tests take is waiting. Files run in the order of their
 # names: the unit tests, which are short, come last, so that no long file is left at the end.
 test: .venv/.dev  ## everything that is not heavy: minutes long, or with a heavyweight server
-	$(RUN)/python -m pytest -m 'not heavy' -n 4 --dist loadfile --no-loadscope-reorder
+	$(RUN)/python -m pytest -m 'not heavy' -n 3 --dist loadfile --no-loadscope-reorder
 
 test-all: .venv/.dev  ## all the rest
 	$(RUN)/python -m pytest -m heavy

@@ -208,7 +208,7 @@ def test_a_later_run_finds_everything(run: Run) -> None:
     began = time.monotonic()
     run.start()
     # Five seconds are promised; two cores that also run other tests get some more.
-    assert time.monotonic() - began < 15
+    assert time.monotonic() - began < 30
     assert {name: (run.home / name).read_text() for name in before} == before
     now = run.credentials()
     for name in ("ADMIN_TOKEN", "PROVISIONING_KEY"):

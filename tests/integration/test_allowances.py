@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import httpx2
 import psycopg
 
 from tests.integration.test_gateway_http import assert_problem
@@ -108,9 +109,16 @@ async def test_an_explanation_names_no_broker_that_the_token_does_not_see(stack:
 async def test_who_is_kept_within_fleets_does_not_say_what_keeps_them(stack: Stack) -> None:
     acme = await customer(stack, "acme")
     headers = {"Authorization": f"Bearer {acme.token}"}
-    for fleet_id in ("acme", "nobody"):
-        for allowed in (None, [acme.things["broker"]]):
-            answer = await stack.http.patch(
-                f"/api/v1/fleets/{fleet_id}", json={"allowed_broker_ids": allowed}, headers=headers
-            )
-            assert_problem(answer, 403, "FORBIDDEN", "allowed_broker_ids")
+
+    async def allow(fleet_id: str, broker_ids: list[int] | None) -> httpx2.Response:
+        change = {"allowed_broker_ids": broker_ids}
+        return await stack.http.patch(f"/api/v1/fleets/{fleet_id}", json=change, headers=headers)
+
+    own = [acme.things["broker"]]
+    for broker_ids in (None, [], [stack.default_broker_id], [*own, stack.default_broker_id]):
+        answer = await allow("acme", broker_ids)
+        assert_problem(answer, 403, "FORBIDDEN", "allowed_broker_ids")
+    # As it is read; and of another fleet nothing is known.
+    assert (await allow("acme", own)).status_code == 200
+    for broker_ids in (None, own):
+        assert_problem(await allow("nobody", broker_ids), 404, "FLEET_NOT_FOUND")
