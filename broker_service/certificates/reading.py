@@ -1,6 +1,7 @@
 """Certificates from PEM text: what is in them, and whether they can be what they are meant for."""
 
 import hashlib
+import ssl
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -123,6 +124,17 @@ def loaded(blocks: Sequence[Block]) -> list[x509.Certificate]:
         return [x509.load_der_x509_certificate(block.der) for block in blocks]
 
 
+def _require_openssl(pem: str, field: str) -> None:
+    """Raises `InvalidInput` for what OpenSSL, and so most clients, cannot load.
+
+    Some of what it decodes at once, such as the public key, this library never looks at.
+    """
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=pem)
+    except (ssl.SSLError, ValueError):
+        raise InvalidInput("holds a certificate that OpenSSL cannot load", field=field) from None
+
+
 def _is_usable(certificate: x509.Certificate) -> bool:
     key = certificate.public_key()
     if isinstance(key, rsa.RSAPublicKey):
@@ -168,13 +180,17 @@ def _checked(
     field: str,
 ) -> Certificate:
     try:
-        subject, issuer = found[0].subject.rfc4514_string(), found[0].issuer.rfc4514_string()
+        # The library decodes a name when it is first asked for: all are, so that nothing is kept
+        # that cannot be looked at later.
+        names = [(one.subject.rfc4514_string(), one.issuer.rfc4514_string()) for one in found]
+        subject, issuer = names[0]
         not_before = max(certificate.not_valid_before_utc for certificate in found)
         not_after = min(certificate.not_valid_after_utc for certificate in found)
         ders = [certificate.public_bytes(Encoding.DER) for certificate in found]
         texts = [certificate.public_bytes(Encoding.PEM).decode() for certificate in found]
     except UNREADABLE:
         raise InvalidInput("is not a PEM certificate", field=field) from None
+    _require_openssl("".join(texts), field)
     if not_after <= datetime.now(UTC):
         raise InvalidInput(f"expired on {not_after:%Y-%m-%d}", field=field)
     fingerprint = hashlib.sha256(b"".join(ders)).hexdigest()

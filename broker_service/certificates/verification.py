@@ -64,7 +64,11 @@ def warnings_of(kind: str, pem: str, now: datetime, *, host: str | None = None) 
     A CA bundle's certificates are each looked at with those that lead from it to a root. With
     `host`, the name or address of a broker, also whether the CAs may vouch for it.
     """
-    chains = _chains_of(kind, pem)
+    try:
+        chains = _chains_of(kind, pem)
+    except UNREADABLE:
+        # It was stored before uploads were read so thoroughly.
+        return [Problem("UNREADABLE", "holds a certificate that TLS clients cannot read")]
     found: dict[Problem, None] = {}
     for chain in chains:
         found.update(dict.fromkeys((*chain.faults, *_faults_of_time(chain.certificates, now))))

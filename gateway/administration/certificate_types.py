@@ -68,8 +68,8 @@ class CertificateWarning(Struct, kw_only=True, frozen=True):
         str,
         Meta(
             description="UPPER_SNAKE and stable, for programs: NO_ROOT, NOT_YET_VALID, EXPIRED,"
-            " WEAK_SIGNATURE, WRONG_PURPOSE, PATH_TOO_LONG, UNKNOWN_CRITICAL_EXTENSION or"
-            " HOST_NOT_PERMITTED."
+            " WEAK_SIGNATURE, WRONG_PURPOSE, PATH_TOO_LONG, UNKNOWN_CRITICAL_EXTENSION,"
+            " HOST_NOT_PERMITTED or UNREADABLE."
         ),
     ]
     detail: Annotated[str, Meta(description="For people; may change.")]

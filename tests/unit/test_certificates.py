@@ -2,6 +2,7 @@
 
 import base64
 import contextlib
+import ssl
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -23,8 +24,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from broker_service.certificates.pem import MAX_CHARACTERS
+from broker_service.certificates.reading import CA as CA_KIND
 from broker_service.certificates.reading import MAX_CERTIFICATES, read_ca, read_client
+from broker_service.certificates.verification import warnings_of
 from chassis.errors import InvalidInput
+from tests.unit.test_certificate_verification import Plan, made
 
 ROOT = trustme.CA()
 MIDDLE = ROOT.create_child_ca()
@@ -280,6 +284,44 @@ def test_bombs_are_refused_before_they_are_parsed() -> None:
 def test_a_text_that_is_no_certificate_is_refused(text: str, words: str) -> None:
     with refused(words):
         read_ca(text)
+
+
+def test_a_name_that_cannot_be_read_is_refused_wherever_it_stands() -> None:
+    other = root()
+    der = x509.load_pem_x509_certificate(other.encode()).public_bytes(Encoding.DER)
+    # No UTF-8.
+    damaged = block("CERTIFICATE", der.replace(b"root", b"\xa9oot"))
+    for text in (damaged, CA + damaged):
+        with refused("is not a PEM certificate"):
+            read_ca(text)
+    # One that was stored before.
+    [problem] = warnings_of(CA_KIND, damaged, datetime.now(UTC))
+    assert problem.reason == "UNREADABLE"
+
+
+def test_what_is_read_can_be_loaded_and_looked_at_whatever_byte_of_it_was_damaged() -> None:
+    other = root()
+    der = x509.load_pem_x509_certificate(other.encode()).public_bytes(Encoding.DER)
+    read = 0
+    for place in range(len(der)):
+        damaged = bytes([*der[:place], der[place] ^ 0x80, *der[place + 1 :]])
+        try:
+            found = read_ca(CA + block("CERTIFICATE", damaged))
+        except InvalidInput:
+            continue
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=found.pem)
+        warnings_of(CA_KIND, found.pem, datetime.now(UTC), host="mqtt.example.com")
+        read += 1
+    assert 0 < read < len(der)
+
+
+def test_a_certificate_that_openssl_cannot_load_is_refused() -> None:
+    der = made("root", Plan()).certificate.public_bytes(Encoding.DER)
+    # Signed with an algorithm that is not known, whose parameters end what has not begun.
+    damaged = der.replace(b"\x01\x01\x0b\x05\x00", b"\x01\x00\x00\x00\x00")
+    assert damaged != der
+    with refused("holds a certificate that OpenSSL cannot load"):
+        read_ca(block("CERTIFICATE", damaged))
 
 
 DER = x509.load_pem_x509_certificate(LEAF.encode()).public_bytes(Encoding.DER)
