@@ -376,6 +376,7 @@ BODIES: dict[str, Any] = {
         "broker_ids": [1],
         "told": {"old": 12, "both": 4_988, "new": 0},
         "too_early": None,
+        "warnings": [],
     },
     "RotationDevices": {"items": [UUID], "next_cursor": None},
     "Cutover": {"force": False},
