@@ -47,7 +47,7 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
             connection.execute("ALTER SYSTEM SET full_page_writes = off")
             # Each new database goes through the log, which is not to fill the memory.
             connection.execute("ALTER SYSTEM SET max_wal_size = '160MB'")
-            # Nobody else guesses these passwords, and each test opens some dozens of connections.
+            # These passwords are random, and each test opens some dozens of connections.
             if connection.info.server_version >= 160000:
                 connection.execute("ALTER SYSTEM SET scram_iterations = 1")
             # A database is dropped when every session has heard of it, and one that a test has

@@ -16,6 +16,7 @@ from http.client import HTTPConnection
 from pathlib import Path
 
 from local.postgres import free_port
+from tests import debian
 
 REPOSITORY = Path(__file__).parents[1]
 SERVICES = ("broker_service", "registry_service", "gateway")
@@ -133,6 +134,13 @@ class Run:
             stderr=subprocess.PIPE,
             text=True,
         )
+
+    def find_mosquitto(self) -> None:
+        """From here on the run finds the Mosquitto that the tests use, as if it were installed."""
+        program, environment = debian.program("mosquitto")
+        self.settings["PATH"] = f"{program.parent}:{environment['PATH']}"
+        if "LD_LIBRARY_PATH" in environment:
+            self.settings["LD_LIBRARY_PATH"] = environment["LD_LIBRARY_PATH"]
 
     def start(self) -> str:
         """Starts it; what it says when it is ready."""

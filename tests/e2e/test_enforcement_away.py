@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 import pytest
 
 from gateway.held import MOST_S, STALLED_S
-from tests import debian
 from tests.e2e.test_mosquitto import is_let_in
 from tests.supervised import ENFORCEMENT, Run, until
 
@@ -37,10 +36,7 @@ class Registered(NamedTuple):
 @pytest.fixture
 def run(tmp_path: Path) -> Iterator[Run]:
     found = Run(tmp_path / "home")
-    program, environment = debian.program("mosquitto")
-    found.settings["PATH"] = f"{program.parent}:{environment['PATH']}"
-    if "LD_LIBRARY_PATH" in environment:
-        found.settings["LD_LIBRARY_PATH"] = environment["LD_LIBRARY_PATH"]
+    found.find_mosquitto()
     found.start()
     yield found
     found.end()

@@ -30,10 +30,7 @@ DEVICE = {
 def first_run(tmp_path: Path) -> Iterator[Run]:
     """A run that has not begun, on a machine that has Mosquitto."""
     run = Run(tmp_path / "home")
-    program, environment = debian.program("mosquitto")
-    run.settings["PATH"] = f"{program.parent}:{environment['PATH']}"
-    if "LD_LIBRARY_PATH" in environment:
-        run.settings["LD_LIBRARY_PATH"] = environment["LD_LIBRARY_PATH"]
+    run.find_mosquitto()
     yield run
     run.end()
 

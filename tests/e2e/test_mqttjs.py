@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import debian, mqttjs
+from tests import mqttjs
 from tests.supervised import Run
 
 DEVICES = 200
@@ -19,10 +19,7 @@ pytestmark = pytest.mark.heavy
 def run(tmp_path: Path) -> Iterator[Run]:
     """A run whose Mosquitto is empty."""
     found = Run(tmp_path / "home")
-    program, environment = debian.program("mosquitto")
-    found.settings["PATH"] = f"{program.parent}:{environment['PATH']}"
-    if "LD_LIBRARY_PATH" in environment:
-        found.settings["LD_LIBRARY_PATH"] = environment["LD_LIBRARY_PATH"]
+    found.find_mosquitto()
     found.start()
     yield found
     found.end()

@@ -64,7 +64,7 @@ async def test_fleets_are_restricted_to_a_broker_that_is_renamed_and_deleted(sta
 
 
 async def test_registrations_pay_nothing_for_turns(stack: Stack) -> None:
-    """They go on while nobody else can even read the table."""
+    """They succeed while another session locks the table against all reads."""
     await stack.register("known")
     headers = {"Authorization": "Bearer test-api-key"}
     path = "/api/v1/device/known/credentials/rotate"
