@@ -58,6 +58,7 @@ PLACEMENT = "placement"
 DEVICE_COUNTS = "device_counts"
 BROKER_SECRETS = "broker_secrets"
 USERNAMES = "usernames"
+FIRST_ADMIN = "first_admin"
 
 # The reason of an `Unavailable` that is about the database itself.
 DATABASE_UNAVAILABLE = "DATABASE_UNAVAILABLE"

@@ -13,7 +13,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from chassis import log
 from chassis.config import load
-from chassis.database import engine_of, require_schema, retried
+from chassis.database import engine_of, require_schema
+from chassis.errors import Conflict
 from chassis.tokens import PREFIX_CHARACTERS
 from chassis.validation import check_text
 from registry_service.credentials import hash_of_secret, new_secret
@@ -46,22 +47,23 @@ async def admin_token(database_url: str, name: str, *, is_another: bool = False)
     try:
         await require_schema(engine, SCHEMA_REVISION)
         store = TokenStore(engine)
-        good = await retried(store.good_tokens)
-        if not is_another and any(token.role == "admin" for token in good):
-            raise SystemExit(
-                "there is an admin's token already: make others with it, or, if it is lost, say"
-                " --another and revoke the lost one afterwards"
-            )
         secret = new_secret(PREFIX)
         log.actor.set(ACTOR)
         log.actor_id.set("")
-        await store.create(
-            name,
-            "admin",
-            token_hash=hash_of_secret(secret),
-            prefix=secret[:PREFIX_CHARACTERS],
-            expires_at=None,
-        )
+        try:
+            await store.create(
+                name,
+                "admin",
+                token_hash=hash_of_secret(secret),
+                prefix=secret[:PREFIX_CHARACTERS],
+                expires_at=None,
+                is_first=not is_another,
+            )
+        except Conflict as error:
+            raise SystemExit(
+                f"{error.message}: make others with it, or, if it is lost, say --another and revoke"
+                " the lost one afterwards"
+            ) from None
         return secret
     finally:
         await engine.dispose()

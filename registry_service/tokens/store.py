@@ -9,7 +9,8 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from chassis import audit
-from chassis.database import reading, retried, writing
+from chassis.database import FIRST_ADMIN, reading, retried, take_turns, writing
+from chassis.errors import Conflict
 from registry_service.errors import FleetUnknown, LastAdminToken, TokenNotFound
 from registry_service.tables import api_tokens, fleets
 
@@ -40,12 +41,14 @@ class TokenStore:
         expires_at: datetime | None,
         fleet_ids: Sequence[str] | None = None,
         max_devices: int | None = None,
+        is_first: bool = False,
     ) -> sa.Row[Any]:
         """The new row, without the hash; restricted unless `fleet_ids` is None.
 
-        It may name `max_devices`; None is any number.
+        It may name `max_devices`; None is any number. With `is_first` it is made only where no
+        admin's token is good, however many calls ask for that at once.
 
-        Raises `FleetUnknown`.
+        Raises `FleetUnknown`, and `Conflict` where it would not be the first.
         """
         insert = (
             sa.insert(api_tokens)
@@ -68,6 +71,8 @@ class TokenStore:
         if max_devices is not None:
             after["max_devices"] = max_devices
         async with writing(self._engine) as connection:
+            if is_first:
+                await _require_no_admin(connection)
             await _require_fleets(connection, fleet_ids or ())
             row = (await connection.execute(insert)).one()
             await audit.record(connection, "token.create", str(row.id), after=after)
@@ -163,6 +168,14 @@ class TokenStore:
         )
         async with writing(self._engine) as connection:
             await connection.execute(update)
+
+
+async def _require_no_admin(connection: AsyncConnection) -> None:
+    """Raises `Conflict` where an admin's token is good. Other calls wait for the commit."""
+    await take_turns(connection, FIRST_ADMIN)
+    admins = sa.select(api_tokens.c.id).where(api_tokens.c.role == "admin", _is_good).limit(1)
+    if await connection.scalar(admins) is not None:
+        raise Conflict("there is an admin's token already")
 
 
 async def _require_fleets(connection: AsyncConnection, fleet_ids: Sequence[str]) -> None:

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from registry_service.bootstrap import admin_token
+from tests.integration.test_key_races import owned, waiting
 from tests.stack import Stack
 
 ROOT = Path(__file__).parents[2]
@@ -48,6 +50,29 @@ async def test_it_makes_the_first_token_and_no_second(stack: Stack) -> None:
         )
         expected = ("registry_service.bootstrap", "", "token.create", own["id"])
         assert line == [(*expected, "mooring_registry", None)]
+
+
+def made_once(database_url: str) -> tuple[str, str]:
+    """The token, or why there is none; for a thread."""
+    try:
+        return asyncio.run(admin_token(database_url, "ann")), ""
+    except SystemExit as reason:
+        return "", str(reason)
+
+
+async def test_of_many_at_once_one_makes_a_token(stack: Stack) -> None:
+    stack.database.execute("DELETE FROM api_tokens")
+    url, count = stack.database.url("mooring_registry"), 4
+    with owned(stack) as connection:
+        # All of them are under way before any has inserted its row.
+        connection.execute("LOCK TABLE api_tokens IN EXCLUSIVE MODE")
+        asked = [asyncio.create_task(asyncio.to_thread(made_once, url)) for _ in range(count)]
+        await waiting(stack, count)
+    found = await asyncio.gather(*asked)
+    assert sum(bool(secret) for secret, _ in found) == 1
+    refused = [said for secret, said in found if not secret]
+    assert all("there is an admin's token already" in said for said in refused), refused
+    assert stack.database.execute("SELECT name, role FROM api_tokens") == [("ann", "admin")]
 
 
 async def test_no_other_role_makes_one(stack: Stack) -> None:
