@@ -1,7 +1,7 @@
-"""Who changed what: a line of the audit log is written in the transaction of the change itself.
+"""Changes in the audit log: a line is written in the transaction of the change itself.
 
-So there is no change without its line, and no line without its change. The table is append-only
-for the services' roles. What was refused has no transaction; it is in `chassis.refusals`.
+So neither a change nor its line exists without the other. The services' roles can only append to
+the table. `chassis.refusals` writes refused attempts, which have no transaction.
 """
 
 import math
@@ -30,13 +30,13 @@ log_table = sa.table(
     sa.column("details", JSONB(none_as_null=True)),
 )
 
-# What stands for a secret: that there is one, or was, is no secret.
+# Replaces a secret. That a secret exists, or existed, is shown.
 HIDDEN = "(hidden)"
 SECRET_NAME = re.compile(
     r"(^|_)(password|passphrase|secret|private_key|api_key|token|salt|hash|encrypted)(_|$)"
 )
-# Our own tokens, keys and secrets, a private key in PEM, the user and password of a URL; wherever
-# somebody may have pasted one.
+# Mooring's tokens, keys and secrets, a private key in PEM, the user and password of a URL, anywhere
+# in a text.
 SECRET_VALUE = re.compile(
     r"\b(mat|mpk|mbs)_[\w-]{16,}"
     r"|-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(-----END [A-Z ]*PRIVATE KEY-----|\Z)"
@@ -48,7 +48,7 @@ WORD = re.compile(r"(?<!^)(?=[A-Z])")
 
 
 def action_of(method: str) -> str:
-    """What a gRPC method is called in the log.
+    """The name of a gRPC method in the log.
 
     /mooring.broker.v1.BrokerService/SetDefaultBroker is broker.set_default.
     """
@@ -66,13 +66,13 @@ async def record(
     before: Mapping[str, Any] | None = None,
     after: Mapping[str, Any] | None = None,
 ) -> None:
-    """Notes a change in its own transaction, with the actor and the request that are served.
+    """Writes a line for a change into its own transaction, with the current actor and request.
 
-    `action` is the noun and the verb, as in broker.update; `subject` is what its path ends with: an
-    id or a uuid. `before` and `after` hold what changed: by name, what has a JSON value, a time or
-    an id. Read `before` under the lock of its row, so that it is true. What is the same in both is
-    left out, and where nothing differs nothing is written. A secret is never written: what is named
-    or looks like one is hidden.
+    `action` is a noun and a verb, such as broker.update; `subject` is an id or a uuid, as at the
+    end of the path. `before` and `after` hold the changed fields by name, with values that are
+    JSON, times or ids. Read `before` under the lock of its row, so that it is true. Equal fields
+    are left out, and without a difference no line is written. Values whose name or form is that of
+    a secret are hidden.
     """
     if before is not None and after is not None:
         same = {
@@ -99,14 +99,14 @@ async def record(
 
 
 def without_secrets(text: str) -> str:
-    """`text`, with what looks like a secret hidden."""
+    """`text`, in which everything with the form of a secret is hidden."""
     return SECRET_VALUE.sub(HIDDEN, text)
 
 
 def shown(value: Any, name: str = "") -> Any:
     """A value as JSON, with every secret in it hidden; `name` is that of the field it is in."""
     if value is None or isinstance(value, bool):
-        return value  # whether there is a secret may be said
+        return value  # it may be shown whether a secret exists
     if SECRET_NAME.search(name) or isinstance(value, bytes):
         return HIDDEN
     if isinstance(value, int) or (isinstance(value, float) and math.isfinite(value)):

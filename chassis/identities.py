@@ -1,8 +1,8 @@
 """Which of the services a caller is.
 
-Under mutual TLS a name in the caller's certificate says so: a URI such as a SPIFFE id, or a DNS
-name. On loopback a secret says so, of which the service that is called keeps the hash. A caller
-that is neither is refused, whatever certificate of the same CA it shows.
+Under mutual TLS a name in the caller's certificate identifies it: a URI such as a SPIFFE id, or a
+DNS name. On loopback a secret identifies it; the called service stores its hash. Any other caller
+is refused, also with a certificate of the same CA.
 """
 
 import json
@@ -24,7 +24,7 @@ from chassis.reloaded import Reloaded
 log = structlog.get_logger(__name__)
 
 AUTHORIZATION = "authorization"
-# The reason for which a service that cannot prove itself is refused, or calls what is not for it.
+# The caller is not one of the services, or the method is not for this service.
 UNTRUSTED_SERVICE = "UNTRUSTED_SERVICE"
 # How often the use of the shared secret is logged.
 SHARED_LOGGED_EVERY_S = 60.0
@@ -39,10 +39,10 @@ class Identity(StrEnum):
     GATEWAY = "gateway"
     REGISTRY = "registry"
     ENFORCEMENT = "enforcement"
-    # Services of the operator's own that ask for a device's broker.
+    # The operator's own services, which ask for a device's broker.
     RESOLVER = "resolver"
-    # A caller with the one secret that all services shared before they had secrets of their own.
-    # It is accepted for one release, for the methods that name it.
+    # A caller with the secret that all services shared in earlier releases. This release still
+    # accepts it, for the methods that name it.
     SHARED = "shared"
 
 
@@ -50,7 +50,7 @@ PROVABLE: tuple[Identity, ...] = tuple(
     identity for identity in Identity if identity is not Identity.SHARED
 )
 
-# The names in certificates, where CALLER_IDENTITIES says nothing else.
+# The names in certificates, unless CALLER_IDENTITIES gives others.
 DEFAULT_NAMES: Mapping[Identity, tuple[str, ...]] = {
     identity: (f"spiffe://mooring/{identity}", f"{identity}.mooring.internal")
     for identity in PROVABLE
@@ -59,31 +59,31 @@ DEFAULT_NAMES: Mapping[Identity, tuple[str, ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """A service that has proved itself."""
+    """An authenticated service."""
 
     identity: Identity
-    # The name in its certificate; without one, the identity. Tickets are bound to it.
+    # The name in its certificate; on loopback, its identity. Tickets are bound to it.
     name: str
 
 
-# Which service made the call that is being served.
+# The service that made the current call.
 caller: ContextVar[Caller | None] = ContextVar("caller", default=None)
 
 
 class Callers(Protocol):
-    """A way to tell callers apart."""
+    """A way to identify callers."""
 
     def caller_of(self, metadata: Metadata, context: Context, /) -> Caller:
-        """Raises `Unauthenticated` for a caller that is none of the services."""
+        """The caller. Raises `Unauthenticated` if it is not one of the services."""
 
 
 def hash_of(secret: str) -> bytes:
-    """What is kept of a caller's secret, which is random and has 256 bits."""
+    """The hash that is stored of a caller's secret, which is random and has 256 bits."""
     return sha256(secret.encode()).digest()
 
 
 def read_secret(file: Path) -> str:
-    """The secret that a service shows. Raises `SystemExit`."""
+    """The secret that this service shows. Raises `SystemExit`."""
     secret = file.read_text(errors="replace").strip()
     if len(secret) < 32:
         raise SystemExit(f"{file}: a service secret has at least 32 characters")
@@ -91,9 +91,10 @@ def read_secret(file: Path) -> str:
 
 
 def read_hashes(file: Path) -> Mapping[bytes, Identity]:
-    """Who has which secret, from `{"gateway": ["<hex of its SHA-256>", …], …}`.
+    """The identities by the hashes of their secrets.
 
-    Several of one caller are accepted at once, while its secret is replaced. Raises `SystemExit`.
+    The file holds `{"gateway": ["<hex of its SHA-256>", …], …}`. A caller may have several secrets,
+    so that one can be replaced. Raises `SystemExit`.
     """
     try:
         found: dict[bytes, Identity] = {}
@@ -116,15 +117,15 @@ def read_hashes(file: Path) -> Mapping[bytes, Identity]:
 class BySecret:
     """Callers on loopback.
 
-    A secret is looked up by its hash, and not compared in constant time: the time of a lookup tells
-    at most how a hash begins, and nobody can choose secrets by their hashes.
+    A secret is looked up by its hash, not compared in constant time. The time of a lookup reveals
+    at most the beginning of a hash, and secrets cannot be chosen by their hashes.
     """
 
     hashes: Reloaded[Mapping[bytes, Identity]] | None
     shared: Reloaded[str] | None = None
     _logged_at: float = field(default=-SHARED_LOGGED_EVERY_S)
-    # What callers showed, by the header, as long as `_as_of` is what the file holds: their calls
-    # come all the time, and are to cost a lookup.
+    # Callers by the header that they showed, so that a call costs one lookup. Valid while the file
+    # still holds `_as_of`.
     _known: dict[str, Caller] = field(default_factory=dict, repr=False)
     _as_of: Mapping[bytes, Identity] | None = None
 
@@ -162,7 +163,7 @@ class BySecret:
 class ByCertificate:
     """Callers under mutual TLS; gRPC has verified their certificates."""
 
-    # DNS names in lower case, URIs as they are.
+    # DNS names are in lower case; URIs are unchanged.
     names: Mapping[str, Identity]
 
     def caller_of(self, _: Metadata, context: Context, /) -> Caller:
@@ -171,7 +172,7 @@ class ByCertificate:
         names = {name.decode(errors="replace").lower() for name in shown.get("peer_dns", ())}
         names |= {name.decode(errors="replace") for name in shown.get("peer_uri", ())}
         known = {name: self.names[name] for name in names if name in self.names}
-        # A certificate of two callers would be both in one.
+        # A certificate with names of two services is ambiguous.
         if len(set(known.values())) != 1:
             raise Unauthenticated(
                 "this certificate is not of one of Mooring's services", reason=UNTRUSTED_SERVICE
@@ -181,7 +182,7 @@ class ByCertificate:
 
 
 def names_of(configured: Mapping[Identity, tuple[str, ...]]) -> dict[str, Identity]:
-    """Whose each name is; where nothing is configured for an identity, the default names.
+    """The identities by their names: the configured ones, or the default ones.
 
     Raises `ValueError` for a name of two identities.
     """

@@ -1,6 +1,6 @@
-"""Keeping an actor within fleets: a method that serves restricted tokens asks here whose it is.
+"""The fleets that the token of a call is restricted to, and conditions on rows for them.
 
-`chassis.trust.WithinFleets` is how it states that it does.
+Methods with the policy `chassis.trust.WithinFleets` use it.
 """
 
 from contextvars import ContextVar
@@ -14,22 +14,22 @@ Fleets: TypeAlias = frozenset[str] | None
 # A query for whatever columns.
 Rows: TypeAlias = sa.Select[*tuple[Any, ...]]
 
-# Those that the actor of the call that is being served is restricted to.
+# The fleets that the actor of the current call is restricted to.
 fleets: ContextVar[Fleets] = ContextVar("fleets", default=None)
 
 
 def is_within(fleet_id: sa.ColumnElement[str], within: Fleets) -> sa.ColumnElement[bool]:
-    """Whether a row is of one of the fleets, by the column that holds its own."""
+    """Whether a row belongs to one of the fleets, by its column `fleet_id`."""
     return sa.true() if within is None else fleet_id == sa.any_(_array_of(within))
 
 
 def page_within(
     query: Rows, fleet_id: sa.Column[str], key: sa.Column[Any], limit: int, within: Fleets
 ) -> Rows:
-    """The first rows of `query` in the order of `key`, of the fleets alone.
+    """The first rows of `query` in the order of `key`, of these fleets only.
 
-    The first of each fleet come from its index (`fleet_id`, `key`): to look through the rows of
-    everybody for those of a small customer takes as long as there are others.
+    The first rows of each fleet come from the index (`fleet_id`, `key`). To filter the rows of all
+    fleets would take long for a small customer.
     """
     page = query.order_by(key).limit(limit)
     if within is None:

@@ -1,8 +1,9 @@
-"""What was refused, in the audit log.
+"""Refused attempts in the audit log.
 
-A refusal has no transaction to be written in, and whoever is refused can ask again as often as they
-like. So attempts are counted in memory (`chassis.tally`) and written in the background, a few lines
-at a time: no call waits for that or fails with it, and no flood fills the log.
+A refusal has no transaction, and a client can repeat a refused call as often as it likes. So
+attempts are counted in memory (`chassis.tally`), and a few lines at a time are written in the
+background. No call waits for this or fails because of it, and a flood of attempts does not fill the
+log.
 """
 
 import asyncio
@@ -39,15 +40,14 @@ from chassis.tickets import TICKET_INVALID, ticket
 log = structlog.get_logger(__name__)
 
 WRITE_EVERY_S = 1.0
-# Addresses that are named in a line, those with the most attempts.
+# A line names this number of addresses, those with the most attempts.
 NAMED_ADDRESSES = 5
 
-# What a change can be refused for. Anything else in the tree is no refusal: it could not be done.
+# The errors that are refusals. With any other error of the tree the change could not be made.
 REFUSALS = (Forbidden, InvalidInput, NotFound, AlreadyExists, Conflict, LostRace)
-# Methods that change nothing begin with one of these; who asks them for what is not there, or
-# wrongly, has attempted nothing.
+# The beginnings of methods that change nothing. Their errors are not recorded, except `Forbidden`.
 READ = re.compile(r"(Get|List|Explain|Resolve|Authenticate)(?![a-z])")
-# What a change was to be made to, as requests call it.
+# Fields of requests that name the subject of a change.
 SUBJECTS = ("uuid", "id", "device_uuid")
 MAX_TEXT = 255
 PEER = re.compile(r"ipv[46]:(?P<host>.*):\d+")
@@ -55,7 +55,7 @@ UNWANTED = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 class Refusals:
-    """Those of one service."""
+    """The refused attempts of one service."""
 
     def __init__(self, engine: AsyncEngine, tally: Tally | None = None) -> None:
         """`engine` may insert into the audit log."""
@@ -65,10 +65,10 @@ class Refusals:
     def note(
         self, method: str, error: MooringError, decode: Callable[[], Any], peer: str = ""
     ) -> None:
-        """A call of the request that is served was refused with `error`, or failed with it.
+        """Records that the current call was refused with `error`; ignores other errors.
 
-        `method` is its full name, `decode` gives its message, and `peer` is who called, as gRPC
-        says it.
+        `method` is its full name, `decode` returns its message, and `peer` is the caller's address
+        in gRPC's form.
         """
         if isinstance(error, Unauthenticated):
             self._note_stranger(method, error, decode, peer)
@@ -78,7 +78,7 @@ class Refusals:
                 self.note_attempt(action_of(method), _subject(_decoded(decode)), error.reason)
 
     def note_attempt(self, action: str, subject: str, reason: str) -> None:
-        """The actor that is served was refused `action`, here or by whoever tells it."""
+        """Records that the current actor was refused `action`, here or by the gateway."""
         kind = Kind(
             actor=plain(logs.actor.get()),
             actor_id=plain(logs.actor_id.get()),
@@ -100,7 +100,7 @@ class Refusals:
         *,
         address: str,
     ) -> None:
-        """A device was refused `action`; `actor` is empty where nothing proves which one it is."""
+        """Records that a device was refused `action`; `actor` is empty without authentication."""
         self._tally.note(
             Kind(plain(actor), plain(actor_id), action, plain(subject), reason),
             time.monotonic(),
@@ -108,13 +108,13 @@ class Refusals:
         )
 
     async def keep_written(self) -> None:
-        """Writes what is due, again and again."""
+        """Writes due lines until it is cancelled."""
         while True:
             await asyncio.sleep(WRITE_EVERY_S)
             await self._write(self._tally.take(time.monotonic()))
 
     async def close(self) -> None:
-        """Writes what is left."""
+        """Writes the remaining lines."""
         await self._write(self._tally.take_all())
         if lost := self._tally.take_all():
             count = sum(attempts.count for attempts in lost.values())
@@ -126,10 +126,10 @@ class Refusals:
         known = caller.get()
         subject = ""
         if known is not None and error.reason in (UNTRUSTED_SERVICE, TICKET_INVALID):
-            # One of ours that called what is not for it, or with a ticket that is not good.
+            # One of the services: the method is not for it, or its ticket is not valid.
             action, message, subject = action_of(method), None, known.name
         elif error.reason == UNTRUSTED_SERVICE:
-            # Whoever called is none of ours, and may have called anything.
+            # The caller is not one of the services, so the method says nothing.
             action, message = "service.authenticate", None
         else:
             action, message = action_of(method), _decoded(decode)
@@ -157,12 +157,12 @@ class Refusals:
             cause = described(error) if isinstance(error, DBAPIError) else {}
             log.warning("refused attempts are not in the audit log yet", lines=len(due), **cause)
         except asyncio.CancelledError:
-            # Whether it was written is not known; twice is better than never.
+            # It is not known whether the lines were written; twice is better than never.
             self._tally.put_back(due)
             raise
 
     async def _write_apart(self, due: dict[Kind, Attempts], error: DBAPIError) -> None:
-        """Drops the line that the database will never take, and no other."""
+        """Drops only the line that the database refuses."""
         if len(due) == 1:
             log.error("the audit log refuses a line", **described(error))
             return
@@ -212,5 +212,5 @@ def _subject(message: Message | None) -> str:
 
 
 def plain(text: str) -> str:
-    """Text of the caller's as a line can hold it, without what looks like a secret."""
+    """A caller's text in a form that a line can hold, without anything that looks like a secret."""
     return UNWANTED.sub("?", without_secrets(text))[:MAX_TEXT]

@@ -1,4 +1,4 @@
-"""A gRPC server of ours: who may call, errors into statuses, health, an orderly end."""
+"""A gRPC server: authenticates callers, turns errors into statuses, reports health, drains."""
 
 import asyncio
 import contextlib
@@ -40,7 +40,7 @@ GRACE_S = 5.0
 MAX_CONNECTION_AGE_MS = 60_000
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 
-# For a caller who named no deadline.
+# The deadline of a call that names none.
 PATIENCE_S = 30.0
 
 # Of grpcio's two classes only this one cannot be subscripted when the program runs.
@@ -49,16 +49,16 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 
 def deadline_of(context: Context) -> float:
-    """When the caller stops waiting, as a time of the running loop's clock."""
+    """The deadline of the call, as a time of the running loop's clock."""
     remaining_s = context.time_remaining()
     return asyncio.get_running_loop().time() + (PATIENCE_S if remaining_s is None else remaining_s)
 
 
 class Frontier:
-    """The one place where callers are let in and errors become statuses.
+    """Checks callers, and turns errors into statuses.
 
-    Servicers are added to it as to a server. It wraps each method once; an interceptor of gRPC's
-    would be asked anew at every call, which costs several percent of a small one.
+    Servicers are added to it as to a server. It wraps each method once. An interceptor of gRPC
+    would be asked at every call, which costs several percent of a small one.
     """
 
     def __init__(
@@ -68,9 +68,9 @@ class Frontier:
         policies: Mapping[str, Policy],
         refusals: Refusals | None = None,
     ) -> None:
-        """`policies` says for each full method name what it asks; what is not in it is refused.
+        """`policies` are by full method names; a method without a policy is refused.
 
-        `refusals` are told of what is refused.
+        `refusals` records refused calls.
         """
         self._server = server
         self._credentials = credentials

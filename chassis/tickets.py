@@ -1,8 +1,8 @@
 """Tickets: the proof that a service acts for a person.
 
-When the registry authenticates a person's token it signs what they may do. The ticket goes with
-each call that is made for them, and is good for about a minute and for one gateway. All services
-can verify it; only the registry has the keys to make one.
+When the registry authenticates an API token, it signs a ticket with the person's role and fleets.
+The gateway sends the ticket with each call for this person. It is valid for about a minute, and for
+one gateway. All services can verify a ticket; only the registry can make one.
 """
 
 import json
@@ -22,38 +22,38 @@ from chassis.errors import Unauthenticated
 from chassis.keyring import read_keys
 
 LIFETIME_S = 60
-# How far the clocks of two services may be apart.
+# How much the clocks of two services may differ.
 SKEW_S = 5
 SIGNATURE_BYTES = 64
 KEY_BYTES = 32
-# Of what is signed: these keys sign nothing else that begins so.
+# Precedes the signed ticket; these keys sign nothing else with this beginning.
 PURPOSE = b"mooring ticket 1\0"
-# A ticket is missing, or is not good for this call.
+# A ticket is missing, or is not valid for this call.
 TICKET_INVALID = "TICKET_INVALID"
 
 PublicKeys: TypeAlias = Mapping[int, Ed25519PublicKey]
 
-# The ticket of the call that is being served, for the audit log.
+# The ticket of the current call, for the audit log.
 ticket: ContextVar[bytes | None] = ContextVar("ticket", default=None)
 
 
 class Ticket(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What the registry vouches for. Times are seconds since 1970."""
+    """The signed content of a ticket. Times are seconds since 1970."""
 
     key_id: int
-    # The name of the gateway that may show it.
+    # The name of the gateway that may use it.
     audience: str
     actor: str
     actor_id: str
     role: Literal["viewer", "operator", "admin"]
     issued_at: int
     expires_at: int
-    # The ids of the fleets that the person is kept within. None are named: none.
+    # The ids of the fleets that the token is restricted to; an empty tuple gives access to none.
     fleets: Literal["all"] | tuple[str, ...] = ()
 
 
 class InvalidTicket(Unauthenticated):
-    """The caller is a service, and has not proved for whom it calls."""
+    """The caller is a service, but shows no valid ticket of a person."""
 
     reason = TICKET_INVALID
 
@@ -64,7 +64,7 @@ class SigningKeys:
 
     active_id: int
     keys: Mapping[int, Ed25519PrivateKey] = field(repr=False)
-    # The halves that verify.
+    # The public halves, which verify.
     public: PublicKeys = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -94,7 +94,7 @@ class SigningKeys:
         fleets: tuple[str, ...] | None,
         now: float | None = None,
     ) -> bytes:
-        """A ticket; `fleets` None is all of them, and `now` is the time of day."""
+        """A ticket. `fleets` None means all fleets; `now` is in seconds since 1970."""
         issued_at = int(time.time() if now is None else now)
         contents = msgspec.convert(
             {
@@ -113,7 +113,7 @@ class SigningKeys:
         return self.keys[self.active_id].sign(PURPOSE + payload) + payload
 
     def public_ring(self, others: PublicKeys | None = None) -> str:
-        """The file of the halves that verify, for `read_public`; with those of `others`."""
+        """The file of the public halves, and of `others`, in the format of `read_public`."""
         keys = [
             {"id": key_id, "public": b64encode(key.public_bytes_raw()).decode()}
             for key_id, key in {**(others or {}), **self.public}.items()
@@ -135,7 +135,7 @@ def read_public(file: Path) -> PublicKeys:
 
 
 def opened(shown: bytes, keys: PublicKeys) -> Ticket:
-    """What a ticket says, whenever and whoever it was for. Raises `InvalidTicket`."""
+    """The content of a ticket, also if it has expired, for any gateway. Raises `InvalidTicket`."""
     signature, payload = shown[:SIGNATURE_BYTES], shown[SIGNATURE_BYTES:]
     try:
         found = msgspec.msgpack.decode(payload, type=Ticket)
@@ -146,7 +146,7 @@ def opened(shown: bytes, keys: PublicKeys) -> Ticket:
 
 
 def checked(shown: bytes, keys: PublicKeys, *, audience: str, now: float | None = None) -> Ticket:
-    """What a good ticket says. Raises `InvalidTicket`."""
+    """The content of a ticket that is valid now for `audience`. Raises `InvalidTicket`."""
     found = opened(shown, keys)
     moment = time.time() if now is None else now
     if not found.issued_at - SKEW_S <= moment < found.expires_at + SKEW_S:

@@ -1,7 +1,7 @@
-"""How one of our services proves itself to another, and for whom it calls.
+"""How services authenticate to one another, and what a method requires of its caller.
 
-A policy names the services that may call a method. A method that a service calls for a person also
-demands a ticket, which the registry has signed (`chassis.tickets`).
+A policy names the services that may call a method. A method for people also requires a ticket,
+which the registry has signed (`chassis.tickets`).
 """
 
 from collections.abc import Callable
@@ -38,19 +38,20 @@ TICKET = "mooring-ticket-bin"
 
 
 class Access(IntEnum):
-    """What a method or a route asks of a person. Each role may do what those before it may."""
+    """The role that a method or a route requires. Each role includes the ones before it."""
 
     OPEN = 0  # health and reflection
     VIEWER = 1  # may read
     OPERATOR = 2  # may change things
-    ADMIN = 3  # may say who may
+    ADMIN = 3  # may make tokens
 
 
 @dataclass(frozen=True, slots=True)
 class WithinFleets:
-    """An access that actors have too who are restricted to fleets: the method keeps them there.
+    """The policy of a method that also serves tokens that are restricted to fleets.
 
-    To them, what is outside is what does not exist. What states a bare `Access` refuses them.
+    The method must treat everything outside these fleets as if it did not exist. A policy that is a
+    bare `Access` refuses such tokens.
     """
 
     access: Access
@@ -58,7 +59,7 @@ class WithinFleets:
 
 @dataclass(frozen=True, slots=True, init=False)
 class Services:
-    """The services that may call a method for themselves, without a ticket."""
+    """The services that may call a method without a ticket."""
 
     identities: frozenset[Identity]
 
@@ -67,20 +68,20 @@ class Services:
         object.__setattr__(self, "identities", frozenset(identities))
 
 
-# The role of the actor of the call that is being served.
+# The role of the actor of the current call.
 role: ContextVar[Access] = ContextVar("role", default=Access.OPEN)
 
-# What is asked of a person.
+# A policy for people.
 PersonPolicy: TypeAlias = Access | WithinFleets
-# What a method states.
+# The policy of a method.
 Policy: TypeAlias = PersonPolicy | Services
 
-# People are authenticated by the gateway, so only the gateway calls for them.
+# Only the gateway calls for people, because it receives their tokens.
 FOR_PEOPLE = frozenset({Identity.GATEWAY})
 
 
 def access_of(policy: PersonPolicy) -> Access:
-    """The role that it asks for."""
+    """The role that a policy requires."""
     return policy.access if isinstance(policy, WithinFleets) else policy
 
 
@@ -91,17 +92,17 @@ def callers_of(policy: Policy) -> frozenset[Identity]:
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """A person or script for whom a service calls."""
+    """A person or script, named by the ticket of a call."""
 
     name: str
     role: Access
-    # Of the token that was shown: names are not unique.
+    # The id of the token, because names are not unique.
     id: str = ""
     # The ids of the fleets that the token is restricted to; None where it is not.
     fleets: frozenset[str] | None = None
 
     def require(self, policy: PersonPolicy) -> None:
-        """Raises `Forbidden` where the role is not enough, or it is not for restricted tokens."""
+        """Raises `Forbidden` if the role is too low, or `policy` is not for restricted tokens."""
         access = access_of(policy)
         if self.role < access:
             raise Forbidden(f"this needs the role {access.name.lower()}")
@@ -111,16 +112,16 @@ class Actor:
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """One service's side of the trust: what it shows, and how it recognises its callers."""
+    """What a service shows to others, and how it authenticates its callers."""
 
-    # What it shows on loopback.
+    # The secret that it shows on loopback.
     secret: Callable[[], str] | None = None
-    # What it shows under TLS: the same object until it changes.
+    # Its certificate under TLS; the same object until the files change.
     client: Callable[[], grpc.ChannelCredentials] | None = None
     server: grpc.ServerCredentials | None = None
-    # None recognises no caller.
+    # None refuses every caller.
     callers: Callers | None = None
-    # None accepts no ticket.
+    # None refuses every ticket.
     ticket_keys: Callable[[], PublicKeys] | None = None
 
     @classmethod
@@ -151,7 +152,7 @@ class Credentials:
     def metadata(
         self, ticket: bytes | None, request_id: str
     ) -> tuple[tuple[str, str | bytes], ...]:
-        """What goes with a call."""
+        """The metadata of a call to another service."""
         pairs: list[tuple[str, str | bytes]] = [(REQUEST_ID, request_id)]
         if self.secret is not None:
             pairs.append((AUTHORIZATION, f"Bearer {self.secret()}"))
@@ -160,13 +161,13 @@ class Credentials:
         return tuple(pairs)
 
     def caller_of(self, metadata: Metadata, context: Context) -> Caller:
-        """Which service calls. Raises `Unauthenticated`."""
+        """The calling service. Raises `Unauthenticated`."""
         if self.callers is None:
             raise Unauthenticated("this service takes no calls", reason=UNTRUSTED_SERVICE)
         return self.callers.caller_of(metadata, context)
 
     def actor_of(self, metadata: Metadata, caller: Caller) -> tuple[Actor, bytes]:
-        """For whom `caller` calls, and the ticket that proves it. Raises `InvalidTicket`."""
+        """The person that `caller` calls for, and the ticket. Raises `InvalidTicket`."""
         shown = metadata.get(TICKET)
         if not isinstance(shown, bytes) or self.ticket_keys is None:
             raise InvalidTicket("this is done for a person: a ticket is needed")
@@ -176,7 +177,7 @@ class Credentials:
 
 
 def require_caller(caller: Caller, allowed: frozenset[Identity]) -> None:
-    """Raises `Unauthenticated` for a service that the method is not for."""
+    """Raises `Unauthenticated` if `caller` is not one of the `allowed` services."""
     if caller.identity not in allowed:
         raise Unauthenticated(
             f"this is not for the caller {caller.identity}", reason=UNTRUSTED_SERVICE

@@ -2,7 +2,7 @@
 
 A seal covers lines of the audit log. It names them exactly, holds a digest of them and the code of
 the seal before; its own code is over all of that, under a key which the database does not have. So
-nobody without the key changes, removes or adds anything that is sealed without its showing.
+without the key, a change to sealed lines cannot be hidden.
 """
 
 import hashlib

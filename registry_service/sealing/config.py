@@ -15,8 +15,8 @@ class SealingConfig(BaseSettings):
     # libpq URL; the role mooring_sealer. To verify, mooring_operator will do.
     sealing_database_url: str = Field(pattern=r"\Apostgres(ql)?://")
     audit_keys_file: Path
-    # To verify: the public halves of all keys that tickets were signed with. Unset, no line is
-    # asked for a ticket.
+    # To verify: the public halves of all keys that tickets were signed with. If unset, tickets are
+    # not checked.
     ticket_public_keys_file: Path | None = None
     seal_interval_s: float = Field(default=2.0, gt=0)
     log_level: Annotated[

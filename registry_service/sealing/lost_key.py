@@ -1,4 +1,4 @@
-"""Whether the key of the last seal is still there: to go on with another would hide its loss."""
+"""Checks that the key of the last seal is in the ring: another key would hide its loss."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from registry_service.sealing.store import SealStore
 
 
 async def lost_key(store: SealStore, file: Path, ring: KeyRing) -> str | None:
-    """Why nothing may be sealed with the keys of `file`; None where the last seal's key is there.
+    """Why the keys of `file` may not be used to seal; None if the last seal's key is in it.
 
     Raises `Unavailable`.
     """
@@ -22,7 +22,7 @@ async def lost_key(store: SealStore, file: Path, ring: KeyRing) -> str | None:
 
 
 async def lost_key_at(database_url: str, file: Path) -> str | None:
-    """As above, for a process that has no store. Raises `SystemExit` for a file that is no ring."""
+    """`lost_key` for a process without a store. Raises `SystemExit` if `file` is not a ring."""
     engine = engine_of(database_url, pool_size=1)
     try:
         return await lost_key(SealStore(engine), file, KeyRing.read(file))

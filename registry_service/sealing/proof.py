@@ -1,8 +1,8 @@
-"""Whether a line of the audit log proves that the person it names was there. No database in here.
+"""Whether a line of the audit log has a valid ticket of the person that it names. Pure functions.
 
-The registry signs a ticket when it authenticates a person's token, and every line that is written
-for that person keeps it. A service that is not the registry cannot make one, so it cannot write a
-line in the name of a person who did not just ask it for something.
+The registry signs a ticket when it authenticates a person's token, and every line for that person
+keeps the ticket. Other services cannot make tickets, so they cannot write a line in the name of a
+person without a recent call of that person.
 """
 
 import re
@@ -14,7 +14,7 @@ from chassis.tickets import SKEW_S, InvalidTicket, PublicKeys, opened
 
 DEVICE = "device"
 REGISTRY, BROKER = "mooring_registry", "mooring_broker"
-# Which role writes lines in these names, without a ticket: of a device, and of our commands.
+# The role that writes lines of devices and of Mooring's commands, which have no ticket.
 WRITERS = {
     DEVICE: REGISTRY,
     "registry_service.bootstrap": REGISTRY,
@@ -22,15 +22,15 @@ WRITERS = {
     "broker_service.reencrypt": BROKER,
 }
 TOKEN_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
-# What is done for a person is written while their ticket is good, or soon after.
+# A change is written while the person's ticket is valid, or soon after.
 LATE = timedelta(minutes=2)
-# What was refused is written in the background, and again while the database is away.
+# A refusal is written in the background, and later if the database was down.
 REFUSAL_LATE = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """A line, as far as it has to do with who wrote it."""
+    """The columns of a line that name or prove its actor."""
 
     id: int
     at: datetime
@@ -39,26 +39,26 @@ class Written:
     action: str
     subject: str
     refusal: str
-    # None for a line that does not say it, as those from before.
+    # None for lines from before the column existed.
     session_role: str | None
     ticket: bytes | None
 
 
 def names_a_person(line: Written) -> bool:
-    """Whether it is said of a person, or of nobody, a device or a command of ours."""
+    """False for lines of devices, of commands and of callers without a valid secret."""
     if line.actor == DEVICE:
         return line.actor_id != line.subject
     if not line.actor:
-        # Of a stranger, the address; the id of a token is a UUID.
+        # For a caller without a valid secret this is the address; the id of a token is a UUID.
         return TOKEN_ID.fullmatch(line.actor_id) is not None
     return bool(line.actor_id) or line.actor not in WRITERS
 
 
 def is_proved(line: Written, keys: PublicKeys) -> bool:
-    """Whether it names no person, or keeps a ticket of that person from when it was written.
+    """Whether a line names no person, or keeps a ticket of that person from the time of the line.
 
-    What a device or a command of ours did is written by the role of its service. A job goes on in
-    the name of the person that had it run, so its lines may come later.
+    A line of a device or a command must be written by the role of its service. A job continues in
+    the name of the person that started it, so its lines may be written later.
     """
     if not names_a_person(line):
         return line.session_role == WRITERS.get(line.actor, line.session_role)
@@ -68,7 +68,7 @@ def is_proved(line: Written, keys: PublicKeys) -> bool:
         found = opened(line.ticket, keys)
     except InvalidTicket:
         return False
-    # What is written of a refusal is what a line can hold of a name.
+    # The line of a refusal holds the name in plain form.
     names = (found.actor, plain(found.actor))
     if line.actor_id != found.actor_id or line.actor not in names:
         return False

@@ -1,4 +1,4 @@
-"""Seals what was written to the audit log, every few seconds, one process at a time."""
+"""Seals new lines of the audit log every few seconds, in one process at a time."""
 
 import asyncio
 from typing import Any
@@ -14,17 +14,17 @@ from registry_service.sealing.store import SealStore
 log = structlog.get_logger(__name__)
 
 BATCH = 2_000
-# Longer than any transaction of ours: a client gives up after 8 s, the server after 5 and 3 more.
+# Longer than any transaction of Mooring: the client ends it after 8 s, the server after 5 and 3 s.
 LOOKBACK_S = 300.0
 
 
 class Sealer:
-    """One process that may seal; others may wait for it to end."""
+    """Seals while this process holds the lease; other processes wait for it."""
 
     def __init__(
         self, store: SealStore, ring: KeyRing, holder: str, *, lookback_s: float = LOOKBACK_S
     ) -> None:
-        """`holder` is a name for this process, for people. Seals are made with the active key."""
+        """`holder` names this process in the lease. Seals are made with the active key."""
         self._store = store
         self._ring = ring
         self._holder = holder
@@ -33,7 +33,7 @@ class Sealer:
         self._head: Seal | None = None
 
     async def keep_sealed(self, interval_s: float) -> None:
-        """Seals again and again, while this process is the one that may."""
+        """Seals every `interval_s` until it is cancelled."""
         while True:
             try:
                 await self.seal()
@@ -42,7 +42,7 @@ class Sealer:
             await asyncio.sleep(interval_s)
 
     async def seal(self) -> int:
-        """Seals all that there is, a batch at a time; how many lines. 0 where another seals."""
+        """Seals all new lines in batches; returns their number, 0 without the lease."""
         if self._term is None:
             self._term = await self._store.lease.take(self._holder)
             if self._term is None:
@@ -59,7 +59,7 @@ class Sealer:
         return sealed
 
     async def stop(self) -> None:
-        """Lets another begin at once."""
+        """Gives up the lease, so that another process can seal at once."""
         if self._term is None:
             return
         try:
@@ -68,14 +68,14 @@ class Sealer:
             log.warning("the lease could not be given up")
 
     async def _seal_batch(self, term: int) -> tuple[int, bool]:
-        """How many lines, and whether those were all."""
+        """The number of lines, and whether no more are left."""
         async with self._store.turn(term) as turn:
             last = await turn.last_seal()
             if self._head is not None and _place(last) != _place(self._head):
                 log.error("the chain does not end where it did", was=self._head.id, **_told(last))
             self._head = last
             if last and (fault := fault_of(last, last.id - 1, None, self._ring.keys)):
-                # What it says of where to look is not to be believed.
+                # A seal that is not authentic does not say which lines come next.
                 log.error("the last seal is not ours: verify", fault=fault.value, **_told(last))
                 return 0, True
             lines = await turn.unsealed(last, BATCH)
@@ -87,14 +87,14 @@ class Sealer:
                 last,
                 lines,
                 closed=closed,
-                # A clock that was put back does not put the chain in disorder.
+                # Times of seals never decrease, even if the clock was set back.
                 at=str(max(int(turn.now), int(last.sealed_at) if last else 0)),
                 key_id=self._ring.active_id,
                 key=self._ring.keys[self._ring.active_id],
             )
             await turn.append(seal)
         self._head = seal
-        # Whoever keeps logs elsewhere keeps the head of the chain with them.
+        # So a copy of the log on another machine holds the head of the chain.
         log.info("sealed", lines=len(lines), **_told(seal))
         return len(lines), is_complete
 

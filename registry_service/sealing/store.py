@@ -46,7 +46,7 @@ _line = sa.select(
     audit_log.c.session_role,
     sa.func.encode(audit_log.c.ticket, sa.text("'hex'")),
 )
-# What says whether a line is proved.
+# The columns that prove a line.
 _proof = sa.select(
     audit_log.c.id,
     audit_log.c.at,
@@ -94,7 +94,7 @@ async def _last_seal(connection: AsyncConnection) -> Seal | None:
 
 
 class Turn:
-    """A transaction of whoever holds the lease."""
+    """A transaction of the process that holds the lease."""
 
     def __init__(self, connection: AsyncConnection, now: str) -> None:
         """`now` is the database's, from before anything else was read."""
@@ -163,13 +163,13 @@ class SealStore:
     """What the sealer does; it connects as mooring_sealer."""
 
     def __init__(self, engine: AsyncEngine, lease_s: float = 15.0) -> None:
-        """`lease_s` is how long nobody else seals after the last sign of life."""
+        """The lease ends `lease_s` seconds after it was renewed last."""
         self._engine = engine
         self.lease = Lease(engine, LEASE, lease_s)
 
     @contextlib.asynccontextmanager
     async def turn(self, term: int) -> AsyncIterator[Turn]:
-        """A transaction in which nobody else can seal; it renews the lease.
+        """A transaction in which no other process can seal; it renews the lease.
 
         Raises `LeaseLost` where another term has begun.
         """
@@ -204,7 +204,7 @@ class Reader:
     async def proofs(self, after_id: int, limit: int) -> Sequence[sa.Row[Any]]:
         """Of the lines that name an actor, in the order of their ids.
 
-        But for those from before the first that says who wrote it.
+        Lines before the first one with a `session_role` are left out.
         """
         first = sa.select(sa.func.min(audit_log.c.id)).where(audit_log.c.session_role.is_not(None))
         query = _proof.where(

@@ -18,13 +18,13 @@ from registry_service.sealing.store import Reader
 
 SEALS_AT_ONCE = 200
 LINES_AT_ONCE = 5_000
-# Lines are sealed after seconds; where one has waited this long, nobody seals.
+# Lines are sealed after seconds; if one has waited this long, no process seals.
 PATIENCE_S = 600.0
 
 
 @dataclass(slots=True)
 class Report:
-    """What was found."""
+    """The result of a verification."""
 
     findings: list[Finding] = field(default_factory=list)
     head: Seal | None = None
@@ -32,7 +32,7 @@ class Report:
     lines: int = 0
     # Lines that are not sealed yet.
     waiting: int = 0
-    # Lines that name a person and do not prove it; None where nobody looked.
+    # The number of lines that name a person without a valid ticket; None if not checked.
     unproved: int | None = None
 
 
@@ -45,11 +45,11 @@ async def verify(
     patience_s: float = PATIENCE_S,
     ticket_keys: PublicKeys | None = None,
 ) -> Report:
-    """Looks at everything, a part at a time.
+    """Checks all seals and lines, in parts.
 
-    `expected` is the id and the code of a seal that is known to have been made. Lines of the seals
-    up to `archived` are not looked at: they may be gone. With `ticket_keys`, each line that names a
-    person is asked for a ticket.
+    `expected` is the id and the code of a seal that must exist. Lines of the seals up to `archived`
+    are not checked, because they may have been moved. With `ticket_keys`, each line that names a
+    person must have a valid ticket.
     """
     report = Report()
     previous_mac: bytes | None = GENESIS
