@@ -1,7 +1,7 @@
-"""Every route states what it asks of whoever calls it, as every gRPC method does.
+"""Every route states the role that it requires, as every gRPC method does.
 
-Who may do what is enforced once, by the services; a route repeats it, for the documentation and for
-the test that compares the two. One that states nothing has been forgotten, and serves nobody.
+The services enforce the roles. A route repeats them for the documentation, and a test compares the
+two. A route without a policy is refused.
 """
 
 from typing import Any
@@ -14,13 +14,13 @@ from chassis.trust import Access, PersonPolicy, WithinFleets
 
 
 class NoPolicy(Forbidden):
-    """The route has been forgotten: a fault of ours, and closed."""
+    """The route has no policy; it is a fault of Mooring, and the route is refused."""
 
     reason = "NO_POLICY"
 
 
 def required(access: object) -> PersonPolicy:
-    """What a route states. Raises `NoPolicy`."""
+    """The policy of a route. Raises `NoPolicy`."""
     if not isinstance(access, Access | WithinFleets):
         raise NoPolicy("this path states no policy")
     return access

@@ -1,4 +1,4 @@
-"""Where a request comes from, when proxies that are trusted stand between."""
+"""The address that a request comes from, also through trusted proxies."""
 
 from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
@@ -12,7 +12,7 @@ FORWARDED_FOR = b"x-forwarded-for"
 
 
 def networks_of(text: Any) -> Any:
-    """The networks that a setting names, with commas between them. Raises `ValueError`."""
+    """The networks of a setting, which are separated by commas. Raises `ValueError`."""
     if not isinstance(text, str):
         return text
     return tuple(ip_network(part.strip()) for part in text.split(",") if part.strip())
@@ -21,11 +21,11 @@ def networks_of(text: Any) -> Any:
 def client_of(
     peer: Client | None, headers: Sequence[tuple[bytes, bytes]], trusted: Sequence[Network]
 ) -> Client | None:
-    """Who asks: `peer`, or, where that is a trusted proxy, whom it says it asks for.
+    """The client's address: `peer`, or the one that `X-Forwarded-For` of a trusted proxy names.
 
-    Each proxy adds the address that it was asked from to the end of `X-Forwarded-For`; what stands
-    before that anybody may have written. So the header is read from its end, for as long as it is
-    trusted proxies that say so. Where they say nothing that can be read, it is the last of them.
+    Each proxy adds the address of its client to the end of the header; any client can write what
+    stands before. So the header is read from its end, up to the first address that is not a trusted
+    proxy. If an entry cannot be read, the result is the address before it.
     """
     if not trusted or peer is None:
         return peer
@@ -57,7 +57,7 @@ def _without_port(hop: str) -> str:
 
 
 def _address_of(text: str) -> Address | None:
-    """The address; an IPv4 one that was written as IPv6 is itself. None for what is none."""
+    """The address, with IPv4-mapped IPv6 unwrapped; None if invalid."""
     try:
         address = ip_address(text)
     except ValueError:

@@ -1,7 +1,7 @@
-"""What devices are told, as JSON: the contract of docs/note.md, field for field.
+"""The answers to devices, as JSON: the contract of docs/note.md, field for field.
 
-Agents already parse these documents: fields may be added, none may change. An absent field is
-absent, never null. A field is here because a device needs it; nothing is copied over wholesale.
+Agents already parse these documents: fields may be added, but none may change. A missing field is
+left out, never null. Only fields that a device needs are here.
 """
 
 from datetime import UTC, datetime
@@ -15,7 +15,7 @@ from msgspec import UNSET, Struct, UnsetType, structs
 
 from chassis.errors import Internal, MooringError, from_item
 
-# When a device is to ask again that its broker does not let in yet.
+# The longest `refreshAfter` of a device that its broker does not hold yet.
 NOT_READY_REFRESH_AFTER_S = 5
 
 SOURCES: dict[int, str] = {
@@ -79,9 +79,9 @@ class RegisteredDevice(Struct, rename="camel", frozen=True):
 
 
 class Awaited(NamedTuple):
-    """What a broker has to hold before it lets the device in.
+    """The client that the broker must hold before it accepts the device.
 
-    `is_newly_told`: that has been changed just now, and is worth waiting for.
+    `is_newly_told`: it was changed just now, so the answer waits for the broker.
     """
 
     broker_id: int
@@ -91,7 +91,7 @@ class Awaited(NamedTuple):
 
 
 class Registered(NamedTuple):
-    """One device's answer; `created` is false where it was registered before."""
+    """One device's answer; `created` is false if it was registered before."""
 
     device: RegisteredDevice
     created: bool
@@ -108,7 +108,7 @@ class Connected(NamedTuple):
     """How one device connects."""
 
     mqtt: Mqtt
-    # As it is once the broker lets the device in.
+    # For when the broker accepts the device.
     refresh_after: int
     # None where the broker asks.
     awaited: Awaited | None = None

@@ -1,4 +1,4 @@
-"""The routes of people, and what is the same for all of them."""
+"""The routes for people, and their common settings."""
 
 import asyncio
 from collections.abc import Sequence
@@ -50,11 +50,11 @@ def app_of(
     proxies: Sequence[Network] = (),
     refused: Refused | None = None,
 ) -> HttpApp:
-    """The gateway as an ASGI application: all but what devices ask (`device_routes`).
+    """The gateway as an ASGI application: all paths except those of devices (`device_routes`).
 
-    `leaving` is set when the gateway is about to stop. `failures` counts the attempts with API
-    tokens that are not valid, by whom `proxies` say they are from. `refused` notes what the gateway
-    refuses itself.
+    `leaving` is set when the gateway is about to stop. `failures` counts the attempts with invalid
+    API tokens, by the client's address behind `proxies`. `refused` records what the gateway refuses
+    itself.
     """
 
     def routers() -> list[Router]:

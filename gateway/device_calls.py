@@ -1,4 +1,4 @@
-"""Gathers what devices ask at the same time: devices that power up together ask together."""
+"""Joins concurrent calls of devices into batches."""
 
 import asyncio
 from collections.abc import Sequence
@@ -42,7 +42,7 @@ class DeviceCalls:
             max_waiting=MAX_WAITING,
             lanes=2,
         )
-        # Cheap reads would travel one by one without the spacing.
+        # Cheap reads would be sent one by one without the pause.
         self._connections = Coalescer[registration_pb2.ConnectionRequest, answers.Connected](
             self._connect_all,
             name="connections",
@@ -85,13 +85,13 @@ class DeviceCalls:
     def awaited(
         self, answer: answers.Registered | answers.Connected, *, since: float
     ) -> Waiting | None:
-        """What a device that asked at `since` waits for before it has its answer."""
+        """How a device that asked at `since` waits until its broker holds it."""
         if answer.awaited is None:
             return None
         return self._held.wait(answer.awaited, deadline=since + self._timeout_s)
 
     async def close(self) -> None:
-        """Takes no more, and waits for what is under way."""
+        """Refuses new calls, and waits for those under way."""
         await asyncio.gather(
             self._registrations.close(), self._connections.close(), self._rotations.close()
         )

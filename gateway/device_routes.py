@@ -1,4 +1,4 @@
-"""What devices may ask: to be registered, where to connect today, and for another password.
+"""The paths of devices: registering, asking for the broker, and rotating the password.
 
 Their JSON is camelCase.
 """
@@ -40,9 +40,9 @@ class Location(Struct, frozen=True):
 
 
 class NewDevice(Struct, rename="camel", kw_only=True, frozen=True):
-    """What a device says of itself. Its types are checked here, its values by the registry.
+    """The body of a registration. Types are checked here, values by the registry.
 
-    Null is as good as absent.
+    Null means the same as a missing field.
     """
 
     uuid: Annotated[str, documented(pattern=IDENTIFIER_PATTERN, examples=["test-device-123"])]
@@ -76,7 +76,7 @@ class Registration:
     """`POST /api/v1/device/register`."""
 
     methods: Sequence[bytes] = (b"POST",)
-    # To whoever shows a provisioning key: the registry says which are good.
+    # Open here: the registry checks the provisioning key.
     access = Access.OPEN
 
     def __init__(
@@ -115,7 +115,7 @@ class Connection:
     """`GET /api/v1/device/{uuid}/mqtt`."""
 
     methods: Sequence[bytes] = (b"GET", b"HEAD")
-    # To the device itself: the registry says whether that is its API key.
+    # Open here: the registry checks the device's API key.
     access = Access.OPEN
 
     def __init__(
@@ -140,13 +140,13 @@ class Connection:
         return self._calls.awaited(answer, since=since)
 
     def reply(self, request: DeviceRequest, answer: Connected) -> Reply:
-        """200, or 304 for a device that has the answer already, and is let in with it."""
+        """200, or 304 if the device has this answer and its broker holds it."""
         mqtt = answer.mqtt
-        # Whether the device is let in yet is no part of the tag.
+        # Whether the broker holds the device yet is not part of the tag.
         tag = entity_tag(
             mqtt.generation, refresh_after_s=answer.refresh_after, is_stale=mqtt.stale is True
         )
-        # The device's own store may keep it; one that others share may not: it holds a password.
+        # Only a private cache may keep the answer, because it holds a password.
         head = b"etag: %b\r\ncache-control: private, no-cache\r\n" % tag.encode()
         known = [
             value.decode("latin-1") for name, value in request.headers if name == b"if-none-match"
@@ -166,17 +166,17 @@ class Rotation(Connection):
         return self._calls.rotation(request.uuid, request.secret, _address(request))
 
     def reply(self, request: DeviceRequest, answer: Connected) -> Reply:  # noqa: ARG002
-        """200, also for one that has met another."""
+        """200, also for a rotation that was joined with another one."""
         return Reply(200, NO_STORE, ENCODER.encode(answer.mqtt))
 
 
 class DeviceRoutes:
-    """The three of them, by their paths."""
+    """The three routes, by their paths."""
 
     def __init__(
         self, calls: DeviceCalls, limits: Limits | None, proxies: Sequence[Network] = ()
     ) -> None:
-        """What devices may ask of `calls`, as often as `limits` allow; `proxies` are trusted."""
+        """The paths of devices, which use `calls`, within `limits`; `proxies` are trusted."""
         self._registration = Registration(calls, limits, proxies)
         self._below_uuid: dict[bytes, Route] = {
             b"mqtt": Connection(calls, limits, proxies),
@@ -198,10 +198,10 @@ class DeviceRoutes:
 
 
 def _shown(request: DeviceRequest, limits: Limits | None, *, counts_by_key: bool) -> str:
-    """The secret that a device shows, if it may ask so often."""
+    """The secret that a device shows. Raises `RateLimited`, `Unauthenticated`."""
     if limits is None:
         return bearer(request.headers)
-    # Who shows no secret counts by the address all the same.
+    # A request without a secret still counts for the address.
     limits.admit(request.client)
     secret = bearer(request.headers)
     if counts_by_key:
@@ -210,7 +210,7 @@ def _shown(request: DeviceRequest, limits: Limits | None, *, counts_by_key: bool
 
 
 def _address(request: DeviceRequest) -> str:
-    """Where the device asks from; empty where that is not known."""
+    """The device's address; empty if it is not known."""
     return request.client[0] if request.client else ""
 
 

@@ -1,4 +1,4 @@
-"""What every request of people passes first: it gets an id."""
+"""Gives every request of people an id, and adapts what Litestar lacks."""
 
 from collections.abc import Awaitable, Callable
 from typing import Literal
@@ -11,7 +11,7 @@ from chassis.http_target import Target
 from gateway.express import request_id_of
 from gateway.problems import refusal, rendered
 
-# What is served: no websockets come here.
+# Only HTTP requests come here, no websockets.
 HttpApp = Callable[[HTTPScope, Receive, Send], Awaitable[None]]
 
 # Litestar knows no HEAD (RFC 9110, section 9.3.2), and its own answer to OPTIONS leaves methods
@@ -20,14 +20,14 @@ ANSWERED_AS: dict[str, Literal["GET", "TRACE"]] = {"HEAD": "GET", "OPTIONS": "TR
 
 
 def edge(app: ASGIApp) -> HttpApp:
-    """`app`, whose requests have an id in their logs, in what they ask and in their answers.
+    """Wraps `app`: requests get an id for their logs, their calls and their answers.
 
-    The caller's own `X-Request-Id` is kept where it is harmless to log.
+    The client's own `X-Request-Id` is used if it is harmless to log.
     """
 
     async def identified(scope: HTTPScope, receive: Receive, send: Send) -> None:
         request_id = request_id_of(list(scope["headers"]))
-        # Every request is a task of its own, and so is its context.
+        # Every request runs in its own task, with its own context.
         log.request_id.set(request_id.decode())
 
         async def send_with_id(message: Message) -> None:
@@ -40,11 +40,11 @@ def edge(app: ASGIApp) -> HttpApp:
             await send(message)
 
         if Target(scope["path"].encode(), b"").is_nowhere:
-            # Litestar would take the empty segments out.
+            # Litestar would remove empty segments.
             await _send(rendered(refusal(404)), send_with_id)
             return
         if instead := ANSWERED_AS.get(scope["method"]):
-            # A copy: the server looks at its own to know that HEAD has no body.
+            # A copy, because the server reads its own to leave out the body of HEAD.
             scope = {**scope, "method": instead}
         await app(scope, receive, send_with_id)
 

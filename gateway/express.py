@@ -21,7 +21,7 @@ REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
 
 def request_id_of(headers: Sequence[tuple[bytes, bytes]]) -> bytes:
-    """The caller's own `X-Request-Id` where it is harmless to log, else a new one."""
+    """The client's own `X-Request-Id` if it is harmless to log, else a new one."""
     for name, value in headers:
         if name == b"x-request-id" and REQUEST_ID.fullmatch(value):
             return value
@@ -30,13 +30,13 @@ def request_id_of(headers: Sequence[tuple[bytes, bytes]]) -> bytes:
 
 
 class DeviceRequest(Struct):
-    """What a device asks; `uuid` is that of the path, where it has one."""
+    """A request of a device; `uuid` is the one of the path, if it has one."""
 
     method: bytes
     uuid: str
     headers: list[tuple[bytes, bytes]]
     client: tuple[str, int] | None
-    # What the device shows, once it has been admitted.
+    # The secret of the device, once it has been admitted.
     secret: str = ""
     body: bytes = b""
 
@@ -46,43 +46,43 @@ class DeviceRequest(Struct):
 
 
 class Route(Protocol):
-    """What is served at one path."""
+    """The handler of one path."""
 
     methods: Sequence[bytes]
-    # What it states, as every route does.
+    # Its policy.
     access: Access
 
     def admit(self, request: DeviceRequest) -> str:
         """The secret that the device shows; before any of the body is read. Raises why not."""
 
     def ask(self, request: DeviceRequest) -> "Call[Any, Any]":
-        """Passes the question on. Raises what is wrong with the request."""
+        """Starts the call. Raises errors of the request."""
 
     def awaited(self, answer: Any, since: float) -> Waiting | None:
-        """What a device that asked at `since` waits for before it has the answer; None: nothing."""
+        """The wait of a device that asked at `since`, until its broker holds it; None: no wait."""
 
     def reply(self, request: DeviceRequest, answer: Any) -> Reply:
-        """What came of it, as HTTP."""
+        """The HTTP answer for a result."""
 
 
 class DeviceHandler:
-    """Serves one request of a device: whatever goes wrong is answered with a problem."""
+    """Serves one request of a device; every error becomes a problem document."""
 
     max_body_bytes = 64 * 1024
 
     def __init__(self, route: Route, uuid: str, head: Head) -> None:
-        """Serves it as `route` does; `uuid` is that of the path."""
+        """Serves it with `route`; `uuid` is the one of the path."""
         self.route = route
         self._request = DeviceRequest(head.method, uuid, head.headers, head.client)
         self._request_id = request_id_of(head.headers)
         self._call: Call[Any, Any] | Waiting | None = None
 
     def admit(self) -> Reply | None:
-        """What is wrong with the head, if anything is."""
+        """The error of the head, if there is one."""
         return self._attempt(self._admit)
 
     def ask(self, body: bytes | None, answer: Callable[[Reply], None]) -> None:
-        """What is wrong with the body is answered at once, and else what came of it."""
+        """Answers an error of the body at once, and otherwise the result of the call."""
 
         def ask() -> Reply | None:
             if body is None:
@@ -97,7 +97,7 @@ class DeviceHandler:
                 attempt(lambda: settled(future.result()))
 
         def settled(result: Any) -> Reply | None:
-            """None where the device waits until it is let in by its broker."""
+            """The answer; None while the device waits until its broker holds it."""
             if isinstance(result, MooringError):
                 raise result
             since = self._call.since if self._call is not None else 0.0
@@ -123,7 +123,7 @@ class DeviceHandler:
             answer(refused)
 
     def leave(self) -> None:
-        """What nobody waits for is not begun."""
+        """Cancels the queued call."""
         if self._call is not None:
             self._call.abandon()
 
@@ -136,7 +136,7 @@ class DeviceHandler:
         return None
 
     def _attempt(self, step: Callable[[], Reply | None]) -> Reply | None:
-        """The answer, where `step` has one already or cannot be done."""
+        """The answer, if `step` returns one or fails; otherwise None."""
         token = request_id.set(self._request_id.decode())
         try:
             reply = step()

@@ -16,7 +16,8 @@ PATIENCE_S = 1.0
 SERVING = "serving"
 UNREACHABLE = "unreachable"
 
-# What the neighbours say of themselves, "" being the whole (grpc/doc/health-checking.md).
+# The names of health checks of both services; "" is the whole service
+# (grpc/doc/health-checking.md).
 ASKED_OF_REGISTRY = ("", "database", "broker_service")
 ASKED_OF_BROKER = ("", "database")
 
@@ -28,7 +29,7 @@ class Liveness(Struct, frozen=True):
 
 
 class Readiness(Struct, frozen=True):
-    """`ready`; `degraded`: devices get answers, though not all of the best; or `unavailable`."""
+    """`ready`; `degraded`: devices get answers, but some may be stopgaps; or `unavailable`."""
 
     status: str
     # "registry", "registry/database", …: serving, not_serving or unreachable.
@@ -36,17 +37,14 @@ class Readiness(Struct, frozen=True):
 
 
 def judge(checks: dict[str, str]) -> str:
-    """What the checks amount to. Without the registry there is no answer for anybody."""
+    """The status that follows from the checks. Without the registry no device gets an answer."""
     if checks["registry"] != "serving":
         return "unavailable"
     return "ready" if all(status == "serving" for status in checks.values()) else "degraded"
 
 
 def routes(neighbours: Neighbours, leaving: asyncio.Event) -> Router:
-    """For whoever restarts what is dead, and sends nobody to what is not ready.
-
-    What is about to stop is not ready any more.
-    """
+    """The routes for liveness and readiness. A gateway that is about to stop is not ready."""
 
     @get("/healthz", access=Access.OPEN, summary="Whether the process is alive", responses=errors())
     async def healthz() -> Liveness:
@@ -81,16 +79,16 @@ def routes(neighbours: Neighbours, leaving: asyncio.Event) -> Router:
 
 
 async def _ask(checks: tuple[HealthCheck, HealthCheck], name: str) -> str:
-    """A status in lower case; empty where the neighbour does not speak of `name`.
+    """A status in lower case; empty if the service has no check `name`.
 
-    Where no replica is healthy, one that is not says what is wrong.
+    If no replica is healthy, one that is not healthy is asked.
     """
     healthy, any_replica = checks
     status = await _status(healthy, name)
     if status == UNREACHABLE:
         status = await _status(any_replica, name)
         if status == SERVING and not name:
-            # It has become so since, and is not believed yet.
+            # It has become healthy since, but the channel does not use it yet.
             return UNREACHABLE
     return status
 

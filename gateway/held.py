@@ -1,8 +1,8 @@
-"""Devices that wait, with their answers ready, until the broker has been told of them.
+"""Answers to devices wait here until the broker holds the device.
 
-A broker that is told of clients refuses a device that connects the moment it has its answer, and
-many MQTT clients give up for ever after one refusal. So the answer waits here, and for each device
-by itself: its registration has been committed, and holds up no others.
+A broker whose clients Mooring manages would refuse a device that connects before the broker holds
+it, and many MQTT clients give up for ever after one refusal. So the answer waits, separately for
+each device. Its registration is committed, so other devices do not wait.
 """
 
 import asyncio
@@ -21,15 +21,15 @@ log = structlog.get_logger(__name__)
 # How long an answer waits at most, and how long while its broker makes no progress.
 MOST_S = 5.0
 STALLED_S = 1.5
-# What a device's own deadline leaves for the answer to travel.
+# The time before a device's own deadline that is left for sending the answer.
 MARGIN_S = 0.25
 MAX_WAITING = 2_000
-# The registry is asked by so many calls at once, each about so many devices at most.
+# The most calls to the registry at once, and the most devices in each.
 LANES = 8
 MAX_ASKED = 1_000
-# How long the registry waits for news before it answers that there is none.
+# How long the registry waits for a change before it answers without one.
 WITHIN_S = 0.4
-# From one failed call to the next.
+# The pause after a failed call.
 PAUSE_S = 0.1
 
 WAITING = Gauge("mooring_awaiting_broker", "Devices whose answers wait for a broker to hold them")
@@ -46,7 +46,7 @@ SECONDS = Histogram(
 
 
 class Waiting:
-    """One device. `future` gets whether the broker holds it."""
+    """A device that waits. The result of `future` is whether the broker holds it."""
 
     __slots__ = ("awaited", "ends_at", "future", "since")
 
@@ -58,12 +58,12 @@ class Waiting:
         self.future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
 
     def abandon(self) -> None:
-        """The device has gone."""
+        """Called when the device has disconnected."""
         self.future.cancel()
 
 
 class Held:
-    """Asks the registry for all that wait, and tells each device as soon as that is known."""
+    """Asks the registry about all waiting devices, and ends each wait as soon as possible."""
 
     def __init__(
         self,
@@ -78,12 +78,12 @@ class Held:
         """Belongs to the running loop.
 
         A device waits for `most_s` at most, and for `stalled_s` while its broker makes no progress.
-        Once the gateway is `leaving`, no device waits for longer than `stop_within_s`. Where
-        `max_waiting` devices wait already, the next one does not wait.
+        Once the gateway is `leaving`, no device waits longer than `stop_within_s`. If `max_waiting`
+        devices wait already, another device does not wait.
         """
         self._neighbours = neighbours
         self._loop = asyncio.get_running_loop()
-        # Those that no call asks about yet.
+        # Devices that are in no call yet.
         self._new: list[Waiting] = []
         self._lanes: set[asyncio.Task[None]] = set()
         self._count = 0
@@ -93,13 +93,13 @@ class Held:
         self._stalled_s = stalled_s
         self._max_waiting = max_waiting
         self._stops_at = float("inf")
-        # A call may hang while the gateway begins to leave, so lanes would notice it too late.
+        # A call may hang while the gateway begins to stop, so its lane would notice too late.
         self._noting = self._loop.create_task(self._note_leaving(leaving, stop_within_s))
 
     def wait(self, awaited: Awaited, *, deadline: float) -> Waiting:
-        """Where nothing was changed for the device it is only looked whether the broker holds it.
+        """Waits until the broker holds the device; if nothing was changed for it, only asks once.
 
-        `deadline` is when the device hears something else, by the running loop's clock.
+        `deadline` is when the device gets an answer anyway, by the running loop's clock.
         """
         now = self._loop.time()
         ends_at = min(now + self._most_s, deadline - MARGIN_S, self._stops_at)
@@ -116,7 +116,7 @@ class Held:
         return waiting
 
     async def close(self) -> None:
-        """Nobody waits any more."""
+        """Ends all waits."""
         self._noting.cancel()
         self._stops_at = self._loop.time()
         await asyncio.gather(*self._lanes)
@@ -126,7 +126,7 @@ class Held:
         self._stops_at = min(self._stops_at, self._loop.time() + stop_within_s)
 
     async def _follow(self) -> None:
-        """Asks about those that are new, and leaves when all of them have been told."""
+        """Asks about new devices, and ends when the waits of all are over."""
         lane = asyncio.current_task()
         asked: list[Waiting] = []
         try:
@@ -137,7 +137,7 @@ class Held:
                 if not one.future.done():
                     self._end(one, is_held=False, outcome="late")
         finally:
-            # In the same turn in which it has found none that are new.
+            # In the same turn of the loop in which no new device was found.
             if lane is not None:
                 self._lanes.discard(lane)
 
@@ -190,7 +190,7 @@ class Held:
                 self._end(one, is_held=False, outcome="hopeless")
 
     def _ends_at(self, one: Waiting) -> float:
-        """When it is told that the broker does not hold it yet."""
+        """When the wait ends although the broker does not hold the device."""
         progressed_at = self._progressed_at.get(one.awaited.broker_id, 0.0)
         stalled_at = max(one.since, progressed_at) + self._stalled_s
         return min(one.ends_at, stalled_at, self._stops_at)

@@ -1,19 +1,20 @@
-"""How often somebody may ask: by the secret they show, and by the address they come from.
+"""Rate limits, by the secret of a request and by the client's address.
 
-Devices show provisioning keys. Of those who show API tokens only the failures count, by how the
-token begins (`gateway.administration.attempts`).
+For registrations the secret is the provisioning key. For API tokens only failures count, by the
+beginning of the token (`gateway.administration.attempts`).
 
 A limit of 600/minute is an allowance of 600 that refills evenly, ten a second. Every process of the
-gateway counts for itself, so N of them let in N times as much: this stops what runs away, and is
-no quota. To share the count would cost a round trip to another server before every registration.
+gateway counts separately, so N of them admit N times as much. The limit stops clients that run
+away, and is no quota. A shared count would cost a round trip to another server before every
+registration.
 
 The arithmetic is pyrate-limiter's GCRA: a pure function over one integer and the caller's clock,
-exact to the request, with the exact wait. The memory is ours, because it must be bounded while a
-flood invents keys and addresses. `admit` takes 2 µs on CPython 3.11, with both limits 3.5 µs. The
-others cost as much and do less: `limits` (2.6 µs without the digest) keeps every key of the last
-period, and a thread of its own walks through them up to a hundred times a second; `throttled-py`
-(3.6 µs) is bounded, but rounds, and lets in one too few for one limit in four; pyrate-limiter's own
-`Limiter` (7 µs) starts a thread.
+exact to the request, with the exact wait. The memory is in this module, because it must be bounded
+while a flood invents keys and addresses. `admit` takes 2 µs on CPython 3.11, with both limits 3.5
+µs. The others cost as much and do less: `limits` (2.6 µs without the digest) keeps every key of the
+last period, and a thread of its own walks through them up to a hundred times a second;
+`throttled-py` (3.6 µs) is bounded, but rounds, and lets in one too few for one limit in four;
+pyrate-limiter's own `Limiter` (7 µs) starts a thread.
 """
 
 import random
@@ -30,11 +31,12 @@ from pyrate_limiter import GCRA, Rate
 from chassis.addresses import host_of
 from chassis.errors import Overloaded
 
-# Of the keys, and of the addresses, that asked last. One that is forgotten begins with a whole
-# allowance again, so a flood of inventions cannot shut anybody out. 65,536 keys take 16 MB.
+# The number of keys, and of addresses, that are stored, those that asked last. A forgotten one
+# begins with a whole allowance again, so a flood of invented keys shuts no client out. 65,536 keys
+# take 16 MB.
 MAX_KNOWN = 65_536
-# The refused come back spread over a period of their limit: in that time as many as it names can
-# be let in. Nobody waits longer than this for the others' sake.
+# Refused clients are spread over one period of the limit, in which as many as it names are
+# admitted. This is the longest such delay.
 MAX_SPREAD_S = 60
 
 PERIODS_S = {"second": 1, "minute": 60, "hour": 3600}
@@ -42,27 +44,27 @@ LIMIT = re.compile(rf"([1-9][0-9]{{0,11}})/({'|'.join(PERIODS_S)})")
 # The arithmetic counts whole microseconds between two requests, and no process gets that far.
 MAX_PER_S = 100_000
 
-# What is said to devices.
+# The messages to devices.
 KEY_FAULT = "too many registrations with this provisioning key"
 ADDRESS_FAULT = "too many requests from this address"
 
 
 class RateLimited(Overloaded):
-    """A secret, or an address, that is used too often; what was asked was not looked at."""
+    """A secret or an address is used too often; the request was not read."""
 
     reason = "RATE_LIMITED"
 
 
 @dataclass(frozen=True)
 class Limit:
-    """So many in so many seconds, and so many at once."""
+    """`count` requests in `period_s` seconds, and as many at once."""
 
     count: int
     period_s: int
 
 
 def limit_of(text: Any) -> Any:
-    """The `Limit` that a setting names; None where it is empty. Raises `ValueError`."""
+    """The `Limit` of a setting; None if it is empty. Raises `ValueError`."""
     if not isinstance(text, str):
         return text
     if not text.strip():
@@ -83,7 +85,7 @@ def _now_ms() -> int:
 
 
 class Limits:
-    """What is left of everybody's allowance, in this process."""
+    """The remaining allowances of keys and addresses, in this process."""
 
     def __init__(
         self,
@@ -94,7 +96,7 @@ class Limits:
         key_fault: str = KEY_FAULT,
         address_fault: str = ADDRESS_FAULT,
     ) -> None:
-        """None stands for no limit; a refusal says which `…_fault` it was."""
+        """None means no limit; `…_fault` is the message of a refusal."""
         self._keys = _Allowances(per_key) if per_key else None
         self._addresses = _Allowances(per_address) if per_address else None
         self._now_ms = now_ms
@@ -110,7 +112,7 @@ class Limits:
         key_fault: str = KEY_FAULT,
         address_fault: str = ADDRESS_FAULT,
     ) -> "Limits | None":
-        """None where there is nothing to limit."""
+        """None without any limit."""
         if not per_key and not per_address:
             return None
         return cls(per_key, per_address, key_fault=key_fault, address_fault=address_fault)
@@ -118,8 +120,8 @@ class Limits:
     def admit(self, client: tuple[str, int] | None, key: str = "") -> None:
         """Takes one request from the allowance of the ASGI scope's `client` and of `key`.
 
-        `key` is what is counted of the secret, if one is shown. Raises `RateLimited`; a request
-        that is refused for its address takes nothing from the key.
+        `key` is the part of the secret that counts, if there is one. Raises `RateLimited`; a
+        request that is refused for its address does not count for the key.
         """
         now_ms = self._now_ms()
         if self._addresses is not None and client is not None:
@@ -140,7 +142,7 @@ class Limits:
 
 
 class _Allowances:
-    """One limit, and how much of it each of those that asked last has left."""
+    """One limit, and the remaining allowance of each key or address that asked last."""
 
     def __init__(self, limit: Limit) -> None:
         self._rates = [Rate(limit.count, limit.period_s * 1000)]
@@ -168,7 +170,7 @@ class _Allowances:
         return decision.retry_after_ms / 1000 + random.uniform(0, self._spread_s)  # noqa: S311
 
     def give_back(self, who: bytes | str) -> None:
-        """Undoes a `take`. Nobody comes to more than a whole allowance: the past counts as now."""
+        """Undoes a `take`. The result is never more than a whole allowance."""
         state = self._states.get(who)
         if state is not None:
             self._states[who] = tuple(
@@ -177,5 +179,5 @@ class _Allowances:
 
 
 def _digest(key: str) -> bytes:
-    """Secrets do not lie about in memory."""
+    """The hash under which a secret is stored, so that memory holds no secrets."""
     return sha256(key.encode()).digest()

@@ -1,4 +1,4 @@
-"""The two services that the gateway asks."""
+"""The two services that the gateway calls."""
 
 from typing import Any, cast
 
@@ -39,10 +39,10 @@ HealthCheck = grpc.aio.UnaryUnaryMultiCallable[
 
 
 class Neighbours:
-    """A channel to each of them, and what can be asked there."""
+    """A channel to each service, and the stubs of its methods."""
 
     def __init__(self, config: GatewayConfig) -> None:
-        """Connects when the first question is asked."""
+        """Connects at the first call."""
         credentials = Credentials.of(config)
         self.registry = Neighbour(config.registry_service_address, credentials)
         self.broker = Neighbour(config.broker_service_address, credentials)

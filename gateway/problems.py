@@ -41,21 +41,21 @@ STATUS_OF_CODE: dict[grpc.StatusCode, int] = {
     grpc.StatusCode.FAILED_PRECONDITION: 409,
     grpc.StatusCode.ABORTED: 412,
     grpc.StatusCode.OUT_OF_RANGE: 422,
-    # A neighbour of another version, in the middle of a rollout: it passes.
+    # The other service has another version, in the middle of an upgrade; trying again helps.
     grpc.StatusCode.UNIMPLEMENTED: 503,
     grpc.StatusCode.INTERNAL: 500,
     grpc.StatusCode.UNAVAILABLE: 503,
     grpc.StatusCode.DATA_LOSS: 500,
 }
 
-# Facts for which HTTP has a status of their own, by their reasons.
+# Reasons that have their own HTTP status.
 STATUS_OF_REASON: dict[str, int] = {RateLimited.reason: 429}
 
-# What says when to come back; some come back this many times later than they might.
+# Statuses with `Retry-After`, and how many times later than necessary it may be.
 MAX_SPREAD = 1.5
 RETRIED = frozenset({429, 503})
 
-# What HTTP itself refuses, before any service is asked.
+# Refusals by the gateway itself, before it asks a service.
 REFUSALS: dict[int, tuple[str, str]] = {
     400: ("MALFORMED_REQUEST", "the request cannot be read"),
     404: ("NO_SUCH_PATH", "there is nothing at this path"),
@@ -87,7 +87,7 @@ class Problem(Struct, kw_only=True, frozen=True):
 
 @dataclass
 class Refusals(ResponseSpec):
-    """What an operation documents of one status: the problem, and the reasons it can have."""
+    """The documentation of one status of an operation: the problem, and its possible reasons."""
 
     reasons: tuple[str, ...] = ()
 
@@ -125,7 +125,7 @@ def problem(
     if status == HTTPStatus.UNAUTHORIZED:
         sent["WWW-Authenticate"] = "Bearer"
     if status in RETRIED:
-        # Neighbours of one batch are refused together, and must not come back together.
+        # Calls of one batch are refused together, and must not return together.
         soonest_s = max(1, math.ceil(retry_after_s))
         latest_s = max(1, math.ceil(retry_after_s * MAX_SPREAD))
         sent["Retry-After"] = str(random.randint(soonest_s, latest_s))  # noqa: S311
@@ -142,14 +142,14 @@ def problem(
 
 
 def rendered(response: Response[Problem]) -> Reply:
-    """A problem as it is sent where there is no framework to send it."""
+    """A problem as a `Reply`, for paths without the framework."""
     headers = {"content-type": MEDIA_TYPE, **response.headers}
     head = "".join(f"{name.lower()}: {value}\r\n" for name, value in headers.items())
     return Reply(response.content.status, head.encode(), msgspec.json.encode(response.content))
 
 
 def of_error(error: MooringError) -> Response[Problem]:
-    """What a service refused, or could not do."""
+    """The problem for an error of a service."""
     return problem(
         STATUS_OF_REASON.get(error.reason) or STATUS_OF_CODE[error.code],
         error.reason,
@@ -163,8 +163,8 @@ def of_error(error: MooringError) -> Response[Problem]:
 def of_device_error(error: MooringError) -> Response[Problem]:
     """`of_error` for devices.
 
-    A lost race is 412 for people, who read again and decide again; all that a device can do is ask
-    again.
+    A lost race is 412 for people, who can read again and decide again, and 503 for a device, which
+    can only ask again.
     """
     if isinstance(error, LostRace):
         return problem(503, error.reason, error.message, retry_after_s=error.retry_after_s)
@@ -180,7 +180,7 @@ def refusal(
 
 
 def unread(status: int) -> Reply:
-    """The answer to what is no request, or does not come to its end; it has an id of its own."""
+    """The answer to a malformed or incomplete request, with its own request id."""
     own_id = b"%032x" % random.getrandbits(128)
     token = request_id.set(own_id.decode())
     try:
@@ -193,7 +193,7 @@ def unread(status: int) -> Reply:
 
 
 def of_exception(error: Exception) -> Response[Problem]:
-    """What nobody expected: logged with its traceback, and told without detail."""
+    """Logs an unexpected error with its traceback, and answers without details."""
     if isinstance(error, HTTPException):
         return refusal(error.status_code if error.status_code in REFUSALS else 400)
     log.error("a request failed unexpectedly", exc_info=error)
@@ -205,7 +205,7 @@ def _of_ours(_: Request[Any, Any, Any], error: MooringError) -> Response[Problem
 
 
 def _of_http(_: Request[Any, Any, Any], error: HTTPException) -> Response[Problem]:
-    """What the framework refused; its own words name Python types and stay here."""
+    """A refusal by the framework, without its text, which names Python types."""
     status = error.status_code if error.status_code in REFUSALS else 400
     allowed = set((error.headers or {}).get("allow", "").split(", ")) - {"", "OPTIONS"}
     if "GET" in allowed:
@@ -231,7 +231,7 @@ def _of_parameter(_: Request[Any, Any, Any], error: ValidationException) -> Resp
 
 
 def _of_cut_body(_: Request[Any, Any, Any], __: InternalServerException) -> Response[Problem]:
-    """The client left while it was sending: nobody reads this, and it is no fault of ours."""
+    """The client disconnected while it was sending, so the answer is not read."""
     return problem(400, "BODY_CUT_SHORT", "the body ended early")
 
 

@@ -1,4 +1,4 @@
-"""`python -m registry_service.enforcement`: drives brokers that are told who may connect."""
+"""`python -m registry_service.enforcement`: manages the brokers that have a `management`."""
 
 import contextlib
 import os

@@ -1,4 +1,4 @@
-"""What the process that drives brokers reads from its environment."""
+"""The environment variables of `registry_service.enforcement`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -23,15 +23,15 @@ class EnforcementConfig(CallerConfig):
 
     # libpq URL; the role mooring_registry.
     registry_database_url: str = Field(pattern=r"\Apostgres(ql)?://")
-    # A gRPC target; it says which brokers are driven, and with what login.
+    # A gRPC target; this service returns the managed brokers and their logins.
     broker_service_address: str = "127.0.0.1:50051"
-    # Passwords are derived with them.
+    # The keys that passwords are derived with.
     server_keys_file: Path
-    # Which addresses of brokers are connected to: any, not-local, public, or networks with commas.
+    # Allowed addresses of brokers: any, not-local, public, or networks separated by commas.
     broker_address_policy: Policy = DEFAULT
-    # How often a Mosquitto is compared with what it should hold, if nothing has changed.
+    # How often the clients of a Mosquitto are compared if nothing has changed.
     drift_check_s: float = Field(default=30.0, gt=0)
-    # How long nobody else drives brokers after this process' last sign of life.
+    # After how long without a renewed lease another process takes over.
     enforcement_lease_s: float = Field(default=5.0, gt=0)
     # Where to serve /metrics on loopback; off unless set.
     enforcement_metrics_port: int | None = Field(default=None, ge=0, le=65535)

@@ -38,7 +38,7 @@ from registry_service.errors import (
 log = structlog.get_logger(__name__)
 
 CONTROL = "$CONTROL/dynamic-security/v1"
-# All who may read it read the answers to everybody.
+# Each client that may read this topic receives all answers.
 ANSWERS = f"{CONTROL}/response"
 # Commands in the first message, and in the largest and the smallest one that follow.
 BATCH, MOST, LEAST = 25, 200, 5

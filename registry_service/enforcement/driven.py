@@ -1,7 +1,7 @@
-"""One broker that is driven: what it is told, whose sessions are ended there, how it was found.
+"""One managed broker: keeps its clients in step, ends sessions, and records its state.
 
-Nothing that matters is remembered here only: after a restart of this process or of the broker,
-looking at both sides says what is to be done.
+No necessary state is only in this process. After a restart of the process or of the broker, the
+database and the broker are compared again.
 """
 
 import asyncio
@@ -30,15 +30,16 @@ from registry_service.errors import TooManyClients
 
 log = structlog.get_logger(__name__)
 
-# Whoever is let in at the time of the revocation, and is not connected yet, escapes the first look
-# at a broker that asks. It goes on being let in for as long as an answer takes, and what is
-# remembered is believed (`ANSWER_S` and `STALE_S` in registry_service.access): this is longer.
+# At a broker that asks Mooring, a client that was accepted just before its revocation may not be
+# listed yet when sessions are ended. It can be accepted for as long as an answer takes and the
+# cache is used (`ANSWER_S` and `STALE_S` in registry_service.access). After this longer time the
+# sessions are ended again.
 LOOK_AGAIN_S = 7.0
-# Whoever begins to drive a broker does not know whether there was such a second look, and looks at
-# all that were done within this time. It ends sessions that began since, so it is short.
+# After a restart it is not known whether this was done, so it is repeated for the revocations of
+# this time. This also ends sessions that have begun since, so the time is short.
 LOOK_BACK_S = 120.0
-# While a plan is carried out: how often it is noted what the broker holds by now, and looked for
-# revocations. These must not wait for the rest: a thousand new clients take Mosquitto 2.0 a minute.
+# While a plan is carried out: how often progress is recorded and revocations are looked for. These
+# must not wait for the plan: a thousand new clients take Mosquitto 2.0 a minute.
 NOTE_S = 0.05
 # How soon a broker that failed is tried again.
 TRY_AGAIN_S = 5.0
@@ -57,7 +58,7 @@ COMMANDS = Counter(
 
 
 class _Interrupted(Exception):
-    """A plan was left: the next attempt begins with the sessions that are to be ended."""
+    """The plan was interrupted, so that the next attempt ends sessions first."""
 
 
 class DrivenBroker:
@@ -81,25 +82,25 @@ class DrivenBroker:
         self._policy = policy
         self._label = str(broker.id)
         self._driver: Driver | None = None
-        # What it should hold, as of the last time that it was compared with that.
+        # The clients that it should hold, as of the last comparison.
         self._held: list[tuple[str, str]] | None = None
-        # The clients of ours that were found there then.
+        # The clients of Mooring that it held at the last comparison.
         self._there: frozenset[str] = frozenset()
         self._compared_at = float("-inf")
         self._tries_again_at = float("-inf")
-        # Whether the last attempt came to its end, and what it found was noted.
+        # Whether the last attempt was completed, and its result recorded.
         self._is_known = False
         self._problem = ""
-        # Whether that is about some clients only.
+        # Whether the problem concerns only some clients.
         self._is_partial = False
-        # The first one that is yet to be looked for once more.
+        # The first revocation whose sessions are to be ended a second time.
         self._again_from: Done | None = None
         IN_STEP.labels(self._label).set(0)
 
     async def attend(self, *, has_changes: bool) -> None:
-        """Does what is to be done there now. `has_changes`: somebody's access has changed.
+        """Ends sessions and keeps the broker in step. `has_changes`: some access has changed.
 
-        Whatever is wrong with the broker is noted. Raises `Unavailable` for the database.
+        Records faults of the broker. Raises `Unavailable` for the database.
         """
         now = _now()
         if now < self._tries_again_at:
@@ -136,29 +137,29 @@ class DrivenBroker:
         self._is_known = True
 
     async def close(self) -> None:
-        """It is not driven any more."""
+        """Called when the broker is not managed any more."""
         IN_STEP.remove(self._label)
         if self._driver is not None and not isinstance(self._driver, DynamicSecurity):
             await self._driver.close()
 
     async def _due_again(self) -> list[Done]:
-        """Those who are to be looked for once more, at a broker that asks."""
+        """The revocations whose sessions are to be ended a second time, at a broker that asks."""
         again = await self._store.done_before(
             self.broker.id, self._again_from, age_s=LOOK_AGAIN_S, within_s=LOOK_BACK_S
         )
         if again:
-            # However long the broker cannot be reached, these stay the next.
+            # These stay the next ones, however long the broker cannot be reached.
             self._again_from = again[0]
         return again
 
     async def _kick(self, driver: Kicker, due: Iterable[Revocation], again: Sequence[Done]) -> None:
-        """At a broker that asks who may connect: it has refused them already."""
+        """Ends sessions at a broker that asks Mooring, and so refuses these clients already."""
         begun = _now()
         by_id = {one.id: one.username for one in due}
         if by_id:
             sessions = await driver.kick(frozenset(by_id.values()))
             await self._done({key: sessions[name] for key, name in by_id.items()}, begun)
-        # Nobody waits for these.
+        # No caller waits for these.
         if again:
             await driver.kick(frozenset(one.username for one in again))
             self._again_from = replace(again[-1], id=again[-1].id + 1)
@@ -166,12 +167,12 @@ class DrivenBroker:
     async def _keep_in_step(
         self, driver: DynamicSecurity, due: list[Revocation], *, is_forced: bool
     ) -> str | None:
-        """What keeps it from being so; empty where nothing does, None where nothing was done."""
+        """The problem, or an empty string; None if there was nothing to do."""
         begun = _now()
         ended = [one for one in due if one.reason != "rotated"]
         rotated = [one for one in due if one.reason == "rotated"]
         if ended:
-            # This takes a millisecond; what follows looks at all clients.
+            # This takes a millisecond; the comparison below reads all clients.
             await driver.disable({one.username for one in ended})
             await self._done(_unknown(ended), begun)
         wanted = await self._wanted()
@@ -179,19 +180,19 @@ class DrivenBroker:
             return None
         problem = await self._bring_in_step(driver, wanted, frozenset(one.id for one in due))
         self._compared_at = _now()
-        # A client whose password is set anew is disconnected by that.
+        # Setting a client's password has disconnected it.
         await self._done(_unknown(rotated), begun)
         return problem
 
     async def _wanted(self) -> list[Wanted]:
-        """Those that the broker is to let in; of too many, those that it knows come first."""
+        """The clients that the broker is to hold; if too many, those that it holds come first."""
         rows = await self._store.wanted(self.broker.id, MAX_CLIENTS, self._there)
         return wanted_of(rows, self._ring)
 
     async def _bring_in_step(
         self, driver: DynamicSecurity, wanted: list[Wanted], due: frozenset[int]
     ) -> str:
-        """What keeps it from being so. Raises `_Interrupted` for other revocations than `due`."""
+        """The problem, or an empty string. Raises `_Interrupted` for revocations not in `due`."""
         actual = await driver.state()
         ours = frozenset(name for name, client in actual.clients.items() if client.is_ours)
         if len(wanted) > MAX_CLIENTS and ours != self._there:
@@ -237,9 +238,9 @@ class DrivenBroker:
         fingerprints: Mapping[str, str],
         due: frozenset[int],
     ) -> None:
-        """Carries it out; what the broker holds by then is noted in between.
+        """Carries out the plan, and records the progress meanwhile.
 
-        Raises `_Interrupted` for other revocations than `due`.
+        Raises `_Interrupted` for revocations that are not in `due`.
         """
         progress = Progress(what)
         finished: list[str] = []
@@ -273,7 +274,7 @@ class DrivenBroker:
         KICKED.labels(self._label).inc(len(sessions))
 
     async def _note(self, problem: str) -> None:
-        """What people are told of it."""
+        """Records the state of the broker for the API, the metrics and the log."""
         IN_STEP.labels(self._label).set(not problem)
         if problem and problem != self._problem:
             log.warning("a broker is not in step", broker_id=self.broker.id, problem=problem)
@@ -293,7 +294,7 @@ def _held_of(wanted: Iterable[Wanted]) -> list[tuple[str, str]]:
 
 
 def _unknown(revocations: Iterable[Revocation]) -> dict[int, int | None]:
-    """A Mosquitto does not say how many sessions it has ended."""
+    """A Mosquitto does not report how many sessions it has ended, so the numbers are None."""
     return dict.fromkeys(one.id for one in revocations)
 
 

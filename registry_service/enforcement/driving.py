@@ -1,4 +1,4 @@
-"""Drives brokers: each by itself, so that one which hangs keeps nobody at another connected."""
+"""Manages all brokers, each in its own task, so that one which hangs does not delay another."""
 
 import asyncio
 import contextlib
@@ -20,19 +20,19 @@ from registry_service.errors import LeaseLost
 
 log = structlog.get_logger(__name__)
 
-# How often it looks for what is not announced, or whose announcement was lost.
+# How often it looks for changes without a notification, for example because one was lost.
 POLL_S = 0.5
-# How often the broker service is asked which brokers there are; and how often at most, where
-# something may have changed.
+# How often the broker service is asked for the managed brokers; and how often at most if something
+# may have changed.
 ASK_S = 5.0
 ASK_AGAIN_S = 0.5
-# What is announced within this time is done together.
+# Notifications within this time are handled together.
 APART_S = 0.02
 
 
 @dataclass
 class _Attendance:
-    """What is under way at a broker, and what is to be looked at after that."""
+    """The task of one broker, and whether it is to run again."""
 
     driven: DrivenBroker
     has_changes: bool = True
@@ -40,19 +40,19 @@ class _Attendance:
     task: "asyncio.Task[None] | None" = field(default=None)
 
     def go_on(self) -> None:
-        """Attends to the broker, unless that is under way."""
+        """Starts the task, unless it runs already."""
         if self.task is None or self.task.done():
             self.task = asyncio.create_task(self._attend())
 
     async def end(self) -> None:
-        """Gives up what is under way."""
+        """Cancels the task."""
         if self.task is not None:
             self.task.cancel()
             await asyncio.wait([self.task])
         await self.driven.close()
 
     async def _attend(self) -> None:
-        """Whatever is wrong with one broker stays with it. What changes meanwhile is done next."""
+        """Runs until there are no more changes. Errors of one broker do not affect others."""
         await self._attend_once()
         while self.has_changes and not self.has_failed:
             await self._attend_once()
@@ -68,13 +68,13 @@ class _Attendance:
             self.has_changes = True
             log.warning("a broker cannot be driven now", broker_id=broker_id, reason=error.reason)
         except Exception:
-            # As where it was deleted meanwhile; it is looked at again.
+            # For example, the broker was deleted meanwhile; the next run decides.
             self.has_changes = True
             log.exception("a broker could not be driven", broker_id=broker_id)
 
 
 class Driving:
-    """One process that may drive brokers; others may wait for it to end."""
+    """Manages brokers while this process holds the lease; other processes wait for it."""
 
     def __init__(
         self,
@@ -88,10 +88,9 @@ class Driving:
         drift_check_s: float,
         policy: AddressPolicy,
     ) -> None:
-        """`listener` hears whose access ended, `wakes` what brokers are to be told.
+        """`listener` hears of ended access, `wakes` of changes to the clients of brokers.
 
-        `holder` is a name for this process, for people; `policy` says which addresses are
-        connected to.
+        `holder` names this process in the lease; `policy` limits the addresses of brokers.
         """
         self._store = store
         self._managed = managed
@@ -144,7 +143,7 @@ class Driving:
             attendance.go_on()
 
     async def _occasion(self) -> None:
-        """Returns when something is to be done: announced, answered, or at the latest by now."""
+        """Returns after a notification or an answer, or after `POLL_S`."""
         hearing = [
             asyncio.ensure_future(listener.occasion(within_s=POLL_S))
             for listener in self._listeners
@@ -158,7 +157,7 @@ class Driving:
             await asyncio.gather(*hearing, return_exceptions=True)
 
     async def _is_alone(self) -> bool:
-        """Whether it is this process that drives; renews the lease."""
+        """Whether this process holds the lease; renews it."""
         if self._term is None:
             self._term = await self._store.lease.take(self._holder)
             if self._term is not None:
@@ -173,7 +172,7 @@ class Driving:
             return False
 
     async def _look_for_brokers(self) -> None:
-        """Never waits for the broker service: those that are known are driven as they were."""
+        """Does not wait for the broker service; until it answers, known brokers stay managed."""
         now = asyncio.get_running_loop().time()
         if self._question is not None and self._question.done():
             question, self._question = self._question, None
@@ -204,7 +203,7 @@ class Driving:
             self._brokers[broker_id] = _Attendance(driven)
 
     async def _let_go(self) -> None:
-        """Somebody else drives from now on, or nobody."""
+        """Stops managing brokers, after the lease was lost or at the end."""
         self._asked_at = float("-inf")
         if self._question is not None:
             self._question.cancel()

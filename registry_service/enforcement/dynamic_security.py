@@ -15,7 +15,7 @@ from typing import NamedTuple, Protocol
 
 from registry_service.devices.password_hashes import PasswordHash
 
-# The `textname` of the clients that are ours. Who sets it by hand hands the client over to us.
+# The `textname` of Mooring's clients. Mooring manages every client with this name.
 MARK = "mooring"
 # Roles are ours by their names.
 ROLE_PREFIX = "mooring:"
@@ -136,7 +136,7 @@ def roles_of(username: str) -> frozenset[Held]:
 
 
 def limits() -> frozenset[Acl]:
-    """What nobody of ours may do unless its own role says so. Unsubscribing takes nothing."""
+    """Default denials for Mooring's clients; unsubscribing is allowed."""
     denied = [Acl(kind, topic, False) for kind in (SEND, RECEIVE) for topic in ("#", *HIDDEN[:2])]
     return frozenset({*denied, Acl(SUBSCRIBE, "#", False), Acl(UNSUBSCRIBE, "#")})
 

@@ -1,6 +1,6 @@
 """`python -m registry_service.enforcement.fill`: the file that a Mosquitto is to start with.
 
-It holds the devices that were told the broker, and the login that Mooring keeps it in step with.
+It holds the broker's devices, and the login with which Mooring manages the broker.
 The login's password is in CONTROL_PASSWORD, or in the file that CONTROL_PASSWORD_FILE names: what
 is on a command line can be seen by everybody on the machine.
 """

@@ -2,7 +2,7 @@
 
 With it a broker knows a thousand devices at once; over the control topic that takes some ten
 seconds. It is also the way back after a broken file: before 2.0.16 Mosquitto writes its file in
-place, so that one killed in the middle of that starts with half a file, and then knows nobody.
+place, so a broker that is killed meanwhile restarts with half a file, and without clients.
 """
 
 import hashlib
@@ -38,7 +38,7 @@ from registry_service.errors import UsernameReserved
 ITERATIONS = 101
 SALT_BYTES = 12
 # What has no role may do nothing but unsubscribe. What is received is granted by roles as well:
-# otherwise whoever connects with another's client id receives what that one has subscribed to.
+# otherwise a client that connects with another's client id gets that client's subscriptions.
 DEFAULT_ACCESS = {
     "publishClientSend": False,
     "publishClientReceive": False,

@@ -54,8 +54,8 @@ UPDATE driven_brokers SET is_partial = true
 WHERE broker_id = :broker_id AND problem <> '' AND NOT is_partial
 """)
 
-# In the order of the places. A broker that is not told of clients does not have to hold any; one
-# that is not active is not driven.
+# In the order of the places. A broker without a list of clients does not have to hold any; a broker
+# that is not active is not managed.
 LOOK = sa.text("""
 SELECT broker.id IS NULL OR broker.management <> 'mosquitto' OR client.username IS NOT NULL
            AS is_held,
@@ -89,7 +89,7 @@ class Awaited(NamedTuple):
 
 
 class Look(NamedTuple):
-    """How it is with one of them; `is_driven` is false where waiting is of no use.
+    """Whether a broker holds one client; `is_driven` is false if waiting is useless.
 
     `progress_age_s`: how long ago its broker last carried out commands.
     """
@@ -111,7 +111,7 @@ class HeldStore:
     ) -> None:
         """The broker was listed: it holds these and no others; fingerprints by usernames.
 
-        `takes_clients`: it can be told of more.
+        `takes_clients`: the broker has room for more.
         """
         values = _values(broker_id, held)
         async with writing(self._engine) as connection:

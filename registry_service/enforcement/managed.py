@@ -1,4 +1,4 @@
-"""Which brokers are driven, and how: as the broker service has them."""
+"""The managed brokers and their logins, from the broker service."""
 
 import asyncio
 

@@ -30,7 +30,7 @@ from registry_service.errors import TooManyClients, TooManyRemovals
 # Each command has the plugin write its whole file: at a thousand clients that takes 4 to 8 ms, in
 # which the broker does nothing else.
 MAX_CLIENTS = 1_000
-# Clients that may be removed at once without anybody's word for it: so many, or this share.
+# So many clients, or this share, may be removed at once without a known reason.
 MAX_REMOVALS = 10
 MAX_SHARE = 0.2
 
@@ -146,7 +146,7 @@ def _role_commands(
 def _changes(one: Wanted, client: Client, actual: Actual) -> Iterator[Command]:
     """`modifyClient` ends the client's sessions; a changed role alone would not.
 
-    A client is told of its new rights by that: what it may no longer receive is not delivered any
+    This makes the client's new rights effective: what it may no longer receive is not delivered any
     more in any case.
     """
     name = role_of(one.username)
@@ -189,7 +189,7 @@ def _creation(one: Wanted, actual: Actual) -> Iterator[Command]:
 
 
 def _tidying(actual: Actual, needed: Collection[str], held: Collection[str]) -> Iterator[Command]:
-    """Roles of ours that nobody is to hold. Where somebody else's client does, it is emptied."""
+    """Removes roles of Mooring without a client. If another client has one, empties it instead."""
     for name in sorted(actual.roles):
         if not name.startswith(ROLE_PREFIX) or name in needed:
             continue

@@ -29,5 +29,5 @@ class Progress:
 
 
 def _username_of(command: Command) -> str:
-    """Whom the command is about; a client's own role is as good as the client."""
+    """The username that a command is about, also for a command about the client's own role."""
     return username_of_role(command.about) or command.about

@@ -1,4 +1,4 @@
-"""gRPC: how the brokers are that are driven, and whether they hold devices yet."""
+"""gRPC: the state of managed brokers, and whether they hold devices yet."""
 
 from typing import Any
 
@@ -25,7 +25,7 @@ MAX_WITHIN_MS = 1_000
 
 
 class EnforcementServicer(enforcement_pb2_grpc.EnforcementServiceServicer):
-    """Says what the process that drives brokers has found and done."""
+    """Reads what the process that manages brokers has recorded."""
 
     def __init__(self, store: EnforcementStore, held: Held) -> None:
         """`store` is what that process writes."""
@@ -85,7 +85,7 @@ def _proto(row: sa.Row[Any]) -> pb.Enforcement:
             last_s=row.last_took_s,
         ),
     )
-    # What was found while it was driven says nothing of a broker that is not.
+    # The recorded state is out of date once the broker is not managed.
     if row.management:
         enforcement.MergeFrom(
             pb.Enforcement(

@@ -1,4 +1,4 @@
-"""Who is to be let in where, and whose sessions are to be ended, as the database has it."""
+"""The clients of managed brokers, and the sessions to end, from the database."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,15 +16,16 @@ from registry_service.leases import Lease
 from registry_service.tables import driven_brokers, revocations
 
 LEASE = "enforcement"
-# Wakes the process that drives brokers.
+# Wakes the process that manages brokers.
 DRIVING_CHANNEL = "mooring_driving"
 KEPT = "7 days"
 AT_ONCE = 500
 
-# Devices that were told the broker, which the counts of devices name by their kinds, so that no
-# index is needed on what devices were told; and imported ones that have not registered, by their
-# pin or their fleet's broker. `most` of them, and one more, which says that there are too many; but
-# all that are `there`, who come first: whoever is left out loses what it has.
+# The devices whose last answer named the broker, and imported devices that have not registered, by
+# their pin or their fleet's broker. The counts of devices narrow the search, so that no index on
+# `told_broker_ids` is needed. Returns `most` devices and one more, which shows that there are too
+# many; but all that the broker holds already (`there`), which come first, because a device that is
+# left out would be removed from the broker.
 WANTED = sa.text("""
 WITH kinds AS MATERIALIZED (
     SELECT fleet_id, mqtt_broker_id FROM device_counts WHERE told_broker_id = :broker_id
@@ -57,9 +58,10 @@ WHERE device.is_active AND fleet.is_active AND device.password_algorithm <> 'non
 ORDER BY there.username IS NULL, device.id
 LIMIT greatest(:most, cardinality(CAST(:there AS text[]))) + 1
 """)
-# Of those who are to be removed at a broker: who is known not to belong there any more. Whoever is
-# nowhere is not known to have gone: an empty database looks like that. Nor is whoever belongs there
-# by its own row: then it is the counts that are wrong, or it has come back meanwhile.
+# Which of the clients that are to be removed from a broker are known not to belong there any more.
+# A missing row does not prove removal, because an empty database looks the same. A device that
+# belongs there by its own row is not removed either: the counts are wrong, or it has returned
+# meanwhile.
 ACCOUNTED_FOR = sa.text(f"""
 WITH named AS (
     SELECT device.mqtt_username AS username,
@@ -91,7 +93,8 @@ DUE = sa.text("""
 SELECT id, username, reason FROM revocations
 WHERE broker_id = :broker_id AND done_at IS NULL ORDER BY id LIMIT :at_once
 """)
-# Those that were done `age_s` ago, from one of them on; at first from a while ago.
+# The revocations that were done at least `age_s` ago, from a given one on, at first within
+# `within_s`.
 DONE = sa.text("""
 SELECT done_at, id, username FROM revocations
 WHERE broker_id = :broker_id AND done_at <= now() - make_interval(secs => :age_s)
@@ -100,7 +103,7 @@ WHERE broker_id = :broker_id AND done_at <= now() - make_interval(secs => :age_s
   )
 ORDER BY done_at, id LIMIT :at_once
 """)
-# By the index of those that are done.
+# Uses the index of done revocations.
 PRUNE = sa.text(f"""
 DELETE FROM revocations WHERE broker_id = :broker_id AND done_at < now() - interval '{KEPT}'
 """)  # noqa: S608 - likewise
@@ -135,7 +138,7 @@ WHERE broker.id = :broker_id
 
 @dataclass(frozen=True, slots=True)
 class Revocation:
-    """Somebody whose sessions are to be ended; `reason` is disabled, deleted or rotated."""
+    """A client whose sessions are to be ended; `reason` is disabled, deleted or rotated."""
 
     id: int
     username: str
@@ -155,7 +158,7 @@ class EnforcementStore:
     """Connects as mooring_registry. Every method raises `Unavailable`."""
 
     def __init__(self, engine: AsyncEngine, lease_s: float = 5.0) -> None:
-        """`lease_s` is how long nobody else drives brokers after the last sign of life."""
+        """The lease ends `lease_s` seconds after it was renewed last."""
         self.engine = engine
         self._engine = engine
         self.lease = Lease(engine, LEASE, lease_s)
@@ -163,9 +166,9 @@ class EnforcementStore:
     async def wanted(
         self, broker_id: int, most: int, there: Collection[str]
     ) -> Sequence[sa.Row[Any]]:
-        """Devices that the broker is to let in; where they are more than `most`, only so many.
+        """The devices that the broker is to hold; not all of them if they are more than `most`.
 
-        That is at least one more than `most`, and all whose usernames are `there`.
+        Then it returns at least one more than `most`, and all whose usernames are in `there`.
         """
         async with reading(self._engine) as connection:
             values = {"broker_id": broker_id, "most": most, "there": list(there)}
@@ -174,19 +177,19 @@ class EnforcementStore:
     async def accounted_for(
         self, broker_id: int, usernames: Collection[str], uuids: Collection[str]
     ) -> frozenset[str]:
-        """Those of the usernames that are known to have gone from there; uuids stand in some."""
+        """The usernames that are known not to belong there any more; `uuids` are from usernames."""
         values = {"broker_id": broker_id, "usernames": list(usernames), "uuids": list(uuids)}
         async with reading(self._engine) as connection:
             return frozenset((await connection.execute(ACCOUNTED_FOR, values)).scalars())
 
     async def changes_since(self, horizon: int) -> tuple[int, bool]:
-        """Whether anybody's access has changed since the reading that gave `horizon`; the next."""
+        """The next `horizon`, and whether any access has changed since the given one."""
         async with reading(self._engine) as connection:
             row = (await connection.execute(CHANGES, {"horizon": horizon})).one()
             return row.horizon, row.has_changes
 
     async def due(self, broker_id: int) -> list[Revocation]:
-        """The next ones of a broker, the oldest first."""
+        """The next revocations of a broker, the oldest first."""
         values = {"broker_id": broker_id, "at_once": AT_ONCE}
         async with reading(self._engine) as connection:
             return [Revocation(*row) for row in await connection.execute(DUE, values)]
@@ -194,9 +197,9 @@ class EnforcementStore:
     async def done_before(
         self, broker_id: int, since: Done | None, *, age_s: float, within_s: float
     ) -> list[Done]:
-        """Those that were done at least `age_s` ago, from `since` on, the first ones first.
+        """The revocations that were done at least `age_s` ago, from `since` on, in this order.
 
-        Without `since`: no more than `within_s` ago.
+        Without `since`, they were done at most `within_s` ago.
         """
         values = {
             "broker_id": broker_id,
@@ -210,7 +213,7 @@ class EnforcementStore:
             return [Done(*row) for row in await connection.execute(DONE, values)]
 
     async def done(self, broker_id: int, sessions: Mapping[int, int | None]) -> None:
-        """These revocations have taken effect; so many sessions were ended, where that is known."""
+        """Records that revocations took effect, with the numbers of ended sessions, if known."""
         changes = [{"revocation": key, "sessions": value} for key, value in sessions.items()]
         update = (
             sa.update(revocations)
@@ -224,12 +227,12 @@ class EnforcementStore:
             await connection.execute(PRUNE, {"broker_id": broker_id})
 
     async def failed(self, ids: Collection[int], failure: str) -> None:
-        """These could not be done now."""
+        """Records that revocations failed; they are tried again."""
         if not ids:
             return
         update = (
             sa.update(revocations)
-            # What failed may have been something else, after these were done.
+            # Some may have been done before the failure.
             .where(revocations.c.id.in_(ids), revocations.c.done_at.is_(None))
             .values(failure=failure)
         )
@@ -245,8 +248,8 @@ class EnforcementStore:
         problem: str,
         is_partial: bool,
     ) -> None:
-        """How a broker was found. `is_partial`: the problem is about some of its clients only."""
-        # The transaction's own time: a clock would be asked again for each column.
+        """Records the state of a broker. `is_partial`: the problem concerns only some clients."""
+        # The transaction's own time is the same for each column.
         now = sa.func.now()
         values: dict[str, Any] = {
             "looked_at": now,
@@ -264,11 +267,11 @@ class EnforcementStore:
                 )
             )
             if problem and not is_partial:
-                # Devices that wait for it are told at once.
+                # Answers that wait for this broker are sent at once.
                 await connection.execute(NOTIFY_HELD)
 
     async def state(self, broker_id: int) -> sa.Row[Any]:
-        """How a broker is, driven or not, and how long the last revocations took there.
+        """The state of a broker, managed or not, and how long its last revocations took.
 
         Raises `BrokerNotFound`.
         """

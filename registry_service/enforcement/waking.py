@@ -1,4 +1,4 @@
-"""Wakes the process that drives brokers, after what it has to tell them was committed."""
+"""Wakes the process that manages brokers, after a change for them was committed."""
 
 import asyncio
 
