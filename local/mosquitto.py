@@ -117,7 +117,7 @@ class Mosquitto(Program):
         self.knows_nobody = False
         environment = {name: os.environ[name] for name in INHERITED if name in os.environ}
         command = [str(found.program), "-c", str(self._configuration)]
-        super().__init__(MOSQUITTO, command, environment, log, lock)
+        super().__init__(MOSQUITTO, command, environment, log, lock, {"MQTT_PORT": port})
 
     def prepare(self) -> Sequence[str]:
         """Writes its configuration, and its plugin's file where that lets us in no more."""

@@ -25,6 +25,7 @@ from local.database import let_in
 from local.errors import CannotRun
 from local.interrupts import POLL_S, wait
 from local.locks import locked
+from local.probes import demand_free
 from local.revival import Revival
 
 # Crash recovery is part of a start.
@@ -208,6 +209,7 @@ class Postgres:
             self._lock = locked(self.data.with_name("lock"), 0.0)
         if self._lock is None:
             raise CannotRun(f"processes of the PostgreSQL that ended still use {self.data}")
+        demand_free("PostgreSQL: POSTGRES_PORT", self.port)
         self._cluster.make(self._lock)
         self._process = self._spawned(self._lock)
 

@@ -14,6 +14,7 @@ from local import logs
 from local.errors import CannotRun
 from local.interrupts import ChildExits
 from local.postgres import Postgres
+from local.probes import demand_free
 from local.revival import Revival
 from local.tether import tethered
 
@@ -34,9 +35,14 @@ class Program:
         environment: Mapping[str, str],
         log: Path,
         lock: int,
+        ports: Mapping[str, int] | None = None,
     ) -> None:
-        """`lock` is a descriptor that it inherits: locked as long as it lives."""
+        """`lock` is a descriptor that it inherits: locked as long as it lives.
+
+        `ports` are those that it listens on, by the name of their setting.
+        """
         self.name = name
+        self._ports = ports or {}
         self._command = command
         self._environment = environment
         self._log = log
@@ -57,7 +63,12 @@ class Program:
         return ()
 
     def start(self) -> None:
-        """Starts it; its readiness is the caller's to ask for."""
+        """Starts it; its readiness is the caller's to ask for.
+
+        Raises `CannotRun` where another process has a port of its own.
+        """
+        for setting, port in self._ports.items():
+            demand_free(f"{self.name}: {setting}", port)
         privileges = self.prepare()
         with logs.resume(self._log) as log:
             self._process = subprocess.Popen(
@@ -107,9 +118,16 @@ class Program:
 class Service(Program):
     """One service, run by the `python -m` of this interpreter."""
 
-    def __init__(self, module: str, environment: Mapping[str, str], log: Path, lock: int) -> None:
-        """`lock` as for any program."""
-        super().__init__(module, [sys.executable, "-m", module], environment, log, lock)
+    def __init__(
+        self,
+        module: str,
+        environment: Mapping[str, str],
+        log: Path,
+        lock: int,
+        ports: Mapping[str, int] | None = None,
+    ) -> None:
+        """`lock` and `ports` as for any program."""
+        super().__init__(module, [sys.executable, "-m", module], environment, log, lock, ports)
         self.module = module
 
 

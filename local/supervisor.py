@@ -103,7 +103,7 @@ def run(config: LocalConfig, stops: ExitStack) -> None:
         )
         # It would look for brokers before they are made, and for some seconds not again.
         last = {ENFORCEMENT: told.pop(ENFORCEMENT)}
-        children += start_services(told, home, lock, stops)
+        children += start_services(told, config, home, lock, stops)
         at = Addresses.of(config)
         wait_until_ready(
             children,
@@ -139,7 +139,7 @@ def run(config: LocalConfig, stops: ExitStack) -> None:
                     looked = partial(looked_at, admin, broker_id)
                     before = looked()
                     checks[ENFORCEMENT] = lambda: looked() not in (None, before)
-        children += start_services(last, home, lock, stops)
+        children += start_services(last, config, home, lock, stops)
         wait_until_ready(children, checks, exits)
     operator = url_for("mooring_operator", passwords["mooring_operator"], owner_url)
     home.write_credentials(
@@ -192,12 +192,17 @@ def database(
 
 
 def start_services(
-    told: Mapping[str, Mapping[str, str]], home: Home, lock: int, stops: ExitStack
+    told: Mapping[str, Mapping[str, str]],
+    config: LocalConfig,
+    home: Home,
+    lock: int,
+    stops: ExitStack,
 ) -> list[Service]:
     """Starts a service for each module that is `told` an environment."""
     services = []
     for module, environment in told.items():
-        service = Service(module, environment, home.log(module), lock)
+        ports = {name: port for name, port in config.service_ports().items() if name in environment}
+        service = Service(module, environment, home.log(module), lock, ports)
         stops.callback(service.stop)
         service.start()
         services.append(service)

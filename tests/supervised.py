@@ -22,6 +22,7 @@ REPOSITORY = Path(__file__).parents[1]
 SERVICES = ("broker_service", "registry_service", "gateway")
 SEALER = "registry_service.sealing"
 ENFORCEMENT = "registry_service.enforcement"
+ACCESS = "registry_service.access"
 MOSQUITTO = "mosquitto"
 # Long enough for two tired cores; the promises themselves are 30 s and 5 s.
 PATIENCE_S = 60.0
@@ -117,6 +118,7 @@ class Run:
         self.settings["MOORING_HOME"] = str(home)
         self.command = [sys.executable, "-m", "local"]
         self._process: subprocess.Popen[str] | None = None
+        self._heard = ""
 
     @property
     def process(self) -> subprocess.Popen[str]:
@@ -125,6 +127,7 @@ class Run:
 
     def begin(self) -> None:
         """Starts it, and waits for nothing."""
+        self._heard = ""
         self._process = subprocess.Popen(
             self.command,
             cwd=REPOSITORY,
@@ -158,13 +161,28 @@ class Run:
 
     def child(self, name: str) -> int:
         """The id of a service, once it runs: one that was killed comes back after a while."""
-        until(lambda: bool(named(name, descendants(self.process.pid))))
-        return self.family().child(name)
+        found: list[int] = []
+
+        def is_found() -> bool:
+            found[:] = named(name, descendants(self.process.pid))
+            return bool(found)
+
+        until(is_found)
+        [pid] = found
+        return pid
 
     def outcome(self) -> tuple[int, str]:
         """The exit status, and what was said on stderr, once it has ended."""
         _, said = self.process.communicate(timeout=PATIENCE_S)
-        return self.process.returncode, said
+        return self.process.returncode, self._heard + said
+
+    def heard(self) -> str:
+        """What it has said on stderr until now."""
+        assert self.process.stderr is not None
+        stderr = self.process.stderr.fileno()
+        while select.select([stderr], [], [], 0)[0] and (chunk := os.read(stderr, 65536)):
+            self._heard += chunk.decode(errors="replace")
+        return self._heard
 
     def refusal(self) -> str:
         """Starts it in vain; why."""

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import psycopg
@@ -23,7 +24,7 @@ from local.config import LocalConfig
 from local.home import Home
 from local.mosquitto import installed
 from local.postgres import Postgres, free_port, prepare
-from local.probes import is_ready
+from local.probes import is_listening, is_ready
 from local.services import INHERITED, environments
 from registry_service.access.config import AccessConfig
 from registry_service.background.config import BackgroundConfig
@@ -32,6 +33,7 @@ from registry_service.enforcement.config import EnforcementConfig
 from registry_service.sealing.config import SealingConfig
 from tests import debian
 from tests.supervised import (
+    ACCESS,
     ENFORCEMENT,
     PATIENCE_S,
     SEALER,
@@ -44,6 +46,12 @@ from tests.supervised import (
 
 # How often each process is killed.
 TIMES = 7
+PORTS = {
+    "broker_service": "BROKER_PORT",
+    "registry_service": "REGISTRY_PORT",
+    "gateway": "GATEWAY_PORT",
+    ACCESS: "ACCESS_PORT",
+}
 
 
 @pytest.fixture(scope="module")
@@ -374,14 +382,56 @@ def test_a_service_that_cannot_start_gives_its_reason(run: Run) -> None:
     assert "LOG_LEVEL" in said
 
 
+@contextmanager
+def dead_and_port_taken(run: Run, name: str, setting: str) -> Iterator[None]:
+    """Kills the process `name`; until the block ends, another process listens on its port.
+
+    Enters the block when the run has said so.
+    """
+    port, squatters = int(run.settings[setting]), ExitStack()
+
+    def is_taken() -> bool:
+        with suppress(OSError):
+            squatters.enter_context(socket.create_server(("127.0.0.1", port)))
+            return True
+        return False
+
+    # It is stopped, so that it does not start the process again before the port is taken.
+    run.process.send_signal(signal.SIGSTOP)
+    with squatters:
+        try:
+            os.kill(run.child(name), signal.SIGKILL)
+            until(is_taken)
+        finally:
+            run.process.send_signal(signal.SIGCONT)
+        service = "PostgreSQL" if name == "postgres" else name
+        expected = f"{service}: {setting}: port {port} is taken by another process\n"
+        until(lambda: expected in run.heard())
+        yield
+
+
 def test_a_service_that_dies_is_started_again(run: Run) -> None:
     run.start()
-    services = (*SERVICES, SEALER, ENFORCEMENT)
+    services = (*SERVICES, ACCESS, SEALER, ENFORCEMENT)
     for service in services:
-        killed = run.child(service)
-        os.kill(killed, signal.SIGKILL)
-        until(lambda: bool(set(named(service, descendants(run.process.pid))) - {killed}))  # noqa: B023
+        before = {name: run.child(name) for name in services}
+        if service in PORTS:
+            with dead_and_port_taken(run, service, PORTS[service]):
+                assert service == "gateway" or run.ask("GET", "/healthz")[0] == 200
+                living = descendants(run.process.pid)
+                assert {name for name in services if named(name, living)} == {*services} - {service}
+        else:
+            os.kill(before[service], signal.SIGKILL)
+        until(
+            lambda: bool(
+                set(named(service, descendants(run.process.pid))) - {before[service]}  # noqa: B023
+            )
+        )
         until(run.is_ready)
+        if service in PORTS:
+            until(lambda: is_listening(int(run.settings[PORTS[service]])))  # noqa: B023
+        after = {name: run.child(name) for name in services}
+        assert {name for name in services if after[name] != before[name]} == {service}
     status, said = run.stop()
     assert status == 0
     for service in services:
@@ -435,7 +485,10 @@ def test_postgresql_that_dies_is_started_again(run: Run) -> None:
     family = run.family()
     killed: set[int] = set()
     assert registered(run) == 201
-    for _ in range(4):
+    with dead_and_port_taken(run, "postgres", "POSTGRES_PORT"):
+        assert run.ask("GET", "/healthz")[0] == 200
+    until(lambda: registered(run) == 200)
+    for _ in range(3):
         [postmaster] = set(named("postgres", descendants(run.process.pid))) - killed
         os.kill(postmaster, signal.SIGKILL)
         killed.add(postmaster)
