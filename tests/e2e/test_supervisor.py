@@ -2,6 +2,7 @@
 
 import json
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -12,9 +13,13 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
+import grpc
 import psycopg
 import pytest
+from mooring.broker.v1 import resolution_pb2, resolution_pb2_grpc
+from mooring.registry.v1 import registration_pb2, registration_pb2_grpc
 from pydantic_settings import BaseSettings
 
 from broker_service.config import BrokerServiceConfig
@@ -241,11 +246,52 @@ def test_what_was_deleted_is_not_made_again(run: Run) -> None:
     assert list(run.brokers()) == ["Another"]
 
 
-def test_a_first_run_that_was_cut_off_is_completed(run: Run) -> None:
-    # As if it had been killed after all was made and before it was written down.
+def test_what_a_home_lacks_is_made(run: Run) -> None:
+    # As if its first run had been killed after all was made and before it was written down.
     (run.home / "credentials.env").unlink()
+    # As an earlier release made it: all services had one secret.
+    shutil.rmtree(run.home / "callers")
+    for name in ("ticket-keys.json", "ticket-public-keys.json"):
+        (run.home / name).unlink()
+    file, shared = run.home / "service-secret", secrets.token_urlsafe(32)
+    file.write_text(shared)
     run.start()
     assert list(run.brokers()) == ["Local Broker"]
+    made = {(run.home / "callers" / name).read_text() for name in PROVABLE}
+    assert len(made - {shared}) == len(PROVABLE)
+    assert all(len(secret) >= 32 for secret in made)
+    credentials = run.credentials()
+    assert credentials["SERVICE_SECRET_FILE"] == str(file)
+    # Callers of that release are let in, and the log names them; with another secret none is.
+    assert registered(run) == 201
+    for service, ask in (("broker_service", resolved), ("registry_service", connections)):
+        address = credentials[f"{service.upper()}_ADDRESS"]
+        with grpc.insecure_channel(address) as channel:
+            ask(channel, shared)
+            for other in (secrets.token_urlsafe(32), credentials["PROVISIONING_KEY"]):
+                with pytest.raises(grpc.RpcError) as refused:
+                    ask(channel, other)
+                assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
+        said = (run.home / "logs" / f"{service}.log").read_text()
+        assert "a caller shows the secret that services shared" in said
+        assert shared not in said
+
+
+def resolved(channel: Any, secret: str) -> None:
+    """Asks the broker service for the broker of a device."""
+    resolve: Any = resolution_pb2_grpc.ResolutionServiceStub(channel).ResolveBroker
+    request = resolution_pb2.ResolveBrokerRequest(device_uuid="one")
+    answer = resolve(request, timeout=PATIENCE_S, metadata=[("authorization", f"Bearer {secret}")])
+    assert answer.broker.host == "localhost"
+
+
+def connections(channel: Any, secret: str) -> None:
+    """Asks the registry for the connection of a device."""
+    get: Any = registration_pb2_grpc.RegistrationServiceStub(channel).GetConnections
+    one = registration_pb2.ConnectionRequest(uuid="one", device_api_key="test-api-key")
+    request = registration_pb2.GetConnectionsRequest(requests=[one])
+    answer = get(request, timeout=PATIENCE_S, metadata=[("authorization", f"Bearer {secret}")])
+    assert answer.outcomes[0].connection.username
 
 
 @pytest.mark.parametrize(
