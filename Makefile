@@ -3,6 +3,8 @@ SHELL := /bin/sh
 PYTHON ?= python3
 UV_VERSION := 0.13.9
 export UV_PYTHON_DOWNLOADS := never
+# Where it is set, each process that tests start, and each of their workers, compiles everything.
+unexport PYTHONDONTWRITEBYTECODE
 
 UV := .uv/bin/uv
 RUN := .venv/bin
