@@ -1,5 +1,6 @@
 """A real PostgreSQL for the run, a database of its own for each test, the services on port 0."""
 
+import gc
 import logging
 import os
 import secrets
@@ -25,6 +26,15 @@ def pytest_configure(config: pytest.Config) -> None:
     """Keeps the files of tests in memory where there is room: they make and drop many databases."""
     if "PYTEST_XDIST_WORKER" not in os.environ and _has_room():
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(IN_MEMORY))
+
+
+def pytest_collection_finish() -> None:
+    """Tells the garbage collector to skip the modules and the tests, which stay until the end.
+
+    To look through them again and again takes a seventh of the time.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 def _has_room() -> bool:
