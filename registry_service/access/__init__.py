@@ -1,5 +1,5 @@
-"""What MQTT brokers ask about devices: who may connect, publish, subscribe and be sent messages.
+"""Answers MQTT brokers: whether a client may connect, publish, subscribe and receive messages.
 
-Owns the questions, the answers to them and the dialects in which brokers put them. Reads what the
-registry knows of devices and brokers, and writes nothing of theirs.
+This package contains the questions, the verdicts, and the dialects of the brokers. It reads the
+registry's tables, and writes only presence, the use of secrets, and the audit log.
 """

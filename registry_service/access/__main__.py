@@ -1,4 +1,4 @@
-"""`python -m registry_service.access`: what brokers ask, on a listener of its own."""
+"""`python -m registry_service.access`: answers brokers, on a separate listener."""
 
 import contextlib
 from collections.abc import AsyncIterator

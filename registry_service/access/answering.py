@@ -1,7 +1,7 @@
-"""Answers what brokers ask: from memory at once where that allows, and else from the database.
+"""Answers brokers, from the cache if possible and otherwise from the database.
 
-Lookups of questions that come together travel together (`chassis/coalescer.py`): a fleet that
-reconnects asks about other devices each time, and one statement serves hundreds of them.
+Concurrent lookups are joined into batches (`chassis/coalescer.py`): the questions of a fleet that
+reconnects are about different devices, and one statement serves hundreds of them.
 """
 
 import asyncio
@@ -35,19 +35,19 @@ MAX_BATCH = 512
 MAX_WAITING = 8_192
 LANES = 2
 SPACING_S = 0.002
-# Longer than most brokers wait; what was read longer ago says nothing.
+# Longer than most brokers wait; an older reading is not used.
 ANSWER_S = 4.0
 
 
 class Lookup(Struct, frozen=True):
-    """What one question needs to know."""
+    """The rows that one question needs."""
 
     username: str
     claimed: tuple[str, ...]
 
 
 class Seen(Struct, frozen=True):
-    """What there is of it."""
+    """The rows that a lookup found."""
 
     subject: Subject | None
     # The brokers that admit another device which the client id names.
@@ -66,7 +66,7 @@ class Answering:
         *,
         session_s: float,
     ) -> None:
-        """`session_s`: when a broker that is told so ends a session, at the latest."""
+        """`session_s` is the longest session at brokers that support a limit."""
         self._store = store
         self._sessions = sessions
         self._known = known
@@ -84,15 +84,15 @@ class Answering:
         self._slow = SlowPasswords()
 
     async def close(self) -> None:
-        """Takes no more, and waits for what is under way."""
+        """Refuses new lookups, and waits for those under way."""
         await self._lookups.close()
         self._slow.close()
 
     def at_once(self, asker: Asker, question: Question, now: float) -> Verdict | None:
-        """What memory is sure of; None where the database is to be asked.
+        """The verdict from the cache; None if the database must be asked.
 
-        A denial is from memory only where no change could make it another. `now` is a time of the
-        running loop's clock.
+        A denial comes from the cache only if no change could make it another. `now` is a time of
+        the running loop's clock.
         """
         if not self._changes.is_current(now):
             return None
@@ -121,12 +121,12 @@ class Answering:
         )
 
     def look_up(self, asker: Asker, question: Question, now: float) -> Call[Lookup, Seen]:
-        """What `judge` has to see. Raises `Overloaded`."""
+        """The rows for `judge`. Raises `Overloaded`."""
         claimed = _claimed_by(asker, question) if isinstance(question, Connect) else ()
         return self._lookups.offer(Lookup(question.username, claimed), deadline=now + ANSWER_S)
 
     async def prove(self, asker: Asker, question: Connect, subject: Subject, now: float) -> Verdict:
-        """Computes the hash that `judge` does without. Raises as looking up does."""
+        """Computes the slow hash that `judge` leaves out. Raises the errors of a lookup."""
         try:
             async with asyncio.timeout_at(now + ANSWER_S):
                 is_right = await self._slow.check(
@@ -136,12 +136,12 @@ class Answering:
             raise DeadlineExceeded("the password could not be checked in time") from None
         if not is_right:
             return TOO_MANY_ATTEMPTS if is_right is None else PASSWORD_WRONG
-        # That took a while: whatever has ended since has ended.
+        # Access may have ended meanwhile, so everything is looked up again.
         seen = await self.look_up(asker, question, now).result()
         return self.judge(asker, question, seen, now) or PASSWORD_WRONG
 
     def judge(self, asker: Asker, question: Question, seen: Seen, now: float) -> Verdict | None:
-        """By what has been looked up; None where a hash is to be computed that takes long."""
+        """The verdict from a lookup; None if a slow hash must be computed."""
         subject, at = seen.subject, time.time()
         verdict = admits(subject, asker.broker_id, at)
         if not isinstance(question, Connect):
@@ -150,7 +150,7 @@ class Answering:
         # that are not this broker's.
         if subject is None or verdict is NOT_TOLD:
             return verdict
-        # A password first: what else is wrong is told only to a client that has it.
+        # Check the password first; reveal no other reason without it.
         which = self._which(subject, asker.broker_id, question.password, at)
         if which is None:
             slow = subject.password
@@ -168,7 +168,7 @@ class Answering:
         )
 
     def _which(self, subject: Subject, broker_id: int, shown: str, now: float) -> Password | None:
-        """The password of the subject that this is; None where it is none, or is slow to tell."""
+        """The subject's password that equals `shown`; None without one, or if its hash is slow."""
         kept, previous = subject.password, subject.previous
         if is_slow(kept):
             return kept if self._slow.known(kept, shown) else None
@@ -176,14 +176,14 @@ class Answering:
             return kept
         if previous is None or now >= subject.previous_until:
             return None
-        # Brokers that heard it before the device was moved know it, so it opens no other broker.
+        # The previous password is known to the previous brokers, so no other broker accepts it.
         heard_by = subject.previous_broker_ids
         if heard_by is not None and broker_id not in heard_by:
             return None
         return previous if is_password(previous, shown) else None
 
     def _is_taken(self, asker: Asker, question: Connect, subject: Subject, now: float) -> bool:
-        """Whether somebody else has come with this client id; nobody takes a client's own name."""
+        """Whether another client has this client id. A client's own names are never taken."""
         client_id, username = question.client_id, question.username
         if not self._sessions.is_anothers(asker.broker_id, client_id, username, now):
             return False
@@ -206,7 +206,7 @@ class Answering:
                 found = await self._store.look_up(wanted)
             finally:
                 is_whole = self._known.remember(found, claimed, spoilt, begun)
-            # What has changed meanwhile was read too soon; the batch has a deadline.
+            # Rows that have changed meanwhile are read again, within the deadline of the batch.
             if is_whole:
                 return [_seen(lookup, found) for lookup in lookups]
 
@@ -219,7 +219,7 @@ def _seen(lookup: Lookup, found: Found) -> Seen:
 
 
 def _claimed_by(asker: Asker, question: Connect) -> tuple[str, ...]:
-    """The uuids of others that the client id claims; none where it is the client's own name."""
+    """The uuids that the client id names; none if it is the client's own name."""
     if question.client_id == question.username:
         return ()
     own = uuid_of_username(question.username)

@@ -1,4 +1,4 @@
-"""What the process that brokers ask reads from its environment."""
+"""The environment variables of `registry_service.access`."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -19,14 +19,14 @@ class AccessConfig(BaseSettings):
     access_host: str = "127.0.0.1"
     # 0 takes a free one.
     access_port: int = Field(default=4003, ge=0, le=65535)
-    # What brokers see.
+    # The certificate that brokers see, and its key.
     access_tls_cert_file: Path | None = None
     access_tls_key_file: Path | None = None
     # Connections of brokers, in all and of one address (a /64 of IPv6).
     access_max_connections: int = Field(default=10_000, ge=1)
     access_max_connections_per_address: int = Field(default=4_000, ge=1)
-    # When a broker that understands it ends a session, at the latest: then the device is asked for
-    # its password again.
+    # The longest session at brokers that support a limit; then the device must show its password
+    # again.
     session_s: int = Field(default=86_400, ge=60)
     # Where to serve /metrics on loopback; off unless set.
     access_metrics_port: int | None = Field(default=None, ge=0, le=65535)

@@ -1,4 +1,4 @@
-"""Whether a client may do at a broker what it wants to: the decision, over plain values."""
+"""Whether a client may do something at a broker: the decision, over plain values."""
 
 from collections.abc import Iterator
 
@@ -21,17 +21,17 @@ USERNAME_PREFIX = "device_"
 ALLOWED = Verdict(is_allowed=True)
 USER_UNKNOWN = Verdict(is_allowed=False, reason="USER_UNKNOWN")
 PASSWORD_WRONG = Verdict(is_allowed=False, reason="PASSWORD_WRONG")
-# The username has too many slow passwords in check, or too many were wrong.
+# Too many slow passwords of the username are being checked, or were wrong.
 TOO_MANY_ATTEMPTS = Verdict(is_allowed=False, reason="TOO_MANY_ATTEMPTS")
 DISABLED = Verdict(is_allowed=False, reason="DISABLED")
 EXPIRED = Verdict(is_allowed=False, reason="EXPIRED")
-# It was not told of this broker, or of another one since.
+# The last answer to the device did not name this broker.
 NOT_TOLD = Verdict(is_allowed=False, reason="BROKER_NOT_TOLD")
 CLIENT_ID_TAKEN = Verdict(is_allowed=False, reason="CLIENT_ID_TAKEN")
 TOPIC_NOT_GRANTED = Verdict(is_allowed=False, reason="TOPIC_NOT_GRANTED")
 
-# What a broker is told instead of the reasons by which it would learn of devices that are not its
-# own, or guess passwords. Metrics keep them apart.
+# A broker gets this instead of reasons that would reveal other brokers' devices, or help to guess
+# passwords. Metrics count the reasons separately.
 NOT_ALLOWED = Verdict(is_allowed=False, reason="NOT_ALLOWED")
 HIDDEN = frozenset(
     verdict.reason for verdict in (USER_UNKNOWN, PASSWORD_WRONG, TOO_MANY_ATTEMPTS, NOT_TOLD)
@@ -39,10 +39,10 @@ HIDDEN = frozenset(
 
 
 def admits(subject: Subject | None, broker_id: int, now: float) -> Verdict:
-    """Whether this broker has any business with the subject; `now` is Unix seconds."""
+    """Whether this broker may admit the subject at all; `now` is Unix seconds."""
     if subject is None:
         return USER_UNKNOWN
-    # First: what else there is to say of it is not for this broker.
+    # This comes first: other brokers must not learn more about the subject.
     if subject.broker_ids is not None and broker_id not in subject.broker_ids:
         return NOT_TOLD
     if not subject.is_active:
@@ -53,7 +53,7 @@ def admits(subject: Subject | None, broker_id: int, now: float) -> Verdict:
 
 
 def outward(verdict: Verdict) -> Verdict:
-    """The verdict as the broker is told it."""
+    """The verdict as the broker gets it."""
     return NOT_ALLOWED if verdict.reason in HIDDEN else verdict
 
 
@@ -62,8 +62,9 @@ def let_in(
 ) -> Verdict:
     """For a subject that the broker admits and that has shown one of its passwords.
 
-    `is_current`: the one of today, and not the one before. `is_taken`: its client id is another
-    device's. The session ends when it would not begin any more, after `session_s` at the latest.
+    `is_current`: it is the current password, not the previous one. `is_taken`: its client id
+    belongs to another client. The session ends when the access would end, and at the latest after
+    `session_s`.
     """
     if is_taken:
         return CLIENT_ID_TAKEN
@@ -98,7 +99,7 @@ def uuids_claimed(client_id: str, prefix: str) -> Iterator[str]:
     """The devices whose client id this may be, by their uuids.
 
     A device is recognised by its uuid, by its username, and by the broker's client id prefix
-    before its uuid; the agent of the note makes one up, which is nobody's.
+    before its uuid. The agent of the note makes up a client id, which names no device.
     """
     for beginning in ("", USERNAME_PREFIX, f"{prefix}-", f"{prefix}_"):
         if client_id.startswith(beginning):

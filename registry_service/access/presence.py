@@ -1,4 +1,4 @@
-"""Which devices are there, as far as brokers say: coarse, and written in batches."""
+"""Which devices are online, from brokers' notices, written in batches."""
 
 import asyncio
 import time
@@ -19,7 +19,7 @@ from registry_service.access.store import AccessStore
 log = structlog.get_logger(__name__)
 
 WRITE_S = 2.0
-# Of one broker, so that one takes no room from another.
+# A limit for each broker, so that one takes no room from another.
 MAX_WAITING = 50_000
 ROWS_AT_ONCE = 2_000
 
@@ -35,28 +35,28 @@ REFUSED = Counter(
 
 
 class Said(Struct, frozen=True):
-    """The last word on a device; `is_online` is None where it was only seen."""
+    """The last notice about a device; `is_online` is None if it was only seen."""
 
     is_online: bool | None
     at_ms: int
 
 
 class Presence:
-    """Holds what is yet to be written: by broker, and by username."""
+    """Holds notices until they are written, by broker and by username."""
 
     def __init__(self, store: AccessStore, sessions: Sessions) -> None:
-        """Writes to `store`; `sessions` say which connections stand."""
+        """Writes to `store`; `sessions` knows which connections are open."""
         self._store = store
         self._sessions = sessions
         self._seen: defaultdict[int, dict[str, Said]] = defaultdict(dict)
         self._secrets: set[str] = set()
 
     def used(self, secret_id: str) -> None:
-        """A broker has shown this secret."""
+        """Records that a broker has shown this secret."""
         self._secrets.add(secret_id)
 
     def connected(self, broker_id: int, question: Connect, now: float) -> None:
-        """A client is let in; whether its broker tells when it leaves is not known."""
+        """Records that a client is accepted; its broker may or may not report when it leaves."""
         username = question.username
         self._sessions.begin(broker_id, question.client_id, username, now, question.peer)
         seen = self._seen[broker_id]
@@ -64,7 +64,7 @@ class Presence:
             self._note(broker_id, username, Said(None, 0))
 
     def told(self, broker_id: int, notices: Iterable[Notice], now: float) -> None:
-        """What a broker says itself."""
+        """Records the notices of a broker."""
         now_ms = int(time.time() * 1000)
         for notice in notices:
             for standing in self._sessions.note(broker_id, notice, now, now_ms):
@@ -78,7 +78,7 @@ class Presence:
             await self.write()
 
     async def write(self) -> None:
-        """What has come together; what cannot be written now is tried again."""
+        """Writes all notices; what cannot be written now is tried again."""
         unwritten, self._seen = self._seen, defaultdict(dict)
         secrets, self._secrets = self._secrets, set()
         try:
@@ -99,8 +99,7 @@ class Presence:
         except DriverError as error:
             log.exception("who is online cannot be written", **described(error))
         finally:
-            # Also of a process that is stopped in the middle: it writes once more. What was said
-            # since is newer.
+            # A process that is stopped here writes once more. Notices since then are newer.
             since, self._seen = self._seen, unwritten
             for broker_id, seen in since.items():
                 for username, said in seen.items():
@@ -124,7 +123,7 @@ class Presence:
         if before is None and len(seen) >= MAX_WAITING:
             LOST.inc()
             return
-        # Having been seen says nothing against having come or gone.
+        # A sighting does not replace a notice that the device connected or left.
         if before is None or said.is_online is not None:
             seen[username] = said
 

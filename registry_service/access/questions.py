@@ -1,4 +1,4 @@
-"""What a broker can want to know of a client, and what it is told: the same for every dialect.
+"""The questions of brokers about clients, and the verdicts: the same for every dialect.
 
 Texts are as the client sent them, and hold no half of a surrogate pair. Usernames, passwords and
 client ids are bounded and hold no NUL (`dialects/asked.py`). Topics may still be malformed: nothing
@@ -11,7 +11,7 @@ from msgspec import Struct
 
 
 class Connect(Struct, frozen=True):
-    """Whether these let a client in."""
+    """Whether a client may connect with these."""
 
     username: str
     password: str
@@ -36,7 +36,7 @@ class Subscribe(Struct, frozen=True):
     """Whether a client may subscribe.
 
     `topic_filter` is what messages are matched with. A dialect whose broker knows shared
-    subscriptions has taken `$share/<name>/` off: whoever did so again would allow what is refused.
+    subscriptions has removed `$share/<name>/`. Removing it twice would allow too much.
     """
 
     username: str
@@ -66,7 +66,7 @@ Question = Connect | Publish | Subscribe | Receive | Use
 
 
 class Notice(Struct, frozen=True):
-    """A client has come or gone.
+    """A client has connected or disconnected.
 
     `username` is empty where the broker says the client id only. `is_kept`: whether the broker
     keeps its session while it is away, as far as it says so now. What tells connections of one
@@ -111,5 +111,5 @@ UNREADABLE = Verdict(is_allowed=False, reason="UNREADABLE")
 
 
 def is_allowed(verdicts: Sequence[Verdict]) -> bool:
-    """Whether everything that was asked is allowed; where nothing was asked, nothing is."""
+    """Whether all verdicts allow; False without any."""
     return bool(verdicts) and all(verdict.is_allowed for verdict in verdicts)

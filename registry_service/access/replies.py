@@ -1,4 +1,4 @@
-"""Answers that were given a moment ago, for the same question: a broker that asks often asks alike.
+"""A cache of recent answers, because brokers repeat their questions.
 
 An answer that allowed something holds as long as nothing that it was made of has changed: it is
 tied to the subject in memory, which is forgotten when its access changes (known.py).
@@ -51,7 +51,7 @@ class Replies:
         self._given: OrderedDict[Key, _Given] = OrderedDict()
 
     def again(self, asker: Asker, key: Key, now: float) -> tuple[Question, Reply] | None:
-        """What was asked and answered; None where that is too long ago, or has changed since."""
+        """The cached question and answer; None if it is too old, or its subject has changed."""
         given = self._given.get(key)
         if given is None or now - given.at > MAX_AGE_S or not self._changes.is_current(now):
             return None
@@ -72,7 +72,7 @@ class Replies:
         An answer from the database took a while, and memory may know another subject by now.
         """
         subject = self._known.subject(question.username, now)
-        # A password that is on its way out, and an account that is, are judged each time.
+        # A previous password, and an account with an end, are checked each time.
         is_lasting = subject is not None and not subject.previous and subject.expires_at is None
         if subject is None or not verdict.is_allowed or not is_lasting:
             return

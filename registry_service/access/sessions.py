@@ -1,8 +1,8 @@
-"""Which client id is whose at a broker, as far as this process has let clients in.
+"""The owners of client ids at a broker, from the clients that this process has accepted.
 
-A client id that is no device's name is anybody's who comes first. A client that connects with
-another's ends that session, and at many brokers is given its subscriptions and what waits for it:
-so until the first has left, or a day has passed, no other is let in with it.
+A client id that names no device belongs to the first client that connects with it. A client that
+connects with another's id ends that session, and at many brokers gets its subscriptions and queued
+messages. So no other client is accepted with the id until the first has left, or a day has passed.
 """
 
 from collections import OrderedDict, defaultdict
@@ -14,7 +14,7 @@ from registry_service.access import connections
 from registry_service.access.connections import Connection
 from registry_service.access.questions import Notice
 
-# Of one broker, so that what happens at one takes nothing away from another.
+# A limit for each broker, so that one takes no room from another.
 MAX_CLIENT_IDS = 100_000
 # Of one user of a broker, so that it takes nothing away from other users: its oldest are forgotten.
 MAX_OF_USER = 256
@@ -54,16 +54,16 @@ class Sessions:
     def begin(
         self, broker_id: int, client_id: str, username: str, now: float, peer: str = ""
     ) -> None:
-        """A client is let in. An empty client id is none: the broker makes one up."""
+        """Records that a client is accepted. With an empty client id the broker makes one up."""
         if client_id:
             self._of_broker[broker_id].begin(client_id, username, peer, now)
 
     def note(self, broker_id: int, notice: Notice, now: float, now_ms: int) -> list[Standing]:
-        """What a broker says, and what follows from it. `now_ms` is `now` in Unix ms."""
+        """Applies a notice, and returns the changes of users. `now_ms` is `now` in Unix ms."""
         return self._of_broker[broker_id].note(notice, now, now_ms)
 
     def forget(self, usernames: Iterable[str]) -> None:
-        """Their access has changed: if it has ended, so have their sessions."""
+        """Forgets users whose access has changed: if it has ended, so have their sessions."""
         changed = list(usernames)
         for at_broker in self._of_broker.values():
             at_broker.forget(changed)
@@ -105,7 +105,7 @@ class ClientIds:
             known = self._reopened(client_id, now)
         users = {one.username for one in known}
         before = {username for username in users if self._is_here(username)}
-        # Another connection took the place of theirs, and it is known now whose that is.
+        # Another connection replaced this one, and its user is known now.
         before |= {one.username for one in known if one.is_replaced and notice.is_online}
         named, ended = {notice.username}, list[Connection]()
         if notice.is_online:

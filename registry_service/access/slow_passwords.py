@@ -1,8 +1,8 @@
 """Passwords whose hashes were made to be slow, as some that were imported: checked in threads.
 
-Brokers take turns, and so do the usernames of a broker, so that a client that guesses delays no
-other for longer than one hash takes. What was right or wrong once is remembered by a hash that is
-quick: it stays so for as long as the slow hash is the same.
+Brokers take turns, and so do the usernames of a broker, so that a client that guesses delays
+another for at most the time of one hash. Results are cached under a quick hash, for as long as the
+slow hash is the same.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from registry_service.access.subjects import Password
 
 log = structlog.get_logger(__name__)
 
-# One core is left for everything that is quick.
+# One core is left for all other work.
 AT_ONCE = max(1, min(4, (os.cpu_count() or 2) - 1))
 # Of one username, one broker and all together. A hash takes a quarter of a second at most, and no
 # broker waits longer than some seconds.
@@ -56,7 +56,7 @@ class SlowPasswords:
         self._guessed: OrderedDict[Key, None] = OrderedDict()
 
     def known(self, kept: Password, shown: str) -> bool | None:
-        """Whether it was right before; None if it has not been checked."""
+        """The cached result; None if the password has not been checked."""
         key = kept, _proof(shown)
         if key in self._right:
             return True
@@ -92,7 +92,7 @@ class SlowPasswords:
         return is_right
 
     def close(self) -> None:
-        """What has not begun will not."""
+        """Cancels checks that have not begun."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def _is_limited(self, user: User) -> bool:
@@ -111,7 +111,7 @@ class SlowPasswords:
             del self._of_broker[broker_id]
 
     async def _turn(self, user: User) -> None:
-        """Waits for it. The one that is waited for last is taken away where the client leaves."""
+        """Waits for a check. If the last waiting client leaves, the check is removed."""
         if self._running < AT_ONCE and not self._waiting:
             self._running += 1
             return
@@ -129,7 +129,7 @@ class SlowPasswords:
             raise
 
     def _next(self) -> None:
-        """Gives the turns that are free to those that wait."""
+        """Starts waiting checks while there are free threads."""
         while self._running < AT_ONCE and self._waiting:
             broker_id, of_broker = self._waiting.popitem(last=False)
             username, turns = of_broker.popitem(last=False)

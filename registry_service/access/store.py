@@ -1,4 +1,4 @@
-"""What the database knows of subjects, brokers' secrets and changes of access: a batch in and out.
+"""Reads subjects, brokers' secrets and changes of access from the database, in batches.
 
 It connects as mooring_access, which may read what is read here and write what is written here. The
 statements are text, as those of registering are (registry_service/registration/statements.py).
@@ -142,7 +142,7 @@ CHANNEL = "mooring_access"
 
 
 class Change(Struct, frozen=True):
-    """Whose access a statement has changed."""
+    """The users and fleets whose access has changed."""
 
     usernames: list[str]
     fleet_ids: list[str]
@@ -215,12 +215,12 @@ class AccessStore:
         return next_horizon, _changes.decode(changes)
 
     async def askers(self) -> dict[bytes, Asker]:
-        """Who may ask, by the SHA-256 of the secret."""
+        """The brokers by the SHA-256 of their secrets."""
         rows = await fetched(self._pool, SECRETS, [])
         return {bytes(secret_hash): Asker(*rest) for secret_hash, *rest in rows}
 
     async def note_use(self, secret_ids: Collection[str]) -> None:
-        """That these secrets were shown."""
+        """Records that these secrets were shown."""
         await fetched(self._pool, NOTE_USE, [list(secret_ids)])
 
     async def note_presence(

@@ -1,4 +1,4 @@
-"""Requests that show no broker's secret: counted, and in the audit log, for each address."""
+"""Requests without a valid broker's secret: counted, and in the audit log, for each address."""
 
 from collections import OrderedDict
 

@@ -1,4 +1,4 @@
-"""Who shows up at brokers: devices and service accounts, as far as letting them in goes."""
+"""The clients of brokers: devices and service accounts, with the columns that admit them."""
 
 from msgspec import Struct, field
 
@@ -23,10 +23,10 @@ class Subject(Struct, frozen=True, kw_only=True):
     # The brokers that admit it; None for all.
     broker_ids: list[int] | None = None
     password: Password
-    # The one before, and until when it is accepted (Unix seconds).
+    # The previous password, and the time until which it is accepted (Unix seconds).
     previous: Password | None = None
     previous_until: float = 0.0
-    # The brokers that accept the one before; None for all that admit the device.
+    # The brokers that accept the previous password; None for all that admit the device.
     previous_broker_ids: list[int] | None = None
     # When the account ends (Unix seconds).
     expires_at: float | None = None

@@ -1,7 +1,7 @@
 """MQTT topics and topic filters: what they are, what a filter matches and which filters it covers.
 
-MQTT 5, sections 4.7 and 4.8.2. Nothing that is malformed matches or covers anything, so whoever
-asks here need not look at it before.
+MQTT 5, sections 4.7 and 4.8.2. Malformed topics and filters match and cover nothing, so
+callers need not check them before.
 """
 
 MAX_BYTES = 65_535

@@ -1,4 +1,4 @@
-"""How often brokers were told what. The library's own counter takes a microsecond each time."""
+"""Counts verdicts. The library's own counter takes a microsecond each time."""
 
 from collections import defaultdict
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ class Verdicts(Collector):
     """Counts on the loop's thread, and is read on another."""
 
     def __init__(self) -> None:
-        """Of none."""
+        """Starts at zero."""
         self._counts: defaultdict[tuple[str, type[Question] | None, str], int] = defaultdict(int)
 
     def note(self, dialect: str, kind: type[Question] | None, reason: str) -> None:
