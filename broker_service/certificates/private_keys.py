@@ -6,7 +6,7 @@ with: a prime of 20,000 bits takes minutes to be found prime.
 
 import re
 
-from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.exceptions import InternalError, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 from cryptography.hazmat.primitives.serialization import (
@@ -50,7 +50,7 @@ def read_private_key(pem: str, public_key: CertificatePublicKeyTypes) -> str:
         raise InvalidInput("is not one PEM private key", field=FIELD)
     try:
         key = _loaded(blocks[0].der)
-    except (ValueError, TypeError, OverflowError, UnsupportedAlgorithm):
+    except (ValueError, TypeError, OverflowError, UnsupportedAlgorithm, InternalError):
         raise InvalidInput("is not a PEM private key", field=FIELD) from None
     if key is None:
         raise InvalidInput(

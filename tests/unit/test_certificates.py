@@ -199,6 +199,15 @@ def test_a_key_that_is_not_the_certificates_is_refused() -> None:
             read_client(LEAF + ISSUER, key)
 
 
+def test_a_key_of_a_size_that_its_kind_does_not_have_is_refused() -> None:
+    for kind in range(0x6E, 0x72):  # X25519, X448, Ed25519, Ed448 (RFC 8410, section 3)
+        for size in range(70):
+            secret = bytes((4, size + 2, 4, size)) + bytes(size)
+            der = b"\x02\x01\x00\x30\x05\x06\x03\x2b\x65" + bytes((kind,)) + secret
+            with refused("is not a|is neither|is not the key", field="private_key"):
+                read_client(LEAF + ISSUER, block("PRIVATE KEY", b"\x30" + bytes((len(der),)) + der))
+
+
 def test_a_key_with_a_passphrase_is_refused_with_the_reason() -> None:
     key = rsa_key(2_048)
     for form in (PrivateFormat.PKCS8, PrivateFormat.TraditionalOpenSSL):
