@@ -112,13 +112,13 @@ class RequestReader:
             self.head_bytes += len(piece)
             if self.head_bytes > self._limits.head_bytes:
                 raise Refused(431)
-            if self._parser.get_http_version() == "0.9":
-                # There is no more of it: it has no head.
-                raise Refused(400)
         elif self.length is None:
             self._framing_bytes += len(piece) - (self.body_bytes - body_bytes)
             if self._framing_bytes > self._limits.framing_bytes + 8 * self.body_bytes:
                 raise Refused(400)
+        if self.is_in_head and self.url and self._parser.get_http_version() == "0.9":
+            # There is no more of it: it has no head.
+            raise Refused(400)
         return len(piece)
 
     def skip(self, piece: "bytes | memoryview") -> bool:

@@ -11,6 +11,8 @@ from tests.http_server import ASGI, DIRECT, MAX_BODY_BYTES, PATIENCE_S, said, se
 
 HEAD_BYTES = HttpLimits().head_bytes
 PIECE = 256 * 1024
+# Less than any deadline of the server.
+SOON_S = 5.0
 FLOOD_BYTES = 200 * 1024 * 1024
 
 ENDLESS = {
@@ -135,6 +137,9 @@ async def test_nothing_that_can_be_read_in_two_ways_is_read(kind: str) -> None:
         assert statuses(await said(address, AMBIGUOUS[kind] + SMUGGLED)) == [400]
         # What was asked before is answered, once and in its order.
         assert statuses(await said(address, FINE + AMBIGUOUS[kind] + SMUGGLED)) == [200, 400]
+        # At once, in one piece with what came before; a byte behind ends a line of HTTP/0.9.
+        async with asyncio.timeout(SOON_S):
+            assert statuses(await said(address, FINE + AMBIGUOUS[kind] + b"x")) == [200, 400]
         halves = AMBIGUOUS[kind][:20], AMBIGUOUS[kind][20:] + SMUGGLED
         assert statuses(await said(address, *halves)) == [400]
 
