@@ -1,0 +1,23 @@
+"""Inputs that are nearly sound: parts of sound ones exchanged, repeated or put elsewhere."""
+
+import random
+from collections.abc import Sequence
+
+# What means something to a parser, or to a broker, somewhere.
+PIECES = (
+    *(b"\0", b"\xff", b"\xed\xa0\x80", b"\xef\xbb\xbf", b"%00", b"%", b"+", b"#", b"*", b"."),
+    *(b"/", b"//", b"$", b"${username}", b"$share/g/", b'"', b"\\u0000", b"\\ud800", b"null"),
+    *(b"[", b"{", b"}", b"1e999", b"-1", b"9" * 400, b"&", b"=", b"a" * 70_000, b"\r\n", b"true"),
+)
+
+
+def changed(some: bytes, chance: random.Random, pieces: Sequence[bytes] = PIECES) -> bytes:
+    """Some parts of it exchanged, taken away, repeated or put elsewhere."""
+    for _ in range(chance.randint(1, 4)):
+        start = chance.randint(0, len(some))
+        end = min(len(some), start + chance.choice((0, 1, 2, 8, 40)))
+        put = chance.choice(
+            (chance.choice(pieces), chance.randbytes(3), some[start:end] * 2, some[end : end + 9])
+        )
+        some = some[:start] + put + some[end:]
+    return some
