@@ -21,9 +21,11 @@ from bench.measures import Figure, Findings, Goal
 from bench.rows import (
     access,
     again,
+    beside_first_connects,
     brokers,
     bulk,
     connections,
+    first_connects,
     idle,
     keys,
     management,
@@ -62,6 +64,8 @@ ROWS: Mapping[str, Row] = {
     "bulk": bulk.measure,
     "rotation": rotation.measure,
     "access": access.measure,
+    "first-connects": first_connects.measure,
+    "beside-first-connects": beside_first_connects.measure,
 }
 # What was not measured has no value, so it misses any goal.
 UNMEASURED = Goal(0, 0)

@@ -95,6 +95,10 @@ OPTIONS = (
     f"-c statement_timeout={STATEMENT_TIMEOUT_MS} -c lock_timeout={LOCK_TIMEOUT_MS}"
     " -c idle_in_transaction_session_timeout=3000 -c timezone=UTC"
 )
+# For connections whose statements find every row of a large table by an index. The planner does not
+# know how few devices of a fleet a broker has, and a prepared plan outlives the size of the table
+# that it was made for: reading the whole table was cheap then and is not now.
+BY_INDEX = "-c enable_seqscan=off"
 
 
 def pool_of(url: str) -> Pool:
@@ -105,9 +109,7 @@ def pool_of(url: str) -> Pool:
             **LIVENESS,
             "autocommit": True,
             "prepare_threshold": 0,
-            # A prepared plan outlives the size of the table it was made for; all that is looked up
-            # here has an index, and a scan that was cheap in the morning is not in the evening.
-            "options": f"{OPTIONS} -c enable_seqscan=off",
+            "options": f"{OPTIONS} {BY_INDEX}",
         },
         configure=_watch_commits,
         min_size=1,
@@ -119,9 +121,10 @@ def pool_of(url: str) -> Pool:
     )
 
 
-def engine_of(url: str, *, pool_size: int = 8) -> AsyncEngine:
+def engine_of(url: str, *, pool_size: int = 8, by_index: bool = False) -> AsyncEngine:
     """The pool of a service's connections to the database that a libpq URL names.
 
+    `by_index` keeps the planner from reading whole tables where there is an index.
     A connection to a server that may not write any more is closed, and the others with it.
     """
     engine = create_async_engine(
@@ -133,7 +136,7 @@ def engine_of(url: str, *, pool_size: int = 8) -> AsyncEngine:
         hide_parameters=True,
         connect_args={
             **LIVENESS,
-            "options": OPTIONS,
+            "options": f"{OPTIONS} {BY_INDEX}" if by_index else OPTIONS,
         },
     )
 

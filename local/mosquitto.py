@@ -8,7 +8,7 @@ import hashlib
 import os
 import shutil
 from base64 import b64decode
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -41,12 +41,15 @@ class Installed:
 def installed() -> Installed | None:
     """What this machine has; None where either is missing, as before Mosquitto 2."""
     program = shutil.which(MOSQUITTO, path=f"{os.environ.get('PATH', os.defpath)}:{ADMINISTRATION}")
-    if program is None:
-        return None
-    tree = Path(program).resolve().parent.parent
+    return None if program is None else installed_as(Path(program))
+
+
+def installed_as(program: Path) -> Installed | None:
+    """`program` with the plugin that was installed beside it; None where there is none."""
+    tree = program.resolve().parent.parent
     for pattern in (f"lib*/{PLUGIN}", f"lib*/*/{PLUGIN}"):
         for plugin in sorted(tree.glob(pattern)):
-            return Installed(Path(program), plugin)
+            return Installed(program, plugin)
     return None
 
 
@@ -95,9 +98,16 @@ class Mosquitto(Program):
     """
 
     def __init__(
-        self, found: Installed, folder: Path, port: int, login: Login, log: Path, lock: int
+        self,
+        found: Installed,
+        folder: Path,
+        port: int,
+        login: Login,
+        log: Path,
+        lock: int,
+        environment: Mapping[str, str] = os.environ,
     ) -> None:
-        """`lock` as for any program."""
+        """`lock` as for any program; of `environment` it gets only what is in `INHERITED`."""
         self._folder = folder
         self._configuration = folder / "mosquitto.conf"
         self._clients = folder / "dynamic-security.json"
@@ -115,9 +125,9 @@ class Mosquitto(Program):
         self._login = login
         # As of its last start: those who drive it have not told it anybody yet.
         self.knows_nobody = False
-        environment = {name: os.environ[name] for name in INHERITED if name in os.environ}
+        inherited = {name: environment[name] for name in INHERITED if name in environment}
         command = [str(found.program), "-c", str(self._configuration)]
-        super().__init__(MOSQUITTO, command, environment, log, lock, {"MQTT_PORT": port})
+        super().__init__(MOSQUITTO, command, inherited, log, lock, {"MQTT_PORT": port})
 
     def prepare(self) -> Sequence[str]:
         """Writes its configuration, and its plugin's file where that lets us in no more."""

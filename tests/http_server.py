@@ -16,12 +16,23 @@ PATIENCE_S = 10.0
 MAX_BODY_BYTES = 64 * 1024
 # One path of each way.
 DIRECT, ASGI = "/direct", "/asgi"
-# Each answers before it has read a body.
-REFUSING = ("/direct/refused", "/asgi/refused")
+# Statuses that are answered before the body was read, if it has come at all.
+EARLY = (401, 403, 404, 405, 411, 413, 415, 422, 429, 503)
+
+
+def refusing(status: int) -> tuple[str, str]:
+    """One path of each way that answers `status` before it has read the body."""
+    return f"{DIRECT}/refused/{status}", f"{ASGI}/refused/{status}"
+
+
+def _refused_with(path: str) -> int | None:
+    """The status, where `path` is one of those that refuse; 401 where it names none."""
+    _, refuses, status = path.partition("/refused")
+    return int(status.removeprefix("/") or 401) if refuses else None
 
 
 class Echo:
-    """Answers how long the body was, or 401 at `/direct/refused`."""
+    """Answers how long the body was, or refuses before it was read."""
 
     max_body_bytes = MAX_BODY_BYTES
 
@@ -29,7 +40,8 @@ class Echo:
         self._head = head
 
     def admit(self) -> Reply | None:
-        return Reply(401, b"", b"no") if self._head.path.endswith(b"/refused") else None
+        status = _refused_with(self._head.path.decode())
+        return None if status is None else Reply(status, b"", b"no")
 
     def ask(self, body: bytes | None, answer: Callable[[Reply], None]) -> None:
         answer(Reply(413, b"", b"") if body is None else Reply(200, b"", b"%d" % len(body)))
@@ -47,12 +59,13 @@ class Handlers:
 
 async def app(scope: Any, receive: Any, send: Any) -> None:
     """Does what `Echo` does, in ASGI."""
-    status, length, message = 401, 0, {"more_body": not scope["path"].endswith("/refused")}
+    refused = _refused_with(scope["path"])
+    status, length, message = refused or 200, 0, {"more_body": refused is None}
     while message.get("more_body"):
         message = await receive()
         if message["type"] == "http.disconnect":
             return
-        status, length = 200, length + len(message["body"])
+        length += len(message["body"])
     await send({"type": "http.response.start", "status": status, "headers": []})
     await send({"type": "http.response.body", "body": b"%d" % length})
 

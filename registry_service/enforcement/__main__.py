@@ -25,7 +25,7 @@ async def running(config: EnforcementConfig) -> AsyncIterator[None]:
     """The whole process, until the block ends."""
     ring = KeyRing.read(config.server_keys_file)
     async with contextlib.AsyncExitStack() as stack:
-        engine = engine_of(config.registry_database_url, pool_size=4)
+        engine = engine_of(config.registry_database_url, pool_size=4, by_index=True)
         stack.push_async_callback(engine.dispose)
         await require_schema(engine, SCHEMA_REVISION)
         broker_service = Neighbour(config.broker_service_address, Credentials.of(config))

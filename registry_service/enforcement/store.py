@@ -31,17 +31,15 @@ WITH kinds AS MATERIALIZED (
     SELECT fleet_id, mqtt_broker_id FROM device_counts WHERE told_broker_id = :broker_id
     UNION SELECT fleet_id, mqtt_broker_id FROM device_count_changes
     WHERE told_broker_id = :broker_id
-), found AS (
+), told AS (
     SELECT device.id FROM kinds JOIN devices AS device
         ON device.mqtt_broker_id = kinds.mqtt_broker_id
-    WHERE kinds.mqtt_broker_id <> 0
-    UNION ALL
+    WHERE kinds.mqtt_broker_id <> 0 AND device.provisioned_by_key_id IS NOT NULL
+      AND device.told_broker_ids @> ARRAY[CAST(:broker_id AS integer)]
+    UNION
     SELECT device.id FROM kinds JOIN devices AS device
         ON device.fleet_id = kinds.fleet_id AND device.mqtt_broker_id IS NULL
-    WHERE kinds.mqtt_broker_id = 0
-), told AS (
-    SELECT device.id FROM found JOIN devices AS device USING (id)
-    WHERE device.provisioned_by_key_id IS NOT NULL
+    WHERE kinds.mqtt_broker_id = 0 AND device.provisioned_by_key_id IS NOT NULL
       AND device.told_broker_ids @> ARRAY[CAST(:broker_id AS integer)]
     UNION
     SELECT device.id FROM devices AS device JOIN fleets AS fleet ON fleet.id = device.fleet_id

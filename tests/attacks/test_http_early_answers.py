@@ -9,24 +9,26 @@ import pytest
 
 from chassis.http_limits import HttpLimits
 from tests.attacks.test_http_connections import certificate  # noqa: F401 - a fixture
-from tests.http_server import ASGI, DIRECT, REFUSING, served
+from tests.http_server import ASGI, DIRECT, EARLY, refusing, served
 
-TIMES = 12
+TIMES = 4
 BODY_BYTES = 2 * 1024 * 1024
 LARGE = b"x" * BODY_BYTES
 CHUNKS = (b"%x\r\n%b\r\n" % (65_536, b"x" * 65_536)) * 32
 KINDS = {
-    "refused": [
-        (f"POST {path} HTTP/1.1\r\nHost: h\r\n{close}", 401)
-        for path in REFUSING
-        for close in ("", "Connection: close\r\n")
-    ],
+    f"refused with {status}": [
+        (f"POST {path} HTTP/1.1\r\nHost: h\r\n{more}", status)
+        for path in refusing(status)
+        for more in ("", "Connection: close\r\n", "Expect: 100-continue\r\n")
+    ]
+    for status in EARLY
+} | {
     "too large": [(f"POST {DIRECT} HTTP/1.1\r\nHost: h\r\n", 413)],
     "ambiguous": [
         (f"POST {path} HTTP/1.1\r\nHost: h\r\nHost: i\r\n", 400) for path in (DIRECT, ASGI)
     ],
     "head too large": [(f"POST {ASGI} HTTP/1.1\r\nHost: h\r\nX: {'x' * 40_000}\r\n", 431)],
-    "old": [(f"POST {path} HTTP/1.0\r\n", 401) for path in REFUSING],
+    "old": [(f"POST {path} HTTP/1.0\r\n", 401) for path in refusing(401)],
 }
 
 
@@ -54,7 +56,7 @@ async def test_no_answer_is_lost_to_a_reset(
                 framings.append(b"Transfer-Encoding: chunked\r\n\r\n" + CHUNKS + b"0\r\n\r\n")
             for framing in framings:
                 sent = head.encode() + framing
-                for _ in range(TIMES if not is_tls else TIMES // 4):
+                for _ in range(TIMES // 2 if is_tls else TIMES):
                     got = await asyncio.to_thread(status_of, address, sent, tls if is_tls else None)
                     assert got == status, head[:60]
 
@@ -63,7 +65,7 @@ async def test_what_is_read_after_an_answer_is_bounded() -> None:
     limits = HttpLimits(linger_bytes=1024 * 1024)
     async with served(limits) as address:
         _, writer = await asyncio.open_connection(*address)
-        head = b"POST /asgi/refused HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n"
+        head = b"POST /asgi/refused/401 HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n"
         writer.write(head)
         with pytest.raises(ConnectionError):
             await flood(writer)
