@@ -1,7 +1,9 @@
 """The routes for people, and their common settings."""
 
 import asyncio
+import functools
 from collections.abc import Sequence
+from typing import Any, Self
 
 from litestar import Litestar, Router
 from litestar.datastructures import CacheControlHeader
@@ -32,8 +34,10 @@ from gateway.administration import (
     service_accounts,
     tokens,
 )
-from gateway.administration.caller import authentication
-from gateway.administration.refused import Refused
+from gateway.administration.attempts import Attempts
+from gateway.administration.caller import authenticate
+from gateway.administration.refused import Refused, noting
+from gateway.context import Context
 from gateway.edge import HttpApp, edge
 from gateway.limits import Limits
 from gateway.neighbours import Neighbours
@@ -56,49 +60,20 @@ def app_of(
     API tokens, by the client's address behind `proxies`. `refused` records what the gateway refuses
     itself.
     """
+    attempts = Attempts(neighbours, failures)
+    note = refused.note if refused else None
+    return edge(served(), Context(neighbours, timeout_s, leaving, attempts, proxies, note))
 
-    def routers() -> list[Router]:
-        return [
-            Router(
-                "/api/v1",
-                route_handlers=[
-                    imports.ROUTES,
-                    brokers.ROUTES,
-                    broker_history.ROUTES,
-                    broker_users.ROUTES,
-                    broker_secrets.ROUTES,
-                    enforcement.ROUTES,
-                    device_counts.ROUTES,
-                    certificates.ROUTES,
-                    certificate_rotation.ROUTES,
-                    devices.ROUTES,
-                    expected_devices.ROUTES,
-                    provisioning_keys.ROUTES,
-                    fleets.ROUTES,
-                    rollouts.ROUTES,
-                    resolution.ROUTES,
-                    jobs.ROUTES,
-                    job_lists.ROUTES,
-                    server_keys.ROUTES,
-                    tokens.ROUTES,
-                    service_accounts.ROUTES,
-                    audit_log.ROUTES,
-                ],
-                guards=[authentication(neighbours, failures, timeout_s, proxies)],
-                request_max_body_size=MAX_ADMINISTRATION_BODY_BYTES,
-                cache_control=CacheControlHeader(no_store=True),
-                security=[{"apiToken": []}],
-            ),
-            health.routes(neighbours, leaving),
-        ]
 
-    def document() -> bytes:
-        types = device_documentation.TYPES
-        return documentation.document(routers(), device_documentation.PATHS, types)
+@functools.cache
+def served() -> Litestar:
+    """What all gateways of a process serve, each with a `Context` of its own.
 
-    app = Litestar(
-        [*routers(), documentation.routes(document)],
-        exception_handlers=refused.noting(HANDLERS) if refused else HANDLERS,
+    To prepare so many routes takes longer than the rest of a gateway's start.
+    """
+    return Litestar(
+        [*_routers(), documentation.routes(_document)],
+        exception_handlers=noting(HANDLERS),
         guards=[policy_is_stated],
         openapi_config=None,
         # Errors are logged where they become problems.
@@ -106,4 +81,52 @@ def app_of(
         debug=False,
         pdb_on_exception=False,
     )
-    return edge(app)
+
+
+def _document() -> bytes:
+    types = device_documentation.TYPES
+    return documentation.document(_routers(), device_documentation.PATHS, types)
+
+
+class _Administration(Router):
+    """A router that is registered once, so that no copy of all its routes is needed."""
+
+    def __deepcopy__(self, _: dict[int, Any]) -> Self:
+        """Itself, as Litestar copies each router that it registers."""
+        return self
+
+
+def _routers() -> list[Router]:
+    return [
+        _Administration(
+            "/api/v1",
+            route_handlers=[
+                imports.ROUTES,
+                brokers.ROUTES,
+                broker_history.ROUTES,
+                broker_users.ROUTES,
+                broker_secrets.ROUTES,
+                enforcement.ROUTES,
+                device_counts.ROUTES,
+                certificates.ROUTES,
+                certificate_rotation.ROUTES,
+                devices.ROUTES,
+                expected_devices.ROUTES,
+                provisioning_keys.ROUTES,
+                fleets.ROUTES,
+                rollouts.ROUTES,
+                resolution.ROUTES,
+                jobs.ROUTES,
+                job_lists.ROUTES,
+                server_keys.ROUTES,
+                tokens.ROUTES,
+                service_accounts.ROUTES,
+                audit_log.ROUTES,
+            ],
+            guards=[authenticate],
+            request_max_body_size=MAX_ADMINISTRATION_BODY_BYTES,
+            cache_control=CacheControlHeader(no_store=True),
+            security=[{"apiToken": []}],
+        ),
+        health.ROUTES,
+    ]

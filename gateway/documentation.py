@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from litestar import Litestar, Response, Router, get
+from litestar import Litestar, Request, Response, Router, get
 from litestar.exceptions import NotFoundException
 from litestar.handlers import HTTPRouteHandler
 from litestar.openapi import OpenAPIConfig
@@ -19,6 +19,7 @@ from litestar.types import Method
 from chassis.trust import Access, WithinFleets, access_of
 from chassis.validation import IDENTIFIER
 from gateway import examples
+from gateway.context import context_of
 from gateway.problems import MEDIA_TYPE, RETRIED, Refusals
 from gateway.reasons import MEANINGS
 
@@ -275,12 +276,12 @@ def routes(make: Callable[[], bytes]) -> Router:
 
     It takes a good part of a second, which neither a start nor a device is to wait for.
     """
-    made, making = functools.cache(make), asyncio.Lock()
+    made = functools.cache(make)
     assets = {name: (SWAGGER_UI / name).read_bytes() for name in ASSETS}
 
     @get("/openapi.json", access=Access.OPEN)
-    async def openapi_json() -> Response[bytes]:
-        async with making:
+    async def openapi_json(request: Request[Any, Any, Any]) -> Response[bytes]:
+        async with context_of(request).documenting:
             openapi = await asyncio.to_thread(made)
         return Response(
             openapi, media_type="application/json", headers={"Cache-Control": "no-cache"}

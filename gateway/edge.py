@@ -8,6 +8,7 @@ from litestar.types import ASGIApp, HTTPScope, Message, Receive, Send
 from chassis import log
 from chassis.direct_http import Reply
 from chassis.http_target import Target
+from gateway.context import KEY, Context
 from gateway.express import request_id_of
 from gateway.problems import refusal, rendered
 
@@ -19,8 +20,8 @@ HttpApp = Callable[[HTTPScope, Receive, Send], Awaitable[None]]
 ANSWERED_AS: dict[str, Literal["GET", "TRACE"]] = {"HEAD": "GET", "OPTIONS": "TRACE"}
 
 
-def edge(app: ASGIApp) -> HttpApp:
-    """Wraps `app`: requests get an id for their logs, their calls and their answers.
+def edge(app: ASGIApp, context: Context) -> HttpApp:
+    """Wraps `app`: requests get `context`, and an id for their logs, calls and answers.
 
     The client's own `X-Request-Id` is used if it is harmless to log.
     """
@@ -46,6 +47,7 @@ def edge(app: ASGIApp) -> HttpApp:
         if instead := ANSWERED_AS.get(scope["method"]):
             # A copy, because the server reads its own to leave out the body of HEAD.
             scope = {**scope, "method": instead}
+        scope["state"][KEY] = context
         await app(scope, receive, send_with_id)
 
     return identified

@@ -1,15 +1,17 @@
 """Whether the gateway is alive, and whether it can do its work."""
 
 import asyncio
+from typing import Any
 
 import grpc
 from grpc_health.v1 import health_pb2
-from litestar import Response, Router, get
+from litestar import Request, Response, Router, get
 from litestar.openapi.datastructures import ResponseSpec
 from msgspec import Struct
 
 from chassis.trust import Access
-from gateway.neighbours import HealthCheck, Neighbours
+from gateway.context import context_of
+from gateway.neighbours import HealthCheck
 from gateway.problems import errors
 
 PATIENCE_S = 1.0
@@ -43,39 +45,40 @@ def judge(checks: dict[str, str]) -> str:
     return "ready" if all(status == "serving" for status in checks.values()) else "degraded"
 
 
-def routes(neighbours: Neighbours, leaving: asyncio.Event) -> Router:
-    """The routes for liveness and readiness. A gateway that is about to stop is not ready."""
+@get("/healthz", access=Access.OPEN, summary="Whether the process is alive", responses=errors())
+async def healthz() -> Liveness:
+    return Liveness()
 
-    @get("/healthz", access=Access.OPEN, summary="Whether the process is alive", responses=errors())
-    async def healthz() -> Liveness:
-        return Liveness()
 
-    @get(
-        "/readyz",
-        access=Access.OPEN,
-        summary="Whether devices can be served",
-        description="Degraded is still ready: devices get answers.",
-        responses=errors() | {503: ResponseSpec(Readiness, description="Nobody gets answers.")},
-    )
-    async def readyz() -> Response[Readiness]:
-        names = [("registry", name) for name in ASKED_OF_REGISTRY]
-        names += [("broker", name) for name in ASKED_OF_BROKER]
-        asked = {"registry": neighbours.registry_health, "broker": neighbours.broker_health}
-        statuses = await asyncio.gather(*(_ask(asked[who], name) for who, name in names))
-        checks = {
-            f"{who}/{name}" if name else who: status
-            for (who, name), status in zip(names, statuses, strict=True)
-            if status
-        }
-        status = "unavailable" if leaving.is_set() else judge(checks)
-        headers = {"Cache-Control": "no-store"}
-        if status == "unavailable":
-            return Response(
-                Readiness(status, checks), status_code=503, headers=headers | {"Retry-After": "1"}
-            )
-        return Response(Readiness(status, checks), headers=headers)
+@get(
+    "/readyz",
+    access=Access.OPEN,
+    summary="Whether devices can be served",
+    description="Degraded is still ready: devices get answers.",
+    responses=errors() | {503: ResponseSpec(Readiness, description="Nobody gets answers.")},
+)
+async def readyz(request: Request[Any, Any, Any]) -> Response[Readiness]:
+    context = context_of(request)
+    neighbours = context.neighbours
+    names = [("registry", name) for name in ASKED_OF_REGISTRY]
+    names += [("broker", name) for name in ASKED_OF_BROKER]
+    asked = {"registry": neighbours.registry_health, "broker": neighbours.broker_health}
+    statuses = await asyncio.gather(*(_ask(asked[who], name) for who, name in names))
+    checks = {
+        f"{who}/{name}" if name else who: status
+        for (who, name), status in zip(names, statuses, strict=True)
+        if status
+    }
+    status = "unavailable" if context.leaving.is_set() else judge(checks)
+    headers = {"Cache-Control": "no-store"}
+    if status == "unavailable":
+        return Response(
+            Readiness(status, checks), status_code=503, headers=headers | {"Retry-After": "1"}
+        )
+    return Response(Readiness(status, checks), headers=headers)
 
-    return Router("/", route_handlers=[healthz, readyz], tags=["health"])
+
+ROUTES = Router("/", route_handlers=[healthz, readyz], tags=["health"])
 
 
 async def _ask(checks: tuple[HealthCheck, HealthCheck], name: str) -> str:

@@ -1,7 +1,7 @@
 """Who asks: an API token becomes a ticket that goes with every question."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 import grpc
@@ -13,9 +13,8 @@ from litestar.handlers import BaseRouteHandler
 from chassis.bearer import bearer
 from chassis.client import Neighbour
 from chassis.errors import MooringError
-from gateway.addresses import Network, client_of
-from gateway.administration.attempts import Attempts
-from gateway.limits import Limits
+from gateway.addresses import client_of
+from gateway.context import context_of
 from gateway.neighbours import Neighbours
 
 Question = TypeVar("Question")
@@ -99,29 +98,16 @@ class Caller:
 CallerRequest = Request[Any, Caller, State]
 
 
-def authentication(
-    neighbours: Neighbours,
-    limits: Limits | None,
-    timeout_s: float,
-    proxies: Sequence[Network] = (),
-) -> Callable[[ASGIConnection[Any, Any, Any, Any], BaseRouteHandler], Awaitable[None]]:
-    """A guard: no body is read for somebody unknown. The handler finds a `Caller` in `auth`.
+async def authenticate(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
+    """A guard: no body is read for somebody unknown. The handler finds a `Caller` in `auth`."""
+    context = context_of(connection)
+    deadline = asyncio.get_running_loop().time() + context.timeout_s
+    headers = list(connection.scope["headers"])
+    secret = bearer(headers)
+    client = client_of(connection.scope["client"], headers, context.proxies)
 
-    `limits` counts the attempts that fail; `proxies` are trusted to say whose they are.
-    """
-    attempts = Attempts(neighbours, limits)
+    async def ticket_by(deadline: float) -> bytes:
+        return await context.attempts.authenticate(secret, client, deadline)
 
-    async def authenticate(
-        connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler
-    ) -> None:
-        deadline = asyncio.get_running_loop().time() + timeout_s
-        secret = bearer(connection.scope["headers"])
-        client = client_of(connection.scope["client"], list(connection.scope["headers"]), proxies)
-
-        async def ticket_by(deadline: float) -> bytes:
-            return await attempts.authenticate(secret, client, deadline)
-
-        ticket = await ticket_by(deadline)
-        connection.scope["auth"] = Caller(neighbours, ticket, deadline, ticket_by)
-
-    return authenticate
+    ticket = await ticket_by(deadline)
+    connection.scope["auth"] = Caller(context.neighbours, ticket, deadline, ticket_by)

@@ -17,6 +17,7 @@ from prometheus_client import Counter
 
 from chassis.errors import MooringError
 from gateway.administration.caller import Caller
+from gateway.context import context_of
 from gateway.problems import Problem
 
 log = structlog.get_logger(__name__)
@@ -37,24 +38,19 @@ class Refused:
         """Nothing is under way."""
         self._telling: set[asyncio.Task[None]] = set()
 
-    def noting(self, handlers: ExceptionHandlersMap) -> ExceptionHandlersMap:
-        """`handlers`, which make problems of errors, and what each of them refuses is noted."""
-        return {kind: partial(self._handled, handler) for kind, handler in handlers.items()}
-
     async def close(self) -> None:
         """Waits for what is under way, which is not long."""
         await asyncio.gather(*self._telling)
 
-    def _handled(
-        self, handler: Handler, request: Request[Any, Any, Any], error: Exception
-    ) -> Response[Problem]:
-        response = handler(request, error)
+    def note(
+        self, request: Request[Any, Any, Any], error: Exception, response: Response[Problem]
+    ) -> None:
+        """Tells of `response` to `error`, if the gateway refuses a change with it."""
         caller = request.scope.get("auth")
         action = request.scope["route_handler"].opt.get("action") if caller else None
         if action and 400 <= response.content.status < 500 and error is not caller.heard:
             subject = next(map(str, request.scope["path_params"].values()), "")
             self._note(caller, action, subject, response.content.reason)
-        return response
 
     def _note(self, caller: Caller, action: str, subject: str, reason: str) -> None:
         if len(self._telling) >= MAX_UNDER_WAY:
@@ -64,6 +60,20 @@ class Refused:
         task = asyncio.create_task(_tell(caller, question))
         self._telling.add(task)
         task.add_done_callback(self._telling.discard)
+
+
+def noting(handlers: ExceptionHandlersMap) -> ExceptionHandlersMap:
+    """`handlers`, which make problems of errors, and what each of them refuses is noted."""
+    return {kind: partial(_handled, handler) for kind, handler in handlers.items()}
+
+
+def _handled(
+    handler: Handler, request: Request[Any, Any, Any], error: Exception
+) -> Response[Problem]:
+    response = handler(request, error)
+    if note := context_of(request).note:
+        note(request, error, response)
+    return response
 
 
 async def _tell(caller: Caller, question: audit_pb2.NoteRefusalRequest) -> None:

@@ -13,10 +13,9 @@ from chassis.errors import InvalidInput
 from chassis.trust import Access, access_of
 from gateway.administration import refused
 from gateway.administration.caller import Caller
-from gateway.neighbours import Neighbours
 from tests.integration.test_audit_log import lines, told, until
 from tests.integration.test_frontier import POLICIES
-from tests.integration.test_policies import routes_of
+from tests.integration.test_policies import routes_served
 from tests.stack import PATIENCE_S, Stack
 
 JSON = "application/json"
@@ -152,15 +151,11 @@ async def test_subjects_hide_secrets(stack: Stack) -> None:
     assert secret not in str(await lines(stack))
 
 
-async def test_every_route_that_changes_something_says_what(
-    stack: Stack, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    neighbours = Neighbours(stack.gateway_config())
+def test_every_route_that_changes_something_says_what() -> None:
     known = set(map(action_of, POLICIES))
-    for handler in routes_of(neighbours, monkeypatch):
+    for handler in routes_served():
         changes = (
             handler.http_methods != {"GET"} and access_of(handler.opt["access"]) > Access.VIEWER
         )
         action = handler.opt.get("action")
         assert (action in known) if changes else (action is None), handler.handler_name
-    await neighbours.close()

@@ -1,7 +1,6 @@
 """Who may call what, walked: every gRPC method and every HTTP route, as each role and as nobody."""
 
-import asyncio
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -22,7 +21,6 @@ from chassis.trust import Access, Actor, Services, WithinFleets, access_of, call
 from gateway.access import policy_is_stated
 from gateway.administration import brokers
 from gateway.device_routes import DeviceRoutes
-from gateway.neighbours import Neighbours
 from gateway.problems import HANDLERS
 from tests.integration.test_document import document_of, operations_of, sending
 from tests.integration.test_frontier import POLICIES
@@ -118,39 +116,20 @@ def test_each_method_is_for_the_callers_that_need_it() -> None:
             assert set(callers) <= {"gateway", "shared"}, method
 
 
-@pytest.fixture
-async def neighbours(stack: Stack) -> AsyncIterator[Neighbours]:
-    found = Neighbours(stack.gateway_config())
-    yield found
-    await found.close()
-
-
-def routes_of(neighbours: Neighbours, monkeypatch: pytest.MonkeyPatch) -> list[HTTPRouteHandler]:
+def routes_served() -> list[HTTPRouteHandler]:
     """Every route that Litestar serves, the undocumented ones too."""
-    made: list[Litestar] = []
-
-    class Kept(Litestar):
-        def __init__(self, *arguments: Any, **options: Any) -> None:
-            super().__init__(*arguments, **options)
-            made.append(self)
-
-    monkeypatch.setattr(gateway.app, "Litestar", Kept)
-    gateway.app.app_of(neighbours, 1, asyncio.Event())
-    [app] = made
     return [
         handler
-        for route in app.routes
+        for route in gateway.app.served().routes
         for handler in getattr(route, "route_handlers", [])
         # Litestar adds OPTIONS to each path; the edge answers that by itself.
         if isinstance(handler, HTTPRouteHandler) and handler.http_methods != {"OPTIONS"}
     ]
 
 
-async def test_every_route_states_a_policy(
-    neighbours: Neighbours, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_route_states_a_policy() -> None:
     open_ones = set()
-    for handler in routes_of(neighbours, monkeypatch):
+    for handler in routes_served():
         policy = handler.opt.get("access")
         assert isinstance(policy, Access | WithinFleets), handler.paths
         access = access_of(policy)
@@ -176,7 +155,7 @@ async def test_every_route_states_a_policy(
         assert isinstance(found.route.access, Access)
 
 
-async def test_a_route_without_a_policy_serves_nobody(stack: Stack, neighbours: Neighbours) -> None:
+async def test_a_route_without_a_policy_serves_nobody(stack: Stack) -> None:
     @get("/forgotten")
     async def forgotten() -> dict[str, str]:
         return {"secret": "leaked"}
@@ -197,19 +176,16 @@ async def test_a_policy_that_gets_lost_closes_the_route(
     stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delitem(brokers.list_brokers.opt, "access")
+    # Other gateways have the policy that they had: this one has routes of its own.
+    monkeypatch.setattr(gateway.app, "served", gateway.app.served.__wrapped__)
     async with gateway.__main__.running(stack.gateway_config()) as url:
         headers = {"Authorization": f"Bearer {stack.admin_token}"}
         refused = await stack.http.get(f"{url}/api/v1/brokers", headers=headers)
         assert (refused.status_code, refused.json()["reason"]) == (403, "NO_POLICY")
 
 
-async def test_every_route_is_for_those_it_says(
-    stack: Stack, neighbours: Neighbours, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    stated = {
-        handler.handler_name: access_of(handler.opt["access"])
-        for handler in routes_of(neighbours, monkeypatch)
-    }
+async def test_every_route_is_for_those_it_says(stack: Stack) -> None:
+    stated = {handler.handler_name: access_of(handler.opt["access"]) for handler in routes_served()}
     tokens = {}
     for role, name in ROLES.items():
         request = tokens_pb2.CreateTokenRequest(name=f"a {role.name}", role=name)

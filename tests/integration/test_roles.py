@@ -16,9 +16,8 @@ from mooring.registry.v1 import tokens_pb2
 import gateway.__main__
 from chassis.trust import Access, WithinFleets, access_of
 from gateway.examples import PARAMETERS
-from gateway.neighbours import Neighbours
 from tests.integration.test_document import document_of, furnish, operations_of, sending, turn_of
-from tests.integration.test_policies import ROLES, routes_of
+from tests.integration.test_policies import ROLES, routes_served
 from tests.stack import Stack
 from tests.stored import Stored
 
@@ -113,13 +112,8 @@ async def callers(stack: Stack) -> list[Caller]:
 
 
 @pytest.fixture
-async def operations(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> list[Operation]:
-    neighbours = Neighbours(stack.gateway_config())
-    policies = {
-        handler.handler_name: handler.opt["access"]
-        for handler in routes_of(neighbours, monkeypatch)
-    }
-    await neighbours.close()
+async def operations(stack: Stack) -> list[Operation]:
+    policies = {handler.handler_name: handler.opt["access"] for handler in routes_served()}
     found = []
     for path, method, described in operations_of(await document_of(stack)):
         if described.get("security") == [{"apiToken": []}]:

@@ -1,0 +1,39 @@
+"""What the routes work with: it comes with each request, for all gateways share the routes."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from litestar import Request, Response
+from litestar.connection import ASGIConnection
+
+from gateway.addresses import Network
+from gateway.administration.attempts import Attempts
+from gateway.neighbours import Neighbours
+from gateway.problems import Problem
+
+KEY = "gateway"
+
+# Told of each refusal: the request, its error, and the answer.
+Noting = Callable[[Request[Any, Any, Any], Any, Response[Problem]], None]
+
+
+@dataclass(frozen=True)
+class Context:
+    """What belongs to one gateway; `app.app_of` says what it is."""
+
+    neighbours: Neighbours
+    timeout_s: float
+    leaving: asyncio.Event
+    attempts: Attempts
+    proxies: Sequence[Network]
+    note: Noting | None
+    # Held by the request that makes the OpenAPI document.
+    documenting: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+def context_of(connection: ASGIConnection[Any, Any, Any, Any]) -> Context:
+    """That of the gateway that was asked."""
+    found: Context = connection.scope["state"][KEY]
+    return found
