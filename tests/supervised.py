@@ -233,3 +233,17 @@ class Run:
         status, answer = self.ask("GET", "/api/v1/brokers", token)
         assert status == 200, answer
         return {broker["name"]: broker["id"] for broker in json.loads(answer)["items"]}
+
+
+def registered(run: Run) -> int:
+    """The status of a registration; with 503 it says when to try again."""
+    key = run.credentials()["PROVISIONING_KEY"]
+    body = {
+        "uuid": "one",
+        "deviceName": "One",
+        "deviceType": "test",
+        "deviceApiKey": "test-api-key",
+    }
+    answer = run.answer("POST", "/api/v1/device/register", key, body)
+    assert answer.status != 503 or int(answer.headers["Retry-After"]) >= 1
+    return answer.status
