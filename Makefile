@@ -9,7 +9,7 @@ unexport PYTHONDONTWRITEBYTECODE
 UV := .uv/bin/uv
 RUN := .venv/bin
 PROTOS := $(sort $(shell find protos/mooring -name '*.proto'))
-SOURCES := chassis broker_service registry_service gateway migrations local bench tests
+SOURCES := chassis domain broker_service registry_service gateway migrations local bench tests
 
 .PHONY: run test test-all bench check protos migrate clean
 

@@ -22,7 +22,7 @@ from broker_service.resolution import (
     Step,
     resolve,
 )
-from chassis.waves import POSITIONS, is_reached, position
+from domain.waves import POSITIONS, is_reached, position
 
 
 class Reason(StrEnum):

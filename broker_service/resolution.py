@@ -44,7 +44,7 @@ class Broker:
 
 @dataclass(frozen=True, slots=True)
 class Rollout:
-    """Another broker, to which a fleet goes a wave of its devices at a time (chassis/waves.py)."""
+    """Another broker, to which a fleet goes a wave of its devices at a time (domain/waves.py)."""
 
     broker_id: int
     # 0 to 100, with two decimals.

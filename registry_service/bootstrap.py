@@ -15,8 +15,8 @@ from chassis import log
 from chassis.config import load
 from chassis.database import engine_of, require_schema
 from chassis.errors import Conflict
-from chassis.tokens import PREFIX_CHARACTERS
 from chassis.validation import check_text
+from domain.tokens import PREFIX_CHARACTERS
 from registry_service.credentials import hash_of_secret, new_secret
 from registry_service.tables import SCHEMA_REVISION
 from registry_service.tokens.servicer import PREFIX

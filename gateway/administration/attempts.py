@@ -14,7 +14,7 @@ from hashlib import sha256
 from mooring.registry.v1 import tokens_pb2
 
 from chassis.errors import MooringError, Unauthenticated
-from chassis.tokens import PREFIX_CHARACTERS, fingerprint_of
+from domain.tokens import PREFIX_CHARACTERS, fingerprint_of
 from gateway.limits import Limits, RateLimited
 from gateway.neighbours import Neighbours
 

@@ -158,7 +158,7 @@ FROM json_to_recordset(CAST(:rows AS json))
 ON CONFLICT DO NOTHING
 """)
 
-# Which wave has reached a device, if its fleet has a rollout under way: as `chassis.waves` says.
+# Which wave has reached a device, if its fleet has a rollout under way: as `domain.waves` says.
 REACHED = """
 LEFT JOIN fleets AS rolling
     ON rolling.id = device.fleet_id AND rolling.rollout_broker_id IS NOT NULL

@@ -12,7 +12,7 @@ from uuid import UUID
 from msgspec import Struct
 from msgspec.structs import replace
 
-from chassis.waves import wave_of
+from domain.waves import wave_of
 from registry_service.credentials import KeyRing, hash_of_password
 from registry_service.placements import Placement
 from registry_service.provisioning import ProvisioningKey

@@ -15,9 +15,9 @@ from chassis.log import actor_id
 from chassis.server import Context
 from chassis.tickets import SigningKeys
 from chassis.times import moment_of, timestamp_of
-from chassis.tokens import PREFIX_CHARACTERS, fingerprint_of
 from chassis.trust import Access, Policy, Services, WithinFleets
 from chassis.validation import check_identifier, check_text
+from domain.tokens import PREFIX_CHARACTERS, fingerprint_of
 from registry_service.credentials import hash_of_secret, new_secret
 from registry_service.errors import TokenNotFound, TokenUnknown
 from registry_service.tokens.known import KnownTokens

@@ -11,9 +11,9 @@ from mooring.broker.v1 import resolution_pb2
 from mooring.registry.v1 import registration_pb2
 
 import broker_service.__main__
-from chassis.waves import position, wave_of
+from domain.waves import position, wave_of
 from tests.stack import Database, Peer, Stack
-from tests.unit.test_waves import SALTS
+from tests.unit.domain.test_waves import SALTS
 
 UUIDS = [f"device-{n}" for n in range(40)]
 SALT = "first"

@@ -31,7 +31,7 @@ PURE = (
     "broker_service/destinations.py",
     "registry_service/provisioning.py",
     "chassis/keyring.py",
-    "chassis/waves.py",
+    "domain/waves.py",
     "registry_service/credentials.py",
     "registry_service/devices/password_hashes.py",
     "registry_service/enforcement/dynamic_security.py",

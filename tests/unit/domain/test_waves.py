@@ -16,7 +16,7 @@ from broker_service.resolution import (
     Source,
     resolve,
 )
-from chassis.waves import POSITIONS, is_reached, position, wave_of
+from domain.waves import POSITIONS, is_reached, position, wave_of
 
 PERCENTS = st.integers(0, POSITIONS).map(lambda hundredths: hundredths / 100)
 SALTS = st.from_regex(r"[A-Za-z0-9_-]{1,64}", fullmatch=True)

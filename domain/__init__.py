@@ -1,0 +1,1 @@
+"""Pure rules that two services apply alike. Imports nothing of ours."""
