@@ -18,11 +18,11 @@ import trustme
 
 from chassis.address_policy import UNRESTRICTED
 from local.postgres import free_port
-from registry_service.devices.password_hashes import PasswordHash
 from registry_service.enforcement.control import ControlSettings, DynamicSecurity
 from registry_service.enforcement.dynamic_security import Command, Wanted
 from registry_service.enforcement.first_fill import first_fill, write
 from registry_service.enforcement.planning import Plan, plan
+from registry_service.password_hashes import PasswordHash
 from tests import debian
 from tests.documented import block, placed
 from tests.supervised import until

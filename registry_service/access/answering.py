@@ -24,12 +24,12 @@ from registry_service.access.decision import (
     uuids_claimed,
 )
 from registry_service.access.known import Changes, KnownSubjects
-from registry_service.access.passwords import is_password, is_slow
 from registry_service.access.questions import Connect, Question, Verdict
 from registry_service.access.sessions import Sessions
 from registry_service.access.slow_passwords import SlowPasswords
 from registry_service.access.store import AccessStore, Asker, Found, Wanted
 from registry_service.access.subjects import Password, Subject
+from registry_service.passwords import is_password, is_slow
 
 MAX_BATCH = 512
 MAX_WAITING = 8_192

@@ -14,7 +14,7 @@ from registry_service.access.questions import (
     Verdict,
 )
 from registry_service.access.subjects import Subject
-from registry_service.access.topics import covers, is_topic, matches
+from registry_service.topics import covers, is_topic, matches
 
 USERNAME_PREFIX = "device_"
 

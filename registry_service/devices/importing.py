@@ -5,16 +5,16 @@ from msgspec import Struct
 
 from chassis.errors import InvalidInput
 from chassis.validation import IDENTIFIER, check_identifier, check_range, check_text
-from registry_service.access.passwords import is_password
 from registry_service.access.subjects import Password
 from registry_service.credentials import username_of
-from registry_service.devices.password_hashes import (
+from registry_service.errors import UsernameReserved
+from registry_service.password_hashes import (
     NONE,
     PasswordHash,
     cheapest,
     read_password_hash,
 )
-from registry_service.errors import UsernameReserved
+from registry_service.passwords import is_password
 
 UNKNOWN_TYPE = "unknown"
 PREFIX = username_of("")

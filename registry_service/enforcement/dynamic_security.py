@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
-from registry_service.devices.password_hashes import PasswordHash
+from registry_service.password_hashes import PasswordHash
 
 # The `textname` of Mooring's clients. Mooring manages every client with this name.
 MARK = "mooring"

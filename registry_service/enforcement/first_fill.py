@@ -15,7 +15,6 @@ from pathlib import Path
 
 import msgspec
 
-from registry_service.devices.password_hashes import PasswordHash
 from registry_service.enforcement.dynamic_security import (
     LIMITS,
     MARK,
@@ -32,6 +31,7 @@ from registry_service.enforcement.dynamic_security import (
     roles_of,
 )
 from registry_service.errors import UsernameReserved
+from registry_service.password_hashes import PasswordHash
 
 # https://github.com/eclipse-mosquitto/mosquitto/blob/v2.0.11/src/password_mosq.h. It is as few as
 # Mosquitto itself makes: the passwords of devices are random and long, there is nothing to guess.

@@ -8,7 +8,6 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from chassis.errors import MooringError
-from registry_service.devices.password_hashes import PasswordHash
 from registry_service.enforcement.dynamic_security import (
     LIMITS,
     MARK,
@@ -26,6 +25,7 @@ from registry_service.enforcement.dynamic_security import (
     roles_of,
 )
 from registry_service.errors import TooManyClients, TooManyRemovals
+from registry_service.password_hashes import PasswordHash
 
 # Each command has the plugin write its whole file: at a thousand clients that takes 4 to 8 ms, in
 # which the broker does nothing else.

@@ -6,8 +6,8 @@ from typing import Any
 
 from registry_service.access.questions import Grants
 from registry_service.credentials import KeyRing, fingerprint_of, topics_of
-from registry_service.devices.password_hashes import PasswordHash
 from registry_service.enforcement.dynamic_security import Wanted
+from registry_service.password_hashes import PasswordHash
 
 
 def wanted_of(rows: Iterable[Any], ring: KeyRing) -> list[Wanted]:

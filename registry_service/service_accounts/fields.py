@@ -9,9 +9,9 @@ from mooring.registry.v1 import service_accounts_pb2 as pb
 from chassis.errors import InvalidInput
 from chassis.times import moment_of
 from chassis.validation import check_text
-from registry_service.access.topics import SHARE, is_filter
 from registry_service.credentials import username_of
 from registry_service.errors import UsernameReserved
+from registry_service.topics import SHARE, is_filter
 
 USERNAME = re.compile(r"[A-Za-z0-9._@-]{1,128}")
 MAX_FILTERS = 64

@@ -13,9 +13,9 @@ import pytest
 
 from chassis.database import engine_of
 from registry_service.access import slow_passwords
-from registry_service.access.passwords import is_password
 from registry_service.access.subjects import Password
 from registry_service.background.store import WorkStore
+from registry_service.passwords import is_password
 from tests.brokers import Asking, asking, secret_of
 from tests.integration.test_express import line_to, nothing_goes_wrong, request, until
 from tests.integration.test_import import MOSQUITTO, imported, row

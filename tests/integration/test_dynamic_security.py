@@ -17,10 +17,10 @@ from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from registry_service.devices.password_hashes import PasswordHash
 from registry_service.enforcement.control import DynamicSecurity
 from registry_service.enforcement.dynamic_security import Wanted
 from registry_service.enforcement.planning import plan
+from registry_service.password_hashes import PasswordHash
 from tests import debian
 from tests.dynamic_security import (
     FLEET,

@@ -22,9 +22,9 @@ from registry_service.access.decision import (
     uuid_of_username,
     uuids_claimed,
 )
-from registry_service.access.passwords import is_password, is_slow
 from registry_service.access.questions import Connect, Publish, Receive, Subscribe, Use
 from registry_service.access.subjects import Password, Subject
+from registry_service.passwords import is_password, is_slow
 
 KEPT = Password("sha256", hashlib.sha256(b"saltpassword").hexdigest(), "salt")
 OWN = ["iot/device/one/#"]

@@ -22,7 +22,7 @@ from registry_service.access.questions import (
     Use,
     Verdict,
 )
-from registry_service.access.topics import covers, is_filter, is_topic, matches
+from registry_service.topics import covers, is_filter, is_topic, matches
 
 OWN = "iot/device/abc123/#"
 ALLOWED = Verdict(is_allowed=True)

@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry_service.devices.password_hashes import PasswordHash
 from registry_service.enforcement.dynamic_security import (
     LIMITS,
     MARK,
@@ -23,6 +22,7 @@ from registry_service.enforcement.dynamic_security import (
 )
 from registry_service.enforcement.planning import MAX_CLIENTS, Plan, plan
 from registry_service.errors import TooManyClients, TooManyRemovals
+from registry_service.password_hashes import PasswordHash
 from tests.plugin_model import Plugin
 
 NAMES = ("admin", "a", "b", "c", "d")

@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 from hypothesis import given
 
-from registry_service.devices.password_hashes import PasswordHash, read_password_hash
 from registry_service.enforcement.dynamic_security import Actual, Wanted
 from registry_service.enforcement.first_fill import can_hold, first_fill, write
 from registry_service.enforcement.listings import Reading
 from registry_service.enforcement.planning import Plan, plan
 from registry_service.errors import UsernameReserved
+from registry_service.password_hashes import PasswordHash, read_password_hash
 from tests.unit.test_dynamic_security import FLEETS, HASH, device
 
 DIGEST = base64.b64encode(bytes(64)).decode()

@@ -11,15 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chassis.errors import InvalidInput
-from registry_service.access.passwords import is_password
 from registry_service.access.subjects import Password
-from registry_service.devices.password_hashes import (
+from registry_service.password_hashes import (
     HEX,
     MAX_ITERATIONS,
     PasswordHash,
     cheapest,
     read_password_hash,
 )
+from registry_service.passwords import is_password
 
 SALT = base64.b64encode(b"0123456789ab").decode()
 DERIVED = base64.b64encode(bytes(range(64))).decode()

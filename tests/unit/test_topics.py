@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from registry_service.access.topics import (
+from registry_service.topics import (
     MAX_BYTES,
     covers,
     is_filter,

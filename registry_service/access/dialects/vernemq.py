@@ -28,7 +28,7 @@ from registry_service.access.questions import (
     Verdict,
     is_allowed,
 )
-from registry_service.access.topics import without_share
+from registry_service.topics import without_share
 
 
 class Registration(msgspec.Struct):

@@ -2,7 +2,7 @@
 
 Passwords of ours are random secrets of 256 bits, kept under a hash that takes a microsecond. What
 was imported is kept as the broker before kept it, and may have been made to be slow. Which hashes
-are imported: registry_service/devices/password_hashes.py.
+are imported: registry_service/password_hashes.py.
 """
 
 import hashlib
