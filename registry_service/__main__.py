@@ -60,15 +60,15 @@ from registry_service.jobs.checking import Destinations
 from registry_service.jobs.store import JobStore
 from registry_service.keys import servicer as server_keys
 from registry_service.keys.store import ServerKeyStore
-from registry_service.placements import Placements
+from registry_service.provisioning import servicer as registration
+from registry_service.provisioning.answer import Teller
+from registry_service.provisioning.connections import Connections
+from registry_service.provisioning.guesses import PERIOD_S, Guesses
+from registry_service.provisioning.placements import Placements
+from registry_service.provisioning.registrar import Registrar
+from registry_service.provisioning.store import RegistrationStore
 from registry_service.provisioning_keys import servicer as provisioning_keys
 from registry_service.provisioning_keys.store import ProvisioningKeyStore
-from registry_service.registration import servicer as registration
-from registry_service.registration.answer import Teller
-from registry_service.registration.connections import Connections
-from registry_service.registration.guesses import PERIOD_S, Guesses
-from registry_service.registration.registrar import Registrar
-from registry_service.registration.store import RegistrationStore
 from registry_service.rollouts import servicer as rollouts
 from registry_service.rollouts.store import RolloutStore
 from registry_service.service_accounts import servicer as service_accounts

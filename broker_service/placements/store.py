@@ -80,7 +80,7 @@ _facts = sa.select(devices, fleets.c.revision).join_from(
     devices, fleets, devices.c.fleet_id == fleets.c.id
 )
 
-# Text, as it goes to the driver: see registry_service/registration/statements.py.
+# Text, as it goes to the driver: see registry_service/provisioning/statements.py.
 # Few placements serve all devices: a row is one of them with all its uuids, for rows cost time.
 PLACEMENTS = """
 SELECT placed.mqtt_broker_id, placed.fleet_id, fleet.revision, placed.wave, placed.uuids

@@ -1,7 +1,7 @@
 """Reads subjects, brokers' secrets and changes of access from the database, in batches.
 
 It connects as mooring_access, which may read what is read here and write what is written here. The
-statements are text, as those of registering are (registry_service/registration/statements.py).
+statements are text, as those of registering are (registry_service/provisioning/statements.py).
 """
 
 from collections.abc import Collection, Mapping

@@ -23,7 +23,7 @@ from registry_service.jobs.lifecycle import Action, State, Status, after
 from registry_service.jobs.outcomes import MOVED, PENDING, tallied
 from registry_service.jobs.store import parameters_of
 from registry_service.leases import Lease
-from registry_service.registration.records import HOUR
+from registry_service.provisioning.records import HOUR
 from registry_service.tables import access_changes, api_key_failures, api_tokens, devices, jobs
 
 LEASE = "jobs"

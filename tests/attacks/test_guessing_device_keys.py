@@ -10,9 +10,9 @@ from mooring.registry.v1 import registration_pb2 as pb
 
 from chassis.database import engine_of
 from registry_service.background.store import WorkStore
-from registry_service.registration import guesses as module
-from registry_service.registration import records
-from registry_service.registration.guesses import (
+from registry_service.provisioning import guesses as module
+from registry_service.provisioning import records
+from registry_service.provisioning.guesses import (
     PER_ADDRESS,
     PER_DEVICE,
     PER_DEVICE_AND_ADDRESS,

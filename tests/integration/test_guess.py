@@ -6,7 +6,7 @@ import pytest
 from mooring.broker.v1 import brokers_pb2, resolution_pb2
 from prometheus_client import REGISTRY
 
-import registry_service.placements
+import registry_service.provisioning.placements
 from tests.stack import Stack
 
 
@@ -101,7 +101,7 @@ async def test_the_broker_service_is_asked_when_something_changed_and_no_more(
     assert calls_to_resolve() == asked + len(changes)
 
     # A broker service of another version may decide otherwise, and the database cannot tell.
-    monkeypatch.setattr(registry_service.placements, "MAX_AGE_S", 0.0)
+    monkeypatch.setattr(registry_service.provisioning.placements, "MAX_AGE_S", 0.0)
     assert (await stack.register("later")).status_code == 201
     assert calls_to_resolve() == asked + len(changes) + 1
 

@@ -22,7 +22,7 @@ from broker_service.resolution import Directory
 from chassis.errors import DeadlineExceeded, InvalidInput
 from chassis.listening import Listener
 from chassis.process import background
-from registry_service.placements import Placement, Placements
+from registry_service.provisioning.placements import Placement, Placements
 from registry_service.tokens.known import KnownTokens
 from tests.integration.test_batches import register, registration
 from tests.stack import Stack

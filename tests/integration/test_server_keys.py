@@ -18,7 +18,7 @@ from mooring.registry.v1 import server_keys_pb2, server_keys_pb2_grpc
 import gateway.__main__
 import registry_service.__main__
 import registry_service.keys.store
-import registry_service.registration.store
+import registry_service.provisioning.store
 from chassis.database import fetched
 from chassis.errors import Forbidden
 from chassis.trust import Access, Actor
@@ -222,7 +222,7 @@ async def test_devices_of_the_active_key_cost_no_more_statements(
         statements.append(statement)
         return await fetched(pool, statement, values)
 
-    monkeypatch.setattr(registry_service.registration.store, "fetched", counted)
+    monkeypatch.setattr(registry_service.provisioning.store, "fetched", counted)
     await registered(stack, stack.registry, "first")
     statements.clear()
     await registered(stack, stack.registry, "second")

@@ -29,7 +29,7 @@ PURE = (
     "broker_service/certificates/private_keys.py",
     "broker_service/brokers/settings.py",
     "broker_service/destinations.py",
-    "registry_service/provisioning.py",
+    "registry_service/provisioning/decision.py",
     "chassis/keyring.py",
     "domain/waves.py",
     "registry_service/credentials.py",

@@ -12,8 +12,8 @@ from psycopg_pool import AsyncConnectionPool
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from chassis.refusals import Refusals
-from registry_service.registration import guesses as module
-from registry_service.registration.guesses import (
+from registry_service.provisioning import guesses as module
+from registry_service.provisioning.guesses import (
     PER_ADDRESS,
     PER_DEVICE,
     PER_DEVICE_AND_ADDRESS,

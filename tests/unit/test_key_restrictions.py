@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from mooring.registry.v1 import provisioning_keys_pb2 as pb
 
 from chassis.errors import InvalidInput
-from registry_service.provisioning import is_within
+from registry_service.provisioning.decision import is_within
 from registry_service.provisioning_keys.restrictions import COLUMNS, columns_of, network
 
 

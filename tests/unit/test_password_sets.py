@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mooring.broker.v1 import resolution_pb2 as pb
 
-from registry_service.placements import Answer
-from registry_service.registration.answer import needs_another_password
+from registry_service.provisioning.answer import needs_another_password
+from registry_service.provisioning.placements import Answer
 
 IDS = st.integers(1, 5)
 SETS = st.lists(IDS, unique=True, max_size=3)

@@ -25,7 +25,7 @@ from registry_service.errors import (
     UuidNotAllowed,
     UuidReserved,
 )
-from registry_service.provisioning import (
+from registry_service.provisioning.decision import (
     Decision,
     ProvisioningKey,
     Registered,

@@ -8,12 +8,12 @@ from hypothesis import strategies as st
 from mooring.broker.v1 import resolution_pb2
 
 from registry_service.credentials import KeyRing, hash_of_password
-from registry_service.placements import Answer, Placement
-from registry_service.provisioning import Decision, ProvisioningKey
-from registry_service.registration.answer import Teller, needs_another_password
-from registry_service.registration.plans import Planner, rotation
-from registry_service.registration.records import Credentials, Device, Known, KnownKey, Note
-from registry_service.registration.request import Registration
+from registry_service.provisioning.answer import Teller, needs_another_password
+from registry_service.provisioning.decision import Decision, ProvisioningKey
+from registry_service.provisioning.placements import Answer, Placement
+from registry_service.provisioning.plans import Planner, rotation
+from registry_service.provisioning.records import Credentials, Device, Known, KnownKey, Note
+from registry_service.provisioning.request import Registration
 from tests.unit.test_guesses import guesses
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

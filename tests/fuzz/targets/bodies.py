@@ -15,7 +15,7 @@ from gateway.administration.fields import mask, named
 from gateway.bodies import decode
 from gateway.device_routes import DECODER, _registration
 from gateway.problems import of_error, rendered
-from registry_service.registration.request import read_registration
+from registry_service.provisioning.request import read_registration
 from tests.fuzz.given import chosen
 from tests.fuzz.targets import rows
 

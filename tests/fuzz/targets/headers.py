@@ -9,7 +9,7 @@ from chassis.errors import Unauthenticated
 from gateway.addresses import client_of, networks_of
 from gateway.conditional import expected_revisions, is_current, revision_tag
 from gateway.express import request_id_of
-from registry_service.registration.guesses import network_of
+from registry_service.provisioning.guesses import network_of
 from tests.fuzz.given import chosen
 
 NAMES = (b"authorization", b"x-forwarded-for", b"if-match", b"x-request-id", b"networks")

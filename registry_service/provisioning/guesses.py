@@ -25,7 +25,7 @@ from msgspec import Struct
 from chassis.database import Pool, fetched
 from chassis.errors import Unavailable
 from chassis.refusals import Refusals
-from registry_service.registration import statements
+from registry_service.provisioning import statements
 
 log = structlog.get_logger(__name__)
 

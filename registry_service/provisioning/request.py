@@ -7,7 +7,7 @@ from chassis.errors import InvalidInput
 from chassis.validation import check_identifier, check_range, check_text, check_token
 from registry_service.credentials import hash_of_secret, new_salt
 from registry_service.errors import ProvisioningKeyUnknown
-from registry_service.registration.guesses import network_of
+from registry_service.provisioning.guesses import network_of
 
 # Characters of a device API key. Fewer may be a serial number, which can be guessed.
 SHORT_API_KEY = 32

@@ -12,9 +12,9 @@ from psycopg.errors import CheckViolation, ForeignKeyViolation
 from chassis.database import Pool, Row, fetched, text_array, transaction
 from chassis.errors import Unavailable
 from chassis.log import request_id
-from registry_service.provisioning import ProvisioningKey, grant
-from registry_service.registration import statements
-from registry_service.registration.records import (
+from registry_service.provisioning import statements
+from registry_service.provisioning.decision import ProvisioningKey, grant
+from registry_service.provisioning.records import (
     Device,
     Expected,
     Known,

@@ -18,16 +18,16 @@ from chassis.server import Context, deadline_of
 from chassis.times import timestamp_of
 from chassis.trust import Services
 from registry_service.enforcement.waking import Waking
-from registry_service.registration import connections
-from registry_service.registration.answer import (
+from registry_service.provisioning import connections
+from registry_service.provisioning.answer import (
     Told,
     each_broker_once,
     is_waited_for,
     write_connection,
 )
-from registry_service.registration.plans import Outcome, Result
-from registry_service.registration.registrar import Registrar
-from registry_service.registration.request import Registration, read_registration
+from registry_service.provisioning.plans import Outcome, Result
+from registry_service.provisioning.registrar import Registrar
+from registry_service.provisioning.request import Registration, read_registration
 
 NAME = "mooring.registry.v1.RegistrationService"
 # Devices prove themselves by their keys; the gateway passes on what they ask.

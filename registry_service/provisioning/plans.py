@@ -17,16 +17,16 @@ from registry_service.errors import (
     DeviceTaken,
     ProvisioningKeyUnknown,
 )
-from registry_service.placements import Answer, Placement
-from registry_service.provisioning import Decision, ProvisioningKey, Registered, decide
-from registry_service.registration.answer import (
+from registry_service.provisioning.answer import (
     Teller,
     Told,
     needs_another_password,
     note_of,
 )
-from registry_service.registration.guesses import Guesses
-from registry_service.registration.records import (
+from registry_service.provisioning.decision import Decision, ProvisioningKey, Registered, decide
+from registry_service.provisioning.guesses import Guesses
+from registry_service.provisioning.placements import Answer, Placement
+from registry_service.provisioning.records import (
     Credentials,
     Device,
     Expected,
@@ -37,7 +37,7 @@ from registry_service.registration.records import (
     Rotation,
     Telling,
 )
-from registry_service.registration.request import Proof, Registration
+from registry_service.provisioning.request import Proof, Registration
 
 
 class Outcome(Struct, frozen=True):

@@ -15,19 +15,19 @@ from registry_service.errors import (
     DeviceDisabled,
     DeviceUnauthenticated,
 )
-from registry_service.placements import Answer, Placements
-from registry_service.registration.answer import Teller, Told, needs_another_password
-from registry_service.registration.guesses import Guesses
-from registry_service.registration.plans import rotation, telling
-from registry_service.registration.records import (
+from registry_service.provisioning.answer import Teller, Told, needs_another_password
+from registry_service.provisioning.guesses import Guesses
+from registry_service.provisioning.placements import Answer, Placements
+from registry_service.provisioning.plans import rotation, telling
+from registry_service.provisioning.records import (
     ROTATIONS_PER_HOUR,
     Credentials,
     Device,
     Rotation,
     Telling,
 )
-from registry_service.registration.request import Proof, check_connection_request
-from registry_service.registration.store import RegistrationStore
+from registry_service.provisioning.request import Proof, check_connection_request
+from registry_service.provisioning.store import RegistrationStore
 
 Result = Told | MooringError
 Requests = Mapping[int, pb.ConnectionRequest]  # by their place in the call

@@ -14,9 +14,9 @@ from msgspec.structs import replace
 
 from domain.waves import wave_of
 from registry_service.credentials import KeyRing, hash_of_password
-from registry_service.placements import Placement
-from registry_service.provisioning import ProvisioningKey
-from registry_service.registration.request import Registration
+from registry_service.provisioning.decision import ProvisioningKey
+from registry_service.provisioning.placements import Placement
+from registry_service.provisioning.request import Registration
 
 # More are no precaution. A device that replaces its password in a loop writes a row and a change of
 # access each time.

@@ -28,11 +28,11 @@ from registry_service.errors import (
     DeviceTypeNotAllowed,
     UuidNotAllowed,
 )
-from registry_service.placements import Answer, Placements
-from registry_service.provisioning import Decision
-from registry_service.registration.answer import Teller
-from registry_service.registration.guesses import Guesses
-from registry_service.registration.plans import (
+from registry_service.provisioning.answer import Teller
+from registry_service.provisioning.decision import Decision
+from registry_service.provisioning.guesses import Guesses
+from registry_service.provisioning.placements import Answer, Placements
+from registry_service.provisioning.plans import (
     Plan,
     Planner,
     Result,
@@ -41,9 +41,9 @@ from registry_service.registration.plans import (
     rotation,
     telling,
 )
-from registry_service.registration.records import Known, KnownKey
-from registry_service.registration.request import Registration
-from registry_service.registration.store import RegistrationStore
+from registry_service.provisioning.records import Known, KnownKey
+from registry_service.provisioning.request import Registration
+from registry_service.provisioning.store import RegistrationStore
 
 log = structlog.get_logger(__name__)
 

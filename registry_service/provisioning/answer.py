@@ -13,8 +13,8 @@ from registry_service.credentials import (
     topics_of,
     username_of,
 )
-from registry_service.placements import Answer
-from registry_service.registration.records import Note
+from registry_service.provisioning.placements import Answer
+from registry_service.provisioning.records import Note
 
 # As they are called in the database: SOURCE_FLEET is fleet.
 SOURCES = {
