@@ -34,32 +34,42 @@ from chassis.server import Health, serving
 from chassis.tally import Tally
 from chassis.tickets import SigningKeys
 from chassis.trust import Credentials
+from registry_service.administration.broker_secrets import servicer as broker_secrets
+from registry_service.administration.broker_secrets.store import BrokerSecretStore
+from registry_service.administration.broker_users import servicer as broker_users
+from registry_service.administration.broker_users.store import BrokerUserStore
+from registry_service.administration.devices import servicer as devices
+from registry_service.administration.devices.import_store import ImportStore
+from registry_service.administration.devices.store import DeviceStore
+from registry_service.administration.expected_devices import servicer as expected_devices
+from registry_service.administration.expected_devices.store import ExpectedDeviceStore
+from registry_service.administration.fleets import servicer as fleets
+from registry_service.administration.fleets.removal_store import FleetRemovalStore
+from registry_service.administration.fleets.store import FleetStore
+from registry_service.administration.provisioning_keys import servicer as provisioning_keys
+from registry_service.administration.provisioning_keys.store import ProvisioningKeyStore
+from registry_service.administration.rollouts import servicer as rollouts
+from registry_service.administration.rollouts.store import RolloutStore
+from registry_service.administration.server_keys import servicer as server_keys
+from registry_service.administration.server_keys.store import ServerKeyStore
+from registry_service.administration.service_accounts import servicer as service_accounts
+from registry_service.administration.service_accounts.store import ServiceAccountStore
+from registry_service.administration.tokens import servicer as tokens
+from registry_service.administration.tokens.known import KnownTokens
+from registry_service.administration.tokens.last_use import LastUse
+from registry_service.administration.tokens.store import CHANNEL, TokenStore
 from registry_service.audit import servicer as audit
 from registry_service.audit.store import AuditStore
-from registry_service.broker_secrets import servicer as broker_secrets
-from registry_service.broker_secrets.store import BrokerSecretStore
-from registry_service.broker_users import servicer as broker_users
-from registry_service.broker_users.store import BrokerUserStore
 from registry_service.config import RegistryServiceConfig
 from registry_service.credentials import KeyRing
-from registry_service.devices import servicer as devices
-from registry_service.devices.import_store import ImportStore
-from registry_service.devices.store import DeviceStore
 from registry_service.enforcement import servicer as enforcement
 from registry_service.enforcement.held import Held
 from registry_service.enforcement.held_store import HELD_CHANNEL, HeldStore
 from registry_service.enforcement.store import EnforcementStore
 from registry_service.enforcement.waking import Waking
-from registry_service.expected_devices import servicer as expected_devices
-from registry_service.expected_devices.store import ExpectedDeviceStore
-from registry_service.fleets import servicer as fleets
-from registry_service.fleets.removal_store import FleetRemovalStore
-from registry_service.fleets.store import FleetStore
 from registry_service.jobs import servicer as jobs
 from registry_service.jobs.checking import Destinations
 from registry_service.jobs.store import JobStore
-from registry_service.keys import servicer as server_keys
-from registry_service.keys.store import ServerKeyStore
 from registry_service.provisioning import servicer as registration
 from registry_service.provisioning.answer import Teller
 from registry_service.provisioning.connections import Connections
@@ -67,17 +77,7 @@ from registry_service.provisioning.guesses import PERIOD_S, Guesses
 from registry_service.provisioning.placements import Placements
 from registry_service.provisioning.registrar import Registrar
 from registry_service.provisioning.store import RegistrationStore
-from registry_service.provisioning_keys import servicer as provisioning_keys
-from registry_service.provisioning_keys.store import ProvisioningKeyStore
-from registry_service.rollouts import servicer as rollouts
-from registry_service.rollouts.store import RolloutStore
-from registry_service.service_accounts import servicer as service_accounts
-from registry_service.service_accounts.store import ServiceAccountStore
 from registry_service.tables import SCHEMA_REVISION
-from registry_service.tokens import servicer as tokens
-from registry_service.tokens.known import KnownTokens
-from registry_service.tokens.last_use import LastUse
-from registry_service.tokens.store import CHANNEL, TokenStore
 
 SERVICERS = (
     registration,

@@ -17,10 +17,10 @@ from chassis.database import engine_of, require_schema
 from chassis.errors import Conflict
 from chassis.validation import check_text
 from domain.tokens import PREFIX_CHARACTERS
+from registry_service.administration.tokens.servicer import PREFIX
+from registry_service.administration.tokens.store import TokenStore
 from registry_service.credentials import hash_of_secret, new_secret
 from registry_service.tables import SCHEMA_REVISION
-from registry_service.tokens.servicer import PREFIX
-from registry_service.tokens.store import TokenStore
 
 ACTOR = "registry_service.bootstrap"
 

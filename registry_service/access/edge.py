@@ -107,7 +107,7 @@ class Edge:
             shown = bearer(head.headers).encode()
         except Unauthenticated:
             return None
-        # It is looked up by its hash: see registry_service/tokens/known.py.
+        # It is looked up by its hash: see registry_service/administration/tokens/known.py.
         asker = self._askers.get(hashlib.sha256(shown).digest())
         if asker is not None and len(self._shown) < MAX_SHOWN:
             self._shown[authorization] = asker

@@ -13,6 +13,8 @@ from collections.abc import AsyncIterator
 from chassis import log, metrics, process
 from chassis.config import load
 from chassis.database import engine_of, require_schema
+from registry_service.administration.fleets.revocation_store import FleetRevocationStore
+from registry_service.administration.fleets.revoking import keep_revoking
 from registry_service.background.config import BackgroundConfig
 from registry_service.background.forgetting import keep_forgetting
 from registry_service.background.readers import Readers, keep_ending
@@ -20,8 +22,6 @@ from registry_service.background.runner import Runner
 from registry_service.background.store import WorkStore
 from registry_service.device_counts.folding import keep_folded
 from registry_service.device_counts.store import DeviceCountStore
-from registry_service.fleets.revocation_store import FleetRevocationStore
-from registry_service.fleets.revoking import keep_revoking
 from registry_service.tables import SCHEMA_REVISION
 
 

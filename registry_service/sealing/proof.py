@@ -18,7 +18,7 @@ REGISTRY, BROKER = "mooring_registry", "mooring_broker"
 WRITERS = {
     DEVICE: REGISTRY,
     "registry_service.bootstrap": REGISTRY,
-    "registry_service.keys": REGISTRY,
+    "registry_service.administration.server_keys": REGISTRY,
     "broker_service.reencrypt": BROKER,
 }
 TOKEN_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)

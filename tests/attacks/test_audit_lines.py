@@ -80,7 +80,15 @@ async def test_a_line_in_the_name_of_another_is_named(stack: Stack) -> None:
         # Without his name, as a device, and as a command of ours.
         forged(stack, "", OTTO.id, "broker.delete", "1", "", None),
         forged(stack, "device", OTTO.id, "broker.delete", "1", "", None),
-        forged(stack, "registry_service.keys", OTTO.id, "broker.delete", "1", "", None),
+        forged(
+            stack,
+            "registry_service.administration.server_keys",
+            OTTO.id,
+            "broker.delete",
+            "1",
+            "",
+            None,
+        ),
         forged(stack, OTTO.name, OTTO.id, "broker.delete", "1", "", None, role="mooring_registry"),
         # As a device or a command, which only the role of its own service writes.
         *(
@@ -89,7 +97,7 @@ async def test_a_line_in_the_name_of_another_is_named(stack: Stack) -> None:
                 ("device", "d", "mooring_broker"),
                 ("device", "d", "mooring"),
                 ("registry_service.bootstrap", "", "mooring_broker"),
-                ("registry_service.keys", "", "mooring_broker"),
+                ("registry_service.administration.server_keys", "", "mooring_broker"),
                 ("broker_service.reencrypt", "", "mooring_registry"),
             )
         ),

@@ -13,7 +13,7 @@ from prometheus_client import REGISTRY
 import gateway.__main__
 from chassis.errors import Unavailable
 from gateway.limits import Limit
-from registry_service.tokens.known import KnownTokens
+from registry_service.administration.tokens.known import KnownTokens
 from tests.integration.test_gateway_http import assert_problem
 from tests.stack import PATIENCE_S, Stack
 

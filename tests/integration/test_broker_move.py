@@ -6,8 +6,8 @@ from typing import Any
 import httpx2
 import pytest
 
-import registry_service.broker_users.servicer as servicer
-import registry_service.broker_users.store as store
+import registry_service.administration.broker_users.servicer as servicer
+import registry_service.administration.broker_users.store as store
 from tests.stack import Stack
 
 PINNED = "SELECT count(*) FROM devices WHERE mqtt_broker_id = %s"

@@ -7,14 +7,14 @@ import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
 from mooring.registry.v1 import devices_pb2, fleets_pb2, fleets_pb2_grpc, tokens_pb2
 
-import registry_service.fleets.removal_store
-import registry_service.fleets.servicer
+import registry_service.administration.fleets.removal_store
+import registry_service.administration.fleets.servicer
 from chassis.database import engine_of
 from chassis.errors import Forbidden
 from chassis.process import background
 from chassis.trust import Access, Actor
-from registry_service.fleets.revocation_store import FleetRevocationStore
-from registry_service.fleets.revoking import keep_revoking
+from registry_service.administration.fleets.revocation_store import FleetRevocationStore
+from registry_service.administration.fleets.revoking import keep_revoking
 from tests.integration.test_key_races import made_by_storm, owned, storm, until, waiting
 from tests.stack import Stack
 
@@ -214,9 +214,9 @@ async def test_a_fleet_that_is_in_use_is_not_deleted(stack: Stack) -> None:
 async def test_a_fleet_goes_with_all_that_it_has_however_often_that_is_asked_for(
     stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(registry_service.fleets.removal_store, "CHUNK", 2)
+    monkeypatch.setattr(registry_service.administration.fleets.removal_store, "CHUNK", 2)
     # No time is left: each request is one chunk.
-    monkeypatch.setattr(registry_service.fleets.servicer, "RESERVE_S", 60.0)
+    monkeypatch.setattr(registry_service.administration.fleets.servicer, "RESERVE_S", 60.0)
     await stack.create_fleet("other")
     await stack.register("other-1", key=await stack.create_key(fleet_id="other"))
     await stack.create_key()

@@ -22,8 +22,8 @@ from broker_service.resolution import Directory
 from chassis.errors import DeadlineExceeded, InvalidInput
 from chassis.listening import Listener
 from chassis.process import background
+from registry_service.administration.tokens.known import KnownTokens
 from registry_service.provisioning.placements import Placement, Placements
-from registry_service.tokens.known import KnownTokens
 from tests.integration.test_batches import register, registration
 from tests.stack import Stack
 

@@ -17,13 +17,13 @@ from mooring.registry.v1 import server_keys_pb2, server_keys_pb2_grpc
 
 import gateway.__main__
 import registry_service.__main__
-import registry_service.keys.store
+import registry_service.administration.server_keys.store
 import registry_service.provisioning.store
 from chassis.database import fetched
 from chassis.errors import Forbidden
 from chassis.trust import Access, Actor
+from registry_service.administration.server_keys.__main__ import KeysConfig, retired
 from registry_service.credentials import hash_of_password
-from registry_service.keys.__main__ import KeysConfig, retired
 from tests.integration.test_batches import reasons, register, registration
 from tests.integration.test_fleet_access import imported, refusal
 from tests.integration.test_key_races import owned, waiting
@@ -292,9 +292,9 @@ def test_whose_key_it_is_is_found_by_an_index(database: Any) -> None:
 
 
 async def command(stack: Stack, ring: Path, *arguments: str) -> tuple[int, str]:
-    """`python -m registry_service.keys`: its exit status, and what it prints."""
+    """Runs the command for server keys; its exit status, and what it prints."""
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "registry_service.keys", *arguments),
+        *(sys.executable, "-m", "registry_service.administration.server_keys", *arguments),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
         env={
@@ -376,7 +376,11 @@ async def test_a_key_that_has_leaked_is_ended(stack: Stack) -> None:
     assert "1 devices have only it to prove themselves by, and it is not in the ring" in printed
     lines = (await stack.admin("GET", "/audit-log?action=server_key.retire")).json()["items"]
     assert [(line["actor"], line["subject"], line["after"]) for line in lines] == [
-        ("registry_service.keys", "1", {"devices": 3, "previous_passwords": 1})
+        (
+            "registry_service.administration.server_keys",
+            "1",
+            {"devices": 3, "previous_passwords": 1},
+        )
     ]
 
 
@@ -394,7 +398,7 @@ async def test_what_cannot_be_retired_is_refused(stack: Stack) -> None:
 async def test_a_key_is_retired_a_piece_at_a_time_while_devices_come(
     stack: Stack, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(registry_service.keys.store, "WINDOW", 7)
+    monkeypatch.setattr(registry_service.administration.server_keys.store, "WINDOW", 7)
     uuids = [f"d{n}" for n in range(30)]
     devices = await registered(stack, stack.registry, *uuids)
     before = {device.uuid: device.connection.password for device in devices}
@@ -416,7 +420,7 @@ async def test_who_still_hands_the_key_out_is_noticed(
     stack: Stack, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     await registered(stack, stack.registry, "d")
-    store = registry_service.keys.store.ServerKeyStore
+    store = registry_service.administration.server_keys.store.ServerKeyStore
     left = store.passwords_left
 
     async def counted(self: Any, key_id: int) -> int:

@@ -17,7 +17,7 @@ from psycopg.errors import CheckViolation
 from chassis.database import engine_of
 from chassis.errors import Forbidden, NotFound
 from chassis.trust import Access, Actor
-from registry_service.tokens.store import TokenStore
+from registry_service.administration.tokens.store import TokenStore
 from tests.integration.test_gateway_http import assert_problem
 from tests.integration.test_key_races import owned, waiting
 from tests.stack import Stack

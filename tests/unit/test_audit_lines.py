@@ -10,8 +10,8 @@ import sqlalchemy as sa
 import broker_service.tables
 import registry_service.tables
 from chassis.audit import HIDDEN, action_of, shown, without_secrets
+from registry_service.administration.devices.store import SECRET
 from registry_service.credentials import new_secret
-from registry_service.devices.store import SECRET
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,12 @@ from hypothesis import strategies as st
 from mooring.registry.v1 import provisioning_keys_pb2 as pb
 
 from chassis.errors import InvalidInput
+from registry_service.administration.provisioning_keys.restrictions import (
+    COLUMNS,
+    columns_of,
+    network,
+)
 from registry_service.provisioning.decision import is_within
-from registry_service.provisioning_keys.restrictions import COLUMNS, columns_of, network
 
 
 def columns(**restrictions: Any) -> dict[str, Any]:

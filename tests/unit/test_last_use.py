@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chassis.errors import Unavailable
-from registry_service.tokens.last_use import EVERY, LastUse, Moments, due
+from registry_service.administration.tokens.last_use import EVERY, LastUse, Moments, due
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 TOKENS = [UUID(int=n) for n in range(3)]

@@ -15,10 +15,10 @@ from chassis.server import Context, deadline_of
 from chassis.times import moment_of, timestamp_of
 from chassis.trust import Access, WithinFleets
 from chassis.validation import check_identifier, check_range, check_text
+from registry_service.administration.provisioning_keys import restrictions
+from registry_service.administration.provisioning_keys.store import ProvisioningKeyStore
 from registry_service.credentials import hash_of_secret, new_secret
 from registry_service.errors import ProvisioningKeyNotFound
-from registry_service.provisioning_keys import restrictions
-from registry_service.provisioning_keys.store import ProvisioningKeyStore
 
 NAME = "mooring.registry.v1.ProvisioningKeyService"
 POLICIES = {

@@ -15,9 +15,9 @@ from chassis.server import Context
 from chassis.times import timestamp_of
 from chassis.trust import Access, WithinFleets
 from chassis.validation import IDENTIFIER, check_identifier, check_range, check_text
-from registry_service.devices.import_store import ImportStore
-from registry_service.devices.importing import ImportedDevice, read_imported
-from registry_service.devices.store import DeviceStore
+from registry_service.administration.devices.import_store import ImportStore
+from registry_service.administration.devices.importing import ImportedDevice, read_imported
+from registry_service.administration.devices.store import DeviceStore
 from registry_service.errors import DeviceNotFound
 
 NAME = "mooring.registry.v1.DeviceService"

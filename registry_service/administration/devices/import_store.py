@@ -11,7 +11,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from chassis import audit
 from chassis.database import USERNAMES, lock_shared, writing
 from chassis.errors import LostRace, MooringError
-from registry_service.devices.importing import ImportedDevice
+from registry_service.administration.devices.importing import ImportedDevice
+from registry_service.administration.quotas import places_left, take_places
 from registry_service.errors import (
     BrokerNotAllowed,
     BrokerUnknown,
@@ -21,7 +22,6 @@ from registry_service.errors import (
     UuidNotAllowed,
     UuidReserved,
 )
-from registry_service.quotas import places_left, take_places
 
 # Why one is not created, if it is not: for what there is, or for an earlier row of the batch that
 # nothing forbids; EXISTS is no fault. Those that nothing forbids are created

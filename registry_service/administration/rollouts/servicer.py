@@ -8,9 +8,9 @@ from chassis.errors import InvalidInput
 from chassis.server import Context
 from chassis.trust import Access, Policy, WithinFleets
 from chassis.validation import check_identifier, check_range
-from registry_service.fleets.servicer import fleet_proto, rollout_proto
-from registry_service.fleets.store import FleetStore
-from registry_service.rollouts.store import RolloutStore, require_rollout
+from registry_service.administration.fleets.servicer import fleet_proto, rollout_proto
+from registry_service.administration.fleets.store import FleetStore
+from registry_service.administration.rollouts.store import RolloutStore, require_rollout
 
 NAME = "mooring.registry.v1.RolloutService"
 POLICIES: dict[str, Policy] = {

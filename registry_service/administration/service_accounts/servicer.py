@@ -12,10 +12,10 @@ from chassis.errors import InvalidInput
 from chassis.server import Context
 from chassis.times import moment_of, timestamp_of
 from chassis.trust import Access
+from registry_service.administration.service_accounts.fields import check_username, columns_of
+from registry_service.administration.service_accounts.store import ServiceAccountStore
 from registry_service.credentials import hash_of_password, new_password, new_salt
 from registry_service.errors import ServiceAccountNotFound
-from registry_service.service_accounts.fields import check_username, columns_of
-from registry_service.service_accounts.store import ServiceAccountStore
 
 NAME = "mooring.registry.v1.ServiceAccountService"
 POLICIES = {

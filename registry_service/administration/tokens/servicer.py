@@ -18,11 +18,11 @@ from chassis.times import moment_of, timestamp_of
 from chassis.trust import Access, Policy, Services, WithinFleets
 from chassis.validation import check_identifier, check_text
 from domain.tokens import PREFIX_CHARACTERS, fingerprint_of
+from registry_service.administration.tokens.known import KnownTokens
+from registry_service.administration.tokens.last_use import LastUse
+from registry_service.administration.tokens.store import TokenStore
 from registry_service.credentials import hash_of_secret, new_secret
 from registry_service.errors import TokenNotFound, TokenUnknown
-from registry_service.tokens.known import KnownTokens
-from registry_service.tokens.last_use import LastUse
-from registry_service.tokens.store import TokenStore
 
 NAME = "mooring.registry.v1.TokenService"
 POLICIES: dict[str, Policy] = {

@@ -15,7 +15,7 @@ from sqlalchemy.exc import DBAPIError
 from chassis.errors import Unavailable
 from chassis.following import Follower
 from chassis.listening import Listener
-from registry_service.tokens.store import TokenStore
+from registry_service.administration.tokens.store import TokenStore
 
 
 class KnownTokens(Follower):

@@ -16,8 +16,8 @@ from chassis.server import Context, deadline_of
 from chassis.times import timestamp_of
 from chassis.trust import Access, Policy, WithinFleets
 from chassis.validation import check_identifier, check_text
-from registry_service.fleets.removal_store import BELONGINGS, FleetRemovalStore, Key
-from registry_service.fleets.store import FleetStore
+from registry_service.administration.fleets.removal_store import BELONGINGS, FleetRemovalStore, Key
+from registry_service.administration.fleets.store import FleetStore
 
 NAME = "mooring.registry.v1.FleetService"
 POLICIES: dict[str, Policy] = {

@@ -7,7 +7,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from chassis import audit
 from chassis.database import reading, writing
-from registry_service.devices.store import PREVIOUS, password_ended
+from registry_service.administration.devices.store import PREVIOUS, password_ended
 from registry_service.password_hashes import NONE
 from registry_service.tables import devices
 

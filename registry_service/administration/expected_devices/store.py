@@ -13,7 +13,8 @@ from chassis import audit
 from chassis.database import reading, writing
 from chassis.errors import Forbidden, LostRace, MooringError
 from chassis.isolation import Fleets, is_within, page_within
-from registry_service.allowances import VERDICT, facts
+from registry_service.administration.allowances import VERDICT, facts
+from registry_service.administration.quotas import places_left, take_places
 from registry_service.errors import (
     DeviceExpected,
     DeviceRegistered,
@@ -23,7 +24,6 @@ from registry_service.errors import (
     UuidNotAllowed,
     UuidReserved,
 )
-from registry_service.quotas import places_left, take_places
 from registry_service.tables import expected_devices
 
 # How many one transaction makes: registrations wait for it.

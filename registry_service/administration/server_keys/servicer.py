@@ -5,8 +5,8 @@ from mooring.registry.v1 import server_keys_pb2_grpc
 
 from chassis.server import Context
 from chassis.trust import Access
+from registry_service.administration.server_keys.store import ServerKeyStore, Usage
 from registry_service.credentials import KeyRing
-from registry_service.keys.store import ServerKeyStore, Usage
 
 NAME = "mooring.registry.v1.ServerKeyService"
 POLICIES = {f"/{NAME}/ListServerKeys": Access.ADMIN}

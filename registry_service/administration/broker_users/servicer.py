@@ -10,7 +10,7 @@ from chassis.database import retried
 from chassis.errors import InvalidInput
 from chassis.server import Context, deadline_of
 from chassis.trust import Access
-from registry_service.broker_users.store import PINNED, BrokerUserStore, Key
+from registry_service.administration.broker_users.store import PINNED, BrokerUserStore, Key
 
 NAME = "mooring.registry.v1.BrokerUserService"
 POLICIES = {

@@ -11,7 +11,7 @@ from chassis.server import Context
 from chassis.times import timestamp_of
 from chassis.trust import Access
 from domain.tokens import PREFIX_CHARACTERS
-from registry_service.broker_secrets.store import BrokerSecretStore
+from registry_service.administration.broker_secrets.store import BrokerSecretStore
 from registry_service.credentials import hash_of_secret, new_secret
 from registry_service.errors import BrokerSecretNotFound
 

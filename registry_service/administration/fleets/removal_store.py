@@ -9,8 +9,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from chassis import audit
 from chassis.database import PLACEMENT, reading, take_turns, writing
+from registry_service.administration.fleets.store import fleet_of, told
 from registry_service.errors import FleetInUse
-from registry_service.fleets.store import fleet_of, told
 from registry_service.tables import (
     api_tokens,
     devices,

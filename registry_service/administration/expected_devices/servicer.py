@@ -13,8 +13,8 @@ from chassis.server import Context
 from chassis.times import timestamp_of
 from chassis.trust import Access, WithinFleets
 from chassis.validation import IDENTIFIER, check_identifier, check_range, check_text
+from registry_service.administration.expected_devices.store import ExpectedDeviceStore
 from registry_service.errors import ExpectedDeviceNotFound
-from registry_service.expected_devices.store import ExpectedDeviceStore
 
 NAME = "mooring.registry.v1.ExpectedDeviceService"
 POLICIES = {

@@ -5,7 +5,7 @@ import asyncio
 import structlog
 
 from chassis.errors import Unavailable
-from registry_service.fleets.revocation_store import FleetRevocationStore
+from registry_service.administration.fleets.revocation_store import FleetRevocationStore
 
 log = structlog.get_logger(__name__)
 

@@ -1,0 +1,1 @@
+"""Server keys: which devices use which, and ending one that has leaked."""

@@ -1,0 +1,94 @@
+"""`python -m registry_service.administration.server_keys retire --key 1`.
+
+Ends all passwords that a server key has made.
+
+For a key that has leaked and is not the active one any more. It can be stopped and begun again at
+any time, also beside the service. What follows for the devices is in docs/credentials.md.
+"""
+
+import argparse
+import asyncio
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from chassis import log
+from chassis.config import load
+from chassis.database import engine_of, require_schema, retried
+from registry_service.administration.server_keys.store import Ended, ServerKeyStore, Usage
+from registry_service.credentials import KeyRing
+from registry_service.tables import SCHEMA_REVISION
+
+
+class KeysConfig(BaseSettings):
+    """A field is set by the variable of its name in capitals; they are those of the service."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
+
+    # libpq URL; the role mooring_registry.
+    registry_database_url: str = Field(pattern=r"\Apostgres(ql)?://")
+    server_keys_file: Path
+    log_level: Annotated[
+        Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(str.upper)
+    ] = "INFO"
+
+
+async def retired(config: KeysConfig, key_id: int) -> int:
+    """Says what was done; the exit status. Raises `SystemExit`, `Unavailable`."""
+    ring = KeyRing.read(config.server_keys_file)
+    if key_id == ring.active_id:
+        raise SystemExit(
+            f"{config.server_keys_file}: key {key_id} is the active one: make another one active"
+            " and restart all registry services first"
+        )
+    engine = engine_of(config.registry_database_url, pool_size=1)
+    try:
+        await require_schema(engine, SCHEMA_REVISION)
+        store = ServerKeyStore(engine)
+        done, after = Ended(), 0
+        while True:
+            chunk = await retried(partial(store.end_passwords, key_id, after))
+            done += chunk
+            if chunk.last_id is None:
+                break
+            after = chunk.last_id
+        left = await retried(partial(store.passwords_left, key_id))
+        usage = (await retried(store.usage)).get(key_id, Usage())
+    finally:
+        await engine.dispose()
+    _tell(f"{done.passwords} passwords that key {key_id} has made were ended")
+    if done.previous_passwords:
+        _tell(f"{done.previous_passwords} that were replaced lately are not accepted any more")
+    proved = usage.devices + usage.disabled_devices
+    if proved and key_id in ring.keys:
+        _tell(f"{proved} devices prove themselves by it until they ask: leave it in the ring")
+    elif proved:
+        _tell(f"{proved} devices have only it to prove themselves by, and it is not in the ring")
+    if left:
+        _tell(
+            f"{left} passwords were made since: a registry service has it as the active one still"
+        )
+    return 1 if left else 0
+
+
+def _tell(news: str) -> None:
+    print(news)  # noqa: T201
+
+
+def _key_id(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m registry_service.administration.server_keys")
+    commands = parser.add_subparsers(required=True, metavar="retire")
+    retire = commands.add_parser("retire", help="ends all passwords that a server key has made")
+    retire.add_argument("--key", type=int, required=True, metavar="ID", help="its id in the ring")
+    return int(parser.parse_args(arguments).key)
+
+
+if __name__ == "__main__":
+    key_id = _key_id()
+    config = load(KeysConfig)
+    log.configure("keys", config.log_level)
+    log.actor.set("registry_service.administration.server_keys")
+    raise SystemExit(asyncio.run(retired(config, key_id)))
