@@ -20,8 +20,8 @@ from chassis.database import pool_of
 from chassis.direct_http import Head, Reply
 from chassis.http_server import Address, serving
 from local.postgres import free_port
-from registry_service.access.decision import uuid_of_username, uuids_claimed
-from registry_service.access.store import AccessStore, Wanted
+from registry_service.admission.decision import uuid_of_username, uuids_claimed
+from registry_service.admission.listener.store import AccessStore, Wanted
 from registry_service.passwords import is_password
 
 HEAD = b"content-type: application/json\r\n"

@@ -13,7 +13,7 @@ import bcrypt
 from cryptography.exceptions import InvalidKey
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 
-from registry_service.access.subjects import Password
+from registry_service.admission.subjects import Password
 
 SLOW = frozenset({"bcrypt", "mosquitto_pbkdf2", "go_auth_pbkdf2", "argon2id"})
 # bcrypt's base64. Of the last character of salt and hash 2 and 4 bits of 6 are used.

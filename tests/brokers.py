@@ -10,7 +10,7 @@ from typing import Any
 import httpx2
 
 import registry_service.access.__main__
-from registry_service.access.config import AccessConfig
+from registry_service.admission.listener.config import AccessConfig
 from tests.stack import NO_TLS, PATIENCE_S, Stack
 
 

@@ -11,7 +11,7 @@ from chassis.config import load
 from chassis.database import engine_of, require_schema
 from chassis.listening import Listener
 from chassis.trust import Credentials
-from registry_service.access.store import CHANNEL
+from registry_service.admission.listener.store import CHANNEL
 from registry_service.credentials import KeyRing
 from registry_service.enforcement.config import EnforcementConfig
 from registry_service.enforcement.driving import Driving

@@ -15,7 +15,7 @@ from prometheus_client import Counter, Gauge, Histogram
 from chassis.address_policy import AddressPolicy
 from chassis.database import DATABASE_UNAVAILABLE
 from chassis.errors import MooringError
-from registry_service.access.decision import uuid_of_username
+from registry_service.admission.decision import uuid_of_username
 from registry_service.credentials import KeyRing
 from registry_service.enforcement.control import DynamicSecurity
 from registry_service.enforcement.dynamic_security import Command, Wanted

@@ -11,7 +11,7 @@ import httpx2
 import pytest
 from prometheus_client import REGISTRY
 
-from registry_service.access.decision import HIDDEN
+from registry_service.admission.decision import HIDDEN
 from tests.brokers import Asking, asking, secret_of
 from tests.integration.test_import import MOSQUITTO, imported, row
 

@@ -21,7 +21,7 @@ from local.home import Home
 from local.mosquitto import installed
 from local.probes import is_ready
 from local.services import INHERITED, environments
-from registry_service.access.config import AccessConfig
+from registry_service.admission.listener.config import AccessConfig
 from registry_service.background.config import BackgroundConfig
 from registry_service.config import RegistryServiceConfig
 from registry_service.enforcement.config import EnforcementConfig

@@ -12,8 +12,8 @@ import psycopg
 import pytest
 
 from chassis.database import engine_of
-from registry_service.access import slow_passwords
-from registry_service.access.subjects import Password
+from registry_service.admission.listener import slow_passwords
+from registry_service.admission.subjects import Password
 from registry_service.background.store import WorkStore
 from registry_service.passwords import is_password
 from tests.brokers import Asking, asking, secret_of

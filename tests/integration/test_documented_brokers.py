@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from registry_service.access.dialects.emqx import Event
+from registry_service.admission.listener.dialects.emqx import Event
 from tests.brokers import Asking, asking
 from tests.documented import block, blocks
 from tests.stack import Stack

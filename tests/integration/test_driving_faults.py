@@ -9,8 +9,8 @@ import psycopg
 import pytest
 from structlog.testing import capture_logs
 
-from registry_service.access.answering import ANSWER_S
-from registry_service.access.known import STALE_S
+from registry_service.admission.listener.answering import ANSWER_S
+from registry_service.admission.listener.known import STALE_S
 from registry_service.enforcement.control import DynamicSecurity
 from registry_service.enforcement.driven import LOOK_AGAIN_S
 from registry_service.enforcement.dynamic_security import Actual

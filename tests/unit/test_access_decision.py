@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry_service.access.decision import (
+from registry_service.admission.decision import (
     CLIENT_ID_TAKEN,
     DISABLED,
     EXPIRED,
@@ -22,8 +22,8 @@ from registry_service.access.decision import (
     uuid_of_username,
     uuids_claimed,
 )
-from registry_service.access.questions import Connect, Publish, Receive, Subscribe, Use
-from registry_service.access.subjects import Password, Subject
+from registry_service.admission.listener.questions import Connect, Publish, Receive, Subscribe, Use
+from registry_service.admission.subjects import Password, Subject
 from registry_service.passwords import is_password, is_slow
 
 KEPT = Password("sha256", hashlib.sha256(b"saltpassword").hexdigest(), "salt")

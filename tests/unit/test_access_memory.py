@@ -7,12 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import structs
 
-from registry_service.access import connections, known, sessions
-from registry_service.access.known import KnownSubjects
-from registry_service.access.questions import Notice
-from registry_service.access.sessions import Sessions
-from registry_service.access.store import Found
-from registry_service.access.subjects import Password, Subject
+from registry_service.admission.listener import connections, known, sessions
+from registry_service.admission.listener.known import KnownSubjects
+from registry_service.admission.listener.questions import Notice
+from registry_service.admission.listener.sessions import Sessions
+from registry_service.admission.listener.store import Found
+from registry_service.admission.subjects import Password, Subject
 
 USERS = ("a", "b", "c")
 FLEETS = {"a": "f", "b": "f", "c": "g"}

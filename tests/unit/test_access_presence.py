@@ -7,11 +7,11 @@ from typing import cast
 import pytest
 
 from chassis.errors import Unavailable
-from registry_service.access import presence
-from registry_service.access.presence import Presence
-from registry_service.access.questions import Connect, Notice
-from registry_service.access.sessions import Sessions
-from registry_service.access.store import AccessStore
+from registry_service.admission.listener import presence
+from registry_service.admission.listener.presence import Presence
+from registry_service.admission.listener.questions import Connect, Notice
+from registry_service.admission.listener.sessions import Sessions
+from registry_service.admission.listener.store import AccessStore
 
 
 class Away:

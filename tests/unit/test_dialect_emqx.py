@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from registry_service.access.dialects.asked import Asked, Reply, Unreadable
-from registry_service.access.dialects.emqx import OPERATIONS
-from registry_service.access.questions import (
+from registry_service.admission.listener.dialects.asked import Asked, Reply, Unreadable
+from registry_service.admission.listener.dialects.emqx import OPERATIONS
+from registry_service.admission.listener.questions import (
     UNREADABLE,
     Connect,
     Grants,

@@ -10,9 +10,9 @@ from urllib.parse import urlencode
 
 import pytest
 
-from registry_service.access.dialects.asked import Asked, Unreadable
-from registry_service.access.dialects.mosquitto import OPERATIONS
-from registry_service.access.questions import (
+from registry_service.admission.listener.dialects.asked import Asked, Unreadable
+from registry_service.admission.listener.dialects.mosquitto import OPERATIONS
+from registry_service.admission.listener.questions import (
     UNREADABLE,
     Connect,
     Publish,

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry_service.access.dialects.asked import Asked, Unreadable
-from registry_service.access.dialects.rabbitmq import OPERATIONS
-from registry_service.access.questions import (
+from registry_service.admission.listener.dialects.asked import Asked, Unreadable
+from registry_service.admission.listener.dialects.rabbitmq import OPERATIONS
+from registry_service.admission.listener.questions import (
     UNREADABLE,
     Connect,
     Publish,

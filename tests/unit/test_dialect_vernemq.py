@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from registry_service.access.dialects.asked import Asked, Reply, Unreadable
-from registry_service.access.dialects.vernemq import OPERATIONS
-from registry_service.access.questions import (
+from registry_service.admission.listener.dialects.asked import Asked, Reply, Unreadable
+from registry_service.admission.listener.dialects.vernemq import OPERATIONS
+from registry_service.admission.listener.questions import (
     UNREADABLE,
     Connect,
     Notice,

@@ -9,15 +9,21 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from registry_service.access.dialects import DIALECTS
-from registry_service.access.dialects.asked import (
+from registry_service.admission.listener.dialects import DIALECTS
+from registry_service.admission.listener.dialects.asked import (
     MAX_CHARACTERS,
     Asked,
     Operation,
     Reply,
     Unreadable,
 )
-from registry_service.access.questions import UNREADABLE, Connect, Notice, Question, Verdict
+from registry_service.admission.listener.questions import (
+    UNREADABLE,
+    Connect,
+    Notice,
+    Question,
+    Verdict,
+)
 from tests.unit import test_dialect_emqx as emqx
 from tests.unit import test_dialect_mosquitto as mosquitto
 from tests.unit import test_dialect_rabbitmq as rabbitmq

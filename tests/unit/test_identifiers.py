@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from chassis.errors import InvalidInput
 from chassis.validation import IDENTIFIER, check_identifier
-from registry_service.access.decision import uuid_of_username, uuids_claimed
+from registry_service.admission.decision import uuid_of_username, uuids_claimed
 from registry_service.credentials import topics_of, username_of
 from registry_service.topics import covers, is_filter, is_topic, matches
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chassis.errors import InvalidInput
-from registry_service.access.subjects import Password
+from registry_service.admission.subjects import Password
 from registry_service.password_hashes import (
     HEX,
     MAX_ITERATIONS,

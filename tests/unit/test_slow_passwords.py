@@ -7,9 +7,13 @@ from collections.abc import AsyncIterator
 import pytest
 
 from chassis.errors import Overloaded
-from registry_service.access import slow_passwords
-from registry_service.access.slow_passwords import MAX_OF_BROKER, MAX_WRONG, SlowPasswords
-from registry_service.access.subjects import Password
+from registry_service.admission.listener import slow_passwords
+from registry_service.admission.listener.slow_passwords import (
+    MAX_OF_BROKER,
+    MAX_WRONG,
+    SlowPasswords,
+)
+from registry_service.admission.subjects import Password
 
 
 class Hashes:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from registry_service.access.strangers import MAX_WRONG, Strangers
+from registry_service.admission.listener.strangers import MAX_WRONG, Strangers
 
 
 class Lines:

@@ -5,7 +5,7 @@ from msgspec import Struct
 
 from chassis.errors import InvalidInput
 from chassis.validation import IDENTIFIER, check_identifier, check_range, check_text
-from registry_service.access.subjects import Password
+from registry_service.admission.subjects import Password
 from registry_service.credentials import username_of
 from registry_service.errors import UsernameReserved
 from registry_service.password_hashes import (

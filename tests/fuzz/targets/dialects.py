@@ -2,9 +2,9 @@
 
 import json
 
-from registry_service.access.dialects import DIALECTS
-from registry_service.access.dialects.asked import Asked
-from registry_service.access.questions import Grants, Notice, Verdict
+from registry_service.admission.listener.dialects import DIALECTS
+from registry_service.admission.listener.dialects.asked import Asked
+from registry_service.admission.listener.questions import Grants, Notice, Verdict
 from tests.fuzz.given import chosen
 from tests.unit.test_dialects import HOOKS, OPERATIONS, SOUND, judge
 

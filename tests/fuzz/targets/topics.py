@@ -6,10 +6,10 @@ from urllib.parse import urlencode
 from paho.mqtt.client import topic_matches_sub
 
 from chassis.errors import InvalidInput
-from registry_service.access.dialects.asked import Asked, Unreadable
-from registry_service.access.dialects.rabbitmq import EXCHANGE, OPERATIONS
-from registry_service.access.questions import Publish, Subscribe
 from registry_service.administration.service_accounts.fields import _filters
+from registry_service.admission.listener.dialects.asked import Asked, Unreadable
+from registry_service.admission.listener.dialects.rabbitmq import EXCHANGE, OPERATIONS
+from registry_service.admission.listener.questions import Publish, Subscribe
 from registry_service.topics import covers, is_filter, is_topic, matches, without_share
 from tests.fuzz.given import lines
 

@@ -12,7 +12,7 @@ from msgspec import Struct
 from chassis.coalescer import Coalescer
 from chassis.errors import DeadlineExceeded
 from chassis.queue import Call
-from registry_service.access.decision import (
+from registry_service.admission.decision import (
     NOT_TOLD,
     PASSWORD_WRONG,
     TOO_MANY_ATTEMPTS,
@@ -23,12 +23,12 @@ from registry_service.access.decision import (
     uuid_of_username,
     uuids_claimed,
 )
-from registry_service.access.known import Changes, KnownSubjects
-from registry_service.access.questions import Connect, Question, Verdict
-from registry_service.access.sessions import Sessions
-from registry_service.access.slow_passwords import SlowPasswords
-from registry_service.access.store import AccessStore, Asker, Found, Wanted
-from registry_service.access.subjects import Password, Subject
+from registry_service.admission.listener.known import Changes, KnownSubjects
+from registry_service.admission.listener.questions import Connect, Question, Verdict
+from registry_service.admission.listener.sessions import Sessions
+from registry_service.admission.listener.slow_passwords import SlowPasswords
+from registry_service.admission.listener.store import AccessStore, Asker, Found, Wanted
+from registry_service.admission.subjects import Password, Subject
 from registry_service.passwords import is_password, is_slow
 
 MAX_BATCH = 512

@@ -16,7 +16,7 @@ from typing import Literal
 
 import msgspec
 
-from registry_service.access.dialects.asked import (
+from registry_service.admission.listener.dialects.asked import (
     FORM,
     TEXT,
     Asked,
@@ -27,7 +27,7 @@ from registry_service.access.dialects.asked import (
     content_type,
     read_form,
 )
-from registry_service.access.questions import (
+from registry_service.admission.listener.questions import (
     Connect,
     Publish,
     Question,

@@ -10,7 +10,7 @@ from typing import Literal
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from registry_service.access.dialects.asked import (
+from registry_service.admission.listener.dialects.asked import (
     JSON,
     Asked,
     Operation,
@@ -19,7 +19,7 @@ from registry_service.access.dialects.asked import (
     check_names,
     read_json,
 )
-from registry_service.access.questions import (
+from registry_service.admission.listener.questions import (
     Connect,
     Notice,
     Publish,

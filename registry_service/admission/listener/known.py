@@ -18,9 +18,9 @@ from chassis.database import DriverError, described
 from chassis.errors import Unavailable
 from chassis.listening import Listener
 from chassis.process import background
-from registry_service.access.sessions import Sessions
-from registry_service.access.store import AccessStore, Asker, Found
-from registry_service.access.subjects import Subject
+from registry_service.admission.listener.sessions import Sessions
+from registry_service.admission.listener.store import AccessStore, Asker, Found
+from registry_service.admission.subjects import Subject
 
 log = structlog.get_logger(__name__)
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from chassis.validation import IDENTIFIER
-from registry_service.access.questions import (
+from registry_service.admission.listener.questions import (
     Connect,
     Grants,
     Publish,
@@ -13,7 +13,7 @@ from registry_service.access.questions import (
     Use,
     Verdict,
 )
-from registry_service.access.subjects import Subject
+from registry_service.admission.subjects import Subject
 from registry_service.topics import covers, is_topic, matches
 
 USERNAME_PREFIX = "device_"

@@ -16,23 +16,29 @@ from chassis.bearer import bearer
 from chassis.direct_http import Head
 from chassis.errors import MooringError, Unauthenticated
 from chassis.queue import Call
-from registry_service.access.answering import Answering, Lookup, Seen
-from registry_service.access.decision import ALLOWED, outward
-from registry_service.access.dialects import DIALECTS
-from registry_service.access.dialects.asked import TEXT, Asked, Operation, Reply, Unreadable
-from registry_service.access.known import Changes
-from registry_service.access.presence import Presence
-from registry_service.access.questions import (
+from registry_service.admission.decision import ALLOWED, outward
+from registry_service.admission.listener.answering import Answering, Lookup, Seen
+from registry_service.admission.listener.dialects import DIALECTS
+from registry_service.admission.listener.dialects.asked import (
+    TEXT,
+    Asked,
+    Operation,
+    Reply,
+    Unreadable,
+)
+from registry_service.admission.listener.known import Changes
+from registry_service.admission.listener.presence import Presence
+from registry_service.admission.listener.questions import (
     UNREADABLE,
     Connect,
     Notice,
     Question,
     Verdict,
 )
-from registry_service.access.replies import Replies, key_of
-from registry_service.access.store import Asker
-from registry_service.access.strangers import Strangers
-from registry_service.access.verdicts import VERDICTS
+from registry_service.admission.listener.replies import Replies, key_of
+from registry_service.admission.listener.store import Asker
+from registry_service.admission.listener.strangers import Strangers
+from registry_service.admission.listener.verdicts import VERDICTS
 
 log = structlog.get_logger(__name__)
 

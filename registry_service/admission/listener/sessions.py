@@ -10,9 +10,9 @@ from collections.abc import Iterable
 
 from msgspec import Struct
 
-from registry_service.access import connections
-from registry_service.access.connections import Connection
-from registry_service.access.questions import Notice
+from registry_service.admission.listener import connections
+from registry_service.admission.listener.connections import Connection
+from registry_service.admission.listener.questions import Notice
 
 # A limit for each broker, so that one takes no room from another.
 MAX_CLIENT_IDS = 100_000

@@ -10,12 +10,12 @@ from hashlib import sha256
 from msgspec import Struct
 
 from chassis.direct_http import Reply
-from registry_service.access.dialects.asked import Asked
-from registry_service.access.known import Changes, KnownSubjects
-from registry_service.access.questions import Connect, Question, Verdict
-from registry_service.access.sessions import Sessions
-from registry_service.access.store import Asker
-from registry_service.access.subjects import Subject
+from registry_service.admission.listener.dialects.asked import Asked
+from registry_service.admission.listener.known import Changes, KnownSubjects
+from registry_service.admission.listener.questions import Connect, Question, Verdict
+from registry_service.admission.listener.sessions import Sessions
+from registry_service.admission.listener.store import Asker
+from registry_service.admission.subjects import Subject
 
 MAX_REPLIES = 20_000
 # What an answer says of the time, when a session ends, may be so much older.

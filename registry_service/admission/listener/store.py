@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Struct
 
 from chassis.database import Pool, fetched, text_array
-from registry_service.access.subjects import Subject
+from registry_service.admission.subjects import Subject
 
 # The brokers that may admit a device: those that it was told, and of one that has not registered
 # the one that it, or its fleet, is pinned to.

@@ -13,7 +13,7 @@ from typing import Literal
 import msgspec
 from msgspec import UNSET, UnsetType, structs
 
-from registry_service.access.dialects.asked import (
+from registry_service.admission.listener.dialects.asked import (
     JSON,
     Asked,
     Operation,
@@ -22,7 +22,7 @@ from registry_service.access.dialects.asked import (
     check_names,
     read_json,
 )
-from registry_service.access.questions import (
+from registry_service.admission.listener.questions import (
     Connect,
     Grants,
     Notice,

@@ -10,7 +10,7 @@ from typing import Literal, TypeVar
 
 import msgspec
 
-from registry_service.access.dialects.asked import (
+from registry_service.admission.listener.dialects.asked import (
     FORM,
     JSON,
     Asked,
@@ -21,7 +21,7 @@ from registry_service.access.dialects.asked import (
     read_form,
     read_json,
 )
-from registry_service.access.questions import (
+from registry_service.admission.listener.questions import (
     Connect,
     Publish,
     Question,

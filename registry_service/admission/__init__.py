@@ -1,0 +1,1 @@
+"""Which client a broker admits: answered when the broker asks, or configured at the broker."""

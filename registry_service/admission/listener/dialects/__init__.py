@@ -1,0 +1,17 @@
+"""How each broker asks, and the answers it understands."""
+
+from collections.abc import Mapping
+
+from registry_service.admission.listener.dialects.asked import Operation
+from registry_service.admission.listener.dialects.emqx import OPERATIONS as EMQX
+from registry_service.admission.listener.dialects.mosquitto import OPERATIONS as MOSQUITTO
+from registry_service.admission.listener.dialects.rabbitmq import OPERATIONS as RABBITMQ
+from registry_service.admission.listener.dialects.vernemq import OPERATIONS as VERNEMQ
+
+# By the last two segments of the path.
+DIALECTS: Mapping[str, Mapping[str, Operation]] = {
+    "emqx": EMQX,
+    "mosquitto": MOSQUITTO,
+    "rabbitmq": RABBITMQ,
+    "vernemq": VERNEMQ,
+}
