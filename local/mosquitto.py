@@ -18,7 +18,7 @@ from local import files
 from local.privileges import as_owner_of, give_away
 from local.processes import Program
 from local.revival import tell
-from registry_service.enforcement import first_fill
+from registry_service.admission.reconciler import first_fill
 
 MOSQUITTO = "mosquitto"
 # Of our own login.

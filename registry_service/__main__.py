@@ -58,15 +58,15 @@ from registry_service.administration.tokens import servicer as tokens
 from registry_service.administration.tokens.known import KnownTokens
 from registry_service.administration.tokens.last_use import LastUse
 from registry_service.administration.tokens.store import CHANNEL, TokenStore
+from registry_service.admission.reconciler import servicer as enforcement
+from registry_service.admission.reconciler.held import Held
+from registry_service.admission.reconciler.held_store import HELD_CHANNEL, HeldStore
+from registry_service.admission.reconciler.store import EnforcementStore
+from registry_service.admission.reconciler.waking import Waking
 from registry_service.audit import servicer as audit
 from registry_service.audit.store import AuditStore
 from registry_service.config import RegistryServiceConfig
 from registry_service.credentials import KeyRing
-from registry_service.enforcement import servicer as enforcement
-from registry_service.enforcement.held import Held
-from registry_service.enforcement.held_store import HELD_CHANNEL, HeldStore
-from registry_service.enforcement.store import EnforcementStore
-from registry_service.enforcement.waking import Waking
 from registry_service.jobs import servicer as jobs
 from registry_service.jobs.checking import Destinations
 from registry_service.jobs.store import JobStore

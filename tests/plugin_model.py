@@ -7,7 +7,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from registry_service.enforcement.dynamic_security import Acl, Actual, Client, Command, Held
+from registry_service.admission.reconciler.dynamic_security import (
+    Acl,
+    Actual,
+    Client,
+    Command,
+    Held,
+)
 
 
 @dataclass

@@ -12,11 +12,11 @@ from chassis.database import engine_of, require_schema
 from chassis.listening import Listener
 from chassis.trust import Credentials
 from registry_service.admission.listener.store import CHANNEL
+from registry_service.admission.reconciler.config import EnforcementConfig
+from registry_service.admission.reconciler.driving import Driving
+from registry_service.admission.reconciler.managed import ManagedBrokers
+from registry_service.admission.reconciler.store import DRIVING_CHANNEL, EnforcementStore
 from registry_service.credentials import KeyRing
-from registry_service.enforcement.config import EnforcementConfig
-from registry_service.enforcement.driving import Driving
-from registry_service.enforcement.managed import ManagedBrokers
-from registry_service.enforcement.store import DRIVING_CHANNEL, EnforcementStore
 from registry_service.tables import SCHEMA_REVISION
 
 

@@ -17,7 +17,7 @@ from chassis.identities import Identity
 from chassis.server import Context, deadline_of
 from chassis.times import timestamp_of
 from chassis.trust import Services
-from registry_service.enforcement.waking import Waking
+from registry_service.admission.reconciler.waking import Waking
 from registry_service.provisioning import connections
 from registry_service.provisioning.answer import (
     Told,

@@ -14,9 +14,9 @@ import trustme
 import migrations
 from chassis.address_policy import DEFAULT, UNRESTRICTED, AddressPolicy
 from chassis.connecting import AddressRefused, connected, resolved
-from registry_service.enforcement.config import EnforcementConfig
-from registry_service.enforcement.control import ControlSettings, DynamicSecurity
-from registry_service.enforcement.http_management import Emqx, HttpSettings
+from registry_service.admission.reconciler.config import EnforcementConfig
+from registry_service.admission.reconciler.control import ControlSettings, DynamicSecurity
+from registry_service.admission.reconciler.http_management import Emqx, HttpSettings
 from registry_service.errors import ControlUnreachable
 from tests import hostile
 from tests.dynamic_security import DynamicMosquitto, filled

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-import registry_service.enforcement.http_management as http_management
+import registry_service.admission.reconciler.http_management as http_management
 from chassis.address_policy import UNRESTRICTED
-from registry_service.enforcement.control import ANSWERS, ControlSettings, DynamicSecurity
-from registry_service.enforcement.http_management import Emqx, HttpSettings, RabbitMq
+from registry_service.admission.reconciler.control import ANSWERS, ControlSettings, DynamicSecurity
+from registry_service.admission.reconciler.http_management import Emqx, HttpSettings, RabbitMq
 from registry_service.errors import ControlNotAllowed, ControlUnreachable, ControlUnreadable
 from tests import hostile
 

@@ -14,8 +14,8 @@ from chassis.listening import OCCASION_S, Listener
 from chassis.process import background
 from registry_service.administration.tokens import store as tokens
 from registry_service.admission.listener import store as access
-from registry_service.enforcement import held_store
-from registry_service.enforcement import store as enforcement
+from registry_service.admission.reconciler import held_store
+from registry_service.admission.reconciler import store as enforcement
 from tests.brokers import asking
 from tests.stack import Database, Stack
 

@@ -22,9 +22,9 @@ from local.mosquitto import installed
 from local.probes import is_ready
 from local.services import INHERITED, environments
 from registry_service.admission.listener.config import AccessConfig
+from registry_service.admission.reconciler.config import EnforcementConfig
 from registry_service.background.config import BackgroundConfig
 from registry_service.config import RegistryServiceConfig
-from registry_service.enforcement.config import EnforcementConfig
 from registry_service.sealing.config import SealingConfig
 from tests import debian
 from tests.supervised import (

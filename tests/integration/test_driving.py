@@ -11,7 +11,7 @@ import pytest
 
 import registry_service.enforcement.__main__
 from chassis.identities import Identity
-from registry_service.enforcement.config import EnforcementConfig
+from registry_service.admission.reconciler.config import EnforcementConfig
 from tests.dynamic_security import PASSWORD, USERNAME, DynamicMosquitto
 from tests.integration.test_fallback import shut_out
 from tests.stack import Stack

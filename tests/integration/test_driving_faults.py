@@ -11,9 +11,9 @@ from structlog.testing import capture_logs
 
 from registry_service.admission.listener.answering import ANSWER_S
 from registry_service.admission.listener.known import STALE_S
-from registry_service.enforcement.control import DynamicSecurity
-from registry_service.enforcement.driven import LOOK_AGAIN_S
-from registry_service.enforcement.dynamic_security import Actual
+from registry_service.admission.reconciler.control import DynamicSecurity
+from registry_service.admission.reconciler.driven import LOOK_AGAIN_S
+from registry_service.admission.reconciler.dynamic_security import Actual
 from registry_service.errors import ControlUnreachable
 from tests.dynamic_security import DynamicMosquitto
 from tests.integration.test_driving import (

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from registry_service.enforcement.control import DynamicSecurity
-from registry_service.enforcement.dynamic_security import Actual
+from registry_service.admission.reconciler.control import DynamicSecurity
+from registry_service.admission.reconciler.dynamic_security import Actual
 from tests.dynamic_security import DynamicMosquitto, by_hand
 from tests.integration.test_credential_rotation import rotate
 from tests.integration.test_driving import (

@@ -17,9 +17,9 @@ from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from registry_service.enforcement.control import DynamicSecurity
-from registry_service.enforcement.dynamic_security import Wanted
-from registry_service.enforcement.planning import plan
+from registry_service.admission.reconciler.control import DynamicSecurity
+from registry_service.admission.reconciler.dynamic_security import Wanted
+from registry_service.admission.reconciler.planning import plan
 from registry_service.password_hashes import PasswordHash
 from tests import debian
 from tests.dynamic_security import (

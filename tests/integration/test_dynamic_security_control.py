@@ -15,17 +15,17 @@ from hypothesis import strategies as st
 
 from chassis.address_policy import UNRESTRICTED
 from local.postgres import free_port
-from registry_service.enforcement.control import ControlSettings, DynamicSecurity
-from registry_service.enforcement.dynamic_security import (
+from registry_service.admission.reconciler.control import ControlSettings, DynamicSecurity
+from registry_service.admission.reconciler.dynamic_security import (
     Acl,
     Actual,
     Command,
     acl_documents,
     role_of,
 )
-from registry_service.enforcement.first_fill import CONTROL_ROLE
-from registry_service.enforcement.listings import PAGE
-from registry_service.enforcement.planning import Plan, plan
+from registry_service.admission.reconciler.first_fill import CONTROL_ROLE
+from registry_service.admission.reconciler.listings import PAGE
+from registry_service.admission.reconciler.planning import Plan, plan
 from registry_service.errors import (
     CommandsRefused,
     ControlNotAllowed,

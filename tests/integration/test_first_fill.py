@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from registry_service.enforcement.fill import main
+from registry_service.admission.reconciler.fill import main
 from tests.dynamic_security import PASSWORD, USERNAME, DynamicMosquitto
 from tests.integration.test_driving import driving, is_let_in, login, managed, until_let_in
 from tests.integration.test_import import BCRYPT, MOSQUITTO, imported, row
@@ -80,7 +80,7 @@ async def test_a_broker_knows_its_devices_from_the_start(stack: Stack, tmp_path:
     )
     done = await asyncio.to_thread(
         subprocess.run,
-        [sys.executable, "-m", "registry_service.enforcement.fill", *arguments(stack)],
+        [sys.executable, "-m", "registry_service.admission.reconciler.fill", *arguments(stack)],
         env={**os.environ, **environment(stack), **SECRET},
         capture_output=True,
         text=True,

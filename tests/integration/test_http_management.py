@@ -16,7 +16,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import pytest
 
 from chassis.address_policy import UNRESTRICTED
-from registry_service.enforcement.http_management import Emqx, HttpSettings
+from registry_service.admission.reconciler.http_management import Emqx, HttpSettings
 from registry_service.errors import ControlNotAllowed, ControlUnreachable, ControlUnreadable
 
 LOGIN = ("key", "secret")

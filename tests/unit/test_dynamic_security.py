@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry_service.enforcement.dynamic_security import (
+from registry_service.admission.reconciler.dynamic_security import (
     LIMITS,
     MARK,
     Acl,
@@ -20,7 +20,7 @@ from registry_service.enforcement.dynamic_security import (
     role_of,
     roles_of,
 )
-from registry_service.enforcement.planning import MAX_CLIENTS, Plan, plan
+from registry_service.admission.reconciler.planning import MAX_CLIENTS, Plan, plan
 from registry_service.errors import TooManyClients, TooManyRemovals
 from registry_service.password_hashes import PasswordHash
 from tests.plugin_model import Plugin

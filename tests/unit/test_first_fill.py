@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from hypothesis import given
 
-from registry_service.enforcement.dynamic_security import Actual, Wanted
-from registry_service.enforcement.first_fill import can_hold, first_fill, write
-from registry_service.enforcement.listings import Reading
-from registry_service.enforcement.planning import Plan, plan
+from registry_service.admission.reconciler.dynamic_security import Actual, Wanted
+from registry_service.admission.reconciler.first_fill import can_hold, first_fill, write
+from registry_service.admission.reconciler.listings import Reading
+from registry_service.admission.reconciler.planning import Plan, plan
 from registry_service.errors import UsernameReserved
 from registry_service.password_hashes import PasswordHash, read_password_hash
 from tests.unit.test_dynamic_security import FLEETS, HASH, device

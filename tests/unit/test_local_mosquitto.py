@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from local.mosquitto import Installed, Login, admits, installed
-from registry_service.enforcement.first_fill import first_fill
+from registry_service.admission.reconciler.first_fill import first_fill
 from tests.unit.test_dynamic_security import device
 
 LOGIN = Login("mooring-control", "p" * 32)

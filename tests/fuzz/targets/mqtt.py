@@ -6,9 +6,9 @@ from contextlib import suppress
 from typing import Any
 from unittest import mock
 
-from registry_service.enforcement.control import ANSWERS, _Conversation
-from registry_service.enforcement.dynamic_security import Command
-from registry_service.enforcement.mqtt import Connection, ProtocolError, Refused
+from registry_service.admission.reconciler.control import ANSWERS, _Conversation
+from registry_service.admission.reconciler.dynamic_security import Command
+from registry_service.admission.reconciler.mqtt import Connection, ProtocolError, Refused
 from registry_service.errors import ControlUnreadable
 
 TOKEN = "0123456789abcdef"

@@ -5,8 +5,8 @@ from functools import partial
 from typing import Any
 
 from registry_service.admission.listener.questions import Grants
+from registry_service.admission.reconciler.dynamic_security import Wanted
 from registry_service.credentials import KeyRing, fingerprint_of, topics_of
-from registry_service.enforcement.dynamic_security import Wanted
 from registry_service.password_hashes import PasswordHash
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from chassis.coalescer import Coalescer
 from chassis.listening import Listener
 from chassis.process import background
-from registry_service.enforcement.held_store import Awaited, HeldStore, Look
+from registry_service.admission.reconciler.held_store import Awaited, HeldStore, Look
 
 # How often it looks where nothing is announced: an announcement may be lost.
 LOOK_S = 0.5

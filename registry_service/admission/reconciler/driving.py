@@ -12,10 +12,10 @@ from chassis.address_policy import AddressPolicy
 from chassis.errors import MooringError, Unavailable
 from chassis.listening import Listener
 from chassis.process import background
+from registry_service.admission.reconciler.driven import DrivenBroker
+from registry_service.admission.reconciler.managed import ManagedBrokers
+from registry_service.admission.reconciler.store import EnforcementStore
 from registry_service.credentials import KeyRing
-from registry_service.enforcement.driven import DrivenBroker
-from registry_service.enforcement.managed import ManagedBrokers
-from registry_service.enforcement.store import EnforcementStore
 from registry_service.errors import LeaseLost
 
 log = structlog.get_logger(__name__)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 
-from registry_service.enforcement.dynamic_security import (
+from registry_service.admission.reconciler.dynamic_security import (
     LIMITS,
     MARK,
     RECEIVE,

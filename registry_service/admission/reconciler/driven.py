@@ -16,16 +16,16 @@ from chassis.address_policy import AddressPolicy
 from chassis.database import DATABASE_UNAVAILABLE
 from chassis.errors import MooringError
 from registry_service.admission.decision import uuid_of_username
+from registry_service.admission.reconciler.control import DynamicSecurity
+from registry_service.admission.reconciler.dynamic_security import Command, Wanted
+from registry_service.admission.reconciler.held_store import HeldStore
+from registry_service.admission.reconciler.http_management import Kicker
+from registry_service.admission.reconciler.managed import Driver, driver_of
+from registry_service.admission.reconciler.planning import MAX_CLIENTS, Plan, plan
+from registry_service.admission.reconciler.progress import Progress
+from registry_service.admission.reconciler.store import Done, EnforcementStore, Revocation
+from registry_service.admission.reconciler.wanted import wanted_of
 from registry_service.credentials import KeyRing
-from registry_service.enforcement.control import DynamicSecurity
-from registry_service.enforcement.dynamic_security import Command, Wanted
-from registry_service.enforcement.held_store import HeldStore
-from registry_service.enforcement.http_management import Kicker
-from registry_service.enforcement.managed import Driver, driver_of
-from registry_service.enforcement.planning import MAX_CLIENTS, Plan, plan
-from registry_service.enforcement.progress import Progress
-from registry_service.enforcement.store import Done, EnforcementStore, Revocation
-from registry_service.enforcement.wanted import wanted_of
 from registry_service.errors import TooManyClients
 
 log = structlog.get_logger(__name__)

@@ -3,8 +3,8 @@
 from collections import Counter
 from collections.abc import Iterable
 
-from registry_service.enforcement.dynamic_security import Command, username_of_role
-from registry_service.enforcement.planning import Plan
+from registry_service.admission.reconciler.dynamic_security import Command, username_of_role
+from registry_service.admission.reconciler.planning import Plan
 
 
 class Progress:

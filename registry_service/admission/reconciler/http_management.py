@@ -18,7 +18,7 @@ import msgspec
 
 from chassis.address_policy import DEFAULT, AddressPolicy
 from chassis.connecting import AddressRefused, resolved
-from registry_service.enforcement.json_limits import decoded
+from registry_service.admission.reconciler.json_limits import decoded
 from registry_service.errors import ControlNotAllowed, ControlUnreachable, ControlUnreadable
 
 # Of each wait, and of all that is done about some users.

@@ -11,9 +11,9 @@ from chassis.identities import Identity
 from chassis.server import Context, deadline_of
 from chassis.times import timestamp_of
 from chassis.trust import Access, Services
-from registry_service.enforcement.held import Held
-from registry_service.enforcement.held_store import Awaited, Look
-from registry_service.enforcement.store import EnforcementStore
+from registry_service.admission.reconciler.held import Held
+from registry_service.admission.reconciler.held_store import Awaited, Look
+from registry_service.admission.reconciler.store import EnforcementStore
 
 NAME = "mooring.registry.v1.EnforcementService"
 POLICIES = {

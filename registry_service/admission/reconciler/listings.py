@@ -5,7 +5,13 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta, Struct
 
-from registry_service.enforcement.dynamic_security import Acl, Actual, Client, Command, Held
+from registry_service.admission.reconciler.dynamic_security import (
+    Acl,
+    Actual,
+    Client,
+    Command,
+    Held,
+)
 
 # By the command that lists them: what they are called in its answer.
 LISTS = {"listClients": "clients", "listRoles": "roles", "listGroups": "groups"}

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from chassis.errors import MooringError
-from registry_service.enforcement.dynamic_security import (
+from registry_service.admission.reconciler.dynamic_security import (
     LIMITS,
     MARK,
     ROLE_PREFIX,

@@ -6,7 +6,7 @@ import structlog
 
 from chassis.database import Pool, fetched
 from chassis.errors import MooringError
-from registry_service.enforcement.store import DRIVING_CHANNEL
+from registry_service.admission.reconciler.store import DRIVING_CHANNEL
 
 log = structlog.get_logger(__name__)
 
