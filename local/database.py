@@ -13,7 +13,7 @@ import migrations
 from broker_service.reencrypt.__main__ import ReencryptConfig, reencrypted
 from chassis.errors import MooringError
 from local.errors import CannotRun
-from registry_service.sealing.lost_key import lost_key_at
+from registry_service.audit.sealing.lost_key import lost_key_at
 
 OLDEST = 14
 CONNECT_S = 10

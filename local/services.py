@@ -116,7 +116,7 @@ def environments(
                 "mooring_access", passwords["mooring_access"], owner_url
             ),
         },
-        "registry_service.sealing": {
+        "registry_service.audit.sealing": {
             **inherited,
             "SEALING_DATABASE_URL": url_for(
                 "mooring_sealer", passwords["mooring_sealer"], owner_url

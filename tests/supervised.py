@@ -20,7 +20,7 @@ from tests import debian
 
 REPOSITORY = Path(__file__).parents[1]
 SERVICES = ("broker_service", "registry_service", "gateway")
-SEALER = "registry_service.sealing"
+SEALER = "registry_service.audit.sealing"
 ENFORCEMENT = "registry_service.enforcement"
 ACCESS = "registry_service.access"
 MOSQUITTO = "mosquitto"

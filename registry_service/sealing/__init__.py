@@ -1,4 +1,1 @@
-"""Seals over the audit log: a chain under a key outside the database, to detect tampering.
-
-A process of its own, `python -m registry_service.sealing`; `… verify` checks the chain.
-"""
+"""Only the earlier names of commands."""

@@ -12,9 +12,9 @@ from psycopg import errors
 from chassis.database import engine_of
 from chassis.tickets import SigningKeys
 from chassis.trust import Access, Actor
-from registry_service.sealing.chain import Fault
-from registry_service.sealing.store import reader
-from registry_service.sealing.verification import verify
+from registry_service.audit.sealing.chain import Fault
+from registry_service.audit.sealing.store import reader
+from registry_service.audit.sealing.verification import verify
 from tests.stack import Stack, ticket_of
 
 OTTO = Actor("otto", Access.ADMIN, "11111111-1111-4111-8111-111111111111")

@@ -15,7 +15,7 @@ import pytest
 
 from gateway.held import MOST_S, STALLED_S
 from tests.e2e.test_mosquitto import is_let_in
-from tests.supervised import ENFORCEMENT, Run, until
+from tests.supervised import WORKER, Run, until
 
 DEVICES = 100
 # Of these, when the process is killed or frozen.
@@ -88,13 +88,13 @@ def lets_in(mqtt: dict[str, Any]) -> bool:
 
 
 def test_no_registration_is_lost_while_enforcement_is_killed(run: Run) -> None:
-    found = all_registered(run, lambda: os.kill(run.child(ENFORCEMENT), signal.SIGKILL))
+    found = all_registered(run, lambda: os.kill(run.child(WORKER), signal.SIGKILL))
     demand_bounded(found)
     until_all_are_let_in(found)
 
 
 def test_no_registration_is_lost_while_enforcement_is_frozen(run: Run) -> None:
-    frozen = run.child(ENFORCEMENT)
+    frozen = run.child(WORKER)
     frozen_at: list[float] = []
 
     def freeze() -> None:

@@ -23,14 +23,13 @@ from local.probes import is_ready
 from local.services import INHERITED, environments
 from registry_service.admission.listener.config import AccessConfig
 from registry_service.admission.reconciler.config import EnforcementConfig
-from registry_service.background.config import BackgroundConfig
-from registry_service.config import RegistryServiceConfig
-from registry_service.sealing.config import SealingConfig
+from registry_service.audit.sealing.config import SealingConfig
+from registry_service.config import RegistryServiceConfig, WorkerConfig
 from tests import debian
 from tests.supervised import (
-    ENFORCEMENT,
     SEALER,
     SERVICES,
+    WORKER,
     Run,
     until,
 )
@@ -94,7 +93,7 @@ def test_a_first_run(first_run: Run) -> None:
         assert not [secret for secret in secrets if secret in log.read_text()], log
 
     family = first_run.family()
-    assert {name: family.child(name) for name in (*SERVICES, SEALER, ENFORCEMENT, "postgres")}
+    assert {name: family.child(name) for name in (*SERVICES, SEALER, WORKER, "postgres")}
     assert first_run.stop() == (0, "mooring: stopped\n")
     family.wait_for_the_end()
 
@@ -128,9 +127,8 @@ def test_each_setting_that_a_service_is_given_is_one_that_it_has(tmp_path: Path)
         log_level="INFO",
         registry_metrics_port=1,
         broker_metrics_port=2,
-        background_metrics_port=3,
+        worker_metrics_port=3,
         access_metrics_port=4,
-        enforcement_metrics_port=5,
     )
     roles = ("mooring_broker", "mooring_registry", "mooring_sealer", "mooring_access")
     passwords = dict.fromkeys(roles, "p")
@@ -141,7 +139,7 @@ def test_each_setting_that_a_service_is_given_is_one_that_it_has(tmp_path: Path)
         BrokerServiceConfig,
         RegistryServiceConfig,
         GatewayConfig,
-        BackgroundConfig,
+        WorkerConfig,
         AccessConfig,
         SealingConfig,
         EnforcementConfig,

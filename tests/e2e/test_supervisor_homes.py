@@ -75,7 +75,7 @@ def connections(channel: Any, secret: str) -> None:
 def verify(run: Run) -> tuple[int, str]:
     """What the operator is told of the audit log; see docs/audit-log.md."""
     ended = subprocess.run(
-        [sys.executable, "-m", "registry_service.sealing", "verify"],
+        [sys.executable, "-m", "registry_service.audit.sealing", "verify"],
         env={**os.environ, **run.credentials()},
         capture_output=True,
         text=True,

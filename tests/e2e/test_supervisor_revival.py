@@ -12,10 +12,10 @@ import pytest
 from local.probes import is_listening
 from tests.supervised import (
     ACCESS,
-    ENFORCEMENT,
     PATIENCE_S,
     SEALER,
     SERVICES,
+    WORKER,
     Run,
     descendants,
     named,
@@ -63,7 +63,7 @@ def dead_and_port_taken(run: Run, name: str, setting: str) -> Iterator[None]:
 
 def test_a_service_that_dies_is_started_again(later_run: Run) -> None:
     later_run.start()
-    services = (*SERVICES, ACCESS, SEALER, ENFORCEMENT)
+    services = (*SERVICES, ACCESS, SEALER, WORKER)
     for service in services:
         before = {name: later_run.child(name) for name in services}
         if service in PORTS:
@@ -139,7 +139,7 @@ def test_data_that_postgresql_cannot_use_is_named_until_it_can(later_run: Run) -
 @pytest.mark.heavy
 def test_no_process_that_keeps_dying_ends_the_others(later_run: Run) -> None:
     later_run.start()
-    services = (*SERVICES, SEALER, ENFORCEMENT)
+    services = (*SERVICES, SEALER, WORKER)
     killed: dict[str, set[int]] = {name: set() for name in services}
 
     def have_all_died_often() -> bool:

@@ -14,14 +14,14 @@ import psycopg
 import pytest
 
 from chassis.database import engine_of
+from registry_service.audit.sealing import sealer as sealing
+from registry_service.audit.sealing.__main__ import running
+from registry_service.audit.sealing.chain import Fault, Finding
+from registry_service.audit.sealing.config import SealingConfig
+from registry_service.audit.sealing.sealer import Sealer
+from registry_service.audit.sealing.store import SealStore, reader
+from registry_service.audit.sealing.verification import Report, verify
 from registry_service.credentials import KeyRing
-from registry_service.sealing import sealer as sealing
-from registry_service.sealing.__main__ import running
-from registry_service.sealing.chain import Fault, Finding
-from registry_service.sealing.config import SealingConfig
-from registry_service.sealing.sealer import Sealer
-from registry_service.sealing.store import SealStore, reader
-from registry_service.sealing.verification import Report, verify
 from tests.stack import PATIENCE_S, Database
 
 RING = KeyRing(1, {1: bytes(range(32))})
@@ -321,7 +321,7 @@ async def test_one_that_froze_in_a_turn_cannot_fork_the_chain(chain: Chain) -> N
 
 
 def kill_while_it_seals(environment: dict[str, str]) -> None:
-    command = [sys.executable, "-m", "registry_service.sealing"]
+    command = [sys.executable, "-m", "registry_service.audit.sealing"]
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as sealer:
         assert sealer.stdout is not None
         for line in sealer.stdout:
@@ -397,7 +397,7 @@ async def test_nobody_sealing_shows(chain: Chain) -> None:
 
 def verify_command(environment: dict[str, str], *options: str) -> tuple[int, list[str]]:
     ended = subprocess.run(
-        [sys.executable, "-m", "registry_service.sealing", "verify", *options],
+        [sys.executable, "-m", "registry_service.audit.sealing", "verify", *options],
         env=environment,
         capture_output=True,
         text=True,

@@ -37,7 +37,7 @@ PURE = (
     "registry_service/admission/reconciler/dynamic_security.py",
     "registry_service/admission/reconciler/listings.py",
     "registry_service/admission/reconciler/planning.py",
-    "registry_service/sealing/chain.py",
+    "registry_service/audit/sealing/chain.py",
     "registry_service/admission/decision.py",
     "registry_service/passwords.py",
     "registry_service/admission/listener/questions.py",

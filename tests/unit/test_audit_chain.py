@@ -7,8 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry_service.sealing import chain
-from registry_service.sealing.chain import GENESIS, Comparison, Fault, Seal, fault_of, next_seal
+from registry_service.audit.sealing import chain
+from registry_service.audit.sealing.chain import (
+    GENESIS,
+    Comparison,
+    Fault,
+    Seal,
+    fault_of,
+    next_seal,
+)
 
 KEY = bytes(range(32))
 VALUES = st.none() | st.text(st.characters(exclude_categories=["Cs"]), max_size=8)

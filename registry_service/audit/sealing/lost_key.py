@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from chassis.database import engine_of
+from registry_service.audit.sealing.store import SealStore
 from registry_service.credentials import KeyRing
-from registry_service.sealing.store import SealStore
 
 
 async def lost_key(store: SealStore, file: Path, ring: KeyRing) -> str | None:

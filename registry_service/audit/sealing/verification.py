@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from chassis.tickets import PublicKeys
-from registry_service.sealing.chain import (
+from registry_service.audit.sealing.chain import (
     GENESIS,
     NAMED,
     Comparison,
@@ -13,8 +13,8 @@ from registry_service.sealing.chain import (
     Seal,
     fault_of,
 )
-from registry_service.sealing.proof import Written, is_proved
-from registry_service.sealing.store import Reader
+from registry_service.audit.sealing.proof import Written, is_proved
+from registry_service.audit.sealing.store import Reader
 
 SEALS_AT_ONCE = 200
 LINES_AT_ONCE = 5_000
