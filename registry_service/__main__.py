@@ -65,11 +65,11 @@ from registry_service.admission.reconciler.store import EnforcementStore
 from registry_service.admission.reconciler.waking import Waking
 from registry_service.audit import servicer as audit
 from registry_service.audit.store import AuditStore
+from registry_service.bulk.jobs import servicer as jobs
+from registry_service.bulk.jobs.checking import Destinations
+from registry_service.bulk.jobs.store import JobStore
 from registry_service.config import RegistryServiceConfig
 from registry_service.credentials import KeyRing
-from registry_service.jobs import servicer as jobs
-from registry_service.jobs.checking import Destinations
-from registry_service.jobs.store import JobStore
 from registry_service.provisioning import servicer as registration
 from registry_service.provisioning.answer import Teller
 from registry_service.provisioning.connections import Connections

@@ -18,10 +18,10 @@ from registry_service.administration.fleets.revoking import keep_revoking
 from registry_service.background.config import BackgroundConfig
 from registry_service.background.forgetting import keep_forgetting
 from registry_service.background.readers import Readers, keep_ending
-from registry_service.background.runner import Runner
-from registry_service.background.store import WorkStore
-from registry_service.device_counts.folding import keep_folded
-from registry_service.device_counts.store import DeviceCountStore
+from registry_service.bulk.device_counts.folding import keep_folded
+from registry_service.bulk.device_counts.store import DeviceCountStore
+from registry_service.bulk.jobs.runner import Runner
+from registry_service.bulk.jobs.work_store import WorkStore
 from registry_service.tables import SCHEMA_REVISION
 
 

@@ -5,7 +5,7 @@ import asyncio
 import structlog
 
 from chassis.errors import Unavailable
-from registry_service.background.store import WorkStore
+from registry_service.bulk.jobs.work_store import WorkStore
 
 log = structlog.get_logger(__name__)
 

@@ -9,7 +9,7 @@ import pytest
 from mooring.registry.v1 import registration_pb2 as pb
 
 from chassis.database import engine_of
-from registry_service.background.store import WorkStore
+from registry_service.bulk.jobs.work_store import WorkStore
 from registry_service.provisioning import guesses as module
 from registry_service.provisioning import records
 from registry_service.provisioning.guesses import (

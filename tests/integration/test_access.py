@@ -14,7 +14,7 @@ import pytest
 from chassis.database import engine_of
 from registry_service.admission.listener import slow_passwords
 from registry_service.admission.subjects import Password
-from registry_service.background.store import WorkStore
+from registry_service.bulk.jobs.work_store import WorkStore
 from registry_service.passwords import is_password
 from tests.brokers import Asking, asking, secret_of
 from tests.integration.test_express import line_to, nothing_goes_wrong, request, until

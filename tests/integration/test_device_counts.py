@@ -16,8 +16,8 @@ import migrations
 from chassis.database import engine_of
 from chassis.process import background
 from local.postgres import Postgres
-from registry_service.device_counts.folding import fold, keep_folded
-from registry_service.device_counts.store import DeviceCountStore
+from registry_service.bulk.device_counts.folding import fold, keep_folded
+from registry_service.bulk.device_counts.store import DeviceCountStore
 from tests.stack import Database
 
 EXAMPLES = settings(
@@ -193,7 +193,7 @@ async def test_replicas_fold_each_change_once(
 async def test_counts_are_folded_as_long_as_the_process_runs(
     connections: list[Connection], database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("registry_service.device_counts.folding.INTERVAL_S", 0.01)
+    monkeypatch.setattr("registry_service.bulk.device_counts.folding.INTERVAL_S", 0.01)
     looking = connections[0]
     async with stores(database, 1) as [store], background(keep_folded(store)):
         for n in (0, 7):

@@ -5,7 +5,7 @@ from typing import Any
 from mooring.broker.v1 import brokers_pb2
 
 from chassis.database import engine_of
-from registry_service.device_counts.store import DeviceCountStore
+from registry_service.bulk.device_counts.store import DeviceCountStore
 from tests.stack import Stack
 
 INSERT = """

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from chassis.database import engine_of
-from registry_service.background.runner import Runner
-from registry_service.background.store import WorkStore
+from registry_service.bulk.jobs.runner import Runner
+from registry_service.bulk.jobs.work_store import WorkStore
 from tests.stack import Stack
 
 MAKE_KEY = (

@@ -14,8 +14,8 @@ from chassis.database import engine_of
 from chassis.errors import Unavailable
 from local.postgres import Postgres, prepare
 from registry_service.audit.sealing.store import SealStore
-from registry_service.background.store import WorkStore
-from registry_service.device_counts.store import DeviceCountStore
+from registry_service.bulk.device_counts.store import DeviceCountStore
+from registry_service.bulk.jobs.work_store import WorkStore
 from tests.stack import ROLES, Database, Stack, started
 
 

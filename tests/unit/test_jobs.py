@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry_service.background.chunks import (
+from registry_service.bulk.jobs.checking import Destination, Placing, placings_of, summed
+from registry_service.bulk.jobs.chunks import (
     GOAL_S,
     LARGEST,
     SMALLEST,
@@ -15,10 +16,9 @@ from registry_service.background.chunks import (
     next_size,
     reached_by,
 )
+from registry_service.bulk.jobs.lifecycle import Action, State, Status, after
+from registry_service.bulk.jobs.outcomes import tallied
 from registry_service.errors import JobStateForbids
-from registry_service.jobs.checking import Destination, Placing, placings_of, summed
-from registry_service.jobs.lifecycle import Action, State, Status, after
-from registry_service.jobs.outcomes import tallied
 
 ACTIONS = st.lists(st.sampled_from(list(Action)), max_size=30)
 

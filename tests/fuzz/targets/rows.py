@@ -23,7 +23,7 @@ from gateway.text import utf8_of
 from gateway.uploads import CSV, MAX_SUBJECT, NDJSON, Form, receive
 from registry_service.administration.devices.importing import read_imported
 from registry_service.administration.expected_devices.servicer import _row as expected_row
-from registry_service.jobs.servicer import _row as job_row
+from registry_service.bulk.jobs.servicer import _row as job_row
 from tests.fuzz.given import chosen
 
 MARK = b"\xef\xbb\xbf"

@@ -17,17 +17,17 @@ from chassis.database import reading, writing
 from chassis.errors import LostRace
 from chassis.log import actor, actor_id
 from chassis.tickets import ticket
-from registry_service.background.chunks import extent, reached_by
-from registry_service.jobs import statements
-from registry_service.jobs.lifecycle import Action, State, Status, after
-from registry_service.jobs.outcomes import MOVED, PENDING, tallied
-from registry_service.jobs.store import parameters_of
+from registry_service.bulk.jobs import statements
+from registry_service.bulk.jobs.chunks import extent, reached_by
+from registry_service.bulk.jobs.lifecycle import Action, State, Status, after
+from registry_service.bulk.jobs.outcomes import MOVED, PENDING, tallied
+from registry_service.bulk.jobs.store import parameters_of
 from registry_service.leases import Lease
 from registry_service.provisioning.records import HOUR
 from registry_service.tables import access_changes, api_key_failures, api_tokens, devices, jobs
 
 LEASE = "jobs"
-# Those that jobs are for (registry_service/jobs/servicer.py).
+# Those that jobs are for (registry_service/bulk/jobs/servicer.py).
 RUNNING_ROLES = ("operator", "admin")
 # Whoever follows changes of access has read them long before, or reads everything anew.
 CHANGES_ARE_KEPT = timedelta(minutes=10)

@@ -12,6 +12,9 @@ from chassis.database import reading, writing
 from chassis.errors import LostRace
 from chassis.log import actor, actor_id
 from chassis.tickets import ticket
+from registry_service.bulk.jobs import statements
+from registry_service.bulk.jobs.lifecycle import Action, State, Status, after
+from registry_service.bulk.jobs.outcomes import PENDING
 from registry_service.errors import (
     BrokerInactive,
     BrokerUnknown,
@@ -20,9 +23,6 @@ from registry_service.errors import (
     JobNotFound,
     JobStateForbids,
 )
-from registry_service.jobs import statements
-from registry_service.jobs.lifecycle import Action, State, Status, after
-from registry_service.jobs.outcomes import PENDING
 from registry_service.tables import brokers, devices, job_rows, jobs
 
 Job = sa.Row[Any]

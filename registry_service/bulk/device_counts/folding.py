@@ -5,7 +5,7 @@ import asyncio
 import structlog
 
 from chassis.errors import Unavailable
-from registry_service.device_counts.store import DeviceCountStore
+from registry_service.bulk.device_counts.store import DeviceCountStore
 
 log = structlog.get_logger(__name__)
 

@@ -10,7 +10,7 @@ from mooring.broker.v1 import resolution_pb2_grpc
 
 from chassis.client import Neighbour
 from chassis.errors import Unavailable, from_item
-from registry_service.jobs.outcomes import MOVED
+from registry_service.bulk.jobs.outcomes import MOVED
 
 # How many placements are resolved at once; the broker service takes no more.
 MAX_SUBJECTS = 10_000

@@ -8,8 +8,8 @@ from sqlalchemy.exc import DBAPIError
 
 from chassis.database import described
 from chassis.errors import LostRace, Unavailable
-from registry_service.background.chunks import next_size
-from registry_service.background.store import WorkStore
+from registry_service.bulk.jobs.chunks import next_size
+from registry_service.bulk.jobs.work_store import WorkStore
 from registry_service.errors import LeaseLost
 
 log = structlog.get_logger(__name__)

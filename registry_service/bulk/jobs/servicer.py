@@ -15,10 +15,16 @@ from chassis.server import Context, deadline_of
 from chassis.times import timestamp_of
 from chassis.trust import Access
 from chassis.validation import check_identifier, check_range, check_text
-from registry_service.jobs import outcomes
-from registry_service.jobs.checking import Check, Destination, Destinations, placings_of, summed
-from registry_service.jobs.lifecycle import Action, State
-from registry_service.jobs.store import Job, JobStore
+from registry_service.bulk.jobs import outcomes
+from registry_service.bulk.jobs.checking import (
+    Check,
+    Destination,
+    Destinations,
+    placings_of,
+    summed,
+)
+from registry_service.bulk.jobs.lifecycle import Action, State
+from registry_service.bulk.jobs.store import Job, JobStore
 
 NAME = "mooring.registry.v1.JobService"
 POLICIES = {
