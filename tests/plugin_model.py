@@ -1,6 +1,6 @@
 """Mosquitto's dynamic security plugin in memory, for plans to be carried out on.
 
-That it does as the real one is shown in tests/integration/test_dynamic_security.py.
+That it does as the real one is shown in `test_dynamic_security.py`.
 """
 
 from collections.abc import Iterable, Mapping

@@ -20,8 +20,12 @@ from registry_service.admission.reconciler.http_management import Emqx, HttpSett
 from registry_service.errors import ControlUnreachable
 from tests import hostile
 from tests.dynamic_security import DynamicMosquitto, filled
-from tests.integration.test_driving import driving, managed, until_state
-from tests.integration.test_http_management import kicked
+from tests.integration.registry_service.admission.reconciler.test_driving import (
+    driving,
+    managed,
+    until_state,
+)
+from tests.integration.registry_service.admission.reconciler.test_http_management import kicked
 from tests.stack import Stack
 
 LOOPBACK = ("127.0.0.1", "localhost", "127.1", "2130706433", "0x7f000001", "017700000001", "0")

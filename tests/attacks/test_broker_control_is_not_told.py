@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from tests.integration.test_brokers import created
-from tests.integration.test_document import document_of, operations_of
+from tests.integration.broker_service.test_brokers import created
+from tests.integration.gateway.test_document import document_of, operations_of
 from tests.stack import Stack
 
 LOGIN, URL = "control-login-of-the-broker", "https://management.example.com:18083/hidden"

@@ -13,7 +13,7 @@ from prometheus_client import REGISTRY
 
 from registry_service.admission.decision import HIDDEN
 from tests.brokers import Asking, asking, secret_of
-from tests.integration.test_import import MOSQUITTO, imported, row
+from tests.integration.registry_service.administration.test_import import MOSQUITTO, imported, row
 
 IS_ONLINE = "SELECT is_online, last_seen_at FROM devices WHERE uuid = %s"
 

@@ -10,7 +10,7 @@ import pytest
 from tests.brokers import Asking, asking
 from tests.fuzz.changes import changed
 from tests.stack import Stack
-from tests.unit.test_dialects import SOUND
+from tests.unit.registry_service.admission.listener.test_dialects import SOUND
 
 pytestmark = pytest.mark.heavy
 

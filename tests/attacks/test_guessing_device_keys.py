@@ -17,7 +17,7 @@ from registry_service.provisioning.guesses import (
     PER_DEVICE,
     PER_DEVICE_AND_ADDRESS,
 )
-from tests.integration.test_batches import registration
+from tests.integration.registry_service.provisioning.test_batches import registration
 from tests.stack import PATIENCE_S, Peer, Stack
 
 HOME, ELSEWHERE = "203.0.113.5", "198.51.100.7"

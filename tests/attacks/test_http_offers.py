@@ -9,7 +9,13 @@ import pytest
 
 from tests.brokers import asking
 from tests.http_server import ASGI, DIRECT, served, statuses
-from tests.integration.test_express import device, known, line_to, registration, request
+from tests.integration.registry_service.provisioning.test_express import (
+    device,
+    known,
+    line_to,
+    registration,
+    request,
+)
 from tests.stack import Stack
 
 OFFERS = {

@@ -9,7 +9,7 @@ import pytest
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 
 from tests.brokers import Asking, asking
-from tests.integration.test_import import imported, row
+from tests.integration.registry_service.administration.test_import import imported, row
 from tests.stack import Stack
 
 PASSWORD = "Pumpe 7 läuft!"

@@ -5,7 +5,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from tests.integration.test_jobs import Jobs, jobs  # noqa: F401 - a fixture
+from tests.integration.registry_service.bulk.test_jobs import Jobs, jobs  # noqa: F401 - a fixture
 from tests.stack import Stack
 
 SIZE = 10

@@ -7,7 +7,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from tests.integration.test_fleet_access import refusal
+from tests.integration.registry_service.administration.test_fleet_access import refusal
 from tests.stack import Stack
 
 

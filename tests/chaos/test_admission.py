@@ -16,7 +16,8 @@ from chassis.coalescer import Coalescer
 from gateway.__main__ import running
 from gateway.device_calls import DeviceCalls
 from tests.chaos.test_frozen import frozen
-from tests.integration.test_express import (
+from tests.integration.gateway.test_gateway_faults import FakeRegistry, staged
+from tests.integration.registry_service.provisioning.test_express import (
     PATIENCE_S,
     Answer,
     Line,
@@ -25,7 +26,6 @@ from tests.integration.test_express import (
     until,
     uuids_in,
 )
-from tests.integration.test_gateway_faults import FakeRegistry, staged
 from tests.stack import Database, Stack
 
 # Of anything that waits for nobody.

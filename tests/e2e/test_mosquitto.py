@@ -15,7 +15,7 @@ import pytest
 
 from tests import debian
 from tests.e2e.test_device import client_of
-from tests.integration.test_readme import blocks
+from tests.integration.local.test_readme import blocks
 from tests.supervised import MOSQUITTO, PATIENCE_S, Run
 
 DEVICE = {

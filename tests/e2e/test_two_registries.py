@@ -19,7 +19,11 @@ from gateway.config import GatewayConfig
 from local.database import url_for
 from local.postgres import free_port
 from local.probes import is_serving
-from tests.integration.test_batches import reasons, register, registration
+from tests.integration.registry_service.provisioning.test_batches import (
+    reasons,
+    register,
+    registration,
+)
 from tests.stack import Peer
 from tests.supervised import PATIENCE_S, REPOSITORY, Run, until
 

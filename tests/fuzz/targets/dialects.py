@@ -6,7 +6,12 @@ from registry_service.admission.listener.dialects import DIALECTS
 from registry_service.admission.listener.dialects.asked import Asked
 from registry_service.admission.listener.questions import Grants, Notice, Verdict
 from tests.fuzz.given import chosen
-from tests.unit.test_dialects import HOOKS, OPERATIONS, SOUND, judge
+from tests.unit.registry_service.admission.listener.test_dialects import (
+    HOOKS,
+    OPERATIONS,
+    SOUND,
+    judge,
+)
 
 TYPES = (
     *(b"application/json", b"application/x-www-form-urlencoded", b"text/plain", b""),

@@ -24,7 +24,7 @@ from broker_service.certificates.reading import Certificate, read_ca, read_clien
 from broker_service.certificates.verification import warnings_of
 from chassis.errors import InvalidInput
 from tests.fuzz.given import chosen
-from tests.unit.test_certificate_verification import RSA_KEY, Made, Plan, made
+from tests.unit.broker_service.test_certificate_verification import RSA_KEY, Made, Plan, made
 
 NAMES = (x509.DNSName("example.com"),)
 ED_KEY = ed25519.Ed25519PrivateKey.from_private_bytes(bytes(range(32)))

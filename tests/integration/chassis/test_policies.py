@@ -1,0 +1,215 @@
+"""Who may call what, walked: every gRPC method and every HTTP route, as each role and as nobody."""
+
+from collections.abc import Iterator, Mapping
+from importlib import import_module
+from types import ModuleType
+from typing import Any
+
+import grpc
+import pytest
+from litestar import Litestar, Router, get
+from litestar.handlers import HTTPRouteHandler
+from litestar.testing import AsyncTestClient
+from mooring.registry.v1 import tokens_pb2
+
+import gateway.app
+from chassis.direct_http import Head
+from chassis.errors import REASON
+from chassis.identities import PROVABLE
+from chassis.trust import Access, Actor, Services, WithinFleets, access_of, callers_of
+from gateway.access import policy_is_stated
+from gateway.administration import brokers
+from gateway.device_routes import DeviceRoutes
+from gateway.problems import HANDLERS
+from tests import REPOSITORY
+from tests.integration.chassis.test_frontier import POLICIES
+from tests.integration.gateway.test_document import document_of, operations_of, sending
+from tests.stack import Stack
+
+GENERATED = REPOSITORY / "protos" / "gen"
+ROLES = {
+    Access.VIEWER: tokens_pb2.ROLE_VIEWER,
+    Access.OPERATOR: tokens_pb2.ROLE_OPERATOR,
+    Access.ADMIN: tokens_pb2.ROLE_ADMIN,
+}
+# Reasons for which nobody has looked at what was asked.
+TURNED_AWAY = {"UNTRUSTED_SERVICE", "TICKET_INVALID", "UNAUTHENTICATED", "FORBIDDEN", "NO_POLICY"}
+
+
+def described() -> Iterator[str]:
+    """The full name of every method of every service in the protos."""
+    for file in sorted(GENERATED.rglob("*_pb2.py")):
+        name = ".".join(file.relative_to(GENERATED).with_suffix("").parts)
+        module: ModuleType = import_module(name)
+        for service in module.DESCRIPTOR.services_by_name.values():
+            for method in service.methods:
+                yield f"/{service.full_name}/{method.name}"
+
+
+METHODS = sorted(described())
+
+
+def test_every_method_states_a_policy() -> None:
+    assert METHODS
+    assert sorted(POLICIES) == METHODS
+    assert Access.OPEN not in POLICIES.values()
+
+
+async def turned_away(stack: Stack, method: str, metadata: Mapping[str, str | bytes]) -> str:
+    """The reason why a call was not let in; "" if it was, whatever came of it then."""
+    peer = stack.broker if method.startswith("/mooring.broker") else stack.registry
+    call: Any = peer.channel.unary_unary(method)
+    try:
+        await call(b"", timeout=10, metadata=tuple(metadata.items()))
+    except grpc.aio.AioRpcError as error:
+        reason = dict(error.trailing_metadata() or ()).get(REASON, "")
+        return reason if reason in TURNED_AWAY else ""
+    return ""
+
+
+async def test_every_method_is_for_those_it_says(stack: Stack) -> None:
+    restricted = Actor("walker", Access.OPERATOR, fleets=frozenset({"demo"}))
+    actors = [Actor("walker", role) for role in ROLES]
+    for method in METHODS:
+        policy = POLICIES[method]
+        assert await turned_away(stack, method, {}) == "UNTRUSTED_SERVICE", method
+        for caller in PROVABLE:
+            may_call = caller in callers_of(policy)
+            # Each as every role, and without a ticket.
+            for actor in (None, restricted, *actors):
+                if not may_call:
+                    expected = "UNTRUSTED_SERVICE"
+                elif isinstance(policy, Services):
+                    expected = ""
+                elif actor is None:
+                    expected = "TICKET_INVALID"
+                elif actor.role < access_of(policy):
+                    expected = "FORBIDDEN"
+                else:
+                    # Who is restricted to fleets is served only where that is stated.
+                    is_served = actor.fleets is None or isinstance(policy, WithinFleets)
+                    expected = "" if is_served else "FORBIDDEN"
+                found = await turned_away(stack, method, stack.metadata(actor, caller))
+                assert found == expected, (method, caller, actor)
+
+
+def test_each_method_is_for_the_callers_that_need_it() -> None:
+    """Written down once more, so that no method is opened to another caller unnoticed."""
+    others = {
+        method: sorted(callers_of(policy))
+        for method, policy in POLICIES.items()
+        if isinstance(policy, Services)
+    }
+    registration = "/mooring.registry.v1.RegistrationService"
+    assert {
+        method: callers for method, callers in others.items() if not method.startswith(registration)
+    } == {
+        "/mooring.broker.v1.ResolutionService/ResolveBroker": ["registry", "resolver", "shared"],
+        "/mooring.broker.v1.ResolutionService/ResolveBrokers": ["registry", "resolver", "shared"],
+        "/mooring.broker.v1.ManagementService/ListManagedBrokers": ["enforcement"],
+        "/mooring.registry.v1.EnforcementService/AwaitHeld": ["gateway"],
+        "/mooring.registry.v1.TokenService/AuthenticateToken": ["gateway"],
+        "/mooring.registry.v1.TokenService/ListFingerprints": ["gateway"],
+    }
+    for method, callers in others.items():
+        if method.startswith(registration):
+            assert set(callers) <= {"gateway", "shared"}, method
+
+
+def routes_served() -> list[HTTPRouteHandler]:
+    """Every route that Litestar serves, the undocumented ones too."""
+    return [
+        handler
+        for route in gateway.app.served().routes
+        for handler in getattr(route, "route_handlers", [])
+        # Litestar adds OPTIONS to each path; the edge answers that by itself.
+        if isinstance(handler, HTTPRouteHandler) and handler.http_methods != {"OPTIONS"}
+    ]
+
+
+def test_every_route_states_a_policy() -> None:
+    open_ones = set()
+    for handler in routes_served():
+        policy = handler.opt.get("access")
+        assert isinstance(policy, Access | WithinFleets), handler.paths
+        access = access_of(policy)
+        if access is Access.OPEN:
+            open_ones |= handler.paths
+        else:
+            assert access in ROLES, handler.paths
+    # None of these knows anything of a device or of an operator.
+    version = "/docs/5.35.0/{name:str}"
+    assert open_ones == {
+        "/healthz",
+        "/readyz",
+        "/openapi.json",
+        "/docs",
+        "/docs/start.js",
+        version,
+    }
+    devices = DeviceRoutes(calls=None, limits=None)  # type: ignore[arg-type]
+    for path in (b"register", b"d/mqtt", b"d/credentials/rotate"):
+        head = Head(b"POST", b"/api/v1/device/" + path, b"", [], None)
+        found = devices.find(head)
+        assert found is not None
+        assert isinstance(found.route.access, Access)
+
+
+async def test_a_route_without_a_policy_serves_nobody(stack: Stack) -> None:
+    @get("/forgotten")
+    async def forgotten() -> dict[str, str]:
+        return {"secret": "leaked"}
+
+    app = Litestar(
+        [Router("/api/v1", route_handlers=[forgotten])],
+        guards=[policy_is_stated],
+        exception_handlers=HANDLERS,
+    )
+    async with AsyncTestClient(app) as client:
+        refused = await client.get(
+            "/api/v1/forgotten", headers={"Authorization": f"Bearer {stack.admin_token}"}
+        )
+    assert (refused.status_code, refused.json()["reason"]) == (403, "NO_POLICY")
+
+
+async def test_a_policy_that_gets_lost_closes_the_route(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(brokers.list_brokers.opt, "access")
+    # Other gateways have the policy that they had: this one has routes of its own.
+    monkeypatch.setattr(gateway.app, "served", gateway.app.served.__wrapped__)
+    async with gateway.__main__.running(stack.gateway_config()) as url:
+        headers = {"Authorization": f"Bearer {stack.admin_token}"}
+        refused = await stack.http.get(f"{url}/api/v1/brokers", headers=headers)
+        assert (refused.status_code, refused.json()["reason"]) == (403, "NO_POLICY")
+
+
+async def test_every_route_is_for_those_it_says(stack: Stack) -> None:
+    stated = {handler.handler_name: access_of(handler.opt["access"]) for handler in routes_served()}
+    tokens = {}
+    for role, name in ROLES.items():
+        request = tokens_pb2.CreateTokenRequest(name=f"a {role.name}", role=name)
+        tokens[role] = (await stack.registry.tokens("CreateToken", request)).secret
+    walked = 0
+    for template, method, operation in operations_of(await document_of(stack)):
+        if operation.get("security") != [{"apiToken": []}]:
+            continue
+        walked += 1
+        name = operation["operationId"].removesuffix("_put").removesuffix("_patch")
+        needed = stated[name]
+        assert f"Needs the role `{needed.name.lower()}`." in operation["description"], name
+        path = template
+        for parameter in operation.get("parameters", ()):
+            # Nothing has it, so that whoever is let in takes nothing away.
+            value = "2000000000" if parameter["schema"].get("type") == "integer" else "0" * 32
+            path = path.replace(f"{{{parameter['name']}}}", value)
+        nobody = await stack.http.request(method.upper(), path, **sending(operation))
+        assert (nobody.status_code, nobody.json()["reason"]) == (401, "UNAUTHENTICATED"), name
+        for role, token in tokens.items():
+            answer = await stack.http.request(method.upper(), path, **sending(operation, token))
+            reason = answer.json()["reason"] if answer.status_code >= 400 else ""
+            # What is refused before the service is asked would tell nothing.
+            assert answer.status_code not in (400, 413, 415, 429), (name, answer.text)
+            was_let_in = reason != "FORBIDDEN"
+            assert was_let_in is (role >= needed), (name, role, answer.text)
+    assert walked > 20

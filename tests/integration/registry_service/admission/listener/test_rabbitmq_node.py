@@ -1,0 +1,204 @@
+"""A real RabbitMQ before a server that says whom it lets in: that it asks, and what."""
+
+import asyncio
+import contextlib
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import parse_qs
+
+import aiomqtt
+import pytest
+
+from tests.rabbitmq import Rabbitmq
+from tests.unit.registry_service.admission.listener import rabbitmq_requests as recorded
+from tests.unit.registry_service.admission.listener.rabbitmq_requests import Recorded
+
+# RabbitMQ is a heavyweight server.
+pytestmark = pytest.mark.heavy
+
+DEVICE = "device_abc"
+PASSWORD = "s3cret"
+TOPIC = "iot/device/abc"
+Judgement = Callable[[Recorded], bool]
+
+
+class Judge(ThreadingHTTPServer):
+    """Answers what RabbitMQ asks, and keeps it."""
+
+    # Threads that wait for RabbitMQ's next request need not be waited for.
+    daemon_threads = True
+    block_on_close = False
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Request)
+        self.allows: Judgement = lambda asked: True
+        self.asked: list[Recorded] = []
+        self.headers: list[dict[str, str]] = []
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}/secret/rabbitmq"
+
+    def take(self) -> list[Recorded]:
+        """What was asked since this was called last."""
+        asked, self.asked = self.asked, []
+        return asked
+
+
+class Request(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    # The head and the body of an answer are two packets: the second one is not to wait.
+    disable_nagle_algorithm = True
+    server: Judge
+
+    def do_POST(self) -> None:
+        form = self.rfile.read(int(self.headers["content-length"]))
+        base, _, operation = self.path.rpartition("/")
+        assert base == "/secret/rabbitmq"
+        asked = Recorded(operation, form)
+        self.server.headers.append({name.lower(): value for name, value in self.headers.items()})
+        self.server.asked.append(asked)
+        body = b"allow" if self.server.allows(asked) else b"deny"
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *arguments: object) -> None:
+        """Says nothing."""
+
+
+@pytest.fixture
+def judge(rabbitmq: Rabbitmq) -> Iterator[Judge]:
+    with Judge() as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        try:
+            rabbitmq.ask_at(server.url)
+            yield server
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def client(node: Rabbitmq, username: str = DEVICE, password: str = PASSWORD) -> aiomqtt.Client:
+    return aiomqtt.Client(
+        "127.0.0.1",
+        node.mqtt_port,
+        username=username,
+        password=password,
+        identifier=f"mooring_{username}",
+        timeout=10,
+    )
+
+
+def knows(asked: Recorded) -> bool:
+    """As a server would that knows one device, and what it may do."""
+    form = {name: values[0] for name, values in parse_qs(asked.form.decode()).items()}
+    match asked.operation:
+        case "user":
+            return (form["username"], form["password"]) == (DEVICE, PASSWORD)
+        case "topic":
+            return form["routing_key"].startswith("iot.device.abc.")
+    return form["username"] == DEVICE
+
+
+async def test_one_device_is_let_in_and_no_other(rabbitmq: Rabbitmq, judge: Judge) -> None:
+    judge.allows = knows
+    async with client(rabbitmq) as device:
+        await device.subscribe(f"{TOPIC}/#", qos=1)
+        await device.publish(f"{TOPIC}/state", b"on", qos=1)
+        message = await anext(aiter(device.messages))
+        assert (str(message.topic), message.payload) == (f"{TOPIC}/state", b"on")
+
+    for stranger in (
+        client(rabbitmq, password="guessed"),
+        client(rabbitmq, username="device_other"),
+    ):
+        with pytest.raises(aiomqtt.MqttError, match=r"[Bb]ad user ?name or password"):
+            async with stranger:
+                pytest.fail("RabbitMQ let in somebody whom nobody knows")
+
+
+@pytest.mark.parametrize(
+    ("verb", "arguments"),
+    [
+        ("publish", ("iot/device/other/state", b"on", 1)),
+        ("subscribe", ("iot/device/#", 1)),
+        # To MQTT "*" is a level like any other, to RabbitMQ it is what "+" is to MQTT.
+        ("subscribe", ("iot/device/*/state", 1)),
+    ],
+)
+async def test_whoever_reaches_for_more_is_cut_off(
+    rabbitmq: Rabbitmq, judge: Judge, verb: str, arguments: tuple[object, ...]
+) -> None:
+    judge.allows = knows
+    with pytest.raises(aiomqtt.MqttError, match="Disconnected"):  # noqa: PT012
+        async with client(rabbitmq) as device:
+            # aiomqtt would wait for an acknowledgement, which does not come.
+            getattr(device._client, verb)(*arguments)
+            await anext(aiter(device.messages))
+
+
+async def test_nobody_is_let_in_when_nobody_answers(rabbitmq: Rabbitmq) -> None:
+    with pytest.raises(aiomqtt.MqttError, match=r"[Bb]ad user ?name or password"):
+        async with client(rabbitmq):
+            pytest.fail("RabbitMQ let in somebody without asking")
+
+
+async def test_it_asks_what_was_recorded(rabbitmq: Rabbitmq, judge: Judge) -> None:
+    for topic, requests in (
+        (f"{TOPIC}/state", recorded.PUBLISH),
+        (f"{TOPIC}/a.b/*", recorded.PUBLISH_ODD),
+    ):
+        async with client(rabbitmq) as device:
+            assert judge.take() == list(recorded.CONNECT)
+            await device.publish(topic, b"on", qos=1)
+            assert judge.take() == list(requests)
+    # Last, for a queue may outlive its client a little, and the next one is asked about it.
+    async with client(rabbitmq) as device:
+        assert judge.take() == list(recorded.CONNECT)
+        await device.subscribe(f"{TOPIC}/#", qos=1)
+        assert judge.take() == list(recorded.SUBSCRIBE)
+        for filters, requests in (
+            ((f"{TOPIC}/+/state", f"{TOPIC}/a.b/*"), recorded.SUBSCRIBE_MORE),
+            ((f"$share/group/{TOPIC}",), recorded.SUBSCRIBE_SHARED),
+            (("#",), recorded.SUBSCRIBE_EVERYTHING),
+        ):
+            await device.subscribe([(one, 1) for one in filters])
+            # On a machine that is busy for a second, it asks about the queue again.
+            topics = [asked for asked in judge.take() if asked.operation == "topic"]
+            assert topics == list(requests)
+    for headers in judge.headers:
+        del headers["host"], headers["content-length"]
+        assert headers == recorded.HEADERS
+
+
+async def test_a_user_s_connections_are_ended_at_once(rabbitmq: Rabbitmq, judge: Judge) -> None:
+    async with client(rabbitmq, username="device_other") as other:
+        with pytest.raises(aiomqtt.MqttError, match="Disconnected"):  # noqa: PT012
+            async with client(rabbitmq) as device, asyncio.timeout(2):
+                path = f"/api/connections/username/{DEVICE}"
+                status, connections = rabbitmq.manage("GET", path)
+                assert (status, [one["user"] for one in connections]) == (200, [DEVICE])
+                assert rabbitmq.manage("DELETE", path) == (204, None)
+                await anext(aiter(device.messages))
+        async with asyncio.timeout(2):
+            while rabbitmq.manage("GET", path) != (200, []):
+                await asyncio.sleep(0.01)
+        await other.publish("iot/device/other/state", b"on", qos=1)
+
+
+async def test_it_listens_to_this_machine_only(rabbitmq: Rabbitmq) -> None:
+    for port in (
+        rabbitmq.mqtt_port,
+        rabbitmq.management_port,
+        rabbitmq.epmd_port,
+        rabbitmq.distribution_port,
+    ):
+        # Who listens everywhere is found at each of this machine's addresses, and this is one.
+        for address, is_found in (("127.0.0.1", True), ("127.0.0.2", False)):
+            with contextlib.closing(socket.socket()) as attempt:
+                assert (attempt.connect_ex((address, port)) == 0) is is_found, (address, port)

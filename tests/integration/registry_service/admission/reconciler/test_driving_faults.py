@@ -1,0 +1,175 @@
+"""Driving brokers while something else fails, or the process that does it starts again."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import urlsplit
+
+import psycopg
+import pytest
+from structlog.testing import capture_logs
+
+from registry_service.admission.listener.answering import ANSWER_S
+from registry_service.admission.listener.known import STALE_S
+from registry_service.admission.reconciler.control import DynamicSecurity
+from registry_service.admission.reconciler.driven import LOOK_AGAIN_S
+from registry_service.admission.reconciler.dynamic_security import Actual
+from registry_service.errors import ControlUnreachable
+from tests.dynamic_security import DynamicMosquitto
+from tests.integration.registry_service.admission.reconciler.test_driving import (
+    PATIENCE_S,
+    broker,
+    driving,
+    login,
+    managed,
+    problem_of,
+    until_let_in,
+    until_measured,
+    until_said,
+    until_state,
+)
+from tests.integration.registry_service.admission.reconciler.test_driving_limits import rounds
+from tests.integration.registry_service.admission.reconciler.test_http_management import (
+    LOGIN,
+    Api,
+    api,
+)
+from tests.proxy import proxied
+from tests.stack import Stack
+
+__all__ = ["api", "broker"]
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    async with asyncio.timeout(PATIENCE_S):
+        while not holds():
+            await asyncio.sleep(0.02)
+
+
+def said(lines: list[Any]) -> set[str]:
+    return {line["event"] for line in lines}
+
+
+async def disabled_at_emqx(stack: Stack, api: Api) -> None:
+    """The default broker is an EMQX, and one of its devices is disabled."""
+    at = {"management": "emqx", "management_url": api.url}
+    body = {**at, "username": LOGIN[0], "password": LOGIN[1]}
+    path = f"/brokers/{stack.default_broker_id}"
+    assert (await stack.admin("PATCH", path, json=body)).status_code == 200
+    await login(stack, "one")
+    await stack.admin("PATCH", "/devices/one", json={"is_active": False})
+
+
+def term(stack: Stack) -> Any:
+    return stack.database.execute("SELECT term FROM leases WHERE name = 'enforcement'")
+
+
+async def test_a_broker_service_that_hangs_holds_up_nothing(
+    stack: Stack, broker: DynamicMosquitto
+) -> None:
+    await managed(stack, broker)
+    logins = {f"d{n}": await login(stack, f"d{n}") for n in range(3)}
+    async with proxied(f"grpc://127.0.0.1:{stack.broker_port}") as (proxy, url):
+        through = {"broker_service_address": urlsplit(url).netloc, "enforcement_lease_s": 3}
+        async with driving(stack, **through), driving(stack, **through):
+            for one in logins.values():
+                await until_let_in(broker, one, is_in=True)
+            before = term(stack)
+            proxy.lose()
+            with capture_logs() as lines:
+                await until(lambda: "the broker service does not say what it drives" in said(lines))
+            loop = asyncio.get_running_loop()
+            for uuid, one in logins.items():
+                begun = loop.time()
+                await stack.admin("PATCH", f"/devices/{uuid}", json={"is_active": False})
+                await until_let_in(broker, one, is_in=False)
+                assert loop.time() - begun < 2.5
+                await rounds(stack, 2)
+            assert term(stack) == before
+
+
+async def test_trouble_with_the_database_is_not_the_brokers(
+    stack: Stack, broker: DynamicMosquitto
+) -> None:
+    await managed(stack, broker)
+    one = await login(stack, "one")
+    with capture_logs() as lines:
+        async with driving(stack, drift_check_s=0.5):
+            await until_let_in(broker, one, is_in=True)
+            await until_state(stack, "clients", 1)
+            with psycopg.connect(stack.database.url("mooring")) as connection:
+                # Until somebody's patience with locks is over.
+                connection.execute("LOCK TABLE device_counts IN ACCESS EXCLUSIVE MODE")
+                await until(lambda: "a broker cannot be driven now" in said(lines))
+                assert await problem_of(stack) == ""
+            await stack.admin("PATCH", "/devices/one", json={"is_active": False})
+            await until_let_in(broker, one, is_in=False)
+            await until_state(stack, "clients", 0)
+    assert "a broker is not in step" not in said(lines)
+
+
+async def test_what_was_done_before_something_failed_has_not_failed(
+    stack: Stack, broker: DynamicMosquitto, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await managed(stack, broker)
+    one = await login(stack, "one")
+
+    async def fails(_: DynamicSecurity) -> Actual:
+        raise ControlUnreachable("it has gone meanwhile")
+
+    async with driving(stack):
+        await until_let_in(broker, one, is_in=True)
+        monkeypatch.setattr(DynamicSecurity, "state", fails)
+        await stack.admin("PATCH", "/devices/one", json={"is_active": False})
+        await until_said(stack, "has gone meanwhile")
+    found = stack.database.execute("SELECT done_at IS NOT NULL, failure FROM revocations")
+    assert found == [(True, "")]
+
+
+async def test_a_second_look_is_taken_by_whoever_drives_then(stack: Stack, api: Api) -> None:
+    await disabled_at_emqx(stack, api)
+
+    def older(seconds: float) -> None:
+        stack.database.execute(
+            "UPDATE revocations SET done_at = done_at - make_interval(secs => %s)", seconds
+        )
+
+    def done_at() -> Any:
+        return stack.database.execute("SELECT done_at FROM revocations")
+
+    async with driving(stack):
+        await until_measured(stack, 1)
+        # It was let in just before, and is connected only now.
+        api.clients = {"c": "device_one", "d": "device_two"}
+    async with driving(stack):
+        await rounds(stack, 3)
+        assert len(api.clients) == 2
+        older(LOOK_AGAIN_S)
+        before = done_at()
+        await until(lambda: api.clients == {"d": "device_two"})
+        # There is no third one by the same process, and what people are told is the first.
+        api.clients["c"] = "device_one"
+        await rounds(stack, 3)
+        assert len(api.clients) == 2
+        assert done_at() == before
+    # Whoever begins looks at what was done lately, and no further back.
+    older(300)
+    async with driving(stack):
+        await rounds(stack, 5)
+        assert len(api.clients) == 2
+
+
+async def test_a_second_look_that_fails_is_taken_again(stack: Stack, api: Api) -> None:
+    await disabled_at_emqx(stack, api)
+    async with driving(stack):
+        await until_measured(stack, 1)
+        api.clients, api.fault = {"c": "device_one"}, (500, b"")
+        stack.database.execute("UPDATE revocations SET done_at = done_at - interval '7 s'")
+        await until_said(stack, "answers 500")
+        api.fault = None
+        await until(lambda: api.clients == {})
+    assert stack.database.execute("SELECT failure FROM revocations") == [("",)]
+
+
+def test_a_second_look_comes_after_the_last_answer_that_may_let_somebody_in() -> None:
+    assert LOOK_AGAIN_S > STALE_S + ANSWER_S

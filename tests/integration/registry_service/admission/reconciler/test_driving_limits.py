@@ -1,0 +1,149 @@
+"""A Mosquitto that cannot be as it should: what is kept of it, and how often it is looked at."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from registry_service.admission.reconciler.control import DynamicSecurity
+from registry_service.admission.reconciler.dynamic_security import Actual
+from tests.dynamic_security import DynamicMosquitto, by_hand
+from tests.integration.registry_service.administration.test_credential_rotation import rotate
+from tests.integration.registry_service.admission.reconciler.test_driving import (
+    PATIENCE_S,
+    broker,
+    driving,
+    is_let_in,
+    login,
+    managed,
+    problem_of,
+    until_let_in,
+    until_said,
+)
+from tests.stack import Stack
+
+__all__ = ["broker"]
+
+LIMIT = 5
+
+
+async def rounds(stack: Stack, count: int) -> None:
+    """Returns when whoever drives has renewed its lease so many times more."""
+    seen: set[Any] = set()
+    async with asyncio.timeout(PATIENCE_S):
+        while len(seen) <= count:
+            seen |= set(stack.database.execute("SELECT expires_at FROM leases"))
+            await asyncio.sleep(0.02)
+
+
+async def moved(stack: Stack, uuid: str, broker_id: int) -> tuple[str, str]:
+    """The login that the device was told with that."""
+    await stack.admin("PUT", f"/devices/{uuid}", json={"mqtt_broker_id": broker_id})
+    answer = await stack.connection(uuid)
+    assert answer.status_code == 200, answer.text
+    return answer.json()["username"], answer.json()["password"]
+
+
+async def until_well(stack: Stack) -> None:
+    async with asyncio.timeout(PATIENCE_S):
+        while await problem_of(stack):
+            await asyncio.sleep(0.02)
+
+
+async def test_of_too_many_devices_those_that_are_there_are_kept_in_step(
+    stack: Stack, broker: DynamicMosquitto, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("planning", "driven"):
+        monkeypatch.setattr(f"registry_service.enforcement.{module}.MAX_CLIENTS", LIMIT)
+    await managed(stack, broker)
+    other_id = await stack.create_broker("Other", host="other.example.com")
+    for uuid in (f"e{n}" for n in range(LIMIT)):
+        await login(stack, uuid)
+        await moved(stack, uuid, other_id)
+    late = {f"l{n}": await login(stack, f"l{n}") for n in range(LIMIT)}
+    async with driving(stack):
+        for one in late.values():
+            await until_let_in(broker, one, is_in=True)
+        early = {
+            f"e{n}": await moved(stack, f"e{n}", stack.default_broker_id) for n in range(LIMIT)
+        }
+        await until_said(stack, f"more than the {LIMIT}")
+        for one in late.values():
+            assert await is_let_in(broker, one)
+        for one in early.values():
+            assert not await is_let_in(broker, one)
+        # The last of all, which is not among the first so many.
+        answer = await rotate(stack, "l4")
+        assert answer.status_code == 200, answer.text
+        anew = answer.json()["username"], answer.json()["password"]
+        await until_let_in(broker, anew, is_in=True)
+        assert not await is_let_in(broker, late["l4"])
+        await stack.admin("PATCH", "/devices/l0", json={"is_active": False})
+        await until_let_in(broker, late["l0"], is_in=False)
+        # One that is moved away is no accident.
+        await moved(stack, "l1", other_id)
+        await until_let_in(broker, late["l1"], is_in=False)
+        assert f"more than the {LIMIT}" in await problem_of(stack)
+        # As soon as there is room the others are made.
+        for uuid in ("e0", "e1", "e2"):
+            await moved(stack, uuid, other_id)
+        await until_let_in(broker, early["e4"], is_in=True)
+        await until_well(stack)
+        for one in (late["l2"], late["l3"], anew):
+            assert await is_let_in(broker, one)
+
+
+async def test_who_belongs_there_by_its_own_row_is_not_removed(
+    stack: Stack, broker: DynamicMosquitto
+) -> None:
+    await managed(stack, broker)
+    logins = [await login(stack, f"d{n}") for n in range(12)]
+    # To have been disabled once is no reason either.
+    for is_active in (False, True):
+        await stack.admin("PATCH", "/devices/d0", json={"is_active": is_active})
+    async with driving(stack, drift_check_s=0.5):
+        for one in logins:
+            await until_let_in(broker, one, is_in=True)
+        # As if devices were counted wrong, by which they are found.
+        stack.database.execute("TRUNCATE device_counts, device_count_changes")
+        await until_said(stack, "12 of 12 clients would be removed at once")
+        for one in logins:
+            assert await is_let_in(broker, one)
+
+
+async def test_what_stays_wrong_is_not_looked_at_all_the_time(
+    stack: Stack, broker: DynamicMosquitto, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = 0
+    look = DynamicSecurity.state
+
+    async def counted(self: DynamicSecurity) -> Actual:
+        nonlocal looks
+        looks += 1
+        return await look(self)
+
+    monkeypatch.setattr(DynamicSecurity, "state", counted)
+    await managed(stack, broker)
+    await by_hand(broker, ("createClient", {"username": "device_one", "password": "theirs"}))
+    await login(stack, "one")
+    async with driving(stack):
+        await until_said(stack, "are not ours")
+        await rounds(stack, 2)
+        before = looks
+        await rounds(stack, 5)
+        assert looks == before
+        assert "are not ours" in await problem_of(stack)
+        # What is to be done is done as soon as ever.
+        two = await login(stack, "two")
+        await until_let_in(broker, two, is_in=True)
+        assert "are not ours" in await problem_of(stack)
+        await stack.admin("PATCH", "/devices/two", json={"is_active": False})
+        await until_let_in(broker, two, is_in=False)
+        await stack.admin("PATCH", "/devices/one", json={"is_active": False})
+        await until_well(stack)
+    # Where it ends at the broker, it is found out when all is compared.
+    await stack.admin("PATCH", "/devices/one", json={"is_active": True})
+    async with driving(stack, drift_check_s=0.5):
+        await until_said(stack, "are not ours")
+        await by_hand(broker, ("deleteClient", {"username": "device_one"}))
+        await until_well(stack)
