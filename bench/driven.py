@@ -1,4 +1,4 @@
-"""A Mosquitto of the bench's own, which `registry_service.enforcement` tells of every device."""
+"""A Mosquitto of the bench's own, which `registry_service.worker` tells of every device."""
 
 import asyncio
 import json

@@ -42,9 +42,8 @@ class LocalConfig(BaseSettings):
     gateway_metrics_port: Port | None = None
     registry_metrics_port: Port | None = None
     broker_metrics_port: Port | None = None
-    background_metrics_port: Port | None = None
+    worker_metrics_port: Port | None = None
     access_metrics_port: Port | None = None
-    enforcement_metrics_port: Port | None = None
 
     def service_ports(self) -> dict[str, int]:
         """The ports that the services will listen on, by the name of their setting."""
@@ -56,9 +55,8 @@ class LocalConfig(BaseSettings):
             "GATEWAY_METRICS_PORT": self.gateway_metrics_port,
             "REGISTRY_METRICS_PORT": self.registry_metrics_port,
             "BROKER_METRICS_PORT": self.broker_metrics_port,
-            "BACKGROUND_METRICS_PORT": self.background_metrics_port,
+            "WORKER_METRICS_PORT": self.worker_metrics_port,
             "ACCESS_METRICS_PORT": self.access_metrics_port,
-            "ENFORCEMENT_METRICS_PORT": self.enforcement_metrics_port,
         }
         return {name: port for name, port in ports.items() if port is not None}
 

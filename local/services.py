@@ -11,7 +11,7 @@ from local.database import url_for
 from local.home import Trust
 
 HOST = "127.0.0.1"
-ENFORCEMENT = "registry_service.enforcement"
+WORKER = "registry_service.worker"
 # Of the supervisor's own environment: what Python, libpq and the C library look for.
 INHERITED = (
     *("PATH", "HOME", "TMPDIR", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH"),
@@ -99,14 +99,7 @@ def environments(
             "REGISTRY_SERVICE_ADDRESS": addresses.registry,
             "BROKER_SERVICE_ADDRESS": addresses.broker,
         },
-        # The next three call nobody, and need no secret to be known by.
-        "registry_service.background": {
-            **inherited,
-            **_metrics("BACKGROUND", config.background_metrics_port),
-            "REGISTRY_DATABASE_URL": url_for(
-                "mooring_registry", passwords["mooring_registry"], owner_url
-            ),
-        },
+        # The next two call no other service, and need no secret to be known by.
         "registry_service.access": {
             **inherited,
             **_metrics("ACCESS", config.access_metrics_port),
@@ -123,10 +116,10 @@ def environments(
             ),
             "AUDIT_KEYS_FILE": str(audit_keys),
         },
-        ENFORCEMENT: {
+        WORKER: {
             **inherited,
             **secret_of(Identity.ENFORCEMENT),
-            **_metrics("ENFORCEMENT", config.enforcement_metrics_port),
+            **_metrics("WORKER", config.worker_metrics_port),
             "REGISTRY_DATABASE_URL": url_for(
                 "mooring_registry", passwords["mooring_registry"], owner_url
             ),

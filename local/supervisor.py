@@ -31,7 +31,7 @@ from local.probes import (
 from local.processes import Child, Service, blaming, keep_running, wait_until_ready
 from local.revival import tell
 from local.seed import Administrator, seeded
-from local.services import ENFORCEMENT, Addresses, environments
+from local.services import WORKER, Addresses, environments
 from local.tether import setpriv
 
 WELCOME = """\
@@ -102,7 +102,7 @@ def run(config: LocalConfig, stops: ExitStack) -> None:
             config, owner_url, passwords, trust, server_keys, encryption_keys, audit_keys
         )
         # It would look for brokers before they are made, and for some seconds not again.
-        last = {ENFORCEMENT: told.pop(ENFORCEMENT)}
+        last = {WORKER: told.pop(WORKER)}
         children += start_services(told, config, home, lock, stops)
         at = Addresses.of(config)
         wait_until_ready(
@@ -138,7 +138,7 @@ def run(config: LocalConfig, stops: ExitStack) -> None:
                 if mosquitto.knows_nobody:
                     looked = partial(looked_at, admin, broker_id)
                     before = looked()
-                    checks[ENFORCEMENT] = lambda: looked() not in (None, before)
+                    checks[WORKER] = lambda: looked() not in (None, before)
         children += start_services(last, config, home, lock, stops)
         wait_until_ready(children, checks, exits)
     operator = url_for("mooring_operator", passwords["mooring_operator"], owner_url)

@@ -135,7 +135,7 @@ async def running(config: RegistryServiceConfig) -> AsyncIterator[int]:
             Registrar(store, placements, ring, teller, guesses),
             Connections(store, placements, ring, teller, guesses),
             config.mqtt_broker_url,
-            waking,
+            waking.soon,
         )
         stack.push_async_callback(registering.close)
         held = Held(HeldStore(engine), Listener(config.registry_database_url, HELD_CHANNEL, []))

@@ -1,8 +1,10 @@
-"""What the registry service reads from its environment."""
+"""The environment variables of the registry service and of its worker."""
 
 from pathlib import Path
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from chassis.config import CalleeConfig, CallerConfig
 from chassis.hosts import BrokerUrl
@@ -31,3 +33,36 @@ class RegistryServiceConfig(CallerConfig, CalleeConfig):
     stopgap_refresh_after_s: int = Field(default=60, ge=1)
     # How long brokers that ask us accept the password before the one that a device has now.
     previous_password_s: float = Field(default=3600, ge=0, le=30 * 86_400)
+
+
+def _names(given: object) -> object:
+    """A tuple of what commas separate."""
+    if isinstance(given, str):
+        return tuple(name for part in given.split(",") if (name := part.strip()))
+    return given
+
+
+class WorkerConfig(BaseSettings):
+    """A field is set by the variable of its name in capitals.
+
+    The loop `enforcement` has more: registry_service/admission/reconciler/config.py.
+    """
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
+
+    # libpq URL; the role mooring_registry.
+    registry_database_url: str = Field(pattern=r"\Apostgres(ql)?://")
+    # The loops that this process runs, separated by commas; all if there are none.
+    worker_loops: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_names)] = ()
+    # How often to look whether a job was started.
+    job_poll_s: float = Field(default=0.5, gt=0)
+    # How long no other process runs jobs after this process' last sign of life.
+    job_lease_s: float = Field(default=5.0, gt=0)
+    # How long a transaction of the role mqtt_reader may last, and how long one of its sessions.
+    reader_transaction_s: float = Field(default=15.0, gt=0)
+    reader_session_s: float = Field(default=86_400.0, gt=0)
+    # Where to serve /metrics on loopback; off unless set.
+    worker_metrics_port: int | None = Field(default=None, ge=0, le=65535)
+    log_level: Annotated[
+        Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(str.upper)
+    ] = "INFO"

@@ -12,8 +12,7 @@ from base64 import b64decode
 import bcrypt
 from cryptography.exceptions import InvalidKey
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
-
-from registry_service.admission.subjects import Password
+from msgspec import Struct
 
 SLOW = frozenset({"bcrypt", "mosquitto_pbkdf2", "go_auth_pbkdf2", "argon2id"})
 # bcrypt's base64. Of the last character of salt and hash 2 and 4 bits of 6 are used.
@@ -22,6 +21,14 @@ BCRYPT_SALT, BCRYPT_HASH = 28, 59
 SALT_BYTES = 4
 # More take longer than any broker waits.
 MAX_ITERATIONS = 2_500_000
+
+
+class Password(Struct, frozen=True):
+    """What is kept of one. `salt` is empty where the hash holds its own."""
+
+    algorithm: str
+    hash: str
+    salt: str = ""
 
 
 def is_slow(kept: Password) -> bool:

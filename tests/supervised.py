@@ -21,7 +21,7 @@ from tests import debian
 REPOSITORY = Path(__file__).parents[1]
 SERVICES = ("broker_service", "registry_service", "gateway")
 SEALER = "registry_service.audit.sealing"
-ENFORCEMENT = "registry_service.enforcement"
+WORKER = "registry_service.worker"
 ACCESS = "registry_service.access"
 MOSQUITTO = "mosquitto"
 # Long enough for two tired cores; the promises themselves are 30 s and 5 s.

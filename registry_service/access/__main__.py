@@ -10,6 +10,7 @@ from chassis.http_limits import HttpLimits
 from chassis.http_server import Address, serving
 from chassis.listening import Listener
 from chassis.refusals import Refusals
+from registry_service.admission.change_store import CHANNEL
 from registry_service.admission.listener.answering import Answering
 from registry_service.admission.listener.config import AccessConfig
 from registry_service.admission.listener.edge import Edge
@@ -17,7 +18,7 @@ from registry_service.admission.listener.known import Changes, KnownSubjects
 from registry_service.admission.listener.presence import Presence
 from registry_service.admission.listener.replies import Replies
 from registry_service.admission.listener.sessions import Sessions
-from registry_service.admission.listener.store import CHANNEL, AccessStore
+from registry_service.admission.listener.store import AccessStore
 from registry_service.admission.listener.strangers import Strangers
 from registry_service.tables import SCHEMA_REVISION
 

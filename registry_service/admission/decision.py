@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from chassis.validation import IDENTIFIER
-from registry_service.admission.listener.questions import (
+from registry_service.admission.questions import (
     Connect,
     Grants,
     Publish,

@@ -2,13 +2,7 @@
 
 from msgspec import Struct, field
 
-
-class Password(Struct, frozen=True):
-    """What is kept of one. `salt` is empty where the hash holds its own."""
-
-    algorithm: str
-    hash: str
-    salt: str = ""
+from registry_service.passwords import Password
 
 
 class Subject(Struct, frozen=True, kw_only=True):

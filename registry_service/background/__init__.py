@@ -1,1 +1,1 @@
-"""What goes on in the background: jobs, a chunk at a time. A process of its own."""
+"""Only the earlier names of commands."""

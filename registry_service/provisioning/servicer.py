@@ -1,6 +1,6 @@
 """gRPC: what devices ask."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import partial
 from typing import Any, TypeVar
@@ -17,7 +17,6 @@ from chassis.identities import Identity
 from chassis.server import Context, deadline_of
 from chassis.times import timestamp_of
 from chassis.trust import Services
-from registry_service.admission.reconciler.waking import Waking
 from registry_service.provisioning import connections
 from registry_service.provisioning.answer import (
     Told,
@@ -65,13 +64,16 @@ class RegistrationServicer(registration_pb2_grpc.RegistrationServiceServicer):
         registrar: Registrar,
         connections_: connections.Connections,
         environment_url: str,
-        waking: Waking,
+        wake_enforcement: Callable[[], None],
     ) -> None:
-        """`environment_url` is MQTT_BROKER_URL; `waking` is for brokers that are to be told."""
+        """`environment_url` is MQTT_BROKER_URL.
+
+        `wake_enforcement` is called when a managed broker is to be configured with devices.
+        """
         self._registrar = registrar
         self._connections = connections_
         self._environment_url = environment_url
-        self._waking = waking
+        self._wake_enforcement = wake_enforcement
         self._registering = Coalescer[Registrations, list[Result]](
             self._register,
             name="registrations",
@@ -148,7 +150,7 @@ class RegistrationServicer(registration_pb2_grpc.RegistrationServiceServicer):
             # It is not these devices: the queue should know.
             raise failures[0]
         if any(isinstance(result, Outcome) and is_waited_for(result.told) for result in results):
-            self._waking.soon()
+            self._wake_enforcement()
         return _apart(results, calls)
 
     def _registered(self, results: Sequence[Result]) -> pb.RegisterDevicesResponse:
@@ -184,7 +186,7 @@ class RegistrationServicer(registration_pb2_grpc.RegistrationServiceServicer):
         together = [request for call in calls for request in call]
         results = await self._connections.of(together, deadline, is_rotating=is_rotating)
         if any(isinstance(result, Told) and is_waited_for(result) for result in results):
-            self._waking.soon()
+            self._wake_enforcement()
         return _apart(results, calls)
 
     def _connected(

@@ -9,7 +9,7 @@ import pytest
 
 import migrations
 from chassis.database import engine_of
-from registry_service.background.readers import Readers
+from registry_service.admission.reader_store import ReaderStore
 from tests.stack import ROLES, Database
 
 DENIED = "42501"
@@ -138,13 +138,13 @@ async def test_a_transaction_of_a_reader_does_not_stay_open(database: Database) 
         held.execute("SET idle_in_transaction_session_timeout = 0")
         other.execute("SELECT 1")
         began = time.monotonic()
-        while await Readers(engine, 0.5, 3600).end() == 0:
+        while await ReaderStore(engine, 0.5, 3600).end() == 0:
             assert time.monotonic() - began < 20
         with pytest.raises(psycopg.errors.AdminShutdown):
             held.execute("SELECT 1")
         quiet.execute("SELECT 1")
         other.execute("SELECT 1")
-        while await Readers(engine, 3600, 0.5).end() == 0:
+        while await ReaderStore(engine, 3600, 0.5).end() == 0:
             assert time.monotonic() - began < 20
         with pytest.raises(psycopg.OperationalError):
             quiet.execute("SELECT 1")

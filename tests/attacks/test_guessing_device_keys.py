@@ -9,7 +9,6 @@ import pytest
 from mooring.registry.v1 import registration_pb2 as pb
 
 from chassis.database import engine_of
-from registry_service.bulk.jobs.work_store import WorkStore
 from registry_service.provisioning import guesses as module
 from registry_service.provisioning import records
 from registry_service.provisioning.guesses import (
@@ -17,6 +16,7 @@ from registry_service.provisioning.guesses import (
     PER_DEVICE,
     PER_DEVICE_AND_ADDRESS,
 )
+from registry_service.provisioning.period_store import PeriodStore
 from tests.integration.registry_service.provisioning.test_batches import registration
 from tests.stack import PATIENCE_S, Peer, Stack
 
@@ -245,7 +245,7 @@ FROM audit_log WHERE action = 'device.rotate_credentials' AND refusal = '' ORDER
 
 async def test_rotations_do_not_fill_the_audit_log(stack: Stack) -> None:
     engine = engine_of(stack.database.url("mooring_registry"), pool_size=1)
-    work = WorkStore(engine, 15.0)
+    work = PeriodStore(engine)
     began = "2026-01-01 00:00:00+00"
 
     async def rotate(uuid: str, times: int) -> None:
@@ -269,8 +269,8 @@ async def test_rotations_do_not_fill_the_audit_log(stack: Stack) -> None:
         is_over(uuid)
     await rotate("again", 1)
     assert (await stack.admin("DELETE", "/devices/gone")).status_code == 204
-    assert await work.end_rotation_periods(100) == 1
-    assert await work.end_rotation_periods(100) == 0
+    assert await work.end_rotations(100) == 1
+    assert await work.end_rotations(100) == 0
     later = [
         ("again", 3, True, True, "mooring_registry"),
         ("again", 1, None, None, "mooring_registry"),

@@ -13,7 +13,7 @@ from broker_service.placements import store as placements
 from chassis.listening import OCCASION_S, Listener
 from chassis.process import background
 from registry_service.administration.tokens import store as tokens
-from registry_service.admission.listener import store as access
+from registry_service.admission import change_store as access
 from registry_service.admission.reconciler import held_store
 from registry_service.admission.reconciler import store as enforcement
 from tests.brokers import asking

@@ -1,25 +1,39 @@
 """Imports point one way, and the three services never meet but in the protos."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parent.parent.parent
 SERVICES = ("broker_service", "registry_service", "gateway")
-PACKAGES = ("chassis", *SERVICES, "migrations", "local", "bench")
+PACKAGES = ("chassis", "domain", *SERVICES, "migrations", "local", "bench")
 
 # What a package of ours may import of ours.
 MAY_IMPORT = {
     "chassis": {"chassis"},
-    "broker_service": {"broker_service", "chassis"},
-    "registry_service": {"registry_service", "chassis"},
-    "gateway": {"gateway", "chassis"},
+    "domain": {"domain"},
+    "broker_service": {"broker_service", "chassis", "domain"},
+    "registry_service": {"registry_service", "chassis", "domain"},
+    "gateway": {"gateway", "chassis", "domain"},
     "migrations": {"migrations"},
-    "local": {"local", "migrations", *SERVICES, "chassis"},
+    "local": {"local", "migrations", *SERVICES, "chassis", "domain"},
     # What the registry does without batches and memory is a yardstick.
     "bench": {"bench", "local", "chassis", "registry_service"},
 }
+# What a folder of a service may import of the service's other folders. Modules beside the folders
+# may be imported by all of them, and import none of them; processes import what they start.
+FOLDERS = {
+    "registry_service/provisioning": set[str](),
+    "registry_service/administration": set[str](),
+    "registry_service/admission": set[str](),
+    "registry_service/audit": set[str](),
+    "registry_service/bulk": set[str](),
+    "registry_service/admission/listener": {"registry_service/admission"},
+    "registry_service/admission/reconciler": {"registry_service/admission"},
+}
+STARTING = ("__main__.py", "bootstrap.py")
 # Decisions: no database, no network, no clock of the loop; of ours only the errors they raise.
 PURE = (
     "broker_service/resolution.py",
@@ -40,7 +54,7 @@ PURE = (
     "registry_service/audit/sealing/chain.py",
     "registry_service/admission/decision.py",
     "registry_service/passwords.py",
-    "registry_service/admission/listener/questions.py",
+    "registry_service/admission/questions.py",
     "registry_service/admission/subjects.py",
     "registry_service/topics.py",
     "registry_service/admission/listener/dialects/asked.py",
@@ -49,8 +63,15 @@ PURE = (
     "registry_service/admission/listener/dialects/rabbitmq.py",
     "registry_service/admission/listener/dialects/vernemq.py",
 )
-# The only files that speak SQL.
-SQL = ("store.py", "tables.py", "database.py")
+# The only files that hold SQL: stores by the end of their names, statements that are too long for
+# their store, the tables, the frame of transactions, and the lease that several stores hold.
+SQL_FILES = re.compile(r"(\w+_)?store\.py|statements\.py|tables\.py|database\.py|leases\.py")
+# The chassis has no stores. These write the audit log, restrict rows to fleets, and listen.
+SQL_OF_THE_CHASSIS = ("audit.py", "refusals.py", "isolation.py", "listening.py", "database.py")
+SQL_TEXT = re.compile(
+    r"\s*(SELECT|INSERT INTO|UPDATE|DELETE FROM|WITH|LOCK|SET|NOTIFY|LISTEN|CASE|TRUNCATE)\s"
+)
+SQL_MAKERS = {"text", "select", "insert", "update", "delete"}
 
 
 def imports_of(file: Path) -> set[str]:
@@ -95,11 +116,71 @@ def test_a_decision_knows_neither_database_nor_network(name: str) -> None:
         }, imported
 
 
-@pytest.mark.parametrize("service", SERVICES)
-def test_sql_is_in_the_stores(service: str) -> None:
-    for file in files_of(service):
-        if file.name not in SQL:
+def test_a_folder_imports_only_the_folders_that_it_may() -> None:
+    for folder, others in FOLDERS.items():
+        service = folder.split("/")[0]
+        for file in files_of(folder):
+            if inner_folder(file) != folder:
+                continue
+            for imported in imports_of(file):
+                found = folder_of(imported)
+                if imported.split(".")[0] != service or found == service:
+                    continue
+                is_below = found.startswith(f"{folder}/") and found not in FOLDERS
+                assert found == folder or is_below or found in others, f"{file}: {imported}"
+
+
+def test_modules_beside_the_folders_import_none_of_them() -> None:
+    for file in (ROOT / "registry_service").glob("*.py"):
+        if file.name not in STARTING:
+            for imported in imports_of(file):
+                if imported.startswith("registry_service."):
+                    assert folder_of(imported) == "registry_service", f"{file}: {imported}"
+
+
+def inner_folder(file: Path) -> str:
+    """The innermost of `FOLDERS` that `file` is in; its service where there is none."""
+    return folder_of(".".join(file.relative_to(ROOT).with_suffix("").parts))
+
+
+def folder_of(module: str) -> str:
+    """The innermost of `FOLDERS` that has `module`; its service where there is none."""
+    parts = module.split(".")
+    for length in range(len(parts), 1, -1):
+        if "/".join(parts[:length]) in FOLDERS:
+            return "/".join(parts[:length])
+    return parts[0]
+
+
+@pytest.mark.parametrize("package", ["chassis", "domain", *SERVICES])
+def test_sql_is_in_the_stores(package: str) -> None:
+    for file in files_of(package):
+        in_chassis = package == "chassis" and file.name in SQL_OF_THE_CHASSIS
+        if not in_chassis and not SQL_FILES.fullmatch(file.name):
             assert not imports_of(file) & {"psycopg", "psycopg.errors"}, file
+            assert not sql_in(file), file
+
+
+def sql_in(file: Path) -> list[str]:
+    """Statements that `file` holds, as text or built with SQLAlchemy."""
+    tree = ast.parse(file.read_text())
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    docstrings = {
+        id(node.body[0].value)
+        for node in ast.walk(tree)
+        if isinstance(node, documented) and node.body and isinstance(node.body[0], ast.Expr)
+    }
+    found = []
+    for node in ast.walk(tree):
+        match node:
+            case ast.Constant(value=str(text)) if id(node) not in docstrings:
+                if SQL_TEXT.match(text):
+                    found.append(text)
+            case ast.Attribute(value=ast.Name(id="sa"), attr=name) if name in SQL_MAKERS:
+                found.append(f"sa.{name}")
+            case ast.ImportFrom(module="sqlalchemy", names=names):
+                found += [one.name for one in names if one.name in SQL_MAKERS]
+    return found
 
 
 @pytest.mark.parametrize("package", PACKAGES)

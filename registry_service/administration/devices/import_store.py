@@ -12,7 +12,7 @@ from chassis import audit
 from chassis.database import USERNAMES, lock_shared, writing
 from chassis.errors import LostRace, MooringError
 from registry_service.administration.devices.importing import ImportedDevice
-from registry_service.administration.quotas import places_left, take_places
+from registry_service.administration.quota_store import places_left, take_places
 from registry_service.errors import (
     BrokerNotAllowed,
     BrokerUnknown,

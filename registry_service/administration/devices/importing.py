@@ -5,7 +5,6 @@ from msgspec import Struct
 
 from chassis.errors import InvalidInput
 from chassis.validation import IDENTIFIER, check_identifier, check_range, check_text
-from registry_service.admission.subjects import Password
 from registry_service.credentials import username_of
 from registry_service.errors import UsernameReserved
 from registry_service.password_hashes import (
@@ -14,7 +13,7 @@ from registry_service.password_hashes import (
     cheapest,
     read_password_hash,
 )
-from registry_service.passwords import is_password
+from registry_service.passwords import Password, is_password
 
 UNKNOWN_TYPE = "unknown"
 PREFIX = username_of("")

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from chassis import audit
 from chassis.database import reading, writing
 from chassis.isolation import Fleets, is_within, page_within
-from registry_service.administration.allowances import require_allowed
+from registry_service.administration.allowance_store import require_allowed
 from registry_service.errors import BrokerUnknown, DeviceNotFound
 from registry_service.password_hashes import NONE
 from registry_service.tables import devices

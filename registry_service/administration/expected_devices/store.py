@@ -13,8 +13,8 @@ from chassis import audit
 from chassis.database import reading, writing
 from chassis.errors import Forbidden, LostRace, MooringError
 from chassis.isolation import Fleets, is_within, page_within
-from registry_service.administration.allowances import VERDICT, facts
-from registry_service.administration.quotas import places_left, take_places
+from registry_service.administration.allowance_store import VERDICT, facts
+from registry_service.administration.quota_store import places_left, take_places
 from registry_service.errors import (
     DeviceExpected,
     DeviceRegistered,

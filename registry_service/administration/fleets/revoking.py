@@ -1,25 +1,20 @@
 """Tells brokers of the devices of large fleets that were disabled, some at a time."""
 
-import asyncio
+from sqlalchemy.ext.asyncio import AsyncEngine
 
-import structlog
-
-from chassis.errors import Unavailable
+from chassis.loops import Turn
 from registry_service.administration.fleets.revocation_store import FleetRevocationStore
-
-log = structlog.get_logger(__name__)
 
 INTERVAL_S = 0.5
 # Some tenths of a second.
 CHUNK = 5_000
 
 
-async def keep_revoking(store: FleetRevocationStore) -> None:
-    """Runs until cancelled; in any number of processes."""
-    while True:
-        try:
-            while await store.revoke(CHUNK):
-                pass
-        except Unavailable:
-            log.warning("brokers cannot be told of disabled fleets now")
-        await asyncio.sleep(INTERVAL_S)
+def revoking(engine: AsyncEngine) -> Turn:
+    """A loop's turn; any number of processes may run it. `engine` is mooring_registry's."""
+    store = FleetRevocationStore(engine)
+
+    async def turn() -> float:
+        return 0.0 if await store.revoke(CHUNK) else INTERVAL_S
+
+    return turn

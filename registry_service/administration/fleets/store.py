@@ -12,7 +12,7 @@ from chassis import audit
 from chassis.database import PLACEMENT, reading, take_turns, writing
 from chassis.errors import Forbidden
 from chassis.isolation import Fleets, is_within
-from registry_service.administration.allowances import require_allowed
+from registry_service.administration.allowance_store import require_allowed
 from registry_service.errors import (
     BrokerUnknown,
     FleetIdTaken,

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from chassis import audit
 from chassis.database import reading, writing
 from chassis.isolation import Fleets, is_within
-from registry_service.administration.allowances import require_allowed
+from registry_service.administration.allowance_store import require_allowed
 from registry_service.errors import (
     BrokerUnknown,
     FleetUnknown,

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from chassis import audit
 from chassis.database import PLACEMENT, take_turns, writing
 from chassis.isolation import Fleets
-from registry_service.administration.allowances import require_allowed
+from registry_service.administration.allowance_store import require_allowed
 from registry_service.administration.fleets.store import fleet_of
 from registry_service.errors import BrokerInactive, BrokerUnknown, RolloutNotFound
 from registry_service.tables import brokers, fleets

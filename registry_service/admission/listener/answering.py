@@ -24,12 +24,12 @@ from registry_service.admission.decision import (
     uuids_claimed,
 )
 from registry_service.admission.listener.known import Changes, KnownSubjects
-from registry_service.admission.listener.questions import Connect, Question, Verdict
 from registry_service.admission.listener.sessions import Sessions
 from registry_service.admission.listener.slow_passwords import SlowPasswords
 from registry_service.admission.listener.store import AccessStore, Asker, Found, Wanted
-from registry_service.admission.subjects import Password, Subject
-from registry_service.passwords import is_password, is_slow
+from registry_service.admission.questions import Connect, Question, Verdict
+from registry_service.admission.subjects import Subject
+from registry_service.passwords import Password, is_password, is_slow
 
 MAX_BATCH = 512
 MAX_WAITING = 8_192

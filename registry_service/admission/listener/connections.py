@@ -8,7 +8,7 @@ names another connection ends nothing.
 
 from msgspec import Struct
 
-from registry_service.admission.listener.questions import Notice
+from registry_service.admission.questions import Notice
 
 # The connections of one client id that are remembered; the oldest are forgotten first.
 MAX_CONNECTIONS = 12

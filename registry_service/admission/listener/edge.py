@@ -28,17 +28,17 @@ from registry_service.admission.listener.dialects.asked import (
 )
 from registry_service.admission.listener.known import Changes
 from registry_service.admission.listener.presence import Presence
-from registry_service.admission.listener.questions import (
+from registry_service.admission.listener.replies import Replies, key_of
+from registry_service.admission.listener.store import Asker
+from registry_service.admission.listener.strangers import Strangers
+from registry_service.admission.listener.verdicts import VERDICTS
+from registry_service.admission.questions import (
     UNREADABLE,
     Connect,
     Notice,
     Question,
     Verdict,
 )
-from registry_service.admission.listener.replies import Replies, key_of
-from registry_service.admission.listener.store import Asker
-from registry_service.admission.listener.strangers import Strangers
-from registry_service.admission.listener.verdicts import VERDICTS
 
 log = structlog.get_logger(__name__)
 

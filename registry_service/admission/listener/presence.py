@@ -12,9 +12,9 @@ from prometheus_client import Counter
 
 from chassis.database import DriverError, described
 from chassis.errors import Unavailable
-from registry_service.admission.listener.questions import Connect, Notice
 from registry_service.admission.listener.sessions import Sessions, Standing
 from registry_service.admission.listener.store import AccessStore
+from registry_service.admission.questions import Connect, Notice
 
 log = structlog.get_logger(__name__)
 

@@ -12,9 +12,9 @@ from msgspec import Struct
 from chassis.direct_http import Reply
 from registry_service.admission.listener.dialects.asked import Asked
 from registry_service.admission.listener.known import Changes, KnownSubjects
-from registry_service.admission.listener.questions import Connect, Question, Verdict
 from registry_service.admission.listener.sessions import Sessions
 from registry_service.admission.listener.store import Asker
+from registry_service.admission.questions import Connect, Question, Verdict
 from registry_service.admission.subjects import Subject
 
 MAX_REPLIES = 20_000

@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from registry_service.admission.listener import connections
 from registry_service.admission.listener.connections import Connection
-from registry_service.admission.listener.questions import Notice
+from registry_service.admission.questions import Notice
 
 # A limit for each broker, so that one takes no room from another.
 MAX_CLIENT_IDS = 100_000

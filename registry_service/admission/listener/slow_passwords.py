@@ -14,8 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 import structlog
 
 from chassis.errors import Overloaded
-from registry_service.admission.subjects import Password
-from registry_service.passwords import is_password
+from registry_service.passwords import Password, is_password
 
 log = structlog.get_logger(__name__)
 

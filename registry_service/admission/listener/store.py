@@ -138,8 +138,6 @@ WITH given AS (
 SELECT count(*) FROM said WHERE is_online IS NOT NULL AND NOT (is_served OR may_say)
 """  # noqa: S608 - likewise
 
-CHANNEL = "mooring_access"
-
 
 class Change(Struct, frozen=True):
     """The users and fleets whose access has changed."""

@@ -7,7 +7,7 @@ from prometheus_client import REGISTRY
 from prometheus_client.core import CounterMetricFamily
 from prometheus_client.registry import Collector
 
-from registry_service.admission.listener.questions import Question
+from registry_service.admission.questions import Question
 
 
 class Verdicts(Collector):

@@ -1,4 +1,4 @@
-"""The environment variables of `registry_service.enforcement`."""
+"""The environment variables of the loop `enforcement`, beside those of the worker."""
 
 from pathlib import Path
 from typing import Annotated
@@ -33,5 +33,3 @@ class EnforcementConfig(CallerConfig):
     drift_check_s: float = Field(default=30.0, gt=0)
     # After how long without a renewed lease another process takes over.
     enforcement_lease_s: float = Field(default=5.0, gt=0)
-    # Where to serve /metrics on loopback; off unless set.
-    enforcement_metrics_port: int | None = Field(default=None, ge=0, le=65535)

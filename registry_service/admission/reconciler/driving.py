@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, field
 
 import structlog
@@ -11,6 +11,7 @@ from mooring.broker.v1 import management_pb2 as pb
 from chassis.address_policy import AddressPolicy
 from chassis.errors import MooringError, Unavailable
 from chassis.listening import Listener
+from chassis.loops import Turn
 from chassis.process import background
 from registry_service.admission.reconciler.driven import DrivenBroker
 from registry_service.admission.reconciler.managed import ManagedBrokers
@@ -109,18 +110,21 @@ class Driving:
         self._question: asyncio.Task[list[pb.ManagedBroker]] | None = None
         self._horizon = 0
 
-    async def keep_driving(self) -> None:
-        """Runs until it is cancelled."""
+    @contextlib.asynccontextmanager
+    async def driving(self) -> AsyncIterator[Turn]:
+        """Yields a loop's turn; at the end of the block another process may begin at once."""
+
+        async def turn() -> float:
+            await self.drive()
+            await asyncio.sleep(APART_S)
+            await self._occasion()
+            return 0.0
+
         async with contextlib.AsyncExitStack() as stack:
+            stack.push_async_callback(self.stop)
             for listener in self._listeners:
                 await stack.enter_async_context(background(listener.run()))
-            while True:
-                try:
-                    await self.drive()
-                except Unavailable as error:
-                    log.warning("brokers cannot be driven now", reason=error.reason)
-                await asyncio.sleep(APART_S)
-                await self._occasion()
+            yield turn
 
     async def stop(self) -> None:
         """Lets another begin at once."""

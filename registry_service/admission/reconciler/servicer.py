@@ -103,5 +103,5 @@ def _problem_of(row: sa.Row[Any]) -> str:
     if not row.is_active:
         return "the broker is not active, and is not driven"
     if not row.is_anybody_driving:
-        return "no process drives brokers now: registry_service.enforcement does not run"
+        return "no process drives brokers now: no worker runs the loop enforcement"
     return row.problem or ""

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from chassis.database import reading, writing
+from chassis.database import Pool, fetched, reading, writing
 from registry_service.admission.reconciler.held_store import NOTIFY_HELD
 from registry_service.errors import BrokerNotFound
 from registry_service.leases import Lease
@@ -18,6 +18,10 @@ from registry_service.tables import driven_brokers, revocations
 LEASE = "enforcement"
 # Wakes the process that manages brokers.
 DRIVING_CHANNEL = "mooring_driving"
+# A notification that is lost does no harm, because the process also looks without one.
+WAKE = f"""
+SELECT set_config('synchronous_commit', 'off', true), pg_notify('{DRIVING_CHANNEL}', '')
+"""
 KEPT = "7 days"
 AT_ONCE = 500
 
@@ -132,6 +136,11 @@ CROSS JOIN LATERAL (
 ) AS timed
 WHERE broker.id = :broker_id
 """)  # noqa: S608 - likewise
+
+
+async def wake(pool: Pool) -> None:
+    """Notifies the process that manages brokers. Raises `MooringError`."""
+    await fetched(pool, WAKE, ())
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,16 +4,11 @@ import asyncio
 
 import structlog
 
-from chassis.database import Pool, fetched
+from chassis.database import Pool
 from chassis.errors import MooringError
-from registry_service.admission.reconciler.store import DRIVING_CHANNEL
+from registry_service.admission.reconciler.store import wake
 
 log = structlog.get_logger(__name__)
-
-# Nothing is lost where it is lost: the process looks by itself as well.
-WAKE = f"""
-SELECT set_config('synchronous_commit', 'off', true), pg_notify('{DRIVING_CHANNEL}', '')
-"""
 
 
 class Waking:
@@ -43,6 +38,6 @@ class Waking:
         while self._is_asked:
             self._is_asked = False
             try:
-                await fetched(self._pool, WAKE, ())
+                await wake(self._pool)
             except MooringError as error:
                 log.warning("the driving process was not notified", reason=error.reason)

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
-from registry_service.admission.listener.questions import Grants
+from registry_service.admission.questions import Grants
 from registry_service.admission.reconciler.dynamic_security import Wanted
 from registry_service.credentials import KeyRing, fingerprint_of, topics_of
 from registry_service.password_hashes import PasswordHash

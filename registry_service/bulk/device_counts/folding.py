@@ -1,27 +1,24 @@
 """Folds the changes of counts again and again, so that there are never many to read."""
 
-import asyncio
+from sqlalchemy.ext.asyncio import AsyncEngine
 
-import structlog
-
-from chassis.errors import Unavailable
+from chassis.loops import Turn
 from registry_service.bulk.device_counts.store import DeviceCountStore
-
-log = structlog.get_logger(__name__)
 
 # What registrations append in between is some tens of lines.
 INTERVAL_S = 1.0
 BATCH = 10_000
 
 
-async def keep_folded(store: DeviceCountStore) -> None:
-    """Runs until cancelled; in any number of processes."""
-    while True:
-        try:
-            await fold(store)
-        except Unavailable:
-            log.warning("counts of devices cannot be folded now")
-        await asyncio.sleep(INTERVAL_S)
+def folding(engine: AsyncEngine) -> Turn:
+    """A loop's turn; any number of processes may run it. `engine` is mooring_registry's."""
+    store = DeviceCountStore(engine)
+
+    async def turn() -> float:
+        await fold(store)
+        return INTERVAL_S
+
+    return turn
 
 
 async def fold(store: DeviceCountStore, batch: int = BATCH) -> int:

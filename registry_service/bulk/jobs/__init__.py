@@ -1,1 +1,1 @@
-"""Jobs: what changes many devices is asked for here, and done by `registry_service.background`."""
+"""Jobs: what changes many devices is asked for here, and done by `registry_service.worker`."""

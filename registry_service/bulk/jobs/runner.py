@@ -1,13 +1,16 @@
 """Runs jobs: a chunk of each in turn, one process at a time."""
 
-import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import structlog
 from prometheus_client import Counter, Gauge, Histogram
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from chassis.database import described
 from chassis.errors import LostRace, Unavailable
+from chassis.loops import Turn
 from registry_service.bulk.jobs.chunks import next_size
 from registry_service.bulk.jobs.work_store import WorkStore
 from registry_service.errors import LeaseLost
@@ -34,17 +37,6 @@ class Runner:
         self._holder = holder
         self._term: int | None = None
         self._size = FIRST_SIZE
-
-    async def keep_running(self, interval_s: float) -> None:
-        """Looks for jobs again and again, and runs them while this process is the one that may."""
-        while True:
-            has_worked = False
-            try:
-                has_worked = await self.run()
-            except Unavailable:
-                log.warning("jobs cannot be run now")
-            if not has_worked:
-                await asyncio.sleep(interval_s)
 
     async def run(self) -> bool:
         """One chunk of each job that runs; whether there was any. Raises `Unavailable`."""
@@ -94,3 +86,24 @@ class Runner:
         for outcome, count in chunk.outcomes.items():
             ROWS.labels(outcome).inc(count)
         self._size = next_size(self._size, chunk.handled, chunk.took_s)
+
+
+@asynccontextmanager
+async def running_jobs(
+    engine: AsyncEngine, holder: str, lease_s: float, interval_s: float
+) -> AsyncIterator[Turn]:
+    """Yields a loop's turn; at the end of the block another process may run jobs at once.
+
+    `holder` names this process, which runs jobs while it has the lease. `lease_s` is how long no
+    other process runs jobs after its last sign of life; `interval_s` is how often it looks for
+    jobs.
+    """
+    runner = Runner(WorkStore(engine, lease_s), holder)
+
+    async def turn() -> float:
+        return 0.0 if await runner.run() else interval_s
+
+    try:
+        yield turn
+    finally:
+        await runner.stop()

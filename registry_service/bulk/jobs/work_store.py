@@ -4,7 +4,6 @@ import contextlib
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -23,16 +22,11 @@ from registry_service.bulk.jobs.lifecycle import Action, State, Status, after
 from registry_service.bulk.jobs.outcomes import MOVED, PENDING, tallied
 from registry_service.bulk.jobs.store import parameters_of
 from registry_service.leases import Lease
-from registry_service.provisioning.records import HOUR
-from registry_service.tables import access_changes, api_key_failures, api_tokens, devices, jobs
+from registry_service.tables import api_tokens, jobs
 
 LEASE = "jobs"
 # Those that jobs are for (registry_service/bulk/jobs/servicer.py).
 RUNNING_ROLES = ("operator", "admin")
-# Whoever follows changes of access has read them long before, or reads everything anew.
-CHANGES_ARE_KEPT = timedelta(minutes=10)
-# Longer than a period.
-FAILURES_ARE_KEPT = timedelta(hours=1)
 # The conditions of a filter that are not set are to be planned away; and of a table that was empty
 # a minute ago the statistics say that reading all of it is cheap.
 PLANNED_ANEW = sa.text(
@@ -79,34 +73,6 @@ class WorkStore:
                 return await _work(connection, job_id, size)
         except IntegrityError as error:
             raise LostRace("a broker has gone meanwhile") from error
-
-    async def forget_changes(self) -> None:
-        """Old changes of access. Raises `Unavailable`."""
-        old = access_changes.c.at < sa.func.now() - CHANGES_ARE_KEPT
-        async with writing(self._engine) as connection:
-            await connection.execute(sa.delete(access_changes).where(old))
-
-    async def forget_failures(self) -> None:
-        """Wrong device API keys of periods that have ended. Raises `Unavailable`."""
-        old = api_key_failures.c.began_at < sa.func.now() - FAILURES_ARE_KEPT
-        async with writing(self._engine) as connection:
-            await connection.execute(sa.delete(api_key_failures).where(old))
-
-    async def end_rotation_periods(self, size: int) -> int:
-        """How many hours were over, of at most `size`; the database notes their rotations.
-
-        A row that is in use is left for the next time. Raises `Unavailable`.
-        """
-        over = (
-            sa.select(devices.c.id)
-            .where(devices.c.rotations > 1, devices.c.rotations_since < sa.func.now() - HOUR)
-            .order_by(devices.c.id)
-            .limit(size)
-            .with_for_update(key_share=True, skip_locked=True)
-        )
-        end = sa.update(devices).where(devices.c.id.in_(over)).values(rotations=0)
-        async with writing(self._engine) as connection:
-            return (await connection.execute(end)).rowcount
 
     async def fail(self, job_id: int, failure: str) -> None:
         """Pauses a job that cannot go on; `failure` is for people."""

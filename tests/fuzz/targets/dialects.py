@@ -4,7 +4,7 @@ import json
 
 from registry_service.admission.listener.dialects import DIALECTS
 from registry_service.admission.listener.dialects.asked import Asked
-from registry_service.admission.listener.questions import Grants, Notice, Verdict
+from registry_service.admission.questions import Grants, Notice, Verdict
 from tests.fuzz.given import chosen
 from tests.unit.registry_service.admission.listener.test_dialects import (
     HOOKS,

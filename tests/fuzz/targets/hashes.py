@@ -6,9 +6,8 @@ from mooring.registry.v1 import devices_pb2 as pb
 
 from chassis.errors import MooringError
 from registry_service.administration.devices.importing import read_imported
-from registry_service.admission.subjects import Password
 from registry_service.password_hashes import HEX, cheapest, read_password_hash
-from registry_service.passwords import is_password
+from registry_service.passwords import Password, is_password
 from tests.attacks.test_imported_hashes import REFUSED, TAKEN
 from tests.fuzz.given import chosen, lines
 

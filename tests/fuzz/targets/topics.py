@@ -9,7 +9,7 @@ from chassis.errors import InvalidInput
 from registry_service.administration.service_accounts.fields import _filters
 from registry_service.admission.listener.dialects.asked import Asked, Unreadable
 from registry_service.admission.listener.dialects.rabbitmq import EXCHANGE, OPERATIONS
-from registry_service.admission.listener.questions import Publish, Subscribe
+from registry_service.admission.questions import Publish, Subscribe
 from registry_service.topics import covers, is_filter, is_topic, matches, without_share
 from tests.fuzz.given import lines
 

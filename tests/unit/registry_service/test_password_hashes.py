@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chassis.errors import InvalidInput
-from registry_service.admission.subjects import Password
 from registry_service.password_hashes import (
     HEX,
     MAX_ITERATIONS,
@@ -19,7 +18,7 @@ from registry_service.password_hashes import (
     cheapest,
     read_password_hash,
 )
-from registry_service.passwords import is_password
+from registry_service.passwords import Password, is_password
 
 SALT = base64.b64encode(b"0123456789ab").decode()
 DERIVED = base64.b64encode(bytes(range(64))).decode()

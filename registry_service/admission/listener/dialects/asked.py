@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl
 import msgspec
 from msgspec import Struct
 
-from registry_service.admission.listener.questions import Notice, Question, Verdict
+from registry_service.admission.questions import Notice, Question, Verdict
 
 Body = TypeVar("Body")
 

@@ -21,7 +21,7 @@ from registry_service.admission.listener.dialects.asked import (
     read_form,
     read_json,
 )
-from registry_service.admission.listener.questions import (
+from registry_service.admission.questions import (
     Connect,
     Publish,
     Question,

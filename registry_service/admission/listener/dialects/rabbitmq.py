@@ -27,7 +27,7 @@ from registry_service.admission.listener.dialects.asked import (
     content_type,
     read_form,
 )
-from registry_service.admission.listener.questions import (
+from registry_service.admission.questions import (
     Connect,
     Publish,
     Question,

@@ -19,7 +19,7 @@ from registry_service.admission.listener.dialects.asked import (
     check_names,
     read_json,
 )
-from registry_service.admission.listener.questions import (
+from registry_service.admission.questions import (
     Connect,
     Notice,
     Publish,

@@ -14,7 +14,7 @@ from chassis.errors import Forbidden
 from chassis.process import background
 from chassis.trust import Access, Actor
 from registry_service.administration.fleets.revocation_store import FleetRevocationStore
-from registry_service.administration.fleets.revoking import keep_revoking
+from registry_service.administration.fleets.revoking import revoking
 from tests.integration.registry_service.provisioning.test_key_races import (
     made_by_storm,
     owned,
@@ -23,6 +23,7 @@ from tests.integration.registry_service.provisioning.test_key_races import (
     waiting,
 )
 from tests.stack import Stack
+from tests.turns import repeated
 
 DEVICES = """
 INSERT INTO devices (uuid, device_name, device_type, fleet_id, mqtt_username, mqtt_password_hash,
@@ -392,7 +393,7 @@ async def test_the_background_goes_on_where_disabling_has_ended(stack: Stack) ->
     await disable(stack)
     engine = engine_of(stack.database.url("mooring_registry"), pool_size=2)
     try:
-        async with background(keep_revoking(FleetRevocationStore(engine))):
+        async with background(repeated(revoking(engine))):
             await until(lambda: not stack.database.execute("SELECT 1 FROM fleet_revocations"))
     finally:
         await engine.dispose()

@@ -16,9 +16,10 @@ import migrations
 from chassis.database import engine_of
 from chassis.process import background
 from local.postgres import Postgres
-from registry_service.bulk.device_counts.folding import fold, keep_folded
+from registry_service.bulk.device_counts.folding import fold, folding
 from registry_service.bulk.device_counts.store import DeviceCountStore
 from tests.stack import Database
+from tests.turns import repeated
 
 EXAMPLES = settings(
     max_examples=30,
@@ -195,7 +196,10 @@ async def test_counts_are_folded_as_long_as_the_process_runs(
 ) -> None:
     monkeypatch.setattr("registry_service.bulk.device_counts.folding.INTERVAL_S", 0.01)
     looking = connections[0]
-    async with stores(database, 1) as [store], background(keep_folded(store)):
+    async with contextlib.AsyncExitStack() as stack:
+        engine = engine_of(database.url("mooring_registry"))
+        stack.push_async_callback(engine.dispose)
+        await stack.enter_async_context(background(repeated(folding(engine))))
         for n in (0, 7):
             looking.execute(STEPS[0].format(mine="w", n=n).encode())
             async with asyncio.timeout(10):

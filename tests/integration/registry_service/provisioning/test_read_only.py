@@ -13,6 +13,7 @@ import migrations
 from chassis.database import engine_of
 from chassis.errors import Unavailable
 from local.postgres import Postgres, prepare
+from registry_service.admission.change_store import ChangeStore
 from registry_service.audit.sealing.store import SealStore
 from registry_service.bulk.device_counts.store import DeviceCountStore
 from registry_service.bulk.jobs.work_store import WorkStore
@@ -113,7 +114,7 @@ async def test_what_works_in_the_background_tries_again(stack: Stack, role: str)
     works: dict[str, list[Callable[[], Awaitable[object]]]] = {
         "mooring_registry": [
             lambda: WorkStore(engine).lease.take("tests"),
-            WorkStore(engine).forget_changes,
+            ChangeStore(engine).forget,
             lambda: DeviceCountStore(engine).fold(1),
         ],
         "mooring_sealer": [lambda: SealStore(engine).lease.take("tests")],

@@ -22,9 +22,9 @@ from registry_service.admission.decision import (
     uuid_of_username,
     uuids_claimed,
 )
-from registry_service.admission.listener.questions import Connect, Publish, Receive, Subscribe, Use
-from registry_service.admission.subjects import Password, Subject
-from registry_service.passwords import is_password, is_slow
+from registry_service.admission.questions import Connect, Publish, Receive, Subscribe, Use
+from registry_service.admission.subjects import Subject
+from registry_service.passwords import Password, is_password, is_slow
 
 KEPT = Password("sha256", hashlib.sha256(b"saltpassword").hexdigest(), "salt")
 OWN = ["iot/device/one/#"]

@@ -12,10 +12,9 @@ import psycopg
 import pytest
 
 from chassis.database import engine_of
+from registry_service.admission.change_store import ChangeStore
 from registry_service.admission.listener import slow_passwords
-from registry_service.admission.subjects import Password
-from registry_service.bulk.jobs.work_store import WorkStore
-from registry_service.passwords import is_password
+from registry_service.passwords import Password, is_password
 from tests.brokers import Asking, asking, secret_of
 from tests.integration.registry_service.administration.test_import import MOSQUITTO, imported, row
 from tests.integration.registry_service.provisioning.test_express import (
@@ -371,7 +370,7 @@ async def test_changes_that_everybody_has_read_are_forgotten(stack: Stack) -> No
     old = "UPDATE access_changes SET at = now() - interval '11 minutes' WHERE usernames = %s"
     stack.database.execute(old, ["device_old"])
     engine = engine_of(stack.database.url("mooring_registry"), pool_size=1)
-    await WorkStore(engine).forget_changes()
+    await ChangeStore(engine).forget()
     await engine.dispose()
     left = stack.database.execute("SELECT DISTINCT usernames FROM access_changes")
     assert left == [(["device_new"],)]

@@ -9,9 +9,12 @@ from typing import Any, Protocol
 import aiomqtt
 import pytest
 
-import registry_service.enforcement.__main__
+from chassis import loops
 from chassis.identities import Identity
+from chassis.loops import Loop
+from chassis.process import background
 from registry_service.admission.reconciler.config import EnforcementConfig
+from registry_service.admission.reconciler.loop import enforcement
 from tests.dynamic_security import PASSWORD, USERNAME, DynamicMosquitto
 from tests.integration.registry_service.provisioning.test_fallback import shut_out
 from tests.stack import Stack
@@ -31,7 +34,8 @@ async def driving(stack: Stack, **changes: Any) -> AsyncIterator[None]:
             **changes,
         }
     )
-    async with registry_service.enforcement.__main__.running(config):
+    loop = Loop("enforcement", lambda: enforcement("tests", config))
+    async with background(loops.run([loop])):
         yield
 
 

@@ -54,7 +54,7 @@ async def test_of_too_many_devices_those_that_are_there_are_kept_in_step(
     stack: Stack, broker: DynamicMosquitto, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module in ("planning", "driven"):
-        monkeypatch.setattr(f"registry_service.enforcement.{module}.MAX_CLIENTS", LIMIT)
+        monkeypatch.setattr(f"registry_service.admission.reconciler.{module}.MAX_CLIENTS", LIMIT)
     await managed(stack, broker)
     other_id = await stack.create_broker("Other", host="other.example.com")
     for uuid in (f"e{n}" for n in range(LIMIT)):

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from registry_service.admission.listener.connections import REPLACED_S
-from registry_service.admission.listener.questions import Notice
 from registry_service.admission.listener.sessions import ENDED_S, Sessions
+from registry_service.admission.questions import Notice
 
 BROKER, CLIENT, USER = 1, "c", "device_a"
 # The loop's clock, and the wall's in ms at its 0.

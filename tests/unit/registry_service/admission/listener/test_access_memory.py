@@ -9,10 +9,11 @@ from msgspec import structs
 
 from registry_service.admission.listener import connections, known, sessions
 from registry_service.admission.listener.known import KnownSubjects
-from registry_service.admission.listener.questions import Notice
 from registry_service.admission.listener.sessions import Sessions
 from registry_service.admission.listener.store import Found
-from registry_service.admission.subjects import Password, Subject
+from registry_service.admission.questions import Notice
+from registry_service.admission.subjects import Subject
+from registry_service.passwords import Password
 
 USERS = ("a", "b", "c")
 FLEETS = {"a": "f", "b": "f", "c": "g"}

@@ -9,9 +9,9 @@ import pytest
 from chassis.errors import Unavailable
 from registry_service.admission.listener import presence
 from registry_service.admission.listener.presence import Presence
-from registry_service.admission.listener.questions import Connect, Notice
 from registry_service.admission.listener.sessions import Sessions
 from registry_service.admission.listener.store import AccessStore
+from registry_service.admission.questions import Connect, Notice
 
 
 class Away:

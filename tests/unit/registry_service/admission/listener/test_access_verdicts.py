@@ -2,8 +2,8 @@
 
 from prometheus_client import CollectorRegistry, generate_latest
 
-from registry_service.admission.listener.questions import Connect, Publish
 from registry_service.admission.listener.verdicts import Verdicts
+from registry_service.admission.questions import Connect, Publish
 
 
 def test_verdicts_are_counted_by_what_was_asked_and_why_not() -> None:

@@ -13,7 +13,7 @@ from msgspec import structs
 
 from registry_service.admission.listener.dialects.asked import Asked, Reply, Unreadable
 from registry_service.admission.listener.dialects.emqx import OPERATIONS
-from registry_service.admission.listener.questions import (
+from registry_service.admission.questions import (
     UNREADABLE,
     Connect,
     Grants,

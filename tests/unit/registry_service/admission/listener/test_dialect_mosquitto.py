@@ -12,7 +12,7 @@ import pytest
 
 from registry_service.admission.listener.dialects.asked import Asked, Unreadable
 from registry_service.admission.listener.dialects.mosquitto import OPERATIONS
-from registry_service.admission.listener.questions import (
+from registry_service.admission.questions import (
     UNREADABLE,
     Connect,
     Publish,

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from registry_service.admission.listener.dialects.asked import Asked, Unreadable
 from registry_service.admission.listener.dialects.rabbitmq import OPERATIONS
-from registry_service.admission.listener.questions import (
+from registry_service.admission.questions import (
     UNREADABLE,
     Connect,
     Publish,

@@ -11,7 +11,7 @@ import pytest
 
 from registry_service.admission.listener.dialects.asked import Asked, Reply, Unreadable
 from registry_service.admission.listener.dialects.vernemq import OPERATIONS
-from registry_service.admission.listener.questions import (
+from registry_service.admission.questions import (
     UNREADABLE,
     Connect,
     Notice,

@@ -17,7 +17,7 @@ from registry_service.admission.listener.dialects.asked import (
     Reply,
     Unreadable,
 )
-from registry_service.admission.listener.questions import (
+from registry_service.admission.questions import (
     UNREADABLE,
     Connect,
     Notice,

@@ -13,7 +13,7 @@ from registry_service.admission.listener.slow_passwords import (
     MAX_WRONG,
     SlowPasswords,
 )
-from registry_service.admission.subjects import Password
+from registry_service.passwords import Password
 
 
 class Hashes:

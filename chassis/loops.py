@@ -1,0 +1,92 @@
+"""The loops of a worker process.
+
+Each loop runs by itself: one that fails is started again after a pause, and the others go on
+meanwhile. Metrics tell when each last did its work.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+
+import structlog
+from prometheus_client import Counter, Gauge
+
+from chassis.errors import MooringError
+
+log = structlog.get_logger(__name__)
+
+# A loop that fails pauses for the first time, twice as long if it fails again, and so on.
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 10.0
+
+SUCCEEDED = Gauge(
+    "mooring_loop_succeeded_timestamp_seconds", "When a loop last did its work, by loop", ["loop"]
+)
+FAILED = Counter("mooring_loop_failures_total", "How often a loop failed, by loop", ["loop"])
+
+# Does what there is to do, and returns how many seconds to wait before it is called again.
+Turn = Callable[[], Awaitable[float]]
+
+
+@dataclass(frozen=True, slots=True)
+class Loop:
+    """Work that is done again and again."""
+
+    name: str
+    open: Callable[[], AbstractAsyncContextManager[Turn]]
+    """Reads the loop's secrets, and opens what it needs until the end of the block."""
+
+
+class UnknownLoop(ValueError):
+    """A name that no loop has."""
+
+
+def chosen(loops: Sequence[Loop], names: Collection[str]) -> list[Loop]:
+    """The loops with these names, or all if `names` is empty. Raises `UnknownLoop`."""
+    known = {loop.name for loop in loops}
+    if unknown := sorted(set(names) - known):
+        raise UnknownLoop(
+            f"no loop is called {', '.join(unknown)}; there are {', '.join(sorted(known))}"
+        )
+    return [loop for loop in loops if not names or loop.name in names]
+
+
+async def run(loops: Iterable[Loop]) -> None:
+    """Runs the loops until it is cancelled."""
+    async with asyncio.TaskGroup() as group:
+        for loop in loops:
+            group.create_task(_keep_running(loop), name=loop.name)
+
+
+async def _keep_running(loop: Loop) -> None:
+    failures = 0
+
+    def pause_s(reason: str) -> float:
+        nonlocal failures
+        FAILED.labels(loop.name).inc()
+        pause = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0**failures)
+        failures = min(failures + 1, 16)
+        log.warning("a loop cannot do its work now", loop=loop.name, reason=reason, pause_s=pause)
+        return pause
+
+    SUCCEEDED.labels(loop.name).set(0)
+    while True:
+        try:
+            async with loop.open() as turn:
+                while True:
+                    try:
+                        wait_s = await turn()
+                    except MooringError as error:
+                        # For example the database is away. The loop keeps what it has opened.
+                        wait_s = pause_s(error.reason)
+                    else:
+                        failures = 0
+                        SUCCEEDED.labels(loop.name).set_to_current_time()
+                    await asyncio.sleep(wait_s)
+        except MooringError as error:
+            wait_s = pause_s(error.reason)
+        except Exception as error:
+            # A fault of ours. What the loop had opened is closed, and opened again.
+            log.exception("a loop has failed", loop=loop.name)
+            wait_s = pause_s(type(error).__name__)
+        await asyncio.sleep(wait_s)

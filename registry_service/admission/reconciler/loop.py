@@ -1,0 +1,46 @@
+"""Enforcement as a loop of the worker: manages the brokers that have a `management`."""
+
+import contextlib
+from collections.abc import AsyncIterator
+
+from chassis.client import Neighbour
+from chassis.config import load
+from chassis.database import engine_of, require_schema
+from chassis.listening import Listener
+from chassis.loops import Turn
+from chassis.trust import Credentials
+from registry_service.admission.change_store import CHANNEL
+from registry_service.admission.reconciler.config import EnforcementConfig
+from registry_service.admission.reconciler.driving import Driving
+from registry_service.admission.reconciler.managed import ManagedBrokers
+from registry_service.admission.reconciler.store import DRIVING_CHANNEL, EnforcementStore
+from registry_service.credentials import KeyRing
+from registry_service.tables import SCHEMA_REVISION
+
+
+@contextlib.asynccontextmanager
+async def enforcement(holder: str, config: EnforcementConfig | None = None) -> AsyncIterator[Turn]:
+    """Yields the loop's turn. `holder` names this process in the lease.
+
+    The configuration and the secrets it names are read from the environment only here, so a
+    process without this loop needs none of them. Raises `SystemExit` for a wrong setting.
+    """
+    config = config or load(EnforcementConfig)
+    ring = KeyRing.read(config.server_keys_file)
+    async with contextlib.AsyncExitStack() as stack:
+        engine = engine_of(config.registry_database_url, pool_size=4, by_index=True)
+        stack.push_async_callback(engine.dispose)
+        await require_schema(engine, SCHEMA_REVISION)
+        broker_service = Neighbour(config.broker_service_address, Credentials.of(config))
+        stack.push_async_callback(broker_service.close)
+        driving = Driving(
+            EnforcementStore(engine, config.enforcement_lease_s),
+            ManagedBrokers(broker_service),
+            Listener(config.registry_database_url, CHANNEL, []),
+            Listener(config.registry_database_url, DRIVING_CHANNEL, []),
+            ring,
+            holder=holder,
+            drift_check_s=config.drift_check_s,
+            policy=config.broker_address_policy,
+        )
+        yield await stack.enter_async_context(driving.driving())

@@ -1,0 +1,113 @@
+"""`python -m registry_service.worker`: runs the background loops of the registry service.
+
+WORKER_LOOPS names the loops of this process, separated by commas; all if it is not set.
+"""
+
+import os
+import socket
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from chassis import log, loops, metrics, process
+from chassis.config import load
+from chassis.database import engine_of, require_schema
+from chassis.loops import Loop, Turn
+from registry_service.administration.fleets.revoking import revoking
+from registry_service.admission.change_store import ChangeStore
+from registry_service.admission.reader_store import ReaderStore
+from registry_service.admission.reconciler.loop import enforcement
+from registry_service.bulk.device_counts.folding import folding
+from registry_service.bulk.jobs.runner import running_jobs
+from registry_service.config import WorkerConfig
+from registry_service.provisioning.period_store import PeriodStore
+from registry_service.tables import SCHEMA_REVISION
+
+# How long the loops wait between two turns in which there was nothing to do.
+END_READERS_S = 2.0
+FORGET_S = 60.0
+
+
+def loops_of(config: WorkerConfig, holder: str) -> list[Loop]:
+    """All loops. `holder` names this process in leases, for people."""
+
+    @asynccontextmanager
+    async def database() -> AsyncIterator[AsyncEngine]:
+        # Loops do not share connections, so that one which hangs does not delay the others.
+        engine = engine_of(config.registry_database_url, pool_size=1)
+        try:
+            await require_schema(engine, SCHEMA_REVISION)
+            yield engine
+        finally:
+            await engine.dispose()
+
+    @asynccontextmanager
+    async def jobs() -> AsyncIterator[Turn]:
+        async with (
+            database() as engine,
+            running_jobs(engine, holder, config.job_lease_s, config.job_poll_s) as turn,
+        ):
+            yield turn
+
+    @asynccontextmanager
+    async def device_counts() -> AsyncIterator[Turn]:
+        async with database() as engine:
+            yield folding(engine)
+
+    @asynccontextmanager
+    async def fleet_revocations() -> AsyncIterator[Turn]:
+        async with database() as engine:
+            yield revoking(engine)
+
+    @asynccontextmanager
+    async def readers() -> AsyncIterator[Turn]:
+        async with database() as engine:
+            store = ReaderStore(engine, config.reader_transaction_s, config.reader_session_s)
+
+            async def turn() -> float:
+                await store.end()
+                return END_READERS_S
+
+            yield turn
+
+    @asynccontextmanager
+    async def forgetting() -> AsyncIterator[Turn]:
+        async with database() as engine:
+            changes, periods = ChangeStore(engine), PeriodStore(engine)
+
+            async def turn() -> float:
+                await changes.forget()
+                await periods.end()
+                return FORGET_S
+
+            yield turn
+
+    return [
+        Loop("jobs", jobs),
+        Loop("device-counts", device_counts),
+        Loop("fleet-revocations", fleet_revocations),
+        Loop("readers", readers),
+        Loop("forgetting", forgetting),
+        Loop("enforcement", lambda: enforcement(holder)),
+    ]
+
+
+@asynccontextmanager
+async def running(config: WorkerConfig) -> AsyncIterator[None]:
+    """The whole process, until the block ends. Raises `SystemExit` for a wrong setting."""
+    holder = f"{socket.gethostname()}/{os.getpid()}"
+    try:
+        wanted = loops.chosen(loops_of(config, holder), config.worker_loops)
+    except loops.UnknownLoop as error:
+        raise SystemExit(f"WORKER_LOOPS: {error}") from None
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(process.background(loops.run(wanted)))
+        yield
+
+
+if __name__ == "__main__":
+    config = load(WorkerConfig)
+    log.configure("worker", config.log_level)
+    metrics.serve(config.worker_metrics_port)
+    process.run(running(config))
