@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import astuple, dataclass
 from typing import Any
 
-from broker_service.brokers.settings import HTTP_MANAGEMENTS, TLS_OF_PROTOCOL, url_of
+from broker_service.settings import HTTP_MANAGEMENTS, TLS_OF_PROTOCOL, url_of
 
 # A Mosquitto is managed over MQTT, at the address that its clients use.
 MQTT = "mqtt"

@@ -9,7 +9,12 @@ from mooring.broker.v1 import brokers_pb2 as pb
 from mooring.broker.v1 import brokers_pb2_grpc
 from mooring.broker.v1.certificates_pb2 import CertificateWarning
 
-from broker_service.brokers.settings import (
+from broker_service.brokers.store import BrokerStore, Filter
+from broker_service.certificates.reading import CA, CLIENT, Certificate, read_ca
+from broker_service.certificates.servicer import warnings
+from broker_service.errors import BrokerNameTaken
+from broker_service.placements.snapshot import SnapshotKeeper
+from broker_service.settings import (
     MAX_INT32,
     TLS_OF_PROTOCOL,
     Settings,
@@ -18,11 +23,6 @@ from broker_service.brokers.settings import (
     check_login,
     check_password,
 )
-from broker_service.brokers.store import BrokerStore, Filter
-from broker_service.certificates.reading import CA, CLIENT, Certificate, read_ca
-from broker_service.certificates.servicer import warnings
-from broker_service.errors import BrokerNameTaken
-from broker_service.placements.snapshot import SnapshotKeeper
 from chassis import isolation, pages
 from chassis.errors import InvalidInput, MooringError, to_item
 from chassis.server import Context

@@ -7,7 +7,9 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from broker_service.brokers.database import (
+from broker_service.certificates.database import kept
+from broker_service.certificates.reading import Certificate
+from broker_service.database import (
     Row,
     audited,
     broker_of,
@@ -16,11 +18,9 @@ from broker_service.brokers.database import (
     require_revision,
     whole,
 )
-from broker_service.brokers.passwords import Change, Passwords
-from broker_service.certificates.database import kept
-from broker_service.certificates.reading import Certificate
 from broker_service.encryption import HEADER_BYTES, EncryptionKeys, key_id_of
 from broker_service.errors import BrokerInactive, BrokerInUse
+from broker_service.passwords import Change, Passwords
 from broker_service.tables import brokers, fleet_brokers, fleets
 from chassis import audit
 from chassis.database import reading

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_der_private_key,
 )
 
-from broker_service.certificates.pem import blocks_of
+from broker_service.pem import blocks_of
 from chassis.errors import InvalidInput
 
 FIELD = "private_key"

@@ -14,8 +14,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.utils import CryptographyDeprecationWarning
 
-from broker_service.certificates.pem import CERTIFICATE, Block, blocks_of
 from broker_service.certificates.private_keys import read_private_key
+from broker_service.pem import CERTIFICATE, Block, blocks_of
 from chassis.errors import InvalidInput
 from chassis.validation import CONTROL
 

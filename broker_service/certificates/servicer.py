@@ -7,7 +7,6 @@ from typing import Any
 from mooring.broker.v1 import certificates_pb2 as pb
 from mooring.broker.v1 import certificates_pb2_grpc
 
-from broker_service.brokers.settings import MAX_INT32
 from broker_service.certificates.reading import (
     CA,
     CLIENT,
@@ -19,6 +18,7 @@ from broker_service.certificates.reading import (
 from broker_service.certificates.store import CertificateStore
 from broker_service.certificates.verification import warnings_of
 from broker_service.placements.snapshot import SnapshotKeeper
+from broker_service.settings import MAX_INT32
 from chassis import pages
 from chassis.errors import InvalidInput
 from chassis.server import Context

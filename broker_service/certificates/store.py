@@ -6,9 +6,9 @@ from datetime import timedelta
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from broker_service.brokers.database import changing
 from broker_service.certificates.database import Row, certificate_of, kept, told_of, whole
 from broker_service.certificates.reading import Certificate
+from broker_service.database import changing
 from broker_service.encryption import HEADER_BYTES, EncryptionKeys, key_id_of
 from broker_service.errors import CertificateExists, CertificateInUse
 from broker_service.tables import brokers, certificates, history

@@ -16,8 +16,8 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID, ObjectIdentifier
 
-from broker_service.certificates.pem import blocks_of
 from broker_service.certificates.reading import CA, MAX_CERTIFICATES, UNREADABLE, loaded
+from broker_service.pem import blocks_of
 from chassis.validation import CONTROL
 
 Extension = TypeVar("Extension", bound=x509.ExtensionType)

@@ -7,7 +7,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from broker_service.brokers.database import (
+from broker_service.brokers.differences import COMPARED, SECRETS
+from broker_service.database import (
     Row,
     audited,
     broker_of,
@@ -15,10 +16,9 @@ from broker_service.brokers.database import (
     destination_in,
     require_revision,
 )
-from broker_service.brokers.differences import COMPARED, SECRETS
-from broker_service.brokers.passwords import Passwords
 from broker_service.encryption import EncryptionKeys
 from broker_service.errors import BrokerNotFound, RevisionNotFound
+from broker_service.passwords import Passwords
 from broker_service.tables import brokers, certificates, history
 from chassis.database import reading
 from chassis.errors import LostRace

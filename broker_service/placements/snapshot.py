@@ -17,11 +17,11 @@ from mooring.broker.v1 import resolution_pb2 as pb
 from prometheus_client import Counter
 from sqlalchemy.exc import DBAPIError
 
-from broker_service.brokers.database import bundle_of
-from broker_service.brokers.settings import TOLD_MANAGEMENT, url_of
 from broker_service.certificates.expiry import ExpiryWatch
+from broker_service.database import bundle_of
 from broker_service.placements.store import PlacementStore, Reading
 from broker_service.resolution import Directory
+from broker_service.settings import TOLD_MANAGEMENT, url_of
 from chassis.errors import Unavailable
 from chassis.following import REREAD_S, Follower
 from chassis.listening import Listener

@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from broker_service.brokers.database import destination_in
+from broker_service.database import destination_in
 from broker_service.destinations import Destination, first_given_for
 from broker_service.encryption import UNBOUND, VERSION_BYTES
 from broker_service.tables import brokers, history

@@ -10,11 +10,11 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from broker_service.brokers.database import let_reencrypt
-from broker_service.brokers.passwords import password_place
 from broker_service.certificates.database import private_key_place
+from broker_service.database import let_reencrypt
 from broker_service.encryption import HEADER_BYTES, EncryptionKeys
 from broker_service.errors import SecretUnreadable
+from broker_service.passwords import password_place
 from broker_service.reencrypt.database import Kept, destinations_of
 from broker_service.tables import brokers, certificates, history
 from chassis import audit

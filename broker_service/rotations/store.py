@@ -6,10 +6,9 @@ from datetime import UTC, datetime
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from broker_service.brokers.database import changing
-from broker_service.brokers.passwords import Passwords
 from broker_service.certificates.database import Row, certificate_of, kept
 from broker_service.certificates.reading import CA, Certificate
+from broker_service.database import changing
 from broker_service.encryption import EncryptionKeys
 from broker_service.errors import (
     CertificateNotFound,
@@ -18,6 +17,7 @@ from broker_service.errors import (
     RotationTooEarly,
     RotationUnderWay,
 )
+from broker_service.passwords import Passwords
 from broker_service.rotations.database import (
     NOT_ROTATING,
     bundles_of,

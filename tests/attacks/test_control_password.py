@@ -9,8 +9,8 @@ import psycopg
 import pytest
 from mooring.broker.v1 import management_pb2 as pb
 
-from broker_service.brokers.passwords import password_place
 from broker_service.encryption import EncryptionKeys
+from broker_service.passwords import password_place
 from broker_service.reencrypt.__main__ import ReencryptConfig, reencrypted
 from tests.integration.broker_service.test_brokers import created
 from tests.integration.broker_service.test_management import managed

@@ -38,10 +38,10 @@ STARTING = ("__main__.py", "bootstrap.py")
 PURE = (
     "broker_service/resolution.py",
     "broker_service/explanation.py",
-    "broker_service/certificates/pem.py",
+    "broker_service/pem.py",
     "broker_service/certificates/reading.py",
     "broker_service/certificates/private_keys.py",
-    "broker_service/brokers/settings.py",
+    "broker_service/settings.py",
     "broker_service/destinations.py",
     "registry_service/provisioning/decision.py",
     "chassis/keyring.py",

@@ -8,7 +8,7 @@ import msgspec
 from litestar.exceptions import ClientException
 
 from broker_service.brokers.servicer import _named, _new
-from broker_service.brokers.settings import Settings, check, url_of
+from broker_service.settings import Settings, check, url_of
 from chassis.errors import MooringError
 from gateway.administration.broker_types import BrokerChange, NewBroker, fields_of
 from gateway.administration.fields import mask, named

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 import httpx2
 
-from broker_service.brokers.settings import _check_management_url, url_of
+from broker_service.settings import _check_management_url, url_of
 from chassis.address_policy import DEFAULT, AddressPolicy
 from chassis.errors import InvalidInput
 from chassis.hosts import _checked_broker_url, check_host

@@ -18,10 +18,10 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from broker_service.certificates.pem import united
 from broker_service.certificates.private_keys import read_private_key
 from broker_service.certificates.reading import Certificate, read_ca, read_client
 from broker_service.certificates.verification import warnings_of
+from broker_service.pem import united
 from chassis.errors import InvalidInput
 from tests.fuzz.given import chosen
 from tests.unit.broker_service.test_certificate_verification import RSA_KEY, Made, Plan, made

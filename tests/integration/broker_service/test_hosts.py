@@ -8,7 +8,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from broker_service.brokers.settings import Settings, check
+from broker_service.settings import Settings, check
 from chassis.errors import InvalidInput
 from chassis.hosts import BrokerUrl
 from tests.stack import Database, Stack

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 import broker_service.reencrypt.store
-from broker_service.brokers.passwords import password_place
 from broker_service.certificates.database import private_key_place
 from broker_service.encryption import EncryptionKeys, key_id_of
+from broker_service.passwords import password_place
 from broker_service.reencrypt.__main__ import ReencryptConfig, reencrypted, show
 from broker_service.reencrypt.store import Chunk, ReencryptionStore
 from chassis.database import engine_of

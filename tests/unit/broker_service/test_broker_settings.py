@@ -16,7 +16,7 @@ from broker_service.brokers.differences import (
     SECRETS,
     differences,
 )
-from broker_service.brokers.settings import (
+from broker_service.settings import (
     MANAGEMENTS,
     RULES,
     Settings,

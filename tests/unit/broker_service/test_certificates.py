@@ -23,10 +23,10 @@ from cryptography.hazmat.primitives.serialization import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from broker_service.certificates.pem import MAX_CHARACTERS
 from broker_service.certificates.reading import CA as CA_KIND
 from broker_service.certificates.reading import MAX_CERTIFICATES, read_ca, read_client
 from broker_service.certificates.verification import warnings_of
+from broker_service.pem import MAX_CHARACTERS
 from chassis.errors import InvalidInput
 from tests.unit.broker_service.test_certificate_verification import Plan, made
 

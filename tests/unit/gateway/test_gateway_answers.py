@@ -12,7 +12,7 @@ from mooring.broker.v1 import resolution_pb2
 from mooring.errors.v1 import errors_pb2
 from mooring.registry.v1 import registration_pb2
 
-from broker_service.brokers.settings import TLS_OF_PROTOCOL, url_of
+from broker_service.settings import TLS_OF_PROTOCOL, url_of
 from chassis.errors import Internal, InvalidInput, MooringError
 from gateway import answers
 

@@ -10,7 +10,6 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from broker_service.brokers.differences import differences
-from broker_service.certificates.pem import united
 from broker_service.destinations import Destination, destination_of
 from broker_service.errors import (
     BrokerInUse,
@@ -19,6 +18,7 @@ from broker_service.errors import (
     BrokerNotFound,
     CertificateUnknown,
 )
+from broker_service.pem import united
 from broker_service.tables import brokers, certificates, history
 from chassis import audit
 from chassis.database import PLACEMENT, take_turns, writing
