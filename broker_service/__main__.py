@@ -16,22 +16,22 @@ from mooring.broker.v1 import (
 )
 
 from broker_service.brokers import servicer as brokers
+from broker_service.brokers.device_counts import servicer as device_counts
+from broker_service.brokers.device_counts.store import DeviceCountStore
+from broker_service.brokers.history import servicer as history
+from broker_service.brokers.history.store import HistoryStore
+from broker_service.brokers.management import servicer as management
+from broker_service.brokers.management.store import ManagementStore
 from broker_service.brokers.store import BrokerStore
 from broker_service.certificates import servicer as certificates
+from broker_service.certificates.rotations import servicer as rotations
+from broker_service.certificates.rotations.store import RotationStore
 from broker_service.certificates.store import CertificateStore
 from broker_service.config import BrokerServiceConfig
-from broker_service.device_counts import servicer as device_counts
-from broker_service.device_counts.store import DeviceCountStore
 from broker_service.encryption import EncryptionKeys
-from broker_service.history import servicer as history
-from broker_service.history.store import HistoryStore
-from broker_service.management import servicer as management
-from broker_service.management.store import ManagementStore
 from broker_service.placements import servicer as placements
 from broker_service.placements.snapshot import SnapshotKeeper
 from broker_service.placements.store import CHANNEL, PlacementStore
-from broker_service.rotations import servicer as rotations
-from broker_service.rotations.store import RotationStore
 from broker_service.tables import SCHEMA_REVISION
 from chassis import log, metrics, process
 from chassis.config import load

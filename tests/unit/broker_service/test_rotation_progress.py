@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker_service.rotations.progress import Counts, Rotation, Told, counted, told
+from broker_service.certificates.rotations.progress import Counts, Rotation, Told, counted, told
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
 OLD, NEW = 1, 2

@@ -8,6 +8,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from broker_service.certificates.database import Row, certificate_of, kept
 from broker_service.certificates.reading import CA, Certificate
+from broker_service.certificates.rotations.database import (
+    NOT_ROTATING,
+    bundles_of,
+    devices_told,
+    following,
+    rotation_of,
+)
+from broker_service.certificates.rotations.progress import Rotation, Told
 from broker_service.database import changing
 from broker_service.encryption import EncryptionKeys
 from broker_service.errors import (
@@ -18,14 +26,6 @@ from broker_service.errors import (
     RotationUnderWay,
 )
 from broker_service.passwords import Passwords
-from broker_service.rotations.database import (
-    NOT_ROTATING,
-    bundles_of,
-    devices_told,
-    following,
-    rotation_of,
-)
-from broker_service.rotations.progress import Rotation, Told
 from broker_service.tables import (
     brokers,
     certificates,

@@ -3,7 +3,7 @@
 from mooring.broker.v1 import device_counts_pb2 as pb
 from mooring.broker.v1 import device_counts_pb2_grpc
 
-from broker_service.device_counts.store import DeviceCounts, DeviceCountStore
+from broker_service.brokers.device_counts.store import DeviceCounts, DeviceCountStore
 from broker_service.settings import MAX_INT32
 from chassis import pages
 from chassis.server import Context

@@ -6,10 +6,10 @@ from mooring.broker.v1 import rotations_pb2 as pb
 from mooring.broker.v1 import rotations_pb2_grpc
 
 from broker_service.certificates.reading import Certificate
+from broker_service.certificates.rotations.progress import Rotation, Told
+from broker_service.certificates.rotations.store import RotationStore
 from broker_service.certificates.servicer import proto_of, read, warnings
 from broker_service.placements.snapshot import SnapshotKeeper
-from broker_service.rotations.progress import Rotation, Told
-from broker_service.rotations.store import RotationStore
 from chassis import pages
 from chassis.errors import InvalidInput
 from chassis.server import Context

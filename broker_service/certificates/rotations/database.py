@@ -8,10 +8,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from broker_service.certificates.database import certificate_of
 from broker_service.certificates.reading import CA
+from broker_service.certificates.rotations.progress import Rotation, counted
 from broker_service.database import Row, destination_in, put_in_place
 from broker_service.errors import RotationNotFound
 from broker_service.passwords import Change, Passwords
-from broker_service.rotations.progress import Rotation, counted
 from broker_service.tables import brokers, device_count_changes, device_counts, devices
 from chassis.errors import Forbidden
 from chassis.trust import Access, role
