@@ -9,8 +9,8 @@ from psycopg.errors import ForeignKeyViolation
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from broker_service.brokers.differences import differences
 from broker_service.destinations import Destination, destination_of
+from broker_service.differences import differences
 from broker_service.errors import (
     BrokerInUse,
     BrokerIsDefault,

@@ -8,10 +8,10 @@ from typing import Any
 from mooring.broker.v1 import history_pb2 as pb
 from mooring.broker.v1 import history_pb2_grpc
 
-from broker_service.brokers.differences import Change, differences
 from broker_service.brokers.history.store import HistoryStore, State, state_of
 from broker_service.brokers.servicer import COLUMNS, proto_of
 from broker_service.database import Row
+from broker_service.differences import Change, differences
 from broker_service.placements.snapshot import SnapshotKeeper
 from broker_service.settings import Settings, check, check_login, check_password
 from chassis import pages

@@ -7,7 +7,6 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from broker_service.brokers.differences import COMPARED, SECRETS
 from broker_service.database import (
     Row,
     audited,
@@ -16,6 +15,7 @@ from broker_service.database import (
     destination_in,
     require_revision,
 )
+from broker_service.differences import COMPARED, SECRETS
 from broker_service.encryption import EncryptionKeys
 from broker_service.errors import BrokerNotFound, RevisionNotFound
 from broker_service.passwords import Passwords

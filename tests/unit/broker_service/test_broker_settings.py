@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker_service.brokers.differences import (
+from broker_service.differences import (
     COMPARED,
     NOT_COMPARED,
     SECRETS,
