@@ -78,11 +78,11 @@ async def running(config: BrokerServiceConfig) -> AsyncIterator[int]:
             placement_store, snapshots, config.mqtt_broker_url
         )
         stack.push_async_callback(resolution.close)
-        broker = brokers.BrokerServicer(broker_store, snapshots)
+        broker = brokers.BrokerServicer(broker_store, snapshots.refresh)
         counts = device_counts.DeviceCountServicer(DeviceCountStore(engine))
-        certificate = certificates.CertificateServicer(certificate_store, snapshots)
-        rotation = rotations.RotationServicer(RotationStore(engine, keys), snapshots)
-        revisions = history.BrokerHistoryServicer(HistoryStore(engine, keys), snapshots)
+        certificate = certificates.CertificateServicer(certificate_store, snapshots.refresh)
+        rotation = rotations.RotationServicer(RotationStore(engine, keys), snapshots.refresh)
+        revisions = history.BrokerHistoryServicer(HistoryStore(engine, keys), snapshots.refresh)
         managed = management.ManagementServicer(ManagementStore(engine, keys))
 
         def register(server: grpc.aio.Server) -> None:

@@ -33,6 +33,20 @@ whole = (
     .outerjoin_from(brokers, certificates, brokers.c.ca_certificate_id == certificates.c.id)
     .outerjoin(_client, brokers.c.client_certificate_id == _client.c.id)
 )
+_ca = certificates.alias("ca")
+_next_ca = certificates.alias("next_ca")
+# The brokers with the PEM of all that they use.
+all_brokers = sa.select(
+    brokers,
+    _ca.c.pem.label("ca_cert"),
+    _next_ca.c.id.label("next_ca_id"),
+    _next_ca.c.pem.label("next_ca_cert"),
+    _client.c.pem.label("client_cert"),
+).select_from(
+    brokers.outerjoin(_ca, brokers.c.ca_certificate_id == _ca.c.id)
+    .outerjoin(_next_ca, _ca.c.replacement_id == _next_ca.c.id)
+    .outerjoin(_client, brokers.c.client_certificate_id == _client.c.id)
+)
 _next = certificates.alias("next_ca")
 _bundle = sa.select(certificates.c.pem, _next.c.pem.label("next_pem")).outerjoin_from(
     certificates, _next, certificates.c.replacement_id == _next.c.id
@@ -85,6 +99,11 @@ async def destination_in(connection: AsyncConnection, columns: Mapping[Any, Any]
 def bundle_of(pem: str | None, next_pem: str | None) -> str | None:
     """The CA certificates that are trusted: while one replaces another, both."""
     return pem if pem is None or next_pem is None else united(pem, next_pem)
+
+
+def ca_cert_of(row: Row) -> str | None:
+    """The CA certificates of a row of `all_brokers`, as devices are told."""
+    return bundle_of(row["ca_cert"], row["next_ca_cert"])
 
 
 async def put_in_place(

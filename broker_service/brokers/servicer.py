@@ -13,7 +13,7 @@ from broker_service.brokers.store import BrokerStore, Filter
 from broker_service.certificates.reading import CA, CLIENT, Certificate, read_ca
 from broker_service.certificates.servicer import warnings
 from broker_service.errors import BrokerNameTaken
-from broker_service.placements.snapshot import SnapshotKeeper
+from broker_service.refreshing import Refresh
 from broker_service.settings import (
     MAX_INT32,
     TLS_OF_PROTOCOL,
@@ -57,17 +57,20 @@ DEFAULTS = asdict(Settings(name="", host="", port=0))
 class BrokerServicer(brokers_pb2_grpc.BrokerServiceServicer):
     """A change is what this replica answers with before the caller hears of it."""
 
-    def __init__(self, store: BrokerStore, snapshots: SnapshotKeeper) -> None:
-        """`snapshots` is told of every change; the other replicas hear of it from the database."""
+    def __init__(self, store: BrokerStore, refresh: Refresh) -> None:
+        """`refresh` makes a change that was committed take effect in this process.
+
+        Other replicas hear of it from the database.
+        """
         self._store = store
-        self._snapshots = snapshots
+        self._refresh = refresh
 
     async def CreateBroker(
         self, request: pb.CreateBrokerRequest, context: Context
     ) -> pb.CreateBrokerResponse:
         """Raises `InvalidInput`, `BrokerNameTaken`, `CertificateUnknown`."""
         row = await self._store.create(*_new(request.fields))
-        await self._snapshots.refresh()
+        await self._refresh()
         return pb.CreateBrokerResponse(broker=proto_of(row))
 
     async def GetBroker(
@@ -123,7 +126,7 @@ class BrokerServicer(brokers_pb2_grpc.BrokerServiceServicer):
         if "protocol" in changes and "use_tls" not in changes:
             changes["use_tls"] = None
         row = await self._store.update(request.id, decide, request.if_revision)
-        await self._snapshots.refresh()
+        await self._refresh()
         return pb.UpdateBrokerResponse(broker=proto_of(row))
 
     async def DeleteBroker(
@@ -131,7 +134,7 @@ class BrokerServicer(brokers_pb2_grpc.BrokerServiceServicer):
     ) -> pb.DeleteBrokerResponse:
         """Raises `BrokerNotFound`, `BrokerInUse`, `BrokerIsDefault`, `LostRace`."""
         await self._store.delete(request.id, request.if_revision)
-        await self._snapshots.refresh()
+        await self._refresh()
         return pb.DeleteBrokerResponse()
 
     async def SetDefaultBroker(
@@ -139,7 +142,7 @@ class BrokerServicer(brokers_pb2_grpc.BrokerServiceServicer):
     ) -> pb.SetDefaultBrokerResponse:
         """Raises `BrokerNotFound`, `BrokerInactive`, `LostRace`."""
         row = await self._store.set_default(request.id, request.if_revision)
-        await self._snapshots.refresh()
+        await self._refresh()
         return pb.SetDefaultBrokerResponse(broker=proto_of(row))
 
     async def ImportBrokers(
@@ -167,7 +170,7 @@ class BrokerServicer(brokers_pb2_grpc.BrokerServiceServicer):
             except MooringError as error:
                 response.results.add(error=to_item(error))
         if any(result.created for result in response.results) and not request.dry_run:
-            await self._snapshots.refresh()
+            await self._refresh()
         return response
 
 

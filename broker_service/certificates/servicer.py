@@ -17,7 +17,7 @@ from broker_service.certificates.reading import (
 )
 from broker_service.certificates.store import CertificateStore
 from broker_service.certificates.verification import warnings_of
-from broker_service.placements.snapshot import SnapshotKeeper
+from broker_service.refreshing import Refresh
 from broker_service.settings import MAX_INT32
 from chassis import pages
 from chassis.errors import InvalidInput
@@ -43,10 +43,10 @@ MAX_EXPIRES_WITHIN_S = 10_000 * 7 * 24 * 60 * 60
 class CertificateServicer(certificates_pb2_grpc.CertificateServiceServicer):
     """A certificate that nobody uses yet changes nothing for anybody."""
 
-    def __init__(self, store: CertificateStore, snapshots: SnapshotKeeper) -> None:
-        """`snapshots` is told of what may be served."""
+    def __init__(self, store: CertificateStore, refresh: Refresh) -> None:
+        """`refresh` makes a change that was committed take effect in this process."""
         self._store = store
-        self._snapshots = snapshots
+        self._refresh = refresh
 
     async def CreateCertificate(
         self, request: pb.CreateCertificateRequest, context: Context
@@ -89,7 +89,7 @@ class CertificateServicer(certificates_pb2_grpc.CertificateServiceServicer):
         """Raises `InvalidInput`, `CertificateNotFound`."""
         check_text("name", request.name, shortest=1, longest=MAX_NAME)
         row = await self._store.rename(request.id, request.name)
-        await self._snapshots.refresh()
+        await self._refresh()
         return pb.RenameCertificateResponse(certificate=proto_of(row))
 
     async def DeleteCertificate(

@@ -18,7 +18,7 @@ from prometheus_client import Counter
 from sqlalchemy.exc import DBAPIError
 
 from broker_service.certificates.expiry import ExpiryWatch
-from broker_service.database import bundle_of
+from broker_service.database import ca_cert_of
 from broker_service.placements.store import PlacementStore, Reading
 from broker_service.resolution import Directory
 from broker_service.settings import TOLD_MANAGEMENT, url_of
@@ -174,8 +174,3 @@ def _settings_of(row: sa.RowMapping) -> pb.BrokerSettings:
     settings.ca_certificate_ids.extend(ca_id for ca_id in ca_ids if ca_id is not None)
     settings.is_told = row["management"] == TOLD_MANAGEMENT
     return settings
-
-
-def ca_cert_of(row: sa.RowMapping) -> str | None:
-    """What is told of a row of `all_brokers`."""
-    return bundle_of(row["ca_cert"], row["next_ca_cert"])

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from broker_service.certificates.expiry import Expiring
+from broker_service.database import all_brokers
 from broker_service.explanation import Facts
 from broker_service.resolution import Broker, Directory, FleetRule, Placement, Rollout
 from broker_service.tables import (
@@ -28,20 +29,6 @@ CHANNEL = "mooring_placement"
 # Reading more of them one by one is no faster than reading all.
 MAX_TOUCHED = 1_000
 
-_ca = certificates.alias("ca")
-_client = certificates.alias("client")
-_next_ca = certificates.alias("next_ca")
-all_brokers = sa.select(
-    brokers,
-    _ca.c.pem.label("ca_cert"),
-    _next_ca.c.id.label("next_ca_id"),
-    _next_ca.c.pem.label("next_ca_cert"),
-    _client.c.pem.label("client_cert"),
-).select_from(
-    brokers.outerjoin(_ca, brokers.c.ca_certificate_id == _ca.c.id)
-    .outerjoin(_next_ca, _ca.c.replacement_id == _next_ca.c.id)
-    .outerjoin(_client, brokers.c.client_certificate_id == _client.c.id)
-)
 _replaced = certificates.alias("replaced")
 _expiring = sa.select(certificates.c.id, certificates.c.name, certificates.c.not_after).where(
     sa.or_(
@@ -227,6 +214,6 @@ def _is_touched(touched: Touched) -> sa.ColumnElement[bool]:
     return sa.or_(
         brokers.c.id.in_(touched.broker_ids),
         brokers.c.ca_certificate_id.in_(touched.certificate_ids),
-        _next_ca.c.id.in_(touched.certificate_ids),
+        all_brokers.selected_columns.next_ca_id.in_(touched.certificate_ids),
         brokers.c.client_certificate_id.in_(touched.certificate_ids),
     )

@@ -12,7 +12,7 @@ from broker_service.brokers.history.store import HistoryStore, State, state_of
 from broker_service.brokers.servicer import COLUMNS, proto_of
 from broker_service.database import Row
 from broker_service.differences import Change, differences
-from broker_service.placements.snapshot import SnapshotKeeper
+from broker_service.refreshing import Refresh
 from broker_service.settings import Settings, check, check_login, check_password
 from chassis import pages
 from chassis.server import Context
@@ -30,10 +30,10 @@ POLICIES = {
 class BrokerHistoryServicer(history_pb2_grpc.BrokerHistoryServiceServicer):
     """A rollback is what this replica answers with before the caller hears of it."""
 
-    def __init__(self, store: HistoryStore, snapshots: SnapshotKeeper) -> None:
-        """`snapshots` is told of every change."""
+    def __init__(self, store: HistoryStore, refresh: Refresh) -> None:
+        """`refresh` makes a change that was committed take effect in this process."""
         self._store = store
-        self._snapshots = snapshots
+        self._refresh = refresh
 
     async def ListBrokerRevisions(
         self, request: pb.ListBrokerRevisionsRequest, context: Context
@@ -67,7 +67,7 @@ class BrokerHistoryServicer(history_pb2_grpc.BrokerHistoryServiceServicer):
         row = await self._store.roll_back(
             request.broker_id, request.revision, _check, request.if_revision, password
         )
-        await self._snapshots.refresh()
+        await self._refresh()
         return pb.RollBackBrokerResponse(broker=proto_of(row))
 
 

@@ -6,10 +6,9 @@ from mooring.broker.v1 import management_pb2 as pb
 from mooring.broker.v1 import management_pb2_grpc
 
 from broker_service.brokers.management.store import ManagementStore
-from broker_service.database import Row
+from broker_service.database import Row, ca_cert_of
 from broker_service.errors import SecretUnreadable
 from broker_service.passwords import problem_of
-from broker_service.placements.snapshot import ca_cert_of
 from chassis.identities import Identity
 from chassis.server import Context
 from chassis.trust import Services

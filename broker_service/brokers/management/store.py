@@ -5,12 +5,10 @@ from collections.abc import Sequence
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from broker_service.database import Row
+from broker_service.database import Row, all_brokers, ca_cert_of
 from broker_service.destinations import destination_of
 from broker_service.encryption import EncryptionKeys
 from broker_service.passwords import Passwords
-from broker_service.placements.snapshot import ca_cert_of
-from broker_service.placements.store import all_brokers
 from broker_service.tables import brokers, local_brokers_kept
 from chassis.database import reading
 

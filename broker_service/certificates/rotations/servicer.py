@@ -9,7 +9,7 @@ from broker_service.certificates.reading import Certificate
 from broker_service.certificates.rotations.progress import Rotation, Told
 from broker_service.certificates.rotations.store import RotationStore
 from broker_service.certificates.servicer import proto_of, read, warnings
-from broker_service.placements.snapshot import SnapshotKeeper
+from broker_service.refreshing import Refresh
 from chassis import pages
 from chassis.errors import InvalidInput
 from chassis.server import Context
@@ -37,10 +37,10 @@ TOLD: dict[int, Told] = {
 class RotationServicer(rotations_pb2_grpc.RotationServiceServicer):
     """A change is what this replica answers devices with before the caller hears of it."""
 
-    def __init__(self, store: RotationStore, snapshots: SnapshotKeeper) -> None:
-        """`snapshots` is told of every change."""
+    def __init__(self, store: RotationStore, refresh: Refresh) -> None:
+        """`refresh` makes a change that was committed take effect in this process."""
         self._store = store
-        self._snapshots = snapshots
+        self._refresh = refresh
 
     async def StageRotation(
         self, request: pb.StageRotationRequest, context: Context
@@ -59,7 +59,7 @@ class RotationServicer(rotations_pb2_grpc.RotationServiceServicer):
         elif not request.HasField("replacement_id"):
             raise InvalidInput("is required", field="replacement")
         rotation = await self._store.stage(request.id, replacement, threshold)
-        await self._snapshots.refresh()
+        await self._refresh()
         return pb.StageRotationResponse(rotation=_proto_of(rotation))
 
     async def GetRotation(
@@ -89,7 +89,7 @@ class RotationServicer(rotations_pb2_grpc.RotationServiceServicer):
     ) -> pb.CutOverRotationResponse:
         """Raises `CertificateNotFound`, `RotationNotFound`, `RotationTooEarly`."""
         row = await self._store.cut_over(request.id, is_forced=request.force)
-        await self._snapshots.refresh()
+        await self._refresh()
         return pb.CutOverRotationResponse(certificate=proto_of(row))
 
     async def CancelRotation(
@@ -97,7 +97,7 @@ class RotationServicer(rotations_pb2_grpc.RotationServiceServicer):
     ) -> pb.CancelRotationResponse:
         """Raises `CertificateNotFound`, `RotationNotFound`."""
         await self._store.cancel(request.id)
-        await self._snapshots.refresh()
+        await self._refresh()
         return pb.CancelRotationResponse()
 
 

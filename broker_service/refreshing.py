@@ -1,0 +1,7 @@
+"""How a change of brokers or certificates takes effect in the process that made it."""
+
+from collections.abc import Awaitable, Callable
+from typing import TypeAlias
+
+# Returns when answers follow from what was committed before. Raises `Unavailable`.
+Refresh: TypeAlias = Callable[[], Awaitable[None]]
