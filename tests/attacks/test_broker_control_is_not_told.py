@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.broker_service.test_brokers import created
+from tests.integration.broker_service.brokers.test_brokers import created
 from tests.integration.gateway.test_document import document_of, operations_of
 from tests.stack import Stack
 

@@ -12,10 +12,10 @@ from mooring.broker.v1 import management_pb2 as pb
 from broker_service.encryption import EncryptionKeys
 from broker_service.passwords import password_place
 from broker_service.reencrypt.__main__ import ReencryptConfig, reencrypted
-from tests.integration.broker_service.test_brokers import created
-from tests.integration.broker_service.test_management import managed
+from tests.integration.broker_service.brokers.test_brokers import created
+from tests.integration.broker_service.brokers.test_management import managed
 from tests.stack import Stack
-from tests.unit.broker_service.test_certificates import root
+from tests.unit.broker_service.certificates.test_certificates import root
 
 SECRET = "the-password-that-is-given-once"
 LOGIN = {"username": "control", "password": SECRET}

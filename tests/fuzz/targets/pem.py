@@ -24,7 +24,12 @@ from broker_service.certificates.verification import warnings_of
 from broker_service.pem import united
 from chassis.errors import InvalidInput
 from tests.fuzz.given import chosen
-from tests.unit.broker_service.test_certificate_verification import RSA_KEY, Made, Plan, made
+from tests.unit.broker_service.certificates.test_certificate_verification import (
+    RSA_KEY,
+    Made,
+    Plan,
+    made,
+)
 
 NAMES = (x509.DNSName("example.com"),)
 ED_KEY = ed25519.Ed25519PrivateKey.from_private_bytes(bytes(range(32)))

@@ -16,7 +16,7 @@ from broker_service.reencrypt.__main__ import ReencryptConfig, reencrypted, show
 from broker_service.reencrypt.store import Chunk, ReencryptionStore
 from chassis.database import engine_of
 from tests.stack import Stack
-from tests.unit.broker_service.test_certificates import ISSUER, KEY, LEAF
+from tests.unit.broker_service.certificates.test_certificates import ISSUER, KEY, LEAF
 
 SECRETS = {
     "mqtt_broker_config": "password_encrypted",

@@ -18,7 +18,7 @@ from chassis.errors import InvalidInput
 from gateway.administration.imports import BROKER_ROWS, DEVICE_ROWS
 from gateway.administration.job_lists import ROWS
 from gateway.uploads import CSV, MAX_SUBJECT, NDJSON, Form, receive
-from tests.unit.broker_service.test_certificate_verification import Made, Plan, made
+from tests.unit.broker_service.certificates.test_certificate_verification import Made, Plan, made
 
 # Each of these takes less than half a minute, with other tests beside it.
 FUZZED = settings(

@@ -12,7 +12,7 @@ from mooring.broker.v1 import brokers_pb2
 
 from broker_service.encryption import EncryptionKeys, place_of
 from chassis.errors import Conflict
-from tests.integration.broker_service.test_brokers import created
+from tests.integration.broker_service.brokers.test_brokers import created
 from tests.stack import Stack
 
 

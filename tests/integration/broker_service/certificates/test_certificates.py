@@ -15,7 +15,7 @@ import broker_service.__main__
 from broker_service.certificates.database import private_key_place
 from broker_service.encryption import EncryptionKeys
 from tests.stack import Stack
-from tests.unit.broker_service.test_certificates import CA, ISSUER, KEY, LEAF, root
+from tests.unit.broker_service.certificates.test_certificates import CA, ISSUER, KEY, LEAF, root
 
 CLIENT = {"kind": "client", "pem": LEAF + ISSUER, "private_key": KEY}
 TLS = {"name": "TLS", "host": "h", "port": 8883, "protocol": "mqtts"}

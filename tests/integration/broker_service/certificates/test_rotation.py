@@ -9,7 +9,7 @@ from prometheus_client import REGISTRY
 
 import broker_service.placements.snapshot
 from tests.stack import Stack
-from tests.unit.broker_service.test_certificates import ISSUER, KEY, LEAF, MIDDLE, root
+from tests.unit.broker_service.certificates.test_certificates import ISSUER, KEY, LEAF, MIDDLE, root
 
 UUIDS = [f"device-{n}" for n in range(5)]
 TLS = {"name": "TLS", "host": "h", "port": 8883, "protocol": "mqtts"}

@@ -28,7 +28,7 @@ from broker_service.certificates.reading import MAX_CERTIFICATES, read_ca, read_
 from broker_service.certificates.verification import warnings_of
 from broker_service.pem import MAX_CHARACTERS
 from chassis.errors import InvalidInput
-from tests.unit.broker_service.test_certificate_verification import Plan, made
+from tests.unit.broker_service.certificates.test_certificate_verification import Plan, made
 
 ROOT = trustme.CA()
 MIDDLE = ROOT.create_child_ca()

@@ -9,7 +9,7 @@ import psycopg
 import pytest
 import trustme
 
-from tests.integration.broker_service.test_brokers import created, pem_of
+from tests.integration.broker_service.brokers.test_brokers import created, pem_of
 from tests.stack import Stack
 
 KEPT = ("revision", "updated_at", "is_default")

@@ -17,11 +17,11 @@ from chassis.database import DATABASE_UNAVAILABLE
 from chassis.errors import REASON, Unavailable
 from chassis.identities import Identity
 from chassis.trust import Access, Actor
-from tests.integration.broker_service.test_brokers import created
+from tests.integration.broker_service.brokers.test_brokers import created
 from tests.integration.gateway.test_document import document_of, operations_of
 from tests.integration.registry_service.provisioning.test_fallback import shut_out
 from tests.stack import Stack
-from tests.unit.broker_service.test_certificates import root
+from tests.unit.broker_service.certificates.test_certificates import root
 
 METHOD = "/mooring.broker.v1.ManagementService/ListManagedBrokers"
 PASSWORD = "s3cret-Passw0rd-of-the-management"
