@@ -6,7 +6,7 @@ WORKER_LOOPS names the loops of this process, separated by commas; all if it is 
 import os
 import socket
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -93,21 +93,17 @@ def loops_of(config: WorkerConfig, holder: str) -> list[Loop]:
     ]
 
 
-@asynccontextmanager
-async def running(config: WorkerConfig) -> AsyncIterator[None]:
-    """The whole process, until the block ends. Raises `SystemExit` for a wrong setting."""
+def wanted_loops(config: WorkerConfig) -> list[Loop]:
+    """The loops of this process. Raises `SystemExit` for a name that no loop has."""
     holder = f"{socket.gethostname()}/{os.getpid()}"
     try:
-        wanted = loops.chosen(loops_of(config, holder), config.worker_loops)
+        return loops.chosen(loops_of(config, holder), config.worker_loops)
     except loops.UnknownLoop as error:
         raise SystemExit(f"WORKER_LOOPS: {error}") from None
-    async with AsyncExitStack() as stack:
-        await stack.enter_async_context(process.background(loops.run(wanted)))
-        yield
 
 
 if __name__ == "__main__":
     config = load(WorkerConfig)
     log.configure("worker", config.log_level)
     metrics.serve(config.worker_metrics_port)
-    process.run(running(config))
+    process.run(process.background(loops.run(wanted_loops(config))))

@@ -47,7 +47,7 @@ MAX_DETAIL = 200
 
 
 class JobServicer(jobs_pb2_grpc.JobServiceServicer):
-    """What is started here is done by the background process."""
+    """A worker does what is started here."""
 
     def __init__(self, store: JobStore, destinations: Destinations) -> None:
         """`store` holds the jobs; `destinations` says where devices would go."""

@@ -49,7 +49,7 @@ class Chunk:
 
 
 class WorkStore:
-    """What the background process does; it connects as mooring_registry."""
+    """What a worker does to jobs; it connects as mooring_registry."""
 
     def __init__(self, engine: AsyncEngine, lease_s: float = 5.0) -> None:
         """`lease_s` is how long nobody else works after the last sign of life."""
