@@ -48,22 +48,25 @@ def descendants(pid: int) -> dict[int, str]:
                 continue  # It has ended since.
             parents[int(entry.name)] = int(stat.rpartition(")")[2].split()[1])
             commands[int(entry.name)] = command.replace("\0", " ").strip()
-    below = {pid}
-    while more := {child for child, parent in parents.items() if parent in below} - below:
-        below |= more
-    return {child: commands[child] for child in below - {pid}}
+    # Parents come before their children.
+    below = [pid]
+    for parent in below:
+        below += [child for child, above in parents.items() if above == parent]
+    return {child: commands[child] for child in below[1:]}
 
 
 def named(name: str, commands: Mapping[int, str]) -> list[int]:
     """The ids of a service, or of another process of ours: none between two lives."""
     marks = {MOSQUITTO: "/mosquitto -c ", "postgres": "bin/postgres -D"}
     if name in marks:
-        # Before it is itself it is a shell that has the whole command.
-        return [
+        # Before it is itself it is a shell that has the whole command; and a child that was forked
+        # a moment ago still has its parent's.
+        found = [
             pid
             for pid, command in commands.items()
             if marks[name] in command and not command.startswith("/bin/sh")
         ]
+        return found[:1]
     # The sealer's name begins as the registry's does.
     return [pid for pid, command in commands.items() if command.endswith(f"-m {name}")]
 

@@ -135,19 +135,21 @@ def test_each_setting_that_a_service_is_given_is_one_that_it_has(tmp_path: Path)
     told = environments(
         config, "postgresql://h/d", passwords, Home(tmp_path).trust(), *[tmp_path] * 3
     )
-    kinds: tuple[type[BaseSettings], ...] = (
-        BrokerServiceConfig,
-        RegistryServiceConfig,
-        GatewayConfig,
-        WorkerConfig,
-        AccessConfig,
-        SealingConfig,
-        EnforcementConfig,
-    )
-    for kind, environment in zip(kinds, told.values(), strict=True):
-        known = {name.upper() for name in kind.model_fields}
-        assert environment.keys() - known <= set(INHERITED), kind
-    settings = {name.upper() for kind in kinds for name in kind.model_fields}
+    kinds: dict[str, tuple[type[BaseSettings], ...]] = {
+        "broker_service": (BrokerServiceConfig,),
+        "registry_service": (RegistryServiceConfig,),
+        "gateway": (GatewayConfig,),
+        "registry_service.access": (AccessConfig,),
+        "registry_service.audit.sealing": (SealingConfig,),
+        "registry_service.worker": (WorkerConfig, EnforcementConfig),
+    }
+    assert kinds.keys() == told.keys()
+    for service, environment in told.items():
+        known = {name.upper() for kind in kinds[service] for name in kind.model_fields}
+        assert environment.keys() - known <= set(INHERITED), service
+    settings = {
+        name.upper() for each in kinds.values() for kind in each for name in kind.model_fields
+    }
     assert config.service_ports().keys() <= settings
 
 
