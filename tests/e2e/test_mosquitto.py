@@ -14,8 +14,8 @@ import aiomqtt
 import pytest
 
 from tests import debian
+from tests.documented import blocks
 from tests.e2e.test_device import client_of
-from tests.integration.local.test_readme import blocks
 from tests.supervised import MOSQUITTO, PATIENCE_S, Run
 
 DEVICE = {
@@ -78,7 +78,7 @@ def pasted(run: Run, *scripts: str) -> str:
     return ended.stdout
 
 
-async def test_a_device_uses_it_as_the_readme_says_until_everything_ends(first_run: Run) -> None:
+async def test_a_device_uses_it_as_documented_until_everything_ends(first_run: Run) -> None:
     run = first_run
     said = run.start()
     assert f"  mqtt         {run.credentials()['MQTT_URL']}\n" in said
@@ -87,8 +87,9 @@ async def test_a_device_uses_it_as_the_readme_says_until_everything_ends(first_r
     for log in (run.home / "logs").iterdir():
         assert password not in log.read_text(), log
 
-    _, registering, pinning, asking, talking = blocks("sh")[:5]
-    [output] = [text for text in blocks("text") if "greeting" in text]
+    [_, registering] = blocks("../README.md", "sh")
+    [pinning, asking, talking] = blocks("first-steps.md", "sh")
+    [output] = blocks("first-steps.md", "text")
     talked = pasted(run, registering, pinning, asking, talking)
     assert talked.endswith(output), talked
 

@@ -1,4 +1,4 @@
-"""What the README shows is what happens."""
+"""What the README and docs/api.md show is what happens."""
 
 import asyncio
 import json
@@ -7,19 +7,15 @@ import re
 import sys
 
 from chassis.identities import Identity
-from tests import REPOSITORY
+from tests import REPOSITORY, documented
 from tests.stack import Stack
 
 README = (REPOSITORY / "README.md").read_text()
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
-
-
 async def test_the_python_snippet_resolves_a_broker(stack: Stack) -> None:
     await stack.register("test-device-123")
-    (snippet,) = blocks("python")
+    (snippet,) = documented.blocks("api.md", "python")
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-c",
@@ -38,8 +34,9 @@ async def test_the_python_snippet_resolves_a_broker(stack: Stack) -> None:
 
 
 async def test_the_answer_shown_is_the_answer_given(stack: Stack) -> None:
-
-    (shown,) = (json.loads(block) for block in blocks("json"))
+    (shown,) = (
+        json.loads(block) for block in re.findall(r"```json\n(.*?)```", README, flags=re.DOTALL)
+    )
     given = (await stack.register("test-device-123")).json()
     for answer in (shown, given):
         for random in ("id", "createdAt"):
