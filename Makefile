@@ -11,29 +11,30 @@ RUN := .venv/bin
 PROTOS := $(sort $(shell find protos/mooring -name '*.proto'))
 SOURCES := chassis domain broker_service registry_service gateway migrations local bench tests
 
-.PHONY: run test test-all bench check protos migrate clean
+.PHONY: run test test-all bench check protos migrate clean help
 
-run: .venv/.run  ## the three services and a PostgreSQL, on this machine
+run: .venv/.run  ## starts all processes and a PostgreSQL on this machine
 	@exec $(RUN)/python -m local
 
 # Three on two cores: a good part of what the tests take is waiting. Files run in the order of their
 # names: the unit tests, which are short, come last, so that no long file is left at the end.
-test: .venv/.dev  ## everything that is not heavy: minutes long, or with a heavyweight server
+test: .venv/.dev  ## runs the tests that are not heavy (a minute long, or with a heavyweight server)
 	$(RUN)/python -m pytest -m 'not heavy' -n 3 --dist loadfile --no-loadscope-reorder
 
-test-all: .venv/.dev  ## all the rest
+test-all: .venv/.dev  ## runs the heavy tests
 	$(RUN)/python -m pytest -m heavy
 
-bench: .venv/.bench  ## how fast it is on this machine: bench/results.md; ROW=storm,idle for some
+bench: .venv/.bench  ## measures this machine: bench/results.md; ROW=storm,idle measures some rows
 	@exec $(RUN)/python -m bench $(ROW)
 
-check: .venv/.dev  ## format, lint, types, protos and their generated code
+check: .venv/.dev  ## checks format, lint, types, protos, tables and the subjects of commits
 	$(RUN)/ruff format --check .
 	$(RUN)/ruff check .
 	$(RUN)/mypy $(SOURCES)
 	$(RUN)/buf lint protos
 	$(RUN)/python -m tests.drift protos
 	$(RUN)/python -m tests.drift tables
+	$(RUN)/python -m tests.commits
 
 protos: .venv/.dev  ## regenerates protos/gen
 	$(RUN)/python -m tests.drift protos --write
@@ -43,6 +44,10 @@ migrate: .venv/.run  ## brings the database named by MOORING_DATABASE_URL up to 
 
 clean:  ## removes what make made; never MOORING_HOME
 	rm -rf .venv .uv .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+help:  ## lists these targets
+	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/\1\t\2/p' $(firstword $(MAKEFILE_LIST)) | \
+	  while IFS="$$(printf '\t')" read -r target does; do printf '%-10s %s\n' "$$target" "$$does"; done
 
 $(UV):
 	$(PYTHON) -m venv .uv
