@@ -30,6 +30,7 @@ from bench.rows import (
     keys,
     management,
     pgbench,
+    processor_time,
     replicas,
     resolve,
     resolve_many,
@@ -50,6 +51,7 @@ Row = Callable[[Stage], Findings]
 ROWS: Mapping[str, Row] = {
     "pgbench": pgbench.measure,
     "connections": connections.measure,
+    "processor-time": processor_time.measure,
     "idle": idle.measure,
     "storm": storm.measure,
     "responsive": responsive.measure,

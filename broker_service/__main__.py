@@ -33,10 +33,11 @@ from broker_service.placements import servicer as placements
 from broker_service.placements.snapshot import SnapshotKeeper
 from broker_service.placements.store import CHANNEL, PlacementStore
 from broker_service.tables import SCHEMA_REVISION
-from chassis import log, metrics, process
+from chassis import log, process
 from chassis.config import load
 from chassis.database import engine_of, forgetting, pool_of, require_schema
 from chassis.listening import Listener
+from chassis.probes import Probes, serve
 from chassis.refusals import Refusals
 from chassis.reloaded import Reloaded
 from chassis.server import Health, serving
@@ -47,7 +48,7 @@ SERVICERS = (placements, brokers, certificates, rotations, device_counts, histor
 
 
 @contextlib.asynccontextmanager
-async def running(config: BrokerServiceConfig) -> AsyncIterator[int]:
+async def running(config: BrokerServiceConfig, probes: Probes | None = None) -> AsyncIterator[int]:
     """The whole service, until the block ends; yields its port."""
     keys = EncryptionKeys.read(config.encryption_keys_file)
     ticket_keys = Reloaded(config.ticket_public_keys_file, read_public)
@@ -55,7 +56,7 @@ async def running(config: BrokerServiceConfig) -> AsyncIterator[int]:
     async with contextlib.AsyncExitStack() as stack:
         engine = engine_of(config.broker_database_url)
         stack.push_async_callback(engine.dispose)
-        await require_schema(engine, SCHEMA_REVISION)
+        await require_schema(engine, SCHEMA_REVISION, role="mooring_broker")
         broker_store = BrokerStore(engine, keys)
         certificate_store = CertificateStore(engine, keys)
         needed = (
@@ -67,6 +68,8 @@ async def running(config: BrokerServiceConfig) -> AsyncIterator[int]:
         stack.push_async_callback(refusals.close)
         await stack.enter_async_context(process.background(refusals.keep_written()))
         health = Health()
+        if probes is not None:
+            probes.ready_when(health.readiness)
         pool = await stack.enter_async_context(pool_of(config.broker_database_url))
         listener = Listener(config.broker_database_url, CHANNEL, [forgetting(engine), pool.drain])
         placement_store = PlacementStore(engine, pool, listener)
@@ -124,5 +127,6 @@ def _require_keys(needed: set[int], keys: EncryptionKeys, file: Path) -> None:
 if __name__ == "__main__":
     config = load(BrokerServiceConfig)
     log.configure("broker_service", config.log_level)
-    metrics.serve(config.broker_metrics_port)
-    process.run(running(config))
+    probes = Probes()
+    serve(probes, config.metrics_host, config.metrics_port)
+    process.run(running(config, probes), probes)

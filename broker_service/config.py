@@ -1,6 +1,8 @@
 """What the broker service reads from its environment."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import ClassVar
 
 from pydantic import Field
 
@@ -11,10 +13,10 @@ from chassis.hosts import BrokerUrl
 class BrokerServiceConfig(CalleeConfig):
     """A field is set by the variable of its name in capitals."""
 
+    renamed: ClassVar[Mapping[str, str]] = {"BROKER_METRICS_PORT": "METRICS_PORT"}
+
     broker_host: str = "127.0.0.1"
     broker_port: int = Field(default=50051, ge=0, le=65535)
-    # Where to serve /metrics on loopback; off unless set.
-    broker_metrics_port: int | None = Field(default=None, ge=0, le=65535)
     # The broker of last resort; the same for both services.
     mqtt_broker_url: BrokerUrl = "mqtt://mosquitto:1883"
     # libpq URL; the role mooring_broker.

@@ -1,8 +1,10 @@
 """Configuration from the environment: frozen, and every fault of it reported at once."""
 
+import os
+from collections.abc import Mapping
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, ClassVar, Literal, TypeVar
 
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -12,14 +14,29 @@ from chassis.identities import Identity, names_of
 Config = TypeVar("Config", bound=BaseSettings)
 
 
-class ServiceConfig(BaseSettings):
-    """What every service reads. A field is set by the variable of its name in capitals.
+class ProcessConfig(BaseSettings):
+    """What every process reads. A field is set by the variable of its name in capitals."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
+
+    # Earlier names of variables and the present ones. A process does not start with an earlier one.
+    renamed: ClassVar[Mapping[str, str]] = {}
+
+    # Where /healthz, /readyz and /metrics are served, without TLS; not at all unless the port is
+    # set.
+    metrics_host: str = "127.0.0.1"
+    metrics_port: int | None = Field(default=None, ge=0, le=65535)
+    log_level: Annotated[
+        Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(str.upper)
+    ] = "INFO"
+
+
+class ServiceConfig(ProcessConfig):
+    """What the processes read that call others or are called by gRPC.
 
     The calls between services are trusted in one of two ways: mutual TLS (`tls_*`, all three), or
     plain text on loopback with a secret for each caller. Under TLS no secret counts.
     """
-
-    model_config = SettingsConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
 
     # The secret that all services of earlier releases share. A service that is called accepts it
     # for this release where this is set.
@@ -30,9 +47,6 @@ class ServiceConfig(BaseSettings):
     # How long callers get to notice NOT_SERVING before connections close: without it, calls that
     # were on their way were cancelled in half of the stops that were tried.
     drain_s: float = Field(default=0.3, ge=0)
-    log_level: Annotated[
-        Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(str.upper)
-    ] = "INFO"
 
     @property
     def tls_files(self) -> tuple[Path | None, ...]:
@@ -116,6 +130,10 @@ def check_listener(name: str, host: str, cert_file: Path | None, key_file: Path 
 
 def load(kind: type[Config]) -> Config:
     """The configuration, or `SystemExit` with a line for each thing that is wrong with it."""
+    renamed = kind.renamed if issubclass(kind, ProcessConfig) else {}
+    if earlier := sorted(renamed.keys() & os.environ.keys()):
+        lines = [f"{name}: this variable is called {renamed[name]} now" for name in earlier]
+        raise SystemExit("configuration:\n  " + "\n  ".join(lines))
     try:
         return kind()
     except ValidationError as error:

@@ -13,6 +13,7 @@ import structlog
 from prometheus_client import Counter, Gauge
 
 from chassis.errors import MooringError
+from chassis.probes import STARTING, Readiness
 
 log = structlog.get_logger(__name__)
 
@@ -37,6 +38,22 @@ class Loop:
     """Reads the loop's secrets, and opens what it needs until the end of the block."""
 
 
+class States:
+    """What is wrong with each loop: it is starting, until its first turn has ended."""
+
+    def __init__(self) -> None:
+        self._problems: dict[str, str] = {}
+
+    def note(self, name: str, problem: str) -> None:
+        """`problem` is the reason why a loop does not do its work; empty if it does."""
+        self._problems[name] = problem
+
+    async def readiness(self) -> Readiness:
+        """For probes: whether all loops do their work."""
+        checks = {name: problem or "serving" for name, problem in self._problems.items()}
+        return not any(self._problems.values()), checks
+
+
 class UnknownLoop(ValueError):
     """A name that no loop has."""
 
@@ -51,19 +68,22 @@ def chosen(loops: Sequence[Loop], names: Collection[str]) -> list[Loop]:
     return [loop for loop in loops if not names or loop.name in names]
 
 
-async def run(loops: Iterable[Loop]) -> None:
+async def run(loops: Iterable[Loop], states: States | None = None) -> None:
     """Runs the loops until it is cancelled."""
+    noted = states or States()
     async with asyncio.TaskGroup() as group:
         for loop in loops:
-            group.create_task(_keep_running(loop), name=loop.name)
+            noted.note(loop.name, STARTING)
+            group.create_task(_keep_running(loop, noted), name=loop.name)
 
 
-async def _keep_running(loop: Loop) -> None:
+async def _keep_running(loop: Loop, states: States) -> None:
     failures = 0
 
     def pause_s(reason: str) -> float:
         nonlocal failures
         FAILED.labels(loop.name).inc()
+        states.note(loop.name, reason)
         pause = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0**failures)
         failures = min(failures + 1, 16)
         log.warning("a loop cannot do its work now", loop=loop.name, reason=reason, pause_s=pause)
@@ -81,6 +101,7 @@ async def _keep_running(loop: Loop) -> None:
                         wait_s = pause_s(error.reason)
                     else:
                         failures = 0
+                        states.note(loop.name, "")
                         SUCCEEDED.labels(loop.name).set_to_current_time()
                     await asyncio.sleep(wait_s)
         except MooringError as error:

@@ -11,18 +11,23 @@ from typing import Any
 import structlog
 import uvloop
 
+from chassis.probes import Probes
+
 log = structlog.get_logger(__name__)
 
 # Objects made and not yet freed between two looks at the youngest; Python's own is 700.
 GC_THRESHOLD = 50_000
 
 
-def run(service: AbstractAsyncContextManager[object]) -> None:
-    """Enters `service`, and leaves it in order at SIGTERM or SIGINT, also while it starts."""
-    uvloop.run(_until_stopped(service))
+def run(service: AbstractAsyncContextManager[object], probes: Probes | None = None) -> None:
+    """Enters `service`, and leaves it in order at SIGTERM or SIGINT, also while it starts.
+
+    `probes` are told when it has started and when it stops.
+    """
+    uvloop.run(_until_stopped(service, probes or Probes()))
 
 
-async def _until_stopped(service: AbstractAsyncContextManager[object]) -> None:
+async def _until_stopped(service: AbstractAsyncContextManager[object], probes: Probes) -> None:
     stopped = asyncio.Event()
     has_started = asyncio.Event()
 
@@ -30,7 +35,9 @@ async def _until_stopped(service: AbstractAsyncContextManager[object]) -> None:
         async with service:
             has_started.set()
             _settle()
+            probes.begin()
             await stopped.wait()
+            probes.leave()
             log.info("stopping")
 
     def stop() -> None:

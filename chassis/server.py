@@ -19,6 +19,7 @@ from chassis import log as logs
 from chassis.config import is_loopback
 from chassis.errors import Internal, InvalidInput, MooringError, Unauthenticated, trailers_of
 from chassis.identities import caller as calling
+from chassis.probes import Readiness
 from chassis.refusals import Refusals
 from chassis.tickets import ticket
 from chassis.trust import (
@@ -166,6 +167,14 @@ class Health:
         response = health_pb2.HealthCheckResponse
         status = response.SERVING if is_serving else response.NOT_SERVING
         await self._servicer.set(name, status)
+
+    async def readiness(self) -> Readiness:
+        """The same for probes by HTTP."""
+        checks = {
+            name or "service": "serving" if is_serving else "not_serving"
+            for name, is_serving in self._said.items()
+        }
+        return self._said.get("", False), checks
 
     async def leave(self) -> None:
         """Says NOT_SERVING for good."""

@@ -3,16 +3,19 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from functools import partial
 
-from chassis import log, metrics, process
+from chassis import log, process
 from chassis.config import load
 from chassis.http_limits import HttpLimits
 from chassis.http_server import Address, serving
+from chassis.probes import Probes, serve
 from gateway.administration.refused import Refused
 from gateway.app import app_of
 from gateway.config import GatewayConfig
 from gateway.device_calls import DeviceCalls
 from gateway.device_routes import DeviceRoutes
+from gateway.health import readiness
 from gateway.limits import Limits
 from gateway.neighbours import Neighbours
 from gateway.problems import unread
@@ -23,12 +26,14 @@ TOO_MANY_FAILED = "too many attempts with tokens that are not valid"
 
 
 @contextlib.asynccontextmanager
-async def running(config: GatewayConfig) -> AsyncIterator[str]:
+async def running(config: GatewayConfig, probes: Probes | None = None) -> AsyncIterator[str]:
     """The whole gateway, until the block ends; yields its URL."""
     async with contextlib.AsyncExitStack() as stack:
         neighbours = Neighbours(config)
         stack.push_async_callback(neighbours.close)
         leaving = asyncio.Event()
+        if probes is not None:
+            probes.ready_when(partial(readiness, neighbours))
         calls = DeviceCalls(
             neighbours,
             config.request_timeout_s,
@@ -82,5 +87,6 @@ async def running(config: GatewayConfig) -> AsyncIterator[str]:
 if __name__ == "__main__":
     config = load(GatewayConfig)
     log.configure("gateway", config.log_level)
-    metrics.serve(config.gateway_metrics_port)
-    process.run(running(config))
+    probes = Probes()
+    serve(probes, config.metrics_host, config.metrics_port)
+    process.run(running(config, probes), probes)

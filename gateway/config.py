@@ -1,7 +1,8 @@
 """What the gateway reads from its environment."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import BeforeValidator, Field, model_validator
 from pydantic_settings import NoDecode
@@ -14,11 +15,11 @@ from gateway.limits import Limit, limit_of
 class GatewayConfig(CallerConfig):
     """A field is set by the variable of its name in capitals."""
 
+    renamed: ClassVar[Mapping[str, str]] = {"GATEWAY_METRICS_PORT": "METRICS_PORT"}
+
     gateway_host: str = "127.0.0.1"
     # 0 takes a free one.
     gateway_port: int = Field(default=4002, ge=0, le=65535)
-    # Where to serve /metrics on loopback; off unless set.
-    gateway_metrics_port: int | None = Field(default=None, ge=0, le=65535)
     # What devices and people see; `tls_*` is what the other services see.
     gateway_tls_cert_file: Path | None = None
     gateway_tls_key_file: Path | None = None

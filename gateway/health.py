@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from chassis.trust import Access
 from gateway.context import context_of
-from gateway.neighbours import HealthCheck
+from gateway.neighbours import HealthCheck, Neighbours
 from gateway.problems import errors
 
 PATIENCE_S = 1.0
@@ -59,16 +59,7 @@ async def healthz() -> Liveness:
 )
 async def readyz(request: Request[Any, Any, Any]) -> Response[Readiness]:
     context = context_of(request)
-    neighbours = context.neighbours
-    names = [("registry", name) for name in ASKED_OF_REGISTRY]
-    names += [("broker", name) for name in ASKED_OF_BROKER]
-    asked = {"registry": neighbours.registry_health, "broker": neighbours.broker_health}
-    statuses = await asyncio.gather(*(_ask(asked[who], name) for who, name in names))
-    checks = {
-        f"{who}/{name}" if name else who: status
-        for (who, name), status in zip(names, statuses, strict=True)
-        if status
-    }
+    checks = await _checks(context.neighbours)
     status = "unavailable" if context.leaving.is_set() else judge(checks)
     headers = {"Cache-Control": "no-store"}
     if status == "unavailable":
@@ -76,6 +67,24 @@ async def readyz(request: Request[Any, Any, Any]) -> Response[Readiness]:
             Readiness(status, checks), status_code=503, headers=headers | {"Retry-After": "1"}
         )
     return Response(Readiness(status, checks), headers=headers)
+
+
+async def readiness(neighbours: Neighbours) -> tuple[bool, dict[str, str]]:
+    """The same for probes at the port of the metrics: degraded is ready."""
+    checks = await _checks(neighbours)
+    return judge(checks) != "unavailable", checks
+
+
+async def _checks(neighbours: Neighbours) -> dict[str, str]:
+    names = [("registry", name) for name in ASKED_OF_REGISTRY]
+    names += [("broker", name) for name in ASKED_OF_BROKER]
+    asked = {"registry": neighbours.registry_health, "broker": neighbours.broker_health}
+    statuses = await asyncio.gather(*(_ask(asked[who], name) for who, name in names))
+    return {
+        f"{who}/{name}" if name else who: status
+        for (who, name), status in zip(names, statuses, strict=True)
+        if status
+    }
 
 
 ROUTES = Router("/", route_handlers=[healthz, readyz], tags=["health"])

@@ -44,6 +44,7 @@ class LocalConfig(BaseSettings):
     broker_metrics_port: Port | None = None
     worker_metrics_port: Port | None = None
     access_metrics_port: Port | None = None
+    sealing_metrics_port: Port | None = None
 
     def service_ports(self) -> dict[str, int]:
         """The ports that the services will listen on, by the name of their setting."""
@@ -57,6 +58,7 @@ class LocalConfig(BaseSettings):
             "BROKER_METRICS_PORT": self.broker_metrics_port,
             "WORKER_METRICS_PORT": self.worker_metrics_port,
             "ACCESS_METRICS_PORT": self.access_metrics_port,
+            "SEALING_METRICS_PORT": self.sealing_metrics_port,
         }
         return {name: port for name, port in ports.items() if port is not None}
 

@@ -68,7 +68,7 @@ def environments(
             **called,
             "TICKET_PUBLIC_KEYS_FILE": str(trust.ticket_public_keys),
             **mqtt,
-            **_metrics("BROKER", config.broker_metrics_port),
+            **_metrics(config.broker_metrics_port),
             "BROKER_HOST": HOST,
             "BROKER_PORT": str(config.broker_port),
             "BROKER_DATABASE_URL": url_for(
@@ -81,7 +81,7 @@ def environments(
             **secret_of(Identity.REGISTRY),
             "TICKET_KEYS_FILE": str(trust.ticket_keys),
             **mqtt,
-            **_metrics("REGISTRY", config.registry_metrics_port),
+            **_metrics(config.registry_metrics_port),
             "REGISTRY_HOST": HOST,
             "REGISTRY_PORT": str(config.registry_port),
             "REGISTRY_DATABASE_URL": url_for(
@@ -93,7 +93,7 @@ def environments(
         "gateway": {
             **inherited,
             **secret_of(Identity.GATEWAY),
-            **_metrics("GATEWAY", config.gateway_metrics_port),
+            **_metrics(config.gateway_metrics_port),
             "GATEWAY_HOST": HOST,
             "GATEWAY_PORT": str(config.gateway_port),
             "REGISTRY_SERVICE_ADDRESS": addresses.registry,
@@ -102,7 +102,7 @@ def environments(
         # The next two call no other service, and need no secret to be known by.
         "registry_service.access": {
             **inherited,
-            **_metrics("ACCESS", config.access_metrics_port),
+            **_metrics(config.access_metrics_port),
             "ACCESS_HOST": HOST,
             "ACCESS_PORT": str(config.access_port),
             "ACCESS_DATABASE_URL": url_for(
@@ -111,6 +111,7 @@ def environments(
         },
         "registry_service.audit.sealing": {
             **inherited,
+            **_metrics(config.sealing_metrics_port),
             "SEALING_DATABASE_URL": url_for(
                 "mooring_sealer", passwords["mooring_sealer"], owner_url
             ),
@@ -119,7 +120,7 @@ def environments(
         WORKER: {
             **inherited,
             **secret_of(Identity.ENFORCEMENT),
-            **_metrics("WORKER", config.worker_metrics_port),
+            **_metrics(config.worker_metrics_port),
             "REGISTRY_DATABASE_URL": url_for(
                 "mooring_registry", passwords["mooring_registry"], owner_url
             ),
@@ -131,5 +132,5 @@ def environments(
     }
 
 
-def _metrics(service: str, port: int | None) -> dict[str, str]:
-    return {} if port is None else {f"{service}_METRICS_PORT": str(port)}
+def _metrics(port: int | None) -> dict[str, str]:
+    return {} if port is None else {"METRICS_PORT": str(port)}

@@ -201,7 +201,11 @@ def start_services(
     """Starts a service for each module that is `told` an environment."""
     services = []
     for module, environment in told.items():
-        ports = {name: port for name, port in config.service_ports().items() if name in environment}
+        ports = {
+            name: port
+            for name, port in config.service_ports().items()
+            if str(port) in (environment.get(name), environment.get("METRICS_PORT"))
+        }
         service = Service(module, environment, home.log(module), lock, ports)
         stops.callback(service.stop)
         service.start()

@@ -23,11 +23,12 @@ from mooring.registry.v1 import (
 )
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from chassis import log, metrics, process
+from chassis import log, process
 from chassis.client import Neighbour
 from chassis.config import load
 from chassis.database import engine_of, forgetting, is_reachable, pool_of, require_schema
 from chassis.listening import Listener
+from chassis.probes import Probes, serve
 from chassis.refusals import Refusals
 from chassis.reloaded import Reloaded
 from chassis.server import Health, serving
@@ -100,7 +101,9 @@ HEALTH_CHECK_S = 1.0
 
 
 @contextlib.asynccontextmanager
-async def running(config: RegistryServiceConfig) -> AsyncIterator[int]:
+async def running(
+    config: RegistryServiceConfig, probes: Probes | None = None
+) -> AsyncIterator[int]:
     """The whole service, until the block ends; yields its port."""
     ring = KeyRing.read(config.server_keys_file)
     signing_keys = Reloaded(config.ticket_keys_file, SigningKeys.read)
@@ -108,7 +111,7 @@ async def running(config: RegistryServiceConfig) -> AsyncIterator[int]:
     async with contextlib.AsyncExitStack() as stack:
         engine = engine_of(config.registry_database_url)
         stack.push_async_callback(engine.dispose)
-        await require_schema(engine, SCHEMA_REVISION)
+        await require_schema(engine, SCHEMA_REVISION, role="mooring_registry")
         refusals = Refusals(engine)
         stack.push_async_callback(refusals.close)
         await stack.enter_async_context(process.background(refusals.keep_written()))
@@ -200,6 +203,8 @@ async def running(config: RegistryServiceConfig) -> AsyncIterator[int]:
         watched = engine_of(config.registry_database_url, pool_size=1)
         stack.push_async_callback(watched.dispose)
         health = Health()
+        if probes is not None:
+            probes.ready_when(health.readiness)
         await health.say("", is_serving=True)
         await stack.enter_async_context(process.background(_watch(health, watched, broker_service)))
         yield await stack.enter_async_context(
@@ -236,5 +241,6 @@ async def _watch(health: Health, engine: AsyncEngine, broker_service: Neighbour)
 if __name__ == "__main__":
     config = load(RegistryServiceConfig)
     log.configure("registry_service", config.log_level)
-    metrics.serve(config.registry_metrics_port)
-    process.run(running(config))
+    probes = Probes()
+    serve(probes, config.metrics_host, config.metrics_port)
+    process.run(running(config, probes), probes)

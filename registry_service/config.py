@@ -1,22 +1,23 @@
 """The environment variables of the registry service and of its worker."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar
 
 from pydantic import BeforeValidator, Field
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import NoDecode
 
-from chassis.config import CalleeConfig, CallerConfig
+from chassis.config import CalleeConfig, CallerConfig, ProcessConfig
 from chassis.hosts import BrokerUrl
 
 
 class RegistryServiceConfig(CallerConfig, CalleeConfig):
     """A field is set by the variable of its name in capitals."""
 
+    renamed: ClassVar[Mapping[str, str]] = {"REGISTRY_METRICS_PORT": "METRICS_PORT"}
+
     registry_host: str = "127.0.0.1"
     registry_port: int = Field(default=50052, ge=0, le=65535)
-    # Where to serve /metrics on loopback; off unless set.
-    registry_metrics_port: int | None = Field(default=None, ge=0, le=65535)
     # The broker of last resort; the same for both services.
     mqtt_broker_url: BrokerUrl = "mqtt://mosquitto:1883"
     # libpq URL; the role mooring_registry.
@@ -42,13 +43,16 @@ def _names(given: object) -> object:
     return given
 
 
-class WorkerConfig(BaseSettings):
+class WorkerConfig(ProcessConfig):
     """A field is set by the variable of its name in capitals.
 
     The loop `enforcement` has more: registry_service/admission/reconciler/config.py.
     """
 
-    model_config = SettingsConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
+    renamed: ClassVar[Mapping[str, str]] = {
+        "BACKGROUND_METRICS_PORT": "METRICS_PORT",
+        "ENFORCEMENT_METRICS_PORT": "METRICS_PORT",
+    }
 
     # libpq URL; the role mooring_registry.
     registry_database_url: str = Field(pattern=r"\Apostgres(ql)?://")
@@ -61,8 +65,3 @@ class WorkerConfig(BaseSettings):
     # How long a transaction of the role mqtt_reader may last, and how long one of its sessions.
     reader_transaction_s: float = Field(default=15.0, gt=0)
     reader_session_s: float = Field(default=86_400.0, gt=0)
-    # Where to serve /metrics on loopback; off unless set.
-    worker_metrics_port: int | None = Field(default=None, ge=0, le=65535)
-    log_level: Annotated[
-        Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(str.upper)
-    ] = "INFO"

@@ -3,12 +3,13 @@
 import contextlib
 from collections.abc import AsyncIterator
 
-from chassis import log, metrics, process
+from chassis import log, process
 from chassis.config import load
 from chassis.database import engine_of, pool_of, require_schema
 from chassis.http_limits import HttpLimits
 from chassis.http_server import Address, serving
 from chassis.listening import Listener
+from chassis.probes import Probes, serve
 from chassis.refusals import Refusals
 from registry_service.admission.change_store import CHANNEL
 from registry_service.admission.listener.answering import Answering
@@ -26,12 +27,12 @@ GRACE_S = 5
 
 
 @contextlib.asynccontextmanager
-async def running(config: AccessConfig) -> AsyncIterator[str]:
+async def running(config: AccessConfig, probes: Probes | None = None) -> AsyncIterator[str]:
     """The whole process, until the block ends; yields its URL."""
     async with contextlib.AsyncExitStack() as stack:
         engine = engine_of(config.access_database_url, pool_size=1)
         stack.push_async_callback(engine.dispose)
-        await require_schema(engine, SCHEMA_REVISION)
+        await require_schema(engine, SCHEMA_REVISION, role="mooring_access")
         pool = await stack.enter_async_context(pool_of(config.access_database_url))
         store = AccessStore(pool)
         known = KnownSubjects()
@@ -39,6 +40,8 @@ async def running(config: AccessConfig) -> AsyncIterator[str]:
         sessions = Sessions()
         changes = Changes(store, listener, known, sessions)
         await changes.read()
+        if probes is not None:
+            probes.ready_when(changes.readiness)
         await stack.enter_async_context(process.background(changes.keep_current()))
         presence = Presence(store, sessions)
         stack.push_async_callback(presence.write)
@@ -78,5 +81,6 @@ async def running(config: AccessConfig) -> AsyncIterator[str]:
 if __name__ == "__main__":
     config = load(AccessConfig)
     log.configure("access", config.log_level)
-    metrics.serve(config.access_metrics_port)
-    process.run(running(config))
+    probes = Probes()
+    serve(probes, config.metrics_host, config.metrics_port)
+    process.run(running(config, probes), probes)

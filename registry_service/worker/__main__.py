@@ -5,15 +5,16 @@ WORKER_LOOPS names the loops of this process, separated by commas; all if it is 
 
 import os
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from chassis import log, loops, metrics, process
+from chassis import log, loops, process
 from chassis.config import load
 from chassis.database import engine_of, require_schema
-from chassis.loops import Loop, Turn
+from chassis.loops import Loop, States, Turn
+from chassis.probes import Probes, serve
 from registry_service.administration.fleets.revoking import revoking
 from registry_service.admission.change_store import ChangeStore
 from registry_service.admission.reader_store import ReaderStore
@@ -37,7 +38,6 @@ def loops_of(config: WorkerConfig, holder: str) -> list[Loop]:
         # Loops do not share connections, so that one which hangs does not delay the others.
         engine = engine_of(config.registry_database_url, pool_size=1)
         try:
-            await require_schema(engine, SCHEMA_REVISION)
             yield engine
         finally:
             await engine.dispose()
@@ -102,8 +102,25 @@ def wanted_loops(config: WorkerConfig) -> list[Loop]:
         raise SystemExit(f"WORKER_LOOPS: {error}") from None
 
 
+@asynccontextmanager
+async def running(
+    config: WorkerConfig, wanted: Sequence[Loop], probes: Probes
+) -> AsyncIterator[None]:
+    """The whole process, until the block ends."""
+    engine = engine_of(config.registry_database_url, pool_size=1)
+    try:
+        await require_schema(engine, SCHEMA_REVISION, role="mooring_registry")
+    finally:
+        await engine.dispose()
+    states = States()
+    probes.ready_when(states.readiness)
+    async with process.background(loops.run(wanted, states)):
+        yield
+
+
 if __name__ == "__main__":
     config = load(WorkerConfig)
     log.configure("worker", config.log_level)
-    metrics.serve(config.worker_metrics_port)
-    process.run(process.background(loops.run(wanted_loops(config))))
+    wanted, probes = wanted_loops(config), Probes()
+    serve(probes, config.metrics_host, config.metrics_port)
+    process.run(running(config, wanted, probes), probes)

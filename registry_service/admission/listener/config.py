@@ -1,18 +1,18 @@
 """The environment variables of `registry_service.access`."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import ClassVar
 
-from pydantic import BeforeValidator, Field, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, model_validator
 
-from chassis.config import check_listener
+from chassis.config import ProcessConfig, check_listener
 
 
-class AccessConfig(BaseSettings):
+class AccessConfig(ProcessConfig):
     """A field is set by the variable of its name in capitals."""
 
-    model_config = SettingsConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
+    renamed: ClassVar[Mapping[str, str]] = {"ACCESS_METRICS_PORT": "METRICS_PORT"}
 
     # libpq URL; the role mooring_access.
     access_database_url: str = Field(pattern=r"\Apostgres(ql)?://")
@@ -28,12 +28,7 @@ class AccessConfig(BaseSettings):
     # The longest session at brokers that support a limit; then the device must show its password
     # again.
     session_s: int = Field(default=86_400, ge=60)
-    # Where to serve /metrics on loopback; off unless set.
-    access_metrics_port: int | None = Field(default=None, ge=0, le=65535)
     drain_s: float = Field(default=0.3, ge=0)
-    log_level: Annotated[
-        Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(str.upper)
-    ] = "INFO"
 
     @model_validator(mode="after")
     def _is_private_or_has_tls(self) -> "AccessConfig":

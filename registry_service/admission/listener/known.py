@@ -17,6 +17,7 @@ from prometheus_client import Gauge
 from chassis.database import DriverError, described
 from chassis.errors import Unavailable
 from chassis.listening import Listener
+from chassis.probes import Readiness
 from chassis.process import background
 from registry_service.admission.listener.sessions import Sessions
 from registry_service.admission.listener.store import AccessStore, Asker, Found
@@ -153,6 +154,11 @@ class Changes:
     def is_current(self, now: Time) -> bool:
         """Whether memory is to be believed."""
         return now - self._read_at < STALE_S
+
+    async def readiness(self) -> Readiness:
+        """For probes: whether brokers are answered."""
+        is_current = self.is_current(asyncio.get_running_loop().time())
+        return is_current, {"database": "serving" if is_current else "not_serving"}
 
     @property
     def askers(self) -> Mapping[bytes, Asker]:

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 
 from chassis.client import Neighbour
 from chassis.config import load
-from chassis.database import engine_of, require_schema
+from chassis.database import engine_of
 from chassis.listening import Listener
 from chassis.loops import Turn
 from chassis.trust import Credentials
@@ -15,7 +15,6 @@ from registry_service.admission.reconciler.driving import Driving
 from registry_service.admission.reconciler.managed import ManagedBrokers
 from registry_service.admission.reconciler.store import DRIVING_CHANNEL, EnforcementStore
 from registry_service.credentials import KeyRing
-from registry_service.tables import SCHEMA_REVISION
 
 
 @contextlib.asynccontextmanager
@@ -30,7 +29,6 @@ async def enforcement(holder: str, config: EnforcementConfig | None = None) -> A
     async with contextlib.AsyncExitStack() as stack:
         engine = engine_of(config.registry_database_url, pool_size=4, by_index=True)
         stack.push_async_callback(engine.dispose)
-        await require_schema(engine, SCHEMA_REVISION)
         broker_service = Neighbour(config.broker_service_address, Credentials.of(config))
         stack.push_async_callback(broker_service.close)
         driving = Driving(

@@ -7,12 +7,15 @@ import os
 import socket
 import sys
 from collections.abc import AsyncIterator
+from functools import partial
 
 from sqlalchemy.exc import DBAPIError
 
-from chassis import log, process
+from chassis import log, loops, process
 from chassis.config import load
 from chassis.database import engine_of, require_schema
+from chassis.loops import Loop, States, Turn
+from chassis.probes import Probes, serve
 from chassis.tickets import read_public
 from registry_service.audit.sealing.chain import Finding
 from registry_service.audit.sealing.config import SealingConfig
@@ -25,23 +28,40 @@ from registry_service.tables import SCHEMA_REVISION
 
 
 @contextlib.asynccontextmanager
-async def running(config: SealingConfig) -> AsyncIterator[None]:
-    """The sealer, until the block ends. Raises `SystemExit` where the last seal's key is lost."""
+async def running(config: SealingConfig, probes: Probes | None = None) -> AsyncIterator[None]:
+    """The whole process, until the block ends.
+
+    Raises `SystemExit` where the last seal's key is lost.
+    """
     ring = KeyRing.read(config.audit_keys_file)
     async with contextlib.AsyncExitStack() as stack:
         engine = engine_of(config.sealing_database_url, pool_size=1)
         stack.push_async_callback(engine.dispose)
-        await require_schema(engine, SCHEMA_REVISION)
+        await require_schema(engine, SCHEMA_REVISION, role="mooring_sealer")
         store = SealStore(engine)
         lost = await lost_key(store, config.audit_keys_file, ring)
         if lost is not None:
             raise SystemExit(lost)
-        sealer = Sealer(store, ring, f"{socket.gethostname()}/{os.getpid()}")
-        stack.push_async_callback(sealer.stop)
-        await stack.enter_async_context(
-            process.background(sealer.keep_sealed(config.seal_interval_s))
-        )
+        states = States()
+        if probes is not None:
+            probes.ready_when(states.readiness)
+        loop = Loop("sealing", partial(_sealing, store, ring, config.seal_interval_s))
+        await stack.enter_async_context(process.background(loops.run([loop], states)))
         yield
+
+
+@contextlib.asynccontextmanager
+async def _sealing(store: SealStore, ring: KeyRing, interval_s: float) -> AsyncIterator[Turn]:
+    sealer = Sealer(store, ring, f"{socket.gethostname()}/{os.getpid()}")
+
+    async def turn() -> float:
+        await sealer.seal()
+        return interval_s
+
+    try:
+        yield turn
+    finally:
+        await sealer.stop()
 
 
 async def verified(
@@ -105,4 +125,6 @@ if __name__ == "__main__":
     if asked.verb == "verify":
         raise SystemExit(show(asyncio.run(verified(config, asked.expect, asked.archived))))
     log.configure("sealing", config.log_level)
-    process.run(running(config))
+    probes = Probes()
+    serve(probes, config.metrics_host, config.metrics_port)
+    process.run(running(config, probes), probes)

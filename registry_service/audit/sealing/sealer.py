@@ -1,6 +1,5 @@
 """Seals new lines of the audit log every few seconds, in one process at a time."""
 
-import asyncio
 from typing import Any
 
 import structlog
@@ -31,15 +30,6 @@ class Sealer:
         self._lookback_s = lookback_s
         self._term: int | None = None
         self._head: Seal | None = None
-
-    async def keep_sealed(self, interval_s: float) -> None:
-        """Seals every `interval_s` until it is cancelled."""
-        while True:
-            try:
-                await self.seal()
-            except Unavailable:
-                log.warning("the audit log cannot be sealed now")
-            await asyncio.sleep(interval_s)
 
     async def seal(self) -> int:
         """Seals all new lines in batches; returns their number, 0 without the lease."""

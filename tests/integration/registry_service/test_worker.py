@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import httpx2
 import pytest
@@ -41,7 +41,7 @@ def started(database: Database, **settings: str) -> "subprocess.Popen[str]":
 def running(database: Database, **settings: str) -> Iterator[str]:
     """Yields the address of its metrics."""
     port = free_port()
-    worker = started(database, WORKER_METRICS_PORT=str(port), **settings)
+    worker = started(database, METRICS_PORT=str(port), **settings)
     try:
         yield f"http://127.0.0.1:{port}/metrics"
         worker.send_signal(signal.SIGTERM)
@@ -69,6 +69,27 @@ def succeeded(url: str) -> set[str]:
 def test_it_runs_the_loops_that_are_named_without_the_secrets_of_others(database: Database) -> None:
     with running(database, WORKER_LOOPS=" , ".join(LOOPS)) as url:
         until(lambda: succeeded(url) == set(LOOPS), PATIENCE_S)
+        ready = httpx2.get(url.replace("/metrics", "/readyz"), timeout=PATIENCE_S)
+        assert ready.json() == {"status": "ready", "checks": dict.fromkeys(LOOPS, "serving")}
+
+
+def test_a_loop_that_cannot_work_is_named_by_the_probe(database: Database) -> None:
+    what = "FUNCTION end_long_readers(double precision, double precision)"
+    database.execute(f"REVOKE ALL ON {what} FROM mooring_registry")
+    with running(database, WORKER_LOOPS="readers,jobs") as url:
+        found: list[httpx2.Response] = []
+
+        def is_told() -> bool:
+            with suppress(httpx2.HTTPError):
+                found.append(httpx2.get(url.replace("/metrics", "/readyz"), timeout=PATIENCE_S))
+            checks = found[-1].json()["checks"] if found else {}
+            return "starting" not in checks.values() and checks.get("jobs") == "serving"
+
+        until(is_told, PATIENCE_S)
+        assert found[-1].status_code == 503
+        assert found[-1].json()["checks"] == {"readers": "ProgrammingError", "jobs": "serving"}
+        alive = httpx2.get(url.replace("/metrics", "/healthz"), timeout=PATIENCE_S)
+        assert (alive.status_code, alive.json()) == (200, {"status": "ok"})
 
 
 @pytest.mark.parametrize(
