@@ -39,13 +39,33 @@ async def test_a_server_that_is_slow_to_greet_is_waited_for() -> None:
             )
         )
 
+        greeting: set[asyncio.Task[None]] = set()
+
         async def greet_late(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            await asyncio.sleep(HANDSHAKE_S)
-            upstream, downstream = await asyncio.open_connection("127.0.0.1", port)
-            await asyncio.gather(_pass_on(reader, downstream), _pass_on(upstream, writer))
+            task = asyncio.current_task()
+            assert task is not None
+            greeting.add(task)
+            ends = [writer]
+            try:
+                await asyncio.sleep(HANDSHAKE_S)
+                upstream, downstream = await asyncio.open_connection("127.0.0.1", port)
+                ends.append(downstream)
+                await asyncio.gather(_pass_on(reader, downstream), _pass_on(upstream, writer))
+            except asyncio.CancelledError:
+                # Only `leave` cancels it, when the test is over.
+                return
+            finally:
+                for end in ends:
+                    end.transport.abort()
+
+        async def leave() -> None:
+            relay.close()
+            for task in greeting:
+                task.cancel()
+            await asyncio.gather(*greeting, return_exceptions=True)
 
         relay = await asyncio.start_server(greet_late, "127.0.0.1", 0)
-        exits.callback(relay.close)
+        exits.push_async_callback(leave)
         neighbour = Neighbour(f"127.0.0.1:{relay.sockets[0].getsockname()[1]}", PLAIN)
         exits.push_async_callback(neighbour.close)
         assert await neighbour.is_serving(timeout_s=3 * HANDSHAKE_S)
