@@ -60,7 +60,8 @@ class Probes:
         """Called by other threads."""
         if self._loop is None or self._stage:
             return False, {"process": self._stage}
-        return self._in_loop(self._loop, self._ask, default=(False, {"process": HUNG}))
+        hung: Readiness = False, {"process": HUNG}
+        return self._in_loop(self._loop, self._ask, default=hung)
 
     def _in_loop(
         self,
@@ -119,7 +120,7 @@ def _app(probes: Probes) -> Callable[[dict[str, Any], Any], Iterable[bytes]]:
 
     def app(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         path, method = environ["PATH_INFO"], environ["REQUEST_METHOD"]
-        status, body = HTTPStatus.NOT_FOUND, {}
+        status, body = HTTPStatus.NOT_FOUND, dict[str, Any]()
         if path in ("/healthz", "/readyz", "/metrics") and method not in METHODS:
             status = HTTPStatus.METHOD_NOT_ALLOWED
         elif path == "/metrics":
