@@ -54,7 +54,7 @@ async def serve(port: int, method: str, answer: bytes, mark: Path) -> None:
     server.add_generic_rpc_handlers((Constant(method, answer),))
     server.add_insecure_port(f"127.0.0.1:{port}")
     await server.start()
-    mark.touch()  # noqa: ASYNC240 - once, before anybody calls
+    mark.touch()  # noqa: ASYNC240 - once, before the first call
     await asyncio.Event().wait()
 
 

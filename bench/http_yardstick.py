@@ -103,7 +103,7 @@ async def serve(kind: str, port: int, mark: Path, url: str) -> None:
         await stack.enter_async_context(
             serving(None, address, handlers=handlers, drain_s=0, grace_s=1)
         )
-        mark.touch()  # noqa: ASYNC240 - once, before anybody calls
+        mark.touch()  # noqa: ASYNC240 - once, before the first call
         await asyncio.Event().wait()
 
 

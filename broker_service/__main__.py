@@ -68,8 +68,7 @@ async def running(config: BrokerServiceConfig, probes: Probes | None = None) -> 
         stack.push_async_callback(refusals.close)
         await stack.enter_async_context(process.background(refusals.keep_written()))
         health = Health()
-        if probes is not None:
-            probes.ready_when(health.readiness)
+        (probes or Probes()).ready_when(health.readiness)
         pool = await stack.enter_async_context(pool_of(config.broker_database_url))
         listener = Listener(config.broker_database_url, CHANNEL, [forgetting(engine), pool.drain])
         placement_store = PlacementStore(engine, pool, listener)

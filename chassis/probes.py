@@ -7,17 +7,14 @@ and asks the process's event loop: a loop that hangs is noticed.
 import asyncio
 import json
 import threading
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from concurrent.futures import CancelledError
 from http import HTTPStatus
 from socketserver import ThreadingMixIn
 from typing import Any, TypeAlias, TypeVar
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
-import structlog
 from prometheus_client import make_wsgi_app
-
-log = structlog.get_logger(__name__)
 
 # The event loop answers within this time, or it counts as hung.
 PATIENCE_S = 5.0
@@ -29,6 +26,8 @@ STARTING, STOPPING, HUNG = "starting", "stopping", "the event loop does not answ
 # Whether the process can do its work, and what it depends on by name: "serving" or what is wrong.
 Readiness: TypeAlias = tuple[bool, Mapping[str, str]]
 Answer = TypeVar("Answer")
+# Called in the event loop.
+Ask: TypeAlias = Callable[[], Coroutine[Any, Any, Answer]]
 
 
 class Probes:
@@ -38,9 +37,9 @@ class Probes:
         """A process that starts is alive, and not ready."""
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stage = STARTING
-        self._ask: Callable[[], Awaitable[Readiness]] = _ready
+        self._ask: Ask[Readiness] = _ready
 
-    def ready_when(self, ask: Callable[[], Awaitable[Readiness]]) -> None:
+    def ready_when(self, ask: Ask[Readiness]) -> None:
         """`ask` is called in the event loop for each probe, and answers at once."""
         self._ask = ask
 
@@ -66,10 +65,10 @@ class Probes:
     def _in_loop(
         self,
         loop: asyncio.AbstractEventLoop,
-        ask: Callable[[], Awaitable[Answer]],
+        ask: Ask[Answer],
         default: Answer,
     ) -> Answer:
-        asking = asyncio.run_coroutine_threadsafe(_awaited(ask), loop)
+        asking = asyncio.run_coroutine_threadsafe(ask(), loop)
         try:
             return asking.result(PATIENCE_S)
         except (TimeoutError, CancelledError, RuntimeError):
@@ -83,10 +82,6 @@ async def _ready() -> Readiness:
 
 async def _alive() -> bool:
     return True
-
-
-async def _awaited(ask: Callable[[], Awaitable[Answer]]) -> Answer:
-    return await ask()
 
 
 class _Server(ThreadingMixIn, WSGIServer):

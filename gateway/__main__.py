@@ -32,8 +32,7 @@ async def running(config: GatewayConfig, probes: Probes | None = None) -> AsyncI
         neighbours = Neighbours(config)
         stack.push_async_callback(neighbours.close)
         leaving = asyncio.Event()
-        if probes is not None:
-            probes.ready_when(partial(readiness, neighbours))
+        (probes or Probes()).ready_when(partial(readiness, neighbours))
         calls = DeviceCalls(
             neighbours,
             config.request_timeout_s,

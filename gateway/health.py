@@ -55,7 +55,7 @@ async def healthz() -> Liveness:
     access=Access.OPEN,
     summary="Whether devices can be served",
     description="Degraded is still ready: devices get answers.",
-    responses=errors() | {503: ResponseSpec(Readiness, description="Nobody gets answers.")},
+    responses=errors() | {503: ResponseSpec(Readiness, description="No device gets an answer.")},
 )
 async def readyz(request: Request[Any, Any, Any]) -> Response[Readiness]:
     context = context_of(request)

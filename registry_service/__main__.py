@@ -203,8 +203,7 @@ async def running(
         watched = engine_of(config.registry_database_url, pool_size=1)
         stack.push_async_callback(watched.dispose)
         health = Health()
-        if probes is not None:
-            probes.ready_when(health.readiness)
+        (probes or Probes()).ready_when(health.readiness)
         await health.say("", is_serving=True)
         await stack.enter_async_context(process.background(_watch(health, watched, broker_service)))
         yield await stack.enter_async_context(

@@ -12,7 +12,6 @@ from datetime import UTC, datetime
 from typing import TypeVar
 
 import sqlalchemy as sa
-import structlog
 from mooring.broker.v1 import resolution_pb2 as pb
 from prometheus_client import Counter
 from sqlalchemy.exc import DBAPIError
@@ -26,8 +25,6 @@ from chassis.errors import Unavailable
 from chassis.following import REREAD_S, Follower
 from chassis.listening import Listener
 from chassis.server import Health
-
-log = structlog.get_logger(__name__)
 
 DATABASE = "database"
 

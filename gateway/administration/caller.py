@@ -99,7 +99,7 @@ CallerRequest = Request[Any, Caller, State]
 
 
 async def authenticate(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
-    """A guard: no body is read for somebody unknown. The handler finds a `Caller` in `auth`."""
+    """A guard: no body is read without a valid token. The handler finds a `Caller` in `auth`."""
     context = context_of(connection)
     deadline = asyncio.get_running_loop().time() + context.timeout_s
     headers = list(connection.scope["headers"])

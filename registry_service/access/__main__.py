@@ -40,8 +40,7 @@ async def running(config: AccessConfig, probes: Probes | None = None) -> AsyncIt
         sessions = Sessions()
         changes = Changes(store, listener, known, sessions)
         await changes.read()
-        if probes is not None:
-            probes.ready_when(changes.readiness)
+        (probes or Probes()).ready_when(changes.readiness)
         await stack.enter_async_context(process.background(changes.keep_current()))
         presence = Presence(store, sessions)
         stack.push_async_callback(presence.write)

@@ -18,6 +18,7 @@ from chassis.probes import Probes, serve
 from registry_service.administration.fleets.revoking import revoking
 from registry_service.admission.change_store import ChangeStore
 from registry_service.admission.reader_store import ReaderStore
+from registry_service.admission.reconciler.config import EnforcementConfig
 from registry_service.admission.reconciler.loop import enforcement
 from registry_service.bulk.device_counts.folding import folding
 from registry_service.bulk.jobs.runner import running_jobs
@@ -89,7 +90,7 @@ def loops_of(config: WorkerConfig, holder: str) -> list[Loop]:
         Loop("fleet-revocations", fleet_revocations),
         Loop("readers", readers),
         Loop("forgetting", forgetting),
-        Loop("enforcement", lambda: enforcement(holder)),
+        Loop("enforcement", lambda: enforcement(load(EnforcementConfig), holder)),
     ]
 
 

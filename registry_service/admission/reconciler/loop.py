@@ -4,7 +4,6 @@ import contextlib
 from collections.abc import AsyncIterator
 
 from chassis.client import Neighbour
-from chassis.config import load
 from chassis.database import engine_of
 from chassis.listening import Listener
 from chassis.loops import Turn
@@ -18,13 +17,12 @@ from registry_service.credentials import KeyRing
 
 
 @contextlib.asynccontextmanager
-async def enforcement(holder: str, config: EnforcementConfig | None = None) -> AsyncIterator[Turn]:
+async def enforcement(config: EnforcementConfig, holder: str) -> AsyncIterator[Turn]:
     """Yields the loop's turn. `holder` names this process in the lease.
 
-    The configuration and the secrets it names are read from the environment only here, so a
-    process without this loop needs none of them. Raises `SystemExit` for a wrong setting.
+    The secrets that `config` names are read only here, so a process without this loop needs none
+    of them. Raises `SystemExit` for a ring that is no ring.
     """
-    config = config or load(EnforcementConfig)
     ring = KeyRing.read(config.server_keys_file)
     async with contextlib.AsyncExitStack() as stack:
         engine = engine_of(config.registry_database_url, pool_size=4, by_index=True)

@@ -43,8 +43,7 @@ async def running(config: SealingConfig, probes: Probes | None = None) -> AsyncI
         if lost is not None:
             raise SystemExit(lost)
         states = States()
-        if probes is not None:
-            probes.ready_when(states.readiness)
+        (probes or Probes()).ready_when(states.readiness)
         loop = Loop("sealing", partial(_sealing, store, ring, config.seal_interval_s))
         await stack.enter_async_context(process.background(loops.run([loop], states)))
         yield

@@ -48,7 +48,7 @@ LOOP = asyncio.new_event_loop()
 
 
 class Unread:
-    """A writer whose bytes nobody looks at."""
+    """A writer that drops what is written."""
 
     def write(self, data: bytes) -> None:
         """The broker answers whatever is asked."""

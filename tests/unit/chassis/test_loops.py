@@ -72,6 +72,26 @@ async def test_a_loop_that_cannot_work_for_a_while_keeps_what_it_has_opened() ->
     assert value("mooring_loop_failures_total", "waiting") == 3
 
 
+async def test_a_loop_is_opened_anew_when_what_runs_beside_it_fails() -> None:
+    work, faults = Work("listening"), [ValueError("a fault")] * 3
+
+    async def listener() -> None:
+        if faults:
+            raise faults.pop()
+        await asyncio.Event().wait()
+
+    @asynccontextmanager
+    async def opened() -> AsyncIterator[Turn]:
+        async with work.open() as turn, background(listener()):
+            yield turn
+
+    async with background(loops.run([Loop("listening", opened)])):
+        await until(lambda: work.opened == 4 and work.turns > 1)
+        turns = work.turns
+        await until(lambda: work.turns > turns)
+    assert (work.opened, work.closed) == (4, 4)
+
+
 async def test_a_loop_that_hangs_delays_no_other() -> None:
     other = Work("beside")
 

@@ -34,7 +34,7 @@ async def driving(stack: Stack, **changes: Any) -> AsyncIterator[None]:
             **changes,
         }
     )
-    loop = Loop("enforcement", lambda: enforcement("tests", config))
+    loop = Loop("enforcement", lambda: enforcement(config, "tests"))
     async with background(loops.run([loop])):
         yield
 
