@@ -39,7 +39,8 @@ async def test_a_move_takes_everybody_and_then_the_broker_can_go(
     old, new = await stack.create_broker("old"), await stack.create_broker("new", port=2222)
     await stack.register("first")
     await stack.create_fleet("ruled", mqtt_broker_id=old)
-    rollout = {"broker_id": old, "percent": 10}
+    # With this salt, "first" is not among the first tenth.
+    rollout = {"broker_id": old, "percent": 10, "salt": "salt"}
     assert (await stack.admin("PUT", "/fleets/demo/rollout", json=rollout)).status_code == 201
     key = await stack.create_key(default_broker_id=old)
     pin_many(stack, old, 450)
