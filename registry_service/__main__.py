@@ -56,9 +56,9 @@ from registry_service.administration.server_keys.store import ServerKeyStore
 from registry_service.administration.service_accounts import servicer as service_accounts
 from registry_service.administration.service_accounts.store import ServiceAccountStore
 from registry_service.administration.tokens import servicer as tokens
-from registry_service.administration.tokens.known import KnownTokens
 from registry_service.administration.tokens.last_use import LastUse
 from registry_service.administration.tokens.store import CHANNEL, TokenStore
+from registry_service.administration.tokens.token_cache import TokenCache
 from registry_service.admission.reconciler import servicer as enforcement
 from registry_service.admission.reconciler.held import Held
 from registry_service.admission.reconciler.held_store import HELD_CHANNEL, HeldStore
@@ -147,9 +147,9 @@ async def running(
 
         token_store = TokenStore(engine)
         listener = Listener(config.registry_database_url, CHANNEL, [forgetting(engine)])
-        known_tokens = KnownTokens(token_store, listener)
-        await stack.enter_async_context(process.background(known_tokens.keep_current()))
-        await known_tokens.begun()
+        token_cache = TokenCache(token_store, listener)
+        await stack.enter_async_context(process.background(token_cache.keep_current()))
+        await token_cache.begun()
         last_use = LastUse(token_store.note_use)
         stack.push_async_callback(last_use.close)
         await stack.enter_async_context(process.background(last_use.keep_writing()))
@@ -173,7 +173,7 @@ async def running(
             )
             tokens_pb2_grpc.add_TokenServiceServicer_to_server(
                 tokens.TokenServicer(
-                    token_store, known_tokens, last_use, lambda: signing_keys.value
+                    token_store, token_cache, last_use, lambda: signing_keys.value
                 ),
                 server,
             )

@@ -15,12 +15,12 @@ from registry_service.admission.change_store import CHANNEL
 from registry_service.admission.listener.answering import Answering
 from registry_service.admission.listener.config import AccessConfig
 from registry_service.admission.listener.edge import Edge
-from registry_service.admission.listener.known import Changes, KnownSubjects
 from registry_service.admission.listener.presence import Presence
-from registry_service.admission.listener.replies import Replies
+from registry_service.admission.listener.reply_cache import ReplyCache
 from registry_service.admission.listener.sessions import Sessions
 from registry_service.admission.listener.store import AccessStore
 from registry_service.admission.listener.strangers import Strangers
+from registry_service.admission.listener.subject_cache import Changes, SubjectCache
 from registry_service.tables import SCHEMA_REVISION
 
 GRACE_S = 5
@@ -35,17 +35,17 @@ async def running(config: AccessConfig, probes: Probes | None = None) -> AsyncIt
         await require_schema(engine, SCHEMA_REVISION, role="mooring_access")
         pool = await stack.enter_async_context(pool_of(config.access_database_url))
         store = AccessStore(pool)
-        known = KnownSubjects()
+        subjects = SubjectCache()
         listener = Listener(config.access_database_url, CHANNEL, [])
         sessions = Sessions()
-        changes = Changes(store, listener, known, sessions)
+        changes = Changes(store, listener, subjects, sessions)
         await changes.read()
         (probes or Probes()).ready_when(changes.readiness)
         await stack.enter_async_context(process.background(changes.keep_current()))
         presence = Presence(store, sessions)
         stack.push_async_callback(presence.write)
         await stack.enter_async_context(process.background(presence.keep_written()))
-        answering = Answering(store, known, changes, sessions, session_s=config.session_s)
+        answering = Answering(store, subjects, changes, sessions, session_s=config.session_s)
         stack.push_async_callback(answering.close)
         refusals = Refusals(engine)
         stack.push_async_callback(refusals.close)
@@ -64,7 +64,7 @@ async def running(config: AccessConfig, probes: Probes | None = None) -> AsyncIt
                     answering,
                     changes,
                     presence,
-                    Replies(known, changes, sessions),
+                    ReplyCache(subjects, changes, sessions),
                     Strangers(refusals),
                 ),
                 drain_s=config.drain_s,

@@ -18,9 +18,9 @@ from chassis.times import moment_of, timestamp_of
 from chassis.trust import Access, Policy, Services, WithinFleets
 from chassis.validation import check_identifier, check_text
 from domain.tokens import PREFIX_CHARACTERS, fingerprint_of
-from registry_service.administration.tokens.known import KnownTokens
 from registry_service.administration.tokens.last_use import LastUse
 from registry_service.administration.tokens.store import TokenStore
+from registry_service.administration.tokens.token_cache import TokenCache
 from registry_service.credentials import hash_of_secret, new_secret
 from registry_service.errors import TokenNotFound, TokenUnknown
 
@@ -48,16 +48,16 @@ class TokenServicer(tokens_pb2_grpc.TokenServiceServicer):
     def __init__(
         self,
         store: TokenStore,
-        known: KnownTokens,
+        cache: TokenCache,
         last_use: LastUse,
         signing_keys: Callable[[], SigningKeys],
     ) -> None:
-        """`store` holds the tokens, `known` has the good ones in memory.
+        """`store` holds the tokens, `cache` has the good ones in memory.
 
         `signing_keys` gives the ring that tickets are signed with.
         """
         self._store = store
-        self._known = known
+        self._cache = cache
         self._last_use = last_use
         self._signing_keys = signing_keys
 
@@ -79,7 +79,7 @@ class TokenServicer(tokens_pb2_grpc.TokenServiceServicer):
             fleet_ids=_fleet_ids_of(request),
             max_devices=_max_devices_of(request),
         )
-        await self._known.refresh()
+        await self._cache.refresh()
         return pb.CreateTokenResponse(token=_proto(row), secret=secret)
 
     async def ListTokens(
@@ -110,14 +110,14 @@ class TokenServicer(tokens_pb2_grpc.TokenServiceServicer):
     ) -> pb.RevokeTokenResponse:
         """Raises `TokenNotFound`, `LastAdminToken`."""
         await self._store.revoke(_id_of(request.id))
-        await self._known.refresh()
+        await self._cache.refresh()
         return pb.RevokeTokenResponse()
 
     async def AuthenticateToken(
         self, request: pb.AuthenticateTokenRequest, context: Context
     ) -> pb.AuthenticateTokenResponse:
         """Raises `TokenUnknown`."""
-        row = await self._known.token_of(hash_of_secret(request.secret))
+        row = await self._cache.token_of(hash_of_secret(request.secret))
         if row is None:
             raise TokenUnknown("this API token is not valid")
         calling = caller.get()
@@ -137,7 +137,7 @@ class TokenServicer(tokens_pb2_grpc.TokenServiceServicer):
         self, request: pb.ListFingerprintsRequest, context: Context
     ) -> pb.ListFingerprintsResponse:
         """In no order."""
-        hashes = await self._known.good_hashes()
+        hashes = await self._cache.good_hashes()
         return pb.ListFingerprintsResponse(fingerprints=map(fingerprint_of, hashes))
 
 

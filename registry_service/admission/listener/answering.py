@@ -23,10 +23,10 @@ from registry_service.admission.decision import (
     uuid_of_username,
     uuids_claimed,
 )
-from registry_service.admission.listener.known import Changes, KnownSubjects
 from registry_service.admission.listener.sessions import Sessions
 from registry_service.admission.listener.slow_passwords import SlowPasswords
 from registry_service.admission.listener.store import AccessStore, Asker, Found, Wanted
+from registry_service.admission.listener.subject_cache import Changes, SubjectCache
 from registry_service.admission.questions import Connect, Question, Verdict
 from registry_service.admission.subjects import Subject
 from registry_service.passwords import Password, is_password, is_slow
@@ -60,7 +60,7 @@ class Answering:
     def __init__(
         self,
         store: AccessStore,
-        known: KnownSubjects,
+        subjects: SubjectCache,
         changes: Changes,
         sessions: Sessions,
         *,
@@ -69,7 +69,7 @@ class Answering:
         """`session_s` is the longest session at brokers that support a limit."""
         self._store = store
         self._sessions = sessions
-        self._known = known
+        self._subjects = subjects
         self._changes = changes
         self._session_s = session_s
         self._loop = asyncio.get_running_loop()
@@ -96,7 +96,7 @@ class Answering:
         """
         if not self._changes.is_current(now):
             return None
-        subject = self._known.subject(question.username, now)
+        subject = self._subjects.subject(question.username, now)
         if subject is None:
             return None
         at = time.time()
@@ -110,7 +110,7 @@ class Answering:
         if which is None:
             return None
         for uuid in _claimed_by(asker, question):
-            if uuid != subject.uuid and not self._known.is_nobodys(uuid, asker.broker_id, now):
+            if uuid != subject.uuid and not self._subjects.is_nobodys(uuid, asker.broker_id, now):
                 return None
         return let_in(
             subject,
@@ -200,12 +200,12 @@ class Answering:
         claimed = {uuid for lookup in lookups for uuid in lookup.claimed}
         wanted = Wanted(uuids, usernames, claimed)
         while True:
-            begun, spoilt = self._loop.time(), self._known.begin()
+            begun, spoilt = self._loop.time(), self._subjects.begin()
             found: Found | None = None
             try:
                 found = await self._store.look_up(wanted)
             finally:
-                is_whole = self._known.remember(found, claimed, spoilt, begun)
+                is_whole = self._subjects.remember(found, claimed, spoilt, begun)
             # Rows that have changed meanwhile are read again, within the deadline of the batch.
             if is_whole:
                 return [_seen(lookup, found) for lookup in lookups]

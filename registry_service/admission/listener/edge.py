@@ -26,11 +26,11 @@ from registry_service.admission.listener.dialects.asked import (
     Reply,
     Unreadable,
 )
-from registry_service.admission.listener.known import Changes
 from registry_service.admission.listener.presence import Presence
-from registry_service.admission.listener.replies import Replies, key_of
+from registry_service.admission.listener.reply_cache import ReplyCache, key_of
 from registry_service.admission.listener.store import Asker
 from registry_service.admission.listener.strangers import Strangers
+from registry_service.admission.listener.subject_cache import Changes
 from registry_service.admission.listener.verdicts import VERDICTS
 from registry_service.admission.questions import (
     UNREADABLE,
@@ -80,7 +80,7 @@ class Edge:
         answering: Answering,
         changes: Changes,
         presence: Presence,
-        replies: Replies,
+        reply_cache: ReplyCache,
         strangers: Strangers,
     ) -> None:
         """`changes` knows the brokers' secrets, and `strangers` counts those that are wrong."""
@@ -88,7 +88,7 @@ class Edge:
         self.answering = answering
         self.changes = changes
         self.presence = presence
-        self.replies = replies
+        self.reply_cache = reply_cache
         self.loop = asyncio.get_running_loop()
         # By what good ones showed, for as long as these are the askers.
         self._askers = changes.askers
@@ -113,7 +113,7 @@ class Edge:
             shown = bearer(head.headers).encode()
         except Unauthenticated:
             return None
-        # It is looked up by its hash: see registry_service/administration/tokens/known.py.
+        # It is looked up by its hash: see registry_service/administration/tokens/token_cache.py.
         asker = self._askers.get(hashlib.sha256(shown).digest())
         if asker is not None and len(self._shown) < MAX_SHOWN:
             self._shown[authorization] = asker
@@ -192,7 +192,7 @@ class BrokerHandler:
         """What memory is sure of; None where it is not, and `answer` is called later."""
         edge, asker, operation = self._edge, self._asker, self._route.operation
         now, key = edge.loop.time(), key_of(asker, self._operation, asked)
-        given = edge.replies.again(asker, key, now)
+        given = edge.reply_cache.again(asker, key, now)
         if given is not None:
             question, sent = given
             self._note(question, ALLOWED, now)
@@ -209,7 +209,7 @@ class BrokerHandler:
         if len(verdicts) == len(questions):
             sent = self._judged(asked, questions, verdicts, now)
             if len(questions) == 1:
-                edge.replies.keep(key, questions[0], verdicts[0], sent, now)
+                edge.reply_cache.keep(key, questions[0], verdicts[0], sent, now)
             return sent
         self._look_up(asked, questions, answer, now)
         return None

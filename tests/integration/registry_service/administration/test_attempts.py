@@ -13,7 +13,7 @@ from prometheus_client import REGISTRY
 import gateway.__main__
 from chassis.errors import Unavailable
 from gateway.limits import Limit
-from registry_service.administration.tokens.known import KnownTokens
+from registry_service.administration.tokens.token_cache import TokenCache
 from tests.integration.gateway.test_gateway_http import assert_problem
 from tests.stack import PATIENCE_S, Stack
 
@@ -115,7 +115,7 @@ async def test_good_tokens_do_not_count_while_nobody_says_which_are_good(
     async def away(*_: Any) -> None:
         raise Unavailable("away")
 
-    monkeypatch.setattr(KnownTokens, "good_hashes", away)
+    monkeypatch.setattr(TokenCache, "good_hashes", away)
     tokens = [(await created(stack)).secret for _ in range(15)]
     assert [(await tried(stack.http, token)).status_code for token in tokens] == [200] * 15
     # All of the allowance is there for those that are wrong.

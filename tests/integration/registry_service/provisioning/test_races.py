@@ -22,7 +22,7 @@ from broker_service.resolution import Directory
 from chassis.errors import DeadlineExceeded, InvalidInput
 from chassis.listening import Listener
 from chassis.process import background
-from registry_service.administration.tokens.known import KnownTokens
+from registry_service.administration.tokens.token_cache import TokenCache
 from registry_service.provisioning.placements import Placement, Placements
 from tests.integration.registry_service.provisioning.test_batches import register, registration
 from tests.stack import Stack
@@ -91,8 +91,8 @@ async def test_those_who_wait_together_share_a_reading() -> None:
 async def test_readings_of_tokens_take_turns() -> None:
     """One that began before a revocation cannot end after one that began after it."""
     store: Any = SlowStore()
-    known = KnownTokens(store, Listener("", "", []))
-    tasks = [asyncio.create_task(known.refresh()) for _ in range(3)]
+    cache = TokenCache(store, Listener("", "", []))
+    tasks = [asyncio.create_task(cache.refresh()) for _ in range(3)]
     await turns()
     assert store.begun == 1
     store.permits.release()

@@ -10,7 +10,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from registry_service.admission.listener.answering import ANSWER_S
-from registry_service.admission.listener.known import STALE_S
+from registry_service.admission.listener.subject_cache import STALE_S
 from registry_service.admission.reconciler.control import DynamicSecurity
 from registry_service.admission.reconciler.driven import LOOK_AGAIN_S
 from registry_service.admission.reconciler.dynamic_security import Actual

@@ -1,7 +1,7 @@
 """A cache of recent answers, because brokers repeat their questions.
 
 An answer that allowed something holds as long as nothing that it was made of has changed: it is
-tied to the subject in memory, which is forgotten when its access changes (known.py).
+tied to the subject in memory, which is forgotten when its access changes (subject_cache.py).
 """
 
 from collections import OrderedDict
@@ -11,9 +11,9 @@ from msgspec import Struct
 
 from chassis.direct_http import Reply
 from registry_service.admission.listener.dialects.asked import Asked
-from registry_service.admission.listener.known import Changes, KnownSubjects
 from registry_service.admission.listener.sessions import Sessions
 from registry_service.admission.listener.store import Asker
+from registry_service.admission.listener.subject_cache import Changes, SubjectCache
 from registry_service.admission.questions import Connect, Question, Verdict
 from registry_service.admission.subjects import Subject
 
@@ -40,12 +40,12 @@ class _Given(Struct, frozen=True):
     at: float
 
 
-class Replies:
+class ReplyCache:
     """The oldest are forgotten first; times are of the running loop's clock."""
 
-    def __init__(self, known: KnownSubjects, changes: Changes, sessions: Sessions) -> None:
+    def __init__(self, subjects: SubjectCache, changes: Changes, sessions: Sessions) -> None:
         """What they say together is what a reply depends on."""
-        self._known = known
+        self._subjects = subjects
         self._changes = changes
         self._sessions = sessions
         self._given: OrderedDict[Key, _Given] = OrderedDict()
@@ -56,7 +56,7 @@ class Replies:
         if given is None or now - given.at > MAX_AGE_S or not self._changes.is_current(now):
             return None
         question = given.question
-        if self._known.subject(question.username, now) is not given.subject:
+        if self._subjects.subject(question.username, now) is not given.subject:
             return None
         if isinstance(question, Connect) and self._sessions.is_anothers(
             asker.broker_id, question.client_id, question.username, now
@@ -71,7 +71,7 @@ class Replies:
 
         An answer from the database took a while, and memory may know another subject by now.
         """
-        subject = self._known.subject(question.username, now)
+        subject = self._subjects.subject(question.username, now)
         # A previous password, and an account with an end, are checked each time.
         is_lasting = subject is not None and not subject.previous and subject.expires_at is None
         if subject is None or not verdict.is_allowed or not is_lasting:

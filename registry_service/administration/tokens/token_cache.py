@@ -18,7 +18,7 @@ from chassis.listening import Listener
 from registry_service.administration.tokens.store import TokenStore
 
 
-class KnownTokens(Follower):
+class TokenCache(Follower):
     """Tokens are rows of `api_tokens`, known by the SHA-256 of the whole token.
 
     They are looked up, and not compared in constant time: a lookup tells by its time at most how a

@@ -44,7 +44,7 @@ REMEMBERED = Gauge("mooring_access_subjects", "Devices and service accounts in m
 Time: TypeAlias = float
 
 
-class KnownSubjects:
+class SubjectCache:
     """Subjects by their usernames, the longest unused of which are forgotten first."""
 
     def __init__(self) -> None:
@@ -138,12 +138,12 @@ class Changes:
     """Keeps what is known in step with the database."""
 
     def __init__(
-        self, store: AccessStore, listener: Listener, known: KnownSubjects, sessions: Sessions
+        self, store: AccessStore, listener: Listener, subjects: SubjectCache, sessions: Sessions
     ) -> None:
         """`listener` hears of what ends somebody's access, and of brokers' secrets."""
         self._store = store
         self._listener = listener
-        self._known = known
+        self._subjects = subjects
         self._sessions = sessions
         self._horizon = 0
         self._read_at: Time = float("-inf")
@@ -179,9 +179,9 @@ class Changes:
             horizon, changes = await self._store.changes_since(self._horizon)
             if begun - self._read_at > STALE_S:
                 # Lines are kept for minutes; but nobody knows how long this took.
-                self._known.forget_all()
+                self._subjects.forget_all()
             for change in changes:
-                self._known.forget(change.usernames, change.fleet_ids)
+                self._subjects.forget(change.usernames, change.fleet_ids)
                 self._sessions.forget(change.usernames)
             self._horizon, self._read_at = horizon, begun
             await self._read_askers(begun)

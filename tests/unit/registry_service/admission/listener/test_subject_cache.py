@@ -7,10 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import structs
 
-from registry_service.admission.listener import connections, known, sessions
-from registry_service.admission.listener.known import KnownSubjects
+from registry_service.admission.listener import connections, sessions, subject_cache
 from registry_service.admission.listener.sessions import Sessions
 from registry_service.admission.listener.store import Found
+from registry_service.admission.listener.subject_cache import SubjectCache
 from registry_service.admission.questions import Notice
 from registry_service.admission.subjects import Subject
 from registry_service.passwords import Password
@@ -43,7 +43,7 @@ STEPS = st.one_of(
 @settings(max_examples=1000)
 @given(st.lists(STEPS, max_size=40))
 def test_once_a_change_was_heard_of_nobody_is_as_before(steps: list[tuple[str, Any]]) -> None:
-    memory = KnownSubjects()
+    cache = SubjectCache()
     version = dict.fromkeys(USERS, 0)
     # What was committed when all that was heard of had been.
     heard = dict(version)
@@ -51,10 +51,10 @@ def test_once_a_change_was_heard_of_nobody_is_as_before(steps: list[tuple[str, A
     under_way: list[tuple[Subject, set[str]]] = []
     for step, what in steps:
         if step == "begin":
-            under_way.append((subject(what, version[what]), memory.begin()))
+            under_way.append((subject(what, version[what]), cache.begin()))
         elif step == "end" and what < len(under_way):
             read, spoilt = under_way.pop(what)
-            memory.remember(found(read), (), spoilt, now=0)
+            cache.remember(found(read), (), spoilt, now=0)
         elif step == "change":
             version[what] += 1
             unheard.append(({what}, set()))
@@ -64,49 +64,49 @@ def test_once_a_change_was_heard_of_nobody_is_as_before(steps: list[tuple[str, A
             unheard.append((set(), {what}))
         elif step == "hear":
             for users, fleets in unheard:
-                memory.forget(users, fleets)
+                cache.forget(users, fleets)
             unheard, heard = [], dict(version)
         elif step == "forget all":
-            memory.forget_all()
+            cache.forget_all()
             unheard, heard = [], dict(version)
         for user in USERS:
-            remembered = memory.subject(user, now=0)
+            remembered = cache.subject(user, now=0)
             assert remembered is None or int(remembered.password.hash) >= heard[user], steps
 
 
 def test_memory_has_an_end() -> None:
-    memory = KnownSubjects()
-    memory.remember(found(subject("a")), ["ghost", "a"], memory.begin(), now=0)
-    assert memory.subject("a", now=known.MAX_AGE_S) is not None
-    assert memory.subject("a", now=known.MAX_AGE_S + 1) is None
-    assert memory.is_nobodys("ghost", 1, now=1)
-    assert not memory.is_nobodys("ghost", 1, now=known.NOBODYS_S + 1)
-    memory.forget_all()
-    assert not memory.is_nobodys("ghost", 1, now=1)
+    cache = SubjectCache()
+    cache.remember(found(subject("a")), ["ghost", "a"], cache.begin(), now=0)
+    assert cache.subject("a", now=subject_cache.MAX_AGE_S) is not None
+    assert cache.subject("a", now=subject_cache.MAX_AGE_S + 1) is None
+    assert cache.is_nobodys("ghost", 1, now=1)
+    assert not cache.is_nobodys("ghost", 1, now=subject_cache.NOBODYS_S + 1)
+    cache.forget_all()
+    assert not cache.is_nobodys("ghost", 1, now=1)
     taken = found(claimed={"there": frozenset({1})})
-    memory.remember(taken, ["there"], memory.begin(), now=0)
-    assert not memory.is_nobodys("there", 1, now=0)
+    cache.remember(taken, ["there"], cache.begin(), now=0)
+    assert not cache.is_nobodys("there", 1, now=0)
     # To a broker that does not serve it, there is no such device.
-    assert memory.is_nobodys("there", 2, now=0)
-    memory.remember(None, ["failed"], memory.begin(), now=0)
-    assert not memory.is_nobodys("failed", 1, now=0)
+    assert cache.is_nobodys("there", 2, now=0)
+    cache.remember(None, ["failed"], cache.begin(), now=0)
+    assert not cache.is_nobodys("failed", 1, now=0)
 
 
 def test_what_changes_while_it_is_looked_up_is_to_be_looked_up_again() -> None:
-    memory = KnownSubjects()
+    cache = SubjectCache()
     for usernames, fleet_ids, is_whole in (
         ([], [], True),
         (["b"], [], True),
         (["a"], [], False),
         ([], ["f"], False),
     ):
-        spoilt = memory.begin()
-        memory.forget(usernames, fleet_ids)
-        assert memory.remember(found(subject("a")), (), spoilt, now=0) is is_whole
-        assert (memory.subject("a", now=0) is not None) is is_whole
-    spoilt = memory.begin()
-    memory.forget_all()
-    assert not memory.remember(found(subject("a")), (), spoilt, now=0)
+        spoilt = cache.begin()
+        cache.forget(usernames, fleet_ids)
+        assert cache.remember(found(subject("a")), (), spoilt, now=0) is is_whole
+        assert (cache.subject("a", now=0) is not None) is is_whole
+    spoilt = cache.begin()
+    cache.forget_all()
+    assert not cache.remember(found(subject("a")), (), spoilt, now=0)
 
 
 def test_a_client_id_is_theirs_until_they_leave() -> None:
