@@ -18,9 +18,9 @@ import trustme
 
 from chassis.address_policy import UNRESTRICTED
 from local.postgres import free_port
-from registry_service.admission.reconciler.control import ControlSettings, DynamicSecurity
 from registry_service.admission.reconciler.dynamic_security import Command, Wanted
 from registry_service.admission.reconciler.first_fill import first_fill, write
+from registry_service.admission.reconciler.mosquitto_client import ControlSettings, DynamicSecurity
 from registry_service.admission.reconciler.planning import Plan, plan
 from registry_service.password_hashes import PasswordHash
 from tests import debian

@@ -15,17 +15,17 @@ import migrations
 from chassis.address_policy import DEFAULT, UNRESTRICTED, AddressPolicy
 from chassis.connecting import AddressRefused, connected, resolved
 from registry_service.admission.reconciler.config import EnforcementConfig
-from registry_service.admission.reconciler.control import ControlSettings, DynamicSecurity
 from registry_service.admission.reconciler.http_management import Emqx, HttpSettings
+from registry_service.admission.reconciler.mosquitto_client import ControlSettings, DynamicSecurity
 from registry_service.errors import ControlUnreachable
 from tests import hostile
 from tests.dynamic_security import DynamicMosquitto, filled
-from tests.integration.registry_service.admission.reconciler.test_driving import (
-    driving,
+from tests.integration.registry_service.admission.reconciler.test_http_management import kicked
+from tests.integration.registry_service.admission.reconciler.test_reconciler import (
     managed,
+    reconciling,
     until_state,
 )
-from tests.integration.registry_service.admission.reconciler.test_http_management import kicked
 from tests.stack import Stack
 
 LOOPBACK = ("127.0.0.1", "localhost", "127.1", "2130706433", "0x7f000001", "017700000001", "0")
@@ -130,7 +130,7 @@ async def test_broker_of_this_machine_is_not_driven_and_its_problem_says_why(
 ) -> None:
     with DynamicMosquitto(tmp_path, filled([])) as broker:
         await managed(stack, broker)
-        async with driving(stack, broker_address_policy="not-local"):
+        async with reconciling(stack, broker_address_policy="not-local"):
             why = (
                 "127.0.0.1 is not connected to: 127.0.0.1 is a loopback address"
                 " (BROKER_ADDRESS_POLICY)"
@@ -143,7 +143,7 @@ async def test_broker_of_this_machine_is_not_driven_and_its_problem_says_why(
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
                 stack.database.execute(keep, *kept, role=role)
         stack.database.execute(keep, *kept)
-        async with driving(stack, broker_address_policy="not-local"):
+        async with reconciling(stack, broker_address_policy="not-local"):
             await until_state(stack, "problem", None)
             await managed(stack, broker, port=1)
             await until_state(stack, "problem", why)

@@ -14,8 +14,12 @@ import pytest
 
 import registry_service.admission.reconciler.http_management as http_management
 from chassis.address_policy import UNRESTRICTED
-from registry_service.admission.reconciler.control import ANSWERS, ControlSettings, DynamicSecurity
 from registry_service.admission.reconciler.http_management import Emqx, HttpSettings, RabbitMq
+from registry_service.admission.reconciler.mosquitto_client import (
+    ANSWERS,
+    ControlSettings,
+    DynamicSecurity,
+)
 from registry_service.errors import ControlNotAllowed, ControlUnreachable, ControlUnreadable
 from tests import hostile
 

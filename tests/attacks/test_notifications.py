@@ -92,7 +92,7 @@ END $$
 """
 CHANNELS = (
     *(placements.CHANNEL, tokens.CHANNEL, access.CHANNEL),
-    *(enforcement.DRIVING_CHANNEL, held_store.HELD_CHANNEL),
+    *(enforcement.RECONCILER_CHANNEL, held_store.HELD_CHANNEL),
 )
 
 

@@ -10,9 +10,9 @@ from chassis.loops import Turn
 from chassis.trust import Credentials
 from registry_service.admission.change_store import CHANNEL
 from registry_service.admission.reconciler.config import EnforcementConfig
-from registry_service.admission.reconciler.driving import Driving
 from registry_service.admission.reconciler.managed import ManagedBrokers
-from registry_service.admission.reconciler.store import DRIVING_CHANNEL, EnforcementStore
+from registry_service.admission.reconciler.reconciler import Reconciler
+from registry_service.admission.reconciler.store import RECONCILER_CHANNEL, EnforcementStore
 from registry_service.credentials import KeyRing
 
 
@@ -29,14 +29,14 @@ async def enforcement(config: EnforcementConfig, holder: str) -> AsyncIterator[T
         stack.push_async_callback(engine.dispose)
         broker_service = Neighbour(config.broker_service_address, Credentials.of(config))
         stack.push_async_callback(broker_service.close)
-        driving = Driving(
+        reconciler = Reconciler(
             EnforcementStore(engine, config.enforcement_lease_s),
             ManagedBrokers(broker_service),
             Listener(config.registry_database_url, CHANNEL, []),
-            Listener(config.registry_database_url, DRIVING_CHANNEL, []),
+            Listener(config.registry_database_url, RECONCILER_CHANNEL, []),
             ring,
             holder=holder,
             drift_check_s=config.drift_check_s,
             policy=config.broker_address_policy,
         )
-        yield await stack.enter_async_context(driving.driving())
+        yield await stack.enter_async_context(reconciler.reconciling())

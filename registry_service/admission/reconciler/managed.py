@@ -8,8 +8,8 @@ from mooring.broker.v1 import management_pb2_grpc
 
 from chassis.address_policy import NAME, UNRESTRICTED, AddressPolicy
 from chassis.client import Neighbour
-from registry_service.admission.reconciler.control import ControlSettings, DynamicSecurity
 from registry_service.admission.reconciler.http_management import Emqx, HttpSettings, RabbitMq
+from registry_service.admission.reconciler.mosquitto_client import ControlSettings, DynamicSecurity
 from registry_service.errors import ControlNotAllowed, ControlUnreachable
 
 log = structlog.get_logger(__name__)

@@ -17,10 +17,10 @@ from registry_service.tables import driven_brokers, revocations
 
 LEASE = "enforcement"
 # Wakes the process that manages brokers.
-DRIVING_CHANNEL = "mooring_driving"
+RECONCILER_CHANNEL = "mooring_driving"
 # A notification that is lost does no harm, because the process also looks without one.
 WAKE = f"""
-SELECT set_config('synchronous_commit', 'off', true), pg_notify('{DRIVING_CHANNEL}', '')
+SELECT set_config('synchronous_commit', 'off', true), pg_notify('{RECONCILER_CHANNEL}', '')
 """
 KEPT = "7 days"
 AT_ONCE = 500

@@ -7,7 +7,6 @@ from urllib.parse import quote, unquote
 
 import msgspec
 
-from registry_service.admission.reconciler.control import _read, _require_done
 from registry_service.admission.reconciler.dynamic_security import Command
 from registry_service.admission.reconciler.http_management import (
     EmqxClients,
@@ -15,6 +14,7 @@ from registry_service.admission.reconciler.http_management import (
     _decoded,
 )
 from registry_service.admission.reconciler.listings import LISTS, Moved, Reading, read_client
+from registry_service.admission.reconciler.mosquitto_client import _read, _require_done
 from registry_service.errors import CommandsRefused, ControlUnreadable
 from tests.fuzz.given import chosen
 

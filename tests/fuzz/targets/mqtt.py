@@ -6,8 +6,8 @@ from contextlib import suppress
 from typing import Any
 from unittest import mock
 
-from registry_service.admission.reconciler.control import ANSWERS, _Conversation
 from registry_service.admission.reconciler.dynamic_security import Command
+from registry_service.admission.reconciler.mosquitto_client import ANSWERS, _Conversation
 from registry_service.admission.reconciler.mqtt import Connection, ProtocolError, Refused
 from registry_service.errors import ControlUnreadable
 

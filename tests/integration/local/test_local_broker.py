@@ -18,10 +18,10 @@ from local.postgres import free_port
 from local.probes import is_listening
 from local.seed import Administrator
 from tests import debian
-from tests.integration.registry_service.admission.reconciler.test_driving import (
-    driving,
+from tests.integration.registry_service.admission.reconciler.test_reconciler import (
     is_let_in,
     login,
+    reconciling,
     until_let_in,
 )
 from tests.stack import Stack
@@ -177,7 +177,7 @@ async def test_devices_are_let_in_again_after_its_file_was_damaged(
     assert await entrust(stack) is not None
     assert await entrust(stack, port=served.port) is not None
     one = await login(stack, "one")
-    async with driving(stack, drift_check_s=0.5):
+    async with reconciling(stack, drift_check_s=0.5):
         await until_let_in(served, one, is_in=True)
         served.kill()
         served.start()

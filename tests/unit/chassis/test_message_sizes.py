@@ -2,7 +2,7 @@
 
 import pytest
 
-from registry_service.admission.reconciler.control import BATCH, LEAST, MOST, next_size
+from registry_service.admission.reconciler.mosquitto_client import BATCH, LEAST, MOST, next_size
 
 MESSAGES = 100
 

@@ -9,7 +9,10 @@ import aiomqtt
 import pytest
 
 from tests.brokers import Asking, asking
-from tests.integration.registry_service.admission.reconciler.test_driving import driving, state_of
+from tests.integration.registry_service.admission.reconciler.test_reconciler import (
+    reconciling,
+    state_of,
+)
 from tests.rabbitmq import Rabbitmq
 from tests.stack import Stack
 
@@ -127,7 +130,7 @@ async def test_a_device_that_is_disabled_is_kicked_in_less_than_a_second(
 ) -> None:
     stack = brokers.stack
     one, two = await login(stack, "one"), await login(stack, "two")
-    async with driving(stack), client(rabbitmq, one) as device, client(rabbitmq, two) as other:
+    async with reconciling(stack), client(rabbitmq, one) as device, client(rabbitmq, two) as other:
         # Whoever drives has found the broker by then.
         async with asyncio.timeout(PATIENCE_S):
             while not stack.database.execute("SELECT 1 FROM driven_brokers"):

@@ -17,8 +17,8 @@ from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from registry_service.admission.reconciler.control import DynamicSecurity
 from registry_service.admission.reconciler.dynamic_security import Wanted
+from registry_service.admission.reconciler.mosquitto_client import DynamicSecurity
 from registry_service.admission.reconciler.planning import plan
 from registry_service.password_hashes import PasswordHash
 from tests import debian

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from registry_service.admission.reconciler.control import DynamicSecurity
 from registry_service.admission.reconciler.dynamic_security import LIMITS, Acl, acl_documents
 from registry_service.admission.reconciler.first_fill import write
+from registry_service.admission.reconciler.mosquitto_client import DynamicSecurity
 from registry_service.admission.reconciler.planning import plan
 from registry_service.errors import ControlNotAllowed, ControlUnreachable
 from tests.dynamic_security import (

@@ -4,9 +4,9 @@ import asyncio
 from typing import Any
 
 from tests.integration.gateway.test_gateway_http import assert_problem
-from tests.integration.registry_service.admission.reconciler.test_driving import (
+from tests.integration.registry_service.admission.reconciler.test_reconciler import (
     PATIENCE_S,
-    driving,
+    reconciling,
     state_of,
 )
 from tests.stack import Stack
@@ -67,7 +67,7 @@ async def test_a_broker_that_nobody_drives_though_somebody_should(stack: Stack) 
     state = await state_of(stack)
     assert (state["management"], state["looked_at"]) == ("rabbitmq", None)
     assert "no process drives brokers now" in state["problem"]
-    async with driving(stack):
+    async with reconciling(stack):
         async with asyncio.timeout(PATIENCE_S):
             while (state := await state_of(stack))["looked_at"] is None:
                 await asyncio.sleep(0.02)

@@ -11,11 +11,11 @@ import httpx2
 import pytest
 
 from tests.dynamic_security import DynamicMosquitto, filled
-from tests.integration.registry_service.admission.reconciler.test_driving import (
+from tests.integration.registry_service.admission.reconciler.test_reconciler import (
     PATIENCE_S,
-    driving,
     is_let_in,
     managed,
+    reconciling,
     until_let_in,
     until_said,
     until_state,
@@ -72,7 +72,7 @@ async def timed(answer: Any) -> tuple[float, Any]:
 
 async def test_every_first_connect_succeeds(stack: Stack, broker: DynamicMosquitto) -> None:
     await managed(stack, broker)
-    async with driving(stack):
+    async with reconciling(stack):
         await until_state(stack, "clients", 0)
 
         async def arrives(uuid: str) -> tuple[bool, bool]:
@@ -100,7 +100,7 @@ async def test_a_device_that_moves_there_is_let_in_at_once(
         username=broker.settings.username,
         password=broker.settings.password,
     )
-    async with driving(stack):
+    async with reconciling(stack):
         # Nothing has been driven before, and nothing waits until this broker is known.
         await stack.admin("PATCH", "/devices/mover", json={"mqtt_broker_id": there})
         mqtt = mqtt_of(await stack.connection("mover"))
@@ -124,7 +124,7 @@ async def test_an_answer_is_late_by_the_wait_for_a_broker_that_makes_no_progress
     assert unready.json()["ready"] is False
     # It is no other answer once it is true.
     stack.database.execute("DELETE FROM leases")
-    async with driving(stack):
+    async with reconciling(stack):
         await until_let_in(broker, login_of(mqtt), is_in=True)
         ready = await stack.connection("late")
         assert "ready" not in ready.json()
@@ -166,7 +166,7 @@ async def test_nothing_waits_for_a_broker_that_is_known_to_be_away(
     stack: Stack, broker: DynamicMosquitto
 ) -> None:
     await managed(stack, broker)
-    async with driving(stack):
+    async with reconciling(stack):
         await until_state(stack, "clients", 0)
         broker.stop()
         # The first one finds out.
@@ -183,7 +183,7 @@ async def test_nothing_waits_where_nothing_was_changed(
     stack: Stack, broker: DynamicMosquitto
 ) -> None:
     await managed(stack, broker)
-    async with driving(stack):
+    async with reconciling(stack):
         before = mqtt_of(await stack.register("same"))
         assert "ready" not in before
     driven_by_one_that_hangs_on(stack)
@@ -201,7 +201,7 @@ async def test_what_the_broker_has_lost_is_not_taken_for_held(
     stack: Stack, broker: DynamicMosquitto
 ) -> None:
     await managed(stack, broker)
-    async with driving(stack, drift_check_s=0.2):
+    async with reconciling(stack, drift_check_s=0.2):
         mqtt = mqtt_of(await stack.register("lost"))
         assert held(stack) == ["device_lost"]
         broker.stop()
@@ -210,7 +210,7 @@ async def test_what_the_broker_has_lost_is_not_taken_for_held(
         await until_let_in(broker, login_of(mqtt), is_in=True)
     # Without a process that makes it good: what was found by listing is what is known.
     stack.database.execute("UPDATE devices SET is_active = false")
-    async with driving(stack):
+    async with reconciling(stack):
         async with asyncio.timeout(PATIENCE_S):
             while held(stack):
                 await asyncio.sleep(0.02)
@@ -220,7 +220,7 @@ async def test_a_broker_that_has_moved_holds_nothing_that_is_known(
     stack: Stack, broker: DynamicMosquitto
 ) -> None:
     await managed(stack, broker)
-    async with driving(stack):
+    async with reconciling(stack):
         await stack.register("one")
         assert held(stack) == ["device_one"]
     await managed(stack, broker, host="localhost")
@@ -229,7 +229,7 @@ async def test_a_broker_that_has_moved_holds_nothing_that_is_known(
 
 async def test_what_is_known_of_a_password_is_none(stack: Stack, broker: DynamicMosquitto) -> None:
     await managed(stack, broker)
-    async with driving(stack):
+    async with reconciling(stack):
         mqtt = mqtt_of(await stack.register("one"))
     [(row,)] = stack.database.execute("SELECT to_jsonb(c) FROM driven_clients AS c")
     [(kept,)] = stack.database.execute("SELECT to_jsonb(d) FROM devices AS d")
@@ -249,7 +249,7 @@ async def test_an_access_that_ends_does_not_wait_until_a_fleet_is_told(
     await managed(stack, broker)
     answers = await asyncio.gather(*(stack.register(f"d{n:03}") for n in range(FLEET)))
     first = login_of(mqtt_of(answers[0]))
-    async with driving(stack):
+    async with reconciling(stack):
         await until_let_in(broker, first, is_in=True)
         async with broker.client(*first) as client:
             await stack.admin("PATCH", "/devices/d000", json={"is_active": False})

@@ -19,11 +19,11 @@ from tests.integration.registry_service.administration.test_import import (
     imported,
     row,
 )
-from tests.integration.registry_service.admission.reconciler.test_driving import (
-    driving,
+from tests.integration.registry_service.admission.reconciler.test_reconciler import (
     is_let_in,
     login,
     managed,
+    reconciling,
     until_let_in,
 )
 from tests.stack import Stack
@@ -111,7 +111,7 @@ async def test_a_broker_knows_its_devices_from_the_start(stack: Stack, tmp_path:
             assert not await is_let_in(broker, login_)
         # Whoever keeps it in step has nothing left to do, and the login to do more with.
         await managed(stack, broker)
-        async with driving(stack):
+        async with reconciling(stack):
             await until_let_in(broker, await login(stack, "three"), is_in=True)
         assert await is_let_in(broker, one)
         assert await is_let_in(broker, ("pump-a", "secret"))

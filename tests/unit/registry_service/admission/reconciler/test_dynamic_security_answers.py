@@ -5,9 +5,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from registry_service.admission.reconciler.control import _read
 from registry_service.admission.reconciler.dynamic_security import Acl, Client, Held
 from registry_service.admission.reconciler.listings import PAGE, Moved, Reading, read_client
+from registry_service.admission.reconciler.mosquitto_client import _read
 from registry_service.errors import ControlUnreadable
 
 

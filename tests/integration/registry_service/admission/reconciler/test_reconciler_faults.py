@@ -11,29 +11,29 @@ from structlog.testing import capture_logs
 
 from registry_service.admission.listener.answering import ANSWER_S
 from registry_service.admission.listener.subject_cache import STALE_S
-from registry_service.admission.reconciler.control import DynamicSecurity
-from registry_service.admission.reconciler.driven import LOOK_AGAIN_S
+from registry_service.admission.reconciler.broker_reconciler import LOOK_AGAIN_S
 from registry_service.admission.reconciler.dynamic_security import Actual
+from registry_service.admission.reconciler.mosquitto_client import DynamicSecurity
 from registry_service.errors import ControlUnreachable
 from tests.dynamic_security import DynamicMosquitto
-from tests.integration.registry_service.admission.reconciler.test_driving import (
-    PATIENCE_S,
-    broker,
-    driving,
-    login,
-    managed,
-    problem_of,
-    until_let_in,
-    until_measured,
-    until_said,
-    until_state,
-)
-from tests.integration.registry_service.admission.reconciler.test_driving_limits import rounds
 from tests.integration.registry_service.admission.reconciler.test_http_management import (
     LOGIN,
     Api,
     api,
 )
+from tests.integration.registry_service.admission.reconciler.test_reconciler import (
+    PATIENCE_S,
+    broker,
+    login,
+    managed,
+    problem_of,
+    reconciling,
+    until_let_in,
+    until_measured,
+    until_said,
+    until_state,
+)
+from tests.integration.registry_service.admission.reconciler.test_reconciler_limits import rounds
 from tests.proxy import proxied
 from tests.stack import Stack
 
@@ -71,7 +71,7 @@ async def test_a_broker_service_that_hangs_holds_up_nothing(
     logins = {f"d{n}": await login(stack, f"d{n}") for n in range(3)}
     async with proxied(f"grpc://127.0.0.1:{stack.broker_port}") as (proxy, url):
         through = {"broker_service_address": urlsplit(url).netloc, "enforcement_lease_s": 3}
-        async with driving(stack, **through), driving(stack, **through):
+        async with reconciling(stack, **through), reconciling(stack, **through):
             for one in logins.values():
                 await until_let_in(broker, one, is_in=True)
             before = term(stack)
@@ -94,7 +94,7 @@ async def test_trouble_with_the_database_is_not_the_brokers(
     await managed(stack, broker)
     one = await login(stack, "one")
     with capture_logs() as lines:
-        async with driving(stack, drift_check_s=0.5):
+        async with reconciling(stack, drift_check_s=0.5):
             await until_let_in(broker, one, is_in=True)
             await until_state(stack, "clients", 1)
             with psycopg.connect(stack.database.url("mooring")) as connection:
@@ -117,7 +117,7 @@ async def test_what_was_done_before_something_failed_has_not_failed(
     async def fails(_: DynamicSecurity) -> Actual:
         raise ControlUnreachable("it has gone meanwhile")
 
-    async with driving(stack):
+    async with reconciling(stack):
         await until_let_in(broker, one, is_in=True)
         monkeypatch.setattr(DynamicSecurity, "state", fails)
         await stack.admin("PATCH", "/devices/one", json={"is_active": False})
@@ -137,11 +137,11 @@ async def test_a_second_look_is_taken_by_whoever_drives_then(stack: Stack, api: 
     def done_at() -> Any:
         return stack.database.execute("SELECT done_at FROM revocations")
 
-    async with driving(stack):
+    async with reconciling(stack):
         await until_measured(stack, 1)
         # It was let in just before, and is connected only now.
         api.clients = {"c": "device_one", "d": "device_two"}
-    async with driving(stack):
+    async with reconciling(stack):
         await rounds(stack, 3)
         assert len(api.clients) == 2
         older(LOOK_AGAIN_S)
@@ -154,14 +154,14 @@ async def test_a_second_look_is_taken_by_whoever_drives_then(stack: Stack, api: 
         assert done_at() == before
     # Whoever begins looks at what was done lately, and no further back.
     older(300)
-    async with driving(stack):
+    async with reconciling(stack):
         await rounds(stack, 5)
         assert len(api.clients) == 2
 
 
 async def test_a_second_look_that_fails_is_taken_again(stack: Stack, api: Api) -> None:
     await disabled_at_emqx(stack, api)
-    async with driving(stack):
+    async with reconciling(stack):
         await until_measured(stack, 1)
         api.clients, api.fault = {"c": "device_one"}, (500, b"")
         stack.database.execute("UPDATE revocations SET done_at = done_at - interval '7 s'")

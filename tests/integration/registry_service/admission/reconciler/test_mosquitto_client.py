@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 
 from chassis.address_policy import UNRESTRICTED
 from local.postgres import free_port
-from registry_service.admission.reconciler.control import ControlSettings, DynamicSecurity
 from registry_service.admission.reconciler.dynamic_security import (
     Acl,
     Actual,
@@ -25,6 +24,7 @@ from registry_service.admission.reconciler.dynamic_security import (
 )
 from registry_service.admission.reconciler.first_fill import CONTROL_ROLE
 from registry_service.admission.reconciler.listings import PAGE
+from registry_service.admission.reconciler.mosquitto_client import ControlSettings, DynamicSecurity
 from registry_service.admission.reconciler.planning import Plan, plan
 from registry_service.errors import (
     CommandsRefused,

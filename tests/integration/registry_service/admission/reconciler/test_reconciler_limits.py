@@ -5,18 +5,18 @@ from typing import Any
 
 import pytest
 
-from registry_service.admission.reconciler.control import DynamicSecurity
 from registry_service.admission.reconciler.dynamic_security import Actual
+from registry_service.admission.reconciler.mosquitto_client import DynamicSecurity
 from tests.dynamic_security import DynamicMosquitto, by_hand
 from tests.integration.registry_service.administration.test_credential_rotation import rotate
-from tests.integration.registry_service.admission.reconciler.test_driving import (
+from tests.integration.registry_service.admission.reconciler.test_reconciler import (
     PATIENCE_S,
     broker,
-    driving,
     is_let_in,
     login,
     managed,
     problem_of,
+    reconciling,
     until_let_in,
     until_said,
 )
@@ -53,7 +53,7 @@ async def until_well(stack: Stack) -> None:
 async def test_of_too_many_devices_those_that_are_there_are_kept_in_step(
     stack: Stack, broker: DynamicMosquitto, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in ("planning", "driven"):
+    for module in ("planning", "broker_reconciler"):
         monkeypatch.setattr(f"registry_service.admission.reconciler.{module}.MAX_CLIENTS", LIMIT)
     await managed(stack, broker)
     other_id = await stack.create_broker("Other", host="other.example.com")
@@ -61,7 +61,7 @@ async def test_of_too_many_devices_those_that_are_there_are_kept_in_step(
         await login(stack, uuid)
         await moved(stack, uuid, other_id)
     late = {f"l{n}": await login(stack, f"l{n}") for n in range(LIMIT)}
-    async with driving(stack):
+    async with reconciling(stack):
         for one in late.values():
             await until_let_in(broker, one, is_in=True)
         early = {
@@ -101,7 +101,7 @@ async def test_who_belongs_there_by_its_own_row_is_not_removed(
     # To have been disabled once is no reason either.
     for is_active in (False, True):
         await stack.admin("PATCH", "/devices/d0", json={"is_active": is_active})
-    async with driving(stack, drift_check_s=0.5):
+    async with reconciling(stack, drift_check_s=0.5):
         for one in logins:
             await until_let_in(broker, one, is_in=True)
         # As if devices were counted wrong, by which they are found.
@@ -126,7 +126,7 @@ async def test_what_stays_wrong_is_not_looked_at_all_the_time(
     await managed(stack, broker)
     await by_hand(broker, ("createClient", {"username": "device_one", "password": "theirs"}))
     await login(stack, "one")
-    async with driving(stack):
+    async with reconciling(stack):
         await until_said(stack, "are not ours")
         await rounds(stack, 2)
         before = looks
@@ -143,7 +143,7 @@ async def test_what_stays_wrong_is_not_looked_at_all_the_time(
         await until_well(stack)
     # Where it ends at the broker, it is found out when all is compared.
     await stack.admin("PATCH", "/devices/one", json={"is_active": True})
-    async with driving(stack, drift_check_s=0.5):
+    async with reconciling(stack, drift_check_s=0.5):
         await until_said(stack, "are not ours")
         await by_hand(broker, ("deleteClient", {"username": "device_one"}))
         await until_well(stack)

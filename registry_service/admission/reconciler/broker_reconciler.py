@@ -16,11 +16,11 @@ from chassis.address_policy import AddressPolicy
 from chassis.database import DATABASE_UNAVAILABLE
 from chassis.errors import MooringError
 from registry_service.admission.decision import uuid_of_username
-from registry_service.admission.reconciler.control import DynamicSecurity
 from registry_service.admission.reconciler.dynamic_security import Command, Wanted
 from registry_service.admission.reconciler.held_store import HeldStore
 from registry_service.admission.reconciler.http_management import Kicker
 from registry_service.admission.reconciler.managed import Driver, driver_of
+from registry_service.admission.reconciler.mosquitto_client import DynamicSecurity
 from registry_service.admission.reconciler.planning import MAX_CLIENTS, Plan, plan
 from registry_service.admission.reconciler.progress import Progress
 from registry_service.admission.reconciler.store import Done, EnforcementStore, Revocation
@@ -61,7 +61,7 @@ class _Interrupted(Exception):
     """The plan was interrupted, so that the next attempt ends sessions first."""
 
 
-class DrivenBroker:
+class BrokerReconciler:
     """Times are of the running loop's clock."""
 
     def __init__(
@@ -97,7 +97,7 @@ class DrivenBroker:
         self._again_from: Done | None = None
         IN_STEP.labels(self._label).set(0)
 
-    async def attend(self, *, has_changes: bool) -> None:
+    async def reconcile(self, *, has_changes: bool) -> None:
         """Ends sessions and keeps the broker in step. `has_changes`: some access has changed.
 
         Records faults of the broker. Raises `Unavailable` for the database.

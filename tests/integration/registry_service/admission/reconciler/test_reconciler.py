@@ -23,7 +23,7 @@ PATIENCE_S = 20.0
 
 
 @asynccontextmanager
-async def driving(stack: Stack, **changes: Any) -> AsyncIterator[None]:
+async def reconciling(stack: Stack, **changes: Any) -> AsyncIterator[None]:
     config = EnforcementConfig(
         **{
             "registry_database_url": stack.database.url("mooring_registry"),
@@ -125,7 +125,7 @@ async def test_a_device_is_let_in_when_it_has_been_told_and_kicked_when_it_is_di
     stack: Stack, broker: DynamicMosquitto
 ) -> None:
     await managed(stack, broker)
-    async with driving(stack):
+    async with reconciling(stack):
         one, two = await login(stack, "one"), await login(stack, "two")
         await until_let_in(broker, one, is_in=True)
         await until_let_in(broker, two, is_in=True)
@@ -170,7 +170,7 @@ async def test_a_device_is_let_in_when_it_has_been_told_and_kicked_when_it_is_di
 async def test_either_side_may_start_again(stack: Stack, broker: DynamicMosquitto) -> None:
     await managed(stack, broker)
     one = await login(stack, "one")
-    async with driving(stack):
+    async with reconciling(stack):
         await until_let_in(broker, one, is_in=True)
         broker.stop()
         two = await login(stack, "two")
@@ -184,7 +184,7 @@ async def test_either_side_may_start_again(stack: Stack, broker: DynamicMosquitt
     assert await is_let_in(broker, one)
     await stack.admin("PATCH", "/devices/one", json={"is_active": False})
     three = await login(stack, "three")
-    async with driving(stack):
+    async with reconciling(stack):
         await until_let_in(broker, three, is_in=True)
         await until_let_in(broker, one, is_in=False)
         assert await is_let_in(broker, two)
@@ -193,7 +193,7 @@ async def test_either_side_may_start_again(stack: Stack, broker: DynamicMosquitt
 async def test_an_empty_database_locks_nobody_out(stack: Stack, broker: DynamicMosquitto) -> None:
     await managed(stack, broker)
     logins = [await login(stack, f"d{n}") for n in range(12)]
-    async with driving(stack, drift_check_s=0.5):
+    async with reconciling(stack, drift_check_s=0.5):
         for one in logins:
             await until_let_in(broker, one, is_in=True)
         # As if somebody had restored an empty backup.
@@ -212,7 +212,7 @@ async def test_a_fleet_that_is_moved_or_disabled_is_no_accident(
     await managed(stack, broker)
     other_id = await stack.create_broker("Other", host="other.example.com")
     logins = {f"d{n}": await login(stack, f"d{n}") for n in range(15)}
-    async with driving(stack):
+    async with reconciling(stack):
         for one in logins.values():
             await until_let_in(broker, one, is_in=True)
         # Half of them are told another broker; the rest are disabled with their fleet.
@@ -229,7 +229,7 @@ async def test_a_fleet_that_is_moved_or_disabled_is_no_accident(
 
 async def test_what_is_changed_by_hand_is_put_right(stack: Stack, broker: DynamicMosquitto) -> None:
     await managed(stack, broker)
-    async with driving(stack, drift_check_s=0.5):
+    async with reconciling(stack, drift_check_s=0.5):
         one = await login(stack, "one")
         await until_let_in(broker, one, is_in=True)
         async with broker.client(USERNAME, PASSWORD) as admin:
@@ -240,7 +240,7 @@ async def test_what_is_changed_by_hand_is_put_right(stack: Stack, broker: Dynami
 
 async def test_a_login_that_is_wrong_is_said_to_be(stack: Stack, broker: DynamicMosquitto) -> None:
     await managed(stack, broker, password="wrong")
-    async with driving(stack):
+    async with reconciling(stack):
         await until_said(stack, "does not accept the login")
         await managed(stack, broker)
         one = await login(stack, "one")
@@ -252,10 +252,10 @@ async def test_a_login_that_is_wrong_is_said_to_be(stack: Stack, broker: Dynamic
 
 async def test_two_processes_take_turns(stack: Stack, broker: DynamicMosquitto) -> None:
     await managed(stack, broker)
-    async with driving(stack):
+    async with reconciling(stack):
         one = await login(stack, "one")
         await until_let_in(broker, one, is_in=True)
-        async with driving(stack):
+        async with reconciling(stack):
             two = await login(stack, "two")
             await until_let_in(broker, two, is_in=True)
     holders = stack.database.execute("SELECT count(*) FROM leases WHERE name = 'enforcement'")
@@ -276,7 +276,7 @@ async def test_a_broker_that_hangs_keeps_nobody_at_another_connected(
         one, two = await login(stack, "one"), await login(stack, "two")
         await stack.admin("PUT", "/devices/two", json={"mqtt_broker_id": made.json()["id"]})
         two = (two[0], (await stack.connection("two")).json()["password"])
-        async with driving(stack):
+        async with reconciling(stack):
             await until_let_in(broker, one, is_in=True)
             await until_let_in(other, two, is_in=True)
             broker.freeze()
@@ -293,7 +293,7 @@ async def test_a_broker_that_hangs_keeps_nobody_at_another_connected(
 
 async def test_it_goes_on_when_the_database_is_back(stack: Stack, broker: DynamicMosquitto) -> None:
     await managed(stack, broker)
-    async with driving(stack):
+    async with reconciling(stack):
         one = await login(stack, "one")
         await until_let_in(broker, one, is_in=True)
         with shut_out(stack, "mooring_registry"):

@@ -13,7 +13,7 @@ from chassis.errors import MooringError, Unavailable
 from chassis.listening import Listener
 from chassis.loops import Turn
 from chassis.process import background
-from registry_service.admission.reconciler.driven import DrivenBroker
+from registry_service.admission.reconciler.broker_reconciler import BrokerReconciler
 from registry_service.admission.reconciler.managed import ManagedBrokers
 from registry_service.admission.reconciler.store import EnforcementStore
 from registry_service.credentials import KeyRing
@@ -32,10 +32,10 @@ APART_S = 0.02
 
 
 @dataclass
-class _Attendance:
+class _BrokerTask:
     """The task of one broker, and whether it is to run again."""
 
-    driven: DrivenBroker
+    reconciler: BrokerReconciler
     has_changes: bool = True
     has_failed: bool = False
     task: "asyncio.Task[None] | None" = field(default=None)
@@ -43,27 +43,27 @@ class _Attendance:
     def go_on(self) -> None:
         """Starts the task, unless it runs already."""
         if self.task is None or self.task.done():
-            self.task = asyncio.create_task(self._attend())
+            self.task = asyncio.create_task(self._run())
 
     async def end(self) -> None:
         """Cancels the task."""
         if self.task is not None:
             self.task.cancel()
             await asyncio.wait([self.task])
-        await self.driven.close()
+        await self.reconciler.close()
 
-    async def _attend(self) -> None:
+    async def _run(self) -> None:
         """Runs until there are no more changes. Errors of one broker do not affect others."""
-        await self._attend_once()
+        await self._run_once()
         while self.has_changes and not self.has_failed:
-            await self._attend_once()
+            await self._run_once()
 
-    async def _attend_once(self) -> None:
+    async def _run_once(self) -> None:
         has_changes, self.has_changes = self.has_changes, False
         self.has_failed = True
-        broker_id = self.driven.broker.id
+        broker_id = self.reconciler.broker.id
         try:
-            await self.driven.attend(has_changes=has_changes)
+            await self.reconciler.reconcile(has_changes=has_changes)
             self.has_failed = False
         except Unavailable as error:
             self.has_changes = True
@@ -74,7 +74,7 @@ class _Attendance:
             log.exception("a broker could not be driven", broker_id=broker_id)
 
 
-class Driving:
+class Reconciler:
     """Manages brokers while this process holds the lease; other processes wait for it."""
 
     def __init__(
@@ -102,7 +102,7 @@ class Driving:
         self._drift_check_s = drift_check_s
         self._policy = policy
         self._term: int | None = None
-        self._brokers: dict[int, _Attendance] = {}
+        self._brokers: dict[int, _BrokerTask] = {}
         self._asked_at = float("-inf")
         # What was heard when that was.
         self._heard = wakes.heard
@@ -111,11 +111,11 @@ class Driving:
         self._horizon = 0
 
     @contextlib.asynccontextmanager
-    async def driving(self) -> AsyncIterator[Turn]:
+    async def reconciling(self) -> AsyncIterator[Turn]:
         """Yields a loop's turn; at the end of the block another process may begin at once."""
 
         async def turn() -> float:
-            await self.drive()
+            await self.reconcile()
             await asyncio.sleep(APART_S)
             await self._occasion()
             return 0.0
@@ -135,16 +135,16 @@ class Driving:
             except Unavailable:
                 log.warning("the lease could not be given up")
 
-    async def drive(self) -> None:
+    async def reconcile(self) -> None:
         """Begins what is to be done now, and waits for none of it. Raises `Unavailable`."""
         if not await self._is_alone():
             await self._let_go()
             return
         await self._look_for_brokers()
         self._horizon, has_changes = await self._store.changes_since(self._horizon)
-        for attendance in self._brokers.values():
-            attendance.has_changes |= has_changes
-            attendance.go_on()
+        for broker_task in self._brokers.values():
+            broker_task.has_changes |= has_changes
+            broker_task.go_on()
 
     async def _occasion(self) -> None:
         """Returns after a notification or an answer, or after `POLL_S`."""
@@ -193,18 +193,18 @@ class Driving:
 
     async def _take_over(self, brokers: Iterable[pb.ManagedBroker]) -> None:
         found = {broker.id: broker for broker in brokers}
-        for broker_id, attendance in list(self._brokers.items()):
-            if found.get(broker_id) != attendance.driven.broker:
+        for broker_id, broker_task in list(self._brokers.items()):
+            if found.get(broker_id) != broker_task.reconciler.broker:
                 await self._brokers.pop(broker_id).end()
         for broker_id in found.keys() - self._brokers.keys():
-            driven = DrivenBroker(
+            reconciler = BrokerReconciler(
                 found[broker_id],
                 self._store,
                 self._ring,
                 drift_check_s=self._drift_check_s,
                 policy=self._policy,
             )
-            self._brokers[broker_id] = _Attendance(driven)
+            self._brokers[broker_id] = _BrokerTask(reconciler)
 
     async def _let_go(self) -> None:
         """Stops managing brokers, after the lease was lost or at the end."""
@@ -214,5 +214,5 @@ class Driving:
             await asyncio.gather(self._question, return_exceptions=True)
             self._question = None
         while self._brokers:
-            _, attendance = self._brokers.popitem()
-            await attendance.end()
+            _, broker_task = self._brokers.popitem()
+            await broker_task.end()
