@@ -22,8 +22,8 @@ from gateway.answers import Connected, Registered
 from gateway.bodies import decode, is_json
 from gateway.conditional import entity_tag, is_current
 from gateway.device_calls import DeviceCalls
+from gateway.device_handler import DeviceHandler, DeviceRequest, Route
 from gateway.documentation import IDENTIFIER_PATTERN, documented
-from gateway.express import DeviceHandler, DeviceRequest, Route
 from gateway.held import Waiting
 from gateway.limits import Limits
 

@@ -9,7 +9,7 @@ from chassis import log
 from chassis.direct_http import Reply
 from chassis.http_target import Target
 from gateway.context import KEY, Context
-from gateway.express import request_id_of
+from gateway.device_handler import request_id_of
 from gateway.problems import refusal, rendered
 
 # Only HTTP requests come here, no websockets.

@@ -9,7 +9,7 @@ import pytest
 
 from tests.brokers import asking
 from tests.http_server import ASGI, DIRECT, served, statuses
-from tests.integration.registry_service.provisioning.test_express import (
+from tests.integration.registry_service.provisioning.test_device_handler import (
     device,
     known,
     line_to,

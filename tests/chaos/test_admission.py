@@ -17,7 +17,7 @@ from gateway.__main__ import running
 from gateway.device_calls import DeviceCalls
 from tests.chaos.test_frozen import frozen
 from tests.integration.gateway.test_gateway_faults import FakeRegistry, staged
-from tests.integration.registry_service.provisioning.test_express import (
+from tests.integration.registry_service.provisioning.test_device_handler import (
     PATIENCE_S,
     Answer,
     Line,

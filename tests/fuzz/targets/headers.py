@@ -8,7 +8,7 @@ from chassis.bearer import MAX_SECRET_BYTES, bearer
 from chassis.errors import Unauthenticated
 from gateway.addresses import client_of, networks_of
 from gateway.conditional import expected_revisions, is_current, revision_tag
-from gateway.express import request_id_of
+from gateway.device_handler import request_id_of
 from registry_service.provisioning.guesses import network_of
 from tests.fuzz.given import chosen
 

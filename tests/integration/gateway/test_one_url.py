@@ -10,7 +10,7 @@ from urllib.parse import quote
 import pytest
 
 from chassis.http_target import BadTarget, target_of
-from tests.integration.registry_service.provisioning.test_express import line_to, request
+from tests.integration.registry_service.provisioning.test_device_handler import line_to, request
 from tests.stack import Stack
 
 TRIES = 3

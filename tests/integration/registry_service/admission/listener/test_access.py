@@ -17,7 +17,7 @@ from registry_service.admission.listener import slow_passwords
 from registry_service.passwords import Password, is_password
 from tests.brokers import Asking, asking, secret_of
 from tests.integration.registry_service.administration.test_import import MOSQUITTO, imported, row
-from tests.integration.registry_service.provisioning.test_express import (
+from tests.integration.registry_service.provisioning.test_device_handler import (
     line_to,
     nothing_goes_wrong,
     request,
