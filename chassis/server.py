@@ -55,7 +55,7 @@ def deadline_of(context: Context) -> float:
     return asyncio.get_running_loop().time() + (PATIENCE_S if remaining_s is None else remaining_s)
 
 
-class Frontier:
+class GuardedServer:
     """Checks callers, and turns errors into statuses.
 
     Servicers are added to it as to a server. It wraps each method once. An interceptor of gRPC
@@ -216,7 +216,7 @@ async def serving(
             ("grpc.max_connection_age_grace_ms", 35_000),
         ],
     )
-    register(cast("grpc.aio.Server", Frontier(server, credentials, policies, refusals)))
+    register(cast("grpc.aio.Server", GuardedServer(server, credentials, policies, refusals)))
     health.attach(server)
     reflection.enable_server_reflection(
         [*services, "grpc.health.v1.Health", reflection.SERVICE_NAME], server

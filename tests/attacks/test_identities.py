@@ -22,7 +22,7 @@ from chassis.client import Neighbour
 from chassis.errors import REASON, MooringError, Unavailable
 from chassis.identities import Identity, hash_of
 from chassis.trust import Credentials, Services, callers_of
-from tests.integration.chassis.test_frontier import POLICIES
+from tests.integration.chassis.test_guarded_server import POLICIES
 from tests.stack import ADMIN, Peer, Stack
 
 SHARED = "s" * 43

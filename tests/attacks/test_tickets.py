@@ -14,7 +14,7 @@ from chassis.identities import Identity
 from chassis.tickets import LIFETIME_S, SKEW_S, InvalidTicket, SigningKeys, checked
 from chassis.trust import Access, Actor
 from tests.attacks.test_identities import of, reason_of
-from tests.integration.chassis.test_frontier import POLICIES
+from tests.integration.chassis.test_guarded_server import POLICIES
 from tests.stack import ADMIN, Stack, ticket_of
 
 LIST_BROKERS = "/mooring.broker.v1.BrokerService/ListBrokers"

@@ -188,7 +188,7 @@ def sql_in(file: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("package", PACKAGES)
-def test_nobody_but_the_frontier_aborts_a_call(package: str) -> None:
+def test_only_the_guarded_server_aborts_a_call(package: str) -> None:
     for file in files_of(package):
         if file != ROOT / "chassis" / "server.py":
             assert "context.abort" not in file.read_text(), file

@@ -16,7 +16,7 @@ from mooring.errors.v1 import errors_pb2
 
 from chassis.errors import FIELD, REASON
 from chassis.trust import Access, Actor
-from tests.integration.chassis.test_frontier import calling_as, reflected
+from tests.integration.chassis.test_guarded_server import calling_as, reflected
 from tests.stack import Stack
 from tests.stored import Stored
 

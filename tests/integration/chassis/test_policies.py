@@ -22,7 +22,7 @@ from gateway.administration import brokers
 from gateway.device_routes import DeviceRoutes
 from gateway.problems import HANDLERS
 from tests import REPOSITORY
-from tests.integration.chassis.test_frontier import POLICIES
+from tests.integration.chassis.test_guarded_server import POLICIES
 from tests.integration.gateway.test_document import document_of, operations_of, sending
 from tests.stack import Stack
 

@@ -23,7 +23,7 @@ from google.protobuf.message import Message
 
 from chassis.errors import FIELD, REASON
 from chassis.trust import Access, Actor, WithinFleets
-from tests.integration.chassis.test_frontier import POLICIES
+from tests.integration.chassis.test_guarded_server import POLICIES
 from tests.integration.gateway.test_document import document_of, operations_of, turn_of
 from tests.isolated import (
     KIND_OF_ID,

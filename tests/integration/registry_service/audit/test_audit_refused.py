@@ -13,7 +13,7 @@ from chassis.errors import InvalidInput
 from chassis.trust import Access, access_of
 from gateway.administration import refused
 from gateway.administration.caller import Caller
-from tests.integration.chassis.test_frontier import POLICIES
+from tests.integration.chassis.test_guarded_server import POLICIES
 from tests.integration.chassis.test_policies import routes_served
 from tests.integration.registry_service.audit.test_audit_log import lines, told, until
 from tests.stack import PATIENCE_S, Stack
