@@ -23,7 +23,7 @@ Request = TypeVar("Request")
 Response = TypeVar("Response")
 
 # What a hop keeps for itself: a caller whose time is up should hear why from us, not find out
-# itself, so the neighbour's time ends a little before the caller's does.
+# itself, so the other service's time ends a little before the caller's does.
 HOP_MARGIN_S = 0.05
 
 SERVICE_CONFIG = json.dumps(
@@ -42,8 +42,8 @@ CALL_SECONDS = Histogram(
 )
 
 
-class Neighbour:
-    """Another of our services, wherever its replicas are."""
+class ServiceClient:
+    """Calls another of our services, whichever of its replicas answers."""
 
     def __init__(self, address: str, credentials: Credentials) -> None:
         """`address` is a gRPC target: `host:port`, `dns:///name:port` or `ipv4:a:p,b:q`.
@@ -57,7 +57,7 @@ class Neighbour:
             )
         options: list[tuple[str, Any]] = [
             ("grpc.service_config", SERVICE_CONFIG),
-            # A neighbour that comes back is found within a second, not within the default two
+            # A service that comes back is found within a second, not within the default two
             # minutes. The second one is, whatever its name says, how long making a connection may
             # take: where that were as short, a busy server would never be connected to.
             ("grpc.initial_reconnect_backoff_ms", 100),
@@ -94,7 +94,7 @@ class Neighbour:
         """Calls `method`, which is of a stub on `self.channel`.
 
         `deadline` is a time of the running loop's clock. Raises the `MooringError` that the
-        neighbour raised.
+        service raised.
         """
         timeout_s = deadline - asyncio.get_running_loop().time() - HOP_MARGIN_S
         if timeout_s <= 0:
@@ -120,7 +120,7 @@ class Neighbour:
         raise error
 
     async def is_serving(self, name: str = "", *, timeout_s: float = 1.0) -> bool:
-        """Whether the neighbour says that it, or the part of it called `name`, is healthy now."""
+        """Whether the service says that it, or the part of it called `name`, is healthy now."""
         check = self.channel.unary_unary(
             "/grpc.health.v1.Health/Check",
             request_serializer=health_pb2.HealthCheckRequest.SerializeToString,

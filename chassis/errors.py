@@ -140,7 +140,7 @@ class DeadlineExceeded(MooringError):
 
 
 class Unsupported(MooringError):
-    """The neighbour does not know the method: it is of another version."""
+    """The service does not know the method: it is of another version."""
 
     code = grpc.StatusCode.UNIMPLEMENTED
     reason = "UNSUPPORTED"
@@ -189,7 +189,7 @@ def trailers_of(error: MooringError) -> tuple[tuple[str, str], ...]:
 
 
 def from_rpc(error: AioRpcError) -> MooringError:
-    """What a neighbour meant by failing a call.
+    """What another service meant by failing a call.
 
     A status without a reason was not written by one of our services but by gRPC itself, and its
     text may name addresses: it stays here.
@@ -224,7 +224,7 @@ def to_item(error: MooringError) -> errors_pb2.ItemError:
 
 
 def from_item(item: errors_pb2.ItemError) -> MooringError:
-    """What a neighbour meant by failing one item."""
+    """What another service meant by failing one item."""
     kind = CLASS_OF_CODE[CODE_OF_NUMBER.get(item.code, grpc.StatusCode.UNKNOWN)]
     return kind(
         item.message,

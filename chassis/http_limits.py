@@ -14,7 +14,7 @@ log = structlog.get_logger(__name__)
 
 Network = IPv4Network | IPv6Network
 
-# Descriptors that are not for clients: databases, neighbours, files.
+# Descriptors that are not for clients: databases, other services, files.
 RESERVED_FILES = 256
 # Above this part of the connections, idle ones are closed.
 CROWDED = 0.9

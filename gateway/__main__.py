@@ -17,8 +17,8 @@ from gateway.device_calls import DeviceCalls
 from gateway.device_routes import DeviceRoutes
 from gateway.health import readiness
 from gateway.limits import Limits
-from gateway.neighbours import Neighbours
 from gateway.problems import unread
+from gateway.service_clients import ServiceClients
 
 # What an answer is given to leave in.
 ANSWER_S = 0.5
@@ -29,12 +29,12 @@ TOO_MANY_FAILED = "too many attempts with tokens that are not valid"
 async def running(config: GatewayConfig, probes: Probes | None = None) -> AsyncIterator[str]:
     """The whole gateway, until the block ends; yields its URL."""
     async with contextlib.AsyncExitStack() as stack:
-        neighbours = Neighbours(config)
-        stack.push_async_callback(neighbours.close)
+        services = ServiceClients(config)
+        stack.push_async_callback(services.close)
         leaving = asyncio.Event()
-        (probes or Probes()).ready_when(partial(readiness, neighbours))
+        (probes or Probes()).ready_when(partial(readiness, services))
         calls = DeviceCalls(
-            neighbours,
+            services,
             config.request_timeout_s,
             leaving,
             stop_within_s=config.drain_s + config.shutdown_grace_s - ANSWER_S,
@@ -51,7 +51,7 @@ async def running(config: GatewayConfig, probes: Probes | None = None) -> AsyncI
         refused = Refused()
         stack.push_async_callback(refused.close)
         app = app_of(
-            neighbours,
+            services,
             config.request_timeout_s,
             leaving,
             failures,

@@ -40,14 +40,14 @@ from gateway.administration.refused import Refused, noting
 from gateway.context import Context
 from gateway.edge import HttpApp, edge
 from gateway.limits import Limits
-from gateway.neighbours import Neighbours
 from gateway.problems import HANDLERS
+from gateway.service_clients import ServiceClients
 
 MAX_ADMINISTRATION_BODY_BYTES = 1024 * 1024
 
 
 def app_of(
-    neighbours: Neighbours,
+    services: ServiceClients,
     timeout_s: float,
     leaving: asyncio.Event,
     failures: Limits | None = None,
@@ -60,9 +60,9 @@ def app_of(
     API tokens, by the client's address behind `proxies`. `refused` records what the gateway refuses
     itself.
     """
-    attempts = Attempts(neighbours, failures)
+    attempts = Attempts(services, failures)
     note = refused.note if refused else None
-    return edge(served(), Context(neighbours, timeout_s, leaving, attempts, proxies, note))
+    return edge(served(), Context(services, timeout_s, leaving, attempts, proxies, note))
 
 
 @functools.cache

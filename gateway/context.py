@@ -10,8 +10,8 @@ from litestar.connection import ASGIConnection
 
 from gateway.addresses import Network
 from gateway.administration.attempts import Attempts
-from gateway.neighbours import Neighbours
 from gateway.problems import Problem
+from gateway.service_clients import ServiceClients
 
 KEY = "gateway"
 
@@ -23,7 +23,7 @@ Noting = Callable[[Request[Any, Any, Any], Any, Response[Problem]], None]
 class Context:
     """What belongs to one gateway; `app.app_of` says what it is."""
 
-    neighbours: Neighbours
+    services: ServiceClients
     timeout_s: float
     leaving: asyncio.Event
     attempts: Attempts

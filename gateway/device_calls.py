@@ -10,7 +10,7 @@ from chassis.errors import MooringError
 from chassis.queue import Call
 from gateway import answers
 from gateway.held import Held, Waiting
-from gateway.neighbours import Neighbours
+from gateway.service_clients import ServiceClients
 
 MAX_BATCH = 256
 MAX_WAITING = 4096
@@ -21,7 +21,7 @@ class DeviceCalls:
 
     def __init__(
         self,
-        neighbours: Neighbours,
+        services: ServiceClients,
         timeout_s: float,
         leaving: asyncio.Event | None = None,
         *,
@@ -31,8 +31,8 @@ class DeviceCalls:
 
         Once the gateway is `leaving`: `stop_within_s` at most for its broker.
         """
-        self._neighbours = neighbours
-        self._held = Held(neighbours, leaving or asyncio.Event(), stop_within_s=stop_within_s)
+        self._services = services
+        self._held = Held(services, leaving or asyncio.Event(), stop_within_s=stop_within_s)
         self._timeout_s = timeout_s
         self._loop = asyncio.get_running_loop()
         self._registrations = Coalescer[registration_pb2.Registration, answers.Registered](
@@ -117,8 +117,8 @@ class DeviceCalls:
     async def _register_all(
         self, registrations: list[registration_pb2.Registration], deadline: float
     ) -> Sequence[answers.Registered | MooringError]:
-        response = await self._neighbours.registry.call(
-            self._neighbours.registration.RegisterDevices,
+        response = await self._services.registry.call(
+            self._services.registration.RegisterDevices,
             registration_pb2.RegisterDevicesRequest(registrations=registrations),
             deadline=deadline,
         )
@@ -127,8 +127,8 @@ class DeviceCalls:
     async def _connect_all(
         self, requests: list[registration_pb2.ConnectionRequest], deadline: float
     ) -> Sequence[answers.Connected | MooringError]:
-        response = await self._neighbours.registry.call(
-            self._neighbours.registration.GetConnections,
+        response = await self._services.registry.call(
+            self._services.registration.GetConnections,
             registration_pb2.GetConnectionsRequest(requests=requests),
             deadline=deadline,
         )
@@ -137,8 +137,8 @@ class DeviceCalls:
     async def _rotate_all(
         self, requests: list[registration_pb2.ConnectionRequest], deadline: float
     ) -> Sequence[answers.Connected | MooringError]:
-        response = await self._neighbours.registry.call(
-            self._neighbours.registration.RotateCredentials,
+        response = await self._services.registry.call(
+            self._services.registration.RotateCredentials,
             registration_pb2.RotateCredentialsRequest(requests=requests),
             deadline=deadline,
         )

@@ -11,8 +11,8 @@ from msgspec import Struct
 
 from chassis.trust import Access
 from gateway.context import context_of
-from gateway.neighbours import HealthCheck, Neighbours
 from gateway.problems import errors
+from gateway.service_clients import HealthCheck, ServiceClients
 
 PATIENCE_S = 1.0
 SERVING = "serving"
@@ -59,7 +59,7 @@ async def healthz() -> Liveness:
 )
 async def readyz(request: Request[Any, Any, Any]) -> Response[Readiness]:
     context = context_of(request)
-    checks = await _checks(context.neighbours)
+    checks = await _checks(context.services)
     status = "unavailable" if context.leaving.is_set() else judge(checks)
     headers = {"Cache-Control": "no-store"}
     if status == "unavailable":
@@ -69,16 +69,16 @@ async def readyz(request: Request[Any, Any, Any]) -> Response[Readiness]:
     return Response(Readiness(status, checks), headers=headers)
 
 
-async def readiness(neighbours: Neighbours) -> tuple[bool, dict[str, str]]:
+async def readiness(services: ServiceClients) -> tuple[bool, dict[str, str]]:
     """The same for probes at the port of the metrics: degraded is ready."""
-    checks = await _checks(neighbours)
+    checks = await _checks(services)
     return judge(checks) != "unavailable", checks
 
 
-async def _checks(neighbours: Neighbours) -> dict[str, str]:
+async def _checks(services: ServiceClients) -> dict[str, str]:
     names = [("registry", name) for name in ASKED_OF_REGISTRY]
     names += [("broker", name) for name in ASKED_OF_BROKER]
-    asked = {"registry": neighbours.registry_health, "broker": neighbours.broker_health}
+    asked = {"registry": services.registry_health, "broker": services.broker_health}
     statuses = await asyncio.gather(*(_ask(asked[who], name) for who, name in names))
     return {
         f"{who}/{name}" if name else who: status

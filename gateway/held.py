@@ -14,7 +14,7 @@ from prometheus_client import Counter, Gauge, Histogram
 
 from chassis.errors import MooringError
 from gateway.answers import Awaited
-from gateway.neighbours import Neighbours
+from gateway.service_clients import ServiceClients
 
 log = structlog.get_logger(__name__)
 
@@ -67,7 +67,7 @@ class Held:
 
     def __init__(
         self,
-        neighbours: Neighbours,
+        services: ServiceClients,
         leaving: asyncio.Event,
         *,
         stop_within_s: float,
@@ -81,7 +81,7 @@ class Held:
         Once the gateway is `leaving`, no device waits longer than `stop_within_s`. If `max_waiting`
         devices wait already, another device does not wait.
         """
-        self._neighbours = neighbours
+        self._services = services
         self._loop = asyncio.get_running_loop()
         # Devices that are in no call yet.
         self._new: list[Waiting] = []
@@ -171,8 +171,8 @@ class Held:
             )
             for one in asked
         ]
-        return await self._neighbours.registry.call(
-            self._neighbours.enforcement.AwaitHeld,
+        return await self._services.registry.call(
+            self._services.enforcement.AwaitHeld,
             pb.AwaitHeldRequest(clients=clients, within_ms=int(within_s * 1_000)),
             deadline=min(now + within_s + self._stalled_s / 2, max(now, self._stops_at) + MARGIN_S),
         )

@@ -24,7 +24,7 @@ from mooring.registry.v1 import (
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from chassis import log, process
-from chassis.client import Neighbour
+from chassis.client import ServiceClient
 from chassis.config import load
 from chassis.database import engine_of, forgetting, is_reachable, pool_of, require_schema
 from chassis.listening import Listener
@@ -115,7 +115,7 @@ async def running(
         refusals = Refusals(engine)
         stack.push_async_callback(refusals.close)
         await stack.enter_async_context(process.background(refusals.keep_written()))
-        broker_service = Neighbour(config.broker_service_address, credentials)
+        broker_service = ServiceClient(config.broker_service_address, credentials)
         stack.push_async_callback(broker_service.close)
 
         pool = await stack.enter_async_context(pool_of(config.registry_database_url))
@@ -225,7 +225,7 @@ async def running(
         )
 
 
-async def _watch(health: Health, engine: AsyncEngine, broker_service: Neighbour) -> None:
+async def _watch(health: Health, engine: AsyncEngine, broker_service: ServiceClient) -> None:
     """Asks what the service depends on; without the database it cannot answer anything."""
     while True:
         has_database, has_broker_service = await asyncio.gather(

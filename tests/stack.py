@@ -37,7 +37,7 @@ import broker_service.__main__
 import gateway.__main__
 import registry_service.__main__
 from broker_service.config import BrokerServiceConfig
-from chassis.client import Neighbour
+from chassis.client import ServiceClient
 from chassis.identities import PROVABLE, Identity, read_secret
 from chassis.tickets import SigningKeys
 from chassis.trust import Access, Actor, Credentials
@@ -99,7 +99,7 @@ def ticket_of(signing: SigningKeys, actor: Actor, **changes: Any) -> bytes:
     return signing.signed(**{**said, **changes})
 
 
-class Peer(Neighbour):
+class Peer(ServiceClient):
     """A service as its callers see it: each of its methods is called by one that may call it."""
 
     def __init__(

@@ -16,7 +16,7 @@ from mooring.registry.v1 import tokens_pb2
 from chassis.errors import MooringError, Unauthenticated
 from domain.tokens import PREFIX_CHARACTERS, fingerprint_of
 from gateway.limits import Limits, RateLimited
-from gateway.neighbours import Neighbours
+from gateway.service_clients import ServiceClients
 
 LOOK_EVERY_S = 1.0
 # An answer that takes longer is not waited for.
@@ -26,9 +26,9 @@ LOOK_S = 2.0
 class Attempts:
     """What this process knows of good tokens, and of those who try others."""
 
-    def __init__(self, neighbours: Neighbours, limits: Limits | None) -> None:
+    def __init__(self, services: ServiceClients, limits: Limits | None) -> None:
         """`limits` counts failed attempts, by address and by prefix."""
-        self._neighbours = neighbours
+        self._services = services
         self._limits = limits
         # Fingerprints, as the registry makes them. Not what lets anybody in: the registry does.
         self._good: set[int] = set()
@@ -42,8 +42,8 @@ class Attempts:
         fingerprint = fingerprint_of(sha256(secret.encode()).digest())
         is_counted = await self._admit(fingerprint, secret, client)
         try:
-            answer = await self._neighbours.registry.call(
-                self._neighbours.tokens.AuthenticateToken,
+            answer = await self._services.registry.call(
+                self._services.tokens.AuthenticateToken,
                 tokens_pb2.AuthenticateTokenRequest(
                     secret=secret, address=client[0] if client else ""
                 ),
@@ -85,8 +85,8 @@ class Attempts:
             if loop.time() - self._looked_at < LOOK_EVERY_S:
                 return
             with contextlib.suppress(MooringError):
-                answer = await self._neighbours.registry.call(
-                    self._neighbours.tokens.ListFingerprints,
+                answer = await self._services.registry.call(
+                    self._services.tokens.ListFingerprints,
                     tokens_pb2.ListFingerprintsRequest(),
                     deadline=loop.time() + LOOK_S,
                 )

@@ -152,7 +152,7 @@ async def list_audit_log(
 ) -> AuditPage:
     caller = request.auth
     question.page_size, question.cursor = limit, cursor
-    answer = await caller.ask_registry(caller.neighbours.audit.ListAuditLog, question)
+    answer = await caller.ask_registry(caller.services.audit.ListAuditLog, question)
     return AuditPage([_json(line) for line in answer.lines], answer.next_cursor or None)
 
 
@@ -169,7 +169,7 @@ async def export_audit_log(request: CallerRequest, question: Question) -> Stream
     # The first page before anything is sent: a refusal is still a problem document.
     question.page_size = MAX_LIMIT
     caller = request.auth
-    first = await caller.ask_registry(caller.neighbours.audit.ListAuditLog, question)
+    first = await caller.ask_registry(caller.services.audit.ListAuditLog, question)
     return Stream(_exported(caller, question, first), media_type=NDJSON)
 
 
@@ -200,7 +200,7 @@ async def _next_page(
         deadline = asyncio.get_running_loop().time() + PAGE_S
         try:
             patient = await caller.again(deadline)
-            return await patient.ask_registry(caller.neighbours.audit.ListAuditLog, question)
+            return await patient.ask_registry(caller.services.audit.ListAuditLog, question)
         except MooringError as error:
             if tries == TRIES or not isinstance(error, PASSING):
                 log.warning("an export was cut short", reason=error.reason)

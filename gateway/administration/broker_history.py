@@ -104,7 +104,7 @@ async def list_broker_revisions(
 ) -> BrokerHistory:
     caller = request.auth
     answer = await caller.ask_broker_service(
-        caller.neighbours.broker_history.ListBrokerRevisions,
+        caller.services.broker_history.ListBrokerRevisions,
         history_pb2.ListBrokerRevisionsRequest(broker_id=broker_id, page_size=limit, cursor=cursor),
     )
     return BrokerHistory(
@@ -125,7 +125,7 @@ async def get_broker_revision(
 ) -> Broker:
     caller = request.auth
     answer = await caller.ask_broker_service(
-        caller.neighbours.broker_history.GetBrokerRevision,
+        caller.services.broker_history.GetBrokerRevision,
         history_pb2.GetBrokerRevisionRequest(broker_id=broker_id, revision=revision),
     )
     return broker_json(answer.broker)
@@ -154,7 +154,7 @@ async def roll_back_broker(
 ) -> Response[Broker]:
     caller = request.auth
     answer = await caller.ask_broker_service(
-        caller.neighbours.broker_history.RollBackBroker,
+        caller.services.broker_history.RollBackBroker,
         history_pb2.RollBackBrokerRequest(
             broker_id=broker_id,
             revision=data.revision,

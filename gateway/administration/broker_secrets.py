@@ -59,7 +59,7 @@ def _json(secret: broker_secrets_pb2.BrokerSecret) -> BrokerSecret:
 async def create_broker_secret(request: CallerRequest, broker_id: PathId) -> CreatedBrokerSecret:
     caller = request.auth
     answer = await caller.ask_registry(
-        caller.neighbours.broker_secrets.CreateBrokerSecret,
+        caller.services.broker_secrets.CreateBrokerSecret,
         broker_secrets_pb2.CreateBrokerSecretRequest(broker_id=broker_id),
     )
     made = _json(answer.broker_secret)
@@ -77,7 +77,7 @@ async def create_broker_secret(request: CallerRequest, broker_id: PathId) -> Cre
 async def list_broker_secrets(request: CallerRequest, broker_id: PathId) -> BrokerSecretPage:
     caller = request.auth
     answer = await caller.ask_registry(
-        caller.neighbours.broker_secrets.ListBrokerSecrets,
+        caller.services.broker_secrets.ListBrokerSecrets,
         broker_secrets_pb2.ListBrokerSecretsRequest(broker_id=broker_id),
     )
     return BrokerSecretPage([_json(secret) for secret in answer.broker_secrets], None)
@@ -96,7 +96,7 @@ async def delete_broker_secret(
 ) -> None:
     caller = request.auth
     await caller.ask_registry(
-        caller.neighbours.broker_secrets.DeleteBrokerSecret,
+        caller.services.broker_secrets.DeleteBrokerSecret,
         broker_secrets_pb2.DeleteBrokerSecretRequest(broker_id=broker_id, id=secret_id),
     )
 

@@ -65,7 +65,7 @@ def _json(usage: broker_users_pb2.BrokerUsage) -> BrokerUsage:
 async def get_broker_usage(request: CallerRequest, broker_id: PathId) -> BrokerUsage:
     caller = request.auth
     answer = await caller.ask_registry(
-        caller.neighbours.broker_users.GetBrokerUsage,
+        caller.services.broker_users.GetBrokerUsage,
         broker_users_pb2.GetBrokerUsageRequest(broker_id=broker_id),
     )
     return _json(answer.usage)
@@ -90,7 +90,7 @@ async def move_broker_users(
 ) -> Moved:
     caller = request.auth
     answer = await caller.ask_registry(
-        caller.neighbours.broker_users.MoveBrokerUsers,
+        caller.services.broker_users.MoveBrokerUsers,
         broker_users_pb2.MoveBrokerUsersRequest(
             from_broker_id=broker_id,
             to_broker_id=data.to_broker_id,

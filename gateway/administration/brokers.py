@@ -54,7 +54,7 @@ def _labels(pairs: list[str]) -> dict[str, str]:
 async def create_broker(request: CallerRequest, data: JSONBody[NewBroker]) -> Response[Broker]:
     caller = request.auth
     answer = await caller.ask_broker_service(
-        caller.neighbours.brokers.CreateBroker,
+        caller.services.brokers.CreateBroker,
         brokers_pb2.CreateBrokerRequest(fields=fields_of(named(data))),
     )
     return tagged(broker_json(answer.broker), answer.broker.revision)
@@ -81,7 +81,7 @@ async def list_brokers(
 ) -> BrokerPage:
     caller = request.auth
     answer = await caller.ask_broker_service(
-        caller.neighbours.brokers.ListBrokers,
+        caller.services.brokers.ListBrokers,
         brokers_pb2.ListBrokersRequest(
             page_size=limit,
             cursor=cursor,
@@ -109,7 +109,7 @@ async def get_broker(
 ) -> Response[Broker]:
     caller = request.auth
     answer = await caller.ask_broker_service(
-        caller.neighbours.brokers.GetBroker, brokers_pb2.GetBrokerRequest(id=broker_id)
+        caller.services.brokers.GetBroker, brokers_pb2.GetBrokerRequest(id=broker_id)
     )
     broker = broker_json(answer.broker)
     return unless_known(request, if_none_match, broker, broker.revision)
@@ -136,7 +136,7 @@ async def update_broker(
     caller = request.auth
     values = named(data)
     answer = await caller.ask_broker_service(
-        caller.neighbours.brokers.UpdateBroker,
+        caller.services.brokers.UpdateBroker,
         brokers_pb2.UpdateBrokerRequest(
             id=broker_id,
             fields=fields_of(values),
@@ -160,7 +160,7 @@ async def update_broker(
 async def delete_broker(request: CallerRequest, broker_id: PathId, if_revision: IfRevision) -> None:
     caller = request.auth
     await caller.ask_broker_service(
-        caller.neighbours.brokers.DeleteBroker,
+        caller.services.brokers.DeleteBroker,
         brokers_pb2.DeleteBrokerRequest(id=broker_id, if_revision=if_revision),
     )
 
@@ -179,7 +179,7 @@ async def set_default_broker(
 ) -> Response[Broker]:
     caller = request.auth
     answer = await caller.ask_broker_service(
-        caller.neighbours.brokers.SetDefaultBroker,
+        caller.services.brokers.SetDefaultBroker,
         brokers_pb2.SetDefaultBrokerRequest(id=broker_id, if_revision=if_revision),
     )
     return tagged(broker_json(answer.broker), answer.broker.revision)

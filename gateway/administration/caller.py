@@ -11,11 +11,11 @@ from litestar.datastructures import State
 from litestar.handlers import BaseRouteHandler
 
 from chassis.bearer import bearer
-from chassis.client import Neighbour
+from chassis.client import ServiceClient
 from chassis.errors import MooringError
 from gateway.addresses import client_of
 from gateway.context import context_of
-from gateway.neighbours import Neighbours
+from gateway.service_clients import ServiceClients
 
 Question = TypeVar("Question")
 Answer = TypeVar("Answer")
@@ -30,7 +30,7 @@ class Caller:
 
     def __init__(
         self,
-        neighbours: Neighbours,
+        services: ServiceClients,
         ticket: bytes,
         deadline: float,
         authenticate: Callable[[float], Awaitable[bytes]],
@@ -42,7 +42,7 @@ class Caller:
         It raises as `Attempts.authenticate` does. `asked_at` is when it gave `ticket`: now, unless
         it is said.
         """
-        self.neighbours = neighbours
+        self.services = services
         self._ticket = ticket
         self._asked_at = asyncio.get_running_loop().time() if asked_at is None else asked_at
         self._deadline = deadline
@@ -53,7 +53,7 @@ class Caller:
     def until(self, deadline: float) -> "Caller":
         """The same one with another deadline."""
         return Caller(
-            self.neighbours, self._ticket, deadline, self._authenticate, asked_at=self._asked_at
+            self.services, self._ticket, deadline, self._authenticate, asked_at=self._asked_at
         )
 
     async def again(self, deadline: float) -> "Caller":
@@ -63,23 +63,23 @@ class Caller:
         raises.
         """
         ticket = await self._authenticate(deadline)
-        return Caller(self.neighbours, ticket, deadline, self._authenticate)
+        return Caller(self.services, ticket, deadline, self._authenticate)
 
     async def ask_registry(self, method: Method[Question, Answer], question: Question) -> Answer:
         """Asks in their name. Raises the `MooringError` that the service raised."""
-        return await self._ask(self.neighbours.registry, method, question)
+        return await self._ask(self.services.registry, method, question)
 
     async def ask_broker_service(
         self, method: Method[Question, Answer], question: Question
     ) -> Answer:
         """Asks in their name. Raises the `MooringError` that the service raised."""
-        return await self._ask(self.neighbours.broker, method, question)
+        return await self._ask(self.services.broker, method, question)
 
     async def _ask(
-        self, neighbour: Neighbour, method: Method[Question, Answer], question: Question
+        self, client: ServiceClient, method: Method[Question, Answer], question: Question
     ) -> Answer:
         try:
-            return await neighbour.call(
+            return await client.call(
                 method, question, deadline=self._deadline, ticket=await self._fresh_ticket()
             )
         except MooringError as error:
@@ -110,4 +110,4 @@ async def authenticate(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRo
         return await context.attempts.authenticate(secret, client, deadline)
 
     ticket = await ticket_by(deadline)
-    connection.scope["auth"] = Caller(context.neighbours, ticket, deadline, ticket_by)
+    connection.scope["auth"] = Caller(context.services, ticket, deadline, ticket_by)

@@ -136,7 +136,7 @@ async def stage_rotation(
     if data.replacement is not UNSET:
         question.certificate.CopyFrom(new_certificate(data.replacement))
     caller = request.auth
-    answer = await caller.ask_broker_service(caller.neighbours.rotations.StageRotation, question)
+    answer = await caller.ask_broker_service(caller.services.rotations.StageRotation, question)
     return _json(answer.rotation)
 
 
@@ -149,7 +149,7 @@ async def stage_rotation(
 async def get_rotation(request: CallerRequest, certificate_id: PathId) -> Rotation:
     caller = request.auth
     answer = await caller.ask_broker_service(
-        caller.neighbours.rotations.GetRotation,
+        caller.services.rotations.GetRotation,
         rotations_pb2.GetRotationRequest(id=certificate_id),
     )
     return _json(answer.rotation)
@@ -170,7 +170,7 @@ async def list_rotation_devices(
 ) -> RotationDevices:
     caller = request.auth
     answer = await caller.ask_broker_service(
-        caller.neighbours.rotations.ListRotationDevices,
+        caller.services.rotations.ListRotationDevices,
         rotations_pb2.ListRotationDevicesRequest(
             id=certificate_id, told=GENERATIONS[told], page_size=limit, cursor=cursor
         ),
@@ -197,7 +197,7 @@ async def cut_over_rotation(
 ) -> Certificate:
     caller = request.auth
     answer = await caller.ask_broker_service(
-        caller.neighbours.rotations.CutOverRotation,
+        caller.services.rotations.CutOverRotation,
         rotations_pb2.CutOverRotationRequest(id=certificate_id, force=data.force),
     )
     return certificate_json(answer.certificate)
@@ -215,7 +215,7 @@ async def cut_over_rotation(
 async def cancel_rotation(request: CallerRequest, certificate_id: PathId) -> None:
     caller = request.auth
     await caller.ask_broker_service(
-        caller.neighbours.rotations.CancelRotation,
+        caller.services.rotations.CancelRotation,
         rotations_pb2.CancelRotationRequest(id=certificate_id),
     )
 

@@ -54,7 +54,7 @@ def _seconds(period: str | None) -> int | None:
 async def create_certificate(request: CallerRequest, data: JSONBody[NewCertificate]) -> Certificate:
     caller = request.auth
     answer = await caller.ask_broker_service(
-        caller.neighbours.certificates.CreateCertificate,
+        caller.services.certificates.CreateCertificate,
         certificates_pb2.CreateCertificateRequest(certificate=new_certificate(data, data.kind)),
     )
     return certificate_json(answer.certificate)
@@ -77,7 +77,7 @@ async def list_certificates(
 ) -> CertificatePage:
     caller = request.auth
     answer = await caller.ask_broker_service(
-        caller.neighbours.certificates.ListCertificates,
+        caller.services.certificates.ListCertificates,
         certificates_pb2.ListCertificatesRequest(
             page_size=limit,
             cursor=cursor,
@@ -100,7 +100,7 @@ async def list_certificates(
 async def get_certificate(request: CallerRequest, certificate_id: PathId) -> Certificate:
     caller = request.auth
     answer = await caller.ask_broker_service(
-        caller.neighbours.certificates.GetCertificate,
+        caller.services.certificates.GetCertificate,
         certificates_pb2.GetCertificateRequest(id=certificate_id),
     )
     return certificate_json(answer.certificate)
@@ -119,7 +119,7 @@ async def rename_certificate(
 ) -> Certificate:
     caller = request.auth
     answer = await caller.ask_broker_service(
-        caller.neighbours.certificates.RenameCertificate,
+        caller.services.certificates.RenameCertificate,
         certificates_pb2.RenameCertificateRequest(id=certificate_id, name=data.name),
     )
     return certificate_json(answer.certificate)
@@ -137,7 +137,7 @@ async def rename_certificate(
 async def delete_certificate(request: CallerRequest, certificate_id: PathId) -> None:
     caller = request.auth
     await caller.ask_broker_service(
-        caller.neighbours.certificates.DeleteCertificate,
+        caller.services.certificates.DeleteCertificate,
         certificates_pb2.DeleteCertificateRequest(id=certificate_id),
     )
 

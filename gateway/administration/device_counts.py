@@ -77,7 +77,7 @@ def _json(counts: pb.DeviceCounts) -> DeviceCounts:
 async def get_device_counts(request: CallerRequest, broker_id: PathId) -> DeviceCounts:
     caller = request.auth
     answer = await caller.ask_broker_service(
-        caller.neighbours.device_counts.GetDeviceCounts,
+        caller.services.device_counts.GetDeviceCounts,
         pb.GetDeviceCountsRequest(broker_id=broker_id),
     )
     return _json(answer.counts)
@@ -94,7 +94,7 @@ async def list_device_counts(
 ) -> DeviceCountPage:
     caller = request.auth
     answer = await caller.ask_broker_service(
-        caller.neighbours.device_counts.ListDeviceCounts,
+        caller.services.device_counts.ListDeviceCounts,
         pb.ListDeviceCountsRequest(page_size=limit, cursor=cursor),
     )
     return DeviceCountPage([_json(counts) for counts in answer.counts], answer.next_cursor or None)

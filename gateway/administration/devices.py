@@ -148,7 +148,7 @@ async def list_devices(
 ) -> DevicePage:
     caller = request.auth
     answer = await caller.ask_registry(
-        caller.neighbours.devices.ListDevices,
+        caller.services.devices.ListDevices,
         devices_pb2.ListDevicesRequest(
             page_size=limit,
             cursor=cursor,
@@ -169,7 +169,7 @@ async def list_devices(
 async def get_device(request: CallerRequest, uuid: DeviceUuid) -> Device:
     caller = request.auth
     answer = await caller.ask_registry(
-        caller.neighbours.devices.GetDevice, devices_pb2.GetDeviceRequest(uuid=uuid)
+        caller.services.devices.GetDevice, devices_pb2.GetDeviceRequest(uuid=uuid)
     )
     return _json(answer.device)
 
@@ -194,7 +194,7 @@ async def update_device(
     caller = request.auth
     values = named(data)
     answer = await caller.ask_registry(
-        caller.neighbours.devices.UpdateDevice,
+        caller.services.devices.UpdateDevice,
         devices_pb2.UpdateDeviceRequest(
             uuid=uuid, fields=_fields(values), update_mask=mask(values)
         ),
@@ -213,7 +213,7 @@ async def update_device(
 async def delete_device(request: CallerRequest, uuid: DeviceUuid) -> None:
     caller = request.auth
     await caller.ask_registry(
-        caller.neighbours.devices.DeleteDevice, devices_pb2.DeleteDeviceRequest(uuid=uuid)
+        caller.services.devices.DeleteDevice, devices_pb2.DeleteDeviceRequest(uuid=uuid)
     )
 
 
@@ -230,7 +230,7 @@ async def delete_device(request: CallerRequest, uuid: DeviceUuid) -> None:
 async def revoke_credentials(request: CallerRequest, uuid: DeviceUuid) -> None:
     caller = request.auth
     await caller.ask_registry(
-        caller.neighbours.devices.RevokeCredentials,
+        caller.services.devices.RevokeCredentials,
         devices_pb2.RevokeCredentialsRequest(uuid=uuid),
     )
 

@@ -84,7 +84,7 @@ def _json(enforcement: pb.Enforcement) -> Enforcement:
 async def get_enforcement(request: CallerRequest, broker_id: PathId) -> Enforcement:
     caller = request.auth
     answer = await caller.ask_registry(
-        caller.neighbours.enforcement.GetEnforcement, pb.GetEnforcementRequest(broker_id=broker_id)
+        caller.services.enforcement.GetEnforcement, pb.GetEnforcementRequest(broker_id=broker_id)
     )
     return _json(answer.enforcement)
 

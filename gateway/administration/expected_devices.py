@@ -132,7 +132,7 @@ async def _create(
     caller = request.auth
     try:
         return await caller.ask_registry(
-            caller.neighbours.expected_devices.CreateExpectedDevices,
+            caller.services.expected_devices.CreateExpectedDevices,
             expected_devices_pb2.CreateExpectedDevicesRequest(expected_devices=map(_proto, given)),
         )
     except InvalidInput as error:
@@ -222,7 +222,7 @@ async def list_expected_devices(
 ) -> ExpectedDevicePage:
     caller = request.auth
     answer = await caller.ask_registry(
-        caller.neighbours.expected_devices.ListExpectedDevices,
+        caller.services.expected_devices.ListExpectedDevices,
         expected_devices_pb2.ListExpectedDevicesRequest(
             page_size=limit, cursor=cursor, fleet_id=fleet_id, registered=registered
         ),
@@ -241,7 +241,7 @@ async def list_expected_devices(
 async def get_expected_device(request: CallerRequest, uuid: DeviceUuid) -> ExpectedDevice:
     caller = request.auth
     answer = await caller.ask_registry(
-        caller.neighbours.expected_devices.GetExpectedDevice,
+        caller.services.expected_devices.GetExpectedDevice,
         expected_devices_pb2.GetExpectedDeviceRequest(uuid=uuid),
     )
     return _json(answer.expected_device)
@@ -258,7 +258,7 @@ async def get_expected_device(request: CallerRequest, uuid: DeviceUuid) -> Expec
 async def delete_expected_device(request: CallerRequest, uuid: DeviceUuid) -> None:
     caller = request.auth
     await caller.ask_registry(
-        caller.neighbours.expected_devices.DeleteExpectedDevice,
+        caller.services.expected_devices.DeleteExpectedDevice,
         expected_devices_pb2.DeleteExpectedDeviceRequest(uuid=uuid),
     )
 

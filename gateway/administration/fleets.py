@@ -148,7 +148,7 @@ def _values(change: FleetChange) -> dict[str, Any]:
 async def create_fleet(request: CallerRequest, data: JSONBody[NewFleet]) -> Fleet:
     caller = request.auth
     answer = await caller.ask_registry(
-        caller.neighbours.fleets.CreateFleet,
+        caller.services.fleets.CreateFleet,
         fleets_pb2.CreateFleetRequest(
             id=data.id, fields=fleets_pb2.FleetFields(**present(_values(data)))
         ),
@@ -164,7 +164,7 @@ async def list_fleets(
 ) -> FleetPage:
     caller = request.auth
     answer = await caller.ask_registry(
-        caller.neighbours.fleets.ListFleets,
+        caller.services.fleets.ListFleets,
         fleets_pb2.ListFleetsRequest(page_size=limit, cursor=cursor),
     )
     return FleetPage([fleet_json(fleet) for fleet in answer.fleets], answer.next_cursor or None)
@@ -179,7 +179,7 @@ async def list_fleets(
 async def get_fleet(request: CallerRequest, fleet_id: FleetId) -> Fleet:
     caller = request.auth
     answer = await caller.ask_registry(
-        caller.neighbours.fleets.GetFleet, fleets_pb2.GetFleetRequest(id=fleet_id)
+        caller.services.fleets.GetFleet, fleets_pb2.GetFleetRequest(id=fleet_id)
     )
     return fleet_json(answer.fleet)
 
@@ -201,7 +201,7 @@ async def update_fleet(
     caller = request.auth
     values = _values(data)
     answer = await caller.ask_registry(
-        caller.neighbours.fleets.UpdateFleet,
+        caller.services.fleets.UpdateFleet,
         fleets_pb2.UpdateFleetRequest(
             id=fleet_id,
             fields=fleets_pb2.FleetFields(**present(values)),
@@ -234,7 +234,7 @@ async def delete_fleet(
 ) -> None:
     caller = request.auth
     await caller.ask_registry(
-        caller.neighbours.fleets.DeleteFleet,
+        caller.services.fleets.DeleteFleet,
         fleets_pb2.DeleteFleetRequest(id=fleet_id, with_devices=with_devices),
     )
 

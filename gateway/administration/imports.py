@@ -108,7 +108,7 @@ BROKER_ROWS = Form(NewBroker, "name")
 async def import_devices(request: CallerRequest, dry_run: DryRun = False) -> Stream:
     async def ask(caller: Caller, rows: Sequence[ImportedDevice]) -> Outcomes:
         answer = await caller.ask_registry(
-            caller.neighbours.devices.ImportDevices,
+            caller.services.devices.ImportDevices,
             devices_pb2.ImportDevicesRequest(devices=map(_device, rows), dry_run=dry_run),
         )
         return [
@@ -149,7 +149,7 @@ async def import_devices(request: CallerRequest, dry_run: DryRun = False) -> Str
 async def import_brokers(request: CallerRequest, dry_run: DryRun = False) -> Stream:
     async def ask(caller: Caller, rows: Sequence[NewBroker]) -> Outcomes:
         answer = await caller.ask_broker_service(
-            caller.neighbours.brokers.ImportBrokers,
+            caller.services.brokers.ImportBrokers,
             brokers_pb2.ImportBrokersRequest(
                 brokers=[fields_of(named(row)) for row in rows], dry_run=dry_run
             ),

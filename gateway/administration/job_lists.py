@@ -62,7 +62,7 @@ async def _add(
 ) -> jobs_pb2.AddJobRowsResponse:
     patient = await caller.again(asyncio.get_running_loop().time() + BATCH_S)
     return await patient.ask_registry(
-        patient.neighbours.jobs.AddJobRows,
+        patient.services.jobs.AddJobRows,
         jobs_pb2.AddJobRowsRequest(
             id=job_id, upload=upload, rows=map(_row, lines), is_last=is_last
         ),

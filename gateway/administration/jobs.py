@@ -39,7 +39,7 @@ from gateway.problems import errors
 async def create_job(request: CallerRequest, data: JSONBody[NewJob]) -> Job:
     caller = request.auth
     answer = await caller.ask_registry(
-        caller.neighbours.jobs.CreateJob,
+        caller.services.jobs.CreateJob,
         jobs_pb2.CreateJobRequest(
             kind=data.kind,
             mqtt_broker_id=data.mqtt_broker_id or 0,
@@ -60,7 +60,7 @@ async def list_jobs(
 ) -> JobPage:
     caller = request.auth
     answer = await caller.ask_registry(
-        caller.neighbours.jobs.ListJobs,
+        caller.services.jobs.ListJobs,
         jobs_pb2.ListJobsRequest(page_size=limit, cursor=cursor, state=in_state),
     )
     return JobPage([job_json(job) for job in answer.jobs], answer.next_cursor or None)
@@ -75,7 +75,7 @@ async def list_jobs(
 async def get_job(request: CallerRequest, job_id: PathId) -> Job:
     caller = request.auth
     answer = await caller.ask_registry(
-        caller.neighbours.jobs.GetJob, jobs_pb2.GetJobRequest(id=job_id)
+        caller.services.jobs.GetJob, jobs_pb2.GetJobRequest(id=job_id)
     )
     return job_json(answer.job)
 
@@ -97,7 +97,7 @@ async def list_job_rows(
 ) -> JobRowPage:
     caller = request.auth
     answer = await caller.ask_registry(
-        caller.neighbours.jobs.ListJobRows,
+        caller.services.jobs.ListJobRows,
         jobs_pb2.ListJobRowsRequest(id=job_id, page_size=limit, cursor=cursor, outcome=outcome),
     )
     return JobRowPage([row_json(row) for row in answer.rows], answer.next_cursor or None)
@@ -114,7 +114,7 @@ async def list_job_rows(
 async def check_job(request: CallerRequest, job_id: PathId) -> JobCheck:
     caller = request.auth
     answer = await caller.ask_registry(
-        caller.neighbours.jobs.CheckJob, jobs_pb2.CheckJobRequest(id=job_id)
+        caller.services.jobs.CheckJob, jobs_pb2.CheckJobRequest(id=job_id)
     )
     return check_json(answer)
 
@@ -135,7 +135,7 @@ async def check_job(request: CallerRequest, job_id: PathId) -> JobCheck:
 async def start_job(request: CallerRequest, job_id: PathId) -> Job:
     caller = request.auth
     answer = await caller.ask_registry(
-        caller.neighbours.jobs.StartJob, jobs_pb2.StartJobRequest(id=job_id)
+        caller.services.jobs.StartJob, jobs_pb2.StartJobRequest(id=job_id)
     )
     return job_json(answer.job)
 
@@ -151,7 +151,7 @@ async def start_job(request: CallerRequest, job_id: PathId) -> Job:
 async def pause_job(request: CallerRequest, job_id: PathId) -> Job:
     caller = request.auth
     answer = await caller.ask_registry(
-        caller.neighbours.jobs.PauseJob, jobs_pb2.PauseJobRequest(id=job_id)
+        caller.services.jobs.PauseJob, jobs_pb2.PauseJobRequest(id=job_id)
     )
     return job_json(answer.job)
 
@@ -168,7 +168,7 @@ async def pause_job(request: CallerRequest, job_id: PathId) -> Job:
 async def resume_job(request: CallerRequest, job_id: PathId) -> Job:
     caller = request.auth
     answer = await caller.ask_registry(
-        caller.neighbours.jobs.ResumeJob, jobs_pb2.ResumeJobRequest(id=job_id)
+        caller.services.jobs.ResumeJob, jobs_pb2.ResumeJobRequest(id=job_id)
     )
     return job_json(answer.job)
 
@@ -185,7 +185,7 @@ async def resume_job(request: CallerRequest, job_id: PathId) -> Job:
 async def cancel_job(request: CallerRequest, job_id: PathId) -> Job:
     caller = request.auth
     answer = await caller.ask_registry(
-        caller.neighbours.jobs.CancelJob, jobs_pb2.CancelJobRequest(id=job_id)
+        caller.services.jobs.CancelJob, jobs_pb2.CancelJobRequest(id=job_id)
     )
     return job_json(answer.job)
 
@@ -202,7 +202,7 @@ async def cancel_job(request: CallerRequest, job_id: PathId) -> Job:
 async def undo_job(request: CallerRequest, job_id: PathId) -> Job:
     caller = request.auth
     answer = await caller.ask_registry(
-        caller.neighbours.jobs.UndoJob, jobs_pb2.UndoJobRequest(id=job_id)
+        caller.services.jobs.UndoJob, jobs_pb2.UndoJobRequest(id=job_id)
     )
     return job_json(answer.job)
 

@@ -98,7 +98,7 @@ async def create_provisioning_key(
 ) -> CreatedProvisioningKey:
     caller = request.auth
     answer = await caller.ask_registry(
-        caller.neighbours.provisioning_keys.CreateProvisioningKey,
+        caller.services.provisioning_keys.CreateProvisioningKey,
         provisioning_keys_pb2.CreateProvisioningKeyRequest(
             fleet_id=data.fleet_id,
             description=data.description or "",
@@ -128,7 +128,7 @@ async def list_provisioning_keys(
 ) -> ProvisioningKeyPage:
     caller = request.auth
     answer = await caller.ask_registry(
-        caller.neighbours.provisioning_keys.ListProvisioningKeys,
+        caller.services.provisioning_keys.ListProvisioningKeys,
         provisioning_keys_pb2.ListProvisioningKeysRequest(
             page_size=limit, cursor=cursor, fleet_id=fleet_id, is_active=is_active
         ),
@@ -148,7 +148,7 @@ async def list_provisioning_keys(
 async def get_provisioning_key(request: CallerRequest, key_id: KeyId) -> ProvisioningKey:
     caller = request.auth
     answer = await caller.ask_registry(
-        caller.neighbours.provisioning_keys.GetProvisioningKey,
+        caller.services.provisioning_keys.GetProvisioningKey,
         provisioning_keys_pb2.GetProvisioningKeyRequest(id=key_id),
     )
     return ProvisioningKey(**_whole(answer.provisioning_key))
@@ -184,7 +184,7 @@ async def update_provisioning_key(
         for name in values
     }
     answer = await caller.ask_registry(
-        caller.neighbours.provisioning_keys.UpdateProvisioningKey,
+        caller.services.provisioning_keys.UpdateProvisioningKey,
         provisioning_keys_pb2.UpdateProvisioningKeyRequest(
             id=key_id,
             fields=provisioning_keys_pb2.ProvisioningKeyFields(
@@ -207,7 +207,7 @@ async def update_provisioning_key(
 async def delete_provisioning_key(request: CallerRequest, key_id: KeyId) -> None:
     caller = request.auth
     await caller.ask_registry(
-        caller.neighbours.provisioning_keys.RevokeProvisioningKey,
+        caller.services.provisioning_keys.RevokeProvisioningKey,
         provisioning_keys_pb2.RevokeProvisioningKeyRequest(id=key_id),
     )
 
@@ -227,7 +227,7 @@ async def revoke_provisioning_key(
 ) -> Revoked:
     caller = request.auth
     answer = await caller.ask_registry(
-        caller.neighbours.provisioning_keys.RevokeProvisioningKey,
+        caller.services.provisioning_keys.RevokeProvisioningKey,
         provisioning_keys_pb2.RevokeProvisioningKeyRequest(
             id=key_id, deactivate_devices=data.devices == "deactivate"
         ),

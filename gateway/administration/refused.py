@@ -79,7 +79,7 @@ def _handled(
 async def _tell(caller: Caller, question: audit_pb2.NoteRefusalRequest) -> None:
     patient = caller.until(asyncio.get_running_loop().time() + TELL_S)
     try:
-        await patient.ask_registry(caller.neighbours.audit.NoteRefusal, question)
+        await patient.ask_registry(caller.services.audit.NoteRefusal, question)
     except MooringError as error:
         LOST.inc()
         log.warning("a refusal is not in the audit log", reason=error.reason)

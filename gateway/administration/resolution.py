@@ -106,7 +106,7 @@ async def _explained(caller: Caller, uuid: str, supposition: Supposition | None)
     if "location" in fields:
         fields["location"] = structs.asdict(fields["location"])
     answer = await caller.ask_broker_service(
-        caller.neighbours.resolution.ExplainResolution,
+        caller.services.resolution.ExplainResolution,
         pb.ExplainResolutionRequest(
             device_uuid=uuid, fields=pb.PlacementFields(**fields), mask=mask(values), **brokers
         ),
@@ -143,7 +143,7 @@ async def _explained_device(
 ) -> DeviceExplanation:
     # First: a device that does not exist is 404, whatever is supposed of it.
     answer = await caller.ask_registry(
-        caller.neighbours.devices.GetDevice, devices_pb2.GetDeviceRequest(uuid=uuid)
+        caller.services.devices.GetDevice, devices_pb2.GetDeviceRequest(uuid=uuid)
     )
     return DeviceExplanation(
         uuid=uuid,

@@ -50,7 +50,7 @@ class RolloutChange(Struct, kw_only=True, frozen=True, forbid_unknown_fields=Tru
 async def get_rollout(request: CallerRequest, fleet_id: FleetId) -> Rollout:
     caller = request.auth
     answer = await caller.ask_registry(
-        caller.neighbours.rollouts.GetRollout, rollouts_pb2.GetRolloutRequest(fleet_id=fleet_id)
+        caller.services.rollouts.GetRollout, rollouts_pb2.GetRolloutRequest(fleet_id=fleet_id)
     )
     return rollout_json(answer.rollout)
 
@@ -74,7 +74,7 @@ async def set_rollout(
 ) -> Response[Rollout]:
     caller = request.auth
     answer = await caller.ask_registry(
-        caller.neighbours.rollouts.SetRollout,
+        caller.services.rollouts.SetRollout,
         rollouts_pb2.SetRolloutRequest(
             fleet_id=fleet_id,
             broker_id=data.broker_id,
@@ -95,7 +95,7 @@ async def set_rollout(
 async def stop_rollout(request: CallerRequest, fleet_id: FleetId) -> None:
     caller = request.auth
     await caller.ask_registry(
-        caller.neighbours.rollouts.StopRollout, rollouts_pb2.StopRolloutRequest(fleet_id=fleet_id)
+        caller.services.rollouts.StopRollout, rollouts_pb2.StopRolloutRequest(fleet_id=fleet_id)
     )
 
 
@@ -113,7 +113,7 @@ async def stop_rollout(request: CallerRequest, fleet_id: FleetId) -> None:
 async def complete_rollout(request: CallerRequest, fleet_id: FleetId) -> Fleet:
     caller = request.auth
     answer = await caller.ask_registry(
-        caller.neighbours.rollouts.CompleteRollout,
+        caller.services.rollouts.CompleteRollout,
         rollouts_pb2.CompleteRolloutRequest(fleet_id=fleet_id),
     )
     return fleet_json(answer.fleet)

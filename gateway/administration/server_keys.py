@@ -33,7 +33,7 @@ class ServerKeyPage(Page[ServerKey], frozen=True):
 async def list_server_keys(request: CallerRequest) -> ServerKeyPage:
     caller = request.auth
     answer = await caller.ask_registry(
-        caller.neighbours.server_keys.ListServerKeys, server_keys_pb2.ListServerKeysRequest()
+        caller.services.server_keys.ListServerKeys, server_keys_pb2.ListServerKeysRequest()
     )
     return ServerKeyPage(
         [

@@ -49,7 +49,7 @@ async def create_service_account(
 ) -> Response[PasswordedServiceAccount]:
     caller = request.auth
     answer = await caller.ask_registry(
-        caller.neighbours.service_accounts.CreateServiceAccount,
+        caller.services.service_accounts.CreateServiceAccount,
         service_accounts_pb2.CreateServiceAccountRequest(
             username=data.username,
             fields=service_accounts_pb2.ServiceAccountFields(**present(values_of(data))),
@@ -71,7 +71,7 @@ async def list_service_accounts(
 ) -> ServiceAccountPage:
     caller = request.auth
     answer = await caller.ask_registry(
-        caller.neighbours.service_accounts.ListServiceAccounts,
+        caller.services.service_accounts.ListServiceAccounts,
         service_accounts_pb2.ListServiceAccountsRequest(page_size=limit, cursor=cursor),
     )
     return ServiceAccountPage(
@@ -91,7 +91,7 @@ async def get_service_account(
 ) -> Response[ServiceAccount]:
     caller = request.auth
     answer = await caller.ask_registry(
-        caller.neighbours.service_accounts.GetServiceAccount,
+        caller.services.service_accounts.GetServiceAccount,
         service_accounts_pb2.GetServiceAccountRequest(id=account_id),
     )
     account = ServiceAccount(**account_columns(answer.service_account))
@@ -116,7 +116,7 @@ async def update_service_account(
     caller = request.auth
     values = values_of(data)
     answer = await caller.ask_registry(
-        caller.neighbours.service_accounts.UpdateServiceAccount,
+        caller.services.service_accounts.UpdateServiceAccount,
         service_accounts_pb2.UpdateServiceAccountRequest(
             id=account_id,
             fields=service_accounts_pb2.ServiceAccountFields(**present(values)),
@@ -144,7 +144,7 @@ async def rotate_service_account(
 ) -> Response[PasswordedServiceAccount]:
     caller = request.auth
     answer = await caller.ask_registry(
-        caller.neighbours.service_accounts.RotateServiceAccount,
+        caller.services.service_accounts.RotateServiceAccount,
         service_accounts_pb2.RotateServiceAccountRequest(id=account_id, if_revision=if_revision),
     )
     account = answer.service_account
@@ -166,7 +166,7 @@ async def delete_service_account(
 ) -> None:
     caller = request.auth
     await caller.ask_registry(
-        caller.neighbours.service_accounts.DeleteServiceAccount,
+        caller.services.service_accounts.DeleteServiceAccount,
         service_accounts_pb2.DeleteServiceAccountRequest(id=account_id, if_revision=if_revision),
     )
 

@@ -124,7 +124,7 @@ def _json(token: tokens_pb2.Token) -> Token:
 async def create_token(request: CallerRequest, data: JSONBody[NewToken]) -> CreatedToken:
     caller = request.auth
     answer = await caller.ask_registry(
-        caller.neighbours.tokens.CreateToken,
+        caller.services.tokens.CreateToken,
         tokens_pb2.CreateTokenRequest(
             name=data.name,
             role=ROLES[data.role],
@@ -145,7 +145,7 @@ async def list_tokens(
 ) -> TokenPage:
     caller = request.auth
     answer = await caller.ask_registry(
-        caller.neighbours.tokens.ListTokens,
+        caller.services.tokens.ListTokens,
         tokens_pb2.ListTokensRequest(page_size=limit, cursor=cursor),
     )
     return TokenPage([_json(token) for token in answer.tokens], answer.next_cursor or None)
@@ -161,7 +161,7 @@ async def list_tokens(
 async def get_own_token(request: CallerRequest) -> Token:
     caller = request.auth
     answer = await caller.ask_registry(
-        caller.neighbours.tokens.GetOwnToken, tokens_pb2.GetOwnTokenRequest()
+        caller.services.tokens.GetOwnToken, tokens_pb2.GetOwnTokenRequest()
     )
     return _json(answer.token)
 
@@ -175,7 +175,7 @@ async def get_own_token(request: CallerRequest) -> Token:
 async def get_token(request: CallerRequest, token_id: TokenId) -> Token:
     caller = request.auth
     answer = await caller.ask_registry(
-        caller.neighbours.tokens.GetToken, tokens_pb2.GetTokenRequest(id=token_id)
+        caller.services.tokens.GetToken, tokens_pb2.GetTokenRequest(id=token_id)
     )
     return _json(answer.token)
 
@@ -194,7 +194,7 @@ async def get_token(request: CallerRequest, token_id: TokenId) -> Token:
 async def revoke_token(request: CallerRequest, token_id: TokenId) -> None:
     caller = request.auth
     await caller.ask_registry(
-        caller.neighbours.tokens.RevokeToken, tokens_pb2.RevokeTokenRequest(id=token_id)
+        caller.services.tokens.RevokeToken, tokens_pb2.RevokeTokenRequest(id=token_id)
     )
 
 

@@ -16,7 +16,7 @@ from mooring.broker.v1 import resolution_pb2 as pb
 from mooring.broker.v1 import resolution_pb2_grpc
 from prometheus_client import Counter
 
-from chassis.client import Neighbour
+from chassis.client import ServiceClient
 from chassis.errors import DeadlineExceeded, MooringError, from_item
 from registry_service.errors import BrokerUndecided, NoBrokerForFleet
 
@@ -83,7 +83,7 @@ class _Remembered:
 class Placements:
     """Resolves placements, whatever happens: each gets an answer or its own error."""
 
-    def __init__(self, broker_service: Neighbour, *, timeout_s: float) -> None:
+    def __init__(self, broker_service: ServiceClient, *, timeout_s: float) -> None:
         """`timeout_s`: how long to wait for the broker service before using a stopgap."""
         self._broker_service = broker_service
         self._stub = resolution_pb2_grpc.ResolutionServiceStub(broker_service.channel)

@@ -18,7 +18,7 @@ from structlog.testing import capture_logs
 import broker_service.__main__
 import chassis.reloaded
 import registry_service.__main__
-from chassis.client import Neighbour
+from chassis.client import ServiceClient
 from chassis.errors import REASON, MooringError, Unavailable
 from chassis.identities import Identity, hash_of
 from chassis.trust import Credentials, Services, callers_of
@@ -31,7 +31,7 @@ REGISTER = "/mooring.registry.v1.RegistrationService/RegisterDevices"
 MANAGED = "/mooring.broker.v1.ManagementService/ListManagedBrokers"
 
 
-async def reason_of(peer: Neighbour, method: str, metadata: Any) -> str:
+async def reason_of(peer: ServiceClient, method: str, metadata: Any) -> str:
     """Why a call was not let in; "" if it was, whatever came of it then."""
     call: Any = peer.channel.unary_unary(method)
     try:
@@ -85,7 +85,7 @@ async def test_passwords_are_for_enforcement_alone(stack: Stack) -> None:
 
 
 @contextlib.asynccontextmanager
-async def sharing(stack: Stack, folder: Path) -> AsyncIterator[tuple[Neighbour, Neighbour]]:
+async def sharing(stack: Stack, folder: Path) -> AsyncIterator[tuple[ServiceClient, ServiceClient]]:
     """Both services, which accept the secret of earlier releases too."""
     file = folder / "shared"
     file.write_text(SHARED)
@@ -98,7 +98,7 @@ async def sharing(stack: Stack, folder: Path) -> AsyncIterator[tuple[Neighbour, 
             registry_service.__main__.running(registry),
         ):
             port = await exits.enter_async_context(running)
-            peer = Neighbour(f"127.0.0.1:{port}", Credentials(lambda: SHARED))
+            peer = ServiceClient(f"127.0.0.1:{port}", Credentials(lambda: SHARED))
             exits.push_async_callback(peer.close)
             found.append(peer)
         yield found[0], found[1]
@@ -147,13 +147,13 @@ async def test_a_secret_that_was_replaced_is_nothing_any_more(
     def write(*secrets: str) -> None:
         kept.write_text(json.dumps({"resolver": [hash_of(secret).hex() for secret in secrets]}))
 
-    async def is_let_in(peer: Neighbour, secret: str) -> bool:
+    async def is_let_in(peer: ServiceClient, secret: str) -> bool:
         return not await reason_of(peer, RESOLVE, {"authorization": f"Bearer {secret}"})
 
     write(old)
     config = stack.broker_config(caller_hashes_file=kept)
     async with broker_service.__main__.running(config) as port:
-        peer = Neighbour(f"127.0.0.1:{port}", Credentials())
+        peer = ServiceClient(f"127.0.0.1:{port}", Credentials())
         assert (await is_let_in(peer, old), await is_let_in(peer, new)) == (True, False)
         write(old, new)
         assert (await is_let_in(peer, old), await is_let_in(peer, new)) == (True, True)
@@ -195,7 +195,7 @@ class Certified:
         client = grpc.ssl_channel_credentials(
             files["tls_ca_file"], files["tls_key_file"], files["tls_cert_file"]
         )
-        peer = Neighbour(f"localhost:{port}", Credentials(client=lambda: client))
+        peer = ServiceClient(f"localhost:{port}", Credentials(client=lambda: client))
         try:
             return await reason_of(peer, method, metadata)
         finally:

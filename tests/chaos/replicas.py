@@ -12,7 +12,7 @@ from pathlib import Path
 
 import httpx2
 
-from chassis.client import Neighbour
+from chassis.client import ServiceClient
 from chassis.config import ServiceConfig
 from chassis.trust import Credentials
 from local.postgres import free_port
@@ -60,10 +60,10 @@ class Replica:
                 while (await http.get("/readyz")).status_code != 200:
                     await asyncio.sleep(POLL_S)
             return
-        neighbour = Neighbour(self.address, STRANGER)
-        while not await neighbour.is_serving():
+        client = ServiceClient(self.address, STRANGER)
+        while not await client.is_serving():
             await asyncio.sleep(POLL_S)
-        await neighbour.close()
+        await client.close()
 
     def hang(self) -> None:
         """Makes it stand still; the kernel goes on accepting and acknowledging for it."""

@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import AsyncIterator
 
-from chassis.client import Neighbour
+from chassis.client import ServiceClient
 from chassis.database import engine_of
 from chassis.listening import Listener
 from chassis.loops import Turn
@@ -27,7 +27,7 @@ async def enforcement(config: EnforcementConfig, holder: str) -> AsyncIterator[T
     async with contextlib.AsyncExitStack() as stack:
         engine = engine_of(config.registry_database_url, pool_size=4, by_index=True)
         stack.push_async_callback(engine.dispose)
-        broker_service = Neighbour(config.broker_service_address, Credentials.of(config))
+        broker_service = ServiceClient(config.broker_service_address, Credentials.of(config))
         stack.push_async_callback(broker_service.close)
         reconciler = Reconciler(
             EnforcementStore(engine, config.enforcement_lease_s),

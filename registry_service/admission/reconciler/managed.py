@@ -7,7 +7,7 @@ from mooring.broker.v1 import management_pb2 as pb
 from mooring.broker.v1 import management_pb2_grpc
 
 from chassis.address_policy import NAME, UNRESTRICTED, AddressPolicy
-from chassis.client import Neighbour
+from chassis.client import ServiceClient
 from registry_service.admission.reconciler.http_management import Emqx, HttpSettings, RabbitMq
 from registry_service.admission.reconciler.mosquitto_client import ControlSettings, DynamicSecurity
 from registry_service.errors import ControlNotAllowed, ControlUnreachable
@@ -23,14 +23,14 @@ Driver = DynamicSecurity | Emqx | RabbitMq
 class ManagedBrokers:
     """Asks the broker service."""
 
-    def __init__(self, broker_service: Neighbour) -> None:
+    def __init__(self, broker_service: ServiceClient) -> None:
         """Keeps nothing."""
-        self._neighbour = broker_service
+        self._broker_service = broker_service
         self._stub = management_pb2_grpc.ManagementServiceStub(broker_service.channel)
 
     async def now(self) -> list[pb.ManagedBroker]:
         """Raises the `MooringError` with which that cannot be found out."""
-        response = await self._neighbour.call(
+        response = await self._broker_service.call(
             self._stub.ListManagedBrokers,
             pb.ListManagedBrokersRequest(),
             deadline=asyncio.get_running_loop().time() + ANSWER_S,

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from mooring.broker.v1 import resolution_pb2 as pb
 from mooring.broker.v1 import resolution_pb2_grpc
 
-from chassis.client import Neighbour
+from chassis.client import ServiceClient
 from chassis.errors import Unavailable, from_item
 from registry_service.bulk.jobs.outcomes import MOVED
 
@@ -82,7 +82,7 @@ def summed(groups: Sequence[Any], destinations: Mapping[Placing, Destination]) -
 class Destinations:
     """Where placings lead, as the broker service says."""
 
-    def __init__(self, broker_service: Neighbour) -> None:
+    def __init__(self, broker_service: ServiceClient) -> None:
         """`broker_service` is asked as few times as there is room for placements in a call."""
         self._broker_service = broker_service
         self._stub = resolution_pb2_grpc.ResolutionServiceStub(broker_service.channel)

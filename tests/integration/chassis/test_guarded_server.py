@@ -21,7 +21,7 @@ from mooring.registry.v1 import tokens_pb2, tokens_pb2_grpc
 
 import broker_service.__main__
 import registry_service.__main__
-from chassis.client import Neighbour
+from chassis.client import ServiceClient
 from chassis.errors import Forbidden, Unavailable
 from chassis.identities import Identity
 from chassis.server import Health, serving
@@ -40,7 +40,7 @@ def calling_as(method: str) -> Identity:
     return min(callers_of(POLICIES[method]) - {Identity.SHARED})
 
 
-async def reflected(peer: Neighbour) -> list[str]:
+async def reflected(peer: ServiceClient) -> list[str]:
     """The full names of the methods that a service says it has."""
     ask: Any = peer.channel.stream_stream(
         "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
@@ -65,7 +65,7 @@ async def reflected(peer: Neighbour) -> list[str]:
     return methods
 
 
-async def raw(peer: Neighbour, method: str, data: bytes, **metadata: str | bytes) -> None:
+async def raw(peer: ServiceClient, method: str, data: bytes, **metadata: str | bytes) -> None:
     call: Any = peer.channel.unary_unary(method)
     await call(data, timeout=10, metadata=tuple(metadata.items()))
 

@@ -37,7 +37,7 @@ from chassis.trust import Credentials, Services
 from gateway.__main__ import running
 from gateway.config import GatewayConfig
 from gateway.device_calls import DeviceCalls
-from gateway.neighbours import Neighbours
+from gateway.service_clients import ServiceClients
 
 REGISTRATION = "mooring.registry.v1.RegistrationService"
 TOKENS = "mooring.registry.v1.TokenService"
@@ -345,8 +345,8 @@ async def test_a_huge_secret_gets_into_no_batch(
 
 async def test_what_waits_is_bounded_in_bytes(stage: Stage) -> None:
     config = GatewayConfig(caller_secret_file=stage.secret)
-    neighbours = Neighbours(config)
-    calls = DeviceCalls(neighbours, timeout_s=1)
+    services = ServiceClients(config)
+    calls = DeviceCalls(services, timeout_s=1)
     huge = "x" * (64 * 1024 * 1024 + 1)
     try:
         with pytest.raises(Overloaded):
@@ -355,7 +355,7 @@ async def test_what_waits_is_bounded_in_bytes(stage: Stage) -> None:
             calls.register(pb.Registration(uuid="d", provisioning_key=huge), size=len(huge))
     finally:
         await calls.close()
-        await neighbours.close()
+        await services.close()
 
 
 async def test_an_answer_that_makes_no_sense_is_500_and_says_nothing(stage: Stage) -> None:

@@ -15,14 +15,14 @@ from mooring.broker.v1.brokers_pb2_grpc import BrokerServiceStub
 from mooring.registry.v1 import tokens_pb2
 
 import broker_service.__main__
-from chassis.client import Neighbour
+from chassis.client import ServiceClient
 from chassis.http_server import Address, serving
 from chassis.identities import hash_of
 from chassis.trust import Credentials
 from gateway.app import app_of
 from gateway.device_calls import DeviceCalls
 from gateway.device_routes import DeviceRoutes
-from gateway.neighbours import Neighbours
+from gateway.service_clients import ServiceClients
 from tests.stack import Stack
 
 CA = trustme.CA().cert_pem.bytes().decode()
@@ -161,15 +161,15 @@ async def test_each_service_is_asked_with_what_it_knows_the_gateway_by(
     broker_config = stack.broker_config(caller_hashes_file=kept)
     async with contextlib.AsyncExitStack() as exits:
         port = await exits.enter_async_context(broker_service.__main__.running(broker_config))
-        neighbours = Neighbours(config)
-        await neighbours.broker.close()
-        neighbours.broker = Neighbour(f"127.0.0.1:{port}", Credentials(other_secret.read_text))
-        neighbours.brokers = BrokerServiceStub(neighbours.broker.channel)
-        exits.push_async_callback(neighbours.close)
-        calls = DeviceCalls(neighbours, config.request_timeout_s)
+        services = ServiceClients(config)
+        await services.broker.close()
+        services.broker = ServiceClient(f"127.0.0.1:{port}", Credentials(other_secret.read_text))
+        services.brokers = BrokerServiceStub(services.broker.channel)
+        exits.push_async_callback(services.close)
+        calls = DeviceCalls(services, config.request_timeout_s)
         exits.push_async_callback(calls.close)
         leaving = asyncio.Event()
-        app = app_of(neighbours, config.request_timeout_s, leaving)
+        app = app_of(services, config.request_timeout_s, leaving)
         routes = DeviceRoutes(calls, None)
         address = Address(config.gateway_host, config.gateway_port)
         url = await exits.enter_async_context(

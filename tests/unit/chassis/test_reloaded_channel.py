@@ -13,7 +13,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from structlog.testing import capture_logs
 
 from chassis import reloaded_channel
-from chassis.client import Neighbour
+from chassis.client import ServiceClient
 from chassis.errors import Unavailable
 from chassis.grpc_tls import ReloadedTls
 from chassis.reloaded import LOOK_EVERY_S
@@ -62,8 +62,8 @@ class Server:
 class Client:
     def __init__(self, port: int, files: tuple[Path, Path, Path]) -> None:
         credentials = Credentials(client=ReloadedTls(*files).client)
-        self.neighbour = Neighbour(f"localhost:{port}", credentials)
-        self._who: Any = self.neighbour.channel.unary_unary(
+        self.service = ServiceClient(f"localhost:{port}", credentials)
+        self._who: Any = self.service.channel.unary_unary(
             "/mooring.test.Test/Who",
             request_serializer=health_pb2.HealthCheckRequest.SerializeToString,
         )
@@ -71,7 +71,7 @@ class Client:
     async def who(self, service: str = "") -> str:
         deadline = asyncio.get_running_loop().time() + PATIENCE_S
         request = health_pb2.HealthCheckRequest(service=service)
-        found: bytes = await self.neighbour.call(self._who, request, deadline=deadline)
+        found: bytes = await self.service.call(self._who, request, deadline=deadline)
         return found.decode()
 
     async def call_until(self, stopped: asyncio.Event) -> int:
@@ -111,7 +111,7 @@ async def test_the_ca_is_replaced_and_no_call_fails(
     server = Server()
     async with server.serving(write(of_server, one, one.issue_cert("localhost"))) as port:
         client = Client(port, files)
-        channel = client.neighbour.channel
+        channel = client.service.channel
         assert isinstance(channel, ReloadedChannel)
         assert await client.who() == "one.test"
         old = channel.current
@@ -138,7 +138,7 @@ async def test_the_ca_is_replaced_and_no_call_fails(
         assert not held.done()
         server.release.set()
         assert await held == "one.test"
-        assert await client.neighbour.is_serving()
+        assert await client.service.is_serving()
 
         async with asyncio.timeout(PATIENCE_S):
             with contextlib.suppress(grpc.aio.UsageError):  # it is closed
@@ -146,7 +146,7 @@ async def test_the_ca_is_replaced_and_no_call_fails(
                     await asyncio.sleep(0.02)
         stopped.set()
         assert await calling > CALLS_PER_S
-        await client.neighbour.close()
+        await client.service.close()
         with pytest.raises(grpc.aio.UsageError):
             await client.who()
 
@@ -164,8 +164,8 @@ async def test_a_ca_that_was_removed_is_not_trusted_for_long(
         files[2].write_bytes(two.cert_pem.bytes())
         with pytest.raises(Unavailable):
             await client.becomes("two.test")
-        assert not await client.neighbour.is_serving()
-        await client.neighbour.close()
+        assert not await client.service.is_serving()
+        await client.service.close()
 
 
 async def test_a_client_that_is_not_connected_uses_new_files_at_once(tmp_path: Path) -> None:
@@ -174,13 +174,13 @@ async def test_a_client_that_is_not_connected_uses_new_files_at_once(tmp_path: P
     served = write(folder(tmp_path / "server"), one, one.issue_cert("localhost"))
     async with Server().serving(served) as port:
         client = Client(port, files)
-        assert not await client.neighbour.is_serving()
+        assert not await client.service.is_serving()
         write(tmp_path / "client", one, one.issue_cert("one.test"))
         # Bundles have comments that are not ASCII.
         files[2].write_bytes("# Tanúsítvány\n".encode() + files[2].read_bytes())
         async with asyncio.timeout(PATIENCE_S):
-            while not await client.neighbour.is_serving():
+            while not await client.service.is_serving():
                 await asyncio.sleep(0.02)
-            await client.neighbour.any_replica.channel_ready()
+            await client.service.any_replica.channel_ready()
         assert await client.who() == "one.test"
-        await client.neighbour.close()
+        await client.service.close()

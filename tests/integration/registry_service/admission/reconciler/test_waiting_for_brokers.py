@@ -21,7 +21,7 @@ from chassis.server import Health
 from gateway.answers import Awaited
 from gateway.config import GatewayConfig
 from gateway.held import Held, Waiting
-from gateway.neighbours import Neighbours
+from gateway.service_clients import ServiceClients
 from tests.integration.gateway.test_gateway_faults import (
     FakeRegistry,
     Stage,
@@ -93,17 +93,17 @@ async def enforcement() -> AsyncIterator[FakeEnforcement]:
 
 
 @contextlib.asynccontextmanager
-async def asking(folder: Path, enforcement: FakeEnforcement) -> AsyncIterator[Neighbours]:
+async def asking(folder: Path, enforcement: FakeEnforcement) -> AsyncIterator[ServiceClients]:
     secret, health = secret_file(folder, "secret"), Health()
     async with fake_service(secret, health, enforcement.register) as port:
-        neighbours = Neighbours(
+        services = ServiceClients(
             GatewayConfig(registry_service_address=f"127.0.0.1:{port}", caller_secret_file=secret)
         )
         try:
-            yield neighbours
+            yield services
         finally:
             enforcement.is_open.set()
-            await neighbours.close()
+            await services.close()
 
 
 def begun(held: Held, uuid: str) -> Waiting:
@@ -140,9 +140,9 @@ def ended(*outcomes: str) -> float:
 async def test_one_more_than_may_wait_is_answered_at_once(
     tmp_path: Path, enforcement: FakeEnforcement
 ) -> None:
-    async with asking(tmp_path, enforcement) as neighbours:
+    async with asking(tmp_path, enforcement) as services:
         enforcement.makes_progress = True
-        held = Held(neighbours, asyncio.Event(), stop_within_s=1, max_waiting=3)
+        held = Held(services, asyncio.Event(), stop_within_s=1, max_waiting=3)
         first, *others = [begun(held, f"d{number}") for number in range(3)]
         full = ended("full")
         more = [begun(held, f"more{number}") for number in range(5)]
@@ -164,7 +164,7 @@ async def test_one_more_than_may_wait_is_answered_at_once(
 async def test_a_registry_that_does_not_say_delays_answers_by_the_bound_only(
     tmp_path: Path, enforcement: FakeEnforcement, fault: str
 ) -> None:
-    async with asking(tmp_path, enforcement) as neighbours:
+    async with asking(tmp_path, enforcement) as services:
         if fault == "hangs":
             enforcement.is_open.clear()
         else:
@@ -173,7 +173,7 @@ async def test_a_registry_that_does_not_say_delays_answers_by_the_bound_only(
                 if fault == "unavailable"
                 else RuntimeError("a fault of the registry")
             )
-        held = Held(neighbours, asyncio.Event(), stop_within_s=1, stalled_s=0.4)
+        held = Held(services, asyncio.Event(), stop_within_s=1, stalled_s=0.4)
         late = ended("late")
         found = await asyncio.gather(*(timed(begun(held, f"d{number}")) for number in range(30)))
         assert not any(is_held for is_held, _ in found)
@@ -191,13 +191,13 @@ async def test_a_registry_that_does_not_say_delays_answers_by_the_bound_only(
 async def test_a_broker_that_makes_progress_is_waited_for_until_the_limit(
     tmp_path: Path, enforcement: FakeEnforcement
 ) -> None:
-    async with asking(tmp_path, enforcement) as neighbours:
-        stalled = Held(neighbours, asyncio.Event(), stop_within_s=1, most_s=60, stalled_s=0.2)
+    async with asking(tmp_path, enforcement) as services:
+        stalled = Held(services, asyncio.Event(), stop_within_s=1, most_s=60, stalled_s=0.2)
         is_held, took_s = await timed(begun(stalled, "stalled"))
         assert not is_held
         assert took_s >= 0.2
         enforcement.makes_progress = True
-        busy = Held(neighbours, asyncio.Event(), stop_within_s=1, most_s=1.5, stalled_s=0.5)
+        busy = Held(services, asyncio.Event(), stop_within_s=1, most_s=1.5, stalled_s=0.5)
         is_held, took_s = await timed(begun(busy, "busy"))
         assert not is_held
         assert took_s >= 1.5

@@ -29,7 +29,7 @@ from mooring.registry.v1 import (
     tokens_pb2_grpc,
 )
 
-from chassis.client import Neighbour
+from chassis.client import ServiceClient
 from chassis.trust import Credentials
 from gateway.config import GatewayConfig
 
@@ -38,14 +38,14 @@ HealthCheck = grpc.aio.UnaryUnaryMultiCallable[
 ]
 
 
-class Neighbours:
+class ServiceClients:
     """A channel to each service, and the stubs of its methods."""
 
     def __init__(self, config: GatewayConfig) -> None:
         """Connects at the first call."""
         credentials = Credentials.of(config)
-        self.registry = Neighbour(config.registry_service_address, credentials)
-        self.broker = Neighbour(config.broker_service_address, credentials)
+        self.registry = ServiceClient(config.registry_service_address, credentials)
+        self.broker = ServiceClient(config.broker_service_address, credentials)
 
         registry = self.registry.channel
         self.registration = registration_pb2_grpc.RegistrationServiceStub(registry)
@@ -78,11 +78,10 @@ class Neighbours:
         await self.broker.close()
 
 
-def _health_checks(neighbour: Neighbour) -> tuple[HealthCheck, HealthCheck]:
+def _health_checks(client: ServiceClient) -> tuple[HealthCheck, HealthCheck]:
     """Asks a replica that is healthy, or any. The stubs' types do not mention their `Check`."""
     stubs = (
-        health_pb2_grpc.HealthStub(channel)
-        for channel in (neighbour.channel, neighbour.any_replica)
+        health_pb2_grpc.HealthStub(channel) for channel in (client.channel, client.any_replica)
     )
     healthy, any_replica = (cast("HealthCheck", cast("Any", stub).Check) for stub in stubs)
     return healthy, any_replica

@@ -6,7 +6,7 @@ import contextlib
 import grpc
 import pytest
 
-from chassis.client import Neighbour
+from chassis.client import ServiceClient
 from chassis.server import Health, serving
 from chassis.trust import Credentials
 
@@ -66,12 +66,12 @@ async def test_a_server_that_is_slow_to_greet_is_waited_for() -> None:
 
         relay = await asyncio.start_server(greet_late, "127.0.0.1", 0)
         exits.push_async_callback(leave)
-        neighbour = Neighbour(f"127.0.0.1:{relay.sockets[0].getsockname()[1]}", PLAIN)
-        exits.push_async_callback(neighbour.close)
-        assert await neighbour.is_serving(timeout_s=3 * HANDSHAKE_S)
+        client = ServiceClient(f"127.0.0.1:{relay.sockets[0].getsockname()[1]}", PLAIN)
+        exits.push_async_callback(client.close)
+        assert await client.is_serving(timeout_s=3 * HANDSHAKE_S)
 
 
 def test_a_list_of_addresses_is_refused_where_certificates_need_a_name() -> None:
     trusted = Credentials(client=grpc.ssl_channel_credentials)
     with pytest.raises(SystemExit, match="dns:///"):
-        Neighbour("ipv4:127.0.0.1:1,127.0.0.1:2", trusted)
+        ServiceClient("ipv4:127.0.0.1:1,127.0.0.1:2", trusted)
