@@ -58,7 +58,7 @@ class Drain:
         return items / rate if rate else 0.0
 
 
-class Appointments:
+class RetrySchedule:
     """Gives each refused client a time to come back, one after the other.
 
     Clients that are all told the same come back together and are refused together. So the refused

@@ -17,7 +17,7 @@ from typing import Generic
 import structlog
 from prometheus_client import Counter, Gauge, Histogram
 
-from chassis.admission import Appointments, Drain, blind_wait_s
+from chassis.admission import Drain, RetrySchedule, blind_wait_s
 from chassis.errors import DeadlineExceeded, Internal, MooringError, Overloaded, Unavailable
 from chassis.log import request_id
 from chassis.queue import Call, Item, Queue, Result
@@ -102,7 +102,7 @@ class Coalescer(Generic[Item, Result]):
         # Whether the last batch to end could not be done at all.
         self._has_failed = False
         self._drain = Drain()
-        self._appointments = Appointments()
+        self._retry_schedule = RetrySchedule()
 
         self._batch_items = BATCH_ITEMS.labels(name)
         self._batch_seconds = BATCH_SECONDS.labels(name)
@@ -141,7 +141,7 @@ class Coalescer(Generic[Item, Result]):
                 "too many requests are waiting",
                 retry_after_s=blind_wait_s()
                 if why == "hung"
-                else self._appointments.next(self._drain, self._queue.items, weight, now),
+                else self._retry_schedule.next(self._drain, self._queue.items, weight, now),
             )
         call: Call[Item, Result] = Call(
             self._queue, item, weight, size, owner, deadline, now, self._loop.create_future()

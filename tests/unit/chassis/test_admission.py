@@ -5,7 +5,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chassis.admission import LONGEST_S, Appointments, Drain
+from chassis.admission import LONGEST_S, Drain, RetrySchedule
 
 NOW = 10_000.0
 
@@ -53,8 +53,8 @@ def test_the_refused_come_back_one_after_the_other_as_fast_as_the_queue_drains(
     waiting: int, refused: int, rate: float
 ) -> None:
     drain = drained(rate=rate, batch=10)
-    appointments = Appointments()
-    times = [appointments.next(drain, waiting, 1, NOW) for _ in range(refused)]
+    schedule = RetrySchedule()
+    times = [schedule.next(drain, waiting, 1, NOW) for _ in range(refused)]
     assert all(0 < time <= LONGEST_S for time in times)
     # While the line is not too long: nobody before the queue has drained, nobody two at a time.
     line = times[: max(0, int((LONGEST_S - drain.time_for(waiting + 1, NOW)) * drain.rate(NOW)))]
@@ -64,7 +64,7 @@ def test_the_refused_come_back_one_after_the_other_as_fast_as_the_queue_drains(
 
 
 def test_where_nothing_is_known_the_refused_are_spread_all_the_same() -> None:
-    appointments, drain = Appointments(), Drain()
-    times = [appointments.next(drain, 10, 1, now=0.0) for _ in range(100)]
+    schedule, drain = RetrySchedule(), Drain()
+    times = [schedule.next(drain, 10, 1, now=0.0) for _ in range(100)]
     assert max(times) - min(times) > 1
     assert min(times) >= 1
