@@ -64,7 +64,7 @@ FIRST_ADMIN = "first_admin"
 DATABASE_UNAVAILABLE = "DATABASE_UNAVAILABLE"
 
 
-class Refusal(Enum):
+class FailureKind(Enum):
     """Why the database refused a statement, as far as a caller may act on it."""
 
     RACE = "race"  # deadlock, lock timeout, serialization: begin again
@@ -75,17 +75,19 @@ class Refusal(Enum):
 
 # The beginnings of the SQLSTATEs that are no mistake of ours (PostgreSQL documentation,
 # appendix A); the longest that fits decides.
-REFUSALS = {
+FAILURE_KINDS = {
     # Of the transaction: deadlocks, serialization, lock and statement timeouts, old snapshots.
-    **dict.fromkeys(("40", "55P03", "57014", "72"), Refusal.RACE),
+    **dict.fromkeys(("40", "55P03", "57014", "72"), FailureKind.RACE),
     # Of the server: no connection, it stops or starts, it lacks resources, its disk or its files
     # fail, it does not let us in or lacks the database, it ended an idle session.
-    **dict.fromkeys(("08", "28", "3D", "53", "57P", "58", "XX", "25P03", "25P04"), Refusal.LOST),
+    **dict.fromkeys(
+        ("08", "28", "3D", "53", "57P", "58", "XX", "25P03", "25P04"), FailureKind.LOST
+    ),
     # It is a standby, or has become one in a failover.
-    "25006": Refusal.LOST,
+    "25006": FailureKind.LOST,
     # A prepared statement that a migration, or a pooler between us, has made useless.
-    **dict.fromkeys(("0A000", "26000", "42P05"), Refusal.LOST),
-    **dict.fromkeys(("22", "23"), Refusal.DATA),
+    **dict.fromkeys(("0A000", "26000", "42P05"), FailureKind.LOST),
+    **dict.fromkeys(("22", "23"), FailureKind.DATA),
 }
 # No statement succeeds any more on the session that says so.
 ENDED_SESSIONS = ("08", "57P", "25P03", "25P04", "25006", "0A000", "26000", "42P05")
@@ -207,20 +209,20 @@ def _demand_durable(connection: Connection) -> None:
         raise psycopg.OperationalError("the synchronous standby did not confirm the commit")
 
 
-def refusal_of(error: Failure) -> Refusal:
+def failure_kind_of(error: Failure) -> FailureKind:
     """What a failed statement means, by its SQLSTATE (PostgreSQL documentation, appendix A)."""
     if isinstance(error, DBAPIError) and error.connection_invalidated:
-        return Refusal.LOST
+        return FailureKind.LOST
     cause = error.orig if isinstance(error, DBAPIError) else error
     if not isinstance(cause, psycopg.Error):
-        return Refusal.LOST
+        return FailureKind.LOST
     state = cause.sqlstate or ""
     for length in (5, 3, 2):
-        if found := REFUSALS.get(state[:length]):
+        if found := FAILURE_KINDS.get(state[:length]):
             return found
     if not state and isinstance(cause, (psycopg.OperationalError, psycopg.InterfaceError)):
-        return Refusal.LOST
-    return Refusal.OURS
+        return FailureKind.LOST
+    return FailureKind.OURS
 
 
 def ends_session(error: BaseException | None) -> bool:
@@ -325,10 +327,10 @@ def translated() -> Iterator[None]:
     try:
         yield
     except (DBAPIError, psycopg.Error, PoolTimeoutError, TimeoutError) as error:
-        refusal = refusal_of(error)
-        if refusal in (Refusal.DATA, Refusal.OURS):
+        kind = failure_kind_of(error)
+        if kind in (FailureKind.DATA, FailureKind.OURS):
             raise
-        log.warning("the database did not answer", refusal=refusal.value, **described(error))
+        log.warning("the database did not answer", refusal=kind.value, **described(error))
         raise Unavailable("the database cannot be reached", reason=DATABASE_UNAVAILABLE) from error
 
 

@@ -21,7 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from chassis import log as logs
 from chassis.audit import action_of, log_table, without_secrets
-from chassis.database import Refusal, described, refusal_of, writing
+from chassis.database import FailureKind, described, failure_kind_of, writing
 from chassis.errors import (
     AlreadyExists,
     Conflict,
@@ -150,7 +150,7 @@ class Refusals:
             async with writing(self._engine) as connection:
                 await connection.execute(sa.insert(log_table), lines)
         except (Unavailable, DBAPIError) as error:
-            if isinstance(error, DBAPIError) and refusal_of(error) is Refusal.DATA:
+            if isinstance(error, DBAPIError) and failure_kind_of(error) is FailureKind.DATA:
                 await self._write_apart(due, error)
                 return
             self._tally.put_back(due)

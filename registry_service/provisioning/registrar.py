@@ -19,7 +19,7 @@ from functools import partial
 
 import structlog
 
-from chassis.database import DriverError, Refusal, described, refusal_of, retried
+from chassis.database import DriverError, FailureKind, described, failure_kind_of, retried
 from chassis.errors import InvalidInput, LostRace, MooringError, Unavailable
 from registry_service.credentials import KeyRing
 from registry_service.errors import (
@@ -104,7 +104,7 @@ class Registrar:
         except Unavailable as error:
             return dict.fromkeys(pending, error)
         except DriverError as refused:
-            if refusal_of(refused) is not Refusal.DATA:
+            if failure_kind_of(refused) is not FailureKind.DATA:
                 raise
             return await self._split(work, pending, refused)
 

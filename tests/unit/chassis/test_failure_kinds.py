@@ -5,7 +5,7 @@ import pytest
 from psycopg import errors
 from sqlalchemy.exc import DBAPIError
 
-from chassis.database import Refusal, ends_session, refusal_of, translated
+from chassis.database import FailureKind, ends_session, failure_kind_of, translated
 from chassis.errors import Unavailable
 
 STATES = sorted(
@@ -33,12 +33,12 @@ def is_passing(state: str) -> bool:
 
 @pytest.mark.parametrize("state", STATES)
 def test_what_passes_is_no_fault_of_ours(state: str) -> None:
-    refusal = refusal_of(raised(state))
+    kind = failure_kind_of(raised(state))
     if state.startswith(("22", "23")):
-        assert refusal is Refusal.DATA
+        assert kind is FailureKind.DATA
     else:
-        assert (refusal is not Refusal.OURS) == is_passing(state)
-    assert refusal_of(DBAPIError("SELECT", {}, raised(state))) is refusal
+        assert (kind is not FailureKind.OURS) == is_passing(state)
+    assert failure_kind_of(DBAPIError("SELECT", {}, raised(state))) is kind
 
 
 @pytest.mark.parametrize("state", STATES)
@@ -53,11 +53,11 @@ def test_a_session_that_has_ended_is_not_used_again(state: str) -> None:
     """What races, and what lacks resources, leaves the connection as good as it was."""
     has_ended = state.startswith(("08", "57P")) or state in PASSING_STATES - {"55P03", "57014"}
     assert ends_session(raised(state)) is has_ended
-    assert not has_ended or refusal_of(raised(state)) is Refusal.LOST
+    assert not has_ended or failure_kind_of(raised(state)) is FailureKind.LOST
 
 
 def test_an_error_without_a_state_is_a_lost_connection() -> None:
-    assert refusal_of(psycopg.OperationalError("the connection is lost")) is Refusal.LOST
-    assert refusal_of(psycopg.ProgrammingError("no results to fetch")) is Refusal.OURS
+    assert failure_kind_of(psycopg.OperationalError("the connection is lost")) is FailureKind.LOST
+    assert failure_kind_of(psycopg.ProgrammingError("no results to fetch")) is FailureKind.OURS
     assert not ends_session(psycopg.OperationalError())
     assert not ends_session(None)
