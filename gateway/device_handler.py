@@ -15,7 +15,7 @@ from chassis.queue import Call
 from chassis.trust import Access
 from gateway.access import required
 from gateway.held import Waiting
-from gateway.problems import of_device_error, of_exception, refusal, rendered
+from gateway.problems import http_problem, of_device_error, of_exception, rendered
 
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
@@ -86,7 +86,7 @@ class DeviceHandler:
 
         def ask() -> Reply | None:
             if body is None:
-                return rendered(refusal(413))
+                return rendered(http_problem(413))
             self._request.body = body
             self._call = call = self.route.ask(self._request)
             call.future.add_done_callback(answered)
@@ -130,7 +130,7 @@ class DeviceHandler:
     def _admit(self) -> Reply | None:
         if self._request.method not in self.route.methods:
             allowed = b", ".join(self.route.methods).decode()
-            return rendered(refusal(405, headers={"Allow": allowed}))
+            return rendered(http_problem(405, headers={"Allow": allowed}))
         required(getattr(self.route, "access", None))
         self._request.secret = self.route.admit(self._request)
         return None

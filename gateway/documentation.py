@@ -20,7 +20,7 @@ from chassis.trust import Access, WithinFleets, access_of
 from chassis.validation import IDENTIFIER
 from gateway import examples
 from gateway.context import context_of
-from gateway.problems import MEDIA_TYPE, RETRIED, Refusals
+from gateway.problems import MEDIA_TYPE, RETRIED, ProblemSpec
 from gateway.reasons import MEANINGS
 
 TITLE = "Mooring"
@@ -164,7 +164,7 @@ def _reasons(app: Litestar) -> dict[str, dict[str, Sequence[str]]]:
         _operation_id(handler, method, None): {
             str(status): spec.reasons
             for status, spec in (handler.responses or {}).items()
-            if isinstance(spec, Refusals)
+            if isinstance(spec, ProblemSpec)
         }
         for handler in _handlers(app)
         for method in handler.http_methods

@@ -10,7 +10,7 @@ from chassis.direct_http import Reply
 from chassis.http_target import Target
 from gateway.context import KEY, Context
 from gateway.device_handler import request_id_of
-from gateway.problems import refusal, rendered
+from gateway.problems import http_problem, rendered
 
 # Only HTTP requests come here, no websockets.
 HttpApp = Callable[[HTTPScope, Receive, Send], Awaitable[None]]
@@ -42,7 +42,7 @@ def edge(app: ASGIApp, context: Context) -> HttpApp:
 
         if Target(scope["path"].encode(), b"").is_nowhere:
             # Litestar would remove empty segments.
-            await _send(rendered(refusal(404)), send_with_id)
+            await _send(rendered(http_problem(404)), send_with_id)
             return
         if instead := ANSWERED_AS.get(scope["method"]):
             # A copy, because the server reads its own to leave out the body of HEAD.

@@ -56,7 +56,7 @@ MAX_SPREAD = 1.5
 RETRIED = frozenset({429, 503})
 
 # Refusals by the gateway itself, before it asks a service.
-REFUSALS: dict[int, tuple[str, str]] = {
+HTTP_PROBLEMS: dict[int, tuple[str, str]] = {
     400: ("MALFORMED_REQUEST", "the request cannot be read"),
     404: ("NO_SUCH_PATH", "there is nothing at this path"),
     405: ("METHOD_NOT_ALLOWED", "this path does not have that method"),
@@ -86,7 +86,7 @@ class Problem(Struct, kw_only=True, frozen=True):
 
 
 @dataclass
-class Refusals(ResponseSpec):
+class ProblemSpec(ResponseSpec):
     """The documentation of one status of an operation: the problem, and its possible reasons."""
 
     reasons: tuple[str, ...] = ()
@@ -99,7 +99,7 @@ class Refusals(ResponseSpec):
 def errors(*wanted: int | str) -> dict[int, ResponseSpec]:
     """What an operation documents: statuses, reasons of its own, and what any may answer."""
     return {
-        status: Refusals(
+        status: ProblemSpec(
             Problem,
             generate_examples=False,
             media_type=MEDIA_TYPE,
@@ -171,11 +171,11 @@ def of_device_error(error: MooringError) -> Response[Problem]:
     return of_error(error)
 
 
-def refusal(
+def http_problem(
     status: int, *, detail: str = "", headers: Mapping[str, str] | None = None
 ) -> Response[Problem]:
-    """What HTTP itself refuses; `status` is one of `REFUSALS`."""
-    reason, usual = REFUSALS[status]
+    """What HTTP itself refuses; `status` is one of `HTTP_PROBLEMS`."""
+    reason, usual = HTTP_PROBLEMS[status]
     return problem(status, reason, detail or usual, headers=headers)
 
 
@@ -184,7 +184,11 @@ def unread(status: int) -> Reply:
     own_id = b"%032x" % random.getrandbits(128)
     token = request_id.set(own_id.decode())
     try:
-        answer = refusal(status) if status in REFUSALS else of_error(Internal("internal error"))
+        answer = (
+            http_problem(status)
+            if status in HTTP_PROBLEMS
+            else of_error(Internal("internal error"))
+        )
     finally:
         request_id.reset(token)
     reply = rendered(answer)
@@ -195,7 +199,7 @@ def unread(status: int) -> Reply:
 def of_exception(error: Exception) -> Response[Problem]:
     """Logs an unexpected error with its traceback, and answers without details."""
     if isinstance(error, HTTPException):
-        return refusal(error.status_code if error.status_code in REFUSALS else 400)
+        return http_problem(error.status_code if error.status_code in HTTP_PROBLEMS else 400)
     log.error("a request failed unexpectedly", exc_info=error)
     return of_error(Internal("internal error"))
 
@@ -206,14 +210,14 @@ def _of_ours(_: Request[Any, Any, Any], error: MooringError) -> Response[Problem
 
 def _of_http(_: Request[Any, Any, Any], error: HTTPException) -> Response[Problem]:
     """A refusal by the framework, without its text, which names Python types."""
-    status = error.status_code if error.status_code in REFUSALS else 400
+    status = error.status_code if error.status_code in HTTP_PROBLEMS else 400
     allowed = set((error.headers or {}).get("allow", "").split(", ")) - {"", "OPTIONS"}
     if "GET" in allowed:
         allowed.add("HEAD")
     headers = (
         {"Allow": ", ".join(sorted(allowed))} if status == HTTPStatus.METHOD_NOT_ALLOWED else {}
     )
-    return refusal(status, headers=headers)
+    return http_problem(status, headers=headers)
 
 
 def _of_parameter(_: Request[Any, Any, Any], error: ValidationException) -> Response[Problem]:

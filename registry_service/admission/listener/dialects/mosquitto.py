@@ -57,7 +57,7 @@ class Action(msgspec.Struct):
     acc: Literal[1, 2, 3, 4, 8, "1", "2", "3", "4", "8"]
 
 
-class Refusal(msgspec.Struct):
+class Denial(msgspec.Struct):
     """The body for the response mode json."""
 
     ok: bool = msgspec.field(name="Ok")
@@ -79,7 +79,7 @@ class Answering:
         if is_allowed(verdicts):
             return ALLOW
         reason = next((verdict.reason for verdict in verdicts if not verdict.is_allowed), "")
-        return Reply(403, JSON, _encoder.encode(Refusal(ok=False, error=reason)))
+        return Reply(403, JSON, _encoder.encode(Denial(ok=False, error=reason)))
 
 
 class User(Answering):
