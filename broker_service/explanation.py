@@ -14,10 +14,10 @@ from broker_service.resolution import (
     Broker,
     Directory,
     Finding,
+    FleetRollout,
     FleetRule,
     Placement,
     Resolution,
-    Rollout,
     Source,
     Step,
     resolve,
@@ -98,12 +98,12 @@ def reached(facts: Facts, directory: Directory) -> Facts:
     return replace(facts, placement=structs.replace(facts.placement, wave=wave))
 
 
-def _rollout_of(facts: Facts, directory: Directory) -> Rollout | None:
+def _rollout_of(facts: Facts, directory: Directory) -> FleetRollout | None:
     rule = directory.fleets.get(facts.placement.fleet_id or "")
     return rule.rollout if rule else None
 
 
-def _place(facts: Facts, rollout: Rollout) -> int:
+def _place(facts: Facts, rollout: FleetRollout) -> int:
     """The device's position; the last one where that cannot be known."""
     return position(rollout.salt, facts.uuid) if facts.uuid else POSITIONS - 1
 
@@ -205,7 +205,7 @@ def _not_set(source: Source, facts: Facts, directory: Directory) -> tuple[Reason
             return Reason.NO_DEFAULT, "no broker is the default"
 
 
-def _not_reached(facts: Facts, rollout: Rollout) -> str:
+def _not_reached(facts: Facts, rollout: FleetRollout) -> str:
     at_percent = (_place(facts, rollout) + 1) * 100 / POSITIONS
     return (
         f"the rollout of the fleet {facts.placement.fleet_id} to broker {rollout.broker_id} is at"

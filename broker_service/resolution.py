@@ -43,7 +43,7 @@ class Broker:
 
 
 @dataclass(frozen=True, slots=True)
-class Rollout:
+class FleetRollout:
     """Another broker, to which a fleet goes a wave of its devices at a time (domain/waves.py)."""
 
     broker_id: int
@@ -61,7 +61,7 @@ class FleetRule:
     allowed_ids: frozenset[int] | None = None
     # Goes up with every change of the fleet.
     revision: int = 0
-    rollout: Rollout | None = None
+    rollout: FleetRollout | None = None
 
 
 class Placement(Struct, frozen=True):

@@ -72,7 +72,7 @@ ENCODER = msgspec.json.Encoder()
 NO_STORE = b"content-type: application/json\r\ncache-control: no-store\r\n"
 
 
-class Registration:
+class RegistrationRoute:
     """`POST /api/v1/device/register`."""
 
     methods: Sequence[bytes] = (b"POST",)
@@ -111,7 +111,7 @@ class Registration:
         return Reply(201 if answer.created else 200, NO_STORE, ENCODER.encode(answer.device))
 
 
-class Connection:
+class ConnectionRoute:
     """`GET /api/v1/device/{uuid}/mqtt`."""
 
     methods: Sequence[bytes] = (b"GET", b"HEAD")
@@ -156,7 +156,7 @@ class Connection:
         return Reply(200, head + b"content-type: application/json\r\n", ENCODER.encode(mqtt))
 
 
-class Rotation(Connection):
+class RotationRoute(ConnectionRoute):
     """`POST /api/v1/device/{uuid}/credentials/rotate`."""
 
     methods: Sequence[bytes] = (b"POST",)
@@ -177,10 +177,10 @@ class DeviceRoutes:
         self, calls: DeviceCalls, limits: Limits | None, proxies: Sequence[Network] = ()
     ) -> None:
         """The paths of devices, which use `calls`, within `limits`; `proxies` are trusted."""
-        self._registration = Registration(calls, limits, proxies)
+        self._registration = RegistrationRoute(calls, limits, proxies)
         self._below_uuid: dict[bytes, Route] = {
-            b"mqtt": Connection(calls, limits, proxies),
-            b"credentials/rotate": Rotation(calls, limits, proxies),
+            b"mqtt": ConnectionRoute(calls, limits, proxies),
+            b"credentials/rotate": RotationRoute(calls, limits, proxies),
         }
 
     def find(self, head: Head) -> DeviceHandler | None:

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from broker_service.certificates.expiry import Expiring
 from broker_service.database import all_brokers
 from broker_service.explanation import Facts
-from broker_service.resolution import Broker, Directory, FleetRule, Placement, Rollout
+from broker_service.resolution import Broker, Directory, FleetRollout, FleetRule, Placement
 from broker_service.tables import (
     brokers,
     certificates,
@@ -185,7 +185,7 @@ class PlacementStore:
 def _rule(row: sa.Row[*tuple[Any, ...]]) -> FleetRule:
     rollout = None
     if row.rollout_broker_id is not None:
-        rollout = Rollout(row.rollout_broker_id, row.rollout_percent, row.rollout_salt)
+        rollout = FleetRollout(row.rollout_broker_id, row.rollout_percent, row.rollout_salt)
     allowed_ids = frozenset(row.allowed_ids or ()) if row.is_restricted else None
     return FleetRule(row.mqtt_broker_id, allowed_ids, row.revision, rollout)
 

@@ -21,9 +21,9 @@ from registry_service.provisioning.placements import Answer, Placements
 from registry_service.provisioning.plans import rotation, telling
 from registry_service.provisioning.records import (
     ROTATIONS_PER_HOUR,
+    CredentialRotation,
     Credentials,
     Device,
-    Rotation,
     Telling,
 )
 from registry_service.provisioning.request import Proof, check_connection_request
@@ -103,7 +103,7 @@ class Connections:
         )
         now = datetime.now(UTC)
         tellings: dict[int, Telling] = {}
-        rotations: dict[int, tuple[Rotation, Credentials]] = {}
+        rotations: dict[int, tuple[CredentialRotation, Credentials]] = {}
         for index, device in admitted.items():
             answer, request = answers[device.placement], requests[index]
             proof = _proof(request)

@@ -37,7 +37,7 @@ STOPGAPS = Counter(
 
 
 @dataclass(frozen=True, slots=True)
-class Placement:
+class DevicePlacement:
     """The facts of a device that decide its broker."""
 
     broker_id: int | None
@@ -88,18 +88,18 @@ class Placements:
         self._broker_service = broker_service
         self._stub = resolution_pb2_grpc.ResolutionServiceStub(broker_service.channel)
         self._timeout_s = timeout_s
-        self._remembered: OrderedDict[Placement, _Remembered] = OrderedDict()
+        self._remembered: OrderedDict[DevicePlacement, _Remembered] = OrderedDict()
         # That of the last response: what a guess is a guess at.
         self.version = ""
 
-    def guess(self, placement: Placement) -> Answer | None:
+    def guess(self, placement: DevicePlacement) -> Answer | None:
         """What the answer is if brokers and fleets have `version` still, where that is known."""
         known = self._remembered.get(placement)
         return known.answer if known is not None and known.proves(self.version) else None
 
     async def resolve(
-        self, placements: Iterable[Placement], version: str, deadline: float
-    ) -> dict[Placement, Answer | MooringError]:
+        self, placements: Iterable[DevicePlacement], version: str, deadline: float
+    ) -> dict[DevicePlacement, Answer | MooringError]:
         """At most one call for all of them; `deadline` is a time of the running loop's clock.
 
         `version` is that of brokers and fleets as it was read with the placements' facts.
@@ -107,9 +107,9 @@ class Placements:
         it was the callers who had no time left: that says nothing of the broker service, and
         nobody would hear a stopgap.
         """
-        answers: dict[Placement, Answer | MooringError] = {}
+        answers: dict[DevicePlacement, Answer | MooringError] = {}
         # Of those that differ only in how old their reading is, the youngest.
-        youngest: dict[Placement, Placement] = {}
+        youngest: dict[DevicePlacement, DevicePlacement] = {}
         for placement in placements:
             known = self._remembered.get(placement)
             if known is not None and known.proves(version):
@@ -154,7 +154,7 @@ class Placements:
 
     def _understood(
         self,
-        placement: Placement,
+        placement: DevicePlacement,
         outcome: pb.ResolutionOutcome,
         brokers: dict[int, pb.BrokerSettings],
         version: str,
@@ -178,7 +178,7 @@ class Placements:
             return replace(answer, is_stale=True)
         return answer
 
-    def _stopgap(self, placement: Placement) -> Answer | MooringError:
+    def _stopgap(self, placement: DevicePlacement) -> Answer | MooringError:
         """The last answer for the same facts; or MQTT_BROKER_URL where it overrides nothing.
 
         A device that a rollout has reached of which nothing is known yet stays where it was.

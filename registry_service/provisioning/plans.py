@@ -25,16 +25,16 @@ from registry_service.provisioning.answer import (
 )
 from registry_service.provisioning.decision import Decision, ProvisioningKey, Registered, decide
 from registry_service.provisioning.guesses import Guesses
-from registry_service.provisioning.placements import Answer, Placement
+from registry_service.provisioning.placements import Answer, DevicePlacement
 from registry_service.provisioning.records import (
+    CredentialRotation,
     Credentials,
     Device,
     Expected,
     Known,
     KnownKey,
-    NewDevice,
+    NewDeviceRow,
     Renewal,
-    Rotation,
     Telling,
 )
 from registry_service.provisioning.request import Proof, Registration
@@ -67,7 +67,7 @@ class Plan(Struct, frozen=True):
     device: Device | None
     # Of what was expected of it; None where it is not, or not new.
     expected_id: int | None
-    placement: Placement
+    placement: DevicePlacement
     credentials: Credentials
 
     @property
@@ -97,7 +97,7 @@ class Planner:
         self._teller = teller
         self._known = known
         self._now = now
-        self._placements: dict[tuple[UUID, str, int | None, str], Placement] = {}
+        self._placements: dict[tuple[UUID, str, int | None, str], DevicePlacement] = {}
 
     def plan(self, index: int, registration: Registration) -> Plan:
         """Raises what `decide` raises, and `AskedTooOften`."""
@@ -153,14 +153,14 @@ class Planner:
 
     def _placement(
         self, shown: KnownKey, registration: Registration, expected: Expected | None
-    ) -> Placement:
+    ) -> DevicePlacement:
         """That of a new device which shows the key; the operator's pin goes before the key's."""
         key, region = shown.key, registration.region
         pin = expected.mqtt_broker_id if expected else None
         wave = shown.wave_of(registration.uuid)
         placement = self._placements.get((key.id, region, pin, wave))
         if placement is None:
-            placement = self._placements[key.id, region, pin, wave] = Placement(
+            placement = self._placements[key.id, region, pin, wave] = DevicePlacement(
                 key.default_broker_id if pin is None else pin,
                 key.fleet_id,
                 region,
@@ -215,10 +215,10 @@ class Planner:
         )
 
 
-def new_device(plan: Plan, answer: Answer) -> NewDevice:
+def new_device(plan: Plan, answer: Answer) -> NewDeviceRow:
     """The row of a plan that creates."""
     registration, credentials, placement = plan.registration, plan.credentials, plan.placement
-    return NewDevice(
+    return NewDeviceRow(
         uuid=registration.uuid,
         device_name=registration.device_name,
         device_type=registration.device_type,
@@ -264,9 +264,9 @@ def renewal(plan: Plan, device: Device, answer: Answer) -> Renewal:
 
 def rotation(
     device: Device, credentials: Credentials, answer: Answer, proof: Proof, *, is_asked: bool
-) -> Rotation:
+) -> CredentialRotation:
     """The change that replaces the device's credentials; `is_asked`: because it wants that."""
-    return Rotation(
+    return CredentialRotation(
         id=device.id,
         replaced_salt=device.credential_salt,
         mqtt_password_hash=credentials.password_hash,

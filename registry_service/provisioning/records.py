@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from domain.waves import wave_of
 from registry_service.credentials import KeyRing, hash_of_password
 from registry_service.provisioning.decision import ProvisioningKey
-from registry_service.provisioning.placements import Placement
+from registry_service.provisioning.placements import DevicePlacement
 from registry_service.provisioning.request import Registration
 
 # More are no precaution. A device that replaces its password in a loop writes a row and a change of
@@ -37,7 +37,7 @@ class Note(Struct, frozen=True):
 class Device(Struct, frozen=True):
     """A registered device, as far as answering it goes."""
 
-    placement: Placement
+    placement: DevicePlacement
     id: int
     uuid: str
     device_name: str
@@ -86,7 +86,7 @@ class Device(Struct, frozen=True):
         )
 
 
-class Rollout(Struct, frozen=True):
+class RolloutProgress(Struct, frozen=True):
     """How far a fleet has come on its way to another broker."""
 
     salt: str
@@ -100,7 +100,7 @@ class KnownKey(Struct, frozen=True):
     key: ProvisioningKey
     fleet_has_rule: bool
     fleet_revision: int
-    rollout: Rollout | None = None
+    rollout: RolloutProgress | None = None
 
     def wave_of(self, uuid: str) -> str:
         """The rollout of its fleet, if that reaches a new device with this uuid; else nothing."""
@@ -175,7 +175,7 @@ class Written(Note, frozen=True):
     has_short_api_key: bool
 
 
-class NewDevice(Written, frozen=True, kw_only=True):
+class NewDeviceRow(Written, frozen=True, kw_only=True):
     """A row to insert, if its key, the key's fleet and what is expected are as they were read.
 
     `expected_id` is None for a uuid that nobody expects.
@@ -217,7 +217,7 @@ class Renewal(Written, frozen=True, kw_only=True):
     api_key_hash: bytes
 
 
-class Rotation(Written, frozen=True, kw_only=True):
+class CredentialRotation(Written, frozen=True, kw_only=True):
     """New credentials for a row whose salt is as it was read, and what the device is told."""
 
     id: int

@@ -15,13 +15,13 @@ from chassis.log import request_id
 from registry_service.provisioning import statements
 from registry_service.provisioning.decision import ProvisioningKey, grant
 from registry_service.provisioning.records import (
+    CredentialRotation,
     Device,
     Expected,
     Known,
     KnownKey,
-    NewDevice,
+    NewDeviceRow,
     Renewal,
-    Rotation,
     Saved,
     Telling,
 )
@@ -80,9 +80,9 @@ class RegistrationStore:
 
     async def save(
         self,
-        new: Sequence[NewDevice],
+        new: Sequence[NewDeviceRow],
         renewals: Sequence[Renewal],
-        rotations: Sequence[Rotation],
+        rotations: Sequence[CredentialRotation],
         tellings: Sequence[Telling],
         now: datetime,
         version: str | None = None,
@@ -115,7 +115,7 @@ class RegistrationStore:
             rotated,
         )
 
-    async def rotate(self, rotations: Sequence[Rotation]) -> frozenset[int]:
+    async def rotate(self, rotations: Sequence[CredentialRotation]) -> frozenset[int]:
         """Gives devices new credentials; the ids of those whose old ones were as they were read."""
         if not rotations:
             return frozenset()
@@ -128,7 +128,7 @@ class RegistrationStore:
             await fetched(self._pool, statements.TELL, [_json(tellings)])
 
     async def _create(
-        self, new: Sequence[NewDevice], now: datetime, version: str | None
+        self, new: Sequence[NewDeviceRow], now: datetime, version: str | None
     ) -> list[Row]:
         """What was inserted: uuid, id and time of each."""
         key_ids = {device.provisioned_by_key_id for device in new}
@@ -141,15 +141,15 @@ class RegistrationStore:
             return await self._create_what_is_granted(new, now, version)
 
     async def _create_what_is_granted(
-        self, new: Sequence[NewDevice], now: datetime, version: str | None
+        self, new: Sequence[NewDeviceRow], now: datetime, version: str | None
     ) -> list[Row]:
         """The same for keys that are nearly used up: locks them, sees what is left, inserts it."""
-        wanted: dict[UUID, list[NewDevice]] = {}
+        wanted: dict[UUID, list[NewDeviceRow]] = {}
         for device in new:
             wanted.setdefault(device.provisioned_by_key_id, []).append(device)
         async with transaction(self._pool) as connection:
             locking = await connection.execute(statements.LOCK_KEYS, [list(wanted)])
-            granted: list[NewDevice] = []
+            granted: list[NewDeviceRow] = []
             for row in await locking.fetchall():
                 key = ProvisioningKey(*row)
                 granted += wanted[key.id][: grant(key, len(wanted[key.id]), now)]
@@ -160,11 +160,11 @@ class RegistrationStore:
             return await inserting.fetchall()
 
 
-def _values(version: str | None, key_ids: Iterable[UUID], new: Sequence[NewDevice]) -> list[Any]:
+def _values(version: str | None, key_ids: Iterable[UUID], new: Sequence[NewDeviceRow]) -> list[Any]:
     """Those of the statement that creates."""
     is_any_expected = any(device.expected_id is not None for device in new)
     return [version, list(key_ids), _json(new), is_any_expected]
 
 
-def _json(rows: Sequence[NewDevice | Renewal | Rotation | Telling]) -> str:
+def _json(rows: Sequence[NewDeviceRow | Renewal | CredentialRotation | Telling]) -> str:
     return msgspec.json.encode(rows).decode()

@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from broker_service.certificates.database import certificate_of
 from broker_service.certificates.reading import CA
-from broker_service.certificates.rotations.progress import Rotation, counted
+from broker_service.certificates.rotations.progress import CertificateRotation, counted
 from broker_service.database import Row, destination_in, put_in_place
 from broker_service.errors import RotationNotFound
 from broker_service.passwords import Change, Passwords
@@ -25,7 +25,7 @@ NEEDS_ADMIN = (
 Bundle = tuple[int, tuple[int, ...]]
 
 
-async def rotation_of(connection: AsyncConnection, certificate_id: int) -> Rotation:
+async def rotation_of(connection: AsyncConnection, certificate_id: int) -> CertificateRotation:
     """Raises `CertificateNotFound`, `RotationNotFound`."""
     old = await certificate_of(connection, certificate_id)
     if old["replacement_id"] is None:
@@ -39,7 +39,7 @@ async def rotation_of(connection: AsyncConnection, certificate_id: int) -> Rotat
             old_id=old["id"],
             new_id=new["id"],
         )
-    return Rotation(
+    return CertificateRotation(
         certificate_id=old["id"],
         replacement_id=new["id"],
         began_at=old["rotation_began_at"],

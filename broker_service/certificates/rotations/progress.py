@@ -45,7 +45,7 @@ def counted(bundles: Iterable[tuple[Sequence[int], int]], *, old_id: int, new_id
 
 
 @dataclass(frozen=True, slots=True)
-class Rotation:
+class CertificateRotation:
     """A rotation under way, as of one moment."""
 
     certificate_id: int

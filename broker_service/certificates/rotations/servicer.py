@@ -6,7 +6,7 @@ from mooring.broker.v1 import rotations_pb2 as pb
 from mooring.broker.v1 import rotations_pb2_grpc
 
 from broker_service.certificates.reading import Certificate
-from broker_service.certificates.rotations.progress import Rotation, Told
+from broker_service.certificates.rotations.progress import CertificateRotation, Told
 from broker_service.certificates.rotations.store import RotationStore
 from broker_service.certificates.servicer import proto_of, read, warnings
 from broker_service.refreshing import Refresh
@@ -101,7 +101,7 @@ class RotationServicer(rotations_pb2_grpc.RotationServiceServicer):
         return pb.CancelRotationResponse()
 
 
-def _proto_of(rotation: Rotation) -> pb.Rotation:
+def _proto_of(rotation: CertificateRotation) -> pb.Rotation:
     return pb.Rotation(
         certificate_id=rotation.certificate_id,
         replacement_id=rotation.replacement_id,

@@ -15,7 +15,7 @@ from broker_service.certificates.rotations.database import (
     following,
     rotation_of,
 )
-from broker_service.certificates.rotations.progress import Rotation, Told
+from broker_service.certificates.rotations.progress import CertificateRotation, Told
 from broker_service.database import changing
 from broker_service.encryption import EncryptionKeys
 from broker_service.errors import (
@@ -55,7 +55,7 @@ class RotationStore:
 
     async def stage(
         self, certificate_id: int, replacement: int | Certificate, threshold_percent: int
-    ) -> Rotation:
+    ) -> CertificateRotation:
         """Begins the overlap.
 
         Raises `CertificateNotFound`, `CertificateUnknown`, `RotationUnderWay`, `InvalidInput`.
@@ -84,7 +84,7 @@ class RotationStore:
             )
             return await rotation_of(connection, certificate_id)
 
-    async def rotation(self, certificate_id: int) -> Rotation:
+    async def rotation(self, certificate_id: int) -> CertificateRotation:
         """Raises `CertificateNotFound`, `RotationNotFound`."""
         async with reading(self._engine) as connection:
             return await rotation_of(connection, certificate_id)

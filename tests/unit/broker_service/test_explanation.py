@@ -11,9 +11,9 @@ from broker_service.resolution import (
     CHAIN,
     Broker,
     Directory,
+    FleetRollout,
     FleetRule,
     Placement,
-    Rollout,
     Source,
     resolve,
 )
@@ -26,7 +26,11 @@ def worlds() -> list[tuple[Placement, Directory]]:
     """Every placement in every directory of two brokers and a fleet, which may be under way."""
     ids: tuple[int | None, ...] = (None, 1, 2)
     limits = (None, frozenset[int](), frozenset({1}), frozenset({2}), frozenset({1, 2}))
-    waves = (("", None), ("", Rollout(2, 50, "first")), ("first", Rollout(2, 50, "first")))
+    waves = (
+        ("", None),
+        ("", FleetRollout(2, 50, "first")),
+        ("first", FleetRollout(2, 50, "first")),
+    )
     return [
         (
             Placement(pin, fleet_id, wave=wave),
@@ -101,8 +105,8 @@ RULES = {
     "placed": FleetRule(3),
     "closed": FleetRule(None, frozenset()),
     "tight": FleetRule(1, frozenset({2})),
-    "moving": FleetRule(1, rollout=Rollout(3, 10, "first")),
-    "stuck": FleetRule(1, rollout=Rollout(2, 100, "first")),
+    "moving": FleetRule(1, rollout=FleetRollout(3, 10, "first")),
+    "stuck": FleetRule(1, rollout=FleetRollout(2, 100, "first")),
 }
 # Where devices stand in the waves of that salt: near the beginning, and near the end.
 EARLY, LATE = "device-12", "device-1"

@@ -8,10 +8,10 @@ from broker_service.resolution import (
     Broker,
     Directory,
     Finding,
+    FleetRollout,
     FleetRule,
     Placement,
     Resolution,
-    Rollout,
     Source,
     resolve,
 )
@@ -28,7 +28,7 @@ def directories(draw: st.DrawFn) -> Directory:
     }
     some_id = st.none() | (st.sampled_from(sorted(brokers)) if brokers else st.nothing())
     active = [broker.id for broker in brokers.values() if broker.is_active]
-    rollouts = st.builds(Rollout, some_id, st.just(50.0), st.sampled_from(SALTS))
+    rollouts = st.builds(FleetRollout, some_id, st.just(50.0), st.sampled_from(SALTS))
     fleets = {
         fleet_id: FleetRule(
             draw(some_id),
@@ -116,7 +116,7 @@ def test_nothing_configured_is_the_environment() -> None:
 
 def test_pin_rollout_fleet_default_in_that_order() -> None:
     brokers = {broker_id: Broker(broker_id) for broker_id in (1, 2, 3, 4)}
-    rule = FleetRule(2, rollout=Rollout(4, 50, "first"))
+    rule = FleetRule(2, rollout=FleetRollout(4, 50, "first"))
     directory = Directory(brokers, {"north": rule}, default_id=3)
     assert resolve(Placement(1, "north", wave="first"), directory).source is Source.DEVICE
     assert resolve(Placement(None, "north", wave="first"), directory).broker_id == 4
@@ -144,7 +144,7 @@ def test_each_step_says_what_it_found() -> None:
 def test_a_rollout_to_what_cannot_serve_leaves_the_fleet_where_it_is() -> None:
     brokers = {1: Broker(1), 2: Broker(2, is_active=False), 3: Broker(3)}
     for target, finding in ((2, Finding.INACTIVE), (3, Finding.NOT_ALLOWED), (4, Finding.UNKNOWN)):
-        rule = FleetRule(1, frozenset({1, 2}), rollout=Rollout(target, 100, "first"))
+        rule = FleetRule(1, frozenset({1, 2}), rollout=FleetRollout(target, 100, "first"))
         resolution = resolve(Placement(None, "n", wave="first"), Directory(brokers, {"n": rule}))
         assert resolution.steps[1].finding is finding
         assert (resolution.source, resolution.broker_id) == (Source.FLEET, 1)

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from broker_service.resolution import (
     Broker,
     Directory,
+    FleetRollout,
     FleetRule,
     Placement,
     Resolution,
-    Rollout,
     Source,
     resolve,
 )
@@ -40,7 +40,7 @@ def directories(draw: st.DrawFn) -> Directory:
 
 def under_way(directory: Directory, salt: str, percent: float) -> Directory:
     """The same, with a rollout."""
-    rule = replace(directory.fleets["north"], rollout=Rollout(TARGET, percent, salt))
+    rule = replace(directory.fleets["north"], rollout=FleetRollout(TARGET, percent, salt))
     return replace(directory, fleets={"north": rule})
 
 

@@ -23,7 +23,7 @@ from chassis.errors import DeadlineExceeded, InvalidInput
 from chassis.listening import Listener
 from chassis.process import background
 from registry_service.administration.tokens.token_cache import TokenCache
-from registry_service.provisioning.placements import Placement, Placements
+from registry_service.provisioning.placements import DevicePlacement, Placements
 from tests.integration.registry_service.provisioning.test_batches import register, registration
 from tests.stack import Stack
 
@@ -229,7 +229,7 @@ async def test_a_caller_without_time_gets_no_stopgap(stack: Stack) -> None:
     """That it had none says nothing of the broker service."""
     loop = asyncio.get_running_loop()
     placements = Placements(stack.broker, timeout_s=2)
-    unplaced = Placement(None, "demo", "", fleet_has_rule=False, fleet_revision=0)
+    unplaced = DevicePlacement(None, "demo", "", fleet_has_rule=False, fleet_revision=0)
     with pytest.raises(DeadlineExceeded):
         await placements.resolve([unplaced], "a version", loop.time() + 0.04)
 

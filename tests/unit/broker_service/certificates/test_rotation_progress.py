@@ -5,7 +5,13 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker_service.certificates.rotations.progress import Counts, Rotation, Told, counted, told
+from broker_service.certificates.rotations.progress import (
+    CertificateRotation,
+    Counts,
+    Told,
+    counted,
+    told,
+)
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
 OLD, NEW = 1, 2
@@ -16,9 +22,11 @@ BUNDLES = st.lists(
 )
 
 
-def rotation(counts: Counts | None, threshold: int = 99, **changes: datetime) -> Rotation:
+def rotation(
+    counts: Counts | None, threshold: int = 99, **changes: datetime
+) -> CertificateRotation:
     times = {"not_before": NOW - timedelta(1), "not_after": NOW + timedelta(1), **changes}
-    return Rotation(
+    return CertificateRotation(
         certificate_id=OLD,
         replacement_id=NEW,
         began_at=NOW,

@@ -10,7 +10,7 @@ from mooring.broker.v1 import resolution_pb2
 from registry_service.credentials import KeyRing, hash_of_password
 from registry_service.provisioning.answer import Teller, needs_another_password
 from registry_service.provisioning.decision import Decision, ProvisioningKey
-from registry_service.provisioning.placements import Answer, Placement
+from registry_service.provisioning.placements import Answer, DevicePlacement
 from registry_service.provisioning.plans import Planner, rotation
 from registry_service.provisioning.records import Credentials, Device, Known, KnownKey, Note
 from registry_service.provisioning.request import Registration
@@ -50,7 +50,7 @@ def registration(api_key: str, salt: str) -> Registration:
 
 def device_with(credentials: Credentials) -> Device:
     return Device(
-        placement=Placement(None, "demo", "", fleet_has_rule=False, fleet_revision=1),
+        placement=DevicePlacement(None, "demo", "", fleet_has_rule=False, fleet_revision=1),
         id=7,
         uuid="d",
         device_name="d",
