@@ -38,7 +38,7 @@ from gateway.administration.attempts import Attempts
 from gateway.administration.caller import authenticate
 from gateway.administration.refused import Refused, noting
 from gateway.context import Context
-from gateway.edge import HttpApp, edge
+from gateway.http_adapter import HttpApp, adapted
 from gateway.limits import Limits
 from gateway.problems import HANDLERS
 from gateway.service_clients import ServiceClients
@@ -62,7 +62,7 @@ def app_of(
     """
     attempts = Attempts(services, failures)
     note = refused.note if refused else None
-    return edge(served(), Context(services, timeout_s, leaving, attempts, proxies, note))
+    return adapted(served(), Context(services, timeout_s, leaving, attempts, proxies, note))
 
 
 @functools.cache

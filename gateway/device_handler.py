@@ -45,7 +45,7 @@ class DeviceRequest(Struct):
         return f"DeviceRequest({self.method!r}, {self.uuid!r})"
 
 
-class Route(Protocol):
+class DeviceRoute(Protocol):
     """The handler of one path."""
 
     methods: Sequence[bytes]
@@ -70,7 +70,7 @@ class DeviceHandler:
 
     max_body_bytes = 64 * 1024
 
-    def __init__(self, route: Route, uuid: str, head: Head) -> None:
+    def __init__(self, route: DeviceRoute, uuid: str, head: Head) -> None:
         """Serves it with `route`; `uuid` is the one of the path."""
         self.route = route
         self._request = DeviceRequest(head.method, uuid, head.headers, head.client)

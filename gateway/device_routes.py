@@ -22,7 +22,7 @@ from gateway.answers import Connected, Registered
 from gateway.bodies import decode, is_json
 from gateway.conditional import entity_tag, is_current
 from gateway.device_calls import DeviceCalls
-from gateway.device_handler import DeviceHandler, DeviceRequest, Route
+from gateway.device_handler import DeviceHandler, DeviceRequest, DeviceRoute
 from gateway.documentation import IDENTIFIER_PATTERN, documented
 from gateway.held import Waiting
 from gateway.limits import Limits
@@ -178,7 +178,7 @@ class DeviceRoutes:
     ) -> None:
         """The paths of devices, which use `calls`, within `limits`; `proxies` are trusted."""
         self._registration = RegistrationRoute(calls, limits, proxies)
-        self._below_uuid: dict[bytes, Route] = {
+        self._below_uuid: dict[bytes, DeviceRoute] = {
             b"mqtt": ConnectionRoute(calls, limits, proxies),
             b"credentials/rotate": RotationRoute(calls, limits, proxies),
         }

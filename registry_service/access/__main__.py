@@ -13,8 +13,8 @@ from chassis.probes import Probes, serve
 from chassis.refusals import Refusals
 from registry_service.admission.change_store import CHANNEL
 from registry_service.admission.listener.answering import Answering
+from registry_service.admission.listener.broker_handler import BrokerHandlers
 from registry_service.admission.listener.config import AccessConfig
-from registry_service.admission.listener.edge import Edge
 from registry_service.admission.listener.presence import Presence
 from registry_service.admission.listener.reply_cache import ReplyCache
 from registry_service.admission.listener.sessions import Sessions
@@ -60,7 +60,7 @@ async def running(config: AccessConfig, probes: Probes | None = None) -> AsyncIt
             serving(
                 None,
                 address,
-                handlers=Edge(
+                handlers=BrokerHandlers(
                     answering,
                     changes,
                     presence,

@@ -1,4 +1,4 @@
-"""The services' edge towards their callers: who is let in, what bad bytes do, health, TLS."""
+"""Guarded servers: who is let in, what bad bytes do, health, TLS."""
 
 import asyncio
 from pathlib import Path

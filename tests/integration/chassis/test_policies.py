@@ -122,7 +122,7 @@ def routes_served() -> list[HTTPRouteHandler]:
         handler
         for route in gateway.app.served().routes
         for handler in getattr(route, "route_handlers", [])
-        # Litestar adds OPTIONS to each path; the edge answers that by itself.
+        # Litestar adds OPTIONS to each path; gateway/http_adapter.py answers that itself.
         if isinstance(handler, HTTPRouteHandler) and handler.http_methods != {"OPTIONS"}
     ]
 

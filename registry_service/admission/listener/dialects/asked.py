@@ -41,7 +41,7 @@ class Asked(Struct, frozen=True):
         return "Asked(…)"
 
 
-class Reply(Struct, frozen=True):
+class DialectReply(Struct, frozen=True):
     """What the broker gets; of a dialect, never a 5xx."""
 
     status: int
@@ -61,7 +61,7 @@ class Operation(Protocol):
         """
         ...
 
-    def answer(self, request: Asked, verdicts: Sequence[Verdict]) -> Reply:
+    def answer(self, request: Asked, verdicts: Sequence[Verdict]) -> DialectReply:
         """What to reply: `verdicts` are on the questions, in their order.
 
         There are none for notices. For what is `Unreadable` there is one, and it is a denial.

@@ -16,8 +16,8 @@ from msgspec import UNSET, UnsetType, structs
 from registry_service.admission.listener.dialects.asked import (
     JSON,
     Asked,
+    DialectReply,
     Operation,
-    Reply,
     Unreadable,
     check_names,
     read_json,
@@ -103,9 +103,9 @@ DOTS = frozenset({".", ".."})
 # The year 9999.
 MAX_MS = 253_402_300_799_000
 
-ALLOW = Reply(200, JSON, b'{"result":"allow"}')
-DENY = Reply(200, JSON, b'{"result":"deny"}')
-NOTED = Reply(200, JSON, b"{}")
+ALLOW = DialectReply(200, JSON, b'{"result":"allow"}')
+DENY = DialectReply(200, JSON, b'{"result":"deny"}')
+NOTED = DialectReply(200, JSON, b"{}")
 
 
 class Authenticate:
@@ -119,14 +119,14 @@ class Authenticate:
             raise Unreadable("a client id of dots cannot be named in a URL of EMQX's API")
         return [Connect(found.username, found.password, found.clientid)]
 
-    def answer(self, request: Asked, verdicts: Sequence[Verdict]) -> Reply:  # noqa: ARG002
+    def answer(self, request: Asked, verdicts: Sequence[Verdict]) -> DialectReply:  # noqa: ARG002
         """With its rules and the moment at which EMQX disconnects it."""
         if not is_allowed(verdicts):
             return DENY
         verdict = verdicts[0]
         expire_at = UNSET if verdict.expires_at is None else verdict.expires_at
         session = Session(list(_rules(verdict.grants)), expire_at)
-        return Reply(200, JSON, _encoder.encode(session))
+        return DialectReply(200, JSON, _encoder.encode(session))
 
 
 class Authorize:
@@ -139,7 +139,7 @@ class Authorize:
         kind = Publish if found.action == "publish" else Subscribe
         return [kind(found.username, found.clientid, found.topic)]
 
-    def answer(self, request: Asked, verdicts: Sequence[Verdict]) -> Reply:  # noqa: ARG002
+    def answer(self, request: Asked, verdicts: Sequence[Verdict]) -> DialectReply:  # noqa: ARG002
         """Says which."""
         return ALLOW if is_allowed(verdicts) else DENY
 
@@ -169,7 +169,7 @@ class Webhook:
         ended_at = _ms(found.disconnected_at) or _ms(found.timestamp)
         return [structs.replace(notice, is_replaced=found.reason in REPLACED, ended_at=ended_at)]
 
-    def answer(self, request: Asked, verdicts: Sequence[Verdict]) -> Reply:  # noqa: ARG002
+    def answer(self, request: Asked, verdicts: Sequence[Verdict]) -> DialectReply:  # noqa: ARG002
         """The same for all: EMQX would send again what is not taken."""
         return NOTED
 

@@ -14,8 +14,8 @@ from registry_service.admission.listener.dialects.asked import (
     FORM,
     JSON,
     Asked,
+    DialectReply,
     Operation,
-    Reply,
     check_names,
     content_type,
     read_form,
@@ -68,18 +68,18 @@ _credentials = msgspec.json.Decoder(Credentials)
 _action = msgspec.json.Decoder(Action)
 _encoder = msgspec.json.Encoder()
 
-ALLOW = Reply(200, JSON, b'{"Ok":true,"Error":""}')
+ALLOW = DialectReply(200, JSON, b'{"Ok":true,"Error":""}')
 
 
 class Answering:
     """By the status, and in the body for who looks there."""
 
-    def answer(self, request: Asked, verdicts: Sequence[Verdict]) -> Reply:  # noqa: ARG002
+    def answer(self, request: Asked, verdicts: Sequence[Verdict]) -> DialectReply:  # noqa: ARG002
         """The same whatever was asked; a 4xx is no error to the plugin, a 5xx is."""
         if is_allowed(verdicts):
             return ALLOW
         reason = next((verdict.reason for verdict in verdicts if not verdict.is_allowed), "")
-        return Reply(403, JSON, _encoder.encode(Denial(ok=False, error=reason)))
+        return DialectReply(403, JSON, _encoder.encode(Denial(ok=False, error=reason)))
 
 
 class User(Answering):

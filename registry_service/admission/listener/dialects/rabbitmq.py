@@ -20,8 +20,8 @@ from registry_service.admission.listener.dialects.asked import (
     FORM,
     TEXT,
     Asked,
+    DialectReply,
     Operation,
-    Reply,
     Unreadable,
     check_names,
     content_type,
@@ -41,9 +41,9 @@ from registry_service.admission.questions import (
 EXCHANGE = "amq.topic"
 DEFAULT_VHOST = "/"
 
-ALLOW = Reply(200, TEXT, b"allow")
+ALLOW = DialectReply(200, TEXT, b"allow")
 # Without the reason, which not every version can read.
-DENY = Reply(200, TEXT, b"deny")
+DENY = DialectReply(200, TEXT, b"deny")
 
 
 class Credentials(msgspec.Struct):
@@ -94,7 +94,7 @@ class Query(msgspec.Struct):
 class Answering:
     """In one word."""
 
-    def answer(self, request: Asked, verdicts: Sequence[Verdict]) -> Reply:  # noqa: ARG002
+    def answer(self, request: Asked, verdicts: Sequence[Verdict]) -> DialectReply:  # noqa: ARG002
         """The same whatever was asked."""
         return ALLOW if is_allowed(verdicts) else DENY
 

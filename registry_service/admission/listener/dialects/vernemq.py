@@ -13,8 +13,8 @@ from msgspec import UNSET, UnsetType
 from registry_service.admission.listener.dialects.asked import (
     JSON,
     Asked,
+    DialectReply,
     Operation,
-    Reply,
     Unreadable,
     check_names,
     read_json,
@@ -101,12 +101,12 @@ MAX_AGE_S = 3
 # Of one request; each is judged by itself.
 MAX_TOPICS = 500
 
-ALLOW = Reply(200, JSON, b'{"result":"ok"}')
-ALLOW_FOR_A_WHILE = Reply(
+ALLOW = DialectReply(200, JSON, b'{"result":"ok"}')
+ALLOW_FOR_A_WHILE = DialectReply(
     200, JSON, ALLOW.body, ((b"cache-control", f"max-age={MAX_AGE_S}".encode()),)
 )
-DENY = Reply(200, JSON, b'{"result":{"error":"not_allowed"}}')
-NOTED = Reply(200, JSON, b"{}")
+DENY = DialectReply(200, JSON, b'{"result":{"error":"not_allowed"}}')
+NOTED = DialectReply(200, JSON, b"{}")
 
 # What a topic has for a quality of service where the client may not subscribe to it.
 FAILURE: Literal[128] = 128
@@ -147,7 +147,7 @@ class Webhook:
                 ]
         raise Unreadable("there is no such hook")
 
-    def answer(self, request: Asked, verdicts: Sequence[Verdict]) -> Reply:
+    def answer(self, request: Asked, verdicts: Sequence[Verdict]) -> DialectReply:
         """As the hook wants it."""
         hook = _hook(request)
         if hook in IS_ONLINE:
@@ -167,7 +167,7 @@ class Webhook:
         ]
         changes = {"topics": allowed}
         answer = {"result": "ok"} | ({"modifiers": changes} if is_m5 else changes)
-        return Reply(200, JSON, _encoder.encode(answer))
+        return DialectReply(200, JSON, _encoder.encode(answer))
 
 
 def _peer(client: Registration | Coming) -> str:

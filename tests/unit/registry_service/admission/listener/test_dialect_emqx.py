@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from registry_service.admission.listener.dialects.asked import Asked, Reply, Unreadable
+from registry_service.admission.listener.dialects.asked import Asked, DialectReply, Unreadable
 from registry_service.admission.listener.dialects.emqx import OPERATIONS
 from registry_service.admission.questions import (
     UNREADABLE,
@@ -76,7 +76,7 @@ def read(operation: str, body: object) -> Any:
     return OPERATIONS[operation].read(asked(body))
 
 
-def answer(operation: str, *verdicts: Verdict) -> Reply:
+def answer(operation: str, *verdicts: Verdict) -> DialectReply:
     return OPERATIONS[operation].answer(asked({}), verdicts)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from registry_service.admission.listener.dialects.asked import Asked, Reply, Unreadable
+from registry_service.admission.listener.dialects.asked import Asked, DialectReply, Unreadable
 from registry_service.admission.listener.dialects.vernemq import OPERATIONS
 from registry_service.admission.questions import (
     UNREADABLE,
@@ -118,7 +118,7 @@ def asked(hook: str, body: object) -> Asked:
     return Asked(headers, b"", json.dumps(body).encode())
 
 
-def told(reply: Reply) -> Any:
+def told(reply: DialectReply) -> Any:
     # Everything else is an error to VerneMQ.
     assert (reply.status, reply.content_type) == (200, b"application/json")
     return json.loads(reply.body)

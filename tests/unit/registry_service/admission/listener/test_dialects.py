@@ -13,8 +13,8 @@ from registry_service.admission.listener.dialects import DIALECTS
 from registry_service.admission.listener.dialects.asked import (
     MAX_CHARACTERS,
     Asked,
+    DialectReply,
     Operation,
-    Reply,
     Unreadable,
 )
 from registry_service.admission.questions import (
@@ -72,7 +72,7 @@ def with_part(sound: Asked, part: bytes) -> Asked:
     return Asked(sound.headers, query, body)
 
 
-def is_refusal(dialect: str, reply: Reply) -> bool:
+def is_refusal(dialect: str, reply: DialectReply) -> bool:
     """In the words of the broker."""
     if dialect == "mosquitto":
         return reply.status == 403 and json.loads(reply.body)["Ok"] is False
@@ -84,7 +84,7 @@ def is_refusal(dialect: str, reply: Reply) -> bool:
     return reply.status == 200 and reply.body == words[dialect] and not reply.headers
 
 
-def is_taken(reply: Reply) -> bool:
+def is_taken(reply: DialectReply) -> bool:
     return reply.status == 200 and reply.body == b"{}"
 
 

@@ -22,8 +22,8 @@ from registry_service.admission.listener.dialects import DIALECTS
 from registry_service.admission.listener.dialects.asked import (
     TEXT,
     Asked,
+    DialectReply,
     Operation,
-    Reply,
     Unreadable,
 )
 from registry_service.admission.listener.presence import Presence
@@ -47,18 +47,22 @@ MAX_BODY_BYTES = 1024 * 1024
 # Brokers have few secrets; one may be shown in more ways than one.
 MAX_SHOWN = 10_000
 
-NOT_FOUND = Reply(404, TEXT, b"there is nothing here\n")
-WRONG_METHOD = Reply(405, TEXT, b"GET or POST\n", ((b"allow", b"GET, POST"),))
-UNKNOWN_BROKER = Reply(
+NOT_FOUND = DialectReply(404, TEXT, b"there is nothing here\n")
+WRONG_METHOD = DialectReply(405, TEXT, b"GET or POST\n", ((b"allow", b"GET, POST"),))
+UNKNOWN_BROKER = DialectReply(
     401, TEXT, b"this is no broker's secret\n", ((b"www-authenticate", b"Bearer"),)
 )
-TOO_MANY = Reply(429, TEXT, b"too many wrong secrets\n", ((b"retry-after", b"60"),))
-ALIVE = Reply(200, TEXT, b"ok\n")
-NOT_READY = Reply(503, TEXT, b"changes of access cannot be read\n", ((b"retry-after", b"1"),))
-FAULT = Reply(503, TEXT, b"a fault of ours, which is in the log\n", ((b"retry-after", b"5"),))
+TOO_MANY = DialectReply(429, TEXT, b"too many wrong secrets\n", ((b"retry-after", b"60"),))
+ALIVE = DialectReply(200, TEXT, b"ok\n")
+NOT_READY = DialectReply(
+    503, TEXT, b"changes of access cannot be read\n", ((b"retry-after", b"1"),)
+)
+FAULT = DialectReply(
+    503, TEXT, b"a fault of ours, which is in the log\n", ((b"retry-after", b"5"),)
+)
 
 
-class Route(NamedTuple):
+class DialectRoute(NamedTuple):
     """An operation of a dialect."""
 
     dialect: str
@@ -66,13 +70,13 @@ class Route(NamedTuple):
 
 
 ROUTES = {
-    f"/{dialect}/{name}".encode(): Route(dialect, operation)
+    f"/{dialect}/{name}".encode(): DialectRoute(dialect, operation)
     for dialect, operations in DIALECTS.items()
     for name, operation in operations.items()
 }
 
 
-class Edge:
+class BrokerHandlers:
     """Serves brokers, each request by a handler of its own."""
 
     def __init__(
@@ -124,11 +128,20 @@ class BrokerHandler:
     """Serves one request of a broker."""
 
     max_body_bytes = MAX_BODY_BYTES
-    __slots__ = ("_asker", "_call", "_edge", "_head", "_headers", "_operation", "_route", "_task")
+    __slots__ = (
+        "_asker",
+        "_call",
+        "_handlers",
+        "_head",
+        "_headers",
+        "_operation",
+        "_route",
+        "_task",
+    )
 
-    def __init__(self, edge: Edge, head: Head) -> None:
-        """With what `edge` has."""
-        self._edge = edge
+    def __init__(self, handlers: BrokerHandlers, head: Head) -> None:
+        """With what `handlers` has."""
+        self._handlers = handlers
         self._head = head
         self._headers = dict(head.headers)
         self._call: Call[Lookup, Seen] | None = None
@@ -161,7 +174,7 @@ class BrokerHandler:
         if self._task is not None:
             self._task.cancel()
 
-    def _refusal(self) -> Reply | None:
+    def _refusal(self) -> DialectReply | None:
         path = self._head.path
         operation, secret = path, b""
         route = ROUTES.get(operation)
@@ -169,7 +182,11 @@ class BrokerHandler:
             if path == b"/healthz":
                 return ALIVE
             if path == b"/readyz":
-                return ALIVE if self._edge.changes.is_current(self._edge.loop.time()) else NOT_READY
+                return (
+                    ALIVE
+                    if self._handlers.changes.is_current(self._handlers.loop.time())
+                    else NOT_READY
+                )
             secret, _, rest = path.removeprefix(b"/").partition(b"/")
             operation = b"/" + rest
             route = ROUTES.get(operation)
@@ -177,12 +194,12 @@ class BrokerHandler:
             return NOT_FOUND
         if self._head.method not in (b"POST", b"GET"):
             return WRONG_METHOD
-        asker = self._edge.asker(self._head, self._headers, secret)
+        asker = self._handlers.asker(self._head, self._headers, secret)
         if asker is None:
             address = self._head.client[0] if self._head.client else ""
-            is_limited = self._edge.strangers.note(address, self._edge.loop.time())
+            is_limited = self._handlers.strangers.note(address, self._handlers.loop.time())
             return TOO_MANY if is_limited else UNKNOWN_BROKER
-        self._edge.presence.used(asker.secret_id)
+        self._handlers.presence.used(asker.secret_id)
         self._route, self._operation, self._asker = route, operation, asker
         return None
 
@@ -190,9 +207,9 @@ class BrokerHandler:
         self, asked: Asked, answer: Callable[[direct_http.Reply], None]
     ) -> direct_http.Reply | None:
         """What memory is sure of; None where it is not, and `answer` is called later."""
-        edge, asker, operation = self._edge, self._asker, self._route.operation
-        now, key = edge.loop.time(), key_of(asker, self._operation, asked)
-        given = edge.reply_cache.again(asker, key, now)
+        handlers, asker, operation = self._handlers, self._asker, self._route.operation
+        now, key = handlers.loop.time(), key_of(asker, self._operation, asked)
+        given = handlers.reply_cache.again(asker, key, now)
         if given is not None:
             question, sent = given
             self._note(question, ALLOWED, now)
@@ -201,15 +218,15 @@ class BrokerHandler:
         if not found:
             return _sent(operation.answer(asked, ()))
         if isinstance(found[0], Notice):
-            edge.presence.told(asker.broker_id, cast("Sequence[Notice]", found), now)
+            handlers.presence.told(asker.broker_id, cast("Sequence[Notice]", found), now)
             return _sent(operation.answer(asked, ()))
         questions = cast("Sequence[Question]", found)
-        at_once = [edge.answering.at_once(asker, question, now) for question in questions]
+        at_once = [handlers.answering.at_once(asker, question, now) for question in questions]
         verdicts = [verdict for verdict in at_once if verdict is not None]
         if len(verdicts) == len(questions):
             sent = self._judged(asked, questions, verdicts, now)
             if len(questions) == 1:
-                edge.reply_cache.keep(key, questions[0], verdicts[0], sent, now)
+                handlers.reply_cache.keep(key, questions[0], verdicts[0], sent, now)
             return sent
         self._look_up(asked, questions, answer, now)
         return None
@@ -222,7 +239,7 @@ class BrokerHandler:
         now: float,
     ) -> None:
         """Without a task. The questions of one request are about one client: one lookup does."""
-        answering, asker = self._edge.answering, self._asker
+        answering, asker = self._handlers.answering, self._asker
 
         def seen(future: "asyncio.Future[Seen | MooringError]") -> None:
             if future.cancelled():
@@ -265,8 +282,8 @@ class BrokerHandler:
 
         if not isinstance(question, Connect) or seen.subject is None:
             raise RuntimeError("there is no password to be proved")
-        proving = self._edge.answering.prove(self._asker, question, seen.subject, now)
-        self._task = self._edge.loop.create_task(proving)
+        proving = self._handlers.answering.prove(self._asker, question, seen.subject, now)
+        self._task = self._handlers.loop.create_task(proving)
         self._task.add_done_callback(proved)
 
     def _judged(
@@ -278,11 +295,11 @@ class BrokerHandler:
 
     def _note(self, question: Question, verdict: Verdict, now: float) -> None:
         if verdict.is_allowed and isinstance(question, Connect):
-            self._edge.presence.connected(self._asker.broker_id, question, now)
+            self._handlers.presence.connected(self._asker.broker_id, question, now)
         VERDICTS.note(self._route.dialect, type(question), verdict.reason)
 
 
-def _sent(reply: Reply) -> direct_http.Reply:
+def _sent(reply: DialectReply) -> direct_http.Reply:
     """As HTTP has it."""
     headers = ((b"content-type", reply.content_type), *reply.headers)
     head = b"".join(b"%b: %b\r\n" % header for header in headers)
@@ -295,4 +312,4 @@ def _failed(error: Exception) -> direct_http.Reply:
         log.error("a broker's question failed unexpectedly", exc_info=error)
         return _sent(FAULT)
     wait = b"%d" % max(1, round(error.retry_after_s or 1))
-    return _sent(Reply(503, TEXT, error.reason.encode() + b"\n", ((b"retry-after", wait),)))
+    return _sent(DialectReply(503, TEXT, error.reason.encode() + b"\n", ((b"retry-after", wait),)))

@@ -20,7 +20,7 @@ HttpApp = Callable[[HTTPScope, Receive, Send], Awaitable[None]]
 ANSWERED_AS: dict[str, Literal["GET", "TRACE"]] = {"HEAD": "GET", "OPTIONS": "TRACE"}
 
 
-def edge(app: ASGIApp, context: Context) -> HttpApp:
+def adapted(app: ASGIApp, context: Context) -> HttpApp:
     """Wraps `app`: requests get `context`, and an id for their logs, calls and answers.
 
     The client's own `X-Request-Id` is used if it is harmless to log.
