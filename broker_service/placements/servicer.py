@@ -7,8 +7,8 @@ from mooring.broker.v1 import resolution_pb2_grpc
 
 from broker_service.errors import DeviceNotFound, NoBrokerAllowed, PlacementUnknown
 from broker_service.explanation import Facts, explain, reached
-from broker_service.placements import explaining
-from broker_service.placements.explaining import SOURCES
+from broker_service.placements import explanation_messages
+from broker_service.placements.explanation_messages import SOURCES
 from broker_service.placements.snapshot import Snapshot, SnapshotKeeper
 from broker_service.placements.store import PlacementStore
 from broker_service.resolution import Placement, Source, resolve
@@ -100,22 +100,24 @@ class ResolutionServicer(resolution_pb2_grpc.ResolutionServiceServicer):
         """
         own, within = None, isolation.fleets.get()
         if within is not None:
-            explaining.require_nothing_supposed(request)
+            explanation_messages.require_nothing_supposed(request)
         if request.device_uuid:
             check_identifier("device_uuid", request.device_uuid)
             own = await self._store.facts_of(request.device_uuid, within)
         if own is None and within is not None:
             raise DeviceNotFound("there is no such device")
-        facts = explaining.facts_in(request, own or Facts(uuid=request.device_uuid))
-        snapshot = await self._snapshot_for([facts.placement, *explaining.named_in(request)])
+        facts = explanation_messages.facts_in(request, own or Facts(uuid=request.device_uuid))
+        snapshot = await self._snapshot_for(
+            [facts.placement, *explanation_messages.named_in(request)]
+        )
         is_stale = self._snapshots.is_stale
-        unknown = explaining.unknown_in(request, facts, snapshot.directory)
+        unknown = explanation_messages.unknown_in(request, facts, snapshot.directory)
         if unknown is not None and not is_stale:
             raise unknown
         if unknown is not None or not snapshot.directory.knows(facts.placement):
             raise PlacementUnknown("a broker or fleet that this is about is not known here yet")
         facts = reached(facts, snapshot.directory)
-        directory = explaining.directory_in(request, snapshot.directory)
+        directory = explanation_messages.directory_in(request, snapshot.directory)
         if within is not None:
             directory = directory.within(within)
         resolution, steps = explain(facts, directory)
@@ -127,8 +129,8 @@ class ResolutionServicer(resolution_pb2_grpc.ResolutionServiceServicer):
             url=broker.url if broker else environment_url,
             known=own is not None,
             stale=is_stale,
-            steps=explaining.steps_of(steps),
-            fields=explaining.fields_of(facts),
+            steps=explanation_messages.steps_of(steps),
+            fields=explanation_messages.fields_of(facts),
         )
 
     async def close(self) -> None:
