@@ -12,8 +12,8 @@ from dataclasses import replace
 from statistics import median
 
 from bench import wrk
-from bench.driven import empty_mosquitto, registered
 from bench.http import ask
+from bench.managed_mosquitto import empty_mosquitto, registered
 from bench.measures import Figure, Findings, Goal, Turns, per_s
 from bench.stage import Services, Stage
 from local import interrupts

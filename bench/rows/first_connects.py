@@ -6,7 +6,7 @@ An answer waits for five seconds at most, so beyond some number devices are told
 import asyncio
 import time
 
-from bench.driven import LONGEST_S, POLL_S, empty_mosquitto, registered
+from bench.managed_mosquitto import LONGEST_S, POLL_S, empty_mosquitto, registered
 from bench.measures import Figure, Findings, Goal
 from bench.stage import Database, Services, Stage
 from local import interrupts

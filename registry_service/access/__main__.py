@@ -19,8 +19,8 @@ from registry_service.admission.listener.presence import Presence
 from registry_service.admission.listener.reply_cache import ReplyCache
 from registry_service.admission.listener.sessions import Sessions
 from registry_service.admission.listener.store import AccessStore
-from registry_service.admission.listener.strangers import Strangers
 from registry_service.admission.listener.subject_cache import Changes, SubjectCache
+from registry_service.admission.listener.wrong_secrets import WrongSecrets
 from registry_service.tables import SCHEMA_REVISION
 
 GRACE_S = 5
@@ -65,7 +65,7 @@ async def running(config: AccessConfig, probes: Probes | None = None) -> AsyncIt
                     changes,
                     presence,
                     ReplyCache(subjects, changes, sessions),
-                    Strangers(refusals),
+                    WrongSecrets(refusals),
                 ),
                 drain_s=config.drain_s,
                 grace_s=GRACE_S,

@@ -110,7 +110,7 @@ class Answering:
         if which is None:
             return None
         for uuid in _claimed_by(asker, question):
-            if uuid != subject.uuid and not self._subjects.is_nobodys(uuid, asker.broker_id, now):
+            if uuid != subject.uuid and not self._subjects.is_unowned(uuid, asker.broker_id, now):
                 return None
         return let_in(
             subject,

@@ -29,9 +29,9 @@ from registry_service.admission.listener.dialects.asked import (
 from registry_service.admission.listener.presence import Presence
 from registry_service.admission.listener.reply_cache import ReplyCache, key_of
 from registry_service.admission.listener.store import Asker
-from registry_service.admission.listener.strangers import Strangers
 from registry_service.admission.listener.subject_cache import Changes
 from registry_service.admission.listener.verdicts import VERDICTS
+from registry_service.admission.listener.wrong_secrets import WrongSecrets
 from registry_service.admission.questions import (
     UNREADABLE,
     Connect,
@@ -85,10 +85,10 @@ class BrokerHandlers:
         changes: Changes,
         presence: Presence,
         reply_cache: ReplyCache,
-        strangers: Strangers,
+        wrong_secrets: WrongSecrets,
     ) -> None:
-        """`changes` knows the brokers' secrets, and `strangers` counts those that are wrong."""
-        self.strangers = strangers
+        """`changes` knows the brokers' secrets, and `wrong_secrets` counts those that are wrong."""
+        self.wrong_secrets = wrong_secrets
         self.answering = answering
         self.changes = changes
         self.presence = presence
@@ -197,7 +197,7 @@ class BrokerHandler:
         asker = self._handlers.asker(self._head, self._headers, secret)
         if asker is None:
             address = self._head.client[0] if self._head.client else ""
-            is_limited = self._handlers.strangers.note(address, self._handlers.loop.time())
+            is_limited = self._handlers.wrong_secrets.note(address, self._handlers.loop.time())
             return TOO_MANY if is_limited else UNKNOWN_BROKER
         self._handlers.presence.used(asker.secret_id)
         self._route, self._operation, self._asker = route, operation, asker

@@ -33,7 +33,7 @@ STALE_S = 2.0
 MAX_AGE_S = 60.0
 # Registering, and being told a broker, are not announced: for so long a client id may be taken for
 # nobody's that has become a device's.
-NOBODYS_S = 5.0
+UNOWNED_S = 5.0
 MAX_SUBJECTS = 100_000
 # From one reading of all secrets to the next, unless something is announced.
 SECRETS_S = 10.0
@@ -64,13 +64,13 @@ class SubjectCache:
             return None
         return found[0]
 
-    def is_nobodys(self, uuid: str, broker_id: int, now: Time) -> bool:
+    def is_unowned(self, uuid: str, broker_id: int, now: Time) -> bool:
         """Whether the broker admitted no device of this uuid lately.
 
         What it does not admit is none of its business: not even that there is such a device.
         """
         found = self._claimed.get(uuid)
-        return found is not None and now - found[1] <= NOBODYS_S and broker_id not in found[0]
+        return found is not None and now - found[1] <= UNOWNED_S and broker_id not in found[0]
 
     def begin(self) -> set[str]:
         """To be called before a lookup; what it gives is for `remember`."""

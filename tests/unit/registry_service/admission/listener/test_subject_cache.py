@@ -79,17 +79,17 @@ def test_memory_has_an_end() -> None:
     cache.remember(found(subject("a")), ["ghost", "a"], cache.begin(), now=0)
     assert cache.subject("a", now=subject_cache.MAX_AGE_S) is not None
     assert cache.subject("a", now=subject_cache.MAX_AGE_S + 1) is None
-    assert cache.is_nobodys("ghost", 1, now=1)
-    assert not cache.is_nobodys("ghost", 1, now=subject_cache.NOBODYS_S + 1)
+    assert cache.is_unowned("ghost", 1, now=1)
+    assert not cache.is_unowned("ghost", 1, now=subject_cache.UNOWNED_S + 1)
     cache.forget_all()
-    assert not cache.is_nobodys("ghost", 1, now=1)
+    assert not cache.is_unowned("ghost", 1, now=1)
     taken = found(claimed={"there": frozenset({1})})
     cache.remember(taken, ["there"], cache.begin(), now=0)
-    assert not cache.is_nobodys("there", 1, now=0)
+    assert not cache.is_unowned("there", 1, now=0)
     # To a broker that does not serve it, there is no such device.
-    assert cache.is_nobodys("there", 2, now=0)
+    assert cache.is_unowned("there", 2, now=0)
     cache.remember(None, ["failed"], cache.begin(), now=0)
-    assert not cache.is_nobodys("failed", 1, now=0)
+    assert not cache.is_unowned("failed", 1, now=0)
 
 
 def test_what_changes_while_it_is_looked_up_is_to_be_looked_up_again() -> None:

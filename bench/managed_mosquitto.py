@@ -29,7 +29,7 @@ POLL_S = 0.02
 
 
 @dataclass(frozen=True)
-class Driven:
+class ManagedMosquitto:
     """The running broker."""
 
     version: str
@@ -63,7 +63,7 @@ class Driven:
 
 
 @contextmanager
-def empty_mosquitto() -> Iterator[Driven]:
+def empty_mosquitto() -> Iterator[ManagedMosquitto]:
     """It knows no device; it runs until the end of the block. Raises `CannotRun`."""
     path, environment = program(mosquitto.MOSQUITTO)
     found = mosquitto.installed_as(path)
@@ -81,7 +81,7 @@ def empty_mosquitto() -> Iterator[Driven]:
         )
         try:
             broker.start()
-            yield Driven(_version(path, environment), port, login)
+            yield ManagedMosquitto(_version(path, environment), port, login)
             broker.demand_alive()
         finally:
             broker.stop()

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from registry_service.admission.listener.strangers import MAX_WRONG, Strangers
+from registry_service.admission.listener.wrong_secrets import MAX_WRONG, WrongSecrets
 
 
 class Lines:
@@ -13,8 +13,10 @@ class Lines:
 
 
 def test_another_address_of_a_host_is_counted_with_it() -> None:
-    strangers = Strangers(Lines())  # type: ignore[arg-type]
-    counted = [strangers.note(f"2001:db8:1:2::{number:x}", 0.0) for number in range(MAX_WRONG + 1)]
+    wrong_secrets = WrongSecrets(Lines())  # type: ignore[arg-type]
+    counted = [
+        wrong_secrets.note(f"2001:db8:1:2::{number:x}", 0.0) for number in range(MAX_WRONG + 1)
+    ]
     assert counted == [False] * MAX_WRONG + [True]
-    assert not strangers.note("2001:db8:1:3::1", 0.0)
-    assert not strangers.note("192.0.2.1", 0.0)
+    assert not wrong_secrets.note("2001:db8:1:3::1", 0.0)
+    assert not wrong_secrets.note("192.0.2.1", 0.0)

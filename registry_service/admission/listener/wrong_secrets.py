@@ -20,7 +20,7 @@ REFUSED = Counter(
 )
 
 
-class Strangers:
+class WrongSecrets:
     """Belongs to the running loop, whose clock its times are of."""
 
     def __init__(self, refusals: Refusals) -> None:
