@@ -5,7 +5,7 @@ left out, never null. Only fields that a device needs are here.
 """
 
 from datetime import UTC, datetime
-from typing import NamedTuple, cast
+from typing import Any, ClassVar, NamedTuple, cast
 
 import msgspec
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -14,6 +14,7 @@ from mooring.registry.v1 import registration_pb2
 from msgspec import UNSET, Struct, UnsetType, structs
 
 from chassis.errors import Internal, MooringError, from_item
+from gateway.examples import MOMENT, UUID
 
 # The longest `refreshAfter` of a device that its broker does not hold yet.
 NOT_READY_REFRESH_AFTER_S = 5
@@ -54,6 +55,28 @@ class Topics(Struct, frozen=True):
 class Mqtt(Struct, rename="camel", kw_only=True, frozen=True):
     """How a device connects today."""
 
+    EXAMPLE: ClassVar[dict[str, Any]] = {
+        "username": f"device_{UUID}",
+        "password": "kVq3x0mJ0b8y1m2Q4r6T8u0W2y4A6c8E0g2I4k6M8o0",
+        "broker": "mqtt://localhost:5883",
+        "brokerConfig": {
+            "protocol": "mqtt",
+            "host": "localhost",
+            "port": 5883,
+            "useTls": False,
+            "verifyCertificate": True,
+            "clientIdPrefix": "mooring",
+            "keepAlive": 60,
+            "cleanSession": True,
+            "reconnectPeriod": 1000,
+            "connectTimeout": 30000,
+        },
+        "topics": {"publish": [f"iot/device/{UUID}/#"], "subscribe": [f"iot/device/{UUID}/#"]},
+        "source": "default",
+        "generation": "5a1f0c3b9d2e4f68",
+        "refreshAfter": 3600,
+    }
+
     username: str
     password: str
     broker: str
@@ -68,6 +91,16 @@ class Mqtt(Struct, rename="camel", kw_only=True, frozen=True):
 
 class RegisteredDevice(Struct, rename="camel", frozen=True):
     """Who a device is, and how it connects."""
+
+    EXAMPLE: ClassVar[dict[str, Any]] = {
+        "id": 1,
+        "uuid": UUID,
+        "deviceName": "Test Device",
+        "deviceType": "raspberry-pi-4",
+        "fleetId": "demo",
+        "createdAt": MOMENT,
+        "mqtt": Mqtt.EXAMPLE,
+    }
 
     id: int
     uuid: str

@@ -8,7 +8,7 @@ from typing import Any, Self
 from litestar import Litestar, Router
 from litestar.datastructures import CacheControlHeader
 
-from gateway import device_documentation, documentation, health
+from gateway import device_documentation, documentation, documentation_page, health
 from gateway.access import policy_is_stated
 from gateway.addresses import Network
 from gateway.administration import (
@@ -72,7 +72,7 @@ def served() -> Litestar:
     To prepare so many routes takes longer than the rest of a gateway's start.
     """
     return Litestar(
-        [*_routers(), documentation.routes(_document)],
+        [*_routers(), documentation_page.routes(document)],
         exception_handlers=noting(HANDLERS),
         guards=[policy_is_stated],
         openapi_config=None,
@@ -83,7 +83,8 @@ def served() -> Litestar:
     )
 
 
-def _document() -> bytes:
+def document() -> bytes:
+    """The OpenAPI document of all paths, as JSON."""
     types = device_documentation.TYPES
     return documentation.document(_routers(), device_documentation.PATHS, types)
 

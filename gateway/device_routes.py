@@ -4,7 +4,7 @@ Their JSON is camelCase.
 """
 
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import msgspec
 from litestar.exceptions import HTTPException
@@ -24,6 +24,7 @@ from gateway.conditional import entity_tag, is_current
 from gateway.device_calls import DeviceCalls
 from gateway.device_handler import DeviceHandler, DeviceRequest, DeviceRoute
 from gateway.documentation import IDENTIFIER_PATTERN, documented
+from gateway.examples import UUID
 from gateway.held import Waiting
 from gateway.limits import Limits
 
@@ -44,6 +45,13 @@ class NewDevice(Struct, rename="camel", kw_only=True, frozen=True):
 
     Null means the same as a missing field.
     """
+
+    EXAMPLE: ClassVar[dict[str, Any]] = {
+        "uuid": UUID,
+        "deviceName": "Test Device",
+        "deviceType": "raspberry-pi-4",
+        "deviceApiKey": "test-api-key",
+    }
 
     uuid: Annotated[str, documented(pattern=IDENTIFIER_PATTERN, examples=["test-device-123"])]
     device_name: Annotated[str, documented(minLength=1, maxLength=255)]

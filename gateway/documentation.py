@@ -1,27 +1,23 @@
-"""The OpenAPI document, and the page that shows it without asking anybody else's server."""
+"""The OpenAPI document: what Litestar makes of the routes, and what it does not know of them."""
 
-import asyncio
-import functools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from http import HTTPStatus
-from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
-from litestar import Litestar, Request, Response, Router, get
-from litestar.exceptions import NotFoundException
+from litestar import Litestar, Response, Router
 from litestar.handlers import HTTPRouteHandler
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.spec import Components, License, SecurityScheme
-from litestar.params import FromPath
 from litestar.types import Method
+from msgspec import Struct
 
 from chassis.trust import Access, WithinFleets, access_of
 from chassis.validation import IDENTIFIER
-from gateway import examples
-from gateway.context import context_of
-from gateway.problems import MEDIA_TYPE, RETRIED, ProblemSpec
-from gateway.reasons import MEANINGS
+from gateway.examples import PARAMETERS, REQUEST_ID, example_of
+from gateway.problems import MEDIA_TYPE, RETRIED
+from gateway.reasons import MEANINGS, reasons_of
 
 TITLE = "Mooring"
 VERSION = "0.1.0"
@@ -29,15 +25,6 @@ DESCRIPTION = (
     "Where a device ties up: it registers once with a provisioning key and learns who it is on "
     "MQTT and which broker to talk to. Every error is an RFC 9457 problem document."
 )
-
-# Taken from the npm package swagger-ui-dist as it is; its licence lies beside it.
-SWAGGER_UI_VERSION = "5.35.0"
-SWAGGER_UI = Path(__file__).parent / "static" / "swagger-ui"
-ASSETS = {
-    "swagger-ui-bundle.js": "text/javascript",
-    "swagger-ui.css": "text/css",
-    "favicon-32x32.png": "image/png",
-}
 
 # Of a device's uuid and a fleet's id.
 IDENTIFIER_PATTERN = f"^{IDENTIFIER.pattern}$"
@@ -50,29 +37,21 @@ SECURITY_SCHEMES = {
     "apiToken": "Of a person or a script.",
 }
 
-# The page runs nothing that is not served here, and nothing can frame it.
-CONTENT_SECURITY_POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; "
-    "img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
-    "frame-ancestors 'none'"
-)
-PAGE = f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<title>{TITLE}</title>
-<link rel="icon" href="/docs/{SWAGGER_UI_VERSION}/favicon-32x32.png">
-<link rel="stylesheet" href="/docs/{SWAGGER_UI_VERSION}/swagger-ui.css">
-</head>
-<body>
-<div id="swagger-ui"></div>
-<script src="/docs/{SWAGGER_UI_VERSION}/swagger-ui-bundle.js"></script>
-<script src="/docs/start.js"></script>
-</body>
-</html>
-"""
-START = """SwaggerUIBundle({url: "/openapi.json", dom_id: "#swagger-ui", deepLinking: true});
-"""
+
+class LinesOf(NamedTuple):
+    """What the document says of a file: the types of its lines, and the first lines of one."""
+
+    types: tuple[type[Struct], ...]
+    examples: tuple[Mapping[str, Any], ...]
+
+    def ndjson(self) -> str:
+        """The example as application/x-ndjson."""
+        return "".join(f"{json.dumps(line)}\n" for line in self.examples)
+
+    def csv(self) -> str:
+        """The example as text/csv: of one kind of line, without quotes."""
+        rows = [self.examples[0], *(line.values() for line in self.examples)]
+        return "".join(",".join(map(str, row)) + "\n" for row in rows)
 
 
 def documented(**limits: Any) -> msgspec.Meta:
@@ -106,28 +85,46 @@ def document(
         logging_config=None,
     )
     found = described.openapi_schema.to_schema()
-    _say_roles(described, found["paths"])
-    _say_uploads(described, found["paths"])
-    reasons = _reasons(described)
+    served = {
+        _operation_id(handler, method, None): handler
+        for handler in _handlers(described)
+        for method in handler.http_methods
+    }
     for operations in found["paths"].values():
         for operation in operations.values():
-            for status, response in operation["responses"].items():
-                if response["description"] == HTTPStatus(int(status)).description:
-                    response["description"] = HTTPStatus(int(status)).phrase
-                if own := reasons[operation["operationId"]].get(status):
-                    response |= problem_response(status, own)
+            handler = served[operation["operationId"]]
+            _say_role(operation, handler)
+            _say_lines(operation, handler)
+            _say_responses(operation, handler)
     found["paths"] = {**direct, **found["paths"]}
+    kinds = [*types, *_types(served.values())]
+    shown = {kind.__name__: example_of(kind) for kind in kinds if isinstance(kind, type)}
     for operations in found["paths"].values():
         for operation in operations.values():
             for status, response in operation["responses"].items():
                 response["headers"] = {**response.get("headers", {}), **_headers(status)}
-            _exemplify(operation)
+            _exemplify(operation, shown)
     # Litestar loses limits, docstrings and the refusal of unknown fields on the way.
-    _, schemas = msgspec.json.schema_components(
-        [*types, *_types(described)], ref_template=f"{SCHEMAS}{{name}}"
-    )
+    _, schemas = msgspec.json.schema_components(kinds, ref_template=f"{SCHEMAS}{{name}}")
     found["components"]["schemas"] = schemas
     return msgspec.json.encode(found)
+
+
+def statuses_of(operation: Mapping[str, Any], handler: HTTPRouteHandler) -> set[int]:
+    """The error statuses of every route with this policy, body and parameters."""
+    found = set[int]()
+    if access_of(handler.opt["access"]) > Access.OPEN:
+        found |= {401, 403}
+    if "action" in handler.opt:
+        found.add(412)
+    if "requestBody" in operation:
+        found |= {413, 415, 422}
+    places = {parameter["in"] for parameter in operation.get("parameters", ())}
+    if "query" in places:
+        found.add(422)
+    if "path" in places:
+        found.add(404)
+    return found
 
 
 def problem_response(status: str, reasons: Sequence[str]) -> dict[str, Any]:
@@ -148,7 +145,7 @@ def problem_response(status: str, reasons: Sequence[str]) -> dict[str, Any]:
                             "status": int(status),
                             "detail": MEANINGS[reason][1],
                             "reason": reason,
-                            "request_id": examples.REQUEST_ID,
+                            "request_id": REQUEST_ID,
                         }
                     }
                     for reason in reasons
@@ -158,36 +155,30 @@ def problem_response(status: str, reasons: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _reasons(app: Litestar) -> dict[str, dict[str, Sequence[str]]]:
-    """Those that operations give, by the operation's id and the status."""
-    return {
-        _operation_id(handler, method, None): {
-            str(status): spec.reasons
-            for status, spec in (handler.responses or {}).items()
-            if isinstance(spec, ProblemSpec)
-        }
-        for handler in _handlers(app)
-        for method in handler.http_methods
-    }
+def _say_responses(operation: dict[str, Any], handler: HTTPRouteHandler) -> None:
+    """Adds the errors of the route's kind and its own `reasons`, with what each means."""
+    responses = operation["responses"]
+    for status, response in responses.items():
+        if response["description"] == HTTPStatus(int(status)).description:
+            response["description"] = HTTPStatus(int(status)).phrase
+    reasons = reasons_of(*statuses_of(operation, handler), *handler.opt.get("reasons", ()))
+    for status, possible in reasons.items():
+        if status not in (handler.responses or {}):
+            responses[str(status)] = problem_response(str(status), possible)
 
 
-def _exemplify(operation: dict[str, Any]) -> None:
-    """Puts what is in `examples` where it is used."""
+def _exemplify(operation: dict[str, Any], shown: Mapping[str, Any]) -> None:
+    """Adds the examples; `shown` are those of types, by the name of the type."""
     for parameter in operation.get("parameters", ()):
-        if parameter["name"] in examples.PARAMETERS:
-            parameter["example"] = examples.PARAMETERS[parameter["name"]]
+        if parameter["name"] in PARAMETERS:
+            parameter["example"] = PARAMETERS[parameter["name"]]
     bodies = [operation.get("requestBody", {}), *operation["responses"].values()]
     for body in bodies:
         for content in body.get("content", {}).values():
             schema = content["schema"]
             name = schema.get("items", schema).get("$ref", "").removeprefix(SCHEMAS)
-            if name in examples.BODIES:
-                example = examples.BODIES[name]
+            if (example := shown.get(name)) is not None:
                 content["example"] = [example] if "items" in schema else example
-            elif not schema:
-                # What is written piece by piece, of which the framework knows no type.
-                content["schema"] = {"type": "string"}
-                content["example"] = examples.TEXTS[operation["operationId"]]
 
 
 def _operation_id(handler: HTTPRouteHandler, method: Method, _: object) -> str:
@@ -196,52 +187,42 @@ def _operation_id(handler: HTTPRouteHandler, method: Method, _: object) -> str:
     return name if len(handler.http_methods) == 1 else f"{name}_{method.lower()}"
 
 
-def _say_roles(app: Litestar, paths: Mapping[str, dict[str, Any]]) -> None:
-    """Adds to the descriptions what each operation needs."""
-    stated = {
-        _operation_id(handler, method, None): handler.opt.get("access", Access.OPEN)
-        for route in app.routes
-        for handler in getattr(route, "route_handlers", [])
-        for method in handler.http_methods
-    }
-    for operations in paths.values():
-        for operation in operations.values():
-            policy = stated[operation["operationId"]]
-            access = access_of(policy)
-            if access > Access.OPEN:
-                needed = f"Needs the role `{access.name.lower()}`."
-                if not isinstance(policy, WithinFleets):
-                    needed += " Not for tokens that are restricted to fleets."
-                said = (operation.get("description"), needed)
-                operation["description"] = "\n\n".join(filter(None, said))
+def _say_role(operation: dict[str, Any], handler: HTTPRouteHandler) -> None:
+    """Adds the role that the operation needs to its description."""
+    policy = handler.opt["access"]
+    access = access_of(policy)
+    if access > Access.OPEN:
+        needed = f"Needs the role `{access.name.lower()}`."
+        if not isinstance(policy, WithinFleets):
+            needed += " Not for tokens that are restricted to fleets."
+        said = (operation.get("description"), needed)
+        operation["description"] = "\n\n".join(filter(None, said))
 
 
-def _say_uploads(app: Litestar, paths: Mapping[str, dict[str, Any]]) -> None:
-    """Adds the bodies of operations that take files: those that say which types are in them."""
-    takes_files = {
-        _operation_id(handler, method, None)
-        for handler in _handlers(app)
-        for method in handler.http_methods
-        if "upload" in handler.opt
-    }
-    for operations in paths.values():
-        for operation in operations.values():
-            name = operation["operationId"]
-            if name in takes_files:
-                content = {
-                    media_type: {"schema": {"type": "string"}, "example": example}
-                    for media_type, example in examples.FILES[name].items()
-                }
-                operation["requestBody"] = {"required": True, "content": content}
+def _say_lines(operation: dict[str, Any], handler: HTTPRouteHandler) -> None:
+    """Adds bodies and answers of one object a line, of which the framework knows no type."""
+    schema = {"type": "string"}
+    if taken := handler.opt.get("upload"):
+        content = {
+            "application/x-ndjson": {"schema": schema, "example": taken.ndjson()},
+            "text/csv": {"schema": schema, "example": taken.csv()},
+        }
+        operation["requestBody"] = {"required": True, "content": content}
+    if given := handler.opt.get("lines"):
+        for response in operation["responses"].values():
+            for content in response.get("content", {}).values():
+                if not content["schema"]:
+                    content |= {"schema": schema, "example": given.ndjson()}
 
 
-def _types(app: Litestar) -> list[Any]:
+def _types(handlers: Iterable[HTTPRouteHandler]) -> list[Any]:
     """What bodies and answers are made of."""
     found: list[Any] = []
-    for handler in _handlers(app):
+    for handler in handlers:
         answer = handler.parsed_fn_signature.return_type
         found += answer.args if answer.is_subclass_of(Response) else [answer.annotation]
-        found += handler.opt.get("upload", ())
+        for name in ("upload", "lines"):
+            found += handler.opt[name].types if name in handler.opt else ()
         found += [spec.data_container for spec in (handler.responses or {}).values()]
         if body := handler.parsed_fn_signature.parameters.get("data"):
             found.append(body.annotation)
@@ -269,49 +250,3 @@ def _headers(status: str) -> dict[str, Any]:
         name: {"description": description, "schema": {"type": "string"}, "required": True}
         for name, description in said.items()
     }
-
-
-def routes(make: Callable[[], bytes]) -> Router:
-    """`/openapi.json`, which `make` makes when it is first asked for, and `/docs`.
-
-    It takes a good part of a second, which neither a start nor a device is to wait for.
-    """
-    made = functools.cache(make)
-    assets = {name: (SWAGGER_UI / name).read_bytes() for name in ASSETS}
-
-    @get("/openapi.json", access=Access.OPEN)
-    async def openapi_json(request: Request[Any, Any, Any]) -> Response[bytes]:
-        async with context_of(request).documenting:
-            openapi = await asyncio.to_thread(made)
-        return Response(
-            openapi, media_type="application/json", headers={"Cache-Control": "no-cache"}
-        )
-
-    @get("/docs", access=Access.OPEN)
-    async def docs() -> Response[str]:
-        return Response(
-            PAGE,
-            media_type="text/html",
-            headers={
-                "Cache-Control": "no-cache",
-                "Content-Security-Policy": CONTENT_SECURITY_POLICY,
-                "Referrer-Policy": "no-referrer",
-            },
-        )
-
-    @get("/docs/start.js", access=Access.OPEN)
-    async def start() -> Response[str]:
-        return Response(START, media_type="text/javascript", headers={"Cache-Control": "no-cache"})
-
-    # The version is in the path, so what is there never changes.
-    @get(f"/docs/{SWAGGER_UI_VERSION}/{{name:str}}", access=Access.OPEN)
-    async def asset(name: FromPath[str]) -> Response[bytes]:
-        if name not in assets:
-            raise NotFoundException
-        return Response(
-            assets[name],
-            media_type=ASSETS[name],
-            headers={"Cache-Control": "public, max-age=31536000, immutable"},
-        )
-
-    return Router("/", route_handlers=[openapi_json, docs, start, asset], include_in_schema=False)

@@ -3,16 +3,14 @@
 import math
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any, Self
+from typing import Any
 
 import grpc
 import msgspec
 import structlog
 from litestar import Request, Response
 from litestar.exceptions import HTTPException, InternalServerException, ValidationException
-from litestar.openapi.datastructures import ResponseSpec
 from litestar.types import ExceptionHandlersMap
 from msgspec import UNSET, Struct, UnsetType
 
@@ -20,7 +18,6 @@ from chassis.direct_http import Reply
 from chassis.errors import Internal, InvalidInput, LostRace, MooringError, NotFound
 from chassis.log import request_id
 from gateway.limits import RateLimited
-from gateway.reasons import reasons_of
 
 log = structlog.get_logger(__name__)
 
@@ -83,31 +80,6 @@ class Problem(Struct, kw_only=True, frozen=True):
     field: str | UnsetType = UNSET
     # How many of what stand in the way.
     usage: dict[str, int] | UnsetType = UNSET
-
-
-@dataclass
-class ProblemSpec(ResponseSpec):
-    """The documentation of one status of an operation: the problem, and its possible reasons."""
-
-    reasons: tuple[str, ...] = ()
-
-    def __deepcopy__(self, memo: dict[int, object]) -> Self:
-        """Itself: Litestar copies all routes wherever they are mounted, which takes long."""
-        return self
-
-
-def errors(*wanted: int | str) -> dict[int, ResponseSpec]:
-    """What an operation documents: statuses, reasons of its own, and what any may answer."""
-    return {
-        status: ProblemSpec(
-            Problem,
-            generate_examples=False,
-            media_type=MEDIA_TYPE,
-            description=HTTPStatus(status).phrase,
-            reasons=reasons,
-        )
-        for status, reasons in reasons_of(*wanted).items()
-    }
 
 
 def problem(

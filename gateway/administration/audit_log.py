@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from datetime import datetime
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, ClassVar, cast
 
 import msgspec
 import structlog
@@ -20,7 +20,8 @@ from chassis.trust import Access
 from gateway.administration.caller import Caller, CallerRequest
 from gateway.administration.fields import Moment, moment_of, optional, timestamp
 from gateway.administration.listing import DEFAULT_LIMIT, MAX_LIMIT, Cursor, Limit, Page
-from gateway.problems import errors
+from gateway.documentation import LinesOf
+from gateway.examples import MOMENT, REQUEST_ID, TOKEN_ID
 
 log = structlog.get_logger(__name__)
 
@@ -50,6 +51,22 @@ RefusedOnly = Annotated[bool, QueryParameter(description="Only what was refused.
 
 class AuditLine(Struct, kw_only=True, frozen=True):
     """What was done, or was refused."""
+
+    EXAMPLE: ClassVar[dict[str, Any]] = {
+        "id": 7,
+        "at": MOMENT,
+        "actor": "nightly backup",
+        "actor_id": TOKEN_ID,
+        "action": "broker.update",
+        "subject": "1",
+        "refusal": None,
+        "count": 1,
+        "before": {"keep_alive": 60},
+        "after": {"keep_alive": 30},
+        "details": None,
+        "session_role": "mooring_broker",
+        "request_id": REQUEST_ID,
+    }
 
     id: int
     at: datetime | None
@@ -84,6 +101,8 @@ class AuditPage(Page[AuditLine], frozen=True):
 
 class ExportEnd(Struct, frozen=True):
     """The last line of an export. One that ends without it is not whole."""
+
+    EXAMPLE: ClassVar[dict[str, Any]] = {"complete": True, "lines": 1}
 
     complete: bool
     lines: int
@@ -146,7 +165,11 @@ def _timestamp(field: str, text: str | None) -> Timestamp | None:
 Question = NamedDependency[audit_pb2.ListAuditLogRequest]
 
 
-@get("/", access=Access.ADMIN, summary="Look at the audit log", responses=errors(401, 403, 422))
+@get(
+    "/",
+    access=Access.ADMIN,
+    summary="Look at the audit log",
+)
 async def list_audit_log(
     request: CallerRequest, question: Question, limit: Limit = DEFAULT_LIMIT, cursor: Cursor = ""
 ) -> AuditPage:
@@ -163,7 +186,7 @@ async def list_audit_log(
     description="All lines that match as NDJSON, the newest first. The last line is "
     '`{"complete": true, "lines": 123}`: what ends without it was cut short.',
     media_type=NDJSON,
-    responses=errors(401, 403, 422),
+    lines=LinesOf((AuditLine, ExportEnd), (AuditLine.EXAMPLE, ExportEnd.EXAMPLE)),
 )
 async def export_audit_log(request: CallerRequest, question: Question) -> Stream:
     # The first page before anything is sent: a refusal is still a problem document.

@@ -2,7 +2,7 @@
 
 import json
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from litestar import Response, Router, get, post
 from litestar.params import JSONBody, PathParameter
@@ -17,7 +17,7 @@ from gateway.administration.listing import DEFAULT_LIMIT, Cursor, Limit, Page
 from gateway.administration.preconditions import IF_REVISION, IfRevision, tagged
 from gateway.bodies import StrictJson
 from gateway.documentation import documented
-from gateway.problems import errors
+from gateway.examples import MOMENT
 
 MAX_INT64 = 2**63 - 1
 
@@ -40,6 +40,15 @@ class FieldChange(Struct, kw_only=True, frozen=True, rename={"before": "from", "
 class BrokerRevision(Struct, kw_only=True, frozen=True):
     """What a change of a broker did."""
 
+    EXAMPLE: ClassVar[dict[str, Any]] = {
+        "revision": 2,
+        "kind": "updated",
+        "changed_at": MOMENT,
+        "changed_by": "nightly backup",
+        "by_sql": False,
+        "changes": {"keep_alive": {"from": 60, "to": 30}, "password": "changed"},
+    }
+
     revision: int
     kind: Annotated[Kind, Meta(description="recorded: it was there when histories began.")]
     changed_at: datetime | None
@@ -57,6 +66,8 @@ class BrokerHistory(Page[BrokerRevision], frozen=True):
 
 class Rollback(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """Where to go back to."""
+
+    EXAMPLE: ClassVar[dict[str, Any]] = {"revision": 1}
 
     revision: Annotated[int, Meta(ge=1, le=MAX_INT64)]
     password: (
@@ -97,7 +108,7 @@ def _change(change: history_pb2.FieldChange) -> FieldChange | Literal["changed"]
     access=Access.VIEWER,
     summary="List a broker's revisions",
     description="Newest first, whoever made them, SQL included; also of a broker that is gone.",
-    responses=errors(401, 403, 422, "BROKER_NOT_FOUND"),
+    reasons=("BROKER_NOT_FOUND",),
 )
 async def list_broker_revisions(
     request: CallerRequest, broker_id: PathId, limit: Limit = DEFAULT_LIMIT, cursor: Cursor = ""
@@ -116,7 +127,7 @@ async def list_broker_revisions(
     "/{broker_id:int}/history/{revision:int}",
     access=Access.VIEWER,
     summary="Look at a broker as it was",
-    responses=errors(401, 403, "BROKER_NOT_FOUND", "REVISION_NOT_FOUND"),
+    reasons=("BROKER_NOT_FOUND", "REVISION_NOT_FOUND"),
 )
 async def get_broker_revision(
     request: CallerRequest,
@@ -141,9 +152,12 @@ async def get_broker_revision(
     status_code=200,
     dto=StrictJson[Rollback],
     dependencies=IF_REVISION,
-    responses=errors(
-        *(401, 403, 412, 413, 415, 422, "BROKER_NOT_FOUND", "REVISION_NOT_FOUND"),
-        *("BROKER_NAME_TAKEN", "BROKER_IS_DEFAULT", "PASSWORD_KEY_GONE"),
+    reasons=(
+        "BROKER_NOT_FOUND",
+        "REVISION_NOT_FOUND",
+        "BROKER_NAME_TAKEN",
+        "BROKER_IS_DEFAULT",
+        "PASSWORD_KEY_GONE",
     ),
 )
 async def roll_back_broker(

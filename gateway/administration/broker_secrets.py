@@ -1,7 +1,7 @@
 """What a broker shows when it asks who may connect: `/api/v1/brokers/{id}/secrets`."""
 
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Any, ClassVar
 
 from litestar import Router, delete, get, post
 from litestar.params import PathParameter
@@ -12,13 +12,21 @@ from chassis.trust import Access
 from gateway.administration.caller import CallerRequest
 from gateway.administration.fields import PathId, moment_of
 from gateway.administration.listing import Page
-from gateway.problems import errors
+from gateway.examples import MOMENT, SECRET_ID
 
 SecretId = Annotated[str, PathParameter(description="The secret's id, which is not the secret.")]
 
 
 class BrokerSecret(Struct, kw_only=True, frozen=True):
     """A secret as it is, without the secret itself."""
+
+    EXAMPLE: ClassVar[dict[str, Any]] = {
+        "id": SECRET_ID,
+        "broker_id": 1,
+        "prefix": "mbs_hJ2kL4",
+        "created_at": MOMENT,
+        "last_used_at": None,
+    }
 
     id: str
     broker_id: int
@@ -29,6 +37,11 @@ class BrokerSecret(Struct, kw_only=True, frozen=True):
 
 class CreatedBrokerSecret(BrokerSecret, kw_only=True, frozen=True):
     """`secret` is what the broker shows. It is shown here and never again."""
+
+    EXAMPLE: ClassVar[dict[str, Any]] = {
+        **BrokerSecret.EXAMPLE,
+        "secret": "mbs_hJ2kL4mN6oP8qR0sT2uV4wX6yZ8aB0cD2eF4gH6iJ8k",
+    }
 
     secret: str
 
@@ -54,7 +67,7 @@ def _json(secret: broker_secrets_pb2.BrokerSecret) -> BrokerSecret:
     summary="Make a secret for a broker",
     description="The answer holds the secret itself, which is kept nowhere. A broker has five at"
     " most: so one can be replaced while both are good.",
-    responses=errors(401, 403, 412, "BROKER_NOT_FOUND", "TOO_MANY_BROKER_SECRETS"),
+    reasons=("BROKER_NOT_FOUND", "TOO_MANY_BROKER_SECRETS"),
 )
 async def create_broker_secret(request: CallerRequest, broker_id: PathId) -> CreatedBrokerSecret:
     caller = request.auth
@@ -72,7 +85,7 @@ async def create_broker_secret(request: CallerRequest, broker_id: PathId) -> Cre
     "/{broker_id:int}/secrets",
     access=Access.VIEWER,
     summary="List a broker's secrets",
-    responses=errors(401, 403, "BROKER_NOT_FOUND"),
+    reasons=("BROKER_NOT_FOUND",),
 )
 async def list_broker_secrets(request: CallerRequest, broker_id: PathId) -> BrokerSecretPage:
     caller = request.auth
@@ -89,7 +102,7 @@ async def list_broker_secrets(request: CallerRequest, broker_id: PathId) -> Brok
     action="broker_secret.delete",
     summary="Delete a broker's secret",
     description="Whoever shows it is a stranger from now on.",
-    responses=errors(401, 403, 412, "BROKER_NOT_FOUND", "BROKER_SECRET_NOT_FOUND"),
+    reasons=("BROKER_NOT_FOUND", "BROKER_SECRET_NOT_FOUND"),
 )
 async def delete_broker_secret(
     request: CallerRequest, broker_id: PathId, secret_id: SecretId

@@ -1,7 +1,7 @@
 """A broker as people write and read it. The fields are the columns of `mqtt_broker_config`."""
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from mooring.broker.v1 import brokers_pb2
 from msgspec import UNSET, Meta, Struct, UnsetType
@@ -10,6 +10,7 @@ from gateway.administration.certificate_types import CertificateWarning, warning
 from gateway.administration.fields import MAX_INT32, Id, moment_of, optional, present
 from gateway.administration.listing import Page
 from gateway.documentation import documented
+from gateway.examples import MOMENT
 
 Protocol = Literal["mqtt", "mqtts", "ws", "wss"]
 ManagedAs = Literal["", "mosquitto", "emqx", "rabbitmq"]
@@ -112,6 +113,15 @@ class _Settings(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
 class NewBroker(_Settings, kw_only=True, frozen=True):
     """A broker to be known from now on."""
 
+    EXAMPLE: ClassVar[dict[str, Any]] = {
+        "name": "Cloud",
+        "protocol": "mqtts",
+        "host": "mqtt.example.com",
+        "port": 8883,
+        "region": "eu",
+        "labels": {"site": "berlin"},
+    }
+
     name: Name
     host: Host
     port: Port
@@ -120,6 +130,8 @@ class NewBroker(_Settings, kw_only=True, frozen=True):
 class BrokerChange(_Settings, kw_only=True, frozen=True):
     """What is to change; a field that is not named is left alone."""
 
+    EXAMPLE: ClassVar[dict[str, Any]] = {"keep_alive": 30, "description": "in the basement"}
+
     name: Name | UnsetType = UNSET
     host: Host | UnsetType = UNSET
     port: Port | UnsetType = UNSET
@@ -127,6 +139,38 @@ class BrokerChange(_Settings, kw_only=True, frozen=True):
 
 class Broker(Struct, kw_only=True, frozen=True):
     """A broker as it is. Its secrets never leave the broker service."""
+
+    EXAMPLE: ClassVar[dict[str, Any]] = {
+        "id": 1,
+        "name": "Local Broker",
+        "description": "",
+        "protocol": "mqtt",
+        "host": "localhost",
+        "port": 5883,
+        "path": "",
+        "use_tls": False,
+        "verify_certificate": True,
+        "client_id_prefix": "mooring",
+        "keep_alive": 60,
+        "clean_session": True,
+        "reconnect_period": 1000,
+        "connect_timeout": 30000,
+        "ca_cert": None,
+        "is_active": True,
+        "region": "",
+        "username": None,
+        "has_password": False,
+        "labels": {"site": "berlin"},
+        "management": "",
+        "management_url": "",
+        "is_default": True,
+        "ca_certificate_id": None,
+        "client_certificate_id": None,
+        "revision": 1,
+        "created_at": MOMENT,
+        "updated_at": MOMENT,
+        "warnings": [],
+    }
 
     id: int
     name: str

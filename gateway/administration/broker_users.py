@@ -1,6 +1,6 @@
 """Who uses a broker, and moving them to another: below `/api/v1/brokers/{id}`."""
 
-from typing import Annotated
+from typing import Annotated, Any, ClassVar
 
 from litestar import Router, get, post
 from litestar.params import JSONBody
@@ -11,11 +11,19 @@ from chassis.trust import Access
 from gateway.administration.caller import CallerRequest
 from gateway.administration.fields import Id, PathId
 from gateway.bodies import StrictJson
-from gateway.problems import errors
 
 
 class BrokerUsage(Struct, kw_only=True, frozen=True):
     """How many point at a broker."""
+
+    EXAMPLE: ClassVar[dict[str, Any]] = {
+        "devices": 12_000,
+        "fleets": 1,
+        "keys": 0,
+        "allowances": 0,
+        "expected_devices": 0,
+        "rollouts": 0,
+    }
 
     devices: Annotated[int, Meta(description="Pinned to it.")]
     fleets: Annotated[int, Meta(description="Whose devices without a pin go to it.")]
@@ -27,6 +35,8 @@ class BrokerUsage(Struct, kw_only=True, frozen=True):
 
 class Move(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """Where those who use a broker are to go."""
+
+    EXAMPLE: ClassVar[dict[str, Any]] = {"to_broker_id": 2, "move_allowances": True}
 
     to_broker_id: Annotated[Id, Meta(description="Must be active.")]
     move_allowances: Annotated[
@@ -40,6 +50,11 @@ class Move(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
 
 class Moved(Struct, kw_only=True, frozen=True):
     """What was moved, and who still points at the old broker: ask again until nobody does."""
+
+    EXAMPLE: ClassVar[dict[str, Any]] = {
+        "moved": BrokerUsage.EXAMPLE,
+        "left": dict.fromkeys(BrokerUsage.EXAMPLE, 0),
+    }
 
     moved: BrokerUsage
     left: BrokerUsage
@@ -60,7 +75,7 @@ def _json(usage: broker_users_pb2.BrokerUsage) -> BrokerUsage:
     "/{broker_id:int}/usage",
     access=Access.VIEWER,
     summary="Count who uses a broker",
-    responses=errors(401, 403, "BROKER_NOT_FOUND"),
+    reasons=("BROKER_NOT_FOUND",),
 )
 async def get_broker_usage(request: CallerRequest, broker_id: PathId) -> BrokerUsage:
     caller = request.auth
@@ -80,10 +95,7 @@ async def get_broker_usage(request: CallerRequest, broker_id: PathId) -> BrokerU
     " than one request: each moves as many as there is time for.",
     status_code=200,
     dto=StrictJson[Move],
-    responses=errors(
-        *(401, 403, 412, 413, 415, 422),
-        *("BROKER_NOT_FOUND", "BROKER_UNKNOWN", "BROKER_INACTIVE", "BROKER_NOT_ALLOWED"),
-    ),
+    reasons=("BROKER_NOT_FOUND", "BROKER_UNKNOWN", "BROKER_INACTIVE", "BROKER_NOT_ALLOWED"),
 )
 async def move_broker_users(
     request: CallerRequest, broker_id: PathId, data: JSONBody[Move]

@@ -30,7 +30,6 @@ from gateway.administration.preconditions import (
     unless_known,
 )
 from gateway.bodies import StrictJson
-from gateway.problems import errors
 
 
 def _labels(pairs: list[str]) -> dict[str, str]:
@@ -49,7 +48,7 @@ def _labels(pairs: list[str]) -> dict[str, str]:
     action="broker.create",
     summary="Make a broker known",
     dto=StrictJson[NewBroker],
-    responses=errors(401, 403, 412, 413, 415, 422, "BROKER_NAME_TAKEN", "CERTIFICATE_UNKNOWN"),
+    reasons=("BROKER_NAME_TAKEN", "CERTIFICATE_UNKNOWN"),
 )
 async def create_broker(request: CallerRequest, data: JSONBody[NewBroker]) -> Response[Broker]:
     caller = request.auth
@@ -61,7 +60,9 @@ async def create_broker(request: CallerRequest, data: JSONBody[NewBroker]) -> Re
 
 
 @get(
-    "/", access=WithinFleets(Access.VIEWER), summary="List brokers", responses=errors(401, 403, 422)
+    "/",
+    access=WithinFleets(Access.VIEWER),
+    summary="List brokers",
 )
 async def list_brokers(
     request: CallerRequest,
@@ -102,7 +103,8 @@ async def list_brokers(
     "/{broker_id:int}",
     access=WithinFleets(Access.VIEWER),
     summary="Look at a broker",
-    responses=NOT_MODIFIED | errors(401, 403, "BROKER_NOT_FOUND"),
+    responses=NOT_MODIFIED,
+    reasons=("BROKER_NOT_FOUND",),
 )
 async def get_broker(
     request: CallerRequest, broker_id: PathId, if_none_match: IfNoneMatch = None
@@ -122,10 +124,7 @@ async def get_broker(
     summary="Change a broker",
     dto=StrictJson[BrokerChange],
     dependencies=IF_REVISION,
-    responses=errors(
-        *(401, 403, 412, 413, 415, 422),
-        *("BROKER_NOT_FOUND", "BROKER_NAME_TAKEN", "BROKER_IS_DEFAULT", "CERTIFICATE_UNKNOWN"),
-    ),
+    reasons=("BROKER_NOT_FOUND", "BROKER_NAME_TAKEN", "BROKER_IS_DEFAULT", "CERTIFICATE_UNKNOWN"),
 )
 async def update_broker(
     request: CallerRequest,
@@ -155,7 +154,7 @@ async def update_broker(
     description="Refused with BROKER_IN_USE while a device, fleet or key points at it; `usage`"
     " then counts them. Its history stays.",
     dependencies=IF_REVISION,
-    responses=errors(401, 403, 412, "BROKER_NOT_FOUND", "BROKER_IN_USE", "BROKER_IS_DEFAULT"),
+    reasons=("BROKER_NOT_FOUND", "BROKER_IN_USE", "BROKER_IS_DEFAULT"),
 )
 async def delete_broker(request: CallerRequest, broker_id: PathId, if_revision: IfRevision) -> None:
     caller = request.auth
@@ -172,7 +171,7 @@ async def delete_broker(request: CallerRequest, broker_id: PathId, if_revision: 
     summary="Make a broker the default, instead of whichever is",
     status_code=200,
     dependencies=IF_REVISION,
-    responses=errors(401, 403, 412, "BROKER_NOT_FOUND", "BROKER_INACTIVE"),
+    reasons=("BROKER_NOT_FOUND", "BROKER_INACTIVE"),
 )
 async def set_default_broker(
     request: CallerRequest, broker_id: PathId, if_revision: IfRevision

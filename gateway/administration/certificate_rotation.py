@@ -1,7 +1,7 @@
 """Replacing a certificate: below `/api/v1/certificates/{id}/rotation`."""
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from litestar import Router, delete, get, post
 from litestar.params import FromQuery, JSONBody
@@ -12,6 +12,7 @@ from chassis.errors import InvalidInput
 from chassis.trust import Access
 from gateway.administration.caller import CallerRequest
 from gateway.administration.certificate_types import (
+    NEXT_CA_PEM,
     Certificate,
     CertificateText,
     CertificateWarning,
@@ -22,7 +23,7 @@ from gateway.administration.certificate_types import (
 from gateway.administration.fields import Id, PathId, moment_of
 from gateway.administration.listing import DEFAULT_LIMIT, Cursor, Limit, Page
 from gateway.bodies import StrictJson
-from gateway.problems import errors
+from gateway.examples import MOMENT, UUID
 
 ToldGeneration = Literal["old", "both", "new"]
 GENERATIONS: dict[str, rotations_pb2.ToldGeneration.ValueType] = {
@@ -34,6 +35,11 @@ GENERATIONS: dict[str, rotations_pb2.ToldGeneration.ValueType] = {
 
 class NewRotation(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """What is to replace a certificate: one of `replacement` and `replacement_id`."""
+
+    EXAMPLE: ClassVar[dict[str, Any]] = {
+        "replacement": {"pem": NEXT_CA_PEM},
+        "threshold_percent": 99,
+    }
 
     replacement: (
         Annotated[
@@ -64,6 +70,17 @@ class ToldCounts(Struct, kw_only=True, frozen=True):
 class Rotation(Struct, kw_only=True, frozen=True):
     """A rotation under way."""
 
+    EXAMPLE: ClassVar[dict[str, Any]] = {
+        "certificate_id": 1,
+        "replacement_id": 2,
+        "began_at": MOMENT,
+        "threshold_percent": 99,
+        "broker_ids": [1],
+        "told": {"old": 12, "both": 4_988, "new": 0},
+        "too_early": None,
+        "warnings": [],
+    }
+
     certificate_id: int
     replacement_id: int
     began_at: datetime | None
@@ -87,9 +104,13 @@ class Rotation(Struct, kw_only=True, frozen=True):
 class RotationDevices(Page[str], frozen=True):
     """Uuids of devices, in the order in which they registered."""
 
+    EXAMPLE: ClassVar[dict[str, Any]] = {"items": [UUID], "next_cursor": None}
+
 
 class Cutover(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """How careful to be."""
+
+    EXAMPLE: ClassVar[dict[str, Any]] = {"force": False}
 
     force: Annotated[bool, Meta(description="Whatever devices have been told.")] = False
 
@@ -118,10 +139,7 @@ def _json(rotation: rotations_pb2.Rotation) -> Rotation:
     description="From now on brokers that use a CA serve it and its replacement as one bundle, the"
     " old one first. A client certificate is served alone until the cutover.",
     dto=StrictJson[NewRotation],
-    responses=errors(
-        *(401, 403, 413, 415, 422),
-        *("CERTIFICATE_NOT_FOUND", "CERTIFICATE_UNKNOWN", "ROTATION_UNDER_WAY"),
-    ),
+    reasons=("CERTIFICATE_NOT_FOUND", "CERTIFICATE_UNKNOWN", "ROTATION_UNDER_WAY"),
 )
 async def stage_rotation(
     request: CallerRequest, certificate_id: PathId, data: JSONBody[NewRotation]
@@ -144,7 +162,7 @@ async def stage_rotation(
     "/{certificate_id:int}/rotation",
     access=Access.VIEWER,
     summary="See how far a rotation has come",
-    responses=errors(401, 403, "CERTIFICATE_NOT_FOUND", "ROTATION_NOT_FOUND"),
+    reasons=("CERTIFICATE_NOT_FOUND", "ROTATION_NOT_FOUND"),
 )
 async def get_rotation(request: CallerRequest, certificate_id: PathId) -> Rotation:
     caller = request.auth
@@ -159,7 +177,7 @@ async def get_rotation(request: CallerRequest, certificate_id: PathId) -> Rotati
     "/{certificate_id:int}/rotation/devices",
     access=Access.VIEWER,
     summary="List the devices that were told the old certificate, both or the new one",
-    responses=errors(401, 403, 422, "CERTIFICATE_NOT_FOUND", "ROTATION_NOT_FOUND"),
+    reasons=("CERTIFICATE_NOT_FOUND", "ROTATION_NOT_FOUND"),
 )
 async def list_rotation_devices(
     request: CallerRequest,
@@ -187,10 +205,7 @@ async def list_rotation_devices(
     " Refused with ROTATION_TOO_EARLY below the threshold; `usage` then counts the devices.",
     status_code=200,
     dto=StrictJson[Cutover],
-    responses=errors(
-        *(401, 403, 413, 415, 422),
-        *("CERTIFICATE_NOT_FOUND", "ROTATION_NOT_FOUND", "ROTATION_TOO_EARLY"),
-    ),
+    reasons=("CERTIFICATE_NOT_FOUND", "ROTATION_NOT_FOUND", "ROTATION_TOO_EARLY"),
 )
 async def cut_over_rotation(
     request: CallerRequest, certificate_id: PathId, data: JSONBody[Cutover]
@@ -210,7 +225,7 @@ async def cut_over_rotation(
     summary="Call off a rotation",
     description="Brokers serve the certificate alone again, as before; its replacement stays"
     " known.",
-    responses=errors(401, 403, "CERTIFICATE_NOT_FOUND", "ROTATION_NOT_FOUND"),
+    reasons=("CERTIFICATE_NOT_FOUND", "ROTATION_NOT_FOUND"),
 )
 async def cancel_rotation(request: CallerRequest, certificate_id: PathId) -> None:
     caller = request.auth

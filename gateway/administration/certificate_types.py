@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from mooring.broker.v1 import certificates_pb2
 from msgspec import UNSET, Meta, Struct, UnsetType
@@ -10,6 +10,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from gateway.administration.fields import moment_of, named, optional, present
 from gateway.administration.listing import Page
 from gateway.documentation import documented
+from gateway.examples import MOMENT
 
 Kind = Literal["ca", "client"]
 KINDS: dict[str, certificates_pb2.CertificateKind.ValueType] = {
@@ -18,6 +19,28 @@ KINDS: dict[str, certificates_pb2.CertificateKind.ValueType] = {
 }
 UNSPECIFIED = certificates_pb2.CERTIFICATE_KIND_UNSPECIFIED
 KIND_OF = {kind: name for name, kind in KINDS.items()}
+
+# The certificates of the examples, of which no process has a key. They are good until 2099.
+CA_PEM = (
+    "-----BEGIN CERTIFICATE-----\n"
+    "MIH4MIGroAMCAQICAgfpMAUGAytlcDAaMRgwFgYDVQQDDA9FeGFtcGxlIENBIDIw\n"
+    "MjUwIBcNMjUwMTAxMDAwMDAwWhgPMjA5OTEyMzEwMDAwMDBaMBoxGDAWBgNVBAMM\n"
+    "D0V4YW1wbGUgQ0EgMjAyNTAqMAUGAytlcAMhAOp4TARiAljUquDCG8ddAu3RhWCx\n"
+    "VILucSulzABXdExJoxMwETAPBgNVHRMBAf8EBTADAQH/MAUGAytlcANBAEY9ZSyp\n"
+    "1yr8wFInn5hJtLPn7C0RWKAP2aD0ZI9quLRW42YvrSwaHF+l3IDOJ3edkqishqq9\n"
+    "HC+iazRk5uSsBAo=\n"
+    "-----END CERTIFICATE-----\n"
+)
+NEXT_CA_PEM = (
+    "-----BEGIN CERTIFICATE-----\n"
+    "MIH4MIGroAMCAQICAgfqMAUGAytlcDAaMRgwFgYDVQQDDA9FeGFtcGxlIENBIDIw\n"
+    "MjYwIBcNMjYwMTAxMDAwMDAwWhgPMjA5OTEyMzEwMDAwMDBaMBoxGDAWBgNVBAMM\n"
+    "D0V4YW1wbGUgQ0EgMjAyNjAqMAUGAytlcAMhAC10yYNEYiWCPRkZ4AcM9x45MV+V\n"
+    "bkDkIO6bE157C8FOoxMwETAPBgNVHRMBAf8EBTADAQH/MAUGAytlcANBAO+upGgN\n"
+    "2XHxvZMlsqqPEoq8y8MHYj34OSbsYmuSFev+hUIOdvEaQMR2PsSUJqukHk2jbxID\n"
+    "Ve2dUdEtJipcXg8=\n"
+    "-----END CERTIFICATE-----\n"
+)
 
 CertificateName = Annotated[str, documented(minLength=1, maxLength=255)]
 Pem = Annotated[
@@ -52,11 +75,15 @@ class CertificateText(Struct, kw_only=True, frozen=True, forbid_unknown_fields=T
 class NewCertificate(CertificateText, kw_only=True, frozen=True):
     """A certificate to be known from now on."""
 
+    EXAMPLE: ClassVar[dict[str, Any]] = {"kind": "ca", "name": "Example CA 2025", "pem": CA_PEM}
+
     kind: Kind
 
 
 class CertificateChange(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """Nothing else of a certificate can change."""
+
+    EXAMPLE: ClassVar[dict[str, Any]] = {"name": "Example CA, the first"}
 
     name: CertificateName
 
@@ -77,6 +104,22 @@ class CertificateWarning(Struct, kw_only=True, frozen=True):
 
 class ListedCertificate(Struct, kw_only=True, frozen=True):
     """A certificate as lists have it: without its text."""
+
+    EXAMPLE: ClassVar[dict[str, Any]] = {
+        "id": 1,
+        "kind": "ca",
+        "name": "Example CA 2025",
+        "has_private_key": False,
+        "fingerprint_sha256": "0a962c6a0cd96648c66e51a06f59196ee9d01b7920259a3f7f77e2a4e14c71e1",
+        "subject": "CN=Example CA 2025",
+        "issuer": "CN=Example CA 2025",
+        "not_before": "2025-01-01T00:00:00Z",
+        "not_after": "2099-12-31T00:00:00Z",
+        "created_at": MOMENT,
+        "broker_ids": [1],
+        "replacement_id": None,
+        "warnings": [],
+    }
 
     id: int
     kind: Kind
@@ -102,6 +145,8 @@ class ListedCertificate(Struct, kw_only=True, frozen=True):
 
 class Certificate(ListedCertificate, kw_only=True, frozen=True):
     """A certificate as it is; its private key never leaves the broker service."""
+
+    EXAMPLE: ClassVar[dict[str, Any]] = {**ListedCertificate.EXAMPLE, "pem": CA_PEM}
 
     pem: str
 

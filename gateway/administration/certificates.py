@@ -25,7 +25,6 @@ from gateway.administration.certificate_types import (
 from gateway.administration.fields import PathId
 from gateway.administration.listing import DEFAULT_LIMIT, Cursor, Limit
 from gateway.bodies import StrictJson
-from gateway.problems import errors
 
 PERIOD = re.compile(r"(\d{1,4})([hdw])", re.ASCII)
 SECONDS = {"h": 3_600, "d": 86_400, "w": 604_800}
@@ -49,7 +48,7 @@ def _seconds(period: str | None) -> int | None:
     description="A CA bundle holds CA certificates in any order; one that is in it twice is kept"
     " once. A client certificate comes first in its chain; its private key is kept encrypted.",
     dto=StrictJson[NewCertificate],
-    responses=errors(401, 403, 413, 415, 422, "CERTIFICATE_EXISTS"),
+    reasons=("CERTIFICATE_EXISTS",),
 )
 async def create_certificate(request: CallerRequest, data: JSONBody[NewCertificate]) -> Certificate:
     caller = request.auth
@@ -60,7 +59,11 @@ async def create_certificate(request: CallerRequest, data: JSONBody[NewCertifica
     return certificate_json(answer.certificate)
 
 
-@get("/", access=Access.VIEWER, summary="List certificates", responses=errors(401, 403, 422))
+@get(
+    "/",
+    access=Access.VIEWER,
+    summary="List certificates",
+)
 async def list_certificates(
     request: CallerRequest,
     limit: Limit = DEFAULT_LIMIT,
@@ -95,7 +98,7 @@ async def list_certificates(
     "/{certificate_id:int}",
     access=Access.VIEWER,
     summary="Look at a certificate",
-    responses=errors(401, 403, "CERTIFICATE_NOT_FOUND"),
+    reasons=("CERTIFICATE_NOT_FOUND",),
 )
 async def get_certificate(request: CallerRequest, certificate_id: PathId) -> Certificate:
     caller = request.auth
@@ -112,7 +115,7 @@ async def get_certificate(request: CallerRequest, certificate_id: PathId) -> Cer
     action="certificate.rename",
     summary="Rename a certificate",
     dto=StrictJson[CertificateChange],
-    responses=errors(401, 403, 413, 415, 422, "CERTIFICATE_NOT_FOUND"),
+    reasons=("CERTIFICATE_NOT_FOUND",),
 )
 async def rename_certificate(
     request: CallerRequest, certificate_id: PathId, data: JSONBody[CertificateChange]
@@ -132,7 +135,7 @@ async def rename_certificate(
     summary="Forget a certificate",
     description="Refused with CERTIFICATE_IN_USE while a broker, a broker's history or a rotation"
     " names it; `usage` then counts them.",
-    responses=errors(401, 403, "CERTIFICATE_NOT_FOUND", "CERTIFICATE_IN_USE"),
+    reasons=("CERTIFICATE_NOT_FOUND", "CERTIFICATE_IN_USE"),
 )
 async def delete_certificate(request: CallerRequest, certificate_id: PathId) -> None:
     caller = request.auth

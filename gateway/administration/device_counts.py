@@ -1,6 +1,6 @@
 """How many devices use which brokers: `/api/v1/device-counts`, and below a broker."""
 
-from typing import Annotated
+from typing import Annotated, Any, ClassVar
 
 from litestar import Router, get
 from mooring.broker.v1 import device_counts_pb2 as pb
@@ -10,7 +10,6 @@ from chassis.trust import Access
 from gateway.administration.caller import CallerRequest
 from gateway.administration.fields import PathId
 from gateway.administration.listing import DEFAULT_LIMIT, Cursor, Limit, Page
-from gateway.problems import errors
 
 
 class AssignedDevices(Struct, kw_only=True, frozen=True):
@@ -36,6 +35,13 @@ class ToldDevices(Struct, kw_only=True, frozen=True):
 
 class DeviceCounts(Struct, kw_only=True, frozen=True):
     """How many active devices use a broker."""
+
+    EXAMPLE: ClassVar[dict[str, Any]] = {
+        "broker_id": 1,
+        "name": "Local Broker",
+        "assigned": {"device": 0, "fleet": 0, "default": 1},
+        "told": {"device": 0, "rollout": 0, "fleet": 0, "region": 0, "default": 1, "unknown": 0},
+    }
 
     broker_id: int
     name: str
@@ -72,7 +78,7 @@ def _json(counts: pb.DeviceCounts) -> DeviceCounts:
     summary="Count the devices that use a broker",
     description="Those that it is assigned to, and those that were told of it when they asked last."
     " Exact at any moment.",
-    responses=errors(401, 403, "BROKER_NOT_FOUND"),
+    reasons=("BROKER_NOT_FOUND",),
 )
 async def get_device_counts(request: CallerRequest, broker_id: PathId) -> DeviceCounts:
     caller = request.auth
@@ -87,7 +93,6 @@ async def get_device_counts(request: CallerRequest, broker_id: PathId) -> Device
     "/device-counts",
     access=Access.VIEWER,
     summary="Count the devices that use each broker",
-    responses=errors(401, 403, 422),
 )
 async def list_device_counts(
     request: CallerRequest, limit: Limit = DEFAULT_LIMIT, cursor: Cursor = ""

@@ -1,7 +1,7 @@
 """Devices, as administrators see them: `/api/v1/devices`."""
 
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from litestar import HttpMethod, Router, delete, get, post, route
 from litestar.params import JSONBody, PathParameter, QueryParameter
@@ -14,7 +14,7 @@ from gateway.administration.fields import MAX_INT32, Id, mask, moment_of, named,
 from gateway.administration.listing import DEFAULT_LIMIT, Cursor, Limit, Page
 from gateway.bodies import StrictJson
 from gateway.documentation import IDENTIFIER_PATTERN, documented
-from gateway.problems import errors
+from gateway.examples import KEY_ID, MOMENT, UUID
 
 DeviceUuid = Annotated[
     str, PathParameter(pattern=IDENTIFIER_PATTERN, description="The device's own name for itself.")
@@ -30,6 +30,8 @@ class DeviceLocation(Struct, frozen=True, forbid_unknown_fields=True):
 
 class DeviceChange(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """What is to change; a field that is not named is left alone, null clears."""
+
+    EXAMPLE: ClassVar[dict[str, Any]] = {"mqtt_broker_id": 1, "device_name": "The first"}
 
     device_name: Annotated[str, documented(minLength=1, maxLength=255)] | UnsetType = UNSET
     device_type: Annotated[str, documented(minLength=1, maxLength=64)] | UnsetType = UNSET
@@ -49,6 +51,33 @@ class DeviceChange(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True
 
 class Device(Struct, kw_only=True, frozen=True):
     """A device as it is. Its credentials never leave the registry."""
+
+    EXAMPLE: ClassVar[dict[str, Any]] = {
+        "id": 1,
+        "uuid": UUID,
+        "device_name": "Test Device",
+        "device_type": "raspberry-pi-4",
+        "fleet_id": "demo",
+        "mqtt_broker_id": None,
+        "is_active": True,
+        "region": None,
+        "location": None,
+        "reprovisioning_allowed": False,
+        "mqtt_username": f"device_{UUID}",
+        "application_id": "",
+        "mac_address": "",
+        "os_version": "",
+        "agent_version": "",
+        "is_online": False,
+        "last_seen_at": None,
+        "provisioned_at": MOMENT,
+        "provisioned_by_key_id": KEY_ID,
+        "told_broker_ids": [1],
+        "told_at": MOMENT,
+        "created_at": MOMENT,
+        "updated_at": MOMENT,
+        "has_short_api_key": False,
+    }
 
     id: int
     uuid: str
@@ -126,7 +155,9 @@ def _fields(values: dict[str, Any]) -> devices_pb2.DeviceFields:
 
 
 @get(
-    "/", access=WithinFleets(Access.VIEWER), summary="List devices", responses=errors(401, 403, 422)
+    "/",
+    access=WithinFleets(Access.VIEWER),
+    summary="List devices",
 )
 async def list_devices(
     request: CallerRequest,
@@ -164,7 +195,7 @@ async def list_devices(
     "/{uuid:str}",
     access=WithinFleets(Access.VIEWER),
     summary="Look at a device",
-    responses=errors(401, 403, 422, "DEVICE_NOT_FOUND"),
+    reasons=("DEVICE_NOT_FOUND",),
 )
 async def get_device(request: CallerRequest, uuid: DeviceUuid) -> Device:
     caller = request.auth
@@ -184,9 +215,7 @@ async def get_device(request: CallerRequest, uuid: DeviceUuid) -> Device:
     summary="Change a device",
     description="A field that is not named is left alone, whichever the method.",
     dto=StrictJson[DeviceChange],
-    responses=errors(
-        401, 403, 412, 413, 415, 422, "DEVICE_NOT_FOUND", "BROKER_UNKNOWN", "BROKER_NOT_ALLOWED"
-    ),
+    reasons=("DEVICE_NOT_FOUND", "BROKER_UNKNOWN", "BROKER_NOT_ALLOWED"),
 )
 async def update_device(
     request: CallerRequest, uuid: DeviceUuid, data: JSONBody[DeviceChange]
@@ -208,7 +237,7 @@ async def update_device(
     action="device.delete",
     summary="Forget a device",
     description="Its credentials go with it: registered anew, it gets others.",
-    responses=errors(401, 403, 412, 422, "DEVICE_NOT_FOUND"),
+    reasons=("DEVICE_NOT_FOUND",),
 )
 async def delete_device(request: CallerRequest, uuid: DeviceUuid) -> None:
     caller = request.auth
@@ -225,7 +254,7 @@ async def delete_device(request: CallerRequest, uuid: DeviceUuid) -> None:
     description="At once, and the one before with it. The device gets another one when it asks"
     " where to connect, or registers.",
     status_code=204,
-    responses=errors(401, 403, 412, 422, "DEVICE_NOT_FOUND"),
+    reasons=("DEVICE_NOT_FOUND",),
 )
 async def revoke_credentials(request: CallerRequest, uuid: DeviceUuid) -> None:
     caller = request.auth

@@ -1,7 +1,7 @@
 """How a broker that Mooring drives is: `/api/v1/brokers/{id}/enforcement`."""
 
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Any, ClassVar
 
 from litestar import Router, get
 from mooring.registry.v1 import enforcement_pb2 as pb
@@ -10,7 +10,7 @@ from msgspec import Meta, Struct
 from chassis.trust import Access
 from gateway.administration.caller import CallerRequest
 from gateway.administration.fields import PathId, moment_of, optional
-from gateway.problems import errors
+from gateway.examples import MOMENT
 
 
 class RevocationTimes(Struct, kw_only=True, frozen=True):
@@ -29,6 +29,23 @@ class RevocationTimes(Struct, kw_only=True, frozen=True):
 
 class Enforcement(Struct, kw_only=True, frozen=True):
     """What whoever drives the broker has found and done."""
+
+    EXAMPLE: ClassVar[dict[str, Any]] = {
+        "broker_id": 1,
+        "management": "mosquitto",
+        "looked_at": MOMENT,
+        "in_step_at": MOMENT,
+        "clients": 412,
+        "problem": None,
+        "pending_revocations": 0,
+        "revocations": {
+            "count": 37,
+            "median_s": 0.021,
+            "slowest_s": 0.48,
+            "last_at": MOMENT,
+            "last_s": 0.019,
+        },
+    }
 
     broker_id: int
     management: Annotated[
@@ -79,7 +96,7 @@ def _json(enforcement: pb.Enforcement) -> Enforcement:
     description="Whether it lets in whom it should, and how long it takes from when an access ends"
     " until the sessions have. A broker without a `management` is not driven: nobody has looked at"
     " it.",
-    responses=errors(401, 403, "BROKER_NOT_FOUND"),
+    reasons=("BROKER_NOT_FOUND",),
 )
 async def get_enforcement(request: CallerRequest, broker_id: PathId) -> Enforcement:
     caller = request.auth

@@ -1,7 +1,7 @@
 """Devices that are known before they arrive: `/api/v1/expected-devices`."""
 
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import msgspec
 from litestar import Router, delete, get, post
@@ -17,7 +17,7 @@ from gateway.administration.fields import Id, moment_of, optional
 from gateway.administration.listing import DEFAULT_LIMIT, Cursor, Limit, Page
 from gateway.bodies import StrictJson, decode, is_json
 from gateway.documentation import IDENTIFIER_PATTERN, documented
-from gateway.problems import errors
+from gateway.examples import MOMENT
 from gateway.text import utf8_of
 
 # What 10,000 take with all their fields, names in any script.
@@ -31,6 +31,13 @@ DeviceUuid = Annotated[
 
 class NewExpectedDevice(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """A device that is to arrive. What is given decides; null leaves it to the device."""
+
+    EXAMPLE: ClassVar[dict[str, Any]] = {
+        "uuid": "test-device-124",
+        "fleet_id": "demo",
+        "device_name": "The second",
+        "mqtt_broker_id": 1,
+    }
 
     uuid: Annotated[str, documented(pattern=IDENTIFIER_PATTERN)]
     fleet_id: Annotated[
@@ -49,6 +56,18 @@ class NewExpectedDevice(Struct, kw_only=True, frozen=True, forbid_unknown_fields
 
 class ExpectedDevice(NewExpectedDevice, kw_only=True, frozen=True):
     """A device that is expected."""
+
+    EXAMPLE: ClassVar[dict[str, Any]] = {
+        "uuid": "test-device-124",
+        "fleet_id": "demo",
+        "device_name": "The second",
+        "device_type": "raspberry-pi-4",
+        "mqtt_broker_id": 1,
+        "region": None,
+        "location": None,
+        "created_at": MOMENT,
+        "registered_at": None,
+    }
 
     created_at: datetime | None
     registered_at: Annotated[datetime, Meta(description="Null while there is no such device.")] | (
@@ -77,6 +96,19 @@ class RefusedItem(Struct, kw_only=True, frozen=True):
 
 class Batch(Struct, kw_only=True, frozen=True):
     """What became of a batch: all that is not refused was made."""
+
+    EXAMPLE: ClassVar[dict[str, Any]] = {
+        "created": 0,
+        "refused": [
+            {
+                "index": 0,
+                "uuid": "test-device-124",
+                "field": "uuid",
+                "reason": "DEVICE_EXPECTED",
+                "detail": "a device with this uuid is expected already",
+            }
+        ],
+    }
 
     created: int
     refused: list[RefusedItem]
@@ -147,18 +179,15 @@ async def _create(
     summary="Expect a device",
     description="From then on only keys of its fleet register it.",
     dto=StrictJson[NewExpectedDevice],
-    responses=errors(
-        *(401, 403, 412, 413, 415, 422),
-        *(
-            "DEVICE_EXPECTED",
-            "DEVICE_REGISTERED",
-            "UUID_NOT_ALLOWED",
-            "UUID_RESERVED",
-            "TOKEN_USED_UP",
-            "FLEET_UNKNOWN",
-            "BROKER_UNKNOWN",
-            "BROKER_NOT_ALLOWED",
-        ),
+    reasons=(
+        "DEVICE_EXPECTED",
+        "DEVICE_REGISTERED",
+        "UUID_NOT_ALLOWED",
+        "UUID_RESERVED",
+        "TOKEN_USED_UP",
+        "FLEET_UNKNOWN",
+        "BROKER_UNKNOWN",
+        "BROKER_NOT_ALLOWED",
     ),
 )
 async def create_expected_device(
@@ -184,7 +213,6 @@ async def create_expected_device(
     ),
     dto=Lines,
     request_max_body_size=MAX_BATCH_BYTES,
-    responses=errors(401, 403, 412, 413, 415, 422),
 )
 async def create_expected_devices(
     request: CallerRequest, data: JSONBody[list[NewExpectedDevice]]
@@ -209,7 +237,6 @@ async def create_expected_devices(
     "/",
     access=WithinFleets(Access.VIEWER),
     summary="List expected devices",
-    responses=errors(401, 403, 422),
 )
 async def list_expected_devices(
     request: CallerRequest,
@@ -236,7 +263,7 @@ async def list_expected_devices(
     "/{uuid:str}",
     access=WithinFleets(Access.VIEWER),
     summary="Look at an expected device",
-    responses=errors(401, 403, 422, "EXPECTED_DEVICE_NOT_FOUND"),
+    reasons=("EXPECTED_DEVICE_NOT_FOUND",),
 )
 async def get_expected_device(request: CallerRequest, uuid: DeviceUuid) -> ExpectedDevice:
     caller = request.auth
@@ -253,7 +280,7 @@ async def get_expected_device(request: CallerRequest, uuid: DeviceUuid) -> Expec
     action="expected_device.delete",
     summary="Expect a device no more",
     description="Any key may register its uuid from then on; a device that has registered stays.",
-    responses=errors(401, 403, 412, 422, "EXPECTED_DEVICE_NOT_FOUND"),
+    reasons=("EXPECTED_DEVICE_NOT_FOUND",),
 )
 async def delete_expected_device(request: CallerRequest, uuid: DeviceUuid) -> None:
     caller = request.auth

@@ -1,7 +1,7 @@
 """Groups of devices, and the rule that places them: `/api/v1/fleets`."""
 
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from litestar import Router, delete, get, patch, post
 from litestar.params import JSONBody, PathParameter, QueryParameter
@@ -14,13 +14,15 @@ from gateway.administration.fields import Id, mask, moment_of, named, optional, 
 from gateway.administration.listing import DEFAULT_LIMIT, Cursor, Limit, Page
 from gateway.bodies import StrictJson
 from gateway.documentation import IDENTIFIER_PATTERN, documented
-from gateway.problems import errors
+from gateway.examples import MOMENT
 
 FleetId = Annotated[str, PathParameter(description="The fleet's name in paths.")]
 
 
 class FleetChange(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """What is to change; a field that is not named is left alone, null clears."""
+
+    EXAMPLE: ClassVar[dict[str, Any]] = {"name": "Demonstration", "allowed_broker_ids": None}
 
     name: Annotated[str, documented(minLength=1, maxLength=255)] | UnsetType = UNSET
     mqtt_broker_id: (
@@ -54,11 +56,20 @@ class FleetChange(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True)
 class NewFleet(FleetChange, kw_only=True, frozen=True):
     """A fleet to be."""
 
+    EXAMPLE: ClassVar[dict[str, Any]] = {"id": "north", "name": "North", "mqtt_broker_id": 1}
+
     id: Annotated[str, documented(pattern=IDENTIFIER_PATTERN)]
 
 
 class Rollout(Struct, kw_only=True, frozen=True):
     """A fleet's way to another broker, a wave of its devices at a time."""
+
+    EXAMPLE: ClassVar[dict[str, Any]] = {
+        "broker_id": 1,
+        "percent": 12.5,
+        "salt": "5f2c9a0e7d41b836",
+        "began_at": MOMENT,
+    }
 
     broker_id: Annotated[int, Meta(description="Where those go that it has reached.")]
     percent: Annotated[float, Meta(description="How many of the fleet's devices it reaches.")]
@@ -70,6 +81,19 @@ class Rollout(Struct, kw_only=True, frozen=True):
 
 class Fleet(Struct, kw_only=True, frozen=True):
     """A fleet as it is."""
+
+    EXAMPLE: ClassVar[dict[str, Any]] = {
+        "id": "demo",
+        "name": "Demo",
+        "mqtt_broker_id": None,
+        "allowed_broker_ids": None,
+        "is_active": True,
+        "uuid_prefix": "sensor-",
+        "devices_outside_prefix": 0,
+        "rollout": Rollout.EXAMPLE,
+        "created_at": MOMENT,
+        "updated_at": MOMENT,
+    }
 
     id: str
     name: str
@@ -140,10 +164,7 @@ def _values(change: FleetChange) -> dict[str, Any]:
     action="fleet.create",
     summary="Make a fleet",
     dto=StrictJson[NewFleet],
-    responses=errors(
-        *(401, 403, 412, 413, 415, 422),
-        *("FLEET_ID_TAKEN", "UUID_PREFIX_TAKEN", "BROKER_UNKNOWN", "BROKER_NOT_ALLOWED"),
-    ),
+    reasons=("FLEET_ID_TAKEN", "UUID_PREFIX_TAKEN", "BROKER_UNKNOWN", "BROKER_NOT_ALLOWED"),
 )
 async def create_fleet(request: CallerRequest, data: JSONBody[NewFleet]) -> Fleet:
     caller = request.auth
@@ -157,7 +178,9 @@ async def create_fleet(request: CallerRequest, data: JSONBody[NewFleet]) -> Flee
 
 
 @get(
-    "/", access=WithinFleets(Access.VIEWER), summary="List fleets", responses=errors(401, 403, 422)
+    "/",
+    access=WithinFleets(Access.VIEWER),
+    summary="List fleets",
 )
 async def list_fleets(
     request: CallerRequest, limit: Limit = DEFAULT_LIMIT, cursor: Cursor = ""
@@ -174,7 +197,7 @@ async def list_fleets(
     "/{fleet_id:str}",
     access=WithinFleets(Access.VIEWER),
     summary="Look at a fleet",
-    responses=errors(401, 403, "FLEET_NOT_FOUND"),
+    reasons=("FLEET_NOT_FOUND",),
 )
 async def get_fleet(request: CallerRequest, fleet_id: FleetId) -> Fleet:
     caller = request.auth
@@ -190,10 +213,7 @@ async def get_fleet(request: CallerRequest, fleet_id: FleetId) -> Fleet:
     action="fleet.update",
     summary="Change a fleet",
     dto=StrictJson[FleetChange],
-    responses=errors(
-        *(401, 403, 412, 413, 415, 422),
-        *("FLEET_NOT_FOUND", "UUID_PREFIX_TAKEN", "BROKER_UNKNOWN", "BROKER_NOT_ALLOWED"),
-    ),
+    reasons=("FLEET_NOT_FOUND", "UUID_PREFIX_TAKEN", "BROKER_UNKNOWN", "BROKER_NOT_ALLOWED"),
 )
 async def update_fleet(
     request: CallerRequest, fleet_id: FleetId, data: JSONBody[FleetChange]
@@ -218,7 +238,7 @@ async def update_fleet(
     summary="Delete a fleet",
     description="Refused while it has devices, expected devices or provisioning keys; `usage` says"
     " how many. Tokens that are restricted to it alone are revoked.",
-    responses=errors(401, 403, 412, 422, "FLEET_NOT_FOUND", "FLEET_IN_USE"),
+    reasons=("FLEET_NOT_FOUND", "FLEET_IN_USE"),
 )
 async def delete_fleet(
     request: CallerRequest,

@@ -7,7 +7,7 @@ the whole file again.
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 import msgspec
 import structlog
@@ -23,6 +23,7 @@ from chassis.errors import (
 )
 from gateway.administration.caller import Caller
 from gateway.administration.certificate_types import CertificateWarning
+from gateway.examples import UUID
 from gateway.uploads import Line, Upload
 
 log = structlog.get_logger(__name__)
@@ -53,6 +54,8 @@ Ask = Callable[[Caller, Sequence[Row]], Awaitable[Outcomes]]
 class ImportedRow(Struct, kw_only=True, frozen=True):
     """What became of a row."""
 
+    EXAMPLE: ClassVar[dict[str, Any]] = {"line": 1, "subject": UUID, "outcome": "created"}
+
     line: Annotated[int, Meta(description="Of the file, from 1.")]
     subject: Annotated[str, Meta(description="Its uuid or name; empty where it cannot be read.")]
     outcome: Literal["created", "existing", "refused"]
@@ -70,6 +73,14 @@ class ImportedRow(Struct, kw_only=True, frozen=True):
 
 class ImportEnd(Struct, kw_only=True, frozen=True):
     """The last line. Where it is not complete, the file is to be imported again."""
+
+    EXAMPLE: ClassVar[dict[str, Any]] = {
+        "complete": True,
+        "dry_run": False,
+        "created": 1,
+        "existing": 0,
+        "refused": 0,
+    }
 
     complete: bool
     dry_run: bool

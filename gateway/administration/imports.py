@@ -23,8 +23,8 @@ from gateway.administration.importing import (
     Outcomes,
     imported,
 )
-from gateway.documentation import IDENTIFIER_PATTERN, documented
-from gateway.problems import errors
+from gateway.documentation import IDENTIFIER_PATTERN, LinesOf, documented
+from gateway.examples import UUID
 from gateway.uploads import MAX_BYTES, NDJSON, Form, receive
 
 # How many one question is about.
@@ -99,10 +99,10 @@ BROKER_ROWS = Form(NewBroker, "name")
         " last line: what ends without it was cut short. A device that is there is left as it is,"
         " so the same file can be sent again."
     ),
-    upload=(ImportedDevice, ImportedRow, ImportEnd),
+    upload=LinesOf((ImportedDevice,), ({"uuid": UUID, "fleet_id": "demo"},)),
+    lines=LinesOf((ImportedRow, ImportEnd), (ImportedRow.EXAMPLE, ImportEnd.EXAMPLE)),
     media_type=NDJSON,
     request_max_body_size=MAX_BYTES,
-    responses=errors(401, 403, 412, 413, 415, 422),
     tags=["devices"],
 )
 async def import_devices(request: CallerRequest, dry_run: DryRun = False) -> Stream:
@@ -140,10 +140,12 @@ async def import_devices(request: CallerRequest, dry_run: DryRun = False) -> Str
         " no room for `ca_cert` and `labels`. The answer is like that to a file of devices. A"
         " broker with a name that is there is left as it is."
     ),
-    upload=(NewBroker, ImportedRow, ImportEnd),
+    upload=LinesOf((NewBroker,), ({"name": "Second", "host": "mqtt.example.com", "port": 1883},)),
+    lines=LinesOf(
+        (ImportedRow, ImportEnd), ({**ImportedRow.EXAMPLE, "subject": "Second"}, ImportEnd.EXAMPLE)
+    ),
     media_type=NDJSON,
     request_max_body_size=MAX_BROKER_BYTES,
-    responses=errors(401, 403, 412, 413, 415, 422),
     tags=["brokers"],
 )
 async def import_brokers(request: CallerRequest, dry_run: DryRun = False) -> Stream:

@@ -12,7 +12,8 @@ from chassis.trust import Access
 from gateway.administration.caller import Caller, CallerRequest
 from gateway.administration.fields import PathId
 from gateway.administration.job_types import Job, NewJobRow, job_json
-from gateway.problems import errors
+from gateway.documentation import LinesOf
+from gateway.examples import UUID
 from gateway.uploads import MAX_BYTES, Form, Line, Upload, receive
 
 ROWS = Form(NewJobRow, "uuid")
@@ -29,12 +30,9 @@ BATCH_S = 15.0
     description="NDJSON (application/x-ndjson) or CSV with a header line (text/csv): `uuid`, and"
     " `mqtt_broker_id` where a device is to go elsewhere than the job says. It replaces the list"
     " before. A line that is wrong is a row that is refused.",
-    upload=(NewJobRow,),
+    upload=LinesOf((NewJobRow,), ({"uuid": UUID, "mqtt_broker_id": 1},)),
     request_max_body_size=MAX_BYTES,
-    responses=errors(
-        *(401, 403, 412, 413, 415, 422),
-        *("JOB_NOT_FOUND", "JOB_HAS_FILTER", "JOB_STATE_FORBIDS"),
-    ),
+    reasons=("JOB_NOT_FOUND", "JOB_HAS_FILTER", "JOB_STATE_FORBIDS"),
 )
 async def upload_job_rows(request: CallerRequest, job_id: PathId) -> Job:
     # Who may not upload hears it before anything is received.

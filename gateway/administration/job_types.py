@@ -1,7 +1,7 @@
 """What is sent and answered about jobs."""
 
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from mooring.registry.v1 import jobs_pb2
 from msgspec import UNSET, Meta, Struct, UnsetType
@@ -9,6 +9,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from gateway.administration.fields import Id, moment_of, named, optional
 from gateway.administration.listing import Page
 from gateway.documentation import IDENTIFIER_PATTERN, documented
+from gateway.examples import MOMENT, UUID
 
 STATES = ["draft", "running", "paused", "done", "cancelled"]
 OUTCOMES = [
@@ -41,6 +42,8 @@ class DeviceFilter(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True
 class NewJob(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """A job to be. Nothing changes before it is started."""
 
+    EXAMPLE: ClassVar[dict[str, Any]] = {"kind": "assign", "mqtt_broker_id": 1, "filter": None}
+
     kind: Annotated[str, documented(enum=["assign"])]
     mqtt_broker_id: Annotated[Id, Meta(description="The pin; null takes pins away.")] | None
     filter: Annotated[
@@ -58,6 +61,24 @@ class NewJobRow(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
 
 class Job(Struct, kw_only=True, frozen=True):
     """A job as it is."""
+
+    EXAMPLE: ClassVar[dict[str, Any]] = {
+        "id": 1,
+        "kind": "assign",
+        "mqtt_broker_id": 1,
+        "filter": {"fleet_id": "demo", "mqtt_broker_id": None},
+        "state": "running",
+        "is_undo": False,
+        "failure": None,
+        "progress": 0.25,
+        "rows_per_s": 24_000.0,
+        "outcomes": {"moved": 250_000, "BROKER_NOT_ALLOWED": 12},
+        "is_uploaded": False,
+        "actor": "nightly backup",
+        "created_at": MOMENT,
+        "started_at": MOMENT,
+        "ended_at": None,
+    }
 
     id: int
     kind: str
@@ -82,6 +103,16 @@ class JobPage(Page[Job], frozen=True):
 
 class JobRow(Struct, kw_only=True, frozen=True):
     """What became of a device; of one that is pending, what would."""
+
+    EXAMPLE: ClassVar[dict[str, Any]] = {
+        "line": None,
+        "uuid": UUID,
+        "from_broker_id": None,
+        "to_broker_id": 1,
+        "outcome": "moved",
+        "verdict": None,
+        "detail": None,
+    }
 
     line: Annotated[int | None, Meta(description="In the list; null where there is none.")]
     uuid: str
@@ -116,6 +147,19 @@ class JobMove(Struct, kw_only=True, frozen=True):
 
 class JobCheck(Struct, kw_only=True, frozen=True):
     """What a job would do now."""
+
+    EXAMPLE: ClassVar[dict[str, Any]] = {
+        "outcomes": {"moved": 1},
+        "moves": [
+            {
+                "before": {"mqtt_broker_id": 1, "source": "default"},
+                "after": {"mqtt_broker_id": 1, "source": "device"},
+                "devices": 1,
+                "examples": [UUID],
+            }
+        ],
+        "devices_left_out": 0,
+    }
 
     outcomes: Annotated[dict[str, int], Meta(description="How many would have which outcome.")]
     moves: Annotated[list[JobMove], Meta(description="The most frequent first, at most 500.")]

@@ -24,7 +24,6 @@ from gateway.administration.job_types import (
 )
 from gateway.administration.listing import DEFAULT_LIMIT, Cursor, Limit
 from gateway.bodies import StrictJson
-from gateway.problems import errors
 
 
 @post(
@@ -34,7 +33,7 @@ from gateway.problems import errors
     summary="Make a job",
     description="A draft: check it, then start it. Without a filter, upload a list of devices.",
     dto=StrictJson[NewJob],
-    responses=errors(401, 403, 412, 413, 415, 422, "BROKER_UNKNOWN"),
+    reasons=("BROKER_UNKNOWN",),
 )
 async def create_job(request: CallerRequest, data: JSONBody[NewJob]) -> Job:
     caller = request.auth
@@ -49,7 +48,11 @@ async def create_job(request: CallerRequest, data: JSONBody[NewJob]) -> Job:
     return job_json(answer.job)
 
 
-@get("/", access=Access.VIEWER, summary="List jobs", responses=errors(401, 403, 422))
+@get(
+    "/",
+    access=Access.VIEWER,
+    summary="List jobs",
+)
 async def list_jobs(
     request: CallerRequest,
     limit: Limit = DEFAULT_LIMIT,
@@ -70,7 +73,7 @@ async def list_jobs(
     "/{job_id:int}",
     access=Access.VIEWER,
     summary="Look at a job",
-    responses=errors(401, 403, "JOB_NOT_FOUND"),
+    reasons=("JOB_NOT_FOUND",),
 )
 async def get_job(request: CallerRequest, job_id: PathId) -> Job:
     caller = request.auth
@@ -86,7 +89,7 @@ async def get_job(request: CallerRequest, job_id: PathId) -> Job:
     summary="List what became of each device",
     description="Of a job with a filter, those that were moved or refused. Of a list, all; those"
     " that are pending say what would become of them now.",
-    responses=errors(401, 403, 422, "JOB_NOT_FOUND"),
+    reasons=("JOB_NOT_FOUND",),
 )
 async def list_job_rows(
     request: CallerRequest,
@@ -109,7 +112,7 @@ async def list_job_rows(
     status_code=200,
     summary="Say what a job would do now",
     description="Who would move, from where to where. It changes nothing.",
-    responses=errors(401, 403, "JOB_NOT_FOUND"),
+    reasons=("JOB_NOT_FOUND",),
 )
 async def check_job(request: CallerRequest, job_id: PathId) -> JobCheck:
     caller = request.auth
@@ -126,10 +129,12 @@ async def check_job(request: CallerRequest, job_id: PathId) -> JobCheck:
     status_code=200,
     summary="Start a job",
     description="Devices that register later are not its.",
-    responses=errors(
-        *(401, 403, 412),
-        *("JOB_NOT_FOUND", "JOB_STATE_FORBIDS", "JOB_HAS_NO_LIST"),
-        *("BROKER_UNKNOWN", "BROKER_INACTIVE"),
+    reasons=(
+        "JOB_NOT_FOUND",
+        "JOB_STATE_FORBIDS",
+        "JOB_HAS_NO_LIST",
+        "BROKER_UNKNOWN",
+        "BROKER_INACTIVE",
     ),
 )
 async def start_job(request: CallerRequest, job_id: PathId) -> Job:
@@ -146,7 +151,7 @@ async def start_job(request: CallerRequest, job_id: PathId) -> Job:
     action="job.pause",
     status_code=200,
     summary="Pause a job",
-    responses=errors(401, 403, 412, "JOB_NOT_FOUND", "JOB_STATE_FORBIDS"),
+    reasons=("JOB_NOT_FOUND", "JOB_STATE_FORBIDS"),
 )
 async def pause_job(request: CallerRequest, job_id: PathId) -> Job:
     caller = request.auth
@@ -163,7 +168,7 @@ async def pause_job(request: CallerRequest, job_id: PathId) -> Job:
     status_code=200,
     summary="Resume a paused job",
     description="It goes on where it was.",
-    responses=errors(401, 403, 412, "JOB_NOT_FOUND", "JOB_STATE_FORBIDS"),
+    reasons=("JOB_NOT_FOUND", "JOB_STATE_FORBIDS"),
 )
 async def resume_job(request: CallerRequest, job_id: PathId) -> Job:
     caller = request.auth
@@ -180,7 +185,7 @@ async def resume_job(request: CallerRequest, job_id: PathId) -> Job:
     status_code=200,
     summary="Cancel a job",
     description="What it has written stays, until it is undone.",
-    responses=errors(401, 403, 412, "JOB_NOT_FOUND", "JOB_STATE_FORBIDS"),
+    reasons=("JOB_NOT_FOUND", "JOB_STATE_FORBIDS"),
 )
 async def cancel_job(request: CallerRequest, job_id: PathId) -> Job:
     caller = request.auth
@@ -197,7 +202,7 @@ async def cancel_job(request: CallerRequest, job_id: PathId) -> Job:
     status_code=200,
     summary="Undo a job",
     description="Puts back every pin that is still the one which the job wrote, and no other.",
-    responses=errors(401, 403, 412, "JOB_NOT_FOUND", "JOB_STATE_FORBIDS"),
+    reasons=("JOB_NOT_FOUND", "JOB_STATE_FORBIDS"),
 )
 async def undo_job(request: CallerRequest, job_id: PathId) -> Job:
     caller = request.auth

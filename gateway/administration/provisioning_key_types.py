@@ -1,13 +1,14 @@
 """A provisioning key as people write and read it."""
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from gateway.administration.fields import Id, Moment
 from gateway.administration.listing import Page
 from gateway.documentation import IDENTIFIER_PATTERN, documented
+from gateway.examples import KEY_ID, MOMENT
 
 Description = Annotated[str, documented(maxLength=2000)]
 MaxDevices = Annotated[Id, Meta(description="Null: no limit.")]
@@ -48,6 +49,15 @@ OnlyExpected = Annotated[
 class NewProvisioningKey(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """What a key lets in. Null is as good as absent."""
 
+    EXAMPLE: ClassVar[dict[str, Any]] = {
+        "fleet_id": "demo",
+        "description": "the first hall",
+        "max_devices": 5000,
+        "expires_at": "2099-12-31T23:59:59Z",
+        "allowed_device_types": ["raspberry-pi-4"],
+        "source_networks": ["192.0.2.0/24"],
+    }
+
     fleet_id: Annotated[str, documented(pattern=IDENTIFIER_PATTERN)]
     description: Description | None = None
     max_devices: MaxDevices | None = None
@@ -62,6 +72,8 @@ class NewProvisioningKey(Struct, kw_only=True, frozen=True, forbid_unknown_field
 
 class ProvisioningKeyChange(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """What is to change; a field that is not named is left alone, null clears."""
+
+    EXAMPLE: ClassVar[dict[str, Any]] = {"max_devices": 6000, "uuid_prefix": None}
 
     description: Description | UnsetType | None = UNSET
     max_devices: MaxDevices | UnsetType | None = UNSET
@@ -80,6 +92,25 @@ class ProvisioningKeyChange(Struct, kw_only=True, frozen=True, forbid_unknown_fi
 
 class ListedProvisioningKey(Struct, kw_only=True, frozen=True):
     """A key as lists have it: without the key itself, and without what may be long."""
+
+    EXAMPLE: ClassVar[dict[str, Any]] = {
+        "id": KEY_ID,
+        "fleet_id": "demo",
+        "description": "the first hall",
+        "max_devices": 5000,
+        "devices_provisioned": 1,
+        "default_broker_id": None,
+        "expires_at": "2099-12-31T23:59:59Z",
+        "is_active": True,
+        "created_at": MOMENT,
+        "updated_at": MOMENT,
+        "last_used_at": MOMENT,
+        "allowed_device_types": ["raspberry-pi-4"],
+        "source_networks": ["192.0.2.0/24"],
+        "allowed_uuid_count": None,
+        "uuid_prefix": None,
+        "only_expected": False,
+    }
 
     id: str
     fleet_id: str
@@ -102,11 +133,19 @@ class ListedProvisioningKey(Struct, kw_only=True, frozen=True):
 class ProvisioningKey(ListedProvisioningKey, kw_only=True, frozen=True):
     """A key as it is, without the key itself."""
 
+    EXAMPLE: ClassVar[dict[str, Any]] = {**ListedProvisioningKey.EXAMPLE, "allowed_uuids": None}
+
     allowed_uuids: list[str] | None
 
 
 class CreatedProvisioningKey(ProvisioningKey, kw_only=True, frozen=True):
     """`key` is what devices send. It is shown here and never again."""
+
+    EXAMPLE: ClassVar[dict[str, Any]] = {
+        **ListedProvisioningKey.EXAMPLE,
+        "allowed_uuids": None,
+        "key": "mpk_gN3tV5pQ7rS9uW1xY3zA5bC7dE9fG1hI3jK5lM7nO9p",
+    }
 
     key: str
 
@@ -118,6 +157,8 @@ class ProvisioningKeyPage(Page[ListedProvisioningKey], frozen=True):
 class Revocation(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """What becomes of the devices that are the key's."""
 
+    EXAMPLE: ClassVar[dict[str, Any]] = {"devices": "deactivate"}
+
     devices: Annotated[
         Literal["keep", "deactivate"],
         Meta(description="Kept, they go on with the credentials that they have."),
@@ -126,6 +167,8 @@ class Revocation(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
 
 class Revoked(Struct, kw_only=True, frozen=True):
     """What a revocation has done."""
+
+    EXAMPLE: ClassVar[dict[str, Any]] = {"devices_deactivated": 1, "is_complete": True}
 
     devices_deactivated: Annotated[int, Meta(description="By this call.")]
     is_complete: Annotated[

@@ -28,7 +28,6 @@ from gateway.administration.provisioning_key_types import (
     Revoked,
 )
 from gateway.bodies import StrictJson
-from gateway.problems import errors
 
 KeyId = Annotated[str, PathParameter(description="The key's id, which is not the key.")]
 
@@ -89,9 +88,7 @@ def _restrictions(values: dict[str, Any]) -> provisioning_keys_pb2.Restrictions:
     action="provisioning_key.create",
     summary="Make a provisioning key",
     dto=StrictJson[NewProvisioningKey],
-    responses=errors(
-        401, 403, 412, 413, 415, 422, "FLEET_UNKNOWN", "BROKER_UNKNOWN", "BROKER_NOT_ALLOWED"
-    ),
+    reasons=("FLEET_UNKNOWN", "BROKER_UNKNOWN", "BROKER_NOT_ALLOWED"),
 )
 async def create_provisioning_key(
     request: CallerRequest, data: JSONBody[NewProvisioningKey]
@@ -115,7 +112,6 @@ async def create_provisioning_key(
     "/",
     access=WithinFleets(Access.VIEWER),
     summary="List provisioning keys",
-    responses=errors(401, 403, 422),
 )
 async def list_provisioning_keys(
     request: CallerRequest,
@@ -143,7 +139,7 @@ async def list_provisioning_keys(
     "/{key_id:str}",
     access=WithinFleets(Access.VIEWER),
     summary="Look at a provisioning key",
-    responses=errors(401, 403, 422, "PROVISIONING_KEY_NOT_FOUND"),
+    reasons=("PROVISIONING_KEY_NOT_FOUND",),
 )
 async def get_provisioning_key(request: CallerRequest, key_id: KeyId) -> ProvisioningKey:
     caller = request.auth
@@ -161,14 +157,11 @@ async def get_provisioning_key(request: CallerRequest, key_id: KeyId) -> Provisi
     summary="Change a provisioning key",
     description="Once it is answered, the key makes nothing that it would refuse now.",
     dto=StrictJson[ProvisioningKeyChange],
-    responses=errors(
-        *(401, 403, 412, 413, 415, 422),
-        *(
-            "PROVISIONING_KEY_NOT_FOUND",
-            "MAX_DEVICES_BELOW_USE",
-            "BROKER_UNKNOWN",
-            "BROKER_NOT_ALLOWED",
-        ),
+    reasons=(
+        "PROVISIONING_KEY_NOT_FOUND",
+        "MAX_DEVICES_BELOW_USE",
+        "BROKER_UNKNOWN",
+        "BROKER_NOT_ALLOWED",
     ),
 )
 async def update_provisioning_key(
@@ -202,7 +195,7 @@ async def update_provisioning_key(
     action="provisioning_key.revoke",
     summary="Revoke a provisioning key",
     description="Ends it: the devices it made cannot register again with it either.",
-    responses=errors(401, 403, 412, 422, "PROVISIONING_KEY_NOT_FOUND"),
+    reasons=("PROVISIONING_KEY_NOT_FOUND",),
 )
 async def delete_provisioning_key(request: CallerRequest, key_id: KeyId) -> None:
     caller = request.auth
@@ -220,7 +213,7 @@ async def delete_provisioning_key(request: CallerRequest, key_id: KeyId) -> None
     summary="Revoke a provisioning key, with its devices",
     description="Safe to repeat: what was deactivated stays so.",
     dto=StrictJson[Revocation],
-    responses=errors(401, 403, 412, 413, 415, 422, "PROVISIONING_KEY_NOT_FOUND"),
+    reasons=("PROVISIONING_KEY_NOT_FOUND",),
 )
 async def revoke_provisioning_key(
     request: CallerRequest, key_id: KeyId, data: JSONBody[Revocation]

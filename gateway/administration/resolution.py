@@ -1,7 +1,7 @@
 """Which broker serves a device and why, also "what if": `/api/v1/devices/{uuid}/broker`."""
 
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from litestar import Router, get, post
 from litestar.params import JSONBody
@@ -16,13 +16,15 @@ from gateway.administration.fields import Id, mask, moment_of, named, optional, 
 from gateway.answers import SOURCES
 from gateway.bodies import StrictJson
 from gateway.documentation import IDENTIFIER_PATTERN, documented
-from gateway.problems import errors
+from gateway.examples import MOMENT, UUID
 
 BrokerIds = Annotated[list[Id], documented(maxItems=1000)]
 
 
 class Supposition(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """What is supposed. A fact that is not named is as it is, null takes it away."""
+
+    EXAMPLE: ClassVar[dict[str, Any]] = {"mqtt_broker_id": None, "default_broker_id": 1}
 
     mqtt_broker_id: Annotated[Id, Meta(description="A pin.")] | UnsetType | None = UNSET
     fleet_id: Annotated[str, documented(pattern=IDENTIFIER_PATTERN)] | UnsetType | None = UNSET
@@ -62,8 +64,35 @@ class ExplainedStep(Struct, kw_only=True, frozen=True):
     mqtt_broker_id: Annotated[int, Meta(description="The broker that the step names.")] | None
 
 
+def _step(step: str, reason: str, explanation: str, broker_id: int | None = None) -> dict[str, Any]:
+    """The example of a step."""
+    return {
+        "step": step,
+        "has_decided": reason == "DECIDED",
+        "reason": reason,
+        "explanation": explanation,
+        "mqtt_broker_id": broker_id,
+    }
+
+
 class Explanation(Struct, kw_only=True, frozen=True):
     """Which broker, and why."""
+
+    EXAMPLE: ClassVar[dict[str, Any]] = {
+        "source": "default",
+        "mqtt_broker_id": 1,
+        "url": "mqtt://localhost:5883",
+        "stale": False,
+        "facts": {"mqtt_broker_id": None, "fleet_id": "demo", "region": None, "location": None},
+        "steps": [
+            _step("device", "NO_PIN", "the device is not pinned to a broker"),
+            _step("rollout", "NO_ROLLOUT", "the fleet demo has no rollout under way"),
+            _step("fleet", "FLEET_HAS_NO_BROKER", "the fleet demo has no broker of its own"),
+            _step("region", "NO_REGION", "the device has no region"),
+            _step("default", "DECIDED", "broker 1 is the default", 1),
+            _step("environment", "DECIDED_EARLIER", "not asked: the default has decided"),
+        ],
+    }
 
     source: (
         Annotated[str, Meta(description="The step that decided; null: nothing may serve.")] | None
@@ -83,6 +112,13 @@ class Explanation(Struct, kw_only=True, frozen=True):
 
 class DeviceExplanation(Explanation, kw_only=True, frozen=True):
     """Which broker would serve the device now, and which it was told of."""
+
+    EXAMPLE: ClassVar[dict[str, Any]] = {
+        **Explanation.EXAMPLE,
+        "uuid": UUID,
+        "told_broker_ids": [1],
+        "told_at": MOMENT,
+    }
 
     uuid: str
     told_broker_ids: Annotated[
@@ -157,7 +193,7 @@ async def _explained_device(
     "/devices/{uuid:str}/broker",
     access=WithinFleets(Access.VIEWER),
     summary="Which broker serves a device, and why",
-    responses=errors(401, 403, 422, "DEVICE_NOT_FOUND", "PLACEMENT_UNKNOWN"),
+    reasons=("DEVICE_NOT_FOUND", "PLACEMENT_UNKNOWN"),
 )
 async def explain_device(request: CallerRequest, uuid: DeviceUuid) -> DeviceExplanation:
     return await _explained_device(request.auth, uuid, None)
@@ -170,10 +206,7 @@ async def explain_device(request: CallerRequest, uuid: DeviceUuid) -> DeviceExpl
     description="Changes nothing.",
     status_code=200,
     dto=StrictJson[Supposition],
-    responses=errors(
-        *(401, 403, 413, 415, 422),
-        *("DEVICE_NOT_FOUND", "BROKER_UNKNOWN", "FLEET_UNKNOWN", "PLACEMENT_UNKNOWN"),
-    ),
+    reasons=("DEVICE_NOT_FOUND", "BROKER_UNKNOWN", "FLEET_UNKNOWN", "PLACEMENT_UNKNOWN"),
 )
 async def explain_device_if(
     request: CallerRequest, uuid: DeviceUuid, data: JSONBody[Supposition]
@@ -188,9 +221,7 @@ async def explain_device_if(
     description="Changes nothing. A fact that is not named is none.",
     status_code=200,
     dto=StrictJson[Supposition],
-    responses=errors(
-        *(401, 403, 413, 415, 422), *("BROKER_UNKNOWN", "FLEET_UNKNOWN", "PLACEMENT_UNKNOWN")
-    ),
+    reasons=("BROKER_UNKNOWN", "FLEET_UNKNOWN", "PLACEMENT_UNKNOWN"),
 )
 async def explain_facts(request: CallerRequest, data: JSONBody[Supposition]) -> Explanation:
     return Explanation(**await _explained(request.auth, "", data))

@@ -1,6 +1,6 @@
 """A fleet's way to another broker, in waves: `/api/v1/fleets/{id}/rollout`."""
 
-from typing import Annotated
+from typing import Annotated, Any, ClassVar
 
 from litestar import Response, Router, delete, get, post, put
 from litestar.openapi.datastructures import ResponseSpec
@@ -14,13 +14,14 @@ from gateway.administration.fields import Id
 from gateway.administration.fleets import Fleet, FleetId, Rollout, fleet_json, rollout_json
 from gateway.bodies import StrictJson
 from gateway.documentation import IDENTIFIER_PATTERN, documented
-from gateway.problems import errors
 
 BEGUN = {201: ResponseSpec(Rollout, description="It has begun.", generate_examples=False)}
 
 
 class RolloutChange(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """How a rollout is to be."""
+
+    EXAMPLE: ClassVar[dict[str, Any]] = {"broker_id": 1, "percent": 12.5}
 
     broker_id: Annotated[
         Id, Meta(description="Must be active, and one that a restricted fleet may use.")
@@ -45,7 +46,7 @@ class RolloutChange(Struct, kw_only=True, frozen=True, forbid_unknown_fields=Tru
     "/{fleet_id:str}/rollout",
     access=WithinFleets(Access.VIEWER),
     summary="Look at a fleet's rollout",
-    responses=errors(401, 403, "FLEET_NOT_FOUND", "ROLLOUT_NOT_FOUND"),
+    reasons=("FLEET_NOT_FOUND", "ROLLOUT_NOT_FOUND"),
 )
 async def get_rollout(request: CallerRequest, fleet_id: FleetId) -> Rollout:
     caller = request.auth
@@ -63,11 +64,8 @@ async def get_rollout(request: CallerRequest, fleet_id: FleetId) -> Rollout:
     description="Devices that it reaches, and that are not pinned, are told of its broker when they"
     " ask the next time. Widened, it reaches more devices and lets go of none.",
     dto=StrictJson[RolloutChange],
-    responses=BEGUN
-    | errors(
-        *(401, 403, 412, 413, 415, 422),
-        *("FLEET_NOT_FOUND", "BROKER_UNKNOWN", "BROKER_INACTIVE", "BROKER_NOT_ALLOWED"),
-    ),
+    responses=BEGUN,
+    reasons=("FLEET_NOT_FOUND", "BROKER_UNKNOWN", "BROKER_INACTIVE", "BROKER_NOT_ALLOWED"),
 )
 async def set_rollout(
     request: CallerRequest, fleet_id: FleetId, data: JSONBody[RolloutChange]
@@ -90,7 +88,7 @@ async def set_rollout(
     access=WithinFleets(Access.OPERATOR),
     action="rollout.stop",
     summary="Stop a fleet's rollout, which takes all devices back",
-    responses=errors(401, 403, 412, "FLEET_NOT_FOUND", "ROLLOUT_NOT_FOUND"),
+    reasons=("FLEET_NOT_FOUND", "ROLLOUT_NOT_FOUND"),
 )
 async def stop_rollout(request: CallerRequest, fleet_id: FleetId) -> None:
     caller = request.auth
@@ -105,10 +103,7 @@ async def stop_rollout(request: CallerRequest, fleet_id: FleetId) -> None:
     action="rollout.complete",
     summary="Make the rollout's broker the fleet's own, and end the rollout",
     status_code=200,
-    responses=errors(
-        *(401, 403, 412),
-        *("FLEET_NOT_FOUND", "ROLLOUT_NOT_FOUND", "BROKER_INACTIVE", "BROKER_NOT_ALLOWED"),
-    ),
+    reasons=("FLEET_NOT_FOUND", "ROLLOUT_NOT_FOUND", "BROKER_INACTIVE", "BROKER_NOT_ALLOWED"),
 )
 async def complete_rollout(request: CallerRequest, fleet_id: FleetId) -> Fleet:
     caller = request.auth

@@ -1,6 +1,6 @@
 """The keys that devices' credentials are made with: `/api/v1/server-keys`."""
 
-from typing import Annotated
+from typing import Annotated, Any, ClassVar
 
 from litestar import Router, get
 from mooring.registry.v1 import server_keys_pb2
@@ -9,11 +9,18 @@ from msgspec import Meta, Struct
 from chassis.trust import Access
 from gateway.administration.caller import CallerRequest
 from gateway.administration.listing import Page
-from gateway.problems import errors
 
 
 class ServerKey(Struct, kw_only=True, frozen=True):
     """Which devices use a server key; the key itself is told nobody."""
+
+    EXAMPLE: ClassVar[dict[str, Any]] = {
+        "id": 1,
+        "is_active": True,
+        "is_in_ring": True,
+        "devices": 1,
+        "disabled_devices": 0,
+    }
 
     id: int
     is_active: Annotated[bool, Meta(description="Whether new credentials are made with it.")]
@@ -29,7 +36,11 @@ class ServerKeyPage(Page[ServerKey], frozen=True):
     """All of them, in the order of their ids."""
 
 
-@get("/", access=Access.ADMIN, summary="List server keys", responses=errors(401, 403))
+@get(
+    "/",
+    access=Access.ADMIN,
+    summary="List server keys",
+)
 async def list_server_keys(request: CallerRequest) -> ServerKeyPage:
     caller = request.auth
     answer = await caller.ask_registry(

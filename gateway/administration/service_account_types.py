@@ -1,7 +1,7 @@
 """A service account as people write and read it."""
 
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from mooring.registry.v1 import service_accounts_pb2
 from msgspec import UNSET, Meta, Struct, UnsetType
@@ -9,6 +9,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from gateway.administration.fields import Id, Moment, moment_of, named, timestamp
 from gateway.administration.listing import Page
 from gateway.documentation import documented
+from gateway.examples import ACCOUNT_ID, MOMENT
 
 Filters = Annotated[
     list[Annotated[str, documented(minLength=1, description="65,535 bytes at most.")]],
@@ -25,6 +26,8 @@ BrokerIds = Annotated[
 
 class ServiceAccountChange(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """What is to change; a field that is not named is left alone, null clears."""
+
+    EXAMPLE: ClassVar[dict[str, Any]] = {"subscribe": ["iot/device/#"], "broker_ids": None}
 
     description: Annotated[str, documented(maxLength=2000)] | UnsetType | None = UNSET
     publish: (
@@ -50,6 +53,15 @@ class ServiceAccountChange(Struct, kw_only=True, frozen=True, forbid_unknown_fie
 class NewServiceAccount(ServiceAccountChange, kw_only=True, frozen=True):
     """A service account to be. `expires_at` has yet to come."""
 
+    EXAMPLE: ClassVar[dict[str, Any]] = {
+        "username": "dashboard",
+        "description": "what hangs in the hall",
+        "publish": ["dashboard/status"],
+        "subscribe": ["iot/device/+/telemetry/#"],
+        "broker_ids": [1],
+        "expires_at": "2099-12-31T23:59:59Z",
+    }
+
     username: Annotated[
         str,
         documented(
@@ -62,6 +74,20 @@ class NewServiceAccount(ServiceAccountChange, kw_only=True, frozen=True):
 
 class ServiceAccount(Struct, kw_only=True, frozen=True):
     """A service account as it is, without its password."""
+
+    EXAMPLE: ClassVar[dict[str, Any]] = {
+        "id": ACCOUNT_ID,
+        "username": "dashboard",
+        "description": "what hangs in the hall",
+        "publish": ["dashboard/status"],
+        "subscribe": ["iot/device/+/telemetry/#"],
+        "broker_ids": [1],
+        "is_active": True,
+        "expires_at": "2099-12-31T23:59:59Z",
+        "revision": 1,
+        "created_at": MOMENT,
+        "updated_at": MOMENT,
+    }
 
     id: str
     username: str
@@ -78,6 +104,11 @@ class ServiceAccount(Struct, kw_only=True, frozen=True):
 
 class PasswordedServiceAccount(ServiceAccount, kw_only=True, frozen=True):
     """`password` is what it connects with. It is shown here and never again."""
+
+    EXAMPLE: ClassVar[dict[str, Any]] = {
+        **ServiceAccount.EXAMPLE,
+        "password": "qR8sT0uV2wX4yZ6aB8cD0eF2gH4iJ6kL8mN0oP2qR4s",
+    }
 
     password: str
 

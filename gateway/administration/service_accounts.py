@@ -28,7 +28,6 @@ from gateway.administration.service_account_types import (
     values_of,
 )
 from gateway.bodies import StrictJson
-from gateway.problems import errors
 
 AccountId = Annotated[str, PathParameter(description="The account's id.")]
 
@@ -40,9 +39,7 @@ AccountId = Annotated[str, PathParameter(description="The account's id.")]
     summary="Make a service account",
     description="The answer holds its password, which is kept nowhere.",
     dto=StrictJson[NewServiceAccount],
-    responses=errors(
-        401, 403, 412, 413, 415, 422, "BROKER_UNKNOWN", "USERNAME_RESERVED", "USERNAME_TAKEN"
-    ),
+    reasons=("BROKER_UNKNOWN", "USERNAME_RESERVED", "USERNAME_TAKEN"),
 )
 async def create_service_account(
     request: CallerRequest, data: JSONBody[NewServiceAccount]
@@ -64,7 +61,6 @@ async def create_service_account(
     "/",
     access=Access.VIEWER,
     summary="List service accounts",
-    responses=errors(401, 403, 422),
 )
 async def list_service_accounts(
     request: CallerRequest, limit: Limit = DEFAULT_LIMIT, cursor: Cursor = ""
@@ -84,7 +80,8 @@ async def list_service_accounts(
     "/{account_id:str}",
     access=Access.VIEWER,
     summary="Look at a service account",
-    responses=NOT_MODIFIED | errors(401, 403, "SERVICE_ACCOUNT_NOT_FOUND"),
+    responses=NOT_MODIFIED,
+    reasons=("SERVICE_ACCOUNT_NOT_FOUND",),
 )
 async def get_service_account(
     request: CallerRequest, account_id: AccountId, if_none_match: IfNoneMatch = None
@@ -105,7 +102,7 @@ async def get_service_account(
     summary="Change a service account",
     dto=StrictJson[ServiceAccountChange],
     dependencies=IF_REVISION,
-    responses=errors(401, 403, 412, 413, 415, 422, "SERVICE_ACCOUNT_NOT_FOUND", "BROKER_UNKNOWN"),
+    reasons=("SERVICE_ACCOUNT_NOT_FOUND", "BROKER_UNKNOWN"),
 )
 async def update_service_account(
     request: CallerRequest,
@@ -137,7 +134,7 @@ async def update_service_account(
     description="In force at once; the old one is good no more. The answer holds the new one, which"
     " is kept nowhere.",
     dependencies=IF_REVISION,
-    responses=errors(401, 403, 412, "SERVICE_ACCOUNT_NOT_FOUND"),
+    reasons=("SERVICE_ACCOUNT_NOT_FOUND",),
 )
 async def rotate_service_account(
     request: CallerRequest, account_id: AccountId, if_revision: IfRevision
@@ -159,7 +156,7 @@ async def rotate_service_account(
     summary="Delete a service account",
     description="Nobody lets it in any more.",
     dependencies=IF_REVISION,
-    responses=errors(401, 403, 412, "SERVICE_ACCOUNT_NOT_FOUND"),
+    reasons=("SERVICE_ACCOUNT_NOT_FOUND",),
 )
 async def delete_service_account(
     request: CallerRequest, account_id: AccountId, if_revision: IfRevision

@@ -1,7 +1,7 @@
 """What people and scripts prove themselves with: `/api/v1/tokens`."""
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from litestar import Router, delete, get, post
 from litestar.params import JSONBody, PathParameter
@@ -14,7 +14,7 @@ from gateway.administration.fields import Id, Moment, moment_of, optional, times
 from gateway.administration.listing import DEFAULT_LIMIT, Cursor, Limit, Page
 from gateway.bodies import StrictJson
 from gateway.documentation import IDENTIFIER_PATTERN, documented
-from gateway.problems import errors
+from gateway.examples import MOMENT, TOKEN_ID
 
 Role = Literal["viewer", "operator", "admin"]
 TokenId = Annotated[str, PathParameter(description="The token's id, which is not the token.")]
@@ -28,6 +28,13 @@ ROLES: "dict[Role, tokens_pb2.Role.ValueType]" = {
 
 class NewToken(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """Who is to get it, and what they may do."""
+
+    EXAMPLE: ClassVar[dict[str, Any]] = {
+        "name": "nightly backup",
+        "role": "viewer",
+        "expires_at": "2099-12-31T23:59:59Z",
+        "fleet_ids": ["demo"],
+    }
 
     name: Annotated[
         str,
@@ -67,6 +74,20 @@ class NewToken(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
 class Token(Struct, kw_only=True, frozen=True):
     """A token as it is, without the token itself."""
 
+    EXAMPLE: ClassVar[dict[str, Any]] = {
+        "id": TOKEN_ID,
+        "name": "nightly backup",
+        "role": "viewer",
+        "prefix": "mat_tV5pQ7",
+        "is_active": True,
+        "expires_at": "2099-12-31T23:59:59Z",
+        "created_at": MOMENT,
+        "last_used_at": None,
+        "fleet_ids": ["demo"],
+        "max_devices": None,
+        "devices_made": 0,
+    }
+
     id: str
     name: str
     role: str
@@ -88,6 +109,11 @@ class Token(Struct, kw_only=True, frozen=True):
 
 class CreatedToken(Token, kw_only=True, frozen=True):
     """`token` is what goes behind `Authorization: Bearer`. It is shown here and never again."""
+
+    EXAMPLE: ClassVar[dict[str, Any]] = {
+        **Token.EXAMPLE,
+        "token": "mat_tV5pQ7rS9uW1xY3zA5bC7dE9fG1hI3jK5lM7nO9pQ1r",
+    }
 
     token: str
 
@@ -119,7 +145,7 @@ def _json(token: tokens_pb2.Token) -> Token:
     summary="Make an API token",
     description="The answer holds the token itself, which is kept nowhere.",
     dto=StrictJson[NewToken],
-    responses=errors(401, 403, 412, 413, 415, 422, "FLEET_UNKNOWN"),
+    reasons=("FLEET_UNKNOWN",),
 )
 async def create_token(request: CallerRequest, data: JSONBody[NewToken]) -> CreatedToken:
     caller = request.auth
@@ -139,7 +165,11 @@ async def create_token(request: CallerRequest, data: JSONBody[NewToken]) -> Crea
     )
 
 
-@get("/", access=Access.ADMIN, summary="List API tokens", responses=errors(401, 403, 422))
+@get(
+    "/",
+    access=Access.ADMIN,
+    summary="List API tokens",
+)
 async def list_tokens(
     request: CallerRequest, limit: Limit = DEFAULT_LIMIT, cursor: Cursor = ""
 ) -> TokenPage:
@@ -156,7 +186,7 @@ async def list_tokens(
     access=WithinFleets(Access.VIEWER),
     summary="Look at the token that is shown",
     description="Who am I, what may I do, and until when?",
-    responses=errors(401, 403, "TOKEN_NOT_FOUND"),
+    reasons=("TOKEN_NOT_FOUND",),
 )
 async def get_own_token(request: CallerRequest) -> Token:
     caller = request.auth
@@ -170,7 +200,7 @@ async def get_own_token(request: CallerRequest) -> Token:
     "/{token_id:str}",
     access=Access.ADMIN,
     summary="Look at an API token",
-    responses=errors(401, 403, "TOKEN_NOT_FOUND"),
+    reasons=("TOKEN_NOT_FOUND",),
 )
 async def get_token(request: CallerRequest, token_id: TokenId) -> Token:
     caller = request.auth
@@ -189,7 +219,7 @@ async def get_token(request: CallerRequest, token_id: TokenId) -> Token:
         "Ends it at once, and for good; to repeat it changes nothing. Refused with "
         "LAST_ADMIN_TOKEN while no other token of an admin is good."
     ),
-    responses=errors(401, 403, 412, "TOKEN_NOT_FOUND", "LAST_ADMIN_TOKEN"),
+    reasons=("TOKEN_NOT_FOUND", "LAST_ADMIN_TOKEN"),
 )
 async def revoke_token(request: CallerRequest, token_id: TokenId) -> None:
     caller = request.auth

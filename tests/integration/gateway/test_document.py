@@ -19,7 +19,8 @@ from schemathesis import GenerationMode
 from schemathesis.checks import CHECKS, load_all_checks
 
 import gateway.__main__
-from gateway.examples import ACCOUNT_ID, BODIES, KEY_ID, PARAMETERS, SECRET_ID, UUID
+from gateway.device_routes import NewDevice
+from gateway.examples import ACCOUNT_ID, KEY_ID, PARAMETERS, SECRET_ID, UUID
 from gateway.problems import MEDIA_TYPE
 from gateway.reasons import MEANINGS
 from tests.stack import Stack
@@ -190,7 +191,7 @@ def secret_for(stack: Stack, operation: Mapping[str, Any], token: str) -> str:
     [scheme] = operation.get("security", [{"none": []}])[0]
     secrets: dict[str, str] = {
         "provisioningKey": stack.provisioning_key,
-        "deviceApiKey": BODIES["NewDevice"]["deviceApiKey"],
+        "deviceApiKey": NewDevice.EXAMPLE["deviceApiKey"],
         "apiToken": token,
         "none": "",
     }

@@ -1,0 +1,94 @@
+"""`/openapi.json`, and the page that shows it without asking any other server."""
+
+import asyncio
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from litestar import Request, Response, Router, get
+from litestar.exceptions import NotFoundException
+from litestar.params import FromPath
+
+from chassis.trust import Access
+from gateway.context import context_of
+from gateway.documentation import TITLE
+
+# Taken from the npm package swagger-ui-dist as it is; its licence lies beside it.
+SWAGGER_UI_VERSION = "5.35.0"
+SWAGGER_UI = Path(__file__).parent / "static" / "swagger-ui"
+ASSETS = {
+    "swagger-ui-bundle.js": "text/javascript",
+    "swagger-ui.css": "text/css",
+    "favicon-32x32.png": "image/png",
+}
+
+# The page runs nothing that is not served here, and nothing can frame it.
+CONTENT_SECURITY_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'"
+)
+PAGE = f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<title>{TITLE}</title>
+<link rel="icon" href="/docs/{SWAGGER_UI_VERSION}/favicon-32x32.png">
+<link rel="stylesheet" href="/docs/{SWAGGER_UI_VERSION}/swagger-ui.css">
+</head>
+<body>
+<div id="swagger-ui"></div>
+<script src="/docs/{SWAGGER_UI_VERSION}/swagger-ui-bundle.js"></script>
+<script src="/docs/start.js"></script>
+</body>
+</html>
+"""
+START = """SwaggerUIBundle({url: "/openapi.json", dom_id: "#swagger-ui", deepLinking: true});
+"""
+
+
+def routes(make: Callable[[], bytes]) -> Router:
+    """`/openapi.json`, which `make` makes when it is first asked for, and `/docs`.
+
+    It takes a good part of a second, which neither a start nor a device is to wait for.
+    """
+    made = functools.cache(make)
+    assets = {name: (SWAGGER_UI / name).read_bytes() for name in ASSETS}
+
+    @get("/openapi.json", access=Access.OPEN)
+    async def openapi_json(request: Request[Any, Any, Any]) -> Response[bytes]:
+        async with context_of(request).documenting:
+            openapi = await asyncio.to_thread(made)
+        return Response(
+            openapi, media_type="application/json", headers={"Cache-Control": "no-cache"}
+        )
+
+    @get("/docs", access=Access.OPEN)
+    async def docs() -> Response[str]:
+        return Response(
+            PAGE,
+            media_type="text/html",
+            headers={
+                "Cache-Control": "no-cache",
+                "Content-Security-Policy": CONTENT_SECURITY_POLICY,
+                "Referrer-Policy": "no-referrer",
+            },
+        )
+
+    @get("/docs/start.js", access=Access.OPEN)
+    async def start() -> Response[str]:
+        return Response(START, media_type="text/javascript", headers={"Cache-Control": "no-cache"})
+
+    # The version is in the path, so what is there never changes.
+    @get(f"/docs/{SWAGGER_UI_VERSION}/{{name:str}}", access=Access.OPEN)
+    async def asset(name: FromPath[str]) -> Response[bytes]:
+        if name not in assets:
+            raise NotFoundException
+        return Response(
+            assets[name],
+            media_type=ASSETS[name],
+            headers={"Cache-Control": "public, max-age=31536000, immutable"},
+        )
+
+    return Router("/", route_handlers=[openapi_json, docs, start, asset], include_in_schema=False)
