@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
+from google.protobuf.message import Message
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -47,15 +48,28 @@ SECRET_VALUE = re.compile(
 WORD = re.compile(r"(?<!^)(?=[A-Z])")
 
 
-def action_of(method: str) -> str:
+def action_of(method: str, request: Message | None = None) -> str:
     """The name of a gRPC method in the log.
 
-    /mooring.broker.v1.BrokerService/SetDefaultBroker is broker.set_default.
+    /mooring.broker.v1.BrokerService/SetDefaultBroker is broker.set_default. A method that does what
+    the `action` of its request says is named for that: ActOnJob with JOB_ACTION_START is job.start.
     """
     service, _, verb = method.rpartition("/")
     noun = service.rpartition(".")[2].removesuffix("Service")
+    if verb == f"ActOn{noun}" and request is not None and (action := _action_in(request)):
+        verb = action
     verb = re.sub(f"(?<!^){noun}s?", "", verb, count=1) or verb
     return ".".join(WORD.sub("_", word).lower() for word in (noun, verb))
+
+
+def _action_in(request: Message) -> str:
+    """The action of a request, such as start; empty where it is none that is known."""
+    kind = request.DESCRIPTOR.fields_by_name["action"].enum_type
+    number = getattr(request, "action", 0)
+    if kind is None or number == 0 or number not in kind.values_by_number:
+        return ""
+    prefix = WORD.sub("_", kind.name).upper()
+    return kind.values_by_number[number].name.removeprefix(f"{prefix}_").lower()
 
 
 async def record(

@@ -75,7 +75,8 @@ class Refusals:
         elif logs.actor.get() and isinstance(error, REFUSALS):
             is_read = READ.match(method.rpartition("/")[2])
             if isinstance(error, Forbidden) or not is_read:
-                self.note_attempt(action_of(method), _subject(_decoded(decode)), error.reason)
+                request = _decoded(decode)
+                self.note_attempt(action_of(method, request), _subject(request), error.reason)
 
     def note_attempt(self, action: str, subject: str, reason: str) -> None:
         """Records that the current actor was refused `action`, here or by the gateway."""
@@ -127,7 +128,7 @@ class Refusals:
         subject = ""
         if known is not None and error.reason in (UNTRUSTED_SERVICE, TICKET_INVALID):
             # One of the services: the method is not for it, or its ticket is not valid.
-            action, message, subject = action_of(method), None, known.name
+            action, message, subject = action_of(method, _decoded(decode)), None, known.name
         elif error.reason == UNTRUSTED_SERVICE:
             # The caller is not one of the services, so the method says nothing.
             action, message = "service.authenticate", None

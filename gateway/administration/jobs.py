@@ -122,6 +122,14 @@ async def check_job(request: CallerRequest, job_id: PathId) -> JobCheck:
     return check_json(answer)
 
 
+async def _after(request: CallerRequest, job_id: int, action: jobs_pb2.JobAction.ValueType) -> Job:
+    caller = request.auth
+    answer = await caller.ask_registry(
+        caller.services.jobs.ActOnJob, jobs_pb2.ActOnJobRequest(id=job_id, action=action)
+    )
+    return job_json(answer.job)
+
+
 @post(
     "/{job_id:int}/start",
     access=Access.OPERATOR,
@@ -138,11 +146,7 @@ async def check_job(request: CallerRequest, job_id: PathId) -> JobCheck:
     ),
 )
 async def start_job(request: CallerRequest, job_id: PathId) -> Job:
-    caller = request.auth
-    answer = await caller.ask_registry(
-        caller.services.jobs.StartJob, jobs_pb2.StartJobRequest(id=job_id)
-    )
-    return job_json(answer.job)
+    return await _after(request, job_id, jobs_pb2.JOB_ACTION_START)
 
 
 @post(
@@ -154,11 +158,7 @@ async def start_job(request: CallerRequest, job_id: PathId) -> Job:
     reasons=("JOB_NOT_FOUND", "JOB_STATE_FORBIDS"),
 )
 async def pause_job(request: CallerRequest, job_id: PathId) -> Job:
-    caller = request.auth
-    answer = await caller.ask_registry(
-        caller.services.jobs.PauseJob, jobs_pb2.PauseJobRequest(id=job_id)
-    )
-    return job_json(answer.job)
+    return await _after(request, job_id, jobs_pb2.JOB_ACTION_PAUSE)
 
 
 @post(
@@ -171,11 +171,7 @@ async def pause_job(request: CallerRequest, job_id: PathId) -> Job:
     reasons=("JOB_NOT_FOUND", "JOB_STATE_FORBIDS"),
 )
 async def resume_job(request: CallerRequest, job_id: PathId) -> Job:
-    caller = request.auth
-    answer = await caller.ask_registry(
-        caller.services.jobs.ResumeJob, jobs_pb2.ResumeJobRequest(id=job_id)
-    )
-    return job_json(answer.job)
+    return await _after(request, job_id, jobs_pb2.JOB_ACTION_RESUME)
 
 
 @post(
@@ -188,11 +184,7 @@ async def resume_job(request: CallerRequest, job_id: PathId) -> Job:
     reasons=("JOB_NOT_FOUND", "JOB_STATE_FORBIDS"),
 )
 async def cancel_job(request: CallerRequest, job_id: PathId) -> Job:
-    caller = request.auth
-    answer = await caller.ask_registry(
-        caller.services.jobs.CancelJob, jobs_pb2.CancelJobRequest(id=job_id)
-    )
-    return job_json(answer.job)
+    return await _after(request, job_id, jobs_pb2.JOB_ACTION_CANCEL)
 
 
 @post(
@@ -205,11 +197,7 @@ async def cancel_job(request: CallerRequest, job_id: PathId) -> Job:
     reasons=("JOB_NOT_FOUND", "JOB_STATE_FORBIDS"),
 )
 async def undo_job(request: CallerRequest, job_id: PathId) -> Job:
-    caller = request.auth
-    answer = await caller.ask_registry(
-        caller.services.jobs.UndoJob, jobs_pb2.UndoJobRequest(id=job_id)
-    )
-    return job_json(answer.job)
+    return await _after(request, job_id, jobs_pb2.JOB_ACTION_UNDO)
 
 
 ROUTES = Router(

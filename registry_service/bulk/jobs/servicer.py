@@ -34,11 +34,20 @@ POLICIES = {
     f"/{NAME}/AddJobRows": Access.OPERATOR,
     f"/{NAME}/ListJobRows": Access.VIEWER,
     f"/{NAME}/CheckJob": Access.VIEWER,
+    f"/{NAME}/ActOnJob": Access.OPERATOR,
     f"/{NAME}/StartJob": Access.OPERATOR,
     f"/{NAME}/PauseJob": Access.OPERATOR,
     f"/{NAME}/ResumeJob": Access.OPERATOR,
     f"/{NAME}/CancelJob": Access.OPERATOR,
     f"/{NAME}/UndoJob": Access.OPERATOR,
+}
+
+ACTIONS = {
+    pb.JOB_ACTION_START: Action.START,
+    pb.JOB_ACTION_PAUSE: Action.PAUSE,
+    pb.JOB_ACTION_RESUME: Action.RESUME,
+    pb.JOB_ACTION_CANCEL: Action.CANCEL,
+    pb.JOB_ACTION_UNDO: Action.UNDO,
 }
 
 MAX_ROWS = 10_000
@@ -122,30 +131,36 @@ class JobServicer(jobs_pb2_grpc.JobServiceServicer):
         destinations = await self._destinations.of(list(placings), version, deadline_of(context))
         return _check_proto(job, summed(groups, destinations))
 
-    async def StartJob(self, request: pb.StartJobRequest, context: Context) -> pb.StartJobResponse:
-        """Raises `JobNotFound`, `JobStateForbids`, `JobHasNoList`, `BrokerUnknown`,
-        `BrokerInactive`.
+    async def ActOnJob(self, request: pb.ActOnJobRequest, context: Context) -> pb.ActOnJobResponse:
+        """Raises `InvalidInput`, `JobNotFound`, `JobStateForbids`; for a start also `JobHasNoList`,
+        `BrokerUnknown`, `BrokerInactive`.
         """
+        if request.action not in ACTIONS:
+            raise InvalidInput(f"must be one of {', '.join(ACTIONS.values())}", field="action")
+        return pb.ActOnJobResponse(job=await self._after(request.id, ACTIONS[request.action]))
+
+    async def StartJob(self, request: pb.StartJobRequest, context: Context) -> pb.StartJobResponse:
+        """Deprecated; raises what `ActOnJob` raises."""
         return pb.StartJobResponse(job=await self._after(request.id, Action.START))
 
     async def PauseJob(self, request: pb.PauseJobRequest, context: Context) -> pb.PauseJobResponse:
-        """Raises `JobNotFound`, `JobStateForbids`."""
+        """Deprecated; raises what `ActOnJob` raises."""
         return pb.PauseJobResponse(job=await self._after(request.id, Action.PAUSE))
 
     async def ResumeJob(
         self, request: pb.ResumeJobRequest, context: Context
     ) -> pb.ResumeJobResponse:
-        """Raises `JobNotFound`, `JobStateForbids`."""
+        """Deprecated; raises what `ActOnJob` raises."""
         return pb.ResumeJobResponse(job=await self._after(request.id, Action.RESUME))
 
     async def CancelJob(
         self, request: pb.CancelJobRequest, context: Context
     ) -> pb.CancelJobResponse:
-        """Raises `JobNotFound`, `JobStateForbids`."""
+        """Deprecated; raises what `ActOnJob` raises."""
         return pb.CancelJobResponse(job=await self._after(request.id, Action.CANCEL))
 
     async def UndoJob(self, request: pb.UndoJobRequest, context: Context) -> pb.UndoJobResponse:
-        """Raises `JobNotFound`, `JobStateForbids`."""
+        """Deprecated; raises what `ActOnJob` raises."""
         return pb.UndoJobResponse(job=await self._after(request.id, Action.UNDO))
 
     async def _after(self, job_id: int, action: Action) -> pb.Job:

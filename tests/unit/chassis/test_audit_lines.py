@@ -6,6 +6,7 @@ from uuid import UUID
 
 import pytest
 import sqlalchemy as sa
+from mooring.registry.v1 import jobs_pb2
 
 import broker_service.tables
 import registry_service.tables
@@ -35,6 +36,22 @@ from registry_service.credentials import new_secret
 )
 def test_a_method_has_a_name_in_the_log(method: str, action: str) -> None:
     assert action_of(method) == action
+
+
+@pytest.mark.parametrize(
+    ("number", "action"),
+    [
+        (jobs_pb2.JOB_ACTION_START, "job.start"),
+        (jobs_pb2.JOB_ACTION_UNDO, "job.undo"),
+        (jobs_pb2.JOB_ACTION_UNSPECIFIED, "job.act_on"),
+        (99, "job.act_on"),
+    ],
+)
+def test_a_method_that_acts_is_named_for_the_action(number: Any, action: str) -> None:
+    request = jobs_pb2.ActOnJobRequest(id=1, action=number)
+    assert action_of("/mooring.registry.v1.JobService/ActOnJob", request) == action
+    # A method of another name is not, whatever it is asked with.
+    assert action_of("/mooring.registry.v1.JobService/StartJob", request) == "job.start"
 
 
 TOKEN, KEY, SECRET_OF_BROKER = new_secret("mat"), new_secret("mpk"), new_secret("mbs")

@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -18,6 +19,37 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _JobAction:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _JobActionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_JobAction.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    JOB_ACTION_UNSPECIFIED: _JobAction.ValueType  # 0
+    JOB_ACTION_START: _JobAction.ValueType  # 1
+    """A draft runs; one without a filter needs its list."""
+    JOB_ACTION_PAUSE: _JobAction.ValueType  # 2
+    JOB_ACTION_RESUME: _JobAction.ValueType  # 3
+    """A job that is paused goes on where it was."""
+    JOB_ACTION_CANCEL: _JobAction.ValueType  # 4
+    """What it has written stays."""
+    JOB_ACTION_UNDO: _JobAction.ValueType  # 5
+    """Puts back every pin that is still the one that the job wrote."""
+
+class JobAction(_JobAction, metaclass=_JobActionEnumTypeWrapper): ...
+
+JOB_ACTION_UNSPECIFIED: JobAction.ValueType  # 0
+JOB_ACTION_START: JobAction.ValueType  # 1
+"""A draft runs; one without a filter needs its list."""
+JOB_ACTION_PAUSE: JobAction.ValueType  # 2
+JOB_ACTION_RESUME: JobAction.ValueType  # 3
+"""A job that is paused goes on where it was."""
+JOB_ACTION_CANCEL: JobAction.ValueType  # 4
+"""What it has written stays."""
+JOB_ACTION_UNDO: JobAction.ValueType  # 5
+"""Puts back every pin that is still the one that the job wrote."""
+Global___JobAction: _TypeAlias = JobAction  # noqa: Y015
 
 @_typing.final
 class DeviceFilter(_message.Message):
@@ -631,6 +663,48 @@ class CheckJobResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CheckJobResponse: _TypeAlias = CheckJobResponse  # noqa: Y015
+
+@_typing.final
+class ActOnJobRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    ACTION_FIELD_NUMBER: _builtins.int
+    id: _builtins.int
+    action: Global___JobAction.ValueType
+    def __init__(
+        self,
+        *,
+        id: _builtins.int = ...,
+        action: Global___JobAction.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "id", b"id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ActOnJobRequest: _TypeAlias = ActOnJobRequest  # noqa: Y015
+
+@_typing.final
+class ActOnJobResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def job(self) -> Global___Job: ...
+    def __init__(
+        self,
+        *,
+        job: Global___Job | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ActOnJobResponse: _TypeAlias = ActOnJobResponse  # noqa: Y015
 
 @_typing.final
 class StartJobRequest(_message.Message):

@@ -65,6 +65,11 @@ class JobServiceStub:
                 request_serializer=mooring_dot_registry_dot_v1_dot_jobs__pb2.CheckJobRequest.SerializeToString,
                 response_deserializer=mooring_dot_registry_dot_v1_dot_jobs__pb2.CheckJobResponse.FromString,
                 _registered_method=True)
+        self.ActOnJob = channel.unary_unary(
+                '/mooring.registry.v1.JobService/ActOnJob',
+                request_serializer=mooring_dot_registry_dot_v1_dot_jobs__pb2.ActOnJobRequest.SerializeToString,
+                response_deserializer=mooring_dot_registry_dot_v1_dot_jobs__pb2.ActOnJobResponse.FromString,
+                _registered_method=True)
         self.StartJob = channel.unary_unary(
                 '/mooring.registry.v1.JobService/StartJob',
                 request_serializer=mooring_dot_registry_dot_v1_dot_jobs__pb2.StartJobRequest.SerializeToString,
@@ -138,8 +143,16 @@ class JobServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ActOnJob(self, request, context):
+        """Does to a job what follows its state.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def StartJob(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Deprecated, as the four below: ActOnJob does the same.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -157,15 +170,13 @@ class JobServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CancelJob(self, request, context):
-        """What it has written stays.
-        """
+        """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def UndoJob(self, request, context):
-        """Puts back every pin that is still the one that the job wrote.
-        """
+        """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -202,6 +213,11 @@ def add_JobServiceServicer_to_server(servicer, server):
                     servicer.CheckJob,
                     request_deserializer=mooring_dot_registry_dot_v1_dot_jobs__pb2.CheckJobRequest.FromString,
                     response_serializer=mooring_dot_registry_dot_v1_dot_jobs__pb2.CheckJobResponse.SerializeToString,
+            ),
+            'ActOnJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.ActOnJob,
+                    request_deserializer=mooring_dot_registry_dot_v1_dot_jobs__pb2.ActOnJobRequest.FromString,
+                    response_serializer=mooring_dot_registry_dot_v1_dot_jobs__pb2.ActOnJobResponse.SerializeToString,
             ),
             'StartJob': grpc.unary_unary_rpc_method_handler(
                     servicer.StartJob,
@@ -392,6 +408,33 @@ class JobService:
             '/mooring.registry.v1.JobService/CheckJob',
             mooring_dot_registry_dot_v1_dot_jobs__pb2.CheckJobRequest.SerializeToString,
             mooring_dot_registry_dot_v1_dot_jobs__pb2.CheckJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ActOnJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mooring.registry.v1.JobService/ActOnJob',
+            mooring_dot_registry_dot_v1_dot_jobs__pb2.ActOnJobRequest.SerializeToString,
+            mooring_dot_registry_dot_v1_dot_jobs__pb2.ActOnJobResponse.FromString,
             options,
             channel_credentials,
             insecure,

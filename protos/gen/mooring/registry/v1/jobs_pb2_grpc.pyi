@@ -7,6 +7,13 @@ from collections import abc as _abc
 from grpc import aio as _aio
 from mooring.registry.v1 import jobs_pb2 as _jobs_pb2
 import abc as _abc_1
+import builtins as _builtins
+import sys
+
+if sys.version_info >= (3, 13):
+    from warnings import deprecated as _deprecated
+else:
+    from typing_extensions import deprecated as _deprecated
 
 
 GRPC_GENERATED_VERSION: str
@@ -29,13 +36,24 @@ class JobServiceStub:
     """What became of each row; of a draft's rows, what would."""
     CheckJob: _aio.UnaryUnaryMultiCallable[_jobs_pb2.CheckJobRequest, _jobs_pb2.CheckJobResponse]
     """What would happen now: who would move, from where to where."""
-    StartJob: _aio.UnaryUnaryMultiCallable[_jobs_pb2.StartJobRequest, _jobs_pb2.StartJobResponse]
-    PauseJob: _aio.UnaryUnaryMultiCallable[_jobs_pb2.PauseJobRequest, _jobs_pb2.PauseJobResponse]
-    ResumeJob: _aio.UnaryUnaryMultiCallable[_jobs_pb2.ResumeJobRequest, _jobs_pb2.ResumeJobResponse]
-    CancelJob: _aio.UnaryUnaryMultiCallable[_jobs_pb2.CancelJobRequest, _jobs_pb2.CancelJobResponse]
-    """What it has written stays."""
-    UndoJob: _aio.UnaryUnaryMultiCallable[_jobs_pb2.UndoJobRequest, _jobs_pb2.UndoJobResponse]
-    """Puts back every pin that is still the one that the job wrote."""
+    ActOnJob: _aio.UnaryUnaryMultiCallable[_jobs_pb2.ActOnJobRequest, _jobs_pb2.ActOnJobResponse]
+    """Does to a job what follows its state."""
+    @_builtins.property
+    @_deprecated("""This method has been marked as deprecated using proto method options.""")
+    def StartJob(self) -> _aio.UnaryUnaryMultiCallable[_jobs_pb2.StartJobRequest, _jobs_pb2.StartJobResponse]:
+        """Deprecated, as the four below: ActOnJob does the same."""
+    @_builtins.property
+    @_deprecated("""This method has been marked as deprecated using proto method options.""")
+    def PauseJob(self) -> _aio.UnaryUnaryMultiCallable[_jobs_pb2.PauseJobRequest, _jobs_pb2.PauseJobResponse]: ...
+    @_builtins.property
+    @_deprecated("""This method has been marked as deprecated using proto method options.""")
+    def ResumeJob(self) -> _aio.UnaryUnaryMultiCallable[_jobs_pb2.ResumeJobRequest, _jobs_pb2.ResumeJobResponse]: ...
+    @_builtins.property
+    @_deprecated("""This method has been marked as deprecated using proto method options.""")
+    def CancelJob(self) -> _aio.UnaryUnaryMultiCallable[_jobs_pb2.CancelJobRequest, _jobs_pb2.CancelJobResponse]: ...
+    @_builtins.property
+    @_deprecated("""This method has been marked as deprecated using proto method options.""")
+    def UndoJob(self) -> _aio.UnaryUnaryMultiCallable[_jobs_pb2.UndoJobRequest, _jobs_pb2.UndoJobResponse]: ...
 
 class JobServiceServicer(metaclass=_abc_1.ABCMeta):
     """Jobs: what changes many devices, in the background."""
@@ -90,12 +108,23 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         """What would happen now: who would move, from where to where."""
 
     @_abc_1.abstractmethod
+    def ActOnJob(
+        self,
+        request: _jobs_pb2.ActOnJobRequest,
+        context: _aio.ServicerContext[_jobs_pb2.ActOnJobRequest, _abc.Awaitable[_jobs_pb2.ActOnJobResponse]],
+    ) -> _abc.Awaitable[_jobs_pb2.ActOnJobResponse]:
+        """Does to a job what follows its state."""
+
+    @_deprecated("""Deprecated, as the four below: ActOnJob does the same.""")
+    @_abc_1.abstractmethod
     def StartJob(
         self,
         request: _jobs_pb2.StartJobRequest,
         context: _aio.ServicerContext[_jobs_pb2.StartJobRequest, _abc.Awaitable[_jobs_pb2.StartJobResponse]],
-    ) -> _abc.Awaitable[_jobs_pb2.StartJobResponse]: ...
+    ) -> _abc.Awaitable[_jobs_pb2.StartJobResponse]:
+        """Deprecated, as the four below: ActOnJob does the same."""
 
+    @_deprecated("""This method has been marked as deprecated using proto method options.""")
     @_abc_1.abstractmethod
     def PauseJob(
         self,
@@ -103,6 +132,7 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_jobs_pb2.PauseJobRequest, _abc.Awaitable[_jobs_pb2.PauseJobResponse]],
     ) -> _abc.Awaitable[_jobs_pb2.PauseJobResponse]: ...
 
+    @_deprecated("""This method has been marked as deprecated using proto method options.""")
     @_abc_1.abstractmethod
     def ResumeJob(
         self,
@@ -110,20 +140,20 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_jobs_pb2.ResumeJobRequest, _abc.Awaitable[_jobs_pb2.ResumeJobResponse]],
     ) -> _abc.Awaitable[_jobs_pb2.ResumeJobResponse]: ...
 
+    @_deprecated("""This method has been marked as deprecated using proto method options.""")
     @_abc_1.abstractmethod
     def CancelJob(
         self,
         request: _jobs_pb2.CancelJobRequest,
         context: _aio.ServicerContext[_jobs_pb2.CancelJobRequest, _abc.Awaitable[_jobs_pb2.CancelJobResponse]],
-    ) -> _abc.Awaitable[_jobs_pb2.CancelJobResponse]:
-        """What it has written stays."""
+    ) -> _abc.Awaitable[_jobs_pb2.CancelJobResponse]: ...
 
+    @_deprecated("""This method has been marked as deprecated using proto method options.""")
     @_abc_1.abstractmethod
     def UndoJob(
         self,
         request: _jobs_pb2.UndoJobRequest,
         context: _aio.ServicerContext[_jobs_pb2.UndoJobRequest, _abc.Awaitable[_jobs_pb2.UndoJobResponse]],
-    ) -> _abc.Awaitable[_jobs_pb2.UndoJobResponse]:
-        """Puts back every pin that is still the one that the job wrote."""
+    ) -> _abc.Awaitable[_jobs_pb2.UndoJobResponse]: ...
 
 def add_JobServiceServicer_to_server(servicer: JobServiceServicer, server: _aio.Server) -> None: ...
