@@ -54,9 +54,9 @@ async def running(config: BrokerServiceConfig, probes: Probes | None = None) -> 
     ticket_keys = Reloaded(config.ticket_public_keys_file, read_public)
     credentials = Credentials.of(config, lambda: ticket_keys.value)
     async with contextlib.AsyncExitStack() as stack:
-        engine = engine_of(config.broker_database_url)
+        engine = engine_of(config.database_url)
         stack.push_async_callback(engine.dispose)
-        await require_schema(engine, SCHEMA_REVISION, role="mooring_broker")
+        await require_schema(engine, SCHEMA_REVISION, role=config.database_role)
         broker_store = BrokerStore(engine, keys)
         certificate_store = CertificateStore(engine, keys)
         needed = (
@@ -69,8 +69,8 @@ async def running(config: BrokerServiceConfig, probes: Probes | None = None) -> 
         await stack.enter_async_context(process.background(refusals.keep_written()))
         health = Health()
         (probes or Probes()).ready_when(health.readiness)
-        pool = await stack.enter_async_context(pool_of(config.broker_database_url))
-        listener = Listener(config.broker_database_url, CHANNEL, [forgetting(engine), pool.drain])
+        pool = await stack.enter_async_context(pool_of(config.database_url))
+        listener = Listener(config.database_url, CHANNEL, [forgetting(engine), pool.drain])
         placement_store = PlacementStore(engine, pool, listener)
         snapshots = SnapshotKeeper(placement_store, listener, health)
         await stack.enter_async_context(process.background(snapshots.keep_current()))
@@ -98,8 +98,8 @@ async def running(config: BrokerServiceConfig, probes: Probes | None = None) -> 
 
         yield await stack.enter_async_context(
             serving(
-                host=config.broker_host,
-                port=config.broker_port,
+                host=config.bind_host,
+                port=config.bind_port,
                 credentials=credentials,
                 policies={
                     name: access for each in SERVICERS for name, access in each.POLICIES.items()

@@ -1,27 +1,41 @@
-"""What the broker service reads from its environment."""
+"""What the broker service and its command read from their environments."""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
-from pydantic import Field
-
-from chassis.config import CalleeConfig
+from chassis.config import BindConfig, CalleeConfig, DatabaseConfig, Port
 from chassis.hosts import BrokerUrl
 
 
-class BrokerServiceConfig(CalleeConfig):
-    """A field is set by the variable of its name in capitals."""
+class BrokerDatabaseConfig(DatabaseConfig):
+    """What the broker service and its command have in common."""
 
-    renamed: ClassVar[Mapping[str, str]] = {"BROKER_METRICS_PORT": "METRICS_PORT"}
+    renamed: ClassVar[Mapping[str, str]] = {"BROKER_DATABASE_URL": "DATABASE_URL"}
+    database_role: ClassVar[str] = "mooring_broker"
 
-    broker_host: str = "127.0.0.1"
-    broker_port: int = Field(default=50051, ge=0, le=65535)
-    # The broker of last resort; the same for both services.
-    mqtt_broker_url: BrokerUrl = "mqtt://mosquitto:1883"
-    # libpq URL; the role mooring_broker.
-    broker_database_url: str = Field(pattern=r"\Apostgres(ql)?://")
     # The ring under which brokers' secrets are encrypted.
     encryption_keys_file: Path
+
+
+class BrokerServiceConfig(BrokerDatabaseConfig, BindConfig, CalleeConfig):
+    """A field is set by the variable of its name in capitals."""
+
+    process: ClassVar[str] = "broker_service"
+    renamed: ClassVar[Mapping[str, str]] = {
+        "BROKER_HOST": "BIND_HOST",
+        "BROKER_PORT": "BIND_PORT",
+        "BROKER_METRICS_PORT": "METRICS_PORT",
+    }
+
+    bind_port: Port = 50051
+    # The broker of last resort; the same for both services.
+    mqtt_broker_url: BrokerUrl = "mqtt://mosquitto:1883"
     # The public halves of the keys that the registry signs tickets with.
     ticket_public_keys_file: Path
+
+
+class ReencryptConfig(BrokerDatabaseConfig):
+    """Of `broker_service.reencrypt`: as the service has it."""
+
+    process: ClassVar[str] = "broker_service.reencrypt"

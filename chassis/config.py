@@ -11,27 +11,93 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from chassis.identities import Identity, names_of
 
-Config = TypeVar("Config", bound=BaseSettings)
+Config = TypeVar("Config", bound="ProcessConfig")
+# 0 takes a free one.
+Port = Annotated[int, Field(ge=0, le=65535)]
 
 
 class ProcessConfig(BaseSettings):
-    """What every process reads. A field is set by the variable of its name in capitals."""
+    """What a process or command reads. A field is set by the variable of its name in capitals.
+
+    Each process has an environment of its own, so names do not say which process they are for.
+    """
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
 
-    # Earlier names of variables and the present ones. A process does not start with an earlier one.
+    # The module that is run. A class without it is only a base.
+    process: ClassVar[str]
+    # Earlier names of variables and the present ones, beside those of the class' bases.
     renamed: ClassVar[Mapping[str, str]] = {}
 
-    # Where /healthz, /readyz and /metrics are served, without TLS; not at all unless the port is
-    # set.
-    metrics_host: str = "127.0.0.1"
-    metrics_port: int | None = Field(default=None, ge=0, le=65535)
+    @classmethod
+    def earlier_names(cls) -> dict[str, str]:
+        """All earlier names and the present ones. `load` refuses an environment that has one."""
+        each = [vars(kind).get("renamed", {}) for kind in cls.__mro__]
+        return {earlier: name for renamed in each for earlier, name in renamed.items()}
+
+
+class LogConfig(ProcessConfig):
+    """What a process reads that has a log."""
+
     log_level: Annotated[
         Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(str.upper)
     ] = "INFO"
 
 
-class ServiceConfig(ProcessConfig):
+class MetricsConfig(LogConfig):
+    """What a process reads that runs until it is stopped."""
+
+    # Where /healthz, /readyz and /metrics are served, without TLS; not at all unless the port is
+    # set.
+    metrics_host: str = "127.0.0.1"
+    metrics_port: Port | None = None
+
+
+class DatabaseConfig(LogConfig):
+    """What a process reads that uses the database."""
+
+    # The role that the process uses; `chassis.database.require_schema` refuses any other.
+    database_role: ClassVar[str]
+
+    # libpq URL, for that role.
+    database_url: str = Field(pattern=r"\Apostgres(ql)?://")
+
+
+class BindConfig(ProcessConfig):
+    """What a process reads that listens."""
+
+    bind_host: str = "127.0.0.1"
+    bind_port: Port
+    # How long callers get to notice NOT_SERVING before connections close: without it, calls that
+    # were on their way were cancelled in half of the stops that were tried.
+    drain_s: float = Field(default=0.3, ge=0)
+
+
+class HttpConfig(BindConfig):
+    """What a process reads that serves HTTP to clients. Beyond loopback it needs a certificate."""
+
+    # What clients see. `tls_*`, of `ServiceConfig`, is what the other services see.
+    https_cert_file: Path | None = None
+    https_key_file: Path | None = None
+    # Connections of clients, in all and of one address (a /64 of IPv6).
+    max_connections: int = Field(default=10_000, ge=1)
+    max_connections_per_address: int = Field(default=4_000, ge=1)
+
+    @model_validator(mode="after")
+    def _is_private_or_has_https(self) -> "HttpConfig":
+        files = self.https_cert_file, self.https_key_file
+        if any(files) and not all(files):
+            raise ValueError("HTTPS_CERT_FILE and HTTPS_KEY_FILE are needed together")
+        if not any(files) and not is_loopback(self.bind_host):
+            raise ValueError(
+                f"BIND_HOST {self.bind_host} can be reached from other machines:"
+                " configure HTTPS_CERT_FILE"
+            )
+        require_files(*files)
+        return self
+
+
+class ServiceConfig(MetricsConfig):
     """What the processes read that call others or are called by gRPC.
 
     The calls between services are trusted in one of two ways: mutual TLS (`tls_*`, all three), or
@@ -44,9 +110,6 @@ class ServiceConfig(ProcessConfig):
     tls_cert_file: Path | None = None
     tls_key_file: Path | None = None
     tls_ca_file: Path | None = None
-    # How long callers get to notice NOT_SERVING before connections close: without it, calls that
-    # were on their way were cancelled in half of the stops that were tried.
-    drain_s: float = Field(default=0.3, ge=0)
 
     @property
     def tls_files(self) -> tuple[Path | None, ...]:
@@ -113,27 +176,17 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def check_listener(name: str, host: str, cert_file: Path | None, key_file: Path | None) -> None:
-    """What may listen where: beyond loopback it has a certificate.
-
-    `name` is what its settings begin with. Raises `ValueError`, which names the setting.
-    """
-    files = (cert_file, key_file)
-    if any(files) and not all(files):
-        raise ValueError(f"{name}_TLS_CERT_FILE and {name}_TLS_KEY_FILE are needed together")
-    if not any(files) and not is_loopback(host):
-        raise ValueError(
-            f"{name}_HOST {host} can be reached from other machines: configure {name}_TLS_CERT_FILE"
-        )
-    require_files(*files)
-
-
 def load(kind: type[Config]) -> Config:
-    """The configuration, or `SystemExit` with a line for each thing that is wrong with it."""
-    renamed = kind.renamed if issubclass(kind, ProcessConfig) else {}
-    if earlier := sorted(renamed.keys() & os.environ.keys()):
-        lines = [f"{name}: this variable is called {renamed[name]} now" for name in earlier]
-        raise SystemExit("configuration:\n  " + "\n  ".join(lines))
+    """The configuration, or `SystemExit` with a line for each thing that is wrong with it.
+
+    A process refuses the earlier names of its own variables only: those of other processes may be
+    in an environment that several of them share.
+    """
+    heading = f"configuration of {kind.process}:\n  "
+    names = kind.earlier_names()
+    if earlier := sorted(names.keys() & _given(kind)):
+        lines = [f"{name}: this variable is called {names[name]} now" for name in earlier]
+        raise SystemExit(heading + "\n  ".join(lines))
     try:
         return kind()
     except ValidationError as error:
@@ -143,4 +196,10 @@ def load(kind: type[Config]) -> Config:
             else fault["msg"].removeprefix("Value error, ")
             for fault in error.errors(include_input=False, include_url=False)
         ]
-        raise SystemExit("configuration:\n  " + "\n  ".join(faults)) from None
+        raise SystemExit(heading + "\n  ".join(faults)) from None
+
+
+def _given(kind: type[ProcessConfig]) -> set[str]:
+    """The variables that are set, in capitals: fields are set by names in any case."""
+    ignores_empty = kind.model_config.get("env_ignore_empty")
+    return {name.upper() for name, value in os.environ.items() if value or not ignores_empty}

@@ -378,7 +378,7 @@ async def is_reachable(engine: AsyncEngine) -> bool:
     return True
 
 
-async def require_schema(engine: AsyncEngine, revision: str, *, role: str | None = None) -> None:
+async def require_schema(engine: AsyncEngine, revision: str, *, role: str) -> None:
     """Waits for the database, then refuses one whose schema is not the `revision` we know.
 
     It refuses any other role than `role` too, which may have more rights than the process needs.
@@ -395,14 +395,17 @@ async def require_schema(engine: AsyncEngine, revision: str, *, role: str | None
             with attempt:
                 async with reading(engine) as connection:
                     user = await connection.scalar(text("SELECT session_user"))
-                    found = await connection.scalar(text("SELECT version_num FROM alembic_version"))
+                    if user == role:
+                        found = await connection.scalar(
+                            text("SELECT version_num FROM alembic_version")
+                        )
     except Unavailable:
         raise SystemExit("the database cannot be reached") from None
     except DBAPIError as error:
         if not isinstance(error.orig, psycopg.errors.UndefinedTable):
             raise
-    if role is not None and user != role:
-        raise SystemExit(f"the database URL is for the role {user}: this process uses {role}")
+    if user != role:
+        raise SystemExit(f"DATABASE_URL is for the role {user}: this process uses {role}")
     if found != revision:
         raise SystemExit(
             f"the database's schema is {found or 'empty'}, this service knows {revision}:"

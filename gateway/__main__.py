@@ -59,10 +59,10 @@ async def running(config: GatewayConfig, probes: Probes | None = None) -> AsyncI
             refused,
         )
         address = Address(
-            config.gateway_host,
-            config.gateway_port,
-            config.gateway_tls_cert_file,
-            config.gateway_tls_key_file,
+            config.bind_host,
+            config.bind_port,
+            config.https_cert_file,
+            config.https_key_file,
         )
         yield await stack.enter_async_context(
             serving(
@@ -74,8 +74,8 @@ async def running(config: GatewayConfig, probes: Probes | None = None) -> AsyncI
                 grace_s=config.shutdown_grace_s,
                 leaving=leaving,
                 limits=HttpLimits(
-                    max_connections=config.gateway_max_connections,
-                    max_connections_per_host=config.gateway_max_connections_per_address,
+                    max_connections=config.max_connections,
+                    max_connections_per_host=config.max_connections_per_address,
                 ),
                 proxies=config.trusted_proxies,
                 refusal=unread,

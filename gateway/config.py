@@ -1,32 +1,31 @@
 """What the gateway reads from its environment."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, ClassVar
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field
 from pydantic_settings import NoDecode
 
-from chassis.config import CallerConfig, check_listener
+from chassis.config import CallerConfig, HttpConfig, Port
 from gateway.addresses import Network, networks_of
 from gateway.limits import Limit, limit_of
 
 
-class GatewayConfig(CallerConfig):
+class GatewayConfig(HttpConfig, CallerConfig):
     """A field is set by the variable of its name in capitals."""
 
-    renamed: ClassVar[Mapping[str, str]] = {"GATEWAY_METRICS_PORT": "METRICS_PORT"}
+    process: ClassVar[str] = "gateway"
+    renamed: ClassVar[Mapping[str, str]] = {
+        "GATEWAY_HOST": "BIND_HOST",
+        "GATEWAY_PORT": "BIND_PORT",
+        "GATEWAY_METRICS_PORT": "METRICS_PORT",
+        "GATEWAY_TLS_CERT_FILE": "HTTPS_CERT_FILE",
+        "GATEWAY_TLS_KEY_FILE": "HTTPS_KEY_FILE",
+        "GATEWAY_MAX_CONNECTIONS": "MAX_CONNECTIONS",
+        "GATEWAY_MAX_CONNECTIONS_PER_ADDRESS": "MAX_CONNECTIONS_PER_ADDRESS",
+    }
 
-    gateway_host: str = "127.0.0.1"
-    # 0 takes a free one.
-    gateway_port: int = Field(default=4002, ge=0, le=65535)
-    # What devices and people see; `tls_*` is what the other services see.
-    gateway_tls_cert_file: Path | None = None
-    gateway_tls_key_file: Path | None = None
-
-    # Connections of clients, in all and of one address (a /64 of IPv6).
-    gateway_max_connections: int = Field(default=10_000, ge=1)
-    gateway_max_connections_per_address: int = Field(default=4_000, ge=1)
+    bind_port: Port = 4002
 
     registry_service_address: str = "127.0.0.1:50052"
     broker_service_address: str = "127.0.0.1:50051"
@@ -53,9 +52,3 @@ class GatewayConfig(CallerConfig):
     # The reverse proxies in front of it, networks with commas between them: who asks is whom they
     # name in X-Forwarded-For. Nothing else may be in those networks.
     trusted_proxies: Annotated[tuple[Network, ...], NoDecode, BeforeValidator(networks_of)] = ()
-
-    @model_validator(mode="after")
-    def _is_private_or_has_tls(self) -> "GatewayConfig":
-        files = self.gateway_tls_cert_file, self.gateway_tls_key_file
-        check_listener("GATEWAY", self.gateway_host, *files)
-        return self

@@ -1,12 +1,14 @@
 """What the person who starts Mooring may set."""
 
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, ClassVar, Self
 
 from pydantic import AfterValidator, Field, SecretStr, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
+from chassis.config import ProcessConfig
 from chassis.hosts import BrokerUrl
 
 Port = Annotated[int, Field(ge=1, le=65535)]
@@ -18,12 +20,16 @@ def _is_libpq_url(url: SecretStr) -> SecretStr:
     return url
 
 
-class LocalConfig(BaseSettings):
+class LocalConfig(ProcessConfig):
     """A field is set by the variable of its name in capitals; an empty one counts as not set."""
 
-    model_config = SettingsConfigDict(
-        frozen=True, extra="ignore", hide_input_in_errors=True, env_ignore_empty=True
-    )
+    model_config = SettingsConfigDict(env_ignore_empty=True)
+
+    process: ClassVar[str] = "make run"
+    renamed: ClassVar[Mapping[str, str]] = {
+        "BACKGROUND_METRICS_PORT": "WORKER_METRICS_PORT",
+        "ENFORCEMENT_METRICS_PORT": "WORKER_METRICS_PORT",
+    }
 
     gateway_port: Port = 4002
     registry_port: Port = 50052

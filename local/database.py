@@ -10,7 +10,8 @@ from psycopg import sql
 from sqlalchemy.exc import SQLAlchemyError
 
 import migrations
-from broker_service.reencrypt.__main__ import ReencryptConfig, reencrypted
+from broker_service.config import ReencryptConfig
+from broker_service.reencrypt.__main__ import reencrypted
 from chassis.errors import MooringError
 from local.errors import CannotRun
 from registry_service.audit.sealing.lost_key import lost_key_at
@@ -47,7 +48,7 @@ def bind_passwords(broker_url: str, encryption_keys: Path) -> Sequence[str]:
     reached.
     """
     config = ReencryptConfig(
-        broker_database_url=broker_url,
+        database_url=broker_url,
         encryption_keys_file=encryption_keys,
         # What the environment says of the services' logs is theirs to check.
         log_level="INFO",

@@ -62,6 +62,9 @@ def environments(
     def secret_of(identity: Identity) -> dict[str, str]:
         return {"CALLER_SECRET_FILE": str(trust.secrets[identity])}
 
+    def database_of(role: str) -> dict[str, str]:
+        return {"DATABASE_URL": url_for(role, passwords[role], owner_url)}
+
     mqtt = {} if config.mqtt_broker_url is None else {"MQTT_BROKER_URL": config.mqtt_broker_url}
     return {
         "broker_service": {
@@ -69,11 +72,8 @@ def environments(
             "TICKET_PUBLIC_KEYS_FILE": str(trust.ticket_public_keys),
             **mqtt,
             **_metrics(config.broker_metrics_port),
-            "BROKER_HOST": HOST,
-            "BROKER_PORT": str(config.broker_port),
-            "BROKER_DATABASE_URL": url_for(
-                "mooring_broker", passwords["mooring_broker"], owner_url
-            ),
+            **_bound(config.broker_port),
+            **database_of("mooring_broker"),
             "ENCRYPTION_KEYS_FILE": str(encryption_keys),
         },
         "registry_service": {
@@ -82,11 +82,8 @@ def environments(
             "TICKET_KEYS_FILE": str(trust.ticket_keys),
             **mqtt,
             **_metrics(config.registry_metrics_port),
-            "REGISTRY_HOST": HOST,
-            "REGISTRY_PORT": str(config.registry_port),
-            "REGISTRY_DATABASE_URL": url_for(
-                "mooring_registry", passwords["mooring_registry"], owner_url
-            ),
+            **_bound(config.registry_port),
+            **database_of("mooring_registry"),
             "BROKER_SERVICE_ADDRESS": addresses.broker,
             "SERVER_KEYS_FILE": str(server_keys),
         },
@@ -94,8 +91,7 @@ def environments(
             **inherited,
             **secret_of(Identity.GATEWAY),
             **_metrics(config.gateway_metrics_port),
-            "GATEWAY_HOST": HOST,
-            "GATEWAY_PORT": str(config.gateway_port),
+            **_bound(config.gateway_port),
             "REGISTRY_SERVICE_ADDRESS": addresses.registry,
             "BROKER_SERVICE_ADDRESS": addresses.broker,
         },
@@ -103,33 +99,30 @@ def environments(
         "registry_service.access": {
             **inherited,
             **_metrics(config.access_metrics_port),
-            "ACCESS_HOST": HOST,
-            "ACCESS_PORT": str(config.access_port),
-            "ACCESS_DATABASE_URL": url_for(
-                "mooring_access", passwords["mooring_access"], owner_url
-            ),
+            **_bound(config.access_port),
+            **database_of("mooring_access"),
         },
         "registry_service.audit.sealing": {
             **inherited,
             **_metrics(config.sealing_metrics_port),
-            "SEALING_DATABASE_URL": url_for(
-                "mooring_sealer", passwords["mooring_sealer"], owner_url
-            ),
+            **database_of("mooring_sealer"),
             "AUDIT_KEYS_FILE": str(audit_keys),
         },
         WORKER: {
             **inherited,
             **secret_of(Identity.ENFORCEMENT),
             **_metrics(config.worker_metrics_port),
-            "REGISTRY_DATABASE_URL": url_for(
-                "mooring_registry", passwords["mooring_registry"], owner_url
-            ),
+            **database_of("mooring_registry"),
             "BROKER_SERVICE_ADDRESS": addresses.broker,
             "SERVER_KEYS_FILE": str(server_keys),
             # The local broker is on this machine, and so may others be that are tried.
             "BROKER_ADDRESS_POLICY": "any",
         },
     }
+
+
+def _bound(port: int) -> dict[str, str]:
+    return {"BIND_HOST": HOST, "BIND_PORT": str(port)}
 
 
 def _metrics(port: int | None) -> dict[str, str]:

@@ -146,6 +146,7 @@ def run(config: LocalConfig, stops: ExitStack) -> None:
         {
             "GATEWAY_URL": at.gateway,
             **made,
+            # The role may also read the audit log and its seals, so the log can be verified.
             "DATABASE_URL": operator,
             "BROKER_SERVICE_ADDRESS": at.broker,
             "REGISTRY_SERVICE_ADDRESS": at.registry,
@@ -153,8 +154,6 @@ def run(config: LocalConfig, stops: ExitStack) -> None:
             **({"MQTT_URL": mqtt} if mqtt.startswith("mqtt://") else {}),
             "RESOLVER_SECRET_FILE": str(trust.secrets[Identity.RESOLVER]),
             **({"SERVICE_SECRET_FILE": str(trust.shared)} if trust.shared else {}),
-            # To verify the audit log with; the role may read it and its seals.
-            "SEALING_DATABASE_URL": operator,
             "AUDIT_KEYS_FILE": str(audit_keys),
             "TICKET_PUBLIC_KEYS_FILE": str(trust.ticket_public_keys),
         }

@@ -109,16 +109,16 @@ async def running(
     signing_keys = Reloaded(config.ticket_keys_file, SigningKeys.read)
     credentials = Credentials.of(config, lambda: signing_keys.value.public)
     async with contextlib.AsyncExitStack() as stack:
-        engine = engine_of(config.registry_database_url)
+        engine = engine_of(config.database_url)
         stack.push_async_callback(engine.dispose)
-        await require_schema(engine, SCHEMA_REVISION, role="mooring_registry")
+        await require_schema(engine, SCHEMA_REVISION, role=config.database_role)
         refusals = Refusals(engine)
         stack.push_async_callback(refusals.close)
         await stack.enter_async_context(process.background(refusals.keep_written()))
         broker_service = ServiceClient(config.broker_service_address, credentials)
         stack.push_async_callback(broker_service.close)
 
-        pool = await stack.enter_async_context(pool_of(config.registry_database_url))
+        pool = await stack.enter_async_context(pool_of(config.database_url))
         store = RegistrationStore(pool, config.previous_password_s)
         placements = Placements(broker_service, timeout_s=config.broker_timeout_s)
         teller = Teller(
@@ -141,12 +141,12 @@ async def running(
             waking.soon,
         )
         stack.push_async_callback(registering.close)
-        held = Held(HeldStore(engine), Listener(config.registry_database_url, HELD_CHANNEL, []))
+        held = Held(HeldStore(engine), Listener(config.database_url, HELD_CHANNEL, []))
         stack.push_async_callback(held.close)
         await stack.enter_async_context(process.background(held.keep_hearing()))
 
         token_store = TokenStore(engine)
-        listener = Listener(config.registry_database_url, CHANNEL, [forgetting(engine)])
+        listener = Listener(config.database_url, CHANNEL, [forgetting(engine)])
         token_cache = TokenCache(token_store, listener)
         await stack.enter_async_context(process.background(token_cache.keep_current()))
         await token_cache.begun()
@@ -200,7 +200,7 @@ async def running(
             )
 
         # A connection of its own: a pool that is busy is not a database that is away.
-        watched = engine_of(config.registry_database_url, pool_size=1)
+        watched = engine_of(config.database_url, pool_size=1)
         stack.push_async_callback(watched.dispose)
         health = Health()
         (probes or Probes()).ready_when(health.readiness)
@@ -208,8 +208,8 @@ async def running(
         await stack.enter_async_context(process.background(_watch(health, watched, broker_service)))
         yield await stack.enter_async_context(
             serving(
-                host=config.registry_host,
-                port=config.registry_port,
+                host=config.bind_host,
+                port=config.bind_port,
                 credentials=credentials,
                 policies={
                     method: policy

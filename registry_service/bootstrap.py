@@ -6,10 +6,7 @@ as the role mooring_registry instead, and the audit log says so.
 
 import argparse
 import asyncio
-from typing import Annotated, Literal
-
-from pydantic import BeforeValidator, Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from typing import ClassVar
 
 from chassis import log
 from chassis.config import load
@@ -19,22 +16,17 @@ from chassis.validation import check_text
 from domain.tokens import PREFIX_CHARACTERS
 from registry_service.administration.tokens.servicer import PREFIX
 from registry_service.administration.tokens.store import TokenStore
+from registry_service.config import RegistryDatabaseConfig
 from registry_service.credentials import hash_of_secret, new_secret
 from registry_service.tables import SCHEMA_REVISION
 
 ACTOR = "registry_service.bootstrap"
 
 
-class BootstrapConfig(BaseSettings):
+class BootstrapConfig(RegistryDatabaseConfig):
     """A field is set by the variable of its name in capitals; they are those of the service."""
 
-    model_config = SettingsConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
-
-    # libpq URL; the role mooring_registry.
-    registry_database_url: str = Field(pattern=r"\Apostgres(ql)?://")
-    log_level: Annotated[
-        Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(str.upper)
-    ] = "INFO"
+    process: ClassVar[str] = "registry_service.bootstrap"
 
 
 async def admin_token(database_url: str, name: str, *, is_another: bool = False) -> str:
@@ -45,7 +37,7 @@ async def admin_token(database_url: str, name: str, *, is_another: bool = False)
     check_text("name", name, shortest=1, longest=255)
     engine = engine_of(database_url, pool_size=1)
     try:
-        await require_schema(engine, SCHEMA_REVISION)
+        await require_schema(engine, SCHEMA_REVISION, role=BootstrapConfig.database_role)
         store = TokenStore(engine)
         secret = new_secret(PREFIX)
         log.actor.set(ACTOR)
@@ -79,5 +71,5 @@ if __name__ == "__main__":
     asked = parser.parse_args()
     config = load(BootstrapConfig)
     log.configure("bootstrap", config.log_level)
-    made = admin_token(config.registry_database_url, asked.name, is_another=asked.another)
+    made = admin_token(config.database_url, asked.name, is_another=asked.another)
     print(asyncio.run(made))  # noqa: T201

@@ -1,4 +1,4 @@
-"""The environment variables of the registry service and of its worker."""
+"""The environment variables of the registry service, of its worker and of its commands."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,21 +7,37 @@ from typing import Annotated, ClassVar
 from pydantic import BeforeValidator, Field
 from pydantic_settings import NoDecode
 
-from chassis.config import CalleeConfig, CallerConfig, ProcessConfig
+from chassis.config import (
+    BindConfig,
+    CalleeConfig,
+    CallerConfig,
+    DatabaseConfig,
+    MetricsConfig,
+    Port,
+)
 from chassis.hosts import BrokerUrl
 
 
-class RegistryServiceConfig(CallerConfig, CalleeConfig):
+class RegistryDatabaseConfig(DatabaseConfig):
+    """What the registry service, its worker and its commands have in common."""
+
+    renamed: ClassVar[Mapping[str, str]] = {"REGISTRY_DATABASE_URL": "DATABASE_URL"}
+    database_role: ClassVar[str] = "mooring_registry"
+
+
+class RegistryServiceConfig(RegistryDatabaseConfig, BindConfig, CallerConfig, CalleeConfig):
     """A field is set by the variable of its name in capitals."""
 
-    renamed: ClassVar[Mapping[str, str]] = {"REGISTRY_METRICS_PORT": "METRICS_PORT"}
+    process: ClassVar[str] = "registry_service"
+    renamed: ClassVar[Mapping[str, str]] = {
+        "REGISTRY_HOST": "BIND_HOST",
+        "REGISTRY_PORT": "BIND_PORT",
+        "REGISTRY_METRICS_PORT": "METRICS_PORT",
+    }
 
-    registry_host: str = "127.0.0.1"
-    registry_port: int = Field(default=50052, ge=0, le=65535)
+    bind_port: Port = 50052
     # The broker of last resort; the same for both services.
     mqtt_broker_url: BrokerUrl = "mqtt://mosquitto:1883"
-    # libpq URL; the role mooring_registry.
-    registry_database_url: str = Field(pattern=r"\Apostgres(ql)?://")
     # A gRPC target.
     broker_service_address: str = "127.0.0.1:50051"
     # How long a registration waits for the broker service before it makes do with a stopgap.
@@ -43,19 +59,18 @@ def _names(given: object) -> object:
     return given
 
 
-class WorkerConfig(ProcessConfig):
+class WorkerConfig(RegistryDatabaseConfig, MetricsConfig):
     """A field is set by the variable of its name in capitals.
 
     The loop `enforcement` has more: registry_service/admission/reconciler/config.py.
     """
 
+    process: ClassVar[str] = "registry_service.worker"
     renamed: ClassVar[Mapping[str, str]] = {
         "BACKGROUND_METRICS_PORT": "METRICS_PORT",
         "ENFORCEMENT_METRICS_PORT": "METRICS_PORT",
     }
 
-    # libpq URL; the role mooring_registry.
-    registry_database_url: str = Field(pattern=r"\Apostgres(ql)?://")
     # The loops that this process runs, separated by commas; all if there are none.
     worker_loops: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_names)] = ()
     # How often to look whether a job was started.

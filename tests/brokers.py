@@ -62,8 +62,8 @@ async def asking(stack: Stack, **changes: Any) -> AsyncIterator[Asking]:
     secret = secret_of(stack, stack.default_broker_id)
     config = AccessConfig(
         **{
-            "access_database_url": stack.database.url("mooring_access"),
-            "access_port": 0,
+            "database_url": stack.database.url("mooring_access"),
+            "bind_port": 0,
             "drain_s": 0,
             **changes,
         }

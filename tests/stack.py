@@ -194,8 +194,8 @@ class Stack:
         """That of a broker service on a free port."""
         return BrokerServiceConfig(
             **{
-                "broker_port": 0,
-                "broker_database_url": self.database.url("mooring_broker"),
+                "bind_port": 0,
+                "database_url": self.database.url("mooring_broker"),
                 "encryption_keys_file": self.encryption_keys_file,
                 "caller_hashes_file": self.trust.hashes,
                 "ticket_public_keys_file": self.trust.ticket_public_keys,
@@ -208,8 +208,8 @@ class Stack:
         """That of a registry service on a free port."""
         return RegistryServiceConfig(
             **{
-                "registry_port": 0,
-                "registry_database_url": self.database.url("mooring_registry"),
+                "bind_port": 0,
+                "database_url": self.database.url("mooring_registry"),
                 "broker_service_address": f"127.0.0.1:{self.broker_port}",
                 "server_keys_file": self.keys_file,
                 "caller_secret_file": self.trust.secrets[Identity.REGISTRY],
@@ -224,7 +224,7 @@ class Stack:
         """That of a gateway on a free port."""
         return GatewayConfig(
             **{
-                "gateway_port": 0,
+                "bind_port": 0,
                 "registry_service_address": f"127.0.0.1:{self.registry_port}",
                 "broker_service_address": f"127.0.0.1:{self.broker_port}",
                 "caller_secret_file": self.trust.secrets[Identity.GATEWAY],
@@ -268,7 +268,7 @@ class Stack:
 
     async def start_broker_service(self, **changes: Any) -> None:
         """Starts it, on the port that it had before if it ran before."""
-        config = self.broker_config(broker_port=self.broker_port, **changes)
+        config = self.broker_config(bind_port=self.broker_port, **changes)
         self.broker_port = await self._broker_exit.enter_async_context(
             broker_service.__main__.running(config)
         )

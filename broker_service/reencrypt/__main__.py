@@ -7,12 +7,8 @@ It can be stopped and begun again at any time, also beside the service.
 
 import asyncio
 from functools import partial
-from pathlib import Path
-from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
-
+from broker_service.config import ReencryptConfig
 from broker_service.encryption import EncryptionKeys
 from broker_service.reencrypt.store import Chunk, ReencryptionStore
 from broker_service.tables import SCHEMA_REVISION
@@ -21,25 +17,13 @@ from chassis.config import load
 from chassis.database import engine_of, require_schema, retried
 
 
-class ReencryptConfig(BaseSettings):
-    """A field is set by the variable of its name in capitals; they are those of the service."""
-
-    model_config = SettingsConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
-
-    broker_database_url: str = Field(pattern=r"\Apostgres(ql)?://")
-    encryption_keys_file: Path
-    log_level: Annotated[
-        Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(str.upper)
-    ] = "INFO"
-
-
 async def reencrypted(config: ReencryptConfig) -> Chunk:
     """What was done, in all. Raises `SystemExit`, `Unavailable`."""
     log.actor.set("broker_service.reencrypt")
     keys = EncryptionKeys.read(config.encryption_keys_file)
-    engine = engine_of(config.broker_database_url, pool_size=1)
+    engine = engine_of(config.database_url, pool_size=1)
     try:
-        await require_schema(engine, SCHEMA_REVISION)
+        await require_schema(engine, SCHEMA_REVISION, role=config.database_role)
         store = ReencryptionStore(engine, keys)
         done = Chunk()
         for work in (store.passwords, store.private_keys):

@@ -30,13 +30,13 @@ GRACE_S = 5
 async def running(config: AccessConfig, probes: Probes | None = None) -> AsyncIterator[str]:
     """The whole process, until the block ends; yields its URL."""
     async with contextlib.AsyncExitStack() as stack:
-        engine = engine_of(config.access_database_url, pool_size=1)
+        engine = engine_of(config.database_url, pool_size=1)
         stack.push_async_callback(engine.dispose)
-        await require_schema(engine, SCHEMA_REVISION, role="mooring_access")
-        pool = await stack.enter_async_context(pool_of(config.access_database_url))
+        await require_schema(engine, SCHEMA_REVISION, role=config.database_role)
+        pool = await stack.enter_async_context(pool_of(config.database_url))
         store = AccessStore(pool)
         subjects = SubjectCache()
-        listener = Listener(config.access_database_url, CHANNEL, [])
+        listener = Listener(config.database_url, CHANNEL, [])
         sessions = Sessions()
         changes = Changes(store, listener, subjects, sessions)
         await changes.read()
@@ -51,10 +51,10 @@ async def running(config: AccessConfig, probes: Probes | None = None) -> AsyncIt
         stack.push_async_callback(refusals.close)
         await stack.enter_async_context(process.background(refusals.keep_written()))
         address = Address(
-            config.access_host,
-            config.access_port,
-            config.access_tls_cert_file,
-            config.access_tls_key_file,
+            config.bind_host,
+            config.bind_port,
+            config.https_cert_file,
+            config.https_key_file,
         )
         yield await stack.enter_async_context(
             serving(
@@ -70,8 +70,8 @@ async def running(config: AccessConfig, probes: Probes | None = None) -> AsyncIt
                 drain_s=config.drain_s,
                 grace_s=GRACE_S,
                 limits=HttpLimits(
-                    max_connections=config.access_max_connections,
-                    max_connections_per_host=config.access_max_connections_per_address,
+                    max_connections=config.max_connections,
+                    max_connections_per_host=config.max_connections_per_address,
                 ),
             )
         )

@@ -5,17 +5,16 @@ They are the TICKET_PUBLIC_KEYS_FILE of the broker service and of the verificati
 
 import argparse
 from pathlib import Path
+from typing import ClassVar
 
-from pydantic_settings import BaseSettings, SettingsConfigDict
-
-from chassis.config import load
+from chassis.config import ProcessConfig, load
 from chassis.tickets import SigningKeys
 
 
-class TicketsConfig(BaseSettings):
+class TicketsConfig(ProcessConfig):
     """A field is set by the variable of its name in capitals."""
 
-    model_config = SettingsConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
+    process: ClassVar[str] = "registry_service.tickets"
 
     ticket_keys_file: Path
 

@@ -37,7 +37,7 @@ def loops_of(config: WorkerConfig, holder: str) -> list[Loop]:
     @asynccontextmanager
     async def database() -> AsyncIterator[AsyncEngine]:
         # Loops do not share connections, so that one which hangs does not delay the others.
-        engine = engine_of(config.registry_database_url, pool_size=1)
+        engine = engine_of(config.database_url, pool_size=1)
         try:
             yield engine
         finally:
@@ -108,9 +108,9 @@ async def running(
     config: WorkerConfig, wanted: Sequence[Loop], probes: Probes
 ) -> AsyncIterator[None]:
     """The whole process, until the block ends."""
-    engine = engine_of(config.registry_database_url, pool_size=1)
+    engine = engine_of(config.database_url, pool_size=1)
     try:
-        await require_schema(engine, SCHEMA_REVISION, role="mooring_registry")
+        await require_schema(engine, SCHEMA_REVISION, role=config.database_role)
     finally:
         await engine.dispose()
     states = States()

@@ -112,7 +112,7 @@ def test_no_setting_is_not_any(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
         if name.startswith("BROKER_ADDRESS"):
             monkeypatch.delenv(name)
     given: dict[str, Any] = {
-        "registry_database_url": "postgresql://h/d",
+        "database_url": "postgresql://h/d",
         "server_keys_file": tmp_path,
         "service_secret_file": secret,
     }

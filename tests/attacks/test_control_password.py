@@ -9,9 +9,10 @@ import psycopg
 import pytest
 from mooring.broker.v1 import management_pb2 as pb
 
+from broker_service.config import ReencryptConfig
 from broker_service.encryption import EncryptionKeys
 from broker_service.passwords import password_place
-from broker_service.reencrypt.__main__ import ReencryptConfig, reencrypted
+from broker_service.reencrypt.__main__ import reencrypted
 from tests.integration.broker_service.brokers.test_brokers import created
 from tests.integration.broker_service.brokers.test_management import managed
 from tests.stack import Stack
@@ -257,7 +258,7 @@ OLD: dict[tuple[int, str], bytes] = {}
 
 async def bind(stack: Stack) -> int:
     config = ReencryptConfig(
-        broker_database_url=stack.database.url("mooring_broker"),
+        database_url=stack.database.url("mooring_broker"),
         encryption_keys_file=stack.encryption_keys_file,
     )
     return (await reencrypted(config)).passwords

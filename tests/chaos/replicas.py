@@ -121,7 +121,7 @@ def target_of(replicas: Sequence[Replica]) -> str:
 
 
 def two_of(
-    module: str, port_field: str, configured: Callable[..., ServiceConfig], home: Path, **also: str
+    module: str, configured: Callable[..., ServiceConfig], home: Path, **also: str
 ) -> list[Replica]:
     """Two replicas that are yet to be started."""
     ports = [free_port(), free_port()]
@@ -129,7 +129,7 @@ def two_of(
         Replica(
             module,
             port,
-            configured(**{port_field: port, "drain_s": DRAIN_S, **also}),
+            configured(bind_port=port, **{"drain_s": DRAIN_S, **also}),
             home / f"{module}-{port}.log",
         )
         for port in ports
@@ -152,13 +152,11 @@ async def two_of_each(database: Database, home: Path) -> AsyncIterator[Replicas]
     """Two gateways, two registries, two broker services; a fleet, a key, a default broker."""
     async with contextlib.AsyncExitStack() as exits:
         stack = prepared(database, home, exits)
-        brokers = two_of("broker_service", "broker_port", stack.broker_config, home)
+        brokers = two_of("broker_service", stack.broker_config, home)
         to_brokers = {"broker_service_address": target_of(brokers)}
-        registries = two_of(
-            "registry_service", "registry_port", stack.registry_config, home, **to_brokers
-        )
+        registries = two_of("registry_service", stack.registry_config, home, **to_brokers)
         to_both = {**to_brokers, "registry_service_address": target_of(registries)}
-        gateways = two_of("gateway", "gateway_port", stack.gateway_config, home, **to_both)
+        gateways = two_of("gateway", stack.gateway_config, home, **to_both)
         await exits.enter_async_context(running(*brokers, *registries, *gateways))
         stack.broker = stack.peer_at(target_of(brokers))
         exits.push_async_callback(stack.broker.close)

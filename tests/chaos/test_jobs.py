@@ -60,7 +60,7 @@ class Workers:
             [sys.executable, "-m", "registry_service.worker"],
             env={
                 **os.environ,
-                "REGISTRY_DATABASE_URL": self._database.url("mooring_registry"),
+                "DATABASE_URL": self._database.url("mooring_registry"),
                 "WORKER_LOOPS": "jobs",
                 "JOB_POLL_S": "0.05",
                 "JOB_LEASE_S": "0.5",

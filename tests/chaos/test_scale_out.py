@@ -85,7 +85,7 @@ async def test_one_of_each_is_stopped_and_no_call_is_lost(
 async def test_a_replica_that_hangs_is_soon_left_alone(database: Database, tmp_path: Path) -> None:
     async with contextlib.AsyncExitStack() as exits:
         stack = prepared(database, tmp_path, exits)
-        brokers = two_of("broker_service", "broker_port", stack.broker_config, tmp_path)
+        brokers = two_of("broker_service", stack.broker_config, tmp_path)
         await exits.enter_async_context(running(*brokers))
         peer = stack.peer_at(target_of(brokers))
         exits.push_async_callback(peer.close)
@@ -129,7 +129,7 @@ async def test_replicas_are_found_by_name(database: Database, tmp_path: Path) ->
         await exits.enter_async_context(
             broker_service.__main__.running(
                 stack.broker_config(
-                    broker_host="127.0.0.2", broker_port=port, mqtt_broker_url="mqtt://second:1"
+                    bind_host="127.0.0.2", bind_port=port, mqtt_broker_url="mqtt://second:1"
                 )
             )
         )

@@ -34,8 +34,8 @@ def another_registry(run: Run, log: Path) -> Iterator[str]:
     known, port = run.credentials(), free_port()
     passwords = msgspec.json.decode((run.home / "role-passwords.json").read_bytes())
     settings = {
-        "REGISTRY_PORT": str(port),
-        "REGISTRY_DATABASE_URL": url_for(
+        "BIND_PORT": str(port),
+        "DATABASE_URL": url_for(
             "mooring_registry", passwords["mooring_registry"], known["DATABASE_URL"]
         ),
         "BROKER_SERVICE_ADDRESS": known["BROKER_SERVICE_ADDRESS"],

@@ -1,19 +1,21 @@
 """The documents: what they link to is there, and every page can be found."""
 
-import importlib
 import re
 from pathlib import Path
 
 import pytest
-from pydantic_settings import BaseSettings
 
+from chassis.config import MetricsConfig
 from tests import REPOSITORY
+from tests.configurations import MAKE_RUN, configurations, variables
 from tests.documented import DOCS
 
 PAGES = sorted([*REPOSITORY.glob("*.md"), *DOCS.rglob("*.md")])
 FENCE = re.compile(r"^```.*?^```", flags=re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 README_BYTES = 8 * 1024
+NAME = re.compile(r"`([A-Z_]+)`")
+CONFIGURATIONS = configurations()
 
 
 def links(page: Path) -> list[str]:
@@ -47,28 +49,38 @@ def test_every_link_leads_somewhere(page: Path) -> None:
         assert not anchor or anchor in anchors(target), link
 
 
-def settings() -> set[str]:
-    """The variables that processes and `make run` read."""
-    found: set[str] = set()
-    for package in ("broker_service", "registry_service", "gateway", "local"):
-        for file in (REPOSITORY / package).rglob("config.py"):
-            name = ".".join(file.relative_to(REPOSITORY).with_suffix("").parts)
-            for kind in vars(importlib.import_module(name)).values():
-                if isinstance(kind, type) and issubclass(kind, BaseSettings):
-                    found |= {field.upper() for field in kind.model_fields}
+def documented() -> dict[str, set[str]]:
+    """The variables of each process, each command and `make run` on the page that lists them."""
+    _, _, page = (DOCS / "configuration.md").read_text().partition("## `make run`\n")
+    make_run, _, others = page.partition("\n## A process started alone\n")
+    # The page calls a process by the end of its module's name.
+    labels = {
+        process.rpartition(".")[2].removesuffix("_service"): process
+        for process, kinds in CONFIGURATIONS.items()
+        if any(issubclass(kind, MetricsConfig) for kind in kinds)
+    }
+    found = {MAKE_RUN: {name for cells in rows(make_run) for name in NAME.findall(cells[0])}}
+    for cells in rows(others):
+        command = cells[0].strip("`")
+        if command in CONFIGURATIONS:
+            found[command] = set(NAME.findall(cells[1]))
+            continue
+        for label in labels if cells[1] == "all" else cells[1].split(", "):
+            found.setdefault(labels[label], set()).update(NAME.findall(cells[0]))
     return found
 
 
+def rows(text: str) -> list[list[str]]:
+    """The cells of the rows of tables that begin with a name."""
+    lines = [line for line in text.splitlines() if line.startswith("| `")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
 def test_the_page_of_the_configuration_names_every_variable_and_no_other() -> None:
-    rows = (DOCS / "configuration.md").read_text().splitlines()
-    named = {
-        name
-        for row in rows
-        if row.startswith("| `")
-        for name in re.findall(r"`([A-Z_]+)`", row.split("|")[1])
-    }
-    assert {"GATEWAY_PORT", "WORKER_LOOPS"} <= named
-    assert named == settings()
+    read = {process: variables(kinds) for process, kinds in CONFIGURATIONS.items()}
+    assert {"GATEWAY_PORT", "MOORING_HOME"} <= read[MAKE_RUN]
+    assert "WORKER_LOOPS" in read["registry_service.worker"]
+    assert documented() == read
 
 
 def test_the_folders_of_the_architecture_are_there() -> None:

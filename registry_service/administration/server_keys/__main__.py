@@ -10,30 +10,23 @@ import argparse
 import asyncio
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
-
-from pydantic import BeforeValidator, Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from typing import ClassVar
 
 from chassis import log
 from chassis.config import load
 from chassis.database import engine_of, require_schema, retried
 from registry_service.administration.server_keys.store import Ended, ServerKeyStore, Usage
+from registry_service.config import RegistryDatabaseConfig
 from registry_service.credentials import KeyRing
 from registry_service.tables import SCHEMA_REVISION
 
 
-class KeysConfig(BaseSettings):
+class KeysConfig(RegistryDatabaseConfig):
     """A field is set by the variable of its name in capitals; they are those of the service."""
 
-    model_config = SettingsConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
+    process: ClassVar[str] = "registry_service.administration.server_keys"
 
-    # libpq URL; the role mooring_registry.
-    registry_database_url: str = Field(pattern=r"\Apostgres(ql)?://")
     server_keys_file: Path
-    log_level: Annotated[
-        Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(str.upper)
-    ] = "INFO"
 
 
 async def retired(config: KeysConfig, key_id: int) -> int:
@@ -44,9 +37,9 @@ async def retired(config: KeysConfig, key_id: int) -> int:
             f"{config.server_keys_file}: key {key_id} is the active one: make another one active"
             " and restart all registry services first"
         )
-    engine = engine_of(config.registry_database_url, pool_size=1)
+    engine = engine_of(config.database_url, pool_size=1)
     try:
-        await require_schema(engine, SCHEMA_REVISION)
+        await require_schema(engine, SCHEMA_REVISION, role=config.database_role)
         store = ServerKeyStore(engine)
         done, after = Ended(), 0
         while True:

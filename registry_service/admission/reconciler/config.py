@@ -1,13 +1,14 @@
 """The environment variables of the loop `enforcement`, beside those of the worker."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import BeforeValidator, Field
 from pydantic_settings import NoDecode
 
 from chassis.address_policy import DEFAULT, AddressPolicy
 from chassis.config import CallerConfig
+from registry_service.config import RegistryDatabaseConfig
 
 
 def _policy(given: object) -> object:
@@ -18,11 +19,11 @@ def _policy(given: object) -> object:
 Policy = Annotated[AddressPolicy, NoDecode, BeforeValidator(_policy)]
 
 
-class EnforcementConfig(CallerConfig):
+class EnforcementConfig(RegistryDatabaseConfig, CallerConfig):
     """A field is set by the variable of its name in capitals."""
 
-    # libpq URL; the role mooring_registry.
-    registry_database_url: str = Field(pattern=r"\Apostgres(ql)?://")
+    process: ClassVar[str] = "registry_service.worker"
+
     # A gRPC target; this service returns the managed brokers and their logins.
     broker_service_address: str = "127.0.0.1:50051"
     # The keys that passwords are derived with.

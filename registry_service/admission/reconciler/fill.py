@@ -11,9 +11,9 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
-from pydantic import Field, SecretStr, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import SecretStr, model_validator
 
 from chassis.config import load
 from chassis.database import engine_of, require_schema
@@ -22,6 +22,7 @@ from registry_service.admission.reconciler.first_fill import can_hold, first_fil
 from registry_service.admission.reconciler.planning import MAX_CLIENTS, too_many_clients
 from registry_service.admission.reconciler.store import EnforcementStore
 from registry_service.admission.reconciler.wanted import wanted_of
+from registry_service.config import RegistryDatabaseConfig
 from registry_service.credentials import KeyRing
 from registry_service.tables import SCHEMA_REVISION
 
@@ -29,13 +30,11 @@ from registry_service.tables import SCHEMA_REVISION
 NAMED = 5
 
 
-class FillConfig(BaseSettings):
+class FillConfig(RegistryDatabaseConfig):
     """A field is set by the variable of its name in capitals; most are those of the process."""
 
-    model_config = SettingsConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
+    process: ClassVar[str] = "registry_service.admission.reconciler.fill"
 
-    # libpq URL; the role mooring_registry.
-    registry_database_url: str = Field(pattern=r"\Apostgres(ql)?://")
     server_keys_file: Path
     control_password: SecretStr = SecretStr("")
     control_password_file: Path | None = None
@@ -71,9 +70,9 @@ class Filled:
 async def filled(config: FillConfig, broker_id: int, control_username: str) -> Filled:
     """Reads the database. Raises `MooringError`, `SystemExit`."""
     ring, password = KeyRing.read(config.server_keys_file), config.password()
-    engine = engine_of(config.registry_database_url, pool_size=1)
+    engine = engine_of(config.database_url, pool_size=1)
     try:
-        await require_schema(engine, SCHEMA_REVISION)
+        await require_schema(engine, SCHEMA_REVISION, role=config.database_role)
         rows = await EnforcementStore(engine).wanted(broker_id, MAX_CLIENTS, ())
     finally:
         await engine.dispose()

@@ -25,15 +25,15 @@ async def enforcement(config: EnforcementConfig, holder: str) -> AsyncIterator[T
     """
     ring = KeyRing.read(config.server_keys_file)
     async with contextlib.AsyncExitStack() as stack:
-        engine = engine_of(config.registry_database_url, pool_size=4, by_index=True)
+        engine = engine_of(config.database_url, pool_size=4, by_index=True)
         stack.push_async_callback(engine.dispose)
         broker_service = ServiceClient(config.broker_service_address, Credentials.of(config))
         stack.push_async_callback(broker_service.close)
         reconciler = Reconciler(
             EnforcementStore(engine, config.enforcement_lease_s),
             ManagedBrokers(broker_service),
-            Listener(config.registry_database_url, CHANNEL, []),
-            Listener(config.registry_database_url, RECONCILER_CHANNEL, []),
+            Listener(config.database_url, CHANNEL, []),
+            Listener(config.database_url, RECONCILER_CHANNEL, []),
             ring,
             holder=holder,
             drift_check_s=config.drift_check_s,

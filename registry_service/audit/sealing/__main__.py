@@ -35,9 +35,9 @@ async def running(config: SealingConfig, probes: Probes | None = None) -> AsyncI
     """
     ring = KeyRing.read(config.audit_keys_file)
     async with contextlib.AsyncExitStack() as stack:
-        engine = engine_of(config.sealing_database_url, pool_size=1)
+        engine = engine_of(config.database_url, pool_size=1)
         stack.push_async_callback(engine.dispose)
-        await require_schema(engine, SCHEMA_REVISION, role="mooring_sealer")
+        await require_schema(engine, SCHEMA_REVISION, role=config.database_role)
         store = SealStore(engine)
         lost = await lost_key(store, config.audit_keys_file, ring)
         if lost is not None:
@@ -70,7 +70,7 @@ async def verified(
     ring = KeyRing.read(config.audit_keys_file)
     file = config.ticket_public_keys_file
     ticket_keys = read_public(file) if file is not None else None
-    engine = engine_of(config.sealing_database_url, pool_size=1)
+    engine = engine_of(config.database_url, pool_size=1)
     try:
         async with reader(engine) as chain:
             return await verify(

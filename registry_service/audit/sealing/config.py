@@ -1,17 +1,22 @@
 """What the sealer reads from its environment."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import ClassVar
 
 from pydantic import Field
 
-from chassis.config import ProcessConfig
+from chassis.config import DatabaseConfig, MetricsConfig
 
 
-class SealingConfig(ProcessConfig):
+class SealingConfig(DatabaseConfig, MetricsConfig):
     """A field is set by the variable of its name in capitals."""
 
-    # libpq URL; the role mooring_sealer. To verify, mooring_operator will do.
-    sealing_database_url: str = Field(pattern=r"\Apostgres(ql)?://")
+    process: ClassVar[str] = "registry_service.audit.sealing"
+    renamed: ClassVar[Mapping[str, str]] = {"SEALING_DATABASE_URL": "DATABASE_URL"}
+    # To verify, mooring_operator will do.
+    database_role: ClassVar[str] = "mooring_sealer"
+
     audit_keys_file: Path
     # To verify: the public halves of all keys that tickets were signed with. If unset, tickets are
     # not checked.

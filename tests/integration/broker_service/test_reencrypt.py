@@ -10,9 +10,10 @@ import pytest
 
 import broker_service.reencrypt.store
 from broker_service.certificates.database import private_key_place
+from broker_service.config import ReencryptConfig
 from broker_service.encryption import EncryptionKeys, key_id_of
 from broker_service.passwords import password_place
-from broker_service.reencrypt.__main__ import ReencryptConfig, reencrypted, show
+from broker_service.reencrypt.__main__ import reencrypted, show
 from broker_service.reencrypt.store import Chunk, ReencryptionStore
 from chassis.database import engine_of
 from tests.stack import Stack
@@ -76,7 +77,7 @@ async def seen(stack: Stack, paths: list[str]) -> list[Any]:
 
 def config_of(stack: Stack, file: Path) -> ReencryptConfig:
     return ReencryptConfig(
-        broker_database_url=stack.database.url("mooring_broker"), encryption_keys_file=file
+        database_url=stack.database.url("mooring_broker"), encryption_keys_file=file
     )
 
 

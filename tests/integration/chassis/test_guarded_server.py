@@ -227,7 +227,7 @@ async def test_health_says_what_it_depends_on(stack: Stack) -> None:
 async def test_a_taken_port_is_said_so(stack: Stack) -> None:
     with pytest.raises(SystemExit, match=str(stack.broker_port)):
         async with broker_service.__main__.running(
-            stack.broker_config(broker_port=stack.broker_port)
+            stack.broker_config(bind_port=stack.broker_port)
         ):
             pytest.fail("it started on a taken port")
 
@@ -235,7 +235,7 @@ async def test_a_taken_port_is_said_so(stack: Stack) -> None:
 async def test_nothing_leaves_loopback_without_tls(stack: Stack) -> None:
     with pytest.raises(SystemExit, match="TLS_CERT_FILE"):
         async with broker_service.__main__.running(
-            stack.broker_config(broker_host="0.0.0.0")  # noqa: S104
+            stack.broker_config(bind_host="0.0.0.0")  # noqa: S104
         ):
             pytest.fail("it listens to the world in plain text")
 
@@ -269,7 +269,7 @@ async def test_services_trust_one_another_by_certificate(stack: Stack, tmp_path:
         }
 
     async with broker_service.__main__.running(
-        stack.broker_config(broker_host="0.0.0.0", **files("broker", ca))  # noqa: S104
+        stack.broker_config(bind_host="0.0.0.0", **files("broker", ca))  # noqa: S104
     ) as port:
         trusted = stack.registry_config(caller_secret_file=None, **files("registry", ca))
         peer = Peer(f"localhost:{port}", Credentials.of(trusted))

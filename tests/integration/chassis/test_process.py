@@ -48,10 +48,10 @@ def test_it_stops_while_it_waits_for_its_database(tmp_path: Path) -> None:
         env={
             **os.environ,
             "SERVICE_SECRET_FILE": str(secret),
-            "BROKER_DATABASE_URL": f"postgresql://u:p@127.0.0.1:{free_port()}/x",
+            "DATABASE_URL": f"postgresql://u:p@127.0.0.1:{free_port()}/x",
             "ENCRYPTION_KEYS_FILE": str(ring),
             "TICKET_PUBLIC_KEYS_FILE": str(public),
-            "BROKER_PORT": "0",
+            "BIND_PORT": "0",
         },
         stdout=subprocess.PIPE,
         text=True,

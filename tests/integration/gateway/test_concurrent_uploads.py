@@ -102,7 +102,7 @@ async def gateway(
     monkeypatch.setenv("TMPDIR", str(temporary))
     port = free_port()
     process = Replica(
-        "gateway", port, stack.gateway_config(gateway_port=port), tmp_path / "gateway.log"
+        "gateway", port, stack.gateway_config(bind_port=port), tmp_path / "gateway.log"
     )
     url = f"http://{process.address}"
     async with (

@@ -216,7 +216,7 @@ async def staged(
         # Whatever a test held back goes on before the services wait for it.
         exits.callback(registry.is_open.set)
         config = GatewayConfig(
-            gateway_port=0,
+            bind_port=0,
             registry_service_address=f"127.0.0.1:{registry_port}",
             broker_service_address=f"127.0.0.1:{broker_port}",
             caller_secret_file=gateway_secret or secret,
@@ -401,7 +401,7 @@ async def test_a_token_that_is_not_known_is_nobody(stage: Stage) -> None:
 
 async def test_without_a_registry_nobody_is_served_and_the_process_lives(tmp_path: Path) -> None:
     config = GatewayConfig(
-        gateway_port=0,
+        bind_port=0,
         registry_service_address="127.0.0.1:1",
         broker_service_address="127.0.0.1:1",
         caller_secret_file=secret_file(tmp_path, "secret"),
@@ -453,7 +453,7 @@ async def test_a_stop_takes_nobody_new_and_lets_requests_under_way_finish(stage:
 
 async def test_a_port_that_is_taken_is_said_in_one_line(stage: Stage, tmp_path: Path) -> None:
     port = stage.http.base_url.port or 0
-    config = GatewayConfig(gateway_port=port, caller_secret_file=secret_file(tmp_path, "other"))
+    config = GatewayConfig(bind_port=port, caller_secret_file=secret_file(tmp_path, "other"))
     with pytest.raises(SystemExit, match=f"127.0.0.1:{port} cannot be bound"):
         async with running(config):
             pass

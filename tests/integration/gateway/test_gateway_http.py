@@ -171,7 +171,7 @@ async def test_each_service_is_asked_with_what_it_knows_the_gateway_by(
         leaving = asyncio.Event()
         app = app_of(services, config.request_timeout_s, leaving)
         routes = DeviceRoutes(calls, None)
-        address = Address(config.gateway_host, config.gateway_port)
+        address = Address(config.bind_host, config.bind_port)
         url = await exits.enter_async_context(
             serving(app, address, handlers=routes, drain_s=0, grace_s=1, leaving=leaving)
         )

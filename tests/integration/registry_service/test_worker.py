@@ -28,7 +28,7 @@ def started(database: Database, **settings: str) -> "subprocess.Popen[str]":
         cwd=REPOSITORY,
         env={
             **environment,
-            "REGISTRY_DATABASE_URL": database.url("mooring_registry"),
+            "DATABASE_URL": database.url("mooring_registry"),
             **settings,
         },
         stdout=subprocess.PIPE,

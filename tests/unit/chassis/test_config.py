@@ -17,12 +17,12 @@ def environment(**variables: str) -> "mock._patch_dict":
 
 def test_every_fault_is_named_at_once(tmp_path: Path) -> None:
     with (
-        environment(REGISTRY_PORT="many", LOG_LEVEL="LOUD", REGISTRY_DATABASE_URL="mysql://x"),
+        environment(BIND_PORT="many", LOG_LEVEL="LOUD", DATABASE_URL="mysql://x"),
         pytest.raises(SystemExit) as refused,
     ):
         load(RegistryServiceConfig)
     text = str(refused.value)
-    for name in ("REGISTRY_PORT", "LOG_LEVEL", "REGISTRY_DATABASE_URL", "SERVER_KEYS_FILE"):
+    for name in ("BIND_PORT", "LOG_LEVEL", "DATABASE_URL", "SERVER_KEYS_FILE"):
         assert name in text
     assert "mysql://x" not in text
 
@@ -40,7 +40,7 @@ def test_every_fault_is_named_at_once(tmp_path: Path) -> None:
 def test_what_is_missing_or_wrong_is_named(variables: dict[str, str], word: str) -> None:
     with (
         environment(
-            BROKER_DATABASE_URL="postgresql://x",
+            DATABASE_URL="postgresql://x",
             ENCRYPTION_KEYS_FILE="/ring",
             TICKET_PUBLIC_KEYS_FILE="/public",
             **variables,
@@ -55,16 +55,16 @@ def test_a_configuration_is_frozen(tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_text("x" * 32)
     with environment(
-        BROKER_DATABASE_URL="postgresql://x",
+        DATABASE_URL="postgresql://x",
         ENCRYPTION_KEYS_FILE="/ring",
         TICKET_PUBLIC_KEYS_FILE="/public",
         SERVICE_SECRET_FILE=str(secret),
-        BROKER_PORT="1234",
+        BIND_PORT="1234",
     ):
         config = load(BrokerServiceConfig)
-    assert config.broker_port == 1234
+    assert config.bind_port == 1234
     with pytest.raises(ValueError, match="frozen"):
-        config.broker_port = 1
+        config.bind_port = 1
 
 
 @pytest.mark.parametrize(

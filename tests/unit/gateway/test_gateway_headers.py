@@ -104,15 +104,15 @@ def refusal(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, **variables: str) -
 
 
 def test_leaving_loopback_needs_tls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    assert "GATEWAY_TLS_CERT_FILE" in refusal(monkeypatch, tmp_path, GATEWAY_HOST="0.0.0.0")  # noqa: S104
+    assert "HTTPS_CERT_FILE" in refusal(monkeypatch, tmp_path, BIND_HOST="0.0.0.0")  # noqa: S104
 
 
 def test_tls_needs_both_its_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    said = refusal(monkeypatch, tmp_path, GATEWAY_TLS_CERT_FILE=str(tmp_path / "secret"))
+    said = refusal(monkeypatch, tmp_path, HTTPS_CERT_FILE=str(tmp_path / "secret"))
     assert "together" in said
 
 
 def test_every_fault_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    said = refusal(monkeypatch, tmp_path, GATEWAY_PORT="70000", REQUEST_TIMEOUT_S="soon")
-    assert "GATEWAY_PORT" in said
+    said = refusal(monkeypatch, tmp_path, BIND_PORT="70000", REQUEST_TIMEOUT_S="soon")
+    assert "BIND_PORT" in said
     assert "REQUEST_TIMEOUT_S" in said

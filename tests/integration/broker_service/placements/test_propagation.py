@@ -38,7 +38,7 @@ async def behind_proxies(stack: Stack) -> AsyncIterator[tuple[list[Proxy], list[
             proxy, url = await exits.enter_async_context(
                 proxied(stack.database.url("mooring_broker"))
             )
-            config = stack.broker_config(broker_database_url=url)
+            config = stack.broker_config(database_url=url)
             port = await exits.enter_async_context(broker_service.__main__.running(config))
             proxies.append(proxy)
             peers.append(await stack.peer(port))

@@ -21,7 +21,7 @@ async def bootstrapped(
         subprocess.run,
         [sys.executable, "-m", "registry_service.bootstrap", *arguments],
         cwd=ROOT,
-        env={**os.environ, "REGISTRY_DATABASE_URL": stack.database.url(role)},
+        env={**os.environ, "DATABASE_URL": stack.database.url(role)},
         capture_output=True,
         text=True,
         timeout=60,

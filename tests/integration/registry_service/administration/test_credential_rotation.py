@@ -353,7 +353,7 @@ async def test_a_rotation_whose_commit_nobody_heard_of_is_one_rotation(
 ) -> None:
     first = (await stack.register("d")).json()["mqtt"]["password"]
     async with proxied(stack.database.url("mooring_registry")) as (proxy, url):
-        registry = await stack.another_registry(registry_database_url=url)
+        registry = await stack.another_registry(database_url=url)
         proxy.cuts = [cut]
         [second] = await rotated(registry, "d")
         assert proxy.made == 1

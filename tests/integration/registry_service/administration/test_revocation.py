@@ -64,7 +64,7 @@ async def refused_s(peer: Peer, secret: str, since: float) -> float:
 @contextlib.asynccontextmanager
 async def behind_a_proxy(stack: Stack) -> AsyncIterator[tuple[Proxy, Peer]]:
     async with proxied(stack.database.url("mooring_registry")) as (proxy, url):
-        yield proxy, await stack.another_registry(registry_database_url=url)
+        yield proxy, await stack.another_registry(database_url=url)
 
 
 @pytest.mark.parametrize("revoke", [by_api, by_sql, deleted])

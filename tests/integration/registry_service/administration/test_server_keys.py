@@ -303,7 +303,7 @@ async def command(stack: Stack, ring: Path, *arguments: str) -> tuple[int, str]:
         stderr=asyncio.subprocess.STDOUT,
         env={
             **os.environ,
-            "REGISTRY_DATABASE_URL": stack.database.url("mooring_registry"),
+            "DATABASE_URL": stack.database.url("mooring_registry"),
             "SERVER_KEYS_FILE": str(ring),
             "LOG_LEVEL": "error",
         },
@@ -314,9 +314,7 @@ async def command(stack: Stack, ring: Path, *arguments: str) -> tuple[int, str]:
 
 
 def config_of(stack: Stack, ring: Path) -> KeysConfig:
-    return KeysConfig(
-        registry_database_url=stack.database.url("mooring_registry"), server_keys_file=ring
-    )
+    return KeysConfig(database_url=stack.database.url("mooring_registry"), server_keys_file=ring)
 
 
 async def test_a_key_that_has_leaked_is_ended(stack: Stack) -> None:

@@ -348,7 +348,7 @@ async def test_a_sealer_that_is_killed_leaves_a_whole_chain(
 
 def config(database: Database, folder: Path, role: str = "mooring_sealer") -> SealingConfig:
     return SealingConfig(
-        sealing_database_url=database.url(role),
+        database_url=database.url(role),
         audit_keys_file=ring_file(folder),
         seal_interval_s=0.05,
     )
@@ -365,7 +365,7 @@ def ring_file(folder: Path, *key_ids: int) -> Path:
 def told(database: Database, folder: Path, role: str = "mooring_sealer") -> dict[str, str]:
     return {
         **os.environ,
-        "SEALING_DATABASE_URL": database.url(role),
+        "DATABASE_URL": database.url(role),
         "AUDIT_KEYS_FILE": str(ring_file(folder)),
     }
 
@@ -423,7 +423,7 @@ async def test_the_command(sealed: Chain, tmp_path: Path) -> None:
     assert status == 1
     assert "seal 3: the seal that is expected is not there, or is another" in said
     assert verify_command(environment, "--expect", "nonsense")[0] == 2
-    gone = environment | {"SEALING_DATABASE_URL": "postgresql://u:sesame@127.0.0.1:1/x"}
+    gone = environment | {"DATABASE_URL": "postgresql://u:sesame@127.0.0.1:1/x"}
     status, said = verify_command(gone)
     assert status == 1
     assert said[0].startswith("the database: ")

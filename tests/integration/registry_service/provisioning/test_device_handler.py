@@ -611,7 +611,7 @@ async def test_a_device_may_use_tls(stack: Stack, tmp_path: Path) -> None:
     private.write_bytes(certificate.private_key_pem.bytes())
     tls = ssl.create_default_context()
     authority.configure_trust(tls)
-    config = stack.gateway_config(gateway_tls_cert_file=chain, gateway_tls_key_file=private)
+    config = stack.gateway_config(https_cert_file=chain, https_key_file=private)
     async with running(config) as url:
         assert url.startswith("https://")
         async with line_to(url, tls) as line:

@@ -19,7 +19,7 @@ from tests.stack import Stack
 async def test_what_is_acknowledged_is_there_exactly_once(stack: Stack, cut: Cut) -> None:
     key = await stack.create_key(max_devices=30)
     async with proxied(stack.database.url("mooring_registry")) as (proxy, url):
-        registry = await stack.another_registry(registry_database_url=url)
+        registry = await stack.another_registry(database_url=url)
         proxy.cuts = [cut, cut]
         outcomes = await register(registry, *(registration(f"d{n}", key) for n in range(20)))
         # A commit that took effect is found to have done so, and is not tried again.
@@ -38,7 +38,7 @@ async def test_what_is_acknowledged_is_there_exactly_once(stack: Stack, cut: Cut
 async def test_many_callers_through_many_cuts(stack: Stack) -> None:
     key = await stack.create_key(max_devices=60)
     async with proxied(stack.database.url("mooring_registry")) as (proxy, url):
-        registry = await stack.another_registry(registry_database_url=url)
+        registry = await stack.another_registry(database_url=url)
         acknowledged: dict[str, int] = {}
 
         async def device(uuid: str) -> None:

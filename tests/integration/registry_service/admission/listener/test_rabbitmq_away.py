@@ -127,9 +127,7 @@ async def test_it_asks_over_tls(stack: Stack, rabbitmq: Rabbitmq, tmp_path: Path
     _, _, rest = block("brokers/rabbitmq.md", "erlang", "[").partition("{ssl_options, ")
     options = " ".join(rest.removesuffix("}]}].\n").split())
     one = await login(stack, "one")
-    async with asking(
-        stack, access_tls_cert_file=files["cert"], access_tls_key_file=files["key"]
-    ) as running:
+    async with asking(stack, https_cert_file=files["cert"], https_key_file=files["key"]) as running:
         url = running.url.replace("https://127.0.0.1", "https://localhost")
         rabbitmq.ask_at(f"{url}/{running.secret}/rabbitmq")
         # Afterwards the connection would be there already.

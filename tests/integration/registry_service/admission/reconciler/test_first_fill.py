@@ -33,7 +33,7 @@ SECRET = {"CONTROL_PASSWORD": PASSWORD}
 
 def environment(stack: Stack) -> dict[str, str]:
     return {
-        "REGISTRY_DATABASE_URL": stack.database.url("mooring_registry"),
+        "DATABASE_URL": stack.database.url("mooring_registry"),
         "SERVER_KEYS_FILE": str(stack.keys_file),
     }
 
@@ -150,7 +150,7 @@ async def test_a_file_is_for_its_owner_only_and_is_not_replaced_unasked(
         (("--control-username", ""), SECRET, "is empty"),
         (("--control-username", "device_one"), SECRET, "is the broker's login of ours"),
         (("--to", "/nowhere/file"), SECRET, "cannot be written"),
-        ((), {**SECRET, "REGISTRY_DATABASE_URL": "sqlite://"}, "REGISTRY_DATABASE_URL"),
+        ((), {**SECRET, "DATABASE_URL": "sqlite://"}, "DATABASE_URL"),
     ],
 )
 async def test_what_is_wrong_is_said(

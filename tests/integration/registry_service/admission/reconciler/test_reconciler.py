@@ -26,7 +26,7 @@ PATIENCE_S = 20.0
 async def reconciling(stack: Stack, **changes: Any) -> AsyncIterator[None]:
     config = EnforcementConfig(
         **{
-            "registry_database_url": stack.database.url("mooring_registry"),
+            "database_url": stack.database.url("mooring_registry"),
             "broker_service_address": f"127.0.0.1:{stack.broker_port}",
             "server_keys_file": stack.keys_file,
             "caller_secret_file": stack.trust.secrets[Identity.ENFORCEMENT],

@@ -1,0 +1,35 @@
+"""The classes of configuration that processes and commands have, found by importing all modules."""
+
+import contextlib
+import importlib
+
+from chassis.config import ProcessConfig
+from tests import REPOSITORY
+
+PACKAGES = ("broker_service", "registry_service", "gateway", "local")
+MAKE_RUN = "make run"
+
+
+def configurations() -> dict[str, list[type[ProcessConfig]]]:
+    """By the process or command; a process reads its environment by one class or by several."""
+    for package in PACKAGES:
+        for file in sorted((REPOSITORY / package).rglob("*.py")):
+            # Earlier names of commands say the new ones, and end.
+            with contextlib.suppress(SystemExit):
+                importlib.import_module(
+                    ".".join(file.relative_to(REPOSITORY).with_suffix("").parts)
+                )
+    found: dict[str, list[type[ProcessConfig]]] = {}
+    for kind in _below(ProcessConfig):
+        if kind.__module__.split(".")[0] in PACKAGES and "process" in vars(kind):
+            found.setdefault(kind.process, []).append(kind)
+    return found
+
+
+def variables(kinds: list[type[ProcessConfig]]) -> set[str]:
+    """The names of the variables that set the fields."""
+    return {field.upper() for kind in kinds for field in kind.model_fields}
+
+
+def _below(kind: type[ProcessConfig]) -> set[type[ProcessConfig]]:
+    return {below for each in kind.__subclasses__() for below in (each, *_below(each))}
