@@ -4,32 +4,21 @@ import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-import grpc
-from mooring.broker.v1 import (
-    brokers_pb2_grpc,
-    certificates_pb2_grpc,
-    device_counts_pb2_grpc,
-    history_pb2_grpc,
-    management_pb2_grpc,
-    resolution_pb2_grpc,
-    rotations_pb2_grpc,
-)
-
-from broker_service.brokers import servicer as brokers
-from broker_service.brokers.device_counts import servicer as device_counts
+from broker_service.brokers.device_counts.servicer import DeviceCountServicer
 from broker_service.brokers.device_counts.store import DeviceCountStore
-from broker_service.brokers.history import servicer as history
+from broker_service.brokers.history.servicer import BrokerHistoryServicer
 from broker_service.brokers.history.store import HistoryStore
-from broker_service.brokers.management import servicer as management
+from broker_service.brokers.management.servicer import ManagementServicer
 from broker_service.brokers.management.store import ManagementStore
+from broker_service.brokers.servicer import BrokerServicer
 from broker_service.brokers.store import BrokerStore
-from broker_service.certificates import servicer as certificates
-from broker_service.certificates.rotations import servicer as rotations
+from broker_service.certificates.rotations.servicer import RotationServicer
 from broker_service.certificates.rotations.store import RotationStore
+from broker_service.certificates.servicer import CertificateServicer
 from broker_service.certificates.store import CertificateStore
 from broker_service.config import BrokerServiceConfig
 from broker_service.encryption import EncryptionKeys
-from broker_service.placements import servicer as placements
+from broker_service.placements.servicer import ResolutionServicer
 from broker_service.placements.snapshot import SnapshotKeeper
 from broker_service.placements.store import CHANNEL, PlacementStore
 from broker_service.tables import SCHEMA_REVISION
@@ -43,8 +32,6 @@ from chassis.reloaded import Reloaded
 from chassis.server import Health, serving
 from chassis.tickets import read_public
 from chassis.trust import Credentials
-
-SERVICERS = (placements, brokers, certificates, rotations, device_counts, history, management)
 
 
 @contextlib.asynccontextmanager
@@ -76,36 +63,24 @@ async def running(config: BrokerServiceConfig, probes: Probes | None = None) -> 
         await stack.enter_async_context(process.background(snapshots.keep_current()))
         await snapshots.begun()
 
-        resolution = placements.ResolutionServicer(
-            placement_store, snapshots, config.mqtt_broker_url
-        )
+        resolution = ResolutionServicer(placement_store, snapshots, config.mqtt_broker_url)
         stack.push_async_callback(resolution.close)
-        broker = brokers.BrokerServicer(broker_store, snapshots.refresh)
-        counts = device_counts.DeviceCountServicer(DeviceCountStore(engine))
-        certificate = certificates.CertificateServicer(certificate_store, snapshots.refresh)
-        rotation = rotations.RotationServicer(RotationStore(engine, keys), snapshots.refresh)
-        revisions = history.BrokerHistoryServicer(HistoryStore(engine, keys), snapshots.refresh)
-        managed = management.ManagementServicer(ManagementStore(engine, keys))
-
-        def register(server: grpc.aio.Server) -> None:
-            resolution_pb2_grpc.add_ResolutionServiceServicer_to_server(resolution, server)
-            brokers_pb2_grpc.add_BrokerServiceServicer_to_server(broker, server)
-            device_counts_pb2_grpc.add_DeviceCountServiceServicer_to_server(counts, server)
-            certificates_pb2_grpc.add_CertificateServiceServicer_to_server(certificate, server)
-            rotations_pb2_grpc.add_RotationServiceServicer_to_server(rotation, server)
-            history_pb2_grpc.add_BrokerHistoryServiceServicer_to_server(revisions, server)
-            management_pb2_grpc.add_ManagementServiceServicer_to_server(managed, server)
-
+        # Every service of the protos that this process serves; policies are at their methods.
+        servicers = [
+            resolution,
+            BrokerServicer(broker_store, snapshots.refresh),
+            DeviceCountServicer(DeviceCountStore(engine)),
+            CertificateServicer(certificate_store, snapshots.refresh),
+            RotationServicer(RotationStore(engine, keys), snapshots.refresh),
+            BrokerHistoryServicer(HistoryStore(engine, keys), snapshots.refresh),
+            ManagementServicer(ManagementStore(engine, keys)),
+        ]
         yield await stack.enter_async_context(
             serving(
                 host=config.bind_host,
                 port=config.bind_port,
                 credentials=credentials,
-                policies={
-                    name: access for each in SERVICERS for name, access in each.POLICIES.items()
-                },
-                services=[servicer.NAME for servicer in SERVICERS],
-                register=register,
+                servicers=servicers,
                 health=health,
                 drain_s=config.drain_s,
                 refusals=refusals,

@@ -3,13 +3,14 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from functools import partial
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias
 
 import grpc
 import structlog
 from google.protobuf.message import DecodeError
+from google.protobuf.message_factory import GetMessageClass
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from prometheus_client import Histogram
@@ -21,11 +22,11 @@ from chassis.errors import Internal, InvalidInput, MooringError, Unauthenticated
 from chassis.identities import caller as calling
 from chassis.probes import Readiness
 from chassis.refusals import Refusals
+from chassis.servicers import policy_of, service_of
 from chassis.tickets import ticket
 from chassis.trust import (
     REQUEST_ID,
     Credentials,
-    Policy,
     Services,
     callers_of,
     require_caller,
@@ -58,52 +59,48 @@ def deadline_of(context: Context) -> float:
 class GuardedServer:
     """Checks callers, and turns errors into statuses.
 
-    Servicers are added to it as to a server. It wraps each method once. An interceptor of gRPC
-    would be asked at every call, which costs several percent of a small one.
+    It wraps each method of a servicer once. An interceptor of gRPC would be asked at every call,
+    which costs several percent of a small one.
     """
 
     def __init__(
         self,
         server: grpc.aio.Server,
         credentials: Credentials,
-        policies: Mapping[str, Policy],
         refusals: Refusals | None = None,
     ) -> None:
-        """`policies` are by full method names; a method without a policy is refused.
-
-        `refusals` records refused calls.
-        """
+        """`refusals` records refused calls."""
         self._server = server
         self._credentials = credentials
-        self._policies = policies
         self._refusals = refusals
 
-    def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Handler]) -> None:
-        """Called by the generated code, with the methods of a servicer by their names.
+    def add(self, servicer: object) -> str:
+        """Serves all methods of the servicer's service; its full name.
 
-        Their bytes are decoded inside, so that an error about bad ones is ours.
+        A method is for the callers that its policy names, and for none without a policy. Requests
+        are decoded inside, so that an error about malformed bytes is one of Mooring's.
         """
-        guarded: dict[str, Handler] = {
-            name: grpc.unary_unary_rpc_method_handler(
-                self._guarded(f"/{service}/{name}", handler),
+        service = service_of(type(servicer))
+        handlers: dict[str, Handler] = {}
+        for method in service.methods:
+            behaviour = getattr(servicer, method.name)
+            decode = GetMessageClass(method.input_type).FromString
+            handlers[method.name] = grpc.unary_unary_rpc_method_handler(
+                self._guarded(f"/{service.full_name}/{method.name}", behaviour, decode),
                 request_deserializer=None,
-                response_serializer=handler.response_serializer,
+                response_serializer=GetMessageClass(method.output_type).SerializeToString,
             )
-            for name, handler in handlers.items()
-        }
         self._server.add_generic_rpc_handlers(
-            [grpc.method_handlers_generic_handler(service, guarded)]
+            [grpc.method_handlers_generic_handler(service.full_name, handlers)]
         )
+        return str(service.full_name)
 
-    def add_generic_rpc_handlers(self, handlers: Sequence[Any]) -> None:
-        """Called by the generated code, with the same methods in another form."""
-
-    def _guarded(self, method: str, handler: Handler) -> Callable[..., Awaitable[Any]]:
-        policy = self._policies.get(method)
+    def _guarded(
+        self, method: str, behaviour: Callable[..., Awaitable[Any]], decode: Callable[[bytes], Any]
+    ) -> Callable[..., Awaitable[Any]]:
+        policy = policy_of(behaviour)
         allowed = callers_of(policy) if policy is not None else frozenset()
         credentials, refusals = self._credentials, self._refusals
-        behaviour = cast("Callable[..., Awaitable[Any]]", handler.unary_unary)
-        decode = cast("Callable[[bytes], Any]", handler.request_deserializer)
         succeeded = RPC_SECONDS.labels(method, grpc.StatusCode.OK.name)
 
         async def guarded(request: bytes, context: Context) -> Any:
@@ -113,7 +110,7 @@ class GuardedServer:
             logs.request_id.set(str(metadata.get(REQUEST_ID, "")))
             logs.method.set(method)
             try:
-                if policy is None or behaviour is None:
+                if policy is None:
                     raise Unauthenticated("this method has no policy", reason="NO_POLICY")
                 caller = credentials.caller_of(metadata, context)
                 calling.set(caller)
@@ -187,19 +184,17 @@ async def serving(
     host: str,
     port: int,
     credentials: Credentials,
-    policies: Mapping[str, Policy],
-    services: Iterable[str],
-    register: Callable[[grpc.aio.Server], None],
+    servicers: Iterable[object],
     health: Health,
     drain_s: float,
     refusals: Refusals | None = None,
 ) -> AsyncIterator[int]:
     """Serves until the block ends, then drains; yields the port (a free one where `port` is 0).
 
-    `register` adds the servicers, which are guarded; health and reflection are open, for they tell
-    nothing that a caller must prove itself for. `services` are their full names, for reflection.
-    `drain_s` is the time between saying NOT_SERVING and closing connections. Raises `SystemExit`
-    when the port is taken, or when it is asked to leave loopback without TLS.
+    The `servicers` are guarded. Health and reflection are open, because they tell nothing for which
+    a caller must prove itself. `drain_s` is the time between saying NOT_SERVING and closing
+    connections. Raises `SystemExit` when the port is taken, or when it is asked to leave loopback
+    without TLS.
     """
     if credentials.server is None and not is_loopback(host):
         raise SystemExit(f"{host} can be reached from other machines: configure TLS_CERT_FILE")
@@ -216,7 +211,8 @@ async def serving(
             ("grpc.max_connection_age_grace_ms", 35_000),
         ],
     )
-    register(cast("grpc.aio.Server", GuardedServer(server, credentials, policies, refusals)))
+    guarded = GuardedServer(server, credentials, refusals)
+    services = [guarded.add(servicer) for servicer in servicers]
     health.attach(server)
     reflection.enable_server_reflection(
         [*services, "grpc.health.v1.Health", reflection.SERVICE_NAME], server

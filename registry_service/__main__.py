@@ -4,23 +4,6 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 
-import grpc
-from mooring.registry.v1 import (
-    audit_pb2_grpc,
-    broker_secrets_pb2_grpc,
-    broker_users_pb2_grpc,
-    devices_pb2_grpc,
-    enforcement_pb2_grpc,
-    expected_devices_pb2_grpc,
-    fleets_pb2_grpc,
-    jobs_pb2_grpc,
-    provisioning_keys_pb2_grpc,
-    registration_pb2_grpc,
-    rollouts_pb2_grpc,
-    server_keys_pb2_grpc,
-    service_accounts_pb2_grpc,
-    tokens_pb2_grpc,
-)
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from chassis import log, process
@@ -35,67 +18,50 @@ from chassis.server import Health, serving
 from chassis.tally import Tally
 from chassis.tickets import SigningKeys
 from chassis.trust import Credentials
-from registry_service.administration.broker_secrets import servicer as broker_secrets
+from registry_service.administration.broker_secrets.servicer import BrokerSecretServicer
 from registry_service.administration.broker_secrets.store import BrokerSecretStore
-from registry_service.administration.broker_users import servicer as broker_users
+from registry_service.administration.broker_users.servicer import BrokerUserServicer
 from registry_service.administration.broker_users.store import BrokerUserStore
-from registry_service.administration.devices import servicer as devices
 from registry_service.administration.devices.import_store import ImportStore
+from registry_service.administration.devices.servicer import DeviceServicer
 from registry_service.administration.devices.store import DeviceStore
-from registry_service.administration.expected_devices import servicer as expected_devices
+from registry_service.administration.expected_devices.servicer import ExpectedDeviceServicer
 from registry_service.administration.expected_devices.store import ExpectedDeviceStore
-from registry_service.administration.fleets import servicer as fleets
 from registry_service.administration.fleets.removal_store import FleetRemovalStore
+from registry_service.administration.fleets.servicer import FleetServicer
 from registry_service.administration.fleets.store import FleetStore
-from registry_service.administration.provisioning_keys import servicer as provisioning_keys
+from registry_service.administration.provisioning_keys.servicer import ProvisioningKeyServicer
 from registry_service.administration.provisioning_keys.store import ProvisioningKeyStore
-from registry_service.administration.rollouts import servicer as rollouts
+from registry_service.administration.rollouts.servicer import RolloutServicer
 from registry_service.administration.rollouts.store import RolloutStore
-from registry_service.administration.server_keys import servicer as server_keys
+from registry_service.administration.server_keys.servicer import ServerKeyServicer
 from registry_service.administration.server_keys.store import ServerKeyStore
-from registry_service.administration.service_accounts import servicer as service_accounts
+from registry_service.administration.service_accounts.servicer import ServiceAccountServicer
 from registry_service.administration.service_accounts.store import ServiceAccountStore
-from registry_service.administration.tokens import servicer as tokens
 from registry_service.administration.tokens.last_use import LastUse
+from registry_service.administration.tokens.servicer import TokenServicer
 from registry_service.administration.tokens.store import CHANNEL, TokenStore
 from registry_service.administration.tokens.token_cache import TokenCache
-from registry_service.admission.reconciler import servicer as enforcement
 from registry_service.admission.reconciler.held import Held
 from registry_service.admission.reconciler.held_store import HELD_CHANNEL, HeldStore
+from registry_service.admission.reconciler.servicer import EnforcementServicer
 from registry_service.admission.reconciler.store import EnforcementStore
 from registry_service.admission.reconciler.waking import Waking
-from registry_service.audit import servicer as audit
+from registry_service.audit.servicer import AuditServicer
 from registry_service.audit.store import AuditStore
-from registry_service.bulk.jobs import servicer as jobs
 from registry_service.bulk.jobs.checking import Destinations
+from registry_service.bulk.jobs.servicer import JobServicer
 from registry_service.bulk.jobs.store import JobStore
 from registry_service.config import RegistryServiceConfig
 from registry_service.credentials import KeyRing
-from registry_service.provisioning import servicer as registration
 from registry_service.provisioning.answer import Teller
 from registry_service.provisioning.connections import Connections
 from registry_service.provisioning.guesses import PERIOD_S, Guesses
 from registry_service.provisioning.placements import Placements
 from registry_service.provisioning.registrar import Registrar
+from registry_service.provisioning.servicer import RegistrationServicer
 from registry_service.provisioning.store import RegistrationStore
 from registry_service.tables import SCHEMA_REVISION
-
-SERVICERS = (
-    registration,
-    devices,
-    provisioning_keys,
-    expected_devices,
-    fleets,
-    rollouts,
-    tokens,
-    broker_users,
-    broker_secrets,
-    service_accounts,
-    enforcement,
-    jobs,
-    server_keys,
-    audit,
-)
 
 HEALTH_CHECK_S = 1.0
 
@@ -134,7 +100,7 @@ async def running(
         await stack.enter_async_context(process.background(guesses.keep_exchanging()))
         waking = Waking(pool)
         stack.push_async_callback(waking.close)
-        registering = registration.RegistrationServicer(
+        registering = RegistrationServicer(
             Registrar(store, placements, ring, teller, guesses),
             Connections(store, placements, ring, teller, guesses),
             config.mqtt_broker_url,
@@ -154,51 +120,23 @@ async def running(
         stack.push_async_callback(last_use.close)
         await stack.enter_async_context(process.background(last_use.keep_writing()))
 
-        def register(server: grpc.aio.Server) -> None:
-            registration_pb2_grpc.add_RegistrationServiceServicer_to_server(registering, server)
-            devices_pb2_grpc.add_DeviceServiceServicer_to_server(
-                devices.DeviceServicer(DeviceStore(engine), ImportStore(engine)), server
-            )
-            provisioning_keys_pb2_grpc.add_ProvisioningKeyServiceServicer_to_server(
-                provisioning_keys.ProvisioningKeyServicer(ProvisioningKeyStore(engine)), server
-            )
-            expected_devices_pb2_grpc.add_ExpectedDeviceServiceServicer_to_server(
-                expected_devices.ExpectedDeviceServicer(ExpectedDeviceStore(engine)), server
-            )
-            fleets_pb2_grpc.add_FleetServiceServicer_to_server(
-                fleets.FleetServicer(FleetStore(engine), FleetRemovalStore(engine)), server
-            )
-            rollouts_pb2_grpc.add_RolloutServiceServicer_to_server(
-                rollouts.RolloutServicer(RolloutStore(engine), FleetStore(engine)), server
-            )
-            tokens_pb2_grpc.add_TokenServiceServicer_to_server(
-                tokens.TokenServicer(
-                    token_store, token_cache, last_use, lambda: signing_keys.value
-                ),
-                server,
-            )
-            broker_users_pb2_grpc.add_BrokerUserServiceServicer_to_server(
-                broker_users.BrokerUserServicer(BrokerUserStore(engine)), server
-            )
-            broker_secrets_pb2_grpc.add_BrokerSecretServiceServicer_to_server(
-                broker_secrets.BrokerSecretServicer(BrokerSecretStore(engine)), server
-            )
-            service_accounts_pb2_grpc.add_ServiceAccountServiceServicer_to_server(
-                service_accounts.ServiceAccountServicer(ServiceAccountStore(engine)), server
-            )
-            enforcement_pb2_grpc.add_EnforcementServiceServicer_to_server(
-                enforcement.EnforcementServicer(EnforcementStore(engine), held), server
-            )
-            jobs_pb2_grpc.add_JobServiceServicer_to_server(
-                jobs.JobServicer(JobStore(engine), Destinations(broker_service)), server
-            )
-            server_keys_pb2_grpc.add_ServerKeyServiceServicer_to_server(
-                server_keys.ServerKeyServicer(ServerKeyStore(engine), ring), server
-            )
-            audit_pb2_grpc.add_AuditServiceServicer_to_server(
-                audit.AuditServicer(AuditStore(engine), refusals), server
-            )
-
+        # Every service of the protos that this process serves; policies are at their methods.
+        servicers = [
+            registering,
+            DeviceServicer(DeviceStore(engine), ImportStore(engine)),
+            ProvisioningKeyServicer(ProvisioningKeyStore(engine)),
+            ExpectedDeviceServicer(ExpectedDeviceStore(engine)),
+            FleetServicer(FleetStore(engine), FleetRemovalStore(engine)),
+            RolloutServicer(RolloutStore(engine), FleetStore(engine)),
+            TokenServicer(token_store, token_cache, last_use, lambda: signing_keys.value),
+            BrokerUserServicer(BrokerUserStore(engine)),
+            BrokerSecretServicer(BrokerSecretStore(engine)),
+            ServiceAccountServicer(ServiceAccountStore(engine)),
+            EnforcementServicer(EnforcementStore(engine), held),
+            JobServicer(JobStore(engine), Destinations(broker_service)),
+            ServerKeyServicer(ServerKeyStore(engine), ring),
+            AuditServicer(AuditStore(engine), refusals),
+        ]
         # A connection of its own: a pool that is busy is not a database that is away.
         watched = engine_of(config.database_url, pool_size=1)
         stack.push_async_callback(watched.dispose)
@@ -211,13 +149,7 @@ async def running(
                 host=config.bind_host,
                 port=config.bind_port,
                 credentials=credentials,
-                policies={
-                    method: policy
-                    for servicer in SERVICERS
-                    for method, policy in servicer.POLICIES.items()
-                },
-                services=[servicer.NAME for servicer in SERVICERS],
-                register=register,
+                servicers=servicers,
                 health=health,
                 drain_s=config.drain_s,
                 refusals=refusals,

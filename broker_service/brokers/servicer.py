@@ -26,20 +26,10 @@ from broker_service.settings import (
 from chassis import isolation, pages
 from chassis.errors import InvalidInput, MooringError, to_item
 from chassis.server import Context
+from chassis.servicers import allows
 from chassis.times import timestamp_of
-from chassis.trust import Access, Policy, WithinFleets
+from chassis.trust import Access, WithinFleets
 from chassis.validation import check_text
-
-NAME = "mooring.broker.v1.BrokerService"
-POLICIES: dict[str, Policy] = {
-    f"/{NAME}/CreateBroker": Access.OPERATOR,
-    f"/{NAME}/GetBroker": WithinFleets(Access.VIEWER),
-    f"/{NAME}/ListBrokers": WithinFleets(Access.VIEWER),
-    f"/{NAME}/UpdateBroker": Access.OPERATOR,
-    f"/{NAME}/DeleteBroker": Access.OPERATOR,
-    f"/{NAME}/SetDefaultBroker": Access.OPERATOR,
-    f"/{NAME}/ImportBrokers": Access.OPERATOR,
-}
 
 MAX_IMPORTED = 100
 
@@ -65,6 +55,7 @@ class BrokerServicer(brokers_pb2_grpc.BrokerServiceServicer):
         self._store = store
         self._refresh = refresh
 
+    @allows(Access.OPERATOR)
     async def CreateBroker(
         self, request: pb.CreateBrokerRequest, context: Context
     ) -> pb.CreateBrokerResponse:
@@ -73,6 +64,7 @@ class BrokerServicer(brokers_pb2_grpc.BrokerServiceServicer):
         await self._refresh()
         return pb.CreateBrokerResponse(broker=proto_of(row))
 
+    @allows(WithinFleets(Access.VIEWER))
     async def GetBroker(
         self, request: pb.GetBrokerRequest, context: Context
     ) -> pb.GetBrokerResponse:
@@ -80,6 +72,7 @@ class BrokerServicer(brokers_pb2_grpc.BrokerServiceServicer):
         row = await self._store.broker(request.id, isolation.fleets.get())
         return pb.GetBrokerResponse(broker=proto_of(row))
 
+    @allows(WithinFleets(Access.VIEWER))
     async def ListBrokers(
         self, request: pb.ListBrokersRequest, context: Context
     ) -> pb.ListBrokersResponse:
@@ -94,6 +87,7 @@ class BrokerServicer(brokers_pb2_grpc.BrokerServiceServicer):
         page, next_cursor = pages.cut(rows, size, lambda row: row["id"])
         return pb.ListBrokersResponse(brokers=map(proto_of, page), next_cursor=next_cursor)
 
+    @allows(Access.OPERATOR)
     async def UpdateBroker(
         self, request: pb.UpdateBrokerRequest, context: Context
     ) -> pb.UpdateBrokerResponse:
@@ -129,6 +123,7 @@ class BrokerServicer(brokers_pb2_grpc.BrokerServiceServicer):
         await self._refresh()
         return pb.UpdateBrokerResponse(broker=proto_of(row))
 
+    @allows(Access.OPERATOR)
     async def DeleteBroker(
         self, request: pb.DeleteBrokerRequest, context: Context
     ) -> pb.DeleteBrokerResponse:
@@ -137,6 +132,7 @@ class BrokerServicer(brokers_pb2_grpc.BrokerServiceServicer):
         await self._refresh()
         return pb.DeleteBrokerResponse()
 
+    @allows(Access.OPERATOR)
     async def SetDefaultBroker(
         self, request: pb.SetDefaultBrokerRequest, context: Context
     ) -> pb.SetDefaultBrokerResponse:
@@ -145,6 +141,7 @@ class BrokerServicer(brokers_pb2_grpc.BrokerServiceServicer):
         await self._refresh()
         return pb.SetDefaultBrokerResponse(broker=proto_of(row))
 
+    @allows(Access.OPERATOR)
     async def ImportBrokers(
         self, request: pb.ImportBrokersRequest, context: Context
     ) -> pb.ImportBrokersResponse:

@@ -22,18 +22,10 @@ from broker_service.settings import MAX_INT32
 from chassis import pages
 from chassis.errors import InvalidInput
 from chassis.server import Context
+from chassis.servicers import allows
 from chassis.times import timestamp_of
 from chassis.trust import Access
 from chassis.validation import check_range, check_text
-
-NAME = "mooring.broker.v1.CertificateService"
-POLICIES = {
-    f"/{NAME}/CreateCertificate": Access.OPERATOR,
-    f"/{NAME}/GetCertificate": Access.VIEWER,
-    f"/{NAME}/ListCertificates": Access.VIEWER,
-    f"/{NAME}/RenameCertificate": Access.OPERATOR,
-    f"/{NAME}/DeleteCertificate": Access.OPERATOR,
-}
 
 KIND_OF = {CA: pb.CERTIFICATE_KIND_CA, CLIENT: pb.CERTIFICATE_KIND_CLIENT}
 KINDS: dict[int, str] = {kind: name for name, kind in KIND_OF.items()}
@@ -48,6 +40,7 @@ class CertificateServicer(certificates_pb2_grpc.CertificateServiceServicer):
         self._store = store
         self._refresh = refresh
 
+    @allows(Access.OPERATOR)
     async def CreateCertificate(
         self, request: pb.CreateCertificateRequest, context: Context
     ) -> pb.CreateCertificateResponse:
@@ -56,6 +49,7 @@ class CertificateServicer(certificates_pb2_grpc.CertificateServiceServicer):
         row = await self._store.create(read(given, KINDS.get(given.kind, "")))
         return pb.CreateCertificateResponse(certificate=proto_of(row))
 
+    @allows(Access.VIEWER)
     async def GetCertificate(
         self, request: pb.GetCertificateRequest, context: Context
     ) -> pb.GetCertificateResponse:
@@ -63,6 +57,7 @@ class CertificateServicer(certificates_pb2_grpc.CertificateServiceServicer):
         row = await self._store.certificate(request.id)
         return pb.GetCertificateResponse(certificate=proto_of(row))
 
+    @allows(Access.VIEWER)
     async def ListCertificates(
         self, request: pb.ListCertificatesRequest, context: Context
     ) -> pb.ListCertificatesResponse:
@@ -83,6 +78,7 @@ class CertificateServicer(certificates_pb2_grpc.CertificateServiceServicer):
             next_cursor=next_cursor,
         )
 
+    @allows(Access.OPERATOR)
     async def RenameCertificate(
         self, request: pb.RenameCertificateRequest, context: Context
     ) -> pb.RenameCertificateResponse:
@@ -92,6 +88,7 @@ class CertificateServicer(certificates_pb2_grpc.CertificateServiceServicer):
         await self._refresh()
         return pb.RenameCertificateResponse(certificate=proto_of(row))
 
+    @allows(Access.OPERATOR)
     async def DeleteCertificate(
         self, request: pb.DeleteCertificateRequest, context: Context
     ) -> pb.DeleteCertificateResponse:

@@ -17,17 +17,12 @@ from chassis.coalescer import Coalescer
 from chassis.errors import InvalidInput, MooringError, to_item
 from chassis.identities import Identity
 from chassis.server import Context, deadline_of
-from chassis.trust import Access, Policy, Services, WithinFleets
+from chassis.servicers import allows
+from chassis.trust import Access, Services, WithinFleets
 from chassis.validation import IDENTIFIER, check_identifier
 
-NAME = "mooring.broker.v1.ResolutionService"
 # A device's broker is asked for by the registry and by services of the operator's own.
 RESOLVING = Services(Identity.REGISTRY, Identity.RESOLVER, Identity.SHARED)
-POLICIES: dict[str, Policy] = {
-    f"/{NAME}/ResolveBroker": RESOLVING,
-    f"/{NAME}/ResolveBrokers": RESOLVING,
-    f"/{NAME}/ExplainResolution": WithinFleets(Access.VIEWER),
-}
 
 MAX_SUBJECTS = 10_000
 # Of the answers made from one snapshot; placements are brokers and fleets in combination.
@@ -57,6 +52,7 @@ class ResolutionServicer(resolution_pb2_grpc.ResolutionServiceServicer):
             spacing_s=0.008,
         )
 
+    @allows(RESOLVING)
     async def ResolveBroker(
         self, request: pb.ResolveBrokerRequest, context: Context
     ) -> pb.ResolveBrokerResponse:
@@ -69,6 +65,7 @@ class ResolutionServicer(resolution_pb2_grpc.ResolutionServiceServicer):
             snapshot = await self._snapshot_for([placement])
         return self._answers(snapshot).of_one(placement, is_known=found is not None)
 
+    @allows(RESOLVING)
     async def ResolveBrokers(
         self, request: pb.ResolveBrokersRequest, context: Context
     ) -> pb.ResolveBrokersResponse:
@@ -92,6 +89,7 @@ class ResolutionServicer(resolution_pb2_grpc.ResolutionServiceServicer):
             placement_version=snapshot.version,
         )
 
+    @allows(WithinFleets(Access.VIEWER))
     async def ExplainResolution(
         self, request: pb.ExplainResolutionRequest, context: Context
     ) -> pb.ExplainResolutionResponse:

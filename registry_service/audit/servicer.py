@@ -12,17 +12,11 @@ from chassis import pages
 from chassis.errors import InvalidInput
 from chassis.refusals import Refusals
 from chassis.server import Context
+from chassis.servicers import allows
 from chassis.times import moment_of, timestamp_of
-from chassis.trust import Access, Policy, WithinFleets
+from chassis.trust import Access, WithinFleets
 from chassis.validation import check_text
 from registry_service.audit.store import AuditStore
-
-NAME = "mooring.registry.v1.AuditService"
-POLICIES: dict[str, Policy] = {
-    f"/{NAME}/ListAuditLog": Access.ADMIN,
-    # Whoever is known can be refused, so any role will do; for nobody there is nothing to note.
-    f"/{NAME}/NoteRefusal": WithinFleets(Access.VIEWER),
-}
 
 ACTION = re.compile(r"[a-z_]{1,60}\.[a-z_]{1,60}")
 REASON = re.compile(r"[A-Z][A-Z_]{0,59}")
@@ -41,6 +35,7 @@ class AuditServicer(audit_pb2_grpc.AuditServiceServicer):
         self._store = store
         self._refusals = refusals
 
+    @allows(Access.ADMIN)
     async def ListAuditLog(
         self, request: pb.ListAuditLogRequest, context: Context
     ) -> pb.ListAuditLogResponse:
@@ -62,6 +57,8 @@ class AuditServicer(audit_pb2_grpc.AuditServiceServicer):
         page, next_cursor = pages.cut(rows, size, _key)
         return pb.ListAuditLogResponse(lines=map(_proto, page), next_cursor=next_cursor)
 
+    # Every actor can be refused, so any role will do; a call without a ticket has no actor to name.
+    @allows(WithinFleets(Access.VIEWER))
     async def NoteRefusal(
         self, request: pb.NoteRefusalRequest, context: Context
     ) -> pb.NoteRefusalResponse:

@@ -15,6 +15,7 @@ from chassis.database import DATABASE_UNAVAILABLE
 from chassis.errors import InvalidInput, MooringError, Unavailable, to_item
 from chassis.identities import Identity
 from chassis.server import Context, deadline_of
+from chassis.servicers import allows
 from chassis.times import timestamp_of
 from chassis.trust import Services
 from registry_service.provisioning import connections
@@ -28,14 +29,8 @@ from registry_service.provisioning.plans import Outcome, Result
 from registry_service.provisioning.registrar import Registrar
 from registry_service.provisioning.request import Registration, read_registration
 
-NAME = "mooring.registry.v1.RegistrationService"
 # Devices prove themselves by their keys; the gateway passes on what they ask.
 DEVICES = Services(Identity.GATEWAY, Identity.SHARED)
-POLICIES = {
-    f"/{NAME}/RegisterDevices": DEVICES,
-    f"/{NAME}/GetConnections": DEVICES,
-    f"/{NAME}/RotateCredentials": DEVICES,
-}
 
 REFUSED = Counter(
     "mooring_devices_refused_total",
@@ -96,6 +91,7 @@ class RegistrationServicer(registration_pb2_grpc.RegistrationServiceServicer):
             max_waiting=20_000,
         )
 
+    @allows(DEVICES)
     async def RegisterDevices(
         self, request: pb.RegisterDevicesRequest, context: Context
     ) -> pb.RegisterDevicesResponse:
@@ -118,6 +114,7 @@ class RegistrationServicer(registration_pb2_grpc.RegistrationServiceServicer):
             results |= zip(registrations, done, strict=True)
         return self._registered([results[index] for index in range(len(results))])
 
+    @allows(DEVICES)
     async def GetConnections(
         self, request: pb.GetConnectionsRequest, context: Context
     ) -> pb.GetConnectionsResponse:
@@ -125,6 +122,7 @@ class RegistrationServicer(registration_pb2_grpc.RegistrationServiceServicer):
         results = await _submitted(self._telling, request, context)
         return self._connected(pb.GetConnectionsResponse(), results, "connections")
 
+    @allows(DEVICES)
     async def RotateCredentials(
         self, request: pb.RotateCredentialsRequest, context: Context
     ) -> pb.RotateCredentialsResponse:

@@ -7,13 +7,8 @@ from broker_service.brokers.device_counts.store import DeviceCounts, DeviceCount
 from broker_service.settings import MAX_INT32
 from chassis import pages
 from chassis.server import Context
+from chassis.servicers import allows
 from chassis.trust import Access
-
-NAME = "mooring.broker.v1.DeviceCountService"
-POLICIES = {
-    f"/{NAME}/GetDeviceCounts": Access.VIEWER,
-    f"/{NAME}/ListDeviceCounts": Access.VIEWER,
-}
 
 
 class DeviceCountServicer(device_counts_pb2_grpc.DeviceCountServiceServicer):
@@ -23,6 +18,7 @@ class DeviceCountServicer(device_counts_pb2_grpc.DeviceCountServiceServicer):
         """Keeps nothing."""
         self._store = store
 
+    @allows(Access.VIEWER)
     async def GetDeviceCounts(
         self, request: pb.GetDeviceCountsRequest, context: Context
     ) -> pb.GetDeviceCountsResponse:
@@ -30,6 +26,7 @@ class DeviceCountServicer(device_counts_pb2_grpc.DeviceCountServiceServicer):
         counts = await self._store.counts_of(request.broker_id)
         return pb.GetDeviceCountsResponse(counts=_proto_of(counts))
 
+    @allows(Access.VIEWER)
     async def ListDeviceCounts(
         self, request: pb.ListDeviceCountsRequest, context: Context
     ) -> pb.ListDeviceCountsResponse:

@@ -16,15 +16,9 @@ from broker_service.refreshing import Refresh
 from broker_service.settings import Settings, check, check_login, check_password
 from chassis import pages
 from chassis.server import Context
+from chassis.servicers import allows
 from chassis.times import timestamp_of
 from chassis.trust import Access
-
-NAME = "mooring.broker.v1.BrokerHistoryService"
-POLICIES = {
-    f"/{NAME}/ListBrokerRevisions": Access.VIEWER,
-    f"/{NAME}/GetBrokerRevision": Access.VIEWER,
-    f"/{NAME}/RollBackBroker": Access.OPERATOR,
-}
 
 
 class BrokerHistoryServicer(history_pb2_grpc.BrokerHistoryServiceServicer):
@@ -35,6 +29,7 @@ class BrokerHistoryServicer(history_pb2_grpc.BrokerHistoryServiceServicer):
         self._store = store
         self._refresh = refresh
 
+    @allows(Access.VIEWER)
     async def ListBrokerRevisions(
         self, request: pb.ListBrokerRevisionsRequest, context: Context
     ) -> pb.ListBrokerRevisionsResponse:
@@ -48,6 +43,7 @@ class BrokerHistoryServicer(history_pb2_grpc.BrokerHistoryServiceServicer):
         told = [_revision(row, before) for row, before in pairwise([*rows, None]) if row]
         return pb.ListBrokerRevisionsResponse(revisions=told[: len(page)], next_cursor=next_cursor)
 
+    @allows(Access.VIEWER)
     async def GetBrokerRevision(
         self, request: pb.GetBrokerRevisionRequest, context: Context
     ) -> pb.GetBrokerRevisionResponse:
@@ -55,6 +51,7 @@ class BrokerHistoryServicer(history_pb2_grpc.BrokerHistoryServiceServicer):
         state = await self._store.state_at(request.broker_id, request.revision)
         return pb.GetBrokerRevisionResponse(broker=proto_of(_as_row(state)))
 
+    @allows(Access.OPERATOR)
     async def RollBackBroker(
         self, request: pb.RollBackBrokerRequest, context: Context
     ) -> pb.RollBackBrokerResponse:

@@ -11,14 +11,10 @@ from broker_service.errors import SecretUnreadable
 from broker_service.passwords import problem_of
 from chassis.identities import Identity
 from chassis.server import Context
+from chassis.servicers import allows
 from chassis.trust import Services
 
-NAME = "mooring.broker.v1.ManagementService"
 # Nobody's who has an API token, whatever their role.
-POLICIES = {
-    # Passwords are decrypted for the process that drives brokers, and for nobody else.
-    f"/{NAME}/ListManagedBrokers": Services(Identity.ENFORCEMENT),
-}
 
 # Those that are columns too.
 COLUMNS = tuple(
@@ -35,6 +31,8 @@ class ManagementServicer(management_pb2_grpc.ManagementServiceServicer):
         """Keeps nothing."""
         self._store = store
 
+    # Passwords are decrypted for the process that manages brokers, and for no other caller.
+    @allows(Services(Identity.ENFORCEMENT))
     async def ListManagedBrokers(
         self, request: pb.ListManagedBrokersRequest, context: Context
     ) -> pb.ListManagedBrokersResponse:

@@ -13,18 +13,10 @@ from broker_service.refreshing import Refresh
 from chassis import pages
 from chassis.errors import InvalidInput
 from chassis.server import Context
+from chassis.servicers import allows
 from chassis.times import timestamp_of
 from chassis.trust import Access
 from chassis.validation import check_range
-
-NAME = "mooring.broker.v1.RotationService"
-POLICIES = {
-    f"/{NAME}/StageRotation": Access.OPERATOR,
-    f"/{NAME}/GetRotation": Access.VIEWER,
-    f"/{NAME}/ListRotationDevices": Access.VIEWER,
-    f"/{NAME}/CutOverRotation": Access.OPERATOR,
-    f"/{NAME}/CancelRotation": Access.OPERATOR,
-}
 
 DEFAULT_THRESHOLD_PERCENT = 99
 TOLD: dict[int, Told] = {
@@ -42,6 +34,7 @@ class RotationServicer(rotations_pb2_grpc.RotationServiceServicer):
         self._store = store
         self._refresh = refresh
 
+    @allows(Access.OPERATOR)
     async def StageRotation(
         self, request: pb.StageRotationRequest, context: Context
     ) -> pb.StageRotationResponse:
@@ -62,6 +55,7 @@ class RotationServicer(rotations_pb2_grpc.RotationServiceServicer):
         await self._refresh()
         return pb.StageRotationResponse(rotation=_proto_of(rotation))
 
+    @allows(Access.VIEWER)
     async def GetRotation(
         self, request: pb.GetRotationRequest, context: Context
     ) -> pb.GetRotationResponse:
@@ -69,6 +63,7 @@ class RotationServicer(rotations_pb2_grpc.RotationServiceServicer):
         rotation = await self._store.rotation(request.id)
         return pb.GetRotationResponse(rotation=_proto_of(rotation))
 
+    @allows(Access.VIEWER)
     async def ListRotationDevices(
         self, request: pb.ListRotationDevicesRequest, context: Context
     ) -> pb.ListRotationDevicesResponse:
@@ -84,6 +79,7 @@ class RotationServicer(rotations_pb2_grpc.RotationServiceServicer):
             device_uuids=[uuid for _, uuid in page], next_cursor=next_cursor
         )
 
+    @allows(Access.OPERATOR)
     async def CutOverRotation(
         self, request: pb.CutOverRotationRequest, context: Context
     ) -> pb.CutOverRotationResponse:
@@ -92,6 +88,7 @@ class RotationServicer(rotations_pb2_grpc.RotationServiceServicer):
         await self._refresh()
         return pb.CutOverRotationResponse(certificate=proto_of(row))
 
+    @allows(Access.OPERATOR)
     async def CancelRotation(
         self, request: pb.CancelRotationRequest, context: Context
     ) -> pb.CancelRotationResponse:

@@ -8,19 +8,13 @@ from mooring.registry.v1 import broker_secrets_pb2 as pb
 from mooring.registry.v1 import broker_secrets_pb2_grpc
 
 from chassis.server import Context
+from chassis.servicers import allows
 from chassis.times import timestamp_of
 from chassis.trust import Access
 from domain.tokens import PREFIX_CHARACTERS
 from registry_service.administration.broker_secrets.store import BrokerSecretStore
 from registry_service.credentials import hash_of_secret, new_secret
 from registry_service.errors import BrokerSecretNotFound
-
-NAME = "mooring.registry.v1.BrokerSecretService"
-POLICIES = {
-    f"/{NAME}/CreateBrokerSecret": Access.OPERATOR,
-    f"/{NAME}/ListBrokerSecrets": Access.VIEWER,
-    f"/{NAME}/DeleteBrokerSecret": Access.OPERATOR,
-}
 
 PREFIX = "mbs"
 
@@ -32,6 +26,7 @@ class BrokerSecretServicer(broker_secrets_pb2_grpc.BrokerSecretServiceServicer):
         """`store` holds the secrets."""
         self._store = store
 
+    @allows(Access.OPERATOR)
     async def CreateBrokerSecret(
         self, request: pb.CreateBrokerSecretRequest, context: Context
     ) -> pb.CreateBrokerSecretResponse:
@@ -44,6 +39,7 @@ class BrokerSecretServicer(broker_secrets_pb2_grpc.BrokerSecretServiceServicer):
         )
         return pb.CreateBrokerSecretResponse(broker_secret=_proto(row), secret=secret)
 
+    @allows(Access.VIEWER)
     async def ListBrokerSecrets(
         self, request: pb.ListBrokerSecretsRequest, context: Context
     ) -> pb.ListBrokerSecretsResponse:
@@ -51,6 +47,7 @@ class BrokerSecretServicer(broker_secrets_pb2_grpc.BrokerSecretServiceServicer):
         rows = await self._store.secrets_of(request.broker_id)
         return pb.ListBrokerSecretsResponse(broker_secrets=map(_proto, rows))
 
+    @allows(Access.OPERATOR)
     async def DeleteBrokerSecret(
         self, request: pb.DeleteBrokerSecretRequest, context: Context
     ) -> pb.DeleteBrokerSecretResponse:

@@ -9,14 +9,9 @@ from mooring.registry.v1 import broker_users_pb2_grpc
 from chassis.database import retried
 from chassis.errors import InvalidInput
 from chassis.server import Context, deadline_of
+from chassis.servicers import allows
 from chassis.trust import Access
 from registry_service.administration.broker_users.store import PINNED, BrokerUserStore, Key
-
-NAME = "mooring.registry.v1.BrokerUserService"
-POLICIES = {
-    f"/{NAME}/GetBrokerUsage": Access.VIEWER,
-    f"/{NAME}/MoveBrokerUsers": Access.OPERATOR,
-}
 
 # What is kept of the caller's time for the last chunk and for counting what is left.
 RESERVE_S = 4.0
@@ -29,6 +24,7 @@ class BrokerUserServicer(broker_users_pb2_grpc.BrokerUserServiceServicer):
         """`store` counts and moves."""
         self._store = store
 
+    @allows(Access.VIEWER)
     async def GetBrokerUsage(
         self, request: pb.GetBrokerUsageRequest, context: Context
     ) -> pb.GetBrokerUsageResponse:
@@ -36,6 +32,7 @@ class BrokerUserServicer(broker_users_pb2_grpc.BrokerUserServiceServicer):
         usage = await self._store.usage(request.broker_id)
         return pb.GetBrokerUsageResponse(usage=pb.BrokerUsage(**usage))
 
+    @allows(Access.OPERATOR)
     async def MoveBrokerUsers(
         self, request: pb.MoveBrokerUsersRequest, context: Context
     ) -> pb.MoveBrokerUsersResponse:

@@ -12,6 +12,7 @@ from mooring.registry.v1 import devices_pb2_grpc
 from chassis import isolation, pages
 from chassis.errors import InvalidInput, MooringError, to_item
 from chassis.server import Context
+from chassis.servicers import allows
 from chassis.times import timestamp_of
 from chassis.trust import Access, WithinFleets
 from chassis.validation import IDENTIFIER, check_identifier, check_range, check_text
@@ -19,16 +20,6 @@ from registry_service.administration.devices.import_store import ImportStore
 from registry_service.administration.devices.importing import ImportedDevice, read_imported
 from registry_service.administration.devices.store import DeviceStore
 from registry_service.errors import DeviceNotFound
-
-NAME = "mooring.registry.v1.DeviceService"
-POLICIES = {
-    f"/{NAME}/GetDevice": WithinFleets(Access.VIEWER),
-    f"/{NAME}/ListDevices": WithinFleets(Access.VIEWER),
-    f"/{NAME}/UpdateDevice": WithinFleets(Access.OPERATOR),
-    f"/{NAME}/DeleteDevice": WithinFleets(Access.OPERATOR),
-    f"/{NAME}/RevokeCredentials": WithinFleets(Access.OPERATOR),
-    f"/{NAME}/ImportDevices": Access.OPERATOR,
-}
 
 MAX_IMPORTED = 5_000
 
@@ -41,6 +32,7 @@ class DeviceServicer(devices_pb2_grpc.DeviceServiceServicer):
         self._store = store
         self._imports = imports
 
+    @allows(WithinFleets(Access.VIEWER))
     async def GetDevice(
         self, request: pb.GetDeviceRequest, context: Context
     ) -> pb.GetDeviceResponse:
@@ -48,6 +40,7 @@ class DeviceServicer(devices_pb2_grpc.DeviceServiceServicer):
         row = await self._store.device(_existing(request.uuid), isolation.fleets.get())
         return pb.GetDeviceResponse(device=_proto(row))
 
+    @allows(WithinFleets(Access.VIEWER))
     async def ListDevices(
         self, request: pb.ListDevicesRequest, context: Context
     ) -> pb.ListDevicesResponse:
@@ -66,6 +59,7 @@ class DeviceServicer(devices_pb2_grpc.DeviceServiceServicer):
         page, next_cursor = pages.cut(rows, size, lambda row: row.id)
         return pb.ListDevicesResponse(devices=map(_proto, page), next_cursor=next_cursor)
 
+    @allows(WithinFleets(Access.OPERATOR))
     async def UpdateDevice(
         self, request: pb.UpdateDeviceRequest, context: Context
     ) -> pb.UpdateDeviceResponse:
@@ -78,6 +72,7 @@ class DeviceServicer(devices_pb2_grpc.DeviceServiceServicer):
             row = await self._store.device(uuid, within)
         return pb.UpdateDeviceResponse(device=_proto(row))
 
+    @allows(WithinFleets(Access.OPERATOR))
     async def DeleteDevice(
         self, request: pb.DeleteDeviceRequest, context: Context
     ) -> pb.DeleteDeviceResponse:
@@ -85,6 +80,7 @@ class DeviceServicer(devices_pb2_grpc.DeviceServiceServicer):
         await self._store.delete(_existing(request.uuid), isolation.fleets.get())
         return pb.DeleteDeviceResponse()
 
+    @allows(WithinFleets(Access.OPERATOR))
     async def RevokeCredentials(
         self, request: pb.RevokeCredentialsRequest, context: Context
     ) -> pb.RevokeCredentialsResponse:
@@ -92,6 +88,7 @@ class DeviceServicer(devices_pb2_grpc.DeviceServiceServicer):
         await self._store.end_password(_existing(request.uuid), isolation.fleets.get())
         return pb.RevokeCredentialsResponse()
 
+    @allows(Access.OPERATOR)
     async def ImportDevices(
         self, request: pb.ImportDevicesRequest, context: Context
     ) -> pb.ImportDevicesResponse:

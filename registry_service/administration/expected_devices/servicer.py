@@ -10,19 +10,12 @@ from mooring.registry.v1 import expected_devices_pb2_grpc
 from chassis import isolation, pages
 from chassis.errors import InvalidInput, MooringError, to_item
 from chassis.server import Context
+from chassis.servicers import allows
 from chassis.times import timestamp_of
 from chassis.trust import Access, WithinFleets
 from chassis.validation import IDENTIFIER, check_identifier, check_range, check_text
 from registry_service.administration.expected_devices.store import ExpectedDeviceStore
 from registry_service.errors import ExpectedDeviceNotFound
-
-NAME = "mooring.registry.v1.ExpectedDeviceService"
-POLICIES = {
-    f"/{NAME}/CreateExpectedDevices": WithinFleets(Access.OPERATOR),
-    f"/{NAME}/GetExpectedDevice": WithinFleets(Access.VIEWER),
-    f"/{NAME}/ListExpectedDevices": WithinFleets(Access.VIEWER),
-    f"/{NAME}/DeleteExpectedDevice": WithinFleets(Access.OPERATOR),
-}
 
 MAX_ITEMS = 10_000
 
@@ -34,6 +27,7 @@ class ExpectedDeviceServicer(expected_devices_pb2_grpc.ExpectedDeviceServiceServ
         """`store` holds what is expected."""
         self._store = store
 
+    @allows(WithinFleets(Access.OPERATOR))
     async def CreateExpectedDevices(
         self, request: pb.CreateExpectedDevicesRequest, context: Context
     ) -> pb.CreateExpectedDevicesResponse:
@@ -55,6 +49,7 @@ class ExpectedDeviceServicer(expected_devices_pb2_grpc.ExpectedDeviceServiceServ
                 response.expected_device.ClearField("registered_at")
         return response
 
+    @allows(WithinFleets(Access.VIEWER))
     async def GetExpectedDevice(
         self, request: pb.GetExpectedDeviceRequest, context: Context
     ) -> pb.GetExpectedDeviceResponse:
@@ -62,6 +57,7 @@ class ExpectedDeviceServicer(expected_devices_pb2_grpc.ExpectedDeviceServiceServ
         row = await self._store.expected_device(_existing(request.uuid), isolation.fleets.get())
         return pb.GetExpectedDeviceResponse(expected_device=_proto(row))
 
+    @allows(WithinFleets(Access.VIEWER))
     async def ListExpectedDevices(
         self, request: pb.ListExpectedDevicesRequest, context: Context
     ) -> pb.ListExpectedDevicesResponse:
@@ -81,6 +77,7 @@ class ExpectedDeviceServicer(expected_devices_pb2_grpc.ExpectedDeviceServiceServ
             expected_devices=map(_proto, page), next_cursor=next_cursor
         )
 
+    @allows(WithinFleets(Access.OPERATOR))
     async def DeleteExpectedDevice(
         self, request: pb.DeleteExpectedDeviceRequest, context: Context
     ) -> pb.DeleteExpectedDeviceResponse:

@@ -13,20 +13,12 @@ from chassis import isolation, pages
 from chassis.database import retried
 from chassis.errors import InvalidInput
 from chassis.server import Context, deadline_of
+from chassis.servicers import allows
 from chassis.times import timestamp_of
-from chassis.trust import Access, Policy, WithinFleets
+from chassis.trust import Access, WithinFleets
 from chassis.validation import check_identifier, check_text
 from registry_service.administration.fleets.removal_store import BELONGINGS, FleetRemovalStore, Key
 from registry_service.administration.fleets.store import FleetStore
-
-NAME = "mooring.registry.v1.FleetService"
-POLICIES: dict[str, Policy] = {
-    f"/{NAME}/CreateFleet": Access.OPERATOR,
-    f"/{NAME}/GetFleet": WithinFleets(Access.VIEWER),
-    f"/{NAME}/ListFleets": WithinFleets(Access.VIEWER),
-    f"/{NAME}/UpdateFleet": WithinFleets(Access.OPERATOR),
-    f"/{NAME}/DeleteFleet": Access.OPERATOR,
-}
 
 MAX_ALLOWED_BROKERS = 1_000
 # What is kept of the caller's time for the last chunk and for counting what is left.
@@ -41,6 +33,7 @@ class FleetServicer(fleets_pb2_grpc.FleetServiceServicer):
         self._store = store
         self._removals = removals
 
+    @allows(Access.OPERATOR)
     async def CreateFleet(
         self, request: pb.CreateFleetRequest, context: Context
     ) -> pb.CreateFleetResponse:
@@ -56,11 +49,13 @@ class FleetServicer(fleets_pb2_grpc.FleetServiceServicer):
         )
         return pb.CreateFleetResponse(fleet=fleet_proto(row))
 
+    @allows(WithinFleets(Access.VIEWER))
     async def GetFleet(self, request: pb.GetFleetRequest, context: Context) -> pb.GetFleetResponse:
         """Raises `FleetNotFound`."""
         row = await self._store.fleet(request.id, isolation.fleets.get())
         return pb.GetFleetResponse(fleet=await self._whole(row))
 
+    @allows(WithinFleets(Access.VIEWER))
     async def ListFleets(
         self, request: pb.ListFleetsRequest, context: Context
     ) -> pb.ListFleetsResponse:
@@ -72,6 +67,7 @@ class FleetServicer(fleets_pb2_grpc.FleetServiceServicer):
         page, next_cursor = pages.cut(rows, size, lambda row: row.id)
         return pb.ListFleetsResponse(fleets=map(fleet_proto, page), next_cursor=next_cursor)
 
+    @allows(WithinFleets(Access.OPERATOR))
     async def UpdateFleet(
         self, request: pb.UpdateFleetRequest, context: Context
     ) -> pb.UpdateFleetResponse:
@@ -86,6 +82,7 @@ class FleetServicer(fleets_pb2_grpc.FleetServiceServicer):
         row = await self._store.update(request.id, values, within)
         return pb.UpdateFleetResponse(fleet=await self._whole(row))
 
+    @allows(Access.OPERATOR)
     async def DeleteFleet(
         self, request: pb.DeleteFleetRequest, context: Context
     ) -> pb.DeleteFleetResponse:

@@ -12,6 +12,7 @@ from mooring.registry.v1 import provisioning_keys_pb2_grpc
 from chassis import isolation, pages
 from chassis.errors import InvalidInput
 from chassis.server import Context, deadline_of
+from chassis.servicers import allows
 from chassis.times import moment_of, timestamp_of
 from chassis.trust import Access, WithinFleets
 from chassis.validation import check_identifier, check_range, check_text
@@ -19,15 +20,6 @@ from registry_service.administration.provisioning_keys import restrictions
 from registry_service.administration.provisioning_keys.store import ProvisioningKeyStore
 from registry_service.credentials import hash_of_secret, new_secret
 from registry_service.errors import ProvisioningKeyNotFound
-
-NAME = "mooring.registry.v1.ProvisioningKeyService"
-POLICIES = {
-    f"/{NAME}/CreateProvisioningKey": WithinFleets(Access.OPERATOR),
-    f"/{NAME}/GetProvisioningKey": WithinFleets(Access.VIEWER),
-    f"/{NAME}/ListProvisioningKeys": WithinFleets(Access.VIEWER),
-    f"/{NAME}/UpdateProvisioningKey": WithinFleets(Access.OPERATOR),
-    f"/{NAME}/RevokeProvisioningKey": WithinFleets(Access.OPERATOR),
-}
 
 PREFIX = "mpk"
 MAX_INT32 = 2**31 - 1
@@ -42,6 +34,7 @@ class ProvisioningKeyServicer(provisioning_keys_pb2_grpc.ProvisioningKeyServiceS
         """`store` holds the keys."""
         self._store = store
 
+    @allows(WithinFleets(Access.OPERATOR))
     async def CreateProvisioningKey(
         self, request: pb.CreateProvisioningKeyRequest, context: Context
     ) -> pb.CreateProvisioningKeyResponse:
@@ -67,6 +60,7 @@ class ProvisioningKeyServicer(provisioning_keys_pb2_grpc.ProvisioningKeyServiceS
         )
         return pb.CreateProvisioningKeyResponse(provisioning_key=_proto(row), key=key)
 
+    @allows(WithinFleets(Access.VIEWER))
     async def GetProvisioningKey(
         self, request: pb.GetProvisioningKeyRequest, context: Context
     ) -> pb.GetProvisioningKeyResponse:
@@ -74,6 +68,7 @@ class ProvisioningKeyServicer(provisioning_keys_pb2_grpc.ProvisioningKeyServiceS
         row = await self._store.key(_existing(request.id), isolation.fleets.get())
         return pb.GetProvisioningKeyResponse(provisioning_key=_proto(row))
 
+    @allows(WithinFleets(Access.VIEWER))
     async def ListProvisioningKeys(
         self, request: pb.ListProvisioningKeysRequest, context: Context
     ) -> pb.ListProvisioningKeysResponse:
@@ -97,6 +92,7 @@ class ProvisioningKeyServicer(provisioning_keys_pb2_grpc.ProvisioningKeyServiceS
             provisioning_keys=map(_proto, page), next_cursor=next_cursor
         )
 
+    @allows(WithinFleets(Access.OPERATOR))
     async def UpdateProvisioningKey(
         self, request: pb.UpdateProvisioningKeyRequest, context: Context
     ) -> pb.UpdateProvisioningKeyResponse:
@@ -110,6 +106,7 @@ class ProvisioningKeyServicer(provisioning_keys_pb2_grpc.ProvisioningKeyServiceS
         row = await self._store.update(key_id, columns, isolation.fleets.get())
         return pb.UpdateProvisioningKeyResponse(provisioning_key=_proto(row))
 
+    @allows(WithinFleets(Access.OPERATOR))
     async def RevokeProvisioningKey(
         self, request: pb.RevokeProvisioningKeyRequest, context: Context
     ) -> pb.RevokeProvisioningKeyResponse:

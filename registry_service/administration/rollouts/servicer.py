@@ -6,19 +6,12 @@ from mooring.registry.v1 import rollouts_pb2_grpc
 from chassis import isolation
 from chassis.errors import InvalidInput
 from chassis.server import Context
-from chassis.trust import Access, Policy, WithinFleets
+from chassis.servicers import allows
+from chassis.trust import Access, WithinFleets
 from chassis.validation import check_identifier, check_range
 from registry_service.administration.fleets.servicer import fleet_proto, rollout_proto
 from registry_service.administration.fleets.store import FleetStore
 from registry_service.administration.rollouts.store import RolloutStore, require_rollout
-
-NAME = "mooring.registry.v1.RolloutService"
-POLICIES: dict[str, Policy] = {
-    f"/{NAME}/GetRollout": WithinFleets(Access.VIEWER),
-    f"/{NAME}/SetRollout": WithinFleets(Access.OPERATOR),
-    f"/{NAME}/StopRollout": WithinFleets(Access.OPERATOR),
-    f"/{NAME}/CompleteRollout": WithinFleets(Access.OPERATOR),
-}
 
 
 class RolloutServicer(rollouts_pb2_grpc.RolloutServiceServicer):
@@ -29,6 +22,7 @@ class RolloutServicer(rollouts_pb2_grpc.RolloutServiceServicer):
         self._store = store
         self._fleets = fleets
 
+    @allows(WithinFleets(Access.VIEWER))
     async def GetRollout(
         self, request: pb.GetRolloutRequest, context: Context
     ) -> pb.GetRolloutResponse:
@@ -37,6 +31,7 @@ class RolloutServicer(rollouts_pb2_grpc.RolloutServiceServicer):
         require_rollout(row)
         return pb.GetRolloutResponse(rollout=rollout_proto(row))
 
+    @allows(WithinFleets(Access.OPERATOR))
     async def SetRollout(
         self, request: pb.SetRolloutRequest, context: Context
     ) -> pb.SetRolloutResponse:
@@ -54,6 +49,7 @@ class RolloutServicer(rollouts_pb2_grpc.RolloutServiceServicer):
         )
         return pb.SetRolloutResponse(rollout=rollout_proto(row), has_begun=has_begun)
 
+    @allows(WithinFleets(Access.OPERATOR))
     async def StopRollout(
         self, request: pb.StopRolloutRequest, context: Context
     ) -> pb.StopRolloutResponse:
@@ -61,6 +57,7 @@ class RolloutServicer(rollouts_pb2_grpc.RolloutServiceServicer):
         await self._store.stop(request.fleet_id, isolation.fleets.get())
         return pb.StopRolloutResponse()
 
+    @allows(WithinFleets(Access.OPERATOR))
     async def CompleteRollout(
         self, request: pb.CompleteRolloutRequest, context: Context
     ) -> pb.CompleteRolloutResponse:

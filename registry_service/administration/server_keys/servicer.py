@@ -4,12 +4,10 @@ from mooring.registry.v1 import server_keys_pb2 as pb
 from mooring.registry.v1 import server_keys_pb2_grpc
 
 from chassis.server import Context
+from chassis.servicers import allows
 from chassis.trust import Access
 from registry_service.administration.server_keys.store import ServerKeyStore, Usage
 from registry_service.credentials import KeyRing
-
-NAME = "mooring.registry.v1.ServerKeyService"
-POLICIES = {f"/{NAME}/ListServerKeys": Access.ADMIN}
 
 
 class ServerKeyServicer(server_keys_pb2_grpc.ServerKeyServiceServicer):
@@ -20,6 +18,7 @@ class ServerKeyServicer(server_keys_pb2_grpc.ServerKeyServiceServicer):
         self._store = store
         self._ring = ring
 
+    @allows(Access.ADMIN)
     async def ListServerKeys(
         self, request: pb.ListServerKeysRequest, context: Context
     ) -> pb.ListServerKeysResponse:

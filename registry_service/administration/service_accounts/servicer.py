@@ -10,22 +10,13 @@ from mooring.registry.v1 import service_accounts_pb2_grpc
 from chassis import pages
 from chassis.errors import InvalidInput
 from chassis.server import Context
+from chassis.servicers import allows
 from chassis.times import moment_of, timestamp_of
 from chassis.trust import Access
 from registry_service.administration.service_accounts.fields import check_username, columns_of
 from registry_service.administration.service_accounts.store import ServiceAccountStore
 from registry_service.credentials import hash_of_password, new_password, new_salt
 from registry_service.errors import ServiceAccountNotFound
-
-NAME = "mooring.registry.v1.ServiceAccountService"
-POLICIES = {
-    f"/{NAME}/CreateServiceAccount": Access.ADMIN,
-    f"/{NAME}/GetServiceAccount": Access.VIEWER,
-    f"/{NAME}/ListServiceAccounts": Access.VIEWER,
-    f"/{NAME}/UpdateServiceAccount": Access.ADMIN,
-    f"/{NAME}/RotateServiceAccount": Access.ADMIN,
-    f"/{NAME}/DeleteServiceAccount": Access.ADMIN,
-}
 
 
 class ServiceAccountServicer(service_accounts_pb2_grpc.ServiceAccountServiceServicer):
@@ -35,6 +26,7 @@ class ServiceAccountServicer(service_accounts_pb2_grpc.ServiceAccountServiceServ
         """`store` holds the accounts."""
         self._store = store
 
+    @allows(Access.ADMIN)
     async def CreateServiceAccount(
         self, request: pb.CreateServiceAccountRequest, context: Context
     ) -> pb.CreateServiceAccountResponse:
@@ -47,6 +39,7 @@ class ServiceAccountServicer(service_accounts_pb2_grpc.ServiceAccountServiceServ
         row = await self._store.create(request.username, columns, kept)
         return pb.CreateServiceAccountResponse(service_account=_proto(row), password=password)
 
+    @allows(Access.VIEWER)
     async def GetServiceAccount(
         self, request: pb.GetServiceAccountRequest, context: Context
     ) -> pb.GetServiceAccountResponse:
@@ -54,6 +47,7 @@ class ServiceAccountServicer(service_accounts_pb2_grpc.ServiceAccountServiceServ
         row = await self._store.account(_existing(request.id))
         return pb.GetServiceAccountResponse(service_account=_proto(row))
 
+    @allows(Access.VIEWER)
     async def ListServiceAccounts(
         self, request: pb.ListServiceAccountsRequest, context: Context
     ) -> pb.ListServiceAccountsResponse:
@@ -69,6 +63,7 @@ class ServiceAccountServicer(service_accounts_pb2_grpc.ServiceAccountServiceServ
             service_accounts=map(_proto, page), next_cursor=next_cursor
         )
 
+    @allows(Access.ADMIN)
     async def UpdateServiceAccount(
         self, request: pb.UpdateServiceAccountRequest, context: Context
     ) -> pb.UpdateServiceAccountResponse:
@@ -78,6 +73,7 @@ class ServiceAccountServicer(service_accounts_pb2_grpc.ServiceAccountServiceServ
         row = await self._store.update(account_id, columns, request.if_revision)
         return pb.UpdateServiceAccountResponse(service_account=_proto(row))
 
+    @allows(Access.ADMIN)
     async def RotateServiceAccount(
         self, request: pb.RotateServiceAccountRequest, context: Context
     ) -> pb.RotateServiceAccountResponse:
@@ -87,6 +83,7 @@ class ServiceAccountServicer(service_accounts_pb2_grpc.ServiceAccountServiceServ
         row = await self._store.rotate(account_id, kept, request.if_revision)
         return pb.RotateServiceAccountResponse(service_account=_proto(row), password=password)
 
+    @allows(Access.ADMIN)
     async def DeleteServiceAccount(
         self, request: pb.DeleteServiceAccountRequest, context: Context
     ) -> pb.DeleteServiceAccountResponse:

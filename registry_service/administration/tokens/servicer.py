@@ -13,9 +13,10 @@ from chassis.errors import InvalidInput, Unauthenticated
 from chassis.identities import UNTRUSTED_SERVICE, Identity, caller
 from chassis.log import actor_id
 from chassis.server import Context
+from chassis.servicers import allows
 from chassis.tickets import SigningKeys
 from chassis.times import moment_of, timestamp_of
-from chassis.trust import Access, Policy, Services, WithinFleets
+from chassis.trust import Access, Services, WithinFleets
 from chassis.validation import check_identifier, check_text
 from domain.tokens import PREFIX_CHARACTERS, fingerprint_of
 from registry_service.administration.tokens.last_use import LastUse
@@ -23,17 +24,6 @@ from registry_service.administration.tokens.store import TokenStore
 from registry_service.administration.tokens.token_cache import TokenCache
 from registry_service.credentials import hash_of_secret, new_secret
 from registry_service.errors import TokenNotFound, TokenUnknown
-
-NAME = "mooring.registry.v1.TokenService"
-POLICIES: dict[str, Policy] = {
-    f"/{NAME}/CreateToken": Access.ADMIN,
-    f"/{NAME}/ListTokens": Access.ADMIN,
-    f"/{NAME}/GetToken": Access.ADMIN,
-    f"/{NAME}/GetOwnToken": WithinFleets(Access.VIEWER),
-    f"/{NAME}/RevokeToken": Access.ADMIN,
-    f"/{NAME}/AuthenticateToken": Services(Identity.GATEWAY),
-    f"/{NAME}/ListFingerprints": Services(Identity.GATEWAY),
-}
 
 PREFIX = "mat"
 # They go with every call.
@@ -61,6 +51,7 @@ class TokenServicer(tokens_pb2_grpc.TokenServiceServicer):
         self._last_use = last_use
         self._signing_keys = signing_keys
 
+    @allows(Access.ADMIN)
     async def CreateToken(
         self, request: pb.CreateTokenRequest, context: Context
     ) -> pb.CreateTokenResponse:
@@ -82,6 +73,7 @@ class TokenServicer(tokens_pb2_grpc.TokenServiceServicer):
         await self._cache.refresh()
         return pb.CreateTokenResponse(token=_proto(row), secret=secret)
 
+    @allows(Access.ADMIN)
     async def ListTokens(
         self, request: pb.ListTokensRequest, context: Context
     ) -> pb.ListTokensResponse:
@@ -95,16 +87,19 @@ class TokenServicer(tokens_pb2_grpc.TokenServiceServicer):
         page, next_cursor = pages.cut(rows, size, lambda row: str(row.id))
         return pb.ListTokensResponse(tokens=map(_proto, page), next_cursor=next_cursor)
 
+    @allows(Access.ADMIN)
     async def GetToken(self, request: pb.GetTokenRequest, context: Context) -> pb.GetTokenResponse:
         """Raises `TokenNotFound`."""
         return pb.GetTokenResponse(token=_proto(await self._store.token(_id_of(request.id))))
 
+    @allows(WithinFleets(Access.VIEWER))
     async def GetOwnToken(
         self, request: pb.GetOwnTokenRequest, context: Context
     ) -> pb.GetOwnTokenResponse:
         """Raises `TokenNotFound` for an actor that has shown none."""
         return pb.GetOwnTokenResponse(token=_proto(await self._store.token(_id_of(actor_id.get()))))
 
+    @allows(Access.ADMIN)
     async def RevokeToken(
         self, request: pb.RevokeTokenRequest, context: Context
     ) -> pb.RevokeTokenResponse:
@@ -113,6 +108,7 @@ class TokenServicer(tokens_pb2_grpc.TokenServiceServicer):
         await self._cache.refresh()
         return pb.RevokeTokenResponse()
 
+    @allows(Services(Identity.GATEWAY))
     async def AuthenticateToken(
         self, request: pb.AuthenticateTokenRequest, context: Context
     ) -> pb.AuthenticateTokenResponse:
@@ -133,6 +129,7 @@ class TokenServicer(tokens_pb2_grpc.TokenServiceServicer):
         )
         return pb.AuthenticateTokenResponse(token=_proto(row), ticket=ticket)
 
+    @allows(Services(Identity.GATEWAY))
     async def ListFingerprints(
         self, request: pb.ListFingerprintsRequest, context: Context
     ) -> pb.ListFingerprintsResponse:

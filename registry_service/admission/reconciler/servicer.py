@@ -9,17 +9,13 @@ from mooring.registry.v1 import enforcement_pb2_grpc
 from chassis.errors import InvalidInput
 from chassis.identities import Identity
 from chassis.server import Context, deadline_of
+from chassis.servicers import allows
 from chassis.times import timestamp_of
 from chassis.trust import Access, Services
 from registry_service.admission.reconciler.held import Held
 from registry_service.admission.reconciler.held_store import Awaited, Look
 from registry_service.admission.reconciler.store import EnforcementStore
 
-NAME = "mooring.registry.v1.EnforcementService"
-POLICIES = {
-    f"/{NAME}/GetEnforcement": Access.VIEWER,
-    f"/{NAME}/AwaitHeld": Services(Identity.GATEWAY),
-}
 MAX_AWAITED = 1_000
 MAX_WITHIN_MS = 1_000
 
@@ -32,6 +28,7 @@ class EnforcementServicer(enforcement_pb2_grpc.EnforcementServiceServicer):
         self._store = store
         self._held = held
 
+    @allows(Access.VIEWER)
     async def GetEnforcement(
         self, request: pb.GetEnforcementRequest, context: Context
     ) -> pb.GetEnforcementResponse:
@@ -39,6 +36,7 @@ class EnforcementServicer(enforcement_pb2_grpc.EnforcementServiceServicer):
         row = await self._store.state(request.broker_id)
         return pb.GetEnforcementResponse(enforcement=_proto(row))
 
+    @allows(Services(Identity.GATEWAY))
     async def AwaitHeld(
         self, request: pb.AwaitHeldRequest, context: Context
     ) -> pb.AwaitHeldResponse:

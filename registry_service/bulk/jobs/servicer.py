@@ -12,6 +12,7 @@ from mooring.registry.v1 import jobs_pb2_grpc
 from chassis import pages
 from chassis.errors import InvalidInput
 from chassis.server import Context, deadline_of
+from chassis.servicers import allows
 from chassis.times import timestamp_of
 from chassis.trust import Access
 from chassis.validation import check_identifier, check_range, check_text
@@ -25,22 +26,6 @@ from registry_service.bulk.jobs.checking import (
 )
 from registry_service.bulk.jobs.lifecycle import Action, State
 from registry_service.bulk.jobs.store import Job, JobStore
-
-NAME = "mooring.registry.v1.JobService"
-POLICIES = {
-    f"/{NAME}/CreateJob": Access.OPERATOR,
-    f"/{NAME}/GetJob": Access.VIEWER,
-    f"/{NAME}/ListJobs": Access.VIEWER,
-    f"/{NAME}/AddJobRows": Access.OPERATOR,
-    f"/{NAME}/ListJobRows": Access.VIEWER,
-    f"/{NAME}/CheckJob": Access.VIEWER,
-    f"/{NAME}/ActOnJob": Access.OPERATOR,
-    f"/{NAME}/StartJob": Access.OPERATOR,
-    f"/{NAME}/PauseJob": Access.OPERATOR,
-    f"/{NAME}/ResumeJob": Access.OPERATOR,
-    f"/{NAME}/CancelJob": Access.OPERATOR,
-    f"/{NAME}/UndoJob": Access.OPERATOR,
-}
 
 ACTIONS = {
     pb.JOB_ACTION_START: Action.START,
@@ -63,6 +48,7 @@ class JobServicer(jobs_pb2_grpc.JobServiceServicer):
         self._store = store
         self._destinations = destinations
 
+    @allows(Access.OPERATOR)
     async def CreateJob(
         self, request: pb.CreateJobRequest, context: Context
     ) -> pb.CreateJobResponse:
@@ -74,10 +60,12 @@ class JobServicer(jobs_pb2_grpc.JobServiceServicer):
         job = await self._store.create(request.kind, request.mqtt_broker_id or None, wanted)
         return pb.CreateJobResponse(job=_proto(job))
 
+    @allows(Access.VIEWER)
     async def GetJob(self, request: pb.GetJobRequest, context: Context) -> pb.GetJobResponse:
         """Raises `JobNotFound`."""
         return pb.GetJobResponse(job=_proto(await self._store.job(request.id)))
 
+    @allows(Access.VIEWER)
     async def ListJobs(self, request: pb.ListJobsRequest, context: Context) -> pb.ListJobsResponse:
         """The newest first. Raises `InvalidInput`."""
         size = pages.page_size_of(request.page_size)
@@ -89,6 +77,7 @@ class JobServicer(jobs_pb2_grpc.JobServiceServicer):
         page, next_cursor = pages.cut(rows, size, lambda row: row.id)
         return pb.ListJobsResponse(jobs=map(_proto, page), next_cursor=next_cursor)
 
+    @allows(Access.OPERATOR)
     async def AddJobRows(
         self, request: pb.AddJobRowsRequest, context: Context
     ) -> pb.AddJobRowsResponse:
@@ -102,6 +91,7 @@ class JobServicer(jobs_pb2_grpc.JobServiceServicer):
         job = await self._store.add_rows(job.id, request.upload, rows, is_last=request.is_last)
         return pb.AddJobRowsResponse(upload=job.upload, job=_proto(job))
 
+    @allows(Access.VIEWER)
     async def ListJobRows(
         self, request: pb.ListJobRowsRequest, context: Context
     ) -> pb.ListJobRowsResponse:
@@ -122,6 +112,7 @@ class JobServicer(jobs_pb2_grpc.JobServiceServicer):
             next_cursor=next_cursor,
         )
 
+    @allows(Access.VIEWER)
     async def CheckJob(self, request: pb.CheckJobRequest, context: Context) -> pb.CheckJobResponse:
         """Of a list, what is pending. Raises `JobNotFound`, `Unavailable`."""
         job = await self._store.job(request.id)
@@ -131,6 +122,7 @@ class JobServicer(jobs_pb2_grpc.JobServiceServicer):
         destinations = await self._destinations.of(list(placings), version, deadline_of(context))
         return _check_proto(job, summed(groups, destinations))
 
+    @allows(Access.OPERATOR)
     async def ActOnJob(self, request: pb.ActOnJobRequest, context: Context) -> pb.ActOnJobResponse:
         """Raises `InvalidInput`, `JobNotFound`, `JobStateForbids`; for a start also `JobHasNoList`,
         `BrokerUnknown`, `BrokerInactive`.
@@ -139,26 +131,31 @@ class JobServicer(jobs_pb2_grpc.JobServiceServicer):
             raise InvalidInput(f"must be one of {', '.join(ACTIONS.values())}", field="action")
         return pb.ActOnJobResponse(job=await self._after(request.id, ACTIONS[request.action]))
 
+    @allows(Access.OPERATOR)
     async def StartJob(self, request: pb.StartJobRequest, context: Context) -> pb.StartJobResponse:
         """Deprecated; raises what `ActOnJob` raises."""
         return pb.StartJobResponse(job=await self._after(request.id, Action.START))
 
+    @allows(Access.OPERATOR)
     async def PauseJob(self, request: pb.PauseJobRequest, context: Context) -> pb.PauseJobResponse:
         """Deprecated; raises what `ActOnJob` raises."""
         return pb.PauseJobResponse(job=await self._after(request.id, Action.PAUSE))
 
+    @allows(Access.OPERATOR)
     async def ResumeJob(
         self, request: pb.ResumeJobRequest, context: Context
     ) -> pb.ResumeJobResponse:
         """Deprecated; raises what `ActOnJob` raises."""
         return pb.ResumeJobResponse(job=await self._after(request.id, Action.RESUME))
 
+    @allows(Access.OPERATOR)
     async def CancelJob(
         self, request: pb.CancelJobRequest, context: Context
     ) -> pb.CancelJobResponse:
         """Deprecated; raises what `ActOnJob` raises."""
         return pb.CancelJobResponse(job=await self._after(request.id, Action.CANCEL))
 
+    @allows(Access.OPERATOR)
     async def UndoJob(self, request: pb.UndoJobRequest, context: Context) -> pb.UndoJobResponse:
         """Deprecated; raises what `ActOnJob` raises."""
         return pb.UndoJobResponse(job=await self._after(request.id, Action.UNDO))

@@ -1,6 +1,8 @@
 """Guarded servers: who is let in, what bad bytes do, health, TLS."""
 
 import asyncio
+from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +10,7 @@ import grpc
 import pytest
 import trustme
 from google.protobuf import descriptor_pb2
+from google.protobuf.descriptor import ServiceDescriptor
 from grpc_reflection.v1alpha import reflection_pb2
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -25,13 +28,33 @@ from chassis.client import ServiceClient
 from chassis.errors import Forbidden, Unavailable
 from chassis.identities import Identity
 from chassis.server import Health, serving
+from chassis.servicers import allows, policies_of
 from chassis.trust import Access, Actor, Credentials, Services, callers_of
+from tests import REPOSITORY
 from tests.stack import Peer, Stack, started
 
+GENERATED = REPOSITORY / "protos" / "gen"
+
+
+def generated() -> Iterator[ServiceDescriptor]:
+    """Every service of the protos."""
+    for file in sorted(GENERATED.rglob("*_pb2.py")):
+        name = ".".join(file.relative_to(GENERATED).with_suffix("").parts)
+        yield from import_module(name).DESCRIPTOR.services_by_name.values()
+
+
+def servicers_of(service: ServiceDescriptor) -> list[type]:
+    """Mooring's servicers of a service, without the fakes of tests."""
+    module = import_module(service.file.name.removesuffix(".proto").replace("/", ".") + "_pb2_grpc")
+    below = getattr(module, f"{service.name}Servicer").__subclasses__()
+    return [one for one in below if not one.__module__.startswith("tests.")]
+
+
 POLICIES = {
-    method: access
-    for servicer in (*broker_service.__main__.SERVICERS, *registry_service.__main__.SERVICERS)
-    for method, access in servicer.POLICIES.items()
+    method: policy
+    for service in generated()
+    for servicer in servicers_of(service)
+    for method, policy in policies_of(servicer).items()
 }
 
 
@@ -122,22 +145,18 @@ async def test_a_method_without_a_policy_is_refused(stack: Stack) -> None:
         async def ResolveBroker(self, request: Any, context: Any) -> Any:  # noqa: N802
             return resolution_pb2.ResolveBrokerResponse(url="leaked")
 
+        @allows(Services(Identity.REGISTRY))
         async def ResolveBrokers(self, request: Any, context: Any) -> Any:  # noqa: N802
             raise ZeroDivisionError("a secret")
 
         async def ExplainResolution(self, request: Any, context: Any) -> Any:  # noqa: N802
             raise NotImplementedError
 
-    def register(server: grpc.aio.Server) -> None:
-        resolution_pb2_grpc.add_ResolutionServiceServicer_to_server(Everything(), server)
-
     async with serving(
         host="127.0.0.1",
         port=0,
         credentials=Credentials.of(stack.broker_config()),
-        policies={method + "s": Services(Identity.REGISTRY)},
-        services=[],
-        register=register,
+        servicers=[Everything()],
         health=Health(),
         drain_s=0,
     ) as port:

@@ -1,8 +1,6 @@
 """Who may call what, walked: every gRPC method and every HTTP route, as each role and as nobody."""
 
-from collections.abc import Iterator, Mapping
-from importlib import import_module
-from types import ModuleType
+from collections.abc import Mapping
 from typing import Any
 
 import grpc
@@ -16,17 +14,16 @@ import gateway.app
 from chassis.direct_http import Head
 from chassis.errors import REASON
 from chassis.identities import PROVABLE
+from chassis.servicers import service_of
 from chassis.trust import Access, Actor, Services, WithinFleets, access_of, callers_of
 from gateway.access import policy_is_stated
 from gateway.administration import brokers
 from gateway.device_routes import DeviceRoutes
 from gateway.problems import HANDLERS
-from tests import REPOSITORY
-from tests.integration.chassis.test_guarded_server import POLICIES
+from tests.integration.chassis.test_guarded_server import POLICIES, generated, servicers_of
 from tests.integration.gateway.test_document import document_of, operations_of, sending
 from tests.stack import Stack
 
-GENERATED = REPOSITORY / "protos" / "gen"
 ROLES = {
     Access.VIEWER: tokens_pb2.ROLE_VIEWER,
     Access.OPERATOR: tokens_pb2.ROLE_OPERATOR,
@@ -36,17 +33,21 @@ ROLES = {
 TURNED_AWAY = {"UNTRUSTED_SERVICE", "TICKET_INVALID", "UNAUTHENTICATED", "FORBIDDEN", "NO_POLICY"}
 
 
-def described() -> Iterator[str]:
-    """The full name of every method of every service in the protos."""
-    for file in sorted(GENERATED.rglob("*_pb2.py")):
-        name = ".".join(file.relative_to(GENERATED).with_suffix("").parts)
-        module: ModuleType = import_module(name)
-        for service in module.DESCRIPTOR.services_by_name.values():
-            for method in service.methods:
-                yield f"/{service.full_name}/{method.name}"
+# The full name of every method of every service in the protos.
+METHODS = sorted(
+    f"/{service.full_name}/{method.name}" for service in generated() for method in service.methods
+)
 
 
-METHODS = sorted(described())
+def test_every_service_has_one_servicer() -> None:
+    for service in generated():
+        [servicer] = servicers_of(service)
+        assert service_of(servicer) is service
+
+
+def test_a_class_that_serves_nothing_is_refused() -> None:
+    with pytest.raises(TypeError, match="Nothing"):
+        service_of(type("Nothing", (), {}))
 
 
 def test_every_method_states_a_policy() -> None:

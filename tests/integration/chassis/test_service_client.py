@@ -31,9 +31,7 @@ async def test_a_server_that_is_slow_to_greet_is_waited_for() -> None:
                 host="127.0.0.1",
                 port=0,
                 credentials=PLAIN,
-                policies={},
-                services=[],
-                register=lambda _: None,
+                servicers=[],
                 health=health,
                 drain_s=0,
             )

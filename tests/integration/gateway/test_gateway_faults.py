@@ -8,12 +8,11 @@ import contextlib
 import itertools
 import json
 import secrets
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import grpc
 import httpx2
 import pytest
 from mooring.broker.v1 import resolution_pb2
@@ -33,15 +32,14 @@ from chassis.errors import (
 from chassis.identities import BySecret, Identity, hash_of, read_hashes
 from chassis.reloaded import Reloaded
 from chassis.server import Health, serving
+from chassis.servicers import allows
 from chassis.trust import Credentials, Services
 from gateway.__main__ import running
 from gateway.config import GatewayConfig
 from gateway.device_calls import DeviceCalls
 from gateway.service_clients import ServiceClients
 
-REGISTRATION = "mooring.registry.v1.RegistrationService"
-TOKENS = "mooring.registry.v1.TokenService"
-ENFORCEMENT = "mooring.registry.v1.EnforcementService"
+GATEWAY_ONLY = Services(Identity.GATEWAY)
 BODY = {"uuid": "d", "deviceName": "n", "deviceType": "t", "deviceApiKey": "test-api-key"}
 AUTHORIZATION = {"Authorization": "Bearer key"}
 
@@ -63,6 +61,7 @@ class FakeRegistry(registration_pb2_grpc.RegistrationServiceServicer):
     # Answers name this broker; only 1 is there.
     broker_id: int = 1
 
+    @allows(GATEWAY_ONLY)
     async def RegisterDevices(  # noqa: N802
         self, request: pb.RegisterDevicesRequest, context: Any
     ) -> pb.RegisterDevicesResponse:
@@ -72,6 +71,7 @@ class FakeRegistry(registration_pb2_grpc.RegistrationServiceServicer):
             brokers=[resolution_pb2.BrokerSettings(id=1, url="mqtt://h:1883")],
         )
 
+    @allows(GATEWAY_ONLY)
     async def GetConnections(  # noqa: N802
         self, request: pb.GetConnectionsRequest, context: Any
     ) -> pb.GetConnectionsResponse:
@@ -116,6 +116,7 @@ class FakeTokens(tokens_pb2_grpc.TokenServiceServicer):
         default_factory=lambda: Unauthenticated("this token is not known", reason="TOKEN_UNKNOWN")
     )
 
+    @allows(GATEWAY_ONLY)
     async def AuthenticateToken(  # noqa: N802
         self, request: tokens_pb2.AuthenticateTokenRequest, context: Any
     ) -> tokens_pb2.AuthenticateTokenResponse:
@@ -126,6 +127,7 @@ class FakeTokens(tokens_pb2_grpc.TokenServiceServicer):
 
     ListTokens = GetToken = GetOwnToken = RevokeToken = CreateToken
 
+    @allows(GATEWAY_ONLY)
     async def ListFingerprints(self, request: Any, context: Any) -> Any:  # noqa: N802
         return tokens_pb2.ListFingerprintsResponse()
 
@@ -162,22 +164,12 @@ def hashes_beside(secret: Path) -> Path:
 
 
 @contextlib.asynccontextmanager
-async def fake_service(
-    secret: Path, health: Health, register: Callable[[grpc.aio.Server], None]
-) -> AsyncIterator[int]:
+async def fake_service(secret: Path, health: Health, *servicers: object) -> AsyncIterator[int]:
     async with serving(
         host="127.0.0.1",
         port=0,
         credentials=Credentials(callers=BySecret(Reloaded(hashes_beside(secret), read_hashes))),
-        policies={
-            f"/{REGISTRATION}/RegisterDevices": Services(Identity.GATEWAY),
-            f"/{REGISTRATION}/GetConnections": Services(Identity.GATEWAY),
-            f"/{TOKENS}/AuthenticateToken": Services(Identity.GATEWAY),
-            f"/{TOKENS}/ListFingerprints": Services(Identity.GATEWAY),
-            f"/{ENFORCEMENT}/AwaitHeld": Services(Identity.GATEWAY),
-        },
-        services=[REGISTRATION, TOKENS, ENFORCEMENT],
-        register=register,
+        servicers=servicers,
         health=health,
         drain_s=0,
     ) as port:
@@ -192,27 +184,20 @@ async def staged(
     gateway_secret: Path | None = None,
     timeout_s: float = 10,
     registry: FakeRegistry | None = None,
-    register_more: Callable[[grpc.aio.Server], None] = lambda _: None,
+    others: Sequence[object] = (),
     **settings: Any,
 ) -> AsyncIterator[Stage]:
-    """`register_more` adds services to the fake registry; `settings` are the gateway's."""
+    """The fake registry serves `others` too; `settings` are the gateway's."""
     async with contextlib.AsyncExitStack() as exits:
         secret = secret_file(folder, "secret")
         registry, tokens = registry or FakeRegistry(), FakeTokens()
         registry.is_open.set()
 
-        def register(server: grpc.aio.Server) -> None:
-            registration_pb2_grpc.add_RegistrationServiceServicer_to_server(registry, server)
-            tokens_pb2_grpc.add_TokenServiceServicer_to_server(tokens, server)
-            register_more(server)
-
         registry_health, broker_health = Health(), Health()
         registry_port = await exits.enter_async_context(
-            fake_service(secret, registry_health, register)
+            fake_service(secret, registry_health, registry, tokens, *others)
         )
-        broker_port = await exits.enter_async_context(
-            fake_service(secret, broker_health, lambda _: None)
-        )
+        broker_port = await exits.enter_async_context(fake_service(secret, broker_health))
         # Whatever a test held back goes on before the services wait for it.
         exits.callback(registry.is_open.set)
         config = GatewayConfig(

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import grpc
 import pytest
 from mooring.registry.v1 import enforcement_pb2 as pb
 from mooring.registry.v1 import enforcement_pb2_grpc, registration_pb2
@@ -18,11 +17,13 @@ from prometheus_client import REGISTRY
 
 from chassis.errors import Unavailable
 from chassis.server import Health
+from chassis.servicers import allows
 from gateway.answers import Awaited
 from gateway.config import GatewayConfig
 from gateway.held import Held, Waiting
 from gateway.service_clients import ServiceClients
 from tests.integration.gateway.test_gateway_faults import (
+    GATEWAY_ONLY,
     FakeRegistry,
     Stage,
     fake_service,
@@ -51,6 +52,7 @@ class FakeEnforcement(enforcement_pb2_grpc.EnforcementServiceServicer):
     async def GetEnforcement(self, request: Any, context: Any) -> Any:  # noqa: N802
         raise NotImplementedError
 
+    @allows(GATEWAY_ONLY)
     async def AwaitHeld(  # noqa: N802
         self,
         request: pb.AwaitHeldRequest,
@@ -69,9 +71,6 @@ class FakeEnforcement(enforcement_pb2_grpc.EnforcementServiceServicer):
             states=[state] * len(request.clients),
             progress=[pb.BrokerProgress(broker_id=one) for one in brokers],
         )
-
-    def register(self, server: grpc.aio.Server) -> None:
-        enforcement_pb2_grpc.add_EnforcementServiceServicer_to_server(self, server)
 
 
 class Telling(FakeRegistry):
@@ -95,7 +94,7 @@ async def enforcement() -> AsyncIterator[FakeEnforcement]:
 @contextlib.asynccontextmanager
 async def asking(folder: Path, enforcement: FakeEnforcement) -> AsyncIterator[ServiceClients]:
     secret, health = secret_file(folder, "secret"), Health()
-    async with fake_service(secret, health, enforcement.register) as port:
+    async with fake_service(secret, health, enforcement) as port:
         services = ServiceClients(
             GatewayConfig(registry_service_address=f"127.0.0.1:{port}", caller_secret_file=secret)
         )
@@ -222,7 +221,7 @@ async def test_a_gateway_that_stops_answers_all_that_wait(
     async with staged(
         tmp_path,
         registry=Telling(),
-        register_more=enforcement.register,
+        others=[enforcement],
         shutdown_grace_s=1,
     ) as stage:
         asked = await register_waiting(stage, 20)
@@ -238,7 +237,7 @@ async def test_a_device_that_hangs_up_leaves_no_waiter_behind(
     tmp_path: Path, enforcement: FakeEnforcement
 ) -> None:
     enforcement.makes_progress = True
-    async with staged(tmp_path, registry=Telling(), register_more=enforcement.register) as stage:
+    async with staged(tmp_path, registry=Telling(), others=[enforcement]) as stage:
         before, answered = waiting_now(), ended(*OUTCOMES)
         staying, *leaving = await register_waiting(stage, 5)
         for one in leaving:
