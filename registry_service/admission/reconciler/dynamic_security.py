@@ -2,11 +2,11 @@
 
 https://github.com/eclipse-mosquitto/mosquitto/blob/v2.0.11/plugins/dynamic-security/README.md
 
-Mosquitto 2.0 has no patterns in roles, so each client has a role of its own. It also holds
-`LIMITS`, which is asked after that and denies the rest: then neither the plugin's default access
-nor a group adds anything. `publishClientReceive` is granted as narrowly as subscribing is: the
-plugin asks it for each message, so neither a subscription made before a role was narrowed, nor a
-session that was taken over under its client id, brings what is not granted.
+Each client has a role of its own, for Mosquitto 2.0 has no patterns in roles, as 2.1 does. It also
+holds `LIMITS`, which is asked after that and denies the rest: then neither the plugin's default
+access nor a group adds anything. `publishClientReceive` is granted as narrowly as subscribing is:
+the plugin asks it for each message, so neither a subscription made before a role was narrowed, nor
+a session that was taken over under its client id, brings what is not granted.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -26,7 +26,7 @@ OWN_PRIORITY, LIMITS_PRIORITY = 1, 0
 SEND, RECEIVE = "publishClientSend", "publishClientReceive"
 SUBSCRIBE, UNSUBSCRIBE = "subscribePattern", "unsubscribePattern"
 SHARED = "$share/+/"
-# To MQTT no wildcard in the first level matches these (4.7.2); to the plugin's patterns it does.
+# To MQTT no wildcard in the first level matches these (4.7.2); to 2.0's patterns it does.
 HIDDEN = tuple(f"{form}{topics}" for form in ("", SHARED) for topics in ("$SYS/#", "$CONTROL/#"))
 
 
@@ -137,8 +137,10 @@ def roles_of(username: str) -> frozenset[Held]:
 
 def limits() -> frozenset[Acl]:
     """Default denials for Mooring's clients; unsubscribing is allowed."""
-    denied = [Acl(kind, topic, False) for kind in (SEND, RECEIVE) for topic in ("#", *HIDDEN[:2])]
-    return frozenset({*denied, Acl(SUBSCRIBE, "#", False), Acl(UNSUBSCRIBE, "#")})
+    denied = {Acl(kind, topic, False) for kind in (SEND, RECEIVE) for topic in ("#", *HIDDEN[:2])}
+    # 2.0 takes "#" for every subscription, 2.1 for those that do not begin with "$".
+    denied |= {Acl(SUBSCRIBE, topic, False) for topic in ("#", f"{SHARED}#", *HIDDEN)}
+    return frozenset({*denied, Acl(UNSUBSCRIBE, "#")})
 
 
 def acls_of(grants: Grants) -> frozenset[Acl]:
