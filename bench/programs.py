@@ -11,9 +11,10 @@ from types import TracebackType
 from typing import Self
 
 from bench.errors import CannotMeasure
-from local import debian, interrupts
+from local import interrupts
 from local.cluster import wheel_bin
 from local.tether import tethered
+from tests import debian_packages
 
 HERE = Path(__file__).parent
 POLL_S = 0.02
@@ -28,7 +29,7 @@ def program(name: str) -> tuple[Path, dict[str, str]]:
         return wheel_bin() / name, dict(os.environ)
     if name == "python":
         return Path(sys.executable), dict(os.environ)
-    return debian.program(name)
+    return debian_packages.program(name)
 
 
 class Run:

@@ -14,6 +14,7 @@ from psycopg import sql
 
 import migrations
 from local.postgres import Postgres, prepare
+from tests.broker_versions import VERSIONS, Version
 from tests.rabbitmq import Rabbitmq, running
 from tests.stack import ROLES, Database, Stack, started
 
@@ -26,6 +27,22 @@ def pytest_configure(config: pytest.Config) -> None:
     """Keeps the files of tests in memory where there is room: they make and drop many databases."""
     if "PYTEST_XDIST_WORKER" not in os.environ and _has_room():
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(IN_MEMORY))
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Runs tests that are marked so with every version of their broker, and others with one."""
+    marker = metafunc.definition.get_closest_marker("every_version")
+    for broker, versions in VERSIONS.items():
+        if (name := f"{broker}_version") in metafunc.fixturenames:
+            chosen = [
+                pytest.param(
+                    version,
+                    id="everyday" if version.is_everyday else version.number,
+                    marks=() if version.is_everyday else pytest.mark.heavy,
+                )
+                for version in (versions if marker else versions[:1])
+            ]
+            metafunc.parametrize(name, chosen, indirect=True)
 
 
 def pytest_collection_finish() -> None:
@@ -94,10 +111,26 @@ def database(postgres: Postgres, template: str) -> Iterator[Database]:
         connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(identifier))
 
 
+@pytest.fixture
+def mosquitto_version(request: pytest.FixtureRequest) -> Version:
+    """The Mosquitto that the test is to start."""
+    version: Version = request.param
+    return version
+
+
 @pytest.fixture(scope="session")
-def rabbitmq_of_the_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rabbitmq]:
-    """The node that every test of this run shares, for it starts slowly."""
-    with running(tmp_path_factory.mktemp("rabbitmq")) as node:
+def rabbitmq_version(request: pytest.FixtureRequest) -> Version:
+    """The RabbitMQ that the test runs with."""
+    version: Version = request.param
+    return version
+
+
+@pytest.fixture(scope="session")
+def rabbitmq_of_the_run(
+    tmp_path_factory: pytest.TempPathFactory, rabbitmq_version: Version
+) -> Iterator[Rabbitmq]:
+    """The node that every test with this version shares, for it starts slowly."""
+    with running(tmp_path_factory.mktemp("rabbitmq"), version=rabbitmq_version) as node:
         yield node
 
 

@@ -6,21 +6,22 @@ from pathlib import Path
 
 import pytest
 
-from local import debian
 from local.errors import CannotRun
+from tests import debian_packages
 
 
-def program(name: str) -> tuple[Path, dict[str, str]]:
-    """The program `name`, and the environment to start it with."""
+def program(name: str, suite: str = "") -> tuple[Path, dict[str, str]]:
+    """The program `name`, and the environment to start it with; that of `suite` where given."""
     with _or_none_at_all():
-        return debian.program(name)
+        return debian_packages.program(name, suite)
 
 
-def tree(package: str, part: str) -> tuple[Path, dict[str, str]]:
+def tree(package: str, part: str, suite: str = "") -> tuple[Path, dict[str, str]]:
     """The folder with the package's files, and what its programs need in their environment."""
     with _or_none_at_all():
-        root = debian.tree(package, part)
-        return root, {} if root == Path("/") else debian.libraries_of(root)
+        root = debian_packages.tree(package, part, suite)
+        is_whole = suite or root == Path("/")
+        return root, {} if is_whole else debian_packages.libraries_of(root)
 
 
 @contextmanager

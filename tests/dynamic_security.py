@@ -24,7 +24,9 @@ from registry_service.admission.reconciler.mosquitto_client import ControlSettin
 from registry_service.admission.reconciler.planning import Plan, plan
 from registry_service.password_hashes import PasswordHash
 from tests import debian
+from tests.broker_versions import MOSQUITTO, Version
 from tests.documented import block, placed
+from tests.mosquitto import plugin
 from tests.supervised import until
 
 USERNAME, PASSWORD = "mooring-login", "the login's own"
@@ -61,21 +63,26 @@ class DynamicMosquitto:
     """Listens on 127.0.0.1, and knows whom its file names."""
 
     def __init__(
-        self, folder: Path, text: str | None = None, *, ca: trustme.CA | None = None
+        self,
+        folder: Path,
+        text: str | None = None,
+        *,
+        ca: trustme.CA | None = None,
+        version: Version = MOSQUITTO[0],
     ) -> None:
         """`text` is what the plugin's file holds: a login of ours and nobody else unless given."""
         self.folder = folder
         self.port = free_port()
         self.file = folder / "dynamic-security.json"
         write(self.file, text or filled([]))
-        program, libraries = debian.program("mosquitto")
+        program, libraries = debian.program("mosquitto", version.suite)
         self._command: list[Path | str] = [program, "-c", folder / "mosquitto.conf"]
         self._environment = {**os.environ, **libraries}
-        plugin = next(program.parent.parent.glob("lib/**/mosquitto_dynamic_security.so"))
         conf = placed(
             block("brokers/mosquitto.md", "conf", "# dynamic security"), folder, self.port
         )
-        conf = re.sub(r"^plugin .*$", f"plugin {plugin}", conf, flags=re.MULTILINE)
+        found = plugin("mosquitto_dynamic_security.so", version)
+        conf = re.sub(r"^plugin .*$", f"plugin {found}", conf, flags=re.MULTILINE)
         if ca is None:
             conf = re.sub(r"^(cert|key)file .*\n", "", conf, flags=re.MULTILINE)
         else:

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -10,16 +11,27 @@ from pathlib import Path
 import trustme
 
 from tests import debian
+from tests.broker_versions import MOSQUITTO, Version
+from tests.documented import block
 from tests.supervised import until
+
+# What 2.1 has something else for, and the pages that say what.
+SUCCESSORS = {"acl_file": "brokers/mosquitto.md", "password_file": "taking-over-a-fleet.md"}
 
 
 @contextlib.contextmanager
-def mosquitto(folder: Path, port: int, ca: trustme.CA, users: dict[str, str]) -> Iterator[None]:
+def mosquitto(
+    folder: Path,
+    port: int,
+    ca: trustme.CA,
+    users: dict[str, str],
+    version: Version = MOSQUITTO[0],
+) -> Iterator[None]:
     """Listens on 127.0.0.1:`port` with a certificate for localhost by `ca`, for `users` only.
 
     Each user may use the topics below iot/device/ that the note gives it, and no other.
     """
-    program, environment = debian.program("mosquitto")
+    program, environment = debian.program("mosquitto", version.suite)
     passwords = program.parent.parent / "bin" / "mosquitto_passwd"
     certificate = ca.issue_cert("localhost")
     certificate.private_key_pem.write_to_path(folder / "server.key")
@@ -44,14 +56,40 @@ def mosquitto(folder: Path, port: int, ca: trustme.CA, users: dict[str, str]) ->
         f"certfile {folder}/server.pem\nkeyfile {folder}/server.key\n"
         f"password_file {everybody}\nacl_file {folder}/acl\nallow_anonymous false\n"
     )
-    with configured(folder, port, conf):
+    with configured(folder, port, of_version(conf, version), version):
         yield
 
 
+def of_version(conf: str, version: Version) -> str:
+    """A configuration of 2.0, as the version wants it."""
+    if not version.is_at_least("2.1"):
+        return conf
+    for option, page in SUCCESSORS.items():
+        successor = block(page, "conf", f"# instead of {option}\n")
+        # The file is the one that the option names.
+        successor = re.sub(r"(?m)^(plugin_opt_\w+) .*$", r"\1 \\1", successor)
+        conf = re.sub(rf"(?m)^{option} (.*)\n", successor, conf)
+    return conf
+
+
+def plugin(name: str, version: Version) -> Path:
+    """Where the plugin of this file name is."""
+    program, _ = debian.program("mosquitto", version.suite)
+    return next(program.parent.parent.glob(f"lib/**/{name}"))
+
+
 @contextlib.contextmanager
-def configured(folder: Path, port: int, conf: str) -> Iterator["subprocess.Popen[bytes]"]:
-    """One that listens on 127.0.0.1:`port`, as `conf` has it. Its log is in `folder`."""
-    program, environment = debian.program("mosquitto")
+def configured(
+    folder: Path, port: int, conf: str, version: Version = MOSQUITTO[0]
+) -> Iterator["subprocess.Popen[bytes]"]:
+    """One that listens on 127.0.0.1:`port`, as `conf` has it. Its log is in `folder`.
+
+    Plugins are found wherever the version has them.
+    """
+    program, environment = debian.program("mosquitto", version.suite)
+    conf = re.sub(
+        r"(?m)^plugin .*/(.*)$", lambda found: f"plugin {plugin(found[1], version)}", conf
+    )
     # Started by root it would give its rights away, and then not read its files.
     user = f"user {'root' if os.geteuid() == 0 else 'nobody'}\n"
     (folder / "mosquitto.conf").write_text(conf + user)

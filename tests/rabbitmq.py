@@ -21,6 +21,7 @@ from typing import Any
 from local.postgres import free_port
 from local.tether import tethered
 from tests import debian
+from tests.broker_versions import RABBITMQ, Version
 from tests.documented import block
 from tests.supervised import PATIENCE_S, Family, until
 
@@ -120,12 +121,14 @@ class Rabbitmq:
 
 
 @contextlib.contextmanager
-def running(folder: Path, *, auth_url: str = NOBODY) -> Iterator[Rabbitmq]:
+def running(
+    folder: Path, *, auth_url: str = NOBODY, version: Version = RABBITMQ[0]
+) -> Iterator[Rabbitmq]:
     """A node that keeps everything in `folder`. It takes 10 to 20 s to start.
 
     Start it from the main thread: it ends with the thread that started it.
     """
-    root, libraries = debian.tree("rabbitmq-server", SERVER)
+    root, libraries = debian.tree("rabbitmq-server", SERVER, version.suite)
     # Erlang may be installed where RabbitMQ is not: then only what lacks of it was unpacked.
     programs = next(
         found for base in (root, Path("/")) for found in base.glob(f"{ERLANG}/erts-*/bin")

@@ -19,8 +19,9 @@ MAY_IMPORT = {
     "gateway": {"gateway", "chassis", "domain"},
     "migrations": {"migrations"},
     "local": {"local", "migrations", *SERVICES, "chassis", "domain"},
-    # What the registry does without batches and memory is a yardstick.
-    "bench": {"bench", "local", "chassis", "registry_service"},
+    # What the registry does without batches and memory is a yardstick; the programs that make the
+    # load are unpacked as those of tests are.
+    "bench": {"bench", "local", "chassis", "registry_service", "tests"},
 }
 # What a folder of a service may import of the service's other folders. Modules beside the folders
 # may be imported by all of them, and import none of them; processes import what they start.
@@ -99,6 +100,20 @@ def test_a_package_imports_only_what_it_may(package: str) -> None:
     for file in files_of(package):
         ours = {name.split(".")[0] for name in imports_of(file)} & {*PACKAGES, "tests"}
         assert ours <= MAY_IMPORT[package], file
+
+
+def test_the_benchmark_takes_nothing_from_the_tests_but_programs() -> None:
+    found = {name for file in files_of("bench") for name in imports_of(file)}
+    # `from tests import x` names the package alone.
+    assert not {name for name in found if name.startswith("tests.")}
+    taken = [
+        alias.name
+        for file in files_of("bench")
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.ImportFrom) and node.module == "tests"
+        for alias in node.names
+    ]
+    assert taken == ["debian_packages"]
 
 
 @pytest.mark.parametrize("name", PURE)

@@ -24,7 +24,7 @@ from tests.stack import Database, Stack
 AUTHENTICATOR, AUTHORIZER = queries("brokers/emqx.md", "hocon")
 GO_AUTH = dict(
     re.findall(
-        r"^auth_opt_pg_(\w+query) (.*)$",
+        r"^plugin_opt_pg_(\w+query) (.*)$",
         block("brokers/mosquitto.md", "conf", "# topics from the database"),
         flags=re.MULTILINE,
     )

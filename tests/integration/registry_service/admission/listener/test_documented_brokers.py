@@ -88,7 +88,7 @@ async def test_emqx(brokers: Asking, device: dict[str, str]) -> None:
 
 async def test_go_auth(brokers: Asking, device: dict[str, str]) -> None:
     conf = block("brokers/mosquitto.md", "conf", "# asking")
-    options = dict(re.findall(r"^auth_opt_http_(\w+) (.*)$", conf, flags=re.MULTILINE))
+    options = dict(re.findall(r"^plugin_opt_http_(\w+) (.*)$", conf, flags=re.MULTILINE))
     user, acl = (
         options[name].replace("mbs_…", brokers.secret) for name in ("getuser_uri", "aclcheck_uri")
     )

@@ -22,6 +22,7 @@ from registry_service.admission.reconciler.mosquitto_client import DynamicSecuri
 from registry_service.admission.reconciler.planning import plan
 from registry_service.password_hashes import PasswordHash
 from tests import debian
+from tests.broker_versions import Version
 from tests.dynamic_security import (
     FLEET,
     OBSERVER,
@@ -40,6 +41,8 @@ from tests.dynamic_security import (
     session,
 )
 
+pytestmark = pytest.mark.every_version("Mooring keeps its list of clients")
+
 # Every default as an incautious administrator may have left it.
 OPEN = dict.fromkeys(
     ("publishClientSend", "publishClientReceive", "subscribe", "unsubscribe"), True
@@ -47,9 +50,9 @@ OPEN = dict.fromkeys(
 
 
 @pytest.fixture
-def broker(tmp_path: Path) -> Iterator[DynamicMosquitto]:
+def broker(tmp_path: Path, mosquitto_version: Version) -> Iterator[DynamicMosquitto]:
     """Knows the fleet from its file."""
-    with DynamicMosquitto(tmp_path, filled(FLEET)) as running:
+    with DynamicMosquitto(tmp_path, filled(FLEET), version=mosquitto_version) as running:
         yield running
 
 
@@ -111,12 +114,12 @@ ALLOWED = ("iot/device/a/#", "iot/device/a", "iot/device/a/+/x", "$share/g/iot/d
 @pytest.mark.parametrize("way", ["from its file", "over its control topic", "with open defaults"])
 @pytest.mark.parametrize("protocol", [aiomqtt.ProtocolVersion.V5, aiomqtt.ProtocolVersion.V311])
 async def test_a_device_has_exactly_its_own_topics(
-    tmp_path: Path, way: str, protocol: aiomqtt.ProtocolVersion
+    tmp_path: Path, way: str, protocol: aiomqtt.ProtocolVersion, mosquitto_version: Version
 ) -> None:
     text = filled(FLEET if way == "from its file" else [])
     if way == "with open defaults":
         text = json.dumps({**json.loads(text), "defaultACLAccess": OPEN})
-    with DynamicMosquitto(tmp_path, text) as broker:
+    with DynamicMosquitto(tmp_path, text, version=mosquitto_version) as broker:
         await brought_in_step(broker, FLEET)
         async with session(broker, OBSERVER) as observer:
             assert await may_subscribe(observer, "#")
@@ -163,16 +166,18 @@ def hashed(tmp_path: Path) -> str:
 
 
 async def test_a_hash_that_mosquitto_made_is_as_good_as_the_password(
-    tmp_path: Path, hashed: str
+    tmp_path: Path, hashed: str, mosquitto_version: Version
 ) -> None:
     imported = replace(A, password=PasswordHash("mosquitto_pbkdf2", hashed))
-    with DynamicMosquitto(tmp_path, filled([imported])) as broker:
+    with DynamicMosquitto(tmp_path, filled([imported]), version=mosquitto_version) as broker:
         assert not await is_refused(broker, device("a", "the old one"))
         assert await is_refused(broker, A)
         assert (await brought_in_step(broker, [imported])).commands == ()
 
 
-async def test_200_devices_are_made_in_one_go_and_connect_at_once(tmp_path: Path) -> None:
+async def test_200_devices_are_made_in_one_go_and_connect_at_once(
+    tmp_path: Path, mosquitto_version: Version
+) -> None:
     fleet = [device(f"device-{n}") for n in range(200)]
 
     async def works(broker: DynamicMosquitto, one: Wanted) -> None:
@@ -182,7 +187,7 @@ async def test_200_devices_are_made_in_one_go_and_connect_at_once(tmp_path: Path
             await client.publish(topic, qos=1)
             assert await received(client, topic) == []
 
-    with DynamicMosquitto(tmp_path) as broker:
+    with DynamicMosquitto(tmp_path, version=mosquitto_version) as broker:
         assert len((await brought_in_step(broker, fleet)).created) == 200
         await asyncio.gather(*(works(broker, one) for one in fleet))
 
@@ -236,11 +241,11 @@ async def test_a_role_that_changes_holds_for_the_connection_that_is_open(
 
 @pytest.mark.parametrize("defaults", [None, OPEN])
 async def test_nothing_that_is_queued_or_retained_gets_to_somebody_else(
-    tmp_path: Path, defaults: dict[str, bool] | None
+    tmp_path: Path, defaults: dict[str, bool] | None, mosquitto_version: Version
 ) -> None:
     document = json.loads(filled(FLEET))
     document["defaultACLAccess"] = defaults or document["defaultACLAccess"]
-    with DynamicMosquitto(tmp_path, json.dumps(document)) as broker:
+    with DynamicMosquitto(tmp_path, json.dumps(document), version=mosquitto_version) as broker:
         async with session(broker, OBSERVER) as observer:
             async with lasting(broker, A, "client-of-a") as client:
                 assert await may_subscribe(client, "iot/device/a/#")

@@ -13,6 +13,7 @@ from registry_service.admission.reconciler.first_fill import write
 from registry_service.admission.reconciler.mosquitto_client import DynamicSecurity
 from registry_service.admission.reconciler.planning import plan
 from registry_service.errors import ControlNotAllowed, ControlUnreachable
+from tests.broker_versions import Version
 from tests.dynamic_security import (
     FLEET,
     A,
@@ -27,6 +28,8 @@ from tests.dynamic_security import (
     may_subscribe,
     session,
 )
+
+pytestmark = pytest.mark.every_version("Mooring keeps its list of clients")
 
 OWN, OTHERS = "mooring:client:a", "mooring:client:b"
 EVERYTHING = acl_documents(
@@ -66,8 +69,8 @@ BY_HAND: dict[str, list[tuple[str, dict[str, object]]]] = {
 
 
 @pytest.fixture
-def broker(tmp_path: Path) -> Iterator[DynamicMosquitto]:
-    with DynamicMosquitto(tmp_path, filled(FLEET)) as running:
+def broker(tmp_path: Path, mosquitto_version: Version) -> Iterator[DynamicMosquitto]:
+    with DynamicMosquitto(tmp_path, filled(FLEET), version=mosquitto_version) as running:
         yield running
 
 
@@ -134,9 +137,11 @@ async def test_what_others_made_is_left_alone(broker: DynamicMosquitto) -> None:
     assert not await is_refused(broker, bridge)
 
 
-async def test_a_plan_that_breaks_off_is_taken_up(tmp_path: Path) -> None:
+async def test_a_plan_that_breaks_off_is_taken_up(
+    tmp_path: Path, mosquitto_version: Version
+) -> None:
     fleet = [device(f"device-{n}") for n in range(150)]
-    with DynamicMosquitto(tmp_path) as broker:
+    with DynamicMosquitto(tmp_path, version=mosquitto_version) as broker:
         security = DynamicSecurity(broker.settings)
         made = plan(fleet, await security.state())
         applying = asyncio.create_task(security.apply(made))

@@ -10,6 +10,7 @@ import aiomqtt
 import httpx2
 import pytest
 
+from tests.broker_versions import Version
 from tests.dynamic_security import DynamicMosquitto, filled
 from tests.integration.registry_service.admission.reconciler.test_reconciler import (
     PATIENCE_S,
@@ -22,6 +23,7 @@ from tests.integration.registry_service.admission.reconciler.test_reconciler imp
 )
 from tests.stack import Stack
 
+KEPT = pytest.mark.every_version("Mooring keeps its list of clients")
 DEVICES = 40
 # It takes a Mosquitto seconds to be told of so many.
 FLEET = 600
@@ -30,10 +32,10 @@ AT_ONCE_S = 1.2
 
 
 @pytest.fixture
-def broker(tmp_path: Path) -> Iterator[DynamicMosquitto]:
+def broker(tmp_path: Path, mosquitto_version: Version) -> Iterator[DynamicMosquitto]:
     folder = tmp_path / "mosquitto"
     folder.mkdir()
-    with DynamicMosquitto(folder) as running:
+    with DynamicMosquitto(folder, version=mosquitto_version) as running:
         yield running
 
 
@@ -70,6 +72,7 @@ async def timed(answer: Any) -> tuple[float, Any]:
     return asyncio.get_running_loop().time() - begun, result
 
 
+@KEPT
 async def test_every_first_connect_succeeds(stack: Stack, broker: DynamicMosquitto) -> None:
     await managed(stack, broker)
     async with reconciling(stack):
@@ -184,6 +187,7 @@ async def test_nothing_waits_where_nothing_was_changed(
 ) -> None:
     await managed(stack, broker)
     async with reconciling(stack):
+        await until_state(stack, "clients", 0)
         before = mqtt_of(await stack.register("same"))
         assert "ready" not in before
     driven_by_one_that_hangs_on(stack)
@@ -197,11 +201,13 @@ def driven_by_one_that_hangs_on(stack: Stack) -> None:
     stack.database.execute("UPDATE leases SET expires_at = now() + interval '1 hour'")
 
 
+@KEPT
 async def test_what_the_broker_has_lost_is_not_taken_for_held(
     stack: Stack, broker: DynamicMosquitto
 ) -> None:
     await managed(stack, broker)
     async with reconciling(stack, drift_check_s=0.2):
+        await until_state(stack, "clients", 0)
         mqtt = mqtt_of(await stack.register("lost"))
         assert held(stack) == ["device_lost"]
         broker.stop()
@@ -221,6 +227,7 @@ async def test_a_broker_that_has_moved_holds_nothing_that_is_known(
 ) -> None:
     await managed(stack, broker)
     async with reconciling(stack):
+        await until_state(stack, "clients", 0)
         await stack.register("one")
         assert held(stack) == ["device_one"]
     await managed(stack, broker, host="localhost")
@@ -230,6 +237,7 @@ async def test_a_broker_that_has_moved_holds_nothing_that_is_known(
 async def test_what_is_known_of_a_password_is_none(stack: Stack, broker: DynamicMosquitto) -> None:
     await managed(stack, broker)
     async with reconciling(stack):
+        await until_state(stack, "clients", 0)
         mqtt = mqtt_of(await stack.register("one"))
     [(row,)] = stack.database.execute("SELECT to_jsonb(c) FROM driven_clients AS c")
     [(kept,)] = stack.database.execute("SELECT to_jsonb(d) FROM devices AS d")

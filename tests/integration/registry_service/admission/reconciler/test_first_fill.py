@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from registry_service.admission.reconciler.fill import main
+from tests.broker_versions import Version
 from tests.dynamic_security import PASSWORD, USERNAME, DynamicMosquitto
 from tests.integration.registry_service.administration.test_import import (
     BCRYPT,
@@ -28,6 +29,7 @@ from tests.integration.registry_service.admission.reconciler.test_reconciler imp
 )
 from tests.stack import Stack
 
+KEPT = pytest.mark.every_version("Mooring keeps its list of clients")
 SECRET = {"CONTROL_PASSWORD": PASSWORD}
 
 
@@ -78,7 +80,10 @@ def command(
     return Command(stack, monkeypatch, capsys)
 
 
-async def test_a_broker_knows_its_devices_from_the_start(stack: Stack, tmp_path: Path) -> None:
+@KEPT
+async def test_a_broker_knows_its_devices_from_the_start(
+    stack: Stack, tmp_path: Path, mosquitto_version: Version
+) -> None:
     one, two = await login(stack, "one"), await login(stack, "two")
     await stack.admin("PATCH", "/devices/two", json={"is_active": False})
     pin = {"mqtt_broker_id": stack.default_broker_id}
@@ -104,7 +109,7 @@ async def test_a_broker_knows_its_devices_from_the_start(stack: Stack, tmp_path:
         "left out: 1, whose passwords Mosquitto could not check: pump-b\n"
     )
     assert PASSWORD not in done.stdout + done.stderr
-    with DynamicMosquitto(tmp_path, done.stdout) as broker:
+    with DynamicMosquitto(tmp_path, done.stdout, version=mosquitto_version) as broker:
         assert await is_let_in(broker, one)
         assert await is_let_in(broker, ("pump-a", "secret"))
         for login_ in (two, ("pump-b", "secret"), (one[0], two[1])):

@@ -32,6 +32,7 @@ from registry_service.errors import (
     ControlSilent,
     ControlUnreachable,
 )
+from tests.broker_versions import Version
 from tests.dynamic_security import (
     FLEET,
     PASSWORD,
@@ -48,16 +49,20 @@ from tests.dynamic_security import (
 )
 from tests.plugin_model import Plugin
 
+pytestmark = pytest.mark.every_version("Mooring keeps its list of clients")
+
 
 @pytest.fixture
-def broker(tmp_path: Path) -> Iterator[DynamicMosquitto]:
-    with DynamicMosquitto(tmp_path, filled(FLEET)) as running:
+def broker(tmp_path: Path, mosquitto_version: Version) -> Iterator[DynamicMosquitto]:
+    with DynamicMosquitto(tmp_path, filled(FLEET), version=mosquitto_version) as running:
         yield running
 
 
-async def test_what_fills_several_pages_is_read_whole(tmp_path: Path) -> None:
+async def test_what_fills_several_pages_is_read_whole(
+    tmp_path: Path, mosquitto_version: Version
+) -> None:
     fleet = [device(f"device-{n}") for n in range(2 * PAGE - 1)]
-    with DynamicMosquitto(tmp_path, filled(fleet)) as broker:
+    with DynamicMosquitto(tmp_path, filled(fleet), version=mosquitto_version) as broker:
         actual = await DynamicSecurity(broker.settings).state()
         # Both lists end on a page's edge, or just behind it.
         assert (len(actual.clients), len(actual.roles)) == (2 * PAGE, 2 * PAGE + 1)
@@ -155,10 +160,12 @@ async def test_who_does_not_answer_at_all_is_given_up() -> None:
             assert time.monotonic() - began < 5
 
 
-async def test_over_tls_it_speaks_to_nobody_else(tmp_path: Path) -> None:
+async def test_over_tls_it_speaks_to_nobody_else(
+    tmp_path: Path, mosquitto_version: Version
+) -> None:
     authority = trustme.CA()
     ca, another = (one.cert_pem.bytes().decode() for one in (authority, trustme.CA()))
-    with DynamicMosquitto(tmp_path, ca=authority) as broker:
+    with DynamicMosquitto(tmp_path, ca=authority, version=mosquitto_version) as broker:
         plain = replace(broker.settings, host="localhost")
         right = replace(plain, use_tls=True, ca_pem=ca)
         assert set((await DynamicSecurity(right).state()).clients) == {USERNAME}
@@ -216,9 +223,9 @@ COMMANDS = st.one_of(
 
 
 async def test_the_model_that_plans_are_tested_on_does_as_the_plugin(
-    tmp_path: Path,
+    tmp_path: Path, mosquitto_version: Version
 ) -> None:
-    with DynamicMosquitto(tmp_path, filled([])) as broker:
+    with DynamicMosquitto(tmp_path, filled([]), version=mosquitto_version) as broker:
         await _compared(broker)
 
 

@@ -15,10 +15,12 @@ from chassis.loops import Loop
 from chassis.process import background
 from registry_service.admission.reconciler.config import EnforcementConfig
 from registry_service.admission.reconciler.loop import enforcement
+from tests.broker_versions import Version
 from tests.dynamic_security import PASSWORD, USERNAME, DynamicMosquitto
 from tests.integration.registry_service.provisioning.test_fallback import shut_out
 from tests.stack import Stack
 
+KEPT = pytest.mark.every_version("Mooring keeps its list of clients")
 PATIENCE_S = 20.0
 
 
@@ -114,13 +116,14 @@ async def until_said(stack: Stack, words: str) -> None:
 
 
 @pytest.fixture
-def broker(tmp_path: Path) -> Any:
+def broker(tmp_path: Path, mosquitto_version: Version) -> Any:
     folder = tmp_path / "mosquitto"
     folder.mkdir()
-    with DynamicMosquitto(folder) as running:
+    with DynamicMosquitto(folder, version=mosquitto_version) as running:
         yield running
 
 
+@KEPT
 async def test_a_device_is_let_in_when_it_has_been_told_and_kicked_when_it_is_disabled(
     stack: Stack, broker: DynamicMosquitto
 ) -> None:
@@ -167,6 +170,7 @@ async def test_a_device_is_let_in_when_it_has_been_told_and_kicked_when_it_is_di
         assert not await is_let_in(broker, one)
 
 
+@KEPT
 async def test_either_side_may_start_again(stack: Stack, broker: DynamicMosquitto) -> None:
     await managed(stack, broker)
     one = await login(stack, "one")
@@ -227,6 +231,7 @@ async def test_a_fleet_that_is_moved_or_disabled_is_no_accident(
         assert await problem_of(stack) == ""
 
 
+@KEPT
 async def test_what_is_changed_by_hand_is_put_right(stack: Stack, broker: DynamicMosquitto) -> None:
     await managed(stack, broker)
     async with reconciling(stack, drift_check_s=0.5):
