@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from hypothesis import settings
 from psycopg import sql
 
 import migrations
@@ -17,6 +18,10 @@ from local.postgres import Postgres, prepare
 from tests.broker_versions import VERSIONS, Version
 from tests.rabbitmq import Rabbitmq, running
 from tests.stack import ROLES, Database, Stack, started
+
+# A busy machine may stop for longer than any deadline for an example.
+settings.register_profile("busy", deadline=None)
+settings.load_profile("busy")
 
 # A file system in memory, and how much memory has to be free for it.
 IN_MEMORY = Path("/dev/shm")  # noqa: S108 - pytest makes a folder of its own there
