@@ -53,17 +53,26 @@ class Connection(Struct):
 
 def begin(connections: list[Connection], username: str, peer: str, now: float) -> bool:
     """Notes that this process lets the client in; whether it is a connection not known before."""
-    for one in connections:
-        if peer and one.peer == peer and one.username == username and not one.is_over:
-            one.told_at, one.is_ours = now, True
-            return False
-    last = connections[-MAX_AWAITED:]
-    if len(last) == MAX_AWAITED and all(
-        _is_awaited(one) and one.username == username and not (peer and one.peer) for one in last
-    ):
-        last[-1].told_at = now
+    if peer:
+        for one in connections:
+            if one.peer == peer and one.username == username and not one.is_over:
+                one.told_at, one.is_ours = now, True
+                return False
+    if _are_enough(connections, username, peer):
+        connections[-1].told_at = now
         return False
     _add(connections, Connection(username, now, is_ours=True, peer=peer))
+    return True
+
+
+def _are_enough(connections: list[Connection], username: str, peer: str) -> bool:
+    """Whether the last ones are awaited of this user, and no more are to be."""
+    if len(connections) < MAX_AWAITED:
+        return False
+    # A plain loop: this is asked at every connect, and takes half as long as `all` here.
+    for one in connections[-MAX_AWAITED:]:
+        if one.has_come or one.is_over or one.username != username or (peer and one.peer):
+            return False
     return True
 
 

@@ -89,9 +89,9 @@ class ClientIds:
         known = self._open.get(client_id)
         if known is None:
             known = self._reopened(client_id, now)
-        before = {one.username for one in known}
+        before = known[:]
         if connections.begin(known, username, peer, now) or client_id not in self._open:
-            self._keep(client_id, known, before)
+            self._keep(client_id, known, {one.username for one in before})
         else:
             self._open.move_to_end(client_id)
 
