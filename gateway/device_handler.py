@@ -1,6 +1,5 @@
 """Devices' requests, which pass by the framework (`chassis/direct_http.py`)."""
 
-import asyncio
 import random
 import re
 from collections.abc import Callable, Sequence
@@ -10,6 +9,7 @@ from msgspec import Struct
 
 from chassis.direct_http import Head, Reply
 from chassis.errors import MooringError
+from chassis.http_handler import Awaited, RequestHandler
 from chassis.log import request_id
 from chassis.queue import Call
 from chassis.trust import Access
@@ -65,69 +65,20 @@ class DeviceRoute(Protocol):
         """The HTTP answer for a result."""
 
 
-class DeviceHandler:
+class DeviceHandler(RequestHandler):
     """Serves one request of a device; every error becomes a problem document."""
 
-    max_body_bytes = 64 * 1024
+    __slots__ = ("_request", "_request_id", "_since", "route")
 
     def __init__(self, route: DeviceRoute, uuid: str, head: Head) -> None:
         """Serves it with `route`; `uuid` is the one of the path."""
+        super().__init__()
         self.route = route
         self._request = DeviceRequest(head.method, uuid, head.headers, head.client)
         self._request_id = request_id_of(head.headers)
-        self._call: Call[Any, Any] | Waiting | None = None
 
-    def admit(self) -> Reply | None:
+    def admitted(self) -> Reply | None:
         """The error of the head, if there is one."""
-        return self._attempt(self._admit)
-
-    def ask(self, body: bytes | None, answer: Callable[[Reply], None]) -> None:
-        """Answers an error of the body at once, and otherwise the result of the call."""
-
-        def ask() -> Reply | None:
-            if body is None:
-                return rendered(http_problem(413))
-            self._request.body = body
-            self._call = call = self.route.ask(self._request)
-            call.future.add_done_callback(answered)
-            return None
-
-        def answered(future: "asyncio.Future[Any]") -> None:
-            if not future.cancelled():
-                attempt(lambda: settled(future.result()))
-
-        def settled(result: Any) -> Reply | None:
-            """The answer; None while the device waits until its broker holds it."""
-            if isinstance(result, MooringError):
-                raise result
-            since = self._call.since if self._call is not None else 0.0
-            waiting = self.route.awaited(result, since)
-            if waiting is None:
-                return self.route.reply(self._request, result)
-            self._call = waiting
-            waiting.future.add_done_callback(lambda held: waited(result, held))
-            return None
-
-        def waited(result: Any, held: "asyncio.Future[bool]") -> None:
-            if not held.cancelled():
-                told = result if held.result() else result.while_not_ready()
-                attempt(lambda: self.route.reply(self._request, told))
-
-        def attempt(step: Callable[[], Reply | None]) -> None:
-            replied = self._attempt(step)
-            if replied is not None:
-                answer(replied)
-
-        refused = self._attempt(ask)
-        if refused is not None:
-            answer(refused)
-
-    def leave(self) -> None:
-        """Cancels the queued call."""
-        if self._call is not None:
-            self._call.abandon()
-
-    def _admit(self) -> Reply | None:
         if self._request.method not in self.route.methods:
             allowed = b", ".join(self.route.methods).decode()
             return rendered(http_problem(405, headers={"Allow": allowed}))
@@ -135,18 +86,41 @@ class DeviceHandler:
         self._request.secret = self.route.admit(self._request)
         return None
 
-    def _attempt(self, step: Callable[[], Reply | None]) -> Reply | None:
-        """The answer, if `step` returns one or fails; otherwise None."""
+    def begun(self, body: bytes | None) -> Reply | Awaited:
+        """An error of the body, or the call."""
+        if body is None:
+            return rendered(http_problem(413))
+        self._request.body = body
+        call = self.route.ask(self._request)
+        self._since = call.since
+        return Awaited(call.future, self._called, call.abandon)
+
+    def failed(self, error: Exception) -> Reply:
+        """A problem document."""
+        if isinstance(error, MooringError):
+            return rendered(of_device_error(error))
+        return rendered(of_exception(error))
+
+    def attempt(self, step: Callable[..., Any], *arguments: Any) -> Any:
+        """Has the id of the request in the log, and in the answer."""
         token = request_id.set(self._request_id.decode())
         try:
-            reply = step()
-        except MooringError as error:
-            reply = rendered(of_device_error(error))
-        except Exception as error:  # noqa: BLE001 - the last resort; what is unexpected is logged
-            reply = rendered(of_exception(error))
+            outcome = super().attempt(step, *arguments)
         finally:
             request_id.reset(token)
-        if reply is None:
-            return None
+        if not isinstance(outcome, Reply):
+            return outcome
         head = b"x-content-type-options: nosniff\r\nx-request-id: %b\r\n%b"
-        return Reply(reply.status, head % (self._request_id, reply.head), reply.body)
+        return Reply(outcome.status, head % (self._request_id, outcome.head), outcome.body)
+
+    def _called(self, result: Any) -> Reply | Awaited:
+        """The answer; or the wait of a device until its broker holds it."""
+        waiting = self.route.awaited(result, self._since)
+        if waiting is None:
+            return self.route.reply(self._request, result)
+
+        def waited(is_held: bool) -> Reply:
+            told = result if is_held else result.while_not_ready()
+            return self.route.reply(self._request, told)
+
+        return Awaited(waiting.future, waited, waiting.abandon)

@@ -6,18 +6,18 @@ A path is `/<dialect>/<operation>`, and a broker that can send no header puts it
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import NamedTuple, cast
 
 import structlog
 
-from chassis import direct_http
 from chassis.bearer import bearer
-from chassis.direct_http import Head
+from chassis.direct_http import Head, Reply
 from chassis.errors import MooringError, Unauthenticated
-from chassis.queue import Call
+from chassis.http_handler import Awaited, RequestHandler
 from registry_service.admission.decision import ALLOWED, outward
-from registry_service.admission.listener.answering import Answering, Lookup, Seen
+from registry_service.admission.listener.answering import Answering, Seen
 from registry_service.admission.listener.dialects import DIALECTS
 from registry_service.admission.listener.dialects.asked import (
     TEXT,
@@ -124,55 +124,73 @@ class BrokerHandlers:
         return asker
 
 
-class BrokerHandler:
+class BrokerHandler(RequestHandler):
     """Serves one request of a broker."""
 
     max_body_bytes = MAX_BODY_BYTES
     __slots__ = (
+        "_asked",
         "_asker",
-        "_call",
         "_handlers",
         "_head",
         "_headers",
         "_operation",
         "_route",
-        "_task",
     )
 
     def __init__(self, handlers: BrokerHandlers, head: Head) -> None:
         """With what `handlers` has."""
+        super().__init__()
         self._handlers = handlers
         self._head = head
         self._headers = dict(head.headers)
-        self._call: Call[Lookup, Seen] | None = None
-        self._task: asyncio.Task[Verdict] | None = None
 
-    def admit(self) -> direct_http.Reply | None:
+    def admitted(self) -> Reply | None:
         """Whether there is such an operation, and this a broker."""
         refused = self._refusal()
         return None if refused is None else _sent(refused)
 
-    def ask(self, body: bytes | None, answer: Callable[[direct_http.Reply], None]) -> None:
-        """Answers at once from memory, and else when the database has said what it knows."""
-        asked = Asked(self._headers, self._head.query, body or b"")
-        try:
-            if body is None:
-                raise Unreadable("the body is too long")
-            reply = self._ask(asked, answer)
-        except Unreadable:
-            VERDICTS.note(self._route.dialect, None, UNREADABLE.reason)
-            reply = _sent(self._route.operation.answer(asked, (UNREADABLE,)))
-        except Exception as error:  # noqa: BLE001 - the last resort; what is unexpected is logged
-            reply = _failed(error)
-        if reply is not None:
-            answer(reply)
+    def begun(self, body: bytes | None) -> Reply | Awaited:
+        """The answer from memory, or what the database knows."""
+        self._asked = asked = Asked(self._headers, self._head.query, body or b"")
+        if body is None:
+            raise Unreadable("the body is too long")
+        handlers, asker, operation = self._handlers, self._asker, self._route.operation
+        now, key = handlers.loop.time(), key_of(asker, self._operation, asked)
+        given = handlers.reply_cache.again(asker, key, now)
+        if given is not None:
+            question, sent = given
+            self._note(question, ALLOWED, now)
+            return sent
+        found = operation.read(asked)
+        if not found:
+            return _sent(operation.answer(asked, ()))
+        if isinstance(found[0], Notice):
+            handlers.presence.told(asker.broker_id, cast("Sequence[Notice]", found), now)
+            return _sent(operation.answer(asked, ()))
+        questions = cast("Sequence[Question]", found)
+        at_once = [handlers.answering.at_once(asker, question, now) for question in questions]
+        verdicts = [verdict for verdict in at_once if verdict is not None]
+        if len(verdicts) == len(questions):
+            sent = self._judged(questions, verdicts, now)
+            if len(questions) == 1:
+                handlers.reply_cache.keep(key, questions[0], verdicts[0], sent, now)
+            return sent
+        # The questions of one request are about one client: one lookup does.
+        call = handlers.answering.look_up(asker, questions[0], now)
+        return Awaited(call.future, partial(self._seen, questions, now), call.abandon)
 
-    def leave(self) -> None:
-        """The broker waits no more."""
-        if self._call is not None:
-            self._call.abandon()
-        if self._task is not None:
-            self._task.cancel()
+    def failed(self, error: Exception) -> Reply:
+        """For what is not the client's fault, the broker decides what follows."""
+        if isinstance(error, Unreadable):
+            VERDICTS.note(self._route.dialect, None, UNREADABLE.reason)
+            return _sent(self._route.operation.answer(self._asked, (UNREADABLE,)))
+        if not isinstance(error, MooringError):
+            log.error("a broker's question failed unexpectedly", exc_info=error)
+            return _sent(FAULT)
+        wait = b"%d" % max(1, round(error.retry_after_s or 1))
+        text = error.reason.encode() + b"\n"
+        return _sent(DialectReply(503, TEXT, text, ((b"retry-after", wait),)))
 
     def _refusal(self) -> DialectReply | None:
         path = self._head.path
@@ -203,95 +221,27 @@ class BrokerHandler:
         self._route, self._operation, self._asker = route, operation, asker
         return None
 
-    def _ask(
-        self, asked: Asked, answer: Callable[[direct_http.Reply], None]
-    ) -> direct_http.Reply | None:
-        """What memory is sure of; None where it is not, and `answer` is called later."""
-        handlers, asker, operation = self._handlers, self._asker, self._route.operation
-        now, key = handlers.loop.time(), key_of(asker, self._operation, asked)
-        given = handlers.reply_cache.again(asker, key, now)
-        if given is not None:
-            question, sent = given
-            self._note(question, ALLOWED, now)
-            return sent
-        found = operation.read(asked)
-        if not found:
-            return _sent(operation.answer(asked, ()))
-        if isinstance(found[0], Notice):
-            handlers.presence.told(asker.broker_id, cast("Sequence[Notice]", found), now)
-            return _sent(operation.answer(asked, ()))
-        questions = cast("Sequence[Question]", found)
-        at_once = [handlers.answering.at_once(asker, question, now) for question in questions]
+    def _seen(self, questions: Sequence[Question], now: float, found: Seen) -> Reply | Awaited:
+        """What the database knows is the answer, unless a slow hash has to be computed."""
+        answering, asker = self._handlers.answering, self._asker
+        at_once = [answering.judge(asker, question, found, now) for question in questions]
         verdicts = [verdict for verdict in at_once if verdict is not None]
         if len(verdicts) == len(questions):
-            sent = self._judged(asked, questions, verdicts, now)
-            if len(questions) == 1:
-                handlers.reply_cache.keep(key, questions[0], verdicts[0], sent, now)
-            return sent
-        self._look_up(asked, questions, answer, now)
-        return None
-
-    def _look_up(
-        self,
-        asked: Asked,
-        questions: Sequence[Question],
-        answer: Callable[[direct_http.Reply], None],
-        now: float,
-    ) -> None:
-        """Without a task. The questions of one request are about one client: one lookup does."""
-        answering, asker = self._handlers.answering, self._asker
-
-        def seen(future: "asyncio.Future[Seen | MooringError]") -> None:
-            if future.cancelled():
-                return
-            try:
-                found = future.result()
-                if isinstance(found, MooringError):
-                    raise found
-                at_once = [answering.judge(asker, question, found, now) for question in questions]
-                verdicts = [verdict for verdict in at_once if verdict is not None]
-                if len(verdicts) < len(questions):
-                    self._prove(asked, questions[0], found, answer, now)
-                    return
-                sent = self._judged(asked, questions, verdicts, now)
-            except Exception as error:  # noqa: BLE001 - the last resort; it is logged
-                sent = _failed(error)
-            answer(sent)
-
-        self._call = answering.look_up(asker, questions[0], now)
-        self._call.future.add_done_callback(seen)
-
-    def _prove(
-        self,
-        asked: Asked,
-        question: Question,
-        seen: Seen,
-        answer: Callable[[direct_http.Reply], None],
-        now: float,
-    ) -> None:
-        """Only of a `Connect` is there a verdict that takes long."""
-
-        def proved(task: "asyncio.Task[Verdict]") -> None:
-            if task.cancelled():
-                return
-            try:
-                sent = self._judged(asked, [question], [task.result()], now)
-            except Exception as error:  # noqa: BLE001 - the last resort; it is logged
-                sent = _failed(error)
-            answer(sent)
-
-        if not isinstance(question, Connect) or seen.subject is None:
+            return self._judged(questions, verdicts, now)
+        # Only of a `Connect` is there a verdict that takes long.
+        question = questions[0]
+        if not isinstance(question, Connect) or found.subject is None:
             raise RuntimeError("there is no password to be proved")
-        proving = self._handlers.answering.prove(self._asker, question, seen.subject, now)
-        self._task = self._handlers.loop.create_task(proving)
-        self._task.add_done_callback(proved)
+        proving = answering.prove(asker, question, found.subject, now)
+        task = self._handlers.loop.create_task(proving)
+        return Awaited(task, lambda verdict: self._judged([question], [verdict], now), task.cancel)
 
     def _judged(
-        self, asked: Asked, questions: Sequence[Question], verdicts: Sequence[Verdict], now: float
-    ) -> direct_http.Reply:
+        self, questions: Sequence[Question], verdicts: Sequence[Verdict], now: float
+    ) -> Reply:
         for question, verdict in zip(questions, verdicts, strict=True):
             self._note(question, verdict, now)
-        return _sent(self._route.operation.answer(asked, [*map(outward, verdicts)]))
+        return _sent(self._route.operation.answer(self._asked, [*map(outward, verdicts)]))
 
     def _note(self, question: Question, verdict: Verdict, now: float) -> None:
         if verdict.is_allowed and isinstance(question, Connect):
@@ -299,17 +249,8 @@ class BrokerHandler:
         VERDICTS.note(self._route.dialect, type(question), verdict.reason)
 
 
-def _sent(reply: DialectReply) -> direct_http.Reply:
+def _sent(reply: DialectReply) -> Reply:
     """As HTTP has it."""
     headers = ((b"content-type", reply.content_type), *reply.headers)
     head = b"".join(b"%b: %b\r\n" % header for header in headers)
-    return direct_http.Reply(reply.status, head, reply.body)
-
-
-def _failed(error: Exception) -> direct_http.Reply:
-    """For what is none of the client's fault: the broker decides what that means."""
-    if not isinstance(error, MooringError):
-        log.error("a broker's question failed unexpectedly", exc_info=error)
-        return _sent(FAULT)
-    wait = b"%d" % max(1, round(error.retry_after_s or 1))
-    return _sent(DialectReply(503, TEXT, error.reason.encode() + b"\n", ((b"retry-after", wait),)))
+    return Reply(reply.status, head, reply.body)
