@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from chassis.config import BindConfig, CalleeConfig, DatabaseConfig, Port
-from chassis.hosts import BrokerUrl
+from chassis.hosts import MqttUrl
 
 
 class BrokerDatabaseConfig(DatabaseConfig):
@@ -30,7 +30,7 @@ class BrokerServiceConfig(BrokerDatabaseConfig, BindConfig, CalleeConfig):
 
     bind_port: Port = 50051
     # The broker of last resort; the same for both services.
-    mqtt_broker_url: BrokerUrl = "mqtt://mosquitto:1883"
+    mqtt_broker_url: MqttUrl = "mqtt://mosquitto:1883"
     # The public halves of the keys that the registry signs tickets with.
     ticket_public_keys_file: Path
 

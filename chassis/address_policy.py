@@ -1,4 +1,4 @@
-"""Which addresses Mooring connects to for its operators: brokers, and whatever else they name.
+"""Which addresses a process may connect to when operators name them.
 
 A policy looks at addresses, not names: a name is resolved first, and what was allowed is connected
 to (`chassis/connecting.py`).

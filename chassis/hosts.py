@@ -1,4 +1,4 @@
-"""Hosts: what may stand where Mooring or a device connects to.
+"""Hosts and MQTT URLs, as operators write them.
 
 The database has the same rule for hosts that are set by SQL (`is_host` in the migrations).
 """
@@ -16,7 +16,7 @@ MAX_HOST = 253
 LABEL = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
 # Resolvers read a name whose last label is a number as an IPv4 address: 127.1, 2130706433, 0x7f.1.
 NUMBER = re.compile(r"[0-9]+|0[xX][0-9A-Fa-f]*")
-BROKER_URL = re.compile(
+MQTT_URL = re.compile(
     r"(?:mqtt|mqtts|ws|wss)://(?P<host>\[[^\s/@\[\]]*\]|[^\s/@:\[\]]*)"
     r"(?::(?P<port>[0-9]{1,5}))?(?:/\S*)?"
 )
@@ -59,8 +59,8 @@ def _check_name(host: str, field: str) -> None:
     raise InvalidInput("must be a host name or an IP address", field=field)
 
 
-def _checked_broker_url(url: str) -> str:
-    found = BROKER_URL.fullmatch(url)
+def _checked_mqtt_url(url: str) -> str:
+    found = MQTT_URL.fullmatch(url)
     if found is None or not 1 <= int(found["port"] or 1) <= 65_535:
         raise ValueError("must be a URL of mqtt, mqtts, ws or wss without a username")
     host = found["host"]
@@ -74,5 +74,5 @@ def _checked_broker_url(url: str) -> str:
     return url
 
 
-# The URL of a broker, as an agent takes it: the port is the protocol's own unless given.
-BrokerUrl = Annotated[str, AfterValidator(_checked_broker_url)]
+# The URL that an MQTT client connects to. The port is the protocol's own unless given.
+MqttUrl = Annotated[str, AfterValidator(_checked_mqtt_url)]

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field, SecretStr, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from chassis.config import ProcessConfig
-from chassis.hosts import BrokerUrl
+from chassis.hosts import MqttUrl
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 
@@ -43,7 +43,7 @@ class LocalConfig(ProcessConfig):
     """A PostgreSQL of the user's own; its user owns the database and has CREATEROLE."""
 
     # The rest is the services' own, and is checked by them too.
-    mqtt_broker_url: BrokerUrl | None = None
+    mqtt_broker_url: MqttUrl | None = None
     log_level: str | None = None
     gateway_metrics_port: Port | None = None
     registry_metrics_port: Port | None = None

@@ -15,7 +15,7 @@ from chassis.config import (
     MetricsConfig,
     Port,
 )
-from chassis.hosts import BrokerUrl
+from chassis.hosts import MqttUrl
 
 
 class RegistryDatabaseConfig(DatabaseConfig):
@@ -37,7 +37,7 @@ class RegistryServiceConfig(RegistryDatabaseConfig, BindConfig, CallerConfig, Ca
 
     bind_port: Port = 50052
     # The broker of last resort; the same for both services.
-    mqtt_broker_url: BrokerUrl = "mqtt://mosquitto:1883"
+    mqtt_broker_url: MqttUrl = "mqtt://mosquitto:1883"
     # A gRPC target.
     broker_service_address: str = "127.0.0.1:50051"
     # How long a registration waits for the broker service before it makes do with a stopgap.

@@ -9,7 +9,7 @@ import httpx2
 from broker_service.settings import _check_management_url, url_of
 from chassis.address_policy import DEFAULT, AddressPolicy
 from chassis.errors import InvalidInput
-from chassis.hosts import _checked_broker_url, check_host
+from chassis.hosts import _checked_mqtt_url, check_host
 from tests.fuzz.given import chosen
 
 SEEDS = tuple(
@@ -56,7 +56,7 @@ def _host(text: str) -> None:
 
 def _broker_url(text: str) -> None:
     with suppress(ValueError):
-        parts = urlsplit(_checked_broker_url(text))
+        parts = urlsplit(_checked_mqtt_url(text))
         assert parts.hostname
         assert parts.username is None
         check_host(parts.hostname, field="host")

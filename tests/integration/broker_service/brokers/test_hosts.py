@@ -10,7 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from broker_service.settings import Settings, check
 from chassis.errors import InvalidInput
-from chassis.hosts import BrokerUrl
+from chassis.hosts import MqttUrl
 from tests.stack import Database, Stack
 
 TAKEN = (
@@ -55,7 +55,7 @@ def api_takes(host: str) -> bool:
 def environment_takes(host: str) -> bool:
     url = f"mqtt://[{host}]:1883" if ":" in host else f"mqtt://{host}:1883"
     try:
-        TypeAdapter(BrokerUrl).validate_python(url)
+        TypeAdapter(MqttUrl).validate_python(url)
     except ValidationError:
         return False
     return True
@@ -143,7 +143,7 @@ def test_a_host_is_refused(host: str) -> None:
 )
 def test_a_url_in_the_environment(url: str, is_taken: bool) -> None:
     try:
-        TypeAdapter(BrokerUrl).validate_python(url)
+        TypeAdapter(MqttUrl).validate_python(url)
     except ValidationError:
         assert not is_taken
     else:
