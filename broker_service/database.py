@@ -21,9 +21,10 @@ from broker_service.errors import (
 from broker_service.pem import united
 from broker_service.tables import brokers, certificates, history
 from chassis import audit
-from chassis.database import PLACEMENT, take_turns, writing
+from chassis.database import take_turns, writing
 from chassis.errors import LostRace, counted
 from chassis.log import actor
+from domain.turns import PLACEMENT
 
 Row = sa.RowMapping
 

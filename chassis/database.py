@@ -1,12 +1,11 @@
-"""PostgreSQL: the engine, the schema a service knows, and what a failed statement means."""
+"""PostgreSQL: connections, transactions, and the schema that a service knows."""
 
 import asyncio
 import contextlib
 import time
 import weakref
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
-from enum import Enum
-from typing import Any, TypeAlias, TypeVar, cast
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from typing import Any, TypeAlias, cast
 
 import psycopg
 import structlog
@@ -15,14 +14,13 @@ from psycopg_pool import AsyncConnectionPool
 from sqlalchemy import event, text
 from sqlalchemy.engine import ExceptionContext, make_url
 from sqlalchemy.exc import DBAPIError, InvalidatePoolError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from chassis.database_failures import ends_session, translated
 from chassis.errors import Unavailable
 
 # What the hot paths use: the driver itself, without the layer that builds statements.
-DriverError = psycopg.Error
 Row: TypeAlias = tuple[Any, ...]
 Connection = psycopg.AsyncConnection[Row]
 Pool = AsyncConnectionPool[Connection]
@@ -34,13 +32,7 @@ LOCK_TIMEOUT_MS = 2_000
 # A server that hangs keeps neither of these promises; then the connection is given up.
 CLIENT_TIMEOUT_S = 8.0
 START_PATIENCE_S = 30.0
-# More than a hot path has connections: all of them may have broken unseen.
-MAX_TRIES = 6
-TRIES_S = 2.0
 POOL_SIZE = 4
-
-Done = TypeVar("Done")
-Failure: TypeAlias = DBAPIError | psycopg.Error | PoolTimeoutError | TimeoutError
 
 
 # Notices a server that vanished without closing, or that does not take the connection.
@@ -51,46 +43,6 @@ LIVENESS: dict[str, Any] = {
     "keepalives_count": 3,
     "tcp_user_timeout": 10_000,
 }
-
-
-# What is taken in turns: rows of the table `turns`, which no role but the services' may lock.
-PLACEMENT = "placement"
-DEVICE_COUNTS = "device_counts"
-BROKER_SECRETS = "broker_secrets"
-USERNAMES = "usernames"
-FIRST_ADMIN = "first_admin"
-
-# The reason of an `Unavailable` that is about the database itself.
-DATABASE_UNAVAILABLE = "DATABASE_UNAVAILABLE"
-
-
-class FailureKind(Enum):
-    """Why the database refused a statement, as far as a caller may act on it."""
-
-    RACE = "race"  # deadlock, lock timeout, serialization: begin again
-    LOST = "lost"  # no connection, or it broke: begin again, or say UNAVAILABLE
-    DATA = "data"  # the values are at fault: the same statement never succeeds
-    OURS = "ours"  # anything else is a mistake in this program
-
-
-# The beginnings of the SQLSTATEs that are no mistake of ours (PostgreSQL documentation,
-# appendix A); the longest that fits decides.
-FAILURE_KINDS = {
-    # Of the transaction: deadlocks, serialization, lock and statement timeouts, old snapshots.
-    **dict.fromkeys(("40", "55P03", "57014", "72"), FailureKind.RACE),
-    # Of the server: no connection, it stops or starts, it lacks resources, its disk or its files
-    # fail, it does not let us in or lacks the database, it ended an idle session.
-    **dict.fromkeys(
-        ("08", "28", "3D", "53", "57P", "58", "XX", "25P03", "25P04"), FailureKind.LOST
-    ),
-    # It is a standby, or has become one in a failover.
-    "25006": FailureKind.LOST,
-    # A prepared statement that a migration, or a pooler between us, has made useless.
-    **dict.fromkeys(("0A000", "26000", "42P05"), FailureKind.LOST),
-    **dict.fromkeys(("22", "23"), FailureKind.DATA),
-}
-# No statement succeeds any more on the session that says so.
-ENDED_SESSIONS = ("08", "57P", "25P03", "25P04", "25006", "0A000", "26000", "42P05")
 
 
 OPTIONS = (
@@ -209,28 +161,6 @@ def _demand_durable(connection: Connection) -> None:
         raise psycopg.OperationalError("the synchronous standby did not confirm the commit")
 
 
-def failure_kind_of(error: Failure) -> FailureKind:
-    """What a failed statement means, by its SQLSTATE (PostgreSQL documentation, appendix A)."""
-    if isinstance(error, DBAPIError) and error.connection_invalidated:
-        return FailureKind.LOST
-    cause = error.orig if isinstance(error, DBAPIError) else error
-    if not isinstance(cause, psycopg.Error):
-        return FailureKind.LOST
-    state = cause.sqlstate or ""
-    for length in (5, 3, 2):
-        if found := FAILURE_KINDS.get(state[:length]):
-            return found
-    if not state and isinstance(cause, (psycopg.OperationalError, psycopg.InterfaceError)):
-        return FailureKind.LOST
-    return FailureKind.OURS
-
-
-def ends_session(error: BaseException | None) -> bool:
-    """Whether no statement can succeed on the connection that `error` came from."""
-    state = error.sqlstate if isinstance(error, psycopg.Error) else None
-    return state is not None and state.startswith(ENDED_SESSIONS)
-
-
 @contextlib.asynccontextmanager
 async def reading(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
     """A connection for reads that need no transaction of their own."""
@@ -253,10 +183,10 @@ async def writing(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
 async def take_turns(connection: AsyncConnection, what: str) -> None:
     """Waits until no other transaction changes `what`, and keeps it to the commit.
 
-    `what` is one of those above. For the beginning of a transaction. One that changes brokers,
-    certificates, fleets or allowances takes `PLACEMENT`: their triggers hold the one row of
-    `placement_version` from the first change on, and a transaction that then waits for another's
-    row, while that one waits for this, is in a deadlock.
+    `what` is a row of the table `turns`, which only the services may lock. This comes first in a
+    transaction that changes brokers, certificates, fleets or allowances, as `placement`: their
+    triggers hold the one row of `placement_version` from the first change on, and a transaction
+    that then waits for another's row, while that one waits for this, is in a deadlock.
     """
     await connection.execute(
         text("SELECT FROM turns WHERE name = :what FOR UPDATE"), {"what": what}
@@ -319,53 +249,6 @@ async def _close_ended(connection: Connection, error: psycopg.Error) -> None:
     """The pool replaces a connection that is closed; others of it fail in the same way."""
     if ends_session(error):
         await connection.close()
-
-
-@contextlib.contextmanager
-def translated() -> Iterator[None]:
-    """Turns a race or a lost connection into `Unavailable`; driver text goes to the log."""
-    try:
-        yield
-    except (DBAPIError, psycopg.Error, PoolTimeoutError, TimeoutError) as error:
-        kind = failure_kind_of(error)
-        if kind in (FailureKind.DATA, FailureKind.OURS):
-            raise
-        log.warning("the database did not answer", refusal=kind.value, **described(error))
-        raise Unavailable("the database cannot be reached", reason=DATABASE_UNAVAILABLE) from error
-
-
-def described(error: Failure) -> dict[str, str]:
-    """What a log may say of a failed statement: never its values, which PostgreSQL quotes."""
-    orig = getattr(error, "orig", error)
-    if not isinstance(orig, psycopg.Error):
-        return {"error": type(error).__name__}
-    return {
-        "error": type(orig).__name__,
-        "sqlstate": orig.sqlstate or "",
-        "constraint": orig.diag.constraint_name or "",
-        "cause": orig.diag.message_primary or "",
-    }
-
-
-async def retried(work: Callable[[], Awaitable[Done]]) -> Done:
-    """What `work` returns, begun again after a race or a lost connection, a few times.
-
-    `work` is safe to repeat, also where nobody knows whether its commit took effect. Raises the
-    last `Unavailable`.
-    """
-    try:
-        return await work()
-    except Unavailable:
-        log.debug("begun again")
-    async for attempt in tenacity.AsyncRetrying(
-        retry=tenacity.retry_if_exception_type(Unavailable),
-        stop=tenacity.stop_after_attempt(MAX_TRIES - 1) | tenacity.stop_after_delay(TRIES_S),
-        wait=tenacity.wait_random_exponential(0.1, max=0.5),
-        reraise=True,
-    ):
-        with attempt:
-            return await work()
-    raise AssertionError("tenacity reraises")
 
 
 async def is_reachable(engine: AsyncEngine) -> bool:

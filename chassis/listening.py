@@ -17,7 +17,8 @@ from typing import Any, TypeAlias, TypeVar, cast
 import psycopg
 import structlog
 
-from chassis.database import LIVENESS, Connection, described
+from chassis.database import LIVENESS, Connection
+from chassis.database_failures import described
 
 log = structlog.get_logger(__name__)
 

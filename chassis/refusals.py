@@ -21,7 +21,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from chassis import log as logs
 from chassis.audit import action_of, log_table, without_secrets
-from chassis.database import FailureKind, described, failure_kind_of, writing
+from chassis.database import writing
+from chassis.database_failures import FailureKind, described, failure_kind_of
 from chassis.errors import (
     AlreadyExists,
     Conflict,

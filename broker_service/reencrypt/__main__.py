@@ -14,7 +14,8 @@ from broker_service.reencrypt.store import Chunk, ReencryptionStore
 from broker_service.tables import SCHEMA_REVISION
 from chassis import log
 from chassis.config import load
-from chassis.database import engine_of, require_schema, retried
+from chassis.database import engine_of, require_schema
+from chassis.database_failures import retried
 
 
 async def reencrypted(config: ReencryptConfig) -> Chunk:

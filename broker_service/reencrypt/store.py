@@ -18,7 +18,8 @@ from broker_service.passwords import password_place
 from broker_service.reencrypt.database import Kept, destinations_of
 from broker_service.tables import brokers, certificates, history
 from chassis import audit
-from chassis.database import PLACEMENT, take_turns, writing
+from chassis.database import take_turns, writing
+from domain.turns import PLACEMENT
 
 # Rows that are locked together; whoever changes one of them waits as long.
 CHUNK = 50

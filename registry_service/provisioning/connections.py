@@ -6,7 +6,7 @@ from functools import partial
 
 from mooring.registry.v1 import registration_pb2 as pb
 
-from chassis.database import retried
+from chassis.database_failures import retried
 from chassis.errors import LostRace, MooringError
 from registry_service.credentials import KeyRing, new_salt
 from registry_service.errors import (

@@ -19,7 +19,7 @@ from functools import partial
 
 import structlog
 
-from chassis.database import DriverError, FailureKind, described, failure_kind_of, retried
+from chassis.database_failures import DriverError, FailureKind, described, failure_kind_of, retried
 from chassis.errors import InvalidInput, LostRace, MooringError, Unavailable
 from registry_service.credentials import KeyRing
 from registry_service.errors import (

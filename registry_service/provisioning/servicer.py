@@ -11,7 +11,7 @@ from mooring.registry.v1 import registration_pb2_grpc
 from prometheus_client import Counter
 
 from chassis.coalescer import Coalescer
-from chassis.database import DATABASE_UNAVAILABLE
+from chassis.database_failures import DATABASE_UNAVAILABLE
 from chassis.errors import InvalidInput, MooringError, Unavailable, to_item
 from chassis.identities import Identity
 from chassis.server import Context, deadline_of

@@ -71,7 +71,11 @@ PURE = (
 # their store, the tables, the frame of transactions, and the lease that several stores hold.
 SQL_FILES = re.compile(r"(\w+_)?store\.py|statements\.py|tables\.py|database\.py|leases\.py")
 # The chassis has no stores. These write the audit log, restrict rows to fleets, and listen.
-SQL_OF_THE_CHASSIS = ("audit.py", "refusals.py", "isolation.py", "listening.py", "database.py")
+SQL_OF_THE_CHASSIS = (
+    *("audit.py", "refusals.py", "isolation.py", "listening.py"),
+    # The second reads what the driver raises.
+    *("database.py", "database_failures.py"),
+)
 SQL_TEXT = re.compile(
     r"\s*(SELECT|INSERT INTO|UPDATE|DELETE FROM|WITH|LOCK|SET|NOTIFY|LISTEN|CASE|TRUNCATE)\s"
 )

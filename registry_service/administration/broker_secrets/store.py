@@ -9,7 +9,8 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from chassis import audit
-from chassis.database import BROKER_SECRETS, reading, take_turns, writing
+from chassis.database import reading, take_turns, writing
+from domain.turns import BROKER_SECRETS
 from registry_service.errors import BrokerNotFound, BrokerSecretNotFound, TooManyBrokerSecrets
 from registry_service.tables import broker_secrets, brokers
 

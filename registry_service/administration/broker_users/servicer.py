@@ -6,7 +6,7 @@ from functools import partial
 from mooring.registry.v1 import broker_users_pb2 as pb
 from mooring.registry.v1 import broker_users_pb2_grpc
 
-from chassis.database import retried
+from chassis.database_failures import retried
 from chassis.errors import InvalidInput
 from chassis.server import Context, deadline_of
 from chassis.servicers import allows

@@ -9,7 +9,8 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from chassis import audit
-from chassis.database import PLACEMENT, reading, take_turns, writing
+from chassis.database import reading, take_turns, writing
+from domain.turns import PLACEMENT
 from registry_service.errors import (
     BrokerInactive,
     BrokerNotAllowed,

@@ -9,8 +9,9 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from chassis import audit
-from chassis.database import USERNAMES, lock_shared, writing
+from chassis.database import lock_shared, writing
 from chassis.errors import LostRace, MooringError
+from domain.turns import USERNAMES
 from registry_service.administration.devices.importing import ImportedDevice
 from registry_service.administration.quota_store import places_left, take_places
 from registry_service.errors import (

@@ -8,7 +8,8 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from chassis import audit
-from chassis.database import PLACEMENT, reading, take_turns, writing
+from chassis.database import reading, take_turns, writing
+from domain.turns import PLACEMENT
 from registry_service.administration.fleets.store import fleet_of, told
 from registry_service.errors import FleetInUse
 from registry_service.tables import (

@@ -10,7 +10,7 @@ from mooring.registry.v1 import fleets_pb2 as pb
 from mooring.registry.v1 import fleets_pb2_grpc
 
 from chassis import isolation, pages
-from chassis.database import retried
+from chassis.database_failures import retried
 from chassis.errors import InvalidInput
 from chassis.server import Context, deadline_of
 from chassis.servicers import allows

@@ -9,9 +9,10 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from chassis import audit
-from chassis.database import PLACEMENT, reading, take_turns, writing
+from chassis.database import reading, take_turns, writing
 from chassis.errors import Forbidden
 from chassis.isolation import Fleets, is_within
+from domain.turns import PLACEMENT
 from registry_service.administration.allowance_store import require_allowed
 from registry_service.errors import (
     BrokerUnknown,

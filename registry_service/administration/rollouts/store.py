@@ -10,8 +10,9 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from chassis import audit
-from chassis.database import PLACEMENT, take_turns, writing
+from chassis.database import take_turns, writing
 from chassis.isolation import Fleets
+from domain.turns import PLACEMENT
 from registry_service.administration.allowance_store import require_allowed
 from registry_service.administration.fleets.store import fleet_of
 from registry_service.errors import BrokerInactive, BrokerUnknown, RolloutNotFound

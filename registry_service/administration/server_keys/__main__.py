@@ -14,7 +14,8 @@ from typing import ClassVar
 
 from chassis import log
 from chassis.config import load
-from chassis.database import engine_of, require_schema, retried
+from chassis.database import engine_of, require_schema
+from chassis.database_failures import retried
 from registry_service.administration.server_keys.store import Ended, ServerKeyStore, Usage
 from registry_service.config import RegistryDatabaseConfig
 from registry_service.credentials import KeyRing

@@ -10,8 +10,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from chassis import audit
 from chassis.audit import HIDDEN
-from chassis.database import USERNAMES, reading, take_turns, writing
+from chassis.database import reading, take_turns, writing
 from chassis.errors import LostRace
+from domain.turns import USERNAMES
 from registry_service.errors import BrokerUnknown, ServiceAccountNotFound, UsernameTaken
 from registry_service.tables import brokers, devices, service_accounts
 

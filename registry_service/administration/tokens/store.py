@@ -9,8 +9,10 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from chassis import audit
-from chassis.database import FIRST_ADMIN, reading, retried, take_turns, writing
+from chassis.database import reading, take_turns, writing
+from chassis.database_failures import retried
 from chassis.errors import Conflict
+from domain.turns import FIRST_ADMIN
 from registry_service.errors import FleetUnknown, LastAdminToken, TokenNotFound
 from registry_service.tables import api_tokens, fleets
 

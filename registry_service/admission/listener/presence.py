@@ -10,7 +10,7 @@ import structlog
 from msgspec import Struct
 from prometheus_client import Counter
 
-from chassis.database import DriverError, described
+from chassis.database_failures import DriverError, described
 from chassis.errors import Unavailable
 from registry_service.admission.listener.sessions import Sessions, Standing
 from registry_service.admission.listener.store import AccessStore

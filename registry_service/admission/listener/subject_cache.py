@@ -14,7 +14,7 @@ from typing import TypeAlias
 import structlog
 from prometheus_client import Gauge
 
-from chassis.database import DriverError, described
+from chassis.database_failures import DriverError, described
 from chassis.errors import Unavailable
 from chassis.listening import Listener
 from chassis.probes import Readiness

@@ -13,7 +13,7 @@ from mooring.broker.v1 import management_pb2 as pb
 from prometheus_client import Counter, Gauge, Histogram
 
 from chassis.address_policy import AddressPolicy
-from chassis.database import DATABASE_UNAVAILABLE
+from chassis.database_failures import DATABASE_UNAVAILABLE
 from chassis.errors import MooringError
 from registry_service.admission.decision import uuid_of_username
 from registry_service.admission.reconciler.dynamic_security import Command, Wanted

@@ -6,7 +6,8 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from chassis.database import DEVICE_COUNTS, take_turns, writing
+from chassis.database import take_turns, writing
+from domain.turns import DEVICE_COUNTS
 from registry_service.tables import device_count_changes, device_counts
 
 KIND = tuple(column.name for column in device_counts.primary_key)

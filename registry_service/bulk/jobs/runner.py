@@ -8,7 +8,7 @@ from prometheus_client import Counter, Gauge, Histogram
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from chassis.database import described
+from chassis.database_failures import described
 from chassis.errors import LostRace, Unavailable
 from chassis.loops import Turn
 from registry_service.bulk.jobs.chunks import next_size

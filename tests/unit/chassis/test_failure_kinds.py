@@ -5,7 +5,7 @@ import pytest
 from psycopg import errors
 from sqlalchemy.exc import DBAPIError
 
-from chassis.database import FailureKind, ends_session, failure_kind_of, translated
+from chassis.database_failures import FailureKind, ends_session, failure_kind_of, translated
 from chassis.errors import Unavailable
 
 STATES = sorted(

@@ -13,7 +13,7 @@ from mooring.broker.v1 import management_pb2 as pb
 from mooring.broker.v1 import management_pb2_grpc
 
 import gateway
-from chassis.database import DATABASE_UNAVAILABLE
+from chassis.database_failures import DATABASE_UNAVAILABLE
 from chassis.errors import REASON, Unavailable
 from chassis.identities import Identity
 from chassis.trust import Access, Actor

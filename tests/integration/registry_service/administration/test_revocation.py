@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from time import monotonic
+from typing import Any
 
 import psycopg
 import pytest
@@ -14,10 +15,11 @@ from tests.proxy import Proxy, proxied
 from tests.stack import Peer, Stack
 
 WITHIN_S = 1.0
-CUT = (
-    "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = %s"
+LISTENERS = (
+    " FROM pg_stat_activity WHERE datname = %s"
     " AND application_name = 'mooring listener' AND usename = 'mooring_registry'"
 )
+CUT = "SELECT count(pg_terminate_backend(pid))" + LISTENERS
 
 
 async def created(peer: Peer) -> tuple[str, str]:
@@ -45,6 +47,13 @@ Revoke = Callable[[Stack, str], Awaitable[None]]
 async def authenticated(peer: Peer, secret: str) -> str:
     request = pb.AuthenticateTokenRequest(secret=secret)
     return str((await peer.tokens("AuthenticateToken", request)).token.id)
+
+
+async def listening(connection: psycopg.Connection[Any], database: str, count: int) -> None:
+    """Returns when so many connections listen."""
+    async with asyncio.timeout(20):
+        while connection.execute("SELECT count(*)" + LISTENERS, [database]).fetchone() != (count,):
+            await asyncio.sleep(0.02)
 
 
 async def refused_s(peer: Peer, secret: str, since: float) -> float:
@@ -95,9 +104,9 @@ async def test_a_connection_that_is_cut_is_replaced(stack: Stack) -> None:
     for _ in range(3):
         token_id, secret = await created(stack.registry)
         with psycopg.connect(superuser, autocommit=True) as connection:
-            cut = connection.execute(CUT, [stack.database.name]).fetchone()
-        # Each replica has one for tokens and one for what brokers hold.
-        assert cut == (4,)
+            # Each replica has one for tokens and one for what brokers hold.
+            await listening(connection, stack.database.name, 4)
+            assert connection.execute(CUT, [stack.database.name]).fetchone() == (4,)
         await by_sql(stack, token_id)
         since = monotonic()
         for peer in (stack.registry, other):
