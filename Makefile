@@ -7,6 +7,8 @@ export UV_PYTHON_DOWNLOADS := never
 unexport PYTHONDONTWRITEBYTECODE
 
 UV := .uv/bin/uv
+# Another PYTHON makes .venv anew.
+MADE_WITH := .venv/.made-with-$(subst /,-,$(PYTHON))
 RUN := .venv/bin
 PROTOS := $(sort $(shell find protos/mooring -name '*.proto'))
 SOURCES := chassis domain broker_service registry_service gateway migrations local bench tests
@@ -53,15 +55,19 @@ $(UV):
 	$(PYTHON) -m venv .uv
 	.uv/bin/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
 
-.venv/.run: uv.lock pyproject.toml | $(UV)
+$(MADE_WITH): | $(UV)
+	$(UV) venv --quiet --clear --python $(PYTHON)
+	@touch $@
+
+.venv/.run: uv.lock pyproject.toml $(MADE_WITH) | $(UV)
 	$(UV) sync --quiet --locked --inexact --extra local --python $(PYTHON)
 	@touch $@
 
-.venv/.dev: uv.lock pyproject.toml | $(UV)
+.venv/.dev: uv.lock pyproject.toml $(MADE_WITH) | $(UV)
 	$(UV) sync --quiet --locked --extra local --group dev --python $(PYTHON)
 	@rm -f .venv/.bench
 	@touch $@ .venv/.run
 
-.venv/.bench: uv.lock pyproject.toml | $(UV)
+.venv/.bench: uv.lock pyproject.toml $(MADE_WITH) | $(UV)
 	$(UV) sync --quiet --locked --inexact --extra local --group bench --python $(PYTHON)
 	@touch $@
