@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from ipaddress import IPv4Address
 
 from chassis.errors import InvalidInput
 from chassis.hosts import check_host, is_name
@@ -166,8 +167,10 @@ def _check_management_url(url: str) -> None:
         )
     host = found["host"].strip("[]")
     address = check_host(host, field="management_url")
-    # What is sent there are secrets.
-    is_here = host == "localhost" or (address is not None and address.is_loopback)
+    # What is sent there are secrets. The database has the same rule.
+    is_here = host in ("localhost", "::1") or (
+        isinstance(address, IPv4Address) and address.is_loopback
+    )
     if found["scheme"] == "http" and not is_here:
         raise InvalidInput(
             "must be https, but for an address of this machine", field="management_url"

@@ -15,7 +15,8 @@ from ipaddress import (
 )
 from typing import TypeAlias
 
-Address: TypeAlias = IPv4Address | IPv6Address
+from chassis.hosts import Address, unwrapped
+
 Network: TypeAlias = IPv4Network | IPv6Network
 
 NAME = "BROKER_ADDRESS_POLICY"
@@ -35,6 +36,30 @@ IPV4_IN_LAST = tuple(
     map(
         IPv6Network,
         ("::/96", "::ffff:0:0/96", "::ffff:0:0:0/96", "64:ff9b::/96", "64:ff9b:1::/48"),
+    )
+)
+# IANA's registries of special addresses (RFC 6890): networks that are not reachable everywhere, and
+# networks in them that are. Versions of Python have different tables. 6to4 is as public as the
+# address in it.
+NOT_PUBLIC: tuple[Network, ...] = tuple(
+    map(
+        ip_network,
+        (
+            *("0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16"),
+            *("172.16.0.0/12", "192.0.0.0/24", "192.0.2.0/24", "192.168.0.0/16", "198.18.0.0/15"),
+            *("198.51.100.0/24", "203.0.113.0/24", "240.0.0.0/4"),
+            *("64:ff9b:1::/48", "100::/64", "100:0:0:1::/64", "2001::/23", "2001:db8::/32"),
+            *("3fff::/20", "5f00::/16", "fc00::/7", "fe80::/10"),
+        ),
+    )
+)
+PUBLIC_WITHIN: tuple[Network, ...] = tuple(
+    map(
+        ip_network,
+        (
+            *("192.0.0.9/32", "192.0.0.10/32", "2001:1::1/128", "2001:1::2/128", "2001:1::3/128"),
+            *("2001:3::/32", "2001:4:112::/48", "2001:20::/28", "2001:30::/28"),
+        ),
     )
 )
 # RFC 8215: local networks translate below it, with a prefix of any length of RFC 6052 (2.2).
@@ -67,13 +92,12 @@ class AddressPolicy:
         if self.rule == ANY:
             return None
         if not self.rule:
-            real = getattr(address, "ipv4_mapped", None) or address
-            is_named = any(real in network for network in self.networks)
+            is_named = any(unwrapped(address) in network for network in self.networks)
             return None if is_named else "is in none of the networks that are allowed"
         for one in (address, *_embedded_in(address)):
             if reason := _locality_of(one):
                 return reason
-            if self.rule == PUBLIC and not one.is_global:
+            if self.rule == PUBLIC and not _is_public(one):
                 return "is not a public address"
         return None
 
@@ -94,6 +118,12 @@ def _locality_of(address: Address) -> str | None:
     if address.is_multicast or address == IPv4Address("255.255.255.255"):
         return "is no address of one machine"
     return None
+
+
+def _is_public(address: Address) -> bool:
+    return any(address in network for network in PUBLIC_WITHIN) or not any(
+        address in network for network in NOT_PUBLIC
+    )
 
 
 def _embedded_in(address: Address) -> Iterator[Address]:

@@ -9,6 +9,7 @@ from typing import Annotated, ClassVar, Literal, TypeVar
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from chassis.hosts import unwrapped
 from chassis.identities import Identity, names_of
 
 Config = TypeVar("Config", bound="ProcessConfig")
@@ -171,7 +172,7 @@ def is_loopback(host: str) -> bool:
     if host == "localhost":
         return True
     try:
-        return ip_address(host).is_loopback
+        return unwrapped(ip_address(host)).is_loopback
     except ValueError:
         return False
 

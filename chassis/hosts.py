@@ -5,11 +5,13 @@ The database has the same rule for hosts that are set by SQL (`is_host` in the m
 
 import re
 from ipaddress import IPv4Address, IPv6Address, ip_address
-from typing import Annotated
+from typing import Annotated, TypeAlias
 
 from pydantic import AfterValidator
 
 from chassis.errors import InvalidInput
+
+Address: TypeAlias = IPv4Address | IPv6Address
 
 MAX_HOST = 253
 # RFC 1123, section 2.1, and underscores: container networks name their services with them.
@@ -22,7 +24,7 @@ MQTT_URL = re.compile(
 )
 
 
-def check_host(host: str, *, field: str) -> IPv4Address | IPv6Address | None:
+def check_host(host: str, *, field: str) -> Address | None:
     """The address that `host` is, None where it is a name. Raises `InvalidInput` for `field`."""
     if host.startswith("["):
         raise InvalidInput("an IPv6 address stands in brackets in URLs, not here", field=field)
@@ -34,6 +36,15 @@ def check_host(host: str, *, field: str) -> IPv4Address | IPv6Address | None:
     if isinstance(address, IPv6Address) and address.scope_id is not None:
         raise InvalidInput("must be an address without a zone", field=field)
     return address
+
+
+def unwrapped(address: Address) -> Address:
+    """The IPv4 address of an IPv4-mapped IPv6 address (RFC 4291, section 2.5.5.2), else itself.
+
+    Versions of Python differ in what they say of mapped addresses, so ask for properties after it.
+    """
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return mapped or address
 
 
 def is_name(text: str) -> bool:

@@ -1,11 +1,12 @@
 """The address that a request comes from, also through trusted proxies."""
 
 from collections.abc import Sequence
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Any
 
+from chassis.hosts import Address, unwrapped
+
 Network = IPv4Network | IPv6Network
-Address = IPv4Address | IPv6Address
 Client = tuple[str, int]
 
 FORWARDED_FOR = b"x-forwarded-for"
@@ -62,5 +63,4 @@ def _address_of(text: str) -> Address | None:
         address = ip_address(text)
     except ValueError:
         return None
-    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
-    return mapped or address
+    return unwrapped(address)

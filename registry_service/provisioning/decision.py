@@ -4,9 +4,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
 from functools import lru_cache
-from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from uuid import UUID
 
+from chassis.hosts import unwrapped
 from registry_service.errors import (
     DeviceDisabled,
     DeviceNotExpected,
@@ -177,11 +178,9 @@ def is_within(address: str, networks: tuple[str, ...]) -> bool:
     An IPv4 address that a socket for both wrote as IPv6 (RFC 4291, section 2.5.5.2) is itself.
     """
     try:
-        found = ip_address(address)
+        found = unwrapped(ip_address(address))
     except ValueError:
         return False
-    if isinstance(found, IPv6Address) and found.ipv4_mapped is not None:
-        found = found.ipv4_mapped
     return any(found in network for network in _parsed(networks))
 
 

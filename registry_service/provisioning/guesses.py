@@ -24,6 +24,7 @@ from msgspec import Struct
 
 from chassis.database import Pool, fetched
 from chassis.errors import Unavailable
+from chassis.hosts import unwrapped
 from chassis.refusals import Refusals
 from registry_service.provisioning import statements
 
@@ -71,13 +72,11 @@ def network_of(address: str) -> str:
     An IPv4 address that was written as IPv6 is itself (RFC 4291, sections 2.5.1 and 2.5.5.2).
     """
     try:
-        found = ip_address(address.partition("%")[0])
+        found = unwrapped(ip_address(address.partition("%")[0]))
     except ValueError:
         return address
     if not isinstance(found, IPv6Address):
         return str(found)
-    if found.ipv4_mapped is not None:
-        return str(found.ipv4_mapped)
     kept = int(found) >> IPV6_NETWORK_BITS << IPV6_NETWORK_BITS
     return f"{IPv6Address(kept)}/{IPV6_NETWORK_BITS}"
 

@@ -140,6 +140,7 @@ def test_a_management_url_is_https_or_of_this_machine(url: str) -> None:
         *("https://h/é", "https://h\0", "https://h\t", "https://h/" + "a" * 1_991),
         # What leaves the machine is not for everybody to read.
         *("http://h", "http://10.0.0.1", "http://[2001:db8::1]", "http://0.0.0.0", "http://[::]"),
+        *("http://[::ffff:127.0.0.1]", "http://[0:0:0:0:0:0:0:1]"),
         *("http://localhost.example.com", "http://127.0.0.1.example.com", "http://127.0.0.1@h"),
         *("http://localhost\\@h", "http://h/127.0.0.1", "http://localhost:80@h"),
     ],
@@ -183,7 +184,7 @@ def test_whatever_is_taken_for_a_management_url_is_read_alike_elsewhere(
     assert (parts.username, parts.password, parts.query, parts.fragment) == (None, None, "", "")
     host = parts.hostname or ""
     assert host
-    assert parts.scheme == "https" or host == "localhost" or ip_address(host).is_loopback
+    assert parts.scheme == "https" or host in ("localhost", "::1") or IPv4Address(host).is_loopback
 
 
 def test_labels_like_those_of_kubernetes_are_taken() -> None:

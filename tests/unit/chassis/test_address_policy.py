@@ -1,6 +1,6 @@
 """Which addresses a policy allows, in whatever form they come."""
 
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
 import pytest
 from hypothesis import given
@@ -21,6 +21,34 @@ LOCAL = (
 )
 PRIVATE = ("10.0.0.1", "172.16.0.1", "192.168.1.1", "100.64.0.1", "fd12::1", "::ffff:10.0.0.1")
 WORLD = ("8.8.8.8", "93.184.216.34", "2606:2800:220:1::1", "::ffff:8.8.8.8", "2002:808:808::1")
+# The ends of special networks, and their neighbours outside: alike in every version of Python.
+SPECIAL = {
+    "0.0.0.0/8": ("1.0.0.0",),
+    "10.0.0.0/8": ("9.255.255.255", "11.0.0.0"),
+    "100.64.0.0/10": ("100.63.255.255", "100.128.0.0"),
+    "127.0.0.0/8": ("126.255.255.255", "128.0.0.0"),
+    "169.254.0.0/16": ("169.253.255.255", "169.255.0.0"),
+    "172.16.0.0/12": ("172.15.255.255", "172.32.0.0"),
+    "192.0.0.0/29": ("191.255.255.255", "192.0.0.9", "192.0.0.10"),
+    "192.0.0.11/32": ("192.0.1.0",),
+    "192.0.2.0/24": ("192.0.1.255", "192.0.3.0"),
+    "192.168.0.0/16": ("192.167.255.255", "192.169.0.0"),
+    "198.18.0.0/15": ("198.17.255.255", "198.20.0.0"),
+    "198.51.100.0/24": ("198.51.99.255", "198.51.101.0"),
+    "203.0.113.0/24": ("203.0.112.255", "203.0.114.0"),
+    "240.0.0.0/4": ("223.255.255.255",),
+    "64:ff9b:1::/48": ("64:ff9b::808:808",),
+    "100::/64": (),
+    "100:0:0:1::/64": (),
+    "2001::/32": (),
+    "2001:2::/48": ("2001:1::1", "2001:1::2", "2001:1::3", "2001:3::", "2001:4:112::"),
+    "2001:10::/28": ("2001:20::", "2001:30::", "2001:200::"),
+    "2001:db8::/32": ("2001:db7:ffff::", "2001:db9::"),
+    "3fff::/20": ("3ffe:ffff::", "3fff:1000::"),
+    "5f00::/16": (),
+    "fc00::/7": (),
+    "fe80::/10": (),
+}
 ADDRESSES = st.ip_addresses()
 
 
@@ -41,6 +69,20 @@ def test_a_private_address_is_for_the_default_only(text: str) -> None:
 def test_a_public_address_is_allowed(text: str) -> None:
     for policy in (DEFAULT, PUBLIC_ONLY):
         assert policy.refusal_of(ip_address(text)) is None
+
+
+@pytest.mark.parametrize("text", SPECIAL)
+def test_public_is_what_the_registries_of_special_addresses_say(text: str) -> None:
+    network = ip_network(text)
+    for special in (network[0], network[-1], *_mapped(network[0])):
+        assert PUBLIC_ONLY.refusal_of(special), special
+    for outside in map(ip_address, SPECIAL[text]):
+        for one in (outside, *_mapped(outside)):
+            assert PUBLIC_ONLY.refusal_of(one) is None, one
+
+
+def _mapped(address: IPv4Address | IPv6Address) -> list[IPv6Address]:
+    return [IPv6Address(f"::ffff:{address}")] if isinstance(address, IPv4Address) else []
 
 
 @given(ADDRESSES)

@@ -73,6 +73,8 @@ def test_a_configuration_is_frozen(tmp_path: Path) -> None:
         ("127.0.0.1", True),
         ("127.9.9.9", True),
         ("::1", True),
+        ("::ffff:127.0.0.1", True),
+        ("::ffff:192.168.1.1", False),
         ("localhost", True),
         ("0.0.0.0", False),  # noqa: S104
         ("::", False),
