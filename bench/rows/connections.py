@@ -18,7 +18,7 @@ WARM_UP_S = 2.0
 CURVE = "Mooring, over HTTP (wrk)"
 
 # Against pgbench with as many clients as does best.
-AGAINST_BEST = {64: Goal(3, 5), 256: Goal(4, 6), 1024: Goal(4, 6)}
+AGAINST_BEST = {64: Goal(3, 5), 256: Goal(4, 8), 1024: Goal(4, 10)}
 AGAINST_CROWDED = Goal(20, 35)
 LONGEST_AT_256_S = 0.3
 

@@ -52,7 +52,9 @@ def test_a_key_that_is_not_in_the_ring_is_a_fault_of_ours() -> None:
 
 def test_what_is_random_is_never_the_same_twice() -> None:
     assert len({new_secret("mpk") for _ in range(100)}) == 100
-    assert len({new_salt() for _ in range(100)}) == 100
+    salts = {new_salt() for _ in range(1_000)}
+    assert len(salts) == 1_000
+    assert all(len(bytes.fromhex(salt)) == 16 for salt in salts)
     assert new_secret("mpk").startswith("mpk_")
     assert len(hash_of_secret("a")) == 32
 
