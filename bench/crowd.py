@@ -24,12 +24,11 @@ def uuid(number: int) -> str:
     return str(UUID(hashlib.md5(str(number).encode(), usedforsecurity=False).hexdigest()))
 
 
-def filled_quickly(stage: Stage, devices: int) -> Database:
-    """One with so many devices, at a tenth of the time that inserting them by index takes.
+def fill_quickly(made: Database, devices: int) -> None:
+    """Makes so many devices, in a third of the time that it takes with all indexes.
 
-    Its index of uuids is built at the end, with pages as full as if devices had come one by one.
+    The index of uuids is built at the end, with pages as full as if devices had come one by one.
     """
-    made = stage.make_database("crowd")
     # Foreign keys and triggers hold for these rows, and are not asked.
     options = urlencode({"options": "-c session_replication_role=replica"}, quote_via=quote)
     superuser = Database(made.name, f"{made.superuser_url}?{options}", made.superuser_url)
@@ -44,7 +43,6 @@ def filled_quickly(stage: Stage, devices: int) -> Database:
         "ALTER TABLE devices ADD CONSTRAINT devices_uuid_key UNIQUE USING INDEX devices_uuid_key"
     )
     _finish(made, devices)
-    return made
 
 
 def _made(stage: Stage) -> Database:

@@ -148,25 +148,29 @@ class Stage:
             _executed(self.server.superuser_url(), f"DROP DATABASE {made.name} WITH (FORCE)")
 
     @contextmanager
+    def configured(self, setting: str, value: str) -> Iterator[None]:
+        """The server with another value of a setting that takes no restart."""
+        superuser = self.server.superuser_url()
+        _executed(superuser, f"ALTER SYSTEM SET {setting} = '{value}'")
+        _executed(superuser, "SELECT pg_reload_conf(), pg_sleep(0.5)")
+        try:
+            yield
+        finally:
+            _executed(superuser, f"ALTER SYSTEM RESET {setting}")
+            _executed(superuser, "SELECT pg_reload_conf()")
+
+    @contextmanager
     def statements_of(self, role: str, database: Database) -> Iterator[list[str]]:
         """What `role` executes in `database` while the block lasts; filled when it ends."""
         found: list[str] = []
         mark = f" {role}@{database.name} LOG:  "
-
-        def log(what: str) -> None:
-            _executed(self.server.superuser_url(), f"ALTER SYSTEM SET log_statement = '{what}'")
-            _executed(self.server.superuser_url(), "SELECT pg_reload_conf(), pg_sleep(0.5)")
-
-        log("all")
-        try:
+        with self.configured("log_statement", "all"):
             begun = self.server.log.stat().st_size
             yield found
             with self.server.log.open("rb") as file:
                 file.seek(begun)
                 lines = file.read().decode(errors="replace").splitlines()
             found += [line for line in lines if mark in line]
-        finally:
-            log("none")
 
     @contextmanager
     def services(self, database: Database, *, replicas: int = 1) -> Iterator[Services]:

@@ -1,0 +1,71 @@
+"""Whether ten million devices make registering slower, and what a device takes on disk.
+
+What makes it slower is the index of uuids. Its pages are too many for a device to find one that
+was changed lately, and PostgreSQL logs a page whole when it changes for the first time after a
+checkpoint. So this is measured twice: after a checkpoint, and when most pages have been logged. The
+second is what lasts where `max_wal_size` is as large as docs/scaling-the-database.md has it.
+"""
+
+from statistics import median
+
+from bench import crowd, wrk
+from bench.measures import Figure, Findings, Goal, Turns, per_s
+from bench.rows.size import CONNECTIONS, SECONDS, WARM_UP_S
+from bench.stage import Services, Stage
+
+# A difference of a twentieth is to show.
+ROUNDS = 7
+# So many registrations change most of the hundred thousand pages of the index.
+LOGGED_S = 45.0
+
+
+def measure(stage: Stage) -> Findings:
+    """The row."""
+    with (
+        stage.configured("max_wal_size", "8GB"),
+        stage.database("many") as many,
+        stage.database("empty") as empty,
+    ):
+        crowd.fill_quickly(many, crowd.MANY_DEVICES)
+        on_disk = many.number("SELECT pg_total_relation_size('devices')") / crowd.MANY_DEVICES
+        in_indexes = many.number("SELECT pg_indexes_size('devices')") / crowd.MANY_DEVICES
+        with stage.services(empty) as with_none, stage.services(many) as with_many:
+            for services in (with_none, with_many):
+                wrk.registrations(services, CONNECTIONS, WARM_UP_S)
+            at_first = _compared(with_none, with_many, is_first=True)
+            wrk.registrations(with_many, CONNECTIONS, LOGGED_S)
+            later = _compared(with_none, with_many, is_first=False)
+    what = f"registrations with {crowd.MANY_DEVICES:,} devices, {CONNECTIONS} connections"
+    return Findings(
+        (
+            _figure(f"{what}, after a checkpoint", at_first),
+            _figure(what, later, Goal(0.95, 1.0)),
+            Figure(
+                "bytes on disk a device",
+                f"{on_disk:,.0f}, {in_indexes:,.0f} of them in indexes",
+            ),
+        )
+    )
+
+
+def _compared(with_none: Services, with_many: Services, *, is_first: bool) -> Turns:
+    """In turns. If it is the first change of most pages, each begins after a checkpoint."""
+    turns = Turns()
+    for _ in range(ROUNDS):
+        if is_first:
+            with_none.database.forget_devices()
+        for services, rates in ((with_none, turns.yardstick), (with_many, turns.ours)):
+            if is_first:
+                services.database.checkpoint()
+            rates.append(wrk.registrations(services, CONNECTIONS, SECONDS).good_per_s)
+    return turns
+
+
+def _figure(what: str, turns: Turns, goal: Goal | None = None) -> Figure:
+    return Figure(
+        what,
+        per_s(median(turns.ours)),
+        f"with an empty table: {per_s(median(turns.yardstick))}",
+        turns.ratio,
+        goal=goal,
+    )
