@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from msgspec import Struct
 
 from registry_service.admission.listener import connections
-from registry_service.admission.listener.connections import Connection
+from registry_service.admission.listener.matching import Connection
 from registry_service.admission.questions import Notice
 
 # A limit for each broker, so that one takes no room from another.

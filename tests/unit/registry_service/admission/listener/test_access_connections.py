@@ -7,7 +7,7 @@ from hypothesis import assume, given, note, settings
 from hypothesis import strategies as st
 from msgspec import structs
 
-from registry_service.admission.listener.connections import REPLACED_S
+from registry_service.admission.listener.matching import REPLACED_S
 from registry_service.admission.listener.sessions import ENDED_S, Sessions
 from registry_service.admission.questions import Notice
 

@@ -1,0 +1,177 @@
+"""Which connection of a client id a notice of a broker is about.
+
+By the moment at which the broker began the connection, else by the client's address and port, else
+by the order of arrival.
+"""
+
+from msgspec import Struct
+
+from registry_service.admission.questions import Notice
+
+# For brokers that say neither times nor addresses: how long after a connection was replaced the
+# notice that it ended may still arrive. Later, a notice is about the connection that replaced it.
+REPLACED_S = 30.0
+# The clocks of a broker's nodes, and of this process, differ by less, in ms.
+SKEW_MS = 10_000
+
+
+class Connection(Struct):
+    """One connection of a client. Times are 0 where the broker did not say them."""
+
+    username: str
+    # When this process let the client in, or first heard of the connection: s, of the loop's clock.
+    told_at: float
+    # Whether this process let the client in.
+    is_ours: bool = False
+    # Whether the broker said that the client has connected, and that it has left.
+    has_come: bool = False
+    is_over: bool = False
+    # Whether it is over because another one has the client id, of which nothing is known yet.
+    is_replaced: bool = False
+    # Whether the broker said that it keeps the session while the client is away: when the client
+    # connected, and when it left.
+    is_kept: bool = False
+    is_away: bool = False
+    # The client's address and port.
+    peer: str = ""
+    # By the broker's clock: Unix ms.
+    began_at: int = 0
+    ended_at: int = 0
+
+
+def is_replaced(connections: list[Connection], one: Connection) -> bool:
+    """Whether a later connection is known: a client id has one at a time.
+
+    Of two that began within `SKEW_MS` the clocks do not say which was first. They count as known
+    in the order of the list as long as both stand.
+    """
+    is_after = False
+    for other in connections:
+        if other is one:
+            is_after = True
+        elif other.has_come:
+            if not (other.began_at and one.began_at):
+                is_later = is_after
+            elif other.began_at > one.began_at + SKEW_MS:
+                is_later = True
+            else:
+                is_later = is_after and not other.is_over and other.began_at > one.began_at
+            if is_later:
+                return True
+    return False
+
+
+def is_awaited(one: Connection) -> bool:
+    """Whether its client was let in, and nothing was told of it since."""
+    return not (one.has_come or one.is_over)
+
+
+def begun(connections: list[Connection], notice: Notice, epoch_ms: int) -> Connection | None:
+    """The known connection that a client's coming is about.
+
+    `epoch_ms` is the moment, in Unix ms, at which the loop's clock was 0.
+    """
+    candidates = [
+        one
+        for one in reversed(connections)
+        if not (one.username and notice.username and one.username != notice.username)
+    ]
+    for one in candidates:
+        if _is_same(one, notice.began_at, notice.peer, notice.began_at):
+            return one
+    if any(is_past(one, notice) for one in connections):
+        return None
+    standing = [
+        one
+        for one in candidates
+        if not one.is_over
+        and not (one.peer and notice.peer and one.peer != notice.peer)
+        and not (one.began_at and notice.began_at)
+    ]
+    awaited = [*filter(is_awaited, standing)]
+    for one in awaited:
+        if not notice.began_at or epoch_ms + one.told_at * 1000 <= notice.began_at:
+            return one
+    if awaited:
+        return awaited[-1]
+    return standing[0] if standing and is_bare(notice) else None
+
+
+def ended(
+    connections: list[Connection], notice: Notice, now: float, now_ms: int
+) -> list[Connection]:
+    """The known connections that a client's leaving is about."""
+    for one in reversed(connections):
+        if _is_same(one, notice.began_at, notice.peer, notice.ended_at):
+            return [one]
+    if is_bare(notice):
+        return _oldest(connections, notice, now)
+    if notice.is_replaced:
+        # Another connection has the client id now.
+        return []
+    ended = []
+    for one in connections:
+        if one.is_over:
+            continue
+        if one.began_at:
+            # It has ended, and so has a later one whose beginning was not told.
+            is_named = notice.began_at or (one.peer and notice.peer)
+            margin = SKEW_MS if is_named else 0
+            is_past = one.began_at + margin < (notice.began_at or notice.ended_at)
+        elif one.peer and notice.peer:
+            is_past = False
+        else:
+            # Let in long before that, and the notice that it began got lost.
+            told_ms = now_ms - (now - one.told_at) * 1000
+            is_past = told_ms + SKEW_MS < max(notice.began_at, notice.ended_at)
+        if is_past:
+            ended.append(one)
+    return ended
+
+
+def is_past(one: Connection, notice: Notice) -> bool:
+    """Whether the end of a connection was told that is named by nothing, after this began."""
+    is_unnamed = not (one.has_come or one.peer or one.began_at or notice.peer)
+    return one.is_over and is_unnamed and 0 < notice.began_at < one.ended_at
+
+
+def is_about(one: Connection, notice: Notice) -> bool:
+    """Whether what the notice says is remembered with this connection."""
+    if notice.peer or notice.began_at:
+        return _is_same(one, notice.began_at, notice.peer, notice.ended_at)
+    is_mark = one.is_over and not (one.is_ours or one.has_come)
+    return is_mark and one.ended_at == notice.ended_at
+
+
+def _oldest(connections: list[Connection], notice: Notice, now: float) -> list[Connection]:
+    """The first connection whose end is yet to be told, for a notice that names none.
+
+    A session that was kept for a client that is away ends before a connection does.
+    """
+    standing, kept = [], []
+    for index, one in enumerate(connections):
+        following = connections[index + 1] if index + 1 < len(connections) else None
+        has_follower = is_replaced(connections, one)
+        if has_follower and following is not None and now - following.told_at >= REPLACED_S:
+            continue
+        if not one.is_over and (has_follower or not notice.is_replaced):
+            standing.append(one)
+        elif one.is_away and not notice.is_kept:
+            kept.append(one)
+    return kept or standing[:1]
+
+
+def _is_same(one: Connection, began_at: int, peer: str, at: int) -> bool:
+    """Whether a notice names this connection; `at` is the moment that it tells of."""
+    if one.peer and peer and one.peer != peer:
+        return False
+    if one.began_at and began_at:
+        return one.began_at == began_at
+    # A port is used again later.
+    is_before = bool(at and one.began_at > at) or bool(began_at and 0 < one.ended_at < began_at)
+    return bool(peer) and one.peer == peer and not is_before
+
+
+def is_bare(notice: Notice) -> bool:
+    """Whether it says nothing to tell connections apart by."""
+    return not (notice.peer or notice.began_at or notice.ended_at)
