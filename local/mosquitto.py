@@ -4,21 +4,22 @@ It listens on 127.0.0.1 without TLS, and knows whom the file of its dynamic secu
 at first a login of ours. With that, the process that drives brokers tells it the devices.
 """
 
-import hashlib
 import os
 import shutil
-from base64 import b64decode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
 
+from chassis.errors import InvalidInput
 from local import files
 from local.privileges import as_owner_of, give_away
 from local.processes import Program
 from local.revival import tell
 from registry_service.admission.reconciler import first_fill
+from registry_service.password_hashes import read_password_hash
+from registry_service.passwords import Password, is_password
 
 MOSQUITTO = "mosquitto"
 # Of our own login.
@@ -66,6 +67,7 @@ class _Client(msgspec.Struct):
     password: str = ""
     salt: str = ""
     iterations: int = 0
+    encoded_password: str = ""
     disabled: bool = False
 
 
@@ -82,13 +84,12 @@ def admits(contents: bytes, login: Login) -> bool:
     try:
         clients = msgspec.json.decode(contents, type=_File).clients
         ours = next(one for one in clients if one.username == login.username and not one.disabled)
-        salt, expected = b64decode(ours.salt), b64decode(ours.password)
-    except (msgspec.MsgspecError, UnicodeError, ValueError, StopIteration):
+        # The parts are how 2.0 writes a hash, and how `first_fill` does; 2.1 writes it as one text.
+        parts = f"$7${ours.iterations}${ours.salt}${ours.password}"
+        kept = read_password_hash(ours.encoded_password or parts, None, None)
+    except (msgspec.MsgspecError, UnicodeError, InvalidInput, StopIteration):
         return False
-    if not 0 < ours.iterations < 1_000_000:
-        return False
-    made = hashlib.pbkdf2_hmac("sha512", login.password.encode(), salt, ours.iterations)
-    return made == expected
+    return is_password(Password(kept.algorithm, kept.hash), login.password)
 
 
 class Mosquitto(Program):

@@ -18,6 +18,7 @@ from local.postgres import free_port
 from local.probes import is_listening
 from local.seed import Administrator
 from tests import debian
+from tests.broker_versions import Version
 from tests.integration.registry_service.admission.reconciler.test_reconciler import (
     is_let_in,
     login,
@@ -99,8 +100,8 @@ async def test_one_that_is_inactive_or_gone_is_left_alone(stack: Stack) -> None:
 class Served:
     """The Mosquitto of a home."""
 
-    def __init__(self, folder: Path, lock: int) -> None:
-        program, libraries = debian.program("mosquitto")
+    def __init__(self, folder: Path, lock: int, version: Version) -> None:
+        program, libraries = debian.program("mosquitto", version.suite)
         plugin = next(program.parent.parent.glob("lib/**/mosquitto_dynamic_security.so"))
         self.folder = folder / "a folder"
         self.port = free_port()
@@ -135,10 +136,10 @@ class Served:
 
 
 @pytest.fixture
-def served(tmp_path: Path) -> Iterator[Served]:
+def served(tmp_path: Path, mosquitto_version: Version) -> Iterator[Served]:
     lock = locked(tmp_path / "lock", 0)
     assert lock is not None
-    served = Served(tmp_path, lock)
+    served = Served(tmp_path, lock, mosquitto_version)
     served.start()
     yield served
     served.process.stop()
@@ -152,6 +153,7 @@ async def is_ours(served: Served) -> bool:
     return False
 
 
+@pytest.mark.every_version("Mooring keeps its list of clients")
 async def test_it_is_nobodys_but_ours_at_first(served: Served) -> None:
     assert served.process.knows_nobody
     assert await is_ours(served)
@@ -171,6 +173,7 @@ async def test_it_is_nobodys_but_ours_at_first(served: Served) -> None:
     assert await is_ours(served)
 
 
+@pytest.mark.every_version("Mooring keeps its list of clients")
 async def test_devices_are_let_in_again_after_its_file_was_damaged(
     stack: Stack, served: Served, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -181,6 +184,7 @@ async def test_devices_are_let_in_again_after_its_file_was_damaged(
         await until_let_in(served, one, is_in=True)
         served.kill()
         served.start()
+        assert not served.process.knows_nobody
         assert await is_let_in(served, one)
         # Killed while it writes its file, which is cut off then.
         served.kill()

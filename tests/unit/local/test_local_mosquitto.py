@@ -1,6 +1,8 @@
 """Whether a Mosquitto is there to be started, and whether its file lets us in."""
 
+import hashlib
 import json
+from base64 import b64encode
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,18 @@ def test_a_file_that_names_us_lets_us_in() -> None:
     assert admits(changed(), LOGIN)
     assert not admits(FILE.encode(), Login("mooring-control", "q" * 32))
     assert not admits(FILE.encode(), Login("another", LOGIN.password))
+
+
+def test_a_file_lets_us_in_that_2_1_has_written() -> None:
+    ours = json.loads(FILE)["clients"][0]
+    written = f"$7${ours['iterations']}${ours['salt']}${ours['password']}"
+    salt = b64encode(bytes(range(64))).decode()
+    longer = hashlib.pbkdf2_hmac("sha512", LOGIN.password.encode(), bytes(range(64)), 1000)
+    for encoded in (written, f"$7$1000${salt}${b64encode(longer).decode()}"):
+        file = changed(encoded_password=encoded, password="", salt="", iterations=0)
+        assert admits(file, LOGIN)
+        assert not admits(file, Login(LOGIN.username, "another"))
+        assert not admits(changed(encoded_password=encoded[:-4]), LOGIN)
 
 
 def test_a_file_that_was_cut_off_does_not() -> None:
