@@ -17,7 +17,7 @@ from tests.rabbitmq import Rabbitmq
 from tests.stack import Stack
 
 # RabbitMQ is a heavyweight server.
-pytestmark = pytest.mark.heavy
+pytestmark = [pytest.mark.heavy, pytest.mark.every_version("the broker asks over HTTP")]
 
 PATIENCE_S = 20.0
 DEVICES = 200
@@ -73,8 +73,10 @@ async def closing(rabbitmq: Rabbitmq, login: Login) -> AsyncIterator[aiomqtt.Cli
         async with client(rabbitmq, login) as connected:
             yield connected
             await asyncio.wait_for(anext(connected.messages), PATIENCE_S)
-    except aiomqtt.MqttError:
-        return
+    except aiomqtt.MqttError as error:
+        # A client that waits for an acknowledgement gives up by itself.
+        if "timed out" not in str(error):
+            return
     raise AssertionError("it was not refused")
 
 
@@ -94,13 +96,17 @@ async def test_a_device_uses_its_own_topics_and_no_other(
         for topic in ("iot/device/one/*", "iot/device/one/a*b", "iot/device/one/%u/$x"):
             await device.publish(topic, "mine", qos=1)
         await device.publish("iot/device/one/x", "still here", qos=1)
-    for login_ in ((one[0], "wrong"), (one[0], two[1]), ("device_ghost", one[1]), ("one", one[1])):
-        assert not await is_let_in(rabbitmq, login_)
-    assert not await is_let_in(rabbitmq, (f"other:{one[0]}", one[1]))
-    # Another's client id, and one that another one has in use.
-    assert not await is_let_in(rabbitmq, one, identifier="two")
+    wrong = ((one[0], "wrong"), (one[0], two[1]), ("device_ghost", one[1]), ("one", one[1]))
     async with client(rabbitmq, one, identifier="mqttjs_1"):
-        assert not await is_let_in(rabbitmq, two, identifier="mqttjs_1")
+        # At once, for RabbitMQ 4 answers them after three seconds.
+        found = await asyncio.gather(
+            *(is_let_in(rabbitmq, login_) for login_ in wrong),
+            is_let_in(rabbitmq, (f"other:{one[0]}", one[1])),
+            # Another's client id, and one that another one has in use.
+            is_let_in(rabbitmq, one, identifier="two"),
+            is_let_in(rabbitmq, two, identifier="mqttjs_1"),
+        )
+    assert not any(found)
     for topic in ("iot/device/two/x", "iot.device.two.x", "x", "iot/device/*/x"):
         async with closing(rabbitmq, one) as device:
             await device.publish(topic, "not mine", qos=0)

@@ -11,12 +11,13 @@ from urllib.parse import parse_qs
 import aiomqtt
 import pytest
 
+from tests.broker_versions import Version
 from tests.rabbitmq import Rabbitmq
 from tests.unit.registry_service.admission.listener import rabbitmq_requests as recorded
 from tests.unit.registry_service.admission.listener.rabbitmq_requests import Recorded
 
 # RabbitMQ is a heavyweight server.
-pytestmark = pytest.mark.heavy
+pytestmark = [pytest.mark.heavy, pytest.mark.every_version("the broker asks over HTTP")]
 
 DEVICE = "device_abc"
 PASSWORD = "s3cret"
@@ -148,24 +149,27 @@ async def test_nobody_is_let_in_when_nobody_answers(rabbitmq: Rabbitmq) -> None:
             pytest.fail("RabbitMQ let in somebody without asking")
 
 
-async def test_it_asks_what_was_recorded(rabbitmq: Rabbitmq, judge: Judge) -> None:
+async def test_it_asks_what_was_recorded(
+    rabbitmq: Rabbitmq, judge: Judge, rabbitmq_version: Version
+) -> None:
+    way = recorded.WAY_4 if rabbitmq_version.is_at_least("4.0") else recorded.WAY_3
     for topic, requests in (
-        (f"{TOPIC}/state", recorded.PUBLISH),
-        (f"{TOPIC}/a.b/*", recorded.PUBLISH_ODD),
+        (f"{TOPIC}/state", way.publish),
+        (f"{TOPIC}/a.b/*", way.publish_odd),
     ):
         async with client(rabbitmq) as device:
-            assert judge.take() == list(recorded.CONNECT)
+            assert judge.take() == list(way.connect)
             await device.publish(topic, b"on", qos=1)
             assert judge.take() == list(requests)
     # Last, for a queue may outlive its client a little, and the next one is asked about it.
     async with client(rabbitmq) as device:
-        assert judge.take() == list(recorded.CONNECT)
+        assert judge.take() == list(way.connect)
         await device.subscribe(f"{TOPIC}/#", qos=1)
-        assert judge.take() == list(recorded.SUBSCRIBE)
+        assert judge.take() == list(way.subscribe)
         for filters, requests in (
-            ((f"{TOPIC}/+/state", f"{TOPIC}/a.b/*"), recorded.SUBSCRIBE_MORE),
-            ((f"$share/group/{TOPIC}",), recorded.SUBSCRIBE_SHARED),
-            (("#",), recorded.SUBSCRIBE_EVERYTHING),
+            ((f"{TOPIC}/+/state", f"{TOPIC}/a.b/*"), way.subscribe_more),
+            ((f"$share/group/{TOPIC}",), way.subscribe_shared),
+            (("#",), way.subscribe_everything),
         ):
             await device.subscribe([(one, 1) for one in filters])
             # On a machine that is busy for a second, it asks about the queue again.
@@ -173,6 +177,7 @@ async def test_it_asks_what_was_recorded(rabbitmq: Rabbitmq, judge: Judge) -> No
             assert topics == list(requests)
     for headers in judge.headers:
         del headers["host"], headers["content-length"]
+        assert headers.pop("te", "") == ""
         assert headers == recorded.HEADERS
 
 

@@ -1,7 +1,8 @@
 """What RabbitMQ asks over HTTP about an MQTT client: the requests in their order, byte for byte.
 
 Recorded from RabbitMQ 3.10.8 on Erlang 25.2.3, with rabbitmq_mqtt, rabbitmq_auth_backend_http and
-"auth_http.http_method = post". `test_rabbitmq_node.py` asks a real one again.
+"auth_http.http_method = post". `WAY_4` was recorded from 4.0.5 and 4.3.6: they ask for less, and in
+another order. `test_rabbitmq_node.py` asks real ones again.
 With "get" the same text is the query; there is no content type then, and nothing else changes.
 
 Topics and filters arrive as AMQP routing keys: "/" as ".", "+" as "*", and nothing else changes. So
@@ -22,10 +23,9 @@ class Recorded(NamedTuple):
     form: bytes
 
 
-# Beside "host" and "content-length".
+# Beside "host" and "content-length", and before Erlang 28 an empty "te".
 HEADERS = {
     "content-type": "application/x-www-form-urlencoded",
-    "te": "",
     "connection": "keep-alive",
 }
 
@@ -167,4 +167,50 @@ UNSUBSCRIBE = (
     _resource("exchange", "amq.topic", "read"),
     _topic("read", "iot.device.abc.%23"),
     _resource("queue", "mqtt-subscription-mooring_device_abcqos1", "write"),
+)
+
+
+class Way(NamedTuple):
+    """What a version asks when a client connects, publishes and subscribes."""
+
+    connect: tuple[Recorded, ...]
+    publish: tuple[Recorded, ...]
+    publish_odd: tuple[Recorded, ...]
+    subscribe: tuple[Recorded, ...]
+    subscribe_more: tuple[Recorded, ...]
+    subscribe_shared: tuple[Recorded, ...]
+    subscribe_everything: tuple[Recorded, ...]
+
+
+WAY_3 = Way(
+    CONNECT,
+    PUBLISH,
+    PUBLISH_ODD,
+    SUBSCRIBE,
+    SUBSCRIBE_MORE,
+    SUBSCRIBE_SHARED,
+    SUBSCRIBE_EVERYTHING,
+)
+WAY_4 = Way(
+    connect=(
+        Recorded(
+            "user", b"username=device_abc&vhost=%2F&client_id=mooring_device_abc&password=s3cret"
+        ),
+        CONNECT[1],
+    ),
+    # Once: the MQTT plugin has no AMQP channel any more.
+    publish=PUBLISH[1:],
+    publish_odd=PUBLISH_ODD[1:],
+    subscribe=(
+        _resource("queue", "mqtt-subscription-mooring_device_abcqos1", "configure"),
+        _resource("queue", "mqtt-subscription-mooring_device_abcqos1", "write"),
+        _resource("exchange", "amq.topic", "read"),
+        _topic("read", "iot.device.abc.%23"),
+        _resource("queue", "mqtt-subscription-mooring_device_abcqos1", "read"),
+    ),
+    # In the order of the packet.
+    subscribe_more=SUBSCRIBE_MORE[::-1],
+    # To a client that speaks MQTT 5 as well.
+    subscribe_shared=SUBSCRIBE_SHARED,
+    subscribe_everything=SUBSCRIBE_EVERYTHING,
 )
