@@ -135,7 +135,7 @@ def running(
     )
     with _reserved(4) as (epmd_port, distribution_port, mqtt_port, management_port):
         password = secrets.token_hex(16)
-        _write(folder, mqtt_port, management_port, password, auth_url)
+        _write(folder, mqtt_port, management_port, password, auth_url, version)
         environment = {
             **{name: value for name, value in os.environ.items() if not _is_ours(name)},
             **libraries,
@@ -191,8 +191,11 @@ def _where(folder: Path, root: Path, programs: Path) -> dict[str, str]:
     }
 
 
-def _write(folder: Path, mqtt_port: int, management_port: int, password: str, url: str) -> None:
+def _write(
+    folder: Path, mqtt_port: int, management_port: int, password: str, url: str, version: Version
+) -> None:
     """What the node reads when it starts; for nobody else's eyes."""
+    is_4 = version.is_at_least("4.0")
     files = {
         ".erlang.cookie": secrets.token_hex(16),
         "enabled_plugins": f"[{','.join(PLUGINS)}].\n",
@@ -200,6 +203,7 @@ def _write(folder: Path, mqtt_port: int, management_port: int, password: str, ur
         f"mqtt.listeners.tcp.1 = 127.0.0.1:{mqtt_port}\n"
         f"management.tcp.ip = 127.0.0.1\nmanagement.tcp.port = {management_port}\n"
         + block("brokers/rabbitmq.md", "ini", "# rabbitmq.conf").replace(DOCUMENTED_URL, url)
+        + (block("brokers/rabbitmq.md", "ini", "# also in RabbitMQ 4") if is_4 else "")
         + f"default_user = administrator\ndefault_pass = {password}\n"
         "log.console = true\nlog.file = false\ndisk_free_limit.absolute = 1MB\n",
     }

@@ -17,7 +17,8 @@ from tests.rabbitmq import Rabbitmq
 from tests.stack import Stack
 
 # RabbitMQ is a heavyweight server.
-pytestmark = [pytest.mark.heavy, pytest.mark.every_version("the broker asks over HTTP")]
+pytestmark = pytest.mark.heavy
+ASKING = pytest.mark.every_version("the broker asks over HTTP")
 
 PATIENCE_S = 20.0
 DEVICES = 200
@@ -80,6 +81,7 @@ async def closing(rabbitmq: Rabbitmq, login: Login) -> AsyncIterator[aiomqtt.Cli
     raise AssertionError("it was not refused")
 
 
+@ASKING
 async def test_a_device_uses_its_own_topics_and_no_other(
     brokers: Asking, rabbitmq: Rabbitmq
 ) -> None:
@@ -131,6 +133,7 @@ async def test_a_device_that_was_moved_is_refused_by_the_broker_before(
             await asyncio.sleep(0.02)
 
 
+@ASKING
 async def test_a_device_that_is_disabled_is_kicked_in_less_than_a_second(
     brokers: Asking, rabbitmq: Rabbitmq
 ) -> None:

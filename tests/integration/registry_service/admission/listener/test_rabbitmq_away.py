@@ -22,7 +22,8 @@ from tests.rabbitmq import Rabbitmq
 from tests.stack import Stack
 
 # RabbitMQ is a heavyweight server.
-pytestmark = [pytest.mark.heavy, pytest.mark.every_version("the broker asks over HTTP")]
+pytestmark = pytest.mark.heavy
+ASKING = pytest.mark.every_version("the broker asks over HTTP")
 
 CACHE = dict(
     line.split(" = ")
@@ -60,6 +61,7 @@ async def echoes(device: aiomqtt.Client, topic: str) -> bool:
     return (await asyncio.wait_for(anext(device.messages), PATIENCE_S)).topic.value == topic
 
 
+@ASKING
 async def test_who_is_connected_stays_and_who_is_not_waits(
     stack: Stack, rabbitmq: Rabbitmq
 ) -> None:
@@ -80,6 +82,7 @@ async def test_who_is_connected_stays_and_who_is_not_waits(
         assert await is_let_in(rabbitmq, one)
 
 
+@ASKING
 async def test_without_the_management_a_disabled_device_goes_on_where_it_was(
     stack: Stack, rabbitmq: Rabbitmq
 ) -> None:
@@ -118,6 +121,7 @@ async def test_with_a_cache_who_was_let_in_comes_back_disabled_or_not(
     assert not await is_let_in(cached, one, identifier="other")
 
 
+@ASKING
 async def test_it_asks_over_tls(stack: Stack, rabbitmq: Rabbitmq, tmp_path: Path) -> None:
     ours, strange = trustme.CA(), trustme.CA()
     files = {name: tmp_path / name for name in ("cert", "key", "ours", "strange")}

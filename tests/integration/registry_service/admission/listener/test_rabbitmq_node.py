@@ -143,6 +143,22 @@ async def test_whoever_reaches_for_more_is_cut_off(
             await anext(aiter(device.messages))
 
 
+async def test_a_client_without_a_login_is_refused(rabbitmq: Rabbitmq, judge: Judge) -> None:
+    """RabbitMQ has a user for such clients, until an administrator deletes it."""
+    everything = {"configure": ".*", "write": ".*", "read": ".*"}
+    for path, body in (
+        ("/api/users/guest", {"password": "guest", "tags": ""}),
+        ("/api/permissions/%2F/guest", everything),
+    ):
+        assert rabbitmq.manage("PUT", path, body)[0] in (201, 204)
+    try:
+        with pytest.raises(aiomqtt.MqttError):
+            async with aiomqtt.Client("127.0.0.1", rabbitmq.mqtt_port, timeout=10):
+                pytest.fail("RabbitMQ let in a client without a login")
+    finally:
+        assert rabbitmq.manage("DELETE", "/api/users/guest")[0] == 204
+
+
 async def test_nobody_is_let_in_when_nobody_answers(rabbitmq: Rabbitmq) -> None:
     with pytest.raises(aiomqtt.MqttError, match=r"[Bb]ad user ?name or password"):
         async with client(rabbitmq):

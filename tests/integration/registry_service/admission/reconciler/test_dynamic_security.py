@@ -32,6 +32,7 @@ from tests.dynamic_security import (
     DynamicMosquitto,
     Filters,
     brought_in_step,
+    by_hand,
     device,
     filled,
     is_refused,
@@ -272,3 +273,47 @@ async def test_what_was_done_outlives_the_broker(
     assert (await brought_in_step(broker, [A, OBSERVER, device("c")])).commands == ()
     assert await is_refused(broker, B)
     assert not await is_refused(broker, device("c"))
+
+
+def written_bytes(broker: DynamicMosquitto) -> int:
+    [line] = [
+        line
+        for line in Path(f"/proc/{broker.process.pid}/io").read_text().splitlines()
+        if line.startswith("wchar:")
+    ]
+    return int(line.split()[1])
+
+
+async def test_2_1_saves_once_for_each_message_and_2_0_at_each_command(
+    tmp_path: Path, mosquitto_version: Version
+) -> None:
+    fleet = [device(f"device-{n}") for n in range(100)]
+    with DynamicMosquitto(tmp_path, filled(fleet), version=mosquitto_version) as broker:
+        security = DynamicSecurity(broker.settings)
+        more = [*fleet, *(device(f"late-{n}") for n in range(8))]
+        made = plan(more, await security.state())
+        # One message.
+        assert len(made.commands) == 24
+        before, size = written_bytes(broker), broker.file.stat().st_size
+        await security.apply(made)
+        saved = (written_bytes(broker) - before) / size
+    if mosquitto_version.is_at_least("2.1"):
+        assert 0.9 < saved < 3
+    else:
+        # Its files are shorter than the first one, which is indented.
+        assert saved > 12
+
+
+async def test_2_1_knows_the_username_in_a_role_and_2_0_does_not(
+    broker: DynamicMosquitto, mosquitto_version: Version
+) -> None:
+    """Mooring has no use for it as long as 2.0 is about."""
+    own = {"acltype": "subscribePattern", "topic": "own/%u/#", "allow": True}
+    await by_hand(
+        broker,
+        ("createRole", {"rolename": "own", "acls": [own]}),
+        ("createClient", {"username": "x", "password": "x", "roles": [{"rolename": "own"}]}),
+    )
+    async with broker.client("x", "x") as client:
+        assert await may_subscribe(client, "own/x/y") == mosquitto_version.is_at_least("2.1")
+        assert not await may_subscribe(client, "own/a/y")
