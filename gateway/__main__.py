@@ -20,7 +20,7 @@ from gateway.limits import Limits
 from gateway.problems import unread
 from gateway.service_clients import ServiceClients
 
-# What an answer is given to leave in.
+# How long a stop waits until answers are sent.
 ANSWER_S = 0.5
 TOO_MANY_FAILED = "too many attempts with tokens that are not valid"
 

@@ -41,7 +41,7 @@ class BrokerConfig(Struct, rename="camel", frozen=True):
     connect_timeout: int
     ca_cert: str | UnsetType = UNSET
     client_cert: str | UnsetType = UNSET
-    # Of a websocket, always: clients have defaults of their own.
+    # Always sent for a websocket, because clients have different defaults.
     path: str | UnsetType = UNSET
 
 
@@ -90,7 +90,7 @@ class Mqtt(Struct, rename="camel", kw_only=True, frozen=True):
 
 
 class RegisteredDevice(Struct, rename="camel", frozen=True):
-    """Who a device is, and how it connects."""
+    """A device's identity, and how it connects."""
 
     EXAMPLE: ClassVar[dict[str, Any]] = {
         "id": 1,
@@ -128,11 +128,11 @@ class Registered(NamedTuple):
 
     device: RegisteredDevice
     created: bool
-    # None where the broker asks.
+    # None if the broker asks Mooring about clients.
     awaited: Awaited | None = None
 
     def while_not_ready(self) -> "Registered":
-        """The answer for as long as the broker does not let the device in."""
+        """The answer while the broker does not hold the device yet."""
         device = structs.replace(self.device, mqtt=_while_not_ready(self.device.mqtt))
         return self._replace(device=device)
 
@@ -143,22 +143,22 @@ class Connected(NamedTuple):
     mqtt: Mqtt
     # For when the broker accepts the device.
     refresh_after: int
-    # None where the broker asks.
+    # None if the broker asks Mooring about clients.
     awaited: Awaited | None = None
 
     def while_not_ready(self) -> "Connected":
-        """The answer for as long as the broker does not let the device in."""
+        """The answer while the broker does not hold the device yet."""
         return self._replace(mqtt=_while_not_ready(self.mqtt))
 
 
 class _Brokers:
-    """The brokers of one batch. A configuration is serialised once, however many devices get it."""
+    """The brokers of one batch. Each is serialised once for all devices that get it."""
 
     def __init__(
         self, brokers: "list[resolution_pb2.BrokerSettings]", environment_url: str
     ) -> None:
         self._urls = {broker.id: broker.url for broker in brokers}
-        # The encoder writes a Raw as it is, wherever the type says BrokerConfig.
+        # The encoder copies a Raw in place of a BrokerConfig.
         self._configs = {
             broker.id: cast(
                 "BrokerConfig", msgspec.Raw(msgspec.json.encode(_broker_config(broker)))
@@ -177,7 +177,7 @@ class _Brokers:
 
 
 class _Times:
-    """The times of one batch: the devices of one transaction were made at one time."""
+    """The times of one batch, cached: devices of one transaction have the same time."""
 
     def __init__(self) -> None:
         self._moments: dict[tuple[int, int], datetime] = {}
@@ -232,7 +232,7 @@ def _registered(
 
 
 def _camel(field: str) -> str:
-    """The registry names fields as the protos do; a device knows them as it wrote them."""
+    """Maps names of fields in the protos to those in the device's request."""
     first, *others = field.split("_")
     return first + "".join(other.capitalize() for other in others)
 

@@ -67,9 +67,8 @@ def app_of(
 
 @functools.cache
 def served() -> Litestar:
-    """What all gateways of a process serve, each with a `Context` of its own.
-
-    To prepare so many routes takes longer than the rest of a gateway's start.
+    """All gateways of a process share this, each with its own `Context`, because preparing the
+    routes takes longer than the rest of a gateway's start.
     """
     return Litestar(
         [*_routers(), documentation_page.routes(document)],
@@ -93,7 +92,7 @@ class _Administration(Router):
     """A router that is registered once, so that no copy of all its routes is needed."""
 
     def __deepcopy__(self, _: dict[int, Any]) -> Self:
-        """Itself, as Litestar copies each router that it registers."""
+        """Returns itself. Litestar copies each router that it registers."""
         return self
 
 

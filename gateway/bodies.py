@@ -26,15 +26,14 @@ MAX_FIELD_CHARACTERS = 100
 
 
 def decode(decoder: "msgspec.json.Decoder[Body]", body: bytes) -> Body:
-    """The body as what `decoder` is for.
-
-    Raises `ClientException` (400) for what is not JSON in UTF-8 (RFC 8259, section 8.1) or nests
-    too deep, and `InvalidInput` for JSON that is not what it must be; it names the field. A byte
-    order mark before it is skipped, as that section allows.
+    """The body as a value of the decoder's type. Raises `ClientException` (400) if the body is not
+    JSON in UTF-8 (RFC 8259, section 8.1) or is nested too deeply, and `InvalidInput`, which names
+    the field, if the JSON does not fit the type. A byte order mark before it is skipped, as that
+    section allows.
     """
     body = body.removeprefix(BOM_UTF8)
     try:
-        # The decoder skips over fields it does not know without looking at their bytes.
+        # The decoder skips unknown fields without checking their bytes.
         body.decode()
         return decoder.decode(body)
     except msgspec.ValidationError as error:
@@ -49,14 +48,14 @@ def _require_json(body: bytes) -> None:
     try:
         msgspec.json.decode(body)
     except msgspec.ValidationError:
-        # JSON (RFC 8259, section 6) whose number is out of anybody's range.
+        # Valid JSON (RFC 8259, section 6) with a number that no type can hold.
         return
     except (msgspec.DecodeError, RecursionError):
         raise ClientException from None
 
 
 def named(error: msgspec.ValidationError) -> InvalidInput:
-    """The fault as the sender knows it: by the field."""
+    """The error by the field, as it is named in the body."""
     fault = str(error)
     found = FAULT.fullmatch(fault)
     message, path = (found["message"], found["path"] or "") if found else (fault, "")
@@ -74,7 +73,7 @@ def is_json(content_type: str) -> bool:
 class StrictJson(AbstractDTO[Body]):
     """`dto=StrictJson[NewBroker]`: the handler's `data` is a `NewBroker`.
 
-    What is unknown to the type is ignored, or refused if the type says `forbid_unknown_fields`.
+    Unknown fields are ignored, or refused if the type has `forbid_unknown_fields`.
     """
 
     decoder: ClassVar["msgspec.json.Decoder[Any]"]
@@ -93,12 +92,12 @@ class StrictJson(AbstractDTO[Body]):
 
     @classmethod
     def is_supported_model_type_field(cls, field_definition: FieldDefinition) -> bool:
-        """Only bodies come through here, never answers."""
+        """Used for bodies only, never for answers."""
         return field_definition.name == "data"
 
     @classmethod
     def create_for_field_definition(cls, *_: Any, **__: Any) -> None:
-        """There is nothing to generate: the type is its own schema."""
+        """Generates nothing: the type is its own schema."""
 
     @classmethod
     def create_openapi_schema(

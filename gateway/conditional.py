@@ -1,10 +1,10 @@
-"""Entity tags: whether a client has the answer already, or has seen what it is about to change."""
+"""Entity tags: whether a client has the present answer, or has read the version that it changes."""
 
 import re
 from collections.abc import Iterable
 
 ENTITY_TAG = re.compile(r'(?:W/)?("[^"]*")')
-# One of ours, which stands for a revision. No revision is longer than these digits.
+# A tag of a revision. No revision has more digits.
 REVISION_TAG = re.compile(r'(W/)?"(\d{1,18})"')
 NO_REVISION = 0
 
@@ -12,8 +12,8 @@ NO_REVISION = 0
 def entity_tag(generation: str, *, refresh_after_s: int, is_stale: bool) -> str:
     """The strong tag of an answer.
 
-    `generation` stands for all of it but when to ask again and whether it is a stopgap: a device
-    that was given a stopgap must learn that it is none any more, though it moves nowhere.
+    `generation` covers everything except when to ask again and whether the answer is a stopgap: a
+    device that got a stopgap must get the proven answer, even if the broker is the same.
     """
     return f'"{generation}.{refresh_after_s}{".stale" if is_stale else ""}"'
 
@@ -27,15 +27,14 @@ def is_current(if_none_match: Iterable[str], tag: str) -> bool:
 
 
 def revision_tag(revision: int) -> str:
-    """The strong tag of something that has revisions, as it is at this one."""
+    """The strong tag of a resource at this revision."""
     return f'"{revision}"'
 
 
 def expected_revisions(if_match: Iterable[str]) -> list[int]:
-    """The revisions that the header's values name; empty for any, as for `*` or no header.
-
-    The comparison is strong: a weak tag names none (RFC 9110, section 13.1.1). Where all that is
-    named is none of ours, there is `NO_REVISION`, which nothing has.
+    """The revisions that the header's values name; empty means any, for `*` or no header. The
+    comparison is strong: weak tags are ignored (RFC 9110, section 13.1.1). If no tag is one of a
+    revision, the result is `NO_REVISION`, which matches nothing.
     """
     values = list(if_match)
     if not values or any(value.strip() == "*" for value in values):

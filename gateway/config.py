@@ -30,7 +30,7 @@ class GatewayConfig(HttpConfig, CallerConfig):
     registry_service_address: str = "127.0.0.1:50052"
     broker_service_address: str = "127.0.0.1:50051"
 
-    # How long a caller waits for an answer, at most.
+    # The longest time that a caller waits for an answer.
     request_timeout_s: float = Field(default=10.0, ge=0.5, le=120)
     # How long a stop waits for requests under way.
     shutdown_grace_s: int = Field(default=5, ge=1, le=60)
@@ -49,6 +49,6 @@ class GatewayConfig(HttpConfig, CallerConfig):
         10, 60
     )
 
-    # The reverse proxies in front of it, networks with commas between them: who asks is whom they
-    # name in X-Forwarded-For. Nothing else may be in those networks.
+    # The reverse proxies in front of it, networks with commas between them: the client's address is
+    # the one in their X-Forwarded-For. Nothing else may be in those networks.
     trusted_proxies: Annotated[tuple[Network, ...], NoDecode, BeforeValidator(networks_of)] = ()

@@ -1,4 +1,6 @@
-"""What the routes work with: it comes with each request, for all gateways share the routes."""
+"""The objects of one gateway. Each request carries them, because all gateways of a process share
+the routes.
+"""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -15,7 +17,7 @@ from gateway.service_clients import ServiceClients
 
 KEY = "gateway"
 
-# Told of each refusal: the request, its error, and the answer.
+# Called for each refusal, with the request, its error and the answer.
 Noting = Callable[[Request[Any, Any, Any], Any, Response[Problem]], None]
 
 
@@ -29,11 +31,11 @@ class Context:
     attempts: Attempts
     proxies: Sequence[Network]
     note: Noting | None
-    # Held by the request that makes the OpenAPI document.
+    # Locked while a request makes the OpenAPI document.
     documenting: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 def context_of(connection: ASGIConnection[Any, Any, Any, Any]) -> Context:
-    """That of the gateway that was asked."""
+    """The context of the gateway that serves the request."""
     found: Context = connection.scope["state"][KEY]
     return found

@@ -17,7 +17,7 @@ MAX_WAITING = 4096
 
 
 class DeviceCalls:
-    """Asks the registry for many devices at once; each gets its own answer, or its own error."""
+    """Calls the registry for many devices at once; each gets its own answer or error."""
 
     def __init__(
         self,
@@ -73,19 +73,19 @@ class DeviceCalls:
     def connection(
         self, uuid: str, device_api_key: str, address: str = ""
     ) -> Call[registration_pb2.ConnectionRequest, answers.Connected]:
-        """`address`: from where the device asks, if that is known. Raises `Overloaded`."""
+        """`address` is the device's address, or empty. Raises `Overloaded`."""
         return self._offered(self._connections, uuid, device_api_key, address)
 
     def rotation(
         self, uuid: str, device_api_key: str, address: str = ""
     ) -> Call[registration_pb2.ConnectionRequest, answers.Connected]:
-        """`address`: from where the device asks, if that is known. Raises `Overloaded`."""
+        """`address` is the device's address, or empty. Raises `Overloaded`."""
         return self._offered(self._rotations, uuid, device_api_key, address)
 
     def awaited(
         self, answer: answers.Registered | answers.Connected, *, since: float
     ) -> Waiting | None:
-        """How a device that asked at `since` waits until its broker holds it."""
+        """The wait of a device, which asked at `since`, until its broker holds it."""
         if answer.awaited is None:
             return None
         return self._held.wait(answer.awaited, deadline=since + self._timeout_s)

@@ -1,4 +1,4 @@
-"""What the OpenAPI document says of the devices' paths, which no framework describes."""
+"""The devices' paths in the OpenAPI document, which Litestar does not know."""
 
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -23,7 +23,7 @@ def _content(schema: str, media_type: str = "application/json") -> dict[str, Any
 def _problems(*wanted: int | str, unusual: Mapping[int, tuple[str, ...]]) -> dict[str, Any]:
     """`unusual` are the reasons of statuses for which devices have others than people do."""
     found = {**reasons_of(*wanted), **unusual}
-    # Somebody else was first: all that a device can do is ask again.
+    # Another request was first: the device can only ask again.
     found[503] = (*found[503], "LOST_RACE")
     return {str(status): problem_response(str(status), found[status]) for status in sorted(found)}
 
@@ -32,7 +32,7 @@ _UUID = {
     "name": "uuid",
     "in": "path",
     "required": True,
-    "description": "The device's own name for itself.",
+    "description": "The id that the device chose for itself.",
     "schema": {"type": "string", "pattern": IDENTIFIER_PATTERN},
 }
 _CONNECTION_PROBLEMS = _problems(
@@ -58,7 +58,7 @@ PATHS: dict[str, dict[str, Any]] = {
             "requestBody": {"required": True, "content": _content("NewDevice")},
             "responses": {
                 "200": {
-                    "description": "It was registered before.",
+                    "description": "The device was registered before.",
                     "content": _content("RegisteredDevice"),
                 },
                 "201": {
@@ -93,16 +93,17 @@ PATHS: dict[str, dict[str, Any]] = {
     "/api/v1/device/{uuid}/mqtt": {
         "get": {
             "tags": ["device"],
-            "summary": "Where a device connects today",
+            "summary": "Get the broker that a device connects to now",
             "description": (
-                "Ask again after `refreshAfter` seconds, with If-None-Match, to learn of a move."
+                "Ask again after `refreshAfter` seconds, with If-None-Match, to get a new "
+                "broker if there is one."
             ),
             "operationId": "mqtt",
             "security": [{"deviceApiKey": []}],
             "parameters": [_UUID],
             "responses": {
                 "200": {"description": HTTPStatus.OK.phrase, "content": _content("Mqtt")},
-                "304": {"description": "What the entity tag stands for is current."},
+                "304": {"description": "The answer with this entity tag is current."},
                 **_CONNECTION_PROBLEMS,
             },
         }
@@ -112,8 +113,8 @@ PATHS: dict[str, dict[str, Any]] = {
             "tags": ["device"],
             "summary": "Get a new MQTT password",
             "description": (
-                "The one before is accepted for a while longer by brokers that ask Mooring. Where "
-                "the answer got lost, ask where to connect: that has the new password."
+                "Brokers that ask Mooring accept the previous password for a while. If the answer"
+                " gets lost, get the device's broker: that answer has the new password too."
             ),
             "operationId": "rotate",
             "security": [{"deviceApiKey": []}],

@@ -1,4 +1,4 @@
-"""Devices' requests, which pass by the framework (`chassis/direct_http.py`)."""
+"""Devices' requests, which are served without Litestar (`chassis/direct_http.py`)."""
 
 import random
 import re
@@ -53,7 +53,7 @@ class DeviceRoute(Protocol):
     access: Access
 
     def admit(self, request: DeviceRequest) -> str:
-        """The secret that the device shows; before any of the body is read. Raises why not."""
+        """Returns the device's secret; called before the body is read. Raises the refusal."""
 
     def ask(self, request: DeviceRequest) -> "Call[Any, Any]":
         """Starts the call. Raises errors of the request."""
@@ -71,14 +71,14 @@ class DeviceHandler(RequestHandler):
     __slots__ = ("_request", "_request_id", "_since", "route")
 
     def __init__(self, route: DeviceRoute, uuid: str, head: Head) -> None:
-        """Serves it with `route`; `uuid` is the one of the path."""
+        """Serves the request with `route`; `uuid` is the one of the path."""
         super().__init__()
         self.route = route
         self._request = DeviceRequest(head.method, uuid, head.headers, head.client)
         self._request_id = request_id_of(head.headers)
 
     def admitted(self) -> Reply | None:
-        """The error of the head, if there is one."""
+        """The error in the request's head, or None."""
         if self._request.method not in self.route.methods:
             allowed = b", ".join(self.route.methods).decode()
             return rendered(http_problem(405, headers={"Allow": allowed}))
@@ -87,7 +87,7 @@ class DeviceHandler(RequestHandler):
         return None
 
     def begun(self, body: bytes | None) -> Reply | Awaited:
-        """An error of the body, or the call."""
+        """An error in the body, or the started call."""
         if body is None:
             return rendered(http_problem(413))
         self._request.body = body
@@ -102,7 +102,7 @@ class DeviceHandler(RequestHandler):
         return rendered(of_exception(error))
 
     def attempt(self, step: Callable[..., Any], *arguments: Any) -> Any:
-        """Has the id of the request in the log, and in the answer."""
+        """Binds the request's id to the log, and adds it to the answer."""
         token = request_id.set(self._request_id.decode())
         try:
             outcome = super().attempt(step, *arguments)

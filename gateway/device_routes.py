@@ -62,8 +62,8 @@ class NewDevice(Struct, rename="camel", kw_only=True, frozen=True):
             minLength=8,
             maxLength=512,
             pattern="^[!-~]+$",
-            description="Made by the device, and kept by it. Printable ASCII without spaces."
-            " 32 random characters or more cannot be guessed.",
+            description="The device makes and stores it. Printable ASCII without spaces; use 32 "
+            "random characters or more.",
         ),
     ]
     application_id: Text128 | None = None
@@ -90,7 +90,7 @@ class RegistrationRoute:
     def __init__(
         self, calls: DeviceCalls, limits: Limits | None, proxies: Sequence[Network]
     ) -> None:
-        """Asks `calls`, as often as `limits` allow; `proxies` say who asks them."""
+        """Uses `calls` as often as `limits` allow; `proxies` are trusted for addresses."""
         self._calls = calls
         self._limits = limits
         self._proxies = proxies
@@ -101,7 +101,7 @@ class RegistrationRoute:
         return _shown(request, self._limits, counts_by_key=True)
 
     def ask(self, request: DeviceRequest) -> "Call[Any, Any]":
-        """Raises what is wrong with the request, and `Overloaded`."""
+        """Raises the errors of the request, and `Overloaded`."""
         if not request.body:
             raise HTTPException(status_code=400)
         if not is_json(_content_type(request.headers)):
@@ -111,7 +111,7 @@ class RegistrationRoute:
         return self._calls.register(registration, size=len(request.body))
 
     def awaited(self, answer: Registered, since: float) -> Waiting | None:
-        """What the device waits for."""
+        """The answer that the device waits for."""
         return self._calls.awaited(answer, since=since)
 
     def reply(self, request: DeviceRequest, answer: Registered) -> Reply:  # noqa: ARG002
@@ -129,7 +129,7 @@ class ConnectionRoute:
     def __init__(
         self, calls: DeviceCalls, limits: Limits | None, proxies: Sequence[Network]
     ) -> None:
-        """Asks `calls`, as often as `limits` allow; `proxies` say who asks them."""
+        """Uses `calls` as often as `limits` allow; `proxies` are trusted for addresses."""
         self._calls = calls
         self._limits = limits
         self._proxies = proxies
@@ -144,13 +144,13 @@ class ConnectionRoute:
         return self._calls.connection(request.uuid, request.secret, _address(request))
 
     def awaited(self, answer: Connected, since: float) -> Waiting | None:
-        """What the device waits for."""
+        """The answer that the device waits for."""
         return self._calls.awaited(answer, since=since)
 
     def reply(self, request: DeviceRequest, answer: Connected) -> Reply:
-        """200, or 304 if the device has this answer and its broker holds it."""
+        """200, or 304 if the device has this answer and its broker holds the device."""
         mqtt = answer.mqtt
-        # Whether the broker holds the device yet is not part of the tag.
+        # The tag does not cover whether the broker holds the device.
         tag = entity_tag(
             mqtt.generation, refresh_after_s=answer.refresh_after, is_stale=mqtt.stale is True
         )
@@ -174,7 +174,7 @@ class RotationRoute(ConnectionRoute):
         return self._calls.rotation(request.uuid, request.secret, _address(request))
 
     def reply(self, request: DeviceRequest, answer: Connected) -> Reply:  # noqa: ARG002
-        """200, also for a rotation that was joined with another one."""
+        """200, also for a rotation that was joined with another."""
         return Reply(200, NO_STORE, ENCODER.encode(answer.mqtt))
 
 
@@ -206,7 +206,7 @@ class DeviceRoutes:
 
 
 def _shown(request: DeviceRequest, limits: Limits | None, *, counts_by_key: bool) -> str:
-    """The secret that a device shows. Raises `RateLimited`, `Unauthenticated`."""
+    """The device's secret. Raises `RateLimited`, `Unauthenticated`."""
     if limits is None:
         return bearer(request.headers)
     # A request without a secret still counts for the address.

@@ -1,4 +1,4 @@
-"""The OpenAPI document: what Litestar makes of the routes, and what it does not know of them."""
+"""The OpenAPI document: what Litestar makes of the routes, with what Litestar leaves out."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,24 +22,25 @@ from gateway.reasons import MEANINGS, reasons_of
 TITLE = "Mooring"
 VERSION = "0.1.0"
 DESCRIPTION = (
-    "Where a device ties up: it registers once with a provisioning key and learns who it is on "
-    "MQTT and which broker to talk to. Every error is an RFC 9457 problem document."
+    "Mooring provisions IoT devices: a device registers once with a provisioning key, and gets "
+    "its MQTT identity and the settings of its broker. Every error is an RFC 9457 "
+    "problem document."
 )
 
-# Of a device's uuid and a fleet's id.
+# The pattern of a device's uuid and a fleet's id.
 IDENTIFIER_PATTERN = f"^{IDENTIFIER.pattern}$"
 
 SCHEMAS = "#/components/schemas/"
 
 SECURITY_SCHEMES = {
-    "provisioningKey": "Lets devices in; made at /api/v1/provisioning-keys.",
-    "deviceApiKey": "Made by the device, and sent when it registered.",
-    "apiToken": "Of a person or a script.",
+    "provisioningKey": "A provisioning key, made at /api/v1/provisioning-keys.",
+    "deviceApiKey": "The device API key, which the device made and sent when it registered.",
+    "apiToken": "The API token of a person or a script.",
 }
 
 
 class LinesOf(NamedTuple):
-    """What the document says of a file: the types of its lines, and the first lines of one."""
+    """A file in the document: the types of its lines, and an example."""
 
     types: tuple[type[Struct], ...]
     examples: tuple[Mapping[str, Any], ...]
@@ -49,13 +50,13 @@ class LinesOf(NamedTuple):
         return "".join(f"{json.dumps(line)}\n" for line in self.examples)
 
     def csv(self) -> str:
-        """The example as text/csv: of one kind of line, without quotes."""
+        """The example as text/csv, for files with one type of line, without quotes."""
         rows = [self.examples[0], *(line.values() for line in self.examples)]
         return "".join(",".join(map(str, row)) + "\n" for row in rows)
 
 
 def documented(**limits: Any) -> msgspec.Meta:
-    """Limits of a field for the document alone: the services keep them, each in one place."""
+    """Limits of a field for the document alone: the services enforce them."""
     return msgspec.Meta(extra_json_schema=limits)
 
 
@@ -64,8 +65,8 @@ def document(
 ) -> bytes:
     """The OpenAPI document of what `routers` serve, as JSON.
 
-    `direct` are the path items of what is served without the framework, `types` the types that
-    they refer to.
+    `direct` are the path items that are served without Litestar, `types` the types that they refer
+    to.
     """
     described = Litestar(
         routers,
@@ -128,7 +129,7 @@ def statuses_of(operation: Mapping[str, Any], handler: HTTPRouteHandler) -> set[
 
 
 def problem_response(status: str, reasons: Sequence[str]) -> dict[str, Any]:
-    """The answer of a status that is an error, which has one of `reasons`."""
+    """The answer of an error status, with one of `reasons`."""
     phrase = HTTPStatus(int(status)).phrase
     described = [f"- `{reason}`: {MEANINGS[reason][1]}" for reason in reasons]
     narrowed = {"properties": {"status": {"const": int(status)}, "reason": {"enum": [*reasons]}}}
@@ -200,7 +201,7 @@ def _say_role(operation: dict[str, Any], handler: HTTPRouteHandler) -> None:
 
 
 def _say_lines(operation: dict[str, Any], handler: HTTPRouteHandler) -> None:
-    """Adds bodies and answers of one object a line, of which the framework knows no type."""
+    """Adds bodies and answers of one object a line, whose types Litestar does not know."""
     schema = {"type": "string"}
     if taken := handler.opt.get("upload"):
         content = {
@@ -216,7 +217,7 @@ def _say_lines(operation: dict[str, Any], handler: HTTPRouteHandler) -> None:
 
 
 def _types(handlers: Iterable[HTTPRouteHandler]) -> list[Any]:
-    """What bodies and answers are made of."""
+    """The schemas of bodies and answers."""
     found: list[Any] = []
     for handler in handlers:
         answer = handler.parsed_fn_signature.return_type
@@ -230,7 +231,7 @@ def _types(handlers: Iterable[HTTPRouteHandler]) -> list[Any]:
 
 
 def _handlers(app: Litestar) -> list[HTTPRouteHandler]:
-    """Those that the document is about."""
+    """The operations of the document."""
     return [
         handler
         for route in app.routes
@@ -240,8 +241,8 @@ def _handlers(app: Litestar) -> list[HTTPRouteHandler]:
 
 
 def _headers(status: str) -> dict[str, Any]:
-    """What every answer of that status carries."""
-    said = {"X-Request-Id": "The request's own, or one that was made for it."}
+    """The headers of every answer with that status."""
+    said = {"X-Request-Id": "The `X-Request-Id` of the request, or a new one."}
     if status == "401":
         said["WWW-Authenticate"] = "Bearer."
     if int(status) in RETRIED:

@@ -1,4 +1,4 @@
-"""`/openapi.json`, and the page that shows it without asking any other server."""
+"""`/openapi.json`, and a page that shows it and loads nothing from other servers."""
 
 import asyncio
 import functools
@@ -23,7 +23,7 @@ ASSETS = {
     "favicon-32x32.png": "image/png",
 }
 
-# The page runs nothing that is not served here, and nothing can frame it.
+# The page runs only scripts that are served here, and cannot be framed.
 CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
@@ -49,9 +49,8 @@ START = """SwaggerUIBundle({url: "/openapi.json", dom_id: "#swagger-ui", deepLin
 
 
 def routes(make: Callable[[], bytes]) -> Router:
-    """`/openapi.json`, which `make` makes when it is first asked for, and `/docs`.
-
-    It takes a good part of a second, which neither a start nor a device is to wait for.
+    """`/openapi.json` and `/docs`. `make` makes the document at the first request for it: that
+    takes a good part of a second, for which no start and no device should wait.
     """
     made = functools.cache(make)
     assets = {name: (SWAGGER_UI / name).read_bytes() for name in ASSETS}
@@ -80,7 +79,7 @@ def routes(make: Callable[[], bytes]) -> Router:
     async def start() -> Response[str]:
         return Response(START, media_type="text/javascript", headers={"Cache-Control": "no-cache"})
 
-    # The version is in the path, so what is there never changes.
+    # The version is in the path, so the files never change.
     @get(f"/docs/{SWAGGER_UI_VERSION}/{{name:str}}", access=Access.OPEN)
     async def asset(name: FromPath[str]) -> Response[bytes]:
         if name not in assets:

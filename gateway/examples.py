@@ -1,8 +1,8 @@
-"""Examples for the OpenAPI document, which are those of one small installation.
+"""Examples for the OpenAPI document, all from one small installation.
 
-A type of a body or an answer has its example as its own `EXAMPLE`; this module has what several
-share. Tests send each example to a new installation of `make run` with one device, which accepts
-it, and compare the answers.
+A type of a body or an answer has its example as its own `EXAMPLE`; this module has the values that
+several examples share. Tests send each example to a new installation of `make run` with one device,
+which accepts it, and compare the answers.
 """
 
 from typing import Any, get_args, get_origin

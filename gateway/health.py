@@ -110,7 +110,7 @@ async def _ask(checks: tuple[HealthCheck, HealthCheck], name: str) -> str:
     if status == UNREACHABLE:
         status = await _status(any_replica, name)
         if status == SERVING and not name:
-            # It has become healthy since, but the channel does not use it yet.
+            # The replica has become healthy since, but the channel does not use it yet.
             return UNREACHABLE
     return status
 

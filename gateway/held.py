@@ -35,7 +35,7 @@ PAUSE_S = 0.1
 WAITING = Gauge("mooring_awaiting_broker", "Devices whose answers wait for a broker to hold them")
 AWAITED = Counter(
     "mooring_awaited_total",
-    "Devices that a broker had to be told of, by how that ended: held, late, hopeless or full",
+    "Waits for a broker to hold a device, by how they ended: held, late, hopeless or full",
     ["outcome"],
 )
 SECONDS = Histogram(

@@ -1,4 +1,4 @@
-"""Gives every request of people an id, and adapts what Litestar lacks."""
+"""Gives every request of people an id, and adds what Litestar lacks."""
 
 from collections.abc import Awaitable, Callable
 from typing import Literal
@@ -15,8 +15,8 @@ from gateway.problems import http_problem, rendered
 # Only HTTP requests come here, no websockets.
 HttpApp = Callable[[HTTPScope, Receive, Send], Awaitable[None]]
 
-# Litestar knows no HEAD (RFC 9110, section 9.3.2), and its own answer to OPTIONS leaves methods
-# out; TRACE, which nothing has, gets the 405 that names them all.
+# Litestar does not support HEAD (RFC 9110, section 9.3.2), and its answer to OPTIONS leaves methods
+# out. No route has TRACE, so its 405 names all methods.
 ANSWERED_AS: dict[str, Literal["GET", "TRACE"]] = {"HEAD": "GET", "OPTIONS": "TRACE"}
 
 

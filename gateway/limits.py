@@ -13,7 +13,7 @@ exact to the request, with the exact wait. The memory is in this module, because
 while a flood invents keys and addresses. `admit` takes 2 µs on CPython 3.11, with both limits 3.5
 µs. The others cost as much and do less: `limits` (2.6 µs without the digest) keeps every key of the
 last period, and a thread of its own walks through them up to a hundred times a second;
-`throttled-py` (3.6 µs) is bounded, but rounds, and lets in one too few for one limit in four;
+`throttled-py` (3.6 µs) is bounded, but rounds, and admits one too few for one limit in four;
 pyrate-limiter's own `Limiter` (7 µs) starts a thread.
 """
 
@@ -31,9 +31,9 @@ from pyrate_limiter import GCRA, Rate
 from chassis.addresses import host_of
 from chassis.errors import Overloaded
 
-# The number of keys, and of addresses, that are stored, those that asked last. A forgotten one
-# begins with a whole allowance again, so a flood of invented keys shuts no client out. 65,536 keys
-# take 16 MB.
+# The number of keys, and of addresses, that are stored, those that asked last. A key that was
+# dropped has its whole allowance again, so a flood of invented keys locks no client out. 65,536
+# keys take 16 MB.
 MAX_KNOWN = 65_536
 # Refused clients are spread over one period of the limit, in which as many as it names are
 # admitted. This is the longest such delay.
@@ -41,7 +41,7 @@ MAX_SPREAD_S = 60
 
 PERIODS_S = {"second": 1, "minute": 60, "hour": 3600}
 LIMIT = re.compile(rf"([1-9][0-9]{{0,11}})/({'|'.join(PERIODS_S)})")
-# The arithmetic counts whole microseconds between two requests, and no process gets that far.
+# The arithmetic counts whole microseconds between two requests; no process reaches this rate.
 MAX_PER_S = 100_000
 
 # The messages to devices.

@@ -1,4 +1,4 @@
-"""Every error as an RFC 9457 problem document: the one table from gRPC's codes to HTTP's."""
+"""Every error as an RFC 9457 problem document, and the table of HTTP statuses for gRPC codes."""
 
 import math
 import random
@@ -74,11 +74,11 @@ class Problem(Struct, kw_only=True, frozen=True):
     detail: str
     # UPPER_SNAKE and stable: programs compare it.
     reason: str
-    # What to name when asking about it; every log line about the request has it.
+    # The id of the request, which all its log lines have.
     request_id: str
-    # What is at fault, as it is called in the request.
+    # The field that is wrong, as it is named in the request.
     field: str | UnsetType = UNSET
-    # How many of what stand in the way.
+    # Counts of what blocks the request.
     usage: dict[str, int] | UnsetType = UNSET
 
 
@@ -92,7 +92,7 @@ def problem(
     usage: Mapping[str, int] | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> Response[Problem]:
-    """The answer that says what went wrong; it is never to be kept by a cache."""
+    """The answer with the problem; no cache may store it."""
     sent = {"Cache-Control": "no-store", **(headers or {})}
     if status == HTTPStatus.UNAUTHORIZED:
         sent["WWW-Authenticate"] = "Bearer"
@@ -146,7 +146,7 @@ def of_device_error(error: MooringError) -> Response[Problem]:
 def http_problem(
     status: int, *, detail: str = "", headers: Mapping[str, str] | None = None
 ) -> Response[Problem]:
-    """What HTTP itself refuses; `status` is one of `HTTP_PROBLEMS`."""
+    """A refusal by HTTP itself; `status` is one of `HTTP_PROBLEMS`."""
     reason, usual = HTTP_PROBLEMS[status]
     return problem(status, reason, detail or usual, headers=headers)
 
@@ -181,7 +181,7 @@ def _of_ours(_: Request[Any, Any, Any], error: MooringError) -> Response[Problem
 
 
 def _of_http(_: Request[Any, Any, Any], error: HTTPException) -> Response[Problem]:
-    """A refusal by the framework, without its text, which names Python types."""
+    """A refusal by Litestar, without its text, which names Python types."""
     status = error.status_code if error.status_code in HTTP_PROBLEMS else 400
     allowed = set((error.headers or {}).get("allow", "").split(", ")) - {"", "OPTIONS"}
     if "GET" in allowed:
@@ -193,10 +193,7 @@ def _of_http(_: Request[Any, Any, Any], error: HTTPException) -> Response[Proble
 
 
 def _of_parameter(_: Request[Any, Any, Any], error: ValidationException) -> Response[Problem]:
-    """A part of the path or of the query that is not what it must be.
-
-    Nothing has an id that cannot be one, so for the path that is 404.
-    """
+    """An invalid parameter. In the path it is 404, because no resource has an invalid id."""
     fault = error.extra[0] if isinstance(error.extra, list) and error.extra else {}
     field = str(fault.get("key", ""))
     if fault.get("source") == "path":

@@ -79,7 +79,7 @@ class ServiceClients:
 
 
 def _health_checks(client: ServiceClient) -> tuple[HealthCheck, HealthCheck]:
-    """Asks a replica that is healthy, or any. The stubs' types do not mention their `Check`."""
+    """Calls a healthy replica, or any. The stubs' types do not mention their `Check`."""
     stubs = (
         health_pb2_grpc.HealthStub(channel) for channel in (client.channel, client.any_replica)
     )

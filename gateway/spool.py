@@ -1,4 +1,4 @@
-"""Where uploads are kept until they have been read: bounded in number, in bytes and by the disk.
+"""Stores uploads until they have been read: bounded in number, in bytes and by the disk.
 
 The files have no name (`O_TMPFILE`, or unlinked at once), so nothing is left of them when the
 process is killed.
@@ -13,11 +13,11 @@ from typing import Any
 from chassis.errors import Overloaded, Unavailable
 
 MAX_UPLOADS = 8
-# Four files of the largest size.
+# The size of four of the largest files.
 MAX_BYTES_IN_ALL = 2 * 1024 * 1024 * 1024
-# What others find on the disk while uploads grow.
+# The room on the disk that uploads leave free.
 FREE_BYTES = 512 * 1024 * 1024
-# As often the disk is asked for its room.
+# After so many bytes the free room of the disk is checked.
 LOOK_BYTES = 16 * 1024 * 1024
 RETRY_S = 30.0
 
@@ -46,7 +46,7 @@ class Spool:
         return Kept(self, bytes_in_memory)
 
     def take(self, count: int) -> None:
-        """So many bytes more. Raises `Overloaded`."""
+        """Counts more bytes. Raises `Overloaded`."""
         if self.bytes + count > self._max_bytes:
             raise Overloaded("too much is being uploaded", retry_after_s=RETRY_S)
         self.bytes += count
@@ -58,13 +58,13 @@ class Spool:
                 raise Unavailable("there is no room to keep the file", retry_after_s=RETRY_S)
 
     def release(self, taken: list[int]) -> None:
-        """One of the uploads has been closed."""
+        """Called when one of the uploads has been closed."""
         self.uploads -= 1
         self.bytes -= taken[0]
 
 
 class Kept(tempfile.SpooledTemporaryFile[bytes]):
-    """The file of one upload. It is counted until it is closed, or nobody has it any more."""
+    """The file of one upload. It is counted until it is closed or garbage-collected."""
 
     def __init__(self, spool: Spool, bytes_in_memory: int) -> None:
         super().__init__(max_size=bytes_in_memory)

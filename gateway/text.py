@@ -1,6 +1,6 @@
 """Text as programs write it: with or without a byte order mark, in UTF-8 or UTF-16.
 
-PowerShell writes UTF-16 unless told otherwise, and Excel and PowerShell write UTF-8 with a mark.
+PowerShell writes UTF-16 by default, and Excel and PowerShell write UTF-8 with a mark.
 """
 
 import codecs
@@ -22,7 +22,7 @@ class Utf8:
         self._decoder: codecs.IncrementalDecoder | None = None
 
     def feed(self, piece: bytes, *, is_last: bool = False) -> bytes:
-        """What can be said after `piece`. Raises `InvalidInput` for another encoding."""
+        """The UTF-8 text up to the end of `piece`. Raises `InvalidInput` for another encoding."""
         if not self._has_begun:
             piece = self._begun + piece
             if len(piece) < LONGEST_MARK and not is_last:

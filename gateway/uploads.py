@@ -1,8 +1,9 @@
 """Files of many rows: NDJSON, or CSV with a header line, in bounded memory.
 
-All of a file is received before its first row is read. So what is wrong with the file as a whole
-refuses it before anything has happened, and an answer can be as long as the file: a client that
-sends everything before it reads anything would else wait for us as we for it.
+All of a file is received before its first row is read. So a file that is wrong as a whole is
+refused before anything is changed. And the answer can be as long as the file: else a client that
+sends everything before it reads the answer could wait for Mooring while Mooring waits for the
+client.
 """
 
 import asyncio
@@ -25,23 +26,23 @@ NDJSON = "application/x-ndjson"
 CSV = "text/csv"
 
 MAX_BYTES = 512 * 1024 * 1024
-# More is kept on disk.
+# Larger files are written to disk.
 MAX_BYTES_IN_MEMORY = 1024 * 1024
-# Also those that are blank or wrong.
+# Lines that are blank or wrong count too.
 MAX_LINES = 2_000_000
 # A row with a bundle of certificates fits.
 MAX_LINE_BYTES = 128 * 1024
 ROWS_IN_BATCH = 1_000
-# What is said of a refused row's subject.
+# How much of a refused row's subject is shown.
 MAX_SUBJECT = 255
-# As many are read before others get their turn.
+# After so many rows, other tasks run.
 LINES_IN_TURN = 100
-# What a batch is made of; a message of gRPC has room for it.
+# The size of a batch, which fits into a gRPC message.
 MAX_BATCH_BYTES = 8 * 1024 * 1024
 
-# Excel's separator depends on the language of the computer; what is not in the header is none.
+# Excel's separator depends on the language of the computer; the header shows which one is used.
 SEPARATORS = (",", ";", "\t")
-# As people write it whose separator is a semicolon.
+# Decimal numbers in files whose separator is a semicolon.
 DECIMAL_COMMA = re.compile(r"[+-]?[0-9]+,[0-9]+")
 
 SPOOL = Spool()
@@ -94,13 +95,13 @@ class Upload(Generic[Row]):
                     yield batch
                     batch, length = [], 0
                 if number % LINES_IN_TURN == 0:
-                    # Whoever asks for something small is not kept waiting by a large file.
+                    # Other requests do not wait for a large file.
                     await asyncio.sleep(0)
             if batch:
                 yield batch
 
     def close(self) -> None:
-        """For one whose rows nobody reads."""
+        """For a file whose rows are not read."""
         self._file.close()
 
     def _line(self, number: int, text: bytes | None) -> Line[Row]:
@@ -124,7 +125,7 @@ async def receive(
 ) -> Upload[Row]:
     """Receives a file of which each row is as `form` says; CSV has a column for each field.
 
-    What is beyond `bytes_in_memory` lies on disk, in a file without a name. The text may be in
+    More than `bytes_in_memory` is stored on disk, in a file without a name. The text may be in
     UTF-8 or, with a byte order mark, in UTF-16; the cells of CSV are separated by commas,
     semicolons or tabs, whichever the header has.
 
@@ -167,7 +168,7 @@ async def _received(stream: AsyncIterable[bytes], max_lines: int, bytes_in_memor
 
 
 def _lines(file: Kept) -> Iterator[bytes | None]:
-    """Each line with its end; None for one that is too long, of which the rest is passed over."""
+    """Each line with its end; None for a line that is too long, whose rest is skipped."""
     while line := file.readline(MAX_LINE_BYTES + 1):
         if len(line) <= MAX_LINE_BYTES:
             yield line
@@ -184,7 +185,7 @@ class _Reader(Protocol):
         """Raises `InvalidInput`."""
 
     def value(self, line: bytes, name: str) -> str:
-        """What a line that is wrong has in this field; empty where that cannot be read."""
+        """The value of this field in a wrong line; empty if it cannot be read."""
 
 
 class _JsonReader:
@@ -209,7 +210,7 @@ class _JsonReader:
 
 
 class _CsvReader:
-    """A cell that is empty is not given. Raises `InvalidInput` for a header that is wrong."""
+    """Reads CSV. An empty cell counts as left out. Raises `InvalidInput` for a wrong header."""
 
     def __init__(self, kind: type[msgspec.Struct], header: bytes | None) -> None:
         self._kind = kind
@@ -220,12 +221,12 @@ class _CsvReader:
         known = {field.name: field for field in fields(kind)}
         for column in self._columns:
             if column not in known:
-                raise InvalidInput("is a column that is not known here", field=column[:100])
+                raise InvalidInput("is not a known column", field=column[:100])
             if self._columns.count(column) > 1:
-                raise InvalidInput("is the name of two columns", field=column)
+                raise InvalidInput("is a column twice", field=column)
         for name, field in known.items():
             if name not in self._columns and field.required:
-                raise InvalidInput("is a column that is required", field=name)
+                raise InvalidInput("is a required column", field=name)
 
     def row(self, line: bytes) -> Any:
         cells = _cells(line, self._separator)
@@ -245,7 +246,7 @@ class _CsvReader:
             cells = _cells(line, self._separator)
         except InvalidInput:
             return ""
-        # In a row with too few cells or too many, those at its beginning are most likely right.
+        # In a row with the wrong number of cells, the first cells are most likely right.
         return dict(zip(self._columns, cells, strict=False)).get(name, "")[:MAX_SUBJECT]
 
 
@@ -266,7 +267,7 @@ def _numbers(kind: type[msgspec.Struct]) -> frozenset[str]:
 
 
 def _cells(line: bytes, separator: str) -> list[str]:
-    """RFC 4180, but that a row is a line: no cell holds the end of one. Raises `InvalidInput`."""
+    """RFC 4180, but each row is one line: no cell contains a line break. Raises `InvalidInput`."""
     try:
         rows = list(csv.reader([line.decode().rstrip("\r\n")], delimiter=separator, strict=True))
     except (csv.Error, UnicodeDecodeError):

@@ -1,5 +1,6 @@
-"""What people and scripts ask, with an API token. Their JSON is snake_case.
+"""The routes for people and scripts, which authenticate with an API token. Their JSON is
+snake_case.
 
-Each module is a resource: what may be sent, what is answered, and its routes. The services decide
-what the values mean and who may do what.
+Each module is a resource: the types of its bodies and answers, and its routes. The services decide
+what the values mean and which token may do what.
 """

@@ -1,10 +1,11 @@
-"""Guessing API tokens: how often somebody may be wrong, and how the others get in meanwhile.
+"""Limits failed attempts with API tokens, and admits clients with valid tokens meanwhile.
 
-A token that is not known to be good takes one from the allowance of its address, and of its prefix,
-before the registry is asked, and gives it back if it is good after all. Where nothing is left it is
-refused here. One that is known to be good
-is not counted, whatever else comes from its address. Which ones those are the registry says, once a
-second at most, and only while others are shown: that is all that a flood costs the registry.
+A token that is not known to be valid takes one attempt from the allowance of its address and of its
+prefix before the gateway calls the registry. If the token is valid, the attempt is given back. If
+the allowance is used up, the gateway refuses the token itself. A token that is known to be valid is
+not counted, whatever other clients send from its address. The gateway gets the list of valid tokens
+from the registry, once a second at most, and only while unknown tokens are sent: so a flood of
+attempts costs the registry no more than that.
 """
 
 import asyncio
@@ -19,18 +20,19 @@ from gateway.limits import Limits, RateLimited
 from gateway.service_clients import ServiceClients
 
 LOOK_EVERY_S = 1.0
-# An answer that takes longer is not waited for.
+# The deadline for the list of valid tokens.
 LOOK_S = 2.0
 
 
 class Attempts:
-    """What this process knows of good tokens, and of those who try others."""
+    """The valid tokens that this process knows, and the counts of failed attempts."""
 
     def __init__(self, services: ServiceClients, limits: Limits | None) -> None:
         """`limits` counts failed attempts, by address and by prefix."""
         self._services = services
         self._limits = limits
-        # Fingerprints, as the registry makes them. Not what lets anybody in: the registry does.
+        # Fingerprints, as the registry makes them. They admit no client: the registry checks each
+        # token.
         self._good: set[int] = set()
         self._looking = asyncio.Lock()
         self._looked_at = -LOOK_EVERY_S
@@ -38,7 +40,7 @@ class Attempts:
     async def authenticate(
         self, secret: str, client: tuple[str, int] | None, deadline: float
     ) -> bytes:
-        """A ticket for whoever has the token. Raises `RateLimited`, or what the registry raises."""
+        """A ticket for the token's owner. Raises `RateLimited`, or what the registry raises."""
         fingerprint = fingerprint_of(sha256(secret.encode()).digest())
         is_counted = await self._admit(fingerprint, secret, client)
         try:
@@ -56,7 +58,7 @@ class Attempts:
                     self._limits.admit(client, secret[:PREFIX_CHARACTERS])
             raise
         except MooringError:
-            # Nobody knows whether it was wrong.
+            # The token may be valid, so the attempt is not counted.
             self._forgive(secret, client, is_counted=is_counted)
             raise
         self._forgive(secret, client, is_counted=is_counted)
@@ -70,7 +72,7 @@ class Attempts:
         await self._look_again()
         if fingerprint in self._good:
             return False
-        # Before the answer is known, or many at once would all be let through.
+        # Counted before the answer is known: else many concurrent attempts would all pass.
         self._limits.admit(client, secret[:PREFIX_CHARACTERS])
         return True
 
@@ -79,7 +81,7 @@ class Attempts:
             self._limits.give_back(client, secret[:PREFIX_CHARACTERS])
 
     async def _look_again(self) -> None:
-        """Asks which tokens are good, unless that was just asked."""
+        """Gets the list of valid tokens, unless the list is less than a second old."""
         loop = asyncio.get_running_loop()
         async with self._looking:
             if loop.time() - self._looked_at < LOOK_EVERY_S:

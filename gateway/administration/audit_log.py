@@ -1,4 +1,4 @@
-"""Who changed what, and what was refused: `/api/v1/audit-log`."""
+"""The audit log: changes and refusals, and by which token. `/api/v1/audit-log`."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -26,31 +26,43 @@ from gateway.examples import MOMENT, REQUEST_ID, TOKEN_ID
 log = structlog.get_logger(__name__)
 
 NDJSON = "application/x-ndjson"
-# An export goes on where it was once the registry is back, if that is soon.
+# The pauses before an export tries again while the registry is away.
 TRIES = 5
 PAUSE_S = 1.0
 PAGE_S = 10.0
 PASSING = (Unavailable, Overloaded, DeadlineExceeded)
 
-Name = Annotated[str, QueryParameter(description="Of the token that was shown.")]
-TokenId = Annotated[str, QueryParameter(description="Of that token: names are not unique.")]
+Name = Annotated[str, QueryParameter(description="Only lines of the token with this name.")]
+TokenId = Annotated[
+    str, QueryParameter(description="Only lines of the token with this id: names are not unique.")
+]
 Action = Annotated[
-    str, QueryParameter(description="`broker.update`; or `broker.` for all that begins with it.")
+    str,
+    QueryParameter(
+        description="An action such as `broker.update`, or a prefix that ends "
+        "with a full stop: `broker.`."
+    ),
 ]
 Subject = Annotated[str, QueryParameter(description="The id or uuid of what it was done to.")]
 Since = Annotated[
     str | None,
-    QueryParameter(description="Written then or later: RFC 3339, with a zone.", format="date-time"),
+    QueryParameter(
+        description="Only lines of this time or later: RFC 3339, with a zone.", format="date-time"
+    ),
 ]
 Until = Annotated[
     str | None,
-    QueryParameter(description="Written before: RFC 3339, with a zone.", format="date-time"),
+    QueryParameter(
+        description="Only lines before this time: RFC 3339, with a zone.", format="date-time"
+    ),
 ]
-RefusedOnly = Annotated[bool, QueryParameter(description="Only what was refused.")]
+RefusedOnly = Annotated[
+    bool, QueryParameter(description="true: only refusals; false: changes and refusals.")
+]
 
 
 class AuditLine(Struct, kw_only=True, frozen=True):
-    """What was done, or was refused."""
+    """A change or a refusal."""
 
     EXAMPLE: ClassVar[dict[str, Any]] = {
         "id": 7,
@@ -70,27 +82,34 @@ class AuditLine(Struct, kw_only=True, frozen=True):
 
     id: int
     at: datetime | None
-    actor: Annotated[str, Meta(description="A token's name; empty where nobody knows whose.")]
+    actor: Annotated[str, Meta(description="The token's name; empty if no valid token was sent.")]
     actor_id: Annotated[str, Meta(description="The id of that token.")]
-    action: Annotated[str, Meta(description="A noun, a full stop and a verb.")]
+    action: Annotated[str, Meta(description="The kind of resource, a full stop and a verb.")]
     subject: Annotated[str, Meta(description="The id or uuid of what it was done to.")]
-    refusal: Annotated[str | None, Meta(description="Why it was refused; null for what was done.")]
-    count: Annotated[int, Meta(description="How many attempts or rotations this line stands for.")]
-    before: Annotated[dict[str, Any] | None, Meta(description="What changed, as it was.")]
-    after: Annotated[dict[str, Any] | None, Meta(description="What changed, as it became.")]
+    refusal: Annotated[str | None, Meta(description="The reason of a refusal; null for a change.")]
+    count: Annotated[
+        int, Meta(description="The number of attempts or rotations that this line stands for.")
+    ]
+    before: Annotated[
+        dict[str, Any] | None, Meta(description="The changed fields with their values before.")
+    ]
+    after: Annotated[
+        dict[str, Any] | None, Meta(description="The changed fields with their values after.")
+    ]
     details: Annotated[
         dict[str, Any] | None,
         Meta(
-            description="Of refusals that share a line: from when to when, and from where. Of"
-            " rotations that share one: `since` the line before, and `last_at`."
+            description="For a line that stands for several refusals: the first and last time, "
+            "and the addresses. For a line that stands for several rotations: `since`, the time "
+            "of the line before, and `last_at`."
         ),
     ]
     request_id: str
     session_role: Annotated[
         str | None,
         Meta(
-            description="As which role of the database the line was written; null for lines from"
-            " before that was noted."
+            description="The database role that wrote the line; null for old lines, which do "
+            "not have it."
         ),
     ]
 
@@ -100,7 +119,7 @@ class AuditPage(Page[AuditLine], frozen=True):
 
 
 class ExportEnd(Struct, frozen=True):
-    """The last line of an export. One that ends without it is not whole."""
+    """The last line of an export. An export that ends without it is incomplete."""
 
     EXAMPLE: ClassVar[dict[str, Any]] = {"complete": True, "lines": 1}
 
@@ -127,7 +146,7 @@ def _json(line: audit_pb2.AuditLine) -> AuditLine:
 
 
 def _raw(line: audit_pb2.AuditLine, name: str) -> dict[str, Any] | None:
-    """JSON that is written as it is, wherever the type says what is in it."""
+    """JSON that the encoder copies without reading it."""
     text = optional(line, name)
     return None if text is None else cast("dict[str, Any]", msgspec.Raw(text.encode()))
 
@@ -141,7 +160,7 @@ def question(
     until: Until = None,
     refused_only: RefusedOnly = False,
 ) -> audit_pb2.ListAuditLogRequest:
-    """Which lines are asked for. Raises `InvalidInput`."""
+    """The filter of the query parameters. Raises `InvalidInput`."""
     return audit_pb2.ListAuditLogRequest(
         actor=actor,
         actor_id=actor_id,
@@ -168,7 +187,7 @@ Question = NamedDependency[audit_pb2.ListAuditLogRequest]
 @get(
     "/",
     access=Access.ADMIN,
-    summary="Look at the audit log",
+    summary="List lines of the audit log",
 )
 async def list_audit_log(
     request: CallerRequest, question: Question, limit: Limit = DEFAULT_LIMIT, cursor: Cursor = ""
@@ -182,14 +201,15 @@ async def list_audit_log(
 @get(
     "/export",
     access=Access.ADMIN,
-    summary="Take the audit log away",
+    summary="Export the audit log",
     description="All lines that match as NDJSON, the newest first. The last line is "
     '`{"complete": true, "lines": 123}`: what ends without it was cut short.',
     media_type=NDJSON,
     lines=LinesOf((AuditLine, ExportEnd), (AuditLine.EXAMPLE, ExportEnd.EXAMPLE)),
 )
 async def export_audit_log(request: CallerRequest, question: Question) -> Stream:
-    # The first page before anything is sent: a refusal is still a problem document.
+    # The first page is read before the status is sent, so that a refusal is still a problem
+    # document.
     question.page_size = MAX_LIMIT
     caller = request.auth
     first = await caller.ask_registry(caller.services.audit.ListAuditLog, question)
@@ -199,7 +219,7 @@ async def export_audit_log(request: CallerRequest, question: Question) -> Stream
 async def _exported(
     caller: Caller, question: audit_pb2.ListAuditLogRequest, page: audit_pb2.ListAuditLogResponse
 ) -> AsyncIterator[bytes]:
-    """A page at a time, and the next one only when the client has taken the one before."""
+    """Reads a page at a time, and the next one only when the client has received the one before."""
     lines = 0
     while True:
         lines += len(page.lines)
@@ -215,9 +235,8 @@ async def _exported(
 async def _next_page(
     caller: Caller, question: audit_pb2.ListAuditLogRequest
 ) -> audit_pb2.ListAuditLogResponse:
-    """For somebody whose token is still good.
-
-    Raises what the last try raised; then the connection breaks off, without the last chunk.
+    """One page, while the caller's token is still valid. Raises what the last attempt raised; then
+    the connection is closed without the last chunk.
     """
     for tries in range(1, TRIES + 1):
         deadline = asyncio.get_running_loop().time() + PAGE_S

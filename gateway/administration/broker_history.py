@@ -1,4 +1,4 @@
-"""What a broker has been, and going back to it: below `/api/v1/brokers/{id}`."""
+"""The revisions of a broker, and restoring one: below `/api/v1/brokers/{id}`."""
 
 import json
 from datetime import datetime
@@ -31,14 +31,16 @@ KINDS: dict[int, Kind] = {
 
 
 class FieldChange(Struct, kw_only=True, frozen=True, rename={"before": "from", "after": "to"}):
-    """A field before and after; null where there was no broker, or is none any more."""
+    """A field before and after the change; null where the broker did not exist before, or was
+    deleted.
+    """
 
     before: Any
     after: Any
 
 
 class BrokerRevision(Struct, kw_only=True, frozen=True):
-    """What a change of a broker did."""
+    """A change of a broker."""
 
     EXAMPLE: ClassVar[dict[str, Any]] = {
         "revision": 2,
@@ -50,13 +52,17 @@ class BrokerRevision(Struct, kw_only=True, frozen=True):
     }
 
     revision: int
-    kind: Annotated[Kind, Meta(description="recorded: it was there when histories began.")]
+    kind: Annotated[
+        Kind, Meta(description="recorded: the broker existed when Mooring began to keep revisions.")
+    ]
     changed_at: datetime | None
-    changed_by: Annotated[str, Meta(description="The API token's name, or the database's user.")]
+    changed_by: Annotated[
+        str, Meta(description="The name of the API token, or of the database role.")
+    ]
     by_sql: bool
     changes: Annotated[
         dict[str, FieldChange | Literal["changed"]],
-        Meta(description="By field; of the password it is told only that it changed."),
+        Meta(description="By field. For the password, the change is listed without its values."),
     ]
 
 
@@ -65,7 +71,7 @@ class BrokerHistory(Page[BrokerRevision], frozen=True):
 
 
 class Rollback(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """Where to go back to."""
+    """The revision to restore."""
 
     EXAMPLE: ClassVar[dict[str, Any]] = {"revision": 1}
 
@@ -77,9 +83,9 @@ class Rollback(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
                 minLength=1,
                 maxLength=4096,
                 writeOnly=True,
-                description="The broker's password from then on. Needed where Mooring would send"
-                " the one at the revision to another destination than now, or than it was given"
-                " for.",
+                description="The broker's new password. Required if Mooring would send the "
+                "password of the revision to another destination than the present one, or than the "
+                "one it was given for.",
             ),
         ]
         | UnsetType
@@ -107,7 +113,8 @@ def _change(change: history_pb2.FieldChange) -> FieldChange | Literal["changed"]
     "/{broker_id:int}/history",
     access=Access.VIEWER,
     summary="List a broker's revisions",
-    description="Newest first, whoever made them, SQL included; also of a broker that is gone.",
+    description="The newest first. Includes changes that were made with SQL, and those of "
+    "deleted brokers.",
     reasons=("BROKER_NOT_FOUND",),
 )
 async def list_broker_revisions(
@@ -126,7 +133,7 @@ async def list_broker_revisions(
 @get(
     "/{broker_id:int}/history/{revision:int}",
     access=Access.VIEWER,
-    summary="Look at a broker as it was",
+    summary="Get a broker at a revision",
     reasons=("BROKER_NOT_FOUND", "REVISION_NOT_FOUND"),
 )
 async def get_broker_revision(
@@ -146,9 +153,10 @@ async def get_broker_revision(
     "/{broker_id:int}/rollback",
     access=Access.OPERATOR,
     action="broker_history.roll_back_broker",
-    summary="Make a broker what it was",
-    description="That is a new revision. Its password and certificates come back too; whether it is"
-    " the default stays as it is. A broker that was deleted comes back under its id.",
+    summary="Restore a broker to an earlier revision",
+    description="Makes a new revision with the values of the earlier one, the password and "
+    "certificates included. `is_default` does not change. A deleted broker is created "
+    "again with the same id.",
     status_code=200,
     dto=StrictJson[Rollback],
     dependencies=IF_REVISION,

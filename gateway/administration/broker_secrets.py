@@ -1,4 +1,4 @@
-"""What a broker shows when it asks who may connect: `/api/v1/brokers/{id}/secrets`."""
+"""The secrets with which a broker asks about clients: `/api/v1/brokers/{id}/secrets`."""
 
 from datetime import datetime
 from typing import Annotated, Any, ClassVar
@@ -18,7 +18,7 @@ SecretId = Annotated[str, PathParameter(description="The secret's id, which is n
 
 
 class BrokerSecret(Struct, kw_only=True, frozen=True):
-    """A secret as it is, without the secret itself."""
+    """A secret's name and state, without the secret itself."""
 
     EXAMPLE: ClassVar[dict[str, Any]] = {
         "id": SECRET_ID,
@@ -30,13 +30,15 @@ class BrokerSecret(Struct, kw_only=True, frozen=True):
 
     id: str
     broker_id: int
-    prefix: Annotated[str, Meta(description="Its first characters, to recognise it by.")]
+    prefix: Annotated[
+        str, Meta(description="The first characters of the secret, to recognise it by.")
+    ]
     created_at: datetime | None
     last_used_at: datetime | None
 
 
 class CreatedBrokerSecret(BrokerSecret, kw_only=True, frozen=True):
-    """`secret` is what the broker shows. It is shown here and never again."""
+    """`secret` is what the broker sends. Only this answer contains it."""
 
     EXAMPLE: ClassVar[dict[str, Any]] = {
         **BrokerSecret.EXAMPLE,
@@ -47,7 +49,7 @@ class CreatedBrokerSecret(BrokerSecret, kw_only=True, frozen=True):
 
 
 class BrokerSecretPage(Page[BrokerSecret], frozen=True):
-    """A broker's secrets, the oldest first. They are few, and all on this page."""
+    """All secrets of a broker, the oldest first."""
 
 
 def _json(secret: broker_secrets_pb2.BrokerSecret) -> BrokerSecret:
@@ -65,8 +67,9 @@ def _json(secret: broker_secrets_pb2.BrokerSecret) -> BrokerSecret:
     access=Access.OPERATOR,
     action="broker_secret.create",
     summary="Make a secret for a broker",
-    description="The answer holds the secret itself, which is kept nowhere. A broker has five at"
-    " most: so one can be replaced while both are good.",
+    description="The answer contains the secret itself, which is stored nowhere. A broker can "
+    "have up to five secrets, so that one can be replaced while the old and the new are "
+    "both valid.",
     reasons=("BROKER_NOT_FOUND", "TOO_MANY_BROKER_SECRETS"),
 )
 async def create_broker_secret(request: CallerRequest, broker_id: PathId) -> CreatedBrokerSecret:
@@ -101,7 +104,7 @@ async def list_broker_secrets(request: CallerRequest, broker_id: PathId) -> Brok
     access=Access.OPERATOR,
     action="broker_secret.delete",
     summary="Delete a broker's secret",
-    description="Whoever shows it is a stranger from now on.",
+    description="Requests with this secret are refused from now on.",
     reasons=("BROKER_NOT_FOUND", "BROKER_SECRET_NOT_FOUND"),
 )
 async def delete_broker_secret(

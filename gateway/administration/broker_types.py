@@ -1,4 +1,4 @@
-"""A broker as people write and read it. The fields are the columns of `mqtt_broker_config`."""
+"""A broker in JSON. The fields are the columns of `mqtt_broker_config`."""
 
 from datetime import datetime
 from typing import Annotated, Any, ClassVar, Literal
@@ -24,21 +24,25 @@ Host = Annotated[
     documented(
         minLength=1,
         maxLength=253,
-        description="A name, in which underscores may stand, or an IPv4 or IPv6 address.",
+        description="A host name, which may contain underscores, or an IPv4 or IPv6 address.",
     ),
 ]
 Text64 = Annotated[str, documented(maxLength=64)]
 Labels = Annotated[
     dict[str, str],
     Meta(
-        description="The operator's own words: at most 64, keys like those of Kubernetes, values"
-        " of up to 255 characters. They are set as a whole.",
+        description="Labels for the operator's own use: at most 64, with keys as in Kubernetes "
+        "and values of up to 255 characters. A change replaces all labels.",
         extra_json_schema={"maxProperties": 64, "examples": [{"site": "berlin"}]},
     ),
 ]
 Username = Annotated[
     str,
-    documented(minLength=1, maxLength=255, description="What a service shows to the broker."),
+    documented(
+        minLength=1,
+        maxLength=255,
+        description="The username with which a service connects to the broker.",
+    ),
 ]
 Password = Annotated[
     str,
@@ -46,42 +50,46 @@ Password = Annotated[
         minLength=1,
         maxLength=4096,
         writeOnly=True,
-        description="Goes in and never comes out; needs a username.",
+        description="Can be set and never read. Requires a username.",
     ),
 ]
 Management = Annotated[
     ManagedAs,
     Meta(
-        description="How Mooring itself drives the broker, with its username and password; empty:"
-        " not at all."
+        description="How Mooring manages the broker, with `username` and `password`; empty: "
+        "Mooring does not manage it."
     ),
 ]
 ManagementUrl = Annotated[
     str,
     documented(
         maxLength=2000,
-        description="Of the management API of emqx and rabbitmq, which need it; others have none."
-        " https, or on the same machine http.",
+        description="The URL of the management API. Required for emqx and rabbitmq, not allowed "
+        "for others. https, or http on the same machine.",
         examples=["https://emqx.example.com:18083"],
     ),
 ]
 
 
 class _Settings(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """What may be left away; null goes back to the default, or to none."""
+    """The optional fields; null resets a field to its default, or removes its value."""
 
     description: Annotated[str, documented(maxLength=2000)] | UnsetType | None = UNSET
     protocol: Protocol | UnsetType | None = UNSET
-    path: Annotated[str, Meta(description="For ws and wss.")] | UnsetType | None = UNSET
+    path: (
+        Annotated[str, Meta(description="The path of the websocket, for ws and wss.")]
+        | UnsetType
+        | None
+    ) = UNSET
     use_tls: (
-        Annotated[bool, Meta(description="Follows the protocol; need not be sent.")]
+        Annotated[bool, Meta(description="Determined by the protocol; may be left out.")]
         | UnsetType
         | None
     ) = UNSET
     verify_certificate: bool | UnsetType | None = UNSET
     client_id_prefix: Text64 | UnsetType | None = UNSET
     keep_alive: (
-        Annotated[int, Meta(ge=0, le=65535, description="Seconds; 0 turns it off.")]
+        Annotated[int, Meta(ge=0, le=65535, description="In seconds; 0 turns keep alive off.")]
         | UnsetType
         | None
     ) = UNSET
@@ -89,17 +97,26 @@ class _Settings(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     reconnect_period: Milliseconds | UnsetType | None = UNSET
     connect_timeout: Milliseconds | UnsetType | None = UNSET
     ca_cert: (
-        Annotated[str, Meta(description="PEM of the CA certificates the broker's chains to.")]
+        Annotated[
+            str,
+            Meta(description="PEM of the CA certificates with which clients verify the broker."),
+        ]
         | UnsetType
         | None
     ) = UNSET
     ca_certificate_id: (
-        Annotated[Id, Meta(description="One of `/certificates`, instead of `ca_cert`.")]
+        Annotated[
+            Id, Meta(description="The id of a CA bundle of `/certificates`, instead of `ca_cert`.")
+        ]
         | UnsetType
         | None
     ) = UNSET
     client_certificate_id: (
-        Annotated[Id, Meta(description="What the broker's clients show.")] | UnsetType | None
+        Annotated[
+            Id, Meta(description="The id of the client certificate with which clients connect.")
+        ]
+        | UnsetType
+        | None
     ) = UNSET
     is_active: bool | UnsetType | None = UNSET
     region: Text64 | UnsetType | None = UNSET
@@ -111,7 +128,7 @@ class _Settings(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
 
 
 class NewBroker(_Settings, kw_only=True, frozen=True):
-    """A broker to be known from now on."""
+    """A new broker."""
 
     EXAMPLE: ClassVar[dict[str, Any]] = {
         "name": "Cloud",
@@ -128,7 +145,7 @@ class NewBroker(_Settings, kw_only=True, frozen=True):
 
 
 class BrokerChange(_Settings, kw_only=True, frozen=True):
-    """What is to change; a field that is not named is left alone."""
+    """The fields to change; a field that is left out keeps its value."""
 
     EXAMPLE: ClassVar[dict[str, Any]] = {"keep_alive": 30, "description": "in the basement"}
 
@@ -138,7 +155,7 @@ class BrokerChange(_Settings, kw_only=True, frozen=True):
 
 
 class Broker(Struct, kw_only=True, frozen=True):
-    """A broker as it is. Its secrets never leave the broker service."""
+    """A broker, without its secrets."""
 
     EXAMPLE: ClassVar[dict[str, Any]] = {
         "id": 1,
@@ -202,7 +219,9 @@ class Broker(Struct, kw_only=True, frozen=True):
     updated_at: datetime | None
     warnings: Annotated[
         list[CertificateWarning],
-        Meta(description="Of its certificates, as of now: why its clients will not connect."),
+        Meta(
+            description="Problems of its certificates now: why TLS clients would refuse to connect."
+        ),
     ]
 
 
@@ -218,7 +237,7 @@ COLUMNS = tuple(
 
 
 def fields_of(values: dict[str, Any]) -> brokers_pb2.BrokerFields:
-    """The fields that a body has named; those that are None are not set."""
+    """The fields that a body contains; None leaves a field unset."""
     given = present(values)
     if "labels" in given:
         given["labels"] = brokers_pb2.Labels(values=given["labels"])

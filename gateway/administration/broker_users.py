@@ -1,4 +1,4 @@
-"""Who uses a broker, and moving them to another: below `/api/v1/brokers/{id}`."""
+"""What refers to a broker, and moving that to another broker: below `/api/v1/brokers/{id}`."""
 
 from typing import Annotated, Any, ClassVar
 
@@ -14,7 +14,7 @@ from gateway.bodies import StrictJson
 
 
 class BrokerUsage(Struct, kw_only=True, frozen=True):
-    """How many point at a broker."""
+    """How many devices, fleets and keys refer to a broker."""
 
     EXAMPLE: ClassVar[dict[str, Any]] = {
         "devices": 12_000,
@@ -25,16 +25,18 @@ class BrokerUsage(Struct, kw_only=True, frozen=True):
         "rollouts": 0,
     }
 
-    devices: Annotated[int, Meta(description="Pinned to it.")]
-    fleets: Annotated[int, Meta(description="Whose devices without a pin go to it.")]
+    devices: Annotated[int, Meta(description="Devices that are pinned to it.")]
+    fleets: Annotated[int, Meta(description="Fleets whose broker it is.")]
     keys: Annotated[int, Meta(description="Provisioning keys that pin new devices to it.")]
     allowances: Annotated[int, Meta(description="Restricted fleets that may use it.")]
-    expected_devices: Annotated[int, Meta(description="Expected ones, to be pinned to it.")]
-    rollouts: Annotated[int, Meta(description="Fleets that are on their way to it.")]
+    expected_devices: Annotated[
+        int, Meta(description="Expected devices that will be pinned to it.")
+    ]
+    rollouts: Annotated[int, Meta(description="Fleets with a rollout to it.")]
 
 
 class Move(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """Where those who use a broker are to go."""
+    """The options of a move."""
 
     EXAMPLE: ClassVar[dict[str, Any]] = {"to_broker_id": 2, "move_allowances": True}
 
@@ -42,14 +44,17 @@ class Move(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     move_allowances: Annotated[
         bool,
         Meta(
-            description="Lets restricted fleets use the new broker instead of the old one. Without"
-            " it, a move that would strand their devices is refused with BROKER_NOT_ALLOWED."
+            description="Allows restricted fleets the new broker instead of the old one. "
+            "Without it, a move is refused with BROKER_NOT_ALLOWED if devices of a restricted "
+            "fleet would have no broker."
         ),
     ] = False
 
 
 class Moved(Struct, kw_only=True, frozen=True):
-    """What was moved, and who still points at the old broker: ask again until nobody does."""
+    """What was moved, and what still refers to the old broker: repeat the request until all counts
+    in `left` are 0.
+    """
 
     EXAMPLE: ClassVar[dict[str, Any]] = {
         "moved": BrokerUsage.EXAMPLE,
@@ -74,7 +79,7 @@ def _json(usage: broker_users_pb2.BrokerUsage) -> BrokerUsage:
 @get(
     "/{broker_id:int}/usage",
     access=Access.VIEWER,
-    summary="Count who uses a broker",
+    summary="Count what refers to a broker",
     reasons=("BROKER_NOT_FOUND",),
 )
 async def get_broker_usage(request: CallerRequest, broker_id: PathId) -> BrokerUsage:
@@ -90,9 +95,10 @@ async def get_broker_usage(request: CallerRequest, broker_id: PathId) -> BrokerU
     "/{broker_id:int}/move",
     access=Access.OPERATOR,
     action="broker_user.move",
-    summary="Move those who use a broker to another",
-    description="Devices' pins, fleets' rules and rollouts, keys' defaults. Many devices take more"
-    " than one request: each moves as many as there is time for.",
+    summary="Move everything that refers to a broker to another",
+    description="Moves pins of devices, rules and rollouts of fleets, and default brokers of "
+    "keys. Many devices take more than one request: each request moves as many as it has "
+    "time for.",
     status_code=200,
     dto=StrictJson[Move],
     reasons=("BROKER_NOT_FOUND", "BROKER_UNKNOWN", "BROKER_INACTIVE", "BROKER_NOT_ALLOWED"),

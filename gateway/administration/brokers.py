@@ -46,7 +46,7 @@ def _labels(pairs: list[str]) -> dict[str, str]:
     "/",
     access=Access.OPERATOR,
     action="broker.create",
-    summary="Make a broker known",
+    summary="Add a broker",
     dto=StrictJson[NewBroker],
     reasons=("BROKER_NAME_TAKEN", "CERTIFICATE_UNKNOWN"),
 )
@@ -70,14 +70,18 @@ async def list_brokers(
     cursor: Cursor = "",
     is_active: FromQuery[bool | None] = None,
     is_default: FromQuery[bool | None] = None,
-    region: Annotated[Text64 | None, QueryParameter(description="Empty: of no region.")] = None,
+    region: Annotated[
+        Text64 | None, QueryParameter(description="An empty value: brokers without a region.")
+    ] = None,
     protocol: FromQuery[Protocol | None] = None,
     label: Annotated[
         list[str] | None,
-        QueryParameter(description="key=value; given several times, all of them must hold."),
+        QueryParameter(
+            description="key=value. May be repeated: a broker must have all of the labels."
+        ),
     ] = None,
     name: Annotated[
-        str, QueryParameter(max_length=255, description="Stands somewhere in the name.")
+        str, QueryParameter(max_length=255, description="A text that the name contains.")
     ] = "",
 ) -> BrokerPage:
     caller = request.auth
@@ -102,7 +106,7 @@ async def list_brokers(
 @get(
     "/{broker_id:int}",
     access=WithinFleets(Access.VIEWER),
-    summary="Look at a broker",
+    summary="Get a broker",
     responses=NOT_MODIFIED,
     reasons=("BROKER_NOT_FOUND",),
 )
@@ -150,9 +154,9 @@ async def update_broker(
     "/{broker_id:int}",
     access=Access.OPERATOR,
     action="broker.delete",
-    summary="Forget a broker",
-    description="Refused with BROKER_IN_USE while a device, fleet or key points at it; `usage`"
-    " then counts them. Its history stays.",
+    summary="Delete a broker",
+    description="Refused with BROKER_IN_USE while a device, fleet or key refers to it; `usage` "
+    "then counts them. Its revisions stay.",
     dependencies=IF_REVISION,
     reasons=("BROKER_NOT_FOUND", "BROKER_IN_USE", "BROKER_IS_DEFAULT"),
 )
@@ -168,7 +172,7 @@ async def delete_broker(request: CallerRequest, broker_id: PathId, if_revision: 
     "/{broker_id:int}/default",
     access=Access.OPERATOR,
     action="broker.set_default",
-    summary="Make a broker the default, instead of whichever is",
+    summary="Make a broker the default instead of the present one",
     status_code=200,
     dependencies=IF_REVISION,
     reasons=("BROKER_NOT_FOUND", "BROKER_INACTIVE"),

@@ -1,4 +1,4 @@
-"""Who asks: an API token becomes a ticket that goes with every question."""
+"""The caller: the gateway gets a ticket for the API token, and sends it with every gRPC call."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -21,12 +21,12 @@ Question = TypeVar("Question")
 Answer = TypeVar("Answer")
 Method = grpc.aio.UnaryUnaryMultiCallable
 
-# A ticket is good for a minute; after this long another one is asked for.
+# A ticket is valid for a minute; after this time the gateway gets a new one.
 RENEW_S = 30.0
 
 
 class Caller:
-    """Somebody who has shown a token, for the length of one request."""
+    """The owner of a valid token, for one request."""
 
     def __init__(
         self,
@@ -39,40 +39,39 @@ class Caller:
     ) -> None:
         """`deadline` is a time of the running loop's clock; `authenticate` gets a ticket by then.
 
-        It raises as `Attempts.authenticate` does. `asked_at` is when it gave `ticket`: now, unless
-        it is said.
+        It raises as `Attempts.authenticate` does. `asked_at` is the time of `ticket`; by default
+        now.
         """
         self.services = services
         self._ticket = ticket
         self._asked_at = asyncio.get_running_loop().time() if asked_at is None else asked_at
         self._deadline = deadline
         self._authenticate = authenticate
-        # What a service refused last: it has noted that itself.
+        # The last refusal by a service, which has recorded it in the audit log itself.
         self.heard: MooringError | None = None
 
     def until(self, deadline: float) -> "Caller":
-        """The same one with another deadline."""
+        """The same caller with another deadline."""
         return Caller(
             self.services, self._ticket, deadline, self._authenticate, asked_at=self._asked_at
         )
 
     async def again(self, deadline: float) -> "Caller":
-        """The same one with another deadline, for what takes longer than a request may.
-
-        Their token may have been revoked meanwhile. Raises `Unauthenticated`, or what the registry
+        """The same caller with another deadline, for work that takes longer than a request may. The
+        token may have been revoked meanwhile. Raises `Unauthenticated`, or what the registry
         raises.
         """
         ticket = await self._authenticate(deadline)
         return Caller(self.services, ticket, deadline, self._authenticate)
 
     async def ask_registry(self, method: Method[Question, Answer], question: Question) -> Answer:
-        """Asks in their name. Raises the `MooringError` that the service raised."""
+        """Calls a service for this caller. Raises the `MooringError` that the service raised."""
         return await self._ask(self.services.registry, method, question)
 
     async def ask_broker_service(
         self, method: Method[Question, Answer], question: Question
     ) -> Answer:
-        """Asks in their name. Raises the `MooringError` that the service raised."""
+        """Calls a service for this caller. Raises the `MooringError` that the service raised."""
         return await self._ask(self.services.broker, method, question)
 
     async def _ask(
@@ -87,7 +86,7 @@ class Caller:
             raise
 
     async def _fresh_ticket(self) -> bytes:
-        """One that lasts as long as a call may take: a body may have been long in coming."""
+        """A new deadline, because receiving the body may have taken long."""
         now = asyncio.get_running_loop().time()
         if now - self._asked_at >= RENEW_S:
             self._ticket = await self._authenticate(self._deadline)
@@ -99,7 +98,9 @@ CallerRequest = Request[Any, Caller, State]
 
 
 async def authenticate(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
-    """A guard: no body is read without a valid token. The handler finds a `Caller` in `auth`."""
+    """Requires a valid token before the body is read. The handler finds a `Caller` in
+    `request.auth`.
+    """
     context = context_of(connection)
     deadline = asyncio.get_running_loop().time() + context.timeout_s
     headers = list(connection.scope["headers"])

@@ -34,7 +34,7 @@ GENERATIONS: dict[str, rotations_pb2.ToldGeneration.ValueType] = {
 
 
 class NewRotation(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """What is to replace a certificate: one of `replacement` and `replacement_id`."""
+    """The replacement of a certificate: either `replacement` or `replacement_id`."""
 
     EXAMPLE: ClassVar[dict[str, Any]] = {
         "replacement": {"pem": NEXT_CA_PEM},
@@ -43,32 +43,38 @@ class NewRotation(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True)
 
     replacement: (
         Annotated[
-            CertificateText, Meta(description="Of the same kind; where it is known already, that.")
+            CertificateText,
+            Meta(
+                description="A certificate of the same kind. If it was "
+                "uploaded before, that one is used."
+            ),
         ]
         | UnsetType
     ) = UNSET
-    replacement_id: Annotated[Id, Meta(description="One that is known.")] | UnsetType = UNSET
+    replacement_id: (
+        Annotated[Id, Meta(description="The id of an uploaded certificate.")] | UnsetType
+    ) = UNSET
     threshold_percent: Annotated[
         int,
         Meta(
             ge=0,
             le=100,
-            description="How many of the devices must have been told of the replacement before the"
-            " cutover.",
+            description="The share of the devices that must be notified of the replacement "
+            "before the cutover.",
         ),
     ] = 99
 
 
 class ToldCounts(Struct, kw_only=True, frozen=True):
-    """How many active devices were told what, the last time they asked."""
+    """The numbers of active devices by the certificates in their last answer."""
 
-    old: Annotated[int, Meta(description="Not the new one.")]
+    old: Annotated[int, Meta(description="Devices that were notified of the old certificate only.")]
     both: int
-    new: Annotated[int, Meta(description="The new one without the old.")]
+    new: Annotated[int, Meta(description="Devices that were notified of the new certificate only.")]
 
 
 class Rotation(Struct, kw_only=True, frozen=True):
-    """A rotation under way."""
+    """A rotation of a certificate that is in progress."""
 
     EXAMPLE: ClassVar[dict[str, Any]] = {
         "certificate_id": 1,
@@ -88,16 +94,14 @@ class Rotation(Struct, kw_only=True, frozen=True):
     broker_ids: Annotated[list[int], Meta(description="The brokers that use the certificate.")]
     told: Annotated[
         ToldCounts | None,
-        Meta(description="Null for a client certificate, of which devices get one at a time."),
+        Meta(description="Null for a client certificate: devices get one at a time."),
     ]
     too_early: Annotated[
-        str | None, Meta(description="Why a cutover would be refused; null where none would.")
+        str | None, Meta(description="Why a cutover would be refused now; null if it would not.")
     ]
     warnings: Annotated[
         list[CertificateWarning],
-        Meta(
-            description="Of the replacement, as of now; empty where nothing is known to be wrong."
-        ),
+        Meta(description="Problems of the replacement now; empty if there are none."),
     ]
 
 
@@ -108,11 +112,11 @@ class RotationDevices(Page[str], frozen=True):
 
 
 class Cutover(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """How careful to be."""
+    """The options of a cutover."""
 
     EXAMPLE: ClassVar[dict[str, Any]] = {"force": False}
 
-    force: Annotated[bool, Meta(description="Whatever devices have been told.")] = False
+    force: Annotated[bool, Meta(description="Cuts over below the threshold too.")] = False
 
 
 def _json(rotation: rotations_pb2.Rotation) -> Rotation:
@@ -135,9 +139,10 @@ def _json(rotation: rotations_pb2.Rotation) -> Rotation:
     "/{certificate_id:int}/rotation",
     access=Access.OPERATOR,
     action="rotation.stage",
-    summary="Begin to replace a certificate",
-    description="From now on brokers that use a CA serve it and its replacement as one bundle, the"
-    " old one first. A client certificate is served alone until the cutover.",
+    summary="Start replacing a certificate",
+    description="From now on, devices of the brokers that use a CA bundle get it and its "
+    "replacement as one bundle, the old one first. A client certificate is served alone "
+    "until the cutover.",
     dto=StrictJson[NewRotation],
     reasons=("CERTIFICATE_NOT_FOUND", "CERTIFICATE_UNKNOWN", "ROTATION_UNDER_WAY"),
 )
@@ -161,7 +166,7 @@ async def stage_rotation(
 @get(
     "/{certificate_id:int}/rotation",
     access=Access.VIEWER,
-    summary="See how far a rotation has come",
+    summary="Get the progress of a rotation",
     reasons=("CERTIFICATE_NOT_FOUND", "ROTATION_NOT_FOUND"),
 )
 async def get_rotation(request: CallerRequest, certificate_id: PathId) -> Rotation:
@@ -176,7 +181,7 @@ async def get_rotation(request: CallerRequest, certificate_id: PathId) -> Rotati
 @get(
     "/{certificate_id:int}/rotation/devices",
     access=Access.VIEWER,
-    summary="List the devices that were told the old certificate, both or the new one",
+    summary="List the devices that were notified of the old certificate, of both or of the new one",
     reasons=("CERTIFICATE_NOT_FOUND", "ROTATION_NOT_FOUND"),
 )
 async def list_rotation_devices(
@@ -200,9 +205,9 @@ async def list_rotation_devices(
     "/{certificate_id:int}/rotation/cutover",
     access=Access.OPERATOR,
     action="rotation.cut_over",
-    summary="Let the replacement take over",
-    description="All brokers that used the certificate use its replacement, and serve it alone."
-    " Refused with ROTATION_TOO_EARLY below the threshold; `usage` then counts the devices.",
+    summary="Cut over to the replacement",
+    description="All brokers that used the certificate use its replacement alone. Refused with "
+    "ROTATION_TOO_EARLY below the threshold; `usage` then counts the devices.",
     status_code=200,
     dto=StrictJson[Cutover],
     reasons=("CERTIFICATE_NOT_FOUND", "ROTATION_NOT_FOUND", "ROTATION_TOO_EARLY"),
@@ -222,9 +227,8 @@ async def cut_over_rotation(
     "/{certificate_id:int}/rotation",
     access=Access.OPERATOR,
     action="rotation.cancel",
-    summary="Call off a rotation",
-    description="Brokers serve the certificate alone again, as before; its replacement stays"
-    " known.",
+    summary="Cancel a rotation",
+    description="Brokers use the certificate alone again. The replacement is not deleted.",
     reasons=("CERTIFICATE_NOT_FOUND", "ROTATION_NOT_FOUND"),
 )
 async def cancel_rotation(request: CallerRequest, certificate_id: PathId) -> None:

@@ -1,4 +1,4 @@
-"""A certificate as people write and read it."""
+"""A certificate in JSON."""
 
 from collections.abc import Iterable
 from datetime import datetime
@@ -47,25 +47,27 @@ Pem = Annotated[
     str,
     documented(
         maxLength=64 * 1024,
-        description="At most 16 certificates. A client's own comes first, each is issued by the"
-        " next.",
+        description="At most 16 certificates. In a chain of a client certificate, the client's "
+        "own comes first, and each certificate is issued by the next.",
     ),
 ]
 PrivateKey = Annotated[
     str,
     documented(
         writeOnly=True,
-        description="Of a client certificate: PEM, without a passphrase. Goes in and never comes"
-        " out.",
+        description="The private key of a client certificate: PEM, without a passphrase. Can be "
+        "set and never read.",
     ),
 ]
 
 
 class CertificateText(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """What a certificate is made of."""
+    """The contents of a new certificate."""
 
     name: (
-        Annotated[CertificateName, Meta(description="Its subject, where it is left out.")]
+        Annotated[
+            CertificateName, Meta(description="If it is left out, the subject of the certificate.")
+        ]
         | UnsetType
     ) = UNSET
     pem: Pem
@@ -73,7 +75,7 @@ class CertificateText(Struct, kw_only=True, frozen=True, forbid_unknown_fields=T
 
 
 class NewCertificate(CertificateText, kw_only=True, frozen=True):
-    """A certificate to be known from now on."""
+    """A new certificate."""
 
     EXAMPLE: ClassVar[dict[str, Any]] = {"kind": "ca", "name": "Example CA 2025", "pem": CA_PEM}
 
@@ -81,7 +83,7 @@ class NewCertificate(CertificateText, kw_only=True, frozen=True):
 
 
 class CertificateChange(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """Nothing else of a certificate can change."""
+    """The name of a certificate, its only field that can change."""
 
     EXAMPLE: ClassVar[dict[str, Any]] = {"name": "Example CA, the first"}
 
@@ -89,7 +91,7 @@ class CertificateChange(Struct, kw_only=True, frozen=True, forbid_unknown_fields
 
 
 class CertificateWarning(Struct, kw_only=True, frozen=True):
-    """Something that keeps TLS clients from verifying with a certificate."""
+    """A reason why TLS clients cannot verify with a certificate."""
 
     reason: Annotated[
         str,
@@ -103,7 +105,7 @@ class CertificateWarning(Struct, kw_only=True, frozen=True):
 
 
 class ListedCertificate(Struct, kw_only=True, frozen=True):
-    """A certificate as lists have it: without its text."""
+    """A certificate in lists: without its PEM."""
 
     EXAMPLE: ClassVar[dict[str, Any]] = {
         "id": 1,
@@ -126,25 +128,32 @@ class ListedCertificate(Struct, kw_only=True, frozen=True):
     name: str
     has_private_key: bool
     fingerprint_sha256: Annotated[
-        str, Meta(description="Hex; over all of its certificates, in order.")
+        str, Meta(description="In hex, over all of its certificates in order.")
     ]
-    subject: Annotated[str, Meta(description="RFC 4514, of the first of its certificates.")]
+    subject: Annotated[
+        str, Meta(description="The subject of its first certificate, as in RFC 4514.")
+    ]
     issuer: str
-    not_before: Annotated[datetime | None, Meta(description="When all of them are valid.")]
+    not_before: Annotated[
+        datetime | None, Meta(description="The time in which all of its certificates are valid.")
+    ]
     not_after: datetime | None
     created_at: datetime | None
     broker_ids: Annotated[list[int], Meta(description="The brokers that use it.")]
     replacement_id: Annotated[
-        int | None, Meta(description="What it is being replaced with; see `rotation`.")
+        int | None,
+        Meta(
+            description="The id of its replacement while a rotation is in progress; see `rotation`."
+        ),
     ]
     warnings: Annotated[
         list[CertificateWarning],
-        Meta(description="As of now; empty where nothing is known to be wrong."),
+        Meta(description="Problems of the certificate now; empty if there are none."),
     ]
 
 
 class Certificate(ListedCertificate, kw_only=True, frozen=True):
-    """A certificate as it is; its private key never leaves the broker service."""
+    """A certificate with its PEM, without its private key."""
 
     EXAMPLE: ClassVar[dict[str, Any]] = {**ListedCertificate.EXAMPLE, "pem": CA_PEM}
 
@@ -156,7 +165,7 @@ class CertificatePage(Page[ListedCertificate], frozen=True):
 
 
 def new_certificate(given: CertificateText, kind: str = "") -> certificates_pb2.NewCertificate:
-    """As the broker service is told; `kind` is empty where that goes without saying."""
+    """The message to the broker service; `kind` is empty where the request determines it."""
     fields = {**present(named(given)), "kind": KINDS.get(kind, UNSPECIFIED)}
     return certificates_pb2.NewCertificate(**fields)
 

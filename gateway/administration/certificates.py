@@ -45,8 +45,8 @@ def _seconds(period: str | None) -> int | None:
     access=Access.OPERATOR,
     action="certificate.create",
     summary="Upload a CA bundle or a client certificate",
-    description="A CA bundle holds CA certificates in any order; one that is in it twice is kept"
-    " once. A client certificate comes first in its chain; its private key is kept encrypted.",
+    description="A CA bundle contains CA certificates in any order; duplicates are removed. A "
+    "client certificate comes first in its chain; its private key is stored encrypted.",
     dto=StrictJson[NewCertificate],
     reasons=("CERTIFICATE_EXISTS",),
 )
@@ -73,8 +73,8 @@ async def list_certificates(
         str | None,
         QueryParameter(
             pattern="^[0-9]{1,4}[hdw]$",
-            description="Hours, days or weeks, like 30d: those that expire within as much time,"
-            " and those that have expired.",
+            description="Only certificates that expire within this time or have expired: hours, "
+            "days or weeks, like 30d.",
         ),
     ] = None,
 ) -> CertificatePage:
@@ -97,7 +97,7 @@ async def list_certificates(
 @get(
     "/{certificate_id:int}",
     access=Access.VIEWER,
-    summary="Look at a certificate",
+    summary="Get a certificate",
     reasons=("CERTIFICATE_NOT_FOUND",),
 )
 async def get_certificate(request: CallerRequest, certificate_id: PathId) -> Certificate:
@@ -132,9 +132,9 @@ async def rename_certificate(
     "/{certificate_id:int}",
     access=Access.OPERATOR,
     action="certificate.delete",
-    summary="Forget a certificate",
-    description="Refused with CERTIFICATE_IN_USE while a broker, a broker's history or a rotation"
-    " names it; `usage` then counts them.",
+    summary="Delete a certificate",
+    description="Refused with CERTIFICATE_IN_USE while a broker, a revision of a broker or a "
+    "rotation uses it; `usage` then counts them.",
     reasons=("CERTIFICATE_NOT_FOUND", "CERTIFICATE_IN_USE"),
 )
 async def delete_certificate(request: CallerRequest, certificate_id: PathId) -> None:

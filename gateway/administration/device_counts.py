@@ -13,24 +13,27 @@ from gateway.administration.listing import DEFAULT_LIMIT, Cursor, Limit, Page
 
 
 class AssignedDevices(Struct, kw_only=True, frozen=True):
-    """By what names the broker, whether it may serve or not."""
+    """Devices by the step that names the broker, whether the broker is active or not."""
 
-    device: Annotated[int, Meta(description="Pinned to it.")]
-    fleet: Annotated[int, Meta(description="Without a pin, in fleets whose broker it is.")]
+    device: Annotated[int, Meta(description="Devices that are pinned to it.")]
+    fleet: Annotated[int, Meta(description="Devices without a pin in fleets whose broker it is.")]
     default: Annotated[
-        int, Meta(description="Without a pin, in fleets without a broker: if it is the default.")
+        int,
+        Meta(description="If it is the default: devices without a pin in fleets without a broker."),
     ]
 
 
 class ToldDevices(Struct, kw_only=True, frozen=True):
-    """By the step that had decided when they were told of the broker, their last time."""
+    """Devices by the step that decided the last answer that named the broker."""
 
     device: int
     rollout: int
     fleet: int
     region: int
     default: int
-    unknown: Annotated[int, Meta(description="Told before steps were noted.")]
+    unknown: Annotated[
+        int, Meta(description="Devices whose last answer is older than the recording of steps.")
+    ]
 
 
 class DeviceCounts(Struct, kw_only=True, frozen=True):
@@ -76,8 +79,8 @@ def _json(counts: pb.DeviceCounts) -> DeviceCounts:
     "/brokers/{broker_id:int}/device-counts",
     access=Access.VIEWER,
     summary="Count the devices that use a broker",
-    description="Those that it is assigned to, and those that were told of it when they asked last."
-    " Exact at any moment.",
+    description="Counts the active devices that are assigned to the broker, and those that were "
+    "notified of it in their last answer. The counts are always exact.",
     reasons=("BROKER_NOT_FOUND",),
 )
 async def get_device_counts(request: CallerRequest, broker_id: PathId) -> DeviceCounts:

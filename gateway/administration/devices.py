@@ -1,4 +1,4 @@
-"""Devices, as administrators see them: `/api/v1/devices`."""
+"""The devices, for administrators: `/api/v1/devices`."""
 
 from datetime import datetime
 from typing import Annotated, Any, ClassVar
@@ -17,7 +17,10 @@ from gateway.documentation import IDENTIFIER_PATTERN, documented
 from gateway.examples import KEY_ID, MOMENT, UUID
 
 DeviceUuid = Annotated[
-    str, PathParameter(pattern=IDENTIFIER_PATTERN, description="The device's own name for itself.")
+    str,
+    PathParameter(
+        pattern=IDENTIFIER_PATTERN, description="The id that the device chose for itself."
+    ),
 ]
 
 
@@ -29,14 +32,14 @@ class DeviceLocation(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class DeviceChange(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """What is to change; a field that is not named is left alone, null clears."""
+    """The fields to change; a field that is left out keeps its value, null clears it."""
 
     EXAMPLE: ClassVar[dict[str, Any]] = {"mqtt_broker_id": 1, "device_name": "The first"}
 
     device_name: Annotated[str, documented(minLength=1, maxLength=255)] | UnsetType = UNSET
     device_type: Annotated[str, documented(minLength=1, maxLength=64)] | UnsetType = UNSET
     mqtt_broker_id: (
-        Annotated[Id, Meta(description="Pins the device; null goes back to the default.")]
+        Annotated[Id, Meta(description="Pins the device to this broker; null removes the pin.")]
         | UnsetType
         | None
     ) = UNSET
@@ -44,13 +47,15 @@ class DeviceChange(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True
     region: Annotated[str, documented(maxLength=64)] | UnsetType | None = UNSET
     location: DeviceLocation | UnsetType | None = UNSET
     reprovisioning_allowed: (
-        Annotated[bool, Meta(description="Lets it register once more with another API key.")]
+        Annotated[
+            bool, Meta(description="Allows the device to register once more with another API key.")
+        ]
         | UnsetType
     ) = UNSET
 
 
 class Device(Struct, kw_only=True, frozen=True):
-    """A device as it is. Its credentials never leave the registry."""
+    """A device, without its credentials."""
 
     EXAMPLE: ClassVar[dict[str, Any]] = {
         "id": 1,
@@ -98,7 +103,9 @@ class Device(Struct, kw_only=True, frozen=True):
     last_seen_at: datetime | None
     provisioned_at: datetime | None
     provisioned_by_key_id: (
-        Annotated[str, Meta(description="Null for one that was imported and has yet to register.")]
+        Annotated[
+            str, Meta(description="Null if the device was imported and has not registered yet.")
+        ]
         | None
     )
     told_broker_ids: list[int]
@@ -107,7 +114,10 @@ class Device(Struct, kw_only=True, frozen=True):
     updated_at: datetime | None
     has_short_api_key: Annotated[
         bool,
-        Meta(description="Whether its API key has fewer than 32 characters: it may be guessed."),
+        Meta(
+            description="Whether its API key has fewer than 32 characters, so that it may be "
+            "guessed."
+        ),
     ]
 
 
@@ -163,18 +173,20 @@ async def list_devices(
     request: CallerRequest,
     limit: Limit = DEFAULT_LIMIT,
     cursor: Cursor = "",
-    fleet_id: Annotated[str, QueryParameter(description="Only this fleet's.")] = "",
+    fleet_id: Annotated[str, QueryParameter(description="Only devices of this fleet.")] = "",
     credential_key_id: Annotated[
         int | None,
         QueryParameter(
             ge=1,
             le=MAX_INT32,
-            description="Only those whose credentials were made with this server key.",
+            description="Only devices whose credentials were made with this server key.",
         ),
     ] = None,
     short_api_key: Annotated[
         bool | None,
-        QueryParameter(description="Only those whose API keys are short, or only the others."),
+        QueryParameter(
+            description="true: only devices with short API keys; false: only the others."
+        ),
     ] = None,
 ) -> DevicePage:
     caller = request.auth
@@ -194,7 +206,7 @@ async def list_devices(
 @get(
     "/{uuid:str}",
     access=WithinFleets(Access.VIEWER),
-    summary="Look at a device",
+    summary="Get a device",
     reasons=("DEVICE_NOT_FOUND",),
 )
 async def get_device(request: CallerRequest, uuid: DeviceUuid) -> Device:
@@ -209,11 +221,11 @@ async def get_device(request: CallerRequest, uuid: DeviceUuid) -> Device:
     "/{uuid:str}",
     access=WithinFleets(Access.OPERATOR),
     action="device.update",
-    # PUT with a subset is how docs/note.md does it; it means what PATCH means.
+    # docs/note.md uses PUT with some of the fields; PUT means the same as PATCH here.
     http_method=[HttpMethod.PUT, HttpMethod.PATCH],
     status_code=200,
     summary="Change a device",
-    description="A field that is not named is left alone, whichever the method.",
+    description="A field that is left out keeps its value, with PUT and with PATCH.",
     dto=StrictJson[DeviceChange],
     reasons=("DEVICE_NOT_FOUND", "BROKER_UNKNOWN", "BROKER_NOT_ALLOWED"),
 )
@@ -235,8 +247,8 @@ async def update_device(
     "/{uuid:str}",
     access=WithinFleets(Access.OPERATOR),
     action="device.delete",
-    summary="Forget a device",
-    description="Its credentials go with it: registered anew, it gets others.",
+    summary="Delete a device",
+    description="Deletes its credentials too: a device that registers again gets new ones.",
     reasons=("DEVICE_NOT_FOUND",),
 )
 async def delete_device(request: CallerRequest, uuid: DeviceUuid) -> None:
@@ -251,8 +263,8 @@ async def delete_device(request: CallerRequest, uuid: DeviceUuid) -> None:
     access=WithinFleets(Access.OPERATOR),
     action="device.revoke_credentials",
     summary="End a device's MQTT password",
-    description="At once, and the one before with it. The device gets another one when it asks"
-    " where to connect, or registers.",
+    description="Ends the present password and the previous one at once. The device gets a new "
+    "password when it asks where to connect, or registers.",
     status_code=204,
     reasons=("DEVICE_NOT_FOUND",),
 )

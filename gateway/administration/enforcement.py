@@ -1,4 +1,4 @@
-"""How a broker that Mooring drives is: `/api/v1/brokers/{id}/enforcement`."""
+"""The state of a managed broker: `/api/v1/brokers/{id}/enforcement`."""
 
 from datetime import datetime
 from typing import Annotated, Any, ClassVar
@@ -14,21 +14,22 @@ from gateway.examples import MOMENT
 
 
 class RevocationTimes(Struct, kw_only=True, frozen=True):
-    """Seconds from when an access ended until the broker had ended the sessions."""
+    """Times from the end of an access until the broker had ended its sessions, in seconds."""
 
     count: Annotated[
-        int, Meta(description="How many were measured: of the last week the last 1,000.")
+        int, Meta(description="The number of measured times: the last 1,000 of the last week.")
     ]
     median_s: float | None
     slowest_s: float | None
     last_at: Annotated[
-        datetime | None, Meta(description="Of the last that took effect: when its access ended.")
+        datetime | None,
+        Meta(description="When the access ended for which the last time was measured."),
     ]
     last_s: float | None
 
 
 class Enforcement(Struct, kw_only=True, frozen=True):
-    """What whoever drives the broker has found and done."""
+    """What the reconciler found at the broker and did there."""
 
     EXAMPLE: ClassVar[dict[str, Any]] = {
         "broker_id": 1,
@@ -49,23 +50,30 @@ class Enforcement(Struct, kw_only=True, frozen=True):
 
     broker_id: int
     management: Annotated[
-        str, Meta(description="How it is driven: `mosquitto`, `emqx` or `rabbitmq`; empty: not.")
+        str,
+        Meta(
+            description="How Mooring manages the broker: `mosquitto`, `emqx` or "
+            "`rabbitmq`; empty: it does not."
+        ),
     ]
     looked_at: datetime | None
     in_step_at: Annotated[
-        datetime | None, Meta(description="When it last was found, or made, as it should be.")
+        datetime | None,
+        Meta(description="When the broker was last in step: it held what it should hold."),
     ]
     clients: Annotated[
         int | None,
         Meta(
-            description="How many a Mosquitto lets in, Mooring's own login aside. Null for brokers"
-            " that ask, and while it is not known."
+            description="The number of clients that a Mosquitto holds, without Mooring's own "
+            "login. Null for brokers that ask, and while the number is not known."
         ),
     ]
     problem: Annotated[
-        str | None, Meta(description="What keeps it from being as it should, for people.")
+        str | None, Meta(description="Why the broker is not in step, as text for people.")
     ]
-    pending_revocations: Annotated[int, Meta(description="Whose sessions are yet to be ended.")]
+    pending_revocations: Annotated[
+        int, Meta(description="The number of clients whose sessions must still be ended.")
+    ]
     revocations: RevocationTimes
 
 
@@ -92,10 +100,10 @@ def _json(enforcement: pb.Enforcement) -> Enforcement:
 @get(
     "/{broker_id:int}/enforcement",
     access=Access.VIEWER,
-    summary="See how a driven broker is",
-    description="Whether it lets in whom it should, and how long it takes from when an access ends"
-    " until the sessions have. A broker without a `management` is not driven: nobody has looked at"
-    " it.",
+    summary="Get the state of a managed broker",
+    description="Whether the broker holds the clients that it should hold, and how long it "
+    "takes from the end of an access until its sessions are ended. Mooring does not "
+    "manage, or check, a broker without a `management`.",
     reasons=("BROKER_NOT_FOUND",),
 )
 async def get_enforcement(request: CallerRequest, broker_id: PathId) -> Enforcement:

@@ -1,4 +1,4 @@
-"""Devices that are known before they arrive: `/api/v1/expected-devices`."""
+"""Devices that operators name before they register: `/api/v1/expected-devices`."""
 
 from datetime import datetime
 from typing import Annotated, Any, ClassVar
@@ -20,17 +20,22 @@ from gateway.documentation import IDENTIFIER_PATTERN, documented
 from gateway.examples import MOMENT
 from gateway.text import utf8_of
 
-# What 10,000 take with all their fields, names in any script.
+# The size of 10,000 devices with all fields and names in any script.
 MAX_BATCH_BYTES = 8 * 1024 * 1024
 NDJSON = "application/x-ndjson"
 
 DeviceUuid = Annotated[
-    str, PathParameter(pattern=IDENTIFIER_PATTERN, description="The device's own name for itself.")
+    str,
+    PathParameter(
+        pattern=IDENTIFIER_PATTERN, description="The id that the device will register with."
+    ),
 ]
 
 
 class NewExpectedDevice(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """A device that is to arrive. What is given decides; null leaves it to the device."""
+    """A device that will register. A field that is set overrides the device's own; null leaves it
+    to the device.
+    """
 
     EXAMPLE: ClassVar[dict[str, Any]] = {
         "uuid": "test-device-124",
@@ -42,12 +47,21 @@ class NewExpectedDevice(Struct, kw_only=True, frozen=True, forbid_unknown_fields
     uuid: Annotated[str, documented(pattern=IDENTIFIER_PATTERN)]
     fleet_id: Annotated[
         str,
-        documented(pattern=IDENTIFIER_PATTERN, description="Only keys of this fleet register it."),
+        documented(
+            pattern=IDENTIFIER_PATTERN,
+            description="Only provisioning keys of this fleet register the device.",
+        ),
     ]
     device_name: Annotated[str, documented(minLength=1, maxLength=255)] | None = None
     device_type: Annotated[str, documented(minLength=1, maxLength=64)] | None = None
     mqtt_broker_id: (
-        Annotated[Id, Meta(description="Becomes its pin, whatever the key's default broker is.")]
+        Annotated[
+            Id,
+            Meta(
+                description="Becomes the pin of the device, instead of the default "
+                "broker of the key."
+            ),
+        ]
         | None
     ) = None
     region: Annotated[str, documented(maxLength=64)] | None = None
@@ -55,7 +69,7 @@ class NewExpectedDevice(Struct, kw_only=True, frozen=True, forbid_unknown_fields
 
 
 class ExpectedDevice(NewExpectedDevice, kw_only=True, frozen=True):
-    """A device that is expected."""
+    """An expected device."""
 
     EXAMPLE: ClassVar[dict[str, Any]] = {
         "uuid": "test-device-124",
@@ -70,7 +84,7 @@ class ExpectedDevice(NewExpectedDevice, kw_only=True, frozen=True):
     }
 
     created_at: datetime | None
-    registered_at: Annotated[datetime, Meta(description="Null while there is no such device.")] | (
+    registered_at: Annotated[datetime, Meta(description="Null until the device registers.")] | (
         None
     )
 
@@ -80,9 +94,9 @@ class ExpectedDevicePage(Page[ExpectedDevice], frozen=True):
 
 
 class RefusedItem(Struct, kw_only=True, frozen=True):
-    """One of a batch that was not made."""
+    """An item of a batch that was refused."""
 
-    index: Annotated[int, Meta(description="Which, from 0.")]
+    index: Annotated[int, Meta(description="The index of the item, from 0.")]
     uuid: str
     field: str
     reason: Annotated[
@@ -95,7 +109,7 @@ class RefusedItem(Struct, kw_only=True, frozen=True):
 
 
 class Batch(Struct, kw_only=True, frozen=True):
-    """What became of a batch: all that is not refused was made."""
+    """The result of a batch: all items that are not refused were created."""
 
     EXAMPLE: ClassVar[dict[str, Any]] = {
         "created": 0,
@@ -160,7 +174,7 @@ def _proto(given: NewExpectedDevice) -> expected_devices_pb2.ExpectedDevice:
 async def _create(
     request: CallerRequest, given: list[NewExpectedDevice], item: str
 ) -> expected_devices_pb2.CreateExpectedDevicesResponse:
-    """Raises what is wrong with an item; the registry's name for one becomes `item`."""
+    """Raises the error of an item; the registry's name of a field becomes one below `item`."""
     caller = request.auth
     try:
         return await caller.ask_registry(
@@ -177,7 +191,7 @@ async def _create(
     access=WithinFleets(Access.OPERATOR),
     action="expected_device.create",
     summary="Expect a device",
-    description="From then on only keys of its fleet register it.",
+    description="From now on, only provisioning keys of its fleet register the device.",
     dto=StrictJson[NewExpectedDevice],
     reasons=(
         "DEVICE_EXPECTED",
@@ -206,10 +220,10 @@ async def create_expected_device(
     status_code=200,
     summary="Expect many devices",
     description=(
-        "Up to 10,000 at once, as a JSON list or one JSON object a line (application/x-ndjson). "
-        "One that is malformed refuses the whole, by its place: nothing is stored. What the state "
-        "of things forbids (it is expected or registered already, there is no such fleet or "
-        "broker) refuses that one alone."
+        "Up to 10,000 devices, as a JSON list or one JSON object a line (application/x-ndjson). "
+        "If one is malformed, the whole request is refused, the error names its index, and "
+        "nothing is stored. A device that is expected or registered already, or that names "
+        "an unknown fleet or broker, is refused alone."
     ),
     dto=Lines,
     request_max_body_size=MAX_BATCH_BYTES,
@@ -242,9 +256,14 @@ async def list_expected_devices(
     request: CallerRequest,
     limit: Limit = DEFAULT_LIMIT,
     cursor: Cursor = "",
-    fleet_id: Annotated[str, QueryParameter(description="Only this fleet's.")] = "",
+    fleet_id: Annotated[
+        str, QueryParameter(description="Only expected devices of this fleet.")
+    ] = "",
     registered: Annotated[
-        bool | None, QueryParameter(description="Only those that have arrived, or have not.")
+        bool | None,
+        QueryParameter(
+            description="true: only devices that have registered; false: only the others."
+        ),
     ] = None,
 ) -> ExpectedDevicePage:
     caller = request.auth
@@ -262,7 +281,7 @@ async def list_expected_devices(
 @get(
     "/{uuid:str}",
     access=WithinFleets(Access.VIEWER),
-    summary="Look at an expected device",
+    summary="Get an expected device",
     reasons=("EXPECTED_DEVICE_NOT_FOUND",),
 )
 async def get_expected_device(request: CallerRequest, uuid: DeviceUuid) -> ExpectedDevice:
@@ -278,8 +297,9 @@ async def get_expected_device(request: CallerRequest, uuid: DeviceUuid) -> Expec
     "/{uuid:str}",
     access=WithinFleets(Access.OPERATOR),
     action="expected_device.delete",
-    summary="Expect a device no more",
-    description="Any key may register its uuid from then on; a device that has registered stays.",
+    summary="Delete an expected device",
+    description="From now on, any provisioning key may register this uuid. A device that has "
+    "registered stays.",
     reasons=("EXPECTED_DEVICE_NOT_FOUND",),
 )
 async def delete_expected_device(request: CallerRequest, uuid: DeviceUuid) -> None:

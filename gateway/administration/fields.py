@@ -1,4 +1,4 @@
-"""Fields that were named, cleared or left alone, between JSON and protobuf."""
+"""Fields that are set, cleared or left out, between JSON and protobuf."""
 
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -21,18 +21,18 @@ Moment = Annotated[datetime, Meta(tz=True)]
 
 
 def named(body: Struct) -> dict[str, Any]:
-    """The fields that the body names, with None for null."""
+    """The fields that the body contains, with None for null."""
     found = ((field.name, getattr(body, field.name)) for field in fields(body))
     return {name: value for name, value in found if value is not UNSET}
 
 
 def mask(values: dict[str, Any]) -> FieldMask:
-    """The names of `values`: one that is None is cleared by being named and not set."""
+    """The names of `values`. A field that is in the mask and not set is cleared."""
     return FieldMask(paths=list(values))
 
 
 def present(values: dict[str, Any]) -> dict[str, Any]:
-    """Those of `values` that a message is made with."""
+    """The items of `values` that are not None, to make a message with."""
     return {name: value for name, value in values.items() if value is not None}
 
 
@@ -47,7 +47,7 @@ def moment_of(message: Message, name: str) -> datetime | None:
 
 
 def timestamp(field: str, moment: datetime | None) -> Timestamp | None:
-    """Raises `InvalidInput` for a moment that falls out of the calendar in UTC."""
+    """Raises `InvalidInput` for a time whose year in UTC is not between 1 and 9999."""
     if moment is None:
         return None
     try:

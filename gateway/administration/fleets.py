@@ -1,4 +1,4 @@
-"""Groups of devices, and the rule that places them: `/api/v1/fleets`."""
+"""Fleets, and the brokers of their devices: `/api/v1/fleets`."""
 
 from datetime import datetime
 from typing import Annotated, Any, ClassVar
@@ -20,7 +20,7 @@ FleetId = Annotated[str, PathParameter(description="The fleet's name in paths.")
 
 
 class FleetChange(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """What is to change; a field that is not named is left alone, null clears."""
+    """The fields to change; a field that is left out keeps its value, null clears it."""
 
     EXAMPLE: ClassVar[dict[str, Any]] = {"name": "Demonstration", "allowed_broker_ids": None}
 
@@ -33,19 +33,23 @@ class FleetChange(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True)
     allowed_broker_ids: (
         Annotated[
             list[Id],
-            Meta(description="Nothing else ever serves its devices; null: not restricted."),
+            Meta(description="Only these brokers serve its devices; null: not restricted."),
         ]
         | UnsetType
         | None
     ) = UNSET
-    is_active: Annotated[bool, Meta(description="False: nobody of it gets in.")] | UnsetType = UNSET
+    is_active: (
+        Annotated[bool, Meta(description="False: its devices cannot register or connect.")]
+        | UnsetType
+    ) = UNSET
     uuid_prefix: (
         Annotated[
             str,
             documented(
                 pattern=IDENTIFIER_PATTERN,
-                description="The beginning of its devices' uuids, and of no other fleet's. Devices"
-                " that are there already stay. Null: any that is not reserved for another fleet.",
+                description="Uuids of new devices must begin with this prefix, and it is "
+                "reserved for this fleet. Registered devices stay. Null: any uuid that is not "
+                "reserved for another fleet.",
             ),
         ]
         | UnsetType
@@ -54,7 +58,7 @@ class FleetChange(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True)
 
 
 class NewFleet(FleetChange, kw_only=True, frozen=True):
-    """A fleet to be."""
+    """A new fleet."""
 
     EXAMPLE: ClassVar[dict[str, Any]] = {"id": "north", "name": "North", "mqtt_broker_id": 1}
 
@@ -62,7 +66,7 @@ class NewFleet(FleetChange, kw_only=True, frozen=True):
 
 
 class Rollout(Struct, kw_only=True, frozen=True):
-    """A fleet's way to another broker, a wave of its devices at a time."""
+    """A rollout that takes a fleet to another broker in waves."""
 
     EXAMPLE: ClassVar[dict[str, Any]] = {
         "broker_id": 1,
@@ -71,16 +75,20 @@ class Rollout(Struct, kw_only=True, frozen=True):
         "began_at": MOMENT,
     }
 
-    broker_id: Annotated[int, Meta(description="Where those go that it has reached.")]
-    percent: Annotated[float, Meta(description="How many of the fleet's devices it reaches.")]
-    salt: Annotated[str, Meta(description="Which devices are reached first.")]
+    broker_id: Annotated[
+        int, Meta(description="The broker of the devices that the rollout has reached.")
+    ]
+    percent: Annotated[
+        float, Meta(description="The share of the fleet's devices that the rollout reaches.")
+    ]
+    salt: Annotated[str, Meta(description="Determines which devices the rollout reaches first.")]
     began_at: Annotated[
-        datetime | None, Meta(description="Since when it has had this broker and this salt.")
+        datetime | None, Meta(description="When the rollout got this broker and this salt.")
     ]
 
 
 class Fleet(Struct, kw_only=True, frozen=True):
-    """A fleet as it is."""
+    """A fleet."""
 
     EXAMPLE: ClassVar[dict[str, Any]] = {
         "id": "demo",
@@ -104,11 +112,11 @@ class Fleet(Struct, kw_only=True, frozen=True):
     devices_outside_prefix: Annotated[
         int,
         Meta(
-            description="How many of its devices have uuids that begin otherwise: they stay."
-            " 10,000 stands for that many or more; lists say 0."
+            description="How many of its devices have uuids without the prefix; they stay. "
+            "10,000 means 10,000 or more. In lists always 0."
         ),
     ]
-    rollout: Annotated[Rollout, Meta(description="Null: none is under way.")] | None
+    rollout: Annotated[Rollout, Meta(description="Null: no rollout is in progress.")] | None
     created_at: datetime | None
     updated_at: datetime | None
 
@@ -147,7 +155,7 @@ def fleet_json(fleet: fleets_pb2.Fleet) -> Fleet:
 
 
 def _values(change: FleetChange) -> dict[str, Any]:
-    """The named fields, as the proto has them: a list that may be absent is a message there."""
+    """The given fields as in the proto, where a list that may be absent is a message."""
     values = named(change)
     values.pop("id", None)
     if "allowed_broker_ids" in values:
@@ -162,7 +170,7 @@ def _values(change: FleetChange) -> dict[str, Any]:
     "/",
     access=Access.OPERATOR,
     action="fleet.create",
-    summary="Make a fleet",
+    summary="Create a fleet",
     dto=StrictJson[NewFleet],
     reasons=("FLEET_ID_TAKEN", "UUID_PREFIX_TAKEN", "BROKER_UNKNOWN", "BROKER_NOT_ALLOWED"),
 )
@@ -196,7 +204,7 @@ async def list_fleets(
 @get(
     "/{fleet_id:str}",
     access=WithinFleets(Access.VIEWER),
-    summary="Look at a fleet",
+    summary="Get a fleet",
     reasons=("FLEET_NOT_FOUND",),
 )
 async def get_fleet(request: CallerRequest, fleet_id: FleetId) -> Fleet:
@@ -236,8 +244,9 @@ async def update_fleet(
     access=Access.OPERATOR,
     action="fleet.delete",
     summary="Delete a fleet",
-    description="Refused while it has devices, expected devices or provisioning keys; `usage` says"
-    " how many. Tokens that are restricted to it alone are revoked.",
+    description="Refused while the fleet has devices, expected devices or provisioning keys; "
+    "`usage` then counts them. Tokens that are restricted to this fleet alone are "
+    "revoked.",
     reasons=("FLEET_NOT_FOUND", "FLEET_IN_USE"),
 )
 async def delete_fleet(
@@ -246,9 +255,9 @@ async def delete_fleet(
     with_devices: Annotated[
         bool,
         QueryParameter(
-            description="Disables it, and deletes what it has. Many devices take more than one"
-            " request: each deletes as many as there is time for, and answers FLEET_IN_USE while"
-            " some are left."
+            description="Disables the fleet, and deletes its devices, expected devices and "
+            "provisioning keys. Many devices take more than one request: each deletes as many as "
+            "it has time for, and answers FLEET_IN_USE while some are left."
         ),
     ] = False,
 ) -> None:

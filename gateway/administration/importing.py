@@ -1,7 +1,8 @@
-"""What importing devices and importing brokers have in common: a file in, a line for each row out.
+"""What importing devices and importing brokers have in common: the request is a file, the answer
+has a line for each row.
 
-Importing is idempotent: what is there already is left as it is. So whoever was interrupted sends
-the whole file again.
+Importing is idempotent: a device or broker that exists is not changed. So after an interruption,
+the client sends the whole file again.
 """
 
 import asyncio
@@ -28,51 +29,53 @@ from gateway.uploads import Line, Upload
 
 log = structlog.get_logger(__name__)
 
-# What passes is tried again, which is safe.
+# Errors that may pass: the call is repeated, which is safe.
 TRIES = 5
 PAUSE_S = 1.0
 BATCH_S = 30.0
 PASSING = (Unavailable, Overloaded, DeadlineExceeded, LostRace)
 
-DryRun = Annotated[bool, QueryParameter(description="Answers the same, and nothing is created.")]
+DryRun = Annotated[
+    bool, QueryParameter(description="Gives the same answer without creating anything.")
+]
 
 Row = TypeVar("Row", bound=Struct)
 
 
 class Imported(Struct, frozen=True):
-    """A row that was imported; it was not created where it was there before."""
+    """A row that was imported; `created` is false if the device or broker existed."""
 
     is_created: bool
     warnings: list[CertificateWarning] = []
 
 
-# What became of each row, or why nothing did; in order.
+# The result of each row, or its error, in order.
 Outcomes = Sequence[Imported | MooringError]
 Ask = Callable[[Caller, Sequence[Row]], Awaitable[Outcomes]]
 
 
 class ImportedRow(Struct, kw_only=True, frozen=True):
-    """What became of a row."""
+    """The result of a row."""
 
     EXAMPLE: ClassVar[dict[str, Any]] = {"line": 1, "subject": UUID, "outcome": "created"}
 
-    line: Annotated[int, Meta(description="Of the file, from 1.")]
-    subject: Annotated[str, Meta(description="Its uuid or name; empty where it cannot be read.")]
+    line: Annotated[int, Meta(description="The line of the file, from 1.")]
+    subject: Annotated[str, Meta(description="The uuid or name; empty if the row cannot be read.")]
     outcome: Literal["created", "existing", "refused"]
-    field: Annotated[str, Meta(description="What is at fault.")] | UnsetType = UNSET
+    field: Annotated[str, Meta(description="The field that is wrong.")] | UnsetType = UNSET
     reason: str | UnsetType = UNSET
     detail: str | UnsetType = UNSET
     warnings: (
         Annotated[
             list[CertificateWarning],
-            Meta(description="Of a broker's certificates; absent where nothing is wrong."),
+            Meta(description="Problems of a broker's certificates; absent if there are none."),
         ]
         | UnsetType
     ) = UNSET
 
 
 class ImportEnd(Struct, kw_only=True, frozen=True):
-    """The last line. Where it is not complete, the file is to be imported again."""
+    """The last line. If `complete` is false, import the file again."""
 
     EXAMPLE: ClassVar[dict[str, Any]] = {
         "complete": True,
@@ -99,7 +102,7 @@ async def imported(
     is_dry_run: bool,
     size: int,
 ) -> AsyncIterator[bytes]:
-    """The answer, as NDJSON: `size` rows are asked about at a time, in the name of `caller`."""
+    """The answer as NDJSON. Each call for `caller` imports up to `size` rows."""
     encoder = msgspec.json.Encoder()
     counts: Counter[str] = Counter()
     failure: MooringError | None = None
@@ -137,7 +140,7 @@ async def _results(caller: Caller, batch: Sequence[Line[Row]], ask: Ask[Row]) ->
 
 
 async def _answered(caller: Caller, rows: Sequence[Row], ask: Ask[Row]) -> Outcomes:
-    """For somebody whose token is still good. Raises what the last try raised."""
+    """One batch, while the caller's token is still valid. Raises what the last attempt raised."""
     for tries in range(1, TRIES + 1):
         try:
             patient = await caller.again(asyncio.get_running_loop().time() + BATCH_S)

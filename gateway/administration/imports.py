@@ -1,4 +1,4 @@
-"""Taking over what runs already: `/api/v1/devices/import` and `/api/v1/brokers/import`."""
+"""Importing existing devices and brokers: `/api/v1/devices/import` and `/api/v1/brokers/import`."""
 
 from collections.abc import Sequence
 from typing import Annotated
@@ -27,26 +27,32 @@ from gateway.documentation import IDENTIFIER_PATTERN, LinesOf, documented
 from gateway.examples import UUID
 from gateway.uploads import MAX_BYTES, NDJSON, Form, receive
 
-# How many one question is about.
+# The number of rows in one call.
 DEVICES = 2_000
 BROKERS = 100
-# They hold passwords, so none of it is kept on disk.
+# Files of brokers contain passwords, so they are never written to disk.
 MAX_BROKER_BYTES = 16 * 1024 * 1024
 
 
 class ImportedDevice(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """A row of a file of devices. What is left away or null is not known."""
+    """A row of a file of devices. A field that is null or left out is unknown."""
 
     uuid: Annotated[str, documented(pattern=IDENTIFIER_PATTERN)]
     fleet_id: Annotated[
         str,
-        documented(pattern=IDENTIFIER_PATTERN, description="Its keys let the device register."),
+        documented(
+            pattern=IDENTIFIER_PATTERN,
+            description="The provisioning keys of this fleet register the device.",
+        ),
     ]
     device_name: Annotated[str, documented(minLength=1, maxLength=255)] | None = None
     device_type: Annotated[str, documented(minLength=1, maxLength=64)] | None = None
     mqtt_username: Annotated[str, documented(minLength=1, maxLength=255)] | None = None
     password_hash: (
-        Annotated[str, documented(maxLength=512, description="As the broker keeps it.")] | None
+        Annotated[
+            str, documented(maxLength=512, description="The password hash in the broker's form.")
+        ]
+        | None
     ) = None
     password_salt: Annotated[str, documented(maxLength=512)] | None = None
     password_algorithm: (
@@ -54,13 +60,18 @@ class ImportedDevice(Struct, kw_only=True, frozen=True, forbid_unknown_fields=Tr
             str,
             documented(
                 examples=["sha256", "sha256_suffix", "pbkdf2_sha256", "pbkdf2_sha512"],
-                description="Of a hash that is hexadecimal; others are known by their form.",
+                description="The algorithm of a hexadecimal hash; other hashes name it themselves.",
             ),
         ]
         | None
     ) = None
-    broker: Annotated[str, documented(description="The pin, by the broker's name.")] | None = None
-    mqtt_broker_id: Annotated[Id, Meta(description="The pin, by the broker's id.")] | None = None
+    broker: (
+        Annotated[str, documented(description="Pins the device to the broker with this name.")]
+        | None
+    ) = None
+    mqtt_broker_id: (
+        Annotated[Id, Meta(description="Pins the device to the broker with this id.")] | None
+    ) = None
     region: Annotated[str, documented(maxLength=64)] | None = None
     latitude: Annotated[float, documented(minimum=-90, maximum=90)] | None = None
     longitude: Annotated[float, documented(minimum=-180, maximum=180)] | None = None
@@ -92,12 +103,12 @@ BROKER_ROWS = Form(NewBroker, "name")
     access=Access.OPERATOR,
     action="device.import",
     status_code=200,
-    summary="Take over devices",
+    summary="Import devices",
     description=(
-        "A file of up to 2,000,000 lines and 512 MiB, as one `ImportedDevice` a line or as CSV with"
-        " a header line. The answer has an `ImportedRow` for each row and an `ImportEnd` as its"
-        " last line: what ends without it was cut short. A device that is there is left as it is,"
-        " so the same file can be sent again."
+        "A file of up to 2,000,000 lines and 512 MiB, as one `ImportedDevice` a line or as CSV "
+        "with a header line. The answer has an `ImportedRow` for each row, and an "
+        "`ImportEnd` as its last line: an answer that ends without it is incomplete. "
+        "Existing devices are not changed, so the same file can be sent again."
     ),
     upload=LinesOf((ImportedDevice,), ({"uuid": UUID, "fleet_id": "demo"},)),
     lines=LinesOf((ImportedRow, ImportEnd), (ImportedRow.EXAMPLE, ImportEnd.EXAMPLE)),
@@ -116,7 +127,7 @@ async def import_devices(request: CallerRequest, dry_run: DryRun = False) -> Str
             for result in answer.results
         ]
 
-    # Who may not import hears it before anything is received.
+    # A caller that may not import is refused before the file is received.
     await ask(request.auth, ())
     upload = await receive(request.stream(), request.headers.get("content-type", ""), DEVICE_ROWS)
     lines = imported(
@@ -134,11 +145,11 @@ async def import_devices(request: CallerRequest, dry_run: DryRun = False) -> Str
     access=Access.OPERATOR,
     action="broker.import",
     status_code=200,
-    summary="Take over brokers",
+    summary="Import brokers",
     description=(
-        "A file of up to 16 MiB, as one `NewBroker` a line or as CSV with a header line, which has"
-        " no room for `ca_cert` and `labels`. The answer is like that to a file of devices. A"
-        " broker with a name that is there is left as it is."
+        "A file of up to 16 MiB, as one `NewBroker` a line or as CSV with a header line; CSV "
+        "cannot have `ca_cert` and `labels`. The answer is like that to a file of devices. "
+        "If a broker with the name exists, it is not changed."
     ),
     upload=LinesOf((NewBroker,), ({"name": "Second", "host": "mqtt.example.com", "port": 1883},)),
     lines=LinesOf(

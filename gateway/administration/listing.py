@@ -9,8 +9,10 @@ Item = TypeVar("Item")
 
 DEFAULT_LIMIT = 100
 MAX_LIMIT = 500
-Limit = Annotated[int, QueryParameter(ge=1, le=MAX_LIMIT, description="Items on a page, at most.")]
-Cursor = Annotated[str, QueryParameter(description="The `next_cursor` of the page before.")]
+Limit = Annotated[
+    int, QueryParameter(ge=1, le=MAX_LIMIT, description="The maximum number of items on a page.")
+]
+Cursor = Annotated[str, QueryParameter(description="The `next_cursor` of the previous page.")]
 
 
 class Page(Struct, Generic[Item], frozen=True):

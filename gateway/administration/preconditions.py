@@ -1,4 +1,4 @@
-"""`If-Match` and `If-None-Match` of what has revisions (RFC 9110, section 13.1)."""
+"""`If-Match` and `If-None-Match` for resources with revisions (RFC 9110, section 13.1)."""
 
 from typing import Annotated, Any, TypeVar
 
@@ -16,25 +16,32 @@ IfMatch = Annotated[
     str | None,
     HeaderParameter(
         name="If-Match",
-        description="`ETag`s of which one must be the current one, else 412 LOST_RACE; `*`: any.",
+        description="One of these `ETag`s must be the current one, else the answer is 412 "
+        "LOST_RACE; `*` matches any.",
     ),
 ]
 IfNoneMatch = Annotated[
     str | None,
-    HeaderParameter(name="If-None-Match", description="`ETag`s that need no answer: 304."),
+    HeaderParameter(
+        name="If-None-Match",
+        description="If one of these `ETag`s is the current one, the answer is 304.",
+    ),
 ]
 
 NOT_MODIFIED = {
-    304: ResponseSpec(None, description="Nothing has changed.", generate_examples=False)
+    304: ResponseSpec(
+        None, description="The caller has the current version.", generate_examples=False
+    )
 }
 
 
 async def _if_revision(request: CallerRequest, if_match: IfMatch = None) -> list[int]:
-    # The parameter is the first line of the header; there may be several.
+    # Litestar's parameter holds the first line of the header only; a request may have several.
     return [] if if_match is None else expected_revisions(request.headers.getall("if-match"))
 
 
-# A handler with these dependencies and `if_revision: IfRevision` gets what the service expects.
+# With these dependencies, the parameter `if_revision: IfRevision` of a handler holds the field for
+# the service.
 IfRevision = NamedDependency[list[int]]
 IF_REVISION = {"if_revision": Provide(_if_revision)}
 
@@ -47,7 +54,7 @@ def tagged(answer: Answered, revision: int) -> Response[Answered]:
 def unless_known(
     request: CallerRequest, if_none_match: str | None, answer: Answered, revision: int
 ) -> Response[Any]:
-    """The answer with its `ETag`, or 304 where the caller has it."""
+    """The answer with its `ETag`, or 304 if the caller has this version."""
     tag = revision_tag(revision)
     known = [] if if_none_match is None else request.headers.getall("if-none-match")
     if is_current(known, tag):

@@ -1,4 +1,4 @@
-"""A provisioning key as people write and read it."""
+"""A provisioning key in JSON."""
 
 from datetime import datetime
 from typing import Annotated, Any, ClassVar, Literal
@@ -12,25 +12,27 @@ from gateway.examples import KEY_ID, MOMENT
 
 Description = Annotated[str, documented(maxLength=2000)]
 MaxDevices = Annotated[Id, Meta(description="Null: no limit.")]
-Pin = Annotated[Id, Meta(description="Becomes the pin of every device the key makes.")]
+Pin = Annotated[
+    Id, Meta(description="Becomes the pin of every device that registers with the key.")
+]
 DeviceTypes = Annotated[
     list[Annotated[str, documented(minLength=1, maxLength=64)]],
     Meta(
-        description="Makes devices of these types only. Null: of any.",
+        description="Only devices of these types can register with the key. Null: of any type.",
         extra_json_schema={"minItems": 1, "maxItems": 100},
     ),
 ]
 Networks = Annotated[
     list[Annotated[str, documented(examples=["192.0.2.0/24", "2001:db8::/32"])]],
     Meta(
-        description="Can be used from these networks only (CIDR). Null: from anywhere.",
+        description="The key can be used from these networks only (CIDR). Null: from anywhere.",
         extra_json_schema={"minItems": 1, "maxItems": 100},
     ),
 ]
 Uuids = Annotated[
     list[Annotated[str, documented(pattern=IDENTIFIER_PATTERN)]],
     Meta(
-        description="Makes devices with these uuids only. Null: with any.",
+        description="Only devices with these uuids can register with the key. Null: with any uuid.",
         extra_json_schema={"minItems": 1, "maxItems": 1000},
     ),
 ]
@@ -38,16 +40,20 @@ Prefix = Annotated[
     str,
     documented(
         pattern=IDENTIFIER_PATTERN,
-        description="Makes devices only whose uuid begins so. Null: with any.",
+        description="Only devices whose uuid begins with this can register with the key. Null: "
+        "with any uuid.",
     ),
 ]
 OnlyExpected = Annotated[
-    bool, Meta(description="Makes only devices that are expected in its fleet.")
+    bool,
+    Meta(description="Only devices that are expected in the key's fleet can register with it."),
 ]
 
 
 class NewProvisioningKey(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """What a key lets in. Null is as good as absent."""
+    """The devices that can register with a new key. Null means the same as a field that is left
+    out.
+    """
 
     EXAMPLE: ClassVar[dict[str, Any]] = {
         "fleet_id": "demo",
@@ -71,7 +77,7 @@ class NewProvisioningKey(Struct, kw_only=True, frozen=True, forbid_unknown_field
 
 
 class ProvisioningKeyChange(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """What is to change; a field that is not named is left alone, null clears."""
+    """The fields to change; a field that is left out keeps its value, null clears it."""
 
     EXAMPLE: ClassVar[dict[str, Any]] = {"max_devices": 6000, "uuid_prefix": None}
 
@@ -79,7 +85,7 @@ class ProvisioningKeyChange(Struct, kw_only=True, frozen=True, forbid_unknown_fi
     max_devices: MaxDevices | UnsetType | None = UNSET
     default_broker_id: Pin | UnsetType | None = UNSET
     expires_at: (
-        Annotated[Moment, Meta(description="One that has passed ends it now. Null: never.")]
+        Annotated[Moment, Meta(description="A time in the past ends the key now. Null: never.")]
         | UnsetType
         | None
     ) = UNSET
@@ -91,7 +97,7 @@ class ProvisioningKeyChange(Struct, kw_only=True, frozen=True, forbid_unknown_fi
 
 
 class ListedProvisioningKey(Struct, kw_only=True, frozen=True):
-    """A key as lists have it: without the key itself, and without what may be long."""
+    """A key in lists: without the key itself and without long lists."""
 
     EXAMPLE: ClassVar[dict[str, Any]] = {
         "id": KEY_ID,
@@ -122,7 +128,10 @@ class ListedProvisioningKey(Struct, kw_only=True, frozen=True):
     is_active: bool
     created_at: datetime | None
     updated_at: datetime | None
-    last_used_at: Annotated[datetime, Meta(description="When it last made a device.")] | None
+    last_used_at: (
+        Annotated[datetime, Meta(description="When a new device last registered with the key.")]
+        | None
+    )
     allowed_device_types: list[str] | None
     source_networks: list[str] | None
     allowed_uuid_count: int | None
@@ -131,7 +140,7 @@ class ListedProvisioningKey(Struct, kw_only=True, frozen=True):
 
 
 class ProvisioningKey(ListedProvisioningKey, kw_only=True, frozen=True):
-    """A key as it is, without the key itself."""
+    """A key, without the key itself."""
 
     EXAMPLE: ClassVar[dict[str, Any]] = {**ListedProvisioningKey.EXAMPLE, "allowed_uuids": None}
 
@@ -139,7 +148,7 @@ class ProvisioningKey(ListedProvisioningKey, kw_only=True, frozen=True):
 
 
 class CreatedProvisioningKey(ProvisioningKey, kw_only=True, frozen=True):
-    """`key` is what devices send. It is shown here and never again."""
+    """`key` is what devices send. Only this answer contains it."""
 
     EXAMPLE: ClassVar[dict[str, Any]] = {
         **ListedProvisioningKey.EXAMPLE,
@@ -155,22 +164,22 @@ class ProvisioningKeyPage(Page[ListedProvisioningKey], frozen=True):
 
 
 class Revocation(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """What becomes of the devices that are the key's."""
+    """What happens to devices that registered with the key."""
 
     EXAMPLE: ClassVar[dict[str, Any]] = {"devices": "deactivate"}
 
     devices: Annotated[
         Literal["keep", "deactivate"],
-        Meta(description="Kept, they go on with the credentials that they have."),
+        Meta(description="`keep`: they keep their credentials."),
     ] = "keep"
 
 
 class Revoked(Struct, kw_only=True, frozen=True):
-    """What a revocation has done."""
+    """The result of a revocation."""
 
     EXAMPLE: ClassVar[dict[str, Any]] = {"devices_deactivated": 1, "is_complete": True}
 
-    devices_deactivated: Annotated[int, Meta(description="By this call.")]
+    devices_deactivated: Annotated[int, Meta(description="The devices that this call deactivated.")]
     is_complete: Annotated[
-        bool, Meta(description="False where time ran out: ask again, for the rest.")
+        bool, Meta(description="False if time ran out: repeat the request for the rest.")
     ]

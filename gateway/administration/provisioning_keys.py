@@ -1,4 +1,4 @@
-"""The keys that let devices in: `/api/v1/provisioning-keys`."""
+"""The keys with which devices register: `/api/v1/provisioning-keys`."""
 
 from typing import Annotated, Any
 
@@ -73,7 +73,7 @@ def _values(restrictions: provisioning_keys_pb2.Restrictions, name: str) -> list
 
 
 def _restrictions(values: dict[str, Any]) -> provisioning_keys_pb2.Restrictions:
-    """Those of `values` that restrict; a list that may be absent is a message there."""
+    """The restrictions in `values` as in the proto, where an optional list is a message."""
     given: dict[str, Any] = {
         name: provisioning_keys_pb2.Allowed(values=value) if isinstance(value, list) else value
         for column, name in RESTRICTIONS.items()
@@ -86,7 +86,7 @@ def _restrictions(values: dict[str, Any]) -> provisioning_keys_pb2.Restrictions:
     "/",
     access=WithinFleets(Access.OPERATOR),
     action="provisioning_key.create",
-    summary="Make a provisioning key",
+    summary="Create a provisioning key",
     dto=StrictJson[NewProvisioningKey],
     reasons=("FLEET_UNKNOWN", "BROKER_UNKNOWN", "BROKER_NOT_ALLOWED"),
 )
@@ -117,9 +117,12 @@ async def list_provisioning_keys(
     request: CallerRequest,
     limit: Limit = DEFAULT_LIMIT,
     cursor: Cursor = "",
-    fleet_id: Annotated[str, QueryParameter(description="Only this fleet's.")] = "",
+    fleet_id: Annotated[str, QueryParameter(description="Only keys of this fleet.")] = "",
     is_active: Annotated[
-        bool | None, QueryParameter(description="Only those that were not revoked, or that were.")
+        bool | None,
+        QueryParameter(
+            description="true: only keys that are not revoked; false: only revoked keys."
+        ),
     ] = None,
 ) -> ProvisioningKeyPage:
     caller = request.auth
@@ -138,7 +141,7 @@ async def list_provisioning_keys(
 @get(
     "/{key_id:str}",
     access=WithinFleets(Access.VIEWER),
-    summary="Look at a provisioning key",
+    summary="Get a provisioning key",
     reasons=("PROVISIONING_KEY_NOT_FOUND",),
 )
 async def get_provisioning_key(request: CallerRequest, key_id: KeyId) -> ProvisioningKey:
@@ -155,7 +158,7 @@ async def get_provisioning_key(request: CallerRequest, key_id: KeyId) -> Provisi
     access=WithinFleets(Access.OPERATOR),
     action="provisioning_key.update",
     summary="Change a provisioning key",
-    description="Once it is answered, the key makes nothing that it would refuse now.",
+    description="After the answer, no device registers that the changed key would refuse.",
     dto=StrictJson[ProvisioningKeyChange],
     reasons=(
         "PROVISIONING_KEY_NOT_FOUND",
@@ -194,7 +197,8 @@ async def update_provisioning_key(
     access=WithinFleets(Access.OPERATOR),
     action="provisioning_key.revoke",
     summary="Revoke a provisioning key",
-    description="Ends it: the devices it made cannot register again with it either.",
+    description="Ends the key: devices that registered with it cannot register again with it "
+    "either.",
     reasons=("PROVISIONING_KEY_NOT_FOUND",),
 )
 async def delete_provisioning_key(request: CallerRequest, key_id: KeyId) -> None:
@@ -211,7 +215,7 @@ async def delete_provisioning_key(request: CallerRequest, key_id: KeyId) -> None
     action="provisioning_key.revoke",
     status_code=200,
     summary="Revoke a provisioning key, with its devices",
-    description="Safe to repeat: what was deactivated stays so.",
+    description="Safe to repeat: devices that were deactivated stay so.",
     dto=StrictJson[Revocation],
     reasons=("PROVISIONING_KEY_NOT_FOUND",),
 )

@@ -1,7 +1,7 @@
-"""What the gateway refuses by itself, told to the registry for the audit log.
-
-A service notes what it refuses; what reaches none (a body that is too large, a port of 70000) it
-cannot know of. So the gateway tells it, where somebody known wanted to change something.
+"""Sends refusals by the gateway itself to the registry, for the audit log. A service records its
+own refusals. Some requests reach no service, because the gateway refuses them (a body that is too
+large, a port of 70000). The gateway sends such a refusal to the registry if the caller has a valid
+token and wanted to change something.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ from gateway.problems import Problem
 
 log = structlog.get_logger(__name__)
 
-# Told at once; what is beyond is only counted.
+# The most calls under way; more refusals are only counted.
 MAX_UNDER_WAY = 32
 TELL_S = 2.0
 
@@ -32,20 +32,20 @@ Handler = Callable[[Request[Any, Any, Any], Any], Response[Problem]]
 
 
 class Refused:
-    """Tells in the background: no answer waits for that or fails with it."""
+    """Sends in the background: no answer waits for it or fails with it."""
 
     def __init__(self) -> None:
-        """Nothing is under way."""
+        """No call is under way."""
         self._telling: set[asyncio.Task[None]] = set()
 
     async def close(self) -> None:
-        """Waits for what is under way, which is not long."""
+        """Waits for the calls under way, whose deadlines are short."""
         await asyncio.gather(*self._telling)
 
     def note(
         self, request: Request[Any, Any, Any], error: Exception, response: Response[Problem]
     ) -> None:
-        """Tells of `response` to `error`, if the gateway refuses a change with it."""
+        """Sends the refusal to the registry, if `response` to `error` refuses a change."""
         caller = request.scope.get("auth")
         action = request.scope["route_handler"].opt.get("action") if caller else None
         if action and 400 <= response.content.status < 500 and error is not caller.heard:
@@ -63,7 +63,7 @@ class Refused:
 
 
 def noting(handlers: ExceptionHandlersMap) -> ExceptionHandlersMap:
-    """`handlers`, which make problems of errors, and what each of them refuses is noted."""
+    """`handlers`, which make problems of errors, with their refusals recorded."""
     return {kind: partial(_handled, handler) for kind, handler in handlers.items()}
 
 

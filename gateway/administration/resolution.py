@@ -1,4 +1,7 @@
-"""Which broker serves a device and why, also "what if": `/api/v1/devices/{uuid}/broker`."""
+"""Which broker serves a device, and why, also for supposed facts.
+
+The routes are `/api/v1/devices/{uuid}/broker` and `/api/v1/resolution/explain`.
+"""
 
 from datetime import datetime
 from typing import Annotated, Any, ClassVar
@@ -22,7 +25,7 @@ BrokerIds = Annotated[list[Id], documented(maxItems=1000)]
 
 
 class Supposition(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """What is supposed. A fact that is not named is as it is, null takes it away."""
+    """The supposed facts. A fact that is left out is as it is, null removes it."""
 
     EXAMPLE: ClassVar[dict[str, Any]] = {"mqtt_broker_id": None, "default_broker_id": 1}
 
@@ -31,20 +34,20 @@ class Supposition(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True)
     region: Annotated[str, documented(maxLength=64)] | UnsetType | None = UNSET
     location: DeviceLocation | UnsetType | None = UNSET
     active_broker_ids: (
-        Annotated[BrokerIds, Meta(description="Brokers that are active, whatever they are.")]
-        | UnsetType
+        Annotated[BrokerIds, Meta(description="Brokers to take for active.")] | UnsetType
     ) = UNSET
     inactive_broker_ids: (
-        Annotated[BrokerIds, Meta(description="Brokers that are inactive, whatever they are.")]
-        | UnsetType
+        Annotated[BrokerIds, Meta(description="Brokers to take for inactive.")] | UnsetType
     ) = UNSET
     default_broker_id: (
-        Annotated[Id, Meta(description="The default; null: there is none.")] | UnsetType | None
+        Annotated[Id, Meta(description="The broker to take for the default; null: none.")]
+        | UnsetType
+        | None
     ) = UNSET
 
 
 class PlacementFacts(Struct, kw_only=True, frozen=True):
-    """What could decide a device's broker."""
+    """The facts that can decide a device's broker."""
 
     mqtt_broker_id: Annotated[int, Meta(description="The pin.")] | None
     fleet_id: str | None
@@ -76,7 +79,7 @@ def _step(step: str, reason: str, explanation: str, broker_id: int | None = None
 
 
 class Explanation(Struct, kw_only=True, frozen=True):
-    """Which broker, and why."""
+    """The broker that serves a device, and why."""
 
     EXAMPLE: ClassVar[dict[str, Any]] = {
         "source": "default",
@@ -95,23 +98,35 @@ class Explanation(Struct, kw_only=True, frozen=True):
     }
 
     source: (
-        Annotated[str, Meta(description="The step that decided; null: nothing may serve.")] | None
+        Annotated[
+            str, Meta(description="The step that decided; null: no broker can serve the device.")
+        ]
+        | None
     )
     mqtt_broker_id: (
-        Annotated[int, Meta(description="Null where it is MQTT_BROKER_URL, or nothing.")] | None
+        Annotated[
+            int,
+            Meta(description="Null if the broker is that of MQTT_BROKER_URL, or if there is none."),
+        ]
+        | None
     )
     url: str | None
     stale: Annotated[
-        bool, Meta(description="Whether the database cannot be asked if this is still so.")
+        bool,
+        Meta(
+            description="True if the answer may be outdated, because the database cannot "
+            "be reached."
+        ),
     ]
-    facts: Annotated[PlacementFacts, Meta(description="What it was decided from.")]
+    facts: Annotated[PlacementFacts, Meta(description="The facts of the decision.")]
     steps: Annotated[
-        list[ExplainedStep], Meta(description="In order; those after the one that decided say so.")
+        list[ExplainedStep],
+        Meta(description="The steps in order; each step after the deciding one names that one."),
     ]
 
 
 class DeviceExplanation(Explanation, kw_only=True, frozen=True):
-    """Which broker would serve the device now, and which it was told of."""
+    """The broker that would serve the device now, and the brokers of its last answer."""
 
     EXAMPLE: ClassVar[dict[str, Any]] = {
         **Explanation.EXAMPLE,
@@ -122,7 +137,7 @@ class DeviceExplanation(Explanation, kw_only=True, frozen=True):
 
     uuid: str
     told_broker_ids: Annotated[
-        list[int], Meta(description="Brokers that its last answer named, the first choice first.")
+        list[int], Meta(description="The brokers of its last answer, in order of preference.")
     ]
     told_at: datetime | None
 
@@ -177,7 +192,7 @@ async def _explained(caller: Caller, uuid: str, supposition: Supposition | None)
 async def _explained_device(
     caller: Caller, uuid: str, supposition: Supposition | None
 ) -> DeviceExplanation:
-    # First: a device that does not exist is 404, whatever is supposed of it.
+    # Checked first: a device that does not exist is 404, with any supposed facts.
     answer = await caller.ask_registry(
         caller.services.devices.GetDevice, devices_pb2.GetDeviceRequest(uuid=uuid)
     )
@@ -192,7 +207,7 @@ async def _explained_device(
 @get(
     "/devices/{uuid:str}/broker",
     access=WithinFleets(Access.VIEWER),
-    summary="Which broker serves a device, and why",
+    summary="Explain which broker serves a device",
     reasons=("DEVICE_NOT_FOUND", "PLACEMENT_UNKNOWN"),
 )
 async def explain_device(request: CallerRequest, uuid: DeviceUuid) -> DeviceExplanation:
@@ -202,7 +217,7 @@ async def explain_device(request: CallerRequest, uuid: DeviceUuid) -> DeviceExpl
 @post(
     "/devices/{uuid:str}/broker/explain",
     access=Access.VIEWER,
-    summary="Which broker would serve a device if something were different",
+    summary="Explain which broker would serve a device if some facts were different",
     description="Changes nothing.",
     status_code=200,
     dto=StrictJson[Supposition],
@@ -217,8 +232,8 @@ async def explain_device_if(
 @post(
     "/resolution/explain",
     access=Access.VIEWER,
-    summary="Which broker would serve a device of which this is known",
-    description="Changes nothing. A fact that is not named is none.",
+    summary="Explain which broker would serve a device with the given facts",
+    description="Changes nothing. A fact that is left out counts as absent.",
     status_code=200,
     dto=StrictJson[Supposition],
     reasons=("BROKER_UNKNOWN", "FLEET_UNKNOWN", "PLACEMENT_UNKNOWN"),

@@ -1,4 +1,4 @@
-"""A fleet's way to another broker, in waves: `/api/v1/fleets/{id}/rollout`."""
+"""Rollouts, which take a fleet to another broker in waves: `/api/v1/fleets/{id}/rollout`."""
 
 from typing import Annotated, Any, ClassVar
 
@@ -15,27 +15,33 @@ from gateway.administration.fleets import Fleet, FleetId, Rollout, fleet_json, r
 from gateway.bodies import StrictJson
 from gateway.documentation import IDENTIFIER_PATTERN, documented
 
-BEGUN = {201: ResponseSpec(Rollout, description="It has begun.", generate_examples=False)}
+BEGUN = {
+    201: ResponseSpec(Rollout, description="The rollout was created.", generate_examples=False)
+}
 
 
 class RolloutChange(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """How a rollout is to be."""
+    """The settings of a rollout."""
 
     EXAMPLE: ClassVar[dict[str, Any]] = {"broker_id": 1, "percent": 12.5}
 
     broker_id: Annotated[
-        Id, Meta(description="Must be active, and one that a restricted fleet may use.")
+        Id,
+        Meta(description="Must be active, and allowed for the fleet if the fleet is restricted."),
     ]
     percent: Annotated[
-        float, Meta(ge=0, le=100, description="Of the fleet's devices, with two decimals at most.")
+        float,
+        Meta(
+            ge=0, le=100, description="The share of the fleet's devices, with at most two decimals."
+        ),
     ]
     salt: (
         Annotated[
             str,
             documented(
                 pattern=IDENTIFIER_PATTERN,
-                description="Which devices are reached first. Not named: as it is while the broker"
-                " stays the same, else at random.",
+                description="Determines which devices the rollout reaches first. If it is left "
+                "out, it stays as it is while the broker stays the same; else it is random.",
             ),
         ]
         | UnsetType
@@ -45,7 +51,7 @@ class RolloutChange(Struct, kw_only=True, frozen=True, forbid_unknown_fields=Tru
 @get(
     "/{fleet_id:str}/rollout",
     access=WithinFleets(Access.VIEWER),
-    summary="Look at a fleet's rollout",
+    summary="Get a fleet's rollout",
     reasons=("FLEET_NOT_FOUND", "ROLLOUT_NOT_FOUND"),
 )
 async def get_rollout(request: CallerRequest, fleet_id: FleetId) -> Rollout:
@@ -60,9 +66,10 @@ async def get_rollout(request: CallerRequest, fleet_id: FleetId) -> Rollout:
     "/{fleet_id:str}/rollout",
     access=WithinFleets(Access.OPERATOR),
     action="rollout.set",
-    summary="Begin, widen or narrow a fleet's rollout",
-    description="Devices that it reaches, and that are not pinned, are told of its broker when they"
-    " ask the next time. Widened, it reaches more devices and lets go of none.",
+    summary="Start, widen or narrow a fleet's rollout",
+    description="Devices that the rollout reaches, and that are not pinned, get its broker when "
+    "they next ask. A wider rollout reaches more devices and still reaches all devices "
+    "from before.",
     dto=StrictJson[RolloutChange],
     responses=BEGUN,
     reasons=("FLEET_NOT_FOUND", "BROKER_UNKNOWN", "BROKER_INACTIVE", "BROKER_NOT_ALLOWED"),

@@ -1,4 +1,4 @@
-"""The keys that devices' credentials are made with: `/api/v1/server-keys`."""
+"""The keys with which credentials of devices are made: `/api/v1/server-keys`."""
 
 from typing import Annotated, Any, ClassVar
 
@@ -12,7 +12,7 @@ from gateway.administration.listing import Page
 
 
 class ServerKey(Struct, kw_only=True, frozen=True):
-    """Which devices use a server key; the key itself is told nobody."""
+    """How many devices use a server key. No answer contains the key itself."""
 
     EXAMPLE: ClassVar[dict[str, Any]] = {
         "id": 1,
@@ -26,14 +26,17 @@ class ServerKey(Struct, kw_only=True, frozen=True):
     is_active: Annotated[bool, Meta(description="Whether new credentials are made with it.")]
     is_in_ring: Annotated[
         bool,
-        Meta(description="Whether the registry that answers holds it: else its devices are lost."),
+        Meta(
+            description="Whether the registry service that answers has the key. Without the "
+            "key, its devices cannot connect."
+        ),
     ]
-    devices: Annotated[int, Meta(description="Those that have yet to leave it.")]
-    disabled_devices: Annotated[int, Meta(description="Those that would, were they not disabled.")]
+    devices: Annotated[int, Meta(description="Active devices that still use the key.")]
+    disabled_devices: Annotated[int, Meta(description="Disabled devices that still use the key.")]
 
 
 class ServerKeyPage(Page[ServerKey], frozen=True):
-    """All of them, in the order of their ids."""
+    """All server keys, in the order of their ids."""
 
 
 @get(

@@ -1,4 +1,4 @@
-"""A service account as people write and read it."""
+"""A service account in JSON."""
 
 from datetime import datetime
 from typing import Annotated, Any, ClassVar
@@ -18,44 +18,47 @@ Filters = Annotated[
 BrokerIds = Annotated[
     list[Id],
     Meta(
-        description="Only these brokers let it in. Null: all do.",
+        description="Only these brokers admit it. Null: all brokers do.",
         extra_json_schema={"minItems": 1, "maxItems": 1000},
     ),
 ]
 
 
 class ServiceAccountChange(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """What is to change; a field that is not named is left alone, null clears."""
+    """The fields to change; a field that is left out keeps its value, null clears it."""
 
     EXAMPLE: ClassVar[dict[str, Any]] = {"subscribe": ["iot/device/#"], "broker_ids": None}
 
     description: Annotated[str, documented(maxLength=2000)] | UnsetType | None = UNSET
     publish: (
-        Annotated[Filters, Meta(description="MQTT topic filters of what it may publish.")]
+        Annotated[Filters, Meta(description="MQTT topic filters to which it may publish.")]
         | UnsetType
     ) = UNSET
     subscribe: (
         Annotated[
             Filters,
-            Meta(description="Of what it may subscribe to, shared (`$share/…`) or not."),
+            Meta(
+                description="MQTT topic filters to which it may subscribe, shared (`$share/…`) "
+                "or not."
+            ),
         ]
         | UnsetType
     ) = UNSET
     broker_ids: BrokerIds | UnsetType | None = UNSET
     expires_at: (
-        Annotated[Moment, Meta(description="One that has passed ends it now. Null: never.")]
+        Annotated[Moment, Meta(description="A time in the past ends the account now. Null: never.")]
         | UnsetType
         | None
     ) = UNSET
-    is_active: Annotated[bool, Meta(description="False: nobody lets it in.")] | UnsetType = UNSET
+    is_active: Annotated[bool, Meta(description="False: no broker admits it.")] | UnsetType = UNSET
 
 
 class NewServiceAccount(ServiceAccountChange, kw_only=True, frozen=True):
-    """A service account to be. `expires_at` has yet to come."""
+    """A new service account. `expires_at` must be in the future."""
 
     EXAMPLE: ClassVar[dict[str, Any]] = {
         "username": "dashboard",
-        "description": "what hangs in the hall",
+        "description": "the screens in the hall",
         "publish": ["dashboard/status"],
         "subscribe": ["iot/device/+/telemetry/#"],
         "broker_ids": [1],
@@ -66,19 +69,19 @@ class NewServiceAccount(ServiceAccountChange, kw_only=True, frozen=True):
         str,
         documented(
             pattern=r"^[A-Za-z0-9._@-]{1,128}$",
-            description="Stays as it is. Those that begin with `device_` are devices'.",
+            description="Cannot change. Names that begin with `device_` are reserved for devices.",
             examples=["bridge"],
         ),
     ]
 
 
 class ServiceAccount(Struct, kw_only=True, frozen=True):
-    """A service account as it is, without its password."""
+    """A service account, without its password."""
 
     EXAMPLE: ClassVar[dict[str, Any]] = {
         "id": ACCOUNT_ID,
         "username": "dashboard",
-        "description": "what hangs in the hall",
+        "description": "the screens in the hall",
         "publish": ["dashboard/status"],
         "subscribe": ["iot/device/+/telemetry/#"],
         "broker_ids": [1],
@@ -103,7 +106,7 @@ class ServiceAccount(Struct, kw_only=True, frozen=True):
 
 
 class PasswordedServiceAccount(ServiceAccount, kw_only=True, frozen=True):
-    """`password` is what it connects with. It is shown here and never again."""
+    """`password` is what it connects with. Only this answer contains it."""
 
     EXAMPLE: ClassVar[dict[str, Any]] = {
         **ServiceAccount.EXAMPLE,
@@ -118,7 +121,7 @@ class ServiceAccountPage(Page[ServiceAccount], frozen=True):
 
 
 def values_of(change: ServiceAccountChange) -> dict[str, Any]:
-    """The named fields, as the proto has them: a list that may be absent is a message there."""
+    """The given fields as in the proto, where a list that may be absent is a message."""
     values = named(change)
     values.pop("username", None)
     if "broker_ids" in values:
@@ -130,7 +133,7 @@ def values_of(change: ServiceAccountChange) -> dict[str, Any]:
 
 
 def account_columns(account: service_accounts_pb2.ServiceAccount) -> dict[str, Any]:
-    """What people see of it, by name."""
+    """The JSON fields of an account, by name."""
     fields = account.fields
     return {
         "id": account.id,

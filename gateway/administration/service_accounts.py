@@ -1,4 +1,4 @@
-"""MQTT users that are no devices: `/api/v1/service-accounts`."""
+"""MQTT users that are not devices: `/api/v1/service-accounts`."""
 
 from typing import Annotated
 
@@ -36,8 +36,8 @@ AccountId = Annotated[str, PathParameter(description="The account's id.")]
     "/",
     access=Access.ADMIN,
     action="service_account.create",
-    summary="Make a service account",
-    description="The answer holds its password, which is kept nowhere.",
+    summary="Create a service account",
+    description="The answer contains its password, which is stored nowhere.",
     dto=StrictJson[NewServiceAccount],
     reasons=("BROKER_UNKNOWN", "USERNAME_RESERVED", "USERNAME_TAKEN"),
 )
@@ -79,7 +79,7 @@ async def list_service_accounts(
 @get(
     "/{account_id:str}",
     access=Access.VIEWER,
-    summary="Look at a service account",
+    summary="Get a service account",
     responses=NOT_MODIFIED,
     reasons=("SERVICE_ACCOUNT_NOT_FOUND",),
 )
@@ -131,8 +131,8 @@ async def update_service_account(
     action="service_account.rotate",
     status_code=200,
     summary="Give a service account a new password",
-    description="In force at once; the old one is good no more. The answer holds the new one, which"
-    " is kept nowhere.",
+    description="The new password is valid at once, the old one no longer. The answer contains "
+    "the new password, which is stored nowhere.",
     dependencies=IF_REVISION,
     reasons=("SERVICE_ACCOUNT_NOT_FOUND",),
 )
@@ -154,7 +154,7 @@ async def rotate_service_account(
     access=Access.ADMIN,
     action="service_account.delete",
     summary="Delete a service account",
-    description="Nobody lets it in any more.",
+    description="No broker admits it any more.",
     dependencies=IF_REVISION,
     reasons=("SERVICE_ACCOUNT_NOT_FOUND",),
 )

@@ -1,4 +1,4 @@
-"""What people and scripts prove themselves with: `/api/v1/tokens`."""
+"""The API tokens of people and scripts: `/api/v1/tokens`."""
 
 from datetime import datetime
 from typing import Annotated, Any, ClassVar, Literal
@@ -27,7 +27,7 @@ ROLES: "dict[Role, tokens_pb2.Role.ValueType]" = {
 
 
 class NewToken(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """Who is to get it, and what they may do."""
+    """The name, role and limits of a new token."""
 
     EXAMPLE: ClassVar[dict[str, Any]] = {
         "name": "nightly backup",
@@ -41,11 +41,11 @@ class NewToken(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
         documented(
             minLength=1,
             maxLength=255,
-            description="What the audit log calls whoever uses it.",
+            description="The name under which the audit log records the token's use.",
             examples=["nightly backup"],
         ),
     ]
-    role: Annotated[Role, Meta(description="Each may do what those before it may.")]
+    role: Annotated[Role, Meta(description="Each role includes the rights of the roles before it.")]
     expires_at: Annotated[Moment, Meta(description="Null: never.")] | None = None
     fleet_ids: (
         Annotated[
@@ -53,8 +53,8 @@ class NewToken(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
             documented(
                 minItems=1,
                 maxItems=64,
-                description="Whoever has the token sees and changes nothing outside these fleets;"
-                " not for an admin. Null: not restricted.",
+                description="Restricts the token to these fleets: it can read and change "
+                "nothing else. Not allowed for admins. Null: not restricted.",
             ),
         ]
         | None
@@ -63,8 +63,8 @@ class NewToken(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
         Annotated[
             Id,
             Meta(
-                description="How many devices it may name, as expected or by importing them; only"
-                " for one that is restricted to fleets. Null: any number."
+                description="How many devices the token may add as expected or by importing "
+                "them; only for tokens that are restricted to fleets. Null: any number."
             ),
         ]
         | None
@@ -72,7 +72,7 @@ class NewToken(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
 
 
 class Token(Struct, kw_only=True, frozen=True):
-    """A token as it is, without the token itself."""
+    """A token, without the token itself."""
 
     EXAMPLE: ClassVar[dict[str, Any]] = {
         "id": TOKEN_ID,
@@ -91,24 +91,30 @@ class Token(Struct, kw_only=True, frozen=True):
     id: str
     name: str
     role: str
-    prefix: Annotated[str, Meta(description="Its first characters, to recognise it by.")]
+    prefix: Annotated[
+        str, Meta(description="The first characters of the token, to recognise it by.")
+    ]
     is_active: Annotated[bool, Meta(description="False once it was revoked.")]
     expires_at: datetime | None
     created_at: datetime | None
-    last_used_at: Annotated[datetime, Meta(description="Up to a minute behind.")] | None
+    last_used_at: Annotated[datetime, Meta(description="Updated at most once a minute.")] | None
     fleet_ids: (
-        Annotated[list[str], Meta(description="It is restricted to these; null: it is not.")] | None
+        Annotated[
+            list[str],
+            Meta(description="The fleets that it is restricted to; null: it is not restricted."),
+        ]
+        | None
     )
     max_devices: (
-        Annotated[int, Meta(description="How many devices it may name; null: any number.")] | None
+        Annotated[int, Meta(description="How many devices it may add; null: any number.")] | None
     )
     devices_made: Annotated[
-        int, Meta(description="How many it has named, for one that has a `max_devices`.")
+        int, Meta(description="How many devices it has added, if it has a `max_devices`.")
     ]
 
 
 class CreatedToken(Token, kw_only=True, frozen=True):
-    """`token` is what goes behind `Authorization: Bearer`. It is shown here and never again."""
+    """`token` is sent as `Authorization: Bearer <token>`. Only this answer contains it."""
 
     EXAMPLE: ClassVar[dict[str, Any]] = {
         **Token.EXAMPLE,
@@ -142,8 +148,8 @@ def _json(token: tokens_pb2.Token) -> Token:
     "/",
     access=Access.ADMIN,
     action="token.create",
-    summary="Make an API token",
-    description="The answer holds the token itself, which is kept nowhere.",
+    summary="Create an API token",
+    description="The answer contains the token itself, which is stored nowhere.",
     dto=StrictJson[NewToken],
     reasons=("FLEET_UNKNOWN",),
 )
@@ -184,8 +190,8 @@ async def list_tokens(
 @get(
     "/self",
     access=WithinFleets(Access.VIEWER),
-    summary="Look at the token that is shown",
-    description="Who am I, what may I do, and until when?",
+    summary="Get the token of this request",
+    description="The name, role, limits and expiry of the token that this request sends.",
     reasons=("TOKEN_NOT_FOUND",),
 )
 async def get_own_token(request: CallerRequest) -> Token:
@@ -199,7 +205,7 @@ async def get_own_token(request: CallerRequest) -> Token:
 @get(
     "/{token_id:str}",
     access=Access.ADMIN,
-    summary="Look at an API token",
+    summary="Get an API token",
     reasons=("TOKEN_NOT_FOUND",),
 )
 async def get_token(request: CallerRequest, token_id: TokenId) -> Token:
@@ -216,8 +222,8 @@ async def get_token(request: CallerRequest, token_id: TokenId) -> Token:
     action="token.revoke",
     summary="Revoke an API token",
     description=(
-        "Ends it at once, and for good; to repeat it changes nothing. Refused with "
-        "LAST_ADMIN_TOKEN while no other token of an admin is good."
+        "Ends the token at once and for ever. Repeating it changes nothing. Refused with "
+        "LAST_ADMIN_TOKEN while no other token of an admin is valid."
     ),
     reasons=("TOKEN_NOT_FOUND", "LAST_ADMIN_TOKEN"),
 )
