@@ -8,9 +8,8 @@ from typing import Annotated, Any, ClassVar
 
 import msgspec
 from litestar.exceptions import HTTPException
-from mooring.broker.v1 import resolution_pb2
 from mooring.registry.v1 import registration_pb2
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from chassis.bearer import bearer
 from chassis.direct_http import Head, Reply
@@ -230,20 +229,11 @@ def _content_type(headers: list[tuple[bytes, bytes]]) -> str:
 
 
 def _registration(key: str, device: NewDevice, address: str) -> registration_pb2.Registration:
-    location = device.location
-    return registration_pb2.Registration(
-        provisioning_key=key,
-        uuid=device.uuid,
-        device_name=device.device_name,
-        device_type=device.device_type,
-        device_api_key=device.device_api_key,
-        application_id=device.application_id or "",
-        mac_address=device.mac_address or "",
-        os_version=device.os_version or "",
-        agent_version=device.agent_version or "",
-        region=device.region or "",
-        location=resolution_pb2.Location(latitude=location.latitude, longitude=location.longitude)
-        if location
-        else None,
-        source_address=address,
-    )
+    """The members of the body are fields of the message by the same names.
+
+    A field that is None is not set, which means the same as an empty text.
+    """
+    attributes = structs.asdict(device)
+    if (location := device.location) is not None:
+        attributes["location"] = structs.asdict(location)
+    return registration_pb2.Registration(provisioning_key=key, source_address=address, **attributes)

@@ -24,6 +24,7 @@ KINDS = {
     **dict.fromkeys(("broker_id", "mqtt_broker_id", "default_broker_id"), "broker"),
     **dict.fromkeys(("allowed_broker_ids", "broker_ids"), "broker"),
     **dict.fromkeys(("active_broker_ids", "inactive_broker_ids", "to_broker_id"), "broker"),
+    "told_broker_id": "broker",
     **dict.fromkeys(("certificate_id", "ca_certificate_id"), "certificate"),
     **dict.fromkeys(("client_certificate_id", "replacement_id"), "certificate"),
     "job_id": "job",

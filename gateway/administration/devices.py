@@ -5,9 +5,10 @@ from typing import Annotated, Any, ClassVar
 
 from litestar import HttpMethod, Router, delete, get, post, route
 from litestar.params import JSONBody, PathParameter, QueryParameter
-from mooring.registry.v1 import devices_pb2
+from mooring.registry.v1 import devices_pb2, jobs_pb2
 from msgspec import UNSET, Meta, Struct, UnsetType, structs
 
+from chassis.errors import InvalidInput
 from chassis.trust import Access, WithinFleets
 from gateway.administration.caller import CallerRequest
 from gateway.administration.fields import MAX_INT32, Id, mask, moment_of, named, optional, present
@@ -21,6 +22,11 @@ DeviceUuid = Annotated[
     PathParameter(
         pattern=IDENTIFIER_PATTERN, description="The id that the device chose for itself."
     ),
+]
+
+
+OnlyText = Annotated[
+    str | None, QueryParameter(description="Only those with this text; empty: those without one.")
 ]
 
 
@@ -125,27 +131,29 @@ class DevicePage(Page[Device], frozen=True):
     """Devices, in the order of their ids."""
 
 
+# Each of these members is the field of the same name: of the device, or of `DeviceFields`, where
+# what is not set is null. The others have rules of their own, in `_json`.
+_RULED = {"location", "provisioned_by_key_id", "told_broker_ids"}
+_SAME, _SAME_OR_NULL = (
+    tuple(
+        name
+        for name in Device.__struct_fields__
+        if name not in _RULED
+        and name in message.DESCRIPTOR.fields_by_name
+        and message.DESCRIPTOR.fields_by_name[name].message_type is None
+    )
+    for message in (devices_pb2.Device, devices_pb2.DeviceFields)
+)
+
+
 def _json(device: devices_pb2.Device) -> Device:
     fields = device.fields
     return Device(
-        id=device.id,
-        uuid=device.uuid,
-        device_name=fields.device_name,
-        device_type=fields.device_type,
-        fleet_id=device.fleet_id,
-        mqtt_broker_id=optional(fields, "mqtt_broker_id"),
-        is_active=fields.is_active,
-        region=optional(fields, "region"),
+        **{name: getattr(device, name) for name in _SAME},
+        **{name: optional(fields, name) for name in _SAME_OR_NULL},
         location=DeviceLocation(fields.location.latitude, fields.location.longitude)
         if fields.HasField("location")
         else None,
-        reprovisioning_allowed=fields.reprovisioning_allowed,
-        mqtt_username=device.mqtt_username,
-        application_id=device.application_id,
-        mac_address=device.mac_address,
-        os_version=device.os_version,
-        agent_version=device.agent_version,
-        is_online=device.is_online,
         last_seen_at=moment_of(device, "last_seen_at"),
         provisioned_at=moment_of(device, "provisioned_at"),
         provisioned_by_key_id=device.provisioned_by_key_id or None,
@@ -153,7 +161,6 @@ def _json(device: devices_pb2.Device) -> Device:
         told_at=moment_of(device, "told_at"),
         created_at=moment_of(device, "created_at"),
         updated_at=moment_of(device, "updated_at"),
-        has_short_api_key=device.has_short_api_key,
     )
 
 
@@ -188,18 +195,25 @@ async def list_devices(
             description="true: only devices with short API keys; false: only the others."
         ),
     ] = None,
+    device_type: OnlyText = None,
+    region: OnlyText = None,
 ) -> DevicePage:
     caller = request.auth
-    answer = await caller.ask_registry(
-        caller.services.devices.ListDevices,
-        devices_pb2.ListDevicesRequest(
-            page_size=limit,
-            cursor=cursor,
-            fleet_id=fleet_id,
-            credential_key_id=credential_key_id,
-            short_api_key=short_api_key,
-        ),
-    )
+    try:
+        answer = await caller.ask_registry(
+            caller.services.devices.ListDevices,
+            devices_pb2.ListDevicesRequest(
+                page_size=limit,
+                cursor=cursor,
+                fleet_id=fleet_id,
+                credential_key_id=credential_key_id,
+                short_api_key=short_api_key,
+                filter=jobs_pb2.DeviceFilter(device_type=device_type, region=region),
+            ),
+        )
+    except InvalidInput as error:
+        error.field = error.field.removeprefix("filter.")
+        raise
     return DevicePage([_json(device) for device in answer.devices], answer.next_cursor or None)
 
 

@@ -10,6 +10,7 @@ from msgspec import Struct
 from msgspec.structs import asdict, replace
 
 from chassis.errors import MooringError
+from registry_service.attributes import values_of
 from registry_service.credentials import KeyRing, new_salt, username_of
 from registry_service.errors import (
     GUESSED,
@@ -218,17 +219,10 @@ class Planner:
 def new_device(plan: Plan, answer: Answer) -> NewDeviceRow:
     """The row of a plan that creates."""
     registration, credentials, placement = plan.registration, plan.credentials, plan.placement
+    note, proof = note_of(answer), registration.proof
     return NewDeviceRow(
+        *values_of(registration),
         uuid=registration.uuid,
-        device_name=registration.device_name,
-        device_type=registration.device_type,
-        application_id=registration.application_id,
-        mac_address=registration.mac_address,
-        os_version=registration.os_version,
-        agent_version=registration.agent_version,
-        region=registration.region,
-        latitude=registration.latitude,
-        longitude=registration.longitude,
         fleet_id=placement.fleet_id,
         fleet_revision=placement.fleet_revision,
         mqtt_broker_id=placement.broker_id,
@@ -240,8 +234,11 @@ def new_device(plan: Plan, answer: Answer) -> NewDeviceRow:
         provisioned_by_key_id=plan.key.id,
         key_revision=plan.key.revision,
         expected_id=plan.expected_id,
-        **asdict(note_of(answer)),
-        **asdict(registration.proof),
+        told_broker_ids=note.told_broker_ids,
+        told_source=note.told_source,
+        told_ca_ids=note.told_ca_ids,
+        proved_from=proof.proved_from,
+        has_short_api_key=proof.has_short_api_key,
     )
 
 

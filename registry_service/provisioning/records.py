@@ -13,6 +13,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from domain.waves import wave_of
+from registry_service.attributes import Attributes
 from registry_service.credentials import KeyRing, hash_of_password
 from registry_service.provisioning.decision import ProvisioningKey
 from registry_service.provisioning.placements import DevicePlacement
@@ -108,28 +109,18 @@ class KnownKey(Struct, frozen=True):
 
 
 class Expected(Struct, frozen=True):
-    """What an operator said of a device before it arrived; what is None is the device's to say."""
+    """What an operator said of a device before it arrived."""
 
     id: int
     uuid: str
     fleet_id: str
-    device_name: str | None
-    device_type: str | None
     mqtt_broker_id: int | None
-    region: str | None
-    latitude: float | None
-    longitude: float | None
+    # What is not here is the device's to say.
+    attributes: Mapping[str, Any]
 
     def applied_to(self, registration: Registration) -> Registration:
         """The registration, with what the operator said in place of what the device says."""
-        changes: dict[str, Any] = {
-            name: value
-            for name in ("device_name", "device_type", "region")
-            if (value := getattr(self, name)) is not None
-        }
-        if self.latitude is not None:
-            changes |= {"latitude": self.latitude, "longitude": self.longitude}
-        return replace(registration, **changes)
+        return replace(registration, **self.attributes)
 
 
 class Known(Struct, frozen=True):
@@ -175,22 +166,13 @@ class Written(Note, frozen=True):
     has_short_api_key: bool
 
 
-class NewDeviceRow(Written, frozen=True, kw_only=True):
+class NewDeviceRow(Attributes, frozen=True, kw_only=True):
     """A row to insert, if its key, the key's fleet and what is expected are as they were read.
 
-    `expected_id` is None for a uuid that nobody expects.
+    It has the fields of `Written` too. `expected_id` is None for a uuid that nobody expects.
     """
 
     uuid: str
-    device_name: str
-    device_type: str
-    application_id: str
-    mac_address: str
-    os_version: str
-    agent_version: str
-    region: str
-    latitude: float | None
-    longitude: float | None
     fleet_id: str
     fleet_revision: int
     mqtt_broker_id: int | None
@@ -202,6 +184,11 @@ class NewDeviceRow(Written, frozen=True, kw_only=True):
     provisioned_by_key_id: UUID
     key_revision: int
     expected_id: int | None
+    told_broker_ids: list[int]
+    told_source: str
+    told_ca_ids: list[int]
+    proved_from: str
+    has_short_api_key: bool
 
 
 class Renewal(Written, frozen=True, kw_only=True):

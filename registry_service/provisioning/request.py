@@ -4,7 +4,8 @@ from mooring.registry.v1 import registration_pb2 as pb
 from msgspec import Struct
 
 from chassis.errors import InvalidInput
-from chassis.validation import check_identifier, check_range, check_text, check_token
+from chassis.validation import check_identifier, check_text, check_token
+from registry_service.attributes import Attributes, read_attributes
 from registry_service.credentials import hash_of_secret, new_salt
 from registry_service.errors import ProvisioningKeyUnknown
 from registry_service.provisioning.guesses import network_of
@@ -27,21 +28,12 @@ class Proof(Struct, frozen=True):
         return cls(network_of(source_address), len(api_key) < SHORT_API_KEY)
 
 
-class Registration(Struct, frozen=True):
+class Registration(Attributes, frozen=True, kw_only=True):
     """Well-formed. `salt` is for the device, should it be a new one."""
 
     key_hash: bytes
     uuid: str
-    device_name: str
-    device_type: str
     device_api_key: str
-    application_id: str
-    mac_address: str
-    os_version: str
-    agent_version: str
-    region: str
-    latitude: float | None
-    longitude: float | None
     # Empty where it is not known.
     source_address: str
     salt: str
@@ -55,33 +47,16 @@ class Registration(Struct, frozen=True):
 def read_registration(message: pb.Registration) -> Registration:
     """Raises `InvalidInput`, which names the field, or `ProvisioningKeyUnknown`."""
     check_identifier("uuid", message.uuid)
-    check_text("device_name", message.device_name, shortest=1, longest=255)
-    check_text("device_type", message.device_type, shortest=1, longest=64)
+    attributes = read_attributes(message)
     check_token("device_api_key", message.device_api_key, shortest=8, longest=512)
-    for field in ("application_id", "mac_address", "os_version", "agent_version"):
-        check_text(field, getattr(message, field), longest=128)
-    check_text("region", message.region, longest=64)
     check_text("source_address", message.source_address, longest=64)
-    latitude = longitude = None
-    if message.HasField("location"):
-        latitude, longitude = message.location.latitude, message.location.longitude
-        check_range("location.latitude", latitude, -90, 90)
-        check_range("location.longitude", longitude, -180, 180)
     if not 0 < len(message.provisioning_key) <= 512:
         raise ProvisioningKeyUnknown("this provisioning key is not known")
     return Registration(
+        *attributes,
         key_hash=hash_of_secret(message.provisioning_key),
         uuid=message.uuid,
-        device_name=message.device_name,
-        device_type=message.device_type,
         device_api_key=message.device_api_key,
-        application_id=message.application_id,
-        mac_address=message.mac_address,
-        os_version=message.os_version,
-        agent_version=message.agent_version,
-        region=message.region,
-        latitude=latitude,
-        longitude=longitude,
         source_address=message.source_address,
         salt=new_salt(),
     )

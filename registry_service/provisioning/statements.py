@@ -5,10 +5,12 @@ times what a batch of devices costs. Rows travel as one JSON document, which tak
 time that one array for each column takes (docs/performance.md). Each is a transaction by itself.
 """
 
+from registry_service.attributes import EXPECTED, NAMES, listed, typed
+
 # The keys with these hashes, the devices with these uuids, what is expected of devices with these,
 # and for which fleets those are reserved by their beginning, four documents in one row; and the
 # version of brokers and fleets, as of the same moment.
-READ = """
+READ = f"""
 SELECT
     (SELECT coalesce(json_agg(found), '[]')::text FROM (
         SELECT encode(key.key_hash, 'base64') AS hash,
@@ -67,19 +69,20 @@ SELECT
         WHERE device.uuid = ANY (%s::text[])
     ) AS found),
     (SELECT coalesce(json_agg(found), '[]')::text FROM (
-        SELECT id, uuid, fleet_id, device_name, device_type, mqtt_broker_id, region, latitude,
-               longitude
+        SELECT id, uuid, fleet_id, mqtt_broker_id, json_strip_nulls(json_build_object(
+            {", ".join(f"'{name}', {name}" for name in EXPECTED)}
+        )) AS attributes
         FROM expected_devices
         WHERE uuid = ANY (%s::text[])
     ) AS found),
-    (SELECT coalesce(json_object_agg(uuid, fleet_id), '{}')::text FROM (
+    (SELECT coalesce(json_object_agg(uuid, fleet_id), '{{}}')::text FROM (
         SELECT uuid, reserved_for(uuid) AS fleet_id FROM unnest(%s::text[]) AS asked (uuid)
         WHERE (SELECT EXISTS (SELECT FROM fleets WHERE uuid_prefix IS NOT NULL))
     ) AS found WHERE fleet_id IS NOT NULL),
     (SELECT version::text FROM placement_version),
     current_setting('synchronous_standby_names') <> ''
         AND current_setting('synchronous_commit') NOT IN ('off', 'local')
-"""
+"""  # noqa: S608 - of constants
 
 # For what is acknowledged from rows that were read: its commit waits until a synchronous standby
 # has all that was committed before. Nothing is marked, and no row comes back, where a device is
@@ -104,7 +107,7 @@ SELECT pg_logical_emit_message(true, 'mooring', '') FROM same WHERE devices = %s
 # lock on the whole table, which it has taken before it looks. Nor is made what is reserved for
 # another fleet by its beginning. The last value says whether any is
 # expected: if none is, none is looked up to note its arrival.
-CREATE = """
+CREATE = f"""
 WITH key AS MATERIALIZED (
     SELECT key.id, key.revision AS key_revision, fleet.revision
     FROM provisioning_keys AS key
@@ -116,20 +119,16 @@ WITH key AS MATERIALIZED (
     FOR NO KEY UPDATE OF key
 ), made AS (
     INSERT INTO devices (
-        uuid, device_name, device_type, application_id, mac_address, os_version, agent_version,
-        region, latitude, longitude, fleet_id, mqtt_broker_id, mqtt_username, mqtt_password_hash,
+        {listed(NAMES)}, uuid, fleet_id, mqtt_broker_id, mqtt_username, mqtt_password_hash,
         credential_salt, credential_key_id, api_key_hash, provisioned_by_key_id, told_broker_ids,
         told_source, told_ca_ids, told_at, proved_from, has_short_api_key
     )
-    SELECT uuid, device_name, device_type, application_id, mac_address, os_version, agent_version,
-           region, latitude, longitude, given.fleet_id, mqtt_broker_id, mqtt_username,
+    SELECT {listed(NAMES)}, uuid, given.fleet_id, mqtt_broker_id, mqtt_username,
            mqtt_password_hash, credential_salt, credential_key_id, decode(api_key_hash, 'base64'),
            provisioned_by_key_id, told_broker_ids, told_source, told_ca_ids, now(),
            proved_from, has_short_api_key
     FROM json_to_recordset(%s::json) AS given (
-        uuid text, device_name text, device_type text, application_id text, mac_address text,
-        os_version text, agent_version text, region text, latitude double precision,
-        longitude double precision, fleet_id text, fleet_revision bigint, mqtt_broker_id integer,
+        {typed(NAMES)}, uuid text, fleet_id text, fleet_revision bigint, mqtt_broker_id integer,
         mqtt_username text,
         mqtt_password_hash text, credential_salt text, credential_key_id integer,
         api_key_hash text, provisioned_by_key_id uuid, told_broker_ids integer[],
@@ -159,7 +158,7 @@ WITH key AS MATERIALIZED (
     FROM made WHERE %s AND expected.uuid = made.uuid
 )
 SELECT uuid, id, created_at FROM made
-"""
+"""  # noqa: S608 - of constants
 
 # For keys that are nearly used up: what is left is known only while their rows are locked.
 LOCK_KEYS = """

@@ -69,7 +69,7 @@ PURE = (
 )
 # The only files that hold SQL: stores by the end of their names, statements that are too long for
 # their store, the tables, the frame of transactions, and the lease that several stores hold.
-SQL_FILES = re.compile(r"(\w+_)?store\.py|statements\.py|tables\.py|database\.py|leases\.py")
+SQL_FILES = re.compile(r"(\w+_)?(store|statements)\.py|tables\.py|database\.py|leases\.py")
 # The chassis has no stores. These write the audit log, restrict rows to fleets, and listen.
 SQL_OF_THE_CHASSIS = (
     *("audit.py", "refusals.py", "isolation.py", "listening.py"),

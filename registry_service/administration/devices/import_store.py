@@ -14,6 +14,7 @@ from chassis.errors import LostRace, MooringError
 from domain.turns import USERNAMES
 from registry_service.administration.devices.importing import ImportedDevice
 from registry_service.administration.quota_store import places_left, take_places
+from registry_service.attributes import NAMES, listed, typed
 from registry_service.errors import (
     BrokerNotAllowed,
     BrokerUnknown,
@@ -29,15 +30,14 @@ from registry_service.errors import (
 # where that is asked for, in the order of their uuids, as registering does it; `made` is false for
 # one that another has created since the statement began. What is expected of them has arrived: the
 # statement has its lock on that table before it looks, so whoever expects a device waits for it.
-IMPORT = sa.text("""
+IMPORT = sa.text(f"""
 WITH given AS MATERIALIZED (
     SELECT index, row.*, coalesce(row.mqtt_broker_id, named.id) AS pin
     FROM json_array_elements(CAST(:rows AS json)) WITH ORDINALITY AS item (document, index)
     CROSS JOIN json_to_record(document) AS row (
-        uuid text, fleet_id text, device_name text, device_type text, mqtt_username text,
+        {typed(NAMES)}, uuid text, fleet_id text, mqtt_username text,
         mqtt_password_hash text, credential_salt text, password_algorithm text, broker text,
-        mqtt_broker_id integer, region text, latitude double precision, longitude double precision,
-        mac_address text
+        mqtt_broker_id integer
     )
     LEFT JOIN mqtt_broker_config AS named ON named.name = row.broker
 ), judged AS (
@@ -86,12 +86,11 @@ WITH given AS MATERIALIZED (
     FROM decided
 ), made AS (
     INSERT INTO devices (
-        uuid, fleet_id, device_name, device_type, mqtt_username, mqtt_password_hash,
-        credential_salt, password_algorithm, mqtt_broker_id, region, latitude, longitude,
-        mac_address, provisioned_at
+        {listed(NAMES)}, uuid, fleet_id, mqtt_username, mqtt_password_hash,
+        credential_salt, password_algorithm, mqtt_broker_id, provisioned_at
     )
-    SELECT uuid, fleet_id, device_name, device_type, mqtt_username, mqtt_password_hash,
-           credential_salt, password_algorithm, pin, region, latitude, longitude, mac_address, NULL
+    SELECT {listed(NAMES)}, uuid, fleet_id, mqtt_username, mqtt_password_hash,
+           credential_salt, password_algorithm, pin, NULL
     FROM granted
     WHERE reason IS NULL AND NOT :is_dry_run
     ORDER BY uuid COLLATE "C"
@@ -104,7 +103,7 @@ WITH given AS MATERIALIZED (
 SELECT granted.reason, made.uuid IS NOT NULL OR :is_dry_run AS made
 FROM granted LEFT JOIN made ON made.uuid = granted.uuid
 ORDER BY granted.index
-""")
+""")  # noqa: S608 - of constants
 
 FACTS: dict[str, MooringError] = {
     fact.reason: fact

@@ -1,10 +1,10 @@
 """A device as it was known elsewhere, checked before anything else happens to it."""
 
 from mooring.registry.v1 import devices_pb2 as pb
-from msgspec import Struct
 
 from chassis.errors import InvalidInput
-from chassis.validation import IDENTIFIER, check_identifier, check_range, check_text
+from chassis.validation import IDENTIFIER, check_identifier, check_text
+from registry_service.attributes import TEXTS, Attributes, check_attribute, place_of
 from registry_service.credentials import username_of
 from registry_service.errors import UsernameReserved
 from registry_service.password_hashes import (
@@ -17,62 +17,52 @@ from registry_service.passwords import Password, is_password
 
 UNKNOWN_TYPE = "unknown"
 PREFIX = username_of("")
+# The attributes that an imported device can have.
+IMPORTED = tuple(name for name in TEXTS if name in pb.ImportedDevice.DESCRIPTOR.fields_by_name)
 
 
-class ImportedDevice(Struct, frozen=True):
+class ImportedDevice(Attributes, frozen=True, kw_only=True):
     """Well-formed. Named after the columns, but for `broker`, which is a broker's name."""
 
     uuid: str
     fleet_id: str
-    device_name: str
-    device_type: str
     mqtt_username: str
     mqtt_password_hash: str
     credential_salt: str
     password_algorithm: str
     broker: str | None
     mqtt_broker_id: int | None
-    region: str
-    latitude: float | None
-    longitude: float | None
-    mac_address: str
 
 
 def read_imported(message: pb.ImportedDevice) -> ImportedDevice:
     """Raises `InvalidInput` or `UsernameReserved`, which name the column."""
     check_identifier("uuid", message.uuid)
     check_identifier("fleet_id", message.fleet_id)
-    name = message.device_name if message.HasField("device_name") else message.uuid
-    device_type = message.device_type if message.HasField("device_type") else UNKNOWN_TYPE
-    check_text("device_name", name, shortest=1, longest=255)
-    check_text("device_type", device_type, shortest=1, longest=64)
-    check_text("region", message.region, longest=64)
-    check_text("mac_address", message.mac_address, longest=128)
-    latitude = longitude = None
-    if message.HasField("location"):
-        latitude, longitude = message.location.latitude, message.location.longitude
-        check_range("latitude", latitude, -90, 90)
-        check_range("longitude", longitude, -180, 180)
+    attributes = {name: getattr(message, name) for name in IMPORTED}
+    if not message.HasField("device_name"):
+        attributes["device_name"] = message.uuid
+    if not message.HasField("device_type"):
+        attributes["device_type"] = UNKNOWN_TYPE
+    for name, value in attributes.items():
+        check_attribute(name, value)
+    latitude, longitude = place_of(message, "")
     if message.HasField("broker"):
         check_text("broker", message.broker, shortest=1, longest=255)
         if message.HasField("mqtt_broker_id"):
             raise InvalidInput("is named by its name or by its id, not both", field="broker")
     password = _password(message)
     return ImportedDevice(
+        **attributes,
+        latitude=latitude,
+        longitude=longitude,
         uuid=message.uuid,
         fleet_id=message.fleet_id,
-        device_name=name,
-        device_type=device_type,
         mqtt_username=_username(message),
         mqtt_password_hash=password.hash,
         credential_salt=password.salt,
         password_algorithm=password.algorithm,
         broker=message.broker if message.HasField("broker") else None,
         mqtt_broker_id=message.mqtt_broker_id if message.HasField("mqtt_broker_id") else None,
-        region=message.region,
-        latitude=latitude,
-        longitude=longitude,
-        mac_address=message.mac_address,
     )
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterable
+from operator import attrgetter
 from typing import Any
 
 import sqlalchemy as sa
@@ -15,13 +16,20 @@ from chassis.server import Context
 from chassis.servicers import allows
 from chassis.times import timestamp_of
 from chassis.trust import Access, WithinFleets
-from chassis.validation import IDENTIFIER, check_identifier, check_range, check_text
+from chassis.validation import IDENTIFIER, check_identifier
 from registry_service.administration.devices.import_store import ImportStore
 from registry_service.administration.devices.importing import ImportedDevice, read_imported
 from registry_service.administration.devices.store import DeviceStore
+from registry_service.attributes import TEXTS, check_attribute, place_of
+from registry_service.device_filter import conditions_of
 from registry_service.errors import DeviceNotFound
 
 MAX_IMPORTED = 5_000
+# The attributes that administrators may change, and those that they see.
+CHANGED = tuple(name for name in TEXTS if name in pb.DeviceFields.DESCRIPTOR.fields_by_name)
+SHOWN = tuple(name for name in TEXTS if name in pb.Device.DESCRIPTOR.fields_by_name)
+_changed_of = attrgetter(*CHANGED)
+_shown_of = attrgetter(*SHOWN)
 
 
 class DeviceServicer(devices_pb2_grpc.DeviceServiceServicer):
@@ -46,11 +54,14 @@ class DeviceServicer(devices_pb2_grpc.DeviceServiceServicer):
     ) -> pb.ListDevicesResponse:
         """In the order of their ids. Raises `InvalidInput`."""
         size = pages.page_size_of(request.page_size)
+        conditions = conditions_of(request.filter)
         if request.fleet_id:
             check_identifier("fleet_id", request.fleet_id)
+            if conditions.setdefault("fleet_id", request.fleet_id) != request.fleet_id:
+                return pb.ListDevicesResponse()  # No device is in two fleets.
         rows = await self._store.devices_after(
             pages.after(request.cursor, int),
-            request.fleet_id or None,
+            conditions,
             size + 1,
             isolation.fleets.get(),
             key_id=request.credential_key_id if request.HasField("credential_key_id") else None,
@@ -128,13 +139,9 @@ def _named(fields: pb.DeviceFields, names: Iterable[str]) -> dict[str, Any]:
     columns: dict[str, Any] = {}
     for name in names:
         match name:
-            case "device_name" | "device_type":
-                longest = 255 if name == "device_name" else 64
+            case _ if name in CHANGED:
                 columns[name] = getattr(fields, name)
-                check_text(name, columns[name], shortest=1, longest=longest)
-            case "region":
-                check_text("region", fields.region, longest=64)
-                columns["region"] = fields.region
+                check_attribute(name, columns[name])
             case "mqtt_broker_id":
                 is_pinned = fields.HasField("mqtt_broker_id")
                 columns["mqtt_broker_id"] = fields.mqtt_broker_id if is_pinned else None
@@ -143,12 +150,8 @@ def _named(fields: pb.DeviceFields, names: Iterable[str]) -> dict[str, Any]:
                     raise InvalidInput("must be true or false", field=name)
                 columns[name] = getattr(fields, name)
             case "location":
-                columns |= {"latitude": None, "longitude": None}
-                if fields.HasField("location"):
-                    latitude, longitude = fields.location.latitude, fields.location.longitude
-                    check_range("location.latitude", latitude, -90, 90)
-                    check_range("location.longitude", longitude, -180, 180)
-                    columns |= {"latitude": latitude, "longitude": longitude}
+                latitude, longitude = place_of(fields)
+                columns |= {"latitude": latitude, "longitude": longitude}
             case _:
                 raise InvalidInput("names what is not a field of a device", field="update_mask")
     return columns
@@ -162,20 +165,15 @@ def _proto(row: sa.Row[Any]) -> pb.Device:
         id=row.id,
         uuid=row.uuid,
         fields=pb.DeviceFields(
-            device_name=row.device_name,
-            device_type=row.device_type,
+            **dict(zip(CHANGED, _changed_of(row), strict=True)),
             mqtt_broker_id=row.mqtt_broker_id,
             is_active=row.is_active,
-            region=row.region,
             location=location,
             reprovisioning_allowed=row.reprovisioning_allowed,
         ),
         fleet_id=row.fleet_id,
         mqtt_username=row.mqtt_username,
-        application_id=row.application_id,
-        mac_address=row.mac_address,
-        os_version=row.os_version,
-        agent_version=row.agent_version,
+        **dict(zip(SHOWN, _shown_of(row), strict=True)),
         is_online=row.is_online,
         last_seen_at=timestamp_of(row.last_seen_at),
         provisioned_at=timestamp_of(row.provisioned_at),

@@ -13,6 +13,7 @@ from chassis.database import reading, writing
 from chassis.isolation import Fleets, is_within, page_within
 from registry_service.administration.allowance_store import require_allowed
 from registry_service.errors import BrokerUnknown, DeviceNotFound
+from registry_service.filter_statements import CONDITIONS
 from registry_service.password_hashes import NONE
 from registry_service.tables import devices
 
@@ -45,26 +46,28 @@ class DeviceStore:
     async def devices_after(
         self,
         device_id: int | None,
-        fleet_id: str | None,
+        conditions: Mapping[str, Any],
         limit: int,
         within: Fleets,
         *,
         key_id: int | None = None,
         has_short_api_key: bool | None = None,
     ) -> Sequence[sa.Row[Any]]:
-        """In the order of their ids; of one fleet, of one server key, with a short API key or not.
+        """In the order of their ids; of one server key, with a short API key or not; None is any.
 
-        None is any.
+        `conditions` are those of a filter (`registry_service.device_filter`).
         """
-        query = sa.select(*_columns).where(devices.c.id > (device_id or 0))
-        if fleet_id is not None:
-            query = query.where(devices.c.fleet_id == fleet_id)
+        device = devices.alias("device")
+        query = sa.select(*(device.c[column.name] for column in _columns))
+        query = query.where(device.c.id > (device_id or 0))
+        for name, value in conditions.items():
+            query = query.where(sa.text(CONDITIONS[name].sql).bindparams(**{name: value}))
         if key_id is not None:
-            query = query.where(devices.c.credential_key_id == key_id)
+            query = query.where(device.c.credential_key_id == key_id)
         if has_short_api_key is not None:
-            is_short = devices.c.has_short_api_key
+            is_short = device.c.has_short_api_key
             query = query.where(is_short if has_short_api_key else ~is_short)
-        page = page_within(query, devices.c.fleet_id, devices.c.id, limit, within)
+        page = page_within(query, device.c.fleet_id, device.c.id, limit, within)
         async with reading(self._engine) as connection:
             return (await connection.execute(page)).all()
 

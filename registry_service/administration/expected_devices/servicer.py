@@ -13,11 +13,14 @@ from chassis.server import Context
 from chassis.servicers import allows
 from chassis.times import timestamp_of
 from chassis.trust import Access, WithinFleets
-from chassis.validation import IDENTIFIER, check_identifier, check_range, check_text
+from chassis.validation import IDENTIFIER, check_identifier
 from registry_service.administration.expected_devices.store import ExpectedDeviceStore
+from registry_service.attributes import EXPECTED, TEXTS, check_attribute, place_of
 from registry_service.errors import ExpectedDeviceNotFound
 
 MAX_ITEMS = 10_000
+# The texts that an operator may say of a device.
+NAMED = tuple(name for name in TEXTS if name in EXPECTED)
 
 
 class ExpectedDeviceServicer(expected_devices_pb2_grpc.ExpectedDeviceServiceServicer):
@@ -100,20 +103,15 @@ def _row(index: int, item: pb.ExpectedDevice) -> dict[str, Any]:
     check_identifier(f"{where}fleet_id", item.fleet_id)
     fields: Any = item  # its stub wants literal names
     row: dict[str, Any] = {"index": index, "uuid": item.uuid, "fleet_id": item.fleet_id}
-    for name, shortest, longest in (
-        ("device_name", 1, 255),
-        ("device_type", 1, 64),
-        ("region", 0, 64),
-    ):
+    for name in NAMED:
         if fields.HasField(name):
             row[name] = getattr(item, name)
-            check_text(f"{where}{name}", row[name], shortest=shortest, longest=longest)
+            check_attribute(name, row[name], where)
     if item.HasField("mqtt_broker_id"):
         row["mqtt_broker_id"] = item.mqtt_broker_id
     if item.HasField("location"):
-        row |= {"latitude": item.location.latitude, "longitude": item.location.longitude}
-        check_range(f"{where}location.latitude", row["latitude"], -90, 90)
-        check_range(f"{where}location.longitude", row["longitude"], -180, 180)
+        latitude, longitude = place_of(item, f"{where}location.")
+        row |= {"latitude": latitude, "longitude": longitude}
     return row
 
 
@@ -124,10 +122,8 @@ def _proto(row: sa.Row[Any]) -> pb.ExpectedDevice:
     return pb.ExpectedDevice(
         uuid=row.uuid,
         fleet_id=row.fleet_id,
-        device_name=row.device_name,
-        device_type=row.device_type,
+        **{name: getattr(row, name) for name in NAMED},
         mqtt_broker_id=row.mqtt_broker_id,
-        region=row.region,
         location=location,
         created_at=timestamp_of(row.created_at),
         registered_at=timestamp_of(row.registered_at),

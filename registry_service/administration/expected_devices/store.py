@@ -15,6 +15,7 @@ from chassis.errors import Forbidden, LostRace, MooringError
 from chassis.isolation import Fleets, is_within, page_within
 from registry_service.administration.allowance_store import VERDICT, facts
 from registry_service.administration.quota_store import places_left, take_places
+from registry_service.attributes import EXPECTED, listed, typed
 from registry_service.errors import (
     DeviceExpected,
     DeviceRegistered,
@@ -41,8 +42,7 @@ TAKE_TURNS = sa.text("LOCK TABLE expected_devices IN SHARE ROW EXCLUSIVE MODE")
 CREATE = sa.text(f"""
 WITH given AS MATERIALIZED (
     SELECT * FROM json_to_recordset(:rows) AS given (
-        index integer, uuid text, fleet_id text, device_name text, device_type text,
-        mqtt_broker_id integer, region text, latitude double precision, longitude double precision
+        index integer, uuid text, fleet_id text, mqtt_broker_id integer, {typed(EXPECTED)}
     )
 ), judged AS MATERIALIZED (
     SELECT given.*, CASE
@@ -73,9 +73,9 @@ WITH given AS MATERIALIZED (
     FROM judged
 ), made AS (
     INSERT INTO expected_devices (
-        uuid, fleet_id, device_name, device_type, mqtt_broker_id, region, latitude, longitude
+        uuid, fleet_id, mqtt_broker_id, {listed(EXPECTED)}
     )
-    SELECT uuid, fleet_id, device_name, device_type, mqtt_broker_id, region, latitude, longitude
+    SELECT uuid, fleet_id, mqtt_broker_id, {listed(EXPECTED)}
     FROM decided WHERE reason IS NULL
 )
 SELECT index, reason, now() FROM decided

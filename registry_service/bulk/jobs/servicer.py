@@ -1,7 +1,6 @@
 """gRPC: jobs."""
 
 from collections import Counter
-from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
 
@@ -15,7 +14,7 @@ from chassis.server import Context, deadline_of
 from chassis.servicers import allows
 from chassis.times import timestamp_of
 from chassis.trust import Access
-from chassis.validation import check_identifier, check_range, check_text
+from chassis.validation import check_identifier, check_range
 from registry_service.bulk.jobs import outcomes
 from registry_service.bulk.jobs.checking import (
     Check,
@@ -26,6 +25,7 @@ from registry_service.bulk.jobs.checking import (
 )
 from registry_service.bulk.jobs.lifecycle import Action, State
 from registry_service.bulk.jobs.store import Job, JobStore
+from registry_service.device_filter import conditions_of
 
 ACTIONS = {
     pb.JOB_ACTION_START: Action.START,
@@ -56,7 +56,7 @@ class JobServicer(jobs_pb2_grpc.JobServiceServicer):
         if request.kind != "assign":
             raise InvalidInput("must be assign", field="kind")
         _check_broker("mqtt_broker_id", request.mqtt_broker_id)
-        wanted = _conditions(request.filter) if request.HasField("filter") else None
+        wanted = conditions_of(request.filter) if request.HasField("filter") else None
         job = await self._store.create(request.kind, request.mqtt_broker_id or None, wanted)
         return pb.CreateJobResponse(job=_proto(job))
 
@@ -167,26 +167,6 @@ class JobServicer(jobs_pb2_grpc.JobServiceServicer):
 def _check_broker(field: str, broker_id: int) -> None:
     if broker_id < 0:
         raise InvalidInput("must not be negative", field=field)
-
-
-def _conditions(wanted: pb.DeviceFilter) -> dict[str, Any]:
-    """The conditions that are set. Raises `InvalidInput`."""
-    conditions = dict(_set_fields(wanted))
-    for name, value in conditions.items():
-        match name:
-            case "fleet_id" | "uuid_prefix":
-                check_identifier(f"filter.{name}", value)
-            case "device_type" | "region":
-                check_text(f"filter.{name}", value, longest=64)
-            case "mqtt_broker_id" | "told_broker_id":
-                _check_broker(f"filter.{name}", value)
-    return conditions
-
-
-def _set_fields(message: Any) -> Iterator[tuple[str, Any]]:
-    for field in message.DESCRIPTOR.fields:
-        if message.HasField(field.name):
-            yield field.name, getattr(message, field.name)
 
 
 def _row(row: pb.NewJobRow, usual_broker_id: int | None) -> dict[str, Any]:

@@ -8,23 +8,7 @@ joined as a whole, all devices might be read for every chunk.
 
 import sqlalchemy as sa
 
-# Which devices a filter means.
-MATCHES = """(
-    (CAST(:fleet_id AS text) IS NULL OR device.fleet_id = :fleet_id)
-    AND (CAST(:device_type AS text) IS NULL OR device.device_type = :device_type)
-    AND (CAST(:region AS text) IS NULL OR device.region = :region)
-    AND (CAST(:mqtt_broker_id AS integer) IS NULL
-         OR :mqtt_broker_id = 0 AND device.mqtt_broker_id IS NULL
-         OR :mqtt_broker_id <> 0 AND device.mqtt_broker_id = :mqtt_broker_id)
-    AND (CAST(:told_broker_id AS integer) IS NULL
-         OR coalesce(device.told_broker_ids[1], 0) = :told_broker_id)
-    AND (CAST(:uuid_prefix AS text) IS NULL OR device.uuid ^@ :uuid_prefix)
-    AND (CAST(:is_active AS boolean) IS NULL OR device.is_active = :is_active)
-)"""
-FILTER_FIELDS = (
-    *("fleet_id", "device_type", "region", "mqtt_broker_id", "told_broker_id", "uuid_prefix"),
-    "is_active",
-)
+from registry_service.filter_statements import MATCHES
 
 # Why a device of `found`, which has a fleet, may not get the pin `target`; null where it may.
 REFUSAL = """

@@ -23,6 +23,7 @@ from registry_service.errors import (
     JobNotFound,
     JobStateForbids,
 )
+from registry_service.filter_statements import CONDITIONS
 from registry_service.tables import brokers, devices, job_rows, jobs
 
 Job = sa.Row[Any]
@@ -175,7 +176,7 @@ class JobStore:
 
 def parameters_of(job: Job) -> dict[str, Any]:
     """What the statements about the job's devices are asked with."""
-    fields: dict[str, Any] = dict.fromkeys(statements.FILTER_FIELDS) | (job.filter or {})
+    fields: dict[str, Any] = dict.fromkeys(CONDITIONS) | (job.filter or {})
     return {
         **fields,
         "job_id": job.id,

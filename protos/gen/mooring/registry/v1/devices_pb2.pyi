@@ -11,6 +11,7 @@ from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from mooring.broker.v1 import resolution_pb2 as _resolution_pb2
 from mooring.errors.v1 import errors_pb2 as _errors_pb2
+from mooring.registry.v1 import jobs_pb2 as _jobs_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -220,6 +221,7 @@ class ListDevicesRequest(_message.Message):
     FLEET_ID_FIELD_NUMBER: _builtins.int
     CREDENTIAL_KEY_ID_FIELD_NUMBER: _builtins.int
     SHORT_API_KEY_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """1 to 500; 0 means 100."""
     cursor: _builtins.str
@@ -230,6 +232,10 @@ class ListDevicesRequest(_message.Message):
     """Only those whose credentials were made with this server key."""
     short_api_key: _builtins.bool
     """Only those whose API keys are short, or only the others."""
+    @_builtins.property
+    def filter(self) -> _jobs_pb2.DeviceFilter:
+        """Only those that it means; unset: all."""
+
     def __init__(
         self,
         *,
@@ -238,10 +244,11 @@ class ListDevicesRequest(_message.Message):
         fleet_id: _builtins.str = ...,
         credential_key_id: _builtins.int | None = ...,
         short_api_key: _builtins.bool | None = ...,
+        filter: _jobs_pb2.DeviceFilter | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_credential_key_id", b"_credential_key_id", "_short_api_key", b"_short_api_key", "credential_key_id", b"credential_key_id", "short_api_key", b"short_api_key"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_credential_key_id", b"_credential_key_id", "_short_api_key", b"_short_api_key", "credential_key_id", b"credential_key_id", "filter", b"filter", "short_api_key", b"short_api_key"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_credential_key_id", b"_credential_key_id", "_short_api_key", b"_short_api_key", "credential_key_id", b"credential_key_id", "cursor", b"cursor", "fleet_id", b"fleet_id", "page_size", b"page_size", "short_api_key", b"short_api_key"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_credential_key_id", b"_credential_key_id", "_short_api_key", b"_short_api_key", "credential_key_id", b"credential_key_id", "cursor", b"cursor", "filter", b"filter", "fleet_id", b"fleet_id", "page_size", b"page_size", "short_api_key", b"short_api_key"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__credential_key_id: _TypeAlias = _typing.Literal["credential_key_id"]  # noqa: Y015
     _WhichOneofArgType__credential_key_id: _TypeAlias = _typing.Literal["_credential_key_id", b"_credential_key_id"]  # noqa: Y015

@@ -1,0 +1,104 @@
+"""The attributes of a device are declared once, and whatever names them agrees."""
+
+import re
+from typing import Any
+
+import msgspec
+import pytest
+from mooring.registry.v1 import devices_pb2, expected_devices_pb2, registration_pb2
+
+from chassis.errors import InvalidInput
+from gateway.administration.devices import DeviceChange
+from gateway.administration.expected_devices import NewExpectedDevice
+from gateway.administration.imports import ImportedDevice
+from gateway.administration.job_types import DeviceFilter
+from gateway.device_routes import NewDevice
+from registry_service.attributes import EXPECTED, NAMES, NOWHERE, TEXTS, read_attributes
+from registry_service.tables import devices
+from tests import REPOSITORY
+
+FILLED: dict[str, Any] = {name: "x" * length.shortest for name, length in TEXTS.items()}
+# Hand-written code that runs; tests and documents are not counted, nor what protoc writes.
+SOURCES = [
+    file
+    for folder in (
+        *("chassis", "domain", "broker_service", "registry_service", "gateway", "local"),
+        *("migrations", "protos/mooring"),
+    )
+    for kind in ("*.py", "*.proto", "*.sql")
+    for file in (REPOSITORY / folder).rglob(kind)
+]
+MAX_FILES = 15
+# Where an attribute has a rule of its own, which no other attribute needs.
+OWN_RULES = {
+    # A key is restricted to types, the device is answered with its type, and one that is imported
+    # has a default.
+    "device_type": {
+        *(
+            f"registry_service/provisioning/{name}.py"
+            for name in ("decision", "plans", "records", "servicer", "statements")
+        ),
+        *("gateway/answers.py", "registry_service/administration/devices/importing.py"),
+    },
+}
+
+
+def test_the_facts_are_fields_of_a_registration_and_columns_of_a_device() -> None:
+    fields = registration_pb2.Registration.DESCRIPTOR.fields_by_name
+    assert (*("latitude", "longitude"), *TEXTS) == NAMES
+    assert set(TEXTS) <= set(fields)
+    assert set(NAMES) <= set(devices.c.keys())
+    # Each can be seen by administrators, and what is expected can be said.
+    shown = {*devices_pb2.Device.DESCRIPTOR.fields_by_name}
+    assert set(TEXTS) <= shown | {*devices_pb2.DeviceFields.DESCRIPTOR.fields_by_name}
+    expected = expected_devices_pb2.ExpectedDevice.DESCRIPTOR.fields_by_name
+    assert set(TEXTS) & set(EXPECTED) == set(TEXTS) & set(expected)
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_a_text_has_its_length_and_no_control_character(name: str) -> None:
+    shortest, longest = TEXTS[name]
+    for text in ("x" * shortest, "é" * longest, "a b" if longest > 2 else "x"):
+        attributes = read_attributes(registration_pb2.Registration(**{**FILLED, name: text}))
+        assert attributes[:2] == NOWHERE
+        assert attributes[NAMES.index(name)] == text
+    for text in ("x" * (shortest - 1) if shortest else "\0", "x" * (longest + 1), "a\nb", "\x7f"):
+        with pytest.raises(InvalidInput) as refused:
+            read_attributes(registration_pb2.Registration(**{**FILLED, name: text}))
+        assert refused.value.field == name
+
+
+@pytest.mark.parametrize(
+    "kind", [NewDevice, ImportedDevice, NewExpectedDevice, DeviceChange, DeviceFilter]
+)
+def test_the_document_says_how_long_a_text_may_be(kind: Any) -> None:
+    _, schemas = msgspec.json.schema_components([kind])
+    properties = schemas[kind.__name__]["properties"]
+    members = dict(zip(kind.__struct_fields__, kind.__struct_encode_fields__, strict=True))
+    said = TEXTS.keys() & members.keys()
+    assert said
+    for name in said:
+        shown = properties[members[name]]
+        [text] = [one for one in shown.get("anyOf", [shown]) if one.get("type") == "string"]
+        assert text["maxLength"] == TEXTS[name].longest, name
+        # A filter by a text that no device has is no mistake.
+        if kind is not DeviceFilter:
+            assert text.get("minLength", 0) == TEXTS[name].shortest, name
+
+
+def naming(name: str) -> set[str]:
+    first, *others = name.split("_")
+    camel = first + "".join(map(str.capitalize, others))
+    words = re.compile(rf"\b({name}|{camel})\b")
+    found = (file for file in SOURCES if words.search(file.read_text()))
+    return {str(file.relative_to(REPOSITORY)) for file in found}
+
+
+@pytest.mark.parametrize(
+    "name", ["device_type", "application_id", "mac_address", "os_version", "agent_version"]
+)
+def test_a_fact_is_named_in_few_files(name: str) -> None:
+    """What a new one costs: docs/adding-a-field.md lists the files."""
+    files, ruled = naming(name), OWN_RULES.get(name, set())
+    assert ruled <= files
+    assert 5 <= len(files - ruled) <= MAX_FILES, sorted(files - ruled)
