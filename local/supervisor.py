@@ -203,7 +203,7 @@ def start_services(
         ports = {
             name: port
             for name, port in config.service_ports().items()
-            if str(port) in (environment.get(name), environment.get("METRICS_PORT"))
+            if str(port) in (environment.get("BIND_PORT"), environment.get("METRICS_PORT"))
         }
         service = Service(module, environment, home.log(module), lock, ports)
         stops.callback(service.stop)
