@@ -15,7 +15,7 @@ from mooring.registry.v1 import jobs_pb2
 from broker_service.brokers.servicer import _new
 from chassis.errors import InvalidInput, MooringError
 from gateway.administration.broker_types import fields_of
-from gateway.administration.expected_devices import Lines, NewExpectedDevice, _proto
+from gateway.administration.expected_device_types import Lines, NewExpectedDevice, expected_proto
 from gateway.administration.fields import named
 from gateway.administration.imports import BROKER_ROWS, DEVICE_ROWS, _device
 from gateway.administration.job_lists import ROWS
@@ -152,7 +152,7 @@ def _attempt_expected(content: bytes) -> None:
     assert len(found) == sum(bool(text.strip()) for text in utf8_of(content).split(b"\n"))
     for index, row in enumerate(found):
         try:
-            expected_row(index, _proto(row))
+            expected_row(index, expected_proto(row))
         except InvalidInput as error:
             if not error.field.startswith(f"expected_devices[{index}]."):
                 raise AssertionError(f"the field {error.field} has no place") from error

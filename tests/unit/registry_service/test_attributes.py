@@ -9,7 +9,7 @@ from mooring.registry.v1 import devices_pb2, expected_devices_pb2, registration_
 
 from chassis.errors import InvalidInput
 from gateway.administration.devices import DeviceChange
-from gateway.administration.expected_devices import NewExpectedDevice
+from gateway.administration.expected_device_types import NewExpectedDevice
 from gateway.administration.imports import ImportedDevice
 from gateway.administration.job_types import DeviceFilter
 from gateway.device_routes import NewDevice
