@@ -114,13 +114,15 @@ async def test_one_device_is_let_in_and_no_other(rabbitmq: Rabbitmq, judge: Judg
         message = await anext(aiter(device.messages))
         assert (str(message.topic), message.payload) == (f"{TOPIC}/state", b"on")
 
-    for stranger in (
-        client(rabbitmq, password="guessed"),
-        client(rabbitmq, username="device_other"),
-    ):
+    async def refused(stranger: aiomqtt.Client) -> None:
         with pytest.raises(aiomqtt.MqttError, match=r"[Bb]ad user ?name or password"):
             async with stranger:
                 pytest.fail("RabbitMQ let in somebody whom nobody knows")
+
+    await asyncio.gather(
+        refused(client(rabbitmq, password="guessed")),
+        refused(client(rabbitmq, username="device_other")),
+    )
 
 
 @pytest.mark.parametrize(

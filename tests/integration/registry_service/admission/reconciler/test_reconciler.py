@@ -170,7 +170,6 @@ async def test_a_device_is_let_in_when_it_has_been_told_and_kicked_when_it_is_di
         assert not await is_let_in(broker, one)
 
 
-@KEPT
 async def test_either_side_may_start_again(stack: Stack, broker: DynamicMosquitto) -> None:
     await managed(stack, broker)
     one = await login(stack, "one")
