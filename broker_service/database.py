@@ -155,13 +155,13 @@ def _fact_of(error: IntegrityError) -> Exception:
         case "mqtt_broker_config_name_key":
             return BrokerNameTaken("another broker has this name", field="name")
         case "mqtt_broker_config_pkey":
-            return LostRace("somebody else has brought it back")
+            return LostRace("another request has restored the broker")
         case "default_is_active":
             return BrokerIsDefault("make another broker the default first", field="is_active")
         case "default_is_kept":
             return BrokerIsDefault("make another broker the default first")
         case "at_most_one_default":
-            return LostRace("somebody else has set another default")
+            return LostRace("another request has set another default")
         case "used_is_kept":
             usage = counted(diagnosis.message_detail or "")
             users = ", ".join(
@@ -174,5 +174,5 @@ def _fact_of(error: IntegrityError) -> Exception:
             field = name.replace("_is_there", "_id")
             return CertificateUnknown("there is no such certificate", field=field)
     if isinstance(error.orig, ForeignKeyViolation):
-        return BrokerInUse("a device, fleet or provisioning key points at this broker")
+        return BrokerInUse("a device, fleet or provisioning key refers to this broker")
     return error

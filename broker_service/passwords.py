@@ -22,7 +22,9 @@ ELSEWHERE = (
     "the password was given for {given}, and the broker's address, management, TLS settings or CA"
     " have changed since: give it again by PATCH /api/v1/brokers/{id}"
 )
-GIVE_AGAIN = "must be given again, for it would be sent elsewhere than where it was given for"
+GIVE_AGAIN = (
+    "must be given again: it would be sent to another destination than the one it was given for"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,8 +123,8 @@ class Passwords:
             is_elsewhere = True
         except SecretUnreadable:
             raise PasswordKeyGone(
-                "its password was encrypted under a key that has left the ring:"
-                " give the password with the rollback, or set a new password instead"
+                "the encryption key of its password is no longer in the ring: give the password "
+                "with the rollback, or set a new password instead"
             ) from None
         if is_elsewhere and is_managed:
             raise InvalidInput(GIVE_AGAIN, field="password")

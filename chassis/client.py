@@ -37,7 +37,7 @@ SERVICE_CONFIG = json.dumps(
 
 CALL_SECONDS = Histogram(
     "mooring_call_seconds",
-    "How long calls to neighbours took, by method and status",
+    "How long calls to other services took, by method and status",
     ["method", "code"],
 )
 
@@ -98,7 +98,7 @@ class ServiceClient:
         """
         timeout_s = deadline - asyncio.get_running_loop().time() - HOP_MARGIN_S
         if timeout_s <= 0:
-            raise DeadlineExceeded("there was no time left to ask")
+            raise DeadlineExceeded("the deadline passed before the call")
         begun = time.perf_counter()
         try:
             response = await method(
@@ -115,7 +115,7 @@ class ServiceClient:
         if error.reason in (UNTRUSTED_SERVICE, TICKET_INVALID):
             # It is we who are refused. Whoever we are asking for has shown the right key, and
             # must not be told to throw it away.
-            log.error("a neighbour does not trust this service")
+            log.error("another service does not trust this service")
             raise Unavailable("the service is not available", reason=UNTRUSTED_SERVICE)
         raise error
 

@@ -154,7 +154,7 @@ class BySecret:
         if now - self._logged_at >= SHARED_LOGGED_EVERY_S:
             self._logged_at = now
             log.warning(
-                "a caller shows the secret that services shared: give it one of its own",
+                "a caller uses the secret that services shared: give it its own secret",
                 peer=peer,
             )
 

@@ -119,7 +119,10 @@ class Listener:
                 self._occasion.set()
                 await self._hear(connection)
             except (psycopg.Error, TimeoutError) as error:
-                log.warning("the database is not heard any more", **described(error))
+                log.warning(
+                    "the connection that receives announcements of the database is lost",
+                    **described(error),
+                )
             finally:
                 self._is_listening = False
                 self._next_proof.end()
@@ -225,7 +228,7 @@ class Listener:
                         self.announcements += 1
             except TimeoutError:
                 if not self._is_known_deaf:
-                    log.warning("the database's announcements do not arrive: is a pooler between?")
+                    log.warning("announcements of the database do not arrive: is there a pooler?")
                 self._is_known_deaf = True
                 raise
         await connection.execute(f"UNLISTEN {channel}".encode())

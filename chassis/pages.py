@@ -35,7 +35,7 @@ def after(cursor: str, kind: type[Key], *, largest: int = 2**63 - 1) -> Key | No
     except (UnicodeError, binascii.Error, ValueError, RecursionError):
         key = None
     if type(key) is not kind or "\0" in str(key) or (kind is int and not 0 <= int(key) <= largest):
-        raise InvalidInput("this cursor is not one of ours", field="cursor")
+        raise InvalidInput("this cursor is invalid", field="cursor")
     return key
 
 

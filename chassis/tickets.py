@@ -154,5 +154,5 @@ def checked(shown: bytes, keys: PublicKeys, *, audience: str, now: float | None 
     if found.audience != audience:
         raise InvalidTicket("this ticket is for another gateway")
     if not found.actor:
-        raise InvalidTicket("this ticket names nobody")
+        raise InvalidTicket("this ticket names no token")
     return found

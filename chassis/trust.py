@@ -170,7 +170,7 @@ class Credentials:
         """The person that `caller` calls for, and the ticket. Raises `InvalidTicket`."""
         shown = metadata.get(TICKET)
         if not isinstance(shown, bytes) or self.ticket_keys is None:
-            raise InvalidTicket("this is done for a person: a ticket is needed")
+            raise InvalidTicket("this call needs a ticket of a person")
         found = checked(shown, self.ticket_keys(), audience=caller.name)
         fleets = None if found.fleets == "all" else frozenset(found.fleets)
         return Actor(found.actor, Access[found.role.upper()], found.actor_id, fleets), shown
@@ -180,7 +180,7 @@ def require_caller(caller: Caller, allowed: frozenset[Identity]) -> None:
     """Raises `Unauthenticated` if `caller` is not one of the `allowed` services."""
     if caller.identity not in allowed:
         raise Unauthenticated(
-            f"this is not for the caller {caller.identity}", reason=UNTRUSTED_SERVICE
+            f"this is not allowed for the caller {caller.identity}", reason=UNTRUSTED_SERVICE
         )
 
 

@@ -156,7 +156,9 @@ class Home:
         file = self.path / "server-keys.json"
         if not file.exists():
             if (self.path / "role-passwords.json").exists():
-                raise CannotRun(f"{file} is gone: put its backup back, no device is known without")
+                raise CannotRun(
+                    f"{file} is gone: restore its backup: without it, no device can authenticate"
+                )
             _make_ring(file, 1)
         _check_ring(file)
         return file

@@ -140,7 +140,10 @@ class Mosquitto(Program):
             # It may name clients that people have made.
             kept = self._clients.with_name(f"{self._clients.name}.1")
             self._clients.replace(kept)
-            tell(f"{self._clients} did not let us in: it is made anew, and kept as {kept.name}")
+            tell(
+                f"{self._clients} refused Mooring's login: the file is made anew, and the old "
+                f"one is kept as {kept.name}"
+            )
         if self.knows_nobody:
             self._fill()
         give_away(self._folder)

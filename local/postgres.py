@@ -230,7 +230,7 @@ class Postgres:
             psycopg.connect(self.superuser_url(), connect_timeout=10).close()
         except (psycopg.OperationalError, FileNotFoundError) as error:
             reason = str(error).splitlines()[0]
-            raise CannotRun(f"PostgreSQL on {self.data} does not let us in: {reason}") from None
+            raise CannotRun(f"PostgreSQL on {self.data} refuses the login: {reason}") from None
         return True
 
     def _says_ready(self, pid: int) -> bool:

@@ -48,7 +48,9 @@ Register a device:
 "deviceType": "raspberry-pi-4", "deviceApiKey": "test-api-key"}}'
 Ctrl-C stops everything."""
 NO_MOSQUITTO = f"no Mosquitto 2 here: {INSTALL}"
-NOT_OURS = "no Mosquitto was started: the Local Broker is elsewhere, or driven by others"
+NOT_OURS = (
+    "no Mosquitto was started: the Local Broker is elsewhere, or managed by another installation"
+)
 
 
 def supervise() -> int:
@@ -94,7 +96,7 @@ def run(config: LocalConfig, stops: ExitStack) -> None:
             bring_up_to_date(owner_url, {role: passwords[role] for role in SERVICE_ROLES})
         broker_url = url_for("mooring_broker", passwords["mooring_broker"], owner_url)
         for where in bind_passwords(broker_url, encryption_keys):
-            tell(f"it cannot be read, and is not used: {where}")
+            tell(f"not used, because it cannot be read: {where}")
         sealer_url = url_for("mooring_sealer", passwords["mooring_sealer"], owner_url)
         demand_audit_key(sealer_url, audit_keys)
         exits = ChildExits()

@@ -47,4 +47,4 @@ def end_with_parent(farewell: signal.Signals) -> None:
     if libc.prctl(PR_SET_PDEATHSIG, int(farewell), 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
     if os.getppid() != parent:
-        raise SystemExit("whoever started this is gone")
+        raise SystemExit("the process that started this has ended")

@@ -30,7 +30,7 @@ class BootstrapConfig(RegistryDatabaseConfig):
 
 
 async def admin_token(database_url: str, name: str, *, is_another: bool = False) -> str:
-    """A new admin's token; `is_another` makes one although there is an admin.
+    """A new admin's token; `is_another` makes one even if there is an admin token.
 
     Raises `SystemExit` where there is one, `InvalidInput`, `Unavailable`.
     """
@@ -53,7 +53,7 @@ async def admin_token(database_url: str, name: str, *, is_another: bool = False)
             )
         except Conflict as error:
             raise SystemExit(
-                f"{error.message}: make others with it, or, if it is lost, say --another and revoke"
+                f"{error.message}: make others with it; if it is lost, use --another and revoke"
                 " the lost one afterwards"
             ) from None
         return secret
@@ -66,8 +66,10 @@ if __name__ == "__main__":
         prog="python -m registry_service.bootstrap",
         description="makes the first admin's API token and prints it",
     )
-    parser.add_argument("--name", default="first admin", help="what the token is called")
-    parser.add_argument("--another", action="store_true", help="although there is an admin")
+    parser.add_argument("--name", default="first admin", help="the name of the token")
+    parser.add_argument(
+        "--another", action="store_true", help="make a token even if there is an admin token"
+    )
     asked = parser.parse_args()
     config = load(BootstrapConfig)
     log.configure("bootstrap", config.log_level)

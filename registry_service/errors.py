@@ -14,7 +14,7 @@ from chassis.errors import (
     Unavailable,
 )
 
-GUESSED = "too many wrong device API keys were shown"
+GUESSED = "there were too many attempts with wrong device API keys"
 
 
 class ProvisioningKeyUnknown(Unauthenticated):

@@ -102,7 +102,7 @@ def cheapest(found: PasswordHash) -> str:
 def _hex(text: str, salt: str, algorithm: str | None) -> PasswordHash:
     check_text("password_salt", salt, longest=MAX_CHARACTERS)
     if algorithm is None:
-        raise _refused(f"is a hash of no kind that is known by its form: {ANEW}")
+        raise _refused(f"is not a known form of a hash: {ANEW}")
     if algorithm not in HEX:
         allowed = ", ".join((*HEX, *SELF_CONTAINED))
         raise InvalidInput(f"must be one of {allowed}", field="password_algorithm")
@@ -115,7 +115,7 @@ def _mosquitto(text: str) -> str | None:
     if parts := MOSQUITTO_PBKDF2.fullmatch(text):
         _check_iterations("sha512", int(parts[1]))
         if not _bytes_in(parts[2]) or _bytes_in(parts[3]) != SHA512_BYTES:
-            raise _refused("is no whole hash of Mosquitto's ($7$iterations$salt$hash)")
+            raise _refused("is not a complete hash of Mosquitto's ($7$iterations$salt$hash)")
         return "mosquitto_pbkdf2"
     if CRYPT_SHA512.fullmatch(text):
         raise _refused(
@@ -124,7 +124,7 @@ def _mosquitto(text: str) -> str | None:
         )
     if parts := MOSQUITTO_SHA512.fullmatch(text):
         if not _bytes_in(parts[1]) or _bytes_in(parts[2]) != SHA512_BYTES:
-            raise _refused("is no whole hash of Mosquitto's ($6$salt$hash)")
+            raise _refused("is not a complete hash of Mosquitto's ($6$salt$hash)")
         return "mosquitto_sha512"
     if CRYPT.fullmatch(text):
         raise _refused(f"is a hash of crypt(3) that cannot be verified here: {ANEW}")
@@ -136,7 +136,7 @@ def _bcrypt(text: str) -> str | None:
         return None
     parts = BCRYPT.fullmatch(text)
     if parts is None:
-        raise _refused("is no whole bcrypt hash")
+        raise _refused("is not a complete bcrypt hash")
     if parts[1] not in ("a", "b", "y"):
         # Passwords with characters beyond ASCII have other hashes there.
         raise _refused(f"is of a faulty version of bcrypt ($2$ or $2x$): {ANEW}")
@@ -150,7 +150,7 @@ def _argon2(text: str) -> str | None:
         return None
     parts = ARGON2.fullmatch(text)
     if parts is None:
-        raise _refused("is no whole Argon2 hash")
+        raise _refused("is not a complete Argon2 hash")
     if parts[1] != "id" or parts[2] != "19":
         raise _refused(f"must be argon2id of version 19 (v=19): {ANEW}")
     memory, passes, lanes = int(parts[3]), int(parts[4]), int(parts[5])
@@ -172,7 +172,7 @@ def _go_auth(text: str) -> str | None:
         return None
     parts = GO_AUTH.fullmatch(text)
     if parts is None:
-        raise _refused("is no whole PBKDF2 hash (PBKDF2$sha512$iterations$salt$hash)")
+        raise _refused("is not a complete PBKDF2 hash (PBKDF2$sha512$iterations$salt$hash)")
     if parts[1] not in MAX_ITERATIONS:
         raise _refused(f"must be made with sha512 or sha256: {ANEW}")
     _check_iterations(parts[1], int(parts[2]))

@@ -191,7 +191,7 @@ def _named(given: pb.BrokerFields, names: Any) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for name in names:
         if name not in (*APART, *COLUMNS):
-            raise InvalidInput("names what is not a field of a broker", field="update_mask")
+            raise InvalidInput("names an unknown field of a broker", field="update_mask")
         if given.HasField(name):
             values[name] = dict(given.labels.values) if name == "labels" else getattr(given, name)
             if name == "password":
@@ -225,7 +225,7 @@ def _ca_of(pem: str | None) -> Certificate | None:
 
 def _check_one_ca(given: Mapping[str, Any]) -> None:
     if {"ca_cert", "ca_certificate_id"} <= given.keys():
-        raise InvalidInput("is another way to say ca_cert", field="ca_certificate_id")
+        raise InvalidInput("cannot be combined with ca_cert", field="ca_certificate_id")
 
 
 def _filter(request: pb.ListBrokersRequest) -> Filter:

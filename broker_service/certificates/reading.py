@@ -99,10 +99,10 @@ def read_client(
 def _certificates(pem: str, field: str) -> list[x509.Certificate]:
     """At least one; keys are of kinds and sizes that are in use."""
     if "PRIVATE KEY" in pem:
-        raise InvalidInput("holds a private key, which does not belong here", field=field)
+        raise InvalidInput("contains a private key, which is not allowed here", field=field)
     blocks = blocks_of(pem, field=field, most=MAX_CERTIFICATES)
     if any(block.label not in CERTIFICATE for block in blocks):
-        raise InvalidInput("holds something else than certificates", field=field)
+        raise InvalidInput("contains PEM blocks that are not certificates", field=field)
     try:
         found = loaded(blocks)
         are_usable = all(_is_usable(certificate) for certificate in found)

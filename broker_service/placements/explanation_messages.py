@@ -44,7 +44,7 @@ def facts_in(request: pb.ExplainResolutionRequest, own: Facts) -> Facts:
             case "location":
                 facts = replace(facts, location=_location_in(given))
             case _:
-                raise InvalidInput("names what is not a fact of a device", field="mask")
+                raise InvalidInput("names an unknown fact of a device", field="mask")
     return facts
 
 
@@ -52,7 +52,7 @@ def require_nothing_supposed(request: pb.ExplainResolutionRequest) -> None:
     """Raises `Forbidden`."""
     supposed = (request.mask.paths, request.active_broker_ids, request.inactive_broker_ids)
     if any(supposed) or request.HasField("default_broker_id"):
-        raise Forbidden("a token that is restricted to fleets asks of its devices as they are")
+        raise Forbidden("a token that is restricted to fleets cannot suppose facts of devices")
 
 
 def named_in(request: pb.ExplainResolutionRequest) -> list[Placement]:

@@ -113,7 +113,9 @@ class ResolutionServicer(resolution_pb2_grpc.ResolutionServiceServicer):
         if unknown is not None and not is_stale:
             raise unknown
         if unknown is not None or not snapshot.directory.knows(facts.placement):
-            raise PlacementUnknown("a broker or fleet that this is about is not known here yet")
+            raise PlacementUnknown(
+                "the broker service does not know a broker or fleet of this request yet"
+            )
         facts = reached(facts, snapshot.directory)
         directory = explanation_messages.directory_in(request, snapshot.directory)
         if within is not None:
@@ -231,7 +233,9 @@ class _Answers:
     def _resolved(self, placement: Placement, *, is_known: bool) -> pb.Resolution:
         directory = self.snapshot.directory
         if not directory.knows(placement):
-            raise PlacementUnknown("the broker or fleet of this device is not known here yet")
+            raise PlacementUnknown(
+                "the broker service does not know the broker or fleet of this device yet"
+            )
         resolution = resolve(placement, directory)
         if resolution.source is None:
             raise NoBrokerAllowed("none of the brokers of this device's fleet can serve")

@@ -98,7 +98,9 @@ class SnapshotKeeper(Follower):
     def current(self) -> Snapshot:
         """Raises `Unavailable` until the database has been read once."""
         if self._snapshot is None:
-            raise Unavailable("the brokers have not been read yet", reason="NO_SNAPSHOT")
+            raise Unavailable(
+                "the broker service has not read the brokers yet", reason="NO_SNAPSHOT"
+            )
         return self._snapshot
 
     async def _read(self) -> None:

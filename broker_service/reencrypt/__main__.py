@@ -44,7 +44,7 @@ def show(done: Chunk, active_id: int) -> int:
         f" were put under key {active_id}"
     )
     for where in done.unreadable:
-        print(f"left as it is, for it cannot be read: {where}")  # noqa: T201
+        print(f"not changed, because it cannot be read: {where}")  # noqa: T201
     if done.unreadable:
         return 1
     print("no other key is needed any more")  # noqa: T201

@@ -64,7 +64,9 @@ class AuditServicer(audit_pb2_grpc.AuditServiceServicer):
     ) -> pb.NoteRefusalResponse:
         """Raises `InvalidInput`."""
         if not ACTION.fullmatch(request.action):
-            raise InvalidInput("must be a noun, a full stop and a verb", field="action")
+            raise InvalidInput(
+                "must be the kind of a resource, a full stop and a verb", field="action"
+            )
         if not REASON.fullmatch(request.reason):
             raise InvalidInput("must be in capitals", field="reason")
         self._refusals.note_attempt(request.action, request.subject, request.reason)
@@ -86,7 +88,7 @@ def _last(cursor: str) -> tuple[datetime, int] | None:
             return EPOCH + int(found[1]) * MICROSECOND, int(found[2])
     except OverflowError:
         pass
-    raise InvalidInput("this cursor is not one of ours", field="cursor")
+    raise InvalidInput("this cursor is invalid", field="cursor")
 
 
 def _proto(row: sa.Row[Any]) -> pb.AuditLine:

@@ -178,7 +178,7 @@ class Connections:
 
     def _rotated_too_often(self, device: Device, proof: Proof, wait_s: float) -> AskedTooOften:
         error = AskedTooOften(
-            f"a password is replaced {ROTATIONS_PER_HOUR} times an hour at most",
+            f"a password can be replaced {ROTATIONS_PER_HOUR} times an hour at most",
             retry_after_s=max(1.0, wait_s),
         )
         self._guesses.audit.note_by(

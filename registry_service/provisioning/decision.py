@@ -137,7 +137,9 @@ def decide(
             raise UuidReserved("this uuid is reserved")
         prefix = key.fleet_uuid_prefix
         if prefix is not None and not uuid.startswith(prefix):
-            raise UuidNotAllowed("the uuids of this provisioning key's fleet begin otherwise")
+            raise UuidNotAllowed(
+                "uuids of this provisioning key's fleet must begin with its prefix"
+            )
         if reserved_for is not None and reserved_for != key.fleet_id:
             raise UuidReserved("this uuid is reserved")
         if not key.fleet_is_active:
@@ -154,7 +156,7 @@ def decide(
 def _check_network(restrictions: Restrictions, source_address: str) -> None:
     networks = restrictions.source_networks
     if networks is not None and not is_within(source_address, networks):
-        raise NetworkNotAllowed("this provisioning key is not for use from this network")
+        raise NetworkNotAllowed("this provisioning key cannot be used from this network")
 
 
 def _check_device(
@@ -163,11 +165,13 @@ def _check_device(
     if (restrictions.uuids is not None and uuid not in restrictions.uuids) or (
         restrictions.uuid_prefix is not None and not uuid.startswith(restrictions.uuid_prefix)
     ):
-        raise UuidNotAllowed("this provisioning key is not for this uuid")
+        raise UuidNotAllowed("this provisioning key does not allow this uuid")
     if restrictions.device_types is not None and device_type not in restrictions.device_types:
-        raise DeviceTypeNotAllowed("this provisioning key is not for this type of device")
+        raise DeviceTypeNotAllowed(
+            "devices of this type cannot register with this provisioning key"
+        )
     if restrictions.only_expected and not is_expected:
-        raise DeviceNotExpected("this provisioning key is for devices that are expected")
+        raise DeviceNotExpected("only expected devices can register with this provisioning key")
 
 
 # A factory's devices come from few addresses.
@@ -196,7 +200,9 @@ def admit(key: ProvisioningKey, now: datetime) -> None:
     if key.expires_at is not None and key.expires_at <= now:
         raise ProvisioningKeyExpired("this provisioning key has expired")
     if key.places_left is not None and key.places_left <= 0:
-        raise ProvisioningKeyUsedUp("this provisioning key has made all the devices it may")
+        raise ProvisioningKeyUsedUp(
+            "the maximum number of devices has registered with this provisioning key"
+        )
 
 
 def grant(key: ProvisioningKey, wanted: int, now: datetime) -> int:

@@ -31,7 +31,7 @@ MAX_AGE_S = 60.0
 
 STOPGAPS = Counter(
     "mooring_registry_stopgaps_total",
-    "Placements answered without the broker service, by what the answer was made of",
+    "Placements answered without the broker service, by the source of the answer",
     ["source"],
 )
 
@@ -193,4 +193,4 @@ class Placements:
             STOPGAPS.labels("environment").inc()
             return Answer(pb.SOURCE_ENVIRONMENT, None, is_stale=True)
         STOPGAPS.labels("refused").inc()
-        return BrokerUndecided("which broker serves this device cannot be found out now")
+        return BrokerUndecided("the broker of this device cannot be determined now")

@@ -94,7 +94,7 @@ class Registrar:
                 break
             results |= await self._with_retries(read_first, pending)
             pending = _without(pending, results)
-        left = LostRace("this device is being registered elsewhere", retry_after_s=1.0)
+        left = LostRace("another request is registering this device", retry_after_s=1.0)
         return [results.get(index, left) for index in range(len(registrations))]
 
     async def _with_retries(self, work: Work, pending: Batch) -> dict[int, Result]:

@@ -34,7 +34,7 @@ DEVICES = Services(Identity.GATEWAY, Identity.SHARED)
 
 REFUSED = Counter(
     "mooring_devices_refused_total",
-    "What devices asked and did not get, by the queue it came through and why",
+    "Requests of devices without a successful answer, by the queue and the reason",
     ["queue", "reason"],
 )
 MAX_ITEMS = 1_000

@@ -108,7 +108,7 @@ class RegistrationStore:
                 await self.tell(tellings)
         except ForeignKeyViolation as error:
             # A pin was moved and its old broker deleted since it was read.
-            raise Unavailable("what a device points at has changed") from error
+            raise Unavailable("a fleet or broker of a device has changed") from error
         return Saved(
             {uuid: (device_id, created_at) for uuid, device_id, created_at in created},
             frozenset(device_id for (device_id,) in renewed),

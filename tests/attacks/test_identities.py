@@ -126,7 +126,7 @@ async def test_the_shared_secret_is_no_person_and_reads_no_password(
         assert method.split("/")[1].endswith(("ResolutionService", "RegistrationService"))
     assert {RESOLVE, REGISTER} <= allowed
     # It is said, and not at each call.
-    warned = [line for line in said if "shows the secret that services shared" in line["event"]]
+    warned = [line for line in said if "uses the secret that services shared" in line["event"]]
     assert len(warned) == 2
 
 

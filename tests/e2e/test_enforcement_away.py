@@ -110,7 +110,7 @@ def test_no_registration_is_lost_while_enforcement_is_frozen(run: Run) -> None:
         assert max(one.took_s for one in frozen_for) < STALLED_S + AT_ONCE_S
         assert all(one.mqtt["ready"] is False for one in frozen_for)
         # No answer waits where no process holds the lease.
-        until(lambda: "no process drives" in problem_of(run))
+        until(lambda: "no process manages" in problem_of(run))
         found.append(registered(run, run.credentials()["PROVISIONING_KEY"], "last"))
         assert found[-1].took_s < AT_ONCE_S
         assert found[-1].mqtt["ready"] is False

@@ -51,7 +51,7 @@ def test_what_a_home_lacks_is_made(later_run: Run) -> None:
                     ask(channel, other)
                 assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
         said = (later_run.home / "logs" / f"{service}.log").read_text()
-        assert "a caller shows the secret that services shared" in said
+        assert "a caller uses the secret that services shared" in said
         assert shared not in said
 
 

@@ -52,7 +52,7 @@ class HistoryStore:
         async with reading(self._engine) as connection:
             rows = (await connection.execute(query)).mappings().all()
         if not rows and revision is None:
-            raise BrokerNotFound("there never was such a broker")
+            raise BrokerNotFound("there is no revision of such a broker")
         return rows
 
     async def state_at(self, broker_id: int, revision: int) -> State:
@@ -120,7 +120,7 @@ async def _state_at(connection: AsyncConnection, broker_id: int, revision: int) 
     query = _whole.where(history.c.broker_id == broker_id, history.c.revision == revision)
     row = (await connection.execute(query)).mappings().one_or_none()
     if row is None:
-        raise RevisionNotFound("the broker never was at this revision")
+        raise RevisionNotFound("the broker has no such revision")
     if row["state"] is None:
         raise RevisionNotFound("the broker was deleted with this revision")
     return state_of(row)

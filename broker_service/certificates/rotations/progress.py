@@ -75,7 +75,7 @@ class CertificateRotation:
             return f"the replacement expired on {self.not_after:%Y-%m-%d}"
         if self.counts is not None and self.counts.percent < self.threshold_percent:
             return (
-                f"{self.counts.old} devices have not been told of the replacement yet:"
+                f"{self.counts.old} devices have not been notified of the replacement yet:"
                 f" {self.counts.percent:.1f} % have, and {self.threshold_percent} % must"
             )
         return ""

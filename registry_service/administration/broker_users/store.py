@@ -154,7 +154,7 @@ async def _require_target(connection: AsyncConnection, broker_id: int, to_id: in
         raise _no_target()
     if not found[to_id]:
         raise BrokerInactive(
-            "activate the broker before anything moves there", field="to_broker_id"
+            "activate the broker before moving devices to it", field="to_broker_id"
         )
 
 

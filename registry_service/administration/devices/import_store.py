@@ -112,14 +112,14 @@ FACTS: dict[str, MooringError] = {
         BrokerUnknown("there is no such broker", field="broker"),
         BrokerNotAllowed("the fleet may not use this broker", field="broker"),
         UuidReserved("this device is for another fleet", field="uuid"),
-        UuidNotAllowed("the uuids of this fleet begin otherwise", field="uuid"),
-        TokenUsedUp("this token has named all the devices it may"),
+        UuidNotAllowed("uuids of this fleet must begin with its prefix", field="uuid"),
+        TokenUsedUp("this token has added its maximum number of devices"),
         UsernameTaken(
             "another device, or a service account, has this username", field="mqtt_username"
         ),
     )
 }
-ELSEWHERE = LostRace("it is being imported elsewhere: import it again")
+ELSEWHERE = LostRace("another request is importing it: import it again")
 
 
 class ImportStore:
@@ -161,7 +161,7 @@ class ImportStore:
                         ],
                     )
         except IntegrityError:
-            raise LostRace("what a device points at has changed", retry_after_s=1.0) from None
+            raise LostRace("a fleet or broker of a device has changed", retry_after_s=1.0) from None
         return outcomes
 
 

@@ -86,7 +86,7 @@ def _password(message: pb.ImportedDevice) -> PasswordHash:
     if not message.HasField("password_hash"):
         for field in ("password_salt", "password_algorithm"):
             if getattr(message, field):
-                raise InvalidInput("is of no use without a password hash", field=field)
+                raise InvalidInput("requires a password hash", field=field)
         return PasswordHash(NONE)
     found = read_password_hash(
         message.password_hash,

@@ -153,7 +153,7 @@ def _named(fields: pb.DeviceFields, names: Iterable[str]) -> dict[str, Any]:
                 latitude, longitude = place_of(fields)
                 columns |= {"latitude": latitude, "longitude": longitude}
             case _:
-                raise InvalidInput("names what is not a field of a device", field="update_mask")
+                raise InvalidInput("names an unknown field of a device", field="update_mask")
     return columns
 
 

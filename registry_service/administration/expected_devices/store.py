@@ -85,10 +85,10 @@ FACTS: dict[str, MooringError] = facts("mqtt_broker_id") | {
     fact.reason: fact
     for fact in (
         FleetUnknown("there is no such fleet", field="fleet_id"),
-        Forbidden("this uuid is not for this token", field="uuid"),
-        UuidNotAllowed("the uuids of this fleet begin otherwise", field="uuid"),
+        Forbidden("this token is restricted to other fleets than that of this uuid", field="uuid"),
+        UuidNotAllowed("uuids of this fleet must begin with its prefix", field="uuid"),
         UuidReserved("this uuid is reserved", field="uuid"),
-        TokenUsedUp("this token has named all the devices it may"),
+        TokenUsedUp("this token has added its maximum number of devices"),
         DeviceRegistered("this device has registered already", field="uuid"),
         DeviceExpected("this device is expected already", field="uuid"),
     )
@@ -133,7 +133,7 @@ class ExpectedDeviceStore:
                     await take_places(connection, len(made))
                 await _record_made(connection, made)
         except IntegrityError:
-            raise LostRace("what a device points at has changed", retry_after_s=1.0) from None
+            raise LostRace("a fleet or broker of a device has changed", retry_after_s=1.0) from None
         return outcomes
 
     async def expected_device(self, uuid: str, within: Fleets) -> sa.Row[Any]:

@@ -82,7 +82,7 @@ class FleetRemovalStore:
         except IntegrityError:
             # Something has come meanwhile.
             await self._require_unused(fleet_id)
-            raise FleetInUse("the fleet is being used: ask again") from None
+            raise FleetInUse("the fleet is in use: try again") from None
 
     async def _require_unused(self, fleet_id: str) -> None:
         """Raises `FleetNotFound`, `FleetInUse`."""

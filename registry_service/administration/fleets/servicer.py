@@ -140,7 +140,7 @@ def _named(fields: pb.FleetFields, names: Iterable[str]) -> dict[str, Any]:
                     check_identifier("uuid_prefix", fields.uuid_prefix)
                     values["uuid_prefix"] = fields.uuid_prefix
             case _:
-                raise InvalidInput("names what is not a field of a fleet", field="update_mask")
+                raise InvalidInput("names an unknown field of a fleet", field="update_mask")
     return values
 
 

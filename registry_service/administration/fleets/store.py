@@ -225,7 +225,7 @@ async def _require_free(
     )
     if await connection.scalar(sa.select(overlaps)):
         raise UuidPrefixTaken(
-            "another fleet's prefix begins with this, or this with it", field="uuid_prefix"
+            "the prefix overlaps with the prefix of another fleet", field="uuid_prefix"
         )
 
 

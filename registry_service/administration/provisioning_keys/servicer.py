@@ -86,7 +86,7 @@ class ProvisioningKeyServicer(provisioning_keys_pb2_grpc.ProvisioningKeyServiceS
                 is_active=request.is_active if request.HasField("is_active") else None,
             )
         except ValueError:
-            raise InvalidInput("this cursor is not one of ours", field="cursor") from None
+            raise InvalidInput("this cursor is invalid", field="cursor") from None
         page, next_cursor = pages.cut(rows, size, lambda row: str(row.id))
         return pb.ListProvisioningKeysResponse(
             provisioning_keys=map(_proto, page), next_cursor=next_cursor
@@ -164,7 +164,7 @@ def _named(fields: pb.ProvisioningKeyFields, names: Iterable[str]) -> dict[str, 
             case _ if name in FIELDS:
                 restricted.append(name.removeprefix("restrictions."))
             case _:
-                raise InvalidInput("names what is not a field of a key", field="update_mask")
+                raise InvalidInput("names an unknown field of a key", field="update_mask")
     return columns | restrictions.columns_of(fields.restrictions, restricted)
 
 

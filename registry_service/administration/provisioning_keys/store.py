@@ -238,6 +238,6 @@ def _fact(error: IntegrityError) -> Exception:
             return BrokerUnknown("there is no such broker", field="default_broker_id")
         case "limit_is_kept":
             return MaxDevicesBelowUse(
-                "the key has made more devices than that already", field="max_devices"
+                "more devices have registered with the key than that", field="max_devices"
             )
     return error

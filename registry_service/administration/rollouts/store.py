@@ -104,7 +104,7 @@ async def _require_target(
     await require_allowed(connection, fleet.id, broker_id, within, field="broker_id")
     query = sa.select(brokers.c.is_active).where(brokers.c.id == broker_id)
     if not await connection.scalar(query):
-        raise BrokerInactive("activate the broker before a fleet goes there", field="broker_id")
+        raise BrokerInactive("activate the broker before a rollout to it", field="broker_id")
 
 
 async def _written(

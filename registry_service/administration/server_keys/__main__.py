@@ -55,15 +55,18 @@ async def retired(config: KeysConfig, key_id: int) -> int:
         await engine.dispose()
     _tell(f"{done.passwords} passwords that key {key_id} has made were ended")
     if done.previous_passwords:
-        _tell(f"{done.previous_passwords} that were replaced lately are not accepted any more")
+        _tell(f"{done.previous_passwords} previous passwords are not accepted any more")
     proved = usage.devices + usage.disabled_devices
     if proved and key_id in ring.keys:
-        _tell(f"{proved} devices prove themselves by it until they ask: leave it in the ring")
+        _tell(f"{proved} devices still need the key to prove their identity: leave it in the ring")
     elif proved:
-        _tell(f"{proved} devices have only it to prove themselves by, and it is not in the ring")
+        _tell(
+            f"{proved} devices can prove their identity only with the key, which is not in the ring"
+        )
     if left:
         _tell(
-            f"{left} passwords were made since: a registry service has it as the active one still"
+            f"{left} passwords were made with it since: it is still the active key of a registry "
+            f"service"
         )
     return 1 if left else 0
 
@@ -75,7 +78,9 @@ def _tell(news: str) -> None:
 def _key_id(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m registry_service.administration.server_keys")
     commands = parser.add_subparsers(required=True, metavar="retire")
-    retire = commands.add_parser("retire", help="ends all passwords that a server key has made")
+    retire = commands.add_parser(
+        "retire", help="ends all passwords that were made with a server key"
+    )
     retire.add_argument("--key", type=int, required=True, metavar="ID", help="its id in the ring")
     return int(parser.parse_args(arguments).key)
 

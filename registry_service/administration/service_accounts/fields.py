@@ -26,7 +26,9 @@ def check_username(username: str) -> None:
         )
     devices = username_of("")
     if username.startswith(devices):
-        raise UsernameReserved(f"names that begin with {devices} are devices'", field="username")
+        raise UsernameReserved(
+            f"names that begin with {devices} are reserved for devices", field="username"
+        )
 
 
 def columns_of(fields: pb.ServiceAccountFields, names: Iterable[str]) -> dict[str, Any]:
@@ -49,7 +51,7 @@ def columns_of(fields: pb.ServiceAccountFields, names: Iterable[str]) -> dict[st
                     raise InvalidInput("must be true or false", field="is_active")
                 columns["is_active"] = fields.is_active
             case _:
-                raise InvalidInput("names what is not a field of an account", field="update_mask")
+                raise InvalidInput("names an unknown field of an account", field="update_mask")
     return columns
 
 

@@ -57,7 +57,7 @@ class ServiceAccountServicer(service_accounts_pb2_grpc.ServiceAccountServiceServ
         try:
             rows = await self._store.accounts_after(UUID(last) if last else None, size + 1)
         except ValueError:
-            raise InvalidInput("this cursor is not one of ours", field="cursor") from None
+            raise InvalidInput("this cursor is invalid", field="cursor") from None
         page, next_cursor = pages.cut(rows, size, lambda row: str(row.id))
         return pb.ListServiceAccountsResponse(
             service_accounts=map(_proto, page), next_cursor=next_cursor

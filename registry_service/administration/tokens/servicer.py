@@ -83,7 +83,7 @@ class TokenServicer(tokens_pb2_grpc.TokenServiceServicer):
         try:
             rows = await self._store.tokens_after(UUID(last) if last else None, size + 1)
         except ValueError:
-            raise InvalidInput("this cursor is not one of ours", field="cursor") from None
+            raise InvalidInput("this cursor is invalid", field="cursor") from None
         page, next_cursor = pages.cut(rows, size, lambda row: str(row.id))
         return pb.ListTokensResponse(tokens=map(_proto, page), next_cursor=next_cursor)
 
@@ -118,7 +118,9 @@ class TokenServicer(tokens_pb2_grpc.TokenServiceServicer):
             raise TokenUnknown("this API token is not valid")
         calling = caller.get()
         if calling is None:
-            raise Unauthenticated("a ticket is for a caller", reason=UNTRUSTED_SERVICE)
+            raise Unauthenticated(
+                "a ticket needs a caller with an identity", reason=UNTRUSTED_SERVICE
+            )
         self._last_use.note(row.id)
         ticket = self._signing_keys().signed(
             audience=calling.name,

@@ -119,7 +119,7 @@ class TokenStore:
             if not is_active:
                 return
             if left == {token_id}:
-                raise LastAdminToken("nobody could make a token any more: make another admin first")
+                raise LastAdminToken("no admin token would be left: make another one first")
             await connection.execute(revoke)
             await audit.record(
                 connection,
@@ -177,7 +177,7 @@ async def _require_no_admin(connection: AsyncConnection) -> None:
     await take_turns(connection, FIRST_ADMIN)
     admins = sa.select(api_tokens.c.id).where(api_tokens.c.role == "admin", _is_good).limit(1)
     if await connection.scalar(admins) is not None:
-        raise Conflict("there is an admin's token already")
+        raise Conflict("there is an admin token already")
 
 
 async def _require_fleets(connection: AsyncConnection, fleet_ids: Sequence[str]) -> None:

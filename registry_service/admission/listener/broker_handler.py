@@ -58,7 +58,7 @@ NOT_READY = DialectReply(
     503, TEXT, b"changes of access cannot be read\n", ((b"retry-after", b"1"),)
 )
 FAULT = DialectReply(
-    503, TEXT, b"a fault of ours, which is in the log\n", ((b"retry-after", b"5"),)
+    503, TEXT, b"a fault of Mooring, which is in the log\n", ((b"retry-after", b"5"),)
 )
 
 
@@ -231,7 +231,7 @@ class BrokerHandler(RequestHandler):
         # Only of a `Connect` is there a verdict that takes long.
         question = questions[0]
         if not isinstance(question, Connect) or found.subject is None:
-            raise RuntimeError("there is no password to be proved")
+            raise RuntimeError("the question contains no password")
         proving = answering.prove(asker, question, found.subject, now)
         task = self._handlers.loop.create_task(proving)
         return Awaited(task, lambda verdict: self._judged([question], [verdict], now), task.cancel)

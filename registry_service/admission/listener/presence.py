@@ -25,11 +25,11 @@ ROWS_AT_ONCE = 2_000
 
 LOST = Counter(
     "mooring_access_notices_lost_total",
-    "Notices of devices that came, went or were seen that are not in the database",
+    "Reports about connections of devices that were not written to the database",
 )
 REFUSED = Counter(
     "mooring_access_notices_refused_total",
-    "Notices of devices that the broker does not serve",
+    "Reports about devices that the broker does not serve",
     ["broker_id"],
 )
 
@@ -95,9 +95,9 @@ class Presence:
                     if not seen:
                         del unwritten[broker_id]
         except Unavailable:
-            log.warning("who is online cannot be written")
+            log.warning("states of connections cannot be written")
         except DriverError as error:
-            log.exception("who is online cannot be written", **described(error))
+            log.exception("states of connections cannot be written", **described(error))
         finally:
             # A process that is stopped here writes once more. Notices since then are newer.
             since, self._seen = self._seen, unwritten
@@ -112,7 +112,7 @@ class Presence:
         if refused:
             REFUSED.labels(broker_id).inc(refused)
             log.warning(
-                "a broker sent notices of devices that it does not serve",
+                "a broker sent reports about devices that it does not serve",
                 broker_id=broker_id,
                 devices=refused,
             )

@@ -25,7 +25,7 @@ class Verdicts(Collector):
         """As the library wants it."""
         family = CounterMetricFamily(
             "mooring_access_verdicts",
-            "What brokers asked and were told, by the reason of a denial",
+            "Answers to brokers' questions, by the reason of a denial",
             labels=["dialect", "question", "reason"],
         )
         # A copy, made at one go: there may be new ones meanwhile.

@@ -16,7 +16,7 @@ PERIOD_S = 60.0
 MAX_ADDRESSES = 10_000
 
 REFUSED = Counter(
-    "mooring_access_secrets_refused_total", "Requests that showed no secret of a broker"
+    "mooring_access_secrets_refused_total", "Requests without a valid secret of a broker"
 )
 
 

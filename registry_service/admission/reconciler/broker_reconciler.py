@@ -51,7 +51,7 @@ KICK_SECONDS = Histogram(
     buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
 )
 KICKED = Counter("mooring_revocations_total", "Revocations that took effect", ["broker"])
-IN_STEP = Gauge("mooring_broker_in_step", "1 while a driven broker is as it should be", ["broker"])
+IN_STEP = Gauge("mooring_broker_in_step", "1 while a managed broker is in step", ["broker"])
 COMMANDS = Counter(
     "mooring_broker_commands_total", "Commands that brought a Mosquitto in step", ["broker"]
 )
@@ -227,7 +227,7 @@ class BrokerReconciler:
         if what.impossible:
             problems.append(
                 f"{len(what.impossible)} imported devices can only be in the file that the broker"
-                f" starts with, for nobody knows their passwords: {what.impossible[:5]}"
+                f" starts with, because their passwords are not known: {what.impossible[:5]}"
             )
         return "; ".join(problems)
 

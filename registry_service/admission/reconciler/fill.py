@@ -102,9 +102,15 @@ def main(arguments: Sequence[str]) -> None:
     )
     parser.add_argument("--broker", type=int, required=True, metavar="ID")
     parser.add_argument("--control-username", required=True, metavar="NAME")
-    parser.add_argument("--to", type=Path, metavar="FILE", help="else to standard output")
-    parser.add_argument("--owner", metavar="USER", help="who Mosquitto runs as, with --to")
-    parser.add_argument("--replace", action="store_true", help="a file that is there, with --to")
+    parser.add_argument(
+        "--to", type=Path, metavar="FILE", help="write to this file instead of standard output"
+    )
+    parser.add_argument(
+        "--owner", metavar="USER", help="with --to: the user that Mosquitto runs as"
+    )
+    parser.add_argument(
+        "--replace", action="store_true", help="with --to: overwrite an existing file"
+    )
     asked = parser.parse_args(arguments)
     if asked.to is None and (asked.owner or asked.replace):
         parser.error("--owner and --replace are of use with --to only")

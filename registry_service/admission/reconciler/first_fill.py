@@ -64,7 +64,7 @@ def first_fill(
     """
     held = sorted((one for one in wanted if can_hold(one)), key=lambda one: one.username)
     if any(one.username == control_username for one in held):
-        raise UsernameReserved("is the broker's login of ours", field="username")
+        raise UsernameReserved("is Mooring's own login at the broker", field="username")
     control = frozenset(Acl(kind, CONTROL_TOPICS) for kind in (SEND, RECEIVE, SUBSCRIBE))
     roles = {CONTROL_ROLE: control, **({LIMITS: limits()} if held else {})}
     roles |= {role_of(one.username): acls_of(one.grants) for one in held}

@@ -195,7 +195,7 @@ class Emqx(_HttpKicker):
             ended += len(found)
             if len(found) < PAGE:
                 return ended
-        raise ControlUnreadable("the broker's API goes on listing clients that were ended")
+        raise ControlUnreadable("the broker's API still lists clients whose sessions were ended")
 
 
 class RabbitMq(_HttpKicker):

@@ -55,7 +55,7 @@ def driver_of(broker: pb.ManagedBroker, policy: AddressPolicy) -> Driver:
     ca_pem = broker.ca_cert if broker.HasField("ca_cert") else None
     if broker.management == "mosquitto":
         if broker.protocol not in ("mqtt", "mqtts"):
-            raise ControlUnreachable("a Mosquitto is driven over mqtt or mqtts, not websockets")
+            raise ControlUnreachable("a Mosquitto is managed over mqtt or mqtts, not websockets")
         return DynamicSecurity(
             ControlSettings(
                 broker.host,

@@ -169,7 +169,7 @@ class DynamicSecurity:
         except Refused as error:
             if error.code in NOT_ALLOWED:
                 raise ControlNotAllowed("the broker does not accept the login") from error
-            raise ControlUnreachable("the broker does not take the connection") from error
+            raise ControlUnreachable("the broker refuses the connection") from error
         except ProtocolError as error:
             raise ControlUnreadable(
                 f"the broker does not speak MQTT 5 as agreed: {error}"

@@ -128,7 +128,7 @@ class Connection:
             raise ProtocolError(f"a packet of {length} bytes")
         self._received += PACKET_BYTES + length
         if self._received > MAX_RECEIVED_BYTES:
-            raise ProtocolError("more is sent than can be an answer")
+            raise ProtocolError("the broker sends more than an answer can have")
         kind = first & 0xF0
         if kind not in (CONNACK, PUBLISH, SUBACK, PINGRESP, DISCONNECT):
             raise ProtocolError(f"a packet of the kind {kind:#x}")

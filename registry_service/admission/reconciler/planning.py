@@ -117,7 +117,7 @@ def _is_suspicious(removals: int, clients: int) -> bool:
 
 def _too_many_removals(removals: int, clients: int) -> TooManyRemovals:
     return TooManyRemovals(
-        f"{removals} of {clients} clients would be removed at once, and nobody said so:"
+        f"{removals} of {clients} clients would be removed at once, and no operator asked for that:"
         " none of them is",
         usage={"removals": removals, "clients": clients},
     )
@@ -127,7 +127,7 @@ def too_many_clients(wanted: int) -> TooManyClients:
     """What is said where there are so many; the plugin writes its whole file at each command."""
     return TooManyClients(
         f"{wanted} clients are more than the {MAX_CLIENTS} that Mosquitto's dynamic security"
-        " plugin can be kept in step with: no more are made. Let Mosquitto ask over HTTP"
+        " plugin can hold in step: no more are created. Let Mosquitto ask over HTTP"
         " (mosquitto-go-auth), or let devices show certificates, with use_identity_as_username and"
         " one ACL pattern; or use another broker",
         usage={"wanted": wanted, "most": MAX_CLIENTS},

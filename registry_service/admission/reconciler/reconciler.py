@@ -67,11 +67,11 @@ class _BrokerTask:
             self.has_failed = False
         except Unavailable as error:
             self.has_changes = True
-            log.warning("a broker cannot be driven now", broker_id=broker_id, reason=error.reason)
+            log.warning("a broker cannot be managed now", broker_id=broker_id, reason=error.reason)
         except Exception:
             # For example, the broker was deleted meanwhile; the next run decides.
             self.has_changes = True
-            log.exception("a broker could not be driven", broker_id=broker_id)
+            log.exception("a broker could not be managed", broker_id=broker_id)
 
 
 class Reconciler:
@@ -165,13 +165,13 @@ class Reconciler:
         if self._term is None:
             self._term = await self._store.lease.take(self._holder)
             if self._term is not None:
-                log.info("drives brokers from now on", term=self._term)
+                log.info("manages brokers from now on", term=self._term)
             return self._term is not None
         try:
             async with self._store.lease.turn(self._term):
                 return True
         except LeaseLost:
-            log.info("another process drives brokers", term=self._term)
+            log.info("another process manages brokers", term=self._term)
             self._term = None
             return False
 
@@ -183,7 +183,10 @@ class Reconciler:
             try:
                 found = question.result()
             except MooringError as error:
-                log.warning("the broker service does not say what it drives", reason=error.reason)
+                log.warning(
+                    "the list of managed brokers cannot be read from the broker service",
+                    reason=error.reason,
+                )
             else:
                 await self._take_over(found)
         is_due_after_s = ASK_S if self._wakes.heard == self._heard else ASK_AGAIN_S

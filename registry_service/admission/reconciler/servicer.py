@@ -99,7 +99,7 @@ def _problem_of(row: sa.Row[Any]) -> str:
     if not row.management:
         return ""
     if not row.is_active:
-        return "the broker is not active, and is not driven"
+        return "the broker is not active, so Mooring does not manage it"
     if not row.is_anybody_driving:
-        return "no process drives brokers now: no worker runs the loop enforcement"
+        return "no process manages brokers now: no worker runs the loop enforcement"
     return row.problem or ""

@@ -40,4 +40,6 @@ class Waking:
             try:
                 await wake(self._pool)
             except MooringError as error:
-                log.warning("the driving process was not notified", reason=error.reason)
+                log.warning(
+                    "the process that manages brokers was not notified", reason=error.reason
+                )

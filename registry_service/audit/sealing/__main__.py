@@ -102,7 +102,7 @@ def show(report: Report) -> int:
     print(f"{report.seals} seals, {report.lines} lines, {report.waiting} not sealed yet")  # noqa: T201
     if report.unproved is None:
         why = "TICKET_PUBLIC_KEYS_FILE is not set"
-        print(f"tickets were not looked at: {why}", file=sys.stderr)  # noqa: T201
+        print(f"tickets were not checked: {why}", file=sys.stderr)  # noqa: T201
     if report.head is not None:
         print(f"head {report.head.id}:{report.head.mac.hex()}")  # noqa: T201
     return 1 if report.findings else 0
@@ -117,7 +117,11 @@ if __name__ == "__main__":
         "--expect", type=head, metavar="ID:MAC", help="a head that was printed before"
     )
     verb.add_argument(
-        "--archived", type=int, default=0, metavar="ID", help="lines up to this seal may be gone"
+        "--archived",
+        type=int,
+        default=0,
+        metavar="ID",
+        help="lines up to this seal may have been removed",
     )
     asked = parser.parse_args()
     config = load(SealingConfig)

@@ -51,10 +51,10 @@ class Fault(Enum):
     KEY_MISSING = "the key of a seal is not in the ring"
     LINES_REMOVED = "lines were removed"
     LINES_CHANGED = "lines were changed"
-    LINES_INSERTED = "lines were put in after what is around them was sealed"
-    HEAD_REMOVED = "the seal that is expected is not there, or is another"
+    LINES_INSERTED = "lines were inserted between lines that were sealed before"
+    HEAD_REMOVED = "the expected seal is missing or different"
     NOT_SEALED = "lines have waited too long to be sealed"
-    NOT_PROVED = "lines name a person, without a valid ticket of theirs"
+    NOT_PROVED = "lines name a token without a valid ticket for it"
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,8 +16,8 @@ async def lost_key(store: SealStore, file: Path, ring: KeyRing) -> str | None:
     if last is None or last.key_id in ring.keys:
         return None
     return (
-        f"{file}: the last seal was made with key {last.key_id}, which is not in it: put the backup"
-        " of the file back"
+        f"{file}: the last seal was made with key {last.key_id}, which is not in it: restore the "
+        f"backup of the file"
     )
 
 

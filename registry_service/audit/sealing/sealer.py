@@ -62,11 +62,19 @@ class Sealer:
         async with self._store.turn(term) as turn:
             last = await turn.last_seal()
             if self._head is not None and _place(last) != _place(self._head):
-                log.error("the chain does not end where it did", was=self._head.id, **_told(last))
+                log.error(
+                    "the chain of seals does not end with the last known seal",
+                    was=self._head.id,
+                    **_told(last),
+                )
             self._head = last
             if last and (fault := fault_of(last, last.id - 1, None, self._ring.keys)):
                 # A seal that is not authentic does not say which lines come next.
-                log.error("the last seal is not ours: verify", fault=fault.value, **_told(last))
+                log.error(
+                    "this process did not make the last seal: verify the chain",
+                    fault=fault.value,
+                    **_told(last),
+                )
                 return 0, True
             lines = await turn.unsealed(last, BATCH)
             if not lines:

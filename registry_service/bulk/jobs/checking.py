@@ -125,7 +125,7 @@ def _destination(outcome: pb.ResolutionOutcome) -> Destination:
         error = from_item(outcome.error)
         if error.reason == "NO_BROKER_ALLOWED":
             return Destination(None, "")
-        raise Unavailable("which broker serves the devices cannot be found out now") from error
+        raise Unavailable("the brokers of the devices cannot be determined now") from error
     resolution = outcome.resolution
     source = pb.Source.Name(resolution.source).removeprefix("SOURCE_").lower()
     return Destination(resolution.broker_id or None, source)

@@ -73,12 +73,12 @@ class Runner:
         except LeaseLost:
             raise
         except LostRace:
-            log.info("a chunk is begun again", job_id=job_id)
+            log.info("a chunk is repeated", job_id=job_id)
             return
         except DBAPIError as error:
             # It would fail again and again, and the other jobs would wait.
             log.exception("a job cannot go on", job_id=job_id, **described(error))
-            await self._store.fail(job_id, "a fault of ours, which is in the log")
+            await self._store.fail(job_id, "a fault of Mooring, which is in the log")
             return
         if chunk is None:
             return

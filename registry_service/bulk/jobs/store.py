@@ -122,7 +122,7 @@ class JobStore:
                 upload = job.upload + 1
                 changes = {"upload": upload, "is_uploaded": False, "last_number": 0}
             elif upload != job.upload:
-                raise LostRace("another list has taken the place of this one")
+                raise LostRace("another list has replaced this one")
             if rows:
                 await connection.execute(
                     statements.ADD_ROWS, {"job_id": job_id, "rows": json.dumps(list(rows))}

@@ -72,7 +72,7 @@ class WorkStore:
             async with self.lease.turn(term) as connection:
                 return await _work(connection, job_id, size)
         except IntegrityError as error:
-            raise LostRace("a broker has gone meanwhile") from error
+            raise LostRace("a broker was deleted meanwhile") from error
 
     async def fail(self, job_id: int, failure: str) -> None:
         """Pauses a job that cannot go on; `failure` is for people."""
@@ -139,11 +139,11 @@ async def _fault_of_token(connection: AsyncConnection, token_id: str) -> str:
     ).where(api_tokens.c.id == wanted)
     token = (await connection.execute(query)).one_or_none()
     if token is None or not token.is_active:
-        return "the API token that had it run was revoked: resume it with another"
+        return "the API token of the job was revoked: resume it with another one"
     if token.has_expired:
-        return "the API token that had it run has expired: resume it with another"
+        return "the API token of the job has expired: resume it with another one"
     if not token.has_role or token.is_restricted:
-        return "the API token that had it run may not run jobs any more: resume it with another"
+        return "the API token of the job may not run jobs any more: resume it with another one"
     return ""
 
 

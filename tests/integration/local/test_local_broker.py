@@ -192,7 +192,7 @@ async def test_devices_are_let_in_again_after_its_file_was_damaged(
         served.file.write_bytes(cut_off)
         served.start()
         assert served.process.knows_nobody
-        assert "did not let us in" in capsys.readouterr().err
+        assert "refused Mooring's login" in capsys.readouterr().err
         await until_let_in(served, one, is_in=True)
     assert served.file.with_name("dynamic-security.json.1").read_bytes() == cut_off
     # Nobody is told when it was simply deleted.

@@ -268,7 +268,7 @@ def test_of_free_ports_another_is_tried(copied: Postgres, monkeypatch: pytest.Mo
 
 def test_a_lost_superuser_password_is_a_clear_reason(copied: Postgres) -> None:
     copied.data.with_name("superuser-password").write_text("another")
-    with pytest.raises(CannotRun, match=r"does not let us in: .*password authentication failed"):
+    with pytest.raises(CannotRun, match=r"refuses the login: .*password authentication failed"):
         copied.start()
     assert not processes_on(copied.data)
 

@@ -83,7 +83,7 @@ def read_json(decoder: "msgspec.json.Decoder[Body]", request: Asked) -> Body:
         request.body.decode()
         return decoder.decode(request.body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise Unreadable("the body is not the JSON that it should be") from None
+        raise Unreadable("the JSON does not have the fields that it should have") from None
 
 
 def read_form(kind: type[Body], encoded: bytes) -> Body:
@@ -106,7 +106,7 @@ def read_form(kind: type[Body], encoded: bytes) -> Body:
                 raise Unreadable("a field has two values")
         return msgspec.convert(fields, kind)
     except (ValueError, msgspec.ValidationError):
-        raise Unreadable("this is not the form that it should be") from None
+        raise Unreadable("the form does not have the fields that it should have") from None
 
 
 def check_names(*names: str) -> None:

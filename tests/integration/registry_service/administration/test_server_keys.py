@@ -341,8 +341,8 @@ async def test_a_key_that_has_leaked_is_ended(stack: Stack) -> None:
     assert status == 0, printed
     assert printed.splitlines() == [
         "3 passwords that key 1 has made were ended",
-        "1 that were replaced lately are not accepted any more",
-        "3 devices prove themselves by it until they ask: leave it in the ring",
+        "1 previous passwords are not accepted any more",
+        "3 devices still need the key to prove their identity: leave it in the ring",
     ]
     # Nobody has one that the key has made; who has left it goes on.
     for uuid, password in before.items():
@@ -371,11 +371,13 @@ async def test_a_key_that_has_leaked_is_ended(stack: Stack) -> None:
         0,
         [
             "0 passwords that key 1 has made were ended",
-            "1 devices prove themselves by it until they ask: leave it in the ring",
+            "1 devices still need the key to prove their identity: leave it in the ring",
         ],
     )
     status, printed = await command(stack, ring_file(stack, 2, 2), "retire", "--key", "1")
-    assert "1 devices have only it to prove themselves by, and it is not in the ring" in printed
+    assert (
+        "1 devices can prove their identity only with the key, which is not in the ring" in printed
+    )
     lines = (await stack.admin("GET", "/audit-log?action=server_key.retire")).json()["items"]
     assert [(line["actor"], line["subject"], line["after"]) for line in lines] == [
         (
@@ -432,7 +434,7 @@ async def test_who_still_hands_the_key_out_is_noticed(
 
     monkeypatch.setattr(store, "passwords_left", counted)
     assert await retired(config_of(stack, ring_file(stack, 2, 1, 2)), 1) == 1
-    assert "a registry service has it as the active one still" in capsys.readouterr().out
+    assert "it is still the active key of a registry service" in capsys.readouterr().out
     # What it was told by that one is accepted.
     [connection] = await asked(stack.registry, "d")
     assert isinstance(connection, pb.Connection)

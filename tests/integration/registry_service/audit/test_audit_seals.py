@@ -421,7 +421,7 @@ async def test_the_command(sealed: Chain, tmp_path: Path) -> None:
     sealed.database.execute("DELETE FROM audit_seals WHERE id = 3")
     status, said = verify_command(environment, "--expect", head)
     assert status == 1
-    assert "seal 3: the seal that is expected is not there, or is another" in said
+    assert "seal 3: the expected seal is missing or different" in said
     assert verify_command(environment, "--expect", "nonsense")[0] == 2
     gone = environment | {"DATABASE_URL": "postgresql://u:sesame@127.0.0.1:1/x"}
     status, said = verify_command(gone)

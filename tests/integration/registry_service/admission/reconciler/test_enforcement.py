@@ -66,7 +66,7 @@ async def test_a_broker_that_nobody_drives_though_somebody_should(stack: Stack) 
     assert (await stack.admin("PATCH", path, json=DRIVEN)).status_code == 200
     state = await state_of(stack)
     assert (state["management"], state["looked_at"]) == ("rabbitmq", None)
-    assert "no process drives brokers now" in state["problem"]
+    assert "no process manages brokers now" in state["problem"]
     async with reconciling(stack):
         async with asyncio.timeout(PATIENCE_S):
             while (state := await state_of(stack))["looked_at"] is None:
@@ -77,11 +77,11 @@ async def test_a_broker_that_nobody_drives_though_somebody_should(stack: Stack) 
         await stack.admin("POST", f"/brokers/{other_id}/default")
         assert (await stack.admin("PATCH", path, json={"is_active": False})).status_code == 200
         state = await state_of(stack)
-        assert state["problem"] == "the broker is not active, and is not driven"
+        assert state["problem"] == "the broker is not active, so Mooring does not manage it"
     await stack.admin("PATCH", path, json={"is_active": True})
     # It has given its lease up.
     state = await state_of(stack)
-    assert "no process drives brokers now" in state["problem"]
+    assert "no process manages brokers now" in state["problem"]
     assert state["looked_at"] is not None
 
 

@@ -153,7 +153,7 @@ async def test_a_file_is_for_its_owner_only_and_is_not_replaced_unasked(
         ((), {"CONTROL_PASSWORD_FILE": "/nowhere"}, "cannot be read"),
         (("--replace",), SECRET, "with --to only"),
         (("--control-username", ""), SECRET, "is empty"),
-        (("--control-username", "device_one"), SECRET, "is the broker's login of ours"),
+        (("--control-username", "device_one"), SECRET, "is Mooring's own login at the broker"),
         (("--to", "/nowhere/file"), SECRET, "cannot be written"),
         ((), {**SECRET, "DATABASE_URL": "sqlite://"}, "DATABASE_URL"),
     ],

@@ -77,7 +77,12 @@ async def test_a_broker_service_that_hangs_holds_up_nothing(
             before = term(stack)
             proxy.lose()
             with capture_logs() as lines:
-                await until(lambda: "the broker service does not say what it drives" in said(lines))
+                await until(
+                    lambda: (
+                        "the list of managed brokers cannot be read from the broker "
+                        "service" in said(lines)
+                    )
+                )
             loop = asyncio.get_running_loop()
             for uuid, one in logins.items():
                 begun = loop.time()
@@ -100,7 +105,7 @@ async def test_trouble_with_the_database_is_not_the_brokers(
             with psycopg.connect(stack.database.url("mooring")) as connection:
                 # Until somebody's patience with locks is over.
                 connection.execute("LOCK TABLE device_counts IN ACCESS EXCLUSIVE MODE")
-                await until(lambda: "a broker cannot be driven now" in said(lines))
+                await until(lambda: "a broker cannot be managed now" in said(lines))
                 assert await problem_of(stack) == ""
             await stack.admin("PATCH", "/devices/one", json={"is_active": False})
             await until_let_in(broker, one, is_in=False)
