@@ -1,9 +1,9 @@
-"""Which broker: the decision, over plain values.
+"""Decides which broker serves a device, over plain values.
 
-A device's placement goes in with a directory of the brokers and fleets; the broker comes out, with
-what each step of the chain found on the way. The first step that names a broker which may serve
-decides: docs/note.md has the pin, the default and MQTT_BROKER_URL; the fleet is in between, what it
-is rolling out before what it has.
+The input is the placement of a device and a directory of the brokers and fleets. The result is the
+broker, with what each step of the chain found. The first step that names a broker which may serve
+decides: docs/note.md has the pin, the default and MQTT_BROKER_URL. The fleet comes in between, its
+rollout before its own broker.
 """
 
 from collections.abc import Callable, Collection, Mapping
@@ -14,7 +14,7 @@ from msgspec import Struct
 
 
 class Source(StrEnum):
-    """Which step decided; in their order."""
+    """The step that decided, in the order of the steps."""
 
     DEVICE = "device"
     ROLLOUT = "rollout"
@@ -36,7 +36,7 @@ class Finding(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Broker:
-    """A broker, as far as choosing it goes."""
+    """What the decision needs of a broker."""
 
     id: int
     is_active: bool = True
@@ -44,7 +44,7 @@ class Broker:
 
 @dataclass(frozen=True, slots=True)
 class FleetRollout:
-    """Another broker, to which a fleet goes a wave of its devices at a time (domain/waves.py)."""
+    """A rollout takes a fleet to another broker in waves (domain/waves.py)."""
 
     broker_id: int
     # 0 to 100, with two decimals.
@@ -54,10 +54,10 @@ class FleetRollout:
 
 @dataclass(frozen=True, slots=True)
 class FleetRule:
-    """Where a fleet's devices go."""
+    """The brokers of a fleet's devices."""
 
     broker_id: int | None = None
-    # The only brokers that may ever serve its devices; None where any may.
+    # The only brokers that may serve its devices; None if any may.
     allowed_ids: frozenset[int] | None = None
     # Goes up with every change of the fleet.
     revision: int = 0
@@ -69,10 +69,10 @@ class Placement(Struct, frozen=True):
 
     broker_id: int | None = None
     fleet_id: str | None = None
-    # That of the fleet when the facts were read; a rule older than this may lack a restriction.
+    # The fleet's revision when the facts were read. An older rule may lack a restriction.
     fleet_revision: int = 0
-    # The salt of the fleet's rollout as of that revision, if that has reached the device. So few
-    # placements still serve all devices, though each has a position of its own.
+    # The salt of the fleet's rollout as of that revision, if the rollout has reached the device. So
+    # a few placements serve all devices, though each device has its own position in the rollout.
     wave: str = ""
 
 
@@ -94,9 +94,8 @@ class Directory:
         return rule is not None and rule.revision >= placement.fleet_revision
 
     def within(self, fleet_ids: Collection[str]) -> "Directory":
-        """These fleets, with the brokers that one of them may use, as if there were no others.
-
-        Their devices resolve as they do: what is left out could serve none of them.
+        """A directory of these fleets, and of the brokers that one of them may use. Their devices
+        resolve as before, because no other broker could serve them.
         """
         fleets = {key: rule for key, rule in self.fleets.items() if key in fleet_ids}
         brokers = self.brokers
@@ -109,7 +108,7 @@ class Directory:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What one step of the chain named, and what became of it."""
+    """The broker that one step of the chain named, and what the step found."""
 
     source: Source
     broker_id: int | None
@@ -118,10 +117,8 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Resolution:
-    """The answer.
-
-    `source` is ENVIRONMENT with no broker when no step decided, and None when nothing may serve:
-    a restricted fleet is never sent elsewhere.
+    """The decision. If no step decided, `source` is ENVIRONMENT, without a broker. If no broker may
+    serve the device, `source` is None: a restricted fleet gets no other broker.
     """
 
     source: Source | None
@@ -157,7 +154,7 @@ CHAIN: tuple[tuple[Source, Callable[[Placement, Directory], int | None]], ...] =
 
 
 def resolve(placement: Placement, directory: Directory) -> Resolution:
-    """Walks the chain. A placement that the directory does not know is the caller's to refuse."""
+    """Walks the chain. The caller must refuse a placement that the directory does not know."""
     rule = directory.fleets.get(placement.fleet_id) if placement.fleet_id else None
     allowed_ids = rule.allowed_ids if rule else None
     steps = []

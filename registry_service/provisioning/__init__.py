@@ -1,1 +1,1 @@
-"""What devices ask: to be registered, and what to connect to today."""
+"""Registers devices, and answers which broker they connect to."""

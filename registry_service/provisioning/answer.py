@@ -1,4 +1,4 @@
-"""What a device is told: its identity, its broker, when to ask again."""
+"""The answer to a device: its identity, its broker, when to ask again."""
 
 import hashlib
 from collections.abc import Collection, Iterable
@@ -16,31 +16,31 @@ from registry_service.credentials import (
 from registry_service.provisioning.placements import Answer
 from registry_service.provisioning.records import Note
 
-# As they are called in the database: SOURCE_FLEET is fleet.
+# Names of sources in the database: SOURCE_FLEET is fleet.
 SOURCES = {
     source: name.removeprefix("SOURCE_").lower() for name, source in resolution_pb2.Source.items()
 }
 
 
 class Told(Struct, frozen=True):
-    """How a device connects, and which broker it is sent to; times are in seconds."""
+    """How a device connects, and to which broker; times are in seconds."""
 
     username: str
     password: str
     answer: Answer
-    # As devices know it: to them a rollout is their fleet's broker, before and after.
+    # The source in answers to devices, which see a rollout as the broker of their fleet.
     source: resolution_pb2.Source.ValueType
     generation: str
     refresh_after_s: int
     topics: list[str]
-    # The fingerprint under which the broker has to hold the device; empty where it asks.
+    # The fingerprint under which the broker must hold the device; empty if the broker asks Mooring.
     held_as: str = ""
-    # Whether that was changed now, or a moment ago.
+    # Whether the fingerprint was changed now or a moment ago.
     is_newly_told: bool = False
 
 
 class Teller(Struct, frozen=True):
-    """Composes what devices are told. `environment_url` is MQTT_BROKER_URL; times in seconds."""
+    """Composes answers to devices. `environment_url` is MQTT_BROKER_URL; times in seconds."""
 
     environment_url: str
     refresh_after_s: int
@@ -60,7 +60,7 @@ class Teller(Struct, frozen=True):
         broker, source = answer.broker, answer.source
         if source == resolution_pb2.SOURCE_ROLLOUT:
             source = resolution_pb2.SOURCE_FLEET
-        # All that the answer is made of but when to ask again, so it changes when the answer does.
+        # Covers all of the answer except when to ask again, so it changes with the answer.
         made_of = f"{uuid}|{salt}|{key_id}|{source}|" + (
             broker.generation if broker else self.environment_url
         )
@@ -80,7 +80,7 @@ class Teller(Struct, frozen=True):
 
 
 def write_connection(told: Told, connection: pb.Connection) -> None:
-    """Fills in the message, in place: thousands a second are written."""
+    """Fills in the message in place, because thousands a second are written."""
     answer = told.answer
     connection.username = told.username
     connection.password = told.password
@@ -97,7 +97,7 @@ def write_connection(told: Told, connection: pb.Connection) -> None:
 
 
 def note_of(answer: Answer) -> Note:
-    """What a device's row says once it has been given this answer."""
+    """What a device's row records about this answer."""
     broker, source = answer.broker, SOURCES[answer.source]
     if broker is None:
         return Note([], source, [])
@@ -105,23 +105,23 @@ def note_of(answer: Answer) -> Note:
 
 
 def is_waited_for(told: Told) -> bool:
-    """Whether the broker does not let the device in before it has been told of it."""
+    """Whether the broker must hold the device before the device can connect."""
     return told.is_newly_told and bool(told.held_as)
 
 
 def needs_another_password(salt_broker_ids: Collection[int], answer: Answer) -> bool:
     """Whether this answer sends a device to a primary broker that its salt was not made for.
 
-    What one broker hears would open the next. A stopgap never does that, nor does MQTT_BROKER_URL:
-    the device may be sent back within minutes.
+    With the same password, the operator of one broker could connect to the next. A stopgap and
+    MQTT_BROKER_URL do not count, because the device may get its broker back within minutes.
     """
     broker = answer.broker
     return broker is not None and not answer.is_stale and broker.id not in salt_broker_ids
 
 
 def each_broker_once(told: Iterable[Told]) -> list[resolution_pb2.BrokerSettings]:
-    """The brokers that a response carries: a certificate travels once, not once per device."""
-    # Few answers serve a whole batch, each the same object.
+    """The brokers of a response, so that each certificate is sent once, and not once per device."""
+    # A batch has few different brokers, each as one object.
     answers = {id(item.answer): item.answer for item in told}.values()
     brokers = (answer.broker for answer in answers if answer.broker)
     return list({broker.id: broker for broker in brokers}.values())

@@ -1,4 +1,4 @@
-"""What registered devices should connect to today, and with which password, a batch at a time."""
+"""Answers registered devices, a batch at a time: their brokers and passwords now."""
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -46,7 +46,7 @@ class Connections:
         teller: Teller,
         guesses: Guesses,
     ) -> None:
-        """Holds no state of its own but `guesses`: replicas are alike."""
+        """Has no state except `guesses`, so replicas are alike."""
         self._guesses = guesses
         self._store = store
         self._placements = placements
@@ -60,13 +60,11 @@ class Connections:
         *,
         is_rotating: bool = False,
     ) -> list[Result]:
-        """In order. What a device is told is on its row before it is told.
-
-        `is_rotating`: they want new passwords. A device whose credentials were replaced since they
-        were read first, by whomever, has got one: so this may be begun again, also where nobody
-        knows whether a commit took effect.
-
-        Raises `Unavailable`, once it has begun again a few times, and `DeadlineExceeded`.
+        """The results, in order. A device's row records an answer before the device gets it.
+        `is_rotating`: the devices want new passwords. A device whose credentials were replaced
+        since the first read has a new password, so the batch may be repeated, also if it is not
+        known whether a commit took effect. Raises `Unavailable` after a few attempts, and
+        `DeadlineExceeded`.
         """
         results: dict[int, Result] = {}
         pending: dict[int, pb.ConnectionRequest] = {}
@@ -76,7 +74,7 @@ class Connections:
                 pending[index] = request
             except MooringError as error:
                 results[index] = error
-        # By uuid, as they were when they were read first; None where nobody wants another.
+        # The salts at the first read, by uuid; None if no device wants a new password.
         replaced: dict[str, str] | None = {} if is_rotating else None
         for _ in range(MAX_PASSES):
             if not pending:
@@ -89,7 +87,7 @@ class Connections:
     async def _pass(
         self, requests: Requests, replaced: dict[str, str] | None, deadline: float
     ) -> dict[int, Result]:
-        """All but those whose credentials were changed by somebody else at the same time."""
+        """The answers, without devices whose credentials another transaction changed meanwhile."""
         results: dict[int, Result] = {}
         known = await self._store.known_of((), {request.uuid for request in requests.values()})
         admitted: dict[int, Device] = {}
@@ -126,7 +124,7 @@ class Connections:
         rotated = await self._store.rotate([change for change, _ in rotations.values()])
         await self._store.tell(list(tellings.values()))
         if replaced is not None and known.is_replicated:
-            # Rotated by an earlier call: acknowledged from their rows.
+            # An earlier call has rotated these: they are acknowledged from their rows.
             read = {one.id: one for one in admitted.values() if one.id not in rotations}
             if read:
                 await self._store.mark(list(read.values()))
@@ -168,7 +166,7 @@ class Connections:
         return device
 
     def _needs_others(self, device: Device, answer: Answer) -> bool:
-        """Whether it gets other credentials, whatever it asks."""
+        """Whether the device gets new credentials with any request."""
         return device.needs_credentials(self._ring) or needs_another_password(
             device.password_broker_ids, answer
         )
@@ -197,6 +195,6 @@ def _proof(request: pb.ConnectionRequest) -> Proof:
 
 
 def _is_asked(device: Device, replaced: dict[str, str] | None) -> bool:
-    """Whether it wants another password, and has the one that it had when it asked."""
+    """Whether the device wants a new password and still has the one from before its request."""
     salt = device.credential_salt
     return replaced is not None and replaced.setdefault(device.uuid, salt) == salt

@@ -1,4 +1,4 @@
-"""Whether a provisioning key lets a device in: the decision, over plain values."""
+"""Decides whether a device may register with a provisioning key, over plain values."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -26,20 +26,20 @@ from registry_service.errors import (
 
 @dataclass(frozen=True, slots=True)
 class Restrictions:
-    """What a key is good for; None restricts nothing, and all that is set must be met."""
+    """The restrictions of a key. None restricts nothing; a device must meet all that are set."""
 
     device_types: frozenset[str] | None = None
     # In CIDR notation.
     source_networks: tuple[str, ...] | None = None
     uuids: frozenset[str] | None = None
     uuid_prefix: str | None = None
-    # Whether it makes only devices that are expected in its fleet.
+    # Whether only devices that are expected in the key's fleet can register.
     only_expected: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class ProvisioningKey:
-    """A key as the database had it."""
+    """A key as it was read."""
 
     id: UUID
     fleet_id: str
@@ -48,17 +48,17 @@ class ProvisioningKey:
     max_devices: int | None = None
     devices_provisioned: int = 0
     default_broker_id: int | None = None
-    # Goes up with every change but those of its use.
+    # Goes up with every change, except when the key is used.
     revision: int = 1
-    # None for most keys, which then pay for none of it.
+    # None for most keys, which then cost no checks.
     restrictions: Restrictions | None = None
     fleet_is_active: bool = True
-    # The beginning of the uuids of its fleet's devices; None for any.
+    # The prefix of uuids of its fleet's devices; None for any.
     fleet_uuid_prefix: str | None = None
 
     @property
     def places_left(self) -> int | None:
-        """How many devices it may still make; None without a limit."""
+        """How many more devices may register with it; None without a limit."""
         if self.max_devices is None:
             return None
         return self.max_devices - self.devices_provisioned
@@ -66,23 +66,23 @@ class ProvisioningKey:
 
 @dataclass(frozen=True, slots=True)
 class Registered:
-    """What matters here of a device that is registered already."""
+    """What the decision needs of a registered device."""
 
-    # None for one that was imported and has not registered since.
+    # None for an imported device that has not registered yet.
     provisioned_by_key_id: UUID | None
     fleet_id: str
-    # And its fleet too.
+    # Whether the device and its fleet are enabled.
     is_active: bool = True
     reprovisioning_allowed: bool = False
 
 
 class Decision(Enum):
-    """What to do with a registration."""
+    """The decision about a registration."""
 
-    CREATE = "create"  # a new device: takes a place of the key
-    CONFIRM = "confirm"  # the same device again: the same identity, nothing is taken
+    CREATE = "create"  # a new device: counts against the key's limit
+    CONFIRM = "confirm"  # the same device again: the same identity, not counted
     # The same uuid, provisioned anew as an administrator allowed, or for the first time since it
-    # was imported: nothing is taken.
+    # was imported: not counted.
     RENEW = "renew"
 
 
@@ -98,17 +98,14 @@ def decide(
     now: datetime,
     reserved_for: str | None = None,
 ) -> Decision:
-    """What to do with a registration that shows `key` for `device`, if that is registered.
-
-    `source_address`: where it comes from, empty where that is not known. `expected_in`: the fleet
-    in which an operator expects the uuid. `reserved_for`: the fleet whose prefix the uuid begins
-    with. `is_same_api_key`: whether the device API key is the one
-    it registered with. Raises `ProvisioningKeyUnknown`, `NetworkNotAllowed`,
-    `ProvisioningKeyRevoked`, `ProvisioningKeyExpired`, `ProvisioningKeyUsedUp`, `UuidNotAllowed`,
-    `DeviceTypeNotAllowed`, `DeviceNotExpected`, `UuidReserved`, `FleetDisabled`, `DeviceTaken` or
-    `DeviceDisabled`.
-    The key is judged first: who has none, or one that is for others, does not learn which uuids
-    exist.
+    """The decision about a registration with `key`; `device` is the registered device with its
+    uuid, if there is one. `source_address`: the client's address, empty if it is not known.
+    `expected_in`: the fleet in which an operator expects the uuid. `reserved_for`: the fleet whose
+    prefix the uuid begins with. `is_same_api_key`: whether the device API key is the one it
+    registered with. Raises `ProvisioningKeyUnknown`, `NetworkNotAllowed`, `ProvisioningKeyRevoked`,
+    `ProvisioningKeyExpired`, `ProvisioningKeyUsedUp`, `UuidNotAllowed`, `DeviceTypeNotAllowed`,
+    `DeviceNotExpected`, `UuidReserved`, `FleetDisabled`, `DeviceTaken` or `DeviceDisabled`. The key
+    is checked first: a client without a key for this device does not learn which uuids exist.
     """
     if key is None:
         raise ProvisioningKeyUnknown("this provisioning key is not known")
@@ -120,7 +117,7 @@ def decide(
     elif not key.is_active:
         raise ProvisioningKeyRevoked("this provisioning key was revoked")
     if device is not None and is_same_api_key:
-        # It has proved itself: the key makes nothing here.
+        # The device has authenticated with its API key, so the key's restrictions do not apply.
         if not key.fleet_is_active and device.fleet_id != key.fleet_id:
             raise FleetDisabled("this provisioning key's fleet is disabled")
         if not device.is_active:
@@ -128,7 +125,7 @@ def decide(
         return Decision.CONFIRM
     is_imported = device is not None and device.provisioned_by_key_id is None
     if restrictions is not None:
-        # Who imported a device has named it too.
+        # An imported device was named by an operator, as an expected device is.
         named_in = device.fleet_id if device is not None and is_imported else expected_in
         is_expected = named_in == key.fleet_id
         _check_device(restrictions, uuid, device_type, is_expected=is_expected)
@@ -174,12 +171,11 @@ def _check_device(
         raise DeviceNotExpected("only expected devices can register with this provisioning key")
 
 
-# A factory's devices come from few addresses.
+# Devices of a factory have few addresses.
 @lru_cache(maxsize=4_096)
 def is_within(address: str, networks: tuple[str, ...]) -> bool:
-    """Whether an IP address is in one of `networks` (CIDR); what is no address is in none.
-
-    An IPv4 address that a socket for both wrote as IPv6 (RFC 4291, section 2.5.5.2) is itself.
+    """Whether an IP address is in one of `networks` (CIDR); False for text that is no address. An
+    IPv4-mapped IPv6 address (RFC 4291, section 2.5.5.2) counts as its IPv4 address.
     """
     try:
         found = unwrapped(ip_address(address))
@@ -194,7 +190,7 @@ def _parsed(networks: tuple[str, ...]) -> tuple[IPv4Network | IPv6Network, ...]:
 
 
 def admit(key: ProvisioningKey, now: datetime) -> None:
-    """Whether the key may make one more device; raises what `decide` raises."""
+    """Checks that one more device may register with the key; raises what `decide` raises."""
     if not key.is_active:
         raise ProvisioningKeyRevoked("this provisioning key was revoked")
     if key.expires_at is not None and key.expires_at <= now:
@@ -206,7 +202,7 @@ def admit(key: ProvisioningKey, now: datetime) -> None:
 
 
 def grant(key: ProvisioningKey, wanted: int, now: datetime) -> int:
-    """How many of `wanted` new devices the key may make now; never more than its limit leaves."""
+    """How many of `wanted` new devices may register with the key now, within its limit."""
     try:
         admit(key, now)
     except (ProvisioningKeyRevoked, ProvisioningKeyExpired, ProvisioningKeyUsedUp):

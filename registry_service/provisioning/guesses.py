@@ -1,14 +1,14 @@
-"""Guessing device API keys: how often a wrong one may be shown, and from where.
+"""Limits failed attempts with device API keys, by device and by address.
 
 Failures are counted in periods of `PERIOD_S`, for a device and an address together, for a device
-from all addresses, and for an address over all devices. Past the first limit nothing that the
-address shows for the device is looked at, right or wrong, until the period ends. Past one of the
-others the same holds, except at the address from which the device last proved itself: so no guess
-from elsewhere keeps a device out. A period tells `MAX_COUNTED` apart; what is beyond is counted
-together, as if it came from one address.
+from all addresses, and for an address over all devices. Beyond the first limit, no key from the
+address is checked for the device, right or wrong, until the period ends. Beyond one of the others
+the same holds, except for the address from which the device last authenticated: so guesses from
+other addresses do not lock a device out. A period has up to `MAX_COUNTED` counters; further
+attempts are counted together, as if they came from one address.
 
-Every replica counts at once what it sees itself. What all of them have counted is exchanged in the
-database every second, in one statement; a request never waits for that.
+Every replica counts its own failures at once. The replicas exchange their counts through the
+database every second, in one statement; no request waits for that.
 """
 
 import asyncio
@@ -43,7 +43,7 @@ BEYOND: Subject = ("", "")
 
 
 class Failures(Struct, frozen=True):
-    """A row: how many there were in the period."""
+    """A row: the number of failures in the period."""
 
     device_uuid: str
     address: str
@@ -51,9 +51,8 @@ class Failures(Struct, frozen=True):
 
 
 def is_to_wait(failures: Mapping[Subject, int], uuid: str, address: str, proved_from: str) -> bool:
-    """Whether this device is to wait when it asks from this address.
-
-    `proved_from` is the address from which it last proved itself; empty where that is not known.
+    """Whether a request for this device from this address must wait. `proved_from` is the address
+    from which the device last authenticated; empty if it is not known.
     """
     if failures.get((uuid, address), 0) >= PER_DEVICE_AND_ADDRESS:
         return True
@@ -64,12 +63,11 @@ def is_to_wait(failures: Mapping[Subject, int], uuid: str, address: str, proved_
     return failures.get(("", address), 0) >= PER_ADDRESS or failures.get(BEYOND, 0) >= PER_ADDRESS
 
 
-# A fleet's devices come from few addresses.
+# Devices of a fleet have few addresses.
 @lru_cache(maxsize=4_096)
 def network_of(address: str) -> str:
-    """What is counted as one address: an IPv6 host has a whole /64 to choose from.
-
-    An IPv4 address that was written as IPv6 is itself (RFC 4291, sections 2.5.1 and 2.5.5.2).
+    """What counts as one address: the /64 of an IPv6 address, because a host can choose any address
+    in it. An IPv4-mapped address counts as its IPv4 address (RFC 4291, sections 2.5.1 and 2.5.5.2).
     """
     try:
         found = unwrapped(ip_address(address.partition("%")[0]))
@@ -85,7 +83,7 @@ class Guesses:
     """The failures of the current period, as far as this process knows them."""
 
     def __init__(self, pool: Pool, audit: Refusals) -> None:
-        """`pool` connects as mooring_registry; `audit` writes what is refused to the audit log."""
+        """`pool` connects as mooring_registry; `audit` writes refusals to the audit log."""
         self._pool = pool
         self.audit = audit
         self._period = 0
@@ -93,9 +91,8 @@ class Guesses:
         self._unsent: Counter[Subject] = Counter()
 
     def wait_s(self, uuid: str, address: str, proved_from: str) -> float | None:
-        """How long the device is to wait before its API key is looked at; None: not at all.
-
-        `address` and `proved_from` are as `network_of` gives them.
+        """How long the device must wait before its API key is checked; None: it need not. `address`
+        and `proved_from` are results of `network_of`.
         """
         if not self._failures:
             return None
@@ -106,11 +103,11 @@ class Guesses:
         return max(1.0, (self._period + 1) * PERIOD_S - now)
 
     def is_watched(self, uuid: str) -> bool:
-        """Whether a wrong API key was shown for the device in this period."""
+        """Whether there was an attempt with a wrong API key for the device in this period."""
         return bool(self._failures) and (uuid, "") in self._failures
 
     def note(self, uuid: str, address: str, reason: str) -> None:
-        """A wrong API key was shown for the device, and refused with `reason`."""
+        """Counts an attempt with a wrong API key for the device, refused with `reason`."""
         self._begin(time.time())
         self._note_refused(uuid, address, reason)
         subjects = [(uuid, ""), (uuid, address)]
@@ -132,7 +129,7 @@ class Guesses:
                 log.warning("failed attempts of devices cannot be shared with other replicas now")
 
     async def exchange(self) -> None:
-        """Adds what was counted here, and learns what others have. Raises `Unavailable`."""
+        """Adds this process' counts, and reads those of other replicas. Raises `Unavailable`."""
         self._begin(time.time())
         period, sent = self._period, self._unsent
         self._unsent = Counter()
@@ -154,7 +151,7 @@ class Guesses:
         self.audit.note_by("", address, "device.authenticate", uuid, reason, address=address)
 
     def _begin(self, now: float) -> float:
-        """Forgets the period before, if it has ended."""
+        """Drops the counts of the previous period, if it has ended."""
         period = int(now // PERIOD_S)
         if period != self._period:
             self._period = period

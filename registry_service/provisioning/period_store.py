@@ -34,9 +34,8 @@ class PeriodStore:
             await connection.execute(sa.delete(api_key_failures).where(old))
 
     async def end_rotations(self, size: int) -> int:
-        """How many hours were over, of at most `size`; the database notes their rotations.
-
-        A row that is in use is left for the next time. Raises `Unavailable`.
+        """Ends up to `size` hours that are over, and returns their number; the database records
+        their rotations. A row that is locked is left for the next time. Raises `Unavailable`.
         """
         over = (
             sa.select(devices.c.id)

@@ -1,9 +1,9 @@
-"""Which broker: asked of the broker service, and remembered.
+"""Gets brokers from the broker service, and caches its answers.
 
-An answer says of which version of brokers and fleets it is (the row placement_version). Whoever
-reads that version in the database beside a device proves that what is remembered is what the broker
-service would say, and needs no call; without that proof it is a stopgap, for when the broker
-service does not answer.
+An answer has the version of brokers and fleets that it is made from (the row placement_version). If
+a read of a device finds the same version in the database, that proves that the cached answer is the
+present one, and no call is needed. Without that proof, a cached answer is a stopgap, for when the
+broker service does not answer.
 """
 
 import asyncio
@@ -22,11 +22,11 @@ from registry_service.errors import BrokerUndecided, NoBrokerForFleet
 
 log = structlog.get_logger(__name__)
 
-# Pins, fleets and waves in combination; a registry rarely sees more than its fleets, each of which
-# has a rollout under way or not.
+# Combinations of pins, fleets and waves. A registry rarely sees more than its fleets, with and
+# without a rollout.
 MAX_REMEMBERED = 10_000
-# The database proves that nothing it holds has changed; the rules of a broker service that was
-# replaced by a newer one may have.
+# The database proves only that its own data has not changed. A newer version of the broker service
+# may decide otherwise.
 MAX_AGE_S = 60.0
 
 STOPGAPS = Counter(
@@ -42,19 +42,20 @@ class DevicePlacement:
 
     broker_id: int | None
     fleet_id: str
-    # No step of the chain uses it yet. While that is so it tells no two placements apart: it is
-    # the device's own text, and inventing regions must not push others out of the memory.
+    # No step of the chain uses it yet, so placements are compared without it: the region is the
+    # device's own text, and invented regions must not push other placements out of the cache.
     region: str = field(compare=False)
     # Whether its fleet has a broker of its own or is restricted.
     fleet_has_rule: bool
-    # That of the fleet's row; a stopgap for the same rule is one, whatever else has changed.
+    # The revision of the fleet's row. A cached answer for the same revision can be a stopgap.
     fleet_revision: int = field(compare=False)
-    # The salt of its fleet's rollout, as of that revision, if that has reached it; else empty.
+    # The salt of its fleet's rollout as of that revision, if the rollout has reached it; else
+    # empty.
     wave: str = ""
 
     @property
     def would_go_to_default(self) -> bool:
-        """Whether nothing is configured for it: only then may a stopgap be MQTT_BROKER_URL."""
+        """Whether no broker is configured for it: only then may a stopgap be MQTT_BROKER_URL."""
         return self.broker_id is None and not self.fleet_has_rule and not self.wave
 
 
@@ -70,7 +71,7 @@ class Answer:
 @dataclass(frozen=True, slots=True)
 class _Remembered:
     answer: Answer
-    # Of brokers and fleets; what resolves alike has the same.
+    # The version of brokers and fleets that the answer is made from.
     version: str
     # A time of the running loop's clock.
     asked_at: float
@@ -81,7 +82,7 @@ class _Remembered:
 
 
 class Placements:
-    """Resolves placements, whatever happens: each gets an answer or its own error."""
+    """Resolves placements: each gets an answer or its own error."""
 
     def __init__(self, broker_service: ServiceClient, *, timeout_s: float) -> None:
         """`timeout_s`: how long to wait for the broker service before using a stopgap."""
@@ -89,26 +90,25 @@ class Placements:
         self._stub = resolution_pb2_grpc.ResolutionServiceStub(broker_service.channel)
         self._timeout_s = timeout_s
         self._remembered: OrderedDict[DevicePlacement, _Remembered] = OrderedDict()
-        # That of the last response: what a guess is a guess at.
+        # The version of the last response, which a guess assumes.
         self.version = ""
 
     def guess(self, placement: DevicePlacement) -> Answer | None:
-        """What the answer is if brokers and fleets have `version` still, where that is known."""
+        """The cached answer, if it is valid for `version` of brokers and fleets."""
         known = self._remembered.get(placement)
         return known.answer if known is not None and known.proves(self.version) else None
 
     async def resolve(
         self, placements: Iterable[DevicePlacement], version: str, deadline: float
     ) -> dict[DevicePlacement, Answer | MooringError]:
-        """At most one call for all of them; `deadline` is a time of the running loop's clock.
-
-        `version` is that of brokers and fleets as it was read with the placements' facts.
-        The errors are `BrokerUndecided` and `NoBrokerForFleet`. Raises `DeadlineExceeded` where
-        it was the callers who had no time left: that says nothing of the broker service, and
-        nobody would hear a stopgap.
+        """Makes at most one call for all placements; `deadline` is a time of the running loop's
+        clock. `version` is the version of brokers and fleets that was read with the placements'
+        facts. The errors are `BrokerUndecided` and `NoBrokerForFleet`. Raises `DeadlineExceeded` if
+        the callers had no time left: then the broker service may be well, and the callers would not
+        receive a stopgap.
         """
         answers: dict[DevicePlacement, Answer | MooringError] = {}
-        # Of those that differ only in how old their reading is, the youngest.
+        # Of placements that differ only in the age of their read, the newest.
         youngest: dict[DevicePlacement, DevicePlacement] = {}
         for placement in placements:
             known = self._remembered.get(placement)
@@ -179,9 +179,9 @@ class Placements:
         return answer
 
     def _stopgap(self, placement: DevicePlacement) -> Answer | MooringError:
-        """The last answer for the same facts; or MQTT_BROKER_URL where it overrides nothing.
-
-        A device that a rollout has reached of which nothing is known yet stays where it was.
+        """The last answer for the same facts, or MQTT_BROKER_URL if that overrides no configured
+        broker. If a rollout has reached the device and no answer for it is cached, the device keeps
+        its broker.
         """
         remembered = self._remembered.get(placement) or self._remembered.get(
             replace(placement, wave="")

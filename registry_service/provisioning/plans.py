@@ -1,6 +1,5 @@
-"""What is to be done for one registration, and what comes of it: from plain values to plain values.
-
-Between a plan and its outcome lies the database; nothing here waits for it.
+"""The plan for one registration, and the answer after it was carried out, over plain values. The
+caller writes a plan to the database; this module does no I/O.
 """
 
 from datetime import datetime
@@ -42,7 +41,7 @@ from registry_service.provisioning.request import Proof, Registration
 
 
 class Outcome(Struct, frozen=True):
-    """A registered device and what it is told; `is_created` is false for one that was there."""
+    """A registered device and its answer; `is_created` is false if it was registered before."""
 
     id: int
     uuid: str
@@ -58,7 +57,7 @@ Result = Outcome | MooringError
 
 
 class Plan(Struct, frozen=True):
-    """What has been decided for the registration at `index` of a batch, and not yet written."""
+    """The decision about the registration at `index` of a batch, before it is written."""
 
     index: int
     registration: Registration
@@ -66,14 +65,14 @@ class Plan(Struct, frozen=True):
     key: ProvisioningKey
     # None for a new one.
     device: Device | None
-    # Of what was expected of it; None where it is not, or not new.
+    # The id of the expected device; None if it was not expected or is not new.
     expected_id: int | None
     placement: DevicePlacement
     credentials: Credentials
 
     @property
     def changes_credentials(self) -> bool:
-        """Whether a row gets credentials that it did not have, so that one such plan is enough."""
+        """Whether the plan makes new credentials; one such plan for each device is enough."""
         return self.decision is not Decision.CONFIRM or self.replaces_credentials
 
     @property
@@ -87,12 +86,12 @@ class Plan(Struct, frozen=True):
 
 
 class Planner:
-    """Plans the registrations of one pass. Those that are placed alike share a placement."""
+    """Plans the registrations of one pass. Devices with equal facts share a placement."""
 
     def __init__(
         self, ring: KeyRing, teller: Teller, known: Known, guesses: Guesses, now: datetime
     ) -> None:
-        """`known` is what the plans are made from; `guesses` say whose API key is looked at."""
+        """`known` holds what was read; `guesses` decide whether an API key is checked."""
         self._guesses = guesses
         self._ring = ring
         self._teller = teller
@@ -135,7 +134,7 @@ class Planner:
         salt, key_id = registration.salt, self._ring.active_id
         if device is not None and decision is Decision.CONFIRM:
             if device.needs_credentials(self._ring):
-                # Not the one that says that the device was made for this call.
+                # A copy without the mark that this call created the device.
                 salt = new_salt()
             else:
                 salt, key_id = device.credential_salt, device.credential_key_id
@@ -155,7 +154,9 @@ class Planner:
     def _placement(
         self, shown: KnownKey, registration: Registration, expected: Expected | None
     ) -> DevicePlacement:
-        """That of a new device which shows the key; the operator's pin goes before the key's."""
+        """The placement of a new device with this key; a pin by the operator overrides that of the
+        key.
+        """
         key, region = shown.key, registration.region
         pin = expected.mqtt_broker_id if expected else None
         wave = shown.wave_of(registration.uuid)
@@ -172,7 +173,7 @@ class Planner:
         return placement
 
     def for_answer(self, plan: Plan, answer: Answer) -> Plan:
-        """The plan, with other credentials where the answer needs them."""
+        """The plan, with new credentials if the answer needs them."""
         device = plan.device
         if (
             device is None
@@ -190,7 +191,7 @@ class Planner:
         return replace(plan, credentials=credentials)
 
     def outcome(self, plan: Plan, answer: Answer, device_id: int, created_at: datetime) -> Outcome:
-        """What to answer once the plan is in the database."""
+        """The answer, after the plan was written to the database."""
         registration, device, credentials = plan.registration, plan.device, plan.credentials
         return Outcome(
             device_id,
@@ -199,7 +200,8 @@ class Planner:
             device.device_type if device else registration.device_type,
             plan.placement.fleet_id,
             created_at,
-            # Ours too when a commit took effect unseen: the salt was made for this call.
+            # True also if a commit took effect and its answer was lost: the salt was made for this
+            # call.
             device is None or device.credential_salt == registration.salt,
             self._teller.tell(
                 registration.uuid,
@@ -217,7 +219,7 @@ class Planner:
 
 
 def new_device(plan: Plan, answer: Answer) -> NewDeviceRow:
-    """The row of a plan that creates."""
+    """The row that a plan inserts."""
     registration, credentials, placement = plan.registration, plan.credentials, plan.placement
     note, proof = note_of(answer), registration.proof
     return NewDeviceRow(
@@ -243,7 +245,7 @@ def new_device(plan: Plan, answer: Answer) -> NewDeviceRow:
 
 
 def renewal(plan: Plan, device: Device, answer: Answer) -> Renewal:
-    """The change of a plan that renews."""
+    """The change by a plan that gives new credentials."""
     credentials = plan.credentials
     return Renewal(
         id=device.id,
@@ -262,7 +264,7 @@ def renewal(plan: Plan, device: Device, answer: Answer) -> Renewal:
 def rotation(
     device: Device, credentials: Credentials, answer: Answer, proof: Proof, *, is_asked: bool
 ) -> CredentialRotation:
-    """The change that replaces the device's credentials; `is_asked`: because it wants that."""
+    """The change that replaces the device's credentials; `is_asked`: the device asked for it."""
     return CredentialRotation(
         id=device.id,
         replaced_salt=device.credential_salt,
@@ -277,10 +279,9 @@ def rotation(
 
 
 def telling(device: Device, answer: Answer, proof: Proof, *, is_watched: bool) -> Telling | None:
-    """The change of a row that says otherwise; None where it says the same, as most do.
-
-    From where a device proves itself is news only while somebody guesses its API key
-    (`is_watched`): others would be written whenever their address changes.
+    """The change of a row that differs from this answer; None if it does not, as for most. The
+    address of authentication is written only while there are failed attempts for the device
+    (`is_watched`): otherwise each change of address would cost a write.
     """
     note = note_of(answer)
     if (

@@ -1,7 +1,5 @@
-"""What passes between deciding and the database, as plain values.
-
-What is read and what is written is named after its columns: a batch travels to the database and
-back as one JSON document.
+"""The values that are read from the database and written to it. Fields have the names of their
+columns: a batch is sent to the database and back as one JSON document.
 """
 
 from collections.abc import Mapping
@@ -19,65 +17,65 @@ from registry_service.provisioning.decision import ProvisioningKey
 from registry_service.provisioning.placements import DevicePlacement
 from registry_service.provisioning.request import Registration
 
-# More are no precaution. A device that replaces its password in a loop writes a row and a change of
-# access each time.
+# More rotations do not improve security, and a device that rotates in a loop writes a row and a
+# change of access each time.
 ROTATIONS_PER_HOUR = 60
 HOUR = timedelta(hours=1)
 
 
 class Note(Struct, frozen=True):
-    """What a device's row says that it was told last."""
+    """The last answer to a device, as its row records it."""
 
     told_broker_ids: list[int]
-    # Which step of the chain decided; empty where it was told before this was noted.
+    # The step of the chain that decided; empty for answers from before this was recorded.
     told_source: str
-    # The CA certificates that came with the broker, in order.
+    # The CA certificates in the answer, in order.
     told_ca_ids: list[int]
 
 
 class Device(Struct, frozen=True):
-    """A registered device, as far as answering it goes."""
+    """What an answer needs of a registered device."""
 
     placement: DevicePlacement
     id: int
     uuid: str
     device_name: str
     device_type: str
-    # Empty, 0 and None for one that was imported and has not registered since.
+    # Empty, 0 and None for an imported device that has not registered yet.
     api_key_hash: bytes
     credential_key_id: int
     provisioned_by_key_id: UUID | None
-    # Empty where its password was ended, too: nobody has one that would be accepted.
+    # Empty also if its password was ended: then no password is valid.
     credential_salt: str
-    # The brokers that it was told when that salt was made; None where those are still in `note`.
+    # The brokers of the answer for which the salt was made; None if they are the same as in `note`.
     salt_broker_ids: list[int] | None
     # And its fleet too.
     is_active: bool
     reprovisioning_allowed: bool
     note: Note
-    # As in `Proof`; None where it is not known.
+    # As in `Proof`; None if it is not known.
     proved_from: str | None
     has_short_api_key: bool
-    # How often it has rotated its password in the hour that began then.
+    # How often the device has rotated its password in the hour that began then.
     rotations: int
     rotations_since: datetime | None
     created_at: datetime
-    # Within the time for which an answer waits for a broker that is told of devices.
+    # Within the time for which an answer waits for a managed broker.
     was_just_told: bool
 
     @property
     def password_broker_ids(self) -> list[int]:
-        """The brokers that its password is for."""
+        """The brokers for which its password is valid."""
         return self.note.told_broker_ids if self.salt_broker_ids is None else self.salt_broker_ids
 
     def rotation_wait_s(self, now: datetime) -> float:
-        """How long until it may rotate its password again; 0 if it may."""
+        """Seconds until the device may rotate its password again; 0 if it may."""
         if self.rotations_since is None or self.rotations < ROTATIONS_PER_HOUR:
             return 0.0
         return max(0.0, (self.rotations_since + HOUR - now).total_seconds())
 
     def needs_credentials(self, ring: KeyRing) -> bool:
-        """Whether it gets others once it has proved itself."""
+        """Whether the device gets new credentials after it authenticates."""
         return not self.credential_salt or self.credential_key_id != ring.active_id
 
     def is_proved_by(self, api_key: str, ring: KeyRing) -> bool:
@@ -88,14 +86,14 @@ class Device(Struct, frozen=True):
 
 
 class RolloutProgress(Struct, frozen=True):
-    """How far a fleet has come on its way to another broker."""
+    """The progress of a fleet's rollout."""
 
     salt: str
     percent: float
 
 
 class KnownKey(Struct, frozen=True):
-    """A provisioning key, and its fleet as far as placing devices goes."""
+    """A provisioning key, and what placements need of its fleet."""
 
     hash: bytes
     key: ProvisioningKey
@@ -104,7 +102,7 @@ class KnownKey(Struct, frozen=True):
     rollout: RolloutProgress | None = None
 
     def wave_of(self, uuid: str) -> str:
-        """The rollout of its fleet, if that reaches a new device with this uuid; else nothing."""
+        """The salt of its fleet's rollout, if that reaches a new device with this uuid; else empty."""
         return wave_of(self.rollout.salt, self.rollout.percent, uuid) if self.rollout else ""
 
 
@@ -119,16 +117,16 @@ class Expected(Struct, frozen=True):
     attributes: Mapping[str, Any]
 
     def applied_to(self, registration: Registration) -> Registration:
-        """The registration, with what the operator said in place of what the device says."""
+        """The registration, with the operator's values in place of the device's."""
         return replace(registration, **self.attributes)
 
 
 class Known(Struct, frozen=True):
-    """What the database knows of a batch."""
+    """What was read for a batch."""
 
     keys: Mapping[bytes, KnownKey]  # by hash
     devices: Mapping[str, Device]  # by uuid
-    # Of brokers and fleets, as of the same moment.
+    # The version of brokers and fleets at the same moment.
     placement_version: str
     expected: Mapping[str, Expected] = {}  # by uuid
     # The fleets for which uuids are reserved by their beginning.
@@ -138,7 +136,7 @@ class Known(Struct, frozen=True):
 
 
 class Credentials(Struct, frozen=True):
-    """A device's secrets: what is kept of them, and the password to tell."""
+    """A device's credentials: the stored hashes, and the password for the answer."""
 
     salt: str
     key_id: int
@@ -148,7 +146,7 @@ class Credentials(Struct, frozen=True):
 
     @classmethod
     def made(cls, ring: KeyRing, key_id: int, uuid: str, salt: str, api_key: str) -> "Credentials":
-        """Those that the device has with this salt. Raises `ServerKeyMissing`."""
+        """The credentials of the device with this salt. Raises `ServerKeyMissing`."""
         password = ring.password_of(key_id, uuid, salt)
         return cls(
             salt,
@@ -160,7 +158,7 @@ class Credentials(Struct, frozen=True):
 
 
 class Written(Note, frozen=True):
-    """What is written of an answer: what the device is told, and how it has proved itself."""
+    """What is recorded of an answer, and how the device authenticated."""
 
     proved_from: str
     has_short_api_key: bool
@@ -205,7 +203,7 @@ class Renewal(Written, frozen=True, kw_only=True):
 
 
 class CredentialRotation(Written, frozen=True, kw_only=True):
-    """New credentials for a row whose salt is as it was read, and what the device is told."""
+    """New credentials for a row whose salt is as it was read, with the answer."""
 
     id: int
     replaced_salt: str
@@ -218,13 +216,15 @@ class CredentialRotation(Written, frozen=True, kw_only=True):
 
 
 class Telling(Written, frozen=True, kw_only=True):
-    """What a device is about to be told, where that differs from its row."""
+    """A new answer to a device, if it differs from the row."""
 
     id: int
 
 
 class Saved(Struct, frozen=True):
-    """What became of a batch. A uuid in none of these was another replica's, or found no place."""
+    """The result of writing a batch. A uuid in none of these was inserted by another replica, or
+    exceeded its key's limit.
+    """
 
     created: Mapping[str, tuple[int, datetime]]  # by uuid: id, created_at
     renewed: frozenset[int]  # ids

@@ -1,15 +1,15 @@
 """Registers a batch of devices.
 
-A pass reads keys and devices, decides, resolves brokers, writes, answers. What a pass leaves over
-(a second registration of the same uuid in the batch, a uuid that another replica inserted first, a
-place that such a race gave back) is decided again from a fresh reading. That is always safe,
-because registering is idempotent, and for the same reason a batch whose database connection broke
-begins again, even where nobody knows whether its commit took effect.
+A pass reads keys and devices, decides, resolves brokers, writes, answers. Some registrations are
+left over: a second one of the same uuid in the batch, a uuid that another replica inserted first,
+one that such a race makes possible within the key's limit. The next pass decides them again from a
+new read. That is always safe, because registering is idempotent. For the same reason a batch whose
+database connection broke is repeated, even if it is not known whether its commit took effect.
 
-While most devices are new, a guess goes first: that the devices are unknown, and that their keys
-and brokers are as they were last seen. The statement that inserts them checks the guess, so where
-it was wrong nothing is written. That saves a storm a reading and a call to the broker service; what
-it leaves over goes to a pass.
+While most devices are new, a guess goes first: it assumes that the devices are unknown, and that
+their keys and brokers have not changed since the last read. The statement that inserts them checks
+the guess, so a wrong guess writes nothing. In a storm this saves a read and a call to the broker
+service. A pass decides the registrations that the guess leaves over.
 """
 
 from collections import OrderedDict
@@ -49,8 +49,8 @@ log = structlog.get_logger(__name__)
 
 MAX_PASSES = 5
 MAX_REMEMBERED_KEYS = 1_000
-# What is answered only where the device API key is not the one of a device that there is. Whether
-# there is such a device is not told apart, so it is not by being counted either.
+# Refusals that are possible only with a wrong device API key of an existing device. They do not
+# reveal whether the device exists, so counting them must not reveal it either.
 MISSED = (DeviceTaken, UuidNotAllowed, DeviceTypeNotAllowed, DeviceNotExpected)
 
 Batch = Mapping[int, Registration]  # by their place in the call
@@ -68,13 +68,13 @@ class Registrar:
         teller: Teller,
         guesses: Guesses,
     ) -> None:
-        """Keeps nothing but what a guess is made from: replicas are alike."""
+        """Keeps only what a guess needs, so replicas are alike."""
         self._guesses = guesses
         self._store = store
         self._placements = placements
         self._ring = ring
         self._teller = teller
-        # By hash, as they were last read.
+        # The keys at the last read, by hash.
         self._keys: OrderedDict[bytes, KnownKey] = OrderedDict()
         # Whether most of the last batch were new devices.
         self._are_new = True
@@ -82,7 +82,7 @@ class Registrar:
     async def register(
         self, registrations: Sequence[Registration], deadline: float
     ) -> list[Result]:
-        """In order. `deadline` is a time of the running loop's clock."""
+        """The results, in order. `deadline` is a time of the running loop's clock."""
         results: dict[int, Result] = {}
         pending: Batch = dict(enumerate(registrations))
         if self._are_new:
@@ -98,7 +98,9 @@ class Registrar:
         return [results.get(index, left) for index in range(len(registrations))]
 
     async def _with_retries(self, work: Work, pending: Batch) -> dict[int, Result]:
-        """Begun again after a race or a lost connection, split where values are at fault."""
+        """Repeats a batch after a race or a lost connection, and splits it if the database refuses
+        values.
+        """
         try:
             return await retried(lambda: work(pending))
         except Unavailable as error:
@@ -109,7 +111,7 @@ class Registrar:
             return await self._split(work, pending, refused)
 
     async def _split(self, work: Work, pending: Batch, refused: DriverError) -> dict[int, Result]:
-        """Both halves apart, so that only the item at fault fails."""
+        """Registers both halves separately, so that only the wrong item fails."""
         if len(pending) == 1:
             log.warning("the database refused a registration", **described(refused))
             error = InvalidInput("the database refuses these values", reason="REFUSED_VALUES")
@@ -120,7 +122,7 @@ class Registrar:
         return first | await self._with_retries(work, dict(items[middle:]))
 
     async def _guess(self, pending: Batch) -> dict[int, Result]:
-        """Those that were new and are as was guessed; it has no answer for the others."""
+        """The outcomes of new devices for which the guess was right; the others have none."""
         now = datetime.now(UTC)
         version = self._placements.version
         known = Known(self._keys, {}, version)
@@ -132,7 +134,7 @@ class Registrar:
             try:
                 plan = planner.plan(index, registration)
             except MooringError:
-                continue  # a pass finds out whether that is still so
+                continue  # a pass checks whether that is still true
             guessed = self._placements.guess(plan.placement)
             if guessed is not None:
                 guesses[registration.uuid] = (plan, guessed)
@@ -156,7 +158,7 @@ class Registrar:
             {registration.uuid for registration in pending.values()},
         )
         self._remember(known)
-        # Of what is expected a guess knows nothing.
+        # A guess does not know expected devices.
         self._are_new = len(known.devices.keys() | known.expected.keys()) * 2 <= len(pending)
         planner = Planner(self._ring, self._teller, known, self._guesses, now)
         plans: list[Plan] = []
@@ -183,7 +185,7 @@ class Registrar:
             if plan.changes_credentials:
                 uuid = plan.registration.uuid
                 if uuid in changed:
-                    continue  # decided again when its neighbour is written
+                    continue  # decided again when the other one is written
                 changed.add(uuid)
             answered.append((plan, answer))
         return results | await self._write(
@@ -219,7 +221,7 @@ class Registrar:
         written = saved.renewed | saved.rotated
 
         if is_replicated:
-            # Acknowledged from their rows, which the next leader may lack.
+            # These are acknowledged from their rows, which the next leader may lack.
             read = {one.id: one for plan, _ in answered if (one := plan.device) is not None}
             if unwritten := [one for one in read.values() if one.id not in written]:
                 await self._store.mark(unwritten)
@@ -241,7 +243,7 @@ class Registrar:
         for key_hash, key in known.keys.items():
             restrictions = key.key.restrictions
             if restrictions is not None and restrictions.uuids is not None:
-                # A thousand of those, each with a thousand uuids: a pass serves them.
+                # Many such keys, each with many uuids, would fill memory: passes serve them.
                 self._keys.pop(key_hash, None)
                 continue
             self._keys[key_hash] = key

@@ -1,4 +1,4 @@
-"""A registration as it arrived, checked before anything else happens to it."""
+"""A registration, checked before anything else."""
 
 from mooring.registry.v1 import registration_pb2 as pb
 from msgspec import Struct
@@ -10,37 +10,37 @@ from registry_service.credentials import hash_of_secret, new_salt
 from registry_service.errors import ProvisioningKeyUnknown
 from registry_service.provisioning.guesses import network_of
 
-# Characters of a device API key. Fewer may be a serial number, which can be guessed.
+# Characters of a device API key. A shorter one may be a serial number, which can be guessed.
 SHORT_API_KEY = 32
 
 
 class Proof(Struct, frozen=True):
-    """What a device's row says of how it proved itself last."""
+    """How a device last authenticated, as its row records it."""
 
-    # The address, as failed attempts are counted by it; empty where it is not known.
+    # The address by which failed attempts are counted; empty if it is not known.
     proved_from: str
-    # Whether its API key is shorter than what cannot be guessed.
+    # Whether its API key is so short that it may be guessed.
     has_short_api_key: bool
 
     @classmethod
     def of(cls, source_address: str, api_key: str) -> "Proof":
-        """That of a device that shows its API key."""
+        """The proof of a device that sends its API key."""
         return cls(network_of(source_address), len(api_key) < SHORT_API_KEY)
 
 
 class Registration(Attributes, frozen=True, kw_only=True):
-    """Well-formed. `salt` is for the device, should it be a new one."""
+    """A well-formed registration. `salt` is for the device if it is new."""
 
     key_hash: bytes
     uuid: str
     device_api_key: str
-    # Empty where it is not known.
+    # Empty if it is not known.
     source_address: str
     salt: str
 
     @property
     def proof(self) -> Proof:
-        """What the row says of it, where it proves a device."""
+        """What the row records if the registration authenticates a device."""
         return Proof.of(self.source_address, self.device_api_key)
 
 

@@ -1,4 +1,4 @@
-"""gRPC: what devices ask."""
+"""gRPC: registers and answers devices."""
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -29,7 +29,7 @@ from registry_service.provisioning.plans import Outcome, Result
 from registry_service.provisioning.registrar import Registrar
 from registry_service.provisioning.request import Registration, read_registration
 
-# Devices prove themselves by their keys; the gateway passes on what they ask.
+# Devices authenticate with their keys; the gateway calls for them.
 DEVICES = Services(Identity.GATEWAY, Identity.SHARED)
 
 REFUSED = Counter(
@@ -38,8 +38,8 @@ REFUSED = Counter(
     ["queue", "reason"],
 )
 MAX_ITEMS = 1_000
-# One batch of registrations at a time: the next would wait for its commit, behind the same key's
-# row, and while it waits here it grows instead.
+# One batch of registrations at a time: a second one would wait for the commit of the first, because
+# of the same key's row. While it waits here instead, it grows.
 REGISTERING_LANES = 1
 TELLING_LANES = 2
 
@@ -63,7 +63,7 @@ class RegistrationServicer(registration_pb2_grpc.RegistrationServiceServicer):
     ) -> None:
         """`environment_url` is MQTT_BROKER_URL.
 
-        `wake_enforcement` is called when a managed broker is to be configured with devices.
+        `wake_enforcement` is called when a managed broker must be given devices.
         """
         self._registrar = registrar
         self._connections = connections_
@@ -131,7 +131,7 @@ class RegistrationServicer(registration_pb2_grpc.RegistrationServiceServicer):
         return self._connected(pb.RotateCredentialsResponse(), results, "rotations")
 
     async def close(self) -> None:
-        """Finishes what is under way."""
+        """Waits for calls under way."""
         await self._registering.close()
         await self._telling.close()
         await self._rotating.close()
@@ -145,7 +145,7 @@ class RegistrationServicer(registration_pb2_grpc.RegistrationServiceServicer):
             if isinstance(result, Unavailable) and result.reason == DATABASE_UNAVAILABLE
         ]
         if len(failures) == len(results):
-            # It is not these devices: the queue should know.
+            # The fault is not in these devices, so the queue must count it.
             raise failures[0]
         if any(isinstance(result, Outcome) and is_waited_for(result.told) for result in results):
             self._wake_enforcement()
@@ -158,7 +158,7 @@ class RegistrationServicer(registration_pb2_grpc.RegistrationServiceServicer):
             ),
             environment_url=self._environment_url,
         )
-        # The devices of one transaction were made at one time.
+        # Devices of one transaction have the same time.
         times: dict[datetime, Timestamp] = {}
         for result in results:
             if isinstance(result, MooringError):
@@ -208,7 +208,7 @@ async def _submitted(
     request: pb.GetConnectionsRequest | pb.RotateCredentialsRequest,
     context: Context,
 ) -> list[connections.Result]:
-    """What came of each of the requests. Raises `InvalidInput`, `Overloaded`, `Unavailable`."""
+    """The outcome of each request. Raises `InvalidInput`, `Overloaded`, `Unavailable`."""
     _check_count(len(request.requests), "requests")
     if not request.requests:
         return []
@@ -221,7 +221,7 @@ async def _submitted(
 
 
 def _apart(results: Sequence[Any], calls: Sequence[Sequence[object]]) -> list[list[Any]]:
-    """The results of several calls' items, each call's again by itself."""
+    """Splits the results of a batch into those of its calls."""
     remaining = iter(results)
     return [[next(remaining) for _ in call] for call in calls]
 

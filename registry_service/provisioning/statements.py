@@ -1,8 +1,8 @@
-"""The statements of registering: each takes a batch, and reads or changes it in one round trip.
+"""The SQL statements of registering. Each reads or changes a batch in one round trip.
 
-They are text, and go to the driver as they are: building a statement from objects costs several
-times what a batch of devices costs. Rows travel as one JSON document, which takes a fifth of the
-time that one array for each column takes (docs/performance.md). Each is a transaction by itself.
+They are text that is given to the driver unchanged: building a statement from objects costs several
+times as much as a batch of devices. Rows are sent as one JSON document, which takes a fifth of the
+time of one array for each column (docs/performance.md). Each statement is a transaction by itself.
 """
 
 from registry_service.attributes import EXPECTED, NAMES, listed, typed
@@ -84,9 +84,10 @@ SELECT
         AND current_setting('synchronous_commit') NOT IN ('off', 'local')
 """  # noqa: S608 - of constants
 
-# For what is acknowledged from rows that were read: its commit waits until a synchronous standby
-# has all that was committed before. Nothing is marked, and no row comes back, where a device is
-# gone or has another salt: the row was read from a server that leads no more, or has changed since.
+# For devices that are acknowledged from rows that were read: the commit waits until a synchronous
+# standby has all earlier commits. If a device was deleted or has another salt, nothing is marked
+# and no row is returned: the row was read from a server that is no longer the leader, or it has
+# changed since.
 MARK = """
 WITH same AS (
     SELECT count(*) AS devices
@@ -96,17 +97,17 @@ WITH same AS (
 SELECT pg_logical_emit_message(true, 'mooring', '') FROM same WHERE devices = %s
 """
 
-# Inserts what is not there yet, in the order of the uuids, and counts for each key what was
-# inserted. The keys are locked first, in the order of their ids, so that replicas wait for one
-# another and never in a circle. One that was revoked, has expired or was changed otherwise since it
-# was read makes nothing; one that would exceed its limit fails the whole (constraint
-# limit_is_kept). Nothing is made where brokers or fleets have another version than the one that is
-# given, if any; that, and the fleets' revisions, are as of when the statement began, also where it
-# then waits for a key: whoever changes them meanwhile is answered after it began. Nor is made what
-# an operator has come to expect otherwise: who changes that takes turns with this statement by a
-# lock on the whole table, which it has taken before it looks. Nor is made what is reserved for
-# another fleet by its beginning. The last value says whether any is
-# expected: if none is, none is looked up to note its arrival.
+# Inserts devices that do not exist yet, in the order of the uuids, and counts the inserted ones for
+# each key. The keys are locked first, in the order of their ids, so that replicas cannot deadlock.
+# A key that was revoked, has expired or was changed since it was read inserts nothing; if a key
+# would exceed its limit, the whole statement fails (constraint limit_is_kept). Nothing is inserted
+# if brokers or fleets have another version than the given one, if any. The version and the fleets'
+# revisions are read when the statement begins, also if it then waits for a key: a transaction that
+# changes them meanwhile is acknowledged after the statement began. A uuid is not inserted if an
+# operator has changed what is expected of it: such a change excludes this statement by a lock on
+# the whole table, which the statement takes before it reads. Nor is a uuid inserted that is
+# reserved for another fleet by its prefix. The last value says whether any device is expected: if
+# none is, no arrival is looked up.
 CREATE = f"""
 WITH key AS MATERIALIZED (
     SELECT key.id, key.revision AS key_revision, fleet.revision
@@ -160,7 +161,7 @@ WITH key AS MATERIALIZED (
 SELECT uuid, id, created_at FROM made
 """  # noqa: S608 - of constants
 
-# For keys that are nearly used up: what is left is known only while their rows are locked.
+# For keys that are nearly used up: the rest of the limit is known only while their rows are locked.
 LOCK_KEYS = """
 SELECT id, fleet_id, is_active, nullif(expires_at, 'infinity'), max_devices,
        devices_provisioned, default_broker_id
@@ -170,9 +171,9 @@ ORDER BY id
 FOR NO KEY UPDATE
 """
 
-# Where it is allowed still, by the device (one that was imported may once) and by a key that is as
-# it was read; returns the ids of those that got new credentials. Keys are locked before devices,
-# and both in the order of their ids, as everybody does who changes several.
+# Gives new credentials if the device still allows it (an imported one does once) and the key is as
+# it was read; returns the ids of the changed devices. Keys are locked before devices, and both in
+# the order of their ids, as in all statements that change several.
 RENEW = """
 WITH given AS (
     SELECT * FROM json_to_recordset(%s::json) AS given (
@@ -216,10 +217,10 @@ WHERE device.id = given.id
 RETURNING device.id
 """
 
-# Of those whose salt is as it was read: whatever changes credentials makes another. The password of
-# before is kept for so many seconds, if there was one. The first rotation of an hour that a device
-# has asked for is a line of the audit log; a trigger writes how many followed when the hour is
-# over. Returns the ids of those that got new credentials.
+# Changes devices whose salt is as it was read: every change of credentials makes a new salt. The
+# previous password, if there was one, is kept for the given seconds. The first rotation in an hour
+# that a device asks for is a line of the audit log; a trigger writes the number of the following
+# ones when the hour is over. Returns the ids of the changed devices.
 ROTATE = """
 WITH given AS (
     SELECT * FROM json_to_recordset(%s::json) AS given (
@@ -275,7 +276,7 @@ WITH given AS (
 SELECT id FROM rotated
 """
 
-# The salt stays that for the brokers that it was made for.
+# The brokers for which the salt was made stay recorded.
 TELL = """
 WITH given AS (
     SELECT * FROM json_to_recordset(%s::json) AS given (
@@ -297,8 +298,8 @@ FROM given JOIN locked ON locked.id = given.id
 WHERE device.id = given.id
 """
 
-# Adds failed attempts of devices to a period, in the order of the table's key. Returns what they
-# came to, and what other replicas have counted that is past a limit.
+# Adds failed attempts of devices to a period, in the order of the table's key. Returns the new
+# sums, and the sums of other replicas that are beyond a limit.
 EXCHANGE_FAILURES = """
 WITH given AS (
     SELECT * FROM json_to_recordset(%s::json) AS given (

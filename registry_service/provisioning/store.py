@@ -1,4 +1,4 @@
-"""Devices and keys in the database, a batch in and a batch out."""
+"""Reads and writes devices and keys in the database, a batch at a time."""
 
 from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
@@ -42,17 +42,15 @@ class RegistrationStore:
     """Every method takes a batch. Raises `Unavailable` for a race or a lost connection."""
 
     def __init__(self, pool: Pool, previous_password_s: float) -> None:
-        """`pool` connects as mooring_registry.
-
-        A password that is replaced is kept for `previous_password_s`; 0: not at all.
+        """`pool` connects as mooring_registry. A replaced password stays valid for
+        `previous_password_s`; 0: it ends at once.
         """
         self._pool = pool
         self._previous_password_s = previous_password_s
 
     async def known_of(self, key_hashes: Collection[bytes], uuids: Collection[str]) -> Known:
-        """Those of the keys and devices that exist, in one round trip; uuids are identifiers.
-
-        What is expected matters to a key, and is read where there is one.
+        """The existing keys and devices, in one round trip; uuids are identifiers. Expected devices
+        are read only if there is a key.
         """
         asked = text_array(uuids)
         new = asked if key_hashes else text_array(())
@@ -70,9 +68,8 @@ class RegistrationStore:
         )
 
     async def mark(self, devices: Collection[Device]) -> None:
-        """Returns when a synchronous standby has these rows, which were read; none is in it twice.
-
-        Raises `Unavailable` where they are not as they were read.
+        """Returns when a synchronous standby has these rows, which were read before; each device
+        occurs once. Raises `Unavailable` if they have changed since.
         """
         values = [[one.id for one in devices], [one.credential_salt for one in devices]]
         if not await fetched(self._pool, statements.MARK, [*values, len(devices)]):
@@ -87,12 +84,10 @@ class RegistrationStore:
         now: datetime,
         version: str | None = None,
     ) -> Saved:
-        """Durable when it returns; of `new`, what the keys' limits allow.
-
-        Where `version` is given and brokers or fleets have another by now, nothing of `new`.
-
-        No device is in two of them, and none depends on another, so each of the four is a
-        transaction by itself. Raises `psycopg.Error` where the values are at fault.
+        """Writes durably; of `new`, as many as the keys' limits allow. If `version` is given and
+        brokers or fleets have another version by now, nothing of `new` is written. No device is in
+        two of the lists, so each of the four is a transaction by itself. Raises `psycopg.Error` if
+        the database refuses the values.
         """
         created: list[Row] = []
         renewed: list[Row] = []
@@ -107,7 +102,7 @@ class RegistrationStore:
                 rotated = await self.rotate(rotations)
                 await self.tell(tellings)
         except ForeignKeyViolation as error:
-            # A pin was moved and its old broker deleted since it was read.
+            # Since the read, a pin was moved and its old broker was deleted.
             raise Unavailable("a fleet or broker of a device has changed") from error
         return Saved(
             {uuid: (device_id, created_at) for uuid, device_id, created_at in created},
@@ -116,21 +111,23 @@ class RegistrationStore:
         )
 
     async def rotate(self, rotations: Sequence[CredentialRotation]) -> frozenset[int]:
-        """Gives devices new credentials; the ids of those whose old ones were as they were read."""
+        """Gives devices new credentials; returns the ids of devices whose old ones were as they
+        were read.
+        """
         if not rotations:
             return frozenset()
         values = [_json(rotations), self._previous_password_s, request_id.get()]
         return frozenset(row[0] for row in await fetched(self._pool, statements.ROTATE, values))
 
     async def tell(self, tellings: Sequence[Telling]) -> None:
-        """Notes what devices are about to be told."""
+        """Records answers to devices."""
         if tellings:
             await fetched(self._pool, statements.TELL, [_json(tellings)])
 
     async def _create(
         self, new: Sequence[NewDeviceRow], now: datetime, version: str | None
     ) -> list[Row]:
-        """What was inserted: uuid, id and time of each."""
+        """The inserted devices: uuid, id and time of each."""
         key_ids = {device.provisioned_by_key_id for device in new}
         try:
             values = _values(version, key_ids, new)
@@ -143,7 +140,9 @@ class RegistrationStore:
     async def _create_what_is_granted(
         self, new: Sequence[NewDeviceRow], now: datetime, version: str | None
     ) -> list[Row]:
-        """The same for keys that are nearly used up: locks them, sees what is left, inserts it."""
+        """The same for keys that are nearly used up: locks them, reads what is left, and inserts so
+        many.
+        """
         wanted: dict[UUID, list[NewDeviceRow]] = {}
         for device in new:
             wanted.setdefault(device.provisioned_by_key_id, []).append(device)
@@ -161,7 +160,7 @@ class RegistrationStore:
 
 
 def _values(version: str | None, key_ids: Iterable[UUID], new: Sequence[NewDeviceRow]) -> list[Any]:
-    """Those of the statement that creates."""
+    """The parameters of the statement that inserts."""
     is_any_expected = any(device.expected_id is not None for device in new)
     return [version, list(key_ids), _json(new), is_any_expected]
 
