@@ -1,4 +1,4 @@
-"""What any of our services needs: errors, configuration, logs, a server, a client, a database.
+"""What every service needs: errors, configuration, logs, a server, a client, a database.
 
-It knows no device and no broker. A module enters with its second user.
+It knows no device and no broker. A module belongs here if two services use it.
 """

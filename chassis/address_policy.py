@@ -1,7 +1,7 @@
 """Which addresses a process may connect to when operators name them.
 
-A policy looks at addresses, not names: a name is resolved first, and what was allowed is connected
-to (`chassis/connecting.py`).
+A policy checks addresses, not names: a name is resolved first, and the process connects to an
+address that was allowed (`chassis/connecting.py`).
 """
 
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ Network: TypeAlias = IPv4Network | IPv6Network
 
 NAME = "BROKER_ADDRESS_POLICY"
 ANY, NOT_LOCAL, PUBLIC = "any", "not-local", "public"
-# Beside the link-local ones, what clouds answer at with secrets of the machine: AWS, Google,
+# Addresses at which clouds serve secrets of the machine, besides the link-local ones: AWS, Google,
 # Alibaba, Azure, Oracle.
 METADATA: tuple[Network, ...] = tuple(
     map(
@@ -70,9 +70,9 @@ ISATAP = (0x00005EFE, 0x02005EFE)
 
 @dataclass(frozen=True, slots=True)
 class AddressPolicy:
-    """What BROKER_ADDRESS_POLICY says."""
+    """The policy of BROKER_ADDRESS_POLICY."""
 
-    # ANY, NOT_LOCAL or PUBLIC; empty where `networks` are all that is allowed.
+    # ANY, NOT_LOCAL or PUBLIC; empty if only `networks` are allowed.
     rule: str
     networks: tuple[Network, ...] = ()
 
@@ -88,7 +88,7 @@ class AddressPolicy:
         return cls("", networks)
 
     def refusal_of(self, address: Address) -> str | None:
-        """Why it is not connected to; None where it may be."""
+        """Why the address is refused; None if it is allowed."""
         if self.rule == ANY:
             return None
         if not self.rule:
@@ -133,7 +133,7 @@ def _embedded_in(address: Address) -> Iterator[Address]:
     number = int(address)
     last = IPv4Address(number & 0xFFFFFFFF)
     is_isatap = number >> 32 & 0xFFFFFFFF in ISATAP
-    # The unspecified and the loopback address are themselves.
+    # The unspecified and the loopback address contain no IPv4 address.
     if is_isatap or (number > 1 and any(address in network for network in IPV4_IN_LAST)):
         yield last
     if address in TRANSLATED:

@@ -4,9 +4,8 @@ import socket
 
 
 def host_of(address: str) -> bytes | str:
-    """What is counted: the /64 of an IPv6 address, else the address itself.
-
-    An IPv6 host has a whole /64 to choose from (RFC 4291, section 2.5.1).
+    """The /64 of an IPv6 address, else the address itself. An IPv6 host can choose any address of
+    its /64 (RFC 4291, section 2.5.1).
     """
     if ":" not in address or address.startswith("::ffff:"):
         return address.removeprefix("::ffff:")

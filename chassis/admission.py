@@ -1,6 +1,5 @@
-"""When a queue is too long to join, and when those it refuses should come back.
-
-Over plain numbers: times are seconds of whatever clock the caller has.
+"""When a queue is too long to join, and when refused clients should try again. Works on plain
+numbers: times are seconds of the caller's clock.
 """
 
 import random
@@ -9,17 +8,18 @@ import random
 WINDOW_S = 0.25
 WEIGHT_OF_NEW = 0.5
 
-# What was learned longer ago is not known any more: by now it may be very different.
+# Older measurements are dropped, because the rate may be very different now.
 FORGOTTEN_AFTER_S = 5.0
 
-# Nobody is sent away for longer; who would wait longer comes at a random time of the last half.
+# The longest time until a client tries again; a client that would wait longer gets a random time in
+# the last half.
 LONGEST_S = 60.0
-# Where nothing drains, or nobody knows yet how fast.
+# Used if the queue does not drain, or the rate is not known yet.
 BLIND_S = 2.0
 
 
 def blind_wait_s() -> float:
-    """When to come back where nobody can say: not at once, and not together."""
+    """When to try again if the rate is not known: not at once, and not all together."""
     return random.uniform(BLIND_S / 2, BLIND_S * 2)  # noqa: S311
 
 
@@ -27,17 +27,16 @@ class Drain:
     """How fast a queue drains while there is something in it."""
 
     def __init__(self) -> None:
-        """Knows nothing until a first batch has ended."""
+        """The rate is unknown until a first batch has ended."""
         self._rate = 0.0  # items per second; 0 while unknown
         self._items = 0
         self._busy_s = 0.0
         self._last_end = 0.0
 
     def ended(self, items: int, begun: float, now: float) -> None:
-        """A batch of `items` that began at `begun` has ended, as large as batches get.
-
-        Batches that overlap share the time: what counts is the time since the last one ended, less
-        any in which nothing was in flight.
+        """Counts a full batch of `items` that began at `begun` and has ended. Batches that overlap
+        share the time: the time since the last batch ended counts, without pauses in which no batch
+        was in flight.
         """
         self._items += items
         self._busy_s += now - max(begun, self._last_end)
@@ -49,21 +48,19 @@ class Drain:
             self._busy_s = 0.0
 
     def rate(self, now: float) -> float:
-        """Items per second; 0 while nobody knows."""
+        """Items per second; 0 while unknown."""
         return self._rate if now - self._last_end <= FORGOTTEN_AFTER_S else 0.0
 
     def time_for(self, items: int, now: float) -> float:
-        """How long `items` take, in seconds; 0 while nobody knows."""
+        """How long `items` take, in seconds; 0 while unknown."""
         rate = self.rate(now)
         return items / rate if rate else 0.0
 
 
 class RetrySchedule:
-    """Gives each refused client a time to come back, one after the other.
-
-    Clients that are all told the same come back together and are refused together. So the refused
-    stand in a line too, behind the queue: each is told when its turn will be, at the rate at which
-    the queue drains.
+    """Gives each refused client its own time to try again. Clients with the same time would come
+    back together and be refused together. So refused clients form a queue too, behind the real one:
+    each gets the time of its turn, at the rate at which the queue drains.
     """
 
     def __init__(self) -> None:
@@ -71,7 +68,7 @@ class RetrySchedule:
         self._last = 0.0
 
     def next(self, drain: Drain, waiting: int, items: int, now: float) -> float:
-        """In how many seconds a client with `items` should come back; more than 0."""
+        """In how many seconds a client with `items` should try again; more than 0."""
         if not drain.rate(now):
             return blind_wait_s()
         free_at = now + drain.time_for(waiting, now)

@@ -31,7 +31,7 @@ log_table = sa.table(
     sa.column("details", JSONB(none_as_null=True)),
 )
 
-# Replaces a secret. That a secret exists, or existed, is shown.
+# Stands for a secret in a line. A line may show that a secret exists or existed.
 HIDDEN = "(hidden)"
 SECRET_NAME = re.compile(
     r"(^|_)(password|passphrase|secret|private_key|api_key|token|salt|hash|encrypted)(_|$)"
@@ -49,10 +49,9 @@ WORD = re.compile(r"(?<!^)(?=[A-Z])")
 
 
 def action_of(method: str, request: Message | None = None) -> str:
-    """The name of a gRPC method in the log.
-
-    /mooring.broker.v1.BrokerService/SetDefaultBroker is broker.set_default. A method that does what
-    the `action` of its request says is named for that: ActOnJob with JOB_ACTION_START is job.start.
+    """The name of a gRPC method in the log: /mooring.broker.v1.BrokerService/SetDefaultBroker is
+    broker.set_default. A method with an `action` in its request is named after that: ActOnJob with
+    JOB_ACTION_START is job.start.
     """
     service, _, verb = method.rpartition("/")
     noun = service.rpartition(".")[2].removesuffix("Service")
@@ -63,7 +62,7 @@ def action_of(method: str, request: Message | None = None) -> str:
 
 
 def _action_in(request: Message) -> str:
-    """The action of a request, such as start; empty where it is none that is known."""
+    """The action of a request, such as start; empty if it is unknown."""
     kind = request.DESCRIPTOR.fields_by_name["action"].enum_type
     number = getattr(request, "action", 0)
     if kind is None or number == 0 or number not in kind.values_by_number:

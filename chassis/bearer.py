@@ -4,16 +4,16 @@ from collections.abc import Iterable
 
 from chassis.errors import Unauthenticated
 
-# A device makes its own API key, so anything is taken that a header can carry without ambiguity.
-# Nothing longer is a secret of ours; the HTTP server has no limit, and a secret that fills a whole
-# batch would have its neighbours refused with it.
+# A device makes its own API key, so any text is accepted that a header can hold without ambiguity.
+# No secret is longer than this. A secret that fills a whole batch would make the other items of the
+# batch fail.
 MAX_SECRET_BYTES = 512
 SCHEME = b"bearer "
 VISIBLE = bytes(range(0x21, 0x7F))
 
 
 def bearer(headers: Iterable[tuple[bytes, bytes]]) -> str:
-    """The secret that a request shows. Raises `Unauthenticated` unless there is exactly one."""
+    """The secret of a request. Raises `Unauthenticated` unless there is exactly one."""
     shown = [value for name, value in headers if name == b"authorization"]
     if not shown:
         raise Unauthenticated("an Authorization header is needed")

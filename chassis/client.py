@@ -1,4 +1,4 @@
-"""Calls from one of our services to another."""
+"""Calls from one service to another."""
 
 import asyncio
 import json
@@ -22,8 +22,8 @@ log = structlog.get_logger(__name__)
 Request = TypeVar("Request")
 Response = TypeVar("Response")
 
-# What a hop keeps for itself: a caller whose time is up should hear why from us, not find out
-# itself, so the other service's time ends a little before the caller's does.
+# The part of the deadline that this service keeps: the called service's time ends a little before
+# the caller's, so that the caller gets an error with a reason instead of its own timeout.
 HOP_MARGIN_S = 0.05
 
 SERVICE_CONFIG = json.dumps(
@@ -43,7 +43,7 @@ CALL_SECONDS = Histogram(
 
 
 class ServiceClient:
-    """Calls another of our services, whichever of its replicas answers."""
+    """Calls any replica of another service."""
 
     def __init__(self, address: str, credentials: Credentials) -> None:
         """`address` is a gRPC target: `host:port`, `dns:///name:port` or `ipv4:a:p,b:q`.
@@ -57,29 +57,30 @@ class ServiceClient:
             )
         options: list[tuple[str, Any]] = [
             ("grpc.service_config", SERVICE_CONFIG),
-            # A service that comes back is found within a second, not within the default two
-            # minutes. The second one is, whatever its name says, how long making a connection may
-            # take: where that were as short, a busy server would never be connected to.
+            # A service that restarts is found within a second instead of the default two minutes.
+            # The second option is, despite its name, how long connecting may take: if it were as
+            # short, the client could never connect to a busy server.
             ("grpc.initial_reconnect_backoff_ms", 100),
             ("grpc.min_reconnect_backoff_ms", 5_000),
             ("grpc.max_reconnect_backoff_ms", 1_000),
-            # One that hangs, or vanished without closing, is noticed within nine seconds, before
-            # requests run out of time. A ping of gRPC's own that is under way counts as the
-            # keepalive's and has a minute, and after two without a call between them the next one
-            # waits a minute, unless we say otherwise. Servers take them a second apart.
+            # A server that hangs or vanished is noticed within nine seconds, before requests run
+            # out of time. Without these options, a ping of gRPC itself that is under way counts as
+            # the keepalive's and has a minute, and after two pings without a call the next one
+            # waits a minute. Servers accept pings a second apart.
             ("grpc.keepalive_time_ms", 6_000),
             ("grpc.keepalive_timeout_ms", 3_000),
             ("grpc.http2.ping_timeout_ms", 3_000),
             ("grpc.http2.max_pings_without_data", 0),
-            # A name is looked up again when a connection ends; every thirty seconds at most, and
-            # until then nobody is asked if those that are known are gone.
+            # A name is resolved again when a connection ends; by default every thirty seconds at
+            # most, and until then calls fail if all known replicas are gone.
             ("grpc.dns_min_time_between_resolutions_ms", 1_000),
             ("grpc.max_receive_message_length", -1),
             # A channel of its own: gRPC shares connections between channels of one process.
             ("grpc.use_local_subchannel_pool", 1),
         ]
         self.channel = _channel(address, credentials, options)
-        # One replica, healthy or not: where none is, `channel` reaches none to ask why.
+        # Connects to one replica, healthy or not: if none is healthy, `channel` reaches none to ask
+        # why.
         self.any_replica = _channel(address, credentials, options[1:])
         self._credentials = credentials
 
@@ -91,7 +92,7 @@ class ServiceClient:
         deadline: float,
         ticket: bytes | None = None,
     ) -> Response:
-        """Calls `method`, which is of a stub on `self.channel`.
+        """Calls `method` of a stub on `self.channel`.
 
         `deadline` is a time of the running loop's clock. Raises the `MooringError` that the
         service raised.
@@ -113,14 +114,14 @@ class ServiceClient:
             return response
         _observe(request, error.code, begun)
         if error.reason in (UNTRUSTED_SERVICE, TICKET_INVALID):
-            # It is we who are refused. Whoever we are asking for has shown the right key, and
-            # must not be told to throw it away.
+            # The other service refused this service. The client has sent a valid key, so it must
+            # not get an error that says otherwise.
             log.error("another service does not trust this service")
             raise Unavailable("the service is not available", reason=UNTRUSTED_SERVICE)
         raise error
 
     async def is_serving(self, name: str = "", *, timeout_s: float = 1.0) -> bool:
-        """Whether the service says that it, or the part of it called `name`, is healthy now."""
+        """Whether the service reports that it, or its part `name`, is healthy now."""
         check = self.channel.unary_unary(
             "/grpc.health.v1.Health/Check",
             request_serializer=health_pb2.HealthCheckRequest.SerializeToString,
@@ -147,6 +148,6 @@ def _channel(
 
 
 def _observe(request: Any, code: grpc.StatusCode, begun: float) -> None:
-    """The lint of our protos has each method's request named after it."""
+    """The lint of the protos requires that each request is named after its method."""
     method = request.DESCRIPTOR.full_name.removesuffix("Request")
     CALL_SECONDS.labels(method, code.name).observe(time.perf_counter() - begun)

@@ -1,10 +1,9 @@
-"""Turns concurrent calls into batches, without making a quiet one wait.
+"""Joins concurrent calls into batches, without making a single call wait.
 
-While a batch is in flight, the calls that arrive form the next one. So an idle call leaves at
-once, and the busier it gets, the larger the batches: load makes batches, quiet costs nothing.
-
-What cannot be done in time is refused at once: past the bounds of the queue, where the queue is
-longer than the caller's patience at the rate at which it drains, and while batches hang or fail.
+While a batch is in flight, the calls that arrive form the next one. So a single call is sent at
+once, and more load makes larger batches. A call that cannot be done in time is refused at once: if
+the queue is full, if at its present rate it takes longer than the caller's deadline, and while
+batches hang or fail.
 """
 
 import asyncio
@@ -24,14 +23,14 @@ from chassis.queue import Call, Item, Queue, Result
 
 log = structlog.get_logger(__name__)
 
-# Batches in flight for longer mean that what they wait for hangs.
+# If batches are in flight for longer, the service that they wait for hangs.
 HUNG_AFTER_S = 4.0
-# A batch that had less time than this and did not end in it was in a hurry.
+# A batch with less time than this proves nothing if it does not end in time.
 PATIENT_S = 1.0
-# Calls hear that their time is up this much late at most.
+# Calls get `DeadlineExceeded` at most this much late.
 EXPIRY_STEP_S = 0.02
 
-# At more than the inverse of this, calls arrive fast enough to be worth waiting for.
+# If calls arrive at shorter intervals, waiting for the next ones is worth it.
 SPACING_PER_CALL_S = 0.0005
 
 BATCH_ITEMS = Histogram(
@@ -59,11 +58,11 @@ class _Batch(Generic[Item, Result]):
 
 
 class Coalescer(Generic[Item, Result]):
-    """Runs `run(items, deadline)` over whatever has gathered since it was last free to.
+    """Runs `run(items, deadline)` over the items that have arrived since the last batch.
 
     `run` answers one result or one error per item, in order; an exception fails the whole batch.
-    Deadlines are times of the running loop's clock; a batch gets the latest of its calls', so one
-    that is almost out of time does not cut its neighbours short, and ends with it.
+    Deadlines are times of the running loop's clock; a batch gets the latest deadline of its calls,
+    and each call ends at its own. So a call that is almost out of time does not shorten the others.
     """
 
     def __init__(
@@ -77,11 +76,10 @@ class Coalescer(Generic[Item, Result]):
         lanes: int = 1,
         spacing_s: float = 0.0,
     ) -> None:
-        """`lanes` batches may be in flight at once. `name` is the queue's in the metrics.
-
-        `spacing_s`: while calls arrive faster than a batch takes, batches start apart: the more
-        travelled in the last one, the further, but no more than this. For cheap reads, which would
-        otherwise run in batches of one or two, each at the price of a batch.
+        """`lanes` batches may be in flight at once. `name` is that of the queue in the metrics.
+        `spacing_s`: while calls arrive faster than a batch takes, there is a pause between the
+        starts of batches. It grows with the size of the last batch, up to this. It is for cheap
+        reads, which would otherwise run in batches of one or two, each at the cost of a batch.
         """
         self._run = run
         self._max_batch = max_batch
@@ -107,7 +105,7 @@ class Coalescer(Generic[Item, Result]):
         self._batch_items = BATCH_ITEMS.labels(name)
         self._batch_seconds = BATCH_SECONDS.labels(name)
         self._queue_items = QUEUE_ITEMS.labels(name)
-        # Asked when somebody looks, for nothing else tells while nothing moves.
+        # Computed when the metric is read, because the queue may not change for long.
         self._queue_items.set_function(lambda: self._queue.items)
         self._queue_seconds = QUEUE_SECONDS.labels(name)
         self._shed = {why: SHED.labels(name, why) for why in ("full", "late", "hung", "expired")}
@@ -126,11 +124,11 @@ class Coalescer(Generic[Item, Result]):
         weight: int = 1,
         size: int = 0,
     ) -> Call[Item, Result]:
-        """Puts `item` into whichever batch leaves next.
+        """Puts `item` into the next batch.
 
-        `weight` counts the items inside it, `size` its bytes. Raises `Overloaded` when it is not
-        even begun: the queue is full, too long for the deadline, or stuck. The result is
-        `DeadlineExceeded` when the time is up (the item may still be done).
+        `weight` counts the items inside it, `size` its bytes. Raises `Overloaded`, and then nothing
+        is done, if the queue is full, too long for the deadline, or stuck. The result is
+        `DeadlineExceeded` after the deadline (the item may still be done).
         """
         if self._is_closed:
             raise Unavailable("the service is stopping")
@@ -162,17 +160,15 @@ class Coalescer(Generic[Item, Result]):
         weight: int = 1,
         size: int = 0,
     ) -> Result:
-        """`offer`, and waits for the result.
-
-        Raises whatever error is the item's own, too. A cancelled caller leaves without harm to its
-        neighbours.
+        """As `offer`, and waits for the result. Raises the item's own error too. A cancelled call
+        does not affect the other calls of its batch.
         """
         return await self.offer(
             item, deadline=deadline, owner=owner, weight=weight, size=size
         ).result()
 
     async def close(self) -> None:
-        """Takes no more calls, and waits for those it has taken; each has its own deadline."""
+        """Refuses new calls, and waits for accepted ones until their deadlines."""
         self._is_closed = True
         while self._queue.items or self._batches:
             self._wake_up()
@@ -190,10 +186,10 @@ class Coalescer(Generic[Item, Result]):
         """Why a call may not join the queue; None if it may."""
         if not self._queue.has_room(owner, weight, size):
             return "full"
-        # While nothing gets through, one call at a time goes and sees.
+        # While batches fail, one call at a time is let through as a test.
         if self._has_failed and (self._batches or self._queue.items):
             return "hung"
-        # As long as one lane moves, something does.
+        # The queue is not stuck as long as one lane makes progress.
         if len(self._batches) == self._lanes and now - self._last_start > HUNG_AFTER_S:
             return "hung"
         if self._queue.items and now + self._drain.time_for(self._queue.items, now) > deadline:
@@ -206,12 +202,12 @@ class Coalescer(Generic[Item, Result]):
         self._expiry = self._loop.call_at(deadline, self._expire)
 
     def _expire(self) -> None:
-        """Tells the calls whose time is up, waiting or in flight; one timer serves them all."""
+        """Ends calls whose deadline has passed, waiting or in flight; one timer serves all."""
         self._expiry = None
         now = self._loop.time()
         present = list(self._queue)
         present += [call for batch in self._batches for call in batch.calls]
-        earliest = float("inf")  # of those that are still to come
+        earliest = float("inf")  # of the deadlines that have not passed
         for call in present:
             if call.future.done():
                 continue
@@ -222,7 +218,7 @@ class Coalescer(Generic[Item, Result]):
             call.future.set_result(DeadlineExceeded("there was no answer in time"))
             call.leave()
         if earliest < float("inf"):
-            # Not one by one: behind something that hangs there are thousands.
+            # All at once: if a service hangs, there are thousands.
             self._expire_at(max(earliest, now + EXPIRY_STEP_S))
 
     def _wake_up(self) -> None:
@@ -237,8 +233,8 @@ class Coalescer(Generic[Item, Result]):
     def _start(self) -> None:
         self._wake = None
         while self._queue.items and len(self._batches) < self._lanes:
-            # An even share for each lane: else lanes take turns with a large batch and a tiny one,
-            # and each batch has its price.
+            # Each lane gets an even share: else lanes alternate between a large batch and a tiny
+            # one, and each batch has a fixed cost.
             crowd = self._queue.items + sum(batch.weight for batch in self._batches)
             calls = self._queue.draw(min(self._max_batch, math.ceil(crowd / self._lanes)))
             now = self._last_start = self._loop.time()
@@ -250,10 +246,9 @@ class Coalescer(Generic[Item, Result]):
             )
 
     def _context_of(self, calls: list[Call[Item, Result]]) -> contextvars.Context:
-        """What the batch's log lines say of it: its own request id, and whose it stands for.
-
-        A call that travels alone keeps its id; without this every batch would carry the id of
-        whichever call happened to wake the loop.
+        """The context of the batch's log lines: its own request id, and those of its calls. A
+        single call keeps its id. Without this, a batch would have the id of the call that happened
+        to wake the loop.
         """
         context = self._context.copy()
         if len(calls) == 1:
@@ -274,7 +269,7 @@ class Coalescer(Generic[Item, Result]):
                 raise RuntimeError(f"{len(calls)} items got {len(results)} results")
             self._has_failed = False
             if batch.weight * 2 >= self._max_batch:
-                # A small batch says how long a batch takes, not how much the queue can do.
+                # A small batch shows how long a batch takes, but not the rate of the queue.
                 self._drain.ended(batch.weight, batch.begun, self._loop.time())
         except MooringError as error:
             results = [error] * len(calls)
@@ -287,8 +282,8 @@ class Coalescer(Generic[Item, Result]):
             log.exception("a batch failed", items=len(calls))
             results = [Internal("internal error")] * len(calls)
         finally:
-            # Before anybody is answered: who calls again because of its answer is not a crowd, and
-            # finds this batch gone.
+            # Before the calls get their results: a caller that calls again after its answer does
+            # not count as concurrent, and this batch is no longer in flight.
             del self._batches[batch]
         self._batch_seconds.observe(self._loop.time() - batch.begun)
         crowd = len(calls) if self._queue.items or len(calls) > 1 else 0
@@ -299,7 +294,7 @@ class Coalescer(Generic[Item, Result]):
         self._wake_up()
 
     def _note_failure(self, batch: _Batch[Item, Result], error: MooringError) -> None:
-        """Whether nothing gets through; a caller in too much of a hurry says nothing of that."""
+        """Whether the batch failed as a whole; one with too short a deadline does not count."""
         took_s = self._loop.time() - batch.begun
         self._has_failed = isinstance(error, Unavailable) or (
             isinstance(error, DeadlineExceeded) and took_s >= PATIENT_S

@@ -1,4 +1,4 @@
-"""Configuration from the environment: frozen, and every fault of it reported at once."""
+"""Configuration from the environment: frozen; all faults are reported at once."""
 
 import os
 from collections.abc import Mapping
@@ -18,16 +18,15 @@ Port = Annotated[int, Field(ge=0, le=65535)]
 
 
 class ProcessConfig(BaseSettings):
-    """What a process or command reads. A field is set by the variable of its name in capitals.
-
-    Each process has an environment of its own, so names do not say which process they are for.
+    """The variables of a process or command. A field is set by the variable of its name in
+    capitals. Each process has its own environment, so names do not contain the process.
     """
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
 
     # The module that is run. A class without it is only a base.
     process: ClassVar[str]
-    # Earlier names of variables and the present ones, beside those of the class' bases.
+    # Earlier names of variables and the present ones, besides those of the base classes.
     renamed: ClassVar[Mapping[str, str]] = {}
 
     @classmethod
@@ -38,7 +37,7 @@ class ProcessConfig(BaseSettings):
 
 
 class LogConfig(ProcessConfig):
-    """What a process reads that has a log."""
+    """The variables of a process with a log."""
 
     log_level: Annotated[
         Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(str.upper)
@@ -46,7 +45,7 @@ class LogConfig(ProcessConfig):
 
 
 class MetricsConfig(LogConfig):
-    """What a process reads that runs until it is stopped."""
+    """The variables of a process that runs until it is stopped."""
 
     # Where /healthz, /readyz and /metrics are served, without TLS; not at all unless the port is
     # set.
@@ -55,7 +54,7 @@ class MetricsConfig(LogConfig):
 
 
 class DatabaseConfig(LogConfig):
-    """What a process reads that uses the database."""
+    """The variables of a process that uses the database."""
 
     # The role that the process uses; `chassis.database.require_schema` refuses any other.
     database_role: ClassVar[str]
@@ -65,19 +64,21 @@ class DatabaseConfig(LogConfig):
 
 
 class BindConfig(ProcessConfig):
-    """What a process reads that listens."""
+    """The variables of a process that listens."""
 
     bind_host: str = "127.0.0.1"
     bind_port: Port
-    # How long callers get to notice NOT_SERVING before connections close: without it, calls that
-    # were on their way were cancelled in half of the stops that were tried.
+    # How long callers have to notice NOT_SERVING before connections close. Without it, calls were
+    # cancelled on their way in half of the tried stops.
     drain_s: float = Field(default=0.3, ge=0)
 
 
 class HttpConfig(BindConfig):
-    """What a process reads that serves HTTP to clients. Beyond loopback it needs a certificate."""
+    """The variables of a process that serves HTTP to clients. Beyond loopback it needs a
+    certificate.
+    """
 
-    # What clients see. `tls_*`, of `ServiceConfig`, is what the other services see.
+    # The certificate for clients. `tls_*` of `ServiceConfig` is the one for other services.
     https_cert_file: Path | None = None
     https_key_file: Path | None = None
     # Connections of clients, in all and of one address (a /64 of IPv6).
@@ -99,14 +100,14 @@ class HttpConfig(BindConfig):
 
 
 class ServiceConfig(MetricsConfig):
-    """What the processes read that call others or are called by gRPC.
+    """The variables of processes that call others or are called by gRPC.
 
     The calls between services are trusted in one of two ways: mutual TLS (`tls_*`, all three), or
-    plain text on loopback with a secret for each caller. Under TLS no secret counts.
+    plain text on loopback with a secret for each caller. Under TLS, secrets are ignored.
     """
 
-    # The secret that all services of earlier releases share. A service that is called accepts it
-    # for this release where this is set.
+    # The secret that all services of earlier releases share. A service that is called accepts it in
+    # this release, if this is set.
     service_secret_file: Path | None = None
     tls_cert_file: Path | None = None
     tls_key_file: Path | None = None
@@ -126,9 +127,9 @@ class ServiceConfig(MetricsConfig):
 
 
 class CallerConfig(ServiceConfig):
-    """What a service reads that calls others."""
+    """The variables of a service that calls others."""
 
-    # The secret that it shows on loopback, which is its own.
+    # The secret that the service sends on loopback, which is its own.
     caller_secret_file: Path | None = None
 
     @model_validator(mode="after")
@@ -141,11 +142,11 @@ class CallerConfig(ServiceConfig):
 
 
 class CalleeConfig(ServiceConfig):
-    """What a service reads that others call."""
+    """The variables of a service that others call."""
 
     # Which caller has which secret on loopback: `chassis.identities.read_hashes`.
     caller_hashes_file: Path | None = None
-    # Which names the certificates of which caller have, where they are not the default ones.
+    # The names in the certificates of callers, if they are not the default ones.
     caller_identities: dict[Identity, tuple[str, ...]] = {}
 
     @model_validator(mode="after")
@@ -161,14 +162,14 @@ class CalleeConfig(ServiceConfig):
 
 
 def require_files(*files: Path | None) -> None:
-    """Raises `ValueError` for one that is named and not there."""
+    """Raises `ValueError` for a file that is configured and does not exist."""
     for file in files:
         if file is not None and not file.is_file():
             raise ValueError(f"{file} is not a file")
 
 
 def is_loopback(host: str) -> bool:
-    """Whether nothing outside this machine can reach a server bound to `host`."""
+    """Whether only this machine can reach a server that is bound to `host`."""
     if host == "localhost":
         return True
     try:

@@ -1,4 +1,6 @@
-"""Connecting to what operators name: resolved once, allowed or refused, and then that address."""
+"""Connects to hosts that operators name: resolves once, checks the addresses, and connects to one
+that is allowed.
+"""
 
 import asyncio
 import socket
@@ -9,7 +11,7 @@ from ipaddress import ip_address
 from chassis.address_policy import NAME, AddressPolicy
 
 RESOLVE_S = 5.0
-# Of a name; the rest is not tried.
+# The most addresses of a name that are tried.
 MAX_ADDRESSES = 4
 
 
@@ -49,9 +51,8 @@ async def _addresses_of(host: str, port: int) -> Sequence[str]:
 async def connected(
     host: str, port: int, policy: AddressPolicy, tls: ssl.SSLContext | None
 ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """A connection to one of the addresses of `host`, whose certificate is that of `host`.
-
-    Raises like `resolved`, and `OSError` where none of them answers.
+    """A connection to one of the addresses of `host`; the certificate must be that of `host`.
+    Raises as `resolved`, and `OSError` if none of the addresses answers.
     """
     failure: OSError | None = None
     for address in await resolved(host, port, policy):

@@ -1,4 +1,4 @@
-"""PostgreSQL: connections, transactions, and the schema that a service knows."""
+"""PostgreSQL: connections, transactions, and the check of the schema's revision."""
 
 import asyncio
 import contextlib
@@ -20,7 +20,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from chassis.database_failures import ends_session, translated
 from chassis.errors import Unavailable
 
-# What the hot paths use: the driver itself, without the layer that builds statements.
+# The hot paths use the driver itself, without the layer that builds statements.
 Row: TypeAlias = tuple[Any, ...]
 Connection = psycopg.AsyncConnection[Row]
 Pool = AsyncConnectionPool[Connection]
@@ -29,13 +29,13 @@ log = structlog.get_logger(__name__)
 
 STATEMENT_TIMEOUT_MS = 5_000
 LOCK_TIMEOUT_MS = 2_000
-# A server that hangs keeps neither of these promises; then the connection is given up.
+# A server that hangs keeps neither of these limits; then the connection is closed.
 CLIENT_TIMEOUT_S = 8.0
 START_PATIENCE_S = 30.0
 POOL_SIZE = 4
 
 
-# Notices a server that vanished without closing, or that does not take the connection.
+# Notices a server that vanished without closing, or that does not accept the connection.
 LIVENESS: dict[str, Any] = {
     "connect_timeout": 3,
     "keepalives_idle": 5,
@@ -50,13 +50,13 @@ OPTIONS = (
     " -c idle_in_transaction_session_timeout=3000 -c timezone=UTC"
 )
 # For connections whose statements find every row of a large table by an index. The planner does not
-# know how few devices of a fleet a broker has, and a prepared plan outlives the size of the table
-# that it was made for: reading the whole table was cheap then and is not now.
+# know how few devices of a fleet a broker has. And a prepared plan stays when the table grows:
+# reading the whole table was cheap when the plan was made, and no longer is.
 BY_INDEX = "-c enable_seqscan=off"
 
 
 def pool_of(url: str) -> Pool:
-    """Connections for a hot path, to be opened by whoever owns it."""
+    """Connections for a hot path; the caller opens the pool."""
     return AsyncConnectionPool(
         url,
         kwargs={
@@ -69,7 +69,8 @@ def pool_of(url: str) -> Pool:
         min_size=1,
         max_size=POOL_SIZE,
         timeout=1.0,
-        # Whoever needs a connection asks for one; the pool does not try by itself for longer.
+        # The pool stops reconnecting by itself after this; each request for a connection tries
+        # again.
         reconnect_timeout=1.0,
         open=False,
     )
@@ -78,15 +79,15 @@ def pool_of(url: str) -> Pool:
 def engine_of(url: str, *, pool_size: int = 8, by_index: bool = False) -> AsyncEngine:
     """The pool of a service's connections to the database that a libpq URL names.
 
-    `by_index` keeps the planner from reading whole tables where there is an index.
-    A connection to a server that may not write any more is closed, and the others with it.
+    `by_index` keeps the planner from reading whole tables where there is an index. A connection to
+    a server that may no longer write is closed, and all others with it.
     """
     engine = create_async_engine(
         make_url(url).set(drivername="postgresql+psycopg"),
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=2.0,
-        # Statements may quote what devices sent; their text is enough to find a fault.
+        # Values of statements may come from devices; the text is enough to find a fault.
         hide_parameters=True,
         connect_args={
             **LIVENESS,
@@ -107,9 +108,8 @@ def engine_of(url: str, *, pool_size: int = 8, by_index: bool = False) -> AsyncE
 
 
 def forgetting(engine: AsyncEngine) -> Callable[[], Awaitable[None]]:
-    """What to call when the pooled connections are probably lost.
-
-    Each that was made before is closed when it is wanted next, instead of being waited for.
+    """A function to call when the pooled connections are probably lost. Each older connection is
+    then closed at its next use, instead of being waited for.
     """
     lost_at = 0.0
 
@@ -130,9 +130,9 @@ def forgetting(engine: AsyncEngine) -> Callable[[], Awaitable[None]]:
 
 
 class _Commits:
-    """Hears when a commit did not wait for the synchronous standby that it had to wait for.
+    """Notices when a commit did not wait for the synchronous standby that it had to wait for.
 
-    PostgreSQL says so in a warning only, and the next leader may lack what was committed.
+    PostgreSQL reports this in a warning only, and the next leader may lack the commit.
     """
 
     def __init__(self, connection: Connection) -> None:
@@ -181,12 +181,12 @@ async def writing(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
 
 
 async def take_turns(connection: AsyncConnection, what: str) -> None:
-    """Waits until no other transaction changes `what`, and keeps it to the commit.
+    """Waits until no other transaction changes `what`, and holds the lock until the commit.
 
-    `what` is a row of the table `turns`, which only the services may lock. This comes first in a
-    transaction that changes brokers, certificates, fleets or allowances, as `placement`: their
-    triggers hold the one row of `placement_version` from the first change on, and a transaction
-    that then waits for another's row, while that one waits for this, is in a deadlock.
+    `what` is a row of the table `turns`, which only the services may lock. A transaction that
+    changes brokers, certificates, fleets or allowances calls this first, with `placement`. Their
+    triggers lock the one row of `placement_version` from the first change on. Without this, two
+    such transactions could each wait for a row of the other, which is a deadlock.
     """
     await connection.execute(
         text("SELECT FROM turns WHERE name = :what FOR UPDATE"), {"what": what}
@@ -194,26 +194,23 @@ async def take_turns(connection: AsyncConnection, what: str) -> None:
 
 
 async def lock_shared(connection: AsyncConnection, what: str) -> None:
-    """Waits until no transaction changes `what`, and lets none begin to until the commit.
-
-    Transactions that call this do not wait for one another.
+    """Waits until no transaction changes `what`, and keeps others from changing it until the
+    commit. Transactions that call this do not wait for one another.
     """
     await connection.execute(text("SELECT FROM turns WHERE name = :what FOR SHARE"), {"what": what})
 
 
 def text_array(values: Iterable[str]) -> str:
-    """PostgreSQL's text form of an array, of values in which nothing needs escaping.
-
-    They are quoted all the same: a bare null, in any case, would not be a value.
+    """PostgreSQL's text form of an array of values that need no escaping. They are quoted, because
+    an unquoted null, in upper or lower case, would not be a value.
     """
     joined = '","'.join(values)
     return f'{{"{joined}"}}' if joined else "{}"
 
 
 async def fetched(pool: Pool, statement: str, values: Sequence[Any]) -> list[Row]:
-    """The rows of one statement, which is a transaction by itself. Made for the hot paths.
-
-    Raises `Unavailable`, or the driver's error where the values or the statement are at fault.
+    """The rows of one statement, which is a transaction by itself. For the hot paths. Raises
+    `Unavailable`, or the driver's error if the values or the statement are wrong.
     """
     with translated():
         async with asyncio.timeout(CLIENT_TIMEOUT_S):
@@ -246,7 +243,7 @@ async def transaction(pool: Pool) -> AsyncIterator[Connection]:
 
 
 async def _close_ended(connection: Connection, error: psycopg.Error) -> None:
-    """The pool replaces a connection that is closed; others of it fail in the same way."""
+    """The pool replaces a closed connection; its other connections fail in the same way."""
     if ends_session(error):
         await connection.close()
 
@@ -262,10 +259,9 @@ async def is_reachable(engine: AsyncEngine) -> bool:
 
 
 async def require_schema(engine: AsyncEngine, revision: str, *, role: str) -> None:
-    """Waits for the database, then refuses one whose schema is not the `revision` we know.
-
-    It refuses any other role than `role` too, which may have more rights than the process needs.
-    Raises `SystemExit`: a service that guesses at a schema damages data.
+    """Waits for the database, then checks that its schema has the `revision` of this program, and
+    that the connection has the role `role`: another role may have more rights than the process
+    needs. Raises `SystemExit`, because with another schema a service could damage data.
     """
     found = user = None
     try:

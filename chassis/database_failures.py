@@ -1,4 +1,4 @@
-"""What a failed statement of PostgreSQL means, and which ones are begun again."""
+"""What a failed statement of PostgreSQL means, and which statements are repeated."""
 
 import contextlib
 from collections.abc import Awaitable, Callable, Iterator
@@ -19,7 +19,7 @@ Done = TypeVar("Done")
 
 log = structlog.get_logger(__name__)
 
-# More than a hot path has connections: all of them may have broken unseen.
+# More than the connections of a hot path: all of them may have broken unnoticed.
 MAX_TRIES = 6
 TRIES_S = 2.0
 # The reason of an `Unavailable` that is about the database itself.
@@ -27,31 +27,31 @@ DATABASE_UNAVAILABLE = "DATABASE_UNAVAILABLE"
 
 
 class FailureKind(Enum):
-    """Why the database refused a statement, as far as a caller may act on it."""
+    """Why a statement failed, by what a caller can do about it."""
 
-    RACE = "race"  # deadlock, lock timeout, serialization: begin again
-    LOST = "lost"  # no connection, or it broke: begin again, or say UNAVAILABLE
-    DATA = "data"  # the values are at fault: the same statement never succeeds
+    RACE = "race"  # deadlock, lock timeout, serialization: repeat it
+    LOST = "lost"  # no connection, or it broke: repeat it, or answer UNAVAILABLE
+    DATA = "data"  # the values are wrong: the same statement never succeeds
     OURS = "ours"  # anything else is a mistake in this program
 
 
-# The beginnings of the SQLSTATEs that are no mistake of ours (PostgreSQL documentation,
-# appendix A); the longest that fits decides.
+# Prefixes of the SQLSTATEs that are not mistakes of this program (PostgreSQL documentation,
+# appendix A); the longest match decides.
 FAILURE_KINDS = {
     # Of the transaction: deadlocks, serialization, lock and statement timeouts, old snapshots.
     **dict.fromkeys(("40", "55P03", "57014", "72"), FailureKind.RACE),
     # Of the server: no connection, it stops or starts, it lacks resources, its disk or its files
-    # fail, it does not let us in or lacks the database, it ended an idle session.
+    # fail, it refuses the login or lacks the database, it ended an idle session.
     **dict.fromkeys(
         ("08", "28", "3D", "53", "57P", "58", "XX", "25P03", "25P04"), FailureKind.LOST
     ),
     # It is a standby, or has become one in a failover.
     "25006": FailureKind.LOST,
-    # A prepared statement that a migration, or a pooler between us, has made useless.
+    # A prepared statement that a migration, or a pooler in between, has made invalid.
     **dict.fromkeys(("0A000", "26000", "42P05"), FailureKind.LOST),
     **dict.fromkeys(("22", "23"), FailureKind.DATA),
 }
-# No statement succeeds any more on the session that says so.
+# No further statement succeeds on such a session.
 ENDED_SESSIONS = ("08", "57P", "25P03", "25P04", "25006", "0A000", "26000", "42P05")
 
 
@@ -91,7 +91,7 @@ def translated() -> Iterator[None]:
 
 
 def described(error: Failure) -> dict[str, str]:
-    """What a log may say of a failed statement: never its values, which PostgreSQL quotes."""
+    """The part of an error that may be logged: not the values, which PostgreSQL quotes."""
     orig = getattr(error, "orig", error)
     if not isinstance(orig, psycopg.Error):
         return {"error": type(error).__name__}
@@ -104,10 +104,9 @@ def described(error: Failure) -> dict[str, str]:
 
 
 async def retried(work: Callable[[], Awaitable[Done]]) -> Done:
-    """What `work` returns, begun again after a race or a lost connection, a few times.
-
-    `work` is safe to repeat, also where nobody knows whether its commit took effect. Raises the
-    last `Unavailable`.
+    """The result of `work`, which is repeated a few times after a race or a lost connection. It
+    must be safe to repeat `work`, also if it is not known whether its commit took effect. Raises
+    the last `Unavailable`.
     """
     try:
         return await work()

@@ -1,12 +1,10 @@
-"""Requests that are handed over by the HTTP server itself, without ASGI.
-
-A whole fleet may ask at the same time, and then the processor's time goes here. Per request ASGI
-costs a task, an event, a scope, four messages and two writes; together with a framework's routing
-that is most of what a registration costs. So what a process serves by the thousand passes another
-way: the connection (`chassis/http_connection.py`) hands the request over where it would have
-started an ASGI task, and takes the answer as bytes.
-
-The same makes it cheap to notice a client that leaves: what it waited for is given up at once.
+"""Requests that the HTTP server hands to handlers directly, without ASGI. If a whole fleet sends
+requests at the same time, most processor time is spent here. Each request costs ASGI a task, an
+event, a scope, four messages and two writes; with a framework's routing, that is most of the cost
+of a registration. So requests that come in thousands are served differently: the connection
+(`chassis/http_connection.py`) hands the request over where it would have started an ASGI task, and
+takes the answer as bytes. This also makes it cheap to notice that a client has disconnected: its
+call is cancelled at once.
 """
 
 from collections.abc import Callable
@@ -15,7 +13,7 @@ from typing import Any, NamedTuple, Protocol
 
 from msgspec import Struct
 
-# It has no body, and a length would be that of a 200 (RFC 9110, section 8.6).
+# A 304 has no body, and a length would be that of a 200 (RFC 9110, section 8.6).
 NOT_MODIFIED = HTTPStatus.NOT_MODIFIED.value
 
 _STATUS_LINES = {
@@ -24,7 +22,7 @@ _STATUS_LINES = {
 
 
 class Head(Struct):
-    """What is known of a request before any of its body. Names of headers are in lower case.
+    """The head of a request. Names of headers are in lower case.
 
     `path` is in its normal form (`chassis/http_target.py`).
     """
@@ -54,20 +52,20 @@ class Handler(Protocol):
     max_body_bytes: int
 
     def admit(self) -> Reply | None:
-        """What is answered before any of the body is read; None where it is to be read."""
+        """An answer before the body is read; None if the body must be read."""
 
     def ask(self, body: bytes | None, answer: Callable[[Reply], None]) -> None:
-        """Calls `answer` once, now or later; `body` is None where it is too long."""
+        """Calls `answer` once, now or later; `body` is None if it is too long."""
 
     def leave(self) -> None:
         """The client disconnected after `ask`. May be called twice."""
 
 
 class Handlers(Protocol):
-    """All that is served this way."""
+    """The handlers of all requests that are served without ASGI."""
 
     def find(self, head: Head) -> Handler | None:
-        """A handler for this request; None where ASGI serves it."""
+        """A handler for this request; None if ASGI serves it."""
 
 
 class Connection(Protocol):
@@ -83,16 +81,16 @@ class Connection(Protocol):
         """Whether the connection outlives the request whose head has just been read."""
 
     def announced_bytes(self) -> int | None:
-        """The length of the body that is being read; None where it is chunked."""
+        """The length of the body that is being read; None if it is chunked."""
 
     def ends_after(self, cycle: Any) -> bool:
         """Whether an answer to `cycle` before the end of its body ends the connection."""
 
     def go_on_reading(self) -> None:
-        """Takes more from the client."""
+        """Reads more from the client."""
 
     def end(self) -> None:
-        """Closes it when the client could read the answer."""
+        """Closes the connection when the client has had time to read the answer."""
 
     def on_response_complete(self) -> None:
         """The answer has been written."""
@@ -116,10 +114,9 @@ def rendered(
 
 
 class Exchange:
-    """One request and its answer; stands where ASGI has uvicorn's `RequestResponseCycle`.
-
-    Of that it has what the connection uses. `message_event` is the exchange itself: it is `set`
-    when a part of the body has come, when the whole has, and when the client has left.
+    """One request and its answer, in place of uvicorn's `RequestResponseCycle` for ASGI; it has the
+    attributes that the connection uses. `message_event` is the exchange itself: it is `set` when a
+    part of the body has arrived, when the body is complete, and when the client has disconnected.
     """
 
     response_started = False
@@ -127,7 +124,7 @@ class Exchange:
     def __init__(
         self, connection: Connection, head: Head, handler: Handler, *, expects: bool
     ) -> None:
-        """`expects` says whether the client waits with the body until it is told to go on."""
+        """`expects`: whether the client waits for `100 Continue` before it sends the body."""
         self.body = bytearray()
         self.more_body = True
         self.disconnected = False
@@ -142,11 +139,11 @@ class Exchange:
 
     @property
     def message_event(self) -> "Exchange":
-        """Itself; an attribute would be a cycle, for the garbage collector to find."""
+        """Returns itself; an attribute would make a cycle for the garbage collector."""
         return self
 
     def begin(self) -> None:
-        """It is this request's turn on its connection."""
+        """Starts the request when its turn on the connection comes."""
         if self.disconnected:
             return
         self._is_begun = True
@@ -157,7 +154,7 @@ class Exchange:
         if self.more_body and self.expects_continue:
             length = self._connection.announced_bytes()
             if length is not None and length > self._handler.max_body_bytes:
-                # Any client that does not wait is refused when too much has come.
+                # A client that does not wait is refused when its body is too long.
                 self._ask(None)
                 return
             self.expects_continue = False
@@ -165,7 +162,7 @@ class Exchange:
         self.set()
 
     def set(self) -> None:
-        """Something has happened."""
+        """Handles a change of the exchange."""
         if self.disconnected:
             if self._is_asked:
                 self._handler.leave()
@@ -176,7 +173,7 @@ class Exchange:
         elif not self.more_body:
             self._ask(bytes(self.body))
         elif self.body:
-            # A client is held back that sends faster than its body is taken.
+            # Reading pauses if the client sends faster than the body is processed.
             self._connection.go_on_reading()
 
     def _ask(self, body: bytes | None) -> None:

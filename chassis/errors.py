@@ -2,17 +2,17 @@
 
     MooringError
     ├── InvalidInput        well-formed, but wrong; names the field
-    ├── Unauthenticated     who are you?
+    ├── Unauthenticated     the caller is not known
     ├── Forbidden           known, but not allowed
     ├── NotFound
     ├── AlreadyExists
-    ├── Conflict            the state of things forbids it
-    ├── LostRace            somebody else was first; read again, decide again
+    ├── Conflict            the present state does not allow it
+    ├── LostRace            another request was first; read again, decide again
     ├── Overloaded          a queue is full; come back later
-    ├── Unavailable         something we need is down; come back later
+    ├── Unavailable         something that is needed is down; come back later
     ├── DeadlineExceeded    the caller's time is up
     ├── Unsupported         no such method
-    └── Internal            a fault of ours; its detail stays in the log
+    └── Internal            a fault of Mooring; its detail stays in the log
 
 A service names its own facts (`BrokerInUse`) by subclassing one of these with a `reason`. On the
 wire an error is a gRPC status whose trailers carry `reason`, `field`, `retry-after-s` and `usage`,
@@ -52,9 +52,8 @@ class MooringError(Exception):
         retry_after_s: float | None = None,
         usage: Mapping[str, int] | None = None,
     ) -> None:
-        """`message` is for people and may leave the service; it holds no secret.
-
-        `usage` counts what stands in the way, by what it is.
+        """`message` is for people and may leave the service; it holds no secret. `usage` counts
+        what blocks the request, by kind.
         """
         super().__init__(message)
         self.message = message
@@ -67,14 +66,14 @@ class MooringError(Exception):
 
 
 class InvalidInput(MooringError):
-    """Well-formed, but wrong. `field` says where."""
+    """Well-formed, but wrong. `field` names the field."""
 
     code = grpc.StatusCode.INVALID_ARGUMENT
     reason = "INVALID_INPUT"
 
 
 class Unauthenticated(MooringError):
-    """The caller has not shown who it is."""
+    """The caller has not authenticated."""
 
     code = grpc.StatusCode.UNAUTHENTICATED
     reason = "UNAUTHENTICATED"
@@ -102,21 +101,21 @@ class AlreadyExists(MooringError):
 
 
 class Conflict(MooringError):
-    """The state of things forbids it; asking again changes nothing by itself."""
+    """The present state does not allow it; repeating the request alone does not help."""
 
     code = grpc.StatusCode.FAILED_PRECONDITION
     reason = "CONFLICT"
 
 
 class LostRace(MooringError):
-    """Somebody else changed it first: read it again and decide again."""
+    """Another request changed it first: read it again and decide again."""
 
     code = grpc.StatusCode.ABORTED
     reason = "LOST_RACE"
 
 
 class Overloaded(MooringError):
-    """A queue is full; nothing was begun."""
+    """A queue is full; nothing was done."""
 
     code = grpc.StatusCode.RESOURCE_EXHAUSTED
     reason = "OVERLOADED"
@@ -132,7 +131,7 @@ class Unavailable(MooringError):
 
 
 class DeadlineExceeded(MooringError):
-    """The caller's time is up; whether it was done is not known."""
+    """The deadline has passed; it is not known whether the work was done."""
 
     code = grpc.StatusCode.DEADLINE_EXCEEDED
     reason = "DEADLINE_EXCEEDED"
@@ -140,7 +139,7 @@ class DeadlineExceeded(MooringError):
 
 
 class Unsupported(MooringError):
-    """The service does not know the method: it is of another version."""
+    """The service does not know the method: it has another version."""
 
     code = grpc.StatusCode.UNIMPLEMENTED
     reason = "UNSUPPORTED"
@@ -153,7 +152,7 @@ class Internal(MooringError):
     reason = "INTERNAL"
 
 
-# Which class an error becomes when it arrives. Total over gRPC's codes: a test says so.
+# The class for each gRPC code. A test checks that all codes are here.
 CLASS_OF_CODE: dict[grpc.StatusCode, type[MooringError]] = {
     grpc.StatusCode.OK: Internal,
     grpc.StatusCode.CANCELLED: Unavailable,
@@ -189,10 +188,8 @@ def trailers_of(error: MooringError) -> tuple[tuple[str, str], ...]:
 
 
 def from_rpc(error: AioRpcError) -> MooringError:
-    """What another service meant by failing a call.
-
-    A status without a reason was not written by one of our services but by gRPC itself, and its
-    text may name addresses: it stays here.
+    """The error of a failed call to another service. A status without a reason comes from gRPC
+    itself and not from a service. Its text may name addresses, so it is not passed on.
     """
     trailers = {key: str(value) for key, value in error.trailing_metadata() or ()}
     kind = CLASS_OF_CODE[error.code()]
@@ -224,7 +221,7 @@ def to_item(error: MooringError) -> errors_pb2.ItemError:
 
 
 def from_item(item: errors_pb2.ItemError) -> MooringError:
-    """What another service meant by failing one item."""
+    """The error of one item that another service failed."""
     kind = CLASS_OF_CODE[CODE_OF_NUMBER.get(item.code, grpc.StatusCode.UNKNOWN)]
     return kind(
         item.message,
