@@ -1,4 +1,4 @@
-"""Keeping in memory what the database holds: read again when it announces that it has changed."""
+"""Keeps a part of the database in memory, and reads it again when a change is announced."""
 
 import asyncio
 from abc import ABC, abstractmethod
@@ -6,17 +6,18 @@ from abc import ABC, abstractmethod
 from chassis.listening import Listener
 from chassis.process import background
 
-# A safety net under the announcements, which are what makes a change take effect at once.
+# A reading without an announcement, in case one was missed. Announcements make changes take effect
+# at once.
 REREAD_S = 10.0
-# Announcements that come closer than this share a reading.
+# Announcements at shorter intervals share a reading.
 PAUSE_S = 0.05
 
 
 class Follower(ABC):
-    """Readings take turns, so that none overwrites one that began after it."""
+    """Readings run one after the other, so that none overwrites a later one."""
 
     def __init__(self, listener: Listener) -> None:
-        """`listener` hears of changes."""
+        """`listener` receives announcements of changes."""
         self._listener = listener
         self._reading = asyncio.Lock()
         # Readings are numbered as they begin; `_read_as_of` is the last one that ended.
@@ -26,19 +27,17 @@ class Follower(ABC):
 
     @abstractmethod
     async def _read(self) -> None:
-        """Reads, and keeps what it read; where it cannot, memory is marked as not to be believed.
-
-        There is one at a time.
+        """Reads and stores the result; if it cannot, memory is marked as invalid. One reading runs
+        at a time.
         """
 
     async def _noticed(self) -> None:
-        """Called before a reading that the listener gave occasion to."""
+        """Called before a reading that the listener causes."""
         return
 
     async def refresh(self) -> None:
-        """Returns when memory holds what was committed before the call, or is not believed.
-
-        Calls that wait at the same time share one reading.
+        """Returns when memory holds everything that was committed before the call, or is marked as
+        invalid. Calls that wait at the same time share one reading.
         """
         wanted = self._reads_begun + 1
         async with self._reading:
@@ -47,13 +46,12 @@ class Follower(ABC):
             self._reads_begun += 1
             begun = self._reads_begun
             await self._read()
-            # Not reached by a caller who is cancelled: whoever waits then reads for itself.
+            # A cancelled caller does not get here: then the next waiting call reads itself.
             self._read_as_of = begun
 
     async def keep_current(self) -> None:
-        """Runs until cancelled: listens, then reads, so that no change falls in between.
-
-        Where it cannot listen it reads all the same, as often as it tries.
+        """Runs until cancelled: listens, then reads, so that no change is missed in between. If it
+        cannot listen, it still reads at each attempt.
         """
         async with background(self._listener.run()):
             while True:

@@ -13,7 +13,7 @@ from chassis.reloaded import Reloaded
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Files:
-    """What the three files hold, as PEM, and the credentials of a client that uses them."""
+    """The contents of the three files, as PEM, and the credentials of a client that uses them."""
 
     certificate: bytes
     key: bytes
@@ -41,7 +41,7 @@ class ReloadedTls:
 
     def server(self) -> grpc.ServerCredentials:
         """For the port of a server. Open connections stay when the files change."""
-        # gRPC keeps its configuration where this returns None, though the stubs do not know it.
+        # If this returns None, gRPC keeps its configuration; the type stubs do not say so.
         changed = cast("Callable[[], grpc.ServerCertificateConfiguration]", self._changed)
         return grpc.dynamic_ssl_server_credentials(
             _configuration(self._served), changed, require_client_authentication=True
@@ -65,6 +65,6 @@ def _read(cert_file: Path, key_file: Path, ca_file: Path) -> _Files:
     # gRPC accepts a key of another certificate, and then every handshake fails.
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(cert_file, key_file)
-    # Comments in a bundle may hold any characters; OpenSSL takes ASCII alone.
+    # Comments in a bundle may hold any characters; OpenSSL accepts ASCII only.
     context.load_verify_locations(cadata=ca.decode("ascii", "ignore"))
     return _Files(certificate, key, ca, grpc.ssl_channel_credentials(ca, key, certificate))

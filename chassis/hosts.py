@@ -1,4 +1,4 @@
-"""Hosts and MQTT URLs, as operators write them.
+"""Checks hosts and MQTT URLs that operators write.
 
 The database has the same rule for hosts that are set by SQL (`is_host` in the migrations).
 """
@@ -25,7 +25,7 @@ MQTT_URL = re.compile(
 
 
 def check_host(host: str, *, field: str) -> Address | None:
-    """The address that `host` is, None where it is a name. Raises `InvalidInput` for `field`."""
+    """The address, if `host` is one; None if it is a name. Raises `InvalidInput` for `field`."""
     if host.startswith("["):
         raise InvalidInput("an IPv6 address stands in brackets in URLs, not here", field=field)
     try:
@@ -39,9 +39,8 @@ def check_host(host: str, *, field: str) -> Address | None:
 
 
 def unwrapped(address: Address) -> Address:
-    """The IPv4 address of an IPv4-mapped IPv6 address (RFC 4291, section 2.5.5.2), else itself.
-
-    Versions of Python differ in what they say of mapped addresses, so ask for properties after it.
+    """The IPv4 address of an IPv4-mapped IPv6 address (RFC 4291, section 2.5.5.2), else the same
+    address. Versions of Python differ in the properties of mapped addresses, so call this first.
     """
     mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
     return mapped or address
@@ -65,7 +64,7 @@ def _check_name(host: str, field: str) -> None:
             "must be ASCII: an internationalised name is written in its form xn--…", field=field
         )
     if is_name(host.removesuffix(".")):
-        # A certificate never names it so (RFC 6125, section 6.4.1).
+        # Certificates have no names with a dot at the end (RFC 6125, section 6.4.1).
         raise InvalidInput("must not end with a dot", field=field)
     raise InvalidInput("must be a host name or an IP address", field=field)
 

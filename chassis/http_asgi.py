@@ -1,4 +1,4 @@
-"""Requests that ASGI serves, by uvicorn's cycle, on a connection of ours."""
+"""Requests that ASGI serves, by uvicorn's cycle, on an `HttpConnection`."""
 
 import asyncio
 from typing import Any, Protocol, cast
@@ -15,7 +15,7 @@ log = structlog.get_logger(__name__)
 
 
 class AsgiConnection(Connection, Protocol):
-    """What these requests use of the connection that they are on."""
+    """What these requests use of their connection."""
 
     context: Context
     flow: FlowControl
@@ -25,7 +25,7 @@ class AsgiConnection(Connection, Protocol):
 
 
 class AsgiCycle(RequestResponseCycle):
-    """A request that ASGI serves, on a connection that ends as ours do."""
+    """A request that ASGI serves, on a connection that ends like those of other requests."""
 
     def __init__(
         self, connection: AsgiConnection, head: Head, version: str, *, expects: bool
@@ -71,7 +71,7 @@ class AsgiCycle(RequestResponseCycle):
         context.state.tasks.add(task)
 
     async def send(self, message: Any) -> None:
-        """Adds that the connection ends where the body has not been read."""
+        """Adds `Connection: close` if the body was not read."""
         starts = not self.response_started and message["type"] == "http.response.start"
         if starts and self.more_body and self._connection.ends_after(self):
             self.keep_alive = False
@@ -79,12 +79,12 @@ class AsgiCycle(RequestResponseCycle):
 
     @property
     def expects_continue(self) -> bool:
-        """Whether the client still waits with the body."""
+        """Whether the client still waits before it sends the body."""
         return self.waiting_for_100_continue
 
 
 class _Closing:
-    """The transport as a cycle knows it: its closing is the connection's."""
+    """The transport for a cycle; closing it ends the connection in order."""
 
     def __init__(self, connection: AsgiConnection) -> None:
         self.write = connection.transport.write
@@ -93,7 +93,7 @@ class _Closing:
 
 
 class _Log:
-    """What uvicorn's cycle says of the application, in our log."""
+    """Sends messages of uvicorn's cycle about the application to Mooring's log."""
 
     def error(self, message: str, *values: Any, exc_info: Any = None) -> None:
         """A fault of the application."""

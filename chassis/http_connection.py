@@ -12,24 +12,24 @@ from chassis.http_ending import BoundedConnection, Cycle
 from chassis.http_limits import close_idle
 from chassis.http_reading import SLICE_BYTES, Refused, RequestReader
 
-# Requests of one connection that wait for the one before them.
+# Requests of one connection that wait for the previous one.
 MAX_PIPELINED = 8
-# The rest of a body that is read for the sake of the connection when its request was answered.
+# How much of a body is read after its request was answered, to keep the connection.
 REST_BYTES = 64 * 1024
 
 
 class HttpConnection(BoundedConnection):
-    """Reads requests, and has each served by a handler or by ASGI."""
+    """Reads requests, and gives each to a handler or to ASGI."""
 
     def __init__(self, context: Context, host: bytes | str | None = None) -> None:
-        """`host` is what the connection is counted as where it has been counted already."""
+        """`host` is the host for which the connection was counted already, if it was."""
         super().__init__(context, host)
         self._reader = RequestReader(self, context.limits)
         self._is_parsing = False
-        # Read of the body after its request was answered.
+        # Bytes of the body that were read after its request was answered.
         self._rest_bytes = 0
 
-    # What asyncio calls.
+    # Called by asyncio.
 
     def connection_made(self, transport: Any) -> None:
         """A client has connected."""
@@ -67,10 +67,10 @@ class HttpConnection(BoundedConnection):
         self._wait()
 
     def eof_received(self) -> None:
-        """The client sends no more: asyncio closes the connection."""
+        """The client has closed its direction: asyncio closes the connection."""
 
     def pause_writing(self) -> None:
-        """The client takes its answers more slowly than it asks."""
+        """The client reads answers more slowly than it sends requests."""
         self._stalled_at = self._loop.time()
         self.flow.pause_writing()
         self.flow.pause_reading()
@@ -103,17 +103,17 @@ class HttpConnection(BoundedConnection):
         if exc is None:
             self.transport.close()
 
-    # What the server and the requests call.
+    # Called by the server and by requests.
 
     def shutdown(self) -> None:
-        """The server stops: what is under way is answered, and then the connection ends."""
+        """The server stops: requests under way are answered, and then the connection ends."""
         if self.cycle is None or self.cycle.response_complete:
             self.end()
         else:
             self.cycle.keep_alive = False
 
     def close_if_idle_since(self, then: float) -> None:
-        """Closes it where nothing is under way and its client has been silent since `then`."""
+        """Closes the connection if it has no request and received nothing since `then`."""
         is_idle = self._reader.is_in_head and not self._is_under_way() and not self._is_lingering
         if is_idle and self._deadline - self._limits.idle_s <= then:
             self.transport.close()
@@ -133,8 +133,8 @@ class HttpConnection(BoundedConnection):
     def ends_after(self, cycle: Cycle) -> bool:
         """Whether an answer to `cycle` before the end of its body ends the connection.
 
-        A client that waits may send the body or not (RFC 9110, section 10.1.1), and more than a
-        little is not read for nothing.
+        A client that waits for `100 Continue` may send the body or not (RFC 9110, section 10.1.1),
+        and a large body is not read if it is not needed.
         """
         if cycle is not self.cycle or cycle.expects_continue:
             return True
@@ -143,12 +143,12 @@ class HttpConnection(BoundedConnection):
         return length is not None and length - self._reader.body_bytes > REST_BYTES
 
     def go_on_reading(self) -> None:
-        """Takes more from a client that takes its answers too."""
+        """Reads more from a client that also reads its answers."""
         if not self.flow.write_paused:
             self.flow.resume_reading()
 
     def on_response_complete(self) -> None:
-        """A request has been answered: the next is served, or the last refusal is written."""
+        """A request has been answered: serves the next one, or writes the last refusal."""
         self.context.state.total_requests += 1
         if self.transport.is_closing() or self._is_lingering:
             return
@@ -156,7 +156,7 @@ class HttpConnection(BoundedConnection):
             cycle = self.pipeline.pop()
             self._current = cycle
             if isinstance(cycle, Exchange):
-                # Not at once: the one before is still being answered, further up the stack.
+                # Not at once: the previous one is still being answered, further up the stack.
                 self._loop.call_soon(cycle.begin)
             else:
                 cycle.begin()
@@ -172,7 +172,7 @@ class HttpConnection(BoundedConnection):
         if not self._is_parsing:
             self._wait()
 
-    # What the reader calls.
+    # Called by the reader.
 
     def head_received(self, head: Head, version: str, *, expects: bool) -> None:
         """The head has been read: its request begins, or waits for its turn."""
@@ -224,14 +224,13 @@ class HttpConnection(BoundedConnection):
     # Reading.
 
     def _is_ahead(self) -> bool:
-        """Whether the client has asked so much more than was answered that it must wait.
-
-        Until then it is read on, for a client that leaves is noticed by reading.
+        """Whether the client has so many unanswered requests that reading must pause. Until then
+        the connection is read, because reading shows that a client has disconnected.
         """
         return len(self.pipeline) >= MAX_PIPELINED
 
     def _parse_unread(self) -> None:
-        """Parses what has been received, until the client is ahead."""
+        """Parses received bytes, until the client has too many unanswered requests."""
         if self._is_parsing or not self._unread:
             return
         self._is_parsing = True
@@ -255,7 +254,7 @@ class HttpConnection(BoundedConnection):
             return self._reader.feed(piece)
         except Refused as refused:
             if self._reader.is_finished:
-                # It came behind the last request.
+                # These bytes came after the last request.
                 self._dropped_bytes += len(piece)
             else:
                 self._refuse(refused.status)

@@ -1,4 +1,4 @@
-"""What the connections of one HTTP server have in common."""
+"""The common state of the connections of one HTTP server."""
 
 import asyncio
 from collections.abc import Callable
@@ -20,7 +20,7 @@ class Context:
     handlers: Handlers
     limits: HttpLimits
     connections: Connections
-    # The answer to what cannot be read or comes too slowly: 400, 408, 431 or 500.
+    # The answer to requests that cannot be read or arrive too slowly: 400, 408, 431 or 500.
     refusal: Callable[[int], Reply]
     # Set when the process is about to stop.
     leaving: asyncio.Event

@@ -26,23 +26,23 @@ class BoundedConnection(asyncio.Protocol):
     _reader: RequestReader
 
     def __init__(self, context: Context, host: bytes | str | None) -> None:
-        """`host` is what the connection is counted as where it has been counted already."""
+        """`host` is the host for which the connection was counted already, if it was."""
         self.context = context
-        # Those that wait for their turn, the oldest at the right end.
+        # Requests that wait for their turn, the oldest at the right end.
         self.pipeline: deque[Cycle] = deque()
-        # The one that was read last, and the one whose turn it is.
+        # The request that was read last, and the one that is being served.
         self.cycle: Cycle | None = None
         self._current: Cycle | None = None
         self._loop = asyncio.get_running_loop()
         self._limits = context.limits
         self._host = host
-        # Received and not parsed, while the client is ahead.
+        # Bytes that are received and not parsed, while the client has too many unanswered requests.
         self._unread = b""
         # The connection is kept only until the client has read the last answer.
         self._is_lingering = False
-        # What still comes cannot be parsed.
+        # Further bytes cannot be parsed.
         self._is_broken = False
-        # Written when the requests before it have been answered.
+        # Written when the requests before have been answered.
         self._refusal: Reply | None = None
         self._dropped_bytes = 0
         # When the head or the body that is not complete began.
@@ -54,7 +54,7 @@ class BoundedConnection(asyncio.Protocol):
 
     @property
     def default_headers(self) -> list[tuple[bytes, bytes]]:
-        """Those of every answer: the date."""
+        """The headers of every answer: the date."""
         return self.context.state.default_headers
 
     def end(self) -> None:
@@ -85,20 +85,20 @@ class BoundedConnection(asyncio.Protocol):
         return self._current is not None and not self._current.response_complete
 
     def _refuse(self, status: int) -> None:
-        """Ends the connection with an answer, after those to what was asked before."""
+        """Ends the connection with an answer, after those to earlier requests."""
         self._reader.is_finished = self._is_broken = True
         self._unread = b""
         refusal = self.context.refusal(status)
         cycle = self.cycle
         if not self._reader.is_in_head and cycle is not None:
-            # The fault is in the body of the request that was read last.
+            # The error is in the body of the request that was read last.
             if cycle.response_complete or cycle.response_started:
                 self.end()
                 return
             cycle.disconnected = True
             cycle.message_event.set()
             if self.pipeline:
-                # It was still waiting for its turn: the newest is at the left.
+                # That request is still waiting for its turn: the newest is at the left.
                 self.pipeline.popleft()
             else:
                 self._current = None
@@ -113,7 +113,7 @@ class BoundedConnection(asyncio.Protocol):
         self.end()
 
     def _drop(self, data: "bytes | memoryview") -> None:
-        """What comes after the last request, or is left of a body that was answered early."""
+        """Drops bytes after the last request, and the rest of a body that was answered early."""
         self._dropped_bytes += len(data)
         if self._dropped_bytes > self._limits.linger_bytes:
             self.transport.abort()
@@ -121,7 +121,7 @@ class BoundedConnection(asyncio.Protocol):
             self._is_broken = not self._reader.skip(data)
 
     def _wait(self) -> None:
-        """Sets the time by which the client must have gone on; none while it is our turn."""
+        """Sets the time by which the client must send or read more; none while the server works."""
         now, limits = self._loop.time(), self._limits
         if self._host is None:
             return
@@ -153,7 +153,7 @@ class BoundedConnection(asyncio.Protocol):
             self._timer, self._timer_at = self._loop.call_at(deadline, self._look), deadline
 
     def _look(self) -> None:
-        """Looks whether the client has had its time; a deadline that moved is waited for again."""
+        """Checks whether the deadline has passed; if it was moved, waits again."""
         self._timer, self._timer_at = None, math.inf
         now, deadline = self._loop.time(), self._deadline
         if now < deadline:
@@ -162,7 +162,7 @@ class BoundedConnection(asyncio.Protocol):
         elif self._is_lingering or self.transport.is_closing() or self.flow.write_paused:
             self.transport.abort()
         elif self.flow.read_paused:
-            # It may have sent much that has not been taken yet.
+            # The client may have sent bytes that were not read yet.
             self._since = None
             self._wait()
         elif self._reader.is_in_head and not self._reader.url and not self._reader.head_bytes:

@@ -1,6 +1,7 @@
-"""A handler of one HTTP request: its errors become answers, and a client that leaves ends its call.
+"""A handler of one HTTP request: errors become answers, and a call ends when the client
+disconnects.
 
-It is what `chassis/direct_http.py` calls. Devices and brokers are served by handlers of this kind.
+`chassis/direct_http.py` calls it. Requests of devices and brokers have such handlers.
 """
 
 import asyncio
@@ -12,10 +13,10 @@ from chassis.errors import MooringError
 
 
 class Awaited(NamedTuple):
-    """A result that the answer needs and that is not known yet.
+    """A result that the answer needs and that is not available yet.
 
     `then` turns it into the answer, or into the next thing to wait for. A result that is a
-    `MooringError` is raised instead. `abandon` gives up waiting, because the client has left.
+    `MooringError` is raised instead. `abandon` stops waiting, because the client has disconnected.
     """
 
     future: "asyncio.Future[Any]"
@@ -24,9 +25,8 @@ class Awaited(NamedTuple):
 
 
 class RequestHandler:
-    """Serves one request in steps, each of which may raise.
-
-    A subclass has the steps: `admitted`, `begun`, and what an `Awaited` names; and `failed`.
+    """Serves one request in steps, each of which may raise. A subclass defines the steps
+    `admitted`, `begun` and those of an `Awaited`, and `failed`.
     """
 
     max_body_bytes = 64 * 1024
@@ -36,25 +36,25 @@ class RequestHandler:
         self._awaited: Awaited | None = None
 
     def admitted(self) -> Reply | None:
-        """What is answered before any of the body is read; None where it is to be read."""
+        """An answer before the body is read; None if the body must be read."""
         raise NotImplementedError
 
     def begun(self, body: bytes | None) -> Reply | Awaited:
-        """The answer, or what it needs; `body` is None where it is too long."""
+        """The answer, or the result that it needs; `body` is None if it is too long."""
         raise NotImplementedError
 
     def failed(self, error: Exception) -> Reply:
-        """The answer to a request of which a step raised `error`."""
+        """The answer to a request after a step raised `error`."""
         raise NotImplementedError
 
     def attempt(self, step: Callable[..., Any], *arguments: Any) -> Any:
-        """What `step` returns, or the answer to its error."""
+        """The result of `step`, or the answer to its error."""
         try:
             return step(*arguments)
         except Exception as error:  # noqa: BLE001 - the last resort: `failed` tells them apart
             return self.failed(error)
 
-    # What the connection calls.
+    # Called by the connection.
 
     def admit(self) -> Reply | None:
         """As `admitted`, which may raise."""
@@ -62,12 +62,12 @@ class RequestHandler:
         return refused
 
     def ask(self, body: bytes | None, answer: Callable[[Reply], None]) -> None:
-        """Calls `answer` once, at once or when what it needs is known."""
+        """Calls `answer` once: now, or when the needed result is available."""
         self._answer = answer
         self._settle(self.attempt(self.begun, body))
 
     def leave(self) -> None:
-        """Gives up what is waited for."""
+        """Stops waiting."""
         awaited, self._awaited = self._awaited, None
         if awaited is not None:
             awaited.abandon()
@@ -80,7 +80,8 @@ class RequestHandler:
         outcome.future.add_done_callback(self._known)
 
     def _known(self, future: "asyncio.Future[Any]") -> None:
-        # It is also what keeps this handler in a cycle, for the garbage collector to find.
+        # This also breaks a reference cycle, which would keep this handler until a garbage
+        # collection.
         awaited, self._awaited = self._awaited, None
         if awaited is not None and not future.cancelled():
             self._settle(self.attempt(_continued, awaited, future))

@@ -1,4 +1,4 @@
-"""What one client may take of an HTTP server: bytes, time and connections."""
+"""Limits of one client of an HTTP server: bytes, time and connections."""
 
 import resource
 import time
@@ -14,13 +14,13 @@ log = structlog.get_logger(__name__)
 
 Network = IPv4Network | IPv6Network
 
-# Descriptors that are not for clients: databases, other services, files.
+# Descriptors that are kept for databases, other services and files.
 RESERVED_FILES = 256
-# Above this part of the connections, idle ones are closed.
+# Idle connections are closed if more than this part of the connections is in use.
 CROWDED = 0.9
-# How often, at most, all connections are searched for idle ones, and how idle these are.
+# The shortest time between two searches for idle connections, and how long these must be idle.
 SEARCH_S, IDLE_WHEN_CROWDED_S = 1.0, 5.0
-# Refused connections are logged once in this time.
+# Refused connections are logged at most once in this time.
 LOG_S = 10.0
 
 
@@ -30,7 +30,7 @@ class HttpLimits:
 
     # The request line and all header fields, with their line ends.
     head_bytes: int = 32 * 1024
-    # Framing of a chunked body: extensions and trailers, besides eight bytes for each of data.
+    # Framing of a chunked body: extensions and trailers, besides eight bytes for each byte of data.
     framing_bytes: int = 32 * 1024
     max_connections: int = 10_000
     max_connections_per_host: int = 4_000
@@ -52,7 +52,7 @@ class HttpLimits:
 
 
 class Connections:
-    """The open connections, by the host at the other end."""
+    """The open connections, counted by host."""
 
     def __init__(
         self,
@@ -69,12 +69,12 @@ class Connections:
         self._now = now
         self._hosts: dict[bytes | str, int] = {}
         self._count = 0
-        # Whether there is hardly room for more.
+        # Whether almost all connections are in use.
         self.is_crowded = False
         self._searched_at = self._logged_at = float("-inf")
 
     def enter(self, address: str) -> bytes | str | None:
-        """Counts one more; returns what `leave` is called with, or None where there is no room."""
+        """Counts a connection; returns the host for `leave`, or None if there is no room."""
         host = "" if self._proxies and self._is_proxy(address) else host_of(address)
         of_host = self._hosts.get(host, 0)
         if self._count >= self._most or (host and of_host >= self._most_per_host):
@@ -86,7 +86,7 @@ class Connections:
         return host
 
     def leave(self, host: bytes | str) -> None:
-        """One of `host` has ended."""
+        """Called when a connection of `host` has ended."""
         self._count -= 1
         self.is_crowded = self._count >= self._most * CROWDED
         self._hosts[host] -= 1
@@ -94,7 +94,7 @@ class Connections:
             del self._hosts[host]
 
     def should_search(self) -> bool:
-        """Whether to look for idle connections to close; not more than once in `SEARCH_S`."""
+        """Whether to search for idle connections to close; True at most once in `SEARCH_S`."""
         now = self._now()
         if not self.is_crowded or now < self._searched_at + SEARCH_S:
             return False
@@ -116,7 +116,9 @@ class Connections:
 
 
 def _most_files() -> int:
-    """The number of descriptors that this process may have; raised as far as it is allowed to."""
+    """The number of descriptors that this process may have, after raising the limit as far as
+    allowed.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < hard:
         try:
@@ -128,7 +130,7 @@ def _most_files() -> int:
 
 
 def close_idle(connections: Iterable[object], now: float) -> None:
-    """Closes what has been idle for a while, so that there is room for others."""
+    """Closes idle connections, to make room for others."""
     for connection in list(connections):
         close = getattr(connection, "close_if_idle_since", None)
         if close is not None:

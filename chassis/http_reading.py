@@ -1,8 +1,8 @@
 """Reads the requests of one connection from the bytes that a client sends.
 
 llhttp parses, in its strict mode: it refuses bare line feeds, folded lines, spaces before colons
-and lengths that contradict each other. What it leaves open is decided here: the number of bytes,
-RFC 9112's rules for `Host` and `Transfer-Encoding`, and offers of other protocols, which are
+and lengths that contradict each other. This module checks what llhttp does not: the number of
+bytes, RFC 9112's rules for `Host` and `Transfer-Encoding`, and offers of other protocols, which are
 ignored.
 """
 
@@ -18,9 +18,10 @@ from chassis.http_target import BadTarget, Target, target_of
 
 log = structlog.get_logger(__name__)
 
-# As much is parsed at once, so that a flood of small requests becomes no flood of objects.
+# The most bytes that are parsed at once, so that a flood of small requests does not fill memory
+# with objects.
 SLICE_BYTES = 4096
-# RFC 9110, section 7.2: uri-host [":" port]; empty where the target has no authority.
+# RFC 9110, section 7.2: uri-host [":" port]; empty if the target has no authority.
 HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~%!$&'()*+,;=-]*)(?::[0-9]*)?")
 WATCHED = frozenset({b"host", b"content-length", b"transfer-encoding", b"expect"})
 VERSIONS = frozenset({"1.0", "1.1"})
@@ -67,12 +68,12 @@ class RequestReader:
         self._hosts = 0
         self._last_host: bytes | None = None
         self._has_coding = self._expects_continue = self._is_upgrade = False
-        # Of its head, before what is being parsed.
+        # Bytes of its head before the piece that is being parsed.
         self.head_bytes = 0
         self._heads_read = 0
-        # The announced length of its body; None where that is chunked.
+        # The announced length of its body; None if it is chunked.
         self.length: int | None = 0
-        # Of its body, as far as it has been read.
+        # Bytes of its body that have been read.
         self.body_bytes = 0
         self._framing_bytes = 0
 
@@ -81,7 +82,7 @@ class RequestReader:
         return bool(self._parser.should_keep_alive() and self._parser.get_http_version() != "1.0")
 
     def slice_bytes(self) -> int:
-        """How much may be parsed at once."""
+        """How many bytes may be parsed at once."""
         if self.is_in_head or self.length is None or self._is_upgrade:
             return SLICE_BYTES
         # To the end of the body, but no further.
@@ -117,19 +118,19 @@ class RequestReader:
             if self._framing_bytes > self._limits.framing_bytes + 8 * self.body_bytes:
                 raise Refused(400)
         if self.is_in_head and self.url and self._parser.get_http_version() == "0.9":
-            # There is no more of it: it has no head.
+            # An HTTP/0.9 request: it has no head.
             raise Refused(400)
         return len(piece)
 
     def skip(self, piece: "bytes | memoryview") -> bool:
-        """Parses the rest of a body whose request has been answered; False where it is broken."""
+        """Parses the rest of a body whose request has been answered; False if it is malformed."""
         try:
             self._parser.feed_data(piece)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             return False
         return True
 
-    # What the parser calls.
+    # Called by the parser.
 
     def on_url(self, url: bytes) -> None:
         """A part of the target."""
@@ -177,7 +178,7 @@ class RequestReader:
     def on_message_complete(self) -> None:
         """The body has been read."""
         if self._is_upgrade or self.is_in_head:
-            # The parser leaves the body to the protocol that was offered.
+            # The parser expects the offered protocol after the head.
             return
         self.is_in_head = True
         self.url, self._headers, self._hosts = b"", [], 0
@@ -185,10 +186,10 @@ class RequestReader:
         self.head_bytes = self.length = 0
         self._receiver.request_received()
 
-    # What a head must say.
+    # Checks of the head.
 
     def _watch(self, name: bytes, value: bytes) -> None:
-        """A field that says how to read the request. Raises `Refused`."""
+        """Checks a field that determines how to read the request. Raises `Refused`."""
         if name == b"host":
             self._hosts += 1
             if value != self._last_host:
@@ -196,7 +197,7 @@ class RequestReader:
                     raise Refused(400)
                 self._last_host = value
         elif name == b"content-length":
-            # The parser lets in one, of nothing but digits.
+            # The parser accepts only one length, of digits.
             self.length = int(value)
         elif name == b"transfer-encoding":
             if self._has_coding or value.lower() != b"chunked":
@@ -206,7 +207,7 @@ class RequestReader:
             self._expects_continue = value.lower() == b"100-continue"
 
     def _require_sense(self, version: str, method: bytes) -> None:
-        """What RFC 9112 asks of a head besides its grammar. Raises `Refused`."""
+        """Checks RFC 9112's rules for a head besides its grammar. Raises `Refused`."""
         if self.head_bytes + SLICE_BYTES > self._limits.head_bytes:
             line_bytes = len(method) + len(" HTTP/1.1\r\n\r\n") + 1
             if self._known_bytes() + line_bytes > self._limits.head_bytes:
@@ -232,9 +233,8 @@ class RequestReader:
         return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self._headers)
 
     def _read_the_body(self) -> None:
-        """Goes on after the head of a request that offers another protocol.
-
-        The parser hands the rest of the connection over to that, so a new one takes the body.
+        """Continues after the head of a request that offers another protocol. The parser stops
+        there, so a new parser reads the body.
         """
         self._is_upgrade = False
         self._parser = _parser_for(self)
@@ -243,7 +243,7 @@ class RequestReader:
             if self.length is None
             else b"content-length: %d" % self.length
         )
-        # Its head is not looked at: that of this request has been read.
+        # The new parser's head is made up; that of the request was read before.
         self._parser.feed_data(b"POST / HTTP/1.1\r\n%b\r\n\r\n" % framing)
 
 

@@ -1,4 +1,4 @@
-"""An HTTP server: uvicorn inside a block, on a socket that is bound before anything is said."""
+"""An HTTP server: runs uvicorn inside a block, on a socket that is bound before."""
 
 import asyncio
 import contextlib
@@ -24,13 +24,13 @@ KEEP_ALIVE_S = 75
 BACKLOG = 4096
 # Once in ten, the date in the answers' heads is renewed; a day has so many.
 TICK_S, TICKS = 0.1, 864_000
-# How often the end looks whether everybody has left.
+# How often the shutdown checks whether all connections have ended.
 STEP_S = 0.01
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where it listens, with TLS where there is a certificate."""
+    """The address to listen at, with TLS if there is a certificate."""
 
     host: str
     # 0 takes a free one.
@@ -40,13 +40,13 @@ class Address:
 
 
 def plain_refusal(status: int) -> Reply:
-    """For programs that read nothing but the status."""
+    """A refusal without a body."""
     phrase = HTTPStatus(status).phrase.encode()
     return Reply(status, b"content-type: text/plain; charset=utf-8\r\n", phrase + b"\n")
 
 
 class _Server(uvicorn.Server):
-    """Says when it has started, and leaves signals to the process."""
+    """Signals when it has started, and leaves signal handling to the process."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
@@ -54,12 +54,12 @@ class _Server(uvicorn.Server):
         self._is_leaving = asyncio.Event()
 
     def leave(self) -> None:
-        """Begins the end: no more connections, and those that are idle are closed."""
+        """Starts the shutdown: accepts no more connections, and closes idle ones."""
         self.should_exit = True
         self._is_leaving.set()
 
     async def main_loop(self) -> None:
-        """As uvicorn's, which looks ten times a second for what this one is told at once."""
+        """Replaces uvicorn's, which polls ten times a second; this one waits for an event."""
         counter = 0
         while not await self.on_tick(counter):
             counter = (counter + 1) % TICKS
@@ -72,9 +72,9 @@ class _Server(uvicorn.Server):
         yield
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """As uvicorn's, which takes a tenth of a second at least."""
-        # asyncio's own loop forgets whom it has accepted when its server is closed before it has
-        # made a connection of it, and the client waits in vain.
+        """Replaces uvicorn's, which takes at least a tenth of a second."""
+        # If the server is closed after asyncio's own loop has accepted a client and before it has
+        # made a connection, asyncio drops the client, which then waits in vain.
         for listening in sockets or []:
             asyncio.get_running_loop().remove_reader(listening)
         # Two turns: one to accept it, one to make it a connection.
@@ -116,12 +116,12 @@ async def serving(
 ) -> AsyncIterator[str]:
     """Serves until the block ends; yields the URL.
 
-    What `handlers` do not serve, `app` does, which speaks ASGI; None where they serve all. In the
-    end it says that it is leaving, by setting `leaving`, goes on for `drain_s`, and lets requests
-    under way finish for `grace_s`.
+    Requests that `handlers` do not serve go to `app`, which speaks ASGI; None if they serve all. At
+    the end it sets `leaving`, continues for `drain_s`, and gives requests under way `grace_s` to
+    finish.
 
-    `limits` are those of each client; `proxies` connect for many. `refusal` answers what cannot be
-    read as a request. Raises `SystemExit` when the port is taken or the certificate
+    `limits` are those of each client; `proxies` connect for many clients. `refusal` answers bytes
+    that cannot be read as a request. Raises `SystemExit` when the port is taken or the certificate
     cannot be used.
     """
     leaving = leaving or asyncio.Event()
@@ -147,7 +147,7 @@ async def serving(
         interface="asgi3",
         ws="none",
         lifespan="off",
-        # Log lines go where ours go.
+        # Uvicorn's log lines go to Mooring's log.
         log_config=None,
         access_log=False,
         server_header=False,

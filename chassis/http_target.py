@@ -1,9 +1,9 @@
-"""What a request asks for: its target in one normal form, for every router alike.
+"""Targets of requests in one normal form, which all routers use.
 
 The forms of RFC 9112, section 3.2: a path, a whole URL of which the path counts, and `*`. The path
-is normalised as RFC 3986, section 6.2.2, has it, and decoded: `%74` and `t` are the same letter.
-An encoded slash stays `%2F`, for it separates nothing. A path with a dot segment or an empty one
-(`/a/../b`, `/a//b`, `/a/`) is another path than that without, as it always was: nothing is there.
+is normalised as RFC 3986, section 6.2.2, has it, and decoded: `%74` and `t` are the same letter. An
+encoded slash stays `%2F`, because it does not separate segments. Dot segments and empty segments
+are not removed: no route has such a path (`/a/../b`, `/a//b`, `/a/`).
 """
 
 import re
@@ -18,11 +18,11 @@ DOTS = frozenset({b".", b".."})
 
 
 class BadTarget(ValueError):
-    """It is no target that this server can have."""
+    """The target is malformed, or not one of this server."""
 
 
 class Target(NamedTuple):
-    """The path in its normal form, and the query as it came."""
+    """The path in its normal form, and the query unchanged."""
 
     path: bytes
     query: bytes

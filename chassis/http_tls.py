@@ -13,34 +13,33 @@ from chassis.reloaded import Reloaded
 
 
 def reloaded_tls(cert_file: Path, key_file: Path | None) -> Reloaded[ssl.SSLContext]:
-    """The certificate that clients are shown, read again when its files change.
-
-    Files may be links that are swapped, as Kubernetes does it. A pair that does not match, as in
-    the middle of a replacement, changes nothing. Raises `OSError`, of which `ssl.SSLError` is one.
+    """The certificate for clients, read again when its files change. The files may be links that
+    are replaced, as Kubernetes does. A pair that does not match, as in the middle of a replacement,
+    changes nothing. Raises `OSError`, of which `ssl.SSLError` is one.
     """
     more = () if key_file is None else (key_file,)
     return Reloaded(cert_file, lambda file: tls_of(file, key_file), *more)
 
 
 def tls_of(cert_file: Path, key_file: Path | None) -> ssl.SSLContext:
-    """What a server shows. Raises `OSError`, of which `ssl.SSLError` is one."""
+    """The TLS context of a server. Raises `OSError`, of which `ssl.SSLError` is one."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(cert_file, key_file)
     return context
 
 
 class TlsGate(asyncio.Protocol):
-    """A connection until its handshake is done: it is counted from its first moment."""
+    """A connection until its handshake is done. It is counted from the start."""
 
     def __init__(self, context: Context, tls: Reloaded[ssl.SSLContext]) -> None:
-        """`tls` is what each new connection is shown."""
+        """`tls` is the certificate for new connections."""
         self._context = context
         self._tls = tls
         self._early: list[bytes] = []
         self._is_lost = False
 
     def connection_made(self, transport: Any) -> None:
-        """A client has connected; nothing is read of it but by TLS."""
+        """A client has connected; its bytes are read by TLS only."""
         peer = get_remote_addr(transport)
         host = self._context.connections.enter(peer[0] if peer else "")
         if host is None:
@@ -53,11 +52,11 @@ class TlsGate(asyncio.Protocol):
         task.add_done_callback(tasks.discard)
 
     def data_received(self, data: bytes) -> None:
-        """Data of the client, in the turn of the loop in which the handshake ended."""
+        """Data from the client in the turn of the loop in which the handshake ended."""
         self._early.append(data)
 
     def connection_lost(self, _: Exception | None) -> None:
-        """The client has gone in that turn."""
+        """The client has disconnected in that turn."""
         self._is_lost = True
 
     async def _shake_hands(self, transport: Any, host: bytes | str) -> None:

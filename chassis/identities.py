@@ -78,12 +78,12 @@ class Callers(Protocol):
 
 
 def hash_of(secret: str) -> bytes:
-    """The hash that is stored of a caller's secret, which is random and has 256 bits."""
+    """The hash of a caller's secret, as it is stored. The secret is random and has 256 bits."""
     return sha256(secret.encode()).digest()
 
 
 def read_secret(file: Path) -> str:
-    """The secret that this service shows. Raises `SystemExit`."""
+    """The secret that this service sends. Raises `SystemExit`."""
     secret = file.read_text(errors="replace").strip()
     if len(secret) < 32:
         raise SystemExit(f"{file}: a service secret has at least 32 characters")
@@ -124,7 +124,7 @@ class BySecret:
     hashes: Reloaded[Mapping[bytes, Identity]] | None
     shared: Reloaded[str] | None = None
     _logged_at: float = field(default=-SHARED_LOGGED_EVERY_S)
-    # Callers by the header that they showed, so that a call costs one lookup. Valid while the file
+    # Callers by the header that they sent, so that a call costs one lookup. Valid while the file
     # still holds `_as_of`.
     _known: dict[str, Caller] = field(default_factory=dict, repr=False)
     _as_of: Mapping[bytes, Identity] | None = None

@@ -8,10 +8,10 @@ from typing import Any, TypeAlias
 
 import sqlalchemy as sa
 
-# Ids of fleets; None stands for all that there are.
+# Ids of fleets; None means all fleets.
 Fleets: TypeAlias = frozenset[str] | None
 
-# A query for whatever columns.
+# A query for any columns.
 Rows: TypeAlias = sa.Select[*tuple[Any, ...]]
 
 # The fleets that the actor of the current call is restricted to.

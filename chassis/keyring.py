@@ -1,4 +1,4 @@
-"""Rings of keys in a file beside a service, so that the database alone is worth nothing."""
+"""Rings of keys in a file beside a service, so that the database alone reveals no secrets."""
 
 import json
 from base64 import b64decode
@@ -8,8 +8,8 @@ from pathlib import Path
 def read_keys(file: Path, kind: str) -> tuple[int, dict[int, bytes]]:
     """The id of the active key, and all keys by their ids.
 
-    The file holds `{"active": 1, "keys": [{"id": 1, "secret": "<base64>"}]}`. Raises `SystemExit`,
-    which says that it is no ring of `kind`, or that the active key is not in it.
+    The file holds `{"active": 1, "keys": [{"id": 1, "secret": "<base64>"}]}`. Raises `SystemExit`
+    if the file is not a ring of `kind`, or has no active key.
     """
     try:
         ring = json.loads(file.read_text())

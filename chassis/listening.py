@@ -1,11 +1,11 @@
-"""Hearing of changes in the database, and knowing at any time whether they would be heard.
+"""Receives announcements of changes in the database, and knows at any time whether they arrive.
 
-A service that keeps a part of the database in memory is told of changes by PostgreSQL (LISTEN). An
-open connection proves nothing: a firewall that forgot it, or a cable that was pulled, leaves it
-open on this side for minutes. So the server is asked a question on the connection itself several
-times a second, and one that is not answered in time is replaced. What is lost is noticed within
-BEAT_S + ANSWER_S, and while there is no connection a new one is tried every RETRY_S: together less
-than a second. A new connection is believed when it has heard an announcement that another one made.
+A service that keeps a part of the database in memory gets announcements of changes from PostgreSQL
+(LISTEN). An open connection proves nothing: if a firewall dropped it, or a cable was pulled, it
+stays open on this side for minutes. So the service sends a query on the connection several times a
+second, and replaces a connection without a timely answer. A lost connection is noticed within
+BEAT_S + ANSWER_S, and while there is none, a new one is tried every RETRY_S: together less than a
+second. A new connection is used when it has received an announcement from another one.
 """
 
 import asyncio
@@ -23,49 +23,49 @@ from chassis.database_failures import described
 log = structlog.get_logger(__name__)
 
 Read = TypeVar("Read")
-# A connection that listens, and when that was asked for.
+# A connection that listens, and when LISTEN was sent.
 Try: TypeAlias = tuple[Connection, float]
 
-# From one answer to the next question.
+# From an answer to the next query.
 BEAT_S = 0.15
-# A server that takes longer to answer `SELECT 1` is as good as gone.
+# A server that takes longer to answer `SELECT 1` counts as lost.
 ANSWER_S = 0.6
-# From one try to connect to the next. Tries overlap: one that was begun while packets were lost
-# may wait for seconds until TCP sends its first packet once more.
+# From one attempt to connect to the next. Attempts overlap: if packets were lost, one may wait for
+# seconds until TCP repeats its first packet.
 RETRY_S = 0.25
 CONNECT_S = 3.0
-# How long an announcement may take to a connection that is new.
+# How long an announcement to a new connection may take.
 PROOF_S = 1.0
-# Announcements that come closer than this give one occasion: any role can send some, and a flood of
-# them costs ten readings a second.
+# Announcements at shorter intervals cause one reading: any role can send announcements, and a flood
+# of them costs ten readings a second.
 OCCASION_S = 0.1
 # How long announcements are gathered, from the first of them.
 GATHER_S = 0.02
-# How often a reading is begun again at most: where connections come and go, it would never end.
+# How often a reading is repeated at most: if connections keep breaking, it would never end.
 READ_AGAIN = 2
 
 
 class _Turn:
-    """Something that happens again and again, to wait for the next time."""
+    """An event that happens repeatedly, to wait for the next time."""
 
     def __init__(self) -> None:
         self._next: asyncio.Future[None] | None = None
 
     def next(self) -> "asyncio.Future[None]":
-        """Done when it happens; not to be cancelled, for others wait for it too."""
+        """Done when the event happens; must not be cancelled, because others wait for it too."""
         if self._next is None:
             self._next = asyncio.get_running_loop().create_future()
         return self._next
 
     def end(self) -> None:
-        """It happens: all who wait go on."""
+        """Wakes all waiting tasks."""
         if self._next is not None:
             self._next.set_result(None)
             self._next = None
 
 
 class Listener:
-    """One connection on which the database announces what changes, replaced when it is lost.
+    """One connection that receives announcements of the database, replaced when it is lost.
 
     One loop follows it, and reads again at each `occasion`.
     """
@@ -75,16 +75,16 @@ class Listener:
     ) -> None:
         """`url` is a libpq URL, `channel` an identifier.
 
-        `forget` is called when a connection that was lost has been replaced: pooled connections
-        to the same server are probably lost too, and would each be found out only by waiting.
+        `forget` is called when a lost connection has been replaced: pooled connections to the same
+        server are probably lost too, and each would be noticed only after a wait.
         """
         self._url = url
         self._channel = channel
         self._forget = tuple(forget)
         self._is_listening = False
-        # Whether it was said that connections can be made which hear nothing.
+        # Whether it was logged that new connections receive no announcements.
         self._is_known_deaf = False
-        # When the question was asked to which the last answer has come.
+        # When the query was sent to which the last answer belongs.
         self._proved_at = 0.0
         self._occasion = asyncio.Event()
         # When `occasion` returned last.
@@ -98,12 +98,12 @@ class Listener:
 
     @property
     def is_listening(self) -> bool:
-        """Whether everything that changed until a moment ago (see above) has been announced."""
+        """Whether all changes until a moment ago (see above) were announced here."""
         return self._is_listening
 
     @property
     def heard(self) -> tuple[int, int]:
-        """Changes whenever something may have changed: by announcements, and by connections."""
+        """Changes whenever data may have changed: with announcements and with new connections."""
         return self.connections, self.announcements
 
     async def run(self) -> None:
@@ -130,10 +130,9 @@ class Listener:
                 await connection.close()
 
     async def occasion(self, within_s: float) -> None:
-        """Returns when it is time to read again: something was announced, or may have been missed.
-
-        Or the connection was lost, or could not be made; `within_s` at the latest. At most once in
-        OCCASION_S.
+        """Returns when it is time to read again: a change was announced or may have been missed, or
+        the connection was lost or could not be made. Returns after `within_s` at the latest, and at
+        most once in OCCASION_S.
         """
         await asyncio.sleep(self._occasion_at + OCCASION_S - _now())
         with contextlib.suppress(TimeoutError):
@@ -143,19 +142,17 @@ class Listener:
         self._occasion_at = _now()
 
     async def caught_up(self) -> None:
-        """Returns when all that was committed before the call has been announced here.
-
-        Or when it is not listening.
+        """Returns when all changes that were committed before the call were announced here, or when
+        this is not listening.
         """
         asked_at = _now()
         while self._is_listening and self._proved_at < asked_at:
             await asyncio.wait([self._next_proof.next()])
 
     async def reading(self, read: Callable[[], Awaitable[Read]]) -> Read:
-        """What `read` returns. It is begun again, on a connection of its own, if ours is replaced.
-
-        For then it may hang on what was lost with ours. The last one takes its own time. Raises
-        what `read` raises.
+        """The result of `read`. If the listening connection is replaced meanwhile, `read` is
+        started again on another connection, because the first may hang. The last attempt has no
+        limit. Raises what `read` raises.
         """
         for _ in range(READ_AGAIN):
             task: asyncio.Future[Any] = asyncio.ensure_future(read())
@@ -169,7 +166,7 @@ class Listener:
         return await read()
 
     async def _connected(self) -> Try:
-        """The first try that succeeds."""
+        """The first attempt that succeeds."""
         tries: set[asyncio.Task[Try]] = set()
         try:
             while True:
@@ -205,10 +202,9 @@ class Listener:
         return connection, asked_at
 
     async def _prove(self, connection: Connection) -> None:
-        """Returns when `connection` has heard what another connection announced.
-
-        A pooler that shares sessions between clients (PgBouncer in transaction mode) accepts LISTEN
-        and passes on nothing to a client that is not in a transaction. What a connection announces
+        """Returns when `connection` has received an announcement of another connection. A pooler
+        that shares sessions between clients (PgBouncer in transaction mode) accepts LISTEN, and
+        passes nothing on to a client outside of a transaction. An announcement of the connection
         itself would come with the answer to its own statement, and prove nothing. Raises
         `TimeoutError`.
         """
@@ -217,7 +213,7 @@ class Listener:
         async with await psycopg.AsyncConnection.connect(
             self._url, autocommit=True, application_name="mooring listener proof", **LIVENESS
         ) as other:
-            # It is kept nowhere, so no standby needs to have it.
+            # An announcement is not stored, so no standby needs it.
             await other.execute("SET synchronous_commit = off")
             await other.execute(f"NOTIFY {channel}".encode())
             try:
@@ -239,11 +235,11 @@ class Listener:
             before = self.announcements
             await self._announced(connection, within_s=BEAT_S)
             if self.announcements > before:
-                # More may follow, and are then read together.
+                # More announcements may follow, and are read together.
                 await asyncio.sleep(GATHER_S)
             asked_at = _now()
             await _answered(connection.execute("SELECT 1"))
-            # What was committed before the question has come before the answer.
+            # Announcements of commits before the query arrive before its answer.
             await self._announced(connection, within_s=0)
             self._proved_at = asked_at
             self._next_proof.end()
@@ -282,10 +278,9 @@ async def _close_all(tries: Iterable[asyncio.Task[Try]]) -> None:
 
 
 async def _give_up(task: "asyncio.Future[Any]") -> None:
-    """Ends it, also where it waits for a server that is gone.
-
-    Cancelled once, psycopg asks the server to cancel, and waits for seconds; cancelled again, it
-    closes the connection.
+    """Ends the task, also if it waits for a server that is lost. When it is cancelled once, psycopg
+    sends a cancel request and waits for seconds; when it is cancelled again, it closes the
+    connection.
     """
     while not task.done():
         task.cancel()

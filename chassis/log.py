@@ -7,8 +7,9 @@ from contextvars import ContextVar
 
 import structlog
 
-# Of the request that is being served: on every line about it. Variables of their own, for they are
-# read and set on every path, and structlog's cost several times as much.
+# Values of the current request, which are on all its log lines. They are separate context
+# variables, because they are read and set on every path, and those of structlog cost several times
+# as much.
 request_id: ContextVar[str] = ContextVar("request_id", default="")
 method: ContextVar[str] = ContextVar("method", default="")
 actor: ContextVar[str] = ContextVar("actor", default="")
@@ -36,9 +37,8 @@ def _with_request(
 
 
 def configure(service: str, level: str) -> None:
-    """Sends our log lines and the libraries' the same way.
-
-    What belongs to a request (its id, the method, the actor) is on every line about it.
+    """Sends Mooring's log lines and those of libraries to the same output. Each line about a
+    request has its id, the method and the actor.
     """
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,

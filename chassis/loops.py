@@ -1,7 +1,7 @@
 """The loops of a worker process.
 
 Each loop runs by itself: one that fails is started again after a pause, and the others go on
-meanwhile. Metrics tell when each last did its work.
+meanwhile. Metrics show when each last did its work.
 """
 
 import asyncio
@@ -17,7 +17,8 @@ from chassis.probes import STARTING, Readiness
 
 log = structlog.get_logger(__name__)
 
-# A loop that fails pauses for the first time, twice as long if it fails again, and so on.
+# A failed loop pauses for the first of these times, then for twice as long each time, up to the
+# second.
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 10.0
 
 SUCCEEDED = Gauge(
@@ -25,13 +26,13 @@ SUCCEEDED = Gauge(
 )
 FAILED = Counter("mooring_loop_failures_total", "How often a loop failed, by loop", ["loop"])
 
-# Does what there is to do, and returns how many seconds to wait before it is called again.
+# Does the work that is due, and returns the seconds until it is called again.
 Turn = Callable[[], Awaitable[float]]
 
 
 @dataclass(frozen=True, slots=True)
 class Loop:
-    """Work that is done again and again."""
+    """Work that is repeated."""
 
     name: str
     open: Callable[[], AbstractAsyncContextManager[Turn]]
@@ -39,7 +40,7 @@ class Loop:
 
 
 class States:
-    """What is wrong with each loop: it is starting, until its first turn has ended."""
+    """The problem of each loop; a loop is starting until its first turn has ended."""
 
     def __init__(self) -> None:
         self._problems: dict[str, str] = {}
@@ -107,7 +108,7 @@ async def _keep_running(loop: Loop, states: States) -> None:
         except MooringError as error:
             wait_s = pause_s(error.reason)
         except Exception as error:
-            # A fault of ours. What the loop had opened is closed, and opened again.
+            # A fault of Mooring. Everything that the loop had opened is closed and opened again.
             log.exception("a loop has failed", loop=loop.name)
             wait_s = pause_s(type(error).__name__)
         await asyncio.sleep(wait_s)

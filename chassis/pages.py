@@ -1,4 +1,4 @@
-"""Lists a page at a time: page sizes, and cursors that callers hand back without reading them."""
+"""Lists in pages: page sizes, and cursors, which callers send back unchanged."""
 
 import base64
 import binascii
@@ -16,7 +16,7 @@ Key = TypeVar("Key", int, str)
 
 
 def page_size_of(asked: int) -> int:
-    """How many rows to answer with; 0 asks for the default. Raises `InvalidInput`."""
+    """The number of rows on a page; 0 means the default. Raises `InvalidInput`."""
     if not 0 <= asked <= MAX_PAGE_SIZE:
         raise InvalidInput(f"a page has 1 to {MAX_PAGE_SIZE} rows", field="page_size")
     return asked or DEFAULT_PAGE_SIZE

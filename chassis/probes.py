@@ -1,7 +1,7 @@
 """/healthz, /readyz and /metrics of a process, on a port of their own.
 
-Neither TLS nor gRPC is needed, so that an orchestrator and Prometheus can ask. A thread answers,
-and asks the process's event loop: a loop that hangs is noticed.
+They need neither TLS nor gRPC, so that an orchestrator and Prometheus can use them. A thread
+answers, and calls the process's event loop, so a loop that hangs is noticed.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ CLIENT_S = 10.0
 METHODS = ("GET", "HEAD")
 STARTING, STOPPING, HUNG = "starting", "stopping", "the event loop does not answer"
 
-# Whether the process can do its work, and what it depends on by name: "serving" or what is wrong.
+# Whether the process can do its work, and its dependencies by name: "serving" or the problem.
 Readiness: TypeAlias = tuple[bool, Mapping[str, str]]
 Answer = TypeVar("Answer")
 # Called in the event loop.
@@ -31,7 +31,7 @@ Ask: TypeAlias = Callable[[], Coroutine[Any, Any, Answer]]
 
 
 class Probes:
-    """What a process says of itself. The event loop writes; threads of the server read."""
+    """The state of a process. The event loop writes it; threads of the server read it."""
 
     def __init__(self) -> None:
         """A process that starts is alive, and not ready."""
@@ -40,7 +40,7 @@ class Probes:
         self._ask: Ask[Readiness] = _ready
 
     def ready_when(self, ask: Ask[Readiness]) -> None:
-        """`ask` is called in the event loop for each probe, and answers at once."""
+        """`ask` is called in the event loop for each probe, and must return at once."""
         self._ask = ask
 
     def begin(self) -> None:
@@ -48,11 +48,11 @@ class Probes:
         self._loop, self._stage = asyncio.get_running_loop(), ""
 
     def leave(self) -> None:
-        """The process stops: it is not ready any more."""
+        """The process stops: it is no longer ready."""
         self._stage = STOPPING
 
     def is_alive(self) -> bool:
-        """Whether the event loop goes on. Called by other threads."""
+        """Whether the event loop answers. Called by other threads."""
         return self._loop is None or self._in_loop(self._loop, _alive, default=False)
 
     def readiness(self) -> Readiness:
@@ -98,7 +98,7 @@ class _Handler(WSGIRequestHandler):
 def serve(probes: Probes, host: str, port: int | None) -> int | None:
     """Serves until the process ends; returns the port, and does nothing if `port` is None.
 
-    Raises `SystemExit` where it cannot listen.
+    Raises `SystemExit` if it cannot listen.
     """
     if port is None:
         return None

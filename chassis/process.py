@@ -1,4 +1,4 @@
-"""A service as a process: runs until it is told to stop."""
+"""Runs a service as a process until it gets a signal to stop."""
 
 import asyncio
 import contextlib
@@ -15,14 +15,14 @@ from chassis.probes import Probes
 
 log = structlog.get_logger(__name__)
 
-# Objects made and not yet freed between two looks at the youngest; Python's own is 700.
+# The number of new objects after which the youngest generation is collected; Python's default is
+# 700.
 GC_THRESHOLD = 50_000
 
 
 def run(service: AbstractAsyncContextManager[object], probes: Probes | None = None) -> None:
-    """Enters `service`, and leaves it in order at SIGTERM or SIGINT, also while it starts.
-
-    `probes` are told when it has started and when it stops.
+    """Enters `service`, and leaves it in order at SIGTERM or SIGINT, also while it starts. `probes`
+    get to know when it has started and when it stops.
     """
     uvloop.run(_until_stopped(service, probes or Probes()))
 
@@ -56,10 +56,9 @@ async def _until_stopped(service: AbstractAsyncContextManager[object], probes: P
 
 
 def _settle() -> None:
-    """What a service has made until now stays: the garbage collector need not look at it again.
-
-    And it need not look as often. Hardly anything that a request makes is a cycle, yet at Python's
-    own pace collecting took an eighth of the gateway's time in a storm.
+    """Makes the garbage collector ignore all present objects, which stay until the end, and collect
+    less often. Requests make hardly any cycles, but with Python's default collecting took an eighth
+    of the gateway's time in a storm.
     """
     gc.collect()
     gc.freeze()
@@ -70,8 +69,8 @@ def _settle() -> None:
 async def background(loop: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
     """Runs `loop` beside the block and cancels it at the end.
 
-    A loop handles what it expects. Whatever else ends it ends the block too and is raised from it,
-    for a service whose loop has died looks alive and is not.
+    A loop handles the errors that it expects. Any other error ends the block too and is raised from
+    it, because a service without its loop would seem to work.
     """
     block = asyncio.current_task()
     task = asyncio.create_task(loop)

@@ -13,7 +13,7 @@ Result = TypeVar("Result")
 
 
 class Call(Generic[Item, Result]):
-    """An item on its way. `future` gets the result, or an error of ours as a result."""
+    """A waiting item. `future` gets the result; a `MooringError` is a result too."""
 
     __slots__ = (
         *("_queue", "deadline", "future", "is_waiting", "item", "owner"),
@@ -44,12 +44,14 @@ class Call(Generic[Item, Result]):
         self.is_waiting = False
 
     def leave(self) -> None:
-        """If nothing has begun, nothing will."""
+        """Cancels the call if it has not started."""
         if self.is_waiting:
             self._queue.remove(self)
 
     async def result(self) -> Result:
-        """Waits for it. Raises the error, where it is one; who is cancelled leaves."""
+        """Waits for the result, and raises it if it is an error. If the caller is cancelled, the
+        call leaves the queue.
+        """
         try:
             result = await self.future
         finally:
@@ -59,16 +61,15 @@ class Call(Generic[Item, Result]):
         return result
 
     def abandon(self) -> None:
-        """Nobody wants the result any more."""
+        """The caller no longer waits for the result."""
         self.leave()
         self.future.cancel()
 
 
 class Queue(Generic[Item, Result]):
-    """Owners take turns, and one owner may fill at most half of it.
-
-    So one greedy provisioning key cannot starve the others; one who invents keys can still, and
-    is what limits by address are for. Calls without an owner may fill it all.
+    """Owners take turns, and one owner may fill at most half of the queue. So calls with one
+    provisioning key cannot displace those with other keys. A client that invents keys still can;
+    limits by address are for that. Calls without an owner may fill the whole queue.
     """
 
     def __init__(self, *, max_items: int, max_bytes: int) -> None:
@@ -81,7 +82,7 @@ class Queue(Generic[Item, Result]):
         self.items = 0
 
     def __iter__(self) -> Iterator[Call[Item, Result]]:
-        """All that wait."""
+        """All waiting calls."""
         return (call for calls in self._calls.values() for call in calls)
 
     def has_room(self, owner: Hashable, weight: int, size: int) -> bool:
@@ -93,7 +94,7 @@ class Queue(Generic[Item, Result]):
         )
 
     def join(self, call: Call[Item, Result]) -> None:
-        """Puts it behind its owner's others."""
+        """Adds a call after the others of its owner."""
         owner = call.owner
         calls = self._calls.get(owner)
         if calls is None:
@@ -107,7 +108,7 @@ class Queue(Generic[Item, Result]):
         call.is_waiting = True
 
     def remove(self, call: Call[Item, Result]) -> None:
-        """Takes out one that waits."""
+        """Removes a waiting call."""
         call.is_waiting = False
         self.items -= call.weight
         self._bytes -= call.size
@@ -120,7 +121,7 @@ class Queue(Generic[Item, Result]):
             del self._items_of[call.owner]
 
     def draw(self, max_items: int) -> list[Call[Item, Result]]:
-        """Takes out the next batch: one call of each owner in turn, at least one in all."""
+        """Removes the next batch: one call of each owner in turn, and at least one call."""
         drawn: list[Call[Item, Result]] = []
         items = 0
         while self._calls:

@@ -80,7 +80,7 @@ class Refusals:
                 self.note_attempt(action_of(method, request), _subject(request), error.reason)
 
     def note_attempt(self, action: str, subject: str, reason: str) -> None:
-        """Records that the current actor was refused `action`, here or by the gateway."""
+        """Records that `action` was refused to the current actor, here or by the gateway."""
         kind = Kind(
             actor=plain(logs.actor.get()),
             actor_id=plain(logs.actor_id.get()),
@@ -128,10 +128,11 @@ class Refusals:
         known = caller.get()
         subject = ""
         if known is not None and error.reason in (UNTRUSTED_SERVICE, TICKET_INVALID):
-            # One of the services: the method is not for it, or its ticket is not valid.
+            # The caller is one of the services: it may not call the method, or its ticket is not
+            # valid.
             action, message, subject = action_of(method, _decoded(decode)), None, known.name
         elif error.reason == UNTRUSTED_SERVICE:
-            # The caller is not one of the services, so the method says nothing.
+            # The caller is not one of the services, so the method is not recorded.
             action, message = "service.authenticate", None
         else:
             action, message = action_of(method), _decoded(decode)

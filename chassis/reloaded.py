@@ -15,7 +15,9 @@ LOOK_EVERY_S = 1.0
 
 
 class Reloaded(Generic[T]):
-    """What a file holds. A file that becomes unreadable changes nothing, and is logged once."""
+    """The content of a file. If the file becomes unreadable, the previous content stays, and that
+    is logged once.
+    """
 
     def __init__(self, file: Path, read: Callable[[Path], T], *more: Path) -> None:
         """Reads `file`. Raises what `read` raises: `SystemExit` for a file that is not right.
@@ -31,7 +33,7 @@ class Reloaded(Generic[T]):
 
     @property
     def value(self) -> T:
-        """As of the last second."""
+        """The content, at most a second old."""
         now = time.monotonic()
         if now - self._looked_at >= LOOK_EVERY_S:
             self._looked_at = now
@@ -52,7 +54,7 @@ class Reloaded(Generic[T]):
 
 
 def stamp_of(file: Path) -> tuple[int, ...]:
-    """What differs when a file has changed, or the link to it; empty where there is none."""
+    """A value that changes when the file, or the link to it, changes; empty if there is none."""
     try:
         found = file.stat()
     except OSError:

@@ -1,4 +1,6 @@
-"""A gRPC server: authenticates callers, turns errors into statuses, reports health, drains."""
+"""A gRPC server: authenticates callers, turns errors into statuses, reports health, and stops in
+order.
+"""
 
 import asyncio
 import contextlib
@@ -45,7 +47,7 @@ MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 # The deadline of a call that names none.
 PATIENCE_S = 30.0
 
-# Of grpcio's two classes only this one cannot be subscripted when the program runs.
+# This class of grpcio cannot be subscripted at run time.
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -59,7 +61,7 @@ def deadline_of(context: Context) -> float:
 class GuardedServer:
     """Checks callers, and turns errors into statuses.
 
-    It wraps each method of a servicer once. An interceptor of gRPC would be asked at every call,
+    It wraps each method of a servicer once. An interceptor of gRPC would be called at every call,
     which costs several percent of a small one.
     """
 
@@ -77,8 +79,8 @@ class GuardedServer:
     def add(self, servicer: object) -> str:
         """Serves all methods of the servicer's service; its full name.
 
-        A method is for the callers that its policy names, and for none without a policy. Requests
-        are decoded inside, so that an error about malformed bytes is one of Mooring's.
+        Only callers that its policy names may call a method; without a policy, no caller may.
+        Requests are decoded inside, so that an error about malformed bytes is one of Mooring's.
         """
         service = service_of(type(servicer))
         handlers: dict[str, Handler] = {}
@@ -145,10 +147,10 @@ class GuardedServer:
 
 
 class Health:
-    """What a service says of itself: the whole under "", each thing it depends on by name."""
+    """The health of a service: the whole service under "", and each of its dependencies by name."""
 
     def __init__(self) -> None:
-        """Nothing is serving until it is said to be."""
+        """All names are NOT_SERVING until they are set."""
         self._servicer = health.aio.HealthServicer()
         self._said: dict[str, bool] = {}
 
@@ -157,7 +159,7 @@ class Health:
         health_pb2_grpc.add_HealthServicer_to_server(self._servicer, server)
 
     async def say(self, name: str, *, is_serving: bool) -> None:
-        """Sets one name's status; a change is logged."""
+        """Sets the status of a name; logs a change."""
         if self._said.get(name) != is_serving:
             self._said[name] = is_serving
             log.info("health changed", about=name or "service", is_serving=is_serving)
@@ -174,7 +176,7 @@ class Health:
         return self._said.get("", False), checks
 
     async def leave(self) -> None:
-        """Says NOT_SERVING for good."""
+        """Sets NOT_SERVING for ever."""
         await self._servicer.enter_graceful_shutdown()
 
 
@@ -189,24 +191,23 @@ async def serving(
     drain_s: float,
     refusals: Refusals | None = None,
 ) -> AsyncIterator[int]:
-    """Serves until the block ends, then drains; yields the port (a free one where `port` is 0).
-
-    The `servicers` are guarded. Health and reflection are open, because they tell nothing for which
-    a caller must prove itself. `drain_s` is the time between saying NOT_SERVING and closing
-    connections. Raises `SystemExit` when the port is taken, or when it is asked to leave loopback
-    without TLS.
+    """Serves until the block ends, then stops in order; yields the port (a free one if `port` is
+    0). The policies of `servicers` are enforced. Health and reflection are open, because they
+    reveal nothing secret. `drain_s` is the time between NOT_SERVING and closing connections. Raises
+    `SystemExit` if the port is taken, or if it would listen beyond loopback without TLS.
     """
     if credentials.server is None and not is_loopback(host):
         raise SystemExit(f"{host} can be reached from other machines: configure TLS_CERT_FILE")
     server = grpc.aio.server(
         options=[
-            # Shared by default: a second server on a taken port would start and say nothing.
+            # By default ports are shared: a second server on a taken port would start without an
+            # error.
             ("grpc.so_reuseport", 0),
             ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
             ("grpc.max_send_message_length", -1),
             ("grpc.keepalive_permit_without_calls", 1),
             ("grpc.http2.min_ping_interval_without_data_ms", 1_000),
-            # A name is looked up anew when a connection ends: so a replica that was added is found.
+            # Clients resolve a name again when a connection ends, so they find added replicas.
             ("grpc.max_connection_age_ms", MAX_CONNECTION_AGE_MS),
             ("grpc.max_connection_age_grace_ms", 35_000),
         ],

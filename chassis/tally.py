@@ -1,8 +1,8 @@
-"""Attempts that repeat, counted together: however many there are, few lines are to be written.
+"""Counts repeated attempts together, so that any number of them causes few lines.
 
-The first of its kind is due at once; those that follow are held for a while and share a line. How
-many kinds are told apart is bounded, for each actor and altogether; what is beyond is counted
-without telling it apart. Nothing here knows a clock or a database.
+The first of its kind is due at once; those that follow are held for a while and share a line. The
+number of kinds is bounded, for each actor and in all; further attempts are counted as one kind.
+This module uses neither a clock nor a database.
 """
 
 from collections import Counter
@@ -13,7 +13,7 @@ OVERFLOW = "TOO_MANY_TO_TELL_APART"
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """What attempts that share a line have in common. Without an actor: nobody knows whose."""
+    """What the attempts of one line have in common. The actor is empty if it is not known."""
 
     actor: str
     actor_id: str
@@ -24,20 +24,20 @@ class Kind:
 
 @dataclass(slots=True)
 class Attempts:
-    """Those of one kind. Times are of a clock that never goes back, in seconds."""
+    """The attempts of one kind. Times are of a monotonic clock, in seconds."""
 
     count: int
     first_at: float
     last_at: float
     # Of the first.
     request_id: str
-    # How many came from each address that is known, up to a bound.
+    # The number of attempts from each known address, up to a bound.
     addresses: Counter[str] = field(default_factory=Counter)
-    # Of the first too: the proof that the actor was there.
+    # Of the first attempt: the proof of the actor.
     ticket: bytes | None = None
 
     def join(self, other: "Attempts", max_addresses: int) -> None:
-        """Counts `other`'s too."""
+        """Adds the counts of `other`."""
         if not self.count:
             self.first_at, self.last_at = other.first_at, other.last_at
             self.request_id, self.ticket = other.request_id, other.ticket
@@ -54,12 +54,12 @@ class Attempts:
 @dataclass(slots=True)
 class _Held:
     attempts: Attempts
-    # None: nothing of this kind was taken yet.
+    # None: no line of this kind was taken yet.
     taken_at: float | None = None
 
 
 class Tally:
-    """What was attempted and is not written yet."""
+    """The attempts that are not written yet."""
 
     def __init__(
         self,
@@ -75,7 +75,7 @@ class Tally:
         self._actors = actors
         self._addresses = addresses
         self._held: dict[Kind, _Held] = {}
-        # How many kinds are held of each actor.
+        # The number of kinds that are held for each actor.
         self._kinds: Counter[tuple[str, str]] = Counter()
 
     def note(
@@ -87,12 +87,12 @@ class Tally:
         address: str = "",
         ticket: bytes | None = None,
     ) -> None:
-        """One more attempt."""
+        """Counts an attempt."""
         addresses = Counter([address]) if address else Counter[str]()
         self._add(kind, Attempts(1, now, now, request_id, addresses, ticket))
 
     def take(self, now: float) -> dict[Kind, Attempts]:
-        """What is due; it is the caller's to write, or to `put_back`."""
+        """Returns the lines that are due. The caller must write them, or `put_back` them."""
         due: dict[Kind, Attempts] = {}
         for kind, held in list(self._held.items()):
             if held.taken_at is not None and now - held.taken_at < self._hold_s:
@@ -106,14 +106,14 @@ class Tally:
         return due
 
     def take_all(self) -> dict[Kind, Attempts]:
-        """What is not written yet, due or not."""
+        """Returns all lines that are not written yet, due or not."""
         found = {kind: held.attempts for kind, held in self._held.items() if held.attempts.count}
         self._held.clear()
         self._kinds.clear()
         return found
 
     def put_back(self, taken: dict[Kind, Attempts]) -> None:
-        """It could not be written, and is due again."""
+        """Puts back lines that could not be written; they are due again."""
         for kind, attempts in taken.items():
             self._add(kind, attempts)
             if kind in self._held:

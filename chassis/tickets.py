@@ -53,7 +53,7 @@ class Ticket(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class InvalidTicket(Unauthenticated):
-    """The caller is a service, but shows no valid ticket of a person."""
+    """The caller is a service, but has no valid ticket of a person."""
 
     reason = TICKET_INVALID
 

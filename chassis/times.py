@@ -1,4 +1,4 @@
-"""Times between protobuf, the database and us: always with a zone, always UTC."""
+"""Converts times between protobuf and Python: always with a zone, always UTC."""
 
 from datetime import UTC, datetime
 from typing import overload
@@ -14,7 +14,7 @@ def timestamp_of(moment: datetime) -> Timestamp: ...
 @overload
 def timestamp_of(moment: datetime | None) -> Timestamp | None: ...
 def timestamp_of(moment: datetime | None) -> Timestamp | None:
-    """A time as protobuf has it; a message's constructor takes None for a field that is not set."""
+    """A time as a protobuf message; None leaves a field of a message unset."""
     if moment is None:
         return None
     value = Timestamp()
@@ -23,10 +23,8 @@ def timestamp_of(moment: datetime | None) -> Timestamp | None:
 
 
 def moment_of(message: Message, field: str, *, is_future: bool = False) -> datetime | None:
-    """The time in `field`, or None where it is not set.
-
-    Raises `InvalidInput` for a time that does not exist, and, where `is_future`, for one that has
-    passed.
+    """The time in `field`, or None if it is not set. Raises `InvalidInput` for a time that does not
+    exist, and, if `is_future`, for a time in the past.
     """
     if not message.HasField(field):
         return None

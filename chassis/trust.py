@@ -98,7 +98,7 @@ class Actor:
     role: Access
     # The id of the token, because names are not unique.
     id: str = ""
-    # The ids of the fleets that the token is restricted to; None where it is not.
+    # The ids of the fleets that the token is restricted to; None if it is not restricted.
     fleets: frozenset[str] | None = None
 
     def require(self, policy: PersonPolicy) -> None:
@@ -112,9 +112,9 @@ class Actor:
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """What a service shows to others, and how it authenticates its callers."""
+    """The credentials that a service sends to others, and how it authenticates its callers."""
 
-    # The secret that it shows on loopback.
+    # The secret that it sends on loopback.
     secret: Callable[[], str] | None = None
     # Its certificate under TLS; the same object until the files change.
     client: Callable[[], grpc.ChannelCredentials] | None = None

@@ -1,11 +1,11 @@
-"""Checks of single values that came from outside."""
+"""Checks of single values from clients."""
 
 import math
 import re
 
 from chassis.errors import InvalidInput
 
-# Also NUL, which PostgreSQL's text cannot hold.
+# Includes NUL, which text of PostgreSQL cannot hold.
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 # A device's uuid and a fleet's id. They become parts of MQTT topics, usernames and URLs, so they
 # have no "/", "+" and "#"; no "." and "*", for RabbitMQ maps "/" to "." in topics; no ":", for
@@ -20,10 +20,10 @@ TOKEN = re.compile(r"[\x21-\x7e]*")
 
 
 def check_text(field: str, value: str, *, longest: int, shortest: int = 0) -> None:
-    """Raises `InvalidInput` unless the length is right and nothing in it is a control character."""
+    """Raises `InvalidInput` unless the length is right and there are no control characters."""
     if not shortest <= len(value) <= longest:
         raise InvalidInput(f"must have {shortest} to {longest} characters", field=field)
-    # What is printable has none; that is asked more quickly.
+    # Printable text has no control characters; this check is faster.
     if not value.isprintable() and CONTROL.search(value):
         raise InvalidInput("must not contain control characters", field=field)
 
@@ -43,7 +43,7 @@ def check_range(field: str, value: float, lowest: float, highest: float) -> None
 
 
 def check_identifier(field: str, value: str) -> None:
-    """Raises `InvalidInput`, which says what to write, unless it is an `IDENTIFIER`."""
+    """Raises `InvalidInput`, which says what to write instead, unless it is an `IDENTIFIER`."""
     if IDENTIFIER.fullmatch(value):
         return
     message = "must be 1 to 64 letters, digits, underscores or hyphens"
