@@ -1,4 +1,4 @@
-"""Whether a client may do something at a broker: the decision, over plain values."""
+"""Decides whether a client may do something at a broker, over plain values."""
 
 from collections.abc import Iterator
 

@@ -1,8 +1,8 @@
 """The questions of brokers about clients, and the verdicts: the same for every dialect.
 
 Texts are as the client sent them, and hold no half of a surrogate pair. Usernames, passwords and
-client ids are bounded and hold no NUL (`dialects/asked.py`). Topics may still be malformed: nothing
-matches or covers such (`topics.py`).
+client ids are bounded and hold no NUL (`dialects/asked.py`). Topics may still be malformed: no
+filter matches or covers them (`topics.py`).
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ class Connect(Struct, frozen=True):
     username: str
     password: str
     client_id: str
-    # The client's address and port, where the broker says them with its notices as well.
+    # The client's address and port, if the broker also sends them with its notices.
     peer: str = ""
 
     def __repr__(self) -> str:
@@ -35,7 +35,7 @@ class Publish(Struct, frozen=True):
 class Subscribe(Struct, frozen=True):
     """Whether a client may subscribe.
 
-    `topic_filter` is what messages are matched with. A dialect whose broker knows shared
+    `topic_filter` is the filter that messages must match. A dialect whose broker supports shared
     subscriptions has removed `$share/<name>/`. Removing it twice would allow too much.
     """
 
@@ -53,10 +53,7 @@ class Receive(Struct, frozen=True):
 
 
 class Use(Struct, frozen=True):
-    """Whether a client is admitted at all, and nothing more.
-
-    `client_id` is empty where the broker does not say it.
-    """
+    """Whether a client is admitted at all. `client_id` is empty if the broker does not send it."""
 
     username: str
     client_id: str
@@ -68,16 +65,17 @@ Question = Connect | Publish | Subscribe | Receive | Use
 class Notice(Struct, frozen=True):
     """A client has connected or disconnected.
 
-    `username` is empty where the broker says the client id only. `is_kept`: whether the broker
-    keeps its session while it is away, as far as it says so now. What tells connections of one
-    client id apart is empty, or 0, where the broker does not say it; times are Unix ms.
+    `username` is empty if the broker sends only the client id. `is_kept`: whether the broker keeps
+    the session while the client is away, if it reports that. The fields that distinguish
+    connections of one client id are empty, or 0, if the broker does not send them; times are Unix
+    ms.
     """
 
     username: str
     client_id: str
     is_online: bool
     is_kept: bool = False
-    # Of one that has gone: whether another connection with this client id took its place.
+    # For the end of a connection: whether another connection with this client id replaced it.
     is_replaced: bool = False
     # The client's address and port.
     peer: str = ""
@@ -96,7 +94,7 @@ class Grants(Struct, frozen=True):
 class Verdict(Struct, frozen=True):
     """The answer to one question.
 
-    `reason` is UPPER_SNAKE, for logs and brokers that say it; empty where it is allowed. `grants`
+    `reason` is UPPER_SNAKE, for logs and for brokers that can show it; empty if allowed. `grants`
     and `expires_at` (Unix seconds) belong to a Connect that is allowed.
     """
 
@@ -106,7 +104,7 @@ class Verdict(Struct, frozen=True):
     expires_at: int | None = None
 
 
-# Of a request that no dialect can make sense of.
+# The verdict on a request that the dialect cannot read.
 UNREADABLE = Verdict(is_allowed=False, reason="UNREADABLE")
 
 

@@ -19,18 +19,18 @@ ENDED = Counter("mooring_reader_sessions_ended_total", "Sessions of mqtt_reader 
 
 
 class ReaderStore:
-    """The sessions of mqtt_reader, as far as the registry may end them."""
+    """The sessions of mqtt_reader that the registry may end."""
 
     def __init__(self, engine: AsyncEngine, transaction_s: float, session_s: float) -> None:
-        """`engine` connects as mooring_registry. Older transactions and sessions are ended."""
+        """`engine` connects as mooring_registry. Sessions with older transactions, and older
+        sessions, are ended.
+        """
         self._engine = engine
         self._ages = {"transaction_s": transaction_s, "session_s": session_s}
 
     async def end(self) -> int:
-        """How many were ended.
-
-        Raises `Unavailable`, and `DBAPIError` where the database's owner is no member of
-        mqtt_reader.
+        """Ends them, and returns their number. Raises `Unavailable`, and `DBAPIError` if the
+        database's owner is not a member of mqtt_reader.
         """
         async with writing(self._engine) as connection:
             ended = int(await connection.scalar(END, self._ages) or 0)

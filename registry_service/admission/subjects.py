@@ -6,13 +6,13 @@ from registry_service.passwords import Password
 
 
 class Subject(Struct, frozen=True, kw_only=True):
-    """A device or a service account, as the database had it."""
+    """A device or a service account, as it was read."""
 
     username: str
-    # Of a device; empty for a service account.
+    # The uuid of a device; empty for a service account.
     uuid: str = ""
     fleet_id: str = ""
-    # Of a device: and its fleet.
+    # Whether it is enabled; for a device, the fleet too.
     is_active: bool = True
     # The brokers that admit it; None for all.
     broker_ids: list[int] | None = None

@@ -102,7 +102,7 @@ class KnownKey(Struct, frozen=True):
     rollout: RolloutProgress | None = None
 
     def wave_of(self, uuid: str) -> str:
-        """The salt of its fleet's rollout, if that reaches a new device with this uuid; else empty."""
+        """The salt of the rollout, if it reaches a new device with this uuid; else empty."""
         return wave_of(self.rollout.salt, self.rollout.percent, uuid) if self.rollout else ""
 
 

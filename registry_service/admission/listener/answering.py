@@ -146,8 +146,8 @@ class Answering:
         verdict = admits(subject, asker.broker_id, at)
         if not isinstance(question, Connect):
             return may(subject, question) if subject and verdict.is_allowed else verdict
-        # Without the hash, which may take long: how long the answer takes says nothing of devices
-        # that are not this broker's.
+        # Decided without the hash, which may take long: the time of the answer must reveal nothing
+        # about devices of other brokers.
         if subject is None or verdict is NOT_TOLD:
             return verdict
         # Check the password first; reveal no other reason without it.

@@ -1,7 +1,6 @@
-"""The HTTP side: a broker proves itself, asks in its dialect, and is answered in it.
-
-A path is `/<dialect>/<operation>`, and a broker that can send no header puts its secret in front:
-`/<secret>/<dialect>/<operation>`. So no path is ever logged here.
+"""The HTTP side: a broker authenticates, asks in its dialect, and gets an answer in it. A path is
+`/<dialect>/<operation>`. A broker that cannot send headers puts its secret in front:
+`/<secret>/<dialect>/<operation>`. So this module never logs a path.
 """
 
 import asyncio
@@ -44,7 +43,7 @@ log = structlog.get_logger(__name__)
 
 # A username, a password, a client id and a topic may have 64 KB each, and are encoded.
 MAX_BODY_BYTES = 1024 * 1024
-# Brokers have few secrets; one may be shown in more ways than one.
+# Brokers have few secrets; each may be sent in several ways.
 MAX_SHOWN = 10_000
 
 NOT_FOUND = DialectReply(404, TEXT, b"there is nothing here\n")
@@ -77,7 +76,7 @@ ROUTES = {
 
 
 class BrokerHandlers:
-    """Serves brokers, each request by a handler of its own."""
+    """Serves brokers, with a new handler for each request."""
 
     def __init__(
         self,
@@ -87,30 +86,30 @@ class BrokerHandlers:
         reply_cache: ReplyCache,
         wrong_secrets: WrongSecrets,
     ) -> None:
-        """`changes` knows the brokers' secrets, and `wrong_secrets` counts those that are wrong."""
+        """`changes` knows the brokers' secrets, and `wrong_secrets` counts wrong ones."""
         self.wrong_secrets = wrong_secrets
         self.answering = answering
         self.changes = changes
         self.presence = presence
         self.reply_cache = reply_cache
         self.loop = asyncio.get_running_loop()
-        # By what good ones showed, for as long as these are the askers.
+        # Brokers by the valid secrets that they sent, until the secrets are read again.
         self._askers = changes.askers
         self._shown: dict[bytes, Asker] = {}
 
     def find(self, head: Head) -> "BrokerHandler":
-        """For whatever is asked: nothing else is served here."""
+        """Returns a handler for every request, because this server serves nothing else."""
         return BrokerHandler(self, head)
 
     def asker(self, head: Head, headers: Mapping[bytes, bytes], secret: bytes) -> Asker | None:
-        """The broker that has a secret: that of the path, else that of its Authorization."""
+        """The broker with the secret of the path, or else of the Authorization header."""
         if self._askers is not self.changes.askers:
             self._askers, self._shown = self.changes.askers, {}
         if secret:
             return self._askers.get(hashlib.sha256(secret).digest())
         authorization = headers.get(b"authorization", b"")
         known = self._shown.get(authorization)
-        # Where a header is there twice they do not say which.
+        # If there are two such headers, it is not clear which one counts.
         if known is not None and len(headers) == len(head.headers):
             return known
         try:
@@ -139,19 +138,19 @@ class BrokerHandler(RequestHandler):
     )
 
     def __init__(self, handlers: BrokerHandlers, head: Head) -> None:
-        """With what `handlers` has."""
+        """Uses the objects of `handlers`."""
         super().__init__()
         self._handlers = handlers
         self._head = head
         self._headers = dict(head.headers)
 
     def admitted(self) -> Reply | None:
-        """Whether there is such an operation, and this a broker."""
+        """Checks that the operation exists and the client is a broker."""
         refused = self._refusal()
         return None if refused is None else _sent(refused)
 
     def begun(self, body: bytes | None) -> Reply | Awaited:
-        """The answer from memory, or what the database knows."""
+        """The answer from memory, or a lookup in the database."""
         self._asked = asked = Asked(self._headers, self._head.query, body or b"")
         if body is None:
             raise Unreadable("the body is too long")
@@ -181,7 +180,7 @@ class BrokerHandler(RequestHandler):
         return Awaited(call.future, partial(self._seen, questions, now), call.abandon)
 
     def failed(self, error: Exception) -> Reply:
-        """For what is not the client's fault, the broker decides what follows."""
+        """If the fault is not the client's, the broker decides what to do."""
         if isinstance(error, Unreadable):
             VERDICTS.note(self._route.dialect, None, UNREADABLE.reason)
             return _sent(self._route.operation.answer(self._asked, (UNREADABLE,)))
@@ -222,13 +221,13 @@ class BrokerHandler(RequestHandler):
         return None
 
     def _seen(self, questions: Sequence[Question], now: float, found: Seen) -> Reply | Awaited:
-        """What the database knows is the answer, unless a slow hash has to be computed."""
+        """The lookup gives the answer, unless a slow hash must be computed."""
         answering, asker = self._handlers.answering, self._asker
         at_once = [answering.judge(asker, question, found, now) for question in questions]
         verdicts = [verdict for verdict in at_once if verdict is not None]
         if len(verdicts) == len(questions):
             return self._judged(questions, verdicts, now)
-        # Only of a `Connect` is there a verdict that takes long.
+        # Only the verdict on a `Connect` can take long.
         question = questions[0]
         if not isinstance(question, Connect) or found.subject is None:
             raise RuntimeError("the question contains no password")
@@ -250,7 +249,7 @@ class BrokerHandler(RequestHandler):
 
 
 def _sent(reply: DialectReply) -> Reply:
-    """As HTTP has it."""
+    """The reply as an HTTP answer."""
     headers = ((b"content-type", reply.content_type), *reply.headers)
     head = b"".join(b"%b: %b\r\n" % header for header in headers)
     return Reply(reply.status, head, reply.body)

@@ -1,8 +1,7 @@
-"""Which connections of one client id stand, whatever order a broker's notices arrive in.
-
-Notices arrive late, twice, out of order or not at all, and the nodes of a broker have clocks of
-their own. So a notice is matched with the connection that it is about (matching.py). A notice that
-names another connection ends nothing.
+"""The open connections of one client id, from a broker's notices in any order. Notices may arrive
+late, twice, out of order or not at all, and each node of a broker has its own clock. So each notice
+is matched with the connection that it is about (matching.py). A notice about another connection
+ends nothing.
 """
 
 from registry_service.admission.listener.matching import (
@@ -17,20 +16,21 @@ from registry_service.admission.listener.matching import (
 )
 from registry_service.admission.questions import Notice
 
-# The connections of one client id that are remembered; the oldest are forgotten first.
+# How many connections of one client id are remembered; the oldest are dropped first.
 MAX_CONNECTIONS = 12
-# How long a client id belongs to a client that was let in with it.
+# How long a client id belongs to a client that was accepted with it.
 MAX_AGE_S = 86_400.0
-# Where a broker sends notices: how long after a client was let in that it has connected may still
-# be told.
+# For brokers that send notices: how long after a client was accepted the notice of its connection
+# may arrive.
 AWAITED_S = 300.0
-# So many connections are awaited of a client that was let in; a broker that sends no notices, or
-# asks again before it connects a client, would make them ever more.
+# For so many accepted connections of a client a notice is awaited. Without this limit, a broker
+# that sends no notices, or asks again before it connects a client, would increase their number for
+# ever.
 MAX_AWAITED = 4
 
 
 def begin(connections: list[Connection], username: str, peer: str, now: float) -> bool:
-    """Notes that this process lets the client in; whether it is a connection not known before."""
+    """Records that this process accepts the client; returns whether the connection is a new one."""
     if peer:
         for one in connections:
             if one.peer == peer and one.username == username and not one.is_over:
@@ -44,7 +44,7 @@ def begin(connections: list[Connection], username: str, peer: str, now: float) -
 
 
 def _are_enough(connections: list[Connection], username: str, peer: str) -> bool:
-    """Whether the last ones are awaited of this user, and no more are to be."""
+    """Whether so many connections of this user are awaited that no more are added."""
     if len(connections) < MAX_AWAITED:
         return False
     # A plain loop: this is asked at every connect, and takes half as long as `all` here.
@@ -57,9 +57,8 @@ def _are_enough(connections: list[Connection], username: str, peer: str) -> bool
 def come(
     connections: list[Connection], notice: Notice, now: float, now_ms: int
 ) -> Connection | None:
-    """Notes that the client has connected; None where the notice does not say which client.
-
-    A connection whose end was told before stays ended. `now_ms` is `now` in Unix ms.
+    """Records that the client has connected; None if the notice does not name the client. A
+    connection whose end was reported before stays ended. `now_ms` is `now` in Unix ms.
     """
     one = begun(connections, notice, now_ms - int(now * 1000))
     if one is None and notice.username:
@@ -85,7 +84,7 @@ def come(
 def leave(
     connections: list[Connection], notice: Notice, now: float, now_ms: int
 ) -> list[Connection]:
-    """Notes that a client has left, and returns the connections that have ended.
+    """Records that a client has disconnected, and returns the connections that have ended.
 
     `now_ms` is `now` in Unix ms.
     """
@@ -99,14 +98,14 @@ def leave(
         if not was_over:
             one.is_replaced = notice.is_replaced and not _is_known(connections, one)
     for one in connections:
-        # The one that replaced it has ended too.
+        # The connection that replaced it has ended too.
         if one.ended_at < notice.ended_at and not notice.is_replaced:
             one.is_replaced = False
     is_unnamed = not (notice.peer or notice.began_at)
     if is_bare(notice) or (is_unnamed and notice.is_replaced):
         return over
     if not any(is_about(one, notice) for one in connections):
-        # The notice that it began may still arrive.
+        # The notice of its beginning may still arrive.
         one = Connection(notice.username, now, is_over=True, is_replaced=notice.is_replaced)
         one.is_away, one.peer = notice.is_kept, notice.peer
         one.began_at, one.ended_at = notice.began_at, notice.ended_at
@@ -115,7 +114,7 @@ def leave(
 
 
 def is_here(connections: list[Connection], username: str) -> bool:
-    """Whether the user has a connection that stands."""
+    """Whether the user has an open connection."""
     return any(
         one.has_come and not one.is_over and one.username == username
         for one in connections
@@ -140,17 +139,19 @@ def owner(connections: list[Connection], now: float) -> str:
 
 
 def is_held(one: Connection) -> bool:
-    """Whether it stands, or the broker keeps its session for the client."""
+    """Whether it is open, or the broker keeps its session for the client."""
     return not one.is_over or one.is_kept or one.is_away or one.is_replaced
 
 
 def latest_ms(connections: list[Connection]) -> int:
-    """The latest moment that the broker named, in Unix ms; 0 if it named none."""
+    """The latest time in the broker's notices, in Unix ms; 0 without any."""
     return max((max(one.began_at, one.ended_at) for one in connections), default=0)
 
 
 def _put_in_order(connections: list[Connection], late: Connection) -> None:
-    """Puts a connection that is over where its client was let in: first, of those awaited."""
+    """Moves a connection that is over to the time when its client was accepted: before the awaited
+    ones.
+    """
     for slot in connections:
         if slot.is_ours and not (slot.has_come or slot.peer or slot.began_at):
             others = [one for one in connections if one is not late]
@@ -160,7 +161,7 @@ def _put_in_order(connections: list[Connection], late: Connection) -> None:
 
 
 def _is_known(connections: list[Connection], one: Connection) -> bool:
-    """Whether the connection that took the place of this one is known, or one after it."""
+    """Whether the connection that replaced this one, or a later one, is known."""
     after = connections[connections.index(one) + 1 :]
     return any(other.has_come for other in after) or any(
         (other.has_come and not other.is_over) or other.ended_at > one.ended_at > 0
@@ -170,7 +171,7 @@ def _is_known(connections: list[Connection], one: Connection) -> bool:
 
 
 def _add(connections: list[Connection], one: Connection) -> None:
-    """Forgets one that is over first where there are too many."""
+    """If there are too many, drops one that is over first."""
     if len(connections) >= MAX_CONNECTIONS:
         last = min(connections, key=lambda other: (not other.is_over, other.has_come))
         connections[:] = [other for other in connections if other is not last]

@@ -1,35 +1,34 @@
-"""Which connection of a client id a notice of a broker is about.
-
-By the moment at which the broker began the connection, else by the client's address and port, else
-by the order of arrival.
+"""Finds the connection of a client id that a broker's notice is about: by the time at which the
+connection began at the broker, else by the client's address and port, else by the order of arrival.
 """
 
 from msgspec import Struct
 
 from registry_service.admission.questions import Notice
 
-# For brokers that say neither times nor addresses: how long after a connection was replaced the
-# notice that it ended may still arrive. Later, a notice is about the connection that replaced it.
+# For brokers that send neither times nor addresses: how long after a connection was replaced the
+# notice of its end may still arrive. A later notice is about the connection that replaced it.
 REPLACED_S = 30.0
 # The clocks of a broker's nodes, and of this process, differ by less, in ms.
 SKEW_MS = 10_000
 
 
 class Connection(Struct):
-    """One connection of a client. Times are 0 where the broker did not say them."""
+    """One connection of a client. Times are 0 if the broker did not send them."""
 
     username: str
-    # When this process let the client in, or first heard of the connection: s, of the loop's clock.
+    # When this process accepted the client, or got the first notice of the connection: s, of the
+    # loop's clock.
     told_at: float
-    # Whether this process let the client in.
+    # Whether this process accepted the client.
     is_ours: bool = False
-    # Whether the broker said that the client has connected, and that it has left.
+    # Whether the broker reported that the client has connected, and that it has disconnected.
     has_come: bool = False
     is_over: bool = False
-    # Whether it is over because another one has the client id, of which nothing is known yet.
+    # Whether it is over because a connection without a notice yet has the client id.
     is_replaced: bool = False
-    # Whether the broker said that it keeps the session while the client is away: when the client
-    # connected, and when it left.
+    # Whether the broker reported that it keeps the session while the client is away: at the
+    # beginning, and at the end.
     is_kept: bool = False
     is_away: bool = False
     # The client's address and port.
@@ -42,8 +41,8 @@ class Connection(Struct):
 def is_replaced(connections: list[Connection], one: Connection) -> bool:
     """Whether a later connection is known: a client id has one at a time.
 
-    Of two that began within `SKEW_MS` the clocks do not say which was first. They count as known
-    in the order of the list as long as both stand.
+    If two began within `SKEW_MS`, the clocks do not show which was first. Then they are in the
+    order of the list as long as both are open.
     """
     is_after = False
     for other in connections:
@@ -62,12 +61,12 @@ def is_replaced(connections: list[Connection], one: Connection) -> bool:
 
 
 def is_awaited(one: Connection) -> bool:
-    """Whether its client was let in, and nothing was told of it since."""
+    """Whether its client was accepted, and no notice about it has arrived since."""
     return not (one.has_come or one.is_over)
 
 
 def begun(connections: list[Connection], notice: Notice, epoch_ms: int) -> Connection | None:
-    """The known connection that a client's coming is about.
+    """The known connection that a notice of a beginning is about.
 
     `epoch_ms` is the moment, in Unix ms, at which the loop's clock was 0.
     """
@@ -100,7 +99,7 @@ def begun(connections: list[Connection], notice: Notice, epoch_ms: int) -> Conne
 def ended(
     connections: list[Connection], notice: Notice, now: float, now_ms: int
 ) -> list[Connection]:
-    """The known connections that a client's leaving is about."""
+    """The known connections that a notice of an end is about."""
     for one in reversed(connections):
         if _is_same(one, notice.began_at, notice.peer, notice.ended_at):
             return [one]
@@ -114,14 +113,14 @@ def ended(
         if one.is_over:
             continue
         if one.began_at:
-            # It has ended, and so has a later one whose beginning was not told.
+            # It has ended, and so has a later one whose beginning was not reported.
             is_named = notice.began_at or (one.peer and notice.peer)
             margin = SKEW_MS if is_named else 0
             is_past = one.began_at + margin < (notice.began_at or notice.ended_at)
         elif one.peer and notice.peer:
             is_past = False
         else:
-            # Let in long before that, and the notice that it began got lost.
+            # Accepted long before that; the notice of its beginning got lost.
             told_ms = now_ms - (now - one.told_at) * 1000
             is_past = told_ms + SKEW_MS < max(notice.began_at, notice.ended_at)
         if is_past:
@@ -130,13 +129,13 @@ def ended(
 
 
 def is_past(one: Connection, notice: Notice) -> bool:
-    """Whether the end of a connection was told that is named by nothing, after this began."""
+    """Whether, after this began, a notice of an end arrived that names no connection."""
     is_unnamed = not (one.has_come or one.peer or one.began_at or notice.peer)
     return one.is_over and is_unnamed and 0 < notice.began_at < one.ended_at
 
 
 def is_about(one: Connection, notice: Notice) -> bool:
-    """Whether what the notice says is remembered with this connection."""
+    """Whether the notice was recorded with this connection."""
     if notice.peer or notice.began_at:
         return _is_same(one, notice.began_at, notice.peer, notice.ended_at)
     is_mark = one.is_over and not (one.is_ours or one.has_come)
@@ -144,9 +143,8 @@ def is_about(one: Connection, notice: Notice) -> bool:
 
 
 def _oldest(connections: list[Connection], notice: Notice, now: float) -> list[Connection]:
-    """The first connection whose end is yet to be told, for a notice that names none.
-
-    A session that was kept for a client that is away ends before a connection does.
+    """The first connection whose end was not reported yet, for a notice that names none. The kept
+    session of a client that is away ends before a connection.
     """
     standing, kept = [], []
     for index, one in enumerate(connections):
@@ -162,16 +160,16 @@ def _oldest(connections: list[Connection], notice: Notice, now: float) -> list[C
 
 
 def _is_same(one: Connection, began_at: int, peer: str, at: int) -> bool:
-    """Whether a notice names this connection; `at` is the moment that it tells of."""
+    """Whether a notice names this connection; `at` is the time in the notice."""
     if one.peer and peer and one.peer != peer:
         return False
     if one.began_at and began_at:
         return one.began_at == began_at
-    # A port is used again later.
+    # Ports are reused later.
     is_before = bool(at and one.began_at > at) or bool(began_at and 0 < one.ended_at < began_at)
     return bool(peer) and one.peer == peer and not is_before
 
 
 def is_bare(notice: Notice) -> bool:
-    """Whether it says nothing to tell connections apart by."""
+    """Whether the notice has nothing that distinguishes connections."""
     return not (notice.peer or notice.began_at or notice.ended_at)

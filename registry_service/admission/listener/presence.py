@@ -19,7 +19,7 @@ from registry_service.admission.questions import Connect, Notice
 log = structlog.get_logger(__name__)
 
 WRITE_S = 2.0
-# A limit for each broker, so that one takes no room from another.
+# The limit for each broker, so that one does not use the room of another.
 MAX_WAITING = 50_000
 ROWS_AT_ONCE = 2_000
 
@@ -78,7 +78,7 @@ class Presence:
             await self.write()
 
     async def write(self) -> None:
-        """Writes all notices; what cannot be written now is tried again."""
+        """Writes all notices; those that cannot be written now are tried again."""
         unwritten, self._seen = self._seen, defaultdict(dict)
         secrets, self._secrets = self._secrets, set()
         try:
@@ -99,7 +99,7 @@ class Presence:
         except DriverError as error:
             log.exception("states of connections cannot be written", **described(error))
         finally:
-            # A process that is stopped here writes once more. Notices since then are newer.
+            # A process that is stopped here writes once more. Later notices replace these.
             since, self._seen = self._seen, unwritten
             for broker_id, seen in since.items():
                 for username, said in seen.items():

@@ -1,7 +1,7 @@
 """A cache of recent answers, because brokers repeat their questions.
 
-An answer that allowed something holds as long as nothing that it was made of has changed: it is
-tied to the subject in memory, which is forgotten when its access changes (subject_cache.py).
+An answer that allows something is valid until its data changes: it is tied to the subject in
+memory, which is dropped when its access changes (subject_cache.py).
 """
 
 from collections import OrderedDict
@@ -18,15 +18,17 @@ from registry_service.admission.questions import Connect, Question, Verdict
 from registry_service.admission.subjects import Subject
 
 MAX_REPLIES = 20_000
-# What an answer says of the time, when a session ends, may be so much older.
+# The time in an answer, at which a session ends, may be so much older.
 MAX_AGE_S = 5.0
 
-# The broker, the operation, and what was asked: hashed, for it holds a password.
+# The broker, the operation, and a hash of the question, because it contains a password.
 Key = tuple[int, bytes, bytes]
 
 
 def key_of(asker: Asker, path: bytes, asked: Asked) -> Key:
-    """Of a request to an operation at `path`; of its headers, these say how it is to be read."""
+    """The key of a request to an operation at `path`; these headers determine how the request is
+    read.
+    """
     headers = asked.headers
     hook, kind = headers.get(b"vernemq-hook", b""), headers.get(b"content-type", b"")
     said = b"%b\n%b\n%b\n%b" % (hook, kind, asked.query, asked.body)
@@ -41,10 +43,10 @@ class _Given(Struct, frozen=True):
 
 
 class ReplyCache:
-    """The oldest are forgotten first; times are of the running loop's clock."""
+    """The oldest entries are dropped first; times are of the running loop's clock."""
 
     def __init__(self, subjects: SubjectCache, changes: Changes, sessions: Sessions) -> None:
-        """What they say together is what a reply depends on."""
+        """A reply depends on the values of these together."""
         self._subjects = subjects
         self._changes = changes
         self._sessions = sessions
@@ -67,9 +69,9 @@ class ReplyCache:
     def keep(
         self, key: Key, question: Question, verdict: Verdict, reply: Reply, now: float
     ) -> None:
-        """What was answered from memory, in this turn of the loop; a denial is not kept.
-
-        An answer from the database took a while, and memory may know another subject by now.
+        """Stores an answer that was made from memory in this turn of the loop; denials are not
+        stored. An answer from the database took a while, and memory may hold another subject by
+        now.
         """
         subject = self._subjects.subject(question.username, now)
         # A previous password, and an account with an end, are checked each time.

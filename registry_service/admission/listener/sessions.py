@@ -14,20 +14,20 @@ from registry_service.admission.listener import connections
 from registry_service.admission.listener.matching import Connection
 from registry_service.admission.questions import Notice
 
-# A limit for each broker, so that one takes no room from another.
+# The limit for each broker, so that one does not use the room of another.
 MAX_CLIENT_IDS = 100_000
-# Of one user of a broker, so that it takes nothing away from other users: its oldest are forgotten.
+# The limit for one user of a broker, so that it does not use the room of other users: its oldest
+# entries are dropped.
 MAX_OF_USER = 256
-# How long, and how many client ids of a broker are remembered whose connections have all ended:
-# notices of them may still arrive.
+# Client ids whose connections have all ended are remembered for so long, and up to this number for
+# a broker, because notices about them may still arrive.
 ENDED_S = 300.0
 MAX_ENDED = 10_000
 
 
 class Standing(Struct, frozen=True):
-    """What a notice says of a user: whether it is connected, by the broker's clock (Unix ms).
-
-    `is_online` is None where the notice leaves that as it is.
+    """A change of a user: whether it is connected, with the time by the broker's clock (Unix ms).
+    `is_online` is None if the notice does not change it.
     """
 
     username: str
@@ -36,14 +36,14 @@ class Standing(Struct, frozen=True):
 
 
 class Sessions:
-    """By broker. Times are of the loop's clock, in s."""
+    """The client ids of all brokers. Times are of the loop's clock, in s."""
 
     def __init__(self) -> None:
-        """With no client id."""
+        """Starts without client ids."""
         self._of_broker: defaultdict[int, ClientIds] = defaultdict(ClientIds)
 
     def is_anothers(self, broker_id: int, client_id: str, username: str, now: float) -> bool:
-        """Whether another client was let in with it."""
+        """Whether another client was accepted with it."""
         return self.user_of(broker_id, client_id, now) not in ("", username)
 
     def user_of(self, broker_id: int, client_id: str, now: float) -> str:
@@ -73,8 +73,8 @@ class ClientIds:
     """The client ids of one broker."""
 
     def __init__(self) -> None:
-        """With none."""
-        # By client id: those that have a connection, or may have; the oldest first.
+        """Starts without client ids."""
+        # Client ids that have, or may have, a connection; the oldest first.
         self._open: OrderedDict[str, list[Connection]] = OrderedDict()
         self._of_user: defaultdict[str, dict[str, None]] = defaultdict(dict)
         self._ended: OrderedDict[str, tuple[list[Connection], float]] = OrderedDict()
@@ -105,7 +105,7 @@ class ClientIds:
             known = self._reopened(client_id, now)
         users = {one.username for one in known}
         before = {username for username in users if self._is_here(username)}
-        # Another connection replaced this one, and its user is known now.
+        # Another connection has replaced this one, and its user is known now.
         before |= {one.username for one in known if one.is_replaced and notice.is_online}
         named, ended = {notice.username}, list[Connection]()
         if notice.is_online:
@@ -114,7 +114,8 @@ class ClientIds:
         else:
             ended = connections.leave(known, notice, now, now_ms)
             named |= {one.username for one in ended}
-        # A connection that was replaced says nothing of the one that replaced it.
+        # A notice about a replaced connection does not change the state of the one that replaced
+        # it.
         is_open = any(one.is_replaced for one in known) or (notice.is_replaced and not ended)
         self._keep(client_id, known, users)
         at_ms = min(now_ms, connections.latest_ms(known) or now_ms)
@@ -142,9 +143,8 @@ class ClientIds:
         )
 
     def _keep(self, client_id: str, known: list[Connection], before: set[str]) -> None:
-        """Remembers the client id as the newest, and forgets what there is no room for.
-
-        `before`: the users that it had connections of until now.
+        """Stores the client id as the newest, and drops entries for which there is no room.
+        `before`: the users with connections until now.
         """
         users = {one.username for one in known}
         for username in before - users:
@@ -165,7 +165,7 @@ class ClientIds:
                 self._drop(oldest, username)
 
     def _drop(self, client_id: str, username: str) -> None:
-        """Forgets what is known of the user's connections with the client id."""
+        """Drops the user's connections with the client id."""
         known = self._open[client_id]
         known[:] = [one for one in known if one.username != username]
         if not known:
@@ -191,6 +191,6 @@ class ClientIds:
             self._ended.popitem(last=False)
 
     def _reopened(self, client_id: str, now: float) -> list[Connection]:
-        """What is still known of its connections, all of which have ended."""
+        """The stored connections of the client id, all of which have ended."""
         ended, since = self._ended.pop(client_id, ([], now))
         return ended if now - since < ENDED_S else []

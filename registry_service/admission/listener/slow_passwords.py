@@ -1,4 +1,4 @@
-"""Passwords whose hashes were made to be slow, as some that were imported: checked in threads.
+"""Checks passwords with slow hashes, which some imported devices have, in threads.
 
 Brokers take turns, and so do the usernames of a broker, so that a client that guesses delays
 another for at most the time of one hash. Results are cached under a quick hash, for as long as the
@@ -20,8 +20,8 @@ log = structlog.get_logger(__name__)
 
 # One core is left for all other work.
 AT_ONCE = max(1, min(4, (os.cpu_count() or 2) - 1))
-# Of one username, one broker and all together. A hash takes a quarter of a second at most, and no
-# broker waits longer than some seconds.
+# Limits of waiting checks for one username, for one broker and in all. A hash takes a quarter of a
+# second at most, and no broker waits longer than some seconds.
 MAX_OF_USER = 2
 MAX_OF_BROKER = 32
 MAX_WAITING = 64
@@ -30,7 +30,7 @@ MAX_WRONG = 30
 WRONG_S = 60.0
 MAX_REMEMBERED = 10_000
 
-# A username at a broker; and a slow hash with the quick hash of what was shown.
+# A username at a broker; and a slow hash with the quick hash of the password that was sent.
 User = tuple[int, str]
 Key = tuple[Password, bytes]
 
@@ -39,9 +39,9 @@ class SlowPasswords:
     """Belongs to the running loop."""
 
     def __init__(self) -> None:
-        """With nothing remembered."""
+        """Starts with an empty cache."""
         self._loop = asyncio.get_running_loop()
-        # Threads of its own: one goes on with what no client waits for any more.
+        # Separate threads, because a thread continues after its client has stopped waiting.
         self._threads = ThreadPoolExecutor(AT_ONCE, "slow-password")
         self._running = 0
         # By broker and by username, both in the order of their next turns.
@@ -50,7 +50,7 @@ class SlowPasswords:
         self._of_user: dict[User, int] = {}
         self._of_broker: dict[int, int] = {}
         self._wrong: OrderedDict[User, tuple[float, int]] = OrderedDict()
-        # Apart, so that guesses take no room from what is right.
+        # Separate caches, so that guesses do not displace right passwords.
         self._right: OrderedDict[Key, None] = OrderedDict()
         self._guessed: OrderedDict[Key, None] = OrderedDict()
 
@@ -62,9 +62,8 @@ class SlowPasswords:
         return False if key in self._guessed else None
 
     async def check(self, broker_id: int, username: str, kept: Password, shown: str) -> bool | None:
-        """Whether it is right; None where the username has too many attempts.
-
-        Raises `Overloaded` where its broker, or all together, have.
+        """Whether the password is right; None if the username has too many attempts. Raises
+        `Overloaded` if its broker, or all brokers together, have too many.
         """
         user, key = (broker_id, username), (kept, _proof(shown))
         if self._is_limited(user):
@@ -78,7 +77,7 @@ class SlowPasswords:
         try:
             await self._turn(user)
             try:
-                # Another request may have shown the same meanwhile.
+                # Another request with the same password may have come meanwhile.
                 is_right = self.known(kept, shown)
                 if is_right is None:
                     is_right = await self._computed(kept, shown)
@@ -91,7 +90,7 @@ class SlowPasswords:
         return is_right
 
     def close(self) -> None:
-        """Cancels checks that have not begun."""
+        """Cancels checks that have not started."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def _is_limited(self, user: User) -> bool:
@@ -121,7 +120,7 @@ class SlowPasswords:
         try:
             await turn
         except asyncio.CancelledError:
-            # It may have come just then.
+            # The result may have arrived at this moment.
             if turn.done() and not turn.cancelled():
                 self._running -= 1
                 self._next()
@@ -133,7 +132,7 @@ class SlowPasswords:
             broker_id, of_broker = self._waiting.popitem(last=False)
             username, turns = of_broker.popitem(last=False)
             turn = turns.popleft()
-            # Both go to the end of their lines.
+            # The broker and the username go to the end of their queues.
             if turns:
                 of_broker[username] = turns
             if of_broker:
@@ -146,7 +145,8 @@ class SlowPasswords:
         try:
             return await self._loop.run_in_executor(self._threads, is_password, kept, shown)
         except Exception as error:  # noqa: BLE001 - whatever the library says of it
-            # Of an import before hashes were checked so strictly: it lets no client in.
+            # The hash is from an import before hashes were checked strictly: no password matches
+            # it.
             log.warning(
                 "a password hash cannot be verified: import the device anew",
                 algorithm=kept.algorithm,

@@ -1,7 +1,7 @@
 """Reads subjects, brokers' secrets and changes of access from the database, in batches.
 
-It connects as mooring_access, which may read what is read here and write what is written here. The
-statements are text, as those of registering are (registry_service/provisioning/statements.py).
+It connects as mooring_access, whose rights are limited to these statements. The statements are
+text, as those of registering are (registry_service/provisioning/statements.py).
 """
 
 from collections.abc import Collection, Mapping
@@ -13,16 +13,16 @@ from msgspec import Struct
 from chassis.database import Pool, fetched, text_array
 from registry_service.admission.subjects import Subject
 
-# The brokers that may admit a device: those that it was told, and of one that has not registered
-# the one that it, or its fleet, is pinned to.
+# The brokers that may admit a device: those of its last answer; for a device that has not
+# registered, the broker of its pin or its fleet.
 BROKERS = """
     CASE WHEN device.provisioned_by_key_id IS NOT NULL THEN device.told_broker_ids
          ELSE array_remove(ARRAY[coalesce(device.mqtt_broker_id, fleet.mqtt_broker_id)], NULL)
     END
 """
 
-# Devices by their uuids, imported ones and service accounts by their usernames, and the devices
-# whose uuids client ids name: as of one moment.
+# Reads devices by their uuids, imported ones and service accounts by their usernames, and the
+# devices whose uuids client ids name, all as of one moment.
 LOOK_UP = f"""
 SELECT
     (SELECT coalesce(json_agg(found), '[]')::text FROM (
@@ -67,9 +67,9 @@ SELECT
     ) AS found)
 """  # noqa: S608 - put together from what is above
 
-# Whose access changed in transactions that had not ended at the last reading, or began since; and
-# the first transaction that has not ended now. Lines are numbered before they are committed, so a
-# number that was read says nothing of those before it.
+# Reads the changes of access by transactions that had not ended at the last reading or began since,
+# and the first transaction that has not ended now. Lines get their numbers before they are
+# committed, so a lower number may appear later.
 CHANGES = """
 SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint,
        (SELECT coalesce(json_agg(found), '[]')::text FROM (
@@ -83,9 +83,9 @@ FROM broker_secrets AS secret JOIN mqtt_broker_config AS broker ON broker.id = s
 """
 NOTE_USE = "UPDATE broker_secrets SET last_used_at = now() WHERE id = ANY (%s::uuid[])"
 
-# Whether what the broker says of a device goes on its row. It may not if this broker has said
-# something of a later moment, so replicas may write in any order; and that a device has left is
-# for the broker to say at which it was last.
+# Whether a broker's report about a device is written to its row. It is not if there is a report of
+# this broker for a later time, so replicas may write in any order. Only the broker at which a
+# device was last may report that it has disconnected.
 STANDS = """
     said.may_say AND CASE
         WHEN device.presence_broker_id IS NULL THEN true
@@ -93,8 +93,8 @@ STANDS = """
         ELSE said.is_online
     END
 """
-# Of devices that the broker serves, or at which it was last. A device that says something every
-# second does not have its row written every second.
+# Changes devices that the broker serves, or that were last at it. A device that publishes every
+# second does not cause a write every second.
 NOTE_PRESENCE = f"""
 WITH given AS (
     SELECT %s::integer AS broker_id, *
@@ -148,9 +148,9 @@ class Change(Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What is to be looked up: subjects by their usernames, and devices that there may be."""
+    """A lookup: subjects by their usernames, and devices that may exist."""
 
-    # Of usernames that are made of one.
+    # The uuids in usernames that contain one.
     uuids: Collection[str]
     # All other usernames: those of service accounts, and of devices that were imported.
     usernames: Collection[str]
@@ -159,7 +159,7 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What there is of it."""
+    """The result of a lookup."""
 
     subjects: Mapping[str, Subject]
     # The brokers that may admit them.
@@ -175,7 +175,7 @@ class Claimed(Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Asker:
-    """A broker that has shown one of its secrets."""
+    """A broker that has authenticated with one of its secrets."""
 
     secret_id: str
     broker_id: int
@@ -195,7 +195,7 @@ class AccessStore:
         self._pool = pool
 
     async def look_up(self, wanted: Wanted) -> Found:
-        """In one round trip. Usernames hold no NUL, uuids are identifiers."""
+        """Looks up in one round trip. Usernames hold no NUL, uuids are identifiers."""
         usernames = list(wanted.usernames)
         values = [text_array(wanted.uuids), usernames, usernames, text_array(wanted.claimed)]
         [(devices, accounts, claimed)] = await fetched(self._pool, LOOK_UP, values)
@@ -205,9 +205,8 @@ class AccessStore:
         return Found(found, named)
 
     async def changes_since(self, horizon: int) -> tuple[int, list[Change]]:
-        """What has changed since the reading that gave `horizon`, some of it told before; the next.
-
-        0 gives the first.
+        """The changes since the reading that returned `horizon`, some of which may be repeated, and
+        the next `horizon`. 0 gives the first.
         """
         [(next_horizon, changes)] = await fetched(self._pool, CHANGES, [horizon])
         return next_horizon, _changes.decode(changes)
@@ -218,16 +217,15 @@ class AccessStore:
         return {bytes(secret_hash): Asker(*rest) for secret_hash, *rest in rows}
 
     async def note_use(self, secret_ids: Collection[str]) -> None:
-        """Records that these secrets were shown."""
+        """Records that these secrets were used."""
         await fetched(self._pool, NOTE_USE, [list(secret_ids)])
 
     async def note_presence(
         self, broker_id: int, seen: Mapping[str, tuple[bool | None, int]]
     ) -> int:
-        """What a broker says of devices; how many of them it does not serve, which are left alone.
-
-        By username: whether the device is online, or None if it was only seen, and when that was
-        so (Unix ms).
+        """Writes a broker's reports about devices; returns how many of the devices it does not
+        serve, which are not changed. Reports are by username: whether the device is online, or None
+        if it was only seen, and at what time (Unix ms).
         """
         rows = [
             {"username": name, "is_online": is_online, "at_ms": at_ms}

@@ -1,9 +1,9 @@
-"""Subjects in memory, and when they are not to be believed.
+"""The cache of subjects, and when it is valid.
 
-What allows is remembered, what denies never is: whoever was denied a moment ago may have been told
-of the broker since. Changes are announced by the database where they end somebody's access, and
-read several times a second in any case. As long as that goes well memory is believed for a while;
-when it does not, for `STALE_S`, everything is looked up. So revoking beats remembering.
+Subjects that a broker admits are cached. Denials are not, because a device that was denied may have
+got an answer with the broker since. The database announces changes that end access, and the process
+reads changes several times a second in any case. The cache is used only while that works; if it
+fails for `STALE_S`, everything is looked up. So a revocation takes effect in spite of the cache.
 """
 
 import asyncio
@@ -25,55 +25,54 @@ from registry_service.admission.subjects import Subject
 
 log = structlog.get_logger(__name__)
 
-# How often changes are read that are not announced.
+# How often changes without an announcement are read.
 POLL_S = 0.25
-# How long after the last reading that went well memory is believed.
+# How long after the last successful reading the cache is used.
 STALE_S = 2.0
-# However well it goes.
+# The longest time that a subject is cached.
 MAX_AGE_S = 60.0
-# Registering, and being told a broker, are not announced: for so long a client id may be taken for
-# nobody's that has become a device's.
+# New registrations and answers are not announced: for so long a client id may look unowned although
+# it has become a device's.
 UNOWNED_S = 5.0
 MAX_SUBJECTS = 100_000
-# From one reading of all secrets to the next, unless something is announced.
+# The time between two readings of all secrets without an announcement.
 SECRETS_S = 10.0
 
 REMEMBERED = Gauge("mooring_access_subjects", "Devices and service accounts in memory")
 
-# Of the running loop's clock.
+# A time of the running loop's clock.
 Time: TypeAlias = float
 
 
 class SubjectCache:
-    """Subjects by their usernames, the longest unused of which are forgotten first."""
+    """Subjects by their usernames; the least recently used are dropped first."""
 
     def __init__(self) -> None:
-        """Knows nobody."""
+        """Starts empty."""
         self._subjects: OrderedDict[str, tuple[Subject, Time]] = OrderedDict()
         self._of_fleet: defaultdict[str, set[str]] = defaultdict(set)
-        # The uuids that client ids name: which brokers admitted such a device, and when.
+        # For uuids that client ids name: the brokers that admit the device, and when that was read.
         self._claimed: OrderedDict[str, tuple[Collection[int], Time]] = OrderedDict()
-        # Of lookups under way: what has changed since they began.
+        # The changes since each lookup under way began.
         self._under_way: list[set[str]] = []
         REMEMBERED.set_function(lambda: len(self._subjects))
 
     def subject(self, username: str, now: Time) -> Subject | None:
-        """If it is known, and was looked up lately."""
+        """The subject, if it is cached and was read recently."""
         found = self._subjects.get(username)
         if found is None or now - found[1] > MAX_AGE_S:
             return None
         return found[0]
 
     def is_unowned(self, uuid: str, broker_id: int, now: Time) -> bool:
-        """Whether the broker admitted no device of this uuid lately.
-
-        What it does not admit is none of its business: not even that there is such a device.
+        """Whether the last lookup found no device with this uuid that the broker admits. A broker
+        must not learn about other devices, not even that they exist.
         """
         found = self._claimed.get(uuid)
         return found is not None and now - found[1] <= UNOWNED_S and broker_id not in found[0]
 
     def begin(self) -> set[str]:
-        """To be called before a lookup; what it gives is for `remember`."""
+        """Must be called before a lookup; `remember` takes the result."""
         spoilt: set[str] = set()
         self._under_way.append(spoilt)
         return spoilt
@@ -81,9 +80,8 @@ class SubjectCache:
     def remember(
         self, found: Found | None, claimed: Iterable[str], spoilt: set[str], now: Time
     ) -> bool:
-        """What a lookup that began at `now` found; whether nothing of it has changed meanwhile.
-
-        `claimed` are the uuids that it looked for; None of a lookup that failed.
+        """Stores the result of a lookup that began at `now`; returns whether nothing in it has
+        changed meanwhile. `claimed` are the uuids that it looked for; None if the lookup failed.
         """
         self._under_way = [other for other in self._under_way if other is not spoilt]
         if found is None or "" in spoilt:
@@ -106,7 +104,7 @@ class SubjectCache:
         return is_whole
 
     def forget(self, usernames: Iterable[str], fleet_ids: Iterable[str]) -> None:
-        """Their access has changed."""
+        """Drops subjects whose access has changed."""
         changed = set(usernames)
         fleets = set(fleet_ids)
         for fleet_id in fleets:
@@ -117,7 +115,7 @@ class SubjectCache:
             spoilt |= changed | fleets
 
     def forget_all(self) -> None:
-        """Nobody knows what has changed."""
+        """Drops everything, because the changes are not known."""
         self._subjects.clear()
         self._of_fleet.clear()
         self._claimed.clear()
@@ -135,12 +133,12 @@ class SubjectCache:
 
 
 class Changes:
-    """Keeps what is known in step with the database."""
+    """Keeps the cache in step with the database."""
 
     def __init__(
         self, store: AccessStore, listener: Listener, subjects: SubjectCache, sessions: Sessions
     ) -> None:
-        """`listener` hears of what ends somebody's access, and of brokers' secrets."""
+        """`listener` receives announcements of ended access and of changed secrets of brokers."""
         self._store = store
         self._listener = listener
         self._subjects = subjects
@@ -152,17 +150,17 @@ class Changes:
         self._announcements = -1
 
     def is_current(self, now: Time) -> bool:
-        """Whether memory is to be believed."""
+        """Whether the cache may be used."""
         return now - self._read_at < STALE_S
 
     async def readiness(self) -> Readiness:
-        """For probes: whether brokers are answered."""
+        """For probes: whether brokers get answers."""
         is_current = self.is_current(asyncio.get_running_loop().time())
         return is_current, {"database": "serving" if is_current else "not_serving"}
 
     @property
     def askers(self) -> Mapping[bytes, Asker]:
-        """Brokers by the hashes of their secrets: another mapping each time they are read."""
+        """Brokers by the hashes of their secrets; a new mapping after each reading."""
         return self._askers
 
     async def keep_current(self) -> None:
@@ -173,12 +171,12 @@ class Changes:
                 await self._listener.occasion(within_s=POLL_S)
 
     async def read(self) -> None:
-        """What has changed. Where that cannot be read, memory goes stale by itself."""
+        """Reads changes. If that fails, the cache becomes invalid by itself after a while."""
         begun = _now()
         try:
             horizon, changes = await self._store.changes_since(self._horizon)
             if begun - self._read_at > STALE_S:
-                # Lines are kept for minutes; but nobody knows how long this took.
+                # Lines are kept for minutes, but this may have taken longer.
                 self._subjects.forget_all()
             for change in changes:
                 self._subjects.forget(change.usernames, change.fleet_ids)

@@ -1,4 +1,4 @@
-"""Counts verdicts. The library's own counter takes a microsecond each time."""
+"""Counts verdicts. The counter of the Prometheus client would take a microsecond each time."""
 
 from collections import defaultdict
 from collections.abc import Iterator
@@ -11,24 +11,24 @@ from registry_service.admission.questions import Question
 
 
 class Verdicts(Collector):
-    """Counts on the loop's thread, and is read on another."""
+    """Counts on the thread of the event loop, and is read on another thread."""
 
     def __init__(self) -> None:
         """Starts at zero."""
         self._counts: defaultdict[tuple[str, type[Question] | None, str], int] = defaultdict(int)
 
     def note(self, dialect: str, kind: type[Question] | None, reason: str) -> None:
-        """One more, of a kind of question; None where that could not be read."""
+        """Counts a verdict on a kind of question; None if the question could not be read."""
         self._counts[dialect, kind, reason] += 1
 
     def collect(self) -> Iterator[CounterMetricFamily]:
-        """As the library wants it."""
+        """The metric for the Prometheus client."""
         family = CounterMetricFamily(
             "mooring_access_verdicts",
             "Answers to brokers' questions, by the reason of a denial",
             labels=["dialect", "question", "reason"],
         )
-        # A copy, made at one go: there may be new ones meanwhile.
+        # An atomic copy, because another thread may add counters meanwhile.
         for (dialect, kind, reason), count in list(self._counts.items()):
             family.add_metric([dialect, kind.__name__.lower() if kind else "", reason], count)
         yield family

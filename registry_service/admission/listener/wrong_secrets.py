@@ -1,4 +1,6 @@
-"""Requests without a valid broker's secret: counted, and in the audit log, for each address."""
+"""Counts requests without a valid secret of a broker, and records them in the audit log, for each
+address.
+"""
 
 from collections import OrderedDict
 
@@ -9,8 +11,8 @@ from chassis.refusals import Refusals
 
 ACTION = "broker.authenticate"
 REASON = "BROKER_SECRET_INVALID"
-# Of one address (a /64 of IPv6). A broker that shows a good secret is served, whatever else comes
-# from its address.
+# The limit for one address (a /64 of IPv6). A broker with a valid secret is served in spite of
+# other requests from its address.
 MAX_WRONG = 60
 PERIOD_S = 60.0
 MAX_ADDRESSES = 10_000
@@ -21,7 +23,7 @@ REFUSED = Counter(
 
 
 class WrongSecrets:
-    """Belongs to the running loop, whose clock its times are of."""
+    """Belongs to the running loop; times are of its clock."""
 
     def __init__(self, refusals: Refusals) -> None:
         """`refusals` are those of this process."""
@@ -29,9 +31,10 @@ class WrongSecrets:
         self._counts: OrderedDict[bytes | str, tuple[float, int]] = OrderedDict()
 
     def note(self, address: str, now: float) -> bool:
-        """Counts one more, and says whether there are too many from there."""
+        """Counts a request, and returns whether there are too many from its address."""
         REFUSED.inc()
-        # Without what was shown: it may be a good secret but for one letter.
+        # The line does not contain the wrong secret, because it may differ from a valid one by one
+        # letter.
         self._refusals.note_by("", "", ACTION, "", REASON, address=address)
         host = host_of(address)
         since, count = self._counts.get(host, (now, 0))

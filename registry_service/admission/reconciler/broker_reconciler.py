@@ -73,7 +73,7 @@ class BrokerReconciler:
         drift_check_s: float,
         policy: AddressPolicy,
     ) -> None:
-        """Connects to nothing yet."""
+        """Makes no connection yet."""
         self.broker = broker
         self._store = store
         self._held_there = HeldStore(store.engine)
@@ -137,7 +137,7 @@ class BrokerReconciler:
         self._is_known = True
 
     async def close(self) -> None:
-        """Called when the broker is not managed any more."""
+        """Called when the broker is no longer managed."""
         IN_STEP.remove(self._label)
         if self._driver is not None and not isinstance(self._driver, DynamicSecurity):
             await self._driver.close()

@@ -12,7 +12,7 @@ from registry_service.config import RegistryDatabaseConfig
 
 
 def _policy(given: object) -> object:
-    """Raises `ValueError` for what is no policy."""
+    """Raises `ValueError` if it is not a policy."""
     return AddressPolicy.parse(given) if isinstance(given, str) else given
 
 

@@ -1,12 +1,13 @@
-"""What a Mosquitto's dynamic security plugin is to hold, what it holds, and the way between.
+"""What a Mosquitto's dynamic security plugin should hold, what it holds, and its commands.
 
 https://github.com/eclipse-mosquitto/mosquitto/blob/v2.0.11/plugins/dynamic-security/README.md
 
-Each client has a role of its own, for Mosquitto 2.0 has no patterns in roles, as 2.1 does. It also
-holds `LIMITS`, which is asked after that and denies the rest: then neither the plugin's default
-access nor a group adds anything. `publishClientReceive` is granted as narrowly as subscribing is:
-the plugin asks it for each message, so neither a subscription made before a role was narrowed, nor
-a session that was taken over under its client id, brings what is not granted.
+Each client has its own role, because Mosquitto 2.0 has no patterns in roles, as 2.1 has. Each
+client also has the role `LIMITS`, which the plugin checks after that and which denies the rest: so
+neither the plugin's default access nor a group adds anything. `publishClientReceive` is granted as
+narrowly as subscribing: the plugin checks it for each message, so neither a subscription from
+before a role was narrowed, nor a session that was taken over by its client id, receives messages
+that are not granted.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +18,7 @@ from registry_service.password_hashes import PasswordHash
 
 # The `textname` of Mooring's clients. Mooring manages every client with this name.
 MARK = "mooring"
-# Roles are ours by their names.
+# Roles with this prefix are Mooring's.
 ROLE_PREFIX = "mooring:"
 CLIENT_ROLE_PREFIX = f"{ROLE_PREFIX}client:"
 LIMITS = f"{ROLE_PREFIX}limits"
@@ -26,7 +27,8 @@ OWN_PRIORITY, LIMITS_PRIORITY = 1, 0
 SEND, RECEIVE = "publishClientSend", "publishClientReceive"
 SUBSCRIBE, UNSUBSCRIBE = "subscribePattern", "unsubscribePattern"
 SHARED = "$share/+/"
-# To MQTT no wildcard in the first level matches these (4.7.2); to 2.0's patterns it does.
+# In MQTT no wildcard in the first level matches these (4.7.2); in patterns of Mosquitto 2.0 it
+# does.
 HIDDEN = tuple(f"{form}{topics}" for form in ("", SHARED) for topics in ("$SYS/#", "$CONTROL/#"))
 
 
@@ -35,22 +37,21 @@ class Grants(Protocol):
 
     @property
     def publish(self) -> Sequence[str]:
-        """What may be published to."""
+        """Filters of topics to publish to."""
         ...
 
     @property
     def subscribe(self) -> Sequence[str]:
-        """What may be subscribed to and received."""
+        """Filters of topics to subscribe to and receive."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A device or a service account as the broker is to know it.
-
-    `password` is asked for only when it is needed. Of an imported device only a hash may be known:
-    the plugin takes one from its file, and never over the control topic.
-    `fingerprint` is another one whenever the password is: it is kept at the broker, in the open.
+    """A device or a service account as the broker should hold it. `password` is called only when it
+    is needed. For an imported device only a hash may be known: the plugin reads hashes from its
+    file, and never accepts one over the control topic. `fingerprint` changes with the password; the
+    broker stores it in plain text.
     """
 
     username: str
@@ -82,7 +83,7 @@ class Held(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """As `listClients` has it: everything but the password."""
+    """A client in `listClients`: everything except the password."""
 
     username: str
     name: str = ""
@@ -94,7 +95,7 @@ class Client:
 
     @property
     def is_ours(self) -> bool:
-        """Also when only its mark was taken away."""
+        """True also if only the `textname` was removed."""
         return self.name == MARK or any(held.role == role_of(self.username) for held in self.roles)
 
 
@@ -110,7 +111,7 @@ class Actual:
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """For the control topic. `arguments` may hold a password."""
+    """A command for the control topic. `arguments` may hold a password."""
 
     name: str
     # The client or role it is about, for logs.
@@ -119,26 +120,26 @@ class Command:
 
 
 def role_of(username: str) -> str:
-    """The name of the role that only this client is to hold."""
+    """The name of the role that only this client should have."""
     return f"{CLIENT_ROLE_PREFIX}{username}"
 
 
 def username_of_role(name: str) -> str:
-    """The client whose own role is called so; empty where it is none of those."""
+    """The client whose own role has this name; empty if it is not such a role."""
     if not name.startswith(CLIENT_ROLE_PREFIX):
         return ""
     return name.removeprefix(CLIENT_ROLE_PREFIX)
 
 
 def roles_of(username: str) -> frozenset[Held]:
-    """All that the client is to hold."""
+    """All roles that the client should have."""
     return frozenset({Held(role_of(username), OWN_PRIORITY), Held(LIMITS, LIMITS_PRIORITY)})
 
 
 def limits() -> frozenset[Acl]:
     """Default denials for Mooring's clients; unsubscribing is allowed."""
     denied = {Acl(kind, topic, False) for kind in (SEND, RECEIVE) for topic in ("#", *HIDDEN[:2])}
-    # 2.0 takes "#" for every subscription, 2.1 for those that do not begin with "$".
+    # In 2.0 "#" matches every subscription, in 2.1 those that do not begin with "$".
     denied |= {Acl(SUBSCRIBE, topic, False) for topic in ("#", f"{SHARED}#", *HIDDEN)}
     return frozenset({*denied, Acl(UNSUBSCRIBE, "#")})
 
@@ -150,13 +151,13 @@ def acls_of(grants: Grants) -> frozenset[Acl]:
         acls |= {Acl(RECEIVE, topics), Acl(SUBSCRIBE, topics), Acl(SUBSCRIBE, SHARED + topics)}
         if topics.split("/")[0] in ("#", "+"):
             acls |= {Acl(SUBSCRIBE, hidden, False, 1) for hidden in HIDDEN}
-    # What is granted by its name is not hidden.
+    # Topics that are granted by name are not denied.
     named = {form + topics for form in ("", SHARED) for topics in grants.subscribe}
     return frozenset(acl for acl in acls if acl.is_allowed or acl.topic not in named)
 
 
 def acl_documents(acls: frozenset[Acl]) -> list[dict[str, object]]:
-    """As the plugin reads them, in commands and in its file."""
+    """The form that the plugin reads, in commands and in its file."""
     return [
         {"acltype": acl.kind, "topic": acl.topic, "allow": acl.is_allowed, "priority": acl.priority}
         for acl in sorted(acls)
@@ -164,5 +165,5 @@ def acl_documents(acls: frozenset[Acl]) -> list[dict[str, object]]:
 
 
 def held_documents(roles: frozenset[Held]) -> list[dict[str, object]]:
-    """As the plugin reads them, in commands and in its file."""
+    """The form that the plugin reads, in commands and in its file."""
     return [{"rolename": held.role, "priority": held.priority} for held in sorted(roles)]

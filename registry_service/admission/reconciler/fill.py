@@ -1,8 +1,9 @@
-"""`python -m registry_service.admission.reconciler.fill`: the file a Mosquitto starts with.
+"""`python -m registry_service.admission.reconciler.fill`: makes the file with which a Mosquitto
+starts.
 
-It holds the broker's devices, and the login with which Mooring manages the broker.
-The login's password is in CONTROL_PASSWORD, or in the file that CONTROL_PASSWORD_FILE names: what
-is on a command line can be seen by everybody on the machine.
+It holds the broker's devices, and the login with which Mooring manages the broker. The login's
+password is in CONTROL_PASSWORD, or in the file that CONTROL_PASSWORD_FILE names: every user of the
+machine can see a command line.
 """
 
 import argparse
@@ -26,7 +27,7 @@ from registry_service.config import RegistryDatabaseConfig
 from registry_service.credentials import KeyRing
 from registry_service.tables import SCHEMA_REVISION
 
-# Of those that are left out.
+# How many left-out devices are named.
 NAMED = 5
 
 
@@ -46,7 +47,7 @@ class FillConfig(RegistryDatabaseConfig):
         return self
 
     def password(self) -> str:
-        """Without the line break that editors put at the end. Raises `SystemExit`."""
+        """The password, without the line break that editors add at the end. Raises `SystemExit`."""
         if self.control_password_file is None:
             return self.control_password.get_secret_value()
         try:
@@ -60,7 +61,7 @@ class FillConfig(RegistryDatabaseConfig):
 
 @dataclass(frozen=True, slots=True)
 class Filled:
-    """The file's text, whose devices are in it, and whose are not."""
+    """The file's text, how many devices are in it, and which are left out."""
 
     text: str = field(repr=False)
     held: int
@@ -85,7 +86,7 @@ async def filled(config: FillConfig, broker_id: int, control_username: str) -> F
 
 
 def tell(found: Filled, broker_id: int) -> None:
-    """For the person at the terminal; standard output may be the file."""
+    """Prints to standard error, because standard output may be the file."""
     news = [f"broker {broker_id}: {found.held} devices are in the file"]
     if found.left_out:
         news.append(
@@ -96,7 +97,7 @@ def tell(found: Filled, broker_id: int) -> None:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Raises `SystemExit` where there is no file to be had, or one that must not be replaced."""
+    """Raises `SystemExit` if the file cannot be made, or exists and must not be replaced."""
     parser = argparse.ArgumentParser(
         prog="python -m registry_service.admission.reconciler.fill", description=__doc__
     )

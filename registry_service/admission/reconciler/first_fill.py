@@ -1,8 +1,7 @@
-"""The file of a Mosquitto's dynamic security plugin, as it is to be before the broker starts.
-
-With it a broker knows a thousand devices at once; over the control topic that takes some ten
-seconds. It is also the way back after a broken file: before 2.0.16 Mosquitto writes its file in
-place, so a broker that is killed meanwhile restarts with half a file, and without clients.
+"""Makes the file of a Mosquitto's dynamic security plugin before the broker starts. With it a
+broker holds a thousand devices at once; over the control topic that takes about ten seconds. It
+also replaces a broken file: before 2.0.16 Mosquitto writes its file in place, so a broker that is
+killed meanwhile restarts with half a file, and without clients.
 """
 
 import hashlib
@@ -33,19 +32,20 @@ from registry_service.admission.reconciler.dynamic_security import (
 from registry_service.errors import UsernameReserved
 from registry_service.password_hashes import PasswordHash
 
-# https://github.com/eclipse-mosquitto/mosquitto/blob/v2.0.11/src/password_mosq.h. It is as few as
-# Mosquitto itself makes: the passwords of devices are random and long, there is nothing to guess.
+# https://github.com/eclipse-mosquitto/mosquitto/blob/v2.0.11/src/password_mosq.h. The same number
+# of iterations as Mosquitto itself uses: passwords of devices are random and long, so they cannot
+# be guessed.
 ITERATIONS = 101
 SALT_BYTES = 12
-# What has no role may do nothing but unsubscribe. What is received is granted by roles as well:
-# otherwise a client that connects with another's client id gets that client's subscriptions.
+# A client without a role may only unsubscribe. Roles also grant what is received: otherwise a
+# client that connects with another's client id gets that client's subscriptions.
 DEFAULT_ACCESS = {
     "publishClientSend": False,
     "publishClientReceive": False,
     "subscribe": False,
     "unsubscribe": True,
 }
-# Not a name of ours (`ROLE_PREFIX`): it is kept in step with nothing.
+# Without `ROLE_PREFIX`, so that the reconciler does not change it.
 CONTROL_ROLE = "mooring-control"
 CONTROL_TOPICS = "$CONTROL/dynamic-security/#"
 
@@ -57,10 +57,9 @@ def first_fill(
     control_password: str,
     new_salt: Callable[[], bytes] = lambda: os.urandom(SALT_BYTES),
 ) -> str:
-    """The file's text: those that are wanted, and a login of our own for the control topic.
-
-    Left out is whose password the plugin cannot tell (`can_hold`). Raises `UsernameReserved` if one
-    that is wanted is called as the login.
+    """The file's text: the wanted clients, and Mooring's login for the control topic. Clients whose
+    password the plugin cannot check are left out (`can_hold`). Raises `UsernameReserved` if a
+    wanted client has the username of the login.
     """
     held = sorted((one for one in wanted if can_hold(one)), key=lambda one: one.username)
     if any(one.username == control_username for one in held):
@@ -95,7 +94,7 @@ def first_fill(
 
 
 def can_hold(one: Wanted) -> bool:
-    """Whether the plugin can be given the password, or the hash that is known of it."""
+    """Whether the plugin can hold the password, or the known hash of it."""
     if not isinstance(one.password, PasswordHash):
         return True
     if one.password.algorithm != "mosquitto_pbkdf2":
@@ -104,12 +103,11 @@ def can_hold(one: Wanted) -> bool:
 
 
 def write(path: Path, text: str, *, owner: str | None = None, replaces: bool = False) -> None:
-    """All of it or nothing, and for the owner's eyes only.
-
-    `owner` is the user that Mosquitto runs as, which rewrites the file: only root can give files
-    away. Raises `FileExistsError` if there is one and it is not to be replaced: it may hold clients
-    that others have made. Nobody reads it before the broker starts anew, and a broker that runs
-    writes its own over it.
+    """Writes the whole file or nothing, readable for the owner only. `owner` is the user that
+    Mosquitto runs as, which rewrites the file: only root can change the owner of files. Raises
+    `FileExistsError` if there is a file and it must not be replaced: it may hold clients that
+    others have made. A broker reads the file only when it starts, and a running broker overwrites
+    it.
     """
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

@@ -1,4 +1,4 @@
-"""Waits until brokers hold devices, for gateways that are about to answer those devices."""
+"""Waits until brokers hold devices, for gateways that will answer those devices."""
 
 import asyncio
 import contextlib
@@ -9,17 +9,17 @@ from chassis.listening import Listener
 from chassis.process import background
 from registry_service.admission.reconciler.held_store import Awaited, HeldStore, Look
 
-# How often it looks where nothing is announced: an announcement may be lost.
+# How often it reads without an announcement, because one may be lost.
 LOOK_S = 0.5
 MAX_BATCH = 5_000
 MAX_WAITING = 50_000
 
 
 class Held:
-    """Many wait, and one statement looks for all of them, once for each announcement."""
+    """One statement reads the state for all waiting calls, once for each announcement."""
 
     def __init__(self, store: HeldStore, listener: Listener) -> None:
-        """Belongs to the running loop. `listener` hears `HELD_CHANNEL`."""
+        """Belongs to the running loop. `listener` listens on `HELD_CHANNEL`."""
         self._store = store
         self._listener = listener
         self._looking = Coalescer[Sequence[Awaited], Sequence[Look]](
@@ -42,14 +42,13 @@ class Held:
     async def look(
         self, awaited: Sequence[Awaited], *, within_s: float, deadline: float
     ) -> Sequence[Look]:
-        """How it is with each of them: at once where one is held or hopeless, else within that.
-
-        `deadline` is a time of the running loop's clock. Raises `Unavailable`, `Overloaded`.
+        """The state of each device: at once if one is held or hopeless, else before `deadline`, a
+        time of the running loop's clock. Raises `Unavailable`, `Overloaded`.
         """
         loop = asyncio.get_running_loop()
         ends_at = loop.time() + within_s
         while True:
-            # Taken before looking: what happens meanwhile is not missed.
+            # Taken before reading, so that no announcement is missed meanwhile.
             news = self._news
             looks = await self._looking.submit(awaited, deadline=deadline, weight=len(awaited))
             is_decided = any(one.is_held or not one.is_driven for one in looks)
@@ -57,11 +56,11 @@ class Held:
                 return looks
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout_at(ends_at):
-                    # Others wait for it too.
+                    # Other calls wait for it too.
                     await asyncio.shield(news)
 
     async def close(self) -> None:
-        """From now on it does not wait."""
+        """From now on calls do not wait."""
         self._is_closed = True
         self._tell_news()
         await self._looking.close()

@@ -1,4 +1,4 @@
-"""What the brokers hold that are told of clients, as the database has it (`driven_clients`)."""
+"""The clients that managed brokers hold, as recorded in the database (`driven_clients`)."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -8,14 +8,13 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from chassis.database import reading, writing
 
-# Announces that a broker holds more, or that it is known to be broken.
+# Announces that a broker holds more clients, or that it has failed.
 HELD_CHANNEL = "mooring_held"
 NOTIFY_HELD = sa.text(f"SELECT pg_notify('{HELD_CHANNEL}', '')")
-# What is lost with the database's last moments is found anew when brokers are listed.
+# If the database loses its last commits, the next listing of brokers restores these rows.
 ASYNCHRONOUSLY = sa.text("SELECT set_config('synchronous_commit', 'off', true)")
 
-# All that the broker holds, whatever was known before. Rows that stay are neither locked nor
-# written.
+# Replaces the recorded clients of a broker. Rows that stay are neither locked nor written.
 FOUND = sa.text("""
 WITH given AS (
     SELECT * FROM unnest(CAST(:usernames AS text[]), CAST(:fingerprints AS text[]))
@@ -48,14 +47,14 @@ INSERT INTO driven_brokers (broker_id, looked_at, progressed_at)
 VALUES (:broker_id, now(), clock_timestamp())
 ON CONFLICT (broker_id) DO UPDATE SET progressed_at = excluded.progressed_at
 """)
-# It can be reached after all: what is wrong with it is about some clients only.
+# The broker can be reached: its problem concerns only some clients.
 REACHED = sa.text("""
 UPDATE driven_brokers SET is_partial = true
 WHERE broker_id = :broker_id AND problem <> '' AND NOT is_partial
 """)
 
-# In the order of the places. A broker without a list of clients does not have to hold any; a broker
-# that is not active is not managed.
+# In the order of the request. A broker without a list of clients need not hold any; a broker that
+# is not active is not managed.
 LOOK = sa.text("""
 SELECT broker.id IS NULL OR broker.management <> 'mosquitto' OR client.username IS NOT NULL
            AS is_held,
@@ -81,7 +80,7 @@ ORDER BY place
 
 
 class Awaited(NamedTuple):
-    """A device, and the fingerprint under which a broker has to hold it."""
+    """A device, and the fingerprint under which a broker must hold it."""
 
     broker_id: int
     username: str
@@ -103,15 +102,14 @@ class HeldStore:
     """Connects as mooring_registry. Every method raises `Unavailable`."""
 
     def __init__(self, engine: AsyncEngine) -> None:
-        """Keeps nothing."""
+        """Has no state."""
         self._engine = engine
 
     async def found(
         self, broker_id: int, held: Mapping[str, str], *, takes_clients: bool = True
     ) -> None:
-        """The broker was listed: it holds these and no others; fingerprints by usernames.
-
-        `takes_clients`: the broker has room for more.
+        """Records a listing: the broker holds these clients and no others; fingerprints by
+        usernames. `takes_clients`: the broker has room for more.
         """
         values = _values(broker_id, held)
         async with writing(self._engine) as connection:
@@ -124,7 +122,7 @@ class HeldStore:
                 await connection.execute(NOTIFY_HELD)
 
     async def applied(self, broker_id: int, held: Mapping[str, str]) -> None:
-        """The broker has carried out commands, and holds these as well by now."""
+        """Records that the broker has carried out commands, and now holds these clients too."""
         values = _values(broker_id, held)
         async with writing(self._engine) as connection:
             await connection.execute(ASYNCHRONOUSLY)
@@ -134,7 +132,7 @@ class HeldStore:
             await connection.execute(NOTIFY_HELD)
 
     async def look(self, awaited: Sequence[Awaited]) -> list[Look]:
-        """One for each, in order."""
+        """A state for each, in order."""
         values = {
             "broker_ids": [one.broker_id for one in awaited],
             "usernames": [one.username for one in awaited],
@@ -145,7 +143,7 @@ class HeldStore:
 
 
 def _values(broker_id: int, held: Mapping[str, str]) -> dict[str, object]:
-    # In one order, so that no two writers wait for each other in a circle.
+    # In one order, so that writers cannot deadlock.
     usernames = sorted(held)
     return {
         "broker_id": broker_id,

@@ -1,4 +1,4 @@
-"""Ends sessions by the HTTP API with which a broker is managed.
+"""Ends sessions through the management API of a broker.
 
 EMQX 5: https://docs.emqx.com/en/emqx/latest/admin/api.html (clients). RabbitMQ:
 https://www.rabbitmq.com/docs/http-api-reference (connections).
@@ -21,23 +21,24 @@ from chassis.connecting import AddressRefused, resolved
 from registry_service.admission.reconciler.json_limits import decoded
 from registry_service.errors import ControlNotAllowed, ControlUnreachable, ControlUnreadable
 
-# Of each wait, and of all that is done about some users.
+# Limits of each wait, and of one call about some users.
 TIMEOUT_S = 5.0
 KICK_S = 60.0
-# Of an answer. A RabbitMQ has some 300 bytes to each connection of a user.
+# The limit of an answer. A RabbitMQ sends about 300 bytes for each connection of a user.
 MAX_BYTES = 8 * 1024 * 1024
-# Sessions that are ended at once; the rest have their turn when it is tried again.
+# Sessions that are ended in one call; the next attempt ends the rest.
 MAX_ENDED = 5_000
 PAGE = 100
-# Of sessions of one username.
+# The page size for sessions of one username.
 MAX_PAGES = 20
-# EMQX says so of a client that has gone meanwhile, RabbitMQ of a user without connections.
+# EMQX answers so for a client that has disconnected meanwhile, RabbitMQ for a user without
+# connections.
 GONE = (404, 410)
 
 
 @dataclass(frozen=True, slots=True)
 class HttpSettings:
-    """Where the API is, and a login for it."""
+    """The URL of the API, and a login for it."""
 
     url: str
     username: str
@@ -48,7 +49,7 @@ class HttpSettings:
 
 
 class EmqxClient(msgspec.Struct):
-    """Of a page of clients."""
+    """The metadata of a page of clients."""
 
     clientid: str
 
@@ -60,18 +61,18 @@ class EmqxClients(msgspec.Struct):
 
 
 class RabbitConnection(msgspec.Struct):
-    """Of a list of connections; one that is being opened has less."""
+    """An item of a list of connections; a connection that is being opened lacks some fields."""
 
     name: str = ""
     user: str = ""
 
 
 class Kicker(Protocol):
-    """What ends sessions at a broker."""
+    """Ends sessions at a broker."""
 
     async def kick(self, usernames: Collection[str]) -> dict[str, int]:
-        """How many each of them had. Raises `ControlUnreachable`, `ControlNotAllowed` and
-        `ControlUnreadable`.
+        """Ends the sessions of these users; returns how many each had. Raises `ControlUnreachable`,
+        `ControlNotAllowed` and `ControlUnreadable`.
         """
         ...
 
@@ -89,7 +90,7 @@ class _HttpKicker:
         self._client = httpx2.AsyncClient(
             auth=(settings.username, settings.password),
             headers={"Accept-Encoding": "identity"},
-            # None are kept: they would grow with each answer.
+            # No cookies are kept: they would grow with each answer.
             cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
             verify=verify,
             timeout=TIMEOUT_S,
@@ -178,7 +179,7 @@ async def _content_of(answer: httpx2.Response) -> bytes:
 
 
 class Emqx(_HttpKicker):
-    """Of an EMQX 5; the login is an API key and its secret."""
+    """The API of an EMQX 5; the login is an API key and its secret."""
 
     async def _kick_all(self, usernames: Collection[str]) -> dict[str, int]:
         return {username: await self._kick(username) for username in usernames}
@@ -190,7 +191,7 @@ class Emqx(_HttpKicker):
             answer = await self._ask("GET", "/api/v5/clients", params=query)
             found = [client.clientid for client in _decoded(answer, EmqxClients).data]
             for client_id in found:
-                # It may have left by itself.
+                # The client may have disconnected by itself.
                 await self._ask("DELETE", f"/api/v5/clients/{quote(client_id, safe='')}")
             ended += len(found)
             if len(found) < PAGE:
@@ -199,7 +200,7 @@ class Emqx(_HttpKicker):
 
 
 class RabbitMq(_HttpKicker):
-    """Of a RabbitMQ; the login is that of a user with the tag administrator.
+    """The API of a RabbitMQ; the login is that of a user with the tag administrator.
 
     The list of all connections is seconds behind (from 4.3 on also without statistics). That of a
     user's connections is not.

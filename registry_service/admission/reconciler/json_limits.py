@@ -1,10 +1,10 @@
-"""JSON of brokers, which is decoded only where what it becomes has a bound."""
+"""Decodes JSON of brokers, within a bound on the size of the result."""
 
 from typing import Any
 
 import msgspec
 
-# Values, of which each takes some 60 bytes. A list of a plugin has a tenth of them.
+# The most values, each of about 60 bytes. A list of a plugin has a tenth of them.
 MAX_VALUES = 500_000
 
 

@@ -13,37 +13,37 @@ from registry_service.admission.reconciler.dynamic_security import (
     Held,
 )
 
-# By the command that lists them: what they are called in its answer.
+# Names of the lists in answers, by the command that lists them.
 LISTS = {"listClients": "clients", "listRoles": "roles", "listGroups": "groups"}
 PAGE = 500
 MAX_LISTED = 100_000
 
 
 class Moved(Exception):
-    """The lists were changed between two pages: they are to be read anew."""
+    """The lists were changed between two pages and must be read again."""
 
 
 class ListedRole(Struct):
-    """As a client or a group holds it."""
+    """A role in a client or a group."""
 
     rolename: str
     priority: int = -1
 
 
 class ListedGroup(Struct):
-    """As it is listed, and as a client is in it."""
+    """A group in a list, and in a client."""
 
     groupname: str
     roles: tuple[ListedRole, ...] = ()
 
     @property
     def name(self) -> str:
-        """What no other is called."""
+        """A unique name."""
         return self.groupname
 
 
 class ListedClient(Struct):
-    """What is empty or false is left out."""
+    """Empty and false fields are left out."""
 
     username: str
     textname: str = ""
@@ -55,7 +55,7 @@ class ListedClient(Struct):
 
     @property
     def name(self) -> str:
-        """What no other is called."""
+        """A unique name."""
         return self.username
 
 
@@ -69,14 +69,14 @@ class ListedAcl(Struct):
 
 
 class Role(Struct):
-    """As it is listed."""
+    """A role in a list."""
 
     rolename: str
     acls: tuple[ListedAcl, ...] = ()
 
     @property
     def name(self) -> str:
-        """What no other is called."""
+        """A unique name."""
         return self.rolename
 
 
@@ -96,21 +96,20 @@ class Single(Struct):
 
 
 class Reading:
-    """Collects the pages of all three lists; ask, take, and ask again until there is no question.
-
-    Each page is of another moment. Where somebody makes one and deletes one in between, one more
-    may be missed: the next reading finds it.
+    """Collects the pages of all three lists: send the questions, take the answers, and repeat until
+    there are no questions. Pages are from different moments. If another client creates one item and
+    deletes another in between, an item may be missed: the next reading finds it.
     """
 
     def __init__(self) -> None:
-        """Nothing is read yet."""
+        """Starts without pages."""
         self._clients: dict[str, ListedClient] = {}
         self._roles: dict[str, Role] = {}
         self._groups: dict[str, ListedGroup] = {}
         self._totals: dict[str, int] = {}
 
     def questions(self) -> list[Command]:
-        """For the next page of each list that has one."""
+        """The commands for the next page of each list that has one."""
         return [
             Command(name, name, {"verbose": True, "count": PAGE, "offset": self._read(name)})
             for name in LISTS
@@ -118,7 +117,7 @@ class Reading:
         ]
 
     def take(self, name: str, data: object) -> None:
-        """The answer to the command `name`. Raises `Moved`, and `msgspec.ValidationError`."""
+        """Takes the answer to the command `name`. Raises `Moved`, and `msgspec.ValidationError`."""
         page = msgspec.convert(data, Page)
         before = self._read(name)
         self._clients.update({listed.name: listed for listed in page.clients})
@@ -132,7 +131,7 @@ class Reading:
             raise Moved
 
     def actual(self) -> Actual:
-        """What was read."""
+        """The contents of the lists."""
         return Actual(
             {name: _client(listed) for name, listed in self._clients.items()},
             {name: _acls(role) for name, role in self._roles.items()},

@@ -20,8 +20,8 @@ from registry_service.credentials import KeyRing
 async def enforcement(config: EnforcementConfig, holder: str) -> AsyncIterator[Turn]:
     """Yields the loop's turn. `holder` names this process in the lease.
 
-    The secrets that `config` names are read only here, so a process without this loop needs none
-    of them. Raises `SystemExit` for a ring that is no ring.
+    The secrets that `config` names are read only here, so a process without this loop needs none of
+    them. Raises `SystemExit` for an invalid ring.
     """
     ring = KeyRing.read(config.server_keys_file)
     async with contextlib.AsyncExitStack() as stack:

@@ -14,22 +14,22 @@ from registry_service.errors import ControlNotAllowed, ControlUnreachable
 
 log = structlog.get_logger(__name__)
 
-# For an answer; it is one query.
+# The time for an answer, which needs one query.
 ANSWER_S = 1.0
 
 Driver = DynamicSecurity | Emqx | RabbitMq
 
 
 class ManagedBrokers:
-    """Asks the broker service."""
+    """Calls the broker service."""
 
     def __init__(self, broker_service: ServiceClient) -> None:
-        """Keeps nothing."""
+        """Has no state."""
         self._broker_service = broker_service
         self._stub = management_pb2_grpc.ManagementServiceStub(broker_service.channel)
 
     async def now(self) -> list[pb.ManagedBroker]:
-        """Raises the `MooringError` with which that cannot be found out."""
+        """Raises the `MooringError` of a failed call."""
         response = await self._broker_service.call(
             self._stub.ListManagedBrokers,
             pb.ListManagedBrokersRequest(),
@@ -39,9 +39,8 @@ class ManagedBrokers:
 
 
 def driver_of(broker: pb.ManagedBroker, policy: AddressPolicy) -> Driver:
-    """What drives it, at addresses that the policy allows.
-
-    Raises `ControlNotAllowed` or `ControlUnreachable` where nothing can.
+    """The client that manages the broker, at addresses that the policy allows. Raises
+    `ControlNotAllowed` or `ControlUnreachable` if there is none.
     """
     if broker.password_error:
         raise ControlNotAllowed(broker.password_error)

@@ -1,10 +1,10 @@
-"""Speaks to a Mosquitto's dynamic security plugin over its control topic.
+"""A client of a Mosquitto's dynamic security plugin, over its control topic.
 
 https://mosquitto.org/documentation/dynamic-security/
 
-Each call has a connection of its own: there is none to lose in between. All waits are bounded.
-Commands leave with QoS 0: with QoS 1 the answer waits some 40 ms behind the acknowledgement
-(Nagle's algorithm), which says nothing more.
+Each call makes its own connection, so none can be lost in between. All waits are bounded. Commands
+are sent with QoS 0: with QoS 1 the answer comes about 40 ms after the acknowledgement (Nagle's
+algorithm), which adds no information.
 """
 
 import asyncio
@@ -40,24 +40,24 @@ log = structlog.get_logger(__name__)
 CONTROL = "$CONTROL/dynamic-security/v1"
 # Each client that may read this topic receives all answers.
 ANSWERS = f"{CONTROL}/response"
-# Commands in the first message, and in the largest and the smallest one that follow.
+# The number of commands in the first message, and in the largest and the smallest later one.
 BATCH, MOST, LEAST = 25, 200, 5
 # While it carries out a message the broker does nothing else. Mosquitto 2.0 writes its whole file
 # at every command, 2.1 once for each message. So messages grow while they are answered within
-# QUICK_S, and shrink where one takes longer than SLOW_S.
+# QUICK_S, and shrink if one takes longer than SLOW_S.
 QUICK_S, SLOW_S = 0.05, 0.2
 READINGS = 3
 # MQTT 5, 3.2.2.2: bad user name or password, not authorized, banned.
 NOT_ALLOWED = (0x86, 0x87, 0x8A)
 # MQTT 5, 3.9.3: from here on a subscription has failed.
 FAILED = 0x80
-# What was to be gone is gone already.
+# The item to remove does not exist.
 SETTLED = {"deleteClient": "Client not found", "deleteRole": "Role not found"}
 
 
 @dataclass(frozen=True, slots=True)
 class ControlSettings:
-    """Where the broker is, and a login that may use the control topic.
+    """The broker's address, and a login that may use the control topic.
 
     Without `ca_pem` the CAs of this machine are trusted.
     """
@@ -70,17 +70,17 @@ class ControlSettings:
     ca_pem: str | None = None
     verify_certificate: bool = True
     connect_timeout_s: float = 10.0
-    # For one message of commands.
+    # The time for one message of commands.
     answer_timeout_s: float = 60.0
     policy: AddressPolicy = DEFAULT
 
 
-# What is called with the commands of a message and whether each was carried out.
+# A function that gets the commands of a message, and whether each was carried out.
 Then: TypeAlias = Callable[[Sequence[tuple[Command, bool]]], Awaitable[None]]
 
 
 class Answer(Struct):
-    """To one command."""
+    """The answer to one command."""
 
     correlation: str = msgspec.field(name="correlationData", default="")
     error: str = ""
@@ -88,7 +88,7 @@ class Answer(Struct):
 
 
 class Answers(Struct):
-    """To one message."""
+    """The answer to one message."""
 
     responses: list[Answer]
 
@@ -101,12 +101,14 @@ class DynamicSecurity:
     """
 
     def __init__(self, settings: ControlSettings) -> None:
-        """Connects to nothing yet. Raises `ControlUnreachable` for a CA that cannot be read."""
+        """Makes no connection yet. Raises `ControlUnreachable` for a CA that cannot be read."""
         self._settings = settings
         self._tls = _tls(settings) if settings.use_tls else None
 
     async def state(self) -> Actual:
-        """What the plugin holds, ours and others'. Raises `LostRace` if it does not hold still."""
+        """What the plugin holds, Mooring's clients and others. Raises `LostRace` if it changes all
+        the time.
+        """
         async with self._conversation() as conversation:
             for _ in range(READINGS):
                 reading = Reading()
@@ -125,7 +127,7 @@ class DynamicSecurity:
         raise LostRace("the broker's clients and roles are being changed all the time")
 
     async def apply(self, plan: Plan, then: Then | None = None) -> None:
-        """Carries out all of it that can be. Raises `CommandsRefused` if some could not.
+        """Sends all commands. Raises `CommandsRefused` if the broker refused some.
 
         After each message `then` is called with its commands, and whether each was carried out.
         What `then` raises ends it, and is raised.
@@ -134,9 +136,8 @@ class DynamicSecurity:
             await conversation.tell(plan.commands, then)
 
     async def disable(self, usernames: Collection[str]) -> None:
-        """Ends the sessions of those of them that are ours, and lets them begin no others.
-
-        The next plan removes them, or enables them if they are wanted after all.
+        """Ends the sessions of the given clients that are Mooring's, and disables the clients. The
+        next plan removes them, or enables them if they are wanted.
         """
         async with self._conversation() as conversation:
             questions = [Command("getClient", one, {"username": one}) for one in usernames]
@@ -186,7 +187,7 @@ class _Conversation:
         self._timeout_s = timeout_s
 
     async def ask(self, commands: Sequence[Command]) -> list[Answer]:
-        """One message; an answer to each of its commands."""
+        """Sends one message; returns an answer to each of its commands."""
         token = secrets.token_hex(8)
         documents = [
             {"command": command.name, "correlationData": f"{token}:{index}", **command.arguments}
@@ -199,7 +200,7 @@ class _Conversation:
                 )
                 while True:
                     payload = await self._connection.message(ANSWERS)
-                    # Others' answers come here too.
+                    # Answers to other clients arrive on the same topic.
                     if token.encode() in payload:
                         return _read(payload, token, len(commands))
         except TimeoutError:
@@ -228,7 +229,7 @@ class _Conversation:
     async def _messages(
         self, commands: Sequence[Command]
     ) -> AsyncIterator[tuple[Sequence[Command], list[Answer]]]:
-        """Each message, answered."""
+        """Yields each message with its answers."""
         loop = asyncio.get_running_loop()
         size, begin = BATCH, 0
         while batch := commands[begin : begin + size]:
@@ -240,7 +241,7 @@ class _Conversation:
 
 
 def next_size(size: int, took_s: float) -> int:
-    """How many commands the next message has, after one of `size` took so long."""
+    """The number of commands in the next message, after one of `size` took so long."""
     if took_s < QUICK_S:
         return min(2 * size, MOST)
     return max(size // 2, LEAST) if took_s > SLOW_S else size

@@ -1,8 +1,8 @@
-"""As much of an MQTT 5 client as the control topic needs, for brokers that may be hostile.
+"""A minimal MQTT 5 client for the control topic, for brokers that may be hostile.
 
 https://docs.oasis-open.org/mqtt/mqtt/v5.0/mqtt-v5.0.html. It publishes and receives with QoS 0 and
-keeps no queue: a packet is read when it is asked for, so that one packet is all that a broker can
-make us hold. The general clients hold what is sent to them, without a bound on its size.
+keeps no queue: a packet is read when it is asked for, so that a broker can make this client hold
+one packet only. General MQTT clients hold what they receive, without a bound on its size.
 """
 
 import asyncio
@@ -10,12 +10,13 @@ import contextlib
 from collections.abc import AsyncIterator
 
 CONNACK, PUBLISH, SUBACK, PINGRESP, DISCONNECT = 0x20, 0x30, 0x90, 0xD0, 0xE0
-# Larger than the longest list that a plugin answers with, by far.
+# Much larger than the longest list in a plugin's answer.
 MAX_PACKET_BYTES = 4 * 1024 * 1024
 KEEP_ALIVE_S = 30
 PING_S = 15.0
-# Of all that comes after something was published: others' answers come on the same topic. Each
-# packet counts for more than its bytes, so that many small ones are too much as well.
+# The limit of all bytes after a message was published, because answers to other clients arrive on
+# the same topic. Each packet counts for more than its bytes, so that the number of small packets is
+# limited too.
 MAX_RECEIVED_BYTES = 64 * 1024 * 1024
 PACKET_BYTES = 1024
 # Section 3.1.3.1, and 2.1.4 for the remaining length of a packet.
@@ -28,7 +29,7 @@ SUBSCRIPTION_ID = 1
 
 
 class ProtocolError(Exception):
-    """What the broker sends is not what was agreed on."""
+    """The broker violates the protocol."""
 
 
 class Refused(Exception):
@@ -68,7 +69,7 @@ class Connection:
         await self._send(0x82, body)
         kind, answer = await self._receive()
         while kind != SUBACK:
-            # What is retained may come first.
+            # Retained messages may arrive first.
             kind, answer = await self._receive()
         if len(answer) < 4 or answer[:2] != SUBSCRIPTION_ID.to_bytes(2):
             raise ProtocolError("no answer to SUBSCRIBE")
@@ -148,7 +149,7 @@ def _string(text: str) -> bytes:
 
 
 def _with_length(body: bytes) -> bytes:
-    """With its length before it, as a variable byte integer (section 1.5.5)."""
+    """Bytes after their length as a variable byte integer (section 1.5.5)."""
     length, encoded = len(body), bytearray()
     while True:
         length, low = divmod(length, 128)

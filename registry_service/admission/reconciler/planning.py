@@ -1,7 +1,6 @@
-"""The commands that bring a Mosquitto's dynamic security plugin in step: decided, not sent.
-
-Whatever part of a plan was carried out, the next plan brings it to the same end. Where too much
-would be removed, or there are too many clients, the plan does what is left to do, and says so.
+"""Decides the commands that bring a Mosquitto's dynamic security plugin in step. If only a part of
+a plan is carried out, the next plan completes it. If too much would be removed, or there are too
+many clients, the plan contains the other changes, and says what it leaves undone.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -27,20 +26,19 @@ from registry_service.admission.reconciler.dynamic_security import (
 from registry_service.errors import TooManyClients, TooManyRemovals
 from registry_service.password_hashes import PasswordHash
 
-# Each command has the plugin write its whole file: at a thousand clients that takes 4 to 8 ms, in
+# At each command the plugin writes its whole file: with a thousand clients that takes 4 to 8 ms, in
 # which the broker does nothing else.
 MAX_CLIENTS = 1_000
-# So many clients, or this share, may be removed at once without a known reason.
+# So many clients, or this share of them, may be removed at once without a known reason.
 MAX_REMOVALS = 10
 MAX_SHARE = 0.2
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Commands in the order in which they are to be carried out, and the usernames they are about.
-
-    `taken` are wanted, but somebody else has made clients that are called so. `impossible` are
-    wanted, but only hashes of their passwords are known. `refusals` say what was left undone.
+    """Commands in order, and the usernames they are about. `taken` are wanted, but clients with
+    these names exist that are not Mooring's. `impossible` are wanted, but only hashes of their
+    passwords are known. `refusals` say what was left undone.
     """
 
     commands: tuple[Command, ...] = ()
@@ -53,10 +51,8 @@ class Plan:
 
 
 def plan(wanted: Iterable[Wanted], actual: Actual, *, confirmed: Collection[str] = ()) -> Plan:
-    """Removals come first: they end access.
-
-    `confirmed` are the usernames of clients of which it is known that somebody meant to remove
-    them: they do not count as unexpected.
+    """Removals come first, because they end access. `confirmed` are the usernames of clients that
+    were removed on purpose: they do not count as unexpected.
     """
     by_name = {one.username: one for one in wanted}
     ours = {name: client for name, client in actual.clients.items() if client.is_ours}
@@ -78,7 +74,7 @@ def plan(wanted: Iterable[Wanted], actual: Actual, *, confirmed: Collection[str]
     stay = ours.keys() - removed
     if stay or created:
         roles[LIMITS] = limits()
-    # What this plan does not touch.
+    # The clients that this plan does not change.
     spared = {role_of(name) for name in stay.difference(kept)}
     others = actual.clients.keys() - removed - set(kept)
     held = actual.group_roles.union(
@@ -104,14 +100,16 @@ def plan(wanted: Iterable[Wanted], actual: Actual, *, confirmed: Collection[str]
 
 
 def _is_possible(one: Wanted, client: Client | None) -> bool:
-    """A password of which only a hash is known stays where it is, and comes nowhere else."""
+    """A password of which only a hash is known can stay at this broker, and cannot be set at
+    another.
+    """
     if not isinstance(one.password, PasswordHash):
         return True
     return client is not None and client.description == one.description
 
 
 def _is_suspicious(removals: int, clients: int) -> bool:
-    """As if the database had been read empty, or half of it."""
+    """Whether so many removals suggest an empty or incomplete reading of the database."""
     return removals > MAX_REMOVALS and removals > MAX_SHARE * clients
 
 
@@ -124,7 +122,7 @@ def _too_many_removals(removals: int, clients: int) -> TooManyRemovals:
 
 
 def too_many_clients(wanted: int) -> TooManyClients:
-    """What is said where there are so many; the plugin writes its whole file at each command."""
+    """The text if there are too many clients; the plugin writes its whole file at each command."""
     return TooManyClients(
         f"{wanted} clients are more than the {MAX_CLIENTS} that Mosquitto's dynamic security"
         " plugin can hold in step: no more are created. Let Mosquitto ask over HTTP"
@@ -146,8 +144,8 @@ def _role_commands(
 def _changes(one: Wanted, client: Client, actual: Actual) -> Iterator[Command]:
     """`modifyClient` ends the client's sessions; a changed role alone would not.
 
-    This makes the client's new rights effective: what it may no longer receive is not delivered any
-    more in any case.
+    This makes the client's new rights effective. Messages that it may no longer receive are not
+    delivered in any case.
     """
     name = role_of(one.username)
     role = list(_role_commands(name, {name: acls_of(one.grants)}, actual))
@@ -170,10 +168,9 @@ def _changes(one: Wanted, client: Client, actual: Actual) -> Iterator[Command]:
 
 
 def _creation(one: Wanted, actual: Actual) -> Iterator[Command]:
-    """The roles are given in a command of their own.
-
-    `createClient` would take them, but then (2.0.11 to 2.1.2) the role does not learn of it: who
-    deletes the role leaves a client behind that points into memory which was given back.
+    """The roles are added by a separate command. `createClient` accepts roles, but then (2.0.11 to
+    2.1.2) the role does not list the client: deleting the role leaves a client that points into
+    freed memory.
     """
     name = role_of(one.username)
     yield from _role_commands(name, {name: acls_of(one.grants)}, actual)

@@ -1,4 +1,4 @@
-"""Which clients a broker holds as wanted, while a plan is being carried out: decided, not sent."""
+"""Decides which clients a broker holds as wanted while a plan is being carried out."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -11,12 +11,12 @@ class Progress:
     """Follows the commands of one plan, in the order in which they are answered."""
 
     def __init__(self, plan: Plan) -> None:
-        """Nothing is carried out yet."""
+        """Starts before the first command."""
         self._awaited = {*plan.created, *plan.changed}
         self._left = Counter(_username_of(command) for command in plan.commands)
 
     def take(self, answered: Iterable[tuple[Command, bool]]) -> list[str]:
-        """The clients of which all commands have been carried out by these; false: refused."""
+        """The clients whose commands are all answered with these; False if one was refused."""
         finished = []
         for command, is_done in answered:
             username = _username_of(command)

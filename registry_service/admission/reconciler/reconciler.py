@@ -89,7 +89,8 @@ class Reconciler:
         drift_check_s: float,
         policy: AddressPolicy,
     ) -> None:
-        """`listener` hears of ended access, `wakes` of changes to the clients of brokers.
+        """`listener` receives announcements of ended access, `wakes` those of changed clients of
+        brokers.
 
         `holder` names this process in the lease; `policy` limits the addresses of brokers.
         """
@@ -104,9 +105,9 @@ class Reconciler:
         self._term: int | None = None
         self._brokers: dict[int, _BrokerTask] = {}
         self._asked_at = float("-inf")
-        # What was heard when that was.
+        # The state of the announcements at that time.
         self._heard = wakes.heard
-        # What the broker service was asked and has yet to answer.
+        # The call to the broker service that is under way.
         self._question: asyncio.Task[list[pb.ManagedBroker]] | None = None
         self._horizon = 0
 
@@ -127,7 +128,7 @@ class Reconciler:
             yield turn
 
     async def stop(self) -> None:
-        """Lets another begin at once."""
+        """Gives up the lease, so that another process can begin at once."""
         await self._let_go()
         if self._term is not None:
             try:
@@ -136,7 +137,7 @@ class Reconciler:
                 log.warning("the lease could not be given up")
 
     async def reconcile(self) -> None:
-        """Begins what is to be done now, and waits for none of it. Raises `Unavailable`."""
+        """Starts the work that is due, and does not wait for it. Raises `Unavailable`."""
         if not await self._is_alone():
             await self._let_go()
             return

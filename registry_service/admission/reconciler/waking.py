@@ -18,19 +18,19 @@ class Waking:
     """
 
     def __init__(self, pool: Pool) -> None:
-        """Sends nothing yet."""
+        """Starts without a notification."""
         self._pool = pool
         self._is_asked = False
         self._task: asyncio.Task[None] | None = None
 
     def soon(self) -> None:
-        """Returns at once."""
+        """Requests a notification, and returns at once."""
         self._is_asked = True
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._wake())
 
     async def close(self) -> None:
-        """Sends what was asked for."""
+        """Sends the requested notifications."""
         if self._task is not None:
             await asyncio.wait([self._task])
 

@@ -1,4 +1,4 @@
-"""Devices as a Mosquitto is to know them."""
+"""Devices as a Mosquitto should hold them."""
 
 from collections.abc import Iterable
 from functools import partial
@@ -11,7 +11,7 @@ from registry_service.password_hashes import PasswordHash
 
 
 def wanted_of(rows: Iterable[Any], ring: KeyRing) -> list[Wanted]:
-    """Of rows of `EnforcementStore.wanted`."""
+    """From rows of `EnforcementStore.wanted`."""
     return [_wanted(row, ring) for row in rows]
 
 

@@ -1,4 +1,4 @@
-"""How each broker asks, and the answers it understands."""
+"""The dialects: how each kind of broker asks, and which answers it understands."""
 
 from collections.abc import Mapping
 

@@ -1,7 +1,6 @@
-"""What a broker sent and what it gets back, and how what it sent is read: strictly, or not at all.
-
-A dialect is pure. Its operations turn a request into questions, or into notices of clients that
-came and went, and verdicts into what the broker understands.
+"""Requests of brokers and replies to them, and the strict reading of requests. A dialect has no
+state and does no I/O. Its operations turn a request into questions, or into notices of clients that
+connected or disconnected, and turn verdicts into a reply.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,7 +18,8 @@ JSON = b"application/json"
 FORM = b"application/x-www-form-urlencoded"
 TEXT = b"text/plain"
 
-# MQTT lets a username or a client id have 64 KB. Nothing longer than this is of ours.
+# In MQTT a username or a client id may have 64 KB. No name of Mooring's clients is longer than
+# this.
 MAX_CHARACTERS = 1_024
 # Brokers send about ten.
 MAX_FIELDS = 100
@@ -37,12 +37,12 @@ class Asked(Struct, frozen=True):
     body: bytes
 
     def __repr__(self) -> str:
-        """Nothing of it: it holds secrets."""
+        """Shows nothing, because a request contains secrets."""
         return "Asked(…)"
 
 
 class DialectReply(Struct, frozen=True):
-    """What the broker gets; of a dialect, never a 5xx."""
+    """The HTTP reply; a dialect never answers with a 5xx."""
 
     status: int
     content_type: bytes
@@ -51,35 +51,32 @@ class DialectReply(Struct, frozen=True):
 
 
 class Operation(Protocol):
-    """What a broker can ask for, by the last segment of the path."""
+    """An operation that a broker can call, by the last segment of the path."""
 
     def read(self, request: Asked) -> Sequence[Question] | Sequence[Notice]:
-        """What the broker wants to know, or tells. Raises `Unreadable`.
-
-        Empty where it is refused whatever is known of the client, and where there is nothing to
-        take note of.
+        """The questions or notices of the request. Raises `Unreadable`. Empty if the answer is a
+        denial for every client, or if there is nothing to record.
         """
         ...
 
     def answer(self, request: Asked, verdicts: Sequence[Verdict]) -> DialectReply:
-        """What to reply: `verdicts` are on the questions, in their order.
-
-        There are none for notices. For what is `Unreadable` there is one, and it is a denial.
+        """The reply: `verdicts` answer the questions, in order. There are none for notices. For an
+        `Unreadable` request there is one, a denial.
         """
         ...
 
 
 def content_type(request: Asked) -> bytes:
-    """The media type alone, in lower case; empty where none is said."""
+    """The media type alone, in lower case; empty if there is none."""
     return request.headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
 
 
 def read_json(decoder: "msgspec.json.Decoder[Body]", request: Asked) -> Body:
-    """The body as what `decoder` is for. Raises `Unreadable`."""
+    """The body as a value of the decoder's type. Raises `Unreadable`."""
     if content_type(request) != JSON:
         raise Unreadable("the body is not application/json")
     try:
-        # The decoder skips over fields it does not know without looking at their bytes.
+        # The decoder skips unknown fields without checking their bytes.
         request.body.decode()
         return decoder.decode(request.body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -87,10 +84,9 @@ def read_json(decoder: "msgspec.json.Decoder[Body]", request: Asked) -> Body:
 
 
 def read_form(kind: type[Body], encoded: bytes) -> Body:
-    """A query string or a form as a `kind`. Raises `Unreadable`, also where a field has two values.
-
-    The encoding is that of HTML forms: a space is "+", everything but ASCII is percent-encoded
-    UTF-8.
+    """A query string or a form as a `kind`. Raises `Unreadable`, also if a field has two values.
+    The encoding is that of HTML forms: a space is "+", other characters than ASCII are
+    percent-encoded UTF-8.
     """
     fields: dict[str, str] = {}
     try:
@@ -110,7 +106,7 @@ def read_form(kind: type[Body], encoded: bytes) -> Body:
 
 
 def check_names(*names: str) -> None:
-    """Raises `Unreadable` for a username, password or client id that can be nobody's."""
+    """Raises `Unreadable` for a username, password or client id that no client can have."""
     for name in names:
         if len(name) > MAX_CHARACTERS or "\0" in name:
             raise Unreadable("a name is too long or has a NUL")

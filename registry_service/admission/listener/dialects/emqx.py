@@ -1,10 +1,10 @@
 """EMQX 5: its HTTP authenticator, its HTTP authorizer and its webhooks. JSON in, JSON out.
 
 https://docs.emqx.com/en/emqx/latest/access-control/authn/http.html (authentication),
-…/access-control/authn/acl.html (what a session may do, told while it connects; since 5.8) and
+…/access-control/authn/acl.html (what a session may do, answered when it connects; since 5.8) and
 …/access-control/authz/http.html (authorization); …/data-integration/webhook.html (events).
 
-To EMQX every status but 200 means that somebody else may decide, so the status is always 200.
+For EMQX every status except 200 means that its next source decides, so the status is always 200.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -52,7 +52,7 @@ class Action(msgspec.Struct):
 
 
 class Event(msgspec.Struct):
-    """A webhook's body, as far as it matters; a rule may send any event here.
+    """The used fields of a webhook's body; a rule may send any event here.
 
     A field that an event does not have is absent, null or "undefined". Times are in ms.
     """
@@ -60,7 +60,7 @@ class Event(msgspec.Struct):
     event: str
     clientid: str = ""
     username: str | None = None
-    # In seconds, of one that has connected.
+    # In seconds, for a client that has connected.
     expiry_interval: float | str | None = None
     peername: str | None = None
     connected_at: float | str | None = None
@@ -78,7 +78,7 @@ class Rule(msgspec.Struct, frozen=True):
 
 
 class Session(msgspec.Struct):
-    """The authenticator's answer for a client that is let in."""
+    """The authenticator's answer for a client that is accepted."""
 
     acl: list[Rule]
     expire_at: int | UnsetType
@@ -95,10 +95,11 @@ _encoder = msgspec.json.Encoder()
 # wildcard in front matches no topic that begins with "$", so these leave only such topics to them.
 NOTHING_ELSE = (Rule("deny", "all", "#"), Rule("deny", "all", "$SYS/#"))
 IS_ONLINE = {"client.connected": True, "client.disconnected": False}
-# Why a connection ended that another one has replaced: with its session, or without it.
+# The reasons for the end of a replaced connection: with its session, or without it.
 REPLACED = frozenset({"takenover", "takeovered", "discarded"})
 
-# A URL's path drops them (RFC 3986, section 5.2.4), so such a session could not be ended.
+# They are removed from the path of a URL (RFC 3986, section 5.2.4), so such a session could not be
+# ended.
 DOTS = frozenset({".", ".."})
 # The year 9999.
 MAX_MS = 253_402_300_799_000
@@ -109,7 +110,7 @@ NOTED = DialectReply(200, JSON, b"{}")
 
 
 class Authenticate:
-    """Whether a client may connect, and what it may do then."""
+    """Asks whether a client may connect, and what it may do then."""
 
     def read(self, request: Asked) -> Sequence[Question]:
         """One `Connect`."""
@@ -120,7 +121,7 @@ class Authenticate:
         return [Connect(found.username, found.password, found.clientid)]
 
     def answer(self, request: Asked, verdicts: Sequence[Verdict]) -> DialectReply:  # noqa: ARG002
-        """With its rules and the moment at which EMQX disconnects it."""
+        """The reply, with rules and the time at which EMQX disconnects the client."""
         if not is_allowed(verdicts):
             return DENY
         verdict = verdicts[0]
@@ -130,7 +131,7 @@ class Authenticate:
 
 
 class Authorize:
-    """Whether a client may publish or subscribe: asked by an EMQX before 5.8."""
+    """Asks whether a client may publish or subscribe; used by EMQX before 5.8."""
 
     def read(self, request: Asked) -> Sequence[Question]:
         """One `Publish` or `Subscribe`."""
@@ -145,7 +146,7 @@ class Authorize:
 
 
 class Webhook:
-    """That a client has connected or disconnected."""
+    """Reports that a client has connected or disconnected."""
 
     def read(self, request: Asked) -> Sequence[Notice]:
         """One `Notice`, or nothing for events of any other kind."""
@@ -170,12 +171,12 @@ class Webhook:
         return [structs.replace(notice, is_replaced=found.reason in REPLACED, ended_at=ended_at)]
 
     def answer(self, request: Asked, verdicts: Sequence[Verdict]) -> DialectReply:  # noqa: ARG002
-        """The same for all: EMQX would send again what is not taken."""
+        """The same reply for all: EMQX would repeat a refused notice."""
         return NOTED
 
 
 def _ms(said: float | str | None) -> int:
-    """A moment in Unix ms; 0 for what is none."""
+    """A time in Unix ms; 0 if the value is none."""
     return int(said) if not isinstance(said, str | None) and 0 < said < MAX_MS else 0
 
 
@@ -190,8 +191,8 @@ def _rules(grants: Grants | None) -> Iterator[Rule]:
 def _subscribing(topics: Sequence[str]) -> Iterator[Rule]:
     """To EMQX a rule for "a/+" matches the filter "a/#": a "+" stands for any word, "#" included.
 
-    So that one is denied before, and after it was allowed where it is granted itself. With another
-    "+" in front there are too many to name, and the grant is left out.
+    So "a/#" is denied first, unless it is granted itself. With another "+" in front there are too
+    many such filters, and the grant is left out.
     """
     for topic in topics:
         if not topic.endswith("+"):
@@ -203,7 +204,7 @@ def _subscribing(topics: Sequence[str]) -> Iterator[Rule]:
 
 
 def _is_plain(topic: str) -> bool:
-    """Not what EMQX would take for something else: a placeholder, a filter to be equal to."""
+    """Whether EMQX takes the filter literally: not as a placeholder or as an equality."""
     return "${" not in topic and not topic.startswith("eq ")
 
 

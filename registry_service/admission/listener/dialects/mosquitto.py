@@ -1,8 +1,8 @@
 """Mosquitto with mosquitto-go-auth, its `http` backend.
 
-https://github.com/iegomez/mosquitto-go-auth#http. Takes both `http_params_mode`s, json and form.
-One answer serves `http_response_mode` status and json. The mode text wants the whole body to be
-"ok", which is no JSON: with it everything is refused.
+https://github.com/iegomez/mosquitto-go-auth#http. Accepts both `http_params_mode`s, json and form.
+One answer works for the `http_response_mode`s status and json. The mode text requires the body
+"ok", which is not JSON, so with it all clients are refused.
 """
 
 from collections.abc import Mapping, Sequence
@@ -37,7 +37,7 @@ Body = TypeVar("Body")
 
 
 class Credentials(msgspec.Struct):
-    """What is sent of a client that connects."""
+    """The fields for a client that connects."""
 
     username: str
     password: str
@@ -45,7 +45,7 @@ class Credentials(msgspec.Struct):
 
 
 class Action(msgspec.Struct):
-    """What is sent of a client that wants to do something.
+    """The fields for a client that publishes, subscribes or receives.
 
     `acc` is one of Mosquitto's MOSQ_ACL_READ, _WRITE, both, _SUBSCRIBE and _UNSUBSCRIBE
     (https://mosquitto.org/api/files/mosquitto_broker-h.html): a number in JSON, text in a form.
@@ -72,10 +72,10 @@ ALLOW = DialectReply(200, JSON, b'{"Ok":true,"Error":""}')
 
 
 class Answering:
-    """By the status, and in the body for who looks there."""
+    """The verdict in the status and in the body."""
 
     def answer(self, request: Asked, verdicts: Sequence[Verdict]) -> DialectReply:  # noqa: ARG002
-        """The same whatever was asked; a 4xx is no error to the plugin, a 5xx is."""
+        """For the plugin a 4xx is a denial and a 5xx an error, whatever it asked."""
         if is_allowed(verdicts):
             return ALLOW
         reason = next((verdict.reason for verdict in verdicts if not verdict.is_allowed), "")
@@ -93,18 +93,18 @@ class User(Answering):
 
 
 class Superuser(Answering):
-    """Whether a client may do everything. No device may."""
+    """Asks whether a client may do everything. No client may."""
 
     def read(self, request: Asked) -> Sequence[Question]:  # noqa: ARG002
-        """Nothing, which refuses it."""
+        """No question, so the answer is a denial."""
         return []
 
 
 class Acl(Answering):
-    """Whether a client may publish, subscribe, unsubscribe or be sent a message."""
+    """Asks whether a client may publish, subscribe, unsubscribe or receive a message."""
 
     def read(self, request: Asked) -> Sequence[Question]:
-        """What `acc` stands for."""
+        """The question that `acc` stands for."""
         found = _read(Action, _action, request)
         username, client_id, topic = found.username, found.clientid, found.topic
         check_names(username, client_id)
@@ -118,7 +118,7 @@ class Acl(Answering):
             case 4:
                 return [Subscribe(username, client_id, without_share(topic))]
             case _:
-                # Who is admitted may stop listening to anything.
+                # A client that is admitted may unsubscribe from everything.
                 return [Use(username, client_id)]
 
 

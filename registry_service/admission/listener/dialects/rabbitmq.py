@@ -1,14 +1,12 @@
 """RabbitMQ 3.10 and later: rabbitmq_auth_backend_http, for clients of its MQTT plugin only.
 
 https://github.com/rabbitmq/rabbitmq-server/tree/main/deps/rabbitmq_auth_backend_http. It asks with
-the query string of a GET or with the form of a POST, and wants a 200 with "allow" or "deny".
-
-The MQTT plugin makes a routing key of a topic: "/" becomes ".", "+" becomes "*". In the key that a
-client subscribes with, a word that is "*" or "#" is a wildcard, whatever it was to MQTT, and is
-judged as one; a star within a word is a letter. In the key of a message every star is a letter.
-
-A client may name any virtual host, before a colon in its username. It is let into one, which is "/"
-unless the URLs that RabbitMQ was given say otherwise (`?vhost=iot`, with POST).
+the query string of a GET or with the form of a POST, and expects a 200 with "allow" or "deny". The
+MQTT plugin turns a topic into a routing key: "/" becomes ".", "+" becomes "*". In the key of a
+subscription, a word that is "*" or "#" is a wildcard, even if it was none in MQTT, and is checked
+as one; a star within a word is a letter. In the key of a message every star is a letter. A client
+may name any virtual host, before a colon in its username. It is admitted to one: "/", or the one
+that the URLs in RabbitMQ's configuration name (`?vhost=iot`, with POST).
 """
 
 from collections.abc import Mapping, Sequence
@@ -37,17 +35,17 @@ from registry_service.admission.questions import (
     is_allowed,
 )
 
-# The plugin's `mqtt.exchange`, unless that is set.
+# The default of the plugin's `mqtt.exchange`.
 EXCHANGE = "amq.topic"
 DEFAULT_VHOST = "/"
 
 ALLOW = DialectReply(200, TEXT, b"allow")
-# Without the reason, which not every version can read.
+# The answer has no reason, because not every version can read it.
 DENY = DialectReply(200, TEXT, b"deny")
 
 
 class Credentials(msgspec.Struct):
-    """Of user_path. Who does not come over MQTT has no client id, and is refused for it."""
+    """The fields of user_path. A client that does not use MQTT has no client id, and is refused."""
 
     username: str
     password: str
@@ -56,7 +54,7 @@ class Credentials(msgspec.Struct):
 
 
 class Vhost(msgspec.Struct):
-    """Of vhost_path."""
+    """The fields of vhost_path."""
 
     username: str
     vhost: str
@@ -64,7 +62,7 @@ class Vhost(msgspec.Struct):
 
 
 class Resource(msgspec.Struct):
-    """Of resource_path."""
+    """The fields of resource_path."""
 
     username: str
     vhost: str
@@ -75,7 +73,7 @@ class Resource(msgspec.Struct):
 
 
 class Topic(msgspec.Struct):
-    """Of topic_path. `name` is the exchange's."""
+    """The fields of topic_path. `name` is that of the exchange."""
 
     username: str
     vhost: str
@@ -86,21 +84,21 @@ class Topic(msgspec.Struct):
 
 
 class Query(msgspec.Struct):
-    """Of a URL, where RabbitMQ asks with POST."""
+    """The query string of the URL, if RabbitMQ asks with POST."""
 
     vhost: str
 
 
 class Answering:
-    """In one word."""
+    """The verdict in one word."""
 
     def answer(self, request: Asked, verdicts: Sequence[Verdict]) -> DialectReply:  # noqa: ARG002
-        """The same whatever was asked."""
+        """The same reply for every question."""
         return ALLOW if is_allowed(verdicts) else DENY
 
 
 class User(Answering):
-    """Whether a client may connect. It gets no tags: it cannot log in to the management."""
+    """Asks whether a client may connect. It gets no tags, so it cannot log in to the management."""
 
     def read(self, request: Asked) -> Sequence[Question]:
         """One `Connect`."""
@@ -111,7 +109,7 @@ class User(Answering):
 
 
 class VhostAccess(Answering):
-    """Whether a client may use a virtual host."""
+    """Asks whether a client may use a virtual host."""
 
     def read(self, request: Asked) -> Sequence[Question]:
         """One `Use`."""
@@ -122,7 +120,9 @@ class VhostAccess(Answering):
 
 
 class ResourceAccess(Answering):
-    """Whether a client may use what the MQTT plugin uses for it: the exchange, its own queues."""
+    """Asks whether a client may use the resources that the MQTT plugin needs: the exchange, its own
+    queues.
+    """
 
     def read(self, request: Asked) -> Sequence[Question]:
         """One `Use`, or nothing for everything else."""
@@ -163,16 +163,16 @@ def _form(request: Asked) -> bytes:
 
 
 def _check_vhost(request: Asked, vhost: str) -> None:
-    """Raises `Unreadable` for one that is not for devices."""
+    """Raises `Unreadable` for a virtual host that is not for devices."""
     is_named = request.body and request.query
     if vhost != (read_form(Query, request.query).vhost if is_named else DEFAULT_VHOST):
         raise Unreadable("this virtual host is not for devices")
 
 
 def _queues_of(client_id: str) -> tuple[str, ...]:
-    """For both qualities of service, and since 3.13 for a will that is delayed."""
+    """Queues for both qualities of service, and since 3.13 for a delayed will."""
     if not client_id:
-        # The MQTT plugin makes one up for a client that has none.
+        # The MQTT plugin makes up a client id for a client without one.
         return ()
     subscriptions = f"mqtt-subscription-{client_id}qos"
     return (f"{subscriptions}0", f"{subscriptions}1", f"mqtt-will-{client_id}")

@@ -1,7 +1,7 @@
 """VerneMQ: its webhooks, all to one address; a header names the hook.
 
-https://docs.vernemq.com/plugin-development/webhookplugins. Every answer is a 200. Hooks that are
-not named here are of no use with us: to answer `on_deliver`, say, cannot keep a message back.
+https://docs.vernemq.com/plugin-development/webhookplugins. Every answer is a 200. Other hooks are
+of no use to Mooring: an answer to `on_deliver`, for example, cannot hold a message back.
 """
 
 from collections.abc import Mapping, Sequence
@@ -32,7 +32,7 @@ from registry_service.topics import without_share
 
 
 class Registration(msgspec.Struct):
-    """Of auth_on_register. There is null where the client says nothing, which is refused."""
+    """The fields of auth_on_register. One that the client leaves out is null, which is refused."""
 
     username: str
     password: str
@@ -42,7 +42,7 @@ class Registration(msgspec.Struct):
 
 
 class Publication(msgspec.Struct):
-    """Of auth_on_publish."""
+    """The fields of auth_on_publish."""
 
     username: str
     client_id: str
@@ -50,10 +50,10 @@ class Publication(msgspec.Struct):
 
 
 class Subscription(msgspec.Struct, omit_defaults=True):
-    """One of several; the options are those of MQTT 5."""
+    """One of several topics; the options are those of MQTT 5."""
 
     topic: str
-    # As it was asked for, or why not.
+    # The requested quality of service, or the code of a denial.
     qos: Literal[0, 1, 2, 128, 135]
     no_local: bool | UnsetType = UNSET
     rap: bool | UnsetType = UNSET
@@ -61,7 +61,7 @@ class Subscription(msgspec.Struct, omit_defaults=True):
 
 
 class Subscriptions(msgspec.Struct):
-    """Of auth_on_subscribe."""
+    """The fields of auth_on_subscribe."""
 
     username: str
     client_id: str
@@ -69,11 +69,11 @@ class Subscriptions(msgspec.Struct):
 
 
 class Coming(msgspec.Struct):
-    """Of on_register, on_client_wakeup, on_client_offline and on_client_gone."""
+    """The fields of on_register, on_client_wakeup, on_client_offline and on_client_gone."""
 
     client_id: str
     username: str | None = None
-    # Of on_register alone.
+    # Sent by on_register only.
     peer_addr: str | None = None
     peer_port: int | None = None
 
@@ -84,7 +84,7 @@ _subscriptions = msgspec.json.Decoder(Subscriptions)
 _coming = msgspec.json.Decoder(Coming)
 _encoder = msgspec.json.Encoder()
 
-# Of a client whose session is kept; of any other, on_client_gone is called.
+# Called for a client whose session is kept; for others, on_client_gone is called.
 OFFLINE = b"on_client_offline"
 IS_ONLINE = {
     b"on_register": True,
@@ -94,11 +94,11 @@ IS_ONLINE = {
     b"on_client_gone": False,
 }
 
-# For so long VerneMQ need not ask again about what was allowed, and so long a device that has been
-# disabled goes on publishing. Only of publications: a client connects and subscribes once, and
-# VerneMQ's cache never shrinks by itself.
+# VerneMQ caches an allowed publication for so long, and so long a disabled device can go on
+# publishing. Only publications are cached: a client connects and subscribes once, and VerneMQ's
+# cache never shrinks by itself.
 MAX_AGE_S = 3
-# Of one request; each is judged by itself.
+# The most topics of one request; each is checked separately.
 MAX_TOPICS = 500
 
 ALLOW = DialectReply(200, JSON, b'{"result":"ok"}')
@@ -108,7 +108,7 @@ ALLOW_FOR_A_WHILE = DialectReply(
 DENY = DialectReply(200, JSON, b'{"result":{"error":"not_allowed"}}')
 NOTED = DialectReply(200, JSON, b"{}")
 
-# What a topic has for a quality of service where the client may not subscribe to it.
+# The quality of service in the answer for a topic to which the client may not subscribe.
 FAILURE: Literal[128] = 128
 NOT_AUTHORIZED: Literal[135] = 135
 
@@ -117,7 +117,7 @@ class Webhook:
     """All hooks."""
 
     def read(self, request: Asked) -> Sequence[Question] | Sequence[Notice]:
-        """As many `Subscribe` as there are topics; one of everything else."""
+        """One `Subscribe` for each topic; one question for every other hook."""
         hook = _hook(request)
         if hook in IS_ONLINE:
             came = read_json(_coming, request)
@@ -148,7 +148,7 @@ class Webhook:
         raise Unreadable("there is no such hook")
 
     def answer(self, request: Asked, verdicts: Sequence[Verdict]) -> DialectReply:
-        """As the hook wants it."""
+        """The reply in the hook's form."""
         hook = _hook(request)
         if hook in IS_ONLINE:
             return NOTED
@@ -157,7 +157,7 @@ class Webhook:
             return ALLOW_FOR_A_WHILE if is_publication else ALLOW
         if not any(verdict.is_allowed for verdict in verdicts):
             return DENY
-        # Some of the topics.
+        # Only some of the topics are allowed.
         topics = read_json(_subscriptions, request).topics
         is_m5 = hook.endswith(b"_m5")
         refused: Literal[135, 128] = NOT_AUTHORIZED if is_m5 else FAILURE
@@ -171,7 +171,7 @@ class Webhook:
 
 
 def _peer(client: Registration | Coming) -> str:
-    """The client's address and port; empty where they are not said."""
+    """The client's address and port; empty if they are not sent."""
     if client.peer_addr is None or client.peer_port is None:
         return ""
     return f"{client.peer_addr}:{client.peer_port}"
