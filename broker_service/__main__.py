@@ -89,7 +89,7 @@ async def running(config: BrokerServiceConfig, probes: Probes | None = None) -> 
 
 
 def _require_keys(needed: set[int], keys: EncryptionKeys, file: Path) -> None:
-    """Raises `SystemExit` for a ring without a key that something was encrypted with."""
+    """Raises `SystemExit` if the ring lacks a key with which a stored secret is encrypted."""
     missing = sorted(needed - keys.keys.keys())
     if missing:
         raise SystemExit(

@@ -1,4 +1,4 @@
-"""What the broker service and its command read from their environments."""
+"""The environment variables of the broker service and its command."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,7 +9,7 @@ from chassis.hosts import MqttUrl
 
 
 class BrokerDatabaseConfig(DatabaseConfig):
-    """What the broker service and its command have in common."""
+    """The variables that the broker service and its command share."""
 
     renamed: ClassVar[Mapping[str, str]] = {"BROKER_DATABASE_URL": "DATABASE_URL"}
     database_role: ClassVar[str] = "mooring_broker"
@@ -36,6 +36,6 @@ class BrokerServiceConfig(BrokerDatabaseConfig, BindConfig, CalleeConfig):
 
 
 class ReencryptConfig(BrokerDatabaseConfig):
-    """Of `broker_service.reencrypt`: as the service has it."""
+    """The variables of `broker_service.reencrypt`."""
 
     process: ClassVar[str] = "broker_service.reencrypt"

@@ -1,4 +1,4 @@
-"""What every change of a broker goes through: its transaction, its revision, the audit log."""
+"""What all changes of a broker share: the transaction, the revision, the audit log."""
 
 import contextlib
 from collections.abc import AsyncIterator, Collection, Mapping
@@ -36,7 +36,7 @@ whole = (
 )
 _ca = certificates.alias("ca")
 _next_ca = certificates.alias("next_ca")
-# The brokers with the PEM of all that they use.
+# The brokers with the PEM of their certificates.
 all_brokers = sa.select(
     brokers,
     _ca.c.pem.label("ca_cert"),
@@ -56,9 +56,8 @@ _bundle = sa.select(certificates.c.pem, _next.c.pem.label("next_pem")).outerjoin
 
 @contextlib.asynccontextmanager
 async def changing(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
-    """A transaction that changes brokers, in the history as the actor's who is served.
-
-    There is one at a time. Raises the fact behind a constraint that refused.
+    """A transaction that changes brokers; the history names the current actor. There is one at a
+    time. Raises the error that a violated constraint stands for.
     """
     try:
         async with writing(engine) as connection:
@@ -76,10 +75,10 @@ async def broker_of(
     *conditions: sa.ColumnElement[bool],
     is_locked: bool = False,
 ) -> Row:
-    """Raises `BrokerNotFound`, also for one that does not meet the conditions."""
+    """Raises `BrokerNotFound`, also for a broker that does not meet the conditions."""
     query = whole.where(brokers.c.id == broker_id, *conditions)
     if is_locked:
-        # Registrations that point at it go on.
+        # Registrations with a pin to it need not wait.
         query = query.with_for_update(of=brokers, key_share=True)
     row = (await connection.execute(query)).mappings().one_or_none()
     if row is None:
@@ -88,7 +87,7 @@ async def broker_of(
 
 
 async def destination_in(connection: AsyncConnection, columns: Mapping[Any, Any]) -> Destination:
-    """Where a broker with these columns is, with the CA certificates as they are now."""
+    """The destination of a broker with these columns, with the CA certificates as they are now."""
     certificate_id = columns["ca_certificate_id"]
     if certificate_id is None:
         return destination_of(columns, None)
@@ -98,19 +97,21 @@ async def destination_in(connection: AsyncConnection, columns: Mapping[Any, Any]
 
 
 def bundle_of(pem: str | None, next_pem: str | None) -> str | None:
-    """The CA certificates that are trusted: while one replaces another, both."""
+    """The trusted CA certificates; during a rotation, both."""
     return pem if pem is None or next_pem is None else united(pem, next_pem)
 
 
 def ca_cert_of(row: Row) -> str | None:
-    """The CA certificates of a row of `all_brokers`, as devices are told."""
+    """The CA certificates of a row of `all_brokers`, as in answers to devices."""
     return bundle_of(row["ca_cert"], row["next_ca_cert"])
 
 
 async def put_in_place(
     connection: AsyncConnection, broker_id: int, kept: bytes, renewed: bytes
 ) -> None:
-    """Puts `renewed` where the broker and its history have the secret `kept`; no new revision."""
+    """Replaces the stored secret `kept` by `renewed` in the broker and its history, without a new
+    revision.
+    """
     await let_reencrypt(connection, is_on=True)
     for owner in (brokers.c.id, history.c.broker_id):
         secret = owner.table.c.password_encrypted
@@ -120,13 +121,13 @@ async def put_in_place(
 
 
 async def let_reencrypt(connection: AsyncConnection, *, is_on: bool) -> None:
-    """Whether passwords that are written make no revision: see `revise_broker` (migrations)."""
+    """Whether writing passwords makes no revision: see `revise_broker` (migrations)."""
     setting = sa.func.set_config("mooring.reencrypting", "on" if is_on else "off", True)
     await connection.execute(sa.select(setting))
 
 
 def require_revision(row: Row, if_revision: Collection[int]) -> None:
-    """Raises `LostRace` unless the row has one of them, or none is asked for."""
+    """Raises `LostRace` unless the row has one of these revisions, or none is given."""
     if if_revision and row["revision"] not in if_revision:
         raise LostRace(f"the broker has changed since: it is at revision {row['revision']}")
 
@@ -134,7 +135,7 @@ def require_revision(row: Row, if_revision: Collection[int]) -> None:
 async def audited(
     connection: AsyncConnection, action: str, before: Row | None, after: Row | None
 ) -> None:
-    """Writes what changed to the audit log; nothing where nothing did."""
+    """Writes the changed fields to the audit log, if there are any."""
     changes = differences(before, after)
     row = after or before
     if row is not None and changes:

@@ -1,4 +1,5 @@
-"""Where a broker's password is sent: the kind of connection, its address, and how TLS is checked.
+"""The destination of a broker's password: the kind of connection, its address, and how TLS is
+checked.
 
 A password is encrypted for the destination that it was given for (`broker_service/encryption.py`),
 and is used for no other.
@@ -14,13 +15,13 @@ from broker_service.settings import HTTP_MANAGEMENTS, TLS_OF_PROTOCOL, url_of
 
 # A Mosquitto is managed over MQTT, at the address that its clients use.
 MQTT = "mqtt"
-# How the certificate of the other end is checked.
+# How the broker's certificate is checked.
 NO_TLS, UNVERIFIED, SYSTEM_CAS = "", "unverified", "system"
 
 
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """All that decides who receives the password."""
+    """The values that determine which server receives the password."""
 
     # mqtt, emqx or rabbitmq.
     kind: str
@@ -30,11 +31,11 @@ class Destination:
 
     @property
     def is_verified(self) -> bool:
-        """Whether the other end proves itself by a certificate."""
+        """Whether the server authenticates with a certificate."""
         return self.trust not in (NO_TLS, UNVERIFIED)
 
     def differs_in_ca_alone(self, other: "Destination") -> bool:
-        """Whether both are the same place, verified by different CAs."""
+        """Whether both are the same server, verified with different CAs."""
         return (
             self != other
             and (self.kind, self.url) == (other.kind, other.url)
@@ -43,14 +44,13 @@ class Destination:
         )
 
     def encoded(self) -> str:
-        """The one text that stands for it."""
+        """The destination as text."""
         return json.dumps(astuple(self), separators=(",", ":"))
 
 
 def destination_of(columns: Mapping[Any, Any], ca_pem: str | None) -> Destination:
-    """Where the password goes of a broker with these columns, while `ca_pem` is what is trusted.
-
-    The columns may be those of a revision from before brokers had a management.
+    """The destination of the password of a broker with these columns, if `ca_pem` is trusted. The
+    columns may be those of a revision from before brokers had a management.
     """
     management = columns.get("management", "")
     if management in HTTP_MANAGEMENTS:
@@ -79,11 +79,10 @@ def shown(encoded: str) -> str:
 
 
 def first_given_for(uses: Iterable[tuple[bool, Destination]]) -> Destination:
-    """The destination of a password that was kept without one, by the revisions that had it.
-
-    `uses` has at least one: for each revision, oldest first, whether the broker was managed, and
-    where. A managed broker's password has been sent there: the last of these counts. Otherwise it
-    was given for where the broker was when it came.
+    """The destination of a password that was stored without one, from the revisions that had it.
+    `uses` has at least one item: for each revision, oldest first, whether the broker was managed,
+    and its destination. The password of a managed broker was sent to its destination, so the last
+    of these counts. Otherwise the destination is that of the first revision.
     """
     all_uses = list(uses)
     managed = [destination for is_managed, destination in all_uses if is_managed]

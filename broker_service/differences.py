@@ -1,4 +1,4 @@
-"""What differs between two revisions of a broker, without its secrets."""
+"""The differences between two revisions of a broker, without its secrets."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,23 +6,22 @@ from typing import Any
 
 from chassis.audit import HIDDEN
 
-# A column that is in none of these three is nobody's decision yet: a test says so.
+# Each column must be in one of these three: a test checks that.
 COMPARED = (
     *("name", "description", "protocol", "host", "port", "path", "use_tls", "verify_certificate"),
     *("client_id_prefix", "keep_alive", "clean_session", "reconnect_period", "connect_timeout"),
     *("ca_certificate_id", "client_certificate_id", "username", "is_active", "is_default"),
     *("region", "labels", "management", "management_url"),
 )
-# By the column that they are kept in: what they are called where they are told to have changed.
+# Names of secrets in lists of changes, by their columns.
 SECRETS = {"password_encrypted": "password"}
 NOT_COMPARED = ("id", "revision", "created_at", "updated_at")
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A field before and after, as JSON values; of a secret, whether there was and is one.
-
-    Then each is `HIDDEN` or None, as the audit log has it.
+    """A field before and after, as JSON values. For a secret each is `HIDDEN` or None, as in the
+    audit log: whether there was and is one.
     """
 
     before: Any = None
@@ -33,10 +32,9 @@ class Change:
 def differences(
     before: Mapping[Any, Any] | None, after: Mapping[Any, Any] | None
 ) -> dict[str, Change]:
-    """The fields in which the two differ, by name.
-
-    Each is a broker's columns; None where there is no broker, and then each field of the other
-    that holds something differs. What only one of two brokers has was not there yet at its time.
+    """The fields in which two revisions differ, by name. Each argument holds a broker's columns, or
+    None if there is no broker; then each field of the other that has a value differs. A column that
+    only one of them has did not exist yet at the time of the other.
     """
     changes: dict[str, Change] = {}
     for name in COMPARED:

@@ -1,10 +1,10 @@
-"""Secrets that must be read again, encrypted under keys that the database never sees.
+"""Encrypts secrets that must be read again, under keys that the database never sees. The stored
+form is AES-256-GCM: a version, the key's id, a nonce, the ciphertext with its tag. The encryption
+also authenticates the place of storage: a secret that is copied to another row or column is
+unreadable there.
 
-What is kept is AES-256-GCM: a version, the key's id, a nonce, the text with its tag. The place
-where it is kept is authenticated too: what is copied to another row or column is unreadable there.
-
-A secret that is sent somewhere is kept with its destination, which is authenticated like the place:
-it cannot be changed, and `decrypt` gives the secret for that destination only.
+A secret that is sent to a server is stored with its destination, which is authenticated like the
+place: it cannot be changed, and `decrypt` returns the secret for that destination only.
 """
 
 import secrets
@@ -31,11 +31,13 @@ HEADER_BYTES = VERSION_BYTES + KEY_ID_BYTES
 
 
 class SecretNotBound(SecretUnreadable):
-    """An earlier version kept it without its destination: `broker_service.reencrypt` adds that."""
+    """An earlier version stored the secret without its destination: `broker_service.reencrypt` adds
+    it.
+    """
 
 
 class SecretBoundElsewhere(SecretUnreadable):
-    """It was given for another destination, which the message is."""
+    """The secret was given for another destination, which is the message."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +50,7 @@ class Opened:
 
 @dataclass(frozen=True, slots=True)
 class EncryptionKeys:
-    """The ring. What is kept names its key; what is encrypted anew uses the active one."""
+    """The ring. A stored secret names its key; new encryptions use the active key."""
 
     active_id: int
     keys: Mapping[int, bytes] = field(repr=False)
@@ -67,9 +69,8 @@ class EncryptionKeys:
         return cls(active_id, keys)
 
     def encrypt(self, plain: str, *, place: str, destination: str | None = None) -> bytes:
-        """What is kept at `place`, which names table, column and row: `place_of`.
-
-        `destination` is where alone the secret may be sent; None for one that is never sent.
+        """The stored form of a secret at `place`, which names table, column and row: `place_of`.
+        The secret may be sent to `destination` only; None for a secret that is never sent.
         """
         nonce = secrets.token_bytes(NONCE_BYTES)
         bound = b"" if destination is None else _with_length(destination.encode())
@@ -80,14 +81,13 @@ class EncryptionKeys:
         return header + nonce + bound + sealed
 
     def header(self, *, is_bound: bool) -> bytes:
-        """What a secret that is encrypted now begins with."""
+        """The beginning of secrets that are encrypted now."""
         return (BOUND if is_bound else UNBOUND) + self.active_id.to_bytes(KEY_ID_BYTES)
 
     def decrypt(self, kept: bytes, *, place: str, destination: str | None = None) -> str:
-        """The secret, to be sent to `destination` and nowhere else; None: nowhere.
-
-        Raises `SecretUnreadable`: its key is not in the ring, or it was changed or moved;
-        `SecretNotBound`: it was kept without a destination; `SecretBoundElsewhere`.
+        """The secret, which may be sent to `destination` only; None: it is never sent. Raises
+        `SecretUnreadable` if its key is not in the ring, or it was changed or moved;
+        `SecretNotBound` if it was stored without a destination; `SecretBoundElsewhere`.
         """
         opened = self.open(kept, place=place)
         if opened.destination == destination:
@@ -97,7 +97,7 @@ class EncryptionKeys:
         raise SecretBoundElsewhere(opened.destination)
 
     def open(self, kept: bytes, *, place: str) -> Opened:
-        """For encrypting it anew; `decrypt` is for using it. Raises `SecretUnreadable`."""
+        """The secret, to encrypt it again; `decrypt` is for using it. Raises `SecretUnreadable`."""
         header, nonce = kept[:HEADER_BYTES], kept[HEADER_BYTES : HEADER_BYTES + NONCE_BYTES]
         key = self.keys.get(key_id_of(kept))
         if key is None or header[:VERSION_BYTES] not in (UNBOUND, BOUND):
@@ -114,12 +114,12 @@ class EncryptionKeys:
 
 
 def place_of(table: str, column: str, row_id: int) -> str:
-    """Where a secret is kept, as `encrypt` and `decrypt` are told."""
+    """The place of a secret, for `encrypt` and `decrypt`."""
     return f"{table}.{column}/{row_id}"
 
 
 def key_id_of(kept: bytes) -> int:
-    """With which key of the ring it was encrypted."""
+    """The id of the key with which the secret was encrypted."""
     return int.from_bytes(kept[VERSION_BYTES:HEADER_BYTES])
 
 

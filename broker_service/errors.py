@@ -1,4 +1,4 @@
-"""What can be wrong about brokers, as facts."""
+"""The errors of the broker service."""
 
 from chassis.errors import (
     AlreadyExists,
@@ -17,13 +17,13 @@ class BrokerNotFound(NotFound):
 
 
 class DeviceNotFound(NotFound):
-    """No device has this uuid, or none that the actor sees."""
+    """No device has this uuid, or the actor may not read it."""
 
     reason = "DEVICE_NOT_FOUND"
 
 
 class RevisionNotFound(NotFound):
-    """The broker was never at this revision, or it was deleted with it."""
+    """The broker has no such revision, or was deleted with it."""
 
     reason = "REVISION_NOT_FOUND"
 
@@ -35,25 +35,25 @@ class BrokerNameTaken(AlreadyExists):
 
 
 class BrokerInUse(Conflict):
-    """A device, fleet or provisioning key points at it; `usage` counts them."""
+    """A device, fleet or provisioning key refers to the broker; `usage` counts them."""
 
     reason = "BROKER_IN_USE"
 
 
 class BrokerIsDefault(Conflict):
-    """It is the default, which must stay and stay active."""
+    """The broker is the default, which cannot be deleted or deactivated."""
 
     reason = "BROKER_IS_DEFAULT"
 
 
 class BrokerInactive(Conflict):
-    """It is not active, so it cannot be the default."""
+    """The broker is not active, so it cannot be the default."""
 
     reason = "BROKER_INACTIVE"
 
 
 class PasswordKeyGone(Conflict):
-    """The key that the revision's password was encrypted with has left the ring."""
+    """The encryption key of the revision's password is no longer in the ring."""
 
     reason = "PASSWORD_KEY_GONE"
 
@@ -65,19 +65,19 @@ class CertificateNotFound(NotFound):
 
 
 class CertificateExists(AlreadyExists):
-    """The same certificates are known already, in the same order."""
+    """The same certificates were uploaded before, in the same order."""
 
     reason = "CERTIFICATE_EXISTS"
 
 
 class CertificateInUse(Conflict):
-    """A broker, a broker's history or a rotation names it; `usage` counts them."""
+    """A broker, a revision of a broker or a rotation uses it; `usage` counts them."""
 
     reason = "CERTIFICATE_IN_USE"
 
 
 class CertificateUnknown(InvalidInput):
-    """There is no certificate of that kind with the id that is named."""
+    """There is no certificate of that kind with the given id."""
 
     reason = "CERTIFICATE_UNKNOWN"
 
@@ -89,13 +89,13 @@ class RotationNotFound(NotFound):
 
 
 class RotationUnderWay(Conflict):
-    """The certificate, or the one that is to replace it, has a part in another rotation."""
+    """The certificate or its replacement is part of another rotation."""
 
     reason = "ROTATION_UNDER_WAY"
 
 
 class RotationTooEarly(Conflict):
-    """Too few devices have been told of the replacement; `usage` counts them."""
+    """Too few devices have been notified of the replacement; `usage` counts them."""
 
     reason = "ROTATION_TOO_EARLY"
 
@@ -114,18 +114,18 @@ class PlacementUnknown(Unavailable):
 
 
 class BrokerUnknown(InvalidInput):
-    """There is no broker with the id that is named."""
+    """There is no broker with the given id."""
 
     reason = "BROKER_UNKNOWN"
 
 
 class FleetUnknown(InvalidInput):
-    """There is no fleet with the id that is named."""
+    """There is no fleet with the given id."""
 
     reason = "FLEET_UNKNOWN"
 
 
 class SecretUnreadable(Internal):
-    """A secret's key is not in the ring, or it lies where it was not put."""
+    """A secret's key is not in the ring, or the secret was moved or changed."""
 
     reason = "SECRET_UNREADABLE"

@@ -1,7 +1,6 @@
-"""Why that broker: what each step of the chain found, in words and for programs.
-
-It is made from what `resolve` found, so the two cannot disagree. "What if" is the same question
-about facts, or a directory, that are not as they are.
+"""Explains a resolution: what each step of the chain found, as text and for programs. It is made
+from the result of `resolve`, so the two cannot disagree. Facts and the directory may be supposed
+ones.
 """
 
 from collections.abc import Iterable
@@ -26,7 +25,7 @@ from domain.waves import POSITIONS, is_reached, position
 
 
 class Reason(StrEnum):
-    """Why a step decided, or did not. Stable: programs compare it."""
+    """Why a step decided or not. Stable: programs compare it."""
 
     DECIDED = "DECIDED"
     DECIDED_EARLIER = "DECIDED_EARLIER"  # a step before it did
@@ -46,13 +45,13 @@ class Reason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What is known of a device that could decide its broker."""
+    """The facts of a device that can decide its broker."""
 
     placement: Placement = field(default_factory=Placement)
     region: str = ""
-    # Latitude and longitude in degrees. No step of the chain looks at it yet.
+    # Latitude and longitude in degrees. No step of the chain uses them yet.
     location: tuple[float, float] | None = None
-    # Empty where none is known: then no rollout reaches it before it reaches all.
+    # Empty if it is not known: then only a rollout at 100 % reaches the device.
     uuid: str = ""
 
 
@@ -64,7 +63,7 @@ class ExplainedStep:
     reason: Reason
     # A sentence for people.
     explanation: str
-    # The broker that it names, chosen or not.
+    # The broker that the step names, chosen or not.
     broker_id: int | None = None
 
 
@@ -88,9 +87,8 @@ def explain(facts: Facts, directory: Directory) -> tuple[Resolution, tuple[Expla
 
 
 def reached(facts: Facts, directory: Directory) -> Facts:
-    """The facts, with the wave that `directory` has the device in, whatever they were read as.
-
-    So it agrees with what is said of the rollout, also for a fleet that is only supposed.
+    """The facts, with the device's wave according to `directory`, also for a supposed fleet. So the
+    wave agrees with the explanation of the rollout.
     """
     rollout = _rollout_of(facts, directory)
     is_in = rollout is not None and is_reached(rollout.percent, _place(facts, rollout))
@@ -104,7 +102,7 @@ def _rollout_of(facts: Facts, directory: Directory) -> FleetRollout | None:
 
 
 def _place(facts: Facts, rollout: FleetRollout) -> int:
-    """The device's position; the last one where that cannot be known."""
+    """The device's position in the rollout; the last one if it is not known."""
     return position(rollout.salt, facts.uuid) if facts.uuid else POSITIONS - 1
 
 
@@ -115,7 +113,7 @@ def supposing(
     inactive_ids: Iterable[int] = (),
     default_id: int | None,
 ) -> Directory:
-    """The directory as it would be if these brokers were active, inactive, the default."""
+    """A copy of the directory in which these brokers are active, inactive or the default."""
     changed = {broker_id: Broker(broker_id, is_active=True) for broker_id in active_ids}
     changed |= {broker_id: Broker(broker_id, is_active=False) for broker_id in inactive_ids}
     return replace(directory, brokers={**directory.brokers, **changed}, default_id=default_id)
@@ -138,7 +136,9 @@ def _explained(
     facts: Facts,
     directory: Directory,
 ) -> ExplainedStep:
-    """What a step that was reached found; `step` is None for one that `resolve` does not have."""
+    """The result of a step that was reached; `step` is None for a step that `resolve` does not
+    have.
+    """
     if source is Source.ENVIRONMENT:
         if resolution.source is source:
             return ExplainedStep(
@@ -174,7 +174,7 @@ MAX_LISTED = 10
 
 
 def _listed(rule: FleetRule | None) -> str:
-    """The brokers of a restriction, or as many as can be read."""
+    """The brokers of a restriction, or the first of them if there are many."""
     allowed_ids = sorted(rule.allowed_ids or ()) if rule else []
     listed = ", ".join(map(str, allowed_ids[:MAX_LISTED])) or "none at all"
     return listed if len(allowed_ids) <= MAX_LISTED else f"{listed} and others"

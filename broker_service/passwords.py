@@ -29,7 +29,7 @@ GIVE_AGAIN = (
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """Of a broker's destination."""
+    """A change of a broker's destination."""
 
     broker_id: int
     before: Destination
@@ -38,7 +38,7 @@ class Change:
 
     @property
     def is_of_ca_alone(self) -> bool:
-        """Whether it is the same place, verified by different CAs."""
+        """Whether both are the same server, verified with different CAs."""
         return self.before.differs_in_ca_alone(self.after)
 
 
@@ -50,7 +50,7 @@ class Passwords:
         self._keys = keys
 
     def sealed(self, broker_id: int, password: str, destination: Destination) -> bytes:
-        """What is kept of a password that was given for `destination`."""
+        """The stored form of a password that was given for `destination`."""
         place = password_place(broker_id)
         return self._keys.encrypt(password, place=place, destination=destination.encoded())
 
@@ -63,7 +63,7 @@ class Passwords:
         return self._keys.decrypt(kept, place=place, destination=destination.encoded())
 
     def is_for(self, broker_id: int, kept: bytes, destination: Destination) -> bool:
-        """Whether what is kept may be sent to `destination`."""
+        """Whether the stored password may be sent to `destination`."""
         try:
             self.read(broker_id, kept, destination)
         except SecretUnreadable:
@@ -84,10 +84,9 @@ class Passwords:
     def kept_through(
         self, change: Change, kept: bytes, *, is_managed: bool, by_admin: bool
     ) -> bytes:
-        """What is to be kept where a change gives no password. `is_managed`: after the change.
-
-        An administrator may change the CA of the same address; the password goes with that. Raises
-        `InvalidInput` where the change would make Mooring send the password elsewhere.
+        """The password to store if a change contains none. `is_managed`: after the change. An
+        administrator may change the CA of the same address; the password is then valid for the new
+        CA. Raises `InvalidInput` if Mooring would send the password to another destination.
         """
         if change.before == change.after and change.was_managed:
             return kept
@@ -110,11 +109,11 @@ class Passwords:
         then: Destination,
         is_managed: bool,
     ) -> None:
-        """For a rollback that gives no password, of a broker that is to be at `then`.
-
-        `now` is where Mooring manages it now; None where it does not, or the broker is gone.
-        Raises `InvalidInput` where the password must be given again: Mooring would send it to
-        another destination than now, or than it was given for. Raises `PasswordKeyGone`.
+        """The password to store for a rollback without a password, of a broker whose destination
+        becomes `then`. `now` is the destination at which Mooring manages it now; None if it does
+        not, or if the broker is deleted. Raises `InvalidInput` if the password must be given again,
+        because Mooring would send it to another destination than now, or than it was given for.
+        Raises `PasswordKeyGone`.
         """
         is_elsewhere = now is not None and now != then
         try:
@@ -130,7 +129,7 @@ class Passwords:
             raise InvalidInput(GIVE_AGAIN, field="password")
 
     def moved(self, change: Change, kept: bytes) -> bytes:
-        """The same password, for where the broker is after the change. Raises like `read`."""
+        """The same password, for the destination after the change. Raises as `read`."""
         password = self.read(change.broker_id, kept, change.before)
         return self.sealed(change.broker_id, password, change.after)
 
@@ -143,5 +142,5 @@ def problem_of(broker_id: int, error: SecretUnreadable) -> str:
 
 
 def password_place(broker_id: int) -> str:
-    """Where the broker's password is kept, as its encryption is told; in its history too."""
+    """The place of the broker's password, for its encryption; also used for its history."""
     return place_of("mqtt_broker_config", "password_encrypted", broker_id)

@@ -1,4 +1,4 @@
-"""PEM text (RFC 7468) into its blocks; what is too much is refused before anything is parsed."""
+"""Splits PEM text (RFC 7468) into its blocks. Text that is too long is not parsed."""
 
 import binascii
 import re
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from chassis.errors import InvalidInput
 
 MAX_CHARACTERS = 64 * 1024
-# No hyphen stands in a body, so that whatever is sent is looked at once.
+# A body contains no hyphen, so the expression reads any text only once.
 BLOCK = re.compile(r"-----BEGIN ([A-Z0-9 ]{1,40})-----([^-]*)-----END \1-----")
 BOUNDARY = re.compile(r"-----(?:BEGIN|END)")
 WHITESPACE = re.compile(r"\s+")
@@ -18,17 +18,15 @@ CERTIFICATE = frozenset({"CERTIFICATE", "X509 CERTIFICATE"})
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """What stood between two boundaries."""
+    """The text between two boundaries."""
 
     label: str
     der: bytes
 
 
 def blocks_of(text: str, *, field: str, most: int) -> list[Block]:
-    """The blocks of `text`, in order; what stands around them is left out (section 2).
-
-    Raises `InvalidInput` for `field` where there is none, where there are more than `most`, and for
-    one that is cut short or not base64.
+    """The blocks of `text`, in order; other text is ignored (section 2). Raises `InvalidInput` for
+    `field` if there are none or more than `most`, and for a block that is incomplete or not base64.
     """
     if len(text) > MAX_CHARACTERS:
         raise InvalidInput(f"must have at most {MAX_CHARACTERS} characters", field=field)
@@ -45,7 +43,7 @@ def blocks_of(text: str, *, field: str, most: int) -> list[Block]:
 
 
 def united(*texts: str) -> str:
-    """The certificates of our own texts in one, each once."""
+    """The certificates of stored texts as one text, without duplicates."""
     ends = "-----END CERTIFICATE-----\n"
     found = (one for text in texts for one in text.split(ends)[:-1])
     return "".join(one + ends for one in dict.fromkeys(found))

@@ -1,4 +1,4 @@
-"""What may be configured of a broker, and whether it makes sense."""
+"""The settings of a broker, and their checks."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -12,17 +12,17 @@ from chassis.validation import check_range, check_text
 TLS_OF_PROTOCOL = {"mqtt": False, "mqtts": True, "ws": False, "wss": True}
 WEBSOCKET_PROTOCOLS = ("ws", "wss")
 MANAGEMENTS = ("", "mosquitto", "emqx", "rabbitmq")
-# It is told of each client before it lets it in; the others ask.
+# Mooring configures each client at this kind of broker; the other kinds ask Mooring.
 TOLD_MANAGEMENT = "mosquitto"
-# A mosquitto is driven over MQTT.
+# A Mosquitto is managed over MQTT.
 HTTP_MANAGEMENTS = ("emqx", "rabbitmq")
 MAX_INT32 = 2**31 - 1
 
-# Like those of Kubernetes: a name, before which a domain may stand.
+# As in Kubernetes: a name, with an optional domain before it.
 LABEL_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
 MAX_LABELS = 64
 PATH = re.compile(r"/[A-Za-z0-9\-._~!$&'()*+,;=:@%/]{0,254}")
-# RFC 3986, section 3, without user, query and fragment: paths are put behind it.
+# RFC 3986, section 3, without user, query and fragment: paths are appended to it.
 MANAGEMENT_URL = re.compile(
     r"(?P<scheme>https?)://(?P<host>\[[0-9A-Fa-f.]*:[0-9A-Fa-f:.]*\]|[A-Za-z0-9._-]+)"
     r"(?::(?P<port>[0-9]{1,5}))?(?:/[A-Za-z0-9\-._~!$&'()*+,;=:@%/]*)?"
@@ -31,7 +31,7 @@ MANAGEMENT_URL = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The columns of `mqtt_broker_config` that an operator sets."""
+    """The columns of `mqtt_broker_config` that operators set."""
 
     name: str
     host: str
@@ -55,12 +55,12 @@ class Settings:
     management_url: str = ""
 
 
-# Fields, and what raises `InvalidInput` where their values do not make sense.
+# Fields, and a function that raises `InvalidInput` if their values are not allowed.
 Rule = tuple[tuple[str, ...], Callable[[Settings], object]]
 
 
 def url_of(protocol: str, host: str, port: int, path: str) -> str:
-    """The broker's URL; an IPv6 host stands in brackets (RFC 3986, section 3.2.2)."""
+    """The broker's URL, with an IPv6 host in brackets (RFC 3986, section 3.2.2)."""
     return (
         f"{protocol}://[{host}]:{port}{path}"
         if ":" in host
@@ -71,8 +71,8 @@ def url_of(protocol: str, host: str, port: int, path: str) -> str:
 def check(settings: Settings, before: Settings | None = None) -> None:
     """Raises `InvalidInput`, which names the field and says why.
 
-    `before` is what the broker has now. A rule is applied only where one of its fields changes, so
-    that a value which was set under an earlier rule, or by SQL, does not prevent other changes.
+    `before` is what the broker has now. A rule is applied only if one of its fields changes, so
+    that a value from an earlier rule, or from SQL, does not prevent other changes.
     """
     for fields, rule in RULES:
         if before is None or any(
@@ -82,7 +82,7 @@ def check(settings: Settings, before: Settings | None = None) -> None:
 
 
 def check_password(password: str) -> None:
-    """Raises `InvalidInput` for what no broker would take; the text stands nowhere in it."""
+    """Raises `InvalidInput` for a password that no broker accepts; it is not in the error."""
     check_text("password", password, shortest=1, longest=4_096)
 
 
@@ -95,7 +95,7 @@ def check_login(
 ) -> None:
     """Raises `InvalidInput` for a password without a username (MQTT 3.1.1, section 3.1.2.9).
 
-    A broker that Mooring drives needs both. As in `check`, what does not change is not checked.
+    A managed broker needs both. As in `check`, values that do not change are not checked.
     """
     if before is not None:
         old = (before.management, before.username, had_password)
@@ -167,7 +167,7 @@ def _check_management_url(url: str) -> None:
         )
     host = found["host"].strip("[]")
     address = check_host(host, field="management_url")
-    # What is sent there are secrets. The database has the same rule.
+    # Secrets are sent there. The database has the same rule.
     is_here = host in ("localhost", "::1") or (
         isinstance(address, IPv4Address) and address.is_loopback
     )
@@ -191,7 +191,7 @@ def _range(name: str, least: int, most: int) -> Rule:
     return (name,), rule
 
 
-# In the order in which they are applied, each with the fields that it is about.
+# In the order in which they are applied, each with its fields.
 RULES: tuple[Rule, ...] = (
     _text("name", shortest=1, longest=255),
     _text("description", longest=2_000),

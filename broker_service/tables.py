@@ -79,7 +79,7 @@ brokers = sa.Table(
     sa.Index("mqtt_broker_config_client", "client_certificate_id"),
 )
 
-# Managed brokers that an address policy was not to cut off; only migrations write it.
+# Managed brokers that the address policy must not cut off; only migrations write it.
 local_brokers_kept = sa.Table(
     "local_brokers_kept",
     metadata,
@@ -92,7 +92,7 @@ local_brokers_kept = sa.Table(
     sa.Column("endpoint", sa.Text, nullable=False),
 )
 
-# One row, renewed by whatever changes what places devices.
+# One row, renewed by every change of brokers, certificates or fleets.
 placement_version = sa.Table(
     "placement_version",
     metadata,
@@ -100,7 +100,8 @@ placement_version = sa.Table(
     sa.Column("version", sa.Uuid, nullable=False, server_default=sa.func.gen_random_uuid()),
 )
 
-# What renewed it, a line for each statement, in the order of the commits; only the last are kept.
+# The changes that renewed it, a line for each statement, in the order of the commits; only the last
+# are kept.
 placement_changes = sa.Table(
     "placement_changes",
     metadata,
@@ -132,7 +133,7 @@ history = sa.Table(
     sa.Index("mqtt_broker_history_client", "client_certificate_id"),
 )
 
-# The registry's. No more columns are granted than these.
+# A table of the registry. Only these columns are granted.
 devices = sa.table(
     "devices",
     sa.column("id", sa.BigInteger),
@@ -162,7 +163,7 @@ fleet_brokers = sa.table(
     sa.column("broker_id", sa.Integer),
 )
 
-# How many devices of each kind there are, and what is yet to be added to that.
+# The numbers of devices of each kind, and the changes that are not added yet.
 device_counts, device_count_changes = (
     sa.table(
         name,

@@ -35,22 +35,22 @@ MAX_IMPORTED = 100
 
 COLUMNS = tuple(field.name for field in fields(Settings))
 CERTIFICATES = ("ca_certificate_id", "client_certificate_id")
-# What is checked by itself, beside the settings.
+# Fields that are checked apart from the settings.
 APART = ("ca_cert", "password", *CERTIFICATES)
-# How a broker is controlled is not for those whose token is restricted to fleets.
+# Tokens that are restricted to fleets cannot read how a broker is managed.
 CONTROL = frozenset({"username", "management_url"})
 REQUIRED = ("name", "host", "port")
-# What a field goes back to; the required ones are not looked up here.
+# The default values of optional fields.
 DEFAULTS = asdict(Settings(name="", host="", port=0))
 
 
 class BrokerServicer(brokers_pb2_grpc.BrokerServiceServicer):
-    """A change is what this replica answers with before the caller hears of it."""
+    """A change takes effect in this replica before the caller gets its answer."""
 
     def __init__(self, store: BrokerStore, refresh: Refresh) -> None:
         """`refresh` makes a change that was committed take effect in this process.
 
-        Other replicas hear of it from the database.
+        Other replicas get an announcement from the database.
         """
         self._store = store
         self._refresh = refresh
@@ -99,7 +99,8 @@ class BrokerServicer(brokers_pb2_grpc.BrokerServiceServicer):
             before = Settings(**{name: row[name] for name in COLUMNS})
             settings = replace(before, **changes)
             kept_apart = _changed(given_apart, row)
-            # What is as it was stays, whenever it was set and by which rules.
+            # A value that does not change is not checked, because it may have been set under other
+            # rules.
             follows = settings.use_tls is None
             same = replace(settings, use_tls=before.use_tls) if follows else settings
             if same == before and not kept_apart:
@@ -172,7 +173,7 @@ class BrokerServicer(brokers_pb2_grpc.BrokerServiceServicer):
 
 
 def _new(given: pb.BrokerFields) -> tuple[dict[str, Any], Certificate | None, str | None]:
-    """Columns, CA and password of a broker that is yet to be. Raises `InvalidInput`."""
+    """Columns, CA and password of a new broker. Raises `InvalidInput`."""
     named = _named(given, [field.name for field, _ in given.ListFields()])
     for field in REQUIRED:
         if field not in named:
@@ -187,7 +188,7 @@ def _new(given: pb.BrokerFields) -> tuple[dict[str, Any], Certificate | None, st
 
 
 def _named(given: pb.BrokerFields, names: Any) -> dict[str, Any]:
-    """The named fields' values; one that is named and not set goes back to its default."""
+    """The values of the named fields; a field that is named and not set gets its default."""
     values: dict[str, Any] = {}
     for name in names:
         if name not in (*APART, *COLUMNS):
@@ -204,9 +205,8 @@ def _named(given: pb.BrokerFields, names: Any) -> dict[str, Any]:
 
 
 def _changed(given: Mapping[str, Any], row: Mapping[Any, Any]) -> dict[str, Any]:
-    """Those of `APART` that differ from the row's, with the CA bundle read.
-
-    Raises `InvalidInput`.
+    """The fields of `APART` that differ from the row's, with the CA bundle parsed. Raises
+    `InvalidInput`.
     """
     changed = {
         name: given[name] for name in CERTIFICATES if given.get(name, row[name]) != row[name]
@@ -249,7 +249,9 @@ def columns_of(settings: Settings) -> dict[str, Any]:
 
 
 def proto_of(row: Mapping[Any, Any]) -> pb.Broker:
-    """What the actor who is served may be told of a row of the table; `ca_cert` is with it."""
+    """The message for a row of the table, with `ca_cert`, without fields that the actor may not
+    read.
+    """
     hidden = frozenset() if isolation.fleets.get() is None else CONTROL
     told = {name: row[name] for name in COLUMNS if name != "labels" and name not in hidden}
     return pb.Broker(

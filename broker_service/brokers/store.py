@@ -27,20 +27,21 @@ from chassis.database import reading
 from chassis.isolation import Fleets, is_within
 from chassis.trust import Access, role
 
-# A deletion meets a pin that was committed while it waited; who pins on and on may win.
+# A deletion is repeated if a pin was committed while it waited. With constant new pins it fails in
+# the end.
 MAX_DELETIONS = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """What is asked of the brokers of a list; None asks nothing."""
+    """The filter of a list of brokers; None matches all."""
 
     is_active: bool | None = None
     is_default: bool | None = None
     region: str | None = None
     protocol: str | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
-    # Stands somewhere in the name; case does not matter.
+    # A part of the name, in upper or lower case.
     name: str = ""
 
 
@@ -58,14 +59,14 @@ class BrokerStore:
         self._passwords = Passwords(keys)
 
     async def broker(self, broker_id: int, within: Fleets) -> Row:
-        """Raises `BrokerNotFound`, also for one that none of the fleets may use."""
+        """Raises `BrokerNotFound`, also for a broker that none of the fleets may use."""
         async with reading(self._engine) as connection:
             return await broker_of(connection, broker_id, is_usable(within))
 
     async def brokers_after(
         self, broker_id: int | None, limit: int, wanted: Filter, within: Fleets
     ) -> Sequence[Row]:
-        """In the order of their ids, those that one of the fleets may use."""
+        """The brokers that one of the fleets may use, in the order of their ids."""
         query = whole.where(
             brokers.c.id > (broker_id or 0), is_usable(within), *_conditions(wanted)
         )
@@ -74,7 +75,7 @@ class BrokerStore:
             return found.mappings().all()
 
     async def names_among(self, names: Collection[str]) -> set[str]:
-        """Those of `names` that brokers have."""
+        """The names in `names` that brokers have."""
         wanted = [name for name in names if "\0" not in name]
         query = sa.select(brokers.c.name).where(brokers.c.name.in_(wanted))
         async with reading(self._engine) as connection:
@@ -85,7 +86,7 @@ class BrokerStore:
     ) -> Row:
         """Raises `BrokerNameTaken`, `CertificateUnknown`."""
         async with changing(self._engine) as connection:
-            # The password is encrypted for the row that it will lie in.
+            # The password is encrypted for its row.
             next_id = sa.func.nextval("mqtt_broker_config_id_seq")
             broker_id: int = (await connection.execute(sa.select(next_id))).scalar_one()
             row = {"ca_certificate_id": None, **columns, "id": broker_id}
@@ -105,11 +106,9 @@ class BrokerStore:
         decide: Callable[[Row], Mapping[str, Any]],
         if_revision: Collection[int] = (),
     ) -> Row:
-        """Changes the columns that `decide` names of the row as it is; nobody changes it meanwhile.
-
-        A certificate is given under the name `ca_cert`, as a `Certificate` or None, and a password
-        as `password`. Raises `BrokerNotFound`, `BrokerNameTaken`, `BrokerIsDefault`,
-        `CertificateUnknown`, and whatever `decide` raises.
+        """Locks the row, calls `decide` with it, and changes the columns in its result. `ca_cert`
+        in the result is a `Certificate` or None, `password` a password. Raises `BrokerNotFound`,
+        `BrokerNameTaken`, `BrokerIsDefault`, `CertificateUnknown`, and what `decide` raises.
         """
         async with changing(self._engine) as connection:
             before = await broker_of(connection, broker_id, is_locked=True)
@@ -123,7 +122,7 @@ class BrokerStore:
             values.pop("password", None)
             if sealed != before["password_encrypted"]:
                 values["password_encrypted"] = sealed
-            # What is wrong by itself is said first (RFC 9110, section 13.2.1).
+            # Errors of the request itself come first (RFC 9110, section 13.2.1).
             require_revision(before, if_revision)
             if values:
                 await connection.execute(
@@ -139,7 +138,7 @@ class BrokerStore:
             try:
                 return await self._delete(broker_id, if_revision)
             except BrokerInUse as error:
-                # Without counts it was the foreign key that refused: asked again, they are seen.
+                # Without counts, the foreign key refused: a repeated attempt sees the counts.
                 refused = error
                 if error.usage:
                     break
@@ -175,7 +174,7 @@ class BrokerStore:
                 after={"default_broker_id": broker_id},
             )
             if cleared is not None:
-                # Whoever asks what happened to that broker finds it too.
+                # The audit log has a line for that broker too.
                 await audit.record(
                     connection,
                     "broker.set_default",
@@ -186,7 +185,7 @@ class BrokerStore:
             return await broker_of(connection, broker_id)
 
     async def encryption_key_ids(self) -> set[int]:
-        """With which keys the brokers' passwords are encrypted."""
+        """The ids of the keys with which brokers' passwords are encrypted."""
         head = sa.func.substring(brokers.c.password_encrypted, 1, HEADER_BYTES)
         query = sa.select(head).distinct().where(brokers.c.password_encrypted.is_not(None))
         async with reading(self._engine) as connection:
@@ -195,9 +194,8 @@ class BrokerStore:
     async def _password_after(
         self, connection: AsyncConnection, before: Row, values: Mapping[str, Any]
     ) -> bytes | None:
-        """What is kept of the password after a change to `values`; it may give one, or None.
-
-        Raises `InvalidInput` where the password would be sent to another destination.
+        """The stored password after a change to `values`, which may contain a password, or None.
+        Raises `InvalidInput` if the password would be sent to another destination.
         """
         is_given, password = "password" in values, values.get("password")
         kept: bytes | None = None if is_given and password is None else before["password_encrypted"]
@@ -237,7 +235,9 @@ def _conditions(wanted: Filter) -> list[sa.ColumnElement[bool]]:
 
 
 def is_usable(within: Fleets) -> sa.ColumnElement[bool]:
-    """Whether one of the fleets may use a broker: any may, unless they all are restricted."""
+    """Whether one of the fleets may use a broker. A fleet that is not restricted may use any
+    broker.
+    """
     if within is None:
         return sa.true()
     theirs = is_within(fleets.c.id, within)

@@ -1,1 +1,1 @@
-"""CA bundles and client certificates, each kept once however many brokers use it."""
+"""CA bundles and client certificates, each stored once for all brokers that use it."""

@@ -1,4 +1,4 @@
-"""What every change of certificates goes through."""
+"""The statements that all changes of certificates share."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from chassis import audit
 
 Row = sa.RowMapping
 
-# Those that use it, in order.
+# The ids of the brokers that use it, in order.
 _broker_ids = (
     sa.select(brokers.c.id)
     .where(
@@ -27,7 +27,7 @@ _broker_ids = (
     )
     .order_by(brokers.c.id)
 )
-# The private key stays where it is.
+# The private key is not read.
 whole = sa.select(
     *(column for column in certificates.c if column.name != "private_key_encrypted"),
     certificates.c.private_key_encrypted.is_not(None).label("has_private_key"),
@@ -37,7 +37,7 @@ whole = sa.select(
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """Where a certificate is, and whether it was put there just now."""
+    """The id of a certificate, and whether it was stored just now."""
 
     id: int
     is_new: bool
@@ -52,7 +52,7 @@ async def certificate_of(
     """
     query = whole.where(certificates.c.id == certificate_id)
     if is_locked:
-        # Whoever is about to point at it waits.
+        # Transactions that would refer to it wait.
         query = query.with_for_update(of=certificates)
     row = (await connection.execute(query)).mappings().one_or_none()
     if row is None:
@@ -61,9 +61,8 @@ async def certificate_of(
 
 
 async def kept(connection: AsyncConnection, given: Certificate, keys: EncryptionKeys) -> Kept:
-    """Keeps the certificate, unless it is there; the same one is kept once.
-
-    One that is there without its private key gets it.
+    """Stores the certificate, unless it exists. If it exists without its private key, the key is
+    added.
     """
     row = {
         "kind": given.kind,
@@ -89,7 +88,7 @@ async def kept(connection: AsyncConnection, given: Certificate, keys: Encryption
         ).scalar_one()
     )
     if given.private_key is not None:
-        # It is encrypted for the row that it lies in.
+        # The key is encrypted for its row.
         sealed = keys.encrypt(given.private_key, place=private_key_place(found))
         await connection.execute(
             sa.update(certificates)
@@ -103,11 +102,11 @@ async def kept(connection: AsyncConnection, given: Certificate, keys: Encryption
 
 
 def private_key_place(certificate_id: int) -> str:
-    """Where the private key is kept, as its encryption is told."""
+    """The place of the private key, for its encryption."""
     return place_of("certificates", "private_key_encrypted", certificate_id)
 
 
 def told_of(row: Mapping[Any, Any]) -> dict[str, Any]:
-    """What the audit log says of a certificate that comes or goes."""
+    """The fields of the audit log for a certificate that is added or deleted."""
     names = ("kind", "name", "fingerprint_sha256", "subject", "not_after", "has_private_key")
     return {name: row[name] for name in names}

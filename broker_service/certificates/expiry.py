@@ -1,4 +1,4 @@
-"""How long the certificates in use are good for: a metric, and warnings before they are not."""
+"""How long the certificates in use are valid: a metric, and warnings before they expire."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ WARN_EVERY = timedelta(days=1)
 
 @dataclass(frozen=True, slots=True)
 class Expiring:
-    """A certificate that a broker uses, or that is to replace one."""
+    """A certificate that a broker uses, or the replacement of one."""
 
     id: int
     name: str
@@ -28,10 +28,10 @@ class Expiring:
 
 
 class ExpiryWatch:
-    """Remembers what it has warned of, for as long as the process lives."""
+    """Remembers its warnings until the process ends."""
 
     def __init__(self) -> None:
-        """Nothing has been warned of yet."""
+        """Starts without warnings."""
         self._warned_at: dict[int, datetime] = {}
         self._measured: set[tuple[str, str]] = set()
 
@@ -59,7 +59,7 @@ class ExpiryWatch:
 def due(
     certificates: Iterable[Expiring], warned_at: dict[int, datetime], now: datetime
 ) -> list[Expiring]:
-    """Those to warn of now, when each was warned of last being `warned_at`."""
+    """The certificates to warn about now; `warned_at` has the times of the last warnings."""
     return [
         certificate
         for certificate in certificates

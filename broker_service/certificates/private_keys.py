@@ -1,7 +1,8 @@
-"""Private keys from PEM text: of a kind that is in use, and the one that belongs to a certificate.
+"""Reads private keys from PEM text, and checks that they are of a usual kind and belong to a
+certificate.
 
-What is sent may be made to keep the checks busy, so sizes are looked at before anything is computed
-with: a prime of 20,000 bits takes minutes to be found prime.
+A key may be made to keep the checks busy, so sizes are checked before any computation: testing
+whether a number of 20,000 bits is prime takes minutes.
 """
 
 import re
@@ -40,7 +41,7 @@ PrivateKey = (
 
 
 def read_private_key(pem: str, public_key: CertificatePublicKeyTypes) -> str:
-    """The key as PKCS #8 in PEM. Raises `InvalidInput`, which tells nothing of what was sent."""
+    """The key as PKCS #8 in PEM. Raises `InvalidInput`, which reveals nothing about the key."""
     if ENCRYPTED.search(pem):
         raise InvalidInput(
             "is protected by a passphrase: send it without one, it is kept encrypted", field=FIELD
@@ -65,7 +66,7 @@ def _loaded(der: bytes) -> PrivateKey | None:
     """The key, checked; None for one of another kind, or too large to check."""
     if len(der) > MAX_DER_BYTES:
         return None
-    # Nothing is computed with what is loaded like this, its numbers are only looked at.
+    # Keys that are loaded like this are not used for computation; only their sizes are read.
     unchecked = load_der_private_key(der, None, unsafe_skip_rsa_key_validation=True)
     if isinstance(unchecked, rsa.RSAPrivateKey) and not _is_bounded(unchecked.private_numbers()):
         return None

@@ -1,4 +1,4 @@
-"""Certificates from PEM text: what is in them, and whether they can be what they are meant for."""
+"""Reads certificates from PEM text, and checks that they fit their purpose."""
 
 import hashlib
 import ssl
@@ -22,16 +22,16 @@ from chassis.validation import CONTROL
 CA, CLIENT = "ca", "client"
 MAX_CERTIFICATES = 16
 MAX_NAME = 255
-# Below, stock OpenSSL takes no part in it; above, every handshake of every device pays for it.
+# OpenSSL refuses shorter keys by default; longer ones slow down every handshake of every device.
 RSA_BITS = (2_048, 8_192)
 CURVES = (ec.SECP256R1, ec.SECP384R1, ec.SECP521R1)
-# What the library raises for what is no certificate, or none that it knows.
+# The errors of the library for text that is not a certificate, or not one that it supports.
 UNREADABLE = (
     ValueError,
     TypeError,
     OverflowError,
     UnsupportedAlgorithm,
-    # Of OpenSSL, in words that the library does not know.
+    # Errors of OpenSSL for which the library has no class.
     InternalError,
     x509.InvalidVersion,
     x509.DuplicateExtension,
@@ -41,7 +41,7 @@ UNREADABLE = (
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
-    """A CA bundle, or a client's chain; the text is written anew, so only certificates are in it.
+    """A CA bundle, or a client's chain. The text is written anew, so it contains only certificates.
 
     Subject and issuer are those of the first certificate.
     """
@@ -49,21 +49,20 @@ class Certificate:
     kind: str
     name: str
     pem: str
-    # PKCS #8 in PEM; of a client's chain, where it was sent along.
+    # PKCS #8 in PEM, for a client's chain that was sent with its key.
     private_key: str | None = field(repr=False)
-    # Over all certificates in order; of one alone it is what every tool shows.
+    # Over all certificates in order; for a single one it is the fingerprint that other tools show.
     fingerprint_sha256: str
     subject: str
     issuer: str
-    # When all of them are valid.
+    # The time in which all of them are valid.
     not_before: datetime
     not_after: datetime
 
 
 def read_ca(pem: str, *, name: str | None = None, field: str = "pem") -> Certificate:
-    """Reads the CA certificates that a broker's own may chain to, in any order.
-
-    One that is there twice is kept once. Raises `InvalidInput` for `field`.
+    """Reads the CA certificates for verifying a broker's certificate, in any order, without
+    duplicates. Raises `InvalidInput` for `field`.
     """
     found = list(dict.fromkeys(_certificates(pem, field)))
     for certificate in found:
@@ -107,7 +106,7 @@ def _certificates(pem: str, field: str) -> list[x509.Certificate]:
         found = loaded(blocks)
         are_usable = all(_is_usable(certificate) for certificate in found)
     except UNREADABLE:
-        # The library's text is of its parser; what the operator needs to know is this.
+        # The library's text is about its parser; this one helps the operator.
         raise InvalidInput("is not a PEM certificate", field=field) from None
     if not are_usable:
         raise InvalidInput(
@@ -121,15 +120,15 @@ def _certificates(pem: str, field: str) -> list[x509.Certificate]:
 def loaded(blocks: Sequence[Block]) -> list[x509.Certificate]:
     """The certificates of PEM blocks. Raises one of `UNREADABLE`."""
     with warnings.catch_warnings():
-        # Of a serial number that is not positive (RFC 5280, section 4.1.2.2): old CAs have 0.
+        # A warning about a serial number that is not positive (RFC 5280, section 4.1.2.2): old CAs
+        # have 0.
         warnings.simplefilter("ignore", CryptographyDeprecationWarning)
         return [x509.load_der_x509_certificate(block.der) for block in blocks]
 
 
 def _require_openssl(pem: str, field: str) -> None:
-    """Raises `InvalidInput` for what OpenSSL, and so most clients, cannot load.
-
-    Some of what it decodes at once, such as the public key, this library never looks at.
+    """Raises `InvalidInput` for a certificate that OpenSSL, and so most clients, cannot load.
+    OpenSSL decodes some parts at once, such as the public key, that this library does not check.
     """
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=pem)
@@ -182,8 +181,8 @@ def _checked(
     field: str,
 ) -> Certificate:
     try:
-        # The library decodes a name when it is first asked for: all are, so that nothing is kept
-        # that cannot be looked at later.
+        # The library decodes names at their first use. All are read here, so that no certificate is
+        # stored whose names cannot be read later.
         names = [(one.subject.rfc4514_string(), one.issuer.rfc4514_string()) for one in found]
         subject, issuer = names[0]
         not_before = max(certificate.not_valid_before_utc for certificate in found)

@@ -33,7 +33,7 @@ MAX_EXPIRES_WITHIN_S = 10_000 * 7 * 24 * 60 * 60
 
 
 class CertificateServicer(certificates_pb2_grpc.CertificateServiceServicer):
-    """A certificate that nobody uses yet changes nothing for anybody."""
+    """A new certificate has no effect before a broker uses it."""
 
     def __init__(self, store: CertificateStore, refresh: Refresh) -> None:
         """`refresh` makes a change that was committed take effect in this process."""
@@ -98,7 +98,7 @@ class CertificateServicer(certificates_pb2_grpc.CertificateServiceServicer):
 
 
 def read(given: pb.NewCertificate, kind: str, *, field: str = "") -> Certificate:
-    """What is to be kept; `field` is the one that it stands in. Raises `InvalidInput`."""
+    """The certificate to store, from `field` of the request. Raises `InvalidInput`."""
     inside = f"{field}." if field else ""
     name = given.name if given.HasField("name") else None
     if name is not None:
@@ -117,7 +117,7 @@ def read(given: pb.NewCertificate, kind: str, *, field: str = "") -> Certificate
 
 
 def proto_of(row: Mapping[Any, Any], *, is_listed: bool = False) -> pb.Certificate:
-    """What may be told of a row."""
+    """The message for a row, without secrets."""
     return pb.Certificate(
         id=row["id"],
         kind=KIND_OF[row["kind"]],
@@ -137,7 +137,7 @@ def proto_of(row: Mapping[Any, Any], *, is_listed: bool = False) -> pb.Certifica
 
 
 def warnings(kind: str, pem: str, *, host: str | None = None) -> list[pb.CertificateWarning]:
-    """What keeps clients from verifying with it now; `host` is that of a broker that uses it."""
+    """Why clients cannot verify with it now; `host` is that of a broker that uses it."""
     return [
         pb.CertificateWarning(reason=problem.reason, detail=problem.detail)
         for problem in warnings_of(kind, pem, datetime.now(UTC), host=host)

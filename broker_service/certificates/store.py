@@ -17,7 +17,7 @@ from chassis.database import reading
 
 
 class CertificateStore:
-    """Rows are those of `certificates` without the private keys, which never leave.
+    """Rows are those of `certificates` without the private keys, which are never returned.
 
     They have `has_private_key` instead, and `broker_ids`, the brokers that use each.
     """
@@ -39,7 +39,7 @@ class CertificateStore:
         kind: str | None,
         expires_within: timedelta | None,
     ) -> Sequence[Row]:
-        """In the order of their ids. Those that have expired do so within any time."""
+        """In the order of their ids. Expired certificates count as expiring within any time."""
         query = whole.where(certificates.c.id > (certificate_id or 0))
         if kind is not None:
             query = query.where(certificates.c.kind == kind)
@@ -91,7 +91,7 @@ class CertificateStore:
             )
 
     async def encryption_key_ids(self) -> set[int]:
-        """With which keys the private keys are encrypted."""
+        """The ids of the keys with which private keys are encrypted."""
         sealed = certificates.c.private_key_encrypted
         head = sa.func.substring(sealed, 1, HEADER_BYTES)
         query = sa.select(head).distinct().where(sealed.is_not(None))
@@ -100,7 +100,7 @@ class CertificateStore:
 
 
 async def _usage(connection: AsyncConnection, certificate_id: int) -> dict[str, int]:
-    """How many brokers, revisions of brokers and rotations name it."""
+    """How many brokers, revisions of brokers and rotations use it."""
 
     def naming(table: sa.Table, *columns: sa.Column[int | None]) -> sa.ScalarSelect[int]:
         names = sa.or_(*(column == certificate_id for column in columns))

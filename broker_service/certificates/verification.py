@@ -1,7 +1,8 @@
-"""Whether a stock TLS client could ever verify with certificates: what OpenSSL would refuse.
+"""Checks whether common TLS clients can verify with certificates: finds what OpenSSL would refuse.
 
 The rules are those of OpenSSL at its security level 2 without X509_V_FLAG_PARTIAL_CHAIN, which is
-what most clients and brokers use. Each warning is about a fault that another certificate mends.
+what most clients and brokers use. Each warning is about a fault that another certificate can
+correct.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -49,9 +50,8 @@ WEAK_HASHES = (hashes.MD5, hashes.SHA1)
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Something that keeps a certificate from being used.
-
-    `reason` is UPPER_SNAKE and stable, `detail` is for people.
+    """A reason why a certificate cannot be used. `reason` is UPPER_SNAKE and stable, `detail` is
+    for people.
     """
 
     reason: str
@@ -59,22 +59,21 @@ class Problem:
 
 
 def warnings_of(kind: str, pem: str, now: datetime, *, host: str | None = None) -> list[Problem]:
-    """What is wrong with a CA bundle or a client's chain, as our own tables have it.
-
-    A CA bundle's certificates are each looked at with those that lead from it to a root. With
-    `host`, the name or address of a broker, also whether the CAs may vouch for it.
+    """The warnings about a stored CA bundle or client's chain. Each certificate of a CA bundle is
+    checked with those that lead from it to a root. With `host`, the name or address of a broker,
+    this also checks whether the CAs may issue certificates for it.
     """
     try:
         chains = _chains_of(kind, pem)
     except UNREADABLE:
-        # It was stored before uploads were read so thoroughly.
+        # It was stored before uploads were checked so strictly.
         return [Problem("UNREADABLE", "holds a certificate that TLS clients cannot read")]
     found: dict[Problem, None] = {}
     for chain in chains:
         found.update(dict.fromkeys((*chain.faults, *_faults_of_time(chain.certificates, now))))
     if host is not None and chains:
         refusals = [fault for chain in chains if (fault := _fault_of_host(chain, host))]
-        # A broker's certificate may come from any of them.
+        # Any of them may have issued a broker's certificate.
         if len(refusals) == len(chains):
             found.update(dict.fromkeys(refusals))
     return list(found)
@@ -82,7 +81,9 @@ def warnings_of(kind: str, pem: str, now: datetime, *, host: str | None = None) 
 
 @dataclass(frozen=True, slots=True)
 class _Chain:
-    """A certificate and those that lead from it to a root, with what is always wrong with them."""
+    """A certificate and those that lead from it to a root, with the warnings that do not depend on
+    time.
+    """
 
     certificates: tuple[x509.Certificate, ...]
     faults: tuple[Problem, ...]
@@ -120,7 +121,7 @@ def _chain_in_bundle(first: x509.Certificate, bundle: Sequence[x509.Certificate]
                 f" {_cut(chain[-1].issuer.rfc4514_string())}",
             )
             return _Chain(tuple(chain), (missing,))
-        # A root of its own ends the search; else the one that is valid longest.
+        # Its own root ends the search; else the issuer that is valid longest is used.
         chain.append(
             max(issuers, key=lambda each: (_is_self_signed(each), each.not_valid_after_utc))
         )
@@ -154,7 +155,7 @@ def _faults_of_each(
 
 
 def _faults_of_lengths(issuers: Sequence[x509.Certificate]) -> Iterable[Problem]:
-    """Each of `issuers` has issued the one before it (RFC 5280, section 4.2.1.9)."""
+    """Each of `issuers` has issued the previous certificate (RFC 5280, section 4.2.1.9)."""
     below = 0
     for issuer in issuers:
         constraints = _extension(issuer, x509.BasicConstraints)
@@ -201,7 +202,7 @@ def _fault_of_host(chain: _Chain, host: str) -> Problem | None:
 
 
 def _covering(host: str) -> Callable[[x509.GeneralName], bool | None]:
-    """Whether a subtree covers the host; None for one of another kind of name."""
+    """Whether a subtree covers the host; None for another kind of name."""
     try:
         address = ip_address(host)
     except ValueError:
@@ -236,7 +237,7 @@ def _may_have_issued(issuer: x509.Certificate, certificate: x509.Certificate) ->
     except InvalidSignature:
         return False
     except UNREADABLE:
-        # Of an algorithm that is no longer supported; that is a fault of its own.
+        # The algorithm is no longer supported; that has its own warning.
         return _is_weak(certificate)
     return True
 
@@ -247,7 +248,7 @@ def _is_self_signed(certificate: x509.Certificate) -> bool:
 
 
 def _identifies(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
-    """Whether the authority's key identifier does not say otherwise."""
+    """Whether the authority's key identifier matches, or is absent."""
     authority = _extension(certificate, x509.AuthorityKeyIdentifier)
     if authority is None:
         return True

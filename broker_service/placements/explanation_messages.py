@@ -1,4 +1,4 @@
-"""What is asked to be explained, and the explanation, between protobuf and plain values."""
+"""Converts requests for explanations, and explanations, between protobuf and plain values."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -24,7 +24,7 @@ SOURCES = {
 
 
 def facts_in(request: pb.ExplainResolutionRequest, own: Facts) -> Facts:
-    """The device's own facts with those that are supposed. Raises `InvalidInput`."""
+    """The device's facts with the supposed ones. Raises `InvalidInput`."""
     given, facts = request.fields, own
     for name in request.mask.paths:
         match name:
@@ -56,10 +56,7 @@ def require_nothing_supposed(request: pb.ExplainResolutionRequest) -> None:
 
 
 def named_in(request: pb.ExplainResolutionRequest) -> list[Placement]:
-    """Every broker that is supposed to be something, for who looks whether they are known.
-
-    Raises `InvalidInput`.
-    """
+    """All brokers that a supposition names, to check whether they exist. Raises `InvalidInput`."""
     both = set(request.active_broker_ids) & set(request.inactive_broker_ids)
     if both:
         raise InvalidInput(f"broker {min(both)} is active too", field="inactive_broker_ids")
@@ -76,7 +73,7 @@ def named_in(request: pb.ExplainResolutionRequest) -> list[Placement]:
 def unknown_in(
     request: pb.ExplainResolutionRequest, facts: Facts, directory: Directory
 ) -> InvalidInput | None:
-    """What is wrong with a supposition that names what is not in `directory`, if it does."""
+    """The error of a supposition that names an unknown broker or fleet, or None."""
     for field, ids in _supposed(request):
         if not directory.brokers.keys() >= set(ids):
             return BrokerUnknown("there is no such broker", field=field)
@@ -89,7 +86,7 @@ def unknown_in(
 
 
 def directory_in(request: pb.ExplainResolutionRequest, directory: Directory) -> Directory:
-    """The directory as it is supposed to be."""
+    """The directory with the supposed changes."""
     return supposing(
         directory,
         active_ids=request.active_broker_ids,
@@ -101,7 +98,7 @@ def directory_in(request: pb.ExplainResolutionRequest, directory: Directory) -> 
 
 
 def steps_of(steps: Iterable[ExplainedStep]) -> list[pb.ExplainedStep]:
-    """As they are sent."""
+    """The steps as messages."""
     return [
         pb.ExplainedStep(
             source=SOURCES[step.source],
@@ -115,7 +112,7 @@ def steps_of(steps: Iterable[ExplainedStep]) -> list[pb.ExplainedStep]:
 
 
 def fields_of(facts: Facts) -> pb.PlacementFields:
-    """As they are sent."""
+    """The facts as a message."""
     location = None
     if facts.location is not None:
         latitude, longitude = facts.location
@@ -129,7 +126,7 @@ def fields_of(facts: Facts) -> pb.PlacementFields:
 
 
 def _supposed(request: pb.ExplainResolutionRequest) -> list[tuple[str, list[int]]]:
-    """The brokers that are supposed to be something, by the field that says so."""
+    """The brokers that a supposition names, by field."""
     default_id = request.default_broker_id
     return [
         ("active_broker_ids", list(request.active_broker_ids)),

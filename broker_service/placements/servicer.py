@@ -21,15 +21,15 @@ from chassis.servicers import allows
 from chassis.trust import Access, Services, WithinFleets
 from chassis.validation import IDENTIFIER, check_identifier
 
-# A device's broker is asked for by the registry and by services of the operator's own.
+# The registry and the operator's own services ask for devices' brokers.
 RESOLVING = Services(Identity.REGISTRY, Identity.RESOLVER, Identity.SHARED)
 
 MAX_SUBJECTS = 10_000
-# Of the answers made from one snapshot; placements are brokers and fleets in combination.
+# The limit of cached answers from one snapshot; placements are combinations of brokers and fleets.
 MAX_REMEMBERED = 5_000
 UNPLACED = Placement()
 
-# A device's placement; None for one that is not registered.
+# A device's placement; None if the device is not registered.
 Found = Placement | None
 
 
@@ -93,8 +93,8 @@ class ResolutionServicer(resolution_pb2_grpc.ResolutionServiceServicer):
     async def ExplainResolution(
         self, request: pb.ExplainResolutionRequest, context: Context
     ) -> pb.ExplainResolutionResponse:
-        """Raises `InvalidInput`, `BrokerUnknown`, `FleetUnknown`, `Unavailable`; for whoever is
-        restricted to fleets, `Forbidden` and `DeviceNotFound`.
+        """Raises `InvalidInput`, `BrokerUnknown`, `FleetUnknown`, `Unavailable`; for tokens that
+        are restricted to fleets also `Forbidden` and `DeviceNotFound`.
         """
         own, within = None, isolation.fleets.get()
         if within is not None:
@@ -144,8 +144,8 @@ class ResolutionServicer(resolution_pb2_grpc.ResolutionServiceServicer):
     async def _placements_of(
         self, subjects: Sequence[pb.Subject]
     ) -> list[Placement | MooringError]:
-        """One for each subject: `UNPLACED` itself for a uuid that is not registered."""
-        # The uuids to look up, where there is no answer yet.
+        """A placement for each subject: the object `UNPLACED` for a uuid that is not registered."""
+        # The uuids to look up, for subjects without an answer yet.
         asked = [_asked(subject) for subject in subjects]
         uuids = [uuid for uuid in asked if isinstance(uuid, str)]
         if not uuids:
@@ -161,13 +161,12 @@ class ResolutionServicer(resolution_pb2_grpc.ResolutionServiceServicer):
         ]
 
     async def _snapshot_for(self, placements: Iterable[Placement], version: str = "") -> Snapshot:
-        """The current snapshot, read anew when it is older than what the caller has read.
-
-        A fleet that was made or changed a moment ago may be restricted: by its rule of before, its
-        devices would be sent to the default.
+        """The current snapshot, read again if it is older than the data that the caller has read. A
+        fleet that was created or changed a moment ago may be restricted: with its old rule, its
+        devices would get the default broker.
         """
         snapshot = self._snapshots.current
-        # One that is stale is read anew as soon as that can be done, and says that it is.
+        # A stale snapshot is marked so, and is read again as soon as possible.
         is_as_read = version in ("", snapshot.version) or self._snapshots.is_stale
         if is_as_read and all(map(snapshot.directory.knows, set(placements))):
             return snapshot
@@ -175,7 +174,7 @@ class ResolutionServicer(resolution_pb2_grpc.ResolutionServiceServicer):
         return self._snapshots.current
 
     def _answers(self, snapshot: Snapshot) -> "_Answers":
-        """Those made from `snapshot` so far: an answer is made once, however many ask."""
+        """The answers from `snapshot` so far: each is made once for all its devices."""
         is_stale = self._snapshots.is_stale
         answers = self._made
         if answers is None or answers.snapshot is not snapshot or answers.is_stale != is_stale:
@@ -184,7 +183,7 @@ class ResolutionServicer(resolution_pb2_grpc.ResolutionServiceServicer):
 
 
 def _asked(subject: pb.Subject) -> str | Placement | MooringError:
-    """The uuid to look up, the placement that is given, or what is wrong."""
+    """The uuid to look up, the given placement, or the error."""
     if subject.HasField("placement"):
         facts = subject.placement
         return Placement(
@@ -197,7 +196,7 @@ def _asked(subject: pb.Subject) -> str | Placement | MooringError:
 
 
 class _Answers:
-    """What is answered as of one snapshot. Few placements serve all devices."""
+    """The answers from one snapshot. A few placements serve all devices."""
 
     def __init__(self, snapshot: Snapshot, is_stale: bool, environment_url: str) -> None:
         self.snapshot = snapshot
@@ -221,7 +220,7 @@ class _Answers:
         return answer
 
     def outcome(self, placement: Placement | MooringError) -> pb.ResolutionOutcome:
-        """An item of a batch; `UNPLACED` itself stands for a uuid that is not registered."""
+        """An item of a batch; the object `UNPLACED` stands for a uuid that is not registered."""
         try:
             if isinstance(placement, MooringError):
                 raise placement

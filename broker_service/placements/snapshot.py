@@ -1,7 +1,6 @@
-"""The brokers and fleets in memory: one immutable snapshot, replaced when the database says so.
-
-Brokers are few and change seldom, so every answer is made from memory; what is never kept in
-memory is a device.
+"""The brokers and fleets in memory: one immutable snapshot, replaced when the database announces a
+change. Brokers are few and change seldom, so every answer is made from memory. Devices are never
+kept in memory.
 """
 
 import asyncio
@@ -40,21 +39,21 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """All that resolving needs, as of one moment."""
+    """The data for resolving, as of one moment."""
 
     directory: Directory
-    # What clients are told of each broker, by id.
+    # The settings of each broker for clients, by id.
     settings: Mapping[int, pb.BrokerSettings]
-    # Of the row placement_version.
+    # The version in the row placement_version.
     version: str
 
     @classmethod
     def of(cls, reading: Reading) -> "Snapshot":
-        """What a reading of all gives."""
+        """The snapshot from a complete reading."""
         return cls(reading.directory, _settings_in(reading), reading.version)
 
     def with_touched(self, reading: Reading) -> "Snapshot":
-        """What it has become, by a reading of what was touched since."""
+        """The next snapshot, from a reading of the rows that were touched since."""
         touched, read = reading.touched, reading.directory
         if touched is None:
             return Snapshot.of(reading)
@@ -72,10 +71,10 @@ class Snapshot:
 
 
 class SnapshotKeeper(Follower):
-    """Owns the current snapshot. Without a database it goes on with the last, marked stale."""
+    """Owns the current snapshot. Without a database it keeps the last one, marked stale."""
 
     def __init__(self, store: PlacementStore, listener: Listener, health: Health) -> None:
-        """`health` is told when there is a snapshot to answer from, and when it is current."""
+        """`health` is set when there is a snapshot, and when it is current."""
         super().__init__(listener)
         self._store = store
         self._health = health
@@ -84,12 +83,12 @@ class SnapshotKeeper(Follower):
         self._expiry = ExpiryWatch()
         # The connection that was listening when the last reading began.
         self._read_with = 0
-        # When all was read last, by the running loop's clock.
+        # The time of the last complete reading, by the running loop's clock.
         self._all_read_at = 0.0
 
     @property
     def is_stale(self) -> bool:
-        """Whether something may have changed in the database since the snapshot was read."""
+        """Whether the database may have changed since the snapshot was read."""
         listener = self._listener
         is_heard = listener.is_listening and listener.connections == self._read_with
         return not (self._has_read and is_heard)
@@ -107,7 +106,7 @@ class SnapshotKeeper(Follower):
         connection = self._listener.connections
         begun_at = asyncio.get_running_loop().time()
         before = self._snapshot
-        # All of it now and then: what does not announce itself is noticed all the same.
+        # Everything is read from time to time, so that changes without an announcement are noticed.
         is_all_due = begun_at - self._all_read_at >= REREAD_S
         since = "" if before is None or is_all_due or self.is_stale else before.version
         try:
@@ -137,7 +136,7 @@ class SnapshotKeeper(Follower):
 def _replaced(
     old: Mapping[Key, Value], keys: Collection[Key], new: Mapping[Key, Value]
 ) -> Mapping[Key, Value]:
-    """A copy of `old` in which `new` is what there is under `keys`."""
+    """A copy of `old` whose values for `keys` are those of `new`."""
     copy = dict(old)
     for key in keys:
         copy.pop(key, None)
@@ -168,7 +167,7 @@ def _settings_of(row: sa.RowMapping) -> pb.BrokerSettings:
     )
     digest = hashlib.sha256(settings.SerializeToString(deterministic=True))
     settings.generation = digest.hexdigest()[:16]
-    # No device sees them, so they change nothing for it.
+    # No answer to a device contains them, so they change nothing for devices.
     ca_ids = (row["ca_certificate_id"], row["next_ca_id"])
     settings.ca_certificate_ids.extend(ca_id for ca_id in ca_ids if ca_id is not None)
     settings.is_told = row["management"] == TOLD_MANAGEMENT

@@ -1,4 +1,4 @@
-"""Where devices, fleets and brokers stand, as the database has it."""
+"""Reads placements of devices, fleets and brokers from the database."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -67,8 +67,8 @@ _facts = sa.select(devices, fleets.c.revision).join_from(
     devices, fleets, devices.c.fleet_id == fleets.c.id
 )
 
-# Text, as it goes to the driver: see registry_service/provisioning/statements.py.
-# Few placements serve all devices: a row is one of them with all its uuids, for rows cost time.
+# Text for the driver: see registry_service/provisioning/statements.py. A few placements serve all
+# devices, so a row is one placement with all its uuids, because rows cost time.
 PLACEMENTS = """
 SELECT placed.mqtt_broker_id, placed.fleet_id, fleet.revision, placed.wave, placed.uuids
 FROM (
@@ -91,8 +91,8 @@ JOIN fleets AS fleet ON fleet.id = placed.fleet_id
 
 @dataclass(frozen=True, slots=True)
 class Touched:
-    """Brokers and fleets that were made, changed or deleted; and certificates, whose brokers are
-    touched with them.
+    """Brokers and fleets that were created, changed or deleted; and certificates, which touch their
+    brokers too.
     """
 
     broker_ids: frozenset[int]
@@ -110,7 +110,7 @@ class Reading:
     directory: Directory
     rows: Sequence[sa.RowMapping]
     version: str
-    # The certificates in use; None in a reading of what was touched.
+    # The certificates in use; None in a partial reading.
     expiring: Sequence[Expiring] | None = None
     touched: Touched | None = None
 
@@ -119,18 +119,20 @@ class PlacementStore:
     """Reads only."""
 
     def __init__(self, engine: AsyncEngine, pool: Pool, listener: Listener) -> None:
-        """All connect as mooring_broker; what hangs when `listener` reconnects is asked again."""
+        """All connect as mooring_broker; a reading that hangs when `listener` reconnects is
+        repeated.
+        """
         self._engine = engine
         self._pool = pool
         self._listener = listener
 
     async def read(self, since: str = "") -> Reading:
-        """What was touched since that version; all, where nobody knows that any more.
-
-        Raises `Unavailable`.
+        """The rows that were touched since that version; all rows if the log does not go back so
+        far. Raises `Unavailable`.
         """
         async with reading(self._engine) as connection:
-            # One moment for all: a fleet's broker is among the brokers, as of that version.
+            # All is read as of one moment, so a fleet's broker is among the brokers of that
+            # version.
             await connection.execution_options(isolation_level="REPEATABLE READ")
             version = (await connection.scalars(sa.select(placement_version.c.version))).one()
             touched = await _touched(connection, UUID(since), version) if since else None
@@ -155,9 +157,8 @@ class PlacementStore:
         )
 
     async def placements_of(self, uuids: Sequence[str]) -> dict[str, Placement]:
-        """Those of the uuids that are registered; one object for all that are placed alike.
-
-        Uuids are identifiers. Raises `Unavailable`.
+        """The placements of the registered uuids; devices with equal facts share one object. Uuids
+        are identifiers. Raises `Unavailable`.
         """
         rows = await self._listener.reading(
             lambda: fetched(self._pool, PLACEMENTS, [text_array(uuids)])
@@ -168,8 +169,7 @@ class PlacementStore:
         return placements
 
     async def facts_of(self, uuid: str, within: Fleets = None) -> Facts | None:
-        """Those of one device; None if no such device is registered in one of the fleets.
-
+        """The facts of one device; None if no such device is registered in one of the fleets.
         Raises `Unavailable`.
         """
         query = _facts.where(devices.c.uuid == uuid, is_within(devices.c.fleet_id, within))
@@ -191,7 +191,9 @@ def _rule(row: sa.Row[*tuple[Any, ...]]) -> FleetRule:
 
 
 async def _touched(connection: AsyncConnection, since: UUID, version: UUID) -> Touched | None:
-    """What led from the one version to the other; None where the log does not say, or all has."""
+    """The rows that changed between the two versions; None if the log does not have them, or if
+    everything changed.
+    """
     lines = (await connection.execute(_log, {"version": since})).all()
     if not lines or lines[-1].version != version:
         return None

@@ -1,1 +1,1 @@
-"""Everything that is encrypted in the database, put under the ring's active key."""
+"""Encrypts all secrets in the database again, under the ring's active key."""

@@ -1,8 +1,7 @@
-"""`python -m broker_service.reencrypt`: puts all secrets under the active key; others can go then.
-
-It also binds passwords of earlier versions to their destinations; until then they are not used.
-
-It can be stopped and begun again at any time, also beside the service.
+"""`python -m broker_service.reencrypt`: encrypts all secrets again under the active key. After
+that, other keys can be removed. It also binds passwords of earlier versions to their destinations;
+until then they are not used. It can be stopped and started again at any time, also while the
+service runs.
 """
 
 import asyncio
@@ -19,7 +18,7 @@ from chassis.database_failures import retried
 
 
 async def reencrypted(config: ReencryptConfig) -> Chunk:
-    """What was done, in all. Raises `SystemExit`, `Unavailable`."""
+    """The totals. Raises `SystemExit`, `Unavailable`."""
     log.actor.set("broker_service.reencrypt")
     keys = EncryptionKeys.read(config.encryption_keys_file)
     engine = engine_of(config.database_url, pool_size=1)
@@ -38,7 +37,7 @@ async def reencrypted(config: ReencryptConfig) -> Chunk:
 
 
 def show(done: Chunk, active_id: int) -> int:
-    """Prints what was done; the exit status."""
+    """Prints the totals; returns the exit status."""
     print(  # noqa: T201
         f"{done.passwords} passwords and {done.private_keys} private keys"
         f" were put under key {active_id}"

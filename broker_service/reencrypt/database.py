@@ -1,4 +1,4 @@
-"""For which destination each password was given, by what brokers were while they had it."""
+"""Finds the destination of each password from the revisions of brokers that had it."""
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping
@@ -12,14 +12,14 @@ from broker_service.destinations import Destination, first_given_for
 from broker_service.encryption import UNBOUND, VERSION_BYTES
 from broker_service.tables import brokers, history
 
-# A broker's id, and a password as it is kept.
+# A broker's id, and a stored password.
 Kept: TypeAlias = tuple[int, bytes]
 
 
 async def destinations_of(
     connection: AsyncConnection, broker_ids: Collection[int]
 ) -> Mapping[Kept, str]:
-    """The encoded destination of every password that is kept without one, in histories too."""
+    """The encoded destination of every password that is stored without one, in histories too."""
     past = (
         sa.select(history.c.broker_id, history.c.password_encrypted, history.c.state)
         .where(

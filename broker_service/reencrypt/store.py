@@ -1,6 +1,5 @@
-"""What is encrypted under other keys than the active one, a chunk at a time.
-
-Also passwords that an earlier version kept without the destination that they are for.
+"""Encrypts secrets under other keys than the active one again, a chunk at a time. Includes
+passwords that an earlier version stored without their destination.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -21,7 +20,7 @@ from chassis import audit
 from chassis.database import take_turns, writing
 from domain.turns import PLACEMENT
 
-# Rows that are locked together; whoever changes one of them waits as long.
+# Rows that are locked together; changes of one of them wait until the chunk is done.
 CHUNK = 50
 
 Secret = sa.Column[bytes | None]
@@ -29,11 +28,11 @@ Secret = sa.Column[bytes | None]
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """What was done, and behind which id there may be more."""
+    """The numbers of a chunk, and the id after which there may be more."""
 
     passwords: int = 0
     private_keys: int = 0
-    # Where something lies that no key of the ring opens.
+    # The places of secrets that no key of the ring can decrypt.
     unreadable: tuple[str, ...] = ()
     last_id: int | None = None
 
@@ -46,7 +45,7 @@ class Chunk:
 
 
 class ReencryptionStore:
-    """Each chunk is a transaction; one that is repeated finds nothing left to do."""
+    """Each chunk is a transaction; repeating one changes nothing."""
 
     def __init__(self, engine: AsyncEngine, keys: EncryptionKeys) -> None:
         """`engine` connects as mooring_broker."""
@@ -54,10 +53,9 @@ class ReencryptionStore:
         self._keys = keys
 
     async def passwords(self, after: int) -> Chunk:
-        """Those of the brokers behind the id `after`, in their histories too.
-
-        A password that did not change between two revisions is the same bytes in both, and stays
-        so: the history compares them.
+        """The passwords of brokers after the id `after`, in their histories too. A password that is
+        the same in two revisions has the same bytes in both, and still has afterwards: the history
+        compares them.
         """
         async with writing(self._engine) as connection:
             await take_turns(connection, PLACEMENT)
@@ -92,7 +90,7 @@ class ReencryptionStore:
         return chunk
 
     async def private_keys(self, after: int) -> Chunk:
-        """Those of the certificates behind the id `after`."""
+        """The private keys of certificates after the id `after`."""
         owner, secret = certificates.c.id, certificates.c.private_key_encrypted
         chosen = (
             sa.select(owner, secret)
@@ -126,7 +124,7 @@ class ReencryptionStore:
         return list((await connection.execute(query)).scalars())
 
     def _is_elsewhere(self, secret: Secret, *, is_bound: bool) -> sa.ColumnElement[bool]:
-        """Whether it is under another key than the active one, or lacks its destination."""
+        """Whether the secret is under another key than the active one, or lacks its destination."""
         return sa.func.substring(secret, 1, HEADER_BYTES) != self._keys.header(is_bound=is_bound)
 
     def _renewed(
@@ -135,9 +133,8 @@ class ReencryptionStore:
         place_of: Callable[[int], str],
         destinations: Mapping[Kept, str] | None = None,
     ) -> tuple[list[tuple[int, bytes, bytes]], list[int]]:
-        """Each as it is and under the active key; and the ids of those that cannot be read.
-
-        One that has no destination gets that of `destinations`, where they are given.
+        """Each secret as it is stored and under the active key, and the ids of secrets that cannot
+        be read. A secret without a destination gets that of `destinations`, if given.
         """
         renewed: list[tuple[int, bytes, bytes]] = []
         unreadable: list[int] = []
@@ -163,7 +160,7 @@ class ReencryptionStore:
             )
 
 
-# By the broker that each is of.
+# By broker.
 PASSWORDS: tuple[tuple[sa.Column[int], Secret], ...] = (
     (brokers.c.id, brokers.c.password_encrypted),
     (history.c.broker_id, history.c.password_encrypted),
@@ -176,7 +173,7 @@ async def _replace(
     secret: Secret,
     renewed: list[tuple[int, bytes, bytes]],
 ) -> int:
-    """How many rows held one of `renewed`, and hold it under the active key now."""
+    """Writes `renewed` secrets, and returns the number of changed rows."""
     if not renewed:
         return 0
     names = (("id", sa.Integer()), ("kept", sa.LargeBinary()), ("renewed", sa.LargeBinary()))

@@ -1,1 +1,1 @@
-"""How many devices use which brokers, by what assigns them and by what they were told."""
+"""How many devices use which brokers: by assignment, and by their last answers."""

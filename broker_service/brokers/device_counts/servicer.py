@@ -12,10 +12,10 @@ from chassis.trust import Access
 
 
 class DeviceCountServicer(device_counts_pb2_grpc.DeviceCountServiceServicer):
-    """Counts are as of the moment when they are asked for."""
+    """Counts are as of the moment of the call."""
 
     def __init__(self, store: DeviceCountStore) -> None:
-        """Keeps nothing."""
+        """Has no state."""
         self._store = store
 
     @allows(Access.VIEWER)

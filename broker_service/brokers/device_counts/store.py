@@ -1,4 +1,4 @@
-"""Counts of devices, added up for brokers."""
+"""Adds up counts of devices for brokers."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,11 +10,11 @@ from broker_service.errors import BrokerNotFound
 from broker_service.tables import brokers, device_count_changes, device_counts, fleets
 from chassis.database import reading
 
-# What was appended and is not folded yet counts like the rest.
+# Lines that are appended and not folded yet count too.
 _kinds = sa.union_all(sa.select(device_counts), sa.select(device_count_changes)).subquery("kinds")
 _devices = sa.func.sum(_kinds.c.devices).label("devices")
 _asked: sa.BindParameter[Sequence[int]] = sa.bindparam("ids", type_=sa.ARRAY(sa.Integer))
-# As its own subquery, so that where the default is not asked for no fleet is looked at.
+# A separate subquery, so that no fleet is read unless the default is counted.
 _default = sa.select(brokers.c.id).where(brokers.c.is_default).scalar_subquery()
 _in_fleets = _kinds.join(fleets, fleets.c.id == _kinds.c.fleet_id)
 
@@ -42,7 +42,7 @@ _counts = sa.union_all(
 
 @dataclass(frozen=True, slots=True)
 class DeviceCounts:
-    """Those of a broker, by source; what is not in them is zero."""
+    """The counts of a broker, by source; a missing source is zero."""
 
     broker_id: int
     name: str
@@ -67,7 +67,7 @@ class DeviceCountStore:
         return found[0]
 
     async def counts_after(self, broker_id: int | None, limit: int) -> Sequence[DeviceCounts]:
-        """Those of the next brokers, in the order of their ids."""
+        """The counts of the next brokers, in the order of their ids."""
         query = sa.select(brokers.c.id, brokers.c.name).order_by(brokers.c.id).limit(limit)
         if broker_id is not None:
             query = query.where(brokers.c.id > broker_id)
@@ -78,7 +78,7 @@ class DeviceCountStore:
 async def _counted(
     connection: AsyncConnection, query: sa.Select[tuple[int, str]]
 ) -> Sequence[DeviceCounts]:
-    """Of the brokers that `query` finds, in its order."""
+    """The counts of the brokers that `query` finds, in its order."""
     names: dict[int, str] = {row.id: row.name for row in await connection.execute(query)}
     found: dict[tuple[int, str], dict[str, int]] = {}
     for row in await connection.execute(_counts, {"ids": list(names)}):

@@ -1,1 +1,1 @@
-"""Every revision of every broker, and the way back to one."""
+"""The revisions of brokers, and restoring one."""

@@ -1,4 +1,4 @@
-"""gRPC: what a broker has been, and going back to it."""
+"""gRPC: the revisions of a broker, and restoring one."""
 
 import json
 from datetime import datetime
@@ -22,7 +22,7 @@ from chassis.trust import Access
 
 
 class BrokerHistoryServicer(history_pb2_grpc.BrokerHistoryServiceServicer):
-    """A rollback is what this replica answers with before the caller hears of it."""
+    """A rollback takes effect in this replica before the caller gets its answer."""
 
     def __init__(self, store: HistoryStore, refresh: Refresh) -> None:
         """`refresh` makes a change that was committed take effect in this process."""
@@ -39,7 +39,7 @@ class BrokerHistoryServicer(history_pb2_grpc.BrokerHistoryServiceServicer):
             request.broker_id, pages.after(request.cursor, int), size + 1
         )
         page, next_cursor = pages.cut(rows, size, lambda row: row["revision"])
-        # Each is told against the one before it, also the last of the page.
+        # Each revision is compared with the one before it, also the last of the page.
         told = [_revision(row, before) for row, before in pairwise([*rows, None]) if row]
         return pb.ListBrokerRevisionsResponse(revisions=told[: len(page)], next_cursor=next_cursor)
 
@@ -69,8 +69,9 @@ class BrokerHistoryServicer(history_pb2_grpc.BrokerHistoryServiceServicer):
 
 
 def _check(state: State, before: State | None) -> None:
-    """Raises `InvalidInput` for what SQL made and the API does not take, and for a management that
-    came later, where it would lose its username or password. What `before` has too is not checked.
+    """Raises `InvalidInput` for values that were set by SQL and that the API does not accept, and
+    if a later management would lose its username or password. Values that are the same in `before`
+    are not checked.
     """
     now = None if before is None else _settings(before)
     check(_settings(state), now)
@@ -87,7 +88,7 @@ def _settings(state: State) -> Settings:
 
 
 def _as_row(state: State) -> dict[str, Any]:
-    """With the columns that came later, and times instead of their JSON."""
+    """The row with columns that were added later, and with times instead of their JSON."""
     later = {"labels": {}, "management": "", "management_url": ""}
     times = {name: datetime.fromisoformat(state[name]) for name in ("created_at", "updated_at")}
     return {**later, **state, **times}

@@ -1,4 +1,4 @@
-"""The histories in the database, which a trigger writes; and going back."""
+"""The histories in the database, which a trigger writes; and rollbacks."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
@@ -23,7 +23,7 @@ from broker_service.tables import brokers, certificates, history
 from chassis.database import reading
 from chassis.errors import LostRace
 
-# What a rollback brings back: all but whether it is the default, which is another broker's too.
+# The columns that a rollback restores: all except `is_default`, which also concerns another broker.
 RESTORED = (*(name for name in COMPARED if name != "is_default"), *SECRETS)
 
 _whole = sa.select(history, certificates.c.pem.label("ca_cert")).outerjoin_from(
@@ -34,7 +34,7 @@ State = Mapping[str, Any]
 
 
 class HistoryStore:
-    """Rows are those of `mqtt_broker_history`; a broker that is gone has them still."""
+    """Rows are those of `mqtt_broker_history`; deleted brokers have them too."""
 
     def __init__(self, engine: AsyncEngine, keys: EncryptionKeys) -> None:
         """`engine` connects as mooring_broker."""
@@ -44,7 +44,7 @@ class HistoryStore:
     async def revisions_before(
         self, broker_id: int, revision: int | None, limit: int
     ) -> Sequence[Row]:
-        """Newest first. Raises `BrokerNotFound` for one that never was."""
+        """Newest first. Raises `BrokerNotFound` if there never was such a broker."""
         query = sa.select(history).where(history.c.broker_id == broker_id)
         if revision is not None:
             query = query.where(history.c.revision < revision)
@@ -68,12 +68,11 @@ class HistoryStore:
         if_revision: Collection[int] = (),
         password: str | None = None,
     ) -> Row:
-        """Makes the broker what it was at `revision`; one that is gone comes back under its id.
-
-        `check` is given what it would be and what it is, and raises for what may not be any more.
-        `password` is what it has from then on, instead of the one that it had. Raises
-        `RevisionNotFound`, `PasswordKeyGone`, `BrokerNameTaken`, `BrokerIsDefault`, `LostRace`,
-        `InvalidInput` where the password is needed and is not given, and whatever `check` raises.
+        """Restores the broker to `revision`; a deleted broker is created again with its id. `check`
+        gets the columns after and before the rollback, and raises for values that are no longer
+        allowed. `password` replaces the password of the revision. Raises `RevisionNotFound`,
+        `PasswordKeyGone`, `BrokerNameTaken`, `BrokerIsDefault`, `LostRace`, `InvalidInput` where
+        the password is needed and is not given, and whatever `check` raises.
         """
         async with changing(self._engine) as connection:
             state = await _state_at(connection, broker_id, revision)
@@ -81,7 +80,7 @@ class HistoryStore:
                 before = await broker_of(connection, broker_id, is_locked=True)
             except BrokerNotFound:
                 before = None
-            # What was no column then stays as it is.
+            # Columns that did not exist at the revision stay as they are.
             values = {name: state[name] for name in RESTORED if name in state}
             restored = {**(before or {}), **values}
             given = {} if password is None else {"password_encrypted": b""}
@@ -127,6 +126,6 @@ async def _state_at(connection: AsyncConnection, broker_id: int, revision: int) 
 
 
 def state_of(row: Row) -> State:
-    """The broker's columns at a revision that did not delete it."""
+    """The broker's columns at a revision that is not a deletion."""
     kept = {"password_encrypted": row["password_encrypted"], "ca_cert": row.get("ca_cert")}
     return {**row["state"], **kept}

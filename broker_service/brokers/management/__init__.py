@@ -1,1 +1,1 @@
-"""What our own services need to drive brokers: the one way out for the brokers' passwords."""
+"""The managed brokers: the only call that returns passwords of brokers."""

@@ -1,4 +1,4 @@
-"""gRPC: the brokers that Mooring itself drives, with their passwords."""
+"""gRPC: the managed brokers, with their passwords."""
 
 from typing import Any
 
@@ -14,9 +14,9 @@ from chassis.server import Context
 from chassis.servicers import allows
 from chassis.trust import Services
 
-# Nobody's who has an API token, whatever their role.
+# No API token may call it, with any role.
 
-# Those that are columns too.
+# The fields that are columns too.
 COLUMNS = tuple(
     name
     for name in pb.ManagedBroker.DESCRIPTOR.fields_by_name
@@ -25,10 +25,10 @@ COLUMNS = tuple(
 
 
 class ManagementServicer(management_pb2_grpc.ManagementServiceServicer):
-    """Answers from the database, so that whichever replica is asked knows the last change."""
+    """Answers from the database, so that every replica knows the last change."""
 
     def __init__(self, store: ManagementStore) -> None:
-        """Keeps nothing."""
+        """Has no state."""
         self._store = store
 
     # Passwords are decrypted for the process that manages brokers, and for no other caller.

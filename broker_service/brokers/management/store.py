@@ -1,4 +1,4 @@
-"""The brokers in the database that Mooring itself drives."""
+"""The managed brokers in the database."""
 
 from collections.abc import Sequence
 
@@ -35,14 +35,13 @@ class ManagementStore:
         self._passwords = Passwords(keys)
 
     async def managed(self) -> Sequence[Row]:
-        """Those that are active, in the order of their ids. Raises `Unavailable`."""
+        """The active managed brokers, in the order of their ids. Raises `Unavailable`."""
         async with reading(self._engine) as connection:
             return (await connection.execute(_managed)).mappings().all()
 
     def password_of(self, row: Row) -> str:
-        """For where the row says that the broker is.
-
-        Raises `SecretUnreadable`, `SecretNotBound`, `SecretBoundElsewhere`.
+        """The password, for the destination in the row. Raises `SecretUnreadable`,
+        `SecretNotBound`, `SecretBoundElsewhere`.
         """
         destination = destination_of(row, ca_cert_of(row))
         return self._passwords.read(row["id"], row["password_encrypted"], destination)

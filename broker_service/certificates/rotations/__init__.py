@@ -1,1 +1,1 @@
-"""Replacing a certificate: both are served during an overlap, then the new one alone."""
+"""Replacing a certificate: during an overlap devices get both, then the new one alone."""

@@ -1,4 +1,4 @@
-"""What is known of a rotation: its brokers, and what their devices were told."""
+"""The state of a rotation: its brokers, and the certificates in the last answers to devices."""
 
 import contextlib
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
@@ -21,7 +21,7 @@ NEEDS_ADMIN = (
     "brokers that Mooring manages are verified with this CA, so replacing it needs the role admin"
 )
 
-# A broker, and the CA certificates that were told with it.
+# A broker, and the CA certificates in an answer with it.
 Bundle = tuple[int, tuple[int, ...]]
 
 
@@ -56,7 +56,7 @@ async def rotation_of(connection: AsyncConnection, certificate_id: int) -> Certi
 async def bundles_of(
     connection: AsyncConnection, broker_ids: Sequence[int]
 ) -> Mapping[Bundle, int]:
-    """How many active devices were told each of the brokers with which CA certificates."""
+    """The number of active devices by the broker and the CA certificates of their last answer."""
     kinds = sa.union_all(
         *(
             sa.select(table.c.told_broker_id, table.c.told_ca_ids, table.c.devices).where(
@@ -78,7 +78,9 @@ async def bundles_of(
 def devices_told(
     bundles: Collection[Bundle], device_id: int, limit: int
 ) -> sa.Select[tuple[int, str]]:
-    """Ids and uuids of active devices behind `device_id` that were told one of them, in order."""
+    """Ids and uuids of active devices after `device_id` whose last answer had one of these, in
+    order.
+    """
     asked = (
         sa.values(sa.column("broker_id", sa.Integer), sa.column("ca_ids", sa.ARRAY(sa.Integer)))
         .data([(broker_id, list(ca_ids)) for broker_id, ca_ids in bundles])
@@ -97,7 +99,8 @@ def devices_told(
         devices.c.told_broker_ids[1] == asked.c.broker_id,
         devices.c.told_ca_ids == asked.c.ca_ids,
     ).lateral("noted")
-    # Told before that was noted, or while the broker had no CA: no index holds them.
+    # Answers from before certificates were recorded, or while the broker had no CA: these are in no
+    # index.
     brokers_without = [broker_id for broker_id, ca_ids in bundles if not ca_ids]
     rest = page.where(
         devices.c.told_ca_ids == none, devices.c.told_broker_ids[1].in_(brokers_without)
@@ -113,10 +116,10 @@ def devices_told(
 async def following(
     connection: AsyncConnection, certificate_id: int, passwords: Passwords
 ) -> AsyncIterator[None]:
-    """The block changes which CAs are trusted where brokers use this certificate.
-
-    Their passwords are encrypted anew for that, for an administrator; those of brokers that are not
-    managed stay as they are for others. Raises `Forbidden` where the change needs an administrator.
+    """For a block that changes the trusted CAs of the brokers that use this certificate. If the
+    actor is an administrator, the brokers' passwords are encrypted again for the new CAs; for other
+    actors, those of brokers that are not managed stay as they are. Raises `Forbidden` if the change
+    needs an administrator.
     """
     chosen = (
         sa.select(brokers)

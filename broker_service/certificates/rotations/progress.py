@@ -1,4 +1,4 @@
-"""How far a rotation has come, and whether it may be cut over."""
+"""The progress of a rotation, and whether it may be cut over."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -7,7 +7,7 @@ from enum import Enum
 
 
 class Told(Enum):
-    """Which CA certificates a device was told with its broker, the last time it asked."""
+    """Which CA certificates were in a device's last answer."""
 
     OLD = "old"  # not the new one
     BOTH = "both"
@@ -15,7 +15,7 @@ class Told(Enum):
 
 
 def told(ca_ids: Sequence[int], *, old_id: int, new_id: int) -> Told:
-    """`ca_ids` are those the device was told; none where it was before they were noted."""
+    """`ca_ids` are those of the last answer; empty if it is older than their recording."""
     if new_id not in ca_ids:
         return Told.OLD
     return Told.BOTH if old_id in ca_ids else Told.NEW
@@ -23,7 +23,7 @@ def told(ca_ids: Sequence[int], *, old_id: int, new_id: int) -> Told:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """How many active devices were told what."""
+    """The numbers of active devices by the certificates of their last answers."""
 
     old: int = 0
     both: int = 0
@@ -31,13 +31,13 @@ class Counts:
 
     @property
     def percent(self) -> float:
-        """Of the devices, how many know the new one; all, where there is none."""
+        """The share of devices that know the new one, in percent; 100 without devices."""
         devices = self.old + self.both + self.new
         return 100 * (self.both + self.new) / devices if devices else 100.0
 
 
 def counted(bundles: Iterable[tuple[Sequence[int], int]], *, old_id: int, new_id: int) -> Counts:
-    """From what was told, each with how many devices were."""
+    """From the certificates of last answers, with the numbers of devices."""
     counts = dict.fromkeys(Told, 0)
     for ca_ids, devices in bundles:
         counts[told(ca_ids, old_id=old_id, new_id=new_id)] += devices
@@ -46,21 +46,21 @@ def counted(bundles: Iterable[tuple[Sequence[int], int]], *, old_id: int, new_id
 
 @dataclass(frozen=True, slots=True)
 class CertificateRotation:
-    """A rotation under way, as of one moment."""
+    """A rotation in progress, as of one moment."""
 
     certificate_id: int
     replacement_id: int
     began_at: datetime
     threshold_percent: int
-    # Those that use the certificate, in order.
+    # The ids of the brokers that use the certificate, in order.
     broker_ids: Sequence[int]
-    # When the replacement is valid.
+    # The time in which the replacement is valid.
     not_before: datetime
     not_after: datetime
-    # Of both certificates: "ca" or "client".
+    # The kind of both certificates: "ca" or "client".
     kind: str
     replacement_pem: str
-    # None for a client certificate, of which a device is told one at a time.
+    # None for a client certificate, because a device gets one at a time.
     counts: Counts | None
 
     def told(self, ca_ids: Sequence[int]) -> Told:
@@ -68,7 +68,7 @@ class CertificateRotation:
         return told(ca_ids, old_id=self.certificate_id, new_id=self.replacement_id)
 
     def too_early(self, now: datetime) -> str:
-        """Why devices would be cut off by a cutover at `now`; "" where none would."""
+        """Why a cutover at `now` would cut devices off; "" if it would not."""
         if now < self.not_before:
             return f"the replacement is valid from {self.not_before:%Y-%m-%d} on"
         if now >= self.not_after:

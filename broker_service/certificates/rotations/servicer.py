@@ -27,7 +27,7 @@ TOLD: dict[int, Told] = {
 
 
 class RotationServicer(rotations_pb2_grpc.RotationServiceServicer):
-    """A change is what this replica answers devices with before the caller hears of it."""
+    """A change takes effect in this replica before the caller gets its answer."""
 
     def __init__(self, store: RotationStore, refresh: Refresh) -> None:
         """`refresh` makes a change that was committed take effect in this process."""

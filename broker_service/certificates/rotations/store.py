@@ -1,4 +1,4 @@
-"""Rotations in the database: a certificate's row says what is to replace it."""
+"""Rotations in the database: the row of a certificate names its replacement."""
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -36,10 +36,8 @@ from chassis.errors import InvalidInput
 
 
 class RotationStore:
-    """A rotation is known by the id of the certificate that is replaced.
-
-    Whatever changes the CA with which brokers that Mooring manages are verified raises `Forbidden`
-    for actors that are no administrators.
+    """A rotation is identified by the id of the certificate that is replaced. Changes of a CA with
+    which managed brokers are verified raise `Forbidden`, unless the actor is an administrator.
     """
 
     def __init__(self, engine: AsyncEngine, keys: EncryptionKeys) -> None:
@@ -49,16 +47,17 @@ class RotationStore:
         self._passwords = Passwords(keys)
 
     async def kind_of(self, certificate_id: int) -> str:
-        """What its replacement must be too. Raises `CertificateNotFound`."""
+        """The kind of the certificate, which its replacement must have too. Raises
+        `CertificateNotFound`.
+        """
         async with reading(self._engine) as connection:
             return str((await certificate_of(connection, certificate_id))["kind"])
 
     async def stage(
         self, certificate_id: int, replacement: int | Certificate, threshold_percent: int
     ) -> CertificateRotation:
-        """Begins the overlap.
-
-        Raises `CertificateNotFound`, `CertificateUnknown`, `RotationUnderWay`, `InvalidInput`.
+        """Starts the overlap. Raises `CertificateNotFound`, `CertificateUnknown`,
+        `RotationUnderWay`, `InvalidInput`.
         """
         async with changing(self._engine) as connection:
             old = await certificate_of(connection, certificate_id, is_locked=True)
@@ -92,7 +91,7 @@ class RotationStore:
     async def devices_after(
         self, certificate_id: int, which: Told, device_id: int | None, limit: int
     ) -> Sequence[tuple[int, str]]:
-        """Ids and uuids of active devices that were told so, in the order of their ids.
+        """Ids and uuids of active devices with such a last answer, in the order of their ids.
 
         Raises `CertificateNotFound`, `RotationNotFound`.
         """
@@ -109,7 +108,7 @@ class RotationStore:
             return [(row.id, row.uuid) for row in await connection.execute(page)]
 
     async def cut_over(self, certificate_id: int, *, is_forced: bool) -> Row:
-        """All brokers use the replacement, and it alone; returns its row.
+        """Makes all brokers use the replacement alone; returns its row.
 
         Raises `CertificateNotFound`, `RotationNotFound`, `RotationTooEarly` with the counts.
         """
@@ -174,7 +173,7 @@ class RotationStore:
 
 
 def _require_fit(old: Row, new: Row) -> None:
-    """Raises `InvalidInput` for what cannot take the place of `old`."""
+    """Raises `InvalidInput` for a certificate that cannot replace `old`."""
     if new["id"] == old["id"]:
         raise InvalidInput("is the certificate itself", field="replacement")
     if new["kind"] != old["kind"]:
@@ -186,7 +185,7 @@ def _require_fit(old: Row, new: Row) -> None:
 
 
 async def _require_apart(connection: AsyncConnection, old: Row, new: Row) -> None:
-    """Raises `RotationUnderWay`: what is being replaced replaces nothing else."""
+    """Raises `RotationUnderWay` if this certificate is itself being replaced."""
     if old["replacement_id"] is not None:
         raise RotationUnderWay(f"certificate {old['replacement_id']} is replacing it already")
     if new["replacement_id"] is not None:
