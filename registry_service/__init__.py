@@ -1,5 +1,5 @@
 """Devices, fleets, provisioning keys, API tokens and the devices' credentials.
 
-Owns their tables. Asks the broker service which broker a device should use, while provisioning and
-whenever the device asks.
+Owns their tables. Calls the broker service to resolve the broker of a device, when it registers and
+whenever it asks.
 """

@@ -92,7 +92,7 @@ async def running(
             config.refresh_after_s,
             config.stopgap_refresh_after_s,
         )
-        # Devices' attempts are not to take lines from what people attempt.
+        # Separate, so that attempts of devices do not use up the lines of attempts by people.
         device_refusals = Refusals(engine, Tally(hold_s=PERIOD_S))
         stack.push_async_callback(device_refusals.close)
         await stack.enter_async_context(process.background(device_refusals.keep_written()))
@@ -137,7 +137,7 @@ async def running(
             ServerKeyServicer(ServerKeyStore(engine), ring),
             AuditServicer(AuditStore(engine), refusals),
         ]
-        # A connection of its own: a pool that is busy is not a database that is away.
+        # A separate connection, because a busy pool does not mean that the database is away.
         watched = engine_of(config.database_url, pool_size=1)
         stack.push_async_callback(watched.dispose)
         health = Health()
@@ -158,7 +158,7 @@ async def running(
 
 
 async def _watch(health: Health, engine: AsyncEngine, broker_service: ServiceClient) -> None:
-    """Asks what the service depends on; without the database it cannot answer anything."""
+    """Checks the dependencies of the service; without the database it cannot answer any call."""
     while True:
         has_database, has_broker_service = await asyncio.gather(
             is_reachable(engine), broker_service.is_serving()

@@ -19,7 +19,7 @@ from chassis.hosts import MqttUrl
 
 
 class RegistryDatabaseConfig(DatabaseConfig):
-    """What the registry service, its worker and its commands have in common."""
+    """The variables that the registry service, its worker and its commands share."""
 
     renamed: ClassVar[Mapping[str, str]] = {"REGISTRY_DATABASE_URL": "DATABASE_URL"}
     database_role: ClassVar[str] = "mooring_registry"
@@ -40,20 +40,20 @@ class RegistryServiceConfig(RegistryDatabaseConfig, BindConfig, CallerConfig, Ca
     mqtt_broker_url: MqttUrl = "mqtt://mosquitto:1883"
     # A gRPC target.
     broker_service_address: str = "127.0.0.1:50051"
-    # How long a registration waits for the broker service before it makes do with a stopgap.
+    # How long a registration waits for the broker service before it uses a stopgap.
     broker_timeout_s: float = Field(default=2.0, gt=0)
     server_keys_file: Path
     # The ring that tickets are signed with; no other service has it.
     ticket_keys_file: Path
-    # How often a device is told to ask for its broker, and how soon when the answer is a stopgap.
+    # `refreshAfter` of answers to devices, and of stopgaps.
     refresh_after_s: int = Field(default=3600, ge=1)
     stopgap_refresh_after_s: int = Field(default=60, ge=1)
-    # How long brokers that ask us accept the password before the one that a device has now.
+    # How long brokers that ask Mooring accept the previous password of a device.
     previous_password_s: float = Field(default=3600, ge=0, le=30 * 86_400)
 
 
 def _names(given: object) -> object:
-    """A tuple of what commas separate."""
+    """Splits a text at commas."""
     if isinstance(given, str):
         return tuple(name for part in given.split(",") if (name := part.strip()))
     return given

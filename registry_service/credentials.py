@@ -1,10 +1,10 @@
-"""What devices and people prove themselves with, and what of it is kept.
+"""The credentials of devices and people, and what is stored of them.
 
-Provisioning keys, API tokens and broker secrets are ours: random and long, so their SHA-256 is kept
-and looked up. A device's API key is the device's own choice and may be weak, so an HMAC of it under
-a server key is kept: the database alone is not enough to guess it. Its MQTT password is kept
-nowhere: it is derived from a server key and the row's salt whenever it is asked for. A service
-account's is random, and shown when it is made.
+Mooring makes provisioning keys, API tokens and broker secrets. They are random and long, so their
+SHA-256 is stored and looked up. A device chooses its API key, which may be weak, so an HMAC of it
+under a server key is stored: the database alone is not enough to guess it. Its MQTT password is not
+stored: it is derived from a server key and the row's salt for each answer. The password of a
+service account is random, and only the answer to its creation contains it.
 """
 
 import hashlib
@@ -28,20 +28,19 @@ SALTS_AT_ONCE = 256
 
 
 def new_secret(prefix: str) -> str:
-    """A provisioning key, API token or broker secret.
-
-    The prefix says what leaked, where one is found.
+    """A new provisioning key, API token or broker secret. The prefix shows the kind of a leaked
+    secret.
     """
     return f"{prefix}_{secrets.token_urlsafe(SECRET_BYTES)}"
 
 
 def hash_of_secret(secret: str) -> bytes:
-    """What is kept of a provisioning key, API token or broker secret."""
+    """The stored hash of a provisioning key, API token or broker secret."""
     return hashlib.sha256(secret.encode()).digest()
 
 
 def new_password() -> str:
-    """A service account's."""
+    """A new password of a service account."""
     return secrets.token_urlsafe(SECRET_BYTES)
 
 
@@ -57,7 +56,8 @@ _salts = _drawn_salts()
 
 
 def new_salt() -> str:
-    """Never used twice, so a device that is deleted and registered anew has another password.
+    """A new salt. None is used twice, so a device that is deleted and registers again has another
+    password.
 
     For one thread of a process that does not fork.
     """
@@ -75,18 +75,16 @@ def topics_of(uuid: str) -> list[str]:
 
 
 def hash_of_password(salt: str, password: str) -> str:
-    """What brokers that read SQL compare: hex of SHA-256 over salt and password.
-
-    A 256-bit random secret needs no slow hash: there is nothing to guess.
+    """The hash that brokers compare which read SQL: hex of SHA-256 over salt and password. A random
+    secret of 256 bits cannot be guessed, so it needs no slow hash.
     """
     return hashlib.sha256((salt + password).encode()).hexdigest()
 
 
 def fingerprint_of(salt: str, password_hash: str) -> str:
-    """What tells one password from another where everybody may see it: at brokers, for instance.
-
-    It changes with the password. It is a hash of what is kept of the password, salt included, so
-    that nothing can be tried against it without knowing that.
+    """A public value that changes with the password, for example for brokers to store. It is a hash
+    of the stored columns of the password, with the salt, so that guesses cannot be checked against
+    it without these columns.
     """
     return hashlib.sha256(f"{salt}|{password_hash}".encode()).hexdigest()[:16]
 
@@ -97,7 +95,7 @@ class KeyRing:
 
     active_id: int
     keys: Mapping[int, bytes] = field(repr=False)
-    # Codes that have taken in their key: the rest of each takes half as long.
+    # HMACs that are initialised with their keys, which halves the time of each.
     _begun: Mapping[int, hmac.HMAC] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -117,7 +115,7 @@ class KeyRing:
         return cls(active_id, keys)
 
     def hash_of_api_key(self, key_id: int, uuid: str, api_key: str) -> bytes:
-        """What is kept of a device's API key. Raises `ServerKeyMissing`."""
+        """The stored HMAC of a device's API key. Raises `ServerKeyMissing`."""
         return self._hmac(key_id, f"device-api-key\0{uuid}\0{api_key}")
 
     def is_api_key(self, key_id: int, uuid: str, api_key: str, kept: bytes) -> bool:

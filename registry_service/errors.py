@@ -1,4 +1,4 @@
-"""What can be wrong about devices, fleets, keys, tokens and accounts, as facts."""
+"""The errors of the registry service."""
 
 from chassis.errors import (
     AlreadyExists,
@@ -24,49 +24,49 @@ class ProvisioningKeyUnknown(Unauthenticated):
 
 
 class ProvisioningKeyRevoked(Unauthenticated):
-    """It was taken back, also from the devices it made."""
+    """The key was revoked, also for devices that registered with it."""
 
     reason = "PROVISIONING_KEY_REVOKED"
 
 
 class ProvisioningKeyExpired(Forbidden):
-    """It makes no more devices; those it made, it still serves."""
+    """The key has expired: no new device can register; registered ones are still served."""
 
     reason = "PROVISIONING_KEY_EXPIRED"
 
 
 class ProvisioningKeyUsedUp(Forbidden):
-    """It has made as many devices as it may; those it made, it still serves."""
+    """The maximum number of devices has registered; registered ones are still served."""
 
     reason = "PROVISIONING_KEY_USED_UP"
 
 
 class NetworkNotAllowed(Forbidden):
-    """The key is not for use from where it was shown."""
+    """The key cannot be used from the network of the request."""
 
     reason = "NETWORK_NOT_ALLOWED"
 
 
 class DeviceTypeNotAllowed(Forbidden):
-    """The key makes devices of other types."""
+    """Devices of this type cannot register with the key."""
 
     reason = "DEVICE_TYPE_NOT_ALLOWED"
 
 
 class UuidNotAllowed(Forbidden):
-    """The key, or the fleet, has devices with other uuids."""
+    """The key or its fleet does not allow this uuid."""
 
     reason = "UUID_NOT_ALLOWED"
 
 
 class DeviceNotExpected(Forbidden):
-    """The key makes only devices that an operator has named, and this is none."""
+    """Only expected devices can register with the key, and this one is not expected."""
 
     reason = "DEVICE_NOT_EXPECTED"
 
 
 class UuidReserved(Forbidden):
-    """The uuid is another fleet's, by its beginning, or an operator expects the device there."""
+    """The uuid has the prefix of another fleet, or is expected in another fleet."""
 
     reason = "UUID_RESERVED"
 
@@ -78,7 +78,7 @@ class FleetDisabled(Forbidden):
 
 
 class AskedTooOften(Overloaded):
-    """Wrong device API keys were shown too often, or a password was replaced too often."""
+    """There were too many attempts with wrong device API keys, or too many rotations."""
 
     reason = "RATE_LIMITED"
 
@@ -96,7 +96,7 @@ class DeviceDisabled(Forbidden):
 
 
 class DeviceUnauthenticated(Unauthenticated):
-    """No such device, or not its API key: the caller is not told which."""
+    """There is no such device, or this is not its API key; the error does not reveal which."""
 
     reason = "DEVICE_UNAUTHENTICATED"
 
@@ -114,25 +114,25 @@ class BrokerNotFound(NotFound):
 
 
 class BrokerInactive(Conflict):
-    """It does not serve, so nothing is moved or rolled out to it."""
+    """The broker is not active, so devices cannot be moved to it."""
 
     reason = "BROKER_INACTIVE"
 
 
 class BrokerNotAllowed(Conflict):
-    """The fleet is restricted, and not to this broker."""
+    """The fleet is restricted to other brokers."""
 
     reason = "BROKER_NOT_ALLOWED"
 
 
 class BrokerUnknown(InvalidInput):
-    """There is no broker with the id that is named."""
+    """There is no broker with the given id."""
 
     reason = "BROKER_UNKNOWN"
 
 
 class FleetUnknown(InvalidInput):
-    """There is no fleet with the id that is named."""
+    """There is no fleet with the given id."""
 
     reason = "FLEET_UNKNOWN"
 
@@ -144,7 +144,7 @@ class FleetNotFound(NotFound):
 
 
 class RolloutNotFound(NotFound):
-    """The fleet has no rollout under way."""
+    """The fleet has no rollout in progress."""
 
     reason = "ROLLOUT_NOT_FOUND"
 
@@ -156,7 +156,7 @@ class FleetIdTaken(AlreadyExists):
 
 
 class FleetInUse(Conflict):
-    """It has devices, expected devices or keys."""
+    """The fleet has devices, expected devices or keys."""
 
     reason = "FLEET_IN_USE"
 
@@ -168,7 +168,7 @@ class ProvisioningKeyNotFound(NotFound):
 
 
 class MaxDevicesBelowUse(Conflict):
-    """The key has made more devices than it is to be allowed."""
+    """More devices have registered with the key than the new limit."""
 
     reason = "MAX_DEVICES_BELOW_USE"
 
@@ -198,13 +198,13 @@ class UsernameTaken(AlreadyExists):
 
 
 class UsernameReserved(InvalidInput):
-    """The MQTT username is what a device is called by us, or would be."""
+    """The MQTT username is reserved for devices."""
 
     reason = "USERNAME_RESERVED"
 
 
 class TokenUnknown(Unauthenticated):
-    """No API token like this, or no longer."""
+    """The API token is not valid."""
 
     reason = "TOKEN_UNKNOWN"
 
@@ -216,19 +216,19 @@ class TokenNotFound(NotFound):
 
 
 class TokenUsedUp(Forbidden):
-    """The token has named as many devices as it may."""
+    """The token has added its maximum number of devices."""
 
     reason = "TOKEN_USED_UP"
 
 
 class UuidPrefixTaken(Conflict):
-    """Another fleet's prefix begins with this one, or this one with it."""
+    """The prefix overlaps with the prefix of another fleet."""
 
     reason = "UUID_PREFIX_TAKEN"
 
 
 class LastAdminToken(Conflict):
-    """Without it nobody could make tokens any more."""
+    """It is the last valid token of an admin."""
 
     reason = "LAST_ADMIN_TOKEN"
 
@@ -240,7 +240,7 @@ class BrokerSecretNotFound(NotFound):
 
 
 class TooManyBrokerSecrets(Conflict):
-    """There are more than replacing one takes."""
+    """The broker has the maximum number of secrets."""
 
     reason = "TOO_MANY_BROKER_SECRETS"
 
@@ -252,22 +252,21 @@ class ServiceAccountNotFound(NotFound):
 
 
 class BrokerUndecided(Unavailable):
-    """Which broker cannot be found out now, and a stopgap would override what was configured."""
+    """The broker cannot be determined now, and a stopgap would override a configured broker."""
 
     reason = "BROKER_UNDECIDED"
 
 
 class NoBrokerForFleet(Unavailable):
-    """The fleet is restricted to brokers of which none can serve."""
+    """The fleet is restricted to brokers, and none of them can serve."""
 
     reason = "NO_BROKER_FOR_FLEET"
     retry_after_s = 30.0
 
 
 class ServerKeyMissing(Internal):
-    """A row names a server key that the ring does not hold.
-
-    It was not restored whole, or another service has made one the active key that is unknown here.
+    """A row names a server key that is not in the ring: the ring was restored incompletely, or
+    another service uses a key that this one does not have.
     """
 
     reason = "SERVER_KEY_MISSING"
@@ -280,37 +279,37 @@ class TooManyRemovals(Conflict):
 
 
 class TooManyClients(Conflict):
-    """More than a broker of this kind can be kept in step with."""
+    """The broker would have more clients than can be kept in step."""
 
     reason = "TOO_MANY_CLIENTS"
 
 
 class ControlUnreachable(Unavailable):
-    """There is no connection to the broker that is to be driven, or it broke."""
+    """There is no connection to the managed broker, or it broke."""
 
     reason = "CONTROL_UNREACHABLE"
 
 
 class ControlNotAllowed(Forbidden):
-    """The broker does not let us in, or not to where it takes commands."""
+    """The broker refuses Mooring's login, or its commands."""
 
     reason = "CONTROL_NOT_ALLOWED"
 
 
 class ControlSilent(DeadlineExceeded):
-    """The broker has not answered in time: whether it did what it was told is not known."""
+    """The broker has not answered in time; it is not known whether it carried out the commands."""
 
     reason = "CONTROL_SILENT"
 
 
 class ControlUnreadable(Conflict):
-    """What the broker answers is not what it is documented to answer."""
+    """The broker's answer is not as documented."""
 
     reason = "CONTROL_UNREADABLE"
 
 
 class CommandsRefused(Conflict):
-    """The broker has not done some of what it was told, and has done the rest."""
+    """The broker has refused some commands and carried out the rest."""
 
     reason = "COMMANDS_REFUSED"
 
@@ -322,24 +321,24 @@ class JobNotFound(NotFound):
 
 
 class JobStateForbids(Conflict):
-    """What is asked does not follow the state that the job is in."""
+    """The present state of the job does not allow this."""
 
     reason = "JOB_STATE_FORBIDS"
 
 
 class JobHasNoList(Conflict):
-    """The list of its devices was not uploaded, or not to its end."""
+    """The list of the job's devices was not uploaded completely."""
 
     reason = "JOB_HAS_NO_LIST"
 
 
 class JobHasFilter(Conflict):
-    """It is for all devices that a filter matches, and takes no list."""
+    """The job has a filter, so it takes no list."""
 
     reason = "JOB_HAS_FILTER"
 
 
 class LeaseLost(LostRace):
-    """Another process has taken over what only one may do."""
+    """Another process has taken over the lease."""
 
     reason = "LEASE_LOST"

@@ -1,7 +1,6 @@
-"""What only one process may do at a time: it holds a row with an expiry and a term.
-
-A row and not a session's lock: a connection that breaks unseen lets nobody in too early, and a
-process that hangs keeps nobody out for longer than the lease lasts.
+"""Leases for work that only one process may do at a time: a row with an expiry and a term. It is a
+row and not the lock of a session: if a connection breaks unnoticed, no other process starts too
+early, and a process that hangs blocks others for no longer than the lease lasts.
 """
 
 import contextlib
@@ -18,16 +17,16 @@ from registry_service.tables import leases
 
 
 class Lease:
-    """The right to do what `name` says."""
+    """The right to do the work `name`."""
 
     def __init__(self, engine: AsyncEngine, name: str, lease_s: float = 15.0) -> None:
-        """`lease_s` is how long nobody else takes over after the last sign of life."""
+        """`lease_s` is how long no other process takes over after the last renewal."""
         self._engine = engine
         self._name = name
         self._expiry = sa.func.clock_timestamp() + timedelta(seconds=lease_s)
 
     async def take(self, holder: str) -> int | None:
-        """The term that begins; None while somebody else's lasts. `holder` is for people."""
+        """The term that begins; None while another process holds it. `holder` is for people."""
         new = insert(leases).values(name=self._name, holder=holder, expires_at=self._expiry)
         take = new.on_conflict_do_update(
             index_elements=[leases.c.name],
@@ -39,17 +38,16 @@ class Lease:
             return term
 
     async def give_up(self, term: int) -> None:
-        """Lets the next one begin at once."""
+        """Gives up the lease, so that another process can begin at once."""
         give = sa.update(leases).values(expires_at=sa.func.clock_timestamp())
         async with writing(self._engine) as connection:
             await connection.execute(give.where(leases.c.name == self._name, leases.c.term == term))
 
     @contextlib.asynccontextmanager
     async def turn(self, term: int) -> AsyncIterator[AsyncConnection]:
-        """A transaction in which nobody else can have a turn; it renews the lease.
-
-        Nobody can take the lease before it ends, not even where it takes longer than the lease.
-        Raises `LeaseLost` where another term has begun.
+        """A transaction that excludes all other holders, and renews the lease. No other process can
+        take the lease before the transaction ends, even if that takes longer than the lease. Raises
+        `LeaseLost` if another term has begun.
         """
         renew = (
             sa.update(leases)

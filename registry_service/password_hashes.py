@@ -1,8 +1,7 @@
-"""Password hashes as MQTT brokers keep them: which algorithm made one, and whether it is whole.
-
-They are kept as they are, for brokers that read them by SQL: nothing here knows a password. What
-is taken can be verified (access/passwords.py), in about a quarter of a second at most; what cannot
-is refused, with what to do instead.
+"""Password hashes of MQTT brokers: the algorithm of a hash, and whether it is complete. Hashes are
+stored unchanged, for brokers that read them by SQL. A hash that is accepted can be verified
+(`registry_service/passwords.py`), in about a quarter of a second at most; others are refused, with
+a text that says what to do instead.
 """
 
 import base64
@@ -63,7 +62,7 @@ ANEW = "import the device without a username and hash, and let it register for a
 
 
 class PasswordHash(Struct, frozen=True):
-    """What is kept. `salt` is empty where the hash holds its own."""
+    """The stored columns. `salt` is empty if the hash contains its own."""
 
     algorithm: str
     hash: str = ""
@@ -71,7 +70,7 @@ class PasswordHash(Struct, frozen=True):
 
 
 def read_password_hash(text: str, salt: str | None, algorithm: str | None) -> PasswordHash:
-    """Raises `InvalidInput`, which names the column and holds nothing of the hash."""
+    """Raises `InvalidInput`, which names the column and does not contain the hash."""
     check_text("password_hash", text, shortest=1, longest=MAX_CHARACTERS)
     found = next((name for form in _FORMS if (name := form(text)) is not None), None)
     if found is None:

@@ -1,8 +1,6 @@
-"""Whether a password is the one that a hash was made of.
-
-Passwords of ours are random secrets of 256 bits, kept under a hash that takes a microsecond. What
-was imported is kept as the broker before kept it, and may have been made to be slow. Which hashes
-are imported: registry_service/password_hashes.py.
+"""Checks passwords against hashes. Mooring's passwords are random secrets of 256 bits, with a hash
+that takes a microsecond. Imported hashes are stored unchanged, and may be slow. Which hashes are
+imported: registry_service/password_hashes.py.
 """
 
 import hashlib
@@ -19,12 +17,12 @@ SLOW = frozenset({"bcrypt", "mosquitto_pbkdf2", "go_auth_pbkdf2", "argon2id"})
 BCRYPT_ALPHABET = b"./ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
 BCRYPT_SALT, BCRYPT_HASH = 28, 59
 SALT_BYTES = 4
-# More take longer than any broker waits.
+# More iterations take longer than any broker waits.
 MAX_ITERATIONS = 2_500_000
 
 
 class Password(Struct, frozen=True):
-    """What is kept of one. `salt` is empty where the hash holds its own."""
+    """The stored columns of a password. `salt` is empty if the hash contains its own."""
 
     algorithm: str
     hash: str
@@ -32,12 +30,12 @@ class Password(Struct, frozen=True):
 
 
 def is_slow(kept: Password) -> bool:
-    """Whether checking takes milliseconds, which is for a thread."""
+    """Whether checking takes milliseconds, and must run in a thread."""
     return kept.algorithm in SLOW
 
 
 def is_password(kept: Password, shown: str) -> bool:
-    """Compares in constant time; what cannot be checked is no password.
+    """Compares in constant time; False for a hash that cannot be checked.
 
     How many iterations `pbkdf2_sha256` and `pbkdf2_sha512` took is not known: it is in the
     configuration of the broker before.

@@ -1,1 +1,1 @@
-"""What operators configure: devices, fleets, keys, tokens, and what brokers know of them."""
+"""What operators configure: devices, fleets, keys, tokens, accounts and brokers' secrets."""

@@ -1,4 +1,4 @@
-"""Which brokers a fleet may use: what is pointed elsewhere would never be served."""
+"""Checks which brokers a fleet may use: a device with another broker would never be served."""
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -7,9 +7,10 @@ from chassis.errors import MooringError
 from chassis.isolation import Fleets
 from registry_service.errors import BrokerNotAllowed, BrokerUnknown
 
-# The reason why a fleet may not use a broker, or null: of a row of `fleets` called fleet and one of
-# `mqtt_broker_config` called broker. `within` are the fleets that the actor is restricted to, or
-# null: to them, a broker that none of these may use does not exist.
+# The reason why a fleet may not use a broker, or null. It uses a row of `fleets` with the alias
+# fleet, and one of `mqtt_broker_config` with the alias broker. `within` are the fleets that the
+# actor is restricted to, or null: for such an actor, a broker that none of these fleets may use
+# does not exist.
 VERDICT = """CASE
     WHEN broker.id IS NULL THEN 'BROKER_UNKNOWN'
     WHEN NOT fleet.is_restricted OR EXISTS (
@@ -35,7 +36,7 @@ _JUDGE = sa.text(
 
 
 def facts(field: str) -> dict[str, MooringError]:
-    """What to raise for a verdict; `field` names the broker."""
+    """The error for a verdict; `field` names the broker."""
     return {
         fact.reason: fact
         for fact in (
@@ -48,9 +49,9 @@ def facts(field: str) -> dict[str, MooringError]:
 async def require_allowed(
     connection: AsyncConnection, fleet_id: str, broker_id: int | None, within: Fleets, *, field: str
 ) -> None:
-    """Raises `BrokerUnknown`, `BrokerNotAllowed`; None is no broker, and a fleet may be gone.
-
-    A fleet that is restricted a moment later keeps to it all the same: resolving asks again.
+    """Raises `BrokerUnknown`, `BrokerNotAllowed`. None means no broker, and the fleet may not
+    exist. If a fleet is restricted a moment later, that takes effect too, because resolving checks
+    it again.
     """
     if broker_id is None:
         return

@@ -1,4 +1,6 @@
-"""How many devices an API token may still name: a count on its row, kept by whoever names them."""
+"""How many more devices an API token may add: a count in its row, which each adding transaction
+updates.
+"""
 
 from uuid import UUID
 
@@ -10,9 +12,8 @@ from registry_service.tables import api_tokens
 
 
 async def places_left(connection: AsyncConnection) -> int | None:
-    """Of the token of the actor that is served; None for one without a quota.
-
-    Its row is locked, so that transactions of one token take turns and the count is exact.
+    """The rest of the quota of the current actor's token; None without a quota. The row is locked,
+    so that transactions of one token run one after the other and the count is exact.
     """
     token_id = _token_id()
     if token_id is None:
@@ -25,7 +26,7 @@ async def places_left(connection: AsyncConnection) -> int | None:
 
 
 async def take_places(connection: AsyncConnection, count: int) -> None:
-    """In the transaction that has asked how many are left."""
+    """Called in the transaction that has read the rest of the quota."""
     taken = {api_tokens.c.devices_made: api_tokens.c.devices_made + count}
     await connection.execute(
         sa.update(api_tokens).where(api_tokens.c.id == _token_id()).values(taken)
@@ -33,7 +34,7 @@ async def take_places(connection: AsyncConnection, count: int) -> None:
 
 
 def _token_id() -> UUID | None:
-    """None where the actor has shown no token of ours."""
+    """None if the actor has no API token."""
     try:
         return UUID(actor_id.get())
     except ValueError:

@@ -1,1 +1,1 @@
-"""Broker secrets: what a broker proves itself with when it asks who may connect."""
+"""Broker secrets, with which brokers authenticate when they ask about clients."""

@@ -20,7 +20,7 @@ PREFIX = "mbs"
 
 
 class BrokerSecretServicer(broker_secrets_pb2_grpc.BrokerSecretServiceServicer):
-    """Only the hash of a secret is kept."""
+    """Only the hash of a secret is stored."""
 
     def __init__(self, store: BrokerSecretStore) -> None:
         """`store` holds the secrets."""

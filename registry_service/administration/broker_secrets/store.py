@@ -14,7 +14,7 @@ from domain.turns import BROKER_SECRETS
 from registry_service.errors import BrokerNotFound, BrokerSecretNotFound, TooManyBrokerSecrets
 from registry_service.tables import broker_secrets, brokers
 
-# Of one broker.
+# The most secrets of one broker.
 MAX_SECRETS = 5
 
 _shown = [column for column in broker_secrets.c if column.name != "secret_hash"]
@@ -44,16 +44,16 @@ class BrokerSecretStore:
                         f"the broker has {MAX_SECRETS} secrets already: delete one first"
                     )
                 row = (await connection.execute(insert)).one()
-                # Without how it begins: no line holds part of a secret.
+                # Without the prefix: no line of the audit log holds a part of a secret.
                 after = {"broker_id": broker_id}
                 await audit.record(connection, "broker_secret.create", str(row.id), after=after)
                 return row
         except IntegrityError:
-            # The one foreign key: the broker was deleted meanwhile.
+            # Only one foreign key can be violated: the broker was deleted meanwhile.
             raise _no_broker() from None
 
     async def secrets_of(self, broker_id: int) -> Sequence[sa.Row[Any]]:
-        """In the order in which they were made. Raises `BrokerNotFound`."""
+        """In the order of their creation. Raises `BrokerNotFound`."""
         query = (
             sa.select(*_shown)
             .where(broker_secrets.c.broker_id == broker_id)

@@ -1,1 +1,1 @@
-"""Who points at a broker: devices, fleets, provisioning keys; and moving them to another."""
+"""What refers to a broker: devices, fleets, keys; and moving that to another broker."""

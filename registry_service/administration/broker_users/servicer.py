@@ -1,4 +1,4 @@
-"""gRPC: who points at a broker."""
+"""gRPC: what refers to a broker."""
 
 import asyncio
 from functools import partial
@@ -13,12 +13,12 @@ from chassis.servicers import allows
 from chassis.trust import Access
 from registry_service.administration.broker_users.store import PINNED, BrokerUserStore, Key
 
-# What is kept of the caller's time for the last chunk and for counting what is left.
+# The part of the caller's time that is kept for the last chunk and for counting the rest.
 RESERVE_S = 4.0
 
 
 class BrokerUserServicer(broker_users_pb2_grpc.BrokerUserServiceServicer):
-    """Moved devices learn of it when they ask for their broker the next time."""
+    """Moved devices get the new broker when they next ask."""
 
     def __init__(self, store: BrokerUserStore) -> None:
         """`store` counts and moves."""

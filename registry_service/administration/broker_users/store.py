@@ -1,4 +1,4 @@
-"""What points at a broker, in the database: counted, and moved a piece at a time."""
+"""Counts what refers to a broker in the database, and moves it a chunk at a time."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -28,24 +28,22 @@ from registry_service.tables import (
 
 # Locked together, for some tens of milliseconds: registrations of these devices wait that long.
 CHUNK = 1_000
-# Of those that are many: in which order they are locked, and where they are pinned.
+# Tables with many rows: the order in which rows are locked, and the column of the pin.
 PINNED: dict[str, tuple[sa.Column[Any], sa.Column[int | None]]] = {
     "expected_devices": (expected_devices.c.uuid, expected_devices.c.mqtt_broker_id),
     "devices": (devices.c.id, devices.c.mqtt_broker_id),
 }
 
-# Of those that are few.
+# Tables with few rows.
 RULES = ("keys", "fleets", "rollouts", "allowances")
 
 Key = int | str
 
 
 class BrokerUserStore:
-    """A move is several transactions, each whole by itself and safe to repeat.
-
-    What each moves is a line of the audit log: how many devices, and which keys, fleets and
-    allowances. Keys go before devices: from then on no registration
-    makes a device that points at the old broker.
+    """A move is several transactions, each of which is safe to repeat. Each writes a line of the
+    audit log: how many devices, and which keys, fleets and allowances were moved. Keys come before
+    devices, so that no later registration makes a device with a pin to the old broker.
     """
 
     def __init__(self, engine: AsyncEngine) -> None:
@@ -53,10 +51,7 @@ class BrokerUserStore:
         self._engine = engine
 
     async def usage(self, broker_id: int) -> dict[str, int]:
-        """How many point at it, by what they are called in `BrokerUsage`.
-
-        Raises `BrokerNotFound`.
-        """
+        """The counts, by the fields of `BrokerUsage`. Raises `BrokerNotFound`."""
         counts = sa.select(
             _count(devices, devices.c.mqtt_broker_id == broker_id).label("devices"),
             _count(fleets, fleets.c.mqtt_broker_id == broker_id).label("fleets"),
@@ -79,7 +74,7 @@ class BrokerUserStore:
     async def move_rules(
         self, broker_id: int, to_id: int, *, with_allowances: bool
     ) -> dict[str, int]:
-        """Moves all but devices; how many of each.
+        """Moves everything except devices; returns the numbers.
 
         Raises `BrokerNotFound`, `BrokerUnknown`, `BrokerInactive`, `BrokerNotAllowed`.
         """
@@ -103,20 +98,19 @@ class BrokerUserStore:
                 )
                 await _record(connection, broker_id, to_id, moved)
         except IntegrityError:
-            # The one foreign key that can be violated: the target was deleted meanwhile.
+            # Only one foreign key can be violated: the target was deleted meanwhile.
             raise _no_target() from None
         return {which: len(ids) for which, ids in moved.items()}
 
     async def move_pins(
         self, which: str, broker_id: int, to_id: int, after: Key | None
     ) -> tuple[int, Key | None]:
-        """Moves the next chunk of one of `PINNED`, behind the one that is called `after`.
-
-        Returns how many, and the last one of them if there may be more. Raises `BrokerNotFound`,
-        `BrokerUnknown`, `BrokerInactive`.
+        """Moves the next chunk of one of `PINNED`, after the row `after`. Returns the number, and
+        the last row if there may be more. Raises `BrokerNotFound`, `BrokerUnknown`,
+        `BrokerInactive`.
         """
         key, pin = PINNED[which]
-        # Locked in one order, that of everybody who changes several.
+        # Rows are locked in the order that all changes of several rows use.
         chosen = sa.select(key).where(pin == broker_id).order_by(key).limit(CHUNK)
         if after is not None:
             chosen = chosen.where(key > after)
@@ -161,7 +155,7 @@ async def _require_target(connection: AsyncConnection, broker_id: int, to_id: in
 async def _pointed(
     connection: AsyncConnection, column: sa.Column[int | None], broker_id: int, to_id: int
 ) -> Sequence[Key]:
-    """Points the column's rows at `to_id`; their ids, in order."""
+    """Sets the column to `to_id`; returns the ids of the changed rows, in order."""
     table = column.table
     chosen = (
         sa.select(table.c.id)
@@ -183,9 +177,9 @@ async def _pointed(
 async def _move_allowances(
     connection: AsyncConnection, broker_id: int, to_id: int
 ) -> Sequence[Key]:
-    """The ids of the fleets that may use `to_id` from now on, in order."""
-    # The fleets' rows are locked and touched: so their revisions go up, and two who restrict one
-    # fleet take turns.
+    """Allows fleets `to_id`; returns their ids, in order."""
+    # The fleets' rows are locked and updated: so their revisions go up, and two transactions that
+    # restrict one fleet run one after the other.
     allowing = sa.select(fleet_brokers.c.fleet_id).where(fleet_brokers.c.broker_id == broker_id)
     locked = (
         sa.select(fleets.c.id)
@@ -210,7 +204,7 @@ async def _move_allowances(
 
 
 async def _require_allowed(connection: AsyncConnection, broker_id: int, to_id: int) -> None:
-    """Raises `BrokerNotAllowed` where a restricted fleet would lose the broker that it uses."""
+    """Raises `BrokerNotAllowed` if a restricted fleet would lose the broker that it uses."""
     theirs = fleet_brokers.c.fleet_id == fleets.c.id
     uses = sa.or_(
         fleets.c.mqtt_broker_id == broker_id,
@@ -248,7 +242,7 @@ async def _require_allowed(connection: AsyncConnection, broker_id: int, to_id: i
 async def _record(
     connection: AsyncConnection, broker_id: int, to_id: int, moved: Mapping[str, Any]
 ) -> None:
-    """`moved` says how many, or which; what nobody was moved of is not told."""
+    """`moved` holds numbers or ids; empty ones are left out."""
     moved = {which: them for which, them in moved.items() if them}
     if moved:
         await audit.record(

@@ -1,1 +1,1 @@
-"""Devices, as administrators see and change them."""
+"""Reading and changing devices, for administrators."""

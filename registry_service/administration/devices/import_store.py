@@ -1,4 +1,4 @@
-"""Devices that are taken over, in the database: a batch in and a batch out."""
+"""Imports devices into the database, a batch at a time."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -123,7 +123,7 @@ ELSEWHERE = LostRace("another request is importing it: import it again")
 
 
 class ImportStore:
-    """Takes devices over, a batch at a time."""
+    """Imports devices, a batch at a time."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         """`engine` connects as mooring_registry."""
@@ -172,7 +172,7 @@ def _outcome(refusal: str | None, made: bool) -> bool | MooringError:
 
 
 async def _record(connection: AsyncConnection, made: Sequence[ImportedDevice]) -> None:
-    """One line, however many."""
+    """One line for all of them."""
     if len(made) == 1:
         named = {
             name: value

@@ -1,4 +1,4 @@
-"""A device as it was known elsewhere, checked before anything else happens to it."""
+"""A device of an import, checked before anything else."""
 
 from mooring.registry.v1 import devices_pb2 as pb
 
@@ -22,7 +22,9 @@ IMPORTED = tuple(name for name in TEXTS if name in pb.ImportedDevice.DESCRIPTOR.
 
 
 class ImportedDevice(Attributes, frozen=True, kw_only=True):
-    """Well-formed. Named after the columns, but for `broker`, which is a broker's name."""
+    """A well-formed device. Fields have the names of columns, except `broker`, which is a broker's
+    name.
+    """
 
     uuid: str
     fleet_id: str
@@ -67,7 +69,7 @@ def read_imported(message: pb.ImportedDevice) -> ImportedDevice:
 
 
 def _username(message: pb.ImportedDevice) -> str:
-    """Its own, or the one that it will have. No other device of ours ever has it."""
+    """Its own username, or the one that it will get, which no other device can have."""
     ours = username_of(message.uuid)
     if not message.HasField("mqtt_username"):
         return ours

@@ -36,7 +36,7 @@ class DeviceServicer(devices_pb2_grpc.DeviceServiceServicer):
     """A changed pin takes effect at the next resolution."""
 
     def __init__(self, store: DeviceStore, imports: ImportStore) -> None:
-        """`store` holds the devices, and `imports` takes over more."""
+        """`store` holds the devices, and `imports` imports devices."""
         self._store = store
         self._imports = imports
 
@@ -106,7 +106,7 @@ class DeviceServicer(devices_pb2_grpc.DeviceServiceServicer):
         """Raises `InvalidInput` for too many at once, and `LostRace`: then nothing is stored."""
         if len(request.devices) > MAX_IMPORTED:
             raise InvalidInput(f"at most {MAX_IMPORTED} at once", field="devices")
-        # In a thread, for each hash is verified once, at the least cost of its kind.
+        # In a thread, because each hash is verified once, at the lowest cost of its kind.
         read = await asyncio.to_thread(lambda: [*map(_imported, request.devices)])
         wellformed = [device for device in read if isinstance(device, ImportedDevice)]
         outcomes = iter(await self._imports.import_devices(wellformed, is_dry_run=request.dry_run))
@@ -128,7 +128,7 @@ def _imported(message: pb.ImportedDevice) -> ImportedDevice | MooringError:
 
 
 def _existing(uuid: str) -> str:
-    """A uuid that a device can have; others need no asking."""
+    """A uuid that a device can have; others need no query."""
     if not IDENTIFIER.fullmatch(uuid):
         raise DeviceNotFound("there is no such device")
     return uuid

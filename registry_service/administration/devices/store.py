@@ -28,9 +28,8 @@ _columns = [column for column in devices.c if column.name not in SECRET]
 
 
 class DeviceStore:
-    """Rows are those of `devices`, without what belongs to credentials.
-
-    Of devices that are not `within` the fleets there are none.
+    """Rows are those of `devices`, without credentials. Devices outside of the fleets `within` do
+    not exist for callers.
     """
 
     def __init__(self, engine: AsyncEngine) -> None:
@@ -102,7 +101,7 @@ class DeviceStore:
             raise
 
     async def end_password(self, uuid: str, within: Fleets) -> None:
-        """Nobody has a password of the device's from then on. Raises `DeviceNotFound`."""
+        """Ends the device's passwords. Raises `DeviceNotFound`."""
         end = (
             sa.update(devices)
             .where(_is(uuid, within))
@@ -122,9 +121,8 @@ class DeviceStore:
 
 
 def password_ended() -> dict[str, Any]:
-    """What is written where a password is ended: no broker accepts it, nor the one before.
-
-    There is nothing left to derive it from, so whoever proves to be the device gets another one.
+    """The columns of an ended password: no broker accepts it, or the previous one. Its salt is
+    deleted, so the device gets another password when it authenticates.
     """
     return {
         "mqtt_password_hash": "",

@@ -1,1 +1,1 @@
-"""Devices that operators name before they arrive."""
+"""Devices that operators name before they register."""

@@ -19,12 +19,12 @@ from registry_service.attributes import EXPECTED, TEXTS, check_attribute, place_
 from registry_service.errors import ExpectedDeviceNotFound
 
 MAX_ITEMS = 10_000
-# The texts that an operator may say of a device.
+# The texts that an operator may set for a device.
 NAMED = tuple(name for name in TEXTS if name in EXPECTED)
 
 
 class ExpectedDeviceServicer(expected_devices_pb2_grpc.ExpectedDeviceServiceServicer):
-    """When a change has returned, registrations keep to it."""
+    """After a change has returned, all registrations follow it."""
 
     def __init__(self, store: ExpectedDeviceStore) -> None:
         """`store` holds what is expected."""
@@ -90,7 +90,7 @@ class ExpectedDeviceServicer(expected_devices_pb2_grpc.ExpectedDeviceServiceServ
 
 
 def _existing(uuid: str) -> str:
-    """A uuid that a device can have; others need no asking."""
+    """A uuid that a device can have; others need no query."""
     if not IDENTIFIER.fullmatch(uuid):
         raise ExpectedDeviceNotFound("no such device is expected")
     return uuid

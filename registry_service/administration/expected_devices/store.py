@@ -27,7 +27,7 @@ from registry_service.errors import (
 )
 from registry_service.tables import expected_devices
 
-# How many one transaction makes: registrations wait for it.
+# How many devices one transaction adds: registrations wait for it.
 CHUNK = 1_000
 
 _columns = [column for column in expected_devices.c if column.name != "id"]
@@ -96,9 +96,8 @@ FACTS: dict[str, MooringError] = facts("mqtt_broker_id") | {
 
 
 class ExpectedDeviceStore:
-    """Rows are those of `expected_devices`.
-
-    Of fleets that are not among `within` there are none.
+    """Rows are those of `expected_devices`. Fleets that are not among `within` do not exist for
+    callers.
     """
 
     def __init__(self, engine: AsyncEngine) -> None:
@@ -181,7 +180,7 @@ class ExpectedDeviceStore:
 
 
 async def _record_made(connection: AsyncConnection, made: Sequence[Mapping[str, Any]]) -> None:
-    """One line, however many."""
+    """One line for all of them."""
     if len(made) == 1:
         named = {name: value for name, value in made[0].items() if name not in ("index", "uuid")}
         await audit.record(connection, "expected_device.create", made[0]["uuid"], after=named)

@@ -1,1 +1,1 @@
-"""Fleets: groups of devices, and the rule that places them."""
+"""Fleets: groups of devices, with a rule for their broker."""

@@ -1,4 +1,4 @@
-"""Fleets that go, in the database: what they have a chunk at a time, and then they themselves."""
+"""Deletes fleets in the database: first what they have, a chunk at a time, and then the fleets."""
 
 from typing import Any
 from uuid import UUID
@@ -23,9 +23,10 @@ from registry_service.tables import (
 Key = int | str | UUID
 
 CHUNK = 5_000
-# What a fleet has, in the order in which it goes: by which column it is locked, as everybody does
-# who locks several, and how it is called in the audit log. Devices that are expected go before
-# devices, which would be expected again, and keys after the devices that they made.
+# What a fleet has, in the order of deletion: the column by which rows are locked, as in all
+# statements that lock several, and the name in the audit log. Expected devices are deleted before
+# devices, which would be expected again otherwise, and keys after the devices that registered with
+# them.
 BELONGINGS: dict[str, tuple[sa.Column[Any], sa.Column[Any]]] = {
     "expected_devices": (expected_devices.c.uuid, expected_devices.c.uuid),
     "devices": (devices.c.id, devices.c.uuid),
@@ -38,7 +39,7 @@ BY_INDEX = sa.text("SET LOCAL enable_seqscan = off")
 
 
 class FleetRemovalStore:
-    """Each method is a transaction, whole by itself and safe to repeat."""
+    """Each method is a transaction, and safe to repeat."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         """`engine` connects as mooring_registry."""
@@ -53,7 +54,8 @@ class FleetRemovalStore:
         table = key.table
         chosen = sa.select(key).where(table.c.fleet_id == fleet_id).order_by(key).limit(CHUNK)
         if after is not None:
-            # Not from the beginning: the database would walk through all that has just gone.
+            # Not from the beginning: the database would read through all rows that were just
+            # deleted.
             chosen = chosen.where(key > after)
         locked = chosen.with_for_update().cte("chosen").prefix_with("MATERIALIZED")
         delete = sa.delete(table).where(key.in_(sa.select(locked.c[key.name]))).returning(key, name)
@@ -69,7 +71,9 @@ class FleetRemovalStore:
         return max(row[0] for row in gone) if len(gone) == CHUNK else None
 
     async def delete(self, fleet_id: str) -> None:
-        """Tokens that are restricted to it go with it. Raises `FleetNotFound`, `FleetInUse`."""
+        """Removes it from tokens that are restricted to it too. Raises `FleetNotFound`,
+        `FleetInUse`.
+        """
         await self._require_unused(fleet_id)
         try:
             async with writing(self._engine) as connection:
@@ -80,7 +84,7 @@ class FleetRemovalStore:
                 await audit.record(connection, "fleet.delete", fleet_id, before=told(fleet))
                 await _leave_tokens(connection, fleet_id)
         except IntegrityError:
-            # Something has come meanwhile.
+            # A row was added meanwhile.
             await self._require_unused(fleet_id)
             raise FleetInUse("the fleet is in use: try again") from None
 
@@ -112,9 +116,8 @@ class FleetRemovalStore:
 
 
 async def _leave_tokens(connection: AsyncConnection, fleet_id: str) -> None:
-    """Takes the fleet out of the tokens that are restricted to it; those to it alone are revoked.
-
-    So that none of them is for a fleet that is made under the same id one day.
+    """Removes the fleet from tokens that are restricted to it; tokens for it alone are revoked. So
+    no token is valid for a later fleet with the same id.
     """
     rest = sa.func.array_remove(api_tokens.c.fleet_ids, fleet_id)
     is_theirs = sa.literal(fleet_id) == sa.any_(api_tokens.c.fleet_ids)

@@ -1,4 +1,4 @@
-"""Devices of fleets that were disabled, which brokers are to be told of one by one."""
+"""Writes revocations for devices of disabled fleets, for brokers."""
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -7,16 +7,15 @@ from chassis.database import writing
 
 
 class FleetRevocationStore:
-    """Goes on where disabling a large fleet has ended: see the migrations."""
+    """Continues where disabling a large fleet has stopped: see the migrations."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         """`engine` connects as mooring_registry."""
         self._engine = engine
 
     async def revoke(self, size: int) -> bool:
-        """Notes the next `size` devices of one such fleet; whether there was any fleet left.
-
-        In any number of processes. Raises `Unavailable`.
+        """Writes revocations for the next `size` devices of one such fleet; returns whether there
+        was one. Any number of processes may call it. Raises `Unavailable`.
         """
         query = sa.select(sa.func.public.revoke_fleet_devices(sa.cast(None, sa.Text), size))
         async with writing(self._engine) as connection:

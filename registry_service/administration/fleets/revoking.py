@@ -1,4 +1,4 @@
-"""Tells brokers of the devices of large fleets that were disabled, some at a time."""
+"""Writes revocations for the devices of large disabled fleets, a chunk at a time."""
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -6,7 +6,7 @@ from chassis.loops import Turn
 from registry_service.administration.fleets.revocation_store import FleetRevocationStore
 
 INTERVAL_S = 0.5
-# Some tenths of a second.
+# A chunk of this size takes some tenths of a second.
 CHUNK = 5_000
 
 

@@ -21,7 +21,7 @@ from registry_service.administration.fleets.removal_store import BELONGINGS, Fle
 from registry_service.administration.fleets.store import FleetStore
 
 MAX_ALLOWED_BROKERS = 1_000
-# What is kept of the caller's time for the last chunk and for counting what is left.
+# The part of the caller's time that is kept for the last chunk and for counting the rest.
 RESERVE_S = 4.0
 
 
@@ -29,7 +29,7 @@ class FleetServicer(fleets_pb2_grpc.FleetServiceServicer):
     """A fleet's rule takes effect at the next resolution."""
 
     def __init__(self, store: FleetStore, removals: FleetRemovalStore) -> None:
-        """`store` holds the fleets, and `removals` takes them away."""
+        """`store` holds the fleets, and `removals` deletes them."""
         self._store = store
         self._removals = removals
 
@@ -72,10 +72,8 @@ class FleetServicer(fleets_pb2_grpc.FleetServiceServicer):
         self, request: pb.UpdateFleetRequest, context: Context
     ) -> pb.UpdateFleetResponse:
         """Raises `InvalidInput`, `FleetNotFound`, `UuidPrefixTaken`, `BrokerUnknown`,
-        `BrokerNotAllowed`; `Forbidden`
-        where whoever is kept within fleets would change what keeps them there.
-
-        When it has returned, nothing is made in a fleet that it has disabled.
+        `BrokerNotAllowed`; `Forbidden` if an actor that is restricted to fleets would change the
+        restriction. After it has returned, no device is created in a fleet that it has disabled.
         """
         within = isolation.fleets.get()
         values = _named(request.fields, request.update_mask.paths)
@@ -86,16 +84,16 @@ class FleetServicer(fleets_pb2_grpc.FleetServiceServicer):
     async def DeleteFleet(
         self, request: pb.DeleteFleetRequest, context: Context
     ) -> pb.DeleteFleetResponse:
-        """Raises `FleetNotFound`, `FleetInUse`; the latter also where time ran out."""
+        """Raises `FleetNotFound`, `FleetInUse`; the latter also if time ran out."""
         if request.with_devices:
-            # All access ends here; the rest may take its time.
+            # All access ends here; the rest may take longer.
             await retried(partial(self._store.update, request.id, {"is_active": False}, None))
             await self._empty(request.id, deadline_of(context) - RESERVE_S)
         await self._removals.delete(request.id)
         return pb.DeleteFleetResponse()
 
     async def _whole(self, row: sa.Row[Any]) -> pb.Fleet:
-        """With how many of its devices have other uuids than it has now."""
+        """Adds how many of its devices have uuids without its present prefix."""
         fleet = fleet_proto(row)
         if row.uuid_prefix is not None:
             fleet.devices_outside_prefix = await self._store.outside_prefix(row.id)
@@ -145,7 +143,7 @@ def _named(fields: pb.FleetFields, names: Iterable[str]) -> dict[str, Any]:
 
 
 def rollout_proto(row: sa.Row[Any]) -> pb.Rollout | None:
-    """The rollout that the fleet has under way."""
+    """The rollout of the fleet that is in progress."""
     if row.rollout_broker_id is None:
         return None
     return pb.Rollout(

@@ -38,8 +38,8 @@ _whole = sa.select(
     .label("allowed_ids"),
 )
 
-# What keeps restricted tokens where they are, and how they are called in requests: it is not for
-# them to change.
+# The columns that restrict tokens, with their names in requests: restricted tokens cannot change
+# them.
 KEPT_FROM_RESTRICTED = {
     "allowed_ids": "allowed_broker_ids",
     "is_active": "is_active",
@@ -86,7 +86,7 @@ class FleetStore:
             return await fleet_of(connection, fleet_id, within)
 
     async def outside_prefix(self, fleet_id: str) -> int:
-        """How many of its devices have uuids that begin otherwise, up to `MAX_OUTSIDE`."""
+        """How many of its devices have uuids without its prefix, up to `MAX_OUTSIDE`."""
         outside = (
             sa.select(devices.c.id)
             .join(fleets, fleets.c.id == devices.c.fleet_id)
@@ -157,7 +157,7 @@ class FleetStore:
 
 
 def _changed(fleet: sa.Row[Any], columns: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of the columns in which the fleet differs."""
+    """The columns in which the fleet differs."""
     before = fleet._asdict()
     before["allowed_ids"] = set(fleet.allowed_ids or ()) if fleet.is_restricted else None
     after = dict(columns)
@@ -178,7 +178,7 @@ def _require_own(changed: Collection[str]) -> None:
 
 
 def told(fleet: sa.Row[Any]) -> dict[str, Any]:
-    """What the audit log says of a fleet, as its fields are called outside."""
+    """The fields of a fleet for the audit log, with the names of the API."""
     return {
         "name": fleet.name,
         "mqtt_broker_id": fleet.mqtt_broker_id,
@@ -238,7 +238,7 @@ async def _allow(
 
 
 def _named(error: IntegrityError) -> Exception:
-    """The fact behind a constraint that refused."""
+    """The error that a violated constraint stands for."""
     if isinstance(error.orig, UniqueViolation):
         return FleetIdTaken("another fleet has this id", field="id")
     if isinstance(error.orig, ForeignKeyViolation):

@@ -1,1 +1,1 @@
-"""Provisioning keys, as operators manage them."""
+"""Managing provisioning keys."""

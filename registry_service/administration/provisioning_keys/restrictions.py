@@ -1,4 +1,4 @@
-"""What a key may be restricted to: from what an operator wrote to columns."""
+"""Converts the restrictions of a key from a request to columns."""
 
 from collections.abc import Callable, Iterable
 from ipaddress import IPv6Network, ip_address, ip_network

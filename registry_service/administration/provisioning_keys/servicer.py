@@ -23,12 +23,12 @@ from registry_service.errors import ProvisioningKeyNotFound
 
 PREFIX = "mpk"
 MAX_INT32 = 2**31 - 1
-# What is kept of a caller's time to answer in, while there are devices to deactivate.
+# The part of the caller's time that is kept for the answer, while devices are deactivated.
 ANSWERING_S = 2.0
 
 
 class ProvisioningKeyServicer(provisioning_keys_pb2_grpc.ProvisioningKeyServiceServicer):
-    """Only the hash of a key is kept."""
+    """Only the hash of a key is stored."""
 
     def __init__(self, store: ProvisioningKeyStore) -> None:
         """`store` holds the keys."""
@@ -99,7 +99,7 @@ class ProvisioningKeyServicer(provisioning_keys_pb2_grpc.ProvisioningKeyServiceS
         """Raises `InvalidInput`, `ProvisioningKeyNotFound`, `BrokerUnknown`, `BrokerNotAllowed`,
         `MaxDevicesBelowUse`.
 
-        When it has returned, the key makes nothing that it would refuse now.
+        After it has returned, no device registers that the changed key would refuse.
         """
         key_id = _existing(request.id)
         columns = _named(request.fields, request.update_mask.paths)
@@ -135,7 +135,7 @@ FIELDS = (
 
 
 def _existing(key_id: str) -> UUID:
-    """An id that a key can have; others need no asking."""
+    """An id that a key can have; others need no query."""
     try:
         return UUID(key_id)
     except ValueError:
@@ -169,7 +169,7 @@ def _named(fields: pb.ProvisioningKeyFields, names: Iterable[str]) -> dict[str, 
 
 
 def _proto(row: sa.Row[Any]) -> pb.ProvisioningKey:
-    """`allowed_uuids` is not in all rows, and may be many."""
+    """`allowed_uuids` is not in all rows, and may be long."""
     uuids = getattr(row, "allowed_uuids", None)
     return pb.ProvisioningKey(
         id=str(row.id),

@@ -21,7 +21,7 @@ from registry_service.errors import (
 )
 from registry_service.tables import devices, provisioning_keys
 
-# How many devices of a fleet one transaction looks at: other changes of them wait for it.
+# How many devices of a fleet one transaction reads: other changes of them wait for it.
 WINDOW = 2_000
 
 _listed = [
@@ -229,7 +229,7 @@ def _json(columns: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _fact(error: IntegrityError) -> Exception:
-    """The fact behind a constraint that refused."""
+    """The error that a violated constraint stands for."""
     diagnosis = getattr(error.orig, "diag", None)
     match diagnosis and diagnosis.constraint_name:
         case "provisioning_keys_fleet_id_fkey":

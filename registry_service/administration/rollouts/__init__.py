@@ -1,1 +1,1 @@
-"""Rollouts: a fleet's way to another broker, a wave of its devices at a time."""
+"""Rollouts, which take a fleet to another broker in waves."""

@@ -15,7 +15,7 @@ from registry_service.administration.rollouts.store import RolloutStore, require
 
 
 class RolloutServicer(rollouts_pb2_grpc.RolloutServiceServicer):
-    """What is changed here takes effect at the next resolution of each device."""
+    """Changes take effect at the next resolution of each device."""
 
     def __init__(self, store: RolloutStore, fleets: FleetStore) -> None:
         """`store` changes what `fleets` holds."""

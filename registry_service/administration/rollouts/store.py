@@ -22,7 +22,7 @@ Row = sa.Row[Any]
 
 
 class RolloutStore:
-    """Rows are those of `fleets`. A trigger adds a salt where none is given, and the time."""
+    """Rows are those of `fleets`. A trigger adds the time, and a salt if none is given."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         """`engine` connects as mooring_registry."""
@@ -31,7 +31,7 @@ class RolloutStore:
     async def set(
         self, fleet_id: str, broker_id: int, percent: float, salt: str | None, within: Fleets
     ) -> tuple[Row, bool]:
-        """The fleet, and whether this is another rollout than the one that was under way, if any.
+        """Returns the fleet, and whether this is another rollout than the previous one, if any.
 
         Raises `FleetNotFound`, `BrokerUnknown`, `BrokerInactive`, `BrokerNotAllowed`.
         """
@@ -61,9 +61,8 @@ class RolloutStore:
             await _written(connection, "rollout.stop", before, {"rollout_broker_id": None})
 
     async def complete(self, fleet_id: str, within: Fleets) -> Row:
-        """The fleet as it is then.
-
-        Raises `FleetNotFound`, `RolloutNotFound`, `BrokerInactive`, `BrokerNotAllowed`.
+        """Returns the changed fleet. Raises `FleetNotFound`, `RolloutNotFound`, `BrokerInactive`,
+        `BrokerNotAllowed`.
         """
         async with self._changing(fleet_id, within) as (connection, before):
             require_rollout(before)
@@ -79,14 +78,14 @@ class RolloutStore:
     async def _changing(
         self, fleet_id: str, within: Fleets
     ) -> AsyncIterator[tuple[AsyncConnection, Row]]:
-        """A transaction, and the fleet, which nobody else changes meanwhile."""
+        """A transaction, and the fleet, which is locked."""
         try:
             async with writing(self._engine) as connection:
                 await take_turns(connection, PLACEMENT)
                 yield connection, await fleet_of(connection, fleet_id, within, is_locked=True)
         except IntegrityError as error:
             if isinstance(error.orig, ForeignKeyViolation):
-                # It was deleted by SQL since it was looked at.
+                # It was deleted by SQL since it was read.
                 raise BrokerUnknown("there is no such broker", field="broker_id") from None
             raise
 
@@ -118,7 +117,7 @@ async def _written(
 
 
 def _told(fleet: Row) -> dict[str, Any]:
-    """What the audit log says: the salt is no secret, but goes by a name of one."""
+    """The fields for the audit log. The salt is not a secret, although its name looks like one."""
     rollout = None
     if fleet.rollout_broker_id is not None:
         rollout = {

@@ -1,1 +1,1 @@
-"""Server keys: which devices use which, and ending one that has leaked."""
+"""Server keys: how many devices use each, and ending a leaked one."""

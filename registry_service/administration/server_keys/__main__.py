@@ -1,9 +1,8 @@
 """`python -m registry_service.administration.server_keys retire --key 1`.
 
-Ends all passwords that a server key has made.
-
-For a key that has leaked and is not the active one any more. It can be stopped and begun again at
-any time, also beside the service. What follows for the devices is in docs/credentials.md.
+Ends all passwords that were made with a server key. Use it for a key that has leaked and is no
+longer the active one. It can be stopped and started again at any time, also while the service runs.
+docs/credentials.md describes the effect on devices.
 """
 
 import argparse
@@ -31,7 +30,7 @@ class KeysConfig(RegistryDatabaseConfig):
 
 
 async def retired(config: KeysConfig, key_id: int) -> int:
-    """Says what was done; the exit status. Raises `SystemExit`, `Unavailable`."""
+    """Prints the result; returns the exit status. Raises `SystemExit`, `Unavailable`."""
     ring = KeyRing.read(config.server_keys_file)
     if key_id == ring.active_id:
         raise SystemExit(

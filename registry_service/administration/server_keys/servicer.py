@@ -11,10 +11,10 @@ from registry_service.credentials import KeyRing
 
 
 class ServerKeyServicer(server_keys_pb2_grpc.ServerKeyServiceServicer):
-    """The keys themselves are told nobody."""
+    """No answer contains the keys themselves."""
 
     def __init__(self, store: ServerKeyStore, ring: KeyRing) -> None:
-        """`ring` is this process's own."""
+        """`ring` is the one of this process."""
         self._store = store
         self._ring = ring
 

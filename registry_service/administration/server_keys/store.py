@@ -1,4 +1,4 @@
-"""Which server keys devices use, in the database, and ending their passwords a chunk at a time."""
+"""Counts devices by server key in the database, and ends their passwords a chunk at a time."""
 
 from dataclasses import dataclass
 
@@ -27,7 +27,7 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """What was done, and behind which id there may be more."""
+    """The numbers of a chunk, and the id after which there may be more."""
 
     passwords: int = 0
     previous_passwords: int = 0
@@ -68,8 +68,8 @@ class ServerKeyStore:
     async def end_passwords(self, key_id: int, after: int) -> Ended:
         """Ends the passwords that the key has made for the next devices behind the id `after`.
 
-        And all those before current ones: which key made one of them is not kept. A transaction,
-        safe to repeat.
+        Ends all previous passwords too, because their keys are not stored. A transaction, safe to
+        repeat.
         """
         window = sa.select(devices.c.id).where(devices.c.id > after).order_by(devices.c.id)
         upto = sa.select(sa.func.max(window.limit(WINDOW).subquery().c.id))

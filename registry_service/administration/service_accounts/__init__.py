@@ -1,1 +1,1 @@
-"""Service accounts: MQTT users that are no devices, with topics of their own."""
+"""Service accounts: MQTT users that are not devices, with their own topics."""

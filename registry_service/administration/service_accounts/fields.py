@@ -1,4 +1,4 @@
-"""What may be said of a service account: from what an administrator wrote to columns."""
+"""Converts the fields of a service account from a request to columns."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -62,7 +62,7 @@ def _filters(field: str, given: Sequence[str]) -> list[str]:
         if not is_filter(text):
             raise InvalidInput("must be an MQTT topic filter", field=f"{field}[{index}]")
         if text.startswith(SHARE):
-            # Who may subscribe to a filter may share that with others.
+            # A client that may subscribe to a filter may also use a shared subscription to it.
             raise InvalidInput(
                 "must be the filter itself, not a share of it", field=f"{field}[{index}]"
             )

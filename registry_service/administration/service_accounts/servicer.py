@@ -20,7 +20,7 @@ from registry_service.errors import ServiceAccountNotFound
 
 
 class ServiceAccountServicer(service_accounts_pb2_grpc.ServiceAccountServiceServicer):
-    """Only a hash of a password is kept."""
+    """Only a hash of a password is stored."""
 
     def __init__(self, store: ServiceAccountStore) -> None:
         """`store` holds the accounts."""
@@ -93,14 +93,14 @@ class ServiceAccountServicer(service_accounts_pb2_grpc.ServiceAccountServiceServ
 
 
 def _new_password() -> tuple[str, dict[str, str]]:
-    """A password, and the columns that are kept of it."""
+    """A password, and the columns with its hash."""
     password, salt = new_password(), new_salt()
     kept = {"password_hash": hash_of_password(salt, password), "password_salt": salt}
     return password, kept
 
 
 def _existing(account_id: str) -> UUID:
-    """An id that an account can have; others need no asking."""
+    """An id that an account can have; others need no query."""
     try:
         return UUID(account_id)
     except ValueError:

@@ -18,7 +18,7 @@ from registry_service.tables import brokers, devices, service_accounts
 
 SECRET = ("password_hash", "password_salt")
 _shown = [column for column in service_accounts.c if column.name not in SECRET]
-# Of a row, what the audit log has.
+# The columns in the audit log.
 _TOLD = (
     *("username", "description", "publish", "subscribe", "broker_ids", "expires_at"),
     "is_active",
@@ -27,7 +27,7 @@ _ROTATED = {"password": HIDDEN}
 
 
 class ServiceAccountStore:
-    """Rows are those of `service_accounts`, without what is kept of the password."""
+    """Rows are those of `service_accounts`, without the password's hash."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         """`engine` connects as mooring_registry."""
@@ -36,7 +36,7 @@ class ServiceAccountStore:
     async def create(
         self, username: str, columns: Mapping[str, Any], kept: Mapping[str, str]
     ) -> sa.Row[Any]:
-        """The new row; `kept` is what is kept of its password.
+        """Returns the new row; `kept` holds the columns of its password.
 
         Raises `UsernameTaken`, `BrokerUnknown`.
         """
@@ -50,7 +50,7 @@ class ServiceAccountStore:
         )
         try:
             async with writing(self._engine) as connection:
-                # Imports keep to it too, so no device gets the username meanwhile.
+                # Imports take this lock too, so no device gets the username meanwhile.
                 await take_turns(connection, USERNAMES)
                 await _require_brokers(connection, columns.get("broker_ids"))
                 if await connection.scalar(namesake) is not None:
@@ -61,7 +61,7 @@ class ServiceAccountStore:
                 await audit.record(connection, "service_account.create", str(row.id), after=told)
                 return row
         except IntegrityError:
-            # The one constraint that what is checked can violate.
+            # Only this constraint can be violated after the checks.
             raise UsernameTaken("another account has this username", field="username") from None
 
     async def account(self, account_id: UUID) -> sa.Row[Any]:
@@ -105,9 +105,8 @@ class ServiceAccountStore:
     async def rotate(
         self, account_id: UUID, kept: Mapping[str, str], if_revision: Collection[int]
     ) -> sa.Row[Any]:
-        """`kept` is what is kept of the new password. Raises `ServiceAccountNotFound`, `LostRace`.
-
-        The old one is good no more from the commit on.
+        """`kept` holds the columns of the new password. Raises `ServiceAccountNotFound`,
+        `LostRace`. The old password is invalid from the commit on.
         """
         async with writing(self._engine) as connection:
             await _locked(connection, account_id, if_revision)
@@ -150,7 +149,7 @@ async def _locked(
 
 
 async def _require_brokers(connection: AsyncConnection, broker_ids: Sequence[int] | None) -> None:
-    """Raises `BrokerUnknown` for the first that there is not."""
+    """Raises `BrokerUnknown` for the first broker that does not exist."""
     query = sa.select(brokers.c.id).where(brokers.c.id.in_(broker_ids or ()))
     found = set((await connection.execute(query)).scalars()) if broker_ids else set()
     for index, broker_id in enumerate(broker_ids or ()):

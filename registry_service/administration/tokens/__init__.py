@@ -1,1 +1,1 @@
-"""API tokens: who a person or script is, and what they may do."""
+"""API tokens, which identify people and scripts and have their roles."""

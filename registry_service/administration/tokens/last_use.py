@@ -1,6 +1,6 @@
-"""When tokens were last used: noted in memory, written now and then.
+"""When tokens were last used: recorded in memory, and written from time to time.
 
-A script that asks a hundred times a second would otherwise write a hundred times a second.
+Otherwise a script with a hundred requests a second would cause a hundred writes a second.
 """
 
 import asyncio
@@ -13,14 +13,14 @@ from chassis.errors import Unavailable
 
 Moments = Mapping[UUID, datetime]
 
-# How often that of one token is written, at most.
+# The shortest time between two writes for one token.
 EVERY = timedelta(minutes=1)
-# How soon the first use is, and those that came with it.
+# How soon the first use is written, with other uses in this time.
 LOOK_EVERY_S = 1.0
 
 
 def due(used: Moments, written: Moments, now: datetime) -> dict[UUID, datetime]:
-    """Of the uses that are not written yet, those of tokens that were not written lately."""
+    """The uses to write now: those of tokens that were not written recently."""
     return {
         token_id: at
         for token_id, at in used.items()
@@ -29,7 +29,7 @@ def due(used: Moments, written: Moments, now: datetime) -> dict[UUID, datetime]:
 
 
 class LastUse:
-    """What is yet to be written. After a crash, up to a minute of it is lost."""
+    """The uses that are not written yet. After a crash, up to a minute of them is lost."""
 
     def __init__(self, write: Callable[[Moments], Awaitable[None]]) -> None:
         """`write` may raise `Unavailable`: then it is tried again."""
@@ -38,7 +38,7 @@ class LastUse:
         self._written: dict[UUID, datetime] = {}
 
     def note(self, token_id: UUID) -> None:
-        """It is used now."""
+        """Records that a token is used now."""
         self._used[token_id] = datetime.now(UTC)
 
     async def keep_writing(self) -> None:

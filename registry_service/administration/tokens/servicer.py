@@ -26,14 +26,14 @@ from registry_service.credentials import hash_of_secret, new_secret
 from registry_service.errors import TokenNotFound, TokenUnknown
 
 PREFIX = "mat"
-# They go with every call.
+# They are sent with every call.
 MAX_FLEETS = 64
 ROLES = {pb.ROLE_VIEWER: "viewer", pb.ROLE_OPERATOR: "operator", pb.ROLE_ADMIN: "admin"}
 ROLE_OF_NAME = {name: role for role, name in ROLES.items()}
 
 
 class TokenServicer(tokens_pb2_grpc.TokenServiceServicer):
-    """Only the hash of a token is kept."""
+    """Only the hash of a token is stored."""
 
     def __init__(
         self,
@@ -42,9 +42,8 @@ class TokenServicer(tokens_pb2_grpc.TokenServiceServicer):
         last_use: LastUse,
         signing_keys: Callable[[], SigningKeys],
     ) -> None:
-        """`store` holds the tokens, `cache` has the good ones in memory.
-
-        `signing_keys` gives the ring that tickets are signed with.
+        """`store` holds the tokens, `cache` has the valid ones in memory. `signing_keys` returns
+        the ring with which tickets are signed.
         """
         self._store = store
         self._cache = cache
@@ -96,7 +95,7 @@ class TokenServicer(tokens_pb2_grpc.TokenServiceServicer):
     async def GetOwnToken(
         self, request: pb.GetOwnTokenRequest, context: Context
     ) -> pb.GetOwnTokenResponse:
-        """Raises `TokenNotFound` for an actor that has shown none."""
+        """Raises `TokenNotFound` for an actor without a token."""
         return pb.GetOwnTokenResponse(token=_proto(await self._store.token(_id_of(actor_id.get()))))
 
     @allows(Access.ADMIN)

@@ -16,7 +16,7 @@ from domain.turns import FIRST_ADMIN
 from registry_service.errors import FleetUnknown, LastAdminToken, TokenNotFound
 from registry_service.tables import api_tokens, fleets
 
-# Where the database announces that a token was made, changed or revoked.
+# The channel on which the database announces that a token was created, changed or revoked.
 CHANNEL = "mooring_tokens"
 
 _shown = [column for column in api_tokens.c if column.name != "token_hash"]
@@ -27,7 +27,7 @@ _is_good = sa.and_(
 
 
 class TokenStore:
-    """Rows are those of `api_tokens`; a token is good until it is revoked or expires."""
+    """Rows are those of `api_tokens`; a token is valid until it is revoked or expires."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         """`engine` connects as mooring_registry."""
@@ -98,7 +98,9 @@ class TokenStore:
         return row
 
     async def revoke(self, token_id: UUID) -> None:
-        """Leaves one that was revoked as it is. Raises `TokenNotFound`, `LastAdminToken`."""
+        """Does not change a token that was revoked before. Raises `TokenNotFound`,
+        `LastAdminToken`.
+        """
         await retried(lambda: self._revoke(token_id))
 
     async def _revoke(self, token_id: UUID) -> None:
@@ -111,7 +113,7 @@ class TokenStore:
         found = sa.select(api_tokens.c.is_active).where(api_tokens.c.id == token_id)
         revoke = sa.update(api_tokens).where(api_tokens.c.id == token_id).values(is_active=False)
         async with writing(self._engine) as connection:
-            # Two admins who revoke each other take turns on these rows.
+            # These row locks prevent that two admins revoke each other at the same time.
             left = set((await connection.execute(admins)).scalars())
             is_active = await connection.scalar(found)
             if is_active is None:
@@ -130,7 +132,7 @@ class TokenStore:
             )
 
     async def good_token(self, token_hash: bytes) -> sa.Row[Any] | None:
-        """The good token with this hash."""
+        """The valid token with this hash."""
         query = sa.select(api_tokens).where(api_tokens.c.token_hash == token_hash, _is_good)
         async with reading(self._engine) as connection:
             return (await connection.execute(query)).one_or_none()
@@ -150,7 +152,7 @@ class TokenStore:
             .table_valued("id", "at")
             .render_derived()
         )
-        # Replicas that note the same tokens wait for one another, and never in a circle.
+        # In one order, so that replicas with the same tokens cannot deadlock.
         locked = (
             sa.select(api_tokens.c.id)
             .where(api_tokens.c.id.in_(list(used_at)))
@@ -173,7 +175,7 @@ class TokenStore:
 
 
 async def _require_no_admin(connection: AsyncConnection) -> None:
-    """Raises `Conflict` where an admin's token is good. Other calls wait for the commit."""
+    """Raises `Conflict` if there is a valid admin token. Other calls wait for the commit."""
     await take_turns(connection, FIRST_ADMIN)
     admins = sa.select(api_tokens.c.id).where(api_tokens.c.role == "admin", _is_good).limit(1)
     if await connection.scalar(admins) is not None:

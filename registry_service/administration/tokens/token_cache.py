@@ -1,8 +1,7 @@
-"""The good tokens in memory: whose a token is costs the database nothing.
-
-The database announces what changes about tokens, whoever changes it. As long as nothing has been
-announced since they were read, and the connection it is announced on is known to be good, memory
-is believed; at any other time the database is asked, for to revoke a token is to end it at once.
+"""The cache of valid tokens, so that authentication costs no query. The database announces all
+changes of tokens. The cache is used while no change was announced since it was read, and the
+connection for announcements is known to work. At any other time the database is queried, because a
+revocation must end a token at once.
 """
 
 from collections.abc import Mapping
@@ -21,38 +20,38 @@ from registry_service.administration.tokens.store import TokenStore
 class TokenCache(Follower):
     """Tokens are rows of `api_tokens`, known by the SHA-256 of the whole token.
 
-    They are looked up, and not compared in constant time: a lookup tells by its time at most how a
-    hash begins, and nobody can choose tokens by their hashes. Of a random secret of 256 bits that
-    helps to guess nothing.
+    They are looked up, and not compared in constant time: the time of a lookup reveals at most the
+    beginning of a hash, and tokens cannot be chosen by their hashes. For a random secret of 256
+    bits this does not help an attacker.
     """
 
     def __init__(self, store: TokenStore, listener: Listener) -> None:
-        """`listener` hears of changes."""
+        """`listener` receives announcements of changes."""
         super().__init__(listener)
         self._store = store
         self._tokens: Mapping[bytes, sa.Row[Any]] = {}
-        # What had been heard when they were read; None where they could not be.
+        # The state of the announcements when the tokens were read; None if they could not be read.
         self._as_of: tuple[int, int] | None = None
 
     @property
     def is_current(self) -> bool:
-        """Whether memory holds what the database does."""
+        """Whether the cache is the same as the database."""
         return self._listener.is_listening and self._as_of == self._listener.heard
 
     async def token_of(self, token_hash: bytes) -> sa.Row[Any] | None:
-        """The good token with this hash. Raises `Unavailable` where nobody can tell."""
+        """The valid token with this hash. Raises `Unavailable` if that cannot be determined."""
         if self.is_current:
             if (token := self._good(token_hash)) is not None:
                 return token
-            # It may have been made a moment ago, at another replica. One that was guessed waits as
-            # long, and costs the database nothing either.
+            # Another replica may have created it a moment ago. A guessed token waits as long, and
+            # costs no query either.
             await self._listener.caught_up()
             if self.is_current:
                 return self._good(token_hash)
         return await self._listener.reading(lambda: self._store.good_token(token_hash))
 
     async def good_hashes(self) -> list[bytes]:
-        """Of all good tokens. Raises `Unavailable` where nobody can tell."""
+        """The hashes of all valid tokens. Raises `Unavailable` if they are not known."""
         tokens = self._tokens.values() if self.is_current else await self._store.good_tokens()
         return [token.token_hash for token in tokens if _is_unexpired(token)]
 
