@@ -1,7 +1,7 @@
 """`python -m registry_service.bootstrap`: makes the first admin token, and prints it.
 
-Everything else that makes tokens demands the token of an admin. This command demands the database
-as the role mooring_registry instead, and the audit log says so.
+All other ways to make tokens need an admin token. This command needs access to the database as the
+role mooring_registry instead, and the audit log records that.
 """
 
 import argparse
@@ -32,7 +32,7 @@ class BootstrapConfig(RegistryDatabaseConfig):
 async def admin_token(database_url: str, name: str, *, is_another: bool = False) -> str:
     """A new admin's token; `is_another` makes one even if there is an admin token.
 
-    Raises `SystemExit` where there is one, `InvalidInput`, `Unavailable`.
+    Raises `SystemExit` if there is one, `InvalidInput`, `Unavailable`.
     """
     check_text("name", name, shortest=1, longest=255)
     engine = engine_of(database_url, pool_size=1)

@@ -37,7 +37,7 @@ fleets = sa.Table(
     sa.Column("rollout_salt", sa.Text),
     sa.Column("rollout_began_at", sa.DateTime(timezone=True)),
     sa.Column("is_active", sa.Boolean, nullable=False, server_default=sa.true()),
-    # The beginning of its devices' uuids, and of no other fleet's; null for any.
+    # The prefix of its devices' uuids, reserved for this fleet; null for any.
     sa.Column("uuid_prefix", sa.Text(collation="C")),
     sa.Index(
         "fleets_uuid_prefix",
@@ -167,22 +167,23 @@ devices = sa.Table(
     _created_at(),
     _updated_at(),
     sa.Column("password_algorithm", sa.Text, nullable=False, server_default="sha256"),
-    # The password before this one, for as long as it is accepted.
+    # The previous password, while it is accepted.
     sa.Column("previous_password_hash", sa.Text),
     sa.Column("previous_salt", sa.Text),
     sa.Column("previous_until", sa.DateTime(timezone=True)),
-    # The brokers that it was for; null where every broker that admits the device accepts it.
+    # The brokers for which it was made; null if every broker that admits the device accepts it.
     sa.Column("previous_broker_ids", sa.ARRAY(sa.Integer)),
-    # The brokers that the device was told when its salt was made; null where those are still
+    # The brokers of the answer for which the salt was made; null if they are the same as
     # `told_broker_ids`.
     sa.Column("salt_broker_ids", sa.ARRAY(sa.Integer)),
-    # Where it proved itself from, as of when the row was written last; as failures are counted.
+    # The address of the last authentication, as failures are counted, when the row was last
+    # written.
     sa.Column("proved_from", sa.Text),
     sa.Column("has_short_api_key", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Column("rotations", sa.Integer, nullable=False, server_default="0"),
     sa.Column("rotations_since", sa.DateTime(timezone=True)),
     sa.Column("rotated_at", sa.DateTime(timezone=True)),
-    # The broker that `is_online` is from, and the moment of its clock at which that was so.
+    # The broker that reported `is_online`, and the time of the report by its clock.
     sa.Column("presence_broker_id", sa.Integer),
     sa.Column("presence_at", sa.DateTime(timezone=True)),
     sa.ForeignKeyConstraint(
@@ -216,9 +217,9 @@ devices = sa.Table(
 )
 
 
-# Wrong device API keys, in periods: of a device from an address, of a device from all (the address
-# is empty), from an address over all devices (the uuid is empty), and of what is beyond telling
-# apart (both are).
+# Counts of wrong device API keys in periods: for a device and an address, for a device from all
+# addresses (the address is empty), from an address for all devices (the uuid is empty), and for
+# attempts beyond the number of counters (both are empty).
 api_key_failures = sa.Table(
     "api_key_failures",
     metadata,
@@ -230,7 +231,7 @@ api_key_failures = sa.Table(
 
 
 def _kind() -> list[sa.Column[Any]]:
-    """What devices are counted by: their pin or else their fleet, and what they were told."""
+    """The columns by which devices are counted: the pin or else the fleet, and the last answer."""
     return [
         sa.Column("fleet_id", sa.Text(collation="C"), nullable=False),
         sa.Column("mqtt_broker_id", sa.Integer, nullable=False),
@@ -256,7 +257,7 @@ device_counts = sa.Table(
     sa.Index("device_counts_told", "told_broker_id"),
 )
 
-# Appended by triggers, and yet to be added to the counts.
+# Changes that triggers append, and that are not added to the counts yet.
 device_count_changes = sa.Table(
     "device_count_changes",
     metadata,
@@ -302,7 +303,7 @@ audit_log = sa.Table(
     sa.Column("after", JSONB),
     sa.Column("details", JSONB),
     sa.Column("request_id", sa.Text, nullable=False),
-    # Null for lines from before there were these two.
+    # Null for lines from before these two columns existed.
     sa.Column("session_role", sa.Text, server_default=sa.text("session_user")),
     sa.Column("ticket", sa.LargeBinary),
     sa.Index("audit_log_at", "at", "id"),
@@ -430,7 +431,7 @@ service_accounts = sa.Table(
     _updated_at(),
 )
 
-# Whose access has changed; appended by triggers, and forgotten after a while.
+# Changes of access, appended by triggers and deleted after a while.
 access_changes = sa.Table(
     "access_changes",
     metadata,
@@ -453,7 +454,7 @@ access_changes = sa.Table(
     sa.Index("access_changes_at", "at"),
 )
 
-# Whose sessions are to be ended at which broker; appended by triggers.
+# Clients whose sessions must be ended, by broker; appended by triggers.
 revocations = sa.Table(
     "revocations",
     metadata,
@@ -485,7 +486,7 @@ revocations = sa.Table(
     ),
 )
 
-# How the brokers are that are driven, as whoever drives them last found them.
+# The states of managed brokers, as the reconciler last found them.
 driven_brokers = sa.Table(
     "driven_brokers",
     metadata,
@@ -519,7 +520,7 @@ driven_clients = sa.Table(
     sa.Column("fingerprint", sa.Text, nullable=False),
 )
 
-# Fleets that were disabled, whose devices are yet to be among those.
+# Disabled fleets whose devices do not all have revocations yet.
 fleet_revocations = sa.Table(
     "fleet_revocations",
     metadata,
@@ -532,7 +533,7 @@ fleet_revocations = sa.Table(
     sa.Column("after_id", sa.BigInteger, nullable=False, server_default="0"),
 )
 
-# The broker service's. No more columns are granted than these.
+# A table of the broker service. Only these columns are granted.
 brokers = sa.table(
     "mqtt_broker_config",
     sa.column("id", sa.Integer),

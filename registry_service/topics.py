@@ -1,4 +1,5 @@
-"""MQTT topics and topic filters: what they are, what a filter matches and which filters it covers.
+"""MQTT topics and topic filters: their form, which topics a filter matches and which filters it
+covers.
 
 MQTT 5, sections 4.7 and 4.8.2. Malformed topics and filters match and cover nothing, so
 callers need not check them before.
@@ -15,10 +16,8 @@ def is_topic(text: str) -> bool:
 
 
 def is_filter(text: str) -> bool:
-    """Whether it can be subscribed to.
-
-    "#" stands alone in the last level, "+" alone in any. A shared subscription is judged like
-    everything else: see `without_share`.
+    """Whether it is a valid topic filter. "#" must be alone in the last level, "+" alone in any. A
+    shared subscription is checked like any other filter: see `without_share`.
     """
     if not _is_text(text):
         return False
@@ -29,7 +28,7 @@ def is_filter(text: str) -> bool:
 
 
 def matches(topic_filter: str, topic: str) -> bool:
-    """Whether a subscription to `topic_filter` hears what is published to `topic`."""
+    """Whether a subscription to `topic_filter` receives messages that are published to `topic`."""
     if not (is_filter(topic_filter) and is_topic(topic)):
         return False
     wanted, levels = topic_filter.split("/"), topic.split("/")
@@ -63,9 +62,8 @@ def covers(grant: str, topic_filter: str) -> bool:
 
 
 def without_share(topic_filter: str) -> str:
-    """What a shared subscription (`$share/<name>/<filter>`) is matched with; any other as it is.
-
-    Empty, which is no filter, where the name or the filter is missing or the name has a wildcard.
+    """The filter of a shared subscription (`$share/<name>/<filter>`); any other filter unchanged.
+    Empty, which is not a filter, if the name or the filter is missing or the name has a wildcard.
     """
     if not topic_filter.startswith(SHARE):
         return topic_filter

@@ -1,1 +1,1 @@
-"""The audit log, as it is read. Whoever changes something writes it; its seals are beside it."""
+"""Reads the audit log. Each change writes its own line; `sealing/` seals them."""

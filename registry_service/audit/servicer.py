@@ -28,10 +28,10 @@ CURSOR = re.compile(r"(-?\d{1,18})\.(\d{1,18})", re.ASCII)
 
 
 class AuditServicer(audit_pb2_grpc.AuditServiceServicer):
-    """Changes are not written here, but where they are made."""
+    """Only reads; each change writes its own line."""
 
     def __init__(self, store: AuditStore, refusals: Refusals) -> None:
-        """`store` holds the lines; `refusals` are to be lines soon."""
+        """`store` holds the lines; `refusals` writes lines for refusals."""
         self._store = store
         self._refusals = refusals
 
@@ -57,7 +57,7 @@ class AuditServicer(audit_pb2_grpc.AuditServiceServicer):
         page, next_cursor = pages.cut(rows, size, _key)
         return pb.ListAuditLogResponse(lines=map(_proto, page), next_cursor=next_cursor)
 
-    # Every actor can be refused, so any role will do; a call without a ticket has no actor to name.
+    # Every actor can be refused, so any role may call it; a call without a ticket has no actor.
     @allows(WithinFleets(Access.VIEWER))
     async def NoteRefusal(
         self, request: pb.NoteRefusalRequest, context: Context

@@ -10,7 +10,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from chassis.database import reading
 from registry_service.tables import audit_log
 
-# JSON stays text: it is handed on as it is. And a row is a tuple, which has a `count` of its own.
+# JSON stays text, which is passed on unchanged. `attempts`, because rows are tuples, which have a
+# method `count`.
 _columns = [
     *(
         column
@@ -43,10 +44,8 @@ class AuditStore:
         until: datetime | None,
         refused_only: bool,
     ) -> Sequence[sa.Row[Any]]:
-        """The newest first, behind the line with the time and the id `last`.
-
-        `equal` holds what columns must be; an action that ends with a full stop stands for all that
-        begin with it.
+        """The newest first, after the line with the time and the id `last`. `equal` holds values of
+        columns; an action that ends with a full stop matches all that begin with it.
         """
         query = sa.select(*_columns).limit(limit)
         query = query.order_by(audit_log.c.at.desc(), audit_log.c.id.desc())

@@ -1,1 +1,1 @@
-"""The keys that tickets are signed with, as a command."""
+"""The command for the keys with which tickets are signed."""

@@ -29,10 +29,7 @@ from registry_service.tables import SCHEMA_REVISION
 
 @contextlib.asynccontextmanager
 async def running(config: SealingConfig, probes: Probes | None = None) -> AsyncIterator[None]:
-    """The whole process, until the block ends.
-
-    Raises `SystemExit` where the last seal's key is lost.
-    """
+    """The whole process, until the block ends. `SystemExit` if the last seal's key is lost."""
     ring = KeyRing.read(config.audit_keys_file)
     async with contextlib.AsyncExitStack() as stack:
         engine = engine_of(config.database_url, pool_size=1)
@@ -66,7 +63,7 @@ async def _sealing(store: SealStore, ring: KeyRing, interval_s: float) -> AsyncI
 async def verified(
     config: SealingConfig, expected: tuple[int, bytes] | None, archived: int
 ) -> Report:
-    """The whole chain, checked. Raises `SystemExit` where that cannot be done."""
+    """Checks the whole chain. Raises `SystemExit` if it cannot be checked."""
     ring = KeyRing.read(config.audit_keys_file)
     file = config.ticket_public_keys_file
     ticket_keys = read_public(file) if file is not None else None
@@ -83,20 +80,20 @@ async def verified(
 
 
 def head(text: str) -> tuple[int, bytes]:
-    """What `verify` printed, as `id:mac`. Raises `ValueError`."""
+    """Parses a head that `verify` printed, as `id:mac`. Raises `ValueError`."""
     seal_id, _, mac = text.partition(":")
     return int(seal_id), bytes.fromhex(mac)
 
 
 def sentence(finding: Finding) -> str:
-    """One line for a person."""
+    """A finding as one line of text."""
     where = f"seal {finding.seal_id}: " if finding.seal_id else ""
     which = f" (line {', '.join(map(str, finding.lines))})" if finding.lines else ""
     return f"{where}{finding.fault.value}{which}"
 
 
 def show(report: Report) -> int:
-    """Prints what was found; the exit status."""
+    """Prints the findings; returns the exit status."""
     for finding in report.findings:
         print(sentence(finding))  # noqa: T201
     print(f"{report.seals} seals, {report.lines} lines, {report.waiting} not sealed yet")  # noqa: T201

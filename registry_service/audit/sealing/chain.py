@@ -1,8 +1,8 @@
-"""What a seal is, and what is wrong with one. No database in here.
+"""Makes and checks seals, without a database.
 
-A seal covers lines of the audit log. It names them exactly, holds a digest of them and the code of
-the seal before; its own code is over all of that, under a key which the database does not have. So
-without the key, a change to sealed lines cannot be hidden.
+A seal covers lines of the audit log. It has the exact ids of the lines, a digest of them and the
+MAC of the previous seal; its own MAC covers all of that, under a key that is not in the database.
+So without the key, a change to sealed lines cannot be hidden.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ RANGE = re.compile(r"\[(\d{1,19}),(\d{1,19})\)")
 # The columns of a line as text, None for NULL: what PostgreSQL prints of a value is that value, and
 # no number or time loses anything on the way.
 Line = Sequence[str | None]
-# How many there were at first. Lines have had more since; older ones are sealed as they were.
+# The number of columns at first. Later lines have more; older ones are sealed with these.
 FIRST_COLUMNS = 12
 # Ids from the first to before the second.
 Range = tuple[int, int]
@@ -59,7 +59,7 @@ class Fault(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One fault; `seal_id` 0 where no seal is at fault. `lines` are ids, the first few."""
+    """One fault; `seal_id` is 0 if it concerns no seal. `lines` are the first few ids."""
 
     fault: Fault
     seal_id: int = 0
@@ -67,7 +67,9 @@ class Finding:
 
 
 def encoded(values: Iterable[str | None]) -> bytes:
-    """Unambiguous: each value with its length before it, and None unlike any text."""
+    """An unambiguous encoding: each value has its length before it, and None differs from every
+    text.
+    """
     parts = []
     for value in values:
         if value is None:
@@ -82,13 +84,12 @@ class Digest:
     """SHA-256 over lines, which are added in the order of their ids."""
 
     def __init__(self) -> None:
-        """Of no lines yet."""
+        """Starts without lines."""
         self._hash = hashlib.sha256()
 
     def add(self, line: Line) -> None:
-        """One more. A byte that no value begins with marks those that have more values.
-
-        So where one ends is known.
+        """Adds a line. A byte with which no value begins marks lines with more values, so the end
+        of each line is clear.
         """
         if len(line) > FIRST_COLUMNS:
             self._hash.update(b"\2")
@@ -96,7 +97,7 @@ class Digest:
 
     @property
     def value(self) -> bytes:
-        """Of what was added until now."""
+        """The digest of the lines that were added until now."""
         return self._hash.digest()
 
 
@@ -109,7 +110,7 @@ def digest_of(lines: Iterable[Line]) -> bytes:
 
 
 def mac_of(key: bytes, seal: Seal) -> bytes:
-    """The code that a seal must have; the one it has is not looked at."""
+    """The MAC that a seal must have; its present one is not read."""
     fields = (
         "mooring audit seal 1",
         seal.previous_mac.hex(),
@@ -134,9 +135,8 @@ def next_seal(
     key_id: int,
     key: bytes,
 ) -> Seal:
-    """The seal behind `last` that covers `lines`, which are in the order of their ids.
-
-    `closed` are the id and the time behind which no later seal looks, `at` is now.
+    """The seal after `last` that covers `lines`, which are in the order of their ids. `closed` are
+    the id and the time before which no later line appears, `at` is now.
     """
     unsigned = Seal(
         id=last.id + 1 if last else 1,
@@ -154,7 +154,7 @@ def next_seal(
 
 
 def ranges_of(ids: Iterable[int]) -> list[Range]:
-    """The ranges that hold exactly `ids`, which are in order."""
+    """The ranges that contain exactly `ids`, which are in order."""
     ranges: list[Range] = []
     for line_id in ids:
         if ranges and ranges[-1][1] == line_id:
@@ -165,7 +165,7 @@ def ranges_of(ids: Iterable[int]) -> list[Range]:
 
 
 def written(ranges: Iterable[Range]) -> str:
-    """As PostgreSQL writes a multirange of integers."""
+    """A multirange of integers in PostgreSQL's text form."""
     return "{" + ",".join(f"[{lower},{upper})" for lower, upper in ranges) + "}"
 
 
@@ -177,9 +177,8 @@ def read(ids: str) -> list[Range]:
 def fault_of(
     seal: Seal, previous_id: int, previous_mac: bytes | None, keys: Mapping[int, bytes]
 ) -> Fault | None:
-    """What is wrong with a seal itself; its lines are not looked at.
-
-    `previous_id` is 0 before the first; `previous_mac` is None behind a seal that is faulty itself.
+    """The fault of a seal itself, without its lines. `previous_id` is 0 for the first;
+    `previous_mac` is None after a faulty seal.
     """
     key = keys.get(seal.key_id)
     if key is None:
@@ -199,7 +198,7 @@ class _Covered:
 
 
 class Comparison:
-    """Compares some seals, whose own codes are right, with the lines that there are."""
+    """Compares seals with valid MACs with the existing lines."""
 
     def __init__(self, seals: Iterable[Seal]) -> None:
         """No two of them cover the same line."""
@@ -222,7 +221,7 @@ class Comparison:
         return self._ranges[0][0], self._ranges[-1][1]
 
     def add(self, line_id: int, line: Line) -> None:
-        """A line that there is, covered or not. They come in the order of their ids."""
+        """Adds an existing line, covered or not, in the order of ids."""
         while self._at < len(self._ranges) and self._ranges[self._at][1] <= line_id:
             self._at += 1
         if self._at == len(self._ranges):
@@ -233,7 +232,7 @@ class Comparison:
             covered.ids.append(line_id)
 
     def findings(self) -> list[Finding]:
-        """What is wrong, once every line within `extent` was added."""
+        """The faults, after every line within `extent` was added."""
         found = []
         for covered in self._covered:
             seal = covered.seal

@@ -1,4 +1,4 @@
-"""What the sealer reads from its environment."""
+"""The environment variables of the sealer."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +14,7 @@ class SealingConfig(DatabaseConfig, MetricsConfig):
 
     process: ClassVar[str] = "registry_service.audit.sealing"
     renamed: ClassVar[Mapping[str, str]] = {"SEALING_DATABASE_URL": "DATABASE_URL"}
-    # To verify, mooring_operator will do.
+    # The role mooring_operator is enough to verify.
     database_role: ClassVar[str] = "mooring_sealer"
 
     audit_keys_file: Path

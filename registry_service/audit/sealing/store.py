@@ -19,7 +19,7 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def _micros(moment: Any) -> sa.ColumnElement[str]:
-    """Whole microseconds since 1970 as text; of times that no calendar has, too."""
+    """Whole microseconds since 1970 as text, also for infinite times."""
     return sa.cast(sa.func.trunc(sa.extract("epoch", moment) * 1_000_000), sa.Text)
 
 
@@ -27,8 +27,8 @@ def _moment(micros: str) -> datetime:
     return EPOCH + timedelta(microseconds=int(micros))
 
 
-# What is sealed of a line: every column, in this order for ever, new ones behind the others. The id
-# twice: to go by, and as a part of it.
+# The sealed columns of a line: all, in an order that never changes, with new ones at the end. The
+# id is there twice: as the key, and as a part of the line.
 _line = sa.select(
     audit_log.c.id,
     sa.cast(audit_log.c.id, sa.Text),
@@ -83,7 +83,7 @@ def _is_sealed(*among: sa.ColumnElement[bool]) -> sa.ColumnElement[bool]:
 
 
 def _sealed_part(row: sa.Row[Any]) -> Line:
-    """Of a line from before its role was noted, what there was of it then."""
+    """For a line from before its role was recorded, the columns of that time."""
     values: Line = tuple(row[1:])
     return values if row.session_role is not None else values[:FIRST_COLUMNS]
 
@@ -97,7 +97,7 @@ class Turn:
     """A transaction of the process that holds the lease."""
 
     def __init__(self, connection: AsyncConnection, now: str) -> None:
-        """`now` is the database's, from before anything else was read."""
+        """`now` is the database's time, read before anything else."""
         self._connection = connection
         self.now = now
 
@@ -106,7 +106,7 @@ class Turn:
         return await _last_seal(self._connection)
 
     async def unsealed(self, last: Seal | None, limit: int) -> dict[int, Line]:
-        """Lines that can be seen and are not covered, in the order of their ids."""
+        """Visible lines that are not covered, in the order of their ids."""
         query = _line.order_by(audit_log.c.id).limit(limit)
         if last is not None:
             query = query.where(
@@ -142,7 +142,7 @@ class Turn:
         return closed_id or before_id, str(closed_at)
 
     async def append(self, seal: Seal) -> None:
-        """Adds a seal to the chain."""
+        """Appends a seal to the chain."""
         await self._connection.execute(
             sa.insert(audit_seals).values(
                 id=seal.id,
@@ -160,7 +160,7 @@ class Turn:
 
 
 class SealStore:
-    """What the sealer does; it connects as mooring_sealer."""
+    """The statements of the sealer, which connects as mooring_sealer."""
 
     def __init__(self, engine: AsyncEngine, lease_s: float = 15.0) -> None:
         """The lease ends `lease_s` seconds after it was renewed last."""
@@ -169,9 +169,8 @@ class SealStore:
 
     @contextlib.asynccontextmanager
     async def turn(self, term: int) -> AsyncIterator[Turn]:
-        """A transaction in which no other process can seal; it renews the lease.
-
-        Raises `LeaseLost` where another term has begun.
+        """A transaction in which no other process can seal; it renews the lease. Raises `LeaseLost`
+        if another term has begun.
         """
         async with self.lease.turn(term) as connection:
             now = sa.select(_micros(sa.func.clock_timestamp()))
@@ -184,7 +183,7 @@ class SealStore:
 
 
 class Reader:
-    """All that is sealed and all that is not, as it was at one moment."""
+    """All seals and lines as of one moment."""
 
     def __init__(self, connection: AsyncConnection) -> None:
         """Use `reader`."""
@@ -196,13 +195,13 @@ class Reader:
         return [Seal(**row._asdict()) for row in await self._connection.execute(query)]
 
     async def lines(self, first: int, end: int, limit: int) -> Sequence[tuple[int, Line]]:
-        """Those with ids from `first` to before `end`, in the order of their ids."""
+        """The lines with ids from `first` to before `end`, in the order of their ids."""
         query = _line.where(audit_log.c.id >= first, audit_log.c.id < end)
         rows = await self._connection.execute(query.order_by(audit_log.c.id).limit(limit))
         return [(row[0], _sealed_part(row)) for row in rows]
 
     async def proofs(self, after_id: int, limit: int) -> Sequence[sa.Row[Any]]:
-        """Of the lines that name an actor, in the order of their ids.
+        """The lines that name an actor, in the order of their ids.
 
         Lines before the first one with a `session_role` are left out.
         """
@@ -218,9 +217,8 @@ class Reader:
     async def unsealed(
         self, last: Seal | None, patience_s: float, named: int
     ) -> tuple[int, list[Finding]]:
-        """How many lines wait for the next seal behind `last`, and what is wrong with some.
-
-        A finding names as many as `named`.
+        """How many lines wait for the next seal after `last`, and the faults of some. A finding
+        names up to `named` lines.
         """
         is_late: sa.ColumnElement[bool] = sa.false()
         if last is not None:
@@ -249,7 +247,7 @@ class Reader:
 
 @contextlib.asynccontextmanager
 async def reader(engine: AsyncEngine) -> AsyncIterator[Reader]:
-    """Reads at its own pace: what it looks at may be large."""
+    """Reads without the usual time limits, because the log may be large."""
     async with engine.connect() as connection:
         await connection.execution_options(
             isolation_level="REPEATABLE READ", postgresql_readonly=True

@@ -47,7 +47,7 @@ async def verify(
 ) -> Report:
     """Checks all seals and lines, in parts.
 
-    `expected` is the id and the code of a seal that must exist. Lines of the seals up to `archived`
+    `expected` is the id and the MAC of a seal that must exist. Lines of the seals up to `archived`
     are not checked, because they may have been moved. With `ticket_keys`, each line that names a
     person must have a valid ticket.
     """

@@ -1,1 +1,1 @@
-"""Counts of devices: what statements appended to `device_count_changes` is folded into them."""
+"""Counts of devices: folds the changes that statements append to `device_count_changes`."""

@@ -1,11 +1,11 @@
-"""Folds the changes of counts again and again, so that there are never many to read."""
+"""Folds the changes of counts repeatedly, so that there are never many to read."""
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from chassis.loops import Turn
 from registry_service.bulk.device_counts.store import DeviceCountStore
 
-# What registrations append in between is some tens of lines.
+# Registrations append some tens of lines in between.
 INTERVAL_S = 1.0
 BATCH = 10_000
 
@@ -22,7 +22,7 @@ def folding(engine: AsyncEngine) -> Turn:
 
 
 async def fold(store: DeviceCountStore, batch: int = BATCH) -> int:
-    """Folds all that there is, `batch` changes in a transaction; how many. Raises `Unavailable`."""
+    """Folds all changes, `batch` in a transaction; returns their number. Raises `Unavailable`."""
     folded = 0
     while changes := await store.fold(batch):
         folded += changes

@@ -1,4 +1,4 @@
-"""The counts and their changes in the database: some changes at a time are added up."""
+"""The counts and their changes in the database, which are added up in batches."""
 
 from typing import Any
 
@@ -14,9 +14,8 @@ KIND = tuple(column.name for column in device_counts.primary_key)
 
 
 def _fold(batch: int) -> sa.Executable:
-    """Takes the oldest changes away and adds them up: the counts that they became, and of how many.
-
-    In the order in which they were appended, so that no device leaves before it has come.
+    """Deletes the oldest changes and adds them up; returns the counts and the number of changes. In
+    the order in which they were appended, so that no device is subtracted before it was added.
     """
     oldest = sa.select(device_count_changes.c.id).order_by(device_count_changes.c.id).limit(batch)
     taken = (
@@ -37,15 +36,14 @@ def _fold(batch: int) -> sa.Executable:
 
 
 class DeviceCountStore:
-    """Writes counts; whoever reads them adds what is not folded yet."""
+    """Writes counts; readers add the changes that are not folded yet."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         """`engine` connects as mooring_registry."""
         self._engine = engine
 
     async def fold(self, batch: int) -> int:
-        """Adds at most `batch` changes to the counts, in one transaction; how many.
-
+        """Adds at most `batch` changes to the counts, in one transaction; returns their number.
         Replicas take turns. Raises `Unavailable`.
         """
         async with writing(self._engine) as connection:

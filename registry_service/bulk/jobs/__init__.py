@@ -1,1 +1,1 @@
-"""Jobs: what changes many devices is asked for here, and done by `registry_service.worker`."""
+"""Jobs change many devices: they are managed here, and run by `registry_service.worker`."""

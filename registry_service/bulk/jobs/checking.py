@@ -1,4 +1,4 @@
-"""What a job would do as things are now: who would move, from where to where."""
+"""Checks a job: which devices it would move now, from which broker to which."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -12,26 +12,26 @@ from chassis.client import ServiceClient
 from chassis.errors import Unavailable, from_item
 from registry_service.bulk.jobs.outcomes import MOVED
 
-# How many placements are resolved at once; the broker service takes no more.
+# The most placements in one call, a limit of the broker service.
 MAX_SUBJECTS = 10_000
 MAX_MOVES = 500
 MAX_EXAMPLES = 5
 
 
 class Destination(NamedTuple):
-    """A broker and the step of the chain that names it; neither where nothing may serve."""
+    """A broker and the step of the chain that names it; neither if no broker may serve."""
 
     broker_id: int | None
     source: str
 
 
 class Placing(NamedTuple):
-    """What decides the broker of all devices of a group."""
+    """The facts that decide the broker of all devices of a group."""
 
     broker_id: int | None
     fleet_id: str
     fleet_revision: int
-    # Which wave of the fleet's rollout has reached them.
+    # The wave of the fleet's rollout that has reached them.
     wave: str
 
 
@@ -55,13 +55,15 @@ class Check:
 
 
 def placings_of(group: Any) -> tuple[Placing, Placing]:
-    """Of a group's devices as they are, and as they would be."""
+    """The placements of a group's devices now, and after the job."""
     rest = (group.fleet_id, group.revision, group.wave)
     return Placing(group.previous, *rest), Placing(group.target, *rest)
 
 
 def summed(groups: Sequence[Any], destinations: Mapping[Placing, Destination]) -> Check:
-    """What the groups come to; `destinations` has the placings of all that would be moved."""
+    """The totals of the groups; `destinations` has the placements of all groups that would be
+    moved.
+    """
     outcomes: Counter[str] = Counter()
     moves: dict[tuple[Destination, Destination], Move] = {}
     for group in groups:
@@ -80,7 +82,7 @@ def summed(groups: Sequence[Any], destinations: Mapping[Placing, Destination]) -
 
 
 class Destinations:
-    """Where placings lead, as the broker service says."""
+    """Resolves placements with the broker service."""
 
     def __init__(self, broker_service: ServiceClient) -> None:
         """`broker_service` is asked as few times as there is room for placements in a call."""

@@ -1,12 +1,12 @@
-"""How large the next chunk of a job is, and how far it looks."""
+"""Decides how large the next chunk of a job is, and how many ids it reads."""
 
 from dataclasses import dataclass
 
-# Registrations of devices that a chunk has locked wait for it, at most about this long.
+# The goal for the time of a chunk: registrations of devices that it has locked wait for it.
 GOAL_S = 0.2
 SMALLEST, LARGEST = 100, 20_000
-# How many ids one chunk of a filter looks at, that match or not: so a filter that hardly anything
-# matches does not look at all devices in one statement.
+# How many ids one chunk of a filter reads, matching or not: so a filter with few matches does not
+# read all devices in one statement.
 SPAN = 100_000
 
 
@@ -25,12 +25,14 @@ def extent(reached: int, last: int, size: int, *, is_sparse: bool) -> Extent:
 
 
 def reached_by(extent: Extent, handled: int, highest: int) -> int:
-    """How far a chunk came that handled so many rows, of which `highest` was the last."""
+    """The position after a chunk that handled so many rows, of which `highest` was the last."""
     return highest if handled == extent.size else extent.until
 
 
 def next_size(size: int, handled: int, took_s: float) -> int:
-    """So that the next chunk takes `GOAL_S`. A chunk that was not full says nothing."""
+    """The size with which the next chunk takes `GOAL_S`. A chunk that was not full does not change
+    it.
+    """
     if handled < size:
         return size
     wanted = round(size * min(2.0, max(0.25, GOAL_S / max(took_s, 0.001))))

@@ -1,4 +1,4 @@
-"""What may follow what in the life of a job."""
+"""The states of a job, and the actions that change them."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -7,17 +7,17 @@ from registry_service.errors import JobStateForbids
 
 
 class State(StrEnum):
-    """What a job is doing."""
+    """The state of a job."""
 
     DRAFT = "draft"  # nothing yet: it can be checked, and its list uploaded
     RUNNING = "running"
-    PAUSED = "paused"  # until somebody resumes it
+    PAUSED = "paused"  # until it is resumed
     DONE = "done"
     CANCELLED = "cancelled"  # what it has written stays, until it is undone
 
 
 class Action(StrEnum):
-    """What is done to a job; the last two by the process that runs it."""
+    """The actions on a job; the last two by the process that runs it."""
 
     START = "start"
     PAUSE = "pause"
@@ -30,7 +30,7 @@ class Action(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """Where a job is: what it does, and whether forwards or back."""
+    """The state of a job, and whether it runs forwards or undoes."""
 
     state: State
     is_undo: bool = False
@@ -42,7 +42,7 @@ FOLLOWS: dict[tuple[State, Action], State] = {
     (State.RUNNING, Action.PAUSE): State.PAUSED,
     (State.RUNNING, Action.CANCEL): State.CANCELLED,
     (State.RUNNING, Action.FINISH): State.DONE,
-    # It can be resumed when what it failed of has been put right.
+    # It can be resumed when the cause of its failure is corrected.
     (State.RUNNING, Action.FAIL): State.PAUSED,
     (State.PAUSED, Action.RESUME): State.RUNNING,
     (State.PAUSED, Action.CANCEL): State.CANCELLED,
@@ -53,7 +53,7 @@ FOLLOWS: dict[tuple[State, Action], State] = {
 
 
 def after(status: Status, action: Action) -> Status:
-    """Where `action` leads. Raises `JobStateForbids`."""
+    """The state after `action`. Raises `JobStateForbids`."""
     state = FOLLOWS.get((status.state, action))
     if state is None:
         raise JobStateForbids(f"a job that is {status.state} has no {action}")

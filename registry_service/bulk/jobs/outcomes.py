@@ -1,6 +1,5 @@
-"""What became of a row of a job; and in which of these words it is stored.
-
-What is refused has the reason in capitals, as errors have.
+"""The outcomes of rows of a job, as they are stored. A refused row has the reason in capitals, as
+in errors.
 """
 
 PENDING = "pending"

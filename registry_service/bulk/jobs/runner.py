@@ -39,7 +39,7 @@ class Runner:
         self._size = FIRST_SIZE
 
     async def run(self) -> bool:
-        """One chunk of each job that runs; whether there was any. Raises `Unavailable`."""
+        """Runs one chunk of each running job; whether there was any. Raises `Unavailable`."""
         running = await self._store.running()
         RUNNING.set(len(running))
         if not running:
@@ -59,7 +59,7 @@ class Runner:
         return True
 
     async def stop(self) -> None:
-        """Lets another begin at once."""
+        """Gives up the lease, so that another process can begin at once."""
         if self._term is None:
             return
         try:

@@ -1,4 +1,4 @@
-"""Jobs in the database, as people see and steer them; what they do is in `background`."""
+"""Jobs in the database, for people who manage them; `work_store` runs them."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -104,8 +104,8 @@ class JobStore:
     ) -> Job:
         """Adds to the list; begins it anew where `upload` is 0 and there is something to add.
 
-        Safe to repeat. Raises `JobNotFound`, `JobHasFilter`, `JobStateForbids`, and `LostRace`
-        where somebody else has begun the list anew.
+        Safe to repeat. Raises `JobNotFound`, `JobHasFilter`, `JobStateForbids`, and `LostRace` if
+        another upload has begun the list anew.
         """
         async with writing(self._engine) as connection:
             job = await _locked(connection, job_id)
@@ -185,7 +185,7 @@ def parameters_of(job: Job) -> dict[str, Any]:
 
 
 async def _began(connection: AsyncConnection, job: Job) -> dict[str, Any]:
-    """What is fixed when a job starts: devices that register later are not its."""
+    """Values that are fixed at the start: devices that register later are not part of the job."""
     await _require_broker(connection, job.mqtt_broker_id, is_active=True)
     if job.filter is not None:
         last = sa.select(sa.func.coalesce(sa.func.max(devices.c.id), 0))

@@ -1,4 +1,4 @@
-"""What jobs do to devices, in the database: a chunk is a transaction, done whole or not at all."""
+"""Runs jobs in the database: each chunk is one transaction."""
 
 import contextlib
 import time
@@ -37,7 +37,7 @@ PLANNED_ANEW = sa.text(
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """What was done: how many rows have got which outcome, and how long that took."""
+    """The result of a chunk: numbers of rows by outcome, and the time it took."""
 
     outcomes: Mapping[str, int]
     took_s: float
@@ -49,10 +49,10 @@ class Chunk:
 
 
 class WorkStore:
-    """What a worker does to jobs; it connects as mooring_registry."""
+    """The statements of a worker, which connects as mooring_registry."""
 
     def __init__(self, engine: AsyncEngine, lease_s: float = 5.0) -> None:
-        """`lease_s` is how long nobody else works after the last sign of life."""
+        """`lease_s` is how long no other process works after the last renewal."""
         self._engine = engine
         self.lease = Lease(engine, LEASE, lease_s)
 
@@ -122,9 +122,8 @@ async def _work(connection: AsyncConnection, job_id: int, size: int) -> Chunk | 
 
 
 async def _fault_of_token(connection: AsyncConnection, token_id: str) -> str:
-    """Why the API token that had a job run may not do so any more; empty where it may.
-
-    An actor that has shown no token of ours has none that could have ended.
+    """Why the API token of a job may no longer run it; empty if it may. An actor without an API
+    token has none that could have ended.
     """
     try:
         wanted = UUID(token_id)
@@ -154,14 +153,14 @@ def _statement(job: sa.Row[Any]) -> sa.TextClause:
 
 
 def _came_from(job: sa.Row[Any]) -> str | None:
-    """The outcome that rows had before; None where there were no rows."""
+    """The previous outcome of rows; None without rows."""
     if job.is_undo:
         return MOVED
     return PENDING if job.filter is None else None
 
 
 async def _running(connection: AsyncConnection, job_id: int) -> sa.Row[Any] | None:
-    """The job, locked; None where it does not run."""
+    """The job, locked; None if it does not run."""
     query = (
         sa.select(jobs)
         .where(jobs.c.id == job_id, jobs.c.state == State.RUNNING)
@@ -173,7 +172,7 @@ async def _running(connection: AsyncConnection, job_id: int) -> sa.Row[Any] | No
 async def _step(
     connection: AsyncConnection, job: sa.Row[Any], action: Action, changes: Mapping[str, Any]
 ) -> None:
-    """What the process itself does to a job is noted in the name of whoever had it run."""
+    """Actions of the process itself on a job are recorded for the actor that started it."""
     status = after(Status(State(job.state), job.is_undo), action)
     change = sa.update(jobs).where(jobs.c.id == job.id).values(state=status.state, **changes)
     row = (await connection.execute(change.returning(jobs))).one()
