@@ -1,1 +1,1 @@
-"""Pure rules that two services apply alike. Imports nothing of ours."""
+"""Pure rules that two services must apply alike. Imports no other package of Mooring."""

@@ -1,6 +1,6 @@
-"""What the gateway and the registry call an API token by, without knowing it."""
+"""Names of API tokens that do not reveal the tokens, for the gateway and the registry."""
 
-# Of a token, "mat_" included: 36 of its 256 bits. As much as lists of tokens show.
+# The beginning of a token, with "mat_": 36 of its 256 bits, as in lists of tokens.
 PREFIX_CHARACTERS = 10
 
 

@@ -1,4 +1,5 @@
-"""What is changed by one transaction at a time: names of rows of the table `turns`.
+"""Names of rows of the table `turns`, which are locked so that one transaction at a time makes a
+change.
 
 Two services may change the same thing, so they lock the same row. Only the services may lock them.
 """

@@ -1,8 +1,7 @@
-"""How far a rollout has come, and whom it has reached.
-
-Where a device stands is a stable hash, so a rollout that is widened only ever reaches more devices,
-one that is narrowed lets go of those that came last, and every process answers alike without
-keeping a list. The database has the same as a function, `rollout_position`.
+"""The progress of a rollout, and the devices that it has reached. The position of a device is a
+stable hash. So a wider rollout only adds devices, a narrower one removes those that were added
+last, and every process gives the same answer without a list. The database has the same rule as a
+function, `rollout_position`.
 """
 
 import hashlib
@@ -11,10 +10,9 @@ POSITIONS = 10_000
 
 
 def position(salt: str, uuid: str) -> int:
-    """Where a device stands, from 0 to 9,999: it is reached in that order.
-
-    Another salt is another order. Both are identifiers (chassis/validation.py), with which the
-    database's function is sure to agree.
+    """The position of a device, from 0 to 9,999: devices are reached in that order. Another salt
+    gives another order. Both arguments are identifiers (chassis/validation.py), for which the
+    database's function gives the same result.
     """
     digest = hashlib.sha256(f"{salt}/{uuid}".encode()).digest()
     return int.from_bytes(digest[:8], "big") % POSITIONS
@@ -26,5 +24,7 @@ def is_reached(percent: float, place: int) -> bool:
 
 
 def wave_of(salt: str, percent: float, uuid: str) -> str:
-    """What a device's placement says of a rollout: its salt if it has reached it, else nothing."""
+    """The wave in a device's placement: the salt of the rollout if it has reached the device, else
+    empty.
+    """
     return salt if is_reached(percent, position(salt, uuid)) else ""

@@ -1,4 +1,6 @@
-"""`python -m local`: the supervisor, tied to whoever started it before anything else is done."""
+"""`python -m local`: the supervisor. It is tied to the process that started it before anything
+else.
+"""
 
 import signal
 import sys

@@ -1,4 +1,4 @@
-"""The data folder of a PostgreSQL server: how it is made, and as whom its programs run.
+"""The data folder of a PostgreSQL server: how it is made, and as which user its programs run.
 
 PostgreSQL calls what is in it a cluster. It is made whole or not at all, and one that another
 major version made is never touched.
@@ -44,7 +44,7 @@ class Cluster:
 
     @property
     def password_file(self) -> Path:
-        """Where the superuser's password is."""
+        """The file with the superuser's password."""
         return self.data.with_name("superuser-password")
 
     def make(self, lock: int) -> None:

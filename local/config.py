@@ -1,4 +1,4 @@
-"""What the person who starts Mooring may set."""
+"""The settings of `make run`."""
 
 from collections import Counter
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""The one error that ends a run for a reason a person can act on."""
+"""The error that ends a run for a reason that the user can correct."""
 
 
 class CannotRun(Exception):

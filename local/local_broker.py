@@ -1,4 +1,4 @@
-"""The local broker as our own to drive: the Mosquitto that is started here stands behind it."""
+"""The local broker, which Mooring manages: the Mosquitto that is started here."""
 
 from datetime import datetime
 from typing import Any
@@ -11,11 +11,10 @@ MANAGEMENT = "mosquitto"
 
 
 def entrusted(admin: Administrator, login: Login, port: int) -> int | None:
-    """The id of the local broker, which is driven with `login` from now on, at `port`.
-
-    None where it is not ours to drive: it is deleted, inactive or elsewhere, or an operator has
-    said otherwise how it is driven. The password is handed over each time, for nobody can read it
-    back; where nothing differs, nothing changes. Raises `CannotRun`.
+    """The id of the local broker, which is managed with `login` from now on, at `port`. None if it
+    must not be managed from here: it is deleted, inactive or elsewhere, or an operator has set
+    another management. The password is sent each time, because it cannot be read; without
+    differences nothing changes. Raises `CannotRun`.
     """
     ours = next((one for one in admin.brokers() if one["name"] == LOCAL_BROKER), None)
     if ours is None or not (_is_as_made(ours, port) or _is_driven(ours, login)):
@@ -34,7 +33,7 @@ def entrusted(admin: Administrator, login: Login, port: int) -> int | None:
 
 
 def looked_at(admin: Administrator, broker_id: int) -> float | None:
-    """When the process that drives brokers looked at this one last.
+    """When the process that manages brokers last checked this one.
 
     As seconds since 1970; None for never, or no answer.
     """
