@@ -31,9 +31,11 @@ MAX_ENDED = 5_000
 PAGE = 100
 # The page size for sessions of one username.
 MAX_PAGES = 20
-# EMQX answers so for a client that has disconnected meanwhile, RabbitMQ for a user without
-# connections.
+# The answers about a client or a connection that has ended meanwhile.
 GONE = (404, 410)
+# Servers remove these segments from a path, encoded or not (RFC 3986, 5.2.4), so no path can name a
+# user or client that is called so.
+DOT_SEGMENTS = (".", "..")
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +143,7 @@ class _HttpKicker:
             method,
             url,
             params=options.get("params"),
+            json=options.get("json"),
             headers=headers,
             extensions={"sni_hostname": self._url.host},
         )
@@ -191,12 +194,18 @@ class Emqx(_HttpKicker):
             answer = await self._ask("GET", "/api/v5/clients", params=query)
             found = [client.clientid for client in _decoded(answer, EmqxClients).data]
             for client_id in found:
-                # The client may have disconnected by itself.
-                await self._ask("DELETE", f"/api/v5/clients/{quote(client_id, safe='')}")
+                await self._end(client_id)
             ended += len(found)
             if len(found) < PAGE:
                 return ended
         raise ControlUnreadable("the broker's API still lists clients whose sessions were ended")
+
+    async def _end(self, client_id: str) -> None:
+        """The client may have disconnected by itself."""
+        if client_id in DOT_SEGMENTS:  # This route is newer: EMQX 5.0 does not have it.
+            await self._ask("POST", "/api/v5/clients/kickout/bulk", json=[client_id])
+        else:
+            await self._ask("DELETE", f"/api/v5/clients/{quote(client_id, safe='')}")
 
 
 class RabbitMq(_HttpKicker):
@@ -222,9 +231,12 @@ class RabbitMq(_HttpKicker):
         return counts
 
     async def _connections(self, username: str) -> list[RabbitConnection]:
-        answer = await self._ask("GET", f"/api/connections/username/{quote(username, safe='')}")
-        if answer.status_code in GONE:
-            return []
+        answer = None
+        if username not in DOT_SEGMENTS:
+            answer = await self._ask("GET", f"/api/connections/username/{quote(username, safe='')}")
+        if answer is None or answer.status_code in GONE:
+            # The answer at a wrong URL is 404 too; then the list of all is missing as well.
+            answer = await self._ask("GET", "/api/connections", params={"disable_stats": "true"})
         found = _decoded(answer, list[RabbitConnection])
         return [one for one in found if one.name and one.user == username]
 

@@ -11,6 +11,8 @@ from urllib.parse import parse_qs
 import aiomqtt
 import pytest
 
+from chassis.address_policy import UNRESTRICTED
+from registry_service.admission.reconciler.http_management import HttpSettings, RabbitMq
 from tests.broker_versions import Version
 from tests.rabbitmq import Rabbitmq
 from tests.unit.registry_service.admission.listener import rabbitmq_requests as recorded
@@ -211,6 +213,27 @@ async def test_a_user_s_connections_are_ended_at_once(rabbitmq: Rabbitmq, judge:
         async with asyncio.timeout(2):
             while rabbitmq.manage("GET", path) != (200, []):
                 await asyncio.sleep(0.01)
+        await other.publish("iot/device/other/state", b"on", qos=1)
+
+
+@pytest.mark.parametrize("username", [".", "..", "%2e", "a/../b", "a b?c#d", "\u00fc+&"])
+async def test_the_session_of_a_user_with_any_name_ends(
+    rabbitmq: Rabbitmq, judge: Judge, username: str
+) -> None:
+    url = f"http://127.0.0.1:{rabbitmq.management_port}"
+    login = rabbitmq.username, rabbitmq.password
+    api = RabbitMq(HttpSettings(url, *login, policy=UNRESTRICTED))
+    async with (
+        contextlib.AsyncExitStack() as stack,
+        client(rabbitmq, username="device_other") as other,
+    ):
+        stack.push_async_callback(api.close)
+        with pytest.raises(aiomqtt.MqttError, match="Disconnected"):  # noqa: PT012
+            async with client(rabbitmq, username=username) as device, asyncio.timeout(20):
+                # The list of all connections is seconds behind.
+                while await api.kick([username, "nobody"]) != {username: 1, "nobody": 0}:
+                    await asyncio.sleep(0.1)
+                await anext(aiter(device.messages))
         await other.publish("iot/device/other/state", b"on", qos=1)
 
 

@@ -1,8 +1,9 @@
 """Sessions are ended at an EMQX's API: one that answers as its documentation says, for want of one.
 
 https://docs.emqx.com/en/emqx/latest/admin/api.html: `GET /clients?username=` lists a page,
-`DELETE /clients/{clientid}` ends a session with 204, or says 404. What RabbitMQ does is tried on a
-real one (test_rabbitmq_access.py).
+`DELETE /clients/{clientid}` ends a session with 204, or says 404; `POST /clients/kickout/bulk` ends
+those of a list. What RabbitMQ does is tried on a real one (test_rabbitmq_access.py,
+test_rabbitmq_node.py).
 """
 
 import json
@@ -16,7 +17,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import pytest
 
 from chassis.address_policy import UNRESTRICTED
-from registry_service.admission.reconciler.http_management import Emqx, HttpSettings
+from registry_service.admission.reconciler.http_management import Emqx, HttpSettings, RabbitMq
 from registry_service.errors import ControlNotAllowed, ControlUnreachable, ControlUnreadable
 
 LOGIN = ("key", "secret")
@@ -48,17 +49,30 @@ class Request(BaseHTTPRequestHandler):
         found = [
             {"clientid": client_id, "username": username, "connected": True}
             for client_id, username in self.server.clients.items()
-            if username == query["username"][0]
+            if [username] == query.get("username")
         ]
-        page = found[: int(query["limit"][0])]
+        page = found[: int(query.get("limit", ["0"])[0])]
         self.answer(200, json.dumps({"data": page, "meta": {"page": 1}}).encode())
 
     def do_DELETE(self) -> None:
-        client_id = unquote(self.path.removeprefix(f"{PREFIX}/"))
-        is_there = client_id in self.server.clients
+        names = segments(self.path)
+        client_id = names[-1]
+        is_there = f"/{'/'.join(names[:-1])}" == PREFIX and client_id in self.server.clients
+        if is_there:
+            self.end(client_id)
+        self.answer(204 if is_there else 404, b"")
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        assert self.path == f"{PREFIX}/kickout/bulk"
+        assert self.headers["Content-Type"] == "application/json"
+        for client_id in json.loads(body):
+            self.end(client_id)
+        self.answer(204, b"")
+
+    def end(self, client_id: str) -> None:
         if not self.server.keeps_all:
             self.server.clients.pop(client_id, "")
-        self.answer(204 if is_there else 404, b"")
 
     def answer(self, status: int, body: bytes) -> None:
         token = b64encode(":".join(LOGIN).encode()).decode()
@@ -75,6 +89,17 @@ class Request(BaseHTTPRequestHandler):
         """Says nothing."""
 
 
+def segments(path: str) -> list[str]:
+    """The segments as Cowboy, EMQX' server, reads them: it decodes them, and then removes dots."""
+    kept: list[str] = []
+    for segment in map(unquote, path.split("/")[1:]):
+        if segment == "..":
+            kept = kept[:-1]
+        elif segment != ".":
+            kept.append(segment)
+    return kept
+
+
 @pytest.fixture
 def api() -> Iterator[Api]:
     with Api() as server:
@@ -87,16 +112,23 @@ def api() -> Iterator[Api]:
             thread.join()
 
 
-async def kicked(url: str, *usernames: str, login: tuple[str, str] = LOGIN) -> dict[str, int]:
-    emqx = Emqx(HttpSettings(url, *login, policy=UNRESTRICTED))
+async def kicked(
+    url: str,
+    *usernames: str,
+    login: tuple[str, str] = LOGIN,
+    kind: type[Emqx] | type[RabbitMq] = Emqx,
+) -> dict[str, int]:
+    kicker = kind(HttpSettings(url, *login, policy=UNRESTRICTED))
     try:
-        return await emqx.kick(usernames)
+        return await kicker.kick(usernames)
     finally:
-        await emqx.close()
+        await kicker.close()
 
 
 async def test_all_sessions_of_those_who_are_named_end_and_no_others(api: Api) -> None:
-    many = {f"mqttjs {n}/+": "device_one" for n in range(250)}
+    odd = (".", "..", "...", "/", "../..", "%2e%2e", "%2f", "a?b#c", "a b+c", "kickout/bulk", "ü")
+    many = {f"mqttjs {n}/+": "device_one" for n in range(250 - len(odd))}
+    many |= dict.fromkeys(odd, "device_one")
     others = {"c-2": "device_two", "c-3": "device_one2"}
     api.clients = {**many, **others, "c-4": "device three&limit=1"}
     found = await kicked(f"{api.url}/", "device_one", "device_nobody", "device three&limit=1")
@@ -118,3 +150,15 @@ async def test_what_is_wrong_with_the_api_is_said(api: Api) -> None:
         await kicked(api.url, "device_one")
     with pytest.raises(ControlUnreachable):
         await kicked("http://127.0.0.1:1", "device_one")
+
+
+@pytest.mark.parametrize("kind", [Emqx, RabbitMq])
+@pytest.mark.parametrize("status", [404, 410])
+async def test_a_server_without_the_api_has_ended_nothing(
+    api: Api, kind: type[Emqx] | type[RabbitMq], status: int
+) -> None:
+    """The URL of the API may be wrong. Then no session is known to have ended."""
+    api.fault = (status, b'{"error": "Object Not Found", "reason": "Not Found"}')
+    for username in ("device_one", ".", ".."):
+        with pytest.raises(ControlUnreadable):
+            await kicked(api.url, username, kind=kind)
