@@ -94,7 +94,7 @@ def _require_keys(needed: set[int], keys: EncryptionKeys, file: Path) -> None:
     if missing:
         raise SystemExit(
             f"{file}: the database holds secrets under keys that are not in it: "
-            f"{', '.join(map(str, missing))}. restore its backup"
+            f"{', '.join(map(str, missing))}. Restore its backup"
         )
 
 

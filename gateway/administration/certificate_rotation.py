@@ -68,9 +68,11 @@ class NewRotation(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True)
 class ToldCounts(Struct, kw_only=True, frozen=True):
     """The numbers of active devices by the certificates in their last answer."""
 
-    old: Annotated[int, Meta(description="Devices that were notified of the old certificate only.")]
+    old: Annotated[int, Meta(description="Devices that were not notified of the new certificate.")]
     both: int
-    new: Annotated[int, Meta(description="Devices that were notified of the new certificate only.")]
+    new: Annotated[
+        int, Meta(description="Devices that were notified of the new certificate alone.")
+    ]
 
 
 class Rotation(Struct, kw_only=True, frozen=True):
