@@ -89,7 +89,7 @@ class _Server(uvicorn.Server):
             connection.shutdown()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self.config.timeout_graceful_shutdown):
-                while state.connections or state.tasks:  # noqa: ASYNC110 - these tell nobody
+                while state.connections or state.tasks:  # noqa: ASYNC110 - these announce nothing
                     await asyncio.sleep(STEP_S)
         for task in list(state.tasks):
             task.cancel()

@@ -43,7 +43,7 @@ async def upload_job_rows(request: CallerRequest, job_id: PathId) -> Job:
 
 
 async def _sent(caller: Caller, job_id: int, upload: Upload[NewJobRow]) -> jobs_pb2.Job:
-    """The job with its list, on behalf of somebody whose token is still good."""
+    """The job with its list, read for a caller whose token is still valid."""
     number = 0
     async for batch in upload.batches(ROWS_AT_ONCE):
         number = (await _add(caller, job_id, number, batch)).upload

@@ -1,4 +1,4 @@
-"""What is sent and answered about jobs."""
+"""Bodies of requests and answers about jobs."""
 
 from datetime import datetime
 from typing import Annotated, Any, ClassVar
@@ -20,7 +20,7 @@ OUTCOMES = [
 
 
 class DeviceFilter(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """Devices that are as each of these says; none of them: all devices."""
+    """Selects the devices that match every field; without fields, all devices."""
 
     fleet_id: Annotated[str, documented(pattern=IDENTIFIER_PATTERN)] | UnsetType = UNSET
     device_type: Annotated[str, documented(maxLength=64)] | UnsetType = UNSET
@@ -40,14 +40,14 @@ class DeviceFilter(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True
 
 
 class NewJob(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """A job to be. Nothing changes before it is started."""
+    """A new job. Nothing changes before it is started."""
 
     EXAMPLE: ClassVar[dict[str, Any]] = {"kind": "assign", "mqtt_broker_id": 1, "filter": None}
 
     kind: Annotated[str, documented(enum=["assign"])]
     mqtt_broker_id: Annotated[Id, Meta(description="The pin; null takes pins away.")] | None
     filter: Annotated[
-        DeviceFilter | None, Meta(description="null, or left out: a list is uploaded.")
+        DeviceFilter | None, Meta(description="Null or left out: a list of devices is uploaded.")
     ] = None
 
 
@@ -60,7 +60,7 @@ class NewJobRow(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
 
 
 class Job(Struct, kw_only=True, frozen=True):
-    """A job as it is."""
+    """A job and its state."""
 
     EXAMPLE: ClassVar[dict[str, Any]] = {
         "id": 1,

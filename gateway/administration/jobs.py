@@ -1,4 +1,4 @@
-"""What changes many devices, in the background: `/api/v1/jobs`."""
+"""Jobs, which change many devices in the background: `/api/v1/jobs`."""
 
 from typing import Annotated
 
@@ -30,7 +30,7 @@ from gateway.bodies import StrictJson
     "/",
     access=Access.OPERATOR,
     action="job.create",
-    summary="Make a job",
+    summary="Create a job",
     description="A draft: check it, then start it. Without a filter, upload a list of devices.",
     dto=StrictJson[NewJob],
     reasons=("BROKER_UNKNOWN",),
@@ -72,7 +72,7 @@ async def list_jobs(
 @get(
     "/{job_id:int}",
     access=Access.VIEWER,
-    summary="Look at a job",
+    summary="Get a job",
     reasons=("JOB_NOT_FOUND",),
 )
 async def get_job(request: CallerRequest, job_id: PathId) -> Job:
@@ -86,9 +86,9 @@ async def get_job(request: CallerRequest, job_id: PathId) -> Job:
 @get(
     "/{job_id:int}/rows",
     access=Access.VIEWER,
-    summary="List what became of each device",
-    description="Of a job with a filter, those that were moved or refused. Of a list, all; those"
-    " that are pending say what would become of them now.",
+    summary="List the outcome for each device",
+    description="A job with a filter lists the devices that were moved or refused. A job with a"
+    " list lists all of them; for a pending one, the outcome is what would happen now.",
     reasons=("JOB_NOT_FOUND",),
 )
 async def list_job_rows(
@@ -110,8 +110,8 @@ async def list_job_rows(
     "/{job_id:int}/check",
     access=Access.VIEWER,
     status_code=200,
-    summary="Say what a job would do now",
-    description="Who would move, from where to where. It changes nothing.",
+    summary="Check what a job would do now",
+    description="Which devices would move, and between which brokers. It changes nothing.",
     reasons=("JOB_NOT_FOUND",),
 )
 async def check_job(request: CallerRequest, job_id: PathId) -> JobCheck:
@@ -136,7 +136,7 @@ async def _after(request: CallerRequest, job_id: int, action: jobs_pb2.JobAction
     action="job.start",
     status_code=200,
     summary="Start a job",
-    description="Devices that register later are not its.",
+    description="Devices that register later do not belong to it.",
     reasons=(
         "JOB_NOT_FOUND",
         "JOB_STATE_FORBIDS",
@@ -167,7 +167,7 @@ async def pause_job(request: CallerRequest, job_id: PathId) -> Job:
     action="job.resume",
     status_code=200,
     summary="Resume a paused job",
-    description="It goes on where it was.",
+    description="It goes on where it paused.",
     reasons=("JOB_NOT_FOUND", "JOB_STATE_FORBIDS"),
 )
 async def resume_job(request: CallerRequest, job_id: PathId) -> Job:

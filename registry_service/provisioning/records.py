@@ -167,7 +167,7 @@ class Written(Note, frozen=True):
 class NewDeviceRow(Attributes, frozen=True, kw_only=True):
     """A row to insert, if its key, the key's fleet and what is expected are as they were read.
 
-    It has the fields of `Written` too. `expected_id` is None for a uuid that nobody expects.
+    It has the fields of `Written` too. `expected_id` is None for a uuid that is not expected.
     """
 
     uuid: str

@@ -25,11 +25,11 @@ from registry_service.errors import (
     UuidReserved,
 )
 
-# Why one is not created, if it is not: for what there is, or for an earlier row of the batch that
-# nothing forbids; EXISTS is no fault. Those that nothing forbids are created
-# where that is asked for, in the order of their uuids, as registering does it; `made` is false for
-# one that another has created since the statement began. What is expected of them has arrived: the
-# statement has its lock on that table before it looks, so whoever expects a device waits for it.
+# `reason` says why a device is not created: for what there is, or for an earlier row of the batch
+# that has no reason. Rows without a reason are created, unless it is a dry run, in the order of
+# their uuids, as registrations are. `made` is false for one that another transaction has created
+# since the statement began. The expected devices among them count as registered: the statement
+# locks that table before it reads it, so a transaction that adds an expected device waits for it.
 IMPORT = sa.text(f"""
 WITH given AS MATERIALIZED (
     SELECT index, row.*, coalesce(row.mqtt_broker_id, named.id) AS pin
