@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from chassis.config import MetricsConfig
+from registry_service.audit.sealing.chain import Fault
 from tests import REPOSITORY
 from tests.configurations import MAKE_RUN, configurations, variables
 from tests.documented import DOCS
@@ -81,6 +82,14 @@ def test_the_page_of_the_configuration_names_every_variable_and_no_other() -> No
     assert {"GATEWAY_PORT", "MOORING_HOME"} <= read[MAKE_RUN]
     assert "WORKER_LOOPS" in read["registry_service.worker"]
     assert documented() == read
+
+
+def test_the_page_of_the_audit_log_names_every_fault_and_no_other() -> None:
+    _, _, table = (DOCS / "audit-log.md").read_text().partition("| it says | what happened |\n")
+    rule, *found = table.partition("\n\n")[0].splitlines()
+    assert set(rule) == set("|-")
+    named = [fault for row in found for fault in row.split("|")[1].strip().split(", ")]
+    assert sorted(named) == sorted(fault.value for fault in Fault)
 
 
 def test_the_folders_of_the_architecture_are_there() -> None:
