@@ -10,7 +10,7 @@ from chassis.http_asgi import AsgiCycle
 from chassis.http_context import Context
 from chassis.http_ending import BoundedConnection, Cycle
 from chassis.http_limits import close_idle
-from chassis.http_reading import SLICE_BYTES, Refused, RequestReader
+from chassis.http_reading import SLICE_BYTES, RequestReader, UnreadableRequest
 
 # Requests of one connection that wait for the previous one.
 MAX_PIPELINED = 8
@@ -252,7 +252,7 @@ class HttpConnection(BoundedConnection):
         """Parses `piece`; returns how many bytes of it have been read."""
         try:
             return self._reader.feed(piece)
-        except Refused as refused:
+        except UnreadableRequest as refused:
             if self._reader.is_finished:
                 # These bytes came after the last request.
                 self._dropped_bytes += len(piece)

@@ -27,7 +27,7 @@ WATCHED = frozenset({b"host", b"content-length", b"transfer-encoding", b"expect"
 VERSIONS = frozenset({"1.0", "1.1"})
 
 
-class Refused(Exception):
+class UnreadableRequest(Exception):
     """The request is answered with `status`, and the connection ends."""
 
     def __init__(self, status: int) -> None:
@@ -89,7 +89,7 @@ class RequestReader:
         return max(1, self.length - self.body_bytes)
 
     def feed(self, piece: "bytes | memoryview") -> int:
-        """Parses `piece`; returns how many bytes of it have been read. Raises `Refused`."""
+        """Parses `piece`; returns how many bytes of it were read. Raises `UnreadableRequest`."""
         heads_read, body_bytes = self._heads_read, self.body_bytes
         was_in_head = self.is_in_head
         try:
@@ -100,26 +100,26 @@ class RequestReader:
             return int(upgrade.args[0])
         except httptools.HttpParserError as error:
             cause = error.__context__
-            if isinstance(cause, Refused):
+            if isinstance(cause, UnreadableRequest):
                 raise cause from None
             is_ours = isinstance(error, httptools.HttpParserCallbackError)
             if is_ours and not self.is_finished:
                 log.exception("a request failed unexpectedly", exc_info=cause or error)
-            raise Refused(500 if is_ours else 400) from None
+            raise UnreadableRequest(500 if is_ours else 400) from None
         if heads_read != self._heads_read:
             if self.is_in_head and self.url:
                 self.head_bytes = self._known_bytes()
         elif was_in_head:
             self.head_bytes += len(piece)
             if self.head_bytes > self._limits.head_bytes:
-                raise Refused(431)
+                raise UnreadableRequest(431)
         elif self.length is None:
             self._framing_bytes += len(piece) - (self.body_bytes - body_bytes)
             if self._framing_bytes > self._limits.framing_bytes + 8 * self.body_bytes:
-                raise Refused(400)
+                raise UnreadableRequest(400)
         if self.is_in_head and self.url and self._parser.get_http_version() == "0.9":
             # An HTTP/0.9 request: it has no head.
-            raise Refused(400)
+            raise UnreadableRequest(400)
         return len(piece)
 
     def skip(self, piece: "bytes | memoryview") -> bool:
@@ -147,12 +147,12 @@ class RequestReader:
         self._headers.append((name, value))
 
     def on_headers_complete(self) -> None:
-        """The head has been read. Raises `Refused`."""
+        """The head has been read. Raises `UnreadableRequest`."""
         if not self.is_in_head:
             return
         if self.is_finished:
             # A request behind the last one.
-            raise Refused(400)
+            raise UnreadableRequest(400)
         parser = self._parser
         version, method = parser.get_http_version(), parser.get_method()
         self._require_sense(version, method)
@@ -189,43 +189,43 @@ class RequestReader:
     # Checks of the head.
 
     def _watch(self, name: bytes, value: bytes) -> None:
-        """Checks a field that determines how to read the request. Raises `Refused`."""
+        """Checks a field that determines how to read the request. Raises `UnreadableRequest`."""
         if name == b"host":
             self._hosts += 1
             if value != self._last_host:
                 if not HOST.fullmatch(value):
-                    raise Refused(400)
+                    raise UnreadableRequest(400)
                 self._last_host = value
         elif name == b"content-length":
             # The parser accepts only one length, of digits.
             self.length = int(value)
         elif name == b"transfer-encoding":
             if self._has_coding or value.lower() != b"chunked":
-                raise Refused(400)
+                raise UnreadableRequest(400)
             self._has_coding = True
         elif name == b"expect":
             self._expects_continue = value.lower() == b"100-continue"
 
     def _require_sense(self, version: str, method: bytes) -> None:
-        """Checks RFC 9112's rules for a head besides its grammar. Raises `Refused`."""
+        """Checks RFC 9112's rules for a head besides its grammar. Raises `UnreadableRequest`."""
         if self.head_bytes + SLICE_BYTES > self._limits.head_bytes:
             line_bytes = len(method) + len(" HTTP/1.1\r\n\r\n") + 1
             if self._known_bytes() + line_bytes > self._limits.head_bytes:
-                raise Refused(431)
+                raise UnreadableRequest(431)
         if version not in VERSIONS or self._hosts > 1:
-            raise Refused(400)
+            raise UnreadableRequest(400)
         if version == "1.1" and not self._hosts:  # section 3.2
-            raise Refused(400)
+            raise UnreadableRequest(400)
         if version == "1.0" and self._has_coding:  # section 6.1
-            raise Refused(400)
+            raise UnreadableRequest(400)
 
     def _target(self, method: bytes) -> Target:
         try:
             target = target_of(self.url)
         except BadTarget:
-            raise Refused(400) from None
+            raise UnreadableRequest(400) from None
         if target.path == b"*" and method != b"OPTIONS":
-            raise Refused(400)
+            raise UnreadableRequest(400)
         return target
 
     def _known_bytes(self) -> int:

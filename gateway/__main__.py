@@ -10,7 +10,7 @@ from chassis.config import load
 from chassis.http_limits import HttpLimits
 from chassis.http_server import Address, serving
 from chassis.probes import Probes, serve
-from gateway.administration.refused import Refused
+from gateway.administration.refused import RefusedRequests
 from gateway.app import app_of
 from gateway.config import GatewayConfig
 from gateway.device_calls import DeviceCalls
@@ -48,7 +48,7 @@ async def running(config: GatewayConfig, probes: Probes | None = None) -> AsyncI
             key_fault=TOO_MANY_FAILED,
             address_fault=TOO_MANY_FAILED,
         )
-        refused = Refused()
+        refused = RefusedRequests()
         stack.push_async_callback(refused.close)
         app = app_of(
             services,

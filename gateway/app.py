@@ -36,7 +36,7 @@ from gateway.administration import (
 )
 from gateway.administration.attempts import Attempts
 from gateway.administration.caller import authenticate
-from gateway.administration.refused import Refused, noting
+from gateway.administration.refused import RefusedRequests, noting
 from gateway.context import Context
 from gateway.http_adapter import HttpApp, adapted
 from gateway.limits import Limits
@@ -52,7 +52,7 @@ def app_of(
     leaving: asyncio.Event,
     failures: Limits | None = None,
     proxies: Sequence[Network] = (),
-    refused: Refused | None = None,
+    refused: RefusedRequests | None = None,
 ) -> HttpApp:
     """The gateway as an ASGI application: all paths except those of devices (`device_routes`).
 

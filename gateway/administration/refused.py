@@ -31,7 +31,7 @@ LOST = Counter("mooring_gateway_refusals_lost_total", "Refusals that the audit l
 Handler = Callable[[Request[Any, Any, Any], Any], Response[Problem]]
 
 
-class Refused:
+class RefusedRequests:
     """Sends in the background: no answer waits for it or fails with it."""
 
     def __init__(self) -> None:

@@ -25,7 +25,7 @@ from chassis.errors import LostRace
 from registry_service.admission.reconciler.dynamic_security import Actual, Command
 from registry_service.admission.reconciler.json_limits import decoded
 from registry_service.admission.reconciler.listings import Moved, Reading, read_client
-from registry_service.admission.reconciler.mqtt import Connection, ProtocolError, Refused
+from registry_service.admission.reconciler.mqtt import BrokerRefusal, Connection, ProtocolError
 from registry_service.admission.reconciler.planning import Plan
 from registry_service.errors import (
     CommandsRefused,
@@ -167,7 +167,7 @@ class DynamicSecurity:
                 if code >= FAILED:
                     raise ControlNotAllowed("the login may not read the broker's control topic")
                 yield _Conversation(connection, settings.answer_timeout_s)
-        except Refused as error:
+        except BrokerRefusal as error:
             if error.code in NOT_ALLOWED:
                 raise ControlNotAllowed("the broker does not accept the login") from error
             raise ControlUnreachable("the broker refuses the connection") from error

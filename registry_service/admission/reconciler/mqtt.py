@@ -32,7 +32,7 @@ class ProtocolError(Exception):
     """The broker violates the protocol."""
 
 
-class Refused(Exception):
+class BrokerRefusal(Exception):
     """The broker refuses the connection or ends it."""
 
     def __init__(self, code: int) -> None:
@@ -42,7 +42,7 @@ class Refused(Exception):
 
 
 class Connection:
-    """One connection. Every method may raise `ProtocolError`, `Refused`, `OSError`, `EOFError`."""
+    """One connection. Methods may raise `ProtocolError`, `BrokerRefusal`, `OSError`, `EOFError`."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """`open` and `subscribe` come before all else."""
@@ -60,7 +60,7 @@ class Connection:
         if kind != CONNACK or len(body) < 2:
             raise ProtocolError("no answer to CONNECT")
         if body[1]:
-            raise Refused(body[1])
+            raise BrokerRefusal(body[1])
 
     async def subscribe(self, topic: str) -> int:
         """The reason code of the answer; from 0x80 on it is a refusal."""
@@ -137,7 +137,7 @@ class Connection:
             raise ProtocolError("a message with a QoS that was not agreed on")
         body = await self._reader.readexactly(length)
         if kind == DISCONNECT:
-            raise Refused(body[0] if body else 0)
+            raise BrokerRefusal(body[0] if body else 0)
         return kind, body
 
 

@@ -8,7 +8,7 @@ from unittest import mock
 
 from registry_service.admission.reconciler.dynamic_security import Command
 from registry_service.admission.reconciler.mosquitto_client import ANSWERS, _Conversation
-from registry_service.admission.reconciler.mqtt import Connection, ProtocolError, Refused
+from registry_service.admission.reconciler.mqtt import BrokerRefusal, Connection, ProtocolError
 from registry_service.errors import ControlUnreadable
 
 TOKEN = "0123456789abcdef"
@@ -80,6 +80,6 @@ def attempt(data: bytes) -> None:
     # The broker sees the token before it answers.
     with (
         mock.patch.object(secrets, "token_hex", _token),
-        suppress(ProtocolError, Refused, OSError, EOFError, ControlUnreadable),
+        suppress(ProtocolError, BrokerRefusal, OSError, EOFError, ControlUnreadable),
     ):
         LOOP.run_until_complete(_serve(data))
