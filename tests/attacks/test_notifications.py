@@ -208,12 +208,12 @@ class Deaf:
             # Only `deafened` cancels a link, when the test is over.
             return
         finally:
-            for half in halves:
-                half.cancel()
-            await asyncio.gather(*halves, return_exceptions=True)
             for end in (writer, to_server):
                 end.transport.abort()
             self.links.discard(task)
+            for half in halves:
+                half.cancel()
+            await asyncio.gather(*halves, return_exceptions=True)
 
 
 @contextlib.asynccontextmanager

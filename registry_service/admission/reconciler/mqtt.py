@@ -101,9 +101,10 @@ class Connection:
             with contextlib.suppress(OSError):
                 await self._send(DISCONNECT, b"")
         finally:
+            # First: a task that is cancelled again never comes back from the await below.
+            self._writer.transport.abort()
             pinging.cancel()
             await asyncio.gather(pinging, return_exceptions=True)
-            self._writer.transport.abort()
 
     async def _ping(self) -> None:
         while True:

@@ -1,0 +1,35 @@
+"""Connections to brokers are closed, however the task that has one ends."""
+
+import asyncio
+
+import pytest
+
+from registry_service.admission.reconciler.mqtt import Connection
+
+
+async def _taken(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.close()
+    await writer.wait_closed()
+
+
+@pytest.mark.parametrize("cancels", [1, 2, 3])
+async def test_a_connection_ends_with_a_task_that_is_cancelled(cancels: int) -> None:
+    server = await asyncio.start_server(_taken, "127.0.0.1", 0)
+    reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+    begun = asyncio.Event()
+
+    async def use() -> None:
+        async with Connection(reader, writer).kept_alive():
+            begun.set()
+            await asyncio.Event().wait()
+
+    task = asyncio.create_task(use())
+    await begun.wait()
+    for _ in range(cancels):
+        task.cancel()
+        await asyncio.sleep(0)
+    await asyncio.wait([task])
+    assert task.cancelled()
+    assert writer.transport.is_closing()
+    server.close()
+    await server.wait_closed()
