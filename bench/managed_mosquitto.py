@@ -58,7 +58,7 @@ class ManagedMosquitto:
             if state["clients"] == 0 and not state["problem"]:
                 return
             if time.monotonic() > deadline:
-                raise CannotMeasure(f"Mosquitto is not driven: {state['problem']}")
+                raise CannotMeasure(f"Mosquitto is not as it should be: {state['problem']}")
             time.sleep(POLL_S)
 
 

@@ -5,6 +5,7 @@ disconnects.
 """
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -24,7 +25,7 @@ class Awaited(NamedTuple):
     abandon: Callable[[], object]
 
 
-class RequestHandler:
+class RequestHandler(ABC):
     """Serves one request in steps, each of which may raise. A subclass defines the steps
     `admitted`, `begun` and those of an `Awaited`, and `failed`.
     """
@@ -35,17 +36,17 @@ class RequestHandler:
     def __init__(self) -> None:
         self._awaited: Awaited | None = None
 
+    @abstractmethod
     def admitted(self) -> Reply | None:
         """An answer before the body is read; None if the body must be read."""
-        raise NotImplementedError
 
+    @abstractmethod
     def begun(self, body: bytes | None) -> Reply | Awaited:
         """The answer, or the result that it needs; `body` is None if it is too long."""
-        raise NotImplementedError
 
+    @abstractmethod
     def failed(self, error: Exception) -> Reply:
         """The answer to a request after a step raised `error`."""
-        raise NotImplementedError
 
     def attempt(self, step: Callable[..., Any], *arguments: Any) -> Any:
         """The result of `step`, or the answer to its error."""

@@ -1,7 +1,7 @@
 """A Mosquitto for this machine alone, which is told who may connect.
 
 It listens on 127.0.0.1 without TLS, and knows whom the file of its dynamic security plugin names:
-at first a login of ours. With that, the process that drives brokers tells it the devices.
+at first a login of ours. With that, the worker tells it the devices.
 """
 
 import os

@@ -1,7 +1,7 @@
 """A PostgreSQL, the services and, where it is installed, a Mosquitto, until Ctrl-C.
 
 In this order: who else is here, PostgreSQL, migrations, the brokers' passwords, the services, their
-first data, Mosquitto, what drives it; then it watches over them. Stopping goes the other way round,
+first data, Mosquitto, the worker; then it watches over them. Stopping goes the other way round,
 and leaves no process.
 """
 

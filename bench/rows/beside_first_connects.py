@@ -46,7 +46,7 @@ def measure(stage: Stage) -> Findings:
         (
             Figure(
                 f"registrations, {CONNECTIONS} connections, while {ARRIVE_PER_S} devices a second"
-                f" come to a driven Mosquitto {broker.version}",
+                f" come to a managed Mosquitto {broker.version}",
                 per_s(median(turns.ours)),
                 f"come to a broker that asks: {per_s(median(turns.yardstick))}",
                 turns.ratio,
