@@ -60,8 +60,7 @@ def come(
     """Records that the client has connected; None if the notice does not name the client. A
     connection whose end was reported before stays ended. `now_ms` is `now` in Unix ms.
     """
-    epoch_ms = now_ms - int(now * 1000)
-    one = begun(connections, notice, epoch_ms)
+    one = begun(connections, notice, now_ms - int(now * 1000))
     if one is None and notice.username:
         is_ours = any(one.is_ours and one.username == notice.username for one in connections)
         one = Connection(notice.username, now)
@@ -71,8 +70,7 @@ def come(
     if one is None:
         return None
     if one.is_over and not (one.has_come or one.is_ours):
-        one.began_at = one.began_at or notice.began_at
-        _put_in_order(connections, one, epoch_ms)
+        _put_in_order(connections, one)
     one.has_come, one.told_at = True, now
     one.username = one.username or notice.username
     one.peer = one.peer or notice.peer
@@ -150,20 +148,16 @@ def latest_ms(connections: list[Connection]) -> int:
     return max((max(one.began_at, one.ended_at) for one in connections), default=0)
 
 
-def _put_in_order(connections: list[Connection], late: Connection, epoch_ms: int) -> None:
-    """Puts a connection that is over in the place of the first awaited one that it may be, whose
-    client was accepted before it began.
+def _put_in_order(connections: list[Connection], late: Connection) -> None:
+    """Moves a connection that is over to the time when its client was accepted: before the awaited
+    ones.
     """
-    latest_ms = late.began_at or late.ended_at
     for slot in connections:
-        if not slot.is_ours or slot.has_come or slot.peer or slot.began_at:
-            continue
-        if latest_ms and epoch_ms + slot.told_at * 1000 > latest_ms:
-            continue
-        others = [one for one in connections if one is not late]
-        connections[:] = [late if one is slot else one for one in others]
-        late.is_ours = True
-        return
+        if slot.is_ours and not (slot.has_come or slot.peer or slot.began_at):
+            others = [one for one in connections if one is not late]
+            connections[:] = [late if one is slot else one for one in others]
+            late.is_ours = True
+            return
 
 
 def _is_known(connections: list[Connection], one: Connection) -> bool:

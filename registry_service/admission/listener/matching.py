@@ -88,11 +88,11 @@ def begun(connections: list[Connection], notice: Notice, epoch_ms: int) -> Conne
         and not (one.began_at and notice.began_at)
     ]
     awaited = [*filter(is_awaited, standing)]
-    # The client was accepted before. By a clock that is behind, it may have been the last one.
-    for order, margin in ((awaited, 0), (awaited[::-1], SKEW_MS)):
-        for one in order:
-            if not notice.began_at or epoch_ms + one.told_at * 1000 <= notice.began_at + margin:
-                return one
+    for one in awaited:
+        if not notice.began_at or epoch_ms + one.told_at * 1000 <= notice.began_at:
+            return one
+    if awaited:
+        return awaited[-1]
     return standing[0] if standing and is_bare(notice) else None
 
 
