@@ -23,6 +23,8 @@ MAX_AGE_S = 86_400.0
 # For brokers that send notices: how long after a client was accepted the notice of its connection
 # may arrive.
 AWAITED_S = 300.0
+# A notice that is later than this, in ms, may come of a wrong clock: then the order counts.
+TIMELY_MS = 300_000
 # For so many accepted connections of a client a notice is awaited. Without this limit, a broker
 # that sends no notices, or asks again before it connects a client, would increase their number for
 # ever.
@@ -60,7 +62,10 @@ def come(
     """Records that the client has connected; None if the notice does not name the client. A
     connection whose end was reported before stays ended. `now_ms` is `now` in Unix ms.
     """
-    one = begun(connections, notice, now_ms - int(now * 1000))
+    epoch_ms = now_ms - int(now * 1000)
+    # What came long ago by the broker's clock may be late, or the clock is wrong.
+    is_timely = abs(now_ms - notice.began_at) <= TIMELY_MS
+    one = begun(connections, notice, epoch_ms, is_timely=is_timely)
     if one is None and notice.username:
         is_ours = any(one.is_ours and one.username == notice.username for one in connections)
         one = Connection(notice.username, now)
@@ -70,7 +75,8 @@ def come(
     if one is None:
         return None
     if one.is_over and not (one.has_come or one.is_ours):
-        _put_in_order(connections, one)
+        one.began_at = one.began_at or notice.began_at
+        _put_in_order(connections, one, epoch_ms, is_timely=is_timely)
     one.has_come, one.told_at = True, now
     one.username = one.username or notice.username
     one.peer = one.peer or notice.peer
@@ -148,16 +154,22 @@ def latest_ms(connections: list[Connection]) -> int:
     return max((max(one.began_at, one.ended_at) for one in connections), default=0)
 
 
-def _put_in_order(connections: list[Connection], late: Connection) -> None:
-    """Moves a connection that is over to the time when its client was accepted: before the awaited
-    ones.
+def _put_in_order(
+    connections: list[Connection], late: Connection, epoch_ms: int, *, is_timely: bool
+) -> None:
+    """Puts a connection that is over in the place of the first awaited one that it may be, whose
+    client was accepted before it began. Where the time is not to be relied on: the first.
     """
+    latest_ms = late.began_at or late.ended_at
     for slot in connections:
-        if slot.is_ours and not (slot.has_come or slot.peer or slot.began_at):
-            others = [one for one in connections if one is not late]
-            connections[:] = [late if one is slot else one for one in others]
-            late.is_ours = True
-            return
+        if not slot.is_ours or slot.has_come or slot.peer or slot.began_at:
+            continue
+        if is_timely and latest_ms and epoch_ms + slot.told_at * 1000 > latest_ms:
+            continue
+        others = [one for one in connections if one is not late]
+        connections[:] = [late if one is slot else one for one in others]
+        late.is_ours = True
+        return
 
 
 def _is_known(connections: list[Connection], one: Connection) -> bool:

@@ -65,7 +65,9 @@ def is_awaited(one: Connection) -> bool:
     return not (one.has_come or one.is_over)
 
 
-def begun(connections: list[Connection], notice: Notice, epoch_ms: int) -> Connection | None:
+def begun(
+    connections: list[Connection], notice: Notice, epoch_ms: int, *, is_timely: bool
+) -> Connection | None:
     """The known connection that a notice of a beginning is about.
 
     `epoch_ms` is the moment, in Unix ms, at which the loop's clock was 0.
@@ -88,10 +90,13 @@ def begun(connections: list[Connection], notice: Notice, epoch_ms: int) -> Conne
         and not (one.began_at and notice.began_at)
     ]
     awaited = [*filter(is_awaited, standing)]
-    for one in awaited:
-        if not notice.began_at or epoch_ms + one.told_at * 1000 <= notice.began_at:
-            return one
-    if awaited:
+    # The client was accepted before. By a clock that is behind, it may have been the last one; by a
+    # clock that is wrong, nothing is known.
+    for order, margin in ((awaited, 0), (awaited[::-1], SKEW_MS)):
+        for one in order:
+            if not notice.began_at or epoch_ms + one.told_at * 1000 <= notice.began_at + margin:
+                return one
+    if awaited and not is_timely:
         return awaited[-1]
     return standing[0] if standing and is_bare(notice) else None
 

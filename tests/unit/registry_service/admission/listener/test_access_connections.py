@@ -89,7 +89,6 @@ def notice_of(step: Step, session: Session, says: frozenset[str]) -> Notice:
 def told(sessions: list[Session], steps: list[Step], says: frozenset[str]) -> tuple[bool, str]:
     """Whether the user is online, by what was said last, and whose the client id is."""
     ids, is_online = Sessions(), False
-    note(f"{sessions}\n{steps}")
     for step in steps:
         now = step.at / 1000
         if step.kind == "asked":
@@ -116,6 +115,7 @@ def test_in_any_order_and_by_skewed_clocks_what_stands_is_what_stands_at_the_bro
     steps = steps_of(data, sessions, are_missing=False)
     stands = sessions[-1].ended is None
     assume(len({session.began + session.skew for session in sessions}) == len(sessions))
+    note(f"{sessions}\n{steps}")
     is_online, owner = told(sessions, steps, says)
     # Where clocks differ, and notices come in another order, the client id may stay its client's.
     if stands or not any(session.skew for session in sessions):
@@ -131,10 +131,52 @@ def test_where_notices_are_missing_a_connection_that_stands_keeps_its_client_id(
 ) -> None:
     sessions[-1].ended, sessions[-1].is_replaced = None, False
     steps = steps_of(data, sessions, are_missing=True)
+    note(f"{sessions}\n{steps}")
     is_online, owner = told(sessions, steps, says)
     assert owner == USER
     if any(step.kind == "came" and step.index == len(sessions) - 1 for step in steps):
         assert is_online
+
+
+LATE = [
+    # The first client's notice arrives when only the last one is awaited.
+    (
+        frozenset({"peer", "began"}),
+        [
+            Session(10_000, 10_011, is_replaced=True, skew=0),
+            Session(10_011, 10_022, is_replaced=True, skew=0),
+            Session(10_022, 20_018, is_replaced=False, skew=0),
+            Session(20_019, None, is_replaced=False, skew=0),
+        ],
+        [
+            *(Step(9_995, 0, "asked"), Step(10_006, 1, "asked"), Step(10_011, 0, "left")),
+            *(Step(10_017, 2, "asked"), Step(20_014, 3, "asked"), Step(20_018, 2, "left")),
+            Step(20_019, 0, "came"),
+        ],
+    ),
+    (
+        frozenset({"peer"}),
+        [
+            Session(10_000, 10_010, is_replaced=False, skew=0),
+            Session(10_011, 15_001, is_replaced=False, skew=0),
+            Session(20_001, 29_997, is_replaced=False, skew=0),
+            Session(29_998, None, is_replaced=False, skew=0),
+        ],
+        [
+            *(Step(9_995, 0, "asked"), Step(10_006, 1, "asked"), Step(19_996, 2, "asked")),
+            *(Step(29_993, 3, "asked"), Step(29_997, 2, "left"), Step(29_998, 0, "came")),
+            Step(29_998, 2, "came"),
+        ],
+    ),
+]
+
+
+@pytest.mark.parametrize(("says", "sessions", "steps"), LATE)
+def test_a_late_notice_is_not_about_a_client_that_was_accepted_after_it(
+    says: frozenset[str], sessions: list[Session], steps: list[Step]
+) -> None:
+    _, owner = told(sessions, steps, says)
+    assert owner == USER
 
 
 @settings(max_examples=300)
