@@ -1,7 +1,7 @@
-"""The one PostgreSQL database that both services share: its history, its roles, its grants.
+"""The schema of the one PostgreSQL database that both services share: its history, roles, grants.
 
 Only this package changes the schema, as the role that owns it. `python -m migrations` brings the
-database named by MOORING_DATABASE_URL up to date; running it twice, or twice at once, is safe.
+database named by MOORING_DATABASE_URL up to date. It may run twice, also at the same time.
 """
 
 from pathlib import Path
@@ -19,16 +19,16 @@ def _config(database_url: str) -> Config:
 
 
 def upgrade(database_url: str, revision: str = "head") -> None:
-    """Brings the database to `head()`, or to an older revision that it has not reached.
+    """Upgrades the database to `head()`, or to an older revision that it has not reached.
 
-    The user of the libpq URL `database_url` owns what is made; it owns the database and has
-    CREATEROLE, or the roles exist already.
+    The user of the libpq URL `database_url` owns what is made; it must own the database, and have
+    CREATEROLE unless the roles exist already.
     """
     command.upgrade(_config(database_url), revision)
 
 
 def head() -> str:
-    """The revision this version of Mooring works with."""
+    """The revision that this version of Mooring works with."""
     revision = ScriptDirectory.from_config(_config("")).get_current_head()
     if revision is None:
         raise RuntimeError("there are no migrations")

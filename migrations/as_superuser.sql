@@ -1,8 +1,8 @@
--- What only a superuser may take from everybody, in the database of Mooring: `make run` does it, and
--- for a PostgreSQL of your own a superuser runs it once, before or after the migrations:
+-- Revokes rights that only a superuser may revoke from PUBLIC, in the database of Mooring. `make run`
+-- does it; for a PostgreSQL of your own a superuser runs it once, before or after the migrations:
 --   psql -d mooring -f migrations/as_superuser.sql
--- Nothing of ours needs large objects or advisory locks. A message in the write-ahead log takes
--- disk space and bandwidth; the owner hands on the right to write one.
+-- Mooring needs neither large objects nor advisory locks. A message in the write-ahead log takes
+-- disk space and bandwidth; the owner can grant the right to write one.
 DO $$
 DECLARE taken regprocedure;
 BEGIN

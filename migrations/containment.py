@@ -1,12 +1,12 @@
-"""What keeps the roles within their bounds, as far as the database's owner may say so.
+"""Limits of the database roles, as far as the owner of the database may set them.
 
-Roles belong to the whole server, and the rights on a database are in no dump of it: so this is
-said at each run of the migrations. What an administrator of the server has set stays.
+Roles belong to the whole server, and a dump of the database does not contain the rights on it. So
+each run of the migrations sets them. Values that an administrator of the server has set stay.
 """
 
 from sqlalchemy import Connection, text
 
-# Connections that a role may have at once: together they leave half of PostgreSQL's usual 100 to
+# Connections that a role may have at once. Together they leave half of PostgreSQL's usual 100 to
 # the services. See docs/scaling-the-database.md.
 CONNECTION_LIMITS = {
     "mqtt_reader": 16,
@@ -15,7 +15,8 @@ CONNECTION_LIMITS = {
     "mooring_access": 24,
 }
 
-# A session may set others for itself: these are for brokers that hang, not for attackers.
+# A session may set other values for itself: these protect against brokers that hang, not against
+# attackers.
 READER_TIMEOUTS = {
     "statement_timeout": "5s",
     "lock_timeout": "2s",
@@ -29,8 +30,8 @@ DO $$ BEGIN
 END $$
 """
 
-# Rights on roles are another matter than owning the database: a server's administrator may have
-# made the roles. Then the rest is done, and the migrations' log says what was not.
+# The owner of the database may lack rights on the roles, because an administrator of the server may
+# have made them. Then the rest is done, and the migrations' log says what was not.
 TOLERANT = """
 DO $$ BEGIN
     {statement};
@@ -64,7 +65,7 @@ IS_SIGNALLER = "SELECT pg_has_role(current_user, 'mqtt_reader', 'USAGE')"
 
 
 def contain(connection: Connection) -> None:
-    """Takes from everybody what nobody of ours needs, and limits roles that have no limit."""
+    """Revokes rights that no service needs from PUBLIC, and limits roles that have no limit."""
     connection.exec_driver_sql(CLOSE_DATABASE)
     for role, limit in CONNECTION_LIMITS.items():
         if connection.scalar(text(UNLIMITED), {"role": role}):
@@ -73,7 +74,7 @@ def contain(connection: Connection) -> None:
         if connection.scalar(text(UNSET), {"name": name}):
             _try(connection, f"ALTER ROLE mqtt_reader SET {name} = '{value}'")
     if not connection.scalar(text(IS_SIGNALLER)):
-        # So that `end_long_readers` may end its sessions.
+        # With this, `end_long_readers` may end its sessions.
         version = int(connection.scalar(text("SHOW server_version_num")))
         inherits = " WITH INHERIT TRUE" if version >= 160_000 else ""
         _try(connection, f"GRANT mqtt_reader TO CURRENT_USER{inherits}")

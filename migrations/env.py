@@ -1,4 +1,4 @@
-"""How Alembic reaches the database: one transaction, one migrator at a time, no long locks."""
+"""How Alembic connects to the database: one transaction, one migrator at a time, no long locks."""
 
 from alembic import context
 from sqlalchemy import create_engine, pool, text
@@ -7,7 +7,8 @@ from sqlalchemy.exc import IntegrityError, ProgrammingError
 
 from migrations.containment import contain
 
-# As Alembic makes it. Two migrators on an empty database may both make it; the second fails.
+# The same table as Alembic makes. Two migrators on an empty database may both try to make it; the
+# second fails.
 VERSION_TABLE = """
 CREATE TABLE IF NOT EXISTS alembic_version (
     version_num varchar(32) NOT NULL CONSTRAINT alembic_version_pkc PRIMARY KEY
@@ -24,9 +25,11 @@ try:
         with engine.connect() as connection:
             connection.execute(text("SELECT FROM alembic_version"))
     with engine.begin() as connection:
-        # A migration that waits for a lock makes everybody behind it wait: it gives up instead.
+        # A migration that waits for a lock makes every later transaction wait too, so it gives up
+        # instead.
         connection.execute(text("SET LOCAL lock_timeout = '5s'"))
-        # Migrators take turns; services may read it, and no role but its owner may lock it so.
+        # Only one migrator runs at a time. Services may read the table, and only its owner may lock
+        # it like this.
         connection.execute(text("LOCK TABLE alembic_version IN SHARE UPDATE EXCLUSIVE MODE"))
         context.configure(connection=connection)
         with context.begin_transaction():

@@ -1,4 +1,4 @@
-"""Brokers, certificates, fleets, keys, devices, tokens; the roles and what each may do."""
+"""Brokers, certificates, fleets, keys, devices, tokens; the roles and their rights."""
 
 from alembic import op
 
@@ -7,7 +7,7 @@ down_revision = None
 
 ROLES = ("mooring_broker", "mooring_registry", "mooring_operator", "mqtt_reader")
 
-# Roles belong to the whole server, so another database of ours may have made them.
+# Roles belong to the whole server, so a migration of another Mooring database may have made them.
 CREATE_ROLE = """
 DO $$ BEGIN
     CREATE ROLE {role} NOLOGIN;
@@ -76,9 +76,9 @@ CREATE TABLE fleets (
 );
 CREATE INDEX fleets_broker ON fleets (mqtt_broker_id) WHERE mqtt_broker_id IS NOT NULL;
 
--- The brokers that may serve a restricted fleet; who changes them touches the fleet's row too, so
--- that its revision goes up. A flag of its own says whether a fleet is
--- restricted, so that taking away the last broker does not open the fleet to all.
+-- The brokers that may serve a restricted fleet. A change of them also updates the fleet's row, so
+-- that its revision increases. A separate flag says whether a fleet is restricted, so that removing
+-- the last broker does not allow the fleet all brokers.
 CREATE TABLE fleet_brokers (
     fleet_id  text COLLATE "C" REFERENCES fleets (id) ON DELETE CASCADE,
     broker_id integer REFERENCES mqtt_broker_config (id),
@@ -137,7 +137,7 @@ CREATE TABLE devices (
     CONSTRAINT location_is_whole CHECK ((latitude IS NULL) = (longitude IS NULL))
 );
 CREATE INDEX devices_fleet ON devices (fleet_id, id);
--- Partial: a device without a pin, which is most of them, costs it nothing.
+-- Partial, so that a device without a pin, as most are, has no entry.
 CREATE INDEX devices_broker ON devices (mqtt_broker_id) WHERE mqtt_broker_id IS NOT NULL;
 
 CREATE TABLE api_tokens (
@@ -180,7 +180,8 @@ BEGIN
     RETURN NEW;
 END $$;
 
--- Tells the broker services that what they keep in memory has changed, whoever changed it.
+-- Notifies the broker services that their copy in memory is out of date, also after a change by
+-- SQL.
 CREATE FUNCTION announce_placement() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
 BEGIN
@@ -195,7 +196,7 @@ CREATE TRIGGER revised BEFORE UPDATE ON fleets
 CREATE TRIGGER revised BEFORE UPDATE ON mqtt_broker_config
     FOR EACH ROW EXECUTE FUNCTION count_revision();
 
--- Never one on devices: notifying serialises commits.
+-- There is no such trigger on devices, because a notification serialises commits.
 CREATE TRIGGER announced AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON mqtt_broker_config
     FOR EACH STATEMENT EXECUTE FUNCTION announce_placement();
 CREATE TRIGGER announced AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON certificates
@@ -206,10 +207,10 @@ CREATE TRIGGER announced AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON fleet_b
     FOR EACH STATEMENT EXECUTE FUNCTION announce_placement();
 """
 
-# A role reads and writes what its service decides, column by column where a row holds more.
+# A role reads and writes what its service decides. Where a row holds more, columns are granted.
 GRANTS = """
 REVOKE ALL ON FUNCTION touch_updated_at(), count_revision(), announce_placement() FROM PUBLIC;
--- PostgreSQL 14 lets everybody make tables here.
+-- PostgreSQL 14 lets every role make tables here.
 REVOKE CREATE ON SCHEMA public FROM PUBLIC;
 GRANT USAGE ON SCHEMA public
     TO mooring_broker, mooring_registry, mooring_operator, mqtt_reader;
@@ -226,8 +227,8 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON fleet_brokers TO mooring_registry;
 GRANT SELECT, INSERT, UPDATE ON fleets, provisioning_keys, api_tokens TO mooring_registry;
 GRANT REFERENCES (id) ON mqtt_broker_config TO mooring_registry;
 
--- The operator reads all but secrets. The whole of mqtt_broker_config, so that `SELECT *` works:
--- its one secret is encrypted under a key that the database never sees.
+-- The operator reads everything except secrets. It may read all of mqtt_broker_config, so that
+-- `SELECT *` works: the only secret there is encrypted with a key that is not in the database.
 GRANT SELECT ON mqtt_broker_config, fleets, fleet_brokers, mqtt_acls TO mooring_operator;
 GRANT UPDATE (name, description, protocol, host, port, path, use_tls, verify_certificate,
               client_id_prefix, keep_alive, clean_session, reconnect_period, connect_timeout,
@@ -254,7 +255,7 @@ GRANT SELECT ON mqtt_users, mqtt_acls TO mqtt_reader;
 
 
 def upgrade() -> None:
-    """Makes the roles, then the tables, then says who may what."""
+    """Makes the roles and the tables, then grants the rights."""
     for role in ROLES:
         op.execute(CREATE_ROLE.format(role=role))
     for part in (TABLES, VIEWS, TRIGGERS, GRANTS):

@@ -1,4 +1,4 @@
-"""The audit log: who changed what, and what was refused."""
+"""The audit log: who changed what, and which attempts were refused."""
 
 from alembic import op
 
@@ -13,18 +13,18 @@ CREATE TABLE audit_log (
     actor_id   text NOT NULL,
     action     text NOT NULL,
     subject    text NOT NULL,
-    -- Empty for what was done, else the reason why it was refused.
+    -- Empty for a change, else the reason of the refusal.
     refusal    text NOT NULL DEFAULT '',
-    -- How many attempts this line stands for: refusals that repeat share one.
+    -- The number of attempts of this line: repeated refusals share one line.
     count      integer NOT NULL DEFAULT 1 CHECK (count > 0),
     before     jsonb,
     after      jsonb,
-    -- Of refusals that share a line: from when to when, and from where.
+    -- For refusals that share a line: their first and last time, and their addresses.
     details    jsonb,
     request_id text NOT NULL
 );
--- One for each filter, in the order of a listing. "broker." means all that begins so: every action
--- is a noun, a full stop and a verb.
+-- One index for each filter, in the order of the lists. An action is a noun, a full stop and a
+-- verb; the filter "broker." matches all actions of the noun.
 CREATE INDEX audit_log_at ON audit_log (at, id);
 CREATE INDEX audit_log_actor ON audit_log (actor, at, id);
 CREATE INDEX audit_log_actor_id ON audit_log (actor_id, at, id);
@@ -34,8 +34,8 @@ CREATE INDEX audit_log_subject ON audit_log (subject, at, id);
 CREATE INDEX audit_log_refused ON audit_log (at, id) WHERE refusal <> '';
 """
 
-# Nobody but the owner changes or removes a line, and nobody says when or where in it a line was
-# written: that is the database's to say.
+# Only the owner may change or remove a line. The database itself sets the time and the number of a
+# line.
 GRANTS = """
 GRANT INSERT (actor, actor_id, action, subject, refusal, count, before, after, details, request_id)
     ON audit_log TO mooring_broker, mooring_registry;
@@ -44,6 +44,6 @@ GRANT SELECT ON audit_log TO mooring_registry, mooring_operator;
 
 
 def upgrade() -> None:
-    """Makes the table, then says who may what."""
+    """Makes the table, then grants the rights."""
     op.execute(TABLES)
     op.execute(GRANTS)

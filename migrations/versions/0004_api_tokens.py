@@ -1,4 +1,4 @@
-"""API tokens can be recognised in a list, and what changes about them is announced."""
+"""API tokens get a prefix that shows in lists, and changes of tokens are announced."""
 
 from alembic import op
 
@@ -6,12 +6,12 @@ revision = "0004"
 down_revision = "0003"
 
 COLUMNS = """
--- The first characters, too few to be a secret; empty for tokens that were made before.
+-- The first characters of the token, too few to guess the rest from; empty for older tokens.
 ALTER TABLE api_tokens ADD COLUMN prefix text NOT NULL DEFAULT '';
 """
 
-# The registries keep the good tokens in memory. The columns that say which are good are named, so
-# that noting the last use announces nothing.
+# The registries keep the valid tokens in memory. The trigger names the columns that decide whether
+# a token is valid, so that recording the last use announces nothing.
 TRIGGERS = """
 CREATE FUNCTION announce_tokens() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
@@ -32,6 +32,6 @@ GRANT SELECT (prefix) ON api_tokens TO mooring_operator;
 
 
 def upgrade() -> None:
-    """Adds the column, then the trigger, then says who may read."""
+    """Adds the column and the trigger, then grants the rights."""
     for part in (COLUMNS, TRIGGERS, GRANTS):
         op.execute(part)

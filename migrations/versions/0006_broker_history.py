@@ -1,6 +1,6 @@
-"""Every revision of a broker is kept, and what the database refuses it says how to do.
+"""Keeps every revision of a broker; errors of the database's checks say what to do.
 
-Also labels, and what moving a broker's users takes.
+Also adds labels, and rights for moving the users of a broker.
 """
 
 from alembic import op
@@ -16,8 +16,8 @@ ALTER TABLE mqtt_broker_config
         AND NOT jsonb_path_exists(labels, 'strict $.* ? (@.type() != "string")')
     );
 
--- A row for each revision, with the broker as it was then. It outlives the broker, so it does not
--- refer to it; the certificates that a revision names stay, for without them none can come back.
+-- One row for each revision, with the broker as it was then. Rows stay when the broker is deleted,
+-- so there is no foreign key to it. Certificates of a revision stay, because a rollback needs them.
 CREATE TABLE mqtt_broker_history (
     broker_id             integer NOT NULL,
     revision              bigint NOT NULL,
@@ -43,13 +43,13 @@ SELECT id, revision, 'recorded', updated_at, session_user, true,
        ca_certificate_id, client_certificate_id
 FROM mqtt_broker_config AS broker;
 
--- A broker's devices in the order of their ids, in which they are locked.
+-- A broker's devices in the order of their ids, which is the order of locking.
 CREATE INDEX devices_broker_id ON devices (mqtt_broker_id, id) WHERE mqtt_broker_id IS NOT NULL;
 DROP INDEX devices_broker;
 ALTER INDEX devices_broker_id RENAME TO devices_broker;
 """
 
-# The constraints hold whatever happens here; this says what to do instead of what is violated.
+# The constraints hold in any case; this trigger says what to do instead of which one is violated.
 CHECK = """
 CREATE FUNCTION check_broker() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
@@ -151,7 +151,7 @@ BEGIN
 END $$;
 """
 
-# Nothing that is inserted runs through it: registrations name no broker but the one they have read.
+# Inserts do not go through it: a registration names only brokers that it has just read.
 EXISTENCE = """
 CREATE FUNCTION check_broker_exists() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
@@ -204,8 +204,8 @@ BEGIN
     RETURN NEW;
 END $$;
 
--- The service says for whom it acts; whoever else changes a broker is the database's user, whatever
--- they set.
+-- A service names the actor for which it acts. For any other role it is the database's user,
+-- whatever the session sets.
 CREATE FUNCTION record_broker() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
 DECLARE
@@ -232,7 +232,7 @@ BEGIN
     RETURN NULL;
 END $$;
 
--- They run in the order of their names.
+-- Triggers run in the order of their names.
 DROP TRIGGER revised ON mqtt_broker_config;
 CREATE TRIGGER checked BEFORE INSERT OR UPDATE ON mqtt_broker_config
     FOR EACH ROW EXECUTE FUNCTION check_broker();
@@ -247,20 +247,20 @@ CREATE TRIGGER recorded AFTER INSERT OR UPDATE OR DELETE ON mqtt_broker_config
 GRANTS = """
 REVOKE ALL ON FUNCTION check_broker(), check_broker_is_unused(), check_broker_exists(),
     revise_broker(), record_broker() FROM PUBLIC;
--- Only the trigger writes it.
+-- Only the trigger may write it.
 GRANT SELECT ON mqtt_broker_history TO mooring_broker;
 GRANT SELECT (broker_id, revision, kind, changed_at, changed_by, by_sql, state,
               ca_certificate_id, client_certificate_id)
     ON mqtt_broker_history TO mooring_operator;
 GRANT UPDATE (labels) ON mqtt_broker_config TO mooring_operator;
--- A broker's id is a part of what its password is encrypted with.
+-- A broker's id is part of the associated data of its encrypted password.
 GRANT USAGE ON SEQUENCE mqtt_broker_config_id_seq TO mooring_broker;
--- Which brokers there are; users are moved only to one that serves.
+-- Users are moved only to a broker that exists and is active.
 GRANT SELECT (id, is_active) ON mqtt_broker_config TO mooring_registry;
 """
 
 
 def upgrade() -> None:
-    """Makes the history, then what writes it, then says who may what."""
+    """Makes the history and its triggers, then grants the rights."""
     for part in (TABLES, CHECK, EXISTENCE, RECORD, GRANTS):
         op.execute(part)

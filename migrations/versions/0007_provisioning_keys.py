@@ -1,4 +1,4 @@
-"""What a provisioning key may be used for, and devices that are known before they arrive."""
+"""Restrictions of provisioning keys, and expected devices."""
 
 from alembic import op
 
@@ -6,8 +6,8 @@ revision = "0007"
 down_revision = "0006"
 
 TABLES = """
--- A restriction that is null restricts nothing; an empty list would let nobody in, and is refused,
--- so that nobody has to wonder.
+-- A restriction that is null does not restrict. An empty list would allow no device, and is
+-- refused.
 ALTER TABLE provisioning_keys
     ADD COLUMN allowed_device_types text[]
         CHECK (cardinality(allowed_device_types) BETWEEN 1 AND 100),
@@ -21,7 +21,7 @@ ALTER TABLE provisioning_keys
 CREATE TABLE expected_devices (
     uuid           text COLLATE "C" PRIMARY KEY
                    CHECK (uuid ~ '\\A[A-Za-z0-9][A-Za-z0-9_-]{0,63}\\Z'),
-    -- Of this row: one that was removed and made again is another.
+    -- The identity of this row: a row that is deleted and made again gets another one.
     id             bigint GENERATED ALWAYS AS IDENTITY UNIQUE,
     fleet_id       text COLLATE "C" NOT NULL REFERENCES fleets (id),
     device_name    text,
@@ -31,7 +31,7 @@ CREATE TABLE expected_devices (
     latitude       double precision CHECK (latitude BETWEEN -90 AND 90),
     longitude      double precision CHECK (longitude BETWEEN -180 AND 180),
     created_at     timestamptz NOT NULL DEFAULT now(),
-    -- Null while there is no such device.
+    -- Null until the device registers.
     registered_at  timestamptz,
     CONSTRAINT location_is_whole CHECK ((latitude IS NULL) = (longitude IS NULL))
 );
@@ -45,14 +45,14 @@ CREATE INDEX expected_devices_broker ON expected_devices (mqtt_broker_id, uuid)
 """
 
 TRIGGERS = """
--- Of the columns that say what a key allows, and not of those that count its use: what was decided
--- from a revision holds while it stands.
+-- The revision of the columns that say what a key allows, without those that count its use. A
+-- decision holds as long as the revision stays the same.
 CREATE TRIGGER revised BEFORE UPDATE OF fleet_id, description, max_devices, default_broker_id,
     expires_at, is_active, allowed_device_types, source_networks, allowed_uuids, uuid_prefix,
     only_expected ON provisioning_keys
     FOR EACH ROW EXECUTE FUNCTION count_revision();
 
--- A device that was deleted is expected again.
+-- When a device is deleted, it is expected again.
 CREATE FUNCTION expect_again() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
 BEGIN
@@ -65,7 +65,7 @@ CREATE TRIGGER expected_again AFTER DELETE ON devices REFERENCING OLD TABLE AS g
     FOR EACH STATEMENT EXECUTE FUNCTION expect_again();
 """
 
-# The one before it, which counts expected devices too.
+# Replaces the previous function, and counts expected devices too.
 CHECK = """
 CREATE OR REPLACE FUNCTION check_broker_is_unused() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
@@ -95,7 +95,7 @@ BEGIN
 END $$;
 """
 
-# What was expected is never edited, only noted as arrived, and moved to another broker.
+# An expected device is never edited: it is only marked as registered, or moved to another broker.
 GRANTS = """
 GRANT SELECT, INSERT, DELETE ON expected_devices TO mooring_registry;
 GRANT UPDATE (registered_at, mqtt_broker_id) ON expected_devices TO mooring_registry;
@@ -107,6 +107,6 @@ GRANT SELECT ON expected_devices TO mooring_operator;
 
 
 def upgrade() -> None:
-    """Adds the columns and the table, then says who may what."""
+    """Adds the columns and the table, then grants the rights."""
     for part in (TABLES, TRIGGERS, CHECK, GRANTS):
         op.execute(part)

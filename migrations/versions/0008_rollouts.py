@@ -1,12 +1,12 @@
-"""A fleet on its way to another broker, a wave of its devices at a time."""
+"""Rollouts: moves of a fleet to another broker, one wave of devices after another."""
 
 from alembic import op
 
 revision = "0008"
 down_revision = "0007"
 
-# Four columns of the fleet and no table: to stop is to clear them, which is one write, and nothing
-# else remembers who was where.
+# The state of a rollout is four columns of the fleet. Stopping it clears them, which is one write,
+# and no device has to be changed.
 TABLES = """
 ALTER TABLE fleets
     ADD COLUMN rollout_broker_id integer REFERENCES mqtt_broker_config (id),
@@ -19,10 +19,9 @@ ALTER TABLE fleets
 CREATE INDEX fleets_rollout ON fleets (rollout_broker_id) WHERE rollout_broker_id IS NOT NULL;
 """
 
-# Eight bytes as a number without a sign, of which PostgreSQL has none, modulo 10,000: the upper
-# half weighs 2^32, which is 7,296. Salts and uuids hold nothing that the cast would take for an
-# escape, and unlike convert_to it is immutable, so that the function is expanded where it is
-# called.
+# Eight bytes as an unsigned number, a type that PostgreSQL does not have, modulo 10,000: the upper
+# half is multiplied by 2^32 modulo 10,000, which is 7,296. Salts and uuids contain no escapes of
+# the cast. Unlike convert_to the cast is immutable, so PostgreSQL can inline the function.
 POSITION = """
 CREATE FUNCTION rollout_position(salt text, uuid text) RETURNS integer
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -36,8 +35,8 @@ COMMENT ON FUNCTION rollout_position(text, text) IS
     ' rollout_percent * 100.';
 """
 
-# Whoever begins a rollout names the broker and the percent, whoever stops it clears the broker; the
-# rest follows. The constraints hold whatever happens here; this says what to do instead.
+# Beginning a rollout sets the broker and the percentage; stopping it clears the broker; the trigger
+# sets the rest. The constraints hold in any case; the trigger says what to do instead.
 TRIGGERS = """
 CREATE FUNCTION check_rollout() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
@@ -82,7 +81,7 @@ CREATE TRIGGER checked_rollout BEFORE INSERT OR UPDATE OF rollout_broker_id, rol
     FOR EACH ROW EXECUTE FUNCTION check_rollout();
 """
 
-# The one before it, which counts rollouts too.
+# Replaces the previous function, and counts rollouts too.
 CHECK = """
 CREATE OR REPLACE FUNCTION check_broker_is_unused() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
@@ -122,6 +121,6 @@ GRANT UPDATE (rollout_broker_id, rollout_percent, rollout_salt) ON fleets TO moo
 
 
 def upgrade() -> None:
-    """Adds the columns, then what decides from them, then says who may what."""
+    """Adds the columns and the functions, then grants the rights."""
     for part in (TABLES, POSITION, TRIGGERS, CHECK, GRANTS):
         op.execute(part)

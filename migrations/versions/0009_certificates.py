@@ -1,17 +1,18 @@
-"""Certificates have a life of their own: when they came, and what replaces them."""
+"""Certificates get a time of creation, and can be replaced."""
 
 from alembic import op
 
 revision = "0009"
 down_revision = "0008"
 
-# While a certificate has a replacement, brokers that use it serve both.
+# While a certificate has a replacement, brokers that use it send both.
 TABLES = """
 ALTER TABLE certificates
     ADD COLUMN created_at timestamptz NOT NULL DEFAULT now(),
     ADD COLUMN replacement_id integer REFERENCES certificates (id),
     ADD COLUMN rotation_began_at timestamptz,
-    -- How many of the devices must have been told of the replacement before the cutover.
+    -- The percentage of the devices that must have been notified of the replacement before the
+    -- cutover.
     ADD COLUMN rotation_threshold_percent smallint
         CHECK (rotation_threshold_percent BETWEEN 0 AND 100),
     ADD CONSTRAINT replacement_is_another CHECK (replacement_id <> id),
@@ -22,7 +23,7 @@ CREATE INDEX certificates_replacement ON certificates (replacement_id)
     WHERE replacement_id IS NOT NULL;
 """
 
-# The foreign keys hold against what is deleted meanwhile; they do not know of kinds.
+# The foreign keys prevent a concurrent delete; they do not check the kind.
 CHECK = """
 CREATE FUNCTION check_broker_certificates() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
@@ -51,7 +52,7 @@ CREATE TRIGGER checked_certificates
     FOR EACH ROW EXECUTE FUNCTION check_broker_certificates();
 """
 
-# The one before it, for which a password that is encrypted anew is the same password.
+# Replaces the previous function: a password that is encrypted anew counts as the same password.
 REVISE = """
 CREATE OR REPLACE FUNCTION revise_broker() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
@@ -76,7 +77,7 @@ BEGIN
 END $$;
 """
 
-# The trigger writes the history, and only what it holds of passwords is ever rewritten.
+# The trigger writes the history, and only the password in a history is ever rewritten.
 GRANTS = """
 GRANT UPDATE (password_encrypted) ON mqtt_broker_history TO mooring_broker;
 GRANT SELECT (created_at, replacement_id, rotation_began_at, rotation_threshold_percent)
@@ -85,6 +86,6 @@ GRANT SELECT (created_at, replacement_id, rotation_began_at, rotation_threshold_
 
 
 def upgrade() -> None:
-    """Adds the columns, then what checks their use, then says who may what."""
+    """Adds the columns and their checks, then grants the rights."""
     for part in (TABLES, CHECK, REVISE, GRANTS):
         op.execute(part)

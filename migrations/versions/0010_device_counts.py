@@ -1,9 +1,8 @@
-"""What devices were last told and why, and how many there are of each kind, without counting rows.
+"""The last answer and source of each device, and the number of devices of each kind.
 
-A count that every registration adds to would be a row that every registration waits for. So a
-statement that changes devices appends what it changes, a line for each kind of device and not for
-each device, and those lines are added to the counts later, by one process. Both together are
-exact at any moment.
+A count that every registration increases would be a row that every registration waits for. So a
+statement that changes devices appends its changes, one line for each kind of device, and one
+process adds those lines to the counts later. The sum of both is exact at any moment.
 """
 
 from alembic import op
@@ -18,7 +17,7 @@ ALTER TABLE devices
     )),
     ADD COLUMN told_ca_ids integer[] NOT NULL DEFAULT '{}';
 
--- Of active devices. Those that are pinned are counted by their pin, all others by their fleet, so
+-- Counts of active devices. Pinned devices are counted by their pin, all others by their fleet, so
 -- there are about as many kinds as brokers and fleets.
 CREATE TABLE device_counts (
     fleet_id       text COLLATE "C" NOT NULL, -- '' for pinned devices
@@ -32,7 +31,7 @@ CREATE TABLE device_counts (
 CREATE INDEX device_counts_pinned ON device_counts (mqtt_broker_id) WHERE mqtt_broker_id <> 0;
 CREATE INDEX device_counts_told ON device_counts (told_broker_id);
 
--- What is yet to be added to them.
+-- Changes that are not yet added to the counts.
 CREATE TABLE device_count_changes (
     id             bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     fleet_id       text COLLATE "C" NOT NULL,
@@ -44,7 +43,7 @@ CREATE TABLE device_count_changes (
 );
 """
 
-# The columns that make a kind, and what they are of a device.
+# The columns that make a kind, and the expression of a device for each.
 KIND = "fleet_id, mqtt_broker_id, told_broker_id, told_source, told_ca_ids"
 KIND_OF_DEVICE = """
     CASE WHEN mqtt_broker_id IS NULL THEN fleet_id ELSE '' END,
@@ -84,15 +83,15 @@ CREATE TRIGGER counted_gone AFTER DELETE ON devices REFERENCING OLD TABLE AS gon
     FOR EACH STATEMENT EXECUTE FUNCTION count_devices();
 CREATE TRIGGER counted_truncated AFTER TRUNCATE ON devices
     FOR EACH STATEMENT EXECUTE FUNCTION count_devices();
-"""  # noqa: S608 - put together from what is above
+"""  # noqa: S608 - made of the constants above
 
-# Making the triggers has locked out whoever changes devices, until the commit.
+# Making the triggers locks out writers of devices until the commit.
 COUNT = f"""
 INSERT INTO device_counts ({KIND}, devices)
 SELECT {KIND_OF_DEVICE}, count(*) FROM devices WHERE is_active GROUP BY 1, 2, 3, 4, 5;
-"""  # noqa: S608 - likewise
+"""  # noqa: S608 - made of the constants above
 
-# Only the triggers append.
+# Only the triggers may append.
 GRANTS = """
 GRANT SELECT ON device_counts, device_count_changes
     TO mooring_broker, mooring_registry, mooring_operator;
@@ -103,6 +102,6 @@ GRANT SELECT (told_source, told_ca_ids) ON devices TO mooring_operator;
 
 
 def upgrade() -> None:
-    """Adds the columns and the tables, keeps them from then on, and counts what is there."""
+    """Adds the columns, the tables and the triggers, and counts the devices that exist."""
     for part in (TABLES, TRIGGERS, COUNT, GRANTS):
         op.execute(part)

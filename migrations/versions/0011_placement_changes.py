@@ -1,24 +1,26 @@
-"""What has changed of what places devices: who keeps it in memory reads that and no more."""
+"""A log of changes of everything that places devices: broker services with a copy in memory read
+only the changes.
+"""
 
 from alembic import op
 
 revision = "0011"
 down_revision = "0010"
 
-# A line for each statement. Whoever changes brokers, certificates or fleets holds the one row of
-# placement_version until the commit, so lines are numbered in the order of the commits.
+# One line for each statement. A transaction that changes brokers, certificates or fleets locks the
+# row of placement_version until its commit, so lines are numbered in the order of the commits.
 TABLES = """
 CREATE TABLE placement_changes (
     id      bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-    -- What placement_version became.
+    -- The placement_version after the change.
     version uuid NOT NULL UNIQUE,
     kind    text NOT NULL CHECK (kind IN ('broker', 'certificate', 'fleet')),
-    -- Of the kind; null for all of them.
+    -- The id of the object; null for all objects of the kind.
     ids     text[]
 );
 """
 
-# The triggers say which kind, and by which column.
+# The arguments of the triggers say which kind it is, and which column is its id.
 TRIGGERS = """
 CREATE OR REPLACE FUNCTION announce_placement() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
@@ -76,7 +78,7 @@ GRANT SELECT ON placement_changes TO mooring_broker;
 
 
 def upgrade() -> None:
-    """Makes the log, and has every change that is announced write to it."""
+    """Makes the log, and writes to it at every change that is announced."""
     op.execute(TABLES)
     op.execute(TRIGGERS)
     for table, kind, column in ANNOUNCED:

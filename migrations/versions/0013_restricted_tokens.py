@@ -6,7 +6,8 @@ revision = "0013"
 down_revision = "0012"
 
 COLUMNS = """
--- Null: not restricted. They travel as one text with commas between them, so none may hold one.
+-- Null: the token is not restricted. The ids are sent as one text with commas between them, so none
+-- may contain a comma.
 ALTER TABLE api_tokens
     ADD COLUMN fleet_ids text[],
     ADD CONSTRAINT fleet_ids_are_few CHECK (cardinality(fleet_ids) BETWEEN 1 AND 64),
@@ -17,7 +18,8 @@ ALTER TABLE api_tokens
     ADD CONSTRAINT admin_is_not_restricted CHECK (role <> 'admin' OR fleet_ids IS NULL);
 """
 
-# The one before it, which announces this too: registries keep the good tokens in memory.
+# Replaces the previous trigger, and announces this column too: registries keep the valid tokens in
+# memory.
 TRIGGERS = """
 DROP TRIGGER announced ON api_tokens;
 CREATE TRIGGER announced AFTER INSERT OR DELETE OR TRUNCATE
@@ -31,6 +33,6 @@ GRANT SELECT (fleet_ids) ON api_tokens TO mooring_operator;
 
 
 def upgrade() -> None:
-    """Adds the column, then what announces it, then says who may read."""
+    """Adds the column and the trigger, then grants the rights."""
     for part in (COLUMNS, TRIGGERS, GRANTS):
         op.execute(part)

@@ -1,12 +1,12 @@
-"""Devices that were taken over from elsewhere, with the password hashes that their brokers know."""
+"""Devices that were imported from other systems, with the password hashes of their brokers."""
 
 from alembic import op
 
 revision = "0014"
 down_revision = "0013"
 
-# An imported device has no key, API key or credentials of ours until it registers; then it is like
-# any other.
+# An imported device has no provisioning key, API key or credentials of Mooring until it registers;
+# then it is like any other device.
 TABLES = """
 ALTER TABLE devices
     ALTER COLUMN provisioned_by_key_id DROP NOT NULL,
@@ -20,7 +20,7 @@ ALTER TABLE devices
     ADD CONSTRAINT imported_or_provisioned CHECK (
         num_nulls(provisioned_by_key_id, provisioned_at, credential_key_id, api_key_hash) IN (0, 4)
     );
--- Of those that have registered, none has another's username: it is made of the uuid.
+-- Usernames of registered devices are unique already, because they are made of the uuid.
 CREATE UNIQUE INDEX devices_imported_username ON devices (mqtt_username)
     WHERE provisioned_by_key_id IS NULL;
 """
@@ -39,6 +39,6 @@ GRANT SELECT (name) ON mqtt_broker_config TO mooring_registry;
 
 
 def upgrade() -> None:
-    """Lets devices be there before they register, then says who may what."""
+    """Allows devices that have not registered, then grants the rights."""
     for part in (TABLES, VIEWS, GRANTS):
         op.execute(part)

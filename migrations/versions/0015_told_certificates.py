@@ -1,4 +1,4 @@
-"""Which devices were told which certificates, a page at a time."""
+"""An index of devices by the certificates of their last answer."""
 
 from alembic import op
 
@@ -6,7 +6,7 @@ revision = "0015"
 down_revision = "0014"
 
 INDEX = """
--- Partial: a device that was told no CA costs it nothing.
+-- Partial, so that a device without a CA has no entry.
 CREATE INDEX devices_told ON devices ((told_broker_ids[1]), told_ca_ids, id)
     WHERE is_active AND told_ca_ids <> '{}';
 """
@@ -17,6 +17,6 @@ GRANT SELECT (id, is_active, told_broker_ids, told_ca_ids) ON devices TO mooring
 
 
 def upgrade() -> None:
-    """Adds the index, and lets the broker service read it."""
+    """Adds the index, and allows the broker service to read the column."""
     for part in (INDEX, GRANTS):
         op.execute(part)

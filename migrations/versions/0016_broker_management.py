@@ -1,4 +1,4 @@
-"""How Mooring itself drives brokers, and how they were found."""
+"""How Mooring manages brokers, and the state of each managed broker."""
 
 from alembic import op
 
@@ -6,7 +6,7 @@ revision = "0016"
 down_revision = "0015"
 
 TABLES = """
--- How Mooring itself drives a broker, with the broker's username and password.
+-- How Mooring manages a broker, with the broker's username and password.
 ALTER TABLE mqtt_broker_config
     ADD COLUMN management text NOT NULL DEFAULT ''
         CHECK (management IN ('', 'mosquitto', 'emqx', 'rabbitmq')),
@@ -18,20 +18,20 @@ ALTER TABLE mqtt_broker_config
         management = '' OR num_nulls(username, password_encrypted) = 0
     );
 
--- How the brokers are that Mooring drives, as whoever drives them last found them.
+-- The state of managed brokers, as the process that manages them last found it.
 CREATE TABLE driven_brokers (
     broker_id  integer PRIMARY KEY REFERENCES mqtt_broker_config (id) ON DELETE CASCADE,
     looked_at  timestamptz NOT NULL,
-    -- Of a Mosquitto: who is to be let in; null for brokers that ask.
+    -- For a Mosquitto, the number of clients that it should hold; null for brokers that ask.
     clients    integer,
-    -- When it last was as it should be.
+    -- When it was last in step.
     in_step_at timestamptz,
-    -- What keeps it from being so.
+    -- Why it is not in step.
     problem    text NOT NULL DEFAULT ''
 );
 """
 
-# The constraints hold whatever happens here; this says what to do instead of what is violated.
+# The constraints hold in any case; this trigger says what to do instead of which one is violated.
 CHECK = """
 CREATE FUNCTION check_broker_management() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
@@ -85,12 +85,12 @@ REVOKE ALL ON FUNCTION check_broker_management() FROM PUBLIC;
 GRANT SELECT, INSERT, UPDATE, DELETE ON driven_brokers TO mooring_registry;
 GRANT SELECT (management) ON mqtt_broker_config TO mooring_registry;
 GRANT SELECT ON driven_brokers TO mooring_operator;
--- Where a password is sent is not theirs to say.
+-- Operators may not set the address to which a password is sent.
 GRANT UPDATE (management) ON mqtt_broker_config TO mooring_operator;
 """
 
 
 def upgrade() -> None:
-    """Adds the columns and the table, then what checks them, then says who may what."""
+    """Adds the columns, the table and the checks, then grants the rights."""
     for part in (TABLES, CHECK, GRANTS):
         op.execute(part)

@@ -1,11 +1,11 @@
-"""Who may connect to brokers: their secrets, service accounts, what changed, what was revoked."""
+"""Admission at brokers: broker secrets, service accounts, changes and revocations."""
 
 from alembic import op
 
 revision = "0017"
 down_revision = "0016"
 
-# Roles belong to the whole server, so another database of ours may have made it.
+# Roles belong to the whole server, so a migration of another Mooring database may have made it.
 ROLE = """
 DO $$ BEGIN
     CREATE ROLE mooring_access NOLOGIN;
@@ -16,7 +16,7 @@ END $$
 TABLES = """
 ALTER TABLE fleets ADD COLUMN is_active boolean NOT NULL DEFAULT true;
 
--- The password before the one that is current, for as long as it is still accepted.
+-- The password before the present one, as long as it is still accepted.
 ALTER TABLE devices
     ADD COLUMN previous_password_hash text,
     ADD COLUMN previous_salt text,
@@ -25,7 +25,7 @@ ALTER TABLE devices
         num_nulls(previous_password_hash, previous_salt, previous_until) IN (0, 3)
     );
 
--- What brokers show when they ask who may connect.
+-- The secrets with which brokers ask about clients.
 CREATE TABLE broker_secrets (
     id           uuid PRIMARY KEY DEFAULT gen_random_uuid(),
     broker_id    integer NOT NULL REFERENCES mqtt_broker_config (id) ON DELETE CASCADE,
@@ -36,10 +36,10 @@ CREATE TABLE broker_secrets (
 );
 CREATE INDEX broker_secrets_broker ON broker_secrets (broker_id);
 
--- What is no device and connects all the same: back ends, bridges, people who debug.
+-- MQTT users that are not devices: back ends, bridges, people who debug.
 CREATE TABLE service_accounts (
     id            uuid PRIMARY KEY DEFAULT gen_random_uuid(),
-    -- A device's begins otherwise.
+    -- A device's username begins with "device_".
     username      text COLLATE "C" NOT NULL UNIQUE
                   CHECK (username <> '' AND username !~ '^device_'),
     description   text NOT NULL DEFAULT '',
@@ -47,7 +47,7 @@ CREATE TABLE service_accounts (
     password_salt text NOT NULL,
     publish       text[] NOT NULL DEFAULT '{}',
     subscribe     text[] NOT NULL DEFAULT '{}',
-    -- Null for all brokers.
+    -- Null: all brokers.
     broker_ids    integer[],
     is_active     boolean NOT NULL DEFAULT true,
     expires_at    timestamptz,
@@ -56,8 +56,9 @@ CREATE TABLE service_accounts (
     updated_at    timestamptz NOT NULL DEFAULT now()
 );
 
--- Whose access has changed, a line for each statement: what is kept in memory of them is forgotten.
--- Lines become visible in the order of commits, not of their ids, so readers go by the transaction.
+-- Clients whose access has changed, one line for each statement; processes remove them from their
+-- caches. Lines become visible in the order of commits, not of their ids, so readers go by the
+-- transaction.
 CREATE TABLE access_changes (
     id        bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     xact      bigint NOT NULL DEFAULT pg_current_xact_id()::text::bigint,
@@ -68,7 +69,7 @@ CREATE TABLE access_changes (
 CREATE INDEX access_changes_xact ON access_changes (xact);
 CREATE INDEX access_changes_at ON access_changes (at);
 
--- Whose sessions are to be ended, and at which of the brokers that Mooring drives.
+-- Clients whose sessions are to be ended, at each of the managed brokers.
 CREATE TABLE revocations (
     id          bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     username    text COLLATE "C" NOT NULL,
@@ -77,17 +78,17 @@ CREATE TABLE revocations (
     reason      text NOT NULL CHECK (reason IN ('disabled', 'deleted', 'rotated')),
     asked_at    timestamptz NOT NULL DEFAULT clock_timestamp(),
     done_at     timestamptz,
-    -- How many there were.
+    -- The number of sessions that were ended.
     sessions    integer,
-    -- Why the last try failed.
+    -- The error of the last attempt.
     failure     text NOT NULL DEFAULT ''
 );
 CREATE INDEX revocations_due ON revocations (broker_id, id) WHERE done_at IS NULL;
 CREATE INDEX revocations_done ON revocations (broker_id, done_at) WHERE done_at IS NOT NULL;
 """
 
-# Notifying makes commits wait for one another, so only what ends an access notifies: never that a
-# device was told its broker.
+# A notification makes commits wait for one another, so only a revocation notifies; an answer to a
+# device never does.
 TRIGGERS = """
 CREATE FUNCTION note_access() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
@@ -222,6 +223,6 @@ GRANT UPDATE (is_active) ON fleets TO mooring_operator;
 
 
 def upgrade() -> None:
-    """Makes the role and the tables, then what fills them, then says who may what."""
+    """Makes the role, the tables and their triggers, then grants the rights."""
     for part in (ROLE, TABLES, TRIGGERS, GRANTS):
         op.execute(part)

@@ -1,4 +1,4 @@
-"""Brokers that read SQL: whom each of them lets in."""
+"""Views for brokers that read SQL: the clients that may connect to each broker."""
 
 from alembic import op
 
@@ -6,8 +6,8 @@ revision = "0018"
 down_revision = "0017"
 
 VIEWS = """
--- Who may connect now. `found_by` is what there is an index on: of a device that has registered its
--- uuid, for whatever registers would pay for an index on all usernames.
+-- The clients that may connect now. There is an index on `found_by`. For a registered device it is
+-- the uuid, because an index on all usernames would slow down registrations.
 CREATE VIEW mqtt_devices AS
     SELECT device.uuid, device.mqtt_username AS username,
            device.mqtt_password_hash AS password_hash, device.credential_salt AS salt,
@@ -27,8 +27,8 @@ CREATE VIEW mqtt_accounts AS
            username AS found_by
     FROM service_accounts WHERE is_active AND (expires_at IS NULL OR expires_at > now());
 
--- Brokers that read SQL ask for themselves: WHERE username = $1 AND found_by IN ($1, substr($1, 8))
--- AND <their id> = ANY (broker_ids).
+-- Brokers that read SQL query: WHERE username = $1 AND found_by IN ($1, substr($1, 8)) AND <their
+-- id> = ANY (broker_ids).
 CREATE OR REPLACE VIEW mqtt_users AS
     SELECT username, password_hash, salt, false AS is_superuser, algorithm, broker_ids, found_by
     FROM mqtt_devices WHERE algorithm <> 'none'
@@ -47,5 +47,5 @@ CREATE OR REPLACE VIEW mqtt_acls AS
 
 
 def upgrade() -> None:
-    """Makes the views anew, for their readers."""
+    """Makes the views again, for their readers."""
     op.execute(VIEWS)

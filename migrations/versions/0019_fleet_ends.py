@@ -1,4 +1,4 @@
-"""Fleets are disabled and deleted, and server keys are replaced."""
+"""Disabling and deleting fleets, and replacing server keys."""
 
 from alembic import op
 
@@ -6,25 +6,26 @@ revision = "0019"
 down_revision = "0018"
 
 TABLES = """
--- Fleets that were disabled, whose devices are yet to be put there: those with larger ids than
--- this. A million takes half a minute, and whoever disables a fleet does not wait for that.
+-- Disabled fleets whose devices are not all in revocations yet: devices with larger ids are
+-- missing. A million devices take half a minute, and the call that disables a fleet does not wait
+-- for that.
 CREATE TABLE fleet_revocations (
     fleet_id text COLLATE "C" PRIMARY KEY REFERENCES fleets (id) ON DELETE CASCADE,
     after_id bigint NOT NULL DEFAULT 0
 );
 """
 
-# For fleets that go, and server keys that are replaced.
+# For the deletion of fleets, and the replacement of server keys.
 REMOVAL = """
--- A device's key is of its fleet. So a key that is deleted is looked for in its fleet alone: an
--- index by key would cost every registration.
+-- A device and its key have the same fleet. So the check for a deleted key searches only its fleet;
+-- an index by key would slow down every registration.
 ALTER TABLE provisioning_keys ADD CONSTRAINT provisioning_keys_fleets UNIQUE (id, fleet_id);
 ALTER TABLE devices
     DROP CONSTRAINT devices_provisioned_by_key_id_fkey,
     ADD CONSTRAINT devices_provisioned_by_key_id_fkey
         FOREIGN KEY (provisioned_by_key_id, fleet_id) REFERENCES provisioning_keys (id, fleet_id);
 
--- A fleet that is made again under the id of one that has gone is newer than that was.
+-- A fleet that is made again with the id of a deleted one gets a higher revision than that had.
 CREATE SEQUENCE fleet_revisions;
 SELECT setval('fleet_revisions', (SELECT coalesce(max(revision), 1) FROM fleets));
 CREATE FUNCTION revise_fleet() RETURNS trigger
@@ -38,13 +39,13 @@ DROP TRIGGER revised ON fleets;
 CREATE TRIGGER revised BEFORE INSERT OR UPDATE ON fleets
     FOR EACH ROW EXECUTE FUNCTION revise_fleet();
 
--- Who has yet to leave a server key, in the order of lists.
+-- The devices that still use a server key, in the order of lists.
 CREATE INDEX devices_server_key ON devices (credential_key_id, id) INCLUDE (is_active);
 """
 
 TRIGGERS = """
--- Puts the next `size` devices of a fleet that was disabled into revocations; of any such fleet
--- where `wanted` is null. Returns how many it has looked at; null where there is no such fleet.
+-- Puts the next `size` devices of a disabled fleet into revocations; of any such fleet if `wanted`
+-- is null. Returns the number of devices that it has read; null if there is no such fleet.
 CREATE FUNCTION revoke_fleet_devices(wanted text, size integer) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
 DECLARE
@@ -111,6 +112,6 @@ GRANT SELECT ON fleet_revocations TO mooring_registry, mooring_operator;
 
 
 def upgrade() -> None:
-    """Makes the table, then what going takes, then what fills it, then says who may what."""
+    """Makes the table, its triggers and the functions that delete, then grants the rights."""
     for part in (TABLES, REMOVAL, TRIGGERS, GRANTS):
         op.execute(part)

@@ -1,12 +1,12 @@
-"""A device's password is for the brokers that it was told together."""
+"""A device's password is valid at the brokers of the answer that it was made for."""
 
 from alembic import op
 
 revision = "0020"
 down_revision = "0019"
 
-# Null where a salt was made for what the device was told last. That is so for most rows, and for
-# all from before: the table is not rewritten, however many devices there are.
+# Null if the salt was made for the device's last answer. That is so for most rows, and for all
+# existing ones, so that the table is not rewritten.
 COLUMN = """
 ALTER TABLE devices ADD COLUMN salt_broker_ids integer[];
 """
@@ -17,6 +17,6 @@ GRANT SELECT (salt_broker_ids) ON devices TO mooring_operator;
 
 
 def upgrade() -> None:
-    """Adds the column, then says who may read it."""
+    """Adds the column, then grants the rights."""
     op.execute(COLUMN)
     op.execute(GRANTS)

@@ -1,4 +1,4 @@
-"""Wrong device API keys are counted, and short ones are known."""
+"""Counts wrong device API keys, and records which keys are short."""
 
 from alembic import op
 
@@ -6,8 +6,9 @@ revision = "0021"
 down_revision = "0020"
 
 TABLES = """
--- In periods: of a device from an address, of a device from all (the address is empty), from an
--- address over all devices (the uuid is empty), and of what is beyond telling apart (both are).
+-- Failures in periods: of a device from one address, of a device from all addresses (the address is
+-- empty), of an address over all devices (the uuid is empty), and of the rest that is not counted
+-- separately (both are empty).
 CREATE TABLE api_key_failures (
     began_at    timestamptz NOT NULL,
     device_uuid text COLLATE "C" NOT NULL,
@@ -33,6 +34,6 @@ GRANT SELECT (proved_from, has_short_api_key, rotations, rotations_since)
 
 
 def upgrade() -> None:
-    """Makes the table and the columns, then says who may read and write them."""
+    """Makes the table and the columns, then grants the rights."""
     op.execute(TABLES)
     op.execute(GRANTS)

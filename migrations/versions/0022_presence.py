@@ -1,4 +1,4 @@
-"""Brokers' notices are put in order, and are for their own devices."""
+"""Orders brokers' notices of connections, and limits them to the broker's own devices."""
 
 from alembic import op
 
@@ -6,8 +6,8 @@ revision = "0022"
 down_revision = "0021"
 
 UPGRADE = """
--- The broker that is_online is from, and the moment of its clock at which that was so. Without a
--- foreign key, which each notice would have to check.
+-- The broker that reported is_online, and the time of its report by its clock. There is no foreign
+-- key, because each notice would have to check it.
 ALTER TABLE devices ADD COLUMN presence_broker_id integer, ADD COLUMN presence_at timestamptz;
 GRANT SELECT (presence_broker_id, presence_at), UPDATE (presence_broker_id, presence_at)
     ON devices TO mooring_access;
@@ -20,5 +20,5 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Takes them away."""
+    """Drops them."""
     op.execute("ALTER TABLE devices DROP COLUMN presence_broker_id, DROP COLUMN presence_at")

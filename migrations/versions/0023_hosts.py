@@ -1,11 +1,11 @@
-"""One rule for hosts, however they are set; service names of container networks are hosts."""
+"""One rule for hosts, for the API and SQL; service names of container networks are valid hosts."""
 
 from alembic import op
 
 revision = "0023"
 down_revision = "0022"
 
-# As `check_host` of chassis/hosts.py.
+# The same rule as `check_host` of chassis/hosts.py.
 IS_HOST = r"""
 CREATE FUNCTION is_host(host text) RETURNS boolean
     LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog AS $$
@@ -29,7 +29,7 @@ END $$;
 REVOKE ALL ON FUNCTION is_host(text) FROM PUBLIC;
 """
 
-# By function: what it did and what it does instead. The rest of it stays as it is.
+# For each function, the text to replace and its replacement. The rest of the function stays.
 CHANGES = {
     "check_broker": (
         r"""        IF NEW.host !~ '\A[A-Za-z0-9.:-]{1,253}\Z'
@@ -54,7 +54,7 @@ CHANGES = {
 
 
 def upgrade() -> None:
-    """Adds the rule, then lets the checks of brokers that are set by SQL go by it."""
+    """Adds the rule, and uses it in the checks of brokers that are set by SQL."""
     connection = op.get_bind()
     connection.exec_driver_sql(IS_HOST.replace("%", "%%"))
     for function, (before, after) in CHANGES.items():

@@ -1,4 +1,6 @@
-"""Uuids are reserved for fleets by their beginning, and restricted tokens name so many devices."""
+"""Prefixes of uuids are reserved for fleets, and restricted tokens may name a limited number of
+devices.
+"""
 
 from alembic import op
 
@@ -17,9 +19,9 @@ ALTER TABLE api_tokens
     ADD CONSTRAINT quota_is_kept CHECK (devices_made <= max_devices);
 """
 
-# No prefix begins with another, so at most one is the beginning of a uuid. And whatever sorts
-# between a prefix and a uuid that begins with it, begins with it too. So it is the last prefix that
-# does not sort behind the uuid, if any.
+# No prefix begins with another one, so a uuid has at most one prefix. Any text that sorts between a
+# prefix and a uuid with that prefix has the prefix too. So the prefix of a uuid is the last prefix
+# that does not sort after the uuid, if the uuid begins with it.
 FUNCTION = """
 CREATE FUNCTION reserved_for(device_uuid text) RETURNS text
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog AS $$
@@ -40,6 +42,6 @@ GRANT SELECT (max_devices, devices_made) ON api_tokens TO mooring_operator;
 
 
 def upgrade() -> None:
-    """Adds the columns and what finds a prefix, then says who may use them."""
+    """Adds the columns and the function that finds a prefix, then grants the rights."""
     for part in (TABLES, FUNCTION, GRANTS):
         op.execute(part)

@@ -1,4 +1,4 @@
-"""What the brokers hold that Mooring tells of clients: devices wait for it before they connect."""
+"""The clients that managed brokers hold: a device is answered when its broker holds it."""
 
 from alembic import op
 
@@ -6,8 +6,8 @@ revision = "0026"
 down_revision = "0025"
 
 TABLES = """
--- The clients that a broker holds, as the process that drives it has made or found them. The
--- fingerprint changes with the client's password, and nothing can be learned from it.
+-- The clients that a broker holds, as the process that manages it has written or found them. The
+-- fingerprint changes with the client's password, and reveals nothing about it.
 CREATE TABLE driven_clients (
     broker_id   integer NOT NULL REFERENCES mqtt_broker_config (id) ON DELETE CASCADE,
     username    text COLLATE "C" NOT NULL,
@@ -18,11 +18,11 @@ CREATE TABLE driven_clients (
 ALTER TABLE driven_brokers
     -- When the broker last carried out commands.
     ADD COLUMN progressed_at timestamptz,
-    -- Whether the problem is about some clients only, and the broker takes others.
+    -- Whether the problem concerns only some clients, so that the broker accepts others.
     ADD COLUMN is_partial boolean NOT NULL DEFAULT false;
 """
 
-# Brokers change seldom, so this may notify; what devices do never does.
+# Brokers change seldom, so this may notify; changes of devices never do.
 TRIGGERS = """
 CREATE FUNCTION note_driving() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
@@ -46,6 +46,6 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON driven_clients TO mooring_registry;
 
 
 def upgrade() -> None:
-    """Adds the table and the columns, then what notices changes, then says who may what."""
+    """Adds the table, the columns and the triggers, then grants the rights."""
     for part in (TABLES, TRIGGERS, GRANTS):
         op.execute(part)

@@ -1,12 +1,12 @@
-"""Names of devices and fleets may begin with a hyphen or an underscore, as base64url does."""
+"""Names of devices and fleets may begin with a hyphen or an underscore, as in base64url."""
 
 from alembic import op
 
 revision = "0027"
 down_revision = "0026"
 
-# As IDENTIFIER of chassis/validation.py. One that counts to 64 takes longer than writing a row, so
-# `devices` has its length checked apart.
+# The same rule as IDENTIFIER of chassis/validation.py. A pattern that counts to 64 takes longer
+# than writing a row, so `devices` checks the length separately.
 CHANGES = {
     "[A-Za-z0-9][A-Za-z0-9_-]{0,63}": "[A-Za-z0-9_-]{1,64}",
     "[A-Za-z0-9][A-Za-z0-9_-]*": "[A-Za-z0-9_-]+",
@@ -23,11 +23,11 @@ WHERE pronamespace = 'public'::regnamespace AND prokind = 'f'
 
 
 def upgrade() -> None:
-    """Replaces the rule wherever a constraint or a function has it."""
+    """Replaces the rule in every constraint and function that has it."""
     connection = op.get_bind()
     for table, name, rule in connection.exec_driver_sql(CONSTRAINTS).all():
         if (changed := _changed(rule)) != rule:
-            # Validated apart, so that reading goes on meanwhile.
+            # Validated separately, so that reads can go on meanwhile.
             connection.exec_driver_sql(
                 f"ALTER TABLE {table} DROP CONSTRAINT {name},"
                 f" ADD CONSTRAINT {name} {changed} NOT VALID".replace("%", "%%")

@@ -1,4 +1,4 @@
-"""More password hashes of other brokers are taken over."""
+"""Devices can be imported with more kinds of password hashes."""
 
 from alembic import op
 
@@ -11,7 +11,7 @@ ALGORITHMS = """
     'rabbitmq_sha512'
 """
 
-# What there is satisfies the narrower check, so no row is looked at.
+# All existing rows satisfy the narrower check, so PostgreSQL need not validate them.
 UPGRADE = f"""
 ALTER TABLE devices DROP CONSTRAINT devices_password_algorithm_check;
 ALTER TABLE devices ADD CONSTRAINT devices_password_algorithm_check
@@ -20,5 +20,5 @@ ALTER TABLE devices ADD CONSTRAINT devices_password_algorithm_check
 
 
 def upgrade() -> None:
-    """Allows them."""
+    """Allows the algorithms."""
     op.execute(UPGRADE)

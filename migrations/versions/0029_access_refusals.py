@@ -1,11 +1,11 @@
-"""The process that brokers ask writes which wrong secrets it was shown."""
+"""The process that brokers ask records wrong broker secrets in the audit log."""
 
 from alembic import op
 
 revision = "0029"
 down_revision = "0028"
 
-# It may insert lines and read none; the column session_role says whose they are.
+# It may insert lines and read none; the column session_role shows which lines are from it.
 UPGRADE = """
 GRANT INSERT (actor, actor_id, action, subject, refusal, count, before, after, details, request_id,
               ticket)
@@ -14,5 +14,5 @@ GRANT INSERT (actor, actor_id, action, subject, refusal, count, before, after, d
 
 
 def upgrade() -> None:
-    """Allows it."""
+    """Grants the right."""
     op.execute(UPGRADE)

@@ -1,12 +1,13 @@
-"""Brokers on this machine that were managed before an address policy refuses such addresses."""
+"""Exempts brokers on this machine that were managed before there was an address policy."""
 
 from alembic import op
 
 revision = "0030"
 down_revision = "0029"
 
-# The endpoint is that of this moment: a broker that moves elsewhere is like any other from then on.
-# Only migrations write it, so that nobody else exempts a broker from BROKER_ADDRESS_POLICY.
+# The endpoint is the broker's present one: if the broker moves to another address, the policy
+# applies again. Only migrations write the table, so that no service can exempt a broker from
+# BROKER_ADDRESS_POLICY.
 TABLES = r"""
 CREATE TABLE local_brokers_kept (
     broker_id integer PRIMARY KEY REFERENCES mqtt_broker_config (id) ON DELETE CASCADE,
@@ -25,5 +26,5 @@ GRANT SELECT ON local_brokers_kept TO mooring_broker, mooring_operator;
 
 
 def upgrade() -> None:
-    """Makes the table, and notes the brokers that are there."""
+    """Makes the table, and records the existing brokers."""
     op.get_bind().exec_driver_sql(TABLES)

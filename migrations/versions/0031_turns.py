@@ -1,12 +1,12 @@
-"""Rows to lock in place of public advisory locks, and what keeps roles within their bounds."""
+"""Rows to lock in place of public advisory locks, and limits of the roles."""
 
 from alembic import op
 
 revision = "0031"
 down_revision = "0030"
 
-# Row locks need the right to update a column. Of these rows it changes nothing: all names that are
-# allowed are taken.
+# A row lock needs the right to update a column. The right allows no change here, because all
+# allowed names are taken.
 TURNS = """
 CREATE TABLE turns (
     name text PRIMARY KEY
@@ -16,8 +16,8 @@ INSERT INTO turns VALUES ('placement'), ('device_counts'), ('broker_secrets'), (
 GRANT SELECT, UPDATE (name) ON turns TO mooring_broker, mooring_registry;
 """
 
-# Whoever signals a session of mqtt_reader has to be a member of it. The function is the only way
-# for the registry to do so, and reaches nobody else's sessions.
+# A role that signals a session of mqtt_reader must be a member of it. With this function the
+# registry can signal its sessions, and only those.
 END_READERS = """
 CREATE FUNCTION end_long_readers(transaction_s double precision, session_s double precision)
 RETURNS integer LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -34,6 +34,6 @@ GRANT EXECUTE ON FUNCTION end_long_readers(double precision, double precision)
 
 
 def upgrade() -> None:
-    """Once."""
+    """Makes the table and the function, then grants the rights."""
     for part in (TURNS, END_READERS):
         op.execute(part)

@@ -1,11 +1,11 @@
-"""The password before is accepted only by the brokers that it was for."""
+"""The previous password is accepted only by the brokers that it was made for."""
 
 from alembic import op
 
 revision = "0032"
 down_revision = "0031"
 
-# Null in the rows of before, whose passwords end within PREVIOUS_PASSWORD_S.
+# Null in existing rows, whose previous passwords expire within PREVIOUS_PASSWORD_S.
 COLUMN = """
 ALTER TABLE devices ADD COLUMN previous_broker_ids integer[];
 """
@@ -16,6 +16,6 @@ GRANT SELECT (previous_broker_ids) ON devices TO mooring_access, mooring_operato
 
 
 def upgrade() -> None:
-    """Adds the column, then says who may read it."""
+    """Adds the column, then grants the rights."""
     op.execute(COLUMN)
     op.execute(GRANTS)

@@ -1,4 +1,4 @@
-"""The rotations of a device share a line of the audit log for each period."""
+"""The rotations of one device share one line of the audit log in each period."""
 
 from alembic import op
 
@@ -10,9 +10,9 @@ ALTER TABLE devices ADD COLUMN rotated_at timestamptz;
 CREATE INDEX devices_rotations ON devices (rotations_since) WHERE rotations > 1;
 """
 
-# The first rotation of a period writes its own line, in its transaction. The others are counted in
-# the row, and this writes their line when the period ends, or the device. A trigger, because a
-# period ends in several ways, and none of them may lose the count.
+# The first rotation of a period writes its own line, in its transaction. Later ones are counted in
+# the row, and this trigger writes their line when the period or the device ends. It is a trigger
+# because a period can end in several ways, and the count must not be lost in any.
 NOTE = """
 CREATE FUNCTION note_rotations() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
@@ -30,7 +30,7 @@ CREATE TRIGGER rotations_gone AFTER DELETE ON devices FOR EACH ROW
     WHEN (OLD.rotations > 1) EXECUTE FUNCTION note_rotations();
 """
 
-# What was counted before has a line for each rotation already.
+# Rotations that were counted before have a line each already.
 COUNTED = "UPDATE devices SET rotations = 1 WHERE rotations > 1;"
 
 GRANTS = """
@@ -40,6 +40,6 @@ GRANT SELECT (rotated_at) ON devices TO mooring_operator;
 
 
 def upgrade() -> None:
-    """Adds the column and the triggers, then says who may read it."""
+    """Adds the column and the triggers, then grants the rights."""
     for part in (COUNTED, COLUMN, NOTE, GRANTS):
         op.execute(part)

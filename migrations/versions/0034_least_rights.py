@@ -12,7 +12,7 @@ REVOKE UPDATE ON api_tokens FROM mooring_registry;
 GRANT UPDATE (is_active, last_used_at, fleet_ids, devices_made) ON api_tokens TO mooring_registry;
 """
 
-# The sealer can take no lease of the registry's processes, and these cannot take the sealer's.
+# The sealer cannot take the leases of the registry's processes, and these cannot take the sealer's.
 LEASES = """
 ALTER TABLE leases ENABLE ROW LEVEL SECURITY;
 CREATE POLICY of_the_sealer ON leases TO mooring_sealer USING (name = 'audit_seals');
@@ -28,6 +28,6 @@ ALTER FUNCTION touch_updated_at() SET search_path = pg_catalog;
 
 
 def upgrade() -> None:
-    """Revokes, and grants what is used."""
+    """Revokes unused rights, and grants what is used."""
     for part in (TABLES, LEASES, FUNCTIONS):
         op.execute(part)

@@ -1,1 +1,1 @@
-"""The history, oldest first. A revision that has been released is never edited."""
+"""The history, oldest first. A released revision is never edited."""
