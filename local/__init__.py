@@ -1,5 +1,5 @@
-"""Everything on one machine: an embedded PostgreSQL and the three services, for `make run`.
+"""Mooring on one machine, for `make run`: an embedded PostgreSQL, the services and a Mosquitto.
 
-`python -m local` is the supervisor. Whatever it keeps is under MOORING_HOME. `local.postgres` is
-of use alone: tests run on the PostgreSQL that it starts.
+`python -m local` is the supervisor. All that it keeps is in MOORING_HOME. Tests use
+`local.postgres` alone, to start their PostgreSQL.
 """

@@ -1,6 +1,4 @@
-"""`python -m local`: the supervisor. It is tied to the process that started it before anything
-else.
-"""
+"""`python -m local` runs the supervisor. First of all, it makes the process end with its parent."""
 
 import signal
 import sys
@@ -11,7 +9,7 @@ from local.tether import end_with_parent
 if __name__ == "__main__":
     interrupts.obey()
     end_with_parent(signal.SIGTERM)
-    # Libraries take a second to read. Who ends this meanwhile, or dies, shall be noticed too.
+    # Imports take a second. A parent that ends meanwhile must be noticed too.
     from local.supervisor import supervise
 
     sys.exit(supervise())

@@ -1,7 +1,7 @@
-"""The data folder of a PostgreSQL server: how it is made, and as which user its programs run.
+"""The data folder of a PostgreSQL server: how it is made, and the user of the server's programs.
 
-PostgreSQL calls what is in it a cluster. It is made whole or not at all, and one that another
-major version made is never touched.
+PostgreSQL calls the contents of the folder a cluster. The folder is made completely or not at all,
+and one of another major version is never changed.
 """
 
 import importlib.util
@@ -36,7 +36,7 @@ def wheel_bin() -> Path:
 
 @dataclass(frozen=True)
 class Cluster:
-    """`data`, made and used by the programs in `bin_dir`, which write to the file `log`."""
+    """`data` and the programs in `bin_dir` that make and use it; they write to the file `log`."""
 
     data: Path
     bin_dir: Path
@@ -44,27 +44,30 @@ class Cluster:
 
     @property
     def password_file(self) -> Path:
-        """The file with the superuser's password."""
+        """The file that holds the superuser's password."""
         return self.data.with_name("superuser-password")
 
     def make(self, lock: int) -> None:
-        """Makes the data where there are none; readies what is there for a start.
+        """Makes the data folder if there is none, and prepares an existing one for a start.
 
-        Raises `CannotRun` for data that these programs cannot use. `lock` is a descriptor that
-        every program inherits; holding it, the caller knows that none is running here.
+        Raises `CannotRun` for data that these programs cannot use. Every program inherits the
+        descriptor `lock`; a caller that holds the lock knows that no program is running on the
+        data.
         """
         if not self.data.exists() or not any(self.data.iterdir()):
             self._initialise(lock)
         self._check_version()
         if self.data.stat().st_uid == 0:
-            # A backup that root restored.
+            # For example, root restored a backup.
             give_away(self.data)
         self._forget_stale_pid()
 
     def spawn(
         self, program: str, *arguments: str, farewell: signal.Signals, lock: int, log: BinaryIO
     ) -> subprocess.Popen[bytes]:
-        """Starts one of the programs; it is sent `farewell` when the calling thread ends."""
+        """Starts one of the programs, which gets the signal `farewell` when the calling thread
+        ends.
+        """
         environment = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"}
         if "LD_LIBRARY_PATH" in os.environ:
             environment["LD_LIBRARY_PATH"] = os.environ["LD_LIBRARY_PATH"]
@@ -82,7 +85,7 @@ class Cluster:
     def _initialise(self, lock: int) -> None:
         if not self.password_file.exists():
             write(self.password_file, secrets.token_urlsafe(32))
-        # What an initdb that was killed left behind never gets the name that is believed.
+        # An initdb that was killed leaves its data under another name, so that it is never used.
         unfinished = self.data.with_name("data.unfinished")
         if unfinished.exists():
             shutil.rmtree(unfinished)
@@ -126,10 +129,11 @@ class Cluster:
             )
 
     def _forget_stale_pid(self) -> None:
-        """Removes the mark of a killed server whose process id is another program's by now.
+        """Removes the pid file of a killed server if another program has its process id by now.
 
-        In a container that starts again ids repeat, and PostgreSQL would take any program that
-        has the id for its other self. A real one is left for PostgreSQL to refuse.
+        When a container starts again process ids repeat, and PostgreSQL would take any program with
+        the id for a running server. The pid file of a real server stays, so that PostgreSQL
+        refuses.
         """
         file = self.data / "postmaster.pid"
         try:

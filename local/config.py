@@ -21,7 +21,7 @@ def _is_libpq_url(url: SecretStr) -> SecretStr:
 
 
 class LocalConfig(ProcessConfig):
-    """A field is set by the variable of its name in capitals; an empty one counts as not set."""
+    """The variable with a field's name in capitals sets it; an empty variable counts as not set."""
 
     model_config = SettingsConfigDict(env_ignore_empty=True)
 
@@ -42,7 +42,7 @@ class LocalConfig(ProcessConfig):
     mooring_database_url: Annotated[SecretStr, AfterValidator(_is_libpq_url)] | None = None
     """A PostgreSQL of the user's own; its user owns the database and has CREATEROLE."""
 
-    # The rest is the services' own, and is checked by them too.
+    # The other settings belong to the services, which check them too.
     mqtt_broker_url: MqttUrl | None = None
     log_level: str | None = None
     gateway_metrics_port: Port | None = None

@@ -1,4 +1,4 @@
-"""The database as its owner sees it: fit for use, up to date, open to the services' roles."""
+"""Prepares the database as its owner: checks it, migrates it, and lets the services log in."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -21,10 +21,10 @@ CONNECT_S = 10
 
 
 def bring_up_to_date(owner_url: str, passwords: Mapping[str, str]) -> None:
-    """Migrates, then lets the roles that `passwords` names log in.
+    """Migrates the database, then lets the roles in `passwords` log in.
 
-    Raises `CannotRun` with one line for a database that cannot be reached, is too old, or whose
-    user may not do what is needed.
+    Raises `CannotRun` with one line if the database cannot be reached or is too old, or if its user
+    lacks a right.
     """
     try:
         with psycopg.connect(owner_url, connect_timeout=CONNECT_S) as connection:
@@ -42,15 +42,15 @@ def bring_up_to_date(owner_url: str, passwords: Mapping[str, str]) -> None:
 
 
 def bind_passwords(broker_url: str, encryption_keys: Path) -> Sequence[str]:
-    """Binds brokers' passwords of earlier versions to the destinations that they are for.
+    """Binds brokers' passwords of earlier versions to their destinations.
 
-    Returns where those are that cannot be read. Raises `CannotRun` for a database that cannot be
-    reached.
+    Returns the places of passwords that cannot be decrypted. Raises `CannotRun` if the database
+    cannot be reached.
     """
     config = ReencryptConfig(
         database_url=broker_url,
         encryption_keys_file=encryption_keys,
-        # What the environment says of the services' logs is theirs to check.
+        # The services themselves check the settings of their logs.
         log_level="INFO",
     )
     try:
@@ -61,9 +61,9 @@ def bind_passwords(broker_url: str, encryption_keys: Path) -> Sequence[str]:
 
 
 def demand_audit_key(sealer_url: str, audit_keys: Path) -> None:
-    """Raises `CannotRun` where the key of the audit log's last seal was lost.
+    """Raises `CannotRun` if the key of the audit log's last seal is missing.
 
-    The sealer would say so too, in its log and in vain: nothing waits for it.
+    The sealer would only log this, because no other process depends on it.
     """
     try:
         lost = asyncio.run(lost_key_at(sealer_url, audit_keys))
@@ -74,10 +74,10 @@ def demand_audit_key(sealer_url: str, audit_keys: Path) -> None:
 
 
 def demand_ours(connection: psycopg.Connection, role: str, role_url: str) -> None:
-    """Raises `CannotRun` where `role` may log in already, but not with our password.
+    """Raises `CannotRun` if `role` can log in already, but not with our password.
 
-    Roles belong to the whole server. Giving this one another password would lock out whichever
-    installation it serves.
+    Roles belong to the whole server. A new password for this one would lock out the other
+    installation that uses it.
     """
     row = connection.execute(
         "SELECT rolcanlogin FROM pg_roles WHERE rolname = %s", [role]
@@ -94,7 +94,9 @@ def demand_ours(connection: psycopg.Connection, role: str, role_url: str) -> Non
 
 
 def let_in(connection: psycopg.Connection, role: str, password: str) -> None:
-    """Lets `role` log in. Only the verifier travels, so that no log can hold the password."""
+    """Lets `role` log in. Only the password's verifier is sent, so that no log can contain the
+    password.
+    """
     verifier = connection.pgconn.encrypt_password(
         password.encode(), role.encode(), b"scram-sha-256"
     )
@@ -106,7 +108,7 @@ def let_in(connection: psycopg.Connection, role: str, password: str) -> None:
 
 
 def url_for(role: str, password: str, owner_url: str) -> str:
-    """`owner_url` with another role."""
+    """The `owner_url` with another role."""
     parts = urlsplit(owner_url)
     address = parts.netloc.rpartition("@")[2]
     return urlunsplit(parts._replace(netloc=f"{role}:{quote(password, safe='')}@{address}"))

@@ -2,4 +2,4 @@
 
 
 class CannotRun(Exception):
-    """Its text is for the person at the terminal: one line, and log lines where they help."""
+    """The text is for the person at the terminal: one line, and log lines if they help."""

@@ -1,4 +1,4 @@
-"""Files that hold secrets, and are there whole or not at all."""
+"""Writes files of secrets completely or not at all."""
 
 import os
 from pathlib import Path

@@ -1,6 +1,6 @@
-"""MOORING_HOME: what a Mooring on one machine keeps, beside its database.
+"""MOORING_HOME: the files of a Mooring on one machine, apart from its database.
 
-A secret that exists is never made again: the database holds what was derived from it.
+An existing secret is never made again, because the database holds values derived from it.
 """
 
 import base64
@@ -22,7 +22,7 @@ from local.errors import CannotRun
 from local.files import write
 from local.locks import locked
 
-# The services' roles; `mooring` is the one that migrates.
+# The roles of the services; `mooring` migrates.
 SERVICE_ROLES = (
     "mooring_broker",
     "mooring_registry",
@@ -32,21 +32,21 @@ SERVICE_ROLES = (
     "mooring_access",
 )
 ROLES = ("mooring", *SERVICE_ROLES)
-# What a run that was killed left behind ends by itself; services finish the calls they have begun.
+# How long processes of a killed run may take to end; services finish their calls first.
 REMAINS_PATIENCE_S = 20.0
 
 T = TypeVar("T")
 
 
 class Key(msgspec.Struct, frozen=True):
-    """One key of the ring; base64 in the file."""
+    """One key of the ring; its secret is base64 in the file."""
 
     id: int
     secret: Annotated[bytes, msgspec.Meta(min_length=32)]
 
 
 class KeyRing(msgspec.Struct, frozen=True):
-    """Keys, and the id of the one that is used for what is new."""
+    """The keys, and the id of the one that is used for new values."""
 
     active: int
     keys: list[Key]
@@ -54,34 +54,35 @@ class KeyRing(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class Trust:
-    """The files by which services know one another, and that their calls are for a person."""
+    """The files with which services authenticate each other, and prove for whom they call."""
 
     secrets: Mapping[Identity, Path]
     hashes: Path
     ticket_keys: Path
     ticket_public_keys: Path
-    # Of a home that an earlier release made: the secret that all services shared.
+    # The one secret of all services, in a home of an earlier release.
     shared: Path | None
 
 
 class Home:
-    """The folder. A file in it that is corrupt is a `CannotRun`."""
+    """The folder MOORING_HOME. Raises `CannotRun` for a corrupt file in it."""
 
     def __init__(self, path: Path) -> None:
-        """Makes the folder where it is missing."""
+        """Makes the folder if it is missing."""
         self.path = path.absolute()
         try:
-            # Every file in it is its owner's alone too: a folder that exists keeps its mode.
+            # The files in it are readable by their owner only, so an existing folder may keep its
+            # mode.
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
             raise CannotRun(f"MOORING_HOME: {self.path}: {error.strerror}") from None
 
     @contextmanager
     def occupied(self) -> Iterator[int]:
-        """Keeps other runs away. Yields a descriptor for the services to inherit.
+        """Keeps other runs out. Yields a descriptor for the services to inherit.
 
-        A run that lives is refused at once; for the last services of one that was killed there is
-        some patience.
+        Raises `CannotRun` at once if another run is alive. Waits up to `REMAINS_PATIENCE_S` for the
+        services of a killed run to end.
         """
         ours = locked(self.path / "lock", 0)
         if ours is None:
@@ -98,11 +99,11 @@ class Home:
             os.close(ours)
 
     def log(self, name: str) -> Path:
-        """Where a child writes."""
+        """The log file of a child."""
         return self.path / "logs" / f"{name}.log"
 
     def trust(self) -> "Trust":
-        """What the services prove themselves and people with; made where it is missing."""
+        """The secrets and keys of the services; makes those that are missing."""
         folder = self.path / "callers"
         folder.mkdir(mode=0o700, exist_ok=True)
         files: dict[Identity, Path] = {identity: folder / identity for identity in PROVABLE}
@@ -113,7 +114,7 @@ class Home:
         for file in (*files.values(), *([shared] if shared.exists() else ())):
             if len(file.read_text(errors="replace").strip()) < 32:
                 raise CannotRun(f"{file} is corrupt: a service secret has at least 32 characters")
-        # A secret that was deleted to be made anew is not known any more.
+        # Hashes of secrets that were replaced are dropped.
         hashes = folder / "hashes.json"
         kept = {name: [hash_of(read_secret(file)).hex()] for name, file in files.items()}
         write(hashes, json.dumps(kept, indent=1))
@@ -126,14 +127,14 @@ class Home:
             ring = SigningKeys.read(ticket_keys)
         except SystemExit as error:
             raise CannotRun(str(error)) from None
-        # Lines of the audit log are verified with keys that are not in use any more, too.
+        # Lines of the audit log are verified with retired keys too.
         write(public, ring.public_ring(_public_keys(public)))
         return Trust(files, hashes, ticket_keys, public, shared if shared.exists() else None)
 
     def mosquitto_password(self) -> str:
-        """That of our own login at the Mosquitto of this machine.
+        """The password of Mooring's login at the Mosquitto of this machine.
 
-        Made where it is missing: whoever shows it tells it to both sides.
+        Makes it if it is missing: both sides get it from here.
         """
         file = self.path / "mosquitto-password"
         if not file.exists():
@@ -149,9 +150,8 @@ class Home:
         return self.path / "mosquitto"
 
     def server_keys(self) -> Path:
-        """The file of the server-key ring; made in a new home, never in one that has lost it.
-
-        Devices were registered with the lost keys, and with others none of them is recognised.
+        """The file of the server-key ring. It is made in a new home only, not if it was lost:
+        devices are registered with the lost keys, and could not authenticate with others.
         """
         file = self.path / "server-keys.json"
         if not file.exists():
@@ -164,10 +164,10 @@ class Home:
         return file
 
     def encryption_keys(self) -> Path:
-        """The file of the ring under which brokers' secrets are encrypted.
+        """The file of the ring with which brokers' secrets are encrypted.
 
-        Made where it is missing, for homes were made without one. The id is random: should the ring
-        have been lost, the broker service sees that what it finds was encrypted with another key.
+        Makes it if it is missing, because homes of earlier versions have none. The id is random: if
+        the ring was lost, the broker service notices that its data were encrypted with another key.
         """
         file = self.path / "encryption-keys.json"
         if not file.exists():
@@ -176,10 +176,10 @@ class Home:
         return file
 
     def audit_keys(self) -> Path:
-        """The file of the ring under which the audit log is sealed.
+        """The file of the ring with which the audit log is sealed.
 
-        Made where it is missing, for homes were made without one. The id is random: should the ring
-        have been lost, the sealer sees that the last seal was made with another key, and refuses.
+        Makes it if it is missing, because homes of earlier versions have none. The id is random: if
+        the ring was lost, the sealer notices that the last seal has another key, and refuses.
         """
         file = self.path / "audit-keys.json"
         if not file.exists():
@@ -198,11 +198,11 @@ class Home:
 
     @property
     def credentials_file(self) -> Path:
-        """What a person needs to use the services, for a shell to source."""
+        """The file with what a person needs to use the services, for a shell to source."""
         return self.path / "credentials.env"
 
     def credentials(self) -> Mapping[str, str]:
-        """What the last run wrote; nothing before the first."""
+        """The values that the last run wrote; empty before the first run."""
         if not self.credentials_file.exists():
             return {}
         try:
@@ -215,7 +215,7 @@ class Home:
         return {name: value for name, _, value in pairs}
 
     def write_credentials(self, credentials: Mapping[str, str]) -> None:
-        """Replaces what the last run wrote."""
+        """Replaces the values that the last run wrote."""
         lines = [f"{name}={shlex.quote(value)}\n" for name, value in credentials.items()]
         write(self.credentials_file, "".join(["# Written by every `make run`.\n", *lines]))
 

@@ -1,9 +1,9 @@
-"""The signals that end a run, and those that say a child has ended.
+"""The signals that end a run, and those that report the end of a child.
 
-SIGINT, SIGTERM and SIGHUP become a `KeyboardInterrupt` where the main thread asks for it: in its
-waits. An exception that may strike anywhere would also strike where it is swallowed, in a weak
-reference's callback for one, and where a process that was just started has no owner yet. Signal
-handlers belong to the whole process, and so does the state of this module.
+After SIGINT, SIGTERM or SIGHUP the waits of the main thread raise `KeyboardInterrupt`. Raised
+anywhere else, it could be swallowed, for example in the callback of a weak reference, or could lose
+a process that has just started. Signal handlers belong to the whole process, and so does the state
+of this module.
 """
 
 import select
@@ -30,21 +30,21 @@ def _remember(_signum: int, _frame: FrameType | None) -> None:
 
 
 def obey() -> None:
-    """From now on the signals are remembered. `nohup` is honoured: an ignored SIGHUP stays so."""
+    """Remembers the signals from now on. A SIGHUP that `nohup` ignores stays ignored."""
     for signum in STOPPING:
         if signum is not signal.SIGHUP or signal.getsignal(signum) is not signal.SIG_IGN:
             signal.signal(signum, _remember)
 
 
 def heed() -> None:
-    """Raises `KeyboardInterrupt` if one of the signals has come."""
+    """Raises `KeyboardInterrupt` if one of the signals was received."""
     if _told:
         raise KeyboardInterrupt
 
 
 @contextmanager
 def at_once() -> Iterator[None]:
-    """In the block signals interrupt whatever is under way: for what may take long."""
+    """In the block, the signals interrupt running code at once: use it for long operations."""
     global _at_once
     heed()
     _at_once = True
@@ -56,7 +56,7 @@ def at_once() -> Iterator[None]:
 
 
 def wait(process: subprocess.Popen[bytes], timeout_s: float) -> bool:
-    """Whether `process` ended within `timeout_s`; heeds the signals meanwhile."""
+    """Whether `process` ended within `timeout_s`. Raises `KeyboardInterrupt` after a signal."""
     deadline = time.monotonic() + timeout_s
     while True:
         heed()
@@ -83,7 +83,7 @@ class ChildExits:
     def wait(self, timeout_s: float | None) -> None:
         """Returns when a child has ended since the last call, or after `timeout_s`.
 
-        Heeds the signals, which wake it too.
+        Raises `KeyboardInterrupt` after a signal, which also ends the wait.
         """
         heed()
         if select.select([self._wake], [], [], timeout_s)[0]:

@@ -1,4 +1,4 @@
-"""The local broker, which Mooring manages: the Mosquitto that is started here."""
+"""The broker "Local Broker": Mooring manages the Mosquitto that is started here."""
 
 from datetime import datetime
 from typing import Any
@@ -11,10 +11,11 @@ MANAGEMENT = "mosquitto"
 
 
 def entrusted(admin: Administrator, login: Login, port: int) -> int | None:
-    """The id of the local broker, which is managed with `login` from now on, at `port`. None if it
-    must not be managed from here: it is deleted, inactive or elsewhere, or an operator has set
-    another management. The password is sent each time, because it cannot be read; without
-    differences nothing changes. Raises `CannotRun`.
+    """Makes Mooring manage the local broker at `port` with `login`, and returns its id.
+
+    Returns None if it must not be managed from here: it is deleted, inactive or at another address,
+    or an operator has set another management. The password is sent each time, because it cannot be
+    read; a request without differences changes nothing. Raises `CannotRun`.
     """
     ours = next((one for one in admin.brokers() if one["name"] == LOCAL_BROKER), None)
     if ours is None or not (_is_as_made(ours, port) or _is_driven(ours, login)):
@@ -33,9 +34,9 @@ def entrusted(admin: Administrator, login: Login, port: int) -> int | None:
 
 
 def looked_at(admin: Administrator, broker_id: int) -> float | None:
-    """When the process that manages brokers last checked this one.
+    """When the worker last checked this broker, in seconds since 1970.
 
-    As seconds since 1970; None for never, or no answer.
+    None if it never did, or if there is no answer.
     """
     try:
         _, state = admin.ask("GET", f"/brokers/{broker_id}/enforcement")

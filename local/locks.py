@@ -1,8 +1,8 @@
-"""File locks that live exactly as long as the processes that hold them.
+"""File locks that are held exactly as long as the processes that use them live.
 
-A lock belongs to an open file, which children may inherit: as long as one of them lives it is
-held, however its parent died. Nothing is left to clean up after a SIGKILL, and no process id is
-ever trusted.
+A lock belongs to an open file, which children may inherit: it is held as long as one of them lives,
+however their parent ended. After SIGKILL there is nothing to clean up, and process ids are never
+relied on.
 """
 
 import fcntl
@@ -14,9 +14,9 @@ from local.interrupts import POLL_S, heed
 
 
 def locked(file: Path, patience_s: float) -> int | None:
-    """A descriptor that holds the lock of `file`, or None if others held it for `patience_s`.
+    """A descriptor that holds the lock of `file`, or None if others hold it for `patience_s`.
 
-    Closing it gives the lock up, once every child that inherited it (`pass_fds`) is gone too.
+    Closing it releases the lock once every child that inherited it (`pass_fds`) has ended too.
     """
     descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     deadline = time.monotonic() + patience_s
@@ -34,5 +34,5 @@ def locked(file: Path, patience_s: float) -> int | None:
         except KeyboardInterrupt:
             os.close(descriptor)
             raise
-        # flock() has no time limit of its own.
+        # flock() has no timeout.
         time.sleep(POLL_S)

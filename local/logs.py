@@ -1,4 +1,4 @@
-"""Where a child's output goes: one file per child and run, and the run before it beside it."""
+"""The log files of children: one for each child, and the one of the previous run beside it."""
 
 from collections import deque
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import BinaryIO
 
 
 def begin(log: Path) -> BinaryIO:
-    """An empty `log` to write to; what a previous run left there is kept as `log`.1."""
+    """An empty `log`; the log of the previous run is kept as `log`.1."""
     log.parent.mkdir(mode=0o700, exist_ok=True)
     if log.exists():
         log.replace(log.with_name(f"{log.name}.1"))
@@ -15,11 +15,11 @@ def begin(log: Path) -> BinaryIO:
 
 
 def resume(log: Path) -> BinaryIO:
-    """`log`, to write on at its end."""
+    """`log`, opened for appending."""
     return log.open("ab")
 
 
 def last_lines(log: Path, count: int = 10) -> str:
-    """The end of `log`, as it is shown to a person."""
+    """The last lines of `log`, to show to a person."""
     with log.open(errors="replace") as lines:
         return "".join(f"  {line.rstrip()}\n" for line in deque(lines, count)).rstrip()

@@ -1,7 +1,7 @@
-"""A Mosquitto for this machine alone, which is told who may connect.
+"""A Mosquitto for this machine, which Mooring manages.
 
-It listens on 127.0.0.1 without TLS, and knows whom the file of its dynamic security plugin names:
-at first a login of ours. With that, the worker tells it the devices.
+It listens on 127.0.0.1 without TLS. The file of its dynamic security plugin holds its clients: at
+first only Mooring's login. With that login the worker adds the devices.
 """
 
 import os
@@ -22,31 +22,33 @@ from registry_service.password_hashes import read_password_hash
 from registry_service.passwords import Password, is_password
 
 MOSQUITTO = "mosquitto"
-# Of our own login.
+# The username of Mooring's login.
 USERNAME = "mooring-control"
 PLUGIN = "mosquitto_dynamic_security.so"
 INSTALL = "apt install mosquitto mosquitto-clients"
-# Where administrators' programs are, which is not on everybody's PATH.
+# Folders of administrators' programs, which are not in every user's PATH.
 ADMINISTRATION = "/usr/local/sbin:/usr/sbin:/sbin"
 INHERITED = ("PATH", "LD_LIBRARY_PATH", "TZ")
 
 
 @dataclass(frozen=True)
 class Installed:
-    """The broker and its plugin, where they are."""
+    """The paths of the broker and its plugin."""
 
     program: Path
     plugin: Path
 
 
 def installed() -> Installed | None:
-    """What this machine has; None where either is missing, as before Mosquitto 2."""
+    """The Mosquitto of this machine; None if the broker or the plugin is missing, as before version
+    2.
+    """
     program = shutil.which(MOSQUITTO, path=f"{os.environ.get('PATH', os.defpath)}:{ADMINISTRATION}")
     return None if program is None else installed_as(Path(program))
 
 
 def installed_as(program: Path) -> Installed | None:
-    """`program` with the plugin that was installed beside it; None where there is none."""
+    """`program` with the plugin that was installed beside it; None if there is none."""
     tree = program.resolve().parent.parent
     for pattern in (f"lib*/{PLUGIN}", f"lib*/*/{PLUGIN}"):
         for plugin in sorted(tree.glob(pattern)):
@@ -56,7 +58,7 @@ def installed_as(program: Path) -> Installed | None:
 
 @dataclass(frozen=True)
 class Login:
-    """That of ours."""
+    """Mooring's login at the broker."""
 
     username: str
     password: str = field(repr=False)
@@ -76,15 +78,16 @@ class _File(msgspec.Struct):
 
 
 def admits(contents: bytes, login: Login) -> bool:
-    """Whether a broker that starts with this file lets `login` in.
+    """Whether a broker that starts with this file accepts `login`.
 
-    It does not where the file was cut off: before 2.0.16 Mosquitto writes its file in place, so
-    that one which is killed meanwhile knows nobody when it starts again.
+    It does not if the file is incomplete: Mosquitto before 2.0.16 writes its file in place, so if
+    it is killed meanwhile, it has no clients at the next start.
     """
     try:
         clients = msgspec.json.decode(contents, type=_File).clients
         ours = next(one for one in clients if one.username == login.username and not one.disabled)
-        # The parts are how 2.0 writes a hash, and how `first_fill` does; 2.1 writes it as one text.
+        # Version 2.0 and `first_fill` write a hash in these parts; version 2.1 writes it as one
+        # text.
         parts = f"$7${ours.iterations}${ours.salt}${ours.password}"
         kept = read_password_hash(ours.encoded_password or parts, None, None)
     except (msgspec.MsgspecError, UnicodeError, InvalidInput, StopIteration):
@@ -93,9 +96,10 @@ def admits(contents: bytes, login: Login) -> bool:
 
 
 class Mosquitto(Program):
-    """On `folder`, which holds its configuration, its plugin's file and what is kept for devices.
+    """Runs on `folder`, which holds its configuration, its plugin's file and its persistent
+    sessions.
 
-    Root does not run it as root, but as the folder's owner or nobody.
+    Root does not run it as root, but as the folder's owner or `nobody`.
     """
 
     def __init__(
@@ -108,7 +112,9 @@ class Mosquitto(Program):
         lock: int,
         environment: Mapping[str, str] = os.environ,
     ) -> None:
-        """`lock` as for any program; of `environment` it gets only what is in `INHERITED`."""
+        """`lock` is as in `Program`. Only the variables in `INHERITED` are taken from
+        `environment`.
+        """
         self._folder = folder
         self._configuration = folder / "mosquitto.conf"
         self._clients = folder / "dynamic-security.json"
@@ -124,20 +130,20 @@ class Mosquitto(Program):
             "log_timestamp_format %Y-%m-%dT%H:%M:%S\n"
         )
         self._login = login
-        # As of its last start: those who drive it have not told it anybody yet.
+        # At its last start it had only Mooring's login: the worker has yet to add the devices.
         self.knows_nobody = False
         inherited = {name: environment[name] for name in INHERITED if name in environment}
         command = [str(found.program), "-c", str(self._configuration)]
         super().__init__(MOSQUITTO, command, inherited, log, lock, {"MQTT_PORT": port})
 
     def prepare(self) -> Sequence[str]:
-        """Writes its configuration, and its plugin's file where that lets us in no more."""
+        """Writes its configuration, and its plugin's file unless that accepts Mooring's login."""
         self._folder.mkdir(mode=0o700, exist_ok=True)
         files.write(self._configuration, self._text)
         is_there = self._clients.exists()
         self.knows_nobody = not (is_there and admits(self._clients.read_bytes(), self._login))
         if is_there and self.knows_nobody:
-            # It may name clients that people have made.
+            # The file may contain clients that people have added.
             kept = self._clients.with_name(f"{self._clients.name}.1")
             self._clients.replace(kept)
             tell(

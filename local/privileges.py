@@ -1,4 +1,4 @@
-"""How root becomes somebody else in what it starts: nobody who answers a network is root here."""
+"""Drops root's privileges in programs that answer a network; none of them runs as root."""
 
 import os
 from collections.abc import Sequence
@@ -8,14 +8,16 @@ NOBODY = 65534
 
 
 def owner_of(folder: Path) -> tuple[int, int]:
-    """The user and group that own `folder`; nobody where it is missing, or root's."""
+    """The user and group that own `folder`; those of `nobody` if it is missing or root's."""
     if not folder.exists() or (owner := folder.stat()).st_uid == 0:
         return NOBODY, NOBODY
     return owner.st_uid, owner.st_gid
 
 
 def give_away(folder: Path) -> None:
-    """Where we are root, `folder` and all in it become its owner's, or nobody's if that is root."""
+    """Gives `folder` and its contents to its owner, or to `nobody` if that is root, if we
+    are root.
+    """
     if os.geteuid() == 0:
         uid, gid = owner_of(folder)
         for path in (folder, *folder.rglob("*")):
@@ -23,9 +25,9 @@ def give_away(folder: Path) -> None:
 
 
 def as_owner_of(folder: Path) -> Sequence[str]:
-    """Arguments of setpriv with which root becomes the owner of `folder`; others stay themselves.
+    """Arguments of setpriv with which root becomes the owner of `folder`; none for other users.
 
-    Of root's capabilities one remains: to pass through folders that are root's alone.
+    One capability of root's remains: to pass through folders that only root may read.
     """
     if os.geteuid() != 0:
         return ()
@@ -34,6 +36,6 @@ def as_owner_of(folder: Path) -> Sequence[str]:
     return (
         *(f"--reuid={uid}", f"--regid={gid}", "--clear-groups"),
         *(f"--inh-caps={kept}", f"--ambient-caps={kept}", f"--bounding-set={kept}"),
-        # Else access(2), by which PostgreSQL finds itself, leaves the capability out.
+        # Otherwise access(2), with which PostgreSQL finds its own program, ignores the capability.
         *("--securebits", "+no_setuid_fixup"),
     )

@@ -1,4 +1,4 @@
-"""What is asked of the machine and of the services before one goes on."""
+"""Checks of the machine and of the services."""
 
 import json
 import socket
@@ -14,9 +14,9 @@ ANSWER_S = 1.0
 
 
 def demand_free(setting: str, port: int) -> None:
-    """Raises `CannotRun`, naming the setting, where nobody could listen on `port`."""
+    """Raises `CannotRun` with the setting if no process could listen on `port`."""
     with socket.socket() as attempt:
-        # As servers do: connections of a run that just ended are in nobody's way.
+        # As servers do, so that connections of a run that has just ended are no obstacle.
         attempt.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             attempt.bind((HOST, port))
@@ -28,7 +28,7 @@ def demand_free(setting: str, port: int) -> None:
 
 
 def is_listening(port: int) -> bool:
-    """Whether somebody does on `port`."""
+    """Whether a process listens on `port`."""
     with socket.socket() as attempt:
         attempt.settimeout(ANSWER_S)
         return attempt.connect_ex((HOST, port)) == 0
@@ -36,7 +36,7 @@ def is_listening(port: int) -> bool:
 
 def is_serving(address: str) -> bool:
     """Whether the gRPC server at `address` is SERVING as a whole."""
-    # A channel of its own: one that has failed waits before it tries again.
+    # A new channel, because one that has failed waits before it tries again.
     with grpc.insecure_channel(address, [("grpc.use_local_subchannel_pool", 1)]) as channel:
         check = channel.unary_unary(
             "/grpc.health.v1.Health/Check",
@@ -51,7 +51,7 @@ def is_serving(address: str) -> bool:
 
 
 def is_answering(port: int) -> bool:
-    """Whether what brokers ask, on `port`, says that it is ready."""
+    """Whether `registry_service.access` on `port` says that it is ready."""
     access = HTTPConnection(HOST, port, timeout=ANSWER_S)
     try:
         access.request("GET", "/readyz")
@@ -63,9 +63,9 @@ def is_answering(port: int) -> bool:
 
 
 def is_ready(port: int) -> bool:
-    """Whether the gateway on `port` says that it is, with all that it depends on.
+    """Whether the gateway on `port` says that it and all its dependencies are ready.
 
-    Degraded is not enough: its channel to a service that has just started may not be there yet.
+    Degraded is not enough: its channel to a service that has just started may not be connected yet.
     """
     gateway = HTTPConnection(HOST, port, timeout=ANSWER_S)
     try:

@@ -1,4 +1,4 @@
-"""Services and brokers as processes: started, waited for, started again, stopped."""
+"""Services and brokers as processes: starting, waiting, restarting, stopping."""
 
 import os
 import signal
@@ -21,12 +21,12 @@ from local.tether import tethered
 READY_S = 30.0
 POLL_S = 0.05
 STOP_S = 15.0
-# As many of its last lines are shown when a program ends by itself.
+# The number of its last lines to show when a program ends by itself.
 LAST_LINES = 3
 
 
 class Program:
-    """A program that ends with us, and is started again where it ends by itself."""
+    """A program that ends with this process, and is started again if it ends by itself."""
 
     def __init__(
         self,
@@ -37,9 +37,9 @@ class Program:
         lock: int,
         ports: Mapping[str, int] | None = None,
     ) -> None:
-        """`lock` is a descriptor that it inherits: locked as long as it lives.
+        """The program inherits the descriptor `lock`, so the lock is held as long as it lives.
 
-        `ports` are those that it listens on, by the name of their setting.
+        `ports` are the ports that it listens on, by the name of their setting.
         """
         self.name = name
         self._ports = ports or {}
@@ -59,13 +59,13 @@ class Program:
         return self._process.pid
 
     def prepare(self) -> Sequence[str]:
-        """What is to be done before each start; arguments of setpriv to start it with."""
+        """Prepares a start; returns arguments of setpriv for it."""
         return ()
 
     def start(self) -> None:
-        """Starts it; its readiness is the caller's to ask for.
+        """Starts it, and does not wait until it is ready.
 
-        Raises `CannotRun` where another process has a port of its own.
+        Raises `CannotRun` if another process has one of its ports.
         """
         for setting, port in self._ports.items():
             demand_free(f"{self.name}: {setting}", port)
@@ -83,7 +83,7 @@ class Program:
         self._revival.started()
 
     def stop(self) -> None:
-        """Asks it to end, and makes it after a while."""
+        """Asks it to end, and kills it after a while."""
         if self._process is None:
             return
         self._process.terminate()
@@ -94,14 +94,14 @@ class Program:
             self._process.wait()
 
     def demand_alive(self) -> None:
-        """Raises `CannotRun`, with what it said last, if it has ended."""
+        """Raises `CannotRun` with its last lines if it has ended."""
         if self._process is not None and self._process.poll() is not None:
             raise CannotRun(self._epitaph(self._process.returncode))
 
     def revive(self) -> float | None:
         """Starts it again if it has ended, after a pause that grows while it keeps ending.
 
-        Returns when that is due, by the monotonic clock; None while it runs.
+        Returns when that is due, by the monotonic clock, or None while it runs.
         """
         if self._process is None or self._process.poll() is None:
             return None
@@ -116,7 +116,7 @@ class Program:
 
 
 class Service(Program):
-    """One service, run by the `python -m` of this interpreter."""
+    """One service, run as a module by this interpreter."""
 
     def __init__(
         self,
@@ -126,7 +126,7 @@ class Service(Program):
         lock: int,
         ports: Mapping[str, int] | None = None,
     ) -> None:
-        """`lock` and `ports` as for any program."""
+        """`lock` and `ports` are as in `Program`."""
         super().__init__(module, [sys.executable, "-m", module], environment, log, lock, ports)
         self.module = module
 
@@ -136,7 +136,7 @@ Child = Program | Postgres
 
 @contextmanager
 def blaming(children: Iterable[Child]) -> Iterator[None]:
-    """A `CannotRun` that leaves the block while a child is dead gives the child's reason."""
+    """Replaces a `CannotRun` from the block by that of a child that has ended, if there is one."""
     try:
         yield
     except CannotRun:
@@ -148,7 +148,7 @@ def blaming(children: Iterable[Child]) -> Iterator[None]:
 def wait_until_ready(
     children: Iterable[Child], checks: Mapping[str, Callable[[], bool]], exits: ChildExits
 ) -> None:
-    """Returns when every check is true. Raises `CannotRun` if a child ends or time is up."""
+    """Returns when every check is true. Raises `CannotRun` if a child ends, or after a timeout."""
     deadline = time.monotonic() + READY_S
     waiting = dict(checks)
     while True:
@@ -163,9 +163,9 @@ def wait_until_ready(
 
 
 def keep_running(children: Iterable[Child], exits: ChildExits) -> NoReturn:
-    """Starts processes again that end; none of them ends another.
+    """Restarts processes that end; the others go on.
 
-    Never returns: a signal ends it by `KeyboardInterrupt`.
+    Never returns: a signal ends it with `KeyboardInterrupt`.
     """
     while True:
         due = [at for child in children if (at := child.revive()) is not None]

@@ -1,4 +1,4 @@
-"""Starting a process again that has ended: at once the first time, later after longer pauses."""
+"""Restarts of a process that has ended: the first at once, later ones after growing pauses."""
 
 import sys
 import time
@@ -9,12 +9,12 @@ from local.errors import CannotRun
 
 FIRST_PAUSE_S = 0.2
 LONGEST_PAUSE_S = 10.0
-# A process that ran for so long begins with the shortest pause when it ends.
+# After a process has run for so long, its next restart has the shortest pause.
 STEADY_S = 30.0
 
 
 class Revival:
-    """When one process is started again. A start that fails counts like a process that ended."""
+    """Decides when one process is started again. A start that fails counts like an end."""
 
     def __init__(self) -> None:
         """The process has not ended yet."""
@@ -23,14 +23,15 @@ class Revival:
         self._started_at = 0.0
 
     def started(self) -> None:
-        """The process was started now."""
+        """Records that the process was started now."""
         self._started_at = time.monotonic()
         self._due = None
 
     def attempt(self, start: Callable[[], None], why: Callable[[], str]) -> float | None:
         """Calls `start` if the pause is over. `why` says how the process ended.
 
-        Returns when the pause is over, by the monotonic clock; None when the process was started.
+        Returns when the pause is over, by the monotonic clock, or None when the process was
+        started.
         """
         if self._due is None:
             if time.monotonic() - self._started_at >= STEADY_S:
@@ -56,6 +57,6 @@ class Revival:
 
 
 def tell(news: str) -> None:
-    """Says something to the person at the terminal, who may have left."""
+    """Prints to the terminal, which may have been closed."""
     with suppress(OSError):
         print(f"mooring: {news}", file=sys.stderr, flush=True)

@@ -1,7 +1,7 @@
-"""What a first start puts into an empty database, through the gateway, as an administrator does.
+"""What a first start makes in an empty database, through the gateway, as an administrator does.
 
-It may be cut off anywhere: what was made is found again, and a token or key whose text was lost
-with the cut is made once more.
+It may be interrupted anywhere: objects that exist are found again, and a token or key whose text
+was lost is made once more.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ CALL_S = 10.0
 
 
 class Administrator:
-    """Asks the gateway as the person who has an admin's token."""
+    """Calls the gateway with an admin's token."""
 
     def __init__(self, port: int, token: str) -> None:
         """`port` is the gateway's, on loopback."""
@@ -55,7 +55,7 @@ class Administrator:
         return status, answer
 
     def brokers(self) -> list[dict[str, Any]]:
-        """All there are."""
+        """All brokers."""
         found: list[dict[str, Any]] = []
         path = "/brokers?limit=500"
         _, page = self.ask("GET", path)
@@ -71,8 +71,8 @@ def seeded(
 ) -> dict[str, str]:
     """ADMIN_TOKEN and PROVISIONING_KEY, for the gateway on a port of loopback.
 
-    Those that are `known` are given back while the token is good, and then nothing else is made:
-    what an administrator deleted stays deleted. The token is made in the database at
+    Returns the `known` ones while that token is valid, and then makes nothing else, so that objects
+    which an administrator deleted stay deleted. Otherwise it makes the token in the database at
     `database_url`, as the role mooring_registry. Raises `CannotRun`.
     """
     kept = {name: known.get(name, "") for name in ("ADMIN_TOKEN", "PROVISIONING_KEY")}
@@ -92,17 +92,17 @@ def seeded(
 
 
 def _is_good(admin: Administrator) -> bool:
-    # A token that is not good may have been tried too often as well.
+    # An invalid token may also have been tried too often.
     status, _ = admin.ask("GET", "/tokens/self", allowed=(401, 404, 429))
     return status == 200
 
 
 def _make_default_broker(admin: Administrator, port: int) -> None:
-    """Makes the local broker, and the default of it where there is none yet."""
+    """Makes the local broker, and makes it the default if there is none."""
     body = {"name": LOCAL_BROKER, "protocol": "mqtt", "host": "localhost", "port": port}
     admin.ask("POST", "/brokers", body, allowed=(409,))
     brokers = admin.brokers()
     ours = next(broker for broker in brokers if broker["name"] == LOCAL_BROKER)
-    # An operator may have made another the default, or taken this one out of use.
+    # An operator may have made another broker the default, or deactivated this one.
     if ours["is_active"] and not any(broker["is_default"] for broker in brokers):
         admin.ask("POST", f"/brokers/{ours['id']}/default")

@@ -1,4 +1,4 @@
-"""What each of the services is told: its whole environment and no more."""
+"""The complete environment of each service."""
 
 import os
 from collections.abc import Mapping
@@ -12,27 +12,27 @@ from local.home import Trust
 
 HOST = "127.0.0.1"
 WORKER = "registry_service.worker"
-# Of the supervisor's own environment: what Python, libpq and the C library look for.
+# From the supervisor's environment: variables that Python, libpq and the C library read.
 INHERITED = (
     *("PATH", "HOME", "TMPDIR", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH"),
-    # And not PYTHONDONTWRITEBYTECODE: to compile everything at every start takes seconds.
+    # Not PYTHONDONTWRITEBYTECODE, because compiling everything at every start takes seconds.
     *("PYTHONPATH", "PYTHONPYCACHEPREFIX"),
 )
 
 
 @dataclass(frozen=True)
 class Addresses:
-    """Where the services are."""
+    """The addresses of the services."""
 
     broker: str
     registry: str
     gateway: str
-    # What brokers ask.
+    # The service that brokers ask.
     access: str
 
     @classmethod
     def of(cls, config: LocalConfig) -> "Addresses":
-        """Loopback, on the configured ports; those that speak HTTP are URLs."""
+        """Loopback with the configured ports; URLs for the services that speak HTTP."""
         return cls(
             broker=f"{HOST}:{config.broker_port}",
             registry=f"{HOST}:{config.registry_port}",
@@ -55,7 +55,7 @@ def environments(
     inherited = {name: os.environ[name] for name in INHERITED if name in os.environ}
     if config.log_level is not None:
         inherited["LOG_LEVEL"] = config.log_level
-    # A service that is called knows the callers by the hashes of their secrets.
+    # A service recognises its callers by the hashes of their secrets.
     shared = {} if trust.shared is None else {"SERVICE_SECRET_FILE": str(trust.shared)}
     called = {**inherited, **shared, "CALLER_HASHES_FILE": str(trust.hashes)}
 
@@ -95,7 +95,7 @@ def environments(
             "REGISTRY_SERVICE_ADDRESS": addresses.registry,
             "BROKER_SERVICE_ADDRESS": addresses.broker,
         },
-        # The next two call no other service, and need no secret to be known by.
+        # The next two call no other service, so they need no secret.
         "registry_service.access": {
             **inherited,
             **_metrics(config.access_metrics_port),
@@ -115,7 +115,7 @@ def environments(
             **database_of("mooring_registry"),
             "BROKER_SERVICE_ADDRESS": addresses.broker,
             "SERVER_KEYS_FILE": str(server_keys),
-            # The local broker is on this machine, and so may others be that are tried.
+            # The local broker is on this machine, and brokers that a person tries may be too.
             "BROKER_ADDRESS_POLICY": "any",
         },
     }

@@ -1,7 +1,7 @@
-"""A PostgreSQL, the services and, where it is installed, a Mosquitto, until Ctrl-C.
+"""Runs a PostgreSQL, the services and, if it is installed, a Mosquitto, until Ctrl-C.
 
-In this order: who else is here, PostgreSQL, migrations, the brokers' passwords, the services, their
-first data, Mosquitto, the worker; then it watches over them. Stopping goes the other way round,
+The order is: the lock of the home, PostgreSQL, migrations, the brokers' passwords, the services,
+their first data, Mosquitto, the worker; then it restarts what ends. Stopping is in reverse order,
 and leaves no process.
 """
 
@@ -54,7 +54,7 @@ NOT_OURS = (
 
 
 def supervise() -> int:
-    """The exit status: 0 when it was told to stop, 1 when it could not go on."""
+    """Returns the exit status: 0 after a signal, 1 after an error."""
     try:
         config = load(LocalConfig)
         with ExitStack() as stops:
@@ -72,12 +72,12 @@ def supervise() -> int:
 
 
 def run(config: LocalConfig, stops: ExitStack) -> None:
-    """The whole run but its end: how to stop what was started is left in `stops`."""
-    setpriv()  # Better missed before anything is touched.
+    """Does everything except stopping; `stops` collects how to stop what was started."""
+    setpriv()  # Fails before anything is changed.
     forget_foreign_settings(config)
     home = Home(config.mooring_home)
     lock = stops.enter_context(home.occupied())
-    # Before all else that is kept: their absence beside the rest means that they were lost.
+    # Read first: if they are missing while other files exist, they were lost.
     server_keys = home.server_keys()
     passwords, trust = home.role_passwords(), home.trust()
     encryption_keys = home.encryption_keys()
@@ -100,12 +100,12 @@ def run(config: LocalConfig, stops: ExitStack) -> None:
         sealer_url = url_for("mooring_sealer", passwords["mooring_sealer"], owner_url)
         demand_audit_key(sealer_url, audit_keys)
         exits = ChildExits()
-        told = environments(
+        configured = environments(
             config, owner_url, passwords, trust, server_keys, encryption_keys, audit_keys
         )
-        # It would look for brokers before they are made, and for some seconds not again.
-        last = {WORKER: told.pop(WORKER)}
-        children += start_services(told, config, home, lock, stops)
+        # The worker would find no brokers yet, and look again only after some seconds.
+        last = {WORKER: configured.pop(WORKER)}
+        children += start_services(configured, config, home, lock, stops)
         at = Addresses.of(config)
         wait_until_ready(
             children,
@@ -148,7 +148,7 @@ def run(config: LocalConfig, stops: ExitStack) -> None:
         {
             "GATEWAY_URL": at.gateway,
             **made,
-            # The role may also read the audit log and its seals, so the log can be verified.
+            # The role may also read the audit log and its seals, so that the log can be verified.
             "DATABASE_URL": operator,
             "BROKER_SERVICE_ADDRESS": at.broker,
             "REGISTRY_SERVICE_ADDRESS": at.registry,
@@ -166,9 +166,9 @@ def run(config: LocalConfig, stops: ExitStack) -> None:
 
 
 def forget_foreign_settings(config: LocalConfig) -> None:
-    """Drops what the environment says to libraries about other servers than ours.
+    """Drops environment variables with which libraries would use other servers than ours.
 
-    A PGSSLMODE or a proxy would come between us and loopback. A database of the user's own may
+    A PGSSLMODE or a proxy would affect connections to loopback. A database of the user's own may
     well need its PG variables.
     """
     for name in list(os.environ):
@@ -193,15 +193,15 @@ def database(
 
 
 def start_services(
-    told: Mapping[str, Mapping[str, str]],
+    configured: Mapping[str, Mapping[str, str]],
     config: LocalConfig,
     home: Home,
     lock: int,
     stops: ExitStack,
 ) -> list[Service]:
-    """Starts a service for each module that is `told` an environment."""
+    """Starts a service for each module in `configured`, with its environment."""
     services = []
-    for module, environment in told.items():
+    for module, environment in configured.items():
         ports = {
             name: port
             for name, port in config.service_ports().items()
@@ -217,7 +217,7 @@ def start_services(
 def start_mosquitto(
     found: Installed, port: int, login: Login, home: Home, lock: int, stops: ExitStack
 ) -> Mosquitto:
-    """Starts the broker of this machine; at first it knows `login` alone."""
+    """Starts the broker of this machine; at first it holds only `login`."""
     mosquitto = Mosquitto(found, home.mosquitto, port, login, home.log(MOSQUITTO), lock)
     stops.callback(mosquitto.stop)
     mosquitto.start()

@@ -1,4 +1,4 @@
-"""Processes that end when the one that started them does, however that one ends."""
+"""Processes that end when their parent ends, however that happens."""
 
 import ctypes
 import functools
@@ -15,7 +15,7 @@ PR_SET_PDEATHSIG = 1
 
 @functools.cache
 def setpriv() -> str:
-    """Where util-linux's setpriv is; BusyBox has a smaller one of the same name."""
+    """The path of util-linux's setpriv; BusyBox has a smaller program with the same name."""
     found = shutil.which("setpriv", path=f"{os.environ.get('PATH', '')}:/usr/bin:/bin")
     if found:
         usage = subprocess.run([found, "--help"], capture_output=True, text=True, check=False)
@@ -27,12 +27,12 @@ def setpriv() -> str:
 def tethered(
     command: Sequence[str], farewell: signal.Signals, privileges: Sequence[str] = ()
 ) -> list[str]:
-    """`command` such that it is sent `farewell` when the thread that starts it ends.
+    """Wraps `command` so that it gets the signal `farewell` when the thread that starts it ends.
 
     So start it from the main thread. `privileges` are further arguments of setpriv.
     """
-    # A parent that died before setpriv asked for the signal sends none: whoever finds another
-    # parent than the one that started it must not begin at all.
+    # If the parent ends before setpriv asks for the signal, there is none. So the process must not
+    # begin if its parent is not the one that started it.
     guard = f'[ "$PPID" = {os.getpid()} ] || exit 1; exec "$@"'
     return [
         *(setpriv(), "--pdeathsig", farewell.name.removeprefix("SIG"), *privileges),
