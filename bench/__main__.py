@@ -1,8 +1,8 @@
-"""`python -m bench [ROW,ROW…]`: all rows, or those that are named.
+"""`python -m bench [ROW,ROW…]` measures all rows, or only the named ones.
 
-Exit status 0 when everything is as it must be, 1 when something is not or could not be measured.
-bench/results.md and bench/results.svg are replaced by a run of all rows only: figures of different
-hours do not belong in one table.
+The exit status is 0 if every goal holds, and 1 if one does not or could not be measured. Only a run
+of all rows replaces bench/results.md and bench/results.svg, because figures of different hours do
+not belong in one table.
 """
 
 import resource
@@ -48,7 +48,7 @@ from local.supervisor import forget_foreign_settings
 from local.tether import end_with_parent
 
 Row = Callable[[Stage], Findings]
-# By the name that ROW takes, in the order in which they are run.
+# The rows in the order in which they run, by the name in ROW.
 ROWS: Mapping[str, Row] = {
     "pgbench": pgbench.measure,
     "connections": connections.measure,
@@ -71,12 +71,12 @@ ROWS: Mapping[str, Row] = {
     "first-connects": first_connects.measure,
     "beside-first-connects": beside_first_connects.measure,
 }
-# What was not measured has no value, so it misses any goal.
+# A figure that was not measured has no value, so it misses any goal.
 UNMEASURED = Goal(0, 0)
 
 
 def main(wanted: Sequence[str]) -> int:
-    """The exit status."""
+    """Returns the exit status."""
     if unknown := set(wanted) - set(ROWS):
         tell(f"no row is called {', '.join(sorted(unknown))}; there are {', '.join(ROWS)}")
         return 1
@@ -104,17 +104,17 @@ def main(wanted: Sequence[str]) -> int:
 
 
 def prepare_ourselves(folder: str) -> None:
-    """Finds every program before anything takes time. Raises `CannotRun`."""
+    """Finds all programs before anything that takes time. Raises `CannotRun`."""
     for name in ("wrk", "h2load", "pgbench"):
         programs.program(name)
     forget_foreign_settings(LocalConfig(mooring_home=Path(folder), mooring_database_url=None))
-    # Thousands of connections have two ends here; what we start inherits it.
+    # Both ends of thousands of connections are on this machine; child processes inherit the limit.
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def measured(name: str, row: Row, stage: Stage) -> Findings:
-    """What `row` found; a row that cannot be measured is one failing figure."""
+    """The findings of `row`; one failing figure for a row that cannot be measured."""
     tell(f"{name} …")
     try:
         return row(stage)
@@ -125,7 +125,7 @@ def measured(name: str, row: Row, stage: Stage) -> Findings:
 
 
 def tell(news: str) -> None:
-    """For the person at the terminal."""
+    """Prints to the terminal."""
     print(f"bench: {news}", file=sys.stderr, flush=True)
 
 

@@ -1,4 +1,4 @@
-"""A certificate of the size that brokers' authorities have."""
+"""A certificate as large as those of common certificate authorities."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -10,7 +10,7 @@ from cryptography.x509.oid import NameOID
 
 
 def ca_certificate() -> str:
-    """PEM of a self-signed authority with an RSA key of 2048 bits: about 1.2 kB."""
+    """PEM of a self-signed authority with an RSA key of 2,048 bits: about 1.2 kB."""
     key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     name = x509.Name(
         [

@@ -11,14 +11,14 @@ COLOURS = ("#888888", "#0b6e99")
 
 
 def draw(curves: Sequence[tuple[str, Sequence[Point]]], to: Path = CHART) -> None:
-    """Replaces the chart: two panels, a line in each for each of `curves`."""
-    # Reading it takes a second, and only a whole run draws.
+    """Replaces the chart: two panels with a line for each of `curves`."""
+    # Importing it takes a second, and only a whole run draws.
     import matplotlib as mpl
 
     mpl.use("svg")
     from matplotlib import pyplot as plt
 
-    # Text stays text, and the same figures make the same file.
+    # Text stays text, and equal figures make an equal file.
     mpl.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "mooring", "font.size": 9})
     figure, (rate, wait) = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
     for (name, points), colour in zip(curves, COLOURS, strict=False):

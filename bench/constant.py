@@ -1,7 +1,7 @@
 """`python -m bench.constant PORT METHOD FILE MARK`: a gRPC server that always answers FILE's bytes.
 
-The least that a service like ours would have to do: the same server, the same loop, and no work.
-It makes the file MARK when it listens.
+It is the least that a service like ours must do: the same server and the same loop without any
+work. It makes the file MARK when it listens.
 """
 
 import asyncio
@@ -37,15 +37,15 @@ class Constant(grpc.GenericRpcHandler):
     def service(
         self, handler_call_details: grpc.HandlerCallDetails
     ) -> "grpc.RpcMethodHandler[bytes, bytes] | None":
-        """The handler, for its method."""
+        """The handler if the call is of its method, else None."""
         return self._handler if handler_call_details.method == self._method else None
 
 
 async def serve(port: int, method: str, answer: bytes, mark: Path) -> None:
-    """Until it is killed."""
+    """Serves until it is killed."""
     server = grpc.aio.server(
         options=[
-            # As our own servers have them.
+            # The same options as Mooring's servers.
             ("grpc.so_reuseport", 0),
             ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
             ("grpc.max_send_message_length", -1),
@@ -60,7 +60,7 @@ async def serve(port: int, method: str, answer: bytes, mark: Path) -> None:
 
 @contextmanager
 def serving(method: str, answer: bytes) -> Iterator[str]:
-    """Such a server as a process of its own; yields its address."""
+    """Runs such a server in its own process; yields its address."""
     with tempfile.TemporaryDirectory() as name:
         given, mark = Path(name, "answer"), Path(name, "listens")
         given.write_bytes(answer)

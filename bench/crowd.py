@@ -1,4 +1,4 @@
-"""Databases with a million devices, which several rows share, and with ten millions."""
+"""Databases with a million devices, which several rows share, and with ten million."""
 
 import hashlib
 from urllib.parse import quote, urlencode
@@ -10,26 +10,26 @@ from bench.stage import Database, Stage
 FILL = HERE / "sql" / "million.sql"
 DEVICES = 1_000_000
 MANY_DEVICES = 10_000_000
-# How full a B-tree's pages are after insertions in random order (ln 2).
+# The percentage of a B-tree's pages that is full after insertions in random order (ln 2).
 RANDOM_FILLFACTOR = 70
 
 
 def database(stage: Stage) -> Database:
-    """It, made once in a run."""
+    """The shared database; it is made once in a run."""
     return stage.once(_made)
 
 
 def uuid(number: int) -> str:
-    """That of the device `number`, from 1 to `DEVICES`; sql/million.sql makes them so."""
+    """The uuid of the device `number`, from 1 to `DEVICES`, as sql/million.sql makes it."""
     return str(UUID(hashlib.md5(str(number).encode(), usedforsecurity=False).hexdigest()))
 
 
 def fill_quickly(made: Database, devices: int) -> None:
-    """Makes so many devices, in a third of the time that it takes with all indexes.
+    """Inserts so many devices in a third of the time that it takes with all indexes.
 
-    The index of uuids is built at the end, with pages as full as if devices had come one by one.
+    The index of uuids is built at the end, with pages as full as after single insertions.
     """
-    # Foreign keys and triggers hold for these rows, and are not asked.
+    # Foreign keys and triggers would find nothing wrong with these rows, so they are switched off.
     options = urlencode({"options": "-c session_replication_role=replica"}, quote_via=quote)
     superuser = Database(made.name, f"{made.superuser_url}?{options}", made.superuser_url)
     superuser.execute("ALTER TABLE devices DROP CONSTRAINT devices_uuid_key")
@@ -54,6 +54,6 @@ def _made(stage: Stage) -> Database:
 
 def _finish(made: Database, devices: int) -> None:
     made.execute("UPDATE provisioning_keys SET devices_provisioned = %s", devices)
-    # As a table is that has had time; else PostgreSQL would do so while it is measured.
+    # The state that autovacuum would reach; otherwise it would run during the measurement.
     made.execute("VACUUM (ANALYZE) devices")
     made.checkpoint()

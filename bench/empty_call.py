@@ -1,7 +1,7 @@
 """`python -m bench.empty_call ADDRESS METHOD SECONDS`: how long an empty gRPC call takes.
 
-A yardstick of latency, in which a caller is what our services are as callers: grpc.aio on uvloop.
-It prints the median in seconds.
+It is a yardstick of latency. Its client is grpc.aio on uvloop, like that of our services. It prints
+the median in seconds.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ import uvloop
 
 
 async def median_s(address: str, method: str, seconds: float) -> float:
-    """Of calls one after the other, for `seconds`."""
+    """The median of sequential calls within `seconds`."""
     async with grpc.aio.insecure_channel(address) as channel:
         call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(method)
         await asyncio.wait_for(channel.channel_ready(), 10)
@@ -23,7 +23,7 @@ async def median_s(address: str, method: str, seconds: float) -> float:
         while (begin := time.perf_counter()) < end:
             await call(b"")
             taken.append(time.perf_counter() - begin)
-    # The first ones find nothing warm.
+    # The first calls warm up.
     return statistics.median(taken[len(taken) // 10 :])
 
 

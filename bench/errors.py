@@ -1,5 +1,5 @@
-"""What ends one row, and lets the others go on."""
+"""The error that ends one row, while the other rows go on."""
 
 
 class CannotMeasure(Exception):
-    """Its text says in one line why a row has no figures, or none that could be trusted."""
+    """Its text says in one line why a row has no figures, or only unreliable ones."""

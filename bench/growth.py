@@ -1,4 +1,4 @@
-"""Registrations where there is more of something, against those where there is little of it."""
+"""Compares registrations in a full database with registrations in a nearly empty one."""
 
 from collections.abc import Callable
 from statistics import median
@@ -10,12 +10,12 @@ ROUNDS = 3
 SECONDS = 2.0
 WARM_UP_S = 1.0
 
-# Registers for so many seconds, and says how many it were per second.
+# Registers for so many seconds, and returns registrations per second.
 Load = Callable[[float], float]
 
 
 def compared(more: Load, little: Load) -> Turns:
-    """Both in turns, after a warm-up of both."""
+    """Measures both in turns, after a warm-up of both."""
     turns = Turns()
     more(WARM_UP_S)
     little(WARM_UP_S)
@@ -26,7 +26,7 @@ def compared(more: Load, little: Load) -> Turns:
 
 
 def figure(what: str, against: str, turns: Turns) -> Figure:
-    """The line of the table. It is reported; nothing is asked of it."""
+    """The line of the table. It has no goal."""
     return Figure(
         f"registrations {what}, {CONNECTIONS} connections",
         per_s(median(turns.ours)),

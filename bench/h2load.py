@@ -1,4 +1,4 @@
-"""h2load: gRPC load. To it a call is a POST of the same bytes over and over."""
+"""Makes gRPC load with h2load, for which a call is a POST with constant bytes."""
 
 import re
 import tempfile
@@ -17,7 +17,7 @@ DATA = re.compile(r"\((\d+)\) data$", re.MULTILINE)
 
 @dataclass(frozen=True)
 class Call:
-    """A unary method of a server on loopback, and what goes with each call."""
+    """A unary method of a server on loopback, with the metadata of each call."""
 
     address: str
     method: str
@@ -27,7 +27,7 @@ class Call:
 
 @dataclass(frozen=True)
 class H2loadReport:
-    """One run of it."""
+    """The figures of one run."""
 
     per_s: float
     done: int
@@ -36,18 +36,19 @@ class H2loadReport:
 
 
 def framed(message: bytes) -> bytes:
-    """As gRPC sends it: not compressed, its length, itself."""
+    """The message as gRPC frames it: an uncompressed flag, its length, its bytes."""
     return b"\0" + len(message).to_bytes(4, "big") + message
 
 
 def rate(
     call: Call, messages: Sequence[bytes], answer_bytes: int, *, in_flight: int, seconds: float
 ) -> float:
-    """Calls per second, with `in_flight` under way for each of `messages`.
+    """Calls per second, with `in_flight` calls at a time for each of `messages`.
 
-    For each there is a process with one connection, since h2load knows one body only. HTTP status
-    200 is all that it checks, and an error of gRPC has that too, but no body: so all answers
-    together must be as long as that many answers of `answer_bytes` are. Raises `CannotMeasure`.
+    Each message has its own process with one connection, because h2load sends only one body. h2load
+    checks only the HTTP status 200, which errors of gRPC have too; but these have no body. So this
+    checks that all answers together are as long as that many answers of `answer_bytes`. Raises
+    `CannotMeasure`.
     """
     with tempfile.TemporaryDirectory() as folder, ExitStack() as ends:
         runs = []
@@ -61,7 +62,7 @@ def rate(
 
 
 def report_in(output: str) -> H2loadReport:
-    """The figures in what h2load said. Raises `CannotMeasure`."""
+    """Reads the figures from h2load's output. Raises `CannotMeasure`."""
     finished, requests, data = (find.search(output) for find in (FINISHED, REQUESTS, DATA))
     if not (finished and requests and data):
         raise CannotMeasure(f"h2load reports nothing: {output.strip().splitlines()[-1:]}")
@@ -73,8 +74,8 @@ def report_in(output: str) -> H2loadReport:
 def demand_answers(reports: Sequence[H2loadReport], framed_bytes: int) -> None:
     """Raises `CannotMeasure` unless every call was answered with `framed_bytes`.
 
-    Answers that the end cut off may have been counted as bytes and not as calls, so as many errors
-    as calls were in flight could stay unseen.
+    h2load may count the bytes but not the calls of answers that the end of the run cut off, so as
+    many errors as calls were in flight could go unnoticed.
     """
     for report in reports:
         if report.succeeded < report.done or report.data_bytes < report.done * framed_bytes:

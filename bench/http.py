@@ -1,4 +1,4 @@
-"""Single requests to the gateway: what is set up before a row, and never what is measured."""
+"""Single requests to the gateway, which prepare a row and are never measured."""
 
 import json
 from contextlib import closing
@@ -11,7 +11,7 @@ PATIENCE_S = 10.0
 
 
 def ask(port: int, method: str, path: str, token: str, body: object = None) -> Any:
-    """The JSON that the gateway answers. Raises `CannotMeasure` unless it is a success."""
+    """Returns the JSON that the gateway answers. Raises `CannotMeasure` unless it is a success."""
     headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
     with closing(HTTPConnection("127.0.0.1", port, timeout=PATIENCE_S)) as gateway:
         gateway.request(method, path, None if body is None else json.dumps(body), headers)

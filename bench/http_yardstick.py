@@ -1,8 +1,8 @@
-"""`python -m bench.http_yardstick KIND PORT MARK [DATABASE_URL]`: what answering brokers costs.
+"""`python -m bench.http_yardstick KIND PORT MARK [DATABASE_URL]`: yardsticks of the access service.
 
-Of the server that our own uses. `empty` answers a constant. `query` looks up what ours looks up,
-by the same statement, for each request by itself, and remembers nothing. It makes the file MARK
-when it listens.
+They use the same HTTP server. `empty` answers a constant. `query` runs the same lookup as the
+access service, with a statement for each request and without a cache. It makes the file MARK when
+it listens.
 """
 
 import asyncio
@@ -34,7 +34,7 @@ DENIED = Reply(200, HEAD, b'{"result":"deny"}')
 
 
 class Credentials(msgspec.Struct):
-    """What is asked about."""
+    """The fields of the question that are used."""
 
     username: str
     password: str
@@ -42,38 +42,38 @@ class Credentials(msgspec.Struct):
 
 
 class Empty:
-    """The least that a handler can be; and what serves each request with one."""
+    """The smallest possible handler; it serves all requests itself."""
 
     max_body_bytes = 64 * 1024
 
     def find(self, _: Head) -> "Empty":
-        """Itself: it holds nothing of a request."""
+        """Returns itself, because it has no state of a request."""
         return self
 
     def admit(self) -> Reply | None:
-        """Whoever asks."""
+        """Admits every request."""
         return None
 
     def ask(self, _: bytes | None, answer: Callable[[Reply], None]) -> None:
-        """A constant."""
+        """Answers a constant."""
         answer(ALLOWED)
 
     def leave(self) -> None:
-        """Nothing is under way."""
+        """Does nothing, because nothing is under way."""
 
 
 class Query(Empty):
-    """A query for each request."""
+    """Runs a query for each request."""
 
     def __init__(self, store: AccessStore) -> None:
-        """Asks `store`."""
+        """`store` runs the queries."""
         self._store = store
         self._decoder = msgspec.json.Decoder(Credentials)
         self._loop = asyncio.get_running_loop()
         self._under_way: set[asyncio.Task[Reply]] = set()
 
     def ask(self, body: bytes | None, answer: Callable[[Reply], None]) -> None:
-        """In a task, as servers do."""
+        """Answers from a task, as servers do."""
         task = self._loop.create_task(self._look_up(body or b""))
         self._under_way.add(task)
         task.add_done_callback(self._under_way.discard)
@@ -94,7 +94,7 @@ class Query(Empty):
 
 
 async def serve(kind: str, port: int, mark: Path, url: str) -> None:
-    """Until it is killed."""
+    """Serves until it is killed."""
     async with AsyncExitStack() as stack:
         handlers = Empty()
         if kind == "query":
@@ -109,7 +109,7 @@ async def serve(kind: str, port: int, mark: Path, url: str) -> None:
 
 @contextmanager
 def running(kind: str, url: str = "") -> Iterator[str]:
-    """Such a server as a process of its own; yields its URL."""
+    """Runs such a server in its own process; yields its URL."""
     with tempfile.TemporaryDirectory() as name:
         mark, port = Path(name, "listens"), free_port()
         arguments = ("-m", "bench.http_yardstick", kind, str(port), str(mark), url)

@@ -1,4 +1,4 @@
-"""What the figures were measured on; without it they say nothing."""
+"""The machine on which the figures were measured, without which they mean nothing."""
 
 import os
 import platform
@@ -9,7 +9,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Machine:
-    """As it was before anything was started."""
+    """The machine as it was before anything was started."""
 
     cpu: str
     cores: int
@@ -22,10 +22,11 @@ class Machine:
 
     @classmethod
     def here(cls) -> "Machine":
-        """The one that we are on, now."""
+        """Returns the machine at hand."""
         return cls(
             cpu=_cpu(),
-            # Those that we may use, which in a container are fewer than there are.
+            # The cores that this process may use, which can be fewer than exist, for example in a
+            # container.
             cores=len(os.sched_getaffinity(0)),
             memory_gib=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30,
             kernel=f"{platform.system()} {platform.release()}",
@@ -35,7 +36,7 @@ class Machine:
         )
 
     def described(self, postgres: str) -> str:
-        """One line; `postgres` is the version of the server that was measured with."""
+        """One line; `postgres` is the version of the server."""
         return (
             f"{self.cpu}, {self.cores} cores, {self.memory_gib:.0f} GiB, {self.kernel}, "
             f"Python {self.python}, PostgreSQL {postgres}, load average {self.load:.2f} before "
@@ -46,7 +47,7 @@ class Machine:
 def _cpu() -> str:
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         name, _, value = line.partition(":")
-        # ARM's has no such line.
+        # On ARM there is no such line.
         if name.strip() == "model name":
             return value.strip()
     return platform.machine()

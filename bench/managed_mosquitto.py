@@ -1,4 +1,4 @@
-"""A Mosquitto of the bench's own, which `registry_service.worker` tells of every device."""
+"""A Mosquitto for the bench that `registry_service.worker` manages."""
 
 import asyncio
 import json
@@ -23,7 +23,7 @@ from local.mosquitto import Login, Mosquitto
 from local.postgres import free_port
 
 ADDRESS = "127.0.0.1"
-# Until the services have looked at the broker, or have answered a device.
+# How long the services may take to check the broker, or to answer a device.
 LONGEST_S = 60.0
 POLL_S = 0.02
 
@@ -37,7 +37,7 @@ class ManagedMosquitto:
     login: Login
 
     def used_as_default(self, services: Services) -> None:
-        """Makes it broker 1, and returns when it was found to be as it should.
+        """Makes it broker 1, and returns when it is in step.
 
         Raises `CannotMeasure`.
         """
@@ -64,7 +64,7 @@ class ManagedMosquitto:
 
 @contextmanager
 def empty_mosquitto() -> Iterator[ManagedMosquitto]:
-    """It knows no device; it runs until the end of the block. Raises `CannotRun`."""
+    """Runs a Mosquitto without devices until the end of the block. Raises `CannotRun`."""
     path, environment = program(mosquitto.MOSQUITTO)
     found = mosquitto.installed_as(path)
     if found is None:
@@ -73,7 +73,7 @@ def empty_mosquitto() -> Iterator[ManagedMosquitto]:
     port = free_port()
     with tempfile.TemporaryDirectory(prefix="mooring-bench-") as name:
         folder = Path(name)
-        # A Mosquitto that root starts runs as another user, who has to get in here.
+        # A Mosquitto that root starts runs as another user, which needs access to this folder.
         folder.chmod(0o711)
         lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
         broker = Mosquitto(
@@ -89,7 +89,7 @@ def empty_mosquitto() -> Iterator[ManagedMosquitto]:
 
 
 async def registered(services: Services, uuid: str, key: str) -> Mapping[str, Any]:
-    """The answer to a registration on a connection of its own. Raises `CannotMeasure`."""
+    """The answer to a registration on its own connection. Raises `CannotMeasure`."""
     body = json.dumps(
         {"uuid": uuid, "deviceName": uuid, "deviceType": "bench", "deviceApiKey": f"key-of-{uuid}"}
     ).encode()
@@ -105,11 +105,11 @@ async def registered(services: Services, uuid: str, key: str) -> Mapping[str, An
     try:
         writer.write(head.encode() + body)
         async with asyncio.timeout(LONGEST_S):
-            told, _, answer = (await reader.read()).partition(b"\r\n\r\n")
+            status_and_headers, _, answer = (await reader.read()).partition(b"\r\n\r\n")
     finally:
         writer.close()
-    if not told.startswith(b"HTTP/1.1 201 "):
-        raise CannotMeasure(f"a registration is answered {told.splitlines()[:1]}")
+    if not status_and_headers.startswith(b"HTTP/1.1 201 "):
+        raise CannotMeasure(f"a registration is answered {status_and_headers.splitlines()[:1]}")
     found: Mapping[str, Any] = json.loads(answer)
     return found
 

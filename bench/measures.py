@@ -1,4 +1,4 @@
-"""Figures, and what is asked of them."""
+"""Figures and their goals."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -9,23 +9,23 @@ from bench.errors import CannotMeasure
 
 @dataclass(frozen=True)
 class Goal:
-    """What a figure must reach, and should."""
+    """The value that a figure must reach, and the value that it should reach."""
 
     must: float
     aim: float
     at_most: bool = False
 
     def holds(self, value: float) -> bool:
-        """Whether `value` is what it must be."""
+        """Whether `value` reaches what it must."""
         return value <= self.must if self.at_most else value >= self.must
 
     def is_reached(self, value: float) -> bool:
-        """Whether `value` is what it should be."""
+        """Whether `value` reaches what it should."""
         return value <= self.aim if self.at_most else value >= self.aim
 
     @property
     def sign(self) -> str:
-        """How a figure compares with what is asked of it."""
+        """The comparison between a figure and its goal."""
         return "≤" if self.at_most else "≥"
 
 
@@ -43,7 +43,7 @@ class Figure:
 
     @property
     def fails(self) -> bool:
-        """Whether it is not what it must be."""
+        """Whether the value misses what it must reach."""
         return self.goal is not None and (self.value is None or not self.goal.holds(self.value))
 
 
@@ -58,7 +58,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Findings:
-    """What a row found. `curves` are for the chart, by what is drawn."""
+    """The results of a row. `curves` are lines of the chart, by title."""
 
     figures: tuple[Figure, ...]
     curves: tuple[tuple[str, tuple[Point, ...]], ...] = ()
@@ -66,20 +66,22 @@ class Findings:
 
 @dataclass
 class Turns:
-    """Ours and the yardstick, measured in turns: the machine's speed swings, and hits both."""
+    """Ours and the yardstick, measured in turns, so that changes of the machine's speed affect
+    both.
+    """
 
     ours: list[float] = field(default_factory=list)
     yardstick: list[float] = field(default_factory=list)
 
     @property
     def ratio(self) -> float:
-        """The median of the ratios of neighbours."""
+        """The median of the ratios of each pair."""
         pairs = zip(self.ours, self.yardstick, strict=True)
         return median(ours / yardstick for ours, yardstick in pairs)
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """The smallest of `values` that at least `share` of them do not exceed."""
+    """The smallest of `values` that is not exceeded by at least `share` of them."""
     if not values:
         raise CannotMeasure("nothing was measured")
     ordered = sorted(values)
@@ -88,15 +90,15 @@ def percentile(values: Sequence[float], share: float) -> float:
 
 
 def zero(what: str, count: float) -> Figure:
-    """A figure that must be nothing at all."""
+    """A figure that must be zero."""
     return Figure(what, f"{count:,.0f}", value=count, goal=Goal(0, 0, at_most=True))
 
 
 def per_s(rate: float) -> str:
-    """As the table shows it."""
+    """Formats a rate for the table."""
     return f"{rate:,.0f}/s"
 
 
 def ms(seconds: float) -> str:
-    """As the table shows it."""
+    """Formats a time for the table."""
     return f"{seconds * 1e3:,.0f} ms" if seconds >= 0.1 else f"{seconds * 1e3:.2f} ms"

@@ -1,15 +1,15 @@
-"""How much memory a process has taken."""
+"""The peak memory of a process."""
 
 from pathlib import Path
 
 
 def forget_peak(pid: int) -> None:
-    """From here on `peak_mb` counts anew."""
+    """Resets what `peak_mb` returns."""
     Path(f"/proc/{pid}/clear_refs").write_text("5")
 
 
 def peak_mb(pid: int) -> float:
-    """The most that was resident at once, in 10^6 bytes."""
+    """The most memory that was resident at once since the last reset, in 10^6 bytes."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         name, _, value = line.partition(":")
         if name == "VmHWM":

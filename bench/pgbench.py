@@ -1,4 +1,4 @@
-"""pgbench: the least that PostgreSQL alone would have to do."""
+"""Runs pgbench, which does the least that PostgreSQL alone must do."""
 
 import re
 import tempfile
@@ -11,13 +11,13 @@ from bench.programs import output_of
 from bench.stage import Database
 
 TPS = re.compile(r"^tps = ([0-9.]+)", re.MULTILINE)
-# Its own processor time is to go into the load, not into switching threads.
+# Keeps its own processor time for the load, and not for switching threads.
 THREADS = 2
 
 
 @dataclass(frozen=True)
 class PgbenchReport:
-    """One run."""
+    """The figures of one run."""
 
     per_s: float
     p50_s: float
@@ -55,5 +55,5 @@ def rate_in(output: str) -> float:
 
 
 def latency_s(line: str) -> float:
-    """Of one line of its log: client, transaction, microseconds, and more."""
+    """The latency in a line of its log: client, transaction, microseconds, and more."""
     return int(line.split()[2]) / 1e6

@@ -1,16 +1,16 @@
-"""Processor time of processes, as the kernel counts it."""
+"""The processor time of processes, as the kernel counts it."""
 
 import os
 from collections.abc import Iterable
 from pathlib import Path
 
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
-# Fields of /proc/PID/stat behind the name: proc(5).
+# Fields of /proc/PID/stat after the name: proc(5).
 PARENT, USER, SYSTEM, CHILDREN_USER, CHILDREN_SYSTEM = 1, 11, 12, 13, 14
 
 
 def used_s(pids: Iterable[int]) -> float:
-    """Of these processes, their children that live, and those that have ended."""
+    """The time of these processes, their living children, and the children that have ended."""
     found = _fields()
     family = [pid for pid in pids if pid in found]
     for pid in family:
@@ -26,6 +26,6 @@ def _fields() -> dict[int, list[str]]:
             try:
                 stat = (entry / "stat").read_text()
             except OSError:
-                continue  # It has ended since.
+                continue  # The process has ended since.
             found[int(entry.name)] = stat.rpartition(")")[2].split()
     return found

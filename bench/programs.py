@@ -1,4 +1,4 @@
-"""The programs that make the load: found or unpacked, run, and never left running."""
+"""The programs that make the load: finds or unpacks them, runs them, and leaves none running."""
 
 import os
 import signal
@@ -18,14 +18,14 @@ from tests import debian_packages
 
 HERE = Path(__file__).parent
 POLL_S = 0.02
-# Beyond what a program was told to take.
+# How long a program may take beyond the time that it was given.
 PATIENCE_S = 30.0
 
 
 def program(name: str) -> tuple[Path, dict[str, str]]:
-    """The program `name`, and the environment to start it with. Raises `CannotRun`."""
+    """The program `name`, and the environment in which to start it. Raises `CannotRun`."""
     if name == "pgbench":
-        # Of the same version as the server.
+        # The version must be that of the server.
         return wheel_bin() / name, dict(os.environ)
     if name == "python":
         return Path(sys.executable), dict(os.environ)
@@ -33,7 +33,7 @@ def program(name: str) -> tuple[Path, dict[str, str]]:
 
 
 class Run:
-    """One run of a program, from the start of the block to its end at the latest.
+    """One run of a program, which ends with the block at the latest.
 
     Enter it in the main thread: a program ends with the thread that started it.
     """
@@ -71,19 +71,21 @@ class Run:
         self._said.close()
 
     def wait_for(self, file: Path) -> None:
-        """Returns when it has made `file`. Raises `CannotMeasure` if it ends or takes too long."""
+        """Returns when the program has made `file`. Raises `CannotMeasure` if it ends or takes too
+        long.
+        """
         deadline = time.monotonic() + PATIENCE_S
         while not file.exists():
             if interrupts.wait(self._started, POLL_S) or time.monotonic() > deadline:
                 raise CannotMeasure(f"{self.name} does not start: {self._last_line()}")
 
     def demand_running_for(self, seconds: float) -> None:
-        """Returns after `seconds`. Raises `CannotMeasure` if it has ended by then."""
+        """Returns after `seconds`. Raises `CannotMeasure` if the program has ended by then."""
         if interrupts.wait(self._started, seconds):
             raise CannotMeasure(f"{self.name} ends too early: {self._last_line()}")
 
     def output(self, within_s: float) -> str:
-        """All that it said, when it has ended.
+        """Waits for its end and returns its output.
 
         Raises `CannotMeasure` if it fails or takes much longer than `within_s`.
         """
@@ -110,6 +112,6 @@ class Run:
 
 
 def output_of(name: str, *arguments: str, within_s: float, **environment: str) -> str:
-    """What one run of a program said. Raises `CannotMeasure`."""
+    """The output of one run of a program. Raises `CannotMeasure`."""
     with Run(name, *arguments, **environment) as run:
         return run.output(within_s)

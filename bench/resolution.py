@@ -1,4 +1,4 @@
-"""What the broker service is asked, and whether it answers that rightly."""
+"""Questions for the broker service, and a check of its answers."""
 
 from collections.abc import Sequence
 from random import Random
@@ -17,7 +17,7 @@ PATIENCE_S = 10.0
 
 
 def call(services: Services, method: str) -> Call:
-    """A call of `method` as one of our services makes it."""
+    """A call of `method` with the metadata of our services."""
     return Call(
         services.broker_address,
         method,
@@ -29,9 +29,9 @@ def call(services: Services, method: str) -> Call:
 
 
 def questions(count: int, uuids: int | None = None) -> list[bytes]:
-    """Messages that ask for devices of the crowd, others each time.
+    """Messages that ask for different devices of the crowd.
 
-    For one device each, or for `uuids` of them.
+    Each asks for one device, or for `uuids` of them.
     """
     random = Random()  # noqa: S311 - devices, not secrets
     if uuids is None:
@@ -50,8 +50,8 @@ def questions(count: int, uuids: int | None = None) -> list[bytes]:
 def answer(to: Call, questions: Sequence[bytes]) -> bytes:
     """The answer to each of `questions`, by an ordinary call.
 
-    Raises `CannotMeasure` unless each is about known devices, sends them to the default broker
-    with its certificate, and is as long as the others.
+    Raises `CannotMeasure` unless all devices are known, go to the default broker with its
+    certificate, and all answers have the same length.
     """
     with grpc.insecure_channel(to.address) as channel:
         ask: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(to.method)

@@ -1,4 +1,4 @@
-"""bench/results.md: the figures of the last whole run, and what they were measured on."""
+"""bench/results.md: the figures of the last whole run, with the machine."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,7 +1,7 @@
-"""What the rows play on: one real PostgreSQL, databases in it, the real services as processes.
+"""What the rows run on: one real PostgreSQL, databases in it, the real services as processes.
 
-Every database is a copy of one that has the schema, one fleet, one provisioning key and one default
-broker with a certificate, so that rows begin alike and the pgbench script meets the same tables.
+Every database is a copy of one with the schema, one fleet, one provisioning key and one default
+broker with a certificate. So all rows begin alike, and the pgbench script uses the same tables.
 """
 
 import hashlib
@@ -38,39 +38,39 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Database:
-    """One of a row's own. Its owner may do everything in it."""
+    """A row's own database. Its owner has all rights in it."""
 
     name: str
     owner_url: str
     superuser_url: str
 
     def execute(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
-        """The rows of one statement, committed. `statement` is ours and no caller's."""
+        """Commits one statement and returns its rows. `statement` is a constant of the bench."""
         return _executed(self.owner_url, statement, *values)
 
     def number(self, statement: str, *values: object) -> int:
-        """The one number that `statement` asks for."""
+        """The one number that `statement` returns."""
         [(value,)] = self.execute(statement, *values)
         return int(value)
 
     def devices(self) -> int:
-        """How many are registered."""
+        """The number of registered devices."""
         return self.number("SELECT count(*) FROM devices")
 
     def forget_devices(self) -> None:
-        """Leaves the table and its indexes as new."""
+        """Empties the table of devices and its indexes."""
         self.execute("TRUNCATE devices")
         self.execute("UPDATE provisioning_keys SET devices_provisioned = 0")
         self.checkpoint()
 
     def checkpoint(self) -> None:
-        """Has everything written that is not to be written while something is measured."""
+        """Writes all changed pages, so that this does not happen during a measurement."""
         _executed(self.superuser_url, "CHECKPOINT")
 
 
 @dataclass(frozen=True)
 class Services:
-    """The three of them, running on one database."""
+    """The services, running on one database."""
 
     database: Database
     gateway_url: str
@@ -78,23 +78,23 @@ class Services:
     broker_address: str
     registry_address: str
     access_url: str
-    # Of the services of an operator's own.
+    # The secret of an operator's own services.
     resolver_secret: str
-    # What the services themselves know one another by.
+    # The secrets of the services.
     trust: Trust
-    # One key, or several that take turns with commas between them.
+    # One key, or several separated by commas, which are used in turn.
     provisioning_key: str
     admin_token: str
-    # Where the first broker service serves its metrics.
+    # The port of the first broker service's metrics.
     broker_metrics_port: int
-    # Of the first replica of each.
+    # The process ids of the first replica of each.
     pids: dict[str, int]
-    # Of all replicas.
+    # The URLs of all replicas.
     gateway_urls: tuple[str, ...]
 
 
 class Stage:
-    """Holds what was started until the block of `opened` ends."""
+    """PostgreSQL and the keys that the services share, until the end of `opened`."""
 
     def __init__(self, home: Home, server: Postgres, exits: ChildExits) -> None:
         """Use `opened`."""
@@ -102,7 +102,7 @@ class Stage:
         self.server = server
         self.credentials: dict[str, str] = {}
         self._exits = exits
-        # First: keys that are missing beside passwords count as lost.
+        # These come first: keys that are missing while passwords exist count as lost.
         self._server_keys = home.server_keys()
         self._encryption_keys = home.encryption_keys()
         self._passwords = home.role_passwords()
@@ -111,28 +111,28 @@ class Stage:
 
     @property
     def key_hash(self) -> str:
-        """Hex of what the database keeps of the provisioning key."""
+        """Hex of the hash of the provisioning key, as in the database."""
         return hashlib.sha256(self.credentials["PROVISIONING_KEY"].encode()).hexdigest()
 
     def postgres_version(self) -> str:
-        """Of the server."""
+        """The version of the server."""
         [(version,)] = _executed(self.server.superuser_url(), "SHOW server_version")
         return str(version)
 
     def once(self, measured: "Callable[[Stage], T]") -> T:
-        """What `measured` finds on this stage; asked again, what it found."""
+        """Calls `measured` with this stage once; later calls return the same result."""
         if measured not in self._known:
             self._known[measured] = measured(self)
         found: T = self._known[measured]
         return found
 
     def make_database(self, purpose: str, like: Database | None = None) -> Database:
-        """A fresh one, or a copy of one that nobody uses now; it lasts as long as the stage."""
+        """A new database, or a copy of an unused one; it lasts as long as the stage."""
         made = self._named(f"{purpose}_{secrets.token_hex(4)}")
         template = like.name if like else TEMPLATE
         _executed(
             self.server.superuser_url(),
-            # In files: what is copied through the log has to be written twice.
+            # Copies files, because a copy through the log would write everything twice.
             f"CREATE DATABASE {made.name} TEMPLATE {template} STRATEGY file_copy OWNER mooring",
         )
         made.checkpoint()
@@ -140,7 +140,7 @@ class Stage:
 
     @contextmanager
     def database(self, purpose: str, like: Database | None = None) -> Iterator[Database]:
-        """As `make_database` makes it, dropped at the end of the block."""
+        """Like `make_database`, but dropped at the end of the block."""
         made = self.make_database(purpose, like)
         try:
             yield made
@@ -149,7 +149,7 @@ class Stage:
 
     @contextmanager
     def configured(self, setting: str, value: str) -> Iterator[None]:
-        """The server with another value of a setting that takes no restart."""
+        """Changes a setting that needs no restart until the end of the block."""
         superuser = self.server.superuser_url()
         _executed(superuser, f"ALTER SYSTEM SET {setting} = '{value}'")
         _executed(superuser, "SELECT pg_reload_conf(), pg_sleep(0.5)")
@@ -161,7 +161,9 @@ class Stage:
 
     @contextmanager
     def statements_of(self, role: str, database: Database) -> Iterator[list[str]]:
-        """What `role` executes in `database` while the block lasts; filled when it ends."""
+        """The statements of `role` in `database` during the block; the list is filled at
+        its end.
+        """
         found: list[str] = []
         mark = f" {role}@{database.name} LOG:  "
         with self.configured("log_statement", "all"):
@@ -174,9 +176,9 @@ class Stage:
 
     @contextmanager
     def services(self, database: Database, *, replicas: int = 1) -> Iterator[Services]:
-        """The three services on `database`, ready, until the end of the block.
+        """Starts the services on `database`; they are ready, and run until the end of the block.
 
-        With `replicas` of each, every gateway asks every registry, and these every broker service.
+        With `replicas` of each, every gateway calls every registry, and these every broker service.
         """
         trust = self.home.trust()
         configs = [_config(self.home.path) for _ in range(replicas)]
@@ -189,11 +191,15 @@ class Stage:
             stops.callback(os.close, lock)
             services = []
             for number, config in enumerate(configs):
-                told = environments(config, database.owner_url, self._passwords, trust, *rings)
-                told["registry_service"]["BROKER_SERVICE_ADDRESS"] = _all(one.broker for one in at)
-                told["gateway"]["BROKER_SERVICE_ADDRESS"] = _all(one.broker for one in at)
-                told["gateway"]["REGISTRY_SERVICE_ADDRESS"] = _all(one.registry for one in at)
-                for module, environment in told.items():
+                configured = environments(
+                    config, database.owner_url, self._passwords, trust, *rings
+                )
+                configured["registry_service"]["BROKER_SERVICE_ADDRESS"] = _all(
+                    one.broker for one in at
+                )
+                configured["gateway"]["BROKER_SERVICE_ADDRESS"] = _all(one.broker for one in at)
+                configured["gateway"]["REGISTRY_SERVICE_ADDRESS"] = _all(one.registry for one in at)
+                for module, environment in configured.items():
                     log = logs / f"{module}-{number}.log"
                     service = Service(module, environment, log, lock)
                     stops.callback(service.stop)
@@ -225,7 +231,7 @@ class Stage:
                 {service.module: service.pid for service in reversed(services)},
                 tuple(one.gateway for one in at),
             )
-            # A row whose services died in it has measured something else.
+            # If a service died, the row has measured something else.
             for service in services:
                 service.demand_alive()
 
@@ -256,7 +262,7 @@ class Stage:
 
 @contextmanager
 def opened(folder: Path) -> Iterator[Stage]:
-    """A stage in `folder`, which is private and short-lived. Raises `CannotRun`."""
+    """A stage in `folder`, which is private and temporary. Raises `CannotRun`."""
     with Postgres(folder / "home") as server:
         stage = Stage(Home(folder / "home"), server, ChildExits())
         stage.furnish()
@@ -270,7 +276,7 @@ def _executed(url: str, statement: str, *values: object) -> list[tuple[Any, ...]
 
 
 def _all(addresses: Iterable[str]) -> str:
-    """One target of gRPC for all of them."""
+    """One gRPC target for all addresses."""
     listed = ",".join(addresses)
     return f"ipv4:{listed}" if "," in listed else listed
 

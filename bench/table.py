@@ -8,7 +8,7 @@ HEADINGS = ("what", "measured", "yardstick", "ratio", "must", "aim", "holds?")
 
 
 def lines_of(figures: Iterable[Figure]) -> list[str]:
-    """The lines of the table, which is Markdown and readable as it stands."""
+    """The lines of the table, in Markdown that is also readable in a terminal."""
     rows = [HEADINGS, *(_cells(figure) for figure in figures)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(HEADINGS))]
     rule = tuple("-" * width for width in widths)
@@ -26,7 +26,7 @@ def _cells(figure: Figure) -> tuple[str, ...]:
         return (figure.what, figure.measured, figure.yardstick, shown, "", "", verdict)
     must = f"{goal.sign} {_number(goal.must, figure.unit)}"
     aim = f"{goal.sign} {_number(goal.aim, figure.unit)}"
-    # An absolute figure stands under "measured"; nothing is set against it.
+    # An absolute figure is in the column "measured" and has no yardstick.
     ratio = "" if figure.unit or not figure.yardstick else shown
     return (figure.what, figure.measured, figure.yardstick, ratio, must, aim, _verdict(figure))
 

@@ -1,4 +1,4 @@
-"""wrk: HTTP load, with scripts in Lua."""
+"""Makes HTTP load with wrk and scripts in Lua."""
 
 import secrets
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from bench.errors import CannotMeasure
 from bench.programs import HERE, Run
 from bench.stage import Services
 
-# Later answers are counted as errors.
+# Later answers count as errors.
 TIMEOUT_S = 15
 
 
@@ -28,17 +28,17 @@ class WrkReport(msgspec.Struct, frozen=True):
 
     @property
     def good(self) -> int:
-        """Answers that are no errors."""
+        """The number of answers without errors."""
         return self.answers - self.refused
 
     @property
     def good_per_s(self) -> float:
-        """Of the whole run, the connecting of all connections included."""
+        """The rate over the whole run, which includes connecting all connections."""
         return self.good / self.seconds
 
     @property
     def errors(self) -> int:
-        """Answers of 400 and above, connections that failed, answers that came too late."""
+        """Answers of 400 and above, failed connections, and late answers."""
         return self.refused + self.socket_errors
 
 
@@ -57,7 +57,7 @@ def report_in(output: str, kind: type[Report]) -> Report:
 def run(
     script: str, url: str, *arguments: str, connections: int, seconds: float, threads: int = 1
 ) -> Run:
-    """A run of lua/`script`; its output ends with a report."""
+    """Runs lua/`script`, whose output ends with a report."""
     return Run(
         "wrk",
         *(f"--threads={threads}", f"--connections={connections}", f"--duration={seconds:.0f}s"),
@@ -67,9 +67,9 @@ def run(
 
 
 def registrations(services: Services, connections: int, seconds: float) -> WrkReport:
-    """Registers new devices only, on `connections` at once, for `seconds`.
+    """Registers new devices on `connections` at once, for `seconds`.
 
-    What is no error is a 201, or the table would hold fewer devices than that: checked here.
+    Checks that the table has a device for each answer that counts as a success.
     """
     database = services.database
     before = database.devices()
@@ -85,10 +85,10 @@ def registrations(services: Services, connections: int, seconds: float) -> WrkRe
 
 
 def rate_of(services: Services, connections: int, *, programs: int = 1) -> Callable[[float], float]:
-    """Registers new devices for so many seconds; returns how many it were per second.
+    """Registers new devices for so many seconds; returns registrations per second.
 
-    Everything is written at the beginning, so whole pages are at first. The connections are spread
-    over so many runs of wrk, and these over the gateways.
+    It begins after a checkpoint, so whole pages are logged at first. The connections are spread
+    over several runs of wrk, and these over the gateways.
     """
 
     def rate(seconds: float) -> float:
@@ -119,6 +119,6 @@ def rate_of(services: Services, connections: int, *, programs: int = 1) -> Calla
     return rate
 
 
-def _demand_made(made: int, told: int) -> None:
-    if made < told:
-        raise CannotMeasure(f"{told} devices were told they are new, {made} are there")
+def _demand_made(made: int, answered: int) -> None:
+    if made < answered:
+        raise CannotMeasure(f"{answered} devices were answered as new, {made} exist")

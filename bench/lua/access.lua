@@ -1,5 +1,5 @@
--- Asks whether a device may connect, as an EMQX does: SECRET, FIRST, LAST. Devices come one after
--- the other, each once; where the last is the first, it is asked about again and again.
+-- Asks whether a device may connect, as an EMQX does: SECRET, FIRST, LAST. Each device comes once,
+-- in order; if LAST is FIRST, the same device is asked about repeatedly.
 
 require "report"
 

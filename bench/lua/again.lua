@@ -1,4 +1,4 @@
--- Registers the same COUNT devices over and over: KEY, SEED, COUNT. One thread only.
+-- Registers the same COUNT devices repeatedly: KEY, SEED, COUNT. Use one thread only.
 
 require "report"
 local devices = require "devices"

@@ -1,12 +1,12 @@
--- Devices that never were before: uuids as random as real ones, so that the index of the table is
--- hit everywhere, and the request that registers each.
+-- New devices: their uuids are random like real ones, so that they spread over the whole index, and
+-- each has a request that registers it.
 
 local bit = require "bit"
 local ffi = require "ffi"
 
 local GOLDEN = 0x9E3779B97F4A7C15ULL
 
--- splitmix64: another number for each number, with no pattern left.
+-- splitmix64: maps each number to another one without a visible pattern.
 local function mixed(z)
    z = bit.bxor(z, bit.rshift(z, 30)) * 0xBF58476D1CE4E5B9ULL
    z = bit.bxor(z, bit.rshift(z, 27)) * 0x94D049BB133111EBULL
@@ -27,7 +27,7 @@ end
 local BODY = '{"uuid": "%s", "deviceName": "Test Device", "deviceType": "raspberry-pi-4", ' ..
    '"deviceApiKey": "%s"}'
 
--- A function that makes the request for a uuid; `request_id` may be left out.
+-- Returns a function that makes the request for a uuid; `request_id` may be left out.
 function devices.registration(key)
    local length = #string.format(BODY, string.rep("u", 36), string.rep("u", 36))
    local head = "POST /api/v1/device/register HTTP/1.1\r\nHost: " .. wrk.headers["Host"] ..

@@ -1,4 +1,4 @@
--- Asks for the same again and again, every 20 to 50 ms: TOKEN, which may be left out.
+-- Sends the same request every 20 to 50 ms: TOKEN, which may be left out.
 
 require "report"
 

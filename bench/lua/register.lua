@@ -1,5 +1,5 @@
--- Registers one new device after the other on every connection: KEYS, SEED. Of several keys, which
--- commas separate, each serves in its turn.
+-- Registers new devices on every connection: KEYS, SEED. Several keys are separated by commas and
+-- used in turn.
 
 require "report"
 local devices = require "devices"
@@ -11,7 +11,7 @@ function init(args)
    for key in args[1]:gmatch("[^,]+") do
       table.insert(registers, devices.registration(key))
    end
-   -- Threads have states of their own, and must not make the same devices.
+   -- Each thread has its own state, and must make other devices than the others.
    seed = tonumber(args[2]) + index
 end
 

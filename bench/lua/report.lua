@@ -1,4 +1,4 @@
--- What a run comes to, as the last line on stdout. Times are in seconds.
+-- Prints the results of a run as the last line on stdout. Times are in seconds.
 
 local threads = {}
 
@@ -14,7 +14,7 @@ local function total(counter)
    return sum
 end
 
--- Counters of a script's own; they are added up over the threads.
+-- Counters of the script; they are added up over the threads.
 counters = {}
 
 function done(summary, latency, requests)
@@ -26,7 +26,7 @@ function done(summary, latency, requests)
    io.write(string.format(
       '{"answers": %d, "seconds": %.6f, "refused": %d, "socket_errors": %d, ' ..
       '"p50_s": %.6f, "p99_s": %.6f, "max_s": %.6f%s}\n',
-      -- `status` counts 400 and above; a request slower than --timeout is in no percentile.
+      -- `status` counts 400 and above; percentiles leave out requests slower than --timeout.
       summary.requests, summary.duration / 1e6, errors.status,
       errors.connect + errors.read + errors.write + errors.timeout,
       latency:percentile(50) / 1e6, latency:percentile(99) / 1e6, latency.max / 1e6,

@@ -1,4 +1,4 @@
--- As register.lua does, every 20 to 50 ms on each connection.
+-- Like register.lua, but every 20 to 50 ms on each connection.
 
 require "register"
 

@@ -1,8 +1,8 @@
--- Devices that all power up at once, and are polite: KEY, SEED, COUNT.
+-- Devices that all power up at once, and obey Retry-After: KEY, SEED, COUNT.
 --
--- A device that is told 503 or 429 comes back after Retry-After; one that hears nothing for a while
--- asks again, which is safe. Connections are fewer than devices, so whichever connection is free
--- serves the next device. One thread only: threads would not see one another's devices.
+-- A device that gets 503 or 429 retries after Retry-After; one without an answer retries after a
+-- timeout, which is safe. There are fewer connections than devices, so any free connection serves
+-- the next device. Use one thread only: threads would not see each other's devices.
 
 require "report"
 local devices = require "devices"
@@ -24,7 +24,7 @@ local function now()
    return tonumber(moment.seconds) + tonumber(moment.nanoseconds) / 1e9
 end
 
--- What is waiting to be sent again, the earliest first: a binary heap.
+-- Requests that wait for a retry, the earliest first: a binary heap.
 local heap = {}
 
 local function push(at, device)
@@ -59,10 +59,10 @@ local register, seed, nothing
 local begun_at
 local sent_at = {}     -- of the devices in flight
 local is_done = {}
--- In the order in which they were sent: who is silent for too long is at its head.
+-- Devices in flight in the order of sending: the one that has waited longest is first.
 local sent, head, tail = {}, 1, 0
 local next_device = 1
--- How many of those on the heap have a connection that sleeps until they are due.
+-- The number of entries of the heap for which a connection sleeps until they are due.
 local awaited = 0
 local verified = false
 
@@ -101,22 +101,23 @@ local function due(at)
    end
 end
 
--- In milliseconds, how long a connection that has become free stays so. One that wakes must send
--- something, so that of two thousand only as many wake as are needed.
+-- How many milliseconds a free connection stays free. A connection that wakes must send something,
+-- so only as many of the two thousand wake as are needed.
 function delay()
    if next_device <= wanted then return 0 end
    if awaited < #heap then
       awaited = awaited + 1
-      -- A heap is sorted nearly enough.
+      -- The order of a heap is close enough to a sorted one.
       return math.max(0, math.ceil((heap[awaited].at - now()) * 1000))
    end
-   -- Somebody has to notice silence, and servers close what is idle for five seconds.
+   -- A connection must check for timeouts, and servers close connections that are idle for five
+   -- seconds.
    return math.random(3000, 4500)
 end
 
 function request()
    if not verified then
-      -- wrk looks at one request that it does not send.
+      -- wrk asks for one request that it does not send.
       verified = true
       return nothing
    end
@@ -135,7 +136,7 @@ local function finish(device)
    if registered + unhealed == wanted then
       storm_s = now() - begun_at
       wrk.thread:stop()
-      -- Else wrk would sleep on until its time is up.
+      -- Otherwise wrk would sleep until its time is up.
       ffi.C.kill(ffi.C.getpid(), SIGINT)
    end
 end
@@ -148,7 +149,7 @@ end
 
 function response(status, headers, body)
    local device = tonumber(header(headers, "x-request-id"))
-   -- Ids that we did not give are those of the requests for nothing.
+   -- Ids without a device are those of requests that register nothing.
    if not device or not sent_at[device] or is_done[device] then return end
    if status == 200 or status == 201 then
       registered = registered + 1

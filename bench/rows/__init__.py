@@ -1,1 +1,1 @@
-"""The rows of the table, each a module: what it measures, and what is asked of it."""
+"""The rows of the table. Each is a module with what it measures and its goals."""

@@ -1,7 +1,7 @@
-"""What brokers ask at every connect: about the same device again, and about another one each time.
+"""Questions of brokers about connecting clients: the same device again, or another one each time.
 
-The first is measured against a server that does nothing, the second against one that does the same
-lookup with a query for each request.
+The yardstick of the former is a server that does nothing; that of the latter runs a query for each
+request.
 """
 
 import hashlib
@@ -21,12 +21,12 @@ DEVICES = 600_000
 CONNECTIONS = 64
 ROUNDS = 3
 SECONDS = 4
-# More than are asked about in one measurement: nobody is asked about twice.
+# More than one measurement asks about, so that no device is asked about twice.
 AT_ONCE = DEVICES // (ROUNDS + 1) // 2
 
 
 def measure(stage: Stage) -> Findings:
-    """The row."""
+    """Measures the row."""
     secret = f"mbs_{secrets.token_urlsafe(32)}"
     with stage.database("access") as database:
         database.execute((HERE / "sql" / "accounts.sql").read_text(), DEVICES)
@@ -96,7 +96,7 @@ def measure(stage: Stage) -> Findings:
 
 
 def _turns(ours: Callable[[], float], yardstick: Callable[[], float]) -> Turns:
-    """The first of each is to get warm."""
+    """Measures in turns; the first turn is a warm-up."""
     turns = Turns()
     for number in range(ROUNDS + 1):
         for rate, rates in ((ours, turns.ours), (yardstick, turns.yardstick)):

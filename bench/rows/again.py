@@ -1,4 +1,4 @@
-"""Devices that were registered before, with the same uuid and keys, against new ones."""
+"""Devices that register again with the same uuid and keys, against new ones."""
 
 import secrets
 
@@ -7,13 +7,13 @@ from bench.errors import CannotMeasure
 from bench.measures import Findings
 from bench.stage import Services, Stage
 
-# In a pool that is large against a batch, so that devices of one batch are different ones.
+# Much more than a batch, so that a batch has different devices.
 DEVICES = 10_000
 LONGEST_S = 30.0
 
 
 def measure(stage: Stage) -> Findings:
-    """The row."""
+    """Measures the row."""
     with stage.database("again") as database, stage.services(database) as services:
         seed = registered(services)
 
@@ -36,7 +36,7 @@ def measure(stage: Stage) -> Findings:
 
 
 def registered(services: Services) -> str:
-    """The seed of `DEVICES` devices, all of which are registered."""
+    """The seed of `DEVICES` devices, which are all registered."""
     seed = str(secrets.randbelow(2**31))
     with wrk.run(
         *("storm.lua", services.gateway_url, services.provisioning_key, seed, str(DEVICES)),

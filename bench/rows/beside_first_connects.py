@@ -1,8 +1,8 @@
-"""Whether devices that wait for a Mosquitto to be told of them slow down those of other brokers.
+"""Whether devices that wait for a Mosquitto slow down devices of other brokers.
 
-In the yardstick as many devices come to a broker that asks Mooring, so none waits. Five a second
-are few, because enforcement and Mosquitto run on the same cores and take about a tenth of them. If
-registrations waited for Mosquitto, which needs about 100 ms for each device, half would be lost.
+In the yardstick as many devices use a broker that asks Mooring, so none waits. Five per second are
+few, because the worker and Mosquitto run on the same cores and use about a tenth of them. If
+registrations waited for Mosquitto, which needs about 100 ms for each device, the rate would halve.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ OTHER = {"name": "Other", "protocol": "mqtt", "host": "mqtt.example.com", "port"
 
 
 def measure(stage: Stage) -> Findings:
-    """The row."""
+    """Measures the row."""
     turns = Turns()
     with (
         stage.database("beside") as database,
@@ -57,7 +57,7 @@ def measure(stage: Stage) -> Findings:
 
 
 def _key_for_another_broker(services: Services) -> str:
-    """The provisioning key of a fleet whose broker is not told of devices."""
+    """The provisioning key of a fleet whose broker asks Mooring."""
     port, token = services.gateway_port, services.admin_token
     broker = ask(port, "POST", "/api/v1/brokers", token, OTHER)
     fleet = {"id": "other", "name": "Other", "mqtt_broker_id": broker["id"]}
@@ -67,7 +67,7 @@ def _key_for_another_broker(services: Services) -> str:
 
 
 def _rate(services: Services) -> Callable[[float, str], float]:
-    """Registers for so many seconds while devices arrive with the given key; how many a second."""
+    """Registers for so many seconds while devices with the given key arrive; returns a rate."""
 
     def rate(seconds: float, arriving_key: str) -> float:
         services.database.checkpoint()
@@ -85,7 +85,7 @@ def _rate(services: Services) -> Callable[[float, str], float]:
 
 
 async def _arrivals(services: Services, key: str, seconds: float) -> None:
-    """Begins a registration each time one is due, whether those before it were answered or not."""
+    """Begins registrations at a constant rate, whether earlier ones were answered or not."""
     async with asyncio.TaskGroup() as arriving:
         for _ in range(int(seconds * ARRIVE_PER_S)):
             arriving.create_task(registered(services, secrets.token_hex(16), key))

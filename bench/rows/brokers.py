@@ -1,4 +1,4 @@
-"""Whether a thousand brokers and ten thousand fleets make registering slower."""
+"""Whether a thousand brokers and ten thousand fleets slow down registrations."""
 
 from bench import growth, wrk
 from bench.measures import Findings
@@ -10,14 +10,14 @@ FLEETS = 10_000
 
 
 def fill(database: Database) -> None:
-    """Makes them."""
+    """Makes the brokers and fleets."""
     database.execute((HERE / "sql" / "brokers.sql").read_text(), BROKERS)
     database.execute((HERE / "sql" / "fleets.sql").read_text(), FLEETS)
     database.execute("VACUUM (ANALYZE) mqtt_broker_config, fleets")
 
 
 def measure(stage: Stage) -> Findings:
-    """The row."""
+    """Measures the row."""
     with stage.database("one") as one, stage.database("brokers") as many:
         fill(many)
         with stage.services(one) as with_one, stage.services(many) as with_many:

@@ -1,4 +1,4 @@
-"""A million devices are pinned to another broker while others register."""
+"""Pins a million devices to another broker while others register."""
 
 import secrets
 import time
@@ -13,20 +13,20 @@ from bench.rows import brokers
 from bench.stage import Database, Stage
 
 TARGET = 2
-# Each registers a device every 20 to 50 ms.
+# Each connection registers a device every 20 to 50 ms.
 CONNECTIONS = 8
-# Longer than it may take: whoever registers does so all the time.
+# Longer than the job takes, so that devices register all the time.
 LONGEST_S = 90.0
 # Some devices register before the job begins.
 BEFORE_S = 1.0
 POLL_S = 0.2
-# Who registered between the check and the start is the job's too.
+# The job includes devices that register between the check and the start.
 NEWCOMERS = "SELECT count(*) FROM devices WHERE id > %s AND mqtt_broker_id = %s"
 OTHERS = "SELECT count(*) FROM devices WHERE id <= %s AND mqtt_broker_id IS DISTINCT FROM %s"
 
 
 def measure(stage: Stage) -> Findings:
-    """The row."""
+    """Measures the row."""
     with stage.database("bulk", like=crowd.database(stage)) as database:
         fill(database)
         last = database.number("SELECT max(id) FROM devices")
@@ -85,7 +85,7 @@ def measure(stage: Stage) -> Findings:
 
 
 def fill(database: Database) -> None:
-    """Puts brokers and fleets beside the million devices, of which some belong to each."""
+    """Adds brokers and fleets to the million devices, and assigns some devices to each."""
     brokers.fill(database)
     spread = (HERE / "sql" / "spread.sql").read_text()
     database.execute(spread, brokers.FLEETS, brokers.BROKERS)

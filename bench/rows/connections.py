@@ -10,21 +10,21 @@ from bench.stage import Services, Stage
 from bench.wrk import WrkReport
 
 FEW = (1, 4, 16)
-# What something is asked of is measured in turns with its yardstick.
+# Rows with a goal are measured in turns with their yardstick.
 MANY = (64, 256, 1024)
 ROUNDS = 3
 SECONDS = 5.0
 WARM_UP_S = 2.0
 CURVE = "Mooring, over HTTP (wrk)"
 
-# Against pgbench with as many clients as does best.
+# The yardstick is pgbench with its best number of clients.
 AGAINST_BEST = {64: Goal(3, 5), 256: Goal(4, 8), 1024: Goal(4, 10)}
 AGAINST_CROWDED = Goal(20, 35)
 LONGEST_AT_256_S = 0.3
 
 
 def measure(stage: Stage) -> Findings:
-    """The row."""
+    """Measures the row."""
     best_clients = pgbench.best_clients(stage)
     best, crowded = [], []
     reports: dict[int, list[WrkReport]] = {}

@@ -1,6 +1,7 @@
-"""How many devices may come to an empty Mosquitto at once and find it ready when they are answered.
+"""How many devices may register at once at an empty Mosquitto that holds all when they are
+answered.
 
-An answer waits for five seconds at most, so beyond some number devices are told to come later.
+An answer waits for five seconds at most, so of too many devices some must retry.
 """
 
 import asyncio
@@ -12,12 +13,12 @@ from bench.stage import Database, Services, Stage
 from local import interrupts
 
 DEVICES = (200, 500, 1_000)
-# Of so many none may be answered before the broker holds it.
+# With so many devices, none may be answered before the broker holds it.
 ALL_OF = 200
 
 
 def measure(stage: Stage) -> Findings:
-    """The row."""
+    """Measures the row."""
     return Findings(tuple(_figure(stage, devices) for devices in DEVICES))
 
 
@@ -52,7 +53,7 @@ async def _answered_early(services: Services, devices: int) -> int:
 
 
 def _held(database: Database, devices: int) -> int:
-    """How many the broker holds, once it holds all or has had its time."""
+    """The number of clients that the broker holds, once it holds all or the time is over."""
     deadline = time.monotonic() + LONGEST_S
     while True:
         held = database.number("SELECT count(*) FROM driven_clients")

@@ -1,6 +1,6 @@
-"""How long one device waits that comes alone, against what cannot be left out.
+"""The latency of a single registration, against its unavoidable parts.
 
-That is two gRPC calls, the gateway's and the registry's, and one durable commit.
+These are two gRPC calls, the gateway's and the registry's, and one durable commit.
 """
 
 from statistics import median
@@ -17,7 +17,7 @@ METHOD = "/bench.Empty/Call"
 
 
 def measure(stage: Stage) -> Findings:
-    """The row."""
+    """Measures the row."""
     turns = Turns()
     calls, commits = [], []
     with (

@@ -1,4 +1,4 @@
-"""Whether it matters that devices come with a thousand different provisioning keys."""
+"""Whether a thousand different provisioning keys slow down registrations."""
 
 import hashlib
 import secrets
@@ -13,7 +13,7 @@ KEYS = 1_000
 
 
 def measure(stage: Stage) -> Findings:
-    """The row. The keys are used in turn, so evenly."""
+    """Measures the row. Each key is used equally often, in turn."""
     with stage.database("keys") as database, stage.services(database) as with_one:
         with_many = replace(with_one, provisioning_key=",".join(made(database)))
         turns = growth.compared(
@@ -23,7 +23,7 @@ def measure(stage: Stage) -> Findings:
 
 
 def made(database: Database) -> list[str]:
-    """So many keys, known to `database`."""
+    """Makes so many keys in `database` and returns them."""
     keys = [f"mpk_{secrets.token_urlsafe(32)}" for _ in range(KEYS)]
     hashes = [hashlib.sha256(key.encode()).hexdigest() for key in keys]
     database.execute((HERE / "sql" / "keys.sql").read_text(), hashes)

@@ -1,7 +1,7 @@
-"""What managing costs where there is much to manage: a million devices, and the rest to match.
+"""The cost of management calls with a million devices, and correspondingly many other objects.
 
-What is read is read over gRPC from a caller's side, one call after the other, other things each
-time: so a figure holds the call too, and is more than the service takes.
+Reads are sequential gRPC calls of a client, about other objects each time, so a figure includes the
+call and is more than the service takes.
 """
 
 import base64
@@ -44,11 +44,11 @@ KEYS = 1_000
 TOKENS = 1_000
 EXPECTED = 100_000
 AUDIT_LINES = 1_000_000
-# Of the first broker.
+# Revisions of the first broker.
 REVISIONS = 300
-# When the audit log begins; sql/managed.sql makes it so.
+# The time of the audit log's first line, as in sql/managed.sql.
 NEW_YEAR = 1_767_225_600
-# What a listener executes to prove that it hears (chassis/listening.py).
+# The statement with which a listener checks its connection (chassis/listening.py).
 HEARTBEAT = "SELECT 1"
 REQUESTS = 300
 CHANGES = 20
@@ -58,7 +58,7 @@ WHAT = f"{brokers.BROKERS:,} brokers, {brokers.FLEETS:,} fleets, {crowd.DEVICES:
 
 @dataclass(frozen=True)
 class Read:
-    """A method, and what it is asked for, anew each time."""
+    """A method, and a function that makes its requests."""
 
     what: str
     method: str
@@ -67,12 +67,12 @@ class Read:
 
 
 def one(what: str, method: str, question: Callable[[Random], Any]) -> Read:
-    """A read of a single thing."""
+    """A read of one object."""
     return Read(what, method, question, Goal(5, 5, at_most=True))
 
 
 def page(what: str, method: str, question: Callable[[Random], Any]) -> Read:
-    """A read of a page, of as many as a page has unless asked otherwise."""
+    """A read of a page of the default size."""
     return Read(what, method, question, Goal(20, 20, at_most=True))
 
 
@@ -89,7 +89,7 @@ def _fleet(random: Random) -> str:
 
 
 def _id(random: Random, count: int) -> str:
-    """That of one of so many keys or tokens, as sql/managed.sql makes them."""
+    """The id of one of so many keys or tokens, as sql/managed.sql makes them."""
     return crowd.uuid(random.randint(1, count))
 
 
@@ -98,11 +98,11 @@ def _expected(random: Random) -> str:
 
 
 def _cursor(key: object) -> str:
-    """As `chassis.pages` makes them."""
+    """Encodes as `chassis.pages` does."""
     return base64.urlsafe_b64encode(json.dumps(key).encode()).decode()
 
 
-# One more read is one more line.
+# Each line is one read.
 BROKER, REGISTRY = "/mooring.broker.v1.", "/mooring.registry.v1."
 READS = (
     one(
@@ -213,13 +213,13 @@ READS = (
 
 
 def measure(stage: Stage) -> Findings:
-    """The row."""
+    """Measures the row."""
     with stage.database("management", like=crowd.database(stage)) as database:
         fill(database)
         with stage.services(database) as services:
             reads = [_timed(services, read) for read in READS]
             for _ in range(CHANGES):
-                # Each touches so many that the broker service reads all of them again.
+                # Each change makes the broker service read all brokers again.
                 database.execute("UPDATE mqtt_broker_config SET name = name")
             resident_mb = memory.peak_mb(services.pids["broker_service"])
             statements = _statements_per_request(stage, services)
@@ -238,7 +238,7 @@ def measure(stage: Stage) -> Findings:
                 f"{statements:.2f} a request",
                 value=statements,
                 unit="a request",
-                # One that says when a token was used may fall into the measurement.
+                # A statement that records the last use of a token may fall into the measurement.
                 goal=Goal(0.1, 0.1, at_most=True),
             ),
         )
@@ -246,7 +246,7 @@ def measure(stage: Stage) -> Findings:
 
 
 def fill(database: Database) -> None:
-    """Puts all else that is managed beside the million devices, of which some belong to each."""
+    """Adds all other managed objects to the million devices, and assigns some devices to each."""
     brokers.fill(database)
     keys.made(database)
     database.execute((HERE / "sql" / "spread.sql").read_text(), brokers.FLEETS, brokers.BROKERS)
@@ -261,7 +261,7 @@ def fill(database: Database) -> None:
 
 
 def _timed(services: Services, read: Read) -> Figure:
-    """The median of calls one after the other."""
+    """The median of sequential calls."""
     random = Random(read.what)  # noqa: S311 - which ones, not secrets
     address = (
         services.broker_address if read.method.startswith(BROKER) else services.registry_address
@@ -274,7 +274,7 @@ def _timed(services: Services, read: Read) -> Figure:
         call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(read.method)
         try:
             for _ in range(WARM_UP + CALLS):
-                # As the registry would give one for each request.
+                # As the registry gives one for each request.
                 ticket = signing.signed(
                     audience=Identity.GATEWAY,
                     actor="bench",
@@ -302,11 +302,11 @@ def _timed(services: Services, read: Read) -> Figure:
 
 
 def _statements_per_request(stage: Stage, services: Services) -> float:
-    """Of the registry, which is asked who it is and nothing else.
+    """The number of statements of the registry that authenticate one request.
 
-    What is asked for is answered from the broker service's memory. PostgreSQL logs meanwhile what
-    it executes: its own statistics count no statements. Heartbeats of listeners come by time, and
-    are not counted.
+    The broker service answers these requests from memory, so the registry does nothing else. The
+    statements are counted in PostgreSQL's log, because its statistics do not count them. Heartbeats
+    of listeners depend on time, and are not counted.
     """
     with stage.statements_of("mooring_registry", services.database) as executed:
         _ask_over_http(services, REQUESTS)

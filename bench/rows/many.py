@@ -1,9 +1,10 @@
-"""Whether ten million devices make registering slower, and what a device takes on disk.
+"""Whether ten million devices slow down registrations, and how much disk a device takes.
 
-What makes it slower is the index of uuids. Its pages are too many for a device to find one that
-was changed lately, and PostgreSQL logs a page whole when it changes for the first time after a
+The index of uuids is what slows them down: it has so many pages that a device rarely meets one that
+was changed lately, and PostgreSQL logs a whole page when it changes for the first time after a
 checkpoint. So this is measured twice: after a checkpoint, and when most pages have been logged. The
-second is what lasts where `max_wal_size` is as large as docs/scaling-the-database.md has it.
+second is the permanent rate if `max_wal_size` is as large as docs/scaling-the-database.md
+recommends.
 """
 
 from statistics import median
@@ -13,14 +14,14 @@ from bench.measures import Figure, Findings, Goal, Turns, per_s
 from bench.rows.size import CONNECTIONS, SECONDS, WARM_UP_S
 from bench.stage import Services, Stage
 
-# A difference of a twentieth is to show.
+# Enough to show a difference of five percent.
 ROUNDS = 7
 # So many registrations change most of the hundred thousand pages of the index.
 LOGGED_S = 45.0
 
 
 def measure(stage: Stage) -> Findings:
-    """The row."""
+    """Measures the row."""
     with (
         stage.configured("max_wal_size", "8GB"),
         stage.database("many") as many,
@@ -49,7 +50,9 @@ def measure(stage: Stage) -> Findings:
 
 
 def _compared(with_none: Services, with_many: Services, *, is_first: bool) -> Turns:
-    """In turns. If it is the first change of most pages, each begins after a checkpoint."""
+    """Measures in turns. If most changes are the first of their page, each turn begins after a
+    checkpoint.
+    """
     turns = Turns()
     for _ in range(ROUNDS):
         if is_first:

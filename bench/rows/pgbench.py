@@ -11,7 +11,7 @@ CURVE = "PostgreSQL, one transaction each (pgbench)"
 
 
 def measure(stage: Stage) -> Findings:
-    """The row."""
+    """Measures the row."""
     measured = stage.once(points)
     return Findings(
         tuple(
@@ -26,17 +26,17 @@ def measure(stage: Stage) -> Findings:
 
 
 def points(stage: Stage) -> tuple[Point, ...]:
-    """One for each number of clients."""
+    """One point for each number of clients."""
     return tuple(point(stage, clients) for clients in CLIENTS)
 
 
 def best_clients(stage: Stage) -> int:
-    """The number of clients that does best."""
+    """The number of clients with the highest throughput."""
     return max(stage.once(points), key=lambda point: point.per_s).connections
 
 
 def point(stage: Stage, clients: int) -> Point:
-    """So many clients at once, from an empty table."""
+    """The point of so many clients, from an empty table."""
     with stage.database("pgbench") as database:
         report = pgbench.run(
             *(database, "device.sql"), clients=clients, seconds=SECONDS, key_hash=stage.key_hash

@@ -1,6 +1,6 @@
-"""How much processor time a registration takes, in all processes of Mooring and in PostgreSQL.
+"""The processor time of a registration, in all processes of Mooring and in PostgreSQL.
 
-Other work on the machine does not change it much, so figures of different days can be compared.
+Other work on the machine changes it little, so figures of different days can be compared.
 """
 
 from collections import defaultdict
@@ -18,7 +18,7 @@ POSTGRES = "PostgreSQL"
 
 
 def measure(stage: Stage) -> Findings:
-    """The row."""
+    """Measures the row."""
     spent: dict[str, list[float]] = defaultdict(list)
     with stage.database("processor_time") as database, stage.services(database) as services:
         pids = {**services.pids, POSTGRES: stage.server.pid}
@@ -43,7 +43,7 @@ def measure(stage: Stage) -> Findings:
 
 
 def _round(services: Services, pids: dict[str, int]) -> dict[str, float]:
-    """Microseconds a device, by what took them."""
+    """Microseconds per device, by process."""
     services.database.checkpoint()
     before = {name: processor.used_s([pid]) for name, pid in pids.items()}
     report = wrk.registrations(services, CONNECTIONS, SECONDS)

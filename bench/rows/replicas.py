@@ -1,7 +1,7 @@
-"""What a replica of each service costs.
+"""The cost of a second replica of each service.
 
-On a machine where one of each fills the cores already, a second one of each gains nothing: the
-ratio says what is lost, to smaller batches and to waiting for one another's commits.
+On a machine where one of each uses all cores already, a second one gains nothing. The ratio shows
+what smaller batches and waiting for the other's commits cost.
 """
 
 import os
@@ -14,7 +14,7 @@ REPLICAS = 2
 
 
 def measure(stage: Stage) -> Findings:
-    """The row. Devices are spread over the gateways, as a load balancer would."""
+    """Measures the row. Devices are spread over the gateways, as by a load balancer."""
     with (
         stage.database("replicas") as many,
         stage.database("one") as one,

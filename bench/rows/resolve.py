@@ -1,7 +1,7 @@
 """`ResolveBroker` for one of a million devices, against a server that answers a constant.
 
-Sixteen h2load processes with a connection each ask for a device each, other ones in every round, so
-that calls which arrive together are about different devices.
+Sixteen h2load processes with one connection each ask for one device each, and for others in each
+round, so that concurrent calls are about different devices.
 """
 
 from statistics import median
@@ -18,13 +18,13 @@ WARM_UP_S = 1.0
 
 
 def measure(stage: Stage) -> Findings:
-    """The row."""
+    """Measures the row."""
     figures = []
     with stage.services(crowd.database(stage)) as services:
         call = resolution.call(services, resolution.ONE)
         answer = resolution.answer(call, resolution.questions(PROCESSES))
         with constant.serving(resolution.ONE, answer) as address:
-            # The same request, headers and all.
+            # The same request with the same headers.
             least = h2load.Call(address, resolution.ONE, call.metadata)
             for in_flight in IN_FLIGHT:
                 turns = Turns()

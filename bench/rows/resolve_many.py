@@ -7,14 +7,14 @@ from bench.measures import Figure, Findings, Goal, per_s
 from bench.stage import Stage
 
 UUIDS = 1_000
-# Calls in flight, each with devices of its own.
+# Calls in flight, each about other devices.
 CALLS = 4
 ROUNDS = 3
 SECONDS = 3.0
 
 
 def measure(stage: Stage) -> Findings:
-    """The row."""
+    """Measures the row."""
     rates = []
     with stage.services(crowd.database(stage)) as services:
         call = resolution.call(services, resolution.MANY)

@@ -1,4 +1,4 @@
-"""Whether the gateway still answers others while a thousand devices register."""
+"""Whether the gateway answers other requests while a thousand devices register."""
 
 import secrets
 
@@ -8,14 +8,14 @@ from bench.stage import Stage
 
 CONNECTIONS = 1_024
 STORM_S = 12.0
-# The others begin when the storm is there and end before it does.
+# The other requests begin after the storm and end before it.
 BEFORE_S = 1.0
 ASKING_S = 9.0
 READINESS, BROKERS = "/readyz", "/api/v1/brokers"
 
 
 def measure(stage: Stage) -> Findings:
-    """The row."""
+    """Measures the row."""
     with stage.database("responsive") as database, stage.services(database) as services:
         seed = str(secrets.randbelow(2**31 - 64))
         url, token = services.gateway_url, services.admin_token

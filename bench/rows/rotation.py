@@ -1,4 +1,4 @@
-"""What the replacement of a certificate makes the broker service read, among a thousand brokers."""
+"""How much the broker service reads for the rotation of a certificate, with a thousand brokers."""
 
 import re
 import time
@@ -13,16 +13,16 @@ from bench.measures import Figure, Findings, Goal, ms
 from bench.rows import brokers
 from bench.stage import Services, Stage
 
-# So many of the brokers use the certificate that is replaced.
+# The number of brokers that use the certificate.
 USING = 10
 ROUNDS = 20
 READ = re.compile(r'^mooring_placement_rows_read_total\{kind="\w+"\} (\S+)$', re.MULTILINE)
 
 
 def measure(stage: Stage) -> Findings:
-    """The row. The replacement is staged and called off again, each of which changes what is told.
+    """Measures the row. The rotation is staged and cancelled repeatedly; each changes the answers.
 
-    All is read every ten seconds too, whatever happens; medians leave that out.
+    All brokers are also read every ten seconds in any case; the median leaves that out.
     """
     with stage.database("rotation") as database:
         brokers.fill(database)
@@ -70,7 +70,7 @@ def measure(stage: Stage) -> Findings:
 
 
 def _read(services: Services) -> float:
-    """How many rows the broker service has read into memory until now."""
+    """The number of rows that the broker service has read into memory until now."""
     url = f"http://127.0.0.1:{services.broker_metrics_port}/metrics"
     with urlopen(url, timeout=PATIENCE_S) as response:
         found = READ.findall(response.read().decode())

@@ -1,4 +1,4 @@
-"""Whether a million devices make registering slower."""
+"""Whether a million devices slow down registrations."""
 
 from statistics import median
 
@@ -13,7 +13,7 @@ WARM_UP_S = 2.0
 
 
 def measure(stage: Stage) -> Findings:
-    """The row."""
+    """Measures the row."""
     million = crowd.database(stage)
     with (
         stage.database("empty") as empty,
@@ -25,7 +25,7 @@ def measure(stage: Stage) -> Findings:
             wrk.registrations(services, CONNECTIONS, WARM_UP_S)
         for _ in range(ROUNDS):
             empty.forget_devices()
-            # Both begin with everything written, so both write whole pages at first.
+            # Both begin after a checkpoint, so both log whole pages at first.
             for services, rates in ((with_none, turns.yardstick), (with_million, turns.ours)):
                 services.database.checkpoint()
                 rates.append(wrk.registrations(services, CONNECTIONS, SECONDS).good_per_s)

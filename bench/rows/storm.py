@@ -1,4 +1,4 @@
-"""A fleet that powers up all at once: 50,000 devices over 2,000 connections."""
+"""A fleet that powers up at once: 50,000 devices over 2,000 connections."""
 
 import secrets
 
@@ -13,7 +13,7 @@ LONGEST_S = 120.0
 
 
 class StormReport(wrk.WrkReport, frozen=True):
-    """See lua/storm.lua."""
+    """The report of lua/storm.lua."""
 
     wanted: float
     registered: float
@@ -25,7 +25,7 @@ class StormReport(wrk.WrkReport, frozen=True):
 
 
 def measure(stage: Stage) -> Findings:
-    """The row."""
+    """Measures the row."""
     with stage.database("storm") as database, stage.services(database) as services:
         for pid in services.pids.values():
             memory.forget_peak(pid)
@@ -52,7 +52,7 @@ def measure(stage: Stage) -> Findings:
                 goal=Goal(25, 10, at_most=True),
             ),
             zero("devices that stayed out, or were refused for good", lost),
-            # Healed by the same retry, or the line above says so.
+            # The retry corrects them, or the line above shows that it did not.
             Figure("connections that failed in it", f"{report.socket_errors:,}"),
             *(
                 Figure(
@@ -69,7 +69,7 @@ def measure(stage: Stage) -> Findings:
 
 
 def demand_exact(database: Database) -> None:
-    """Raises `CannotMeasure` unless each device is there once, and was counted once."""
+    """Raises `CannotMeasure` unless each device exists once and was counted once."""
     distinct = database.number("SELECT count(DISTINCT uuid) FROM devices")
     counted = database.number("SELECT sum(devices_provisioned) FROM provisioning_keys")
     if (distinct, counted) != (DEVICES, DEVICES):

@@ -1,4 +1,4 @@
--- So many devices, with passwords that bench/lua/access.lua knows, that were told the default.
+-- So many devices, with passwords as in bench/lua/access.lua, which are notified of the default.
 INSERT INTO devices (uuid, device_name, device_type, fleet_id, mqtt_username, mqtt_password_hash,
                      credential_salt, credential_key_id, api_key_hash, provisioned_by_key_id,
                      told_broker_ids)

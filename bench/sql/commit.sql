@@ -1,5 +1,6 @@
--- The least that a durable transaction costs. One that wrote nothing would not wait for the disk;
--- a transactional message is in the log only, and its commit waits until the log is flushed.
+-- The least that a durable transaction costs. A transaction that writes nothing does not wait for
+-- the disk. A transactional message is only in the log, and its commit waits for the flush of the
+-- log.
 BEGIN;
 SELECT pg_logical_emit_message(true, '', '');
 COMMIT;

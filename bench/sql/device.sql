@@ -1,4 +1,4 @@
--- One device, one transaction: what a service does that registers devices one by one.
+-- One device per transaction: the work of a service that registers devices one by one.
 \set random random(1, 9223372036854775806)
 BEGIN;
 SELECT id, fleet_id FROM provisioning_keys WHERE key_hash = decode(:key_hash, 'hex') \gset key_

@@ -1,5 +1,5 @@
--- So many keys and tokens under ids as devices have uuids, expected devices, lines of the audit log:
--- a line a second from the beginning of 2026.
+-- So many keys and tokens with ids like the devices' uuids, expected devices, and lines of the
+-- audit log, one per second from the beginning of 2026.
 WITH made_keys AS (
     INSERT INTO provisioning_keys (id, key_hash, fleet_id)
     SELECT md5(n::text)::uuid, sha256(('key' || n)::bytea), 'demo' FROM generate_series(1, %s) AS n

@@ -1,4 +1,4 @@
--- Every hundredth device is moved to one of so many fleets, each of which has a key, and pinned to
+-- Moves every hundredth device to one of so many fleets, each of which has a key, and pins it to
 -- one of so many brokers.
 WITH made_keys AS (
     INSERT INTO provisioning_keys (id, key_hash, fleet_id)
