@@ -1,4 +1,4 @@
-"""Tests. Units and integration tests lie as the sources do."""
+"""The tests. Unit and integration tests are in folders like those of the sources."""
 
 from pathlib import Path
 

@@ -1,7 +1,7 @@
 """The versions of brokers that tests start; docs/brokers/README.md says what was tested with which.
 
-The first of each broker is the one of every day: what this machine has, or its Debian. Tests that
-are marked `every_version` run with the others too, which come from other suites of Debian.
+The first version of each broker is the default one: the one of this machine, or of its Debian.
+Tests that are marked `every_version` also run with the others, from other suites of Debian.
 """
 
 from dataclasses import dataclass
@@ -9,11 +9,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Version:
-    """`number` or a later one of the same major version, for Debian goes on in a suite."""
+    """`number`, or a later one of the same major version, because a suite of Debian gets
+    updates.
+    """
 
     broker: str
     number: str
-    # Of Debian; empty for what this machine has.
+    # The suite of Debian; empty for the broker of this machine.
     suite: str = ""
 
     @property
@@ -24,7 +26,7 @@ class Version:
         return numbers(self.number) >= numbers(number)
 
     def admits(self, running: str) -> bool:
-        """Whether a broker that says it is `running` is the one that is meant."""
+        """Whether a broker of version `running` is the expected one."""
         found, meant = numbers(running), numbers(self.number)
         return found[0] == meant[0] and found >= meant
 

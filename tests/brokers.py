@@ -1,4 +1,4 @@
-"""The process that brokers ask, and brokers as they ask it."""
+"""The process that brokers ask, and requests as brokers send them."""
 
 import contextlib
 import hashlib
@@ -24,14 +24,14 @@ class Asking:
     secret: str
 
     async def emqx(self, operation: str, secret: str | None = None, **body: Any) -> httpx2.Response:
-        """What an EMQX asks."""
+        """Sends a request as EMQX does."""
         headers = {"Authorization": f"Bearer {secret or self.secret}"}
         return await self.http.post(f"/emqx/{operation}", json=body, headers=headers)
 
     async def connects(
         self, username: str, password: str, client_id: str | None = None, secret: str | None = None
     ) -> bool:
-        """Whether a client is let in; with a client id of its own unless another is given."""
+        """Whether a client may connect; with its own client id unless another is given."""
         own = f"mqttjs_{username[:40]}" if client_id is None else client_id
         body = {"username": username, "password": password, "clientid": own}
         answer = await self.emqx("authenticate", secret, **body)
@@ -47,7 +47,7 @@ class Asking:
 
 
 def secret_of(stack: Stack, broker_id: int) -> str:
-    """A new secret of a broker."""
+    """Creates a secret of a broker."""
     secret = f"mbs_{secrets.token_urlsafe(32)}"
     stack.database.execute(
         "INSERT INTO broker_secrets (broker_id, secret_hash, prefix) VALUES (%s, %s, %s)",
@@ -58,7 +58,7 @@ def secret_of(stack: Stack, broker_id: int) -> str:
 
 @contextlib.asynccontextmanager
 async def asking(stack: Stack, **changes: Any) -> AsyncIterator[Asking]:
-    """The process on a free port."""
+    """Runs the process on a free port."""
     secret = secret_of(stack, stack.default_broker_id)
     config = AccessConfig(
         **{

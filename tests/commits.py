@@ -1,7 +1,7 @@
-"""The subjects of commits, since this file was added.
+"""Checks the subjects of commits since this file was added.
 
 `python -m tests.commits` checks the history; `python -m tests.commits FILE` checks the message of a
-commit that is being made, as git's hook `commit-msg` gives it.
+commit that is being made, as git's hook `commit-msg` calls it.
 """
 
 import subprocess
@@ -10,7 +10,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 LONGEST = 72
-# First words that are not imperative, of verbs that subjects often begin with.
+# First words that are not imperative, of verbs with which subjects often begin.
 OTHER_FORMS = """
 added adding adds allowed allowing allows bumped bumping bumps changed changing changes
 checked checking cleaned cleaning cleans closed closing corrected correcting corrects
@@ -27,7 +27,7 @@ NOT_IMPERATIVE = frozenset(OTHER_FORMS.split())
 
 
 def faults(subject: str) -> list[str]:
-    """What is wrong with a subject; empty if nothing is."""
+    """The faults of a subject."""
     found = []
     if len(subject) > LONGEST:
         found.append(f"it has {len(subject)} characters, {LONGEST} are allowed")
@@ -42,9 +42,9 @@ def faults(subject: str) -> list[str]:
 
 
 def subjects(repository: Path, file: str = "tests/commits.py") -> list[tuple[str, str]]:
-    """Hashes and subjects of the commits since the one that added `file`, which is among them.
+    """Hashes and subjects of the commits since the one that added `file`, including that.
 
-    Of a shallow clone these are the commits that it has. Merges are left out.
+    For a shallow clone these are the commits that it has. Merges are left out.
     """
     added = _git(repository, "log", "--diff-filter=A", "--format=%H", "--", file).split()
     if not added:
@@ -56,17 +56,17 @@ def subjects(repository: Path, file: str = "tests/commits.py") -> list[tuple[str
 
 
 def _git(repository: Path, *arguments: str) -> str:
-    # What a user's configuration may change about the output.
+    # Options that a user's configuration may have changed.
     plain = ("-c", "log.showRoot=true", "-c", "log.showSignature=false")
     command = ["git", "-C", str(repository), *plain, *arguments]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
 def main(arguments: list[str]) -> int:
-    """The exit status: 1 if a subject has a fault."""
+    """Returns the exit status: 1 if a subject has a fault."""
     if arguments:
         lines = Path(arguments[0]).read_text(encoding="utf-8").splitlines()
-        # Git leaves out empty lines at the beginning, and comments.
+        # Git ignores empty lines at the beginning, and comments.
         written = [line for line in lines if line.strip() and not line.startswith("#")]
         checked = [("this commit", written[0] if written else "")]
     elif (ROOT / ".git").exists():

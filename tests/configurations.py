@@ -1,4 +1,4 @@
-"""The classes of configuration that processes and commands have, found by importing all modules."""
+"""The configuration classes of processes and commands, found by importing all modules."""
 
 import contextlib
 import importlib
@@ -11,10 +11,10 @@ MAKE_RUN = "make run"
 
 
 def configurations() -> dict[str, list[type[ProcessConfig]]]:
-    """By the process or command; a process reads its environment by one class or by several."""
+    """The classes by process or command; a process reads its environment with one or several."""
     for package in PACKAGES:
         for file in sorted((REPOSITORY / package).rglob("*.py")):
-            # Earlier names of commands say the new ones, and end.
+            # Modules with the earlier names of commands print the new ones and exit.
             with contextlib.suppress(SystemExit):
                 importlib.import_module(
                     ".".join(file.relative_to(REPOSITORY).with_suffix("").parts)
@@ -27,7 +27,7 @@ def configurations() -> dict[str, list[type[ProcessConfig]]]:
 
 
 def variables(kinds: list[type[ProcessConfig]]) -> set[str]:
-    """The names of the variables that set the fields."""
+    """The names of the variables of the fields."""
     return {field.upper() for kind in kinds for field in kind.model_fields}
 
 

@@ -1,4 +1,4 @@
-"""A real PostgreSQL for the run, a database of its own for each test, the services on port 0."""
+"""A real PostgreSQL for the run, a database for each test, the services on port 0."""
 
 import gc
 import logging
@@ -19,23 +19,25 @@ from tests.broker_versions import VERSIONS, Version
 from tests.rabbitmq import Rabbitmq, running
 from tests.stack import ROLES, Database, Stack, started
 
-# A busy machine may stop for longer than any deadline for an example.
+# A busy machine may stop for longer than hypothesis's deadline for an example.
 settings.register_profile("busy", deadline=None)
 settings.load_profile("busy")
 
-# A file system in memory, and how much memory has to be free for it.
+# A file system in memory, and how much memory must be free for it.
 IN_MEMORY = Path("/dev/shm")  # noqa: S108 - pytest makes a folder of its own there
 ROOM_BYTES = 4 * 2**30
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Keeps the files of tests in memory where there is room: they make and drop many databases."""
+    """Keeps the tests' files in memory if there is room, because tests make and drop many
+    databases.
+    """
     if "PYTEST_XDIST_WORKER" not in os.environ and _has_room():
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(IN_MEMORY))
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Runs tests that are marked so with every version of their broker, and others with one."""
+    """Runs tests with the marker with every version of their broker, and others with one."""
     marker = metafunc.definition.get_closest_marker("every_version")
     for broker, versions in VERSIONS.items():
         if (name := f"{broker}_version") in metafunc.fixturenames:
@@ -51,9 +53,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Tells the garbage collector to skip the modules and the tests, which stay until the end.
+    """Makes the garbage collector skip the modules and the tests, which stay until the end.
 
-    To look through them again and again takes a tenth of the time.
+    Scanning them repeatedly takes a tenth of the time.
     """
     gc.collect()
     gc.freeze()
@@ -69,21 +71,22 @@ def _has_room() -> bool:
 
 @pytest.fixture(scope="session")
 def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
-    """The server that every test of this run shares: the wheel's, or that of TEST_POSTGRES_BIN."""
+    """The server that all tests of this run share: the wheel's, or the one in TEST_POSTGRES_BIN."""
     other = os.environ.get("TEST_POSTGRES_BIN")
     bin_dir = Path(other) if other else None
     with Postgres(tmp_path_factory.mktemp("postgres"), bin_dir=bin_dir) as server:
-        # Nothing of it is to outlive a machine that loses its power.
+        # The data need not survive a crash of the machine.
         with psycopg.connect(server.superuser_url(), autocommit=True) as connection:
             connection.execute("ALTER SYSTEM SET fsync = off")
             connection.execute("ALTER SYSTEM SET full_page_writes = off")
-            # Each new database goes through the log, which is not to fill the memory.
+            # New databases are not written through the log, which would fill the memory.
             connection.execute("ALTER SYSTEM SET max_wal_size = '160MB'")
-            # These passwords are random, and each test opens some dozens of connections.
+            # Few iterations are enough, because these passwords are random and each test opens
+            # dozens of connections.
             if connection.info.server_version >= 160000:
                 connection.execute("ALTER SYSTEM SET scram_iterations = 1")
-            # A database is dropped when every session has heard of it, and one that a test has
-            # frozen while it logged in hears nothing until its time is up.
+            # Dropping a database waits for every session. A session that a test has frozen during
+            # its login answers only after its timeout.
             connection.execute("ALTER SYSTEM SET authentication_timeout = '10s'")
             connection.execute("SELECT pg_reload_conf()")
         yield server
@@ -91,7 +94,7 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
 
 @pytest.fixture(scope="session")
 def template(postgres: Postgres) -> str:
-    """A migrated database, of which each test gets a copy; the roles may log in."""
+    """A migrated database that is copied for each test; the roles may log in."""
     password = secrets.token_urlsafe()
     owner_url = prepare(postgres, password)
     migrations.upgrade(owner_url)
@@ -118,14 +121,14 @@ def database(postgres: Postgres, template: str) -> Iterator[Database]:
 
 @pytest.fixture
 def mosquitto_version(request: pytest.FixtureRequest) -> Version:
-    """The Mosquitto that the test is to start."""
+    """The version of Mosquitto that the test starts."""
     version: Version = request.param
     return version
 
 
 @pytest.fixture(scope="session")
 def rabbitmq_version(request: pytest.FixtureRequest) -> Version:
-    """The RabbitMQ that the test runs with."""
+    """The version of RabbitMQ that the test uses."""
     version: Version = request.param
     return version
 
@@ -134,44 +137,44 @@ def rabbitmq_version(request: pytest.FixtureRequest) -> Version:
 def rabbitmq_of_the_run(
     tmp_path_factory: pytest.TempPathFactory, rabbitmq_version: Version
 ) -> Iterator[Rabbitmq]:
-    """The node that every test with this version shares, for it starts slowly."""
+    """The node that all tests with this version share, because it starts slowly."""
     with running(tmp_path_factory.mktemp("rabbitmq"), version=rabbitmq_version) as node:
         yield node
 
 
 @pytest.fixture
 def rabbitmq(rabbitmq_of_the_run: Rabbitmq) -> Iterator[Rabbitmq]:
-    """A node that lets no device in before the test has said whom it is to ask: `ask_at`."""
+    """A node that lets no device in until the test calls `ask_at`."""
     yield rabbitmq_of_the_run
     rabbitmq_of_the_run.forget()
 
 
 @pytest.fixture(autouse=True)
 def _quiet(caplog: pytest.LogCaptureFixture) -> None:
-    """The services' logs belong to the test that made them."""
+    """The services' logs belong to the test that started them."""
     caplog.set_level(logging.INFO)
 
 
 @pytest.fixture
 async def stack(database: Database, tmp_path: Path) -> AsyncIterator[Stack]:
-    """The three services on one database, with a fleet, a key, a token and a default broker."""
+    """The services on one database, with a fleet, a key, a token and a default broker."""
     async with started(database, tmp_path) as running:
         yield running
 
 
 @pytest.fixture
 def gateway_url(stack: Stack) -> str:
-    """Where the running stack's gateway is."""
+    """The URL of the running stack's gateway."""
     return stack.gateway_url
 
 
 @pytest.fixture
 def admin_token(stack: Stack) -> str:
-    """An API token that may do everything."""
+    """An API token with the role admin."""
     return stack.admin_token
 
 
 @pytest.fixture
 def provisioning_key(stack: Stack) -> str:
-    """A key of the fleet `demo`, without a limit."""
+    """A key of the fleet `demo` without a limit."""
     return stack.provisioning_key

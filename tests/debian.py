@@ -1,4 +1,4 @@
-"""Programs that tests need beside Python; where one cannot be had, the run stops with one line."""
+"""Programs that tests need beside Python. If one is not available, the run stops with one line."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,13 +11,13 @@ from tests import debian_packages
 
 
 def program(name: str, suite: str = "") -> tuple[Path, dict[str, str]]:
-    """The program `name`, and the environment to start it with; that of `suite` where given."""
+    """The program `name`, from `suite` if it is given, and the environment to start it with."""
     with _or_none_at_all():
         return debian_packages.program(name, suite)
 
 
 def tree(package: str, part: str, suite: str = "") -> tuple[Path, dict[str, str]]:
-    """The folder with the package's files, and what its programs need in their environment."""
+    """The folder with the package's files, and the environment for its programs."""
     with _or_none_at_all():
         root = debian_packages.tree(package, part, suite)
         is_whole = suite or root == Path("/")

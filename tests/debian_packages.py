@@ -1,12 +1,11 @@
 """Programs that tests and the benchmark need beside Python, without installing anything.
 
-What is installed is used. Otherwise Debian's packages are downloaded and unpacked into
-`.cache/debian`, together with whatever they need and this machine lacks. Of another suite of
-Debian everything is unpacked that the packages need, and programs are started by that suite's own
-loader: so one machine runs brokers of several suites. Where that cannot be done, `CannotRun` names
-the packages.
+Installed programs are used. Otherwise Debian's packages are downloaded and unpacked into
+`.cache/debian`, with their dependencies that this machine lacks. Of another suite of Debian all
+dependencies are unpacked, and its programs are started with that suite's loader, so that one
+machine can run brokers of several suites. If that is not possible, `CannotRun` names the packages.
 
-`python -m tests.debian_packages PACKAGE SUITE` unpacks one, and says where.
+`python -m tests.debian_packages PACKAGE SUITE` unpacks one, and prints where.
 """
 
 import fcntl
@@ -24,14 +23,14 @@ from local.errors import CannotRun
 
 CACHE = Path(__file__).parents[1] / ".cache" / "debian"
 COMMAND_S = 300
-# Where the package has another name than the program.
+# Programs whose package has another name.
 PACKAGE_OF = {
     "mosquitto_passwd": "mosquitto",
     "mosquitto_pub": "mosquitto-clients",
     "mosquitto_sub": "mosquitto-clients",
     "h2load": "nghttp2-client",
 }
-# Only what installs and starts services needs these.
+# Packages that are needed only to install and start system services.
 NOT_NEEDED = ("adduser", "debconf", "init-system-helpers", "logrotate", "perl", "socat", "systemd")
 KEYS = "/usr/share/keyrings/debian-archive-keyring.gpg"
 LOADER = "usr/lib/*/ld-linux*.so.*"
@@ -48,9 +47,9 @@ def program(name: str, suite: str = "") -> tuple[Path, dict[str, str]]:
 
 
 def tree(package: str, part: str, suite: str = "") -> Path:
-    """The folder that has the package's files at the places the package gives them.
+    """The folder that has the package's files at the paths of the package.
 
-    That is / where something matches the glob `part` of it there, and what was unpacked where not.
+    That is / if the glob `part` matches there, else the folder where the package was unpacked.
     """
     root = Path("/")
     is_installed = not suite and any(root.glob(part))
@@ -63,11 +62,11 @@ def libraries_of(root: Path) -> dict[str, str]:
 
 
 def unpacked(*packages: str, suite: str = "") -> Path:
-    """The folder that the packages were unpacked into, with what they need.
+    """The folder into which the packages were unpacked, with their dependencies.
 
-    Of this machine's suite that is what the machine lacks. Of another `suite` it is everything,
-    and the folder's programs start by themselves. Kept for later runs; two runs at once make it
-    once.
+    Of this machine's suite these are the ones that the machine lacks. Of another `suite` they are
+    all, and the folder's programs can be started directly. The folder is kept for later runs; two
+    concurrent runs make it once.
     """
     folder = CACHE / suite / "+".join(sorted(packages))
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -99,22 +98,23 @@ def _alone() -> Iterator[None]:
 
 
 def _downloaded(packages: Sequence[str], into: Path, suite: str) -> Iterator[Path]:
-    """The packages' archives, from the machine's package lists, or from fresh ones of our own."""
+    """The packages' archives, by the machine's package lists, or by fresh lists of our own."""
     if suite:
         _download(packages, into, _lists_of_our_own(into, suite))
         return into.glob("*.deb")
     try:
         _download(packages, into, [])
     except subprocess.CalledProcessError:
-        # The lists are missing, as in most containers, or too old.
+        # The lists are missing, as in most containers, or out of date.
         _download(packages, into, _lists_of_our_own(into))
     return into.glob("*.deb")
 
 
 def _lists_of_our_own(into: Path, suite: str = "") -> Sequence[str]:
-    """Options for lists that are kept apart: users may not want ours, and only root changes theirs.
+    """Options of apt for separate lists: users may not want ours, and only root may change theirs.
 
-    With `suite` they are that suite's, for a machine on which almost nothing is installed.
+    With `suite` they are that suite's, and apt assumes a machine on which almost nothing is
+    installed.
     """
     state = into / "apt"
     for name in ("lists/partial", "archives/partial", "sources"):
@@ -139,7 +139,7 @@ def _lists_of_our_own(into: Path, suite: str = "") -> Sequence[str]:
 
 
 def _source_of(suite: str) -> str:
-    """The line for apt: the suite comes from where this machine's Debian comes from."""
+    """The line for apt; the suite is downloaded from the same server as this machine's Debian."""
     wanted = ("--format", "$(REPO_URI) $(COMPONENT)", "Created-By: Packages")
     for line in _run(["apt-get", "indextargets", *wanted]).splitlines():
         uri, component = line.split()
@@ -157,7 +157,7 @@ def _as_installed(package: str) -> str:
 
 
 def _download(packages: Sequence[str], into: Path, options: Sequence[str]) -> None:
-    # What an installation would install is what this machine lacks.
+    # The packages that an installation would install are those that this machine lacks.
     plan = _run(
         ["apt-get", *options, "--simulate", "--no-install-recommends", "install", *packages]
     )
@@ -167,13 +167,14 @@ def _download(packages: Sequence[str], into: Path, options: Sequence[str]) -> No
 
 
 def _make_runnable(root: Path, becomes: Path) -> None:
-    """Has the programs below `root`, which will lie at `becomes`, start with their own libraries.
+    """Makes the programs below `root`, which will be moved to `becomes`, use their own libraries.
 
-    Without that the kernel would load this machine's C library, which may be older. Each program
-    gives way to a script that calls the loader, also for programs that programs start.
+    Otherwise the kernel would load this machine's C library, which may be older. Each program is
+    replaced by a script that calls the loader, so that it also works for programs that start
+    programs.
     """
     folders = _folders_of_libraries(root)
-    # Some packages leave these links to the installation.
+    # Some packages let the installation make these links.
     _run(["/sbin/ldconfig", "-n", *map(str, folders)])
     loader = next(root.glob(LOADER))
     path = ":".join(str(becomes / folder.relative_to(root)) for folder in folders)
@@ -198,7 +199,7 @@ def _is_program(file: Path) -> bool:
 
 def _folders_of_libraries(root: Path) -> Sequence[Path]:
     folders = {library.parent for library in root.glob("**/lib/**/*.so*")}
-    # The outermost of each: plugins lie further in, and are asked for by their path.
+    # Only the outermost folders: plugins are in deeper ones, and are loaded by their path.
     return sorted(folder for folder in folders if not folders & set(folder.parents))
 
 

@@ -1,4 +1,4 @@
-"""What pages of docs/ give to paste, as tests use it: neither can change without the other."""
+"""Examples that users copy from docs/; tests use them, so that neither can change alone."""
 
 import re
 from pathlib import Path
@@ -13,20 +13,20 @@ def blocks(page: str, language: str) -> list[str]:
 
 
 def block(page: str, language: str, beginning: str) -> str:
-    """The one that begins so."""
+    """The block that begins with this text."""
     [found] = [block for block in blocks(page, language) if block.startswith(beginning)]
     return found
 
 
 def placed(conf: str, folder: Path, port: int) -> str:
-    """A mosquitto.conf whose files are in `folder`, and that listens on 127.0.0.1:`port`."""
+    """The mosquitto.conf with its files in `folder`, listening on 127.0.0.1:`port`."""
     for place in ("/etc/mosquitto", "/var/lib/mosquitto"):
         conf = conf.replace(place, str(folder))
     return conf.replace("listener 8883\n", f"listener {port} 127.0.0.1\n")
 
 
 def queries(page: str, language: str) -> list[str]:
-    '''What `query = """…"""` and `…query …` name, in order.'''
+    '''The queries in `query = """…"""` and `…query …`, in order.'''
     quoted = r'query = """(.*?)"""'
     return [
         query.strip()
@@ -36,14 +36,14 @@ def queries(page: str, language: str) -> list[str]:
 
 
 def for_broker(query: str, broker_id: int) -> str:
-    """With a broker's own id in the place of the 1 that the page has."""
+    """The query with a broker's id in place of the 1 in the page."""
     changed, count = re.subn(r"\b1 = ANY \(broker_ids\)", f"{broker_id} = ANY (broker_ids)", query)
     assert count == 1, query
     return changed
 
 
 def numbered(query: str) -> tuple[str, list[str]]:
-    """As EMQX prepares it: `${name}` becomes `$1`, `$2` and so on; and the names, in order."""
+    """The query as EMQX prepares it, with `$1`, `$2` for `${name}`; and the names in order."""
     names: list[str] = []
 
     def number(found: re.Match[str]) -> str:

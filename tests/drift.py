@@ -1,8 +1,8 @@
-"""What is written down twice must agree: protos and their generated code, tables and migrations.
+"""Checks what is written twice: protos and their generated code, tables and migrations.
 
-`python -m tests.drift protos` fails when protos/gen is not what the protos give, `--write` makes it
-so. `python -m tests.drift tables` migrates a real database and compares it with the services'
-tables.
+`python -m tests.drift protos` fails if protos/gen differs from what the protos generate; `--write`
+replaces it. `python -m tests.drift tables` migrates a real database and compares it with the
+services' tables.
 """
 
 import os
@@ -41,7 +41,7 @@ def generate(folder: Path) -> None:
         f"--mypy_grpc_out=only_async,quiet:{folder}",
         *sorted(str(file.relative_to(PROTOS)) for file in PROTOS.glob("mooring/**/*.proto")),
     ]
-    # The plugins are looked up on PATH, beside this interpreter.
+    # The plugins are found on PATH, beside this interpreter.
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     subprocess.run(command, check=True, env={**os.environ, "PATH": path}, cwd=PROTOS)
 
@@ -56,7 +56,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def check_protos(*, write: bool) -> None:
-    """Compares protos/gen with what the protos give now, or replaces it."""
+    """Compares protos/gen with what the protos generate, or replaces it."""
     if write:
         shutil.rmtree(GENERATED, ignore_errors=True)
         GENERATED.mkdir()
@@ -73,7 +73,7 @@ def check_protos(*, write: bool) -> None:
 
 
 def check_tables() -> None:
-    """Compares the services' tables with what the migrations make."""
+    """Compares the services' tables with the result of the migrations."""
     wanted = sa.MetaData()
     for metadata in (broker_service.tables.metadata, registry_service.tables.metadata):
         for table in metadata.tables.values():
@@ -87,7 +87,8 @@ def check_tables() -> None:
                 connection, opts={"compare_type": True, "compare_server_default": True}
             )
             with warnings.catch_warnings():
-                # SQLAlchemy warns of an option that it gives to constraints that are NOT VALID.
+                # SQLAlchemy warns of an option that it sets itself for constraints that are NOT
+                # VALID.
                 warnings.filterwarnings("ignore", "Can't validate argument 'dialect_options'")
                 differences = compare_metadata(context, wanted)
         engine.dispose()

@@ -1,4 +1,4 @@
-"""A real Mosquitto with its dynamic security plugin, for as long as a test needs it."""
+"""A real Mosquitto with its dynamic security plugin, until the end of a test."""
 
 import asyncio
 import os
@@ -34,7 +34,7 @@ USERNAME, PASSWORD = "mooring-login", "the login's own"
 
 FAILED = 0x80
 NOT_AUTHORIZED = 0x87
-# It takes milliseconds; tired machines are given more.
+# It takes milliseconds; a busy machine may need more.
 SOON_S = 5.0
 
 
@@ -60,7 +60,7 @@ FLEET = [A, B, OBSERVER]
 
 
 class DynamicMosquitto:
-    """Listens on 127.0.0.1, and knows whom its file names."""
+    """Listens on 127.0.0.1, and holds the clients of its file."""
 
     def __init__(
         self,
@@ -70,7 +70,7 @@ class DynamicMosquitto:
         ca: trustme.CA | None = None,
         version: Version = MOSQUITTO[0],
     ) -> None:
-        """`text` is what the plugin's file holds: a login of ours and nobody else unless given."""
+        """`text` is the content of the plugin's file: by default only Mooring's login."""
         self.folder = folder
         self.port = free_port()
         self.file = folder / "dynamic-security.json"
@@ -89,7 +89,7 @@ class DynamicMosquitto:
             issued = ca.issue_cert("localhost")
             issued.private_key_pem.write_to_path(folder / "server.key")
             issued.cert_chain_pems[0].write_to_path(folder / "server.pem")
-        # Started by root it would give its rights away, and then not read its files.
+        # Started by root it would drop its rights, and could not read its files.
         user = f"user {'root' if os.geteuid() == 0 else 'nobody'}\n"
         (folder / "mosquitto.conf").write_text(conf + user)
         self._process: subprocess.Popen[bytes] | None = None
@@ -131,7 +131,7 @@ class DynamicMosquitto:
         return ControlSettings("127.0.0.1", self.port, USERNAME, PASSWORD, policy=UNRESTRICTED)
 
     def client(self, username: str, password: str, **options: object) -> aiomqtt.Client:
-        """MQTT 5 unless asked otherwise: its answers say why."""
+        """Connects with MQTT 5 by default, because its answers contain reasons."""
         given: dict[str, object] = {"protocol": aiomqtt.ProtocolVersion.V5, "timeout": 20}
         return aiomqtt.Client(
             "127.0.0.1",
@@ -147,7 +147,7 @@ class DynamicMosquitto:
 
 
 async def brought_in_step(broker: DynamicMosquitto, fleet: Iterable[Wanted]) -> Plan:
-    """What was done; then there is nothing left to do."""
+    """Brings the broker in step, returns what was done, and checks that nothing is left to do."""
     security, wanted = DynamicSecurity(broker.settings), list(fleet)
     made = plan(wanted, await security.state())
     await security.apply(made)
@@ -156,7 +156,7 @@ async def brought_in_step(broker: DynamicMosquitto, fleet: Iterable[Wanted]) -> 
 
 
 async def by_hand(broker: DynamicMosquitto, *commands: tuple[str, dict[str, object]]) -> None:
-    """As an administrator does it with mosquitto_ctrl."""
+    """Runs a command as an administrator does with mosquitto_ctrl."""
     made = tuple(Command(name, "", arguments) for name, arguments in commands)
     await DynamicSecurity(broker.settings).apply(Plan(made))
 
@@ -185,7 +185,7 @@ async def is_refused(broker: DynamicMosquitto, one: Wanted, **options: object) -
 
 @asynccontextmanager
 async def kicked(client: aiomqtt.Client) -> AsyncIterator[asyncio.Future[float]]:
-    """When the client's session was ended; soon after the block's end."""
+    """Waits until the client's session was ended, soon after the end of the block."""
 
     async def gone() -> float:
         with pytest.raises(aiomqtt.MqttError):

@@ -1,4 +1,4 @@
-"""Brokers that mean harm: what they send has no end, or is far too much."""
+"""Hostile brokers, which send endless or far too large answers."""
 
 import asyncio
 import contextlib
@@ -14,7 +14,7 @@ SUBSCRIBED = b"\x90\x04\x00\x01\x00\x00"
 
 @contextlib.asynccontextmanager
 async def serving(behaviour: Behaviour, tls: ssl.SSLContext | None = None) -> AsyncIterator[int]:
-    """A server on loopback that treats every connection so; yields its port."""
+    """A server on loopback that treats every connection like this; yields its port."""
     tasks: set[asyncio.Task[None]] = set()
 
     async def treat(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -42,7 +42,7 @@ async def serving(behaviour: Behaviour, tls: ssl.SSLContext | None = None) -> As
 
 
 def http(*parts: bytes) -> Behaviour:
-    """Answers a request with the parts; the last of them again and again, if there are several."""
+    """Answers a request with the parts; the last of several parts is repeated without end."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
@@ -93,7 +93,7 @@ def body_of(body: bytes) -> Behaviour:
 
 
 def slow_drip(pause_s: float) -> Behaviour:
-    """A byte at a time, each sooner than a wait for the next one ends."""
+    """Sends one byte at a time, each before a timeout for the next one."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
@@ -109,7 +109,7 @@ def slow_drip(pause_s: float) -> Behaviour:
 async def _send_much(writer: asyncio.StreamWriter, part: bytes) -> None:
     writer.write(part * (65_536 // len(part) + 1))
     await writer.drain()
-    # The other end is on this loop too.
+    # The other end runs on the same event loop.
     await asyncio.sleep(0)
 
 
@@ -125,7 +125,7 @@ async def _packet(reader: asyncio.StreamReader) -> bytes:
 
 
 def mqtt(*parts: bytes, accepts: bool = True) -> Behaviour:
-    """Lets a client in and sends the parts; the last one again and again."""
+    """Accepts a client and sends the parts; the last one is repeated without end."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await _packet(reader)

@@ -1,4 +1,4 @@
-"""A server of ours with both ways to serve a request, as raw clients see it."""
+"""An HTTP server with both ways to serve a request, for raw clients."""
 
 import asyncio
 import contextlib
@@ -16,23 +16,23 @@ PATIENCE_S = 10.0
 MAX_BODY_BYTES = 64 * 1024
 # One path of each way.
 DIRECT, ASGI = "/direct", "/asgi"
-# Statuses that are answered before the body was read, if it has come at all.
+# Statuses that are answered before the body is read, if it arrives at all.
 EARLY = (401, 403, 404, 405, 411, 413, 415, 422, 429, 503)
 
 
 def refusing(status: int) -> tuple[str, str]:
-    """One path of each way that answers `status` before it has read the body."""
+    """One path of each way that answers `status` before it reads the body."""
     return f"{DIRECT}/refused/{status}", f"{ASGI}/refused/{status}"
 
 
 def _refused_with(path: str) -> int | None:
-    """The status, where `path` is one of those that refuse; 401 where it names none."""
+    """The status, if `path` is one of those that refuse; 401 if it names none."""
     _, refuses, status = path.partition("/refused")
     return int(status.removeprefix("/") or 401) if refuses else None
 
 
 class Echo:
-    """Answers how long the body was, or refuses before it was read."""
+    """Answers the length of the body, or refuses before it is read."""
 
     max_body_bytes = MAX_BODY_BYTES
 
@@ -47,18 +47,18 @@ class Echo:
         answer(Reply(413, b"", b"") if body is None else Reply(200, b"", b"%d" % len(body)))
 
     def leave(self) -> None:
-        """Nothing is under way."""
+        """Does nothing, because nothing is under way."""
 
 
 class Handlers:
-    """Serves what is below `/direct`."""
+    """Serves the paths below `/direct`."""
 
     def find(self, head: Head) -> Echo | None:
         return Echo(head) if head.path.startswith(DIRECT.encode()) else None
 
 
 async def app(scope: Any, receive: Any, send: Any) -> None:
-    """Does what `Echo` does, in ASGI."""
+    """Does the same as `Echo`, in ASGI."""
     refused = _refused_with(scope["path"])
     status, length, message = refused or 200, 0, {"more_body": refused is None}
     while message.get("more_body"):
@@ -74,7 +74,7 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
 async def served(
     limits: HttpLimits | None = None, cert_file: Path | None = None, key_file: Path | None = None
 ) -> AsyncIterator[tuple[str, int]]:
-    """Yields its address."""
+    """Runs the server; yields its address."""
     address = Address("127.0.0.1", 0, cert_file, key_file)
     async with serving(
         app, address, handlers=Handlers(), drain_s=0, grace_s=1, limits=limits
@@ -84,7 +84,7 @@ async def served(
 
 
 async def said(address: tuple[str, int], *sent: bytes) -> bytes:
-    """All that comes back on a connection, until the server closes it."""
+    """All that a connection receives until the server closes it."""
     reader, writer = await asyncio.open_connection(*address)
     try:
         async with asyncio.timeout(PATIENCE_S):
@@ -98,12 +98,12 @@ async def said(address: tuple[str, int], *sent: bytes) -> bytes:
 
 
 def statuses(answers: bytes) -> list[int]:
-    """Of each answer in `answers`, none of which has a body that looks like one."""
+    """The status of each answer; no body in `answers` may look like a status line."""
     return [int(part[:3]) for part in answers.split(b"HTTP/1.1 ")[1:]]
 
 
 def is_open(raw: socket.socket) -> bool:
-    """Whether the server has not closed the connection; `raw` does not block."""
+    """Whether the server has not closed the connection; `raw` must not block."""
     try:
         return bool(raw.recv(65_536))
     except BlockingIOError:

@@ -1,6 +1,6 @@
-"""Two customers on one installation, and what each kind of thing of the other's is called.
+"""Two customers on one installation, and the names of each kind of object of the other one.
 
-Whatever tells of the rival says so: everything of theirs that has a name is named `rival`.
+All text about the rival contains `rival`: every object of theirs that has a name is called so.
 """
 
 import re
@@ -12,12 +12,12 @@ import trustme
 from tests.stack import Stack
 
 NOT_THERE = "00000000-0000-4000-8000-000000000000"
-# What names one thing, or several, wherever it stands in a request.
+# Fields that name one object, or several, at any place in a request.
 NAMES_A_THING = re.compile(r"(^|_)(uuid|id)s?$")
-# Names like those of things, of what nothing needs to have.
+# Fields that look like these, but name no object.
 PLAIN_VALUES = {"allowed_uuids", "credential_key_id"}
-# What each names. A path parameter or a field that is new is to be added, or the walks stop at it:
-# then say here, and in `Customer`, what another customer's is.
+# The object that each field names. The walks fail at a new path parameter or field until it is
+# added here, with its value for another customer in `Customer`.
 KINDS = {
     **dict.fromkeys(("uuid", "device_uuid"), "device"),
     **dict.fromkeys(("fleet_id", "fleet_ids"), "fleet"),
@@ -34,7 +34,7 @@ KINDS = {
     "account_id": "account",
     "revision": "revision",
 }
-# What a message's plain `id` names, by the service that is asked.
+# The object that a message's field `id` names, by service.
 KIND_OF_ID = {
     "BrokerService": "broker",
     "FleetService": "fleet",
@@ -44,18 +44,18 @@ KIND_OF_ID = {
 
 @dataclass(frozen=True)
 class Customer:
-    """What a customer has one of each of."""
+    """One object of each kind of a customer."""
 
     things: dict[str, Any]
     token: str = ""
 
     def value(self, name: str, kind: str = "") -> Any:
-        """What a field of this name holds where it is about theirs."""
+        """The value of a field of this name for the customer's object."""
         found = self.things[kind or KINDS[name]]
         return [found] if name.endswith("s") else found
 
 
-# The same lengths as the rival's.
+# As long as the rival's.
 NOBODY = Customer(
     {
         "fleet": "ghost",
@@ -73,10 +73,10 @@ NOBODY = Customer(
 
 
 async def customer(stack: Stack, name: str) -> Customer:
-    """A fleet that is restricted to a broker, a key, a device that was expected, a token.
+    """A fleet that is restricted to a broker, a key, an expected device that registered, a token.
 
-    And what only an administrator makes for them: a certificate and a secret of the broker's, a
-    service account, a job.
+    Also the objects that only an administrator makes for them: a certificate and a secret of the
+    broker, a service account, a job.
     """
     broker_id = await stack.create_broker(f"{name} broker", host=f"{name}.example")
     fleet = {"id": name, "mqtt_broker_id": broker_id, "allowed_broker_ids": [broker_id]}
@@ -106,7 +106,7 @@ async def customer(stack: Stack, name: str) -> Customer:
 
 
 async def made(stack: Stack, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
-    """What an administrator has made."""
+    """The answer to an administrator's POST."""
     answer = await stack.admin("POST", path, json=body)
     assert answer.status_code == 201, answer.text
     shown: dict[str, Any] = answer.json()

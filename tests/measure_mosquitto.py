@@ -1,7 +1,7 @@
-"""`python -m tests.measure_mosquitto`: what dynamic security costs, by version and by devices.
+"""`python -m tests.measure_mosquitto`: the cost of dynamic security, by version and by devices.
 
-Each Mosquitto starts with a file that holds the devices, as the command `fill` writes it. Then the
-reconciler's client adds devices, one at a time and many at once, and ends the access of some.
+Each Mosquitto starts with a file that contains the devices, as the command `fill` writes it. Then
+the reconciler's client adds devices, one at a time and many at once, and ends the access of some.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ HEADINGS = (
 
 
 def creation(new: Sequence[Wanted]) -> Plan:
-    """The commands for devices at a broker that holds others."""
+    """The commands that create devices at a broker that holds others."""
     commands = plan(new, Actual({}, {})).commands
     return Plan(tuple(one for one in commands if one.about != LIMITS))
 

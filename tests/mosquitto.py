@@ -1,4 +1,4 @@
-"""A real Mosquitto with TLS, for as long as a test needs it."""
+"""A real Mosquitto with TLS, until the end of a test."""
 
 import contextlib
 import os
@@ -15,7 +15,7 @@ from tests.broker_versions import MOSQUITTO, Version
 from tests.documented import block
 from tests.supervised import until
 
-# What 2.1 has something else for, and the pages that say what.
+# Options that 2.1 replaces, and the pages that say by what.
 SUCCESSORS = {"acl_file": "brokers/mosquitto.md", "password_file": "taking-over-a-fleet.md"}
 
 
@@ -29,7 +29,7 @@ def mosquitto(
 ) -> Iterator[None]:
     """Listens on 127.0.0.1:`port` with a certificate for localhost by `ca`, for `users` only.
 
-    Each user may use the topics below iot/device/ that the note gives it, and no other.
+    Each user may use the topics below iot/device/ that `users` gives it, and no others.
     """
     program, environment = debian.program("mosquitto", version.suite)
     passwords = program.parent.parent / "bin" / "mosquitto_passwd"
@@ -61,7 +61,7 @@ def mosquitto(
 
 
 def of_version(conf: str, version: Version) -> str:
-    """A configuration of 2.0, as the version wants it."""
+    """A configuration for 2.0, as the version needs it."""
     if not version.is_at_least("2.1"):
         return conf
     for option, page in SUCCESSORS.items():
@@ -73,7 +73,7 @@ def of_version(conf: str, version: Version) -> str:
 
 
 def plugin(name: str, version: Version) -> Path:
-    """Where the plugin of this file name is."""
+    """The path of the plugin with this file name."""
     program, _ = debian.program("mosquitto", version.suite)
     return next(program.parent.parent.glob(f"lib/**/{name}"))
 
@@ -82,15 +82,15 @@ def plugin(name: str, version: Version) -> Path:
 def configured(
     folder: Path, port: int, conf: str, version: Version = MOSQUITTO[0]
 ) -> Iterator["subprocess.Popen[bytes]"]:
-    """One that listens on 127.0.0.1:`port`, as `conf` has it. Its log is in `folder`.
+    """Runs a Mosquitto on 127.0.0.1:`port` with the configuration `conf`. Its log is in `folder`.
 
-    Plugins are found wherever the version has them.
+    Plugins are found at the version's path.
     """
     program, environment = debian.program("mosquitto", version.suite)
     conf = re.sub(
         r"(?m)^plugin .*/(.*)$", lambda found: f"plugin {plugin(found[1], version)}", conf
     )
-    # Started by root it would give its rights away, and then not read its files.
+    # Started by root it would drop its rights, and could not read its files.
     user = f"user {'root' if os.geteuid() == 0 else 'nobody'}\n"
     (folder / "mosquitto.conf").write_text(conf + user)
     with (folder / "mosquitto.log").open("wb") as log:

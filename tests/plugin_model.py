@@ -1,6 +1,6 @@
-"""Mosquitto's dynamic security plugin in memory, for plans to be carried out on.
+"""A model of Mosquitto's dynamic security plugin, on which plans are carried out.
 
-That it does as the real one is shown in `test_dynamic_security.py`.
+`test_dynamic_security.py` shows that the model behaves like the real plugin.
 """
 
 from collections.abc import Iterable, Mapping
@@ -18,14 +18,14 @@ from registry_service.admission.reconciler.dynamic_security import (
 
 @dataclass
 class Plugin:
-    """What it holds, and which of its clients' roles know that they are held."""
+    """The state of the plugin, and the roles of which the plugin knows that a client has them."""
 
     clients: dict[str, Client] = field(default_factory=dict)
     passwords: dict[str, str] = field(default_factory=dict)
     roles: dict[str, frozenset[Acl]] = field(default_factory=dict)
-    # By the group's name: the roles that it holds.
+    # The roles of each group, by the group's name.
     groups: dict[str, frozenset[str]] = field(default_factory=dict)
-    # Clients and the roles they were created with: the roles do not know it.
+    # Clients with the roles of their creation; these roles do not know of the client.
     unknown: set[tuple[str, str]] = field(default_factory=set)
 
     def copy(self) -> "Plugin":
@@ -42,7 +42,7 @@ class Plugin:
         return Actual(dict(self.clients), dict(self.roles), held)
 
     def run(self, commands: Iterable[Command]) -> list[str]:
-        """The errors, empty where there is none."""
+        """Carries out commands; returns the errors, empty for no error."""
         return [self.do(command) for command in commands]
 
     def do(self, command: Command) -> str:

@@ -1,4 +1,4 @@
-"""A TCP proxy in front of PostgreSQL that cuts connections at the worst moment, or loses them."""
+"""A TCP proxy in front of PostgreSQL that cuts or loses connections at the worst moment."""
 
 import asyncio
 import contextlib
@@ -8,14 +8,14 @@ from urllib.parse import urlsplit, urlunsplit
 
 
 class Cut(Enum):
-    """When a connection that commits is cut."""
+    """The moment at which a connection is cut while it commits."""
 
     BEFORE = "before the server hears of the commit"
     AFTER = "after the server has committed, before the client hears of it"
 
 
-# What the client sends with the rows that it registers, in a statement that is a transaction by
-# itself, and the end of the server's answer to it: ReadyForQuery, idle.
+# The bytes with which the client sends the rows of a registration, in a statement that is a
+# transaction by itself; and the end of the server's answer: ReadyForQuery, idle.
 ROWS = b'"mqtt_password_hash":"'
 DONE = b"Z\0\0\0\5I"
 
@@ -24,10 +24,10 @@ class Line:
     """A connection through the proxy."""
 
     def __init__(self, *, is_lost: bool) -> None:
-        # For one that is cut when the server has done the commit that is on its way.
+        # Set when the server has done the commit under way, for a connection that is cut then.
         self.is_awaited = False
         self.done = asyncio.Event()
-        # Nothing gets through any more.
+        # No more bytes are forwarded.
         self.is_lost = is_lost
 
     async def read(self, end: asyncio.StreamReader) -> bytes:
@@ -38,7 +38,7 @@ class Line:
 
 
 class Proxy:
-    """Forwards bytes; `cuts` says what happens to the next commits, one each."""
+    """Forwards bytes; `cuts` decides about the next commits, one each."""
 
     def __init__(self, port: int) -> None:
         self._port = port
@@ -49,16 +49,16 @@ class Proxy:
         self.made = 0
 
     def lose(self) -> None:
-        """From now on nothing gets through, either way, and nobody is told.
+        """Stops forwarding in both directions without closing any connection.
 
-        What is connected by then, or tries to connect before `restore`, is lost for good.
+        Connections that exist, or are attempted before `restore`, never work again.
         """
         self._is_out = True
         for line in self._lines:
             line.is_lost = True
 
     def restore(self) -> None:
-        """New connections get through again."""
+        """Forwards the bytes of new connections again."""
         self._is_out = False
 
     async def link(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -76,14 +76,15 @@ class Proxy:
             halves.append(asyncio.create_task(_down(upstream, writer, line)))
             await asyncio.wait(halves, return_when=asyncio.FIRST_COMPLETED)
         except asyncio.CancelledError:
-            # Only `proxied` cancels a link, when the test is over; it is not the server's affair.
+            # Only `proxied` cancels a link, at the end of the test; the server must not handle
+            # that.
             return
         finally:
             self._links.discard(task)
             self._lines.discard(line)
             for half in halves:
                 half.cancel()
-            # Nothing that is still buffered reaches the client.
+            # The client does not get bytes that are still buffered.
             for end in writers:
                 end.transport.abort()
 

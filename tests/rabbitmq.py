@@ -1,7 +1,7 @@
-"""A real RabbitMQ that lets devices in as an HTTP server says, for as long as a test needs it.
+"""A real RabbitMQ that asks an HTTP server about devices, until the end of a test.
 
-One node of its own: its own epmd, its own cookie, everything on free ports of 127.0.0.1. There is
-no AMQP listener. The user `administrator` is the node's own, and nobody asks about it elsewhere.
+The node has its own epmd and its own cookie, and listens on free ports of 127.0.0.1 only. There is
+no AMQP listener. The user `administrator` belongs to the node, which asks no server about it.
 """
 
 import contextlib
@@ -31,16 +31,16 @@ NODE = "mooring@localhost"
 PLUGINS = (
     "rabbitmq_mqtt",
     "rabbitmq_auth_backend_http",
-    # At hand, but not in use: "auth_backends" does not name it.
+    # Available, but not in use, because "auth_backends" does not name it.
     "rabbitmq_auth_backend_cache",
     "rabbitmq_management",
 )
-# As the page on RabbitMQ has it.
+# As in docs/brokers/rabbitmq.md.
 DOCUMENTED_URL = "http://127.0.0.1:4003/mbs_…/rabbitmq"
 ASKED = ("user", "vhost", "resource", "topic")
-# Nobody may listen there but root, and nobody does: no device is let in.
-NOBODY = "http://127.0.0.1:1"
-# As RabbitMQ's own script starts it, but for the waiting threads, which would keep cores busy.
+# Only root may listen there, and no process does, so no device may connect.
+NO_SERVER = "http://127.0.0.1:1"
+# The flags of RabbitMQ's own script, without busy waiting, which would load the cores.
 ARGUMENTS = (
     *("-noinput", "-boot", "start_sasl", "-s", "rabbit", "boot", "+W", "w"),
     *("+sbwt", "none", "+sbwtdcpu", "none", "+sbwtdio", "none"),
@@ -56,10 +56,10 @@ class Rabbitmq:
 
     mqtt_port: int
     management_port: int
-    # What Erlang needs for itself.
+    # The variables that Erlang needs.
     epmd_port: int
     distribution_port: int
-    # Who may do everything through the management API.
+    # The user with all rights in the management API.
     username: str
     password: str = field(repr=False)
     pid: int
@@ -68,22 +68,24 @@ class Rabbitmq:
     _environment: Mapping[str, str] = field(repr=False)
 
     def ask_at(self, auth_url: str) -> None:
-        """From now on devices are let in as the server at `auth_url` says.
+        """Makes the node ask the server at `auth_url` about devices.
 
-        It is asked with POST at /user, /vhost, /resource and /topic below the URL.
+        It sends POST requests to /user, /vhost, /resource and /topic below the URL.
         """
         for what in ASKED:
             self.set("rabbitmq_auth_backend_http", f"{what}_path", f'"{auth_url}/{what}"')
 
     def set(self, application: str, name: str, term: str) -> None:
-        """Sets a parameter of the running node to an Erlang term. A test sets it back."""
+        """Sets a parameter of the running node to an Erlang term. A test must set it back."""
         assert self._call("application", "set_env", f"[{application},{name},{term}]") == "ok"
 
     def is_running(self) -> bool:
         return self._call("rabbit", "is_running", "[]") == "true"
 
     def manage(self, method: str, path: str, body: object = None) -> tuple[int, Any]:
-        """Asks the management API; the status and what it answers, None where that is nothing."""
+        """Calls the management API; returns the status and the JSON, or None for an empty
+        answer.
+        """
         token = b64encode(f"{self.username}:{self.password}".encode()).decode()
         headers = {"Authorization": f"Basic {token}", "Content-Type": "application/json"}
         connection = HTTPConnection("127.0.0.1", self.management_port, timeout=PATIENCE_S)
@@ -94,11 +96,11 @@ class Rabbitmq:
             return response.status, json.loads(answer) if answer else None
 
     def forget(self) -> None:
-        """Lets nobody in, ends every connection, and loses queues, sessions and messages.
+        """Refuses all devices, ends every connection, and deletes queues, sessions and messages.
 
         Retained messages stay.
         """
-        self.ask_at(NOBODY)
+        self.ask_at(NO_SERVER)
         everything = {"configure": ".*", "write": ".*", "read": ".*"}
         for method, path, body in (
             ("DELETE", "/api/vhosts/%2F", None),
@@ -122,14 +124,14 @@ class Rabbitmq:
 
 @contextlib.contextmanager
 def running(
-    folder: Path, *, auth_url: str = NOBODY, version: Version = RABBITMQ[0]
+    folder: Path, *, auth_url: str = NO_SERVER, version: Version = RABBITMQ[0]
 ) -> Iterator[Rabbitmq]:
-    """A node that keeps everything in `folder`. It takes 10 to 20 s to start.
+    """A node that keeps all its files in `folder`. It takes 10 to 20 s to start.
 
-    Start it from the main thread: it ends with the thread that started it.
+    Start it from the main thread, because it ends with the thread that started it.
     """
     root, libraries = debian.tree("rabbitmq-server", SERVER, version.suite)
-    # Erlang may be installed where RabbitMQ is not: then only what lacks of it was unpacked.
+    # Erlang may be installed without RabbitMQ: then only its missing parts were unpacked.
     programs = next(
         found for base in (root, Path("/")) for found in base.glob(f"{ERLANG}/erts-*/bin")
     )
@@ -168,7 +170,9 @@ def running(
 
 
 def _where(folder: Path, root: Path, programs: Path) -> dict[str, str]:
-    """The part of the environment that says where everything is, whatever else is installed."""
+    """The environment variables with the paths of all files, so that installed ones are
+    not used.
+    """
     [server] = root.glob(SERVER)
     return {
         "HOME": str(folder),
@@ -184,7 +188,7 @@ def _where(folder: Path, root: Path, programs: Path) -> dict[str, str]:
         "RABBITMQ_LOG_BASE": str(folder),
         "RABBITMQ_CONFIG_FILE": str(folder / "rabbitmq.conf"),
         "RABBITMQ_ENABLED_PLUGINS_FILE": str(folder / "enabled_plugins"),
-        # These are not there, and what a node that is installed has of them is not read.
+        # These files do not exist, so that those of an installed node are not read.
         "RABBITMQ_CONFIG_FILES": str(folder / "conf.d"),
         "RABBITMQ_ADVANCED_CONFIG_FILE": str(folder / "advanced.config"),
         "RABBITMQ_CONF_ENV_FILE": str(folder / "rabbitmq-env.conf"),
@@ -194,7 +198,7 @@ def _where(folder: Path, root: Path, programs: Path) -> dict[str, str]:
 def _write(
     folder: Path, mqtt_port: int, management_port: int, password: str, url: str, version: Version
 ) -> None:
-    """What the node reads when it starts; for nobody else's eyes."""
+    """Writes a file for the start of the node, which only its owner may read."""
     is_4 = version.is_at_least("4.0")
     files = {
         ".erlang.cookie": secrets.token_hex(16),
@@ -214,16 +218,17 @@ def _write(
 
 
 def _is_ours(name: str) -> bool:
-    """Whether a variable of the environment would change what we start."""
+    """Whether a variable of the environment would change the node."""
     return name.startswith(("RABBITMQ_", "ERL_", "ERLANG_"))
 
 
 @contextlib.contextmanager
 def _reserved(count: int) -> Iterator[list[int]]:
-    """Free ports of 127.0.0.1 that no one else finds free until a server listens there.
+    """Free ports of 127.0.0.1 that no other process gets before the server listens there.
 
-    They are bound, as servers that start slowly cannot; a server may bind them too, for it allows
-    what is bound and not listened on, while others who look for a free port do not.
+    They are bound here, because servers that start slowly cannot do it in time. A server may bind
+    them too, because it sets SO_REUSEADDR and nothing listens; a search for free ports does not
+    find them.
     """
     with contextlib.ExitStack() as stack:
         held = [stack.enter_context(socket.socket()) for _ in range(count)]
@@ -250,7 +255,7 @@ def _process(
     try:
         yield process
     finally:
-        # What it has started ends when it does, each in a process group of its own.
+        # Ends its child processes too, each of which has its own process group.
         family = Family(process.pid)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""The three services as tests run them: for real, in this process, each on a free port."""
+"""The services as tests run them: in this process, each on a free port."""
 
 import asyncio
 import base64
@@ -55,14 +55,14 @@ ROLES = (
     "mooring_access",
 )
 ADMIN = Actor("tests", Access.ADMIN)
-# Who calls what the gateway does not.
+# The callers of methods that the gateway does not call.
 CALLERS = {
     ("ResolutionServiceStub", "ResolveBroker"): Identity.RESOLVER,
     ("ResolutionServiceStub", "ResolveBrokers"): Identity.REGISTRY,
     ("ManagementServiceStub", "ListManagedBrokers"): Identity.ENFORCEMENT,
 }
 PATIENCE_S = 20.0
-# Trusts nobody: the gateway speaks plain HTTP, and reading a system's CAs takes 40 ms a client.
+# Trusts no CA: the gateway speaks plain HTTP, and reading a system's CAs takes 40 ms a client.
 NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 Message = TypeVar("Message")
@@ -70,25 +70,25 @@ Message = TypeVar("Message")
 
 @dataclass(frozen=True)
 class Database:
-    """A database of a test's own."""
+    """A database for one test."""
 
     server: Postgres
     name: str
     password: str
 
     def url(self, role: str) -> str:
-        """What `role` connects with."""
+        """The URL with which `role` connects."""
         return self.server.url(role, self.password, self.name)
 
     def execute(self, statement: str, *values: Any, role: str = "mooring") -> list[Any]:
-        """The rows of one statement, committed."""
+        """Commits one statement and returns its rows."""
         with psycopg.connect(self.url(role), autocommit=True) as connection:
             cursor = connection.execute(statement.encode(), values)
             return cursor.fetchall() if cursor.description else []
 
 
 def ticket_of(signing: SigningKeys, actor: Actor, **changes: Any) -> bytes:
-    """What the registry gives the gateway for a person, for `changes` of what it says."""
+    """The ticket that the registry gives the gateway for a person, with `changes`."""
     said = {
         "audience": Identity.GATEWAY,
         "actor": actor.name,
@@ -100,7 +100,7 @@ def ticket_of(signing: SigningKeys, actor: Actor, **changes: Any) -> bytes:
 
 
 class Peer(ServiceClient):
-    """A service as its callers see it: each of its methods is called by one that may call it."""
+    """A client of a service; each method is called by an identity that may call it."""
 
     def __init__(
         self,
@@ -109,13 +109,13 @@ class Peer(ServiceClient):
         signing: SigningKeys | None = None,
         others: Mapping[Identity, Credentials] | None = None,
     ) -> None:
-        """`signing` makes the tickets; `others` are the callers that are not the gateway."""
+        """`signing` makes the tickets; `others` are the callers apart from the gateway."""
         super().__init__(address, credentials)
         self._signing = signing
         self._others = others or {}
 
     def calling_as(self, identity: Identity) -> "Peer":
-        """The same connection, with the secret of another caller."""
+        """The same connection with the secret of another caller."""
         other = copy.copy(self)
         other._credentials = self._others[identity]
         return other
@@ -171,7 +171,7 @@ class Peer(ServiceClient):
 
 @dataclass
 class Stack:
-    """Running services, and what was made in them to begin with."""
+    """The running services, and the objects that were made in them first."""
 
     database: Database
     home: Path
@@ -191,7 +191,7 @@ class Stack:
     _broker_exit: contextlib.AsyncExitStack = field(default_factory=contextlib.AsyncExitStack)
 
     def broker_config(self, **changes: Any) -> BrokerServiceConfig:
-        """That of a broker service on a free port."""
+        """The configuration of a broker service on a free port."""
         return BrokerServiceConfig(
             **{
                 "bind_port": 0,
@@ -205,7 +205,7 @@ class Stack:
         )
 
     def registry_config(self, **changes: Any) -> RegistryServiceConfig:
-        """That of a registry service on a free port."""
+        """The configuration of a registry service on a free port."""
         return RegistryServiceConfig(
             **{
                 "bind_port": 0,
@@ -221,7 +221,7 @@ class Stack:
         )
 
     def gateway_config(self, **changes: Any) -> GatewayConfig:
-        """That of a gateway on a free port."""
+        """The configuration of a gateway on a free port."""
         return GatewayConfig(
             **{
                 "bind_port": 0,
@@ -235,28 +235,28 @@ class Stack:
 
     @property
     def credentials(self) -> Credentials:
-        """What proves a caller to be the gateway."""
+        """The secret of the gateway."""
         return self.credentials_of(Identity.GATEWAY)
 
     def credentials_of(self, identity: Identity) -> Credentials:
-        """What proves a caller to be this one of the services."""
+        """The secret of one of the services."""
         secret = read_secret(self.trust.secrets[identity])
         return Credentials(lambda: secret)
 
     @property
     def signing(self) -> SigningKeys:
-        """The ring that the registry signs tickets with."""
+        """The ring with which the registry signs tickets."""
         return SigningKeys.read(self.trust.ticket_keys)
 
     def metadata(
         self, actor: Actor | None = None, caller: Identity = Identity.GATEWAY
     ) -> dict[str, str | bytes]:
-        """What goes with a call of `caller`, for `actor`."""
+        """The metadata of a call by `caller`, for `actor`."""
         ticket = None if actor is None else ticket_of(self.signing, actor)
         return dict(self.credentials_of(caller).metadata(ticket, "id"))
 
     def peer_at(self, target: str) -> Peer:
-        """A client of the services at a target of gRPC; the caller closes it."""
+        """A client of the services at a gRPC target; the caller closes it."""
         others = {identity: self.credentials_of(identity) for identity in PROVABLE}
         return Peer(target, self.credentials, self.signing, others)
 
@@ -267,38 +267,38 @@ class Stack:
         return peer
 
     async def start_broker_service(self, **changes: Any) -> None:
-        """Starts it, on the port that it had before if it ran before."""
+        """Starts it, on its previous port if there was one."""
         config = self.broker_config(bind_port=self.broker_port, **changes)
         self.broker_port = await self._broker_exit.enter_async_context(
             broker_service.__main__.running(config)
         )
 
     async def stop_broker_service(self) -> None:
-        """Stops it; its port stays reserved for the next start by nobody else knowing it."""
+        """Stops it; its port stays free for the next start, because no other process knows it."""
         await self._broker_exit.aclose()
 
     async def another_registry(self, **changes: Any) -> Peer:
-        """One more registry service on the same database."""
+        """Runs one more registry service on the same database."""
         port = await self.exit.enter_async_context(
             registry_service.__main__.running(self.registry_config(**changes))
         )
         return await self.peer(port)
 
     async def create_broker(self, name: str, **fields: Any) -> int:
-        """A broker's id."""
+        """Creates a broker; returns its id."""
         given = brokers_pb2.BrokerFields(**{"name": name, "host": "h", "port": 1883, **fields})
         request = brokers_pb2.CreateBrokerRequest(fields=given)
         return int((await self.broker.brokers("CreateBroker", request)).broker.id)
 
     async def create_key(self, **fields: Any) -> str:
-        """A provisioning key."""
+        """Creates a provisioning key and returns it."""
         request = provisioning_keys_pb2.CreateProvisioningKeyRequest(
             **{"fleet_id": "demo", **fields}
         )
         return str((await self.registry.keys("CreateProvisioningKey", request)).key)
 
     async def create_fleet(self, fleet_id: str, **fields: Any) -> None:
-        """A fleet; its fields are those of `FleetFields`."""
+        """Creates a fleet; its fields are those of `FleetFields`."""
         await self.registry.fleets(
             "CreateFleet",
             fleets_pb2.CreateFleetRequest(id=fleet_id, fields=fleets_pb2.FleetFields(**fields)),
@@ -307,7 +307,7 @@ class Stack:
     async def register(
         self, uuid: str = "test-device-123", *, key: str | None = None, **changes: Any
     ) -> httpx2.Response:
-        """The note's registration, over HTTP."""
+        """Registers a device with the example of the docs, over HTTP."""
         body = {
             "uuid": uuid,
             "deviceName": "Test Device",
@@ -329,7 +329,7 @@ class Stack:
         )
 
     async def admin(self, method: str, path: str, **options: Any) -> httpx2.Response:
-        """An administrator's request; `path` is below /api/v1."""
+        """A request of an administrator; `path` is below /api/v1."""
         return await self.http.request(
             method,
             f"/api/v1{path}",
@@ -339,7 +339,7 @@ class Stack:
 
 
 def prepared(database: Database, home: Path, exits: contextlib.AsyncExitStack) -> Stack:
-    """A stack whose files are there and whose services are yet to be started."""
+    """A stack with all files, whose services are not started yet."""
     keys_file = home / "server-keys.json"
     encryption_keys_file = home / "encryption-keys.json"
     ring = {"active": 1, "keys": [{"id": 1, "secret": base64.b64encode(bytes(32)).decode()}]}
@@ -349,7 +349,7 @@ def prepared(database: Database, home: Path, exits: contextlib.AsyncExitStack) -
 
 
 async def seed(stack: Stack) -> None:
-    """A default broker, a fleet `demo`, a key for it."""
+    """Makes a default broker, a fleet `demo` and a key for it."""
     stack.default_broker_id = await stack.create_broker("Local Broker", host="localhost", port=5883)
     await stack.broker.brokers(
         "SetDefaultBroker", brokers_pb2.SetDefaultBrokerRequest(id=stack.default_broker_id)
@@ -360,7 +360,7 @@ async def seed(stack: Stack) -> None:
 
 @contextlib.asynccontextmanager
 async def started(database: Database, home: Path) -> AsyncIterator[Stack]:
-    """The three services, a fleet `demo`, a key for it, a token, a default broker."""
+    """Runs the services with a fleet `demo`, a key for it, a token and a default broker."""
     async with contextlib.AsyncExitStack() as exits:
         stack = prepared(database, home, exits)
         exits.push_async_callback(stack.stop_broker_service)

@@ -1,4 +1,4 @@
-"""A synchronous standby of a test's server, made by hand."""
+"""A synchronous standby of a test's server."""
 
 import asyncio
 import contextlib
@@ -19,7 +19,7 @@ PATIENCE_S = 60.0
 
 
 class Standby:
-    """Streams from the server, which waits for it with each commit."""
+    """Streams from the server, whose commits wait for it."""
 
     def __init__(self, server: Postgres, home: Path) -> None:
         self._home = home
@@ -29,7 +29,7 @@ class Standby:
         self._process: subprocess.Popen[bytes] | None = None
 
     def make(self) -> None:
-        """A copy of the server's data."""
+        """Copies the server's data."""
         self._home.mkdir(mode=0o755)
         source = f"{self._server.superuser_url()}?application_name=standby"
         subprocess.run(
@@ -43,7 +43,7 @@ class Standby:
         give_away(self._cluster.data)
 
     def start(self) -> None:
-        """Returns when the server waits for it."""
+        """Starts it, and returns when the server waits for it."""
         lock = locked(self._home / "lock", 0.0)
         assert lock is not None
         with (self._home / "log").open("ab") as log:
@@ -63,7 +63,7 @@ class Standby:
                 assert self._process.poll() is None, (self._home / "log").read_text()
 
     def stop(self) -> None:
-        """The server goes on waiting for it."""
+        """Stops it; the server goes on waiting for it."""
         if self._process is not None:
             self._process.send_signal(signal.SIGQUIT)
             self._process.wait(PATIENCE_S)
@@ -72,7 +72,7 @@ class Standby:
 
 @contextlib.asynccontextmanager
 async def standing_by(server: Postgres, home: Path) -> AsyncIterator[Standby]:
-    """A standby that runs, until the block ends. The event loop goes on while it is made."""
+    """Runs a standby until the end of the block. The event loop goes on while it is made."""
     standby = Standby(server, home)
     await asyncio.to_thread(standby.make)
     await asyncio.to_thread(standby.start)

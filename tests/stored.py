@@ -1,8 +1,8 @@
-"""What a database holds, so that a test can say that a refused request changed none of it."""
+"""The contents of a database, to check that a refused request has changed none of them."""
 
 from psycopg import Connection, sql
 
-# What is noted of a request whether it is refused or not.
+# Tables that change with a request whether it is refused or not.
 NOTED_TABLES = ("alembic_version", "audit_%", "api_key_failures")
 NOTED_COLUMNS = ["last_used_at", "last_seen_at"]
 
@@ -10,7 +10,7 @@ TABLES = """
 SELECT tablename FROM pg_tables
 WHERE schemaname = 'public' AND NOT tablename LIKE ANY (%s) ORDER BY tablename
 """
-# Rows as JSON, for a column that is noted is to be left out whether there is one or not.
+# Rows as JSON, so that a column that may change can be left out even if a table lacks it.
 SUM = """
 SELECT {label}, count(*),
        coalesce(sum(hashtextextended((to_jsonb(t) - %(noted)s::text[])::text, 0)), 0)
@@ -19,7 +19,7 @@ FROM {table} AS t
 
 
 class Stored:
-    """One connection, which looks again and again."""
+    """One connection, which is used repeatedly."""
 
     def __init__(self, connection: Connection) -> None:
         """`connection` commits by itself, and may read everything."""
@@ -32,6 +32,6 @@ class Stored:
         )
 
     def now(self) -> dict[str, tuple[int, int]]:
-        """How many rows each table has, and a sum over what is in them."""
+        """The number of rows of each table, and a checksum of their contents."""
         rows = self._connection.execute(self._query, {"noted": NOTED_COLUMNS}).fetchall()
         return {name: (count, int(total)) for name, count, total in rows}

@@ -1,4 +1,4 @@
-"""Runs of `python -m local`, as tests start, watch and end them."""
+"""Runs of `python -m local` that tests start, watch and end."""
 
 import json
 import os
@@ -24,7 +24,7 @@ SEALER = "registry_service.audit.sealing"
 WORKER = "registry_service.worker"
 ACCESS = "registry_service.access"
 MOSQUITTO = "mosquitto"
-# Long enough for two tired cores; the promises themselves are 30 s and 5 s.
+# Long enough for two busy cores; the documented times are 30 s and 5 s.
 PATIENCE_S = 60.0
 POLL_S = 0.02
 
@@ -37,7 +37,7 @@ def until(condition: Callable[[], bool], patience_s: float = PATIENCE_S) -> None
 
 
 def descendants(pid: int) -> dict[int, str]:
-    """The commands of the processes below `pid`, by their ids."""
+    """The commands of the descendants of `pid`, by process id."""
     parents, commands = {}, {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -45,7 +45,7 @@ def descendants(pid: int) -> dict[int, str]:
                 stat = (entry / "stat").read_text()
                 command = (entry / "cmdline").read_text("utf-8", "replace")
             except OSError:
-                continue  # It has ended since.
+                continue  # The process has ended since.
             parents[int(entry.name)] = int(stat.rpartition(")")[2].split()[1])
             commands[int(entry.name)] = command.replace("\0", " ").strip()
     # Parents come before their children.
@@ -56,33 +56,33 @@ def descendants(pid: int) -> dict[int, str]:
 
 
 def named(name: str, commands: Mapping[int, str]) -> list[int]:
-    """The ids of a service, or of another process of ours: none between two lives."""
+    """The process ids of a service or another process; none while it restarts."""
     marks = {MOSQUITTO: "/mosquitto -c ", "postgres": "bin/postgres -D"}
     if name in marks:
-        # Before it is itself it is a shell that has the whole command; and a child that was forked
-        # a moment ago still has its parent's.
+        # First it is a shell whose command line contains the whole command; and a child that was
+        # just forked still has its parent's command line.
         found = [
             pid
             for pid, command in commands.items()
             if marks[name] in command and not command.startswith("/bin/sh")
         ]
         return found[:1]
-    # The sealer's name begins as the registry's does.
+    # The sealer's name begins like the registry's.
     return [pid for pid, command in commands.items() if command.endswith(f"-m {name}")]
 
 
 class Family:
-    """Every process of a run, held by descriptors: an id may be another's by the time we look."""
+    """The processes of a run, held by descriptors, because another process may get a process id."""
 
     def __init__(self, pid: int) -> None:
         self.commands = descendants(pid)
         self._descriptors: list[int] = []
         for member in (pid, *self.commands):
-            with suppress(ProcessLookupError):  # It has ended since.
+            with suppress(ProcessLookupError):  # The process has ended since.
                 self._descriptors.append(os.pidfd_open(member))
 
     def child(self, name: str) -> int:
-        """The id of a service, or of the postmaster."""
+        """The process id of a service, or of the postmaster."""
         [pid] = named(name, self.commands)
         return pid
 
@@ -99,7 +99,7 @@ class Family:
 
 @dataclass(frozen=True)
 class Answer:
-    """What the gateway answers."""
+    """An answer of the gateway."""
 
     status: int
     headers: Message
@@ -107,13 +107,13 @@ class Answer:
 
 
 class Run:
-    """One `python -m local` on a home and ports of its own."""
+    """One `python -m local` with its own home and ports."""
 
     def __init__(self, home: Path) -> None:
         self.home = home
         names = ("GATEWAY", "REGISTRY", "BROKER", "ACCESS", "POSTGRES", "MQTT")
         ports: set[int] = set()
-        # Of so many, two are the same more often than one would think.
+        # Among so many random ports, two are equal more often than expected.
         while len(ports) < len(names):
             ports.add(free_port())
         pairs = zip(names, ports, strict=True)
@@ -129,7 +129,7 @@ class Run:
         return self._process
 
     def begin(self) -> None:
-        """Starts it, and waits for nothing."""
+        """Starts it without waiting."""
         self._heard = ""
         self._process = subprocess.Popen(
             self.command,
@@ -142,14 +142,14 @@ class Run:
         )
 
     def find_mosquitto(self) -> None:
-        """From here on the run finds the Mosquitto that the tests use, as if it were installed."""
+        """Makes the run find the tests' Mosquitto, as if it were installed."""
         program, environment = debian.program("mosquitto")
         self.settings["PATH"] = f"{program.parent}:{environment['PATH']}"
         if "LD_LIBRARY_PATH" in environment:
             self.settings["LD_LIBRARY_PATH"] = environment["LD_LIBRARY_PATH"]
 
     def start(self) -> str:
-        """Starts it; what it says when it is ready."""
+        """Starts it; returns its output when it is ready."""
         self.begin()
         assert self.process.stdout is not None
         said = ""
@@ -163,7 +163,7 @@ class Run:
         return Family(self.process.pid)
 
     def child(self, name: str) -> int:
-        """The id of a service, once it runs: one that was killed comes back after a while."""
+        """The process id of a service once it runs: after a kill it takes a while."""
         found: list[int] = []
 
         def is_found() -> bool:
@@ -175,12 +175,12 @@ class Run:
         return pid
 
     def outcome(self) -> tuple[int, str]:
-        """The exit status, and what was said on stderr, once it has ended."""
+        """The exit status and stderr, once it has ended."""
         _, said = self.process.communicate(timeout=PATIENCE_S)
         return self.process.returncode, self._heard + said
 
     def heard(self) -> str:
-        """What it has said on stderr until now."""
+        """Its stderr until now."""
         assert self.process.stderr is not None
         stderr = self.process.stderr.fileno()
         while select.select([stderr], [], [], 0)[0] and (chunk := os.read(stderr, 65536)):
@@ -188,7 +188,7 @@ class Run:
         return self._heard
 
     def refusal(self) -> str:
-        """Starts it in vain; why."""
+        """Starts it, and returns why it refused."""
         self.begin()
         status, said = self.outcome()
         assert status == 1
@@ -199,7 +199,7 @@ class Run:
         return self.outcome()
 
     def end(self) -> None:
-        """Leaves nothing behind, however the test went."""
+        """Ends all its processes, whatever the test did."""
         if self._process is None:
             return
         if self._process.poll() is None:
@@ -211,12 +211,12 @@ class Run:
         return dict(line.split("=", 1) for line in lines)
 
     def ask(self, method: str, path: str, token: str = "", body: object = None) -> tuple[int, str]:
-        """Asks the gateway; the status and the body it answers."""
+        """Calls the gateway; returns the status and the body."""
         response = self.answer(method, path, token, body)
         return response.status, response.text
 
     def answer(self, method: str, path: str, token: str = "", body: object = None) -> "Answer":
-        """Asks the gateway; all that it answers."""
+        """Calls the gateway; returns the whole answer."""
         headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
         port = int(self.settings["GATEWAY_PORT"])
         with closing(HTTPConnection("127.0.0.1", port, timeout=PATIENCE_S)) as gateway:
@@ -231,7 +231,7 @@ class Run:
             return False
 
     def brokers(self) -> dict[str, int]:
-        """The ids of the brokers by their names, as the administrator sees them."""
+        """The ids of the brokers by name, as an administrator sees them."""
         token = self.credentials()["ADMIN_TOKEN"]
         status, answer = self.ask("GET", "/api/v1/brokers", token)
         assert status == 200, answer
@@ -239,7 +239,7 @@ class Run:
 
 
 def registered(run: Run) -> int:
-    """The status of a registration; with 503 it says when to try again."""
+    """The status of a registration; a 503 must say when to retry."""
     key = run.credentials()["PROVISIONING_KEY"]
     body = {
         "uuid": "one",

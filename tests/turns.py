@@ -1,4 +1,4 @@
-"""A loop of a worker, by itself."""
+"""A loop of a worker, run alone."""
 
 from contextlib import nullcontext
 

@@ -1,1 +1,1 @@
-"""Attacks: each test is one, named for what it must not achieve."""
+"""Attacks. Each test is one attack, and its name says what the attack must not achieve."""

@@ -1,4 +1,6 @@
-"""Who has a service's role in the database writes no line in another's name unnoticed."""
+"""An attacker with a service's role in the database cannot write a line for another actor
+unnoticed.
+"""
 
 import base64
 import json
@@ -25,7 +27,7 @@ INSERT = (
 
 
 async def unproved(stack: Stack) -> set[int]:
-    """The lines that verification names."""
+    """The lines that verification reports."""
     engine = engine_of(stack.database.url("mooring_operator"), pool_size=1)
     try:
         async with reader(engine) as chain:
@@ -41,15 +43,17 @@ async def unproved(stack: Stack) -> set[int]:
 
 
 def forged(stack: Stack, *values: Any, role: str = "mooring_broker") -> int:
-    """The id of a line that `role` writes: actor, its id, action, subject, refusal, ticket."""
-    # The role may not read what it has written.
+    """Writes a line as `role` and returns its id: actor, its id, action, subject,
+    refusal, ticket.
+    """
+    # The role may not read the lines that it writes.
     plain = INSERT.removesuffix(" RETURNING id")
     stack.database.execute(plain, *values, role=role)
     [(found,)] = stack.database.execute("SELECT max(id) FROM audit_log")
     return int(found)
 
 
-async def test_what_is_done_as_ever_is_proved(stack: Stack) -> None:
+async def test_lines_of_ordinary_work_are_proved(stack: Stack) -> None:
     await stack.register("one")
     await stack.admin("PATCH", "/devices/one", json={"device_name": "renamed"})
     await stack.admin("POST", "/brokers", json={"name": "b", "host": "h", "port": 1})
@@ -62,7 +66,7 @@ async def test_what_is_done_as_ever_is_proved(stack: Stack) -> None:
     assert await unproved(stack) == set()
 
 
-async def test_a_line_in_the_name_of_another_is_named(stack: Stack) -> None:
+async def test_a_line_in_the_name_of_another_actor_is_reported(stack: Stack) -> None:
     good = ticket_of(stack.signing, OTTO)
     old = ticket_of(stack.signing, OTTO, now=1_700_000_000)
     other = ticket_of(stack.signing, Actor("vera", Access.VIEWER, "2"))
@@ -75,9 +79,9 @@ async def test_a_line_in_the_name_of_another_is_named(stack: Stack) -> None:
         forged(stack, *delete, "", good[:-1]),
         forged(stack, *delete, "", ticket_of(stranger, OTTO)),
         forged(stack, *delete, "FORBIDDEN", old),
-        # As a job of his, which the registry alone runs.
+        # As a job of that person, which only the registry runs.
         forged(stack, OTTO.name, OTTO.id, "job.start", "1", "", old),
-        # Without his name, as a device, and as a command of ours.
+        # Without a person's name: as a device, and as a command of Mooring.
         forged(stack, "", OTTO.id, "broker.delete", "1", "", None),
         forged(stack, "device", OTTO.id, "broker.delete", "1", "", None),
         forged(
@@ -90,7 +94,7 @@ async def test_a_line_in_the_name_of_another_is_named(stack: Stack) -> None:
             None,
         ),
         forged(stack, OTTO.name, OTTO.id, "broker.delete", "1", "", None, role="mooring_registry"),
-        # As a device or a command, which only the role of its own service writes.
+        # As a device or a command, for which only the role of its own service may write.
         *(
             forged(stack, name, subject, "token.create", subject, "", None, role=role)
             for name, subject, role in (
@@ -101,7 +105,7 @@ async def test_a_line_in_the_name_of_another_is_named(stack: Stack) -> None:
                 ("broker_service.reencrypt", "", "mooring_registry"),
             )
         ),
-        # By hand, as the owner.
+        # By SQL, as the owner.
         forged(stack, *delete, "", None, role="mooring"),
     }
     proved = forged(stack, *delete, "", good)
@@ -111,7 +115,7 @@ async def test_a_line_in_the_name_of_another_is_named(stack: Stack) -> None:
 
 
 @pytest.mark.parametrize("role", ["mooring_broker", "mooring_registry"])
-async def test_no_service_says_that_another_has_written(stack: Stack, role: str) -> None:
+async def test_no_service_writes_lines_as_another_service(stack: Stack, role: str) -> None:
     statement = (
         "INSERT INTO audit_log (actor, actor_id, action, subject, request_id, session_role)"
         " VALUES ('a', '', 'x.y', '', '', 'mooring_registry')"
@@ -128,20 +132,20 @@ async def test_no_service_says_that_another_has_written(stack: Stack, role: str)
     assert written == role
 
 
-async def test_lines_from_before_are_accused_of_nothing(stack: Stack) -> None:
+async def test_lines_from_before_the_proofs_are_not_reported(stack: Stack) -> None:
     line = forged(stack, OTTO.name, OTTO.id, "broker.delete", "1", "", None)
     stack.database.execute("UPDATE audit_log SET session_role = NULL, ticket = NULL")
     assert await unproved(stack) == set()
     forged(stack, "", "", "service.authenticate", "", "UNTRUSTED_SERVICE", None)
     assert await unproved(stack) == set()
-    # Among those that say who wrote them, one that does not say it is named.
+    # Between lines with a role, a line without one is reported.
     late = forged(stack, OTTO.name, OTTO.id, "broker.delete", "1", "", None)
     stack.database.execute("UPDATE audit_log SET session_role = NULL WHERE id = %s", late)
     assert await unproved(stack) == {late}
     assert line < late
 
 
-def test_a_ring_that_is_none_is_refused(tmp_path: Path) -> None:
+def test_an_invalid_ring_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "ring"
     key = base64.b64encode(bytes(31)).decode()
     file.write_text(json.dumps({"active": 1, "keys": [{"id": 1, "secret": key}]}))

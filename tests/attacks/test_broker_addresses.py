@@ -1,4 +1,4 @@
-"""An operator cannot make Mooring connect to what BROKER_ADDRESS_POLICY refuses."""
+"""An operator cannot make Mooring connect to an address that BROKER_ADDRESS_POLICY refuses."""
 
 import asyncio
 import os
@@ -32,7 +32,7 @@ LOOPBACK = ("127.0.0.1", "localhost", "127.1", "2130706433", "0x7f000001", "0177
 
 
 @pytest.mark.parametrize("host", LOOPBACK)
-async def test_nothing_on_this_machine_is_reached_under_another_name(host: str) -> None:
+async def test_this_machine_is_not_reached_under_another_name(host: str) -> None:
     reached = []
 
     async def note(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -53,7 +53,7 @@ async def test_nothing_on_this_machine_is_reached_under_another_name(host: str) 
 async def test_name_that_changes_its_address_reaches_nothing_else(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The name is looked up once, and what was looked at is what is connected to."""
+    """The name is resolved once, and the connection uses the addresses that were checked."""
     loop, asked = asyncio.get_running_loop(), []
 
     async def getaddrinfo(host: Any, port: Any, **options: Any) -> list[Any]:
@@ -75,7 +75,7 @@ async def test_name_that_changes_its_address_reaches_nothing_else(
         await emqx.close()
 
 
-async def test_of_several_addresses_those_that_are_refused_are_left_out(
+async def test_refused_addresses_of_a_name_are_left_out(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     found = ["127.0.0.1", "10.0.0.1", "::1", "169.254.169.254", "10.0.0.2", "10.0.0.1"]
@@ -105,7 +105,7 @@ async def test_certificate_is_checked_against_the_name_and_not_the_address() -> 
             await emqx.close()
 
 
-def test_no_setting_is_not_any(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_an_unset_policy_is_not_any(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_text("s" * 32)
     for name in os.environ:
@@ -125,7 +125,7 @@ def test_no_setting_is_not_any(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
         EnforcementConfig(**given)
 
 
-async def test_broker_of_this_machine_is_not_driven_and_its_problem_says_why(
+async def test_a_broker_on_this_machine_is_not_managed_and_its_problem_says_why(
     stack: Stack, tmp_path: Path
 ) -> None:
     with DynamicMosquitto(tmp_path, filled([])) as broker:
@@ -136,7 +136,7 @@ async def test_broker_of_this_machine_is_not_driven_and_its_problem_says_why(
                 " (BROKER_ADDRESS_POLICY)"
             )
             await until_state(stack, "problem", why)
-        # Only the database's owner exempts one, and only where it is.
+        # Only the database's owner can exempt a broker, and only at its present address.
         keep = "INSERT INTO local_brokers_kept VALUES (%s, %s)"
         kept = (stack.default_broker_id, f"127.0.0.1:{broker.port}")
         for role in ("mooring_broker", "mooring_operator", "mooring_registry"):
@@ -149,7 +149,7 @@ async def test_broker_of_this_machine_is_not_driven_and_its_problem_says_why(
             await until_state(stack, "problem", why)
 
 
-async def test_upgrade_keeps_the_brokers_of_this_machine_and_no_others(stack: Stack) -> None:
+async def test_the_upgrade_exempts_only_existing_brokers_on_this_machine(stack: Stack) -> None:
     name = f"{stack.database.name}_old"
     owner = stack.database.url("mooring")
     with psycopg.connect(stack.database.server.superuser_url(), autocommit=True) as connection:
@@ -188,6 +188,6 @@ async def test_upgrade_keeps_the_brokers_of_this_machine_and_no_others(stack: St
             connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
 
 
-async def test_api_that_is_nowhere_is_said_to_be_unreachable() -> None:
+async def test_an_api_without_an_address_is_reported_as_unreachable() -> None:
     with pytest.raises(ControlUnreachable, match="no connection"):
         await kicked("http://no-such-host.invalid:1", "device_a")

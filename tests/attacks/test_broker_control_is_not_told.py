@@ -1,4 +1,4 @@
-"""A token that is restricted to fleets is not told how its brokers are controlled, on any road."""
+"""No answer shows a token that is restricted to fleets how its brokers are managed."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ LOGIN, URL = "control-login-of-the-broker", "https://management.example.com:1808
 
 
 @pytest.mark.parametrize("role", ["viewer", "operator"])
-async def test_control_login_and_management_url_are_not_told(stack: Stack, role: str) -> None:
+async def test_login_and_management_url_are_hidden(stack: Stack, role: str) -> None:
     broker = await created(
         stack, management="emqx", management_url=URL, username=LOGIN, password="p"
     )
@@ -20,7 +20,7 @@ async def test_control_login_and_management_url_are_not_told(stack: Stack, role:
     allowed = {"mqtt_broker_id": broker_id, "allowed_broker_ids": [broker_id]}
     changed = await stack.admin("PATCH", "/fleets/demo", json=allowed)
     assert changed.status_code == 200, changed.text
-    # Its username was another one once, and is in the history and the audit log.
+    # It had another username before, which is in the history and the audit log.
     await stack.admin("PATCH", f"/brokers/{broker_id}", json={"username": f"{LOGIN}-2"})
     assert (await stack.register("d")).status_code == 201
     given: dict[str, Any] = {"name": "customer", "role": role, "fleet_ids": ["demo"]}
@@ -40,7 +40,7 @@ async def test_control_login_and_management_url_are_not_told(stack: Stack, role:
             served.add(path)
         if LOGIN in (await stack.admin("GET", asked.removeprefix("/api/v1"))).text:
             seen_by_admin.add(path)
-    # It is told of the broker, and others are told all of it.
+    # The token sees the broker without them; other tokens see all of it.
     assert {"/api/v1/brokers", "/api/v1/brokers/{broker_id}"} <= served & seen_by_admin
     [one] = (await stack.http.get("/api/v1/brokers", headers=headers)).json()["items"]
     assert (one["id"], one["username"], one["management_url"]) == (broker_id, None, None)

@@ -1,4 +1,4 @@
-"""A broker hears the passwords of its devices, and moves on with them."""
+"""A broker's operator learns the passwords of its devices, and tries them at their next broker."""
 
 import pytest
 
@@ -7,13 +7,13 @@ from tests.stack import Stack
 
 
 @pytest.mark.parametrize("way", ["sql", "asked"])
-async def test_what_one_broker_heard_does_not_open_the_next(stack: Stack, way: str) -> None:
+async def test_a_password_does_not_open_the_next_broker(stack: Stack, way: str) -> None:
     heard = (await stack.register("d")).json()["mqtt"]
     other = await stack.create_broker("Other")
     await stack.admin("PUT", "/devices/d", json={"mqtt_broker_id": other})
-    told = (await stack.connection("d")).json()
+    answer = (await stack.connection("d")).json()
     if way == "sql":
-        # What a broker that reads SQL compares with, and finds itself in.
+        # The hash with which a broker that reads SQL compares.
         rows = stack.database.execute(
             "SELECT salt, password_hash FROM mqtt_users WHERE %s = ANY (broker_ids)",
             other,
@@ -21,22 +21,24 @@ async def test_what_one_broker_heard_does_not_open_the_next(stack: Stack, way: s
         )
         hashed = "SELECT encode(sha256((%s::text || %s::text)::bytea), 'hex')"
         [(salt, kept)] = rows
-        assert stack.database.execute(hashed, salt, told["password"]) == [(kept,)]
+        assert stack.database.execute(hashed, salt, answer["password"]) == [(kept,)]
         assert stack.database.execute(hashed, salt, heard["password"]) != [(kept,)]
         return
     secret = secret_of(stack, other)
     async with asking(stack) as brokers:
-        login = told["username"], told["password"]
+        login = answer["username"], answer["password"]
         assert await brokers.connects(*login, secret=secret)
         assert not await brokers.connects(heard["username"], heard["password"], secret=secret)
-        # Nor does the next one's open the one before.
+        # The next broker's password does not open the previous one either.
         assert not await brokers.connects(*login)
 
 
 async def test_the_password_before_opens_only_brokers_that_heard_it(stack: Stack) -> None:
-    """A rotation keeps it for the same broker; a move keeps it for none that is new."""
-    told = (await stack.register("d")).json()["mqtt"]
-    login = told["username"], told["password"]
+    """After a rotation the same broker accepts the previous password; after a move a new one does
+    not.
+    """
+    answer = (await stack.register("d")).json()["mqtt"]
+    login = answer["username"], answer["password"]
     ours = secret_of(stack, stack.default_broker_id)
     other = await stack.create_broker("Other")
     secret = secret_of(stack, other)

@@ -1,4 +1,4 @@
-"""A broker's secret reaches the devices that this broker was told, and no others."""
+"""A broker's secret gives access to devices that were notified of this broker, and to no others."""
 
 import asyncio
 import json
@@ -20,12 +20,12 @@ IS_ONLINE = "SELECT is_online, last_seen_at FROM devices WHERE uuid = %s"
 
 @dataclass
 class Customers:
-    """The devices are of one customer, the secret is of a broker of another."""
+    """The devices belong to one customer; the secret is of another customer's broker."""
 
     brokers: Asking
     secret: str
     broker_id: int
-    # Of a device that is B's.
+    # The login of one of B's devices.
     mqtt: dict[str, Any]
 
 
@@ -64,7 +64,7 @@ def refused_notices(broker_id: int) -> float:
 async def test_a_broker_never_says_whether_a_device_of_another_is_online(
     customers: Customers,
 ) -> None:
-    """Neither that it is there, nor that it has gone, nor that it was seen."""
+    """It can report neither a connection, nor its end, nor a last use."""
     stack, username = customers.brokers.stack, customers.mqtt["username"]
     before = refused_notices(customers.broker_id)
     came = {"event": "client.connected", "clientid": "of-b", "username": username}
@@ -74,7 +74,8 @@ async def test_a_broker_never_says_whether_a_device_of_another_is_online(
             await asyncio.sleep(0.02)
     for uuid in ("of-b", "slow"):
         assert stack.database.execute(IS_ONLINE, uuid) == [(False, None)]
-    # Its own broker says that it is there; the other one neither ends nor outvotes that.
+    # The device's own broker reports it as online; the other broker can neither end nor change
+    # that.
     await events(customers, customers.brokers.secret, came)
     left = came | {"event": "client.disconnected", "timestamp": 4_000_000_000_000}
     await events(customers, customers.secret, left)
@@ -86,7 +87,7 @@ async def test_a_broker_never_says_whether_a_device_of_another_is_online(
             await asyncio.sleep(0.02)
 
 
-async def test_many_notices_of_one_broker_never_displace_those_of_another(
+async def test_many_notices_of_one_broker_do_not_displace_those_of_another(
     customers: Customers,
 ) -> None:
     stack, username = customers.brokers.stack, customers.mqtt["username"]
@@ -110,7 +111,7 @@ FORM = {"content-type": "application/x-www-form-urlencoded"}
 
 
 def questions(username: str, password: str, client_id: str) -> Iterator[tuple[str, Any, Any]]:
-    """Each question of each dialect: its path behind the secret, its body, its headers."""
+    """Each question of each dialect: its path after the secret, its body, its headers."""
     emqx = {"username": username, "clientid": client_id}
     topic = "iot/device/of-b/x"
     yield "/emqx/authenticate", {**emqx, "password": password}, {}
@@ -137,7 +138,7 @@ def questions(username: str, password: str, client_id: str) -> Iterator[tuple[st
 async def answers(
     customers: Customers, username: str, password: str, client_id: str = "any"
 ) -> list[tuple[str, int, list[tuple[str, str]], str]]:
-    """What the broker of A is told: everything of it but the time."""
+    """The answers to the broker of A, complete except for the time."""
     found = []
     for path, body, headers in questions(username, password, client_id):
         content = body if isinstance(body, str) else json.dumps(body)
@@ -154,7 +155,9 @@ async def answers(
 async def test_a_broker_never_learns_which_devices_of_others_there_are(
     customers: Customers,
 ) -> None:
-    """Whether there is one, whether it is disabled or slow to check, and what its password is."""
+    """The answers reveal neither whether a device exists, nor whether it is disabled or has a slow
+    hash, nor its password.
+    """
     unknown = await answers(customers, "device_never", "wrong")
     assert not any(
         "allow"
@@ -176,7 +179,7 @@ async def test_a_broker_never_learns_which_devices_of_others_there_are(
     assert not [text for *_, text in unknown if any(reason in text for reason in reasons)]
 
 
-async def test_operators_still_see_the_reasons_apart(customers: Customers) -> None:
+async def test_operators_can_distinguish_the_reasons(customers: Customers) -> None:
     def count(reason: str) -> float:
         labels = {"dialect": "mosquitto", "question": "connect", "reason": reason}
         return REGISTRY.get_sample_value("mooring_access_verdicts_total", labels) or 0.0
@@ -198,7 +201,7 @@ async def test_operators_still_see_the_reasons_apart(customers: Customers) -> No
 async def test_a_client_id_never_tells_of_a_device_of_another_broker(
     customers: Customers,
 ) -> None:
-    """A device of A's own, with the client id of B's device or of no device at all."""
+    """A device of A's uses the client id of B's device, or of no device at all."""
     stack = customers.brokers.stack
     await stack.register("of-a")
     await stack.admin("PUT", "/devices/of-a", json={"mqtt_broker_id": customers.broker_id})
@@ -211,7 +214,7 @@ async def test_a_client_id_never_tells_of_a_device_of_another_broker(
     for client_id in ("never", "of-b", "device_of-b", "mooring-of-b", "slow", "disabled"):
         for _ in range(2):  # from the database, then from memory
             assert await connects(client_id), client_id
-    # Where that device is told the same broker, the id is its own again.
+    # If that device is notified of the same broker, the client id belongs to it again.
     await stack.admin("PUT", "/devices/of-b", json={"mqtt_broker_id": customers.broker_id})
     other = (await stack.connection("of-b")).json()
     async with asyncio.timeout(15):

@@ -1,4 +1,4 @@
-"""Another client's connection never ends by what is told late, twice or in another order."""
+"""Notices that are late, repeated or in another order do not end another client's connection."""
 
 import asyncio
 import itertools
@@ -10,7 +10,7 @@ import pytest
 from tests.brokers import Asking, asking
 from tests.stack import Stack
 
-STANDS = "SELECT is_online FROM devices WHERE uuid = 'one'"
+IS_ONLINE = "SELECT is_online FROM devices WHERE uuid = 'one'"
 MS = 1_764_150_000_000
 
 
@@ -21,7 +21,7 @@ async def brokers(stack: Stack) -> AsyncIterator[Asking]:
 
 
 def emqx(event: str, port: int, at: int, **more: Any) -> dict[str, Any]:
-    """As the rule of docs/brokers/emqx.md selects it."""
+    """A notice as the rule of docs/brokers/emqx.md selects it."""
     times: dict[str, Any] = (
         {"connected_at": MS + at}
         if event == "connected"
@@ -39,7 +39,7 @@ def emqx(event: str, port: int, at: int, **more: Any) -> dict[str, Any]:
     }
 
 
-# A client connects again with the same client id: the first connection is taken over.
+# A client connects again with the same client id, and takes over the first connection.
 FIRST = emqx("connected", 1, 0)
 SECOND = emqx("connected", 2, 5_000)
 ORDERS = [
@@ -56,7 +56,7 @@ async def login_of(brokers: Asking, uuid: str) -> tuple[str, str]:
     return mqtt["username"], mqtt["password"]
 
 
-async def test_no_other_device_gets_in_with_the_client_id_of_a_connection_that_stands(
+async def test_no_other_device_takes_the_client_id_of_a_live_connection(
     brokers: Asking,
 ) -> None:
     stack = brokers.stack
@@ -69,28 +69,30 @@ async def test_no_other_device_gets_in_with_the_client_id_of_a_connection_that_s
             await brokers.emqx("event", **event | {"clientid": client_id})
         assert not await brokers.connects(*two, client_id), (reason, order)
         async with asyncio.timeout(15):
-            while stack.database.execute(STANDS) != [(True,)]:
+            while stack.database.execute(IS_ONLINE) != [(True,)]:
                 await asyncio.sleep(0.02)
-        # When the later one has ended, it is over, and the client id is free.
+        # When the later connection has ended, the client id is free.
         over = emqx("disconnected", 2, 9_000, reason="normal", clientid=client_id)
         await brokers.emqx("event", **over)
         assert await brokers.connects(*two, client_id)
     async with asyncio.timeout(15):
-        while stack.database.execute(STANDS) != [(False,)]:
+        while stack.database.execute(IS_ONLINE) != [(False,)]:
             await asyncio.sleep(0.02)
 
 
 async def test_replicas_never_write_what_is_older_over_what_is_newer(brokers: Asking) -> None:
-    """One hears of the connection that stands, the other later of the end of the one before."""
+    """One replica is notified of the live connection, the other later of the end of the previous
+    one.
+    """
     stack = brokers.stack
     await login_of(brokers, "one")
     async with asking(stack) as other:
         await brokers.emqx("event", **SECOND)
         async with asyncio.timeout(15):
-            while stack.database.execute(STANDS) != [(True,)]:
+            while stack.database.execute(IS_ONLINE) != [(True,)]:
                 await asyncio.sleep(0.02)
         await other.emqx("event", **emqx("disconnected", 1, 4_000, reason="tcp_closed"))
-        # What was said of another device since has been written.
+        # A notice of another device has been written since.
         await stack.register("two")
         await other.emqx("event", **SECOND | {"username": "device_two", "clientid": "d"})
         async with asyncio.timeout(15):
@@ -98,10 +100,10 @@ async def test_replicas_never_write_what_is_older_over_what_is_newer(brokers: As
                 (True,)
             ]:
                 await asyncio.sleep(0.02)
-    assert stack.database.execute(STANDS) == [(True,)]
+    assert stack.database.execute(IS_ONLINE) == [(True,)]
 
 
-async def test_client_ids_of_one_device_never_evict_those_of_another(brokers: Asking) -> None:
+async def test_client_ids_of_one_device_do_not_evict_those_of_another(brokers: Asking) -> None:
     one, two = await login_of(brokers, "one"), await login_of(brokers, "two")
     assert await brokers.connects(*one, "mine")
     assert await brokers.connects(*two, "c0")

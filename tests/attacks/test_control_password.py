@@ -1,4 +1,4 @@
-"""A broker's control password is handed out for the destination that it was given for alone."""
+"""A broker's control password is sent only to the destination for which it was set."""
 
 import random
 from collections.abc import Awaitable, Callable
@@ -25,7 +25,7 @@ Ask = Callable[..., Awaitable[httpx2.Response]]
 
 
 async def operator_of(stack: Stack) -> Ask:
-    """Asks with a token that may change brokers, and is no administrator's."""
+    """Calls with the token of an operator, who may change brokers and is not an administrator."""
     made = await stack.admin("POST", "/tokens", json={"name": "op", "role": "operator"})
     headers = {"Authorization": f"Bearer {made.json()['token']}"}
 
@@ -35,7 +35,7 @@ async def operator_of(stack: Stack) -> Ask:
     return ask
 
 
-async def told(stack: Stack, broker_id: int) -> pb.ManagedBroker:
+async def managed_broker(stack: Stack, broker_id: int) -> pb.ManagedBroker:
     [one] = [one for one in await managed(stack) if one.id == broker_id]
     return one
 
@@ -61,12 +61,12 @@ async def test_password_never_reaches_another_host_in_two_patches(stack: Stack) 
         assert left.status_code == 200, left.text
         assert ask_for_password(await operator("PATCH", path, json={"management": "mosquitto"}))
         assert await managed(stack) == []
-        # The way back is open: that is where the password was given for.
+        # Changing it back is allowed, because the password was set for that destination.
         back = {name: before[name] for name in ("host", "port", "protocol", "path")}
         back |= {"verify_certificate": before["verify_certificate"], "ca_cert": before["ca_cert"]}
         again = await operator("PATCH", path, json={"management": "mosquitto", **back})
         assert again.status_code == 200, again.text
-        assert (await told(stack, broker_id)).password == SECRET
+        assert (await managed_broker(stack, broker_id)).password == SECRET
 
 
 async def test_password_never_reaches_another_management(stack: Stack) -> None:
@@ -81,7 +81,7 @@ async def test_password_never_reaches_another_management(stack: Stack) -> None:
             assert ask_for_password(await operator("PATCH", path, json=change))
     again = {**change, "password": SECRET}
     assert (await operator("PATCH", path, json=again)).status_code == 200
-    assert (await told(stack, broker_id)).password == SECRET
+    assert (await managed_broker(stack, broker_id)).password == SECRET
     other = "emqx" if management == "rabbitmq" else "rabbitmq"
     assert ask_for_password(await operator("PATCH", path, json={"management": other}))
 
@@ -97,7 +97,7 @@ async def test_password_never_reaches_another_host_by_sql(stack: Stack) -> None:
         for step in steps:
             statement = f"UPDATE mqtt_broker_config SET {step} WHERE id = %s"
             stack.database.execute(statement, broker_id, role="mooring_operator")
-        one = await told(stack, broker_id)
+        one = await managed_broker(stack, broker_id)
         assert (one.WhichOneof("secret"), one.password) == ("password_error", "")
         assert "mqtts://mqtt.example.com:8883" in one.password_error
         assert "PATCH" in one.password_error
@@ -108,7 +108,7 @@ async def test_password_never_reaches_another_host_by_sql(stack: Stack) -> None:
         stack.database.execute(back, broker_id, role="mooring_operator")
 
 
-async def test_bytes_of_password_are_worthless_in_another_row(stack: Stack) -> None:
+async def test_encrypted_password_is_useless_in_another_row(stack: Stack) -> None:
     broker_id = await mosquitto(stack)
     other = await created(
         stack, name="other", management="mosquitto", username="u", password="x", host=EVIL
@@ -118,11 +118,11 @@ async def test_bytes_of_password_are_worthless_in_another_row(stack: Stack) -> N
         " FROM mqtt_broker_config WHERE id = %s) WHERE id = %s",
         *(broker_id, other["id"]),
     )
-    assert (await told(stack, other["id"])).WhichOneof("secret") == "password_error"
-    assert (await told(stack, broker_id)).password == SECRET
+    assert (await managed_broker(stack, other["id"])).WhichOneof("secret") == "password_error"
+    assert (await managed_broker(stack, broker_id)).password == SECRET
 
 
-async def test_destination_inside_the_bytes_cannot_be_changed(stack: Stack) -> None:
+async def test_destination_in_the_encrypted_password_cannot_be_changed(stack: Stack) -> None:
     broker_id = await mosquitto(stack, host="mqtt-1.example.com")
     stack.database.execute(
         "UPDATE mqtt_broker_config SET host = 'mqtt-2.example.com', password_encrypted ="
@@ -131,7 +131,7 @@ async def test_destination_inside_the_bytes_cannot_be_changed(stack: Stack) -> N
         broker_id,
         role="mooring_broker",
     )
-    assert "cannot be read" in (await told(stack, broker_id)).password_error
+    assert "cannot be read" in (await managed_broker(stack, broker_id)).password_error
 
 
 async def test_rollback_does_not_send_password_elsewhere(stack: Stack) -> None:
@@ -140,18 +140,18 @@ async def test_rollback_does_not_send_password_elsewhere(stack: Stack) -> None:
     path = f"/brokers/{broker['id']}"
     mine = {"host": "mine.example.com", "management": "mosquitto", **LOGIN}
     assert (await stack.admin("PATCH", path, json=mine)).status_code == 200
-    # Managed at one host, then at another: the password is asked for again, and may be given.
+    # It is managed at one host, then at another: the password is required again, and may be given.
     moved = {"host": "new.example.com", "password": SECRET}
     assert (await stack.admin("PATCH", path, json=moved)).status_code == 200
     assert ask_for_password(await operator("POST", f"{path}/rollback", json={"revision": 2}))
-    assert (await told(stack, broker["id"])).host == "new.example.com"
+    assert (await managed_broker(stack, broker["id"])).host == "new.example.com"
     wrong = await operator("POST", f"{path}/rollback", json={"revision": 2, "password": ""})
     assert ask_for_password(wrong)
     given = {"revision": 2, "password": "another"}
     assert (await operator("POST", f"{path}/rollback", json=given)).status_code == 200
-    one = await told(stack, broker["id"])
+    one = await managed_broker(stack, broker["id"])
     assert (one.host, one.password) == ("mine.example.com", "another")
-    # A revision whose own row was made by SQL, with the password of another destination.
+    # The row of the revision was made by SQL, with the password of another destination.
     for step in ("management = ''", f"host = '{EVIL}'", "management = 'mosquitto'"):
         statement = f"UPDATE mqtt_broker_config SET {step} WHERE id = %s"
         stack.database.execute(statement, broker["id"], role="mooring_operator")
@@ -170,7 +170,7 @@ async def test_deleted_broker_does_not_come_back_with_password_elsewhere(stack: 
     assert (await operator("DELETE", path)).status_code == 204
     assert ask_for_password(await operator("POST", f"{path}/rollback", json={"revision": 4}))
     assert (await operator("POST", f"{path}/rollback", json={"revision": 1})).status_code == 200
-    one = await told(stack, broker_id)
+    one = await managed_broker(stack, broker_id)
     assert (one.host, one.password) == ("mqtt.example.com", SECRET)
 
 
@@ -182,16 +182,16 @@ async def test_operator_does_not_replace_the_ca_of_a_managed_broker(stack: Stack
     body = {"replacement": {"pem": evil}, "threshold_percent": 0}
     refused = await operator("POST", rotation, json=body)
     assert refused.status_code == 403, refused.text
-    assert (await told(stack, broker_id)).ca_cert == old
+    assert (await managed_broker(stack, broker_id)).ca_cert == old
     for change in ({"ca_cert": evil}, {"ca_cert": None}):
         change_it = await operator("PATCH", f"/brokers/{broker_id}", json=change)
         assert ask_for_password(change_it)
-    # Nor by SQL of the owner: what is trusted is compared, not what it is called.
+    # The owner cannot do it by SQL either: the certificates are compared, not their names.
     stack.database.execute("UPDATE certificates SET pem = %s WHERE id = %s", evil, ca_id)
-    assert (await told(stack, broker_id)).WhichOneof("secret") == "password_error"
+    assert (await managed_broker(stack, broker_id)).WhichOneof("secret") == "password_error"
 
 
-async def test_administrator_replaces_the_ca_and_password_goes_along(stack: Stack) -> None:
+async def test_administrator_replaces_the_ca_and_keeps_the_password(stack: Stack) -> None:
     operator, old, new = await operator_of(stack), root(), root()
     broker_id = await mosquitto(stack, ca_cert=old)
     path = f"/brokers/{broker_id}"
@@ -201,37 +201,37 @@ async def test_administrator_replaces_the_ca_and_password_goes_along(stack: Stac
     before = (await operator("GET", f"{path}/history")).json()["items"]
     for _ in range(2):
         assert (await stack.admin("POST", rotation, json=body)).status_code == 201
-        one = await told(stack, broker_id)
+        one = await managed_broker(stack, broker_id)
         assert (one.ca_cert, one.password) == (old + new, SECRET)
         refused = await operator("DELETE", rotation)
         assert refused.status_code == 403, refused.text
         assert (await stack.admin("DELETE", rotation)).status_code == 204
-        one = await told(stack, broker_id)
+        one = await managed_broker(stack, broker_id)
         assert (one.ca_cert, one.password) == (old, SECRET)
-    # That the password is encrypted anew is no change of the broker.
+    # Encrypting the password anew is not a change of the broker.
     assert (await operator("GET", f"{path}/history")).json()["items"] == before
     assert (await stack.admin("POST", rotation, json=body)).status_code == 201
     assert (await operator("POST", f"{rotation}/cutover", json={"force": True})).status_code == 403
     over = await stack.admin("POST", f"{rotation}/cutover", json={"force": True})
     assert over.status_code == 200, over.text
-    one = await told(stack, broker_id)
+    one = await managed_broker(stack, broker_id)
     assert (one.ca_cert, one.password) == (new, SECRET)
-    # By PATCH too; and a password that is for another place does not follow.
+    # The same by PATCH; a password for another destination is not kept.
     third = root()
     assert (await stack.admin("PATCH", path, json={"ca_cert": third})).status_code == 200
-    one = await told(stack, broker_id)
+    one = await managed_broker(stack, broker_id)
     assert (one.ca_cert, one.password) == (third, SECRET)
     moved = {"ca_cert": new, "host": EVIL}
     assert ask_for_password(await stack.admin("PATCH", path, json=moved))
     assert ask_for_password(await stack.admin("PATCH", path, json={"verify_certificate": False}))
-    # An operator may go on replacing CAs that no managed broker is verified with.
+    # An operator may still replace CAs that no managed broker uses.
     assert (await operator("PATCH", path, json={"management": ""})).status_code == 200
     assert (await operator("PATCH", path, json={"ca_cert": new})).status_code == 200
     assert ask_for_password(await operator("PATCH", path, json={"management": "mosquitto"}))
 
 
 def keep_as_before(stack: Stack, broker_id: int) -> None:
-    """Keeps the broker's password as earlier versions did, without a destination."""
+    """Stores the broker's password as earlier versions did, without a destination."""
     keys = EncryptionKeys.read(stack.encryption_keys_file)
     place = password_place(broker_id)
     with psycopg.connect(stack.database.url("mooring_broker"), autocommit=True) as connection:
@@ -243,7 +243,7 @@ def keep_as_before(stack: Stack, broker_id: int) -> None:
                 [broker_id],
             ).fetchall()
             for (kept,) in rows:
-                # The same password is the same bytes, as it was then.
+                # Equal passwords are equal bytes, as in earlier versions.
                 plain = keys.open(kept, place=place).plain
                 old = OLD.setdefault((broker_id, plain), keys.encrypt(plain, place=place))
                 connection.execute(
@@ -268,38 +268,38 @@ async def test_password_of_an_earlier_version_is_not_used_before_it_is_bound(sta
     OLD.clear()
     broker_id = await mosquitto(stack, ca_cert=root())
     path = f"/brokers/{broker_id}"
-    # One that an attacker has moved while it was not managed, and had no time to manage again.
+    # An attacker moved this broker while it was not managed, and could not manage it again yet.
     parked = await created(stack, name="parked", management="mosquitto", **LOGIN)
     await stack.admin("PATCH", f"/brokers/{parked['id']}", json={"management": "", "host": EVIL})
-    # And one that never was managed.
+    # This broker was never managed.
     plain = await created(stack, name="plain", **LOGIN)
     await stack.admin("PATCH", f"/brokers/{plain['id']}", json={"host": EVIL})
     for each in (broker_id, parked["id"], plain["id"]):
         keep_as_before(stack, each)
-    assert "broker_service.reencrypt" in (await told(stack, broker_id)).password_error
-    # What has nothing to do with that can be changed meanwhile.
+    assert "broker_service.reencrypt" in (await managed_broker(stack, broker_id)).password_error
+    # Other settings can be changed meanwhile.
     assert (await stack.admin("PATCH", path, json={"keep_alive": 7})).status_code == 200
     before = (await stack.admin("GET", f"{path}/history")).json()
     assert await bind(stack) == 3 * (1 + 2)
     assert await bind(stack) == 0
-    assert (await told(stack, broker_id)).password == SECRET
+    assert (await managed_broker(stack, broker_id)).password == SECRET
     assert (await stack.admin("GET", f"{path}/history")).json() == before
     for each in (parked["id"], plain["id"]):
         manage = {"management": "mosquitto"}
         assert ask_for_password(await stack.admin("PATCH", f"/brokers/{each}", json=manage))
         home = {**manage, "host": "mqtt.example.com"}
         assert (await stack.admin("PATCH", f"/brokers/{each}", json=home)).status_code == 200
-        assert (await told(stack, each)).password == SECRET
+        assert (await managed_broker(stack, each)).password == SECRET
 
 
 @pytest.mark.parametrize("seed", range(6))
 async def test_no_sequence_of_changes_sends_password_elsewhere(stack: Stack, seed: int) -> None:
-    """Whatever is done without knowing the password, in whatever order."""
+    """No sequence of changes without the password sends it elsewhere."""
     rng = random.Random(seed)  # noqa: S311 - so that it can be repeated
     operator, cas = await operator_of(stack), [root() for _ in range(2)]
     broker = await created(stack, management="mosquitto", ca_cert=cas[0], **LOGIN)
     broker_id, path = broker["id"], f"/brokers/{broker['id']}"
-    given = await told(stack, broker_id)
+    given = await managed_broker(stack, broker_id)
     rest = {"management": "", "management_url": ""}
     changes: list[dict[str, Any]] = [
         {"host": EVIL},

@@ -1,7 +1,7 @@
-"""Which rights each role of the database has, exactly: one that is granted by accident fails here.
+"""The exact rights of each role of the database: a right that is granted by accident fails here.
 
-The rights are those that a role can use, from wherever it has them: its own, those of everybody, or
-those of a role that it is a member of.
+The rights are all that a role can use: its own, those of PUBLIC, and those of roles that it is a
+member of.
 """
 
 import re
@@ -13,8 +13,8 @@ import migrations
 from local.postgres import Postgres
 from tests.stack import ROLES, Database
 
-# Rights on tables and views; in parentheses, on these columns alone. An asterisk would say that the
-# role may grant it to others.
+# Rights on tables and views; the columns are in parentheses if the right is limited to them. An
+# asterisk would mean that the role may grant it to others.
 TABLES = {
     "mooring_access": {
         "access_changes": "SELECT",
@@ -167,16 +167,16 @@ TABLES = {
     },
 }
 SEQUENCES = {"mooring_broker": {"mqtt_broker_config_id_seq": "USAGE"}}
-# The functions of ours that are not for their owner alone; triggers need no right.
+# Functions of Mooring that other roles than their owner may call; triggers need no right.
 FUNCTIONS = {
     "end_long_readers": {"mooring_registry"},
     "reserved_for": {"mooring_operator", "mooring_registry"},
     "revoke_fleet_devices": {"mooring_registry"},
     "rollout_position": {"mooring_broker", "mooring_operator", "mooring_registry"},
 }
-# Of PostgreSQL's own functions, those that everybody else may not call.
+# PostgreSQL's own functions that PUBLIC may not call.
 SYSTEM_FUNCTIONS = {("mooring_registry", "pg_logical_emit_message")}
-# Which rows of a table a role sees and writes, where that is not all of them.
+# The rows of a table that a role sees and writes, if these are not all.
 POLICIES = {
     ("leases", "mooring_registry", "(name <> 'audit_seals'::text)"),
     ("leases", "mooring_sealer", "(name = 'audit_seals'::text)"),
@@ -188,12 +188,12 @@ Rights = dict[str, dict[str, dict[str, set[str]]]]
 
 @pytest.fixture(autouse=True)
 def contained(database: Database) -> None:
-    """Rights on a database are not in its template."""
+    """Sets the rights on the database, which a copy does not have from its template."""
     migrations.upgrade(database.url("mooring"))
 
 
 def parsed(matrix: dict[str, dict[str, str]]) -> Rights:
-    """By role, relation and right the columns; none of them where it is on all."""
+    """The columns by role, relation and right; no columns if the right is on the whole relation."""
     return {
         role: {
             relation: {
@@ -207,7 +207,7 @@ def parsed(matrix: dict[str, dict[str, str]]) -> Rights:
 
 
 def found(database: Database, query: str, kinds: str, rights: tuple[str, ...]) -> Rights:
-    """What `query` says of each role, relation of one of the `kinds`, right."""
+    """The rights in the result of `query` for each role and each relation of one of the `kinds`."""
     every = [option for right in rights for option in (right, f"{right} WITH GRANT OPTION")]
     rows = database.execute(query, list(ROLES), every, list(kinds))
     result: Rights = {}
@@ -237,7 +237,7 @@ COLUMNS = f"""
 """
 
 
-def test_the_matrix_is_about_every_role(database: Database) -> None:
+def test_the_matrix_has_every_role(database: Database) -> None:
     query = """
         SELECT rolname FROM pg_roles
         WHERE NOT rolsuper AND rolname <> 'mooring' AND NOT starts_with(rolname, 'pg_')
@@ -245,7 +245,7 @@ def test_the_matrix_is_about_every_role(database: Database) -> None:
     assert {name for (name,) in database.execute(query)} == set(ROLES) == TABLES.keys()
 
 
-def test_rights_on_tables_are_these(database: Database) -> None:
+def test_rights_on_tables_are_exact(database: Database) -> None:
     on_tables: tuple[str, ...] = (
         "SELECT",
         "INSERT",
@@ -268,13 +268,13 @@ def test_rights_on_tables_are_these(database: Database) -> None:
         assert rights[role] == expected[role], role
 
 
-def test_rights_on_sequences_are_these(database: Database) -> None:
+def test_rights_on_sequences_are_exact(database: Database) -> None:
     on_sequences = ("USAGE", "SELECT", "UPDATE")
     rights = found(database, relations("has_sequence_privilege"), "S", on_sequences)
     assert rights == parsed(SEQUENCES)
 
 
-def test_rights_on_functions_are_these(database: Database) -> None:
+def test_rights_on_functions_are_exact(database: Database) -> None:
     query = f"""
         SELECT role, proname FROM unnest(%s::text[]) AS role, pg_proc
         WHERE pronamespace::regnamespace::text {OURS}
@@ -286,10 +286,10 @@ def test_rights_on_functions_are_these(database: Database) -> None:
     assert called == FUNCTIONS
 
 
-def test_what_a_function_names_is_not_looked_for_on_the_path_of_its_caller(
+def test_functions_do_not_use_the_search_path_of_the_caller(
     database: Database,
 ) -> None:
-    """Its body was resolved when it was made, or it has a path of its own."""
+    """Its body was resolved when it was made, or it sets its own search path."""
     query = f"""
         SELECT proname, prosqlbody IS NOT NULL, proconfig FROM pg_proc
         WHERE pronamespace::regnamespace::text {OURS}
@@ -304,7 +304,7 @@ def test_what_a_function_names_is_not_looked_for_on_the_path_of_its_caller(
         ), name
 
 
-def test_what_postgresql_keeps_from_everybody_is_kept_from_a_role(database: Database) -> None:
+def test_rights_that_postgresql_revokes_from_public_stay_revoked(database: Database) -> None:
     functions = """
         SELECT role, proname FROM unnest(%s::text[]) AS role, pg_proc
         WHERE pronamespace = 'pg_catalog'::regnamespace
@@ -323,12 +323,12 @@ def test_what_postgresql_keeps_from_everybody_is_kept_from_a_role(database: Data
           AND (relname, right_) <> ('pg_settings', 'UPDATE')
     """
     assert database.execute(catalogs, list(ROLES)) == []
-    # None may set what only a superuser sets, or gets rights on what is to be made.
+    # No role may set what only a superuser sets, or has rights on future objects.
     assert database.execute("SELECT parname FROM pg_parameter_acl") == []
     assert database.execute("SELECT defaclobjtype FROM pg_default_acl") == []
 
 
-def test_which_rows_a_role_sees(database: Database) -> None:
+def test_rows_that_a_role_sees_are_exact(database: Database) -> None:
     query = """
         SELECT tablename::text, unnest(roles)::text, qual FROM pg_policies
         WHERE permissive = 'PERMISSIVE' AND cmd = 'ALL' AND with_check IS NULL
@@ -344,8 +344,8 @@ def test_which_rows_a_role_sees(database: Database) -> None:
         database.execute("DELETE FROM leases")
 
 
-def test_no_role_can_make_or_own_anything_anywhere(database: Database) -> None:
-    """Nor is one a member of another, by which it could."""
+def test_no_role_can_make_or_own_an_object(database: Database) -> None:
+    """Nor is a role a member of another one with which it could."""
     schemas = """
         SELECT role, nspname FROM unnest(%s::text[]) AS role, pg_namespace
         WHERE has_schema_privilege(role, pg_namespace.oid, 'CREATE')
@@ -381,7 +381,7 @@ def test_no_role_can_make_or_own_anything_anywhere(database: Database) -> None:
 def test_a_role_does_not_leave_the_database(
     database: Database, postgres: Postgres, name: str
 ) -> None:
-    """There it could make what it may not make here."""
+    """In another database it could make objects that it cannot make here."""
     for role in ROLES:
         with pytest.raises(psycopg.OperationalError, match="permission denied for database"):
             psycopg.connect(postgres.url(role, database.password, name))

@@ -1,4 +1,4 @@
-"""What a role of the database must not reach: each connects from outside, and tries."""
+"""What a stolen role of the database cannot do: each test connects as a client and tries."""
 
 import time
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from registry_service.admission.reader_store import ReaderStore
 from tests.stack import ROLES, Database
 
 DENIED = "42501"
-# A role that is stolen gets no further by any of these.
+# Statements that do not help an attacker with a stolen role.
 ATTEMPTS = (
     "SELECT lo_create(0)",
     "SELECT lo_creat(-1)",
@@ -46,7 +46,7 @@ ATTEMPTS = (
     "DELETE FROM turns",
     "UPDATE turns SET name = 'mine'",
 )
-# Waits for what changes wait for.
+# Waits for a lock that changes need.
 TURNS = (
     "SELECT FROM turns FOR UPDATE",
     "SELECT FROM turns FOR SHARE",
@@ -56,12 +56,12 @@ TURNS = (
 
 @pytest.fixture(autouse=True)
 def contained(database: Database) -> None:
-    """Rights on a database are not in its template."""
+    """Sets the rights on the database, which a copy does not have from its template."""
     migrations.upgrade(database.url("mooring"))
 
 
 def refusal(database: Database, role: str, statement: str) -> str:
-    """The SQLSTATE; empty where the role may."""
+    """The SQLSTATE of the error; empty if the role may."""
     with psycopg.connect(database.url(role), autocommit=True) as connection:
         return refused(connection, statement)
 
@@ -80,7 +80,7 @@ def test_a_role_cannot(database: Database, role: str) -> None:
     expected = dict.fromkeys(ATTEMPTS, DENIED)
     services = ("mooring_broker", "mooring_registry")
     if role in services:
-        # It may lock the rows, and so may update them: to nothing else than what they are.
+        # It may lock the rows, and so may update them, but only to their present values.
         expected["UPDATE turns SET name = 'mine'"] = "23514"
     if role == "mooring_registry":
         expected["BEGIN; LOCK TABLE devices IN SHARE MODE; COMMIT"] = ""
@@ -91,7 +91,7 @@ def test_a_role_cannot(database: Database, role: str) -> None:
     assert found == expected
 
 
-def test_a_role_without_more_to_it_is_nothing(database: Database) -> None:
+def test_no_role_has_an_attribute_of_a_superuser(database: Database) -> None:
     query = """
         SELECT rolname FROM pg_roles WHERE rolname = ANY (%s)
           AND (rolsuper OR rolcreaterole OR rolcreatedb OR rolreplication OR rolbypassrls)
@@ -99,7 +99,7 @@ def test_a_role_without_more_to_it_is_nothing(database: Database) -> None:
     assert database.execute(query, list(ROLES)) == []
 
 
-def test_a_reader_does_not_see_what_others_ask(database: Database) -> None:
+def test_a_reader_does_not_see_statements_of_others(database: Database) -> None:
     query = "SELECT DISTINCT query FROM pg_stat_activity WHERE usename <> current_user"
     with psycopg.connect(database.url("mooring_registry")):
         seen = {row[0] for row in database.execute(query, role="mqtt_reader")}
@@ -108,7 +108,7 @@ def test_a_reader_does_not_see_what_others_ask(database: Database) -> None:
 
 @pytest.fixture
 def crowded(database: Database) -> Iterator[list[psycopg.Connection]]:
-    """All the connections that mqtt_reader can have."""
+    """Opens all the connections that mqtt_reader may have."""
     with ExitStack() as exits:
         held: list[psycopg.Connection] = []
         while len(held) < 50:
@@ -128,7 +128,7 @@ def test_a_reader_does_not_take_every_connection(
 
 
 async def test_a_transaction_of_a_reader_does_not_stay_open(database: Database) -> None:
-    """Whatever it says of its own timeouts; other roles' sessions are left alone."""
+    """This holds whatever timeouts it sets; sessions of other roles go on."""
     engine = engine_of(database.url("mooring_registry"), pool_size=1)
     with (
         psycopg.connect(database.url("mqtt_reader"), autocommit=True) as quiet,

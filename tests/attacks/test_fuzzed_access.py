@@ -1,4 +1,4 @@
-"""Whatever a broker sends is a verdict or a refusal, and never a fault of ours."""
+"""Any request of a broker gets a verdict or a refusal, and never an internal error."""
 
 import asyncio
 import random
@@ -23,8 +23,8 @@ async def brokers(stack: Stack) -> AsyncIterator[Asking]:
         yield running
 
 
-async def test_no_body_of_any_dialect_is_a_fault(brokers: Asking) -> None:
-    chance = random.Random(time.time_ns())  # noqa: S311 - what is tried is no secret
+async def test_no_body_of_any_dialect_is_an_internal_error(brokers: Asking) -> None:
+    chance = random.Random(time.time_ns())  # noqa: S311 - inputs of a test are no secret
     until = time.monotonic() + FUZZED_S
 
     async def ask() -> None:

@@ -1,4 +1,6 @@
-"""Device API keys are guessed: at every door, from one address or many, at some replicas."""
+"""An attacker guesses device API keys: with every call, from one or many addresses, at some
+replicas.
+"""
 
 import asyncio
 from collections.abc import Iterable
@@ -27,7 +29,7 @@ WRONG = "wrong-api-key-"
 
 @pytest.fixture(autouse=True)
 def _one_period(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A test does not end in another period than it began in."""
+    """Ensures that the test ends in the same period in which it began."""
     monkeypatch.setattr(module, "PERIOD_S", 1_000_000_000)
 
 
@@ -45,9 +47,9 @@ async def over_http(stack: Stack, door: str, uuid: str, api_key: str) -> httpx2.
 async def shown(
     peer: Peer, tried: Iterable[tuple[str, str, str]], method: str = "GetConnections"
 ) -> list[str]:
-    """What comes of showing API keys, in order: a reason, or nothing where it was right.
+    """The results of using API keys in order: the reason of the refusal, or empty if it was right.
 
-    Each is a uuid, an API key and an address.
+    Each try is a uuid, an API key and an address.
     """
     requests = [
         pb.ConnectionRequest(uuid=uuid, device_api_key=key, source_address=address)
@@ -66,7 +68,7 @@ async def shown(
 
 
 async def registered(stack: Stack, uuid: str, address: str = HOME) -> None:
-    """From an address, with the API key that `right` gives."""
+    """Registers from an address, with the API key that `right` gives."""
     request = pb.RegisterDevicesRequest(
         registrations=[registration(uuid, stack.provisioning_key, source_address=address)]
     )
@@ -79,7 +81,7 @@ def right(uuid: str) -> str:
 
 
 @pytest.mark.parametrize("door", DOORS)
-async def test_no_door_lets_a_device_key_be_guessed_without_end(stack: Stack, door: str) -> None:
+async def test_no_call_allows_endless_guesses(stack: Stack, door: str) -> None:
     await stack.register("d")
     answers = [await over_http(stack, door, "d", f"{WRONG}{n}") for n in range(30)]
     expected = 409 if door == "register" else 401
@@ -88,15 +90,15 @@ async def test_no_door_lets_a_device_key_be_guessed_without_end(stack: Stack, do
     refused = answers[-1]
     assert refused.json()["reason"] == "RATE_LIMITED"
     assert int(refused.headers["Retry-After"]) > 0
-    # A right one is not told from a wrong one, at any door.
+    # No call distinguishes the right key from a wrong one now.
     for other in DOORS:
         assert (await over_http(stack, other, "d", "test-api-key")).status_code == 429
-    # What comes from the same address otherwise is not affected.
+    # Other requests from the same address are not affected.
     assert (await stack.register("new")).status_code == 201
     assert (await stack.connection("new")).status_code == 200
 
 
-async def test_one_batch_is_no_way_around_it(stack: Stack) -> None:
+async def test_one_batch_does_not_avoid_the_limit(stack: Stack) -> None:
     await registered(stack, "d")
     tried = [("d", f"{WRONG}{n}", ELSEWHERE) for n in range(500)] + [("d", right("d"), ELSEWHERE)]
     for method in ("GetConnections", "RotateCredentials"):
@@ -105,7 +107,7 @@ async def test_one_batch_is_no_way_around_it(stack: Stack) -> None:
         assert reasons[-1] == "RATE_LIMITED"
 
 
-async def test_a_device_that_is_guessed_at_is_not_kept_out(stack: Stack) -> None:
+async def test_a_device_under_attack_is_still_served(stack: Stack) -> None:
     await registered(stack, "d")
     addresses = [f"198.51.100.{n}" for n in range(40)]
     tried = [("d", f"{WRONG}{n}", address) for n in range(20) for address in addresses]
@@ -117,7 +119,7 @@ async def test_a_device_that_is_guessed_at_is_not_kept_out(stack: Stack) -> None
     assert await shown(stack.registry, [("d", right("d"), f"::ffff:{HOME}")]) == [""]
 
 
-async def test_a_device_that_has_moved_is_known_where_it_proves_itself_meanwhile(
+async def test_a_device_under_attack_is_served_where_it_has_authenticated(
     stack: Stack,
 ) -> None:
     await registered(stack, "d")
@@ -129,27 +131,27 @@ async def test_a_device_that_has_moved_is_known_where_it_proves_itself_meanwhile
         assert await shown(stack.registry, [("d", right("d"), address)]) == [expected]
 
 
-async def test_an_address_does_not_try_all_devices(stack: Stack) -> None:
+async def test_an_address_cannot_try_all_devices(stack: Stack) -> None:
     await registered(stack, "neighbour", ELSEWHERE)
     await registered(stack, "d")
     tried = [(f"u{n}", WRONG, f"2001:db8::{n:x}") for n in range(PER_ADDRESS)]
     assert set(await shown(stack.registry, tried)) == {"DEVICE_UNAUTHENTICATED"}
-    # Addresses of one network are one host's.
+    # Addresses of one IPv6 network count as one host.
     assert await shown(stack.registry, [("d", right("d"), "2001:db8::ffff:1")]) == ["RATE_LIMITED"]
     tried = [(f"u{n}", WRONG, ELSEWHERE) for n in range(PER_ADDRESS)]
     await shown(stack.registry, tried)
     assert await shown(stack.registry, [("d", right("d"), ELSEWHERE)]) == ["RATE_LIMITED"]
-    # Devices that have been there before are not kept out, nor is a new one.
+    # Devices that authenticated from there before are still served, and so is a new one.
     assert await shown(stack.registry, [("neighbour", right("neighbour"), ELSEWHERE)]) == [""]
     await registered(stack, "new", ELSEWHERE)
 
 
-async def test_replicas_do_not_multiply_what_may_be_tried(stack: Stack) -> None:
+async def test_replicas_do_not_multiply_the_limit(stack: Stack) -> None:
     await registered(stack, "d")
     second = await stack.another_registry()
     await shown(stack.registry, [("d", WRONG, ELSEWHERE)] * PER_DEVICE_AND_ADDRESS)
     async with asyncio.timeout(PATIENCE_S):
-        # What it looks at until it has heard is counted too.
+        # Guesses before it reads the counts of the others are counted too.
         while await shown(second, [("d", right("d"), ELSEWHERE)]) != ["RATE_LIMITED"]:
             await asyncio.sleep(0.05)
     assert await shown(second, [("d", right("d"), HOME)]) == [""]
@@ -159,7 +161,7 @@ async def test_replicas_do_not_multiply_what_may_be_tried(stack: Stack) -> None:
     assert count == PER_DEVICE_AND_ADDRESS
 
 
-async def test_guessing_does_not_tell_which_devices_there_are(stack: Stack) -> None:
+async def test_guessing_does_not_reveal_which_devices_exist(stack: Stack) -> None:
     await registered(stack, "there")
     found = {}
     for uuid in ("there", "absent"):
@@ -167,7 +169,7 @@ async def test_guessing_does_not_tell_which_devices_there_are(stack: Stack) -> N
     assert found["there"] == found["absent"]
 
 
-async def test_a_restricted_provisioning_key_does_not_tell_it_either(stack: Stack) -> None:
+async def test_a_restricted_provisioning_key_does_not_reveal_it_either(stack: Stack) -> None:
     await registered(stack, "there")
     made = await stack.admin(
         "POST", "/provisioning-keys", json={"fleet_id": "demo", "uuid_prefix": "mine-"}
@@ -187,7 +189,7 @@ async def test_a_restricted_provisioning_key_does_not_tell_it_either(stack: Stac
     assert found["there"] == found["absent"]
 
 
-async def test_guessing_does_not_go_unseen_and_does_not_fill_the_audit_log(stack: Stack) -> None:
+async def test_guessing_is_logged_and_does_not_fill_the_audit_log(stack: Stack) -> None:
     await stack.register("d")
     for n in range(40):
         await stack.connection("d", f"{WRONG}{n}")
@@ -209,7 +211,7 @@ async def test_guessing_does_not_go_unseen_and_does_not_fill_the_audit_log(stack
     assert WRONG not in str(stored)
 
 
-async def test_a_device_does_not_rotate_without_end(
+async def test_a_device_cannot_rotate_without_limit(
     stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(records, "ROTATIONS_PER_HOUR", 5)
@@ -220,7 +222,7 @@ async def test_a_device_does_not_rotate_without_end(
     assert 0 < int(answers[-1].headers["Retry-After"]) <= 5_400
     second = await stack.another_registry()
     assert await shown(second, [("d", "test-api-key", "")], "RotateCredentials") == ["RATE_LIMITED"]
-    # It keeps its password, and moves with another.
+    # It keeps its password, and gets another one when it moves.
     assert (await stack.connection("d")).json()["password"] == answers[4].json()["password"]
     other = await stack.create_broker("Other")
     await stack.admin("PUT", "/devices/d", json={"mqtt_broker_id": other})
@@ -262,7 +264,7 @@ async def test_rotations_do_not_fill_the_audit_log(stack: Stack) -> None:
         await stack.register(uuid)
     for uuid in names:
         await rotate(uuid, 1 if uuid == "once" else 4)
-    # The first of each at once.
+    # The first one of each is written at once.
     first = [(uuid, 1, None, None, "mooring_registry") for uuid in names]
     assert stack.database.execute(LINES, began) == first
     for uuid in names[:-1]:
@@ -278,11 +280,11 @@ async def test_rotations_do_not_fill_the_audit_log(stack: Stack) -> None:
         ("ended", 3, True, True, "mooring_registry"),
     ]
     found = stack.database.execute(LINES, began)
-    # The database writes the two of a rotation in the order that it likes.
+    # The order of the two lines of a rotation is not defined.
     assert found[:5] == first
     assert sorted(found[5:7], key=str) == sorted(later[:2], key=str)
     assert found[7:] == later[2:]
-    # An hour that was ended begins anew.
+    # A period that has ended begins anew.
     await rotate("ended", 1)
     await rotate("still", 1)
     assert stack.database.execute(LINES, began)[9:] == [

@@ -1,6 +1,6 @@
-"""A broker that means harm exhausts neither the memory nor the time of the process that drives it.
+"""A hostile broker cannot exhaust the memory or the time of the process that manages it.
 
-Memory is what Python has allocated at its peak, measured while a server of our own does its worst.
+The memory is the peak of what Python allocates while a hostile server of the test answers.
 """
 
 import asyncio
@@ -24,14 +24,14 @@ from registry_service.errors import ControlNotAllowed, ControlUnreachable, Contr
 from tests import hostile
 
 WRONG = (ControlUnreachable, ControlUnreadable, ControlNotAllowed)
-# What the server of the test sends is made before it is measured.
+# The server's bytes are made before the measurement.
 MOST_BYTES = 48 * 1024 * 1024
 PATIENCE_S = 30.0
 TOPIC = ANSWERS.encode()
 
 
 async def measured(attempt: Callable[[], Awaitable[Any]]) -> BaseException | None:
-    """What came of it, within bounds of memory and time."""
+    """The result of the call, within bounds of memory and time."""
     outcome: Any
     tracemalloc.start()
     begun = time.monotonic()
@@ -55,7 +55,7 @@ async def kicked(kind: type[Emqx] | type[RabbitMq], port: int) -> None:
 
 
 DEEP = b'{"data":' * 400_000
-# Each becomes a list, and what is unknown is skipped.
+# Each element becomes a list, and unknown fields are skipped.
 WIDE = b"[" + b"[]," * 2_500_000 + b"[]]"
 API_ATTACKS: dict[str, Callable[[], hostile.Behaviour]] = {
     "gzip_bomb": hostile.gzip_bomb,
@@ -87,7 +87,7 @@ async def test_management_api_does_not_exhaust_the_process(
     assert isinstance(outcome, WRONG), outcome
 
 
-async def test_management_api_that_drips_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_slow_management_api_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http_management, "KICK_S", 1.0)
     async with hostile.serving(hostile.slow_drip(0.05)) as port:
         begun = time.monotonic()
@@ -96,7 +96,7 @@ async def test_management_api_that_drips_is_given_up(monkeypatch: pytest.MonkeyP
     assert time.monotonic() - begun < 10
 
 
-async def test_management_api_does_not_redirect_the_login_elsewhere() -> None:
+async def test_management_api_does_not_redirect_the_login() -> None:
     reached: list[bytes] = []
 
     async def note(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -114,7 +114,7 @@ async def test_management_api_does_not_redirect_the_login_elsewhere() -> None:
     assert reached == []
 
 
-async def test_management_api_is_asked_for_no_compression_and_keeps_no_cookies() -> None:
+async def test_management_api_is_called_without_compression_and_cookies() -> None:
     heads: list[bytes] = []
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -175,8 +175,10 @@ async def test_mosquitto_does_not_exhaust_the_process(attack: str, accepts: bool
 
 
 @pytest.mark.parametrize("body", [DEEP, b'{"responses":' + WIDE + b"}"], ids=["deep", "wide"])
-async def test_answer_of_a_mosquitto_does_not_become_more_than_it_is(body: bytes) -> None:
-    """It holds what we look for in an answer, so that it is decoded."""
+async def test_decoding_an_answer_of_a_mosquitto_takes_no_more_memory_than_the_answer(
+    body: bytes,
+) -> None:
+    """The answer contains the expected fields, so that it is decoded."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         for reply in (hostile.ACCEPTED, hostile.SUBSCRIBED):

@@ -1,4 +1,4 @@
-"""No client keeps more connections of an HTTP server, or keeps one longer, than it may."""
+"""No client holds more connections of an HTTP server than allowed, or one for longer."""
 
 import asyncio
 import contextlib
@@ -20,7 +20,7 @@ FINE = b"GET /asgi HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"
 
 @pytest.fixture
 def certificate(tmp_path: Path) -> tuple[Path, Path, ssl.SSLContext]:
-    """A chain, its key, and what trusts it."""
+    """A certificate chain, its key, and the CA that issued it."""
     authority = trustme.CA()
     issued = authority.issue_cert("127.0.0.1")
     chain, key = tmp_path / "chain.pem", tmp_path / "key.pem"
@@ -33,7 +33,7 @@ def certificate(tmp_path: Path) -> tuple[Path, Path, ssl.SSLContext]:
 
 @contextlib.asynccontextmanager
 async def connected(address: tuple[str, int], count: int) -> AsyncIterator[list[socket.socket]]:
-    """So many connections that say nothing."""
+    """Opens so many connections that send nothing."""
     loop = asyncio.get_running_loop()
     with contextlib.ExitStack() as stack:
         opened = []
@@ -46,7 +46,7 @@ async def connected(address: tuple[str, int], count: int) -> AsyncIterator[list[
 
 
 async def ended(opened: list[socket.socket], count: int) -> None:
-    """Until at least `count` of them have been closed by the server."""
+    """Waits until the server has closed at least `count` of them."""
     loop = asyncio.get_running_loop()
 
     async def end(raw: socket.socket) -> None:
@@ -74,7 +74,7 @@ async def test_one_address_cannot_take_every_connection(
             await ended(opened, 4)
 
 
-async def test_idle_connections_make_room_when_there_is_none() -> None:
+async def test_idle_connections_are_closed_when_there_is_no_room() -> None:
     limits = HttpLimits(max_connections=20, idle_s=1.0)
     async with served(limits) as address, connected(address, 20):
         async with asyncio.timeout(PATIENCE_S):
@@ -85,14 +85,14 @@ async def test_idle_connections_make_room_when_there_is_none() -> None:
                 await asyncio.sleep(0.05)
 
 
-def test_connections_are_counted_by_host_and_not_for_proxies() -> None:
+def test_connections_are_counted_by_host_except_for_proxies() -> None:
     limits = HttpLimits(max_connections=10, max_connections_per_host=2)
     counted = Connections(limits, [ip_network("10.0.0.0/8")])
     hosts = [counted.enter(f"2001:db8::{number}") for number in range(3)]
     assert hosts[0] is not None
     assert hosts == [hosts[0], hosts[0], None]
     assert counted.enter("2001:db8:0:1::1") is not None
-    # The same host, seen through a socket of IPv6.
+    # The same host, through an IPv6 socket.
     assert counted.enter("192.0.2.1") == counted.enter("::ffff:192.0.2.1") == "192.0.2.1"
     assert counted.enter("192.0.2.1") is None
     proxied = [counted.enter("10.1.1.1") for _ in range(6)]
@@ -120,9 +120,7 @@ SLOW = HttpLimits(head_s=0.4, body_s=0.4, idle_s=0.4, quiet_s=0.2, linger_s=0.5)
         ),
     ],
 )
-async def test_a_byte_now_and_then_does_not_keep_a_connection(
-    beginning: bytes, status: int
-) -> None:
+async def test_a_slow_request_does_not_keep_a_connection(beginning: bytes, status: int) -> None:
     async with served(SLOW) as address, asyncio.timeout(PATIENCE_S):
         reader, writer = await asyncio.open_connection(*address)
         writer.write(beginning)
@@ -142,7 +140,7 @@ async def test_a_connection_without_a_request_is_closed() -> None:
         assert statuses(await said(address, b"GET /asgi HTTP/1.1\r\nHost: h\r\n\r\n")) == [200]
 
 
-async def test_a_body_that_makes_progress_may_take_its_time() -> None:
+async def test_a_body_that_makes_progress_is_not_cut_off() -> None:
     limits = HttpLimits(body_s=0.3, body_bytes_per_s=2_000, idle_s=0.3)
     async with served(limits) as address, asyncio.timeout(PATIENCE_S):
         for path in (DIRECT, ASGI):
@@ -160,7 +158,7 @@ async def test_a_body_that_makes_progress_may_take_its_time() -> None:
             writer.close()
 
 
-async def test_a_handshake_that_is_not_finished_ends(
+async def test_an_unfinished_handshake_is_closed(
     certificate: tuple[Path, Path, ssl.SSLContext],
 ) -> None:
     chain, key, tls = certificate
@@ -172,7 +170,7 @@ async def test_a_handshake_that_is_not_finished_ends(
                     raw.send(beginning)
                 await ended(opened, 5)
         async with asyncio.timeout(PATIENCE_S):
-            # Those that have ended are not counted any more.
+            # Closed connections are not counted any more.
             reader, writer = await asyncio.open_connection(*address, ssl=tls)
             writer.write(FINE)
             assert statuses(await reader.read()) == [200]
@@ -188,7 +186,7 @@ async def test_a_client_that_reads_nothing_does_not_keep_a_connection(path: str)
 
 
 async def ask_for_ever(raw: socket.socket, whole: bytes) -> None:
-    """Raises `ConnectionError` when the server has enough."""
+    """Sends requests until the server closes the connection; raises `ConnectionError` then."""
     async with asyncio.timeout(PATIENCE_S):
         while True:
             await asyncio.get_running_loop().sock_sendall(raw, whole)

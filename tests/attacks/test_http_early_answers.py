@@ -1,4 +1,4 @@
-"""A client that sends a large body quickly can read why it is refused, each time."""
+"""A client that sends a large body quickly always gets the reason why it is refused."""
 
 import asyncio
 import socket
@@ -33,7 +33,7 @@ KINDS = {
 
 
 def status_of(address: tuple[str, int], sent: bytes, tls: ssl.SSLContext | None) -> int:
-    """Of the answer that a client gets that first sends all, and then reads all."""
+    """The status of the answer, for a client that sends everything before it reads."""
     raw = socket.create_connection(address, timeout=20)
     with tls.wrap_socket(raw, server_hostname="127.0.0.1") if tls else raw as connection:
         connection.sendall(sent)
@@ -61,7 +61,7 @@ async def test_no_answer_is_lost_to_a_reset(
                     assert got == status, head[:60]
 
 
-async def test_what_is_read_after_an_answer_is_bounded() -> None:
+async def test_the_bytes_read_after_an_answer_are_bounded() -> None:
     limits = HttpLimits(linger_bytes=1024 * 1024)
     async with served(limits) as address:
         _, writer = await asyncio.open_connection(*address)
@@ -73,7 +73,7 @@ async def test_what_is_read_after_an_answer_is_bounded() -> None:
 
 
 async def flood(writer: asyncio.StreamWriter) -> None:
-    """Sends more than the kernel holds and the server drops. Raises `ConnectionError`."""
+    """Sends more than the kernel buffers and the server discards. Raises `ConnectionError`."""
     async with asyncio.timeout(20):
         for _ in range(1024):
             writer.write(CHUNKS[:65_536])

@@ -1,4 +1,4 @@
-"""No bytes make an HTTP server fail, hang, or forget a client that behaves."""
+"""No bytes make an HTTP server fail or hang, or affect other clients."""
 
 import asyncio
 import contextlib
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from chassis.http_limits import HttpLimits
 from tests.http_server import served, statuses
 
-# Short enough for a client that sends half a request.
+# The limits are short, because of clients that send half a request.
 LIMITS = HttpLimits(head_s=0.3, body_s=0.3, idle_s=0.3, quiet_s=0.1, linger_s=0.3)
 PATIENCE_S = 10.0
 TRIES = 5
@@ -76,14 +76,14 @@ BODIES = (
 
 @st.composite
 def requests(draw: st.DrawFn) -> bytes:
-    """More or less a request."""
+    """Bytes that resemble a request."""
     end = draw(ENDS)
     line = draw(METHODS) + b" " + draw(TARGETS) + draw(VERSIONS)
     return end.join([line, *draw(FIELDS), b"", b""]) + draw(BODIES)
 
 
 async def answered(address: tuple[str, int], sent: bytes, cuts: list[int]) -> bytes:
-    """What a client reads that sends `sent` in pieces, until the server closes."""
+    """The bytes that a client receives that sends `sent` in pieces, until the server closes."""
     reader, writer = await asyncio.open_connection(*address)
     try:
         async with asyncio.timeout(PATIENCE_S):

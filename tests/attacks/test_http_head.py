@@ -1,4 +1,6 @@
-"""No request line and no head costs an HTTP server more than its limit, or is read in two ways."""
+"""No request line and no head costs an HTTP server more than its limit, or can be read in
+two ways.
+"""
 
 import asyncio
 import contextlib
@@ -11,7 +13,7 @@ from tests.http_server import ASGI, DIRECT, MAX_BODY_BYTES, PATIENCE_S, said, se
 
 HEAD_BYTES = HttpLimits().head_bytes
 PIECE = 256 * 1024
-# Less than any deadline of the server.
+# Shorter than any deadline of the server.
 SOON_S = 5.0
 FLOOD_BYTES = 200 * 1024 * 1024
 
@@ -57,7 +59,7 @@ async def test_an_endless_head_takes_neither_time_nor_memory(kind: str) -> None:
         writer.close()
         after = resource.getrusage(resource.RUSAGE_SELF)
     assert statuses(answer)[0] in (400, 431)
-    # Both ends are in this process; what is beyond the limit is dropped as fast as it comes.
+    # Both ends are in this process; bytes beyond the limit are discarded as they arrive.
     assert after.ru_utime - before.ru_utime < 3
     assert after.ru_maxrss - before.ru_maxrss < 40 * 1024
 
@@ -132,12 +134,13 @@ SMUGGLED = request("GET /asgi HTTP/1.1", "Host: smuggled")
 
 
 @pytest.mark.parametrize("kind", AMBIGUOUS)
-async def test_nothing_that_can_be_read_in_two_ways_is_read(kind: str) -> None:
+async def test_an_ambiguous_request_is_refused(kind: str) -> None:
     async with served() as address:
         assert statuses(await said(address, AMBIGUOUS[kind] + SMUGGLED)) == [400]
-        # What was asked before is answered, once and in its order.
+        # Earlier requests are answered once and in their order.
         assert statuses(await said(address, FINE + AMBIGUOUS[kind] + SMUGGLED)) == [200, 400]
-        # At once, in one piece with what came before; a byte behind ends a line of HTTP/0.9.
+        # It comes in one piece with the requests before it. A byte after it ends a line of
+        # HTTP/0.9.
         async with asyncio.timeout(SOON_S):
             assert statuses(await said(address, FINE + AMBIGUOUS[kind] + b"x")) == [200, 400]
         halves = AMBIGUOUS[kind][:20], AMBIGUOUS[kind][20:] + SMUGGLED
@@ -154,12 +157,12 @@ async def test_a_pipeline_is_answered_in_order_and_not_kept_in_memory(path: str)
         answers = await said(address, whole * count + last + whole)
         assert statuses(answers) == [200] * (count + 1)
         grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-    # What was sent and what was answered are held here too.
+    # The test also holds what it sent and received.
     assert grown < 60 * 1024
 
 
 @pytest.mark.parametrize("path", [DIRECT, ASGI])
-async def test_chunks_of_a_byte_are_a_body_all_the_same(path: str) -> None:
+async def test_chunks_of_one_byte_are_a_valid_body(path: str) -> None:
     body = b"1\r\na\r\n" * MAX_BODY_BYTES + b"0\r\nX-Late: 1\r\n\r\n"
     head = request(f"POST {path} HTTP/1.1", "Host: h", CHUNKED, "Connection: close")
     async with served() as address:

@@ -1,4 +1,6 @@
-"""An offer of another protocol, or a client that waits with its body, loses no request."""
+"""An offer of another protocol, or a client that waits before it sends its body, loses no
+request.
+"""
 
 import asyncio
 import json
@@ -19,7 +21,7 @@ from tests.integration.registry_service.provisioning.test_device_handler import 
 from tests.stack import Stack
 
 OFFERS = {
-    # What Java's HttpClient sends over plain HTTP.
+    # The headers of Java's HttpClient over plain HTTP.
     "h2c": (
         "Connection: Upgrade, HTTP2-Settings",
         "Upgrade: h2c",
@@ -79,9 +81,7 @@ async def test_an_offer_is_ignored_and_the_connection_goes_on(
 
 
 @pytest.mark.parametrize("offer", OFFERS)
-async def test_a_device_and_a_broker_that_make_an_offer_are_served(
-    stack: Stack, offer: str
-) -> None:
+async def test_a_device_and_a_broker_with_an_offer_are_served(stack: Stack, offer: str) -> None:
     async with line_to(stack.gateway_url) as line:
         made = await line.ask(registration(stack.provisioning_key, "d", *OFFERS[offer]))
         assert made.status == 201
@@ -116,7 +116,7 @@ async def test_a_device_and_a_broker_that_make_an_offer_are_served(
 
 
 @pytest.mark.parametrize("path", [DIRECT, ASGI])
-async def test_a_client_that_waits_is_told_to_go_on_or_refused(
+async def test_a_waiting_client_gets_100_continue_or_a_refusal(
     address: tuple[str, int], path: str
 ) -> None:
     def head(where: str, length: int) -> bytes:
@@ -132,7 +132,7 @@ async def test_a_client_that_waits_is_told_to_go_on_or_refused(
             assert b" 200 " in answer
             rest = b"3" if b"content-length" in answer else b"1\r\n3\r\n0\r\n\r\n"
             assert await line.reader.readexactly(len(rest)) == rest
-        # Whether its body follows nobody knows: nothing else is read on this connection.
+        # The server cannot know whether the body follows, so it reads no more on this connection.
         await line.send(head(f"{path}/refused", 3))
         answer = await line.reader.readuntil(b"\r\n\r\n")
         assert b" 401 " in answer

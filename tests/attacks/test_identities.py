@@ -1,4 +1,4 @@
-"""A caller that is one of the services, or looks like one, is no other one and no person."""
+"""A caller with the identity of one service cannot act as another service or as a person."""
 
 import asyncio
 import contextlib
@@ -32,7 +32,7 @@ MANAGED = "/mooring.broker.v1.ManagementService/ListManagedBrokers"
 
 
 async def reason_of(peer: ServiceClient, method: str, metadata: Any) -> str:
-    """Why a call was not let in; "" if it was, whatever came of it then."""
+    """Why a call was refused at the door; "" if it was let in, whatever its result."""
     call: Any = peer.channel.unary_unary(method)
     try:
         await call(b"", timeout=10, metadata=tuple(dict(metadata).items()))
@@ -46,8 +46,10 @@ def of(stack: Stack, method: str) -> Peer:
     return stack.broker if method.startswith("/mooring.broker") else stack.registry
 
 
-async def test_the_resolvers_secret_resolves_and_nothing_else(stack: Stack) -> None:
-    """Whatever else it claims, a ticket that the registry has signed for the gateway included."""
+async def test_the_resolvers_secret_allows_only_resolution(stack: Stack) -> None:
+    """It allows no more with other claims, even with a ticket that the registry signed for the
+    gateway.
+    """
     allowed = set()
     for method in POLICIES:
         for actor in (None, ADMIN):
@@ -76,7 +78,7 @@ async def test_no_service_forges_a_role(stack: Stack) -> None:
             assert found == expected, (method, caller)
 
 
-async def test_passwords_are_for_enforcement_alone(stack: Stack) -> None:
+async def test_only_enforcement_gets_passwords(stack: Stack) -> None:
     assert callers_of(POLICIES[MANAGED]) == {Identity.ENFORCEMENT}
     for caller in (Identity.GATEWAY, Identity.REGISTRY, Identity.RESOLVER):
         metadata = stack.metadata(ADMIN, caller)
@@ -86,7 +88,7 @@ async def test_passwords_are_for_enforcement_alone(stack: Stack) -> None:
 
 @contextlib.asynccontextmanager
 async def sharing(stack: Stack, folder: Path) -> AsyncIterator[tuple[ServiceClient, ServiceClient]]:
-    """Both services, which accept the secret of earlier releases too."""
+    """Both services, which also accept the shared secret of earlier releases."""
     file = folder / "shared"
     file.write_text(SHARED)
     broker = stack.broker_config(service_secret_file=file)
@@ -104,7 +106,7 @@ async def sharing(stack: Stack, folder: Path) -> AsyncIterator[tuple[ServiceClie
         yield found[0], found[1]
 
 
-async def test_the_shared_secret_is_no_person_and_reads_no_password(
+async def test_the_shared_secret_is_not_a_person_and_reads_no_password(
     stack: Stack, tmp_path: Path
 ) -> None:
     allowed = set()
@@ -125,21 +127,21 @@ async def test_the_shared_secret_is_no_person_and_reads_no_password(
         assert isinstance(POLICIES[method], Services), method
         assert method.split("/")[1].endswith(("ResolutionService", "RegistrationService"))
     assert {RESOLVE, REGISTER} <= allowed
-    # It is said, and not at each call.
+    # The deprecation is logged, but not at each call.
     warned = [line for line in said if "uses the secret that services shared" in line["event"]]
     assert len(warned) == 2
 
 
-async def test_the_shared_secret_is_nothing_where_it_is_not_configured(stack: Stack) -> None:
+async def test_the_shared_secret_is_refused_unless_configured(stack: Stack) -> None:
     shown = {"authorization": f"Bearer {SHARED}"}
     for method in POLICIES:
         assert await reason_of(of(stack, method), method, shown) == "UNTRUSTED_SERVICE", method
 
 
-async def test_a_secret_that_was_replaced_is_nothing_any_more(
+async def test_a_replaced_secret_is_refused(
     stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Both are good in between, and nothing is restarted."""
+    """During the replacement both are accepted, and nothing is restarted."""
     monkeypatch.setattr(chassis.reloaded, "LOOK_EVERY_S", 0.0)
     old, new = "o" * 43, "n" * 43
     kept = tmp_path / "hashes.json"
@@ -157,7 +159,7 @@ async def test_a_secret_that_was_replaced_is_nothing_any_more(
         assert (await is_let_in(peer, old), await is_let_in(peer, new)) == (True, False)
         write(old, new)
         assert (await is_let_in(peer, old), await is_let_in(peer, new)) == (True, True)
-        # A file that is not right changes nothing.
+        # An invalid file changes nothing.
         kept.write_text('{"resolver": ["zz"]}')
         assert (await is_let_in(peer, old), await is_let_in(peer, new)) == (True, True)
         write(new)
@@ -166,7 +168,7 @@ async def test_a_secret_that_was_replaced_is_nothing_any_more(
 
 
 class Certified:
-    """A broker service behind TLS, and certificates of the CA that it trusts."""
+    """A broker service behind TLS, and certificates of a CA that it trusts."""
 
     def __init__(self, stack: Stack, folder: Path) -> None:
         self.stack, self.folder, self.ca = stack, folder, trustme.CA()
@@ -207,8 +209,8 @@ def certified(stack: Stack, tmp_path: Path) -> Certified:
     return Certified(stack, tmp_path)
 
 
-async def test_another_certificate_of_the_ca_is_nobody(certified: Certified) -> None:
-    """A printer's; nor does it help to show a secret that is good on loopback."""
+async def test_another_certificate_of_the_ca_has_no_identity(certified: Certified) -> None:
+    """It is a printer's. A secret that is accepted on loopback does not help either."""
     secrets = [certified.stack.metadata(ADMIN, caller) for caller in certified.stack.trust.secrets]
     async with certified.serving() as port:
         for method in POLICIES:
@@ -222,16 +224,16 @@ async def test_another_certificate_of_the_ca_is_nobody(certified: Certified) -> 
             ("gateway",),
             ("gateway.mooring.internal.example.com",),
             ("xgateway.mooring.internal",),
-            # Of two at once.
+            # The names of two services at once.
             ("gateway.mooring.internal", "enforcement.mooring.internal"),
         ):
             assert await certified.reason(port, MANAGED, *names) == "UNTRUSTED_SERVICE", names
 
 
-async def test_a_certificate_is_one_service_and_no_other(certified: Certified) -> None:
+async def test_a_certificate_has_only_one_identity(certified: Certified) -> None:
     named = {"caller_identities": {"enforcement": ("Control.Example.com",)}}
     async with certified.serving(**named) as port:
-        # Names that are configured replace the default ones.
+        # Configured names replace the default ones.
         assert await certified.reason(port, MANAGED, "control.example.com") == ""
         default = "enforcement.mooring.internal"
         assert await certified.reason(port, MANAGED, default) == "UNTRUSTED_SERVICE"
@@ -244,7 +246,7 @@ async def test_a_certificate_is_one_service_and_no_other(certified: Certified) -
         assert await certified.reason(port, listing, gateway, **ticket) == "TICKET_INVALID"
 
 
-async def test_a_gateway_that_is_not_trusted_is_no_fault_of_the_persons(stack: Stack) -> None:
+async def test_an_untrusted_gateway_is_not_reported_as_the_persons_fault(stack: Stack) -> None:
     deadline = asyncio.get_running_loop().time() + 10
     resolver = stack.broker.calling_as(Identity.RESOLVER)
     stub = resolution_pb2_grpc.ResolutionServiceStub(resolver.channel)

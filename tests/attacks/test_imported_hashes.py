@@ -1,4 +1,4 @@
-"""No imported hash is taken that cannot be verified, and none keeps others from getting in."""
+"""Every imported hash can be verified, and none keeps other clients out."""
 
 import asyncio
 import base64
@@ -76,8 +76,8 @@ async def test_each_form_is_verified_or_refused_and_never_fails(stack: Stack) ->
 
 
 @pytest.mark.parametrize("text", [REFUSED["no-minor-version"], REFUSED["rounds"]])
-async def test_what_was_imported_before_never_fails(stack: Stack, text: str) -> None:
-    """By a version that looked less closely: a denial, and no fault of ours."""
+async def test_hashes_of_earlier_imports_never_fail(stack: Stack, text: str) -> None:
+    """An earlier version checked less: the result is a denial, and not an internal error."""
     at = {"mqtt_broker_id": stack.default_broker_id}
     await imported(stack, [row("old", mqtt_username="old", password_hash=BCRYPT, **at)])
     algorithm = "bcrypt" if text.startswith("$2") else "mosquitto_pbkdf2"
@@ -89,8 +89,8 @@ async def test_what_was_imported_before_never_fails(stack: Stack, text: str) -> 
             assert not await brokers.connects("old", PASSWORD)
 
 
-async def test_guesses_of_one_username_never_keep_another_device_out(brokers: Asking) -> None:
-    """Whether its hash is fast, or as slow as those that are guessed."""
+async def test_guesses_of_one_username_do_not_keep_another_device_out(brokers: Asking) -> None:
+    """This holds for a fast hash, and for one as slow as those that are guessed."""
     stack = brokers.stack
     at = {"mqtt_broker_id": stack.default_broker_id}
     slow = f"$7$100000${SALT64}${pbkdf2('sha512', 100_000)}"

@@ -1,4 +1,4 @@
-"""A job goes on in the name of somebody who may not do it any more."""
+"""A job must not go on in the name of a person who has lost the right to it."""
 
 from typing import Any
 
@@ -24,7 +24,7 @@ async def by(stack: Stack, token: str, method: str, path: str, **options: Any) -
 
 
 @pytest.mark.parametrize("how", ENDS)
-async def test_a_token_that_has_ended_moves_no_more_devices(
+async def test_a_job_of_a_revoked_token_moves_no_more_devices(
     jobs: Jobs,  # noqa: F811
     how: str,
 ) -> None:
@@ -51,7 +51,7 @@ async def test_a_token_that_has_ended_moves_no_more_devices(
     lines = (await stack.admin("GET", "/audit-log?action=job.fail")).json()["items"]
     assert [(line["actor"], line["subject"]) for line in lines] == [("leaver", str(job["id"]))]
 
-    # Somebody who may resumes it, and it is done in their name.
+    # A person with the right resumes it, and it is done in that person's name.
     assert (await stack.admin("POST", f"/jobs/{job['id']}/resume")).status_code == 200
     while await jobs.runner.run():
         pass

@@ -1,4 +1,4 @@
-"""A notification is a hint that any role can forge, and that a pooler can lose."""
+"""Any role can forge a notification of PostgreSQL, and a pooler can lose it: it is only a hint."""
 
 import asyncio
 import contextlib
@@ -30,7 +30,7 @@ async def heard(listener: Listener) -> None:
             await asyncio.sleep(0.01)
 
 
-async def test_a_flood_does_not_cost_a_reading_each(database: Database) -> None:
+async def test_a_flood_does_not_cause_a_read_for_each_notification(database: Database) -> None:
     listener = Listener(database.url("mooring_broker"), CHANNEL, [])
     stop = threading.Event()
     sent = 0
@@ -56,13 +56,13 @@ async def test_a_flood_does_not_cost_a_reading_each(database: Database) -> None:
             stop.set()
             await flooding
     assert sent > 100
-    # They are heard, and so would be a true one.
+    # They are received, and so would be a real one.
     assert listener.announcements > 100
     assert 2 <= readings <= took / OCCASION_S + 2
 
 
 async def test_a_change_is_noticed_in_a_flood(database: Database) -> None:
-    """What was committed before an occasion is announced within a second of it."""
+    """A change that was committed before a read is announced within a second of it."""
     listener = Listener(database.url("mooring_broker"), CHANNEL, [])
     async with background(listener.run()):
         await heard(listener)
@@ -79,8 +79,8 @@ async def test_a_change_is_noticed_in_a_flood(database: Database) -> None:
         assert listener.announcements == 50_001
 
 
-# As fast as the server can: a transaction each, and another text, for one that is the same as in
-# the transaction before would be dropped.
+# As fast as the server can: one transaction each with different texts, because PostgreSQL drops a
+# notification that equals the previous one.
 FLOOD = """
 DO $$ DECLARE n bigint := 0; BEGIN
     LOOP
@@ -98,7 +98,7 @@ CHANNELS = (
 
 @contextlib.contextmanager
 def flooding(database: Database, connections: int) -> Iterator[None]:
-    """mqtt_reader notifies on every channel that there is, until the block ends."""
+    """Notifies on every channel as mqtt_reader until the end of the block."""
 
     def flood(attacker: psycopg.Connection) -> None:
         with contextlib.suppress(psycopg.errors.QueryCanceled):
@@ -121,7 +121,9 @@ def flooding(database: Database, connections: int) -> Iterator[None]:
 
 
 async def test_a_change_takes_effect_at_once_in_a_flood(stack: Stack) -> None:
-    """A broker's change for devices, a revoked token, and a device's end at a broker that asks."""
+    """Changes of a broker for devices, of a revoked token, and of a device at a broker
+    that asks.
+    """
     token = (await stack.admin("POST", "/tokens", json={"name": "t", "role": "viewer"})).json()
     shown = {"Authorization": f"Bearer {token['token']}"}
     mqtt = (await stack.register("d")).json()["mqtt"]
@@ -159,8 +161,8 @@ async def test_a_change_takes_effect_at_once_in_a_flood(stack: Stack) -> None:
             stack.database.execute(revoke)
             await until("token", lambda: _negated(is_good()))
     for what, each in took_s.items():
-        # It takes a second at most on a machine of its own. Where other tests run beside it,
-        # processes wait for a processor for seconds.
+        # Alone this takes a second at most. With other tests beside it, processes wait for a
+        # processor for seconds.
         assert max(each) < MOMENT_S, (what, took_s)
 
 
@@ -169,7 +171,7 @@ async def _negated(answer: Awaitable[bool]) -> bool:
 
 
 class Deaf:
-    """A proxy that drops what the server announces to a connection that asks nothing."""
+    """A proxy that drops notifications to a connection without a statement under way."""
 
     def __init__(self, port: int) -> None:
         self._port = port
@@ -205,7 +207,7 @@ class Deaf:
         try:
             await asyncio.wait(halves, return_when=asyncio.FIRST_COMPLETED)
         except asyncio.CancelledError:
-            # Only `deafened` cancels a link, when the test is over.
+            # Only `deafened` cancels a link, at the end of the test.
             return
         finally:
             for end in (writer, to_server):
@@ -231,7 +233,7 @@ async def deafened(database: Database, role: str) -> AsyncIterator[tuple[Deaf, s
         await asyncio.gather(*proxy.links, return_exceptions=True)
 
 
-async def test_a_connection_that_hears_nothing_is_not_believed(database: Database) -> None:
+async def test_a_connection_that_receives_nothing_is_not_trusted(database: Database) -> None:
     async with deafened(database, "mooring_broker") as (proxy, url):
         listener = Listener(url, CHANNEL, [])
         async with background(listener.run()):
@@ -239,7 +241,7 @@ async def test_a_connection_that_hears_nothing_is_not_believed(database: Databas
                 while proxy.dropped < 3:
                     assert not listener.is_listening
                     await asyncio.sleep(0.01)
-            # What it serves reads all the same, and as often as it tries.
+            # The owner of the listener reads all the same, at every retry.
             await listener.occasion(within_s=5)
             assert listener.connections == 0
             proxy.is_deaf = False

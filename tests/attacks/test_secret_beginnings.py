@@ -1,4 +1,4 @@
-"""No secret, and no beginning of one, is ever in the audit log or in a log."""
+"""No secret and no prefix of one is ever in the audit log or in a log."""
 
 import asyncio
 from typing import Any
@@ -10,14 +10,14 @@ from structlog.testing import capture_logs
 from tests.brokers import asking
 from tests.stack import Stack
 
-# What is shown of a secret to tell it from others, in lists alone.
+# The prefix that lists show to recognise a secret.
 SHOWN = 6
 
 
-async def test_no_line_holds_the_beginning_of_a_secret(
+async def test_no_line_contains_the_prefix_of_a_secret(
     stack: Stack, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Of whatever has secrets, made, used wrongly and taken away."""
+    """It holds for every kind of secret: made, used wrongly, and revoked."""
     secrets: list[str] = []
     with capture_logs() as logs:
         broker_id = stack.default_broker_id
@@ -33,7 +33,7 @@ async def test_no_line_holds_the_beginning_of_a_secret(
                 deleted = await stack.admin("DELETE", f"{path}/{made['id']}")
                 assert deleted.status_code == 204, path
         secrets.append((await stack.register("one")).json()["mqtt"]["password"])
-        # One that is nearly right, in all places that take one.
+        # A secret with one wrong character, in all places that take one.
         nearly = secrets[0][:-1] + "_"
         async with asking(stack) as brokers:
             secrets.append(brokers.secret)
@@ -54,7 +54,7 @@ async def test_no_line_holds_the_beginning_of_a_secret(
         assert random[:SHOWN] not in said
 
 
-async def test_wrong_secrets_of_brokers_never_go_unseen(stack: Stack) -> None:
+async def test_wrong_broker_secrets_are_always_logged(stack: Stack) -> None:
     def count() -> float:
         return REGISTRY.get_sample_value("mooring_access_secrets_refused_total") or 0.0
 

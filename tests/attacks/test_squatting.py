@@ -1,4 +1,4 @@
-"""Somebody takes the uuids of another fleet's devices before these arrive."""
+"""An attacker registers the uuids of another fleet's devices before these do."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -17,7 +17,9 @@ async def fleet(stack: Stack, fleet_id: str, **fields: Any) -> httpx2.Response:
 
 @pytest.fixture
 async def reserved(stack: Stack) -> Stack:
-    """Two customers: `theirs` has uuids that begin with b-, `mine` with a-; `demo` has any."""
+    """Two customers: `theirs` has uuids with the prefix b-, `mine` with a-; `demo` has
+    any other.
+    """
     for fleet_id, prefix in (("theirs", "b-"), ("mine", "a-")):
         made = await fleet(stack, fleet_id, uuid_prefix=prefix)
         assert made.status_code == 201, made.text
@@ -47,7 +49,7 @@ async def test_a_stolen_provisioning_key_does_not_take_them(
 ) -> None:
     key = await reserved.create_key(fleet_id=fleet_id)
     if not is_first:
-        # The registry guesses that what comes with a key it knows is new.
+        # The registry first guesses that a device with a known key is new.
         for n in range(3):
             assert (await reserved.register(f"a-{n}", key=key)).status_code in (201, 403)
     reason = "UUID_NOT_ALLOWED" if fleet_id == "mine" else "UUID_RESERVED"
@@ -69,7 +71,7 @@ async def test_a_restricted_token_does_not_take_them(reserved: Stack) -> None:
     many = (await by(reserved, token, "POST", "/expected-devices/batch", json=wanted)).json()
     assert (many["created"], [item["index"] for item in many["refused"]]) == (1, [0, 1])
     assert {item["reason"] for item in many["refused"]} == {"UUID_NOT_ALLOWED"}
-    # Nor does it take the prefix away.
+    # It cannot remove the prefix either.
     for change in ({"uuid_prefix": "b-"}, {"uuid_prefix": None}):
         refused = await by(reserved, token, "PATCH", "/fleets/mine", json=change)
         assert refusal(refused) == (403, "FORBIDDEN")
@@ -93,7 +95,7 @@ async def test_an_import_does_not_take_them(reserved: Stack) -> None:
     assert "UUID_NOT_ALLOWED" in answer.text
 
 
-async def test_an_expectation_in_another_fleet_does_not_take_them(reserved: Stack) -> None:
+async def test_an_expected_device_of_another_fleet_does_not_take_them(reserved: Stack) -> None:
     for fleet_id, reason in (("demo", "UUID_RESERVED"), ("mine", "UUID_NOT_ALLOWED")):
         body = {"uuid": "b-1", "fleet_id": fleet_id}
         refused = await reserved.admin("POST", "/expected-devices", json=body)
@@ -112,7 +114,7 @@ async def test_another_fleet_does_not_take_the_prefix_or_a_part_of_it(reserved: 
         *(fleet(reserved, f"g{n}", uuid_prefix=("x-", "x-1")[n % 2]) for n in range(6))
     )
     assert sorted(answer.status_code for answer in answers) == [201] + [409] * 5
-    # Its own may be made longer or shorter.
+    # A fleet's own prefix may become longer or shorter.
     for prefix in ("b-1", "b", "b-"):
         changed = await reserved.admin("PATCH", "/fleets/theirs", json={"uuid_prefix": prefix})
         assert changed.json()["uuid_prefix"] == prefix
@@ -121,7 +123,7 @@ async def test_another_fleet_does_not_take_the_prefix_or_a_part_of_it(reserved: 
         assert (refused.status_code, refused.json()["field"]) == (422, "uuid_prefix")
 
 
-async def test_devices_that_are_there_stay_and_are_reported(stack: Stack) -> None:
+async def test_existing_devices_stay_and_are_reported(stack: Stack) -> None:
     for uuid in ("old-1", "old-2", "n-1"):
         await stack.register(uuid)
     changed = await stack.admin("PATCH", "/fleets/demo", json={"uuid_prefix": "n-"})
@@ -137,7 +139,7 @@ async def test_devices_that_are_there_stay_and_are_reported(stack: Stack) -> Non
     assert (await stack.register("old-3")).status_code == 201
 
 
-async def test_the_last_prefix_in_front_of_a_uuid_is_found_among_many(stack: Stack) -> None:
+async def test_the_prefix_of_a_uuid_is_found_among_many(stack: Stack) -> None:
     prefixes = ["a", "b-1", "b-10x", "b-2", "b-2_", "b0", "zz", "Z"]
     taken: list[tuple[str, str]] = []
     for n, prefix in enumerate(prefixes):
@@ -175,14 +177,14 @@ async def test_a_token_names_no_more_devices_than_it_may(stack: Stack) -> None:
         stack, token, "POST", "/expected-devices", json={"uuid": "x", "fleet_id": "demo"}
     )
     assert refusal(one) == (403, "TOKEN_USED_UP")
-    # What it takes back it does not get back.
+    # Deleting devices does not restore the quota.
     [(uuid,), *_] = stack.database.execute("SELECT uuid FROM expected_devices")
     assert (await by(stack, token, "DELETE", f"/expected-devices/{uuid}")).status_code == 204
     assert await name(["another"]) == 0
     tokens = (await stack.admin("GET", "/tokens")).json()["items"]
     [mine] = [item for item in tokens if item["max_devices"] is not None]
     assert (mine["max_devices"], mine["devices_made"]) == (10, 10)
-    # Whoever has no quota has none.
+    # A token without max_devices has no quota.
     rows = [{"uuid": f"admin-{n}", "fleet_id": "demo"} for n in range(20)]
     answer = await stack.admin("POST", "/expected-devices/batch", json=rows)
     assert answer.json()["created"] == 20

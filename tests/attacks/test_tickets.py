@@ -1,4 +1,4 @@
-"""A ticket that the registry did not sign for this call lets nobody act for a person."""
+"""A caller cannot act for a person with a ticket that the registry did not sign for this call."""
 
 import time
 from typing import Any
@@ -24,20 +24,20 @@ LONG_AGO, LONG_TO_COME = time.time() - LIFETIME_S - 2 * SKEW_S, time.time() + 3_
 
 
 def repacked(ticket: bytes, **changes: Any) -> bytes:
-    """The same signature over other contents; what is None is left out."""
+    """The same signature over other contents; a field that is None is left out."""
     said = msgspec.msgpack.decode(ticket[64:]) | changes
     return ticket[:64] + msgspec.msgpack.encode({k: v for k, v in said.items() if v is not None})
 
 
 async def outcomes(stack: Stack, ticket: bytes) -> set[str]:
-    """At both services."""
+    """The outcomes at both services."""
     shown = stack.metadata() | {"mooring-ticket-bin": ticket}
     return {
         await reason_of(of(stack, method), method, shown) for method in (LIST_BROKERS, LIST_TOKENS)
     }
 
 
-async def test_no_ticket_but_a_good_one_is_accepted(stack: Stack) -> None:
+async def test_only_a_valid_ticket_is_accepted(stack: Stack) -> None:
     good = ticket_of(stack.signing, ADMIN)
     assert await outcomes(stack, good) == {""}
     viewer = ticket_of(stack.signing, Actor("v", Access.VIEWER, "1", frozenset({"demo"})))
@@ -46,19 +46,19 @@ async def test_no_ticket_but_a_good_one_is_accepted(stack: Stack) -> None:
         b"\0" * 64,
         good[:-1],
         good + b"\0",
-        # Too late, and too early.
+        # Expired, and not yet valid.
         ticket_of(stack.signing, ADMIN, now=LONG_AGO),
         ticket_of(stack.signing, ADMIN, now=LONG_TO_COME),
-        # At another gateway.
+        # For another gateway.
         ticket_of(stack.signing, ADMIN, audience="gateway-2.example.com"),
         ticket_of(stack.signing, ADMIN, audience=""),
-        # Changed.
+        # With changed contents.
         repacked(viewer, role="admin"),
         repacked(viewer, fleets="all"),
         repacked(viewer, fleets=None),
         repacked(viewer, fleets=["demo", "other"]),
         repacked(viewer, expires_at=int(LONG_TO_COME)),
-        # By another key, under the same id and under one that nobody knows.
+        # Signed with another key, under the same id and under an unknown one.
         ticket_of(
             SigningKeys(stack.signing.active_id, {stack.signing.active_id: RING.keys[1]}), ADMIN
         ),
@@ -67,7 +67,7 @@ async def test_no_ticket_but_a_good_one_is_accepted(stack: Stack) -> None:
         assert await outcomes(stack, bad) == {"TICKET_INVALID"}, bad
 
 
-async def test_a_ticket_is_not_for_another_service_to_show(stack: Stack) -> None:
+async def test_a_ticket_cannot_be_used_by_another_service(stack: Stack) -> None:
     for method in POLICIES:
         for caller in (Identity.REGISTRY, Identity.RESOLVER, Identity.ENFORCEMENT):
             ticket = ticket_of(stack.signing, ADMIN, audience=caller)
@@ -78,7 +78,7 @@ async def test_a_ticket_is_not_for_another_service_to_show(stack: Stack) -> None
                 assert found == "UNTRUSTED_SERVICE"
 
 
-def test_fleets_that_are_missing_are_none() -> None:
+def test_a_ticket_without_fleets_has_none() -> None:
     said = {
         "key_id": 1,
         "audience": "gateway",
@@ -93,15 +93,15 @@ def test_fleets_that_are_missing_are_none() -> None:
     assert checked(ticket, RING.public, audience="gateway", now=1_001).fleets == ()
 
 
-async def test_an_actor_of_no_fleets_sees_none(stack: Stack) -> None:
-    nobody = Actor("n", Access.OPERATOR, "1", frozenset())
+async def test_an_actor_without_fleets_sees_nothing(stack: Stack) -> None:
+    actor = Actor("n", Access.OPERATOR, "1", frozenset())
     answer = await stack.admin("GET", "/fleets")
     assert answer.json()["items"]
     found = await stack.registry.ask(
         fleets_pb2_grpc.FleetServiceStub,
         "ListFleets",
         fleets_pb2.ListFleetsRequest(),
-        actor=nobody,
+        actor=actor,
     )
     assert list(found.fleets) == []
 
@@ -120,7 +120,7 @@ def test_a_ticket_with_any_bit_changed_is_refused(data: st.DataObject) -> None:
 
 @settings(deadline=None, max_examples=300)
 @given(st.binary(max_size=300))
-def test_bytes_that_are_no_ticket_are_refused(data: bytes) -> None:
+def test_bytes_that_are_not_a_ticket_are_refused(data: bytes) -> None:
     signed = RING.keys[1].sign(b"mooring ticket 1\0" + data) + data
     for shown in (data, signed):
         with pytest.raises(InvalidTicket):
