@@ -57,16 +57,18 @@ class BrokerFields(_message.Message):
     name: _builtins.str
     description: _builtins.str
     protocol: _builtins.str
-    """mqtt, mqtts, ws or wss."""
+    """One of mqtt, mqtts, ws and wss."""
     host: _builtins.str
-    """A name of RFC 1123, in which underscores may stand too; or an IPv4 or IPv6
-    address, without brackets or a zone.
+    """A host name (RFC 1123, underscores allowed), or an IPv4 or IPv6 address
+    without brackets and zone.
     """
     port: _builtins.int
     path: _builtins.str
-    """ws and wss only; begins with a slash."""
+    """For ws and wss only; begins with a slash."""
     use_tls: _builtins.bool
-    """Follows the protocol; refused where it disagrees with it."""
+    """Follows from the protocol; a value that contradicts the protocol is
+    refused.
+    """
     verify_certificate: _builtins.bool
     client_id_prefix: _builtins.str
     keep_alive: _builtins.int
@@ -77,28 +79,29 @@ class BrokerFields(_message.Message):
     connect_timeout: _builtins.int
     """Milliseconds."""
     ca_cert: _builtins.str
-    """PEM of the CA certificates that the broker's own certificate chains to;
-    stored as a certificate and linked.
+    """PEM of the CA certificates that issue the broker's server certificate. It
+    is stored as a certificate and linked.
     """
     is_active: _builtins.bool
     region: _builtins.str
     username: _builtins.str
-    """What a service shows to the broker; 1 to 255 characters. Not told to actors
-    who are restricted to fleets, nor is management_url.
+    """The username with which Mooring's services log in to the broker: 1 to 255
+    characters. Actors that are restricted to fleets see neither this nor
+    management_url.
     """
     password: _builtins.str
-    """Goes in and never comes out: Broker.has_password says whether there is one."""
+    """Write-only: Broker.has_password says whether there is one."""
     ca_certificate_id: _builtins.int
-    """A certificate that is known already, instead of ca_cert."""
+    """A stored certificate, instead of ca_cert."""
     client_certificate_id: _builtins.int
-    """What the broker's clients show."""
+    """The certificate that the broker's clients present."""
     management: _builtins.str
-    """How Mooring itself drives the broker, with username and password: as a
-    mosquitto, emqx or rabbitmq; empty: not at all.
+    """How Mooring manages the broker, with username and password: mosquitto, emqx
+    or rabbitmq. Empty: Mooring does not manage it.
     """
     management_url: _builtins.str
-    """Of the management API of emqx and rabbitmq, and of those alone: https, or
-    on this machine http; without a username, query or fragment.
+    """URL of the management API; only for emqx and rabbitmq. It must be https, or
+    http on this machine, without a username, query or fragment.
     """
     @_builtins.property
     def labels(self) -> Global___Labels: ...
@@ -226,8 +229,9 @@ Global___BrokerFields: _TypeAlias = BrokerFields  # noqa: Y015
 
 @_typing.final
 class Labels(_message.Message):
-    """The operator's own words about a broker: at most 64. Keys are like those of
-    Kubernetes ("tier", "example.com/site"), values have up to 255 characters.
+    """Labels that operators give a broker: at most 64. Keys have the form of
+    Kubernetes labels ("tier", "example.com/site"); values have up to 255
+    characters.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -287,7 +291,7 @@ class Broker(_message.Message):
     ca_certificate_id: _builtins.int
     client_certificate_id: _builtins.int
     revision: _builtins.int
-    """Goes up with every change."""
+    """Increases with every change."""
     has_password: _builtins.bool
     @_builtins.property
     def fields(self) -> Global___BrokerFields: ...
@@ -297,7 +301,7 @@ class Broker(_message.Message):
     def updated_at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def warnings(self) -> _containers.RepeatedCompositeFieldContainer[_certificates_pb2.CertificateWarning]:
-        """Of its certificates, as of now: why its clients will not connect."""
+        """Why clients cannot verify the broker with its certificates now."""
 
     def __init__(
         self,
@@ -444,15 +448,15 @@ class ListBrokersRequest(_message.Message):
     cursor: _builtins.str
     """The next_cursor of the page before; empty for the first."""
     is_active: _builtins.bool
-    """A broker is listed if it is all that is asked for."""
+    """A broker is listed only if it matches all filters that are set."""
     is_default: _builtins.bool
     region: _builtins.str
     protocol: _builtins.str
     name: _builtins.str
-    """Stands somewhere in its name; case does not matter."""
+    """Part of the broker's name; case does not matter."""
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Its labels hold all of these."""
+        """The broker has all of these labels."""
 
     def __init__(
         self,
@@ -526,14 +530,14 @@ class UpdateBrokerRequest(_message.Message):
     def fields(self) -> Global___BrokerFields: ...
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """Names of BrokerFields. One that is named and not set goes back to its
-        default, or to none.
+        """Names of BrokerFields. A field that is named and not set is reset to its
+        default, or cleared.
         """
 
     @_builtins.property
     def if_revision(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Goes on only if the broker's revision is one of these, else LOST_RACE;
-        empty: whatever it is.
+        """If not empty, the call fails with LOST_RACE unless the broker's revision is
+        one of these.
         """
 
     def __init__(
@@ -581,8 +585,8 @@ class DeleteBrokerRequest(_message.Message):
     id: _builtins.int
     @_builtins.property
     def if_revision(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Goes on only if the broker's revision is one of these, else LOST_RACE;
-        empty: whatever it is.
+        """If not empty, the call fails with LOST_RACE unless the broker's revision is
+        one of these.
         """
 
     def __init__(
@@ -623,8 +627,8 @@ class SetDefaultBrokerRequest(_message.Message):
     id: _builtins.int
     @_builtins.property
     def if_revision(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Goes on only if the broker's revision is one of these, else LOST_RACE;
-        empty: whatever it is.
+        """If not empty, the call fails with LOST_RACE unless the broker's revision is
+        one of these.
         """
 
     def __init__(
@@ -668,7 +672,7 @@ class ImportBrokersRequest(_message.Message):
     BROKERS_FIELD_NUMBER: _builtins.int
     DRY_RUN_FIELD_NUMBER: _builtins.int
     dry_run: _builtins.bool
-    """Answers the same and creates nothing."""
+    """Gives the same results and creates nothing."""
     @_builtins.property
     def brokers(self) -> _containers.RepeatedCompositeFieldContainer[Global___BrokerFields]:
         """At most 100."""
@@ -695,12 +699,12 @@ class BrokerImport(_message.Message):
     ERROR_FIELD_NUMBER: _builtins.int
     WARNINGS_FIELD_NUMBER: _builtins.int
     created: _builtins.bool
-    """Whether it was created; false for one that was there."""
+    """False for a broker that existed already."""
     @_builtins.property
     def error(self) -> _errors_pb2.ItemError: ...
     @_builtins.property
     def warnings(self) -> _containers.RepeatedCompositeFieldContainer[_certificates_pb2.CertificateWarning]:
-        """What keeps clients from verifying the broker with its certificates now."""
+        """Why clients cannot verify the broker with its certificates now."""
 
     def __init__(
         self,
@@ -726,7 +730,7 @@ class ImportBrokersResponse(_message.Message):
     RESULTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___BrokerImport]:
-        """One for each of the request's, in order."""
+        """One for each broker of the request, in order."""
 
     def __init__(
         self,

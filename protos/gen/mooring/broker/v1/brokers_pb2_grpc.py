@@ -95,30 +95,30 @@ class BrokerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateBroker(self, request, context):
-        """Changes the fields that update_mask names and no other.
+        """Changes only the fields that update_mask names.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteBroker(self, request, context):
-        """Refused with BROKER_IN_USE while a device, fleet or key points at it; the
-        trailer mooring-usage then counts them.
+        """Fails with BROKER_IN_USE while a device, fleet or key refers to the broker;
+        the trailer mooring-usage then counts them.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def SetDefaultBroker(self, request, context):
-        """Makes it the one default, instead of whichever was.
+        """Makes the broker the only default.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ImportBrokers(self, request, context):
-        """Takes over brokers by their names. Each is created, is there already and
-        is left as it is, or is refused by itself.
+        """Imports brokers, matched by name. Each is created, or left as it is if one
+        with its name exists, or refused alone.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -20,16 +20,16 @@ class BrokerServiceStub:
     GetBroker: _aio.UnaryUnaryMultiCallable[_brokers_pb2.GetBrokerRequest, _brokers_pb2.GetBrokerResponse]
     ListBrokers: _aio.UnaryUnaryMultiCallable[_brokers_pb2.ListBrokersRequest, _brokers_pb2.ListBrokersResponse]
     UpdateBroker: _aio.UnaryUnaryMultiCallable[_brokers_pb2.UpdateBrokerRequest, _brokers_pb2.UpdateBrokerResponse]
-    """Changes the fields that update_mask names and no other."""
+    """Changes only the fields that update_mask names."""
     DeleteBroker: _aio.UnaryUnaryMultiCallable[_brokers_pb2.DeleteBrokerRequest, _brokers_pb2.DeleteBrokerResponse]
-    """Refused with BROKER_IN_USE while a device, fleet or key points at it; the
-    trailer mooring-usage then counts them.
+    """Fails with BROKER_IN_USE while a device, fleet or key refers to the broker;
+    the trailer mooring-usage then counts them.
     """
     SetDefaultBroker: _aio.UnaryUnaryMultiCallable[_brokers_pb2.SetDefaultBrokerRequest, _brokers_pb2.SetDefaultBrokerResponse]
-    """Makes it the one default, instead of whichever was."""
+    """Makes the broker the only default."""
     ImportBrokers: _aio.UnaryUnaryMultiCallable[_brokers_pb2.ImportBrokersRequest, _brokers_pb2.ImportBrokersResponse]
-    """Takes over brokers by their names. Each is created, is there already and
-    is left as it is, or is refused by itself.
+    """Imports brokers, matched by name. Each is created, or left as it is if one
+    with its name exists, or refused alone.
     """
 
 class BrokerServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -62,7 +62,7 @@ class BrokerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _brokers_pb2.UpdateBrokerRequest,
         context: _aio.ServicerContext[_brokers_pb2.UpdateBrokerRequest, _abc.Awaitable[_brokers_pb2.UpdateBrokerResponse]],
     ) -> _abc.Awaitable[_brokers_pb2.UpdateBrokerResponse]:
-        """Changes the fields that update_mask names and no other."""
+        """Changes only the fields that update_mask names."""
 
     @_abc_1.abstractmethod
     def DeleteBroker(
@@ -70,8 +70,8 @@ class BrokerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _brokers_pb2.DeleteBrokerRequest,
         context: _aio.ServicerContext[_brokers_pb2.DeleteBrokerRequest, _abc.Awaitable[_brokers_pb2.DeleteBrokerResponse]],
     ) -> _abc.Awaitable[_brokers_pb2.DeleteBrokerResponse]:
-        """Refused with BROKER_IN_USE while a device, fleet or key points at it; the
-        trailer mooring-usage then counts them.
+        """Fails with BROKER_IN_USE while a device, fleet or key refers to the broker;
+        the trailer mooring-usage then counts them.
         """
 
     @_abc_1.abstractmethod
@@ -80,7 +80,7 @@ class BrokerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _brokers_pb2.SetDefaultBrokerRequest,
         context: _aio.ServicerContext[_brokers_pb2.SetDefaultBrokerRequest, _abc.Awaitable[_brokers_pb2.SetDefaultBrokerResponse]],
     ) -> _abc.Awaitable[_brokers_pb2.SetDefaultBrokerResponse]:
-        """Makes it the one default, instead of whichever was."""
+        """Makes the broker the only default."""
 
     @_abc_1.abstractmethod
     def ImportBrokers(
@@ -88,8 +88,8 @@ class BrokerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _brokers_pb2.ImportBrokersRequest,
         context: _aio.ServicerContext[_brokers_pb2.ImportBrokersRequest, _abc.Awaitable[_brokers_pb2.ImportBrokersResponse]],
     ) -> _abc.Awaitable[_brokers_pb2.ImportBrokersResponse]:
-        """Takes over brokers by their names. Each is created, is there already and
-        is left as it is, or is refused by itself.
+        """Imports brokers, matched by name. Each is created, or left as it is if one
+        with its name exists, or refused alone.
         """
 
 def add_BrokerServiceServicer_to_server(servicer: BrokerServiceServicer, server: _aio.Server) -> None: ...

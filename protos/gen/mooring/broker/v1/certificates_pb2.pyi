@@ -28,17 +28,17 @@ class _CertificateKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Certi
     DESCRIPTOR: _descriptor.EnumDescriptor
     CERTIFICATE_KIND_UNSPECIFIED: _CertificateKind.ValueType  # 0
     CERTIFICATE_KIND_CA: _CertificateKind.ValueType  # 1
-    """One or more CA certificates that a broker's own chains to."""
+    """One or more CA certificates that issue a broker's server certificate."""
     CERTIFICATE_KIND_CLIENT: _CertificateKind.ValueType  # 2
-    """What clients of a broker show, and what leads from it to its CA."""
+    """The certificate that clients of a broker present, with its intermediates."""
 
 class CertificateKind(_CertificateKind, metaclass=_CertificateKindEnumTypeWrapper): ...
 
 CERTIFICATE_KIND_UNSPECIFIED: CertificateKind.ValueType  # 0
 CERTIFICATE_KIND_CA: CertificateKind.ValueType  # 1
-"""One or more CA certificates that a broker's own chains to."""
+"""One or more CA certificates that issue a broker's server certificate."""
 CERTIFICATE_KIND_CLIENT: CertificateKind.ValueType  # 2
-"""What clients of a broker show, and what leads from it to its CA."""
+"""The certificate that clients of a broker present, with its intermediates."""
 Global___CertificateKind: _TypeAlias = CertificateKind  # noqa: Y015
 
 @_typing.final
@@ -51,13 +51,11 @@ class NewCertificate(_message.Message):
     PRIVATE_KEY_FIELD_NUMBER: _builtins.int
     kind: Global___CertificateKind.ValueType
     name: _builtins.str
-    """1 to 255 characters; the subject of the first certificate unless set."""
+    """1 to 255 characters. Unset: the subject of the first certificate."""
     pem: _builtins.str
-    """A client's own comes first, each is issued by the next."""
+    """A client's own certificate comes first; each is issued by the next."""
     private_key: _builtins.str
-    """Of a client certificate; goes in and never comes out. PEM, without a
-    passphrase.
-    """
+    """Only for a client certificate. Write-only, PEM, without a passphrase."""
     def __init__(
         self,
         *,
@@ -83,16 +81,16 @@ Global___NewCertificate: _TypeAlias = NewCertificate  # noqa: Y015
 
 @_typing.final
 class CertificateWarning(_message.Message):
-    """Something that keeps TLS clients from verifying with a certificate."""
+    """A reason why TLS clients cannot verify with a certificate."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     REASON_FIELD_NUMBER: _builtins.int
     DETAIL_FIELD_NUMBER: _builtins.int
     reason: _builtins.str
-    """UPPER_SNAKE and stable: programs compare it."""
+    """UPPER_SNAKE and stable, because programs compare it."""
     detail: _builtins.str
-    """For people; may change."""
+    """Text for people; may change."""
     def __init__(
         self,
         *,
@@ -132,15 +130,15 @@ class Certificate(_message.Message):
     """Empty in lists."""
     has_private_key: _builtins.bool
     fingerprint_sha256: _builtins.str
-    """Hex; over all of its certificates, in order."""
+    """Hex, of all of its certificates in order."""
     subject: _builtins.str
-    """RFC 4514, of the first of its certificates."""
+    """RFC 4514, of its first certificate."""
     issuer: _builtins.str
     replacement_id: _builtins.int
-    """What it is being replaced with."""
+    """The certificate that replaces it, during a rotation."""
     @_builtins.property
     def not_before(self) -> _timestamp_pb2.Timestamp:
-        """When all of its certificates are valid."""
+        """The time in which all of its certificates are valid."""
 
     @_builtins.property
     def not_after(self) -> _timestamp_pb2.Timestamp: ...
@@ -148,11 +146,11 @@ class Certificate(_message.Message):
     def created_at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def broker_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """The brokers that use it, in order."""
+        """The brokers that use it, in the order of their ids."""
 
     @_builtins.property
     def warnings(self) -> _containers.RepeatedCompositeFieldContainer[Global___CertificateWarning]:
-        """As of now; empty where nothing is known to be wrong."""
+        """The warnings as of now; empty if there are none."""
 
     def __init__(
         self,
@@ -274,9 +272,9 @@ class ListCertificatesRequest(_message.Message):
     cursor: _builtins.str
     """The next_cursor of the page before; empty for the first."""
     kind: Global___CertificateKind.ValueType
-    """Unspecified: of both kinds."""
+    """Unspecified: both kinds."""
     expires_within_s: _builtins.int
-    """Those that expire within as many seconds, and those that have expired."""
+    """Only certificates that expire within so many seconds or have expired."""
     def __init__(
         self,
         *,

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class CertificateServiceStub:
-    """CA bundles and client certificates; one serves many brokers.
+    """CA bundles and client certificates; several brokers can use the same one.
     """
 
     def __init__(self, channel):
@@ -63,7 +63,7 @@ class CertificateServiceStub:
 
 
 class CertificateServiceServicer:
-    """CA bundles and client certificates; one serves many brokers.
+    """CA bundles and client certificates; several brokers can use the same one.
     """
 
     def CreateCertificate(self, request, context):
@@ -91,8 +91,9 @@ class CertificateServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DeleteCertificate(self, request, context):
-        """Refused with CERTIFICATE_IN_USE while a broker, a broker's history or a
-        rotation names it; the trailer mooring-usage then counts them.
+        """Fails with CERTIFICATE_IN_USE while a broker, a broker's history or a
+        rotation refers to the certificate; the trailer mooring-usage then counts
+        them.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -135,7 +136,7 @@ def add_CertificateServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class CertificateService:
-    """CA bundles and client certificates; one serves many brokers.
+    """CA bundles and client certificates; several brokers can use the same one.
     """
 
     @staticmethod

@@ -13,7 +13,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class CertificateServiceStub:
-    """CA bundles and client certificates; one serves many brokers."""
+    """CA bundles and client certificates; several brokers can use the same one."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateCertificate: _aio.UnaryUnaryMultiCallable[_certificates_pb2.CreateCertificateRequest, _certificates_pb2.CreateCertificateResponse]
@@ -21,12 +21,13 @@ class CertificateServiceStub:
     ListCertificates: _aio.UnaryUnaryMultiCallable[_certificates_pb2.ListCertificatesRequest, _certificates_pb2.ListCertificatesResponse]
     RenameCertificate: _aio.UnaryUnaryMultiCallable[_certificates_pb2.RenameCertificateRequest, _certificates_pb2.RenameCertificateResponse]
     DeleteCertificate: _aio.UnaryUnaryMultiCallable[_certificates_pb2.DeleteCertificateRequest, _certificates_pb2.DeleteCertificateResponse]
-    """Refused with CERTIFICATE_IN_USE while a broker, a broker's history or a
-    rotation names it; the trailer mooring-usage then counts them.
+    """Fails with CERTIFICATE_IN_USE while a broker, a broker's history or a
+    rotation refers to the certificate; the trailer mooring-usage then counts
+    them.
     """
 
 class CertificateServiceServicer(metaclass=_abc_1.ABCMeta):
-    """CA bundles and client certificates; one serves many brokers."""
+    """CA bundles and client certificates; several brokers can use the same one."""
 
     @_abc_1.abstractmethod
     def CreateCertificate(
@@ -62,8 +63,9 @@ class CertificateServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _certificates_pb2.DeleteCertificateRequest,
         context: _aio.ServicerContext[_certificates_pb2.DeleteCertificateRequest, _abc.Awaitable[_certificates_pb2.DeleteCertificateResponse]],
     ) -> _abc.Awaitable[_certificates_pb2.DeleteCertificateResponse]:
-        """Refused with CERTIFICATE_IN_USE while a broker, a broker's history or a
-        rotation names it; the trailer mooring-usage then counts them.
+        """Fails with CERTIFICATE_IN_USE while a broker, a broker's history or a
+        rotation refers to the certificate; the trailer mooring-usage then counts
+        them.
         """
 
 def add_CertificateServiceServicer_to_server(servicer: CertificateServiceServicer, server: _aio.Server) -> None: ...

@@ -20,8 +20,8 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class AssignedDevices(_message.Message):
-    """By what names the broker, whether it may serve or not: an inactive broker
-    keeps its devices here, while they are sent elsewhere.
+    """Devices that are assigned to the broker, by the source that names it. Devices
+    of an inactive broker are counted here too, although they are sent elsewhere.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -30,11 +30,13 @@ class AssignedDevices(_message.Message):
     FLEET_FIELD_NUMBER: _builtins.int
     DEFAULT_FIELD_NUMBER: _builtins.int
     device: _builtins.int
-    """Pinned to it."""
+    """Pinned to the broker."""
     fleet: _builtins.int
-    """Without a pin, in fleets whose broker it is."""
+    """Without a pin, in fleets that have this broker."""
     default: _builtins.int
-    """Without a pin, in fleets without a broker, while it is the default."""
+    """Without a pin, in fleets without a broker, while this broker is the
+    default.
+    """
     def __init__(
         self,
         *,
@@ -52,7 +54,7 @@ Global___AssignedDevices: _TypeAlias = AssignedDevices  # noqa: Y015
 
 @_typing.final
 class ToldDevices(_message.Message):
-    """By the step of the chain that had decided when they were told of the broker."""
+    """Devices that were notified of the broker, by the source of that answer."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -68,7 +70,7 @@ class ToldDevices(_message.Message):
     region: _builtins.int
     default: _builtins.int
     unknown: _builtins.int
-    """Told before steps were noted."""
+    """Notified before the source was recorded."""
     def __init__(
         self,
         *,

@@ -26,8 +26,8 @@ if _version_not_supported:
 
 
 class DeviceCountServiceStub:
-    """How many active devices use which brokers. Nobody counts them: the counts
-    are kept, and exact.
+    """The number of active devices of each broker. The numbers are kept up to date
+    with every change, and exact.
     """
 
     def __init__(self, channel):
@@ -49,8 +49,8 @@ class DeviceCountServiceStub:
 
 
 class DeviceCountServiceServicer:
-    """How many active devices use which brokers. Nobody counts them: the counts
-    are kept, and exact.
+    """The number of active devices of each broker. The numbers are kept up to date
+    with every change, and exact.
     """
 
     def GetDeviceCounts(self, request, context):
@@ -60,7 +60,7 @@ class DeviceCountServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListDeviceCounts(self, request, context):
-        """Of all brokers, in the order of their ids.
+        """All brokers, in the order of their ids.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -88,8 +88,8 @@ def add_DeviceCountServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class DeviceCountService:
-    """How many active devices use which brokers. Nobody counts them: the counts
-    are kept, and exact.
+    """The number of active devices of each broker. The numbers are kept up to date
+    with every change, and exact.
     """
 
     @staticmethod

@@ -13,18 +13,18 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class DeviceCountServiceStub:
-    """How many active devices use which brokers. Nobody counts them: the counts
-    are kept, and exact.
+    """The number of active devices of each broker. The numbers are kept up to date
+    with every change, and exact.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetDeviceCounts: _aio.UnaryUnaryMultiCallable[_device_counts_pb2.GetDeviceCountsRequest, _device_counts_pb2.GetDeviceCountsResponse]
     ListDeviceCounts: _aio.UnaryUnaryMultiCallable[_device_counts_pb2.ListDeviceCountsRequest, _device_counts_pb2.ListDeviceCountsResponse]
-    """Of all brokers, in the order of their ids."""
+    """All brokers, in the order of their ids."""
 
 class DeviceCountServiceServicer(metaclass=_abc_1.ABCMeta):
-    """How many active devices use which brokers. Nobody counts them: the counts
-    are kept, and exact.
+    """The number of active devices of each broker. The numbers are kept up to date
+    with every change, and exact.
     """
 
     @_abc_1.abstractmethod
@@ -40,6 +40,6 @@ class DeviceCountServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _device_counts_pb2.ListDeviceCountsRequest,
         context: _aio.ServicerContext[_device_counts_pb2.ListDeviceCountsRequest, _abc.Awaitable[_device_counts_pb2.ListDeviceCountsResponse]],
     ) -> _abc.Awaitable[_device_counts_pb2.ListDeviceCountsResponse]:
-        """Of all brokers, in the order of their ids."""
+        """All brokers, in the order of their ids."""
 
 def add_DeviceCountServiceServicer_to_server(servicer: DeviceCountServiceServicer, server: _aio.Server) -> None: ...

@@ -32,7 +32,7 @@ class _RevisionKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Revision
     REVISION_KIND_UPDATED: _RevisionKind.ValueType  # 2
     REVISION_KIND_DELETED: _RevisionKind.ValueType  # 3
     REVISION_KIND_RECORDED: _RevisionKind.ValueType  # 4
-    """It was there when histories began."""
+    """The broker existed when its history began."""
 
 class RevisionKind(_RevisionKind, metaclass=_RevisionKindEnumTypeWrapper):
     """What a revision did."""
@@ -42,12 +42,12 @@ REVISION_KIND_CREATED: RevisionKind.ValueType  # 1
 REVISION_KIND_UPDATED: RevisionKind.ValueType  # 2
 REVISION_KIND_DELETED: RevisionKind.ValueType  # 3
 REVISION_KIND_RECORDED: RevisionKind.ValueType  # 4
-"""It was there when histories began."""
+"""The broker existed when its history began."""
 Global___RevisionKind: _TypeAlias = RevisionKind  # noqa: Y015
 
 @_typing.final
 class FieldChange(_message.Message):
-    """A field before and after."""
+    """The value of a field before and after the revision."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -55,10 +55,10 @@ class FieldChange(_message.Message):
     TO_JSON_FIELD_NUMBER: _builtins.int
     IS_SECRET_FIELD_NUMBER: _builtins.int
     from_json: _builtins.str
-    """As JSON; null where there was no broker before, or is none any more."""
+    """As JSON; null where the broker did not exist."""
     to_json: _builtins.str
     is_secret: _builtins.bool
-    """It is a secret, of which only this is told: that it changed."""
+    """The field is a secret: only the fact that it changed is shown."""
     def __init__(
         self,
         *,
@@ -108,14 +108,14 @@ class BrokerRevision(_message.Message):
     revision: _builtins.int
     kind: Global___RevisionKind.ValueType
     changed_by: _builtins.str
-    """Whose API token it was, or the database's user."""
+    """The name of the API token, or of the database's user."""
     by_sql: _builtins.bool
-    """By SQL, beside the API."""
+    """The change was made by SQL and not by the API."""
     @_builtins.property
     def changed_at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def changes(self) -> _containers.MessageMap[_builtins.str, Global___FieldChange]:
-        """By the names of the columns, and "password"."""
+        """Keyed by the names of the columns, and "password"."""
 
     def __init__(
         self,
@@ -238,16 +238,16 @@ class RollBackBrokerRequest(_message.Message):
     PASSWORD_FIELD_NUMBER: _builtins.int
     broker_id: _builtins.int
     revision: _builtins.int
-    """To which."""
+    """The revision to restore."""
     password: _builtins.str
-    """The broker's password after it, instead of the one at the revision. Needed
-    where Mooring would send that one to another destination than now, or than
-    it was given for.
+    """The broker's new password, instead of the one at the revision. Required if
+    Mooring would otherwise send that password to another destination than the
+    present one, or than the one for which it was set.
     """
     @_builtins.property
     def if_revision(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Goes on only if the broker's revision is one of these, else LOST_RACE;
-        empty: whatever it is.
+        """If not empty, the call fails with LOST_RACE unless the broker's revision is
+        one of these.
         """
 
     def __init__(

@@ -26,8 +26,7 @@ if _version_not_supported:
 
 
 class BrokerHistoryServiceStub:
-    """Every revision that a broker has had, whoever made it, also of brokers that
-    are gone.
+    """Every revision of a broker, by the API or by SQL, also of deleted brokers.
     """
 
     def __init__(self, channel):
@@ -54,27 +53,27 @@ class BrokerHistoryServiceStub:
 
 
 class BrokerHistoryServiceServicer:
-    """Every revision that a broker has had, whoever made it, also of brokers that
-    are gone.
+    """Every revision of a broker, by the API or by SQL, also of deleted brokers.
     """
 
     def ListBrokerRevisions(self, request, context):
-        """Newest first.
+        """The newest comes first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetBrokerRevision(self, request, context):
-        """The broker as it was.
+        """The broker as it was at a revision.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RollBackBroker(self, request, context):
-        """Makes it what it was at a revision, which is a new revision; whether it is
-        the default stays as it is. A broker that is gone comes back under its id.
+        """Restores the settings that the broker had at a revision, as a new revision;
+        whether it is the default does not change. A deleted broker is created
+        again with its id.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -107,8 +106,7 @@ def add_BrokerHistoryServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class BrokerHistoryService:
-    """Every revision that a broker has had, whoever made it, also of brokers that
-    are gone.
+    """Every revision of a broker, by the API or by SQL, also of deleted brokers.
     """
 
     @staticmethod

@@ -13,24 +13,21 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class BrokerHistoryServiceStub:
-    """Every revision that a broker has had, whoever made it, also of brokers that
-    are gone.
-    """
+    """Every revision of a broker, by the API or by SQL, also of deleted brokers."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListBrokerRevisions: _aio.UnaryUnaryMultiCallable[_history_pb2.ListBrokerRevisionsRequest, _history_pb2.ListBrokerRevisionsResponse]
-    """Newest first."""
+    """The newest comes first."""
     GetBrokerRevision: _aio.UnaryUnaryMultiCallable[_history_pb2.GetBrokerRevisionRequest, _history_pb2.GetBrokerRevisionResponse]
-    """The broker as it was."""
+    """The broker as it was at a revision."""
     RollBackBroker: _aio.UnaryUnaryMultiCallable[_history_pb2.RollBackBrokerRequest, _history_pb2.RollBackBrokerResponse]
-    """Makes it what it was at a revision, which is a new revision; whether it is
-    the default stays as it is. A broker that is gone comes back under its id.
+    """Restores the settings that the broker had at a revision, as a new revision;
+    whether it is the default does not change. A deleted broker is created
+    again with its id.
     """
 
 class BrokerHistoryServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Every revision that a broker has had, whoever made it, also of brokers that
-    are gone.
-    """
+    """Every revision of a broker, by the API or by SQL, also of deleted brokers."""
 
     @_abc_1.abstractmethod
     def ListBrokerRevisions(
@@ -38,7 +35,7 @@ class BrokerHistoryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _history_pb2.ListBrokerRevisionsRequest,
         context: _aio.ServicerContext[_history_pb2.ListBrokerRevisionsRequest, _abc.Awaitable[_history_pb2.ListBrokerRevisionsResponse]],
     ) -> _abc.Awaitable[_history_pb2.ListBrokerRevisionsResponse]:
-        """Newest first."""
+        """The newest comes first."""
 
     @_abc_1.abstractmethod
     def GetBrokerRevision(
@@ -46,7 +43,7 @@ class BrokerHistoryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _history_pb2.GetBrokerRevisionRequest,
         context: _aio.ServicerContext[_history_pb2.GetBrokerRevisionRequest, _abc.Awaitable[_history_pb2.GetBrokerRevisionResponse]],
     ) -> _abc.Awaitable[_history_pb2.GetBrokerRevisionResponse]:
-        """The broker as it was."""
+        """The broker as it was at a revision."""
 
     @_abc_1.abstractmethod
     def RollBackBroker(
@@ -54,8 +51,9 @@ class BrokerHistoryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _history_pb2.RollBackBrokerRequest,
         context: _aio.ServicerContext[_history_pb2.RollBackBrokerRequest, _abc.Awaitable[_history_pb2.RollBackBrokerResponse]],
     ) -> _abc.Awaitable[_history_pb2.RollBackBrokerResponse]:
-        """Makes it what it was at a revision, which is a new revision; whether it is
-        the default stays as it is. A broker that is gone comes back under its id.
+        """Restores the settings that the broker had at a revision, as a new revision;
+        whether it is the default does not change. A deleted broker is created
+        again with its id.
         """
 
 def add_BrokerHistoryServiceServicer_to_server(servicer: BrokerHistoryServiceServicer, server: _aio.Server) -> None: ...

@@ -41,28 +41,30 @@ class ManagedBroker(_message.Message):
     id: _builtins.int
     name: _builtins.str
     management: _builtins.str
-    """mosquitto, emqx or rabbitmq."""
+    """One of mosquitto, emqx and rabbitmq."""
     management_url: _builtins.str
     """Empty for mosquitto."""
     protocol: _builtins.str
-    """mqtt, mqtts, ws or wss."""
+    """One of mqtt, mqtts, ws and wss."""
     host: _builtins.str
-    """An IPv6 address stands without brackets."""
+    """An IPv6 address has no brackets here."""
     port: _builtins.int
     path: _builtins.str
     use_tls: _builtins.bool
     verify_certificate: _builtins.bool
     ca_cert: _builtins.str
-    """PEM, as devices are told it: while one CA replaces another, both."""
+    """PEM, as devices get it: during a rotation, both CA certificates."""
     username: _builtins.str
     password: _builtins.str
     password_error: _builtins.str
-    """Why there is no password; the other brokers have theirs."""
+    """Why this broker's password cannot be given. Other brokers are not
+    affected.
+    """
     revision: _builtins.int
-    """Goes up with every change."""
+    """Increases with every change."""
     may_be_local: _builtins.bool
-    """It was managed on this machine before there was an address policy, and is
-    still there: the policy does not apply to it.
+    """The broker was managed on this machine before there was an address policy,
+    and still has that address: the policy does not apply to it.
     """
     def __init__(
         self,

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class ManagementServiceStub:
-    """What is needed to drive brokers. For Mooring's own services alone.
+    """What the services of Mooring need to manage brokers. Only they may call it.
     """
 
     def __init__(self, channel):
@@ -43,12 +43,12 @@ class ManagementServiceStub:
 
 
 class ManagementServiceServicer:
-    """What is needed to drive brokers. For Mooring's own services alone.
+    """What the services of Mooring need to manage brokers. Only they may call it.
     """
 
     def ListManagedBrokers(self, request, context):
-        """All brokers that are active and have a management, in the order of their
-        ids; as the database has them now.
+        """All active brokers that have a management, in the order of their ids, as
+        the database has them now.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -71,7 +71,7 @@ def add_ManagementServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ManagementService:
-    """What is needed to drive brokers. For Mooring's own services alone.
+    """What the services of Mooring need to manage brokers. Only they may call it.
     """
 
     @staticmethod

@@ -13,16 +13,16 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class ManagementServiceStub:
-    """What is needed to drive brokers. For Mooring's own services alone."""
+    """What the services of Mooring need to manage brokers. Only they may call it."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListManagedBrokers: _aio.UnaryUnaryMultiCallable[_management_pb2.ListManagedBrokersRequest, _management_pb2.ListManagedBrokersResponse]
-    """All brokers that are active and have a management, in the order of their
-    ids; as the database has them now.
+    """All active brokers that have a management, in the order of their ids, as
+    the database has them now.
     """
 
 class ManagementServiceServicer(metaclass=_abc_1.ABCMeta):
-    """What is needed to drive brokers. For Mooring's own services alone."""
+    """What the services of Mooring need to manage brokers. Only they may call it."""
 
     @_abc_1.abstractmethod
     def ListManagedBrokers(
@@ -30,8 +30,8 @@ class ManagementServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _management_pb2.ListManagedBrokersRequest,
         context: _aio.ServicerContext[_management_pb2.ListManagedBrokersRequest, _abc.Awaitable[_management_pb2.ListManagedBrokersResponse]],
     ) -> _abc.Awaitable[_management_pb2.ListManagedBrokersResponse]:
-        """All brokers that are active and have a management, in the order of their
-        ids; as the database has them now.
+        """All active brokers that have a management, in the order of their ids, as
+        the database has them now.
         """
 
 def add_ManagementServiceServicer_to_server(servicer: ManagementServiceServicer, server: _aio.Server) -> None: ...

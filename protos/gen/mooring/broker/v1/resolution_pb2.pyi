@@ -31,35 +31,35 @@ class _SourceEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Source.ValueTy
     SOURCE_DEVICE: _Source.ValueType  # 1
     """The device's own pin (devices.mqtt_broker_id)."""
     SOURCE_FLEET: _Source.ValueType  # 2
-    """The rule of its fleet."""
+    """The broker of its fleet."""
     SOURCE_REGION: _Source.ValueType  # 3
-    """Its region."""
+    """The broker of its region."""
     SOURCE_DEFAULT: _Source.ValueType  # 4
     """The broker marked is_default."""
     SOURCE_ENVIRONMENT: _Source.ValueType  # 5
     """MQTT_BROKER_URL: no broker is configured."""
     SOURCE_ROLLOUT: _Source.ValueType  # 6
-    """The rollout of its fleet, which has reached it: between the pin and the
-    rule of its fleet.
+    """The rollout of its fleet, if it has reached the device. It comes after the
+    pin and before the broker of the fleet.
     """
 
 class Source(_Source, metaclass=_SourceEnumTypeWrapper):
-    """Which step of the chain decided."""
+    """The step of the resolution that decided."""
 
 SOURCE_UNSPECIFIED: Source.ValueType  # 0
 SOURCE_DEVICE: Source.ValueType  # 1
 """The device's own pin (devices.mqtt_broker_id)."""
 SOURCE_FLEET: Source.ValueType  # 2
-"""The rule of its fleet."""
+"""The broker of its fleet."""
 SOURCE_REGION: Source.ValueType  # 3
-"""Its region."""
+"""The broker of its region."""
 SOURCE_DEFAULT: Source.ValueType  # 4
 """The broker marked is_default."""
 SOURCE_ENVIRONMENT: Source.ValueType  # 5
 """MQTT_BROKER_URL: no broker is configured."""
 SOURCE_ROLLOUT: Source.ValueType  # 6
-"""The rollout of its fleet, which has reached it: between the pin and the
-rule of its fleet.
+"""The rollout of its fleet, if it has reached the device. It comes after the
+pin and before the broker of the fleet.
 """
 Global___Source: _TypeAlias = Source  # noqa: Y015
 
@@ -103,12 +103,12 @@ class Placement(_message.Message):
     """Empty for none."""
     region: _builtins.str
     fleet_revision: _builtins.int
-    """fleets.revision when the facts were read: a fleet's rule older than this
-    decides nothing.
+    """fleets.revision when the facts were read. A fleet's broker of an older
+    revision decides nothing.
     """
     wave: _builtins.str
-    """The salt of the fleet's rollout, as of that revision, if the rollout has
-    reached the device; empty if not.
+    """The salt of the fleet's rollout as of that revision, if the rollout has
+    reached the device; else empty.
     """
     @_builtins.property
     def location(self) -> Global___Location: ...
@@ -132,8 +132,8 @@ Global___Placement: _TypeAlias = Placement  # noqa: Y015
 
 @_typing.final
 class BrokerSettings(_message.Message):
-    """What a client may know of a broker: nothing secret, nothing internal but
-    the id by which a batch refers to it.
+    """What a client may know of a broker: no secrets, and nothing internal but the
+    id by which a batch refers to it.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -160,11 +160,11 @@ class BrokerSettings(_message.Message):
     url: _builtins.str
     """protocol://host:port[path], IPv6 hosts in brackets."""
     protocol: _builtins.str
-    """mqtt, mqtts, ws or wss."""
+    """One of mqtt, mqtts, ws and wss."""
     host: _builtins.str
     port: _builtins.int
     path: _builtins.str
-    """The websocket's path; empty for mqtt and mqtts."""
+    """The path of the websocket; empty for mqtt and mqtts."""
     use_tls: _builtins.bool
     verify_certificate: _builtins.bool
     client_id_prefix: _builtins.str
@@ -173,17 +173,17 @@ class BrokerSettings(_message.Message):
     reconnect_period_ms: _builtins.int
     connect_timeout_ms: _builtins.int
     ca_cert: _builtins.str
-    """PEM; unset where there is none."""
+    """PEM; unset if the broker has none."""
     client_cert: _builtins.str
     generation: _builtins.str
-    """Changes when anything above does."""
+    """Changes when a field above changes."""
     is_told: _builtins.bool
-    """True where the broker has to be told of a client before it lets it in
-    (management is mosquitto). No part of the generation.
+    """True if the broker must be configured with a client before the client can
+    connect (management is mosquitto). Not part of the generation.
     """
     @_builtins.property
     def ca_certificate_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """The certificates that ca_cert is made of, in order."""
+        """The certificates in ca_cert, in order."""
 
     def __init__(
         self,
@@ -236,9 +236,11 @@ class Resolution(_message.Message):
     SOURCE_ENVIRONMENT.
     """
     known: _builtins.bool
-    """False for a uuid that is not registered: it resolves as an unplaced device."""
+    """False for a uuid that is not registered: it is resolved as a device without
+    facts.
+    """
     stale: _builtins.bool
-    """True when the database could not be asked whether this is still so."""
+    """True if the answer may be out of date, because the database did not answer."""
     def __init__(
         self,
         *,
@@ -282,7 +284,7 @@ class ResolveBrokerResponse(_message.Message):
     BROKER_FIELD_NUMBER: _builtins.int
     URL_FIELD_NUMBER: _builtins.int
     url: _builtins.str
-    """What to connect to: broker.url, or MQTT_BROKER_URL."""
+    """The URL to connect to: broker.url, or MQTT_BROKER_URL."""
     @_builtins.property
     def resolution(self) -> Global___Resolution: ...
     @_builtins.property
@@ -336,8 +338,8 @@ class ResolveBrokersRequest(_message.Message):
     SUBJECTS_FIELD_NUMBER: _builtins.int
     PLACEMENT_VERSION_FIELD_NUMBER: _builtins.int
     placement_version: _builtins.str
-    """placement_version as the caller has read it; an answer is as of this one
-    or a later one. Empty where the caller has not.
+    """The placement_version that the caller has read; the answer is as of this
+    version or a later one. Empty if the caller has read none.
     """
     @_builtins.property
     def subjects(self) -> _containers.RepeatedCompositeFieldContainer[Global___Subject]:
@@ -392,10 +394,10 @@ class ResolveBrokersResponse(_message.Message):
     ENVIRONMENT_URL_FIELD_NUMBER: _builtins.int
     PLACEMENT_VERSION_FIELD_NUMBER: _builtins.int
     environment_url: _builtins.str
-    """MQTT_BROKER_URL, for outcomes whose source is SOURCE_ENVIRONMENT."""
+    """MQTT_BROKER_URL, for outcomes with SOURCE_ENVIRONMENT."""
     placement_version: _builtins.str
-    """placement_version as of which placements were resolved: while the
-    database has the same, they resolve alike.
+    """The placement_version as of which placements were resolved. As long as the
+    database has the same version, the answers stay the same.
     """
     @_builtins.property
     def outcomes(self) -> _containers.RepeatedCompositeFieldContainer[Global___ResolutionOutcome]:
@@ -403,7 +405,7 @@ class ResolveBrokersResponse(_message.Message):
 
     @_builtins.property
     def brokers(self) -> _containers.RepeatedCompositeFieldContainer[Global___BrokerSettings]:
-        """Every broker that an outcome names, once."""
+        """Every broker of the outcomes, once."""
 
     def __init__(
         self,
@@ -423,7 +425,7 @@ Global___ResolveBrokersResponse: _TypeAlias = ResolveBrokersResponse  # noqa: Y0
 
 @_typing.final
 class PlacementFields(_message.Message):
-    """The facts of a device as they are called in `devices`."""
+    """The facts of a device, named like the columns of `devices`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -474,20 +476,22 @@ class ExplainResolutionRequest(_message.Message):
     INACTIVE_BROKER_IDS_FIELD_NUMBER: _builtins.int
     DEFAULT_BROKER_ID_FIELD_NUMBER: _builtins.int
     device_uuid: _builtins.str
-    """Empty: a device of which only what `fields` says is known."""
+    """Empty: a device of which only `fields` is known."""
     default_broker_id: _builtins.int
-    """The broker that is supposed to be the default; 0: there is none."""
+    """The broker that is supposed to be the default; 0 for none."""
     @_builtins.property
     def fields(self) -> Global___PlacementFields:
-        """Facts that are supposed instead of the device's own: those that the mask
-        names. One that is named and not set is taken away.
+        """Supposed facts, which replace the device's own: the fields that the mask
+        names. A field that is named and not set is cleared.
         """
 
     @_builtins.property
     def mask(self) -> _field_mask_pb2.FieldMask: ...
     @_builtins.property
     def active_broker_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Brokers that are supposed to be active, or inactive, whatever they are."""
+        """Brokers that are supposed to be active or inactive, in place of their
+        state.
+        """
 
     @_builtins.property
     def inactive_broker_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
@@ -523,9 +527,9 @@ class ExplainedStep(_message.Message):
     source: Global___Source.ValueType
     has_decided: _builtins.bool
     reason: _builtins.str
-    """UPPER_SNAKE and stable: programs compare it."""
+    """UPPER_SNAKE and stable, because programs compare it."""
     explanation: _builtins.str
-    """For people; may change."""
+    """Text for people; may change."""
     broker_id: _builtins.int
     """The broker that the step names; 0 for none."""
     def __init__(
@@ -557,24 +561,24 @@ class ExplainResolutionResponse(_message.Message):
     STEPS_FIELD_NUMBER: _builtins.int
     FIELDS_FIELD_NUMBER: _builtins.int
     source: Global___Source.ValueType
-    """SOURCE_UNSPECIFIED: nothing may serve it."""
+    """SOURCE_UNSPECIFIED: no broker may serve the device."""
     url: _builtins.str
-    """broker.url, or MQTT_BROKER_URL; empty where nothing may serve it."""
+    """broker.url, or MQTT_BROKER_URL; empty if no broker may serve the device."""
     known: _builtins.bool
     """False for a uuid that is not registered."""
     stale: _builtins.bool
-    """True when the database could not be asked whether this is still so."""
+    """True if the answer may be out of date, because the database did not answer."""
     @_builtins.property
     def broker(self) -> Global___BrokerSettings:
         """Unset unless a broker was chosen."""
 
     @_builtins.property
     def steps(self) -> _containers.RepeatedCompositeFieldContainer[Global___ExplainedStep]:
-        """All that were considered, in order; those after the one that decided say so."""
+        """All steps, in order; steps after the one that decided say so."""
 
     @_builtins.property
     def fields(self) -> Global___PlacementFields:
-        """What it was decided from."""
+        """The facts that the decision used."""
 
     def __init__(
         self,

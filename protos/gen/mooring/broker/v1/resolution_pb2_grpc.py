@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class ResolutionServiceStub:
-    """Which broker serves a device. Callers need nothing but the device's uuid.
+    """Which broker serves a device. Callers need only the device's uuid.
     """
 
     def __init__(self, channel):
@@ -53,7 +53,7 @@ class ResolutionServiceStub:
 
 
 class ResolutionServiceServicer:
-    """Which broker serves a device. Callers need nothing but the device's uuid.
+    """Which broker serves a device. Callers need only the device's uuid.
     """
 
     def ResolveBroker(self, request, context):
@@ -64,14 +64,15 @@ class ResolutionServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ResolveBrokers(self, request, context):
-        """Many at once, by uuid or by placement facts; each broker travels once.
+        """Many devices, by uuid or by placement. Each broker is sent once.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ExplainResolution(self, request, context):
-        """Which broker and why, step by step; also for what is not so. For people.
+        """Which broker serves a device and why, step by step, also with supposed
+        facts. For people.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -104,7 +105,7 @@ def add_ResolutionServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ResolutionService:
-    """Which broker serves a device. Callers need nothing but the device's uuid.
+    """Which broker serves a device. Callers need only the device's uuid.
     """
 
     @staticmethod

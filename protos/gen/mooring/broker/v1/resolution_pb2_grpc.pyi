@@ -13,18 +13,20 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class ResolutionServiceStub:
-    """Which broker serves a device. Callers need nothing but the device's uuid."""
+    """Which broker serves a device. Callers need only the device's uuid."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ResolveBroker: _aio.UnaryUnaryMultiCallable[_resolution_pb2.ResolveBrokerRequest, _resolution_pb2.ResolveBrokerResponse]
     """One device, by uuid."""
     ResolveBrokers: _aio.UnaryUnaryMultiCallable[_resolution_pb2.ResolveBrokersRequest, _resolution_pb2.ResolveBrokersResponse]
-    """Many at once, by uuid or by placement facts; each broker travels once."""
+    """Many devices, by uuid or by placement. Each broker is sent once."""
     ExplainResolution: _aio.UnaryUnaryMultiCallable[_resolution_pb2.ExplainResolutionRequest, _resolution_pb2.ExplainResolutionResponse]
-    """Which broker and why, step by step; also for what is not so. For people."""
+    """Which broker serves a device and why, step by step, also with supposed
+    facts. For people.
+    """
 
 class ResolutionServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Which broker serves a device. Callers need nothing but the device's uuid."""
+    """Which broker serves a device. Callers need only the device's uuid."""
 
     @_abc_1.abstractmethod
     def ResolveBroker(
@@ -40,7 +42,7 @@ class ResolutionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _resolution_pb2.ResolveBrokersRequest,
         context: _aio.ServicerContext[_resolution_pb2.ResolveBrokersRequest, _abc.Awaitable[_resolution_pb2.ResolveBrokersResponse]],
     ) -> _abc.Awaitable[_resolution_pb2.ResolveBrokersResponse]:
-        """Many at once, by uuid or by placement facts; each broker travels once."""
+        """Many devices, by uuid or by placement. Each broker is sent once."""
 
     @_abc_1.abstractmethod
     def ExplainResolution(
@@ -48,6 +50,8 @@ class ResolutionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _resolution_pb2.ExplainResolutionRequest,
         context: _aio.ServicerContext[_resolution_pb2.ExplainResolutionRequest, _abc.Awaitable[_resolution_pb2.ExplainResolutionResponse]],
     ) -> _abc.Awaitable[_resolution_pb2.ExplainResolutionResponse]:
-        """Which broker and why, step by step; also for what is not so. For people."""
+        """Which broker serves a device and why, step by step, also with supposed
+        facts. For people.
+        """
 
 def add_ResolutionServiceServicer_to_server(servicer: ResolutionServiceServicer, server: _aio.Server) -> None: ...

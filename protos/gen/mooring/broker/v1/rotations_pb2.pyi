@@ -31,27 +31,25 @@ class _ToldGenerationEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ToldGe
     TOLD_GENERATION_OLD: _ToldGeneration.ValueType  # 1
     """Not the new one."""
     TOLD_GENERATION_BOTH: _ToldGeneration.ValueType  # 2
-    """The old and the new one."""
+    """The old one and the new one."""
     TOLD_GENERATION_NEW: _ToldGeneration.ValueType  # 3
-    """The new one without the old."""
+    """The new one without the old one."""
 
 class ToldGeneration(_ToldGeneration, metaclass=_ToldGenerationEnumTypeWrapper):
-    """Which CA certificates a device was told with its broker, the last time it
-    asked.
-    """
+    """Which CA certificates the device's last answer contained."""
 
 TOLD_GENERATION_UNSPECIFIED: ToldGeneration.ValueType  # 0
 TOLD_GENERATION_OLD: ToldGeneration.ValueType  # 1
 """Not the new one."""
 TOLD_GENERATION_BOTH: ToldGeneration.ValueType  # 2
-"""The old and the new one."""
+"""The old one and the new one."""
 TOLD_GENERATION_NEW: ToldGeneration.ValueType  # 3
-"""The new one without the old."""
+"""The new one without the old one."""
 Global___ToldGeneration: _TypeAlias = ToldGeneration  # noqa: Y015
 
 @_typing.final
 class ToldCounts(_message.Message):
-    """How many active devices."""
+    """The number of active devices of each kind."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -91,17 +89,17 @@ class Rotation(_message.Message):
     certificate_id: _builtins.int
     replacement_id: _builtins.int
     threshold_percent: _builtins.int
-    """How many of the devices, in percent, must have been told of the
-    replacement before the cutover. Nothing of a client certificate is told to
-    devices twice, so that its rotation waits for none.
+    """The percentage of the devices that must have been notified of the
+    replacement before the cutover. Devices do not get client certificates, so
+    the rotation of one does not wait for any device.
     """
     too_early: _builtins.str
-    """Empty where a cutover would not be refused; else why it would."""
+    """Why a cutover would be refused now; empty if it would not be."""
     @_builtins.property
     def began_at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def broker_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Those that use the certificate, in order."""
+        """The brokers that use the certificate, in the order of their ids."""
 
     @_builtins.property
     def told(self) -> Global___ToldCounts:
@@ -109,7 +107,7 @@ class Rotation(_message.Message):
 
     @_builtins.property
     def warnings(self) -> _containers.RepeatedCompositeFieldContainer[_certificates_pb2.CertificateWarning]:
-        """What keeps clients from verifying with the replacement now."""
+        """Why clients cannot verify with the replacement now."""
 
     def __init__(
         self,
@@ -140,15 +138,15 @@ class StageRotationRequest(_message.Message):
     CERTIFICATE_FIELD_NUMBER: _builtins.int
     THRESHOLD_PERCENT_FIELD_NUMBER: _builtins.int
     id: _builtins.int
-    """Of the certificate that is replaced."""
+    """The id of the certificate that is replaced."""
     replacement_id: _builtins.int
-    """One that is known already."""
+    """A stored certificate."""
     threshold_percent: _builtins.int
-    """0 to 100; 99 where it is not set."""
+    """0 to 100. Unset: 99."""
     @_builtins.property
     def certificate(self) -> _certificates_pb2.NewCertificate:
-        """One to be known from now on, of the same kind, which need not be said;
-        where it is known already, that one.
+        """A new certificate; its kind may be left out, and is that of the old one.
+        If the same certificate is stored already, that one is used.
         """
 
     def __init__(
@@ -200,7 +198,7 @@ class GetRotationRequest(_message.Message):
 
     ID_FIELD_NUMBER: _builtins.int
     id: _builtins.int
-    """Of the certificate that is replaced."""
+    """The id of the certificate that is replaced."""
     def __init__(
         self,
         *,
@@ -243,7 +241,7 @@ class ListRotationDevicesRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     CURSOR_FIELD_NUMBER: _builtins.int
     id: _builtins.int
-    """Of the certificate that is replaced."""
+    """The id of the certificate that is replaced."""
     told: Global___ToldGeneration.ValueType
     page_size: _builtins.int
     """1 to 500; 0 means 100."""
@@ -296,9 +294,9 @@ class CutOverRotationRequest(_message.Message):
     ID_FIELD_NUMBER: _builtins.int
     FORCE_FIELD_NUMBER: _builtins.int
     id: _builtins.int
-    """Of the certificate that is replaced."""
+    """The id of the certificate that is replaced."""
     force: _builtins.bool
-    """Whatever devices have been told."""
+    """Cuts over although too few devices have been notified."""
     def __init__(
         self,
         *,
@@ -320,7 +318,7 @@ class CutOverRotationResponse(_message.Message):
     CERTIFICATE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def certificate(self) -> _certificates_pb2.Certificate:
-        """The one that has taken the place."""
+        """The replacement."""
 
     def __init__(
         self,
@@ -341,7 +339,7 @@ class CancelRotationRequest(_message.Message):
 
     ID_FIELD_NUMBER: _builtins.int
     id: _builtins.int
-    """Of the certificate that is replaced."""
+    """The id of the certificate that is replaced."""
     def __init__(
         self,
         *,

@@ -26,8 +26,9 @@ if _version_not_supported:
 
 
 class RotationServiceStub:
-    """Replacing a certificate while devices go on connecting: from its staging to
-    the cutover, brokers that use a CA serve the old and the new one together.
+    """Replaces a certificate while devices go on connecting. From the staging to
+    the cutover, brokers that use a CA send the old and the new certificate
+    together.
     """
 
     def __init__(self, channel):
@@ -64,12 +65,13 @@ class RotationServiceStub:
 
 
 class RotationServiceServicer:
-    """Replacing a certificate while devices go on connecting: from its staging to
-    the cutover, brokers that use a CA serve the old and the new one together.
+    """Replaces a certificate while devices go on connecting. From the staging to
+    the cutover, brokers that use a CA send the old and the new certificate
+    together.
     """
 
     def StageRotation(self, request, context):
-        """Names the replacement and begins the overlap.
+        """Names the replacement and begins the time in which both are valid.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -82,15 +84,15 @@ class RotationServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListRotationDevices(self, request, context):
-        """The devices that were told a broker of the rotation, in the order of their
-        ids.
+        """The devices that were notified of a broker of the rotation, in the order of
+        their ids.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CutOverRotation(self, request, context):
-        """All brokers use the replacement from now on, and it alone. Refused with
+        """Makes all brokers use only the replacement from now on. Fails with
         ROTATION_TOO_EARLY below the threshold; the trailer mooring-usage then
         counts the devices.
         """
@@ -99,7 +101,7 @@ class RotationServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CancelRotation(self, request, context):
-        """All is as it was before the staging.
+        """Restores the state before the staging.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -142,8 +144,9 @@ def add_RotationServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class RotationService:
-    """Replacing a certificate while devices go on connecting: from its staging to
-    the cutover, brokers that use a CA serve the old and the new one together.
+    """Replaces a certificate while devices go on connecting. From the staging to
+    the cutover, brokers that use a CA send the old and the new certificate
+    together.
     """
 
     @staticmethod

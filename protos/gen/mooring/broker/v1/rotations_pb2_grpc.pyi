@@ -13,29 +13,31 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class RotationServiceStub:
-    """Replacing a certificate while devices go on connecting: from its staging to
-    the cutover, brokers that use a CA serve the old and the new one together.
+    """Replaces a certificate while devices go on connecting. From the staging to
+    the cutover, brokers that use a CA send the old and the new certificate
+    together.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     StageRotation: _aio.UnaryUnaryMultiCallable[_rotations_pb2.StageRotationRequest, _rotations_pb2.StageRotationResponse]
-    """Names the replacement and begins the overlap."""
+    """Names the replacement and begins the time in which both are valid."""
     GetRotation: _aio.UnaryUnaryMultiCallable[_rotations_pb2.GetRotationRequest, _rotations_pb2.GetRotationResponse]
     ListRotationDevices: _aio.UnaryUnaryMultiCallable[_rotations_pb2.ListRotationDevicesRequest, _rotations_pb2.ListRotationDevicesResponse]
-    """The devices that were told a broker of the rotation, in the order of their
-    ids.
+    """The devices that were notified of a broker of the rotation, in the order of
+    their ids.
     """
     CutOverRotation: _aio.UnaryUnaryMultiCallable[_rotations_pb2.CutOverRotationRequest, _rotations_pb2.CutOverRotationResponse]
-    """All brokers use the replacement from now on, and it alone. Refused with
+    """Makes all brokers use only the replacement from now on. Fails with
     ROTATION_TOO_EARLY below the threshold; the trailer mooring-usage then
     counts the devices.
     """
     CancelRotation: _aio.UnaryUnaryMultiCallable[_rotations_pb2.CancelRotationRequest, _rotations_pb2.CancelRotationResponse]
-    """All is as it was before the staging."""
+    """Restores the state before the staging."""
 
 class RotationServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Replacing a certificate while devices go on connecting: from its staging to
-    the cutover, brokers that use a CA serve the old and the new one together.
+    """Replaces a certificate while devices go on connecting. From the staging to
+    the cutover, brokers that use a CA send the old and the new certificate
+    together.
     """
 
     @_abc_1.abstractmethod
@@ -44,7 +46,7 @@ class RotationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _rotations_pb2.StageRotationRequest,
         context: _aio.ServicerContext[_rotations_pb2.StageRotationRequest, _abc.Awaitable[_rotations_pb2.StageRotationResponse]],
     ) -> _abc.Awaitable[_rotations_pb2.StageRotationResponse]:
-        """Names the replacement and begins the overlap."""
+        """Names the replacement and begins the time in which both are valid."""
 
     @_abc_1.abstractmethod
     def GetRotation(
@@ -59,8 +61,8 @@ class RotationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _rotations_pb2.ListRotationDevicesRequest,
         context: _aio.ServicerContext[_rotations_pb2.ListRotationDevicesRequest, _abc.Awaitable[_rotations_pb2.ListRotationDevicesResponse]],
     ) -> _abc.Awaitable[_rotations_pb2.ListRotationDevicesResponse]:
-        """The devices that were told a broker of the rotation, in the order of their
-        ids.
+        """The devices that were notified of a broker of the rotation, in the order of
+        their ids.
         """
 
     @_abc_1.abstractmethod
@@ -69,7 +71,7 @@ class RotationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _rotations_pb2.CutOverRotationRequest,
         context: _aio.ServicerContext[_rotations_pb2.CutOverRotationRequest, _abc.Awaitable[_rotations_pb2.CutOverRotationResponse]],
     ) -> _abc.Awaitable[_rotations_pb2.CutOverRotationResponse]:
-        """All brokers use the replacement from now on, and it alone. Refused with
+        """Makes all brokers use only the replacement from now on. Fails with
         ROTATION_TOO_EARLY below the threshold; the trailer mooring-usage then
         counts the devices.
         """
@@ -80,6 +82,6 @@ class RotationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _rotations_pb2.CancelRotationRequest,
         context: _aio.ServicerContext[_rotations_pb2.CancelRotationRequest, _abc.Awaitable[_rotations_pb2.CancelRotationResponse]],
     ) -> _abc.Awaitable[_rotations_pb2.CancelRotationResponse]:
-        """All is as it was before the staging."""
+        """Restores the state before the staging."""
 
 def add_RotationServiceServicer_to_server(servicer: RotationServiceServicer, server: _aio.Server) -> None: ...

@@ -18,8 +18,8 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class ItemError(_message.Message):
-    """Why one item of a batch failed while its neighbours went on. A call that
-    fails as a whole says the same in its gRPC status and trailers.
+    """Why one item of a batch failed while others succeeded. A call that fails as a
+    whole has the same facts in its gRPC status and trailers.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -32,13 +32,13 @@ class ItemError(_message.Message):
     code: _builtins.int
     """A google.rpc.Code."""
     reason: _builtins.str
-    """UPPER_SNAKE and stable: programs compare it."""
+    """UPPER_SNAKE and stable, because programs compare it."""
     message: _builtins.str
-    """For people; may change."""
+    """Text for people; may change."""
     field: _builtins.str
-    """The field at fault, where one is."""
+    """The field at fault, if there is one."""
     retry_after_s: _builtins.float
-    """When to come back; 0 where asking again would not help."""
+    """Seconds after which to retry; 0 if a retry does not help."""
     def __init__(
         self,
         *,

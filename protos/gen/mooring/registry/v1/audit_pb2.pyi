@@ -38,28 +38,28 @@ class AuditLine(_message.Message):
     SESSION_ROLE_FIELD_NUMBER: _builtins.int
     id: _builtins.int
     actor: _builtins.str
-    """The name of the token that was shown; empty where nobody knows whose."""
+    """The name of the token that was used; empty if it is not known."""
     actor_id: _builtins.str
-    """The id of that token: names are not unique."""
+    """The id of that token, because names are not unique."""
     action: _builtins.str
     """A noun, a full stop and a verb: broker.update."""
     subject: _builtins.str
-    """The id or uuid of what it was done to; empty where there is none."""
+    """The id or uuid of the object; empty if there is none."""
     refusal: _builtins.str
-    """Empty for what was done, else the reason why it was refused."""
+    """Empty for a change, else the reason of the refusal."""
     count: _builtins.int
-    """How many attempts this line stands for."""
+    """The number of attempts that this line stands for."""
     before: _builtins.str
-    """What changed, as JSON; unset where there was nothing before, or after."""
+    """The object before and after, as JSON; unset where there was none."""
     after: _builtins.str
     details: _builtins.str
-    """Of refusals that share a line: when the first and the last were, and from
-    which addresses; JSON too.
+    """For refusals that share a line: the times of the first and the last, and
+    the addresses, as JSON.
     """
     request_id: _builtins.str
     session_role: _builtins.str
-    """As which role of the database it was written: through which service. Unset for lines from before
-    that was noted.
+    """The role of the database that wrote the line, which shows the service.
+    Unset for lines from before it was recorded.
     """
     @_builtins.property
     def at(self) -> _timestamp_pb2.Timestamp:
@@ -125,17 +125,17 @@ class ListAuditLogRequest(_message.Message):
     actor: _builtins.str
     actor_id: _builtins.str
     action: _builtins.str
-    """An action; or all that begins with a noun, where it ends with a full stop: "broker."."""
+    """An action, or all actions of a noun if it ends with a full stop: "broker."."""
     subject: _builtins.str
     refused_only: _builtins.bool
-    """Only what was refused."""
+    """Only refusals."""
     @_builtins.property
     def since(self) -> _timestamp_pb2.Timestamp:
-        """Written then or later."""
+        """Written at this time or later."""
 
     @_builtins.property
     def until(self) -> _timestamp_pb2.Timestamp:
-        """Written before."""
+        """Written before this time."""
 
     def __init__(
         self,
@@ -190,11 +190,11 @@ class NoteRefusalRequest(_message.Message):
     SUBJECT_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     action: _builtins.str
-    """What was attempted, as it is called in the log: broker.update."""
+    """The action that was attempted, as in the log: broker.update."""
     subject: _builtins.str
-    """The id or uuid of what it would have been done to; empty where there is none."""
+    """The id or uuid of the object of the attempt; empty if there is none."""
     reason: _builtins.str
-    """Why it was refused, as the answer says it."""
+    """The reason of the refusal, as in the answer."""
     def __init__(
         self,
         *,

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class AuditServiceStub:
-    """Who changed what, and what was refused. Nothing here is ever changed.
+    """The audit log: who changed what, and what was refused. Lines never change.
     """
 
     def __init__(self, channel):
@@ -48,19 +48,20 @@ class AuditServiceStub:
 
 
 class AuditServiceServicer:
-    """Who changed what, and what was refused. Nothing here is ever changed.
+    """The audit log: who changed what, and what was refused. Lines never change.
     """
 
     def ListAuditLog(self, request, context):
-        """The newest first; all filters that are set apply together.
+        """The newest comes first. A line is listed only if it matches all filters
+        that are set.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def NoteRefusal(self, request, context):
-        """For the gateway: what it refused by itself to somebody known. Services note
-        by themselves what they refuse.
+        """For the gateway: records a refusal that the gateway decided alone, of an
+        authenticated caller. Services record their own refusals.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -88,7 +89,7 @@ def add_AuditServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class AuditService:
-    """Who changed what, and what was refused. Nothing here is ever changed.
+    """The audit log: who changed what, and what was refused. Lines never change.
     """
 
     @staticmethod

@@ -13,18 +13,20 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class AuditServiceStub:
-    """Who changed what, and what was refused. Nothing here is ever changed."""
+    """The audit log: who changed what, and what was refused. Lines never change."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListAuditLog: _aio.UnaryUnaryMultiCallable[_audit_pb2.ListAuditLogRequest, _audit_pb2.ListAuditLogResponse]
-    """The newest first; all filters that are set apply together."""
+    """The newest comes first. A line is listed only if it matches all filters
+    that are set.
+    """
     NoteRefusal: _aio.UnaryUnaryMultiCallable[_audit_pb2.NoteRefusalRequest, _audit_pb2.NoteRefusalResponse]
-    """For the gateway: what it refused by itself to somebody known. Services note
-    by themselves what they refuse.
+    """For the gateway: records a refusal that the gateway decided alone, of an
+    authenticated caller. Services record their own refusals.
     """
 
 class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Who changed what, and what was refused. Nothing here is ever changed."""
+    """The audit log: who changed what, and what was refused. Lines never change."""
 
     @_abc_1.abstractmethod
     def ListAuditLog(
@@ -32,7 +34,9 @@ class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _audit_pb2.ListAuditLogRequest,
         context: _aio.ServicerContext[_audit_pb2.ListAuditLogRequest, _abc.Awaitable[_audit_pb2.ListAuditLogResponse]],
     ) -> _abc.Awaitable[_audit_pb2.ListAuditLogResponse]:
-        """The newest first; all filters that are set apply together."""
+        """The newest comes first. A line is listed only if it matches all filters
+        that are set.
+        """
 
     @_abc_1.abstractmethod
     def NoteRefusal(
@@ -40,8 +44,8 @@ class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _audit_pb2.NoteRefusalRequest,
         context: _aio.ServicerContext[_audit_pb2.NoteRefusalRequest, _abc.Awaitable[_audit_pb2.NoteRefusalResponse]],
     ) -> _abc.Awaitable[_audit_pb2.NoteRefusalResponse]:
-        """For the gateway: what it refused by itself to somebody known. Services note
-        by themselves what they refuse.
+        """For the gateway: records a refusal that the gateway decided alone, of an
+        authenticated caller. Services record their own refusals.
         """
 
 def add_AuditServiceServicer_to_server(servicer: AuditServiceServicer, server: _aio.Server) -> None: ...

@@ -31,12 +31,14 @@ class BrokerSecret(_message.Message):
     id: _builtins.str
     broker_id: _builtins.int
     prefix: _builtins.str
-    """The first characters of the secret, to recognise it by; too few to be one."""
+    """The first characters of the secret, to recognise it by; too few to guess
+    the rest from.
+    """
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def last_used_at(self) -> _timestamp_pb2.Timestamp:
-        """Unset: never."""
+        """Unset: it was never used."""
 
     def __init__(
         self,
@@ -81,7 +83,7 @@ class CreateBrokerSecretResponse(_message.Message):
     BROKER_SECRET_FIELD_NUMBER: _builtins.int
     SECRET_FIELD_NUMBER: _builtins.int
     secret: _builtins.str
-    """What the broker shows; shown once."""
+    """The secret; shown only once."""
     @_builtins.property
     def broker_secret(self) -> Global___BrokerSecret: ...
     def __init__(

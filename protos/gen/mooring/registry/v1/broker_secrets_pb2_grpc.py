@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class BrokerSecretServiceStub:
-    """What brokers show when they ask who may connect.
+    """The secrets with which brokers authenticate when they ask about clients.
     """
 
     def __init__(self, channel):
@@ -53,26 +53,26 @@ class BrokerSecretServiceStub:
 
 
 class BrokerSecretServiceServicer:
-    """What brokers show when they ask who may connect.
+    """The secrets with which brokers authenticate when they ask about clients.
     """
 
     def CreateBrokerSecret(self, request, context):
-        """The secret itself is in this answer and nowhere else, ever. Refused where the broker has five:
-        one is for use, another for the time in which it is replaced.
+        """Only this answer contains the secret. Fails if the broker has five secrets
+        already.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListBrokerSecrets(self, request, context):
-        """All of one broker, the oldest first.
+        """All secrets of one broker, the oldest first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteBrokerSecret(self, request, context):
-        """Ends it: who shows it is a stranger from now on.
+        """Deletes the secret: calls that use it are refused from now on.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -105,7 +105,7 @@ def add_BrokerSecretServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class BrokerSecretService:
-    """What brokers show when they ask who may connect.
+    """The secrets with which brokers authenticate when they ask about clients.
     """
 
     @staticmethod

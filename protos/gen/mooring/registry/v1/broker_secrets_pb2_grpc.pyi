@@ -13,20 +13,20 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class BrokerSecretServiceStub:
-    """What brokers show when they ask who may connect."""
+    """The secrets with which brokers authenticate when they ask about clients."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateBrokerSecret: _aio.UnaryUnaryMultiCallable[_broker_secrets_pb2.CreateBrokerSecretRequest, _broker_secrets_pb2.CreateBrokerSecretResponse]
-    """The secret itself is in this answer and nowhere else, ever. Refused where the broker has five:
-    one is for use, another for the time in which it is replaced.
+    """Only this answer contains the secret. Fails if the broker has five secrets
+    already.
     """
     ListBrokerSecrets: _aio.UnaryUnaryMultiCallable[_broker_secrets_pb2.ListBrokerSecretsRequest, _broker_secrets_pb2.ListBrokerSecretsResponse]
-    """All of one broker, the oldest first."""
+    """All secrets of one broker, the oldest first."""
     DeleteBrokerSecret: _aio.UnaryUnaryMultiCallable[_broker_secrets_pb2.DeleteBrokerSecretRequest, _broker_secrets_pb2.DeleteBrokerSecretResponse]
-    """Ends it: who shows it is a stranger from now on."""
+    """Deletes the secret: calls that use it are refused from now on."""
 
 class BrokerSecretServiceServicer(metaclass=_abc_1.ABCMeta):
-    """What brokers show when they ask who may connect."""
+    """The secrets with which brokers authenticate when they ask about clients."""
 
     @_abc_1.abstractmethod
     def CreateBrokerSecret(
@@ -34,8 +34,8 @@ class BrokerSecretServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _broker_secrets_pb2.CreateBrokerSecretRequest,
         context: _aio.ServicerContext[_broker_secrets_pb2.CreateBrokerSecretRequest, _abc.Awaitable[_broker_secrets_pb2.CreateBrokerSecretResponse]],
     ) -> _abc.Awaitable[_broker_secrets_pb2.CreateBrokerSecretResponse]:
-        """The secret itself is in this answer and nowhere else, ever. Refused where the broker has five:
-        one is for use, another for the time in which it is replaced.
+        """Only this answer contains the secret. Fails if the broker has five secrets
+        already.
         """
 
     @_abc_1.abstractmethod
@@ -44,7 +44,7 @@ class BrokerSecretServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _broker_secrets_pb2.ListBrokerSecretsRequest,
         context: _aio.ServicerContext[_broker_secrets_pb2.ListBrokerSecretsRequest, _abc.Awaitable[_broker_secrets_pb2.ListBrokerSecretsResponse]],
     ) -> _abc.Awaitable[_broker_secrets_pb2.ListBrokerSecretsResponse]:
-        """All of one broker, the oldest first."""
+        """All secrets of one broker, the oldest first."""
 
     @_abc_1.abstractmethod
     def DeleteBrokerSecret(
@@ -52,6 +52,6 @@ class BrokerSecretServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _broker_secrets_pb2.DeleteBrokerSecretRequest,
         context: _aio.ServicerContext[_broker_secrets_pb2.DeleteBrokerSecretRequest, _abc.Awaitable[_broker_secrets_pb2.DeleteBrokerSecretResponse]],
     ) -> _abc.Awaitable[_broker_secrets_pb2.DeleteBrokerSecretResponse]:
-        """Ends it: who shows it is a stranger from now on."""
+        """Deletes the secret: calls that use it are refused from now on."""
 
 def add_BrokerSecretServiceServicer_to_server(servicer: BrokerSecretServiceServicer, server: _aio.Server) -> None: ...

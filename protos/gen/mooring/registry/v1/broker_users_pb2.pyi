@@ -18,7 +18,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class BrokerUsage(_message.Message):
-    """How many point at a broker."""
+    """The number of objects of each kind that refer to a broker."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -29,9 +29,9 @@ class BrokerUsage(_message.Message):
     EXPECTED_DEVICES_FIELD_NUMBER: _builtins.int
     ROLLOUTS_FIELD_NUMBER: _builtins.int
     devices: _builtins.int
-    """Pinned to it."""
+    """Devices that are pinned to it."""
     fleets: _builtins.int
-    """Whose devices without a pin go to it."""
+    """Fleets whose devices without a pin it serves."""
     keys: _builtins.int
     """Provisioning keys that pin new devices to it."""
     allowances: _builtins.int
@@ -39,7 +39,7 @@ class BrokerUsage(_message.Message):
     expected_devices: _builtins.int
     """Expected devices that will be pinned to it."""
     rollouts: _builtins.int
-    """Fleets that are on their way to it."""
+    """Fleets with a rollout to it."""
     def __init__(
         self,
         *,
@@ -106,11 +106,11 @@ class MoveBrokerUsersRequest(_message.Message):
     MOVE_ALLOWANCES_FIELD_NUMBER: _builtins.int
     from_broker_id: _builtins.int
     to_broker_id: _builtins.int
-    """Must be active."""
+    """The new broker; it must be active."""
     move_allowances: _builtins.bool
-    """Lets restricted fleets use the new broker instead of the old one. Without
-    it, a move that would take devices to where their fleet may not go is
-    refused with BROKER_NOT_ALLOWED.
+    """Allows restricted fleets the new broker in place of the old one. Without
+    it, a move to a broker that a device's fleet may not use fails with
+    BROKER_NOT_ALLOWED.
     """
     def __init__(
         self,
@@ -137,7 +137,7 @@ class MoveBrokerUsersResponse(_message.Message):
     def moved(self) -> Global___BrokerUsage: ...
     @_builtins.property
     def left(self) -> Global___BrokerUsage:
-        """Who still points at the old one."""
+        """Objects that still refer to the old broker."""
 
     def __init__(
         self,

@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class BrokerUserServiceStub:
-    """Who points at a broker, and how they are moved to another.
+    """Devices, fleets, keys and other objects that refer to a broker, and moving
+    them to another broker.
     """
 
     def __init__(self, channel):
@@ -48,7 +49,8 @@ class BrokerUserServiceStub:
 
 
 class BrokerUserServiceServicer:
-    """Who points at a broker, and how they are moved to another.
+    """Devices, fleets, keys and other objects that refer to a broker, and moving
+    them to another broker.
     """
 
     def GetBrokerUsage(self, request, context):
@@ -58,8 +60,8 @@ class BrokerUserServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def MoveBrokerUsers(self, request, context):
-        """Moves as many as there is time for, keys first; until `left` is empty, ask
-        again. Devices learn of it when they ask for their broker the next time.
+        """Moves as many objects as there is time for, keys first. Repeat the call
+        until `left` is empty. Devices get the new broker in their next answer.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -87,7 +89,8 @@ def add_BrokerUserServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class BrokerUserService:
-    """Who points at a broker, and how they are moved to another.
+    """Devices, fleets, keys and other objects that refer to a broker, and moving
+    them to another broker.
     """
 
     @staticmethod

@@ -13,17 +13,21 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class BrokerUserServiceStub:
-    """Who points at a broker, and how they are moved to another."""
+    """Devices, fleets, keys and other objects that refer to a broker, and moving
+    them to another broker.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetBrokerUsage: _aio.UnaryUnaryMultiCallable[_broker_users_pb2.GetBrokerUsageRequest, _broker_users_pb2.GetBrokerUsageResponse]
     MoveBrokerUsers: _aio.UnaryUnaryMultiCallable[_broker_users_pb2.MoveBrokerUsersRequest, _broker_users_pb2.MoveBrokerUsersResponse]
-    """Moves as many as there is time for, keys first; until `left` is empty, ask
-    again. Devices learn of it when they ask for their broker the next time.
+    """Moves as many objects as there is time for, keys first. Repeat the call
+    until `left` is empty. Devices get the new broker in their next answer.
     """
 
 class BrokerUserServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Who points at a broker, and how they are moved to another."""
+    """Devices, fleets, keys and other objects that refer to a broker, and moving
+    them to another broker.
+    """
 
     @_abc_1.abstractmethod
     def GetBrokerUsage(
@@ -38,8 +42,8 @@ class BrokerUserServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _broker_users_pb2.MoveBrokerUsersRequest,
         context: _aio.ServicerContext[_broker_users_pb2.MoveBrokerUsersRequest, _abc.Awaitable[_broker_users_pb2.MoveBrokerUsersResponse]],
     ) -> _abc.Awaitable[_broker_users_pb2.MoveBrokerUsersResponse]:
-        """Moves as many as there is time for, keys first; until `left` is empty, ask
-        again. Devices learn of it when they ask for their broker the next time.
+        """Moves as many objects as there is time for, keys first. Repeat the call
+        until `left` is empty. Devices get the new broker in their next answer.
         """
 
 def add_BrokerUserServiceServicer_to_server(servicer: BrokerUserServiceServicer, server: _aio.Server) -> None: ...

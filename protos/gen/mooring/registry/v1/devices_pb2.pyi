@@ -25,7 +25,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class DeviceFields(_message.Message):
-    """What an administrator may change; the field names are the columns."""
+    """The fields that an administrator may change, named like the columns."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -39,12 +39,12 @@ class DeviceFields(_message.Message):
     device_name: _builtins.str
     device_type: _builtins.str
     mqtt_broker_id: _builtins.int
-    """The pin. Unset: none."""
+    """The pin. Unset: the device has none."""
     is_active: _builtins.bool
     region: _builtins.str
     reprovisioning_allowed: _builtins.bool
-    """Lets the device register once more with another device API key, as after
-    a reinstallation; goes back to false when it has.
+    """Allows the device to register once more with another device API key, for
+    example after a reinstallation. That registration sets it back to false.
     """
     @_builtins.property
     def location(self) -> _resolution_pb2.Location: ...
@@ -122,9 +122,11 @@ class Device(_message.Message):
     agent_version: _builtins.str
     is_online: _builtins.bool
     provisioned_by_key_id: _builtins.str
-    """Empty for one that was imported and has not registered since."""
+    """Empty for a device that was imported and has not registered since."""
     has_short_api_key: _builtins.bool
-    """Whether its API key has fewer than 32 characters, as far as it has shown it."""
+    """Whether its API key has fewer than 32 characters, as far as the device has
+    used it.
+    """
     @_builtins.property
     def fields(self) -> Global___DeviceFields: ...
     @_builtins.property
@@ -133,8 +135,8 @@ class Device(_message.Message):
     def provisioned_at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def told_broker_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """The brokers it was last told, the first choice first; empty when it was
-        told MQTT_BROKER_URL.
+        """The brokers of the device's last answer, the primary first; empty if that
+        answer was MQTT_BROKER_URL.
         """
 
     @_builtins.property
@@ -227,14 +229,14 @@ class ListDevicesRequest(_message.Message):
     cursor: _builtins.str
     """The next_cursor of the page before; empty for the first."""
     fleet_id: _builtins.str
-    """Only this fleet's; empty for all."""
+    """Only devices of this fleet; empty for all."""
     credential_key_id: _builtins.int
-    """Only those whose credentials were made with this server key."""
+    """Only devices whose credentials were made with this server key."""
     short_api_key: _builtins.bool
-    """Only those whose API keys are short, or only the others."""
+    """Only devices with a short API key, or only devices without one."""
     @_builtins.property
     def filter(self) -> _jobs_pb2.DeviceFilter:
-        """Only those that it means; unset: all."""
+        """Only devices that match this filter; unset for all."""
 
     def __init__(
         self,
@@ -297,8 +299,8 @@ class UpdateDeviceRequest(_message.Message):
     def fields(self) -> Global___DeviceFields: ...
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """Names of DeviceFields. mqtt_broker_id, region and location may be named
-        and not set: they are cleared.
+        """Names of DeviceFields. mqtt_broker_id, region and location may be named and
+        not set: they are cleared.
         """
 
     def __init__(
@@ -406,7 +408,7 @@ Global___RevokeCredentialsResponse: _TypeAlias = RevokeCredentialsResponse  # no
 
 @_typing.final
 class ImportedDevice(_message.Message):
-    """A device as it was known elsewhere."""
+    """A device of another system."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -426,23 +428,25 @@ class ImportedDevice(_message.Message):
     uuid: _builtins.str
     """[A-Za-z0-9_-]{1,64}"""
     fleet_id: _builtins.str
-    """Keys of this fleet let it register, once, for credentials of ours."""
+    """Keys of this fleet may register the device once, which gives it new
+    credentials.
+    """
     device_name: _builtins.str
-    """Unset: its uuid."""
+    """Unset: the uuid."""
     device_type: _builtins.str
     """Unset: "unknown"."""
     mqtt_username: _builtins.str
-    """With a password_hash, or neither."""
+    """Both mqtt_username and password_hash are set, or neither."""
     password_hash: _builtins.str
-    """As the broker keeps it, and kept as it is."""
+    """The hash as the other broker stores it; it is stored unchanged."""
     password_salt: _builtins.str
-    """Of hashes that do not hold their own."""
+    """For hashes that do not contain their salt."""
     password_algorithm: _builtins.str
-    """Of hashes that do not name it: sha256, sha256_suffix, pbkdf2_sha256 or
-    pbkdf2_sha512.
+    """For hashes that do not name their algorithm: sha256, sha256_suffix,
+    pbkdf2_sha256 or pbkdf2_sha512.
     """
     broker: _builtins.str
-    """Its pin, by the broker's name or by its id."""
+    """The device's pin: the name or the id of a broker."""
     mqtt_broker_id: _builtins.int
     region: _builtins.str
     mac_address: _builtins.str
@@ -519,7 +523,7 @@ class ImportDevicesRequest(_message.Message):
     DEVICES_FIELD_NUMBER: _builtins.int
     DRY_RUN_FIELD_NUMBER: _builtins.int
     dry_run: _builtins.bool
-    """Answers the same and creates nothing."""
+    """Gives the same results and creates nothing."""
     @_builtins.property
     def devices(self) -> _containers.RepeatedCompositeFieldContainer[Global___ImportedDevice]:
         """At most 5,000."""
@@ -545,7 +549,7 @@ class DeviceImport(_message.Message):
     CREATED_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
     created: _builtins.bool
-    """Whether it was created; false for one that was there."""
+    """False for a device that existed already."""
     @_builtins.property
     def error(self) -> _errors_pb2.ItemError: ...
     def __init__(
@@ -571,7 +575,7 @@ class ImportDevicesResponse(_message.Message):
     RESULTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___DeviceImport]:
-        """One for each of the request's, in order."""
+        """One for each device of the request, in order."""
 
     def __init__(
         self,

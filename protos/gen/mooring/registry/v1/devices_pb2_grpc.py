@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class DeviceServiceStub:
-    """Devices, as administrators see them.
+    """Devices, for administrators.
     """
 
     def __init__(self, channel):
@@ -68,7 +68,7 @@ class DeviceServiceStub:
 
 
 class DeviceServiceServicer:
-    """Devices, as administrators see them.
+    """Devices, for administrators.
     """
 
     def GetDevice(self, request, context):
@@ -84,30 +84,31 @@ class DeviceServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateDevice(self, request, context):
-        """Changes the fields that update_mask names and no other.
+        """Changes only the fields that update_mask names.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteDevice(self, request, context):
-        """Its credentials go with it: registered anew, it gets others.
+        """Deletes the device with its credentials. If it registers again, it gets new
+        ones.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RevokeCredentials(self, request, context):
-        """Ends its password and the one before, at once; it gets another one when it
-        asks for its broker or registers the next time.
+        """Ends the device's present and previous password at once. It gets a new
+        password with its next answer.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ImportDevices(self, request, context):
-        """Takes over devices of a fleet that runs already. Each is created, is there
-        already and is left as it is, or is refused by itself.
+        """Imports devices of an existing fleet. Each is created, or left as it is if
+        it exists, or refused alone.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -155,7 +156,7 @@ def add_DeviceServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class DeviceService:
-    """Devices, as administrators see them.
+    """Devices, for administrators.
     """
 
     @staticmethod

@@ -13,26 +13,28 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class DeviceServiceStub:
-    """Devices, as administrators see them."""
+    """Devices, for administrators."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetDevice: _aio.UnaryUnaryMultiCallable[_devices_pb2.GetDeviceRequest, _devices_pb2.GetDeviceResponse]
     ListDevices: _aio.UnaryUnaryMultiCallable[_devices_pb2.ListDevicesRequest, _devices_pb2.ListDevicesResponse]
     UpdateDevice: _aio.UnaryUnaryMultiCallable[_devices_pb2.UpdateDeviceRequest, _devices_pb2.UpdateDeviceResponse]
-    """Changes the fields that update_mask names and no other."""
+    """Changes only the fields that update_mask names."""
     DeleteDevice: _aio.UnaryUnaryMultiCallable[_devices_pb2.DeleteDeviceRequest, _devices_pb2.DeleteDeviceResponse]
-    """Its credentials go with it: registered anew, it gets others."""
+    """Deletes the device with its credentials. If it registers again, it gets new
+    ones.
+    """
     RevokeCredentials: _aio.UnaryUnaryMultiCallable[_devices_pb2.RevokeCredentialsRequest, _devices_pb2.RevokeCredentialsResponse]
-    """Ends its password and the one before, at once; it gets another one when it
-    asks for its broker or registers the next time.
+    """Ends the device's present and previous password at once. It gets a new
+    password with its next answer.
     """
     ImportDevices: _aio.UnaryUnaryMultiCallable[_devices_pb2.ImportDevicesRequest, _devices_pb2.ImportDevicesResponse]
-    """Takes over devices of a fleet that runs already. Each is created, is there
-    already and is left as it is, or is refused by itself.
+    """Imports devices of an existing fleet. Each is created, or left as it is if
+    it exists, or refused alone.
     """
 
 class DeviceServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Devices, as administrators see them."""
+    """Devices, for administrators."""
 
     @_abc_1.abstractmethod
     def GetDevice(
@@ -54,7 +56,7 @@ class DeviceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _devices_pb2.UpdateDeviceRequest,
         context: _aio.ServicerContext[_devices_pb2.UpdateDeviceRequest, _abc.Awaitable[_devices_pb2.UpdateDeviceResponse]],
     ) -> _abc.Awaitable[_devices_pb2.UpdateDeviceResponse]:
-        """Changes the fields that update_mask names and no other."""
+        """Changes only the fields that update_mask names."""
 
     @_abc_1.abstractmethod
     def DeleteDevice(
@@ -62,7 +64,9 @@ class DeviceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _devices_pb2.DeleteDeviceRequest,
         context: _aio.ServicerContext[_devices_pb2.DeleteDeviceRequest, _abc.Awaitable[_devices_pb2.DeleteDeviceResponse]],
     ) -> _abc.Awaitable[_devices_pb2.DeleteDeviceResponse]:
-        """Its credentials go with it: registered anew, it gets others."""
+        """Deletes the device with its credentials. If it registers again, it gets new
+        ones.
+        """
 
     @_abc_1.abstractmethod
     def RevokeCredentials(
@@ -70,8 +74,8 @@ class DeviceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _devices_pb2.RevokeCredentialsRequest,
         context: _aio.ServicerContext[_devices_pb2.RevokeCredentialsRequest, _abc.Awaitable[_devices_pb2.RevokeCredentialsResponse]],
     ) -> _abc.Awaitable[_devices_pb2.RevokeCredentialsResponse]:
-        """Ends its password and the one before, at once; it gets another one when it
-        asks for its broker or registers the next time.
+        """Ends the device's present and previous password at once. It gets a new
+        password with its next answer.
         """
 
     @_abc_1.abstractmethod
@@ -80,8 +84,8 @@ class DeviceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _devices_pb2.ImportDevicesRequest,
         context: _aio.ServicerContext[_devices_pb2.ImportDevicesRequest, _abc.Awaitable[_devices_pb2.ImportDevicesResponse]],
     ) -> _abc.Awaitable[_devices_pb2.ImportDevicesResponse]:
-        """Takes over devices of a fleet that runs already. Each is created, is there
-        already and is left as it is, or is refused by itself.
+        """Imports devices of an existing fleet. Each is created, or left as it is if
+        it exists, or refused alone.
         """
 
 def add_DeviceServiceServicer_to_server(servicer: DeviceServiceServicer, server: _aio.Server) -> None: ...

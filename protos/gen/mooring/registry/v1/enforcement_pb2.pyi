@@ -30,10 +30,10 @@ class _HeldStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_HeldState.V
     HELD_STATE_PENDING: _HeldState.ValueType  # 1
     """The broker does not hold it yet."""
     HELD_STATE_HELD: _HeldState.ValueType  # 2
-    """The broker holds it, or does not have to."""
+    """The broker holds it, or need not hold it."""
     HELD_STATE_HOPELESS: _HeldState.ValueType  # 3
-    """Not held, and not worth waiting for: no process drives the broker, or it
-    is known to be broken.
+    """The broker does not hold it and will not soon: no process manages the
+    broker, or the broker has a problem.
     """
 
 class HeldState(_HeldState, metaclass=_HeldStateEnumTypeWrapper): ...
@@ -42,10 +42,10 @@ HELD_STATE_UNSPECIFIED: HeldState.ValueType  # 0
 HELD_STATE_PENDING: HeldState.ValueType  # 1
 """The broker does not hold it yet."""
 HELD_STATE_HELD: HeldState.ValueType  # 2
-"""The broker holds it, or does not have to."""
+"""The broker holds it, or need not hold it."""
 HELD_STATE_HOPELESS: HeldState.ValueType  # 3
-"""Not held, and not worth waiting for: no process drives the broker, or it
-is known to be broken.
+"""The broker does not hold it and will not soon: no process manages the
+broker, or the broker has a problem.
 """
 Global___HeldState: _TypeAlias = HeldState  # noqa: Y015
 
@@ -63,20 +63,22 @@ class Enforcement(_message.Message):
     REVOCATIONS_FIELD_NUMBER: _builtins.int
     broker_id: _builtins.int
     management: _builtins.str
-    """How it is driven: mosquitto, emqx or rabbitmq. Empty: it is not."""
+    """How it is managed: mosquitto, emqx or rabbitmq. Empty: it is not managed."""
     clients: _builtins.int
-    """Of a Mosquitto: how many are let in. Unset for brokers that ask, and while it is not known."""
+    """For a Mosquitto, the number of clients that may connect. Unset for brokers
+    that ask, and while it is not known.
+    """
     problem: _builtins.str
-    """What keeps it from being as it should. Empty: nothing does."""
+    """Why the broker is not in step; empty if it is."""
     pending_revocations: _builtins.int
-    """Whose sessions are yet to be ended."""
+    """The number of clients whose sessions have not been ended yet."""
     @_builtins.property
     def looked_at(self) -> _timestamp_pb2.Timestamp:
-        """When it was looked at last. Unset: never."""
+        """When the broker was last checked. Unset: never."""
 
     @_builtins.property
     def in_step_at(self) -> _timestamp_pb2.Timestamp:
-        """When it last was as it should be. Unset: never."""
+        """When the broker was last in step. Unset: never."""
 
     @_builtins.property
     def revocations(self) -> Global___RevocationTimes: ...
@@ -104,7 +106,7 @@ Global___Enforcement: _TypeAlias = Enforcement  # noqa: Y015
 
 @_typing.final
 class RevocationTimes(_message.Message):
-    """Seconds from when an access ended until the sessions had."""
+    """The seconds between a revocation and the end of the client's sessions."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -114,13 +116,15 @@ class RevocationTimes(_message.Message):
     LAST_AT_FIELD_NUMBER: _builtins.int
     LAST_S_FIELD_NUMBER: _builtins.int
     count: _builtins.int
-    """How many were measured: the last 1,000 of a week. The rest is unset where it is 0."""
+    """How many were measured: the last 1,000 within a week. If it is 0, the other
+    fields are unset.
+    """
     median_s: _builtins.float
     slowest_s: _builtins.float
     last_s: _builtins.float
     @_builtins.property
     def last_at(self) -> _timestamp_pb2.Timestamp:
-        """The last one that took effect: when its access ended."""
+        """The time of the last revocation whose sessions have ended."""
 
     def __init__(
         self,
@@ -199,7 +203,7 @@ class AwaitedClient(_message.Message):
     broker_id: _builtins.int
     username: _builtins.str
     fingerprint: _builtins.str
-    """Connection.held_as"""
+    """The value of Connection.held_as."""
     def __init__(
         self,
         *,
@@ -222,7 +226,7 @@ class AwaitHeldRequest(_message.Message):
     CLIENTS_FIELD_NUMBER: _builtins.int
     WITHIN_MS_FIELD_NUMBER: _builtins.int
     within_ms: _builtins.int
-    """How long to wait while nothing can be said of any of them; at most 1,000."""
+    """Milliseconds to wait while no state is known; at most 1,000."""
     @_builtins.property
     def clients(self) -> _containers.RepeatedCompositeFieldContainer[Global___AwaitedClient]:
         """At most 1,000."""
@@ -249,7 +253,7 @@ class BrokerProgress(_message.Message):
     AGE_MS_FIELD_NUMBER: _builtins.int
     broker_id: _builtins.int
     age_ms: _builtins.int
-    """How long ago the broker last carried out commands."""
+    """Milliseconds since the broker last carried out commands."""
     def __init__(
         self,
         *,
@@ -276,7 +280,7 @@ class AwaitHeldResponse(_message.Message):
 
     @_builtins.property
     def progress(self) -> _containers.RepeatedCompositeFieldContainer[Global___BrokerProgress]:
-        """Of the brokers of those that are pending; without those that never made any."""
+        """The brokers of pending clients, without those that never made progress."""
 
     def __init__(
         self,

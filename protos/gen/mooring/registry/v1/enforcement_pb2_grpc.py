@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class EnforcementServiceStub:
-    """How the brokers are that Mooring drives.
+    """The state of managed brokers.
     """
 
     def __init__(self, channel):
@@ -48,19 +48,19 @@ class EnforcementServiceStub:
 
 
 class EnforcementServiceServicer:
-    """How the brokers are that Mooring drives.
+    """The state of managed brokers.
     """
 
     def GetEnforcement(self, request, context):
-        """Of a broker that is not driven too: nobody has looked at it then.
+        """Also for a broker that is not managed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def AwaitHeld(self, request, context):
-        """Whether brokers hold devices that they have to be told of. Answers as soon
-        as there is something to say of one of them. For gateways.
+        """Whether brokers hold clients with which they must be configured. Answers as
+        soon as the state of one client is known. For gateways.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -88,7 +88,7 @@ def add_EnforcementServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class EnforcementService:
-    """How the brokers are that Mooring drives.
+    """The state of managed brokers.
     """
 
     @staticmethod

@@ -13,18 +13,18 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class EnforcementServiceStub:
-    """How the brokers are that Mooring drives."""
+    """The state of managed brokers."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetEnforcement: _aio.UnaryUnaryMultiCallable[_enforcement_pb2.GetEnforcementRequest, _enforcement_pb2.GetEnforcementResponse]
-    """Of a broker that is not driven too: nobody has looked at it then."""
+    """Also for a broker that is not managed."""
     AwaitHeld: _aio.UnaryUnaryMultiCallable[_enforcement_pb2.AwaitHeldRequest, _enforcement_pb2.AwaitHeldResponse]
-    """Whether brokers hold devices that they have to be told of. Answers as soon
-    as there is something to say of one of them. For gateways.
+    """Whether brokers hold clients with which they must be configured. Answers as
+    soon as the state of one client is known. For gateways.
     """
 
 class EnforcementServiceServicer(metaclass=_abc_1.ABCMeta):
-    """How the brokers are that Mooring drives."""
+    """The state of managed brokers."""
 
     @_abc_1.abstractmethod
     def GetEnforcement(
@@ -32,7 +32,7 @@ class EnforcementServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _enforcement_pb2.GetEnforcementRequest,
         context: _aio.ServicerContext[_enforcement_pb2.GetEnforcementRequest, _abc.Awaitable[_enforcement_pb2.GetEnforcementResponse]],
     ) -> _abc.Awaitable[_enforcement_pb2.GetEnforcementResponse]:
-        """Of a broker that is not driven too: nobody has looked at it then."""
+        """Also for a broker that is not managed."""
 
     @_abc_1.abstractmethod
     def AwaitHeld(
@@ -40,8 +40,8 @@ class EnforcementServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _enforcement_pb2.AwaitHeldRequest,
         context: _aio.ServicerContext[_enforcement_pb2.AwaitHeldRequest, _abc.Awaitable[_enforcement_pb2.AwaitHeldResponse]],
     ) -> _abc.Awaitable[_enforcement_pb2.AwaitHeldResponse]:
-        """Whether brokers hold devices that they have to be told of. Answers as soon
-        as there is something to say of one of them. For gateways.
+        """Whether brokers hold clients with which they must be configured. Answers as
+        soon as the state of one client is known. For gateways.
         """
 
 def add_EnforcementServiceServicer_to_server(servicer: EnforcementServiceServicer, server: _aio.Server) -> None: ...

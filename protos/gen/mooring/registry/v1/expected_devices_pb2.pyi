@@ -23,7 +23,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class ExpectedDevice(_message.Message):
-    """What is set decides, whatever the device says and its key would do."""
+    """Fields that are set decide, whatever the device sends and its key contains."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -39,11 +39,11 @@ class ExpectedDevice(_message.Message):
     uuid: _builtins.str
     """[A-Za-z0-9_-]{1,64}"""
     fleet_id: _builtins.str
-    """Only keys of this fleet register it."""
+    """Only keys of this fleet may register the device."""
     device_name: _builtins.str
     device_type: _builtins.str
     mqtt_broker_id: _builtins.int
-    """Becomes its pin."""
+    """The pin that the device gets."""
     region: _builtins.str
     @_builtins.property
     def location(self) -> _resolution_pb2.Location: ...
@@ -53,7 +53,7 @@ class ExpectedDevice(_message.Message):
 
     @_builtins.property
     def registered_at(self) -> _timestamp_pb2.Timestamp:
-        """Unset while there is no such device."""
+        """Unset until the device has registered."""
 
     def __init__(
         self,
@@ -120,7 +120,7 @@ class RefusedExpectedDevice(_message.Message):
     INDEX_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
     index: _builtins.int
-    """Which of the request's, from 0."""
+    """The index of the item in the request, from 0."""
     @_builtins.property
     def error(self) -> _errors_pb2.ItemError: ...
     def __init__(
@@ -147,11 +147,11 @@ class CreateExpectedDevicesResponse(_message.Message):
     created: _builtins.int
     @_builtins.property
     def refused(self) -> _containers.RepeatedCompositeFieldContainer[Global___RefusedExpectedDevice]:
-        """All others were created."""
+        """All other items were created."""
 
     @_builtins.property
     def expected_device(self) -> Global___ExpectedDevice:
-        """What was created, where one was asked for."""
+        """The object that was created, if the request had one item."""
 
     def __init__(
         self,
@@ -220,9 +220,9 @@ class ListExpectedDevicesRequest(_message.Message):
     cursor: _builtins.str
     """The next_cursor of the page before; empty for the first."""
     fleet_id: _builtins.str
-    """Only this fleet's; empty for all."""
+    """Only of this fleet; empty for all."""
     registered: _builtins.bool
-    """Only those that have registered, or only those that have not."""
+    """Only devices that have registered, or only devices that have not."""
     def __init__(
         self,
         *,

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class ExpectedDeviceServiceStub:
-    """Devices that an operator has named before they arrive.
+    """Devices that an operator names before they register.
     """
 
     def __init__(self, channel):
@@ -58,13 +58,13 @@ class ExpectedDeviceServiceStub:
 
 
 class ExpectedDeviceServiceServicer:
-    """Devices that an operator has named before they arrive.
+    """Devices that an operator names before they register.
     """
 
     def CreateExpectedDevices(self, request, context):
-        """A bad item refuses the whole; what the state of things forbids refuses
-        that item alone. They are created 1,000 at a time: an error that came
-        later leaves what was created before.
+        """An invalid item fails the whole call; an item that conflicts with stored
+        objects is refused alone. Items are created 1,000 at a time, so an error in
+        a later part leaves the earlier parts created.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -83,7 +83,7 @@ class ExpectedDeviceServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DeleteExpectedDevice(self, request, context):
-        """Its uuid is anybody's again; a device that has registered stays.
+        """The uuid is no longer bound to its fleet; a registered device stays.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -121,7 +121,7 @@ def add_ExpectedDeviceServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ExpectedDeviceService:
-    """Devices that an operator has named before they arrive.
+    """Devices that an operator names before they register.
     """
 
     @staticmethod

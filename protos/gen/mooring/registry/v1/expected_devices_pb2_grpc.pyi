@@ -13,21 +13,21 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class ExpectedDeviceServiceStub:
-    """Devices that an operator has named before they arrive."""
+    """Devices that an operator names before they register."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateExpectedDevices: _aio.UnaryUnaryMultiCallable[_expected_devices_pb2.CreateExpectedDevicesRequest, _expected_devices_pb2.CreateExpectedDevicesResponse]
-    """A bad item refuses the whole; what the state of things forbids refuses
-    that item alone. They are created 1,000 at a time: an error that came
-    later leaves what was created before.
+    """An invalid item fails the whole call; an item that conflicts with stored
+    objects is refused alone. Items are created 1,000 at a time, so an error in
+    a later part leaves the earlier parts created.
     """
     GetExpectedDevice: _aio.UnaryUnaryMultiCallable[_expected_devices_pb2.GetExpectedDeviceRequest, _expected_devices_pb2.GetExpectedDeviceResponse]
     ListExpectedDevices: _aio.UnaryUnaryMultiCallable[_expected_devices_pb2.ListExpectedDevicesRequest, _expected_devices_pb2.ListExpectedDevicesResponse]
     DeleteExpectedDevice: _aio.UnaryUnaryMultiCallable[_expected_devices_pb2.DeleteExpectedDeviceRequest, _expected_devices_pb2.DeleteExpectedDeviceResponse]
-    """Its uuid is anybody's again; a device that has registered stays."""
+    """The uuid is no longer bound to its fleet; a registered device stays."""
 
 class ExpectedDeviceServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Devices that an operator has named before they arrive."""
+    """Devices that an operator names before they register."""
 
     @_abc_1.abstractmethod
     def CreateExpectedDevices(
@@ -35,9 +35,9 @@ class ExpectedDeviceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _expected_devices_pb2.CreateExpectedDevicesRequest,
         context: _aio.ServicerContext[_expected_devices_pb2.CreateExpectedDevicesRequest, _abc.Awaitable[_expected_devices_pb2.CreateExpectedDevicesResponse]],
     ) -> _abc.Awaitable[_expected_devices_pb2.CreateExpectedDevicesResponse]:
-        """A bad item refuses the whole; what the state of things forbids refuses
-        that item alone. They are created 1,000 at a time: an error that came
-        later leaves what was created before.
+        """An invalid item fails the whole call; an item that conflicts with stored
+        objects is refused alone. Items are created 1,000 at a time, so an error in
+        a later part leaves the earlier parts created.
         """
 
     @_abc_1.abstractmethod
@@ -60,6 +60,6 @@ class ExpectedDeviceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _expected_devices_pb2.DeleteExpectedDeviceRequest,
         context: _aio.ServicerContext[_expected_devices_pb2.DeleteExpectedDeviceRequest, _abc.Awaitable[_expected_devices_pb2.DeleteExpectedDeviceResponse]],
     ) -> _abc.Awaitable[_expected_devices_pb2.DeleteExpectedDeviceResponse]:
-        """Its uuid is anybody's again; a device that has registered stays."""
+        """The uuid is no longer bound to its fleet; a registered device stays."""
 
 def add_ExpectedDeviceServiceServicer_to_server(servicer: ExpectedDeviceServiceServicer, server: _aio.Server) -> None: ...

@@ -22,7 +22,9 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class AllowedBrokers(_message.Message):
-    """Brokers to which a fleet is restricted: nothing else ever serves its devices."""
+    """The brokers to which a fleet is restricted. No other broker serves its
+    devices.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -53,16 +55,16 @@ class FleetFields(_message.Message):
     UUID_PREFIX_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     mqtt_broker_id: _builtins.int
-    """The broker of its devices that have no pin. Unset: none."""
+    """The broker of its devices without a pin. Unset: none."""
     is_active: _builtins.bool
-    """False: nobody of it gets in."""
+    """If false, none of its devices may connect."""
     uuid_prefix: _builtins.str
-    """The beginning of its devices' uuids, and of no other fleet's. Unset: any
-    that is not reserved for another.
+    """The prefix of its devices' uuids, which other fleets may not use. Unset:
+    any uuid without the prefix of another fleet.
     """
     @_builtins.property
     def allowed_brokers(self) -> Global___AllowedBrokers:
-        """Unset: not restricted."""
+        """Unset: the fleet is not restricted."""
 
     def __init__(
         self,
@@ -98,7 +100,7 @@ Global___FleetFields: _TypeAlias = FleetFields  # noqa: Y015
 
 @_typing.final
 class Rollout(_message.Message):
-    """A fleet's way to another broker, a wave of its devices at a time."""
+    """The move of a fleet to another broker, one wave of devices after another."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -107,16 +109,16 @@ class Rollout(_message.Message):
     SALT_FIELD_NUMBER: _builtins.int
     BEGAN_AT_FIELD_NUMBER: _builtins.int
     broker_id: _builtins.int
-    """Where those of the fleet's devices go that it has reached and that have no
-    pin.
-    """
+    """The broker for devices that the rollout has reached and that have no pin."""
     percent: _builtins.float
-    """0 to 100, with two decimals: how many of the fleet's devices it reaches."""
+    """The percentage of the fleet's devices that it reaches: 0 to 100, with two
+    decimals.
+    """
     salt: _builtins.str
-    """Which devices are reached first: [A-Za-z0-9_-]{1,64}"""
+    """Decides which devices are reached first: [A-Za-z0-9_-]{1,64}"""
     @_builtins.property
     def began_at(self) -> _timestamp_pb2.Timestamp:
-        """Since when it has had this broker and this salt."""
+        """When it got this broker and this salt."""
 
     def __init__(
         self,
@@ -147,8 +149,8 @@ class Fleet(_message.Message):
     id: _builtins.str
     """[A-Za-z0-9_-]{1,64}"""
     devices_outside_prefix: _builtins.int
-    """How many of its devices have uuids that begin otherwise; 10,000 stands for
-    that many or more. Not in lists.
+    """The number of its devices whose uuids do not begin with uuid_prefix; 10,000
+    means that many or more. Not set in lists.
     """
     @_builtins.property
     def fields(self) -> Global___FleetFields: ...
@@ -158,7 +160,7 @@ class Fleet(_message.Message):
     def updated_at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def rollout(self) -> Global___Rollout:
-        """Unset where none is under way."""
+        """Unset if the fleet has no rollout."""
 
     def __init__(
         self,
@@ -320,8 +322,8 @@ class UpdateFleetRequest(_message.Message):
     def fields(self) -> Global___FleetFields: ...
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """Names of FleetFields. mqtt_broker_id, allowed_brokers and uuid_prefix may be
-        named and not set: they are cleared.
+        """Names of FleetFields. mqtt_broker_id, allowed_brokers and uuid_prefix may
+        be named and not set: they are cleared.
         """
 
     def __init__(
@@ -367,8 +369,8 @@ class DeleteFleetRequest(_message.Message):
     WITH_DEVICES_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     with_devices: _builtins.bool
-    """Disables it, and then deletes what it has, as much as there is time for:
-    after FLEET_IN_USE, ask again.
+    """Disables the fleet, and deletes its devices, expected devices and keys as
+    far as there is time. Repeat the call after FLEET_IN_USE.
     """
     def __init__(
         self,

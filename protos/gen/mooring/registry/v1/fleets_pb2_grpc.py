@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class FleetServiceStub:
-    """Groups of devices, and the rule that places them.
+    """Groups of devices, and the rules that place them.
     """
 
     def __init__(self, channel):
@@ -63,7 +63,7 @@ class FleetServiceStub:
 
 
 class FleetServiceServicer:
-    """Groups of devices, and the rule that places them.
+    """Groups of devices, and the rules that place them.
     """
 
     def CreateFleet(self, request, context):
@@ -85,15 +85,15 @@ class FleetServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateFleet(self, request, context):
-        """Changes the fields that update_mask names and no other.
+        """Changes only the fields that update_mask names.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteFleet(self, request, context):
-        """Refused with FLEET_IN_USE, and how many, while it has devices, expected
-        devices or keys.
+        """Fails with FLEET_IN_USE and the number of users while the fleet has
+        devices, expected devices or keys.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -136,7 +136,7 @@ def add_FleetServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class FleetService:
-    """Groups of devices, and the rule that places them.
+    """Groups of devices, and the rules that place them.
     """
 
     @staticmethod

@@ -13,21 +13,21 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class FleetServiceStub:
-    """Groups of devices, and the rule that places them."""
+    """Groups of devices, and the rules that place them."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateFleet: _aio.UnaryUnaryMultiCallable[_fleets_pb2.CreateFleetRequest, _fleets_pb2.CreateFleetResponse]
     GetFleet: _aio.UnaryUnaryMultiCallable[_fleets_pb2.GetFleetRequest, _fleets_pb2.GetFleetResponse]
     ListFleets: _aio.UnaryUnaryMultiCallable[_fleets_pb2.ListFleetsRequest, _fleets_pb2.ListFleetsResponse]
     UpdateFleet: _aio.UnaryUnaryMultiCallable[_fleets_pb2.UpdateFleetRequest, _fleets_pb2.UpdateFleetResponse]
-    """Changes the fields that update_mask names and no other."""
+    """Changes only the fields that update_mask names."""
     DeleteFleet: _aio.UnaryUnaryMultiCallable[_fleets_pb2.DeleteFleetRequest, _fleets_pb2.DeleteFleetResponse]
-    """Refused with FLEET_IN_USE, and how many, while it has devices, expected
-    devices or keys.
+    """Fails with FLEET_IN_USE and the number of users while the fleet has
+    devices, expected devices or keys.
     """
 
 class FleetServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Groups of devices, and the rule that places them."""
+    """Groups of devices, and the rules that place them."""
 
     @_abc_1.abstractmethod
     def CreateFleet(
@@ -56,7 +56,7 @@ class FleetServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _fleets_pb2.UpdateFleetRequest,
         context: _aio.ServicerContext[_fleets_pb2.UpdateFleetRequest, _abc.Awaitable[_fleets_pb2.UpdateFleetResponse]],
     ) -> _abc.Awaitable[_fleets_pb2.UpdateFleetResponse]:
-        """Changes the fields that update_mask names and no other."""
+        """Changes only the fields that update_mask names."""
 
     @_abc_1.abstractmethod
     def DeleteFleet(
@@ -64,8 +64,8 @@ class FleetServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _fleets_pb2.DeleteFleetRequest,
         context: _aio.ServicerContext[_fleets_pb2.DeleteFleetRequest, _abc.Awaitable[_fleets_pb2.DeleteFleetResponse]],
     ) -> _abc.Awaitable[_fleets_pb2.DeleteFleetResponse]:
-        """Refused with FLEET_IN_USE, and how many, while it has devices, expected
-        devices or keys.
+        """Fails with FLEET_IN_USE and the number of users while the fleet has
+        devices, expected devices or keys.
         """
 
 def add_FleetServiceServicer_to_server(servicer: FleetServiceServicer, server: _aio.Server) -> None: ...

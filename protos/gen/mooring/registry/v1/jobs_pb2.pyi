@@ -28,32 +28,34 @@ class _JobActionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_JobAction.V
     DESCRIPTOR: _descriptor.EnumDescriptor
     JOB_ACTION_UNSPECIFIED: _JobAction.ValueType  # 0
     JOB_ACTION_START: _JobAction.ValueType  # 1
-    """A draft runs; one without a filter needs its list."""
+    """Starts a draft; a draft without a filter must have its list."""
     JOB_ACTION_PAUSE: _JobAction.ValueType  # 2
     JOB_ACTION_RESUME: _JobAction.ValueType  # 3
-    """A job that is paused goes on where it was."""
+    """Continues a paused job."""
     JOB_ACTION_CANCEL: _JobAction.ValueType  # 4
-    """What it has written stays."""
+    """Ends the job; the changes that it has made stay."""
     JOB_ACTION_UNDO: _JobAction.ValueType  # 5
-    """Puts back every pin that is still the one that the job wrote."""
+    """Restores the previous pin of every device that still has the job's pin."""
 
 class JobAction(_JobAction, metaclass=_JobActionEnumTypeWrapper): ...
 
 JOB_ACTION_UNSPECIFIED: JobAction.ValueType  # 0
 JOB_ACTION_START: JobAction.ValueType  # 1
-"""A draft runs; one without a filter needs its list."""
+"""Starts a draft; a draft without a filter must have its list."""
 JOB_ACTION_PAUSE: JobAction.ValueType  # 2
 JOB_ACTION_RESUME: JobAction.ValueType  # 3
-"""A job that is paused goes on where it was."""
+"""Continues a paused job."""
 JOB_ACTION_CANCEL: JobAction.ValueType  # 4
-"""What it has written stays."""
+"""Ends the job; the changes that it has made stay."""
 JOB_ACTION_UNDO: JobAction.ValueType  # 5
-"""Puts back every pin that is still the one that the job wrote."""
+"""Restores the previous pin of every device that still has the job's pin."""
 Global___JobAction: _TypeAlias = JobAction  # noqa: Y015
 
 @_typing.final
 class DeviceFilter(_message.Message):
-    """Devices that are as each of these says; none of them: all devices."""
+    """Matches devices that have all the values that are set; if none is set, all
+    devices.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -68,9 +70,9 @@ class DeviceFilter(_message.Message):
     device_type: _builtins.str
     region: _builtins.str
     mqtt_broker_id: _builtins.int
-    """Pinned to this broker; 0: without a pin."""
+    """The pin; 0 for devices without a pin."""
     told_broker_id: _builtins.int
-    """Last told this broker first; 0: told none."""
+    """The primary broker of the last answer; 0 if the answer had no broker."""
     uuid_prefix: _builtins.str
     is_active: _builtins.bool
     def __init__(
@@ -159,28 +161,28 @@ class Job(_message.Message):
     ENDED_AT_FIELD_NUMBER: _builtins.int
     id: _builtins.int
     mqtt_broker_id: _builtins.int
-    """The pin that it writes; 0 takes pins away."""
+    """The pin that the job writes; 0 clears pins."""
     state: _builtins.str
-    """draft, running, paused, done or cancelled."""
+    """One of draft, running, paused, done and cancelled."""
     is_undo: _builtins.bool
-    """Whether it puts back what it has written."""
+    """Whether the job undoes its changes."""
     failure: _builtins.str
-    """Why it paused by itself; empty if it did not."""
+    """Why the job paused itself; empty if it did not."""
     progress: _builtins.float
-    """From 0 to 1, of what is run through now."""
+    """Progress of the present run, 0 to 1."""
     rate: _builtins.float
-    """Rows a second, while they were worked on."""
+    """Rows per second while the job was running."""
     is_uploaded: _builtins.bool
-    """Whether the list was uploaded to its end."""
+    """Whether the list was uploaded completely."""
     actor: _builtins.str
-    """In whose name it runs."""
+    """The name of the token for which the job runs."""
     @_builtins.property
     def filter(self) -> Global___DeviceFilter:
-        """Unset: the devices of a list."""
+        """Unset: the job has a list of devices."""
 
     @_builtins.property
     def outcomes(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
-        """How many rows have which outcome."""
+        """The number of rows with each outcome."""
 
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp: ...
@@ -310,7 +312,7 @@ class ListJobsRequest(_message.Message):
     page_size: _builtins.int
     cursor: _builtins.str
     state: _builtins.str
-    """Empty: any."""
+    """Empty: any state."""
     def __init__(
         self,
         *,
@@ -358,12 +360,12 @@ class NewJobRow(_message.Message):
     MQTT_BROKER_ID_FIELD_NUMBER: _builtins.int
     FAULT_FIELD_NUMBER: _builtins.int
     line: _builtins.int
-    """The line in the list, from 1."""
+    """The line number in the list, from 1."""
     device_uuid: _builtins.str
     mqtt_broker_id: _builtins.int
-    """Unset: the job's; 0 takes the pin away."""
+    """Unset: the job's broker. 0 clears the pin."""
     fault: _builtins.str
-    """What is wrong with the line; empty if nothing is."""
+    """What is wrong with the line; empty if it is valid."""
     def __init__(
         self,
         *,
@@ -392,14 +394,14 @@ class AddJobRowsRequest(_message.Message):
     IS_LAST_FIELD_NUMBER: _builtins.int
     id: _builtins.int
     upload: _builtins.int
-    """0 begins a list; after that, what the first answer said. Without rows, 0
-    asks whether the job takes a list.
+    """0 begins a list; further parts use the value of the first answer. With 0
+    and no rows, the call only checks whether the job accepts a list.
     """
     is_last: _builtins.bool
-    """Without it the job does not start."""
+    """The list is complete. The job does not start without it."""
     @_builtins.property
     def rows(self) -> _containers.RepeatedCompositeFieldContainer[Global___NewJobRow]:
-        """At most 10,000, behind those that came before."""
+        """At most 10,000; they are added after the rows that were sent before."""
 
     def __init__(
         self,
@@ -452,14 +454,14 @@ class JobRow(_message.Message):
     VERDICT_FIELD_NUMBER: _builtins.int
     DETAIL_FIELD_NUMBER: _builtins.int
     line: _builtins.int
-    """0 where the job has a filter."""
+    """0 if the job has a filter."""
     device_uuid: _builtins.str
     mqtt_broker_id: _builtins.int
-    """The pin that is written, and the one before; 0 for none."""
+    """The new pin and the previous one; 0 for none."""
     previous_broker_id: _builtins.int
     outcome: _builtins.str
     verdict: _builtins.str
-    """Of a row that is pending: the outcome that it would have now."""
+    """For a pending row, the outcome that it would have now."""
     detail: _builtins.str
     def __init__(
         self,
@@ -492,7 +494,7 @@ class ListJobRowsRequest(_message.Message):
     page_size: _builtins.int
     cursor: _builtins.str
     outcome: _builtins.str
-    """Empty: any."""
+    """Empty: any outcome."""
     def __init__(
         self,
         *,
@@ -553,7 +555,7 @@ Global___CheckJobRequest: _TypeAlias = CheckJobRequest  # noqa: Y015
 
 @_typing.final
 class Destination(_message.Message):
-    """Where devices go: a broker, and the step of the chain that names it."""
+    """The broker to which devices are assigned, and the source that names it."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -562,8 +564,8 @@ class Destination(_message.Message):
     broker_id: _builtins.int
     """0 for none."""
     source: _builtins.str
-    """device, fleet, region, default or environment; empty: nothing may serve
-    them.
+    """One of device, fleet, region, default and environment; empty if no broker
+    may serve the devices.
     """
     def __init__(
         self,
@@ -594,7 +596,7 @@ class Move(_message.Message):
     def after(self) -> Global___Destination: ...
     @_builtins.property
     def examples(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Uuids of some of them."""
+        """The uuids of some of the devices."""
 
     def __init__(
         self,
@@ -640,14 +642,14 @@ class CheckJobResponse(_message.Message):
     MOVES_FIELD_NUMBER: _builtins.int
     DEVICES_LEFT_OUT_FIELD_NUMBER: _builtins.int
     devices_left_out: _builtins.int
-    """How many devices the moves that are left out are of."""
+    """The number of devices in moves that are not listed."""
     @_builtins.property
     def outcomes(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
-        """How many rows would have which outcome."""
+        """The number of rows that would have each outcome."""
 
     @_builtins.property
     def moves(self) -> _containers.RepeatedCompositeFieldContainer[Global___Move]:
-        """Of those that would be moved, the most frequent first; at most 500."""
+        """The moves that would happen, the most frequent first; at most 500."""
 
     def __init__(
         self,

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class JobServiceStub:
-    """Jobs: what changes many devices, in the background.
+    """Jobs: changes of many devices, which run in the background.
     """
 
     def __init__(self, channel):
@@ -98,11 +98,11 @@ class JobServiceStub:
 
 
 class JobServiceServicer:
-    """Jobs: what changes many devices, in the background.
+    """Jobs: changes of many devices, which run in the background.
     """
 
     def CreateJob(self, request, context):
-        """A draft: nothing changes before it is started.
+        """Creates a draft, which changes nothing until it is started.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -115,43 +115,44 @@ class JobServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListJobs(self, request, context):
-        """The newest first.
+        """The newest comes first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def AddJobRows(self, request, context):
-        """The list of a draft without a filter, piece by piece; it replaces the one
-        before.
+        """Adds a part of the list of a draft without a filter. A new list replaces
+        the previous one.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListJobRows(self, request, context):
-        """What became of each row; of a draft's rows, what would.
+        """The outcome of each row; for the rows of a draft, the expected outcome.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CheckJob(self, request, context):
-        """What would happen now: who would move, from where to where.
+        """What the job would do now: which devices it would move, from which broker
+        to which.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ActOnJob(self, request, context):
-        """Does to a job what follows its state.
+        """Changes the state of a job.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def StartJob(self, request, context):
-        """Deprecated, as the four below: ActOnJob does the same.
+        """Deprecated, like the four calls below: use ActOnJob.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -253,7 +254,7 @@ def add_JobServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class JobService:
-    """Jobs: what changes many devices, in the background.
+    """Jobs: changes of many devices, which run in the background.
     """
 
     @staticmethod

@@ -20,28 +20,30 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class JobServiceStub:
-    """Jobs: what changes many devices, in the background."""
+    """Jobs: changes of many devices, which run in the background."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateJob: _aio.UnaryUnaryMultiCallable[_jobs_pb2.CreateJobRequest, _jobs_pb2.CreateJobResponse]
-    """A draft: nothing changes before it is started."""
+    """Creates a draft, which changes nothing until it is started."""
     GetJob: _aio.UnaryUnaryMultiCallable[_jobs_pb2.GetJobRequest, _jobs_pb2.GetJobResponse]
     ListJobs: _aio.UnaryUnaryMultiCallable[_jobs_pb2.ListJobsRequest, _jobs_pb2.ListJobsResponse]
-    """The newest first."""
+    """The newest comes first."""
     AddJobRows: _aio.UnaryUnaryMultiCallable[_jobs_pb2.AddJobRowsRequest, _jobs_pb2.AddJobRowsResponse]
-    """The list of a draft without a filter, piece by piece; it replaces the one
-    before.
+    """Adds a part of the list of a draft without a filter. A new list replaces
+    the previous one.
     """
     ListJobRows: _aio.UnaryUnaryMultiCallable[_jobs_pb2.ListJobRowsRequest, _jobs_pb2.ListJobRowsResponse]
-    """What became of each row; of a draft's rows, what would."""
+    """The outcome of each row; for the rows of a draft, the expected outcome."""
     CheckJob: _aio.UnaryUnaryMultiCallable[_jobs_pb2.CheckJobRequest, _jobs_pb2.CheckJobResponse]
-    """What would happen now: who would move, from where to where."""
+    """What the job would do now: which devices it would move, from which broker
+    to which.
+    """
     ActOnJob: _aio.UnaryUnaryMultiCallable[_jobs_pb2.ActOnJobRequest, _jobs_pb2.ActOnJobResponse]
-    """Does to a job what follows its state."""
+    """Changes the state of a job."""
     @_builtins.property
     @_deprecated("""This method has been marked as deprecated using proto method options.""")
     def StartJob(self) -> _aio.UnaryUnaryMultiCallable[_jobs_pb2.StartJobRequest, _jobs_pb2.StartJobResponse]:
-        """Deprecated, as the four below: ActOnJob does the same."""
+        """Deprecated, like the four calls below: use ActOnJob."""
     @_builtins.property
     @_deprecated("""This method has been marked as deprecated using proto method options.""")
     def PauseJob(self) -> _aio.UnaryUnaryMultiCallable[_jobs_pb2.PauseJobRequest, _jobs_pb2.PauseJobResponse]: ...
@@ -56,7 +58,7 @@ class JobServiceStub:
     def UndoJob(self) -> _aio.UnaryUnaryMultiCallable[_jobs_pb2.UndoJobRequest, _jobs_pb2.UndoJobResponse]: ...
 
 class JobServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Jobs: what changes many devices, in the background."""
+    """Jobs: changes of many devices, which run in the background."""
 
     @_abc_1.abstractmethod
     def CreateJob(
@@ -64,7 +66,7 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _jobs_pb2.CreateJobRequest,
         context: _aio.ServicerContext[_jobs_pb2.CreateJobRequest, _abc.Awaitable[_jobs_pb2.CreateJobResponse]],
     ) -> _abc.Awaitable[_jobs_pb2.CreateJobResponse]:
-        """A draft: nothing changes before it is started."""
+        """Creates a draft, which changes nothing until it is started."""
 
     @_abc_1.abstractmethod
     def GetJob(
@@ -79,7 +81,7 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _jobs_pb2.ListJobsRequest,
         context: _aio.ServicerContext[_jobs_pb2.ListJobsRequest, _abc.Awaitable[_jobs_pb2.ListJobsResponse]],
     ) -> _abc.Awaitable[_jobs_pb2.ListJobsResponse]:
-        """The newest first."""
+        """The newest comes first."""
 
     @_abc_1.abstractmethod
     def AddJobRows(
@@ -87,8 +89,8 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _jobs_pb2.AddJobRowsRequest,
         context: _aio.ServicerContext[_jobs_pb2.AddJobRowsRequest, _abc.Awaitable[_jobs_pb2.AddJobRowsResponse]],
     ) -> _abc.Awaitable[_jobs_pb2.AddJobRowsResponse]:
-        """The list of a draft without a filter, piece by piece; it replaces the one
-        before.
+        """Adds a part of the list of a draft without a filter. A new list replaces
+        the previous one.
         """
 
     @_abc_1.abstractmethod
@@ -97,7 +99,7 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _jobs_pb2.ListJobRowsRequest,
         context: _aio.ServicerContext[_jobs_pb2.ListJobRowsRequest, _abc.Awaitable[_jobs_pb2.ListJobRowsResponse]],
     ) -> _abc.Awaitable[_jobs_pb2.ListJobRowsResponse]:
-        """What became of each row; of a draft's rows, what would."""
+        """The outcome of each row; for the rows of a draft, the expected outcome."""
 
     @_abc_1.abstractmethod
     def CheckJob(
@@ -105,7 +107,9 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _jobs_pb2.CheckJobRequest,
         context: _aio.ServicerContext[_jobs_pb2.CheckJobRequest, _abc.Awaitable[_jobs_pb2.CheckJobResponse]],
     ) -> _abc.Awaitable[_jobs_pb2.CheckJobResponse]:
-        """What would happen now: who would move, from where to where."""
+        """What the job would do now: which devices it would move, from which broker
+        to which.
+        """
 
     @_abc_1.abstractmethod
     def ActOnJob(
@@ -113,16 +117,16 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _jobs_pb2.ActOnJobRequest,
         context: _aio.ServicerContext[_jobs_pb2.ActOnJobRequest, _abc.Awaitable[_jobs_pb2.ActOnJobResponse]],
     ) -> _abc.Awaitable[_jobs_pb2.ActOnJobResponse]:
-        """Does to a job what follows its state."""
+        """Changes the state of a job."""
 
-    @_deprecated("""Deprecated, as the four below: ActOnJob does the same.""")
+    @_deprecated("""Deprecated, like the four calls below: use ActOnJob.""")
     @_abc_1.abstractmethod
     def StartJob(
         self,
         request: _jobs_pb2.StartJobRequest,
         context: _aio.ServicerContext[_jobs_pb2.StartJobRequest, _abc.Awaitable[_jobs_pb2.StartJobResponse]],
     ) -> _abc.Awaitable[_jobs_pb2.StartJobResponse]:
-        """Deprecated, as the four below: ActOnJob does the same."""
+        """Deprecated, like the four calls below: use ActOnJob."""
 
     @_deprecated("""This method has been marked as deprecated using proto method options.""")
     @_abc_1.abstractmethod

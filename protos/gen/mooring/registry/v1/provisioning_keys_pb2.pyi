@@ -22,7 +22,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class Allowed(_message.Message):
-    """Values of which one is required."""
+    """A list of which one value is required."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -44,7 +44,7 @@ Global___Allowed: _TypeAlias = Allowed  # noqa: Y015
 
 @_typing.final
 class Restrictions(_message.Message):
-    """What a key is good for. Each that is set must be met."""
+    """The restrictions of a key. A registration must meet all that are set."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -55,18 +55,18 @@ class Restrictions(_message.Message):
     ONLY_EXPECTED_FIELD_NUMBER: _builtins.int
     uuid_prefix: _builtins.str
     only_expected: _builtins.bool
-    """Lets in only devices that are expected in the key's fleet."""
+    """Registers only expected devices of the key's fleet."""
     @_builtins.property
     def device_types(self) -> Global___Allowed:
         """At most 100."""
 
     @_builtins.property
     def source_networks(self) -> Global___Allowed:
-        """CIDR, IPv4 or IPv6; at most 100."""
+        """Networks in CIDR notation, IPv4 or IPv6; at most 100."""
 
     @_builtins.property
     def uuids(self) -> Global___Allowed:
-        """At most 1,000; for more there are expected devices."""
+        """At most 1,000; use expected devices for more."""
 
     def __init__(
         self,
@@ -111,23 +111,23 @@ class ProvisioningKey(_message.Message):
     """Unset: no limit."""
     devices_provisioned: _builtins.int
     default_broker_id: _builtins.int
-    """Becomes the pin of every device the key makes."""
+    """The pin of every device that registers with the key."""
     is_active: _builtins.bool
     allowed_uuid_count: _builtins.int
     """Unset: any uuid."""
     @_builtins.property
     def expires_at(self) -> _timestamp_pb2.Timestamp:
-        """Unset: never."""
+        """Unset: the key does not expire."""
 
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def last_used_at(self) -> _timestamp_pb2.Timestamp:
-        """When it last made a device."""
+        """When a new device last registered with the key."""
 
     @_builtins.property
     def restrictions(self) -> Global___Restrictions:
-        """In lists without the uuids, which may be many."""
+        """Without the uuids in lists, because there may be many."""
 
     @_builtins.property
     def updated_at(self) -> _timestamp_pb2.Timestamp: ...
@@ -169,7 +169,7 @@ Global___ProvisioningKey: _TypeAlias = ProvisioningKey  # noqa: Y015
 
 @_typing.final
 class ProvisioningKeyFields(_message.Message):
-    """What an operator may change; unset is none."""
+    """The fields that an operator may change. Unset: none."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -183,7 +183,7 @@ class ProvisioningKeyFields(_message.Message):
     default_broker_id: _builtins.int
     @_builtins.property
     def expires_at(self) -> _timestamp_pb2.Timestamp:
-        """May have passed: then the key makes no more devices from now on."""
+        """May be in the past: then no new device can register with the key."""
 
     @_builtins.property
     def restrictions(self) -> Global___Restrictions: ...
@@ -265,7 +265,7 @@ class CreateProvisioningKeyResponse(_message.Message):
     PROVISIONING_KEY_FIELD_NUMBER: _builtins.int
     KEY_FIELD_NUMBER: _builtins.int
     key: _builtins.str
-    """What devices send; shown once."""
+    """The key that devices send; shown only once."""
     @_builtins.property
     def provisioning_key(self) -> Global___ProvisioningKey: ...
     def __init__(
@@ -334,9 +334,9 @@ class ListProvisioningKeysRequest(_message.Message):
     cursor: _builtins.str
     """The next_cursor of the page before; empty for the first."""
     fleet_id: _builtins.str
-    """Only this fleet's; empty for all."""
+    """Only keys of this fleet; empty for all."""
     is_active: _builtins.bool
-    """Only those that were not revoked, or only those that were."""
+    """Only keys that were not revoked, or only keys that were."""
     def __init__(
         self,
         *,
@@ -391,8 +391,8 @@ class UpdateProvisioningKeyRequest(_message.Message):
     def fields(self) -> Global___ProvisioningKeyFields: ...
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """Names of ProvisioningKeyFields; of restrictions each by itself, as in
-        restrictions.uuids. One that is named and not set is cleared.
+        """Names of ProvisioningKeyFields; the restrictions are named one by one, as
+        restrictions.uuids. A field that is named and not set is cleared.
         """
 
     def __init__(
@@ -438,7 +438,7 @@ class RevokeProvisioningKeyRequest(_message.Message):
     DEACTIVATE_DEVICES_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     deactivate_devices: _builtins.bool
-    """Deactivates the devices that are the key's, too."""
+    """Also deactivates the devices that registered with the key."""
     def __init__(
         self,
         *,
@@ -460,9 +460,9 @@ class RevokeProvisioningKeyResponse(_message.Message):
     DEVICES_DEACTIVATED_FIELD_NUMBER: _builtins.int
     IS_COMPLETE_FIELD_NUMBER: _builtins.int
     devices_deactivated: _builtins.int
-    """How many this call has deactivated."""
+    """The number of devices that this call has deactivated."""
     is_complete: _builtins.bool
-    """False where there was no time for all of them: call again."""
+    """False if there was not enough time for all: repeat the call."""
     def __init__(
         self,
         *,

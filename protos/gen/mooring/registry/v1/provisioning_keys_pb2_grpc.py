@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class ProvisioningKeyServiceStub:
-    """The keys that let devices in.
+    """The keys with which devices register.
     """
 
     def __init__(self, channel):
@@ -63,11 +63,11 @@ class ProvisioningKeyServiceStub:
 
 
 class ProvisioningKeyServiceServicer:
-    """The keys that let devices in.
+    """The keys with which devices register.
     """
 
     def CreateProvisioningKey(self, request, context):
-        """The key itself is in this answer and nowhere else, ever.
+        """Only this answer contains the key.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -86,15 +86,15 @@ class ProvisioningKeyServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateProvisioningKey(self, request, context):
-        """Changes the fields that update_mask names and no other.
+        """Changes only the fields that update_mask names.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RevokeProvisioningKey(self, request, context):
-        """Ends it: it registers nobody any more, the devices it made neither. Safe
-        to repeat.
+        """Revokes the key: no device can register with it, not even again. May be
+        repeated.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -137,7 +137,7 @@ def add_ProvisioningKeyServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ProvisioningKeyService:
-    """The keys that let devices in.
+    """The keys with which devices register.
     """
 
     @staticmethod

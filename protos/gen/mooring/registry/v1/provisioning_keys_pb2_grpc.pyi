@@ -13,22 +13,22 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class ProvisioningKeyServiceStub:
-    """The keys that let devices in."""
+    """The keys with which devices register."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateProvisioningKey: _aio.UnaryUnaryMultiCallable[_provisioning_keys_pb2.CreateProvisioningKeyRequest, _provisioning_keys_pb2.CreateProvisioningKeyResponse]
-    """The key itself is in this answer and nowhere else, ever."""
+    """Only this answer contains the key."""
     GetProvisioningKey: _aio.UnaryUnaryMultiCallable[_provisioning_keys_pb2.GetProvisioningKeyRequest, _provisioning_keys_pb2.GetProvisioningKeyResponse]
     ListProvisioningKeys: _aio.UnaryUnaryMultiCallable[_provisioning_keys_pb2.ListProvisioningKeysRequest, _provisioning_keys_pb2.ListProvisioningKeysResponse]
     UpdateProvisioningKey: _aio.UnaryUnaryMultiCallable[_provisioning_keys_pb2.UpdateProvisioningKeyRequest, _provisioning_keys_pb2.UpdateProvisioningKeyResponse]
-    """Changes the fields that update_mask names and no other."""
+    """Changes only the fields that update_mask names."""
     RevokeProvisioningKey: _aio.UnaryUnaryMultiCallable[_provisioning_keys_pb2.RevokeProvisioningKeyRequest, _provisioning_keys_pb2.RevokeProvisioningKeyResponse]
-    """Ends it: it registers nobody any more, the devices it made neither. Safe
-    to repeat.
+    """Revokes the key: no device can register with it, not even again. May be
+    repeated.
     """
 
 class ProvisioningKeyServiceServicer(metaclass=_abc_1.ABCMeta):
-    """The keys that let devices in."""
+    """The keys with which devices register."""
 
     @_abc_1.abstractmethod
     def CreateProvisioningKey(
@@ -36,7 +36,7 @@ class ProvisioningKeyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _provisioning_keys_pb2.CreateProvisioningKeyRequest,
         context: _aio.ServicerContext[_provisioning_keys_pb2.CreateProvisioningKeyRequest, _abc.Awaitable[_provisioning_keys_pb2.CreateProvisioningKeyResponse]],
     ) -> _abc.Awaitable[_provisioning_keys_pb2.CreateProvisioningKeyResponse]:
-        """The key itself is in this answer and nowhere else, ever."""
+        """Only this answer contains the key."""
 
     @_abc_1.abstractmethod
     def GetProvisioningKey(
@@ -58,7 +58,7 @@ class ProvisioningKeyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _provisioning_keys_pb2.UpdateProvisioningKeyRequest,
         context: _aio.ServicerContext[_provisioning_keys_pb2.UpdateProvisioningKeyRequest, _abc.Awaitable[_provisioning_keys_pb2.UpdateProvisioningKeyResponse]],
     ) -> _abc.Awaitable[_provisioning_keys_pb2.UpdateProvisioningKeyResponse]:
-        """Changes the fields that update_mask names and no other."""
+        """Changes only the fields that update_mask names."""
 
     @_abc_1.abstractmethod
     def RevokeProvisioningKey(
@@ -66,8 +66,8 @@ class ProvisioningKeyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _provisioning_keys_pb2.RevokeProvisioningKeyRequest,
         context: _aio.ServicerContext[_provisioning_keys_pb2.RevokeProvisioningKeyRequest, _abc.Awaitable[_provisioning_keys_pb2.RevokeProvisioningKeyResponse]],
     ) -> _abc.Awaitable[_provisioning_keys_pb2.RevokeProvisioningKeyResponse]:
-        """Ends it: it registers nobody any more, the devices it made neither. Safe
-        to repeat.
+        """Revokes the key: no device can register with it, not even again. May be
+        repeated.
         """
 
 def add_ProvisioningKeyServiceServicer_to_server(servicer: ProvisioningKeyServiceServicer, server: _aio.Server) -> None: ...

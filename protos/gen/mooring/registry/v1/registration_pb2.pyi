@@ -43,14 +43,14 @@ class Registration(_message.Message):
     device_name: _builtins.str
     device_type: _builtins.str
     device_api_key: _builtins.str
-    """Made by the device and kept by it."""
+    """Made and kept by the device."""
     application_id: _builtins.str
     mac_address: _builtins.str
     os_version: _builtins.str
     agent_version: _builtins.str
     region: _builtins.str
     source_address: _builtins.str
-    """The IP address that the device asks from; empty where it is not known."""
+    """The IP address of the device; empty if it is not known."""
     @_builtins.property
     def location(self) -> _resolution_pb2.Location: ...
     def __init__(
@@ -119,24 +119,28 @@ class Connection(_message.Message):
     username: _builtins.str
     password: _builtins.str
     source: _resolution_pb2.Source.ValueType
-    """SOURCE_FLEET for a rollout too: to a device it is the broker of its fleet."""
+    """SOURCE_FLEET also for a rollout: for a device, it is the broker of its
+    fleet.
+    """
     broker_id: _builtins.int
     """The id of one of the response's brokers; 0 when there is none and
     environment_url is to be used.
     """
     generation: _builtins.str
-    """Changes when the device's answer does."""
+    """Changes when the answer for the device changes."""
     refresh_after_s: _builtins.int
-    """When to ask again; short when the answer is a stopgap."""
+    """Seconds after which to ask again; few for a stopgap."""
     stale: _builtins.bool
-    """True for a stopgap: the broker service or its database could not be asked."""
+    """True for a stopgap, because the broker service or its database did not
+    answer.
+    """
     held_as: _builtins.str
-    """The fingerprint under which the broker has to hold the device before it
-    lets it in (EnforcementService.AwaitHeld). Empty where the broker asks.
+    """The fingerprint that the broker must hold before the device can connect
+    (EnforcementService.AwaitHeld). Empty for a broker that asks.
     """
     newly_told: _builtins.bool
-    """True where this call has changed what the broker has to hold, or one did
-    a moment ago: worth waiting for.
+    """True if this call, or one shortly before, changed what the broker must
+    hold: waiting for the broker makes sense.
     """
     @_builtins.property
     def publish_topics(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -185,7 +189,7 @@ class RegisteredDevice(_message.Message):
     device_type: _builtins.str
     fleet_id: _builtins.str
     created: _builtins.bool
-    """False when it was registered before."""
+    """False if the device was registered before."""
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -251,7 +255,7 @@ class RegisterDevicesResponse(_message.Message):
 
     @_builtins.property
     def brokers(self) -> _containers.RepeatedCompositeFieldContainer[_resolution_pb2.BrokerSettings]:
-        """Every broker that an outcome names, once: a certificate travels once."""
+        """Every broker of the outcomes, once, because certificates are long."""
 
     def __init__(
         self,
@@ -278,7 +282,7 @@ class ConnectionRequest(_message.Message):
     uuid: _builtins.str
     device_api_key: _builtins.str
     source_address: _builtins.str
-    """The IP address that the device asks from; empty where it is not known."""
+    """The IP address of the device; empty if it is not known."""
     def __init__(
         self,
         *,
@@ -357,7 +361,7 @@ class GetConnectionsResponse(_message.Message):
 
     @_builtins.property
     def brokers(self) -> _containers.RepeatedCompositeFieldContainer[_resolution_pb2.BrokerSettings]:
-        """Every broker that an outcome names, once."""
+        """Every broker of the outcomes, once."""
 
     def __init__(
         self,
@@ -411,7 +415,7 @@ class RotateCredentialsResponse(_message.Message):
 
     @_builtins.property
     def brokers(self) -> _containers.RepeatedCompositeFieldContainer[_resolution_pb2.BrokerSettings]:
-        """Every broker that an outcome names, once."""
+        """Every broker of the outcomes, once."""
 
     def __init__(
         self,

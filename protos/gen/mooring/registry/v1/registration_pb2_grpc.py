@@ -26,8 +26,8 @@ if _version_not_supported:
 
 
 class RegistrationServiceStub:
-    """What devices ask. All calls take a batch and answer item by item: a bad
-    item never fails its neighbours.
+    """The calls for devices. Each takes a batch and answers item by item: an
+    invalid item does not affect the others.
     """
 
     def __init__(self, channel):
@@ -54,27 +54,27 @@ class RegistrationServiceStub:
 
 
 class RegistrationServiceServicer:
-    """What devices ask. All calls take a batch and answer item by item: a bad
-    item never fails its neighbours.
+    """The calls for devices. Each takes a batch and answers item by item: an
+    invalid item does not affect the others.
     """
 
     def RegisterDevices(self, request, context):
-        """Registers devices with provisioning keys. Safe to repeat.
+        """Registers devices with provisioning keys. May be repeated.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetConnections(self, request, context):
-        """What registered devices should connect to today.
+        """The brokers and logins of registered devices.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RotateCredentials(self, request, context):
-        """Gives registered devices new passwords; the ones before are accepted for a
-        while longer. A call that meets another is one with it.
+        """Gives registered devices new passwords; the previous ones stay valid for a
+        while. Concurrent calls for one device give it one new password.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -107,8 +107,8 @@ def add_RegistrationServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class RegistrationService:
-    """What devices ask. All calls take a batch and answer item by item: a bad
-    item never fails its neighbours.
+    """The calls for devices. Each takes a batch and answers item by item: an
+    invalid item does not affect the others.
     """
 
     @staticmethod

@@ -13,23 +13,23 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class RegistrationServiceStub:
-    """What devices ask. All calls take a batch and answer item by item: a bad
-    item never fails its neighbours.
+    """The calls for devices. Each takes a batch and answers item by item: an
+    invalid item does not affect the others.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     RegisterDevices: _aio.UnaryUnaryMultiCallable[_registration_pb2.RegisterDevicesRequest, _registration_pb2.RegisterDevicesResponse]
-    """Registers devices with provisioning keys. Safe to repeat."""
+    """Registers devices with provisioning keys. May be repeated."""
     GetConnections: _aio.UnaryUnaryMultiCallable[_registration_pb2.GetConnectionsRequest, _registration_pb2.GetConnectionsResponse]
-    """What registered devices should connect to today."""
+    """The brokers and logins of registered devices."""
     RotateCredentials: _aio.UnaryUnaryMultiCallable[_registration_pb2.RotateCredentialsRequest, _registration_pb2.RotateCredentialsResponse]
-    """Gives registered devices new passwords; the ones before are accepted for a
-    while longer. A call that meets another is one with it.
+    """Gives registered devices new passwords; the previous ones stay valid for a
+    while. Concurrent calls for one device give it one new password.
     """
 
 class RegistrationServiceServicer(metaclass=_abc_1.ABCMeta):
-    """What devices ask. All calls take a batch and answer item by item: a bad
-    item never fails its neighbours.
+    """The calls for devices. Each takes a batch and answers item by item: an
+    invalid item does not affect the others.
     """
 
     @_abc_1.abstractmethod
@@ -38,7 +38,7 @@ class RegistrationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _registration_pb2.RegisterDevicesRequest,
         context: _aio.ServicerContext[_registration_pb2.RegisterDevicesRequest, _abc.Awaitable[_registration_pb2.RegisterDevicesResponse]],
     ) -> _abc.Awaitable[_registration_pb2.RegisterDevicesResponse]:
-        """Registers devices with provisioning keys. Safe to repeat."""
+        """Registers devices with provisioning keys. May be repeated."""
 
     @_abc_1.abstractmethod
     def GetConnections(
@@ -46,7 +46,7 @@ class RegistrationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _registration_pb2.GetConnectionsRequest,
         context: _aio.ServicerContext[_registration_pb2.GetConnectionsRequest, _abc.Awaitable[_registration_pb2.GetConnectionsResponse]],
     ) -> _abc.Awaitable[_registration_pb2.GetConnectionsResponse]:
-        """What registered devices should connect to today."""
+        """The brokers and logins of registered devices."""
 
     @_abc_1.abstractmethod
     def RotateCredentials(
@@ -54,8 +54,8 @@ class RegistrationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _registration_pb2.RotateCredentialsRequest,
         context: _aio.ServicerContext[_registration_pb2.RotateCredentialsRequest, _abc.Awaitable[_registration_pb2.RotateCredentialsResponse]],
     ) -> _abc.Awaitable[_registration_pb2.RotateCredentialsResponse]:
-        """Gives registered devices new passwords; the ones before are accepted for a
-        while longer. A call that meets another is one with it.
+        """Gives registered devices new passwords; the previous ones stay valid for a
+        while. Concurrent calls for one device give it one new password.
         """
 
 def add_RegistrationServiceServicer_to_server(servicer: RegistrationServiceServicer, server: _aio.Server) -> None: ...

@@ -66,12 +66,12 @@ class SetRolloutRequest(_message.Message):
     SALT_FIELD_NUMBER: _builtins.int
     fleet_id: _builtins.str
     broker_id: _builtins.int
-    """Must be active, and one of those that a restricted fleet may use."""
+    """Must be active, and allowed for a restricted fleet."""
     percent: _builtins.float
     """0 to 100, with two decimals."""
     salt: _builtins.str
-    """Unset: that of the rollout under way where the broker is the same, else a
-    new one.
+    """Unset: the salt of the present rollout if the broker is the same, else a
+    new salt.
     """
     def __init__(
         self,
@@ -98,7 +98,7 @@ class SetRolloutResponse(_message.Message):
     ROLLOUT_FIELD_NUMBER: _builtins.int
     HAS_BEGUN_FIELD_NUMBER: _builtins.int
     has_begun: _builtins.bool
-    """False where the one under way was widened, narrowed or left as it was."""
+    """False if there was a rollout, which was widened, narrowed or not changed."""
     @_builtins.property
     def rollout(self) -> _fleets_pb2.Rollout: ...
     def __init__(

@@ -26,8 +26,8 @@ if _version_not_supported:
 
 
 class RolloutServiceStub:
-    """A fleet's way to another broker, a wave of its devices at a time. A fleet has
-    at most one rollout under way, and no device is pinned by it.
+    """Moves of fleets to another broker, one wave of devices after another. A fleet
+    has at most one rollout, which pins no device.
     """
 
     def __init__(self, channel):
@@ -59,8 +59,8 @@ class RolloutServiceStub:
 
 
 class RolloutServiceServicer:
-    """A fleet's way to another broker, a wave of its devices at a time. A fleet has
-    at most one rollout under way, and no device is pinned by it.
+    """Moves of fleets to another broker, one wave of devices after another. A fleet
+    has at most one rollout, which pins no device.
     """
 
     def GetRollout(self, request, context):
@@ -70,21 +70,21 @@ class RolloutServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def SetRollout(self, request, context):
-        """Begins one, or widens or narrows the one that is under way.
+        """Begins a rollout, or widens or narrows the present one.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def StopRollout(self, request, context):
-        """Every device is back where it was: a stop is a rollback.
+        """Ends the rollout; its devices return to the previous broker.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CompleteRollout(self, request, context):
-        """The rollout's broker becomes the fleet's own, and the rollout ends.
+        """Makes the rollout's broker the fleet's broker, and ends the rollout.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -122,8 +122,8 @@ def add_RolloutServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class RolloutService:
-    """A fleet's way to another broker, a wave of its devices at a time. A fleet has
-    at most one rollout under way, and no device is pinned by it.
+    """Moves of fleets to another broker, one wave of devices after another. A fleet
+    has at most one rollout, which pins no device.
     """
 
     @staticmethod

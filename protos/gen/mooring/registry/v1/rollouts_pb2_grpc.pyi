@@ -13,22 +13,22 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class RolloutServiceStub:
-    """A fleet's way to another broker, a wave of its devices at a time. A fleet has
-    at most one rollout under way, and no device is pinned by it.
+    """Moves of fleets to another broker, one wave of devices after another. A fleet
+    has at most one rollout, which pins no device.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetRollout: _aio.UnaryUnaryMultiCallable[_rollouts_pb2.GetRolloutRequest, _rollouts_pb2.GetRolloutResponse]
     SetRollout: _aio.UnaryUnaryMultiCallable[_rollouts_pb2.SetRolloutRequest, _rollouts_pb2.SetRolloutResponse]
-    """Begins one, or widens or narrows the one that is under way."""
+    """Begins a rollout, or widens or narrows the present one."""
     StopRollout: _aio.UnaryUnaryMultiCallable[_rollouts_pb2.StopRolloutRequest, _rollouts_pb2.StopRolloutResponse]
-    """Every device is back where it was: a stop is a rollback."""
+    """Ends the rollout; its devices return to the previous broker."""
     CompleteRollout: _aio.UnaryUnaryMultiCallable[_rollouts_pb2.CompleteRolloutRequest, _rollouts_pb2.CompleteRolloutResponse]
-    """The rollout's broker becomes the fleet's own, and the rollout ends."""
+    """Makes the rollout's broker the fleet's broker, and ends the rollout."""
 
 class RolloutServiceServicer(metaclass=_abc_1.ABCMeta):
-    """A fleet's way to another broker, a wave of its devices at a time. A fleet has
-    at most one rollout under way, and no device is pinned by it.
+    """Moves of fleets to another broker, one wave of devices after another. A fleet
+    has at most one rollout, which pins no device.
     """
 
     @_abc_1.abstractmethod
@@ -44,7 +44,7 @@ class RolloutServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _rollouts_pb2.SetRolloutRequest,
         context: _aio.ServicerContext[_rollouts_pb2.SetRolloutRequest, _abc.Awaitable[_rollouts_pb2.SetRolloutResponse]],
     ) -> _abc.Awaitable[_rollouts_pb2.SetRolloutResponse]:
-        """Begins one, or widens or narrows the one that is under way."""
+        """Begins a rollout, or widens or narrows the present one."""
 
     @_abc_1.abstractmethod
     def StopRollout(
@@ -52,7 +52,7 @@ class RolloutServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _rollouts_pb2.StopRolloutRequest,
         context: _aio.ServicerContext[_rollouts_pb2.StopRolloutRequest, _abc.Awaitable[_rollouts_pb2.StopRolloutResponse]],
     ) -> _abc.Awaitable[_rollouts_pb2.StopRolloutResponse]:
-        """Every device is back where it was: a stop is a rollback."""
+        """Ends the rollout; its devices return to the previous broker."""
 
     @_abc_1.abstractmethod
     def CompleteRollout(
@@ -60,6 +60,6 @@ class RolloutServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _rollouts_pb2.CompleteRolloutRequest,
         context: _aio.ServicerContext[_rollouts_pb2.CompleteRolloutRequest, _abc.Awaitable[_rollouts_pb2.CompleteRolloutResponse]],
     ) -> _abc.Awaitable[_rollouts_pb2.CompleteRolloutResponse]:
-        """The rollout's broker becomes the fleet's own, and the rollout ends."""
+        """Makes the rollout's broker the fleet's broker, and ends the rollout."""
 
 def add_RolloutServiceServicer_to_server(servicer: RolloutServiceServicer, server: _aio.Server) -> None: ...

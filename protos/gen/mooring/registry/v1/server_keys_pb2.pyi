@@ -29,11 +29,11 @@ class ServerKey(_message.Message):
     DISABLED_DEVICES_FIELD_NUMBER: _builtins.int
     id: _builtins.int
     is_active: _builtins.bool
-    """Whether it is the one that new credentials are made with."""
+    """Whether new credentials are derived from it."""
     is_in_ring: _builtins.bool
-    """False: its devices cannot prove themselves."""
+    """If false, its devices cannot authenticate."""
     devices: _builtins.int
-    """Whose credentials it has made."""
+    """The number of devices with credentials from this key."""
     disabled_devices: _builtins.int
     def __init__(
         self,
@@ -74,8 +74,8 @@ class ListServerKeysResponse(_message.Message):
     SERVER_KEYS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def server_keys(self) -> _containers.RepeatedCompositeFieldContainer[Global___ServerKey]:
-        """Those of the answering service's ring, and those that devices use, in the
-        order of their ids.
+        """The keys in the ring of the service that answers, and keys that devices
+        use, in the order of their ids.
         """
 
     def __init__(

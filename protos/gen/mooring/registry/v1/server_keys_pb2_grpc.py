@@ -26,8 +26,8 @@ if _version_not_supported:
 
 
 class ServerKeyServiceStub:
-    """The keys that devices' credentials are made with, and who has yet to leave
-    one that is being replaced.
+    """The keys from which credentials of devices are derived, and the number of
+    devices that still use each.
     """
 
     def __init__(self, channel):
@@ -44,8 +44,8 @@ class ServerKeyServiceStub:
 
 
 class ServerKeyServiceServicer:
-    """The keys that devices' credentials are made with, and who has yet to leave
-    one that is being replaced.
+    """The keys from which credentials of devices are derived, and the number of
+    devices that still use each.
     """
 
     def ListServerKeys(self, request, context):
@@ -71,8 +71,8 @@ def add_ServerKeyServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ServerKeyService:
-    """The keys that devices' credentials are made with, and who has yet to leave
-    one that is being replaced.
+    """The keys from which credentials of devices are derived, and the number of
+    devices that still use each.
     """
 
     @staticmethod

@@ -13,16 +13,16 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class ServerKeyServiceStub:
-    """The keys that devices' credentials are made with, and who has yet to leave
-    one that is being replaced.
+    """The keys from which credentials of devices are derived, and the number of
+    devices that still use each.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListServerKeys: _aio.UnaryUnaryMultiCallable[_server_keys_pb2.ListServerKeysRequest, _server_keys_pb2.ListServerKeysResponse]
 
 class ServerKeyServiceServicer(metaclass=_abc_1.ABCMeta):
-    """The keys that devices' credentials are made with, and who has yet to leave
-    one that is being replaced.
+    """The keys from which credentials of devices are derived, and the number of
+    devices that still use each.
     """
 
     @_abc_1.abstractmethod

@@ -22,7 +22,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class AccountBrokers(_message.Message):
-    """The only brokers that let an account in."""
+    """The only brokers to which the account may connect."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -46,7 +46,7 @@ Global___AccountBrokers: _TypeAlias = AccountBrokers  # noqa: Y015
 
 @_typing.final
 class ServiceAccountFields(_message.Message):
-    """What an administrator sets."""
+    """The fields that an administrator sets."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -58,22 +58,28 @@ class ServiceAccountFields(_message.Message):
     IS_ACTIVE_FIELD_NUMBER: _builtins.int
     description: _builtins.str
     is_active: _builtins.bool
-    """A new account is, unless this says otherwise."""
+    """Unset in a new account: true."""
     @_builtins.property
     def publish(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """MQTT topic filters (MQTT 5.0, section 4.7) of what it may publish; at most 64."""
+        """MQTT topic filters (MQTT 5.0, section 4.7) to which the account may
+        publish; at most 64.
+        """
 
     @_builtins.property
     def subscribe(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """And of what it may subscribe to, shared or not; at most 64."""
+        """Topic filters to which it may subscribe, also as a shared subscription; at
+        most 64.
+        """
 
     @_builtins.property
     def brokers(self) -> Global___AccountBrokers:
-        """Unset: all."""
+        """Unset: all brokers."""
 
     @_builtins.property
     def expires_at(self) -> _timestamp_pb2.Timestamp:
-        """Unset: never. In a change it may have passed: then the account ends now."""
+        """Unset: the account does not expire. In a change it may be in the past: then
+        the account ends now.
+        """
 
     def __init__(
         self,
@@ -112,9 +118,9 @@ class ServiceAccount(_message.Message):
     UPDATED_AT_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     username: _builtins.str
-    """Stays as it is."""
+    """Cannot be changed."""
     revision: _builtins.int
-    """Goes up with every change."""
+    """Increases with every change."""
     @_builtins.property
     def fields(self) -> Global___ServiceAccountFields: ...
     @_builtins.property
@@ -170,7 +176,7 @@ class CreateServiceAccountResponse(_message.Message):
     SERVICE_ACCOUNT_FIELD_NUMBER: _builtins.int
     PASSWORD_FIELD_NUMBER: _builtins.int
     password: _builtins.str
-    """Shown once."""
+    """Shown only once."""
     @_builtins.property
     def service_account(self) -> Global___ServiceAccount: ...
     def __init__(
@@ -287,12 +293,14 @@ class UpdateServiceAccountRequest(_message.Message):
     def fields(self) -> Global___ServiceAccountFields: ...
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """Names of ServiceAccountFields. One that is named and not set is cleared."""
+        """Names of ServiceAccountFields. A field that is named and not set is
+        cleared.
+        """
 
     @_builtins.property
     def if_revision(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Goes on only if the account's revision is one of these, else LOST_RACE;
-        empty: whatever it is.
+        """If not empty, the call fails with LOST_RACE unless the account's revision
+        is one of these.
         """
 
     def __init__(
@@ -363,7 +371,7 @@ class RotateServiceAccountResponse(_message.Message):
     SERVICE_ACCOUNT_FIELD_NUMBER: _builtins.int
     PASSWORD_FIELD_NUMBER: _builtins.int
     password: _builtins.str
-    """Shown once."""
+    """Shown only once."""
     @_builtins.property
     def service_account(self) -> Global___ServiceAccount: ...
     def __init__(

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class ServiceAccountServiceStub:
-    """MQTT users that are no devices: back ends, bridges, people who debug.
+    """MQTT users that are not devices: back ends, bridges, people who debug.
     """
 
     def __init__(self, channel):
@@ -68,11 +68,11 @@ class ServiceAccountServiceStub:
 
 
 class ServiceAccountServiceServicer:
-    """MQTT users that are no devices: back ends, bridges, people who debug.
+    """MQTT users that are not devices: back ends, bridges, people who debug.
     """
 
     def CreateServiceAccount(self, request, context):
-        """The password is in this answer and nowhere else, ever.
+        """Only this answer contains the password.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -92,14 +92,14 @@ class ServiceAccountServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateServiceAccount(self, request, context):
-        """Changes the fields that update_mask names and no other.
+        """Changes only the fields that update_mask names.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RotateServiceAccount(self, request, context):
-        """Makes a new password, in force at once; it is in this answer and nowhere else, ever.
+        """Makes a new password, which is valid at once; only this answer contains it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -153,7 +153,7 @@ def add_ServiceAccountServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ServiceAccountService:
-    """MQTT users that are no devices: back ends, bridges, people who debug.
+    """MQTT users that are not devices: back ends, bridges, people who debug.
     """
 
     @staticmethod

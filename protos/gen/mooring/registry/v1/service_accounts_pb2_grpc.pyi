@@ -13,22 +13,22 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class ServiceAccountServiceStub:
-    """MQTT users that are no devices: back ends, bridges, people who debug."""
+    """MQTT users that are not devices: back ends, bridges, people who debug."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateServiceAccount: _aio.UnaryUnaryMultiCallable[_service_accounts_pb2.CreateServiceAccountRequest, _service_accounts_pb2.CreateServiceAccountResponse]
-    """The password is in this answer and nowhere else, ever."""
+    """Only this answer contains the password."""
     GetServiceAccount: _aio.UnaryUnaryMultiCallable[_service_accounts_pb2.GetServiceAccountRequest, _service_accounts_pb2.GetServiceAccountResponse]
     ListServiceAccounts: _aio.UnaryUnaryMultiCallable[_service_accounts_pb2.ListServiceAccountsRequest, _service_accounts_pb2.ListServiceAccountsResponse]
     """In the order of their ids."""
     UpdateServiceAccount: _aio.UnaryUnaryMultiCallable[_service_accounts_pb2.UpdateServiceAccountRequest, _service_accounts_pb2.UpdateServiceAccountResponse]
-    """Changes the fields that update_mask names and no other."""
+    """Changes only the fields that update_mask names."""
     RotateServiceAccount: _aio.UnaryUnaryMultiCallable[_service_accounts_pb2.RotateServiceAccountRequest, _service_accounts_pb2.RotateServiceAccountResponse]
-    """Makes a new password, in force at once; it is in this answer and nowhere else, ever."""
+    """Makes a new password, which is valid at once; only this answer contains it."""
     DeleteServiceAccount: _aio.UnaryUnaryMultiCallable[_service_accounts_pb2.DeleteServiceAccountRequest, _service_accounts_pb2.DeleteServiceAccountResponse]
 
 class ServiceAccountServiceServicer(metaclass=_abc_1.ABCMeta):
-    """MQTT users that are no devices: back ends, bridges, people who debug."""
+    """MQTT users that are not devices: back ends, bridges, people who debug."""
 
     @_abc_1.abstractmethod
     def CreateServiceAccount(
@@ -36,7 +36,7 @@ class ServiceAccountServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _service_accounts_pb2.CreateServiceAccountRequest,
         context: _aio.ServicerContext[_service_accounts_pb2.CreateServiceAccountRequest, _abc.Awaitable[_service_accounts_pb2.CreateServiceAccountResponse]],
     ) -> _abc.Awaitable[_service_accounts_pb2.CreateServiceAccountResponse]:
-        """The password is in this answer and nowhere else, ever."""
+        """Only this answer contains the password."""
 
     @_abc_1.abstractmethod
     def GetServiceAccount(
@@ -59,7 +59,7 @@ class ServiceAccountServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _service_accounts_pb2.UpdateServiceAccountRequest,
         context: _aio.ServicerContext[_service_accounts_pb2.UpdateServiceAccountRequest, _abc.Awaitable[_service_accounts_pb2.UpdateServiceAccountResponse]],
     ) -> _abc.Awaitable[_service_accounts_pb2.UpdateServiceAccountResponse]:
-        """Changes the fields that update_mask names and no other."""
+        """Changes only the fields that update_mask names."""
 
     @_abc_1.abstractmethod
     def RotateServiceAccount(
@@ -67,7 +67,7 @@ class ServiceAccountServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _service_accounts_pb2.RotateServiceAccountRequest,
         context: _aio.ServicerContext[_service_accounts_pb2.RotateServiceAccountRequest, _abc.Awaitable[_service_accounts_pb2.RotateServiceAccountResponse]],
     ) -> _abc.Awaitable[_service_accounts_pb2.RotateServiceAccountResponse]:
-        """Makes a new password, in force at once; it is in this answer and nowhere else, ever."""
+        """Makes a new password, which is valid at once; only this answer contains it."""
 
     @_abc_1.abstractmethod
     def DeleteServiceAccount(

@@ -28,27 +28,29 @@ class _RoleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Role.ValueType],
     DESCRIPTOR: _descriptor.EnumDescriptor
     ROLE_UNSPECIFIED: _Role.ValueType  # 0
     ROLE_VIEWER: _Role.ValueType  # 1
-    """Reads."""
+    """May read."""
     ROLE_OPERATOR: _Role.ValueType  # 2
-    """Changes brokers, devices, fleets and keys."""
+    """May change brokers, devices, fleets and keys."""
     ROLE_ADMIN: _Role.ValueType  # 3
-    """Makes and revokes tokens, reads the audit log."""
+    """May create and revoke tokens and read the audit log."""
 
 class Role(_Role, metaclass=_RoleEnumTypeWrapper):
-    """Each role may do what those before it may."""
+    """Each role may also do what the roles above it may."""
 
 ROLE_UNSPECIFIED: Role.ValueType  # 0
 ROLE_VIEWER: Role.ValueType  # 1
-"""Reads."""
+"""May read."""
 ROLE_OPERATOR: Role.ValueType  # 2
-"""Changes brokers, devices, fleets and keys."""
+"""May change brokers, devices, fleets and keys."""
 ROLE_ADMIN: Role.ValueType  # 3
-"""Makes and revokes tokens, reads the audit log."""
+"""May create and revoke tokens and read the audit log."""
 Global___Role: _TypeAlias = Role  # noqa: Y015
 
 @_typing.final
 class TokenFleets(_message.Message):
-    """Fleets that a token is restricted to: whoever has it sees and changes nothing else."""
+    """The fleets to which a token is restricted: it shows and changes nothing of
+    other fleets.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -89,28 +91,32 @@ class Token(_message.Message):
     name: _builtins.str
     role: Global___Role.ValueType
     is_active: _builtins.bool
-    """False once it was revoked."""
+    """False after revocation."""
     prefix: _builtins.str
-    """The first characters of the token, to recognise it by; too few to be a secret."""
+    """The first characters of the token, to recognise it by; too few to guess the
+    rest from.
+    """
     max_devices: _builtins.int
-    """How many devices it may name, as expected or by importing them. Unset: any
+    """How many devices may be expected or imported with the token. Unset: any
     number.
     """
     devices_made: _builtins.int
-    """How many it has named, for one with a max_devices."""
+    """How many devices were expected or imported with it, if it has a
+    max_devices.
+    """
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def expires_at(self) -> _timestamp_pb2.Timestamp:
-        """Unset: never."""
+        """Unset: the token does not expire."""
 
     @_builtins.property
     def last_used_at(self) -> _timestamp_pb2.Timestamp:
-        """Unset: never. Up to a minute behind."""
+        """Unset: it was never used. May be a minute late."""
 
     @_builtins.property
     def fleets(self) -> Global___TokenFleets:
-        """Unset: not restricted. Never set for an admin."""
+        """Unset: the token is not restricted. Never set for an admin."""
 
     def __init__(
         self,
@@ -154,7 +160,7 @@ class CreateTokenRequest(_message.Message):
     def expires_at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def fleets(self) -> Global___TokenFleets:
-        """Unset: not restricted."""
+        """Unset: the token is not restricted."""
 
     def __init__(
         self,
@@ -182,7 +188,7 @@ class CreateTokenResponse(_message.Message):
     TOKEN_FIELD_NUMBER: _builtins.int
     SECRET_FIELD_NUMBER: _builtins.int
     secret: _builtins.str
-    """What goes behind "Authorization: Bearer"; shown once."""
+    """The value after "Authorization: Bearer"; shown only once."""
     @_builtins.property
     def token(self) -> Global___Token: ...
     def __init__(
@@ -207,7 +213,7 @@ class AuthenticateTokenRequest(_message.Message):
     ADDRESS_FIELD_NUMBER: _builtins.int
     secret: _builtins.str
     address: _builtins.str
-    """Where the request came from, for the audit log."""
+    """The address of the client, for the audit log."""
     def __init__(
         self,
         *,
@@ -229,9 +235,10 @@ class AuthenticateTokenResponse(_message.Message):
     TOKEN_FIELD_NUMBER: _builtins.int
     TICKET_FIELD_NUMBER: _builtins.int
     ticket: _builtins.bytes
-    """The proof of that for the services, signed by the registry: it goes with each call that is made
-    for this request, as the metadata mooring-ticket-bin. Good for about a minute, and for the
-    caller that asked.
+    """A signed ticket that shows the services for whom the gateway calls. The
+    gateway sends it with each call for this request, as the metadata
+    mooring-ticket-bin. It is valid for about a minute, and only for the caller
+    that asked.
     """
     @_builtins.property
     def token(self) -> Global___Token: ...
@@ -427,7 +434,7 @@ class ListFingerprintsResponse(_message.Message):
     FINGERPRINTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def fingerprints(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Of each token that is good now: the first eight bytes of its SHA-256, big-endian."""
+        """For each valid token, the first eight bytes of its SHA-256, big-endian."""
 
     def __init__(
         self,

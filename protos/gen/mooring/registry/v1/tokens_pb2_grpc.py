@@ -77,14 +77,14 @@ class TokenServiceServicer:
     """
 
     def CreateToken(self, request, context):
-        """The token itself is in this answer and nowhere else, ever.
+        """Only this answer contains the token.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListTokens(self, request, context):
-        """In the order of their ids, those that are no longer good too.
+        """All tokens in the order of their ids, also revoked and expired ones.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -97,29 +97,31 @@ class TokenServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetOwnToken(self, request, context):
-        """That of whoever asks.
+        """The token of the caller.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RevokeToken(self, request, context):
-        """Takes effect at once; to do it again changes nothing. Refused for the last token of an admin.
+        """Takes effect at once and may be repeated. Refused for the last token of an
+        admin.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def AuthenticateToken(self, request, context):
-        """Whose token this is, and what they may do. For the gateway.
+        """Whose token this is, and what it allows. For the gateway.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListFingerprints(self, request, context):
-        """By what the gateway knows a token that is good from one that was guessed, without asking about
-        each: while many are guessed it goes on letting in those who have one.
+        """Fingerprints of the valid tokens. With them the gateway recognises a valid
+        token without a call, so that people with one are served while others guess
+        tokens.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -17,19 +17,22 @@ class TokenServiceStub:
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateToken: _aio.UnaryUnaryMultiCallable[_tokens_pb2.CreateTokenRequest, _tokens_pb2.CreateTokenResponse]
-    """The token itself is in this answer and nowhere else, ever."""
+    """Only this answer contains the token."""
     ListTokens: _aio.UnaryUnaryMultiCallable[_tokens_pb2.ListTokensRequest, _tokens_pb2.ListTokensResponse]
-    """In the order of their ids, those that are no longer good too."""
+    """All tokens in the order of their ids, also revoked and expired ones."""
     GetToken: _aio.UnaryUnaryMultiCallable[_tokens_pb2.GetTokenRequest, _tokens_pb2.GetTokenResponse]
     GetOwnToken: _aio.UnaryUnaryMultiCallable[_tokens_pb2.GetOwnTokenRequest, _tokens_pb2.GetOwnTokenResponse]
-    """That of whoever asks."""
+    """The token of the caller."""
     RevokeToken: _aio.UnaryUnaryMultiCallable[_tokens_pb2.RevokeTokenRequest, _tokens_pb2.RevokeTokenResponse]
-    """Takes effect at once; to do it again changes nothing. Refused for the last token of an admin."""
+    """Takes effect at once and may be repeated. Refused for the last token of an
+    admin.
+    """
     AuthenticateToken: _aio.UnaryUnaryMultiCallable[_tokens_pb2.AuthenticateTokenRequest, _tokens_pb2.AuthenticateTokenResponse]
-    """Whose token this is, and what they may do. For the gateway."""
+    """Whose token this is, and what it allows. For the gateway."""
     ListFingerprints: _aio.UnaryUnaryMultiCallable[_tokens_pb2.ListFingerprintsRequest, _tokens_pb2.ListFingerprintsResponse]
-    """By what the gateway knows a token that is good from one that was guessed, without asking about
-    each: while many are guessed it goes on letting in those who have one.
+    """Fingerprints of the valid tokens. With them the gateway recognises a valid
+    token without a call, so that people with one are served while others guess
+    tokens.
     """
 
 class TokenServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -41,7 +44,7 @@ class TokenServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _tokens_pb2.CreateTokenRequest,
         context: _aio.ServicerContext[_tokens_pb2.CreateTokenRequest, _abc.Awaitable[_tokens_pb2.CreateTokenResponse]],
     ) -> _abc.Awaitable[_tokens_pb2.CreateTokenResponse]:
-        """The token itself is in this answer and nowhere else, ever."""
+        """Only this answer contains the token."""
 
     @_abc_1.abstractmethod
     def ListTokens(
@@ -49,7 +52,7 @@ class TokenServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _tokens_pb2.ListTokensRequest,
         context: _aio.ServicerContext[_tokens_pb2.ListTokensRequest, _abc.Awaitable[_tokens_pb2.ListTokensResponse]],
     ) -> _abc.Awaitable[_tokens_pb2.ListTokensResponse]:
-        """In the order of their ids, those that are no longer good too."""
+        """All tokens in the order of their ids, also revoked and expired ones."""
 
     @_abc_1.abstractmethod
     def GetToken(
@@ -64,7 +67,7 @@ class TokenServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _tokens_pb2.GetOwnTokenRequest,
         context: _aio.ServicerContext[_tokens_pb2.GetOwnTokenRequest, _abc.Awaitable[_tokens_pb2.GetOwnTokenResponse]],
     ) -> _abc.Awaitable[_tokens_pb2.GetOwnTokenResponse]:
-        """That of whoever asks."""
+        """The token of the caller."""
 
     @_abc_1.abstractmethod
     def RevokeToken(
@@ -72,7 +75,9 @@ class TokenServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _tokens_pb2.RevokeTokenRequest,
         context: _aio.ServicerContext[_tokens_pb2.RevokeTokenRequest, _abc.Awaitable[_tokens_pb2.RevokeTokenResponse]],
     ) -> _abc.Awaitable[_tokens_pb2.RevokeTokenResponse]:
-        """Takes effect at once; to do it again changes nothing. Refused for the last token of an admin."""
+        """Takes effect at once and may be repeated. Refused for the last token of an
+        admin.
+        """
 
     @_abc_1.abstractmethod
     def AuthenticateToken(
@@ -80,7 +85,7 @@ class TokenServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _tokens_pb2.AuthenticateTokenRequest,
         context: _aio.ServicerContext[_tokens_pb2.AuthenticateTokenRequest, _abc.Awaitable[_tokens_pb2.AuthenticateTokenResponse]],
     ) -> _abc.Awaitable[_tokens_pb2.AuthenticateTokenResponse]:
-        """Whose token this is, and what they may do. For the gateway."""
+        """Whose token this is, and what it allows. For the gateway."""
 
     @_abc_1.abstractmethod
     def ListFingerprints(
@@ -88,8 +93,9 @@ class TokenServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _tokens_pb2.ListFingerprintsRequest,
         context: _aio.ServicerContext[_tokens_pb2.ListFingerprintsRequest, _abc.Awaitable[_tokens_pb2.ListFingerprintsResponse]],
     ) -> _abc.Awaitable[_tokens_pb2.ListFingerprintsResponse]:
-        """By what the gateway knows a token that is good from one that was guessed, without asking about
-        each: while many are guessed it goes on letting in those who have one.
+        """Fingerprints of the valid tokens. With them the gateway recognises a valid
+        token without a call, so that people with one are served while others guess
+        tokens.
         """
 
 def add_TokenServiceServicer_to_server(servicer: TokenServiceServicer, server: _aio.Server) -> None: ...
