@@ -1,4 +1,4 @@
-"""Imports point one way, and the three services never meet but in the protos."""
+"""Imports go in one direction, and services have only the protos in common."""
 
 import ast
 import re
@@ -10,7 +10,7 @@ ROOT = Path(__file__).parent.parent.parent
 SERVICES = ("broker_service", "registry_service", "gateway")
 PACKAGES = ("chassis", "domain", *SERVICES, "migrations", "local", "bench")
 
-# What a package of ours may import of ours.
+# The packages of this repository that a package may import.
 MAY_IMPORT = {
     "chassis": {"chassis"},
     "domain": {"domain"},
@@ -19,12 +19,12 @@ MAY_IMPORT = {
     "gateway": {"gateway", "chassis", "domain"},
     "migrations": {"migrations"},
     "local": {"local", "migrations", *SERVICES, "chassis", "domain"},
-    # What the registry does without batches and memory is a yardstick; the programs that make the
-    # load are unpacked as those of tests are.
+    # The bench uses the registry's unbatched and uncached code as a yardstick, and unpacks the
+    # programs that make the load like the tests do.
     "bench": {"bench", "local", "chassis", "registry_service", "tests"},
 }
-# What a folder of a service may import of the service's other folders. Modules beside the folders
-# may be imported by all of them, and import none of them; processes import what they start.
+# The folders of a service that another folder of it may import. Modules beside the folders may be
+# imported by all folders and import none of them; processes import what they start.
 FOLDERS = {
     "broker_service/brokers": {"broker_service/certificates"},
     "broker_service/placements": {"broker_service/certificates"},
@@ -38,7 +38,7 @@ FOLDERS = {
     "registry_service/admission/reconciler": {"registry_service/admission"},
 }
 STARTING = ("__main__.py", "bootstrap.py")
-# Decisions: no database, no network, no clock of the loop; of ours only the errors they raise.
+# Decisions: no database, no network, no event loop; of other modules only errors.
 PURE = (
     "broker_service/resolution.py",
     "broker_service/explanation.py",
@@ -67,13 +67,14 @@ PURE = (
     "registry_service/admission/listener/dialects/rabbitmq.py",
     "registry_service/admission/listener/dialects/vernemq.py",
 )
-# The only files that hold SQL: stores by the end of their names, statements that are too long for
-# their store, the tables, the frame of transactions, and the lease that several stores hold.
+# The only files with SQL: stores, recognised by the end of their names; statements that are too
+# long for their store; the tables; the frame of transactions; and the lease that several stores
+# use.
 SQL_FILES = re.compile(r"(\w+_)?(store|statements)\.py|tables\.py|database\.py|leases\.py")
 # The chassis has no stores. These write the audit log, restrict rows to fleets, and listen.
 SQL_OF_THE_CHASSIS = (
     *("audit.py", "refusals.py", "isolation.py", "listening.py"),
-    # The second reads what the driver raises.
+    # The second reads the driver's errors.
     *("database.py", "database_failures.py"),
 )
 SQL_TEXT = re.compile(
@@ -100,15 +101,15 @@ def files_of(package: str) -> list[Path]:
 
 
 @pytest.mark.parametrize("package", PACKAGES)
-def test_a_package_imports_only_what_it_may(package: str) -> None:
+def test_a_package_imports_only_allowed_packages(package: str) -> None:
     for file in files_of(package):
         ours = {name.split(".")[0] for name in imports_of(file)} & {*PACKAGES, "tests"}
         assert ours <= MAY_IMPORT[package], file
 
 
-def test_the_benchmark_takes_nothing_from_the_tests_but_programs() -> None:
+def test_the_benchmark_imports_only_programs_from_the_tests() -> None:
     found = {name for file in files_of("bench") for name in imports_of(file)}
-    # `from tests import x` names the package alone.
+    # `from tests import x` names only the package.
     assert not {name for name in found if name.startswith("tests.")}
     taken = [
         alias.name
@@ -121,10 +122,10 @@ def test_the_benchmark_takes_nothing_from_the_tests_but_programs() -> None:
 
 
 @pytest.mark.parametrize("name", PURE)
-def test_a_decision_knows_neither_database_nor_network(name: str) -> None:
+def test_a_decision_imports_neither_database_nor_network(name: str) -> None:
     service = name.split("/")[0]
     allowed_ours = {f"{service}.errors", "chassis.errors", "chassis.hosts", "chassis.validation"}
-    # One decision may be made of another.
+    # A decision may use other decisions.
     allowed_ours |= {module.removesuffix(".py").replace("/", ".") for module in PURE}
     for imported in imports_of(ROOT / name):
         top = imported.split(".")[0]
@@ -138,7 +139,7 @@ def test_a_decision_knows_neither_database_nor_network(name: str) -> None:
         }, imported
 
 
-def test_a_folder_imports_only_the_folders_that_it_may() -> None:
+def test_a_folder_imports_only_allowed_folders() -> None:
     for folder, others in FOLDERS.items():
         service = folder.split("/")[0]
         for file in files_of(folder):
@@ -162,12 +163,12 @@ def test_modules_beside_the_folders_import_none_of_them(service: str) -> None:
 
 
 def inner_folder(file: Path) -> str:
-    """The innermost of `FOLDERS` that `file` is in; its service where there is none."""
+    """The innermost of `FOLDERS` that contains `file`, or its service."""
     return folder_of(".".join(file.relative_to(ROOT).with_suffix("").parts))
 
 
 def folder_of(module: str) -> str:
-    """The innermost of `FOLDERS` that has `module`; its service where there is none."""
+    """The innermost of `FOLDERS` that contains `module`, or its service."""
     parts = module.split(".")
     for length in range(len(parts), 1, -1):
         if "/".join(parts[:length]) in FOLDERS:
@@ -185,7 +186,7 @@ def test_sql_is_in_the_stores(package: str) -> None:
 
 
 def sql_in(file: Path) -> list[str]:
-    """Statements that `file` holds, as text or built with SQLAlchemy."""
+    """SQL in `file`, as text or built with SQLAlchemy."""
     tree = ast.parse(file.read_text())
     documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
     docstrings = {

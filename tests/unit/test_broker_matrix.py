@@ -1,4 +1,4 @@
-"""docs/brokers/README.md says which versions of brokers run which tests; so they do."""
+"""docs/brokers/README.md says correctly which tests run with which versions of brokers."""
 
 import ast
 import re
@@ -12,7 +12,7 @@ from tests.broker_versions import VERSIONS
 from tests.documented import DOCS
 
 TESTS = sorted((REPOSITORY / "tests").rglob("test_*.py"))
-# By the fixture that starts the broker.
+# The brokers by the fixture that starts them.
 BROKERS = {"mosquitto_version": "Mosquitto", "rabbitmq": "RabbitMQ", "rabbitmq_version": "RabbitMQ"}
 
 
@@ -36,7 +36,7 @@ def rows() -> Iterator[Row]:
 
 
 def enforcements(file: Path) -> set[str]:
-    """What the tests of a file that run with every version say that they test."""
+    """The names that the tests of a file give to what they test with every version."""
     return {
         ast.literal_eval(node.args[0])
         for node in ast.walk(ast.parse(file.read_text()))
@@ -66,7 +66,7 @@ def test_each_row_has_the_versions_and_the_tests_that_run_with_them() -> None:
             assert list(row.versions) == numbers, row
 
 
-def test_each_broker_with_a_page_has_a_row_and_each_test_is_there() -> None:
+def test_each_documented_broker_has_a_row_and_each_test_exists() -> None:
     pages = {page.stem for page in (DOCS / "brokers").glob("*.md")} - {"README"}
     assert {row.broker.lower() for row in rows()} == pages
     assert {name for row in rows() for name in row.tests} <= {file.name for file in TESTS}

@@ -1,4 +1,4 @@
-"""Which subjects of commits `make check` refuses, and which commits it looks at."""
+"""The subjects of commits that `make check` refuses, and the commits that it checks."""
 
 import os
 import subprocess
@@ -48,7 +48,7 @@ def looked_at(folder: Path) -> list[str]:
 SINCE = ["Change the mark", "after.", "Add the mark"]
 
 
-def test_the_commits_since_the_file_was_added_are_looked_at(repository: Path) -> None:
+def test_commits_since_the_file_was_added_are_checked(repository: Path) -> None:
     assert looked_at(repository) == SINCE
     hashes = git(repository, "log", "--format=%H", "-3").split()
     assert [commit for commit, _ in subjects(repository, MARK)] == hashes
@@ -57,7 +57,7 @@ def test_the_commits_since_the_file_was_added_are_looked_at(repository: Path) ->
 @pytest.mark.parametrize(
     ("depth", "seen"), [(1, SINCE[:1]), (2, SINCE[:2]), (3, SINCE), (4, SINCE), (9, SINCE)]
 )
-def test_of_a_shallow_clone_those_that_it_has(
+def test_of_a_shallow_clone_the_available_commits_are_checked(
     repository: Path, tmp_path: Path, depth: int, seen: list[str]
 ) -> None:
     shallow = tmp_path / "shallow"
@@ -73,12 +73,12 @@ def test_merges_are_left_out(repository: Path) -> None:
     assert sorted(looked_at(repository)) == sorted(["Step aside", *SINCE])
 
 
-def test_nothing_is_looked_at_before_the_file_is_committed(repository: Path) -> None:
+def test_without_the_file_no_commit_is_checked(repository: Path) -> None:
     git(repository, "reset", "--quiet", "--hard", "HEAD~3")
     assert looked_at(repository) == []
 
 
-def test_this_repository_keeps_to_it() -> None:
+def test_this_repository_follows_the_rule() -> None:
     assert main([]) == 0
 
 
@@ -91,14 +91,14 @@ def test_this_repository_keeps_to_it() -> None:
         "X" * 72,
     ],
 )
-def test_a_good_subject(subject: str) -> None:
+def test_a_good_subject_is_accepted(subject: str) -> None:
     assert faults(subject) == []
 
 
 @pytest.mark.parametrize(
     "subject", ["", "close it", "Close it.", "fix: the gate", "Fixes: the gate", "X" * 73, "1 more"]
 )
-def test_a_bad_subject(subject: str, tmp_path: Path) -> None:
+def test_a_bad_subject_is_refused(subject: str, tmp_path: Path) -> None:
     assert faults(subject)
     message = tmp_path / "message"
     message.write_text(f"{subject}\n")
@@ -114,7 +114,7 @@ def test_a_message_may_begin_with_empty_lines_and_comments(tmp_path: Path) -> No
 
 
 @given(st.sampled_from(sorted(NOT_IMPERATIVE)), st.text("abc ", max_size=20))
-def test_no_other_form_of_a_verb_comes_first(word: str, rest: str) -> None:
+def test_other_forms_of_a_verb_are_refused(word: str, rest: str) -> None:
     assert word.endswith(("s", "ed", "ing")) or word in {"made", "wrote"}
     assert faults(f"{word.capitalize()} {rest}")
 

@@ -1,4 +1,4 @@
-"""Names of variables: plain ones in each process, and earlier ones refused with the new one."""
+"""Names of variables: plain ones in each process; earlier ones are refused with the new name."""
 
 import os
 import re
@@ -17,7 +17,7 @@ from tests.stack import ROLES
 
 CONFIGURATIONS = configurations()
 VALUE = "postgresql://user:sesame@host/database"
-# What the commands need on their command lines before they look at the environment.
+# Arguments that commands need before they read the environment.
 ARGUMENTS = {
     "registry_service.administration.server_keys": ["retire", "--key", "1"],
     "registry_service.admission.reconciler.fill": ["--broker", "1", "--control-username", "u"],
@@ -29,7 +29,7 @@ COMMAND_LINES = [
 
 
 def renamed() -> dict[str, dict[str, str]]:
-    """What the CHANGELOG says of earlier names and present ones, by the process or command."""
+    """Earlier and present names by process or command, as the CHANGELOG lists them."""
     found: dict[str, dict[str, str]] = {}
     for row in (REPOSITORY / "CHANGELOG.md").read_text().splitlines():
         if named := re.fullmatch(r"\| `([A-Z_]+)` \| `([A-Z_]+)` \| (.*) \|", row):
@@ -42,7 +42,9 @@ EARLIER = {name for names in renamed().values() for name in names}
 
 
 def refusal(module: str, arguments: list[str], environment: dict[str, str]) -> str:
-    """What `python -m module` ends with; it is run in this Python, which saves a second each."""
+    """The error with which `python -m module` exits; it runs in this process, which saves a second
+    each.
+    """
     with (
         mock.patch.dict(os.environ, environment, clear=True),
         mock.patch.object(sys, "argv", [module, *arguments]),
@@ -66,7 +68,7 @@ def test_every_process_and_every_command_is_found() -> None:
 
 
 @pytest.mark.parametrize(("module", "arguments"), COMMAND_LINES)
-def test_the_earlier_names_of_its_own_variables_are_refused_and_no_others(
+def test_only_the_earlier_names_of_a_processs_own_variables_are_refused(
     module: str, arguments: list[str]
 ) -> None:
     own = renamed().get(module, {})
@@ -80,17 +82,17 @@ def test_the_earlier_names_of_its_own_variables_are_refused_and_no_others(
         else:
             assert said.startswith(heading)
             assert "is called" not in said
-    # Each alone, also empty.
+    # Each name alone, also with an empty value.
     for name, now in own.items():
         said = refusal(module, arguments, {name: ""})
         assert said == f"{heading}\n  {name}: this variable is called {now} now"
-    # An environment that several processes share has names of others, which are not refused.
+    # A shared environment has names of other processes, which are not refused.
     said = refusal(module, arguments, dict.fromkeys(EARLIER - own.keys(), VALUE))
     assert said.startswith(heading)
     assert "is called" not in said
 
 
-def test_make_run_refuses_the_names_that_it_had() -> None:
+def test_make_run_refuses_its_earlier_names() -> None:
     own = renamed()[MAKE_RUN]
     for name, now in own.items():
         with (
@@ -98,7 +100,7 @@ def test_make_run_refuses_the_names_that_it_had() -> None:
             pytest.raises(SystemExit, match=f"{name}: this variable is called {now} now"),
         ):
             load(LocalConfig)
-    # It takes an empty variable for one that is not set.
+    # An empty variable counts as not set.
     with mock.patch.dict(os.environ, dict.fromkeys(own, ""), clear=True):
         load(LocalConfig)
 
@@ -117,7 +119,7 @@ def test_earlier_names_lead_to_variables_that_are_read() -> None:
         assert not names.keys() & variables(CONFIGURATIONS[process]), process
 
 
-def test_what_uses_the_database_has_one_role() -> None:
+def test_a_process_that_uses_the_database_has_one_role() -> None:
     for process, kinds in CONFIGURATIONS.items():
         roles = {kind.database_role for kind in kinds if issubclass(kind, DatabaseConfig)}
         assert len(roles) == ("DATABASE_URL" in variables(kinds)), process

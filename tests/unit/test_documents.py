@@ -1,4 +1,4 @@
-"""The documents: what they link to is there, and every page can be found."""
+"""The documents: all links work, and every page can be found."""
 
 import re
 from pathlib import Path
@@ -26,7 +26,7 @@ def links(page: Path) -> list[str]:
 
 
 def anchors(page: Path) -> set[str]:
-    """The anchors that GitHub gives to the headings of a page."""
+    """The anchors that GitHub makes from the headings of a page."""
     headings = re.findall(r"^#+ (.*)$", FENCE.sub("", page.read_text()), flags=re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", one.lower()).replace(" ", "-") for one in headings}
 
@@ -54,7 +54,7 @@ def documented() -> dict[str, set[str]]:
     """The variables of each process, each command and `make run` on the page that lists them."""
     _, _, page = (DOCS / "configuration.md").read_text().partition("## `make run`\n")
     make_run, _, others = page.partition("\n## A process started alone\n")
-    # The page calls a process by the end of its module's name.
+    # The page names a process by the end of its module's name.
     labels = {
         process.rpartition(".")[2].removesuffix("_service"): process
         for process, kinds in CONFIGURATIONS.items()
@@ -77,14 +77,14 @@ def rows(text: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
 
 
-def test_the_page_of_the_configuration_names_every_variable_and_no_other() -> None:
+def test_the_configuration_page_names_exactly_the_variables() -> None:
     read = {process: variables(kinds) for process, kinds in CONFIGURATIONS.items()}
     assert {"GATEWAY_PORT", "MOORING_HOME"} <= read[MAKE_RUN]
     assert "WORKER_LOOPS" in read["registry_service.worker"]
     assert documented() == read
 
 
-def test_the_page_of_the_audit_log_names_every_fault_and_no_other() -> None:
+def test_the_audit_log_page_names_exactly_the_faults() -> None:
     _, _, table = (DOCS / "audit-log.md").read_text().partition("| it says | what happened |\n")
     rule, *found = table.partition("\n\n")[0].splitlines()
     assert set(rule) == set("|-")
@@ -92,7 +92,7 @@ def test_the_page_of_the_audit_log_names_every_fault_and_no_other() -> None:
     assert sorted(named) == sorted(fault.value for fault in Fault)
 
 
-def test_the_folders_of_the_architecture_are_there() -> None:
+def test_the_folders_of_the_architecture_exist() -> None:
     _, _, section = (DOCS / "architecture.md").read_text().partition("## The folders\n")
     table = section.partition("\n## ")[0]
     named = {

@@ -1,4 +1,4 @@
-"""The Makefile says what it can do, and pre-commit runs what it checks."""
+"""The Makefile lists its targets, and pre-commit runs its checks."""
 
 import os
 import re
@@ -8,7 +8,7 @@ from tests import REPOSITORY
 
 
 def make(*arguments: str) -> list[str]:
-    # Without what a make around the tests hands on.
+    # The environment without the variables of a make that runs the tests.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("M")}
     command = ["make", "--no-print-directory", *arguments]
     done = subprocess.run(

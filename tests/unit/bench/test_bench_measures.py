@@ -1,4 +1,4 @@
-"""The benchmark's judgement, its table and its page."""
+"""The benchmark's goals, its table and its page."""
 
 from datetime import date
 from pathlib import Path
@@ -32,13 +32,13 @@ def test_less_is_better(value: float, verdict: str) -> None:
     assert figure.fails == (verdict == "**no**")
 
 
-def test_what_nothing_is_asked_of_never_fails() -> None:
+def test_a_figure_without_a_goal_never_fails() -> None:
     figure = Figure("pgbench", "200/s")
     assert not figure.fails
     assert cells(figure) == ["pgbench", "200/s", "", "", "", "", ""]
 
 
-def test_what_could_not_be_measured_fails() -> None:
+def test_a_figure_that_could_not_be_measured_fails() -> None:
     assert Figure("storm: wrk fails", "not measured", goal=Goal(1, 1)).fails
 
 
@@ -47,7 +47,7 @@ def test_one_error_is_too_many() -> None:
     assert zero("errors", 1).fails
 
 
-def test_ours_and_the_yardstick_stand_side_by_side() -> None:
+def test_ours_and_the_yardstick_are_side_by_side() -> None:
     assert cells(RATIO)[:6] == ["speed", "600/s", "pgbench: 200/s", "3", "≥ 3", "≥ 5"]
 
 
@@ -62,8 +62,8 @@ def test_every_line_of_the_table_is_as_wide() -> None:
     assert set(lines[1]) == {"|", "-", " "}
 
 
-def test_turns_compare_neighbours() -> None:
-    # The machine was half as fast in the second turn, which is nobody's doing.
+def test_turns_compare_pairs() -> None:
+    # The machine was half as fast in the second turn, for both.
     assert Turns([600, 300, 630], [200, 100, 200]).ratio == 3.0
 
 
@@ -79,7 +79,7 @@ def test_times_are_readable() -> None:
     assert (ms(0.00143), ms(0.217), ms(3.358)) == ("1.43 ms", "217 ms", "3,358 ms")
 
 
-def test_the_page_says_what_was_measured_on_what(tmp_path: Path) -> None:
+def test_the_page_shows_the_machine_and_the_figures(tmp_path: Path) -> None:
     machine = Machine("A CPU", 2, 24.0, "Linux 6", "3.11.7", 0.05, date(2026, 11, 23))
     page = tmp_path / "results.md"
     results.write(machine, "18.6", [RATIO], page)

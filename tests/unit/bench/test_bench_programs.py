@@ -1,4 +1,4 @@
-"""What the programs that make the load say, as they said it, and what is made of that."""
+"""Real outputs of the programs that make the load, and how they are read."""
 
 import pytest
 
@@ -42,7 +42,7 @@ Requests/sec:   1199.96
 """
 
 
-def test_pgbench_says_its_rate() -> None:
+def test_the_rate_of_pgbench_is_read() -> None:
     assert pgbench.rate_in(PGBENCH) == 378.184217
     assert pgbench.latency_s("3 17 2093 0 1700000000 123456") == 0.002093
 
@@ -61,7 +61,7 @@ def test_wrk_reports_on_its_last_line() -> None:
     assert report.good_per_s == pytest.approx(1199.56, abs=0.01)
 
 
-def test_a_script_adds_counters_of_its_own() -> None:
+def test_a_script_adds_its_own_counters() -> None:
     own = ', "wanted": 5.0, "registered": 5.0, "retries": 1.0, "resent": 0.0, "unhealed": 0.0'
     report = wrk.report_in(WRK % f'{own}, "storm_s": 2.5', StormReport)
     assert (report.registered, report.retries, report.storm_s) == (5, 1, 2.5)
@@ -73,7 +73,7 @@ def test_a_failed_wrk_reports_nothing(output: str) -> None:
         wrk.report_in(output, WrkReport)
 
 
-def test_h2load_says_its_rate_and_its_bytes() -> None:
+def test_the_rate_and_the_bytes_of_h2load_are_read() -> None:
     assert h2load.report_in(H2LOAD) == H2loadReport(3684.5, 7369, 7369, 11827245)
     with pytest.raises(CannotMeasure):
         h2load.report_in("could not connect")

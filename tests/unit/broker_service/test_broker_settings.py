@@ -1,4 +1,4 @@
-"""What may be configured of a broker, and what differs between two revisions of it."""
+"""The settings that a broker may have, and the differences between two of its revisions."""
 
 import json
 from dataclasses import fields, replace
@@ -48,7 +48,7 @@ def test_every_name_of_rfc_1123_is_a_host(host: str) -> None:
 
 
 @given(st.ip_addresses())
-def test_every_address_is_a_host_and_ipv6_stands_in_brackets_in_urls(
+def test_every_address_is_a_host_and_ipv6_has_brackets_in_urls(
     address: IPv4Address | IPv6Address,
 ) -> None:
     check(Settings(name="n", host=str(address), port=1))
@@ -57,7 +57,7 @@ def test_every_address_is_a_host_and_ipv6_stands_in_brackets_in_urls(
 
 
 @given(st.text(max_size=60))
-def test_whatever_is_taken_for_a_host_belongs_into_a_url(host: str) -> None:
+def test_every_accepted_host_is_valid_in_a_url(host: str) -> None:
     try:
         check(Settings(name="n", host=host, port=1))
     except InvalidInput:
@@ -121,7 +121,7 @@ LOOPBACK = ("localhost", "127.0.0.1", "127.9.9.9", "[::1]")
         "https://h/" + "a" * 1_990,
     ],
 )
-def test_a_management_url_is_https_or_of_this_machine(url: str) -> None:
+def test_a_management_url_is_https_or_on_this_machine(url: str) -> None:
     for management in ("emqx", "rabbitmq"):
         check(Settings(name="n", host="h", port=1, management=management, management_url=url))
 
@@ -138,7 +138,7 @@ def test_a_management_url_is_https_or_of_this_machine(url: str) -> None:
         *("https://256.1.1.1", "https://127.1", "https://0x7f.1", "https://-a", "https://a."),
         *(" https://h", "https://h ", "https://h\n", "https://h/a b", "https://h\\@a", "https://é"),
         *("https://h/é", "https://h\0", "https://h\t", "https://h/" + "a" * 1_991),
-        # What leaves the machine is not for everybody to read.
+        # Requests that leave the machine must be encrypted.
         *("http://h", "http://10.0.0.1", "http://[2001:db8::1]", "http://0.0.0.0", "http://[::]"),
         *("http://[::ffff:127.0.0.1]", "http://[0:0:0:0:0:0:0:1]"),
         *("http://localhost.example.com", "http://127.0.0.1.example.com", "http://127.0.0.1@h"),
@@ -171,7 +171,7 @@ PIECES = (
     st.sampled_from(["http://", "https://", ""]),
     st.lists(st.sampled_from(PIECES) | st.characters(), max_size=5).map("".join),
 )
-def test_whatever_is_taken_for_a_management_url_is_read_alike_elsewhere(
+def test_every_accepted_management_url_is_read_alike_by_other_parsers(
     scheme: str, rest: str
 ) -> None:
     url = scheme + rest
@@ -187,7 +187,7 @@ def test_whatever_is_taken_for_a_management_url_is_read_alike_elsewhere(
     assert parts.scheme == "https" or host in ("localhost", "::1") or IPv4Address(host).is_loopback
 
 
-def test_labels_like_those_of_kubernetes_are_taken() -> None:
+def test_labels_in_the_form_of_kubernetes_are_accepted() -> None:
     check_labels({"tier": "", "example.com/site": "Berlin, 2nd floor", "a_b.c-d": "ü", "A": "x"})
 
 
@@ -208,7 +208,7 @@ def test_a_management_needs_a_username_and_a_password(management: str) -> None:
     check_login(replace(settings, username="u"), has_password=True)
 
 
-def test_each_column_is_compared_or_secret_or_neither_on_purpose() -> None:
+def test_each_column_is_compared_or_secret_or_deliberately_neither() -> None:
     assert sorted((*COMPARED, *SECRETS, *NOT_COMPARED)) == sorted(brokers.c.keys())
 
 
@@ -219,12 +219,12 @@ STATES = st.fixed_dictionaries(dict.fromkeys(COMPARED, VALUES)).flatmap(
 
 
 @given(STATES)
-def test_nothing_differs_from_itself(state: dict[str, Any]) -> None:
+def test_a_revision_does_not_differ_from_itself(state: dict[str, Any]) -> None:
     assert differences(state, dict(state)) == {}
 
 
 @given(STATES, STATES)
-def test_differences_lead_from_one_to_the_other_and_back(
+def test_differences_lead_from_one_revision_to_the_other_and_back(
     one: dict[str, Any], other: dict[str, Any]
 ) -> None:
     changes = differences(one, other)
@@ -242,22 +242,24 @@ def test_differences_lead_from_one_to_the_other_and_back(
 
 
 @given(STATES | st.none(), STATES | st.none())
-def test_no_secret_is_told(one: dict[str, Any] | None, other: dict[str, Any] | None) -> None:
+def test_no_secret_is_shown(one: dict[str, Any] | None, other: dict[str, Any] | None) -> None:
     changes = differences(one, other)
     if "password" in changes:
-        for state, told in ((one, changes["password"].before), (other, changes["password"].after)):
-            assert told == (HIDDEN if (state or {}).get("password_encrypted") is not None else None)
+        for state, shown in ((one, changes["password"].before), (other, changes["password"].after)):
+            assert shown == (
+                HIDDEN if (state or {}).get("password_encrypted") is not None else None
+            )
     assert "password_encrypted" not in changes
     json.dumps([(change.before, change.after) for change in changes.values()])  # no bytes
 
 
-def test_a_column_that_came_later_is_no_difference() -> None:
+def test_a_later_column_is_not_a_difference() -> None:
     old = {"name": "a", "password_encrypted": None}
     assert differences(old, old | {"labels": {}}) == {}
     assert set(differences(None, old)) == {"name"}
 
 
-# By field, what the API refuses; an earlier rule, or SQL, may have let it in.
+# Values by field that the API refuses; an earlier rule, or SQL, may have allowed them.
 REFUSED_TODAY: dict[str, Any] = {
     "name": "",
     "host": "127.1",
@@ -285,7 +287,7 @@ def test_every_field_that_can_be_wrong_has_a_rule() -> None:
 
 
 @pytest.mark.parametrize("kept", REFUSED_TODAY)
-def test_a_value_that_stays_is_not_checked_again(kept: str) -> None:
+def test_an_unchanged_value_is_not_checked_again(kept: str) -> None:
     sound = Settings(name="n", host="h", port=1, protocol="ws")
     before = replace(sound, **{kept: REFUSED_TODAY[kept]})
     with pytest.raises(InvalidInput):
@@ -297,5 +299,5 @@ def test_a_value_that_stays_is_not_checked_again(kept: str) -> None:
         if changed != kept:
             with pytest.raises(InvalidInput):
                 check(replace(before, **{changed: value}), before)
-    # Back to what is right.
+    # Changing it to a valid value is allowed.
     check(sound, before)

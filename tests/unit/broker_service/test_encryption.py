@@ -1,4 +1,4 @@
-"""Secrets at rest: unreadable without their key, elsewhere, or when something was changed."""
+"""Encrypted secrets cannot be read without their key, in another place, or after a change."""
 
 import base64
 import json
@@ -16,7 +16,7 @@ PLACE = place_of("mqtt_broker_config", "password_encrypted", 7)
 
 
 @given(st.text())
-def test_what_was_encrypted_is_read_again(plain: str) -> None:
+def test_an_encrypted_secret_is_decrypted(plain: str) -> None:
     kept = KEYS.encrypt(plain, place=PLACE)
     assert KEYS.decrypt(kept, place=PLACE) == plain
     assert key_id_of(kept) == 2
@@ -24,7 +24,7 @@ def test_what_was_encrypted_is_read_again(plain: str) -> None:
 
 
 @given(st.text(min_size=1), st.data())
-def test_no_byte_of_it_can_be_changed(plain: str, data: st.DataObject) -> None:
+def test_a_changed_byte_is_detected(plain: str, data: st.DataObject) -> None:
     kept = bytearray(KEYS.encrypt(plain, place=PLACE))
     index = data.draw(st.integers(0, len(kept) - 1))
     kept[index] ^= data.draw(st.integers(1, 255))
@@ -33,19 +33,19 @@ def test_no_byte_of_it_can_be_changed(plain: str, data: st.DataObject) -> None:
 
 
 @given(st.binary(max_size=60))
-def test_any_bytes_are_refused(kept: bytes) -> None:
+def test_random_bytes_are_refused(kept: bytes) -> None:
     with pytest.raises(SecretUnreadable):
         KEYS.decrypt(kept, place=PLACE)
 
 
-def test_it_is_of_its_place_and_its_key() -> None:
+def test_a_secret_is_bound_to_its_place_and_its_key() -> None:
     kept = KEYS.encrypt("x", place=PLACE)
     others = EncryptionKeys(2, {2: b"c" * 32}), EncryptionKeys(1, {1: b"a" * 32})
     for keys, place in ((KEYS, f"{PLACE}0"), *((other, PLACE) for other in others)):
         with pytest.raises(SecretUnreadable) as refused:
             keys.decrypt(kept, place=place)
         assert "x" not in refused.value.message
-    # What an older key encrypted is read still, after another became the active one.
+    # Secrets of an older key can still be decrypted after another one became active.
     old = EncryptionKeys(1, {1: b"a" * 32}).encrypt("old", place=PLACE)
     assert KEYS.decrypt(old, place=PLACE) == "old"
 
@@ -80,7 +80,7 @@ def test_a_ring_is_read(tmp_path: Path) -> None:
         ring(2**32, (2**32, 32)),
     ],
 )
-def test_what_is_no_ring_ends_the_program(tmp_path: Path, content: str) -> None:
+def test_an_invalid_ring_ends_the_program(tmp_path: Path, content: str) -> None:
     file = tmp_path / "ring"
     file.write_text(content)
     with pytest.raises(SystemExit, match=str(file)):

@@ -1,4 +1,4 @@
-"""The explanation and the resolution never disagree, in any small world."""
+"""The explanation and the resolution never disagree, in all small worlds."""
 
 from itertools import product
 
@@ -23,7 +23,7 @@ FACTS = st.builds(Facts, PLACEMENTS, st.sampled_from(["", "eu"]), uuid=st.sample
 
 
 def worlds() -> list[tuple[Placement, Directory]]:
-    """Every placement in every directory of two brokers and a fleet, which may be under way."""
+    """Every placement in every directory of two brokers and a fleet, which may have a rollout."""
     ids: tuple[int | None, ...] = (None, 1, 2)
     limits = (None, frozenset[int](), frozenset({1}), frozenset({2}), frozenset({1, 2}))
     waves = (
@@ -53,7 +53,7 @@ def check(facts: Facts, directory: Directory) -> None:
     decided = [step for step in steps if step.reason is Reason.DECIDED]
     assert [step.source for step in decided] == ([resolution.source] if resolution.source else [])
     assert all(step.broker_id == resolution.broker_id for step in decided)
-    # What comes after the deciding step was not asked, and nothing else was not.
+    # Exactly the steps after the deciding one are marked as decided earlier.
     reasons = [step.reason is Reason.DECIDED_EARLIER for step in steps]
     asked = steps.index(decided[0]) + 1 if decided else len(steps)
     assert reasons == [False] * asked + [True] * (len(steps) - asked)
@@ -70,13 +70,13 @@ def test_they_agree_in_larger_worlds(facts: Facts, directory: Directory) -> None
     check(facts, directory)
 
 
-def test_the_steps_are_those_of_the_chain_in_its_order() -> None:
+def test_the_steps_are_those_of_the_resolution_in_order() -> None:
     chain = [source for source, _ in CHAIN]
     assert [source for source in Source if source in chain] == chain
 
 
 @given(FACTS, directories(), st.sets(IDS), st.sets(IDS), st.none() | IDS)
-def test_a_supposition_is_a_world_like_any_other(
+def test_supposed_facts_are_resolved_like_real_ones(
     facts: Facts,
     directory: Directory,
     active_ids: set[int],
@@ -108,7 +108,7 @@ RULES = {
     "moving": FleetRule(1, rollout=FleetRollout(3, 10, "first")),
     "stuck": FleetRule(1, rollout=FleetRollout(2, 100, "first")),
 }
-# Where devices stand in the waves of that salt: near the beginning, and near the end.
+# The positions of devices in the waves of that salt: near the beginning, and near the end.
 EARLY, LATE = "device-12", "device-1"
 
 
@@ -172,7 +172,7 @@ def test_each_reason(facts: Facts, default_id: int | None, reasons: list[str]) -
     assert [step.reason for step in steps] == reasons
 
 
-def test_a_sentence_names_what_it_is_about() -> None:
+def test_a_sentence_names_its_objects() -> None:
     directory = Directory(BROKERS, RULES, 1)
     _, steps = explain(Facts(Placement(3, "tight")), directory)
     assert steps[0].explanation == (
@@ -191,12 +191,12 @@ def test_a_sentence_names_what_it_is_about() -> None:
     )
 
 
-def test_a_supposed_fleet_is_supposed_with_its_rollout() -> None:
+def test_a_supposed_fleet_includes_its_rollout() -> None:
     directory = Directory(BROKERS, RULES, 1)
     elsewhere = Facts(Placement(None, "free", wave="another"), uuid=EARLY)
     assert reached(elsewhere, directory).placement.wave == ""
     moved = Facts(Placement(None, "moving", wave="another"), uuid=EARLY)
     assert reached(moved, directory).placement.wave == "first"
-    # Of whom no uuid is known, nobody can say before all are reached.
+    # Without a uuid, a device is known to be in the wave only when all are reached.
     assert reached(Facts(Placement(None, "moving")), directory).placement.wave == ""
     assert reached(Facts(Placement(None, "stuck")), directory).placement.wave == "first"

@@ -1,4 +1,4 @@
-"""The chain, exhaustively: what decides, what never may."""
+"""The steps of the resolution, exhaustively: which decides, and which never may."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -57,7 +57,7 @@ def allowed(placement: Placement, directory: Directory) -> frozenset[int] | None
 
 
 @given(PLACEMENTS, directories())
-def test_a_pin_wins_whenever_its_broker_may_serve(
+def test_a_pin_decides_whenever_its_broker_may_serve(
     placement: Placement, directory: Directory
 ) -> None:
     resolution = resolve(placement, directory)
@@ -106,7 +106,7 @@ def test_the_first_step_that_can_decide_decides(placement: Placement, directory:
         assert resolution.steps[-1].source is resolution.source
 
 
-def test_nothing_configured_is_the_environment() -> None:
+def test_without_any_broker_the_environment_decides() -> None:
     assert resolve(Placement(), Directory({}, {})) == Resolution(
         Source.ENVIRONMENT,
         None,
@@ -114,21 +114,21 @@ def test_nothing_configured_is_the_environment() -> None:
     )
 
 
-def test_pin_rollout_fleet_default_in_that_order() -> None:
+def test_the_order_is_pin_rollout_fleet_default() -> None:
     brokers = {broker_id: Broker(broker_id) for broker_id in (1, 2, 3, 4)}
     rule = FleetRule(2, rollout=FleetRollout(4, 50, "first"))
     directory = Directory(brokers, {"north": rule}, default_id=3)
     assert resolve(Placement(1, "north", wave="first"), directory).source is Source.DEVICE
     assert resolve(Placement(None, "north", wave="first"), directory).broker_id == 4
     assert resolve(Placement(None, "north", wave="first"), directory).source is Source.ROLLOUT
-    # That of a rollout which has ended since the placement was read.
+    # The salt of a rollout that has ended since the placement was read.
     assert resolve(Placement(None, "north", wave="second"), directory).source is Source.FLEET
     assert resolve(Placement(None, "north"), directory).broker_id == 2
     assert resolve(Placement(None, "north"), directory).source is Source.FLEET
     assert resolve(Placement(), directory).broker_id == 3
 
 
-def test_each_step_says_what_it_found() -> None:
+def test_each_step_records_its_finding() -> None:
     brokers = {1: Broker(1, is_active=False), 2: Broker(2), 3: Broker(3)}
     rule = FleetRule(2, allowed_ids=frozenset({1}))
     steps = resolve(Placement(1, "north"), Directory(brokers, {"north": rule}, 3)).steps
@@ -141,7 +141,7 @@ def test_each_step_says_what_it_found() -> None:
     assert resolve(Placement(9), Directory(brokers, {})).steps[0].finding is Finding.UNKNOWN
 
 
-def test_a_rollout_to_what_cannot_serve_leaves_the_fleet_where_it_is() -> None:
+def test_a_rollout_to_a_broker_that_cannot_serve_changes_nothing() -> None:
     brokers = {1: Broker(1), 2: Broker(2, is_active=False), 3: Broker(3)}
     for target, finding in ((2, Finding.INACTIVE), (3, Finding.NOT_ALLOWED), (4, Finding.UNKNOWN)):
         rule = FleetRule(1, frozenset({1, 2}), rollout=FleetRollout(target, 100, "first"))
@@ -159,7 +159,7 @@ def test_a_directory_knows_only_what_it_holds() -> None:
 
 
 @given(PLACEMENTS, directories(), st.frozensets(st.sampled_from(FLEETS)))
-def test_who_sees_only_some_fleets_sees_their_devices_resolve_as_they_do(
+def test_an_actor_restricted_to_fleets_sees_the_same_resolutions(
     placement: Placement, directory: Directory, fleet_ids: frozenset[str]
 ) -> None:
     seen = directory.within(fleet_ids)
@@ -168,5 +168,5 @@ def test_who_sees_only_some_fleets_sees_their_devices_resolve_as_they_do(
     for broker_id in seen.brokers:
         assert any(ids is None or broker_id in ids for ids in usable)
     if placement.fleet_id in seen.fleets:
-        found, told = resolve(placement, directory), resolve(placement, seen)
-        assert (told.source, told.broker_id) == (found.source, found.broker_id)
+        found, restricted = resolve(placement, directory), resolve(placement, seen)
+        assert (restricted.source, restricted.broker_id) == (found.source, found.broker_id)

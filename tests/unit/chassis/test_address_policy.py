@@ -1,4 +1,4 @@
-"""Which addresses a policy allows, in whatever form they come."""
+"""The addresses that a policy allows, in every notation."""
 
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
@@ -21,7 +21,8 @@ LOCAL = (
 )
 PRIVATE = ("10.0.0.1", "172.16.0.1", "192.168.1.1", "100.64.0.1", "fd12::1", "::ffff:10.0.0.1")
 WORLD = ("8.8.8.8", "93.184.216.34", "2606:2800:220:1::1", "::ffff:8.8.8.8", "2002:808:808::1")
-# The ends of special networks, and their neighbours outside: alike in every version of Python.
+# The ends of special networks, and the addresses next to them, which all versions of Python treat
+# alike.
 SPECIAL = {
     "0.0.0.0/8": ("1.0.0.0",),
     "10.0.0.0/8": ("9.255.255.255", "11.0.0.0"),
@@ -60,7 +61,7 @@ def test_an_address_of_this_machine_is_refused(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", PRIVATE)
-def test_a_private_address_is_for_the_default_only(text: str) -> None:
+def test_a_private_address_is_allowed_by_the_default_only(text: str) -> None:
     assert DEFAULT.refusal_of(ip_address(text)) is None
     assert PUBLIC_ONLY.refusal_of(ip_address(text)) == "is not a public address"
 
@@ -72,7 +73,7 @@ def test_a_public_address_is_allowed(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", SPECIAL)
-def test_public_is_what_the_registries_of_special_addresses_say(text: str) -> None:
+def test_public_follows_the_registries_of_special_addresses(text: str) -> None:
     network = ip_network(text)
     for special in (network[0], network[-1], *_mapped(network[0])):
         assert PUBLIC_ONLY.refusal_of(special), special
@@ -86,20 +87,22 @@ def _mapped(address: IPv4Address | IPv6Address) -> list[IPv6Address]:
 
 
 @given(ADDRESSES)
-def test_what_the_default_refuses_is_not_public(address: IPv4Address | IPv6Address) -> None:
+def test_an_address_that_the_default_refuses_is_not_public(
+    address: IPv4Address | IPv6Address,
+) -> None:
     if DEFAULT.refusal_of(address):
         assert PUBLIC_ONLY.refusal_of(address)
 
 
 @given(st.ip_addresses(v=4))
-def test_an_ipv4_address_is_refused_in_every_disguise(address: IPv4Address) -> None:
+def test_an_ipv4_address_is_refused_in_every_notation(address: IPv4Address) -> None:
     number = int(address)
     disguises = (
         *(IPv6Address(number | 0xFFFF << 32), IPv6Address(number | 0xFFFF << 48)),
         *(IPv6Address(number | 0x64FF9B << 96), IPv6Address(number | 0x64FF9B0001 << 80)),
         *(IPv6Address(0x2002 << 112 | number << 80), IPv6Address(0x20010000 << 96 | number << 64)),
         IPv6Address(0x20010000 << 96 | 0x08080808 << 64 | (number ^ 0xFFFFFFFF)),
-        # RFC 6052 (2.2): behind prefixes of 48, 56 and 64 bits, around bits 64 to 71.
+        # RFC 6052 (2.2): after prefixes of 48, 56 and 64 bits, around bits 64 to 71.
         *(
             IPv6Address(
                 0x64FF9B0001 << 80
@@ -118,7 +121,7 @@ def test_an_ipv4_address_is_refused_in_every_disguise(address: IPv4Address) -> N
 
 
 @given(ADDRESSES)
-def test_networks_allow_what_is_in_them(address: IPv4Address | IPv6Address) -> None:
+def test_networks_allow_their_addresses(address: IPv4Address | IPv6Address) -> None:
     policy = AddressPolicy.parse("10.0.0.0/8, fd00::/8,192.0.2.7")
     inside = (
         address.packed[0] == (10 if address.version == 4 else 0xFD) or str(address) == "192.0.2.7"
@@ -128,7 +131,7 @@ def test_networks_allow_what_is_in_them(address: IPv4Address | IPv6Address) -> N
         assert (policy.refusal_of(address) is None) == inside
 
 
-def test_networks_see_through_mapped_addresses() -> None:
+def test_networks_unwrap_mapped_addresses() -> None:
     policy = AddressPolicy.parse("10.0.0.0/8")
     assert policy.refusal_of(ip_address("::ffff:10.1.2.3")) is None
     assert policy.refusal_of(ip_address("::ffff:127.0.0.1"))
@@ -137,6 +140,6 @@ def test_networks_see_through_mapped_addresses() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "none", "10.0.0.1/8", "any,10.0.0.0/8", "local", "256.0.0.0"])
-def test_what_is_no_policy_is_refused(text: str) -> None:
+def test_an_invalid_policy_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r".*"):
         AddressPolicy.parse(text)

@@ -1,4 +1,4 @@
-"""Who asks, when proxies stand between: nobody but a trusted one is believed."""
+"""The client's address behind proxies: only headers of trusted proxies count."""
 
 from ipaddress import ip_address, ip_network
 
@@ -26,20 +26,22 @@ def forwarded(*lines: str) -> list[tuple[bytes, bytes]]:
 
 
 @given(STRANGERS.map(str), FORGED)
-def test_who_is_no_trusted_proxy_is_not_believed(peer: str, lines: list[str]) -> None:
+def test_the_header_of_an_untrusted_address_is_ignored(peer: str, lines: list[str]) -> None:
     assert client_of((peer, 1), forwarded(*lines), PROXIES) == (peer, 1)
 
 
 @given(FORGED)
-def test_nobody_is_believed_where_nobody_is_trusted(lines: list[str]) -> None:
+def test_without_trusted_proxies_the_header_is_ignored(lines: list[str]) -> None:
     assert client_of(PROXY, forwarded(*lines), ()) == PROXY
 
 
 @given(FORGED, STRANGERS, st.lists(TRUSTED, max_size=4), st.booleans())
-def test_the_last_untrusted_hop_is_who_asks_whatever_it_wrote_before(
+def test_the_last_untrusted_address_is_the_client_whatever_it_wrote_before(
     lines: list[str], stranger: object, chain: list[str], is_one_line: bool
 ) -> None:
-    """Each proxy adds whom it was asked by; all before the stranger is the stranger's own."""
+    """Each proxy appends the address of its caller; the client itself may have written all before
+    that.
+    """
     said = [*lines, str(stranger), *chain]
     headers = forwarded(", ".join(said)) if is_one_line else forwarded(*said)
     found = client_of(PROXY, headers, PROXIES)
@@ -49,7 +51,7 @@ def test_the_last_untrusted_hop_is_who_asks_whatever_it_wrote_before(
 
 
 @given(FORGED)
-def test_whatever_is_said_an_address_comes_of_it(lines: list[str]) -> None:
+def test_any_header_gives_an_address(lines: list[str]) -> None:
     found = client_of(PROXY, forwarded(*lines), PROXIES)
     assert found is not None
     ip_address(found[0])
@@ -66,13 +68,14 @@ def test_whatever_is_said_an_address_comes_of_it(lines: list[str]) -> None:
         (("2001:db8:2::1",), "2001:db8:2::1"),
         (("6.6.6.6, 192.0.2.1, 10.0.0.9",), "192.0.2.1"),
         (("6.6.6.6", "192.0.2.1, 10.0.0.9"), "192.0.2.1"),
-        # What is no address ends what is believed: the proxy that said it is the last one known.
+        # An entry that is not an address ends the trusted part: the proxy that wrote it is the last
+        # known one.
         (("192.0.2.1, unknown, 10.0.0.9",), "10.0.0.9"),
         (("unknown",), "10.0.0.1"),
         (("10.0.0.8, 10.0.0.9",), "10.0.0.8"),
     ],
 )
-def test_what_proxies_write(lines: tuple[str, ...], expected: str) -> None:
+def test_the_forms_of_common_proxies_are_read(lines: tuple[str, ...], expected: str) -> None:
     found = client_of(PROXY, forwarded(*lines), PROXIES)
     assert found is not None
     assert found[0] == expected

@@ -1,4 +1,4 @@
-"""What a line of the audit log is called, and what never gets into one."""
+"""The action of a line of the audit log, and the values that it never contains."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -34,7 +34,7 @@ from registry_service.credentials import new_secret
         ("/mooring.x.v1.DeviceService/Device", "device.device"),
     ],
 )
-def test_a_method_has_a_name_in_the_log(method: str, action: str) -> None:
+def test_a_method_has_an_action_in_the_log(method: str, action: str) -> None:
     assert action_of(method) == action
 
 
@@ -47,10 +47,12 @@ def test_a_method_has_a_name_in_the_log(method: str, action: str) -> None:
         (99, "job.act_on"),
     ],
 )
-def test_a_method_that_acts_is_named_for_the_action(number: Any, action: str) -> None:
+def test_a_method_with_an_action_in_its_request_is_named_after_that(
+    number: Any, action: str
+) -> None:
     request = jobs_pb2.ActOnJobRequest(id=1, action=number)
     assert action_of("/mooring.registry.v1.JobService/ActOnJob", request) == action
-    # A method of another name is not, whatever it is asked with.
+    # A method of another name is not, whatever its request contains.
     assert action_of("/mooring.registry.v1.JobService/StartJob", request) == "job.start"
 
 
@@ -67,10 +69,10 @@ TOKEN, KEY, SECRET_OF_BROKER = new_secret("mat"), new_secret("mpk"), new_secret(
         ("-----BEGIN PRIVATE KEY-----\nMIIB", "MIIB"),
         ("mqtt://user:sesame@host:1883", "sesame"),
     ],
-    # The secrets differ each time, and the tests' names must not.
+    # The secrets are random, and the names of test cases must not be.
     ids=["token", "key in a sentence", "secret in a path", "EC key", "key cut short", "url"],
 )
-def test_what_looks_like_a_secret_is_hidden_wherever_it_is(text: str, secret: str) -> None:
+def test_text_that_looks_like_a_secret_is_hidden(text: str, secret: str) -> None:
     assert secret in text
     assert secret not in without_secrets(text)
     for value in (text, [text], {"a": {"b": [text]}}):
@@ -79,7 +81,7 @@ def test_what_looks_like_a_secret_is_hidden_wherever_it_is(text: str, secret: st
         assert secret not in hidden
 
 
-def test_what_is_named_like_a_secret_is_hidden_and_whether_there_is_one_is_not() -> None:
+def test_a_value_with_the_name_of_a_secret_is_hidden_but_its_existence_is_shown() -> None:
     names = (
         "password",
         "mqtt_password_hash",
@@ -95,8 +97,8 @@ def test_what_is_named_like_a_secret_is_hidden_and_whether_there_is_one_is_not()
         assert shown({f"has_{name}": True}) == {f"has_{name}": True}
 
 
-def test_every_secret_column_of_ours_would_be_hidden() -> None:
-    """Whoever hands a whole row over gives nothing away."""
+def test_every_secret_column_would_be_hidden() -> None:
+    """Recording a whole row would reveal no secret."""
     for metadata in (broker_service.tables.metadata, registry_service.tables.metadata):
         for table in metadata.tables.values():
             for column in table.c:
@@ -107,7 +109,7 @@ def test_every_secret_column_of_ours_would_be_hidden() -> None:
     assert shown({"credential_salt": "x"}) == {"credential_salt": HIDDEN}
 
 
-def test_other_values_are_what_they_are() -> None:
+def test_other_values_are_unchanged() -> None:
     moment = datetime(2026, 11, 24, tzinfo=UTC)
     values = {
         "keep_alive": 60,

@@ -1,4 +1,4 @@
-"""Batches: who travels together, who waits, who is refused, who does no harm."""
+"""Batches: which calls share one, which wait, which are refused, and that none affects others."""
 
 import asyncio
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from chassis.log import request_id
 
 
 class Desk:
-    """Answers each item with itself; keeps what it was given; can be held."""
+    """Answers each item with itself; records its batches; can be paused."""
 
     def __init__(self) -> None:
         self.batches: list[list[object]] = []
@@ -52,7 +52,7 @@ def desk_of(desk: Desk, **options: float) -> Coalescer[Any, Any]:
 
 
 async def held(desk: Desk, coalescer: Coalescer[Any, Any]) -> "asyncio.Task[Any]":
-    """A call that is in flight and stays there, so that the next ones gather."""
+    """Starts a call that stays in flight, so that later calls wait."""
     desk.is_open.clear()
     desk.begun.clear()
     task = asyncio.create_task(coalescer.submit("first", deadline=soon()))
@@ -66,14 +66,14 @@ async def all_waiting(coalescer: Coalescer[Any, Any], count: int) -> None:
             await asyncio.sleep(0)
 
 
-async def test_an_idle_call_leaves_alone_and_at_once(desk: Desk) -> None:
+async def test_a_single_call_starts_at_once(desk: Desk) -> None:
     coalescer = desk_of(desk, spacing_s=60)
     assert await coalescer.submit("a", deadline=soon()) == "a"
     assert await coalescer.submit("b", deadline=soon()) == "b"
     assert desk.batches == [["a"], ["b"]]
 
 
-async def test_what_arrives_while_a_batch_is_in_flight_is_the_next_batch(desk: Desk) -> None:
+async def test_calls_that_arrive_during_a_batch_form_the_next_batch(desk: Desk) -> None:
     coalescer = desk_of(desk)
     first = await held(desk, coalescer)
     others = [asyncio.create_task(coalescer.submit(n, deadline=soon())) for n in range(50)]
@@ -83,7 +83,7 @@ async def test_what_arrives_while_a_batch_is_in_flight_is_the_next_batch(desk: D
     assert desk.batches == [["first"], list(range(50))]
 
 
-async def test_batches_are_no_larger_than_they_may_be(desk: Desk) -> None:
+async def test_batches_are_no_larger_than_allowed(desk: Desk) -> None:
     coalescer = desk_of(desk, max_batch=10)
     first = await held(desk, coalescer)
     calls = [asyncio.create_task(coalescer.submit(n, weight=4, deadline=soon())) for n in range(5)]
@@ -93,7 +93,7 @@ async def test_batches_are_no_larger_than_they_may_be(desk: Desk) -> None:
     assert desk.batches == [["first"], [0, 1], [2, 3], [4]]
 
 
-async def test_a_call_larger_than_a_batch_travels_alone(desk: Desk) -> None:
+async def test_a_call_larger_than_a_batch_has_its_own_batch(desk: Desk) -> None:
     coalescer = desk_of(desk, max_batch=10)
     assert await coalescer.submit("large", weight=50, deadline=soon()) == "large"
 
@@ -123,7 +123,7 @@ async def test_one_bad_item_fails_alone(desk: Desk) -> None:
     assert isinstance(bad, InvalidInput)
 
 
-async def test_a_failed_batch_fails_its_callers_and_not_the_next(desk: Desk) -> None:
+async def test_a_failed_batch_fails_its_callers_and_not_later_ones(desk: Desk) -> None:
     coalescer = desk_of(desk)
     desk.failure = Unavailable("down")
     with pytest.raises(Unavailable, match="down"):
@@ -135,7 +135,7 @@ async def test_a_failed_batch_fails_its_callers_and_not_the_next(desk: Desk) -> 
     assert await coalescer.submit("c", deadline=soon()) == "c"
 
 
-async def test_a_wrong_number_of_results_is_nobodys_answer() -> None:
+async def test_a_wrong_number_of_results_fails_all_callers() -> None:
     async def forgetful(items: list[object], deadline: float) -> list[object]:
         return []
 
@@ -144,7 +144,7 @@ async def test_a_wrong_number_of_results_is_nobodys_answer() -> None:
         await coalescer.submit("a", deadline=soon())
 
 
-async def test_past_the_bound_a_call_is_refused_and_nothing_is_begun(desk: Desk) -> None:
+async def test_a_call_beyond_the_limit_is_refused_and_not_begun(desk: Desk) -> None:
     coalescer = desk_of(desk, max_waiting=10, max_waiting_bytes=1_000)
     first = await held(desk, coalescer)
     waiting = asyncio.create_task(coalescer.submit("w", weight=8, size=900, deadline=soon()))
@@ -160,7 +160,7 @@ async def test_past_the_bound_a_call_is_refused_and_nothing_is_begun(desk: Desk)
     assert list(await asyncio.gather(first, waiting, fits)) == ["first", "w", "fits"]
 
 
-async def test_one_owner_cannot_fill_the_queue_nor_push_to_its_front(desk: Desk) -> None:
+async def test_one_owner_can_neither_fill_the_queue_nor_jump_it(desk: Desk) -> None:
     coalescer = desk_of(desk, max_batch=2, max_waiting=10)
     first = await held(desk, coalescer)
     greedy = [
@@ -177,7 +177,7 @@ async def test_one_owner_cannot_fill_the_queue_nor_push_to_its_front(desk: Desk)
     assert desk.batches[1] == ["g0", "m"]
 
 
-async def test_a_cancelled_caller_leaves_and_frees_its_place(desk: Desk) -> None:
+async def test_a_cancelled_call_frees_its_place(desk: Desk) -> None:
     coalescer = desk_of(desk, max_waiting=2)
     first = await held(desk, coalescer)
     leaver = asyncio.create_task(coalescer.submit("leaver", weight=2, deadline=soon()))
@@ -193,7 +193,7 @@ async def test_a_cancelled_caller_leaves_and_frees_its_place(desk: Desk) -> None
     assert desk.batches == [["first"], ["stayer"]]
 
 
-async def test_a_caller_cancelled_in_flight_does_its_neighbours_no_harm(desk: Desk) -> None:
+async def test_a_call_cancelled_in_flight_does_not_affect_others(desk: Desk) -> None:
     coalescer = desk_of(desk)
     first = await held(desk, coalescer)
     first.cancel()
@@ -203,7 +203,7 @@ async def test_a_caller_cancelled_in_flight_does_its_neighbours_no_harm(desk: De
     assert await coalescer.submit("next", deadline=soon()) == "next"
 
 
-async def test_a_caller_whose_time_is_up_hears_so(desk: Desk) -> None:
+async def test_a_call_past_its_deadline_fails(desk: Desk) -> None:
     coalescer = desk_of(desk)
     first = await held(desk, coalescer)
     with pytest.raises(DeadlineExceeded):
@@ -213,7 +213,7 @@ async def test_a_caller_whose_time_is_up_hears_so(desk: Desk) -> None:
     await first
 
 
-async def test_closing_finishes_what_was_taken_and_takes_no_more(desk: Desk) -> None:
+async def test_closing_finishes_accepted_calls_and_refuses_new_ones(desk: Desk) -> None:
     coalescer = desk_of(desk)
     first = await held(desk, coalescer)
     second = asyncio.create_task(coalescer.submit("second", deadline=soon()))
@@ -228,7 +228,7 @@ async def test_closing_finishes_what_was_taken_and_takes_no_more(desk: Desk) -> 
 
 
 @pytest.mark.parametrize(("crowd", "apart_s"), [(1, 0.0), (10, 0.005), (90, 0.02)])
-async def test_the_larger_the_crowd_the_further_apart_batches_start(
+async def test_the_more_calls_wait_the_further_apart_batches_start(
     desk: Desk, crowd: int, apart_s: float
 ) -> None:
     coalescer = desk_of(desk, spacing_s=0.02)
@@ -237,13 +237,13 @@ async def test_the_larger_the_crowd_the_further_apart_batches_start(
     await all_waiting(coalescer, crowd)
     desk.is_open.set()
     await asyncio.gather(first, *crowded)
-    # From start to start: on a busy machine the crowd's own batch may take longer than that.
+    # From start to start: on a busy machine the batch itself may take longer than that.
     crowd_began = coalescer._last_start
     assert await coalescer.submit("next", deadline=soon()) == "next"
     assert apart_s * 0.9 <= coalescer._last_start - crowd_began < apart_s + 1
 
 
-async def test_a_batch_has_a_request_id_of_its_own_and_a_single_call_keeps_its(
+async def test_a_batch_has_its_own_request_id_and_a_single_call_keeps_its_own(
     desk: Desk,
 ) -> None:
     seen: list[str] = []
@@ -280,11 +280,11 @@ async def test_a_batch_ends_with_the_last_of_its_callers(desk: Desk) -> None:
     assert await coalescer.submit("b", deadline=soon()) == "b"
 
 
-async def test_a_queue_that_is_longer_than_a_callers_patience_is_not_joined() -> None:
+async def test_a_call_with_a_deadline_shorter_than_the_queue_is_refused() -> None:
     loop = asyncio.get_running_loop()
 
     async def slow(items: list[object], deadline: float) -> list[object]:
-        # A hundred a second.
+        # The rate is a hundred per second.
         await asyncio.sleep(0.01)
         return items
 
@@ -295,7 +295,7 @@ async def test_a_queue_that_is_longer_than_a_callers_patience_is_not_joined() ->
     await all_waiting(coalescer, 50)
     with pytest.raises(Overloaded) as refused:
         await coalescer.submit("in a hurry", deadline=soon(0.1))
-    # It is told when the queue will have drained.
+    # The answer says when the queue will have drained.
     assert 0.3 < refused.value.retry_after_s < 3
     begun = loop.time()
     assert await coalescer.submit("patient", deadline=soon(60)) == "patient"
@@ -303,7 +303,7 @@ async def test_a_queue_that_is_longer_than_a_callers_patience_is_not_joined() ->
     await asyncio.gather(*waiting)
 
 
-async def test_while_batches_fail_one_goes_and_sees_and_the_rest_is_refused_at_once(
+async def test_while_batches_fail_one_call_probes_and_the_others_are_refused(
     desk: Desk,
 ) -> None:
     coalescer = desk_of(desk, lanes=2)
@@ -321,7 +321,7 @@ async def test_while_batches_fail_one_goes_and_sees_and_the_rest_is_refused_at_o
     assert await coalescer.submit("b", deadline=soon()) == "b"
 
 
-async def test_while_a_batch_hangs_nothing_piles_up(
+async def test_while_a_batch_hangs_new_calls_are_refused(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("chassis.coalescer.HUNG_AFTER_S", 0.05)
@@ -342,7 +342,7 @@ async def test_while_a_batch_hangs_nothing_piles_up(
     assert await coalescer.submit("after", deadline=soon()) == "after"
 
 
-async def test_what_is_abandoned_before_it_begins_never_begins(desk: Desk) -> None:
+async def test_an_abandoned_call_never_begins(desk: Desk) -> None:
     coalescer = desk_of(desk)
     first = await held(desk, coalescer)
     gone = coalescer.offer("gone", deadline=soon())
@@ -376,7 +376,7 @@ async def test_many_deadlines_each_end_on_time(desk: Desk) -> None:
     await first
 
 
-async def test_a_lane_that_hangs_is_not_a_queue_that_hangs(
+async def test_one_hanging_lane_does_not_stop_the_queue(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("chassis.coalescer.HUNG_AFTER_S", 0.01)
@@ -399,7 +399,7 @@ async def test_a_lane_that_hangs_is_not_a_queue_that_hangs(
     assert await hanging == "stuck"
 
 
-async def test_a_caller_in_a_hurry_is_nobody_elses_affair(desk: Desk) -> None:
+async def test_a_call_with_a_short_deadline_does_not_affect_others(desk: Desk) -> None:
     coalescer = desk_of(desk)
     desk.is_open.clear()
     with pytest.raises(DeadlineExceeded):
@@ -409,7 +409,7 @@ async def test_a_caller_in_a_hurry_is_nobody_elses_affair(desk: Desk) -> None:
     assert await asyncio.gather(*calls) == list(range(20))
 
 
-async def test_what_was_learned_in_quiet_does_not_refuse_a_storm() -> None:
+async def test_a_rate_measured_without_load_does_not_refuse_a_burst() -> None:
     async def steady(items: list[object], deadline: float) -> list[object]:
         await asyncio.sleep(0.005)
         return items

@@ -1,4 +1,4 @@
-"""Configuration: every fault at once, and nothing unsafe by accident."""
+"""Configuration: all faults are reported at once, and unsafe settings must be explicit."""
 
 import os
 from pathlib import Path
@@ -37,7 +37,7 @@ def test_every_fault_is_named_at_once(tmp_path: Path) -> None:
         ({"MQTT_BROKER_URL": "mqtt://user:password@host"}, "MQTT_BROKER_URL"),
     ],
 )
-def test_what_is_missing_or_wrong_is_named(variables: dict[str, str], word: str) -> None:
+def test_missing_and_wrong_variables_are_named(variables: dict[str, str], word: str) -> None:
     with (
         environment(
             DATABASE_URL="postgresql://x",
@@ -83,5 +83,5 @@ def test_a_configuration_is_frozen(tmp_path: Path) -> None:
         ("", False),
     ],
 )
-def test_loopback_is_told_from_the_world(host: str, expected: bool) -> None:
+def test_loopback_addresses_are_recognised(host: str, expected: bool) -> None:
     assert is_loopback(host) is expected

@@ -1,4 +1,4 @@
-"""The error tree and its ways over the wire are total."""
+"""The error tree and its mapping to gRPC are total."""
 
 import grpc
 import pytest
@@ -33,7 +33,7 @@ def test_every_code_becomes_a_class() -> None:
 
 
 @pytest.mark.parametrize("kind", FACTS, ids=lambda kind: kind.__name__)
-def test_every_fact_has_a_stable_reason_and_a_code(kind: type[MooringError]) -> None:
+def test_every_error_has_a_stable_reason_and_a_code(kind: type[MooringError]) -> None:
     assert kind.reason == kind.reason.upper() != "UNKNOWN"
     assert issubclass(kind, CLASS_OF_CODE[kind.code])
     assert (kind("x").retry_after_s > 0) == (
@@ -42,7 +42,7 @@ def test_every_fact_has_a_stable_reason_and_a_code(kind: type[MooringError]) -> 
 
 
 @pytest.mark.parametrize("kind", FACTS, ids=lambda kind: kind.__name__)
-def test_an_error_crosses_the_wire_whole(kind: type[MooringError]) -> None:
+def test_an_error_is_transferred_completely(kind: type[MooringError]) -> None:
     sent = kind("what happened", field="uuid", retry_after_s=2.5)
     failed = AioRpcError(sent.code, Metadata(), Metadata(*trailers_of(sent)), details=sent.message)
     for received in (from_rpc(failed), from_item(to_item(sent))):
@@ -52,13 +52,13 @@ def test_an_error_crosses_the_wire_whole(kind: type[MooringError]) -> None:
 
 
 @pytest.mark.parametrize("code", list(grpc.StatusCode))
-def test_a_status_that_is_not_ours_tells_nothing_of_where_it_was(code: grpc.StatusCode) -> None:
+def test_an_error_of_another_server_does_not_reveal_its_origin(code: grpc.StatusCode) -> None:
     failed = AioRpcError(code, Metadata(), Metadata(), details="connect to 10.0.0.1:50051")
     assert "10.0.0.1" not in from_rpc(failed).message
     assert type(from_rpc(failed)) is CLASS_OF_CODE[code]
 
 
-def test_reasons_are_told_apart() -> None:
-    """Two services may name the same fact, and then mean the same."""
+def test_reasons_are_unique() -> None:
+    """Two services may use the same reason if they mean the same."""
     facts = {(kind.reason, kind.__name__, kind.code) for kind in FACTS}
     assert len({reason for reason, _, _ in facts}) == len(facts)

@@ -1,4 +1,6 @@
-"""What each SQLSTATE means for a caller: the table is total, and nothing that passes is a fault."""
+"""The meaning of each SQLSTATE for a caller: the table is total, and temporary failures are no
+fault.
+"""
 
 import psycopg
 import pytest
@@ -32,7 +34,7 @@ def is_passing(state: str) -> bool:
 
 
 @pytest.mark.parametrize("state", STATES)
-def test_what_passes_is_no_fault_of_ours(state: str) -> None:
+def test_a_temporary_failure_is_not_an_internal_error(state: str) -> None:
     kind = failure_kind_of(raised(state))
     if state.startswith(("22", "23")):
         assert kind is FailureKind.DATA
@@ -42,7 +44,7 @@ def test_what_passes_is_no_fault_of_ours(state: str) -> None:
 
 
 @pytest.mark.parametrize("state", STATES)
-def test_a_caller_hears_that_the_database_cannot_be_reached(state: str) -> None:
+def test_a_caller_learns_that_the_database_cannot_be_reached(state: str) -> None:
     expected: type[Exception] = Unavailable if is_passing(state) else psycopg.Error
     with pytest.raises(expected), translated():
         raise raised(state)
@@ -50,7 +52,7 @@ def test_a_caller_hears_that_the_database_cannot_be_reached(state: str) -> None:
 
 @pytest.mark.parametrize("state", STATES)
 def test_a_session_that_has_ended_is_not_used_again(state: str) -> None:
-    """What races, and what lacks resources, leaves the connection as good as it was."""
+    """A lost race or a lack of resources leaves the connection usable."""
     has_ended = state.startswith(("08", "57P")) or state in PASSING_STATES - {"55P03", "57014"}
     assert ends_session(raised(state)) is has_ended
     assert not has_ended or failure_kind_of(raised(state)) is FailureKind.LOST

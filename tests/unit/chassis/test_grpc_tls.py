@@ -1,4 +1,6 @@
-"""A gRPC server shows the certificate that is in its files now, and ends no connection for it."""
+"""A gRPC server uses the present certificate in its files, and closes no connection for a
+new one.
+"""
 
 import asyncio
 import hashlib
@@ -25,7 +27,7 @@ def write(folder: Path, ca: trustme.CA, own: trustme.LeafCert) -> tuple[Path, Pa
 
 
 async def shown(port: int, ca: trustme.CA, folder: Path) -> str:
-    """The fingerprint of what a new caller is shown."""
+    """The fingerprint of the certificate that a new caller gets."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     ca.configure_trust(context)
     context.load_cert_chain(folder / "cert.pem", folder / "key.pem")
@@ -44,7 +46,7 @@ async def until(is_so: Callable[[str], bool], port: int, ca: trustme.CA, folder:
             await asyncio.sleep(0.1)
 
 
-async def test_a_certificate_is_exchanged_and_no_call_is_lost(tmp_path: Path) -> None:
+async def test_a_certificate_is_replaced_and_no_call_is_lost(tmp_path: Path) -> None:
     ca = trustme.CA()
     caller = tmp_path / "caller"
     caller.mkdir()
@@ -80,7 +82,7 @@ async def test_a_certificate_is_exchanged_and_no_call_is_lost(tmp_path: Path) ->
         write(tmp_path, ca, ca.issue_cert("localhost"))
         await until(lambda found: found != first, port, ca, caller)
         second = await shown(port, ca, caller)
-        # A key that does not belong to the certificate, as in the middle of an exchange.
+        # The key does not belong to the certificate, as in the middle of a replacement.
         good = files[1].read_bytes()
         files[1].write_bytes(ca.issue_cert("localhost").private_key_pem.bytes())
         with capture_logs() as logs:

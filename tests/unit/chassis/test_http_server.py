@@ -1,4 +1,4 @@
-"""How an HTTP server of ours ends."""
+"""How an HTTP server stops."""
 
 import asyncio
 import contextlib
@@ -18,7 +18,7 @@ ASKED = b"GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"
 
 
 class Greeting:
-    """Answers everything alike."""
+    """Gives every request the same answer."""
 
     max_body_bytes = 0
 
@@ -36,7 +36,7 @@ class Greeting:
 
 
 async def ask_on(url: str, answers: list[bytes]) -> None:
-    """Until nobody listens any more; each time on a connection of its own."""
+    """Sends requests on new connections until the server no longer listens."""
     host, _, port = url.removeprefix("http://").partition(":")
     while True:
         try:
@@ -48,7 +48,7 @@ async def ask_on(url: str, answers: list[bytes]) -> None:
                 writer.write(ASKED)
                 answers.append(await reader.read())
         except ConnectionError:
-            # It was never taken.
+            # The server did not accept it.
             answers.append(b"")
         finally:
             writer.close()
@@ -56,7 +56,7 @@ async def ask_on(url: str, answers: list[bytes]) -> None:
                 await writer.wait_closed()
 
 
-async def test_whoever_comes_while_it_stops_hears_so_at_once() -> None:
+async def test_a_request_during_the_stop_is_answered_at_once() -> None:
     for number in range(STOPS):
         answers: list[bytes] = []
         async with contextlib.AsyncExitStack() as until_stopped:
@@ -64,7 +64,7 @@ async def test_whoever_comes_while_it_stops_hears_so_at_once() -> None:
             server = serving(None, address, handlers=Greeting(), drain_s=0, grace_s=PATIENCE_S)
             url = await until_stopped.enter_async_context(server)
             clients = [asyncio.create_task(ask_on(url, answers)) for _ in range(CLIENTS)]
-            # It stops at one moment or another: what this looks for happens at one in five.
+            # The stop happens at a random moment; one in five hits the case under test.
             await asyncio.wait(clients, timeout=0.01 + 0.0007 * number)
         await asyncio.gather(*clients)
         greeted = [answer for answer in answers if answer.endswith(b"hello")]
@@ -73,7 +73,7 @@ async def test_whoever_comes_while_it_stops_hears_so_at_once() -> None:
 
 
 class Silence(Greeting):
-    """Answers nobody."""
+    """Never answers."""
 
     def __init__(self) -> None:
         self.is_asked = asyncio.Event()
@@ -89,7 +89,7 @@ class Silence(Greeting):
         self.is_left.set()
 
 
-async def test_whoever_still_waits_when_time_is_up_is_cut_off() -> None:
+async def test_a_waiting_client_is_cut_off_after_the_timeout() -> None:
     silence = Silence()
     async with asyncio.timeout(PATIENCE_S):
         address = Address("127.0.0.1", 0)
@@ -113,7 +113,7 @@ async def test_whoever_still_waits_when_time_is_up_is_cut_off() -> None:
         pytest.param(BODY + b"xyz", id="a body, and then nothing"),
     ],
 )
-async def test_whoever_says_nothing_more_is_not_waited_for(
+async def test_a_silent_client_does_not_delay_the_stop(
     sent: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(http_server, "KEEP_ALIVE_S", 0.2)
@@ -122,7 +122,8 @@ async def test_whoever_says_nothing_more_is_not_waited_for(
         async with serving(None, address, handlers=Greeting(), drain_s=0, grace_s=1) as url:
             host, _, port = url.removeprefix("http://").partition(":")
             reader, writer = await asyncio.open_connection(host, int(port))
-            # What was refused before its body came is not a connection that waits for its body.
+            # A request that was refused before its body is not a connection that waits for its
+            # body.
             writer.write(sent)
             while await reader.read(1_000):
                 pass

@@ -17,7 +17,7 @@ KEPT = CLOSING.replace(b"Connection: close\r\n", b"")
 
 
 class Mount:
-    """A folder as Kubernetes mounts a secret: its files are links into one that is swapped."""
+    """A folder as Kubernetes mounts a secret: its files are links into a folder that is swapped."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -34,7 +34,7 @@ class Mount:
         return self.authority.issue_cert("127.0.0.1")
 
     def swap(self, issued: trustme.LeafCert, *, key: bytes | None = None) -> None:
-        """All at once."""
+        """Replaces both files at once."""
         self._versions += 1
         version = self.folder / f"..{self._versions}"
         version.mkdir()
@@ -46,7 +46,7 @@ class Mount:
 
 
 async def shown(address: tuple[str, int], trust: ssl.SSLContext) -> int:
-    """The serial number of the certificate, on a connection that is answered."""
+    """The serial number of the certificate on a connection with an answered request."""
     reader, writer = await asyncio.open_connection(*address, ssl=trust)
     try:
         writer.write(CLOSING)
@@ -67,7 +67,7 @@ async def until(condition: Callable[[int], bool], address: tuple[str, int], moun
             pass
 
 
-async def test_a_new_certificate_is_shown_and_nothing_is_dropped(
+async def test_a_new_certificate_is_used_and_no_connection_is_closed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reloaded, "LOOK_EVERY_S", 0.0)
@@ -78,13 +78,13 @@ async def test_a_new_certificate_is_shown_and_nothing_is_dropped(
         mount.swap(mount.issued())
         await until(lambda serial: serial != before, address, mount)
         after = await shown(address, mount.trust)
-        # Half an exchange, no key at all: the pair before stays.
+        # Half of a replacement, then no key at all: the previous pair stays in use.
         for key in (mount.issued().private_key_pem.bytes(), b"nonsense"):
             mount.swap(mount.issued(), key=key)
             assert await shown(address, mount.trust) == after
         mount.swap(mount.issued())
         await until(lambda serial: serial != after, address, mount)
-        # A connection from the beginning goes on.
+        # The first connection still works.
         for _ in range(2):
             writer.write(KEPT)
             async with asyncio.timeout(PATIENCE_S):

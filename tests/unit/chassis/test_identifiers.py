@@ -1,4 +1,4 @@
-"""What a device may call itself, and that every dialect knows it again."""
+"""Valid identifiers of devices, and that every dialect recognises them."""
 
 import pytest
 from hypothesis import given
@@ -16,7 +16,7 @@ IDENTIFIERS = st.from_regex(IDENTIFIER, fullmatch=True)
 @pytest.mark.parametrize(
     "uuid", ["a", "-", "_", "--", "-x", "_x", "x-", "Aa09_-", "-" * 64, "test-device-123"]
 )
-def test_an_identifier_is_taken(uuid: str) -> None:
+def test_a_valid_identifier_is_accepted(uuid: str) -> None:
     check_identifier("uuid", uuid)
 
 
@@ -40,7 +40,7 @@ def test_an_identifier_is_taken(uuid: str) -> None:
         ("a\0", "1 to 64"),
     ],
 )
-def test_what_is_no_identifier_is_refused_with_what_to_do(uuid: str, advice: str) -> None:
+def test_an_invalid_identifier_is_refused_with_advice(uuid: str, advice: str) -> None:
     with pytest.raises(InvalidInput) as refused:
         check_identifier("uuid", uuid)
     assert refused.value.field == "uuid"
@@ -48,7 +48,7 @@ def test_what_is_no_identifier_is_refused_with_what_to_do(uuid: str, advice: str
 
 
 @given(IDENTIFIERS)
-def test_every_identifier_is_known_again(uuid: str) -> None:
+def test_every_identifier_is_recognised(uuid: str) -> None:
     assert uuid_of_username(username_of(uuid)) == uuid
     for client_id in (uuid, username_of(uuid), f"mooring-{uuid}", f"mooring_{uuid}"):
         assert uuid in uuids_claimed(client_id, "mooring")
@@ -57,7 +57,7 @@ def test_every_identifier_is_known_again(uuid: str) -> None:
 
 
 @given(IDENTIFIERS, IDENTIFIERS)
-def test_no_device_reaches_anothers_topics(one: str, other: str) -> None:
+def test_no_device_reaches_another_devices_topics(one: str, other: str) -> None:
     [own] = topics_of(one)
     topic = f"iot/device/{other}/x"
     assert is_topic(topic)

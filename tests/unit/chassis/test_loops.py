@@ -1,4 +1,4 @@
-"""Loops of a worker: each by itself, started again after it fails."""
+"""Loops of a worker run independently, and are restarted after a failure."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -32,7 +32,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 class Work:
-    """A loop that counts; it fails as it is told."""
+    """A loop that counts its turns, and fails on request."""
 
     def __init__(self, name: str, *faults: Exception) -> None:
         self.loop = Loop(name, self.open)
@@ -54,7 +54,7 @@ class Work:
         return 0.001
 
 
-async def test_a_fault_opens_the_loop_anew_and_takes_no_other_along() -> None:
+async def test_a_fault_restarts_the_loop_and_affects_no_other() -> None:
     failing, other = Work("failing", *[ValueError("a fault")] * 5), Work("other")
     async with background(loops.run([failing.loop, other.loop])):
         await until(lambda: failing.turns > 1 and other.turns > 1)
@@ -64,7 +64,7 @@ async def test_a_fault_opens_the_loop_anew_and_takes_no_other_along() -> None:
     assert value("mooring_loop_failures_total", "other") == 0
 
 
-async def test_a_loop_that_cannot_work_for_a_while_keeps_what_it_has_opened() -> None:
+async def test_a_loop_with_a_temporary_failure_keeps_its_resources() -> None:
     work = Work("waiting", *[Unavailable("the database is away")] * 3)
     async with background(loops.run([work.loop])):
         await until(lambda: work.turns > 1)
@@ -72,7 +72,7 @@ async def test_a_loop_that_cannot_work_for_a_while_keeps_what_it_has_opened() ->
     assert value("mooring_loop_failures_total", "waiting") == 3
 
 
-async def test_a_loop_is_opened_anew_when_what_runs_beside_it_fails() -> None:
+async def test_a_loop_is_restarted_when_its_background_task_fails() -> None:
     work, faults = Work("listening"), [ValueError("a fault")] * 3
 
     async def listener() -> None:
@@ -92,7 +92,7 @@ async def test_a_loop_is_opened_anew_when_what_runs_beside_it_fails() -> None:
     assert (work.opened, work.closed) == (4, 4)
 
 
-async def test_a_loop_that_hangs_delays_no_other() -> None:
+async def test_a_hanging_loop_delays_no_other() -> None:
     other = Work("beside")
 
     @asynccontextmanager
@@ -106,7 +106,7 @@ async def test_a_loop_that_hangs_delays_no_other() -> None:
     assert value("mooring_loop_succeeded_timestamp_seconds", "beside") > 1e9
 
 
-async def test_pauses_grow_and_end_with_a_success(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_pauses_grow_until_a_success(monkeypatch: pytest.MonkeyPatch) -> None:
     waited: list[float] = []
     ours = asyncio.sleep
 
@@ -127,11 +127,11 @@ async def test_pauses_grow_and_end_with_a_success(monkeypatch: pytest.MonkeyPatc
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
     assert waited[:6] == [0.001, 0.002, 0.004, 0.008, 0.01, 0.01]
-    # After a success it begins with the shortest pause again, which is also that between turns.
+    # After a success the pause is the shortest one again, which is also that between turns.
     assert set(waited[6:]) == {0.001}
 
 
-def test_only_loops_that_exist_can_be_chosen() -> None:
+def test_only_existing_loops_can_be_chosen() -> None:
     all_of_them = [Work(name).loop for name in ("a", "b", "c")]
     assert chosen(all_of_them, ()) == all_of_them
     assert [loop.name for loop in chosen(all_of_them, ["c", "a"])] == ["a", "c"]

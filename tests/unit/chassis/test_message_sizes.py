@@ -1,4 +1,4 @@
-"""How many commands a broker is sent at once: it does nothing else while it carries them out."""
+"""The number of commands in one message: the broker does nothing else while it carries them out."""
 
 import pytest
 
@@ -8,7 +8,7 @@ MESSAGES = 100
 
 
 def last_size(command_s: float, message_s: float) -> int:
-    """Where a plan ends, at a broker that takes so long for a command and for a message."""
+    """The last size, for a broker that takes so long for each command and each message."""
     size = BATCH
     for _ in range(MESSAGES):
         size = next_size(size, size * command_s + message_s)
@@ -18,9 +18,9 @@ def last_size(command_s: float, message_s: float) -> int:
 @pytest.mark.parametrize(
     ("command_s", "message_s", "size"),
     [
-        # Mosquitto 2.1: it writes its file once for each message.
+        # Mosquitto 2.1 writes its file once for each message.
         (0.0001, 0.02, MOST),
-        # 2.0 with few clients, with a thousand on an idle machine and on a busy one.
+        # Mosquitto 2.0: few clients, a thousand on an idle machine, a thousand on a busy one.
         (0.0005, 0.001, 100),
         (0.01, 0.001, 12),
         (0.06, 0.001, LEAST),

@@ -1,4 +1,4 @@
-"""A gRPC client replaces its certificate and CAs while it runs, and no call fails for it."""
+"""A gRPC client replaces its certificate and CAs while it runs, and no call fails."""
 
 import asyncio
 import contextlib
@@ -26,13 +26,13 @@ CLOSE_AFTER_S = 3.0
 
 
 class Server:
-    """It answers which certificate the client has; it holds calls for `held` until `release`."""
+    """Answers with the name in the client's certificate; holds calls for `held` until `release`."""
 
     def __init__(self) -> None:
         self.is_holding = asyncio.Event()
         self.release = asyncio.Event()
 
-    async def who(self, service: bytes, context: Any) -> bytes:
+    async def caller(self, service: bytes, context: Any) -> bytes:
         if health_pb2.HealthCheckRequest.FromString(service).service == "held":
             self.is_holding.set()
             await self.release.wait()
@@ -46,7 +46,7 @@ class Server:
         await servicer.set("", health_pb2.HealthCheckResponse.SERVING)
         health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
         handlers: dict[str, Any] = {
-            "Who": grpc.unary_unary_rpc_method_handler(cast("Any", self.who))
+            "Caller": grpc.unary_unary_rpc_method_handler(cast("Any", self.caller))
         }
         server.add_generic_rpc_handlers(
             [grpc.method_handlers_generic_handler("mooring.test.Test", handlers)]
@@ -64,35 +64,35 @@ class Client:
         credentials = Credentials(client=ReloadedTls(*files).client)
         self.service = ServiceClient(f"localhost:{port}", credentials)
         self._who: Any = self.service.channel.unary_unary(
-            "/mooring.test.Test/Who",
+            "/mooring.test.Test/Caller",
             request_serializer=health_pb2.HealthCheckRequest.SerializeToString,
         )
 
-    async def who(self, service: str = "") -> str:
+    async def caller(self, service: str = "") -> str:
         deadline = asyncio.get_running_loop().time() + PATIENCE_S
         request = health_pb2.HealthCheckRequest(service=service)
         found: bytes = await self.service.call(self._who, request, deadline=deadline)
         return found.decode()
 
     async def call_until(self, stopped: asyncio.Event) -> int:
-        """Calls at a steady rate; the first call that fails is raised."""
+        """Calls at a steady rate; raises the error of the first call that fails."""
         calls = []
         async with asyncio.TaskGroup() as group:
             while not stopped.is_set():
-                calls.append(group.create_task(self.who()))
+                calls.append(group.create_task(self.caller()))
                 await asyncio.sleep(1 / CALLS_PER_S)
         return len(calls)
 
     async def stays(self, name: str) -> None:
-        """For long enough that the files were looked at."""
+        """Waits until the files were checked."""
         loop = asyncio.get_running_loop()
         until = loop.time() + 2.5 * LOOK_EVERY_S
         while loop.time() < until:
-            assert await self.who() == name
+            assert await self.caller() == name
 
     async def becomes(self, name: str) -> None:
         async with asyncio.timeout(PATIENCE_S):
-            while await self.who() != name:
+            while await self.caller() != name:
                 await asyncio.sleep(0.02)
 
 
@@ -113,11 +113,11 @@ async def test_the_ca_is_replaced_and_no_call_fails(
         client = Client(port, files)
         channel = client.service.channel
         assert isinstance(channel, ReloadedChannel)
-        assert await client.who() == "one.test"
+        assert await client.caller() == "one.test"
         old = channel.current
         stopped = asyncio.Event()
         calling = asyncio.create_task(client.call_until(stopped))
-        held = asyncio.create_task(client.who("held"))
+        held = asyncio.create_task(client.caller("held"))
         async with asyncio.timeout(PATIENCE_S):
             await server.is_holding.wait()
 
@@ -125,12 +125,12 @@ async def test_the_ca_is_replaced_and_no_call_fails(
             files[1].write_bytes(one.issue_cert("one.test").private_key_pem.bytes())
             async with asyncio.timeout(PATIENCE_S):
                 while not logs:
-                    assert await client.who() == "one.test"
+                    assert await client.caller() == "one.test"
             await client.stays("one.test")
         assert ["cannot be used" in line["event"] for line in logs] == [True]
         assert channel.current is old
 
-        # The client has its new files before the server does.
+        # The client has its new files before the server.
         write(of_client, two, two.issue_cert("two.test"))
         await client.stays("one.test")
         write(of_server, two, two.issue_cert("localhost"))
@@ -148,10 +148,10 @@ async def test_the_ca_is_replaced_and_no_call_fails(
         assert await calling > CALLS_PER_S
         await client.service.close()
         with pytest.raises(grpc.aio.UsageError):
-            await client.who()
+            await client.caller()
 
 
-async def test_a_ca_that_was_removed_is_not_trusted_for_long(
+async def test_a_removed_ca_is_soon_not_trusted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reloaded_channel, "CONNECT_WITHIN_S", 1.0)
@@ -160,7 +160,7 @@ async def test_a_ca_that_was_removed_is_not_trusted_for_long(
     served = write(folder(tmp_path / "server"), one, one.issue_cert("localhost"))
     async with Server().serving(served) as port:
         client = Client(port, files)
-        assert await client.who() == "one.test"
+        assert await client.caller() == "one.test"
         files[2].write_bytes(two.cert_pem.bytes())
         with pytest.raises(Unavailable):
             await client.becomes("two.test")
@@ -168,7 +168,7 @@ async def test_a_ca_that_was_removed_is_not_trusted_for_long(
         await client.service.close()
 
 
-async def test_a_client_that_is_not_connected_uses_new_files_at_once(tmp_path: Path) -> None:
+async def test_an_idle_client_uses_new_files_at_once(tmp_path: Path) -> None:
     one, two = trustme.CA(), trustme.CA()
     files = write(folder(tmp_path / "client"), two, two.issue_cert("two.test"))
     served = write(folder(tmp_path / "server"), one, one.issue_cert("localhost"))
@@ -176,11 +176,11 @@ async def test_a_client_that_is_not_connected_uses_new_files_at_once(tmp_path: P
         client = Client(port, files)
         assert not await client.service.is_serving()
         write(tmp_path / "client", one, one.issue_cert("one.test"))
-        # Bundles have comments that are not ASCII.
+        # Bundles may have comments that are not ASCII.
         files[2].write_bytes("# Tanúsítvány\n".encode() + files[2].read_bytes())
         async with asyncio.timeout(PATIENCE_S):
             while not await client.service.is_serving():
                 await asyncio.sleep(0.02)
             await client.service.any_replica.channel_ready()
-        assert await client.who() == "one.test"
+        assert await client.caller() == "one.test"
         await client.service.close()

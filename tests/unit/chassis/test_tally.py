@@ -1,4 +1,4 @@
-"""Attempts that repeat: few lines, and none of them forgotten."""
+"""Repeated attempts: they take few lines, and all are counted."""
 
 from collections import Counter
 
@@ -12,7 +12,7 @@ def kind(subject: str = "1", actor: str = "eve") -> Kind:
     return Kind(actor, f"id of {actor}", "broker.update", subject, "FORBIDDEN")
 
 
-def test_the_first_is_due_at_once_and_what_follows_shares_a_line() -> None:
+def test_the_first_is_due_at_once_and_later_ones_share_a_line() -> None:
     tally = Tally(hold_s=60)
     tally.note(kind(), 100.0, request_id="first")
     assert tally.take(100.5) == {kind(): Attempts(1, 100.0, 100.0, "first")}
@@ -23,7 +23,7 @@ def test_the_first_is_due_at_once_and_what_follows_shares_a_line() -> None:
     assert tally.take(300.0) == {}
 
 
-def test_what_is_quiet_for_a_while_is_forgotten_and_due_at_once_again() -> None:
+def test_a_subject_without_attempts_is_forgotten_and_then_due_at_once() -> None:
     tally = Tally(hold_s=60)
     tally.note(kind(), 0.0)
     tally.take(0.0)
@@ -32,7 +32,7 @@ def test_what_is_quiet_for_a_while_is_forgotten_and_due_at_once_again() -> None:
     assert tally.take(62.0)[kind()].count == 1
 
 
-def test_who_invents_subjects_gets_a_bounded_number_of_lines() -> None:
+def test_invented_subjects_get_a_bounded_number_of_lines() -> None:
     tally = Tally(kinds_of_actor=20)
     for number in range(100_000):
         tally.note(kind(str(number)), 1.0)
@@ -44,7 +44,7 @@ def test_who_invents_subjects_gets_a_bounded_number_of_lines() -> None:
     assert due[kind("of another", "bob")].count == 1
 
 
-def test_inventing_actors_is_bounded_too() -> None:
+def test_invented_actors_are_bounded_too() -> None:
     tally = Tally(actors=10)
     for number in range(1_000):
         tally.note(kind(actor=f"a{number}"), 1.0)
@@ -53,7 +53,7 @@ def test_inventing_actors_is_bounded_too() -> None:
     assert due[Kind("", "", "audit.overflow", "", OVERFLOW)].count == 990
 
 
-def test_addresses_are_counted_up_to_a_bound() -> None:
+def test_addresses_are_counted_up_to_a_limit() -> None:
     tally = Tally(addresses=3)
     for number in range(1_000):
         tally.note(kind(), 1.0, address=f"10.0.{number // 250}.{number % 250}")
@@ -74,7 +74,7 @@ STEPS = st.lists(
 def test_every_attempt_is_in_exactly_one_line(
     steps: list[tuple[str, int, float, bool] | None],
 ) -> None:
-    """Also where writing fails now and then."""
+    """This holds although writing fails now and then."""
     tally = Tally(hold_s=20, kinds_of_actor=3, actors=1)
     now, noted, written = 0.0, 0, 0
     for step in steps:

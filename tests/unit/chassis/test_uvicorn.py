@@ -1,6 +1,6 @@
-"""What the HTTP server uses of uvicorn that uvicorn does not document: it is pinned for this.
+"""Undocumented names of uvicorn that the HTTP server uses; for them uvicorn is pinned.
 
-A new minor version may rename any of it. Then one of these tests fails with the name.
+A new minor version may rename any of them. Then one of these tests fails with the name.
 """
 
 import ast
@@ -30,7 +30,7 @@ IMPORTED = {
     "uvicorn.protocols.utils.is_ssl",
     "uvicorn.server.ServerState",
 }
-# By what has them; those of a cycle are also what an exchange offers in its place.
+# Names by the class that has them; an exchange also offers those of a cycle.
 NAMES = {
     "Config": ["asgi_version", "loaded_app", "timeout_graceful_shutdown", "load"],
     "Server": [
@@ -47,7 +47,7 @@ NAMES = {
         *("keep_alive", "message_event", "waiting_for_100_continue", "run_asgi", "send"),
     ],
 }
-# What a cycle is made with, and what it calls of its transport.
+# The arguments of a cycle, and the methods of its transport that it calls.
 CYCLE_PARAMETERS = {
     *("scope", "transport", "flow", "logger", "access_logger", "access_log", "default_headers"),
     *("message_event", "expect_100_continue", "keep_alive", "on_response"),
@@ -55,7 +55,7 @@ CYCLE_PARAMETERS = {
 
 
 class Transport(asyncio.Transport):
-    """A transport that is not connected."""
+    """A transport without a connection."""
 
 
 def cycle() -> RequestResponseCycle:
@@ -84,12 +84,14 @@ async def _app(scope: Any, receive: Any, send: Any) -> None:
 
 
 async def _names(kind: str) -> set[str]:
-    """Those of an object of this kind. Made inside a loop, which some of them ask for."""
+    """The names of an object of this kind. Call it in an event loop, which some
+    constructors need.
+    """
     return set(dir(MADE[kind]()))
 
 
 @pytest.mark.parametrize(("kind", "name"), [(kind, n) for kind, ns in NAMES.items() for n in ns])
-def test_a_name_that_the_http_server_uses_is_there(kind: str, name: str) -> None:
+def test_a_name_that_the_http_server_uses_exists(kind: str, name: str) -> None:
     has = asyncio.run(_names(kind)) | (
         {"servers"} if kind == "Server" and _sets("servers") else set()
     )
@@ -101,7 +103,7 @@ def _sets(name: str) -> bool:
     return f"self.{name}" in inspect.getsource(uvicorn.Server.startup)
 
 
-def test_a_cycle_takes_what_it_is_made_with() -> None:
+def test_a_cycle_accepts_its_arguments() -> None:
     parameters = set(inspect.signature(RequestResponseCycle.__init__).parameters) - {"self"}
     assert parameters == CYCLE_PARAMETERS
 
@@ -109,7 +111,7 @@ def test_a_cycle_takes_what_it_is_made_with() -> None:
 @pytest.mark.parametrize(
     ("ours", "theirs"), [(_Server, uvicorn.Server), (AsgiCycle, RequestResponseCycle)]
 )
-def test_a_method_of_ours_stands_for_one_of_theirs(ours: type, theirs: type) -> None:
+def test_each_overriding_method_overrides_one(ours: type, theirs: type) -> None:
     replaced = {
         name
         for name, value in vars(ours).items()

@@ -1,4 +1,4 @@
-"""Waves: who is reached when, and that taking them back leaves nothing behind."""
+"""Waves: which devices are reached when, and that stopping a rollout restores everything."""
 
 from dataclasses import replace
 
@@ -27,7 +27,7 @@ CROWD = [f"device-{n}" for n in range(20_000)]
 
 @st.composite
 def directories(draw: st.DrawFn) -> Directory:
-    """A fleet that has no rollout yet, and a target that may or may not be able to serve."""
+    """A fleet without a rollout, and a target that may or may not be able to serve."""
     brokers = {
         1: Broker(1, draw(st.booleans())),
         TARGET: Broker(TARGET, draw(st.booleans())),
@@ -39,7 +39,7 @@ def directories(draw: st.DrawFn) -> Directory:
 
 
 def under_way(directory: Directory, salt: str, percent: float) -> Directory:
-    """The same, with a rollout."""
+    """The same directory with a rollout."""
     rule = replace(directory.fleets["north"], rollout=FleetRollout(TARGET, percent, salt))
     return replace(directory, fleets={"north": rule})
 
@@ -47,7 +47,7 @@ def under_way(directory: Directory, salt: str, percent: float) -> Directory:
 def resolutions(
     directory: Directory, uuids: list[str], pin: int | None = None
 ) -> dict[str, tuple[Source | None, int | None]]:
-    """What decides for each device, and where it goes."""
+    """The step that decides for each device, and its broker."""
 
     def resolved(uuid: str) -> Resolution:
         rollout = directory.fleets["north"].rollout
@@ -65,7 +65,9 @@ def test_a_wave_only_grows(salt: str, uuids: list[str], one: float, other: float
 
 
 @given(SALTS, UUIDS)
-def test_nobody_is_reached_at_nothing_and_everybody_at_all(salt: str, uuids: list[str]) -> None:
+def test_zero_percent_reaches_no_device_and_hundred_reaches_all(
+    salt: str, uuids: list[str]
+) -> None:
     assert not any(wave_of(salt, 0, uuid) for uuid in uuids)
     assert all(wave_of(salt, 100, uuid) == salt for uuid in uuids)
 
@@ -74,7 +76,7 @@ def test_nobody_is_reached_at_nothing_and_everybody_at_all(salt: str, uuids: lis
 def test_stopping_and_narrowing_restore_what_was_resolved_before(
     directory: Directory, salt: str, uuids: list[str], percents: list[float]
 ) -> None:
-    """Whatever the way there and back: it depends on where a rollout is, not on where it was."""
+    """The result depends on the present state of a rollout, not on earlier ones."""
     seen = {}
     for percent in percents:
         seen[percent] = resolutions(under_way(directory, salt, percent), uuids)
@@ -97,7 +99,7 @@ def test_a_rollout_changes_nothing_for_devices_that_it_has_not_reached(
 
 
 @given(directories(), SALTS, UUIDS)
-def test_completing_it_moves_nobody_who_was_reached(
+def test_completing_it_moves_no_device_that_was_reached(
     directory: Directory, salt: str, uuids: list[str]
 ) -> None:
     rule = replace(directory.fleets["north"], broker_id=TARGET)
@@ -108,20 +110,20 @@ def test_completing_it_moves_nobody_who_was_reached(
 
 
 @pytest.mark.parametrize("percent", [0.1, 1, 10, 50, 90])
-def test_the_share_that_is_reached_is_the_percent(percent: float) -> None:
+def test_the_share_of_reached_devices_is_the_percentage(percent: float) -> None:
     share = percent / 100
-    # Four standard deviations of as many draws.
+    # Four standard deviations of so many draws.
     tolerance = 4 * (share * (1 - share) / len(CROWD)) ** 0.5
     for salt in ("spring", "5f2c9a0e7d41b836"):
         reached = sum(bool(wave_of(salt, percent, uuid)) for uuid in CROWD)
         assert abs(reached / len(CROWD) - share) <= tolerance, salt
 
 
-def test_another_salt_is_another_order() -> None:
+def test_another_salt_gives_another_order() -> None:
     first, second = (
         {uuid for uuid in CROWD if wave_of(salt, 10, uuid)} for salt in ("spring", "autumn")
     )
-    # As many as of two independent tenths.
+    # About as many as in two independent tenths.
     assert abs(len(first & second) - len(CROWD) / 100) < 60
 
 

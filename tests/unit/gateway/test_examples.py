@@ -1,4 +1,4 @@
-"""The example of each type is one: it can be read as that type, and has no member too many."""
+"""The example of each type is valid: it can be parsed as that type, and has no other fields."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -11,7 +11,7 @@ import gateway.app
 
 
 def exemplified(kind: type[Struct]) -> Iterator[type[Struct]]:
-    """All types of the gateway below `kind` that have an example of their own."""
+    """All types of the gateway below `kind` with their own example."""
     for below in kind.__subclasses__():
         if below.__module__.startswith("gateway.") and "EXAMPLE" in vars(below):
             yield below
@@ -24,7 +24,7 @@ KINDS: list[Any] = sorted(
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
-def test_an_example_is_one(kind: Any) -> None:
+def test_an_example_is_valid(kind: Any) -> None:
     assert set(kind.EXAMPLE) <= set(kind.__struct_encode_fields__)
     msgspec.convert(kind.EXAMPLE, kind)
 

@@ -1,4 +1,4 @@
-"""Files that people upload, damaged at random: each is read or refused, in bounded time."""
+"""Randomly damaged uploads are read or refused, in bounded time."""
 
 import ssl
 import time
@@ -20,7 +20,7 @@ from gateway.administration.job_lists import ROWS
 from gateway.uploads import CSV, MAX_SUBJECT, NDJSON, Form, receive
 from tests.unit.broker_service.certificates.test_certificate_verification import Made, Plan, made
 
-# Each of these takes less than half a minute, with other tests beside it.
+# Each takes less than half a minute, also with other tests beside it.
 FUZZED = settings(
     max_examples=1_000, deadline=None, database=None, suppress_health_check=list(HealthCheck)
 )
@@ -38,7 +38,7 @@ EDITS = st.lists(
 
 
 def edited(content: bytes, edits: list[tuple[float, str, bytes]]) -> bytes:
-    """With bytes replaced, inserted, deleted, or the rest taken again."""
+    """The bytes with some replaced, inserted, deleted or repeated."""
     for place, kind, piece in edits:
         at = int(place * (len(content) + 1))
         if kind == "r":
@@ -63,7 +63,7 @@ def bundle_of(parts: list[tuple[Made, list[tuple[float, str, bytes]]]]) -> str:
 
 
 def read_within_time(read: Callable[[], Any], kind: str) -> None:
-    """What is read can be used, and looked at again; nothing else than a refusal is raised."""
+    """The result can be used and read again; errors other than refusals are raised."""
     begun = time.process_time()
     try:
         found = read()

@@ -1,4 +1,4 @@
-"""What devices are told, field by field, against the note's example."""
+"""Answers to devices, field by field, against the documented example."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -33,7 +33,7 @@ BROKER = resolution_pb2.BrokerSettings(
     ca_cert=CA,
     generation="broker-generation",
 )
-# The note's "After (Database-Driven)".
+# The documented example of an answer.
 NOTE: dict[str, Any] = {
     "username": "device_abc123",
     "password": "secure_password",
@@ -72,11 +72,11 @@ def connection(**changes: Any) -> registration_pb2.Connection:
     )
 
 
-def told(
+def documents(
     *connections: registration_pb2.Connection,
     brokers: tuple[resolution_pb2.BrokerSettings, ...] = (BROKER,),
 ) -> list[Any]:
-    """The JSON that each gets, or its error."""
+    """The JSON of each outcome, or its error."""
     response = registration_pb2.GetConnectionsResponse(
         outcomes=[registration_pb2.ConnectionOutcome(connection=each) for each in connections],
         brokers=brokers,
@@ -92,8 +92,8 @@ def encoded(answer: answers.Mqtt | answers.RegisteredDevice) -> bytes:
     return msgspec.json.encode(answer)
 
 
-def test_a_connection_is_the_notes_example_and_nothing_internal() -> None:
-    assert told(connection()) == [NOTE | BEYOND_THE_NOTE]
+def test_a_connection_is_the_documented_example_without_internal_fields() -> None:
+    assert documents(connection()) == [NOTE | BEYOND_THE_NOTE]
 
 
 @given(
@@ -102,7 +102,7 @@ def test_a_connection_is_the_notes_example_and_nothing_internal() -> None:
     port=st.integers(1, 65_535),
     path=st.sampled_from(["", "/", "/mqtt", "/a/b", "/mqtt?tenant=7", "/%C3%BC"]),
 )
-def test_the_settings_lead_to_the_same_endpoint_as_the_url(
+def test_the_settings_give_the_same_endpoint_as_the_url(
     protocol: str, host: str, port: int, path: str
 ) -> None:
     is_websocket = protocol in ("ws", "wss")
@@ -116,7 +116,7 @@ def test_the_settings_lead_to_the_same_endpoint_as_the_url(
         path=path,
         use_tls=TLS_OF_PROTOCOL[protocol],
     )
-    [mqtt] = told(connection(), brokers=(broker,))
+    [mqtt] = documents(connection(), brokers=(broker,))
     url, config = urlsplit(mqtt["broker"]), mqtt["brokerConfig"]
     assert (config["protocol"], config["host"], config["port"]) == (
         url.scheme,
@@ -128,7 +128,7 @@ def test_the_settings_lead_to_the_same_endpoint_as_the_url(
     assert config.get("path") == (target if is_websocket else None)
 
 
-def test_a_registration_is_the_notes_example_around_who_the_device_is() -> None:
+def test_a_registration_is_the_documented_example_with_the_devices_identity() -> None:
     created_at = Timestamp()
     created_at.FromDatetime(datetime(2026, 11, 23, 18, 0, tzinfo=UTC))
     device = registration_pb2.RegisteredDevice(
@@ -159,26 +159,26 @@ def test_a_registration_is_the_notes_example_around_who_the_device_is() -> None:
     }
 
 
-def test_certificates_are_absent_where_there_are_none() -> None:
+def test_certificates_are_absent_if_there_are_none() -> None:
     bare = resolution_pb2.BrokerSettings()
     bare.CopyFrom(BROKER)
     bare.ClearField("ca_cert")
-    [answer] = told(connection(), brokers=(bare,))
+    [answer] = documents(connection(), brokers=(bare,))
     assert answer["brokerConfig"] == {
         key: value for key, value in NOTE["brokerConfig"].items() if key != "caCert"
     }
 
 
-def test_a_client_certificate_is_there_where_there_is_one() -> None:
+def test_a_client_certificate_is_present_if_there_is_one() -> None:
     both = resolution_pb2.BrokerSettings()
     both.CopyFrom(BROKER)
     both.client_cert = "client"
-    [answer] = told(connection(), brokers=(both,))
+    [answer] = documents(connection(), brokers=(both,))
     assert answer["brokerConfig"] == NOTE["brokerConfig"] | {"clientCert": "client"}
 
 
-def test_without_a_broker_there_is_the_environments_url_and_no_configuration() -> None:
-    [answer] = told(
+def test_without_a_broker_the_answer_is_the_environments_url_alone() -> None:
+    [answer] = documents(
         connection(broker_id=0, source=resolution_pb2.SOURCE_ENVIRONMENT, stale=True), brokers=()
     )
     assert answer["broker"] == "mqtt://mosquitto:1883"
@@ -187,11 +187,11 @@ def test_without_a_broker_there_is_the_environments_url_and_no_configuration() -
     assert answer["stale"] is True
 
 
-def test_every_source_has_a_word_of_its_own() -> None:
+def test_every_source_has_its_own_word() -> None:
     words = [
         answer["source"]
-        for answer in told(
-            # Of a rollout the registry tells devices that it is their fleet's broker.
+        for answer in documents(
+            # For a rollout the registry sends devices the source `fleet`.
             *(
                 connection(source=source)
                 for source in resolution_pb2.Source.values()
@@ -204,7 +204,7 @@ def test_every_source_has_a_word_of_its_own() -> None:
 
 def test_each_device_gets_its_own_broker() -> None:
     other = resolution_pb2.BrokerSettings(id=8, url="mqtt://other:1883", host="other")
-    first, second = told(connection(), connection(broker_id=8), brokers=(BROKER, other))
+    first, second = documents(connection(), connection(broker_id=8), brokers=(BROKER, other))
     assert (first["broker"], first["brokerConfig"]["host"]) == (
         "mqtts://mqtt.example.com:8883",
         "mqtt.example.com",
@@ -212,7 +212,7 @@ def test_each_device_gets_its_own_broker() -> None:
     assert (second["broker"], second["brokerConfig"]["host"]) == ("mqtt://other:1883", "other")
 
 
-def test_an_error_is_its_own_items_and_nobody_elses() -> None:
+def test_an_error_of_one_item_does_not_affect_others() -> None:
     response = registration_pb2.RegisterDevicesResponse(
         outcomes=[
             registration_pb2.RegistrationOutcome(
@@ -230,13 +230,13 @@ def test_an_error_is_its_own_items_and_nobody_elses() -> None:
     assert isinstance(answered, answers.Registered)
 
 
-def test_an_answer_that_names_a_broker_which_is_not_there_fails_alone() -> None:
-    missing, fine = told(connection(broker_id=99), connection())
+def test_an_outcome_with_a_missing_broker_fails_alone() -> None:
+    missing, fine = documents(connection(broker_id=99), connection())
     assert isinstance(missing, Internal)
     assert fine == NOTE | BEYOND_THE_NOTE
 
 
-def test_an_outcome_that_says_nothing_is_an_error() -> None:
+def test_an_empty_outcome_is_an_error() -> None:
     [answer] = answers.connections(
         registration_pb2.GetConnectionsResponse(outcomes=[registration_pb2.ConnectionOutcome()])
     )

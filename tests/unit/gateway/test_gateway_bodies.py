@@ -1,4 +1,4 @@
-"""JSON is read strictly, and a fault is named as the sender knows it."""
+"""JSON is parsed strictly, and an error names the field as the client sent it."""
 
 import contextlib
 
@@ -40,7 +40,7 @@ def body(**changes: object) -> bytes:
         body() + b"x",
     ],
 )
-def test_what_is_not_json_is_malformed(malformed: bytes) -> None:
+def test_a_body_that_is_not_json_is_malformed(malformed: bytes) -> None:
     with pytest.raises(ClientException) as caught:
         decode(DEVICE, malformed)
     assert caught.value.status_code == 400
@@ -64,20 +64,20 @@ def test_what_is_not_json_is_malformed(malformed: bytes) -> None:
         (b'{"location": {"latitude": ' + b"9" * 5_000 + b', "longitude": 2}}', "location.latitude"),
     ],
 )
-def test_what_is_json_and_wrong_names_the_field_as_it_was_sent(wrong: bytes, field: str) -> None:
+def test_an_invalid_value_names_the_field_as_it_was_sent(wrong: bytes, field: str) -> None:
     with pytest.raises(InvalidInput) as caught:
         decode(DEVICE, wrong)
     assert caught.value.field == field
 
 
-def test_devices_may_send_more_and_may_send_null() -> None:
+def test_devices_may_send_more_fields_and_null() -> None:
     device = decode(DEVICE, body(firmware={"any": [1]}, region=None, location=None))
     assert device.uuid == "a"
     assert device.region is None
 
 
 @pytest.mark.parametrize("kind", [NewBroker, BrokerChange, FleetChange, NewProvisioningKey])
-def test_administrators_hear_of_a_field_that_is_not_known(kind: type[msgspec.Struct]) -> None:
+def test_administrators_get_an_error_for_an_unknown_field(kind: type[msgspec.Struct]) -> None:
     with pytest.raises(InvalidInput) as caught:
         decode(msgspec.json.Decoder(kind), b'{"mqtt_broker_idd": 1}')
     assert caught.value.field == "mqtt_broker_idd"
@@ -91,7 +91,7 @@ def test_a_number_is_a_number_of_the_right_size(port: bytes) -> None:
 
 
 @pytest.mark.parametrize("moment", ["2030-01-01T00:00:00", "2030-13-01T00:00:00Z", "tomorrow", 5])
-def test_a_moment_has_a_zone(moment: object) -> None:
+def test_a_time_needs_a_zone(moment: object) -> None:
     sent = msgspec.json.encode({"fleet_id": "demo", "expires_at": moment})
     with pytest.raises(InvalidInput) as caught:
         decode(msgspec.json.Decoder(NewProvisioningKey), sent)
@@ -105,7 +105,7 @@ def test_a_long_field_name_is_not_sent_back_whole() -> None:
 
 
 @given(st.binary(max_size=200) | st.text(max_size=200).map(str.encode))
-def test_no_bytes_raise_anything_else(anything: bytes) -> None:
+def test_no_bytes_raise_another_error(anything: bytes) -> None:
     with contextlib.suppress(InvalidInput, ClientException):
         decode(DEVICE, anything)
 
@@ -123,10 +123,10 @@ def test_no_bytes_raise_anything_else(anything: bytes) -> None:
         ("text/plain, application/json", False),
     ],
 )
-def test_only_json_is_json(content_type: str, expected: bool) -> None:
+def test_only_a_json_content_type_is_accepted(content_type: str, expected: bool) -> None:
     assert is_json(content_type) is expected
 
 
-def test_a_byte_order_mark_is_no_part_of_the_body() -> None:
+def test_a_byte_order_mark_is_ignored() -> None:
     """RFC 8259, section 8.1: a parser may ignore it, and PowerShell writes it."""
     assert decode(DEVICE, b"\xef\xbb\xbf" + body()) == decode(DEVICE, body())

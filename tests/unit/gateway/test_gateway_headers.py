@@ -1,4 +1,4 @@
-"""Authorization and entity tags, header by header; and what the configuration refuses."""
+"""Authorization and entity tags by header, and configurations that are refused."""
 
 from pathlib import Path
 
@@ -46,7 +46,7 @@ def test_a_secret_is_read(value: bytes, secret: str) -> None:
         [b"Bearer a", b"Basic YTpi"],
     ],
 )
-def test_anything_else_is_nobody(values: list[bytes]) -> None:
+def test_any_other_header_is_no_secret(values: list[bytes]) -> None:
     with pytest.raises(Unauthenticated):
         bearer([(b"authorization", value) for value in values])
 
@@ -70,12 +70,12 @@ def test_anything_else_is_nobody(values: list[bytes]) -> None:
         (['"ag1"'], False),
     ],
 )
-def test_an_entity_tag_is_current_where_it_is_named(values: list[str], expected: bool) -> None:
+def test_an_entity_tag_matches_if_it_is_named(values: list[str], expected: bool) -> None:
     tag = entity_tag("g1", refresh_after_s=60, is_stale=False)
     assert is_current([value.replace("g1", "g1.60") for value in values], tag) is expected
 
 
-def test_an_entity_tag_stands_for_all_that_may_differ() -> None:
+def test_an_entity_tag_depends_on_all_that_may_differ() -> None:
     tags = {
         entity_tag(generation, refresh_after_s=refresh_after_s, is_stale=is_stale)
         for generation in ("g1", "g2")
@@ -85,7 +85,7 @@ def test_an_entity_tag_stands_for_all_that_may_differ() -> None:
     assert len(tags) == 8
 
 
-def test_a_moment_out_of_the_calendar_is_refused() -> None:
+def test_a_time_outside_of_the_calendar_is_refused() -> None:
     sent = b'{"fleet_id": "demo", "expires_at": "0001-01-01T00:00:00+14:00"}'
     key = msgspec.json.decode(sent, type=NewProvisioningKey)
     with pytest.raises(InvalidInput):
@@ -93,7 +93,7 @@ def test_a_moment_out_of_the_calendar_is_refused() -> None:
 
 
 def refusal(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, **variables: str) -> str:
-    """What the configuration says for not starting with `variables`."""
+    """The error with which the configuration of `variables` is refused."""
     secret = tmp_path / "secret"
     secret.write_text("s" * 32)
     for name, value in ({"SERVICE_SECRET_FILE": str(secret)} | variables).items():
@@ -112,7 +112,7 @@ def test_tls_needs_both_its_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     assert "together" in said
 
 
-def test_every_fault_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_every_fault_is_reported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     said = refusal(monkeypatch, tmp_path, BIND_PORT="70000", REQUEST_TIMEOUT_S="soon")
     assert "BIND_PORT" in said
     assert "REQUEST_TIMEOUT_S" in said

@@ -1,4 +1,4 @@
-"""How often devices may ask, on a clock that is turned by hand."""
+"""Rate limits for devices, with a clock that the test sets."""
 
 import os
 from pathlib import Path
@@ -31,7 +31,7 @@ def clock() -> Clock:
 
 
 def admitted(held: Limits, tries: int, client: tuple[str, int] = CLIENT, key: str = "") -> int:
-    """How many of so many requests at once are let in."""
+    """The number of requests that are admitted of so many at once."""
     refused = 0
     for _ in range(tries):
         try:
@@ -49,16 +49,16 @@ def refusal(held: Limits, client: tuple[str, int] = CLIENT, key: str = "") -> Ra
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7, 10, 999])
 @pytest.mark.parametrize("period_s", [1, 60, 3600])
-def test_as_many_at_once_as_the_limit_names_and_not_one_more(
+def test_exactly_as_many_requests_at_once_as_the_limit_are_admitted(
     clock: Clock, count: int, period_s: int
 ) -> None:
     held = Limits(Limit(count, period_s), None, clock)
     assert admitted(held, count + 5, key="a") == count
-    # Others have their own.
+    # Other callers have their own limits.
     assert admitted(held, count + 5, key="b") == count
 
 
-def test_the_allowance_refills_evenly_and_never_beyond_itself(clock: Clock) -> None:
+def test_the_allowance_refills_evenly_up_to_the_limit(clock: Clock) -> None:
     held = Limits(Limit(60, 60), None, clock)
     assert admitted(held, 100, key="a") == 60
     clock.now_ms += 999
@@ -76,7 +76,7 @@ def test_the_allowance_refills_evenly_and_never_beyond_itself(clock: Clock) -> N
     period_s=st.sampled_from([1, 60, 3600]),
     pauses_ms=st.lists(st.integers(0, 5000), max_size=80),
 )
-def test_no_span_of_time_admits_more_than_a_whole_allowance_and_what_refills(
+def test_no_interval_admits_more_than_the_limit_and_the_refill(
     count: int, period_s: int, pauses_ms: list[int]
 ) -> None:
     clock = Clock()
@@ -89,13 +89,13 @@ def test_no_span_of_time_admits_more_than_a_whole_allowance_and_what_refills(
         assert got <= count + passed_ms * count / (period_s * 1000)
 
 
-def test_who_is_refused_is_told_when_it_could_be_let_in_and_not_all_the_same(clock: Clock) -> None:
+def test_refused_callers_get_different_times_at_which_they_would_be_admitted(clock: Clock) -> None:
     held = Limits(Limit(2, 3600), None, clock)
     assert admitted(held, 2, key="a") == 2
     waits_s = [refusal(held, key="a").retry_after_s for _ in range(50)]
     assert all(1800 <= wait_s <= 1860 for wait_s in waits_s)
     assert max(waits_s) - min(waits_s) > 10
-    # To be refused takes nothing.
+    # A refused request uses no allowance.
     clock.now_ms += 1_800_000
     assert admitted(held, 2, key="a") == 1
 
@@ -106,7 +106,7 @@ def test_a_short_limit_is_not_spread_beyond_its_period(clock: Clock) -> None:
     assert all(0.1 <= refusal(held, key="a").retry_after_s <= 1.1 for _ in range(50))
 
 
-def test_an_address_is_counted_whatever_key_it_shows(clock: Clock) -> None:
+def test_an_address_is_counted_whatever_its_key(clock: Clock) -> None:
     held = Limits(None, Limit(3, 60), clock)
     assert admitted(held, 2, key="a") == 2
     assert admitted(held, 2, ("192.0.2.1", 50000)) == 1
@@ -114,19 +114,19 @@ def test_an_address_is_counted_whatever_key_it_shows(clock: Clock) -> None:
     assert admitted(held, 2, ("192.0.2.2", 50000)) == 2
 
 
-def test_a_request_without_a_key_is_no_registration(clock: Clock) -> None:
+def test_a_request_without_a_key_is_not_a_registration(clock: Clock) -> None:
     held = Limits(Limit(1, 60), None, clock)
     assert admitted(held, 10) == 10
 
 
-def test_what_its_address_refuses_takes_nothing_from_the_key(clock: Clock) -> None:
+def test_a_request_refused_for_its_address_does_not_count_for_its_key(clock: Clock) -> None:
     held = Limits(Limit(2, 60), Limit(1, 60), clock)
     assert admitted(held, 10, ("192.0.2.1", 1), "a") == 1
     assert admitted(held, 10, ("192.0.2.2", 1), "a") == 1
     assert "key" in refusal(held, ("192.0.2.3", 1), "a").message
 
 
-def test_a_caller_without_an_address_is_held_by_its_key_alone(clock: Clock) -> None:
+def test_a_caller_without_an_address_is_limited_by_its_key_alone(clock: Clock) -> None:
     held = Limits(Limit(2, 60), Limit(1, 60), clock)
     held.admit(None, "a")
     held.admit(None, "a")
@@ -146,13 +146,15 @@ def test_a_caller_without_an_address_is_held_by_its_key_alone(clock: Clock) -> N
         ("not:an:address", "nor:this", False),
     ],
 )
-def test_an_ipv6_host_is_its_network(clock: Clock, one: str, other: str, are_one: bool) -> None:
+def test_an_ipv6_host_is_counted_by_its_network(
+    clock: Clock, one: str, other: str, are_one: bool
+) -> None:
     held = Limits(None, Limit(1, 60), clock)
     assert admitted(held, 1, (one, 1)) == 1
     assert admitted(held, 1, (other, 1)) == (0 if are_one else 1)
 
 
-def test_memory_is_bounded_and_who_keeps_asking_is_remembered(
+def test_memory_is_bounded_and_active_callers_are_kept(
     clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(limits, "MAX_KNOWN", 100)
@@ -165,12 +167,12 @@ def test_memory_is_bounded_and_who_keeps_asking_is_remembered(
     assert held._addresses is not None
     assert len(held._keys._states) == len(held._addresses._states) == 100
     assert admitted(held, 1, ("203.0.113.1", 1), "in use") == 0
-    # Digests, not secrets.
+    # The keys are digests, not secrets.
     assert {len(key) for key in held._keys._states} == {32}
 
 
 @given(count=st.integers(1, 50), pauses_ms=st.lists(st.integers(0, 5000), max_size=40))
-def test_what_is_given_back_was_never_taken_and_no_more(count: int, pauses_ms: list[int]) -> None:
+def test_giving_back_restores_exactly_what_was_taken(count: int, pauses_ms: list[int]) -> None:
     clock = Clock()
     held = Limits(Limit(count, 60), Limit(count, 60), clock)
     for pause_ms in pauses_ms:
@@ -178,24 +180,24 @@ def test_what_is_given_back_was_never_taken_and_no_more(count: int, pauses_ms: l
         clock.now_ms += pause_ms
         held.give_back(CLIENT, "a")
     assert admitted(held, 2 * count + 2, key="a") == count
-    # Whoever is not known gets nothing.
+    # An unknown caller gets nothing.
     held.give_back(("192.0.2.9", 1), "b")
     assert admitted(held, count + 1, ("192.0.2.9", 1), "b") == count
 
 
-def test_a_refusal_says_what_it_was_told_to_say(clock: Clock) -> None:
+def test_a_refusal_has_the_configured_message(clock: Clock) -> None:
     held = Limits(Limit(1, 60), Limit(2, 60), clock, key_fault="a", address_fault="b")
     held.admit(CLIENT, "x")
     assert [refusal(held, key="x").message for _ in range(2)] == ["a", "b"]
 
 
-def test_nothing_to_limit_is_none() -> None:
+def test_without_settings_there_are_no_limits() -> None:
     assert Limits.of(None, None) is None
     assert Limits.of(Limit(1, 1), None) is not None
     assert Limits.of(None, Limit(1, 1)) is not None
 
 
-def test_a_refusal_is_429_and_says_when_to_come_back() -> None:
+def test_a_refusal_is_429_with_retry_after() -> None:
     error = RateLimited("too many", retry_after_s=2.1)
     response = problems.of_error(error)
     assert response.status_code == 429
@@ -224,13 +226,13 @@ def test_a_setting_is_a_number_and_a_period(text: str, expected: Limit | None) -
     "text",
     ["0/minute", "-1/minute", "10", "10/day", "1e3/minute", "ten/minute", "10/minutely", "x"],
 )
-def test_anything_else_is_refused_with_an_example(text: str) -> None:
+def test_an_invalid_setting_is_refused_with_an_example(text: str) -> None:
     with pytest.raises(ValueError, match="600/minute"):
         limit_of(text)
 
 
 @pytest.mark.parametrize("text", ["100001/second", "6000001/minute", "999999999999/hour"])
-def test_so_is_what_no_process_reaches(text: str) -> None:
+def test_a_limit_that_no_process_reaches_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="leave it empty"):
         limit_of(text)
 
@@ -241,13 +243,13 @@ def configured(secret: Path, **variables: str) -> GatewayConfig:
         return load(GatewayConfig)
 
 
-def test_by_default_nobody_is_limited(tmp_path: Path) -> None:
+def test_there_are_no_limits_by_default(tmp_path: Path) -> None:
     config = configured(tmp_path / "secret")
     assert config.limit_per_key is None
     assert config.limit_per_address is None
 
 
-def test_both_are_set_by_the_environment(tmp_path: Path) -> None:
+def test_the_environment_sets_both_limits(tmp_path: Path) -> None:
     config = configured(
         tmp_path / "secret", LIMIT_PER_KEY="600/minute", LIMIT_PER_ADDRESS="20/second"
     )
@@ -255,7 +257,7 @@ def test_both_are_set_by_the_environment(tmp_path: Path) -> None:
     assert config.limit_per_address == Limit(20, 1)
 
 
-def test_every_limit_that_is_wrong_is_named(tmp_path: Path) -> None:
+def test_every_wrong_limit_is_named(tmp_path: Path) -> None:
     with pytest.raises(SystemExit) as refused:
         configured(tmp_path / "secret", LIMIT_PER_KEY="many", LIMIT_PER_ADDRESS="1/eon")
     assert "LIMIT_PER_KEY: Value error, must be empty" in str(refused.value)

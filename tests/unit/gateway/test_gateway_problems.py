@@ -1,4 +1,4 @@
-"""One table from gRPC's codes to HTTP's, and the document that every error is."""
+"""The one table from gRPC's codes to HTTP's, and the document of every error."""
 
 import math
 from typing import Any
@@ -40,7 +40,7 @@ def sent(error: MooringError) -> tuple[int, dict[str, Any], dict[str, Any]]:
     return response.status_code, dict(response.headers), document
 
 
-def test_the_table_is_total_and_what_was_agreed() -> None:
+def test_the_table_is_total_and_as_documented() -> None:
     assert set(problems.STATUS_OF_CODE) == set(grpc.StatusCode)
     assert {code.name: status for code, status in problems.STATUS_OF_CODE.items()} == EXPECTED
 
@@ -60,13 +60,13 @@ def test_every_error_of_the_tree_becomes_a_problem_of_its_status(
     assert ("Retry-After" in headers) == (status == 503)
 
 
-def test_a_field_is_named_where_there_is_one() -> None:
+def test_a_field_is_named_if_there_is_one() -> None:
     _, _, document = sent(InvalidInput("must be shorter", field="deviceName"))
     assert document["field"] == "deviceName"
 
 
 @pytest.mark.parametrize("asked_s", [0.0, 0.2, 1.0, 2.1, 40.0])
-def test_when_to_come_back_is_in_whole_seconds_never_sooner_and_not_the_same_for_all(
+def test_retry_after_is_in_whole_seconds_never_too_early_and_spread(
     asked_s: float,
 ) -> None:
     said = {
@@ -77,14 +77,14 @@ def test_when_to_come_back_is_in_whole_seconds_never_sooner_and_not_the_same_for
     assert len(said) > 1 or asked_s < 1
 
 
-def test_what_the_framework_says_stays_inside() -> None:
+def test_details_of_the_framework_are_not_shown() -> None:
     handler: Any = problems.HANDLERS[HTTPException]
     response = handler(None, HTTPException(detail="a Python type", status_code=418))
     assert response.status_code == 400
     assert b"Python" not in msgspec.json.encode(response.content)
 
 
-def test_a_method_that_is_not_there_says_which_are() -> None:
+def test_a_method_not_allowed_lists_the_allowed_ones() -> None:
     handler: Any = problems.HANDLERS[HTTPException]
     error = MethodNotAllowedException(headers={"allow": "OPTIONS, PUT, GET"})
     response = handler(None, error)

@@ -1,4 +1,4 @@
-"""A file is its rows, whatever is wrong with some of them."""
+"""All rows of an uploaded file are read, even if some are invalid."""
 
 import codecs
 import csv
@@ -63,7 +63,7 @@ ROWS = st.lists(
 
 
 @given(ROWS, st.integers(1, 5))
-async def test_rows_arrive_as_they_were_sent(rows: list[Row], size: int) -> None:
+async def test_rows_arrive_unchanged(rows: list[Row], size: int) -> None:
     text = io.StringIO()
     names = ("uuid", "mqtt_broker_id", "is_active")
     writer = csv.writer(text)
@@ -83,7 +83,7 @@ async def test_any_bytes_are_rows_or_faults(content: bytes, media_type: str) -> 
         assert isinstance(line.row, Row | InvalidInput)
 
 
-async def test_a_line_that_is_wrong_is_told_by_its_number_and_its_neighbours_are_read() -> None:
+async def test_an_invalid_line_is_reported_by_number_and_the_others_are_read() -> None:
     content = b"\n".join(
         [
             b'{"uuid": "one"}',
@@ -110,7 +110,7 @@ async def test_a_line_that_is_wrong_is_told_by_its_number_and_its_neighbours_are
     ]
 
 
-async def test_csv_gives_types_and_leaves_out_what_is_empty() -> None:
+async def test_csv_has_types_and_leaves_out_empty_cells() -> None:
     content = (
         b"\xef\xbb\xbfuuid,mqtt_broker_id\r\n"
         b'"a,""b""",7\r\none,\r\ntwo,x\r\nthree\r\n,3\r\n"four\r\nsix,0\r\n'
@@ -143,13 +143,13 @@ async def test_csv_gives_types_and_leaves_out_what_is_empty() -> None:
         (b"\xff\n", ""),
     ],
 )
-async def test_a_header_that_is_wrong_refuses_the_file(header: bytes, field: str) -> None:
+async def test_an_invalid_header_refuses_the_file(header: bytes, field: str) -> None:
     with pytest.raises(InvalidInput) as caught:
         await receive(chunks(header), CSV, FORM)
     assert caught.value.field == field
 
 
-async def test_a_file_has_a_type_and_an_end() -> None:
+async def test_a_file_needs_a_content_type_and_has_a_maximum_size() -> None:
     with pytest.raises(HTTPException) as refused:
         await receive(chunks(b"{}"), "application/json", FORM)
     assert refused.value.status_code == 415
@@ -158,7 +158,7 @@ async def test_a_file_has_a_type_and_an_end() -> None:
         await receive(chunks(b"\n" * 6), NDJSON, FORM, max_lines=5)
 
 
-async def test_a_full_disk_is_said_to_be_one() -> None:
+async def test_a_full_disk_is_reported() -> None:
     async def failing() -> AsyncIterator[bytes]:
         yield b"uuid\n"
         raise OSError
@@ -179,7 +179,7 @@ ENDS = ("\n", "\r\n")
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("end", ENDS)
 @given(ROWS, st.booleans(), st.booleans(), st.sampled_from(",;\t"))
-async def test_however_a_file_is_written_no_row_is_lost(
+async def test_no_row_is_lost_in_any_form_of_a_file(
     form: str, end: str, rows: list[Row], has_last_end: bool, has_blanks: bool, separator: str
 ) -> None:
     table = io.StringIO()
@@ -203,10 +203,10 @@ async def test_however_a_file_is_written_no_row_is_lost(
 
 
 @pytest.mark.parametrize("encoding", ["utf-32", "utf-16"])
-async def test_another_encoding_is_refused_with_what_to_do(encoding: str) -> None:
+async def test_another_encoding_is_refused_with_advice(encoding: str) -> None:
     content = '{"uuid": "x"}\n'.encode(encoding)
     with pytest.raises(InvalidInput, match="UTF-") as refused:
-        # A cut in the middle of a letter.
+        # The part ends in the middle of a letter.
         await receive(chunks(content[:-1]), NDJSON, FORM)
     assert refused.value.field == ""
 
@@ -216,7 +216,7 @@ class Place(Struct):
     latitude: float | None = None
 
 
-async def test_a_decimal_comma_is_one_where_commas_separate_nothing() -> None:
+async def test_a_decimal_comma_is_read_if_commas_do_not_separate() -> None:
     content = b"name;latitude\r\n1,5;52,5\r\nx;-1\r\ny;1,2,3\r\n"
     upload = await receive(chunks(content), CSV, Form(Place, "name"))
     found = [line.row async for batch in upload.batches() for line in batch]
@@ -224,7 +224,7 @@ async def test_a_decimal_comma_is_one_where_commas_separate_nothing() -> None:
     assert isinstance(found[2], InvalidInput)
 
 
-async def test_uploads_are_bounded_and_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_uploads_are_limited_and_released(monkeypatch: pytest.MonkeyPatch) -> None:
     spool = Spool(max_uploads=2, max_bytes=100)
     monkeypatch.setattr(uploads, "SPOOL", spool)
     first, second = [await receive(chunks(b"\n" * 40), NDJSON, FORM) for _ in range(2)]
@@ -282,9 +282,7 @@ def test_an_upload_on_the_disk_has_no_name(tmp_path: Path, monkeypatch: pytest.M
         (NDJSON, '{"uuid": "' + "d" * 300 + '", "x": 1}', "d" * MAX_SUBJECT),
     ],
 )
-async def test_a_refused_row_says_what_it_is_about(
-    media_type: str, text: str, subject: str
-) -> None:
+async def test_a_refused_row_names_its_device(media_type: str, text: str, subject: str) -> None:
     [line] = await lines(text.encode(), media_type)
     assert isinstance(line.row, InvalidInput)
     assert line.subject == subject

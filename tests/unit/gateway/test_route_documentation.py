@@ -1,4 +1,4 @@
-"""Every route documents the errors of its kind, which follow from its policy and what it takes."""
+"""Every route documents the errors of its kind, which follow from its policy and its input."""
 
 import json
 from typing import Any
@@ -21,14 +21,14 @@ HANDLERS = {
     handler.handler_name: handler
     for route in gateway.app.served().routes
     for handler in getattr(route, "route_handlers", ())
-    # The documentation is no part of itself, and Litestar adds OPTIONS to each path.
+    # The routes of the documentation itself, and OPTIONS, which Litestar adds to each path.
     if not route.path.startswith(("/docs", "/openapi.json"))
     if isinstance(handler, HTTPRouteHandler) and handler.http_methods != {"OPTIONS"}
 }
 
 
 def operations_of(name: str) -> list[dict[str, Any]]:
-    """A handler of several methods has an operation for each."""
+    """A handler with several methods has an operation for each."""
     methods = HANDLERS[name].http_methods
     names = [name] if len(methods) == 1 else [f"{name}_{method.lower()}" for method in methods]
     return [OPERATIONS[one] for one in names]
@@ -66,7 +66,7 @@ def test_a_route_documents_the_errors_of_its_kind(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(HANDLERS))
-def test_a_route_states_only_reasons_of_its_own(name: str) -> None:
+def test_a_route_documents_only_its_own_reasons(name: str) -> None:
     usual = {reason for reasons in USUAL.values() for reason in reasons}
     own = HANDLERS[name].opt.get("reasons", ())
     assert len(set(own)) == len(own)

@@ -1,4 +1,4 @@
-"""Whether a Mosquitto is there to be started, and whether its file lets us in."""
+"""Finds an installed Mosquitto, and checks whether its file accepts Mooring's login."""
 
 import hashlib
 import json
@@ -19,20 +19,20 @@ FILE = first_fill(
 
 
 def changed(**changes: Any) -> bytes:
-    """The file with our login changed."""
+    """The file with Mooring's login changed."""
     document = json.loads(FILE)
     document["clients"][0] |= changes
     return json.dumps(document).encode()
 
 
-def test_a_file_that_names_us_lets_us_in() -> None:
+def test_a_file_with_the_login_admits_it() -> None:
     assert admits(FILE.encode(), LOGIN)
     assert admits(changed(), LOGIN)
     assert not admits(FILE.encode(), Login("mooring-control", "q" * 32))
     assert not admits(FILE.encode(), Login("another", LOGIN.password))
 
 
-def test_a_file_lets_us_in_that_2_1_has_written() -> None:
+def test_a_file_of_2_1_admits_it() -> None:
     ours = json.loads(FILE)["clients"][0]
     written = f"$7${ours['iterations']}${ours['salt']}${ours['password']}"
     salt = b64encode(bytes(range(64))).decode()
@@ -44,7 +44,7 @@ def test_a_file_lets_us_in_that_2_1_has_written() -> None:
         assert not admits(changed(encoded_password=encoded[:-4]), LOGIN)
 
 
-def test_a_file_that_was_cut_off_does_not() -> None:
+def test_an_incomplete_file_does_not() -> None:
     for end in range(len(FILE.rstrip())):
         assert not admits(FILE[:end].encode(), LOGIN), end
 
@@ -60,7 +60,7 @@ def test_a_file_that_was_cut_off_does_not() -> None:
         *(changed(iterations=value) for value in (0, -1, 2**40, "1")),
     ],
 )
-def test_nor_does_one_without_us(contents: bytes) -> None:
+def test_a_file_without_the_login_does_not(contents: bytes) -> None:
     assert not admits(contents, LOGIN)
 
 
@@ -72,7 +72,7 @@ def test_nor_does_one_without_us(contents: bytes) -> None:
         ("usr/local/bin", "usr/local/lib"),
     ],
 )
-def test_what_is_installed_is_found(
+def test_an_installed_mosquitto_is_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str, plugin: str
 ) -> None:
     monkeypatch.setattr("local.mosquitto.ADMINISTRATION", str(tmp_path / "usr" / "sbin"))
@@ -83,7 +83,7 @@ def test_what_is_installed_is_found(
     for file in (broker, library):
         file.parent.mkdir(parents=True)
     broker.touch(mode=0o755)
-    # As before Mosquitto 2.
+    # As before Mosquitto 2, without the plugin.
     assert installed() is None
     library.touch()
     assert installed() == Installed(broker, library)

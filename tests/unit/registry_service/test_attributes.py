@@ -1,4 +1,4 @@
-"""The attributes of a device are declared once, and whatever names them agrees."""
+"""The attributes of a device are declared once, and all that names them agrees."""
 
 import re
 from typing import Any
@@ -18,7 +18,7 @@ from registry_service.tables import devices
 from tests import REPOSITORY
 
 FILLED: dict[str, Any] = {name: "x" * length.shortest for name, length in TEXTS.items()}
-# Hand-written code that runs; tests and documents are not counted, nor what protoc writes.
+# Hand-written code; tests, documents and generated code are not counted.
 SOURCES = [
     file
     for folder in (
@@ -29,10 +29,10 @@ SOURCES = [
     for file in (REPOSITORY / folder).rglob(kind)
 ]
 MAX_FILES = 15
-# Where an attribute has a rule of its own, which no other attribute needs.
+# Files in which one attribute has a special rule.
 OWN_RULES = {
-    # A key is restricted to types, the device is answered with its type, and one that is imported
-    # has a default.
+    # A key is restricted to types, an answer contains the type, and an imported device has a
+    # default one.
     "device_type": {
         *(
             f"registry_service/provisioning/{name}.py"
@@ -43,12 +43,12 @@ OWN_RULES = {
 }
 
 
-def test_the_facts_are_fields_of_a_registration_and_columns_of_a_device() -> None:
+def test_the_attributes_are_fields_of_a_registration_and_columns_of_a_device() -> None:
     fields = registration_pb2.Registration.DESCRIPTOR.fields_by_name
     assert (*("latitude", "longitude"), *TEXTS) == NAMES
     assert set(TEXTS) <= set(fields)
     assert set(NAMES) <= set(devices.c.keys())
-    # Each can be seen by administrators, and what is expected can be said.
+    # Administrators see each of them, and can set each for an expected device.
     shown = {*devices_pb2.Device.DESCRIPTOR.fields_by_name}
     assert set(TEXTS) <= shown | {*devices_pb2.DeviceFields.DESCRIPTOR.fields_by_name}
     expected = expected_devices_pb2.ExpectedDevice.DESCRIPTOR.fields_by_name
@@ -56,7 +56,7 @@ def test_the_facts_are_fields_of_a_registration_and_columns_of_a_device() -> Non
 
 
 @pytest.mark.parametrize("name", TEXTS)
-def test_a_text_has_its_length_and_no_control_character(name: str) -> None:
+def test_a_text_has_a_maximum_length_and_no_control_characters(name: str) -> None:
     shortest, longest = TEXTS[name]
     for text in ("x" * shortest, "é" * longest, "a b" if longest > 2 else "x"):
         attributes = read_attributes(registration_pb2.Registration(**{**FILLED, name: text}))
@@ -71,7 +71,7 @@ def test_a_text_has_its_length_and_no_control_character(name: str) -> None:
 @pytest.mark.parametrize(
     "kind", [NewDevice, ImportedDevice, NewExpectedDevice, DeviceChange, DeviceFilter]
 )
-def test_the_document_says_how_long_a_text_may_be(kind: Any) -> None:
+def test_the_openapi_document_has_the_maximum_length_of_a_text(kind: Any) -> None:
     _, schemas = msgspec.json.schema_components([kind])
     properties = schemas[kind.__name__]["properties"]
     members = dict(zip(kind.__struct_fields__, kind.__struct_encode_fields__, strict=True))
@@ -81,7 +81,7 @@ def test_the_document_says_how_long_a_text_may_be(kind: Any) -> None:
         shown = properties[members[name]]
         [text] = [one for one in shown.get("anyOf", [shown]) if one.get("type") == "string"]
         assert text["maxLength"] == TEXTS[name].longest, name
-        # A filter by a text that no device has is no mistake.
+        # A filter with a text that no device has is valid.
         if kind is not DeviceFilter:
             assert text.get("minLength", 0) == TEXTS[name].shortest, name
 
@@ -97,8 +97,8 @@ def naming(name: str) -> set[str]:
 @pytest.mark.parametrize(
     "name", ["device_type", "application_id", "mac_address", "os_version", "agent_version"]
 )
-def test_a_fact_is_named_in_few_files(name: str) -> None:
-    """What a new one costs: docs/adding-a-field.md lists the files."""
+def test_an_attribute_is_named_in_few_files(name: str) -> None:
+    """The cost of a new one; docs/adding-a-field.md lists the files."""
     files, ruled = naming(name), OWN_RULES.get(name, set())
     assert ruled <= files
     assert 5 <= len(files - ruled) <= MAX_FILES, sorted(files - ruled)

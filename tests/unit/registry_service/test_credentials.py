@@ -1,4 +1,4 @@
-"""Secrets: derived alike, apart for everything that differs, never shown."""
+"""Secrets: the same input gives the same one, any difference another one, and none is shown."""
 
 import base64
 import json
@@ -22,7 +22,7 @@ TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])
 
 
 @given(TEXT, TEXT, TEXT, TEXT)
-def test_a_password_belongs_to_one_uuid_one_salt_one_key(
+def test_a_password_depends_on_the_uuid_the_salt_and_the_key(
     uuid: str, salt: str, other_uuid: str, other_salt: str
 ) -> None:
     password = RING.password_of(1, uuid, salt)
@@ -34,7 +34,7 @@ def test_a_password_belongs_to_one_uuid_one_salt_one_key(
 
 
 @given(TEXT, TEXT, TEXT)
-def test_an_api_key_is_recognised_for_its_own_device_only(
+def test_an_api_key_is_accepted_for_its_own_device_only(
     uuid: str, api_key: str, other: str
 ) -> None:
     kept = RING.hash_of_api_key(1, uuid, api_key)
@@ -45,12 +45,12 @@ def test_an_api_key_is_recognised_for_its_own_device_only(
     assert kept != RING.password_of(1, uuid, api_key).encode()
 
 
-def test_a_key_that_is_not_in_the_ring_is_a_fault_of_ours() -> None:
+def test_a_key_that_is_missing_in_the_ring_is_an_internal_error() -> None:
     with pytest.raises(ServerKeyMissing):
         RING.password_of(3, "a", "b")
 
 
-def test_what_is_random_is_never_the_same_twice() -> None:
+def test_random_values_never_repeat() -> None:
     assert len({new_secret("mpk") for _ in range(100)}) == 100
     salts = {new_salt() for _ in range(1_000)}
     assert len(salts) == 1_000
@@ -59,7 +59,7 @@ def test_what_is_random_is_never_the_same_twice() -> None:
     assert len(hash_of_secret("a")) == 32
 
 
-def test_the_password_hash_is_what_brokers_compute() -> None:
+def test_the_password_hash_is_the_one_that_brokers_compute() -> None:
     # printf 'saltpassword' | sha256sum
     expected = "13601bda4ea78e55a07b98866d2be6be0744e3866f13c00c811cab608a28f322"
     assert hash_of_password("salt", "password") == expected
@@ -77,7 +77,7 @@ def ring_file(path: Path, content: object) -> Path:
 GOOD = base64.b64encode(b"x" * 32).decode()
 
 
-def test_a_ring_is_read_whole(tmp_path: Path) -> None:
+def test_a_ring_is_read_completely(tmp_path: Path) -> None:
     content = {"active": 2, "keys": [{"id": 1, "secret": GOOD}, {"id": 2, "secret": GOOD}]}
     ring = KeyRing.read(ring_file(tmp_path / "ring", content))
     assert ring == KeyRing(2, {1: b"x" * 32, 2: b"x" * 32})
@@ -95,7 +95,7 @@ def test_a_ring_is_read_whole(tmp_path: Path) -> None:
         {"active": 1, "keys": [{"id": 1, "secret": base64.b64encode(b"short").decode()}]},
     ],
 )
-def test_a_ring_that_is_not_one_is_refused_by_name(tmp_path: Path, content: object) -> None:
+def test_an_invalid_ring_is_refused_by_name(tmp_path: Path, content: object) -> None:
     file = ring_file(tmp_path / "ring", content)
     with pytest.raises(SystemExit, match=str(file)):
         KeyRing.read(file)

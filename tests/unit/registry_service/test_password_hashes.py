@@ -1,4 +1,4 @@
-"""Hashes are known by their form, kept as they are, and never repeated in an error."""
+"""Hashes are recognised by their form, stored unchanged, and never repeated in an error."""
 
 import base64
 import contextlib
@@ -42,7 +42,7 @@ BCRYPT = "$2b$12$" + "./aB1" * 10 + "xyz"
         (base64.b64encode(bytes(68)).decode(), "rabbitmq_sha512"),
     ],
 )
-def test_a_hash_that_says_what_it_is(text: str, algorithm: str) -> None:
+def test_a_hash_that_names_its_algorithm_is_accepted(text: str, algorithm: str) -> None:
     for said in (None, algorithm):
         assert read_password_hash(text, None, said) == PasswordHash(algorithm, text)
     for salt, said, field in (
@@ -56,7 +56,7 @@ def test_a_hash_that_says_what_it_is(text: str, algorithm: str) -> None:
 
 @pytest.mark.parametrize("algorithm", sorted(HEX))
 @given(salt=st.text("abc123", max_size=20) | st.none())
-def test_a_hash_in_hexadecimal_has_its_salt_beside_it(algorithm: str, salt: str | None) -> None:
+def test_a_hexadecimal_hash_has_a_separate_salt(algorithm: str, salt: str | None) -> None:
     text = "aB" * HEX[algorithm]
     assert read_password_hash(text, salt, algorithm) == PasswordHash(algorithm, text, salt or "")
 
@@ -87,7 +87,7 @@ def test_a_hash_in_hexadecimal_has_its_salt_beside_it(algorithm: str, salt: str 
         (BCRYPT + "\n", None, "password_hash"),
         (BCRYPT.replace("2b", "2"), None, "password_hash"),
         (BCRYPT.replace("2b", "2x"), None, "password_hash"),
-        # crypt(3)'s, which begin as Mosquitto's do.
+        # Hashes of crypt(3), which begin like Mosquitto's.
         ("$6$saltsalt$" + "a" * 86, None, "password_hash"),
         ("$6$rounds=5000$saltsalt$" + "a" * 86, None, "password_hash"),
         ("$5$saltsalt$" + "a" * 43, None, "password_hash"),
@@ -110,7 +110,9 @@ def test_a_hash_in_hexadecimal_has_its_salt_beside_it(algorithm: str, salt: str 
         (base64.b64encode(bytes(20)).decode(), None, "password_hash"),
     ],
 )
-def test_what_no_broker_would_take_is_refused(text: str, algorithm: str | None, field: str) -> None:
+def test_a_hash_that_no_broker_would_accept_is_refused(
+    text: str, algorithm: str | None, field: str
+) -> None:
     with pytest.raises(InvalidInput) as caught:
         read_password_hash(text, None, algorithm)
     assert caught.value.field == field
@@ -122,14 +124,14 @@ def test_what_no_broker_would_take_is_refused(text: str, algorithm: str | None, 
     st.none() | st.text(max_size=5),
     st.none() | st.text(max_size=5) | st.sampled_from(sorted(HEX)),
 )
-def test_no_text_raises_anything_else(text: str, salt: str | None, algorithm: str | None) -> None:
+def test_no_text_raises_another_error(text: str, salt: str | None, algorithm: str | None) -> None:
     with contextlib.suppress(InvalidInput):
         assert read_password_hash(text, salt, algorithm).hash == text
 
 
 B64 = st.binary(min_size=1, max_size=70).map(lambda some: base64.b64encode(some).decode())
 BCRYPT64 = st.text(st.sampled_from("./AZaz09eOu"), min_size=53, max_size=53)
-# Of each form, with whatever there may be in it.
+# Hashes of each form with random parts.
 TEXTS = st.one_of(
     st.builds("$7${}${}${}".format, st.integers(0, 300_000), B64, B64 | st.just(DERIVED)),
     st.builds("$6${}${}".format, B64, B64 | st.just(DERIVED)),
@@ -157,20 +159,20 @@ TEXTS = st.one_of(
 
 @settings(max_examples=2000)
 @given(TEXTS, st.text(max_size=100))
-def test_what_is_taken_can_be_verified(text: str, shown: str) -> None:
+def test_an_accepted_hash_can_be_verified(text: str, shown: str) -> None:
     try:
         found = read_password_hash(text, None, None)
     except InvalidInput:
         return
     kept = Password(found.algorithm, cheapest(found), found.salt)
-    # A verdict: that of the whole cost takes as long as that.
+    # Verifying at the full cost would take as long as the cost says.
     assert is_password(kept, shown) in (True, False)
 
 
 @pytest.mark.parametrize("version", ["2a", "2b", "2y"])
 @given(bits=st.integers(0, 15))
 @settings(max_examples=20, deadline=None)
-def test_bits_of_bcrypt_that_are_not_used_change_no_verdict(version: str, bits: int) -> None:
+def test_unused_bits_of_bcrypt_do_not_change_the_result(version: str, bits: int) -> None:
     alphabet = "./ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
     settled = bcrypt.gensalt(4)
     text = bcrypt.hashpw(b"secret", settled).decode().replace("2b", version, 1)
@@ -182,7 +184,7 @@ def test_bits_of_bcrypt_that_are_not_used_change_no_verdict(version: str, bits: 
     assert not is_password(kept, "Secret")
 
 
-def test_those_of_other_brokers_are_verified() -> None:
+def test_hashes_of_other_brokers_are_verified() -> None:
     argon2 = Argon2id(salt=b"0123456789abcdef", length=32, iterations=1, lanes=1, memory_cost=64)
     salt, secret = b"0123456789ab", b"secret"
     texts = [argon2.derive_phc_encoded(secret)]
@@ -201,6 +203,6 @@ def test_those_of_other_brokers_are_verified() -> None:
             assert not is_password(kept, wrong)
 
 
-def test_what_was_taken_before_gets_a_verdict_and_soon() -> None:
+def test_a_hash_of_an_earlier_import_is_answered_quickly() -> None:
     text = f"$7$10000000${SALT}${DERIVED}"
     assert not is_password(Password("mosquitto_pbkdf2", text), "secret")

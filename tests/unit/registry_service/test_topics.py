@@ -1,4 +1,6 @@
-"""What matches and covers what, against models that try everything; and every trick by name."""
+"""Matching and covering of topics, against models that try everything, and with every
+known trick.
+"""
 
 from itertools import product
 
@@ -17,7 +19,7 @@ from registry_service.topics import (
 
 OWN = "iot/device/abc123/#"
 
-# "z" is in no filter: a "+" is never all that there is.
+# No filter contains "z", so a "+" always matches something that no filter names.
 TOPIC_LEVELS = ("", "a", "b", "$", "$SYS", "z")
 FILTER_LEVELS = ("", "a", "b", "$", "$SYS", "+")
 
@@ -36,7 +38,7 @@ FILTERS = every_filter(2)
 
 
 def model_matches(wanted: list[str], levels: list[str]) -> bool:
-    """Level after level, as section 4.7.1 tells it."""
+    """Level by level, as in section 4.7.1."""
     if wanted == ["#"]:
         return True
     if not wanted or not levels:
@@ -46,18 +48,18 @@ def model_matches(wanted: list[str], levels: list[str]) -> bool:
 
 
 def model(topic_filter: str, topic: str) -> bool:
-    """And section 4.7.2."""
+    """With section 4.7.2."""
     is_hidden = topic.startswith("$") and topic_filter.startswith(("+", "#"))
     return not is_hidden and model_matches(topic_filter.split("/"), topic.split("/"))
 
 
-def test_every_small_filter_matches_what_the_model_does() -> None:
+def test_every_small_filter_matches_like_the_model() -> None:
     for topic_filter in FILTERS:
         for topic in TOPICS:
             assert matches(topic_filter, topic) is model(topic_filter, topic), (topic_filter, topic)
 
 
-def test_a_small_filter_covers_another_if_and_only_if_it_matches_all_that_the_other_does() -> None:
+def test_a_small_filter_covers_another_exactly_if_it_matches_all_its_topics() -> None:
     matched = {one: {topic for topic in TOPICS if model(one, topic)} for one in FILTERS}
     assert all(matched.values())
     for grant in FILTERS:
@@ -77,12 +79,12 @@ WIDE_FILTERS = (
 
 
 @given(WIDE_FILTERS, WIDE_TOPICS)
-def test_a_filter_matches_what_the_model_does(topic_filter: str, topic: str) -> None:
+def test_any_filter_matches_like_the_model(topic_filter: str, topic: str) -> None:
     assert matches(topic_filter, topic) is model(topic_filter, topic)
 
 
 @given(WIDE_FILTERS, WIDE_FILTERS, WIDE_TOPICS)
-def test_what_is_covered_is_matched(grant: str, asked: str, topic: str) -> None:
+def test_a_covered_filter_matches_no_more(grant: str, asked: str, topic: str) -> None:
     if covers(grant, asked) and matches(asked, topic):
         assert matches(grant, topic)
 
@@ -95,7 +97,7 @@ def test_covering_is_reflexive_and_transitive(one: str, two: str, three: str) ->
 
 
 @given(WIDE_FILTERS, WIDE_TOPICS)
-def test_a_topic_is_a_filter_that_matches_itself_alone(topic_filter: str, topic: str) -> None:
+def test_a_topic_is_a_filter_that_matches_only_itself(topic_filter: str, topic: str) -> None:
     assert is_filter(topic)
     assert covers(topic_filter, topic) is matches(topic_filter, topic)
 
@@ -109,7 +111,7 @@ ANYTHING = st.text(st.characters(codec=None), max_size=20) | st.text("ab/+#$\0\u
 @example("a\0", "a\0")
 @example("#/#", "#/#")
 @example("", "")
-def test_what_is_malformed_neither_matches_nor_covers(one: str, other: str) -> None:
+def test_a_malformed_filter_neither_matches_nor_covers(one: str, other: str) -> None:
     assert is_topic(other) or not matches(one, other)
     assert is_filter(one) or not (matches(one, other) or covers(one, other) or covers(other, one))
     without_share(one)
@@ -152,18 +154,18 @@ def test_topics(topic: str) -> None:
         "\U0001f680" * (MAX_BYTES // 4 + 1),
     ],
 )
-def test_what_is_neither_topic_nor_filter(text: str) -> None:
+def test_texts_that_are_neither_topic_nor_filter(text: str) -> None:
     assert not is_topic(text)
     assert not is_filter(text)
 
 
-def test_the_longest_are_counted_in_bytes() -> None:
+def test_the_maximum_length_is_in_bytes() -> None:
     assert is_topic("ü" * (MAX_BYTES // 2))
     assert is_filter("ü" * (MAX_BYTES // 2 - 1) + "/#")
 
 
 @pytest.mark.parametrize("wildcard", ["#", "+", "a/#", "+/a", "+/+/#", "/#", "/+", "+//+", "a/+/"])
-def test_filters_with_wildcards_are_no_topics(wildcard: str) -> None:
+def test_filters_with_wildcards_are_not_topics(wildcard: str) -> None:
     assert is_filter(wildcard)
     assert not is_topic(wildcard)
     assert not matches("#", wildcard)
@@ -189,7 +191,7 @@ def test_filters_with_wildcards_are_no_topics(wildcard: str) -> None:
         "+#",
     ],
 )
-def test_wildcards_out_of_place(malformed: str) -> None:
+def test_misplaced_wildcards(malformed: str) -> None:
     assert not is_filter(malformed)
     assert not is_topic(malformed)
     assert not covers("#", malformed)
@@ -211,7 +213,7 @@ def test_wildcards_out_of_place(malformed: str) -> None:
         "iot/device/abc123/../other",  # no path
     ],
 )
-def test_a_device_subscribes_to_all_that_is_its_own(asked: str) -> None:
+def test_a_device_may_subscribe_to_all_its_topics(asked: str) -> None:
     assert covers(OWN, asked)
 
 
@@ -257,13 +259,13 @@ def test_every_trick_is_refused(trick: str) -> None:
 
 @pytest.mark.parametrize("grant", ["#", "+/#", "+/+", "+/+/#"])
 @pytest.mark.parametrize("hidden", ["$SYS/a", "$SYS/#", "$SYS/+", "$share/a", "$/a"])
-def test_a_wildcard_in_front_hides_what_begins_with_a_dollar(grant: str, hidden: str) -> None:
+def test_a_leading_wildcard_does_not_match_a_leading_dollar(grant: str, hidden: str) -> None:
     assert not covers(grant, hidden)
     assert not matches(grant, hidden)
 
 
 @pytest.mark.parametrize("filter_", ["a/#", "a/+", "+/#"])
-def test_a_dollar_further_down_is_nothing_special(filter_: str) -> None:
+def test_a_dollar_further_down_is_ordinary(filter_: str) -> None:
     assert matches(filter_, "a/$SYS")
 
 
@@ -290,11 +292,11 @@ def test_a_dollar_further_down_is_nothing_special(filter_: str) -> None:
         ("$share/a+b/a", ""),
     ],
 )
-def test_what_a_shared_subscription_hears(asked: str, matched: str) -> None:
+def test_the_topics_of_a_shared_subscription(asked: str, matched: str) -> None:
     assert without_share(asked) == matched
 
 
-def test_a_name_for_the_share_widens_nothing() -> None:
+def test_the_name_of_a_share_widens_nothing() -> None:
     assert covers(OWN, without_share(f"$share/x/{OWN}"))
     for trick in ("$share/x/#", "$share/x/iot/device/+/#", "$share/x/$share/y/" + OWN):
         assert not covers(OWN, without_share(trick))

@@ -1,4 +1,4 @@
-"""Warnings before a certificate expires, and how long it has."""
+"""Warnings before a certificate expires, and the metric of the days that are left."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -18,7 +18,7 @@ def days_left(certificate: Expiring) -> float | None:
     return REGISTRY.get_sample_value("mooring_certificate_days_left", labels)
 
 
-def test_what_is_in_use_is_measured_and_what_is_not_any_more_is_not() -> None:
+def test_only_certificates_in_use_are_measured() -> None:
     soon = Expiring(1_000_001, "soon", NOW + timedelta(days=1, hours=12))
     gone = Expiring(1_000_002, "gone", NOW - timedelta(days=2))
     watch = ExpiryWatch()
@@ -31,7 +31,7 @@ def test_what_is_in_use_is_measured_and_what_is_not_any_more_is_not() -> None:
 
 
 @given(st.lists(st.integers(1, 60), min_size=1, max_size=60), st.integers(0, 60))
-def test_each_is_warned_of_once_a_day_from_thirty_days_on(hours: list[int], days: int) -> None:
+def test_each_is_warned_of_daily_from_thirty_days_on(hours: list[int], days: int) -> None:
     certificate = Expiring(1_000_003, "ours", NOW + timedelta(days=days))
     watch, now, warned_at = ExpiryWatch(), NOW, list[datetime]()
     for step in hours:

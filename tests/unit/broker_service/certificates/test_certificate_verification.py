@@ -1,4 +1,4 @@
-"""Warnings about certificates agree with what OpenSSL does in a real handshake."""
+"""Warnings about certificates agree with OpenSSL in a real handshake."""
 
 import contextlib
 import ssl
@@ -36,7 +36,7 @@ UNKNOWN = x509.UnrecognizedExtension(ObjectIdentifier("1.3.6.1.4.1.99999.1"), b"
 
 @dataclass(frozen=True)
 class Made:
-    """A certificate, and the key of it."""
+    """A certificate and its key."""
 
     certificate: x509.Certificate
     key: Any
@@ -53,7 +53,7 @@ class Made:
 
 @dataclass(frozen=True)
 class Plan:
-    """What is particular about a certificate; days are counted from now."""
+    """The special properties of a certificate; days are counted from now."""
 
     path_length: int | None = None
     usage: str = ""  # server, client, both or empty
@@ -133,7 +133,7 @@ def made(
 def signed_as_of_old(
     certificate: x509.Certificate, signer: rsa.RSAPrivateKey, name: str
 ) -> x509.Certificate:
-    """The same certificate with an old signature, which the library verifies but does not make."""
+    """The same certificate with an old signature, which the library can verify and not make."""
     oid, algorithm = OLD_HASHES[name]
     inner = certificate.tbs_certificate_bytes.replace(SHA256_OID, oid)
     signature = signer.sign(inner, padding.PKCS1v15(), algorithm)
@@ -143,7 +143,7 @@ def signed_as_of_old(
 
 
 def connects(server: ssl.SSLContext, client: ssl.SSLContext, host: str = HOST) -> bool:
-    """Whether a handshake succeeds on both sides, without a network."""
+    """Whether a handshake without a network succeeds on both sides."""
     to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
     ends = (
         client.wrap_bio(to_client, to_server, server_hostname=host),
@@ -160,7 +160,7 @@ def connects(server: ssl.SSLContext, client: ssl.SSLContext, host: str = HOST) -
                 return False
             done.add(number)
         if len(done) == len(ends):
-            # The server's verdict on a client's certificate comes after its handshake (TLS 1.3).
+            # With TLS 1.3 the server verifies a client's certificate after the client's handshake.
             return True
     return False
 
@@ -187,7 +187,7 @@ def context(protocol: int, certificate: str = "", key: str = "", ca: str = "") -
 
 
 def broker_is_verified(bundle: str, issuer: Made, host: str = HOST) -> bool:
-    """Whether a client that has the bundle connects to a broker with a certificate of `issuer`."""
+    """Whether a client with the bundle accepts a broker with a certificate of `issuer`."""
     leaf = made("leaf", Plan(usage="server", sans=(host,)), issuer, is_ca=False, key=KEY)
     server = context(ssl.PROTOCOL_TLS_SERVER, leaf.pem, leaf.key_pem)
     return connects(server, context(ssl.PROTOCOL_TLS_CLIENT, ca=bundle), host)
@@ -210,14 +210,14 @@ PLANS = st.builds(
     first_missing=st.integers(0, 4),
     order=st.randoms(use_true_random=False),
 )
-def test_a_bundle_is_warned_of_exactly_where_a_broker_cannot_be_verified(
+def test_a_bundle_is_warned_of_exactly_if_a_broker_cannot_be_verified(
     plans: list[Plan], first_missing: int, order: Any
 ) -> None:
     chain: list[Made] = []
     for number, plan in enumerate(plans):
         above = chain[-1] if chain else None
         chain.append(made(f"ca {number}", plan, above))
-    # The last is always there; what is above it may be missing.
+    # The last one is always there; those above it may be missing.
     kept = chain[min(first_missing, len(chain) - 1) :] if first_missing < 3 else chain
     shuffled = order.sample(kept, len(kept))
     pem = read_ca("".join(each.pem for each in shuffled)).pem
@@ -232,7 +232,7 @@ def test_a_bundle_is_warned_of_exactly_where_a_broker_cannot_be_verified(
     middle=PLANS,
     digital_signature=st.sampled_from([None, None, True, False]),
 )
-def test_a_client_is_warned_of_exactly_where_a_broker_would_refuse_it(
+def test_a_client_is_warned_of_exactly_if_a_broker_would_refuse_it(
     leaf: Plan, middle: Plan, digital_signature: bool | None
 ) -> None:
     root = made("root", Plan())
@@ -242,7 +242,7 @@ def test_a_client_is_warned_of_exactly_where_a_broker_would_refuse_it(
     server_own = made("server", Plan(), made("other", Plan()), is_ca=False)
     server = context(ssl.PROTOCOL_TLS_SERVER, server_own.pem, server_own.key_pem, root.pem)
     client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    # The client's own view of its certificate is not in question, nor is the server's.
+    # The client's own check of its certificate is not tested, nor is the server's.
     client.set_ciphers("DEFAULT:@SECLEVEL=0")
     client.check_hostname = False
     client.verify_mode = ssl.CERT_NONE
@@ -251,7 +251,7 @@ def test_a_client_is_warned_of_exactly_where_a_broker_would_refuse_it(
     try:
         found = warnings_of(CLIENT, read_client(pem, own.key_pem).pem, datetime.now(UTC))
     except InvalidInput:
-        # Which issuer an old signature is of is not looked into: it is refused at once.
+        # A certificate with an old signature is refused at once, whatever its issuer.
         assert leaf.old_hash
         assert not connects(server, client)
         return
@@ -274,7 +274,7 @@ NAMES: list[x509.GeneralName] = [
     permitted=st.lists(st.sampled_from(NAMES), max_size=3),
     excluded=st.lists(st.sampled_from(NAMES), max_size=2),
 )
-def test_a_host_is_warned_of_that_its_ca_may_not_vouch_for(
+def test_a_host_that_its_ca_may_not_certify_is_warned_of(
     host: str, permitted: list[x509.GeneralName], excluded: list[x509.GeneralName]
 ) -> None:
     root = made("root", Plan(permitted=tuple(permitted), excluded=tuple(excluded)))
@@ -284,7 +284,7 @@ def test_a_host_is_warned_of_that_its_ca_may_not_vouch_for(
     assert broker_is_verified(pem, root, host) == (not found)
 
 
-def test_a_certificate_that_has_expired_since_is_warned_of() -> None:
+def test_a_certificate_that_expired_later_is_warned_of() -> None:
     root = made("root", Plan(ends=10))
     pem = read_ca(root.pem).pem
     assert not warnings_of(CA, pem, NOW + timedelta(days=9))
@@ -292,7 +292,9 @@ def test_a_certificate_that_has_expired_since_is_warned_of() -> None:
 
 
 def test_certificates_that_issue_one_another_end() -> None:
-    """The same key under two names, each of which issued the other: no root, and no loop."""
+    """The same key under two names, each of which issued the other: there is no root and no endless
+    loop.
+    """
     one, other = made("x", Plan()), made("y", Plan())
     bundle = [made("x", replace(Plan(), ends=n + 1), other) for n in range(8)]
     bundle += [made("y", replace(Plan(), ends=n + 1), one) for n in range(8)]

@@ -1,4 +1,4 @@
-"""What may be uploaded as a certificate or its key; whatever else is sent is refused, quickly."""
+"""Certificates and keys that may be uploaded; anything else is refused, quickly."""
 
 import base64
 import contextlib
@@ -36,10 +36,10 @@ DEVICE = MIDDLE.issue_cert("device.example.com")
 CA = ROOT.cert_pem.bytes().decode()
 LEAF, ISSUER = (pem.bytes().decode() for pem in DEVICE.cert_chain_pems)
 KEY = DEVICE.private_key_pem.bytes().decode()
-DSA = dsa.generate_private_key(1_024)  # noqa: S505 - made quickly, and never used
-# What is bounded takes milliseconds; what is not, minutes.
+DSA = dsa.generate_private_key(1_024)  # noqa: S505 - it is quick to make, and never used
+# Bounded work takes milliseconds, unbounded work minutes.
 SOON_S = 5.0
-# 2 ** 19937 - 1 is prime, and finding that out takes a check of primes long.
+# 2 ** 19937 - 1 is prime; checking that would take a very long time.
 LARGE_PRIME = 2**19937 - 1
 
 PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | dsa.DSAPrivateKey
@@ -60,7 +60,7 @@ def root(
     *extensions: x509.ExtensionType,
     expires: timedelta = timedelta(days=365),
 ) -> str:
-    """A certificate that nobody's key need belong to, in PEM."""
+    """A certificate in PEM, for which no key is needed."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "root")])
     now = datetime.now(UTC)
@@ -106,12 +106,12 @@ def pem_of(
 
 
 def block(label: str, body: str | bytes) -> str:
-    """PEM around `body`, which is base64, or DER whatever it is."""
+    """A PEM block with `body`, which is base64, or DER in any case."""
     text = body if isinstance(body, str) else base64.b64encode(body).decode()
     return f"-----BEGIN {label}-----\n{text}\n-----END {label}-----\n"
 
 
-def test_a_bundle_is_read_in_its_order_and_what_stands_around_it_is_left_out() -> None:
+def test_a_bundle_is_read_in_order_and_text_around_it_is_ignored() -> None:
     other = root()
     read = read_ca(f"# first\r\n{CA}\n-- é --\n{other}trailing")
     assert read.pem == CA + other
@@ -127,7 +127,7 @@ def test_a_certificate_that_is_in_a_bundle_twice_is_kept_once() -> None:
     assert read_ca(CA + other + CA) == read_ca(CA + other)
 
 
-def test_a_chain_is_read_with_its_key_in_whatever_form_it_comes() -> None:
+def test_a_chain_is_read_with_its_key_in_any_form() -> None:
     read = read_client(LEAF + ISSUER, KEY)
     assert (read.kind, read.pem) == ("client", LEAF + ISSUER)
     assert "BEGIN PRIVATE KEY" in (read.private_key or "")
@@ -137,11 +137,11 @@ def test_a_chain_is_read_with_its_key_in_whatever_form_it_comes() -> None:
     parameters = block("EC PARAMETERS", "BggqhkjOPQMBBw==")
     for form in (PrivateFormat.PKCS8, PrivateFormat.TraditionalOpenSSL):
         assert read_client(LEAF + ISSUER, parameters + pem_of(key, form)) == read
-    # The one who has the key may be somebody else, and the root may be sent along.
+    # The key may be kept elsewhere, and the root may be included.
     assert read_client(LEAF + ISSUER + CA, None).private_key is None
 
 
-def test_a_chain_that_does_not_hang_together_is_refused() -> None:
+def test_an_incomplete_chain_is_refused() -> None:
     with refused("certificate 2 did not issue the one before it"):
         read_client(LEAF + CA, KEY)
     with refused("certificate 3 did not issue the one before it"):
@@ -150,7 +150,7 @@ def test_a_chain_that_does_not_hang_together_is_refused() -> None:
         read_client(ISSUER + LEAF, KEY)
     with refused("a second certificate that is not a CA's"):
         read_client(LEAF + LEAF + ISSUER, KEY)
-    # It bears the name of the one that issued the leaf, and did not sign it.
+    # It has the name of the leaf's issuer, and did not sign the leaf.
     forged = trustme.CA(organization_name="same", organization_unit_name="same")
     real = trustme.CA(organization_name="same", organization_unit_name="same")
     leaf = real.issue_cert("d").cert_chain_pems[0].bytes().decode()
@@ -166,7 +166,7 @@ def test_a_text_that_is_cut_off_anywhere_is_refused() -> None:
                 read_client(text, KEY)
 
 
-def test_who_is_no_ca_is_in_no_bundle() -> None:
+def test_a_certificate_that_is_not_a_ca_is_refused_in_a_bundle() -> None:
     for pem in (
         LEAF,
         CA + LEAF,
@@ -185,7 +185,7 @@ def test_who_is_no_ca_is_in_no_bundle() -> None:
     )
 
 
-def test_what_has_expired_is_refused_wherever_it_stands() -> None:
+def test_an_expired_certificate_is_refused_at_any_place() -> None:
     expired = root(expires=-timedelta(days=1))
     for pem in (expired, CA + expired):
         with refused("expired on"):
@@ -199,7 +199,7 @@ def test_a_key_that_is_not_the_certificates_is_refused() -> None:
             read_client(LEAF + ISSUER, key)
 
 
-def test_a_key_of_a_size_that_its_kind_does_not_have_is_refused() -> None:
+def test_a_key_of_an_invalid_size_is_refused() -> None:
     for kind in range(0x6E, 0x72):  # X25519, X448, Ed25519, Ed448 (RFC 8410, section 3)
         for size in range(70):
             secret = bytes((4, size + 2, 4, size)) + bytes(size)
@@ -216,7 +216,7 @@ def test_a_key_with_a_passphrase_is_refused_with_the_reason() -> None:
 
 
 def sequence(*numbers: int) -> bytes:
-    """DER of a SEQUENCE of INTEGERs, as PKCS #1 keeps a key."""
+    """DER of a SEQUENCE of INTEGERs, the form of a PKCS #1 key."""
     body = b"".join(_tagged(2, n.to_bytes(n.bit_length() // 8 + 1)) for n in numbers)
     return _tagged(0x30, body)
 
@@ -225,7 +225,7 @@ def _tagged(tag: int, body: bytes) -> bytes:
     return bytes([tag, 0x82]) + len(body).to_bytes(2) + body
 
 
-def test_a_key_made_to_keep_us_busy_is_refused_at_once() -> None:
+def test_a_key_that_takes_long_to_check_is_refused_at_once() -> None:
     modulus = 2**4095 + 1
     for p in (LARGE_PRIME, 2**4423 - 1, 0):
         der = sequence(0, modulus, 65_537, 3, p, 3, 3, 3, 3)
@@ -238,7 +238,7 @@ def test_a_key_made_to_keep_us_busy_is_refused_at_once() -> None:
         read_client(LEAF, pem_of(DSA))
 
 
-def test_keys_that_are_too_small_or_too_large_or_of_no_use_are_refused() -> None:
+def test_keys_that_are_too_small_too_large_or_unusable_are_refused() -> None:
     for public_key in (
         rsa_key(1_024).public_key(),
         rsa.RSAPublicNumbers(65_537, 2**65_535 + 1),
@@ -268,7 +268,7 @@ def test_bombs_are_refused_before_they_are_parsed() -> None:
         read_ca(block("CERTIFICATE", "=" * 60_000))
     with refused("is not a PEM certificate"):
         read_ca(block("CERTIFICATE", "MIIB" * 15_000))
-    # Nested as deep as there is room for.
+    # Nested as deeply as the size allows.
     with refused("is not a PEM certificate"):
         read_ca(block("CERTIFICATE", b"\x30\x80" * 20_000))
 
@@ -290,25 +290,25 @@ def test_bombs_are_refused_before_they_are_parsed() -> None:
     ],
     ids=lambda value: "",
 )
-def test_a_text_that_is_no_certificate_is_refused(text: str, words: str) -> None:
+def test_a_text_that_is_not_a_certificate_is_refused(text: str, words: str) -> None:
     with refused(words):
         read_ca(text)
 
 
-def test_a_name_that_cannot_be_read_is_refused_wherever_it_stands() -> None:
+def test_a_name_that_cannot_be_read_is_refused_at_any_place() -> None:
     other = root()
     der = x509.load_pem_x509_certificate(other.encode()).public_bytes(Encoding.DER)
-    # No UTF-8.
+    # This is not UTF-8.
     damaged = block("CERTIFICATE", der.replace(b"root", b"\xa9oot"))
     for text in (damaged, CA + damaged):
         with refused("is not a PEM certificate"):
             read_ca(text)
-    # One that was stored before.
+    # A certificate that was stored earlier.
     [problem] = warnings_of(CA_KIND, damaged, datetime.now(UTC))
     assert problem.reason == "UNREADABLE"
 
 
-def test_what_is_read_can_be_loaded_and_looked_at_whatever_byte_of_it_was_damaged() -> None:
+def test_a_damaged_certificate_that_is_read_can_be_loaded_and_used() -> None:
     other = root()
     der = x509.load_pem_x509_certificate(other.encode()).public_bytes(Encoding.DER)
     read = 0
@@ -326,7 +326,7 @@ def test_what_is_read_can_be_loaded_and_looked_at_whatever_byte_of_it_was_damage
 
 def test_a_certificate_that_openssl_cannot_load_is_refused() -> None:
     der = made("root", Plan()).certificate.public_bytes(Encoding.DER)
-    # Signed with an algorithm that is not known, whose parameters end what has not begun.
+    # It is signed with an unknown algorithm, whose parameters are malformed.
     damaged = der.replace(b"\x01\x01\x0b\x05\x00", b"\x01\x00\x00\x00\x00")
     assert damaged != der
     with refused("holds a certificate that OpenSSL cannot load"):
@@ -342,7 +342,7 @@ DER = x509.load_pem_x509_certificate(LEAF.encode()).public_bytes(Encoding.DER)
     byte=st.integers(0, 255),
     is_cut=st.booleans(),
 )
-def test_damage_is_refused_or_does_no_harm(place: int, byte: int, *, is_cut: bool) -> None:
+def test_damage_is_refused_or_harmless(place: int, byte: int, *, is_cut: bool) -> None:
     damaged = DER[:place] + bytes([byte]) + (b"" if is_cut else DER[place + 1 :])
     for read in (read_ca, lambda pem: read_client(pem + ISSUER, KEY)):
         with contextlib.suppress(InvalidInput):

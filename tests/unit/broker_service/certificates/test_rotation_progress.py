@@ -1,4 +1,4 @@
-"""How far a rotation has come, and when it may be cut over."""
+"""The progress of a rotation, and when it may be cut over."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -39,7 +39,7 @@ def rotation(
     )
 
 
-def test_what_was_told_is_old_both_or_new() -> None:
+def test_the_certificates_of_an_answer_are_old_both_or_new() -> None:
     for ca_ids, expected in (
         ((), Told.OLD),
         ((OLD,), Told.OLD),
@@ -58,15 +58,15 @@ def test_every_device_is_counted_once(bundles: list[tuple[tuple[int, ...], int]]
 
 
 @given(st.integers(0, 10**6), st.integers(0, 10**6), st.integers(0, 10**6), st.integers(0, 100))
-def test_the_threshold_is_what_decides(old: int, both: int, new: int, threshold: int) -> None:
+def test_the_threshold_decides(old: int, both: int, new: int, threshold: int) -> None:
     counts = Counts(old, both, new)
     is_reached = 100 * (both + new) >= threshold * (old + both + new)
     assert (rotation(counts, threshold).too_early(NOW) == "") is is_reached
-    # A threshold that nothing reaches but all of them is never reached by rounding.
+    # Rounding never reaches a threshold that needs all devices.
     assert not (threshold == 100 and old and is_reached)
 
 
-def test_a_replacement_that_is_not_valid_now_takes_nobodys_place() -> None:
+def test_a_replacement_that_is_not_valid_now_is_not_used() -> None:
     everybody = Counts(new=5)
     early = rotation(everybody, not_before=NOW + timedelta(seconds=1))
     late = rotation(everybody, not_after=NOW)

@@ -1,4 +1,4 @@
-"""What operators write to restrict a key: kept as PostgreSQL writes it, or refused by name."""
+"""Restrictions of a key as operators write them: stored as PostgreSQL writes them, or refused."""
 
 import contextlib
 from ipaddress import ip_network
@@ -26,7 +26,7 @@ def columns(**restrictions: Any) -> dict[str, Any]:
     return columns_of(pb.Restrictions(**given), restrictions)
 
 
-def test_what_is_not_set_is_cleared() -> None:
+def test_a_restriction_that_is_not_set_is_cleared() -> None:
     cleared = columns_of(pb.Restrictions(), COLUMNS)
     assert cleared == {**dict.fromkeys(COLUMNS.values()), "only_expected": False}
 
@@ -42,7 +42,7 @@ def test_what_is_not_set_is_cleared() -> None:
         ("::/0", "::/0"),
     ],
 )
-def test_a_network_is_kept_in_one_form(written: str, kept: str) -> None:
+def test_a_network_is_stored_in_one_form(written: str, kept: str) -> None:
     assert network("x", written) == kept
 
 
@@ -69,22 +69,20 @@ def test_a_network_is_kept_in_one_form(written: str, kept: str) -> None:
         "",
     ],
 )
-def test_what_is_no_network_is_refused_by_its_place(written: str) -> None:
+def test_an_invalid_network_is_refused_by_its_place(written: str) -> None:
     with pytest.raises(InvalidInput) as refused:
         columns(source_networks=["10.0.0.0/8", written])
     assert refused.value.field == "source_networks[1]"
     assert "\0" not in refused.value.message
 
 
-def test_bits_beyond_the_prefix_are_answered_with_what_was_meant() -> None:
+def test_bits_beyond_the_prefix_are_refused_with_the_corrected_network() -> None:
     with pytest.raises(InvalidInput, match=r"192\.0\.2\.0/24"):
         network("x", "192.0.2.77/24")
 
 
 @given(st.ip_addresses(v=4) | st.ip_addresses(v=6), st.data())
-def test_a_network_holds_the_addresses_that_it_was_written_for(
-    address: Any, data: st.DataObject
-) -> None:
+def test_a_network_contains_its_addresses(address: Any, data: st.DataObject) -> None:
     length = data.draw(st.integers(0, address.max_prefixlen))
     written = str(ip_network(f"{address}/{length}", strict=False))
     try:
@@ -119,12 +117,12 @@ def test_any_text_is_a_network_or_is_refused(text: str) -> None:
         ({"uuid_prefix": "a" * 65}, "uuid_prefix"),
     ],
 )
-def test_what_cannot_be_is_refused_by_name(restrictions: dict[str, Any], field: str) -> None:
+def test_an_invalid_value_is_refused_by_name(restrictions: dict[str, Any], field: str) -> None:
     with pytest.raises(InvalidInput) as refused:
         columns(**restrictions)
     assert refused.value.field == field
 
 
-def test_what_is_named_twice_is_kept_once() -> None:
+def test_a_value_that_is_given_twice_is_kept_once() -> None:
     kept = columns(uuids=["a", "b", "a"], source_networks=["192.0.2.1", "192.0.2.1/32"])
     assert kept == {"allowed_uuids": ["a", "b"], "source_networks": ["192.0.2.1/32"]}

@@ -1,4 +1,4 @@
-"""When tokens were last used: how often that is written."""
+"""How often the last use of a token is written."""
 
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
@@ -17,19 +17,17 @@ MOMENTS = st.dictionaries(
 
 
 @given(used=MOMENTS, written=MOMENTS)
-def test_each_is_written_once_a_minute_and_none_is_forgotten(
-    used: Moments, written: Moments
-) -> None:
+def test_each_is_written_once_a_minute_and_none_is_lost(used: Moments, written: Moments) -> None:
     found = due(used, written, NOW)
     for token_id, at in used.items():
         was_just_written = token_id in written and NOW - written[token_id] < EVERY
         assert (token_id in found) is not was_just_written
         assert found.get(token_id, at) == at
-    # What waits is due a minute later at the latest.
+    # A waiting use is due after a minute at the latest.
     assert due(used, written, NOW + EVERY) == used
 
 
-async def test_what_could_not_be_written_is_written_later() -> None:
+async def test_a_use_that_could_not_be_written_is_written_later() -> None:
     written: list[Moments] = []
     is_down = True
 
@@ -48,7 +46,7 @@ async def test_what_could_not_be_written_is_written_later() -> None:
     assert [list(moments) for moments in written] == [[TOKENS[0]]]
 
 
-async def test_a_use_while_the_one_before_is_written_is_not_lost() -> None:
+async def test_a_use_during_a_write_is_not_lost() -> None:
     written: list[Moments] = []
 
     async def write(moments: Moments) -> None:

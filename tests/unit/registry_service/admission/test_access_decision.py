@@ -1,4 +1,4 @@
-"""Who is let in where, and with which passwords: the decisions by themselves."""
+"""Which clients a broker admits, and with which passwords: the decisions alone."""
 
 import hashlib
 from base64 import b64encode
@@ -41,14 +41,14 @@ def subject(**changes: Any) -> Subject:
     expires_at=st.none() | st.floats(0, 200),
     broker_id=st.integers(1, 3),
 )
-def test_a_broker_admits_whom_it_may_and_nobody_else(
+def test_a_broker_admits_only_allowed_clients(
     is_active: bool, broker_ids: list[int] | None, expires_at: float | None, broker_id: int
 ) -> None:
-    who = subject(is_active=is_active, broker_ids=broker_ids, expires_at=expires_at)
-    verdict = admits(who, broker_id, now=100)
-    is_told = broker_ids is None or broker_id in broker_ids
+    client = subject(is_active=is_active, broker_ids=broker_ids, expires_at=expires_at)
+    verdict = admits(client, broker_id, now=100)
+    is_notified = broker_ids is None or broker_id in broker_ids
     is_good = expires_at is None or expires_at > 100
-    assert verdict.is_allowed == (is_active and is_told and is_good)
+    assert verdict.is_allowed == (is_active and is_notified and is_good)
     if not verdict.is_allowed:
         assert verdict in (DISABLED, EXPIRED, NOT_TOLD)
     assert admits(None, broker_id, now=100) is USER_UNKNOWN
@@ -60,11 +60,11 @@ def test_a_broker_admits_whom_it_may_and_nobody_else(
     expires_at=st.none() | st.floats(101, 300),
     session_s=st.floats(1, 300),
 )
-def test_a_session_ends_when_it_would_not_begin_any_more(
+def test_a_session_ends_when_it_could_not_begin_any_more(
     is_current: bool, previous_until: float, expires_at: float | None, session_s: float
 ) -> None:
-    who = subject(previous=KEPT, previous_until=previous_until, expires_at=expires_at)
-    verdict = let_in(who, is_current=is_current, is_taken=False, session_s=session_s, now=100)
+    client = subject(previous=KEPT, previous_until=previous_until, expires_at=expires_at)
+    verdict = let_in(client, is_current=is_current, is_taken=False, session_s=session_s, now=100)
     assert verdict.is_allowed
     assert verdict.grants is not None
     assert (verdict.grants.publish, verdict.grants.subscribe) == (tuple(OWN), tuple(OWN))
@@ -72,7 +72,7 @@ def test_a_session_ends_when_it_would_not_begin_any_more(
     assert verdict.expires_at <= 100 + session_s
     assert is_current or verdict.expires_at <= previous_until
     assert expires_at is None or verdict.expires_at <= expires_at
-    taken = let_in(who, is_current=is_current, is_taken=True, session_s=session_s, now=100)
+    taken = let_in(client, is_current=is_current, is_taken=True, session_s=session_s, now=100)
     assert taken is CLIENT_ID_TAKEN
 
 
@@ -95,7 +95,7 @@ def test_a_session_ends_when_it_would_not_begin_any_more(
         (Subscribe("u", "c", "#"), False),
         (Subscribe("u", "c", "$share/g/iot/device/one/#"), False),
         (Use("u", "c"), True),
-        # Letting somebody in is decided elsewhere.
+        # Another function decides about admission.
         (Connect("u", "p", "c"), False),
     ],
 )
@@ -105,7 +105,7 @@ def test_a_device_may_use_its_own_topics(question: Any, *, is_allowed: bool) -> 
     assert is_allowed or verdict is TOPIC_NOT_GRANTED
 
 
-def test_publishing_and_subscribing_are_granted_apart() -> None:
+def test_publishing_and_subscribing_are_granted_separately() -> None:
     account = subject(uuid="", broker_ids=None, publish=["a/#"], subscribe=["b/#", "#"])
     assert may(account, Publish("u", "c", "a/x")).is_allowed
     assert not may(account, Publish("u", "c", "b/x")).is_allowed
@@ -133,14 +133,14 @@ def test_a_client_id_claims_to_be_a_device(client_id: str, uuids: set[str]) -> N
 
 
 @given(st.text(max_size=80))
-def test_what_is_claimed_is_a_uuid(text: str) -> None:
+def test_a_claim_is_always_a_uuid(text: str) -> None:
     for uuid in uuids_claimed(text, ""):
         assert uuid.isascii()
         assert text.endswith(uuid)
         assert uuid_of_username(f"device_{uuid}") == uuid
 
 
-def test_only_usernames_of_ours_hold_a_uuid() -> None:
+def test_only_usernames_of_devices_contain_a_uuid() -> None:
     assert uuid_of_username("device_one") == "one"
     for other in ("one", "device_", "device_a/b", "device_one\n", "Device_one", ""):
         assert uuid_of_username(other) is None
@@ -160,14 +160,14 @@ HASHES = [
 
 
 @pytest.mark.parametrize("kept", HASHES, ids=lambda kept: kept.algorithm)
-def test_a_password_is_known_by_its_hash(kept: Password) -> None:
+def test_a_password_is_verified_with_its_hash(kept: Password) -> None:
     assert is_password(kept, "password")
     for wrong in ("", "Password", "password ", "passwor", "\0password", "p" * 100, "é"):
         assert not is_password(kept, wrong)
     assert is_slow(kept) == (kept.algorithm in ("bcrypt", "mosquitto_pbkdf2"))
 
 
-def test_what_cannot_be_checked_is_no_password() -> None:
+def test_a_password_that_cannot_be_verified_is_refused() -> None:
     for algorithm in ("none", "pbkdf2_sha256", "pbkdf2_sha512", "rot13"):
         assert not is_password(Password(algorithm, "", ""), "")
         assert not is_password(Password(algorithm, KEPT.hash, "salt"), "password")

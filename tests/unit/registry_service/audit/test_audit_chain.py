@@ -1,4 +1,4 @@
-"""The chain of seals, without a database: whatever is changed is found."""
+"""The chain of seals, without a database: every change is found."""
 
 from dataclasses import replace
 from itertools import pairwise
@@ -29,7 +29,9 @@ def seal_of(lines: dict[int, chain.Line], last: Seal | None = None) -> Seal:
 
 
 def chained(lines: dict[int, chain.Line], parts: int) -> list[Seal]:
-    """Seals that cover every `parts`th line each, as if transactions had committed so."""
+    """Seals that cover every `parts`th line each, as if transactions had committed in
+    that order.
+    """
     seals: list[Seal] = []
     for part in range(parts):
         mine = {line_id: lines[line_id] for line_id in lines if line_id % parts == part}
@@ -52,7 +54,7 @@ def faults(seals: list[Seal], lines: dict[int, chain.Line]) -> set[Fault]:
 
 
 @given(LINES, st.integers(1, 4))
-def test_what_nobody_touched_is_sound(lines: dict[int, chain.Line], parts: int) -> None:
+def test_an_unchanged_log_is_sound(lines: dict[int, chain.Line], parts: int) -> None:
     assert faults(chained(lines, parts), lines) == set()
 
 
@@ -85,7 +87,7 @@ def test_a_removed_seal_is_found(
     lines: dict[int, chain.Line], parts: int, data: st.DataObject
 ) -> None:
     seals = chained(lines, parts)
-    # The last one is found only by whoever knows that it was there.
+    # A removed last seal is found only with knowledge of its number.
     removed = data.draw(st.integers(0, len(seals) - 1))
     left = seals[:removed] + seals[removed + 1 :]
     expected = {Fault.SEAL_REMOVED} if removed < len(seals) - 1 else set()
@@ -114,13 +116,13 @@ def test_a_changed_seal_is_found(change: dict[str, object]) -> None:
     assert fault_of(replace(seal, **change), 0, GENESIS, {1: KEY}) is Fault.SEAL_CHANGED  # type: ignore[arg-type]
 
 
-def test_another_key_makes_no_seal() -> None:
+def test_another_key_makes_another_seal() -> None:
     seal = seal_of({1: ("a",)})
     assert fault_of(seal, 0, GENESIS, {1: bytes(32)}) is Fault.SEAL_CHANGED
     assert fault_of(seal, 0, GENESIS, {2: KEY}) is Fault.KEY_MISSING
 
 
-def test_behind_a_faulty_seal_the_rest_is_still_judged() -> None:
+def test_seals_after_a_faulty_one_are_still_verified() -> None:
     first = seal_of({1: ("a",)})
     second = seal_of({2: ("b",)}, first)
     assert fault_of(second, 1, None, {1: KEY}) is None
@@ -128,7 +130,7 @@ def test_behind_a_faulty_seal_the_rest_is_still_judged() -> None:
 
 
 @given(st.lists(st.lists(VALUES, min_size=3, max_size=3), max_size=4), st.data())
-def test_no_two_contents_are_encoded_alike(
+def test_different_contents_have_different_encodings(
     lines: list[list[str | None]], data: st.DataObject
 ) -> None:
     others = data.draw(st.lists(st.lists(VALUES, min_size=3, max_size=3), max_size=4))
@@ -136,7 +138,7 @@ def test_no_two_contents_are_encoded_alike(
     assert same is (lines == others)
 
 
-def test_values_do_not_run_into_one_another() -> None:
+def test_neighbouring_values_cannot_be_confused() -> None:
     contents: list[list[str | None]] = [
         ["ab", ""],
         ["a", "b"],

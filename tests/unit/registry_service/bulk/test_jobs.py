@@ -1,4 +1,4 @@
-"""What may follow what in a job's life, how its chunks go on, and what a dry run adds up to."""
+"""The states of a job, its chunks, and the result of a dry run."""
 
 from dataclasses import dataclass
 
@@ -24,7 +24,7 @@ ACTIONS = st.lists(st.sampled_from(list(Action)), max_size=30)
 
 
 @given(ACTIONS)
-def test_whatever_is_done_a_job_starts_once_and_is_undone_for_good(actions: list[Action]) -> None:
+def test_a_job_starts_once_and_is_undone_once(actions: list[Action]) -> None:
     status, done = Status(State.DRAFT), []
     for action in actions:
         try:
@@ -42,7 +42,7 @@ def test_whatever_is_done_a_job_starts_once_and_is_undone_for_good(actions: list
 
 
 @pytest.mark.parametrize("state", [State.RUNNING, State.DRAFT])
-def test_nothing_is_undone_that_runs_or_never_ran(state: State) -> None:
+def test_only_an_ended_job_can_be_undone(state: State) -> None:
     with pytest.raises(JobStateForbids):
         after(Status(state), Action.UNDO)
 
@@ -52,9 +52,7 @@ def test_nothing_is_undone_that_runs_or_never_ran(state: State) -> None:
     st.integers(1, 7),
     st.booleans(),
 )
-def test_chunks_come_to_each_row_once_and_to_an_end(
-    numbers: list[int], size: int, is_sparse: bool
-) -> None:
+def test_chunks_cover_each_row_once_and_end(numbers: list[int], size: int, is_sparse: bool) -> None:
     last = numbers[-1] if numbers else 0
     reached, seen = 0, []
     for _ in range(60):
@@ -68,7 +66,7 @@ def test_chunks_come_to_each_row_once_and_to_an_end(
 
 
 @given(st.integers(SMALLEST, LARGEST), st.floats(0, 100))
-def test_a_chunk_that_took_long_is_followed_by_a_smaller_one(size: int, took_s: float) -> None:
+def test_after_a_slow_chunk_the_next_is_smaller(size: int, took_s: float) -> None:
     following = next_size(size, size, took_s)
     assert SMALLEST <= following <= LARGEST
     if took_s > GOAL_S * 1.1:
@@ -78,7 +76,7 @@ def test_a_chunk_that_took_long_is_followed_by_a_smaller_one(size: int, took_s: 
     assert next_size(size, size - 1, took_s) == size
 
 
-def test_rows_change_their_outcome_and_none_is_counted_twice() -> None:
+def test_rows_change_their_outcome_and_are_counted_once() -> None:
     assert tallied({"pending": 5, "INVALID_ROW": 2}, {"moved": 3, "unchanged": 2}, "pending") == {
         "INVALID_ROW": 2,
         "moved": 3,
@@ -89,7 +87,7 @@ def test_rows_change_their_outcome_and_none_is_counted_twice() -> None:
 
 @dataclass
 class Group:
-    """As the store finds them."""
+    """A group of rows, as the store finds it."""
 
     previous: int | None
     target: int | None
@@ -108,7 +106,7 @@ class Group:
         return f"{self.fleet_id}-last"
 
 
-def test_groups_that_go_the_same_way_are_one_move() -> None:
+def test_groups_with_the_same_move_are_joined() -> None:
     groups = [
         Group(None, 2, "a", "moved", 10),
         Group(None, 2, "b", "moved", 5),

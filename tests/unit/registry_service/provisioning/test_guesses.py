@@ -1,4 +1,4 @@
-"""How many wrong device API keys are looked at, whatever the order in which they come."""
+"""The number of wrong device API keys that are checked, in any order of requests."""
 
 import time
 from collections import Counter
@@ -27,7 +27,7 @@ ADDRESSES = st.sampled_from(["192.0.2.1", "192.0.2.2", "2001:db8::/64", ""])
 
 
 def guesses() -> Guesses:
-    """Counts of a process that has not reached its database."""
+    """The counts of a process that has not read its database."""
     pool: Any = AsyncConnectionPool("", open=False)
     engine = create_async_engine("postgresql+psycopg://", pool_pre_ping=False)
     return Guesses(pool, Refusals(engine))
@@ -35,12 +35,12 @@ def guesses() -> Guesses:
 
 @pytest.fixture(autouse=True)
 def _one_period(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A test does not end in another period than it began in."""
+    """Ensures that the test ends in the same period in which it began."""
     monkeypatch.setattr(module, "PERIOD_S", 10**12)
 
 
 @given(st.lists(st.tuples(DEVICES, ADDRESSES, ADDRESSES), max_size=30), st.integers(1, 40))
-def test_no_more_are_looked_at_than_the_limits_allow(
+def test_no_more_keys_are_checked_than_the_limits_allow(
     asked: list[tuple[str, str, str]], times: int
 ) -> None:
     counts = guesses()
@@ -57,7 +57,7 @@ def test_no_more_are_looked_at_than_the_limits_allow(
     assert all(count <= PER_DEVICE for count in elsewhere.values())
 
 
-def test_a_device_is_not_kept_out_by_guesses_from_elsewhere() -> None:
+def test_guesses_from_elsewhere_do_not_keep_a_device_out() -> None:
     counts = guesses()
     for n in range(PER_DEVICE // 10):
         for _ in range(10):
@@ -67,7 +67,7 @@ def test_a_device_is_not_kept_out_by_guesses_from_elsewhere() -> None:
     assert counts.wait_s("other", "198.51.100.1", "") is None
 
 
-def test_an_address_that_guesses_is_refused_but_for_what_has_proved_itself_there() -> None:
+def test_a_guessing_address_is_refused_except_for_devices_that_authenticated_there() -> None:
     counts = guesses()
     for n in range(PER_ADDRESS):
         assert counts.wait_s(f"d{n}", "192.0.2.1", "") is None
@@ -78,14 +78,14 @@ def test_an_address_that_guesses_is_refused_but_for_what_has_proved_itself_there
     assert counts.wait_s("another", "192.0.2.2", "") is None
 
 
-def test_where_the_address_is_not_known_devices_do_not_keep_one_another_out() -> None:
+def test_without_an_address_devices_do_not_keep_each_other_out() -> None:
     counts = guesses()
     for n in range(PER_ADDRESS + 1):
         counts.note(f"d{n}", "", "DEVICE_UNAUTHENTICATED")
     assert counts.wait_s("another", "", "") is None
 
 
-def test_a_flood_that_fills_the_memory_does_not_end_the_counting(
+def test_a_full_memory_does_not_stop_the_counting(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(module, "MAX_COUNTED", 50)
@@ -96,7 +96,7 @@ def test_a_flood_that_fills_the_memory_does_not_end_the_counting(
     assert counts.wait_s("unseen", "192.0.2.9", "192.0.2.9") is None
 
 
-def test_the_next_period_begins_with_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_next_period_begins_at_zero(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "PERIOD_S", PERIOD_S)
     now = 1_000 * PERIOD_S + 1.0
     monkeypatch.setattr(time, "time", lambda: now)
@@ -111,13 +111,13 @@ def test_the_next_period_begins_with_nothing(monkeypatch: pytest.MonkeyPatch) ->
 
 
 @given(st.ip_addresses(v=4))
-def test_an_ipv4_address_is_one_however_it_is_written(address: Any) -> None:
+def test_an_ipv4_address_counts_once_in_any_notation(address: Any) -> None:
     mapped = ip_address((0xFFFF << 32) + int(address))
     assert network_of(str(address)) == network_of(str(mapped)) == str(address)
 
 
 @given(st.integers(0, 2**64 - 1), st.integers(0, 2**64 - 1), st.integers(0, 2**64 - 1))
-def test_an_ipv6_host_is_its_network(network: int, one: int, other: int) -> None:
+def test_an_ipv6_host_is_counted_by_its_network(network: int, one: int, other: int) -> None:
     first, second = (IPv6Address((network << 64) + host) for host in (one, other))
     if first.ipv4_mapped is None and second.ipv4_mapped is None:
         assert network_of(str(first)) == network_of(str(second))
@@ -125,5 +125,5 @@ def test_an_ipv6_host_is_its_network(network: int, one: int, other: int) -> None
 
 
 @given(st.text(max_size=64))
-def test_what_is_no_address_is_counted_as_it_is_written(text: str) -> None:
+def test_an_invalid_address_is_counted_as_text(text: str) -> None:
     assert network_of(network_of(text)) == network_of(text)

@@ -1,4 +1,4 @@
-"""A password is for the brokers that a device was told together, and a stopgap changes nothing."""
+"""A password is valid at the brokers of one answer, and a stopgap changes nothing."""
 
 from collections.abc import Sequence
 
@@ -20,7 +20,7 @@ def answer(broker_id: int | None, *, is_stale: bool = False) -> Answer:
 
 
 @given(SETS, IDS, st.booleans())
-def test_only_a_primary_broker_outside_of_the_set_needs_another(
+def test_only_a_primary_broker_outside_of_the_set_needs_another_password(
     made_for: list[int], broker_id: int, is_stale: bool
 ) -> None:
     needed = needs_another_password(made_for, answer(broker_id, is_stale=is_stale))
@@ -28,38 +28,38 @@ def test_only_a_primary_broker_outside_of_the_set_needs_another(
 
 
 @given(SETS, st.booleans())
-def test_the_environment_never_does(made_for: list[int], is_stale: bool) -> None:
+def test_the_environments_url_never_needs_another(made_for: list[int], is_stale: bool) -> None:
     assert not needs_another_password(made_for, answer(None, is_stale=is_stale))
 
 
 class Device:
-    """A row, as answering changes it; a password is known by its number."""
+    """A device's row as answers change it; the password is a number."""
 
-    def __init__(self, told: list[int]) -> None:
-        self.password, self.made_for = 0, told
+    def __init__(self, reply: list[int]) -> None:
+        self.password, self.made_for = 0, reply
 
-    def ask(self, told: Answer, fallbacks: Sequence[int]) -> int:
-        if needs_another_password(self.made_for, told):
-            assert told.broker is not None
+    def ask(self, reply: Answer, fallbacks: Sequence[int]) -> int:
+        if needs_another_password(self.made_for, reply):
+            assert reply.broker is not None
             self.password += 1
-            self.made_for = [told.broker.id, *fallbacks]
+            self.made_for = [reply.broker.id, *fallbacks]
         return self.password
 
 
 @given(SETS, st.lists(st.tuples(st.none() | IDS, st.booleans(), SETS), max_size=20))
-def test_whatever_it_is_told_the_same_question_gets_the_same_password(
+def test_repeating_a_question_gives_the_same_password(
     first: list[int], answers: list[tuple[int | None, bool, list[int]]]
 ) -> None:
     device = Device(first)
-    heard: dict[int, set[int]] = {}  # by broker: the passwords that decided answers sent to it
+    known_to: dict[int, set[int]] = {}  # by broker: the passwords that decided answers sent to it
     for broker_id, is_stale, fallbacks in answers:
-        before, told = device.password, answer(broker_id, is_stale=is_stale)
-        password = device.ask(told, fallbacks)
-        assert device.ask(told, fallbacks) == password
+        before, reply = device.password, answer(broker_id, is_stale=is_stale)
+        password = device.ask(reply, fallbacks)
+        assert device.ask(reply, fallbacks) == password
         if is_stale or broker_id is None:
             assert password == before
             continue
         assert broker_id in device.made_for
-        heard.setdefault(broker_id, set()).add(password)
-        for other, passwords in heard.items():
+        known_to.setdefault(broker_id, set()).add(password)
+        for other, passwords in known_to.items():
             assert password not in passwords or other in device.made_for

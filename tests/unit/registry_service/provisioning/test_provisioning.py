@@ -1,4 +1,4 @@
-"""Who is let in: every kind of key against every kind of device."""
+"""Which registrations are allowed: every kind of key with every kind of device."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -97,7 +97,7 @@ def is_admissible(key: ProvisioningKey) -> bool:
 
 
 @given(KEYS)
-def test_a_new_device_needs_a_key_that_is_active_and_current_and_has_a_place(
+def test_a_new_device_needs_an_active_unexpired_key_with_a_free_place(
     key: ProvisioningKey,
 ) -> None:
     decided = outcome(key, None, is_same_api_key=False)
@@ -105,7 +105,7 @@ def test_a_new_device_needs_a_key_that_is_active_and_current_and_has_a_place(
 
 
 @given(KEYS)
-def test_a_device_always_gets_its_identity_again_with_the_key_that_made_it_unless_revoked(
+def test_a_device_can_always_register_again_with_its_key_unless_it_was_revoked(
     key: ProvisioningKey,
 ) -> None:
     decided = outcome(key, Registered(KEY_ID, "demo"), is_same_api_key=True)
@@ -113,7 +113,7 @@ def test_a_device_always_gets_its_identity_again_with_the_key_that_made_it_unles
 
 
 @given(KEYS, DEVICES, st.booleans())
-def test_another_api_key_is_never_confirmed(
+def test_a_wrong_api_key_is_never_confirmed(
     key: ProvisioningKey, device: Registered, is_same_api_key: bool
 ) -> None:
     decided = outcome(key, device, is_same_api_key=is_same_api_key)
@@ -130,7 +130,7 @@ def test_another_api_key_is_never_confirmed(
 
 
 @given(KEYS, RESTRICTIONS, st.none() | DEVICES, st.booleans(), SHOWN)
-def test_a_disabled_fleet_lets_nobody_in_and_says_nothing_else(
+def test_a_disabled_fleet_refuses_all_with_one_reason(
     key: ProvisioningKey,
     restrictions: Restrictions,
     device: Registered | None,
@@ -186,7 +186,7 @@ def test_each_refusal_has_its_reason(
     st.lists(st.integers(0, 30), max_size=20),
     st.lists(st.integers(0, 30), min_size=20, max_size=20),
 )
-def test_a_limit_is_never_exceeded_and_never_wasted_whatever_the_batches(
+def test_a_limit_is_neither_exceeded_nor_wasted_in_any_batches(
     limit: int, batches: list[int], lost: list[int]
 ) -> None:
     made = 0
@@ -199,12 +199,12 @@ def test_a_limit_is_never_exceeded_and_never_wasted_whatever_the_batches(
 
 
 @given(KEYS, st.integers(1, 5))
-def test_nothing_is_granted_by_a_key_that_would_refuse(key: ProvisioningKey, wanted: int) -> None:
+def test_no_place_is_granted_by_a_key_that_would_refuse(key: ProvisioningKey, wanted: int) -> None:
     assert (grant(key, wanted, NOW) > 0) == is_admissible(key)
 
 
 @given(KEYS, RESTRICTIONS, st.none() | DEVICES, st.booleans(), SHOWN)
-def test_a_restriction_never_widens_and_changes_no_decision_but_to_a_refusal(
+def test_a_restriction_only_turns_decisions_into_refusals(
     key: ProvisioningKey,
     restrictions: Restrictions,
     device: Registered | None,
@@ -224,7 +224,7 @@ def test_a_restriction_never_widens_and_changes_no_decision_but_to_a_refusal(
 
 
 @given(KEYS, st.none() | DEVICES, st.booleans(), SHOWN)
-def test_without_restrictions_only_a_reservation_elsewhere_changes_anything(
+def test_without_restrictions_only_a_reserved_prefix_changes_a_decision(
     key: ProvisioningKey, device: Registered | None, is_same_api_key: bool, shown: dict[str, Any]
 ) -> None:
     plain = outcome(key, device, is_same_api_key=is_same_api_key)
@@ -238,7 +238,7 @@ def test_without_restrictions_only_a_reservation_elsewhere_changes_anything(
 
 
 @given(KEYS, RESTRICTIONS, st.none() | DEVICES, st.booleans(), SHOWN)
-def test_what_is_made_or_renewed_meets_every_restriction(
+def test_every_new_or_renewed_device_meets_every_restriction(
     key: ProvisioningKey,
     restrictions: Restrictions,
     device: Registered | None,
@@ -261,14 +261,14 @@ def test_what_is_made_or_renewed_meets_every_restriction(
 
 
 @given(KEYS, RESTRICTIONS, DEVICES, DEVICES, SHOWN)
-def test_who_is_restricted_does_not_learn_which_uuids_exist(
+def test_a_restricted_key_does_not_reveal_which_uuids_exist(
     key: ProvisioningKey,
     restrictions: Restrictions,
     one: Registered,
     other: Registered,
     shown: dict[str, Any],
 ) -> None:
-    """Without its API key, one that exists is as one that does not."""
+    """Without its API key, an existing device gets the same answer as a missing one."""
     theirs = UUID(int=3)
     restricted = replace(key, restrictions=restrictions)
     answers = {
@@ -293,7 +293,9 @@ def test_who_is_restricted_does_not_learn_which_uuids_exist(
         max_size=4,
     ).map(tuple),
 )
-def test_an_address_is_within_what_holds_it(address: Any, networks: tuple[str, ...]) -> None:
+def test_an_address_is_within_a_network_that_contains_it(
+    address: Any, networks: tuple[str, ...]
+) -> None:
     if getattr(address, "ipv4_mapped", None) is None:
         expected = any(address in ip_network(text) for text in networks)
         assert is_within(str(address), networks) == expected
@@ -303,10 +305,10 @@ def test_an_address_is_within_what_holds_it(address: Any, networks: tuple[str, .
 
 
 @given(KEYS, RESTRICTIONS, DEVICES, SHOWN)
-def test_an_imported_device_is_let_in_by_any_key_of_its_fleet_that_would_make_it(
+def test_an_imported_device_may_register_with_any_key_of_its_fleet_that_allows_new_ones(
     key: ProvisioningKey, restrictions: Restrictions, device: Registered, shown: dict[str, Any]
 ) -> None:
-    """Once: then it is a key's, and its own API key is asked for."""
+    """It may do so once; then it belongs to that key and needs its own API key."""
     restricted = replace(key, restrictions=restrictions)
     imported = replace(device, provisioned_by_key_id=None, reprovisioning_allowed=False)
     found = outcome(restricted, imported, is_same_api_key=False, **shown)
@@ -323,7 +325,7 @@ def test_an_imported_device_is_let_in_by_any_key_of_its_fleet_that_would_make_it
 
 
 @given(KEYS, RESTRICTIONS, st.none() | DEVICES, st.booleans(), SHOWN, st.data())
-def test_a_prefix_keeps_new_devices_in_their_fleet_and_leaves_the_others_alone(
+def test_a_prefix_keeps_new_devices_in_their_fleet_and_others_out(
     key: ProvisioningKey,
     restrictions: Restrictions,
     device: Registered | None,
@@ -334,7 +336,7 @@ def test_a_prefix_keeps_new_devices_in_their_fleet_and_leaves_the_others_alone(
     key = replace(key, restrictions=restrictions)
     free = outcome(key, device, is_same_api_key=is_same_api_key, **shown)
     prefix = data.draw(st.sampled_from([None, "sensor-", "router-", "x"]))
-    # As the database finds it: a fleet's own prefix is the only one that its uuids begin with.
+    # As the database finds it: only the fleet's own prefix can be that of its uuids.
     is_own = prefix is not None and shown["uuid"].startswith(prefix)
     reserved_for = "demo" if is_own else data.draw(st.sampled_from([None, "other"]))
     prefixed = replace(key, fleet_uuid_prefix=prefix)

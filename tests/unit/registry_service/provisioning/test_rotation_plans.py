@@ -1,4 +1,4 @@
-"""Which devices get other credentials when they come again, and what of."""
+"""Which devices get new credentials when they register again, and from which key and salt."""
 
 from datetime import UTC, datetime
 from uuid import UUID
@@ -80,7 +80,7 @@ def device_with(credentials: Credentials) -> Device:
     st.text("abc", min_size=8, max_size=12),
     ANSWERS,
 )
-def test_what_comes_again_leaves_an_old_key_an_ended_password_and_that_of_other_brokers(
+def test_a_device_leaves_a_retired_key_an_ended_password_and_one_of_other_brokers(
     made_with: int, active: int, salt: str, fresh: str, api_key: str, answer: Answer
 ) -> None:
     assume(salt != fresh)  # never used twice
@@ -110,7 +110,7 @@ def test_what_comes_again_leaves_an_old_key_an_ended_password_and_that_of_other_
     assert change.credential_salt not in ("", salt, fresh)
     assert after.password != before.password
     assert change.mqtt_password_hash == hash_of_password(change.credential_salt, after.password)
-    # Written, it proves itself as before, and is left alone.
+    # After the new credentials are written, it registers with them, and they do not change again.
     moved = device_with(after)
     assert moved.is_proved_by(api_key, ring)
     assert not moved.is_proved_by(f"{api_key}!", ring)

@@ -1,16 +1,17 @@
-"""What RabbitMQ asks over HTTP about an MQTT client: the requests in their order, byte for byte.
+"""The HTTP requests of RabbitMQ about an MQTT client, in order and byte for byte.
 
 Recorded from RabbitMQ 3.10.8 on Erlang 25.2.3, with rabbitmq_mqtt, rabbitmq_auth_backend_http and
 "auth_http.http_method = post". `WAY_4` was recorded from 4.0.5 and 4.3.6: they ask for less, and in
-another order. `test_rabbitmq_node.py` asks real ones again.
+another order. `test_rabbitmq_node.py` uses real nodes.
+
 With "get" the same text is the query; there is no content type then, and nothing else changes.
 
 Topics and filters arrive as AMQP routing keys: "/" as ".", "+" as "*", and nothing else changes. So
-"." parts levels, "*" is a wildcard in a filter, and "#" is one wherever it stands.
+"." separates levels, "*" is a wildcard in a filter, and "#" is a wildcard at any place.
 
-Where nothing else is said, the client has the id mooring_device_abc and the username device_abc,
-and nothing has been asked about it since it connected. RabbitMQ remembers the last 12 topics and
-the last 12 resources that it was allowed, as long as it is never quiet for a second.
+Unless stated otherwise, the client has the id mooring_device_abc and the username device_abc, and
+nothing has been asked about it since it connected. RabbitMQ remembers the last 12 topics and the
+last 12 resources that it was allowed, as long as it is never quiet for a second.
 """
 
 from typing import NamedTuple
@@ -23,7 +24,7 @@ class Recorded(NamedTuple):
     form: bytes
 
 
-# Beside "host" and "content-length", and before Erlang 28 an empty "te".
+# Apart from "host" and "content-length", and before Erlang 28 an empty "te".
 HEADERS = {
     "content-type": "application/x-www-form-urlencoded",
     "connection": "keep-alive",
@@ -48,7 +49,7 @@ def _topic(permission: str, routing_key: str) -> Recorded:
 
 
 def _published(routing_key: str) -> tuple[Recorded, ...]:
-    """RabbitMQ asks for the MQTT client, and again for the AMQP channel that it is inside."""
+    """RabbitMQ asks about the MQTT client, and again about the AMQP channel inside it."""
     return (
         _topic("write", routing_key),
         _resource("exchange", "amq.topic", "write"),
@@ -84,7 +85,7 @@ CONNECT_BYTES = (
     Recorded("vhost", b"username=dev%FF%FE&vhost=%2F&ip=127.0.0.1&tags=&client_id=cid%FF"),
 )
 
-# Without a client id: RabbitMQ makes one up, another one each time.
+# Without a client id: RabbitMQ invents a different one each time.
 CONNECT_WITHOUT_CLIENT_ID = (
     Recorded(
         "user", b"username=device_abc&password=s3cret&vhost=%2F&client_id=Tt-SY5P0lPddWA82Cc4eqg"
@@ -95,35 +96,35 @@ CONNECT_WITHOUT_CLIENT_ID = (
     ),
 )
 
-# To a session that was kept (clean session false) and has a subscription of quality 1 or 2.
+# The client resumes a session (clean session false) with a subscription of quality 1 or 2.
 CONNECT_AGAIN = (
     *CONNECT,
     _resource("queue", "mqtt-subscription-mooring_device_abcqos1", "configure"),
     _resource("queue", "mqtt-subscription-mooring_device_abcqos1", "read"),
 )
 
-# With clean session true while such a session is kept, or not quite gone: it is deleted.
+# The client connects with clean session true while such a session exists, or is being deleted.
 CONNECT_CLEAN = (
     *CONNECT,
     _resource("queue", "mqtt-subscription-mooring_device_abcqos1", "configure"),
 )
 
-# Publishes to iot/device/abc/state, whatever the quality.
+# Publishes to iot/device/abc/state, with any quality.
 PUBLISH = _published("iot.device.abc.state")
 
 # To iot/device/abc/a.b/*
 PUBLISH_ODD = _published("iot.device.abc.a.b.%2A")
 
-# To iot/device/abc/a.b/*/+/#/é €&=: MQTT forbids that, RabbitMQ asks.
+# To iot/device/abc/a.b/*/+/#/é €&=: MQTT forbids that, and RabbitMQ asks all the same.
 PUBLISH_WILDCARDS = _published("iot.device.abc.a.b.%2A.%2A.%23.%C3%A9+%E2%82%AC%26%3D")
 
-# To iot/device/abc/ and a NUL, to b"a/\xff\xfe", to nowhere: so does it here.
+# To iot/device/abc/ and a NUL, to b"a/\xff\xfe", to an empty topic: MQTT forbids these too.
 PUBLISH_NUL = _published("iot.device.abc.%00")
 PUBLISH_BYTES = _published("a.%FF%FE")
 PUBLISH_EMPTY = _published("")
 
-# Its connection is lost, and its will goes to iot/device/abc/will. The will is not mentioned when
-# it connects, and a client that is kicked leaves none.
+# Its connection is lost, and its will is published to iot/device/abc/will. RabbitMQ does not ask
+# about the will when the client connects, and a client that is kicked leaves none.
 WILL = _published("iot.device.abc.will")
 
 # Subscribes to iot/device/abc/# with quality 1 or 2.
@@ -144,24 +145,24 @@ SUBSCRIBE_QUALITY_0 = (
     _topic("read", "iot.device.abc.%23"),
 )
 
-# Having subscribed, it does so to iot/device/abc/+/state and iot/device/abc/a.b/* in one packet:
-# RabbitMQ begins with the last one, and ends the connection at the first one that is refused.
+# After a subscription, it subscribes to iot/device/abc/+/state and iot/device/abc/a.b/* in one
+# packet: RabbitMQ begins with the last filter, and ends the connection at the first refusal.
 SUBSCRIBE_MORE = (
     _topic("read", "iot.device.abc.a.b.%2A"),
     _topic("read", "iot.device.abc.%2A.state"),
 )
 
-# Then to $share/group/iot/device/abc, which RabbitMQ takes for a topic like any other.
+# Then to $share/group/iot/device/abc, which RabbitMQ takes for an ordinary topic.
 SUBSCRIBE_SHARED = (_topic("read", "%24share.group.iot.device.abc"),)
 
-# Then to iot/device/abc/a/#/b: MQTT forbids that, to RabbitMQ "#" is any number of levels.
+# Then to iot/device/abc/a/#/b: MQTT forbids that; to RabbitMQ "#" is any number of levels.
 SUBSCRIBE_INSIDE = (_topic("read", "iot.device.abc.a.%23.b"),)
 
 # Then to #
 SUBSCRIBE_EVERYTHING = (_topic("read", "%23"),)
 
 # Unsubscribes from iot/device/abc/#, to which it had subscribed with quality 0 and with quality 1,
-# after two quiet seconds; at once nothing would be asked.
+# after two quiet seconds; without the pause RabbitMQ would not ask.
 UNSUBSCRIBE = (
     _resource("queue", "mqtt-subscription-mooring_device_abcqos0", "write"),
     _resource("exchange", "amq.topic", "read"),
@@ -171,7 +172,7 @@ UNSUBSCRIBE = (
 
 
 class Way(NamedTuple):
-    """What a version asks when a client connects, publishes and subscribes."""
+    """The requests of a version when a client connects, publishes and subscribes."""
 
     connect: tuple[Recorded, ...]
     publish: tuple[Recorded, ...]
@@ -198,7 +199,7 @@ WAY_4 = Way(
         ),
         CONNECT[1],
     ),
-    # Once: the MQTT plugin has no AMQP channel any more.
+    # Only once, because the MQTT plugin no longer has an AMQP channel.
     publish=PUBLISH[1:],
     publish_odd=PUBLISH_ODD[1:],
     subscribe=(
@@ -210,7 +211,7 @@ WAY_4 = Way(
     ),
     # In the order of the packet.
     subscribe_more=SUBSCRIBE_MORE[::-1],
-    # To a client that speaks MQTT 5 as well.
+    # Sent to a client that uses MQTT 5, too.
     subscribe_shared=SUBSCRIBE_SHARED,
     subscribe_everything=SUBSCRIBE_EVERYTHING,
 )

@@ -12,25 +12,25 @@ from registry_service.admission.listener.sessions import ENDED_S, Sessions
 from registry_service.admission.questions import Notice
 
 BROKER, CLIENT, USER = 1, "c", "device_a"
-# The loop's clock, and the wall's in ms at its 0.
+# The loop's clock, and the wall clock in ms when that is 0.
 EPOCH_MS = 1_700_000_000_000
 
 
 @dataclass
 class Session:
-    """What happened at the broker: ms since `EPOCH_MS`, by a clock that all share."""
+    """A session at the broker: ms since `EPOCH_MS`, by one common clock."""
 
     began: int
-    # None of one that stands.
+    # None while it is connected.
     ended: int | None
     is_replaced: bool
-    # How far the clock of its node is from that one.
+    # The difference between the clock of its node and the common clock.
     skew: int
 
 
 @dataclass
 class Step:
-    """Something that this process is asked or told, at a moment."""
+    """A question or notice that this process gets at some time."""
 
     at: int
     index: int
@@ -39,7 +39,7 @@ class Step:
 
 @st.composite
 def histories(draw: st.DrawFn, *, skew_ms: int) -> list[Session]:
-    """Of one client: a connection ends by itself, or because the next one begins, or stands."""
+    """Sessions of one client: each ends by itself, or when the next one begins, or not at all."""
     sessions: list[Session] = []
     now = 10_000
     for _ in range(draw(st.integers(1, 4))):
@@ -56,7 +56,7 @@ def histories(draw: st.DrawFn, *, skew_ms: int) -> list[Session]:
 
 
 def steps_of(data: st.DataObject, sessions: list[Session], *, are_missing: bool) -> list[Step]:
-    """A broker asks before it connects a client; what it tells may come late, twice or never."""
+    """A broker asks before it connects a client; its notices may be late, repeated or lost."""
     steps = []
     for index, session in enumerate(sessions):
         steps.append(Step(session.began - 5, index, "asked"))
@@ -86,8 +86,8 @@ def notice_of(step: Step, session: Session, says: frozenset[str]) -> Notice:
     )
 
 
-def told(sessions: list[Session], steps: list[Step], says: frozenset[str]) -> tuple[bool, str]:
-    """Whether the user is online, by what was said last, and whose the client id is."""
+def outcome(sessions: list[Session], steps: list[Step], says: frozenset[str]) -> tuple[bool, str]:
+    """Whether the user is online by the last change, and which user has the client id."""
     ids, is_online = Sessions(), False
     for step in steps:
         now = step.at / 1000
@@ -109,30 +109,30 @@ SAYS = [frozenset({"peer"}), frozenset({"peer", "began"}), frozenset({"began"})]
 @pytest.mark.parametrize("says", SAYS, ids=lambda says: "+".join(sorted(says)))
 @settings(max_examples=300)
 @given(sessions=histories(skew_ms=5_000), data=st.data())
-def test_in_any_order_and_by_skewed_clocks_what_stands_is_what_stands_at_the_broker(
+def test_in_any_order_and_with_skewed_clocks_the_state_is_that_of_the_broker(
     says: frozenset[str], sessions: list[Session], data: st.DataObject
 ) -> None:
     steps = steps_of(data, sessions, are_missing=False)
-    stands = sessions[-1].ended is None
+    is_connected = sessions[-1].ended is None
     assume(len({session.began + session.skew for session in sessions}) == len(sessions))
     note(f"{sessions}\n{steps}")
-    is_online, owner = told(sessions, steps, says)
-    # Where clocks differ, and notices come in another order, the client id may stay its client's.
-    if stands or not any(session.skew for session in sessions):
-        assert is_online is stands
-        assert owner == (USER if stands else "")
+    is_online, owner = outcome(sessions, steps, says)
+    # With different clocks and reordered notices, the client id may stay the client's.
+    if is_connected or not any(session.skew for session in sessions):
+        assert is_online is is_connected
+        assert owner == (USER if is_connected else "")
 
 
 @pytest.mark.parametrize("says", [*SAYS, frozenset()], ids=lambda says: "+".join(sorted(says)))
 @settings(max_examples=300)
 @given(sessions=histories(skew_ms=0), data=st.data())
-def test_where_notices_are_missing_a_connection_that_stands_keeps_its_client_id(
+def test_with_lost_notices_a_live_connection_keeps_its_client_id(
     says: frozenset[str], sessions: list[Session], data: st.DataObject
 ) -> None:
     sessions[-1].ended, sessions[-1].is_replaced = None, False
     steps = steps_of(data, sessions, are_missing=True)
     note(f"{sessions}\n{steps}")
-    is_online, owner = told(sessions, steps, says)
+    is_online, owner = outcome(sessions, steps, says)
     assert owner == USER
     if any(step.kind == "came" and step.index == len(sessions) - 1 for step in steps):
         assert is_online
@@ -175,21 +175,21 @@ LATE = [
 def test_a_late_notice_is_not_about_a_client_that_was_accepted_after_it(
     says: frozenset[str], sessions: list[Session], steps: list[Step]
 ) -> None:
-    _, owner = told(sessions, steps, says)
+    _, owner = outcome(sessions, steps, says)
     assert owner == USER
 
 
 @settings(max_examples=300)
 @given(sessions=histories(skew_ms=0), data=st.data())
-def test_times_alone_are_enough_where_all_clocks_agree(
+def test_times_alone_suffice_if_all_clocks_agree(
     sessions: list[Session], data: st.DataObject
 ) -> None:
     steps = steps_of(data, sessions, are_missing=False)
-    assert told(sessions, steps, frozenset())[0] is (sessions[-1].ended is None)
+    assert outcome(sessions, steps, frozenset())[0] is (sessions[-1].ended is None)
 
 
 def verne(ids: Sessions, now: float, said: str, port: int = 0) -> bool | None:
-    """What VerneMQ says: addresses when a client comes, and nothing of the kind when it leaves."""
+    """A notice of VerneMQ: it has an address when a client connects, and none when it leaves."""
     if said == "asked":
         assert not ids.is_anothers(BROKER, CLIENT, USER, now)
         ids.begin(BROKER, CLIENT, USER, now, f"192.0.2.1:{port}")
@@ -203,14 +203,14 @@ def verne(ids: Sessions, now: float, said: str, port: int = 0) -> bool | None:
     return standing.is_online
 
 
-# What was said, and whether the client is online after that (None: as before).
+# The notices, and whether the client is online after each (None: no change).
 TAKEN_OVER = [
-    # As VerneMQ says it, and with the end of the first connection told late.
+    # As VerneMQ sends them, and with a late end of the first connection.
     [("asked", 1), ("woke", 0), ("came", 1), ("asked", 2), ("gone", 0), ("woke", 0), ("came", 2)],
     [("asked", 1), ("came", 1), ("asked", 2), ("came", 2), ("gone", 0)],
     [("asked", 1), ("asked", 2), ("came", 2), ("came", 1), ("gone", 0)],
     [("asked", 1), ("asked", 2), ("gone", 0), ("came", 2), ("came", 1)],
-    # The session that was kept goes when the next one does not want it.
+    # The kept session ends when the next one does not use it.
     [("asked", 1), ("came", 1), ("offline", 0), ("asked", 2), ("gone", 0), ("came", 2)],
     [("asked", 1), ("came", 1), ("offline", 0), ("asked", 2), ("came", 2), ("gone", 0)],
 ]
@@ -226,7 +226,7 @@ def test_without_times_the_first_connection_ends_first(said: list[tuple[str, int
     assert ids.user_of(BROKER, CLIENT, 2.0) == ""
 
 
-def test_without_times_an_end_that_is_never_told_is_not_waited_for() -> None:
+def test_without_times_a_lost_end_is_not_awaited() -> None:
     ids = Sessions()
     for n, one in enumerate([("asked", 1), ("came", 1), ("asked", 2), ("came", 2)]):
         verne(ids, 0.1 * n, *one)
@@ -251,7 +251,7 @@ def test_another_users_connection_ends_the_one_it_replaced() -> None:
         assert ids.user_of(BROKER, CLIENT, 1.0) == ""
 
 
-def test_a_user_is_online_as_long_as_one_of_its_connections_stands() -> None:
+def test_a_user_is_online_as_long_as_one_of_its_connections_is() -> None:
     ids, said = Sessions(), list[bool | None]()
     for client_id, is_online in (("x", True), ("y", True), ("y", False), ("x", False)):
         at = EPOCH_MS + len(said)
@@ -260,7 +260,7 @@ def test_a_user_is_online_as_long_as_one_of_its_connections_stands() -> None:
     assert said == [True, True, None, False]
 
 
-def test_what_has_ended_long_ago_is_forgotten() -> None:
+def test_old_ended_sessions_are_forgotten() -> None:
     ids = Sessions()
     left = Notice(USER, CLIENT, False, peer="a:1", ended_at=EPOCH_MS)
     ids.note(BROKER, left, 0.0, EPOCH_MS)
@@ -271,7 +271,7 @@ def test_what_has_ended_long_ago_is_forgotten() -> None:
 
 @pytest.mark.parametrize("is_online", [True, False])
 @pytest.mark.parametrize("username", ["", USER])
-def test_what_is_said_of_an_unknown_client_id_is_no_fault(is_online: bool, username: str) -> None:
+def test_a_notice_of_an_unknown_client_id_is_harmless(is_online: bool, username: str) -> None:
     for facts in ({}, {"peer": "a:1"}, {"began_at": EPOCH_MS}, {"ended_at": EPOCH_MS}):
         for is_replaced in (False, True):
             notice = structs.replace(

@@ -1,4 +1,4 @@
-"""What is yet to be written of who is there, while it cannot be."""
+"""Changes of presence that wait while the database is away."""
 
 import asyncio
 from collections.abc import Mapping
@@ -15,11 +15,11 @@ from registry_service.admission.questions import Connect, Notice
 
 
 class Away:
-    """Where a database would be; `says` happens while it is waited for."""
+    """In place of a database; it waits for `says`."""
 
     def __init__(self) -> None:
         self.is_away = True
-        self.told: list[tuple[int, dict[str, bool | None]]] = []
+        self.written: list[tuple[int, dict[str, bool | None]]] = []
 
     def says(self) -> None:
         pass
@@ -31,23 +31,23 @@ class Away:
         await asyncio.sleep(0)
         if self.is_away:
             raise Unavailable("the database cannot be reached")
-        self.told.append((broker_id, {name: is_online for name, (is_online, _) in seen.items()}))
+        self.written.append((broker_id, {name: is_online for name, (is_online, _) in seen.items()}))
         return 0
 
 
-async def test_what_is_newer_is_written_and_no_more_than_there_is_room_for(
+async def test_the_newest_change_is_written_within_a_bounded_memory(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(presence, "MAX_WAITING", 3)
     store = Away()
     waiting = Presence(cast("AccessStore", store), Sessions())
-    # As many as another broker likes take no room from this one.
+    # Changes of another broker take no room from this one.
     waiting.told(2, [Notice(f"{n}", "", True) for n in range(100)], 0.0)
     waiting.told(1, [Notice("a", "", True), Notice("b", "", True)], 0.0)
 
     def says() -> None:
         waiting.told(1, [Notice("b", "", False)], 0.0)
-        # To be let in again says nothing of whether it has come or gone.
+        # Being admitted again does not change whether the client is online.
         waiting.connected(1, Connect("a", "password", ""), 0.0)
         waiting.told(1, [Notice(name, "", True) for name in ("c", "d", "e")], 0.0)
 
@@ -56,5 +56,5 @@ async def test_what_is_newer_is_written_and_no_more_than_there_is_room_for(
     monkeypatch.undo()
     store.is_away = False
     await waiting.write()
-    assert (1, {"a": True, "b": False, "c": True}) in store.told
-    assert sum(len(seen) for _, seen in store.told) == 6
+    assert (1, {"a": True, "b": False, "c": True}) in store.written
+    assert sum(len(seen) for _, seen in store.written) == 6

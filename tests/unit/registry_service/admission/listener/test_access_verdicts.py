@@ -1,4 +1,4 @@
-"""What brokers were told is counted, as Prometheus reads it."""
+"""Verdicts are counted in a metric for Prometheus."""
 
 from prometheus_client import CollectorRegistry, generate_latest
 
@@ -6,7 +6,7 @@ from registry_service.admission.listener.verdicts import Verdicts
 from registry_service.admission.questions import Connect, Publish
 
 
-def test_verdicts_are_counted_by_what_was_asked_and_why_not() -> None:
+def test_verdicts_are_counted_by_question_and_reason() -> None:
     verdicts, registry = Verdicts(), CollectorRegistry()
     registry.register(verdicts)
     verdicts.note("emqx", Connect, "")

@@ -1,8 +1,8 @@
-"""EMQX 5: what its documentation shows is understood, and answered as it says.
+"""EMQX 5: the examples of its documentation are understood, and answered as documented.
 
-The shapes are those of https://docs.emqx.com/en/emqx/latest/access-control/authn/http.html,
-…/authn/acl.html, …/authz/http.html and …/data-integration/webhook.html, with the placeholders that
-these name.
+The requests are those of https://docs.emqx.com/en/emqx/latest/access-control/authn/http.html,
+…/authn/acl.html, …/authz/http.html and …/data-integration/webhook.html, with the placeholders of
+these pages.
 """
 
 import json
@@ -41,7 +41,7 @@ AUTHORIZE = {
     "topic": "iot/device/abc123/x",
     "action": "publish",
 }
-# As the page on webhooks prints what was sent.
+# As printed on the page about webhooks.
 CONNECTED = (
     b'{"username":"undefined","timestamp":1694681417717,"sockname":"127.0.0.1:1883",'
     b'"receive_maximum":32,"proto_ver":5,"proto_name":"MQTT","peername":"127.0.0.1:61003",'
@@ -80,14 +80,14 @@ def answer(operation: str, *verdicts: Verdict) -> DialectReply:
     return OPERATIONS[operation].answer(asked({}), verdicts)
 
 
-def told(operation: str, *verdicts: Verdict) -> Any:
+def answered(operation: str, *verdicts: Verdict) -> Any:
     reply = answer(operation, *verdicts)
-    # Any other status, or another type, would leave it to somebody else.
+    # With any other status or content type EMQX would ask the next authenticator.
     assert (reply.status, reply.content_type) == (200, b"application/json")
     return json.loads(reply.body)
 
 
-def test_a_client_that_connects() -> None:
+def test_a_connecting_client_is_read() -> None:
     assert read("authenticate", AUTHENTICATE) == [Connect("device_abc123", "secret", "emqx_c")]
 
 
@@ -96,22 +96,22 @@ def test_a_client_that_connects() -> None:
     [
         ("publish", "a/b", Publish("device_abc123", "emqx_c", "a/b")),
         ("subscribe", "a/+", Subscribe("device_abc123", "emqx_c", "a/+")),
-        # EMQX takes the share off; what still has one is no share.
+        # EMQX removes the share; a filter that still has one is not a shared subscription.
         ("subscribe", "$share/g/a", Subscribe("device_abc123", "emqx_c", "$share/g/a")),
     ],
 )
-def test_a_client_that_acts(action: str, topic: str, question: Question) -> None:
+def test_an_acting_client_is_read(action: str, topic: str, question: Question) -> None:
     body = AUTHORIZE | {"action": action, "topic": topic, "qos": "1", "retain": "false"}
     assert read("authorize", body) == [question]
 
 
-def test_a_client_that_is_let_in_is_told_what_it_may_do() -> None:
+def test_an_admitted_client_gets_its_rules() -> None:
     verdict = Verdict(
         is_allowed=True,
         grants=Grants(publish=(OWN, "a/b"), subscribe=(OWN,)),
         expires_at=1_654_254_601,
     )
-    assert told("authenticate", verdict) == {
+    assert answered("authenticate", verdict) == {
         "result": "allow",
         "is_superuser": False,
         "expire_at": 1_654_254_601,
@@ -126,7 +126,7 @@ def test_a_client_that_is_let_in_is_told_what_it_may_do() -> None:
 
 @pytest.mark.parametrize("grants", [None, Grants((), ())])
 def test_without_grants_nothing_is_allowed(grants: Grants | None) -> None:
-    assert told("authenticate", Verdict(is_allowed=True, grants=grants)) == {
+    assert answered("authenticate", Verdict(is_allowed=True, grants=grants)) == {
         "result": "allow",
         "is_superuser": False,
         "acl": NOTHING_ELSE,
@@ -134,13 +134,17 @@ def test_without_grants_nothing_is_allowed(grants: Grants | None) -> None:
 
 
 @pytest.mark.parametrize("topic", ["a/${username}", "${clientid}/#", "eq a/#"])
-def test_what_emqx_would_read_otherwise_is_not_granted(topic: str) -> None:
+def test_filters_that_emqx_would_read_differently_are_not_granted(topic: str) -> None:
     verdict = Verdict(is_allowed=True, grants=Grants((topic, OWN), (topic,)))
-    assert [rule["topic"] for rule in told("authenticate", verdict)["acl"]] == [OWN, "#", "$SYS/#"]
+    assert [rule["topic"] for rule in answered("authenticate", verdict)["acl"]] == [
+        OWN,
+        "#",
+        "$SYS/#",
+    ]
 
 
 def matches(topic: str, rule: str) -> bool:
-    """emqx_topic:match/2 on the words of what is asked for: to it "+" and "#" are words too."""
+    """emqx_topic:match/2 on the words of the requested filter, where "+" and "#" are words too."""
     if rule.startswith("eq "):
         return topic == rule.removeprefix("eq ")
     asked, levels = topic.split("/"), rule.split("/")
@@ -165,44 +169,44 @@ def matches(topic: str, rule: str) -> bool:
         # Too many filters would have to be denied.
         (["a/+/+"], "a/x/#", False),
         (["a/+/+"], "a/x/y", False),
-        # What is granted by itself is not denied for the other's sake.
+        # A filter that is granted itself is not denied because of another one.
         (["a/+", "a/#"], "a/#", True),
         (["a/+", "b/+"], "b/x", True),
         (["a/+", "b/+"], "b/#", False),
     ],
 )
-def test_a_plus_is_no_hash(granted: list[str], asked: str, is_allowed: bool) -> None:
+def test_a_plus_does_not_match_a_hash(granted: list[str], asked: str, is_allowed: bool) -> None:
     verdict = Verdict(is_allowed=True, grants=Grants((), tuple(granted)))
-    rules = told("authenticate", verdict)["acl"]
+    rules = answered("authenticate", verdict)["acl"]
     first = next(rule for rule in rules if matches(asked, rule["topic"]))
     assert first["action"] in ("subscribe", "all")
     assert (first["permission"] == "allow") == is_allowed
 
 
-def test_a_plus_is_published_to_as_it_is_granted() -> None:
+def test_a_plus_may_be_published_to_as_it_is_granted() -> None:
     verdict = Verdict(is_allowed=True, grants=Grants(("a/+/+",), ()))
-    assert told("authenticate", verdict)["acl"] == [
+    assert answered("authenticate", verdict)["acl"] == [
         {"permission": "allow", "action": "publish", "topic": "a/+/+"},
         *NOTHING_ELSE,
     ]
 
 
-def test_the_authorizer_says_which() -> None:
-    assert told("authorize", ALLOWED) == {"result": "allow"}
+def test_the_authorizer_allows() -> None:
+    assert answered("authorize", ALLOWED) == {"result": "allow"}
 
 
 @pytest.mark.parametrize("operation", ["authenticate", "authorize"])
 @pytest.mark.parametrize("verdicts", [[], [REFUSED], [UNREADABLE]])
-def test_a_denial_says_so(operation: str, verdicts: list[Verdict]) -> None:
-    assert told(operation, *verdicts) == {"result": "deny"}
+def test_a_denial_is_answered(operation: str, verdicts: list[Verdict]) -> None:
+    assert answered(operation, *verdicts) == {"result": "deny"}
 
 
-def test_clients_come_and_go() -> None:
+def test_notices_of_connections_are_read() -> None:
     came = Notice("undefined", "emqx_c", True, peer="127.0.0.1:61003", began_at=1_694_681_417_714)
     left = Notice("undefined", "emqx_c", False, peer="127.0.0.1:61003", ended_at=1_694_681_417_729)
     assert read("event", CONNECTED) == [came]
     assert read("event", DISCONNECTED) == [left]
-    # Newer versions say when the connection began that has ended.
+    # Newer versions send when the ended connection began.
     sent = DISCONNECTED.replace(b"{", b'{"connected_at":1694681417714,', 1)
     assert read("event", sent) == [structs.replace(left, began_at=1_694_681_417_714)]
     for reason in ("takenover", "discarded"):
@@ -212,8 +216,8 @@ def test_clients_come_and_go() -> None:
 
 @pytest.mark.parametrize("event", ["client.connected", "client.disconnected"])
 @pytest.mark.parametrize("said", [None, "undefined", "", -1, 0, 1e300, "1694681417714"])
-def test_what_is_no_moment_and_no_address_is_not_said(event: str, said: object) -> None:
-    """As of a rule that selects fields that the event, or this version of EMQX, does not have."""
+def test_an_invalid_time_or_address_is_ignored(event: str, said: object) -> None:
+    """For example, a rule selects fields that the event, or this version of EMQX, does not have."""
     times = dict.fromkeys(("connected_at", "disconnected_at", "timestamp"), said)
     body = {"event": event, "clientid": "c", "username": "u", "peername": None, **times}
     assert read("event", body) == [Notice("u", "c", event == "client.connected")]
@@ -232,29 +236,29 @@ def test_a_session_may_outlive_its_connection(said: str, is_kept: bool) -> None:
     assert (came.is_online, came.is_kept) == (True, is_kept)
 
 
-def test_other_events_are_nothing_to_note() -> None:
+def test_other_events_are_ignored() -> None:
     assert read("event", PUBLISHED) == []
 
 
 def test_events_are_never_sent_again() -> None:
     for verdicts in ([], [UNREADABLE]):
-        assert told("event", *verdicts) == {}
+        assert answered("event", *verdicts) == {}
 
 
 @pytest.mark.parametrize("field", sorted(AUTHORIZE))
 @pytest.mark.parametrize("wrong", [None, 1, True, 1.5, [], ["a"], {}])
-def test_a_field_of_the_wrong_type_is_no_question(field: str, wrong: object) -> None:
+def test_a_field_of_the_wrong_type_is_unreadable(field: str, wrong: object) -> None:
     with pytest.raises(Unreadable):
         read("authorize", AUTHORIZE | {field: wrong})
 
 
 @pytest.mark.parametrize("action", ["", "all", "PUBLISH", "Subscribe", "pub"])
-def test_an_action_of_no_kind_is_no_question(action: str) -> None:
+def test_an_unknown_action_is_unreadable(action: str) -> None:
     with pytest.raises(Unreadable):
         read("authorize", AUTHORIZE | {"action": action})
 
 
 @pytest.mark.parametrize("client_id", [".", ".."])
-def test_a_client_id_that_a_url_drops_is_no_question(client_id: str) -> None:
+def test_a_client_id_that_a_url_drops_is_unreadable(client_id: str) -> None:
     with pytest.raises(Unreadable):
         read("authenticate", AUTHENTICATE | {"clientid": client_id})

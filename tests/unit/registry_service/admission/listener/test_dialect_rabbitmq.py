@@ -1,8 +1,8 @@
-"""RabbitMQ: what rabbitmq_auth_backend_http sends is understood, and answered as its README says.
+"""RabbitMQ: requests of rabbitmq_auth_backend_http are understood, and answered as documented.
 
-https://github.com/rabbitmq/rabbitmq-server/tree/main/deps/rabbitmq_auth_backend_http: the
-parameters of its README, to which MQTT clients add `client_id` and `variable_map` as it says there.
-Which queues the MQTT plugin uses for a client: https://www.rabbitmq.com/docs/mqtt.
+https://github.com/rabbitmq/rabbitmq-server/tree/main/deps/rabbitmq_auth_backend_http has the
+parameters, and says that MQTT clients add `client_id` and `variable_map`.
+https://www.rabbitmq.com/docs/mqtt says which queues the MQTT plugin uses for a client.
 """
 
 from urllib.parse import urlencode
@@ -92,7 +92,7 @@ def read(operation: str, fields: dict[str, str], method: str = "post") -> object
         ),
     ],
 )
-def test_what_an_mqtt_client_makes_it_ask(
+def test_requests_about_an_mqtt_client_are_read(
     method: str, operation: str, fields: dict[str, str], question: Question
 ) -> None:
     assert read(operation, fields, method) == [question]
@@ -104,7 +104,7 @@ def test_a_vhost_needs_no_client_id() -> None:
 
 
 @pytest.mark.parametrize("missing", ["username", "password", "client_id"])
-def test_who_does_not_come_over_mqtt_does_not_come_in(missing: str) -> None:
+def test_a_client_of_another_protocol_is_denied(missing: str) -> None:
     with pytest.raises(Unreadable):
         read("user", {name: value for name, value in USER.items() if name != missing})
 
@@ -134,7 +134,7 @@ def test_who_does_not_come_over_mqtt_does_not_come_in(missing: str) -> None:
         ("", "amq.topic", ()),
     ],
 )
-def test_only_what_the_mqtt_plugin_uses_for_this_client(
+def test_only_the_mqtt_plugins_queues_of_this_client_are_allowed(
     resource: str, name: str, permission: str, permissions: tuple[str, ...]
 ) -> None:
     fields = RESOURCE | {"resource": resource, "name": name, "permission": permission}
@@ -143,10 +143,10 @@ def test_only_what_the_mqtt_plugin_uses_for_this_client(
 
 
 @pytest.mark.parametrize("name", ["mqtt-subscription-qos0", "mqtt-subscription-qos1", "mqtt-will-"])
-def test_without_a_client_id_no_queue_is_its_own(name: str) -> None:
+def test_without_a_client_id_no_queue_is_allowed(name: str) -> None:
     assert read("resource", RESOURCE | {"name": name, "client_id": ""}) == []
-    nobody = {key: value for key, value in RESOURCE.items() if key != "client_id"}
-    assert read("resource", nobody | {"name": name}) == []
+    without_id = {key: value for key, value in RESOURCE.items() if key != "client_id"}
+    assert read("resource", without_id | {"name": name}) == []
 
 
 @pytest.mark.parametrize("name", ["amq.direct", "amq.default", "", "orders"])
@@ -156,23 +156,23 @@ def test_topics_of_other_exchanges_are_refused(name: str) -> None:
 
 @pytest.mark.parametrize("operation", ["resource", "topic"])
 @pytest.mark.parametrize("permission", ["", "admin", "READ", "write,read"])
-def test_a_permission_of_no_kind_is_no_question(operation: str, permission: str) -> None:
+def test_an_unknown_permission_is_unreadable(operation: str, permission: str) -> None:
     fields = RESOURCE if operation == "resource" else TOPIC
     with pytest.raises(Unreadable):
         read(operation, fields | {"permission": permission})
 
 
-# What an MQTT client asks for, and whether that is within its own as RabbitMQ understands it.
+# Requests of an MQTT client, and whether RabbitMQ's reading of them is within its own topics.
 KEYS = [
     ("iot/device/abc123/x", True, True),
     ("iot/device/abc123", True, True),
     ("iot/device/abc123/#", False, True),
-    # A client cannot publish there, and a key has a star, which is a letter.
+    # A client cannot publish there; a star in a routing key is a letter.
     ("iot/device/abc123/+/x", True, True),
-    # A level with a dot is several.
+    # A level with a dot is several levels.
     ("iot/device/abc123/a.b", True, True),
     ("iot.device.abc123.x", True, True),
-    # A star is a letter in the topic of a message, and within a level of a subscription.
+    # A star is a letter in the topic of a message, and inside a level of a subscription.
     ("iot/device/abc123/*", True, True),
     ("iot/device/abc123/a*", True, True),
     ("iot/device/abc123/a*b", True, True),
@@ -191,14 +191,14 @@ KEYS = [
     ("iot/device/#", False, False),
     ("iot/device/abc123#", False, False),
     ("$SYS/#", False, False),
-    # It has no shared subscriptions: that is a topic like any.
+    # There are no shared subscriptions: such a filter is an ordinary topic.
     ("$share/group/iot/device/abc123/#", False, False),
     ("", False, False),
 ]
 
 
 @pytest.mark.parametrize(("mqtt", "may_publish", "may_subscribe"), KEYS)
-def test_a_star_and_a_hash_never_widen_what_is_allowed(
+def test_a_star_or_a_hash_never_widens_the_allowed_topics(
     mqtt: str, may_publish: bool, may_subscribe: bool
 ) -> None:
     key = mqtt.replace("/", ".").replace("+", "*")
@@ -216,7 +216,7 @@ def test_a_key_that_mqtt_cannot_have_made_is_refused(key: str) -> None:
 
 
 def amqp_matches(pattern: list[str], words: list[str]) -> bool:
-    """A topic exchange's (AMQP 0-9-1, section 3.1.3.3): "*" is one word, "#" any number."""
+    """A topic exchange's match (AMQP 0-9-1, section 3.1.3.3): "*" is one word, "#" any number."""
     if not pattern:
         return not words
     first, *others = pattern
@@ -234,7 +234,7 @@ PLAIN = st.lists(
 
 
 @given(PATTERNS, PREFIXES, PLAIN)
-def test_what_is_allowed_hears_only_its_own_in_rabbitmq(
+def test_an_allowed_subscription_gets_only_its_own_topics_in_rabbitmq(
     pattern: str, prefix: str, words: list[str]
 ) -> None:
     (question,) = OPERATIONS["topic"].read(
@@ -247,12 +247,12 @@ def test_what_is_allowed_hears_only_its_own_in_rabbitmq(
 
 
 @given(st.text(st.characters(exclude_characters="/", codec="utf-8"), max_size=20))
-def test_what_may_be_published_has_no_wildcard(key: str) -> None:
+def test_a_topic_to_publish_has_no_wildcard(key: str) -> None:
     (question,) = OPERATIONS["topic"].read(asked(TOPIC | {"routing_key": key}))
     assert isinstance(question, Publish)
     assert not (is_topic(question.topic) and set("+#") & set(key))
     assert is_filter(question.topic) or not is_topic(question.topic)
-    # A word is the same word: what is allowed is what RabbitMQ routes there.
+    # Words are compared literally: RabbitMQ routes to exactly the allowed key.
     assert matches(OWN, question.topic) is (
         is_topic(question.topic) and amqp_matches(["iot", "device", "abc123", "#"], key.split("."))
     )
@@ -260,7 +260,7 @@ def test_what_may_be_published_has_no_wildcard(key: str) -> None:
 
 @given(PREFIXES, st.lists(WORDS, min_size=1, max_size=5))
 def test_every_own_topic_may_be_published_to(prefix: str, words: list[str]) -> None:
-    """With whatever letters that mean something elsewhere, but for MQTT's own wildcards."""
+    """Letters with a special meaning elsewhere are allowed, except MQTT's own wildcards."""
     key = prefix + ".".join(words)
     (question,) = OPERATIONS["topic"].read(asked(TOPIC | {"routing_key": key}))
     assert isinstance(question, Publish)
@@ -291,7 +291,7 @@ def test_answers_are_one_word(operation: str, verdicts: list[Verdict], word: byt
         b"username=a;password=b;client_id=c",
     ],
 )
-def test_a_form_that_is_none(query: bytes) -> None:
+def test_an_invalid_form_is_unreadable(query: bytes) -> None:
     for request in (
         Asked({}, query, b""),
         Asked({b"content-type": b"application/x-www-form-urlencoded"}, b"", query),
@@ -300,7 +300,7 @@ def test_a_form_that_is_none(query: bytes) -> None:
             OPERATIONS["user"].read(request)
 
 
-def test_a_body_says_that_it_is_a_form() -> None:
+def test_a_body_needs_the_content_type_of_a_form() -> None:
     for content_type in (b"application/json", b"text/plain", b""):
         with pytest.raises(Unreadable):
             OPERATIONS["user"].read(

@@ -1,7 +1,7 @@
-"""VerneMQ's webhooks: what its documentation shows is understood, and answered as it says.
+"""VerneMQ's webhooks: the examples of its documentation are understood, and answered as documented.
 
-https://docs.vernemq.com/plugin-development/webhookplugins: the payloads and answers that it gives
-as examples. The options of MQTT 5 subscriptions are not on that page; VerneMQ 2 sends them so.
+https://docs.vernemq.com/plugin-development/webhookplugins has the payloads and answers. The options
+of MQTT 5 subscriptions are not on that page; VerneMQ 2 sends them like this.
 """
 
 import json
@@ -118,8 +118,8 @@ def asked(hook: str, body: object) -> Asked:
     return Asked(headers, b"", json.dumps(body).encode())
 
 
-def told(reply: DialectReply) -> Any:
-    # Everything else is an error to VerneMQ.
+def answered(reply: DialectReply) -> Any:
+    # VerneMQ takes any other status or content type for an error.
     assert (reply.status, reply.content_type) == (200, b"application/json")
     return json.loads(reply.body)
 
@@ -130,21 +130,21 @@ def test_hooks(hook: str, body: object, found: list[Question | Notice]) -> None:
 
 
 @pytest.mark.parametrize("hook", QUESTIONS)
-def test_what_is_allowed_is_ok(hook: str) -> None:
+def test_an_allowed_question_is_ok(hook: str) -> None:
     reply = WEBHOOK.answer(asked(hook, {}), [ALLOWED])
-    assert told(reply) == {"result": "ok"}
+    assert answered(reply) == {"result": "ok"}
 
 
 @pytest.mark.parametrize("hook", [*QUESTIONS, "", "on_deliver", "auth_on_everything"])
 @pytest.mark.parametrize("verdicts", [[], [REFUSED], [REFUSED, REFUSED], [UNREADABLE]])
-def test_what_is_not_allowed_is_an_error(hook: str, verdicts: list[Verdict]) -> None:
+def test_a_denied_question_is_an_error(hook: str, verdicts: list[Verdict]) -> None:
     reply = WEBHOOK.answer(asked(hook, {}), verdicts)
-    assert told(reply) == {"result": {"error": "not_allowed"}}
+    assert answered(reply) == {"result": {"error": "not_allowed"}}
     assert not reply.headers
 
 
 @pytest.mark.parametrize("hook", QUESTIONS)
-def test_only_publications_that_are_allowed_are_remembered_and_not_for_long(hook: str) -> None:
+def test_only_allowed_publications_are_cached_and_not_for_long(hook: str) -> None:
     headers = dict(WEBHOOK.answer(asked(hook, {}), [ALLOWED]).headers)
     if hook.startswith("auth_on_publish"):
         assert headers == {b"cache-control": b"max-age=3"}
@@ -153,7 +153,7 @@ def test_only_publications_that_are_allowed_are_remembered_and_not_for_long(hook
 
 
 def test_some_topics_of_several() -> None:
-    assert told(WEBHOOK.answer(asked("auth_on_subscribe", SUBSCRIBE), [ALLOWED, REFUSED])) == {
+    assert answered(WEBHOOK.answer(asked("auth_on_subscribe", SUBSCRIBE), [ALLOWED, REFUSED])) == {
         "result": "ok",
         "topics": [{"topic": "a/b", "qos": 1}, {"topic": "c/d", "qos": 128}],
     }
@@ -161,12 +161,12 @@ def test_some_topics_of_several() -> None:
 
 def test_some_topics_of_several_with_their_options() -> None:
     request = asked("auth_on_subscribe_m5", SUBSCRIBE_M5)
-    assert told(WEBHOOK.answer(request, [REFUSED, ALLOWED])) == {
+    assert answered(WEBHOOK.answer(request, [REFUSED, ALLOWED])) == {
         "result": "ok",
         "modifiers": {
             "topics": [
                 {"topic": "test/topic", "qos": 135},
-                # As the client sent it: the share is VerneMQ's to understand.
+                # As the client sent it, because VerneMQ itself handles the share.
                 {"topic": "$share/group/test/#", "qos": 0, **OPTIONS},
             ]
         },
@@ -174,22 +174,22 @@ def test_some_topics_of_several_with_their_options() -> None:
 
 
 @pytest.mark.parametrize("hook", NOTICES)
-def test_notices_are_taken_whatever_they_are(hook: str) -> None:
+def test_notices_are_always_accepted(hook: str) -> None:
     for verdicts in ([], [UNREADABLE]):
-        assert told(WEBHOOK.answer(asked(hook, {}), verdicts)) == {}
+        assert answered(WEBHOOK.answer(asked(hook, {}), verdicts)) == {}
 
 
 @pytest.mark.parametrize("field", ["username", "password"])
 @pytest.mark.parametrize("hook", ["auth_on_register", "auth_on_register_m5"])
-def test_who_says_nothing_is_nobody(hook: str, field: str) -> None:
+def test_a_client_without_a_username_is_unreadable(hook: str, field: str) -> None:
     with pytest.raises(Unreadable):
         WEBHOOK.read(asked(hook, REGISTER | {field: None}))
 
 
-def test_a_subscription_to_nothing_is_no_question() -> None:
+def test_a_subscription_without_topics_is_unreadable() -> None:
     request = asked("auth_on_subscribe", SUBSCRIBE | {"topics": []})
     assert WEBHOOK.read(request) == []
-    assert told(WEBHOOK.answer(request, [])) == {"result": {"error": "not_allowed"}}
+    assert answered(WEBHOOK.answer(request, [])) == {"result": {"error": "not_allowed"}}
 
 
 @pytest.mark.parametrize(
@@ -207,7 +207,7 @@ def test_a_subscription_to_nothing_is_no_question() -> None:
         [{"topic": "a/b", "qos": 1}, None],
     ],
 )
-def test_topics_of_no_kind_are_no_question(topics: object) -> None:
+def test_topics_of_the_wrong_type_are_unreadable(topics: object) -> None:
     with pytest.raises(Unreadable):
         WEBHOOK.read(asked("auth_on_subscribe", SUBSCRIBE | {"topics": topics}))
 
@@ -216,6 +216,6 @@ def test_topics_of_no_kind_are_no_question(topics: object) -> None:
     "hook",
     ["", "on_deliver", "on_publish", "on_client_online", "auth_on_register_m6", "AUTH_ON_REGISTER"],
 )
-def test_a_hook_that_is_of_no_use_is_no_question(hook: str) -> None:
+def test_a_hook_that_is_not_used_is_unreadable(hook: str) -> None:
     with pytest.raises(Unreadable):
         WEBHOOK.read(asked(hook, REGISTER | SUBSCRIBE | PUBLISH))

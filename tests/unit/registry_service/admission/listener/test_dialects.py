@@ -1,4 +1,4 @@
-"""Whatever is sent, in any dialect, is a question, a notice or unreadable; and never let in."""
+"""Any request in any dialect is a question, a notice or unreadable; reading it admits no client."""
 
 import json
 import re
@@ -38,7 +38,7 @@ HOOKS = [hook.encode() for hook in (*vernemq.QUESTIONS, *vernemq.NOTICES, "", "o
 FORM = b"application/x-www-form-urlencoded"
 JSON = b"application/json"
 
-# What each understands, as a broker would send it.
+# Requests that each dialect understands, as a broker would send them.
 SOUND: list[tuple[str, str, Asked]] = [
     ("emqx", "authenticate", emqx.asked(emqx.AUTHENTICATE)),
     ("emqx", "authorize", emqx.asked(emqx.AUTHORIZE)),
@@ -67,13 +67,13 @@ def operation_of(dialect: str, operation: str) -> Operation:
 
 
 def with_part(sound: Asked, part: bytes) -> Asked:
-    """The same with another body, or another query where it has no body."""
+    """The same request with another body, or another query if it has no body."""
     query, body = (sound.query, part) if sound.body else (part, b"")
     return Asked(sound.headers, query, body)
 
 
 def is_refusal(dialect: str, reply: DialectReply) -> bool:
-    """In the words of the broker."""
+    """Whether the reply is a refusal in the broker's dialect."""
     if dialect == "mosquitto":
         return reply.status == 403 and json.loads(reply.body)["Ok"] is False
     words = {
@@ -100,7 +100,7 @@ def texts_of(found: Question | Notice) -> Iterator[str]:
 
 
 def judge(dialect: str, operation: str, request: Asked) -> bool:
-    """Asks as a listener that knows nobody does; whether it made sense."""
+    """Asks a listener without any subjects; returns whether the request was readable."""
     asked = operation_of(dialect, operation)
     try:
         found = asked.read(request)
@@ -124,7 +124,7 @@ def judge(dialect: str, operation: str, request: Asked) -> bool:
 
 
 @pytest.mark.parametrize(("dialect", "operation", "request_"), SOUND)
-def test_what_brokers_send_makes_sense_and_lets_nobody_in_by_itself(
+def test_requests_of_brokers_are_readable_and_admit_no_unknown_client(
     dialect: str, operation: str, request_: Asked
 ) -> None:
     assert judge(dialect, operation, request_)
@@ -151,7 +151,7 @@ def test_any_bytes_in_any_dialect(
 
 @st.composite
 def spoilt(draw: st.DrawFn) -> tuple[str, str, Asked]:
-    """What a broker sends, with something in the middle of it exchanged."""
+    """A request of a broker with a part of it replaced."""
     dialect, operation, sound = draw(st.sampled_from(SOUND))
     part = sound.body or sound.query
     start = draw(st.integers(0, len(part)))
@@ -161,7 +161,7 @@ def spoilt(draw: st.DrawFn) -> tuple[str, str, Asked]:
 
 
 @given(spoilt())
-def test_what_was_spoilt_on_its_way(spoilt: tuple[str, str, Asked]) -> None:
+def test_damaged_requests(spoilt: tuple[str, str, Asked]) -> None:
     judge(*spoilt)
 
 
@@ -171,8 +171,8 @@ IN_JSON = [
     if sound.headers.get(b"content-type") == JSON
 ]
 NAMES = ("username", "client_id", "clientid", "password")
-# Each for a name or a password: as JSON, and as what a form has.
-NOBODYS = [
+# Values of a username or password: as JSON, and as a form has them.
+INVALID_NAMES = [
     ('"\\u0000"', b"\0"),
     ('"a\\u0000b"', b"a\0b"),
     (json.dumps("a" * (MAX_CHARACTERS + 1)), b"a" * (MAX_CHARACTERS + 1)),
@@ -183,9 +183,9 @@ NOBODYS = [
 ]
 
 
-@pytest.mark.parametrize(("in_json", "in_form"), NOBODYS, ids=range(len(NOBODYS)))
+@pytest.mark.parametrize(("in_json", "in_form"), INVALID_NAMES, ids=range(len(INVALID_NAMES)))
 @pytest.mark.parametrize(("dialect", "operation", "sound"), SOUND)
-def test_names_that_can_be_nobodys(
+def test_names_that_no_client_can_have(
     dialect: str, operation: str, sound: Asked, in_json: str, in_form: bytes
 ) -> None:
     part = sound.body or sound.query
@@ -219,14 +219,12 @@ def test_names_that_can_be_nobodys(
         b"username=a&password=b&clientid=c",
     ],
 )
-def test_what_is_not_the_json_that_it_should_be(
-    dialect: str, operation: str, sound: Asked, body: bytes
-) -> None:
+def test_json_of_the_wrong_form(dialect: str, operation: str, sound: Asked, body: bytes) -> None:
     assert not judge(dialect, operation, Asked(sound.headers, sound.query, body))
 
 
 @pytest.mark.parametrize(("dialect", "operation", "sound"), IN_JSON)
-def test_what_is_not_known_may_nest_and_be_of_any_size(
+def test_unknown_fields_may_be_nested_and_of_any_size(
     dialect: str, operation: str, sound: Asked
 ) -> None:
     assert judge(dialect, operation, sound)

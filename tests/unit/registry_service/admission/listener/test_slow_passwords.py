@@ -1,4 +1,4 @@
-"""Slow hashes are checked in turns: a client that guesses delays no other for long."""
+"""Slow hashes are checked in turns: a client that guesses does not delay others for long."""
 
 import asyncio
 import threading
@@ -17,7 +17,7 @@ from registry_service.passwords import Password
 
 
 class Hashes:
-    """In the place of hashes: each is computed when the test says so, one after the other."""
+    """In place of hashes: each is computed when the test allows it, one after the other."""
 
     def __init__(self) -> None:
         self.computed: list[str] = []
@@ -79,14 +79,14 @@ async def test_no_username_has_more_than_its_share(hashes: Hashes) -> None:
     results = await asyncio.gather(*tasks)
     assert results == [False, False] + [None] * 38
     assert await other is True
-    # What was computed is known: neither a right nor a wrong password is computed again.
+    # Results are cached: neither a right nor a wrong password is computed again.
     assert slow.known(kept("other"), "right") is True
     assert slow.known(kept("guessed"), "0") is False
     assert slow.known(kept("guessed"), "39") is None
     slow.close()
 
 
-async def test_guesses_of_one_username_have_an_end_and_a_device_that_is_known_has_not(
+async def test_guesses_of_one_username_are_limited_and_known_passwords_are_not(
     hashes: Hashes,
 ) -> None:
     slow = SlowPasswords()
@@ -95,7 +95,7 @@ async def test_guesses_of_one_username_have_an_end_and_a_device_that_is_known_ha
     for n in range(MAX_WRONG):
         assert await slow.check(1, "guessed", kept("guessed"), f"{n}") is False
     assert await slow.check(1, "guessed", kept("guessed"), "another") is None
-    # At another broker it is another's guess.
+    # At another broker it counts separately.
     assert await slow.check(2, "guessed", kept("guessed"), "right") is True
     assert slow.known(kept("guessed"), "right") is True
     slow.close()
@@ -115,12 +115,12 @@ async def test_no_broker_takes_the_room_of_another(hashes: Hashes) -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
     for _ in range(10):
         hashes.may_end.release()
-    # Clients that have left hold no turn.
+    # Clients that have left have no turn.
     assert await slow.check(1, "a0", kept("a0"), "right") is True
     slow.close()
 
 
-async def test_a_hash_that_a_library_does_not_take_lets_no_client_in(hashes: Hashes) -> None:
+async def test_a_hash_that_the_library_refuses_admits_no_client(hashes: Hashes) -> None:
     slow = SlowPasswords()
     hashes.may_end.release()
     assert await slow.check(1, "old", kept("old"), "broken") is False

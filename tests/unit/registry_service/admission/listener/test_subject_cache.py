@@ -1,4 +1,4 @@
-"""What is remembered of subjects and client ids, and when it is not believed any more."""
+"""The cached subjects and client ids, and when they are no longer used."""
 
 from typing import Any
 
@@ -28,8 +28,8 @@ def found(*subjects: Subject, claimed: dict[str, frozenset[int]] | None = None) 
     return Found({one.username: one for one in subjects}, claimed or {})
 
 
-# The database: a version of each subject. What is looked up is read at one moment, and told at a
-# later one; changes are made, and heard of later.
+# In place of the database: a version of each subject. A lookup reads at one moment and returns
+# later; changes are committed, and announced later.
 STEPS = st.one_of(
     st.tuples(st.just("begin"), st.sampled_from(USERS)),
     st.tuples(st.just("end"), st.integers(0, 5)),
@@ -42,10 +42,10 @@ STEPS = st.one_of(
 
 @settings(max_examples=1000)
 @given(st.lists(STEPS, max_size=40))
-def test_once_a_change_was_heard_of_nobody_is_as_before(steps: list[tuple[str, Any]]) -> None:
+def test_after_its_announcement_a_change_is_always_visible(steps: list[tuple[str, Any]]) -> None:
     cache = SubjectCache()
     version = dict.fromkeys(USERS, 0)
-    # What was committed when all that was heard of had been.
+    # The committed versions at the time of the last announcement.
     heard = dict(version)
     unheard: list[tuple[set[str], set[str]]] = []
     under_way: list[tuple[Subject, set[str]]] = []
@@ -74,7 +74,7 @@ def test_once_a_change_was_heard_of_nobody_is_as_before(steps: list[tuple[str, A
             assert remembered is None or int(remembered.password.hash) >= heard[user], steps
 
 
-def test_memory_has_an_end() -> None:
+def test_the_cache_is_bounded() -> None:
     cache = SubjectCache()
     cache.remember(found(subject("a")), ["ghost", "a"], cache.begin(), now=0)
     assert cache.subject("a", now=subject_cache.MAX_AGE_S) is not None
@@ -86,13 +86,13 @@ def test_memory_has_an_end() -> None:
     taken = found(claimed={"there": frozenset({1})})
     cache.remember(taken, ["there"], cache.begin(), now=0)
     assert not cache.is_unowned("there", 1, now=0)
-    # To a broker that does not serve it, there is no such device.
+    # A broker that does not serve the device is answered as if the device did not exist.
     assert cache.is_unowned("there", 2, now=0)
     cache.remember(None, ["failed"], cache.begin(), now=0)
     assert not cache.is_unowned("failed", 1, now=0)
 
 
-def test_what_changes_while_it_is_looked_up_is_to_be_looked_up_again() -> None:
+def test_a_subject_that_changes_during_its_lookup_is_looked_up_again() -> None:
     cache = SubjectCache()
     for usernames, fleet_ids, is_whole in (
         ([], [], True),
@@ -109,14 +109,14 @@ def test_what_changes_while_it_is_looked_up_is_to_be_looked_up_again() -> None:
     assert not cache.remember(found(subject("a")), (), spoilt, now=0)
 
 
-def test_a_client_id_is_theirs_until_they_leave() -> None:
+def test_a_client_id_belongs_to_its_user_until_it_disconnects() -> None:
     ids = Sessions()
     assert ids.user_of(1, "c", now=0) == ""
     ids.begin(1, "c", "device_a", now=0)
     ids.begin(1, "", "device_b", now=0)
     assert ids.user_of(1, "c", now=1) == "device_a"
     assert ids.user_of(1, "", now=1) == ""
-    # At another broker it is another's.
+    # At another broker it can belong to another user.
     assert ids.user_of(2, "c", now=1) == ""
     assert ids.user_of(1, "c", now=connections.MAX_AGE_S) == ""
     left = Notice("", "c", is_online=False)
@@ -124,7 +124,7 @@ def test_a_client_id_is_theirs_until_they_leave() -> None:
     assert ids.user_of(1, "c", now=1) == "device_a"
     ids.note(1, left, 1, 1000)
     assert ids.user_of(1, "c", now=1) == ""
-    # Kept, as the broker said when the client came.
+    # The session is kept, as the broker said when the client connected.
     ids.begin(1, "c", "device_a", now=2)
     for notice in (Notice("device_a", "c", is_online=True, is_kept=True), left):
         ids.note(1, notice, 2, 2000)
@@ -133,7 +133,7 @@ def test_a_client_id_is_theirs_until_they_leave() -> None:
     for notice in (Notice("device_a", "c", is_online=True), left):
         ids.note(1, notice, 3, 3000)
     assert ids.user_of(1, "c", now=3) == ""
-    # Whoever takes it over has it, and whose access changes has none.
+    # A user that takes it over has it, and a user whose access changed loses it.
     ids.begin(1, "c", "device_a", now=0)
     ids.begin(1, "d", "device_a", now=0)
     ids.begin(1, "c", "device_b", now=0)
@@ -152,7 +152,7 @@ def test_no_user_and_no_broker_takes_room_from_another(monkeypatch: pytest.Monke
         ids.begin(2, f"c{n}", f"device_{n}", now=0)
         ids.note(2, Notice(f"device_{n}", f"d{n}", is_online=True), 0, 0)
     assert ids.user_of(1, "mine", now=0) == "device_b"
-    # Its own oldest make room.
+    # The user's own oldest ones are dropped.
     assert ids.user_of(1, f"c{9_999 - sessions.MAX_OF_USER}", now=0) == ""
     assert ids.user_of(1, f"c{10_000 - sessions.MAX_OF_USER}", now=0) == "device_a"
     assert ids.user_of(2, "c1", now=0) == ""

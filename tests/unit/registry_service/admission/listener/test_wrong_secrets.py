@@ -1,4 +1,4 @@
-"""Wrong secrets of brokers are counted for a host, which has more than one IPv6 address."""
+"""Wrong broker secrets are counted by host, which may have several IPv6 addresses."""
 
 from typing import Any
 
@@ -6,13 +6,13 @@ from registry_service.admission.listener.wrong_secrets import MAX_WRONG, WrongSe
 
 
 class Lines:
-    """Takes what is to be written to the audit log."""
+    """In place of the audit log."""
 
     def note_by(self, *_: Any, **__: Any) -> None:
         """Writes nothing."""
 
 
-def test_another_address_of_a_host_is_counted_with_it() -> None:
+def test_all_addresses_of_a_host_are_counted_together() -> None:
     wrong_secrets = WrongSecrets(Lines())  # type: ignore[arg-type]
     counted = [
         wrong_secrets.note(f"2001:db8:1:2::{number:x}", 0.0) for number in range(MAX_WRONG + 1)

@@ -1,4 +1,4 @@
-"""Plans for a Mosquitto's dynamic security plugin: where they end, and what they never touch."""
+"""Plans for a Mosquitto's dynamic security plugin: their results, and what they never change."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -58,7 +58,7 @@ ACLS = st.frozensets(st.sampled_from((*limits(), *acls_of(Filters(("a/#",), ("a/
 
 @st.composite
 def plugins(draw: st.DrawFn) -> Plugin:
-    """Ours and others', whole, half-made and tampered with."""
+    """Clients of Mooring and of others: complete, incomplete and changed by others."""
     plugin = filled(draw(FLEETS))
     for name in draw(st.sets(st.sampled_from(ROLES))):
         plugin.roles[name] = draw(ACLS)
@@ -102,7 +102,7 @@ def carried_out(wanted: Iterable[Wanted], plugin: Plugin) -> Plan:
 
 
 @given(FLEETS, plugins())
-def test_a_plan_ends_in_what_is_wanted_and_leaves_what_others_made(
+def test_a_plan_reaches_the_wanted_state_and_keeps_objects_of_others(
     fleet: list[Wanted], plugin: Plugin
 ) -> None:
     before = plugin.copy()
@@ -111,7 +111,7 @@ def test_a_plan_ends_in_what_is_wanted_and_leaves_what_others_made(
     admitted = {one.username: one for one in fleet if one.username not in theirs}
     assert set(made.taken) == {one.username for one in fleet} & theirs.keys()
 
-    # Others' clients are as they were, but for roles of ours that are not any more.
+    # Clients of others are unchanged, except for roles of Mooring that no longer exist.
     assert {name: plugin.clients[name] for name in theirs} == theirs
     assert all(plugin.passwords[name] == before.passwords[name] for name in theirs)
     assert plugin.clients.keys() == theirs.keys() | admitted.keys()
@@ -122,7 +122,8 @@ def test_a_plan_ends_in_what_is_wanted_and_leaves_what_others_made(
         assert plugin.passwords[name] == password_of(one)
         assert plugin.roles[role_of(name)] == acls_of(one.grants)
 
-    # Roles: exactly those that are needed; others' as they were; what others hold of ours is empty.
+    # The roles are exactly the needed ones; others' are unchanged; roles of Mooring that others
+    # hold are empty.
     assert not admitted or plugin.roles[LIMITS] == limits()
     needed = {role_of(name) for name in admitted} | ({LIMITS} if admitted else set())
     for name, acls in plugin.roles.items():
@@ -132,12 +133,12 @@ def test_a_plan_ends_in_what_is_wanted_and_leaves_what_others_made(
     assert plugin.groups.keys() == before.groups.keys()
 
     assert plan(fleet, plugin.actual()).commands == ()
-    # Every role of ours knows who holds it, so that it may be deleted by whomever.
+    # Every role of Mooring has its holders recorded, so that it can be deleted safely.
     assert not {name for name, _ in plugin.unknown if plugin.clients[name].is_ours} & made_by(made)
 
 
 @given(FLEETS, plugins(), st.data())
-def test_a_plan_that_was_interrupted_is_taken_up_to_the_same_end(
+def test_an_interrupted_plan_can_be_continued(
     fleet: list[Wanted], plugin: Plugin, data: st.DataObject
 ) -> None:
     whole, interrupted = plugin.copy(), plugin.copy()
@@ -156,7 +157,7 @@ def test_removals_come_first(before: list[Wanted], after: list[Wanted]) -> None:
     assert "deleteClient" not in names[len(made.removed) :]
 
 
-def test_nothing_is_said_about_who_is_in_step() -> None:
+def test_there_are_no_commands_for_clients_in_step() -> None:
     fleet = [device(f"d{n}") for n in range(5)]
     changed = [*fleet[:4], device("d4", "2")]
     made = plan(changed, filled(fleet).actual())
@@ -164,7 +165,7 @@ def test_nothing_is_said_about_who_is_in_step() -> None:
     assert (made.changed, made.created, made.removed) == (("d4",), (), ())
 
 
-def test_the_password_is_asked_for_only_where_it_is_set() -> None:
+def test_a_password_is_derived_only_if_it_is_set() -> None:
     def never() -> str:
         pytest.fail("it was asked for")
 
@@ -185,11 +186,11 @@ def test_a_password_is_shown_nowhere() -> None:
     assert "swordfish" not in repr(device("a", "swordfish")).replace("made of swordfish", "")
 
 
-def test_a_password_of_which_only_a_hash_is_known_stays_where_it_is() -> None:
+def test_a_password_with_only_a_hash_is_kept() -> None:
     known, hashed = device("a"), replace(device("b"), password=HASH, fingerprint="hash")
     plugin = filled([known, replace(device("b", "theirs"), fingerprint="hash")])
     assert plan([known, hashed], plugin.actual()) == Plan()
-    # It is not known for another client, and no old one is kept in its stead.
+    # Another client has no hash, and no old password is kept for it.
     assert plan([known, hashed], filled([known]).actual()).impossible == ("b",)
     made = plan([known, replace(hashed, fingerprint="another")], plugin.actual())
     assert (made.removed, made.impossible) == (("b",), ("b",))
@@ -209,7 +210,9 @@ def test_a_password_of_which_only_a_hash_is_known_stays_where_it_is() -> None:
         (1_000, 0, True),
     ],
 )
-def test_a_fleet_that_vanishes_is_not_removed(before: int, after: int, is_refused: bool) -> None:
+def test_clients_of_a_vanished_fleet_are_not_removed(
+    before: int, after: int, is_refused: bool
+) -> None:
     plugin = filled(device(f"d{n}") for n in range(before))
     wanted = [*(device(f"d{n}") for n in range(after)), device("new")]
     made = plan(wanted, plugin.actual())
@@ -219,7 +222,7 @@ def test_a_fleet_that_vanishes_is_not_removed(before: int, after: int, is_refuse
         assert (len(made.removed), refusals) == (removals, [])
         return
     assert refusals == [(TooManyRemovals, {"removals": removals, "clients": before})]
-    # Whoever is new is let in all the same, and nobody's role is taken away.
+    # New clients are added all the same, and no role is taken away.
     assert (made.removed, made.created) == ((), ("new",))
     assert not any(plugin.run(made.commands))
     assert len(plugin.clients) == before + 1
@@ -227,19 +230,19 @@ def test_a_fleet_that_vanishes_is_not_removed(before: int, after: int, is_refuse
     assert plan(wanted, plugin.actual()).commands == ()
 
 
-def test_removals_that_somebody_meant_are_carried_out() -> None:
+def test_intended_removals_are_carried_out() -> None:
     fleet = [device(f"d{n:03}") for n in range(200)]
     plugin = filled(fleet)
     meant = tuple(f"d{n:03}" for n in range(100))
     made = plan(fleet[100:], plugin.actual(), confirmed=meant)
     assert (made.removed, made.refusals) == (meant, ())
-    # The others are not removed in their company.
+    # Other clients are not removed with them.
     made = plan([], plugin.actual(), confirmed=meant)
     assert made.removed == meant
     assert [one.usage for one in made.refusals] == [{"removals": 100, "clients": 200}]
 
 
-def test_too_many_clients_are_not_made_but_those_that_are_there_are_kept_in_step() -> None:
+def test_too_many_clients_are_not_added_but_existing_ones_stay_in_step() -> None:
     fleet = [device(f"d{n}") for n in range(MAX_CLIENTS)]
     plugin = filled(fleet[:9])
     assert len(plan(fleet, plugin.actual()).created) == MAX_CLIENTS - 9
@@ -258,7 +261,7 @@ def test_a_role_has_no_line_twice(grants: Filters) -> None:
     assert len(lines) == len(set(lines))
 
 
-def test_what_mqtt_hides_from_wildcards_is_hidden() -> None:
+def test_topics_that_mqtt_hides_from_wildcards_are_denied() -> None:
     denied = {acl.topic for acl in acls_of(Filters(subscribe=("#",))) if not acl.is_allowed}
     assert denied == {"$SYS/#", "$CONTROL/#", "$share/+/$SYS/#", "$share/+/$CONTROL/#"}
     assert Acl("subscribePattern", "$SYS/#") in acls_of(Filters(subscribe=("#", "$SYS/#")))

@@ -1,4 +1,4 @@
-"""What a Mosquitto answers on its control topic is believed only where it is as documented."""
+"""Answers of a Mosquitto on its control topic are accepted only if they are as documented."""
 
 from typing import Any
 
@@ -22,16 +22,16 @@ from registry_service.errors import ControlUnreadable
         b'{"responses": [{"correlationData": "token:0"}, {"correlationData": "token:2"}]}',
         b'{"responses": [{"correlationData": "token:0"}, "token:1"]}',
         b'{"responses": [{"correlationData": "token:0"}, {"correlationData": "token:1"}',
-        # Of a role that was deleted under a client that was created with it (2.0.11).
+        # The answer for a role that was deleted while a client still held it (2.0.11).
         b'{"responses": [{"correlationData": "token:0", "data": "\xf1\x9a$\xfd"}]}',
     ],
 )
-def test_an_answer_that_is_not_as_documented_is_none(payload: bytes) -> None:
+def test_an_undocumented_answer_is_refused(payload: bytes) -> None:
     with pytest.raises(ControlUnreadable):
         _read(payload, "token", 2)
 
 
-def test_answers_are_told_apart_by_their_correlation() -> None:
+def test_answers_are_matched_by_their_correlation() -> None:
     payload = (
         b'{"responses": [{"command": "b", "correlationData": "token:1", "error": "No"},'
         b' {"command": "a", "correlationData": "token:0", "data": {"x": 1}}]}'
@@ -48,7 +48,7 @@ def names(first: int, count: int) -> list[str]:
     return [f"{number:06}" for number in range(first, first + count)]
 
 
-def test_pages_are_asked_for_until_there_are_no_more() -> None:
+def test_pages_are_requested_until_the_last_one() -> None:
     reading = Reading()
     offsets = []
     for _ in range(3):
@@ -80,7 +80,7 @@ def test_pages_are_asked_for_until_there_are_no_more() -> None:
         page(PAGE + 1, *names(PAGE, 2)),  # more than there are
     ],
 )
-def test_lists_that_change_while_they_are_read_are_read_anew(second: dict[str, Any]) -> None:
+def test_lists_that_change_during_reading_are_read_again(second: dict[str, Any]) -> None:
     reading = Reading()
     reading.take("listClients", page(PAGE + 1, *names(0, PAGE)))
     with pytest.raises(Moved):
@@ -102,7 +102,7 @@ def test_lists_that_change_while_they_are_read_are_read_anew(second: dict[str, A
         {"totalCount": 1, "roles": [{"rolename": "a", "acls": [{}]}]},
     ],
 )
-def test_a_list_that_is_not_as_documented_is_none(data: object) -> None:
+def test_an_undocumented_list_is_refused(data: object) -> None:
     with pytest.raises(msgspec.ValidationError):
         Reading().take("listClients", data)
 

@@ -1,4 +1,4 @@
-"""The file that a Mosquitto's dynamic security plugin finds when it first starts."""
+"""The file with which a Mosquitto's dynamic security plugin first starts."""
 
 import base64
 import hashlib
@@ -41,7 +41,7 @@ def filled(wanted: Iterable[Wanted]) -> dict[str, Any]:
 
 
 def held_by(document: dict[str, Any]) -> Actual:
-    """As the plugin lists what it has read."""
+    """The clients, roles and groups that the plugin would list after reading the file."""
     reading = Reading()
     for name, listed in (("listClients", "clients"), ("listRoles", "roles")):
         items = document[listed]
@@ -69,7 +69,7 @@ def test_passwords_are_hashed_as_the_plugin_does_it() -> None:
     assert "of the login" not in json.dumps(document)
 
 
-def test_by_default_nobody_may_anything_but_unsubscribe() -> None:
+def test_by_default_clients_may_only_unsubscribe() -> None:
     document = filled([])
     allowed = [kind for kind, is_allowed in document["defaultACLAccess"].items() if is_allowed]
     assert allowed == ["unsubscribe"]
@@ -81,13 +81,13 @@ def test_by_default_nobody_may_anything_but_unsubscribe() -> None:
     ("text", "salt", "algorithm", "is_held"),
     [
         (MADE, None, None, True),
-        # The plugin takes salts of 12 bytes and no others.
+        # The plugin accepts only salts of 12 bytes.
         (f"$7$250$c2FsdA==${DIGEST}", None, None, False),
         ("$2b$10$" + "a" * 53, None, None, False),
         ("0" * 64, "salt", "sha256", False),
     ],
 )
-def test_a_hash_is_taken_over_where_the_plugin_can_read_it(
+def test_a_hash_is_used_if_the_plugin_can_read_it(
     text: str, salt: str | None, algorithm: str | None, is_held: bool
 ) -> None:
     hashed = read_password_hash(text, salt, algorithm)
@@ -103,12 +103,12 @@ def test_a_hash_is_taken_over_where_the_plugin_can_read_it(
     assert not can_hold(Wanted("a", PasswordHash("none"), "imported", device("a").grants))
 
 
-def test_nobody_is_called_as_the_login() -> None:
+def test_no_client_has_the_name_of_the_login() -> None:
     with pytest.raises(UsernameReserved):
         filled([device("login")])
 
 
-def test_a_file_is_written_whole_for_its_owner_and_over_no_other(tmp_path: Path) -> None:
+def test_a_file_is_written_completely_for_its_owner_and_replaces_no_other(tmp_path: Path) -> None:
     file = tmp_path / "dynamic-security.json"
     before = os.umask(0)
     try:

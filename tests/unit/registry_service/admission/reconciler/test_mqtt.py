@@ -1,4 +1,4 @@
-"""Connections to brokers are closed, however the task that has one ends."""
+"""Connections to brokers are closed, however their task ends."""
 
 import asyncio
 
@@ -13,7 +13,7 @@ async def _taken(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
 
 
 @pytest.mark.parametrize("cancels", [1, 2, 3])
-async def test_a_connection_ends_with_a_task_that_is_cancelled(cancels: int) -> None:
+async def test_a_cancelled_task_closes_its_connection(cancels: int) -> None:
     server = await asyncio.start_server(_taken, "127.0.0.1", 0)
     reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
     begun = asyncio.Event()
