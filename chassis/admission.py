@@ -64,7 +64,7 @@ class RetrySchedule:
     """
 
     def __init__(self) -> None:
-        """Nobody has been sent away yet."""
+        """No client was refused yet."""
         self._last = 0.0
 
     def next(self, drain: Drain, waiting: int, items: int, now: float) -> float:

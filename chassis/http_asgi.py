@@ -30,7 +30,7 @@ class AsgiCycle(RequestResponseCycle):
     def __init__(
         self, connection: AsgiConnection, head: Head, version: str, *, expects: bool
     ) -> None:
-        """`expects` says whether the client waits with the body until it is told to go on."""
+        """`expects` says whether the client waits for `100 Continue` before it sends the body."""
         self._connection = connection
         config = connection.context.config
         super().__init__(

@@ -14,7 +14,7 @@ from chassis.trust import Access
 from gateway.context import context_of
 from gateway.documentation import TITLE
 
-# Taken from the npm package swagger-ui-dist as it is; its licence lies beside it.
+# Copied unchanged from the npm package swagger-ui-dist; its licence is in the same folder.
 SWAGGER_UI_VERSION = "5.35.0"
 SWAGGER_UI = Path(__file__).parent / "static" / "swagger-ui"
 ASSETS = {

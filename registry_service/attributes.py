@@ -1,8 +1,8 @@
-"""What a device says of itself when it registers: the one declaration of these attributes.
+"""The attributes of a device in its registration: the one declaration of them.
 
 Each is a field of `mooring.registry.v1.Registration` and a column of `devices` with the same name.
-How it is checked, which rows and statements have it, and what filters take follows from here and
-from the protos and tables that name it. docs/adding-a-field.md lists the other places.
+Their checks, the rows and statements that contain them, and the filters follow from here and from
+the protos and tables that name them. docs/adding-a-field.md lists the other places.
 """
 
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ from registry_service.tables import devices, expected_devices
 
 
 class Attributes(Struct, frozen=True):
-    """The attributes of one device. A text that the device does not say is empty."""
+    """The attributes of one device. A text that the device does not send is empty."""
 
     # Degrees (WGS 84); both or neither.
     latitude: float | None
@@ -56,9 +56,9 @@ NAMES = Attributes.__struct_fields__
 NOWHERE = (None, None)
 # The attributes that are texts, in order, and their lengths.
 TEXTS: Mapping[str, Length] = _lengths()
-# Those that an operator may say of a device before it registers.
+# Attributes that an operator may set before a device registers.
 EXPECTED = tuple(name for name in NAMES if name in expected_devices.c)
-# Those by which devices are filtered.
+# Attributes by which devices can be filtered.
 FILTERED = tuple(name for name in TEXTS if name in jobs_pb2.DeviceFilter.DESCRIPTOR.fields_by_name)
 
 # The values of all attributes of a message or a struct, in order.
@@ -81,7 +81,7 @@ def read_attributes(message: Any) -> tuple[Any, ...]:
 def check_attribute(name: str, value: str, where: str = "") -> None:
     """Raises `InvalidInput` for a text of another length or with control characters.
 
-    The error names the field `name`, which is in `where`.
+    The error names the field `name` in `where`.
     """
     shortest, longest = TEXTS[name]
     check_text(f"{where}{name}", value, shortest=shortest, longest=longest)

@@ -73,9 +73,9 @@ class WorkerConfig(RegistryDatabaseConfig, MetricsConfig):
 
     # The loops that this process runs, separated by commas; all if there are none.
     worker_loops: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_names)] = ()
-    # How often to look whether a job was started.
+    # The time between two checks for started jobs.
     job_poll_s: float = Field(default=0.5, gt=0)
-    # How long no other process runs jobs after this process' last sign of life.
+    # How long no other process runs jobs after this process has last renewed its lease.
     job_lease_s: float = Field(default=5.0, gt=0)
     # How long a transaction of the role mqtt_reader may last, and how long one of its sessions.
     reader_transaction_s: float = Field(default=15.0, gt=0)

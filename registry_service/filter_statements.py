@@ -17,7 +17,7 @@ class Condition(NamedTuple):
 
 CONDITIONS: dict[str, Condition] = {
     "fleet_id": Condition("text", "device.fleet_id = :fleet_id"),
-    # 0 stands for none.
+    # 0 matches devices without a pin.
     "mqtt_broker_id": Condition(
         "integer",
         "(:mqtt_broker_id = 0 AND device.mqtt_broker_id IS NULL"
@@ -31,7 +31,7 @@ CONDITIONS: dict[str, Condition] = {
     **{name: Condition("text", f"device.{name} = :{name}") for name in FILTERED},
 }
 
-# Whether a device matches; a parameter that is null asks for nothing.
+# Whether a device matches; a parameter that is null matches all.
 MATCHES = " AND ".join(
     f"(CAST(:{name} AS {condition.type}) IS NULL OR {condition.sql})"
     for name, condition in CONDITIONS.items()

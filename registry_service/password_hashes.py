@@ -45,8 +45,7 @@ GO_AUTH = re.compile(r"PBKDF2\$([a-z0-9]+)\$([1-9][0-9]{0,8})\$([^$]+)\$([^$]+)"
 RABBITMQ: Mapping[int, str] = {4 + 32: "rabbitmq_sha256", 4 + 64: "rabbitmq_sha512"}
 SHA512_BYTES = 64
 
-# Those of EMQX and others: hex, with the salt beside it. By the name of the algorithm, the hash's
-# length in bytes.
+# Hashes of EMQX and others: hex, with a separate salt. The hash's length in bytes by algorithm.
 HEX: Mapping[str, int] = {
     "sha256": 32,  # over salt and password
     "sha256_suffix": 32,  # over password and salt
@@ -199,7 +198,7 @@ def _refused(detail: str) -> InvalidInput:
 
 
 def _bytes_in(text: str) -> int:
-    """How many bytes the base64 holds; 0 for what is none."""
+    """The number of bytes in the base64; 0 for invalid base64."""
     try:
         return len(base64.b64decode(text, validate=True))
     except (binascii.Error, ValueError):
@@ -207,7 +206,7 @@ def _bytes_in(text: str) -> int:
 
 
 def _unpadded(text: str) -> bytes:
-    """What base64 without padding holds, which must have no bits to spare."""
+    """The bytes in base64 without padding, whose unused bits must be 0."""
     try:
         found = base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
     except (binascii.Error, ValueError):
@@ -215,7 +214,7 @@ def _unpadded(text: str) -> bytes:
     return found if base64.b64encode(found).rstrip(b"=") == text.encode() else b""
 
 
-# Each says which algorithm made a hash of its form; None of another form.
+# Each returns the algorithm of a hash of its form, or None for a hash of another form.
 _FORMS: tuple[Callable[[str], str | None], ...] = (
     _mosquitto,
     _bcrypt,

@@ -80,7 +80,7 @@ def _is_pbkdf2(kept: str, shown: str) -> bool:
 
 
 def _is_bcrypt(kept: str, shown: str) -> bool:
-    # It looks at 72 bytes, and newer versions refuse more.
+    # bcrypt uses only 72 bytes, and newer versions of the library refuse more.
     secret = shown.encode()[:72]
     # Bits that are not used may be anything; the library refuses what is not 0.
     whole = bytearray(kept.encode())

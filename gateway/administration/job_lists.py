@@ -35,7 +35,7 @@ BATCH_S = 15.0
     reasons=("JOB_NOT_FOUND", "JOB_HAS_FILTER", "JOB_STATE_FORBIDS"),
 )
 async def upload_job_rows(request: CallerRequest, job_id: PathId) -> Job:
-    # Who may not upload hears it before anything is received.
+    # This fails before the upload is received, if the caller may not upload.
     await _add(request.auth, job_id, 0, ())
     content_type = request.headers.get("content-type", "")
     upload = await receive(request.stream(), content_type, ROWS)

@@ -21,7 +21,9 @@ _shown = [column for column in broker_secrets.c if column.name != "secret_hash"]
 
 
 class BrokerSecretStore:
-    """Rows are those of `broker_secrets`, without the hash. A deleted broker's are gone with it."""
+    """Rows are those of `broker_secrets`, without the hash. Deleting a broker deletes its
+    secrets.
+    """
 
     def __init__(self, engine: AsyncEngine) -> None:
         """`engine` connects as mooring_registry."""

@@ -132,10 +132,9 @@ class ImportStore:
     async def import_devices(
         self, devices: Sequence[ImportedDevice], *, is_dry_run: bool
     ) -> list[bool | MooringError]:
-        """Whether each was created (or would be), in order; false for one that was there.
+        """Whether each was created (or would be), in order; false for a device that exists.
 
-        Raises `LostRace` where a broker or fleet that there was has gone meanwhile: then nothing
-        was created.
+        Raises `LostRace` if a broker or fleet was deleted meanwhile: then nothing was created.
         """
         if not devices:
             return []

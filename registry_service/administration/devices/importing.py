@@ -100,11 +100,11 @@ def _password(message: pb.ImportedDevice) -> PasswordHash:
 
 
 def _check_verified(found: PasswordHash) -> None:
-    """Runs once what later connections run, at the least cost of its kind.
+    """Verifies a password once, as later connections do, at the lowest cost of the algorithm.
 
-    Raises `InvalidInput` for a hash that a library does not take, for all that its form says.
+    Raises `InvalidInput` for a hash of a valid form that a library refuses.
     """
     try:
         is_password(Password(found.algorithm, cheapest(found), found.salt), "")
-    except Exception:  # noqa: BLE001 - whatever the library says of it
+    except Exception:  # noqa: BLE001 - libraries raise errors of many kinds
         raise InvalidInput("cannot be verified", field="password_hash") from None

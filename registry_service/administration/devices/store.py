@@ -17,7 +17,7 @@ from registry_service.filter_statements import CONDITIONS
 from registry_service.password_hashes import NONE
 from registry_service.tables import devices
 
-# What is kept of the password before.
+# The columns of the previous password.
 PREVIOUS = ("previous_password_hash", "previous_salt", "previous_until", "previous_broker_ids")
 SECRET = (
     *("mqtt_password_hash", "credential_salt", "credential_key_id", "api_key_hash"),
@@ -52,7 +52,7 @@ class DeviceStore:
         key_id: int | None = None,
         has_short_api_key: bool | None = None,
     ) -> Sequence[sa.Row[Any]]:
-        """In the order of their ids; of one server key, with a short API key or not; None is any.
+        """In the order of their ids; None of an argument allows any device.
 
         `conditions` are those of a filter (`registry_service.device_filter`).
         """
@@ -71,7 +71,7 @@ class DeviceStore:
             return (await connection.execute(page)).all()
 
     async def update(self, uuid: str, columns: Mapping[str, Any], within: Fleets) -> sa.Row[Any]:
-        """Changes the columns named; what is so already is left alone, and not checked again.
+        """Changes the named columns; values that stay the same are not checked again.
 
         Raises `DeviceNotFound`, `BrokerUnknown`, `BrokerNotAllowed`.
         """

@@ -27,7 +27,7 @@ class ExpectedDeviceServicer(expected_devices_pb2_grpc.ExpectedDeviceServiceServ
     """After a change has returned, all registrations follow it."""
 
     def __init__(self, store: ExpectedDeviceStore) -> None:
-        """`store` holds what is expected."""
+        """`store` holds the expected devices."""
         self._store = store
 
     @allows(WithinFleets(Access.OPERATOR))
@@ -97,7 +97,7 @@ def _existing(uuid: str) -> str:
 
 
 def _row(index: int, item: pb.ExpectedDevice) -> dict[str, Any]:
-    """The item as columns, and which it is."""
+    """The index of the item, and the item as columns."""
     where = f"expected_devices[{index}]."
     check_identifier(f"{where}uuid", item.uuid)
     check_identifier(f"{where}fleet_id", item.fleet_id)

@@ -32,13 +32,13 @@ CHUNK = 1_000
 
 _columns = [column for column in expected_devices.c if column.name != "id"]
 
-# Registering notes arrivals in this table, so it holds a lock on it for as long as its statement
-# runs, and has it before it looks. This one waits for those, and those that come wait for it: what
-# it sees of the devices holds, and what it writes is seen by every registration after it.
-TAKE_TURNS = sa.text("LOCK TABLE expected_devices IN SHARE ROW EXCLUSIVE MODE")
+# A statement that registers devices updates this table, so it locks the table before it reads,
+# until its end. This lock waits for such statements, and later ones wait for it. So what this
+# transaction reads of the devices stays true, and every later registration sees what it writes.
+LOCK_TABLE = sa.text("LOCK TABLE expected_devices IN SHARE ROW EXCLUSIVE MODE")
 
-# Inserts what nothing forbids; returns all, the others with the reason, and the time. Whoever is
-# restricted to fleets does not learn who has a uuid that is not theirs.
+# Inserts the rows without a refusal; returns all rows, with the reason or the time. An actor that
+# is restricted to fleets does not learn the owner of a uuid of another fleet.
 CREATE = sa.text(f"""
 WITH given AS MATERIALIZED (
     SELECT * FROM json_to_recordset(:rows) AS given (
@@ -107,10 +107,10 @@ class ExpectedDeviceStore:
     async def create(
         self, rows: Sequence[Mapping[str, Any]], within: Fleets
     ) -> dict[int, MooringError | datetime]:
-        """When which of them, by their `index`, were made, or why they were not.
+        """When each was created, by its `index`, or why it was not.
 
-        They are made CHUNK at a time. Raises `LostRace` where a broker or a fleet that there was
-        has gone meanwhile, or `Unavailable`: then what was made before stays.
+        They are created CHUNK at a time. Raises `LostRace` if a broker or a fleet was deleted
+        meanwhile, or `Unavailable`: earlier chunks stay created then.
         """
         outcomes: dict[int, MooringError | datetime] = {}
         for begin in range(0, len(rows), CHUNK):
@@ -124,7 +124,7 @@ class ExpectedDeviceStore:
         try:
             async with writing(self._engine) as connection:
                 places = await places_left(connection)
-                await connection.execute(TAKE_TURNS)
+                await connection.execute(LOCK_TABLE)
                 found = await connection.execute(CREATE, {**asked, "places": places})
                 outcomes = {index: FACTS[why] if why else at for index, why, at in found.all()}
                 made = [row for row in rows if isinstance(outcomes[row["index"]], datetime)]
@@ -150,7 +150,7 @@ class ExpectedDeviceStore:
         fleet_id: str | None = None,
         registered: bool | None = None,
     ) -> Sequence[sa.Row[Any]]:
-        """In the order of their uuids; None filters nothing."""
+        """In the order of their uuids; None of an argument filters nothing."""
         query = sa.select(*_columns)
         if uuid is not None:
             query = query.where(expected_devices.c.uuid > uuid)
@@ -168,7 +168,7 @@ class ExpectedDeviceStore:
         """Raises `ExpectedDeviceNotFound`."""
         delete = sa.delete(expected_devices).where(_is(uuid, within)).returning(*_columns)
         async with writing(self._engine) as connection:
-            await connection.execute(TAKE_TURNS)
+            await connection.execute(LOCK_TABLE)
             row = _found((await connection.execute(delete)).one_or_none())
             named = {
                 column.name: value

@@ -33,8 +33,8 @@ BELONGINGS: dict[str, tuple[sa.Column[Any], sa.Column[Any]]] = {
     "keys": (provisioning_keys.c.id, provisioning_keys.c.id),
 }
 
-# Whoever deletes a key or a fleet has the database look for what refers to it; what it knows of how
-# many devices a fleet has is of before they went, and by that it might look through all there are.
+# Deleting a key or a fleet makes the database search for rows that refer to it. Its statistics
+# still count the deleted devices of the fleet, so it might choose to scan the whole table.
 BY_INDEX = sa.text("SET LOCAL enable_seqscan = off")
 
 
@@ -46,15 +46,15 @@ class FleetRemovalStore:
         self._engine = engine
 
     async def delete_chunk(self, fleet_id: str, which: str, after: Key | None) -> Key | None:
-        """Deletes the next of one of `BELONGINGS`, behind the one that is called `after`.
+        """Deletes the next rows of one of `BELONGINGS`, after the row `after`.
 
-        Returns the last of them if there may be more. What something else refers to stays.
+        Returns the last of them if there may be more. Rows that others refer to stay.
         """
         key, name = BELONGINGS[which]
         table = key.table
         chosen = sa.select(key).where(table.c.fleet_id == fleet_id).order_by(key).limit(CHUNK)
         if after is not None:
-            # Not from the beginning: the database would read through all rows that were just
+            # Not from the beginning, because the database would scan all rows that were just
             # deleted.
             chosen = chosen.where(key > after)
         locked = chosen.with_for_update().cte("chosen").prefix_with("MATERIALIZED")
@@ -71,7 +71,7 @@ class FleetRemovalStore:
         return max(row[0] for row in gone) if len(gone) == CHUNK else None
 
     async def delete(self, fleet_id: str) -> None:
-        """Removes it from tokens that are restricted to it too. Raises `FleetNotFound`,
+        """Also removes the fleet from tokens that are restricted to it. Raises `FleetNotFound`,
         `FleetInUse`.
         """
         await self._require_unused(fleet_id)

@@ -100,7 +100,7 @@ class FleetServicer(fleets_pb2_grpc.FleetServiceServicer):
         return fleet
 
     async def _empty(self, fleet_id: str, ends: float) -> None:
-        """Deletes what the fleet has, until the running loop's clock is at `ends`."""
+        """Deletes the contents of the fleet until `ends`, a time of the running loop's clock."""
         for which in BELONGINGS:
             after: Key | None = None
             while True:
@@ -155,7 +155,7 @@ def rollout_proto(row: sa.Row[Any]) -> pb.Rollout | None:
 
 
 def fleet_proto(row: sa.Row[Any]) -> pb.Fleet:
-    """A fleet as the store has it."""
+    """A fleet from the store as a message."""
     allowed = pb.AllowedBrokers(broker_ids=row.allowed_ids) if row.is_restricted else None
     return pb.Fleet(
         id=row.id,

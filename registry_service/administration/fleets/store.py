@@ -50,7 +50,7 @@ KEPT_FROM_RESTRICTED = {
 class FleetStore:
     """Rows are those of `fleets`, with the brokers it is restricted to as `allowed_ids`.
 
-    Of fleets that are not among `within` there are none.
+    Fleets that are not among `within` do not exist for callers.
     """
 
     def __init__(self, engine: AsyncEngine) -> None:
@@ -60,7 +60,7 @@ class FleetStore:
     async def create(
         self, columns: Mapping[str, Any], allowed_ids: Iterable[int] | None
     ) -> sa.Row[Any]:
-        """Restricted unless `allowed_ids` is None.
+        """The fleet is restricted unless `allowed_ids` is None.
 
         Raises `FleetIdTaken`, `UuidPrefixTaken`, `BrokerUnknown`, `BrokerNotAllowed`.
         """
@@ -113,12 +113,11 @@ class FleetStore:
     async def update(
         self, fleet_id: str, columns: Mapping[str, Any], within: Fleets
     ) -> sa.Row[Any]:
-        """Changes the columns named; `allowed_ids` stands for the brokers it is restricted to.
+        """Changes the named columns; `allowed_ids` are the brokers that the fleet is restricted to.
 
-        What is so already is left alone, and not checked again.
-        Raises `FleetNotFound`, `UuidPrefixTaken`, `BrokerUnknown`, `BrokerNotAllowed` where
-        its own broker would be none of those, and `Forbidden` where an actor that is restricted to
-        fleets would change what restricts it.
+        Values that stay the same are not checked again. Raises `FleetNotFound`, `UuidPrefixTaken`
+        and `BrokerUnknown`; `BrokerNotAllowed` if the fleet's own broker would not be allowed; and
+        `Forbidden` if an actor that is restricted to fleets would change the restriction.
         """
         try:
             async with writing(self._engine) as connection:
@@ -157,7 +156,7 @@ class FleetStore:
 
 
 def _changed(fleet: sa.Row[Any], columns: Mapping[str, Any]) -> dict[str, Any]:
-    """The columns in which the fleet differs."""
+    """The columns with new values."""
     before = fleet._asdict()
     before["allowed_ids"] = set(fleet.allowed_ids or ()) if fleet.is_restricted else None
     after = dict(columns)
@@ -193,8 +192,8 @@ async def fleet_of(
 ) -> sa.Row[Any]:
     """The whole fleet. Raises `FleetNotFound`.
 
-    `is_locked` is for changes, which take turns: SQL takes none, and the row's lock keeps what is
-    read true to the commit.
+    For changes, `is_locked` locks the row, so that what is read stays true until the commit, also
+    if SQL changes the fleet.
     """
     if "\0" in fleet_id:
         raise FleetNotFound("there is no such fleet")
@@ -211,9 +210,9 @@ async def fleet_of(
 async def _require_free(
     connection: AsyncConnection, fleet_id: str, uuid_prefix: str | None
 ) -> None:
-    """Raises `UuidPrefixTaken` where another fleet's prefix and this are for the same uuids.
+    """Raises `UuidPrefixTaken` if this prefix and another fleet's overlap.
 
-    Changes of fleets take turns, so it stays so.
+    Changes of fleets run one after the other, so the result stays true.
     """
     if uuid_prefix is None:
         return
@@ -238,7 +237,7 @@ async def _allow(
 
 
 def _named(error: IntegrityError) -> Exception:
-    """The error that a violated constraint stands for."""
+    """The error for a violated constraint."""
     if isinstance(error.orig, UniqueViolation):
         return FleetIdTaken("another fleet has this id", field="id")
     if isinstance(error.orig, ForeignKeyViolation):

@@ -47,7 +47,7 @@ _passed = (
 class ProvisioningKeyStore:
     """Rows are those of `provisioning_keys`, without the hash, with `allowed_uuid_count`.
 
-    Of keys whose fleets are not among `within` there are none.
+    Keys of fleets that are not among `within` do not exist for callers.
     """
 
     def __init__(self, engine: AsyncEngine) -> None:
@@ -90,7 +90,9 @@ class ProvisioningKeyStore:
         fleet_id: str | None = None,
         is_active: bool | None = None,
     ) -> Sequence[sa.Row[Any]]:
-        """In the order of their ids, and without `allowed_uuids`; None filters nothing."""
+        """In the order of their ids, and without `allowed_uuids`; None of an argument filters
+        nothing.
+        """
         query = sa.select(*_listed).where(is_within(provisioning_keys.c.fleet_id, within))
         if key_id is not None:
             query = query.where(provisioning_keys.c.id > key_id)
@@ -103,10 +105,9 @@ class ProvisioningKeyStore:
             return (await connection.execute(query)).all()
 
     async def update(self, key_id: UUID, columns: Mapping[str, Any], within: Fleets) -> sa.Row[Any]:
-        """Changes the columns named.
+        """Changes the named columns.
 
-        Raises `ProvisioningKeyNotFound`, `BrokerUnknown`, `BrokerNotAllowed`,
-        `MaxDevicesBelowUse`.
+        Raises `ProvisioningKeyNotFound`, `BrokerUnknown`, `BrokerNotAllowed`, `MaxDevicesBelowUse`.
         """
         locked = sa.select(*_whole).with_for_update(key_share=True)
         try:
@@ -131,7 +132,7 @@ class ProvisioningKeyStore:
             raise _fact(error) from None
 
     async def revoke(self, key_id: UUID, within: Fleets) -> str:
-        """The key's fleet. Raises `ProvisioningKeyNotFound`."""
+        """Returns the key's fleet. Raises `ProvisioningKeyNotFound`."""
         locked = sa.select(*_listed).with_for_update(key_share=True)
         update = (
             sa.update(provisioning_keys)
@@ -154,10 +155,10 @@ class ProvisioningKeyStore:
     async def deactivate_devices_after(
         self, device_id: int, key_id: UUID, fleet_id: str
     ) -> tuple[int, int | None]:
-        """How many were deactivated of the next of a fleet's devices, and the last one's id.
+        """Deactivates the key's devices among the next of a fleet; returns their number, and the id
+        of the last device that was read, or None at the end.
 
-        None after the last of all. It goes through the fleet in the order of its index: one by
-        key would cost every registration.
+        It uses the index by fleet, because an index by key would slow down every registration.
         """
         theirs = sa.select(_passed.c.id).where(
             _passed.c.provisioned_by_key_id == key_id, _passed.c.is_active
@@ -216,7 +217,7 @@ def _no_fleet() -> FleetUnknown:
 
 
 def _plain(value: Any) -> Any:
-    """A column's value as an operator names it: the driver makes objects of networks."""
+    """A column's value as operators write it: the driver returns objects for networks."""
     return [str(item) for item in value] if isinstance(value, list) else value
 
 
@@ -229,7 +230,7 @@ def _json(columns: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _fact(error: IntegrityError) -> Exception:
-    """The error that a violated constraint stands for."""
+    """The error for a violated constraint."""
     diagnosis = getattr(error.orig, "diag", None)
     match diagnosis and diagnosis.constraint_name:
         case "provisioning_keys_fleet_id_fkey":

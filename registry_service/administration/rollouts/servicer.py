@@ -18,7 +18,7 @@ class RolloutServicer(rollouts_pb2_grpc.RolloutServiceServicer):
     """Changes take effect at the next resolution of each device."""
 
     def __init__(self, store: RolloutStore, fleets: FleetStore) -> None:
-        """`store` changes what `fleets` holds."""
+        """`store` changes the rollouts of the fleets in `fleets`."""
         self._store = store
         self._fleets = fleets
 

@@ -78,7 +78,7 @@ class RolloutStore:
     async def _changing(
         self, fleet_id: str, within: Fleets
     ) -> AsyncIterator[tuple[AsyncConnection, Row]]:
-        """A transaction, and the fleet, which is locked."""
+        """A transaction, and the locked fleet."""
         try:
             async with writing(self._engine) as connection:
                 await take_turns(connection, PLACEMENT)
@@ -99,7 +99,9 @@ def require_rollout(fleet: Row) -> None:
 async def _require_target(
     connection: AsyncConnection, fleet: Row, broker_id: int, within: Fleets
 ) -> None:
-    """Devices that are reached must be served there, or widening would be no test of it."""
+    """The target must serve the devices that are reached, otherwise a wave would be no
+    test of it.
+    """
     await require_allowed(connection, fleet.id, broker_id, within, field="broker_id")
     query = sa.select(brokers.c.is_active).where(brokers.c.id == broker_id)
     if not await connection.scalar(query):
@@ -109,7 +111,7 @@ async def _require_target(
 async def _written(
     connection: AsyncConnection, action: str, before: Row, values: dict[str, Any]
 ) -> Row:
-    """The fleet once `values` are written."""
+    """Writes `values`; returns the changed fleet."""
     await connection.execute(sa.update(fleets).where(fleets.c.id == before.id).values(values))
     after = await fleet_of(connection, before.id)
     await audit.record(connection, action, after.id, before=_told(before), after=_told(after))

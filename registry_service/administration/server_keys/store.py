@@ -11,7 +11,7 @@ from registry_service.administration.devices.store import PREVIOUS, password_end
 from registry_service.password_hashes import NONE
 from registry_service.tables import devices
 
-# Devices that one transaction looks at; those that it changes wait for it.
+# The number of devices that one transaction reads; changes of these devices wait for it.
 WINDOW = 5_000
 
 _has_password = devices.c.password_algorithm != NONE
@@ -19,7 +19,7 @@ _has_password = devices.c.password_algorithm != NONE
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """How many devices' credentials a key has made."""
+    """The number of devices with credentials from a key."""
 
     devices: int = 0
     disabled_devices: int = 0
@@ -41,15 +41,15 @@ class Ended:
 
 
 class ServerKeyStore:
-    """Devices that were imported and have not registered use none."""
+    """Imported devices that have not registered use no server key."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         """`engine` connects as mooring_registry."""
         self._engine = engine
 
     async def usage(self) -> dict[int, Usage]:
-        """By the id of the key. It reads an index of all devices: some tenths of a second for a
-        million.
+        """The usage by the id of the key. It reads an index of all devices, which takes some tenths
+        of a second for a million.
         """
         key_id, is_active = devices.c.credential_key_id, devices.c.is_active
         query = (
@@ -66,10 +66,10 @@ class ServerKeyStore:
         }
 
     async def end_passwords(self, key_id: int, after: int) -> Ended:
-        """Ends the passwords that the key has made for the next devices behind the id `after`.
+        """Ends the passwords from the key of the next devices after the id `after`.
 
-        Ends all previous passwords too, because their keys are not stored. A transaction, safe to
-        repeat.
+        Ends all their previous passwords too, because the keys of these are not stored. It is one
+        transaction, which may be repeated.
         """
         window = sa.select(devices.c.id).where(devices.c.id > after).order_by(devices.c.id)
         upto = sa.select(sa.func.max(window.limit(WINDOW).subquery().c.id))
@@ -113,7 +113,7 @@ class ServerKeyStore:
         return ended
 
     async def passwords_left(self, key_id: int) -> int:
-        """How many devices have a password that the key has made."""
+        """The number of devices with a password from the key."""
         query = sa.select(sa.func.count()).where(
             devices.c.credential_key_id == key_id, _has_password
         )

@@ -80,7 +80,7 @@ class ServiceAccountStore:
     async def update(
         self, account_id: UUID, columns: Mapping[str, Any], if_revision: Collection[int]
     ) -> sa.Row[Any]:
-        """Changes the columns named; what is so already changes nothing and ends no session.
+        """Changes the named columns; values that stay the same end no session.
 
         Raises `ServiceAccountNotFound`, `BrokerUnknown`, `LostRace`.
         """

@@ -50,7 +50,7 @@ class LastUse:
                 await self._save(due(self._used, self._written, now), now)
 
     async def close(self) -> None:
-        """Writes what is left, if it can."""
+        """Writes the remaining uses, if possible."""
         with contextlib.suppress(Unavailable):
             await self._save(dict(self._used), datetime.now(UTC))
 

@@ -45,12 +45,12 @@ class TokenStore:
         max_devices: int | None = None,
         is_first: bool = False,
     ) -> sa.Row[Any]:
-        """The new row, without the hash; restricted unless `fleet_ids` is None.
+        """Returns the new row without the hash. The token is restricted unless `fleet_ids` is None.
 
-        It may name `max_devices`; None is any number. With `is_first` it is made only where no
-        admin's token is good, however many calls ask for that at once.
+        `max_devices` is its quota; None is any number. With `is_first` it is created only if there
+        is no valid token of an admin, also if several calls ask for that at once.
 
-        Raises `FleetUnknown`, and `Conflict` where it would not be the first.
+        Raises `FleetUnknown`, and `Conflict` if it would not be the first.
         """
         insert = (
             sa.insert(api_tokens)
@@ -143,7 +143,9 @@ class TokenStore:
             return (await connection.execute(sa.select(api_tokens).where(_is_good))).all()
 
     async def note_use(self, used_at: Mapping[UUID, datetime]) -> None:
-        """When tokens were last used; an earlier time than is known changes nothing."""
+        """Records the last uses of tokens; an earlier time than the recorded one changes
+        nothing.
+        """
         noted = (
             sa.func.unnest(
                 sa.cast(list(used_at), sa.ARRAY(sa.Uuid)),
@@ -183,9 +185,11 @@ async def _require_no_admin(connection: AsyncConnection) -> None:
 
 
 async def _require_fleets(connection: AsyncConnection, fleet_ids: Sequence[str]) -> None:
-    """Raises `FleetUnknown` for the first that there is not: a typing error sees nothing.
+    """Raises `FleetUnknown` for the first unknown fleet, because a misspelt id would restrict the
+    token to nothing.
 
-    None of them goes before the token is there to be taken out of.
+    The rows are locked, so that no fleet is deleted before the token exists: deleting a fleet
+    removes it from all tokens.
     """
     query = sa.select(fleets.c.id).where(fleets.c.id.in_(fleet_ids)).order_by(fleets.c.id)
     query = query.with_for_update(read=True, key_share=True)

@@ -47,7 +47,7 @@ class Move:
 
 @dataclass(frozen=True)
 class Check:
-    """How many rows would have which outcome; and the moves, the most frequent first."""
+    """The number of rows with each outcome; and the moves, the most frequent first."""
 
     outcomes: Mapping[str, int]
     moves: Sequence[Move]
@@ -85,17 +85,17 @@ class Destinations:
     """Resolves placements with the broker service."""
 
     def __init__(self, broker_service: ServiceClient) -> None:
-        """`broker_service` is asked as few times as there is room for placements in a call."""
+        """`broker_service` is called with as many placements at once as a call may have."""
         self._broker_service = broker_service
         self._stub = resolution_pb2_grpc.ResolutionServiceStub(broker_service.channel)
 
     async def of(
         self, placings: Sequence[Placing], version: str, deadline: float
     ) -> dict[Placing, Destination]:
-        """`version` is placement_version as it was read with them.
+        """`version` is the placement_version that was read with them.
 
-        Raises what the broker service raises, and `Unavailable` where it answers for one of them
-        that it does not know it yet.
+        Raises what the broker service raises, and `Unavailable` if it does not know one of them
+        yet.
         """
         found: dict[Placing, Destination] = {}
         for begin in range(0, len(placings), MAX_SUBJECTS):

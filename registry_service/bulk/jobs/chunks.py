@@ -12,7 +12,7 @@ SPAN = 100_000
 
 @dataclass(frozen=True, slots=True)
 class Extent:
-    """Rows with numbers above `reached`, up to `until`, `size` of them at most."""
+    """The next rows after the number `reached`, up to `until`, at most `size` of them."""
 
     reached: int
     until: int

@@ -9,11 +9,11 @@ from registry_service.errors import JobStateForbids
 class State(StrEnum):
     """The state of a job."""
 
-    DRAFT = "draft"  # nothing yet: it can be checked, and its list uploaded
+    DRAFT = "draft"  # nothing was done yet: it can be checked, and its list uploaded
     RUNNING = "running"
     PAUSED = "paused"  # until it is resumed
     DONE = "done"
-    CANCELLED = "cancelled"  # what it has written stays, until it is undone
+    CANCELLED = "cancelled"  # its changes stay until it is undone
 
 
 class Action(StrEnum):

@@ -31,7 +31,7 @@ ALL = (PENDING, MOVED, UNCHANGED, UNDONE, CHANGED_SINCE, NOT_RESTORED, *REFUSALS
 
 
 def tallied(before: dict[str, int], gained: dict[str, int], lost: str | None) -> dict[str, int]:
-    """How many rows have which outcome, after a chunk whose rows came from `lost`."""
+    """The number of rows with each outcome, after a chunk whose rows had the outcome `lost`."""
     after = dict(before)
     for outcome, count in gained.items():
         after[outcome] = after.get(outcome, 0) + count

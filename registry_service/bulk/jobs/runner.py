@@ -39,7 +39,9 @@ class Runner:
         self._size = FIRST_SIZE
 
     async def run(self) -> bool:
-        """Runs one chunk of each running job; whether there was any. Raises `Unavailable`."""
+        """Runs one chunk of each running job; returns whether there was any. Raises
+        `Unavailable`.
+        """
         running = await self._store.running()
         RUNNING.set(len(running))
         if not running:
@@ -76,7 +78,7 @@ class Runner:
             log.info("a chunk is repeated", job_id=job_id)
             return
         except DBAPIError as error:
-            # It would fail again and again, and the other jobs would wait.
+            # Otherwise it would fail repeatedly, and the other jobs would wait.
             log.exception("a job cannot go on", job_id=job_id, **described(error))
             await self._store.fail(job_id, "a fault of Mooring, which is in the log")
             return
@@ -95,7 +97,7 @@ async def running_jobs(
     """Yields a loop's turn; at the end of the block another process may run jobs at once.
 
     `holder` names this process, which runs jobs while it has the lease. `lease_s` is how long no
-    other process runs jobs after its last sign of life; `interval_s` is how often it looks for
+    other process runs jobs after its last renewal; `interval_s` is the time between two checks for
     jobs.
     """
     runner = Runner(WorkStore(engine, lease_s), holder)

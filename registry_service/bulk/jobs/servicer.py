@@ -41,10 +41,10 @@ MAX_DETAIL = 200
 
 
 class JobServicer(jobs_pb2_grpc.JobServiceServicer):
-    """A worker does what is started here."""
+    """A worker runs the jobs that are started here."""
 
     def __init__(self, store: JobStore, destinations: Destinations) -> None:
-        """`store` holds the jobs; `destinations` says where devices would go."""
+        """`store` holds the jobs; `destinations` resolves where devices would go."""
         self._store = store
         self._destinations = destinations
 
@@ -114,7 +114,7 @@ class JobServicer(jobs_pb2_grpc.JobServiceServicer):
 
     @allows(Access.VIEWER)
     async def CheckJob(self, request: pb.CheckJobRequest, context: Context) -> pb.CheckJobResponse:
-        """Of a list, what is pending. Raises `JobNotFound`, `Unavailable`."""
+        """For a list, it checks the pending rows. Raises `JobNotFound`, `Unavailable`."""
         job = await self._store.job(request.id)
         groups, version = await self._store.groups(job)
         moved = [group for group in groups if group.outcome == outcomes.MOVED]
@@ -170,7 +170,7 @@ def _check_broker(field: str, broker_id: int) -> None:
 
 
 def _row(row: pb.NewJobRow, usual_broker_id: int | None) -> dict[str, Any]:
-    """The row as it is stored. What is wrong with the device's part is for the row to say."""
+    """The row as it is stored, with its fault if the device is invalid."""
     check_range("rows.line", row.line, 1, MAX_LINE)
     fault = row.fault[:MAX_DETAIL].replace("\0", "")
     uuid, target = row.device_uuid, usual_broker_id
@@ -226,7 +226,7 @@ def _row_proto(job: Job, row: sa.Row[Any], verdict: sa.Row[Any] | None) -> pb.Jo
 def _check_proto(job: Job, check: Check) -> pb.CheckJobResponse:
     counts = Counter(check.outcomes)
     if job.filter is None:
-        # What was refused when the list was read is refused still.
+        # A row that was refused when the list was read stays refused.
         counts.update({name: job.outcomes.get(name, 0) for name in outcomes.REFUSALS})
     return pb.CheckJobResponse(
         outcomes=+counts,

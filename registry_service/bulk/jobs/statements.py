@@ -1,9 +1,9 @@
-"""The statements that look at many devices at once: a chunk of a job, or all that it is about.
+"""The statements about many devices at once: a chunk of a job, or all of its devices.
 
-Their parameters are put in before they are planned, so that a condition which asks for nothing
-costs nothing. Devices are locked in the order of their ids, as everybody does who locks several.
-Where a chunk has to find a device for each of its rows, a lateral subquery looks it up by its key:
-joined as a whole, all devices might be read for every chunk.
+Their parameters are inserted before PostgreSQL plans them, so that conditions which are not set
+cost nothing. Devices are locked in the order of their ids, as in all statements that lock several.
+Where a chunk must find a device for each of its rows, a lateral subquery finds it by its key: a
+plain join might read all devices for every chunk.
 """
 
 import sqlalchemy as sa
@@ -24,8 +24,8 @@ RULES = """
     LEFT JOIN fleet_brokers AS allowance
         ON allowance.fleet_id = found.fleet_id AND allowance.broker_id = found.target"""
 
-# The next devices that match and have another pin. Those with a smaller id were handled; of those
-# up to `until`, at most `size`.
+# The next devices that match and have another pin. Devices with smaller ids were handled; it
+# returns at most `size` of the ones up to `until`.
 ASSIGN_MATCHING = sa.text(f"""
 WITH found AS MATERIALIZED (
     SELECT device.id, device.uuid, device.fleet_id, device.mqtt_broker_id AS previous,
@@ -87,13 +87,13 @@ ASSIGN_LISTED = sa.text(f"""
 )
 SELECT outcome, count(*), max(number) FROM judged GROUP BY outcome
 """)
-# What would become of rows that are pending.
+# The outcome that pending rows would have now.
 JUDGE_LISTED = sa.text(f"""
 {LISTED.format(lock="LIMIT 1")}
 SELECT number, outcome, previous FROM judged
 """)
 
-# The next rows that were moved: their devices get back the pin of before.
+# The next rows that were moved: their devices get their previous pin.
 UNDO = sa.text(f"""
 WITH moved AS MATERIALIZED (
     SELECT number, device_id, mqtt_broker_id AS written, previous_broker_id AS target FROM job_rows
@@ -108,7 +108,7 @@ WITH moved AS MATERIALIZED (
 ), judged AS MATERIALIZED (
     SELECT found.number, found.id, found.target, CASE
         WHEN found.id IS NULL OR found.pin IS DISTINCT FROM found.written THEN 'changed_since'
-        -- One that does not serve now is where the device was all the same.
+        -- An inactive broker is restored too, because the device had it before.
         WHEN {REFUSAL} <> 'BROKER_INACTIVE' THEN 'not_restored'
         ELSE 'undone'
     END AS outcome
@@ -124,7 +124,8 @@ WITH moved AS MATERIALIZED (
 SELECT outcome, count(*), max(number) FROM judged GROUP BY outcome
 """)
 
-# Adds rows to a list. One whose uuid it has already is refused: it might want another broker.
+# Adds rows to a list. A row with a uuid that the list has already is refused, because it might name
+# another broker.
 ADD_ROWS = sa.text("""
 INSERT INTO job_rows (job_id, number, device_uuid, mqtt_broker_id, outcome, detail)
 SELECT :job_id, given.number, given.uuid, given.target, CASE
@@ -142,7 +143,7 @@ FROM json_to_recordset(CAST(:rows AS json))
 ON CONFLICT DO NOTHING
 """)
 
-# Which wave has reached a device, if its fleet has a rollout under way: as `domain.waves` says.
+# The wave that has reached a device, if its fleet has a rollout, as in `domain.waves`.
 REACHED = """
 LEFT JOIN fleets AS rolling
     ON rolling.id = device.fleet_id AND rolling.rollout_broker_id IS NOT NULL
@@ -153,8 +154,8 @@ CROSS JOIN LATERAL (
     END AS wave
 ) AS reached"""
 
-# What a job is about, in groups that resolve alike: the pin as it is and as it would be, the fleet
-# and the wave. Of each, how many, and the first and the last uuid.
+# The devices of a job in groups that resolve alike: by pin, new pin, fleet and wave. Each group has
+# its number of devices, and the first and the last uuid.
 JUDGED_GROUPS = f"""
 SELECT found.previous, found.target, found.fleet_id, found.wave, fleet.revision,
        CASE WHEN found.fleet_id IS NULL THEN 'DEVICE_NOT_FOUND'

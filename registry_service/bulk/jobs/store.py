@@ -1,4 +1,4 @@
-"""Jobs in the database, for people who manage them; `work_store` runs them."""
+"""Jobs in the database, for administration; `work_store` runs them."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -39,7 +39,7 @@ class JobStore:
     async def create(
         self, kind: str, broker_id: int | None, wanted: Mapping[str, Any] | None
     ) -> Job:
-        """A draft. `wanted` is the filter; None for a list. Raises `BrokerUnknown`."""
+        """Creates a draft. `wanted` is the filter; None for a list. Raises `BrokerUnknown`."""
         new = (
             sa.insert(jobs)
             .values(
@@ -66,7 +66,7 @@ class JobStore:
             return _found((await connection.execute(query)).one_or_none())
 
     async def jobs_before(self, job_id: int | None, state: str, limit: int) -> Sequence[Job]:
-        """The newest first; of one state, or of any where `state` is empty."""
+        """The newest first; an empty `state` is any."""
         query = sa.select(jobs).order_by(jobs.c.id.desc()).limit(limit)
         if job_id is not None:
             query = query.where(jobs.c.id < job_id)
@@ -78,7 +78,7 @@ class JobStore:
     async def rows_after(
         self, job_id: int, number: int | None, outcome: str, limit: int
     ) -> Sequence[sa.Row[Any]]:
-        """In the order of their numbers; with one outcome, or with any where it is empty."""
+        """In the order of their numbers; an empty `outcome` is any."""
         query = sa.select(job_rows).where(
             job_rows.c.job_id == job_id, job_rows.c.number > (number or 0)
         )
@@ -88,7 +88,7 @@ class JobStore:
             return (await connection.execute(query.order_by(job_rows.c.number).limit(limit))).all()
 
     async def verdicts(self, job: Job, first: int, last: int) -> dict[int, sa.Row[Any]]:
-        """What would become now of the rows from `first` to `last` that are pending: by number."""
+        """The outcome that pending rows from `first` to `last` would have now, by number."""
         judge = {
             "job_id": job.id,
             "reached": first - 1,
@@ -102,10 +102,10 @@ class JobStore:
     async def add_rows(
         self, job_id: int, upload: int, rows: Sequence[Mapping[str, Any]], *, is_last: bool
     ) -> Job:
-        """Adds to the list; begins it anew where `upload` is 0 and there is something to add.
+        """Adds to the list; begins a new one if `upload` is 0 and there are rows.
 
         Safe to repeat. Raises `JobNotFound`, `JobHasFilter`, `JobStateForbids`, and `LostRace` if
-        another upload has begun the list anew.
+        another upload has begun a new list.
         """
         async with writing(self._engine) as connection:
             job = await _locked(connection, job_id)
@@ -135,9 +135,9 @@ class JobStore:
             return await _changed(connection, job, changes)
 
     async def take(self, job_id: int, action: Action) -> Job:
-        """Does to the job what follows its state.
+        """Changes the state of a job by an action.
 
-        Raises `JobNotFound`, `JobStateForbids`; to start it also `JobHasNoList`, `BrokerUnknown`
+        Raises `JobNotFound`, `JobStateForbids`; for a start also `JobHasNoList`, `BrokerUnknown`
         and `BrokerInactive`.
         """
         async with writing(self._engine) as connection:
@@ -163,7 +163,9 @@ class JobStore:
             return await _changed(connection, job, changes)
 
     async def groups(self, job: Job) -> tuple[Sequence[sa.Row[Any]], str]:
-        """What the job is about in groups that resolve alike; and placement_version with it."""
+        """The job's devices in groups that resolve alike, and the placement_version of the same
+        moment.
+        """
         version = sa.text("SELECT version::text FROM placement_version")
         async with writing(self._engine) as connection:
             await connection.execute(
@@ -175,7 +177,7 @@ class JobStore:
 
 
 def parameters_of(job: Job) -> dict[str, Any]:
-    """What the statements about the job's devices are asked with."""
+    """The parameters of statements about the job's devices."""
     fields: dict[str, Any] = dict.fromkeys(CONDITIONS) | (job.filter or {})
     return {
         **fields,
@@ -198,7 +200,7 @@ async def _began(connection: AsyncConnection, job: Job) -> dict[str, Any]:
 async def _require_broker(
     connection: AsyncConnection, broker_id: int | None, *, is_active: bool
 ) -> None:
-    """Raises `BrokerUnknown`, and `BrokerInactive` where it must be active."""
+    """Raises `BrokerUnknown`, and `BrokerInactive` if it must be active."""
     if broker_id is None:
         return
     query = sa.select(brokers.c.is_active).where(brokers.c.id == broker_id)

@@ -25,10 +25,11 @@ from registry_service.leases import Lease
 from registry_service.tables import api_tokens, jobs
 
 LEASE = "jobs"
-# Those that jobs are for (registry_service/bulk/jobs/servicer.py).
+# The roles that may manage jobs (registry_service/bulk/jobs/servicer.py).
 RUNNING_ROLES = ("operator", "admin")
-# The conditions of a filter that are not set are to be planned away; and of a table that was empty
-# a minute ago the statistics say that reading all of it is cheap.
+# PostgreSQL plans each statement with its parameters, which removes conditions of the filter that
+# are not set. Without statistics of a table that was just filled, it would choose to read all of
+# it.
 PLANNED_ANEW = sa.text(
     "SELECT set_config('plan_cache_mode', 'force_custom_plan', true),"
     " set_config('enable_seqscan', 'off', true)"
@@ -44,7 +45,7 @@ class Chunk:
 
     @property
     def handled(self) -> int:
-        """How many rows."""
+        """The number of rows."""
         return sum(self.outcomes.values())
 
 
@@ -63,9 +64,9 @@ class WorkStore:
             return list((await connection.execute(query)).scalars())
 
     async def work(self, term: int, job_id: int, size: int) -> Chunk | None:
-        """The next chunk of a job, of at most `size` rows; None where it does not run any more.
+        """Handles the next chunk of a job, at most `size` rows; None if it does not run any more.
 
-        Raises `LeaseLost` where another process works, and `LostRace` where a broker was deleted
+        Raises `LeaseLost` if another process runs jobs, and `LostRace` if a broker was deleted
         meanwhile: then nothing was done.
         """
         try:
@@ -75,7 +76,7 @@ class WorkStore:
             raise LostRace("a broker was deleted meanwhile") from error
 
     async def fail(self, job_id: int, failure: str) -> None:
-        """Pauses a job that cannot go on; `failure` is for people."""
+        """Pauses a job that cannot go on; `failure` is text for people."""
         async with writing(self._engine) as connection:
             job = await _running(connection, job_id)
             if job is not None:

@@ -75,7 +75,7 @@ class Answering:
     """The verdict in the status and in the body."""
 
     def answer(self, request: Asked, verdicts: Sequence[Verdict]) -> DialectReply:  # noqa: ARG002
-        """For the plugin a 4xx is a denial and a 5xx an error, whatever it asked."""
+        """To the plugin, a 4xx is a denial and a 5xx an error, for every question."""
         if is_allowed(verdicts):
             return ALLOW
         reason = next((verdict.reason for verdict in verdicts if not verdict.is_allowed), "")
