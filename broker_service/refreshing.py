@@ -3,5 +3,5 @@
 from collections.abc import Awaitable, Callable
 from typing import TypeAlias
 
-# Returns when answers follow from what was committed before. Raises `Unavailable`.
+# Returns when answers include all that was committed before. Raises `Unavailable`.
 Refresh: TypeAlias = Callable[[], Awaitable[None]]

@@ -38,10 +38,11 @@ class FailureKind(Enum):
 # Prefixes of the SQLSTATEs that are not mistakes of this program (PostgreSQL documentation,
 # appendix A); the longest match decides.
 FAILURE_KINDS = {
-    # Of the transaction: deadlocks, serialization, lock and statement timeouts, old snapshots.
+    # Failures of the transaction: deadlocks, serialization, lock and statement timeouts, old
+    # snapshots.
     **dict.fromkeys(("40", "55P03", "57014", "72"), FailureKind.RACE),
-    # Of the server: no connection, it stops or starts, it lacks resources, its disk or its files
-    # fail, it refuses the login or lacks the database, it ended an idle session.
+    # Failures of the server: no connection, it stops or starts, it lacks resources, its disk or its
+    # files fail, it refuses the login or lacks the database, it ended an idle session.
     **dict.fromkeys(
         ("08", "28", "3D", "53", "57P", "58", "XX", "25P03", "25P04"), FailureKind.LOST
     ),

@@ -34,7 +34,7 @@ class Head(Struct):
     client: tuple[str, int] | None
 
     def __repr__(self) -> str:
-        """Without what may be a secret."""
+        """Leaves out the path, the query and the headers, which may contain secrets."""
         return f"Head({self.method!r}, from {self.client})"
 
 
@@ -75,7 +75,7 @@ class Connection(Protocol):
 
     @property
     def default_headers(self) -> list[tuple[bytes, bytes]]:
-        """Those of every answer."""
+        """The headers of every answer."""
 
     def is_kept_alive(self) -> bool:
         """Whether the connection outlives the request whose head has just been read."""

@@ -146,7 +146,7 @@ class Unsupported(MooringError):
 
 
 class Internal(MooringError):
-    """A fault of ours."""
+    """An internal error of Mooring."""
 
     code = grpc.StatusCode.INTERNAL
     reason = "INTERNAL"

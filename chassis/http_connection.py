@@ -127,7 +127,7 @@ class HttpConnection(BoundedConnection):
         )
 
     def announced_bytes(self) -> int | None:
-        """The length of the body that is being read; None where it is chunked."""
+        """The length of the body that is being read; None if it is chunked."""
         return self._reader.length
 
     def ends_after(self, cycle: Cycle) -> bool:

@@ -38,7 +38,7 @@ class UnreadableRequest(Exception):
 class Receiver(Protocol):
     """Takes the parts of each request, in order."""
 
-    # Of the client.
+    # The client's address and port.
     client: tuple[str, int] | None
 
     def head_received(self, head: Head, version: str, *, expects: bool) -> None:

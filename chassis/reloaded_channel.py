@@ -98,11 +98,11 @@ class ReloadedChannel(grpc.aio.Channel):
         return _Method(self, lambda channel: channel.stream_stream(method, *arguments, **named))
 
     def get_state(self, try_to_connect: bool = False) -> grpc.ChannelConnectivity:
-        """Of the channel that new calls use."""
+        """The state of the channel that new calls use."""
         return self.current.get_state(try_to_connect)
 
     async def wait_for_state_change(self, last_observed_state: grpc.ChannelConnectivity) -> None:
-        """Of the channel that new calls use now."""
+        """Waits for a change of the channel that new calls use now."""
         await self.current.wait_for_state_change(last_observed_state)
 
     async def channel_ready(self) -> None:

@@ -29,11 +29,11 @@ class Attempts:
     count: int
     first_at: float
     last_at: float
-    # Of the first.
+    # The request of the first attempt.
     request_id: str
     # The number of attempts from each known address, up to a bound.
     addresses: Counter[str] = field(default_factory=Counter)
-    # Of the first attempt: the proof of the actor.
+    # The proof of the actor of the first attempt.
     ticket: bytes | None = None
 
     def join(self, other: "Attempts", max_addresses: int) -> None:

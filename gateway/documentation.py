@@ -183,7 +183,7 @@ def _exemplify(operation: dict[str, Any], shown: Mapping[str, Any]) -> None:
 
 
 def _operation_id(handler: HTTPRouteHandler, method: Method, _: object) -> str:
-    """The handler's name; with the method, where it has several."""
+    """The handler's name, with the method if it has several."""
     name = handler.handler_name
     return name if len(handler.http_methods) == 1 else f"{name}_{method.lower()}"
 

@@ -36,7 +36,7 @@ PARAMETERS: dict[str, Any] = {
 
 
 def example_of(kind: Any) -> Any:
-    """The example of a type: its own, or a page or a list with one item; None where it has none."""
+    """The example of a type: its own, or a page or a list with one item; None if there is none."""
     if get_origin(kind) is list:
         [item] = get_args(kind)
         return [example_of(item)]

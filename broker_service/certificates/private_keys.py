@@ -26,7 +26,7 @@ FIELD = "private_key"
 LABELS = frozenset({"PRIVATE KEY", "RSA PRIVATE KEY", "EC PRIVATE KEY"})
 # OpenSSL writes the curve before the key; the key names it too.
 PARAMETERS = "EC PARAMETERS"
-# Of PKCS #8, and of the headers of OpenSSL's older way (RFC 1421, section 4.6).
+# The label of PKCS #8, and the header of OpenSSL's older format (RFC 1421, section 4.6).
 ENCRYPTED = re.compile(r"ENCRYPTED PRIVATE KEY|Proc-Type:\s*4,\s*ENCRYPTED")
 # One with 4,096 bits has 2,400 bytes.
 MAX_DER_BYTES = 3_000

@@ -212,7 +212,7 @@ async def _touched(connection: AsyncConnection, since: UUID, version: UUID) -> T
 
 
 def _is_touched(touched: Touched) -> sa.ColumnElement[bool]:
-    """Of a broker."""
+    """Whether a broker, or a certificate of it, was touched."""
     return sa.or_(
         brokers.c.id.in_(touched.broker_ids),
         brokers.c.ca_certificate_id.in_(touched.certificate_ids),

@@ -160,7 +160,7 @@ class ReencryptionStore:
             )
 
 
-# By broker.
+# The columns with passwords, and the column with the broker's id.
 PASSWORDS: tuple[tuple[sa.Column[int], Secret], ...] = (
     (brokers.c.id, brokers.c.password_encrypted),
     (history.c.broker_id, history.c.password_encrypted),

@@ -131,8 +131,8 @@ class DevicePage(Page[Device], frozen=True):
     """Devices, in the order of their ids."""
 
 
-# Each of these members is the field of the same name: of the device, or of `DeviceFields`, where
-# what is not set is null. The others have rules of their own, in `_json`.
+# Each of these members is a field of the same name in the device or in `DeviceFields`, where an
+# unset field is null. `_json` has rules for the others.
 _RULED = {"location", "provisioned_by_key_id", "told_broker_ids"}
 _SAME, _SAME_OR_NULL = (
     tuple(

@@ -136,7 +136,7 @@ class Lines(StrictJson[list[NewExpectedDevice]]):
 
 
 def expected_json(expected: expected_devices_pb2.ExpectedDevice) -> ExpectedDevice:
-    """As the registry has it."""
+    """Converts a message of the registry."""
     return ExpectedDevice(
         uuid=expected.uuid,
         fleet_id=expected.fleet_id,
@@ -153,7 +153,7 @@ def expected_json(expected: expected_devices_pb2.ExpectedDevice) -> ExpectedDevi
 
 
 def expected_proto(given: NewExpectedDevice) -> expected_devices_pb2.ExpectedDevice:
-    """As the registry takes it."""
+    """Converts to a message for the registry."""
     values = structs.asdict(given)
     if given.location is not None:
         values["location"] = structs.asdict(given.location)

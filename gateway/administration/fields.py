@@ -37,12 +37,12 @@ def present(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def optional(message: Message, name: str) -> Any:
-    """A field of the message, or None where it is not set."""
+    """A field of the message, or None if it is not set."""
     return getattr(message, name) if message.HasField(name) else None
 
 
 def moment_of(message: Message, name: str) -> datetime | None:
-    """A timestamp field of the message in UTC, or None where it is not set."""
+    """A timestamp field of the message in UTC, or None if it is not set."""
     return getattr(message, name).ToDatetime(tzinfo=UTC) if message.HasField(name) else None
 
 

@@ -126,7 +126,7 @@ class FleetPage(Page[Fleet], frozen=True):
 
 
 def rollout_json(rollout: fleets_pb2.Rollout) -> Rollout:
-    """As people see it."""
+    """Converts a message of the registry."""
     return Rollout(
         broker_id=rollout.broker_id,
         percent=rollout.percent,
@@ -136,7 +136,7 @@ def rollout_json(rollout: fleets_pb2.Rollout) -> Rollout:
 
 
 def fleet_json(fleet: fleets_pb2.Fleet) -> Fleet:
-    """As people see it."""
+    """Converts a message of the registry."""
     fields = fleet.fields
     return Fleet(
         id=fleet.id,

@@ -207,7 +207,7 @@ def _filter_json(wanted: jobs_pb2.DeviceFilter) -> dict[str, Any]:
 
 
 def row_json(row: jobs_pb2.JobRow) -> JobRow:
-    """As the registry tells it."""
+    """Converts a message of the registry."""
     return JobRow(
         line=row.line or None,
         uuid=row.device_uuid,
@@ -220,7 +220,7 @@ def row_json(row: jobs_pb2.JobRow) -> JobRow:
 
 
 def check_json(check: jobs_pb2.CheckJobResponse) -> JobCheck:
-    """As the registry tells it."""
+    """Converts a message of the registry."""
     return JobCheck(
         outcomes=dict(check.outcomes),
         moves=[

@@ -21,7 +21,7 @@ class ChangeStore:
         self._engine = engine
 
     async def forget(self) -> None:
-        """Deletes what is older. Raises `Unavailable`."""
+        """Deletes older changes. Raises `Unavailable`."""
         old = access_changes.c.at < sa.func.now() - CHANGES_ARE_KEPT
         async with writing(self._engine) as connection:
             await connection.execute(sa.delete(access_changes).where(old))

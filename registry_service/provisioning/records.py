@@ -49,11 +49,11 @@ class Device(Struct, frozen=True):
     credential_salt: str
     # The brokers of the answer for which the salt was made; None if they are the same as in `note`.
     salt_broker_ids: list[int] | None
-    # And its fleet too.
+    # Whether the device and its fleet are active.
     is_active: bool
     reprovisioning_allowed: bool
     note: Note
-    # As in `Proof`; None if it is not known.
+    # The address as in `Proof`; None if it is not known.
     proved_from: str | None
     has_short_api_key: bool
     # How often the device has rotated its password in the hour that began then.

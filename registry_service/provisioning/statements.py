@@ -7,9 +7,9 @@ time of one array for each column (docs/performance.md). Each statement is a tra
 
 from registry_service.attributes import EXPECTED, NAMES, listed, typed
 
-# The keys with these hashes, the devices with these uuids, what is expected of devices with these,
-# and for which fleets those are reserved by their beginning, four documents in one row; and the
-# version of brokers and fleets, as of the same moment.
+# The keys with these hashes, the devices with these uuids, the expected devices with these uuids,
+# and the fleets with a prefix of these, as four documents in one row; and the version of brokers
+# and fleets of the same moment.
 READ = f"""
 SELECT
     (SELECT coalesce(json_agg(found), '[]')::text FROM (

@@ -140,8 +140,8 @@ class RegistrationStore:
     async def _create_what_is_granted(
         self, new: Sequence[NewDeviceRow], now: datetime, version: str | None
     ) -> list[Row]:
-        """The same for keys that are nearly used up: locks them, reads what is left, and inserts so
-        many.
+        """The same for keys that are nearly used up: locks them, reads the places that are left,
+        and inserts that many devices.
         """
         wanted: dict[UUID, list[NewDeviceRow]] = {}
         for device in new:

@@ -33,7 +33,7 @@ class Connection(Struct):
     is_away: bool = False
     # The client's address and port.
     peer: str = ""
-    # By the broker's clock: Unix ms.
+    # The time by the broker's clock, in Unix ms.
     began_at: int = 0
     ended_at: int = 0
 

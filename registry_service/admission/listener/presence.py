@@ -86,7 +86,7 @@ class Presence:
                 await self._store.note_use(secrets)
                 secrets = set()
             while unwritten:
-                # Brokers take turns.
+                # Each broker writes a part in turn.
                 for broker_id, seen in list(unwritten.items()):
                     part = dict(islice(seen.items(), ROWS_AT_ONCE))
                     await self._write(broker_id, part)

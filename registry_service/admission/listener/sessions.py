@@ -80,12 +80,12 @@ class ClientIds:
         self._ended: OrderedDict[str, tuple[list[Connection], float]] = OrderedDict()
 
     def user_of(self, client_id: str, now: float) -> str:
-        """As `Sessions.user_of`."""
+        """Does the same as `Sessions.user_of`."""
         known = self._open.get(client_id)
         return connections.owner(known, now) if known is not None else ""
 
     def begin(self, client_id: str, username: str, peer: str, now: float) -> None:
-        """As `Sessions.begin`."""
+        """Does the same as `Sessions.begin`."""
         known = self._open.get(client_id)
         if known is None:
             known = self._reopened(client_id, now)
@@ -96,7 +96,7 @@ class ClientIds:
             self._open.move_to_end(client_id)
 
     def note(self, notice: Notice, now: float, now_ms: int) -> list[Standing]:
-        """As `Sessions.note`."""
+        """Does the same as `Sessions.note`."""
         client_id = notice.client_id
         if not client_id:
             return [Standing(notice.username, notice.is_online, now_ms)]
@@ -130,7 +130,7 @@ class ClientIds:
         return standings
 
     def forget(self, usernames: Iterable[str]) -> None:
-        """As `Sessions.forget`."""
+        """Does the same as `Sessions.forget`."""
         for username in usernames:
             for client_id in list(self._of_user.get(username, ())):
                 self._drop(client_id, username)

@@ -102,7 +102,7 @@ class Turn:
         self.now = now
 
     async def last_seal(self) -> Seal | None:
-        """None before the first."""
+        """The last seal; None before the first."""
         return await _last_seal(self._connection)
 
     async def unsealed(self, last: Seal | None, limit: int) -> dict[int, Line]:
@@ -120,12 +120,12 @@ class Turn:
     async def closing(
         self, last: Seal | None, up_to: int | None, lookback_s: float
     ) -> tuple[int, str]:
-        """The id and the time behind which nothing appears any more that is true.
+        """The id and the time up to which no genuine line can appear any more.
 
-        All that could be seen is covered, or all with ids to `up_to`. An id is given out before its
-        line can be seen, and no transaction that writes one lasts as long as `lookback_s`: what has
-        a smaller id than a line of that age can be seen by now. Of the time as much is said only
-        where nothing was left out.
+        All visible lines are covered, or all with ids up to `up_to`. A line gets its id before it
+        is visible, and no transaction that writes one lasts as long as `lookback_s`. So by now all
+        ids that are smaller than that of a line of this age are visible. The time advances only if
+        no line was left out.
         """
         until = int(self.now) - int(lookback_s * 1_000_000)
         old = audit_log.c.at < _moment(str(until))
@@ -177,7 +177,7 @@ class SealStore:
             yield Turn(connection, (await connection.execute(now)).scalar_one())
 
     async def last_seal(self) -> Seal | None:
-        """None before the first."""
+        """The last seal; None before the first."""
         async with reading(self._engine) as connection:
             return await _last_seal(connection)
 
