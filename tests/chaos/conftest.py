@@ -1,4 +1,4 @@
-"""The three services on a PostgreSQL that may come and go."""
+"""The three services on a PostgreSQL that a test can stop and start."""
 
 import secrets
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ def server(tmp_path: Path) -> Iterator[Postgres]:
 
 @pytest.fixture
 def run(tmp_path: Path, server: Postgres) -> Iterator[Run]:
-    """The three services on a PostgreSQL that is not theirs, so that it may come and go."""
+    """The three services on a PostgreSQL of the test's own, which the test can stop and start."""
     run = Run(tmp_path / "home")
     run.settings["MOORING_DATABASE_URL"] = prepare(server, secrets.token_urlsafe())
     run.start()

@@ -1,4 +1,4 @@
-"""Devices that keep arriving from many polite clients, each of which knows every gateway."""
+"""Devices that register through many well-behaved clients; each client knows every gateway."""
 
 import asyncio
 import contextlib
@@ -14,15 +14,15 @@ from tests.stack import Stack
 from tests.supervised import POLL_S
 
 CLIENTS = 24
-# Longer than a gateway keeps anybody waiting.
+# Longer than a gateway lets any request wait.
 PATIENCE_S = 20.0
-# They are asked to wait for seconds; tests are quicker than that.
+# Retry-After is in whole seconds; tests try again sooner.
 RETRY_AFTER_CAP_S = 0.05
 
 
 @dataclass(frozen=True)
-class Told:
-    """What a device was answered and must be answered ever after."""
+class Identity:
+    """What a device was answered, and must be answered every time."""
 
     id: int
     username: str
@@ -30,22 +30,22 @@ class Told:
 
 
 class Crowd:
-    """Each client registers device after device, each of them twice, until it is answered."""
+    """Each client registers one device after another, each of them twice, until it is answered."""
 
     def __init__(self, urls: Sequence[str], key: str) -> None:
         self._urls = urls
         self._key = key
         self._is_over = False
-        self.told: dict[str, Told] = {}
+        self.identities: dict[str, Identity] = {}
         self.statuses: Counter[int] = Counter()
         self.stale = 0
-        # Connections that gave no answer, each with the gateway it was to.
+        # Failed connections, each with the URL of its gateway.
         self.lost: list[tuple[str, httpx2.TransportError]] = []
         self._fresh_in_a_row = 0
 
     @contextlib.asynccontextmanager
     async def arriving(self) -> AsyncIterator[None]:
-        """A client that is answered anything but what is promised ends the block."""
+        """Runs the clients during the block; an answer that is not promised ends the block."""
         async with contextlib.AsyncExitStack() as exits:
             gateways = [
                 await exits.enter_async_context(
@@ -61,34 +61,34 @@ class Crowd:
                 try:
                     yield
                 finally:
-                    # Whatever was begun is finished.
+                    # The clients finish the device that they have begun.
                     self._is_over = True
 
     async def fresh(self, count: int) -> None:
-        """Waits for `count` answers in a row of which none is a stopgap."""
+        """Waits for `count` answers in a row without a stopgap."""
         self._fresh_in_a_row = 0
         async with asyncio.timeout(PATIENCE_S):
             while self._fresh_in_a_row < count:
                 await asyncio.sleep(POLL_S)
 
     def forget(self) -> None:
-        """Of what happened, only what devices were told still counts."""
+        """Resets the counts; the answers of devices are kept."""
         self.statuses.clear()
         self.lost.clear()
         self.stale = 0
 
     def check_nothing_is_lost(self, stack: Stack) -> None:
-        """Each device is in the database once, as it was told, and counted once."""
+        """Each device is in the database once, with the identity of its answer, counted once."""
         rows = stack.database.execute(
             "SELECT uuid, id, mqtt_username, credential_salt, mqtt_password_hash FROM devices"
         )
         found = {uuid: (id_, username) for uuid, id_, username, _, _ in rows}
-        assert found == {uuid: (told.id, told.username) for uuid, told in self.told.items()}
+        assert found == {uuid: (one.id, one.username) for uuid, one in self.identities.items()}
         for uuid, _, _, salt, kept in rows:
-            assert hash_of_password(salt, self.told[uuid].password) == kept
+            assert hash_of_password(salt, self.identities[uuid].password) == kept
         counted = stack.database.execute("SELECT sum(devices_provisioned) FROM provisioning_keys")
         assert counted == [(len(rows),)]
-        assert len(rows) == len(self.told)
+        assert len(rows) == len(self.identities)
 
     async def _client(self, name: str, gateways: Iterator[httpx2.AsyncClient]) -> None:
         gateway = next(gateways)
@@ -98,12 +98,12 @@ class Crowd:
             uuid = f"{name}-{number}"
             for _ in range(2):
                 async with asyncio.timeout(PATIENCE_S):
-                    while (told := await self._told(uuid, gateway)) is None:
+                    while (identity := await self._registered(uuid, gateway)) is None:
                         gateway = next(gateways)
-                assert self.told.setdefault(uuid, told) == told
+                assert self.identities.setdefault(uuid, identity) == identity
 
-    async def _told(self, uuid: str, gateway: httpx2.AsyncClient) -> Told | None:
-        """None where the gateway did not answer: one turns to another."""
+    async def _registered(self, uuid: str, gateway: httpx2.AsyncClient) -> Identity | None:
+        """None if the gateway did not answer; the client then takes the next gateway."""
         body = {
             "uuid": uuid,
             "deviceName": uuid,
@@ -127,4 +127,4 @@ class Crowd:
         is_stale = mqtt.get("stale", False)
         self.stale += is_stale
         self._fresh_in_a_row = 0 if is_stale else self._fresh_in_a_row + 1
-        return Told(device["id"], mqtt["username"], mqtt["password"])
+        return Identity(device["id"], mqtt["username"], mqtt["password"])

@@ -1,4 +1,4 @@
-"""Devices that keep arriving while things go wrong."""
+"""Devices that keep registering while processes are killed or stopped."""
 
 import json
 import threading
@@ -10,13 +10,13 @@ import psycopg
 
 from tests.supervised import Run, until
 
-# What a polite client meets while something is down: an answer, or "come back later".
+# What a client may be answered while something is down: a registration, or "try again later".
 PROMISED = {200, 201, 503}
 GATEWAY_AWAY = 0
 
 
 class Devices:
-    """Devices that register one after another, each until it is registered; from four threads."""
+    """Four threads that register one device after another, each until it is registered."""
 
     def __init__(self, run: Run) -> None:
         self._run = run
@@ -36,7 +36,7 @@ class Devices:
                 try:
                     status, answer = self.register(uuid)
                 except OSError:
-                    # The gateway itself is away; the supervisor brings it back.
+                    # The gateway itself is down; the supervisor starts it again.
                     self.statuses[GATEWAY_AWAY] += 1
                     self._stopped.wait(0.05)
                     continue
@@ -79,7 +79,7 @@ class Devices:
         assert not self.faults
 
     def check_nothing_is_lost(self, database_url: str) -> None:
-        """Every device that was answered is there once, with the same password, and counted."""
+        """Each registered device is in the database once, with the same password, and counted."""
         until(self._run.is_ready)
         with psycopg.connect(database_url) as connection:
             rows = connection.execute("SELECT uuid FROM devices").fetchall()

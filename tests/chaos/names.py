@@ -1,4 +1,4 @@
-"""A name server that knows one name, and whose answer changes when a test says so."""
+"""A name server that knows one name; a test can change its answer."""
 
 import asyncio
 import contextlib
@@ -11,7 +11,7 @@ HEADER_BYTES = 12
 A, IN = 1, 1
 # Authoritative answer, recursion available (RFC 1035, section 4.1.1).
 ANSWER = 0x8580
-# The name of the question, by its place in the message.
+# A pointer to the name in the question (RFC 1035, section 4.1.4).
 SAME_NAME = 0xC00C
 
 

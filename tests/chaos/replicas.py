@@ -1,4 +1,4 @@
-"""Replicas of the services: processes on one database that share nothing else."""
+"""Replicas of the services: processes that share a database and nothing else."""
 
 import asyncio
 import contextlib
@@ -21,10 +21,10 @@ from local.tether import tethered
 from tests.stack import Database, Stack, prepared, seed
 from tests.supervised import PATIENCE_S, POLL_S, REPOSITORY
 
-# What a service does unless it is told otherwise; other tests do without, to be quick.
+# The default of the services. Other tests set 0, to be fast.
 DRAIN_S = 0.3
-# Health is for anybody to ask.
-STRANGER = Credentials(None, None, None)
+# Health checks need no credentials.
+NO_CREDENTIALS = Credentials(None, None, None)
 
 
 class Replica:
@@ -40,7 +40,7 @@ class Replica:
         self._process: Process | None = None
 
     async def start(self) -> None:
-        """Starts it, and waits for nothing."""
+        """Starts the process, and does not wait until it is ready."""
         with self._log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
                 *tethered([sys.executable, "-m", self.module], signal.SIGKILL),
@@ -60,24 +60,24 @@ class Replica:
                 while (await http.get("/readyz")).status_code != 200:
                     await asyncio.sleep(POLL_S)
             return
-        client = ServiceClient(self.address, STRANGER)
+        client = ServiceClient(self.address, NO_CREDENTIALS)
         while not await client.is_serving():
             await asyncio.sleep(POLL_S)
         await client.close()
 
     def hang(self) -> None:
-        """Makes it stand still; the kernel goes on accepting and acknowledging for it."""
+        """Freezes the process; the kernel still accepts and acknowledges connections for it."""
         self._living.send_signal(signal.SIGSTOP)
 
     async def kill(self) -> None:
         assert await self.end(signal.SIGKILL) == -signal.SIGKILL, self._log.read_text()
 
     async def stop(self) -> None:
-        """Ends it in order."""
+        """Ends the process with SIGTERM; it must exit with 0."""
         assert await self.end(signal.SIGTERM) == 0, self._log.read_text()
 
     async def end(self, way: signal.Signals) -> int:
-        """Sends it a signal that ends it, unless it has ended; its exit status."""
+        """Sends `way` unless the process has ended; returns its exit status."""
         if self._living.returncode is None:
             self._living.send_signal(way)
         async with asyncio.timeout(PATIENCE_S):
@@ -101,7 +101,7 @@ class Replica:
 
 @dataclass(frozen=True)
 class Replicas:
-    """Two of each service, and what was made in them to begin with."""
+    """Two replicas of each service, and what was set up in their database."""
 
     stack: Stack
     brokers: list[Replica]
@@ -110,7 +110,7 @@ class Replicas:
 
 
 async def until_ready(replicas: Sequence[Replica]) -> None:
-    """Each says of itself that it can serve."""
+    """Waits until each replica reports that it can serve."""
     async with asyncio.timeout(PATIENCE_S):
         await asyncio.gather(*(replica.until_ready() for replica in replicas))
 
@@ -123,7 +123,7 @@ def target_of(replicas: Sequence[Replica]) -> str:
 def two_of(
     module: str, configured: Callable[..., ServiceConfig], home: Path, **also: str
 ) -> list[Replica]:
-    """Two replicas that are yet to be started."""
+    """Two replicas that are not started yet."""
     ports = [free_port(), free_port()]
     return [
         Replica(
@@ -138,7 +138,7 @@ def two_of(
 
 @contextlib.asynccontextmanager
 async def running(*replicas: Replica) -> AsyncIterator[None]:
-    """Starts them all, and leaves nothing behind."""
+    """Starts all replicas, and kills them when the block ends."""
     async with contextlib.AsyncExitStack() as exits:
         for replica in replicas:
             await replica.start()

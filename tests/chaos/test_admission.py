@@ -1,4 +1,4 @@
-"""More than can be done: nobody waits for nothing, nobody is served who has left."""
+"""Overload: requests are refused at once, and those of disconnected clients are dropped."""
 
 import asyncio
 import contextlib
@@ -28,19 +28,19 @@ from tests.integration.registry_service.provisioning.test_device_handler import 
 )
 from tests.stack import Database, Stack
 
-# Of anything that waits for nobody.
+# The longest that an answer may take which waits for no other service.
 QUICK_S = 0.5
 
 
 @dataclass
 class Watched:
-    """The queue of a gateway's registrations, and lines on which to fill its lanes."""
+    """The queue of a gateway's registrations, and connections that occupy its lanes."""
 
     queues: list[Coalescer[Any, Any]] = field(default_factory=list)
 
     @property
     def queue(self) -> Coalescer[Any, Any]:
-        """That of the gateway that was started last."""
+        """The queue of the gateway that was started last."""
         return self.queues[-1]
 
     @property
@@ -49,7 +49,7 @@ class Watched:
 
     @contextlib.asynccontextmanager
     async def busy(self, url: str, key: str) -> AsyncIterator[list[Line]]:
-        """Each lane is taken by a device alone, `busy-0` and so on; their lines."""
+        """Occupies each lane with one device, `busy-0` and so on; yields their connections."""
         async with lines_to(url, self.queue._lanes) as lines:
             for number, line in enumerate(lines):
                 await line.send(registration(key, f"busy-{number}"))
@@ -59,7 +59,7 @@ class Watched:
 
 @pytest.fixture
 def watched(monkeypatch: pytest.MonkeyPatch) -> Watched:
-    """Follows each gateway that is started from here on."""
+    """Records the queue of each gateway that the test starts."""
     watched = Watched()
 
     class Followed(DeviceCalls):
@@ -83,7 +83,7 @@ async def lines_to(url: str, count: int) -> AsyncIterator[list[Line]]:
 
 @contextlib.asynccontextmanager
 async def locked_keys(database: Database) -> AsyncIterator[None]:
-    """Whoever registers waits for the block to end: its key's row is somebody else's."""
+    """During the block registrations wait: another transaction locks the rows of all keys."""
     psycopg = pytest.importorskip("psycopg")
     async with await psycopg.AsyncConnection.connect(database.url("mooring")) as connection:
         await connection.execute("SELECT 1 FROM provisioning_keys FOR UPDATE")
@@ -92,7 +92,7 @@ async def locked_keys(database: Database) -> AsyncIterator[None]:
 
 
 @pytest.mark.parametrize("is_abrupt", [False, True])
-async def test_who_leaves_while_it_waits_is_never_registered(
+async def test_a_client_that_disconnects_while_it_waits_is_never_registered(
     stack: Stack, watched: Watched, is_abrupt: bool
 ) -> None:
     key = stack.provisioning_key
@@ -118,10 +118,10 @@ async def test_who_leaves_while_it_waits_is_never_registered(
     assert counted == [(len(served),)]
 
 
-async def test_who_leaves_takes_along_all_that_it_pipelined(
+async def test_a_client_that_disconnects_cancels_all_that_it_pipelined(
     tmp_path: Path, watched: Watched
 ) -> None:
-    """What has not begun when a client leaves is never begun, whichever of its requests it is."""
+    """When a client disconnects, none of its requests that still wait is begun."""
     async with staged(tmp_path) as stage:
         url = str(stage.http.base_url)
         stage.registry.is_open.clear()
@@ -145,7 +145,7 @@ async def timed(line: Line, asked: bytes) -> tuple[Answer, float]:
     return answer, now() - begun
 
 
-async def test_while_the_database_hangs_nobody_waits_for_nothing(
+async def test_while_the_database_hangs_registrations_are_refused_at_once(
     stack: Stack, watched: Watched
 ) -> None:
     key = stack.provisioning_key
@@ -162,7 +162,7 @@ async def test_while_the_database_hangs_nobody_waits_for_nothing(
             for number, line in enumerate(early):
                 await line.send(registration(key, f"early-{number}"))
             while True:
-                # A line of its own each time: those before it may still be waiting.
+                # Each try uses a new connection, because the earlier ones may still wait.
                 async with line_to(url) as late:
                     await late.send(registration(key, "late"))
                     with contextlib.suppress(TimeoutError):
@@ -183,7 +183,7 @@ async def test_while_the_database_hangs_nobody_waits_for_nothing(
             assert now() - thawed < PATIENCE_S
             await asyncio.sleep(0.05)
         assert again.status == 201
-        # Who came before anybody knew is registered, or was told to come back.
+        # The devices that came before the gateway noticed are registered, or were answered 503.
         statuses = Counter([(await line.answer()).status for line in early])
         assert statuses.keys() <= {200, 201, 503}
         assert watched.queue.waiting == 0
@@ -195,7 +195,7 @@ BEAT_S = 0.15
 
 @contextlib.asynccontextmanager
 async def steady(registry: FakeRegistry) -> AsyncIterator[None]:
-    """A registry that takes its time: it answers what it has been asked once in a while."""
+    """The registry answers the calls that it has received every `BEAT_S` seconds."""
 
     async def answer() -> None:
         while True:
@@ -210,19 +210,19 @@ async def steady(registry: FakeRegistry) -> AsyncIterator[None]:
         task.cancel()
 
 
-async def test_the_refused_come_back_when_there_is_room_and_not_together(
+async def test_refused_clients_come_back_when_there_is_room_at_different_times(
     tmp_path: Path, watched: Watched, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     batch, room = 16, 256
     monkeypatch.setattr("gateway.device_calls.MAX_BATCH", batch)
-    # One key fills half of it.
+    # One key may fill half of the queue.
     monkeypatch.setattr("gateway.device_calls.MAX_WAITING", 2 * room)
     async with staged(tmp_path) as stage:
         url = str(stage.http.base_url)
         async with lines_to(url, room + 2) as (refused, other, *crowd):
             told: list[int] = []
             drained_s = 0.0
-            # Once to see how fast it drains, and once to be refused.
+            # In the first round the gateway learns how fast its queue drains; the second uses that.
             for round_ in ("before", "after"):
                 stage.registry.is_open.clear()
                 async with watched.busy(url, "key") as busy:
@@ -234,7 +234,7 @@ async def test_the_refused_come_back_when_there_is_room_and_not_together(
                         assert (answer.status, answer.reason) == (503, "OVERLOADED")
                         if round_ == "after":
                             told.append(int(answer.header("retry-after") or 0))
-                    # Another key has room: the first one has not filled all of it.
+                    # Another key has room, because one key cannot fill the whole queue.
                     await other.send(registration("another", "other"))
                     await until(lambda: watched.queue.waiting == room + 1)
                     begun = now()
@@ -243,13 +243,13 @@ async def test_the_refused_come_back_when_there_is_room_and_not_together(
                             assert (await line.answer()).status == 201
                     drained_s = now() - begun
     assert len(set(told)) > 1
-    # They are told in whole seconds.
+    # Retry-After is in whole seconds.
     assert min(told) + 1 > drained_s
     assert max(told) < 10 * drained_s
 
 
 async def test_a_burst_after_a_quiet_time_is_not_refused() -> None:
-    """In a quiet time batches are small because nobody comes, and not because nobody could."""
+    """Batches are small in a quiet time because few calls come, not because calls are slow."""
 
     async def run(items: list[int], deadline: float) -> list[int]:
         await asyncio.sleep(0.02)
@@ -267,7 +267,7 @@ async def test_a_burst_after_a_quiet_time_is_not_refused() -> None:
     assert answers == list(range(2_000))
 
 
-async def test_a_burst_shuts_nobody_else_out(stack: Stack) -> None:
+async def test_other_callers_are_served_during_a_burst(stack: Stack) -> None:
     connections, devices_of_each = 200, 12
     key = stack.provisioning_key
     took: list[float] = []

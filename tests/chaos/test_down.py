@@ -1,4 +1,4 @@
-"""Parts killed and stopped under registrations: the promised answers, and nothing lost."""
+"""Processes are killed or stopped while devices register: answers are as promised."""
 
 import os
 import signal
@@ -17,7 +17,7 @@ def test_the_broker_service_is_killed_and_devices_go_on_registering(run: Run) ->
         for _ in range(2):
             os.kill(run.child("broker_service"), signal.SIGKILL)
             devices.more(100)
-    # What was known of the default was remembered: nobody was turned away.
+    # The registry remembers the default, so it refused no device.
     assert set(devices.statuses) <= {200, 201}
     assert set(devices.sources) <= {"default", "default stale"}
     devices.check_nothing_is_lost(run.settings["MOORING_DATABASE_URL"])
@@ -40,7 +40,7 @@ def test_the_broker_service_hangs_and_devices_go_on_registering(run: Run) -> Non
         frozen = run.child("broker_service")
         os.kill(frozen, signal.SIGSTOP)
         devices.more(8)
-        # Until now the database proves what was remembered; from here on nobody can.
+        # Until now the database proved that the remembered broker is current; now it cannot.
         with psycopg.connect(run.settings["MOORING_DATABASE_URL"]) as connection:
             connection.execute("UPDATE mqtt_broker_config SET description = 'changed'")
         devices.more(8)

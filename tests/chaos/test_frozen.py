@@ -1,4 +1,4 @@
-"""A database that neither answers nor refuses: the worst kind of down."""
+"""A database that neither answers nor refuses connections."""
 
 import asyncio
 import os
@@ -11,7 +11,7 @@ from tests.stack import Stack
 
 @contextmanager
 def frozen(stack: Stack) -> Iterator[None]:
-    """The server's processes stand still; the kernel goes on accepting and acknowledging."""
+    """Freezes the server's processes; the kernel still accepts and acknowledges for them."""
     server = stack.database.server
     backends = stack.database.execute("SELECT pid FROM pg_stat_activity WHERE datname IS NOT NULL")
     pids = [server.pid, *(pid for (pid,) in backends)]
@@ -24,7 +24,7 @@ def frozen(stack: Stack) -> Iterator[None]:
 
 def _signal(pids: list[int], number: signal.Signals) -> None:
     for pid in pids:
-        # A backend whose client has gone may be gone too.
+        # The process of a closed connection may have ended.
         with suppress(ProcessLookupError):
             os.kill(pid, number)
 

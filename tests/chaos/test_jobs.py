@@ -1,4 +1,4 @@
-"""Processes that run jobs are killed in the middle: the job goes on where it was."""
+"""A process that runs a job is killed in the middle: another one continues the job."""
 
 import os
 import signal
@@ -80,13 +80,13 @@ class Workers:
     def stop(self) -> None:
         for process in self._running.values():
             process.send_signal(signal.SIGTERM)
-            # One that was started a moment ago may not handle the signal yet.
+            # A process that was started a moment ago may not handle the signal yet.
             assert process.wait(PATIENCE_S) in (0, -signal.SIGTERM)
 
 
 @contextmanager
 def held(database: Database, device_id: int) -> Iterator[None]:
-    """Whoever comes to this device waits."""
+    """Locks the row of the device, so that processes wait for it."""
     with psycopg.connect(database.url("mooring")) as connection:
         connection.execute("SELECT FROM devices WHERE id = %s FOR UPDATE", [device_id])
         yield

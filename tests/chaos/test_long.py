@@ -1,4 +1,4 @@
-"""Everything that can be killed, killed in turn while devices keep arriving."""
+"""Each process is killed in turn while devices keep registering."""
 
 import os
 import signal
@@ -14,7 +14,7 @@ ROUNDS = 2
 
 @pytest.mark.heavy
 @pytest.mark.timeout(300)
-def test_nothing_is_lost_whatever_dies(run: Run, server: Postgres) -> None:
+def test_nothing_is_lost_whichever_process_is_killed(run: Run, server: Postgres) -> None:
     devices = Devices(run)
     with devices.arriving():
         for _ in range(ROUNDS):

@@ -1,4 +1,4 @@
-"""Several of each service on one database: what is lost when one goes, and who notices."""
+"""Several replicas of each service on one database, of which one is killed, stopped or frozen."""
 
 import asyncio
 import contextlib
@@ -15,9 +15,9 @@ from tests.chaos.replicas import Replicas, running, target_of, two_of, two_of_ea
 from tests.stack import Database, Peer, prepared
 from tests.supervised import PATIENCE_S, POLL_S
 
-# Answers, enough for every client to have met whoever is left.
+# Enough answers for every client to have used each replica that is left.
 MANY = 4 * CLIENTS
-# How soon a replica that hangs is given up: see chassis/client.py.
+# How soon callers give up a replica that hangs: see chassis/client.py.
 HANG_NOTICED_S = 9.0
 
 
@@ -47,7 +47,7 @@ async def test_one_of_each_is_killed_and_nothing_is_lost(
             for first, _ in pairs:
                 await first.start()
             await until_ready([first for first, _ in pairs])
-            # Those that came back are found: they are all there is.
+            # The restarted replicas are used: no others are left.
             for _, second in pairs:
                 await second.kill()
                 await crowd.fresh(MANY)
@@ -75,14 +75,16 @@ async def test_one_of_each_is_stopped_and_no_call_is_lost(
             await crowd.fresh(MANY)
         assert set(crowd.statuses) <= {200, 201}
         assert not crowd.stale
-        # What a gateway has begun it answers; an idle connection it closes, and takes no new one.
+        # A gateway answers what it has begun, closes idle connections and accepts no new ones.
         assert {url for url, _ in crowd.lost} <= {f"http://{stopped.address}"}
         assert all(is_unanswered(error) for _, error in crowd.lost), crowd.lost
         assert len(crowd.lost) <= CLIENTS
         crowd.check_nothing_is_lost(replicas.stack)
 
 
-async def test_a_replica_that_hangs_is_soon_left_alone(database: Database, tmp_path: Path) -> None:
+async def test_a_replica_that_hangs_soon_gets_no_more_calls(
+    database: Database, tmp_path: Path
+) -> None:
     async with contextlib.AsyncExitStack() as exits:
         stack = prepared(database, tmp_path, exits)
         brokers = two_of("broker_service", stack.broker_config, tmp_path)
@@ -96,7 +98,7 @@ async def test_a_replica_that_hangs_is_soon_left_alone(database: Database, tmp_p
         async def ask() -> None:
             nonlocal answered
             while not is_over:
-                # What the one that hangs has been asked, it does not answer.
+                # The frozen replica does not answer the calls that it has received.
                 with contextlib.suppress(Unavailable):
                     await peer.resolution("ResolveBroker", request)
                     answered += 1
@@ -112,7 +114,7 @@ async def test_a_replica_that_hangs_is_soon_left_alone(database: Database, tmp_p
                 askers.create_task(ask())
             await more(within_s=PATIENCE_S)
             brokers[0].hang()
-            # Every second call goes there, so all of them wait for it before long.
+            # Every second call goes to the frozen replica, so soon all callers wait for it.
             await more(within_s=HANG_NOTICED_S + 2)
             is_over = True
 
@@ -122,7 +124,7 @@ async def test_replicas_are_found_by_name(database: Database, tmp_path: Path) ->
     async with contextlib.AsyncExitStack() as exits:
         stack = prepared(database, tmp_path, exits)
         first = await exits.enter_async_context(contextlib.AsyncExitStack())
-        # Where no broker is configured, the answer says who gave it.
+        # Without a configured broker, the answer shows which replica gave it.
         port = await first.enter_async_context(
             broker_service.__main__.running(stack.broker_config(mqtt_broker_url="mqtt://first:1"))
         )
@@ -136,7 +138,7 @@ async def test_replicas_are_found_by_name(database: Database, tmp_path: Path) ->
         known = await exits.enter_async_context(names())
 
         async def met_at(target: str, count: int) -> Peer:
-            """A caller that has been answered by `count` replicas."""
+            """A client that `count` replicas have answered."""
             peer = stack.peer_at(target)
             exits.push_async_callback(peer.close)
             met: set[str] = set()
@@ -150,7 +152,7 @@ async def test_replicas_are_found_by_name(database: Database, tmp_path: Path) ->
         known.addresses = ["127.0.0.1", "127.0.0.2"]
         await met_at(target, 2)
 
-        # One that is replaced by another elsewhere.
+        # A replica is replaced by one at another address.
         known.addresses = ["127.0.0.1"]
         peer = await met_at(target, 1)
         known.addresses = ["127.0.0.2"]
