@@ -43,7 +43,7 @@ def used_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def later_run(used_home: Path, tmp_path: Path) -> Iterator[Run]:
-    """A run that has not begun, on a used home of its own."""
+    """A run that is not started yet, on a used home of its own."""
     home = tmp_path / "home"
     shutil.copytree(used_home, home)
     run = Run(home)
@@ -53,7 +53,7 @@ def later_run(used_home: Path, tmp_path: Path) -> Iterator[Run]:
 
 @pytest.fixture
 def first_run(tmp_path: Path) -> Iterator[Run]:
-    """A run that has not begun, and will be the first on its home."""
+    """A run that is not started yet, and will be the first on its home."""
     run = Run(tmp_path / "home")
     yield run
     run.end()

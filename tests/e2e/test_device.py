@@ -1,4 +1,4 @@
-"""A device's whole way: the three real processes, a real broker, a real MQTT client."""
+"""A device from its registration to its messages: real processes, real broker, real client."""
 
 import json
 import ssl
@@ -28,7 +28,7 @@ def asked(run: Run, method: str, path: str, token: str, body: object) -> Any:
 
 
 def client_of(mqtt: dict[str, Any], **changes: Any) -> aiomqtt.Client:
-    """Connects with what the registration says and nothing else, as the note's agent does."""
+    """Connects with only what the registration says, as the note's agent does."""
     config = mqtt["brokerConfig"]
     tls = None
     if config["useTls"]:
@@ -50,7 +50,7 @@ def client_of(mqtt: dict[str, Any], **changes: Any) -> aiomqtt.Client:
 
 # paho-mqtt does not close its socket when a handshake fails.
 @pytest.mark.filterwarnings("ignore:.*ssl.SSLSocket:pytest.PytestUnraisableExceptionWarning")
-async def test_a_device_connects_with_what_it_was_told_and_nothing_else(
+async def test_a_device_connects_with_only_what_its_registration_says(
     run: Run, tmp_path: Path
 ) -> None:
     ca, another_ca = trustme.CA(), trustme.CA()
@@ -83,7 +83,7 @@ async def test_a_device_connects_with_what_it_was_told_and_nothing_else(
         wrong_ca = ssl.create_default_context(cadata=another_ca.cert_pem.bytes().decode())
         with pytest.raises(aiomqtt.MqttError, match="certificate verify failed"):
             async with client_of(mqtt, tls_context=wrong_ca):
-                pytest.fail("it trusted a broker that it was not told of")
+                pytest.fail("the client trusted a broker with a certificate of another CA")
         with pytest.raises(aiomqtt.MqttError, match=r"[Nn]ot authori[sz]ed"):
             async with client_of(mqtt, password="guessed"):
-                pytest.fail("the broker let in somebody with another password")
+                pytest.fail("the broker admitted a client with another password")

@@ -1,4 +1,4 @@
-"""Devices register for a Mosquitto while the process that tells it of them is killed or frozen."""
+"""Devices register for a Mosquitto while the process that manages it is killed or frozen."""
 
 import asyncio
 import json
@@ -18,9 +18,9 @@ from tests.e2e.test_mosquitto import is_let_in
 from tests.supervised import WORKER, Run, until
 
 DEVICES = 100
-# Of these, when the process is killed or frozen.
+# So many are registered when the process is killed or frozen.
 BEFORE = 30
-# What a registration takes that waits for nothing, among so many on a busy machine.
+# How long a registration takes that waits for no broker, among many on a busy machine.
 AT_ONCE_S = 1.0
 pytestmark = pytest.mark.heavy
 
@@ -51,7 +51,7 @@ def registered(run: Run, key: str, uuid: str) -> Registered:
 
 
 def all_registered(run: Run, after_some: Callable[[], None]) -> list[Registered]:
-    """Devices that come ten at a time; `after_some` is called when `BEFORE` are registered."""
+    """Registers devices, ten at a time; calls `after_some` when `BEFORE` are registered."""
     key = run.credentials()["PROVISIONING_KEY"]
     found: list[Registered] = []
     with ThreadPoolExecutor(10) as pool:
@@ -106,7 +106,7 @@ def test_no_registration_is_lost_while_enforcement_is_frozen(run: Run) -> None:
         demand_bounded(found)
         frozen_for = [one for one in found if one.began_s > frozen_at[0]]
         assert frozen_for
-        # The broker makes no progress.
+        # The broker makes no progress, so answers wait for the shorter time.
         assert max(one.took_s for one in frozen_for) < STALLED_S + AT_ONCE_S
         assert all(one.mqtt["ready"] is False for one in frozen_for)
         # No answer waits where no process holds the lease.

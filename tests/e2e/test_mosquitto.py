@@ -1,4 +1,4 @@
-"""The Mosquitto that `python -m local` starts: whom it lets in, and how it ends."""
+"""The Mosquitto that `python -m local` starts: which clients it admits, and how it ends."""
 
 import asyncio
 import json
@@ -28,7 +28,7 @@ DEVICE = {
 
 @pytest.fixture
 def first_run(tmp_path: Path) -> Iterator[Run]:
-    """A run that has not begun, on a machine that has Mosquitto."""
+    """A run that is not started yet, on a machine that has Mosquitto."""
     run = Run(tmp_path / "home")
     run.find_mosquitto()
     yield run
@@ -44,7 +44,7 @@ async def is_let_in(mqtt: dict[str, Any], **changes: Any) -> bool:
 
 
 async def publishes_and_subscribes(mqtt: dict[str, Any]) -> None:
-    """With what it was told and nothing else."""
+    """Uses only what the registration says."""
     own = mqtt["topics"]["publish"][0].replace("#", "telemetry")
     async with client_of(mqtt, protocol=aiomqtt.ProtocolVersion.V5, clean_session=None) as client:
         await client.subscribe(mqtt["topics"]["subscribe"][0], qos=1)
@@ -56,7 +56,7 @@ async def publishes_and_subscribes(mqtt: dict[str, Any]) -> None:
 
 
 def pasted(run: Run, *scripts: str) -> str:
-    """What a shell says to them, all output in one, where `credentials.env` is not in .mooring."""
+    """All output of a shell that runs `scripts`, with the run's home in place of `.mooring`."""
     found = [debian.program(name) for name in ("curl", "mosquitto_pub")]
     path = [str(program.parent) for program, _ in found]
     libraries = {environment.get("LD_LIBRARY_PATH", "") for _, environment in found} - {""}
@@ -104,7 +104,7 @@ async def test_a_device_uses_it_as_documented_until_everything_ends(first_run: R
     family = run.family()
     assert family.child(MOSQUITTO)
     run.stop(signal.SIGKILL)
-    # At once: what is left is waited for.
+    # It starts at once, and waits for the processes that are left.
     run.start()
     family.wait_for_the_end()
     await publishes_and_subscribes(mqtt)

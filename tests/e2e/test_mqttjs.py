@@ -1,4 +1,4 @@
-"""The note's agents with their own MQTT client: all that power up at once get in."""
+"""The note's agents with their own MQTT client: all of them connect when they start at once."""
 
 import json
 from collections.abc import Iterator

@@ -16,7 +16,7 @@ DEVICES = ("old", "both", "new")
 
 
 async def connecting(answers: dict[str, dict[str, Any]]) -> set[str]:
-    """Those that trust the broker as it is, with what each was told last."""
+    """The devices that trust the broker's certificate, each with the CAs of its last answer."""
     found, errors = set(), []
     for device, mqtt in answers.items():
         try:
@@ -30,7 +30,7 @@ async def connecting(answers: dict[str, dict[str, Any]]) -> set[str]:
 
 # paho-mqtt does not close its socket when a handshake fails.
 @pytest.mark.filterwarnings("ignore:.*ssl.SSLSocket:pytest.PytestUnraisableExceptionWarning")
-async def test_only_who_was_never_told_of_the_new_ca_is_cut_off(
+async def test_only_devices_that_never_got_the_new_ca_cannot_connect(
     stack: Stack, tmp_path: Path
 ) -> None:
     cas = trustme.CA(), trustme.CA()
@@ -53,16 +53,16 @@ async def test_only_who_was_never_told_of_the_new_ca_is_cut_off(
     with mosquitto(folders[0], port, cas[0], users):
         await stack.admin("POST", rotation, json=replacement)
         await asks("both", "new")
-        # Nobody notices that it has begun.
+        # The rotation has begun, and all devices still connect.
         assert await connecting(answers) == {*DEVICES}
         cutover = await stack.admin("POST", f"{rotation}/cutover", json={})
         assert cutover.status_code == 200, cutover.text
         await asks("new")
         assert answers["new"]["brokerConfig"]["caCert"] == new_pem
-        # Who has the new one alone waits for the broker's new certificate.
+        # A device that has only the new CA waits for the broker's new certificate.
         assert await connecting(answers) == {"old", "both"}
     with mosquitto(folders[1], port, cas[1], users):
         assert await connecting(answers) == {"both", "new"}
-        # Asking is all it takes.
+        # The device only has to ask again.
         await asks("old")
         assert await connecting(answers) == {*DEVICES}

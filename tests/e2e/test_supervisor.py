@@ -61,7 +61,7 @@ def test_a_first_run(first_run: Run) -> None:
     assert credentials["GATEWAY_URL"] == gateway
     assert ("MQTT_URL" in credentials) == (installed() is not None)
     assert credentials["RESOLVER_SECRET_FILE"] == str(home / "callers" / "resolver")
-    # No home of this release has the secret that all services of earlier ones shared.
+    # A new home does not have the secret that all services of earlier releases shared.
     assert "SERVICE_SECRET_FILE" not in credentials
     assert not (home / "service-secret").exists()
     for service in ("BROKER", "REGISTRY"):
@@ -181,7 +181,7 @@ def test_a_later_run_finds_everything(later_run: Run) -> None:
     kept = later_run.credentials()
     began = time.monotonic()
     later_run.start()
-    # Five seconds are promised; two cores that also run other tests get some more.
+    # Five seconds are promised; two cores that also run other tests get more time.
     assert time.monotonic() - began < 30
     assert {name: (later_run.home / name).read_text() for name in before} == before
     now = later_run.credentials()
@@ -209,7 +209,8 @@ def test_a_hangup_stops_it(later_run: Run) -> None:
     "moment",
     [
         "logs/gateway.log",
-        # The earlier ones, whose runs start all over again.
+        # In the earlier moments nothing is made yet, so the next start takes as long as a first
+        # one.
         pytest.param("postgres/data.unfinished", marks=pytest.mark.heavy),
         pytest.param("logs/postgres.log", marks=pytest.mark.heavy),
     ],
@@ -240,15 +241,15 @@ def test_a_killed_supervisor_leaves_nothing_behind_and_loses_nothing(later_run: 
     later_run.ask("DELETE", f"/api/v1/brokers/{ids['Local Broker']}", token)
     assert list(later_run.brokers()) == ["Another"]
     later_run.stop(signal.SIGKILL)
-    # At once: what is left is waited for.
+    # It starts at once, and waits for the processes that are left.
     later_run.start()
     family.wait_for_the_end()
-    # What was deleted is not made again.
+    # The deleted broker is not created again.
     assert list(later_run.brokers()) == ["Another"]
 
 
 def test_nothing_outlives_a_killed_parent(later_run: Run) -> None:
-    # As make is: it starts the supervisor and waits for it.
+    # Like make, this parent starts the supervisor and waits for it.
     parent = "import subprocess, sys; subprocess.run(sys.argv[1:])"
     later_run.command = [sys.executable, "-c", parent, *later_run.command]
     later_run.start()

@@ -25,9 +25,9 @@ from tests.supervised import (
 
 
 def test_what_a_home_lacks_is_made(later_run: Run) -> None:
-    # As if its first run had been killed after all was made and before it was written down.
+    # As if the first run had been killed after everything was made but before this was written.
     (later_run.home / "credentials.env").unlink()
-    # As an earlier release made it: all services had one secret.
+    # As in a home of an earlier release, in which all services had one secret.
     shutil.rmtree(later_run.home / "callers")
     for name in ("ticket-keys.json", "ticket-public-keys.json"):
         (later_run.home / name).unlink()
@@ -40,7 +40,7 @@ def test_what_a_home_lacks_is_made(later_run: Run) -> None:
     assert all(len(secret) >= 32 for secret in made)
     credentials = later_run.credentials()
     assert credentials["SERVICE_SECRET_FILE"] == str(file)
-    # Callers of that release are let in, and the log names them; with another secret none is.
+    # Callers with the secret of that release are accepted and logged; no other secret is accepted.
     assert registered(later_run) == 201
     for service, ask in (("broker_service", resolved), ("registry_service", connections)):
         address = credentials[f"{service.upper()}_ADDRESS"]
@@ -73,7 +73,7 @@ def connections(channel: Any, secret: str) -> None:
 
 
 def verify(run: Run) -> tuple[int, str]:
-    """What the operator is told of the audit log; see docs/audit-log.md."""
+    """The exit status and the output of the audit log's check; see docs/audit-log.md."""
     ended = subprocess.run(
         [sys.executable, "-m", "registry_service.audit.sealing", "verify"],
         env={**os.environ, **run.credentials()},
@@ -84,7 +84,7 @@ def verify(run: Run) -> tuple[int, str]:
     return ended.returncode, ended.stdout
 
 
-def test_the_audit_log_is_sealed_and_its_keys_are_missed(later_run: Run) -> None:
+def test_the_audit_log_is_sealed_and_missing_keys_are_named(later_run: Run) -> None:
     later_run.start()
     token = later_run.credentials()["ADMIN_TOKEN"]
     status, answer = later_run.ask("PATCH", "/api/v1/fleets/demo", token, {"name": "Sealed"})

@@ -1,4 +1,4 @@
-"""`python -m local`, with the real services: what dies is started again."""
+"""`python -m local`, with the real services: a process that ends is started again."""
 
 import json
 import os
@@ -37,7 +37,7 @@ PORTS = {
 def dead_and_port_taken(run: Run, name: str, setting: str) -> Iterator[None]:
     """Kills the process `name`; until the block ends, another process listens on its port.
 
-    Enters the block when the run has said so.
+    The block begins when the run has reported that the port is taken.
     """
     port, squatters = int(run.settings[setting]), ExitStack()
 
@@ -47,7 +47,7 @@ def dead_and_port_taken(run: Run, name: str, setting: str) -> Iterator[None]:
             return True
         return False
 
-    # It is stopped, so that it does not start the process again before the port is taken.
+    # The supervisor is frozen, so that the port is taken before it starts the process again.
     run.process.send_signal(signal.SIGSTOP)
     with squatters:
         try:
@@ -102,7 +102,7 @@ def test_postgresql_that_dies_is_started_again(later_run: Run) -> None:
         os.kill(postmaster, signal.SIGKILL)
         killed.add(postmaster)
         until(lambda: bool(set(named("postgres", descendants(later_run.process.pid))) - killed))
-        # A device never hears that the connection is refused, or that the fault is ours.
+        # The device is not refused a connection, and gets no 500.
         until(lambda: registered(later_run) == 200)
     services = {name: family.child(name) for name in SERVICES}
     assert {name: later_run.child(name) for name in SERVICES} == services
@@ -135,7 +135,7 @@ def test_data_that_postgresql_cannot_use_is_named_until_it_can(later_run: Run) -
     assert "could not find the database system" in said
 
 
-# It waits through every pause, the longest too; above, each process dies once.
+# The test waits through every pause, even the longest; above, each process ends only once.
 @pytest.mark.heavy
 def test_no_process_that_keeps_dying_ends_the_others(later_run: Run) -> None:
     later_run.start()

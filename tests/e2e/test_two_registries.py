@@ -68,7 +68,7 @@ def another_registry(run: Run, log: Path) -> Iterator[str]:
 
 @pytest.fixture
 async def registries(run: Run, tmp_path: Path) -> AsyncIterator[list[Peer]]:
-    """Both of them, each asked directly."""
+    """Both registries, each of which is called directly."""
     known = run.credentials()
     credentials = Credentials.of(GatewayConfig(caller_secret_file=run.home / "callers" / "gateway"))
     signing = SigningKeys.read(run.home / "ticket-keys.json")
@@ -85,7 +85,7 @@ async def registries(run: Run, tmp_path: Path) -> AsyncIterator[list[Peer]]:
 
 
 def counted(run: Run, key: str) -> tuple[int, int]:
-    """Devices that `key` has made, and those that it has counted."""
+    """How many devices `key` has made, and how many it has counted."""
     query = (
         "SELECT (SELECT count(*) FROM devices WHERE provisioned_by_key_id = k.id),"
         " k.devices_provisioned FROM provisioning_keys k WHERE k.id = %s"
@@ -112,7 +112,7 @@ async def test_a_limited_key_makes_exactly_its_devices(run: Run, registries: lis
     found = reasons([outcome for call in outcomes for outcome in call])
     assert (found.count("created"), found.count("PROVISIONING_KEY_USED_UP")) == (400, 100)
     assert counted(run, key_id) == (400, 400)
-    # Neither was asked for as many: both came to the limit.
+    # No registry was asked for as many as the limit, so both have reached it together.
     made = [n for n, reason in enumerate(found) if reason == "created"]
     assert {n % 2 for n in made} == {0, 1}
 
