@@ -1,4 +1,4 @@
-"""Parsers of what clients, brokers and operators send, fuzzed with the coverage as the guide.
+"""Fuzzes the parsers of what clients, brokers and operators send, guided by coverage.
 
 Each module in `targets` is one target: `SEEDS` is what the search begins with, `WORDS` is what it
 puts into an input, and `attempt` raises for an input that shows a fault. `python -m tests.fuzz
@@ -12,15 +12,15 @@ TARGETS = (
     *("bodies", "broker_lists", "dialects", "hashes", "headers", "hosts", "http", "mqtt", "pem"),
     *("rows", "tickets", "topics", "urls"),
 )
-# All that is guided by its coverage.
+# The packages whose coverage guides the search.
 MEASURED = ("broker_service", "chassis", "gateway", "registry_service")
 MAX_BYTES = 8_192
-# Of processor time, for one input.
+# The longest processor time for one input.
 SLOW_S = 1.0
 
 
 class Target(Protocol):
-    """What a module in `targets` has."""
+    """What each module in `targets` has."""
 
     SEEDS: tuple[bytes, ...]
     WORDS: tuple[bytes, ...]
@@ -34,7 +34,7 @@ def target(name: str) -> Target:
 
 
 def case(name: str, data: bytes) -> str:
-    """A test of one input, as it can be put into a file of tests."""
+    """The source of a test of one input."""
     return (
         f"from tests.fuzz.targets import {name}\n\n\n"
         f"def test_found() -> None:\n    {name}.attempt({data!r})\n"

@@ -1,4 +1,4 @@
-"""`python -m tests.fuzz TARGET SECONDS`: fuzzes one target; what is found is printed as a test."""
+"""`python -m tests.fuzz TARGET SECONDS`: fuzzes one target, and prints each fault as a test."""
 
 import contextlib
 import importlib.util
@@ -9,14 +9,14 @@ from pathlib import Path
 
 from tests.fuzz import TARGETS, case
 
-# Beyond the time of the search: imports, the seeds, and the input that is under way.
+# Time beyond the search: for imports, the seeds, and the input that is under way.
 GRACE_S = 60.0
 
 
 def fuzz(name: str, seconds: float) -> tuple[bool, str]:
-    """Whether nothing was found, and what is to be said of it."""
+    """Whether no fault was found, and the text to print."""
     with tempfile.TemporaryDirectory() as folder:
-        # What is found may end the process, so it has one of its own.
+        # A fault may end the process, so the search has a process of its own.
         run = subprocess.run(
             [sys.executable, "-m", f"tests.fuzz.{way()}", name, str(seconds), folder],
             check=False,
@@ -32,7 +32,7 @@ def fuzz(name: str, seconds: float) -> tuple[bool, str]:
 
 
 def way() -> str:
-    """The module that does it here: atheris is made for some versions of Python on Linux only."""
+    """The module to use here: atheris exists for some versions of Python on Linux only."""
     return "guided" if importlib.util.find_spec("atheris") else "unguided"
 
 
@@ -41,5 +41,5 @@ if __name__ == "__main__":
         raise SystemExit(f"{__doc__}\nTargets: {', '.join(TARGETS)}")
     with contextlib.suppress(KeyboardInterrupt):
         is_sound, text = fuzz(sys.argv[1], float(sys.argv[2]))
-        print(text)  # noqa: T201 - that is what it is for
+        print(text)  # noqa: T201 - this is a command
         sys.exit(not is_sound)

@@ -1,4 +1,4 @@
-"""An input is to be done with soon: in processor time, which others on the machine do not take."""
+"""Bounds the time of an input, as processor time: other processes do not count."""
 
 import logging
 import time
@@ -10,7 +10,7 @@ from tests.fuzz import SLOW_S
 
 
 def bounded(attempt: Callable[[bytes], None]) -> Callable[[bytes], None]:
-    """Raises for an input that takes too long, too."""
+    """Wraps `attempt` so that it also raises for an input that takes too long."""
 
     def attempt_in_time(data: bytes) -> None:
         begun = time.process_time()
@@ -22,5 +22,5 @@ def bounded(attempt: Callable[[bytes], None]) -> Callable[[bytes], None]:
 
 
 def quiet() -> None:
-    """This process logs no more, but for what is critical."""
+    """Keeps this process from logging anything that is not critical."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))

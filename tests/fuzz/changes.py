@@ -1,9 +1,9 @@
-"""Inputs that are nearly sound: parts of sound ones exchanged, repeated or put elsewhere."""
+"""Makes nearly valid inputs: parts of valid ones are exchanged, repeated or moved."""
 
 import random
 from collections.abc import Sequence
 
-# What means something to a parser, or to a broker, somewhere.
+# Bytes that mean something to some parser or broker.
 PIECES = (
     *(b"\0", b"\xff", b"\xed\xa0\x80", b"\xef\xbb\xbf", b"%00", b"%", b"+", b"#", b"*", b"."),
     *(b"/", b"//", b"$", b"${username}", b"$share/g/", b'"', b"\\u0000", b"\\ud800", b"null"),
@@ -12,7 +12,7 @@ PIECES = (
 
 
 def changed(some: bytes, chance: random.Random, pieces: Sequence[bytes] = PIECES) -> bytes:
-    """Some parts of it exchanged, taken away, repeated or put elsewhere."""
+    """`some` with parts exchanged, removed, repeated or moved."""
     for _ in range(chance.randint(1, 4)):
         start = chance.randint(0, len(some))
         end = min(len(some), start + chance.choice((0, 1, 2, 8, 40)))

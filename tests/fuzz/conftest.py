@@ -1,4 +1,4 @@
-"""Says so where the fuzzing is weaker than it could be."""
+"""Reports where fuzzing runs without coverage."""
 
 import pytest
 
@@ -8,7 +8,7 @@ from tests.fuzz.__main__ import way
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if way() == "unguided":
         terminalreporter.write_line(
-            "tests/fuzz: there is no atheris for this Python and machine, so seeds were changed at"
-            " random, without coverage as the guide",
+            "tests/fuzz: atheris does not exist for this Python and machine, so the seeds were"
+            " changed at random, without coverage as the guide",
             yellow=True,
         )

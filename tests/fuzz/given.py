@@ -1,4 +1,4 @@
-"""Takes an input apart: choices at its beginning, the rest behind them."""
+"""Splits an input: the bytes at its beginning are choices, the rest is data."""
 
 from collections.abc import Sequence
 from typing import TypeVar
@@ -7,7 +7,7 @@ One = TypeVar("One")
 
 
 def chosen(data: bytes, options: Sequence[One]) -> tuple[One, bytes]:
-    """An option, by the first byte of `data`, and what is behind that byte."""
+    """The option that the first byte of `data` chooses, and the bytes after it."""
     return options[data[0] % len(options) if data else 0], data[1:]
 
 

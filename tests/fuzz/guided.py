@@ -1,4 +1,4 @@
-"""Fuzzes one target with atheris, which keeps the inputs that reach what none before has reached.
+"""Fuzzes one target with atheris, which keeps inputs that reach code no earlier input reached.
 
 https://github.com/google/atheris; options of libFuzzer: https://llvm.org/docs/LibFuzzer.html.
 """
@@ -11,7 +11,7 @@ import atheris
 from tests.fuzz import MAX_BYTES, MEASURED, target
 from tests.fuzz.bounded import bounded, quiet
 
-# Of one input. The first is a backstop: `bounded` looks at processor time.
+# Limits for one input. The first is a backstop: `bounded` measures processor time.
 HANGING_S = 30
 MAX_MEGABYTES = 1_024
 

@@ -1,4 +1,4 @@
-"""Nothing that is sent makes a parser fail, hang, or say two things of the same input."""
+"""No input makes a parser fail, hang, or give two results for the same input."""
 
 import os
 import re
@@ -10,7 +10,7 @@ from tests.fuzz.__main__ import GRACE_S, fuzz
 from tests.fuzz.bounded import bounded
 
 SECONDS = float(os.environ.get("FUZZ_S", "5"))
-# Even a machine that is busy does more.
+# Even a busy machine tries more inputs.
 MIN_RUNS = 50
 RUNS = re.compile(r"number_of_executed_units: +(\d+)")
 

@@ -1,4 +1,4 @@
-"""Fuzzes one target without atheris: with changed seeds, whatever they reach."""
+"""Fuzzes one target without atheris: it changes seeds at random, without coverage."""
 
 import random
 import sys
@@ -14,7 +14,7 @@ def main(name: str, seconds: str, folder: str) -> None:
     quiet()
     fuzzed = target(name)
     attempt = bounded(fuzzed.attempt)
-    chance = random.Random(time.time_ns())  # noqa: S311 - what is tried is no secret
+    chance = random.Random(time.time_ns())  # noqa: S311 - the inputs are no secrets
     pieces = (*PIECES, *fuzzed.WORDS)
     until, runs, data = time.monotonic() + float(seconds), 0, b""
     try:

@@ -1,4 +1,4 @@
-"""JSON bodies: read as their type or refused, and checked by the service behind."""
+"""JSON bodies: read as their type or refused, and then checked by the service behind."""
 
 import json
 from collections.abc import Callable
@@ -78,7 +78,7 @@ def attempt(data: bytes) -> None:
             json.loads(body)
         except (ValueError, RecursionError):
             return
-        # Python's own reader takes what is no JSON, and other encodings.
+        # Python's own parser accepts texts that are not JSON, and other encodings.
         assert not _is_json(body)
     except MooringError as error:
         reply = rendered(of_error(error))

@@ -17,7 +17,7 @@ TYPES = (
     *(b"application/json", b"application/x-www-form-urlencoded", b"text/plain", b""),
     *(b"APPLICATION/JSON; charset=utf-8", b"application/json;"),
 )
-# Between the query and the body.
+# Separates the query from the body.
 BREAK = b"\n\n"
 
 

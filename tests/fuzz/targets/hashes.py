@@ -1,4 +1,4 @@
-"""Password hashes of imports: refused by their row, or verified each time, however they look."""
+"""Password hashes of imports: each is refused with its row, or can be verified every time."""
 
 import base64
 
@@ -47,7 +47,7 @@ def attempt(data: bytes) -> None:
     else:
         refusal = ""
     if refusal:
-        # The hints hold the beginnings of hashes; what is secret is at the end.
+        # The hints contain the beginnings of hashes; the secret part is at the end.
         assert len(text) < 40 or text[-16:] not in refusal
         return
     assert found == read_imported(row)

@@ -1,4 +1,4 @@
-"""Fields of a request's head: credentials, forwarded addresses and entity tags."""
+"""Header fields of a request: credentials, forwarded addresses and entity tags."""
 
 from contextlib import suppress
 from ipaddress import ip_address
@@ -49,7 +49,7 @@ def attempt(data: bytes) -> None:
         assert len(values) == 1
     client = client_of(PEER, headers, TRUSTED)
     assert client is not None
-    # What is counted by it, and what goes into the database.
+    # The address is used to count requests, and is stored in the database.
     assert str(ip_address(client[0])) == client[0]
     assert host_of(client[0])
     network_of(client[0])

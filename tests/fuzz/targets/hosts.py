@@ -86,7 +86,7 @@ def _address(text: str) -> None:
     except ValueError:
         return
     is_refused = DEFAULT.refusal_of(address) is not None
-    # Under no rule is an address allowed that the more lenient one refuses.
+    # What the more lenient rule refuses, every rule refuses.
     assert not is_refused or AddressPolicy("public").refusal_of(address) is not None
     mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
     if mapped is not None and DEFAULT.refusal_of(mapped) is not None:

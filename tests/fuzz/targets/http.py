@@ -1,8 +1,8 @@
 """HTTP/1.1 connections: heads, bodies with a length or in chunks, and pipelining.
 
-What is read may not depend on how the bytes arrive. Where h11, which is another parser, reads
-requests too, it reads the same ones: what two parsers of one connection take for different requests
-is smuggled past one of them.
+The requests that are read may not depend on how the bytes arrive. Where h11, which is another
+parser, reads requests too, it must read the same ones: a request that two parsers of one connection
+read differently can be smuggled past one of them.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ from tests.fuzz.given import chosen
 from tests.http_server import statuses
 
 PIECES = (1, 2, 3, 7, 16, 61, 256, 1_000)
-# Of the loop, after which nothing is under way any more.
+# Turns of the event loop after which nothing is under way any more.
 TURNS = 6
 
 
@@ -80,7 +80,7 @@ def read_of(method: bytes, target: Target | Head, body: bytes) -> Read:
 
 
 class Direct:
-    """Answers with a number, or before it has read a body where the path says so."""
+    """Answers with a number; where the path says so, it refuses before the body is read."""
 
     max_body_bytes = 64 * 1024
 
@@ -96,11 +96,11 @@ class Direct:
         answer(Reply(200, b"", b"1"))
 
     def leave(self) -> None:
-        """Nothing is under way."""
+        """Has nothing to cancel."""
 
 
 class Served:
-    """One connection's requests, both ways."""
+    """The requests of one connection, those of `Direct` and those of the ASGI application."""
 
     def __init__(self) -> None:
         self.read: list[Read] = []
@@ -149,7 +149,7 @@ class Wire:
         return True
 
     def write_eof(self) -> None:
-        """The fuzzer reads all of it in any case."""
+        """Does nothing: the fuzzer reads everything anyway."""
 
     def pause_reading(self) -> None:
         self.is_reading = False
@@ -190,7 +190,7 @@ async def talk(sent: bytes, size: int) -> tuple[list[Read], list[int]]:
 
 
 def as_h11_reads(sent: bytes) -> list[Read]:
-    """The requests that h11 reads until there is something that it does not take."""
+    """The requests that h11 reads until it rejects something."""
     other, found, head, body = h11.Connection(h11.SERVER), [], None, b""
     other.receive_data(sent)
     try:
@@ -223,7 +223,7 @@ def attempt(data: bytes) -> None:
     assert all(100 <= status < 500 for status in answers), answers
     again = LOOP.run_until_complete(talk(sent, size))
     assert all(100 <= status < 500 for status in again[1]), again[1]
-    # What is answered before its body is there depends on when the body comes.
+    # Whether a body has been read before an early answer depends on when it arrives.
     if not any(one.path.endswith("/refused") for one in read) and 401 not in answers + again[1]:
         assert (read, answers) == again
         assert answers.count(200) == len(read)

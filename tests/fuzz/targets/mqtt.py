@@ -51,10 +51,10 @@ class Unread:
     """A writer that drops what is written."""
 
     def write(self, data: bytes) -> None:
-        """The broker answers whatever is asked."""
+        """Does nothing: the broker's answers do not depend on it."""
 
     async def drain(self) -> None:
-        """There is room."""
+        """Returns at once, because there is always room."""
 
 
 async def _serve(sent: bytes) -> None:

@@ -1,6 +1,6 @@
 """CA bundles, chains of clients and private keys, as text or as DER that is wrapped in PEM.
 
-What is read is the same when it is read again, and OpenSSL loads it.
+Reading what was read gives the same again, and OpenSSL loads it.
 """
 
 import base64
@@ -59,7 +59,7 @@ def _keys() -> list[bytes]:
     for index, key in enumerate(KEYS):
         der = key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
         found.append(bytes((4, index)) + der)
-    # An RSA key takes long to be checked: one seed is enough of it.
+    # Checking an RSA key takes long, so there is only one seed of that kind.
     pem = ED_KEY.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     found.append(bytes((5, 2)) + pem)
     found.append(bytes((5, 1)) + EC_KEY.private_bytes(Encoding.PEM, old, NoEncryption()))

@@ -1,7 +1,7 @@
 """Uploaded files: NDJSON and CSV of devices, brokers, jobs and expected devices.
 
-Each line that is not blank is a row, however the file arrives; what is read of a row, the service
-behind takes or refuses by its field.
+Each line that is not blank is a row, however the file arrives. The service behind accepts a row
+that was read, or refuses it and names the field.
 """
 
 import asyncio
@@ -89,7 +89,7 @@ WORDS = (
     *(b"uuid", b"fleet_id", b"[" * 1_100, b"\\u0000", b"\xed\xa0\x80", b"1,5", b"true"),
 )
 LOOP = asyncio.new_event_loop()
-# In which a file arrives.
+# The sizes of the pieces in which a file arrives.
 SIZES = (1, 2, 3, 5, 50)
 
 
@@ -123,7 +123,7 @@ def attempt(data: bytes) -> None:
     if isinstance(found, str) or isinstance(again, str):
         assert found == again
         return
-    # As text, for what is no number does not equal itself.
+    # Compared as text, because NaN does not equal itself.
     assert repr([one[:2] for one in found]) == repr([one[:2] for one in again])
     texts = utf8_of(content).split(b"\n")[1 if kind == CSV else 0 :]
     begun = 2 if kind == CSV else 1

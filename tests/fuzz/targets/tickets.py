@@ -1,4 +1,4 @@
-"""Tickets: what the registry did not sign is refused, and so is what makes no sense."""
+"""Tickets: those that the registry did not sign or that make no sense are refused."""
 
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -13,7 +13,7 @@ NOW = 1_800_000_000
 GOOD = RING.signed(
     audience="g", actor="a", actor_id="1", role="viewer", fleets=("demo", "f"), now=NOW
 )
-# As it is shown, or signed anew.
+# The first byte says whether the rest is sent as it is, or is signed again.
 SEEDS = (
     *(b"\0" + GOOD, b"\1" + GOOD[64:], b"\0", b"\1", b"\1\xc1", b"\1\x81\xa6key_id\x01"),
     b"\1" + RING.signed(audience="g", actor="a", actor_id="1", role="admin", fleets=None)[64:],

@@ -48,7 +48,7 @@ def attempt(data: bytes) -> None:
 
 
 def _attempt_keys(wanted: str, topic: str) -> None:
-    """A topic without dots is the same behind RabbitMQ as before it."""
+    """A topic without dots is the same after RabbitMQ has translated it."""
     if "." in wanted + topic:
         return
     published = _asked("write", topic.replace("/", "."))

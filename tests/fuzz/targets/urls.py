@@ -1,4 +1,4 @@
-"""Targets of requests: one normal form, whichever way a client writes it."""
+"""Targets of requests: one normal form, however a client writes the target."""
 
 from urllib.parse import quote, quote_from_bytes
 
@@ -25,9 +25,9 @@ def attempt(data: bytes) -> None:
         return
     assert found.path.startswith(b"/")
     if b"%25" in data:
-        # An encoded percent sign stands beside an encoded slash that stays as it is.
+        # The normal form keeps an encoded slash, and here also an encoded percent sign.
         return
-    # Each octet encoded, and none but those that must be, are the same (RFC 3986, section 6.2.2).
+    # Encoding every octet, or only those that must be, gives the same (RFC 3986, section 6.2.2).
     kept = found.path.split(b"%2F")
     separated = [part.split(b"/") for part in kept]
     all_encoded = b"%2F".join(
