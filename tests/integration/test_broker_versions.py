@@ -1,4 +1,4 @@
-"""The brokers that tests start are the versions that docs/brokers/README.md names."""
+"""The brokers that tests start have the versions that docs/brokers/README.md names."""
 
 import re
 import subprocess
@@ -19,7 +19,7 @@ from tests.rabbitmq import SERVER
 )
 def test_mosquitto_says_the_version(version: Version) -> None:
     program, environment = debian.program("mosquitto", version.suite)
-    # Its exit status depends on the version.
+    # The exit status differs between versions.
     said = subprocess.run(
         [program, "-h"], env=environment, capture_output=True, text=True, timeout=60, check=False
     )

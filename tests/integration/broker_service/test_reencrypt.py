@@ -1,4 +1,4 @@
-"""All secrets are put under a new key, and nobody but the old key's owner notices."""
+"""All secrets are encrypted again under a new key, and nothing else changes."""
 
 import asyncio
 import base64
@@ -50,7 +50,7 @@ def key_ids(stack: Stack) -> dict[str, set[int]]:
 
 
 async def furnished(stack: Stack) -> list[str]:
-    """Brokers with histories, one of them gone, and a client certificate; the brokers' paths."""
+    """Makes brokers with histories, the last one deleted, and a certificate; the brokers' paths."""
     client = {"kind": "client", "pem": LEAF + ISSUER, "private_key": KEY}
     certificate = (await stack.admin("POST", "/certificates", json=client)).json()
     paths = []
@@ -66,7 +66,7 @@ async def furnished(stack: Stack) -> list[str]:
 
 
 async def seen(stack: Stack, paths: list[str]) -> list[Any]:
-    """What people see of the brokers and their histories."""
+    """The brokers and their histories, as the API shows them."""
     return [
         (await stack.admin("GET", path + below)).json()
         for path in paths
@@ -91,7 +91,7 @@ async def test_the_old_key_can_go_and_nothing_else_has_changed(
     keys = EncryptionKeys.read(file)
     monkeypatch.setattr(broker_service.reencrypt.store, "CHUNK", 1)
 
-    # It is stopped after the first chunk, and begun again.
+    # The command is stopped after the first chunk, and started again.
     engine = engine_of(stack.database.url("mooring_broker"), pool_size=1)
     first = await ReencryptionStore(engine, keys).passwords(0)
     await engine.dispose()
@@ -111,7 +111,7 @@ async def test_the_old_key_can_go_and_nothing_else_has_changed(
     assert [line["action"] for line in lines if line["action"].startswith("encryption")] == [
         "encryption.renew"
     ] * 4
-    # The service goes on without the old key, back to where it was under it.
+    # Without the old key the service still works, and rolls back to revisions under it.
     await stack.stop_broker_service()
     alone = ring(stack.home / "alone.json", 2, 2)
     await stack.start_broker_service(encryption_keys_file=alone)
@@ -133,7 +133,7 @@ async def test_the_old_key_can_go_and_nothing_else_has_changed(
     assert "PRIVATE KEY" in read.decrypt(kept, place=private_key_place(certificate_id))
 
 
-async def test_what_cannot_be_read_is_named_and_left(
+async def test_a_secret_that_cannot_be_read_is_named_and_not_changed(
     stack: Stack, capsys: pytest.CaptureFixture[str]
 ) -> None:
     paths = await furnished(stack)
@@ -143,7 +143,7 @@ async def test_what_cannot_be_read_is_named_and_left(
         " WHERE revision = 1"
     )
     done = await reencrypted(config_of(stack, ring(stack.home / "both.json", 2, 1, 2)))
-    # The second revision has the password of the first, and is whole.
+    # The second revision has the same password, which can still be read.
     assert (done.passwords, done.private_keys) == (2 + 3 * 3, 1)
     assert show(done, 2) == 1
     said = capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""Brokers that several change at once: revisions, the default, deletions, filters."""
+"""Concurrent changes of brokers: revisions, the default, deletions; and filtered lists."""
 
 import asyncio
 import json
@@ -23,7 +23,7 @@ async def asked(
     return await stack.http.request(method, f"/api/v1{path}", headers=headers, **options)
 
 
-async def test_of_two_who_saw_the_same_revision_one_wins(stack: Stack) -> None:
+async def test_of_several_changes_of_one_revision_one_wins(stack: Stack) -> None:
     broker = await created(stack)
     path = f"/brokers/{broker['id']}"
     for port in range(1000, 1050, 10):
@@ -80,7 +80,7 @@ async def test_if_match_is_that_of_rfc_9110(stack: Stack, values: list[str], pas
     assert gone.status_code == 404
 
 
-async def test_a_broker_that_is_known_is_not_sent_again(stack: Stack) -> None:
+async def test_a_known_broker_is_answered_with_not_modified(stack: Stack) -> None:
     path = f"/brokers/{stack.default_broker_id}"
     first = await stack.admin("GET", path)
     tag = first.headers["etag"]
@@ -121,7 +121,7 @@ async def test_a_default_cannot_be_lost_while_it_is_made(stack: Stack) -> None:
         assert rows == [(True,)]
 
 
-async def test_the_refusal_to_delete_counts_who_uses_it(stack: Stack) -> None:
+async def test_the_refusal_to_delete_counts_what_uses_the_broker(stack: Stack) -> None:
     broker_id = await stack.create_broker("Used")
     await stack.create_fleet("ruled", mqtt_broker_id=broker_id)
     await stack.admin(
@@ -153,7 +153,7 @@ async def test_the_refusal_to_delete_counts_who_uses_it(stack: Stack) -> None:
     assert (missing.status_code, missing.json()["reason"]) == (404, "BROKER_NOT_FOUND")
 
 
-async def test_a_pin_that_comes_while_a_broker_goes_is_counted_or_refused(stack: Stack) -> None:
+async def test_a_pin_set_while_a_broker_is_deleted_is_counted_or_refused(stack: Stack) -> None:
     await stack.register("d")
     for n in range(8):
         broker_id = await stack.create_broker(f"b{n}")
@@ -168,8 +168,8 @@ async def test_a_pin_that_comes_while_a_broker_goes_is_counted_or_refused(stack:
             assert deleted.json()["usage"]["devices"] == 1
 
 
-async def test_a_pin_that_is_yet_to_be_committed_is_waited_for(stack: Stack) -> None:
-    """The trigger cannot see it, so it is the foreign key that refuses; then it is counted."""
+async def test_a_deletion_waits_for_an_uncommitted_pin(stack: Stack) -> None:
+    """The trigger cannot see the pin, so the foreign key refuses; then the pin is counted."""
     await stack.register("d")
     broker_id = await stack.create_broker("b")
     with psycopg.connect(stack.database.url("mooring")) as connection:
@@ -240,7 +240,7 @@ async def test_a_password_is_kept_encrypted_for_its_broker_alone(stack: Stack) -
     keys = EncryptionKeys.read(stack.encryption_keys_file)
     place = place_of("mqtt_broker_config", "password_encrypted", broker["id"])
     assert keys.open(kept, place=place).plain == "secret"
-    # An edit of something else leaves it alone.
+    # Editing another field does not touch the password.
     path = f"/brokers/{broker['id']}"
     assert (await stack.admin("PATCH", path, json={"port": 1})).json()["has_password"] is True
     cleared = await stack.admin("PATCH", path, json={"password": None, "username": None})
@@ -253,7 +253,7 @@ async def test_a_broker_service_does_not_start_without_the_keys_it_needs(stack: 
     other.write_text(stack.encryption_keys_file.read_text().replace("1", "2"))
     with pytest.raises(SystemExit, match="not in it: 1"):
         await stack.start_broker_service(encryption_keys_file=other)
-    # Under both keys the same password is set anew; then the old key may go.
+    # With both keys in the ring, the same password is set again; then the old key may be removed.
     rings = [json.loads(file.read_text()) for file in (stack.encryption_keys_file, other)]
     both = stack.home / "both-rings.json"
     both.write_text(

@@ -1,4 +1,4 @@
-"""Every change of a broker is kept, whoever makes it, and each can be gone back to."""
+"""The history of brokers has every change, also those by SQL, and each can be rolled back to."""
 
 import asyncio
 import base64
@@ -33,7 +33,7 @@ async def test_the_history_says_who_changed_what(stack: Stack) -> None:
     broker = await created(stack, labels={"site": "a"})
     path = f"/brokers/{broker['id']}"
     await stack.admin("PATCH", path, json={"port": 8884, "labels": {"site": "b"}})
-    # Nothing changes, so nothing is kept.
+    # Nothing changes, so the history has no new entry.
     same = await stack.admin("PATCH", path, json={"port": 8884})
     assert same.json()["revision"] == 2
     stack.database.execute(
@@ -54,13 +54,13 @@ async def test_the_history_says_who_changed_what(stack: Stack) -> None:
     assert third["changes"] == {"host": {"from": "mqtt.example.com", "to": "moved.example.com"}}
     assert (third["changed_by"], third["by_sql"]) == ("mooring_operator", True)
     assert fourth["changes"] == {"is_default": {"from": False, "to": True}}
-    # The broker that was the default has changed too.
+    # The broker that was the default before has changed too.
     assert (await history(stack, stack.default_broker_id))[0]["changes"] == {
         "is_default": {"from": True, "to": False}
     }
 
 
-async def test_an_operator_cannot_act_as_somebody_else(stack: Stack) -> None:
+async def test_an_operator_cannot_act_under_another_name(stack: Stack) -> None:
     with psycopg.connect(stack.database.url("mooring_operator")) as connection:
         connection.execute("SET mooring.actor = 'boss'")
         connection.execute("UPDATE mqtt_broker_config SET port = 1")
@@ -90,7 +90,7 @@ async def test_a_rollback_restores_each_revision_exactly(stack: Stack) -> None:
     changes: list[dict[str, Any]] = [
         {"name": "Renamed", "ca_cert": other, "labels": {"a": "b"}},
         {"username": "v", **SAME_PASSWORD},
-        # It is sent elsewhere by that, so it is given again.
+        # This changes the password's destination, so the password must be given again.
         {"protocol": "wss", "path": "/mqtt", "is_active": False, **MANAGED, **SAME_PASSWORD},
         {"ca_cert": None, "password": None, "username": None, "region": "eu", **UNMANAGED},
     ]
@@ -113,12 +113,12 @@ async def test_a_rollback_restores_each_revision_exactly(stack: Stack) -> None:
     assert [entry["revision"] for entry in entries] == list(range(10, 0, -1))
     assert entries[0]["changes"]["protocol"] == {"from": "mqtts", "to": "wss"}
     assert entries[0]["changes"]["management"] == {"from": "", "to": "emqx"}
-    # To where it is already: nothing.
+    # A rollback to the present state changes nothing.
     again = await stack.admin("POST", f"{path}/rollback", json={"revision": 4})
     assert again.json()["revision"] == 10
 
 
-async def test_what_no_longer_holds_is_not_gone_back_to(stack: Stack) -> None:
+async def test_a_rollback_to_a_state_that_is_invalid_now_is_refused(stack: Stack) -> None:
     broker = await created(stack, is_active=False)
     path = f"/brokers/{broker['id']}"
     await stack.admin("PATCH", path, json={"is_active": True, "name": "New"})
@@ -134,7 +134,7 @@ async def test_what_no_longer_holds_is_not_gone_back_to(stack: Stack) -> None:
     for body in ({}, {"revision": 0}, {"revision": 2**63}, {"revision": "1"}):
         refused = await stack.admin("POST", f"{path}/rollback", json=body)
         assert (refused.status_code, refused.json()["field"]) == (422, "revision")
-    # What SQL made and the API would not: it is in the history, and stays there.
+    # SQL can set what the API refuses: it is in the history, but cannot be rolled back to.
     set_region = "UPDATE mqtt_broker_config SET region = %s WHERE id = %s"
     stack.database.execute(set_region, "r" * 65, broker["id"])
     revision = (await history(stack, broker["id"]))[0]["revision"]
@@ -143,7 +143,7 @@ async def test_what_no_longer_holds_is_not_gone_back_to(stack: Stack) -> None:
     assert (refused.status_code, refused.json()["field"]) == (422, "region")
 
 
-async def test_what_was_no_column_then_stays_as_it_is(stack: Stack) -> None:
+async def test_a_rollback_keeps_fields_that_did_not_exist_at_that_revision(stack: Stack) -> None:
     broker = await created(stack)
     path = f"/brokers/{broker['id']}"
     await stack.admin("PATCH", path, json={"username": "u", "password": PASSWORD})
@@ -154,12 +154,12 @@ async def test_what_was_no_column_then_stays_as_it_is(stack: Stack) -> None:
     assert now.status_code == 200, now.text
     was = (await stack.admin("GET", f"{path}/history/1")).json()
     assert (was["management"], was["management_url"]) == ("", "")
-    # The same password, given for another destination, is kept anew.
+    # The password is the same, but for another destination, so it is encrypted again.
     assert set((await history(stack, broker["id"]))[0]["changes"]) == {"port", "password"}
-    # It would lose what its management needs.
+    # The broker would lose the login that its management needs.
     refused = await stack.admin("POST", f"{path}/rollback", json={"revision": 1})
     assert (refused.status_code, refused.json()["field"]) == (422, "management")
-    # The password of that revision was not given for its management.
+    # The password of that revision was not given for the management API.
     refused = await stack.admin("POST", f"{path}/rollback", json={"revision": 2})
     assert (refused.status_code, refused.json()["field"]) == (422, "password")
     body = {"revision": 2, "password": PASSWORD}
@@ -177,7 +177,7 @@ async def test_a_password_whose_key_is_gone_does_not_come_back(stack: Stack) -> 
     other = stack.home / "other-ring.json"
     ring = {"active": 2, "keys": [{"id": 2, "secret": base64.b64encode(bytes(32)).decode()}]}
     other.write_text(json.dumps(ring))
-    # The database says no more than that nobody uses the old key; of a history it is no matter.
+    # The database only knows that no broker uses the old key; the history does not count.
     await stack.stop_broker_service()
     await stack.start_broker_service(encryption_keys_file=other)
     async with asyncio.timeout(10):
@@ -188,7 +188,7 @@ async def test_a_password_whose_key_is_gone_does_not_come_back(stack: Stack) -> 
     assert (refused.status_code, refused.json()["reason"]) == (409, "PASSWORD_KEY_GONE")
     assert "set a new password" in refused.json()["detail"]
     assert (await stack.admin("GET", path)).json() == before
-    # One that is gone comes back with a readable password or not at all.
+    # A deleted broker comes back with a readable password or not at all.
     await stack.admin("PATCH", path, json={"username": "u", "password": "new"})
     assert (await stack.admin("DELETE", path)).status_code == 204
     refused = await stack.admin("POST", f"{path}/rollback", json={"revision": 1})
@@ -216,7 +216,7 @@ async def test_a_broker_that_was_deleted_comes_back_under_its_id(stack: Stack) -
         headers={"Authorization": f"Bearer {stack.admin_token}", "If-Match": '"1"'},
     )
     assert (lost.status_code, lost.json()["reason"]) == (412, "LOST_RACE")
-    # Two at once: one brings it back, and the other finds it there or hears of the race.
+    # Of two rollbacks at once, one restores the broker; the other finds it, or loses the race.
     both = await asyncio.gather(
         *(stack.admin("POST", f"{path}/rollback", json={"revision": 1}) for _ in range(2))
     )
@@ -277,7 +277,7 @@ async def test_secrets_are_nowhere(stack: Stack, caplog: pytest.LogCaptureFixtur
     for text in (*dumped, caplog.text):
         assert PASSWORD not in text
         assert encoded.hex() not in text
-    # The same password again is no change; another one is, and is told as that.
+    # Setting the same password is no change; another password is recorded as one.
     entries = await history(stack, broker["id"])
     assert entries[0]["changes"] == {"password": "changed"}
     same = await stack.admin("PATCH", path, json={"password": PASSWORD})
@@ -315,6 +315,6 @@ async def test_every_change_has_its_line_in_the_audit_log(stack: Stack) -> None:
         {"default_broker_id": stack.default_broker_id},
         {"default_broker_id": broker["id"]},
     )
-    # It lost it again.
+    # The broker is the default no more.
     assert lines[4][2:] == ({"is_default": True}, {"is_default": False})
     assert lines[5][3] is None

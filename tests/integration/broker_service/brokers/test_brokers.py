@@ -72,7 +72,7 @@ async def test_a_ca_certificate_reaches_the_device(stack: Stack) -> None:
     assert mqtt["brokerConfig"]["useTls"] is True
     assert "clientCert" not in mqtt["brokerConfig"]
 
-    # An edit of something else leaves it alone; null takes it away.
+    # Editing another field does not touch the certificate; null removes it.
     await stack.admin("PATCH", f"/brokers/{broker['id']}", json={"keep_alive": 30})
     config = (await stack.connection("test-device-123")).json()["brokerConfig"]
     assert (config["caCert"], config["keepAlive"]) == (ca, 30)
@@ -139,7 +139,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
 ]
 
 
-async def test_a_management_is_set_changed_and_taken_away(stack: Stack) -> None:
+async def test_management_is_set_changed_and_removed(stack: Stack) -> None:
     broker = await created(stack)
     path = f"/brokers/{broker['id']}"
     assert (broker["management"], broker["management_url"]) == ("", "")
@@ -156,23 +156,23 @@ async def test_a_management_is_set_changed_and_taken_away(stack: Stack) -> None:
     assert await patched(management="mosquitto", **LOGIN) == (200, "mosquitto", "")
     assert await patched(management="rabbitmq") == (422, "management_url", "")
     assert await patched(management_url=url) == (422, "management_url", "")
-    # Its password would go elsewhere.
+    # The password would be sent to another address.
     elsewhere = {"management": "rabbitmq", "management_url": url}
     assert await patched(**elsewhere) == (422, "password", "")
     given = {**elsewhere, "password": LOGIN["password"]}
     assert await patched(**given) == (200, "rabbitmq", url)
-    # Another kind of broker there is another destination too.
+    # Another kind of management is another destination too.
     assert await patched(management="emqx") == (422, "password", "")
     given = {"management": "emqx", "password": LOGIN["password"]}
     assert await patched(**given) == (200, "emqx", url)
     assert (await stack.admin("GET", path)).json()["management"] == "emqx"
-    # What it needs stays as long as it does.
+    # A managed broker keeps its login.
     assert await patched(password=None) == (422, "management", "")
     assert await patched(username=None, password=None) == (422, "management", "")
     assert await patched(management=None) == (422, "management_url", "")
     assert await patched(management=None, management_url=None) == (200, "", "")
     assert await patched(username=None, password=None) == (200, "", "")
-    # No device is told of it.
+    # Devices are not told about it.
     await stack.admin("POST", f"{path}/default")
     assert "management" not in (await stack.register()).text
 
@@ -194,7 +194,7 @@ async def test_a_certificate_that_cannot_be_a_ca_is_refused(stack: Stack) -> Non
         assert word in refused.json()["detail"]
 
 
-async def test_ipv6_stands_in_brackets(stack: Stack) -> None:
+async def test_an_ipv6_address_is_in_brackets(stack: Stack) -> None:
     broker = await created(stack, host="2001:db8::1", protocol="wss", path="/mqtt", port=443)
     await stack.admin("POST", f"/brokers/{broker['id']}/default")
     mqtt = (await stack.register()).json()["mqtt"]
@@ -211,7 +211,7 @@ async def test_a_changed_protocol_brings_its_tls(stack: Stack) -> None:
     assert disagreeing.json()["field"] == "use_tls"
 
 
-async def test_the_default_moves_as_one_and_stays_one(stack: Stack) -> None:
+async def test_there_is_always_exactly_one_default(stack: Stack) -> None:
     broker = await created(stack)
     path = f"/brokers/{broker['id']}"
     assert (await stack.admin("POST", f"{path}/default")).json()["is_default"] is True
@@ -240,7 +240,7 @@ async def test_a_broker_in_use_cannot_be_deleted(stack: Stack) -> None:
     assert (await stack.admin("DELETE", path)).status_code == 204
 
 
-async def test_a_name_is_taken_once(stack: Stack) -> None:
+async def test_two_brokers_cannot_have_one_name(stack: Stack) -> None:
     await created(stack)
     for taken in (
         await stack.admin("POST", "/brokers", json=NEW),
@@ -266,7 +266,7 @@ async def test_lists_come_a_page_at_a_time(stack: Stack) -> None:
         assert refused.status_code == 422, (wrong, refused.text)
 
 
-async def test_administration_asks_for_a_token(stack: Stack) -> None:
+async def test_administration_needs_a_token(stack: Stack) -> None:
     for headers in (
         {},
         {"Authorization": "Bearer mat_nobody"},

@@ -1,4 +1,4 @@
-"""How many devices use which brokers, as it is answered."""
+"""The numbers of devices per broker, as the API answers them."""
 
 from typing import Any
 
@@ -40,7 +40,7 @@ WHERE device.is_active AND broker.id = %s
 
 
 def flat(counts: dict[str, Any]) -> tuple[int, ...]:
-    """In the order of COUNT."""
+    """The counts in the order of COUNT."""
     return (
         *(counts["assigned"][source] for source in ("device", "fleet", "default")),
         *(
@@ -51,7 +51,7 @@ def flat(counts: dict[str, Any]) -> tuple[int, ...]:
 
 
 async def answered(stack: Stack) -> dict[int, dict[str, Any]]:
-    """Each broker's counts, which a page and the broker itself have to agree on."""
+    """The counts of each broker; the list and the broker itself must agree."""
     found: dict[int, dict[str, Any]] = {}
     cursor: str | None = ""
     while cursor is not None:
@@ -65,7 +65,7 @@ async def answered(stack: Stack) -> dict[int, dict[str, Any]]:
     return found
 
 
-async def test_devices_are_counted_by_what_names_their_broker_and_by_what_they_were_told(
+async def test_devices_are_counted_by_their_assigned_and_by_their_notified_broker(
     stack: Stack,
 ) -> None:
     own, pinned = await stack.create_broker("own"), await stack.create_broker("pinned")

@@ -1,4 +1,4 @@
-"""One rule for hosts: the API, SQL and the environment take the same ones."""
+"""One rule for hosts: the API, SQL and the environment accept the same ones."""
 
 from collections.abc import Iterator
 
@@ -100,7 +100,7 @@ def table_takes_management(connection: psycopg.Connection, host: str) -> bool:
     )
 
 
-def test_every_way_takes_the_same_hosts(sql: psycopg.Connection) -> None:
+def test_api_sql_and_environment_accept_the_same_hosts(sql: psycopg.Connection) -> None:
     @settings(max_examples=400, deadline=None)
     @given(LIKE_HOSTS)
     def alike(host: str) -> None:

@@ -1,4 +1,4 @@
-"""What our own services are told of the brokers that Mooring drives, and that nobody else is."""
+"""What the broker service tells Mooring's own services, and no others, about managed brokers."""
 
 import ast
 import asyncio
@@ -40,7 +40,7 @@ async def managed(stack: Stack) -> list[pb.ManagedBroker]:
     return list(answer.brokers)
 
 
-async def test_those_that_are_driven_are_told_with_all_it_takes(stack: Stack) -> None:
+async def test_managed_brokers_are_listed_with_all_that_managing_them_takes(stack: Stack) -> None:
     assert await managed(stack) == []
     await created(stack, name="unmanaged", username="u", password="p")
     emqx = await created(stack, name="emqx", **EMQX)
@@ -79,11 +79,11 @@ async def test_those_that_are_driven_are_told_with_all_it_takes(stack: Stack) ->
     ]
 
 
-async def test_right_after_a_change_the_new_value_is_told(stack: Stack) -> None:
+async def test_a_change_is_in_the_next_list(stack: Stack) -> None:
     broker = await created(stack, **EMQX)
     path = f"/brokers/{broker['id']}"
 
-    async def told(**change: Any) -> pb.ManagedBroker | None:
+    async def after_change(**change: Any) -> pb.ManagedBroker | None:
         answer = await stack.admin("PATCH", path, json=change)
         assert answer.status_code == 200, answer.text
         found = await managed(stack)
@@ -94,14 +94,14 @@ async def test_right_after_a_change_the_new_value_is_told(stack: Stack) -> None:
         return one
 
     for n in range(3):
-        one = await told(password=f"new {n}", management_url=f"{URL}/{n}", port=1000 + n)
+        one = await after_change(password=f"new {n}", management_url=f"{URL}/{n}", port=1000 + n)
         assert one is not None
         assert (one.password, one.management_url) == (f"new {n}", f"{URL}/{n}")
         assert one.port == 1000 + n
-    assert await told(is_active=False) is None
-    assert await told(is_active=True) is not None
-    assert await told(management=None, management_url=None) is None
-    # By SQL too, without anybody telling the service.
+    assert await after_change(is_active=False) is None
+    assert await after_change(is_active=True) is not None
+    assert await after_change(management=None, management_url=None) is None
+    # SQL counts as well, and nothing announces it to the service.
     set_it = "UPDATE mqtt_broker_config SET management = 'mosquitto' WHERE id = %s"
     stack.database.execute(set_it, broker["id"], role="mooring_operator")
     assert [one.management for one in await managed(stack)] == ["mosquitto"]
@@ -109,7 +109,7 @@ async def test_right_after_a_change_the_new_value_is_told(stack: Stack) -> None:
     assert await managed(stack) == []
 
 
-async def test_while_a_ca_is_replaced_both_are_told(stack: Stack) -> None:
+async def test_while_a_ca_is_replaced_both_are_listed(stack: Stack) -> None:
     old, new = root(), root()
     broker = await created(stack, ca_cert=old, **EMQX)
     rotation = f"/certificates/{broker['ca_certificate_id']}/rotation"
@@ -124,22 +124,22 @@ async def test_while_a_ca_is_replaced_both_are_told(stack: Stack) -> None:
     assert [one.ca_cert for one in await managed(stack)] == [new]
 
 
-async def test_a_password_that_cannot_be_read_is_said_of_its_broker_alone(stack: Stack) -> None:
+async def test_a_password_that_cannot_be_read_is_an_error_of_its_broker_only(stack: Stack) -> None:
     broken = await created(stack, name="broken", **EMQX)
     copied = await created(stack, name="copied", **EMQX)
     whole = await created(stack, name="whole", **MOSQUITTO)
     change = "UPDATE mqtt_broker_config SET password_encrypted = {} WHERE id = %s"
-    # Under a key that is in no ring; and one that was encrypted for another row.
+    # One is encrypted under a key that is in no ring, the other for another row.
     stack.database.execute(change.format("set_byte(password_encrypted, 4, 9)"), broken["id"])
     kept = "(SELECT password_encrypted FROM mqtt_broker_config WHERE name = 'whole')"
     stack.database.execute(change.format(kept), copied["id"])
-    told = {one.id: one for one in await managed(stack)}
+    after_change = {one.id: one for one in await managed(stack)}
     for broker in (broken, copied):
-        one = told[broker["id"]]
+        one = after_change[broker["id"]]
         assert (one.WhichOneof("secret"), one.password) == ("password_error", "")
         assert "key is not in the ring" in one.password_error
         assert one.management_url == URL
-    assert told[whole["id"]].password == MOSQUITTO["password"]
+    assert after_change[whole["id"]].password == MOSQUITTO["password"]
 
 
 async def test_without_the_service_secret_it_is_refused(stack: Stack) -> None:
@@ -164,7 +164,7 @@ async def test_no_token_reaches_it_through_the_gateway(stack: Stack) -> None:
             headers = {"Authorization": f"Bearer {stack.admin_token}"}
             answer = await stack.http.request(method, path, headers=headers)
             assert answer.status_code == 404, (path, answer.text)
-    # Whatever an administrator may read.
+    # An administrator cannot read the password anywhere.
     walked = 0
     for path, verb, operation in operations_of(await document_of(stack)):
         if verb == "get" and operation.get("security") == [{"apiToken": []}]:
@@ -173,7 +173,7 @@ async def test_no_token_reaches_it_through_the_gateway(stack: Stack) -> None:
             answer = await stack.admin("GET", asked.replace("{revision}", "1"))
             assert PASSWORD not in answer.text, path
     assert walked > 20
-    # It has no way to ask.
+    # The gateway's code has no way to ask for it.
     for file in Path(gateway.__file__).parent.rglob("*.py"):
         for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.ImportFrom):
@@ -203,7 +203,7 @@ async def test_no_password_is_in_a_log(
     assert PASSWORD not in str(stack.database.execute("SELECT a FROM audit_log AS a"))
 
 
-async def test_without_a_database_nothing_is_told(stack: Stack) -> None:
+async def test_without_a_database_the_list_is_unavailable(stack: Stack) -> None:
     await created(stack, **EMQX)
     with shut_out(stack, "mooring_broker"), pytest.raises(Unavailable) as failed:
         await managed(stack)
@@ -214,7 +214,7 @@ async def test_without_a_database_nothing_is_told(stack: Stack) -> None:
     assert len(await managed(stack)) == 1
 
 
-async def test_a_password_that_is_kept_is_sent_nowhere_else(stack: Stack) -> None:
+async def test_a_stored_password_is_never_sent_to_another_destination(stack: Stack) -> None:
     emqx = await created(stack, name="emqx", **EMQX)
     plain = await created(stack, name="plain", username="u", password=PASSWORD)
     mosquitto = await created(stack, name="mosquitto", **MOSQUITTO)
@@ -233,7 +233,9 @@ async def test_a_password_that_is_kept_is_sent_nowhere_else(stack: Stack) -> Non
         assert (refused.status_code, refused.json()["field"]) == (422, "password"), change
         again = await stack.admin("PATCH", path, json={**change, "password": PASSWORD})
         assert again.status_code == 200, again.text
-    # Where it goes to the broker that it is for, it need not be given again.
+    # A password that goes to the broker itself need not be given again for managing it.
     other = await created(stack, name="other", username="u", password=PASSWORD)
-    driven = await stack.admin("PATCH", f"/brokers/{other['id']}", json={"management": "mosquitto"})
-    assert driven.status_code == 200, driven.text
+    changed = await stack.admin(
+        "PATCH", f"/brokers/{other['id']}", json={"management": "mosquitto"}
+    )
+    assert changed.status_code == 200, changed.text

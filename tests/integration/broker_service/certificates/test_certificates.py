@@ -63,14 +63,14 @@ async def test_one_certificate_serves_many_brokers_until_none_names_it(stack: St
     config = (await stack.connection("test-device-123")).json()["brokerConfig"]
     assert not {"caCert", "clientCert"} & config.keys()
 
-    # What no history names can go.
+    # A certificate that no broker and no history uses can be deleted.
     spare = await uploaded(stack, pem=root())
     assert (await stack.admin("DELETE", f"/certificates/{spare['id']}")).status_code == 204
     gone = await refusal(stack, "GET", f"/certificates/{spare['id']}")
     assert gone == (404, "CERTIFICATE_NOT_FOUND", "")
 
 
-async def test_a_broker_is_given_only_what_there_is(stack: Stack) -> None:
+async def test_a_broker_cannot_use_an_unknown_certificate(stack: Stack) -> None:
     ca, client = await uploaded(stack), await uploaded(stack, **CLIENT)
     for wrong in (
         {"ca_certificate_id": 2_000_000_000},
@@ -87,7 +87,7 @@ async def test_a_broker_is_given_only_what_there_is(stack: Stack) -> None:
     both = {"ca_cert": CA, "ca_certificate_id": ca["id"]}
     refused = await refusal(stack, "POST", "/brokers", json={**TLS, **both})
     assert refused == (422, "INVALID_INPUT", "ca_certificate_id")
-    # By SQL too, with a hint.
+    # SQL refuses it too, with a hint.
     with pytest.raises(psycopg.errors.ForeignKeyViolation, match="no client certificate") as error:
         stack.database.execute(
             "UPDATE mqtt_broker_config SET client_certificate_id = %s",
@@ -97,12 +97,12 @@ async def test_a_broker_is_given_only_what_there_is(stack: Stack) -> None:
     assert "SELECT id, name FROM certificates" in (error.value.diag.message_hint or "")
 
 
-async def test_the_same_certificate_is_known_once(stack: Stack) -> None:
+async def test_the_same_certificate_is_stored_once(stack: Stack) -> None:
     ca = await uploaded(stack)
     again = await stack.admin("POST", "/certificates", json={"kind": "ca", "pem": f"#\n{CA}{CA}"})
     assert (again.status_code, again.json()["reason"]) == (409, "CERTIFICATE_EXISTS")
     assert again.json()["detail"] == f"certificate {ca['id']} is the same"
-    # A broker's ca_cert is that one too; its text alone would be another.
+    # A broker's ca_cert uses the stored certificate too, though its text differs.
     broker = (await stack.admin("POST", "/brokers", json={**TLS, "ca_cert": CA})).json()
     assert broker["ca_certificate_id"] == ca["id"]
     named = {"name": "The first"}
@@ -110,7 +110,7 @@ async def test_the_same_certificate_is_known_once(stack: Stack) -> None:
     assert renamed.json() == {**ca, **named, "broker_ids": [broker["id"]]}
 
 
-async def test_those_that_expire_are_listed(stack: Stack) -> None:
+async def test_certificates_that_expire_soon_are_listed(stack: Stack) -> None:
     soon = await uploaded(stack, pem=root(expires=timedelta(days=20)))
     late = await uploaded(stack, pem=root(expires=timedelta(days=40)))
     client = await uploaded(stack, **CLIENT)
@@ -140,10 +140,10 @@ async def test_those_that_expire_are_listed(stack: Stack) -> None:
         assert refused == (422, "INVALID_INPUT", "expires_within")
 
 
-async def test_one_that_is_in_use_and_expires_soon_is_warned_of(
+async def test_a_certificate_in_use_that_expires_soon_is_logged_as_a_warning(
     stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # They are looked at when all is read, not when something is touched.
+    # Expiry is checked when everything is read, not when only changed rows are read.
     monkeypatch.setattr(broker_service.placements.snapshot, "REREAD_S", 0.0)
     soon = await uploaded(stack, pem=root(expires=timedelta(days=20, hours=1)), name="soon")
     labels = {"id": str(soon["id"]), "name": "soon"}
@@ -182,7 +182,7 @@ async def test_bad_uploads_are_named_and_nothing_is_kept(stack: Stack) -> None:
 
 
 def key_lines() -> list[str]:
-    """Those of the private key that cannot stand anywhere by chance."""
+    """The lines of the private key that are too long to occur anywhere by chance."""
     return [line for line in KEY.splitlines() if len(line) > 40]
 
 
@@ -205,7 +205,7 @@ async def test_a_private_key_is_never_seen_again(
         assert line not in said
     [(kept,)] = stack.database.execute("SELECT private_key_encrypted FROM certificates")
     assert KEY.encode()[40:80] not in kept
-    # It can be read in its place, and in no other.
+    # It can be decrypted for its own row, and for no other.
     ring = EncryptionKeys.read(stack.encryption_keys_file)
     read = ring.decrypt(kept, place=private_key_place(client["id"]))
     assert "BEGIN PRIVATE KEY" in read
@@ -215,7 +215,9 @@ async def test_a_private_key_is_never_seen_again(
         )
 
 
-async def test_the_audit_log_says_who_brought_and_took_a_certificate(stack: Stack) -> None:
+async def test_the_audit_log_says_who_created_renamed_and_deleted_a_certificate(
+    stack: Stack,
+) -> None:
     client = await uploaded(stack, **CLIENT, name="ours")
     path = f"/certificates/{client['id']}"
     await stack.admin("PATCH", path, json={"name": "theirs"})
@@ -230,7 +232,7 @@ async def test_the_audit_log_says_who_brought_and_took_a_certificate(stack: Stac
     assert lines[2]["after"]["has_private_key"] is True
 
 
-async def test_a_ring_without_the_key_of_a_private_key_is_not_started_with(stack: Stack) -> None:
+async def test_the_service_does_not_start_without_the_key_of_a_private_key(stack: Stack) -> None:
     await uploaded(stack, **CLIENT)
     ring = {"active": 2, "keys": [{"id": 2, "secret": base64.b64encode(b"2" * 32).decode()}]}
     file = stack.home / "another-ring.json"
@@ -240,7 +242,9 @@ async def test_a_ring_without_the_key_of_a_private_key_is_not_started_with(stack
             pass
 
 
-async def test_what_can_never_verify_is_said_wherever_it_is_uploaded_or_used(stack: Stack) -> None:
+async def test_certificates_that_can_never_verify_are_reported_on_upload_and_use(
+    stack: Stack,
+) -> None:
     root = trustme.CA()
     middle = root.create_child_ca().cert_pem.bytes().decode()
     whole = middle + root.cert_pem.bytes().decode()

@@ -1,4 +1,4 @@
-"""A certificate that is replaced: what devices are told, who was told what, and when it is over."""
+"""The rotation of a certificate: what devices are answered, which devices got what, its end."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -51,7 +51,7 @@ async def told(stack: Stack, path: str, which: str) -> list[str]:
 
 
 async def check(stack: Stack, path: str, **expected: list[str]) -> Mapping[str, Any]:
-    """What a rotation says, after the counts and the lists were compared with `expected`."""
+    """Compares the counts and lists of a rotation with `expected`; returns the rotation."""
     rotation: dict[str, Any] = (await stack.admin("GET", path)).json()
     assert rotation["told"] == {which: len(uuids) for which, uuids in expected.items()}
     for which, uuids in expected.items():
@@ -59,7 +59,7 @@ async def check(stack: Stack, path: str, **expected: list[str]) -> Mapping[str, 
     return rotation
 
 
-async def test_devices_are_told_both_until_the_new_one_takes_over(stack: Stack) -> None:
+async def test_devices_get_both_certificates_until_the_new_one_takes_over(stack: Stack) -> None:
     old_pem, new_pem = root(), root()
     old = await uploaded(stack, old_pem)
     broker = await broker_with(stack, ca_certificate_id=old)
@@ -85,13 +85,13 @@ async def test_devices_are_told_both_until_the_new_one_takes_over(stack: Stack) 
     early = await refusal(stack, "POST", f"{path}/cutover", json={})
     assert early == (409, "ROTATION_TOO_EARLY", {"old": 5, "both": 0, "new": 0})
 
-    # Who asks is told both, the old one first; nobody else's answer has changed.
+    # Devices that ask get both, the old one first; the answers of other devices are unchanged.
     for uuid in UUIDS[:4]:
         assert await ca_cert_of(stack, uuid) == old_pem + new_pem
     assert (await stack.connection("elsewhere")).json() == elsewhere
     rotation = await check(stack, path, old=UUIDS[4:], both=UUIDS[:4], new=[])
     assert rotation["too_early"] is None
-    # What administrators see is what they have set.
+    # Administrators see the certificate that they have set.
     assert (await stack.admin("GET", f"/brokers/{twin}")).json()["ca_cert"] == old_pem
 
     over = await stack.admin("POST", f"{path}/cutover", json={})
@@ -100,13 +100,13 @@ async def test_devices_are_told_both_until_the_new_one_takes_over(stack: Stack) 
     assert await ca_cert_of(stack, UUIDS[0]) == new_pem
     assert await refusal(stack, "GET", path) == (404, "ROTATION_NOT_FOUND", None)
     assert (await stack.admin("GET", f"/certificates/{old}")).json()["broker_ids"] == []
-    # The refusal of before is written in the background, and may come later.
+    # The earlier refusal is written in the background, and may come later.
     lines = (await stack.admin("GET", "/audit-log?limit=5")).json()["items"]
     line = next(line for line in lines if line["refusal"] is None)
     assert (line["action"], line["subject"]) == ("rotation.cut_over", str(old))
     assert line["after"]["devices_told"] == {"old": 1, "both": 4, "new": 0}
 
-    # Back again by hand, one has been told the new one alone.
+    # The old one is set again by hand; one device has been told only the new one.
     await stack.admin("PATCH", f"/brokers/{broker}", json={"ca_certificate_id": old})
     await stack.admin("POST", path, json={"replacement_id": new})
     await check(stack, path, old=UUIDS[4:], both=UUIDS[1:4], new=UUIDS[:1])
@@ -122,7 +122,7 @@ async def test_staging_reads_no_more_than_the_brokers_that_it_touches(
         await broker_with(stack, name=name, ca_certificate_id=old)
     for name in ("c", "d", "e"):
         await broker_with(stack, name=name, ca_cert=root())
-    # All is read now and then; not in the middle of this.
+    # A full reread happens now and then; it must not happen during this test.
     monkeypatch.setattr(broker_service.placements.snapshot, "REREAD_S", 3_600.0)
 
     def read() -> tuple[float, ...]:
@@ -137,7 +137,7 @@ async def test_staging_reads_no_more_than_the_brokers_that_it_touches(
     assert [now - was for now, was in zip(read(), before, strict=True)] == [2.0, 0.0]
 
 
-async def test_who_is_forced_to_wait_for_nobody_cuts_over(stack: Stack) -> None:
+async def test_a_forced_cutover_does_not_wait_for_devices(stack: Stack) -> None:
     old = await uploaded(stack, root())
     await stack.admin("POST", f"/brokers/{await broker_with(stack, ca_certificate_id=old)}/default")
     await stack.register()
@@ -149,7 +149,7 @@ async def test_who_is_forced_to_wait_for_nobody_cuts_over(stack: Stack) -> None:
     assert line["after"]["is_forced"] is True
 
 
-async def test_a_client_certificate_is_swapped_at_once(stack: Stack) -> None:
+async def test_a_client_certificate_is_replaced_at_once(stack: Stack) -> None:
     client = {"kind": "client", "private_key": KEY}
     old = await uploaded(stack, LEAF + ISSUER, **client)
     broker = await broker_with(stack, client_certificate_id=old)
@@ -170,7 +170,7 @@ async def test_a_client_certificate_is_swapped_at_once(stack: Stack) -> None:
     assert config["clientCert"] == pem
 
 
-async def test_what_cannot_take_the_place_is_refused(stack: Stack) -> None:
+async def test_a_replacement_that_does_not_fit_is_refused(stack: Stack) -> None:
     first, second, third = [await uploaded(stack, root()) for _ in range(3)]
     client = await uploaded(stack, LEAF + ISSUER, kind="client")
     path = f"/certificates/{first}/rotation"
@@ -193,7 +193,7 @@ async def test_what_cannot_take_the_place_is_refused(stack: Stack) -> None:
         refused = await refusal(stack, method, path + below, **options)
         assert refused == (404, "ROTATION_NOT_FOUND", None)
 
-    # Several may be replaced with one; what is being replaced replaces nothing.
+    # Several certificates can get one replacement; one that is being replaced replaces no other.
     async def stage(old: int, new: int) -> int:
         body = {"replacement_id": new}
         staged = await stack.admin("POST", f"/certificates/{old}/rotation", json=body)
@@ -205,7 +205,7 @@ async def test_what_cannot_take_the_place_is_refused(stack: Stack) -> None:
     assert await stage(third, first) == 409
     fourth = await uploaded(stack, root())
     assert await stage(third, fourth) == await stage(fourth, first) == 409
-    # It cannot go while it is to replace something.
+    # A certificate cannot be deleted while it is to replace another one.
     used = await refusal(stack, "DELETE", f"/certificates/{third}")
     assert used == (
         409,

@@ -1,4 +1,4 @@
-"""Why a device has its broker, over HTTP and gRPC; what would be; and while things are down."""
+"""Explanations of resolutions: over HTTP and gRPC, for supposed facts, and during outages."""
 
 import asyncio
 from typing import Any
@@ -72,7 +72,7 @@ async def test_a_device_as_it_is(stack: Stack) -> None:
     assert explanation["stale"] is False
 
 
-async def test_it_is_what_the_device_is_told(stack: Stack) -> None:
+async def test_the_explanation_is_what_the_device_is_answered(stack: Stack) -> None:
     broker_id = await stack.create_broker("Fleet's", host="fleet.example.com")
     await stack.create_fleet("north", mqtt_broker_id=broker_id)
     key = await stack.create_key(fleet_id="north")
@@ -85,7 +85,7 @@ async def test_it_is_what_the_device_is_told(stack: Stack) -> None:
         assert explanation["told_broker_ids"] == [explanation["mqtt_broker_id"]]
 
 
-async def test_it_says_where_a_device_would_go_that_was_told_another(stack: Stack) -> None:
+async def test_it_names_the_assigned_broker_where_the_device_knows_another(stack: Stack) -> None:
     await stack.register("one")
     broker_id = await stack.create_broker("New")
     await stack.admin("PATCH", "/devices/one", json={"mqtt_broker_id": broker_id})
@@ -111,7 +111,7 @@ async def test_what_if(stack: Stack) -> None:
         "region": None,
         "location": None,
     }
-    # What is not named stays as it is.
+    # Facts that are not named stay as they are.
     assert (await explained(stack, "one", fleet_id="north"))["mqtt_broker_id"] == pin
     failed = await explained(stack, "one", inactive_broker_ids=[pin])
     assert (reasons(failed)[0], failed["source"]) == ("BROKER_INACTIVE", "default")
@@ -130,7 +130,7 @@ async def test_what_if(stack: Stack) -> None:
     assert stack.database.execute("SELECT * FROM devices") == before
 
 
-async def test_a_restricted_fleet_that_nothing_may_serve(stack: Stack) -> None:
+async def test_a_restricted_fleet_without_an_allowed_active_broker(stack: Stack) -> None:
     own = await stack.create_broker("Own")
     created = await stack.admin(
         "POST",
@@ -157,7 +157,7 @@ async def test_a_restricted_fleet_that_nothing_may_serve(stack: Stack) -> None:
         "BROKER_NOT_ALLOWED",
         "FLEET_IS_RESTRICTED",
     ]
-    # A fleet that was made a moment ago is known at once.
+    # A fleet that was created a moment ago is known at once.
     assert "uuid" not in explanation
 
 
@@ -247,11 +247,11 @@ async def test_without_its_database_the_broker_service_says_that_it_may_be_out_o
                     break
                 await asyncio.sleep(0.02)
         assert response.json()["source"] == "default"
-        # Its pin cannot be seen, and nothing is guessed.
+        # The device's pin cannot be read, and the service does not guess.
         response = await stack.admin("GET", "/devices/one/broker")
         assert response.status_code == 503
         assert "Retry-After" in response.headers
-        # What is not known may have been made meanwhile.
+        # A broker that is not known here may have been created meanwhile.
         response = await stack.admin(
             "POST", "/resolution/explain", json={"mqtt_broker_id": UNKNOWN_ID}
         )

@@ -1,4 +1,4 @@
-"""Reading what was touched gives what reading all gives, whatever was touched and by whom."""
+"""Reading only the changed rows gives the same as reading everything, whatever has changed."""
 
 import asyncio
 from typing import Any
@@ -88,7 +88,7 @@ STEPS = (
         " ON CONFLICT DO NOTHING"
     ),
     "DELETE FROM fleets WHERE id LIKE 'many-%'",
-    # The log is pruned, lost, or has missed something.
+    # The log of changes is pruned, emptied, or lacks an entry.
     "DELETE FROM placement_changes WHERE id <= (SELECT max(id) - {n} FROM placement_changes)",
     "DELETE FROM placement_changes WHERE id = (SELECT max(id) FROM placement_changes)",
     "TRUNCATE placement_changes",
@@ -103,7 +103,7 @@ def store_of(database: Database) -> PlacementStore:
     return PlacementStore(engine_of(database.url("mooring_broker")), unused, unused)
 
 
-def test_reading_what_was_touched_gives_what_reading_all_gives(database: Database) -> None:
+def test_reading_changed_rows_gives_what_reading_everything_gives(database: Database) -> None:
     step = st.tuples(
         st.sampled_from([*STEPS, BEGIN, COMMIT, ROLLBACK]),
         st.integers(1, 9),
@@ -127,7 +127,7 @@ def test_reading_what_was_touched_gives_what_reading_all_gives(database: Databas
             snapshots = dict.fromkeys(REPLICAS, Snapshot.of(runner.run(store.read())))
             for what, n, m, replica in steps:
                 if what.startswith("TRUNCATE"):
-                    writer.commit()  # else nobody could read until it is
+                    writer.commit()  # readers wait until it is committed
                 writer.execute(what.format(n=n, m=m).encode())
                 if replica:
                     snapshots[replica] = read(snapshots[replica])

@@ -1,4 +1,4 @@
-"""A change is what every replica answers with within a second, also after a lost connection."""
+"""Every replica answers with a change within a second, also after a lost connection."""
 
 import asyncio
 import contextlib
@@ -18,7 +18,7 @@ from tests.stack import Peer, Stack
 
 WITHIN_S = 1.0
 ROUNDS = 3
-# How long an outage lasts: longer than anybody waits for an answer, and shorter than that.
+# Seconds of an outage: longer than any answer is waited for, and shorter than that.
 OUTAGES_S = (3.0, 0.2)
 
 
@@ -31,7 +31,7 @@ async def replica(stack: Stack) -> AsyncIterator[Peer]:
 
 @contextlib.asynccontextmanager
 async def behind_proxies(stack: Stack) -> AsyncIterator[tuple[list[Proxy], list[Peer]]]:
-    """Two broker services, and the lines between them and their database."""
+    """Two broker services, and the proxies between them and their database."""
     async with contextlib.AsyncExitStack() as exits:
         proxies, peers = [], []
         for _ in range(2):
@@ -46,14 +46,14 @@ async def behind_proxies(stack: Stack) -> AsyncIterator[tuple[list[Proxy], list[
 
 
 async def host_at(peer: Peer) -> str:
-    """Where a device that was never seen is sent, by uuid; "" where the answer is not current."""
+    """Where a device that is not registered is sent; "" if the answer may be out of date."""
     request = pb.ResolveBrokerRequest(device_uuid="somebody")
     response = await peer.resolution("ResolveBroker", request)
     return "" if response.resolution.stale else str(response.broker.host)
 
 
 async def answered_s(peers: list[Peer], host: str, since: float) -> float:
-    """How long after `since` all of them had answered with `host` for the first time."""
+    """How long after `since` all of them answered with `host` for the first time, in seconds."""
 
     async def of(peer: Peer) -> float:
         async with asyncio.timeout(20):
@@ -65,7 +65,7 @@ async def answered_s(peers: list[Peer], host: str, since: float) -> float:
 
 
 def check(took_s: Sequence[float]) -> None:
-    """All but one round: whatever else runs on the machine may take its turn once."""
+    """One round may be late, because other programs run on the machine."""
     assert sorted(took_s)[-2] <= WITHIN_S, took_s
 
 
@@ -124,7 +124,7 @@ async def test_after_the_listening_connections_are_cut(stack: Stack, replica: Pe
             " AND datname = current_database()",
             role="mooring_broker",
         )
-        assert ended >= 2  # one of each, and tries that came too late
+        assert ended >= 2  # one of each service, and late attempts
         await by_sql(stack, f"h{n}.example.com")
         took_s += [await answered_s([stack.broker, replica], f"h{n}.example.com", monotonic())]
     check(took_s)
@@ -146,7 +146,9 @@ async def test_after_every_connection_hung_half_open(stack: Stack, outage_s: flo
         check(took_s)
 
 
-async def test_what_is_not_heard_any_more_is_marked_stale_within_a_second(stack: Stack) -> None:
+async def test_answers_are_marked_stale_within_a_second_of_losing_the_database(
+    stack: Stack,
+) -> None:
     async with behind_proxies(stack) as (proxies, peers):
         await answered_s(peers, "localhost", monotonic())
         request = pb.ResolveBrokersRequest(subjects=[pb.Subject(placement=pb.Placement())])

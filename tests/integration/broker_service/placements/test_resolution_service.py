@@ -1,4 +1,4 @@
-"""Which broker, over gRPC and by the note's SQL."""
+"""Which broker serves a device, over gRPC and after the note's SQL."""
 
 import asyncio
 from typing import Any
@@ -18,7 +18,7 @@ async def resolved(stack: Stack, uuid: str) -> pb.ResolveBrokerResponse:
 
 
 async def eventually(stack: Stack, uuid: str, source: pb.Source.ValueType) -> Any:
-    """What SQL changed of brokers or fleets is announced, not awaited."""
+    """Changes by SQL are announced, so they take effect a little later."""
     async with asyncio.timeout(5):
         while (response := await resolved(stack, uuid)).resolution.source != source:
             await asyncio.sleep(0.01)
@@ -95,8 +95,8 @@ async def test_a_pin_is_never_rewritten_by_registering_again(stack: Stack) -> No
 
 async def test_a_restricted_fleet_stays_with_its_brokers(stack: Stack) -> None:
     own = await stack.create_broker("Own")
-    # A key for a fleet that was made a moment ago, so that the announcement may still be on its
-    # way: never may its devices be sent to the default meanwhile.
+    # The key is for a fleet that was created a moment ago, so the announcement may still be on
+    # its way: the fleet's devices must not be sent to the default meanwhile.
     created = await stack.admin("POST", "/fleets", json={"id": "acme", "allowed_broker_ids": [own]})
     assert created.status_code == 201
     key = await stack.create_key(fleet_id="acme")
@@ -110,7 +110,7 @@ async def test_a_restricted_fleet_stays_with_its_brokers(stack: Stack) -> None:
         while (response := await stack.register("one", key=key)).status_code != 201:
             await asyncio.sleep(0.01)
     assert response.json()["mqtt"]["source"] == "fleet"
-    # A pin outside the fleet's brokers does not lead out of them.
+    # A pin outside the fleet's brokers does not count.
     await stack.admin("PUT", "/devices/one", json={"mqtt_broker_id": stack.default_broker_id})
     assert (await resolved(stack, "one")).broker.id == own
 
@@ -151,7 +151,7 @@ async def test_too_many_at_once_are_refused(stack: Stack) -> None:
         await stack.broker.resolution("ResolveBrokers", request)
 
 
-async def test_an_operators_sql_on_brokers_is_what_the_next_answers_are_made_of(
+async def test_an_operators_sql_on_brokers_is_in_the_next_answers(
     stack: Stack,
 ) -> None:
     stack.database.execute(
@@ -162,7 +162,7 @@ async def test_an_operators_sql_on_brokers_is_what_the_next_answers_are_made_of(
             await asyncio.sleep(0.01)
 
 
-async def test_a_change_through_the_api_is_answered_with_at_once(stack: Stack) -> None:
+async def test_a_change_through_the_api_is_in_answers_at_once(stack: Stack) -> None:
     for n in range(5):
         fields = brokers_pb2.BrokerFields(port=1_000 + n)
         request = brokers_pb2.UpdateBrokerRequest(id=stack.default_broker_id, fields=fields)
