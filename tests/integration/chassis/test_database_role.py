@@ -1,4 +1,4 @@
-"""A process or command uses the database as one role: as any other it does not start."""
+"""Each process or command uses the database as one role, and does not start with another."""
 
 import contextlib
 from collections.abc import Callable, Coroutine
@@ -36,7 +36,7 @@ async def entered(process: contextlib.AbstractAsyncContextManager[object]) -> No
 
 
 def starts(stack: Stack) -> dict[type[DatabaseConfig], Start]:
-    """How each is started with the URL of a database."""
+    """How to start each process or command with a database URL."""
     ring, encryption_ring = stack.keys_file, stack.encryption_keys_file
     return {
         BrokerServiceConfig: lambda url: entered(

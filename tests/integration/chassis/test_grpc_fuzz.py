@@ -1,4 +1,4 @@
-"""No message whatsoever makes a fault of ours: every method of every service, by its descriptor."""
+"""No message makes any method of any service fail with an internal error; found by descriptor."""
 
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,7 +29,7 @@ EXAMPLES = settings(
 )
 NEVER = (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN)
 
-# Of what exists, so that some calls come far; and of what never may.
+# Texts that exist, so that some calls get far, and texts that are never valid.
 TEXTS = st.sampled_from(
     [
         *("demo", "test-device-123", "Local Broker", "localhost", "mqtts", "/mqtt", "eu"),
@@ -58,7 +58,7 @@ MAX_REPEATED = 3
 
 
 def values(field: FieldDescriptor) -> st.SearchStrategy[Any]:
-    """Anything that the type of the field, which is no message, can hold."""
+    """Anything that the type of the field, which is not a message type, can hold."""
     kind = field.cpp_type
     if kind in EDGES:
         lowest, highest = EDGES[kind]
@@ -74,7 +74,7 @@ def values(field: FieldDescriptor) -> st.SearchStrategy[Any]:
 
 
 def right(field: FieldDescriptor, candidates: Sequence[Any]) -> st.SearchStrategy[Any]:
-    """A value that may well be right: one of `candidates` that is of the field's type."""
+    """A value that may be valid: one of `candidates` that has the field's type."""
     kinds: dict[int, type] = {
         FieldDescriptor.CPPTYPE_STRING: bytes if field.type == field.TYPE_BYTES else str,
         FieldDescriptor.CPPTYPE_BOOL: bool,
@@ -92,7 +92,7 @@ def messages(
     depth: int = 0,
     paths: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """The fields that are set, by their names: most of them right, some of them anything."""
+    """Names and values of the fields to set: most values valid, some arbitrary."""
     if descriptor.full_name == "google.protobuf.FieldMask":
         named = st.sampled_from(paths) if paths else st.nothing()
         return {"paths": draw(st.lists(named, max_size=4) | st.lists(TEXTS, max_size=2))}
@@ -122,7 +122,7 @@ def messages(
 
 
 def made(descriptor: Descriptor, fields: dict[str, Any]) -> Message:
-    """The message; of a oneof, the last that is set stays."""
+    """The message with these fields; of a oneof, the last one that is set stays."""
     message = message_factory.GetMessageClass(descriptor)()
     for name, value in fields.items():
         field = descriptor.fields_by_name[name]
@@ -142,7 +142,7 @@ def made(descriptor: Descriptor, fields: dict[str, Any]) -> Message:
 
 
 def put(found: Any, entry: Descriptor, fields: dict[str, Any]) -> None:
-    """Into a map: an entry of it, of which what is not set is empty."""
+    """Adds an entry to a map; what is not set in the entry is empty."""
     each: Any = made(entry, fields)
     if entry.fields_by_name["value"].message_type is not None:
         found[each.key].CopyFrom(each.value)
@@ -151,7 +151,7 @@ def put(found: Any, entry: Descriptor, fields: dict[str, Any]) -> None:
 
 
 def faults_of(error: grpc.RpcError) -> tuple[Any, str, str]:
-    """The code, the reason, the field."""
+    """The code, the reason and the field of an error."""
     failed: Any = error
     trailers = {key: str(value) for key, value in failed.trailing_metadata() or ()}
     return failed.code(), trailers.get(REASON, ""), trailers.get(FIELD, "")
@@ -169,7 +169,7 @@ def items_at_fault(answer: Message) -> Iterator[errors_pb2.ItemError]:
 
 
 def methods_of(names: Sequence[str]) -> Iterator[MethodDescriptor]:
-    """Methods by their full names, with slashes."""
+    """Methods by their full names, which contain a slash."""
     pool: Any = descriptor_pool.Default()
     for name in names:
         service, method = name.lstrip("/").split("/")
@@ -184,7 +184,7 @@ async def test_every_method_says_what_is_wrong_with_a_message(stack: Stack, serv
     account = (await stack.admin("POST", "/service-accounts", json={"username": "one"})).json()
     exists: dict[str, list[Any]] = {
         "id": [1, 2, "demo", key_id, secret["id"], account["id"]],
-        # Of a fleet, or a broker.
+        # The ids of a fleet and of a broker.
         "ids": ["demo", 1],
         "username": ["one", "two"],
         "publish": ["a/#"],
@@ -209,11 +209,11 @@ async def test_every_method_says_what_is_wrong_with_a_message(stack: Stack, serv
         "device_type": ["t"],
         "max_devices": [5],
         "secret": [stack.admin_token],
-        # Some day in 2100, for what has to be in the future.
+        # A day in 2100, for times that have to be in the future.
         "seconds": [4_102_444_800],
         "page_size": [1],
         "cursor": [""],
-        # Of a label.
+        # The key and value of a label.
         "key": ["site"],
         "value": ["berlin"],
     }
@@ -221,13 +221,13 @@ async def test_every_method_says_what_is_wrong_with_a_message(stack: Stack, serv
         "broker": (stack.broker, stack.broker_port),
         "registry": (stack.registry, stack.registry_port),
     }[service]
-    # What takes things away comes last.
+    # Methods that delete or revoke come last.
     names = sorted(await reflected(peer), key=lambda name: ("/Delete" in name, "/Revoke" in name))
     assert names
     fuzzer = Actor("fuzz", Access.ADMIN)
 
     def proofs(full_name: str) -> tuple[tuple[str, str | bytes], ...]:
-        # Tickets last for a minute, and this takes longer.
+        # A ticket is valid for a minute, and this takes longer.
         return tuple(stack.metadata(fuzzer, calling_as(full_name)).items())
 
     def fuzz_all() -> None:

@@ -1,4 +1,4 @@
-"""Guarded servers: who is let in, what bad bytes do, health, TLS."""
+"""Guarded servers: which callers are accepted, malformed messages, health, TLS."""
 
 import asyncio
 from collections.abc import Iterator
@@ -59,12 +59,12 @@ POLICIES = {
 
 
 def calling_as(method: str) -> Identity:
-    """A caller that a method is for, and which has a secret."""
+    """A caller that may call the method, and has a secret."""
     return min(callers_of(POLICIES[method]) - {Identity.SHARED})
 
 
 async def reflected(peer: ServiceClient) -> list[str]:
-    """The full names of the methods that a service says it has."""
+    """The full names of the methods that a service reports by reflection."""
     ask: Any = peer.channel.stream_stream(
         "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
         request_serializer=reflection_pb2.ServerReflectionRequest.SerializeToString,
@@ -93,7 +93,7 @@ async def raw(peer: ServiceClient, method: str, data: bytes, **metadata: str | b
     await call(data, timeout=10, metadata=tuple(metadata.items()))
 
 
-async def test_every_method_there_is_has_a_policy_and_no_policy_is_for_nothing(
+async def test_every_method_has_a_policy_and_every_policy_a_method(
     stack: Stack,
 ) -> None:
     methods = await reflected(stack.broker) + await reflected(stack.registry)
@@ -101,7 +101,7 @@ async def test_every_method_there_is_has_a_policy_and_no_policy_is_for_nothing(
     assert Access.OPEN not in POLICIES.values()
 
 
-async def test_no_method_answers_a_stranger(stack: Stack) -> None:
+async def test_no_method_answers_a_caller_without_a_valid_secret(stack: Stack) -> None:
     for method in POLICIES:
         peer = stack.broker if method.startswith("/mooring.broker") else stack.registry
         for metadata in ({}, {"authorization": "Bearer wrong"}, {"authorization": ""}):
@@ -123,7 +123,7 @@ async def test_a_role_may_do_what_its_policy_says(stack: Stack) -> None:
 
     with pytest.raises(Forbidden):
         await ask("CreateBroker", create, viewer)
-    # The fault is not the person's: the gateway that brought no ticket is not to be trusted.
+    # This is the gateway's fault and not the person's: a gateway without a ticket is not trusted.
     with pytest.raises(Unavailable, match="not available"):
         await ask("CreateBroker", create, None)
     with pytest.raises(Unavailable, match="not available"):
@@ -175,7 +175,7 @@ async def test_a_method_without_a_policy_is_refused(stack: Stack) -> None:
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(method=st.sampled_from(sorted(POLICIES)), data=st.binary(max_size=200))
-def test_bytes_that_are_no_message_are_the_callers_fault(
+def test_malformed_bytes_are_the_callers_fault(
     broken_bytes: "Runner", method: str, data: bytes
 ) -> None:
     code = broken_bytes.code_of(method, data)
@@ -214,7 +214,7 @@ def broken_bytes(database: Any, tmp_path: Path) -> Any:
             runner.run(services.__aexit__(None, None, None))
 
 
-async def test_malformed_bytes_are_named_so(stack: Stack) -> None:
+async def test_malformed_bytes_have_a_reason_of_their_own(stack: Stack) -> None:
     metadata = stack.metadata()
     with pytest.raises(grpc.aio.AioRpcError) as refused:
         await raw(
@@ -243,12 +243,12 @@ async def test_health_says_what_it_depends_on(stack: Stack) -> None:
     assert not await stack.registry.is_serving("nonsense")
 
 
-async def test_a_taken_port_is_said_so(stack: Stack) -> None:
+async def test_a_taken_port_is_named(stack: Stack) -> None:
     with pytest.raises(SystemExit, match=str(stack.broker_port)):
         async with broker_service.__main__.running(
             stack.broker_config(bind_port=stack.broker_port)
         ):
-            pytest.fail("it started on a taken port")
+            pytest.fail("the service started on a taken port")
 
 
 async def test_nothing_leaves_loopback_without_tls(stack: Stack) -> None:
@@ -256,10 +256,10 @@ async def test_nothing_leaves_loopback_without_tls(stack: Stack) -> None:
         async with broker_service.__main__.running(
             stack.broker_config(bind_host="0.0.0.0")  # noqa: S104
         ):
-            pytest.fail("it listens to the world in plain text")
+            pytest.fail("it listens beyond loopback without TLS")
 
 
-async def test_a_schema_that_is_not_known_is_refused(stack: Stack) -> None:
+async def test_an_unknown_schema_is_refused(stack: Stack) -> None:
     stack.database.execute("UPDATE alembic_version SET version_num = '9999'")
     for running in (
         broker_service.__main__.running(stack.broker_config()),
@@ -267,7 +267,7 @@ async def test_a_schema_that_is_not_known_is_refused(stack: Stack) -> None:
     ):
         with pytest.raises(SystemExit, match="9999"):
             async with running:
-                pytest.fail("it started on a schema it does not know")
+                pytest.fail("the service started on an unknown schema")
 
 
 async def test_services_trust_one_another_by_certificate(stack: Stack, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What each process tells Prometheus: the series are there, and move with what was done."""
+"""The metrics of each process: all series exist, and count what was done."""
 
 import asyncio
 import json
@@ -30,7 +30,7 @@ Sample = tuple[str, tuple[tuple[str, str], ...]]
 
 @pytest.fixture(scope="module")
 def ports() -> dict[str, int]:
-    """Where each service's metrics are."""
+    """The port of each service's metrics."""
     return {service: free_port() for service in SERVICES}
 
 
@@ -48,7 +48,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, ports: dict[str, int]) -> Iter
 
 
 class Metrics:
-    """What a process said of itself at one time."""
+    """The metrics of a process at one time."""
 
     def __init__(self, port: int) -> None:
         connection = HTTPConnection("127.0.0.1", port, timeout=PATIENCE_S)
@@ -70,7 +70,7 @@ class Metrics:
         return self.samples[name, tuple(sorted(labels.items()))]
 
     def called(self, method: str, code: str = "OK") -> float:
-        """How many calls to a neighbour's method ended so."""
+        """How many calls to a method of another service have ended with `code`."""
         called = method.removeprefix("/").replace("Service/", ".")
         package, _, name = called.rpartition(".")
         sample = (
@@ -80,7 +80,7 @@ class Metrics:
         return self.samples.get(sample, 0)
 
     def calls(self, method: str, code: str = "OK") -> float:
-        """How many calls of a method ended so; none of the others are there to begin with."""
+        """How many calls of a method this process has answered with `code`; 0 without a series."""
         sample = ("mooring_rpc_seconds_count", (("code", code), ("method", method)))
         return self.samples.get(sample, 0)
 
@@ -115,9 +115,7 @@ def test_every_series_is_there_before_anything_has_happened(
         assert of_one("process_resident_memory_bytes") > 0
 
 
-def test_one_registration_is_counted_once_wherever_it_comes_by(
-    run: Run, ports: dict[str, int]
-) -> None:
+def test_one_registration_is_counted_once_in_each_process(run: Run, ports: dict[str, int]) -> None:
     key = run.credentials()["PROVISIONING_KEY"]
     before = of_all(ports)
     assert register(run, "counted", key) == 201
@@ -126,7 +124,7 @@ def test_one_registration_is_counted_once_wherever_it_comes_by(
         return Metrics(ports[service])(name, **labels) - before[service](name, **labels)
 
     def has_all_moved() -> bool:
-        """The answer may be there before the last of it has been counted."""
+        """The answer may come before everything has been counted."""
         return {
             moved(service, name, queue="registrations")
             for service in (GATEWAY, REGISTRY)
@@ -138,7 +136,7 @@ def test_one_registration_is_counted_once_wherever_it_comes_by(
     after = of_all(ports)
     assert after[REGISTRY].calls(REGISTER) - before[REGISTRY].calls(REGISTER) == 1
     assert after[GATEWAY].called(REGISTER) - before[GATEWAY].called(REGISTER) == 1
-    # The first of its kind: the broker service is asked.
+    # This is the first registration of its kind, so the registry calls the broker service.
     assert after[REGISTRY].called(RESOLVE) - before[REGISTRY].called(RESOLVE) == 1
     assert after[BROKER].calls(RESOLVE) - before[BROKER].calls(RESOLVE) == 1
     for service in (GATEWAY, REGISTRY):
@@ -147,7 +145,7 @@ def test_one_registration_is_counted_once_wherever_it_comes_by(
             assert moved(service, name, queue="connections") == 0
         for why in SHED:
             assert moved(service, "mooring_shed_total", queue="registrations", why=why) == 0
-    # It took some time, and no more than it was waited for.
+    # The time is not zero, and not longer than the test has waited.
     assert 0 < moved(REGISTRY, "mooring_commit_seconds_sum") < PATIENCE_S
     assert 0 < moved(GATEWAY, "mooring_batch_seconds_sum", queue="registrations") < PATIENCE_S
 
@@ -159,7 +157,7 @@ def test_reads_and_refusals_are_counted_as_what_they_are(run: Run, ports: dict[s
     assert run.ask("GET", "/api/v1/device/read/mqtt", "test-api-key")[0] == 200
     assert run.ask("GET", "/api/v1/device/nobody/mqtt", "test-api-key")[0] == 401
     assert register(run, "refused", "not-a-key") == 401
-    # Who may not read is refused by the registry, with the status that says so.
+    # The registry refuses a token that is not known, with the status for it.
     assert run.ask("GET", "/api/v1/brokers", "not-a-token")[0] == 401
     authenticate = "/mooring.registry.v1.TokenService/AuthenticateToken"
     until(
@@ -181,12 +179,12 @@ def test_reads_and_refusals_are_counted_as_what_they_are(run: Run, ports: dict[s
         refused = "mooring_devices_refused_total", (("queue", queue), ("reason", reason))
         was, now = (said[REGISTRY].samples.get(refused, 0) for said in (before, after))
         assert now - was == 1
-    # Nothing was written for somebody without a key.
+    # Nothing was written for the caller without a valid key.
     commits = "mooring_commit_seconds_count"
     assert after[REGISTRY](commits) == before[REGISTRY](commits)
 
 
-def test_metrics_say_nothing_of_devices_and_secrets(run: Run, ports: dict[str, int]) -> None:
+def test_metrics_name_no_devices_and_no_secrets(run: Run, ports: dict[str, int]) -> None:
     credentials = run.credentials()
     assert register(run, "of-nobodys-concern", credentials["PROVISIONING_KEY"]) in (200, 201)
     for of_one in of_all(ports).values():
@@ -208,11 +206,11 @@ def test_metrics_are_on_loopback_only(run: Run, ports: dict[str, int]) -> None:
     assert {listening[port] for port in ports.values()} == {loopback}
 
 
-async def test_what_waits_is_seen_while_it_waits(
+async def test_the_queue_is_measured_while_calls_wait(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also while nothing moves: that is when somebody looks."""
-    # As many are in flight as there are lanes.
+    """The metric also holds while nothing moves, when it is needed most."""
+    # With one item a batch, as many calls are in flight as there are lanes.
     monkeypatch.setattr("gateway.device_calls.MAX_BATCH", 1)
     asked: list[asyncio.Task[httpx2.Response]] = []
 
@@ -222,7 +220,7 @@ async def test_what_waits_is_seen_while_it_waits(
     async with staged(tmp_path) as stage:
         stage.registry.is_open.clear()
         try:
-            # The first ones take the lanes; the others come when nothing moves any more.
+            # The first calls occupy the lanes; the others come when none of them can end.
             for _ in range(2):
                 for _ in range(10):
                     asked.append(asyncio.create_task(stage.register(f"d{len(asked)}")))

@@ -1,4 +1,4 @@
-"""Who may call what, walked: every gRPC method and every HTTP route, as each role and as nobody."""
+"""Which caller and which role may call every gRPC method and every HTTP route."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -29,7 +29,7 @@ ROLES = {
     Access.OPERATOR: tokens_pb2.ROLE_OPERATOR,
     Access.ADMIN: tokens_pb2.ROLE_ADMIN,
 }
-# Reasons for which nobody has looked at what was asked.
+# With these reasons a call is refused before its content is read.
 TURNED_AWAY = {"UNTRUSTED_SERVICE", "TICKET_INVALID", "UNAUTHENTICATED", "FORBIDDEN", "NO_POLICY"}
 
 
@@ -57,7 +57,7 @@ def test_every_method_states_a_policy() -> None:
 
 
 async def turned_away(stack: Stack, method: str, metadata: Mapping[str, str | bytes]) -> str:
-    """The reason why a call was not let in; "" if it was, whatever came of it then."""
+    """The reason for which a caller was not admitted; "" if it was, however the call ended."""
     peer = stack.broker if method.startswith("/mooring.broker") else stack.registry
     call: Any = peer.channel.unary_unary(method)
     try:
@@ -68,7 +68,7 @@ async def turned_away(stack: Stack, method: str, metadata: Mapping[str, str | by
     return ""
 
 
-async def test_every_method_is_for_those_it_says(stack: Stack) -> None:
+async def test_every_method_admits_the_callers_of_its_policy(stack: Stack) -> None:
     restricted = Actor("walker", Access.OPERATOR, fleets=frozenset({"demo"}))
     actors = [Actor("walker", role) for role in ROLES]
     for method in METHODS:
@@ -76,7 +76,7 @@ async def test_every_method_is_for_those_it_says(stack: Stack) -> None:
         assert await turned_away(stack, method, {}) == "UNTRUSTED_SERVICE", method
         for caller in PROVABLE:
             may_call = caller in callers_of(policy)
-            # Each as every role, and without a ticket.
+            # Each caller with a ticket of every role, and without a ticket.
             for actor in (None, restricted, *actors):
                 if not may_call:
                     expected = "UNTRUSTED_SERVICE"
@@ -87,7 +87,7 @@ async def test_every_method_is_for_those_it_says(stack: Stack) -> None:
                 elif actor.role < access_of(policy):
                     expected = "FORBIDDEN"
                 else:
-                    # Who is restricted to fleets is served only where that is stated.
+                    # Tokens that are restricted to fleets are served only where the policy says so.
                     is_served = actor.fleets is None or isinstance(policy, WithinFleets)
                     expected = "" if is_served else "FORBIDDEN"
                 found = await turned_away(stack, method, stack.metadata(actor, caller))
@@ -95,7 +95,7 @@ async def test_every_method_is_for_those_it_says(stack: Stack) -> None:
 
 
 def test_each_method_is_for_the_callers_that_need_it() -> None:
-    """Written down once more, so that no method is opened to another caller unnoticed."""
+    """Lists the callers a second time, so that no method is opened to another one by mistake."""
     others = {
         method: sorted(callers_of(policy))
         for method, policy in POLICIES.items()
@@ -118,7 +118,7 @@ def test_each_method_is_for_the_callers_that_need_it() -> None:
 
 
 def routes_served() -> list[HTTPRouteHandler]:
-    """Every route that Litestar serves, the undocumented ones too."""
+    """Every route that Litestar serves, also the undocumented ones."""
     return [
         handler
         for route in gateway.app.served().routes
@@ -138,7 +138,7 @@ def test_every_route_states_a_policy() -> None:
             open_ones |= handler.paths
         else:
             assert access in ROLES, handler.paths
-    # None of these knows anything of a device or of an operator.
+    # These routes reveal nothing about devices and operators.
     version = "/docs/5.35.0/{name:str}"
     assert open_ones == {
         "/healthz",
@@ -156,7 +156,7 @@ def test_every_route_states_a_policy() -> None:
         assert isinstance(found.route.access, Access)
 
 
-async def test_a_route_without_a_policy_serves_nobody(stack: Stack) -> None:
+async def test_a_route_without_a_policy_is_refused(stack: Stack) -> None:
     @get("/forgotten")
     async def forgotten() -> dict[str, str]:
         return {"secret": "leaked"}
@@ -177,7 +177,7 @@ async def test_a_policy_that_gets_lost_closes_the_route(
     stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delitem(brokers.list_brokers.opt, "access")
-    # Other gateways have the policy that they had: this one has routes of its own.
+    # The routes are cached; this gateway must build its own, so that others keep the policy.
     monkeypatch.setattr(gateway.app, "served", gateway.app.served.__wrapped__)
     async with gateway.__main__.running(stack.gateway_config()) as url:
         headers = {"Authorization": f"Bearer {stack.admin_token}"}
@@ -185,7 +185,7 @@ async def test_a_policy_that_gets_lost_closes_the_route(
         assert (refused.status_code, refused.json()["reason"]) == (403, "NO_POLICY")
 
 
-async def test_every_route_is_for_those_it_says(stack: Stack) -> None:
+async def test_every_route_admits_the_roles_of_its_policy(stack: Stack) -> None:
     stated = {handler.handler_name: access_of(handler.opt["access"]) for handler in routes_served()}
     tokens = {}
     for role, name in ROLES.items():
@@ -201,15 +201,15 @@ async def test_every_route_is_for_those_it_says(stack: Stack) -> None:
         assert f"Needs the role `{needed.name.lower()}`." in operation["description"], name
         path = template
         for parameter in operation.get("parameters", ()):
-            # Nothing has it, so that whoever is let in takes nothing away.
+            # No resource has this id, so a request that is admitted deletes nothing.
             value = "2000000000" if parameter["schema"].get("type") == "integer" else "0" * 32
             path = path.replace(f"{{{parameter['name']}}}", value)
-        nobody = await stack.http.request(method.upper(), path, **sending(operation))
-        assert (nobody.status_code, nobody.json()["reason"]) == (401, "UNAUTHENTICATED"), name
+        anonymous = await stack.http.request(method.upper(), path, **sending(operation))
+        assert (anonymous.status_code, anonymous.json()["reason"]) == (401, "UNAUTHENTICATED"), name
         for role, token in tokens.items():
             answer = await stack.http.request(method.upper(), path, **sending(operation, token))
             reason = answer.json()["reason"] if answer.status_code >= 400 else ""
-            # What is refused before the service is asked would tell nothing.
+            # If a request is refused before its role is checked, the test would prove nothing.
             assert answer.status_code not in (400, 413, 415, 429), (name, answer.text)
             was_let_in = reason != "FORBIDDEN"
             assert was_let_in is (role >= needed), (name, role, answer.text)

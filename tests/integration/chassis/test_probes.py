@@ -1,4 +1,4 @@
-"""/healthz, /readyz and /metrics at a port of their own, from outside the process."""
+"""/healthz, /readyz and /metrics on the port of a process, asked from outside of it."""
 
 import asyncio
 import contextlib
@@ -17,7 +17,7 @@ PATIENCE_S = 10.0
 
 
 class Process:
-    """An event loop in a thread, as a process has one."""
+    """An event loop in a thread of its own, like that of a process."""
 
     def __init__(self) -> None:
         self.probes = Probes()
@@ -66,7 +66,7 @@ def test_a_process_that_starts_is_alive_and_not_ready(process: Process) -> None:
     assert process.ask("/healthz") == (200, {"status": "ok"})
 
 
-def test_what_a_process_depends_on_is_asked_each_time(process: Process) -> None:
+def test_readiness_is_asked_of_dependencies_each_time(process: Process) -> None:
     is_there = False
 
     async def ready() -> Readiness:
@@ -114,11 +114,13 @@ def test_metrics_are_those_of_the_process(process: Process) -> None:
         ("HEAD", "/healthz", 200),
     ],
 )
-def test_nothing_else_is_there(process: Process, method: str, path: str, status: int) -> None:
+def test_other_paths_and_methods_are_refused(
+    process: Process, method: str, path: str, status: int
+) -> None:
     assert process.ask(path, method)[0] == status
 
 
-def test_a_client_that_says_nothing_delays_no_other(process: Process) -> None:
+def test_a_silent_client_does_not_delay_others(process: Process) -> None:
     with contextlib.ExitStack() as silent:
         for _ in range(20):
             silent.enter_context(socket.create_connection(("127.0.0.1", process.port)))

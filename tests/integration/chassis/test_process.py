@@ -1,4 +1,4 @@
-"""A service as a process: it stops when told, also while it starts, and never looks alive dead."""
+"""A service as a process: it stops on a signal, even while it starts, and ends with a loop."""
 
 import base64
 import json

@@ -1,4 +1,4 @@
-"""Connections to another service: what is refused at the start, and what is waited for."""
+"""Connections to another service: which addresses are refused, and which servers are waited for."""
 
 import asyncio
 import contextlib
@@ -11,7 +11,7 @@ from chassis.server import Health, serving
 from chassis.trust import Credentials
 
 PLAIN = Credentials(lambda: "s" * 32)
-# Longer than the longest pause between two tries.
+# Longer than the longest pause between two attempts.
 HANDSHAKE_S = 1.5
 
 
@@ -22,7 +22,7 @@ async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -
     writer.close()
 
 
-async def test_a_server_that_is_slow_to_greet_is_waited_for() -> None:
+async def test_a_client_waits_for_a_slow_handshake() -> None:
     async with contextlib.AsyncExitStack() as exits:
         health = Health()
         await health.say("", is_serving=True)
@@ -50,7 +50,7 @@ async def test_a_server_that_is_slow_to_greet_is_waited_for() -> None:
                 ends.append(downstream)
                 await asyncio.gather(_pass_on(reader, downstream), _pass_on(upstream, writer))
             except asyncio.CancelledError:
-                # Only `leave` cancels it, when the test is over.
+                # Only `leave` cancels it, at the end of the test.
                 return
             finally:
                 for end in ends:
