@@ -20,19 +20,19 @@ from tests.stack import NO_TLS, PATIENCE_S, Stack
 from tests.supervised import POLL_S
 
 ROWS = 40
-# Blanks at the end of a row make a file large whose import takes no time.
+# Blanks at the end of a row make a file large that is imported quickly.
 ROW_BYTES = 100_000
 HALF = ROWS * ROW_BYTES // 2
 
 
 def file_of(name: str) -> bytes:
-    """Each half is larger than what the gateway keeps in memory."""
+    """Each half of a file is larger than what the gateway keeps in memory."""
     rows = (json.dumps({"uuid": f"{name}-{row}", "fleet_id": "demo"}) for row in range(ROWS))
     return "".join(f"{row:<{ROW_BYTES - 1}}\n" for row in rows).encode()
 
 
 def open_files(folder: Path) -> list[int]:
-    """The size of each file below `folder` that a process has open, with a name or without."""
+    """The size of each file below `folder` that a process has open, also of deleted files."""
     sizes = []
     for descriptor in Path("/proc").glob("[0-9]*/fd/*"):
         with suppress(OSError):
@@ -56,7 +56,7 @@ class Upload:
     writer: StreamWriter
 
     async def finish(self) -> list[dict[str, Any]]:
-        """Sends the other half; the lines of the answer."""
+        """Sends the other half; returns the lines of the answer."""
         self.writer.write(file_of(self.name)[HALF:])
         async with asyncio.timeout(PATIENCE_S):
             head, _, body = (await self.reader.read()).partition(b"\r\n\r\n")
@@ -87,7 +87,7 @@ class Gateway:
         return Upload(name, reader, writer)
 
     async def send(self, name: str) -> httpx2.Response:
-        """A whole file."""
+        """Sends a whole file."""
         headers = {"Authorization": f"Bearer {self.token}", "Content-Type": NDJSON}
         path = "/api/v1/devices/import"
         return await self.http.post(path, content=file_of(name), headers=headers)
@@ -134,7 +134,7 @@ def rows_of(name: str) -> set[str]:
     return {f"{name}-{row}" for row in range(ROWS)}
 
 
-def demand_whole(lines: list[dict[str, Any]]) -> None:
+def check_whole(lines: list[dict[str, Any]]) -> None:
     *rows, end = lines
     assert [row["outcome"] for row in rows] == ["created"] * ROWS
     assert end["created"] == ROWS, end
@@ -161,7 +161,7 @@ async def test_large_uploads_are_refused_beyond_a_number_and_leave_nothing(
         )
         assert {answer.status_code for answer in registered} == {201}
         for lines in answers:
-            demand_whole(lines)
+            check_whole(lines)
 
         await gateway.process.kill()
         assert open_files(gateway.temporary) == []
@@ -177,7 +177,7 @@ async def test_large_uploads_are_refused_beyond_a_number_and_leave_nothing(
     await gateway.process.until_ready()
     for upload in cut_off:
         again = await gateway.send(upload.name)
-        demand_whole([json.loads(line) for line in again.text.splitlines()])
+        check_whole([json.loads(line) for line in again.text.splitlines()])
         imported |= rows_of(upload.name)
     assert devices(stack) == imported | small
     await until(lambda: open_files(gateway.temporary) == [])

@@ -1,6 +1,6 @@
-"""The OpenAPI document is whole, and it is true: what it allows and what it does not is sent.
+"""The OpenAPI document is complete and true: requests that it allows and forbids are sent.
 
-What is walked is the document itself, so that a new operation is covered without being named here.
+The tests walk the document itself, so they cover new operations without naming them here.
 """
 
 import asyncio
@@ -36,8 +36,8 @@ EXAMPLES = settings(
 )
 MAX_COVERED = 120
 load_all_checks()
-# Not that whatever the schema allows is accepted: whether a value makes sense beside the others is
-# the services' to say.
+# The checks do not expect that everything the schema allows is accepted: the services decide
+# whether a value fits the others.
 COMPARED = CHECKS.get_by_names(
     [
         "not_a_server_error",
@@ -48,7 +48,7 @@ COMPARED = CHECKS.get_by_names(
         "unsupported_method",
     ]
 )
-# What is drawn may be wrong in having one query parameter too many, which is ignored.
+# A drawn request may be invalid only by an additional query parameter, which is ignored.
 COMPARED_AT_LIMITS = [*COMPARED, *CHECKS.get_by_names(["negative_data_rejection"])]
 ROLES = {
     "viewer": tokens_pb2.ROLE_VIEWER,
@@ -62,7 +62,7 @@ FILES = ("application/x-ndjson", "text/csv")
 
 @schemathesis.serializer(*FILES)
 def file_of(_: Any, value: Any) -> bytes:
-    """A file, which is text to the document."""
+    """The content of a file, which is text in the document."""
     return str(value).encode(errors="replace")
 
 
@@ -153,7 +153,7 @@ async def test_what_the_examples_show_is_what_happens(stack: Stack) -> None:
 
 
 def sending(operation: Mapping[str, Any], secret: str = "") -> dict[str, Any]:
-    """What to send with a request: the example of the body, and the secret."""
+    """What to send with a request: the secret and the example of the body."""
     headers = {"Authorization": f"Bearer {secret}"} if secret else {}
     options: dict[str, Any] = {"headers": headers}
     for media_type, content in operation.get("requestBody", {}).get("content", {}).items():
@@ -164,7 +164,7 @@ def sending(operation: Mapping[str, Any], secret: str = "") -> dict[str, Any]:
 
 
 def turn_of(method: str, path: str) -> int:
-    """What makes things comes first, what takes them away last."""
+    """Puts operations that create first, and those that delete or revoke last."""
     if path.endswith("/credentials/revoke"):
         return 1  # the device stays
     if method == "delete" or path.endswith(("/revoke", "/cancel")):
@@ -173,7 +173,7 @@ def turn_of(method: str, path: str) -> int:
 
 
 def members(value: Any) -> Any:
-    """The names in an object; of a page, those of its items."""
+    """The names in an object; for a page, those of its first item."""
     assert isinstance(value, dict)
     if "items" in value:
         return [members(item) for item in value["items"][:1]]
@@ -181,13 +181,13 @@ def members(value: Any) -> Any:
 
 
 def ends_of(lines: str) -> tuple[Any, Any]:
-    """The members of the first line, and of the last."""
+    """The members of the first and of the last line."""
     found = [members(json.loads(line)) for line in lines.splitlines()]
     return found[0], found[-1]
 
 
 def secret_for(stack: Stack, operation: Mapping[str, Any], token: str) -> str:
-    """What an operation wants to be shown; `token` where that is an API token."""
+    """The secret that an operation needs; `token` where that is an API token."""
     [scheme] = operation.get("security", [{"none": []}])[0]
     secrets: dict[str, str] = {
         "provisioningKey": stack.provisioning_key,
@@ -199,14 +199,14 @@ def secret_for(stack: Stack, operation: Mapping[str, Any], token: str) -> str:
 
 
 async def furnish(stack: Stack) -> None:
-    """Makes what the examples speak of: a device, the key that let it in, a row of a job.
+    """Makes what the examples name: a device, its provisioning key, and a row of a job.
 
-    And a broker's secret, and a service account, which are called as theirs are.
+    It also makes a broker's secret and a service account, with the ids of the examples.
     """
     stack.database.execute("UPDATE provisioning_keys SET id = %s", KEY_ID)
     registered = await stack.register(UUID)
     assert registered.status_code == 201, registered.text
-    # Of the first job, which nobody runs here.
+    # The row of the first job, which no process runs here.
     row = "INSERT INTO job_rows (job_id, number, device_uuid, outcome) VALUES (1, 9, %s, 'moved')"
     stack.database.execute(row, UUID)
     secret = (
@@ -228,7 +228,7 @@ class Messenger:
         self._url = url
         self._stored = stored
         self._session = requests.Session()
-        # Proxies are looked up in the environment for each request otherwise.
+        # Otherwise requests reads the environment for proxies at each call.
         self._session.trust_env = False
         self._state = stored.now()
         self.sent = 0
@@ -241,10 +241,10 @@ class Messenger:
         assert response.status_code < 500 or response.json()["reason"] == "NO_BROKER_FOR_FLEET"
         state = self._stored.now()
         if response.status_code >= 400:
-            told = (case.operation.label, case.body, response.text)
-            assert response.headers["content-type"] == [MEDIA_TYPE], told
-            assert response.json()["reason"], told
-            assert state == self._state, told
+            what = (case.operation.label, case.body, response.text)
+            assert response.headers["content-type"] == [MEDIA_TYPE], what
+            assert response.json()["reason"], what
+            assert state == self._state, what
         self._state = state
 
 
@@ -252,22 +252,23 @@ class Messenger:
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("kind", ["covered", "drawn"])
 async def test_the_document_is_true(stack: Stack, kind: str) -> None:
-    """No 5xx, every answer as documented, and nothing stored by what is refused."""
+    """No 5xx, every answer as documented, and a refused request stores nothing."""
     await furnish(stack)
     document = await document_of(stack)
-    tokens = {"nobody": ""}
+    tokens = {"no token": ""}
     for name, role in ROLES.items():
         request = tokens_pb2.CreateTokenRequest(name=name, role=role)
         tokens[name] = (await stack.registry.tokens("CreateToken", request)).secret
-    # Who may do most comes last, and finds everything as it was.
+    # The role that may do most comes last, and finds everything as it was.
     tokens["admin"] = stack.admin_token
 
     def walk(url: str) -> int:
         schema = schemathesis.openapi.from_dict(document)
         with psycopg.connect(stack.database.url("mooring"), autocommit=True) as connection:
             messenger = Messenger(url, Stored(connection))
-            # Devices come before administrators restrict the fleet they are in, and what takes
-            # things away comes last.
+            # Devices' operations come first, before administrators restrict their fleet; operations
+            # that
+            # delete come last.
             operations = sorted(
                 [found.ok() for found in cast("Any", schema.get_all_operations())],
                 key=lambda operation: (
@@ -288,27 +289,27 @@ async def test_the_document_is_true(stack: Stack, kind: str) -> None:
                         draw(messenger, operation, mode, list(secrets))
             return messenger.sent
 
-    # Whoever asks this much may be wrong as often.
+    # These limits are off, because the test sends many requests with wrong secrets.
     config = stack.gateway_config(limit_failed_per_address="", limit_failed_per_prefix="")
     async with gateway.__main__.running(config) as url:
         assert await asyncio.to_thread(walk, url) > 100
 
 
 def cover(messenger: Messenger, schema: Any, operation: Any, secret: str) -> None:
-    """Each value that the schema has a limit for: at the limit, and beyond it."""
+    """Sends values at each limit of the schema, and beyond it."""
     generation = schema.config.generation_for(operation=operation, phase="coverage")
     cases = list(
         schema.iter_coverage_cases(operation, generation_modes=MODES, generation_config=generation)
     )
-    # Of very many, some of each kind.
+    # There are very many cases: some of each kind are sent.
     for case in cases[:: 1 + len(cases) // MAX_COVERED]:
-        # Whatever is sent as a file is text, as the schema has it.
+        # Anything that is sent as a file is text, as the schema says.
         checks = COMPARED if case.media_type in FILES else COMPARED_AT_LIMITS
         messenger.send(case, secret, checks)
 
 
 def draw(messenger: Messenger, operation: Any, mode: Any, secrets: Sequence[str]) -> None:
-    """Some of anything that the schema allows, or does not, by whoever has one of `secrets`."""
+    """Sends arbitrary requests that the schema allows or forbids, with each of `secrets`."""
 
     @EXAMPLES
     @given(case=operation.as_strategy(generation_mode=mode), is_about_what_exists=st.booleans())

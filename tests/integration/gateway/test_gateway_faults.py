@@ -1,6 +1,6 @@
-"""The gateway before a registry that is down, slow, broken, or refuses one device of many.
+"""The gateway, when the registry is down, slow or faulty, or refuses one device of a batch.
 
-The registry here is a fake on a real gRPC server, because each of these has to be staged.
+The registry is a fake on a real gRPC server, because tests must cause each of these faults.
 """
 
 import asyncio
@@ -46,19 +46,19 @@ AUTHORIZATION = {"Authorization": "Bearer key"}
 
 @dataclass
 class FakeRegistry(registration_pb2_grpc.RegistrationServiceServicer):
-    """Registers whoever asks, unless a test says otherwise."""
+    """Registers every device, unless a test says otherwise."""
 
-    # What a device of that uuid gets instead of an answer.
+    # The error for a device, by its uuid.
     refusals: dict[str, MooringError] = field(default_factory=dict)
-    # What the next call raises.
+    # The error that the next call raises.
     failure: Exception | None = None
-    # Calls wait for it.
+    # Calls wait until it is set.
     is_open: asyncio.Event = field(default_factory=asyncio.Event)
     is_asked: asyncio.Event = field(default_factory=asyncio.Event)
     # The uuids of each batch.
     batches: list[list[str]] = field(default_factory=list)
     metadata: list[dict[str, str]] = field(default_factory=list)
-    # Answers name this broker; only 1 is there.
+    # The broker that answers name; only 1 is among their settings.
     broker_id: int = 1
 
     @allows(GATEWAY_ONLY)
@@ -110,7 +110,7 @@ class FakeRegistry(registration_pb2_grpc.RegistrationServiceServicer):
 
 @dataclass
 class FakeTokens(tokens_pb2_grpc.TokenServiceServicer):
-    """Knows nobody."""
+    """Knows no token."""
 
     failure: Exception = field(
         default_factory=lambda: Unauthenticated("this token is not known", reason="TOKEN_UNKNOWN")
@@ -134,7 +134,7 @@ class FakeTokens(tokens_pb2_grpc.TokenServiceServicer):
 
 @dataclass
 class Stage:
-    """A gateway and the fakes around it."""
+    """A gateway and its fake services."""
 
     http: httpx2.AsyncClient
     secret: Path
@@ -151,7 +151,7 @@ class Stage:
 
 
 def secret_file(folder: Path, name: str) -> Path:
-    """A gateway's secret; beside it is the file with its hash, for services."""
+    """A gateway's secret; its hash is in a file beside it, for the services."""
     file = folder / name
     secret = secrets.token_urlsafe(32)
     file.write_text(secret)
@@ -187,7 +187,7 @@ async def staged(
     others: Sequence[object] = (),
     **settings: Any,
 ) -> AsyncIterator[Stage]:
-    """The fake registry serves `others` too; `settings` are the gateway's."""
+    """`others` are further servicers of the fake registry; `settings` are the gateway's."""
     async with contextlib.AsyncExitStack() as exits:
         secret = secret_file(folder, "secret")
         registry, tokens = registry or FakeRegistry(), FakeTokens()
@@ -198,7 +198,7 @@ async def staged(
             fake_service(secret, registry_health, registry, tokens, *others)
         )
         broker_port = await exits.enter_async_context(fake_service(secret, broker_health))
-        # Whatever a test held back goes on before the services wait for it.
+        # Calls that a test still holds back must end before the services stop.
         exits.callback(registry.is_open.set)
         config = GatewayConfig(
             bind_port=0,
@@ -230,7 +230,7 @@ def assert_problem(response: httpx2.Response, status: int, reason: str) -> None:
         assert int(response.headers["retry-after"]) >= 1
 
 
-async def test_one_poisoned_device_does_not_harm_its_batch(stage: Stage) -> None:
+async def test_one_refused_device_does_not_harm_its_batch(stage: Stage) -> None:
     stage.registry.refusals = {
         "bad": InvalidInput("must be shorter", field="device_name"),
         "taken": Conflict("another device has it", reason="DEVICE_EXISTS"),
@@ -239,8 +239,8 @@ async def test_one_poisoned_device_does_not_harm_its_batch(stage: Stage) -> None
     }
     stage.registry.is_open.clear()
     uuids = [f"d{number}" for number in range(40)]
-    everybody = [*uuids, *stage.registry.refusals]
-    asked = [asyncio.create_task(stage.register(uuid)) for uuid in everybody]
+    all_uuids = [*uuids, *stage.registry.refusals]
+    asked = [asyncio.create_task(stage.register(uuid)) for uuid in all_uuids]
     await stage.registry.is_asked.wait()
     stage.registry.is_open.set()
     *fine, bad, taken, raced, later = await asyncio.gather(*asked)
@@ -254,12 +254,12 @@ async def test_one_poisoned_device_does_not_harm_its_batch(stage: Stage) -> None
     assert raced.headers["retry-after"] in ("2", "3")
     assert_problem(later, 503, "UNAVAILABLE")
     assert later.headers["retry-after"] in map(str, range(7, 12))
-    # Those that came while the first were under way went together.
+    # Requests that came during the first call were sent in one batch.
     assert len(stage.registry.batches) < 10
-    assert sorted(itertools.chain(*stage.registry.batches)) == sorted(everybody)
+    assert sorted(itertools.chain(*stage.registry.batches)) == sorted(all_uuids)
 
 
-async def test_concurrent_connections_travel_together(stage: Stage) -> None:
+async def test_concurrent_requests_for_connections_share_a_batch(stage: Stage) -> None:
     stage.registry.is_open.clear()
     uuids = [f"d{number}" for number in range(40)]
     asked = [
@@ -273,7 +273,7 @@ async def test_concurrent_connections_travel_together(stage: Stage) -> None:
     assert len(stage.registry.batches) < 10
 
 
-async def test_a_request_keeps_its_id_all_the_way(stage: Stage) -> None:
+async def test_a_request_keeps_its_id_on_the_way_to_the_registry(stage: Stage) -> None:
     answer = await stage.register(**{"X-Request-Id": "of.the-caller_1"})
     assert answer.headers["x-request-id"] == "of.the-caller_1"
     assert stage.registry.metadata[-1]["mooring-request-id"] == "of.the-caller_1"
@@ -285,7 +285,7 @@ async def test_an_id_that_is_not_safe_to_log_is_replaced(stage: Stage, odd: str)
     assert len(answer.headers["x-request-id"]) == 32
 
 
-async def test_a_fault_of_the_registry_leaves_without_its_detail(stage: Stage) -> None:
+async def test_the_detail_of_a_registrys_error_is_hidden(stage: Stage) -> None:
     stage.registry.failure = RuntimeError("password=hunter2")
     answer = await stage.register()
     assert_problem(answer, 500, "INTERNAL")
@@ -299,8 +299,8 @@ async def test_an_overloaded_registry_is_503(stage: Stage) -> None:
     assert answer.headers["retry-after"] in ("3", "4")
 
 
-async def test_a_lost_race_is_for_the_device_to_try_again(stage: Stage) -> None:
-    """It cannot read again and decide again, which is what 412 would ask of it."""
+async def test_a_device_is_asked_to_retry_after_a_lost_race(stage: Stage) -> None:
+    """Devices send no revision, so 412 would be of no use to them."""
     stage.registry.failure = LostRace("somebody was first", retry_after_s=1.0)
     connection = await stage.http.get("/api/v1/device/d/mqtt", headers=AUTHORIZATION)
     for answer in (await stage.register(), connection):
@@ -318,7 +318,7 @@ async def test_a_lost_race_of_an_administrator_is_412(stage: Stage) -> None:
     ("size", "status", "reason"),
     [(20_000, 401, "UNAUTHENTICATED"), (1_500_000, 431, "HEAD_TOO_LARGE")],
 )
-async def test_a_huge_secret_gets_into_no_batch(
+async def test_a_huge_secret_is_never_in_a_batch(
     stage: Stage, size: int, status: int, reason: str
 ) -> None:
     huge = {"Authorization": f"Bearer {'x' * size}"}
@@ -328,7 +328,7 @@ async def test_a_huge_secret_gets_into_no_batch(
     assert stage.registry.batches == []
 
 
-async def test_what_waits_is_bounded_in_bytes(stage: Stage) -> None:
+async def test_the_queue_is_bounded_in_bytes(stage: Stage) -> None:
     config = GatewayConfig(caller_secret_file=stage.secret)
     services = ServiceClients(config)
     calls = DeviceCalls(services, timeout_s=1)
@@ -343,17 +343,17 @@ async def test_what_waits_is_bounded_in_bytes(stage: Stage) -> None:
         await services.close()
 
 
-async def test_an_answer_that_makes_no_sense_is_500_and_says_nothing(stage: Stage) -> None:
+async def test_an_invalid_answer_of_the_registry_is_500_without_details(stage: Stage) -> None:
     stage.registry.broker_id = 99
     assert_problem(await stage.register(), 500, "INTERNAL")
 
 
-async def test_a_slow_registry_is_not_waited_for_longer_than_promised(tmp_path: Path) -> None:
+async def test_the_gateway_gives_a_slow_registry_up_in_time(tmp_path: Path) -> None:
     async with staged(tmp_path, timeout_s=0.5) as stage:
         stage.registry.is_open.clear()
         async with asyncio.timeout(5):
             assert_problem(await stage.register(), 503, "DEADLINE_EXCEEDED")
-            # And the next is not stuck behind it.
+            # The next request does not wait behind the first.
             stage.registry.is_open.set()
             assert (await stage.register()).status_code == 201
 
@@ -378,13 +378,13 @@ async def test_a_registry_that_does_not_trust_the_gateway_is_not_the_devices_fau
         assert "retry-after" in answer.headers
 
 
-async def test_a_token_that_is_not_known_is_nobody(stage: Stage) -> None:
+async def test_an_unknown_token_is_unauthenticated(stage: Stage) -> None:
     answer = await stage.http.get("/api/v1/brokers", headers=AUTHORIZATION)
     assert_problem(answer, 401, "TOKEN_UNKNOWN")
     assert answer.headers["www-authenticate"] == "Bearer"
 
 
-async def test_without_a_registry_nobody_is_served_and_the_process_lives(tmp_path: Path) -> None:
+async def test_without_a_registry_requests_are_503_and_the_process_lives(tmp_path: Path) -> None:
     config = GatewayConfig(
         bind_port=0,
         registry_service_address="127.0.0.1:1",
@@ -404,7 +404,7 @@ async def test_without_a_registry_nobody_is_served_and_the_process_lives(tmp_pat
         assert int(ready.headers["retry-after"]) >= 1
 
 
-async def test_readiness_says_what_is_wrong_and_stays_ready_while_it_can(stage: Stage) -> None:
+async def test_readiness_names_problems_and_lasts_while_devices_can_register(stage: Stage) -> None:
     async def readiness() -> tuple[int, str]:
         answer = await stage.http.get("/readyz")
         return answer.status_code, answer.json()["status"]
@@ -421,7 +421,7 @@ async def test_readiness_says_what_is_wrong_and_stays_ready_while_it_can(stage: 
     assert await readiness() == (503, "unavailable")
 
 
-async def test_a_stop_takes_nobody_new_and_lets_requests_under_way_finish(stage: Stage) -> None:
+async def test_a_stop_refuses_new_requests_and_lets_requests_under_way_finish(stage: Stage) -> None:
     stage.registry.is_open.clear()
     asked = asyncio.create_task(stage.register())
     await stage.registry.is_asked.wait()
@@ -436,7 +436,7 @@ async def test_a_stop_takes_nobody_new_and_lets_requests_under_way_finish(stage:
     await stopping
 
 
-async def test_a_port_that_is_taken_is_said_in_one_line(stage: Stage, tmp_path: Path) -> None:
+async def test_a_taken_port_is_reported_in_one_line(stage: Stage, tmp_path: Path) -> None:
     port = stage.http.base_url.port or 0
     config = GatewayConfig(bind_port=port, caller_secret_file=secret_file(tmp_path, "other"))
     with pytest.raises(SystemExit, match=f"127.0.0.1:{port} cannot be bound"):

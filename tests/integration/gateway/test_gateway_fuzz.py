@@ -1,6 +1,6 @@
-"""No input whatsoever makes a 5xx: bodies, headers and paths of all kinds.
+"""No body, header or path makes the gateway answer 5xx.
 
-The gateway runs in this test's own loop, so whoever talks to it does so from a thread or a process.
+The gateway runs in the test's own event loop, so its clients are threads or processes.
 """
 
 import asyncio
@@ -44,7 +44,7 @@ FIELDS = (
     "__proto__",
 )
 WHOLE = {"uuid": "d", "deviceName": "n", "deviceType": "t", "deviceApiKey": "test-api-key"}
-# Nearly right, so that it comes far: whatever is wrong is wrong in one place.
+# Nearly valid, so that they get far: each is wrong in at most two fields.
 REGISTRATIONS = st.builds(
     lambda changes: WHOLE | changes, st.dictionaries(st.sampled_from(FIELDS), JSON, max_size=2)
 )
@@ -96,15 +96,15 @@ PATHS = st.binary(min_size=1, max_size=200).map(
 
 
 class Wire:
-    """HTTP as bytes, so that nothing tidies them up on the way."""
+    """A client that sends requests as bytes, so that no library corrects them."""
 
     def __init__(self, url: str, key: str) -> None:
         parts = urlsplit(url)
         self._address = (parts.hostname or "", parts.port or 0)
         self._authorization = b"Authorization: Bearer " + key.encode() + b"\r\n"
 
-    def refuses(self, head: bytes, body: bytes = b"", *, is_known: bool = True) -> None:
-        """Sends one request, and fails the test unless it is answered with less than 500."""
+    def check_answer(self, head: bytes, body: bytes = b"", *, is_known: bool = True) -> None:
+        """Sends one request, and fails the test if the status is 500 or more."""
         authorization = self._authorization if is_known else b""
         request = (
             head
@@ -123,7 +123,7 @@ class Wire:
         if response.getheader("content-type") == "application/problem+json":
             assert json.loads(answer)["status"] == response.status
         else:
-            # Either it was fine, or it was not even HTTP and the server itself said so.
+            # It was successful, or it was not HTTP and the server itself refused it.
             assert response.status < 300 or answer == b"Invalid HTTP request received."
 
 
@@ -139,7 +139,7 @@ async def test_no_body_makes_a_5xx(wire: Wire) -> None:
     @EXAMPLES
     @given(BODIES)
     def fuzz(body: bytes) -> None:
-        wire.refuses(REGISTER + b"\r\nContent-Type: application/json", body)
+        wire.check_answer(REGISTER + b"\r\nContent-Type: application/json", body)
 
     await asyncio.to_thread(fuzz)
 
@@ -149,7 +149,7 @@ async def test_no_headers_make_a_5xx(wire: Wire) -> None:
     @given(HEADERS, st.booleans())
     def fuzz(headers: list[tuple[bytes, bytes]], is_known: bool) -> None:
         lines = b"".join(b"\r\n" + name + b": " + value for name, value in headers)
-        wire.refuses(REGISTER + lines, json.dumps(WHOLE).encode(), is_known=is_known)
+        wire.check_answer(REGISTER + lines, json.dumps(WHOLE).encode(), is_known=is_known)
 
     await asyncio.to_thread(fuzz)
 
@@ -158,6 +158,6 @@ async def test_no_path_makes_a_5xx(wire: Wire) -> None:
     @EXAMPLES
     @given(st.sampled_from([b"GET", b"POST", b"PUT", b"DELETE", b"OPTIONS"]), PATHS)
     def fuzz(method: bytes, path: bytes) -> None:
-        wire.refuses(method + b" /" + path + b" HTTP/1.1\r\nHost: localhost")
+        wire.check_answer(method + b" /" + path + b" HTTP/1.1\r\nHost: localhost")
 
     await asyncio.to_thread(fuzz)

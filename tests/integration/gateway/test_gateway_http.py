@@ -1,4 +1,4 @@
-"""The gateway before the real services: what administrators do, and what HTTP itself is about."""
+"""The gateway in front of the real services: administration, and the rules of HTTP."""
 
 import asyncio
 import contextlib
@@ -36,7 +36,7 @@ def assert_problem(response: httpx2.Response, status: int, reason: str, field: s
     assert problem["request_id"] == response.headers["x-request-id"]
 
 
-async def test_a_broker_from_its_making_to_its_end(stack: Stack) -> None:
+async def test_a_broker_from_creation_to_deletion(stack: Stack) -> None:
     made = await stack.admin(
         "POST",
         "/brokers",
@@ -78,7 +78,7 @@ async def test_a_broker_from_its_making_to_its_end(stack: Stack) -> None:
     assert isinstance(broker["ca_certificate_id"], int)
     assert (await stack.admin("GET", path)).json() == broker
 
-    # A field that is not named is left alone; null takes away.
+    # A field that is not named stays as it is; null removes the value.
     changed = (await stack.admin("PATCH", path, json={"ca_cert": None, "keep_alive": 0})).json()
     assert (changed["ca_cert"], changed["ca_certificate_id"], changed["keep_alive"]) == (
         None,
@@ -95,7 +95,7 @@ async def test_a_broker_from_its_making_to_its_end(stack: Stack) -> None:
     assert (await stack.admin("GET", path)).status_code == 404
 
 
-async def test_a_device_is_pinned_as_the_note_does_it_and_let_go(stack: Stack) -> None:
+async def test_a_device_is_pinned_as_the_note_does_it_and_unpinned(stack: Stack) -> None:
     other = await stack.create_broker("Other", host="other")
     first = (await stack.register("d")).json()["mqtt"]["password"]
     before = (await stack.connection("d")).headers["etag"]
@@ -106,7 +106,7 @@ async def test_a_device_is_pinned_as_the_note_does_it_and_let_go(stack: Stack) -
     assert (moved.status_code, moved.json()["brokerConfig"]["host"]) == (200, "other")
     assert moved.json()["source"] == "device"
 
-    # Naming something else leaves the pin alone.
+    # Changing another field does not touch the pin.
     located = await stack.admin(
         "PATCH", "/devices/d", json={"location": {"latitude": 52.5, "longitude": 13.4}}
     )
@@ -116,7 +116,7 @@ async def test_a_device_is_pinned_as_the_note_does_it_and_let_go(stack: Stack) -
     await stack.admin("PUT", "/devices/d", json={"mqtt_broker_id": None, "location": None})
     device = (await stack.admin("GET", "/devices/d")).json()
     assert (device["mqtt_broker_id"], device["location"]) == (None, None)
-    # To the same broker as in the beginning, with another password than there.
+    # The device is back at its first broker, and gets another password.
     back = await stack.connection("d", **{"If-None-Match": before})
     assert (back.status_code, back.json()["source"]) == (200, "default")
     assert back.json()["password"] not in (moved.json()["password"], first)
@@ -128,7 +128,7 @@ async def test_a_device_is_pinned_as_the_note_does_it_and_let_go(stack: Stack) -
     assert (await stack.connection("d")).status_code == 401
 
 
-async def test_a_device_learns_that_a_stopgap_is_over_though_it_moves_nowhere(
+async def test_the_end_of_a_stopgap_is_a_new_answer_for_the_same_broker(
     stack: Stack,
 ) -> None:
     await stack.register("before")
@@ -150,7 +150,7 @@ async def test_a_device_learns_that_a_stopgap_is_over_though_it_moves_nowhere(
     assert after.json()["generation"] == stopgap.json()["generation"]
 
 
-async def test_each_service_is_asked_with_what_it_knows_the_gateway_by(
+async def test_each_service_is_called_with_the_secret_meant_for_it(
     stack: Stack, tmp_path: Path
 ) -> None:
     other_secret = tmp_path / "other-secret"
@@ -227,7 +227,7 @@ async def test_a_key_is_shown_once_and_can_be_revoked(stack: Stack) -> None:
     assert (await stack.register("e", key=shown["key"])).status_code in (401, 403)
 
 
-async def test_a_fleet_may_be_restricted_and_freed(stack: Stack) -> None:
+async def test_a_fleet_is_restricted_and_released(stack: Stack) -> None:
     made = await stack.admin("POST", "/fleets", json={"id": "f", "name": "F"})
     assert made.status_code == 201
     assert (made.json()["mqtt_broker_id"], made.json()["allowed_broker_ids"]) == (None, None)
@@ -240,7 +240,7 @@ async def test_a_fleet_may_be_restricted_and_freed(stack: Stack) -> None:
     assert "f" in [fleet["id"] for fleet in (await stack.admin("GET", "/fleets")).json()["items"]]
 
 
-async def test_a_viewer_looks_and_does_not_touch(stack: Stack) -> None:
+async def test_a_viewer_reads_and_cannot_change(stack: Stack) -> None:
     token = tokens_pb2.CreateTokenRequest(name="a viewer", role=tokens_pb2.ROLE_VIEWER)
     stack.admin_token = (await stack.registry.tokens("CreateToken", token)).secret
     assert (await stack.admin("GET", "/brokers")).status_code == 200
@@ -249,13 +249,13 @@ async def test_a_viewer_looks_and_does_not_touch(stack: Stack) -> None:
 
 
 @pytest.mark.parametrize("name", ["Jürgen", "名前", 'a"b\\c', "x" * 200])
-async def test_whatever_a_token_is_called_it_works(stack: Stack, name: str) -> None:
+async def test_a_token_with_any_name_works(stack: Stack, name: str) -> None:
     token = tokens_pb2.CreateTokenRequest(name=name, role=tokens_pb2.ROLE_OPERATOR)
     stack.admin_token = (await stack.registry.tokens("CreateToken", token)).secret
     assert (await stack.admin("GET", "/brokers")).status_code == 200
 
 
-async def test_what_is_refused_names_the_field(stack: Stack) -> None:
+async def test_refusals_name_the_field(stack: Stack) -> None:
     await stack.register("d")
     for method, path, body, field in (
         ("PUT", "/devices/d", {"mqtt_broker_idd": 1}, "mqtt_broker_idd"),
@@ -281,7 +281,7 @@ async def test_what_is_refused_names_the_field(stack: Stack) -> None:
     assert_problem(long, 422, "INVALID_INPUT", "deviceName")
 
 
-async def test_http_itself_is_kept_to(stack: Stack) -> None:
+async def test_the_rules_of_http_are_followed(stack: Stack) -> None:
     url = "/api/v1/device/register"
     known = {"Authorization": f"Bearer {stack.provisioning_key}"}
     typed = known | {"Content-Type": "application/json"}
@@ -330,7 +330,7 @@ async def test_http_itself_is_kept_to(stack: Stack) -> None:
         b"\x16\x03\x01\x00\xa5",
     ],
 )
-async def test_what_is_hardly_http_is_400(stack: Stack, head: bytes) -> None:
+async def test_malformed_http_is_400(stack: Stack, head: bytes) -> None:
     parts = urlsplit(stack.gateway_url)
     reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
     writer.write(head + b"\r\nConnection: close\r\n\r\n")
@@ -339,15 +339,15 @@ async def test_what_is_hardly_http_is_400(stack: Stack, head: bytes) -> None:
     await writer.wait_closed()
 
 
-async def test_answers_are_not_held_back_by_the_network(stack: Stack) -> None:
-    """Nagle's algorithm would add 40 ms to each: asyncio leaves it on if given half a chance."""
+async def test_answers_are_sent_without_delay(stack: Stack) -> None:
+    """Nagle's algorithm would add 40 ms to each answer; asyncio does not always switch it off."""
     await stack.http.get("/healthz")
     async with asyncio.timeout(1):
         for _ in range(50):
             await stack.http.get("/healthz")
 
 
-async def test_the_page_needs_nobody_elses_server(stack: Stack) -> None:
+async def test_the_documentation_page_needs_no_other_server(stack: Stack) -> None:
     page = await stack.http.get("/docs")
     policy = page.headers["content-security-policy"]
     assert "default-src 'none'" in policy

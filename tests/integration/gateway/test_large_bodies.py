@@ -1,4 +1,4 @@
-"""Ten megabytes are refused before they are sent, at every path that takes a body."""
+"""A body of ten megabytes is refused before it is sent, at every path that takes a body."""
 
 import asyncio
 import json
@@ -9,16 +9,16 @@ from urllib.parse import urlsplit
 from tests.stack import PATIENCE_S, Stack
 
 LENGTH = 10 * 1024 * 1024
-# More than a file may have.
+# Larger than an uploaded file may be.
 FILE_LENGTH = 1024 * 1024 * 1024
-# More than a device's path takes, and far less than was announced.
+# Larger than a device's body may be, and much less than what is announced.
 SENT = b"x" * 65_537
-# More than any path takes, in chunks.
+# As chunks, larger than any body may be.
 CHUNKS = (b"%x\r\n%b\r\n" % (len(SENT), SENT)) * 150
 
 
 async def answer(stack: Stack, head: bytes, body: bytes) -> tuple[int, dict[str, Any]]:
-    """Of a request whose body does not come to an end."""
+    """The answer to a request whose body does not end."""
     parts = urlsplit(stack.gateway_url)
     reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
     try:
@@ -37,14 +37,14 @@ async def answer(stack: Stack, head: bytes, body: bytes) -> tuple[int, dict[str,
         writer.close()
 
 
-async def test_a_body_that_is_announced_too_large_is_not_waited_for(stack: Stack) -> None:
+async def test_a_body_announced_as_too_large_is_refused_before_it_arrives(stack: Stack) -> None:
     document = (await stack.http.get("/openapi.json")).json()
     secrets = {
         "provisioningKey": stack.provisioning_key,
         "deviceApiKey": "test-api-key",
         "apiToken": stack.admin_token,
     }
-    # Whether a job takes a list is said before its length is looked at.
+    # Whether a job takes a list is checked before the length of the list.
     job = {"kind": "assign", "mqtt_broker_id": None}
     assert (await stack.admin("POST", "/jobs", json=job)).json()["id"] == 1
     walked = 0
@@ -65,7 +65,7 @@ async def test_a_body_that_is_announced_too_large_is_not_waited_for(stack: Stack
                 (f"Content-Length: {announced}\r\nExpect: 100-continue", b""),
             ]
             if not is_file:
-                # No length is announced, so it is refused when too much has come.
+                # No length is announced, so the body is refused when too much has arrived.
                 framings.append(("Transfer-Encoding: chunked", CHUNKS))
             for framing, body in framings:
                 request = f"{head}{framing}\r\n\r\n".encode()

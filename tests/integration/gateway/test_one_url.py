@@ -1,6 +1,6 @@
-"""A URL means the same on devices' paths, which pass by the framework, and on all others.
+"""URLs mean the same on devices' paths, which bypass the framework, and on all other paths.
 
-What is equivalent by RFC 3986, sections 2.3 and 6.2.2, is answered alike; what is not is nothing.
+Targets that are equivalent by RFC 3986, sections 2.3 and 6.2.2, get the same answer; others 404.
 """
 
 import random
@@ -17,7 +17,7 @@ TRIES = 3
 
 
 def encoded(path: str, letters: random.Random, *, is_upper: bool) -> str:
-    """`path` with some of its letters written as their octets."""
+    """`path` with some of its letters percent-encoded."""
     return "".join(
         f"%{ord(letter):02{'X' if is_upper else 'x'}}"
         if letter != "/" and letters.random() < 0.5
@@ -27,7 +27,7 @@ def encoded(path: str, letters: random.Random, *, is_upper: bool) -> str:
 
 
 async def walk(stack: Stack) -> list[tuple[str, str]]:
-    """Every documented operation that changes nothing without a body, and devices' own."""
+    """Every documented operation that changes nothing without a body, and devices' paths."""
     await stack.register("test-d_1")
     document = (await stack.http.get("/openapi.json")).json()
     found = [
@@ -40,7 +40,7 @@ async def walk(stack: Stack) -> list[tuple[str, str]]:
     return found
 
 
-async def test_what_is_equivalent_is_answered_alike(stack: Stack) -> None:
+async def test_equivalent_targets_get_the_same_answer(stack: Stack) -> None:
     letters = random.Random(7)  # noqa: S311
     secrets = {True: "test-api-key", False: stack.admin_token}
     is_of_device = False
@@ -73,12 +73,12 @@ async def test_what_is_equivalent_is_answered_alike(stack: Stack) -> None:
                 f"{path[:cut]}/%2e{path[cut:]}",
             ):
                 assert (await answered(method, other))[0] == 404, (method, other)
-            # These are letters of a segment, which may be looked for as any other.
+            # Here these are letters of a segment, which is looked up like any other.
             for other in (f"{path[: cut + 1]}%2F{path[cut + 1 :]}", f"{path};a=b"):
                 assert (await answered(method, other))[0] >= 400, (method, other)
 
 
-def test_a_target_has_one_form() -> None:
+def test_a_target_has_one_normal_form() -> None:
     for sent, path, query in (
         (b"/a", b"/a", b""),
         (b"/a?", b"/a", b""),

@@ -1,7 +1,7 @@
-"""Every route, as every kind of caller, with a body that is valid: let in or turned away.
+"""Every route, as every kind of caller, with a valid body: admitted or refused.
 
-What is walked is the OpenAPI document; who may do what is what the routes state. A caller that is
-turned away changes nothing, whatever it names.
+The tests walk the OpenAPI document; the routes' policies say which callers are admitted. A caller
+that is refused changes nothing, whatever it names.
 """
 
 import asyncio
@@ -27,26 +27,25 @@ from tests.integration.gateway.test_document import (
 from tests.stack import Stack
 from tests.stored import Stored
 
-# What an operation may answer to a caller that may ask for it: it may find nothing, or that things
-# have changed since.
+# What an admitted caller may be answered: the resource may be missing, or may have changed since.
 SERVED = {200, 201, 202, 204, 404, 409, 412}
-# What a caller that is restricted to fleets hears of what its body says, not of its role.
+# Why a token that is restricted to fleets is refused for what its body says, not for its role.
 OUT_OF_REACH = {"FORBIDDEN", "FLEET_UNKNOWN", "BROKER_UNKNOWN"}
 TURNED_AWAY = {"UNAUTHENTICATED", "TOKEN_UNKNOWN", "TOKEN_REVOKED", "TOKEN_EXPIRED"}
 
 
 @dataclass(frozen=True)
 class Caller:
-    """Someone with an API token, or with none."""
+    """A client with an API token, or with none."""
 
     name: str
     secret: str
-    # None for a token that is not good.
+    # None if the token is missing or not valid.
     role: Access | None
     fleets: tuple[str, ...] | None = None
 
     def may(self, policy: Access | WithinFleets) -> bool:
-        """Whether the route is for it."""
+        """Whether the policy admits this caller."""
         if self.role is None or self.role < access_of(policy):
             return False
         return self.fleets is None or isinstance(policy, WithinFleets)
@@ -54,7 +53,7 @@ class Caller:
 
 @dataclass(frozen=True)
 class Operation:
-    """An operation of the document, with what is sent."""
+    """An operation of the document, and what is sent to it."""
 
     name: str
     method: str
@@ -84,7 +83,7 @@ class Operation:
 
 @pytest.fixture
 async def url(stack: Stack) -> AsyncIterator[str]:
-    """A gateway where secrets may be wrong as often as this test shows some."""
+    """A gateway without limits on wrong secrets, because this test sends many."""
     config = stack.gateway_config(limit_failed_per_address="", limit_failed_per_prefix="")
     async with gateway.__main__.running(config) as found:
         yield found
@@ -101,7 +100,7 @@ async def callers(stack: Stack) -> list[Caller]:
         return await stack.registry.tokens("CreateToken", request)
 
     await stack.create_fleet("elsewhere")
-    found = [Caller("nobody", "", None), Caller("a liar", "mat_" + "x" * 43, None)]
+    found = [Caller("no token", "", None), Caller("unknown token", "mat_" + "x" * 43, None)]
     revoked = await token(Access.ADMIN)
     expired = await token(Access.ADMIN)
     await stack.registry.tokens("RevokeToken", tokens_pb2.RevokeTokenRequest(id=revoked.token.id))
@@ -126,11 +125,11 @@ async def operations(stack: Stack) -> list[Operation]:
             name = described["operationId"].removesuffix("_put").removesuffix("_patch")
             found.append(Operation(name, method, path, described, policies[name]))
     assert len(found) > 40
-    # What makes things comes first, what takes them away last.
+    # Operations that create come first, and those that delete come last.
     return sorted(found, key=lambda operation: turn_of(operation.method, operation.path))
 
 
-async def test_who_is_turned_away_changes_nothing(
+async def test_a_refused_caller_changes_nothing(
     stack: Stack, url: str, callers: list[Caller], operations: list[Operation]
 ) -> None:
     await furnish(stack)
@@ -139,17 +138,21 @@ async def test_who_is_turned_away_changes_nothing(
         stored = Stored(connection)
         before = stored.now()
         for caller in callers:
-            barred = [operation for operation in operations if not caller.may(operation.policy)]
-            # All at once: each waits for the next beat of the database's announcements.
-            answers = await asyncio.gather(*(one.sent(stack, url, caller) for one in barred))
-            for operation, answer in zip(barred, answers, strict=True):
+            refused_operations = [
+                operation for operation in operations if not caller.may(operation.policy)
+            ]
+            # All at once, because each waits for the next round of the database's announcements.
+            answers = await asyncio.gather(
+                *(one.sent(stack, url, caller) for one in refused_operations)
+            )
+            for operation, answer in zip(refused_operations, answers, strict=True):
                 what = (caller.name, operation.name, answer.text)
                 status, reason = answer.status_code, answer.json()["reason"]
                 if caller.role is None:
                     assert status == 401, what
                     assert reason in TURNED_AWAY, what
                 else:
-                    # What is not among a caller's fleets is not there for it.
+                    # A resource outside the caller's fleets does not exist for the caller.
                     is_hidden = caller.fleets == ("elsewhere",) and status == 404
                     assert is_hidden or (status, reason) == (403, "FORBIDDEN"), what
                 refused += 1
@@ -157,15 +160,15 @@ async def test_who_is_turned_away_changes_nothing(
     assert refused > 200
 
 
-async def test_who_is_restricted_to_other_fleets_finds_and_changes_nothing(
+async def test_a_token_of_other_fleets_finds_and_changes_nothing(
     stack: Stack, url: str, callers: list[Caller], operations: list[Operation]
 ) -> None:
     await furnish(stack)
     with psycopg.connect(stack.database.url("mooring"), autocommit=True) as connection:
         stored = Stored(connection)
         before = stored.now()
-        strangers = [caller for caller in callers if caller.fleets == ("elsewhere",)]
-        for caller in strangers:
+        others = [caller for caller in callers if caller.fleets == ("elsewhere",)]
+        for caller in others:
             asked = [
                 operation
                 for operation in operations
@@ -174,15 +177,15 @@ async def test_who_is_restricted_to_other_fleets_finds_and_changes_nothing(
             answers = await asyncio.gather(*(one.sent(stack, url, caller) for one in asked))
             for operation, answer in zip(asked, answers, strict=True):
                 what = (caller.name, operation.name, answer.text)
-                # What no restricted token may do is said before anything is looked for.
+                # What no restricted token may do is refused before anything is looked up.
                 is_forbidden = answer.json()["reason"] == "FORBIDDEN" and "field" in answer.json()
                 assert answer.status_code == 404 or is_forbidden, what
                 assert "raspberry" not in answer.text, what
             assert stored.now() == before, caller.name
-        assert strangers
+        assert others
 
 
-async def test_who_is_let_in_is_served(
+async def test_an_admitted_caller_is_served(
     stack: Stack, url: str, callers: list[Caller], operations: list[Operation]
 ) -> None:
     await furnish(stack)
@@ -198,6 +201,6 @@ async def test_who_is_let_in_is_served(
                     continue
                 assert answer.status_code in SERVED, what
                 done[operation.name].add(answer.status_code)
-    # Most do what they are for, the others found nothing left to do it with.
+    # Most operations succeed; the others find nothing that is left.
     idle = [name for name, codes in done.items() if min(codes) >= 300]
     assert len(idle) < len(done) / 4, idle

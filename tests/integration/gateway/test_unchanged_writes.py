@@ -1,4 +1,4 @@
-"""Writing what was read changes nothing and is never refused, however much time has passed."""
+"""Writing what was just read changes nothing and is never refused, however old it is."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from tests.integration.gateway.test_document import document_of, operations_of
 from tests.stack import Stack
 
-# What is sent is a file, which nothing answers with.
+# The body is a file, which no answer contains.
 FILES = {("/api/v1/jobs/{job_id}/rows", "put")}
 
 
@@ -37,7 +37,7 @@ async def made(stack: Stack, method: str, path: str, body: dict[str, Any]) -> An
 
 
 async def prepared(stack: Stack) -> dict[str, str]:
-    """One of each resource that can be changed, by the parameter of its path; all of it is old."""
+    """Makes one resource of each kind that can be changed, all of it old; ids by path parameter."""
     soon = (datetime.now(UTC) + timedelta(hours=1, microseconds=123_457)).isoformat()
     broker = {"name": "Old", "host": "old.example.com", "port": 8883, "protocol": "mqtts"}
     broker |= {"ca_cert": expired_ca(), "labels": {"site": "berlin"}, "username": "u"}
@@ -57,7 +57,7 @@ async def prepared(stack: Stack) -> dict[str, str]:
     account = {"username": "bridge", "expires_at": soon, "publish": ["a/#"]}
     account |= {"broker_ids": [other["id"], old["id"]]}
     account = await made(stack, "POST", "/service-accounts", account)
-    # Time passes, and what was right once would be refused now.
+    # Time passes: values that were valid when they were set would be refused now.
     execute = stack.database.execute
     execute("UPDATE provisioning_keys SET expires_at = expires_at - interval '1 day'")
     execute("UPDATE service_accounts SET expires_at = expires_at - interval '1 day'")
@@ -103,7 +103,7 @@ async def test_what_was_read_can_be_written(stack: Stack) -> None:
         answer = await stack.admin(method.upper(), target, json=body)
         assert answer.status_code == 200, (path, body, answer.text)
         assert answer.json() == before, path
-        # Each by itself too.
+        # Each field alone can be written too.
         for name, value in body.items():
             required = {each: body[each] for each in schema.get("required", ())}
             answer = await stack.admin(method.upper(), target, json=required | {name: value})
@@ -112,7 +112,7 @@ async def test_what_was_read_can_be_written(stack: Stack) -> None:
         assert audited(stack) == lines, path
         bodies[method.upper(), f"/api/v1{target}"] = body
     assert walked >= 7
-    # What a restricted token may change at all, it may write as it has read it.
+    # A restricted token can write back what it reads, where it may change anything.
     for (verb, url), body in bodies.items():
         read = await stack.http.get(url, headers=theirs)
         if read.status_code != 200:

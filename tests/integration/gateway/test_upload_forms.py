@@ -1,4 +1,4 @@
-"""Every route that takes a file reads it alike, however a program wrote it."""
+"""Every route that takes a file reads each form of it, whatever program wrote the file."""
 
 import codecs
 import csv
