@@ -1,4 +1,4 @@
-"""The local broker becomes ours to drive; the Mosquitto behind it comes back however it ended."""
+"""Mooring manages the local broker, and its Mosquitto starts again after any kind of end."""
 
 import asyncio
 import contextlib
@@ -45,7 +45,7 @@ async def broker_of(stack: Stack) -> dict[str, Any]:
     return broker
 
 
-async def test_it_is_entrusted_once_and_follows(stack: Stack) -> None:
+async def test_the_local_broker_becomes_managed_once_and_follows_changes(stack: Stack) -> None:
     assert await entrust(stack) == stack.default_broker_id
     broker = await broker_of(stack)
     found = {name: broker[name] for name in ("management", "username", "has_password", "port")}
@@ -58,7 +58,7 @@ async def test_it_is_entrusted_once_and_follows(stack: Stack) -> None:
     # A later start changes nothing.
     assert await entrust(stack) == stack.default_broker_id
     assert (await broker_of(stack))["revision"] == broker["revision"]
-    # Another port, or a password that was lost, is told.
+    # Another port, or a new password after a lost one, is set at the broker.
     assert await entrust(stack, port=5884) == stack.default_broker_id
     assert (await broker_of(stack))["port"] == 5884
     lost = Login(LOGIN.username, "q" * 32)
@@ -77,7 +77,7 @@ async def test_it_is_entrusted_once_and_follows(stack: Stack) -> None:
         {"name": "Ours"},
     ],
 )
-async def test_what_an_operator_has_changed_is_left_alone(
+async def test_a_broker_that_an_operator_has_changed_stays_as_it_is(
     stack: Stack, change: dict[str, Any]
 ) -> None:
     path = f"/brokers/{stack.default_broker_id}"
@@ -87,7 +87,7 @@ async def test_what_an_operator_has_changed_is_left_alone(
     assert await broker_of(stack) == before
 
 
-async def test_one_that_is_inactive_or_gone_is_left_alone(stack: Stack) -> None:
+async def test_an_inactive_or_deleted_broker_stays_as_it_is(stack: Stack) -> None:
     other_id = await stack.create_broker("Other")
     await stack.admin("POST", f"/brokers/{other_id}/default")
     path = f"/brokers/{stack.default_broker_id}"
@@ -121,7 +121,7 @@ class Served:
         )
 
     def users(self) -> set[int]:
-        """As whom it runs: real, effective and saved."""
+        """The real, effective and saved user ids of its process."""
         status = Path(f"/proc/{self.process.pid}/status").read_text()
         [uids] = [line.split()[1:] for line in status.splitlines() if line.startswith("Uid:")]
         return {int(uid) for uid in uids}
@@ -154,7 +154,7 @@ async def is_ours(served: Served) -> bool:
 
 
 @pytest.mark.every_version("Mooring keeps its list of clients")
-async def test_it_is_nobodys_but_ours_at_first(served: Served) -> None:
+async def test_a_new_mosquitto_admits_only_moorings_login(served: Served) -> None:
     assert served.process.knows_nobody
     assert await is_ours(served)
     for username, password in ((LOGIN.username, "wrong"), ("device_one", "x"), ("", "")):
@@ -164,7 +164,7 @@ async def test_it_is_nobodys_but_ours_at_first(served: Served) -> None:
     for path in (served.folder, *served.folder.iterdir()):
         assert path.stat().st_mode & 0o077 == 0, path
     assert served.users() == {os.geteuid() or 65534}
-    # As we found it.
+    # A later start leaves the file as it is.
     before = served.file.read_text()
     served.process.stop()
     served.start()
@@ -174,7 +174,7 @@ async def test_it_is_nobodys_but_ours_at_first(served: Served) -> None:
 
 
 @pytest.mark.every_version("Mooring keeps its list of clients")
-async def test_devices_are_let_in_again_after_its_file_was_damaged(
+async def test_devices_are_admitted_again_after_its_file_was_damaged(
     stack: Stack, served: Served, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert await entrust(stack) is not None
@@ -186,7 +186,7 @@ async def test_devices_are_let_in_again_after_its_file_was_damaged(
         served.start()
         assert not served.process.knows_nobody
         assert await is_let_in(served, one)
-        # Killed while it writes its file, which is cut off then.
+        # As if it had been killed while it wrote its file: the end is missing.
         served.kill()
         cut_off = served.file.read_bytes()[:-100]
         served.file.write_bytes(cut_off)
@@ -195,7 +195,7 @@ async def test_devices_are_let_in_again_after_its_file_was_damaged(
         assert "refused Mooring's login" in capsys.readouterr().err
         await until_let_in(served, one, is_in=True)
     assert served.file.with_name("dynamic-security.json.1").read_bytes() == cut_off
-    # Nobody is told when it was simply deleted.
+    # Nothing is reported when the file was simply deleted.
     served.kill()
     served.file.unlink()
     served.start()

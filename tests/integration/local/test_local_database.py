@@ -8,7 +8,7 @@ from local.home import SERVICE_ROLES
 from tests.stack import Database
 
 
-def test_another_installations_roles_are_left_alone(database: Database) -> None:
+def test_roles_of_another_installation_are_not_changed(database: Database) -> None:
     owner_url = database.url("mooring")
     ours = dict.fromkeys(SERVICE_ROLES, database.password)
     bring_up_to_date(owner_url, ours)

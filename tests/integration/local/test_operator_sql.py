@@ -1,4 +1,4 @@
-"""The note's SQL, run unchanged in psql by the operator's role, and what each role may not do."""
+"""The note's SQL, run unchanged in psql by the operator's role; and what each role may not do."""
 
 import os
 import shutil
@@ -56,7 +56,7 @@ WHERE uuid = 'device-uuid';
 
 
 def psql(database: Database, script: str) -> str:
-    """What psql prints, as mooring_operator. Fails the test if psql fails."""
+    """What psql prints as mooring_operator; psql must succeed."""
     program = shutil.which("psql") or str(wheel_bin() / "psql")
     url = database.url("mooring_operator")
     run = subprocess.run(
@@ -134,7 +134,7 @@ async def test_a_keys_default_broker_assigns_by_sql_too(stack: Stack) -> None:
         ("mqtt_reader", "SELECT 1 FROM mqtt_broker_config"),
     ],
 )
-def test_no_role_may_more_than_it_needs(database: Database, role: str, statement: str) -> None:
+def test_no_role_may_do_more_than_it_needs(database: Database, role: str, statement: str) -> None:
     with pytest.raises(psycopg.errors.InsufficientPrivilege):
         database.execute(statement, role=role)
 
@@ -156,7 +156,7 @@ INSERT = "INSERT INTO mqtt_broker_config (name, host, port, {}) VALUES ('x', 'h'
         ("management_url", "'https://h'", "management_url_is_for_http"),
     ],
 )
-def test_the_database_keeps_what_must_hold(
+def test_the_database_checks_every_broker(
     database: Database, columns: str, values: str, constraint: str
 ) -> None:
     with pytest.raises(psycopg.errors.CheckViolation, match=constraint):
@@ -200,12 +200,12 @@ UPDATE = "UPDATE mqtt_broker_config SET {} WHERE name = '{}'"
         ("management = 'emqx', management_url = 'https://h'", "other", "passwords need the API"),
     ],
 )
-def test_what_the_database_refuses_it_says_how_to_do(
+def test_the_databases_refusals_say_what_to_do(
     database: Database, role: str, changes: str, name: str, hint: str
 ) -> None:
     database.execute(INSERT.replace("'x'", "'main'").format("is_default", "true"))
     database.execute(INSERT.replace("'x'", "'other'").format("is_active", "true"))
-    # Where a broker's password is sent is not for operators to say by SQL.
+    # Operators may not set by SQL where a broker's password is sent.
     is_denied = role == "mooring_operator" and "management_url" in changes
     kind = psycopg.errors.InsufficientPrivilege if is_denied else psycopg.errors.IntegrityError
     with pytest.raises(kind) as refused:
@@ -214,9 +214,9 @@ def test_what_the_database_refuses_it_says_how_to_do(
     assert database.execute("SELECT sum(revision) FROM mqtt_broker_config") == [(2,)]
 
 
-async def test_a_management_is_set_by_sql_where_there_is_a_login(stack: Stack) -> None:
+async def test_management_is_set_by_sql_where_there_is_a_login(stack: Stack) -> None:
     await stack.create_broker("mine", username="u", password="p")
-    # Where a password is sent is the API's to say.
+    # Only the API sets where a password is sent.
     redirected = UPDATE.format("management = 'emqx', management_url = 'https://h'", "mine")
     with pytest.raises(psycopg.errors.InsufficientPrivilege):
         stack.database.execute(redirected, role="mooring_operator")
@@ -234,7 +234,7 @@ async def test_a_management_is_set_by_sql_where_there_is_a_login(stack: Stack) -
         stack.database.execute(change.format(url), role="mooring_broker")
         [broker] = (await stack.admin("GET", "/brokers?name=mine")).json()["items"]
         assert broker["management_url"] == url
-        # What SQL has set goes through the API too.
+        # The API accepts what SQL has set.
         patched = await stack.admin("PATCH", f"/brokers/{broker['id']}", json={"description": url})
         assert patched.status_code == 200, patched.text
     for taken in ("username", "password_encrypted"):
@@ -245,7 +245,7 @@ async def test_a_management_is_set_by_sql_where_there_is_a_login(stack: Stack) -
             stack.database.execute(UPDATE.format(elsewhere, "mine"), role="mooring_operator")
 
 
-async def test_the_owner_is_told_who_uses_what_it_deletes(stack: Stack) -> None:
+async def test_a_refused_deletion_by_the_owner_names_what_uses_the_broker(stack: Stack) -> None:
     other = await stack.create_broker("Other")
     await stack.register("one")
     stack.database.execute("UPDATE devices SET mqtt_broker_id = %s", other)
@@ -266,7 +266,7 @@ async def test_the_owner_is_told_who_uses_what_it_deletes(stack: Stack) -> None:
 
 
 @pytest.mark.parametrize("role", ["mooring_operator", "mooring"])
-async def test_a_broker_that_is_not_there_is_named_with_what_to_do(stack: Stack, role: str) -> None:
+async def test_an_unknown_broker_is_named_with_a_hint(stack: Stack, role: str) -> None:
     await stack.register("one")
     for table, column in (
         ("devices", "mqtt_broker_id"),

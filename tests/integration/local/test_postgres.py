@@ -1,4 +1,4 @@
-"""The launcher of `local.postgres`, on real servers."""
+"""`local.postgres`, which starts PostgreSQL, with real servers."""
 
 import os
 import shutil
@@ -22,20 +22,20 @@ from local.postgres import Postgres, free_port, prepare
 
 PASSWORD = "p/ä:s@s wörd"  # what a URL must quote
 
-# Long enough for two tired cores.
+# Long enough for two busy cores.
 PATIENCE_S = 30.0
 
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
-    """A running server for the tests that only look at one."""
+    """A running server for tests that change nothing."""
     with Postgres(tmp_path_factory.mktemp("home")) as server:
         yield server
 
 
 @pytest.fixture
 def copied(shared: Postgres, tmp_path: Path) -> Iterator[Postgres]:
-    """A server of one's own that has not been started; its data are a copy, made faster."""
+    """A server of the test's own, not started; copying its data is faster than making it."""
     shared.stop()
     shutil.copytree(shared.data.parent, tmp_path / "postgres")
     shared.start()
@@ -56,7 +56,7 @@ def processes_on(data: Path) -> dict[int, list[str]]:
     found = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
-            with suppress(OSError):  # It has ended since.
+            with suppress(OSError):  # The process has ended.
                 found[int(entry.name)] = (
                     (entry / "cmdline").read_text("utf-8", "replace").split("\0")
                 )
@@ -64,7 +64,7 @@ def processes_on(data: Path) -> dict[int, list[str]]:
 
 
 def wait_for_the_end_of(server: Postgres) -> None:
-    """Returns when no process of `server`'s is left: the kernel gives the lock up with the last."""
+    """Returns when no process of `server` is left: the last one releases the lock."""
     lock = locked(server.data.with_name("lock"), PATIENCE_S)
     assert lock is not None
     os.close(lock)
@@ -79,7 +79,7 @@ def test_settings(shared: Postgres) -> None:
     assert value(shared, "SHOW unix_socket_directories") == ""
 
 
-def test_only_loopback_is_listened_on(shared: Postgres) -> None:
+def test_it_listens_on_loopback_only(shared: Postgres) -> None:
     assert value(shared, "SHOW listen_addresses") == "127.0.0.1"
     listening = "0A"
     rows = [
@@ -93,7 +93,7 @@ def test_only_loopback_is_listened_on(shared: Postgres) -> None:
     assert ours == [f"0100007F:{port}"]
 
 
-def test_a_password_is_really_asked(shared: Postgres) -> None:
+def test_a_password_is_required(shared: Postgres) -> None:
     url = prepare(shared, PASSWORD)
     with psycopg.connect(url) as connection:
         assert connection.pgconn.used_password
@@ -120,7 +120,7 @@ def test_prepare_is_idempotent(shared: Postgres) -> None:
     assert value(shared, owner) == "mooring"
 
 
-def test_secrets_are_the_owners_alone(shared: Postgres) -> None:
+def test_only_the_owner_can_read_secrets(shared: Postgres) -> None:
     prepare(shared, PASSWORD)
     password_file = shared.data.with_name("superuser-password")
     assert password_file.stat().st_mode & 0o777 == 0o600
@@ -131,7 +131,7 @@ def test_secrets_are_the_owners_alone(shared: Postgres) -> None:
     assert password_file.read_text() not in logged
 
 
-def test_data_and_port_outlive_a_stop(copied: Postgres) -> None:
+def test_data_and_port_stay_after_a_stop(copied: Postgres) -> None:
     copied.start()
     port = copied.port
     with psycopg.connect(copied.superuser_url()) as connection:
@@ -162,12 +162,12 @@ def test_a_killed_server_starts_again(copied: Postgres) -> None:
     assert value(copied, "SELECT answer FROM kept") == 42
 
 
-def test_a_stale_pid_of_another_program_is_no_obstacle(copied: Postgres) -> None:
+def test_a_stale_pid_of_another_program_does_not_prevent_a_start(copied: Postgres) -> None:
     copied.start()
     pid_file = copied.data / "postmaster.pid"
     lines = pid_file.read_text().splitlines(keepends=True)
     copied.stop()
-    # After a container's restart the id may be anybody's; here it is this test's.
+    # After a container restarts, the id may be another process's; here it is this test's.
     lines[0] = f"{os.getpid()}\n"
     pid_file.write_text("".join(lines))
     shutil.chown(pid_file, copied.data.stat().st_uid, copied.data.stat().st_gid)
@@ -185,7 +185,7 @@ def test_another_server_on_the_same_data_is_refused(
     assert value(copied, "SELECT 1") == 1
 
 
-def test_data_of_another_major_version_is_left_alone(copied: Postgres) -> None:
+def test_data_of_another_major_version_is_not_touched(copied: Postgres) -> None:
     (copied.data / "PG_VERSION").write_text("13\n")
     before = {path: path.stat().st_mtime_ns for path in copied.data.rglob("*")}
     with pytest.raises(CannotRun, match="was made by PostgreSQL 13 and this is 18") as refusal:
@@ -194,7 +194,7 @@ def test_data_of_another_major_version_is_left_alone(copied: Postgres) -> None:
     assert {path: path.stat().st_mtime_ns for path in copied.data.rglob("*")} == before
 
 
-def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
+def test_a_folder_of_another_program_is_not_touched(tmp_path: Path) -> None:
     server = Postgres(tmp_path)
     server.data.mkdir(parents=True)
     (server.data / "letter.txt").write_text("dear")
@@ -203,7 +203,7 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
     assert [path.name for path in server.data.iterdir()] == ["letter.txt"]
 
 
-def test_an_initdb_that_was_killed_midway_is_done_again(tmp_path: Path) -> None:
+def test_an_initdb_that_was_killed_is_run_again(tmp_path: Path) -> None:
     program = dedent(
         """
         import sys, pathlib
@@ -217,7 +217,7 @@ def test_an_initdb_that_was_killed_midway_is_done_again(tmp_path: Path) -> None:
         while not (unfinished / "PG_VERSION").exists():
             with pytest.raises(subprocess.TimeoutExpired):
                 starter.wait(0.005)
-        # initdb tidies up after itself where it can; killed, it cannot.
+        # initdb removes its files when it can; when it is killed, it cannot.
         for pid in (starter.pid, *processes_on(unfinished)):
             os.kill(pid, signal.SIGKILL)
     wait_for_the_end_of(server)
@@ -258,7 +258,7 @@ def test_a_taken_port_is_named(copied: Postgres, tmp_path: Path) -> None:
     assert not processes_on(copied.data)
 
 
-def test_of_free_ports_another_is_tried(copied: Postgres, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_free_port_is_tried(copied: Postgres, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as squatter:
         ports = iter([squatter.getsockname()[1], free_port()])
         monkeypatch.setattr("local.postgres.free_port", lambda: next(ports))
@@ -266,7 +266,7 @@ def test_of_free_ports_another_is_tried(copied: Postgres, monkeypatch: pytest.Mo
     assert value(copied, "SELECT 1") == 1
 
 
-def test_a_lost_superuser_password_is_a_clear_reason(copied: Postgres) -> None:
+def test_a_lost_superuser_password_is_reported(copied: Postgres) -> None:
     copied.data.with_name("superuser-password").write_text("another")
     with pytest.raises(CannotRun, match=r"refuses the login: .*password authentication failed"):
         copied.start()
@@ -281,7 +281,7 @@ def test_programs_of_another_folder(copied: Postgres, tmp_path: Path) -> None:
         assert value(server, "SELECT 1") == 1
 
 
-def test_the_log_of_the_run_before_is_kept(copied: Postgres) -> None:
+def test_the_log_of_the_previous_run_is_kept(copied: Postgres) -> None:
     copied.start()
     first = copied.log.read_text()
     copied.stop()
