@@ -1,4 +1,4 @@
-"""Nothing is pointed at a broker that its fleet may not use, whoever asks."""
+"""Pins, fleets and keys may name only brokers that their fleet may use, whichever API sets them."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from tests.stack import Stack
 from tests.stored import Stored
 
 
-async def test_what_names_a_broker_outside_the_allowance_is_refused(stack: Stack) -> None:
+async def test_a_change_that_names_a_broker_outside_the_allowance_is_refused(stack: Stack) -> None:
     acme = await customer(stack, "acme")
     other = stack.default_broker_id
     uuid, key_id = acme.things["device"], acme.things["key"]
@@ -19,7 +19,7 @@ async def test_what_names_a_broker_outside_the_allowance_is_refused(stack: Stack
     attempts: list[tuple[str, str, dict[str, Any], str]] = [
         ("PUT", f"/devices/{uuid}", {"mqtt_broker_id": other}, "mqtt_broker_id"),
         ("PATCH", "/fleets/acme", {"mqtt_broker_id": other}, "mqtt_broker_id"),
-        # Narrowed below what the fleet itself names.
+        # The allowance would no longer include the fleet's own broker.
         ("PATCH", "/fleets/acme", {"allowed_broker_ids": [other]}, "allowed_broker_ids"),
         ("PATCH", "/fleets/acme", {"allowed_broker_ids": []}, "allowed_broker_ids"),
         (
@@ -50,10 +50,10 @@ async def test_what_names_a_broker_outside_the_allowance_is_refused(stack: Stack
         assert stored.now() == before
 
 
-async def test_what_is_allowed_is_not_refused(stack: Stack) -> None:
+async def test_changes_within_the_allowance_are_accepted(stack: Stack) -> None:
     acme = await customer(stack, "acme")
     own, other = acme.things["broker"], stack.default_broker_id
-    # One change may name both, and then it is what comes of it that counts.
+    # One change may set both; the result of both is checked.
     both = {"mqtt_broker_id": other, "allowed_broker_ids": [own, other]}
     assert (await stack.admin("PATCH", "/fleets/acme", json=both)).status_code == 200
     for broker_id in (own, other, None):
@@ -61,7 +61,7 @@ async def test_what_is_allowed_is_not_refused(stack: Stack) -> None:
         assert (await stack.admin("PUT", "/devices/acme-1", json=pin)).status_code == 200
     key = {"fleet_id": "acme", "default_broker_id": own}
     await made(stack, "/provisioning-keys", key)
-    # A name can be changed whatever SQL has made of the rest.
+    # The name can be changed even where SQL has made the rest inconsistent.
     stack.database.execute("DELETE FROM fleet_brokers WHERE broker_id = %s", other)
     renamed = await stack.admin("PATCH", "/fleets/acme", json={"name": "Acme"})
     assert (renamed.status_code, renamed.json()["mqtt_broker_id"]) == (200, other)
@@ -69,10 +69,10 @@ async def test_what_is_allowed_is_not_refused(stack: Stack) -> None:
     assert (await stack.admin("PATCH", "/fleets/acme", json=free)).status_code == 200
 
 
-async def test_whoever_has_two_fleets_is_told_which_of_their_brokers_is_for_which(
+async def test_a_token_of_two_fleets_learns_which_broker_each_fleet_may_use(
     stack: Stack,
 ) -> None:
-    """One that none of them may use is not there; one that the other may use is not allowed."""
+    """A broker that neither fleet may use is unknown; one for the other is not allowed."""
     acme, sister = await customer(stack, "acme"), await customer(stack, "sister")
     rival = await customer(stack, "rival")
     body = {"name": "both", "role": "operator", "fleet_ids": ["acme", "sister"]}
@@ -84,7 +84,7 @@ async def test_whoever_has_two_fleets_is_told_which_of_their_brokers_is_for_whic
     listed = await stack.http.get("/api/v1/brokers", headers=headers)
     names = [broker["name"] for broker in listed.json()["items"]]
     assert names == ["acme broker", "sister broker"]
-    # A fleet that may use any broker shows them all.
+    # A token for a fleet that may use any broker sees all of them.
     free = {"allowed_broker_ids": None}
     await stack.admin("PATCH", f"/fleets/{acme.things['fleet']}", json=free)
     listed = await stack.http.get("/api/v1/brokers", headers=headers)
@@ -96,17 +96,17 @@ async def test_an_explanation_names_no_broker_that_the_token_does_not_see(stack:
     await stack.admin("PATCH", "/fleets/acme", json={"mqtt_broker_id": None})
     headers = {"Authorization": f"Bearer {acme.token}"}
     answer = await stack.http.get("/api/v1/devices/acme-1/broker", headers=headers)
-    told = answer.json()
-    assert (told["source"], told["url"]) == (None, None)
-    # There is a default, which is not for this fleet.
-    reasons = [step["reason"] for step in told["steps"]]
+    found = answer.json()
+    assert (found["source"], found["url"]) == (None, None)
+    # There is a default broker, which this fleet may not use.
+    reasons = [step["reason"] for step in found["steps"]]
     assert reasons[-2:] == ["NO_DEFAULT", "FLEET_IS_RESTRICTED"]
-    assert {step["mqtt_broker_id"] for step in told["steps"]} == {None}
+    assert {step["mqtt_broker_id"] for step in found["steps"]} == {None}
     full = (await stack.admin("GET", "/devices/acme-1/broker")).json()
     assert full["steps"][-2]["mqtt_broker_id"] == stack.default_broker_id
 
 
-async def test_who_is_kept_within_fleets_does_not_say_what_keeps_them(stack: Stack) -> None:
+async def test_a_restricted_token_cannot_change_its_fleets_allowance(stack: Stack) -> None:
     acme = await customer(stack, "acme")
     headers = {"Authorization": f"Bearer {acme.token}"}
 
@@ -118,7 +118,7 @@ async def test_who_is_kept_within_fleets_does_not_say_what_keeps_them(stack: Sta
     for broker_ids in (None, [], [stack.default_broker_id], [*own, stack.default_broker_id]):
         answer = await allow("acme", broker_ids)
         assert_problem(answer, 403, "FORBIDDEN", "allowed_broker_ids")
-    # As it is read; and of another fleet nothing is known.
+    # Writing the allowance as it was read is accepted; of other fleets nothing is revealed.
     assert (await allow("acme", own)).status_code == 200
     for broker_ids in (None, own):
         assert_problem(await allow("nobody", broker_ids), 404, "FLEET_NOT_FOUND")

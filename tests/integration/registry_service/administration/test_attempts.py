@@ -1,4 +1,4 @@
-"""Guessing API tokens: what is let through, and that others get in meanwhile."""
+"""Guessing API tokens: how many wrong ones are checked, and that other clients are served."""
 
 import asyncio
 import contextlib
@@ -35,7 +35,7 @@ async def tried(http: httpx2.AsyncClient, token: str) -> httpx2.Response:
 
 @contextlib.asynccontextmanager
 async def at(address: str, url: str) -> AsyncIterator[httpx2.AsyncClient]:
-    """A client that connects from another of loopback's addresses."""
+    """A client that connects from `address`, another loopback address."""
     transport = httpx2.AsyncHTTPTransport(local_address=address)
     async with httpx2.AsyncClient(transport=transport, base_url=url, timeout=PATIENCE_S) as http:
         yield http
@@ -66,28 +66,29 @@ async def test_a_flood_of_guesses_is_refused_at_the_gateway(stack: Stack) -> Non
             assert_problem(answer, 429, "RATE_LIMITED")
             assert int(answer.headers["Retry-After"]) >= 1
 
-    # From the same address, whoever has a token gets in: known here, never seen, made just now.
+    # From the same address, valid tokens are accepted: one known here, one new to the gateway, and
+    # one created just now.
     for token in (stack.admin_token, never_seen):
         assert (await tried(stack.http, token)).status_code == 200
     new = await created(stack)
     async with asyncio.timeout(5):
         while (await tried(stack.http, new.secret)).status_code != 200:
             await asyncio.sleep(0.05)
-    # A token that is revoked is as wrong as any, and soon no longer asked about.
+    # A revoked token counts as a wrong one, and soon the registry is not asked about it any more.
     await stack.registry.tokens("RevokeToken", pb.RevokeTokenRequest(id=new.token.id))
     assert_problem(await tried(stack.http, new.secret), 401, "TOKEN_UNKNOWN")
     asked = calls("AuthenticateToken", "UNAUTHENTICATED")
     for _ in range(5):
         assert_problem(await tried(stack.http, new.secret), 429, "RATE_LIMITED")
     assert calls("AuthenticateToken", "UNAUTHENTICATED") == asked
-    # Others are not concerned.
+    # Clients at other addresses are not affected.
     async with at("127.0.0.2", stack.gateway_url) as elsewhere:
         assert_problem(await tried(elsewhere, guess(99)), 401, "TOKEN_UNKNOWN")
-        # Devices are none of its business.
+        # Devices are not affected.
         assert (await stack.register("d")).status_code == 201
 
 
-async def test_one_prefix_is_guessed_from_many_addresses_in_vain(stack: Stack) -> None:
+async def test_guesses_with_one_prefix_are_limited_over_all_addresses(stack: Stack) -> None:
     async with another_gateway(stack, limit_failed_per_prefix=Limit(5, 60)) as url:
         shared = stack.admin_token[:20]
         wrong = calls("AuthenticateToken", "UNAUTHENTICATED")
@@ -98,7 +99,7 @@ async def test_one_prefix_is_guessed_from_many_addresses_in_vain(stack: Stack) -
         assert statuses == [401] * 5 + [429] * 7
         assert calls("AuthenticateToken", "UNAUTHENTICATED") - wrong == 5
         async with at("127.0.1.50", url) as http:
-            # Who has the whole of it is let in, and another prefix is another matter.
+            # The whole token is accepted, and another prefix is not limited.
             assert (await tried(http, stack.admin_token)).status_code == 200
             assert (await tried(http, guess(1))).status_code == 401
 
@@ -109,7 +110,7 @@ async def test_only_failures_count(stack: Stack) -> None:
     assert {answer.status_code for answer in answers} == {200}
 
 
-async def test_good_tokens_do_not_count_while_nobody_says_which_are_good(
+async def test_valid_tokens_do_not_count_while_fingerprints_are_unavailable(
     stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def away(*_: Any) -> None:
@@ -118,7 +119,7 @@ async def test_good_tokens_do_not_count_while_nobody_says_which_are_good(
     monkeypatch.setattr(TokenCache, "good_hashes", away)
     tokens = [(await created(stack)).secret for _ in range(15)]
     assert [(await tried(stack.http, token)).status_code for token in tokens] == [200] * 15
-    # All of the allowance is there for those that are wrong.
+    # Wrong tokens still have the whole allowance.
     statuses = [(await tried(stack.http, guess(n))).status_code for n in range(12)]
     assert statuses == [401] * 10 + [429] * 2
 
@@ -132,7 +133,7 @@ async def test_a_limit_may_be_off(stack: Stack) -> None:
         assert {answer.status_code for answer in answers} == {401}
 
 
-async def test_a_registry_that_is_away_is_nobodys_failure(stack: Stack) -> None:
+async def test_an_unavailable_registry_does_not_count_as_a_wrong_token(stack: Stack) -> None:
     config = {"registry_service_address": "127.0.0.1:1", "request_timeout_s": 1}
     async with (
         another_gateway(stack, **config) as url,

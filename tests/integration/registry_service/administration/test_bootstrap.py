@@ -1,4 +1,4 @@
-"""The first admin token, by the database."""
+"""The command that makes the first admin token in the database."""
 
 import asyncio
 import os
@@ -16,7 +16,7 @@ ROOT = REPOSITORY
 async def bootstrapped(
     stack: Stack, *arguments: str, role: str = "mooring_registry"
 ) -> tuple[int, str, str]:
-    """The status, and what was said on stdout and stderr."""
+    """The exit status, and the texts on stdout and stderr."""
     ended = await asyncio.to_thread(
         subprocess.run,
         [sys.executable, "-m", "registry_service.bootstrap", *arguments],
@@ -34,16 +34,16 @@ async def test_it_makes_the_first_token_and_no_second(stack: Stack) -> None:
     status, secret, said = await bootstrapped(stack)
     assert (status, secret) == (1, "")
     assert "there is an admin token already" in said
-    # As after the last one was lost; and in an empty database.
-    for emptied, arguments in ((False, ("--another", "--name", "found again")), (True, ())):
-        if emptied:
+    # First as if the last admin token were lost, then with an empty table.
+    for is_empty, arguments in ((False, ("--another", "--name", "found again")), (True, ())):
+        if is_empty:
             stack.database.execute("DELETE FROM api_tokens")
         status, secret, said = await bootstrapped(stack, *arguments)
         assert status == 0, said
         headers = {"Authorization": f"Bearer {secret}"}
         own = (await stack.http.get("/api/v1/tokens/self", headers=headers)).json()
         assert own["role"] == "admin"
-        assert own["name"] == ("first admin" if emptied else "found again")
+        assert own["name"] == ("first admin" if is_empty else "found again")
         line = stack.database.execute(
             "SELECT actor, actor_id, action, subject, session_role, ticket FROM audit_log"
             " ORDER BY id DESC LIMIT 1"
@@ -53,18 +53,18 @@ async def test_it_makes_the_first_token_and_no_second(stack: Stack) -> None:
 
 
 def made_once(database_url: str) -> tuple[str, str]:
-    """The token, or why there is none; for a thread."""
+    """The token, or why there is none; it runs in a thread."""
     try:
         return asyncio.run(admin_token(database_url, "ann")), ""
     except SystemExit as reason:
         return "", str(reason)
 
 
-async def test_of_many_at_once_one_makes_a_token(stack: Stack) -> None:
+async def test_of_several_commands_at_once_one_makes_a_token(stack: Stack) -> None:
     stack.database.execute("DELETE FROM api_tokens")
     url, count = stack.database.url("mooring_registry"), 4
     with owned(stack) as connection:
-        # All of them are under way before any has inserted its row.
+        # All of them have started before any inserts its row.
         connection.execute("LOCK TABLE api_tokens IN EXCLUSIVE MODE")
         asked = [asyncio.create_task(asyncio.to_thread(made_once, url)) for _ in range(count)]
         await waiting(stack, count)

@@ -1,4 +1,4 @@
-"""What brokers show when they ask who may connect: made, shown once, listed, deleted."""
+"""The secrets with which brokers ask about clients: created, shown once, listed, deleted."""
 
 import asyncio
 from hashlib import sha256
@@ -33,7 +33,7 @@ def lines(stack: Stack) -> list[Any]:
     )
 
 
-async def test_a_secret_from_its_making_to_its_end(
+async def test_a_secret_from_creation_to_deletion(
     stack: Stack, caplog: pytest.LogCaptureFixture
 ) -> None:
     broker_id = await stack.create_broker("Cloud")
@@ -51,7 +51,7 @@ async def test_a_secret_from_its_making_to_its_end(
         assert await listed(stack, broker_id) == [first, second]
         assert await listed(stack, stack.default_broker_id) == []
         path = f"/brokers/{broker_id}/secrets/{first['id']}"
-        # What is another's is not this one's.
+        # The path of another broker does not lead to this secret.
         wrong = f"/brokers/{stack.default_broker_id}/secrets/{first['id']}"
         refused = await stack.admin("DELETE", wrong)
         assert_problem(refused, 404, "BROKER_SECRET_NOT_FOUND")
@@ -59,11 +59,11 @@ async def test_a_secret_from_its_making_to_its_end(
         assert_problem(await stack.admin("DELETE", path), 404, "BROKER_SECRET_NOT_FOUND")
         assert await listed(stack, broker_id) == [second]
 
-    told = {"broker_id": broker_id}
+    state = {"broker_id": broker_id}
     assert lines(stack) == [
-        ("tests", "broker_secret.create", first["id"], None, told),
-        ("tests", "broker_secret.create", second["id"], None, told),
-        ("tests", "broker_secret.delete", first["id"], told, None),
+        ("tests", "broker_secret.create", first["id"], None, state),
+        ("tests", "broker_secret.create", second["id"], None, state),
+        ("tests", "broker_secret.delete", first["id"], state, None),
     ]
     assert secret not in str(logs) + caplog.text
     everything = stack.database.execute("SELECT broker_secrets::text FROM broker_secrets")
@@ -71,7 +71,7 @@ async def test_a_secret_from_its_making_to_its_end(
     assert not any(secret in row for (row,) in everything)
 
 
-async def test_what_is_kept_is_the_hash(stack: Stack) -> None:
+async def test_only_the_hash_is_stored(stack: Stack) -> None:
     shown = await made(stack, stack.default_broker_id)
     kept = stack.database.execute(
         "SELECT broker_id, secret_hash FROM broker_secrets", role="mooring_access"
@@ -87,7 +87,7 @@ async def test_a_broker_has_five_at_most_however_many_ask_at_once(stack: Stack) 
     assert sorted(answer.status_code for answer in answers) == [201] * 4 + [409] * 8
     refused = next(answer for answer in answers if answer.status_code == 409)
     assert_problem(refused, 409, "TOO_MANY_BROKER_SECRETS")
-    # Others are not at fault; and one that is replaced makes room.
+    # Other brokers are not limited by this one, and a deleted secret makes room.
     await made(stack, stack.default_broker_id)
     first, *_ = await listed(stack, broker_id)
     assert (await stack.admin("DELETE", f"{path}/{first['id']}")).status_code == 204
@@ -95,7 +95,7 @@ async def test_a_broker_has_five_at_most_however_many_ask_at_once(stack: Stack) 
     assert len(await listed(stack, broker_id)) == 5
 
 
-async def test_a_broker_that_is_not_there_has_no_secrets(stack: Stack) -> None:
+async def test_an_unknown_broker_has_no_secrets(stack: Stack) -> None:
     for path in ("/brokers/77/secrets", "/brokers/2147483647/secrets"):
         for method in ("POST", "GET"):
             assert_problem(await stack.admin(method, path), 404, "BROKER_NOT_FOUND")
@@ -106,7 +106,7 @@ async def test_a_broker_that_is_not_there_has_no_secrets(stack: Stack) -> None:
         assert_problem(await stack.admin("DELETE", path), 404, "BROKER_SECRET_NOT_FOUND")
 
 
-async def test_a_broker_that_is_deleted_takes_its_secrets_with_it(stack: Stack) -> None:
+async def test_deleting_a_broker_deletes_its_secrets(stack: Stack) -> None:
     broker_id = await stack.create_broker("Cloud")
     await made(stack, broker_id)
     kept = await made(stack, stack.default_broker_id)
@@ -115,7 +115,7 @@ async def test_a_broker_that_is_deleted_takes_its_secrets_with_it(stack: Stack) 
     assert found == [(kept["id"],)]
 
 
-async def test_a_broker_that_goes_meanwhile_is_not_found(stack: Stack) -> None:
+async def test_a_broker_that_is_deleted_meanwhile_is_not_found(stack: Stack) -> None:
     broker_id = await stack.create_broker("Cloud")
     with owned(stack) as connection:
         connection.execute("DELETE FROM mqtt_broker_config WHERE id = %s", [broker_id])
@@ -124,7 +124,7 @@ async def test_a_broker_that_goes_meanwhile_is_not_found(stack: Stack) -> None:
     assert_problem(await making, 404, "BROKER_NOT_FOUND")
 
 
-async def test_a_secret_that_is_pasted_somewhere_is_hidden_in_the_log(stack: Stack) -> None:
+async def test_a_secret_in_another_field_is_hidden_in_the_audit_log(stack: Stack) -> None:
     secret = (await made(stack, stack.default_broker_id))["secret"]
     body = {"description": f"shows {secret}"}
     path = f"/brokers/{stack.default_broker_id}"
@@ -132,7 +132,7 @@ async def test_a_secret_that_is_pasted_somewhere_is_hidden_in_the_log(stack: Sta
     assert secret not in str(stack.database.execute("SELECT audit_log::text FROM audit_log"))
 
 
-async def test_those_who_ask_brokers_hear_of_a_change_at_once(stack: Stack) -> None:
+async def test_the_access_listener_is_notified_of_each_change(stack: Stack) -> None:
     with owned(stack) as listening:
         listening.autocommit = True
         listening.execute("LISTEN mooring_access")

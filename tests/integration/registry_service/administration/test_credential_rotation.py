@@ -1,4 +1,4 @@
-"""A device's password is replaced by the device, or ended by an administrator."""
+"""A device's password is rotated by the device, or revoked by an administrator."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta
@@ -29,7 +29,7 @@ async def rotate(stack: Stack, uuid: str = "d", api_key: str = "test-api-key") -
 
 
 async def rotated(peer: Peer, *uuids: str) -> list[str]:
-    """The passwords that a registry answers with, or the reasons for which it does not."""
+    """For each device the password of the answer, or the reason of its error."""
     request = registration_pb2.RotateCredentialsRequest(
         requests=[
             registration_pb2.ConnectionRequest(uuid=uuid, device_api_key="test-api-key")
@@ -47,7 +47,7 @@ async def password(stack: Stack, uuid: str = "d") -> str:
 
 
 def accepted(stack: Stack, password: str) -> str:
-    """As what a broker that asks us would accept it now."""
+    """How a broker that asks would accept the password now; "" if it would not."""
     [(current, salt, previous, previous_salt, until)] = stack.database.execute(KEPT)
     if hash_of_password(salt, password) == current:
         return "current"
@@ -76,7 +76,7 @@ async def test_a_device_gets_a_new_password_and_the_one_before_is_accepted_for_a
     assert username == "device_d"
     assert known == stack.database.execute(KEPT)[0][0]
 
-    # Where the answer got lost, it is what the device connects with.
+    # If the answer is lost, the device gets the same one by asking again.
     asked = await stack.connection("d", **{"If-None-Match": tag})
     assert (asked.status_code, asked.json()) == (200, second)
     assert (await stack.register("d")).json()["mqtt"] == second
@@ -91,7 +91,7 @@ async def test_a_device_gets_a_new_password_and_the_one_before_is_accepted_for_a
     ]
 
 
-async def test_whoever_is_not_let_in_rotates_nothing(stack: Stack) -> None:
+async def test_a_device_that_is_refused_rotates_nothing(stack: Stack) -> None:
     await stack.register("d")
     await imported(stack, "old")
     before = stack.database.execute(KEPT)
@@ -110,7 +110,7 @@ async def test_whoever_is_not_let_in_rotates_nothing(stack: Stack) -> None:
     await stack.admin("PATCH", "/fleets/demo", json={"is_active": False})
     assert refusal(await rotate(stack)) == (403, "DEVICE_DISABLED")
     assert stack.database.execute(KEPT) == before
-    # One is refused by itself.
+    # One refused device does not affect the others of its batch.
     await stack.admin("PATCH", "/fleets/demo", json={"is_active": True})
     one, other = await rotated(stack.registry, "nobody", "d")
     assert (one, other) == ("DEVICE_UNAUTHENTICATED", await password(stack))
@@ -132,7 +132,7 @@ async def test_without_a_grace_the_password_before_ends_at_once(stack: Stack) ->
     assert (accepted(stack, second), accepted(stack, third)) == ("late", "current")
 
 
-async def test_rotations_that_meet_are_one(stack: Stack) -> None:
+async def test_concurrent_rotations_are_one_rotation(stack: Stack) -> None:
     first = (await stack.register("d")).json()["mqtt"]["password"]
     one, other = await rotated(stack.registry, "d", "d")
     assert one == other
@@ -151,7 +151,7 @@ async def test_rotations_that_meet_are_one(stack: Stack) -> None:
     assert stack.database.execute("SELECT rotations FROM devices") == [(2,)]
 
 
-async def test_whatever_is_answered_is_accepted_in_the_middle_of_rotations(stack: Stack) -> None:
+async def test_answered_passwords_are_accepted_during_rotations(stack: Stack) -> None:
     await stack.register("d")
     other = await stack.another_registry()
 
@@ -164,18 +164,18 @@ async def test_whatever_is_answered_is_accepted_in_the_middle_of_rotations(stack
         return answered
 
     for n in range(12):
-        # Two rotations, one at each registry, and others that ask meanwhile.
+        # Two rotations, one at each registry, and other requests at the same time.
         answers = await asyncio.gather(*(ask(12 * n + k) for k in range(6)))
         current = await password(stack)
         assert accepted(stack, current) == "current"
         assert current in answers
-        # One from before the two is accepted only where these were one.
+        # A password from before both rotations is accepted only if they were one rotation.
         unknown = [answer for answer in answers if not accepted(stack, answer)]
         assert len(set(answers)) <= 3
         assert len(set(unknown)) <= 1
 
 
-async def test_a_registration_that_a_rotation_overtakes_is_told_what_is_still_accepted(
+async def test_a_registration_during_a_rotation_gets_a_password_that_is_accepted(
     stack: Stack,
 ) -> None:
     first = (await stack.register("d")).json()["mqtt"]["password"]
@@ -183,16 +183,16 @@ async def test_a_registration_that_a_rotation_overtakes_is_told_what_is_still_ac
         connection.execute("SELECT 1 FROM devices FOR UPDATE")
         rotating = asyncio.create_task(rotate(stack))
         await waiting(stack, 1)
-        told = (await stack.register("d")).json()["mqtt"]["password"]
+        answered = (await stack.register("d")).json()["mqtt"]["password"]
         connection.commit()
     second = (await rotating).json()["password"]
-    assert told == first
-    assert (accepted(stack, told), accepted(stack, second)) == ("previous", "current")
+    assert answered == first
+    assert (accepted(stack, answered), accepted(stack, second)) == ("previous", "current")
     assert (await stack.register("d")).json()["mqtt"]["password"] == second
 
 
 @pytest.mark.parametrize("is_renewed_first", [False, True])
-async def test_a_device_that_is_provisioned_anew_leaves_nothing_to_who_rotates(
+async def test_a_rotation_with_the_old_api_key_ends_when_a_device_is_provisioned_anew(
     stack: Stack, is_renewed_first: bool
 ) -> None:
     for _ in range(2):
@@ -225,7 +225,9 @@ async def test_a_device_that_is_provisioned_anew_leaves_nothing_to_who_rotates(
     assert refusal(await stack.connection("d")) == (401, "DEVICE_UNAUTHENTICATED")
 
 
-async def test_an_administrator_ends_a_password_and_the_device_gets_another(stack: Stack) -> None:
+async def test_an_administrator_revokes_a_password_and_the_device_gets_another(
+    stack: Stack,
+) -> None:
     first = (await stack.register("d")).json()["mqtt"]
     second = (await rotate(stack)).json()["password"]
     path = "/devices/d/credentials/revoke"
@@ -241,13 +243,13 @@ async def test_an_administrator_ends_a_password_and_the_device_gets_another(stac
     assert await password(stack) == third
     assert len(stack.database.execute("SELECT * FROM mqtt_users")) == 1
 
-    # It gets one by registering, too; and is no new device for that.
+    # Registering gives it a new password too, and it is not a new device.
     assert (await stack.admin("POST", path)).status_code == 204
     again = await stack.register("d")
     assert again.status_code == 200
     assert accepted(stack, third) == ""
     assert accepted(stack, again.json()["mqtt"]["password"]) == "current"
-    # And by rotating; twice in a batch is the same.
+    # Rotating does as well; twice in one batch gives one password.
     assert (await stack.admin("POST", path)).status_code == 204
     one, other = await rotated(stack.registry, "d", "d")
     assert one == other == await password(stack)
@@ -262,7 +264,7 @@ async def test_an_administrator_ends_a_password_and_the_device_gets_another(stac
     ] * 3
 
 
-async def test_two_of_a_device_whose_password_was_ended_get_the_same(stack: Stack) -> None:
+async def test_concurrent_requests_after_a_revocation_get_the_same_password(stack: Stack) -> None:
     await stack.register("d")
     await stack.admin("POST", "/devices/d/credentials/revoke")
     other = await stack.another_registry()
@@ -279,12 +281,12 @@ async def test_two_of_a_device_whose_password_was_ended_get_the_same(stack: Stac
         await waiting(stack, 3)
         connection.commit()
     answers = await asyncio.gather(*asking)
-    told = {outcome.connection.password for answer in answers for outcome in answer.outcomes}
-    told.add((await registering).json()["mqtt"]["password"])
-    assert told == {await password(stack)}
+    found = {outcome.connection.password for answer in answers for outcome in answer.outcomes}
+    found.add((await registering).json()["mqtt"]["password"])
+    assert found == {await password(stack)}
 
 
-async def test_an_imported_password_ends_too(stack: Stack) -> None:
+async def test_an_imported_password_is_revoked_too(stack: Stack) -> None:
     await imported(stack, "d")
     assert stack.database.execute("SELECT username FROM mqtt_users") == [("d",)]
     assert (await stack.admin("POST", "/devices/d/credentials/revoke")).status_code == 204
@@ -294,7 +296,7 @@ async def test_an_imported_password_ends_too(stack: Stack) -> None:
 
 
 @pytest.mark.parametrize("is_revoked_first", [False, True])
-async def test_a_rotation_that_meets_a_revocation_saves_nobody(
+async def test_a_rotation_during_a_revocation_keeps_no_old_password(
     stack: Stack, is_revoked_first: bool
 ) -> None:
     first = (await stack.register("d")).json()["mqtt"]["password"]
@@ -314,7 +316,7 @@ async def test_a_rotation_that_meets_a_revocation_saves_nobody(
     assert accepted(stack, await password(stack)) == "current"
 
 
-async def test_who_is_restricted_ends_passwords_of_their_own_devices(stack: Stack) -> None:
+async def test_a_restricted_token_revokes_passwords_of_its_own_devices_only(stack: Stack) -> None:
     made = await stack.admin(
         "POST", "/tokens", json={"name": "t", "role": "operator", "fleet_ids": ["demo"]}
     )
@@ -334,7 +336,7 @@ async def test_who_is_restricted_ends_passwords_of_their_own_devices(stack: Stac
         )
 
 
-async def test_sessions_end_where_a_password_does_and_not_where_one_is_kept(stack: Stack) -> None:
+async def test_a_revocation_ends_sessions_and_a_rotation_does_not(stack: Stack) -> None:
     stack.database.execute(
         "UPDATE mqtt_broker_config SET management = 'mosquitto', username = 'u',"
         " password_encrypted = '\\x00'"
@@ -348,9 +350,7 @@ async def test_sessions_end_where_a_password_does_and_not_where_one_is_kept(stac
 
 
 @pytest.mark.parametrize("cut", list(Cut))
-async def test_a_rotation_whose_commit_nobody_heard_of_is_one_rotation(
-    stack: Stack, cut: Cut
-) -> None:
+async def test_a_rotation_with_an_unknown_commit_is_one_rotation(stack: Stack, cut: Cut) -> None:
     first = (await stack.register("d")).json()["mqtt"]["password"]
     async with proxied(stack.database.url("mooring_registry")) as (proxy, url):
         registry = await stack.another_registry(database_url=url)

@@ -1,4 +1,4 @@
-"""Lists of devices take the filters that jobs take, and both mean the same devices."""
+"""Lists of devices take the same filters as jobs, with the same meaning."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ MAKE = (
     " provisioned_at)"
     " VALUES (%s, 'x', %s, %s, %s, %s, %s, %s, %s, '', '', NULL)"
 )
-# uuid, type, region, fleet, is pinned, was told, is active
+# uuid, type, region, fleet, whether it is pinned, whether it was notified, whether it is active
 DEVICES: list[tuple[Any, ...]] = [
     ("a-1", "pi", "eu", "demo", True, True, True),
     ("a-2", "pi", "", "other", False, False, True),
@@ -47,7 +47,7 @@ async def filled(stack: Stack) -> Stack:
 
 
 async def listed(stack: Stack, actor: Actor, **request: Any) -> set[str]:
-    """The uuids on all pages, which are short."""
+    """The uuids on all pages; the pages are short."""
     found, cursor = set(), ""
     while True:
         answer = await stack.registry.ask(
@@ -63,7 +63,7 @@ async def listed(stack: Stack, actor: Actor, **request: Any) -> set[str]:
 
 
 async def in_a_job(stack: Stack, wanted: jobs_pb2.DeviceFilter) -> int:
-    """How many devices a job with this filter is about."""
+    """How many devices a job with this filter concerns."""
 
     async def ask(method: str, request: Any) -> Any:
         return await stack.registry.ask(jobs_pb2_grpc.JobServiceStub, method, request)
@@ -106,14 +106,14 @@ async def test_each_condition_means_the_same_for_lists_and_for_jobs(filled: Stac
         *(("device_type", "x" * 65), ("region", "a\nb")),
     ],
 )
-async def test_a_condition_that_cannot_be_is_refused(stack: Stack, name: str, value: Any) -> None:
+async def test_an_invalid_condition_is_refused(stack: Stack, name: str, value: Any) -> None:
     wanted: Any = jobs_pb2.DeviceFilter(**{name: value})
     with pytest.raises(InvalidInput) as refused:
         await listed(stack, Actor("v", Access.VIEWER), filter=wanted)
     assert refused.value.field == f"filter.{name}"
 
 
-async def test_people_filter_by_what_devices_say(filled: Stack) -> None:
+async def test_lists_are_filtered_by_what_devices_report(filled: Stack) -> None:
     for query, meant in (
         ("device_type=pi", {"a-1", "a-2"}),
         ("device_type=pi&region=eu", {"a-1"}),

@@ -1,4 +1,4 @@
-"""Devices that an operator names before they arrive: nobody else's, and placed as was said."""
+"""Expected devices: their uuids are reserved, and the operator's values are used."""
 
 import json
 from typing import Any
@@ -26,7 +26,7 @@ async def batch(stack: Stack, items: list[Any]) -> httpx2.Response:
 
 
 async def sent(stack: Stack, body: bytes, content_type: str) -> httpx2.Response:
-    """A batch as these bytes."""
+    """Sends a batch as these bytes."""
     return await stack.http.post(
         "/api/v1/expected-devices/batch",
         content=body,
@@ -47,7 +47,7 @@ def item(uuid: str, **fields: Any) -> dict[str, Any]:
     return {"uuid": uuid, "fleet_id": "demo", **fields}
 
 
-async def test_what_the_operator_said_goes_before_what_the_device_says(stack: Stack) -> None:
+async def test_an_operators_values_override_those_of_the_device(stack: Stack) -> None:
     pin = await stack.create_broker("Pin", host="pin.example.com")
     of_key = await stack.create_broker("Key's", host="key.example.com")
     key = await stack.create_key(default_broker_id=of_key)
@@ -81,7 +81,7 @@ async def test_what_the_operator_said_goes_before_what_the_device_says(stack: St
     device = (await stack.admin("GET", "/devices/bare")).json()
     assert (device["device_name"], device["region"]) == ("Test Device", "south")
 
-    # It is a device like any other from then on.
+    # From then on it is a device like any other.
     again = await stack.register("whole", key=key)
     assert (again.status_code, again.json()["mqtt"]) == (200, answer["mqtt"])
     assert (await stack.admin("GET", "/expected-devices/whole")).json()["registered_at"]
@@ -90,10 +90,12 @@ async def test_what_the_operator_said_goes_before_what_the_device_says(stack: St
     assert resolved.resolution.broker_id == pin
 
 
-async def test_a_uuid_that_is_expected_is_nobody_elses(stack: Stack) -> None:
+async def test_an_expected_uuid_is_reserved_for_its_fleet(stack: Stack) -> None:
     await stack.create_fleet("other")
     theirs = await stack.create_key(fleet_id="other")
-    assert (await stack.register("first", key=theirs)).status_code == 201  # guesses from now on
+    assert (
+        await stack.register("first", key=theirs)
+    ).status_code == 201  # later registrations are guesses
     await expect(stack, "d")
     for _ in range(2):
         assert refusal(await stack.register("d", key=theirs)) == (403, "UUID_RESERVED")
@@ -115,7 +117,7 @@ async def test_a_deleted_device_is_expected_again(stack: Stack) -> None:
     assert refusal(await stack.register("d", key=theirs)) == (403, "UUID_RESERVED")
     assert (await stack.register("d")).json()["deviceName"] == "Pump 7"
 
-    # Expected no more, its uuid is anybody's as soon as the device is gone too.
+    # Without the expectation, any fleet may use the uuid as soon as the device is deleted.
     assert (await stack.admin("DELETE", "/expected-devices/d")).status_code == 204
     assert (await stack.register("d")).status_code == 200
     await stack.admin("DELETE", "/devices/d")
@@ -136,7 +138,7 @@ async def test_new_expected_and_reserved_devices_in_one_batch(stack: Stack) -> N
 
 
 @pytest.mark.parametrize("form", ["list", "lines"])
-async def test_a_batch_makes_what_it_can_and_says_what_it_did_not(stack: Stack, form: str) -> None:
+async def test_a_batch_creates_what_it_can_and_names_the_rest(stack: Stack, form: str) -> None:
     await stack.register("there")
     await expect(stack, "known")
     items = [
@@ -183,7 +185,7 @@ async def test_a_batch_makes_what_it_can_and_says_what_it_did_not(stack: Stack, 
     assert len(stack.database.execute(query)) == 2
 
 
-async def test_ten_thousand_at_once_and_no_more(stack: Stack) -> None:
+async def test_a_batch_may_have_ten_thousand_devices_and_no_more(stack: Stack) -> None:
     items = [item(f"d{n:05}", device_name="n" * 255) for n in range(10_001)]
     refused = await batch(stack, items)
     assert (refused.status_code, refused.json()["reason"]) == (422, "INVALID_INPUT")
@@ -221,7 +223,7 @@ BAD: list[tuple[Any, str]] = [
 ]
 
 
-async def test_what_is_malformed_refuses_the_whole_by_its_place(stack: Stack) -> None:
+async def test_a_malformed_item_refuses_the_whole_batch_and_is_named(stack: Stack) -> None:
     for one, field in BAD:
         single = await stack.admin("POST", "/expected-devices", json=one)
         assert (single.status_code, single.json()["field"]) == (422, field), one
@@ -242,7 +244,7 @@ async def test_what_is_malformed_refuses_the_whole_by_its_place(stack: Stack) ->
     assert await expected(stack) == []
 
 
-async def test_one_that_cannot_be_made_says_why(stack: Stack) -> None:
+async def test_refusals_of_one_expected_device_have_reasons(stack: Stack) -> None:
     await stack.register("there")
     await expect(stack, "known")
     for one, status, reason, field in (
@@ -260,7 +262,7 @@ async def test_one_that_cannot_be_made_says_why(stack: Stack) -> None:
             assert gone.status_code == 404, (method, uuid)
 
 
-async def test_they_are_listed_by_fleet_and_by_arrival(stack: Stack) -> None:
+async def test_they_are_listed_by_fleet_and_by_registration(stack: Stack) -> None:
     await stack.create_fleet("other")
     await batch(stack, [item("a"), item("b", fleet_id="other"), item("c")])
     await stack.register("a")
@@ -272,7 +274,7 @@ async def test_they_are_listed_by_fleet_and_by_arrival(stack: Stack) -> None:
     assert (bad.status_code, bad.json()["field"]) == (422, "cursor")
 
 
-async def test_a_deletion_is_noted_with_what_was_expected(stack: Stack) -> None:
+async def test_a_deletion_is_in_the_audit_log_with_its_values(stack: Stack) -> None:
     await expect(stack, "d", region="north")
     await stack.admin("DELETE", "/expected-devices/d")
     query = "SELECT subject, before FROM audit_log WHERE action = 'expected_device.delete'"

@@ -1,4 +1,4 @@
-"""Disabling and deleting a fleet: nobody of it gets in, and it goes with all that it has."""
+"""Disabling a fleet refuses its devices; deleting it deletes all that it has."""
 
 import asyncio
 from typing import Any
@@ -60,7 +60,7 @@ async def imported(stack: Stack, uuid: str) -> None:
     assert result.created
 
 
-async def test_nobody_of_a_disabled_fleet_gets_in(stack: Stack) -> None:
+async def test_no_device_of_a_disabled_fleet_is_served(stack: Stack) -> None:
     await stack.create_fleet("other")
     await stack.register("other-1", key=await stack.create_key(fleet_id="other"))
     assert (await stack.register("first")).status_code == 201
@@ -70,10 +70,10 @@ async def test_nobody_of_a_disabled_fleet_gets_in(stack: Stack) -> None:
     assert refusal(await stack.register("second")) == (403, "FLEET_DISABLED")
     assert refusal(await stack.register("first")) == (403, "DEVICE_DISABLED")
     assert refusal(await stack.connection("first")) == (403, "DEVICE_DISABLED")
-    # Who does not know the device's API key learns what anybody learns.
+    # A client without the device's API key learns no more than for any device.
     assert refusal(await stack.connection("first", "another-key"))[0] == 401
     assert refusal(await stack.register("first", deviceApiKey="another-key"))[0] == 409
-    # Its key serves nobody else's devices either.
+    # The key of a disabled fleet does not serve devices of other fleets either.
     assert refusal(await stack.register("other-1")) == (403, "FLEET_DISABLED")
     assert stack.database.execute(users) == [("device_other-1",)]
     assert (await stack.connection("other-1")).status_code == 200
@@ -90,7 +90,7 @@ async def test_nobody_of_a_disabled_fleet_gets_in(stack: Stack) -> None:
     ]
 
 
-async def test_nobody_is_renewed_in_a_disabled_fleet(stack: Stack) -> None:
+async def test_no_device_of_a_disabled_fleet_is_provisioned_anew(stack: Stack) -> None:
     await stack.register("first")
     await stack.admin("PATCH", "/devices/first", json={"reprovisioning_allowed": True})
     await imported(stack, "old")
@@ -103,21 +103,21 @@ async def test_nobody_is_renewed_in_a_disabled_fleet(stack: Stack) -> None:
         assert (await stack.register(uuid, deviceApiKey="another-key")).status_code == 200
 
 
-async def test_a_fleet_is_made_disabled_and_null_is_neither(stack: Stack) -> None:
+async def test_a_fleet_can_be_created_disabled_and_null_is_refused(stack: Stack) -> None:
     made = await stack.admin("POST", "/fleets", json={"id": "later", "is_active": False})
     assert (made.status_code, made.json()["is_active"]) == (201, False)
     key = await stack.create_key(fleet_id="later")
     assert refusal(await stack.register("early", key=key)) == (403, "FLEET_DISABLED")
     null = await stack.admin("PATCH", "/fleets/demo", json={"is_active": None})
     assert null.status_code == 422
-    # Over gRPC, a field that is named and not set.
+    # Over gRPC, the mask names the field and the field is not set.
     request = fleets_pb2.UpdateFleetRequest(id="demo", update_mask=FieldMask(paths=["is_active"]))
     with pytest.raises(Exception, match="true or false"):
         await stack.registry.fleets("UpdateFleet", request)
 
 
 async def test_sql_disables_a_fleet_too(stack: Stack) -> None:
-    assert (await stack.register("first")).status_code == 201  # the next one is a guess
+    assert (await stack.register("first")).status_code == 201  # the next registration is a guess
     stack.database.execute(
         "UPDATE fleets SET is_active = false WHERE id = 'demo'", role="mooring_operator"
     )
@@ -139,7 +139,7 @@ async def test_a_guess_that_waits_sees_that_the_fleet_is_disabled(stack: Stack) 
 
 async def test_a_renewal_that_waits_sees_that_the_fleet_is_disabled(stack: Stack) -> None:
     for _ in range(2):
-        await stack.register("first")  # known ones come: no guess goes first
+        await stack.register("first")  # the devices are known, so nothing is guessed
     await stack.admin("PATCH", "/devices/first", json={"reprovisioning_allowed": True})
     with owned(stack) as connection:
         connection.execute("UPDATE fleets SET is_active = false")
@@ -151,7 +151,7 @@ async def test_a_renewal_that_waits_sees_that_the_fleet_is_disabled(stack: Stack
     assert allowed == [(True,)]
 
 
-async def test_a_fleet_that_is_disabled_in_the_middle_of_a_storm_makes_nothing_more(
+async def test_no_device_is_made_once_a_fleet_is_disabled_during_registrations(
     stack: Stack,
 ) -> None:
     async with storm(stack, await stack.create_key()) as refused:
@@ -159,14 +159,14 @@ async def test_a_fleet_that_is_disabled_in_the_middle_of_a_storm_makes_nothing_m
             seen = made_by_storm(stack)
             await until(lambda: made_by_storm(stack) > seen + 100)  # noqa: B023
             await disable(stack)
-            acknowledged, told = made_by_storm(stack), len(refused)
-            await until(lambda: len(refused) > told + 50)  # noqa: B023
+            acknowledged, before = made_by_storm(stack), len(refused)
+            await until(lambda: len(refused) > before + 50)  # noqa: B023
             assert made_by_storm(stack) == acknowledged
             await disable(stack, is_active=True)
     assert set(refused) == {"FLEET_DISABLED"}
 
 
-async def test_a_restricted_token_does_not_disable_what_it_is_restricted_to(stack: Stack) -> None:
+async def test_a_restricted_token_cannot_disable_or_delete_its_own_fleet(stack: Stack) -> None:
     made = await stack.admin(
         "POST", "/tokens", json={"name": "t", "role": "operator", "fleet_ids": ["demo"]}
     )
@@ -180,7 +180,7 @@ async def test_a_restricted_token_does_not_disable_what_it_is_restricted_to(stac
     answer = await stack.http.delete(path, params={"with_devices": "true"}, headers=headers)
     assert refusal(answer) == (403, "FORBIDDEN")
     assert (await stack.connection("first")).status_code == 200
-    # Its devices are theirs.
+    # It may change devices of its fleet.
     device = await stack.http.patch(
         "/api/v1/devices/first", json={"is_active": False}, headers=headers
     )
@@ -218,11 +218,11 @@ async def test_a_fleet_that_is_in_use_is_not_deleted(stack: Stack) -> None:
     assert line["before"]["mqtt_broker_id"] == stack.default_broker_id
 
 
-async def test_a_fleet_goes_with_all_that_it_has_however_often_that_is_asked_for(
+async def test_a_fleet_is_deleted_with_all_that_it_has_in_several_requests(
     stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(registry_service.administration.fleets.removal_store, "CHUNK", 2)
-    # No time is left: each request is one chunk.
+    # No time is left after a chunk, so each request deletes one chunk.
     monkeypatch.setattr(registry_service.administration.fleets.servicer, "RESERVE_S", 60.0)
     await stack.create_fleet("other")
     await stack.register("other-1", key=await stack.create_key(fleet_id="other"))
@@ -244,7 +244,7 @@ async def test_a_fleet_goes_with_all_that_it_has_however_often_that_is_asked_for
             (403, "DEVICE_DISABLED"),
             (401, "DEVICE_UNAUTHENTICATED"),
         )
-    # Of expected devices, devices, keys.
+    # Expected devices, devices and keys that are left after each request.
     assert left == [(1, 4, 2), (0, 2, 2), (0, 0, 2)]
     for table in ("devices", "expected_devices", "provisioning_keys"):
         assert stack.database.execute(f"SELECT count(*) FROM {table} WHERE fleet_id = 'demo'") == [
@@ -261,14 +261,14 @@ async def test_a_fleet_goes_with_all_that_it_has_however_often_that_is_asked_for
     assert sorted(named["fleet.delete_devices"]) == ["e0", "e1", "e2", "old"]
     assert sorted(named["fleet.delete_expected_devices"]) == ["e0", "e1", "e2"]
     assert len(named["fleet.delete_keys"]) == 2
-    # The requests that left something were refused, which is told of when there is time.
+    # Requests that left something were refused; their refusals are written in the background.
     actions = [line["action"] for line in lines if line["refusal"] is None]
     assert (actions.count("fleet.delete"), actions.count("fleet.update")) == (1, 1)
     assert actions[0] == "fleet.delete"
 
 
-async def test_a_fleet_that_is_made_again_is_another_one(stack: Stack) -> None:
-    """What was known of the old one, by brokers' service and registry, says nothing of it."""
+async def test_a_fleet_that_is_created_again_is_another_one(stack: Stack) -> None:
+    """The broker service and the registry use nothing that they know of the deleted one."""
     own = await stack.create_broker("Own", host="own.example.com")
     for n in range(3):
         await stack.admin("PATCH", "/fleets/demo", json={"name": f"Demo {n}"})
@@ -279,7 +279,7 @@ async def test_a_fleet_that_is_made_again_is_another_one(stack: Stack) -> None:
     [(before,)] = stack.database.execute(revision)
     deleted = await stack.admin("DELETE", "/fleets/demo?with_devices=true")
     assert deleted.status_code == 204
-    # The broker service has heard of it, or the broker would not be free to go.
+    # The broker service knows of the deletion; otherwise the broker would be in use.
     assert (await stack.admin("DELETE", f"/brokers/{own}")).status_code == 204
     other = await stack.create_broker("Other", host="other.example.com")
     body = {"id": "demo", "mqtt_broker_id": other, "allowed_broker_ids": [other]}
@@ -293,7 +293,7 @@ async def test_a_fleet_that_is_made_again_is_another_one(stack: Stack) -> None:
     assert again.json()["mqtt"]["password"] != first["mqtt"]["password"]
 
 
-async def test_tokens_of_a_fleet_that_is_gone_are_not_for_its_namesake(stack: Stack) -> None:
+async def test_tokens_of_a_deleted_fleet_are_not_for_a_new_one_of_that_name(stack: Stack) -> None:
     await stack.create_fleet("empty")
     tokens = {}
     for name, fleet_ids in (("one", ["empty"]), ("both", ["empty", "demo"]), ("demo", ["demo"])):
@@ -316,13 +316,13 @@ async def test_tokens_of_a_fleet_that_is_gone_are_not_for_its_namesake(stack: St
             await asyncio.sleep(0.02)
     assert await seen("demo") == ["demo"]
     lines = (await stack.admin("GET", "/audit-log?action=token.&limit=4")).json()["items"]
-    told = {(line["action"], line["subject"]) for line in lines}
-    assert ("token.revoke", tokens["one"]["id"]) in told
-    assert ("token.leave_fleet", tokens["both"]["id"]) in told
-    assert not any(tokens["demo"]["id"] in line and "create" not in line[0] for line in told)
+    found = {(line["action"], line["subject"]) for line in lines}
+    assert ("token.revoke", tokens["one"]["id"]) in found
+    assert ("token.leave_fleet", tokens["both"]["id"]) in found
+    assert not any(tokens["demo"]["id"] in line and "create" not in line[0] for line in found)
 
 
-async def test_a_token_that_is_made_while_its_fleet_goes_is_of_no_fleet(stack: Stack) -> None:
+async def test_a_token_cannot_be_created_for_a_fleet_that_is_being_deleted(stack: Stack) -> None:
     await stack.create_fleet("empty")
     create = tokens_pb2.CreateTokenRequest(
         name="t", role=tokens_pb2.ROLE_VIEWER, fleets=tokens_pb2.TokenFleets(ids=["empty"])
@@ -336,7 +336,7 @@ async def test_a_token_that_is_made_while_its_fleet_goes_is_of_no_fleet(stack: S
         await late
 
 
-async def test_what_comes_while_a_fleet_goes_keeps_it(stack: Stack) -> None:
+async def test_a_fleet_is_not_deleted_while_an_expected_device_is_added(stack: Stack) -> None:
     await stack.create_fleet("empty")
     with owned(stack) as connection:
         connection.execute("INSERT INTO expected_devices (uuid, fleet_id) VALUES ('e', 'empty')")
@@ -348,14 +348,14 @@ async def test_what_comes_while_a_fleet_goes_keeps_it(stack: Stack) -> None:
     assert refused.json()["usage"]["expected_devices"] == 1
 
 
-async def test_a_key_is_of_its_devices_fleet(stack: Stack) -> None:
+async def test_a_device_has_the_fleet_of_its_key(stack: Stack) -> None:
     await stack.create_fleet("other")
     await stack.register("first")
     with pytest.raises(Exception, match="devices_provisioned_by_key_id_fkey"):
         stack.database.execute("UPDATE devices SET fleet_id = 'other'")
 
 
-async def test_brokers_are_told_of_the_devices_of_a_large_fleet_in_pieces(stack: Stack) -> None:
+async def test_devices_of_a_large_disabled_fleet_are_revoked_in_pieces(stack: Stack) -> None:
     stack.database.execute(
         "UPDATE mqtt_broker_config SET management = 'mosquitto', username = 'u',"
         " password_encrypted = '\\x00'"
@@ -369,12 +369,12 @@ async def test_brokers_are_told_of_the_devices_of_a_large_fleet_in_pieces(stack:
     try:
         await disable(stack)
         assert stack.database.execute(noted) == [(999, 999)]
-        # Two processes: each device once.
+        # Two processes revoke each device once.
         while any(await asyncio.gather(store.revoke(300), store.revoke(300))):
             pass
         assert stack.database.execute(noted) == [(2_499, 2_499)]
         assert stack.database.execute("SELECT count(*) FROM fleet_revocations") == [(0,)]
-        # One that is enabled again is let be.
+        # Devices of a fleet that is enabled again are not revoked.
         await disable(stack, is_active=True)
         await disable(stack)
         await disable(stack, is_active=True)
@@ -384,7 +384,7 @@ async def test_brokers_are_told_of_the_devices_of_a_large_fleet_in_pieces(stack:
         await engine.dispose()
 
 
-async def test_the_background_goes_on_where_disabling_has_ended(stack: Stack) -> None:
+async def test_the_background_loop_revokes_the_rest_of_a_disabled_fleet(stack: Stack) -> None:
     stack.database.execute(
         "UPDATE mqtt_broker_config SET management = 'mosquitto', username = 'u',"
         " password_encrypted = '\\x00'"

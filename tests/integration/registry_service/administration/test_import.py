@@ -1,4 +1,4 @@
-"""A fleet that runs elsewhere is taken over: its brokers, its devices and their passwords."""
+"""The import of a fleet from another system: its brokers, its devices and their passwords."""
 
 import base64
 import hashlib
@@ -33,7 +33,7 @@ async def send(
 async def imported(
     stack: Stack, rows: list[dict[str, Any]], *, what: str = "devices", query: str = ""
 ) -> tuple[list[tuple[str, str]], dict[str, Any]]:
-    """Outcome or reason with the column of each row, and the last line."""
+    """The outcome or the reason of each row with its column, and the last line."""
     content = "\n".join(map(json.dumps, rows))
     answer = await send(stack, what, content, kind="application/x-ndjson", query=query)
     assert answer.status_code == 200, answer.text
@@ -46,7 +46,7 @@ def row(uuid: str, **columns: Any) -> dict[str, Any]:
     return {"uuid": uuid, "fleet_id": "demo", **columns}
 
 
-async def test_a_fleet_is_taken_over_from_csv(stack: Stack) -> None:
+async def test_a_fleet_is_imported_from_csv(stack: Stack) -> None:
     brokers = await send(stack, "brokers", "name,host,port\nCloud,mqtt.example.com,1883\n")
     assert json.loads(brokers.text.splitlines()[-1])["created"] == 1
     file = (
@@ -61,7 +61,7 @@ async def test_a_fleet_is_taken_over_from_csv(stack: Stack) -> None:
         *["created"] * 4,
         None,
     ]
-    # Brokers that read SQL go on letting them in, and none without a password.
+    # Brokers that read SQL still admit the devices; none without a password is in the view.
     users = stack.database.execute(
         "SELECT username, password_hash, salt, algorithm FROM mqtt_users ORDER BY 1",
         role="mqtt_reader",
@@ -98,24 +98,24 @@ async def test_an_imported_device_registers_once_and_is_like_any_other(stack: St
     mqtt = registered.json()["mqtt"]
     assert (mqtt["username"], mqtt["source"]) == ("device_one", "device")
     assert (await stack.connection("one")).json()["password"] == mqtt["password"]
-    # Its password is ours, and the old one is nowhere.
+    # Its password was made by Mooring, and the imported one is stored nowhere.
     [(username, kept, salt, algorithm)] = stack.database.execute(
         "SELECT username, password_hash, salt, algorithm FROM mqtt_users"
     )
     ours = hashlib.sha256((salt + mqtt["password"]).encode()).hexdigest()
     assert (username, kept, algorithm) == ("device_one", ours, "sha256")
-    # The key has made nothing, and nobody else is let in in its place.
+    # The key has not counted the device, and a client with another API key is refused.
     assert (await stack.register("one", deviceApiKey="somebody-else")).status_code == 409
     again = await stack.register("one", key=only_expected)
     assert again.json()["mqtt"]["password"] == mqtt["password"]
     made = "SELECT sum(devices_provisioned) FROM provisioning_keys"
     assert stack.database.execute(made) == [(0,)]
-    # Importing it again leaves it as it is.
+    # Importing it again changes nothing.
     outcomes, _ = await imported(stack, [row("one", mqtt_username="x", password_hash=BCRYPT)])
     assert outcomes == [("existing", "")]
 
 
-async def test_two_that_show_different_api_keys_at_once_are_not_both_let_in(stack: Stack) -> None:
+async def test_only_one_of_several_api_keys_claims_an_imported_device(stack: Stack) -> None:
     await imported(stack, [row("one")])
     request = registration_pb2.RegisterDevicesRequest(
         registrations=[
@@ -130,9 +130,9 @@ async def test_two_that_show_different_api_keys_at_once_are_not_both_let_in(stac
         ]
     )
     answer = await stack.registry.registration("RegisterDevices", request)
-    let_in = [outcome for outcome in answer.outcomes if outcome.HasField("device")]
-    assert len(let_in) == 1
-    assert {o.error.reason for o in answer.outcomes if o not in let_in} == {"DEVICE_TAKEN"}
+    claimed = [outcome for outcome in answer.outcomes if outcome.HasField("device")]
+    assert len(claimed) == 1
+    assert {o.error.reason for o in answer.outcomes if o not in claimed} == {"DEVICE_TAKEN"}
 
 
 async def test_each_row_is_judged_by_itself(stack: Stack) -> None:
@@ -186,7 +186,7 @@ async def test_each_row_is_judged_by_itself(stack: Stack) -> None:
     assert stack.database.execute(count) == [(5,)]
     expected_here = "SELECT registered_at IS NOT NULL FROM expected_devices WHERE uuid = 'here'"
     assert stack.database.execute(expected_here) == [(True,)]
-    # The whole file again changes nothing and refuses the same.
+    # Importing the file again changes nothing, and refuses the same rows.
     again, _ = await imported(stack, rows)
     assert again == [("existing", "") if each == ("created", "") else each for each in expected]
     [(after,)] = stack.database.execute(
@@ -197,7 +197,7 @@ async def test_each_row_is_judged_by_itself(stack: Stack) -> None:
     assert BCRYPT not in whole_log
 
 
-async def test_brokers_are_taken_over_by_their_names(stack: Stack) -> None:
+async def test_brokers_are_imported_by_name(stack: Stack) -> None:
     managed = {"management": "emqx", "management_url": "https://h", "username": "u"}
     managed["password"] = "p"
     rows = [
@@ -246,7 +246,7 @@ async def test_a_file_that_is_wrong_as_a_whole_is_refused(stack: Stack) -> None:
         assert (answer.status_code, answer.json()["reason"]) == (status, reason)
 
 
-async def test_a_refused_row_says_what_it_is_about_and_what_is_missing(stack: Stack) -> None:
+async def test_a_refused_row_names_its_resource_and_the_missing_field(stack: Stack) -> None:
     file = (
         "uuid,fleet_id,latitude,longitude\n"
         "one,demo,52.5,\n"

@@ -1,8 +1,8 @@
-"""A token of one customer tries everything with every id of another's, and learns nothing.
+"""A token of one customer tries every operation with each id of another one, and learns nothing.
 
-What is walked is the OpenAPI document and the protos, so that what is new is covered without being
-named here: a route or method that states nothing about restricted tokens refuses them, one that
-does is tried, and an id of a kind that is not known yet stops the walk (see `tests.isolated`).
+The tests walk the OpenAPI document and the protos, so they cover what is new without naming it: a
+route or method that states nothing about restricted tokens refuses them; one that does is tried.
+An id of an unknown kind fails the test (see `tests.isolated`).
 """
 
 import base64
@@ -39,22 +39,22 @@ from tests.stack import Database, Stack, started
 from tests.stored import Stored
 
 REFUSED = "Not for tokens that are restricted to fleets."
-# Of an operation that refuses them: one that asks for the device first may not find it.
+# Reasons of operations that refuse restricted tokens: some look for the device first.
 REASONS = ("FORBIDDEN", "DEVICE_NOT_FOUND")
-# Said of a fleet that was found.
+# The reason for a fleet that was found, but has no rollout.
 HAS_NONE = "ROLLOUT_NOT_FOUND"
-# What a message need not name, and what is refused to them where it does.
-LEFT_ALONE = {
+# Fields that a message need not name; restricted tokens are refused if it does.
+OPTIONAL = {
     *("fields", "broker_ids", "default_broker_id"),
     *("active_broker_ids", "inactive_broker_ids"),
 }
-# Differ from one answer to the next, whatever was asked.
-OF_THE_MOMENT = {"x-request-id", "date", "content-length"}
+# Header fields that differ between any two answers.
+VARYING = {"x-request-id", "date", "content-length"}
 
 
 @dataclass
 class World:
-    """The services with both customers, `acme` being the one who tries."""
+    """The services with both customers; `acme` is the one whose token is used."""
 
     stack: Stack
     acme: Customer
@@ -73,7 +73,7 @@ async def world(database: Database, tmp_path: Path) -> AsyncIterator[World]:
 
 
 def things_in(names: Any) -> list[str]:
-    """Those that name things; each must be of a kind that is known."""
+    """The names that stand for resources; each must be of a known kind."""
     found = [name for name in names if NAMES_A_THING.search(name) and name not in PLAIN_VALUES]
     unknown = [name for name in found if name not in KINDS]
     assert not unknown, f"say in tests/isolated.py what another customer's {unknown} is"
@@ -82,12 +82,12 @@ def things_in(names: Any) -> list[str]:
 
 @dataclass(frozen=True)
 class Operation:
-    """An operation of the document, and what can be put into it."""
+    """An operation of the document, and the places for ids in it."""
 
     path: str
     method: str
     described: Mapping[str, Any]
-    # Of the body, whether the example names them or not.
+    # The properties of the body, whether or not the example has them.
     properties: tuple[str, ...]
 
     @property
@@ -96,15 +96,15 @@ class Operation:
 
     @property
     def is_served(self) -> bool:
-        """Whether it says that it serves tokens that are restricted."""
+        """Whether the operation says that it serves restricted tokens."""
         return REFUSED not in self.described["description"]
 
     def named(self, place: str) -> list[str]:
-        """The parameters of the path, or of the query."""
+        """The names of the parameters in the path or in the query."""
         return [p["name"] for p in self.described.get("parameters", ()) if p["in"] == place]
 
-    def demanded(self) -> dict[str, str]:
-        """What the query cannot do without: one of the values that may stand there."""
+    def required(self) -> dict[str, str]:
+        """The required parameters of the query, each with one of its allowed values."""
         return {
             p["name"]: p["schema"]["enum"][0]
             for p in self.described.get("parameters", ())
@@ -112,7 +112,7 @@ class Operation:
         }
 
     def slots(self) -> Iterator[tuple[str, str]]:
-        """The places where an id can stand, and what they are called there."""
+        """The places where an id can be, each with its name."""
         for name in self.named("path"):
             assert name in KINDS, f"say in tests/isolated.py what another customer's {name} is"
             yield "path", name
@@ -123,7 +123,7 @@ class Operation:
     def asked(
         self, acme: Customer, slot: tuple[str, str] = ("", ""), other: Customer | None = None
     ) -> tuple[str, dict[str, Any]]:
-        """The path and the rest of a request about `acme`'s, and `other`'s in one place."""
+        """The path and the options of a request with `acme`'s ids, and `other`'s id in `slot`."""
 
         def whose(place: str, name: str) -> Customer:
             return other if other is not None and slot == (place, name) else acme
@@ -131,7 +131,7 @@ class Operation:
         path = self.path
         for name in self.named("path"):
             path = path.replace(f"{{{name}}}", str(whose("path", name).value(name)))
-        options: dict[str, Any] = {"params": self.demanded()}
+        options: dict[str, Any] = {"params": self.required()}
         if slot[0] == "query":
             options["params"] |= {slot[1]: whose(*slot).value(slot[1])}
         if body := self.described.get("requestBody"):
@@ -139,7 +139,7 @@ class Operation:
             example = copy.deepcopy(shown["example"])
             for item in example if isinstance(example, list) else [example]:
                 if isinstance(item, dict) and self.is_served:
-                    # Whoever is kept within fleets never says what keeps them there.
+                    # Restricted tokens may not set the allowance of a fleet.
                     item.pop("allowed_broker_ids", None)
                     present = {*item, *(slot[1:] if slot[0] == "body" else ())}
                     item |= {name: whose("body", name).value(name) for name in things_in(present)}
@@ -149,7 +149,7 @@ class Operation:
 
 
 def operations(document: dict[str, Any]) -> list[Operation]:
-    """Those for people; what takes things away comes last."""
+    """The operations that take an API token; those that delete come last."""
     found = []
     for path, method, described in operations_of(document):
         if described.get("security") != [{"apiToken": []}]:
@@ -173,9 +173,9 @@ async def answer(
     return await world.stack.http.request(method, path, headers=headers, **options)
 
 
-def told(response: httpx2.Response, whose: Customer) -> Any:
-    """All that an answer tells; an id that was asked about is no news."""
-    headers = {name: value for name, value in response.headers.items() if name not in OF_THE_MOMENT}
+def revealed(response: httpx2.Response, whose: Customer) -> Any:
+    """Everything that an answer reveals; the ids that were asked about are masked."""
+    headers = {name: value for name, value in response.headers.items() if name not in VARYING}
     text = response.text
     for thing in whose.things.values():
         if isinstance(thing, str):
@@ -186,34 +186,38 @@ def told(response: httpx2.Response, whose: Customer) -> Any:
     return response.status_code, headers, body
 
 
-async def test_what_is_another_customers_is_not_there(world: World) -> None:
-    """The same answer, to the letter, as for what does not exist; and nothing has changed."""
+async def test_resources_of_another_customer_are_answered_like_missing_ones(world: World) -> None:
+    """The answers are the same, byte for byte, and nothing changes."""
     acme, walked = world.acme, set()
     before = world.stored.now()
     for operation in operations(world.document):
         for slot in operation.slots():
             walked.add((operation.name, *slot))
-            theirs = await answer(world, operation, operation.asked(acme, slot, world.rival))
-            assert theirs.status_code != 500, theirs.text
-            assert "rival" not in str(told(theirs, world.rival)), (operation.name, slot)
-            assert world.stored.now() == before, (operation.name, slot, theirs.text)
+            rivals = await answer(world, operation, operation.asked(acme, slot, world.rival))
+            assert rivals.status_code != 500, rivals.text
+            assert "rival" not in str(revealed(rivals, world.rival)), (operation.name, slot)
+            assert world.stored.now() == before, (operation.name, slot, rivals.text)
             if slot == ("body", "uuid"):
-                # A uuid is one device's: who has it is not said, that it is taken cannot be hidden.
-                assert "FORBIDDEN" in theirs.text, theirs.text
+                # A uuid belongs to one device: the answer shows that it is taken, but not by which
+                # customer.
+                assert "FORBIDDEN" in rivals.text, rivals.text
                 continue
-            nobodys = await answer(world, operation, operation.asked(acme, slot, NOBODY))
-            assert world.stored.now() == before, (operation.name, slot, nobodys.text)
-            assert told(theirs, world.rival) == told(nobodys, NOBODY), (operation.name, slot)
+            missing = await answer(world, operation, operation.asked(acme, slot, NOBODY))
+            assert world.stored.now() == before, (operation.name, slot, missing.text)
+            assert revealed(rivals, world.rival) == revealed(missing, NOBODY), (
+                operation.name,
+                slot,
+            )
             if slot[0] == "path":
-                assert theirs.status_code in (403, 404), (operation.name, theirs.text)
+                assert rivals.status_code in (403, 404), (operation.name, rivals.text)
             if not operation.is_served:
-                assert theirs.json()["reason"] in REASONS, (operation.name, theirs.text)
+                assert rivals.json()["reason"] in REASONS, (operation.name, rivals.text)
     assert ("update_device_put", "body", "mqtt_broker_id") in walked
     assert ("list_devices", "query", "fleet_id") in walked
     assert len(walked) > 35
 
 
-async def test_what_is_their_own_is_there_where_that_is_stated(world: World) -> None:
+async def test_own_resources_are_served_where_the_document_says_so(world: World) -> None:
     served = set()
     for operation in operations(world.document):
         response = await answer(world, operation, operation.asked(world.acme))
@@ -229,8 +233,8 @@ async def test_what_is_their_own_is_there_where_that_is_stated(world: World) -> 
     assert {"get_device", "update_fleet", "create_provisioning_key", "get_broker"} <= served
 
 
-async def test_lists_and_their_cursors_are_of_their_own(world: World) -> None:
-    """A page at a time, among things of the rival's on both sides."""
+async def test_lists_and_cursors_contain_own_resources_only(world: World) -> None:
+    """Reads one item a page; items of the rival come before and after."""
     stack = world.stack
     for name in ("acme", "rival", "acme", "rival"):
         await made(stack, "/provisioning-keys", {"fleet_id": name, "description": name})
@@ -251,7 +255,7 @@ async def test_lists_and_their_cursors_are_of_their_own(world: World) -> None:
             items += page["items"]
             cursor = page["next_cursor"]
             if cursor is not None:
-                # It names the last item that was seen, and so none of the rival's.
+                # The cursor names the last item of the page, and so no item of the rival.
                 last = json.loads(base64.urlsafe_b64decode(cursor))
                 assert last in items[-1].values(), operation.name
         assert len(items) == len({json.dumps(item) for item in items})
@@ -269,7 +273,7 @@ async def test_lists_and_their_cursors_are_of_their_own(world: World) -> None:
 
 
 def fields_of(method: MethodDescriptor) -> Iterator[tuple[tuple[str, ...], FieldDescriptor, str]]:
-    """Every field of a method's request that names a thing: where it is, and what it names."""
+    """Every field of a request that names a resource: its path, the field and the kind."""
 
     def walk(message: Any, path: tuple[str, ...]) -> Iterator[Any]:
         for field in message.fields:
@@ -291,11 +295,11 @@ def fields_of(method: MethodDescriptor) -> Iterator[tuple[tuple[str, ...], Field
 def request_of(
     method: MethodDescriptor, acme: Customer, slot: tuple[str, ...], other: Customer
 ) -> Message:
-    """About `acme`'s, and `other`'s in one place; what may be changed beside it is left alone."""
+    """A request with `acme`'s ids, and `other`'s in `slot`; optional fields are not set."""
     request: Message = message_factory.GetMessageClass(method.input_type)()
     for path, field, kind in fields_of(method):
         is_slot = path == slot
-        if not is_slot and (path[0] in LEFT_ALONE or path[-1] in LEFT_ALONE):
+        if not is_slot and (path[0] in OPTIONAL or path[-1] in OPTIONAL):
             continue
         within: Any = request
         for step in path[:-1]:
@@ -313,8 +317,8 @@ def request_of(
     return request
 
 
-async def test_services_keep_them_within_by_themselves(world: World) -> None:
-    """Whatever the gateway does: every method, with every id, as the gateway would ask."""
+async def test_services_restrict_tokens_even_if_the_gateway_does_not(world: World) -> None:
+    """Calls every method with every id, as the gateway would."""
     actor = Actor("acme", Access.OPERATOR, world.acme.things["token"], frozenset({"acme"}))
     metadata = tuple(world.stack.metadata(actor).items())
     pool: Any = descriptor_pool.Default()
@@ -338,15 +342,15 @@ async def test_services_keep_them_within_by_themselves(world: World) -> None:
         method = pool.FindServiceByName(service).methods_by_name[verb]
         for slot, _, _ in fields_of(method):
             walked.add((verb, slot[-1]))
-            theirs = await outcome(method, request_of(method, world.acme, slot, world.rival))
-            assert world.stored.now() == before, (name, slot, theirs)
-            assert "rival" not in str(theirs), (name, slot)
+            rivals = await outcome(method, request_of(method, world.acme, slot, world.rival))
+            assert world.stored.now() == before, (name, slot, rivals)
+            assert "rival" not in str(rivals), (name, slot)
             if slot == ("expected_devices", "uuid"):
-                assert [each.error.reason for each in theirs.refused] == ["FORBIDDEN"]
+                assert [each.error.reason for each in rivals.refused] == ["FORBIDDEN"]
                 continue
-            nobodys = await outcome(method, request_of(method, world.acme, slot, NOBODY))
-            assert world.stored.now() == before, (name, slot, nobodys)
-            assert theirs == nobodys, (name, slot)
-            assert "INTERNAL" not in str(theirs), (name, slot)
+            missing = await outcome(method, request_of(method, world.acme, slot, NOBODY))
+            assert world.stored.now() == before, (name, slot, missing)
+            assert rivals == missing, (name, slot)
+            assert "INTERNAL" not in str(rivals), (name, slot)
     assert {("GetBroker", "id"), ("ExplainResolution", "device_uuid")} <= walked
     assert {("UpdateProvisioningKey", "default_broker_id"), ("UpdateDevice", "uuid")} <= walked

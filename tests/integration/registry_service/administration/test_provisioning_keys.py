@@ -1,4 +1,4 @@
-"""Provisioning keys as operators manage them: what they guard, and what they answer."""
+"""Provisioning keys as operators manage them: their restrictions, and what refusals say."""
 
 import asyncio
 from typing import Any
@@ -47,7 +47,7 @@ RESTRICTED = {
 }
 
 
-async def test_a_key_is_what_it_was_made_and_changed_to(stack: Stack) -> None:
+async def test_a_key_has_the_values_that_were_set(stack: Stack) -> None:
     key = await made(stack, **RESTRICTED, max_devices=5)
     secret = key.pop("key")
     assert {name: key[name] for name in RESTRICTED} == RESTRICTED
@@ -63,7 +63,7 @@ async def test_a_key_is_what_it_was_made_and_changed_to(stack: Stack) -> None:
     assert after["last_used_at"] is not None
     assert after["updated_at"] > key["updated_at"]
 
-    # What is used is the least that can be allowed; nothing changed, so nothing is noted.
+    # The limit cannot be below the use; a change of nothing writes no line to the audit log.
     await stack.register("sensor-1", key=await stack.create_key())
     (await stack.register("sensor-2", key=secret, deviceType="sensor"))
     assert (await changed(stack, key, max_devices=None)).status_code == 200
@@ -109,12 +109,12 @@ async def test_a_change_that_names_nothing_leaves_everything(stack: Stack) -> No
         ({"only_expected": True}, {}, {}, "DEVICE_NOT_EXPECTED"),
     ],
 )
-async def test_what_a_key_is_not_for_it_does_not_make(
+async def test_a_key_does_not_make_devices_outside_its_restrictions(
     stack: Stack, restriction: dict[str, Any], good: Any, bad: Any, reason: str
 ) -> None:
     key = await made(stack, **restriction)
     await stack.admin("POST", "/expected-devices", json={"uuid": "good", "fleet_id": "demo"})
-    # Three times: by a reading, by a guess, and one that exists already.
+    # Three times: the device is read, then guessed, then it exists already.
     for n in range(3):
         refused = await stack.register("bad", key=key["key"], **bad)
         assert refusal(refused) == (403, reason)
@@ -122,10 +122,10 @@ async def test_what_a_key_is_not_for_it_does_not_make(
         assert "bad" not in refused.json()["detail"]
         answer = await stack.register("good", key=key["key"], **good)
         assert answer.status_code == (200 if n else 201), answer.text
-    # One that exists and proves itself is served, whatever the key is for now.
+    # An existing device with its API key is served, whatever the key's restrictions are now.
     assert (await stack.register("bad", **bad)).status_code == 201
     assert (await stack.register("bad", key=key["key"], **bad)).status_code == 200
-    # One that does not prove itself is not told that it exists, and is not renewed.
+    # Without its API key, the answer does not say that it exists, and it is not provisioned anew.
     thief = await stack.register("bad", key=key["key"], **bad, deviceApiKey="another-key")
     assert refusal(thief) == (403, reason)
     await stack.admin("PATCH", "/devices/bad", json={"reprovisioning_allowed": True})
@@ -143,21 +143,21 @@ async def test_what_a_key_is_not_for_it_does_not_make(
     assert renewed.status_code == 200
 
 
-async def test_a_network_guards_every_use_of_a_key(stack: Stack) -> None:
+async def test_a_network_restricts_every_use_of_a_key(stack: Stack) -> None:
     key = await made(stack, source_networks=["127.0.0.0/8"])
     assert (await stack.register("d", key=key["key"])).status_code == 201
     await changed(stack, key, source_networks=["192.0.2.0/24", "2001:db8::/32"])
     for uuid in ("d", "e"):
         refused = await stack.register(uuid, key=key["key"])
         assert refusal(refused) == (403, "NETWORK_NOT_ALLOWED")
-    # Nothing else is told from there, not even that it was revoked.
+    # From other networks nothing else is revealed, not even that the key was revoked.
     await stack.admin("DELETE", f"/provisioning-keys/{key['id']}")
     assert refusal(await stack.register("d", key=key["key"])) == (403, "NETWORK_NOT_ALLOWED")
-    # What it made goes on asking from anywhere with what is its own.
+    # Its devices can still ask from anywhere with their own API keys.
     assert (await stack.connection("d")).status_code == 200
 
 
-async def test_a_caller_that_says_no_address_has_none(stack: Stack) -> None:
+async def test_a_caller_without_a_source_address_is_in_no_network(stack: Stack) -> None:
     key = await stack.create_key(
         restrictions=pb.Restrictions(source_networks=pb.Allowed(values=["192.0.2.0/24"]))
     )
@@ -184,7 +184,7 @@ async def test_a_caller_that_says_no_address_has_none(stack: Stack) -> None:
     assert outcomes[6].error.field == "source_address"
 
 
-async def test_behind_a_trusted_proxy_its_client_counts(stack: Stack) -> None:
+async def test_behind_a_trusted_proxy_the_clients_address_counts(stack: Stack) -> None:
     key = await made(stack, source_networks=["192.0.2.0/24"])
     stack.http.headers["X-Forwarded-For"] = "192.0.2.7"
     refused = await stack.register("d", key=key["key"])
@@ -205,7 +205,7 @@ async def test_behind_a_trusted_proxy_its_client_counts(stack: Stack) -> None:
             assert (await stack.register("d", key=key["key"])).status_code == status, said
 
 
-async def test_behind_a_trusted_proxy_one_who_guesses_tokens_shuts_nobody_else_out(
+async def test_behind_a_trusted_proxy_wrong_tokens_count_for_the_clients_address(
     stack: Stack,
 ) -> None:
     config = stack.gateway_config(trusted_proxies="127.0.0.0/8", limit_failed_per_address="1/hour")
@@ -223,7 +223,7 @@ async def test_behind_a_trusted_proxy_one_who_guesses_tokens_shuts_nobody_else_o
     assert statuses == [401, 429, 401]
 
 
-async def test_a_key_ends_at_a_time_that_has_passed_and_serves_what_it_made(stack: Stack) -> None:
+async def test_an_expired_key_still_serves_its_own_devices(stack: Stack) -> None:
     key = await made(stack)
     await stack.register("d", key=key["key"])
     assert (await changed(stack, key, expires_at="2020-01-01T00:00:00Z")).status_code == 200
@@ -233,7 +233,7 @@ async def test_a_key_ends_at_a_time_that_has_passed_and_serves_what_it_made(stac
     assert (await stack.register("e", key=key["key"])).status_code == 201
 
 
-async def test_keys_are_listed_by_fleet_and_by_whether_they_were_revoked(stack: Stack) -> None:
+async def test_keys_are_listed_by_fleet_and_revocation(stack: Stack) -> None:
     await stack.create_fleet("other")
     theirs, gone = await made(stack, fleet_id="other"), await made(stack, fleet_id="other")
     await stack.admin("DELETE", f"/provisioning-keys/{gone['id']}")
@@ -252,7 +252,7 @@ async def test_keys_are_listed_by_fleet_and_by_whether_they_were_revoked(stack: 
         assert (refused.status_code, refused.json()["field"]) == (422, field)
 
 
-async def test_a_revocation_takes_the_keys_devices_along_and_no_others(stack: Stack) -> None:
+async def test_a_revocation_disables_the_keys_own_devices_on_request(stack: Stack) -> None:
     key, other = await made(stack), await made(stack)
     uuids = [f"d{n:04}" for n in range(2_500)]
     for begin in range(0, len(uuids), 500):
@@ -299,7 +299,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
 ]
 
 
-async def test_what_cannot_be_is_refused_by_name_and_nothing_is_stored(stack: Stack) -> None:
+async def test_invalid_fields_are_named_and_nothing_is_stored(stack: Stack) -> None:
     key = await made(stack)
     before = stack.database.execute("SELECT * FROM provisioning_keys ORDER BY id")
     for fields, field in BAD:
@@ -320,7 +320,7 @@ async def test_what_cannot_be_is_refused_by_name_and_nothing_is_stored(stack: St
     assert stack.database.execute("SELECT * FROM provisioning_keys ORDER BY id") == before
 
 
-async def test_a_mask_that_names_nothing_is_the_callers_fault(stack: Stack) -> None:
+async def test_an_unknown_field_in_the_mask_is_the_callers_fault(stack: Stack) -> None:
     key = await made(stack)
     for path in ("restrictions", "restrictions.x", "allowed_uuids", "is_active", "key_hash", ""):
         request = pb.UpdateProvisioningKeyRequest(id=key["id"], update_mask=FieldMask(paths=[path]))
@@ -329,14 +329,14 @@ async def test_a_mask_that_names_nothing_is_the_callers_fault(stack: Stack) -> N
         assert refused.value.field == "update_mask"
 
 
-async def test_sql_that_would_restrict_to_nobody_is_refused_by_the_database(stack: Stack) -> None:
+async def test_the_database_refuses_empty_restrictions(stack: Stack) -> None:
     for column in ("allowed_device_types", "source_networks", "allowed_uuids"):
         with pytest.raises(psycopg.errors.CheckViolation):
             stack.database.execute(f"UPDATE provisioning_keys SET {column} = '{{}}'")
 
 
-async def test_use_counts_and_is_no_change_of_the_key(stack: Stack) -> None:
-    """So a storm does not make its own guesses wrong."""
+async def test_use_is_counted_without_a_new_revision_of_the_key(stack: Stack) -> None:
+    """Otherwise concurrent registrations would make each other's guesses wrong."""
     revision = "SELECT revision FROM provisioning_keys"
     before = stack.database.execute(revision)
     await asyncio.gather(*(stack.register(f"d{n}") for n in range(50)))

@@ -1,4 +1,4 @@
-"""A token that was revoked is refused by every replica within a second, in any weather."""
+"""Every replica refuses a revoked token within a second, also after connections were lost."""
 
 import asyncio
 import contextlib
@@ -50,14 +50,14 @@ async def authenticated(peer: Peer, secret: str) -> str:
 
 
 async def listening(connection: psycopg.Connection[Any], database: str, count: int) -> None:
-    """Returns when so many connections listen."""
+    """Returns when `count` connections listen."""
     async with asyncio.timeout(20):
         while connection.execute("SELECT count(*)" + LISTENERS, [database]).fetchone() != (count,):
             await asyncio.sleep(0.02)
 
 
 async def refused_s(peer: Peer, secret: str, since: float) -> float:
-    """How long after `since` it was let in for the last time, before it was refused for good."""
+    """How long after `since` the token was accepted for the last time, in seconds."""
     last = since
     async with asyncio.timeout(20):
         while True:
@@ -77,7 +77,7 @@ async def behind_a_proxy(stack: Stack) -> AsyncIterator[tuple[Proxy, Peer]]:
 
 
 @pytest.mark.parametrize("revoke", [by_api, by_sql, deleted])
-async def test_both_replicas_refuse_what_was_revoked(stack: Stack, revoke: Revoke) -> None:
+async def test_both_replicas_refuse_a_revoked_token(stack: Stack, revoke: Revoke) -> None:
     other = await stack.another_registry()
     for _ in range(3):
         token_id, secret = await created(stack.registry)
@@ -91,32 +91,32 @@ async def test_both_replicas_refuse_what_was_revoked(stack: Stack, revoke: Revok
         assert max(took_s) <= WITHIN_S, took_s
 
 
-async def test_what_was_made_at_one_replica_works_at_the_other_at_once(stack: Stack) -> None:
+async def test_a_token_works_at_the_other_replica_at_once(stack: Stack) -> None:
     other = await stack.another_registry()
     for _ in range(20):
         token_id, secret = await created(stack.registry)
         assert await authenticated(other, secret) == token_id
 
 
-async def test_a_connection_that_is_cut_is_replaced(stack: Stack) -> None:
+async def test_a_cut_connection_is_replaced(stack: Stack) -> None:
     other = await stack.another_registry()
     superuser = stack.database.server.superuser_url()
     for _ in range(3):
         token_id, secret = await created(stack.registry)
         with psycopg.connect(superuser, autocommit=True) as connection:
-            # Each replica has one for tokens and one for what brokers hold.
+            # Each replica has one for tokens and one for `AwaitHeld`.
             await listening(connection, stack.database.name, 4)
             assert connection.execute(CUT, [stack.database.name]).fetchone() == (4,)
         await by_sql(stack, token_id)
         since = monotonic()
         for peer in (stack.registry, other):
             assert await refused_s(peer, secret, since) <= WITHIN_S
-        # And they listen again.
+        # The replicas listen again.
         token_id, secret = await created(other)
         assert await authenticated(stack.registry, secret) == token_id
 
 
-async def test_who_hears_nothing_any_more_lets_nobody_in_on_memory(stack: Stack) -> None:
+async def test_a_replica_that_lost_its_connection_accepts_no_cached_token(stack: Stack) -> None:
     async with behind_a_proxy(stack) as (proxy, peer):
         token_id, secret = await created(stack.registry)
         _, good = await created(stack.registry)
@@ -129,13 +129,13 @@ async def test_who_hears_nothing_any_more_lets_nobody_in_on_memory(stack: Stack)
             await asyncio.sleep(0.05)
         proxy.restore()
         restored_at = monotonic()
-        # Good ones are let in again soon, and were never told that they are not good.
+        # A good token is soon accepted again, and was never answered as unknown.
         await authenticated(peer, good)
         assert monotonic() - restored_at <= WITHIN_S
         assert await asking <= WITHIN_S
 
 
-async def test_without_a_database_nobody_is_told_that_a_token_is_wrong(stack: Stack) -> None:
+async def test_without_a_database_no_token_is_answered_as_unknown(stack: Stack) -> None:
     peer = await stack.another_registry()
     _, secret = await created(stack.registry)
     with psycopg.connect(stack.database.server.superuser_url(), autocommit=True) as connection:
@@ -145,7 +145,7 @@ async def test_without_a_database_nobody_is_told_that_a_token_is_wrong(stack: St
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
                 " WHERE usename = 'mooring_registry'"
             )
-            # Until it has noticed, which takes less than a second.
+            # The registry notices in less than a second.
             async with asyncio.timeout(5):
                 with contextlib.suppress(Unavailable):
                     while True:
@@ -161,5 +161,5 @@ async def test_without_a_database_nobody_is_told_that_a_token_is_wrong(stack: St
     async with asyncio.timeout(5):
         while (await stack.admin("GET", "/tokens")).status_code != 200:
             await asyncio.sleep(0.02)
-    # Refused at last, now that somebody can tell.
+    # With the database, the wrong token is refused.
     assert await refused_s(peer, "mat_wrong", monotonic()) == 0

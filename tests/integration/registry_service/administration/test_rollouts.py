@@ -1,4 +1,4 @@
-"""A rollout from its beginning to its end, as devices, people and an operator's SQL see it."""
+"""Rollouts from beginning to end: for devices, over the API, and by an operator's SQL."""
 
 import asyncio
 from typing import Any
@@ -22,7 +22,7 @@ BEGIN = "UPDATE fleets SET rollout_broker_id = %s, rollout_percent = %s"
 
 
 async def furnished(stack: Stack) -> tuple[int, int]:
-    """A fleet `north` with its devices on the old broker; the old one, and the new one."""
+    """Makes a fleet `north` with devices on its old broker, and a new broker; the ids of both."""
     old = await stack.create_broker("Old", host="old.example.com")
     new = await stack.create_broker("New", host="new.example.com")
     await stack.create_fleet("north", mqtt_broker_id=old)
@@ -32,52 +32,52 @@ async def furnished(stack: Stack) -> tuple[int, int]:
 
 
 async def put(stack: Stack, status: int, **body: Any) -> Any:
-    """The rollout, once it has been set."""
+    """Sets the rollout, expects `status`, and returns the answer."""
     response = await stack.admin("PUT", ROLLOUT, json=body)
     assert response.status_code == status, response.text
     return response.json()
 
 
-async def told(stack: Stack) -> dict[str, Any]:
-    """What each device is told."""
-    answers = await asyncio.gather(*(stack.connection(uuid) for uuid in UUIDS))
-    return {uuid: answer.json() for uuid, answer in zip(UUIDS, answers, strict=True)}
+async def answers(stack: Stack) -> dict[str, Any]:
+    """The answer to each device."""
+    found = await asyncio.gather(*(stack.connection(uuid) for uuid in UUIDS))
+    return {uuid: answer.json() for uuid, answer in zip(UUIDS, found, strict=True)}
 
 
-def hosts(answers: dict[str, Any]) -> dict[str, str]:
-    """Where each device was sent."""
-    return {uuid: mqtt["brokerConfig"]["host"] for uuid, mqtt in answers.items()}
+def hosts(found: dict[str, Any]) -> dict[str, str]:
+    """The host to which each device was sent."""
+    return {uuid: mqtt["brokerConfig"]["host"] for uuid, mqtt in found.items()}
 
 
 def expected(percent: float) -> dict[str, str]:
-    """Where each device belongs."""
+    """The host to which each device should be sent."""
     return {
         uuid: "new.example.com" if wave_of(SALT, percent, uuid) else "old.example.com"
         for uuid in UUIDS
     }
 
 
-async def test_from_its_beginning_to_its_end(stack: Stack) -> None:
+async def test_a_rollout_from_beginning_to_end(stack: Stack) -> None:
     old, new = await furnished(stack)
-    before = await told(stack)
+    before = await answers(stack)
     assert (await stack.admin("GET", ROLLOUT)).json()["reason"] == "ROLLOUT_NOT_FOUND"
 
     begun = await put(stack, 201, broker_id=new, percent=10, salt=SALT)
-    assert hosts(await told(stack)) == expected(10)
+    assert hosts(await answers(stack)) == expected(10)
     widened = await put(stack, 200, broker_id=new, percent=62.5)
     assert widened == {**begun, "percent": 62.5}
-    after = await told(stack)
+    after = await answers(stack)
     assert hosts(after) == expected(62.5)
-    # To a device it is its fleet's broker, before and after.
+    # For a device, the source is its fleet both before and after.
     assert {mqtt["source"] for mqtt in after.values()} == {"fleet"}
     assert (await stack.admin("GET", ROLLOUT)).json() == widened
     assert (await stack.admin("GET", "/fleets/north")).json()["rollout"] == widened
     await put(stack, 200, broker_id=new, percent=10)
-    assert hosts(await told(stack)) == expected(10)
+    assert hosts(await answers(stack)) == expected(10)
 
-    # To stop it is to take everybody back; those who had been away have another password.
+    # Stopping takes all devices back; those that had moved get another password.
     assert (await stack.admin("DELETE", ROLLOUT)).status_code == 204
-    back = await told(stack)
+    back = await answers(stack)
     assert hosts(back) == hosts(before)
     for uuid, mqtt in before.items():
         is_same = not wave_of(SALT, 62.5, uuid)
@@ -90,13 +90,13 @@ async def test_from_its_beginning_to_its_end(stack: Stack) -> None:
 
     again = await put(stack, 201, broker_id=new, percent=100)
     assert again["salt"] != SALT
-    at_last = await told(stack)
+    at_last = await answers(stack)
     assert set(hosts(at_last).values()) == {"new.example.com"}
     completed = await stack.admin("POST", f"{ROLLOUT}/complete")
     assert completed.status_code == 200
     assert (completed.json()["mqtt_broker_id"], completed.json()["rollout"]) == (new, None)
-    # Nothing changes for who was there already, and nobody is pinned.
-    assert await told(stack) == at_last
+    # Nothing changes for devices that were there already, and no device is pinned.
+    assert await answers(stack) == at_last
     assert stack.database.execute("SELECT DISTINCT mqtt_broker_id FROM devices") == [(None,)]
 
     lines = stack.database.execute(
@@ -115,7 +115,7 @@ async def test_from_its_beginning_to_its_end(stack: Stack) -> None:
     assert (lines[-1][1]["mqtt_broker_id"], lines[-1][2]["mqtt_broker_id"]) == (old, new)
 
 
-async def test_why_a_device_is_where_it_is(stack: Stack) -> None:
+async def test_the_explanation_of_a_device_during_a_rollout(stack: Stack) -> None:
     _, new = await furnished(stack)
     await put(stack, 201, broker_id=new, percent=50, salt=SALT)
     early, second, *_, late = sorted(UUIDS, key=lambda uuid: position(SALT, uuid))
@@ -123,7 +123,7 @@ async def test_why_a_device_is_where_it_is(stack: Stack) -> None:
     assert (explanation["source"], explanation["mqtt_broker_id"]) == ("rollout", new)
     explanation = (await stack.admin("GET", f"/devices/{late}/broker")).json()
     assert (explanation["source"], explanation["steps"][1]["reason"]) == ("fleet", "NOT_REACHED")
-    # A device of another fleet, if it were in this one: its own place in the waves counts.
+    # If a device of another fleet were in this one, its own position in the waves would count.
     await stack.register("elsewhere")
     response = await stack.admin(
         "POST", "/devices/elsewhere/broker/explain", json={"fleet_id": "north"}
@@ -133,7 +133,7 @@ async def test_why_a_device_is_where_it_is(stack: Stack) -> None:
     response = await stack.admin("POST", "/resolution/explain", json={"fleet_id": "north"})
     assert response.json()["steps"][1]["reason"] == "NOT_REACHED"
 
-    # A pin goes before it, and where its broker cannot serve, the fleet's own does.
+    # A pin has priority; where the new broker cannot serve, the fleet's own broker does.
     pinned = {"mqtt_broker_id": stack.default_broker_id}
     await stack.admin("PATCH", f"/devices/{early}", json=pinned)
     assert (await stack.connection(early)).json()["source"] == "device"
@@ -141,11 +141,11 @@ async def test_why_a_device_is_where_it_is(stack: Stack) -> None:
     assert (await stack.connection(second)).json()["broker"] == "mqtt://old.example.com:1883"
 
 
-async def test_new_devices_are_reached_like_those_that_are_there(stack: Stack) -> None:
+async def test_new_devices_are_reached_like_existing_ones(stack: Stack) -> None:
     _, new = await furnished(stack)
     key = await stack.create_key(fleet_id="north")
     await put(stack, 201, broker_id=new, percent=30, salt=SALT)
-    # The first of them are read and resolved; the others are guessed.
+    # The first new devices are read and resolved; the others are guessed.
     for first, last, percent in ((0, 5, 30), (5, 20, 30), (20, 40, 70)):
         if percent == 70:
             await put(stack, 200, broker_id=new, percent=70)
@@ -165,7 +165,7 @@ async def test_new_devices_are_reached_like_those_that_are_there(stack: Stack) -
     }
 
 
-async def test_what_is_refused(stack: Stack) -> None:
+async def test_refusals_have_a_reason_and_a_field(stack: Stack) -> None:
     old, new = await furnished(stack)
     idle = await stack.create_broker("Idle", is_active=False)
     await stack.create_fleet("alone")
@@ -194,14 +194,14 @@ async def test_what_is_refused(stack: Stack) -> None:
     rollouts = "SELECT count(*) FROM fleets WHERE rollout_broker_id IS NOT NULL"
     assert stack.database.execute(rollouts) == [(0,)]
 
-    # What was right when it began may be so no more when it is to be completed.
+    # A rollout that was valid at its beginning may be refused at its completion.
     await put(stack, 201, **good)
     await stack.admin("PATCH", f"/brokers/{new}", json={"is_active": False})
     refused = await stack.admin("POST", f"{ROLLOUT}/complete")
     assert (refused.status_code, refused.json()["reason"]) == (409, "BROKER_INACTIVE")
 
 
-async def test_without_the_broker_service_a_device_that_is_reached_stays_where_it_was(
+async def test_without_the_broker_service_a_reached_device_stays_at_its_broker(
     stack: Stack,
 ) -> None:
     _, new = await furnished(stack)
@@ -217,7 +217,7 @@ async def test_without_the_broker_service_a_device_that_is_reached_stays_where_i
 
 
 async def placements(peer: Peer) -> list[tuple[int, int]]:
-    """Where a broker service sends each of the devices, and by which step."""
+    """The broker to which a broker service sends each device, and the source."""
     request = resolution_pb2.ResolveBrokersRequest(
         subjects=[resolution_pb2.Subject(device_uuid=uuid) for uuid in UUIDS]
     )
@@ -226,7 +226,7 @@ async def placements(peer: Peer) -> list[tuple[int, int]]:
 
 
 async def connections(peer: Peer) -> list[tuple[int, str]]:
-    """Where a registry sends each of the devices, and as which answer."""
+    """The broker to which a registry sends each device, and the generation of the answer."""
     request = registration_pb2.GetConnectionsRequest(
         requests=[
             registration_pb2.ConnectionRequest(uuid=uuid, device_api_key="test-api-key")
@@ -237,7 +237,7 @@ async def connections(peer: Peer) -> list[tuple[int, str]]:
     return [(item.connection.broker_id, item.connection.generation) for item in outcomes]
 
 
-async def test_two_replicas_of_each_answer_alike_for_every_device(stack: Stack) -> None:
+async def test_two_replicas_of_each_service_give_the_same_answers(stack: Stack) -> None:
     old, new = await furnished(stack)
     port = await stack.exit.enter_async_context(
         broker_service.__main__.running(stack.broker_config())
@@ -249,7 +249,7 @@ async def test_two_replicas_of_each_answer_alike_for_every_device(stack: Stack) 
             "PUT", ROLLOUT, json={"broker_id": new, "percent": percent, "salt": SALT}
         )
         assert response.status_code in (200, 201)
-        # At once, and not when the change has got around.
+        # The answers agree at once, before the change has been announced.
         of_registry = await connections(other_registry)
         assert of_registry == await connections(stack.registry)
         of_broker_service = await placements(other_broker_service)
@@ -259,7 +259,7 @@ async def test_two_replicas_of_each_answer_alike_for_every_device(stack: Stack) 
         assert [broker_id for broker_id, _ in of_broker_service] == there
 
 
-def test_the_database_and_we_have_a_device_at_the_same_position(database: Database) -> None:
+def test_sql_and_python_compute_the_same_position(database: Database) -> None:
     query = b"SELECT rollout_position(%s, %s)"
     with psycopg.connect(database.url("mooring_broker")) as connection:
 
@@ -281,7 +281,7 @@ WHERE rollout_position(f.rollout_salt, d.uuid) < f.rollout_percent * 100;
 """
 
 
-def test_an_operator_runs_one_by_sql(database: Database) -> None:
+def test_an_operator_runs_a_rollout_by_sql(database: Database) -> None:
     [(broker_id,)] = database.execute(
         "INSERT INTO mqtt_broker_config (name, host, port) VALUES ('x', 'h', 1) RETURNING id"
     )

@@ -1,4 +1,4 @@
-"""A server key is replaced in stages, and ended where it has leaked."""
+"""A server key is replaced in stages, and retired when it has leaked."""
 
 import asyncio
 import base64
@@ -38,7 +38,7 @@ KEYS = "SELECT uuid, credential_key_id FROM devices ORDER BY uuid"
 
 
 def ring_file(stack: Stack, active: int, *key_ids: int) -> Path:
-    """A ring of these keys."""
+    """A file with a ring of these keys."""
     file = stack.home / f"ring-{active}-of-{'-'.join(map(str, key_ids))}.json"
     keys = [{"id": n, "secret": base64.b64encode(SECRETS[n]).decode()} for n in key_ids]
     file.write_text(json.dumps({"active": active, "keys": keys}))
@@ -52,7 +52,7 @@ async def replica(stack: Stack, active: int, *key_ids: int, **changes: Any) -> P
 
 
 async def asked(peer: Peer, *uuids: str) -> list[pb.Connection | str]:
-    """What a registry tells devices, or the reasons for which it does not."""
+    """For each device the connection of the answer, or the reason of its error."""
     request = pb.GetConnectionsRequest(
         requests=[pb.ConnectionRequest(uuid=u, device_api_key=f"key-of-{u}") for u in uuids]
     )
@@ -70,7 +70,7 @@ async def registered(stack: Stack, peer: Peer, *uuids: str) -> list[pb.Registere
 
 
 def accepted(stack: Stack, uuid: str, password: str) -> str:
-    """As what a broker that asks us would accept it."""
+    """How a broker that asks would accept the password; "" if it would not."""
     [(algorithm, current, salt, previous, previous_salt)] = stack.database.execute(
         "SELECT password_algorithm, mqtt_password_hash, credential_salt, previous_password_hash,"
         " previous_salt FROM devices WHERE uuid = %s",
@@ -84,7 +84,7 @@ def accepted(stack: Stack, uuid: str, password: str) -> str:
 
 
 async def report(peer: Peer) -> dict[int, tuple[bool, bool, int, int]]:
-    """By key: whether it is active, whether it is in the ring, devices, disabled devices."""
+    """For each key: whether it is active, whether it is in the ring, devices, disabled devices."""
     response = await peer.ask(
         server_keys_pb2_grpc.ServerKeyServiceStub,
         "ListServerKeys",
@@ -104,12 +104,12 @@ async def test_a_key_is_replaced_in_stages(stack: Stack) -> None:
     await stack.admin("PATCH", "/devices/disabled", json={"is_active": False})
     await imported(stack, "old")
 
-    # The new key is there, and not active: nobody moves.
+    # The new key is in the ring, and not active: no device moves.
     known = await replica(stack, 1, 1, 2)
     assert await asked(known, "asks") == [before["asks"]]
     assert await report(known) == {1: (True, True, 4, 1), 2: (False, True, 0, 0)}
 
-    # It is active: who asks moves, in the same pass.
+    # The new key is active: each device that asks moves to it, in the same pass.
     moved = await replica(stack, 2, 1, 2)
     [asks] = await asked(moved, "asks")
     [again] = await register(moved, registration("comes-again", stack.provisioning_key))
@@ -118,8 +118,8 @@ async def test_a_key_is_replaced_in_stages(stack: Stack) -> None:
         requests=[pb.ConnectionRequest(uuid="rotates", device_api_key="key-of-rotates")]
     )
     [rotates] = (await moved.registration("RotateCredentials", request)).outcomes
-    told = {"asks": asks, "comes-again": again.device.connection, "rotates": rotates.connection}
-    for uuid, connection in told.items():
+    answered = {"asks": asks, "comes-again": again.device.connection, "rotates": rotates.connection}
+    for uuid, connection in answered.items():
         assert isinstance(connection, pb.Connection)
         assert connection.password != before[uuid].password
         assert connection.generation != before[uuid].generation
@@ -127,7 +127,7 @@ async def test_a_key_is_replaced_in_stages(stack: Stack) -> None:
         assert accepted(stack, uuid, connection.password) == "current"
         assert accepted(stack, uuid, before[uuid].password) == "previous"
     assert await asked(moved, "disabled") == ["DEVICE_DISABLED"]
-    assert await asked(moved, *told) == list(told.values())
+    assert await asked(moved, *answered) == list(answered.values())
     [new] = await registered(stack, moved, "new")
     assert dict(stack.database.execute(KEYS)) == {
         **dict.fromkeys(("asks", "comes-again", "rotates", "new"), 2),
@@ -136,7 +136,7 @@ async def test_a_key_is_replaced_in_stages(stack: Stack) -> None:
     }
     assert await report(moved) == {1: (False, True, 1, 1), 2: (True, True, 4, 0)}
 
-    # The rest has asked: the old key can go.
+    # The other devices have asked too, so the old key can be removed.
     await stack.admin("PATCH", "/devices/disabled", json={"is_active": True})
     await asked(moved, "sleeps", "disabled")
     assert await report(moved) == {1: (False, True, 0, 0), 2: (True, True, 6, 0)}
@@ -163,14 +163,16 @@ async def test_a_registry_without_the_key_says_so_and_serves_the_others(stack: S
     assert "does not hold the server key" in failed.json()["detail"]
     again = await stack.register("there", deviceApiKey="key-of-there")
     assert refusal(again) == (500, "SERVER_KEY_MISSING")
-    # Nothing has happened to it.
+    # The device is unchanged.
     [connection] = await asked(moved, "there")
     assert isinstance(connection, pb.Connection)
     assert accepted(stack, "there", connection.password) == "current"
 
 
-async def test_registries_that_disagree_tell_what_is_accepted(stack: Stack) -> None:
-    """As while they are restarted one by one."""
+async def test_registries_with_different_active_keys_answer_passwords_that_are_accepted(
+    stack: Stack,
+) -> None:
+    """Their active keys differ while they are restarted one by one."""
     old, new = await replica(stack, 1, 1, 2), await replica(stack, 2, 1, 2)
     [device] = await registered(stack, old, "d")
     last = device.connection.password
@@ -193,14 +195,14 @@ async def test_two_registries_that_move_a_device_move_it_once(stack: Stack) -> N
         await waiting(stack, 3)
         connection.commit()
     [outcome] = await coming
-    told = {
+    passwords = {
         connection.password
         for answer in await asyncio.gather(*asking)
         for connection in answer
         if isinstance(connection, pb.Connection)
     }
-    assert told == {outcome.device.connection.password}
-    assert accepted(stack, "d", told.pop()) == "current"
+    assert passwords == {outcome.device.connection.password}
+    assert accepted(stack, "d", passwords.pop()) == "current"
 
 
 async def test_a_renewal_is_made_with_the_active_key(stack: Stack) -> None:
@@ -232,11 +234,11 @@ async def test_devices_of_the_active_key_cost_no_more_statements(
     await registered(stack, stack.registry, "second")
     await registered(stack, stack.registry, "second")
     await asked(stack.registry, "first", "second")
-    # A guess that goes first and is right; one that is wrong, and a reading; a reading.
+    # The first is a right guess; the second a wrong guess and a reading; the third a reading.
     assert len(statements) == 1 + 2 + 1, statements
 
 
-async def test_lists_and_the_report_say_who_has_not_moved(stack: Stack) -> None:
+async def test_lists_and_the_report_name_devices_that_have_not_moved(stack: Stack) -> None:
     await registered(stack, stack.registry, *(f"d{n}" for n in range(5)))
     moved = await replica(stack, 2, 1, 2)
     await asked(moved, "d1", "d3")
@@ -287,7 +289,7 @@ async def test_lists_and_the_report_say_who_has_not_moved(stack: Stack) -> None:
         )
 
 
-def test_whose_key_it_is_is_found_by_an_index(database: Any) -> None:
+def test_devices_of_a_key_are_found_by_an_index(database: Any) -> None:
     plan = database.execute(
         "EXPLAIN SELECT id FROM devices WHERE credential_key_id = 1 AND id > 5 ORDER BY id LIMIT 9"
     )
@@ -296,7 +298,7 @@ def test_whose_key_it_is_is_found_by_an_index(database: Any) -> None:
 
 
 async def command(stack: Stack, ring: Path, *arguments: str) -> tuple[int, str]:
-    """Runs the command for server keys; its exit status, and what it prints."""
+    """Runs the command for server keys; returns its exit status and its output."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "registry_service.administration.server_keys", *arguments),
         stdout=asyncio.subprocess.PIPE,
@@ -317,7 +319,7 @@ def config_of(stack: Stack, ring: Path) -> KeysConfig:
     return KeysConfig(database_url=stack.database.url("mooring_registry"), server_keys_file=ring)
 
 
-async def test_a_key_that_has_leaked_is_ended(stack: Stack) -> None:
+async def test_a_leaked_key_is_retired(stack: Stack) -> None:
     stack.database.execute(
         "UPDATE mqtt_broker_config SET management = 'mosquitto', username = 'u',"
         " password_encrypted = '\\x00'"
@@ -344,19 +346,19 @@ async def test_a_key_that_has_leaked_is_ended(stack: Stack) -> None:
         "1 previous passwords are not accepted any more",
         "3 devices still need the key to prove their identity: leave it in the ring",
     ]
-    # Nobody has one that the key has made; who has left it goes on.
+    # No password that the key has made is accepted; a device that moved before is not affected.
     for uuid, password in before.items():
         assert accepted(stack, uuid, password) == ""
     assert accepted(stack, "moved", connection.password) == "current"
     users = stack.database.execute("SELECT username FROM mqtt_users ORDER BY 1")
     assert users == [("device_moved",), ("old",)]
-    # Brokers that we drive end the sessions, and what is kept in memory is forgotten.
+    # Managed brokers end the sessions, and access listeners drop their cached entries.
     ended = stack.database.execute("SELECT username FROM revocations ORDER BY 1")
     assert ended == [("device_moved",), ("device_one",), ("device_two",)]
     forgotten = stack.database.execute("SELECT unnest(usernames) FROM access_changes ORDER BY 1")
     assert {name for (name,) in forgotten} == {f"device_{uuid}" for uuid in uuids}
 
-    # Devices prove themselves as before, and get passwords of the new key.
+    # Devices authenticate as before, and get passwords of the new key.
     assert await asked(moved, "off") == ["DEVICE_DISABLED"]
     [one] = await asked(moved, "one")
     [two] = await register(moved, registration("two", stack.provisioning_key))
@@ -388,7 +390,7 @@ async def test_a_key_that_has_leaked_is_ended(stack: Stack) -> None:
     ]
 
 
-async def test_what_cannot_be_retired_is_refused(stack: Stack) -> None:
+async def test_the_active_key_cannot_be_retired(stack: Stack) -> None:
     [device] = await registered(stack, stack.registry, "d")
     status, printed = await command(stack, stack.keys_file, "retire", "--key", "1")
     assert status != 0
@@ -420,7 +422,7 @@ async def test_a_key_is_retired_a_piece_at_a_time_while_devices_come(
     assert "passwords that key 1 has made were ended" in capsys.readouterr().out
 
 
-async def test_who_still_hands_the_key_out_is_noticed(
+async def test_a_registry_that_still_uses_the_retired_key_is_reported(
     stack: Stack, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     await registered(stack, stack.registry, "d")
@@ -428,14 +430,14 @@ async def test_who_still_hands_the_key_out_is_noticed(
     left = store.passwords_left
 
     async def counted(self: Any, key_id: int) -> int:
-        # A registry that was not restarted, meanwhile.
+        # Meanwhile a registry that was not restarted answers with the old key.
         await asked(stack.registry, "d")
         return await left(self, key_id)
 
     monkeypatch.setattr(store, "passwords_left", counted)
     assert await retired(config_of(stack, ring_file(stack, 2, 1, 2)), 1) == 1
     assert "it is still the active key of a registry service" in capsys.readouterr().out
-    # What it was told by that one is accepted.
+    # The password that this registry answers is accepted.
     [connection] = await asked(stack.registry, "d")
     assert isinstance(connection, pb.Connection)
     assert accepted(stack, "d", connection.password) == "current"
@@ -453,7 +455,9 @@ async def over_http(stack: Stack, ring: Path) -> AsyncIterator[httpx2.AsyncClien
         yield await exits.enter_async_context(httpx2.AsyncClient(base_url=url, verify=NO_TLS))
 
 
-async def test_a_device_that_was_moved_learns_it_though_it_knows_its_answer(stack: Stack) -> None:
+async def test_a_device_that_knows_its_answer_gets_the_password_of_the_new_key(
+    stack: Stack,
+) -> None:
     first = (await stack.register("d")).json()["mqtt"]
     tag = (await stack.connection("d")).headers["etag"]
     async with over_http(stack, ring_file(stack, 2, 1, 2)) as http:

@@ -1,4 +1,4 @@
-"""MQTT users that are no devices: made, changed, rotated, deleted; none is called like a device."""
+"""Service accounts: created, changed, rotated, deleted; their usernames are never a device's."""
 
 import asyncio
 from collections.abc import Callable
@@ -37,7 +37,7 @@ async def changed(stack: Stack, account: dict[str, Any], **fields: Any) -> dict[
 
 
 def let_in(stack: Stack, username: str, password: str) -> list[int]:
-    """The brokers that a reader of the views lets it in at."""
+    """The brokers that admit it, for a broker that reads the views."""
     found = stack.database.execute(
         "SELECT password_hash, salt, algorithm, broker_ids FROM mqtt_users WHERE username = %s",
         username,
@@ -59,7 +59,7 @@ def lines(stack: Stack, action: str) -> list[Any]:
     )
 
 
-async def test_an_account_from_its_making_to_its_end(
+async def test_an_account_from_creation_to_deletion(
     stack: Stack, caplog: pytest.LogCaptureFixture
 ) -> None:
     cloud = await stack.create_broker("Cloud")
@@ -124,7 +124,7 @@ async def test_an_account_ends_when_it_expires(stack: Stack) -> None:
     shown = await made(stack, expires_at=soon.isoformat())
     assert datetime.fromisoformat(shown["expires_at"]) == soon
     assert let_in(stack, "dashboard", shown["password"])
-    # One that has passed ends it now, and null brings it back.
+    # A time in the past ends the account now, and null restores it.
     past = "2020-01-01T00:00:00Z"
     assert (await changed(stack, shown, expires_at=past))["expires_at"] == past
     assert let_in(stack, "dashboard", shown["password"]) == []
@@ -149,7 +149,7 @@ async def test_accounts_are_listed_page_by_page(stack: Stack) -> None:
         assert_problem(answer, 422, "INVALID_INPUT", "cursor")
 
 
-async def test_what_is_wrong_is_named(stack: Stack) -> None:
+async def test_invalid_fields_are_named(stack: Stack) -> None:
     longest = "x" * 65_535
     right: dict[str, Any] = {
         "username": "a" * 128,
@@ -198,7 +198,7 @@ async def test_what_is_wrong_is_named(stack: Stack) -> None:
     late = {"username": "new", "expires_at": "2020-01-01T00:00:00Z"}
     answer = await stack.admin("POST", "/service-accounts", json=late)
     assert_problem(answer, 422, "INVALID_INPUT", "expires_at")
-    # It stays as it is called.
+    # The username cannot be changed.
     answer = await stack.admin("PATCH", path, json={"username": "b"})
     assert_problem(answer, 422, "INVALID_INPUT", "username")
     for missing in ("none", "%00", "0" * 32):
@@ -207,7 +207,7 @@ async def test_what_is_wrong_is_named(stack: Stack) -> None:
     assert stack.database.execute("SELECT id::text FROM service_accounts") == [(account["id"],)]
 
 
-async def test_a_change_of_nothing_is_none(stack: Stack) -> None:
+async def test_an_unchanged_account_has_no_line_and_no_revocation(stack: Stack) -> None:
     account = await made(stack, **GRANTS)
     del account["password"]
     fields = ("description", "publish", "subscribe", "broker_ids", "expires_at", "is_active")
@@ -217,7 +217,7 @@ async def test_a_change_of_nothing_is_none(stack: Stack) -> None:
     assert stack.database.execute("SELECT usernames FROM access_changes") == []
 
 
-async def test_of_two_who_saw_the_same_revision_one_wins(stack: Stack) -> None:
+async def test_of_several_changes_of_one_revision_one_wins(stack: Stack) -> None:
     account = await made(stack)
     path = f"/service-accounts/{account['id']}"
     headers = {"Authorization": f"Bearer {stack.admin_token}", "If-Match": '"1"'}
@@ -238,7 +238,7 @@ async def test_of_two_who_saw_the_same_revision_one_wins(stack: Stack) -> None:
     assert (await stack.http.delete(f"/api/v1{path}", headers=headers)).status_code == 204
 
 
-async def test_a_username_is_one_accounts_or_one_imported_devices(stack: Stack) -> None:
+async def test_a_username_belongs_to_one_account_or_one_imported_device(stack: Stack) -> None:
     await made(stack, "bridge")
     secret = {"password_hash": BCRYPT}
     again = await stack.admin("POST", "/service-accounts", json={"username": "bridge"})
@@ -253,18 +253,18 @@ async def test_a_username_is_one_accounts_or_one_imported_devices(stack: Stack) 
         assert (await imported(stack, rows, query=query))[0] == outcomes
     taken = await stack.admin("POST", "/service-accounts", json={"username": "pump"})
     assert_problem(taken, 409, "USERNAME_TAKEN", "username")
-    # A device that has registered has another, and so its old one is free.
+    # A device that has registered has another username, so its old one is free.
     assert (await stack.register("two")).status_code == 200
     await made(stack, "pump")
 
 
-async def test_whoever_takes_a_username_first_has_it(stack: Stack) -> None:
+async def test_the_first_to_take_a_username_keeps_it(stack: Stack) -> None:
     insert_account = (
         "INSERT INTO service_accounts (username, password_hash, password_salt)"
         " VALUES ('one', '', '')"
     )
     with owned(stack) as connection:
-        # As the registry does it that makes the account.
+        # The registry takes this lock when it creates an account.
         connection.execute("SELECT FROM turns WHERE name = %s FOR UPDATE", [USERNAMES])
         connection.execute(insert_account)
         rows = [row("one", mqtt_username="one", password_hash=BCRYPT)]
@@ -279,7 +279,7 @@ async def test_whoever_takes_a_username_first_has_it(stack: Stack) -> None:
         " VALUES ('two', '', '', 'demo', 'two', '', '', NULL)"
     )
     with owned(stack) as connection:
-        # As the registry does it that imports the device; other imports go on.
+        # The registry takes this lock when it imports a device; other imports continue.
         connection.execute("SELECT FROM turns WHERE name = %s FOR SHARE", [USERNAMES])
         connection.execute(insert_device)
         outcomes, _ = await imported(stack, [row("three")])
@@ -291,7 +291,7 @@ async def test_whoever_takes_a_username_first_has_it(stack: Stack) -> None:
 
 
 def managed(stack: Stack) -> None:
-    """The default broker is one whose sessions are ended."""
+    """Makes the default broker a managed one, whose sessions can be ended."""
     stack.database.execute(
         "UPDATE mqtt_broker_config SET management = 'mosquitto', username = 'u',"
         " password_encrypted = 'x' WHERE id = %s",
@@ -309,7 +309,7 @@ def managed(stack: Stack) -> None:
         ({"is_active": False}, "disabled"),
     ],
 )
-async def test_what_it_may_no_more_ends_its_sessions_and_what_is_said_of_it_does_not(
+async def test_reduced_rights_end_sessions_and_a_new_description_does_not(
     stack: Stack, fields: dict[str, Any], reason: str
 ) -> None:
     managed(stack)

@@ -1,4 +1,4 @@
-"""API tokens: made, shown once, listed, used, revoked."""
+"""API tokens: created, shown once, listed, used, revoked."""
 
 import asyncio
 from collections.abc import Iterator
@@ -44,7 +44,7 @@ def lines(stack: Stack, action: str) -> list[Any]:
     )
 
 
-async def test_a_token_from_its_making_to_its_end(stack: Stack) -> None:
+async def test_a_token_from_creation_to_revocation(stack: Stack) -> None:
     expires_at = (datetime.now(UTC) + timedelta(days=1)).isoformat()
     body = {"name": "Ops", "role": "operator", "expires_at": expires_at}
     answer = await stack.admin("POST", "/tokens", json=body)
@@ -74,7 +74,7 @@ async def test_a_token_from_its_making_to_its_end(stack: Stack) -> None:
     assert shown["id"] in [one["id"] for one in listed.json()["items"]]
     assert token not in listed.text
 
-    # It is nowhere in the database.
+    # The token is nowhere in the database.
     everything = stack.database.execute("SELECT api_tokens::text FROM api_tokens")
     everything += stack.database.execute("SELECT audit_log::text FROM audit_log")
     assert not any(token in row for (row,) in everything)
@@ -102,7 +102,7 @@ async def test_tokens_are_listed_page_by_page(stack: Stack) -> None:
     assert len(found) == 5
 
 
-async def test_everybody_may_ask_who_they_are_and_only_admins_the_rest(stack: Stack) -> None:
+async def test_every_token_may_read_itself_and_only_admins_other_tokens(stack: Stack) -> None:
     for role in ("viewer", "operator"):
         token = await made(stack, role)
         assert (await asked(stack, token["token"])).json()["name"] == f"a {role}"
@@ -116,7 +116,7 @@ async def test_everybody_may_ask_who_they_are_and_only_admins_the_rest(stack: St
         assert_problem(answer, 403, "FORBIDDEN")
 
 
-async def test_what_is_wrong_is_named(stack: Stack) -> None:
+async def test_invalid_fields_are_named(stack: Stack) -> None:
     right: dict[str, Any] = {"name": "n", "role": "viewer"}
     for wrong, field in (
         ({"name": ""}, "name"),
@@ -154,7 +154,7 @@ async def test_a_token_says_which_fleets_it_is_restricted_to(stack: Stack) -> No
     assert lines(stack, "token.create")[-1][3]["fleet_ids"] == ["demo"]
     assert (await asked(stack, shown["token"])).json()["fleet_ids"] == ["demo"]
     assert (await made(stack))["fleet_ids"] is None
-    # SQL counts as soon as anything else, and cannot do what nobody may.
+    # A change by SQL counts as soon as any other; the database refuses invalid restrictions.
     widen = "UPDATE api_tokens SET fleet_ids = NULL WHERE id = %s"
     stack.database.execute(widen, shown["id"])
     async with asyncio.timeout(5):
@@ -178,10 +178,10 @@ async def test_the_longest_name_and_the_most_fleets_reach_the_services(stack: St
             await stack.registry.ask(stub, "GetOwnToken", pb.GetOwnTokenRequest(), actor=longest)
 
 
-async def test_the_last_admin_stays(stack: Stack) -> None:
+async def test_the_last_admin_token_cannot_be_revoked(stack: Stack) -> None:
     own = (await stack.admin("GET", "/tokens/self")).json()
     await made(stack, "operator")
-    # One that has expired, or was revoked, is nobody.
+    # An expired or revoked admin token does not count.
     lost = await made(stack, "admin")
     await stack.admin("DELETE", f"/tokens/{lost['id']}")
     late = await made(stack, "admin")
@@ -190,7 +190,7 @@ async def test_the_last_admin_stays(stack: Stack) -> None:
     refused = await stack.admin("DELETE", f"/tokens/{own['id']}")
     assert_problem(refused, 409, "LAST_ADMIN_TOKEN")
     assert (await stack.admin("GET", "/tokens")).status_code == 200
-    # Those may be revoked all the same.
+    # Tokens that do not count can still be revoked.
     assert (await stack.admin("DELETE", f"/tokens/{late['id']}")).status_code == 204
     await made(stack, "admin")
     assert (await stack.admin("DELETE", f"/tokens/{own['id']}")).status_code == 204
@@ -242,7 +242,7 @@ async def test_an_actor_without_a_token_has_none_of_its_own(stack: Stack) -> Non
 
 @pytest.fixture
 def statements() -> Iterator[list[str]]:
-    """What is asked of the tokens' table, by anybody in this process."""
+    """The statements on the table of tokens that this process executes."""
     seen: list[str] = []
 
     def note(_: Any, __: Any, statement: str, *___: Any) -> None:
@@ -254,21 +254,19 @@ def statements() -> Iterator[list[str]]:
     sa.event.remove(sa.Engine, "before_cursor_execute", note)
 
 
-async def test_authenticating_asks_the_database_nothing(
-    stack: Stack, statements: list[str]
-) -> None:
+async def test_authenticating_needs_no_query(stack: Stack, statements: list[str]) -> None:
     token = (await made(stack))["token"]
     assert (await asked(stack, token, "/brokers")).status_code == 200
     async with asyncio.timeout(5):
         while "UPDATE" not in statements:
             await asyncio.sleep(0.02)
-    # What was announced of the making may still be read.
+    # The announcement of the new token may still be being read.
     await stack.registry.tokens("AuthenticateToken", pb.AuthenticateTokenRequest(secret=token))
     statements.clear()
     answers = await asyncio.gather(*(asked(stack, token, "/brokers") for _ in range(100)))
     assert {answer.status_code for answer in answers} == {200}
     assert_problem(await asked(stack, NEVER_MADE), 401, "TOKEN_UNKNOWN")
-    # Once in ten seconds they are read again, to be safe.
+    # Once in ten seconds all tokens are read again, to be safe.
     assert statements in ([], ["SELECT"])
 
 
@@ -287,15 +285,15 @@ async def test_the_last_use_is_noted_once_in_a_while(stack: Stack, statements: l
     assert before <= used_at <= datetime.now(UTC)
     assert (await asked(stack, shown["token"], "/fleets")).status_code == 200
     assert statements.count("UPDATE") <= 2
-    # It is no line of the audit log.
+    # Use is not in the audit log.
     actions = stack.database.execute(
         "SELECT action FROM audit_log WHERE starts_with(action, 'token')"
     )
     assert set(actions) == {("token.create",)}
 
 
-async def test_who_notes_uses_waits_in_the_order_of_ids(stack: Stack) -> None:
-    """Whatever order they are given or stored in: two replicas never wait in a circle."""
+async def test_uses_are_noted_in_the_order_of_ids(stack: Stack) -> None:
+    """The given or stored order does not matter, so two replicas cannot deadlock."""
     low, high = UUID(int=1), UUID(int=2**128 - 1)
     for token_id in (high, low):
         stack.database.execute(
@@ -318,7 +316,7 @@ async def test_who_notes_uses_waits_in_the_order_of_ids(stack: Stack) -> None:
 
 
 async def test_a_lost_admin_token_is_replaced_by_sql(stack: Stack) -> None:
-    """As docs/tokens-and-roles.md says."""
+    """Runs the SQL of docs/tokens-and-roles.md."""
     stack.database.execute("UPDATE api_tokens SET is_active = false")
     token_hash = sha256(NEVER_MADE.encode()).hexdigest()
     stack.database.execute(

@@ -1,4 +1,4 @@
-"""Whoever changes what places devices takes turns, and nobody is refused for it."""
+"""Changes of what places devices take turns, and none is refused for it."""
 
 import asyncio
 from collections import Counter
@@ -12,10 +12,10 @@ ROUNDS = 20
 
 
 def deadlocks(stack: Stack) -> int:
-    """How many there were, after whoever may have met one has told the server so."""
+    """The number of deadlocks, after all sessions have reported theirs to the server."""
     name = stack.database.name
     with psycopg.connect(stack.database.server.superuser_url(), autocommit=True) as connection:
-        # A backend tells its statistics when it ends, and at its leisure before.
+        # A session reports its statistics at the latest when it ends.
         connection.execute(
             "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = %s",
             [name],
@@ -63,7 +63,7 @@ async def test_fleets_are_restricted_to_a_broker_that_is_renamed_and_deleted(sta
     assert deadlocks(stack) == 0
 
 
-async def test_registrations_pay_nothing_for_turns(stack: Stack) -> None:
+async def test_registrations_do_not_wait_for_turns(stack: Stack) -> None:
     """They succeed while another session locks the table against all reads."""
     await stack.register("known")
     headers = {"Authorization": "Bearer test-api-key"}
@@ -73,7 +73,7 @@ async def test_registrations_pay_nothing_for_turns(stack: Stack) -> None:
         change = {"host": "elsewhere.example.com"}
         broker = f"/brokers/{stack.default_broker_id}"
         changing = asyncio.create_task(stack.admin("PATCH", broker, json=change))
-        # So the lock holds up what takes turns.
+        # A change that takes a turn waits for the lock.
         await waiting(stack, 1)
         registered = await asyncio.gather(*(stack.register(f"d{n}") for n in range(20)))
         assert {answer.status_code for answer in registered} == {201}
