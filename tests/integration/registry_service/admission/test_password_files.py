@@ -1,4 +1,4 @@
-"""A Mosquitto with files of passwords and rules, as fleets have it that are taken over."""
+"""A Mosquitto with files of passwords and rules, like those of fleets that are imported."""
 
 import ssl
 from base64 import b64decode

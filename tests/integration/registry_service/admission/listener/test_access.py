@@ -1,4 +1,4 @@
-"""What brokers are told of devices: the process that they ask, on a real database."""
+"""The access listener, which brokers ask about clients, on a real database."""
 
 import asyncio
 import contextlib
@@ -37,16 +37,16 @@ async def registered(stack: Stack, uuid: str) -> dict[str, Any]:
     return mqtt
 
 
-async def test_a_device_is_let_in_on_its_own_topics(brokers: Asking) -> None:
+async def test_a_device_is_admitted_with_its_own_topics(brokers: Asking) -> None:
     mqtt = await registered(brokers.stack, "one")
     username, password = mqtt["username"], mqtt["password"]
-    for _ in range(2):  # from the database, then from memory
+    for _ in range(2):  # from the database, then from the cache
         answer = await brokers.emqx(
             "authenticate", username=username, password=password, clientid="mooring-one"
         )
-        told = answer.json()
-        assert (told["result"], told["is_superuser"]) == ("allow", False)
-        assert [rule["topic"] for rule in told["acl"] if rule["permission"] == "allow"] == [
+        found = answer.json()
+        assert (found["result"], found["is_superuser"]) == ("allow", False)
+        assert [rule["topic"] for rule in found["acl"] if rule["permission"] == "allow"] == [
             "iot/device/one/#"
         ] * 2
         for action in ("publish", "subscribe"):
@@ -58,7 +58,7 @@ async def test_a_device_is_let_in_on_its_own_topics(brokers: Asking) -> None:
         assert not await brokers.may("publish", username, "iot/device/one/#")
 
 
-async def test_who_has_no_password_is_kept_out(brokers: Asking) -> None:
+async def test_a_client_without_the_right_password_is_denied(brokers: Asking) -> None:
     mqtt = await registered(brokers.stack, "one")
     for username, password in (
         (mqtt["username"], "wrong"),
@@ -75,7 +75,7 @@ async def test_who_has_no_password_is_kept_out(brokers: Asking) -> None:
     assert await brokers.connects(mqtt["username"], mqtt["password"])
 
 
-async def test_a_client_id_is_nobody_elses(brokers: Asking) -> None:
+async def test_a_client_id_of_another_client_is_denied(brokers: Asking) -> None:
     one = await registered(brokers.stack, "one")
     await registered(brokers.stack, "two")
     for client_id in (
@@ -89,7 +89,7 @@ async def test_a_client_id_is_nobody_elses(brokers: Asking) -> None:
     ):
         assert await brokers.connects(one["username"], one["password"], client_id), client_id
         assert await brokers.connects(one["username"], one["password"], client_id), client_id
-    # One that is nobody's is theirs who came first.
+    # A client id that belongs to no device belongs to the client that connected with it first.
     four = await registered(brokers.stack, "four")
     assert not await brokers.connects(four["username"], four["password"], "mqttjs_1234")
     assert await brokers.connects(four["username"], four["password"], "mqttjs_5678")
@@ -97,7 +97,9 @@ async def test_a_client_id_is_nobody_elses(brokers: Asking) -> None:
         assert not await brokers.connects(one["username"], one["password"], client_id), client_id
 
 
-async def test_nobody_takes_the_name_of_one_that_comes_later(brokers: Asking) -> None:
+async def test_a_client_id_goes_to_the_device_that_registers_under_it_later(
+    brokers: Asking,
+) -> None:
     stack = brokers.stack
     one = await registered(stack, "one")
     assert await brokers.connects(one["username"], one["password"], "two")
@@ -125,7 +127,7 @@ async def test_a_client_id_is_free_when_its_session_has_ended(brokers: Asking) -
 
     for client_id in ("kept", "emqx-kept", "over"):
         assert await brokers.connects(one["username"], one["password"], client_id)
-    # What waits for a client that is away is its own.
+    # What is queued for a disconnected client may not go to another one.
     await said("on_client_offline", "kept")
     assert not await is_free("kept")
     await said("on_client_gone", "kept")
@@ -134,7 +136,7 @@ async def test_a_client_id_is_free_when_its_session_has_ended(brokers: Asking) -
     await brokers.emqx("event", event="client.connected", expiry_interval=60, **named)
     await brokers.emqx("event", event="client.disconnected", **named)
     assert not await is_free("emqx-kept")
-    # Whose access has ended has no session.
+    # A client whose access has ended has no session.
     assert not await is_free("over")
     brokers.stack.database.execute("UPDATE devices SET is_active = false WHERE uuid = 'one'")
     async with asyncio.timeout(8):
@@ -142,8 +144,8 @@ async def test_a_client_id_is_free_when_its_session_has_ended(brokers: Asking) -
             await asyncio.sleep(0.05)
 
 
-async def test_only_a_broker_that_a_device_was_told_admits_it(brokers: Asking) -> None:
-    """And the one before does until then."""
+async def test_a_device_is_admitted_only_by_the_broker_of_its_last_answer(brokers: Asking) -> None:
+    """The broker before admits it until the device has been answered with the new one."""
     stack = brokers.stack
     mqtt = await registered(stack, "one")
     other_id = await stack.create_broker("Other", host="other.example.com")
@@ -155,10 +157,10 @@ async def test_only_a_broker_that_a_device_was_told_admits_it(brokers: Asking) -
     await stack.admin("PUT", "/devices/one", json={"mqtt_broker_id": other_id})
     assert await brokers.connects(*login)
     assert not await brokers.connects(*login, secret=other)
-    told = (await stack.connection("one")).json()
-    # At the new one at once; at the old one memory may be believed for a moment.
-    assert await brokers.connects(told["username"], told["password"], secret=other)
-    # The password before is that of the broker before.
+    answered = (await stack.connection("one")).json()
+    # The new broker admits it at once; the old one may use its cache for a moment.
+    assert await brokers.connects(answered["username"], answered["password"], secret=other)
+    # The previous password is for the previous broker only.
     assert not await brokers.connects(*login, secret=other)
     assert await brokers.may("publish", login[0], "iot/device/one/x", secret=other)
     async with asyncio.timeout(5):
@@ -168,14 +170,14 @@ async def test_only_a_broker_that_a_device_was_told_admits_it(brokers: Asking) -
 
 
 async def until_known(brokers: Asking, secret: str) -> None:
-    # Too many wrong secrets are answered otherwise, until the secret is known.
+    # Too many wrong secrets are answered 429, until the listener knows the new secret.
     async with asyncio.timeout(PATIENCE_S):
         while (await brokers.emqx("authenticate", secret)).status_code in (401, 429):
             await asyncio.sleep(0.05)
 
 
 @pytest.mark.parametrize("way", ["disable", "delete", "fleet"])
-async def test_access_that_is_ended_is_refused_at_once(brokers: Asking, way: str) -> None:
+async def test_access_that_has_ended_is_denied_at_once(brokers: Asking, way: str) -> None:
     stack = brokers.stack
     mqtt = await registered(stack, "one")
     login = mqtt["username"], mqtt["password"]
@@ -192,12 +194,12 @@ async def test_access_that_is_ended_is_refused_at_once(brokers: Asking, way: str
     async with asyncio.timeout(5):
         while await brokers.connects(*login):
             await asyncio.sleep(0)
-    # It was announced, and not waited for.
+    # The change was announced; otherwise the cache would be used for longer.
     assert loop.time() - ended < 0.2
     assert not await brokers.may("publish", login[0], "iot/device/one/x")
 
 
-async def test_memory_is_not_believed_when_changes_cannot_be_read(brokers: Asking) -> None:
+async def test_the_cache_is_not_used_when_changes_cannot_be_read(brokers: Asking) -> None:
     stack = brokers.stack
     mqtt = await registered(stack, "one")
     login = mqtt["username"], mqtt["password"]
@@ -214,7 +216,7 @@ async def test_memory_is_not_believed_when_changes_cannot_be_read(brokers: Askin
             await asyncio.sleep(0.05)
 
 
-async def test_the_listener_is_no_oracle(brokers: Asking) -> None:
+async def test_nothing_is_answered_without_a_brokers_secret(brokers: Asking) -> None:
     mqtt = await registered(brokers.stack, "one")
     body = {"username": mqtt["username"], "password": mqtt["password"], "clientid": "c"}
     for headers in (
@@ -235,7 +237,7 @@ async def test_the_listener_is_no_oracle(brokers: Asking) -> None:
     assert answer.json()["result"] == "allow"
 
 
-async def test_odd_requests_get_sensible_answers(
+async def test_unusual_requests_get_the_right_status(
     brokers: Asking, caplog: pytest.LogCaptureFixture
 ) -> None:
     secret = f"Authorization: Bearer {brokers.secret}"
@@ -260,7 +262,7 @@ async def test_odd_requests_get_sensible_answers(
             assert json.loads(answer.body) == {"result": "deny"}
 
 
-async def test_who_comes_and_goes_is_on_the_row(brokers: Asking) -> None:
+async def test_connections_are_noted_in_the_devices_row(brokers: Asking) -> None:
     stack = brokers.stack
     mqtt = await registered(stack, "one")
     assert await brokers.connects(mqtt["username"], mqtt["password"], "c-1")
@@ -273,13 +275,13 @@ async def test_who_comes_and_goes_is_on_the_row(brokers: Asking) -> None:
                 await asyncio.sleep(0.05)
 
     await online("client.connected", [("one",)], username=mqtt["username"])
-    # One that says the client id alone.
+    # This event has the client id, and no username.
     await online("client.disconnected", [])
     [(seen,)] = stack.database.execute("SELECT last_seen_at IS NOT NULL FROM devices")
     assert seen
 
 
-async def test_two_hundred_at_once(brokers: Asking) -> None:
+async def test_two_hundred_clients_are_asked_about_at_once(brokers: Asking) -> None:
     uuids = [f"d{n}" for n in range(200)]
     answers = await asyncio.gather(*(registered(brokers.stack, uuid) for uuid in uuids))
     logins = [(mqtt["username"], mqtt["password"]) for mqtt in answers]
@@ -292,7 +294,7 @@ async def test_two_hundred_at_once(brokers: Asking) -> None:
     assert wrong == [False] * 200
 
 
-async def test_each_dialect_is_answered_in_its_own_words(brokers: Asking) -> None:
+async def test_each_dialect_is_answered_in_its_own_form(brokers: Asking) -> None:
     mqtt = await registered(brokers.stack, "one")
     username, password = mqtt["username"], mqtt["password"]
     base = f"/{brokers.secret}"
@@ -302,7 +304,7 @@ async def test_each_dialect_is_answered_in_its_own_words(brokers: Asking) -> Non
         answer = await brokers.http.post(f"{base}{path}", json=body, headers=headers)
         return answer.status_code, answer.json()
 
-    # mosquitto-go-auth: the status decides.
+    # In mosquitto-go-auth the status decides.
     login = {"username": username, "password": password, "clientid": "c"}
     assert (await says("/mosquitto/user", **login))[0] == 200
     assert (await says("/mosquitto/user", **{**login, "password": "wrong"}))[0] == 403
@@ -311,7 +313,7 @@ async def test_each_dialect_is_answered_in_its_own_words(brokers: Asking) -> Non
     assert (await says("/mosquitto/acl", **own))[0] == 200
     assert (await says("/mosquitto/acl", **{**own, "topic": "iot/device/two/x"}))[0] == 403
     assert (await says("/mosquitto/acl", **{**own, "topic": "iot/device/+/x", "acc": 4}))[0] == 403
-    # VerneMQ: the result does.
+    # In VerneMQ the result decides.
     register = {
         "peer_addr": "127.0.0.1",
         "peer_port": 8888,
@@ -341,7 +343,7 @@ async def test_each_dialect_is_answered_in_its_own_words(brokers: Asking) -> Non
     ]
 
 
-async def test_whatever_a_broker_sends_is_no_error(brokers: Asking) -> None:
+async def test_no_request_of_a_broker_is_a_server_error(brokers: Asking) -> None:
     for dialect, operation in (
         ("emqx", "authenticate"),
         ("emqx", "authorize"),
@@ -364,7 +366,7 @@ async def test_whatever_a_broker_sends_is_no_error(brokers: Asking) -> None:
         assert large.status_code < 500
 
 
-async def test_changes_that_everybody_has_read_are_forgotten(stack: Stack) -> None:
+async def test_old_changes_are_deleted(stack: Stack) -> None:
     for uuid in ("old", "new"):
         await registered(stack, uuid)
         await stack.admin("PATCH", f"/devices/{uuid}", json={"is_active": False})
@@ -375,13 +377,13 @@ async def test_changes_that_everybody_has_read_are_forgotten(stack: Stack) -> No
     await engine.dispose()
     left = stack.database.execute("SELECT DISTINCT usernames FROM access_changes")
     assert left == [(["device_new"],)]
-    # Whoever brokers ask can change nothing but who was seen.
+    # The listener's role can change nothing but the notes about connections.
     for statement in ("DELETE FROM access_changes", "UPDATE devices SET is_active = true"):
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             stack.database.execute(statement, role="mooring_access")
 
 
-async def test_a_password_from_elsewhere_lets_in_too(brokers: Asking) -> None:
+async def test_an_imported_password_is_accepted_too(brokers: Asking) -> None:
     slow = bcrypt.hashpw(b"secret", bcrypt.gensalt(4)).decode()
     at = {"mqtt_broker_id": brokers.stack.default_broker_id}
     await imported(
@@ -400,7 +402,7 @@ async def test_a_password_from_elsewhere_lets_in_too(brokers: Asking) -> None:
     assert await brokers.connects("one", "secret")
 
 
-async def test_access_that_ends_while_a_password_is_checked_has_ended(
+async def test_access_that_ends_during_a_password_check_is_denied(
     brokers: Asking, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     at = {"mqtt_broker_id": brokers.stack.default_broker_id}
@@ -419,7 +421,7 @@ async def test_access_that_ends_while_a_password_is_checked_has_ended(
     assert not await asked
 
 
-async def test_as_many_topics_as_a_client_subscribes_to(brokers: Asking) -> None:
+async def test_one_question_may_name_500_topics(brokers: Asking) -> None:
     mqtt = await registered(brokers.stack, "one")
 
     async def subscribed(count: int) -> Any:
@@ -431,12 +433,12 @@ async def test_as_many_topics_as_a_client_subscribes_to(brokers: Asking) -> None
         )
         return answer.json()["result"]
 
-    for _ in range(2):  # from the database, then from memory
+    for _ in range(2):  # from the database, then from the cache
         assert await subscribed(500) == "ok"
     assert await subscribed(501) == {"error": "not_allowed"}
 
 
-async def test_what_is_not_written_when_it_stops_is_written_then(stack: Stack) -> None:
+async def test_unwritten_notes_are_written_when_it_stops(stack: Stack) -> None:
     waiting = "SELECT count(*) FROM pg_locks WHERE relation = 'devices'::regclass AND NOT granted"
     mqtt = await registered(stack, "one")
     async with contextlib.AsyncExitStack() as until_stopped:
@@ -446,7 +448,7 @@ async def test_what_is_not_written_when_it_stops_is_written_then(stack: Stack) -
             other.execute("LOCK TABLE devices IN ACCESS EXCLUSIVE MODE")
             await until(lambda: stack.database.execute(waiting) == [(1,)])
             stopping = asyncio.create_task(until_stopped.aclose())
-            # The write that was under way is given up, and another one waits.
+            # The write that was under way is given up, and another one waits for the lock.
             await asyncio.wait([stopping], timeout=0.5)
             other.rollback()
         await stopping
@@ -454,7 +456,7 @@ async def test_what_is_not_written_when_it_stops_is_written_then(stack: Stack) -
 
 
 @pytest.mark.parametrize("is_abrupt", [False, True])
-async def test_a_broker_may_leave_while_it_waits(
+async def test_a_broker_may_disconnect_while_it_waits(
     brokers: Asking, caplog: pytest.LogCaptureFixture, is_abrupt: bool
 ) -> None:
     stack = brokers.stack

@@ -1,4 +1,4 @@
-"""Brokers that read credentials by SQL: the queries that docs/brokers/ gives them, on the views."""
+"""Brokers that read credentials by SQL: the queries of docs/brokers/, run on the views."""
 
 import hashlib
 import re
@@ -53,13 +53,13 @@ FROM generate_series(1, %s) AS n
 
 @dataclass(frozen=True)
 class Emqx:
-    """The broker with this id, as far as its queries go."""
+    """The broker with this id, as far as its SQL queries decide."""
 
     database: Database
     broker_id: int
 
     def lets_in(self, username: str, password: str) -> bool:
-        """As password_hash_algorithm { name = sha256, salt_position = prefix } has it."""
+        """As EMQX with password_hash_algorithm { name = sha256, salt_position = prefix } checks."""
         rows = self.asked(AUTHENTICATOR, {"username": username})
         assert len(rows) <= 1
         return any(
@@ -69,7 +69,7 @@ class Emqx:
         )
 
     def may(self, username: str, action: str, topic: str) -> bool:
-        """The first row that matches decides; no_match = deny."""
+        """The first row that matches decides; with no_match = deny."""
         return any(
             one["permission"] == "allow"
             for one in self.asked(AUTHORIZER, {"username": username})
@@ -82,7 +82,7 @@ class Emqx:
 
 
 def asked(database: Database, statement: str, *values: Any) -> list[dict[str, Any]]:
-    """As a driver does it that leaves the parameters' types to PostgreSQL."""
+    """Runs the statement as a driver that leaves the types of parameters to PostgreSQL."""
     with (
         psycopg.connect(database.url("mqtt_reader")) as connection,
         psycopg.RawCursor(connection) as cursor,
@@ -93,7 +93,7 @@ def asked(database: Database, statement: str, *values: Any) -> list[dict[str, An
 
 
 def emqx_matches(topic: str, rule: str) -> bool:
-    """emqx_topic:match/2, which takes no notice of wildcards in what is asked for."""
+    """Like emqx_topic:match/2, which ignores wildcards in the topic that is asked for."""
     if topic.startswith("$") and rule[0] in "+#":
         return False
     asked, levels = topic.split("/"), rule.split("/")
@@ -106,7 +106,7 @@ def emqx_matches(topic: str, rule: str) -> bool:
 
 
 def go_auth_may(stack: Stack, username: str, access: int, topic: str) -> bool:
-    """As its postgres back end does it: no row, no right; rows are topic filters."""
+    """As the plugin's postgres back end decides: a right needs a row, whose filter matches."""
     query = for_broker(GO_AUTH["aclquery"], stack.default_broker_id)
     found = [one for row in asked(stack.database, query, username, access) for one in row.values()]
     return any(emqx_matches(topic, one) for one in found)
@@ -169,18 +169,18 @@ async def test_a_device_that_was_moved(stack: Stack, emqx: Emqx) -> None:
     one = await login(stack, "one")
     other = Emqx(stack.database, await stack.create_broker("Other", host="other.example.com"))
     await stack.admin("PUT", "/devices/one", json={"mqtt_broker_id": other.broker_id})
-    # Until it has been told.
+    # The old broker admits the device until it has been answered with the new one.
     assert (emqx.lets_in(*one), other.lets_in(*one)) == (True, False)
-    told = (await stack.connection("one")).json()
+    answered = (await stack.connection("one")).json()
     assert (emqx.lets_in(*one), other.lets_in(*one)) == (False, False)
-    new = told["username"], told["password"]
+    new = answered["username"], answered["password"]
     assert (emqx.lets_in(*new), other.lets_in(*new)) == (False, True)
     assert not emqx.may(one[0], "publish", "iot/device/one/x")
     assert other.may(one[0], "publish", "iot/device/one/x")
 
 
 async def test_imported_devices(stack: Stack, emqx: Emqx) -> None:
-    """EMQX knows one algorithm at a time; whoever has another is kept out."""
+    """EMQX checks one algorithm at a time, and denies clients with another one."""
     broker_id = stack.default_broker_id
     secret = {"password_hash": HEX, "password_salt": "salt", "mqtt_broker_id": broker_id}
     await imported(
@@ -190,7 +190,7 @@ async def test_imported_devices(stack: Stack, emqx: Emqx) -> None:
             row("b", mqtt_username="pump-b", password_algorithm="sha256_suffix", **secret),
             row("c", mqtt_username="pump-c", password_hash=BCRYPT, mqtt_broker_id=broker_id),
             row("d", mqtt_username="pump-d", password_hash=MOSQUITTO, mqtt_broker_id=broker_id),
-            # Without a broker of its own, and one that has no password yet.
+            # The first has no broker of its own, the second no password yet.
             row("e", mqtt_username="pump-e", **{**secret, "mqtt_broker_id": None},
                 password_algorithm="sha256"),
             row("f", mqtt_broker_id=broker_id),
@@ -201,7 +201,7 @@ async def test_imported_devices(stack: Stack, emqx: Emqx) -> None:
     assert not emqx.lets_in("device_f", "")
     assert emqx.may("pump-d", "publish", "iot/device/d/x")
     assert not emqx.may("pump-e", "publish", "iot/device/e/x")
-    # It is called otherwise from now on.
+    # From now on it has another username.
     a = await login(stack, "a")
     assert emqx.lets_in(*a)
     assert not emqx.lets_in("pump-a", "secret")
@@ -227,7 +227,7 @@ async def test_service_accounts(stack: Stack, emqx: Emqx) -> None:
         ("publish", "hall/status", True),
         ("subscribe", "hall/status", True),
         ("subscribe", "set/x", False),
-        # EMQX would allow plus/# with it, so it is left out.
+        # With this filter EMQX would also allow plus/#, so the view leaves it out.
         ("subscribe", "plus/x", False),
         ("subscribe", "plus/#", False),
     ):
@@ -253,8 +253,8 @@ async def test_service_accounts(stack: Stack, emqx: Emqx) -> None:
     assert not go_auth_may(stack, "dashboard", SUBSCRIBE, "hall/status")
 
 
-async def test_go_auth_reads_topics_and_lets_nobody_in(stack: Stack) -> None:
-    """Of Mosquitto's plugin: none of its hashes is the one that is kept of a device's password."""
+async def test_go_auth_reads_topics_and_admits_no_client(stack: Stack) -> None:
+    """Mosquitto's plugin has no algorithm that checks the stored hashes of devices' passwords."""
     one = await login(stack, "one")
     await made(stack)
     for username in (one[0], "dashboard", ""):
@@ -297,7 +297,7 @@ def steps(plan: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield from steps(inner)
 
 
-async def test_a_lookup_looks_at_no_more_than_it_must(stack: Stack) -> None:
+async def test_a_lookup_uses_the_indexes(stack: Stack) -> None:
     database = stack.database
     database.execute(FILL, DEVICES)
     database.execute(IMPORT, 1_000)
@@ -316,6 +316,6 @@ async def test_a_lookup_looks_at_no_more_than_it_must(stack: Stack) -> None:
                     values.append("2" if query is GO_AUTH["aclquery"] else f"'{username}'")
                     explain = f"EXPLAIN (FORMAT JSON) EXECUTE asked({','.join(values)})"
                     [[[explained]]] = connection.execute(explain).fetchall()
-                    looked = set(steps(explained["Plan"]))
-                    assert ("Index Scan", "devices") in looked
-                    assert not [step for step in looked if step == ("Seq Scan", "devices")]
+                    used = set(steps(explained["Plan"]))
+                    assert ("Index Scan", "devices") in used
+                    assert not [step for step in used if step == ("Seq Scan", "devices")]

@@ -1,4 +1,4 @@
-"""A stock Mosquitto to which a device is what its certificate is called, as docs/ configures it."""
+"""A stock Mosquitto that identifies devices by their certificates, configured as docs/ says."""
 
 import asyncio
 import signal
@@ -36,7 +36,7 @@ CONF = block("brokers/mosquitto.md", "conf", "# certificates as identity")
 
 
 class Client(aiomqtt.Client):
-    """Keeps what the broker says of a message, which aiomqtt waits for and throws away."""
+    """Keeps the reason code of a publication, which aiomqtt does not return."""
 
     code = 0
 
@@ -52,21 +52,21 @@ class Client(aiomqtt.Client):
         return self.code < FAILED
 
     async def received(self) -> tuple[str, Any]:
-        """The next message. Whatever it may not have would have come before."""
+        """The next message. A message that may not arrive would have come before."""
         message = await asyncio.wait_for(anext(self.messages), PATIENCE_S)
         return message.topic.value, message.payload
 
 
 @dataclass
 class Broker:
-    """Listens on 127.0.0.1; `devices` makes the certificates that it trusts."""
+    """A Mosquitto on 127.0.0.1 that trusts certificates of the CA `devices`."""
 
     folder: Path
     port: int = field(default_factory=free_port)
     devices: trustme.CA = field(default_factory=trustme.CA)
     own: trustme.CA = field(default_factory=trustme.CA)
     revoked: list[trustme.LeafCert] = field(default_factory=list)
-    # Has it read the list of what was revoked again.
+    # Makes the broker read the revocation list again.
     reload: Callable[[], None] = field(init=False)
 
     def conf(self) -> str:
@@ -104,7 +104,7 @@ class Broker:
         return {}
 
     def issued(self, uuid: str) -> trustme.LeafCert:
-        """The device's, always the same."""
+        """The certificate of a device, always the same one."""
         if uuid not in self._issued:
             self._issued[uuid] = self.devices.issue_cert(common_name=uuid)
         return self._issued[uuid]
@@ -117,10 +117,10 @@ class Broker:
         return Client("localhost", self.port, tls_context=context, **(given | options))
 
     async def lets_in(self, uuid: str, certificate: trustme.LeafCert | None = None) -> bool:
-        """By hand: clients notice only when they lose patience that nobody answers any more."""
+        """Connects without a client library: those wait until a timeout when no answer comes."""
         return await self._answers(self._context(certificate or self.issued(uuid)))
 
-    async def lets_anybody_in(self) -> bool:
+    async def lets_in_without_a_certificate(self) -> bool:
         return await self._answers(self._context(None))
 
     async def _answers(self, context: ssl.SSLContext) -> bool:
@@ -129,7 +129,7 @@ class Broker:
                 "127.0.0.1", self.port, ssl=context, server_hostname="localhost"
             )
         except ConnectionError:
-            # It has seen what is wrong with the certificate before the handshake is over here.
+            # The broker refuses the certificate before the handshake has ended here.
             return False
         try:
             writer.write(CONNECT)
@@ -163,7 +163,7 @@ async def test_a_device_uses_its_own_topics_and_no_other(broker: Broker) -> None
             assert not await two.may_publish(topic)
             assert await one.may_publish(topic)
         for topic in ("iot/device/two/x", "iot/device", "iot/device/one+/x", "x", "$SYS/x", "/"):
-            with suppress(ValueError):  # the client itself knows that this is no topic
+            with suppress(ValueError):  # the client itself refuses this topic
                 assert not await one.may_publish(topic)
         assert await two.may_publish("iot/device/two/last")
 
@@ -183,7 +183,7 @@ async def test_a_device_uses_its_own_topics_and_no_other(broker: Broker) -> None
     ],
 )
 async def test_a_device_is_sent_nothing_of_others(broker: Broker, topics: str) -> None:
-    """Mosquitto takes the subscription, and asks the pattern about each message."""
+    """Mosquitto accepts the subscription, and checks the pattern for each message."""
     async with broker.client("one") as one, broker.client("two") as two:
         await two.publish("iot/device/two/x", "kept", qos=1, retain=True)
         await one.subscribe([("iot/device/one/last", 1), (topics, 1)])
@@ -194,19 +194,19 @@ async def test_a_device_is_sent_nothing_of_others(broker: Broker, topics: str) -
             assert message == ("iot/device/one/x", b"own")
 
 
-async def test_what_a_client_calls_itself_is_of_no_account(broker: Broker) -> None:
-    """Neither a username nor a client id: both are the certificate's name."""
+async def test_a_clients_own_username_and_client_id_are_ignored(broker: Broker) -> None:
+    """Username and client id are both the name in the certificate."""
     async with broker.client("one", username="two", password="x", identifier="two") as one:
         assert not await one.may_publish("iot/device/two/x")
         await one.subscribe("iot/device/one/#", qos=1)
         async with broker.client("two", identifier="one") as two:
             assert await two.may_publish("iot/device/two/x")
-            # The other's session has not been taken.
+            # The other device's session has not been taken over.
             assert await one.may_publish("iot/device/one/x", "one's")
             assert await one.received() == ("iot/device/one/x", b"one's")
 
 
-async def test_whoever_has_no_certificate_of_the_right_ca_stays_out(broker: Broker) -> None:
+async def test_a_client_without_a_certificate_of_the_right_ca_is_refused(broker: Broker) -> None:
     assert await broker.lets_in("one")
     strange = trustme.CA()
     yesterday = datetime.now(UTC) - timedelta(days=1)
@@ -214,15 +214,15 @@ async def test_whoever_has_no_certificate_of_the_right_ca_stays_out(broker: Brok
         strange.issue_cert(common_name="one"),
         broker.own.issue_cert(common_name="one"),
         broker.devices.issue_cert(common_name="one", not_after=yesterday),
-        # It has no common name.
+        # This certificate has no common name.
         broker.devices.issue_cert("one"),
     ):
         assert not await broker.lets_in("one", certificate)
-    assert not await broker.lets_anybody_in()
+    assert not await broker.lets_in_without_a_certificate()
 
 
 @pytest.mark.parametrize("name", ["+", "#", "one/+", "two/#", "%u", "%c", "one+"])
-async def test_a_name_with_a_wildcard_in_it_opens_nothing(broker: Broker, name: str) -> None:
+async def test_a_name_with_a_wildcard_gives_no_rights(broker: Broker, name: str) -> None:
     async with broker.client("two") as two, broker.client(name) as odd:
         assert await two.may_publish("iot/device/two/x", "two's")
         await two.subscribe("iot/device/two/#", qos=1)
@@ -231,7 +231,7 @@ async def test_a_name_with_a_wildcard_in_it_opens_nothing(broker: Broker, name: 
             assert not await odd.may_publish(topic, "odd")
         assert await two.may_publish("iot/device/two/last")
         assert await two.received() == ("iot/device/two/last", b"")
-        # It was sent nothing before this either.
+        # It was sent nothing before this message either.
         await odd.unsubscribe("#")
         assert len(odd.messages) == 0
 
@@ -239,7 +239,7 @@ async def test_a_name_with_a_wildcard_in_it_opens_nothing(broker: Broker, name: 
 async def test_a_name_with_a_slash_reaches_into_another_devices_topics(
     broker: Broker, mosquitto_version: Version
 ) -> None:
-    """So a CA for devices signs uuids only. From 2.1 on such a name opens nothing."""
+    """So a CA for devices must sign uuids only. Since 2.1 such a name gives no rights."""
     is_open = not mosquitto_version.is_at_least("2.1")
     async with broker.client("two/x") as other, broker.client("two") as two:
         await two.subscribe("iot/device/two/#", qos=1)
@@ -261,8 +261,8 @@ async def test_the_option_that_3_0_removes_works_until_then(
             assert not await one.may_publish("iot/device/two/x")
 
 
-async def test_a_certificate_is_as_good_as_a_device(broker: Broker) -> None:
-    """The broker alone knows no devices: not who was disabled, not who never registered."""
+async def test_the_broker_admits_every_certificate_of_the_ca(broker: Broker) -> None:
+    """The broker knows no devices: neither which are disabled, nor which have registered."""
     assert await broker.lets_in("nobody-registered-this")
 
 
@@ -278,14 +278,14 @@ async def test_a_certificate_that_was_revoked_is_refused_when_the_list_has_been_
         async with asyncio.timeout(PATIENCE_S):
             while await broker.lets_in("three"):
                 await asyncio.sleep(0.02)
-        # Whoever is connected stays.
+        # A connected client stays connected.
         assert await one.may_publish("iot/device/one/x")
     assert not await broker.lets_in("one")
     assert await broker.lets_in("two")
     assert await broker.lets_in("one", broker.devices.issue_cert(common_name="one"))
 
 
-async def test_a_list_past_its_next_update_lets_nobody_in(broker: Broker) -> None:
+async def test_no_client_is_admitted_with_an_outdated_revocation_list(broker: Broker) -> None:
     broker.write_crl(-timedelta(days=1))
     broker.reload()
     async with asyncio.timeout(PATIENCE_S):

@@ -1,4 +1,4 @@
-"""Brokers that ask, configured as docs/brokers/ says: what they then send is understood."""
+"""Brokers that ask, configured as docs/brokers/ says: the listener understands what they send."""
 
 import re
 from collections.abc import AsyncIterator
@@ -22,7 +22,7 @@ async def brokers(stack: Stack) -> AsyncIterator[Asking]:
 
 @pytest.fixture
 async def device(brokers: Asking) -> dict[str, str]:
-    """As brokers call what a client says of itself."""
+    """What brokers know of a client, with the names that they use."""
     mqtt = (await brokers.stack.register("one")).json()["mqtt"]
     return {"username": mqtt["username"], "password": mqtt["password"], "clientid": "mqttjs_1"}
 
@@ -32,7 +32,7 @@ def path_of(url: str, secret: str) -> str:
 
 
 def sources(conf: str) -> dict[str, dict[str, Any]]:
-    """What EMQX is to send, by the last part of the URL; placeholders are left in it."""
+    """What EMQX sends, by the last part of the URL; the placeholders are not filled in."""
     found = re.findall(
         r'url = "([^"]+)"\s*headers \{(.*?)\}\s*body \{(.*?)\}\n', conf, flags=re.DOTALL
     )
@@ -74,7 +74,7 @@ async def test_emqx(brokers: Asking, device: dict[str, str]) -> None:
         for topic, expected in ((OWN, "allow"), (OTHER, "deny")):
             assert await result("authorize", **device, action=action, topic=topic) == expected
     events = block("brokers/emqx.md", "hocon", "connectors.http")
-    # The rule selects all that an event is read for.
+    # The rule selects exactly the fields that an event is read for.
     [selected] = re.findall(r"SELECT\s(.*?)\sFROM", events, flags=re.DOTALL)
     assert {name.strip() for name in selected.split(",")} == set(Event.__struct_fields__)
     [path] = re.findall(r'path = "(.*?)"', events)
@@ -119,7 +119,7 @@ async def test_vernemq(brokers: Asking, device: dict[str, str]) -> None:
         "peer_port": 8888,
     }
     for hook, url in hooks.items():
-        # Enough of what each sends.
+        # All that the hooks need of what VerneMQ sends.
         body = {
             **client,
             "password": device["password"],
@@ -133,7 +133,7 @@ async def test_vernemq(brokers: Asking, device: dict[str, str]) -> None:
         is_question = hook.startswith("auth_on_")
         assert answer.status_code == 200
         assert answer.json() == ({"result": "ok"} if is_question else {}), hook
-        # Publications alone are remembered, and not for long.
+        # VerneMQ may cache only answers about publications, and only for a short time.
         is_publication = hook.startswith("auth_on_publish")
         assert answer.headers.get("cache-control") == ("max-age=3" if is_publication else None)
         if is_question:

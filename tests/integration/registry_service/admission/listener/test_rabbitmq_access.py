@@ -1,4 +1,4 @@
-"""A real RabbitMQ that asks who may connect, and is told to end the sessions of who may not."""
+"""A real RabbitMQ that asks about clients, and whose sessions are ended at its management API."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -16,7 +16,7 @@ from tests.integration.registry_service.admission.reconciler.test_reconciler imp
 from tests.rabbitmq import Rabbitmq
 from tests.stack import Stack
 
-# RabbitMQ is a heavyweight server.
+# RabbitMQ takes much memory and time to start.
 pytestmark = pytest.mark.heavy
 ASKING = pytest.mark.every_version("the broker asks over HTTP")
 
@@ -26,7 +26,7 @@ DEVICES = 200
 
 @pytest.fixture
 async def brokers(stack: Stack, rabbitmq: Rabbitmq) -> AsyncIterator[Asking]:
-    """The default broker is the RabbitMQ, which asks."""
+    """The default broker is the RabbitMQ, which asks the access listener."""
     async with asking(stack) as running:
         rabbitmq.ask_at(f"{running.url}/{running.secret}/rabbitmq")
         body = {
@@ -69,16 +69,16 @@ async def is_let_in(rabbitmq: Rabbitmq, login: Login, **options: Any) -> bool:
 
 @asynccontextmanager
 async def closing(rabbitmq: Rabbitmq, login: Login) -> AsyncIterator[aiomqtt.Client]:
-    """What is done in the block makes RabbitMQ close the connection, as it does to refuse."""
+    """The block must make RabbitMQ close the connection, which is how it refuses."""
     try:
         async with client(rabbitmq, login) as connected:
             yield connected
             await asyncio.wait_for(anext(connected.messages), PATIENCE_S)
     except aiomqtt.MqttError as error:
-        # A client that waits for an acknowledgement gives up by itself.
+        # This error means that the client's wait for an acknowledgement has timed out.
         if "timed out" not in str(error):
             return
-    raise AssertionError("it was not refused")
+    raise AssertionError("RabbitMQ did not close the connection")
 
 
 @ASKING
@@ -93,18 +93,18 @@ async def test_a_device_uses_its_own_topics_and_no_other(
         message = await asyncio.wait_for(anext(device.messages), PATIENCE_S)
         assert (message.topic.value, message.payload) == ("iot/device/one/x", b"mine")
         await other.subscribe("iot/device/two/+/x", qos=1)
-    # A star is a letter of a routing key, and a "+" of a subscription is a star there.
+    # In RabbitMQ's routing keys "*" is an ordinary character, and the "+" of a filter becomes "*".
     async with client(rabbitmq, one, identifier="stars") as device:
         for topic in ("iot/device/one/*", "iot/device/one/a*b", "iot/device/one/%u/$x"):
             await device.publish(topic, "mine", qos=1)
         await device.publish("iot/device/one/x", "still here", qos=1)
     wrong = ((one[0], "wrong"), (one[0], two[1]), ("device_ghost", one[1]), ("one", one[1]))
     async with client(rabbitmq, one, identifier="mqttjs_1"):
-        # At once, for RabbitMQ 4 answers them after three seconds.
+        # All at once, because RabbitMQ 4 answers refused clients after three seconds.
         found = await asyncio.gather(
             *(is_let_in(rabbitmq, login_) for login_ in wrong),
             is_let_in(rabbitmq, (f"other:{one[0]}", one[1])),
-            # Another's client id, and one that another one has in use.
+            # The client id of another device, and one that another client uses.
             is_let_in(rabbitmq, one, identifier="two"),
             is_let_in(rabbitmq, two, identifier="mqttjs_1"),
         )
@@ -114,12 +114,12 @@ async def test_a_device_uses_its_own_topics_and_no_other(
             await device.publish(topic, "not mine", qos=0)
     for topic in ("iot/device/two/#", "iot/device/+/x", "iot/device/*/x", "#", "iot/#", "+/#"):
         async with closing(rabbitmq, one) as device:
-            # No answer comes, which is not waited for.
+            # RabbitMQ does not answer, so this does not wait for an answer.
             with suppress(aiomqtt.MqttError):
                 await device.subscribe(topic, timeout=0.01)
 
 
-async def test_a_device_that_was_moved_is_refused_by_the_broker_before(
+async def test_a_device_that_was_moved_is_refused_by_its_previous_broker(
     brokers: Asking, rabbitmq: Rabbitmq
 ) -> None:
     stack = brokers.stack
@@ -134,13 +134,13 @@ async def test_a_device_that_was_moved_is_refused_by_the_broker_before(
 
 
 @ASKING
-async def test_a_device_that_is_disabled_is_kicked_in_less_than_a_second(
+async def test_the_session_of_a_disabled_device_ends_within_seconds(
     brokers: Asking, rabbitmq: Rabbitmq
 ) -> None:
     stack = brokers.stack
     one, two = await login(stack, "one"), await login(stack, "two")
     async with reconciling(stack), client(rabbitmq, one) as device, client(rabbitmq, two) as other:
-        # Whoever drives has found the broker by then.
+        # By then the reconciler knows the broker.
         async with asyncio.timeout(PATIENCE_S):
             while not stack.database.execute("SELECT 1 FROM driven_brokers"):
                 await asyncio.sleep(0.02)

@@ -1,4 +1,4 @@
-"""A real RabbitMQ while Mooring is away, or may not end sessions, with a cache, and over TLS."""
+"""A real RabbitMQ: while Mooring is down, without management, with a cache, and over TLS."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -21,7 +21,7 @@ from tests.integration.registry_service.admission.listener.test_rabbitmq_access 
 from tests.rabbitmq import Rabbitmq
 from tests.stack import Stack
 
-# RabbitMQ is a heavyweight server.
+# RabbitMQ takes much memory and time to start.
 pytestmark = pytest.mark.heavy
 ASKING = pytest.mark.every_version("the broker asks over HTTP")
 
@@ -40,7 +40,7 @@ async def asked(stack: Stack, rabbitmq: Rabbitmq) -> AsyncIterator[Asking]:
 
 @pytest.fixture
 def cached(rabbitmq: Rabbitmq) -> Iterator[Rabbitmq]:
-    """As the page has it for who would rather have a cache."""
+    """The configuration with a cache, from the page about RabbitMQ."""
     assert CACHE["auth_backends.2"] == "cache"
     name, ttl = "rabbitmq_auth_backend_cache", CACHE["auth_cache.cache_ttl"]
     rabbitmq.set(
@@ -62,7 +62,7 @@ async def echoes(device: aiomqtt.Client, topic: str) -> bool:
 
 
 @ASKING
-async def test_who_is_connected_stays_and_who_is_not_waits(
+async def test_without_mooring_connected_clients_stay_and_others_wait(
     stack: Stack, rabbitmq: Rabbitmq
 ) -> None:
     async with AsyncExitStack() as mooring:
@@ -72,18 +72,18 @@ async def test_who_is_connected_stays_and_who_is_not_waits(
             await device.subscribe("iot/device/one/#", qos=1)
             assert await echoes(device, "iot/device/one/x")
             await mooring.aclose()
-            # What it has done before is not asked about again in the same session.
+            # In the same session RabbitMQ does not ask again about an operation that was allowed.
             for _ in range(3):
                 assert await echoes(device, "iot/device/one/x")
             assert not await is_let_in(rabbitmq, two)
-            # What it has not ends it.
+            # A new operation ends the session.
             await device.publish("iot/device/one/y", "x", qos=0)
     async with asked(stack, rabbitmq):
         assert await is_let_in(rabbitmq, one)
 
 
 @ASKING
-async def test_without_the_management_a_disabled_device_goes_on_where_it_was(
+async def test_without_management_a_disabled_device_keeps_its_session(
     stack: Stack, rabbitmq: Rabbitmq
 ) -> None:
     async with asked(stack, rabbitmq):
@@ -93,14 +93,14 @@ async def test_without_the_management_a_disabled_device_goes_on_where_it_was(
             assert await echoes(device, "iot/device/one/x")
             await stack.admin("PATCH", "/devices/one", json={"is_active": False})
             refused = asyncio.create_task(is_let_in(rabbitmq, one))
-            # After a second without a word RabbitMQ would ask again.
+            # After a second without messages RabbitMQ would ask again.
             while not refused.done():
                 assert await echoes(device, "iot/device/one/x")
             assert not await refused
             await device.publish("iot/device/one/y", "x", qos=0)
 
 
-async def test_with_a_cache_who_was_let_in_comes_back_disabled_or_not(
+async def test_with_a_cache_a_disabled_device_is_admitted_again(
     stack: Stack, cached: Rabbitmq
 ) -> None:
     async with asked(stack, cached):
@@ -112,12 +112,12 @@ async def test_with_a_cache_who_was_let_in_comes_back_disabled_or_not(
         assert not await is_let_in(cached, (one[0], two[1]))
         await stack.admin("PATCH", "/devices/one", json={"is_active": False})
         assert await is_let_in(cached, one, identifier="one")
-    # And while nobody can be asked.
+    # The same holds while Mooring is down.
     async with client(cached, one, identifier="one") as device:
         await device.subscribe("iot/device/one/#", qos=1)
         assert await echoes(device, "iot/device/one/x")
     assert not await is_let_in(cached, two)
-    # Another client id is another question.
+    # The cache has no answer for another client id.
     assert not await is_let_in(cached, one, identifier="other")
 
 
@@ -136,7 +136,7 @@ async def test_it_asks_over_tls(stack: Stack, rabbitmq: Rabbitmq, tmp_path: Path
     async with asking(stack, https_cert_file=files["cert"], https_key_file=files["key"]) as running:
         url = running.url.replace("https://127.0.0.1", "https://localhost")
         rabbitmq.ask_at(f"{url}/{running.secret}/rabbitmq")
-        # Afterwards the connection would be there already.
+        # The trusted CA comes last, because its connection would be used again.
         for name, is_trusted in (("strange", False), ("ours", True)):
             trusting = options.replace("/etc/rabbitmq/mooring-ca.pem", str(files[name]))
             rabbitmq.set("rabbitmq_auth_backend_http", "ssl_options", trusting)

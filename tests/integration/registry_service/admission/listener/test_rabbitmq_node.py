@@ -1,4 +1,4 @@
-"""A real RabbitMQ before a server that says whom it lets in: that it asks, and what."""
+"""A real RabbitMQ with a fake listener: that it asks, and what it sends."""
 
 import asyncio
 import contextlib
@@ -18,7 +18,7 @@ from tests.rabbitmq import Rabbitmq
 from tests.unit.registry_service.admission.listener import rabbitmq_requests as recorded
 from tests.unit.registry_service.admission.listener.rabbitmq_requests import Recorded
 
-# RabbitMQ is a heavyweight server.
+# RabbitMQ takes much memory and time to start.
 pytestmark = [pytest.mark.heavy, pytest.mark.every_version("the broker asks over HTTP")]
 
 DEVICE = "device_abc"
@@ -28,9 +28,9 @@ Judgement = Callable[[Recorded], bool]
 
 
 class Judge(ThreadingHTTPServer):
-    """Answers what RabbitMQ asks, and keeps it."""
+    """Answers RabbitMQ's questions, and records them."""
 
-    # Threads that wait for RabbitMQ's next request need not be waited for.
+    # Threads that wait for RabbitMQ's next request need not end first.
     daemon_threads = True
     block_on_close = False
 
@@ -45,14 +45,14 @@ class Judge(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_port}/secret/rabbitmq"
 
     def take(self) -> list[Recorded]:
-        """What was asked since this was called last."""
+        """The questions since the last call."""
         asked, self.asked = self.asked, []
         return asked
 
 
 class Request(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    # The head and the body of an answer are two packets: the second one is not to wait.
+    # The head and the body of an answer are two packets; the second one must not be delayed.
     disable_nagle_algorithm = True
     server: Judge
 
@@ -70,7 +70,7 @@ class Request(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *arguments: object) -> None:
-        """Says nothing."""
+        """Does not log requests."""
 
 
 @pytest.fixture
@@ -98,7 +98,7 @@ def client(node: Rabbitmq, username: str = DEVICE, password: str = PASSWORD) -> 
 
 
 def knows(asked: Recorded) -> bool:
-    """As a server would that knows one device, and what it may do."""
+    """Answers as a listener that knows one device and its topics."""
     form = {name: values[0] for name, values in parse_qs(asked.form.decode()).items()}
     match asked.operation:
         case "user":
@@ -108,7 +108,7 @@ def knows(asked: Recorded) -> bool:
     return form["username"] == DEVICE
 
 
-async def test_one_device_is_let_in_and_no_other(rabbitmq: Rabbitmq, judge: Judge) -> None:
+async def test_one_device_is_admitted_and_no_other(rabbitmq: Rabbitmq, judge: Judge) -> None:
     judge.allows = knows
     async with client(rabbitmq) as device:
         await device.subscribe(f"{TOPIC}/#", qos=1)
@@ -116,10 +116,10 @@ async def test_one_device_is_let_in_and_no_other(rabbitmq: Rabbitmq, judge: Judg
         message = await anext(aiter(device.messages))
         assert (str(message.topic), message.payload) == (f"{TOPIC}/state", b"on")
 
-    async def refused(stranger: aiomqtt.Client) -> None:
+    async def refused(other: aiomqtt.Client) -> None:
         with pytest.raises(aiomqtt.MqttError, match=r"[Bb]ad user ?name or password"):
-            async with stranger:
-                pytest.fail("RabbitMQ let in somebody whom nobody knows")
+            async with other:
+                pytest.fail("RabbitMQ admitted a client that is not known")
 
     await asyncio.gather(
         refused(client(rabbitmq, password="guessed")),
@@ -132,11 +132,11 @@ async def test_one_device_is_let_in_and_no_other(rabbitmq: Rabbitmq, judge: Judg
     [
         ("publish", ("iot/device/other/state", b"on", 1)),
         ("subscribe", ("iot/device/#", 1)),
-        # To MQTT "*" is a level like any other, to RabbitMQ it is what "+" is to MQTT.
+        # In MQTT "*" is an ordinary level; in RabbitMQ it is a wildcard like "+".
         ("subscribe", ("iot/device/*/state", 1)),
     ],
 )
-async def test_whoever_reaches_for_more_is_cut_off(
+async def test_a_client_that_uses_other_topics_is_disconnected(
     rabbitmq: Rabbitmq, judge: Judge, verb: str, arguments: tuple[object, ...]
 ) -> None:
     judge.allows = knows
@@ -163,10 +163,10 @@ async def test_a_client_without_a_login_is_refused(rabbitmq: Rabbitmq, judge: Ju
         assert rabbitmq.manage("DELETE", "/api/users/guest")[0] == 204
 
 
-async def test_nobody_is_let_in_when_nobody_answers(rabbitmq: Rabbitmq) -> None:
+async def test_no_client_is_admitted_without_an_answer(rabbitmq: Rabbitmq) -> None:
     with pytest.raises(aiomqtt.MqttError, match=r"[Bb]ad user ?name or password"):
         async with client(rabbitmq):
-            pytest.fail("RabbitMQ let in somebody without asking")
+            pytest.fail("RabbitMQ admitted a client without asking")
 
 
 async def test_it_asks_what_was_recorded(
@@ -181,7 +181,8 @@ async def test_it_asks_what_was_recorded(
             assert judge.take() == list(way.connect)
             await device.publish(topic, b"on", qos=1)
             assert judge.take() == list(requests)
-    # Last, for a queue may outlive its client a little, and the next one is asked about it.
+    # This comes last: a queue may exist a little longer than its client, and RabbitMQ would ask
+    # about it for the next client.
     async with client(rabbitmq) as device:
         assert judge.take() == list(way.connect)
         await device.subscribe(f"{TOPIC}/#", qos=1)
@@ -192,7 +193,7 @@ async def test_it_asks_what_was_recorded(
             (("#",), way.subscribe_everything),
         ):
             await device.subscribe([(one, 1) for one in filters])
-            # On a machine that is busy for a second, it asks about the queue again.
+            # On a busy machine, RabbitMQ asks about the queue again after a second.
             topics = [asked for asked in judge.take() if asked.operation == "topic"]
             assert topics == list(requests)
     for headers in judge.headers:
@@ -230,7 +231,7 @@ async def test_the_session_of_a_user_with_any_name_ends(
         stack.push_async_callback(api.close)
         with pytest.raises(aiomqtt.MqttError, match="Disconnected"):  # noqa: PT012
             async with client(rabbitmq, username=username) as device, asyncio.timeout(20):
-                # The list of all connections is seconds behind.
+                # The list of all connections is some seconds old.
                 while await api.kick([username, "nobody"]) != {username: 1, "nobody": 0}:
                     await asyncio.sleep(0.1)
                 await anext(aiter(device.messages))
@@ -244,7 +245,7 @@ async def test_it_listens_to_this_machine_only(rabbitmq: Rabbitmq) -> None:
         rabbitmq.epmd_port,
         rabbitmq.distribution_port,
     ):
-        # Who listens everywhere is found at each of this machine's addresses, and this is one.
+        # A server that listens on all addresses would answer at 127.0.0.2 too.
         for address, is_found in (("127.0.0.1", True), ("127.0.0.2", False)):
             with contextlib.closing(socket.socket()) as attempt:
                 assert (attempt.connect_ex((address, port)) == 0) is is_found, (address, port)

@@ -1,4 +1,4 @@
-"""A real Mosquitto that is kept in step: what devices may do, and when it ends."""
+"""A real Mosquitto with dynamic security: what devices may do, and when their access ends."""
 
 import asyncio
 import json
@@ -44,7 +44,7 @@ from tests.dynamic_security import (
 
 pytestmark = pytest.mark.every_version("Mooring keeps its list of clients")
 
-# Every default as an incautious administrator may have left it.
+# All defaults allow, as a careless administrator may have set them.
 OPEN = dict.fromkeys(
     ("publishClientSend", "publishClientReceive", "subscribe", "unsubscribe"), True
 )
@@ -52,13 +52,13 @@ OPEN = dict.fromkeys(
 
 @pytest.fixture
 def broker(tmp_path: Path, mosquitto_version: Version) -> Iterator[DynamicMosquitto]:
-    """Knows the fleet from its file."""
+    """Starts with the fleet in its file."""
     with DynamicMosquitto(tmp_path, filled(FLEET), version=mosquitto_version) as running:
         yield running
 
 
 def lasting(broker: DynamicMosquitto, one: Wanted, client_id: str) -> aiomqtt.Client:
-    """A session that is kept, with what was queued for it."""
+    """A client whose session, with its queued messages, is kept when it disconnects."""
     properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
     properties.SessionExpiryInterval = 3_600
     return session(broker, one, identifier=client_id, clean_start=False, properties=properties)
@@ -67,7 +67,7 @@ def lasting(broker: DynamicMosquitto, one: Wanted, client_id: str) -> aiomqtt.Cl
 def dies(
     broker: DynamicMosquitto, one: Wanted, topic: str, protocol: aiomqtt.ProtocolVersion
 ) -> None:
-    """Leaves its last will to `topic`, by closing its connection without a word."""
+    """Closes a connection without DISCONNECT, so that the broker publishes its will to `topic`."""
     client = mqtt.Client(CallbackAPIVersion.VERSION2, protocol=protocol.value)
     client.username_pw_set(one.username, password_of(one))
     client.will_set(topic, qos=1)
@@ -80,7 +80,7 @@ def dies(
 
 
 async def received(client: aiomqtt.Client, fence: str) -> list[str]:
-    """The topics of what came before `fence`."""
+    """The topics of the messages that came before `fence`."""
     topics: list[str] = []
     async with asyncio.timeout(10):
         async for message in client.messages:
@@ -124,7 +124,7 @@ async def test_a_device_has_exactly_its_own_topics(
         await brought_in_step(broker, FLEET)
         async with session(broker, OBSERVER) as observer:
             assert await may_subscribe(observer, "#")
-            # What it may not see it is not told; the rest of this is about the device.
+            # The observer may not see $SYS; the rest of this test is about the device.
             assert not await may_subscribe(observer, "$SYS/#")
             async with session(broker, A, protocol=protocol) as client:
                 assert [one for one in REFUSED if await may_subscribe(client, one)] == []
@@ -138,15 +138,15 @@ async def test_a_device_has_exactly_its_own_topics(
                 await client.publish("iot/device/a/deep/er", qos=1)
                 await client.publish("iot/device/a", qos=1)
             assert await received(observer, "iot/device/a") == ["iot/device/a/deep/er"]
-            # A last will is judged like any other message.
+            # A will needs the same right as any other message.
             for topic in ("iot/device/b/will", "iot/device/a"):
                 await asyncio.to_thread(dies, broker, A, topic, protocol)
             assert await received(observer, "iot/device/a") == []
 
 
-async def test_who_shows_another_password_or_name_is_refused(broker: DynamicMosquitto) -> None:
-    for stranger in (device("a", "guessed"), device("c"), replace(A, username="A")):
-        assert await is_refused(broker, stranger)
+async def test_another_password_or_username_is_refused(broker: DynamicMosquitto) -> None:
+    for other in (device("a", "guessed"), device("c"), replace(A, username="A")):
+        assert await is_refused(broker, other)
     anonymous = aiomqtt.Client(
         "127.0.0.1", broker.port, protocol=aiomqtt.ProtocolVersion.V5, timeout=20
     )
@@ -157,7 +157,7 @@ async def test_who_shows_another_password_or_name_is_refused(broker: DynamicMosq
 
 @pytest.fixture
 def hashed(tmp_path: Path) -> str:
-    """What Mosquitto's own program makes of a password."""
+    """The hash that Mosquitto's own program makes of a password."""
     program, libraries = debian.program("mosquitto_passwd")
     kept = tmp_path / "passwords"
     kept.touch(mode=0o600)
@@ -166,7 +166,7 @@ def hashed(tmp_path: Path) -> str:
     return kept.read_text().strip().removeprefix("a:")
 
 
-async def test_a_hash_that_mosquitto_made_is_as_good_as_the_password(
+async def test_a_hash_that_mosquitto_made_is_accepted(
     tmp_path: Path, hashed: str, mosquitto_version: Version
 ) -> None:
     imported = replace(A, password=PasswordHash("mosquitto_pbkdf2", hashed))
@@ -176,7 +176,7 @@ async def test_a_hash_that_mosquitto_made_is_as_good_as_the_password(
         assert (await brought_in_step(broker, [imported])).commands == ()
 
 
-async def test_200_devices_are_made_in_one_go_and_connect_at_once(
+async def test_200_devices_are_created_by_one_plan_and_connect_at_once(
     tmp_path: Path, mosquitto_version: Version
 ) -> None:
     fleet = [device(f"device-{n}") for n in range(200)]
@@ -212,15 +212,15 @@ async def test_access_ends_with_the_command(broker: DynamicMosquitto, way: str) 
         assert await ended - began < SOON_S
         assert await is_refused(broker, A)
         assert await is_refused(broker, changed) == (way != "another password")
-        # Nobody else has noticed.
+        # The other client is not affected.
         assert await may_subscribe(other, "iot/device/b/#")
         if way == "disabled":
-            # It is wanted after all.
+            # The client is wanted again.
             assert (await brought_in_step(broker, FLEET)).changed == ("a",)
             assert not await is_refused(broker, A)
 
 
-async def test_a_role_that_changes_holds_for_the_connection_that_is_open(
+async def test_a_changed_role_applies_to_open_connections(
     broker: DynamicMosquitto,
 ) -> None:
     moved = replace(A, grants=Filters(("new/#",), ("new/#",)))
@@ -230,7 +230,7 @@ async def test_a_role_that_changes_holds_for_the_connection_that_is_open(
         assert await may_subscribe(client, "iot/device/a/#")
         async with kicked(client):
             await brought_in_step(broker, [moved, B, OBSERVER])
-        # The subscription is part of the session, and brings nothing any more.
+        # The subscription is still part of the session, but delivers nothing.
         await observer.publish("iot/device/a/x", qos=1)
         async with lasting(broker, moved, "client-of-a") as client:
             assert await may_subscribe(client, "new/#")
@@ -241,7 +241,7 @@ async def test_a_role_that_changes_holds_for_the_connection_that_is_open(
 
 
 @pytest.mark.parametrize("defaults", [None, OPEN])
-async def test_nothing_that_is_queued_or_retained_gets_to_somebody_else(
+async def test_queued_and_retained_messages_reach_no_other_client(
     tmp_path: Path, defaults: dict[str, bool] | None, mosquitto_version: Version
 ) -> None:
     document = json.loads(filled(FLEET))
@@ -255,7 +255,7 @@ async def test_nothing_that_is_queued_or_retained_gets_to_somebody_else(
             await DynamicSecurity(broker.settings).disable(["a"])
             await observer.publish("iot/device/a/late", qos=1)
             assert await is_refused(broker, A, identifier="client-of-a", clean_start=False)
-            # Another device that shows its client id takes its session, and what is in it.
+            # Another device with the same client id takes over the session and its queue.
             async with lasting(broker, B, "client-of-a") as thief:
                 assert await may_subscribe(thief, "iot/device/b/#")
                 await observer.publish("iot/device/a/later", qos=1)
@@ -264,7 +264,7 @@ async def test_nothing_that_is_queued_or_retained_gets_to_somebody_else(
 
 
 @pytest.mark.parametrize("way", [signal.SIGTERM, signal.SIGKILL])
-async def test_what_was_done_outlives_the_broker(
+async def test_changes_are_kept_when_the_broker_ends(
     broker: DynamicMosquitto, way: signal.Signals
 ) -> None:
     await brought_in_step(broker, [A, OBSERVER, device("c")])
@@ -292,7 +292,7 @@ async def test_2_1_saves_once_for_each_message_and_2_0_at_each_command(
         security = DynamicSecurity(broker.settings)
         more = [*fleet, *(device(f"late-{n}") for n in range(8))]
         made = plan(more, await security.state())
-        # One message.
+        # The commands fit into one message.
         assert len(made.commands) == 24
         before, size = written_bytes(broker), broker.file.stat().st_size
         await security.apply(made)
@@ -300,14 +300,14 @@ async def test_2_1_saves_once_for_each_message_and_2_0_at_each_command(
     if mosquitto_version.is_at_least("2.1"):
         assert 0.9 < saved < 3
     else:
-        # Its files are shorter than the first one, which is indented.
+        # The files that it writes are shorter than the first one, which is indented.
         assert saved > 12
 
 
-async def test_2_1_knows_the_username_in_a_role_and_2_0_does_not(
+async def test_roles_may_contain_the_username_since_2_1(
     broker: DynamicMosquitto, mosquitto_version: Version
 ) -> None:
-    """Mooring has no use for it as long as 2.0 is about."""
+    """Mooring cannot use this while it supports 2.0."""
     own = {"acltype": "subscribePattern", "topic": "own/%u/#", "allow": True}
     await by_hand(
         broker,

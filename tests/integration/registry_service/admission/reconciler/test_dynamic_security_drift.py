@@ -1,4 +1,4 @@
-"""What is changed by hand at a Mosquitto that is kept in step, and a plan that is cut short."""
+"""Changes made by hand at a managed Mosquitto are repaired; and a plan that is interrupted."""
 
 import asyncio
 import json
@@ -44,7 +44,7 @@ BY_HAND: dict[str, list[tuple[str, dict[str, object]]]] = {
     ],
     "role widened": [("modifyRole", {"rolename": OWN, "acls": EVERYTHING})],
     "role emptied": [("modifyRole", {"rolename": OWN, "acls": []})],
-    "role taken away": [("removeClientRole", {"username": "a", "rolename": OWN})],
+    "role removed from the client": [("removeClientRole", {"username": "a", "rolename": OWN})],
     "another's role given": [
         ("addClientRole", {"username": "a", "rolename": OTHERS, "priority": 5})
     ],
@@ -52,16 +52,16 @@ BY_HAND: dict[str, list[tuple[str, dict[str, object]]]] = {
     "limits lifted": [("modifyRole", {"rolename": LIMITS, "acls": EVERYTHING})],
     "disabled": [("disableClient", {"username": "a"})],
     "bound to a client id": [("setClientId", {"username": "a", "clientid": "only-this"})],
-    "mark taken away": [("modifyClient", {"username": "a", "textname": ""})],
+    "mark removed": [("modifyClient", {"username": "a", "textname": ""})],
     "password and description changed": [
         ("modifyClient", {"username": "a", "textdescription": "mine", "password": "mine"})
     ],
-    "in a group that may all": [
+    "in a group with all rights": [
         ("createRole", {"rolename": "all", "acls": EVERYTHING}),
         ("createGroup", {"groupname": "all", "roles": [{"rolename": "all"}]}),
         ("addGroupClient", {"groupname": "all", "username": "a"}),
     ],
-    "a role of ours that nobody holds": [("createRole", {"rolename": "mooring:client:x"})],
+    "a role of ours without a client": [("createRole", {"rolename": "mooring:client:x"})],
     "a client that claims to be ours": [
         ("createClient", {"username": "x", "password": "x", "textname": "mooring"})
     ],
@@ -75,7 +75,7 @@ def broker(tmp_path: Path, mosquitto_version: Version) -> Iterator[DynamicMosqui
 
 
 @pytest.mark.parametrize("what", BY_HAND)
-async def test_what_was_changed_by_hand_is_repaired(broker: DynamicMosquitto, what: str) -> None:
+async def test_changes_by_hand_are_repaired(broker: DynamicMosquitto, what: str) -> None:
     security = DynamicSecurity(broker.settings)
     before = await security.state()
     await by_hand(broker, *BY_HAND[what])
@@ -88,10 +88,10 @@ async def test_what_was_changed_by_hand_is_repaired(broker: DynamicMosquitto, wh
         assert not await may_subscribe(client, "iot/device/b/#")
 
 
-async def test_a_role_may_be_deleted_under_a_client_that_was_made_over_the_topic(
+async def test_deleting_the_role_of_a_client_made_by_commands_is_safe(
     broker: DynamicMosquitto,
 ) -> None:
-    """Had `createClient` given it, the client would point into memory that was given back."""
+    """If `createClient` had assigned the role, the plugin would use memory that it has freed."""
     fleet = [*FLEET, device("c")]
     await brought_in_step(broker, fleet)
     client = session(broker, device("c"))
@@ -107,7 +107,7 @@ async def test_a_role_may_be_deleted_under_a_client_that_was_made_over_the_topic
         assert await may_subscribe(client, "iot/device/c/#")
 
 
-async def test_what_others_made_is_left_alone(broker: DynamicMosquitto) -> None:
+async def test_clients_and_roles_of_others_are_not_changed(broker: DynamicMosquitto) -> None:
     bridge, claimed = device("bridge", "theirs"), device("claimed", "theirs")
     await by_hand(
         broker,
@@ -116,7 +116,7 @@ async def test_what_others_made_is_left_alone(broker: DynamicMosquitto) -> None:
         ("createClient", {"username": "bridge", "password": "theirs", "textname": "Our bridge"}),
         ("addGroupClient", {"groupname": "bridges", "username": "bridge"}),
         ("createClient", {"username": "claimed", "password": "theirs"}),
-        # Whoever does this gets what the device has, for as long as it has it.
+        # This client has the rights of the device, as long as the device has them.
         ("createClient", {"username": "debug", "roles": [{"rolename": OWN}]}),
     )
     security = DynamicSecurity(broker.settings)
@@ -124,20 +124,20 @@ async def test_what_others_made_is_left_alone(broker: DynamicMosquitto) -> None:
     async with session(broker, bridge) as client:
         made = await brought_in_step(broker, [B, device("claimed", "ours")])
         assert (made.taken, made.removed) == (("claimed",), ("a", "observer"))
-        # Its connection has not ended either.
+        # The bridge's connection has not ended either.
         assert await may_subscribe(client, "anything")
     await security.disable(["bridge", "claimed"])
     after = await security.state()
     for name in ("bridge", "claimed", "debug", "mooring-login"):
         assert after.clients[name] == before.clients[name]
     assert after.roles["bridges"] == before.roles["bridges"]
-    # To delete it would leave "debug" with a role that is not there: Mosquitto does not survive it.
+    # If the role were deleted, "debug" would have a role that does not exist: Mosquitto crashes.
     assert after.roles[OWN] == frozenset()
     assert not await is_refused(broker, claimed)
     assert not await is_refused(broker, bridge)
 
 
-async def test_a_plan_that_breaks_off_is_taken_up(
+async def test_an_interrupted_plan_is_completed_later(
     tmp_path: Path, mosquitto_version: Version
 ) -> None:
     fleet = [device(f"device-{n}") for n in range(150)]
@@ -160,8 +160,8 @@ async def test_a_plan_that_breaks_off_is_taken_up(
             assert not await is_refused(broker, one)
 
 
-async def test_a_broken_file_is_written_anew(broker: DynamicMosquitto) -> None:
-    """Mosquitto 2.0.11 writes its file in place: it may be cut short."""
+async def test_a_damaged_file_is_written_again(broker: DynamicMosquitto) -> None:
+    """Mosquitto 2.0.11 writes its file in place, so the file may be cut off."""
     security = DynamicSecurity(broker.settings)
     broker.stop(signal.SIGKILL)
     text = broker.file.read_text()

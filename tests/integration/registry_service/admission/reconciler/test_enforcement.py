@@ -1,4 +1,4 @@
-"""How a driven broker is, as people are told it."""
+"""The state of a managed broker, as the API shows it."""
 
 import asyncio
 from typing import Any
@@ -18,8 +18,8 @@ NEVER: dict[str, Any] = {
     "last_at": None,
     "last_s": None,
 }
-# Nobody listens there, and nobody is asked before there is something to do.
-DRIVEN = {
+# No server listens there, and the reconciler connects only when there is something to do.
+MANAGED = {
     "management": "rabbitmq",
     "management_url": "http://127.0.0.1:1",
     "username": "u",
@@ -28,7 +28,7 @@ DRIVEN = {
 
 
 def revoked(stack: Stack, broker_id: int, took: str, at: str, count: int = 1) -> None:
-    """Revocations that took effect after `took`; asked for at `at`, a second between them."""
+    """Revocations that took effect after `took`; the first is of `at`, then one each second."""
     stack.database.execute(
         "INSERT INTO revocations (username, device_uuid, broker_id, reason, asked_at, done_at)"
         " SELECT 'u', '', %s, 'disabled', moment, moment + CAST(%s AS interval)"
@@ -38,7 +38,7 @@ def revoked(stack: Stack, broker_id: int, took: str, at: str, count: int = 1) ->
     )
 
 
-async def test_a_broker_that_is_not_driven_was_never_looked_at(stack: Stack) -> None:
+async def test_a_broker_that_is_not_managed_was_never_checked(stack: Stack) -> None:
     broker_id = stack.default_broker_id
     expected = {
         "broker_id": broker_id,
@@ -51,7 +51,7 @@ async def test_a_broker_that_is_not_driven_was_never_looked_at(stack: Stack) -> 
         "revocations": NEVER,
     }
     assert await state_of(stack, broker_id) == expected
-    # Nor does what was found before count when it is driven no more.
+    # What was found while it was managed is not shown any more either.
     stack.database.execute(
         "INSERT INTO driven_brokers VALUES (%s, now(), 7, now(), 'on fire')", broker_id
     )
@@ -61,9 +61,9 @@ async def test_a_broker_that_is_not_driven_was_never_looked_at(stack: Stack) -> 
         assert_problem(answer, 404, "BROKER_NOT_FOUND")
 
 
-async def test_a_broker_that_nobody_drives_though_somebody_should(stack: Stack) -> None:
+async def test_a_managed_broker_without_a_process_that_manages_it(stack: Stack) -> None:
     path = f"/brokers/{stack.default_broker_id}"
-    assert (await stack.admin("PATCH", path, json=DRIVEN)).status_code == 200
+    assert (await stack.admin("PATCH", path, json=MANAGED)).status_code == 200
     state = await state_of(stack)
     assert (state["management"], state["looked_at"]) == ("rabbitmq", None)
     assert "no process manages brokers now" in state["problem"]
@@ -79,17 +79,17 @@ async def test_a_broker_that_nobody_drives_though_somebody_should(stack: Stack) 
         state = await state_of(stack)
         assert state["problem"] == "the broker is not active, so Mooring does not manage it"
     await stack.admin("PATCH", path, json={"is_active": True})
-    # It has given its lease up.
+    # The process has released its lease.
     state = await state_of(stack)
     assert "no process manages brokers now" in state["problem"]
     assert state["looked_at"] is not None
 
 
-async def test_what_is_told_of_revocations_is_what_was_measured(stack: Stack) -> None:
+async def test_the_times_of_revocations_are_those_measured(stack: Stack) -> None:
     broker_id = stack.default_broker_id
     other_id = await stack.create_broker("Other")
     revoked(stack, other_id, "9 s", "2026-01-01")
-    # Too long ago to be among the last thousand.
+    # This one is too old to be among the last thousand.
     revoked(stack, broker_id, "8 s", "2026-01-01")
     revoked(stack, broker_id, "0.2 s", "2026-02-01", 600)
     revoked(stack, broker_id, "0.4 s", "2026-02-02", 399)

@@ -1,4 +1,4 @@
-"""A device that connects the moment it has its answer is let in by a broker that is told of it."""
+"""A device that connects as soon as it is answered is admitted by its managed broker."""
 
 import asyncio
 import json
@@ -25,9 +25,9 @@ from tests.stack import Stack
 
 KEPT = pytest.mark.every_version("Mooring keeps its list of clients")
 DEVICES = 40
-# It takes a Mosquitto seconds to be told of so many.
+# It takes a Mosquitto seconds to create so many clients.
 FLEET = 600
-# What an answer takes that waits for nothing, on a machine that is busy with other tests.
+# The longest that an answer takes which waits for no broker, on a machine that runs other tests.
 AT_ONCE_S = 1.2
 
 
@@ -58,8 +58,8 @@ async def rotated(stack: Stack, uuid: str) -> dict[str, Any]:
     return mqtt_of(answer)
 
 
-def driven_by_one_that_hangs(stack: Stack) -> None:
-    """The lease is held, and nothing happens."""
+def lease_is_held_by_a_frozen_process(stack: Stack) -> None:
+    """A process holds the lease, and does nothing."""
     stack.database.execute(
         "INSERT INTO leases (name, holder, expires_at)"
         " VALUES ('enforcement', 'frozen', now() + interval '1 hour')"
@@ -84,14 +84,14 @@ async def test_every_first_connect_succeeds(stack: Stack, broker: DynamicMosquit
 
         found = await asyncio.gather(*(arrives(f"d{number}") for number in range(DEVICES)))
         assert found == [(True, True)] * DEVICES
-        # A new password is as good as the first.
+        # A rotated password works at once too.
         for number in range(3):
             mqtt = await rotated(stack, f"d{number}")
             assert "ready" not in mqtt
             assert await is_let_in(broker, login_of(mqtt))
 
 
-async def test_a_device_that_moves_there_is_let_in_at_once(
+async def test_a_device_that_moves_to_a_managed_broker_is_admitted_at_once(
     stack: Stack, broker: DynamicMosquitto
 ) -> None:
     elsewhere = mqtt_of(await stack.register("mover"))
@@ -104,7 +104,8 @@ async def test_a_device_that_moves_there_is_let_in_at_once(
         password=broker.settings.password,
     )
     async with reconciling(stack):
-        # Nothing has been driven before, and nothing waits until this broker is known.
+        # No broker was managed before, and the test does not wait until the reconciler knows this
+        # one.
         await stack.admin("PATCH", "/devices/mover", json={"mqtt_broker_id": there})
         mqtt = mqtt_of(await stack.connection("mover"))
         assert mqtt["broker"] != elsewhere["broker"]
@@ -112,11 +113,11 @@ async def test_a_device_that_moves_there_is_let_in_at_once(
         assert await is_let_in(broker, login_of(mqtt))
 
 
-async def test_an_answer_is_late_by_the_wait_for_a_broker_that_makes_no_progress(
+async def test_an_answer_waits_a_bounded_time_for_a_broker_without_progress(
     stack: Stack, broker: DynamicMosquitto
 ) -> None:
     await managed(stack, broker)
-    driven_by_one_that_hangs(stack)
+    lease_is_held_by_a_frozen_process(stack)
     took_s, answer = await timed(stack.register("late"))
     mqtt = mqtt_of(answer)
     assert 1.4 < took_s < 4
@@ -125,7 +126,7 @@ async def test_an_answer_is_late_by_the_wait_for_a_broker_that_makes_no_progress
     assert not await is_let_in(broker, login_of(mqtt))
     unready = await stack.connection("late")
     assert unready.json()["ready"] is False
-    # It is no other answer once it is true.
+    # The answer stays the same when the broker is ready.
     stack.database.execute("DELETE FROM leases")
     async with reconciling(stack):
         await until_let_in(broker, login_of(mqtt), is_in=True)
@@ -138,7 +139,7 @@ async def test_an_answer_is_late_by_the_wait_for_a_broker_that_makes_no_progress
         assert again.status_code == 304
 
 
-async def test_a_device_that_is_not_let_in_is_never_told_that_nothing_has_changed(
+async def test_a_device_whose_broker_is_not_ready_gets_no_304(
     stack: Stack, broker: DynamicMosquitto
 ) -> None:
     await managed(stack, broker)
@@ -148,31 +149,31 @@ async def test_a_device_that_is_not_let_in_is_never_told_that_nothing_has_change
     assert (again.status_code, again.json()["ready"]) == (200, False)
 
 
-async def test_nothing_waits_where_no_process_drives_brokers(
+async def test_no_answer_waits_where_no_process_manages_brokers(
     stack: Stack, broker: DynamicMosquitto
 ) -> None:
     await managed(stack, broker)
-    took_s, answer = await timed(stack.register("nobody-drives"))
+    took_s, answer = await timed(stack.register("unmanaged"))
     assert took_s < AT_ONCE_S
     assert mqtt_of(answer)["ready"] is False
 
 
-async def test_nothing_waits_for_a_broker_that_asks(stack: Stack) -> None:
-    driven_by_one_that_hangs(stack)
+async def test_no_answer_waits_for_a_broker_that_asks(stack: Stack) -> None:
+    lease_is_held_by_a_frozen_process(stack)
     for uuid in ("first", "second"):
         took_s, answer = await timed(stack.register(uuid))
         assert took_s < AT_ONCE_S
         assert "ready" not in mqtt_of(answer)
 
 
-async def test_nothing_waits_for_a_broker_that_is_known_to_be_away(
+async def test_no_answer_waits_for_a_broker_that_is_known_to_be_down(
     stack: Stack, broker: DynamicMosquitto
 ) -> None:
     await managed(stack, broker)
     async with reconciling(stack):
         await until_state(stack, "clients", 0)
         broker.stop()
-        # The first one finds out.
+        # The first answer may wait, and shows that the broker is down.
         took_s, answer = await timed(stack.register("first"))
         assert took_s < 4
         assert mqtt_of(answer)["ready"] is False
@@ -182,7 +183,7 @@ async def test_nothing_waits_for_a_broker_that_is_known_to_be_away(
         assert mqtt_of(answer)["ready"] is False
 
 
-async def test_nothing_waits_where_nothing_was_changed(
+async def test_no_answer_waits_where_nothing_was_changed(
     stack: Stack, broker: DynamicMosquitto
 ) -> None:
     await managed(stack, broker)
@@ -190,19 +191,19 @@ async def test_nothing_waits_where_nothing_was_changed(
         await until_state(stack, "clients", 0)
         before = mqtt_of(await stack.register("same"))
         assert "ready" not in before
-    driven_by_one_that_hangs_on(stack)
+    lease_stays_with_a_stopped_process(stack)
     for asking in (stack.register("same"), stack.connection("same")):
         took_s, answer = await timed(asking)
         assert took_s < AT_ONCE_S
         assert "ready" not in mqtt_of(answer)
 
 
-def driven_by_one_that_hangs_on(stack: Stack) -> None:
+def lease_stays_with_a_stopped_process(stack: Stack) -> None:
     stack.database.execute("UPDATE leases SET expires_at = now() + interval '1 hour'")
 
 
 @KEPT
-async def test_what_the_broker_has_lost_is_not_taken_for_held(
+async def test_a_client_that_the_broker_has_lost_is_not_held(
     stack: Stack, broker: DynamicMosquitto
 ) -> None:
     await managed(stack, broker)
@@ -214,13 +215,13 @@ async def test_what_the_broker_has_lost_is_not_taken_for_held(
         broker.file.write_text(filled([]))
         broker.start()
         await until_let_in(broker, login_of(mqtt), is_in=True)
-    # Without a process that makes it good: what was found by listing is what is known.
+    # The device is disabled while no process manages the broker; the next one corrects the table.
     stack.database.execute("UPDATE devices SET is_active = false")
     async with reconciling(stack):
         await until_held(stack, [])
 
 
-async def test_a_broker_that_has_moved_holds_nothing_that_is_known(
+async def test_nothing_is_known_to_be_held_after_a_brokers_host_changes(
     stack: Stack, broker: DynamicMosquitto
 ) -> None:
     await managed(stack, broker)
@@ -232,7 +233,9 @@ async def test_a_broker_that_has_moved_holds_nothing_that_is_known(
     assert held(stack) == []
 
 
-async def test_what_is_known_of_a_password_is_none(stack: Stack, broker: DynamicMosquitto) -> None:
+async def test_the_table_of_held_clients_contains_no_password_or_hash(
+    stack: Stack, broker: DynamicMosquitto
+) -> None:
     await managed(stack, broker)
     async with reconciling(stack):
         await until_state(stack, "clients", 0)
@@ -251,13 +254,13 @@ def held(stack: Stack) -> list[str]:
 
 
 async def until_held(stack: Stack, usernames: list[str]) -> None:
-    """On a busy machine a device has its answer before its broker holds it."""
+    """On a busy machine a device may be answered before its broker holds it."""
     async with asyncio.timeout(PATIENCE_S):
         while held(stack) != usernames:
             await asyncio.sleep(0.02)
 
 
-async def test_an_access_that_ends_does_not_wait_until_a_fleet_is_told(
+async def test_a_revocation_does_not_wait_until_a_whole_fleet_is_created(
     stack: Stack, broker: DynamicMosquitto
 ) -> None:
     await managed(stack, broker)
@@ -270,7 +273,7 @@ async def test_an_access_that_ends_does_not_wait_until_a_fleet_is_told(
             with pytest.raises(aiomqtt.MqttError):
                 await asyncio.wait_for(anext(client.messages), PATIENCE_S)
             assert len(held(stack)) < FLEET - 1
-        # The others come after that.
+        # The other clients are created after that.
         count = len(held(stack))
         async with asyncio.timeout(PATIENCE_S):
             while len(held(stack)) == count:

@@ -1,4 +1,4 @@
-"""The command that writes the file which a Mosquitto's dynamic security plugin starts with."""
+"""The command that writes the first file of a Mosquitto's dynamic security plugin."""
 
 import asyncio
 import json
@@ -46,16 +46,16 @@ def arguments(stack: Stack, *options: str) -> list[str]:
 
 @dataclass
 class Command:
-    """The command, run in this process: another Python takes seconds to start."""
+    """Runs the command in this process, because starting another Python takes seconds."""
 
     stack: Stack
     monkeypatch: pytest.MonkeyPatch
     capsys: pytest.CaptureFixture[str]
 
     async def run(self, *options: str, **changes: str) -> tuple[Any, str, str]:
-        """What it ended with (None where all is well), and what it said where.
+        """Returns the exit status (None on success), and the texts on stdout and stderr.
 
-        The login's password is in the environment, unless it is said otherwise.
+        The login's password is in the environment, unless `changes` are given.
         """
         given = {**environment(self.stack), **(changes or SECRET)}
         self.capsys.readouterr()
@@ -114,7 +114,7 @@ async def test_a_broker_knows_its_devices_from_the_start(
         assert await is_let_in(broker, ("pump-a", "secret"))
         for login_ in (two, ("pump-b", "secret"), (one[0], two[1])):
             assert not await is_let_in(broker, login_)
-        # Whoever keeps it in step has nothing left to do, and the login to do more with.
+        # The reconciler has nothing left to do, and its login can make further changes.
         await managed(stack, broker)
         async with reconciling(stack):
             await until_let_in(broker, await login(stack, "three"), is_in=True)
@@ -122,7 +122,7 @@ async def test_a_broker_knows_its_devices_from_the_start(
         assert await is_let_in(broker, ("pump-a", "secret"))
 
 
-async def test_a_file_is_for_its_owner_only_and_is_not_replaced_unasked(
+async def test_only_the_owner_can_read_the_file_and_it_is_replaced_on_request(
     command: Command, tmp_path: Path
 ) -> None:
     await login(command.stack, "one")
@@ -158,7 +158,7 @@ async def test_a_file_is_for_its_owner_only_and_is_not_replaced_unasked(
         ((), {**SECRET, "DATABASE_URL": "sqlite://"}, "DATABASE_URL"),
     ],
 )
-async def test_what_is_wrong_is_said(
+async def test_wrong_options_and_settings_are_named(
     command: Command, options: tuple[str, ...], changes: dict[str, str], complaint: str
 ) -> None:
     await login(command.stack, "one")

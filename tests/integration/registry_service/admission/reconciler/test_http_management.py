@@ -1,8 +1,8 @@
-"""Sessions are ended at an EMQX's API: one that answers as its documentation says, for want of one.
+"""Ends sessions at the API of a fake EMQX, which answers as EMQX's documentation says.
 
 https://docs.emqx.com/en/emqx/latest/admin/api.html: `GET /clients?username=` lists a page,
-`DELETE /clients/{clientid}` ends a session with 204, or says 404; `POST /clients/kickout/bulk` ends
-those of a list. What RabbitMQ does is tried on a real one (test_rabbitmq_access.py,
+`DELETE /clients/{clientid}` ends a session with 204, or answers 404; `POST /clients/kickout/bulk`
+ends the sessions of a list. RabbitMQ's API is tested on a real one (test_rabbitmq_access.py,
 test_rabbitmq_node.py).
 """
 
@@ -25,14 +25,14 @@ PREFIX = "/api/v5/clients"
 
 
 class Api(ThreadingHTTPServer):
-    """Knows clients by their ids, and whose they are."""
+    """Knows the ids of clients, and the username of each."""
 
     daemon_threads = True
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Request)
         self.clients: dict[str, str] = {}
-        # What every question is answered, if anything.
+        # The status and body of every answer, if set.
         self.fault: tuple[int, bytes] | None = None
         self.keeps_all = False
 
@@ -86,11 +86,11 @@ class Request(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *arguments: Any) -> None:
-        """Says nothing."""
+        """Does not log requests."""
 
 
 def segments(path: str) -> list[str]:
-    """The segments as Cowboy, EMQX' server, reads them: it decodes them, and then removes dots."""
+    """The segments as Cowboy, EMQX's server, reads them: it decodes them, and then removes dots."""
     kept: list[str] = []
     for segment in map(unquote, path.split("/")[1:]):
         if segment == "..":
@@ -125,7 +125,7 @@ async def kicked(
         await kicker.close()
 
 
-async def test_all_sessions_of_those_who_are_named_end_and_no_others(api: Api) -> None:
+async def test_all_sessions_of_the_named_users_end_and_no_others(api: Api) -> None:
     odd = (".", "..", "...", "/", "../..", "%2e%2e", "%2f", "a?b#c", "a b+c", "kickout/bulk", "ü")
     many = {f"mqttjs {n}/+": "device_one" for n in range(250 - len(odd))}
     many |= dict.fromkeys(odd, "device_one")
@@ -136,7 +136,7 @@ async def test_all_sessions_of_those_who_are_named_end_and_no_others(api: Api) -
     assert api.clients == others
 
 
-async def test_what_is_wrong_with_the_api_is_said(api: Api) -> None:
+async def test_errors_of_the_api_are_raised(api: Api) -> None:
     with pytest.raises(ControlNotAllowed):
         await kicked(api.url, "device_one", login=("key", "wrong"))
     for fault in ((200, b"<html>"), (200, b"[]"), (500, b""), (302, b"")):
@@ -144,7 +144,7 @@ async def test_what_is_wrong_with_the_api_is_said(api: Api) -> None:
         with pytest.raises(ControlUnreadable):
             await kicked(api.url, "device_one")
     api.fault = None
-    # One that lists for ever what was ended.
+    # This API keeps listing clients whose sessions were ended.
     api.keeps_all, api.clients = True, {f"c-{n}": "device_one" for n in range(100)}
     with pytest.raises(ControlUnreadable, match="still lists clients"):
         await kicked(api.url, "device_one")
@@ -157,7 +157,7 @@ async def test_what_is_wrong_with_the_api_is_said(api: Api) -> None:
 async def test_a_server_without_the_api_has_ended_nothing(
     api: Api, kind: type[Emqx] | type[RabbitMq], status: int
 ) -> None:
-    """The URL of the API may be wrong. Then no session is known to have ended."""
+    """The URL of the API may be wrong, so 404 does not prove that a session has ended."""
     api.fault = (status, b'{"error": "Object Not Found", "reason": "Not Found"}')
     for username in ("device_one", ".", ".."):
         with pytest.raises(ControlUnreadable):

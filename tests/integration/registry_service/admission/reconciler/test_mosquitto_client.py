@@ -1,4 +1,4 @@
-"""The control topic of a real Mosquitto: who may use it, what it answers, and when it does not."""
+"""The control topic of a real Mosquitto: permissions, answers, and missing answers."""
 
 import asyncio
 import socket
@@ -58,18 +58,18 @@ def broker(tmp_path: Path, mosquitto_version: Version) -> Iterator[DynamicMosqui
         yield running
 
 
-async def test_what_fills_several_pages_is_read_whole(
+async def test_lists_of_several_pages_are_read_completely(
     tmp_path: Path, mosquitto_version: Version
 ) -> None:
     fleet = [device(f"device-{n}") for n in range(2 * PAGE - 1)]
     with DynamicMosquitto(tmp_path, filled(fleet), version=mosquitto_version) as broker:
         actual = await DynamicSecurity(broker.settings).state()
-        # Both lists end on a page's edge, or just behind it.
+        # One list ends at the end of a page, the other just after it.
         assert (len(actual.clients), len(actual.roles)) == (2 * PAGE, 2 * PAGE + 1)
         assert plan(fleet, actual) == Plan()
 
 
-async def test_several_speak_at_once_and_hear_their_own_answers(broker: DynamicMosquitto) -> None:
+async def test_concurrent_conversations_get_their_own_answers(broker: DynamicMosquitto) -> None:
     security = DynamicSecurity(broker.settings)
     fleets = [[device(f"{letter}-{n}") for n in range(60)] for letter in "xyz"]
     plans = [plan(fleet, Actual({}, {})) for fleet in fleets]
@@ -88,7 +88,7 @@ async def test_several_speak_at_once_and_hear_their_own_answers(broker: DynamicM
     assert plan(wanted, await security.state()) == Plan()
 
 
-async def test_names_may_be_anything(broker: DynamicMosquitto) -> None:
+async def test_any_username_works(broker: DynamicMosquitto) -> None:
     names = ("Zoë 中 \U0001f6a2", 'a "quoted" \\ one', "#", "+/%u/%c", "limits", "x" * 500, " ")
     fleet = [device(name, grants=Filters(("iot/x",), ("iot/x",))) for name in names]
     made = await brought_in_step(broker, [*FLEET, *fleet])
@@ -98,7 +98,9 @@ async def test_names_may_be_anything(broker: DynamicMosquitto) -> None:
     assert set((await brought_in_step(broker, FLEET)).removed) == set(names)
 
 
-async def test_the_rest_is_done_where_some_is_refused(broker: DynamicMosquitto) -> None:
+async def test_the_other_commands_are_executed_when_some_are_refused(
+    broker: DynamicMosquitto,
+) -> None:
     security = DynamicSecurity(broker.settings)
     made = plan([*FLEET, device("c")], await security.state())
     wrong = Command("createClient", "a", {"username": "a", "password": "x"})
@@ -110,11 +112,13 @@ async def test_the_rest_is_done_where_some_is_refused(broker: DynamicMosquitto) 
     assert plan([*FLEET, device("c")], await security.state()) == Plan()
 
 
-async def test_who_may_not_use_the_topic_is_told_so(broker: DynamicMosquitto) -> None:
+async def test_a_login_without_rights_on_the_topic_is_an_error_of_its_own(
+    broker: DynamicMosquitto,
+) -> None:
     for login in (
         replace(broker.settings, password="guessed"),
         replace(broker.settings, username="nobody"),
-        # A device; and one that is granted everything.
+        # The first is a device; the second may use all other topics.
         replace(broker.settings, username="a", password=password_of(A)),
         replace(broker.settings, username="observer", password="the secret of observer"),
     ):
@@ -128,7 +132,7 @@ async def test_who_may_not_use_the_topic_is_told_so(broker: DynamicMosquitto) ->
         await DynamicSecurity(replace(login, answer_timeout_s=0.3)).state()
 
 
-async def test_a_broker_that_hangs_is_given_up(broker: DynamicMosquitto) -> None:
+async def test_a_frozen_broker_is_given_up_in_time(broker: DynamicMosquitto) -> None:
     short = replace(broker.settings, answer_timeout_s=0.3, connect_timeout_s=0.3)
     security = DynamicSecurity(short)
     made = plan([A, B], await security.state())
@@ -141,11 +145,11 @@ async def test_a_broker_that_hangs_is_given_up(broker: DynamicMosquitto) -> None
         await security.state()
     assert time.monotonic() - began < 5
     broker.thaw()
-    # What was told it has done after all.
+    # The broker has executed the commands after all.
     assert plan([A, B], await security.state()) == Plan()
 
 
-async def test_who_does_not_answer_at_all_is_given_up() -> None:
+async def test_a_server_that_never_answers_is_given_up_in_time() -> None:
     nowhere = ControlSettings(
         *("127.0.0.1", free_port(), USERNAME, PASSWORD),
         connect_timeout_s=0.3,
@@ -160,7 +164,7 @@ async def test_who_does_not_answer_at_all_is_given_up() -> None:
             assert time.monotonic() - began < 5
 
 
-async def test_over_tls_it_speaks_to_nobody_else(
+async def test_over_tls_it_connects_only_to_the_right_server(
     tmp_path: Path, mosquitto_version: Version
 ) -> None:
     authority = trustme.CA()
@@ -204,25 +208,25 @@ HELD = st.lists(ROLES, unique=True, max_size=2).map(
 )
 
 
-def told(name: str, **given: st.SearchStrategy[Any]) -> st.SearchStrategy[Command]:
+def command(name: str, **given: st.SearchStrategy[Any]) -> st.SearchStrategy[Command]:
     return st.fixed_dictionaries(given).map(lambda arguments: Command(name, "", arguments))
 
 
 COMMANDS = st.one_of(
-    told("createRole", rolename=ROLES, acls=ACLS),
-    told("modifyRole", rolename=ROLES, acls=ACLS),
-    told("deleteRole", rolename=ROLES),
-    told("createClient", username=NAMES, textname=NAMES, textdescription=NAMES, password=NAMES),
-    told("modifyClient", username=NAMES, roles=HELD),
-    told("modifyClient", username=NAMES, textdescription=NAMES, clientid=NAMES, password=NAMES),
-    told("modifyClient", username=NAMES, clientid=st.just(""), textname=NAMES),
-    told("disableClient", username=NAMES),
-    told("enableClient", username=NAMES),
-    told("deleteClient", username=NAMES),
+    command("createRole", rolename=ROLES, acls=ACLS),
+    command("modifyRole", rolename=ROLES, acls=ACLS),
+    command("deleteRole", rolename=ROLES),
+    command("createClient", username=NAMES, textname=NAMES, textdescription=NAMES, password=NAMES),
+    command("modifyClient", username=NAMES, roles=HELD),
+    command("modifyClient", username=NAMES, textdescription=NAMES, clientid=NAMES, password=NAMES),
+    command("modifyClient", username=NAMES, clientid=st.just(""), textname=NAMES),
+    command("disableClient", username=NAMES),
+    command("enableClient", username=NAMES),
+    command("deleteClient", username=NAMES),
 )
 
 
-async def test_the_model_that_plans_are_tested_on_does_as_the_plugin(
+async def test_the_model_of_the_plugin_behaves_like_the_plugin(
     tmp_path: Path, mosquitto_version: Version
 ) -> None:
     with DynamicMosquitto(tmp_path, filled([]), version=mosquitto_version) as broker:

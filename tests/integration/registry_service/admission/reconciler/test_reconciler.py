@@ -1,4 +1,4 @@
-"""A real Mosquitto that is told who may connect, by the process that drives brokers."""
+"""A real Mosquitto whose clients the enforcement loop keeps in step."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -42,7 +42,7 @@ async def reconciling(stack: Stack, **changes: Any) -> AsyncIterator[None]:
 
 
 async def managed(stack: Stack, broker: DynamicMosquitto, **changes: Any) -> None:
-    """Makes the default broker the one that runs."""
+    """Makes the running broker the default one, and managed."""
     body = {
         "host": "127.0.0.1",
         "port": broker.port,
@@ -61,7 +61,7 @@ async def login(stack: Stack, uuid: str) -> tuple[str, str]:
 
 
 class Reachable(Protocol):
-    """A broker that one can connect to."""
+    """A broker that clients can connect to."""
 
     def client(self, username: str, password: str) -> aiomqtt.Client: ...
 
@@ -86,7 +86,7 @@ async def problem_of(stack: Stack) -> str:
 
 
 async def state_of(stack: Stack, broker_id: int = 0) -> dict[str, Any]:
-    """How the broker is, the default one unless another is meant, as people are told it."""
+    """The state of a broker, by default of the default one, as the API shows it."""
     path = f"/brokers/{broker_id or stack.default_broker_id}/enforcement"
     answer = await stack.admin("GET", path)
     assert answer.status_code == 200, answer.text
@@ -102,7 +102,7 @@ async def until_state(stack: Stack, name: str, value: Any) -> dict[str, Any]:
 
 
 async def until_measured(stack: Stack, count: int) -> dict[str, Any]:
-    """The state once so many revocations have taken effect: sessions end a moment earlier."""
+    """The state when `count` revocations have taken effect; sessions end a moment earlier."""
     async with asyncio.timeout(PATIENCE_S):
         while (state := await state_of(stack))["revocations"]["count"] != count:
             await asyncio.sleep(0.02)
@@ -124,7 +124,7 @@ def broker(tmp_path: Path, mosquitto_version: Version) -> Any:
 
 
 @KEPT
-async def test_a_device_is_let_in_when_it_has_been_told_and_kicked_when_it_is_disabled(
+async def test_a_device_is_admitted_after_registering_and_loses_its_session_when_disabled(
     stack: Stack, broker: DynamicMosquitto
 ) -> None:
     await managed(stack, broker)
@@ -145,7 +145,7 @@ async def test_a_device_is_let_in_when_it_has_been_told_and_kicked_when_it_is_di
                 await asyncio.wait_for(anext(client.messages), PATIENCE_S)
             assert loop.time() - begun < 5
             assert not await is_let_in(broker, one)
-            # The other is not disturbed.
+            # The other client is not affected.
             await other.publish("iot/device/two/x", "again", qos=1)
             message = await asyncio.wait_for(anext(other.messages), 5)
             assert message.payload == b"again"
@@ -163,14 +163,16 @@ async def test_a_device_is_let_in_when_it_has_been_told_and_kicked_when_it_is_di
         assert 0 < times["median_s"] <= times["slowest_s"] < 5
         state = await until_state(stack, "clients", 1)
         assert (state["problem"], state["looked_at"]) == (None, state["in_step_at"])
-        # Registered anew, it has another password.
+        # Registered again, the device has another password.
         anew = await login(stack, "one")
         assert anew[1] != one[1]
         await until_let_in(broker, anew, is_in=True)
         assert not await is_let_in(broker, one)
 
 
-async def test_either_side_may_start_again(stack: Stack, broker: DynamicMosquitto) -> None:
+async def test_the_broker_or_the_reconciler_may_restart(
+    stack: Stack, broker: DynamicMosquitto
+) -> None:
     await managed(stack, broker)
     one = await login(stack, "one")
     async with reconciling(stack):
@@ -183,7 +185,7 @@ async def test_either_side_may_start_again(stack: Stack, broker: DynamicMosquitt
         assert state["in_step_at"] < state["looked_at"]
         broker.start()
         await until_let_in(broker, two, is_in=True)
-    # While nobody drives it, the broker goes on as it was.
+    # While no process manages it, the broker keeps what it has.
     assert await is_let_in(broker, one)
     await stack.admin("PATCH", "/devices/one", json={"is_active": False})
     three = await login(stack, "three")
@@ -193,13 +195,13 @@ async def test_either_side_may_start_again(stack: Stack, broker: DynamicMosquitt
         assert await is_let_in(broker, two)
 
 
-async def test_an_empty_database_locks_nobody_out(stack: Stack, broker: DynamicMosquitto) -> None:
+async def test_an_empty_database_removes_no_clients(stack: Stack, broker: DynamicMosquitto) -> None:
     await managed(stack, broker)
     logins = [await login(stack, f"d{n}") for n in range(12)]
     async with reconciling(stack, drift_check_s=0.5):
         for one in logins:
             await until_let_in(broker, one, is_in=True)
-        # As if somebody had restored an empty backup.
+        # As if an empty backup had been restored.
         stack.database.execute("ALTER TABLE devices DISABLE TRIGGER USER")
         stack.database.execute("DELETE FROM devices")
         stack.database.execute("TRUNCATE device_counts, device_count_changes")
@@ -209,7 +211,7 @@ async def test_an_empty_database_locks_nobody_out(stack: Stack, broker: DynamicM
             assert await is_let_in(broker, one)
 
 
-async def test_a_fleet_that_is_moved_or_disabled_is_no_accident(
+async def test_moving_or_disabling_a_fleet_is_not_taken_for_lost_data(
     stack: Stack, broker: DynamicMosquitto
 ) -> None:
     await managed(stack, broker)
@@ -218,7 +220,7 @@ async def test_a_fleet_that_is_moved_or_disabled_is_no_accident(
     async with reconciling(stack):
         for one in logins.values():
             await until_let_in(broker, one, is_in=True)
-        # Half of them are told another broker; the rest are disabled with their fleet.
+        # Half of them are answered with another broker; the rest are disabled with their fleet.
         for uuid in list(logins)[:8]:
             await stack.admin("PUT", f"/devices/{uuid}", json={"mqtt_broker_id": other_id})
             await stack.connection(uuid)
@@ -231,7 +233,7 @@ async def test_a_fleet_that_is_moved_or_disabled_is_no_accident(
 
 
 @KEPT
-async def test_what_is_changed_by_hand_is_put_right(stack: Stack, broker: DynamicMosquitto) -> None:
+async def test_changes_by_hand_are_corrected(stack: Stack, broker: DynamicMosquitto) -> None:
     await managed(stack, broker)
     async with reconciling(stack, drift_check_s=0.5):
         one = await login(stack, "one")
@@ -242,7 +244,7 @@ async def test_what_is_changed_by_hand_is_put_right(stack: Stack, broker: Dynami
         await until_let_in(broker, one, is_in=True)
 
 
-async def test_a_login_that_is_wrong_is_said_to_be(stack: Stack, broker: DynamicMosquitto) -> None:
+async def test_a_wrong_login_is_the_brokers_problem(stack: Stack, broker: DynamicMosquitto) -> None:
     await managed(stack, broker, password="wrong")
     async with reconciling(stack):
         await until_said(stack, "does not accept the login")
@@ -254,7 +256,7 @@ async def test_a_login_that_is_wrong_is_said_to_be(stack: Stack, broker: Dynamic
                 await asyncio.sleep(0.02)
 
 
-async def test_two_processes_take_turns(stack: Stack, broker: DynamicMosquitto) -> None:
+async def test_one_of_two_processes_manages_brokers(stack: Stack, broker: DynamicMosquitto) -> None:
     await managed(stack, broker)
     async with reconciling(stack):
         one = await login(stack, "one")
@@ -266,7 +268,7 @@ async def test_two_processes_take_turns(stack: Stack, broker: DynamicMosquitto) 
     assert holders == [(1,)]
 
 
-async def test_a_broker_that_hangs_keeps_nobody_at_another_connected(
+async def test_a_frozen_broker_does_not_delay_revocations_at_another(
     stack: Stack, broker: DynamicMosquitto, tmp_path: Path
 ) -> None:
     folder = tmp_path / "other"
@@ -286,7 +288,7 @@ async def test_a_broker_that_hangs_keeps_nobody_at_another_connected(
             broker.freeze()
             loop = asyncio.get_running_loop()
             begun = loop.time()
-            # The one that hangs has something to do, too.
+            # There is something to do at the frozen broker too.
             await stack.admin("PATCH", "/devices/one", json={"is_active": False})
             await stack.admin("PATCH", "/devices/two", json={"is_active": False})
             await until_let_in(other, two, is_in=False)
@@ -295,13 +297,15 @@ async def test_a_broker_that_hangs_keeps_nobody_at_another_connected(
             await until_let_in(broker, one, is_in=False)
 
 
-async def test_it_goes_on_when_the_database_is_back(stack: Stack, broker: DynamicMosquitto) -> None:
+async def test_it_continues_when_the_database_is_back(
+    stack: Stack, broker: DynamicMosquitto
+) -> None:
     await managed(stack, broker)
     async with reconciling(stack):
         one = await login(stack, "one")
         await until_let_in(broker, one, is_in=True)
         with shut_out(stack, "mooring_registry"):
-            # Long enough for several looks that fail.
+            # Long enough for several checks to fail.
             async with asyncio.timeout(PATIENCE_S):
                 while (await stack.admin("GET", "/fleets/demo")).status_code != 503:
                     await asyncio.sleep(0.02)

@@ -1,4 +1,4 @@
-"""Driving brokers while something else fails, or the process that does it starts again."""
+"""The enforcement loop while other parts fail, and after a restart."""
 
 import asyncio
 from collections.abc import Callable
@@ -51,7 +51,7 @@ def said(lines: list[Any]) -> set[str]:
 
 
 async def disabled_at_emqx(stack: Stack, api: Api) -> None:
-    """The default broker is an EMQX, and one of its devices is disabled."""
+    """Makes the default broker an EMQX, and disables one of its devices."""
     at = {"management": "emqx", "management_url": api.url}
     body = {**at, "username": LOGIN[0], "password": LOGIN[1]}
     path = f"/brokers/{stack.default_broker_id}"
@@ -64,7 +64,7 @@ def term(stack: Stack) -> Any:
     return stack.database.execute("SELECT term FROM leases WHERE name = 'enforcement'")
 
 
-async def test_a_broker_service_that_hangs_holds_up_nothing(
+async def test_a_frozen_broker_service_delays_no_revocation(
     stack: Stack, broker: DynamicMosquitto
 ) -> None:
     await managed(stack, broker)
@@ -93,7 +93,7 @@ async def test_a_broker_service_that_hangs_holds_up_nothing(
             assert term(stack) == before
 
 
-async def test_trouble_with_the_database_is_not_the_brokers(
+async def test_an_error_of_the_database_is_no_problem_of_the_broker(
     stack: Stack, broker: DynamicMosquitto
 ) -> None:
     await managed(stack, broker)
@@ -103,7 +103,7 @@ async def test_trouble_with_the_database_is_not_the_brokers(
             await until_let_in(broker, one, is_in=True)
             await until_state(stack, "clients", 1)
             with psycopg.connect(stack.database.url("mooring")) as connection:
-                # Until somebody's patience with locks is over.
+                # The table stays locked until a statement has timed out.
                 connection.execute("LOCK TABLE device_counts IN ACCESS EXCLUSIVE MODE")
                 await until(lambda: "a broker cannot be managed now" in said(lines))
                 assert await problem_of(stack) == ""
@@ -113,7 +113,7 @@ async def test_trouble_with_the_database_is_not_the_brokers(
     assert "a broker is not in step" not in said(lines)
 
 
-async def test_what_was_done_before_something_failed_has_not_failed(
+async def test_a_revocation_before_a_failure_has_taken_effect(
     stack: Stack, broker: DynamicMosquitto, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await managed(stack, broker)
@@ -131,7 +131,9 @@ async def test_what_was_done_before_something_failed_has_not_failed(
     assert found == [(True, "")]
 
 
-async def test_a_second_look_is_taken_by_whoever_drives_then(stack: Stack, api: Api) -> None:
+async def test_the_second_check_is_made_by_the_process_that_holds_the_lease(
+    stack: Stack, api: Api
+) -> None:
     await disabled_at_emqx(stack, api)
 
     def older(seconds: float) -> None:
@@ -144,7 +146,7 @@ async def test_a_second_look_is_taken_by_whoever_drives_then(stack: Stack, api: 
 
     async with reconciling(stack):
         await until_measured(stack, 1)
-        # It was let in just before, and is connected only now.
+        # The device was admitted just before it was disabled, and appears in the list only now.
         api.clients = {"c": "device_one", "d": "device_two"}
     async with reconciling(stack):
         await rounds(stack, 3)
@@ -152,19 +154,19 @@ async def test_a_second_look_is_taken_by_whoever_drives_then(stack: Stack, api: 
         older(LOOK_AGAIN_S)
         before = done_at()
         await until(lambda: api.clients == {"d": "device_two"})
-        # There is no third one by the same process, and what people are told is the first.
+        # The same process makes no third check, and the API shows the time of the first one.
         api.clients["c"] = "device_one"
         await rounds(stack, 3)
         assert len(api.clients) == 2
         assert done_at() == before
-    # Whoever begins looks at what was done lately, and no further back.
+    # After a restart, only recent revocations are checked again.
     older(300)
     async with reconciling(stack):
         await rounds(stack, 5)
         assert len(api.clients) == 2
 
 
-async def test_a_second_look_that_fails_is_taken_again(stack: Stack, api: Api) -> None:
+async def test_a_second_check_that_fails_is_repeated(stack: Stack, api: Api) -> None:
     await disabled_at_emqx(stack, api)
     async with reconciling(stack):
         await until_measured(stack, 1)
@@ -176,5 +178,5 @@ async def test_a_second_look_that_fails_is_taken_again(stack: Stack, api: Api) -
     assert stack.database.execute("SELECT failure FROM revocations") == [("",)]
 
 
-def test_a_second_look_comes_after_the_last_answer_that_may_let_somebody_in() -> None:
+def test_the_second_check_comes_after_the_last_answer_that_may_admit_the_client() -> None:
     assert LOOK_AGAIN_S > STALE_S + ANSWER_S

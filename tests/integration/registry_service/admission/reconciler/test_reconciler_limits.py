@@ -1,4 +1,4 @@
-"""A Mosquitto that cannot be as it should: what is kept of it, and how often it is looked at."""
+"""A Mosquitto that cannot be in step: which clients are kept, and how often it is checked."""
 
 import asyncio
 from typing import Any
@@ -28,7 +28,7 @@ LIMIT = 5
 
 
 async def rounds(stack: Stack, count: int) -> None:
-    """Returns when whoever drives has renewed its lease so many times more."""
+    """Returns when the holder of the lease has renewed it `count` times."""
     seen: set[Any] = set()
     async with asyncio.timeout(PATIENCE_S):
         while len(seen) <= count:
@@ -37,20 +37,20 @@ async def rounds(stack: Stack, count: int) -> None:
 
 
 async def moved(stack: Stack, uuid: str, broker_id: int) -> tuple[str, str]:
-    """The login that the device was told with that."""
+    """Moves a device, and returns the login of its answer."""
     await stack.admin("PUT", f"/devices/{uuid}", json={"mqtt_broker_id": broker_id})
     answer = await stack.connection(uuid)
     assert answer.status_code == 200, answer.text
     return answer.json()["username"], answer.json()["password"]
 
 
-async def until_well(stack: Stack) -> None:
+async def until_no_problem(stack: Stack) -> None:
     async with asyncio.timeout(PATIENCE_S):
         while await problem_of(stack):
             await asyncio.sleep(0.02)
 
 
-async def test_of_too_many_devices_those_that_are_there_are_kept_in_step(
+async def test_with_too_many_devices_those_already_there_are_kept_in_step(
     stack: Stack, broker: DynamicMosquitto, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module in ("planning", "broker_reconciler"):
@@ -72,7 +72,7 @@ async def test_of_too_many_devices_those_that_are_there_are_kept_in_step(
             assert await is_let_in(broker, one)
         for one in early.values():
             assert not await is_let_in(broker, one)
-        # The last of all, which is not among the first so many.
+        # This device is the last one, so it is not among the first `LIMIT` devices.
         answer = await rotate(stack, "l4")
         assert answer.status_code == 200, answer.text
         anew = answer.json()["username"], answer.json()["password"]
@@ -80,38 +80,38 @@ async def test_of_too_many_devices_those_that_are_there_are_kept_in_step(
         assert not await is_let_in(broker, late["l4"])
         await stack.admin("PATCH", "/devices/l0", json={"is_active": False})
         await until_let_in(broker, late["l0"], is_in=False)
-        # One that is moved away is no accident.
+        # Moving one device away is not taken for lost data.
         await moved(stack, "l1", other_id)
         await until_let_in(broker, late["l1"], is_in=False)
         assert f"more than the {LIMIT}" in await problem_of(stack)
-        # As soon as there is room the others are made.
+        # As soon as there is room, the others are created.
         for uuid in ("e0", "e1", "e2"):
             await moved(stack, uuid, other_id)
         await until_let_in(broker, early["e4"], is_in=True)
-        await until_well(stack)
+        await until_no_problem(stack)
         for one in (late["l2"], late["l3"], anew):
             assert await is_let_in(broker, one)
 
 
-async def test_who_belongs_there_by_its_own_row_is_not_removed(
+async def test_a_client_whose_row_names_the_broker_is_not_removed(
     stack: Stack, broker: DynamicMosquitto
 ) -> None:
     await managed(stack, broker)
     logins = [await login(stack, f"d{n}") for n in range(12)]
-    # To have been disabled once is no reason either.
+    # A device that was disabled once, and is enabled again, is not removed either.
     for is_active in (False, True):
         await stack.admin("PATCH", "/devices/d0", json={"is_active": is_active})
     async with reconciling(stack, drift_check_s=0.5):
         for one in logins:
             await until_let_in(broker, one, is_in=True)
-        # As if devices were counted wrong, by which they are found.
+        # As if the counts, by which devices are found, were wrong.
         stack.database.execute("TRUNCATE device_counts, device_count_changes")
         await until_said(stack, "12 of 12 clients would be removed at once")
         for one in logins:
             assert await is_let_in(broker, one)
 
 
-async def test_what_stays_wrong_is_not_looked_at_all_the_time(
+async def test_a_lasting_problem_does_not_cause_constant_checks(
     stack: Stack, broker: DynamicMosquitto, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looks = 0
@@ -133,17 +133,17 @@ async def test_what_stays_wrong_is_not_looked_at_all_the_time(
         await rounds(stack, 5)
         assert looks == before
         assert "are not ours" in await problem_of(stack)
-        # What is to be done is done as soon as ever.
+        # New work is still done at once.
         two = await login(stack, "two")
         await until_let_in(broker, two, is_in=True)
         assert "are not ours" in await problem_of(stack)
         await stack.admin("PATCH", "/devices/two", json={"is_active": False})
         await until_let_in(broker, two, is_in=False)
         await stack.admin("PATCH", "/devices/one", json={"is_active": False})
-        await until_well(stack)
-    # Where it ends at the broker, it is found out when all is compared.
+        await until_no_problem(stack)
+    # If the problem ends at the broker, the next full comparison finds it out.
     await stack.admin("PATCH", "/devices/one", json={"is_active": True})
     async with reconciling(stack, drift_check_s=0.5):
         await until_said(stack, "are not ours")
         await by_hand(broker, ("deleteClient", {"username": "device_one"}))
-        await until_well(stack)
+        await until_no_problem(stack)

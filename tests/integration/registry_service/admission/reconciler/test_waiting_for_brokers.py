@@ -1,6 +1,6 @@
-"""Devices that wait for a broker are answered, whatever becomes of the registry and the gateway.
+"""Devices that wait for a broker are answered, whatever happens to the registry and the gateway.
 
-The registry is a fake on a real gRPC server, because each of these has to be staged.
+The registry is a fake on a real gRPC server, because tests must cause each fault.
 """
 
 import asyncio
@@ -31,20 +31,20 @@ from tests.integration.gateway.test_gateway_faults import (
     staged,
 )
 
-# Everything here takes a second or two; busy machines are given more.
+# Everything here takes a second or two; busy machines get more time.
 PATIENCE_S = 20.0
 OUTCOMES = ("held", "late", "hopeless", "full")
 
 
 @dataclass
 class FakeEnforcement(enforcement_pb2_grpc.EnforcementServiceServicer):
-    """Says of all clients that their broker does not hold them, until `is_held` is set."""
+    """Answers that brokers do not hold any client yet, until `is_held` is set."""
 
     is_held: asyncio.Event = field(default_factory=asyncio.Event)
-    # Calls wait for it.
+    # Calls wait until it is set.
     is_open: asyncio.Event = field(default_factory=asyncio.Event)
     makes_progress: bool = False
-    # What each call raises.
+    # The error that each call raises.
     failure: Exception | None = None
     # The usernames of each call.
     asked: list[list[str]] = field(default_factory=list)
@@ -73,8 +73,8 @@ class FakeEnforcement(enforcement_pb2_grpc.EnforcementServiceServicer):
         )
 
 
-class Telling(FakeRegistry):
-    """Sends devices to a broker that has to be told of them."""
+class FakeManagedRegistry(FakeRegistry):
+    """Sends devices to a managed broker."""
 
     def _connection(self, uuid: str) -> registration_pb2.Connection:
         found = super()._connection(uuid)
@@ -87,7 +87,7 @@ async def enforcement() -> AsyncIterator[FakeEnforcement]:
     found = FakeEnforcement()
     found.is_open.set()
     yield found
-    # Services wait for the calls under way when they stop.
+    # When services stop, they wait for the calls under way.
     found.is_open.set()
 
 
@@ -111,7 +111,7 @@ def begun(held: Held, uuid: str) -> Waiting:
 
 
 async def timed(waiting: Waiting) -> tuple[bool, float]:
-    """Whether it is held, and after how many seconds that was said."""
+    """Whether the client is held, and after how many seconds that was answered."""
     async with asyncio.timeout(PATIENCE_S):
         is_held = await waiting.future
     return is_held, asyncio.get_running_loop().time() - waiting.since
@@ -128,7 +128,7 @@ def waiting_now() -> float:
 
 
 def ended(*outcomes: str) -> float:
-    """How many waits have ended so, in this process."""
+    """How many waits have ended with these outcomes, in this process."""
     found = (
         REGISTRY.get_sample_value("mooring_awaited_total", {"outcome": outcome}) or 0.0
         for outcome in outcomes
@@ -136,7 +136,7 @@ def ended(*outcomes: str) -> float:
     return sum(found)
 
 
-async def test_one_more_than_may_wait_is_answered_at_once(
+async def test_beyond_the_limit_of_waiting_devices_answers_do_not_wait(
     tmp_path: Path, enforcement: FakeEnforcement
 ) -> None:
     async with asking(tmp_path, enforcement) as services:
@@ -145,13 +145,13 @@ async def test_one_more_than_may_wait_is_answered_at_once(
         first, *others = [begun(held, f"d{number}") for number in range(3)]
         full = ended("full")
         more = [begun(held, f"more{number}") for number in range(5)]
-        # In the same turn of the loop, so without any wait.
+        # They are answered in the same turn of the event loop, so without any wait.
         assert [one.future.result() for one in more] == [False] * 5
         assert ended("full") == full + 5
         assert not any(one.future.done() for one in (first, *others))
         first.abandon()
         await asyncio.wait([first.future])
-        # Its place is free again.
+        # The place of the first is free again.
         late = begun(held, "late")
         assert not late.future.done()
         enforcement.is_held.set()
@@ -160,7 +160,7 @@ async def test_one_more_than_may_wait_is_answered_at_once(
 
 
 @pytest.mark.parametrize("fault", ["unavailable", "broken", "hangs"])
-async def test_a_registry_that_does_not_say_delays_answers_by_the_bound_only(
+async def test_an_unavailable_registry_delays_answers_by_a_bounded_time(
     tmp_path: Path, enforcement: FakeEnforcement, fault: str
 ) -> None:
     async with asking(tmp_path, enforcement) as services:
@@ -176,10 +176,10 @@ async def test_a_registry_that_does_not_say_delays_answers_by_the_bound_only(
         late = ended("late")
         found = await asyncio.gather(*(timed(begun(held, f"d{number}")) for number in range(30)))
         assert not any(is_held for is_held, _ in found)
-        # By much less than the five seconds that they would wait for a broker that is busy.
+        # This is much less than the five seconds for which they would wait for a busy broker.
         assert all(0.4 <= took_s < 4 for _, took_s in found)
         assert ended("late") == late + 30
-        # The next one is not stuck behind them.
+        # The next one does not wait behind them.
         enforcement.failure = None
         enforcement.is_open.set()
         enforcement.is_held.set()
@@ -204,7 +204,7 @@ async def test_a_broker_that_makes_progress_is_waited_for_until_the_limit(
 
 
 async def register_waiting(stage: Stage, count: int) -> list[asyncio.Task[Any]]:
-    """Returns once so many devices wait for their broker."""
+    """Returns when `count` devices wait for their broker."""
     before = waiting_now()
     asked = [asyncio.create_task(stage.register(f"d{number}")) for number in range(count)]
     await until(lambda: waiting_now() == before + count)
@@ -220,30 +220,30 @@ async def test_a_gateway_that_stops_answers_all_that_wait(
     enforcement.makes_progress = True
     async with staged(
         tmp_path,
-        registry=Telling(),
+        registry=FakeManagedRegistry(),
         others=[enforcement],
         shutdown_grace_s=1,
     ) as stage:
         asked = await register_waiting(stage, 20)
         await stage.gateway.aclose()
-        # It answered them before it ended their connections.
+        # The gateway answered them before it closed their connections.
         answers = await asyncio.gather(*asked)
         enforcement.is_open.set()
     assert [answer.status_code for answer in answers] == [201] * 20
     assert [answer.json()["mqtt"]["ready"] for answer in answers] == [False] * 20
 
 
-async def test_a_device_that_hangs_up_leaves_no_waiter_behind(
+async def test_a_device_that_disconnects_leaves_no_waiter_behind(
     tmp_path: Path, enforcement: FakeEnforcement
 ) -> None:
     enforcement.makes_progress = True
-    async with staged(tmp_path, registry=Telling(), others=[enforcement]) as stage:
+    async with staged(tmp_path, registry=FakeManagedRegistry(), others=[enforcement]) as stage:
         before, answered = waiting_now(), ended(*OUTCOMES)
         staying, *leaving = await register_waiting(stage, 5)
         for one in leaving:
             one.cancel()
         await until(lambda: waiting_now() == before + 1)
-        # They were let go, and not told anything.
+        # Their waits have ended without an outcome.
         assert ended(*OUTCOMES) == answered
         await until(lambda: enforcement.asked[-1] == ["d0"])
         enforcement.is_held.set()
