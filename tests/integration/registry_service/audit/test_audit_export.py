@@ -1,4 +1,4 @@
-"""The audit log over HTTP: pages, and an export that is whole or says by its end that it is not."""
+"""The audit log over HTTP: pages, and an export whose last line says whether it is complete."""
 
 import asyncio
 import json
@@ -35,14 +35,14 @@ def read(answer: httpx2.Response) -> list[dict[str, Any]]:
     return [json.loads(line) for line in answer.text.splitlines()]
 
 
-async def test_an_export_is_all_of_it_and_says_so(stack: Stack) -> None:
+async def test_an_export_has_all_lines_and_says_so(stack: Stack) -> None:
     fill(stack)
     *lines, end = read(await stack.admin("GET", "/audit-log/export"))
     assert end == {"complete": True, "lines": LINES}
     assert [line["subject"] for line in lines] == [str(n) for n in range(LINES, 0, -1)]
     assert lines[0]["actor"] == 'é "q"'
     assert (lines[0]["refusal"], lines[1]["refusal"]) == ("NO", None)
-    # Numbers are what they are in the database, not what a float makes of them.
+    # Numbers are exactly those of the database, not rounded to a float.
     raw = (await stack.admin("GET", "/audit-log/export", params={"subject": "7"})).text
     assert '"x": 12345678901234567890.10' in raw
 
@@ -69,7 +69,7 @@ async def test_pages_over_http(stack: Stack) -> None:
     assert found == [str(n) for n in range(LINES, 0, -1)]
 
 
-async def test_an_export_goes_on_after_the_registry_was_away(
+async def test_an_export_continues_after_the_registry_was_unavailable(
     stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill(stack)
@@ -82,7 +82,7 @@ async def test_an_export_goes_on_after_the_registry_was_away(
 
 
 @pytest.mark.parametrize("error", [Unavailable("away"), Internal("broken")])
-async def test_an_export_that_breaks_off_does_not_look_whole(
+async def test_an_interrupted_export_does_not_look_complete(
     stack: Stack, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     fill(stack)
@@ -99,11 +99,11 @@ async def take(stack: Stack, taken: list[bytes], token: str = "") -> None:
     headers = {"Authorization": f"Bearer {token or stack.admin_token}"}
     async with stack.http.stream("GET", "/api/v1/audit-log/export", headers=headers) as answer:
         async for part in answer.aiter_raw():
-            taken.append(part)  # noqa: PERF401  (what came before the end is wanted too)
+            taken.append(part)  # noqa: PERF401  (parts before an error are needed too)
 
 
 class Failing:
-    """The registry's store, which answers the first page and then fails a few times."""
+    """Makes the registry's store answer the first page, and then fail `times` times."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, error: Exception, times: int) -> None:
         self.failed = 0
@@ -118,7 +118,7 @@ class Failing:
         monkeypatch.setattr(AuditStore, "lines_before", lines_before)
 
 
-async def test_a_client_that_leaves_ends_the_export(
+async def test_an_export_ends_when_its_client_disconnects(
     stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stack.database.execute("TRUNCATE audit_log")
@@ -155,7 +155,7 @@ async def test_a_client_that_leaves_ends_the_export(
         assert await anext(answer.aiter_raw())
     async with asyncio.timeout(20):
         await ended.wait()
-    # Nobody has read 80 MB ahead for a reader who was not there.
+    # The gateway has not read all 80 MB for a client that had disconnected.
     assert pages < 40
 
 
@@ -182,14 +182,12 @@ async def test_only_an_administrator_may_read_it(stack: Stack, path: str) -> Non
         ("subject=" + "s" * 256, "subject"),
     ],
 )
-async def test_a_filter_that_makes_no_sense_is_named(
-    stack: Stack, path: str, query: str, field: str
-) -> None:
+async def test_an_invalid_filter_is_named(stack: Stack, path: str, query: str, field: str) -> None:
     answer = await stack.admin("GET", f"{path}?{query}")
     assert (answer.status_code, answer.json()["field"]) == (422, field)
 
 
-async def test_an_export_outlasts_the_time_that_a_request_has(
+async def test_an_export_may_take_longer_than_other_requests(
     stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill(stack)
@@ -209,7 +207,7 @@ def _remembering(real: Any, seen: list[float]) -> Any:
     return again
 
 
-async def test_a_token_that_is_revoked_takes_no_more(
+async def test_an_export_ends_when_its_token_is_revoked(
     stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill(stack)
@@ -230,7 +228,7 @@ async def test_a_token_that_is_revoked_takes_no_more(
     taken: list[bytes] = []
     with pytest.raises(httpx2.RemoteProtocolError):
         await take(stack, taken, made.secret)
-    # It is not asked a second time whether it is good.
+    # After the refusal the gateway does not ask for another page.
     assert pages == 2
     assert b"".join(taken).count(b"\n") == 1_000
     assert b"complete" not in b"".join(taken)

@@ -1,4 +1,4 @@
-"""The audit log: every change and every refusal has its line, and a line stays as it is."""
+"""The audit log: every change and every refusal has a line, and lines are never changed."""
 
 import asyncio
 from collections.abc import Sequence
@@ -29,13 +29,13 @@ OPERATOR = Actor("otto", Access.OPERATOR, "id-of-otto")
 
 
 async def lines(stack: Stack, **filters: Any) -> list[audit_pb2.AuditLine]:
-    """All that match, the newest first."""
+    """All lines that match, the newest first."""
     request = audit_pb2.ListAuditLogRequest(**filters)
     return list((await stack.registry.audit("ListAuditLog", request)).lines)
 
 
 async def until(stack: Stack, count: int, **filters: Any) -> list[audit_pb2.AuditLine]:
-    """The lines that match, once there are so many attempts among them."""
+    """The lines that match, as soon as they stand for at least `count` attempts."""
     async with asyncio.timeout(PATIENCE_S):
         while True:
             found = await lines(stack, **filters)
@@ -44,7 +44,7 @@ async def until(stack: Stack, count: int, **filters: Any) -> list[audit_pb2.Audi
             await asyncio.sleep(0.05)
 
 
-def told(line: audit_pb2.AuditLine) -> tuple[str, str, str, str]:
+def summary(line: audit_pb2.AuditLine) -> tuple[str, str, str, str]:
     return line.actor, line.action, line.subject, line.refusal
 
 
@@ -61,7 +61,9 @@ async def update_device(stack: Stack, actor: Actor, names: Sequence[str], **fiel
     )
 
 
-async def test_a_change_says_who_what_before_and_after(stack: Stack) -> None:
+async def test_a_line_has_the_actor_the_action_and_the_values_before_and_after(
+    stack: Stack,
+) -> None:
     await stack.register("one")
     await update_device(
         stack,
@@ -71,9 +73,9 @@ async def test_a_change_says_who_what_before_and_after(stack: Stack) -> None:
         device_name="Test Device",
     )
     (line,) = await lines(stack, subject="one")
-    assert told(line) == ("otto", "device.update", "one", "")
+    assert summary(line) == ("otto", "device.update", "one", "")
     assert (line.actor_id, line.count) == ("id-of-otto", 1)
-    # What was named and stayed as it was is no change.
+    # A field that was named, but did not change, is not in the line.
     assert line.before == '{"mqtt_broker_id": null}'
     assert line.after == f'{{"mqtt_broker_id": {stack.default_broker_id}}}'
 
@@ -82,7 +84,7 @@ async def test_a_change_says_who_what_before_and_after(stack: Stack) -> None:
 
     await stack.admin("DELETE", "/devices/one")
     deleted = (await lines(stack, subject="one"))[0]
-    assert told(deleted) == ("tests", "device.delete", "one", "")
+    assert summary(deleted) == ("tests", "device.delete", "one", "")
     assert '"device_name": "Test Device"' in deleted.before
     assert not deleted.HasField("after")
     for secret in ("hash", "salt"):
@@ -97,15 +99,15 @@ async def test_a_change_through_http_carries_the_request_id_of_the_answer(stack:
     assert (line.before, line.after) == ('{"name": "demo"}', '{"name": "Another"}')
 
 
-async def test_what_is_refused_by_the_database_leaves_no_line(stack: Stack) -> None:
+async def test_a_change_that_the_database_refuses_has_no_line(stack: Stack) -> None:
     await stack.register("one")
     with pytest.raises(MooringError):
         await update_device(stack, OPERATOR, ["mqtt_broker_id"], mqtt_broker_id=4711)
     assert [line for line in await lines(stack, subject="one") if not line.refusal] == []
 
 
-async def test_before_is_true_where_two_change_at_once(stack: Stack) -> None:
-    """Each line begins where another ends: together they are one history."""
+async def test_values_before_are_right_for_concurrent_changes(stack: Stack) -> None:
+    """Each line begins with the values with which another line ends."""
     names = [f"n{number}" for number in range(12)]
     await asyncio.gather(
         *(
@@ -129,7 +131,7 @@ async def test_before_is_true_where_two_change_at_once(stack: Stack) -> None:
     assert seen == len(names)
 
 
-async def test_restricting_a_fleet_is_told(stack: Stack) -> None:
+async def test_restricting_a_fleet_has_a_line(stack: Stack) -> None:
     change = {"allowed_broker_ids": [stack.default_broker_id]}
     await stack.admin("PATCH", "/fleets/demo", json=change)
     (line,) = await lines(stack, action="fleet.update")
@@ -137,7 +139,7 @@ async def test_restricting_a_fleet_is_told(stack: Stack) -> None:
     assert line.after == f'{{"allowed_broker_ids": [{stack.default_broker_id}]}}'
 
 
-async def test_who_may_not_is_noted_by_both_services(stack: Stack) -> None:
+async def test_refused_callers_have_lines_of_both_services(stack: Stack) -> None:
     with pytest.raises(Forbidden):
         await update_device(stack, VIEWER, ["region"])
     with pytest.raises(Forbidden):
@@ -147,7 +149,7 @@ async def test_who_may_not_is_noted_by_both_services(stack: Stack) -> None:
             brokers_pb2.DeleteBrokerRequest(id=7),
             actor=VIEWER,
         )
-    with pytest.raises(Forbidden):  # to read may be forbidden too
+    with pytest.raises(Forbidden):  # reading can be forbidden too
         await stack.registry.ask(
             audit_pb2_grpc.AuditServiceStub,
             "ListAuditLog",
@@ -155,7 +157,7 @@ async def test_who_may_not_is_noted_by_both_services(stack: Stack) -> None:
             actor=OPERATOR,
         )
     found = await until(stack, 3, refused_only=True)
-    assert {told(line) for line in found} == {
+    assert {summary(line) for line in found} == {
         ("vera", "device.update", "one", "FORBIDDEN"),
         ("vera", "broker.delete", "7", "FORBIDDEN"),
         ("otto", "audit.list_log", "", "FORBIDDEN"),
@@ -163,7 +165,7 @@ async def test_who_may_not_is_noted_by_both_services(stack: Stack) -> None:
     assert {line.actor_id for line in found} == {"id-of-vera", "id-of-otto"}
 
 
-async def test_a_change_that_is_refused_is_noted_and_a_look_at_nothing_is_not(
+async def test_a_refused_change_has_a_line_and_a_read_of_nothing_has_none(
     stack: Stack,
 ) -> None:
     get = devices_pb2.GetDeviceRequest(uuid="nobody")
@@ -175,13 +177,13 @@ async def test_a_change_that_is_refused_is_noted_and_a_look_at_nothing_is_not(
         await stack.registry.devices("DeleteDevice", devices_pb2.DeleteDeviceRequest(uuid="nobody"))
     await stack.admin("PATCH", "/fleets/demo", json={"name": ""})
     found = await until(stack, 2, refused_only=True)
-    assert {told(line) for line in found} == {
+    assert {summary(line) for line in found} == {
         ("tests", "device.delete", "nobody", "DEVICE_NOT_FOUND"),
         ("tests", "fleet.update", "demo", "INVALID_INPUT"),
     }
 
 
-async def test_a_flood_of_refusals_is_a_few_lines_and_none_is_forgotten(stack: Stack) -> None:
+async def test_many_refusals_share_few_lines_that_count_all_of_them(stack: Stack) -> None:
     async with registry_service.__main__.running(stack.registry_config()) as port:
         peer = stack.peer_at(f"127.0.0.1:{port}")
 
@@ -197,7 +199,7 @@ async def test_a_flood_of_refusals_is_a_few_lines_and_none_is_forgotten(stack: S
         for first in range(0, 500, 50):
             await asyncio.gather(*map(attempt, range(first, first + 50)))
         await peer.close()
-    # It has stopped, and has written what it held.
+    # The registry has stopped, and has written the refusals that it held back.
     found = await lines(stack, actor="vera")
     assert sum(line.count for line in found) == 500
     assert 20 <= len(found) <= 22
@@ -224,7 +226,7 @@ async def test_everything_is_written_when_the_service_stops(stack: Stack) -> Non
     assert '"last_at"' in together.details
 
 
-async def test_strangers_share_lines_and_leave_no_secret(stack: Stack) -> None:
+async def test_unknown_tokens_share_lines_that_contain_no_secret(stack: Stack) -> None:
     secret = "mat_" + "x" * 43
     for number in range(5):
         answer = await stack.http.get(
@@ -232,24 +234,24 @@ async def test_strangers_share_lines_and_leave_no_secret(stack: Stack) -> None:
         )
         assert answer.status_code == 401
     (line,) = await until(stack, 1, action="token.authenticate")
-    assert told(line) == ("", "token.authenticate", "", "TOKEN_UNKNOWN")
+    assert summary(line) == ("", "token.authenticate", "", "TOKEN_UNKNOWN")
     assert '"most": {"127.0.0.1": ' in line.details
     assert secret[:12] not in str(line)
-    # The others are held, and in the next line.
+    # The other attempts are held back for the next line.
     assert len(await lines(stack, action="token.authenticate")) == 1
 
 
-async def test_a_process_that_is_none_of_ours_is_noted(stack: Stack) -> None:
+async def test_an_untrusted_process_has_a_line(stack: Stack) -> None:
     posing = Peer(f"127.0.0.1:{stack.registry_port}", Credentials(lambda: "x" * 32))
     with pytest.raises(MooringError):
         await posing.tokens("CreateToken", tokens_pb2.CreateTokenRequest(name="me"))
     await posing.close()
     (line,) = await until(stack, 1, action="service.authenticate")
-    assert told(line) == ("", "service.authenticate", "", "UNTRUSTED_SERVICE")
+    assert summary(line) == ("", "service.authenticate", "", "UNTRUSTED_SERVICE")
     assert '"most": {"127.0.0.1": 1}' in line.details
 
 
-async def test_what_a_caller_writes_cannot_break_a_line(stack: Stack) -> None:
+async def test_values_of_callers_cannot_break_a_line(stack: Stack) -> None:
     odd = Actor("a\0b\x1b" + "é" * 400, Access.VIEWER, "7")
     secret = "mat_" + "y" * 43
     for uuid in (secret, "a\0b", "z" * 10_000):
@@ -265,8 +267,8 @@ async def test_what_a_caller_writes_cannot_break_a_line(stack: Stack) -> None:
     assert {line.actor for line in found} == {("a?b?" + "é" * 400)[:255]}
 
 
-async def test_the_log_being_away_delays_and_fails_nothing(stack: Stack) -> None:
-    """Refusals are answered as ever; what could not be written is written later, all of it."""
+async def test_an_unavailable_log_does_not_affect_answers(stack: Stack) -> None:
+    """Refusals are answered as usual; lines that cannot be written are written later."""
     stack.database.execute("ALTER TABLE audit_log RENAME TO audit_log_away")
     with capture_logs() as said:
         for _ in range(50):
@@ -277,10 +279,10 @@ async def test_the_log_being_away_delays_and_fails_nothing(stack: Stack) -> None
                 await asyncio.sleep(0.05)
     stack.database.execute("ALTER TABLE audit_log_away RENAME TO audit_log")
     (line,) = await until(stack, 50, actor="vera")
-    assert (*told(line), line.count) == ("vera", "device.update", "one", "FORBIDDEN", 50)
+    assert (*summary(line), line.count) == ("vera", "device.update", "one", "FORBIDDEN", 50)
 
 
-async def test_a_line_that_the_database_never_takes_holds_up_no_other(stack: Stack) -> None:
+async def test_a_line_that_the_database_refuses_does_not_delay_others(stack: Stack) -> None:
     stack.database.execute("ALTER TABLE audit_log ADD CHECK (actor <> 'vera')")
     with capture_logs() as said:
         for actor in (VIEWER, Actor("walt", Access.VIEWER, "id-of-walt")):
@@ -311,7 +313,7 @@ async def test_a_line_that_the_database_never_takes_holds_up_no_other(stack: Sta
 @pytest.mark.parametrize(
     "role", ["mooring_registry", "mooring_broker", "mooring_operator", "mooring_sealer"]
 )
-def test_no_role_of_a_service_changes_what_is_written(
+def test_no_role_of_a_service_can_change_lines(
     database: Database, role: str, statement: str
 ) -> None:
     with pytest.raises(psycopg.errors.InsufficientPrivilege):
@@ -325,7 +327,7 @@ async def test_pages_and_filters(stack: Stack) -> None:
         " SELECT 'a' || n %% 3, 'i' || n %% 3, (ARRAY['broker.update', 'broker.delete',"
         " 'brokerage.update', 'fleet.update'])[1 + n %% 4], 's' || n %% 5,"
         " CASE n %% 7 WHEN 0 THEN 'FORBIDDEN' ELSE '' END, '',"
-        # Ten lines share a moment.
+        # Ten lines have the same time.
         " '2026-01-01T00:00:00Z'::timestamptz + n / 10 * interval '1 second'"
         " FROM generate_series(0, 199) n"
     )
@@ -388,9 +390,7 @@ async def test_pages_and_filters(stack: Stack) -> None:
         ({"until": Timestamp(nanos=-1)}, "until"),
     ],
 )
-async def test_what_cannot_be_asked_is_named(
-    stack: Stack, fields: dict[str, Any], field: str
-) -> None:
+async def test_an_invalid_filter_is_named(stack: Stack, fields: dict[str, Any], field: str) -> None:
     with pytest.raises(InvalidInput) as refused:
         await lines(stack, **fields)
     assert refused.value.field == field

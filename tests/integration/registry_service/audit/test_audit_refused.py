@@ -1,4 +1,4 @@
-"""What the gateway refuses by itself has its line in the audit log as well."""
+"""Requests that the gateway itself refuses have lines in the audit log too."""
 
 import asyncio
 from typing import Any
@@ -15,7 +15,7 @@ from gateway.administration import refused
 from gateway.administration.caller import Caller
 from tests.integration.chassis.test_guarded_server import POLICIES
 from tests.integration.chassis.test_policies import routes_served
-from tests.integration.registry_service.audit.test_audit_log import lines, told, until
+from tests.integration.registry_service.audit.test_audit_log import lines, summary, until
 from tests.stack import PATIENCE_S, Stack
 
 JSON = "application/json"
@@ -33,31 +33,31 @@ def lost() -> float:
     return REGISTRY.get_sample_value("mooring_gateway_refusals_lost_total") or 0.0
 
 
-async def test_a_change_that_reaches_no_service_is_noted(stack: Stack) -> None:
+async def test_a_change_that_reaches_no_service_has_a_line(stack: Stack) -> None:
     answer = await stack.admin("PATCH", "/brokers/7", json={"port": 70000})
     assert (answer.status_code, answer.json()["field"]) == (422, "port")
     [line] = await until(stack, 1, refused_only=True)
-    assert told(line) == ("tests", "broker.update", "7", "INVALID_INPUT")
+    assert summary(line) == ("tests", "broker.update", "7", "INVALID_INPUT")
     assert line.actor_id
     assert line.request_id == answer.headers["x-request-id"]
 
 
-async def test_whatever_the_reason_and_once(stack: Stack) -> None:
+async def test_every_reason_of_a_refusal_has_one_line(stack: Stack) -> None:
     attempts: list[tuple[str, str, dict[str, Any]]] = [
         ("POST", "/brokers", {"json": {"name": "b", "colour": "red"}}),
         ("PUT", "/devices/one", {"content": "{}", "type": "text/plain"}),
         ("PATCH", "/fleets/demo", {"content": b"x" * 2_000_000, "type": JSON}),
         ("POST", "/tokens", {"content": "{", "type": JSON}),
-        # This one the service refuses, and notes.
+        # The service refuses this one, and writes its line.
         ("DELETE", "/devices/nobody", {}),
-        # And these change nothing.
+        # These would change nothing, so they have no line.
         ("GET", "/brokers?limit=0", {}),
         ("POST", "/resolution/explain", {"json": {"mqtt_broker_id": "x"}}),
     ]
     statuses = [await send(stack, *attempt[:2], **attempt[2]) for attempt in attempts]
     assert statuses == [422, 415, 413, 400, 404, 422, 422]
     found = await until(stack, 5, refused_only=True)
-    assert sorted(told(line)[1:] for line in found) == [
+    assert sorted(summary(line)[1:] for line in found) == [
         ("broker.create", "", "INVALID_INPUT"),
         ("device.delete", "nobody", "DEVICE_NOT_FOUND"),
         ("device.update", "one", "UNSUPPORTED_MEDIA_TYPE"),
@@ -67,7 +67,7 @@ async def test_whatever_the_reason_and_once(stack: Stack) -> None:
     assert {line.count for line in found} == {1}
 
 
-async def test_a_viewer_too_and_nobody_not(stack: Stack) -> None:
+async def test_a_viewers_attempt_has_a_line_and_an_invalid_token_has_none(stack: Stack) -> None:
     request = tokens_pb2.CreateTokenRequest(name="vera", role=tokens_pb2.ROLE_VIEWER)
     secret = (await stack.registry.tokens("CreateToken", request)).secret
     for token, status in ((secret[:-2], 401), (secret, 422)):
@@ -78,18 +78,18 @@ async def test_a_viewer_too_and_nobody_not(stack: Stack) -> None:
         )
         assert answer.status_code == status
     [line] = await until(stack, 1, action="broker.update")
-    assert told(line) == ("vera", "broker.update", "7", "INVALID_INPUT")
+    assert summary(line) == ("vera", "broker.update", "7", "INVALID_INPUT")
 
 
-async def test_no_answer_waits_for_it_and_what_is_beyond_is_counted(
+async def test_answers_do_not_wait_for_lines_and_lost_lines_are_counted(
     stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    goes_on = asyncio.Event()
+    may_continue = asyncio.Event()
     real = Caller.ask_registry
 
     async def held(caller: Any, method: Any, question: Any) -> Any:
         if isinstance(question, audit_pb2.NoteRefusalRequest):
-            await goes_on.wait()
+            await may_continue.wait()
         return await real(caller, method, question)
 
     monkeypatch.setattr(Caller, "ask_registry", held)
@@ -100,12 +100,12 @@ async def test_no_answer_waits_for_it_and_what_is_beyond_is_counted(
                 answer = await stack.admin("PATCH", "/brokers/7", json={"port": 70000})
                 assert answer.status_code == 422
     finally:
-        goes_on.set()
+        may_continue.set()
     assert lost() - before == 3
     assert await until(stack, 1, refused_only=True)
 
 
-async def test_a_registry_that_is_away_changes_no_answer(
+async def test_an_unavailable_registry_does_not_change_answers(
     stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(refused, "TELL_S", 0.0)
@@ -117,7 +117,7 @@ async def test_a_registry_that_is_away_changes_no_answer(
             await asyncio.sleep(0.02)
 
 
-async def test_a_gateway_that_stops_has_told_all(stack: Stack) -> None:
+async def test_a_gateway_that_stops_has_sent_all_refusals(stack: Stack) -> None:
     async with gateway.__main__.running(stack.gateway_config()) as url:
         for number in range(5):
             answer = await stack.http.patch(
@@ -133,7 +133,7 @@ async def test_a_gateway_that_stops_has_told_all(stack: Stack) -> None:
     ("action", "reason", "field"),
     [("", "NO", "action"), ("broker.update\n", "NO", "action"), ("a.b", "no", "reason")],
 )
-async def test_what_is_told_looks_like_the_log(
+async def test_a_refusal_from_the_gateway_must_be_well_formed(
     stack: Stack, action: str, reason: str, field: str
 ) -> None:
     with pytest.raises(InvalidInput) as found:
@@ -151,7 +151,7 @@ async def test_subjects_hide_secrets(stack: Stack) -> None:
     assert secret not in str(await lines(stack))
 
 
-def test_every_route_that_changes_something_says_what() -> None:
+def test_every_route_that_changes_something_names_its_action() -> None:
     known = set(map(action_of, POLICIES))
     for handler in routes_served():
         changes = (

@@ -1,4 +1,4 @@
-"""The chain of seals against whoever owns the database: whatever is done to it shows."""
+"""The chain of seals detects every change, even by the owner of the database."""
 
 import asyncio
 import json
@@ -33,7 +33,7 @@ FORGE = (
 
 
 def write(database: Database, count: int = 1, actor: str = "eve") -> list[int]:
-    """Lines, in a transaction as the registry's are; their ids."""
+    """Writes lines in one transaction, as the registry does; returns their ids."""
     found = database.execute(
         "INSERT INTO audit_log (actor, actor_id, action, subject, before, after, request_id)"
         " SELECT %s, 'id', 'broker.update', n::text, '{\"port\": 1883.10}', '{\"port\": 1}', 'r'"
@@ -45,7 +45,7 @@ def write(database: Database, count: int = 1, actor: str = "eve") -> list[int]:
 
 
 class Chain:
-    """One sealer on a database, and whoever checks it."""
+    """A database with the audit log, its sealers, and the check of its seals."""
 
     def __init__(self, database: Database) -> None:
         self.database = database
@@ -74,7 +74,7 @@ async def chain(database: Database) -> AsyncIterator[Chain]:
 
 @pytest.fixture
 async def sealed(chain: Chain) -> Chain:
-    """Three seals over nine lines; nothing more is believed behind them."""
+    """Three seals over nine lines; later lines with an earlier time are not accepted."""
     sealer = chain.sealer()
     for _ in range(3):
         write(chain.database, 3)
@@ -84,7 +84,7 @@ async def sealed(chain: Chain) -> Chain:
     return chain
 
 
-async def test_what_was_written_is_sealed_and_sound(chain: Chain) -> None:
+async def test_written_lines_are_sealed_and_verified(chain: Chain) -> None:
     sealer = chain.sealer()
     assert (await chain.check()).head is None
     assert await sealer.seal() == 0
@@ -140,19 +140,19 @@ async def test_what_was_written_is_sealed_and_sound(chain: Chain) -> None:
         ("UPDATE audit_seals SET id = 7 WHERE id = 3", (Fault.SEAL_CHANGED, 7)),
     ],
 )
-async def test_what_the_owner_changes_shows(
+async def test_changes_by_the_owner_are_found(
     sealed: Chain, statement: str, finding: tuple[Fault, int]
 ) -> None:
     sealed.database.execute(statement)
     assert finding in {(each.fault, each.seal_id) for each in await sealed.findings()}
-    # The sealer that goes on covers nothing up.
+    # Sealing more lines does not hide the change.
     write(sealed.database)
     await sealed.sealer(name="b").seal()
     assert finding in {(each.fault, each.seal_id) for each in await sealed.findings()}
 
 
-async def test_a_seal_that_is_not_ours_is_not_built_upon(sealed: Chain) -> None:
-    """It might send the sealer to seal what was put in between, and be put right afterwards."""
+async def test_no_seal_follows_one_that_was_changed(sealed: Chain) -> None:
+    """Otherwise a changed seal could make the sealer seal an inserted line, and be restored."""
     sealed.database.execute("DELETE FROM audit_log WHERE id = 5")
     sealed.database.execute(FORGE, 5, "now")
     sealed.database.execute("UPDATE audit_seals SET closed_id = 0, closed_at = '2020-01-01'")
@@ -161,7 +161,7 @@ async def test_a_seal_that_is_not_ours_is_not_built_upon(sealed: Chain) -> None:
     assert sealed.database.execute("SELECT max(id) FROM audit_seals") == [(3,)]
 
 
-async def test_a_row_that_was_swapped_with_another_shows(sealed: Chain) -> None:
+async def test_swapped_rows_are_found(sealed: Chain) -> None:
     sealed.database.execute("ALTER TABLE audit_log ALTER id DROP IDENTITY")
     for old, new in ((4, -1), (5, 4), (-1, 5)):
         sealed.database.execute("UPDATE audit_log SET id = %s WHERE id = %s", new, old)
@@ -169,8 +169,8 @@ async def test_a_row_that_was_swapped_with_another_shows(sealed: Chain) -> None:
     assert (finding.fault, finding.seal_id) == (Fault.LINES_CHANGED, 2)
 
 
-async def test_a_line_put_in_between_shows_and_is_not_sealed(chain: Chain) -> None:
-    """Ids that were given to transactions which failed are where one could be put."""
+async def test_an_inserted_line_is_found_and_not_sealed(chain: Chain) -> None:
+    """Ids of failed transactions are free, so a line could be inserted with one of them."""
     sealer = chain.sealer()
     write(chain.database, 2)
     chain.database.execute("SELECT nextval('audit_log_id_seq')")
@@ -186,13 +186,13 @@ async def test_a_line_put_in_between_shows_and_is_not_sealed(chain: Chain) -> No
 
 
 @pytest.mark.parametrize("at", ["2026-01-01", "-infinity", "0044-03-15 BC"])
-async def test_a_new_line_about_the_past_shows_and_is_not_sealed(sealed: Chain, at: str) -> None:
+async def test_a_new_line_with_an_old_time_is_found_and_not_sealed(sealed: Chain, at: str) -> None:
     sealed.database.execute(FORGE, 100, at)
     assert await sealed.sealer(name="b").seal() == 0
     assert await sealed.findings() == [Finding(Fault.LINES_INSERTED, lines=[100])]
 
 
-async def test_a_tail_that_was_cut_off_shows_to_who_knows_the_head(sealed: Chain) -> None:
+async def test_a_removed_end_is_found_with_the_known_head(sealed: Chain) -> None:
     head = (await sealed.check()).head
     assert head is not None
     expected = (head.id, head.mac)
@@ -201,14 +201,14 @@ async def test_a_tail_that_was_cut_off_shows_to_who_knows_the_head(sealed: Chain
     sealed.database.execute("DELETE FROM audit_seals WHERE id > 2")
     assert await sealed.findings() == []
     assert await sealed.findings(expected=expected) == [Finding(Fault.HEAD_REMOVED, 3)]
-    # Sealing something else in its place does not help.
+    # Sealing other lines in their place does not hide it.
     write(sealed.database, 3, actor="bob")
     await sealed.sealer(name="b").seal()
     assert await sealed.findings() == []
     assert await sealed.findings(expected=expected) == [Finding(Fault.HEAD_REMOVED, 3)]
 
 
-async def test_lines_of_seals_said_to_be_archived_may_be_gone(sealed: Chain) -> None:
+async def test_lines_of_archived_seals_may_be_missing(sealed: Chain) -> None:
     sealed.database.execute(
         "DELETE FROM audit_log l USING audit_seals s WHERE s.id <= 2 AND l.id <@ s.ids"
     )
@@ -219,7 +219,7 @@ async def test_lines_of_seals_said_to_be_archived_may_be_gone(sealed: Chain) -> 
     assert await sealed.faults(archived=2) == {Fault.LINES_REMOVED}
 
 
-async def test_what_commits_late_goes_into_a_later_seal(chain: Chain) -> None:
+async def test_lines_that_are_committed_late_are_in_a_later_seal(chain: Chain) -> None:
     sealer = chain.sealer(lookback_s=60)
     insert = (
         "INSERT INTO audit_log (actor, actor_id, action, subject, request_id)"
@@ -248,8 +248,8 @@ async def test_what_commits_late_goes_into_a_later_seal(chain: Chain) -> None:
     assert await chain.findings() == [Finding(Fault.LINES_CHANGED, 3, [late])]
 
 
-async def test_what_commits_while_nobody_seals_is_sealed_afterwards(chain: Chain) -> None:
-    """A sealer that was away for longer than it looks back misses nothing."""
+async def test_lines_committed_while_no_sealer_runs_are_sealed_afterwards(chain: Chain) -> None:
+    """A sealer misses nothing, even after a break that is longer than its lookback."""
     url = chain.database.url("mooring")
     with psycopg.connect(url) as slow:
         slow.execute(
@@ -287,13 +287,13 @@ async def test_only_one_of_many_seals(chain: Chain, monkeypatch: pytest.MonkeyPa
     assert (report.findings, report.lines, report.waiting) == ([], 80, 0)
 
 
-async def test_another_takes_over_from_one_that_is_gone_which_then_finds_out(chain: Chain) -> None:
+async def test_another_sealer_takes_over_and_the_first_one_notices(chain: Chain) -> None:
     first, second = chain.sealer(name="first"), chain.sealer(name="second")
     write(chain.database)
     assert await first.seal() == 1
     write(chain.database)
     assert await second.seal() == 0
-    # As if it had not been heard of for too long.
+    # As if its lease had not been renewed in time.
     chain.database.execute("UPDATE leases SET expires_at = clock_timestamp() - interval '1 s'")
     assert await second.seal() == 1
     write(chain.database)
@@ -306,8 +306,8 @@ async def test_another_takes_over_from_one_that_is_gone_which_then_finds_out(cha
     assert chain.database.execute("SELECT holder, term FROM leases") == [("first", 3)]
 
 
-async def test_one_that_froze_in_a_turn_cannot_fork_the_chain(chain: Chain) -> None:
-    """Its lease runs out while its transaction is open; the next one waits for that to end."""
+async def test_a_sealer_that_froze_in_a_transaction_cannot_fork_the_chain(chain: Chain) -> None:
+    """Its lease expires while its transaction is open; the next sealer waits for the end of it."""
     first, second = SealStore(chain.engine, lease_s=0), chain.sealer(name="second")
     write(chain.database, 2)
     term = await first.lease.take("first")
@@ -330,11 +330,11 @@ def kill_while_it_seals(environment: dict[str, str]) -> None:
         sealer.kill()
 
 
-async def test_a_sealer_that_is_killed_leaves_a_whole_chain(
+async def test_a_killed_sealer_leaves_an_unbroken_chain(
     database: Database, chain: Chain, tmp_path: Path
 ) -> None:
     write(database, 20_000)
-    environment = told(database, tmp_path)
+    environment = environment_of(database, tmp_path)
     for _ in range(3):
         kill_while_it_seals(environment)
         database.execute("UPDATE leases SET expires_at = clock_timestamp()")
@@ -362,7 +362,9 @@ def ring_file(folder: Path, *key_ids: int) -> Path:
     return file
 
 
-def told(database: Database, folder: Path, role: str = "mooring_sealer") -> dict[str, str]:
+def environment_of(
+    database: Database, folder: Path, role: str = "mooring_sealer"
+) -> dict[str, str]:
     return {
         **os.environ,
         "DATABASE_URL": database.url(role),
@@ -370,7 +372,7 @@ def told(database: Database, folder: Path, role: str = "mooring_sealer") -> dict
     }
 
 
-async def test_keys_are_rotated_and_a_lost_one_is_missed(
+async def test_keys_are_rotated_and_a_missing_one_is_named(
     sealed: Chain, database: Database, tmp_path: Path
 ) -> None:
     other = KeyRing(2, {**RING.keys, 2: bytes(32)})
@@ -386,10 +388,10 @@ async def test_keys_are_rotated_and_a_lost_one_is_missed(
     ]
     with pytest.raises(SystemExit, match="key 2"):
         async with running(config(database, tmp_path)):
-            pytest.fail("it went on with another key")
+            pytest.fail("the sealer continued with another key")
 
 
-async def test_nobody_sealing_shows(chain: Chain) -> None:
+async def test_lines_that_are_not_sealed_in_time_are_found(chain: Chain) -> None:
     write(chain.database)
     assert await chain.findings() == []
     assert await chain.faults(patience_s=0) == {Fault.NOT_SEALED}
@@ -407,9 +409,9 @@ def verify_command(environment: dict[str, str], *options: str) -> tuple[int, lis
     return ended.returncode, (ended.stdout + ended.stderr).splitlines()
 
 
-async def test_the_command(sealed: Chain, tmp_path: Path) -> None:
-    # An operator may verify: what it takes is the key, not the right to write.
-    environment = told(sealed.database, tmp_path, "mooring_operator")
+async def test_the_command_that_verifies(sealed: Chain, tmp_path: Path) -> None:
+    # The operator's role is enough: verifying needs the key, and no right to write.
+    environment = environment_of(sealed.database, tmp_path, "mooring_operator")
     status, said = verify_command(environment)
     assert (status, said[0]) == (0, "3 seals, 9 lines, 0 not sealed yet")
     head = said[1].removeprefix("head ")
