@@ -39,7 +39,7 @@ def started(database: Database, **settings: str) -> "subprocess.Popen[str]":
 
 @contextmanager
 def running(database: Database, **settings: str) -> Iterator[str]:
-    """Yields the address of its metrics."""
+    """Yields the URL of the worker's metrics."""
     port = free_port()
     worker = started(database, METRICS_PORT=str(port), **settings)
     try:
@@ -53,7 +53,7 @@ def running(database: Database, **settings: str) -> Iterator[str]:
 
 
 def succeeded(url: str) -> set[str]:
-    """The loops that have done their work."""
+    """The loops that have succeeded."""
     try:
         lines = httpx2.get(url, timeout=PATIENCE_S).text.splitlines()
     except httpx2.HTTPError:
@@ -66,7 +66,7 @@ def succeeded(url: str) -> set[str]:
     }
 
 
-def test_it_runs_the_loops_that_are_named_without_the_secrets_of_others(database: Database) -> None:
+def test_it_runs_the_named_loops_without_secrets_of_other_loops(database: Database) -> None:
     with running(database, WORKER_LOOPS=" , ".join(LOOPS)) as url:
         until(lambda: succeeded(url) == set(LOOPS), PATIENCE_S)
         ready = httpx2.get(url.replace("/metrics", "/readyz"), timeout=PATIENCE_S)
@@ -79,13 +79,13 @@ def test_a_loop_that_cannot_work_is_named_by_the_probe(database: Database) -> No
     with running(database, WORKER_LOOPS="readers,jobs") as url:
         found: list[httpx2.Response] = []
 
-        def is_told() -> bool:
+        def has_settled() -> bool:
             with suppress(httpx2.HTTPError):
                 found.append(httpx2.get(url.replace("/metrics", "/readyz"), timeout=PATIENCE_S))
             checks = found[-1].json()["checks"] if found else {}
             return "starting" not in checks.values() and checks.get("jobs") == "serving"
 
-        until(is_told, PATIENCE_S)
+        until(has_settled, PATIENCE_S)
         assert found[-1].status_code == 503
         assert found[-1].json()["checks"] == {"readers": "ProgrammingError", "jobs": "serving"}
         alive = httpx2.get(url.replace("/metrics", "/healthz"), timeout=PATIENCE_S)
@@ -104,13 +104,13 @@ def test_a_loop_that_cannot_work_is_named_by_the_probe(database: Database) -> No
 def test_a_wrong_setting_is_named(database: Database, settings: dict[str, str], said: str) -> None:
     worker = started(database, **settings)
     try:
-        told, _ = worker.communicate(timeout=PATIENCE_S)
+        output, _ = worker.communicate(timeout=PATIENCE_S)
     finally:
         worker.kill()
         worker.wait()
     assert worker.returncode != 0
-    assert said in told
-    assert "Traceback" not in told
+    assert said in output
+    assert "Traceback" not in output
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Files in which a million rows are wrong: each is named, nothing is kept, nobody else waits."""
+"""Files with a million invalid rows: each row is named, nothing is stored, others are served."""
 
 import asyncio
 import json
@@ -10,7 +10,7 @@ from tests.stack import Stack
 
 ROWS = 1_000_000
 LISTED = 50_000
-# Peak memory of this process, which is client, gateway and services at once.
+# Peak memory of this process, which runs client, gateway and services.
 MAX_GROWTH_KIB = 600 * 1024
 
 
@@ -18,8 +18,8 @@ def peak_kib() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
-async def answers_others(stack: Stack, ended: asyncio.Event) -> float:
-    """The longest that somebody who asks for something small has waited meanwhile."""
+async def longest_wait_of_others(stack: Stack, ended: asyncio.Event) -> float:
+    """The longest time that a small request of another client has taken, in seconds."""
     loop, longest = asyncio.get_running_loop(), 0.0
     while not ended.is_set():
         begun = loop.time()
@@ -33,7 +33,7 @@ async def test_each_of_a_million_bad_rows_is_refused_by_its_line(stack: Stack) -
     bad = ("?,demo\n", "press,\n", "a b,demo\n", ",,,,\n")
     content = "uuid,fleet_id\n" + "".join(bad) * (ROWS // len(bad))
     before, seen, ended = peak_kib(), 0, asyncio.Event()
-    others = asyncio.create_task(answers_others(stack, ended))
+    others = asyncio.create_task(longest_wait_of_others(stack, ended))
     request = stack.http.stream(
         "POST",
         "/api/v1/devices/import",
@@ -46,9 +46,9 @@ async def test_each_of_a_million_bad_rows_is_refused_by_its_line(stack: Stack) -
         async for line in answer.aiter_lines():
             seen += 1
             if seen <= len(bad):
-                told = json.loads(line)
-                assert (told["line"], told["outcome"]) == (seen + 1, "refused")
-                assert told["reason"] == "INVALID_INPUT", told
+                found = json.loads(line)
+                assert (found["line"], found["outcome"]) == (seen + 1, "refused")
+                assert found["reason"] == "INVALID_INPUT", found
     ended.set()
     assert seen == ROWS + 1
     end = json.loads(line)
@@ -58,12 +58,12 @@ async def test_each_of_a_million_bad_rows_is_refused_by_its_line(stack: Stack) -
     assert peak_kib() - before < MAX_GROWTH_KIB
 
 
-async def test_a_jobs_list_of_nothing_but_bad_rows_moves_nobody(stack: Stack) -> None:
+async def test_a_job_with_only_invalid_rows_moves_no_device(stack: Stack) -> None:
     job = {"kind": "assign", "mqtt_broker_id": stack.default_broker_id}
     made = (await stack.admin("POST", "/jobs", json=job)).json()
     content = "uuid,mqtt_broker_id\n" + "?,x\n" * LISTED
     before, ended = peak_kib(), asyncio.Event()
-    others = asyncio.create_task(answers_others(stack, ended))
+    others = asyncio.create_task(longest_wait_of_others(stack, ended))
     sent = await stack.http.put(
         f"/api/v1/jobs/{made['id']}/rows",
         content=content.encode(),

@@ -1,4 +1,4 @@
-"""Everybody who uses a broker is moved to another, while devices register."""
+"""All that uses a broker is moved to another one, while devices register."""
 
 import asyncio
 from typing import Any
@@ -20,7 +20,7 @@ async def moved(stack: Stack, source: int, target: int, **also: Any) -> httpx2.R
 
 
 def pin_many(stack: Stack, source: int, count: int) -> None:
-    """Devices pinned to `source`, made like the one that is there."""
+    """Makes devices that are pinned to `source`, like the registered one."""
     stack.database.execute(
         "INSERT INTO devices (uuid, device_name, device_type, fleet_id, mqtt_broker_id,"
         " mqtt_username, mqtt_password_hash, credential_salt, credential_key_id, api_key_hash,"
@@ -32,7 +32,7 @@ def pin_many(stack: Stack, source: int, count: int) -> None:
     )
 
 
-async def test_a_move_takes_everybody_and_then_the_broker_can_go(
+async def test_a_move_takes_all_users_and_then_the_broker_can_be_deleted(
     stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(store, "CHUNK", 100)
@@ -60,12 +60,13 @@ async def test_a_move_takes_everybody_and_then_the_broker_can_go(
     assert few == [1, 1, 1, 0]
     assert counts["devices"] >= 450
     assert counts["expected_devices"] == 250
-    # Whatever a registration had begun with the old broker has ended; the next move takes it.
+    # Registrations that had begun with the old broker have ended; the next move takes their
+    # devices.
     rest = await moved(stack, old, new)
-    nobody = dict.fromkeys(counts, 0)
-    assert rest.json()["left"] == nobody
+    nothing = dict.fromkeys(counts, 0)
+    assert rest.json()["left"] == nothing
     assert stack.database.execute(PINNED, new) == [(480,)]
-    assert (await moved(stack, old, new)).json() == {"moved": nobody, "left": nobody}
+    assert (await moved(stack, old, new)).json() == {"moved": nothing, "left": nothing}
     assert (await stack.admin("DELETE", f"/brokers/{old}")).status_code == 204
     assert (await stack.connection("new-1")).json()["brokerConfig"]["port"] == 2222
     assert (await stack.register("expected-7")).json()["mqtt"]["brokerConfig"]["port"] == 2222
@@ -77,7 +78,7 @@ async def test_a_move_takes_everybody_and_then_the_broker_can_go(
     )
     assert {actor for actor, _ in lines} == {"tests"}
     assert all(after["to_broker_id"] == new for _, after in lines)
-    # Those who registered after the keys had moved were the new broker's from the beginning.
+    # Devices that registered after the keys had moved used the new broker from the beginning.
     noted = sum(after.get("devices", 0) for _, after in lines)
     assert noted == counts["devices"] + rest.json()["moved"]["devices"]
     keys = stack.database.execute(
@@ -89,7 +90,7 @@ async def test_a_move_takes_everybody_and_then_the_broker_can_go(
     assert [after["fleets"] for _, after in lines if "fleets" in after] == [["ruled"]]
 
 
-async def test_a_move_that_has_no_time_left_says_who_is_left(
+async def test_a_move_without_enough_time_says_what_is_left(
     stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(store, "CHUNK", 10)
@@ -104,7 +105,7 @@ async def test_a_move_that_has_no_time_left_says_who_is_left(
     assert left == [(10, 15), (10, 5), (5, 0)]
 
 
-async def test_only_to_an_active_other_broker(stack: Stack) -> None:
+async def test_a_move_needs_another_active_broker(stack: Stack) -> None:
     old, idle = await stack.create_broker("old"), await stack.create_broker("idle", is_active=False)
     for source, target, expected in (
         (old, old, (422, "INVALID_INPUT", "to_broker_id")),
@@ -118,11 +119,11 @@ async def test_only_to_an_active_other_broker(stack: Stack) -> None:
         assert (refused.status_code, problem["reason"], problem.get("field")) == expected
 
 
-async def test_a_restricted_fleet_is_not_stranded(stack: Stack) -> None:
+async def test_a_restricted_fleet_keeps_a_broker_that_it_may_use(stack: Stack) -> None:
     old, new = await stack.create_broker("old"), await stack.create_broker("new")
     fleet = {"id": "limited", "name": "l", "mqtt_broker_id": old, "allowed_broker_ids": [old]}
     assert (await stack.admin("POST", "/fleets", json=fleet)).status_code == 201
-    # One that is only on its way there is not stranded either.
+    # This fleet only has a rollout to the broker; it is protected too.
     fleet = {"id": "going", "name": "g", "allowed_broker_ids": [old]}
     assert (await stack.admin("POST", "/fleets", json=fleet)).status_code == 201
     rollout = {"broker_id": old, "percent": 10}

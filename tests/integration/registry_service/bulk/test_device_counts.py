@@ -1,4 +1,4 @@
-"""Counts of devices, which no request has to make: exact after whatever changed the devices."""
+"""Stored counts of devices, which requests only read: exact after every kind of change."""
 
 import asyncio
 import contextlib
@@ -80,7 +80,7 @@ WRITERS = 3
 
 @pytest.fixture
 def connections(database: Database) -> Iterator[list[Connection]]:
-    """One that looks, and the writers, each in a transaction of its own."""
+    """One connection that reads, and those of the writers, each with its own transaction."""
     with contextlib.ExitStack() as exits:
         found = [exits.enter_context(psycopg.connect(database.url("mooring"))) for _ in range(4)]
         found[0].autocommit = True
@@ -89,7 +89,7 @@ def connections(database: Database) -> Iterator[list[Connection]]:
 
 
 def recounted(connection: Connection) -> tuple[Counter[Any], Counter[Any]]:
-    """What there is, and what is counted, both as of one moment; by kind, none of zero."""
+    """The devices and the stored counts of one snapshot, by kind, without zeros."""
     devices: Counter[Any] = Counter()
     counts: Counter[Any] = Counter()
     with connection.transaction():
@@ -112,7 +112,7 @@ def recounted(connection: Connection) -> tuple[Counter[Any], Counter[Any]]:
 
 @contextlib.asynccontextmanager
 async def stores(database: Database, count: int) -> AsyncIterator[list[DeviceCountStore]]:
-    """As many, each with connections of its own."""
+    """`count` stores, each with connections of its own."""
     engines = [engine_of(database.url("mooring_registry")) for _ in range(count)]
     yield [DeviceCountStore(engine) for engine in engines]
     for engine in engines:
@@ -150,7 +150,7 @@ def test_counts_are_exact_at_any_moment(connections: list[Connection], database:
     check()
 
 
-def test_what_changes_no_kind_is_no_change(connections: list[Connection]) -> None:
+def test_updates_that_change_no_kind_are_not_counted(connections: list[Connection]) -> None:
     looking = connections[0]
     looking.execute(STEPS[0].format(mine="w", n=0).encode())
     before = looking.execute("SELECT count(*) FROM device_count_changes").fetchone()
@@ -184,14 +184,14 @@ async def test_replicas_fold_each_change_once(
     assert sum(folded) == waiting > 30
     assert looking.execute("SELECT FROM device_count_changes").fetchall() == []
     assert recounted(looking) == (devices, counts) == (devices, devices)
-    # No kind is kept of which there is none.
+    # A kind without devices is deleted.
     looking.execute("DELETE FROM devices")
     async with stores(database, 1) as [store]:
         await fold(store)
     assert looking.execute("SELECT FROM device_counts").fetchall() == []
 
 
-async def test_counts_are_folded_as_long_as_the_process_runs(
+async def test_counts_are_folded_while_the_process_runs(
     connections: list[Connection], database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("registry_service.bulk.device_counts.folding.INTERVAL_S", 0.01)
@@ -207,7 +207,9 @@ async def test_counts_are_folded_as_long_as_the_process_runs(
                     await asyncio.sleep(0.01)
 
 
-def test_devices_that_are_there_already_are_counted_once(postgres: Postgres, template: str) -> None:
+def test_existing_devices_are_counted_once_by_the_migration(
+    postgres: Postgres, template: str
+) -> None:
     name = f"test_{secrets.token_hex(6)}"
     database = Database(postgres, name, template)
     with psycopg.connect(postgres.superuser_url(), autocommit=True) as server:

@@ -1,4 +1,4 @@
-"""What is done to a job is one thing, by `ActOnJob` and by the methods that it replaces."""
+"""Acting on a job by `ActOnJob` or by one of the methods that it replaces is the same."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from tests.integration.registry_service.audit.test_audit_log import OPERATOR, VI
 from tests.stack import Stack
 
 RESTRICTED = Actor("rita", Access.OPERATOR, "id-of-rita", frozenset({"demo"}))
-# In an order in which each follows the one before.
+# In this order, each action is allowed after the one before.
 ACTIONS = ("start", "pause", "resume", "cancel", "undo")
 STATES = ("running", "paused", "running", "cancelled", "running")
 WAYS = ("ActOnJob", "a method of its own")
@@ -61,7 +61,7 @@ async def test_each_action_has_its_effect_and_its_line(stack: Stack, way: str) -
 
 
 @pytest.mark.parametrize("way", WAYS)
-async def test_who_may_not_act_is_refused_by_action(stack: Stack, way: str) -> None:
+async def test_refusals_name_the_action(stack: Stack, way: str) -> None:
     job_id = await draft(stack)
     for actor in (VIEWER, RESTRICTED):
         for action in ACTIONS:
@@ -88,10 +88,10 @@ async def test_who_may_not_act_is_refused_by_action(stack: Stack, way: str) -> N
 
 
 @pytest.mark.parametrize("number", [0, 99])
-async def test_an_action_that_is_none_is_refused(stack: Stack, number: int) -> None:
+async def test_an_unknown_action_is_refused(stack: Stack, number: int) -> None:
     job_id = await draft(stack)
     request = pb.ActOnJobRequest(id=job_id)
-    # An enumeration of proto3 is open: newer callers may send what is not known yet.
+    # Enumerations of proto3 are open: newer callers may send values that are not known yet.
     request.MergeFromString(b"\x10" + bytes([number]))
     with pytest.raises(InvalidInput) as refused:
         await ask(stack, "ActOnJob", request, OPERATOR)

@@ -1,4 +1,4 @@
-"""Jobs and somebody who changes the same devices between their chunks, whatever they do."""
+"""Jobs, while something else changes the same devices between two chunks."""
 
 import asyncio
 from collections import Counter
@@ -33,17 +33,17 @@ SELECT 'device-' || n, 'Test', 'pi', 'demo', pin, n, '', '', 1, '', id
 FROM unnest(%s::integer[]) WITH ORDINALITY AS given (pin, n), provisioning_keys
 """
 PINS = st.sampled_from([None, 1, 2])
-# Between two chunks: a device, by its number, is pinned otherwise, or deleted.
-MEDDLING = st.dictionaries(
+# What happens before a chunk: the device with this number is pinned differently, or deleted.
+CHANGES = st.dictionaries(
     st.integers(0, 6), st.tuples(st.integers(1, 12), PINS | st.just("deleted")), max_size=5
 )
 
 
 @dataclass(frozen=True)
 class World:
-    """A database with a few devices, and the one process that runs its jobs."""
+    """A database with a few devices, and the process that runs its jobs."""
 
-    # One connection: there is much to look at.
+    # The connection stays open, because the test reads much.
     database: psycopg.Connection
     jobs: JobStore
     work: WorkStore
@@ -52,13 +52,13 @@ class World:
     def pins(self) -> dict[str, int | None]:
         return dict(self.database.execute("SELECT uuid, mqtt_broker_id FROM devices").fetchall())
 
-    def meddle(self, number: int, pin: int | str | None) -> None:
+    def change(self, number: int, pin: int | str | None) -> None:
         uuid = f"device-{number}"
         if pin == "deleted":
             self.database.execute("DELETE FROM devices WHERE uuid = %s", [uuid])
         else:
-            change = "UPDATE devices SET mqtt_broker_id = %s WHERE uuid = %s"
-            self.database.execute(change, [pin, uuid])
+            update = "UPDATE devices SET mqtt_broker_id = %s WHERE uuid = %s"
+            self.database.execute(update, [pin, uuid])
 
     def previous(self, job_id: int) -> dict[str, int | None]:
         rows = "SELECT device_uuid, previous_broker_id FROM job_rows WHERE job_id = %s"
@@ -70,14 +70,14 @@ class World:
         action: Action,
         target: int | None,
         size: int,
-        meddling: dict[int, tuple[int, int | str | None]],
+        changes: dict[int, tuple[int, int | str | None]],
     ) -> None:
-        """Runs a job to its end, and looks at what each chunk has changed."""
+        """Runs a job to its end, and checks what each chunk has changed."""
         await self.jobs.take(job_id, action)
         chunk = 0
         while (await self.jobs.job(job_id)).state == "running":
-            if chunk in meddling:
-                self.meddle(*meddling[chunk])
+            if chunk in changes:
+                self.change(*changes[chunk])
             before = self.pins()
             assert await self.work.work(self.term, job_id, size) is not None
             after, previous = self.pins(), self.previous(job_id)
@@ -91,7 +91,7 @@ class World:
             chunk += 1
 
 
-def test_no_chunk_touches_what_is_not_the_jobs(database: Database) -> None:
+def test_chunks_change_only_devices_of_the_job(database: Database) -> None:
     database.execute(SEED)
     with asyncio.Runner() as loop, psycopg.connect(database.url("mooring")) as connection:
         connection.autocommit = True
@@ -103,13 +103,13 @@ def test_no_chunk_touches_what_is_not_the_jobs(database: Database) -> None:
 
         @settings(max_examples=15, deadline=None, database=None, derandomize=True)
         @given(
-            st.lists(PINS, max_size=12), PINS, st.integers(1, 5), MEDDLING, MEDDLING, st.booleans()
+            st.lists(PINS, max_size=12), PINS, st.integers(1, 5), CHANGES, CHANGES, st.booleans()
         )
         def check(
             pins: list[int | None],
             target: int | None,
             size: int,
-            meddling: dict[int, tuple[int, int | str | None]],
+            changes: dict[int, tuple[int, int | str | None]],
             later: dict[int, tuple[int, int | str | None]],
             is_list: bool,
         ) -> None:
@@ -125,11 +125,11 @@ def test_no_chunk_touches_what_is_not_the_jobs(database: Database) -> None:
                         for number, uuid in enumerate(reversed(before), 1)
                     ]
                     await world.jobs.add_rows(job.id, 0, rows, is_last=True)
-                await world.check_run(job.id, Action.START, target, size, meddling)
-                if not meddling:
+                await world.check_run(job.id, Action.START, target, size, changes)
+                if not changes:
                     assert set(world.pins().values()) <= {target}
                 await world.check_run(job.id, Action.UNDO, target, size, later)
-                if not meddling and not later:
+                if not changes and not later:
                     assert world.pins() == before
                 counted = "SELECT outcome FROM job_rows WHERE job_id = %s"
                 outcomes = Counter(row[0] for row in connection.execute(counted, [job.id]))
@@ -142,7 +142,7 @@ def test_no_chunk_touches_what_is_not_the_jobs(database: Database) -> None:
         loop.run(engine.dispose())
 
 
-async def test_who_has_lost_the_lease_does_nothing_more(database: Database) -> None:
+async def test_a_process_that_has_lost_the_lease_changes_nothing(database: Database) -> None:
     database.execute(SEED)
     database.execute(FILL, [None])
     engine = engine_of(database.url("mooring_registry"), pool_size=2)

@@ -1,4 +1,4 @@
-"""Many devices get another pin: as a filter or a list says, and back again."""
+"""Jobs that pin many devices by a filter or a list, and undo it."""
 
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -27,7 +27,7 @@ MAKE_DEVICES = (
 
 @dataclass
 class Jobs:
-    """A stack with jobs in it, and the process that runs them."""
+    """A stack, and the process that runs its jobs."""
 
     stack: Stack
     runner: Runner
@@ -54,7 +54,7 @@ class Jobs:
         return response.json()
 
     async def run(self, job_id: int, action: str = "start") -> dict[str, Any]:
-        """The job, when it has come to its end."""
+        """Starts the job, or does `action`, and runs it to its end; returns the job."""
         await self.ask("POST", f"/jobs/{job_id}/{action}")
         while await self.runner.run():
             pass
@@ -62,7 +62,7 @@ class Jobs:
         return found
 
     async def outcomes(self, job_id: int) -> list[str]:
-        """Of each row, in order."""
+        """The outcome of each row, in order."""
         rows = await self.ask("GET", f"/jobs/{job_id}/rows")
         return [row["outcome"] for row in rows["items"]]
 
@@ -85,7 +85,7 @@ async def jobs(stack: Stack) -> AsyncIterator[Jobs]:
     await engine.dispose()
 
 
-async def test_all_that_match_are_moved_and_put_back(jobs: Jobs) -> None:
+async def test_all_devices_that_match_are_moved_and_moved_back(jobs: Jobs) -> None:
     old, new = [await jobs.stack.create_broker(name) for name in ("old", "new")]
     await jobs.stack.create_fleet("closed")
     await jobs.stack.create_fleet("other")
@@ -123,7 +123,7 @@ async def test_all_that_match_are_moved_and_put_back(jobs: Jobs) -> None:
     assert page["items"][0] | {"to_broker_id": new, "outcome": "moved"} == page["items"][0]
     assert page["next_cursor"]
 
-    # Whom somebody else has moved meanwhile is left alone.
+    # Devices that were changed in the meantime are not moved back.
     jobs.stack.database.execute("UPDATE devices SET mqtt_broker_id = NULL WHERE uuid = 'pinned-1'")
     jobs.stack.database.execute("DELETE FROM devices WHERE uuid = 'pinned-2'")
     undone = await jobs.run(job_id, "undo")
@@ -139,7 +139,7 @@ async def test_all_that_match_are_moved_and_put_back(jobs: Jobs) -> None:
     assert done_to_it == [(action, "tests") for action in actions]
 
 
-async def test_a_list_says_of_each_line_what_becomes_of_it(jobs: Jobs) -> None:
+async def test_each_line_of_a_list_has_an_outcome(jobs: Jobs) -> None:
     new, dead = [
         await jobs.stack.create_broker(name, is_active=name == "new") for name in ("new", "dead")
     ]
@@ -166,7 +166,7 @@ async def test_a_list_says_of_each_line_what_becomes_of_it(jobs: Jobs) -> None:
         '{"uuid": "free-3", "mqtt_broker_id": 2147483647}': "BROKER_UNKNOWN",
     }
     ndjson = "application/x-ndjson"
-    # The second list takes the place of the first.
+    # The second list replaces the first.
     await jobs.upload(job_id, '{"uuid": "free-5"}', ndjson)
     uploaded = await jobs.upload(job_id, "\n".join(expected), ndjson)
     assert uploaded["is_uploaded"]
@@ -190,7 +190,7 @@ async def test_a_list_says_of_each_line_what_becomes_of_it(jobs: Jobs) -> None:
     assert jobs.pins() == before
 
 
-async def test_a_job_is_for_what_there_is_and_says_what_does_not_follow(jobs: Jobs) -> None:
+async def test_a_job_takes_the_devices_at_its_start_and_refuses_wrong_actions(jobs: Jobs) -> None:
     new = await jobs.stack.create_broker("new")
     jobs.devices("free-", 3)
     job_id = await jobs.create(new, {"mqtt_broker_id": None, "told_broker_id": None})
@@ -198,7 +198,7 @@ async def test_a_job_is_for_what_there_is_and_says_what_does_not_follow(jobs: Jo
     assert late["reason"] == "JOB_HAS_FILTER"
     await jobs.ask("POST", f"/jobs/{job_id}/pause", 409)
     await jobs.ask("POST", f"/jobs/{job_id}/start")
-    # Registered after the start: not the job's.
+    # This device registers after the start, so the job does not move it.
     jobs.devices("late-", 1)
     paused = await jobs.ask("POST", f"/jobs/{job_id}/pause")
     assert (paused["state"], await jobs.runner.run()) == ("paused", False)
