@@ -1,4 +1,4 @@
-"""Under synchronous replication nothing is acknowledged that the next leader may lack."""
+"""With synchronous replication, nothing is acknowledged that the next leader may lack."""
 
 import asyncio
 from pathlib import Path
@@ -11,8 +11,8 @@ from tests.stack import PATIENCE_S, Stack
 from tests.standby import standing_by
 
 
-def demand_standby(running: Stack, name: str) -> None:
-    """Commits wait for the standby `name`, which does not exist; for none where it is empty."""
+def require_standby(running: Stack, name: str) -> None:
+    """Makes commits wait for the standby `name`, which does not exist; for none if it is empty."""
     server = running.database.server
     with psycopg.connect(server.superuser_url(), autocommit=True) as connection:
         connection.execute(f"ALTER SYSTEM SET synchronous_standby_names = '{name}'".encode())
@@ -24,17 +24,17 @@ def demand_standby(running: Stack, name: str) -> None:
 @pytest.mark.usefixtures("stack")
 async def test_a_commit_that_no_standby_confirms_is_not_acknowledged(stack: Stack) -> None:  # noqa: F811
     assert (await stack.register("before")).status_code == 201
-    demand_standby(stack, "absent")
-    # The wait is cancelled by the statement timeout: the row is committed, on the leader alone.
+    require_standby(stack, "absent")
+    # The statement timeout cancels the wait: the row is committed, but only on the leader.
     assert (await stack.register("one")).status_code == 503
     rows = "SELECT count(*) FROM devices WHERE uuid = 'one'"
     assert stack.database.execute(rows) == [(1,)]
-    # Repeated, it is read from that row.
+    # When the device tries again, the answer would come from that row.
     assert (await stack.register("one")).status_code == 503
-    # What is only asked for is answered.
+    # Requests that only read are answered.
     assert (await stack.connection("before")).status_code == 200
-    demand_standby(stack, "")
-    # Commits wait until the checkpointer has read it too, which no session can see.
+    require_standby(stack, "")
+    # Commits wait until the checkpointer has read the setting too, which no session can see.
     async with asyncio.timeout(PATIENCE_S):
         while (await stack.register("one")).status_code != 200:
             await asyncio.sleep(0.05)
@@ -47,7 +47,7 @@ async def test_a_standby_that_is_stopped_and_starts_again(stack: Stack, tmp_path
         assert (await stack.register("one")).status_code == 201
         assert (await stack.register("one")).status_code == 200
         standby.stop()
-        # Acknowledged from a row that the standby has; but nobody can tell.
+        # The standby has this row, but the registry cannot know that.
         assert (await stack.register("one")).status_code == 503
         assert (await stack.register("two")).status_code == 503
         assert (await stack.http.post(path, headers=headers)).status_code == 503

@@ -1,4 +1,4 @@
-"""A batch: its neighbours, its limits, its races; over gRPC, with several registries."""
+"""Batches: items do not affect each other; limits; races of several registries; over gRPC."""
 
 import asyncio
 from typing import Any
@@ -33,7 +33,7 @@ def reasons(outcomes: list[pb.RegistrationOutcome]) -> list[str]:
 
 
 def counted(stack: Stack) -> tuple[int, int]:
-    """Devices there are, and devices the keys have counted."""
+    """The number of devices, and the number that the keys have counted."""
     query = (
         "SELECT (SELECT count(*) FROM devices),"
         " (SELECT sum(devices_provisioned) FROM provisioning_keys)"
@@ -42,14 +42,14 @@ def counted(stack: Stack) -> tuple[int, int]:
     return int(devices), int(counted)
 
 
-async def test_poisonous_items_fail_alone_and_by_name(stack: Stack) -> None:
+async def test_invalid_items_fail_alone_and_are_named(stack: Stack) -> None:
     key = stack.provisioning_key
     await register(stack.registry, registration("taken", key))
     outcomes = await register(
         stack.registry,
         registration("first", key),
         registration("no-key", "mpk_wrong"),
-        registration("taken", key, device_api_key="somebody-else"),
+        registration("taken", key, device_api_key="another-api-key"),
         registration("too-long", key, device_name="x" * 256),
         registration("nul", key, device_name="a\0b"),
         registration("bad/uuid", key),
@@ -79,7 +79,7 @@ async def test_poisonous_items_fail_alone_and_by_name(stack: Stack) -> None:
     assert counted(stack) == (3, 3)
 
 
-async def test_what_only_the_database_refuses_fails_alone(stack: Stack) -> None:
+async def test_an_item_that_only_the_database_refuses_fails_alone(stack: Stack) -> None:
     stack.database.execute("ALTER TABLE devices ADD CHECK (device_name <> 'poison')")
     items = [registration(f"d{n}", stack.provisioning_key) for n in range(16)]
     items[11].device_name = "poison"
@@ -90,12 +90,12 @@ async def test_what_only_the_database_refuses_fails_alone(stack: Stack) -> None:
     assert counted(stack) == (15, 15)
 
 
-async def test_too_many_at_once_are_refused(stack: Stack) -> None:
+async def test_a_batch_that_is_too_large_is_refused(stack: Stack) -> None:
     with pytest.raises(InvalidInput):
         await register(stack.registry, *(registration(f"d{n}", "k") for n in range(1_001)))
 
 
-async def test_a_certificate_travels_once(stack: Stack) -> None:
+async def test_a_broker_is_sent_once_for_all_items(stack: Stack) -> None:
     request = pb.RegisterDevicesRequest(
         registrations=[registration(f"d{n}", stack.provisioning_key) for n in range(50)]
     )
@@ -134,10 +134,10 @@ async def test_one_uuid_many_times_at_once_is_one_identity(stack: Stack) -> None
     assert counted(stack) == (1, 1)
 
 
-async def test_the_last_place_goes_to_one_of_two_and_is_not_lost_in_the_race(
+async def test_a_lost_race_does_not_lose_a_place_of_the_key(
     stack: Stack,
 ) -> None:
-    """A place that a lost race gives back goes to the next in the batch."""
+    """The place that a lost race gives back is used for the next item of the batch."""
     key = await stack.create_key(max_devices=2)
     registries = [stack.registry, await stack.another_registry()]
     items = [registration("one", key), registration("two", key)]
@@ -146,7 +146,7 @@ async def test_the_last_place_goes_to_one_of_two_and_is_not_lost_in_the_race(
     assert counted(stack) == (2, 2)
 
 
-async def test_keys_do_not_wait_for_one_another_in_a_circle(stack: Stack) -> None:
+async def test_batches_with_several_keys_do_not_deadlock(stack: Stack) -> None:
     keys = [await stack.create_key() for _ in range(4)]
     registries = [stack.registry, await stack.another_registry()]
     outcomes = await asyncio.gather(

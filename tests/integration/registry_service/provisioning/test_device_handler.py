@@ -1,4 +1,4 @@
-"""The devices' own way through the HTTP server, byte by byte: none of it is a framework's."""
+"""Devices' own path through the HTTP server, byte by byte: no framework is involved."""
 
 import asyncio
 import contextlib
@@ -25,20 +25,20 @@ from tests.stack import Stack
 PATIENCE_S = 5.0
 REGISTER = "/api/v1/device/register"
 BODILESS = (100, 204, 304)
-# What differs between two answers to the same question.
-OF_ITS_TIME = {"date", "x-request-id"}
+# Header fields that differ between two answers to the same request.
+VARYING = {"date", "x-request-id"}
 
 
 @dataclass(frozen=True)
 class Answer:
-    """One answer as it came; the names of its headers are in lower case."""
+    """One answer as it was received; the names of its headers are in lower case."""
 
     status: int
     headers: list[tuple[str, str]]
     body: bytes
 
     def header(self, name: str) -> str | None:
-        """The only one of that name; None if there is none."""
+        """The value of the only header with this name; None if there is none."""
         values = [value for known, value in self.headers if known == name]
         assert len(values) <= 1, self.headers
         return values[0] if values else None
@@ -53,21 +53,21 @@ class Answer:
 
 
 class Line:
-    """A connection, and what is said on it byte for byte."""
+    """A connection on which exact bytes are sent."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader = reader
         self.writer = writer
 
     async def send(self, *parts: bytes) -> None:
-        """Each part by itself."""
+        """Sends each part by itself."""
         async with asyncio.timeout(PATIENCE_S):
             for part in parts:
                 self.writer.write(part)
                 await self.writer.drain()
 
     async def answer(self, *, to: str = "GET") -> Answer:
-        """The next one; what it has no body for depends on the method it answers."""
+        """The next answer; it has no body if `to`, the request's method, is HEAD."""
         async with asyncio.timeout(PATIENCE_S):
             head = (await self.reader.readuntil(b"\r\n\r\n")).decode("latin-1")
             first, *lines = head.removesuffix("\r\n\r\n").split("\r\n")
@@ -86,12 +86,12 @@ class Line:
         return await self.answer(to=to)
 
     async def assert_it_ends(self) -> None:
-        """Nothing more comes, and the other side closes."""
+        """The other side closes the connection without sending anything more."""
         async with asyncio.timeout(PATIENCE_S):
             assert await self.reader.read() == b""
 
     def break_off(self) -> None:
-        """Leaves without a word, as a device does that loses its power."""
+        """Resets the connection, as when a device loses its power."""
         raw = self.writer.get_extra_info("socket")
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.writer.transport.abort()
@@ -118,7 +118,7 @@ async def line(stack: Stack) -> AsyncIterator[Line]:
 def request(
     method: str, path: str, *headers: str, body: bytes = b"", version: str = "1.1"
 ) -> bytes:
-    """As it goes over the wire; its length is said where it has a body."""
+    """The bytes of a request; it has a Content-Length if it has a body."""
     lines = [f"{method} {path} HTTP/{version}", "Host: h", *headers]
     if body:
         lines.append(f"Content-Length: {len(body)}")
@@ -132,7 +132,7 @@ def device(uuid: str) -> bytes:
 
 
 def known(key: str) -> tuple[str, str]:
-    """The headers of a registration."""
+    """The headers that a registration needs."""
     return f"Authorization: Bearer {key}", "Content-Type: application/json"
 
 
@@ -157,7 +157,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 @contextlib.contextmanager
 def nothing_goes_wrong(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    """Nothing in the block is worth a line to anybody who keeps watch."""
+    """Checks that the block logs no warnings and no errors."""
     caplog.clear()
     with structlog.testing.capture_logs() as ours:
         yield
@@ -177,7 +177,7 @@ async def test_a_connection_serves_many_requests(stack: Stack, line: Line) -> No
     assert len(uuids_in(stack)) == 25
 
 
-async def test_what_is_pipelined_is_answered_in_order(stack: Stack, line: Line) -> None:
+async def test_pipelined_requests_are_answered_in_order(stack: Stack, line: Line) -> None:
     key = stack.provisioning_key
     alive = request("GET", "/healthz", "X-Request-Id: alive")
     a, b = (registration(key, uuid, f"X-Request-Id: {uuid}") for uuid in ("a", "b"))
@@ -185,7 +185,7 @@ async def test_what_is_pipelined_is_answered_in_order(stack: Stack, line: Line) 
     refused = request("GET", REGISTER, "X-Request-Id: refused")
     everything = {"alive": alive, "a": a, "b": b, "own": own, "refused": refused}
     statuses = {"alive": 200, "refused": 405, "own": 200}
-    # The first two in each order also where there is no device yet.
+    # The first pairs are in both orders, also before there is any device.
     pairs = [["a", "b"], ["b", "a"], ["a", "alive"], ["alive", "a"], ["own", "a"], ["refused", "b"]]
     crowds = [random.Random(seed).choices(list(everything), k=12) for seed in range(10)]  # noqa: S311
     for names in pairs + crowds:
@@ -200,7 +200,7 @@ async def test_what_is_pipelined_is_answered_in_order(stack: Stack, line: Line) 
 
 
 async def test_a_pipeline_may_be_long(stack: Stack, line: Line) -> None:
-    """What is refused at once is refused in the middle of the answer before it, and so on."""
+    """Each refusal happens while the answer before it is being sent."""
     refused = request("GET", "/api/v1/device/d/mqtt")
     await line.send(registration(stack.provisioning_key, "d") + refused * 1_000 + connection("d"))
     answers = [await line.answer() for _ in range(1_002)]
@@ -211,10 +211,10 @@ async def test_a_body_may_come_in_pieces(stack: Stack, line: Line) -> None:
     whole = registration(stack.provisioning_key, "d")
     for byte in whole:
         await line.send(bytes([byte]))
-        # A turn of the loop for the server, which has it by itself then.
+        # This gives the server a turn of the event loop to read one byte.
         await asyncio.sleep(0)
     assert (await line.answer()).status == 201
-    # And so may the end of one request with the beginning of the next.
+    # The end of one request may come together with the beginning of the next.
     await line.send(whole[:-1])
     await line.send(whole[-1:] + whole[:20])
     assert (await line.answer()).status == 200
@@ -230,14 +230,14 @@ async def test_a_body_may_be_chunked(stack: Stack, line: Line) -> None:
         answer = await line.ask(ending + connection("d"))
         assert answer.status in (200, 201)
         assert (await line.answer()).status == 200
-    # Both lengths at once are an attempt to be understood differently by two servers.
+    # With both lengths, two servers could read the request differently.
     both = head.replace(b"\r\n\r\n", b"\r\nContent-Length: 5\r\n\r\n")
     assert (await line.ask(both + b"".join(chunks) + b"0\r\n\r\n")).status == 400
     await line.assert_it_ends()
 
 
-async def test_what_follows_a_body_says_nothing_about_the_request(stack: Stack, line: Line) -> None:
-    """Fields after a body (RFC 9110, section 6.5.1) are not headers: nobody on the way saw them."""
+async def test_trailer_fields_are_not_used_as_headers(stack: Stack, line: Line) -> None:
+    """Proxies have not seen the fields after a body (RFC 9110, section 6.5.1)."""
     head = request("POST", REGISTER, "Content-Type: application/json", "Transfer-Encoding: chunked")
     body = device("d")
     late = f"Authorization: Bearer {stack.provisioning_key}\r\nX-Last: 1\r\n".encode()
@@ -246,14 +246,14 @@ async def test_what_follows_a_body_says_nothing_about_the_request(stack: Stack, 
     assert (await line.ask(registration(stack.provisioning_key, "d"))).status == 201
 
 
-async def test_a_client_that_asks_first_is_told_to_go_on(stack: Stack, line: Line) -> None:
+async def test_a_client_that_expects_100_gets_it(stack: Stack, line: Line) -> None:
     expecting = registration(stack.provisioning_key, "d", "Expect: 100-continue")
     head, _, body = expecting.partition(b"\r\n\r\n")
     for expected in (201, 200):
         await line.send(head + b"\r\n\r\n")
         assert await line.answer() == Answer(100, [], b"")
         assert (await line.ask(body)).status == expected
-    # Also where it does not wait, and where it is not its turn yet.
+    # It also works if the client does not wait, or if other requests come first.
     await line.send(request("GET", "/healthz") + expecting + connection("d"))
     statuses = [(await line.answer()).status for _ in range(3)]
     if statuses[1] == 100:
@@ -261,7 +261,7 @@ async def test_a_client_that_asks_first_is_told_to_go_on(stack: Stack, line: Lin
     assert statuses == [200, 200, 200]
 
 
-async def test_a_client_of_http_1_0_does_not_know_of_going_on(stack: Stack, line: Line) -> None:
+async def test_a_client_of_http_1_0_gets_no_100(stack: Stack, line: Line) -> None:
     """RFC 9110, section 10.1.1: such an expectation must be ignored."""
     expecting = registration(stack.provisioning_key, "d", "Expect: 100-continue", version="1.0")
     assert (await line.ask(expecting)).status == 201
@@ -270,7 +270,7 @@ async def test_a_client_of_http_1_0_does_not_know_of_going_on(stack: Stack, line
 
 async def test_head_is_get_without_the_body(stack: Stack, line: Line) -> None:
     def lasting(answer: Answer) -> list[tuple[str, str]]:
-        return [pair for pair in answer.headers if pair[0] not in OF_ITS_TIME]
+        return [pair for pair in answer.headers if pair[0] not in VARYING]
 
     await line.ask(registration(stack.provisioning_key, "d"))
     tag = (await line.ask(connection("d"))).header("etag")
@@ -283,13 +283,13 @@ async def test_head_is_get_without_the_body(stack: Stack, line: Line) -> None:
         got = await line.ask(connection(uuid, header))
         head = await line.ask(connection(uuid, header, method="HEAD"), to="HEAD")
         assert (head.status, head.body) == (got.status, b"")
-        # The problem names the request.
+        # A problem contains the id of the request, which is always 32 digits long.
         assert lasting(head) == lasting(got)
     assert (await line.ask(request("HEAD", REGISTER), to="HEAD")).status == 405
     assert (await line.ask(request("GET", "/healthz"))).status == 200
 
 
-async def test_a_connection_ends_where_it_was_agreed(stack: Stack) -> None:
+async def test_a_connection_ends_after_the_last_request(stack: Stack) -> None:
     key = stack.provisioning_key
     for version, headers in (
         ("1.1", ["Connection: close"]),
@@ -304,23 +304,23 @@ async def test_a_connection_ends_where_it_was_agreed(stack: Stack) -> None:
             request("PUT", REGISTER, *headers, version=version),
         ):
             async with line_to(stack.gateway_url) as line:
-                # What comes after the last request is nobody's.
+                # Bytes after the last request are ignored.
                 answer = await line.ask(asked + registration(key, "after"))
                 assert answer.header("connection") == "close"
                 await line.assert_it_ends()
     assert uuids_in(stack) == {"d"}
 
 
-async def test_a_body_that_is_too_large_does_no_harm(stack: Stack, line: Line) -> None:
+async def test_a_body_that_is_too_large_is_refused(stack: Stack, line: Line) -> None:
     key = stack.provisioning_key
     fits = b" " * (64 * 1024 - len(device("d"))) + device("d")
     assert (await line.ask(request("POST", REGISTER, *known(key), body=fits))).status == 201
     for size in (64 * 1024 + 1, 500_000, 5_000_000):
         large = request("POST", REGISTER, *known(key), body=b" " * size)
-        # Also where it waits for its turn.
+        # The same holds for a request that waits for an answer before it.
         for before in ([], [200]):
             async with line_to(stack.gateway_url) as other:
-                # Whoever sends all of it before listening hears why it is refused all the same.
+                # A client that sends the whole body before it reads still gets the answer.
                 with contextlib.suppress(ConnectionError):
                     await other.send(connection("d") * len(before) + large)
                 assert [(await other.answer()).status for _ in before] == before
@@ -331,7 +331,7 @@ async def test_a_body_that_is_too_large_does_no_harm(stack: Stack, line: Line) -
                         await other.assert_it_ends()
                 else:
                     assert (await other.ask(connection("d"))).status == 200
-    # Nobody knows where a chunked one ends, and it is refused before it does.
+    # The length of a chunked body is not announced; it is refused before its end.
     head = request("POST", REGISTER, *known(key), "Transfer-Encoding: chunked")
     chunk = b"2000\r\n" + b" " * 0x2000 + b"\r\n"
     await line.send(head, *[chunk] * 9)
@@ -339,7 +339,7 @@ async def test_a_body_that_is_too_large_does_no_harm(stack: Stack, line: Line) -
     assert uuids_in(stack) == {"d"}
 
 
-async def test_a_method_that_is_not_there_is_405(stack: Stack, line: Line) -> None:
+async def test_other_methods_are_405(stack: Stack, line: Line) -> None:
     mqtt = "/api/v1/device/d/mqtt"
     for path, allowed in ((REGISTER, "POST"), (f"{REGISTER}?a=b", "POST"), (mqtt, "GET, HEAD")):
         for method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"):
@@ -353,7 +353,7 @@ async def test_a_method_that_is_not_there_is_405(stack: Stack, line: Line) -> No
     assert (await line.ask(request("GET", "/healthz"))).status == 200
 
 
-async def test_not_modified_has_no_body_and_the_connection_goes_on(
+async def test_not_modified_has_no_body_and_the_connection_stays_open(
     stack: Stack, line: Line
 ) -> None:
     await line.ask(registration(stack.provisioning_key, "d"))
@@ -363,11 +363,11 @@ async def test_not_modified_has_no_body_and_the_connection_goes_on(
         answer = await line.answer()
         assert (answer.status, answer.header("etag")) == (304, tag)
         assert answer.header("content-length") is None
-    # Any body would be taken for the beginning of this one.
+    # If an answer before had a body, it would be read as the beginning of this one.
     assert (await line.answer()).status == 200
 
 
-async def test_an_id_is_kept_where_it_is_harmless_and_else_replaced(
+async def test_a_harmless_request_id_is_kept_and_any_other_replaced(
     stack: Stack, line: Line
 ) -> None:
     for harmless in ("of.the-caller_1", "0", "x" * 64):
@@ -391,7 +391,7 @@ async def test_an_id_is_kept_where_it_is_harmless_and_else_replaced(
 INJECTED = "a\r\nSet-Cookie: x=y\r\n\r\nHTTP/1.1 200 OK\r\n\r\n"
 
 
-async def test_no_header_of_an_answer_is_made_of_what_is_asked(stack: Stack, line: Line) -> None:
+async def test_no_request_can_insert_a_header_into_an_answer(stack: Stack, line: Line) -> None:
     key = stack.provisioning_key
     await line.ask(registration(key, "d"))
     names = ("X-Request-Id", "Authorization", "If-None-Match")
@@ -420,7 +420,7 @@ async def test_no_header_of_an_answer_is_made_of_what_is_asked(stack: Stack, lin
         assert answer.header("set-cookie") is None
 
 
-async def test_a_client_may_leave_at_any_time(
+async def test_a_client_may_disconnect_at_any_time(
     stack: Stack, caplog: pytest.LogCaptureFixture
 ) -> None:
     key = stack.provisioning_key
@@ -453,13 +453,13 @@ async def test_a_client_may_leave_at_any_time(
                         line.break_off()
                     else:
                         line.writer.write_eof()
-        # All of it has been seen by then: nothing is in flight any more.
+        # By now the gateway has read everything, and no request is in flight.
         for number in range(5):
             async with line_to(stack.gateway_url) as line:
                 assert (await line.ask(registration(key, f"after-{number}"))).status == 201
 
 
-async def test_a_client_may_leave_while_it_waits(
+async def test_a_client_may_disconnect_while_it_waits(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with staged(tmp_path) as stage:
@@ -486,19 +486,19 @@ async def test_a_client_may_leave_while_it_waits(
 
 
 @pytest.mark.parametrize("path", ["/api/v1/device/d/mqtt", "/healthz"])
-async def test_who_does_not_read_is_not_answered_without_end(stack: Stack, path: str) -> None:
-    """What is asked and never read would fill the gateway's memory, and needs no secret."""
+async def test_a_client_that_does_not_read_cannot_fill_the_memory(stack: Stack, path: str) -> None:
+    """Unread answers would fill the gateway's memory, and these requests need no secret."""
     parts = urlsplit(stack.gateway_url)
     asked = request("GET", path) * 1_000
     loop = asyncio.get_running_loop()
     with socket.socket() as raw:
-        # Nearly all that is on its way is on the gateway's side.
+        # With small buffers here, nearly all unread bytes are at the gateway.
         for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
             raw.setsockopt(socket.SOL_SOCKET, option, 16_384)
         raw.setblocking(False)
         await loop.sock_connect(raw, (parts.hostname, parts.port))
         taken = 0
-        # A second without any progress is a gateway that waits until it is read.
+        # If nothing can be sent for a second, the gateway waits for the client to read.
         with contextlib.suppress(TimeoutError):
             while taken < 150:
                 async with asyncio.timeout(1):
@@ -508,7 +508,7 @@ async def test_who_does_not_read_is_not_answered_without_end(stack: Stack, path:
     assert (await stack.http.get("/healthz")).status_code == 200
 
 
-async def test_odd_paths_get_sensible_answers(stack: Stack, line: Line) -> None:
+async def test_unusual_paths_get_the_right_status(stack: Stack, line: Line) -> None:
     key = stack.provisioning_key
     body = device("d")
     for path, expected in (
@@ -565,10 +565,10 @@ async def test_a_path_may_be_a_whole_url(stack: Stack, line: Line) -> None:
 PROTOCOLS = ("websocket", "h2c", "TLS/1.0", "")
 
 
-async def test_nobody_is_upgraded(stack: Stack) -> None:
-    """Some clients ask for HTTP/2 with whatever they send first over plain HTTP.
+async def test_no_connection_is_upgraded(stack: Stack) -> None:
+    """Some clients offer HTTP/2 with the first request that they send over plain HTTP.
 
-    A server may ignore the offer (RFC 9110, section 7.8), and serves the request as ever.
+    A server may ignore the offer (RFC 9110, section 7.8), and serve the request as usual.
     """
     for number, protocol in enumerate(filter(None, PROTOCOLS)):
         upgrade = (f"Upgrade: {protocol}", "Connection: Upgrade")
@@ -582,7 +582,7 @@ async def test_nobody_is_upgraded(stack: Stack) -> None:
 
 
 async def test_a_body_is_never_taken_for_a_request(stack: Stack, line: Line) -> None:
-    """Not even where its head asks for another protocol, as nobody should."""
+    """Not even if the head asks for another protocol."""
     smuggled = registration(stack.provisioning_key, "smuggled")
     for protocol in PROTOCOLS:
         upgrade = (f"Upgrade: {protocol}", "Connection: Upgrade")
@@ -590,14 +590,14 @@ async def test_a_body_is_never_taken_for_a_request(stack: Stack, line: Line) -> 
         head = whole.removesuffix(smuggled)
         async with line_to(stack.gateway_url) as together, line_to(stack.gateway_url) as apart:
             await together.send(whole)
-            # Whoever is answered before the body has come may be gone when it does.
+            # Here the answer may come before the body, and the connection may be closed by then.
             await apart.send(head)
             with contextlib.suppress(TimeoutError, ConnectionError):
                 async with asyncio.timeout(0.1):
                     await apart.reader.readuntil(b"\r\n\r\n")
             with contextlib.suppress(ConnectionError):
                 await apart.send(smuggled)
-            # What comes later is registered no sooner.
+            # This registration comes later, so a smuggled one would have been made before it.
             made = await line.ask(registration(stack.provisioning_key, "after"))
             assert made.status in (200, 201)
             assert uuids_in(stack) == {"after"}, protocol
@@ -626,7 +626,7 @@ async def test_a_device_may_use_tls(stack: Stack, tmp_path: Path) -> None:
         async with line_to(url, tls) as line:
             large = request("POST", REGISTER, *known("k"), body=b" " * 200_000)
             assert (await line.ask(large)).status == 413
-        # Somebody who does not speak TLS is not answered, and the next one is.
+        # A client without TLS gets no answer, and later clients are served.
         async with line_to(url) as plain:
             await plain.send(connection("a"))
             with contextlib.suppress(ConnectionError):
@@ -650,13 +650,14 @@ async def test_a_stop_answers_what_is_under_way(
             idle, asking, pipelining, sending = [
                 await exits.enter_async_context(line_to(url)) for _ in range(4)
             ]
-            # One is asked for, one waits behind another, of one the body is not complete.
+            # One request is at the registry, one waits behind another, and one has an incomplete
+            # body.
             await asking.send(registration("key", "asked"))
             await until(lambda: asked() == {"asked"})
             whole = registration("key", "sent")
             await sending.send(whole[:-5])
             await pipelining.send(registration("key", "first") + registration("key", "second"))
-            # What was sent before this is read before this.
+            # When this is answered, the gateway has read the requests that were sent before.
             assert (await idle.ask(request("GET", "/healthz"))).status == 200
 
             stopping = asyncio.create_task(stage.gateway.aclose())

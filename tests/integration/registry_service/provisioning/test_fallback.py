@@ -1,4 +1,4 @@
-"""When something is down: the promised answer each time, and nothing half-written."""
+"""When a part is down, the answer is as promised, and no row is written incompletely."""
 
 import asyncio
 import contextlib
@@ -20,7 +20,7 @@ def stopgaps(source: str) -> float:
 
 @contextlib.contextmanager
 def shut_out(stack: Stack, role: str) -> Iterator[None]:
-    """The database refuses `role`, and ends the connections it has."""
+    """Makes the database refuse `role`, and ends its connections."""
     with psycopg.connect(stack.database.server.superuser_url(), autocommit=True) as connection:
         name = sql.Identifier(role)
         connection.execute(sql.SQL("ALTER ROLE {} NOLOGIN").format(name))
@@ -34,7 +34,7 @@ def shut_out(stack: Stack, role: str) -> Iterator[None]:
 
 
 async def caught_up(stack: Stack) -> None:
-    """Returns when the broker service has read what was made for the test."""
+    """Returns when the broker service has read the rows that the test has made."""
     [(version,)] = stack.database.execute("SELECT version::text FROM placement_version")
     request = resolution_pb2.ResolveBrokersRequest()
     async with asyncio.timeout(10):
@@ -45,11 +45,11 @@ async def caught_up(stack: Stack) -> None:
 
 
 def change_brokers(stack: Stack) -> None:
-    """So that what was resolved before may be wrong by now."""
+    """Changes the version of the brokers, so that earlier resolutions may be out of date."""
     stack.database.execute("UPDATE mqtt_broker_config SET description = 'changed'")
 
 
-async def test_without_the_broker_service_what_the_database_proves_is_no_stopgap(
+async def test_without_the_broker_service_a_resolution_proved_current_is_no_stopgap(
     stack: Stack,
 ) -> None:
     before = (await stack.register("before")).json()["mqtt"]
@@ -67,7 +67,7 @@ async def test_without_the_broker_service_what_the_database_proves_is_no_stopgap
         assert "stale" not in mqtt
 
 
-async def test_the_broker_services_database_fails_and_what_the_registrys_proves_is_not_stale(
+async def test_a_resolution_proved_by_the_registry_is_not_stale(
     stack: Stack,
 ) -> None:
     await caught_up(stack)
@@ -78,7 +78,7 @@ async def test_the_broker_services_database_fails_and_what_the_registrys_proves_
         assert "stale" not in (await stack.register("one")).json()["mqtt"]
 
 
-async def test_without_the_broker_service_an_unplaced_device_gets_what_others_like_it_got(
+async def test_without_the_broker_service_a_new_device_gets_the_remembered_broker(
     stack: Stack,
 ) -> None:
     await stack.register("before")
@@ -100,7 +100,7 @@ async def test_without_the_broker_service_an_unplaced_device_gets_what_others_li
     assert mqtt["refreshAfter"] == 3600
 
 
-async def test_without_memory_an_unplaced_device_gets_the_environment(stack: Stack) -> None:
+async def test_without_a_remembered_broker_a_new_device_gets_the_environments(stack: Stack) -> None:
     count = stopgaps("environment")
     await stack.stop_broker_service()
     mqtt = (await stack.register("one")).json()["mqtt"]
@@ -147,7 +147,7 @@ async def test_a_pin_that_was_seen_before_is_remembered(stack: Stack) -> None:
     assert (mqtt["source"], mqtt["stale"]) == ("device", True)
 
 
-async def test_the_broker_services_database_fails_and_its_snapshot_serves_on(
+async def test_the_broker_service_uses_its_snapshot_without_its_database(
     stack: Stack,
 ) -> None:
     await caught_up(stack)
@@ -162,7 +162,7 @@ async def test_the_broker_services_database_fails_and_its_snapshot_serves_on(
         mqtt = response.json()["mqtt"]
         assert (mqtt["source"], mqtt["stale"]) == ("default", True)
         assert (await stack.http.get("/readyz")).json()["status"] == "degraded"
-        # Whether the device has a pin cannot be asked, and a guess could override it.
+        # The service cannot know whether the device has a pin, and a guess could override it.
         with pytest.raises(Unavailable):
             await stack.broker.resolution(
                 "ResolveBroker", resolution_pb2.ResolveBrokerRequest(device_uuid="one")
@@ -173,12 +173,12 @@ async def test_the_broker_services_database_fails_and_its_snapshot_serves_on(
     assert "stale" not in (await stack.connection("one")).json()
 
 
-async def test_the_registrys_database_fails_and_nothing_is_half_written(stack: Stack) -> None:
+async def test_without_the_registrys_database_nothing_is_written(stack: Stack) -> None:
     before = (await stack.register("before")).json()
     with shut_out(stack, "mooring_registry"):
         for response in (await stack.register("during"), await stack.connection("before")):
             assert response.status_code == 503
-            # The registry's own word, or the gateway's once the registry says it is not serving.
+            # The reason is the registry's, or the gateway's once the registry is NOT_SERVING.
             assert response.json()["reason"] in ("DATABASE_UNAVAILABLE", "UNAVAILABLE")
             assert int(response.headers["Retry-After"]) >= 1
         async with asyncio.timeout(10):

@@ -1,4 +1,4 @@
-"""A registration that is guessed before anything is read: a wrong guess is nobody's answer."""
+"""Guessed registrations, without reading first: a wrong guess is never an answer."""
 
 import asyncio
 
@@ -10,7 +10,7 @@ import registry_service.provisioning.placements
 from tests.stack import Stack
 
 
-async def test_a_key_that_was_revoked_since_makes_nothing(stack: Stack) -> None:
+async def test_a_key_revoked_meanwhile_makes_no_device(stack: Stack) -> None:
     key = await stack.create_key()
     assert (await stack.register("first", key=key)).status_code == 201
     stack.database.execute("UPDATE provisioning_keys SET is_active = false")
@@ -24,7 +24,7 @@ async def test_a_key_that_was_revoked_since_makes_nothing(stack: Stack) -> None:
     assert stack.database.execute("SELECT uuid FROM devices") == [("first",)]
 
 
-async def test_a_key_that_places_devices_otherwise_since_places_them_so(stack: Stack) -> None:
+async def test_a_key_changed_meanwhile_places_devices_by_its_new_values(stack: Stack) -> None:
     other_id = await stack.create_broker("Other", host="other.example.com")
     assert (await stack.register("first")).json()["mqtt"]["source"] == "default"
     stack.database.execute("UPDATE provisioning_keys SET default_broker_id = %s", other_id)
@@ -37,7 +37,7 @@ async def test_a_key_that_places_devices_otherwise_since_places_them_so(stack: S
     ]
 
 
-async def test_a_default_that_changed_since_is_told_and_is_on_the_row(stack: Stack) -> None:
+async def test_a_default_changed_meanwhile_is_answered_and_stored(stack: Stack) -> None:
     await stack.register("first")
     other_id = await stack.create_broker("Other", host="other.example.com")
     await stack.broker.brokers("SetDefaultBroker", brokers_pb2.SetDefaultBrokerRequest(id=other_id))
@@ -48,12 +48,12 @@ async def test_a_default_that_changed_since_is_told_and_is_on_the_row(stack: Sta
     assert stack.database.execute(told) == [([other_id],)]
 
 
-async def test_a_fleet_that_was_restricted_since_is_kept_to(stack: Stack) -> None:
+async def test_a_fleet_restricted_meanwhile_is_respected(stack: Stack) -> None:
     await stack.register("first")
     other_id = await stack.create_broker("Other")
     await stack.admin("PATCH", "/fleets/demo", json={"allowed_broker_ids": [other_id]})
     assert (await stack.register("second")).status_code == 503
-    # Whatever is there of it was never told of a broker.
+    # If there is a row, the device has not been notified of a broker.
     told = "SELECT told_broker_ids FROM devices WHERE uuid = 'second'"
     assert stack.database.execute(told) in ([], [([],)])
     await stack.admin("PATCH", "/fleets/demo", json={"mqtt_broker_id": other_id})
@@ -95,12 +95,12 @@ async def test_the_broker_service_is_asked_when_something_changed_and_no_more(
         assert (await stack.register(f"after-{n}")).status_code == 201
         assert (await stack.register(f"after-{n}")).status_code == 200
         assert calls_to_resolve() == asked + n
-    # What touches no row changes nothing.
-    stack.database.execute("DELETE FROM certificates WHERE name = 'of nobody'")
+    # A statement that changes no row changes nothing.
+    stack.database.execute("DELETE FROM certificates WHERE name = 'unused'")
     assert (await stack.register("unchanged")).status_code == 201
     assert calls_to_resolve() == asked + len(changes)
 
-    # A broker service of another version may decide otherwise, and the database cannot tell.
+    # A new release of the broker service may decide differently, which the database cannot show.
     monkeypatch.setattr(registry_service.provisioning.placements, "MAX_AGE_S", 0.0)
     assert (await stack.register("later")).status_code == 201
     assert calls_to_resolve() == asked + len(changes) + 1
@@ -117,7 +117,7 @@ async def test_new_and_known_devices_in_one_batch(stack: Stack) -> None:
     assert stack.database.execute(made) == [(60, 60)]
 
 
-async def test_a_device_may_be_called_null(stack: Stack) -> None:
+async def test_a_device_may_have_the_uuid_null(stack: Stack) -> None:
     for uuid in ("null", "NULL"):
         made = await stack.register(uuid)
         again = await stack.register(uuid)

@@ -1,4 +1,4 @@
-"""The database and the services have the same rule for names, and such devices get in."""
+"""The database and the services have the same rule for identifiers, and such devices work."""
 
 import psycopg
 import pytest
@@ -27,7 +27,7 @@ STATEMENTS = (
 )
 
 
-def test_every_table_takes_the_same_names(database: Database) -> None:
+def test_every_table_accepts_the_same_names(database: Database) -> None:
     with psycopg.connect(database.url("mooring")) as connection:
         connection.execute("INSERT INTO fleets (id, name) VALUES ('demo', 'n')")
 
@@ -64,7 +64,7 @@ async def test_a_device_of_any_name_registers_connects_and_is_administered(
     assert (await stack.admin("DELETE", f"/devices/{uuid}")).status_code == 204
 
 
-async def test_a_mac_address_is_told_how_to_be_written(stack: Stack) -> None:
+async def test_a_mac_address_is_refused_with_the_right_form(stack: Stack) -> None:
     refused = (await stack.register("AA:BB:CC:DD:EE:FF")).json()
     assert (refused["status"], refused["field"]) == (422, "uuid")
     assert "AA-BB-CC-DD-EE-FF" in refused["detail"]

@@ -1,4 +1,4 @@
-"""Operators restrict, revoke and name devices while fleets register: what is answered holds."""
+"""Operators restrict and revoke keys and name devices, while devices of the fleet register."""
 
 import asyncio
 import contextlib
@@ -20,7 +20,7 @@ LOCK_TIMEOUT_S = 10
 
 
 async def waiting(stack: Stack, sessions: int) -> None:
-    """Until so many sessions wait for a lock."""
+    """Returns when `sessions` sessions wait for a lock."""
     query = (
         "SELECT count(DISTINCT pid) FROM pg_locks JOIN pg_stat_activity USING (pid)"
         " WHERE NOT granted AND datname = current_database()"
@@ -31,7 +31,7 @@ async def waiting(stack: Stack, sessions: int) -> None:
 
 
 async def key_of(stack: Stack, **fields: Any) -> tuple[str, str]:
-    """A key's id and the key."""
+    """The id of a new key, and the key."""
     made = await stack.admin("POST", "/provisioning-keys", json={"fleet_id": "demo", **fields})
     return made.json()["id"], made.json()["key"]
 
@@ -42,9 +42,9 @@ def owned(stack: Stack) -> psycopg.Connection[Any]:
 
 @contextlib.asynccontextmanager
 async def storm(stack: Stack, key: str) -> AsyncIterator[list[str]]:
-    """New devices come with the key at two registries, for as long as the block runs.
+    """During the block, new devices register with the key at two registries.
 
-    Yields the reasons for which some were refused.
+    Yields the list of reasons for which devices were refused.
     """
     registries = [stack.registry, await stack.another_registry()]
     numbers, refused = count(), list[str]()
@@ -75,7 +75,7 @@ async def until(condition: Any) -> None:
             await asyncio.sleep(0.01)
 
 
-async def test_a_restriction_holds_in_the_middle_of_a_storm(stack: Stack) -> None:
+async def test_a_restriction_holds_during_many_registrations(stack: Stack) -> None:
     key_id, key = await key_of(stack)
     async with storm(stack, key) as refused:
         for _ in range(5):
@@ -83,8 +83,8 @@ async def test_a_restriction_holds_in_the_middle_of_a_storm(stack: Stack) -> Non
             await until(lambda: made_by_storm(stack) > seen + 100)  # noqa: B023
             path = f"/provisioning-keys/{key_id}"
             await stack.admin("PATCH", path, json={"uuid_prefix": "good-"})
-            acknowledged, told = made_by_storm(stack), len(refused)
-            await until(lambda: len(refused) > told + 50)  # noqa: B023
+            acknowledged, before = made_by_storm(stack), len(refused)
+            await until(lambda: len(refused) > before + 50)  # noqa: B023
             assert made_by_storm(stack) == acknowledged
             await stack.admin("PATCH", path, json={"uuid_prefix": None})
     assert set(refused) == {"UUID_NOT_ALLOWED"}
@@ -92,7 +92,7 @@ async def test_a_restriction_holds_in_the_middle_of_a_storm(stack: Stack) -> Non
     assert devices == total
 
 
-async def test_a_guess_that_waits_for_the_key_sees_what_it_has_become(stack: Stack) -> None:
+async def test_a_guess_that_waits_for_the_key_uses_its_new_values(stack: Stack) -> None:
     _, key = await key_of(stack)
     await stack.register("first", key=key)
     with owned(stack) as connection:
@@ -105,10 +105,10 @@ async def test_a_guess_that_waits_for_the_key_sees_what_it_has_become(stack: Sta
     assert stack.database.execute("SELECT uuid FROM devices") == [("first",)]
 
 
-async def test_a_renewal_that_waits_for_the_key_sees_what_it_has_become(stack: Stack) -> None:
+async def test_a_renewal_that_waits_for_the_key_uses_its_new_values(stack: Stack) -> None:
     _, key = await key_of(stack)
     for _ in range(2):
-        await stack.register("d", key=key)  # known ones come: no guess goes first
+        await stack.register("d", key=key)  # the device is known, so nothing is guessed
     await stack.admin("PATCH", "/devices/d", json={"reprovisioning_allowed": True})
     with owned(stack) as connection:
         connection.execute("UPDATE provisioning_keys SET uuid_prefix = 'e'")
@@ -121,7 +121,7 @@ async def test_a_renewal_that_waits_for_the_key_sees_what_it_has_become(stack: S
     assert allowed == [(True,)]
 
 
-async def test_who_squats_while_a_device_is_named_comes_too_late(stack: Stack) -> None:
+async def test_a_registration_while_the_uuid_is_being_reserved_is_refused(stack: Stack) -> None:
     await stack.create_fleet("other")
     await stack.register("first")
     with psycopg.connect(stack.database.url("mooring_registry")) as connection:
@@ -134,24 +134,24 @@ async def test_who_squats_while_a_device_is_named_comes_too_late(stack: Stack) -
     assert (refused.status_code, refused.json()["reason"]) == (403, "UUID_RESERVED")
 
 
-async def test_who_names_a_device_while_another_squats_is_told(stack: Stack) -> None:
+async def test_a_uuid_that_is_being_registered_cannot_be_reserved(stack: Stack) -> None:
     await stack.create_fleet("other")
     await stack.register("first")
     with owned(stack) as connection:
         connection.execute("SELECT 1 FROM provisioning_keys FOR UPDATE")
-        squatter = asyncio.create_task(stack.register("d"))
+        registering = asyncio.create_task(stack.register("d"))
         await waiting(stack, 1)
         named = {"uuid": "d", "fleet_id": "other"}
         naming = asyncio.create_task(stack.admin("POST", "/expected-devices", json=named))
         await waiting(stack, 2)
         connection.commit()
-    assert (await squatter).status_code == 201
+    assert (await registering).status_code == 201
     refused = await naming
     assert (refused.status_code, refused.json()["reason"]) == (409, "DEVICE_REGISTERED")
     assert stack.database.execute("SELECT 1 FROM expected_devices") == []
 
 
-async def test_a_uuid_is_squatted_or_reserved_and_never_both(stack: Stack) -> None:
+async def test_a_uuid_is_registered_or_reserved_and_never_both(stack: Stack) -> None:
     await stack.create_fleet("other")
     outcomes = set()
     for n in range(60):
@@ -160,14 +160,14 @@ async def test_a_uuid_is_squatted_or_reserved_and_never_both(stack: Stack) -> No
         if n % 2:
             asked.reverse()
         one, other = await asyncio.gather(*asked)
-        squatting, naming = (other, one) if n % 2 else (one, other)
-        outcomes.add((squatting.status_code, naming.status_code))
+        registering, naming = (other, one) if n % 2 else (one, other)
+        outcomes.add((registering.status_code, naming.status_code))
     assert outcomes <= {(201, 409), (403, 201)}
     both = "SELECT 1 FROM devices JOIN expected_devices USING (uuid)"
     assert stack.database.execute(both) == []
 
 
-async def test_one_named_by_two_operators_at_once_is_named_once(stack: Stack) -> None:
+async def test_a_device_named_by_several_operators_at_once_is_created_once(stack: Stack) -> None:
     for n in range(20):
         items = [{"uuid": f"d{n}-{m}", "fleet_id": "demo"} for m in range(20)]
         answers = await asyncio.gather(
@@ -179,7 +179,7 @@ async def test_one_named_by_two_operators_at_once_is_named_once(stack: Stack) ->
         assert sorted(answer.json()["created"] for answer in answers) == [0, 0, 20]
 
 
-async def test_nobody_is_let_in_by_an_expectation_that_was_deleted(stack: Stack) -> None:
+async def test_no_device_registers_by_a_deleted_expectation(stack: Stack) -> None:
     _, key = await key_of(stack, only_expected=True)
     named = [{"uuid": f"d{n}", "fleet_id": "demo"} for n in range(40)]
     await stack.admin("POST", "/expected-devices/batch", json=named)
@@ -197,7 +197,7 @@ async def test_nobody_is_let_in_by_an_expectation_that_was_deleted(stack: Stack)
         assert first.status_code in (201, 200, 403)
 
 
-async def test_a_revocation_in_the_middle_of_a_storm_leaves_no_device_active(stack: Stack) -> None:
+async def test_a_revocation_during_many_registrations_leaves_no_device_active(stack: Stack) -> None:
     key_id, key = await key_of(stack)
     async with storm(stack, key) as refused:
         await until(lambda: made_by_storm(stack) > 200)

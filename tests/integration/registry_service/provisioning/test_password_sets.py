@@ -1,4 +1,4 @@
-"""Another broker is another password; failing over within a set, and stopgaps, change nothing."""
+"""A new broker means a new password; another broker of the same set, or a stopgap, does not."""
 
 import asyncio
 from typing import Any
@@ -35,7 +35,7 @@ async def registered(stack: Stack, uuid: str = "d") -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("way", ["connection", "register", "rotate"])
-async def test_another_broker_comes_with_another_password_however_the_device_asks(
+async def test_another_broker_means_another_password_by_every_request(
     stack: Stack, way: str
 ) -> None:
     first = await registered(stack)
@@ -52,19 +52,19 @@ async def test_another_broker_comes_with_another_password_however_the_device_ask
     assert accepted(stack, second["password"]) == "current"
     assert accepted(stack, first["password"]) == "previous"
     assert stack.database.execute(SETS) == [([other], [other])]
-    # Asking again is asking again.
+    # Asking again changes nothing.
     assert (await stack.connection("d")).json() == second == await registered(stack)
     lines = stack.database.execute(
         "SELECT count(*) FROM audit_log WHERE action = 'device.rotate_credentials'"
     )
     assert lines == [(1 if way == "rotate" else 0,)]
-    # Brokers that read SQL know the new one alone, and the broker before is none of the device's.
+    # In the views, the device has only the new password and the new broker.
     assert stack.database.execute("SELECT broker_ids, password_hash FROM mqtt_users") == [
         ([other], stack.database.execute("SELECT mqtt_password_hash FROM devices")[0][0])
     ]
 
 
-async def test_going_back_is_another_password_too(stack: Stack) -> None:
+async def test_moving_back_means_another_password_too(stack: Stack) -> None:
     seen = {(await registered(stack))["password"]}
     other = await stack.create_broker("Other")
     for n, broker_id in enumerate((other, None, other, None), start=2):
@@ -73,7 +73,7 @@ async def test_going_back_is_another_password_too(stack: Stack) -> None:
         assert len(seen) == n
 
 
-async def test_another_default_costs_nothing_until_a_device_asks(stack: Stack) -> None:
+async def test_another_default_writes_nothing_until_a_device_asks(stack: Stack) -> None:
     uuids = [f"d{n}" for n in range(5)]
     before = {uuid: (await registered(stack, uuid))["password"] for uuid in uuids}
     written = stack.database.execute(WRITTEN)
@@ -85,13 +85,13 @@ async def test_another_default_costs_nothing_until_a_device_asks(stack: Stack) -
     assert not after.items() & before.items()
     now = stack.database.execute(WRITTEN)
     assert now[3:] == written[3:]
-    # And registering again at a broker that has not changed writes nothing.
+    # Registering again writes nothing if the broker has not changed.
     await asyncio.gather(*(stack.register(uuid) for uuid in uuids[:3]))
     assert stack.database.execute(WRITTEN) == now
 
 
 @pytest.mark.parametrize("way", ["fleet", "rollout", "move", "new default"])
-async def test_whatever_moves_a_device_it_gets_another_password_once(
+async def test_a_device_gets_one_new_password_for_every_kind_of_move(
     stack: Stack, way: str
 ) -> None:
     other, last = await stack.create_broker("Other"), await stack.create_broker("Last")
@@ -114,7 +114,7 @@ async def test_whatever_moves_a_device_it_gets_another_password_once(
     assert stack.database.execute(SETS) == [([last], [last])]
     assert second["password"] != first["password"]
     if way == "rollout":
-        # Completing it changes the reason and no broker.
+        # Completing the rollout changes the source, but not the broker.
         done = await stack.admin("POST", "/fleets/demo/rollout/complete")
         assert done.status_code < 300, done.text
     assert (await stack.connection("d")).json()["password"] == second["password"]
@@ -123,20 +123,22 @@ async def test_whatever_moves_a_device_it_gets_another_password_once(
 async def test_failing_over_within_the_set_keeps_the_password(stack: Stack) -> None:
     first = await registered(stack)
     other = await stack.create_broker("Other")
-    # Told together: a primary broker and its fallback.
+    # As if it had been notified of both: a primary broker and its fallback.
     stack.database.execute("UPDATE devices SET salt_broker_ids = told_broker_ids || %s", other)
     for broker_id in (other, None, other):
         await pin(stack, broker_id)
-        told = (await stack.connection("d")).json()
-        assert told["password"] == first["password"]
+        answered = (await stack.connection("d")).json()
+        assert answered["password"] == first["password"]
     assert (await registered(stack))["password"] == first["password"]
     assert stack.database.execute(SETS) == [([other], [stack.default_broker_id, other])]
 
 
-async def test_a_row_from_before_has_a_salt_for_what_it_was_told(stack: Stack) -> None:
+async def test_a_row_of_an_earlier_release_has_a_salt_for_its_notified_brokers(
+    stack: Stack,
+) -> None:
     first = await registered(stack)
     assert stack.database.execute("SELECT salt_broker_ids FROM devices") == [(None,)]
-    # What is noted of an answer changes, and the broker does not.
+    # The stored source changes, but not the broker.
     stack.database.execute("UPDATE devices SET told_source = ''")
     assert (await registered(stack))["password"] == first["password"] == await password(stack)
     assert stack.database.execute(SETS) == [([stack.default_broker_id],) * 2]
@@ -144,7 +146,7 @@ async def test_a_row_from_before_has_a_salt_for_what_it_was_told(stack: Stack) -
     assert await password(stack) != first["password"]
 
 
-async def test_a_stopgap_changes_no_password_and_what_is_decided_after_it_does(
+async def test_a_stopgap_changes_no_password_and_the_resolution_after_it_does(
     stack: Stack,
 ) -> None:
     first = await registered(stack)
@@ -155,7 +157,7 @@ async def test_a_stopgap_changes_no_password_and_what_is_decided_after_it_does(
     await caught_up(stack)
     await stack.stop_broker_service()
     change_brokers(stack)
-    # Of the pin the registry remembers where it led: to the other broker.
+    # The registry remembers that this pin led to the other broker.
     await pin(stack, other)
     stopgap = (await stack.connection("d")).json()
     assert (stopgap["stale"], stopgap["brokerConfig"]["port"]) == (True, 2222)
@@ -175,25 +177,25 @@ async def test_the_environment_changes_no_password_and_the_first_broker_does(
     first = await registered(stack)
     stack.database.execute("UPDATE mqtt_broker_config SET is_default = false")
     await caught_up(stack)
-    told = (await stack.connection("d")).json()
-    assert (told["source"], told["password"]) == ("environment", first["password"])
+    answered = (await stack.connection("d")).json()
+    assert (answered["source"], answered["password"]) == ("environment", first["password"])
     new = await registered(stack, "new")
     assert (new["source"], await password(stack, "new")) == ("environment", new["password"])
     stack.database.execute("UPDATE mqtt_broker_config SET is_default = true")
     await caught_up(stack)
-    # One password has been for this broker before; the other was for another.
+    # The password of "d" was made for this broker; that of "new" was made for another set.
     assert await password(stack) == first["password"]
     assert await password(stack, "new") != new["password"]
 
 
-async def test_registries_that_race_give_the_same_password(stack: Stack) -> None:
+async def test_registries_give_the_same_password_to_concurrent_requests(stack: Stack) -> None:
     first = await registered(stack)
     await pin(stack, await stack.create_broker("Other"))
     second = await stack.another_registry()
     again = registration("d", stack.provisioning_key, device_api_key="test-api-key")
     with owned(stack) as connection:
         connection.execute("SELECT 1 FROM devices FOR UPDATE")
-        # Twice in one batch at each of them, once when rotating, once by asking.
+        # Each registry gets a batch with the device twice, and one connection is asked for.
         tasks = [
             asyncio.create_task(register(registry, again, again))
             for registry in (stack.registry, second)
@@ -201,17 +203,20 @@ async def test_registries_that_race_give_the_same_password(stack: Stack) -> None
         asking = asyncio.create_task(stack.connection("d"))
         await waiting(stack, 3)
         connection.commit()
-    told = [
+    passwords = [
         outcome.device.connection.password
         for outcomes in await asyncio.gather(*tasks)
         for outcome in outcomes
     ]
-    told.append((await asking).json()["password"])
-    assert set(told) == {await password(stack)}
-    assert (accepted(stack, told[0]), accepted(stack, first["password"])) == ("current", "previous")
+    passwords.append((await asking).json()["password"])
+    assert set(passwords) == {await password(stack)}
+    assert (accepted(stack, passwords[0]), accepted(stack, first["password"])) == (
+        "current",
+        "previous",
+    )
 
 
-async def test_rotating_while_moving_is_one_new_password_or_two_and_the_last_one_counts(
+async def test_rotating_while_moving_gives_one_new_password(
     stack: Stack,
 ) -> None:
     first = await registered(stack)
@@ -228,26 +233,26 @@ async def test_rotating_while_moving_is_one_new_password_or_two_and_the_last_one
     current = await password(stack)
     assert by_rotating == by_asking == current
     assert accepted(stack, first["password"]) == "previous"
-    # Rotated once more, the set stays the broker's.
+    # After another rotation, the set is still that of the broker.
     [third] = await rotated(second, "d")
     assert third == await password(stack) != current
     assert stack.database.execute(SETS) == [([other], [other])]
 
 
-async def test_an_ended_password_and_an_imported_one_are_made_for_what_is_told(
+async def test_a_revoked_password_is_replaced_for_the_brokers_of_the_answer(
     stack: Stack,
 ) -> None:
     await registered(stack)
     await stack.admin("POST", "/devices/d/credentials/revoke")
     other = await stack.create_broker("Other")
     await pin(stack, other)
-    told = await password(stack)
-    assert told == await password(stack)
+    answered = await password(stack)
+    assert answered == await password(stack)
     assert stack.database.execute(SETS) == [([other], [other])]
     salt, kept = stack.database.execute("SELECT credential_salt, mqtt_password_hash FROM devices")[
         0
     ]
-    assert hash_of_password(salt, told) == kept
+    assert hash_of_password(salt, answered) == kept
     await stack.admin("PATCH", "/devices/d", json={"reprovisioning_allowed": True})
     await pin(stack, None)
     anew = await stack.register("d", deviceApiKey="another-key")

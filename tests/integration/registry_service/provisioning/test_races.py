@@ -1,4 +1,4 @@
-"""Changes that meet: each keeps its promise, none becomes a fault of ours."""
+"""Concurrent changes: each holds what it promises, and none ends in an internal error."""
 
 import asyncio
 import base64
@@ -29,7 +29,7 @@ from tests.stack import Stack
 
 
 class SlowStore:
-    """Readings that end when they are let."""
+    """A store whose readings end when the test permits it."""
 
     def __init__(self) -> None:
         self.begun = 0
@@ -56,7 +56,7 @@ async def turns(count: int = 5) -> None:
         await asyncio.sleep(0)
 
 
-async def test_a_reading_that_was_cancelled_is_nobodys_reading() -> None:
+async def test_a_cancelled_reading_is_not_shared() -> None:
     store: Any = SlowStore()
     health: Any = SilentHealth()
     snapshots = SnapshotKeeper(store, Listener("", "", []), health)
@@ -76,7 +76,7 @@ async def test_a_reading_that_was_cancelled_is_nobodys_reading() -> None:
     assert store.begun == 3
 
 
-async def test_those_who_wait_together_share_a_reading() -> None:
+async def test_concurrent_callers_share_a_reading() -> None:
     store: Any = SlowStore()
     health: Any = SilentHealth()
     snapshots = SnapshotKeeper(store, Listener("", "", []), health)
@@ -89,7 +89,7 @@ async def test_those_who_wait_together_share_a_reading() -> None:
 
 
 async def test_readings_of_tokens_take_turns() -> None:
-    """One that began before a revocation cannot end after one that began after it."""
+    """A reading from before a revocation cannot end after one from after it."""
     store: Any = SlowStore()
     cache = TokenCache(store, Listener("", "", []))
     tasks = [asyncio.create_task(cache.refresh()) for _ in range(3)]
@@ -101,8 +101,8 @@ async def test_readings_of_tokens_take_turns() -> None:
     assert store.begun == 2
 
 
-async def test_a_reading_is_begun_again_twice_at_most(stack: Stack) -> None:
-    """However often the connection that listens is replaced meanwhile."""
+async def test_a_reading_is_restarted_twice_at_most(stack: Stack) -> None:
+    """The number of times that the listening connection is replaced does not matter."""
     listener = Listener(stack.database.url("mooring_broker"), "anything", [])
     store: Any = SlowStore()
     end = (
@@ -123,7 +123,7 @@ async def test_a_reading_is_begun_again_twice_at_most(stack: Stack) -> None:
         assert (await task).version == "a version"
 
 
-async def test_two_edits_of_one_broker_end_as_one_that_makes_sense(stack: Stack) -> None:
+async def test_concurrent_changes_of_a_broker_leave_a_valid_one(stack: Stack) -> None:
     for n in range(10):
         broker_id = await stack.create_broker(f"b{n}", protocol="ws")
         path = f"/brokers/{broker_id}"
@@ -179,7 +179,7 @@ async def test_an_invented_cursor_is_the_callers_fault(stack: Stack) -> None:
         (b"\x06\x03\x55\x1d\x0e", b"\x06\x03\x55\x1d\x0f"),  # the same extension twice
     ],
 )
-async def test_a_certificate_that_no_library_reads_is_the_callers_fault(
+async def test_an_unreadable_certificate_is_the_callers_fault(
     stack: Stack, there: bytes, instead: bytes
 ) -> None:
     certificate = x509.load_pem_x509_certificate(trustme.CA().cert_pem.bytes())
@@ -193,7 +193,7 @@ async def test_a_certificate_that_no_library_reads_is_the_callers_fault(
     assert (refused.status_code, refused.json()["field"]) == (422, "ca_cert")
 
 
-async def test_a_mask_that_names_nothing_is_the_callers_fault(stack: Stack) -> None:
+async def test_an_unknown_field_in_the_mask_is_the_callers_fault(stack: Stack) -> None:
     for path in ("é", "a\nb", "is_default", ""):
         request = brokers_pb2.UpdateBrokerRequest(
             id=stack.default_broker_id, update_mask=FieldMask(paths=[path])
@@ -203,7 +203,7 @@ async def test_a_mask_that_names_nothing_is_the_callers_fault(stack: Stack) -> N
         assert refused.value.field == "update_mask"
 
 
-async def test_devices_told_in_any_order_do_not_wait_in_a_circle(stack: Stack) -> None:
+async def test_answers_in_different_orders_do_not_deadlock(stack: Stack) -> None:
     registries = [stack.registry, await stack.another_registry()]
     uuids = [f"d{n:03}" for n in range(300)]
     await register(stack.registry, *(registration(uuid, stack.provisioning_key) for uuid in uuids))
@@ -226,7 +226,7 @@ async def test_devices_told_in_any_order_do_not_wait_in_a_circle(stack: Stack) -
 
 
 async def test_a_caller_without_time_gets_no_stopgap(stack: Stack) -> None:
-    """That it had none says nothing of the broker service."""
+    """The error says nothing about the state of the broker service."""
     loop = asyncio.get_running_loop()
     placements = Placements(stack.broker, timeout_s=2)
     unplaced = DevicePlacement(None, "demo", "", fleet_has_rule=False, fleet_revision=0)
@@ -234,9 +234,9 @@ async def test_a_caller_without_time_gets_no_stopgap(stack: Stack) -> None:
         await placements.resolve([unplaced], "a version", loop.time() + 0.04)
 
 
-async def test_what_nobody_heard_is_not_noted_as_told(stack: Stack) -> None:
+async def test_an_answer_after_the_deadline_is_not_noted_as_notified(stack: Stack) -> None:
     await stack.register("one")
-    told = stack.database.execute("SELECT told_broker_ids, told_at FROM devices")
+    notified = stack.database.execute("SELECT told_broker_ids, told_at FROM devices")
     fresh = await stack.another_registry()
     method = registration_pb2_grpc.RegistrationServiceStub(fresh.channel).GetConnections
     request = pb.ConnectionRequest(uuid="one", device_api_key="test-api-key")
@@ -249,7 +249,7 @@ async def test_what_nobody_heard_is_not_noted_as_told(stack: Stack) -> None:
                 deadline=asyncio.get_running_loop().time() + 0.5,
             )
     assert (await stack.connection("one")).status_code == 200
-    assert stack.database.execute("SELECT told_broker_ids, told_at FROM devices") == told
+    assert stack.database.execute("SELECT told_broker_ids, told_at FROM devices") == notified
 
 
 async def test_a_restriction_holds_from_the_moment_it_is_acknowledged(stack: Stack) -> None:
@@ -271,8 +271,8 @@ async def test_a_restriction_holds_from_the_moment_it_is_acknowledged(stack: Sta
         assert (await stack.connection(f"d{n}")).json()["source"] == "fleet"
 
 
-async def test_where_nobody_may_listen_the_brokers_are_read_all_the_same(stack: Stack) -> None:
-    """The pool's connection stays, the listening one is ended and may not come back."""
+async def test_brokers_are_read_without_a_listening_connection(stack: Stack) -> None:
+    """The pool keeps its connection; the listening one is ended, and cannot be opened again."""
     with psycopg.connect(stack.database.server.superuser_url(), autocommit=True) as connection:
         connection.execute("ALTER ROLE mooring_broker CONNECTION LIMIT 1")
         connection.execute(
@@ -287,7 +287,7 @@ async def test_where_nobody_may_listen_the_brokers_are_read_all_the_same(stack: 
             async with asyncio.timeout(10):
                 while "moved" not in (await stack.register("one")).json()["mqtt"]["broker"]:
                     await asyncio.sleep(0.02)
-            # That it may not listen is found by those who cannot prove what they are told.
+            # Without the database's proof, an answer is marked as stale.
             request = resolution_pb2.ResolveBrokerRequest(device_uuid="one")
             answer = await stack.broker.resolution("ResolveBroker", request)
             assert answer.resolution.stale
@@ -301,10 +301,10 @@ async def test_a_key_of_another_fleet_does_not_take_a_device_over(stack: Stack) 
     ours = await stack.create_key(max_devices=1)
     await stack.register("one")
     await stack.admin("PATCH", "/devices/one", json={"reprovisioning_allowed": True})
-    thief = await stack.register("one", key=theirs, deviceApiKey="thief-api-key")
-    assert (thief.status_code, thief.json()["reason"]) == (409, "DEVICE_TAKEN")
+    refused = await stack.register("one", key=theirs, deviceApiKey="thief-api-key")
+    assert (refused.status_code, refused.json()["reason"]) == (409, "DEVICE_TAKEN")
 
-    # With a key of its own fleet it is renewed, and belongs to that key from then on.
+    # With a key of its own fleet the device is provisioned anew, and belongs to that key.
     assert (await stack.register("one", key=ours, deviceApiKey="new-api-key")).status_code == 200
     assert (await stack.register("two", key=ours)).status_code == 201
     assert (await stack.register("one", key=ours, deviceApiKey="new-api-key")).status_code == 200
@@ -320,7 +320,7 @@ async def test_a_refused_row_is_not_quoted_in_the_log(
     assert "Failing row" not in text
 
 
-async def test_a_missing_server_key_is_the_operators_affair(
+async def test_a_missing_server_key_is_logged_for_the_operator(
     stack: Stack, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
     await stack.register("one")
@@ -332,7 +332,7 @@ async def test_a_missing_server_key_is_the_operators_affair(
     assert "a server key is missing from the ring" in said
 
 
-async def test_a_busy_pool_is_not_a_database_that_is_away(stack: Stack) -> None:
+async def test_a_busy_pool_does_not_count_as_an_unavailable_database(stack: Stack) -> None:
     await stack.register("one")
     with psycopg.connect(stack.database.url("mooring")) as connection:
         connection.execute("SELECT 1 FROM devices FOR UPDATE")

@@ -1,4 +1,4 @@
-"""A server that may not write any more, as after a failover, is a lost connection: 503, not 500."""
+"""A server that may not write, as after a failover, is like a lost connection: 503, not 500."""
 
 import asyncio
 import secrets
@@ -22,7 +22,7 @@ from tests.stack import ROLES, Database, Stack, started
 
 @pytest.fixture
 async def stack(tmp_path: Path) -> AsyncIterator[Stack]:
-    """The services on a server of their own, which may be told to refuse to write."""
+    """The services on a PostgreSQL of their own, which tests can make read-only."""
     password = secrets.token_urlsafe()
     with Postgres(tmp_path / "postgres") as server:
         owner_url = prepare(server, password)
@@ -38,8 +38,8 @@ async def stack(tmp_path: Path) -> AsyncIterator[Stack]:
             yield running
 
 
-def only_reads(stack: Stack, is_so: bool) -> None:
-    """Of every session, also of those that are connected; returns when one has noticed."""
+def set_read_only(stack: Stack, is_so: bool) -> None:
+    """Sets it for all sessions, also open ones; returns when a new session has the setting."""
     value = "on" if is_so else "off"
     with psycopg.connect(stack.database.server.superuser_url(), autocommit=True) as connection:
         connection.execute(f"ALTER SYSTEM SET default_transaction_read_only = {value}".encode())
@@ -49,7 +49,7 @@ def only_reads(stack: Stack, is_so: bool) -> None:
 
 
 def sessions(stack: Stack) -> set[int]:
-    """The server's processes that serve our pools."""
+    """The ids of the server processes for the services' pools."""
     query = (
         "SELECT pid FROM pg_stat_activity"
         " WHERE usename LIKE 'mooring_%' AND application_name <> 'mooring listener'"
@@ -58,7 +58,7 @@ def sessions(stack: Stack) -> set[int]:
         return {row[0] for row in connection.execute(query.encode())}
 
 
-async def test_what_has_to_write_is_503_until_a_server_writes_again(stack: Stack) -> None:
+async def test_writes_are_503_until_the_server_writes_again(stack: Stack) -> None:
     assert (await stack.register("one")).status_code == 201
     headers = {"Authorization": "Bearer test-api-key"}
 
@@ -84,32 +84,34 @@ async def test_what_has_to_write_is_503_until_a_server_writes_again(stack: Stack
         return [answer.status_code for answer in answers]
 
     assert await rotated() == 200
-    only_reads(stack, True)
+    set_read_only(stack, True)
     assert await asked() == [503] * 6
     assert await rotated() == 503
-    # What needs no writing goes on.
+    # Requests that only read are served.
     assert (await stack.connection("one")).status_code == 200
-    only_reads(stack, False)
+    set_read_only(stack, False)
     assert await asked() == [201, 200, 200, 200, 201, 404]
     assert await rotated() == 200
 
 
-async def test_a_registration_waits_for_a_server_that_writes(stack: Stack) -> None:
+async def test_a_registration_waits_until_the_server_writes(stack: Stack) -> None:
     await stack.register("one")
-    only_reads(stack, True)
+    set_read_only(stack, True)
     registering = asyncio.create_task(stack.register("two"))
     async with asyncio.timeout(5):
         refused = sessions(stack)
-        # Each try that is refused ends its session.
+        # Each refused attempt ends its session.
         while refused <= sessions(stack) and not registering.done():
             await asyncio.sleep(0.01)
     assert not registering.done()
-    only_reads(stack, False)
+    set_read_only(stack, False)
     assert (await registering).status_code == 201
 
 
 @pytest.mark.parametrize("role", ["mooring_registry", "mooring_sealer"])
-async def test_what_works_in_the_background_tries_again(stack: Stack, role: str) -> None:
+async def test_background_work_on_a_read_only_server_is_unavailable(
+    stack: Stack, role: str
+) -> None:
     engine = engine_of(stack.database.url(role), pool_size=1)
     works: dict[str, list[Callable[[], Awaitable[object]]]] = {
         "mooring_registry": [
@@ -119,11 +121,11 @@ async def test_what_works_in_the_background_tries_again(stack: Stack, role: str)
         ],
         "mooring_sealer": [lambda: SealStore(engine).lease.take("tests")],
     }
-    only_reads(stack, True)
+    set_read_only(stack, True)
     try:
         for work in works[role]:
             with pytest.raises(Unavailable):
                 await work()
     finally:
-        only_reads(stack, False)
+        set_read_only(stack, False)
         await engine.dispose()

@@ -1,4 +1,4 @@
-"""Registering, as a device sees it: the whole path through the three services."""
+"""Registration, as a device sees it: the whole path through the three services."""
 
 import re
 from typing import Any
@@ -7,7 +7,7 @@ import trustme
 
 from tests.stack import Stack
 
-# The answer to the note's own curl, but for what is random.
+# The answer to the note's own curl, without its random values.
 EXPECTED = {
     "uuid": "test-device-123",
     "deviceName": "Test Device",
@@ -48,7 +48,7 @@ async def provisioned(stack: Stack) -> int:
     return int(rows[0][0])
 
 
-async def test_the_notes_curl_is_answered_field_by_field(stack: Stack) -> None:
+async def test_the_answer_to_the_notes_curl_has_every_field(stack: Stack) -> None:
     response = await stack.register()
     assert response.status_code == 201
     body = response.json()
@@ -61,7 +61,7 @@ async def test_the_notes_curl_is_answered_field_by_field(stack: Stack) -> None:
     assert mqtt == EXPECTED_MQTT
 
 
-async def test_nothing_secret_is_kept_in_plain(stack: Stack) -> None:
+async def test_no_secret_is_stored_in_plain(stack: Stack) -> None:
     password = (await stack.register()).json()["mqtt"]["password"]
     tables = stack.database.execute(
         "SELECT string_agg(d::text, '')"
@@ -73,7 +73,7 @@ async def test_nothing_secret_is_kept_in_plain(stack: Stack) -> None:
         assert secret.encode().hex() not in tables
 
 
-async def test_registering_again_gives_the_same_identity_and_takes_nothing(stack: Stack) -> None:
+async def test_registering_again_gives_the_same_identity_and_is_not_counted(stack: Stack) -> None:
     first = await stack.register()
     again = await stack.register()
     assert (first.status_code, again.status_code) == (201, 200)
@@ -98,7 +98,7 @@ async def test_an_expired_key_serves_its_device_again_and_no_other(stack: Stack)
     assert (refused.status_code, refused.json()["reason"]) == (403, "PROVISIONING_KEY_EXPIRED")
 
 
-async def test_a_revoked_key_serves_nobody(stack: Stack) -> None:
+async def test_a_revoked_key_serves_no_device(stack: Stack) -> None:
     await stack.register("one")
     keys = (await stack.admin("GET", "/provisioning-keys")).json()["items"]
     revoked = await stack.admin("DELETE", f"/provisioning-keys/{keys[0]['id']}")
@@ -108,14 +108,14 @@ async def test_a_revoked_key_serves_nobody(stack: Stack) -> None:
         assert (refused.status_code, refused.json()["reason"]) == (401, "PROVISIONING_KEY_REVOKED")
 
 
-async def test_an_unknown_key_is_refused_before_anything_is_learned(stack: Stack) -> None:
+async def test_an_unknown_key_is_refused_alike_for_known_and_new_devices(stack: Stack) -> None:
     await stack.register("one")
     for uuid in ("one", "two"):
         refused = await stack.register(uuid, key="mpk_nobody")
         assert (refused.status_code, refused.json()["reason"]) == (401, "PROVISIONING_KEY_UNKNOWN")
 
 
-async def test_deleted_and_registered_anew_is_another_password(stack: Stack) -> None:
+async def test_a_deleted_device_gets_another_password_when_it_registers(stack: Stack) -> None:
     first = await stack.register()
     assert (await stack.admin("DELETE", "/devices/test-device-123")).status_code == 204
     anew = await stack.register()
@@ -144,7 +144,7 @@ async def test_another_device_api_key_is_a_conflict_until_an_administrator_allow
     assert await provisioned(stack) == 1
 
 
-async def test_a_disabled_device_is_told_so(stack: Stack) -> None:
+async def test_a_disabled_device_is_refused_with_that_reason(stack: Stack) -> None:
     await stack.register()
     await stack.admin("PUT", "/devices/test-device-123", json={"is_active": False})
     assert (await stack.register()).json()["reason"] == "DEVICE_DISABLED"
@@ -165,7 +165,7 @@ async def test_brokers_that_read_sql_find_the_device(stack: Stack) -> None:
     ]
 
 
-async def test_what_the_device_says_of_itself_is_kept(stack: Stack) -> None:
+async def test_what_the_device_reports_is_stored(stack: Stack) -> None:
     said: dict[str, Any] = {
         "applicationId": "app",
         "macAddress": "00:11:22:33:44:55",
@@ -224,7 +224,7 @@ async def test_the_current_connection_has_an_etag(stack: Stack) -> None:
     moved = await stack.connection("test-device-123", **{"If-None-Match": etag})
     assert moved.status_code == 200
     assert moved.json()["broker"] == "mqtt://other.example.com:1883"
-    # Another broker is told another password.
+    # For another broker the device gets another password.
     assert moved.json()["password"] != registered["password"]
 
 
@@ -236,35 +236,35 @@ async def test_a_connection_is_for_its_device_only(stack: Stack) -> None:
         assert (refused.status_code, refused.json()["reason"]) == (401, "DEVICE_UNAUTHENTICATED")
 
 
-async def test_what_a_device_was_told_is_on_its_row(stack: Stack) -> None:
-    told = "SELECT told_broker_ids, told_at, updated_at, told_source, told_ca_ids FROM devices"
+async def test_the_notified_broker_is_in_the_devices_row(stack: Stack) -> None:
+    notified = "SELECT told_broker_ids, told_at, updated_at, told_source, told_ca_ids FROM devices"
     await stack.register()
-    first = stack.database.execute(told)[0]
+    first = stack.database.execute(notified)[0]
     assert (first[0], first[3], first[4]) == ([stack.default_broker_id], "default", [])
     await stack.connection("test-device-123")
     await stack.register()
-    assert stack.database.execute(told)[0] == first
+    assert stack.database.execute(notified)[0] == first
 
     pem = trustme.CA().cert_pem.bytes().decode()
     other_id = await stack.create_broker("Other", protocol="mqtts", ca_cert=pem)
     await stack.admin("PUT", "/devices/test-device-123", json={"mqtt_broker_id": other_id})
-    assert stack.database.execute(told)[0][0] == [stack.default_broker_id]
+    assert stack.database.execute(notified)[0][0] == [stack.default_broker_id]
     await stack.connection("test-device-123")
-    later = stack.database.execute(told)[0]
+    later = stack.database.execute(notified)[0]
     [(ca_id,)] = stack.database.execute("SELECT id FROM certificates")
     assert (later[0], later[3], later[4]) == ([other_id], "device", [ca_id])
     assert later[1] > first[1]
 
 
-async def test_a_device_that_hears_of_the_same_broker_for_another_reason_is_noted(
+async def test_another_source_of_the_same_broker_is_noted(
     stack: Stack,
 ) -> None:
-    told = "SELECT told_broker_ids, told_source FROM devices"
+    notified = "SELECT told_broker_ids, told_source FROM devices"
     await stack.register()
-    assert stack.database.execute(told) == [([stack.default_broker_id], "default")]
+    assert stack.database.execute(notified) == [([stack.default_broker_id], "default")]
     await stack.admin("PATCH", "/fleets/demo", json={"mqtt_broker_id": stack.default_broker_id})
     await stack.register()
-    assert stack.database.execute(told) == [([stack.default_broker_id], "fleet")]
+    assert stack.database.execute(notified) == [([stack.default_broker_id], "fleet")]
     stack.database.execute("UPDATE devices SET reprovisioning_allowed = true, told_source = ''")
     await stack.register(deviceApiKey="another-api-key")
-    assert stack.database.execute(told) == [([stack.default_broker_id], "fleet")]
+    assert stack.database.execute(notified) == [([stack.default_broker_id], "fleet")]

@@ -1,4 +1,4 @@
-"""Whether a device's API key is short is noted when the device shows it, and can be listed."""
+"""A device's API key is marked as short when the device shows it, and lists can filter by it."""
 
 from tests.integration.registry_service.administration.test_credential_rotation import rotate
 from tests.stack import Stack
@@ -21,13 +21,13 @@ async def test_short_keys_are_known_from_the_beginning(stack: Stack) -> None:
     assert await listed(stack, "limit=10") == {"short", "almost", "long"}
     device = (await stack.admin("GET", "/devices/short")).json()
     assert device["has_short_api_key"] is True
-    # Provisioned anew with another.
+    # The device is provisioned anew with another key.
     await stack.admin("PATCH", "/devices/short", json={"reprovisioning_allowed": True})
     assert (await stack.register("short", deviceApiKey=LONG)).status_code == 200
     assert await listed(stack, "short_api_key=true") == {"almost"}
 
 
-async def test_those_from_before_are_known_when_they_are_shown(stack: Stack) -> None:
+async def test_short_keys_of_earlier_releases_are_known_when_they_are_shown(stack: Stack) -> None:
     for uuid in ("a", "b", "c", "quiet"):
         await stack.register(uuid)
     await stack.register("long", deviceApiKey=LONG)
@@ -39,5 +39,5 @@ async def test_those_from_before_are_known_when_they_are_shown(stack: Stack) -> 
     await rotate(stack, "c")
     await stack.connection("long", LONG)
     assert await listed(stack, "short_api_key=true") == {"a", "b", "c"}
-    # A long one is not written for that.
+    # Showing a long key writes nothing.
     assert stack.database.execute(written) == before

@@ -1,4 +1,4 @@
-"""A commit whose outcome nobody knows, because the connection broke while it was under way."""
+"""A commit with an unknown outcome, because the connection was lost while it was under way."""
 
 import asyncio
 
@@ -16,16 +16,16 @@ from tests.stack import Stack
 
 
 @pytest.mark.parametrize("cut", list(Cut))
-async def test_what_is_acknowledged_is_there_exactly_once(stack: Stack, cut: Cut) -> None:
+async def test_acknowledged_devices_are_stored_exactly_once(stack: Stack, cut: Cut) -> None:
     key = await stack.create_key(max_devices=30)
     async with proxied(stack.database.url("mooring_registry")) as (proxy, url):
         registry = await stack.another_registry(database_url=url)
         proxy.cuts = [cut, cut]
         outcomes = await register(registry, *(registration(f"d{n}", key) for n in range(20)))
-        # A commit that took effect is found to have done so, and is not tried again.
+        # A commit that took effect is recognised, and not tried again.
         assert proxy.made == (1 if cut is Cut.AFTER else 2)
         assert reasons(outcomes) == ["created"] * 20
-        # Made by this call, however often it had to be tried.
+        # The devices count as made by this call, however many attempts it took.
         assert all(outcome.device.created for outcome in outcomes)
         assert counted(stack) == (20, 20)
 
@@ -35,7 +35,7 @@ async def test_what_is_acknowledged_is_there_exactly_once(stack: Stack, cut: Cut
         assert counted(stack) == (20, 20)
 
 
-async def test_many_callers_through_many_cuts(stack: Stack) -> None:
+async def test_many_callers_with_many_lost_connections(stack: Stack) -> None:
     key = await stack.create_key(max_devices=60)
     async with proxied(stack.database.url("mooring_registry")) as (proxy, url):
         registry = await stack.another_registry(database_url=url)
