@@ -92,7 +92,7 @@ def held(database: Database, device_id: int) -> Iterator[None]:
         yield
 
 
-def test_a_job_survives_that_its_process_is_killed_in_the_middle_of_a_chunk(
+def test_a_job_continues_after_its_process_was_killed_in_a_chunk(
     database: Database,
 ) -> None:
     database.execute(SEED)

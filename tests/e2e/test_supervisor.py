@@ -109,7 +109,7 @@ def test_a_first_run(first_run: Run) -> None:
         (200, b"[]", False),
     ],
 )
-def test_ready_is_said_with_all_that_the_gateway_depends_on(
+def test_ready_is_reported_when_all_dependencies_are_ready(
     status: int, said: bytes, expected: bool
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening, ThreadPoolExecutor(1) as asking:

@@ -24,7 +24,7 @@ from tests.supervised import (
 )
 
 
-def test_what_a_home_lacks_is_made(later_run: Run) -> None:
+def test_missing_files_of_a_home_are_made(later_run: Run) -> None:
     # As if the first run had been killed after everything was made but before this was written.
     (later_run.home / "credentials.env").unlink()
     # As in a home of an earlier release, in which all services had one secret.

@@ -137,7 +137,7 @@ def test_data_that_postgresql_cannot_use_is_named_until_it_can(later_run: Run) -
 
 # The test waits through every pause, even the longest; above, each process ends only once.
 @pytest.mark.heavy
-def test_no_process_that_keeps_dying_ends_the_others(later_run: Run) -> None:
+def test_processes_that_keep_ending_do_not_end_the_others(later_run: Run) -> None:
     later_run.start()
     services = (*SERVICES, SEALER, WORKER)
     killed: dict[str, set[int]] = {name: set() for name in services}

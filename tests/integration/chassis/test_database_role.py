@@ -71,7 +71,7 @@ def starts(stack: Stack) -> dict[type[DatabaseConfig], Start]:
     }
 
 
-async def test_each_refuses_every_other_role(database: Database, tmp_path: Path) -> None:
+async def test_each_process_refuses_every_other_role(database: Database, tmp_path: Path) -> None:
     async with contextlib.AsyncExitStack() as exits:
         found = starts(prepared(database, tmp_path, exits))
         assert {kind.process for kind in found} == {

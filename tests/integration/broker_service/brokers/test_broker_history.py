@@ -248,7 +248,9 @@ async def test_the_history_comes_a_page_at_a_time(stack: Stack) -> None:
     assert len(whole) == 9
 
 
-async def test_secrets_are_nowhere(stack: Stack, caplog: pytest.LogCaptureFixture) -> None:
+async def test_passwords_are_in_no_answer_table_or_log(
+    stack: Stack, caplog: pytest.LogCaptureFixture
+) -> None:
     broker = await created(stack, username="u", password=PASSWORD)
     path = f"/brokers/{broker['id']}"
     answers = [

@@ -202,7 +202,7 @@ async def test_an_ipv6_address_is_in_brackets(stack: Stack) -> None:
     assert mqtt["brokerConfig"]["host"] == "2001:db8::1"
 
 
-async def test_a_changed_protocol_brings_its_tls(stack: Stack) -> None:
+async def test_a_changed_protocol_changes_use_tls(stack: Stack) -> None:
     broker = await created(stack)
     path = f"/brokers/{broker['id']}"
     plain = (await stack.admin("PATCH", path, json={"protocol": "mqtt"})).json()

@@ -118,7 +118,7 @@ def test_api_sql_and_environment_accept_the_same_hosts(sql: psycopg.Connection) 
 
 
 @pytest.mark.parametrize("host", TAKEN)
-def test_a_host_is_taken(host: str) -> None:
+def test_a_host_is_accepted(host: str) -> None:
     assert api_takes(host)
 
 

@@ -157,7 +157,7 @@ async def test_without_the_service_secret_it_is_refused(stack: Stack) -> None:
     assert PASSWORD.encode() in await call(b"", timeout=10, metadata=tuple(admin.items()))
 
 
-async def test_no_token_reaches_it_through_the_gateway(stack: Stack) -> None:
+async def test_managed_brokers_cannot_be_listed_through_the_gateway(stack: Stack) -> None:
     broker = await created(stack, **EMQX)
     for method in ("GET", "POST"):
         for path in (METHOD, f"/api/v1{METHOD}", "/api/v1/management", "/api/v1/managed-brokers"):

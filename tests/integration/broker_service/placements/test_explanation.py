@@ -194,7 +194,7 @@ async def test_facts_alone(stack: Stack) -> None:
         ({"mqtt_brokerid": 1}, "INVALID_INPUT", "mqtt_brokerid"),
     ],
 )
-async def test_what_cannot_be_supposed(
+async def test_invalid_suppositions_are_refused(
     stack: Stack, supposed: dict[str, Any], reason: str, field: str
 ) -> None:
     response = await stack.admin("POST", "/resolution/explain", json=supposed)
@@ -219,7 +219,7 @@ async def test_a_device_that_is_not_registered(stack: Stack) -> None:
             await stack.broker.resolution("ExplainResolution", request)
 
 
-async def test_who_may_ask(stack: Stack) -> None:
+async def test_a_viewer_may_ask_for_an_explanation(stack: Stack) -> None:
     stub = resolution_pb2_grpc.ResolutionServiceStub
     request = pb.ExplainResolutionRequest()
     viewer = Actor("v", Access.VIEWER)

@@ -47,7 +47,7 @@ async def test_a_uuid_that_cannot_be_one_is_refused(stack: Stack) -> None:
             await resolved(stack, uuid)
 
 
-async def test_the_chain(stack: Stack) -> None:
+async def test_the_order_of_resolution(stack: Stack) -> None:
     pinned = await stack.create_broker("Pinned")
     fleets = await stack.create_broker("Fleet's")
     await stack.create_fleet("north", mqtt_broker_id=fleets)
@@ -64,7 +64,7 @@ async def test_the_chain(stack: Stack) -> None:
     assert (await eventually(stack, "one", pb.SOURCE_DEFAULT)).broker.id == stack.default_broker_id
 
 
-async def test_no_broker_at_all_is_the_environment(stack: Stack) -> None:
+async def test_without_any_broker_the_environment_decides(stack: Stack) -> None:
     await stack.register("one")
     stack.database.execute("UPDATE mqtt_broker_config SET is_default = false")
     response = await eventually(stack, "one", pb.SOURCE_ENVIRONMENT)

@@ -135,7 +135,7 @@ async def test_only_one_of_several_api_keys_claims_an_imported_device(stack: Sta
     assert {o.error.reason for o in answer.outcomes if o not in claimed} == {"DEVICE_TAKEN"}
 
 
-async def test_each_row_is_judged_by_itself(stack: Stack) -> None:
+async def test_each_row_is_checked_separately(stack: Stack) -> None:
     allowed = fleets_pb2.AllowedBrokers(broker_ids=[stack.default_broker_id])
     await stack.create_fleet("closed", allowed_brokers=allowed)
     broker_id = await stack.create_broker("Cloud")

@@ -276,7 +276,9 @@ async def test_many_lines_are_sealed_a_batch_at_a_time(
     assert (report.findings, report.seals, report.lines) == ([], 10, 95)
 
 
-async def test_only_one_of_many_seals(chain: Chain, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_only_one_of_several_sealers_seals(
+    chain: Chain, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(sealing, "BATCH", 3)
     sealers = [chain.sealer(name=f"s{number}", lookback_s=60) for number in range(4)]
     for _ in range(8):
