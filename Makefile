@@ -1,13 +1,13 @@
-# Everything a newcomer needs. Asks for nothing but Python >= 3.11 with venv, make and git.
+# All commands of the project. They need only Python >= 3.11 with venv, make and git.
 SHELL := /bin/sh
 PYTHON ?= python3
 UV_VERSION := 0.13.9
 export UV_PYTHON_DOWNLOADS := never
-# Where it is set, each process that tests start, and each of their workers, compiles everything.
+# With this variable, each process that tests start would compile all modules again.
 unexport PYTHONDONTWRITEBYTECODE
 
 UV := .uv/bin/uv
-# Another PYTHON makes .venv anew.
+# If PYTHON changes, .venv is made again.
 MADE_WITH := .venv/.made-with-$(subst /,-,$(PYTHON))
 RUN := .venv/bin
 PROTOS := $(sort $(shell find protos/mooring -name '*.proto'))
@@ -18,7 +18,7 @@ SOURCES := chassis domain broker_service registry_service gateway migrations loc
 run: .venv/.run  ## starts all processes and a PostgreSQL on this machine
 	@exec $(RUN)/python -m local
 
-# Three on two cores: a good part of what the tests take is waiting. Files run in the order of their
+# Three workers on two cores, because tests spend much time waiting. Files run in the order of their
 # names: the unit tests, which are short, come last, so that no long file is left at the end.
 test: .venv/.dev  ## runs the tests that are not heavy (a minute long, or with a heavyweight server)
 	$(RUN)/python -m pytest -m 'not heavy' -n 3 --dist loadfile --no-loadscope-reorder
