@@ -168,7 +168,7 @@ async def test_a_removed_ca_is_soon_not_trusted(
         await client.service.close()
 
 
-async def test_an_idle_client_uses_new_files_at_once(tmp_path: Path) -> None:
+async def test_an_unconnected_client_uses_new_files_at_once(tmp_path: Path) -> None:
     one, two = trustme.CA(), trustme.CA()
     files = write(folder(tmp_path / "client"), two, two.issue_cert("two.test"))
     served = write(folder(tmp_path / "server"), one, one.issue_cert("localhost"))

@@ -46,7 +46,7 @@ def test_a_secret_is_read(value: bytes, secret: str) -> None:
         [b"Bearer a", b"Basic YTpi"],
     ],
 )
-def test_any_other_header_is_no_secret(values: list[bytes]) -> None:
+def test_any_other_header_is_unauthenticated(values: list[bytes]) -> None:
     with pytest.raises(Unauthenticated):
         bearer([(b"authorization", value) for value in values])
 

@@ -149,7 +149,7 @@ async def test_an_invalid_header_refuses_the_file(header: bytes, field: str) -> 
     assert caught.value.field == field
 
 
-async def test_a_file_needs_a_content_type_and_has_a_maximum_size() -> None:
+async def test_a_file_has_a_known_content_type_and_a_maximum_size() -> None:
     with pytest.raises(HTTPException) as refused:
         await receive(chunks(b"{}"), "application/json", FORM)
     assert refused.value.status_code == 415

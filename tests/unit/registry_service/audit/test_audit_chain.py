@@ -138,7 +138,7 @@ def test_different_contents_have_different_encodings(
     assert same is (lines == others)
 
 
-def test_neighbouring_values_cannot_be_confused() -> None:
+def test_adjacent_values_cannot_be_confused() -> None:
     contents: list[list[str | None]] = [
         ["ab", ""],
         ["a", "b"],

@@ -42,7 +42,7 @@ def test_a_job_starts_once_and_is_undone_once(actions: list[Action]) -> None:
 
 
 @pytest.mark.parametrize("state", [State.RUNNING, State.DRAFT])
-def test_only_an_ended_job_can_be_undone(state: State) -> None:
+def test_a_running_job_and_a_draft_cannot_be_undone(state: State) -> None:
     with pytest.raises(JobStateForbids):
         after(Status(state), Action.UNDO)
 

@@ -181,7 +181,7 @@ def test_notices_are_always_accepted(hook: str) -> None:
 
 @pytest.mark.parametrize("field", ["username", "password"])
 @pytest.mark.parametrize("hook", ["auth_on_register", "auth_on_register_m5"])
-def test_a_client_without_a_username_is_unreadable(hook: str, field: str) -> None:
+def test_a_hook_without_a_required_field_is_unreadable(hook: str, field: str) -> None:
     with pytest.raises(Unreadable):
         WEBHOOK.read(asked(hook, REGISTER | {field: None}))
 
