@@ -131,7 +131,7 @@ class Mosquitto(Program):
         )
         self._login = login
         # At its last start it had only Mooring's login: the worker has yet to add the devices.
-        self.knows_nobody = False
+        self.has_only_the_login = False
         inherited = {name: environment[name] for name in INHERITED if name in environment}
         command = [str(found.program), "-c", str(self._configuration)]
         super().__init__(MOSQUITTO, command, inherited, log, lock, {"MQTT_PORT": port})
@@ -141,8 +141,8 @@ class Mosquitto(Program):
         self._folder.mkdir(mode=0o700, exist_ok=True)
         files.write(self._configuration, self._text)
         is_there = self._clients.exists()
-        self.knows_nobody = not (is_there and admits(self._clients.read_bytes(), self._login))
-        if is_there and self.knows_nobody:
+        self.has_only_the_login = not (is_there and admits(self._clients.read_bytes(), self._login))
+        if is_there and self.has_only_the_login:
             # The file may contain clients that people have added.
             kept = self._clients.with_name(f"{self._clients.name}.1")
             self._clients.replace(kept)
@@ -150,7 +150,7 @@ class Mosquitto(Program):
                 f"{self._clients} refused Mooring's login: the file is made anew, and the old "
                 f"one is kept as {kept.name}"
             )
-        if self.knows_nobody:
+        if self.has_only_the_login:
             self._fill()
         give_away(self._folder)
         return as_owner_of(self._folder)

@@ -137,7 +137,7 @@ def run(config: LocalConfig, stops: ExitStack) -> None:
                 wait_until_ready(
                     children, {MOSQUITTO: lambda: is_listening(config.mqtt_port)}, exits
                 )
-                if mosquitto.knows_nobody:
+                if mosquitto.has_only_the_login:
                     looked = partial(looked_at, admin, broker_id)
                     before = looked()
                     checks[WORKER] = lambda: looked() not in (None, before)

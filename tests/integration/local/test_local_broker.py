@@ -155,7 +155,7 @@ async def is_ours(served: Served) -> bool:
 
 @pytest.mark.every_version("Mooring keeps its list of clients")
 async def test_a_new_mosquitto_admits_only_moorings_login(served: Served) -> None:
-    assert served.process.knows_nobody
+    assert served.process.has_only_the_login
     assert await is_ours(served)
     for username, password in ((LOGIN.username, "wrong"), ("device_one", "x"), ("", "")):
         with pytest.raises(aiomqtt.MqttError):
@@ -168,7 +168,7 @@ async def test_a_new_mosquitto_admits_only_moorings_login(served: Served) -> Non
     before = served.file.read_text()
     served.process.stop()
     served.start()
-    assert not served.process.knows_nobody
+    assert not served.process.has_only_the_login
     assert served.file.read_text() == before
     assert await is_ours(served)
 
@@ -184,14 +184,14 @@ async def test_devices_are_admitted_again_after_its_file_was_damaged(
         await until_let_in(served, one, is_in=True)
         served.kill()
         served.start()
-        assert not served.process.knows_nobody
+        assert not served.process.has_only_the_login
         assert await is_let_in(served, one)
         # As if it had been killed while it wrote its file: the end is missing.
         served.kill()
         cut_off = served.file.read_bytes()[:-100]
         served.file.write_bytes(cut_off)
         served.start()
-        assert served.process.knows_nobody
+        assert served.process.has_only_the_login
         assert "refused Mooring's login" in capsys.readouterr().err
         await until_let_in(served, one, is_in=True)
     assert served.file.with_name("dynamic-security.json.1").read_bytes() == cut_off
@@ -199,6 +199,6 @@ async def test_devices_are_admitted_again_after_its_file_was_damaged(
     served.kill()
     served.file.unlink()
     served.start()
-    assert served.process.knows_nobody
+    assert served.process.has_only_the_login
     assert await is_ours(served)
     assert capsys.readouterr().err == ""
