@@ -1,9 +1,9 @@
-"""Names of API tokens that do not reveal the tokens, for the gateway and the registry."""
+"""Fingerprints of API tokens, which do not reveal the tokens, for the gateway and the registry."""
 
-# The beginning of a token, with "mat_": 36 of its 256 bits, as in lists of tokens.
+# How many characters of a token lists show, with "mat_": they reveal 36 of its 256 bits.
 PREFIX_CHARACTERS = 10
 
 
 def fingerprint_of(token_hash: bytes) -> int:
-    """The beginning of the SHA-256 of a token, in 64 bits."""
+    """The first 64 bits of the SHA-256 of a token."""
     return int.from_bytes(token_hash[:8], "big")

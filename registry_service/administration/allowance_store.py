@@ -49,9 +49,9 @@ def facts(field: str) -> dict[str, MooringError]:
 async def require_allowed(
     connection: AsyncConnection, fleet_id: str, broker_id: int | None, within: Fleets, *, field: str
 ) -> None:
-    """Raises `BrokerUnknown`, `BrokerNotAllowed`. None means no broker, and the fleet may not
-    exist. If a fleet is restricted a moment later, that takes effect too, because resolving checks
-    it again.
+    """Raises `BrokerUnknown`, `BrokerNotAllowed`. No broker (None) is allowed, and so is every
+    broker for a fleet that does not exist. If a fleet is restricted a moment later, that takes
+    effect too, because resolving checks it again.
     """
     if broker_id is None:
         return

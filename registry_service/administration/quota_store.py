@@ -26,7 +26,7 @@ async def places_left(connection: AsyncConnection) -> int | None:
 
 
 async def take_places(connection: AsyncConnection, count: int) -> None:
-    """Called in the transaction that has read the rest of the quota."""
+    """Adds to the count. Call it in the transaction that has read the rest of the quota."""
     taken = {api_tokens.c.devices_made: api_tokens.c.devices_made + count}
     await connection.execute(
         sa.update(api_tokens).where(api_tokens.c.id == _token_id()).values(taken)

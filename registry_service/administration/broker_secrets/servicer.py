@@ -43,7 +43,7 @@ class BrokerSecretServicer(broker_secrets_pb2_grpc.BrokerSecretServiceServicer):
     async def ListBrokerSecrets(
         self, request: pb.ListBrokerSecretsRequest, context: Context
     ) -> pb.ListBrokerSecretsResponse:
-        """The oldest first. Raises `BrokerNotFound`."""
+        """Lists the oldest secret first. Raises `BrokerNotFound`."""
         rows = await self._store.secrets_of(request.broker_id)
         return pb.ListBrokerSecretsResponse(broker_secrets=map(_proto, rows))
 

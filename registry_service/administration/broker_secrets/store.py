@@ -21,8 +21,8 @@ _shown = [column for column in broker_secrets.c if column.name != "secret_hash"]
 
 
 class BrokerSecretStore:
-    """Rows are those of `broker_secrets`, without the hash. Deleting a broker deletes its
-    secrets.
+    """Rows are those of `broker_secrets`, without the hash. A broker's secrets are deleted with
+    the broker.
     """
 
     def __init__(self, engine: AsyncEngine) -> None:
@@ -55,7 +55,7 @@ class BrokerSecretStore:
             raise _no_broker() from None
 
     async def secrets_of(self, broker_id: int) -> Sequence[sa.Row[Any]]:
-        """In the order of their creation. Raises `BrokerNotFound`."""
+        """The broker's secrets, the oldest first. Raises `BrokerNotFound`."""
         query = (
             sa.select(*_shown)
             .where(broker_secrets.c.broker_id == broker_id)

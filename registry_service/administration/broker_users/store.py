@@ -26,7 +26,8 @@ from registry_service.tables import (
     provisioning_keys,
 )
 
-# Locked together, for some tens of milliseconds: registrations of these devices wait that long.
+# How many rows one transaction locks, for some tens of milliseconds. Registrations of these devices
+# wait that long.
 CHUNK = 1_000
 # Tables with many rows: the order in which rows are locked, and the column of the pin.
 PINNED: dict[str, tuple[sa.Column[Any], sa.Column[int | None]]] = {
@@ -177,8 +178,8 @@ async def _pointed(
 async def _move_allowances(
     connection: AsyncConnection, broker_id: int, to_id: int
 ) -> Sequence[Key]:
-    """Allows fleets `to_id`; returns their ids, in order."""
-    # The fleets' rows are locked and updated: so their revisions go up, and two transactions that
+    """Fleets that may use `broker_id` may use `to_id` instead. Returns their ids, in order."""
+    # The fleets' rows are locked and updated. So their revisions go up, and two transactions that
     # restrict one fleet run one after the other.
     allowing = sa.select(fleet_brokers.c.fleet_id).where(fleet_brokers.c.broker_id == broker_id)
     locked = (
@@ -242,8 +243,10 @@ async def _require_allowed(connection: AsyncConnection, broker_id: int, to_id: i
 async def _record(
     connection: AsyncConnection, broker_id: int, to_id: int, moved: Mapping[str, Any]
 ) -> None:
-    """`moved` holds numbers or ids; empty ones are left out."""
-    moved = {which: them for which, them in moved.items() if them}
+    """Writes the line of the audit log. `moved` maps names to numbers or lists of ids; a name with
+    0 or an empty list is left out.
+    """
+    moved = {which: rows for which, rows in moved.items() if rows}
     if moved:
         await audit.record(
             connection,

@@ -25,11 +25,12 @@ from registry_service.errors import (
     UuidReserved,
 )
 
-# `reason` says why a device is not created: for what there is, or for an earlier row of the batch
-# that has no reason. Rows without a reason are created, unless it is a dry run, in the order of
-# their uuids, as registrations are. `made` is false for one that another transaction has created
-# since the statement began. The expected devices among them count as registered: the statement
-# locks that table before it reads it, so a transaction that adds an expected device waits for it.
+# `reason` says why a device is not created: it conflicts with rows of the database, or with an
+# earlier device of the batch that has no reason. Devices without a reason are created, unless it is
+# a dry run, in the order of their uuids, as registrations are. `made` is false for a device that
+# another transaction has created since the statement began. If a created device was expected, its
+# row in `expected_devices` becomes registered. The statement locks that table before reading it, so
+# a transaction that adds an expected device waits for this one.
 IMPORT = sa.text(f"""
 WITH given AS MATERIALIZED (
     SELECT index, row.*, coalesce(row.mqtt_broker_id, named.id) AS pin
@@ -132,9 +133,10 @@ class ImportStore:
     async def import_devices(
         self, devices: Sequence[ImportedDevice], *, is_dry_run: bool
     ) -> list[bool | MooringError]:
-        """Whether each was created (or would be), in order; false for a device that exists.
+        """For each device, in order: whether it was created (in a dry run, whether it would be), or
+        why not. It is false for a device that exists already.
 
-        Raises `LostRace` if a broker or fleet was deleted meanwhile: then nothing was created.
+        Raises `LostRace` if a broker or fleet was deleted meanwhile: then no device was created.
         """
         if not devices:
             return []
@@ -171,7 +173,7 @@ def _outcome(refusal: str | None, made: bool) -> bool | MooringError:
 
 
 async def _record(connection: AsyncConnection, made: Sequence[ImportedDevice]) -> None:
-    """One line for all of them."""
+    """Writes one line of the audit log for all devices."""
     if len(made) == 1:
         named = {
             name: value

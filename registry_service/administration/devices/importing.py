@@ -69,7 +69,9 @@ def read_imported(message: pb.ImportedDevice) -> ImportedDevice:
 
 
 def _username(message: pb.ImportedDevice) -> str:
-    """Its own username, or the one that it will get, which no other device can have."""
+    """The username from the import, or the one that registering will give to the device. Raises
+    `UsernameReserved` for a username that registering would give to another device.
+    """
     ours = username_of(message.uuid)
     if not message.HasField("mqtt_username"):
         return ours
@@ -100,11 +102,11 @@ def _password(message: pb.ImportedDevice) -> PasswordHash:
 
 
 def _check_verified(found: PasswordHash) -> None:
-    """Verifies a password once, as later connections do, at the lowest cost of the algorithm.
+    """Verifies a password once, as for later connections, but at the lowest cost of its algorithm.
 
-    Raises `InvalidInput` for a hash of a valid form that a library refuses.
+    Raises `InvalidInput` for a hash that has the right form, but that the library cannot verify.
     """
     try:
         is_password(Password(found.algorithm, cheapest(found), found.salt), "")
-    except Exception:  # noqa: BLE001 - libraries raise errors of many kinds
+    except Exception:  # noqa: BLE001 - the library may raise any
         raise InvalidInput("cannot be verified", field="password_hash") from None

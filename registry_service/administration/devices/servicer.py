@@ -52,7 +52,7 @@ class DeviceServicer(devices_pb2_grpc.DeviceServiceServicer):
     async def ListDevices(
         self, request: pb.ListDevicesRequest, context: Context
     ) -> pb.ListDevicesResponse:
-        """In the order of their ids. Raises `InvalidInput`."""
+        """Lists devices in the order of their ids. Raises `InvalidInput`."""
         size = pages.page_size_of(request.page_size)
         conditions = conditions_of(request.filter)
         if request.fleet_id:
@@ -103,7 +103,7 @@ class DeviceServicer(devices_pb2_grpc.DeviceServiceServicer):
     async def ImportDevices(
         self, request: pb.ImportDevicesRequest, context: Context
     ) -> pb.ImportDevicesResponse:
-        """Raises `InvalidInput` for too many at once, and `LostRace`: then nothing is stored."""
+        """Raises `InvalidInput` for too many devices, and `LostRace`: then nothing is stored."""
         if len(request.devices) > MAX_IMPORTED:
             raise InvalidInput(f"at most {MAX_IMPORTED} at once", field="devices")
         # In a thread, because each hash is verified once, at the lowest cost of its kind.
@@ -128,7 +128,7 @@ def _imported(message: pb.ImportedDevice) -> ImportedDevice | MooringError:
 
 
 def _existing(uuid: str) -> str:
-    """A uuid that a device can have; others need no query."""
+    """The uuid. Raises `DeviceNotFound`, without a query, if no device can have it."""
     if not IDENTIFIER.fullmatch(uuid):
         raise DeviceNotFound("there is no such device")
     return uuid

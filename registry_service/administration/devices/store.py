@@ -52,9 +52,10 @@ class DeviceStore:
         key_id: int | None = None,
         has_short_api_key: bool | None = None,
     ) -> Sequence[sa.Row[Any]]:
-        """In the order of their ids; None of an argument allows any device.
+        """The next `limit` devices after `device_id`, in the order of their ids.
 
-        `conditions` are those of a filter (`registry_service.device_filter`).
+        `conditions` come from a filter (`registry_service.device_filter`). `key_id` is a server
+        key. An argument that is None excludes no device.
         """
         device = devices.alias("device")
         query = sa.select(*(device.c[column.name] for column in _columns))
@@ -71,7 +72,7 @@ class DeviceStore:
             return (await connection.execute(page)).all()
 
     async def update(self, uuid: str, columns: Mapping[str, Any], within: Fleets) -> sa.Row[Any]:
-        """Changes the named columns; values that stay the same are not checked again.
+        """Changes the named columns. A column that has its value already is not checked again.
 
         Raises `DeviceNotFound`, `BrokerUnknown`, `BrokerNotAllowed`.
         """
@@ -121,8 +122,8 @@ class DeviceStore:
 
 
 def password_ended() -> dict[str, Any]:
-    """The columns of an ended password: no broker accepts it, or the previous one. Its salt is
-    deleted, so the device gets another password when it authenticates.
+    """The columns that end a device's passwords: brokers accept neither the present nor the
+    previous one. The salt is deleted, so the device gets another password when it authenticates.
     """
     return {
         "mqtt_password_hash": "",

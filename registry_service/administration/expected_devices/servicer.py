@@ -64,7 +64,7 @@ class ExpectedDeviceServicer(expected_devices_pb2_grpc.ExpectedDeviceServiceServ
     async def ListExpectedDevices(
         self, request: pb.ListExpectedDevicesRequest, context: Context
     ) -> pb.ListExpectedDevicesResponse:
-        """In the order of their uuids. Raises `InvalidInput`."""
+        """Lists expected devices in the order of their uuids. Raises `InvalidInput`."""
         size = pages.page_size_of(request.page_size)
         if request.fleet_id:
             check_identifier("fleet_id", request.fleet_id)
@@ -90,18 +90,18 @@ class ExpectedDeviceServicer(expected_devices_pb2_grpc.ExpectedDeviceServiceServ
 
 
 def _existing(uuid: str) -> str:
-    """A uuid that a device can have; others need no query."""
+    """The uuid. Raises `ExpectedDeviceNotFound`, without a query, if no device can have it."""
     if not IDENTIFIER.fullmatch(uuid):
         raise ExpectedDeviceNotFound("no such device is expected")
     return uuid
 
 
 def _row(index: int, item: pb.ExpectedDevice) -> dict[str, Any]:
-    """The index of the item, and the item as columns."""
+    """The columns of the item, and its index in the request."""
     where = f"expected_devices[{index}]."
     check_identifier(f"{where}uuid", item.uuid)
     check_identifier(f"{where}fleet_id", item.fleet_id)
-    fields: Any = item  # its stub wants literal names
+    fields: Any = item  # the type stub accepts literal names only
     row: dict[str, Any] = {"index": index, "uuid": item.uuid, "fleet_id": item.fleet_id}
     for name in NAMED:
         if fields.HasField(name):

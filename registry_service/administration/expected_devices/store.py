@@ -27,18 +27,20 @@ from registry_service.errors import (
 )
 from registry_service.tables import expected_devices
 
-# How many devices one transaction adds: registrations wait for it.
+# How many devices one transaction adds. Registrations wait for the transaction.
 CHUNK = 1_000
 
 _columns = [column for column in expected_devices.c if column.name != "id"]
 
-# A statement that registers devices updates this table, so it locks the table before it reads,
-# until its end. This lock waits for such statements, and later ones wait for it. So what this
-# transaction reads of the devices stays true, and every later registration sees what it writes.
+# The statement that registers devices writes to this table, so it locks the table before it reads
+# any row, until its end. The lock below waits for running registrations, and later ones wait for
+# it. So the devices that this transaction reads stay as they are until it commits, and every later
+# registration reads what it has written.
 LOCK_TABLE = sa.text("LOCK TABLE expected_devices IN SHARE ROW EXCLUSIVE MODE")
 
-# Inserts the rows without a refusal; returns all rows, with the reason or the time. An actor that
-# is restricted to fleets does not learn the owner of a uuid of another fleet.
+# Inserts the devices that nothing forbids. Returns all of them, with the time and, for a device
+# that is not inserted, the reason. An actor that is restricted to fleets does not learn whether a
+# uuid of another fleet is a device or an expected device.
 CREATE = sa.text(f"""
 WITH given AS MATERIALIZED (
     SELECT * FROM json_to_recordset(:rows) AS given (
@@ -107,10 +109,10 @@ class ExpectedDeviceStore:
     async def create(
         self, rows: Sequence[Mapping[str, Any]], within: Fleets
     ) -> dict[int, MooringError | datetime]:
-        """When each was created, by its `index`, or why it was not.
+        """For each row, by its `index`: when it was added, or why it was not.
 
-        They are created CHUNK at a time. Raises `LostRace` if a broker or a fleet was deleted
-        meanwhile, or `Unavailable`: earlier chunks stay created then.
+        A transaction adds at most CHUNK rows. Raises `Unavailable`, and `LostRace` if a broker or
+        fleet was deleted meanwhile: earlier chunks stay then.
         """
         outcomes: dict[int, MooringError | datetime] = {}
         for begin in range(0, len(rows), CHUNK):
@@ -150,7 +152,9 @@ class ExpectedDeviceStore:
         fleet_id: str | None = None,
         registered: bool | None = None,
     ) -> Sequence[sa.Row[Any]]:
-        """In the order of their uuids; None of an argument filters nothing."""
+        """The next `limit` expected devices after `uuid`, in the order of their uuids. An argument
+        that is None excludes none.
+        """
         query = sa.select(*_columns)
         if uuid is not None:
             query = query.where(expected_devices.c.uuid > uuid)
@@ -180,7 +184,7 @@ class ExpectedDeviceStore:
 
 
 async def _record_made(connection: AsyncConnection, made: Sequence[Mapping[str, Any]]) -> None:
-    """One line for all of them."""
+    """Writes one line of the audit log for all rows."""
     if len(made) == 1:
         named = {name: value for name, value in made[0].items() if name not in ("index", "uuid")}
         await audit.record(connection, "expected_device.create", made[0]["uuid"], after=named)

@@ -1,4 +1,4 @@
-"""Deletes fleets in the database: first what they have, a chunk at a time, and then the fleets."""
+"""Deletes fleets in the database: devices and keys first, a chunk at a time, then the fleet."""
 
 from typing import Any
 from uuid import UUID
@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from chassis import audit
 from chassis.database import reading, take_turns, writing
 from domain.turns import PLACEMENT
-from registry_service.administration.fleets.store import fleet_of, told
+from registry_service.administration.fleets.store import audit_fields, fleet_of
 from registry_service.errors import FleetInUse
 from registry_service.tables import (
     api_tokens,
@@ -23,18 +23,18 @@ from registry_service.tables import (
 Key = int | str | UUID
 
 CHUNK = 5_000
-# What a fleet has, in the order of deletion: the column by which rows are locked, as in all
-# statements that lock several, and the name in the audit log. Expected devices are deleted before
-# devices, which would be expected again otherwise, and keys after the devices that registered with
-# them.
+# The tables whose rows belong to a fleet, in the order of deletion. The first column gives the
+# order in which rows are locked, the same in all statements that lock several; the second names
+# them in the audit log. Expected devices are deleted before devices, because deleting a device
+# makes it expected again. Keys are deleted after the devices that registered with them.
 BELONGINGS: dict[str, tuple[sa.Column[Any], sa.Column[Any]]] = {
     "expected_devices": (expected_devices.c.uuid, expected_devices.c.uuid),
     "devices": (devices.c.id, devices.c.uuid),
     "keys": (provisioning_keys.c.id, provisioning_keys.c.id),
 }
 
-# Deleting a key or a fleet makes the database search for rows that refer to it. Its statistics
-# still count the deleted devices of the fleet, so it might choose to scan the whole table.
+# When a key or a fleet is deleted, the database searches for rows that refer to it. Its statistics
+# are older than the deletion of the devices, so it might choose to scan the whole table.
 BY_INDEX = sa.text("SET LOCAL enable_seqscan = off")
 
 
@@ -46,16 +46,16 @@ class FleetRemovalStore:
         self._engine = engine
 
     async def delete_chunk(self, fleet_id: str, which: str, after: Key | None) -> Key | None:
-        """Deletes the next rows of one of `BELONGINGS`, after the row `after`.
+        """Deletes the fleet's next rows of the table `which` in `BELONGINGS`, after `after`.
 
-        Returns the last of them if there may be more. Rows that others refer to stay.
+        Returns the last key if there may be more rows. If another row refers to one of them, none
+        of the chunk is deleted.
         """
         key, name = BELONGINGS[which]
         table = key.table
         chosen = sa.select(key).where(table.c.fleet_id == fleet_id).order_by(key).limit(CHUNK)
         if after is not None:
-            # Not from the beginning, because the database would scan all rows that were just
-            # deleted.
+            # From the beginning, the database would read all rows that were just deleted.
             chosen = chosen.where(key > after)
         locked = chosen.with_for_update().cte("chosen").prefix_with("MATERIALIZED")
         delete = sa.delete(table).where(key.in_(sa.select(locked.c[key.name]))).returning(key, name)
@@ -71,8 +71,8 @@ class FleetRemovalStore:
         return max(row[0] for row in gone) if len(gone) == CHUNK else None
 
     async def delete(self, fleet_id: str) -> None:
-        """Also removes the fleet from tokens that are restricted to it. Raises `FleetNotFound`,
-        `FleetInUse`.
+        """Deletes the fleet, and removes it from tokens that are restricted to it. Raises
+        `FleetNotFound`, `FleetInUse`.
         """
         await self._require_unused(fleet_id)
         try:
@@ -81,8 +81,8 @@ class FleetRemovalStore:
                 await connection.execute(BY_INDEX)
                 fleet = await fleet_of(connection, fleet_id, is_locked=True)
                 await connection.execute(sa.delete(fleets).where(fleets.c.id == fleet_id))
-                await audit.record(connection, "fleet.delete", fleet_id, before=told(fleet))
-                await _leave_tokens(connection, fleet_id)
+                await audit.record(connection, "fleet.delete", fleet_id, before=audit_fields(fleet))
+                await _remove_from_tokens(connection, fleet_id)
         except IntegrityError:
             # A row was added meanwhile.
             await self._require_unused(fleet_id)
@@ -115,9 +115,9 @@ class FleetRemovalStore:
             )
 
 
-async def _leave_tokens(connection: AsyncConnection, fleet_id: str) -> None:
-    """Removes the fleet from tokens that are restricted to it; tokens for it alone are revoked. So
-    no token is valid for a later fleet with the same id.
+async def _remove_from_tokens(connection: AsyncConnection, fleet_id: str) -> None:
+    """Removes the fleet from tokens that are restricted to it, and revokes tokens for no other
+    fleet. So no token is valid for a later fleet with the same id.
     """
     rest = sa.func.array_remove(api_tokens.c.fleet_ids, fleet_id)
     is_theirs = sa.literal(fleet_id) == sa.any_(api_tokens.c.fleet_ids)

@@ -7,7 +7,9 @@ from chassis.database import writing
 
 
 class FleetRevocationStore:
-    """Continues where disabling a large fleet has stopped: see the migrations."""
+    """Disabling a large fleet writes revocations for its first devices; this store writes the rest
+    (see the migrations).
+    """
 
     def __init__(self, engine: AsyncEngine) -> None:
         """`engine` connects as mooring_registry."""

@@ -59,7 +59,7 @@ class FleetServicer(fleets_pb2_grpc.FleetServiceServicer):
     async def ListFleets(
         self, request: pb.ListFleetsRequest, context: Context
     ) -> pb.ListFleetsResponse:
-        """In the order of their ids. Raises `InvalidInput`."""
+        """Lists fleets in the order of their ids. Raises `InvalidInput`."""
         size = pages.page_size_of(request.page_size)
         rows = await self._store.fleets_after(
             pages.after(request.cursor, str), size + 1, isolation.fleets.get()
@@ -86,21 +86,21 @@ class FleetServicer(fleets_pb2_grpc.FleetServiceServicer):
     ) -> pb.DeleteFleetResponse:
         """Raises `FleetNotFound`, `FleetInUse`; the latter also if time ran out."""
         if request.with_devices:
-            # All access ends here; the rest may take longer.
+            # Disabling the fleet ends all access at once; deleting may take longer.
             await retried(partial(self._store.update, request.id, {"is_active": False}, None))
             await self._empty(request.id, deadline_of(context) - RESERVE_S)
         await self._removals.delete(request.id)
         return pb.DeleteFleetResponse()
 
     async def _whole(self, row: sa.Row[Any]) -> pb.Fleet:
-        """Adds how many of its devices have uuids without its present prefix."""
+        """The fleet, with the number of its devices whose uuids lack its present prefix."""
         fleet = fleet_proto(row)
         if row.uuid_prefix is not None:
             fleet.devices_outside_prefix = await self._store.outside_prefix(row.id)
         return fleet
 
     async def _empty(self, fleet_id: str, ends: float) -> None:
-        """Deletes the contents of the fleet until `ends`, a time of the running loop's clock."""
+        """Deletes the fleet's devices and keys, until the event loop's clock reads `ends`."""
         for which in BELONGINGS:
             after: Key | None = None
             while True:
@@ -113,7 +113,7 @@ class FleetServicer(fleets_pb2_grpc.FleetServiceServicer):
 
 
 def _named(fields: pb.FleetFields, names: Iterable[str]) -> dict[str, Any]:
-    """The named fields as columns; one that is named and not set is cleared."""
+    """The named fields as columns; a named field that is not set is cleared."""
     values: dict[str, Any] = {}
     for name in names:
         match name:

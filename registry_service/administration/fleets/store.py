@@ -48,8 +48,7 @@ KEPT_FROM_RESTRICTED = {
 
 
 class FleetStore:
-    """Rows are those of `fleets`, with the brokers it is restricted to as `allowed_ids`.
-
+    """Rows are those of `fleets`, with `allowed_ids`: the brokers that a restricted fleet may use.
     Fleets that are not among `within` do not exist for callers.
     """
 
@@ -60,7 +59,7 @@ class FleetStore:
     async def create(
         self, columns: Mapping[str, Any], allowed_ids: Iterable[int] | None
     ) -> sa.Row[Any]:
-        """The fleet is restricted unless `allowed_ids` is None.
+        """The new fleet. It is restricted to `allowed_ids`, unless they are None.
 
         Raises `FleetIdTaken`, `UuidPrefixTaken`, `BrokerUnknown`, `BrokerNotAllowed`.
         """
@@ -75,7 +74,7 @@ class FleetStore:
                 await require_allowed(
                     connection, fleet.id, fleet.mqtt_broker_id, None, field="mqtt_broker_id"
                 )
-                await audit.record(connection, "fleet.create", fleet.id, after=told(fleet))
+                await audit.record(connection, "fleet.create", fleet.id, after=audit_fields(fleet))
                 return fleet
         except IntegrityError as error:
             raise _named(error) from None
@@ -104,7 +103,7 @@ class FleetStore:
     async def fleets_after(
         self, fleet_id: str | None, limit: int, within: Fleets
     ) -> Sequence[sa.Row[Any]]:
-        """In the order of their ids."""
+        """The next `limit` fleets after `fleet_id`, in the order of their ids."""
         query = _whole.where(fleets.c.id > (fleet_id or ""), is_within(fleets.c.id, within))
         query = query.order_by(fleets.c.id).limit(limit)
         async with reading(self._engine) as connection:
@@ -113,11 +112,12 @@ class FleetStore:
     async def update(
         self, fleet_id: str, columns: Mapping[str, Any], within: Fleets
     ) -> sa.Row[Any]:
-        """Changes the named columns; `allowed_ids` are the brokers that the fleet is restricted to.
+        """Changes the named columns, and the allowed brokers if `allowed_ids` is named. A column
+        that has its value already is not checked again.
 
-        Values that stay the same are not checked again. Raises `FleetNotFound`, `UuidPrefixTaken`
-        and `BrokerUnknown`; `BrokerNotAllowed` if the fleet's own broker would not be allowed; and
-        `Forbidden` if an actor that is restricted to fleets would change the restriction.
+        Raises `FleetNotFound`, `UuidPrefixTaken`, `BrokerUnknown`; `BrokerNotAllowed` if the
+        fleet's broker would not be among the allowed ones; `Forbidden` if an actor restricted
+        to fleets would change one of `KEPT_FROM_RESTRICTED`.
         """
         try:
             async with writing(self._engine) as connection:
@@ -148,7 +148,11 @@ class FleetStore:
                     for broker_id in (after.mqtt_broker_id, after.rollout_broker_id):
                         await require_allowed(connection, fleet_id, broker_id, within, field=field)
                 await audit.record(
-                    connection, "fleet.update", fleet_id, before=told(before), after=told(after)
+                    connection,
+                    "fleet.update",
+                    fleet_id,
+                    before=audit_fields(before),
+                    after=audit_fields(after),
                 )
                 return after
         except IntegrityError as error:
@@ -156,7 +160,7 @@ class FleetStore:
 
 
 def _changed(fleet: sa.Row[Any], columns: Mapping[str, Any]) -> dict[str, Any]:
-    """The columns with new values."""
+    """The columns whose values differ from the fleet's."""
     before = fleet._asdict()
     before["allowed_ids"] = set(fleet.allowed_ids or ()) if fleet.is_restricted else None
     after = dict(columns)
@@ -166,7 +170,7 @@ def _changed(fleet: sa.Row[Any], columns: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _require_own(changed: Collection[str]) -> None:
-    """Raises `Forbidden`."""
+    """Raises `Forbidden` for a change that restricted actors may not make."""
     kept = next((name for name in KEPT_FROM_RESTRICTED if name in changed), None)
     if kept is not None:
         raise Forbidden(
@@ -176,7 +180,7 @@ def _require_own(changed: Collection[str]) -> None:
         )
 
 
-def told(fleet: sa.Row[Any]) -> dict[str, Any]:
+def audit_fields(fleet: sa.Row[Any]) -> dict[str, Any]:
     """The fields of a fleet for the audit log, with the names of the API."""
     return {
         "name": fleet.name,
@@ -192,8 +196,8 @@ async def fleet_of(
 ) -> sa.Row[Any]:
     """The whole fleet. Raises `FleetNotFound`.
 
-    For changes, `is_locked` locks the row, so that what is read stays true until the commit, also
-    if SQL changes the fleet.
+    With `is_locked`, its row is locked until the commit. Callers that change fleets also lock the
+    row PLACEMENT (`take_turns`), but an operator's own SQL does not.
     """
     if "\0" in fleet_id:
         raise FleetNotFound("there is no such fleet")
@@ -210,9 +214,9 @@ async def fleet_of(
 async def _require_free(
     connection: AsyncConnection, fleet_id: str, uuid_prefix: str | None
 ) -> None:
-    """Raises `UuidPrefixTaken` if this prefix and another fleet's overlap.
+    """Raises `UuidPrefixTaken` if the prefix overlaps with another fleet's.
 
-    Changes of fleets run one after the other, so the result stays true.
+    Transactions that change fleets run one after the other, so the answer is valid to the commit.
     """
     if uuid_prefix is None:
         return

@@ -11,7 +11,7 @@ from chassis.validation import check_identifier, check_text
 
 MAX_DEVICE_TYPES = 100
 MAX_NETWORKS = 100
-# Each registry keeps the keys it has seen in memory, with these.
+# Each registry process keeps the keys that devices have used in memory, with their lists of uuids.
 MAX_UUIDS = 1_000
 
 _MAPPED = IPv6Network("::ffff:0:0/96")
@@ -27,11 +27,11 @@ COLUMNS = {
 
 
 def columns_of(message: pb.Restrictions, names: Iterable[str]) -> dict[str, Any]:
-    """The named restrictions as columns; one that is not set is None.
+    """The named restrictions as columns; a restriction that is not set is None.
 
-    Raises `InvalidInput`, which names the column, and the place in a list.
+    Raises `InvalidInput`, which names the column and, in a list, the index.
     """
-    restrictions: Any = message  # its stub wants literal names
+    restrictions: Any = message  # the type stub accepts literal names only
     columns: dict[str, Any] = {}
     for name in names:
         column = COLUMNS[name]
@@ -75,7 +75,7 @@ _READ: dict[str, Callable[[str, Any], Any]] = {
 
 
 def _each(column: str, given: pb.Allowed, most: int, read: Callable[[str, str], str]) -> list[str]:
-    """The values as `read` gives them, each once."""
+    """The values as `read` returns them, without duplicates. Raises `InvalidInput`."""
     if not 1 <= len(given.values) <= most:
         raise InvalidInput(f"must name 1 to {most}, or be null", field=column)
     found = (read(f"{column}[{index}]", value) for index, value in enumerate(given.values))
@@ -89,7 +89,7 @@ def network(field: str, value: str) -> str:
     """
     check_text(field, value, shortest=2, longest=64)
     address, _, length = value.partition("/")
-    # Python also takes zones and masks, PostgreSQL neither.
+    # Python accepts zones and masks too; PostgreSQL accepts neither.
     is_whole = value == address or (length.isdecimal() and length.isascii())
     if "%" in address or not is_whole:
         raise InvalidInput("is not a network such as 192.0.2.0/24", field=field)

@@ -72,7 +72,7 @@ class ProvisioningKeyServicer(provisioning_keys_pb2_grpc.ProvisioningKeyServiceS
     async def ListProvisioningKeys(
         self, request: pb.ListProvisioningKeysRequest, context: Context
     ) -> pb.ListProvisioningKeysResponse:
-        """In the order of their ids. Raises `InvalidInput`."""
+        """Lists keys in the order of their ids. Raises `InvalidInput`."""
         size = pages.page_size_of(request.page_size)
         if request.fleet_id:
             check_identifier("fleet_id", request.fleet_id)
@@ -99,7 +99,7 @@ class ProvisioningKeyServicer(provisioning_keys_pb2_grpc.ProvisioningKeyServiceS
         """Raises `InvalidInput`, `ProvisioningKeyNotFound`, `BrokerUnknown`, `BrokerNotAllowed`,
         `MaxDevicesBelowUse`.
 
-        After it has returned, no device registers that the changed key would refuse.
+        After it has returned, no device registers if the changed key does not allow it.
         """
         key_id = _existing(request.id)
         columns = _named(request.fields, request.update_mask.paths)
@@ -110,7 +110,7 @@ class ProvisioningKeyServicer(provisioning_keys_pb2_grpc.ProvisioningKeyServiceS
     async def RevokeProvisioningKey(
         self, request: pb.RevokeProvisioningKeyRequest, context: Context
     ) -> pb.RevokeProvisioningKeyResponse:
-        """Raises `ProvisioningKeyNotFound`. The key is revoked before its devices are."""
+        """Raises `ProvisioningKeyNotFound`. Revokes the key before it deactivates devices."""
         key_id = _existing(request.id)
         fleet_id = await self._store.revoke(key_id, isolation.fleets.get())
         response = pb.RevokeProvisioningKeyResponse(is_complete=True)
@@ -135,7 +135,7 @@ FIELDS = (
 
 
 def _existing(key_id: str) -> UUID:
-    """An id that a key can have; others need no query."""
+    """The id. Raises `ProvisioningKeyNotFound`, without a query, if no key can have it."""
     try:
         return UUID(key_id)
     except ValueError:
@@ -143,7 +143,7 @@ def _existing(key_id: str) -> UUID:
 
 
 def _named(fields: pb.ProvisioningKeyFields, names: Iterable[str]) -> dict[str, Any]:
-    """The named fields as columns; one that is not set is cleared."""
+    """The named fields as columns; a named field that is not set is cleared."""
     columns: dict[str, Any] = {}
     restricted = []
     for name in names:
@@ -169,7 +169,7 @@ def _named(fields: pb.ProvisioningKeyFields, names: Iterable[str]) -> dict[str, 
 
 
 def _proto(row: sa.Row[Any]) -> pb.ProvisioningKey:
-    """`allowed_uuids` is not in all rows, and may be long."""
+    """The key as a message. Not all queries read `allowed_uuids`, because it may be long."""
     uuids = getattr(row, "allowed_uuids", None)
     return pb.ProvisioningKey(
         id=str(row.id),

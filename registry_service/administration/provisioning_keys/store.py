@@ -21,7 +21,7 @@ from registry_service.errors import (
 )
 from registry_service.tables import devices, provisioning_keys
 
-# How many devices of a fleet one transaction reads: other changes of them wait for it.
+# How many devices of a fleet one transaction reads. Other changes of these devices wait for it.
 WINDOW = 2_000
 
 _listed = [
@@ -45,9 +45,8 @@ _passed = (
 
 
 class ProvisioningKeyStore:
-    """Rows are those of `provisioning_keys`, without the hash, with `allowed_uuid_count`.
-
-    Keys of fleets that are not among `within` do not exist for callers.
+    """Rows are those of `provisioning_keys`, without the hash, with `allowed_uuid_count`. Keys of
+    fleets that are not among `within` do not exist for callers.
     """
 
     def __init__(self, engine: AsyncEngine) -> None:
@@ -90,8 +89,8 @@ class ProvisioningKeyStore:
         fleet_id: str | None = None,
         is_active: bool | None = None,
     ) -> Sequence[sa.Row[Any]]:
-        """In the order of their ids, and without `allowed_uuids`; None of an argument filters
-        nothing.
+        """The next `limit` keys after `key_id`, in the order of their ids, without `allowed_uuids`.
+        An argument that is None excludes no key.
         """
         query = sa.select(*_listed).where(is_within(provisioning_keys.c.fleet_id, within))
         if key_id is not None:
@@ -132,7 +131,7 @@ class ProvisioningKeyStore:
             raise _fact(error) from None
 
     async def revoke(self, key_id: UUID, within: Fleets) -> str:
-        """Returns the key's fleet. Raises `ProvisioningKeyNotFound`."""
+        """Revokes the key, and returns its fleet. Raises `ProvisioningKeyNotFound`."""
         locked = sa.select(*_listed).with_for_update(key_share=True)
         update = (
             sa.update(provisioning_keys)
@@ -155,10 +154,11 @@ class ProvisioningKeyStore:
     async def deactivate_devices_after(
         self, device_id: int, key_id: UUID, fleet_id: str
     ) -> tuple[int, int | None]:
-        """Deactivates the key's devices among the next of a fleet; returns their number, and the id
-        of the last device that was read, or None at the end.
+        """Reads the fleet's next `WINDOW` devices after `device_id`, and deactivates those that
+        registered with the key. Returns how many it has deactivated, and the id of the last device
+        that it has read, or None if there was none.
 
-        It uses the index by fleet, because an index by key would slow down every registration.
+        It reads all devices of the fleet, because an index by key would slow down registrations.
         """
         theirs = sa.select(_passed.c.id).where(
             _passed.c.provisioned_by_key_id == key_id, _passed.c.is_active
@@ -217,12 +217,12 @@ def _no_fleet() -> FleetUnknown:
 
 
 def _plain(value: Any) -> Any:
-    """A column's value as operators write it: the driver returns objects for networks."""
+    """A column's value as operators write it. The driver returns networks as objects."""
     return [str(item) for item in value] if isinstance(value, list) else value
 
 
 def _json(columns: Mapping[str, Any]) -> dict[str, Any]:
-    """Columns as the audit log has them."""
+    """Columns as the audit log shows them."""
     return {
         name: value.isoformat() if isinstance(value, datetime) else value
         for name, value in columns.items()

@@ -78,14 +78,14 @@ class RolloutStore:
     async def _changing(
         self, fleet_id: str, within: Fleets
     ) -> AsyncIterator[tuple[AsyncConnection, Row]]:
-        """A transaction, and the locked fleet."""
+        """Begins a transaction, and yields its connection and the fleet, which is locked."""
         try:
             async with writing(self._engine) as connection:
                 await take_turns(connection, PLACEMENT)
                 yield connection, await fleet_of(connection, fleet_id, within, is_locked=True)
         except IntegrityError as error:
             if isinstance(error.orig, ForeignKeyViolation):
-                # It was deleted by SQL since it was read.
+                # The broker was deleted by SQL after this transaction had read it.
                 raise BrokerUnknown("there is no such broker", field="broker_id") from None
             raise
 
@@ -99,8 +99,8 @@ def require_rollout(fleet: Row) -> None:
 async def _require_target(
     connection: AsyncConnection, fleet: Row, broker_id: int, within: Fleets
 ) -> None:
-    """The target must serve the devices that are reached, otherwise a wave would be no
-    test of it.
+    """Raises `BrokerUnknown`, `BrokerNotAllowed`, `BrokerInactive`. If the broker could not serve
+    the devices that the rollout reaches, the rollout would test nothing.
     """
     await require_allowed(connection, fleet.id, broker_id, within, field="broker_id")
     query = sa.select(brokers.c.is_active).where(brokers.c.id == broker_id)
@@ -111,14 +111,16 @@ async def _require_target(
 async def _written(
     connection: AsyncConnection, action: str, before: Row, values: dict[str, Any]
 ) -> Row:
-    """Writes `values`; returns the changed fleet."""
+    """Writes `values`, and returns the changed fleet."""
     await connection.execute(sa.update(fleets).where(fleets.c.id == before.id).values(values))
     after = await fleet_of(connection, before.id)
-    await audit.record(connection, action, after.id, before=_told(before), after=_told(after))
+    await audit.record(
+        connection, action, after.id, before=_audit_fields(before), after=_audit_fields(after)
+    )
     return after
 
 
-def _told(fleet: Row) -> dict[str, Any]:
+def _audit_fields(fleet: Row) -> dict[str, Any]:
     """The fields for the audit log. The salt is not a secret, although its name looks like one."""
     rollout = None
     if fleet.rollout_broker_id is not None:

@@ -22,7 +22,7 @@ from registry_service.tables import SCHEMA_REVISION
 
 
 class KeysConfig(RegistryDatabaseConfig):
-    """A field is set by the variable of its name in capitals; they are those of the service."""
+    """Each field is set by the environment variable of its name in capitals, as for the service."""
 
     process: ClassVar[str] = "registry_service.administration.server_keys"
 

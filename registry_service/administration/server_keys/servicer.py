@@ -14,7 +14,7 @@ class ServerKeyServicer(server_keys_pb2_grpc.ServerKeyServiceServicer):
     """No answer contains the keys themselves."""
 
     def __init__(self, store: ServerKeyStore, ring: KeyRing) -> None:
-        """`ring` is the one of this process."""
+        """`ring` holds this process's server keys."""
         self._store = store
         self._ring = ring
 
@@ -22,7 +22,7 @@ class ServerKeyServicer(server_keys_pb2_grpc.ServerKeyServiceServicer):
     async def ListServerKeys(
         self, request: pb.ListServerKeysRequest, context: Context
     ) -> pb.ListServerKeysResponse:
-        """In the order of their ids."""
+        """Lists keys in the order of their ids."""
         usage = await self._store.usage()
         response = pb.ListServerKeysResponse()
         for key_id in sorted(usage.keys() | self._ring.keys.keys()):

@@ -11,7 +11,7 @@ from registry_service.administration.devices.store import PREVIOUS, password_end
 from registry_service.password_hashes import NONE
 from registry_service.tables import devices
 
-# The number of devices that one transaction reads; changes of these devices wait for it.
+# How many devices one transaction reads. Other changes of the devices that it changes wait for it.
 WINDOW = 5_000
 
 _has_password = devices.c.password_algorithm != NONE
@@ -19,7 +19,7 @@ _has_password = devices.c.password_algorithm != NONE
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """The number of devices with credentials from a key."""
+    """How many devices have credentials that a key has made."""
 
     devices: int = 0
     disabled_devices: int = 0
@@ -27,7 +27,7 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """The numbers of a chunk, and the id after which there may be more."""
+    """How many passwords a chunk has ended, and the id after which there may be more."""
 
     passwords: int = 0
     previous_passwords: int = 0
@@ -41,15 +41,15 @@ class Ended:
 
 
 class ServerKeyStore:
-    """Imported devices that have not registered use no server key."""
+    """Devices that were imported and have not registered use no server key."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         """`engine` connects as mooring_registry."""
         self._engine = engine
 
     async def usage(self) -> dict[int, Usage]:
-        """The usage by the id of the key. It reads an index of all devices, which takes some tenths
-        of a second for a million.
+        """The usage of each key, by its id. It reads an index of all devices: some tenths of a
+        second for a million.
         """
         key_id, is_active = devices.c.credential_key_id, devices.c.is_active
         query = (
@@ -66,10 +66,10 @@ class ServerKeyStore:
         }
 
     async def end_passwords(self, key_id: int, after: int) -> Ended:
-        """Ends the passwords from the key of the next devices after the id `after`.
+        """Ends the passwords that the key has made, for the next devices after the id `after`.
 
-        Ends all their previous passwords too, because the keys of these are not stored. It is one
-        transaction, which may be repeated.
+        It ends all previous passwords too, because their keys are not stored. It is one
+        transaction, and safe to repeat.
         """
         window = sa.select(devices.c.id).where(devices.c.id > after).order_by(devices.c.id)
         upto = sa.select(sa.func.max(window.limit(WINDOW).subquery().c.id))

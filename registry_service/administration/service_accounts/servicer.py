@@ -51,7 +51,7 @@ class ServiceAccountServicer(service_accounts_pb2_grpc.ServiceAccountServiceServ
     async def ListServiceAccounts(
         self, request: pb.ListServiceAccountsRequest, context: Context
     ) -> pb.ListServiceAccountsResponse:
-        """In the order of their ids. Raises `InvalidInput`."""
+        """Lists accounts in the order of their ids. Raises `InvalidInput`."""
         size = pages.page_size_of(request.page_size)
         last = pages.after(request.cursor, str)
         try:
@@ -100,7 +100,7 @@ def _new_password() -> tuple[str, dict[str, str]]:
 
 
 def _existing(account_id: str) -> UUID:
-    """An id that an account can have; others need no query."""
+    """The id. Raises `ServiceAccountNotFound`, without a query, if no account can have it."""
     try:
         return UUID(account_id)
     except ValueError:

@@ -57,8 +57,10 @@ class ServiceAccountStore:
                     raise UsernameTaken("an imported device has this username", field="username")
                 row = (await connection.execute(insert)).one()
                 after = {name: getattr(row, name) for name in _TOLD}
-                told = {name: value for name, value in after.items() if value not in (None, "", [])}
-                await audit.record(connection, "service_account.create", str(row.id), after=told)
+                logged = {
+                    name: value for name, value in after.items() if value not in (None, "", [])
+                }
+                await audit.record(connection, "service_account.create", str(row.id), after=logged)
                 return row
         except IntegrityError:
             # Only this constraint can be violated after the checks.
@@ -70,7 +72,7 @@ class ServiceAccountStore:
             return await _found(connection, sa.select(*_shown), account_id)
 
     async def accounts_after(self, account_id: UUID | None, limit: int) -> Sequence[sa.Row[Any]]:
-        """In the order of their ids."""
+        """The next `limit` accounts after `account_id`, in the order of their ids."""
         query = sa.select(*_shown).order_by(service_accounts.c.id).limit(limit)
         if account_id is not None:
             query = query.where(service_accounts.c.id > account_id)
@@ -80,7 +82,7 @@ class ServiceAccountStore:
     async def update(
         self, account_id: UUID, columns: Mapping[str, Any], if_revision: Collection[int]
     ) -> sa.Row[Any]:
-        """Changes the named columns; values that stay the same end no session.
+        """Changes the named columns. If all have their values already, it ends no session.
 
         Raises `ServiceAccountNotFound`, `BrokerUnknown`, `LostRace`.
         """
@@ -105,8 +107,8 @@ class ServiceAccountStore:
     async def rotate(
         self, account_id: UUID, kept: Mapping[str, str], if_revision: Collection[int]
     ) -> sa.Row[Any]:
-        """`kept` holds the columns of the new password. Raises `ServiceAccountNotFound`,
-        `LostRace`. The old password is invalid from the commit on.
+        """Replaces the password; `kept` holds the columns of the new one. The old password is
+        invalid from the commit on. Raises `ServiceAccountNotFound`, `LostRace`.
         """
         async with writing(self._engine) as connection:
             await _locked(connection, account_id, if_revision)

@@ -32,7 +32,7 @@ class LastUse:
     """The uses that are not written yet. After a crash, up to a minute of them is lost."""
 
     def __init__(self, write: Callable[[Moments], Awaitable[None]]) -> None:
-        """`write` may raise `Unavailable`: then it is tried again."""
+        """`write` stores uses; it is retried after `Unavailable`."""
         self._write = write
         self._used: dict[UUID, datetime] = {}
         self._written: dict[UUID, datetime] = {}
@@ -50,7 +50,7 @@ class LastUse:
                 await self._save(due(self._used, self._written, now), now)
 
     async def close(self) -> None:
-        """Writes the remaining uses, if possible."""
+        """Writes the uses that are left, unless the database is unavailable."""
         with contextlib.suppress(Unavailable):
             await self._save(dict(self._used), datetime.now(UTC))
 

@@ -26,7 +26,7 @@ from registry_service.credentials import hash_of_secret, new_secret
 from registry_service.errors import TokenNotFound, TokenUnknown
 
 PREFIX = "mat"
-# They are sent with every call.
+# The most fleets of a token: their ids are sent with every call.
 MAX_FLEETS = 64
 ROLES = {pb.ROLE_VIEWER: "viewer", pb.ROLE_OPERATOR: "operator", pb.ROLE_ADMIN: "admin"}
 ROLE_OF_NAME = {name: role for role, name in ROLES.items()}
@@ -76,7 +76,7 @@ class TokenServicer(tokens_pb2_grpc.TokenServiceServicer):
     async def ListTokens(
         self, request: pb.ListTokensRequest, context: Context
     ) -> pb.ListTokensResponse:
-        """In the order of their ids. Raises `InvalidInput`."""
+        """Lists tokens in the order of their ids. Raises `InvalidInput`."""
         size = pages.page_size_of(request.page_size)
         last = pages.after(request.cursor, str)
         try:
@@ -134,8 +134,8 @@ class TokenServicer(tokens_pb2_grpc.TokenServiceServicer):
     async def ListFingerprints(
         self, request: pb.ListFingerprintsRequest, context: Context
     ) -> pb.ListFingerprintsResponse:
-        """In no order."""
-        hashes = await self._cache.good_hashes()
+        """Lists the fingerprints of all valid tokens, in no particular order."""
+        hashes = await self._cache.valid_hashes()
         return pb.ListFingerprintsResponse(fingerprints=map(fingerprint_of, hashes))
 
 
@@ -161,7 +161,7 @@ def _fleet_ids_of(request: pb.CreateTokenRequest) -> list[str] | None:
 
 
 def _max_devices_of(request: pb.CreateTokenRequest) -> int | None:
-    """None for any number. Raises `InvalidInput`."""
+    """None for a token without a limit. Raises `InvalidInput`."""
     if not request.HasField("max_devices"):
         return None
     if not request.HasField("fleets"):

@@ -20,7 +20,7 @@ from registry_service.tables import api_tokens, fleets
 CHANNEL = "mooring_tokens"
 
 _shown = [column for column in api_tokens.c if column.name != "token_hash"]
-_is_good = sa.and_(
+_is_valid = sa.and_(
     api_tokens.c.is_active,
     sa.or_(api_tokens.c.expires_at.is_(None), api_tokens.c.expires_at > sa.func.now()),
 )
@@ -45,12 +45,11 @@ class TokenStore:
         max_devices: int | None = None,
         is_first: bool = False,
     ) -> sa.Row[Any]:
-        """Returns the new row without the hash. The token is restricted unless `fleet_ids` is None.
+        """The new row, without the hash. The token is restricted to `fleet_ids`, and may add
+        `max_devices` devices; None is no limit. With `is_first`, it is created only if no admin
+        token is valid; of concurrent calls, one succeeds.
 
-        `max_devices` is its quota; None is any number. With `is_first` it is created only if there
-        is no valid token of an admin, also if several calls ask for that at once.
-
-        Raises `FleetUnknown`, and `Conflict` if it would not be the first.
+        Raises `FleetUnknown`, and `Conflict` if `is_first` and an admin token is valid.
         """
         insert = (
             sa.insert(api_tokens)
@@ -81,7 +80,7 @@ class TokenStore:
             return row
 
     async def tokens_after(self, token_id: UUID | None, limit: int) -> Sequence[sa.Row[Any]]:
-        """In the order of their ids, without the hash."""
+        """The next `limit` tokens after `token_id`, in the order of their ids, without hashes."""
         query = sa.select(*_shown).order_by(api_tokens.c.id).limit(limit)
         if token_id is not None:
             query = query.where(api_tokens.c.id > token_id)
@@ -89,7 +88,7 @@ class TokenStore:
             return (await connection.execute(query)).all()
 
     async def token(self, token_id: UUID) -> sa.Row[Any]:
-        """Without the hash. Raises `TokenNotFound`."""
+        """The token's row, without the hash. Raises `TokenNotFound`."""
         query = sa.select(*_shown).where(api_tokens.c.id == token_id)
         async with reading(self._engine) as connection:
             row = (await connection.execute(query)).one_or_none()
@@ -98,7 +97,7 @@ class TokenStore:
         return row
 
     async def revoke(self, token_id: UUID) -> None:
-        """Does not change a token that was revoked before. Raises `TokenNotFound`,
+        """Revokes the token; does nothing if it was revoked before. Raises `TokenNotFound`,
         `LastAdminToken`.
         """
         await retried(lambda: self._revoke(token_id))
@@ -106,14 +105,14 @@ class TokenStore:
     async def _revoke(self, token_id: UUID) -> None:
         admins = (
             sa.select(api_tokens.c.id)
-            .where(api_tokens.c.role == "admin", _is_good)
+            .where(api_tokens.c.role == "admin", _is_valid)
             .order_by(api_tokens.c.id)
             .with_for_update()
         )
         found = sa.select(api_tokens.c.is_active).where(api_tokens.c.id == token_id)
         revoke = sa.update(api_tokens).where(api_tokens.c.id == token_id).values(is_active=False)
         async with writing(self._engine) as connection:
-            # These row locks prevent that two admins revoke each other at the same time.
+            # These row locks prevent two admins from revoking each other at the same time.
             left = set((await connection.execute(admins)).scalars())
             is_active = await connection.scalar(found)
             if is_active is None:
@@ -131,21 +130,19 @@ class TokenStore:
                 after={"is_active": False},
             )
 
-    async def good_token(self, token_hash: bytes) -> sa.Row[Any] | None:
+    async def valid_token(self, token_hash: bytes) -> sa.Row[Any] | None:
         """The valid token with this hash."""
-        query = sa.select(api_tokens).where(api_tokens.c.token_hash == token_hash, _is_good)
+        query = sa.select(api_tokens).where(api_tokens.c.token_hash == token_hash, _is_valid)
         async with reading(self._engine) as connection:
             return (await connection.execute(query)).one_or_none()
 
-    async def good_tokens(self) -> Sequence[sa.Row[Any]]:
-        """All of them."""
+    async def valid_tokens(self) -> Sequence[sa.Row[Any]]:
+        """All valid tokens, with their hashes."""
         async with reading(self._engine) as connection:
-            return (await connection.execute(sa.select(api_tokens).where(_is_good))).all()
+            return (await connection.execute(sa.select(api_tokens).where(_is_valid))).all()
 
     async def note_use(self, used_at: Mapping[UUID, datetime]) -> None:
-        """Records the last uses of tokens; an earlier time than the recorded one changes
-        nothing.
-        """
+        """Writes when tokens were last used, unless a later time is stored already."""
         noted = (
             sa.func.unnest(
                 sa.cast(list(used_at), sa.ARRAY(sa.Uuid)),
@@ -154,7 +151,7 @@ class TokenStore:
             .table_valued("id", "at")
             .render_derived()
         )
-        # In one order, so that replicas with the same tokens cannot deadlock.
+        # All replicas lock tokens in one order, so that they cannot deadlock.
         locked = (
             sa.select(api_tokens.c.id)
             .where(api_tokens.c.id.in_(list(used_at)))
@@ -177,19 +174,17 @@ class TokenStore:
 
 
 async def _require_no_admin(connection: AsyncConnection) -> None:
-    """Raises `Conflict` if there is a valid admin token. Other calls wait for the commit."""
+    """Raises `Conflict` if an admin token is valid. Other calls wait for the commit."""
     await take_turns(connection, FIRST_ADMIN)
-    admins = sa.select(api_tokens.c.id).where(api_tokens.c.role == "admin", _is_good).limit(1)
+    admins = sa.select(api_tokens.c.id).where(api_tokens.c.role == "admin", _is_valid).limit(1)
     if await connection.scalar(admins) is not None:
         raise Conflict("there is an admin token already")
 
 
 async def _require_fleets(connection: AsyncConnection, fleet_ids: Sequence[str]) -> None:
-    """Raises `FleetUnknown` for the first unknown fleet, because a misspelt id would restrict the
-    token to nothing.
-
-    The rows are locked, so that no fleet is deleted before the token exists: deleting a fleet
-    removes it from all tokens.
+    """Raises `FleetUnknown` for the first fleet that does not exist, for example because its id is
+    misspelled. The others are locked: a fleet that is deleted afterwards is removed from this token
+    too.
     """
     query = sa.select(fleets.c.id).where(fleets.c.id.in_(fleet_ids)).order_by(fleets.c.id)
     query = query.with_for_update(read=True, key_share=True)

@@ -41,24 +41,24 @@ class TokenCache(Follower):
     async def token_of(self, token_hash: bytes) -> sa.Row[Any] | None:
         """The valid token with this hash. Raises `Unavailable` if that cannot be determined."""
         if self.is_current:
-            if (token := self._good(token_hash)) is not None:
+            if (token := self._valid_token(token_hash)) is not None:
                 return token
-            # Another replica may have created it a moment ago. A guessed token waits as long, and
-            # costs no query either.
+            # Another replica may have created the token a moment ago. A token that an attacker has
+            # guessed waits as long, and costs no query.
             await self._listener.caught_up()
             if self.is_current:
-                return self._good(token_hash)
-        return await self._listener.reading(lambda: self._store.good_token(token_hash))
+                return self._valid_token(token_hash)
+        return await self._listener.reading(lambda: self._store.valid_token(token_hash))
 
-    async def good_hashes(self) -> list[bytes]:
+    async def valid_hashes(self) -> list[bytes]:
         """The hashes of all valid tokens. Raises `Unavailable` if they are not known."""
-        tokens = self._tokens.values() if self.is_current else await self._store.good_tokens()
+        tokens = self._tokens.values() if self.is_current else await self._store.valid_tokens()
         return [token.token_hash for token in tokens if _is_unexpired(token)]
 
     async def _read(self) -> None:
         heard = self._listener.heard
         try:
-            rows = await self._listener.reading(self._store.good_tokens)
+            rows = await self._listener.reading(self._store.valid_tokens)
         except (Unavailable, DBAPIError):
             self._as_of = None
             return
@@ -66,7 +66,7 @@ class TokenCache(Follower):
             self._tokens = {row.token_hash: row for row in rows}
             self._as_of = heard
 
-    def _good(self, token_hash: bytes) -> sa.Row[Any] | None:
+    def _valid_token(self, token_hash: bytes) -> sa.Row[Any] | None:
         token = self._tokens.get(token_hash)
         return token if token is not None and _is_unexpired(token) else None
 

@@ -116,7 +116,7 @@ async def test_valid_tokens_do_not_count_while_fingerprints_are_unavailable(
     async def away(*_: Any) -> None:
         raise Unavailable("away")
 
-    monkeypatch.setattr(TokenCache, "good_hashes", away)
+    monkeypatch.setattr(TokenCache, "valid_hashes", away)
     tokens = [(await created(stack)).secret for _ in range(15)]
     assert [(await tried(stack.http, token)).status_code for token in tokens] == [200] * 15
     # Wrong tokens still have the whole allowance.

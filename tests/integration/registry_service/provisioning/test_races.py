@@ -40,7 +40,7 @@ class SlowStore:
         await self.permits.acquire()
         return Reading(Directory({}, {}), [], "a version")
 
-    async def good_tokens(self) -> list[Any]:
+    async def valid_tokens(self) -> list[Any]:
         self.begun += 1
         await self.permits.acquire()
         return []
