@@ -1,1 +1,1 @@
-"""Which client a broker admits: answered when the broker asks, or configured at the broker."""
+"""Admission of clients to brokers. Some brokers ask Mooring; others are configured in advance."""

@@ -8,9 +8,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from chassis.database import writing
 from registry_service.tables import access_changes
 
-# Notified after access has changed.
+# The channel on which the database announces that access has changed.
 CHANNEL = "mooring_access"
-# A process that follows changes has read them long before, or reads everything anew.
+# Processes read changes within seconds. A process that has not read for longer drops its cache.
 CHANGES_ARE_KEPT = timedelta(minutes=10)
 
 
@@ -21,7 +21,7 @@ class ChangeStore:
         self._engine = engine
 
     async def forget(self) -> None:
-        """Deletes older changes. Raises `Unavailable`."""
+        """Deletes changes that are older than `CHANGES_ARE_KEPT`. Raises `Unavailable`."""
         old = access_changes.c.at < sa.func.now() - CHANGES_ARE_KEPT
         async with writing(self._engine) as connection:
             await connection.execute(sa.delete(access_changes).where(old))

@@ -30,8 +30,8 @@ NOT_TOLD = Verdict(is_allowed=False, reason="BROKER_NOT_TOLD")
 CLIENT_ID_TAKEN = Verdict(is_allowed=False, reason="CLIENT_ID_TAKEN")
 TOPIC_NOT_GRANTED = Verdict(is_allowed=False, reason="TOPIC_NOT_GRANTED")
 
-# A broker gets this instead of reasons that would reveal other brokers' devices, or help to guess
-# passwords. Metrics count the reasons separately.
+# A broker gets this reason instead of one that would reveal other brokers' devices, or help to
+# guess passwords. Metrics count the true reasons.
 NOT_ALLOWED = Verdict(is_allowed=False, reason="NOT_ALLOWED")
 HIDDEN = frozenset(
     verdict.reason for verdict in (USER_UNKNOWN, PASSWORD_WRONG, TOO_MANY_ATTEMPTS, NOT_TOLD)
@@ -52,18 +52,19 @@ def admits(subject: Subject | None, broker_id: int, now: float) -> Verdict:
     return ALLOWED
 
 
-def outward(verdict: Verdict) -> Verdict:
+def verdict_for_broker(verdict: Verdict) -> Verdict:
     """The verdict as the broker gets it."""
     return NOT_ALLOWED if verdict.reason in HIDDEN else verdict
 
 
-def let_in(
+def connect_verdict(
     subject: Subject, *, is_current: bool, is_taken: bool, session_s: float, now: float
 ) -> Verdict:
-    """For a subject that the broker admits and that has shown one of its passwords.
+    """The verdict on a connection of a subject that the broker admits and that has sent one of its
+    passwords.
 
-    `is_current`: it is the current password, not the previous one. `is_taken`: its client id
-    belongs to another client. The session ends when the access would end, and at the latest after
+    `is_current`: it has sent the current password, not the previous one. `is_taken`: its client id
+    belongs to another client. The session ends when the access ends, at the latest after
     `session_s`.
     """
     if is_taken:
@@ -77,8 +78,8 @@ def let_in(
     return Verdict(is_allowed=True, grants=grants, expires_at=int(min(ends)))
 
 
-def may(subject: Subject, question: Question) -> Verdict:
-    """For a subject that the broker admits, and that has connected before."""
+def action_verdict(subject: Subject, question: Question) -> Verdict:
+    """The verdict on another question, about a subject that the broker admits."""
     match question:
         case Publish(topic=topic):
             is_granted = is_topic(topic) and any(matches(grant, topic) for grant in subject.publish)
@@ -96,10 +97,10 @@ def may(subject: Subject, question: Question) -> Verdict:
 
 
 def uuids_claimed(client_id: str, prefix: str) -> Iterator[str]:
-    """The devices whose client id this may be, by their uuids.
+    """The uuids of devices to which this client id may belong.
 
-    A device is recognised by its uuid, by its username, and by the broker's client id prefix
-    before its uuid. The agent of the note makes up a client id, which names no device.
+    A client id belongs to a device if it is the device's uuid or username, or the uuid after the
+    broker's client id prefix. A client id that a device's agent has invented names no device.
     """
     for beginning in ("", USERNAME_PREFIX, f"{prefix}-", f"{prefix}_"):
         if client_id.startswith(beginning):

@@ -11,7 +11,7 @@ from msgspec import Struct
 
 
 class Connect(Struct, frozen=True):
-    """Whether a client may connect with these."""
+    """Whether a client may connect with this login and client id."""
 
     username: str
     password: str
@@ -85,7 +85,7 @@ class Notice(Struct, frozen=True):
 
 
 class Grants(Struct, frozen=True):
-    """The topic filters a session may publish and subscribe to."""
+    """The topic filters that a session may publish and subscribe to."""
 
     publish: tuple[str, ...]
     subscribe: tuple[str, ...]

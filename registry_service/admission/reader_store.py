@@ -29,8 +29,8 @@ class ReaderStore:
         self._ages = {"transaction_s": transaction_s, "session_s": session_s}
 
     async def end(self) -> int:
-        """Ends them, and returns their number. Raises `Unavailable`, and `DBAPIError` if the
-        database's owner is not a member of mqtt_reader.
+        """Ends these sessions, and returns their number. Raises `Unavailable`, and `DBAPIError` if
+        the database's owner is not a member of mqtt_reader.
         """
         async with writing(self._engine) as connection:
             ended = int(await connection.scalar(END, self._ages) or 0)

@@ -14,13 +14,13 @@ class Subject(Struct, frozen=True, kw_only=True):
     fleet_id: str = ""
     # Whether it is enabled; for a device, the fleet too.
     is_active: bool = True
-    # The brokers that admit it; None for all.
+    # The brokers that admit it; None if all do.
     broker_ids: list[int] | None = None
     password: Password
     # The previous password, and the time until which it is accepted (Unix seconds).
     previous: Password | None = None
     previous_until: float = 0.0
-    # The brokers that accept the previous password; None for all that admit the device.
+    # The brokers that accept the previous password; None if all that admit the device do.
     previous_broker_ids: list[int] | None = None
     # When the account ends (Unix seconds).
     expires_at: float | None = None

@@ -17,9 +17,9 @@ from registry_service.admission.decision import (
     PASSWORD_WRONG,
     TOO_MANY_ATTEMPTS,
     TOPIC_NOT_GRANTED,
+    action_verdict,
     admits,
-    let_in,
-    may,
+    connect_verdict,
     uuid_of_username,
     uuids_claimed,
 )
@@ -35,7 +35,7 @@ MAX_BATCH = 512
 MAX_WAITING = 8_192
 LANES = 2
 SPACING_S = 0.002
-# Longer than most brokers wait; an older reading is not used.
+# Lookups that take longer fail. Most brokers wait less.
 ANSWER_S = 4.0
 
 
@@ -50,12 +50,12 @@ class Seen(Struct, frozen=True):
     """The rows that a lookup found."""
 
     subject: Subject | None
-    # The brokers that admit another device which the client id names.
+    # The brokers at which the client id belongs to another device.
     taken_at: frozenset[int]
 
 
 class Answering:
-    """Finds the verdicts. Belongs to the running loop."""
+    """Finds the verdicts on brokers' questions. Use it in one event loop only."""
 
     def __init__(
         self,
@@ -91,8 +91,8 @@ class Answering:
     def at_once(self, asker: Asker, question: Question, now: float) -> Verdict | None:
         """The verdict from the cache; None if the database must be asked.
 
-        A denial comes from the cache only if no change could make it another. `now` is a time of
-        the running loop's clock.
+        A denial comes from the cache only if no change of the data could turn it into another
+        verdict. `now` is a time of the running loop's clock.
         """
         if not self._changes.is_current(now):
             return None
@@ -103,16 +103,16 @@ class Answering:
         if not admits(subject, asker.broker_id, at).is_allowed:
             return None
         if not isinstance(question, Connect):
-            verdict = may(subject, question)
+            verdict = action_verdict(subject, question)
             is_sure = verdict.is_allowed or (subject.uuid and verdict is TOPIC_NOT_GRANTED)
             return verdict if is_sure else None
-        which = self._which(subject, asker.broker_id, question.password, at)
+        which = self._matching_password(subject, asker.broker_id, question.password, at)
         if which is None:
             return None
         for uuid in _claimed_by(asker, question):
             if uuid != subject.uuid and not self._subjects.is_unowned(uuid, asker.broker_id, now):
                 return None
-        return let_in(
+        return connect_verdict(
             subject,
             is_current=which is subject.password,
             is_taken=self._is_taken(asker, question, subject, now),
@@ -121,12 +121,14 @@ class Answering:
         )
 
     def look_up(self, asker: Asker, question: Question, now: float) -> Call[Lookup, Seen]:
-        """The rows for `judge`. Raises `Overloaded`."""
+        """Looks up the rows for `judge`. Raises `Overloaded`."""
         claimed = _claimed_by(asker, question) if isinstance(question, Connect) else ()
         return self._lookups.offer(Lookup(question.username, claimed), deadline=now + ANSWER_S)
 
     async def prove(self, asker: Asker, question: Connect, subject: Subject, now: float) -> Verdict:
-        """Computes the slow hash that `judge` leaves out. Raises the errors of a lookup."""
+        """The verdict for a password with a slow hash, which `judge` does not compute. Raises the
+        errors of a lookup.
+        """
         try:
             async with asyncio.timeout_at(now + ANSWER_S):
                 is_right = await self._slow.check(
@@ -145,20 +147,20 @@ class Answering:
         subject, at = seen.subject, time.time()
         verdict = admits(subject, asker.broker_id, at)
         if not isinstance(question, Connect):
-            return may(subject, question) if subject and verdict.is_allowed else verdict
-        # Decided without the hash, which may take long: the time of the answer must reveal nothing
-        # about devices of other brokers.
+            return action_verdict(subject, question) if subject and verdict.is_allowed else verdict
+        # No slow hash is computed for devices of other brokers: the time of the answer must reveal
+        # nothing about them.
         if subject is None or verdict is NOT_TOLD:
             return verdict
         # Check the password first; reveal no other reason without it.
-        which = self._which(subject, asker.broker_id, question.password, at)
+        which = self._matching_password(subject, asker.broker_id, question.password, at)
         if which is None:
             slow = subject.password
             is_open = is_slow(slow) and self._slow.known(slow, question.password) is None
             return None if is_open else PASSWORD_WRONG
         if not verdict.is_allowed:
             return verdict
-        return let_in(
+        return connect_verdict(
             subject,
             is_current=which is not subject.previous,
             is_taken=asker.broker_id in seen.taken_at
@@ -167,8 +169,12 @@ class Answering:
             now=at,
         )
 
-    def _which(self, subject: Subject, broker_id: int, shown: str, now: float) -> Password | None:
-        """The subject's password that equals `shown`; None without one, or if its hash is slow."""
+    def _matching_password(
+        self, subject: Subject, broker_id: int, shown: str, now: float
+    ) -> Password | None:
+        """The subject's password that equals `shown`. None if none does, or if its hash is slow and
+        the result is not cached.
+        """
         kept, previous = subject.password, subject.previous
         if is_slow(kept):
             return kept if self._slow.known(kept, shown) else None
@@ -176,14 +182,16 @@ class Answering:
             return kept
         if previous is None or now >= subject.previous_until:
             return None
-        # The previous password is known to the previous brokers, so no other broker accepts it.
+        # The previous brokers know the previous password, so other brokers do not accept it.
         heard_by = subject.previous_broker_ids
         if heard_by is not None and broker_id not in heard_by:
             return None
         return previous if is_password(previous, shown) else None
 
     def _is_taken(self, asker: Asker, question: Connect, subject: Subject, now: float) -> bool:
-        """Whether another client has this client id. A client's own names are never taken."""
+        """Whether the client id belongs to another client. A client may always use its own username
+        or uuid as its client id.
+        """
         client_id, username = question.client_id, question.username
         if not self._sessions.is_anothers(asker.broker_id, client_id, username, now):
             return False
@@ -200,12 +208,12 @@ class Answering:
         claimed = {uuid for lookup in lookups for uuid in lookup.claimed}
         wanted = Wanted(uuids, usernames, claimed)
         while True:
-            begun, spoilt = self._loop.time(), self._subjects.begin()
+            begun, changed_meanwhile = self._loop.time(), self._subjects.begin()
             found: Found | None = None
             try:
                 found = await self._store.look_up(wanted)
             finally:
-                is_whole = self._subjects.remember(found, claimed, spoilt, begun)
+                is_whole = self._subjects.remember(found, claimed, changed_meanwhile, begun)
             # Rows that have changed meanwhile are read again, within the deadline of the batch.
             if is_whole:
                 return [_seen(lookup, found) for lookup in lookups]

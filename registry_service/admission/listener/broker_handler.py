@@ -15,7 +15,7 @@ from chassis.bearer import bearer
 from chassis.direct_http import Head, Reply
 from chassis.errors import MooringError, Unauthenticated
 from chassis.http_handler import Awaited, RequestHandler
-from registry_service.admission.decision import ALLOWED, outward
+from registry_service.admission.decision import ALLOWED, verdict_for_broker
 from registry_service.admission.listener.answering import Answering, Seen
 from registry_service.admission.listener.dialects import DIALECTS
 from registry_service.admission.listener.dialects.asked import (
@@ -41,9 +41,10 @@ from registry_service.admission.questions import (
 
 log = structlog.get_logger(__name__)
 
-# A username, a password, a client id and a topic may have 64 KB each, and are encoded.
+# A username, a password, a client id and a topic may have 64 KB each, and encoding them adds to it.
 MAX_BODY_BYTES = 1024 * 1024
-# Brokers have few secrets; each may be sent in several ways.
+# How many headers with valid secrets are cached. Brokers have few secrets, and a secret can be
+# written in several ways.
 MAX_SHOWN = 10_000
 
 NOT_FOUND = DialectReply(404, TEXT, b"there is nothing here\n")
@@ -86,14 +87,14 @@ class BrokerHandlers:
         reply_cache: ReplyCache,
         wrong_secrets: WrongSecrets,
     ) -> None:
-        """`changes` knows the brokers' secrets, and `wrong_secrets` counts wrong ones."""
+        """`changes` holds the brokers' secrets, and `wrong_secrets` counts wrong ones."""
         self.wrong_secrets = wrong_secrets
         self.answering = answering
         self.changes = changes
         self.presence = presence
         self.reply_cache = reply_cache
         self.loop = asyncio.get_running_loop()
-        # Brokers by the valid secrets that they sent, until the secrets are read again.
+        # Brokers by their valid Authorization headers, until the secrets are read again.
         self._askers = changes.askers
         self._shown: dict[bytes, Asker] = {}
 
@@ -109,14 +110,14 @@ class BrokerHandlers:
             return self._askers.get(hashlib.sha256(secret).digest())
         authorization = headers.get(b"authorization", b"")
         known = self._shown.get(authorization)
-        # If there are two such headers, it is not clear which one counts.
+        # With two Authorization headers it is not clear which one applies.
         if known is not None and len(headers) == len(head.headers):
             return known
         try:
             shown = bearer(head.headers).encode()
         except Unauthenticated:
             return None
-        # It is looked up by its hash: see registry_service/administration/tokens/token_cache.py.
+        # registry_service/administration/tokens/token_cache.py says why a lookup by hash is safe.
         asker = self._askers.get(hashlib.sha256(shown).digest())
         if asker is not None and len(self._shown) < MAX_SHOWN:
             self._shown[authorization] = asker
@@ -150,7 +151,7 @@ class BrokerHandler(RequestHandler):
         return None if refused is None else _sent(refused)
 
     def begun(self, body: bytes | None) -> Reply | Awaited:
-        """The answer from memory, or a lookup in the database."""
+        """Answers from memory, or begins a lookup in the database."""
         self._asked = asked = Asked(self._headers, self._head.query, body or b"")
         if body is None:
             raise Unreadable("the body is too long")
@@ -165,7 +166,7 @@ class BrokerHandler(RequestHandler):
         if not found:
             return _sent(operation.answer(asked, ()))
         if isinstance(found[0], Notice):
-            handlers.presence.told(asker.broker_id, cast("Sequence[Notice]", found), now)
+            handlers.presence.reported(asker.broker_id, cast("Sequence[Notice]", found), now)
             return _sent(operation.answer(asked, ()))
         questions = cast("Sequence[Question]", found)
         at_once = [handlers.answering.at_once(asker, question, now) for question in questions]
@@ -175,12 +176,14 @@ class BrokerHandler(RequestHandler):
             if len(questions) == 1:
                 handlers.reply_cache.keep(key, questions[0], verdicts[0], sent, now)
             return sent
-        # The questions of one request are about one client: one lookup does.
+        # All questions of one request are about the same client, so one lookup is enough.
         call = handlers.answering.look_up(asker, questions[0], now)
         return Awaited(call.future, partial(self._seen, questions, now), call.abandon)
 
     def failed(self, error: Exception) -> Reply:
-        """If the fault is not the client's, the broker decides what to do."""
+        """A request that cannot be read is a denial. After any other error, the broker gets a 503,
+        and decides what to do.
+        """
         if isinstance(error, Unreadable):
             VERDICTS.note(self._route.dialect, None, UNREADABLE.reason)
             return _sent(self._route.operation.answer(self._asked, (UNREADABLE,)))
@@ -221,7 +224,7 @@ class BrokerHandler(RequestHandler):
         return None
 
     def _seen(self, questions: Sequence[Question], now: float, found: Seen) -> Reply | Awaited:
-        """The lookup gives the answer, unless a slow hash must be computed."""
+        """Answers from the result of the lookup, or begins to compute a slow hash."""
         answering, asker = self._handlers.answering, self._asker
         at_once = [answering.judge(asker, question, found, now) for question in questions]
         verdicts = [verdict for verdict in at_once if verdict is not None]
@@ -240,7 +243,9 @@ class BrokerHandler(RequestHandler):
     ) -> Reply:
         for question, verdict in zip(questions, verdicts, strict=True):
             self._note(question, verdict, now)
-        return _sent(self._route.operation.answer(self._asked, [*map(outward, verdicts)]))
+        return _sent(
+            self._route.operation.answer(self._asked, [*map(verdict_for_broker, verdicts)])
+        )
 
     def _note(self, question: Question, verdict: Verdict, now: float) -> None:
         if verdict.is_allowed and isinstance(question, Connect):

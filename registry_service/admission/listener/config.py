@@ -9,7 +9,7 @@ from chassis.config import DatabaseConfig, HttpConfig, MetricsConfig, Port
 
 
 class AccessConfig(DatabaseConfig, HttpConfig, MetricsConfig):
-    """A field is set by the variable of its name in capitals."""
+    """Each field is set by the environment variable of its name in capitals."""
 
     process: ClassVar[str] = "registry_service.access"
     renamed: ClassVar[Mapping[str, str]] = {

@@ -19,7 +19,7 @@ from registry_service.admission.questions import Connect, Notice
 log = structlog.get_logger(__name__)
 
 WRITE_S = 2.0
-# The limit for each broker, so that one does not use the room of another.
+# The limit for each broker, so that one broker's notices do not displace another's.
 MAX_WAITING = 50_000
 ROWS_AT_ONCE = 2_000
 
@@ -34,8 +34,10 @@ REFUSED = Counter(
 )
 
 
-class Said(Struct, frozen=True):
-    """The last notice about a device; `is_online` is None if it was only seen."""
+class Report(Struct, frozen=True):
+    """The last report about a device. `is_online` is None if the device was accepted, and the
+    broker has not reported that it is connected.
+    """
 
     is_online: bool | None
     at_ms: int
@@ -45,10 +47,10 @@ class Presence:
     """Holds notices until they are written, by broker and by username."""
 
     def __init__(self, store: AccessStore, sessions: Sessions) -> None:
-        """Writes to `store`; `sessions` knows which connections are open."""
+        """Writes to `store`; `sessions` holds the open connections."""
         self._store = store
         self._sessions = sessions
-        self._seen: defaultdict[int, dict[str, Said]] = defaultdict(dict)
+        self._seen: defaultdict[int, dict[str, Report]] = defaultdict(dict)
         self._secrets: set[str] = set()
 
     def used(self, secret_id: str) -> None:
@@ -61,15 +63,15 @@ class Presence:
         self._sessions.begin(broker_id, question.client_id, username, now, question.peer)
         seen = self._seen[broker_id]
         if username not in seen:
-            self._note(broker_id, username, Said(None, 0))
+            self._note(broker_id, username, Report(None, 0))
 
-    def told(self, broker_id: int, notices: Iterable[Notice], now: float) -> None:
+    def reported(self, broker_id: int, notices: Iterable[Notice], now: float) -> None:
         """Records the notices of a broker."""
         now_ms = int(time.time() * 1000)
         for notice in notices:
             for standing in self._sessions.note(broker_id, notice, now, now_ms):
                 if standing.username:
-                    self._note(broker_id, standing.username, _said(standing))
+                    self._note(broker_id, standing.username, _report_of(standing))
 
     async def keep_written(self) -> None:
         """Runs until it is cancelled."""
@@ -78,7 +80,7 @@ class Presence:
             await self.write()
 
     async def write(self) -> None:
-        """Writes all notices; those that cannot be written now are tried again."""
+        """Writes all reports. Those that cannot be written now are written next time."""
         unwritten, self._seen = self._seen, defaultdict(dict)
         secrets, self._secrets = self._secrets, set()
         try:
@@ -86,7 +88,7 @@ class Presence:
                 await self._store.note_use(secrets)
                 secrets = set()
             while unwritten:
-                # Each broker writes a part in turn.
+                # Each broker gets one part in turn.
                 for broker_id, seen in list(unwritten.items()):
                     part = dict(islice(seen.items(), ROWS_AT_ONCE))
                     await self._write(broker_id, part)
@@ -99,15 +101,16 @@ class Presence:
         except DriverError as error:
             log.exception("states of connections cannot be written", **described(error))
         finally:
-            # A process that is stopped here writes once more. Later notices replace these.
+            # Keep the unwritten reports, also if the process is being stopped and will write once
+            # more. Reports that arrived meanwhile replace them.
             since, self._seen = self._seen, unwritten
             for broker_id, seen in since.items():
-                for username, said in seen.items():
-                    self._note(broker_id, username, said)
+                for username, report in seen.items():
+                    self._note(broker_id, username, report)
             self._secrets |= secrets
 
-    async def _write(self, broker_id: int, seen: dict[str, Said]) -> None:
-        rows = {username: (said.is_online, said.at_ms) for username, said in seen.items()}
+    async def _write(self, broker_id: int, seen: dict[str, Report]) -> None:
+        rows = {username: (report.is_online, report.at_ms) for username, report in seen.items()}
         refused = await self._store.note_presence(broker_id, rows)
         if refused:
             REFUSED.labels(broker_id).inc(refused)
@@ -117,16 +120,16 @@ class Presence:
                 devices=refused,
             )
 
-    def _note(self, broker_id: int, username: str, said: Said) -> None:
+    def _note(self, broker_id: int, username: str, report: Report) -> None:
         seen = self._seen[broker_id]
         before = seen.get(username)
         if before is None and len(seen) >= MAX_WAITING:
             LOST.inc()
             return
-        # A sighting does not replace a notice that the device connected or left.
-        if before is None or said.is_online is not None:
-            seen[username] = said
+        # A report without `is_online` does not replace one with it.
+        if before is None or report.is_online is not None:
+            seen[username] = report
 
 
-def _said(standing: Standing) -> Said:
-    return Said(standing.is_online, standing.at_ms)
+def _report_of(standing: Standing) -> Report:
+    return Report(standing.is_online, standing.at_ms)

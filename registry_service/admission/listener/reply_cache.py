@@ -18,7 +18,8 @@ from registry_service.admission.questions import Connect, Question, Verdict
 from registry_service.admission.subjects import Subject
 
 MAX_REPLIES = 20_000
-# The time in an answer, at which a session ends, may be so much older.
+# The oldest answer that is used. An answer says when the session ends, so a cached one makes the
+# session shorter by up to this time.
 MAX_AGE_S = 5.0
 
 # The broker, the operation, and a hash of the question, because it contains a password.
@@ -26,8 +27,8 @@ Key = tuple[int, bytes, bytes]
 
 
 def key_of(asker: Asker, path: bytes, asked: Asked) -> Key:
-    """The key of a request to an operation at `path`; these headers determine how the request is
-    read.
+    """The key of a request to the operation at `path`. It covers all that a dialect reads of a
+    request, including two headers.
     """
     headers = asked.headers
     hook, kind = headers.get(b"vernemq-hook", b""), headers.get(b"content-type", b"")
@@ -46,7 +47,7 @@ class ReplyCache:
     """The oldest entries are dropped first; times are of the running loop's clock."""
 
     def __init__(self, subjects: SubjectCache, changes: Changes, sessions: Sessions) -> None:
-        """A reply depends on the values of these together."""
+        """A cached reply is used only while none of these has changed it."""
         self._subjects = subjects
         self._changes = changes
         self._sessions = sessions
@@ -69,12 +70,12 @@ class ReplyCache:
     def keep(
         self, key: Key, question: Question, verdict: Verdict, reply: Reply, now: float
     ) -> None:
-        """Stores an answer that was made from memory in this turn of the loop; denials are not
-        stored. An answer from the database took a while, and memory may hold another subject by
-        now.
+        """Stores an answer that was made from memory in this turn of the event loop. Denials are
+        not stored, nor are answers from the database, because the cached subject may have changed
+        while the database was read.
         """
         subject = self._subjects.subject(question.username, now)
-        # A previous password, and an account with an end, are checked each time.
+        # A subject with a previous password, and an account that expires, are checked each time.
         is_lasting = subject is not None and not subject.previous and subject.expires_at is None
         if subject is None or not verdict.is_allowed or not is_lasting:
             return

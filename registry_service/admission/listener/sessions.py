@@ -14,10 +14,10 @@ from registry_service.admission.listener import connections
 from registry_service.admission.listener.matching import Connection
 from registry_service.admission.questions import Notice
 
-# The limit for each broker, so that one does not use the room of another.
+# The limit for each broker, so that one broker's client ids do not displace another's.
 MAX_CLIENT_IDS = 100_000
-# The limit for one user of a broker, so that it does not use the room of other users: its oldest
-# entries are dropped.
+# The limit for one user of a broker, so that it does not displace other users. Its oldest client
+# ids are dropped.
 MAX_OF_USER = 256
 # Client ids whose connections have all ended are remembered for so long, and up to this number for
 # a broker, because notices about them may still arrive.
@@ -43,7 +43,7 @@ class Sessions:
         self._of_broker: defaultdict[int, ClientIds] = defaultdict(ClientIds)
 
     def is_anothers(self, broker_id: int, client_id: str, username: str, now: float) -> bool:
-        """Whether another client was accepted with it."""
+        """Whether the client id belongs to another client."""
         return self.user_of(broker_id, client_id, now) not in ("", username)
 
     def user_of(self, broker_id: int, client_id: str, now: float) -> str:
@@ -54,7 +54,9 @@ class Sessions:
     def begin(
         self, broker_id: int, client_id: str, username: str, now: float, peer: str = ""
     ) -> None:
-        """Records that a client is accepted. With an empty client id the broker makes one up."""
+        """Records that a client is accepted. An empty client id is not recorded, because the broker
+        chooses one.
+        """
         if client_id:
             self._of_broker[broker_id].begin(client_id, username, peer, now)
 
@@ -90,7 +92,7 @@ class ClientIds:
         if known is None:
             known = self._reopened(client_id, now)
         before = known[:]
-        if connections.begin(known, username, peer, now) or client_id not in self._open:
+        if connections.record_accepted(known, username, peer, now) or client_id not in self._open:
             self._keep(client_id, known, {one.username for one in before})
         else:
             self._open.move_to_end(client_id)
@@ -104,28 +106,28 @@ class ClientIds:
         if known is None:
             known = self._reopened(client_id, now)
         users = {one.username for one in known}
-        before = {username for username in users if self._is_here(username)}
-        # Another connection has replaced this one, and its user is known now.
+        before = {username for username in users if self._is_online(username)}
+        # Another connection has replaced one of these, and the notice names its user.
         before |= {one.username for one in known if one.is_replaced and notice.is_online}
         named, ended = {notice.username}, list[Connection]()
         if notice.is_online:
-            come = connections.come(known, notice, now, now_ms)
-            named |= {come.username} if come is not None else set()
+            connected = connections.record_connected(known, notice, now, now_ms)
+            named |= {connected.username} if connected is not None else set()
         else:
-            ended = connections.leave(known, notice, now, now_ms)
+            ended = connections.record_disconnected(known, notice, now, now_ms)
             named |= {one.username for one in ended}
-        # A notice about a replaced connection does not change the state of the one that replaced
+        # The end of a replaced connection does not change the state of the connection that replaced
         # it.
         is_open = any(one.is_replaced for one in known) or (notice.is_replaced and not ended)
         self._keep(client_id, known, users)
         at_ms = min(now_ms, connections.latest_ms(known) or now_ms)
         standings = []
         for user in (before | named) - {""}:
-            is_here = self._is_here(user)
-            if notice.is_online and (user in named or not is_here):
-                standings.append(Standing(user, is_here, at_ms))
+            is_online = self._is_online(user)
+            if notice.is_online and (user in named or not is_online):
+                standings.append(Standing(user, is_online, at_ms))
             elif not notice.is_online:
-                standings.append(Standing(user, None if is_here or is_open else False, at_ms))
+                standings.append(Standing(user, None if is_online or is_open else False, at_ms))
         self._settle(client_id, known, now)
         return standings
 
@@ -135,10 +137,10 @@ class ClientIds:
             for client_id in list(self._of_user.get(username, ())):
                 self._drop(client_id, username)
 
-    def _is_here(self, username: str) -> bool:
+    def _is_online(self, username: str) -> bool:
         """Whether the user is connected, with any client id."""
         return any(
-            connections.is_here(self._open[client_id], username)
+            connections.has_open_connection(self._open[client_id], username)
             for client_id in self._of_user.get(username, ())
         )
 
@@ -179,7 +181,7 @@ class ClientIds:
             self._of_user.pop(username, None)
 
     def _settle(self, client_id: str, known: list[Connection], now: float) -> None:
-        """A client id is free when all of its connections are over, and no session is kept."""
+        """Frees the client id if all of its connections have ended, and no session is kept."""
         if client_id not in self._open or any(map(connections.is_held, known)):
             return
         ended = list(known)

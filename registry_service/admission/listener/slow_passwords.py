@@ -18,14 +18,14 @@ from registry_service.passwords import Password, is_password
 
 log = structlog.get_logger(__name__)
 
-# One core is left for all other work.
+# The number of threads. One core is left for all other work.
 AT_ONCE = max(1, min(4, (os.cpu_count() or 2) - 1))
 # Limits of waiting checks for one username, for one broker and in all. A hash takes a quarter of a
 # second at most, and no broker waits longer than some seconds.
 MAX_OF_USER = 2
 MAX_OF_BROKER = 32
 MAX_WAITING = 64
-# How many wrong passwords of one username are computed in so many seconds.
+# How many wrong passwords of one username are computed within WRONG_S.
 MAX_WRONG = 30
 WRONG_S = 60.0
 MAX_REMEMBERED = 10_000
@@ -36,7 +36,7 @@ Key = tuple[Password, bytes]
 
 
 class SlowPasswords:
-    """Belongs to the running loop."""
+    """Checks slow passwords. Use it in one event loop only."""
 
     def __init__(self) -> None:
         """Starts with an empty cache."""
@@ -44,7 +44,7 @@ class SlowPasswords:
         # Separate threads, because a thread continues after its client has stopped waiting.
         self._threads = ThreadPoolExecutor(AT_ONCE, "slow-password")
         self._running = 0
-        # By broker and by username, both in the order of their next turns.
+        # Waiting checks by broker and by username, both in the order in which they come next.
         self._waiting: OrderedDict[int, OrderedDict[str, deque[asyncio.Future[None]]]]
         self._waiting = OrderedDict()
         self._of_user: dict[User, int] = {}
@@ -77,7 +77,7 @@ class SlowPasswords:
         try:
             await self._turn(user)
             try:
-                # Another request with the same password may have come meanwhile.
+                # Another request with the same password may have been computed meanwhile.
                 is_right = self.known(kept, shown)
                 if is_right is None:
                     is_right = await self._computed(kept, shown)
@@ -120,7 +120,7 @@ class SlowPasswords:
         try:
             await turn
         except asyncio.CancelledError:
-            # The result may have arrived at this moment.
+            # The check may have been allowed to start at this moment.
             if turn.done() and not turn.cancelled():
                 self._running -= 1
                 self._next()
@@ -144,9 +144,8 @@ class SlowPasswords:
     async def _computed(self, kept: Password, shown: str) -> bool:
         try:
             return await self._loop.run_in_executor(self._threads, is_password, kept, shown)
-        except Exception as error:  # noqa: BLE001 - whatever the library says of it
-            # The hash is from an import before hashes were checked strictly: no password matches
-            # it.
+        except Exception as error:  # noqa: BLE001 - the library may raise any
+            # The hash was imported before imports checked hashes strictly. No password matches it.
             log.warning(
                 "a password hash cannot be verified: import the device anew",
                 algorithm=kept.algorithm,

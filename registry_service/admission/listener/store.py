@@ -13,7 +13,7 @@ from msgspec import Struct
 from chassis.database import Pool, fetched, text_array
 from registry_service.admission.subjects import Subject
 
-# The brokers that may admit a device: those of its last answer; for a device that has not
+# The brokers that may admit a device: the brokers of its last answer; for a device that has not
 # registered, the broker of its pin or its fleet.
 BROKERS = """
     CASE WHEN device.provisioned_by_key_id IS NOT NULL THEN device.told_broker_ids
@@ -83,18 +83,18 @@ FROM broker_secrets AS secret JOIN mqtt_broker_config AS broker ON broker.id = s
 """
 NOTE_USE = "UPDATE broker_secrets SET last_used_at = now() WHERE id = ANY (%s::uuid[])"
 
-# Whether a broker's report about a device is written to its row. It is not if there is a report of
-# this broker for a later time, so replicas may write in any order. Only the broker at which a
-# device was last may report that it has disconnected.
-STANDS = """
+# Whether a broker's report about a device is written to its row. If the row has a later report of
+# the same broker, it is not, so replicas may write in any order. Only the broker to which a device
+# connected last may report that it has disconnected.
+IS_WRITTEN = """
     said.may_say AND CASE
         WHEN device.presence_broker_id IS NULL THEN true
         WHEN device.presence_broker_id = said.broker_id THEN said.at >= device.presence_at
         ELSE said.is_online
     END
 """
-# Changes devices that the broker serves, or that were last at it. A device that publishes every
-# second does not cause a write every second.
+# Changes devices that the broker serves, or that connected to it last. A device is not written more
+# than once a minute only because it was seen.
 NOTE_PRESENCE = f"""
 WITH given AS (
     SELECT %s::integer AS broker_id, *
@@ -120,17 +120,17 @@ WITH given AS (
 ), changed AS MATERIALIZED (
     SELECT device.id
     FROM said JOIN devices AS device ON device.id = said.id
-    WHERE ({STANDS}) OR said.is_served AND (
+    WHERE ({IS_WRITTEN}) OR said.is_served AND (
         device.last_seen_at IS NULL OR device.last_seen_at < now() - interval '1 minute'
     )
 ), locked AS MATERIALIZED (
     SELECT id FROM devices WHERE id IN (SELECT id FROM changed) ORDER BY id FOR NO KEY UPDATE
 ), written AS (
     UPDATE devices AS device
-    SET is_online = CASE WHEN {STANDS} THEN said.is_online ELSE device.is_online END,
+    SET is_online = CASE WHEN {IS_WRITTEN} THEN said.is_online ELSE device.is_online END,
         presence_broker_id =
-            CASE WHEN {STANDS} THEN said.broker_id ELSE device.presence_broker_id END,
-        presence_at = CASE WHEN {STANDS} THEN said.at ELSE device.presence_at END,
+            CASE WHEN {IS_WRITTEN} THEN said.broker_id ELSE device.presence_broker_id END,
+        presence_at = CASE WHEN {IS_WRITTEN} THEN said.at ELSE device.presence_at END,
         last_seen_at = now()
     FROM said JOIN locked ON locked.id = said.id
     WHERE device.id = said.id
@@ -162,7 +162,7 @@ class Found:
     """The result of a lookup."""
 
     subjects: Mapping[str, Subject]
-    # The brokers that may admit them.
+    # For each device that a client id names: the brokers that may admit it.
     claimed: Mapping[str, frozenset[int]]
 
 
@@ -195,7 +195,7 @@ class AccessStore:
         self._pool = pool
 
     async def look_up(self, wanted: Wanted) -> Found:
-        """Looks up in one round trip. Usernames hold no NUL, uuids are identifiers."""
+        """Reads the rows in one round trip. Usernames hold no NUL, and uuids are identifiers."""
         usernames = list(wanted.usernames)
         values = [text_array(wanted.uuids), usernames, usernames, text_array(wanted.claimed)]
         [(devices, accounts, claimed)] = await fetched(self._pool, LOOK_UP, values)
@@ -205,8 +205,8 @@ class AccessStore:
         return Found(found, named)
 
     async def changes_since(self, horizon: int) -> tuple[int, list[Change]]:
-        """The changes since the reading that returned `horizon`, some of which may be repeated, and
-        the next `horizon`. 0 gives the first.
+        """The changes since the call that returned `horizon`, and the next `horizon`. A change may
+        be returned twice. 0 begins with the first change.
         """
         [(next_horizon, changes)] = await fetched(self._pool, CHANGES, [horizon])
         return next_horizon, _changes.decode(changes)
@@ -223,9 +223,9 @@ class AccessStore:
     async def note_presence(
         self, broker_id: int, seen: Mapping[str, tuple[bool | None, int]]
     ) -> int:
-        """Writes a broker's reports about devices; returns how many of the devices it does not
-        serve, which are not changed. Reports are by username: whether the device is online, or None
-        if it was only seen, and at what time (Unix ms).
+        """Writes a broker's reports about devices. Returns how many of the devices the broker does
+        not serve; these are not changed. Reports are by username: whether the device is online
+        (None if not known), and at what time (Unix ms).
         """
         rows = [
             {"username": name, "is_online": is_online, "at_ms": at_ms}

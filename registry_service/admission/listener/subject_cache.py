@@ -2,8 +2,8 @@
 
 Subjects that a broker admits are cached. Denials are not, because a device that was denied may have
 got an answer with the broker since. The database announces changes that end access, and the process
-reads changes several times a second in any case. The cache is used only while that works; if it
-fails for `STALE_S`, everything is looked up. So a revocation takes effect in spite of the cache.
+also reads changes several times a second. If reading fails for `STALE_S`, the cache is not used,
+and the database is queried. So a revocation takes effect in spite of the cache.
 """
 
 import asyncio
@@ -25,17 +25,17 @@ from registry_service.admission.subjects import Subject
 
 log = structlog.get_logger(__name__)
 
-# How often changes without an announcement are read.
+# How often changes are read if none is announced.
 POLL_S = 0.25
 # How long after the last successful reading the cache is used.
 STALE_S = 2.0
 # The longest time that a subject is cached.
 MAX_AGE_S = 60.0
-# New registrations and answers are not announced: for so long a client id may look unowned although
-# it has become a device's.
+# New registrations and answers are not announced. For this time, a client id may be taken for
+# unowned although a device has registered to which it belongs.
 UNOWNED_S = 5.0
 MAX_SUBJECTS = 100_000
-# The time between two readings of all secrets without an announcement.
+# How often all secrets are read if no change of them is announced.
 SECRETS_S = 10.0
 
 REMEMBERED = Gauge("mooring_access_subjects", "Devices and service accounts in memory")
@@ -72,19 +72,22 @@ class SubjectCache:
         return found is not None and now - found[1] <= UNOWNED_S and broker_id not in found[0]
 
     def begin(self) -> set[str]:
-        """Must be called before a lookup; `remember` takes the result."""
-        spoilt: set[str] = set()
-        self._under_way.append(spoilt)
-        return spoilt
+        """Call it before a lookup. Returns a set that collects the changes since then, for
+        `remember`.
+        """
+        changed_meanwhile: set[str] = set()
+        self._under_way.append(changed_meanwhile)
+        return changed_meanwhile
 
     def remember(
-        self, found: Found | None, claimed: Iterable[str], spoilt: set[str], now: Time
+        self, found: Found | None, claimed: Iterable[str], changed_meanwhile: set[str], now: Time
     ) -> bool:
-        """Stores the result of a lookup that began at `now`; returns whether nothing in it has
-        changed meanwhile. `claimed` are the uuids that it looked for; None if the lookup failed.
+        """Stores the result of a lookup that began at `now`; returns whether it is still valid as a
+        whole. `found` is None if the lookup failed; `claimed` are the uuids that it looked for;
+        `changed_meanwhile` is the set from `begin`.
         """
-        self._under_way = [other for other in self._under_way if other is not spoilt]
-        if found is None or "" in spoilt:
+        self._under_way = [other for other in self._under_way if other is not changed_meanwhile]
+        if found is None or "" in changed_meanwhile:
             return False
         for uuid in claimed:
             self._claimed[uuid] = found.claimed.get(uuid, ()), now
@@ -93,7 +96,7 @@ class SubjectCache:
             self._claimed.popitem(last=False)
         is_whole = True
         for username, subject in found.subjects.items():
-            if username in spoilt or subject.fleet_id in spoilt:
+            if username in changed_meanwhile or subject.fleet_id in changed_meanwhile:
                 is_whole = False
                 continue
             self._subjects[username] = (subject, now)
@@ -111,16 +114,16 @@ class SubjectCache:
             changed |= self._of_fleet.get(fleet_id, set())
         for username in changed:
             self._drop(username)
-        for spoilt in self._under_way:
-            spoilt |= changed | fleets
+        for changed_meanwhile in self._under_way:
+            changed_meanwhile |= changed | fleets
 
     def forget_all(self) -> None:
         """Drops everything, because the changes are not known."""
         self._subjects.clear()
         self._of_fleet.clear()
         self._claimed.clear()
-        for spoilt in self._under_way:
-            spoilt.add("")
+        for changed_meanwhile in self._under_way:
+            changed_meanwhile.add("")
 
     def _drop(self, username: str) -> None:
         found = self._subjects.pop(username, None)
@@ -176,7 +179,7 @@ class Changes:
         try:
             horizon, changes = await self._store.changes_since(self._horizon)
             if begun - self._read_at > STALE_S:
-                # Lines are kept for minutes, but this may have taken longer.
+                # Changes are deleted after some minutes, and the pause may have been longer.
                 self._subjects.forget_all()
             for change in changes:
                 self._subjects.forget(change.usernames, change.fleet_ids)

@@ -1,4 +1,4 @@
-"""Counts verdicts. The counter of the Prometheus client would take a microsecond each time."""
+"""Counts verdicts, because the counter of the Prometheus client takes a microsecond each time."""
 
 from collections import defaultdict
 from collections.abc import Iterator

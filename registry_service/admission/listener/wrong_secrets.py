@@ -23,10 +23,10 @@ REFUSED = Counter(
 
 
 class WrongSecrets:
-    """Belongs to the running loop; times are of its clock."""
+    """Times are of the running loop's clock."""
 
     def __init__(self, refusals: Refusals) -> None:
-        """`refusals` are those of this process."""
+        """`refusals` writes to the audit log."""
         self._refusals = refusals
         self._counts: OrderedDict[bytes | str, tuple[float, int]] = OrderedDict()
 

@@ -31,14 +31,15 @@ from registry_service.errors import TooManyClients
 log = structlog.get_logger(__name__)
 
 # At a broker that asks Mooring, a client that was accepted just before its revocation may not be
-# listed yet when sessions are ended. It can be accepted for as long as an answer takes and the
-# cache is used (`ANSWER_S` and `STALE_S` in registry_service.access). After this longer time the
-# sessions are ended again.
+# listed yet when sessions are ended. The latest acceptance is possible after the time of an answer
+# and of the cache (`ANSWER_S` and `STALE_S` in registry_service.access). After the longer time
+# below, the sessions are ended again.
 LOOK_AGAIN_S = 7.0
-# After a restart it is not known whether this was done, so it is repeated for the revocations of
-# this time. This also ends sessions that have begun since, so the time is short.
+# After a restart it is not known whether this second time was done. So it is repeated for the
+# revocations of the time below. That also ends sessions that have begun since, so the time is
+# short.
 LOOK_BACK_S = 120.0
-# While a plan is carried out: how often progress is recorded and revocations are looked for. These
+# While a plan is carried out: how often progress is recorded and revocations are read. Revocations
 # must not wait for the plan: a thousand new clients take Mosquitto 2.0 a minute.
 NOTE_S = 0.05
 # How soon a broker that failed is tried again.
@@ -100,7 +101,7 @@ class BrokerReconciler:
     async def reconcile(self, *, has_changes: bool) -> None:
         """Ends sessions and keeps the broker in step. `has_changes`: some access has changed.
 
-        Records faults of the broker. Raises `Unavailable` for the database.
+        Records faults of the broker. Raises `Unavailable` if the database is not available.
         """
         now = _now()
         if now < self._tries_again_at:
@@ -137,7 +138,7 @@ class BrokerReconciler:
         self._is_known = True
 
     async def close(self) -> None:
-        """Called when the broker is no longer managed."""
+        """Closes connections. Call it when the broker is no longer managed."""
         IN_STEP.remove(self._label)
         if self._driver is not None and not isinstance(self._driver, DynamicSecurity):
             await self._driver.close()
@@ -148,7 +149,7 @@ class BrokerReconciler:
             self.broker.id, self._again_from, age_s=LOOK_AGAIN_S, within_s=LOOK_BACK_S
         )
         if again:
-            # These stay the next ones, however long the broker cannot be reached.
+            # If the broker cannot be reached, these remain the next ones, for however long.
             self._again_from = again[0]
         return again
 
@@ -159,7 +160,7 @@ class BrokerReconciler:
         if by_id:
             sessions = await driver.kick(frozenset(by_id.values()))
             await self._done({key: sessions[name] for key, name in by_id.items()}, begun)
-        # No caller waits for these.
+        # No caller waits for the second time, so it comes last.
         if again:
             await driver.kick(frozenset(one.username for one in again))
             self._again_from = replace(again[-1], id=again[-1].id + 1)
@@ -167,12 +168,13 @@ class BrokerReconciler:
     async def _keep_in_step(
         self, driver: DynamicSecurity, due: list[Revocation], *, is_forced: bool
     ) -> str | None:
-        """The problem, or an empty string; None if there was nothing to do."""
+        """Returns the problem, or an empty string; None if there was nothing to do."""
         begun = _now()
         ended = [one for one in due if one.reason != "rotated"]
         rotated = [one for one in due if one.reason == "rotated"]
         if ended:
-            # This takes a millisecond; the comparison below reads all clients.
+            # First disable these clients, which takes a millisecond. The comparison below reads all
+            # clients.
             await driver.disable({one.username for one in ended})
             await self._done(_unknown(ended), begun)
         wanted = await self._wanted()
@@ -192,7 +194,9 @@ class BrokerReconciler:
     async def _bring_in_step(
         self, driver: DynamicSecurity, wanted: list[Wanted], due: frozenset[int]
     ) -> str:
-        """The problem, or an empty string. Raises `_Interrupted` for revocations not in `due`."""
+        """Compares and corrects the broker; returns the problem, or an empty string. Raises
+        `_Interrupted` for revocations that are not in `due`.
+        """
         actual = await driver.state()
         ours = frozenset(name for name, client in actual.clients.items() if client.is_ours)
         if len(wanted) > MAX_CLIENTS and ours != self._there:
@@ -201,40 +205,40 @@ class BrokerReconciler:
         leaving = ours.difference(one.username for one in wanted)
         uuids = [uuid for name in leaving if (uuid := uuid_of_username(name))]
         gone = await self._store.accounted_for(self.broker.id, leaving, uuids) if leaving else ()
-        what = plan(wanted, actual, confirmed=gone)
-        unchanged = ours.difference(what.changed, what.impossible)
+        steps = plan(wanted, actual, confirmed=gone)
+        unchanged = ours.difference(steps.changed, steps.impossible)
         fingerprints = {one.username: one.fingerprint for one in wanted}
-        is_full = any(isinstance(refusal, TooManyClients) for refusal in what.refusals)
+        is_full = any(isinstance(refusal, TooManyClients) for refusal in steps.refusals)
         await self._held_there.found(
             self.broker.id,
             {name: fingerprints[name] for name in unchanged if name in fingerprints},
             takes_clients=not is_full,
         )
-        if what.commands:
-            await self._apply(driver, what, fingerprints, due)
+        if steps.commands:
+            await self._apply(driver, steps, fingerprints, due)
             log.info(
                 "a broker was brought in step",
                 broker_id=self.broker.id,
-                created=len(what.created),
-                changed=len(what.changed),
-                removed=len(what.removed),
+                created=len(steps.created),
+                changed=len(steps.changed),
+                removed=len(steps.removed),
             )
         self._is_partial = not is_full
         self._there, self._held = ours, _held_of(wanted)
-        problems = [refusal.message for refusal in what.refusals]
-        if what.taken:
-            problems.append(f"clients that are not ours have these names: {what.taken[:5]}")
-        if what.impossible:
+        problems = [refusal.message for refusal in steps.refusals]
+        if steps.taken:
+            problems.append(f"clients that are not ours have these names: {steps.taken[:5]}")
+        if steps.impossible:
             problems.append(
-                f"{len(what.impossible)} imported devices can only be in the file that the broker"
-                f" starts with, because their passwords are not known: {what.impossible[:5]}"
+                f"{len(steps.impossible)} imported devices can only be in the file that the broker"
+                f" starts with, because their passwords are not known: {steps.impossible[:5]}"
             )
         return "; ".join(problems)
 
     async def _apply(
         self,
         driver: DynamicSecurity,
-        what: Plan,
+        steps: Plan,
         fingerprints: Mapping[str, str],
         due: frozenset[int],
     ) -> None:
@@ -242,7 +246,7 @@ class BrokerReconciler:
 
         Raises `_Interrupted` for revocations that are not in `due`.
         """
-        progress = Progress(what)
+        progress = Progress(steps)
         finished: list[str] = []
         noted_at = _now()
 
@@ -262,7 +266,7 @@ class BrokerReconciler:
                     raise _Interrupted
 
         try:
-            await driver.apply(what, then)
+            await driver.apply(steps, then)
         finally:
             await note()
 

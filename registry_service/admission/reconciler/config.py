@@ -1,4 +1,4 @@
-"""The environment variables of the loop `enforcement`, beside those of the worker."""
+"""The environment variables of the loop `enforcement`, in addition to the worker's."""
 
 from pathlib import Path
 from typing import Annotated, ClassVar
@@ -12,7 +12,7 @@ from registry_service.config import RegistryDatabaseConfig
 
 
 def _policy(given: object) -> object:
-    """Raises `ValueError` if it is not a policy."""
+    """Reads a policy. Raises `ValueError` for other text."""
     return AddressPolicy.parse(given) if isinstance(given, str) else given
 
 
@@ -20,7 +20,7 @@ Policy = Annotated[AddressPolicy, NoDecode, BeforeValidator(_policy)]
 
 
 class EnforcementConfig(RegistryDatabaseConfig, CallerConfig):
-    """A field is set by the variable of its name in capitals."""
+    """Each field is set by the environment variable of its name in capitals."""
 
     process: ClassVar[str] = "registry_service.worker"
 

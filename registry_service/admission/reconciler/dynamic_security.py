@@ -2,12 +2,12 @@
 
 https://github.com/eclipse-mosquitto/mosquitto/blob/v2.0.11/plugins/dynamic-security/README.md
 
-Each client has its own role, because Mosquitto 2.0 has no patterns in roles, as 2.1 has. Each
-client also has the role `LIMITS`, which the plugin checks after that and which denies the rest: so
-neither the plugin's default access nor a group adds anything. `publishClientReceive` is granted as
-narrowly as subscribing: the plugin checks it for each message, so neither a subscription from
-before a role was narrowed, nor a session that was taken over by its client id, receives messages
-that are not granted.
+Each client has its own role, because Mosquitto 2.0 has no patterns in roles (2.1 has). Each client
+also has the role `LIMITS`, which the plugin checks after the client's own role and which denies the
+rest. So neither the plugin's default access nor a group grants more. `publishClientReceive` is
+granted for the same topics as subscribing, and the plugin checks it for each message. So a client
+receives only granted messages, even if it subscribed before its role was narrowed, or took over
+another client's session.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -27,8 +27,8 @@ OWN_PRIORITY, LIMITS_PRIORITY = 1, 0
 SEND, RECEIVE = "publishClientSend", "publishClientReceive"
 SUBSCRIBE, UNSUBSCRIBE = "subscribePattern", "unsubscribePattern"
 SHARED = "$share/+/"
-# In MQTT no wildcard in the first level matches these (4.7.2); in patterns of Mosquitto 2.0 it
-# does.
+# In MQTT a wildcard in the first level does not match these topics (4.7.2). In patterns of
+# Mosquitto 2.0 it does.
 HIDDEN = tuple(f"{form}{topics}" for form in ("", SHARED) for topics in ("$SYS/#", "$CONTROL/#"))
 
 
@@ -48,10 +48,10 @@ class Grants(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A device or a service account as the broker should hold it. `password` is called only when it
-    is needed. For an imported device only a hash may be known: the plugin reads hashes from its
-    file, and never accepts one over the control topic. `fingerprint` changes with the password; the
-    broker stores it in plain text.
+    """A device or a service account as the broker should hold it. `password` is called only when
+    the password is needed. For an imported device only a hash may be known: the plugin reads hashes
+    from its file, but does not accept them over the control topic. `fingerprint` changes with the
+    password; the broker stores it in plain text.
     """
 
     username: str
@@ -105,7 +105,7 @@ class Actual:
 
     clients: Mapping[str, Client]
     roles: Mapping[str, frozenset[Acl]]
-    # Held by groups.
+    # The names of roles that groups hold.
     group_roles: frozenset[str] = frozenset()
 
 
@@ -114,7 +114,7 @@ class Command:
     """A command for the control topic. `arguments` may hold a password."""
 
     name: str
-    # The client or role it is about, for logs.
+    # The client or role that the command is about, for logs.
     about: str
     arguments: Mapping[str, object] = field(repr=False)
 
@@ -125,7 +125,7 @@ def role_of(username: str) -> str:
 
 
 def username_of_role(name: str) -> str:
-    """The client whose own role has this name; empty if it is not such a role."""
+    """The client whose own role has this name; empty if it is not a client's own role."""
     if not name.startswith(CLIENT_ROLE_PREFIX):
         return ""
     return name.removeprefix(CLIENT_ROLE_PREFIX)
@@ -145,7 +145,7 @@ def limits() -> frozenset[Acl]:
 
 
 def acls_of(grants: Grants) -> frozenset[Acl]:
-    """The client's own role."""
+    """The lines of the client's own role."""
     acls = {Acl(SEND, topics) for topics in grants.publish}
     for topics in grants.subscribe:
         acls |= {Acl(RECEIVE, topics), Acl(SUBSCRIBE, topics), Acl(SUBSCRIBE, SHARED + topics)}

@@ -2,8 +2,8 @@
 starts.
 
 It holds the broker's devices, and the login with which Mooring manages the broker. The login's
-password is in CONTROL_PASSWORD, or in the file that CONTROL_PASSWORD_FILE names: every user of the
-machine can see a command line.
+password is in CONTROL_PASSWORD, or in the file that CONTROL_PASSWORD_FILE names. It is no argument,
+because every user of the machine can see a command line.
 """
 
 import argparse
@@ -27,12 +27,14 @@ from registry_service.config import RegistryDatabaseConfig
 from registry_service.credentials import KeyRing
 from registry_service.tables import SCHEMA_REVISION
 
-# How many left-out devices are named.
+# How many of the left-out devices the output names.
 NAMED = 5
 
 
 class FillConfig(RegistryDatabaseConfig):
-    """A field is set by the variable of its name in capitals; most are those of the process."""
+    """Each field is set by the environment variable of its name in capitals; most are also
+    variables of the worker.
+    """
 
     process: ClassVar[str] = "registry_service.admission.reconciler.fill"
 
@@ -61,7 +63,7 @@ class FillConfig(RegistryDatabaseConfig):
 
 @dataclass(frozen=True, slots=True)
 class Filled:
-    """The file's text, how many devices are in it, and which are left out."""
+    """The file's text, the number of its devices, and the devices that are left out."""
 
     text: str = field(repr=False)
     held: int
@@ -85,7 +87,7 @@ async def filled(config: FillConfig, broker_id: int, control_username: str) -> F
     return Filled(text, len(wanted) - len(left_out), left_out)
 
 
-def tell(found: Filled, broker_id: int) -> None:
+def print_result(found: Filled, broker_id: int) -> None:
     """Prints to standard error, because standard output may be the file."""
     news = [f"broker {broker_id}: {found.held} devices are in the file"]
     if found.left_out:
@@ -128,7 +130,7 @@ def main(arguments: Sequence[str]) -> None:
             write(asked.to, found.text, owner=asked.owner, replaces=asked.replace)
         except (OSError, LookupError) as error:
             raise SystemExit(f"{asked.to} cannot be written: {error}") from None
-    tell(found, asked.broker)
+    print_result(found, asked.broker)
 
 
 if __name__ == "__main__":

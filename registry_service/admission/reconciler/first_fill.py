@@ -45,7 +45,7 @@ DEFAULT_ACCESS = {
     "subscribe": False,
     "unsubscribe": True,
 }
-# Without `ROLE_PREFIX`, so that the reconciler does not change it.
+# This role's name lacks `ROLE_PREFIX`, so the reconciler does not change it.
 CONTROL_ROLE = "mooring-control"
 CONTROL_TOPICS = "$CONTROL/dynamic-security/#"
 
@@ -94,7 +94,7 @@ def first_fill(
 
 
 def can_hold(one: Wanted) -> bool:
-    """Whether the plugin can hold the password, or the known hash of it."""
+    """Whether the plugin can hold the client's password, or its known hash."""
     if not isinstance(one.password, PasswordHash):
         return True
     if one.password.algorithm != "mosquitto_pbkdf2":

@@ -9,7 +9,7 @@ from chassis.listening import Listener
 from chassis.process import background
 from registry_service.admission.reconciler.held_store import Awaited, HeldStore, Look
 
-# How often it reads without an announcement, because one may be lost.
+# How often the state is read if no change is announced, because an announcement may be lost.
 LOOK_S = 0.5
 MAX_BATCH = 5_000
 MAX_WAITING = 50_000
@@ -19,7 +19,7 @@ class Held:
     """One statement reads the state for all waiting calls, once for each announcement."""
 
     def __init__(self, store: HeldStore, listener: Listener) -> None:
-        """Belongs to the running loop. `listener` listens on `HELD_CHANNEL`."""
+        """`listener` listens on `HELD_CHANNEL`. Use the object in one event loop only."""
         self._store = store
         self._listener = listener
         self._looking = Coalescer[Sequence[Awaited], Sequence[Look]](
@@ -37,13 +37,14 @@ class Held:
         async with background(self._listener.run()):
             while True:
                 await self._listener.occasion(within_s=LOOK_S)
-                self._tell_news()
+                self._wake_waiting()
 
     async def look(
         self, awaited: Sequence[Awaited], *, within_s: float, deadline: float
     ) -> Sequence[Look]:
-        """The state of each device: at once if one is held or hopeless, else before `deadline`, a
-        time of the running loop's clock. Raises `Unavailable`, `Overloaded`.
+        """The state of each device. Returns when a broker holds one of the devices, or waiting for
+        one is useless, or after `within_s`. `deadline` is a time of the running loop's clock.
+        Raises `Unavailable`, `Overloaded`.
         """
         loop = asyncio.get_running_loop()
         ends_at = loop.time() + within_s
@@ -56,16 +57,16 @@ class Held:
                 return looks
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout_at(ends_at):
-                    # Other calls wait for it too.
+                    # It is shielded because other calls wait for the same future.
                     await asyncio.shield(news)
 
     async def close(self) -> None:
-        """From now on calls do not wait."""
+        """Ends all waiting; later calls do not wait."""
         self._is_closed = True
-        self._tell_news()
+        self._wake_waiting()
         await self._looking.close()
 
-    def _tell_news(self) -> None:
+    def _wake_waiting(self) -> None:
         news, self._news = self._news, asyncio.get_running_loop().create_future()
         news.set_result(None)
 

@@ -11,7 +11,8 @@ from chassis.database import reading, writing
 # Announces that a broker holds more clients, or that it has failed.
 HELD_CHANNEL = "mooring_held"
 NOTIFY_HELD = sa.text(f"SELECT pg_notify('{HELD_CHANNEL}', '')")
-# If the database loses its last commits, the next listing of brokers restores these rows.
+# Commits do not wait for the disk. If the database loses the last ones, the next listing of brokers
+# restores these rows.
 ASYNCHRONOUSLY = sa.text("SELECT set_config('synchronous_commit', 'off', true)")
 
 # Replaces the recorded clients of a broker. Rows that stay are neither locked nor written.
@@ -53,8 +54,8 @@ UPDATE driven_brokers SET is_partial = true
 WHERE broker_id = :broker_id AND problem <> '' AND NOT is_partial
 """)
 
-# In the order of the request. A broker without a list of clients need not hold any; a broker that
-# is not active is not managed.
+# The states, in the order of the request. A broker without a list of clients need not hold any; a
+# broker that is not active is not managed.
 LOOK = sa.text("""
 SELECT broker.id IS NULL OR broker.management <> 'mosquitto' OR client.username IS NOT NULL
            AS is_held,
@@ -88,9 +89,10 @@ class Awaited(NamedTuple):
 
 
 class Look(NamedTuple):
-    """Whether a broker holds one client; `is_driven` is false if waiting is useless.
+    """Whether a broker holds one client. `is_driven` is false if waiting is useless, because no
+    process manages the broker or the broker fails.
 
-    `progress_age_s`: how long ago its broker last carried out commands.
+    `progress_age_s`: how long ago the broker last carried out commands.
     """
 
     is_held: bool
@@ -108,8 +110,8 @@ class HeldStore:
     async def found(
         self, broker_id: int, held: Mapping[str, str], *, takes_clients: bool = True
     ) -> None:
-        """Records a listing: the broker holds these clients and no others; fingerprints by
-        usernames. `takes_clients`: the broker has room for more.
+        """Records a listing: the broker holds these clients and no others. `held` maps usernames to
+        fingerprints. `takes_clients`: the broker can hold more clients.
         """
         values = _values(broker_id, held)
         async with writing(self._engine) as connection:
@@ -132,7 +134,7 @@ class HeldStore:
             await connection.execute(NOTIFY_HELD)
 
     async def look(self, awaited: Sequence[Awaited]) -> list[Look]:
-        """A state for each, in order."""
+        """The state of each device, in order."""
         values = {
             "broker_ids": [one.broker_id for one in awaited],
             "usernames": [one.username for one in awaited],

@@ -21,7 +21,7 @@ from chassis.connecting import AddressRefused, resolved
 from registry_service.admission.reconciler.json_limits import decoded
 from registry_service.errors import ControlNotAllowed, ControlUnreachable, ControlUnreadable
 
-# Limits of each wait, and of one call about some users.
+# The limit of each wait, and of one whole call of `kick`, in seconds.
 TIMEOUT_S = 5.0
 KICK_S = 60.0
 # The limit of an answer. A RabbitMQ sends about 300 bytes for each connection of a user.
@@ -57,7 +57,7 @@ class EmqxClient(msgspec.Struct):
 
 
 class EmqxClients(msgspec.Struct):
-    """A page."""
+    """A page of clients."""
 
     data: list[EmqxClient]
 
@@ -201,7 +201,7 @@ class Emqx(_HttpKicker):
         raise ControlUnreadable("the broker's API still lists clients whose sessions were ended")
 
     async def _end(self, client_id: str) -> None:
-        """The client may have disconnected by itself."""
+        """Ends the client's session. It is no error if the client has disconnected by itself."""
         if client_id in DOT_SEGMENTS:  # This route is newer: EMQX 5.0 does not have it.
             await self._ask("POST", "/api/v5/clients/kickout/bulk", json=[client_id])
         else:
@@ -209,10 +209,10 @@ class Emqx(_HttpKicker):
 
 
 class RabbitMq(_HttpKicker):
-    """The API of a RabbitMQ; the login is that of a user with the tag administrator.
+    """The API of a RabbitMQ; the login belongs to a user with the tag administrator.
 
-    The list of all connections is seconds behind (from 4.3 on also without statistics). That of a
-    user's connections is not.
+    The list of all connections is some seconds old (from 4.3 on also without statistics). The list
+    of one user's connections is current.
     """
 
     async def _kick_all(self, usernames: Collection[str]) -> dict[str, int]:
@@ -235,7 +235,7 @@ class RabbitMq(_HttpKicker):
         if username not in DOT_SEGMENTS:
             answer = await self._ask("GET", f"/api/connections/username/{quote(username, safe='')}")
         if answer is None or answer.status_code in GONE:
-            # The answer at a wrong URL is 404 too; then the list of all is missing as well.
+            # A wrong URL also answers 404. Then the list of all connections does so too.
             answer = await self._ask("GET", "/api/connections", params={"disable_stats": "true"})
         found = _decoded(answer, list[RabbitConnection])
         return [one for one in found if one.name and one.user == username]

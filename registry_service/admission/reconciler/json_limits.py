@@ -1,4 +1,4 @@
-"""Decodes JSON of brokers, within a bound on the size of the result."""
+"""Decodes JSON from brokers, within a bound on the size of the result."""
 
 from typing import Any
 

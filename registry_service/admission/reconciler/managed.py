@@ -29,7 +29,7 @@ class ManagedBrokers:
         self._stub = management_pb2_grpc.ManagementServiceStub(broker_service.channel)
 
     async def now(self) -> list[pb.ManagedBroker]:
-        """Raises the `MooringError` of a failed call."""
+        """The managed brokers. Raises the `MooringError` of a failed call."""
         response = await self._broker_service.call(
             self._stub.ListManagedBrokers,
             pb.ListManagedBrokersRequest(),

@@ -38,18 +38,18 @@ from registry_service.errors import (
 log = structlog.get_logger(__name__)
 
 CONTROL = "$CONTROL/dynamic-security/v1"
-# Each client that may read this topic receives all answers.
+# Every client that may read this topic receives the answers to all clients.
 ANSWERS = f"{CONTROL}/response"
 # The number of commands in the first message, and in the largest and the smallest later one.
 BATCH, MOST, LEAST = 25, 200, 5
-# While it carries out a message the broker does nothing else. Mosquitto 2.0 writes its whole file
-# at every command, 2.1 once for each message. So messages grow while they are answered within
+# While the broker carries out a message, it does nothing else. Mosquitto 2.0 writes its whole file
+# for every command, 2.1 once for each message. So messages grow as long as they are answered within
 # QUICK_S, and shrink if one takes longer than SLOW_S.
 QUICK_S, SLOW_S = 0.05, 0.2
 READINGS = 3
 # MQTT 5, 3.2.2.2: bad user name or password, not authorized, banned.
 NOT_ALLOWED = (0x86, 0x87, 0x8A)
-# MQTT 5, 3.9.3: from here on a subscription has failed.
+# MQTT 5, 3.9.3: from this reason code on, a subscription has failed.
 FAILED = 0x80
 # The item to remove does not exist.
 SETTLED = {"deleteClient": "Client not found", "deleteRole": "Role not found"}
@@ -106,8 +106,8 @@ class DynamicSecurity:
         self._tls = _tls(settings) if settings.use_tls else None
 
     async def state(self) -> Actual:
-        """What the plugin holds, Mooring's clients and others. Raises `LostRace` if it changes all
-        the time.
+        """What the plugin holds: Mooring's clients and others. Raises `LostRace` if the lists keep
+        changing while they are read.
         """
         async with self._conversation() as conversation:
             for _ in range(READINGS):
@@ -129,11 +129,11 @@ class DynamicSecurity:
     async def apply(self, plan: Plan, then: Then | None = None) -> None:
         """Sends all commands. Raises `CommandsRefused` if the broker refused some.
 
-        After each message `then` is called with its commands, and whether each was carried out.
-        What `then` raises ends it, and is raised.
+        After each message `then` is called with its commands, and whether each was carried out. An
+        error of `then` ends the call, and is raised.
         """
         async with self._conversation() as conversation:
-            await conversation.tell(plan.commands, then)
+            await conversation.send(plan.commands, then)
 
     async def disable(self, usernames: Collection[str]) -> None:
         """Ends the sessions of the given clients that are Mooring's, and disables the clients. The
@@ -146,7 +146,7 @@ class DynamicSecurity:
                 async for question, answer in conversation.asked(questions)
                 if not answer.error and _is_ours(answer)
             ]
-            await conversation.tell(
+            await conversation.send(
                 [Command("disableClient", one, {"username": one}) for one in ours]
             )
 
@@ -215,16 +215,16 @@ class _Conversation:
             for pair in zip(batch, answers, strict=True):
                 yield pair
 
-    async def tell(self, commands: Sequence[Command], then: Then | None = None) -> None:
-        """Raises `CommandsRefused`, after the last of them."""
-        told: list[tuple[Command, Answer]] = []
+    async def send(self, commands: Sequence[Command], then: Then | None = None) -> None:
+        """Sends all commands. Raises `CommandsRefused` after the last one if some were refused."""
+        answered: list[tuple[Command, Answer]] = []
         async for batch, answers in self._messages(commands):
             pairs = list(zip(batch, answers, strict=True))
-            told += pairs
+            answered += pairs
             done = [(command, _is_done(command, answer)) for command, answer in pairs]
             if then is not None:
                 await then(done)
-        _require_done(told)
+        _require_done(answered)
 
     async def _messages(
         self, commands: Sequence[Command]

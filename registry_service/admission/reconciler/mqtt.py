@@ -14,15 +14,15 @@ CONNACK, PUBLISH, SUBACK, PINGRESP, DISCONNECT = 0x20, 0x30, 0x90, 0xD0, 0xE0
 MAX_PACKET_BYTES = 4 * 1024 * 1024
 KEEP_ALIVE_S = 30
 PING_S = 15.0
-# The limit of all bytes after a message was published, because answers to other clients arrive on
-# the same topic. Each packet counts for more than its bytes, so that the number of small packets is
-# limited too.
+# The limit of all bytes that are read after a message was published, because answers to other
+# clients arrive on the same topic. Each packet counts as more than its bytes, which limits the
+# number of small packets too.
 MAX_RECEIVED_BYTES = 64 * 1024 * 1024
 PACKET_BYTES = 1024
 # Section 3.1.3.1, and 2.1.4 for the remaining length of a packet.
 MAX_STRING_BYTES = 65_535
 MAX_LENGTH_BYTES = 4
-# 3.1.2.11: there are no topic aliases, and packets are no larger than that.
+# 3.1.2.11: the maximum packet size. Topic aliases are not allowed, because no maximum is given.
 CONNECT_PROPERTIES = b"\x27" + MAX_PACKET_BYTES.to_bytes(4)
 CLEAN_START, HAS_PASSWORD, HAS_USERNAME = 0x02, 0x40, 0x80
 SUBSCRIPTION_ID = 1
@@ -45,7 +45,7 @@ class Connection:
     """One connection. Methods may raise `ProtocolError`, `BrokerRefusal`, `OSError`, `EOFError`."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """`open` and `subscribe` come before all else."""
+        """Call `open` and `subscribe` before other methods."""
         self._reader = reader
         self._writer = writer
         self._received = 0
@@ -63,7 +63,7 @@ class Connection:
             raise BrokerRefusal(body[1])
 
     async def subscribe(self, topic: str) -> int:
-        """The reason code of the answer; from 0x80 on it is a refusal."""
+        """Subscribes, and returns the reason code of the answer; from 0x80 on it is a refusal."""
         options = b"\x00"
         body = SUBSCRIPTION_ID.to_bytes(2) + _with_length(b"") + _string(topic) + options
         await self._send(0x82, body)
@@ -76,12 +76,12 @@ class Connection:
         return answer[-1]
 
     async def publish(self, topic: str, payload: bytes) -> None:
-        """With QoS 0."""
+        """Publishes with QoS 0."""
         self._received = 0
         await self._send(0x30, _string(topic) + _with_length(b"") + payload)
 
     async def message(self, topic: str) -> bytes:
-        """The payload of the next message on this topic; there are none on others."""
+        """The payload of the next message. Raises `ProtocolError` if it is on another topic."""
         while True:
             kind, body = await self._receive()
             if kind != PUBLISH:
@@ -101,7 +101,7 @@ class Connection:
             with contextlib.suppress(OSError):
                 await self._send(DISCONNECT, b"")
         finally:
-            # First: a task that is cancelled again never comes back from the await below.
+            # Close first: if this task is cancelled again, the await below never returns.
             self._writer.transport.abort()
             pinging.cancel()
             await asyncio.gather(pinging, return_exceptions=True)
@@ -150,7 +150,7 @@ def _string(text: str) -> bytes:
 
 
 def _with_length(body: bytes) -> bytes:
-    """Bytes after their length as a variable byte integer (section 1.5.5)."""
+    """The bytes, with their length before them as a variable byte integer (section 1.5.5)."""
     length, encoded = len(body), bytearray()
     while True:
         length, low = divmod(length, 128)
@@ -160,7 +160,7 @@ def _with_length(body: bytes) -> bytes:
 
 
 def _length_in(body: bytes, begin: int) -> tuple[int, int]:
-    """A variable byte integer, and where it ends. Raises `ProtocolError`."""
+    """The variable byte integer at `begin`, and the index after it. Raises `ProtocolError`."""
     value = 0
     for index, byte in enumerate(body[begin : begin + MAX_LENGTH_BYTES]):
         value |= (byte & 0x7F) << (7 * index)

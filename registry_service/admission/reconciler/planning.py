@@ -1,6 +1,6 @@
 """Decides the commands that bring a Mosquitto's dynamic security plugin in step. If only a part of
-a plan is carried out, the next plan completes it. If too much would be removed, or there are too
-many clients, the plan contains the other changes, and says what it leaves undone.
+a plan is carried out, the next plan completes it. If too many clients would be removed, or there
+are too many, the plan contains the other changes, and says what it leaves undone.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -29,7 +29,7 @@ from registry_service.password_hashes import PasswordHash
 # At each command the plugin writes its whole file: with a thousand clients that takes 4 to 8 ms, in
 # which the broker does nothing else.
 MAX_CLIENTS = 1_000
-# So many clients, or this share of them, may be removed at once without a known reason.
+# How many clients, or which share of them, may be removed at once without a known reason.
 MAX_REMOVALS = 10
 MAX_SHARE = 0.2
 
@@ -51,8 +51,8 @@ class Plan:
 
 
 def plan(wanted: Iterable[Wanted], actual: Actual, *, confirmed: Collection[str] = ()) -> Plan:
-    """Removals come first, because they end access. `confirmed` are the usernames of clients that
-    were removed on purpose: they do not count as unexpected.
+    """The commands in order; removals come first, because they end access. `confirmed` are the
+    usernames of clients that were removed on purpose, and so do not count as unexpected removals.
     """
     by_name = {one.username: one for one in wanted}
     ours = {name: client for name, client in actual.clients.items() if client.is_ours}
@@ -100,8 +100,8 @@ def plan(wanted: Iterable[Wanted], actual: Actual, *, confirmed: Collection[str]
 
 
 def _is_possible(one: Wanted, client: Client | None) -> bool:
-    """A password of which only a hash is known can stay at this broker, and cannot be set at
-    another.
+    """Whether the broker can hold the client. If only a hash of the password is known, the password
+    cannot be set at a broker that does not hold it already.
     """
     if not isinstance(one.password, PasswordHash):
         return True
@@ -122,7 +122,7 @@ def _too_many_removals(removals: int, clients: int) -> TooManyRemovals:
 
 
 def too_many_clients(wanted: int) -> TooManyClients:
-    """The text if there are too many clients; the plugin writes its whole file at each command."""
+    """The error for too many clients. The plugin writes its whole file for each command."""
     return TooManyClients(
         f"{wanted} clients are more than the {MAX_CLIENTS} that Mosquitto's dynamic security"
         " plugin can hold in step: no more are created. Let Mosquitto ask over HTTP"
@@ -142,10 +142,11 @@ def _role_commands(
 
 
 def _changes(one: Wanted, client: Client, actual: Actual) -> Iterator[Command]:
-    """`modifyClient` ends the client's sessions; a changed role alone would not.
+    """The commands that change a client. `modifyClient` ends the client's sessions; changing a role
+    does not.
 
-    This makes the client's new rights effective. Messages that it may no longer receive are not
-    delivered in any case.
+    Ending the sessions makes the client's new rights effective. Messages that it may no longer
+    receive are not delivered in either case.
     """
     name = role_of(one.username)
     role = list(_role_commands(name, {name: acls_of(one.grants)}, actual))
@@ -168,9 +169,9 @@ def _changes(one: Wanted, client: Client, actual: Actual) -> Iterator[Command]:
 
 
 def _creation(one: Wanted, actual: Actual) -> Iterator[Command]:
-    """The roles are added by a separate command. `createClient` accepts roles, but then (2.0.11 to
-    2.1.2) the role does not list the client: deleting the role leaves a client that points into
-    freed memory.
+    """The commands that create a client. A separate command adds the roles. `createClient` accepts
+    roles too, but then (2.0.11 to 2.1.2) the role does not list the client, and deleting the role
+    leaves a client that points to freed memory.
     """
     name = role_of(one.username)
     yield from _role_commands(name, {name: acls_of(one.grants)}, actual)
@@ -186,7 +187,9 @@ def _creation(one: Wanted, actual: Actual) -> Iterator[Command]:
 
 
 def _tidying(actual: Actual, needed: Collection[str], held: Collection[str]) -> Iterator[Command]:
-    """Removes roles of Mooring without a client. If another client has one, empties it instead."""
+    """Removes Mooring's roles that have no client. A role that a foreign client holds is emptied
+    instead.
+    """
     for name in sorted(actual.roles):
         if not name.startswith(ROLE_PREFIX) or name in needed:
             continue

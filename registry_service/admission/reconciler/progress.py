@@ -11,12 +11,14 @@ class Progress:
     """Follows the commands of one plan, in the order in which they are answered."""
 
     def __init__(self, plan: Plan) -> None:
-        """Starts before the first command."""
+        """No command of the plan is answered yet."""
         self._awaited = {*plan.created, *plan.changed}
         self._left = Counter(_username_of(command) for command in plan.commands)
 
     def take(self, answered: Iterable[tuple[Command, bool]]) -> list[str]:
-        """The clients whose commands are all answered with these; False if one was refused."""
+        """The clients for which these were the last commands, and all were carried out. Each answer
+        is false if the broker refused the command.
+        """
         finished = []
         for command, is_done in answered:
             username = _username_of(command)

@@ -1,4 +1,4 @@
-"""Manages all brokers, each in its own task, so that one which hangs does not delay another."""
+"""Manages all brokers, each in its own task, so that a broker that hangs delays no other."""
 
 import asyncio
 import contextlib
@@ -21,10 +21,10 @@ from registry_service.errors import LeaseLost
 
 log = structlog.get_logger(__name__)
 
-# How often it looks for changes without a notification, for example because one was lost.
+# How often changes are read if there is no notification, because a notification may be lost.
 POLL_S = 0.5
-# How often the broker service is asked for the managed brokers; and how often at most if something
-# may have changed.
+# How often the broker service is asked for the managed brokers, in seconds: if no change is
+# announced, and at most.
 ASK_S = 5.0
 ASK_AGAIN_S = 0.5
 # Notifications within this time are handled together.
@@ -105,10 +105,10 @@ class Reconciler:
         self._term: int | None = None
         self._brokers: dict[int, _BrokerTask] = {}
         self._asked_at = float("-inf")
-        # The state of the announcements at that time.
+        # The state of the announcements when the broker service was asked.
         self._heard = wakes.heard
         # The call to the broker service that is under way.
-        self._question: asyncio.Task[list[pb.ManagedBroker]] | None = None
+        self._pending_call: asyncio.Task[list[pb.ManagedBroker]] | None = None
         self._horizon = 0
 
     @contextlib.asynccontextmanager
@@ -129,7 +129,7 @@ class Reconciler:
 
     async def stop(self) -> None:
         """Gives up the lease, so that another process can begin at once."""
-        await self._let_go()
+        await self._stop_managing()
         if self._term is not None:
             try:
                 await self._store.lease.give_up(self._term)
@@ -139,9 +139,9 @@ class Reconciler:
     async def reconcile(self) -> None:
         """Starts the work that is due, and does not wait for it. Raises `Unavailable`."""
         if not await self._is_alone():
-            await self._let_go()
+            await self._stop_managing()
             return
-        await self._look_for_brokers()
+        await self._refresh_brokers()
         self._horizon, has_changes = await self._store.changes_since(self._horizon)
         for broker_task in self._brokers.values():
             broker_task.has_changes |= has_changes
@@ -153,7 +153,7 @@ class Reconciler:
             asyncio.ensure_future(listener.occasion(within_s=POLL_S))
             for listener in self._listeners
         ]
-        answer = [self._question] if self._question is not None else []
+        answer = [self._pending_call] if self._pending_call is not None else []
         try:
             await asyncio.wait([*hearing, *answer], return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -176,26 +176,28 @@ class Reconciler:
             self._term = None
             return False
 
-    async def _look_for_brokers(self) -> None:
-        """Does not wait for the broker service; until it answers, known brokers stay managed."""
+    async def _refresh_brokers(self) -> None:
+        """Refreshes the list of brokers, without waiting for the broker service. Until it answers,
+        known brokers stay managed.
+        """
         now = asyncio.get_running_loop().time()
-        if self._question is not None and self._question.done():
-            question, self._question = self._question, None
+        if self._pending_call is not None and self._pending_call.done():
+            pending_call, self._pending_call = self._pending_call, None
             try:
-                found = question.result()
+                found = pending_call.result()
             except MooringError as error:
                 log.warning(
                     "the list of managed brokers cannot be read from the broker service",
                     reason=error.reason,
                 )
             else:
-                await self._take_over(found)
+                await self._manage(found)
         is_due_after_s = ASK_S if self._wakes.heard == self._heard else ASK_AGAIN_S
-        if self._question is None and now - self._asked_at >= is_due_after_s:
+        if self._pending_call is None and now - self._asked_at >= is_due_after_s:
             self._asked_at, self._heard = now, self._wakes.heard
-            self._question = asyncio.create_task(self._managed.now())
+            self._pending_call = asyncio.create_task(self._managed.now())
 
-    async def _take_over(self, brokers: Iterable[pb.ManagedBroker]) -> None:
+    async def _manage(self, brokers: Iterable[pb.ManagedBroker]) -> None:
         found = {broker.id: broker for broker in brokers}
         for broker_id, broker_task in list(self._brokers.items()):
             if found.get(broker_id) != broker_task.reconciler.broker:
@@ -210,13 +212,13 @@ class Reconciler:
             )
             self._brokers[broker_id] = _BrokerTask(reconciler)
 
-    async def _let_go(self) -> None:
+    async def _stop_managing(self) -> None:
         """Stops managing brokers, after the lease was lost or at the end."""
         self._asked_at = float("-inf")
-        if self._question is not None:
-            self._question.cancel()
-            await asyncio.gather(self._question, return_exceptions=True)
-            self._question = None
+        if self._pending_call is not None:
+            self._pending_call.cancel()
+            await asyncio.gather(self._pending_call, return_exceptions=True)
+            self._pending_call = None
         while self._brokers:
             _, broker_task = self._brokers.popitem()
             await broker_task.end()

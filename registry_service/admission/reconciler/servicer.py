@@ -24,7 +24,7 @@ class EnforcementServicer(enforcement_pb2_grpc.EnforcementServiceServicer):
     """Reads what the process that manages brokers has recorded."""
 
     def __init__(self, store: EnforcementStore, held: Held) -> None:
-        """`store` is what that process writes."""
+        """`store` holds the recorded state, and `held` waits for changes of it."""
         self._store = store
         self._held = held
 

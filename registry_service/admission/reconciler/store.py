@@ -25,11 +25,11 @@ SELECT set_config('synchronous_commit', 'off', true), pg_notify('{RECONCILER_CHA
 KEPT = "7 days"
 AT_ONCE = 500
 
-# The devices whose last answer named the broker, and imported devices that have not registered, by
-# their pin or their fleet's broker. The counts of devices narrow the search, so that no index on
-# `told_broker_ids` is needed. Returns `most` devices and one more, which shows that there are too
-# many; but all that the broker holds already (`there`), which come first, because a device that is
-# left out would be removed from the broker.
+# The devices whose last answer named the broker, and imported devices that have not registered and
+# whose pin or fleet names it. The counts of devices narrow the search, so that no index on
+# `told_broker_ids` is needed. Returns at most `most` devices and one more, which shows that there
+# are too many. Devices that the broker holds already (`there`) come first and are all returned,
+# because a device that is left out would be removed from the broker.
 WANTED = sa.text("""
 WITH kinds AS MATERIALIZED (
     SELECT fleet_id, mqtt_broker_id FROM device_counts WHERE told_broker_id = :broker_id
@@ -60,9 +60,9 @@ WHERE device.is_active AND fleet.is_active AND device.password_algorithm <> 'non
 ORDER BY there.username IS NULL, device.id
 LIMIT greatest(:most, cardinality(CAST(:there AS text[]))) + 1
 """)
-# Which of the clients that are to be removed from a broker are known not to belong there any more.
-# A missing row does not prove removal, because an empty database looks the same. A device that
-# belongs there by its own row is not removed either: the counts are wrong, or it has returned
+# Which of the clients that would be removed from a broker are known not to belong there any more. A
+# missing row does not prove that, because an empty database looks the same. Nor is a device
+# returned whose own row names the broker: then the counts are wrong, or it was moved back
 # meanwhile.
 ACCOUNTED_FOR = sa.text(f"""
 WITH named AS (
@@ -173,9 +173,8 @@ class EnforcementStore:
     async def wanted(
         self, broker_id: int, most: int, there: Collection[str]
     ) -> Sequence[sa.Row[Any]]:
-        """The devices that the broker is to hold; not all of them if they are more than `most`.
-
-        Then it returns at least one more than `most`, and all whose usernames are in `there`.
+        """The clients that the broker should hold. If there are more than `most`, it returns at
+        least one more than `most`, and all whose usernames are in `there`.
         """
         async with reading(self._engine) as connection:
             values = {"broker_id": broker_id, "most": most, "there": list(there)}
@@ -239,7 +238,7 @@ class EnforcementStore:
             return
         update = (
             sa.update(revocations)
-            # Some may have been done before the failure.
+            # Some revocations may have been done before the failure.
             .where(revocations.c.id.in_(ids), revocations.c.done_at.is_(None))
             .values(failure=failure)
         )

@@ -12,13 +12,14 @@ log = structlog.get_logger(__name__)
 
 
 class Waking:
-    """Notifies it at most once at a time, and never in the transaction of a device.
+    """Sends one notification at a time, never in the transaction that changes a device.
 
-    Transactions that notify wait for one another, so many notifications become one.
+    Transactions that notify wait for one another, so requests that come together share one
+    notification.
     """
 
     def __init__(self, pool: Pool) -> None:
-        """Starts without a notification."""
+        """No notification is requested yet."""
         self._pool = pool
         self._is_asked = False
         self._task: asyncio.Task[None] | None = None

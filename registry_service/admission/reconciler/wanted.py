@@ -11,7 +11,7 @@ from registry_service.password_hashes import PasswordHash
 
 
 def wanted_of(rows: Iterable[Any], ring: KeyRing) -> list[Wanted]:
-    """From rows of `EnforcementStore.wanted`."""
+    """The clients of the rows that `EnforcementStore.wanted` returns."""
     return [_wanted(row, ring) for row in rows]
 
 

@@ -8,7 +8,7 @@ from registry_service.admission.listener.dialects.mosquitto import OPERATIONS as
 from registry_service.admission.listener.dialects.rabbitmq import OPERATIONS as RABBITMQ
 from registry_service.admission.listener.dialects.vernemq import OPERATIONS as VERNEMQ
 
-# The operations by the last two segments of the path.
+# The operations by the last two segments of the path: dialect and operation.
 DIALECTS: Mapping[str, Mapping[str, Operation]] = {
     "emqx": EMQX,
     "mosquitto": MOSQUITTO,

@@ -21,7 +21,7 @@ TEXT = b"text/plain"
 # In MQTT a username or a client id may have 64 KB. No name of Mooring's clients is longer than
 # this.
 MAX_CHARACTERS = 1_024
-# Brokers send about ten.
+# The most fields of a form. Brokers send about ten.
 MAX_FIELDS = 100
 
 

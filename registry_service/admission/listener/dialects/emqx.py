@@ -91,15 +91,15 @@ _action = msgspec.json.Decoder(Action)
 _event = msgspec.json.Decoder(Event)
 _encoder = msgspec.json.Encoder()
 
-# Without a rule that matches, EMQX asks its authorizers and then its `authorization.no_match`. A
-# wildcard in front matches no topic that begins with "$", so these leave only such topics to them.
+# If no rule matches, EMQX asks its authorizers, and then applies `authorization.no_match`. These
+# rules match all topics except those that begin with "$", which a wildcard in front does not match.
 NOTHING_ELSE = (Rule("deny", "all", "#"), Rule("deny", "all", "$SYS/#"))
 IS_ONLINE = {"client.connected": True, "client.disconnected": False}
 # The reasons for the end of a replaced connection: with its session, or without it.
 REPLACED = frozenset({"takenover", "takeovered", "discarded"})
 
-# They are removed from the path of a URL (RFC 3986, section 5.2.4), so such a session could not be
-# ended.
+# Clients and servers remove these segments from the path of a URL (RFC 3986, section 5.2.4), so a
+# session with such a client id could not be ended.
 DOTS = frozenset({".", ".."})
 # The year 9999.
 MAX_MS = 253_402_300_799_000
@@ -141,7 +141,7 @@ class Authorize:
         return [kind(found.username, found.clientid, found.topic)]
 
     def answer(self, request: Asked, verdicts: Sequence[Verdict]) -> DialectReply:  # noqa: ARG002
-        """Says which."""
+        """The reply, allow or deny."""
         return ALLOW if is_allowed(verdicts) else DENY
 
 
@@ -171,12 +171,12 @@ class Webhook:
         return [structs.replace(notice, is_replaced=found.reason in REPLACED, ended_at=ended_at)]
 
     def answer(self, request: Asked, verdicts: Sequence[Verdict]) -> DialectReply:  # noqa: ARG002
-        """The same reply for all: EMQX would repeat a refused notice."""
+        """The same reply for all notices, because EMQX repeats a notice that is refused."""
         return NOTED
 
 
 def _ms(said: float | str | None) -> int:
-    """A time in Unix ms; 0 if the value is none."""
+    """A time in Unix ms; 0 if the value is no time."""
     return int(said) if not isinstance(said, str | None) and 0 < said < MAX_MS else 0
 
 
@@ -189,10 +189,11 @@ def _rules(grants: Grants | None) -> Iterator[Rule]:
 
 
 def _subscribing(topics: Sequence[str]) -> Iterator[Rule]:
-    """To EMQX a rule for "a/+" matches the filter "a/#": a "+" stands for any word, "#" included.
+    """The rules for subscribing to the granted filters. In EMQX a rule for "a/+" also matches the
+    filter "a/#", because "+" stands for any word, "#" included.
 
-    So "a/#" is denied first, unless it is granted itself. With another "+" in front there are too
-    many such filters, and the grant is left out.
+    So "a/#" is denied first, unless it is granted itself. If the filter has another "+", too many
+    filters would have to be denied, and the grant is left out.
     """
     for topic in topics:
         if not topic.endswith("+"):
@@ -204,7 +205,7 @@ def _subscribing(topics: Sequence[str]) -> Iterator[Rule]:
 
 
 def _is_plain(topic: str) -> bool:
-    """Whether EMQX takes the filter literally: not as a placeholder or as an equality."""
+    """Whether EMQX reads the filter as it is, without a placeholder or its prefix `eq`."""
     return "${" not in topic and not topic.startswith("eq ")
 
 

@@ -72,10 +72,10 @@ ALLOW = DialectReply(200, JSON, b'{"Ok":true,"Error":""}')
 
 
 class Answering:
-    """The verdict in the status and in the body."""
+    """Replies with the verdict, in the status and in the body."""
 
     def answer(self, request: Asked, verdicts: Sequence[Verdict]) -> DialectReply:  # noqa: ARG002
-        """To the plugin, a 4xx is a denial and a 5xx an error, for every question."""
+        """The reply. To the plugin a 4xx is a denial and a 5xx an error, for every question."""
         if is_allowed(verdicts):
             return ALLOW
         reason = next((verdict.reason for verdict in verdicts if not verdict.is_allowed), "")
@@ -83,7 +83,7 @@ class Answering:
 
 
 class User(Answering):
-    """Whether a client may connect."""
+    """Asks whether a client may connect."""
 
     def read(self, request: Asked) -> Sequence[Question]:
         """One `Connect`."""

@@ -73,7 +73,7 @@ class Resource(msgspec.Struct):
 
 
 class Topic(msgspec.Struct):
-    """The fields of topic_path. `name` is that of the exchange."""
+    """The fields of topic_path. `name` is the name of the exchange."""
 
     username: str
     vhost: str
@@ -90,7 +90,7 @@ class Query(msgspec.Struct):
 
 
 class Answering:
-    """The verdict in one word."""
+    """Replies with the verdict in one word."""
 
     def answer(self, request: Asked, verdicts: Sequence[Verdict]) -> DialectReply:  # noqa: ARG002
         """The same reply for every question."""
@@ -120,8 +120,8 @@ class VhostAccess(Answering):
 
 
 class ResourceAccess(Answering):
-    """Asks whether a client may use the resources that the MQTT plugin needs: the exchange, its own
-    queues.
+    """Asks whether a client may use the resources that the MQTT plugin needs: the exchange, and the
+    client's own queues.
     """
 
     def read(self, request: Asked) -> Sequence[Question]:
@@ -137,7 +137,7 @@ class ResourceAccess(Answering):
 
 
 class TopicAccess(Answering):
-    """Whether a client may publish or subscribe."""
+    """Asks whether a client may publish or subscribe."""
 
     def read(self, request: Asked) -> Sequence[Question]:
         """One `Publish` or `Subscribe`, or nothing for another exchange."""
@@ -170,9 +170,9 @@ def _check_vhost(request: Asked, vhost: str) -> None:
 
 
 def _queues_of(client_id: str) -> tuple[str, ...]:
-    """Queues for both qualities of service, and since 3.13 for a delayed will."""
+    """The names of a client's queues: for QoS 0 and 1, and since 3.13 for a delayed will."""
     if not client_id:
-        # The MQTT plugin makes up a client id for a client without one.
+        # For a client without a client id, the MQTT plugin chooses one.
         return ()
     subscriptions = f"mqtt-subscription-{client_id}qos"
     return (f"{subscriptions}0", f"{subscriptions}1", f"mqtt-will-{client_id}")

@@ -94,8 +94,8 @@ IS_ONLINE = {
     b"on_client_gone": False,
 }
 
-# VerneMQ caches an allowed publication for so long, and so long a disabled device can go on
-# publishing. Only publications are cached: a client connects and subscribes once, and VerneMQ's
+# How long VerneMQ caches that a publication is allowed. For this time, a disabled device can go on
+# publishing. Other answers are not cached: a client connects and subscribes once, and VerneMQ's
 # cache never shrinks by itself.
 MAX_AGE_S = 3
 # The most topics of one request; each is checked separately.
@@ -114,7 +114,7 @@ NOT_AUTHORIZED: Literal[135] = 135
 
 
 class Webhook:
-    """All hooks."""
+    """Handles all hooks."""
 
     def read(self, request: Asked) -> Sequence[Question] | Sequence[Notice]:
         """One `Subscribe` for each topic; one question for every other hook."""
@@ -171,7 +171,7 @@ class Webhook:
 
 
 def _peer(client: Registration | Coming) -> str:
-    """The client's address and port; empty if they are not sent."""
+    """The client's address and port; empty if VerneMQ does not send them."""
     if client.peer_addr is None or client.peer_port is None:
         return ""
     return f"{client.peer_addr}:{client.peer_port}"

@@ -16,9 +16,9 @@ from registry_service.admission.decision import (
     NOT_TOLD,
     TOPIC_NOT_GRANTED,
     USER_UNKNOWN,
+    action_verdict,
     admits,
-    let_in,
-    may,
+    connect_verdict,
     uuid_of_username,
     uuids_claimed,
 )
@@ -63,8 +63,10 @@ def test_a_broker_admits_only_allowed_clients(
 def test_a_session_ends_when_it_could_not_begin_any_more(
     is_current: bool, previous_until: float, expires_at: float | None, session_s: float
 ) -> None:
-    client = subject(previous=KEPT, previous_until=previous_until, expires_at=expires_at)
-    verdict = let_in(client, is_current=is_current, is_taken=False, session_s=session_s, now=100)
+    who = subject(previous=KEPT, previous_until=previous_until, expires_at=expires_at)
+    verdict = connect_verdict(
+        who, is_current=is_current, is_taken=False, session_s=session_s, now=100
+    )
     assert verdict.is_allowed
     assert verdict.grants is not None
     assert (verdict.grants.publish, verdict.grants.subscribe) == (tuple(OWN), tuple(OWN))
@@ -72,7 +74,7 @@ def test_a_session_ends_when_it_could_not_begin_any_more(
     assert verdict.expires_at <= 100 + session_s
     assert is_current or verdict.expires_at <= previous_until
     assert expires_at is None or verdict.expires_at <= expires_at
-    taken = let_in(client, is_current=is_current, is_taken=True, session_s=session_s, now=100)
+    taken = connect_verdict(who, is_current=is_current, is_taken=True, session_s=session_s, now=100)
     assert taken is CLIENT_ID_TAKEN
 
 
@@ -100,17 +102,17 @@ def test_a_session_ends_when_it_could_not_begin_any_more(
     ],
 )
 def test_a_device_may_use_its_own_topics(question: Any, *, is_allowed: bool) -> None:
-    verdict = may(subject(), question)
+    verdict = action_verdict(subject(), question)
     assert verdict.is_allowed is is_allowed
     assert is_allowed or verdict is TOPIC_NOT_GRANTED
 
 
 def test_publishing_and_subscribing_are_granted_separately() -> None:
     account = subject(uuid="", broker_ids=None, publish=["a/#"], subscribe=["b/#", "#"])
-    assert may(account, Publish("u", "c", "a/x")).is_allowed
-    assert not may(account, Publish("u", "c", "b/x")).is_allowed
-    assert may(account, Subscribe("u", "c", "#")).is_allowed
-    assert not may(account, Subscribe("u", "c", "$SYS/#")).is_allowed
+    assert action_verdict(account, Publish("u", "c", "a/x")).is_allowed
+    assert not action_verdict(account, Publish("u", "c", "b/x")).is_allowed
+    assert action_verdict(account, Subscribe("u", "c", "#")).is_allowed
+    assert not action_verdict(account, Subscribe("u", "c", "$SYS/#")).is_allowed
 
 
 @pytest.mark.parametrize(

@@ -139,7 +139,7 @@ async def test_a_frozen_broker_is_given_up_in_time(broker: DynamicMosquitto) -> 
     async with security._conversation() as conversation:
         broker.freeze()
         with pytest.raises(ControlSilent):
-            await conversation.tell(made.commands)
+            await conversation.send(made.commands)
     began = time.monotonic()
     with pytest.raises(ControlUnreachable):
         await security.state()
