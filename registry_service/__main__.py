@@ -54,7 +54,7 @@ from registry_service.bulk.jobs.servicer import JobServicer
 from registry_service.bulk.jobs.store import JobStore
 from registry_service.config import RegistryServiceConfig
 from registry_service.credentials import KeyRing
-from registry_service.provisioning.answer import Teller
+from registry_service.provisioning.answer import AnswerComposer
 from registry_service.provisioning.connections import Connections
 from registry_service.provisioning.guesses import PERIOD_S, Guesses
 from registry_service.provisioning.placements import Placements
@@ -87,7 +87,7 @@ async def running(
         pool = await stack.enter_async_context(pool_of(config.database_url))
         store = RegistrationStore(pool, config.previous_password_s)
         placements = Placements(broker_service, timeout_s=config.broker_timeout_s)
-        teller = Teller(
+        composer = AnswerComposer(
             config.mqtt_broker_url,
             config.refresh_after_s,
             config.stopgap_refresh_after_s,
@@ -101,8 +101,8 @@ async def running(
         waking = Waking(pool)
         stack.push_async_callback(waking.close)
         registering = RegistrationServicer(
-            Registrar(store, placements, ring, teller, guesses),
-            Connections(store, placements, ring, teller, guesses),
+            Registrar(store, placements, ring, composer, guesses),
+            Connections(store, placements, ring, composer, guesses),
             config.mqtt_broker_url,
             waking.soon,
         )

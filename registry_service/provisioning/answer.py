@@ -22,13 +22,13 @@ SOURCES = {
 }
 
 
-class Told(Struct, frozen=True):
-    """How a device connects, and to which broker; times are in seconds."""
+class DeviceAnswer(Struct, frozen=True):
+    """What a device gets: how it connects, and to which broker. Times are in seconds."""
 
     username: str
     password: str
     answer: Answer
-    # The source in answers to devices, which see a rollout as the broker of their fleet.
+    # The source as devices see it: a rollout's broker is the broker of the fleet.
     source: resolution_pb2.Source.ValueType
     generation: str
     refresh_after_s: int
@@ -36,17 +36,17 @@ class Told(Struct, frozen=True):
     # The fingerprint under which the broker must hold the device; empty if the broker asks Mooring.
     held_as: str = ""
     # Whether the fingerprint was changed now or a moment ago.
-    is_newly_told: bool = False
+    is_newly_notified: bool = False
 
 
-class Teller(Struct, frozen=True):
+class AnswerComposer(Struct, frozen=True):
     """Composes answers to devices. `environment_url` is MQTT_BROKER_URL; times in seconds."""
 
     environment_url: str
     refresh_after_s: int
     stopgap_refresh_after_s: int
 
-    def tell(
+    def compose(
         self,
         uuid: str,
         salt: str,
@@ -54,17 +54,17 @@ class Teller(Struct, frozen=True):
         password: str,
         answer: Answer,
         *,
-        is_newly_told: bool = False,
-    ) -> Told:
+        is_newly_notified: bool = False,
+    ) -> DeviceAnswer:
         """`salt`, `key_id` and `password` are those of the device's credentials."""
         broker, source = answer.broker, answer.source
         if source == resolution_pb2.SOURCE_ROLLOUT:
             source = resolution_pb2.SOURCE_FLEET
-        # Covers all of the answer except when to ask again, so it changes with the answer.
+        # The generation covers the whole answer except `refresh_after_s`.
         made_of = f"{uuid}|{salt}|{key_id}|{source}|" + (
             broker.generation if broker else self.environment_url
         )
-        return Told(
+        return DeviceAnswer(
             username_of(uuid),
             password,
             answer,
@@ -75,25 +75,25 @@ class Teller(Struct, frozen=True):
             fingerprint_of(salt, hash_of_password(salt, password))
             if broker is not None and broker.is_told
             else "",
-            is_newly_told,
+            is_newly_notified,
         )
 
 
-def write_connection(told: Told, connection: pb.Connection) -> None:
+def write_connection(answer: DeviceAnswer, connection: pb.Connection) -> None:
     """Fills in the message in place, because thousands a second are written."""
-    answer = told.answer
-    connection.username = told.username
-    connection.password = told.password
-    connection.source = told.source
-    connection.broker_id = answer.broker.id if answer.broker else 0
-    connection.generation = told.generation
-    connection.refresh_after_s = told.refresh_after_s
-    connection.stale = answer.is_stale
-    if told.held_as:
-        connection.held_as = told.held_as
-        connection.newly_told = told.is_newly_told
-    connection.publish_topics.extend(told.topics)
-    connection.subscribe_topics.extend(told.topics)
+    resolved = answer.answer
+    connection.username = answer.username
+    connection.password = answer.password
+    connection.source = answer.source
+    connection.broker_id = resolved.broker.id if resolved.broker else 0
+    connection.generation = answer.generation
+    connection.refresh_after_s = answer.refresh_after_s
+    connection.stale = resolved.is_stale
+    if answer.held_as:
+        connection.held_as = answer.held_as
+        connection.newly_told = answer.is_newly_notified
+    connection.publish_topics.extend(answer.topics)
+    connection.subscribe_topics.extend(answer.topics)
 
 
 def note_of(answer: Answer) -> Note:
@@ -104,9 +104,9 @@ def note_of(answer: Answer) -> Note:
     return Note([broker.id], source, list(broker.ca_certificate_ids))
 
 
-def is_waited_for(told: Told) -> bool:
+def is_waited_for(answer: DeviceAnswer) -> bool:
     """Whether the broker must hold the device before the device can connect."""
-    return told.is_newly_told and bool(told.held_as)
+    return answer.is_newly_notified and bool(answer.held_as)
 
 
 def needs_another_password(salt_broker_ids: Collection[int], answer: Answer) -> bool:
@@ -119,9 +119,9 @@ def needs_another_password(salt_broker_ids: Collection[int], answer: Answer) -> 
     return broker is not None and not answer.is_stale and broker.id not in salt_broker_ids
 
 
-def each_broker_once(told: Iterable[Told]) -> list[resolution_pb2.BrokerSettings]:
+def each_broker_once(answers: Iterable[DeviceAnswer]) -> list[resolution_pb2.BrokerSettings]:
     """The brokers of a response, so that each certificate is sent once, and not once per device."""
-    # A batch has few different brokers, each as one object.
-    answers = {id(item.answer): item.answer for item in told}.values()
-    brokers = (answer.broker for answer in answers if answer.broker)
+    # The answers of a batch share few resolutions, which are the same objects.
+    resolved = {id(item.answer): item.answer for item in answers}.values()
+    brokers = (answer.broker for answer in resolved if answer.broker)
     return list({broker.id: broker for broker in brokers}.values())

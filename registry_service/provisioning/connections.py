@@ -15,21 +15,25 @@ from registry_service.errors import (
     DeviceDisabled,
     DeviceUnauthenticated,
 )
-from registry_service.provisioning.answer import Teller, Told, needs_another_password
+from registry_service.provisioning.answer import (
+    AnswerComposer,
+    DeviceAnswer,
+    needs_another_password,
+)
 from registry_service.provisioning.guesses import Guesses
 from registry_service.provisioning.placements import Answer, Placements
-from registry_service.provisioning.plans import rotation, telling
+from registry_service.provisioning.plans import answer_change, rotation
 from registry_service.provisioning.records import (
     ROTATIONS_PER_HOUR,
+    AnswerChange,
     CredentialRotation,
     Credentials,
     Device,
-    Telling,
 )
 from registry_service.provisioning.request import Proof, check_connection_request
 from registry_service.provisioning.store import RegistrationStore
 
-Result = Told | MooringError
+Result = DeviceAnswer | MooringError
 Requests = Mapping[int, pb.ConnectionRequest]  # by their place in the call
 
 MAX_PASSES = 5
@@ -43,15 +47,15 @@ class Connections:
         store: RegistrationStore,
         placements: Placements,
         ring: KeyRing,
-        teller: Teller,
+        composer: AnswerComposer,
         guesses: Guesses,
     ) -> None:
-        """Has no state except `guesses`, so replicas are alike."""
+        """Keeps no state except `guesses`, so that any replica can answer."""
         self._guesses = guesses
         self._store = store
         self._placements = placements
         self._ring = ring
-        self._teller = teller
+        self._composer = composer
 
     async def of(
         self,
@@ -61,9 +65,9 @@ class Connections:
         is_rotating: bool = False,
     ) -> list[Result]:
         """The results, in order. A device's row records an answer before the device gets it.
-        `is_rotating`: the devices want new passwords. A device whose credentials were replaced
-        since the first read has a new password, so the batch may be repeated, also if it is not
-        known whether a commit took effect. Raises `Unavailable` after a few attempts, and
+        `is_rotating`: the devices want new passwords. The batch may be repeated, even if it is not
+        known whether a commit took effect, because a device whose credentials were replaced since
+        the first read gets no other password. Raises `Unavailable` after a few attempts, and
         `DeadlineExceeded`.
         """
         results: dict[int, Result] = {}
@@ -87,7 +91,9 @@ class Connections:
     async def _pass(
         self, requests: Requests, replaced: dict[str, str] | None, deadline: float
     ) -> dict[int, Result]:
-        """The answers, without devices whose credentials another transaction changed meanwhile."""
+        """The answers, except for devices whose credentials another transaction has changed
+        meanwhile.
+        """
         results: dict[int, Result] = {}
         known = await self._store.known_of((), {request.uuid for request in requests.values()})
         admitted: dict[int, Device] = {}
@@ -100,7 +106,7 @@ class Connections:
             [device.placement for device in admitted.values()], known.placement_version, deadline
         )
         now = datetime.now(UTC)
-        tellings: dict[int, Telling] = {}
+        answer_changes: dict[int, AnswerChange] = {}
         rotations: dict[int, tuple[CredentialRotation, Credentials]] = {}
         for index, device in admitted.items():
             answer, request = answers[device.placement], requests[index]
@@ -117,14 +123,15 @@ class Connections:
                         device, credentials, answer, proof, is_asked=replaced is not None
                     )
                     rotations[device.id] = change, credentials
-            elif news := telling(
+            elif changed_answer := answer_change(
                 device, answer, proof, is_watched=self._guesses.is_watched(device.uuid)
             ):
-                tellings[device.id] = news
+                answer_changes[device.id] = changed_answer
         rotated = await self._store.rotate([change for change, _ in rotations.values()])
-        await self._store.tell(list(tellings.values()))
+        await self._store.record_answers(list(answer_changes.values()))
         if replaced is not None and known.is_replicated:
-            # An earlier call has rotated these: they are acknowledged from their rows.
+            # An earlier call has rotated these devices' passwords. Their answers come from rows
+            # that were read.
             read = {one.id: one for one in admitted.values() if one.id not in rotations}
             if read:
                 await self._store.mark(list(read.values()))
@@ -139,14 +146,14 @@ class Connections:
                 _, credentials = rotations[device.id]
                 salt, key_id = credentials.salt, credentials.key_id
             password = self._ring.password_of(key_id, device.uuid, salt)
-            results[index] = self._teller.tell(
+            results[index] = self._composer.compose(
                 device.uuid,
                 salt,
                 key_id,
                 password,
                 answer,
-                is_newly_told=device.id in rotations
-                or device.id in tellings
+                is_newly_notified=device.id in rotations
+                or device.id in answer_changes
                 or device.was_just_told,
             )
         return results
@@ -195,6 +202,6 @@ def _proof(request: pb.ConnectionRequest) -> Proof:
 
 
 def _is_asked(device: Device, replaced: dict[str, str] | None) -> bool:
-    """Whether the device wants a new password and still has the one from before its request."""
+    """Whether the device wants a new password, and still has the one from before its request."""
     salt = device.credential_salt
     return replaced is not None and replaced.setdefault(device.uuid, salt) == salt

@@ -26,7 +26,7 @@ from registry_service.errors import (
 
 @dataclass(frozen=True, slots=True)
 class Restrictions:
-    """The restrictions of a key. None restricts nothing; a device must meet all that are set."""
+    """The restrictions of a key. A device must meet all restrictions that are not None."""
 
     device_types: frozenset[str] | None = None
     # In CIDR notation.
@@ -50,15 +50,15 @@ class ProvisioningKey:
     default_broker_id: int | None = None
     # Goes up with every change, except when the key is used.
     revision: int = 1
-    # None for most keys, which then cost no checks.
+    # None for a key without restrictions, as most are.
     restrictions: Restrictions | None = None
     fleet_is_active: bool = True
-    # The prefix of uuids of its fleet's devices; None for any.
+    # The prefix that the uuids of its fleet's devices must have; None allows any uuid.
     fleet_uuid_prefix: str | None = None
 
     @property
     def places_left(self) -> int | None:
-        """How many more devices may register with it; None without a limit."""
+        """How many more devices may register with the key; None without a limit."""
         if self.max_devices is None:
             return None
         return self.max_devices - self.devices_provisioned
@@ -66,7 +66,7 @@ class ProvisioningKey:
 
 @dataclass(frozen=True, slots=True)
 class Registered:
-    """What the decision needs of a registered device."""
+    """What the decision needs to know about a registered device."""
 
     # None for an imported device that has not registered yet.
     provisioned_by_key_id: UUID | None
@@ -101,8 +101,8 @@ def decide(
     """The decision about a registration with `key`; `device` is the registered device with its
     uuid, if there is one. `source_address`: the client's address, empty if it is not known.
     `expected_in`: the fleet in which an operator expects the uuid. `reserved_for`: the fleet whose
-    prefix the uuid begins with. `is_same_api_key`: whether the device API key is the one it
-    registered with. Raises `ProvisioningKeyUnknown`, `NetworkNotAllowed`, `ProvisioningKeyRevoked`,
+    prefix the uuid begins with. `is_same_api_key`: whether `device` registered with the same device
+    API key. Raises `ProvisioningKeyUnknown`, `NetworkNotAllowed`, `ProvisioningKeyRevoked`,
     `ProvisioningKeyExpired`, `ProvisioningKeyUsedUp`, `UuidNotAllowed`, `DeviceTypeNotAllowed`,
     `DeviceNotExpected`, `UuidReserved`, `FleetDisabled`, `DeviceTaken` or `DeviceDisabled`. The key
     is checked first: a client without a key for this device does not learn which uuids exist.
@@ -125,7 +125,7 @@ def decide(
         return Decision.CONFIRM
     is_imported = device is not None and device.provisioned_by_key_id is None
     if restrictions is not None:
-        # An imported device was named by an operator, as an expected device is.
+        # Operators have named imported devices, as they have named expected ones.
         named_in = device.fleet_id if device is not None and is_imported else expected_in
         is_expected = named_in == key.fleet_id
         _check_device(restrictions, uuid, device_type, is_expected=is_expected)

@@ -2,10 +2,10 @@
 
 Failures are counted in periods of `PERIOD_S`, for a device and an address together, for a device
 from all addresses, and for an address over all devices. Beyond the first limit, no key from the
-address is checked for the device, right or wrong, until the period ends. Beyond one of the others
-the same holds, except for the address from which the device last authenticated: so guesses from
-other addresses do not lock a device out. A period has up to `MAX_COUNTED` counters; further
-attempts are counted together, as if they came from one address.
+address is checked for the device, right or wrong, until the period ends. Beyond the other two
+limits, only the address from which the device last authenticated is still checked for the device.
+So guesses from other addresses do not lock a device out. A period has up to `MAX_COUNTED` counters;
+further attempts are counted together, as if they came from one address.
 
 Every replica counts its own failures at once. The replicas exchange their counts through the
 database every second, in one statement; no request waits for that.
@@ -38,7 +38,7 @@ EXCHANGE_EVERY_S = 1.0
 MAX_COUNTED = 200_000
 IPV6_NETWORK_BITS = 64
 
-Subject = tuple[str, str]  # a device and an address; one of them may be empty: all of them
+Subject = tuple[str, str]  # a device and an address; an empty one stands for all
 BEYOND: Subject = ("", "")
 
 
@@ -91,8 +91,8 @@ class Guesses:
         self._unsent: Counter[Subject] = Counter()
 
     def wait_s(self, uuid: str, address: str, proved_from: str) -> float | None:
-        """How long the device must wait before its API key is checked; None: it need not. `address`
-        and `proved_from` are results of `network_of`.
+        """How long the device must wait before its API key is checked; None if it need not wait.
+        `address` and `proved_from` are results of `network_of`.
         """
         if not self._failures:
             return None

@@ -9,9 +9,9 @@ from chassis.database import writing
 from registry_service.provisioning.records import HOUR
 from registry_service.tables import api_key_failures, devices
 
-# Longer than a period.
+# How long failures are kept, which is longer than a period.
 FAILURES_ARE_KEPT = timedelta(hours=1)
-# This many rows are updated in some tenths of a second.
+# How many rows one transaction updates, in some tenths of a second.
 CHUNK = 5_000
 
 

@@ -22,11 +22,11 @@ from registry_service.errors import BrokerUndecided, NoBrokerForFleet
 
 log = structlog.get_logger(__name__)
 
-# Combinations of pins, fleets and waves. A registry rarely sees more than its fleets, with and
-# without a rollout.
+# How many placements are cached. There are seldom more than two for each fleet: with and without a
+# rollout.
 MAX_REMEMBERED = 10_000
-# The database proves only that its own data has not changed. A newer version of the broker service
-# may decide otherwise.
+# How long a cached answer is used. The version proves only that the data in the database is the
+# same, and a newer release of the broker service may decide otherwise.
 MAX_AGE_S = 60.0
 
 STOPGAPS = Counter(
@@ -42,8 +42,8 @@ class DevicePlacement:
 
     broker_id: int | None
     fleet_id: str
-    # No step of the chain uses it yet, so placements are compared without it: the region is the
-    # device's own text, and invented regions must not push other placements out of the cache.
+    # No step of the resolution uses the region yet, so placements are compared without it. Devices
+    # send it, and invented regions must not displace other placements in the cache.
     region: str = field(compare=False)
     # Whether its fleet has a broker of its own or is restricted.
     fleet_has_rule: bool
@@ -82,7 +82,7 @@ class _Remembered:
 
 
 class Placements:
-    """Resolves placements: each gets an answer or its own error."""
+    """Resolves placements. Each one gets an answer or its own error."""
 
     def __init__(self, broker_service: ServiceClient, *, timeout_s: float) -> None:
         """`timeout_s`: how long to wait for the broker service before using a stopgap."""
@@ -90,7 +90,7 @@ class Placements:
         self._stub = resolution_pb2_grpc.ResolutionServiceStub(broker_service.channel)
         self._timeout_s = timeout_s
         self._remembered: OrderedDict[DevicePlacement, _Remembered] = OrderedDict()
-        # The version of the last response, which a guess assumes.
+        # The version of the last response. Guesses assume that it has not changed.
         self.version = ""
 
     def guess(self, placement: DevicePlacement) -> Answer | None:
@@ -101,14 +101,14 @@ class Placements:
     async def resolve(
         self, placements: Iterable[DevicePlacement], version: str, deadline: float
     ) -> dict[DevicePlacement, Answer | MooringError]:
-        """Makes at most one call for all placements; `deadline` is a time of the running loop's
-        clock. `version` is the version of brokers and fleets that was read with the placements'
-        facts. The errors are `BrokerUndecided` and `NoBrokerForFleet`. Raises `DeadlineExceeded` if
-        the callers had no time left: then the broker service may be well, and the callers would not
-        receive a stopgap.
+        """The answers, with at most one call for all placements. `deadline` is a time of the
+        running loop's clock. `version` is the version of brokers and fleets that was read with the
+        placements' facts. A placement's error is `BrokerUndecided` or `NoBrokerForFleet`. Raises
+        `DeadlineExceeded` if the callers have no time left: a stopgap would not reach them, and the
+        broker service may work.
         """
         answers: dict[DevicePlacement, Answer | MooringError] = {}
-        # Of placements that differ only in the age of their read, the newest.
+        # The newest of placements that differ only in when their facts were read.
         youngest: dict[DevicePlacement, DevicePlacement] = {}
         for placement in placements:
             known = self._remembered.get(placement)
@@ -179,9 +179,9 @@ class Placements:
         return answer
 
     def _stopgap(self, placement: DevicePlacement) -> Answer | MooringError:
-        """The last answer for the same facts, or MQTT_BROKER_URL if that overrides no configured
-        broker. If a rollout has reached the device and no answer for it is cached, the device keeps
-        its broker.
+        """The last answer for the same facts, or MQTT_BROKER_URL if no broker is configured for the
+        device. If a rollout has reached the device and no answer for the rollout is cached, it is
+        the answer from before the rollout.
         """
         remembered = self._remembered.get(placement) or self._remembered.get(
             replace(placement, wave="")

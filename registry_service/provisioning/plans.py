@@ -18,8 +18,8 @@ from registry_service.errors import (
     ProvisioningKeyUnknown,
 )
 from registry_service.provisioning.answer import (
-    Teller,
-    Told,
+    AnswerComposer,
+    DeviceAnswer,
     needs_another_password,
     note_of,
 )
@@ -27,6 +27,7 @@ from registry_service.provisioning.decision import Decision, ProvisioningKey, Re
 from registry_service.provisioning.guesses import Guesses
 from registry_service.provisioning.placements import Answer, DevicePlacement
 from registry_service.provisioning.records import (
+    AnswerChange,
     CredentialRotation,
     Credentials,
     Device,
@@ -35,13 +36,12 @@ from registry_service.provisioning.records import (
     KnownKey,
     NewDeviceRow,
     Renewal,
-    Telling,
 )
 from registry_service.provisioning.request import Proof, Registration
 
 
 class Outcome(Struct, frozen=True):
-    """A registered device and its answer; `is_created` is false if it was registered before."""
+    """A registered device and its answer; `is_created` is false if it had registered before."""
 
     id: int
     uuid: str
@@ -50,7 +50,7 @@ class Outcome(Struct, frozen=True):
     fleet_id: str
     created_at: datetime
     is_created: bool
-    told: Told
+    answer: DeviceAnswer
 
 
 Result = Outcome | MooringError
@@ -63,7 +63,7 @@ class Plan(Struct, frozen=True):
     registration: Registration
     decision: Decision
     key: ProvisioningKey
-    # None for a new one.
+    # None for a new device.
     device: Device | None
     # The id of the expected device; None if it was not expected or is not new.
     expected_id: int | None
@@ -89,18 +89,18 @@ class Planner:
     """Plans the registrations of one pass. Devices with equal facts share a placement."""
 
     def __init__(
-        self, ring: KeyRing, teller: Teller, known: Known, guesses: Guesses, now: datetime
+        self, ring: KeyRing, composer: AnswerComposer, known: Known, guesses: Guesses, now: datetime
     ) -> None:
         """`known` holds what was read; `guesses` decide whether an API key is checked."""
         self._guesses = guesses
         self._ring = ring
-        self._teller = teller
+        self._composer = composer
         self._known = known
         self._now = now
         self._placements: dict[tuple[UUID, str, int | None, str], DevicePlacement] = {}
 
     def plan(self, index: int, registration: Registration) -> Plan:
-        """Raises what `decide` raises, and `AskedTooOften`."""
+        """The plan for a registration. Raises the errors of `decide`, and `AskedTooOften`."""
         shown = self._known.keys.get(registration.key_hash)
         device = self._known.devices.get(registration.uuid)
         key = shown.key if shown else None
@@ -134,7 +134,7 @@ class Planner:
         salt, key_id = registration.salt, self._ring.active_id
         if device is not None and decision is Decision.CONFIRM:
             if device.needs_credentials(self._ring):
-                # A copy without the mark that this call created the device.
+                # Not the salt of the registration, which would mark the device as created now.
                 salt = new_salt()
             else:
                 salt, key_id = device.credential_salt, device.credential_key_id
@@ -154,8 +154,8 @@ class Planner:
     def _placement(
         self, shown: KnownKey, registration: Registration, expected: Expected | None
     ) -> DevicePlacement:
-        """The placement of a new device with this key; a pin by the operator overrides that of the
-        key.
+        """The placement of a new device with this key. An operator's pin for the device overrides
+        the key's default broker.
         """
         key, region = shown.key, registration.region
         pin = expected.mqtt_broker_id if expected else None
@@ -173,7 +173,7 @@ class Planner:
         return placement
 
     def for_answer(self, plan: Plan, answer: Answer) -> Plan:
-        """The plan, with new credentials if the answer needs them."""
+        """The plan, with new credentials if the answer requires them."""
         device = plan.device
         if (
             device is None
@@ -200,16 +200,16 @@ class Planner:
             device.device_type if device else registration.device_type,
             plan.placement.fleet_id,
             created_at,
-            # True also if a commit took effect and its answer was lost: the salt was made for this
-            # call.
+            # The salt was made for this call. So this is true also if an earlier attempt of this
+            # call was committed, but the database's answer was lost.
             device is None or device.credential_salt == registration.salt,
-            self._teller.tell(
+            self._composer.compose(
                 registration.uuid,
                 credentials.salt,
                 credentials.key_id,
                 credentials.password,
                 answer,
-                is_newly_told=device is None
+                is_newly_notified=device is None
                 or plan.decision is not Decision.CONFIRM
                 or plan.changes_credentials
                 or device.was_just_told
@@ -245,7 +245,7 @@ def new_device(plan: Plan, answer: Answer) -> NewDeviceRow:
 
 
 def renewal(plan: Plan, device: Device, answer: Answer) -> Renewal:
-    """The change by a plan that gives new credentials."""
+    """The change of a row that a plan with new credentials makes."""
     credentials = plan.credentials
     return Renewal(
         id=device.id,
@@ -278,10 +278,12 @@ def rotation(
     )
 
 
-def telling(device: Device, answer: Answer, proof: Proof, *, is_watched: bool) -> Telling | None:
-    """The change of a row that differs from this answer; None if it does not, as for most. The
-    address of authentication is written only while there are failed attempts for the device
-    (`is_watched`): otherwise each change of address would cost a write.
+def answer_change(
+    device: Device, answer: Answer, proof: Proof, *, is_watched: bool
+) -> AnswerChange | None:
+    """The change of the device's row that records this answer; None if the row has it already, as
+    most have. The address from which the device authenticated is written only while there are
+    failed attempts for the device (`is_watched`), so that a change of address costs no write.
     """
     note = note_of(answer)
     if (
@@ -290,7 +292,7 @@ def telling(device: Device, answer: Answer, proof: Proof, *, is_watched: bool) -
         and not (is_watched and device.proved_from != proof.proved_from)
     ):
         return None
-    return Telling(id=device.id, **asdict(note), **asdict(proof))
+    return AnswerChange(id=device.id, **asdict(note), **asdict(proof))
 
 
 def _registered(device: Device) -> Registered:

@@ -27,14 +27,14 @@ class Note(Struct, frozen=True):
     """The last answer to a device, as its row records it."""
 
     told_broker_ids: list[int]
-    # The step of the chain that decided; empty for answers from before this was recorded.
+    # The step of the resolution that decided; empty if the answer is older than this column.
     told_source: str
     # The CA certificates in the answer, in order.
     told_ca_ids: list[int]
 
 
 class Device(Struct, frozen=True):
-    """What an answer needs of a registered device."""
+    """What an answer needs to know about a registered device."""
 
     placement: DevicePlacement
     id: int
@@ -45,22 +45,22 @@ class Device(Struct, frozen=True):
     api_key_hash: bytes
     credential_key_id: int
     provisioned_by_key_id: UUID | None
-    # Empty also if its password was ended: then no password is valid.
+    # It is also empty if the password was ended. Then no password is valid.
     credential_salt: str
     # The brokers of the answer for which the salt was made; None if they are the same as in `note`.
     salt_broker_ids: list[int] | None
-    # Whether the device and its fleet are active.
+    # Whether the device and its fleet are enabled.
     is_active: bool
     reprovisioning_allowed: bool
     note: Note
     # The address as in `Proof`; None if it is not known.
     proved_from: str | None
     has_short_api_key: bool
-    # How often the device has rotated its password in the hour that began then.
+    # How often the device has rotated its password in the hour that began at `rotations_since`.
     rotations: int
     rotations_since: datetime | None
     created_at: datetime
-    # Within the time for which an answer waits for a managed broker.
+    # Whether the last answer was recorded so recently that answers still wait for the broker.
     was_just_told: bool
 
     @property
@@ -93,7 +93,7 @@ class RolloutProgress(Struct, frozen=True):
 
 
 class KnownKey(Struct, frozen=True):
-    """A provisioning key, and what placements need of its fleet."""
+    """A provisioning key, and the facts of its fleet that placements need."""
 
     hash: bytes
     key: ProvisioningKey
@@ -107,13 +107,13 @@ class KnownKey(Struct, frozen=True):
 
 
 class Expected(Struct, frozen=True):
-    """What an operator said of a device before it arrived."""
+    """What an operator has set for a device before it registers."""
 
     id: int
     uuid: str
     fleet_id: str
     mqtt_broker_id: int | None
-    # What is not here is the device's to say.
+    # The attributes that the operator has set. The device sets the others.
     attributes: Mapping[str, Any]
 
     def applied_to(self, registration: Registration) -> Registration:
@@ -126,10 +126,10 @@ class Known(Struct, frozen=True):
 
     keys: Mapping[bytes, KnownKey]  # by hash
     devices: Mapping[str, Device]  # by uuid
-    # The version of brokers and fleets at the same moment.
+    # The version of brokers and fleets when these rows were read.
     placement_version: str
     expected: Mapping[str, Expected] = {}  # by uuid
-    # The fleets for which uuids are reserved by their beginning.
+    # The fleets whose prefixes reserve these uuids.
     reserved: Mapping[str, str] = {}  # by uuid
     # Whether a commit waits for a synchronous standby.
     is_replicated: bool = False
@@ -158,14 +158,15 @@ class Credentials(Struct, frozen=True):
 
 
 class Written(Note, frozen=True):
-    """What is recorded of an answer, and how the device authenticated."""
+    """What a row records about an answer, and about how the device authenticated."""
 
     proved_from: str
     has_short_api_key: bool
 
 
 class NewDeviceRow(Attributes, frozen=True, kw_only=True):
-    """A row to insert, if its key, the key's fleet and what is expected are as they were read.
+    """A row to insert, if its key, the key's fleet and the expected device have not changed since
+    they were read.
 
     It has the fields of `Written` too. `expected_id` is None for a uuid that is not expected.
     """
@@ -190,7 +191,9 @@ class NewDeviceRow(Attributes, frozen=True, kw_only=True):
 
 
 class Renewal(Written, frozen=True, kw_only=True):
-    """New credentials for a row whose device is provisioned anew, if its key is as it was read."""
+    """New credentials for a device that is provisioned anew, if its key has not changed since it
+    was read.
+    """
 
     id: int
     provisioned_by_key_id: UUID
@@ -203,7 +206,7 @@ class Renewal(Written, frozen=True, kw_only=True):
 
 
 class CredentialRotation(Written, frozen=True, kw_only=True):
-    """New credentials for a row whose salt is as it was read, with the answer."""
+    """New credentials, and the answer, for a row whose salt has not changed since it was read."""
 
     id: int
     replaced_salt: str
@@ -211,19 +214,19 @@ class CredentialRotation(Written, frozen=True, kw_only=True):
     credential_salt: str
     credential_key_id: int
     api_key_hash: bytes
-    # Whether the device has asked for them.
+    # Whether the device has asked for new credentials.
     is_asked: bool
 
 
-class Telling(Written, frozen=True, kw_only=True):
-    """A new answer to a device, if it differs from the row."""
+class AnswerChange(Written, frozen=True, kw_only=True):
+    """The answer to a device, to be recorded because the row has another."""
 
     id: int
 
 
 class Saved(Struct, frozen=True):
-    """The result of writing a batch. A uuid in none of these was inserted by another replica, or
-    exceeded its key's limit.
+    """The result of writing a batch. If a device to insert is missing, another replica has inserted
+    it, or it exceeded its key's limit.
     """
 
     created: Mapping[str, tuple[int, datetime]]  # by uuid: id, created_at

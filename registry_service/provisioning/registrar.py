@@ -1,15 +1,16 @@
 """Registers a batch of devices.
 
-A pass reads keys and devices, decides, resolves brokers, writes, answers. Some registrations are
-left over: a second one of the same uuid in the batch, a uuid that another replica inserted first,
-one that such a race makes possible within the key's limit. The next pass decides them again from a
-new read. That is always safe, because registering is idempotent. For the same reason a batch whose
-database connection broke is repeated, even if it is not known whether its commit took effect.
+A pass reads keys and devices, decides, resolves brokers, writes and answers. It may leave
+registrations over: the second registration of a uuid in the batch, a uuid that another replica
+inserted first, or a device for which such a race leaves room within the key's limit. The next pass
+decides them again from a new read. That is always safe, because registering is idempotent. For the
+same reason a batch is repeated if its database connection breaks, even if it is not known whether
+the commit took effect.
 
-While most devices are new, a guess goes first: it assumes that the devices are unknown, and that
+While most devices are new, a guess comes first. It assumes that the devices are unknown, and that
 their keys and brokers have not changed since the last read. The statement that inserts them checks
-the guess, so a wrong guess writes nothing. In a storm this saves a read and a call to the broker
-service. A pass decides the registrations that the guess leaves over.
+the guess, so a wrong guess writes nothing. When very many devices register at once, this saves a
+read and a call to the broker service. A pass decides the registrations that the guess leaves over.
 """
 
 from collections import OrderedDict
@@ -28,7 +29,7 @@ from registry_service.errors import (
     DeviceTypeNotAllowed,
     UuidNotAllowed,
 )
-from registry_service.provisioning.answer import Teller
+from registry_service.provisioning.answer import AnswerComposer
 from registry_service.provisioning.decision import Decision
 from registry_service.provisioning.guesses import Guesses
 from registry_service.provisioning.placements import Answer, Placements
@@ -36,10 +37,10 @@ from registry_service.provisioning.plans import (
     Plan,
     Planner,
     Result,
+    answer_change,
     new_device,
     renewal,
     rotation,
-    telling,
 )
 from registry_service.provisioning.records import Known, KnownKey
 from registry_service.provisioning.request import Registration
@@ -65,15 +66,15 @@ class Registrar:
         store: RegistrationStore,
         placements: Placements,
         ring: KeyRing,
-        teller: Teller,
+        composer: AnswerComposer,
         guesses: Guesses,
     ) -> None:
-        """Keeps only what a guess needs, so replicas are alike."""
+        """Keeps only what a guess needs, so that any replica can register devices."""
         self._guesses = guesses
         self._store = store
         self._placements = placements
         self._ring = ring
-        self._teller = teller
+        self._composer = composer
         # The keys at the last read, by hash.
         self._keys: OrderedDict[bytes, KnownKey] = OrderedDict()
         # Whether most of the last batch were new devices.
@@ -122,11 +123,11 @@ class Registrar:
         return first | await self._with_retries(work, dict(items[middle:]))
 
     async def _guess(self, pending: Batch) -> dict[int, Result]:
-        """The outcomes of new devices for which the guess was right; the others have none."""
+        """The outcomes of the devices for which the guess was right."""
         now = datetime.now(UTC)
         version = self._placements.version
         known = Known(self._keys, {}, version)
-        planner = Planner(self._ring, self._teller, known, self._guesses, now)
+        planner = Planner(self._ring, self._composer, known, self._guesses, now)
         guesses: dict[str, tuple[Plan, Answer]] = {}  # by uuid
         for index, registration in pending.items():
             if registration.key_hash not in self._keys or registration.uuid in guesses:
@@ -134,7 +135,7 @@ class Registrar:
             try:
                 plan = planner.plan(index, registration)
             except MooringError:
-                continue  # a pass checks whether that is still true
+                continue  # a pass decides from a new read
             guessed = self._placements.guess(plan.placement)
             if guessed is not None:
                 guesses[registration.uuid] = (plan, guessed)
@@ -158,9 +159,9 @@ class Registrar:
             {registration.uuid for registration in pending.values()},
         )
         self._remember(known)
-        # A guess does not know expected devices.
+        # A guess cannot register expected devices, because it does not read what is expected.
         self._are_new = len(known.devices.keys() | known.expected.keys()) * 2 <= len(pending)
-        planner = Planner(self._ring, self._teller, known, self._guesses, now)
+        planner = Planner(self._ring, self._composer, known, self._guesses, now)
         plans: list[Plan] = []
         for index, registration in pending.items():
             try:
@@ -185,7 +186,7 @@ class Registrar:
             if plan.changes_credentials:
                 uuid = plan.registration.uuid
                 if uuid in changed:
-                    continue  # decided again when the other one is written
+                    continue  # the next pass decides again, after the other one is written
                 changed.add(uuid)
             answered.append((plan, answer))
         return results | await self._write(
@@ -200,7 +201,7 @@ class Registrar:
         *,
         is_replicated: bool,
     ) -> dict[int, Result]:
-        new, renewals, rotations, tellings = [], [], [], []
+        new, renewals, rotations, answer_changes = [], [], [], []
         for plan, answer in answered:
             device = plan.device
             if device is None:
@@ -210,18 +211,19 @@ class Registrar:
             elif plan.replaces_credentials:
                 proof = plan.registration.proof
                 rotations.append(rotation(device, plan.credentials, answer, proof, is_asked=False))
-            elif change := telling(
+            elif change := answer_change(
                 device,
                 answer,
                 plan.registration.proof,
                 is_watched=self._guesses.is_watched(device.uuid),
             ):
-                tellings.append(change)
-        saved = await self._store.save(new, renewals, rotations, tellings, now)
+                answer_changes.append(change)
+        saved = await self._store.save(new, renewals, rotations, answer_changes, now)
         written = saved.renewed | saved.rotated
 
         if is_replicated:
-            # These are acknowledged from their rows, which the next leader may lack.
+            # The answers about these devices come from rows that were read. If the leader fails,
+            # the next one might lack those rows.
             read = {one.id: one for plan, _ in answered if (one := plan.device) is not None}
             if unwritten := [one for one in read.values() if one.id not in written]:
                 await self._store.mark(unwritten)
@@ -243,7 +245,7 @@ class Registrar:
         for key_hash, key in known.keys.items():
             restrictions = key.key.restrictions
             if restrictions is not None and restrictions.uuids is not None:
-                # Many such keys, each with many uuids, would fill memory: passes serve them.
+                # Guesses do not serve keys with lists of uuids, which would fill the memory.
                 self._keys.pop(key_hash, None)
                 continue
             self._keys[key_hash] = key

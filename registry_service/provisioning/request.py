@@ -10,14 +10,15 @@ from registry_service.credentials import hash_of_secret, new_salt
 from registry_service.errors import ProvisioningKeyUnknown
 from registry_service.provisioning.guesses import network_of
 
-# Characters of a device API key. A shorter one may be a serial number, which can be guessed.
+# The least characters of a good device API key. A shorter one may be a serial number, which can be
+# guessed.
 SHORT_API_KEY = 32
 
 
 class Proof(Struct, frozen=True):
     """How a device last authenticated, as its row records it."""
 
-    # The address by which failed attempts are counted; empty if it is not known.
+    # The address for which failed attempts are counted (`network_of`); empty if it is not known.
     proved_from: str
     # Whether its API key is so short that it may be guessed.
     has_short_api_key: bool
@@ -34,7 +35,7 @@ class Registration(Attributes, frozen=True, kw_only=True):
     key_hash: bytes
     uuid: str
     device_api_key: str
-    # Empty if it is not known.
+    # The client's address; empty if it is not known.
     source_address: str
     salt: str
 

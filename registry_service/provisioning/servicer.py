@@ -20,7 +20,7 @@ from chassis.times import timestamp_of
 from chassis.trust import Services
 from registry_service.provisioning import connections
 from registry_service.provisioning.answer import (
-    Told,
+    DeviceAnswer,
     each_broker_once,
     is_waited_for,
     write_connection,
@@ -38,10 +38,10 @@ REFUSED = Counter(
     ["queue", "reason"],
 )
 MAX_ITEMS = 1_000
-# One batch of registrations at a time: a second one would wait for the commit of the first, because
-# of the same key's row. While it waits here instead, it grows.
+# One batch of registrations at a time. A second batch would wait for the commit of the first,
+# because both lock the row of the same key. It waits in the queue instead, where it grows.
 REGISTERING_LANES = 1
-TELLING_LANES = 2
+CONNECTION_LANES = 2
 
 Registrations = list[Registration]
 Requests = Sequence[pb.ConnectionRequest]
@@ -76,16 +76,16 @@ class RegistrationServicer(registration_pb2_grpc.RegistrationServiceServicer):
             max_waiting=20_000,
             lanes=REGISTERING_LANES,
         )
-        self._telling = Connecting(
-            self._tell,
+        self._connecting = Connecting(
+            self._answer,
             name="connections",
             max_batch=MAX_ITEMS,
             max_waiting=20_000,
-            lanes=TELLING_LANES,
+            lanes=CONNECTION_LANES,
             spacing_s=0.002,
         )
         self._rotating = Connecting(
-            partial(self._tell, is_rotating=True),
+            partial(self._answer, is_rotating=True),
             name="rotations",
             max_batch=MAX_ITEMS,
             max_waiting=20_000,
@@ -119,7 +119,7 @@ class RegistrationServicer(registration_pb2_grpc.RegistrationServiceServicer):
         self, request: pb.GetConnectionsRequest, context: Context
     ) -> pb.GetConnectionsResponse:
         """Each request gets its own outcome. Raises `InvalidInput`, `Overloaded`, `Unavailable`."""
-        results = await _submitted(self._telling, request, context)
+        results = await _submitted(self._connecting, request, context)
         return self._connected(pb.GetConnectionsResponse(), results, "connections")
 
     @allows(DEVICES)
@@ -133,7 +133,7 @@ class RegistrationServicer(registration_pb2_grpc.RegistrationServiceServicer):
     async def close(self) -> None:
         """Waits for calls under way."""
         await self._registering.close()
-        await self._telling.close()
+        await self._connecting.close()
         await self._rotating.close()
 
     async def _register(self, calls: list[Registrations], deadline: float) -> list[list[Result]]:
@@ -145,20 +145,20 @@ class RegistrationServicer(registration_pb2_grpc.RegistrationServiceServicer):
             if isinstance(result, Unavailable) and result.reason == DATABASE_UNAVAILABLE
         ]
         if len(failures) == len(results):
-            # The fault is not in these devices, so the queue must count it.
+            # The database is at fault, and not these devices, so the queue must count a failure.
             raise failures[0]
-        if any(isinstance(result, Outcome) and is_waited_for(result.told) for result in results):
+        if any(isinstance(result, Outcome) and is_waited_for(result.answer) for result in results):
             self._wake_enforcement()
-        return _apart(results, calls)
+        return _split_by_call(results, calls)
 
     def _registered(self, results: Sequence[Result]) -> pb.RegisterDevicesResponse:
         response = pb.RegisterDevicesResponse(
             brokers=each_broker_once(
-                result.told for result in results if isinstance(result, Outcome)
+                result.answer for result in results if isinstance(result, Outcome)
             ),
             environment_url=self._environment_url,
         )
-        # Devices of one transaction have the same time.
+        # Devices of one transaction have the same time, which is converted once.
         times: dict[datetime, Timestamp] = {}
         for result in results:
             if isinstance(result, MooringError):
@@ -175,24 +175,24 @@ class RegistrationServicer(registration_pb2_grpc.RegistrationServiceServicer):
                 created_at = times[result.created_at] = timestamp_of(result.created_at)
             device.created_at.MergeFrom(created_at)
             device.created = result.is_created
-            write_connection(result.told, device.connection)
+            write_connection(result.answer, device.connection)
         return response
 
-    async def _tell(
+    async def _answer(
         self, calls: list[Requests], deadline: float, *, is_rotating: bool = False
     ) -> list[list[connections.Result]]:
         together = [request for call in calls for request in call]
         results = await self._connections.of(together, deadline, is_rotating=is_rotating)
-        if any(isinstance(result, Told) and is_waited_for(result) for result in results):
+        if any(isinstance(result, DeviceAnswer) and is_waited_for(result) for result in results):
             self._wake_enforcement()
-        return _apart(results, calls)
+        return _split_by_call(results, calls)
 
     def _connected(
         self, response: ConnectionsResponse, results: Sequence[connections.Result], queue: str
     ) -> ConnectionsResponse:
-        """The response, filled in."""
-        told = (result for result in results if isinstance(result, Told))
-        response.brokers.extend(each_broker_once(told))
+        """Fills in the response, and returns it."""
+        answers = (result for result in results if isinstance(result, DeviceAnswer))
+        response.brokers.extend(each_broker_once(answers))
         response.environment_url = self._environment_url
         for result in results:
             if isinstance(result, MooringError):
@@ -220,8 +220,8 @@ async def _submitted(
     )
 
 
-def _apart(results: Sequence[Any], calls: Sequence[Sequence[object]]) -> list[list[Any]]:
-    """Splits the results of a batch into those of its calls."""
+def _split_by_call(results: Sequence[Any], calls: Sequence[Sequence[object]]) -> list[list[Any]]:
+    """Splits the results of a batch into one list for each call."""
     remaining = iter(results)
     return [[next(remaining) for _ in call] for call in calls]
 

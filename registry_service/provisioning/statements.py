@@ -7,9 +7,9 @@ time of one array for each column (docs/performance.md). Each statement is a tra
 
 from registry_service.attributes import EXPECTED, NAMES, listed, typed
 
-# The keys with these hashes, the devices with these uuids, the expected devices with these uuids,
-# and the fleets with a prefix of these, as four documents in one row; and the version of brokers
-# and fleets of the same moment.
+# Reads one row with four documents: the keys with the given hashes, the devices with the given
+# uuids, the expected devices with these uuids, and the fleets whose prefixes reserve these uuids.
+# The row also has the version of brokers and fleets, as of the same moment.
 READ = f"""
 SELECT
     (SELECT coalesce(json_agg(found), '[]')::text FROM (
@@ -84,10 +84,10 @@ SELECT
         AND current_setting('synchronous_commit') NOT IN ('off', 'local')
 """  # noqa: S608 - of constants
 
-# For devices that are acknowledged from rows that were read: the commit waits until a synchronous
-# standby has all earlier commits. If a device was deleted or has another salt, nothing is marked
-# and no row is returned: the row was read from a server that is no longer the leader, or it has
-# changed since.
+# Makes sure that a synchronous standby has the rows from which devices are answered: the commit
+# waits until the standby has all earlier commits. If a device was deleted or has another salt, the
+# statement returns no row: the device's row was read from a server that is no longer the leader, or
+# it has changed since.
 MARK = """
 WITH same AS (
     SELECT count(*) AS devices
@@ -104,10 +104,10 @@ SELECT pg_logical_emit_message(true, 'mooring', '') FROM same WHERE devices = %s
 # if brokers or fleets have another version than the given one, if any. The version and the fleets'
 # revisions are read when the statement begins, also if it then waits for a key: a transaction that
 # changes them meanwhile is acknowledged after the statement began. A uuid is not inserted if an
-# operator has changed what is expected of it: such a change excludes this statement by a lock on
-# the whole table, which the statement takes before it reads. Nor is a uuid inserted that is
-# reserved for another fleet by its prefix. The last value says whether any device is expected: if
-# none is, no arrival is looked up.
+# operator has changed its expected device: such a change locks the whole table of expected devices,
+# for which this statement waits before it reads. A uuid is not inserted either if its prefix
+# reserves it for another fleet. The last parameter says whether any device is expected; if none is,
+# the statement does not search the expected devices.
 CREATE = f"""
 WITH key AS MATERIALIZED (
     SELECT key.id, key.revision AS key_revision, fleet.revision
@@ -161,7 +161,8 @@ WITH key AS MATERIALIZED (
 SELECT uuid, id, created_at FROM made
 """  # noqa: S608 - of constants
 
-# For keys that are nearly used up: the rest of the limit is known only while their rows are locked.
+# Locks keys that are nearly used up. The rest of a limit is known only while the key's row is
+# locked.
 LOCK_KEYS = """
 SELECT id, fleet_id, is_active, nullif(expires_at, 'infinity'), max_devices,
        devices_provisioned, default_broker_id
@@ -171,9 +172,9 @@ ORDER BY id
 FOR NO KEY UPDATE
 """
 
-# Gives new credentials if the device still allows it (an imported one does once) and the key is as
-# it was read; returns the ids of the changed devices. Keys are locked before devices, and both in
-# the order of their ids, as in all statements that change several.
+# Gives devices new credentials if the device still allows it (an imported device does once) and the
+# key has not changed since it was read. Returns the ids of the changed devices. Keys are locked
+# before devices, and both in the order of their ids, as in all statements that change several rows.
 RENEW = """
 WITH given AS (
     SELECT * FROM json_to_recordset(%s::json) AS given (
@@ -217,10 +218,10 @@ WHERE device.id = given.id
 RETURNING device.id
 """
 
-# Changes devices whose salt is as it was read: every change of credentials makes a new salt. The
-# previous password, if there was one, is kept for the given seconds. The first rotation in an hour
-# that a device asks for is a line of the audit log; a trigger writes the number of the following
-# ones when the hour is over. Returns the ids of the changed devices.
+# Gives devices new credentials if the salt has not changed since it was read: every change of
+# credentials makes a new salt. The previous password, if any, is valid for the given seconds. The
+# first rotation in an hour that a device asks for is a line of the audit log; a trigger writes the
+# number of the later ones when the hour is over. Returns the ids of the changed devices.
 ROTATE = """
 WITH given AS (
     SELECT * FROM json_to_recordset(%s::json) AS given (
@@ -276,8 +277,8 @@ WITH given AS (
 SELECT id FROM rotated
 """
 
-# The brokers for which the salt was made stay recorded.
-TELL = """
+# Records answers. The brokers for which the salt was made stay recorded.
+RECORD_ANSWERS = """
 WITH given AS (
     SELECT * FROM json_to_recordset(%s::json) AS given (
         id bigint, told_broker_ids integer[], told_source text, told_ca_ids integer[],

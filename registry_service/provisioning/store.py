@@ -15,6 +15,7 @@ from chassis.log import request_id
 from registry_service.provisioning import statements
 from registry_service.provisioning.decision import ProvisioningKey, grant
 from registry_service.provisioning.records import (
+    AnswerChange,
     CredentialRotation,
     Device,
     Expected,
@@ -23,7 +24,6 @@ from registry_service.provisioning.records import (
     NewDeviceRow,
     Renewal,
     Saved,
-    Telling,
 )
 
 COMMIT_SECONDS = Histogram(
@@ -39,11 +39,11 @@ _reserved = msgspec.json.Decoder(dict[str, str])
 
 
 class RegistrationStore:
-    """Every method takes a batch. Raises `Unavailable` for a race or a lost connection."""
+    """Every method takes a batch, and raises `Unavailable` after a race or a lost connection."""
 
     def __init__(self, pool: Pool, previous_password_s: float) -> None:
         """`pool` connects as mooring_registry. A replaced password stays valid for
-        `previous_password_s`; 0: it ends at once.
+        `previous_password_s`; with 0 it ends at once.
         """
         self._pool = pool
         self._previous_password_s = previous_password_s
@@ -80,18 +80,18 @@ class RegistrationStore:
         new: Sequence[NewDeviceRow],
         renewals: Sequence[Renewal],
         rotations: Sequence[CredentialRotation],
-        tellings: Sequence[Telling],
+        answer_changes: Sequence[AnswerChange],
         now: datetime,
         version: str | None = None,
     ) -> Saved:
-        """Writes durably; of `new`, as many as the keys' limits allow. If `version` is given and
-        brokers or fleets have another version by now, nothing of `new` is written. No device is in
-        two of the lists, so each of the four is a transaction by itself. Raises `psycopg.Error` if
-        the database refuses the values.
+        """Writes the four lists durably. Of `new`, it writes as many as the keys' limits allow, or
+        none if `version` is given and brokers or fleets have another version by now. No device is
+        in two lists, so each list is a transaction by itself. Raises `psycopg.Error` if the
+        database refuses the values.
         """
         created: list[Row] = []
         renewed: list[Row] = []
-        if not (new or renewals or rotations or tellings):
+        if not (new or renewals or rotations or answer_changes):
             return Saved({}, frozenset())
         try:
             with COMMIT_SECONDS.time():
@@ -100,9 +100,9 @@ class RegistrationStore:
                 if renewals:
                     renewed = await fetched(self._pool, statements.RENEW, [_json(renewals)])
                 rotated = await self.rotate(rotations)
-                await self.tell(tellings)
+                await self.record_answers(answer_changes)
         except ForeignKeyViolation as error:
-            # Since the read, a pin was moved and its old broker was deleted.
+            # Since the read, a pin was moved to another broker, and the old broker was deleted.
             raise Unavailable("a fleet or broker of a device has changed") from error
         return Saved(
             {uuid: (device_id, created_at) for uuid, device_id, created_at in created},
@@ -111,23 +111,23 @@ class RegistrationStore:
         )
 
     async def rotate(self, rotations: Sequence[CredentialRotation]) -> frozenset[int]:
-        """Gives devices new credentials; returns the ids of devices whose old ones were as they
-        were read.
+        """Gives devices new credentials, unless theirs have changed since they were read. Returns
+        the ids of the changed devices.
         """
         if not rotations:
             return frozenset()
         values = [_json(rotations), self._previous_password_s, request_id.get()]
         return frozenset(row[0] for row in await fetched(self._pool, statements.ROTATE, values))
 
-    async def tell(self, tellings: Sequence[Telling]) -> None:
-        """Records answers to devices."""
-        if tellings:
-            await fetched(self._pool, statements.TELL, [_json(tellings)])
+    async def record_answers(self, answer_changes: Sequence[AnswerChange]) -> None:
+        """Records answers in the devices' rows."""
+        if answer_changes:
+            await fetched(self._pool, statements.RECORD_ANSWERS, [_json(answer_changes)])
 
     async def _create(
         self, new: Sequence[NewDeviceRow], now: datetime, version: str | None
     ) -> list[Row]:
-        """The inserted devices: uuid, id and time of each."""
+        """Inserts devices; returns uuid, id and time of each inserted one."""
         key_ids = {device.provisioned_by_key_id for device in new}
         try:
             values = _values(version, key_ids, new)
@@ -135,13 +135,13 @@ class RegistrationStore:
         except CheckViolation as error:
             if error.diag.constraint_name != LIMIT_IS_KEPT:
                 raise
-            return await self._create_what_is_granted(new, now, version)
+            return await self._create_within_limits(new, now, version)
 
-    async def _create_what_is_granted(
+    async def _create_within_limits(
         self, new: Sequence[NewDeviceRow], now: datetime, version: str | None
     ) -> list[Row]:
-        """The same for keys that are nearly used up: locks them, reads the places that are left,
-        and inserts that many devices.
+        """Inserts as many devices as the limits of keys allow that are nearly used up: locks the
+        keys, reads the rest of each limit, and inserts. Returns the same as `_create`.
         """
         wanted: dict[UUID, list[NewDeviceRow]] = {}
         for device in new:
@@ -165,5 +165,5 @@ def _values(version: str | None, key_ids: Iterable[UUID], new: Sequence[NewDevic
     return [version, list(key_ids), _json(new), is_any_expected]
 
 
-def _json(rows: Sequence[NewDeviceRow | Renewal | CredentialRotation | Telling]) -> str:
+def _json(rows: Sequence[NewDeviceRow | Renewal | CredentialRotation | AnswerChange]) -> str:
     return msgspec.json.encode(rows).decode()

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from mooring.broker.v1 import resolution_pb2
 
 from registry_service.credentials import KeyRing, hash_of_password
-from registry_service.provisioning.answer import Teller, needs_another_password
+from registry_service.provisioning.answer import AnswerComposer, needs_another_password
 from registry_service.provisioning.decision import Decision, ProvisioningKey
 from registry_service.provisioning.placements import Answer, DevicePlacement
 from registry_service.provisioning.plans import Planner, rotation
@@ -19,7 +19,7 @@ from tests.unit.registry_service.provisioning.test_guesses import guesses
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 KEYS = {1: b"a" * 32, 2: b"b" * 32, 3: b"c" * 32}
 KEY = ProvisioningKey(UUID(int=1), "demo")
-TELLER = Teller("mqtt://h:1", 60, 6)
+COMPOSER = AnswerComposer("mqtt://h:1", 60, 6)
 ANSWERS = st.builds(
     Answer,
     st.just(resolution_pb2.SOURCE_DEFAULT),
@@ -88,7 +88,7 @@ def test_a_device_leaves_a_retired_key_an_ended_password_and_one_of_other_broker
     before = Credentials.made(ring, made_with, "d", salt, api_key)
     known_key = KnownKey(b"k", KEY, False, 1)
     known = Known({b"k": known_key}, {"d": device_with(before)}, "v")
-    planner = Planner(ring, TELLER, known, guesses(), NOW)
+    planner = Planner(ring, COMPOSER, known, guesses(), NOW)
     decided = planner.plan(0, registration(api_key, fresh))
     assert decided.decision is Decision.CONFIRM
     assert decided.replaces_credentials == (made_with != active or not salt)
@@ -101,7 +101,7 @@ def test_a_device_leaves_a_retired_key_an_ended_password_and_one_of_other_broker
     outcome = planner.outcome(plan, answer, 7, NOW)
     assert not outcome.is_created
     after = plan.credentials
-    assert outcome.told.password == after.password
+    assert outcome.answer.password == after.password
     if not plan.replaces_credentials:
         assert after == before
         return
@@ -115,4 +115,6 @@ def test_a_device_leaves_a_retired_key_an_ended_password_and_one_of_other_broker
     assert moved.is_proved_by(api_key, ring)
     assert not moved.is_proved_by(f"{api_key}!", ring)
     assert not moved.needs_credentials(ring)
-    assert outcome.told.generation != TELLER.tell("d", salt, made_with, "", answer).generation
+    assert (
+        outcome.answer.generation != COMPOSER.compose("d", salt, made_with, "", answer).generation
+    )
