@@ -92,7 +92,8 @@ async def running(
             config.refresh_after_s,
             config.stopgap_refresh_after_s,
         )
-        # Separate, so that attempts of devices do not use up the lines of attempts by people.
+        # A separate object has a limit of its own, so that refused devices do not use up the lines
+        # for refused people.
         device_refusals = Refusals(engine, Tally(hold_s=PERIOD_S))
         stack.push_async_callback(device_refusals.close)
         await stack.enter_async_context(process.background(device_refusals.keep_written()))
@@ -120,7 +121,7 @@ async def running(
         stack.push_async_callback(last_use.close)
         await stack.enter_async_context(process.background(last_use.keep_writing()))
 
-        # Every service of the protos that this process serves; policies are at their methods.
+        # All services of this process; their methods state the policies.
         servicers = [
             registering,
             DeviceServicer(DeviceStore(engine), ImportStore(engine)),
@@ -137,7 +138,7 @@ async def running(
             ServerKeyServicer(ServerKeyStore(engine), ring),
             AuditServicer(AuditStore(engine), refusals),
         ]
-        # A separate connection, because a busy pool does not mean that the database is away.
+        # The check has its own connection: a busy pool does not mean that the database is down.
         watched = engine_of(config.database_url, pool_size=1)
         stack.push_async_callback(watched.dispose)
         health = Health()

@@ -24,15 +24,15 @@ ACTOR = "registry_service.bootstrap"
 
 
 class BootstrapConfig(RegistryDatabaseConfig):
-    """A field is set by the variable of its name in capitals; they are those of the service."""
+    """Each field is set by the environment variable of its name in capitals, as for the service."""
 
     process: ClassVar[str] = "registry_service.bootstrap"
 
 
 async def admin_token(database_url: str, name: str, *, is_another: bool = False) -> str:
-    """A new admin's token; `is_another` makes one even if there is an admin token.
+    """Creates an admin token, and returns it. With `is_another`, an admin token may exist already.
 
-    Raises `SystemExit` if there is one, `InvalidInput`, `Unavailable`.
+    Raises `SystemExit` if one exists and must not, `InvalidInput`, `Unavailable`.
     """
     check_text("name", name, shortest=1, longest=255)
     engine = engine_of(database_url, pool_size=1)

@@ -26,7 +26,7 @@ class RegistryDatabaseConfig(DatabaseConfig):
 
 
 class RegistryServiceConfig(RegistryDatabaseConfig, BindConfig, CallerConfig, CalleeConfig):
-    """A field is set by the variable of its name in capitals."""
+    """Each field is set by the environment variable of its name in capitals."""
 
     process: ClassVar[str] = "registry_service"
     renamed: ClassVar[Mapping[str, str]] = {
@@ -60,9 +60,9 @@ def _names(given: object) -> object:
 
 
 class WorkerConfig(RegistryDatabaseConfig, MetricsConfig):
-    """A field is set by the variable of its name in capitals.
+    """Each field is set by the environment variable of its name in capitals.
 
-    The loop `enforcement` has more: registry_service/admission/reconciler/config.py.
+    The loop `enforcement` has further variables: registry_service/admission/reconciler/config.py.
     """
 
     process: ClassVar[str] = "registry_service.worker"
@@ -73,10 +73,10 @@ class WorkerConfig(RegistryDatabaseConfig, MetricsConfig):
 
     # The loops that this process runs, separated by commas; all if there are none.
     worker_loops: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_names)] = ()
-    # The time between two checks for started jobs.
+    # How often to check whether a job was started.
     job_poll_s: float = Field(default=0.5, gt=0)
-    # How long no other process runs jobs after this process has last renewed its lease.
+    # How long no other process runs jobs after this process has renewed its lease.
     job_lease_s: float = Field(default=5.0, gt=0)
-    # How long a transaction of the role mqtt_reader may last, and how long one of its sessions.
+    # How long a transaction and a session of the role mqtt_reader may last.
     reader_transaction_s: float = Field(default=15.0, gt=0)
     reader_session_s: float = Field(default=86_400.0, gt=0)

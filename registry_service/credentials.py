@@ -45,7 +45,8 @@ def new_password() -> str:
 
 
 def _drawn_salts() -> Iterator[str]:
-    # One call of the kernel for many: it takes a twentieth of a registration's time here.
+    # One system call makes many salts, because a call for each would take a twentieth of the time
+    # of a registration.
     while True:
         drawn = secrets.token_hex(SALT_BYTES * SALTS_AT_ONCE)
         for at in range(0, len(drawn), SALT_BYTES * 2):
@@ -56,27 +57,27 @@ _salts = _drawn_salts()
 
 
 def new_salt() -> str:
-    """A new salt. None is used twice, so a device that is deleted and registers again has another
-    password.
+    """A new salt. No salt is used twice, so a device that is deleted and registers again gets
+    another password.
 
-    For one thread of a process that does not fork.
+    Call it from one thread only, in a process that does not fork.
     """
     return next(_salts)
 
 
 def username_of(uuid: str) -> str:
-    """As docs/note.md has it."""
+    """The MQTT username of a device (docs/note.md)."""
     return f"device_{uuid}"
 
 
 def topics_of(uuid: str) -> list[str]:
-    """The topic filters a device may publish and subscribe to, as docs/note.md has them."""
+    """The topic filters that a device may publish and subscribe to (docs/note.md)."""
     return [f"iot/device/{uuid}/#"]
 
 
 def hash_of_password(salt: str, password: str) -> str:
-    """The hash that brokers compare which read SQL: hex of SHA-256 over salt and password. A random
-    secret of 256 bits cannot be guessed, so it needs no slow hash.
+    """The stored hash of a password, for brokers that read it by SQL: hex of SHA-256 over salt and
+    password. A random secret of 256 bits cannot be guessed, so it needs no slow hash.
     """
     return hashlib.sha256((salt + password).encode()).hexdigest()
 
@@ -95,7 +96,7 @@ class KeyRing:
 
     active_id: int
     keys: Mapping[int, bytes] = field(repr=False)
-    # HMACs that are initialised with their keys, which halves the time of each.
+    # HMACs that are initialised with their keys; copying one takes half the time.
     _begun: Mapping[int, hmac.HMAC] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -119,7 +120,9 @@ class KeyRing:
         return self._hmac(key_id, f"device-api-key\0{uuid}\0{api_key}")
 
     def is_api_key(self, key_id: int, uuid: str, api_key: str, kept: bytes) -> bool:
-        """Compares in constant time. Raises `ServerKeyMissing`."""
+        """Whether the stored HMAC belongs to this API key. Compares in constant time. Raises
+        `ServerKeyMissing`.
+        """
         return hmac.compare_digest(self.hash_of_api_key(key_id, uuid, api_key), kept)
 
     def password_of(self, key_id: int, uuid: str, salt: str) -> str:

@@ -24,7 +24,7 @@ class ProvisioningKeyUnknown(Unauthenticated):
 
 
 class ProvisioningKeyRevoked(Unauthenticated):
-    """The key was revoked, also for devices that registered with it."""
+    """The key was revoked. Devices that registered with it are refused too."""
 
     reason = "PROVISIONING_KEY_REVOKED"
 
@@ -273,7 +273,7 @@ class ServerKeyMissing(Internal):
 
 
 class TooManyRemovals(Conflict):
-    """So many of a broker's clients would be removed at once that it must be a mistake."""
+    """So many of a broker's clients would be removed at once that it is probably a mistake."""
 
     reason = "TOO_MANY_REMOVALS"
 

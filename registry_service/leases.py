@@ -1,5 +1,5 @@
-"""Leases for work that only one process may do at a time: a row with an expiry and a term. It is a
-row and not the lock of a session: if a connection breaks unnoticed, no other process starts too
+"""Leases for work that only one process may do at a time. A lease is a row with an expiry and a
+term, and not a lock of a session. So if a connection breaks unnoticed, no other process starts too
 early, and a process that hangs blocks others for no longer than the lease lasts.
 """
 
@@ -20,13 +20,15 @@ class Lease:
     """The right to do the work `name`."""
 
     def __init__(self, engine: AsyncEngine, name: str, lease_s: float = 15.0) -> None:
-        """`lease_s` is how long no other process takes over after the last renewal."""
+        """After the last renewal, no other process takes over for `lease_s`."""
         self._engine = engine
         self._name = name
         self._expiry = sa.func.clock_timestamp() + timedelta(seconds=lease_s)
 
     async def take(self, holder: str) -> int | None:
-        """The term that begins; None while another process holds it. `holder` is for people."""
+        """Takes the lease, and returns the number of the term that begins; None if another process
+        holds the lease. `holder` names this process, for people.
+        """
         new = insert(leases).values(name=self._name, holder=holder, expires_at=self._expiry)
         take = new.on_conflict_do_update(
             index_elements=[leases.c.name],

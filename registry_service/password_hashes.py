@@ -16,25 +16,25 @@ from chassis.validation import check_text
 
 MAX_CHARACTERS = 512
 
-# What a core of a small server computes in about 250 ms: 100,000 iterations of PBKDF2 take 60 to
+# The limits allow about 250 ms on a core of a small server: 100,000 iterations of PBKDF2 take 60 to
 # 100 ms with SHA-512 and 40 ms with SHA-256, bcrypt with a cost of 12 takes 250 ms, and Argon2
 # takes 90 ms for a pass over 64 MiB.
 MAX_ITERATIONS: Mapping[str, int] = {"sha512": 250_000, "sha256": 600_000}
 MAX_BCRYPT_COST = 12
-# In KiB; the second is over all passes.
+# In KiB: the memory, and the memory times the number of passes.
 MAX_ARGON2_MEMORY = 65_536
 MAX_ARGON2_WORK = 200_000
 MAX_ARGON2_LANES = 16
 
-# https://mosquitto.org/man/mosquitto_passwd-1.html: since 2.0, and before.
+# https://mosquitto.org/man/mosquitto_passwd-1.html: $7$ since 2.0, $6$ before.
 MOSQUITTO_PBKDF2 = re.compile(r"\$7\$([1-9][0-9]{0,8})\$([^$]+)\$([^$]+)")
 MOSQUITTO_SHA512 = re.compile(r"\$6\$([^$]+)\$([^$]+)")
 # crypt(3), as in /etc/shadow: the hash has 86 characters of another alphabet, without padding.
 CRYPT_SHA512 = re.compile(r"\$6\$(rounds=[0-9]+\$)?[^$]{0,16}\$[./0-9A-Za-z]{86}")
 CRYPT = re.compile(r"\$(1|5|6|y|gy|7|md5|sha1)\$.*")
-# 22 characters of salt and 31 of hash. The last of each holds more bits than are used.
+# 22 characters of salt and 31 of hash. The last character of each has more bits than are used.
 BCRYPT = re.compile(r"\$2([abxy]?)\$([0-9]{2})\$[./A-Za-z0-9]{53}")
-# Mosquitto since 2.1, mosquitto-go-auth.
+# The form of Mosquitto since 2.1, and of mosquitto-go-auth.
 ARGON2 = re.compile(
     r"\$argon2(id|i|d)\$(?:v=([0-9]{1,3})\$)?m=([0-9]{1,10}),t=([0-9]{1,10}),p=([0-9]{1,5})"
     r"\$([A-Za-z0-9+/]+)\$([A-Za-z0-9+/]+)"
@@ -45,7 +45,8 @@ GO_AUTH = re.compile(r"PBKDF2\$([a-z0-9]+)\$([1-9][0-9]{0,8})\$([^$]+)\$([^$]+)"
 RABBITMQ: Mapping[int, str] = {4 + 32: "rabbitmq_sha256", 4 + 64: "rabbitmq_sha512"}
 SHA512_BYTES = 64
 
-# Hashes of EMQX and others: hex, with a separate salt. The hash's length in bytes by algorithm.
+# Hashes of EMQX and others: hex, with the salt in a column of its own. The length of each
+# algorithm's hash in bytes.
 HEX: Mapping[str, int] = {
     "sha256": 32,  # over salt and password
     "sha256_suffix": 32,  # over password and salt
@@ -82,7 +83,7 @@ def read_password_hash(text: str, salt: str | None, algorithm: str | None) -> Pa
 
 
 def cheapest(found: PasswordHash) -> str:
-    """The same hash with the cost that is the least of its algorithm."""
+    """The same hash with the lowest cost of its algorithm."""
     text = found.hash
     match found.algorithm:
         case "mosquitto_pbkdf2":
@@ -136,7 +137,7 @@ def _bcrypt(text: str) -> str | None:
     if parts is None:
         raise _refused("is not a complete bcrypt hash")
     if parts[1] not in ("a", "b", "y"):
-        # Passwords with characters beyond ASCII have other hashes there.
+        # These versions hash passwords with characters beyond ASCII differently.
         raise _refused(f"is of a faulty version of bcrypt ($2$ or $2x$): {ANEW}")
     if not 4 <= int(parts[2]) <= MAX_BCRYPT_COST:
         raise _refused(f"must have a cost of 4 to {MAX_BCRYPT_COST}: {ANEW}")
@@ -198,7 +199,7 @@ def _refused(detail: str) -> InvalidInput:
 
 
 def _bytes_in(text: str) -> int:
-    """The number of bytes in the base64; 0 for invalid base64."""
+    """How many bytes a base64 text holds; 0 if it is no base64."""
     try:
         return len(base64.b64decode(text, validate=True))
     except (binascii.Error, ValueError):
@@ -206,7 +207,9 @@ def _bytes_in(text: str) -> int:
 
 
 def _unpadded(text: str) -> bytes:
-    """The bytes in base64 without padding, whose unused bits must be 0."""
+    """The bytes of a base64 text without padding; empty if it is invalid or its unused bits are not
+    0.
+    """
     try:
         found = base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
     except (binascii.Error, ValueError):
@@ -214,7 +217,7 @@ def _unpadded(text: str) -> bytes:
     return found if base64.b64encode(found).rstrip(b"=") == text.encode() else b""
 
 
-# Each returns the algorithm of a hash of its form, or None for a hash of another form.
+# Each function returns the algorithm of a hash in its form, or None for a hash in another form.
 _FORMS: tuple[Callable[[str], str | None], ...] = (
     _mosquitto,
     _bcrypt,

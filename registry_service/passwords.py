@@ -1,6 +1,6 @@
-"""Checks passwords against hashes. Mooring's passwords are random secrets of 256 bits, with a hash
-that takes a microsecond. Imported hashes are stored unchanged, and may be slow. Which hashes are
-imported: registry_service/password_hashes.py.
+"""Checks passwords against hashes. Mooring's passwords are random secrets of 256 bits, and hashing
+one takes a microsecond. Imported hashes are stored unchanged, and may be slow;
+registry_service/password_hashes.py says which hashes can be imported.
 """
 
 import hashlib
@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 from msgspec import Struct
 
 SLOW = frozenset({"bcrypt", "mosquitto_pbkdf2", "go_auth_pbkdf2", "argon2id"})
-# bcrypt's base64. Of the last character of salt and hash 2 and 4 bits of 6 are used.
+# bcrypt's base64. The last character of the salt uses 2 of its 6 bits, that of the hash 4.
 BCRYPT_ALPHABET = b"./ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
 BCRYPT_SALT, BCRYPT_HASH = 28, 59
 SALT_BYTES = 4
@@ -35,10 +35,11 @@ def is_slow(kept: Password) -> bool:
 
 
 def is_password(kept: Password, shown: str) -> bool:
-    """Compares in constant time; False for a hash that cannot be checked.
+    """Whether `shown` is the password. Compares in constant time; False for a hash that cannot be
+    checked.
 
-    How many iterations `pbkdf2_sha256` and `pbkdf2_sha512` took is not known: it is in the
-    configuration of the broker before.
+    A hash of `pbkdf2_sha256` or `pbkdf2_sha512` cannot be checked, because the number of iterations
+    is only in the configuration of the broker from which it was imported.
     """
     match kept.algorithm:
         case "sha256":
@@ -80,9 +81,9 @@ def _is_pbkdf2(kept: str, shown: str) -> bool:
 
 
 def _is_bcrypt(kept: str, shown: str) -> bool:
-    # bcrypt uses only 72 bytes, and newer versions of the library refuse more.
+    # bcrypt uses 72 bytes, and newer versions of the library refuse more.
     secret = shown.encode()[:72]
-    # Bits that are not used may be anything; the library refuses what is not 0.
+    # Other software may have set the unused bits, and the library requires them to be 0.
     whole = bytearray(kept.encode())
     for index, bits in ((BCRYPT_SALT, 0b110000), (BCRYPT_HASH, 0b111100)):
         whole[index] = BCRYPT_ALPHABET[BCRYPT_ALPHABET.index(whole[index]) & bits]

@@ -171,13 +171,14 @@ devices = sa.Table(
     sa.Column("previous_password_hash", sa.Text),
     sa.Column("previous_salt", sa.Text),
     sa.Column("previous_until", sa.DateTime(timezone=True)),
-    # The brokers for which it was made; null if every broker that admits the device accepts it.
+    # The brokers for which the previous password was made; null if every broker that admits the
+    # device accepts it.
     sa.Column("previous_broker_ids", sa.ARRAY(sa.Integer)),
     # The brokers of the answer for which the salt was made; null if they are the same as
     # `told_broker_ids`.
     sa.Column("salt_broker_ids", sa.ARRAY(sa.Integer)),
-    # The address of the last authentication, as failures are counted, when the row was last
-    # written.
+    # The address from which the device authenticated when the row was last written, in the form for
+    # which failures are counted.
     sa.Column("proved_from", sa.Text),
     sa.Column("has_short_api_key", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Column("rotations", sa.Integer, nullable=False, server_default="0"),
@@ -303,7 +304,7 @@ audit_log = sa.Table(
     sa.Column("after", JSONB),
     sa.Column("details", JSONB),
     sa.Column("request_id", sa.Text, nullable=False),
-    # Null for lines from before these two columns existed.
+    # Null in lines that are older than these two columns.
     sa.Column("session_role", sa.Text, server_default=sa.text("session_user")),
     sa.Column("ticket", sa.LargeBinary),
     sa.Index("audit_log_at", "at", "id"),
@@ -505,7 +506,7 @@ driven_brokers = sa.Table(
     sa.Column("is_partial", sa.Boolean, nullable=False, server_default=sa.false()),
 )
 
-# The clients that each of them holds.
+# The clients that each managed broker holds.
 driven_clients = sa.Table(
     "driven_clients",
     metadata,

@@ -11,13 +11,13 @@ SHARE = "$share/"
 
 
 def is_topic(text: str) -> bool:
-    """Whether a message can be published to it."""
+    """Whether a message can be published to this topic."""
     return _is_text(text) and "+" not in text and "#" not in text
 
 
 def is_filter(text: str) -> bool:
-    """Whether it is a valid topic filter. "#" must be alone in the last level, "+" alone in any. A
-    shared subscription is checked like any other filter: see `without_share`.
+    """Whether the text is a valid topic filter. "#" must be the whole last level, "+" a whole
+    level. A shared subscription is checked like any other filter: see `without_share`.
     """
     if not _is_text(text):
         return False
@@ -36,7 +36,7 @@ def matches(topic_filter: str, topic: str) -> bool:
         return False
     for index, level in enumerate(wanted):
         if level == "#":
-            # Also the level above it: "a/#" matches "a".
+            # "#" also matches the level above it: "a/#" matches "a".
             return True
         if index == len(levels) or level not in ("+", levels[index]):
             return False
@@ -51,7 +51,8 @@ def covers(grant: str, topic_filter: str) -> bool:
     if granted[0] in WILDCARDS and topic_filter[0] == "$":
         return False
     if topic_filter in ("#", "/#"):
-        # No topic is empty, so these match the same with one level more.
+        # "#" matches the same topics as "+/#", and "/#" the same as "/+/#", because no topic is
+        # empty.
         asked.insert(-1, "+")
     for index, level in enumerate(granted):
         if level == "#":
@@ -63,7 +64,7 @@ def covers(grant: str, topic_filter: str) -> bool:
 
 def without_share(topic_filter: str) -> str:
     """The filter of a shared subscription (`$share/<name>/<filter>`); any other filter unchanged.
-    Empty, which is not a filter, if the name or the filter is missing or the name has a wildcard.
+    Empty, which is no filter, if the name or the filter is missing or the name has a wildcard.
     """
     if not topic_filter.startswith(SHARE):
         return topic_filter
@@ -84,5 +85,5 @@ def _is_text(text: str) -> bool:
     try:
         return len(text.encode()) <= MAX_BYTES
     except UnicodeEncodeError:
-        # Half of a surrogate pair.
+        # The text has half of a surrogate pair.
         return False

@@ -28,7 +28,7 @@ CURSOR = re.compile(r"(-?\d{1,18})\.(\d{1,18})", re.ASCII)
 
 
 class AuditServicer(audit_pb2_grpc.AuditServiceServicer):
-    """Only reads; each change writes its own line."""
+    """Reads the log, and writes refusals. Each change writes its own line."""
 
     def __init__(self, store: AuditStore, refusals: Refusals) -> None:
         """`store` holds the lines; `refusals` writes lines for refusals."""
@@ -39,7 +39,7 @@ class AuditServicer(audit_pb2_grpc.AuditServiceServicer):
     async def ListAuditLog(
         self, request: pb.ListAuditLogRequest, context: Context
     ) -> pb.ListAuditLogResponse:
-        """The newest first. Raises `InvalidInput`."""
+        """Lists the newest line first. Raises `InvalidInput`."""
         size = pages.page_size_of(request.page_size)
         equal = {}
         for name in ("actor", "actor_id", "action", "subject"):
@@ -57,7 +57,8 @@ class AuditServicer(audit_pb2_grpc.AuditServiceServicer):
         page, next_cursor = pages.cut(rows, size, _key)
         return pb.ListAuditLogResponse(lines=map(_proto, page), next_cursor=next_cursor)
 
-    # Every actor can be refused, so any role may call it; a call without a ticket has no actor.
+    # Any role may call this, because every actor can be refused. A call without a ticket has no
+    # actor.
     @allows(WithinFleets(Access.VIEWER))
     async def NoteRefusal(
         self, request: pb.NoteRefusalRequest, context: Context

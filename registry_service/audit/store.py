@@ -10,8 +10,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from chassis.database import reading
 from registry_service.tables import audit_log
 
-# JSON stays text, which is passed on unchanged. `attempts`, because rows are tuples, which have a
-# method `count`.
+# JSON stays text, because it is passed on unchanged. The column `count` is renamed, because rows
+# are tuples, which have a method `count`.
 _columns = [
     *(
         column
@@ -44,8 +44,9 @@ class AuditStore:
         until: datetime | None,
         refused_only: bool,
     ) -> Sequence[sa.Row[Any]]:
-        """The newest first, after the line with the time and the id `last`. `equal` holds values of
-        columns; an action that ends with a full stop matches all that begin with it.
+        """The lines before the line with the time and the id `last`, the newest first. `equal`
+        holds the values that columns must have; an action that ends with a full stop matches all
+        actions that begin with it.
         """
         query = sa.select(*_columns).limit(limit)
         query = query.order_by(audit_log.c.at.desc(), audit_log.c.id.desc())

@@ -1,1 +1,1 @@
-"""Only the earlier names of commands."""
+"""Earlier names of commands."""

@@ -1,6 +1,7 @@
 """`python -m registry_service.tickets`: prints the public halves of TICKET_KEYS_FILE.
 
-They are the TICKET_PUBLIC_KEYS_FILE of the broker service and of the verification of the audit log.
+The output is the content of TICKET_PUBLIC_KEYS_FILE, for the broker service and for the
+verification of the audit log.
 """
 
 import argparse
@@ -12,7 +13,7 @@ from chassis.tickets import SigningKeys
 
 
 class TicketsConfig(ProcessConfig):
-    """A field is set by the variable of its name in capitals."""
+    """Each field is set by the environment variable of its name in capitals."""
 
     process: ClassVar[str] = "registry_service.tickets"
 

@@ -26,7 +26,7 @@ from registry_service.config import WorkerConfig
 from registry_service.provisioning.period_store import PeriodStore
 from registry_service.tables import SCHEMA_REVISION
 
-# How long the loops wait between two turns in which there was nothing to do.
+# How long loops wait after a turn in which there was nothing to do.
 END_READERS_S = 2.0
 FORGET_S = 60.0
 
@@ -36,7 +36,7 @@ def loops_of(config: WorkerConfig, holder: str) -> list[Loop]:
 
     @asynccontextmanager
     async def database() -> AsyncIterator[AsyncEngine]:
-        # Loops do not share connections, so that one which hangs does not delay the others.
+        # Each loop has its own connections, so that a loop that hangs delays no other.
         engine = engine_of(config.database_url, pool_size=1)
         try:
             yield engine

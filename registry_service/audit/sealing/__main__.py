@@ -29,7 +29,7 @@ from registry_service.tables import SCHEMA_REVISION
 
 @contextlib.asynccontextmanager
 async def running(config: SealingConfig, probes: Probes | None = None) -> AsyncIterator[None]:
-    """The whole process, until the block ends. `SystemExit` if the last seal's key is lost."""
+    """The whole process, until the block ends. Raises `SystemExit` if the last key is lost."""
     ring = KeyRing.read(config.audit_keys_file)
     async with contextlib.AsyncExitStack() as stack:
         engine = engine_of(config.database_url, pool_size=1)

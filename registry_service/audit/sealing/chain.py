@@ -1,8 +1,8 @@
 """Makes and checks seals, without a database.
 
-A seal covers lines of the audit log. It has the exact ids of the lines, a digest of them and the
-MAC of the previous seal; its own MAC covers all of that, under a key that is not in the database.
-So without the key, a change to sealed lines cannot be hidden.
+A seal covers lines of the audit log. It has the exact ids of the lines, a digest of the lines, and
+the MAC of the previous seal. Its own MAC, with a key that is not in the database, covers all of
+that. So a change to sealed lines cannot be hidden without the key.
 """
 
 import hashlib
@@ -14,16 +14,17 @@ from enum import Enum
 
 # How many lines a finding names.
 NAMED = 10
-# Before the first seal.
+# The previous MAC of the first seal.
 GENESIS = bytes(32)
 RANGE = re.compile(r"\[(\d{1,19}),(\d{1,19})\)")
 
-# The columns of a line as text, None for NULL: what PostgreSQL prints of a value is that value, and
-# no number or time loses anything on the way.
+# The columns of a line as PostgreSQL prints them, None for NULL. As text, numbers and times lose no
+# digits.
 Line = Sequence[str | None]
-# The number of columns at first. Later lines have more; older ones are sealed with these.
+# The number of columns of the oldest lines, which are sealed without the columns that were added
+# later.
 FIRST_COLUMNS = 12
-# Ids from the first to before the second.
+# The ids from the first number up to, and without, the second.
 Range = tuple[int, int]
 
 
@@ -44,7 +45,7 @@ class Seal:
 
 
 class Fault(Enum):
-    """What tampering looks like."""
+    """The kinds of faults that verification finds."""
 
     SEAL_REMOVED = "a seal was removed"
     SEAL_CHANGED = "a seal was changed"
@@ -88,8 +89,8 @@ class Digest:
         self._hash = hashlib.sha256()
 
     def add(self, line: Line) -> None:
-        """Adds a line. A byte with which no value begins marks lines with more values, so the end
-        of each line is clear.
+        """Adds a line. Lines with more than the first columns begin with a byte with which no value
+        begins, so that the digest shows where each line ends.
         """
         if len(line) > FIRST_COLUMNS:
             self._hash.update(b"\2")
@@ -102,7 +103,7 @@ class Digest:
 
 
 def digest_of(lines: Iterable[Line]) -> bytes:
-    """The digest of them all."""
+    """The digest of all lines, which are in the order of their ids."""
     digest = Digest()
     for line in lines:
         digest.add(line)
@@ -110,7 +111,7 @@ def digest_of(lines: Iterable[Line]) -> bytes:
 
 
 def mac_of(key: bytes, seal: Seal) -> bytes:
-    """The MAC that a seal must have; its present one is not read."""
+    """The MAC that a seal must have. `seal.mac` is not used."""
     fields = (
         "mooring audit seal 1",
         seal.previous_mac.hex(),
@@ -135,8 +136,8 @@ def next_seal(
     key_id: int,
     key: bytes,
 ) -> Seal:
-    """The seal after `last` that covers `lines`, which are in the order of their ids. `closed` are
-    the id and the time before which no later line appears, `at` is now.
+    """The seal after `last` that covers `lines`, which are in the order of their ids. `closed` is
+    an id and a time: no line with a smaller id or an earlier time can appear later. `at` is now.
     """
     unsigned = Seal(
         id=last.id + 1 if last else 1,
@@ -177,7 +178,7 @@ def read(ids: str) -> list[Range]:
 def fault_of(
     seal: Seal, previous_id: int, previous_mac: bytes | None, keys: Mapping[int, bytes]
 ) -> Fault | None:
-    """The fault of a seal itself, without its lines. `previous_id` is 0 for the first;
+    """The fault of a seal, without comparing its lines. `previous_id` is 0 for the first seal;
     `previous_mac` is None after a faulty seal.
     """
     key = keys.get(seal.key_id)
@@ -201,7 +202,7 @@ class Comparison:
     """Compares seals with valid MACs with the existing lines."""
 
     def __init__(self, seals: Iterable[Seal]) -> None:
-        """No two of them cover the same line."""
+        """The seals must not cover a line twice."""
         self._covered = [_Covered(seal) for seal in seals]
         self._ranges = sorted(
             (
@@ -215,13 +216,13 @@ class Comparison:
 
     @property
     def extent(self) -> Range:
-        """No line outside of it is covered."""
+        """The range of ids that contains all covered lines."""
         if not self._ranges:
             return (0, 0)
         return self._ranges[0][0], self._ranges[-1][1]
 
     def add(self, line_id: int, line: Line) -> None:
-        """Adds an existing line, covered or not, in the order of ids."""
+        """Adds an existing line, covered or not. Call it in the order of the lines' ids."""
         while self._at < len(self._ranges) and self._ranges[self._at][1] <= line_id:
             self._at += 1
         if self._at == len(self._ranges):

@@ -10,15 +10,15 @@ from chassis.config import DatabaseConfig, MetricsConfig
 
 
 class SealingConfig(DatabaseConfig, MetricsConfig):
-    """A field is set by the variable of its name in capitals."""
+    """Each field is set by the environment variable of its name in capitals."""
 
     process: ClassVar[str] = "registry_service.audit.sealing"
     renamed: ClassVar[Mapping[str, str]] = {"SEALING_DATABASE_URL": "DATABASE_URL"}
-    # The role mooring_operator is enough to verify.
+    # Verifying needs the role mooring_operator only.
     database_role: ClassVar[str] = "mooring_sealer"
 
     audit_keys_file: Path
-    # To verify: the public halves of all keys that tickets were signed with. If unset, tickets are
-    # not checked.
+    # For verifying: the public halves of all keys that have signed tickets. If it is not set,
+    # tickets are not checked.
     ticket_public_keys_file: Path | None = None
     seal_interval_s: float = Field(default=2.0, gt=0)

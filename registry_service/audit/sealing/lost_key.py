@@ -1,4 +1,6 @@
-"""Checks that the key of the last seal is in the ring: another key would hide its loss."""
+"""Checks that the key of the last seal is in the ring. If the sealer continued with another key,
+the loss of the key would not be noticed.
+"""
 
 from pathlib import Path
 

@@ -1,4 +1,5 @@
-"""Whether a line of the audit log has a valid ticket of the person that it names. Pure functions.
+"""Pure functions that check whether a line of the audit log has a valid ticket of the person that
+it names.
 
 The registry signs a ticket when it authenticates a person's token, and every line for that person
 keeps the ticket. Other services cannot make tickets, so they cannot write a line in the name of a
@@ -39,17 +40,19 @@ class Written:
     action: str
     subject: str
     refusal: str
-    # None for lines from before the column existed.
+    # None if the line is older than this column.
     session_role: str | None
     ticket: bytes | None
 
 
 def names_a_person(line: Written) -> bool:
-    """False for lines of devices, of commands and of callers without a valid secret."""
+    """Whether the line's actor is a person. It is not in lines of devices, of commands and of
+    callers without a valid secret.
+    """
     if line.actor == DEVICE:
         return line.actor_id != line.subject
     if not line.actor:
-        # For a caller without a valid secret this is the address; the id of a token is a UUID.
+        # A caller without a valid secret has its address here. The id of a token is a UUID.
         return TOKEN_ID.fullmatch(line.actor_id) is not None
     return bool(line.actor_id) or line.actor not in WRITERS
 
@@ -68,7 +71,7 @@ def is_proved(line: Written, keys: PublicKeys) -> bool:
         found = opened(line.ticket, keys)
     except InvalidTicket:
         return False
-    # The line of a refusal holds the name in plain form.
+    # In the line of a refusal, the name is in plain form (`plain`).
     names = (found.actor, plain(found.actor))
     if line.actor_id != found.actor_id or line.actor not in names:
         return False

@@ -13,7 +13,8 @@ from registry_service.errors import LeaseLost
 log = structlog.get_logger(__name__)
 
 BATCH = 2_000
-# Longer than any transaction of Mooring: the client ends it after 8 s, the server after 5 and 3 s.
+# This is longer than any transaction of Mooring: clients end one after 8 s, the server ends
+# statements after 5 s and idle transactions after 3 s.
 LOOKBACK_S = 300.0
 
 
@@ -58,14 +59,14 @@ class Sealer:
             log.warning("the lease could not be given up")
 
     async def _seal_batch(self, term: int) -> tuple[int, bool]:
-        """The number of lines, and whether no more are left."""
+        """Seals a batch. Returns the number of its lines, and whether no more lines are left."""
         async with self._store.turn(term) as turn:
             last = await turn.last_seal()
             if self._head is not None and _place(last) != _place(self._head):
                 log.error(
                     "the chain of seals does not end with the last known seal",
                     was=self._head.id,
-                    **_told(last),
+                    **_head_field(last),
                 )
             self._head = last
             if last and (fault := fault_of(last, last.id - 1, None, self._ring.keys)):
@@ -73,7 +74,7 @@ class Sealer:
                 log.error(
                     "this process did not make the last seal: verify the chain",
                     fault=fault.value,
-                    **_told(last),
+                    **_head_field(last),
                 )
                 return 0, True
             lines = await turn.unsealed(last, BATCH)
@@ -92,8 +93,8 @@ class Sealer:
             )
             await turn.append(seal)
         self._head = seal
-        # So a copy of the log on another machine holds the head of the chain.
-        log.info("sealed", lines=len(lines), **_told(seal))
+        # If logs are collected on another machine, the head of the chain is there too.
+        log.info("sealed", lines=len(lines), **_head_field(seal))
         return len(lines), is_complete
 
 
@@ -101,5 +102,5 @@ def _place(seal: Seal | None) -> tuple[int, bytes]:
     return (seal.id, seal.mac) if seal else (0, b"")
 
 
-def _told(seal: Seal | None) -> dict[str, Any]:
+def _head_field(seal: Seal | None) -> dict[str, Any]:
     return {"head": f"{seal.id}:{seal.mac.hex()}"} if seal else {"head": None}

@@ -27,8 +27,8 @@ def _moment(micros: str) -> datetime:
     return EPOCH + timedelta(microseconds=int(micros))
 
 
-# The sealed columns of a line: all, in an order that never changes, with new ones at the end. The
-# id is there twice: as the key, and as a part of the line.
+# The sealed columns of a line. These are all columns, in an order that never changes; new ones are
+# added at the end. The id occurs twice: as the key, and as a part of the line.
 _line = sa.select(
     audit_log.c.id,
     sa.cast(audit_log.c.id, sa.Text),
@@ -74,7 +74,7 @@ _last = _seal.order_by(audit_seals.c.id.desc()).limit(1)
 
 
 def _is_sealed(*among: sa.ColumnElement[bool]) -> sa.ColumnElement[bool]:
-    """Whether a line is covered by a seal among these."""
+    """Whether a seal covers the line, of the seals for which the conditions `among` hold."""
     ranges = sa.func.unnest(audit_seals.c.ids).column_valued("ranges", joins_implicitly=True)
     nothing = sa.cast("{}", INT8MULTIRANGE)
     covered = sa.select(sa.func.coalesce(sa.func.range_agg(ranges), nothing))
@@ -83,7 +83,9 @@ def _is_sealed(*among: sa.ColumnElement[bool]) -> sa.ColumnElement[bool]:
 
 
 def _sealed_part(row: sa.Row[Any]) -> Line:
-    """For a line from before its role was recorded, the columns of that time."""
+    """The sealed columns of a line. A line without a role is older than the later columns, and was
+    sealed without them.
+    """
     values: Line = tuple(row[1:])
     return values if row.session_role is not None else values[:FIRST_COLUMNS]
 
@@ -97,7 +99,7 @@ class Turn:
     """A transaction of the process that holds the lease."""
 
     def __init__(self, connection: AsyncConnection, now: str) -> None:
-        """`now` is the database's time, read before anything else."""
+        """`now` is the database's time at the beginning of the transaction, in microseconds."""
         self._connection = connection
         self.now = now
 
@@ -106,7 +108,7 @@ class Turn:
         return await _last_seal(self._connection)
 
     async def unsealed(self, last: Seal | None, limit: int) -> dict[int, Line]:
-        """Visible lines that are not covered, in the order of their ids."""
+        """The next lines that no seal covers, in the order of their ids."""
         query = _line.order_by(audit_log.c.id).limit(limit)
         if last is not None:
             query = query.where(
@@ -120,12 +122,12 @@ class Turn:
     async def closing(
         self, last: Seal | None, up_to: int | None, lookback_s: float
     ) -> tuple[int, str]:
-        """The id and the time up to which no genuine line can appear any more.
+        """An id and a time: no honest line with a smaller id or an earlier time can appear later.
 
-        All visible lines are covered, or all with ids up to `up_to`. A line gets its id before it
-        is visible, and no transaction that writes one lasts as long as `lookback_s`. So by now all
-        ids that are smaller than that of a line of this age are visible. The time advances only if
-        no line was left out.
+        Call it when all visible lines are covered, or, if `up_to` is given, all with ids up to it.
+        A line gets its id before its transaction commits, and no transaction lasts as long as
+        `lookback_s`. So lines with smaller ids than a line of that age are all visible. The time
+        advances only if no visible line was left out.
         """
         until = int(self.now) - int(lookback_s * 1_000_000)
         old = audit_log.c.at < _moment(str(until))
@@ -186,11 +188,11 @@ class Reader:
     """All seals and lines as of one moment."""
 
     def __init__(self, connection: AsyncConnection) -> None:
-        """Use `reader`."""
+        """Do not construct it; use `reader`."""
         self._connection = connection
 
     async def seals_after(self, seal_id: int, limit: int) -> Sequence[Seal]:
-        """In the order of their ids."""
+        """The next seals after `seal_id`, in the order of their ids."""
         query = _seal.where(audit_seals.c.id > seal_id).order_by(audit_seals.c.id).limit(limit)
         return [Seal(**row._asdict()) for row in await self._connection.execute(query)]
 
@@ -217,8 +219,9 @@ class Reader:
     async def unsealed(
         self, last: Seal | None, patience_s: float, named: int
     ) -> tuple[int, list[Finding]]:
-        """How many lines wait for the next seal after `last`, and the faults of some. A finding
-        names up to `named` lines.
+        """How many lines wait for the next seal, and the faults of lines without a seal: a line
+        appeared too late for the seals up to `last`, or has waited for longer than `patience_s`. A
+        finding names up to `named` lines.
         """
         is_late: sa.ColumnElement[bool] = sa.false()
         if last is not None:

@@ -18,7 +18,7 @@ from registry_service.audit.sealing.store import Reader
 
 SEALS_AT_ONCE = 200
 LINES_AT_ONCE = 5_000
-# Lines are sealed after seconds; if one has waited this long, no process seals.
+# Lines are sealed within seconds. If a line has waited this long, no sealer runs.
 PATIENCE_S = 600.0
 
 

@@ -5,7 +5,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from chassis.loops import Turn
 from registry_service.bulk.device_counts.store import DeviceCountStore
 
-# Registrations append some tens of lines in between.
+# The pause between two turns, in which registrations append some tens of rows.
 INTERVAL_S = 1.0
 BATCH = 10_000
 
@@ -22,7 +22,9 @@ def folding(engine: AsyncEngine) -> Turn:
 
 
 async def fold(store: DeviceCountStore, batch: int = BATCH) -> int:
-    """Folds all changes, `batch` in a transaction; returns their number. Raises `Unavailable`."""
+    """Folds all changes, `batch` of them in a transaction. Returns their number. Raises
+    `Unavailable`.
+    """
     folded = 0
     while changes := await store.fold(batch):
         folded += changes

@@ -14,8 +14,9 @@ KIND = tuple(column.name for column in device_counts.primary_key)
 
 
 def _fold(batch: int) -> sa.Executable:
-    """Deletes the oldest changes and adds them up; returns the counts and the number of changes. In
-    the order in which they were appended, so that no device is subtracted before it was added.
+    """Deletes the oldest changes and adds them up; returns the counts and the number of changes.
+    Changes are folded in the order in which they were appended, so that no device is subtracted
+    before it was added.
     """
     oldest = sa.select(device_count_changes.c.id).order_by(device_count_changes.c.id).limit(batch)
     taken = (
@@ -44,7 +45,7 @@ class DeviceCountStore:
 
     async def fold(self, batch: int) -> int:
         """Adds at most `batch` changes to the counts, in one transaction; returns their number.
-        Replicas take turns. Raises `Unavailable`.
+        A lock keeps replicas from doing so at the same time. Raises `Unavailable`.
         """
         async with writing(self._engine) as connection:
             await take_turns(connection, DEVICE_COUNTS)

@@ -19,7 +19,7 @@ MAX_EXAMPLES = 5
 
 
 class Destination(NamedTuple):
-    """A broker and the step of the chain that names it; neither if no broker may serve."""
+    """A broker and the step of the resolution that names it; None and "" if no broker may serve."""
 
     broker_id: int | None
     source: str
@@ -31,7 +31,7 @@ class Placing(NamedTuple):
     broker_id: int | None
     fleet_id: str
     fleet_revision: int
-    # The wave of the fleet's rollout that has reached them.
+    # The wave of the fleet's rollout that has reached the devices; empty if none has.
     wave: str
 
 
@@ -47,7 +47,7 @@ class Move:
 
 @dataclass(frozen=True)
 class Check:
-    """The number of rows with each outcome; and the moves, the most frequent first."""
+    """How many rows would have each outcome; and the moves, those with most devices first."""
 
     outcomes: Mapping[str, int]
     moves: Sequence[Move]
@@ -85,17 +85,18 @@ class Destinations:
     """Resolves placements with the broker service."""
 
     def __init__(self, broker_service: ServiceClient) -> None:
-        """`broker_service` is called with as many placements at once as a call may have."""
+        """Calls `broker_service` with at most `MAX_SUBJECTS` placements at a time."""
         self._broker_service = broker_service
         self._stub = resolution_pb2_grpc.ResolutionServiceStub(broker_service.channel)
 
     async def of(
         self, placings: Sequence[Placing], version: str, deadline: float
     ) -> dict[Placing, Destination]:
-        """`version` is the placement_version that was read with them.
+        """The destination of each placement. `version` is placement_version, as it was read with
+        the placements.
 
-        Raises what the broker service raises, and `Unavailable` if it does not know one of them
-        yet.
+        Raises the errors of the broker service, and `Unavailable` if it cannot resolve one of the
+        placements yet.
         """
         found: dict[Placing, Destination] = {}
         for begin in range(0, len(placings), MAX_SUBJECTS):

@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 
-# The goal for the time of a chunk: registrations of devices that it has locked wait for it.
+# The time that a chunk should take. Registrations of the devices that it has locked wait for it.
 GOAL_S = 0.2
 SMALLEST, LARGEST = 100, 20_000
-# How many ids one chunk of a filter reads, matching or not: so a filter with few matches does not
-# read all devices in one statement.
+# How many ids one chunk of a filter reads, whether they match or not. So a filter with few matches
+# does not read all devices in one statement.
 SPAN = 100_000
 
 

@@ -9,7 +9,7 @@ from registry_service.errors import JobStateForbids
 class State(StrEnum):
     """The state of a job."""
 
-    DRAFT = "draft"  # nothing was done yet: it can be checked, and its list uploaded
+    DRAFT = "draft"  # not started: its list can be uploaded, and it can be checked
     RUNNING = "running"
     PAUSED = "paused"  # until it is resumed
     DONE = "done"
@@ -17,7 +17,7 @@ class State(StrEnum):
 
 
 class Action(StrEnum):
-    """The actions on a job; the last two by the process that runs it."""
+    """The actions on a job. The process that runs the job takes the last two."""
 
     START = "start"
     PAUSE = "pause"
@@ -30,7 +30,7 @@ class Action(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """The state of a job, and whether it runs forwards or undoes."""
+    """The state of a job, and whether it undoes its changes."""
 
     state: State
     is_undo: bool = False
@@ -42,7 +42,7 @@ FOLLOWS: dict[tuple[State, Action], State] = {
     (State.RUNNING, Action.PAUSE): State.PAUSED,
     (State.RUNNING, Action.CANCEL): State.CANCELLED,
     (State.RUNNING, Action.FINISH): State.DONE,
-    # It can be resumed when the cause of its failure is corrected.
+    # A failed job is paused. It can be resumed when the cause is corrected.
     (State.RUNNING, Action.FAIL): State.PAUSED,
     (State.PAUSED, Action.RESUME): State.RUNNING,
     (State.PAUSED, Action.CANCEL): State.CANCELLED,

@@ -4,12 +4,12 @@ in errors.
 
 PENDING = "pending"
 MOVED = "moved"
-# It had that pin already.
+# The device had that pin already.
 UNCHANGED = "unchanged"
 UNDONE = "undone"
-# Not undone: the pin is another one by now, or the device is gone.
+# Not undone: the device has another pin by now, or was deleted.
 CHANGED_SINCE = "changed_since"
-# Not undone: the broker that it was pinned to is gone, or its fleet may not use it any more.
+# Not undone: the previous broker was deleted, or the fleet may not use it any more.
 NOT_RESTORED = "not_restored"
 
 INVALID_ROW = "INVALID_ROW"
@@ -31,7 +31,9 @@ ALL = (PENDING, MOVED, UNCHANGED, UNDONE, CHANGED_SINCE, NOT_RESTORED, *REFUSALS
 
 
 def tallied(before: dict[str, int], gained: dict[str, int], lost: str | None) -> dict[str, int]:
-    """The number of rows with each outcome, after a chunk whose rows had the outcome `lost`."""
+    """How many rows have each outcome, after a chunk with the outcomes `gained`. Its rows had the
+    outcome `lost` before, or are new if that is None.
+    """
     after = dict(before)
     for outcome, count in gained.items():
         after[outcome] = after.get(outcome, 0) + count

@@ -29,18 +29,18 @@ CHUNK_SECONDS = Histogram(
 
 
 class Runner:
-    """One process that may run jobs; others may wait for it to end."""
+    """Runs jobs while this process holds the lease; other processes wait for it."""
 
     def __init__(self, store: WorkStore, holder: str) -> None:
-        """`holder` is a name for this process, for people."""
+        """`holder` names this process in the lease."""
         self._store = store
         self._holder = holder
         self._term: int | None = None
         self._size = FIRST_SIZE
 
     async def run(self) -> bool:
-        """Runs one chunk of each running job; returns whether there was any. Raises
-        `Unavailable`.
+        """Runs one chunk of each running job. Returns whether it did: false without the lease, or
+        if no job runs. Raises `Unavailable`.
         """
         running = await self._store.running()
         RUNNING.set(len(running))
@@ -78,7 +78,7 @@ class Runner:
             log.info("a chunk is repeated", job_id=job_id)
             return
         except DBAPIError as error:
-            # Otherwise it would fail repeatedly, and the other jobs would wait.
+            # The job is paused, because the chunk would fail again and delay other jobs.
             log.exception("a job cannot go on", job_id=job_id, **described(error))
             await self._store.fail(job_id, "a fault of Mooring, which is in the log")
             return
@@ -96,9 +96,8 @@ async def running_jobs(
 ) -> AsyncIterator[Turn]:
     """Yields a loop's turn; at the end of the block another process may run jobs at once.
 
-    `holder` names this process, which runs jobs while it has the lease. `lease_s` is how long no
-    other process runs jobs after its last renewal; `interval_s` is the time between two checks for
-    jobs.
+    `holder` names this process in the lease. After the last renewal of the lease, no other process
+    runs jobs for `lease_s`. If there are no jobs, the next turn follows after `interval_s`.
     """
     runner = Runner(WorkStore(engine, lease_s), holder)
 

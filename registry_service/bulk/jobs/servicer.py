@@ -41,10 +41,10 @@ MAX_DETAIL = 200
 
 
 class JobServicer(jobs_pb2_grpc.JobServiceServicer):
-    """A worker runs the jobs that are started here."""
+    """Manages jobs. A worker runs them."""
 
     def __init__(self, store: JobStore, destinations: Destinations) -> None:
-        """`store` holds the jobs; `destinations` resolves where devices would go."""
+        """`store` holds the jobs; `destinations` resolves the brokers of their devices."""
         self._store = store
         self._destinations = destinations
 
@@ -67,7 +67,7 @@ class JobServicer(jobs_pb2_grpc.JobServiceServicer):
 
     @allows(Access.VIEWER)
     async def ListJobs(self, request: pb.ListJobsRequest, context: Context) -> pb.ListJobsResponse:
-        """The newest first. Raises `InvalidInput`."""
+        """Lists the newest job first. Raises `InvalidInput`."""
         size = pages.page_size_of(request.page_size)
         if request.state and request.state not in set(State):
             raise InvalidInput(f"must be one of {', '.join(State)}", field="state")
@@ -95,7 +95,9 @@ class JobServicer(jobs_pb2_grpc.JobServiceServicer):
     async def ListJobRows(
         self, request: pb.ListJobRowsRequest, context: Context
     ) -> pb.ListJobRowsResponse:
-        """In the order of their lines, or of ids. Raises `InvalidInput`, `JobNotFound`."""
+        """Lists rows in the order of lines of the list or, for a filter, of ids of devices. Raises
+        `InvalidInput`, `JobNotFound`.
+        """
         size = pages.page_size_of(request.page_size)
         if request.outcome and request.outcome not in outcomes.ALL:
             raise InvalidInput("is not an outcome", field="outcome")
@@ -114,7 +116,9 @@ class JobServicer(jobs_pb2_grpc.JobServiceServicer):
 
     @allows(Access.VIEWER)
     async def CheckJob(self, request: pb.CheckJobRequest, context: Context) -> pb.CheckJobResponse:
-        """For a list, it checks the pending rows. Raises `JobNotFound`, `Unavailable`."""
+        """Checks the rows of a list that are pending, or all devices that a filter matches. Raises
+        `JobNotFound`, `Unavailable`.
+        """
         job = await self._store.job(request.id)
         groups, version = await self._store.groups(job)
         moved = [group for group in groups if group.outcome == outcomes.MOVED]
@@ -124,8 +128,8 @@ class JobServicer(jobs_pb2_grpc.JobServiceServicer):
 
     @allows(Access.OPERATOR)
     async def ActOnJob(self, request: pb.ActOnJobRequest, context: Context) -> pb.ActOnJobResponse:
-        """Raises `InvalidInput`, `JobNotFound`, `JobStateForbids`; for a start also `JobHasNoList`,
-        `BrokerUnknown`, `BrokerInactive`.
+        """Raises `InvalidInput`, `JobNotFound`, `JobStateForbids`; when it starts a job also
+        `JobHasNoList`, `BrokerUnknown`, `BrokerInactive`.
         """
         if request.action not in ACTIONS:
             raise InvalidInput(f"must be one of {', '.join(ACTIONS.values())}", field="action")
@@ -170,7 +174,9 @@ def _check_broker(field: str, broker_id: int) -> None:
 
 
 def _row(row: pb.NewJobRow, usual_broker_id: int | None) -> dict[str, Any]:
-    """The row as it is stored, with its fault if the device is invalid."""
+    """The row as it is stored. If its uuid or broker is wrong, the row records that, and no error
+    is raised.
+    """
     check_range("rows.line", row.line, 1, MAX_LINE)
     fault = row.fault[:MAX_DETAIL].replace("\0", "")
     uuid, target = row.device_uuid, usual_broker_id
@@ -226,7 +232,7 @@ def _row_proto(job: Job, row: sa.Row[Any], verdict: sa.Row[Any] | None) -> pb.Jo
 def _check_proto(job: Job, check: Check) -> pb.CheckJobResponse:
     counts = Counter(check.outcomes)
     if job.filter is None:
-        # A row that was refused when the list was read stays refused.
+        # Add the rows that were refused when the list was read.
         counts.update({name: job.outcomes.get(name, 0) for name in outcomes.REFUSALS})
     return pb.CheckJobResponse(
         outcomes=+counts,

@@ -1,16 +1,16 @@
-"""The statements about many devices at once: a chunk of a job, or all of its devices.
+"""The statements that read many devices at once: those of a chunk of a job, or all of a job.
 
-Their parameters are inserted before PostgreSQL plans them, so that conditions which are not set
-cost nothing. Devices are locked in the order of their ids, as in all statements that lock several.
-Where a chunk must find a device for each of its rows, a lateral subquery finds it by its key: a
-plain join might read all devices for every chunk.
+PostgreSQL plans them with the values of their parameters, so a condition whose parameter is null
+costs nothing. Devices are locked in the order of their ids, as in all statements that lock several.
+A chunk finds the device of each row with a lateral subquery by key, because a join might read all
+devices for every chunk.
 """
 
 import sqlalchemy as sa
 
 from registry_service.filter_statements import MATCHES
 
-# Why a device of `found`, which has a fleet, may not get the pin `target`; null where it may.
+# Why a device of `found`, which has a fleet, may not get the pin `target`; null if it may.
 REFUSAL = """
     CASE
         WHEN found.target IS NULL THEN NULL
@@ -24,8 +24,8 @@ RULES = """
     LEFT JOIN fleet_brokers AS allowance
         ON allowance.fleet_id = found.fleet_id AND allowance.broker_id = found.target"""
 
-# The next devices that match and have another pin. Devices with smaller ids were handled; it
-# returns at most `size` of the ones up to `until`.
+# Changes the next `size` devices that match the filter and have another pin, with ids above
+# `reached` and up to `until`.
 ASSIGN_MATCHING = sa.text(f"""
 WITH found AS MATERIALIZED (
     SELECT device.id, device.uuid, device.fleet_id, device.mqtt_broker_id AS previous,
@@ -87,13 +87,13 @@ ASSIGN_LISTED = sa.text(f"""
 )
 SELECT outcome, count(*), max(number) FROM judged GROUP BY outcome
 """)
-# The outcome that pending rows would have now.
+# The outcomes that pending rows would have now.
 JUDGE_LISTED = sa.text(f"""
 {LISTED.format(lock="LIMIT 1")}
 SELECT number, outcome, previous FROM judged
 """)
 
-# The next rows that were moved: their devices get their previous pin.
+# Gives the devices of the next moved rows their previous pins.
 UNDO = sa.text(f"""
 WITH moved AS MATERIALIZED (
     SELECT number, device_id, mqtt_broker_id AS written, previous_broker_id AS target FROM job_rows
@@ -108,7 +108,7 @@ WITH moved AS MATERIALIZED (
 ), judged AS MATERIALIZED (
     SELECT found.number, found.id, found.target, CASE
         WHEN found.id IS NULL OR found.pin IS DISTINCT FROM found.written THEN 'changed_since'
-        -- An inactive broker is restored too, because the device had it before.
+        -- An inactive broker is no obstacle, because the device was pinned to it before.
         WHEN {REFUSAL} <> 'BROKER_INACTIVE' THEN 'not_restored'
         ELSE 'undone'
     END AS outcome
@@ -124,8 +124,8 @@ WITH moved AS MATERIALIZED (
 SELECT outcome, count(*), max(number) FROM judged GROUP BY outcome
 """)
 
-# Adds rows to a list. A row with a uuid that the list has already is refused, because it might name
-# another broker.
+# Adds rows to a list. A row with a uuid that the list has already is refused, because the two rows
+# might name different brokers.
 ADD_ROWS = sa.text("""
 INSERT INTO job_rows (job_id, number, device_uuid, mqtt_broker_id, outcome, detail)
 SELECT :job_id, given.number, given.uuid, given.target, CASE
@@ -143,7 +143,8 @@ FROM json_to_recordset(CAST(:rows AS json))
 ON CONFLICT DO NOTHING
 """)
 
-# The wave that has reached a device, if its fleet has a rollout, as in `domain.waves`.
+# The wave of a device: the salt of its fleet's rollout, if the rollout has reached it; else empty.
+# `domain.waves` has the same rule.
 REACHED = """
 LEFT JOIN fleets AS rolling
     ON rolling.id = device.fleet_id AND rolling.rollout_broker_id IS NOT NULL
@@ -154,8 +155,8 @@ CROSS JOIN LATERAL (
     END AS wave
 ) AS reached"""
 
-# The devices of a job in groups that resolve alike: by pin, new pin, fleet and wave. Each group has
-# its number of devices, and the first and the last uuid.
+# The devices of a job in groups that resolve alike: with the same present pin, new pin, fleet and
+# wave. Each group has the number of its devices, and the first and the last uuid.
 JUDGED_GROUPS = f"""
 SELECT found.previous, found.target, found.fleet_id, found.wave, fleet.revision,
        CASE WHEN found.fleet_id IS NULL THEN 'DEVICE_NOT_FOUND'

@@ -39,7 +39,9 @@ class JobStore:
     async def create(
         self, kind: str, broker_id: int | None, wanted: Mapping[str, Any] | None
     ) -> Job:
-        """Creates a draft. `wanted` is the filter; None for a list. Raises `BrokerUnknown`."""
+        """The new job, a draft. `wanted` is its filter; None for a job with a list. Raises
+        `BrokerUnknown`.
+        """
         new = (
             sa.insert(jobs)
             .values(
@@ -55,8 +57,8 @@ class JobStore:
         async with writing(self._engine) as connection:
             await _require_broker(connection, broker_id, is_active=False)
             job: Job = (await connection.execute(new)).one()
-            told = {"kind": kind, "mqtt_broker_id": broker_id, "filter": wanted}
-            await audit.record(connection, "job.create", str(job.id), after=told)
+            logged = {"kind": kind, "mqtt_broker_id": broker_id, "filter": wanted}
+            await audit.record(connection, "job.create", str(job.id), after=logged)
             return job
 
     async def job(self, job_id: int) -> Job:
@@ -66,7 +68,7 @@ class JobStore:
             return _found((await connection.execute(query)).one_or_none())
 
     async def jobs_before(self, job_id: int | None, state: str, limit: int) -> Sequence[Job]:
-        """The newest first; an empty `state` is any."""
+        """The next `limit` jobs before `job_id`, the newest first. An empty `state` means any."""
         query = sa.select(jobs).order_by(jobs.c.id.desc()).limit(limit)
         if job_id is not None:
             query = query.where(jobs.c.id < job_id)
@@ -78,7 +80,9 @@ class JobStore:
     async def rows_after(
         self, job_id: int, number: int | None, outcome: str, limit: int
     ) -> Sequence[sa.Row[Any]]:
-        """In the order of their numbers; an empty `outcome` is any."""
+        """The next `limit` rows after `number`, in the order of their numbers. An empty `outcome`
+        means any.
+        """
         query = sa.select(job_rows).where(
             job_rows.c.job_id == job_id, job_rows.c.number > (number or 0)
         )
@@ -88,7 +92,7 @@ class JobStore:
             return (await connection.execute(query.order_by(job_rows.c.number).limit(limit))).all()
 
     async def verdicts(self, job: Job, first: int, last: int) -> dict[int, sa.Row[Any]]:
-        """The outcome that pending rows from `first` to `last` would have now, by number."""
+        """The outcomes that the pending rows from `first` to `last` would have now, by number."""
         judge = {
             "job_id": job.id,
             "reached": first - 1,
@@ -102,10 +106,11 @@ class JobStore:
     async def add_rows(
         self, job_id: int, upload: int, rows: Sequence[Mapping[str, Any]], *, is_last: bool
     ) -> Job:
-        """Adds to the list; begins a new one if `upload` is 0 and there are rows.
+        """Adds rows to the list. If `upload` is 0 and the call has rows or is the last, the list
+        begins anew.
 
-        Safe to repeat. Raises `JobNotFound`, `JobHasFilter`, `JobStateForbids`, and `LostRace` if
-        another upload has begun a new list.
+        It is safe to repeat. Raises `JobNotFound`, `JobHasFilter`, `JobStateForbids`, and
+        `LostRace` if another upload has begun the list anew.
         """
         async with writing(self._engine) as connection:
             job = await _locked(connection, job_id)
@@ -130,15 +135,15 @@ class JobStore:
                 changes["last_number"] = rows[-1]["number"]
             if is_last:
                 changes |= {"is_uploaded": True, "outcomes": await _counted(connection, job_id)}
-                told = {"outcomes": changes["outcomes"]}
-                await audit.record(connection, "job.add_rows", str(job_id), after=told)
+                logged = {"outcomes": changes["outcomes"]}
+                await audit.record(connection, "job.add_rows", str(job_id), after=logged)
             return await _changed(connection, job, changes)
 
     async def take(self, job_id: int, action: Action) -> Job:
-        """Changes the state of a job by an action.
+        """Takes the action, and returns the job in its new state.
 
-        Raises `JobNotFound`, `JobStateForbids`; for a start also `JobHasNoList`, `BrokerUnknown`
-        and `BrokerInactive`.
+        Raises `JobNotFound`, `JobStateForbids`; when it starts the job also `JobHasNoList`,
+        `BrokerUnknown` and `BrokerInactive`.
         """
         async with writing(self._engine) as connection:
             job = await _locked(connection, job_id)
@@ -152,7 +157,7 @@ class JobStore:
             if action in (Action.START, Action.UNDO):
                 changes |= {"reached": 0, "handled": 0, "busy_s": 0.0, "started_at": sa.func.now()}
             if action is Action.START:
-                changes |= await _began(connection, job)
+                changes |= await _values_at_start(connection, job)
             if status.state is State.RUNNING:
                 changes |= {
                     "actor": actor.get(),
@@ -163,9 +168,7 @@ class JobStore:
             return await _changed(connection, job, changes)
 
     async def groups(self, job: Job) -> tuple[Sequence[sa.Row[Any]], str]:
-        """The job's devices in groups that resolve alike, and the placement_version of the same
-        moment.
-        """
+        """The job's devices in groups that resolve alike; and placement_version with them."""
         version = sa.text("SELECT version::text FROM placement_version")
         async with writing(self._engine) as connection:
             await connection.execute(
@@ -177,7 +180,7 @@ class JobStore:
 
 
 def parameters_of(job: Job) -> dict[str, Any]:
-    """The parameters of statements about the job's devices."""
+    """The parameters of the statements about the job's devices."""
     fields: dict[str, Any] = dict.fromkeys(CONDITIONS) | (job.filter or {})
     return {
         **fields,
@@ -186,7 +189,7 @@ def parameters_of(job: Job) -> dict[str, Any]:
     }
 
 
-async def _began(connection: AsyncConnection, job: Job) -> dict[str, Any]:
+async def _values_at_start(connection: AsyncConnection, job: Job) -> dict[str, Any]:
     """Values that are fixed at the start: devices that register later are not part of the job."""
     await _require_broker(connection, job.mqtt_broker_id, is_active=True)
     if job.filter is not None:
@@ -200,7 +203,7 @@ async def _began(connection: AsyncConnection, job: Job) -> dict[str, Any]:
 async def _require_broker(
     connection: AsyncConnection, broker_id: int | None, *, is_active: bool
 ) -> None:
-    """Raises `BrokerUnknown`, and `BrokerInactive` if it must be active."""
+    """Raises `BrokerUnknown`, and `BrokerInactive` if `is_active` requires an active broker."""
     if broker_id is None:
         return
     query = sa.select(brokers.c.is_active).where(brokers.c.id == broker_id)

@@ -25,11 +25,11 @@ from registry_service.leases import Lease
 from registry_service.tables import api_tokens, jobs
 
 LEASE = "jobs"
-# The roles that may manage jobs (registry_service/bulk/jobs/servicer.py).
+# The roles that may run jobs, the same as in registry_service/bulk/jobs/servicer.py.
 RUNNING_ROLES = ("operator", "admin")
-# PostgreSQL plans each statement with its parameters, which removes conditions of the filter that
-# are not set. Without statistics of a table that was just filled, it would choose to read all of
-# it.
+# Each execution is planned anew, so that conditions of a filter that are not set cost nothing.
+# Index scans are preferred: if a table was empty a minute ago, its statistics make a sequential
+# scan look cheap.
 PLANNED_ANEW = sa.text(
     "SELECT set_config('plan_cache_mode', 'force_custom_plan', true),"
     " set_config('enable_seqscan', 'off', true)"
@@ -53,21 +53,22 @@ class WorkStore:
     """The statements of a worker, which connects as mooring_registry."""
 
     def __init__(self, engine: AsyncEngine, lease_s: float = 5.0) -> None:
-        """`lease_s` is how long no other process works after the last renewal."""
+        """After the last renewal of the lease, no other process runs jobs for `lease_s`."""
         self._engine = engine
         self.lease = Lease(engine, LEASE, lease_s)
 
     async def running(self) -> list[int]:
-        """The ids of the jobs that run, in order."""
+        """The ids of the running jobs, in order."""
         query = sa.select(jobs.c.id).where(jobs.c.state == State.RUNNING).order_by(jobs.c.id)
         async with reading(self._engine) as connection:
             return list((await connection.execute(query)).scalars())
 
     async def work(self, term: int, job_id: int, size: int) -> Chunk | None:
-        """Handles the next chunk of a job, at most `size` rows; None if it does not run any more.
+        """Runs the next chunk of a job, of at most `size` rows. None if the job does not run any
+        more.
 
         Raises `LeaseLost` if another process runs jobs, and `LostRace` if a broker was deleted
-        meanwhile: then nothing was done.
+        meanwhile; then nothing was changed.
         """
         try:
             async with self.lease.turn(term) as connection:
@@ -123,8 +124,8 @@ async def _work(connection: AsyncConnection, job_id: int, size: int) -> Chunk | 
 
 
 async def _fault_of_token(connection: AsyncConnection, token_id: str) -> str:
-    """Why the API token of a job may no longer run it; empty if it may. An actor without an API
-    token has none that could have ended.
+    """Why the API token of a job may no longer run it; empty if it may, or if the actor has no API
+    token.
     """
     try:
         wanted = UUID(token_id)
@@ -154,7 +155,7 @@ def _statement(job: sa.Row[Any]) -> sa.TextClause:
 
 
 def _came_from(job: sa.Row[Any]) -> str | None:
-    """The previous outcome of rows; None without rows."""
+    """The outcome that the chunk's rows had before; None if the chunk adds rows."""
     if job.is_undo:
         return MOVED
     return PENDING if job.filter is None else None
@@ -173,13 +174,13 @@ async def _running(connection: AsyncConnection, job_id: int) -> sa.Row[Any] | No
 async def _step(
     connection: AsyncConnection, job: sa.Row[Any], action: Action, changes: Mapping[str, Any]
 ) -> None:
-    """Actions of the process itself on a job are recorded for the actor that started it."""
+    """Takes an action of the process itself, and records it for the actor that started the job."""
     status = after(Status(State(job.state), job.is_undo), action)
     change = sa.update(jobs).where(jobs.c.id == job.id).values(state=status.state, **changes)
     row = (await connection.execute(change.returning(jobs))).one()
-    told = {"is_undo": row.is_undo, "outcomes": row.outcomes, "failure": row.failure}
+    logged = {"is_undo": row.is_undo, "outcomes": row.outcomes, "failure": row.failure}
     with _in_the_name_of(job):
-        await audit.record(connection, f"job.{action}", str(job.id), after=told)
+        await audit.record(connection, f"job.{action}", str(job.id), after=logged)
 
 
 @contextlib.contextmanager
