@@ -1,4 +1,5 @@
-"""Which broker serves a device, and the brokers' settings and certificates.
+"""Decides which broker serves a device, and stores the brokers' settings and certificates.
 
-Owns the tables `mqtt_broker_config` and `certificates`; reads where devices and fleets are placed.
+It owns the tables `mqtt_broker_config` and `certificates`, and reads the placements of devices and
+fleets.
 """

@@ -65,7 +65,7 @@ async def running(config: BrokerServiceConfig, probes: Probes | None = None) -> 
 
         resolution = ResolutionServicer(placement_store, snapshots, config.mqtt_broker_url)
         stack.push_async_callback(resolution.close)
-        # Every service of the protos that this process serves; policies are at their methods.
+        # All services of this process; their methods state the policies.
         servicers = [
             resolution,
             BrokerServicer(broker_store, snapshots.refresh),

@@ -14,12 +14,12 @@ class BrokerDatabaseConfig(DatabaseConfig):
     renamed: ClassVar[Mapping[str, str]] = {"BROKER_DATABASE_URL": "DATABASE_URL"}
     database_role: ClassVar[str] = "mooring_broker"
 
-    # The ring under which brokers' secrets are encrypted.
+    # The ring with which brokers' secrets are encrypted.
     encryption_keys_file: Path
 
 
 class BrokerServiceConfig(BrokerDatabaseConfig, BindConfig, CalleeConfig):
-    """A field is set by the variable of its name in capitals."""
+    """Each field is set by the environment variable of its name in capitals."""
 
     process: ClassVar[str] = "broker_service"
     renamed: ClassVar[Mapping[str, str]] = {
@@ -31,7 +31,7 @@ class BrokerServiceConfig(BrokerDatabaseConfig, BindConfig, CalleeConfig):
     bind_port: Port = 50051
     # The broker of last resort; the same for both services.
     mqtt_broker_url: MqttUrl = "mqtt://mosquitto:1883"
-    # The public halves of the keys that the registry signs tickets with.
+    # The public halves of the keys with which the registry signs tickets.
     ticket_public_keys_file: Path
 
 

@@ -1,4 +1,4 @@
-"""What all changes of a broker share: the transaction, the revision, the audit log."""
+"""The parts that all changes of a broker share: transaction, revision and audit log."""
 
 import contextlib
 from collections.abc import AsyncIterator, Collection, Mapping
@@ -56,8 +56,8 @@ _bundle = sa.select(certificates.c.pem, _next.c.pem.label("next_pem")).outerjoin
 
 @contextlib.asynccontextmanager
 async def changing(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
-    """A transaction that changes brokers; the history names the current actor. There is one at a
-    time. Raises the error that a violated constraint stands for.
+    """A transaction that changes brokers; the history names the current actor. Only one such
+    transaction runs at a time. Raises the error that a violated constraint stands for.
     """
     try:
         async with writing(engine) as connection:
@@ -75,10 +75,12 @@ async def broker_of(
     *conditions: sa.ColumnElement[bool],
     is_locked: bool = False,
 ) -> Row:
-    """Raises `BrokerNotFound`, also for a broker that does not meet the conditions."""
+    """The broker's row. Raises `BrokerNotFound`, also for a broker that does not meet the
+    conditions.
+    """
     query = whole.where(brokers.c.id == broker_id, *conditions)
     if is_locked:
-        # Registrations with a pin to it need not wait.
+        # With a key share lock, registrations with a pin to the broker do not wait.
         query = query.with_for_update(of=brokers, key_share=True)
     row = (await connection.execute(query)).mappings().one_or_none()
     if row is None:
@@ -106,22 +108,24 @@ def ca_cert_of(row: Row) -> str | None:
     return bundle_of(row["ca_cert"], row["next_ca_cert"])
 
 
-async def put_in_place(
+async def replace_secret(
     connection: AsyncConnection, broker_id: int, kept: bytes, renewed: bytes
 ) -> None:
     """Replaces the stored secret `kept` by `renewed` in the broker and its history, without a new
     revision.
     """
-    await let_reencrypt(connection, is_on=True)
+    await set_reencrypting(connection, is_on=True)
     for owner in (brokers.c.id, history.c.broker_id):
         secret = owner.table.c.password_encrypted
         update = sa.update(owner.table).where(owner == broker_id, secret == kept)
         await connection.execute(update.values(password_encrypted=renewed))
-    await let_reencrypt(connection, is_on=False)
+    await set_reencrypting(connection, is_on=False)
 
 
-async def let_reencrypt(connection: AsyncConnection, *, is_on: bool) -> None:
-    """Whether writing passwords makes no revision: see `revise_broker` (migrations)."""
+async def set_reencrypting(connection: AsyncConnection, *, is_on: bool) -> None:
+    """With `is_on`, writing passwords makes no revision in this transaction: see `revise_broker`
+    (migrations).
+    """
     setting = sa.func.set_config("mooring.reencrypting", "on" if is_on else "off", True)
     await connection.execute(sa.select(setting))
 

@@ -15,7 +15,7 @@ from broker_service.settings import HTTP_MANAGEMENTS, TLS_OF_PROTOCOL, url_of
 
 # A Mosquitto is managed over MQTT, at the address that its clients use.
 MQTT = "mqtt"
-# How the broker's certificate is checked.
+# The ways in which a broker's certificate is checked.
 NO_TLS, UNVERIFIED, SYSTEM_CAS = "", "unverified", "system"
 
 
@@ -49,8 +49,8 @@ class Destination:
 
 
 def destination_of(columns: Mapping[Any, Any], ca_pem: str | None) -> Destination:
-    """The destination of the password of a broker with these columns, if `ca_pem` is trusted. The
-    columns may be those of a revision from before brokers had a management.
+    """The destination of the password of a broker with these columns, if `ca_pem` is trusted. A
+    revision may be so old that it lacks the columns of management.
     """
     management = columns.get("management", "")
     if management in HTTP_MANAGEMENTS:
@@ -81,8 +81,8 @@ def shown(encoded: str) -> str:
 def first_given_for(uses: Iterable[tuple[bool, Destination]]) -> Destination:
     """The destination of a password that was stored without one, from the revisions that had it.
     `uses` has at least one item: for each revision, oldest first, whether the broker was managed,
-    and its destination. The password of a managed broker was sent to its destination, so the last
-    of these counts. Otherwise the destination is that of the first revision.
+    and its destination. Mooring has sent the password of a managed broker to its destination, so
+    the last managed revision decides. If there is none, the first revision decides.
     """
     all_uses = list(uses)
     managed = [destination for is_managed, destination in all_uses if is_managed]

@@ -6,7 +6,7 @@ from typing import Any
 
 from chassis.audit import HIDDEN
 
-# Each column must be in one of these three: a test checks that.
+# Each column must be in one of these three collections: a test checks that.
 COMPARED = (
     *("name", "description", "protocol", "host", "port", "path", "use_tls", "verify_certificate"),
     *("client_id_prefix", "keep_alive", "clean_session", "reconnect_period", "connect_timeout"),
@@ -20,8 +20,8 @@ NOT_COMPARED = ("id", "revision", "created_at", "updated_at")
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A field before and after, as JSON values. For a secret each is `HIDDEN` or None, as in the
-    audit log: whether there was and is one.
+    """A field before and after, as JSON values. For a secret, each is `HIDDEN` if there is a secret
+    and None if not, as in the audit log.
     """
 
     before: Any = None
@@ -32,9 +32,9 @@ class Change:
 def differences(
     before: Mapping[Any, Any] | None, after: Mapping[Any, Any] | None
 ) -> dict[str, Change]:
-    """The fields in which two revisions differ, by name. Each argument holds a broker's columns, or
-    None if there is no broker; then each field of the other that has a value differs. A column that
-    only one of them has did not exist yet at the time of the other.
+    """The fields in which two revisions differ, by name. Each argument holds a broker's columns. If
+    one is None, because there is no broker, each field of the other that has a value differs. A
+    column that only one of them has was added later than the other revision.
     """
     changes: dict[str, Change] = {}
     for name in COMPARED:

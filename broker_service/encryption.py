@@ -1,10 +1,10 @@
-"""Encrypts secrets that must be read again, under keys that the database never sees. The stored
-form is AES-256-GCM: a version, the key's id, a nonce, the ciphertext with its tag. The encryption
-also authenticates the place of storage: a secret that is copied to another row or column is
-unreadable there.
+"""Encrypts secrets that must be read again, with keys that are not in the database. The stored form
+is AES-256-GCM: a version, the key's id, a nonce, and the ciphertext with its tag. The encryption
+also authenticates the place of storage, so a secret that is copied to another row or column cannot
+be read there.
 
-A secret that is sent to a server is stored with its destination, which is authenticated like the
-place: it cannot be changed, and `decrypt` returns the secret for that destination only.
+A secret that is sent to a server is stored with its destination, which is authenticated too. So it
+cannot be changed, and `decrypt` returns the secret for that destination only.
 """
 
 import secrets
@@ -18,9 +18,10 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from broker_service.errors import SecretUnreadable
 from chassis.keyring import read_keys
 
-# Without a destination: version, key id, nonce, ciphertext.
+# The form without a destination: version, key id, nonce, ciphertext.
 UNBOUND = b"\x01"
-# With one: version, key id, nonce, length of the destination, destination, ciphertext.
+# The form with a destination: version, key id, nonce, length of the destination, destination,
+# ciphertext.
 BOUND = b"\x02"
 VERSION_BYTES = 1
 KEY_ID_BYTES = 4
@@ -37,12 +38,12 @@ class SecretNotBound(SecretUnreadable):
 
 
 class SecretBoundElsewhere(SecretUnreadable):
-    """The secret was given for another destination, which is the message."""
+    """The secret was given for another destination. The message holds that destination."""
 
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A secret in the clear, with the destination that it was encrypted for, if any."""
+    """A secret in plain text, with the destination for which it was encrypted, if any."""
 
     plain: str = field(repr=False)
     destination: str | None
@@ -69,8 +70,8 @@ class EncryptionKeys:
         return cls(active_id, keys)
 
     def encrypt(self, plain: str, *, place: str, destination: str | None = None) -> bytes:
-        """The stored form of a secret at `place`, which names table, column and row: `place_of`.
-        The secret may be sent to `destination` only; None for a secret that is never sent.
+        """The stored form of a secret. `place` names table, column and row (`place_of`). The secret
+        may be sent to `destination` only; None for a secret that is never sent.
         """
         nonce = secrets.token_bytes(NONCE_BYTES)
         bound = b"" if destination is None else _with_length(destination.encode())
@@ -81,12 +82,12 @@ class EncryptionKeys:
         return header + nonce + bound + sealed
 
     def header(self, *, is_bound: bool) -> bytes:
-        """The beginning of secrets that are encrypted now."""
+        """The first bytes of secrets that are encrypted with the active key."""
         return (BOUND if is_bound else UNBOUND) + self.active_id.to_bytes(KEY_ID_BYTES)
 
     def decrypt(self, kept: bytes, *, place: str, destination: str | None = None) -> str:
-        """The secret, which may be sent to `destination` only; None: it is never sent. Raises
-        `SecretUnreadable` if its key is not in the ring, or it was changed or moved;
+        """The secret, which may be sent to `destination` only; None for a secret that is never
+        sent. Raises `SecretUnreadable` if its key is not in the ring, or it was changed or moved;
         `SecretNotBound` if it was stored without a destination; `SecretBoundElsewhere`.
         """
         opened = self.open(kept, place=place)
@@ -97,7 +98,9 @@ class EncryptionKeys:
         raise SecretBoundElsewhere(opened.destination)
 
     def open(self, kept: bytes, *, place: str) -> Opened:
-        """The secret, to encrypt it again; `decrypt` is for using it. Raises `SecretUnreadable`."""
+        """The secret, to encrypt it again. To use a secret, call `decrypt`. Raises
+        `SecretUnreadable`.
+        """
         header, nonce = kept[:HEADER_BYTES], kept[HEADER_BYTES : HEADER_BYTES + NONCE_BYTES]
         key = self.keys.get(key_id_of(kept))
         if key is None or header[:VERSION_BYTES] not in (UNBOUND, BOUND):

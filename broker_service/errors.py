@@ -23,7 +23,7 @@ class DeviceNotFound(NotFound):
 
 
 class RevisionNotFound(NotFound):
-    """The broker has no such revision, or was deleted with it."""
+    """The broker has no such revision, or the revision is the broker's deletion."""
 
     reason = "REVISION_NOT_FOUND"
 
@@ -71,7 +71,7 @@ class CertificateExists(AlreadyExists):
 
 
 class CertificateInUse(Conflict):
-    """A broker, a revision of a broker or a rotation uses it; `usage` counts them."""
+    """A broker, a revision of a broker or a rotation uses the certificate; `usage` counts them."""
 
     reason = "CERTIFICATE_IN_USE"
 

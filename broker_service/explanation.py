@@ -1,6 +1,6 @@
-"""Explains a resolution: what each step of the chain found, as text and for programs. It is made
-from the result of `resolve`, so the two cannot disagree. Facts and the directory may be supposed
-ones.
+"""Explains a resolution: the finding of each step, for people and for programs. An explanation is
+made from the result of `resolve`, so the two cannot disagree. Facts and the directory may be
+hypothetical.
 """
 
 from collections.abc import Iterable
@@ -25,21 +25,21 @@ from domain.waves import POSITIONS, is_reached, position
 
 
 class Reason(StrEnum):
-    """Why a step decided or not. Stable: programs compare it."""
+    """Why a step decided or not. Programs compare these values, so they do not change."""
 
     DECIDED = "DECIDED"
-    DECIDED_EARLIER = "DECIDED_EARLIER"  # a step before it did
+    DECIDED_EARLIER = "DECIDED_EARLIER"  # an earlier step decided
     NO_PIN = "NO_PIN"
     NO_FLEET = "NO_FLEET"
     NO_ROLLOUT = "NO_ROLLOUT"
-    NOT_REACHED = "NOT_REACHED"  # by the fleet's rollout
+    NOT_REACHED = "NOT_REACHED"  # the fleet's rollout has not reached the device
     FLEET_HAS_NO_BROKER = "FLEET_HAS_NO_BROKER"
     NO_REGION = "NO_REGION"
     REGION_HAS_NO_BROKER = "REGION_HAS_NO_BROKER"
     NO_DEFAULT = "NO_DEFAULT"
-    FLEET_IS_RESTRICTED = "FLEET_IS_RESTRICTED"  # to brokers, and the environment names none
+    FLEET_IS_RESTRICTED = "FLEET_IS_RESTRICTED"  # so its devices do not get MQTT_BROKER_URL
     BROKER_INACTIVE = "BROKER_INACTIVE"
-    BROKER_NOT_ALLOWED = "BROKER_NOT_ALLOWED"  # the fleet is restricted to others
+    BROKER_NOT_ALLOWED = "BROKER_NOT_ALLOWED"  # the fleet is restricted to other brokers
     BROKER_UNKNOWN = "BROKER_UNKNOWN"
 
 
@@ -49,26 +49,26 @@ class Facts:
 
     placement: Placement = field(default_factory=Placement)
     region: str = ""
-    # Latitude and longitude in degrees. No step of the chain uses them yet.
+    # Latitude and longitude in degrees. No step of the resolution uses them yet.
     location: tuple[float, float] | None = None
-    # Empty if it is not known: then only a rollout at 100 % reaches the device.
+    # Empty if the uuid is not known. Then only a rollout at 100 % reaches the device.
     uuid: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class ExplainedStep:
-    """What one step did, and why."""
+    """The result of one step, and its reason."""
 
     source: Source
     reason: Reason
     # A sentence for people.
     explanation: str
-    # The broker that the step names, chosen or not.
+    # The broker that the step names, even if it is not chosen.
     broker_id: int | None = None
 
 
 def explain(facts: Facts, directory: Directory) -> tuple[Resolution, tuple[ExplainedStep, ...]]:
-    """The resolution, and all steps of the chain in order; exactly one decides, or none."""
+    """The resolution, and all its steps in order, of which at most one decides."""
     resolution = resolve(facts.placement, directory)
     found = {step.source: step for step in resolution.steps}
     steps: list[ExplainedStep] = []
@@ -87,8 +87,8 @@ def explain(facts: Facts, directory: Directory) -> tuple[Resolution, tuple[Expla
 
 
 def reached(facts: Facts, directory: Directory) -> Facts:
-    """The facts, with the device's wave according to `directory`, also for a supposed fleet. So the
-    wave agrees with the explanation of the rollout.
+    """The facts, with the device's wave according to `directory`, also for a hypothetical fleet. So
+    the wave agrees with the explanation of the rollout.
     """
     rollout = _rollout_of(facts, directory)
     is_in = rollout is not None and is_reached(rollout.percent, _place(facts, rollout))
@@ -160,7 +160,7 @@ def _explained(
     return ExplainedStep(source, reason, f"{named}{rest}", step.broker_id)
 
 
-# A step that names no broker has `_not_set` instead.
+# The reasons and texts for findings. `_not_set` explains a step that names no broker.
 _WHY = {
     Finding.CHOSEN: (Reason.DECIDED, ""),
     Finding.INACTIVE: (Reason.BROKER_INACTIVE, ", and is inactive"),

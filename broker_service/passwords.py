@@ -1,4 +1,4 @@
-"""The brokers' passwords: each is encrypted for its row and for one destination."""
+"""The brokers' passwords. Each is encrypted for its row and for one destination."""
 
 from dataclasses import dataclass
 
@@ -43,7 +43,7 @@ class Change:
 
 
 class Passwords:
-    """Encrypts and decrypts them under the ring's keys."""
+    """Encrypts and decrypts brokers' passwords with the ring's keys."""
 
     def __init__(self, keys: EncryptionKeys) -> None:
         """`keys` is the ring."""
@@ -73,7 +73,7 @@ class Passwords:
     def is_current(
         self, broker_id: int, kept: bytes | None, password: str, destination: Destination
     ) -> bool:
-        """Whether `kept` is this password for `destination` under the active key."""
+        """Whether `kept` is this password, encrypted for `destination` with the active key."""
         if kept is None or key_id_of(kept) != self._keys.active_id:
             return False
         try:
@@ -84,9 +84,10 @@ class Passwords:
     def kept_through(
         self, change: Change, kept: bytes, *, is_managed: bool, by_admin: bool
     ) -> bytes:
-        """The password to store if a change contains none. `is_managed`: after the change. An
-        administrator may change the CA of the same address; the password is then valid for the new
-        CA. Raises `InvalidInput` if Mooring would send the password to another destination.
+        """The password to store for a change without a password. `is_managed`: whether the broker
+        is managed after the change. If an administrator changes the CA of the same address, the
+        password becomes valid for the new CA. Raises `InvalidInput` if Mooring would send the
+        password to another destination.
         """
         if change.before == change.after and change.was_managed:
             return kept
@@ -109,11 +110,11 @@ class Passwords:
         then: Destination,
         is_managed: bool,
     ) -> None:
-        """The password to store for a rollback without a password, of a broker whose destination
-        becomes `then`. `now` is the destination at which Mooring manages it now; None if it does
-        not, or if the broker is deleted. Raises `InvalidInput` if the password must be given again,
-        because Mooring would send it to another destination than now, or than it was given for.
-        Raises `PasswordKeyGone`.
+        """Checks a rollback without a password, of a broker whose destination becomes `then`. `now`
+        is the destination at which Mooring manages the broker now; None if the broker is not
+        managed or was deleted. Raises `InvalidInput` if the password must be given again, because
+        Mooring would send it to another destination than now, or than it was given for. Raises
+        `PasswordKeyGone`.
         """
         is_elsewhere = now is not None and now != then
         try:
@@ -129,7 +130,9 @@ class Passwords:
             raise InvalidInput(GIVE_AGAIN, field="password")
 
     def moved(self, change: Change, kept: bytes) -> bytes:
-        """The same password, for the destination after the change. Raises as `read`."""
+        """The stored form of the same password for the new destination. Raises the errors of
+        `read`.
+        """
         password = self.read(change.broker_id, kept, change.before)
         return self.sealed(change.broker_id, password, change.after)
 
@@ -142,5 +145,5 @@ def problem_of(broker_id: int, error: SecretUnreadable) -> str:
 
 
 def password_place(broker_id: int) -> str:
-    """The place of the broker's password, for its encryption; also used for its history."""
+    """The place of a broker's password, for the encryption. Its history has the same place."""
     return place_of("mqtt_broker_config", "password_encrypted", broker_id)

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from chassis.errors import InvalidInput
 
 MAX_CHARACTERS = 64 * 1024
-# A body contains no hyphen, so the expression reads any text only once.
+# A body contains no hyphen, so matching never reads a text twice.
 BLOCK = re.compile(r"-----BEGIN ([A-Z0-9 ]{1,40})-----([^-]*)-----END \1-----")
 BOUNDARY = re.compile(r"-----(?:BEGIN|END)")
 WHITESPACE = re.compile(r"\s+")
 
-# The second is what older programs write.
+# Older programs write the second label.
 CERTIFICATE = frozenset({"CERTIFICATE", "X509 CERTIFICATE"})
 
 

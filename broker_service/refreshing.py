@@ -3,5 +3,5 @@
 from collections.abc import Awaitable, Callable
 from typing import TypeAlias
 
-# Returns when answers include all that was committed before. Raises `Unavailable`.
+# Returns when all that was committed before takes effect in answers. Raises `Unavailable`.
 Refresh: TypeAlias = Callable[[], Awaitable[None]]

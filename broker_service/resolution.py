@@ -1,9 +1,9 @@
 """Decides which broker serves a device, over plain values.
 
 The input is the placement of a device and a directory of the brokers and fleets. The result is the
-broker, with what each step of the chain found. The first step that names a broker which may serve
-decides: docs/note.md has the pin, the default and MQTT_BROKER_URL. The fleet comes in between, its
-rollout before its own broker.
+broker, with the finding of each step. The first step that names a broker which may serve decides.
+The steps are: the device's pin, the broker of the fleet's rollout, the fleet's own broker, the
+default, and MQTT_BROKER_URL. docs/note.md requires the pin, the default and MQTT_BROKER_URL.
 """
 
 from collections.abc import Callable, Collection, Mapping
@@ -25,18 +25,18 @@ class Source(StrEnum):
 
 
 class Finding(StrEnum):
-    """What a step found."""
+    """The finding of a step."""
 
     CHOSEN = "chosen"
     NOT_SET = "not_set"  # it names no broker
     UNKNOWN = "unknown"  # the broker it names is not in the directory
     INACTIVE = "inactive"
-    NOT_ALLOWED = "not_allowed"  # the device's fleet is restricted to others
+    NOT_ALLOWED = "not_allowed"  # the device's fleet is restricted to other brokers
 
 
 @dataclass(frozen=True, slots=True)
 class Broker:
-    """What the decision needs of a broker."""
+    """What the decision needs to know about a broker."""
 
     id: int
     is_active: bool = True
@@ -54,7 +54,7 @@ class FleetRollout:
 
 @dataclass(frozen=True, slots=True)
 class FleetRule:
-    """The brokers of a fleet's devices."""
+    """The rule for the brokers of a fleet's devices."""
 
     broker_id: int | None = None
     # The only brokers that may serve its devices; None if any may.
@@ -85,7 +85,9 @@ class Directory:
     default_id: int | None = None
 
     def knows(self, placement: Placement) -> bool:
-        """Whether it holds all that the placement names; if not, it is older than the placement."""
+        """Whether the directory holds the broker and the fleet of the placement. If not, it is
+        older than the placement.
+        """
         if placement.broker_id is not None and placement.broker_id not in self.brokers:
             return False
         if placement.fleet_id is None:
@@ -108,7 +110,7 @@ class Directory:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """The broker that one step of the chain named, and what the step found."""
+    """The broker that one step named, and the step's finding."""
 
     source: Source
     broker_id: int | None
@@ -154,7 +156,7 @@ CHAIN: tuple[tuple[Source, Callable[[Placement, Directory], int | None]], ...] =
 
 
 def resolve(placement: Placement, directory: Directory) -> Resolution:
-    """Walks the chain. The caller must refuse a placement that the directory does not know."""
+    """Resolves a placement. The caller must refuse a placement that the directory does not know."""
     rule = directory.fleets.get(placement.fleet_id) if placement.fleet_id else None
     allowed_ids = rule.allowed_ids if rule else None
     steps = []

@@ -12,17 +12,17 @@ from chassis.validation import check_range, check_text
 TLS_OF_PROTOCOL = {"mqtt": False, "mqtts": True, "ws": False, "wss": True}
 WEBSOCKET_PROTOCOLS = ("ws", "wss")
 MANAGEMENTS = ("", "mosquitto", "emqx", "rabbitmq")
-# Mooring configures each client at this kind of broker; the other kinds ask Mooring.
+# At this kind of broker, Mooring configures each client. The other kinds ask Mooring.
 TOLD_MANAGEMENT = "mosquitto"
 # A Mosquitto is managed over MQTT.
 HTTP_MANAGEMENTS = ("emqx", "rabbitmq")
 MAX_INT32 = 2**31 - 1
 
-# As in Kubernetes: a name, with an optional domain before it.
+# The keys of labels, as in Kubernetes: a name, with an optional domain before it.
 LABEL_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
 MAX_LABELS = 64
 PATH = re.compile(r"/[A-Za-z0-9\-._~!$&'()*+,;=:@%/]{0,254}")
-# RFC 3986, section 3, without user, query and fragment: paths are appended to it.
+# A URL (RFC 3986, section 3) without user, query and fragment, because paths are appended to it.
 MANAGEMENT_URL = re.compile(
     r"(?P<scheme>https?)://(?P<host>\[[0-9A-Fa-f.]*:[0-9A-Fa-f:.]*\]|[A-Za-z0-9._-]+)"
     r"(?::(?P<port>[0-9]{1,5}))?(?:/[A-Za-z0-9\-._~!$&'()*+,;=:@%/]*)?"
@@ -39,7 +39,7 @@ class Settings:
     description: str = ""
     protocol: str = "mqtt"
     path: str = ""
-    # None follows the protocol.
+    # None: the protocol decides.
     use_tls: bool | None = None
     verify_certificate: bool = True
     client_id_prefix: str = "mooring"
@@ -55,7 +55,7 @@ class Settings:
     management_url: str = ""
 
 
-# Fields, and a function that raises `InvalidInput` if their values are not allowed.
+# Names of fields, and a function that raises `InvalidInput` if their values are not allowed.
 Rule = tuple[tuple[str, ...], Callable[[Settings], object]]
 
 
@@ -82,7 +82,7 @@ def check(settings: Settings, before: Settings | None = None) -> None:
 
 
 def check_password(password: str) -> None:
-    """Raises `InvalidInput` for a password that no broker accepts; it is not in the error."""
+    """Raises `InvalidInput`, without the password, for a password that no broker accepts."""
     check_text("password", password, shortest=1, longest=4_096)
 
 
@@ -167,7 +167,7 @@ def _check_management_url(url: str) -> None:
         )
     host = found["host"].strip("[]")
     address = check_host(host, field="management_url")
-    # Secrets are sent there. The database has the same rule.
+    # Secrets are sent to this URL. The database has the same rule.
     is_here = host in ("localhost", "::1") or (
         isinstance(address, IPv4Address) and address.is_loopback
     )
@@ -191,7 +191,7 @@ def _range(name: str, least: int, most: int) -> Rule:
     return (name,), rule
 
 
-# In the order in which they are applied, each with its fields.
+# The rules in the order in which they are applied, each with its fields.
 RULES: tuple[Rule, ...] = (
     _text("name", shortest=1, longest=255),
     _text("description", longest=2_000),

@@ -1,4 +1,4 @@
-"""The tables this service owns, and the columns of others that it may read."""
+"""The tables that this service owns, and the columns of other tables that it may read."""
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB
@@ -23,7 +23,7 @@ certificates = sa.Table(
     sa.Column(
         "created_at", sa.DateTime(timezone=True), nullable=False, server_default=sa.func.now()
     ),
-    # While there is one, brokers that use the certificate serve both.
+    # The certificate that replaces this one; null unless a rotation is in progress.
     sa.Column("replacement_id", sa.ForeignKey("certificates.id")),
     sa.Column("rotation_began_at", sa.DateTime(timezone=True)),
     sa.Column("rotation_threshold_percent", sa.SmallInteger),
@@ -79,7 +79,8 @@ brokers = sa.Table(
     sa.Index("mqtt_broker_config_client", "client_certificate_id"),
 )
 
-# Managed brokers that the address policy must not cut off; only migrations write it.
+# Managed brokers that the address policy allows at these addresses only because they were there
+# before it. Only migrations write this table.
 local_brokers_kept = sa.Table(
     "local_brokers_kept",
     metadata,
@@ -100,8 +101,8 @@ placement_version = sa.Table(
     sa.Column("version", sa.Uuid, nullable=False, server_default=sa.func.gen_random_uuid()),
 )
 
-# The changes that renewed it, a line for each statement, in the order of the commits; only the last
-# are kept.
+# The changes of brokers, certificates and fleets that renewed the version: a row for each
+# statement, in the order of the commits. Only the last rows are kept.
 placement_changes = sa.Table(
     "placement_changes",
     metadata,

@@ -35,7 +35,7 @@ MAX_IMPORTED = 100
 
 COLUMNS = tuple(field.name for field in fields(Settings))
 CERTIFICATES = ("ca_certificate_id", "client_certificate_id")
-# Fields that are checked apart from the settings.
+# Fields that are checked separately from the settings.
 APART = ("ca_cert", "password", *CERTIFICATES)
 # Tokens that are restricted to fleets cannot read how a broker is managed.
 CONTROL = frozenset({"username", "management_url"})
@@ -76,7 +76,7 @@ class BrokerServicer(brokers_pb2_grpc.BrokerServiceServicer):
     async def ListBrokers(
         self, request: pb.ListBrokersRequest, context: Context
     ) -> pb.ListBrokersResponse:
-        """In the order of their ids. Raises `InvalidInput`."""
+        """Lists brokers in the order of their ids. Raises `InvalidInput`."""
         size = pages.page_size_of(request.page_size)
         rows = await self._store.brokers_after(
             pages.after(request.cursor, int, largest=MAX_INT32),
@@ -98,26 +98,26 @@ class BrokerServicer(brokers_pb2_grpc.BrokerServiceServicer):
         def decide(row: sa.RowMapping) -> dict[str, Any]:
             before = Settings(**{name: row[name] for name in COLUMNS})
             settings = replace(before, **changes)
-            kept_apart = _changed(given_apart, row)
+            separate = _changed(given_separate, row)
             # A value that does not change is not checked, because it may have been set under other
             # rules.
             follows = settings.use_tls is None
             same = replace(settings, use_tls=before.use_tls) if follows else settings
-            if same == before and not kept_apart:
+            if same == before and not separate:
                 return {}
             check(settings, before)
             had_password = row["password_encrypted"] is not None
             has_password = (
-                kept_apart["password"] is not None if "password" in kept_apart else had_password
+                separate["password"] is not None if "password" in separate else had_password
             )
             check_login(
                 settings, has_password=has_password, before=before, had_password=had_password
             )
             columns = columns_of(settings)
-            return kept_apart | {name: columns[name] for name in changes}
+            return separate | {name: columns[name] for name in changes}
 
         changes = _named(request.fields, request.update_mask.paths)
-        given_apart = {name: changes.pop(name) for name in APART if name in changes}
+        given_separate = {name: changes.pop(name) for name in APART if name in changes}
         if "protocol" in changes and "use_tls" not in changes:
             changes["use_tls"] = None
         row = await self._store.update(request.id, decide, request.if_revision)
@@ -188,7 +188,7 @@ def _new(given: pb.BrokerFields) -> tuple[dict[str, Any], Certificate | None, st
 
 
 def _named(given: pb.BrokerFields, names: Any) -> dict[str, Any]:
-    """The values of the named fields; a field that is named and not set gets its default."""
+    """The values of the named fields; a named field that is not set gets its default."""
     values: dict[str, Any] = {}
     for name in names:
         if name not in (*APART, *COLUMNS):
@@ -249,15 +249,15 @@ def columns_of(settings: Settings) -> dict[str, Any]:
 
 
 def proto_of(row: Mapping[Any, Any]) -> pb.Broker:
-    """The message for a row of the table, with `ca_cert`, without fields that the actor may not
+    """The message for a row of the table with `ca_cert`. It lacks the fields that the actor may not
     read.
     """
     hidden = frozenset() if isolation.fleets.get() is None else CONTROL
-    told = {name: row[name] for name in COLUMNS if name != "labels" and name not in hidden}
+    values = {name: row[name] for name in COLUMNS if name != "labels" and name not in hidden}
     return pb.Broker(
         id=row["id"],
         fields=pb.BrokerFields(
-            **told, labels=pb.Labels(values=row["labels"]), ca_cert=row["ca_cert"]
+            **values, labels=pb.Labels(values=row["labels"]), ca_cert=row["ca_cert"]
         ),
         is_default=row["is_default"],
         ca_certificate_id=row["ca_certificate_id"],

@@ -27,8 +27,8 @@ from chassis.database import reading
 from chassis.isolation import Fleets, is_within
 from chassis.trust import Access, role
 
-# A deletion is repeated if a pin was committed while it waited. With constant new pins it fails in
-# the end.
+# How often a deletion is tried if a pin to the broker is committed meanwhile. If new pins keep
+# coming, the deletion fails.
 MAX_DELETIONS = 3
 
 
@@ -48,8 +48,8 @@ class Filter:
 class BrokerStore:
     """Rows are those of `mqtt_broker_config`, with the CA's PEM text as `ca_cert`.
 
-    Where a change takes `if_revision`, it raises `LostRace` unless that is empty or holds the
-    revision that the broker has.
+    A change with `if_revision` raises `LostRace` unless `if_revision` is empty or holds the
+    broker's revision.
     """
 
     def __init__(self, engine: AsyncEngine, keys: EncryptionKeys) -> None:
@@ -138,7 +138,8 @@ class BrokerStore:
             try:
                 return await self._delete(broker_id, if_revision)
             except BrokerInUse as error:
-                # Without counts, the foreign key refused: a repeated attempt sees the counts.
+                # Without counts, a foreign key was violated by a row that was committed meanwhile.
+                # The next attempt counts it.
                 refused = error
                 if error.usage:
                     break
@@ -160,8 +161,9 @@ class BrokerStore:
                 raise BrokerInactive("activate the broker before it becomes the default")
             if row["is_default"]:
                 return row
-            # Two statements, and turns: deferrable constraints failed in 40 % of the swaps of four
-            # writers, one UPDATE of both rows depending on the rows' order.
+            # Two statements in a transaction that excludes other changes. Deferrable constraints
+            # failed in 40 % of the changes by four writers. A single UPDATE of both rows fails or
+            # not, depending on the rows' order.
             clear = sa.update(brokers).where(brokers.c.is_default).values(is_default=False)
             cleared = await connection.scalar(clear.returning(brokers.c.id))
             make = sa.update(brokers).where(brokers.c.id == broker_id).values(is_default=True)
@@ -174,7 +176,7 @@ class BrokerStore:
                 after={"default_broker_id": broker_id},
             )
             if cleared is not None:
-                # The audit log has a line for that broker too.
+                # The audit log has a line for the previous default too.
                 await audit.record(
                     connection,
                     "broker.set_default",

@@ -16,7 +16,7 @@ from chassis import audit
 
 Row = sa.RowMapping
 
-# The ids of the brokers that use it, in order.
+# The ids of the brokers that use a certificate, in order.
 _broker_ids = (
     sa.select(brokers.c.id)
     .where(
@@ -27,7 +27,7 @@ _broker_ids = (
     )
     .order_by(brokers.c.id)
 )
-# The private key is not read.
+# A certificate without its private key, which is not read.
 whole = sa.select(
     *(column for column in certificates.c if column.name != "private_key_encrypted"),
     certificates.c.private_key_encrypted.is_not(None).label("has_private_key"),
@@ -52,7 +52,7 @@ async def certificate_of(
     """
     query = whole.where(certificates.c.id == certificate_id)
     if is_locked:
-        # Transactions that would refer to it wait.
+        # Transactions that would add a reference to the certificate wait.
         query = query.with_for_update(of=certificates)
     row = (await connection.execute(query)).mappings().one_or_none()
     if row is None:
@@ -88,7 +88,7 @@ async def kept(connection: AsyncConnection, given: Certificate, keys: Encryption
         ).scalar_one()
     )
     if given.private_key is not None:
-        # The key is encrypted for its row.
+        # The private key is encrypted for its row, so the row's id must be known.
         sealed = keys.encrypt(given.private_key, place=private_key_place(found))
         await connection.execute(
             sa.update(certificates)
@@ -96,8 +96,8 @@ async def kept(connection: AsyncConnection, given: Certificate, keys: Encryption
             .values(private_key_encrypted=sealed)
         )
     if made is not None:
-        told = told_of(await certificate_of(connection, made))
-        await audit.record(connection, "certificate.create", str(made), after=told)
+        shown = audit_fields(await certificate_of(connection, made))
+        await audit.record(connection, "certificate.create", str(made), after=shown)
     return Kept(found, made is not None)
 
 
@@ -106,7 +106,7 @@ def private_key_place(certificate_id: int) -> str:
     return place_of("certificates", "private_key_encrypted", certificate_id)
 
 
-def told_of(row: Mapping[Any, Any]) -> dict[str, Any]:
+def audit_fields(row: Mapping[Any, Any]) -> dict[str, Any]:
     """The fields of the audit log for a certificate that is added or deleted."""
     names = ("kind", "name", "fingerprint_sha256", "subject", "not_after", "has_private_key")
     return {name: row[name] for name in names}

@@ -28,15 +28,15 @@ class Expiring:
 
 
 class ExpiryWatch:
-    """Remembers its warnings until the process ends."""
+    """Measures certificates and logs warnings; a warning is repeated every `WARN_EVERY`."""
 
     def __init__(self) -> None:
         """Starts without warnings."""
         self._warned_at: dict[int, datetime] = {}
         self._measured: set[tuple[str, str]] = set()
 
-    def look(self, certificates: Iterable[Expiring], now: datetime) -> None:
-        """`certificates` are all that are in use at `now`."""
+    def check(self, certificates: Iterable[Expiring], now: datetime) -> None:
+        """Updates the metric and logs warnings. `certificates` are all that are in use at `now`."""
         found = list(certificates)
         for certificate in due(found, self._warned_at, now):
             self._warned_at[certificate.id] = now

@@ -1,8 +1,8 @@
 """Reads private keys from PEM text, and checks that they are of a usual kind and belong to a
 certificate.
 
-A key may be made to keep the checks busy, so sizes are checked before any computation: testing
-whether a number of 20,000 bits is prime takes minutes.
+An attacker may send a key that takes long to check, so sizes are checked before any computation:
+testing whether a number of 20,000 bits is prime takes minutes.
 """
 
 import re
@@ -22,13 +22,14 @@ from broker_service.pem import blocks_of
 from chassis.errors import InvalidInput
 
 FIELD = "private_key"
-# PKCS #8, PKCS #1 and SEC 1.
+# The labels of PKCS #8, PKCS #1 and SEC 1.
 LABELS = frozenset({"PRIVATE KEY", "RSA PRIVATE KEY", "EC PRIVATE KEY"})
-# OpenSSL writes the curve before the key; the key names it too.
+# OpenSSL writes this block with the curve before the key. It is ignored, because the key names the
+# curve too.
 PARAMETERS = "EC PARAMETERS"
-# The label of PKCS #8, and the header of OpenSSL's older format (RFC 1421, section 4.6).
+# The mark of an encrypted key: in PKCS #8, and in OpenSSL's older form (RFC 1421, section 4.6).
 ENCRYPTED = re.compile(r"ENCRYPTED PRIVATE KEY|Proc-Type:\s*4,\s*ENCRYPTED")
-# One with 4,096 bits has 2,400 bytes.
+# A key with 4,096 bits has 2,400 bytes.
 MAX_DER_BYTES = 3_000
 MAX_RSA_BITS = 4_096
 

@@ -41,21 +41,22 @@ UNREADABLE = (
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
-    """A CA bundle, or a client's chain. The text is written anew, so it contains only certificates.
+    """A CA bundle, or a client's chain. `pem` is written anew, so it contains only certificates.
 
-    Subject and issuer are those of the first certificate.
+    `subject` and `issuer` come from the first certificate.
     """
 
     kind: str
     name: str
     pem: str
-    # PKCS #8 in PEM, for a client's chain that was sent with its key.
+    # The key of a client's chain that was sent with its key, as PKCS #8 in PEM.
     private_key: str | None = field(repr=False)
-    # Over all certificates in order; for a single one it is the fingerprint that other tools show.
+    # The hash of all certificates in order. For a single certificate it is the fingerprint that
+    # other tools show.
     fingerprint_sha256: str
     subject: str
     issuer: str
-    # The time in which all of them are valid.
+    # The time in which all certificates are valid.
     not_before: datetime
     not_after: datetime
 
@@ -74,7 +75,7 @@ def read_ca(pem: str, *, name: str | None = None, field: str = "pem") -> Certifi
 def read_client(
     pem: str, private_key: str | None, *, name: str | None = None, field: str = "pem"
 ) -> Certificate:
-    """Reads a client's certificate and those that lead from it to its CA (RFC 8446, 4.4.2).
+    """Reads a client's certificate and its intermediate CAs (RFC 8446, 4.4.2).
 
     `private_key` is PEM. Raises `InvalidInput` for `field` or `private_key`.
     """
@@ -96,7 +97,9 @@ def read_client(
 
 
 def _certificates(pem: str, field: str) -> list[x509.Certificate]:
-    """At least one; keys are of kinds and sizes that are in use."""
+    """At least one certificate; the kinds and sizes of all keys are usual ones. Raises
+    `InvalidInput`.
+    """
     if "PRIVATE KEY" in pem:
         raise InvalidInput("contains a private key, which is not allowed here", field=field)
     blocks = blocks_of(pem, field=field, most=MAX_CERTIFICATES)
@@ -106,7 +109,7 @@ def _certificates(pem: str, field: str) -> list[x509.Certificate]:
         found = loaded(blocks)
         are_usable = all(_is_usable(certificate) for certificate in found)
     except UNREADABLE:
-        # The library's text is about its parser; this one helps the operator.
+        # The library's text is about its parser, and would not help the operator.
         raise InvalidInput("is not a PEM certificate", field=field) from None
     if not are_usable:
         raise InvalidInput(
@@ -120,8 +123,8 @@ def _certificates(pem: str, field: str) -> list[x509.Certificate]:
 def loaded(blocks: Sequence[Block]) -> list[x509.Certificate]:
     """The certificates of PEM blocks. Raises one of `UNREADABLE`."""
     with warnings.catch_warnings():
-        # A warning about a serial number that is not positive (RFC 5280, section 4.1.2.2): old CAs
-        # have 0.
+        # Ignore the warning about a serial number that is not positive (RFC 5280, section 4.1.2.2):
+        # old CAs have 0.
         warnings.simplefilter("ignore", CryptographyDeprecationWarning)
         return [x509.load_der_x509_certificate(block.der) for block in blocks]
 
@@ -146,9 +149,8 @@ def _is_usable(certificate: x509.Certificate) -> bool:
 
 
 def _is_ca(certificate: x509.Certificate, field: str) -> bool:
-    """RFC 5280, sections 4.2.1.9 and 4.2.1.3.
-
-    A self-signed version 1 root has no extensions to say so.
+    """Whether it is the certificate of a CA (RFC 5280, sections 4.2.1.9 and 4.2.1.3). A self-signed
+    version 1 root is one without extensions.
     """
     try:
         extensions = certificate.extensions

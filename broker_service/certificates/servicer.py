@@ -61,7 +61,9 @@ class CertificateServicer(certificates_pb2_grpc.CertificateServiceServicer):
     async def ListCertificates(
         self, request: pb.ListCertificatesRequest, context: Context
     ) -> pb.ListCertificatesResponse:
-        """In the order of their ids, without their texts. Raises `InvalidInput`."""
+        """Lists certificates in the order of their ids, without their texts. Raises
+        `InvalidInput`.
+        """
         size = pages.page_size_of(request.page_size)
         kind = KINDS.get(request.kind)
         if request.kind and kind is None:
@@ -137,7 +139,9 @@ def proto_of(row: Mapping[Any, Any], *, is_listed: bool = False) -> pb.Certifica
 
 
 def warnings(kind: str, pem: str, *, host: str | None = None) -> list[pb.CertificateWarning]:
-    """Why clients cannot verify with it now; `host` is that of a broker that uses it."""
+    """Why clients cannot verify with the certificate now. `host` is the host of a broker that uses
+    it.
+    """
     return [
         pb.CertificateWarning(reason=problem.reason, detail=problem.detail)
         for problem in warnings_of(kind, pem, datetime.now(UTC), host=host)

@@ -6,7 +6,7 @@ from datetime import timedelta
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from broker_service.certificates.database import Row, certificate_of, kept, told_of, whole
+from broker_service.certificates.database import Row, audit_fields, certificate_of, kept, whole
 from broker_service.certificates.reading import Certificate
 from broker_service.database import changing
 from broker_service.encryption import HEADER_BYTES, EncryptionKeys, key_id_of
@@ -39,7 +39,9 @@ class CertificateStore:
         kind: str | None,
         expires_within: timedelta | None,
     ) -> Sequence[Row]:
-        """In the order of their ids. Expired certificates count as expiring within any time."""
+        """The next certificates, in the order of their ids. Expired certificates count as expiring
+        within any time.
+        """
         query = whole.where(certificates.c.id > (certificate_id or 0))
         if kind is not None:
             query = query.where(certificates.c.kind == kind)
@@ -87,7 +89,7 @@ class CertificateStore:
                 sa.delete(certificates).where(certificates.c.id == certificate_id)
             )
             await audit.record(
-                connection, "certificate.delete", str(certificate_id), before=told_of(before)
+                connection, "certificate.delete", str(certificate_id), before=audit_fields(before)
             )
 
     async def encryption_key_ids(self) -> set[int]:
@@ -100,7 +102,7 @@ class CertificateStore:
 
 
 async def _usage(connection: AsyncConnection, certificate_id: int) -> dict[str, int]:
-    """How many brokers, revisions of brokers and rotations use it."""
+    """How many brokers, revisions of brokers and rotations use the certificate."""
 
     def naming(table: sa.Table, *columns: sa.Column[int | None]) -> sa.ScalarSelect[int]:
         names = sa.or_(*(column == certificate_id for column in columns))

@@ -1,8 +1,8 @@
 """Checks whether common TLS clients can verify with certificates: finds what OpenSSL would refuse.
 
-The rules are those of OpenSSL at its security level 2 without X509_V_FLAG_PARTIAL_CHAIN, which is
-what most clients and brokers use. Each warning is about a fault that another certificate can
-correct.
+The rules are those of OpenSSL at its security level 2 without X509_V_FLAG_PARTIAL_CHAIN, because
+most clients and brokers use these settings. Each warning is about a fault that another certificate
+can correct.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -60,20 +60,20 @@ class Problem:
 
 def warnings_of(kind: str, pem: str, now: datetime, *, host: str | None = None) -> list[Problem]:
     """The warnings about a stored CA bundle or client's chain. Each certificate of a CA bundle is
-    checked with those that lead from it to a root. With `host`, the name or address of a broker,
-    this also checks whether the CAs may issue certificates for it.
+    checked with its chain to a root. With `host`, the name or address of a broker, this also checks
+    whether the CAs may issue certificates for it.
     """
     try:
         chains = _chains_of(kind, pem)
     except UNREADABLE:
-        # It was stored before uploads were checked so strictly.
+        # An earlier version, with weaker checks, stored this certificate.
         return [Problem("UNREADABLE", "holds a certificate that TLS clients cannot read")]
     found: dict[Problem, None] = {}
     for chain in chains:
         found.update(dict.fromkeys((*chain.faults, *_faults_of_time(chain.certificates, now))))
     if host is not None and chains:
         refusals = [fault for chain in chains if (fault := _fault_of_host(chain, host))]
-        # Any of them may have issued a broker's certificate.
+        # Any CA of the bundle may have issued the broker's certificate, so one that fits is enough.
         if len(refusals) == len(chains):
             found.update(dict.fromkeys(refusals))
     return list(found)
@@ -81,9 +81,7 @@ def warnings_of(kind: str, pem: str, now: datetime, *, host: str | None = None) 
 
 @dataclass(frozen=True, slots=True)
 class _Chain:
-    """A certificate and those that lead from it to a root, with the warnings that do not depend on
-    time.
-    """
+    """A certificate with its chain to a root, and the warnings that do not depend on time."""
 
     certificates: tuple[x509.Certificate, ...]
     faults: tuple[Problem, ...]
@@ -121,7 +119,7 @@ def _chain_in_bundle(first: x509.Certificate, bundle: Sequence[x509.Certificate]
                 f" {_cut(chain[-1].issuer.rfc4514_string())}",
             )
             return _Chain(tuple(chain), (missing,))
-        # Its own root ends the search; else the issuer that is valid longest is used.
+        # A self-signed issuer ends the search; else the issuer that is valid longest is used.
         chain.append(
             max(issuers, key=lambda each: (_is_self_signed(each), each.not_valid_after_utc))
         )
@@ -184,7 +182,7 @@ def _faults_of_time(certificates: Iterable[x509.Certificate], now: datetime) -> 
 
 
 def _fault_of_host(chain: _Chain, host: str) -> Problem | None:
-    """RFC 5280, section 4.2.1.10."""
+    """The fault if a CA's name constraints exclude the host (RFC 5280, section 4.2.1.10)."""
     for certificate in chain.certificates:
         constraints = _extension(certificate, x509.NameConstraints)
         if constraints is None:
@@ -202,7 +200,7 @@ def _fault_of_host(chain: _Chain, host: str) -> Problem | None:
 
 
 def _covering(host: str) -> Callable[[x509.GeneralName], bool | None]:
-    """Whether a subtree covers the host; None for another kind of name."""
+    """A function that returns whether a subtree covers the host; None for another kind of name."""
     try:
         address = ip_address(host)
     except ValueError:
@@ -237,13 +235,13 @@ def _may_have_issued(issuer: x509.Certificate, certificate: x509.Certificate) ->
     except InvalidSignature:
         return False
     except UNREADABLE:
-        # The algorithm is no longer supported; that has its own warning.
+        # The algorithm is no longer supported, for which there is another warning.
         return _is_weak(certificate)
     return True
 
 
 def _is_self_signed(certificate: x509.Certificate) -> bool:
-    # OpenSSL does not verify a root's own signature either.
+    # The signature is not verified, because OpenSSL does not verify that of a root either.
     return certificate.subject == certificate.issuer and _identifies(certificate, certificate)
 
 

@@ -1,1 +1,1 @@
-"""Answering which broker: the snapshot of brokers and fleets, and the lookup of devices."""
+"""Resolves the brokers of devices, from a snapshot of brokers and fleets and from devices' rows."""

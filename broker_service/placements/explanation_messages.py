@@ -24,7 +24,7 @@ SOURCES = {
 
 
 def facts_in(request: pb.ExplainResolutionRequest, own: Facts) -> Facts:
-    """The device's facts with the supposed ones. Raises `InvalidInput`."""
+    """The device's facts, with the request's hypothetical ones. Raises `InvalidInput`."""
     given, facts = request.fields, own
     for name in request.mask.paths:
         match name:
@@ -49,14 +49,16 @@ def facts_in(request: pb.ExplainResolutionRequest, own: Facts) -> Facts:
 
 
 def require_nothing_supposed(request: pb.ExplainResolutionRequest) -> None:
-    """Raises `Forbidden`."""
+    """Raises `Forbidden` for a request with hypothetical facts."""
     supposed = (request.mask.paths, request.active_broker_ids, request.inactive_broker_ids)
     if any(supposed) or request.HasField("default_broker_id"):
         raise Forbidden("a token that is restricted to fleets cannot suppose facts of devices")
 
 
 def named_in(request: pb.ExplainResolutionRequest) -> list[Placement]:
-    """All brokers that a supposition names, to check whether they exist. Raises `InvalidInput`."""
+    """All brokers that the hypothetical facts name, to check whether they exist. Raises
+    `InvalidInput`.
+    """
     both = set(request.active_broker_ids) & set(request.inactive_broker_ids)
     if both:
         raise InvalidInput(f"broker {min(both)} is active too", field="inactive_broker_ids")
@@ -73,7 +75,7 @@ def named_in(request: pb.ExplainResolutionRequest) -> list[Placement]:
 def unknown_in(
     request: pb.ExplainResolutionRequest, facts: Facts, directory: Directory
 ) -> InvalidInput | None:
-    """The error of a supposition that names an unknown broker or fleet, or None."""
+    """The error if the hypothetical facts name an unknown broker or fleet; else None."""
     for field, ids in _supposed(request):
         if not directory.brokers.keys() >= set(ids):
             return BrokerUnknown("there is no such broker", field=field)
@@ -86,7 +88,7 @@ def unknown_in(
 
 
 def directory_in(request: pb.ExplainResolutionRequest, directory: Directory) -> Directory:
-    """The directory with the supposed changes."""
+    """The directory with the request's hypothetical changes."""
     return supposing(
         directory,
         active_ids=request.active_broker_ids,
@@ -126,7 +128,7 @@ def fields_of(facts: Facts) -> pb.PlacementFields:
 
 
 def _supposed(request: pb.ExplainResolutionRequest) -> list[tuple[str, list[int]]]:
-    """The brokers that a supposition names, by field."""
+    """The brokers that the hypothetical facts name, by field."""
     default_id = request.default_broker_id
     return [
         ("active_broker_ids", list(request.active_broker_ids)),

@@ -21,7 +21,7 @@ from chassis.servicers import allows
 from chassis.trust import Access, Services, WithinFleets
 from chassis.validation import IDENTIFIER, check_identifier
 
-# The registry and the operator's own services ask for devices' brokers.
+# The callers that ask for devices' brokers: the registry, and the operator's own services.
 RESOLVING = Services(Identity.REGISTRY, Identity.RESOLVER, Identity.SHARED)
 
 MAX_SUBJECTS = 10_000
@@ -34,7 +34,7 @@ Found = Placement | None
 
 
 class ResolutionServicer(resolution_pb2_grpc.ResolutionServiceServicer):
-    """Devices come from the database each time, brokers and fleets from the snapshot."""
+    """Reads devices from the database for each call, and brokers and fleets from the snapshot."""
 
     def __init__(
         self, store: PlacementStore, snapshots: SnapshotKeeper, environment_url: str
@@ -69,7 +69,7 @@ class ResolutionServicer(resolution_pb2_grpc.ResolutionServiceServicer):
     async def ResolveBrokers(
         self, request: pb.ResolveBrokersRequest, context: Context
     ) -> pb.ResolveBrokersResponse:
-        """Each subject gets its own outcome. Raises `InvalidInput` for too many."""
+        """Each subject gets its own outcome. Raises `InvalidInput` for too many subjects."""
         subjects = request.subjects
         if len(subjects) > MAX_SUBJECTS:
             raise InvalidInput(f"at most {MAX_SUBJECTS} at once", field="subjects")
@@ -145,7 +145,7 @@ class ResolutionServicer(resolution_pb2_grpc.ResolutionServiceServicer):
         self, subjects: Sequence[pb.Subject]
     ) -> list[Placement | MooringError]:
         """A placement for each subject: the object `UNPLACED` for a uuid that is not registered."""
-        # The uuids to look up, for subjects without an answer yet.
+        # For each subject: the uuid to look up, or its placement or error.
         asked = [_asked(subject) for subject in subjects]
         uuids = [uuid for uuid in asked if isinstance(uuid, str)]
         if not uuids:
@@ -162,11 +162,12 @@ class ResolutionServicer(resolution_pb2_grpc.ResolutionServiceServicer):
 
     async def _snapshot_for(self, placements: Iterable[Placement], version: str = "") -> Snapshot:
         """The current snapshot, read again if it is older than the data that the caller has read. A
-        fleet that was created or changed a moment ago may be restricted: with its old rule, its
+        fleet that was created or changed a moment ago may be restricted. With its old rule, its
         devices would get the default broker.
         """
         snapshot = self._snapshots.current
-        # A stale snapshot is marked so, and is read again as soon as possible.
+        # Answers from a stale snapshot are marked. It is read again as soon as possible in any
+        # case.
         is_as_read = version in ("", snapshot.version) or self._snapshots.is_stale
         if is_as_read and all(map(snapshot.directory.knows, set(placements))):
             return snapshot
@@ -174,7 +175,7 @@ class ResolutionServicer(resolution_pb2_grpc.ResolutionServiceServicer):
         return self._snapshots.current
 
     def _answers(self, snapshot: Snapshot) -> "_Answers":
-        """The answers from `snapshot` so far: each is made once for all its devices."""
+        """The cached answers from `snapshot`. Each is made once for all its devices."""
         is_stale = self._snapshots.is_stale
         answers = self._made
         if answers is None or answers.snapshot is not snapshot or answers.is_stale != is_stale:
@@ -196,7 +197,7 @@ def _asked(subject: pb.Subject) -> str | Placement | MooringError:
 
 
 class _Answers:
-    """The answers from one snapshot. A few placements serve all devices."""
+    """The answers from one snapshot. All devices together have few different placements."""
 
     def __init__(self, snapshot: Snapshot, is_stale: bool, environment_url: str) -> None:
         self.snapshot = snapshot
@@ -205,7 +206,7 @@ class _Answers:
         self._of_one: dict[tuple[Placement, bool], pb.ResolveBrokerResponse] = {}
 
     def of_one(self, placement: Placement, *, is_known: bool) -> pb.ResolveBrokerResponse:
-        """Raises `PlacementUnknown` and `NoBrokerAllowed`."""
+        """The response for one device. Raises `PlacementUnknown`, `NoBrokerAllowed`."""
         answer = self._of_one.get((placement, is_known))
         if answer is None:
             resolution = self._resolved(placement, is_known=is_known)

@@ -74,7 +74,7 @@ class SnapshotKeeper(Follower):
     """Owns the current snapshot. Without a database it keeps the last one, marked stale."""
 
     def __init__(self, store: PlacementStore, listener: Listener, health: Health) -> None:
-        """`health` is set when there is a snapshot, and when it is current."""
+        """`health` gets whether there is a snapshot, and whether it is current."""
         super().__init__(listener)
         self._store = store
         self._health = health
@@ -95,7 +95,7 @@ class SnapshotKeeper(Follower):
 
     @property
     def current(self) -> Snapshot:
-        """Raises `Unavailable` until the database has been read once."""
+        """The current snapshot. Raises `Unavailable` until the database has been read once."""
         if self._snapshot is None:
             raise Unavailable(
                 "the broker service has not read the brokers yet", reason="NO_SNAPSHOT"
@@ -106,7 +106,7 @@ class SnapshotKeeper(Follower):
         connection = self._listener.connections
         begun_at = asyncio.get_running_loop().time()
         before = self._snapshot
-        # Everything is read from time to time, so that changes without an announcement are noticed.
+        # All rows are read from time to time, so that unannounced changes are noticed too.
         is_all_due = begun_at - self._all_read_at >= REREAD_S
         since = "" if before is None or is_all_due or self.is_stale else before.version
         try:
@@ -122,13 +122,13 @@ class SnapshotKeeper(Follower):
             self._has_read = True
             self._read_with = connection
             if reading.expiring is not None:
-                self._expiry.look(reading.expiring, datetime.now(UTC))
-        await self._tell_health()
+                self._expiry.check(reading.expiring, datetime.now(UTC))
+        await self._report_health()
 
     async def _noticed(self) -> None:
-        await self._tell_health()
+        await self._report_health()
 
-    async def _tell_health(self) -> None:
+    async def _report_health(self) -> None:
         await self._health.say(DATABASE, is_serving=not self.is_stale)
         await self._health.say("", is_serving=self._snapshot is not None)
 
@@ -167,7 +167,7 @@ def _settings_of(row: sa.RowMapping) -> pb.BrokerSettings:
     )
     digest = hashlib.sha256(settings.SerializeToString(deterministic=True))
     settings.generation = digest.hexdigest()[:16]
-    # No answer to a device contains them, so they change nothing for devices.
+    # Answers to devices do not contain these fields, so they are not part of the generation.
     ca_ids = (row["ca_certificate_id"], row["next_ca_id"])
     settings.ca_certificate_ids.extend(ca_id for ca_id in ca_ids if ca_id is not None)
     settings.is_told = row["management"] == TOLD_MANAGEMENT

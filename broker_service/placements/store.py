@@ -26,7 +26,7 @@ from chassis.isolation import Fleets, is_within
 from chassis.listening import Listener
 
 CHANNEL = "mooring_placement"
-# Reading more of them one by one is no faster than reading all.
+# The most changed rows that are read by themselves. For more, reading all rows is as fast.
 MAX_TOUCHED = 1_000
 
 _replaced = certificates.alias("replaced")
@@ -51,7 +51,7 @@ _all_fleets = sa.select(
     .label("allowed_ids"),
 )
 
-# The line of a version and those after it.
+# The row of a version in the log, and all later rows.
 _line = (
     sa.select(placement_changes.c.id)
     .where(placement_changes.c.version == sa.bindparam("version"))
@@ -67,8 +67,9 @@ _facts = sa.select(devices, fleets.c.revision).join_from(
     devices, fleets, devices.c.fleet_id == fleets.c.id
 )
 
-# Text for the driver: see registry_service/provisioning/statements.py. A few placements serve all
-# devices, so a row is one placement with all its uuids, because rows cost time.
+# The statement is text, as in registry_service/provisioning/statements.py. Devices have few
+# different placements, and each row of a result costs time. So a row is one placement with all its
+# uuids.
 PLACEMENTS = """
 SELECT placed.mqtt_broker_id, placed.fleet_id, fleet.revision, placed.wave, placed.uuids
 FROM (
@@ -91,8 +92,8 @@ JOIN fleets AS fleet ON fleet.id = placed.fleet_id
 
 @dataclass(frozen=True, slots=True)
 class Touched:
-    """Brokers and fleets that were created, changed or deleted; and certificates, which touch their
-    brokers too.
+    """The brokers, fleets and certificates that were created, changed or deleted. A changed
+    certificate also changes its brokers.
     """
 
     broker_ids: frozenset[int]
@@ -104,7 +105,7 @@ class Touched:
 class Reading:
     """Brokers and fleets as of one moment; `rows` are the brokers with their PEM texts.
 
-    It holds all of them, or those that were `touched` since an older reading.
+    It holds all brokers and fleets, or those that were `touched` since an older reading.
     """
 
     directory: Directory
@@ -119,20 +120,19 @@ class PlacementStore:
     """Reads only."""
 
     def __init__(self, engine: AsyncEngine, pool: Pool, listener: Listener) -> None:
-        """All connect as mooring_broker; a reading that hangs when `listener` reconnects is
-        repeated.
+        """All arguments connect as mooring_broker. If `listener` reconnects while a reading hangs,
+        the reading is repeated.
         """
         self._engine = engine
         self._pool = pool
         self._listener = listener
 
     async def read(self, since: str = "") -> Reading:
-        """The rows that were touched since that version; all rows if the log does not go back so
-        far. Raises `Unavailable`.
+        """The rows that were touched after the version `since`; all rows if the log does not go
+        back that far. Raises `Unavailable`.
         """
         async with reading(self._engine) as connection:
-            # All is read as of one moment, so a fleet's broker is among the brokers of that
-            # version.
+            # All rows are read as of one moment, so the broker of each fleet is among them.
             await connection.execution_options(isolation_level="REPEATABLE READ")
             version = (await connection.scalars(sa.select(placement_version.c.version))).one()
             touched = await _touched(connection, UUID(since), version) if since else None
@@ -212,7 +212,7 @@ async def _touched(connection: AsyncConnection, since: UUID, version: UUID) -> T
 
 
 def _is_touched(touched: Touched) -> sa.ColumnElement[bool]:
-    """Whether a broker, or a certificate of it, was touched."""
+    """The condition that a broker was touched."""
     return sa.or_(
         brokers.c.id.in_(touched.broker_ids),
         brokers.c.ca_certificate_id.in_(touched.certificate_ids),

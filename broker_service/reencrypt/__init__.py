@@ -1,1 +1,1 @@
-"""Encrypts all secrets in the database again, under the ring's active key."""
+"""Encrypts all secrets in the database again, with the ring's active key."""

@@ -1,6 +1,6 @@
-"""`python -m broker_service.reencrypt`: encrypts all secrets again under the active key. After
-that, other keys can be removed. It also binds passwords of earlier versions to their destinations;
-until then they are not used. It can be stopped and started again at any time, also while the
+"""`python -m broker_service.reencrypt`: encrypts all secrets again with the active key. After that,
+other keys can be removed. It also binds passwords of earlier versions to their destinations; before
+that, these passwords are not used. It can be stopped and started again at any time, also while the
 service runs.
 """
 
@@ -18,7 +18,7 @@ from chassis.database_failures import retried
 
 
 async def reencrypted(config: ReencryptConfig) -> Chunk:
-    """The totals. Raises `SystemExit`, `Unavailable`."""
+    """Encrypts all secrets again, and returns the totals. Raises `SystemExit`, `Unavailable`."""
     log.actor.set("broker_service.reencrypt")
     keys = EncryptionKeys.read(config.encryption_keys_file)
     engine = engine_of(config.database_url, pool_size=1)

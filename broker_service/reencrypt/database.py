@@ -19,7 +19,9 @@ Kept: TypeAlias = tuple[int, bytes]
 async def destinations_of(
     connection: AsyncConnection, broker_ids: Collection[int]
 ) -> Mapping[Kept, str]:
-    """The encoded destination of every password that is stored without one, in histories too."""
+    """The encoded destination of every password that is stored without a destination, also in
+    histories.
+    """
     past = (
         sa.select(history.c.broker_id, history.c.password_encrypted, history.c.state)
         .where(

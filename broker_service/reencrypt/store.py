@@ -1,5 +1,5 @@
-"""Encrypts secrets under other keys than the active one again, a chunk at a time. Includes
-passwords that an earlier version stored without their destination.
+"""Encrypts secrets with the active key that are encrypted with another key, or that an earlier
+version stored without their destination; a chunk at a time.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from broker_service.certificates.database import private_key_place
-from broker_service.database import let_reencrypt
+from broker_service.database import set_reencrypting
 from broker_service.encryption import HEADER_BYTES, EncryptionKeys
 from broker_service.errors import SecretUnreadable
 from broker_service.passwords import password_place
@@ -20,7 +20,7 @@ from chassis import audit
 from chassis.database import take_turns, writing
 from domain.turns import PLACEMENT
 
-# Rows that are locked together; changes of one of them wait until the chunk is done.
+# How many rows one transaction locks. Changes of these rows wait until it ends.
 CHUNK = 50
 
 Secret = sa.Column[bytes | None]
@@ -28,7 +28,7 @@ Secret = sa.Column[bytes | None]
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """The numbers of a chunk, and the id after which there may be more."""
+    """How many secrets a chunk has encrypted, and the id after which there may be more."""
 
     passwords: int = 0
     private_keys: int = 0
@@ -53,13 +53,13 @@ class ReencryptionStore:
         self._keys = keys
 
     async def passwords(self, after: int) -> Chunk:
-        """The passwords of brokers after the id `after`, in their histories too. A password that is
-        the same in two revisions has the same bytes in both, and still has afterwards: the history
-        compares them.
+        """Encrypts the passwords of the next brokers after the id `after`, also in their histories.
+        A password that has the same bytes in two revisions still has the same bytes in both
+        afterwards, because the history compares them.
         """
         async with writing(self._engine) as connection:
             await take_turns(connection, PLACEMENT)
-            await let_reencrypt(connection, is_on=True)
+            await set_reencrypting(connection, is_on=True)
             ids = await self._broker_ids(connection, after)
             await connection.execute(
                 sa.select(brokers.c.id)
@@ -90,7 +90,7 @@ class ReencryptionStore:
         return chunk
 
     async def private_keys(self, after: int) -> Chunk:
-        """The private keys of certificates after the id `after`."""
+        """Encrypts the private keys of the next certificates after the id `after`."""
         owner, secret = certificates.c.id, certificates.c.private_key_encrypted
         chosen = (
             sa.select(owner, secret)
@@ -124,7 +124,7 @@ class ReencryptionStore:
         return list((await connection.execute(query)).scalars())
 
     def _is_elsewhere(self, secret: Secret, *, is_bound: bool) -> sa.ColumnElement[bool]:
-        """Whether the secret is under another key than the active one, or lacks its destination."""
+        """Whether the secret is not encrypted with the active key, or lacks its destination."""
         return sa.func.substring(secret, 1, HEADER_BYTES) != self._keys.header(is_bound=is_bound)
 
     def _renewed(
@@ -133,8 +133,9 @@ class ReencryptionStore:
         place_of: Callable[[int], str],
         destinations: Mapping[Kept, str] | None = None,
     ) -> tuple[list[tuple[int, bytes, bytes]], list[int]]:
-        """Each secret as it is stored and under the active key, and the ids of secrets that cannot
-        be read. A secret without a destination gets that of `destinations`, if given.
+        """For each secret its row, its stored form and its new form; and the ids of secrets that
+        cannot be read. A secret without a destination gets its destination in `destinations`, if
+        that is given.
         """
         renewed: list[tuple[int, bytes, bytes]] = []
         unreadable: list[int] = []
@@ -160,7 +161,7 @@ class ReencryptionStore:
             )
 
 
-# The columns with passwords, and the column with the broker's id.
+# The columns with passwords, each with the column of the broker's id.
 PASSWORDS: tuple[tuple[sa.Column[int], Secret], ...] = (
     (brokers.c.id, brokers.c.password_encrypted),
     (history.c.broker_id, history.c.password_encrypted),

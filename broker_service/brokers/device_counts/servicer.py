@@ -30,7 +30,7 @@ class DeviceCountServicer(device_counts_pb2_grpc.DeviceCountServiceServicer):
     async def ListDeviceCounts(
         self, request: pb.ListDeviceCountsRequest, context: Context
     ) -> pb.ListDeviceCountsResponse:
-        """In the order of the brokers' ids. Raises `InvalidInput`."""
+        """Lists counts in the order of the brokers' ids. Raises `InvalidInput`."""
         size = pages.page_size_of(request.page_size)
         after = pages.after(request.cursor, int, largest=MAX_INT32)
         found = await self._store.counts_after(after, size + 1)

@@ -10,11 +10,11 @@ from broker_service.errors import BrokerNotFound
 from broker_service.tables import brokers, device_count_changes, device_counts, fleets
 from chassis.database import reading
 
-# Lines that are appended and not folded yet count too.
+# The counts, and the changes that are not folded into them yet.
 _kinds = sa.union_all(sa.select(device_counts), sa.select(device_count_changes)).subquery("kinds")
 _devices = sa.func.sum(_kinds.c.devices).label("devices")
 _asked: sa.BindParameter[Sequence[int]] = sa.bindparam("ids", type_=sa.ARRAY(sa.Integer))
-# A separate subquery, so that no fleet is read unless the default is counted.
+# The default. It is a subquery, so that no fleet is read unless the default is among the brokers.
 _default = sa.select(brokers.c.id).where(brokers.c.is_default).scalar_subquery()
 _in_fleets = _kinds.join(fleets, fleets.c.id == _kinds.c.fleet_id)
 

@@ -33,15 +33,17 @@ class BrokerHistoryServicer(history_pb2_grpc.BrokerHistoryServiceServicer):
     async def ListBrokerRevisions(
         self, request: pb.ListBrokerRevisionsRequest, context: Context
     ) -> pb.ListBrokerRevisionsResponse:
-        """Newest first. Raises `InvalidInput`, `BrokerNotFound`."""
+        """Lists the newest revision first. Raises `InvalidInput`, `BrokerNotFound`."""
         size = pages.page_size_of(request.page_size)
         rows = await self._store.revisions_before(
             request.broker_id, pages.after(request.cursor, int), size + 1
         )
         page, next_cursor = pages.cut(rows, size, lambda row: row["revision"])
-        # Each revision is compared with the one before it, also the last of the page.
-        told = [_revision(row, before) for row, before in pairwise([*rows, None]) if row]
-        return pb.ListBrokerRevisionsResponse(revisions=told[: len(page)], next_cursor=next_cursor)
+        # Each revision is compared with the one before it, even the last one of the page.
+        revisions = [_revision(row, before) for row, before in pairwise([*rows, None]) if row]
+        return pb.ListBrokerRevisionsResponse(
+            revisions=revisions[: len(page)], next_cursor=next_cursor
+        )
 
     @allows(Access.VIEWER)
     async def GetBrokerRevision(
@@ -70,8 +72,8 @@ class BrokerHistoryServicer(history_pb2_grpc.BrokerHistoryServiceServicer):
 
 def _check(state: State, before: State | None) -> None:
     """Raises `InvalidInput` for values that were set by SQL and that the API does not accept, and
-    if a later management would lose its username or password. Values that are the same in `before`
-    are not checked.
+    if a managed broker would have no username or password. Values that are the same in `before` are
+    not checked.
     """
     now = None if before is None else _settings(before)
     check(_settings(state), now)
@@ -88,7 +90,7 @@ def _settings(state: State) -> Settings:
 
 
 def _as_row(state: State) -> dict[str, Any]:
-    """The row with columns that were added later, and with times instead of their JSON."""
+    """The state as a row: with columns that were added later, and with times instead of texts."""
     later = {"labels": {}, "management": "", "management_url": ""}
     times = {name: datetime.fromisoformat(state[name]) for name in ("created_at", "updated_at")}
     return {**later, **state, **times}

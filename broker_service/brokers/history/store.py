@@ -1,4 +1,4 @@
-"""The histories in the database, which a trigger writes; and rollbacks."""
+"""Reads the histories of brokers, which a trigger writes, and rolls brokers back."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
@@ -44,7 +44,9 @@ class HistoryStore:
     async def revisions_before(
         self, broker_id: int, revision: int | None, limit: int
     ) -> Sequence[Row]:
-        """Newest first. Raises `BrokerNotFound` if there never was such a broker."""
+        """The next revisions, newest first. Raises `BrokerNotFound` if there never was such a
+        broker.
+        """
         query = sa.select(history).where(history.c.broker_id == broker_id)
         if revision is not None:
             query = query.where(history.c.revision < revision)
@@ -71,8 +73,8 @@ class HistoryStore:
         """Restores the broker to `revision`; a deleted broker is created again with its id. `check`
         gets the columns after and before the rollback, and raises for values that are no longer
         allowed. `password` replaces the password of the revision. Raises `RevisionNotFound`,
-        `PasswordKeyGone`, `BrokerNameTaken`, `BrokerIsDefault`, `LostRace`, `InvalidInput` where
-        the password is needed and is not given, and whatever `check` raises.
+        `PasswordKeyGone`, `BrokerNameTaken`, `BrokerIsDefault`, `LostRace`, `InvalidInput` if the
+        password is needed and is not given, and the errors of `check`.
         """
         async with changing(self._engine) as connection:
             state = await _state_at(connection, broker_id, revision)

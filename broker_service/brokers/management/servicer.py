@@ -14,9 +14,7 @@ from chassis.server import Context
 from chassis.servicers import allows
 from chassis.trust import Services
 
-# No API token may call it, with any role.
-
-# The fields that are columns too.
+# The fields of a managed broker that are columns of the table.
 COLUMNS = tuple(
     name
     for name in pb.ManagedBroker.DESCRIPTOR.fields_by_name
@@ -25,22 +23,22 @@ COLUMNS = tuple(
 
 
 class ManagementServicer(management_pb2_grpc.ManagementServiceServicer):
-    """Answers from the database, so that every replica knows the last change."""
+    """Answers from the database, so that every replica returns the last change."""
 
     def __init__(self, store: ManagementStore) -> None:
-        """Has no state."""
+        """`store` reads the managed brokers."""
         self._store = store
 
-    # Passwords are decrypted for the process that manages brokers, and for no other caller.
+    # Passwords are decrypted only for the process that manages brokers. No API token may call this.
     @allows(Services(Identity.ENFORCEMENT))
     async def ListManagedBrokers(
         self, request: pb.ListManagedBrokersRequest, context: Context
     ) -> pb.ListManagedBrokersResponse:
         """Raises `Unavailable`."""
         rows = await self._store.managed()
-        return pb.ListManagedBrokersResponse(brokers=map(self._told, rows))
+        return pb.ListManagedBrokersResponse(brokers=map(self._proto, rows))
 
-    def _told(self, row: Row) -> pb.ManagedBroker:
+    def _proto(self, row: Row) -> pb.ManagedBroker:
         secret: dict[str, Any]
         try:
             secret = {"password": self._store.password_of(row)}

@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from broker_service.certificates.database import certificate_of
 from broker_service.certificates.reading import CA
 from broker_service.certificates.rotations.progress import CertificateRotation, counted
-from broker_service.database import Row, destination_in, put_in_place
+from broker_service.database import Row, destination_in, replace_secret
 from broker_service.errors import RotationNotFound
 from broker_service.passwords import Change, Passwords
 from broker_service.tables import brokers, device_count_changes, device_counts, devices
@@ -78,8 +78,8 @@ async def bundles_of(
 def devices_told(
     bundles: Collection[Bundle], device_id: int, limit: int
 ) -> sa.Select[tuple[int, str]]:
-    """Ids and uuids of active devices after `device_id` whose last answer had one of these, in
-    order.
+    """Ids and uuids, in order, of active devices after `device_id` whose last answer had one of
+    `bundles`.
     """
     asked = (
         sa.values(sa.column("broker_id", sa.Integer), sa.column("ca_ids", sa.ARRAY(sa.Integer)))
@@ -93,14 +93,14 @@ def devices_told(
         .limit(limit)
     )
     none = sa.literal([], sa.ARRAY(sa.Integer))
-    # Each is a range of the index `devices_told`.
+    # For each bundle, a range of the index `devices_told`.
     noted = page.where(
         devices.c.told_ca_ids != none,
         devices.c.told_broker_ids[1] == asked.c.broker_id,
         devices.c.told_ca_ids == asked.c.ca_ids,
     ).lateral("noted")
-    # Answers from before certificates were recorded, or while the broker had no CA: these are in no
-    # index.
+    # The index lacks answers without certificates: the broker had no CA, or the answer is older
+    # than the recording of certificates.
     brokers_without = [broker_id for broker_id, ca_ids in bundles if not ca_ids]
     rest = page.where(
         devices.c.told_ca_ids == none, devices.c.told_broker_ids[1].in_(brokers_without)
@@ -113,13 +113,13 @@ def devices_told(
 
 
 @contextlib.asynccontextmanager
-async def following(
+async def adapting_passwords(
     connection: AsyncConnection, certificate_id: int, passwords: Passwords
 ) -> AsyncIterator[None]:
-    """For a block that changes the trusted CAs of the brokers that use this certificate. If the
-    actor is an administrator, the brokers' passwords are encrypted again for the new CAs; for other
-    actors, those of brokers that are not managed stay as they are. Raises `Forbidden` if the change
-    needs an administrator.
+    """Adapts passwords to a block that changes the trusted CAs of the brokers that use this
+    certificate. If the actor is an administrator, the brokers' passwords are encrypted again for
+    the new CAs. Otherwise, passwords of brokers that are not managed stay as they are, and
+    `Forbidden` is raised if a managed broker would be affected.
     """
     chosen = (
         sa.select(brokers)
@@ -143,7 +143,7 @@ async def following(
             raise Forbidden(NEEDS_ADMIN)
         kept = row["password_encrypted"]
         if is_admin and passwords.is_for(row["id"], kept, was):
-            await put_in_place(connection, row["id"], kept, passwords.moved(change, kept))
+            await replace_secret(connection, row["id"], kept, passwords.moved(change, kept))
 
 
 async def _row(connection: AsyncConnection, broker_id: int) -> Row:

@@ -6,19 +6,21 @@ from datetime import datetime
 from enum import Enum
 
 
-class Told(Enum):
-    """Which CA certificates were in a device's last answer."""
+class Notified(Enum):
+    """The CA certificates of which a device was notified, in its last answer."""
 
     OLD = "old"  # not the new one
     BOTH = "both"
     NEW = "new"  # without the old one
 
 
-def told(ca_ids: Sequence[int], *, old_id: int, new_id: int) -> Told:
-    """`ca_ids` are those of the last answer; empty if it is older than their recording."""
+def notified_of(ca_ids: Sequence[int], *, old_id: int, new_id: int) -> Notified:
+    """The certificates of which a device was notified. `ca_ids` are those in its last answer; empty
+    if the answer is older than the recording of certificates.
+    """
     if new_id not in ca_ids:
-        return Told.OLD
-    return Told.BOTH if old_id in ca_ids else Told.NEW
+        return Notified.OLD
+    return Notified.BOTH if old_id in ca_ids else Notified.NEW
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,16 +33,18 @@ class Counts:
 
     @property
     def percent(self) -> float:
-        """The share of devices that know the new one, in percent; 100 without devices."""
+        """The share of devices notified of the new certificate, in percent; 100 without devices."""
         devices = self.old + self.both + self.new
         return 100 * (self.both + self.new) / devices if devices else 100.0
 
 
 def counted(bundles: Iterable[tuple[Sequence[int], int]], *, old_id: int, new_id: int) -> Counts:
-    """From the certificates of last answers, with the numbers of devices."""
-    counts = dict.fromkeys(Told, 0)
+    """The counts. `bundles` holds the CA certificates of last answers, and the number of devices
+    with each.
+    """
+    counts = dict.fromkeys(Notified, 0)
     for ca_ids, devices in bundles:
-        counts[told(ca_ids, old_id=old_id, new_id=new_id)] += devices
+        counts[notified_of(ca_ids, old_id=old_id, new_id=new_id)] += devices
     return Counts(**{which.value: count for which, count in counts.items()})
 
 
@@ -60,15 +64,15 @@ class CertificateRotation:
     # The kind of both certificates: "ca" or "client".
     kind: str
     replacement_pem: str
-    # None for a client certificate, because a device gets one at a time.
+    # None for a client certificate: a device gets only one at a time, so there is no overlap.
     counts: Counts | None
 
-    def told(self, ca_ids: Sequence[int]) -> Told:
-        """`told` of this rotation."""
-        return told(ca_ids, old_id=self.certificate_id, new_id=self.replacement_id)
+    def notified_of(self, ca_ids: Sequence[int]) -> Notified:
+        """`notified_of` for this rotation."""
+        return notified_of(ca_ids, old_id=self.certificate_id, new_id=self.replacement_id)
 
     def too_early(self, now: datetime) -> str:
-        """Why a cutover at `now` would cut devices off; "" if it would not."""
+        """Why a cutover at `now` would disconnect devices for good; "" if it would not."""
         if now < self.not_before:
             return f"the replacement is valid from {self.not_before:%Y-%m-%d} on"
         if now >= self.not_after:
@@ -82,5 +86,5 @@ class CertificateRotation:
 
     @property
     def usage(self) -> dict[str, int]:
-        """The counts by their names, as errors carry them."""
+        """The counts by name, for errors."""
         return {} if self.counts is None else asdict(self.counts)

@@ -6,7 +6,7 @@ from mooring.broker.v1 import rotations_pb2 as pb
 from mooring.broker.v1 import rotations_pb2_grpc
 
 from broker_service.certificates.reading import Certificate
-from broker_service.certificates.rotations.progress import CertificateRotation, Told
+from broker_service.certificates.rotations.progress import CertificateRotation, Notified
 from broker_service.certificates.rotations.store import RotationStore
 from broker_service.certificates.servicer import proto_of, read, warnings
 from broker_service.refreshing import Refresh
@@ -19,10 +19,10 @@ from chassis.trust import Access
 from chassis.validation import check_range
 
 DEFAULT_THRESHOLD_PERCENT = 99
-TOLD: dict[int, Told] = {
-    pb.TOLD_GENERATION_OLD: Told.OLD,
-    pb.TOLD_GENERATION_BOTH: Told.BOTH,
-    pb.TOLD_GENERATION_NEW: Told.NEW,
+NOTIFIED: dict[int, Notified] = {
+    pb.TOLD_GENERATION_OLD: Notified.OLD,
+    pb.TOLD_GENERATION_BOTH: Notified.BOTH,
+    pb.TOLD_GENERATION_NEW: Notified.NEW,
 }
 
 
@@ -68,11 +68,11 @@ class RotationServicer(rotations_pb2_grpc.RotationServiceServicer):
         self, request: pb.ListRotationDevicesRequest, context: Context
     ) -> pb.ListRotationDevicesResponse:
         """Raises `InvalidInput`, `CertificateNotFound`, `RotationNotFound`."""
-        if request.told not in TOLD:
+        if request.told not in NOTIFIED:
             raise InvalidInput("must be old, both or new", field="told")
         size = pages.page_size_of(request.page_size)
         rows = await self._store.devices_after(
-            request.id, TOLD[request.told], pages.after(request.cursor, int), size + 1
+            request.id, NOTIFIED[request.told], pages.after(request.cursor, int), size + 1
         )
         page, next_cursor = pages.cut(rows, size, lambda row: row[0])
         return pb.ListRotationDevicesResponse(

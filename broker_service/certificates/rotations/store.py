@@ -10,12 +10,12 @@ from broker_service.certificates.database import Row, certificate_of, kept
 from broker_service.certificates.reading import CA, Certificate
 from broker_service.certificates.rotations.database import (
     NOT_ROTATING,
+    adapting_passwords,
     bundles_of,
     devices_told,
-    following,
     rotation_of,
 )
-from broker_service.certificates.rotations.progress import CertificateRotation, Told
+from broker_service.certificates.rotations.progress import CertificateRotation, Notified
 from broker_service.database import changing
 from broker_service.encryption import EncryptionKeys
 from broker_service.errors import (
@@ -69,7 +69,7 @@ class RotationStore:
                 "rotation_began_at": sa.func.now(),
                 "rotation_threshold_percent": threshold_percent,
             }
-            async with following(connection, certificate_id, self._passwords):
+            async with adapting_passwords(connection, certificate_id, self._passwords):
                 await _set(connection, certificate_id, staged)
             await audit.record(
                 connection,
@@ -89,9 +89,10 @@ class RotationStore:
             return await rotation_of(connection, certificate_id)
 
     async def devices_after(
-        self, certificate_id: int, which: Told, device_id: int | None, limit: int
+        self, certificate_id: int, which: Notified, device_id: int | None, limit: int
     ) -> Sequence[tuple[int, str]]:
-        """Ids and uuids of active devices with such a last answer, in the order of their ids.
+        """Ids and uuids of the next active devices that were notified of these certificates, in the
+        order of their ids.
 
         Raises `CertificateNotFound`, `RotationNotFound`.
         """
@@ -100,7 +101,7 @@ class RotationStore:
             bundles = [
                 (broker_id, ca_ids)
                 for broker_id, ca_ids in await bundles_of(connection, rotation.broker_ids)
-                if which is rotation.told(ca_ids)
+                if which is rotation.notified_of(ca_ids)
             ]
             if not bundles:
                 return []
@@ -108,7 +109,7 @@ class RotationStore:
             return [(row.id, row.uuid) for row in await connection.execute(page)]
 
     async def cut_over(self, certificate_id: int, *, is_forced: bool) -> Row:
-        """Makes all brokers use the replacement alone; returns its row.
+        """Makes all brokers use only the replacement; returns its row.
 
         Raises `CertificateNotFound`, `RotationNotFound`, `RotationTooEarly` with the counts.
         """
@@ -123,7 +124,7 @@ class RotationStore:
                 if old["kind"] == CA
                 else brokers.c.client_certificate_id
             )
-            async with following(connection, certificate_id, self._passwords):
+            async with adapting_passwords(connection, certificate_id, self._passwords):
                 await connection.execute(
                     sa.update(brokers)
                     .where(used == certificate_id)
@@ -149,7 +150,7 @@ class RotationStore:
             old = await certificate_of(connection, certificate_id, is_locked=True)
             if old["replacement_id"] is None:
                 raise RotationNotFound(NOT_ROTATING)
-            async with following(connection, certificate_id, self._passwords):
+            async with adapting_passwords(connection, certificate_id, self._passwords):
                 await _clear(connection, certificate_id)
             await audit.record(
                 connection,

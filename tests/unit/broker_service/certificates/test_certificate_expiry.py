@@ -22,12 +22,12 @@ def test_only_certificates_in_use_are_measured() -> None:
     soon = Expiring(1_000_001, "soon", NOW + timedelta(days=1, hours=12))
     gone = Expiring(1_000_002, "gone", NOW - timedelta(days=2))
     watch = ExpiryWatch()
-    watch.look([soon, gone], NOW)
+    watch.check([soon, gone], NOW)
     assert (days_left(soon), days_left(gone)) == (1.5, -2)
     renamed = Expiring(soon.id, "renamed", soon.not_after)
-    watch.look([renamed], NOW + 12 * HOUR)
+    watch.check([renamed], NOW + 12 * HOUR)
     assert (days_left(soon), days_left(renamed), days_left(gone)) == (None, 1, None)
-    watch.look([], NOW)
+    watch.check([], NOW)
 
 
 @given(st.lists(st.integers(1, 60), min_size=1, max_size=60), st.integers(0, 60))
@@ -37,10 +37,10 @@ def test_each_is_warned_of_daily_from_thirty_days_on(hours: list[int], days: int
     for step in hours:
         now += step * HOUR
         with capture_logs() as lines:
-            watch.look([certificate], now)
+            watch.check([certificate], now)
         is_due = certificate.not_after - now < WARN_WITHIN and (
             not warned_at or now - warned_at[-1] >= WARN_EVERY
         )
         assert [line["certificate"] for line in lines] == [certificate.id] * is_due
         warned_at += [now] * is_due
-    watch.look([], now)
+    watch.check([], now)

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from broker_service.certificates.rotations.progress import (
     CertificateRotation,
     Counts,
-    Told,
+    Notified,
     counted,
-    told,
+    notified_of,
 )
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
@@ -41,14 +41,14 @@ def rotation(
 
 def test_the_certificates_of_an_answer_are_old_both_or_new() -> None:
     for ca_ids, expected in (
-        ((), Told.OLD),
-        ((OLD,), Told.OLD),
-        ((3,), Told.OLD),
-        ((OLD, NEW), Told.BOTH),
-        ((NEW,), Told.NEW),
-        ((NEW, 3), Told.NEW),
+        ((), Notified.OLD),
+        ((OLD,), Notified.OLD),
+        ((3,), Notified.OLD),
+        ((OLD, NEW), Notified.BOTH),
+        ((NEW,), Notified.NEW),
+        ((NEW, 3), Notified.NEW),
     ):
-        assert told(ca_ids, old_id=OLD, new_id=NEW) is expected
+        assert notified_of(ca_ids, old_id=OLD, new_id=NEW) is expected
 
 
 @given(BUNDLES)
