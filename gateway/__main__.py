@@ -68,7 +68,7 @@ async def running(config: GatewayConfig, probes: Probes | None = None) -> AsyncI
             serving(
                 app,
                 address,
-                # Devices' requests go past `app`.
+                # Devices' requests are served without `app`.
                 handlers=routes,
                 drain_s=config.drain_s,
                 grace_s=config.shutdown_grace_s,

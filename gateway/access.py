@@ -14,7 +14,7 @@ from chassis.trust import Access, PersonPolicy, WithinFleets
 
 
 class NoPolicy(Forbidden):
-    """The route has no policy; it is a fault of Mooring, and the route is refused."""
+    """The route has no policy. This is a fault of Mooring; requests to the route are refused."""
 
     reason = "NO_POLICY"
 
@@ -29,5 +29,5 @@ def required(access: object) -> PersonPolicy:
 async def policy_is_stated(
     _: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler
 ) -> None:
-    """A guard of all routes. Raises `NoPolicy`."""
+    """A Litestar guard of all routes. Raises `NoPolicy`."""
     required(handler.opt.get("access"))

@@ -1,4 +1,4 @@
-"""The address that a request comes from, also through trusted proxies."""
+"""Finds the client's address of a request, also behind trusted proxies."""
 
 from collections.abc import Sequence
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
@@ -24,9 +24,9 @@ def client_of(
 ) -> Client | None:
     """The client's address: `peer`, or the one that `X-Forwarded-For` of a trusted proxy names.
 
-    Each proxy adds the address of its client to the end of the header; any client can write what
-    stands before. So the header is read from its end, up to the first address that is not a trusted
-    proxy. If an entry cannot be read, the result is the address before it.
+    Each proxy adds the address of its client to the end of the header; any client can write the
+    entries before that. So the header is read from its end, up to the first address that is not a
+    trusted proxy. If an entry cannot be read, the result is the address that was read last.
     """
     if not trusted or peer is None:
         return peer
@@ -50,7 +50,7 @@ def _is_among(networks: Sequence[Network], address: Address) -> bool:
 
 
 def _without_port(hop: str) -> str:
-    """Some proxies write the port too: 192.0.2.1:4711, [2001:db8::1]:4711."""
+    """The entry without its port, which some proxies add: 192.0.2.1:4711, [2001:db8::1]:4711."""
     if hop.startswith("["):
         return hop[1:].partition("]")[0]
     host, colon, port = hop.partition(":")

@@ -1,7 +1,7 @@
-"""The answers to devices, as JSON: the contract of docs/note.md, field for field.
+"""The answers to devices, as JSON. docs/note.md promises each field.
 
-Agents already parse these documents: fields may be added, but none may change. A missing field is
-left out, never null. Only fields that a device needs are here.
+Agents already parse these documents, so fields may be added, but not changed. A missing field is
+left out, never null. The answers have only fields that a device needs.
 """
 
 from datetime import UTC, datetime
@@ -16,7 +16,7 @@ from msgspec import UNSET, Struct, UnsetType, structs
 from chassis.errors import Internal, MooringError, from_item
 from gateway.examples import MOMENT, UUID
 
-# The longest `refreshAfter` of a device that its broker does not hold yet.
+# The longest `refreshAfter` in an answer to a device that its broker does not hold yet.
 NOT_READY_REFRESH_AFTER_S = 5
 
 SOURCES: dict[int, str] = {
@@ -114,7 +114,7 @@ class RegisteredDevice(Struct, rename="camel", frozen=True):
 class Awaited(NamedTuple):
     """The client that the broker must hold before it accepts the device.
 
-    `is_newly_told`: it was changed just now, so the answer waits for the broker.
+    `is_newly_told`: the client was changed just now, so the answer waits for the broker.
     """
 
     broker_id: int
@@ -124,7 +124,7 @@ class Awaited(NamedTuple):
 
 
 class Registered(NamedTuple):
-    """One device's answer; `created` is false if it was registered before."""
+    """The answer to a registration. `created` is false if the device had registered before."""
 
     device: RegisteredDevice
     created: bool
@@ -141,7 +141,7 @@ class Connected(NamedTuple):
     """How one device connects."""
 
     mqtt: Mqtt
-    # For when the broker accepts the device.
+    # The answer that is valid when the broker accepts the device.
     refresh_after: int
     # None if the broker asks Mooring about clients.
     awaited: Awaited | None = None
@@ -158,7 +158,7 @@ class _Brokers:
         self, brokers: "list[resolution_pb2.BrokerSettings]", environment_url: str
     ) -> None:
         self._urls = {broker.id: broker.url for broker in brokers}
-        # The encoder copies a Raw in place of a BrokerConfig.
+        # Each BrokerConfig is encoded once, and the encoder copies the `Raw`.
         self._configs = {
             broker.id: cast(
                 "BrokerConfig", msgspec.Raw(msgspec.json.encode(_broker_config(broker)))
@@ -168,7 +168,7 @@ class _Brokers:
         self._environment_url = environment_url
 
     def url_and_config(self, broker_id: int) -> tuple[str, BrokerConfig | UnsetType]:
-        """Raises `Internal` for a broker that the batch does not hold."""
+        """The broker's URL and settings. Raises `Internal` if the batch lacks the broker."""
         if not broker_id:
             return self._environment_url, UNSET
         if broker_id not in self._urls:
@@ -232,7 +232,7 @@ def _registered(
 
 
 def _camel(field: str) -> str:
-    """Maps names of fields in the protos to those in the device's request."""
+    """The name of a field in the device's request, for its name in the proto."""
     first, *others = field.split("_")
     return first + "".join(other.capitalize() for other in others)
 

@@ -36,7 +36,7 @@ from gateway.administration import (
 )
 from gateway.administration.attempts import Attempts
 from gateway.administration.caller import authenticate
-from gateway.administration.refused import RefusedRequests, noting
+from gateway.administration.refused import RefusedRequests, recording_refusals
 from gateway.context import Context
 from gateway.http_adapter import HttpApp, adapted
 from gateway.limits import Limits
@@ -57,8 +57,8 @@ def app_of(
     """The gateway as an ASGI application: all paths except those of devices (`device_routes`).
 
     `leaving` is set when the gateway is about to stop. `failures` counts the attempts with invalid
-    API tokens, by the client's address behind `proxies`. `refused` records what the gateway refuses
-    itself.
+    API tokens, by the client's address behind `proxies`. `refused` records the refusals by the
+    gateway itself.
     """
     attempts = Attempts(services, failures)
     note = refused.note if refused else None
@@ -67,12 +67,12 @@ def app_of(
 
 @functools.cache
 def served() -> Litestar:
-    """All gateways of a process share this, each with its own `Context`, because preparing the
-    routes takes longer than the rest of a gateway's start.
+    """The Litestar application, which all gateways of a process share, each with its own `Context`:
+    preparing the routes takes longer than the rest of a gateway's start.
     """
     return Litestar(
         [*_routers(), documentation_page.routes(document)],
-        exception_handlers=noting(HANDLERS),
+        exception_handlers=recording_refusals(HANDLERS),
         guards=[policy_is_stated],
         openapi_config=None,
         # Errors are logged where they become problems.

@@ -1,7 +1,7 @@
 """JSON bodies, read once and strictly.
 
-Litestar's own reading answers 500 to invalid UTF-8 and to deep nesting, takes `"2"` for a number
-and any content type for JSON.
+Litestar's own decoding answers 500 to invalid UTF-8 and to deep nesting, accepts `"2"` as a number
+and any content type as JSON.
 """
 
 import re
@@ -18,7 +18,7 @@ from chassis.errors import InvalidInput
 
 Body = TypeVar("Body")
 
-# "Expected `str`, got `int` - at `$.location.latitude`"
+# A message of msgspec: "Expected `str`, got `int` - at `$.location.latitude`"
 FAULT = re.compile(r"(?P<message>.*?)(?: - at `\$\.?(?P<path>.*)`)?", re.DOTALL)
 # "Object missing required field `uuid`": the path leads to the object, not to the field.
 NAMED_FIELD = re.compile(r"Object .* field `(?P<name>.*)`", re.DOTALL)
@@ -37,7 +37,7 @@ def decode(decoder: "msgspec.json.Decoder[Body]", body: bytes) -> Body:
         body.decode()
         return decoder.decode(body)
     except msgspec.ValidationError as error:
-        # A fault of the values may be found before a fault of the JSON behind it.
+        # The decoder may find a wrong value before it reads invalid JSON after it.
         _require_json(body)
         raise named(error) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -55,7 +55,7 @@ def _require_json(body: bytes) -> None:
 
 
 def named(error: msgspec.ValidationError) -> InvalidInput:
-    """The error by the field, as it is named in the body."""
+    """The error, with the field as it is named in the body."""
     fault = str(error)
     found = FAULT.fullmatch(fault)
     message, path = (found["message"], found["path"] or "") if found else (fault, "")
@@ -66,7 +66,7 @@ def named(error: msgspec.ValidationError) -> InvalidInput:
 
 
 def is_json(content_type: str) -> bool:
-    """Whether a Content-Type is application/json, whatever its parameters."""
+    """Whether a Content-Type is application/json, with any parameters."""
     return content_type.partition(";")[0].strip().lower() == "application/json"
 
 

@@ -1,10 +1,12 @@
-"""Entity tags: whether a client has the present answer, or has read the version that it changes."""
+"""Entity tags. They show whether a client has the present answer, or has read the version that it
+changes.
+"""
 
 import re
 from collections.abc import Iterable
 
 ENTITY_TAG = re.compile(r'(?:W/)?("[^"]*")')
-# A tag of a revision. No revision has more digits.
+# The tag of a revision. Revisions have at most this many digits.
 REVISION_TAG = re.compile(r'(W/)?"(\d{1,18})"')
 NO_REVISION = 0
 
@@ -19,7 +21,7 @@ def entity_tag(generation: str, *, refresh_after_s: int, is_stale: bool) -> str:
 
 
 def is_current(if_none_match: Iterable[str], tag: str) -> bool:
-    """Whether the header's values, of which there may be several, name `tag` or anything.
+    """Whether the header's values, of which there may be several, name `tag` or are `*`.
 
     The comparison is weak: `W/"a"` names `"a"` (RFC 9110, section 13.1.2).
     """
@@ -32,9 +34,10 @@ def revision_tag(revision: int) -> str:
 
 
 def expected_revisions(if_match: Iterable[str]) -> list[int]:
-    """The revisions that the header's values name; empty means any, for `*` or no header. The
-    comparison is strong: weak tags are ignored (RFC 9110, section 13.1.1). If no tag is one of a
-    revision, the result is `NO_REVISION`, which matches nothing.
+    """The revisions that the header's values name. With `*` or without the header, the result is
+    empty, which means any revision. The comparison is strong, so weak tags are ignored (RFC 9110,
+    section 13.1.1). If no tag is the tag of a revision, the result is `NO_REVISION`, which matches
+    no revision.
     """
     values = list(if_match)
     if not values or any(value.strip() == "*" for value in values):

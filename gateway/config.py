@@ -1,4 +1,4 @@
-"""What the gateway reads from its environment."""
+"""The environment variables of the gateway."""
 
 from collections.abc import Mapping
 from typing import Annotated, ClassVar
@@ -12,7 +12,7 @@ from gateway.limits import Limit, limit_of
 
 
 class GatewayConfig(HttpConfig, CallerConfig):
-    """A field is set by the variable of its name in capitals."""
+    """Each field is set by the environment variable of its name in capitals."""
 
     process: ClassVar[str] = "gateway"
     renamed: ClassVar[Mapping[str, str]] = {
@@ -35,13 +35,14 @@ class GatewayConfig(HttpConfig, CallerConfig):
     # How long a stop waits for requests under way.
     shutdown_grace_s: int = Field(default=5, ge=1, le=60)
 
-    # How often devices may ask this process; empty is no limit. Counting costs a tenth of what a
-    # registration costs here, and no key fills more than half of the queue in any case.
+    # How often devices may call this process; empty means no limit. There is no limit by default:
+    # counting takes a tenth of the time of a registration in this process, and even without a limit
+    # no key fills more than half of the queue.
     limit_per_key: Annotated[Limit | None, NoDecode, BeforeValidator(limit_of)] = None
-    # Off: a factory's devices come from one address, that of its NAT.
+    # There is no limit by default, because all devices of a factory may have one address (NAT).
     limit_per_address: Annotated[Limit | None, NoDecode, BeforeValidator(limit_of)] = None
-    # How often API tokens that are not valid may be tried here: from one address, and with the same
-    # first characters from anywhere. Empty is no limit.
+    # How often invalid API tokens may be tried at this process: from one address, and with the same
+    # first characters from any address. Empty means no limit.
     limit_failed_per_address: Annotated[Limit | None, NoDecode, BeforeValidator(limit_of)] = Limit(
         10, 60
     )
@@ -49,6 +50,6 @@ class GatewayConfig(HttpConfig, CallerConfig):
         10, 60
     )
 
-    # The reverse proxies in front of it, networks with commas between them: the client's address is
-    # the one in their X-Forwarded-For. Nothing else may be in those networks.
+    # The networks of reverse proxies in front of the gateway, separated by commas. Their
+    # X-Forwarded-For has the client's address. No other hosts may be in these networks.
     trusted_proxies: Annotated[tuple[Network, ...], NoDecode, BeforeValidator(networks_of)] = ()

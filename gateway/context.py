@@ -23,7 +23,7 @@ Noting = Callable[[Request[Any, Any, Any], Any, Response[Problem]], None]
 
 @dataclass(frozen=True)
 class Context:
-    """What belongs to one gateway; `app.app_of` says what it is."""
+    """The objects of one gateway; `app.app_of` documents them."""
 
     services: ServiceClients
     timeout_s: float

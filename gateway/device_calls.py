@@ -27,9 +27,8 @@ class DeviceCalls:
         *,
         stop_within_s: float = 0.0,
     ) -> None:
-        """Belongs to the running loop. A device waits `timeout_s` at most.
-
-        Once the gateway is `leaving`: `stop_within_s` at most for its broker.
+        """A device waits for `timeout_s` at most. Once the gateway is `leaving`, a device waits for
+        `stop_within_s` at most until its broker holds it. Use the object in one event loop only.
         """
         self._services = services
         self._held = Held(services, leaving or asyncio.Event(), stop_within_s=stop_within_s)
@@ -42,7 +41,7 @@ class DeviceCalls:
             max_waiting=MAX_WAITING,
             lanes=2,
         )
-        # Cheap reads would be sent one by one without the pause.
+        # Reads are fast. Without the pause, each would be sent by itself.
         self._connections = Coalescer[registration_pb2.ConnectionRequest, answers.Connected](
             self._connect_all,
             name="connections",
@@ -62,7 +61,9 @@ class DeviceCalls:
     def register(
         self, registration: registration_pb2.Registration, *, size: int
     ) -> Call[registration_pb2.Registration, answers.Registered]:
-        """`size` is about its bytes. Raises `Overloaded`."""
+        """Starts the call. `size` is the approximate size of the registration in bytes. Raises
+        `Overloaded`.
+        """
         return self._registrations.offer(
             registration,
             deadline=self._loop.time() + self._timeout_s,
@@ -85,7 +86,9 @@ class DeviceCalls:
     def awaited(
         self, answer: answers.Registered | answers.Connected, *, since: float
     ) -> Waiting | None:
-        """The wait of a device, which asked at `since`, until its broker holds it."""
+        """Starts the wait until the device's broker holds it; None if the broker needs no list of
+        clients. The device's request came at `since`.
+        """
         if answer.awaited is None:
             return None
         return self._held.wait(answer.awaited, deadline=since + self._timeout_s)

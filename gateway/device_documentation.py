@@ -21,9 +21,9 @@ def _content(schema: str, media_type: str = "application/json") -> dict[str, Any
 
 
 def _problems(*wanted: int | str, unusual: Mapping[int, tuple[str, ...]]) -> dict[str, Any]:
-    """`unusual` are the reasons of statuses for which devices have others than people do."""
+    """`unusual` has the reasons of the statuses for which devices get other reasons than people."""
     found = {**reasons_of(*wanted), **unusual}
-    # Another request was first: the device can only ask again.
+    # Another request was first. The device can only repeat its request.
     found[503] = (*found[503], "LOST_RACE")
     return {str(status): problem_response(str(status), found[status]) for status in sorted(found)}
 

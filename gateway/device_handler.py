@@ -21,16 +21,16 @@ REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
 
 def request_id_of(headers: Sequence[tuple[bytes, bytes]]) -> bytes:
-    """The client's own `X-Request-Id` if it is harmless to log, else a new one."""
+    """The client's own `X-Request-Id` if it is safe to log, else a new one."""
     for name, value in headers:
         if name == b"x-request-id" and REQUEST_ID.fullmatch(value):
             return value
-    # Not a secret, and the kernel's randomness would cost twenty times as much.
+    # The id is not a secret, and random bytes of the kernel would take twenty times as long.
     return b"%032x" % random.getrandbits(128)
 
 
 class DeviceRequest(Struct):
-    """A request of a device; `uuid` is the one of the path, if it has one."""
+    """A request of a device. `uuid` is the uuid in the path, or empty."""
 
     method: bytes
     uuid: str
@@ -41,7 +41,7 @@ class DeviceRequest(Struct):
     body: bytes = b""
 
     def __repr__(self) -> str:
-        """Without the secrets."""
+        """Shows no secrets."""
         return f"DeviceRequest({self.method!r}, {self.uuid!r})"
 
 
@@ -49,17 +49,21 @@ class DeviceRoute(Protocol):
     """The handler of one path."""
 
     methods: Sequence[bytes]
-    # Its policy.
+    # The policy of the route.
     access: Access
 
     def admit(self, request: DeviceRequest) -> str:
-        """Returns the device's secret; called before the body is read. Raises the refusal."""
+        """Returns the device's secret. It is called before the body is read. Raises the errors of
+        the request's head.
+        """
 
     def ask(self, request: DeviceRequest) -> "Call[Any, Any]":
         """Starts the call. Raises errors of the request."""
 
     def awaited(self, answer: Any, since: float) -> Waiting | None:
-        """The wait of a device that asked at `since`, until its broker holds it; None: no wait."""
+        """Starts the wait until the device's broker holds it; None if there is no wait. The request
+        came at `since`.
+        """
 
     def reply(self, request: DeviceRequest, answer: Any) -> Reply:
         """The HTTP answer for a result."""
@@ -71,7 +75,7 @@ class DeviceHandler(RequestHandler):
     __slots__ = ("_request", "_request_id", "_since", "route")
 
     def __init__(self, route: DeviceRoute, uuid: str, head: Head) -> None:
-        """Serves the request with `route`; `uuid` is the one of the path."""
+        """Serves the request with `route`; `uuid` is the uuid in the path, or empty."""
         super().__init__()
         self.route = route
         self._request = DeviceRequest(head.method, uuid, head.headers, head.client)
@@ -96,13 +100,13 @@ class DeviceHandler(RequestHandler):
         return Awaited(call.future, self._called, call.abandon)
 
     def failed(self, error: Exception) -> Reply:
-        """A problem document."""
+        """The error as a problem document."""
         if isinstance(error, MooringError):
             return rendered(of_device_error(error))
         return rendered(of_exception(error))
 
     def attempt(self, step: Callable[..., Any], *arguments: Any) -> Any:
-        """Binds the request's id to the log, and adds it to the answer."""
+        """Runs a step with the request's id in the log, and adds the id to the answer."""
         token = request_id.set(self._request_id.decode())
         try:
             outcome = super().attempt(step, *arguments)
@@ -114,13 +118,13 @@ class DeviceHandler(RequestHandler):
         return Reply(outcome.status, head % (self._request_id, outcome.head), outcome.body)
 
     def _called(self, result: Any) -> Reply | Awaited:
-        """The answer; or the wait of a device until its broker holds it."""
+        """Returns the answer, or starts the wait until the device's broker holds it."""
         waiting = self.route.awaited(result, self._since)
         if waiting is None:
             return self.route.reply(self._request, result)
 
         def waited(is_held: bool) -> Reply:
-            told = result if is_held else result.while_not_ready()
-            return self.route.reply(self._request, told)
+            answer = result if is_held else result.while_not_ready()
+            return self.route.reply(self._request, answer)
 
         return Awaited(waiting.future, waited, waiting.abandon)

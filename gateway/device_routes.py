@@ -40,7 +40,7 @@ class Location(Struct, frozen=True):
 
 
 class NewDevice(Struct, rename="camel", kw_only=True, frozen=True):
-    """The body of a registration. Types are checked here, values by the registry.
+    """The body of a registration. The gateway checks types, and the registry checks values.
 
     Null means the same as a missing field.
     """
@@ -83,7 +83,7 @@ class RegistrationRoute:
     """`POST /api/v1/device/register`."""
 
     methods: Sequence[bytes] = (b"POST",)
-    # Open here: the registry checks the provisioning key.
+    # The gateway lets every caller through; the registry checks the provisioning key.
     access = Access.OPEN
 
     def __init__(
@@ -100,7 +100,7 @@ class RegistrationRoute:
         return _shown(request, self._limits, counts_by_key=True)
 
     def ask(self, request: DeviceRequest) -> "Call[Any, Any]":
-        """Raises the errors of the request, and `Overloaded`."""
+        """Starts the call. Raises the errors of the request, and `Overloaded`."""
         if not request.body:
             raise HTTPException(status_code=400)
         if not is_json(_content_type(request.headers)):
@@ -110,7 +110,7 @@ class RegistrationRoute:
         return self._calls.register(registration, size=len(request.body))
 
     def awaited(self, answer: Registered, since: float) -> Waiting | None:
-        """The answer that the device waits for."""
+        """Starts the wait until the device's broker holds it; None if there is no wait."""
         return self._calls.awaited(answer, since=since)
 
     def reply(self, request: DeviceRequest, answer: Registered) -> Reply:  # noqa: ARG002
@@ -122,7 +122,7 @@ class ConnectionRoute:
     """`GET /api/v1/device/{uuid}/mqtt`."""
 
     methods: Sequence[bytes] = (b"GET", b"HEAD")
-    # Open here: the registry checks the device's API key.
+    # The gateway lets every caller through; the registry checks the device's API key.
     access = Access.OPEN
 
     def __init__(
@@ -143,7 +143,7 @@ class ConnectionRoute:
         return self._calls.connection(request.uuid, request.secret, _address(request))
 
     def awaited(self, answer: Connected, since: float) -> Waiting | None:
-        """The answer that the device waits for."""
+        """Starts the wait until the device's broker holds it; None if there is no wait."""
         return self._calls.awaited(answer, since=since)
 
     def reply(self, request: DeviceRequest, answer: Connected) -> Reply:
@@ -153,7 +153,7 @@ class ConnectionRoute:
         tag = entity_tag(
             mqtt.generation, refresh_after_s=answer.refresh_after, is_stale=mqtt.stale is True
         )
-        # Only a private cache may keep the answer, because it holds a password.
+        # Only a private cache may store the answer, because it contains a password.
         head = b"etag: %b\r\ncache-control: private, no-cache\r\n" % tag.encode()
         known = [
             value.decode("latin-1") for name, value in request.headers if name == b"if-none-match"
@@ -173,7 +173,7 @@ class RotationRoute(ConnectionRoute):
         return self._calls.rotation(request.uuid, request.secret, _address(request))
 
     def reply(self, request: DeviceRequest, answer: Connected) -> Reply:  # noqa: ARG002
-        """200, also for a rotation that was joined with another."""
+        """200, also if concurrent rotations of the device were done together."""
         return Reply(200, NO_STORE, ENCODER.encode(answer.mqtt))
 
 
@@ -183,7 +183,7 @@ class DeviceRoutes:
     def __init__(
         self, calls: DeviceCalls, limits: Limits | None, proxies: Sequence[Network] = ()
     ) -> None:
-        """The paths of devices, which use `calls`, within `limits`; `proxies` are trusted."""
+        """The routes use `calls` as often as `limits` allow; `proxies` are trusted."""
         self._registration = RegistrationRoute(calls, limits, proxies)
         self._below_uuid: dict[bytes, DeviceRoute] = {
             b"mqtt": ConnectionRoute(calls, limits, proxies),
@@ -191,7 +191,7 @@ class DeviceRoutes:
         }
 
     def find(self, head: Head) -> DeviceHandler | None:
-        """None if the path is not a device's."""
+        """The handler of a request; None if the path is not a device's."""
         path = head.path
         if not path.startswith(PREFIX):
             return None
@@ -208,7 +208,7 @@ def _shown(request: DeviceRequest, limits: Limits | None, *, counts_by_key: bool
     """The device's secret. Raises `RateLimited`, `Unauthenticated`."""
     if limits is None:
         return bearer(request.headers)
-    # A request without a secret still counts for the address.
+    # A request without a secret counts for the address too.
     limits.admit(request.client)
     secret = bearer(request.headers)
     if counts_by_key:
@@ -229,7 +229,7 @@ def _content_type(headers: list[tuple[bytes, bytes]]) -> str:
 
 
 def _registration(key: str, device: NewDevice, address: str) -> registration_pb2.Registration:
-    """The members of the body are fields of the message by the same names.
+    """The registration as a message. The body and the message have the same names of fields.
 
     A field that is None is not set, which means the same as an empty text.
     """

@@ -1,4 +1,6 @@
-"""The OpenAPI document: what Litestar makes of the routes, with what Litestar leaves out."""
+"""Makes the OpenAPI document: Litestar's document of the routes, with the parts that Litestar
+leaves out.
+"""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -56,17 +58,17 @@ class LinesOf(NamedTuple):
 
 
 def documented(**limits: Any) -> msgspec.Meta:
-    """Limits of a field for the document alone: the services enforce them."""
+    """Limits of a field that only the document uses, because the services enforce them."""
     return msgspec.Meta(extra_json_schema=limits)
 
 
 def document(
     routers: Sequence[Router], direct: Mapping[str, dict[str, Any]], types: Iterable[type[Any]]
 ) -> bytes:
-    """The OpenAPI document of what `routers` serve, as JSON.
+    """The OpenAPI document of `routers`, as JSON.
 
-    `direct` are the path items that are served without Litestar, `types` the types that they refer
-    to.
+    `direct` holds the path items that are served without Litestar, and `types` the types to which
+    they refer.
     """
     described = Litestar(
         routers,
@@ -105,14 +107,14 @@ def document(
             for status, response in operation["responses"].items():
                 response["headers"] = {**response.get("headers", {}), **_headers(status)}
             _exemplify(operation, shown)
-    # Litestar loses limits, docstrings and the refusal of unknown fields on the way.
+    # Litestar's schemas lack limits, docstrings and the refusal of unknown fields.
     _, schemas = msgspec.json.schema_components(kinds, ref_template=f"{SCHEMAS}{{name}}")
     found["components"]["schemas"] = schemas
     return msgspec.json.encode(found)
 
 
 def statuses_of(operation: Mapping[str, Any], handler: HTTPRouteHandler) -> set[int]:
-    """The error statuses of every route with this policy, body and parameters."""
+    """The error statuses that follow from a route's policy, body and parameters."""
     found = set[int]()
     if access_of(handler.opt["access"]) > Access.OPEN:
         found |= {401, 403}
@@ -129,7 +131,7 @@ def statuses_of(operation: Mapping[str, Any], handler: HTTPRouteHandler) -> set[
 
 
 def problem_response(status: str, reasons: Sequence[str]) -> dict[str, Any]:
-    """The answer of an error status, with one of `reasons`."""
+    """The answer with an error status, which has one of `reasons`."""
     phrase = HTTPStatus(int(status)).phrase
     described = [f"- `{reason}`: {MEANINGS[reason][1]}" for reason in reasons]
     narrowed = {"properties": {"status": {"const": int(status)}, "reason": {"enum": [*reasons]}}}
@@ -157,7 +159,7 @@ def problem_response(status: str, reasons: Sequence[str]) -> dict[str, Any]:
 
 
 def _say_responses(operation: dict[str, Any], handler: HTTPRouteHandler) -> None:
-    """Adds the errors of the route's kind and its own `reasons`, with what each means."""
+    """Adds the errors of the route's kind and its own `reasons`, with their meanings."""
     responses = operation["responses"]
     for status, response in responses.items():
         if response["description"] == HTTPStatus(int(status)).description:
@@ -169,7 +171,7 @@ def _say_responses(operation: dict[str, Any], handler: HTTPRouteHandler) -> None
 
 
 def _exemplify(operation: dict[str, Any], shown: Mapping[str, Any]) -> None:
-    """Adds the examples; `shown` are those of types, by the name of the type."""
+    """Adds the examples. `shown` holds the examples of types, by the type's name."""
     for parameter in operation.get("parameters", ()):
         if parameter["name"] in PARAMETERS:
             parameter["example"] = PARAMETERS[parameter["name"]]
@@ -183,7 +185,7 @@ def _exemplify(operation: dict[str, Any], shown: Mapping[str, Any]) -> None:
 
 
 def _operation_id(handler: HTTPRouteHandler, method: Method, _: object) -> str:
-    """The handler's name, with the method if it has several."""
+    """The handler's name, with the method if the handler has several."""
     name = handler.handler_name
     return name if len(handler.http_methods) == 1 else f"{name}_{method.lower()}"
 
@@ -201,7 +203,7 @@ def _say_role(operation: dict[str, Any], handler: HTTPRouteHandler) -> None:
 
 
 def _say_lines(operation: dict[str, Any], handler: HTTPRouteHandler) -> None:
-    """Adds bodies and answers of one object a line, whose types Litestar does not know."""
+    """Adds bodies and answers with one object on each line, which Litestar does not document."""
     schema = {"type": "string"}
     if taken := handler.opt.get("upload"):
         content = {

@@ -14,7 +14,7 @@ from chassis.trust import Access
 from gateway.context import context_of
 from gateway.documentation import TITLE
 
-# Copied unchanged from the npm package swagger-ui-dist; its licence is in the same folder.
+# These files come unchanged from the npm package swagger-ui-dist; its licence is beside them.
 SWAGGER_UI_VERSION = "5.35.0"
 SWAGGER_UI = Path(__file__).parent / "static" / "swagger-ui"
 ASSETS = {
@@ -49,8 +49,8 @@ START = """SwaggerUIBundle({url: "/openapi.json", dom_id: "#swagger-ui", deepLin
 
 
 def routes(make: Callable[[], bytes]) -> Router:
-    """`/openapi.json` and `/docs`. `make` makes the document at the first request for it: that
-    takes a good part of a second, for which no start and no device should wait.
+    """The routes `/openapi.json` and `/docs`. `make` makes the document at the first request for
+    it. That takes a good part of a second, for which no start and no device should wait.
     """
     made = functools.cache(make)
     assets = {name: (SWAGGER_UI / name).read_bytes() for name in ASSETS}

@@ -1,8 +1,8 @@
 """Examples for the OpenAPI document, all from one small installation.
 
-A type of a body or an answer has its example as its own `EXAMPLE`; this module has the values that
-several examples share. Tests send each example to a new installation of `make run` with one device,
-which accepts it, and compare the answers.
+Each type of a body or an answer has its own `EXAMPLE`; this module has the values that several
+examples share. Tests send each example to a new installation of `make run` with one device, which
+must accept it, and compare the answers with the examples.
 """
 
 from typing import Any, get_args, get_origin
@@ -17,7 +17,7 @@ KEY_ID = "8a6f2f0e-3a53-4d0c-9d5e-0c1f7c1b2a11"
 SECRET_ID = "5b0e7c92-61d4-4a8f-9c37-2f4e6d8a0b13"  # noqa: S105 - an id is no secret
 ACCOUNT_ID = "d4a1b2c3-9e8f-4071-8b6a-5c4d3e2f1a09"
 
-# Parameters by their names, which mean the same in all paths and queries.
+# Examples of parameters, by their names. A name means the same in all paths and queries.
 PARAMETERS: dict[str, Any] = {
     "uuid": UUID,
     "broker_id": 1,
@@ -36,7 +36,7 @@ PARAMETERS: dict[str, Any] = {
 
 
 def example_of(kind: Any) -> Any:
-    """The example of a type: its own, or a page or a list with one item; None if there is none."""
+    """The example of a type: its own, or a page or a list with one item; None if it has none."""
     if get_origin(kind) is list:
         [item] = get_args(kind)
         return [example_of(item)]

@@ -45,7 +45,7 @@ class Readiness(Struct, frozen=True):
 
 
 def judge(checks: dict[str, str]) -> str:
-    """The status that follows from the checks. Without the registry no device gets an answer."""
+    """The status of the gateway for these checks. Without the registry no device gets an answer."""
     if checks["registry"] != "serving":
         return "unavailable"
     return "ready" if all(status == "serving" for status in checks.values()) else "degraded"
@@ -80,7 +80,9 @@ async def readyz(request: Request[Any, Any, Any]) -> Response[Readiness]:
 
 
 async def readiness(services: ServiceClients) -> tuple[bool, dict[str, str]]:
-    """The same for probes at the port of the metrics: degraded is ready."""
+    """Whether the gateway is ready, for probes at the port of the metrics. Degraded counts as
+    ready.
+    """
     checks = await _checks(services)
     return judge(checks) != "unavailable", checks
 
@@ -101,16 +103,16 @@ ROUTES = Router("/", route_handlers=[healthz, readyz], tags=["health"])
 
 
 async def _ask(checks: tuple[HealthCheck, HealthCheck], name: str) -> str:
-    """A status in lower case; empty if the service has no check `name`.
+    """The status in lower case; empty if the service has no check `name`.
 
-    If no replica is healthy, one that is not healthy is asked.
+    If no replica is healthy, it calls an unhealthy one.
     """
     healthy, any_replica = checks
     status = await _status(healthy, name)
     if status == UNREACHABLE:
         status = await _status(any_replica, name)
         if status == SERVING and not name:
-            # The replica has become healthy since, but the channel does not use it yet.
+            # The replica has become healthy meanwhile, but the channel does not use it yet.
             return UNREACHABLE
     return status
 

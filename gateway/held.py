@@ -1,8 +1,8 @@
-"""Answers to devices wait here until the broker holds the device.
+"""Delays answers to devices until the broker holds the device.
 
 A broker whose clients Mooring manages would refuse a device that connects before the broker holds
-it, and many MQTT clients give up for ever after one refusal. So the answer waits, separately for
-each device. Its registration is committed, so other devices do not wait.
+it, and many MQTT clients never try again after one refusal. So the answer waits, separately for
+each device. The registration is committed before, so other devices do not wait.
 """
 
 import asyncio
@@ -18,16 +18,16 @@ from gateway.service_clients import ServiceClients
 
 log = structlog.get_logger(__name__)
 
-# How long an answer waits at most, and how long while its broker makes no progress.
+# How long an answer waits at most, in all and while its broker makes no progress.
 MOST_S = 5.0
 STALLED_S = 1.5
-# The time before a device's own deadline that is left for sending the answer.
+# The wait ends this long before the device's deadline, which leaves time for sending the answer.
 MARGIN_S = 0.25
 MAX_WAITING = 2_000
 # The most calls to the registry at once, and the most devices in each.
 LANES = 8
 MAX_ASKED = 1_000
-# How long the registry waits for a change before it answers without one.
+# How long the registry waits for a change before it answers without a change.
 WITHIN_S = 0.4
 # The pause after a failed call.
 PAUSE_S = 0.1
@@ -75,15 +75,14 @@ class Held:
         stalled_s: float = STALLED_S,
         max_waiting: int = MAX_WAITING,
     ) -> None:
-        """Belongs to the running loop.
-
-        A device waits for `most_s` at most, and for `stalled_s` while its broker makes no progress.
-        Once the gateway is `leaving`, no device waits longer than `stop_within_s`. If `max_waiting`
-        devices wait already, another device does not wait.
+        """A device waits for `most_s` at most, and for `stalled_s` while its broker makes no
+        progress. Once the gateway is `leaving`, no device waits longer than `stop_within_s`. If
+        `max_waiting` devices wait already, another device does not wait. Use the object in one
+        event loop only.
         """
         self._services = services
         self._loop = asyncio.get_running_loop()
-        # Devices that are in no call yet.
+        # Devices about which no call has asked yet.
         self._new: list[Waiting] = []
         self._lanes: set[asyncio.Task[None]] = set()
         self._count = 0
@@ -93,13 +92,15 @@ class Held:
         self._stalled_s = stalled_s
         self._max_waiting = max_waiting
         self._stops_at = float("inf")
-        # A call may hang while the gateway begins to stop, so its lane would notice too late.
+        # A separate task notices that the gateway stops, because a lane may be in a call that
+        # hangs.
         self._noting = self._loop.create_task(self._note_leaving(leaving, stop_within_s))
 
     def wait(self, awaited: Awaited, *, deadline: float) -> Waiting:
-        """Waits until the broker holds the device; if nothing was changed for it, only asks once.
+        """Starts a wait until the broker holds the device. If the device was not changed just now,
+        the registry is asked only once.
 
-        `deadline` is when the device gets an answer anyway, by the running loop's clock.
+        The device gets an answer by `deadline` in any case, a time of the running loop's clock.
         """
         now = self._loop.time()
         ends_at = min(now + self._most_s, deadline - MARGIN_S, self._stops_at)
@@ -126,7 +127,7 @@ class Held:
         self._stops_at = min(self._stops_at, self._loop.time() + stop_within_s)
 
     async def _follow(self) -> None:
-        """Asks about new devices, and ends when the waits of all are over."""
+        """Asks the registry about new devices, until the waits of all its devices have ended."""
         lane = asyncio.current_task()
         asked: list[Waiting] = []
         try:
@@ -137,7 +138,8 @@ class Held:
                 if not one.future.done():
                     self._end(one, is_held=False, outcome="late")
         finally:
-            # In the same turn of the loop in which no new device was found.
+            # The lane is removed in the same turn of the event loop in which it finds no new
+            # device.
             if lane is not None:
                 self._lanes.discard(lane)
 
@@ -154,7 +156,7 @@ class Held:
             except MooringError:
                 await asyncio.sleep(PAUSE_S)
             else:
-                self._tell(asked, response)
+                self._apply(asked, response)
             now = self._loop.time()
             for one in asked:
                 if not one.future.done() and now >= self._ends_at(one):
@@ -177,7 +179,7 @@ class Held:
             deadline=min(now + within_s + self._stalled_s / 2, max(now, self._stops_at) + MARGIN_S),
         )
 
-    def _tell(self, asked: Sequence[Waiting], response: pb.AwaitHeldResponse) -> None:
+    def _apply(self, asked: Sequence[Waiting], response: pb.AwaitHeldResponse) -> None:
         now = self._loop.time()
         for progress in response.progress:
             self._progressed_at[progress.broker_id] = now - progress.age_ms / 1_000
@@ -190,7 +192,7 @@ class Held:
                 self._end(one, is_held=False, outcome="hopeless")
 
     def _ends_at(self, one: Waiting) -> float:
-        """When the wait ends although the broker does not hold the device."""
+        """The time at which the wait ends even if the broker does not hold the device."""
         progressed_at = self._progressed_at.get(one.awaited.broker_id, 0.0)
         stalled_at = max(one.since, progressed_at) + self._stalled_s
         return min(one.ends_at, stalled_at, self._stops_at)

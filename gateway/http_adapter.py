@@ -1,4 +1,4 @@
-"""Gives every request of people an id, and adds what Litestar lacks."""
+"""Gives every request of people an id, and adds features of HTTP that Litestar lacks."""
 
 from collections.abc import Awaitable, Callable
 from typing import Literal
@@ -12,18 +12,18 @@ from gateway.context import KEY, Context
 from gateway.device_handler import request_id_of
 from gateway.problems import http_problem, rendered
 
-# Only HTTP requests come here, no websockets.
+# There are only HTTP requests, no websockets.
 HttpApp = Callable[[HTTPScope, Receive, Send], Awaitable[None]]
 
-# Litestar does not support HEAD (RFC 9110, section 9.3.2), and its answer to OPTIONS leaves methods
-# out. No route has TRACE, so its 405 names all methods.
+# Litestar does not support HEAD (RFC 9110, section 9.3.2), and its answer to OPTIONS lacks some
+# methods. No route has TRACE, so Litestar's 405 for TRACE names all methods.
 ANSWERED_AS: dict[str, Literal["GET", "TRACE"]] = {"HEAD": "GET", "OPTIONS": "TRACE"}
 
 
 def adapted(app: ASGIApp, context: Context) -> HttpApp:
     """Wraps `app`: requests get `context`, and an id for their logs, calls and answers.
 
-    The client's own `X-Request-Id` is used if it is harmless to log.
+    The client's own `X-Request-Id` is used if it is safe to log.
     """
 
     async def identified(scope: HTTPScope, receive: Receive, send: Send) -> None:
@@ -45,7 +45,8 @@ def adapted(app: ASGIApp, context: Context) -> HttpApp:
             await _send(rendered(http_problem(404)), send_with_id)
             return
         if instead := ANSWERED_AS.get(scope["method"]):
-            # A copy, because the server reads its own to leave out the body of HEAD.
+            # The scope is copied, because the server reads the method in its own scope to leave out
+            # the body of an answer to HEAD.
             scope = {**scope, "method": instead}
         scope["state"][KEY] = context
         await app(scope, receive, send_with_id)

@@ -4,15 +4,15 @@ For registrations the secret is the provisioning key. For API tokens only failur
 beginning of the token (`gateway.administration.attempts`).
 
 A limit of 600/minute is an allowance of 600 that refills evenly, ten a second. Every process of the
-gateway counts separately, so N of them admit N times as much. The limit stops clients that run
-away, and is no quota. A shared count would cost a round trip to another server before every
+gateway counts separately, so N processes admit N times as much. The limit stops clients that send
+far too much, and is no quota. A shared count would cost a round trip to another server before every
 registration.
 
-The arithmetic is pyrate-limiter's GCRA: a pure function over one integer and the caller's clock,
-exact to the request, with the exact wait. The memory is in this module, because it must be bounded
-while a flood invents keys and addresses. `admit` takes 2 µs on CPython 3.11, with both limits 3.5
-µs. The others cost as much and do less: `limits` (2.6 µs without the digest) keeps every key of the
-last period, and a thread of its own walks through them up to a hundred times a second;
+The arithmetic is pyrate-limiter's GCRA: a pure function over one integer and the caller's clock. It
+counts exactly, and returns the exact wait. The memory is in this module, because it must be bounded
+even if attackers invent keys and addresses. `admit` takes 2 µs on CPython 3.11, or 3.5 µs with both
+limits. Other libraries take as long and do less: `limits` (2.6 µs without the digest) stores every
+key of the last period, and its thread reads all of them up to a hundred times a second;
 `throttled-py` (3.6 µs) is bounded, but rounds, and admits one too few for one limit in four;
 pyrate-limiter's own `Limiter` (7 µs) starts a thread.
 """
@@ -31,17 +31,18 @@ from pyrate_limiter import GCRA, Rate
 from chassis.addresses import host_of
 from chassis.errors import Overloaded
 
-# The number of keys, and of addresses, that are stored, those that asked last. A key that was
-# dropped has its whole allowance again, so a flood of invented keys locks no client out. 65,536
+# How many keys, and how many addresses, are stored; those without recent requests are dropped. A
+# dropped key has its whole allowance again, so very many invented keys lock no client out. 65,536
 # keys take 16 MB.
 MAX_KNOWN = 65_536
-# Refused clients are spread over one period of the limit, in which as many as it names are
-# admitted. This is the longest such delay.
+# Refused clients get a random delay of up to one period of the limit, in which as many requests are
+# admitted as the limit allows. This is the longest such delay.
 MAX_SPREAD_S = 60
 
 PERIODS_S = {"second": 1, "minute": 60, "hour": 3600}
 LIMIT = re.compile(rf"([1-9][0-9]{{0,11}})/({'|'.join(PERIODS_S)})")
-# The arithmetic counts whole microseconds between two requests; no process reaches this rate.
+# The arithmetic counts whole microseconds between two requests, so there is a largest limit. No
+# process reaches this rate.
 MAX_PER_S = 100_000
 
 # The messages to devices.
@@ -57,7 +58,7 @@ class RateLimited(Overloaded):
 
 @dataclass(frozen=True)
 class Limit:
-    """`count` requests in `period_s` seconds, and as many at once."""
+    """`count` requests in `period_s` seconds; they may all come at once."""
 
     count: int
     period_s: int
@@ -96,7 +97,7 @@ class Limits:
         key_fault: str = KEY_FAULT,
         address_fault: str = ADDRESS_FAULT,
     ) -> None:
-        """None means no limit; `…_fault` is the message of a refusal."""
+        """A limit that is None does not apply. `…_fault` is the message of a refusal."""
         self._keys = _Allowances(per_key) if per_key else None
         self._addresses = _Allowances(per_address) if per_address else None
         self._now_ms = now_ms
@@ -112,7 +113,7 @@ class Limits:
         key_fault: str = KEY_FAULT,
         address_fault: str = ADDRESS_FAULT,
     ) -> "Limits | None":
-        """None without any limit."""
+        """The object for these limits; None if there is no limit."""
         if not per_key and not per_address:
             return None
         return cls(per_key, per_address, key_fault=key_fault, address_fault=address_fault)
@@ -142,20 +143,22 @@ class Limits:
 
 
 class _Allowances:
-    """One limit, and the remaining allowance of each key or address that asked last."""
+    """One limit, and the remaining allowances of the keys or addresses with the latest requests."""
 
     def __init__(self, limit: Limit) -> None:
         self._rates = [Rate(limit.count, limit.period_s * 1000)]
         self._spread_s = min(limit.period_s, MAX_SPREAD_S)
         self._gcra = GCRA()
         self._unused = self._gcra.initial(self._rates)
-        # What one request adds to a state.
+        # The amount that one request adds to a state.
         self._one, _ = self._gcra.step(self._rates, self._unused, 0, 1)
-        # The one that asked last is at the end.
+        # The states by key or address; that of the latest request is at the end.
         self._states: OrderedDict[bytes | str, tuple[float, ...]] = OrderedDict()
 
     def take(self, who: bytes | str, now_ms: int) -> float:
-        """0, or the seconds after which to try again: the exact wait and a random part."""
+        """0 if the request is admitted. Otherwise, the seconds after which to try again: the exact
+        wait and a random part.
+        """
         states = self._states
         state = states.get(who)
         if state is None:
@@ -165,7 +168,7 @@ class _Allowances:
         else:
             states.move_to_end(who)
         states[who], decision = self._gcra.step(self._rates, state, now_ms, 1)
-        if decision.retry_after_ms is None:  # it is admitted
+        if decision.retry_after_ms is None:  # the request is admitted
             return 0.0
         return decision.retry_after_ms / 1000 + random.uniform(0, self._spread_s)  # noqa: S311
 

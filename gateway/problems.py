@@ -23,7 +23,7 @@ log = structlog.get_logger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
 
-# Total over gRPC's codes: a test says so.
+# A test checks that this table has all codes of gRPC.
 STATUS_OF_CODE: dict[grpc.StatusCode, int] = {
     grpc.StatusCode.OK: 500,
     grpc.StatusCode.CANCELLED: 503,
@@ -38,7 +38,7 @@ STATUS_OF_CODE: dict[grpc.StatusCode, int] = {
     grpc.StatusCode.FAILED_PRECONDITION: 409,
     grpc.StatusCode.ABORTED: 412,
     grpc.StatusCode.OUT_OF_RANGE: 422,
-    # The other service has another version, in the middle of an upgrade; trying again helps.
+    # During an upgrade, the other service may have another version. Trying again helps.
     grpc.StatusCode.UNIMPLEMENTED: 503,
     grpc.StatusCode.INTERNAL: 500,
     grpc.StatusCode.UNAVAILABLE: 503,
@@ -48,7 +48,8 @@ STATUS_OF_CODE: dict[grpc.StatusCode, int] = {
 # Reasons that have their own HTTP status.
 STATUS_OF_REASON: dict[str, int] = {RateLimited.reason: 429}
 
-# Statuses with `Retry-After`, and how many times later than necessary it may be.
+# The statuses with `Retry-After`. The time in it is random: up to MAX_SPREAD times the necessary
+# time.
 MAX_SPREAD = 1.5
 RETRIED = frozenset({429, 503})
 
@@ -70,9 +71,9 @@ class Problem(Struct, kw_only=True, frozen=True):
     type: str = "about:blank"
     title: str
     status: int
-    # For people; may change.
+    # A text for people, which may change.
     detail: str
-    # UPPER_SNAKE and stable: programs compare it.
+    # UPPER_SNAKE. Programs compare it, so it does not change.
     reason: str
     # The id of the request, which all its log lines have.
     request_id: str
@@ -97,7 +98,7 @@ def problem(
     if status == HTTPStatus.UNAUTHORIZED:
         sent["WWW-Authenticate"] = "Bearer"
     if status in RETRIED:
-        # Calls of one batch are refused together, and must not return together.
+        # Calls of one batch are refused together, and must not be repeated together.
         soonest_s = max(1, math.ceil(retry_after_s))
         latest_s = max(1, math.ceil(retry_after_s * MAX_SPREAD))
         sent["Retry-After"] = str(random.randint(soonest_s, latest_s))  # noqa: S311
@@ -135,8 +136,8 @@ def of_error(error: MooringError) -> Response[Problem]:
 def of_device_error(error: MooringError) -> Response[Problem]:
     """`of_error` for devices.
 
-    A lost race is 412 for people, who can read again and decide again, and 503 for a device, which
-    can only ask again.
+    A lost race is 412 for people, who can read and decide again, and 503 for a device, which can
+    only repeat its request.
     """
     if isinstance(error, LostRace):
         return problem(503, error.reason, error.message, retry_after_s=error.retry_after_s)
@@ -204,7 +205,7 @@ def _of_parameter(_: Request[Any, Any, Any], error: ValidationException) -> Resp
 
 
 def _of_cut_body(_: Request[Any, Any, Any], __: InternalServerException) -> Response[Problem]:
-    """The client disconnected while it was sending, so the answer is not read."""
+    """The client has disconnected before it had sent the whole body, so the answer is not read."""
     return problem(400, "BODY_CUT_SHORT", "the body ended early")
 
 

@@ -37,7 +37,7 @@ MEANINGS: dict[str, tuple[int, str]] = {
     "UUID_NOT_ALLOWED": (403, "this provisioning key, or its fleet, does not allow this uuid"),
     "DEVICE_NOT_EXPECTED": (403, "only expected devices can register with this provisioning key"),
     "UUID_RESERVED": (403, "this uuid is reserved for a device of another fleet"),
-    # What the request names.
+    # Things that the request names.
     "NOT_FOUND": (404, "there is no such thing"),
     "BROKER_NOT_FOUND": (404, "there is no such broker"),
     "REVISION_NOT_FOUND": (404, "the broker has no such revision"),
@@ -154,13 +154,14 @@ ANYWHERE = (400, 500, 503)
 
 
 def reasons_of(*wanted: int | str) -> dict[int, tuple[str, ...]]:
-    """The reasons an operation can have, by status: those `wanted`, and those of any operation.
+    """The reasons of an operation, by status: those in `wanted`, and those of any operation.
 
-    `wanted` holds reasons of the operation's own, or statuses, which stand for their usual reasons.
+    `wanted` holds the operation's own reasons, and statuses, each of which stands for its usual
+    reasons.
     """
     statuses = {one if isinstance(one, int) else MEANINGS[one][0] for one in (*wanted, *ANYWHERE)}
     if 401 in statuses:
-        # An operation with a token limits attempts with invalid tokens.
+        # If an operation requires a token, attempts with invalid tokens are limited.
         statuses.add(429)
     own = [one for one in wanted if isinstance(one, str)]
     return {

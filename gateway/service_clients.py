@@ -79,7 +79,7 @@ class ServiceClients:
 
 
 def _health_checks(client: ServiceClient) -> tuple[HealthCheck, HealthCheck]:
-    """Calls a healthy replica, or any. The stubs' types do not mention their `Check`."""
+    """The health check of a healthy replica, and of any replica. The stubs' types lack `Check`."""
     stubs = (
         health_pb2_grpc.HealthStub(channel) for channel in (client.channel, client.any_replica)
     )

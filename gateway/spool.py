@@ -1,7 +1,7 @@
 """Stores uploads until they have been read: bounded in number, in bytes and by the disk.
 
-The files have no name (`O_TMPFILE`, or unlinked at once), so nothing is left of them when the
-process is killed.
+The files have no name (`O_TMPFILE`, or unlinked at once), so they disappear when the process is
+killed.
 """
 
 import contextlib
@@ -13,17 +13,17 @@ from typing import Any
 from chassis.errors import Overloaded, Unavailable
 
 MAX_UPLOADS = 8
-# The size of four of the largest files.
+# The most bytes of all uploads: four of the largest files.
 MAX_BYTES_IN_ALL = 2 * 1024 * 1024 * 1024
-# The room on the disk that uploads leave free.
+# The space on the disk that uploads leave free.
 FREE_BYTES = 512 * 1024 * 1024
-# After so many bytes the free room of the disk is checked.
-LOOK_BYTES = 16 * 1024 * 1024
+# The free space on the disk is checked each time that a file has grown by so many bytes.
+CHECK_BYTES = 16 * 1024 * 1024
 RETRY_S = 30.0
 
 
 class Spool:
-    """The uploads that this process keeps."""
+    """Counts the uploads that this process stores."""
 
     def __init__(
         self,
@@ -31,7 +31,7 @@ class Spool:
         max_bytes: int = MAX_BYTES_IN_ALL,
         free_bytes: int = FREE_BYTES,
     ) -> None:
-        """`free_bytes` is what must stay free on the disk."""
+        """`free_bytes` must stay free on the disk."""
         self._max_uploads = max_uploads
         self._max_bytes = max_bytes
         self._free_bytes = free_bytes
@@ -52,13 +52,13 @@ class Spool:
         self.bytes += count
 
     def require_room(self) -> None:
-        """Raises `Unavailable` where the disk is nearly full."""
+        """Raises `Unavailable` if the disk is nearly full."""
         with contextlib.suppress(OSError):
             if shutil.disk_usage(tempfile.gettempdir()).free < self._free_bytes:
                 raise Unavailable("there is no room to keep the file", retry_after_s=RETRY_S)
 
     def release(self, taken: list[int]) -> None:
-        """Called when one of the uploads has been closed."""
+        """Uncounts an upload that was closed."""
         self.uploads -= 1
         self.bytes -= taken[0]
 
@@ -71,7 +71,7 @@ class Kept(tempfile.SpooledTemporaryFile[bytes]):
         self._spool = spool
         self._in_memory = bytes_in_memory
         self._taken = [0]
-        self._looked_at = 0
+        self._checked_at = 0
         self._release = weakref.finalize(self, spool.release, self._taken)
 
     def write(self, data: Any) -> int:
@@ -79,9 +79,9 @@ class Kept(tempfile.SpooledTemporaryFile[bytes]):
         count = len(data)
         self._spool.take(count)
         self._taken[0] += count
-        if self._taken[0] > self._in_memory and self._taken[0] >= self._looked_at:
+        if self._taken[0] > self._in_memory and self._taken[0] >= self._checked_at:
             self._spool.require_room()
-            self._looked_at = self._taken[0] + LOOK_BYTES
+            self._checked_at = self._taken[0] + CHECK_BYTES
         return super().write(data)
 
     def close(self) -> None:

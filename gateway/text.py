@@ -1,4 +1,4 @@
-"""Text as programs write it: with or without a byte order mark, in UTF-8 or UTF-16.
+"""Reads text with or without a byte order mark, in UTF-8 or UTF-16.
 
 PowerShell writes UTF-16 by default, and Excel and PowerShell write UTF-8 with a mark.
 """
@@ -7,7 +7,7 @@ import codecs
 
 from chassis.errors import InvalidInput
 
-# A mark of UTF-32 begins with that of UTF-16.
+# UTF-32 is checked first, because its mark begins with the mark of UTF-16.
 UTF_32 = (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)
 UTF_16 = {codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
 LONGEST_MARK = 4

@@ -1,9 +1,8 @@
 """Files of many rows: NDJSON, or CSV with a header line, in bounded memory.
 
 All of a file is received before its first row is read. So a file that is wrong as a whole is
-refused before anything is changed. And the answer can be as long as the file: else a client that
-sends everything before it reads the answer could wait for Mooring while Mooring waits for the
-client.
+refused before anything is changed. It also prevents a deadlock: the answer may be as long as the
+file, and many clients send the whole file before they read the answer.
 """
 
 import asyncio
@@ -28,21 +27,21 @@ CSV = "text/csv"
 MAX_BYTES = 512 * 1024 * 1024
 # Larger files are written to disk.
 MAX_BYTES_IN_MEMORY = 1024 * 1024
-# Lines that are blank or wrong count too.
+# The most lines of a file, including lines that are blank or wrong.
 MAX_LINES = 2_000_000
-# A row with a bundle of certificates fits.
+# The longest line, which has room for a bundle of certificates.
 MAX_LINE_BYTES = 128 * 1024
 ROWS_IN_BATCH = 1_000
-# How much of a refused row's subject is shown.
+# How many characters of a refused row's subject are shown.
 MAX_SUBJECT = 255
-# After so many rows, other tasks run.
+# After this many lines, other tasks of the event loop run.
 LINES_IN_TURN = 100
 # The size of a batch, which fits into a gRPC message.
 MAX_BATCH_BYTES = 8 * 1024 * 1024
 
-# Excel's separator depends on the language of the computer; the header shows which one is used.
+# Excel's separator depends on the computer's language. The header shows which one a file uses.
 SEPARATORS = (",", ";", "\t")
-# Decimal numbers in files whose separator is a semicolon.
+# The form of decimal numbers in files whose separator is a semicolon.
 DECIMAL_COMMA = re.compile(r"[+-]?[0-9]+,[0-9]+")
 
 SPOOL = Spool()
@@ -51,9 +50,9 @@ Row = TypeVar("Row", bound=msgspec.Struct)
 
 
 class Line(NamedTuple, Generic[Row]):
-    """A line of the file, by its number from 1, and what it holds or what is wrong with it.
+    """A line of the file: its number, from 1, and its row or the error in it.
 
-    `subject` is what the row is about, as far as it can be read; empty if not at all.
+    `subject` names the row, for example by a uuid; empty if it cannot be read.
     """
 
     number: int
@@ -62,9 +61,9 @@ class Line(NamedTuple, Generic[Row]):
 
 
 class Form(NamedTuple, Generic[Row]):
-    """How rows are read: `kind` is the type of them, `subject` the field that says which.
+    """How rows are read: `kind` is their type, and `subject` is the field that names a row.
 
-    `check` raises `InvalidInput` for what the type does not say.
+    `check` raises `InvalidInput` for rules that the type does not have.
     """
 
     kind: type[Row]
@@ -83,7 +82,9 @@ class Upload(Generic[Row]):
         self._begun = begun
 
     async def batches(self, size: int = ROWS_IN_BATCH) -> AsyncIterator[list[Line[Row]]]:
-        """Up to `size` lines at a time, fewer long ones, in order; without those that are blank."""
+        """Yields the lines in order, without blank ones: up to `size` at a time, or fewer if they
+        are long.
+        """
         with self._file as file:
             batch: list[Line[Row]] = []
             length = 0
@@ -95,13 +96,13 @@ class Upload(Generic[Row]):
                     yield batch
                     batch, length = [], 0
                 if number % LINES_IN_TURN == 0:
-                    # Other requests do not wait for a large file.
+                    # Other requests must not wait for a large file.
                     await asyncio.sleep(0)
             if batch:
                 yield batch
 
     def close(self) -> None:
-        """For a file whose rows are not read."""
+        """Closes the file. Call it only if the rows are not read."""
         self._file.close()
 
     def _line(self, number: int, text: bytes | None) -> Line[Row]:
@@ -123,15 +124,15 @@ async def receive(
     max_lines: int = MAX_LINES,
     bytes_in_memory: int = MAX_BYTES_IN_MEMORY,
 ) -> Upload[Row]:
-    """Receives a file of which each row is as `form` says; CSV has a column for each field.
+    """Receives a file whose rows have the given form; CSV has a column for each field.
 
-    More than `bytes_in_memory` is stored on disk, in a file without a name. The text may be in
-    UTF-8 or, with a byte order mark, in UTF-16; the cells of CSV are separated by commas,
-    semicolons or tabs, whichever the header has.
+    A file with more than `bytes_in_memory` is stored on disk, without a name. The text may be in
+    UTF-8 or, with a byte order mark, in UTF-16. The cells of CSV are separated by commas,
+    semicolons or tabs, as in the header.
 
-    Raises `HTTPException` (415), what `stream` raises, `InvalidInput` for a file with more than
-    `max_lines` lines, in another encoding or with a header that is wrong, `Overloaded` where too
-    many files are being received, and `Unavailable` where there is no room.
+    Raises `HTTPException` (415), the errors of `stream`, `InvalidInput` for a file with more than
+    `max_lines` lines, in another encoding or with a wrong header, `Overloaded` if too many files
+    are being received, and `Unavailable` if there is no space.
     """
     media_type = content_type.partition(";")[0].strip().lower()
     if media_type not in (NDJSON, CSV):
@@ -182,14 +183,14 @@ class _Reader(Protocol):
     """Makes rows of lines."""
 
     def row(self, line: bytes) -> Any:
-        """Raises `InvalidInput`."""
+        """The row of a line. Raises `InvalidInput`."""
 
     def value(self, line: bytes, name: str) -> str:
         """The value of this field in a wrong line; empty if it cannot be read."""
 
 
 class _JsonReader:
-    """A row is an object on a line of its own."""
+    """Reads NDJSON. Each row is an object on its own line."""
 
     def __init__(self, kind: type[msgspec.Struct]) -> None:
         self._decoder = msgspec.json.Decoder(kind)
@@ -210,7 +211,9 @@ class _JsonReader:
 
 
 class _CsvReader:
-    """Reads CSV. An empty cell counts as left out. Raises `InvalidInput` for a wrong header."""
+    """Reads CSV. An empty cell means that the field is left out. Raises `InvalidInput` for a wrong
+    header.
+    """
 
     def __init__(self, kind: type[msgspec.Struct], header: bytes | None) -> None:
         self._kind = kind
@@ -246,7 +249,7 @@ class _CsvReader:
             cells = _cells(line, self._separator)
         except InvalidInput:
             return ""
-        # In a row with the wrong number of cells, the first cells are most likely right.
+        # If a row has the wrong number of cells, the first cells are most likely right.
         return dict(zip(self._columns, cells, strict=False)).get(name, "")[:MAX_SUBJECT]
 
 
@@ -267,7 +270,9 @@ def _numbers(kind: type[msgspec.Struct]) -> frozenset[str]:
 
 
 def _cells(line: bytes, separator: str) -> list[str]:
-    """RFC 4180, but each row is one line: no cell contains a line break. Raises `InvalidInput`."""
+    """The cells of a row (RFC 4180). Each row is one line, so no cell contains a line break. Raises
+    `InvalidInput`.
+    """
     try:
         rows = list(csv.reader([line.decode().rstrip("\r\n")], delimiter=separator, strict=True))
     except (csv.Error, UnicodeDecodeError):

@@ -26,7 +26,7 @@ from gateway.examples import MOMENT, REQUEST_ID, TOKEN_ID
 log = structlog.get_logger(__name__)
 
 NDJSON = "application/x-ndjson"
-# The pauses before an export tries again while the registry is away.
+# The pause before an export tries again while the registry is unavailable.
 TRIES = 5
 PAUSE_S = 1.0
 PAGE_S = 10.0
@@ -146,7 +146,7 @@ def _json(line: audit_pb2.AuditLine) -> AuditLine:
 
 
 def _raw(line: audit_pb2.AuditLine, name: str) -> dict[str, Any] | None:
-    """JSON that the encoder copies without reading it."""
+    """The field of the line, which is JSON already and which the encoder copies unchanged."""
     text = optional(line, name)
     return None if text is None else cast("dict[str, Any]", msgspec.Raw(text.encode()))
 
@@ -208,8 +208,7 @@ async def list_audit_log(
     lines=LinesOf((AuditLine, ExportEnd), (AuditLine.EXAMPLE, ExportEnd.EXAMPLE)),
 )
 async def export_audit_log(request: CallerRequest, question: Question) -> Stream:
-    # The first page is read before the status is sent, so that a refusal is still a problem
-    # document.
+    # The first page is read before the status is sent, so that a refusal is a problem document.
     question.page_size = MAX_LIMIT
     caller = request.auth
     first = await caller.ask_registry(caller.services.audit.ListAuditLog, question)
@@ -219,7 +218,9 @@ async def export_audit_log(request: CallerRequest, question: Question) -> Stream
 async def _exported(
     caller: Caller, question: audit_pb2.ListAuditLogRequest, page: audit_pb2.ListAuditLogResponse
 ) -> AsyncIterator[bytes]:
-    """Reads a page at a time, and the next one only when the client has received the one before."""
+    """Yields the lines, a page at a time. The next page is read when the client has received the
+    previous one.
+    """
     lines = 0
     while True:
         lines += len(page.lines)
@@ -235,8 +236,8 @@ async def _exported(
 async def _next_page(
     caller: Caller, question: audit_pb2.ListAuditLogRequest
 ) -> audit_pb2.ListAuditLogResponse:
-    """One page, while the caller's token is still valid. Raises what the last attempt raised; then
-    the connection is closed without the last chunk.
+    """The next page, if the caller's token is still valid. Raises the error of the last attempt;
+    then the connection is closed without the last chunk.
     """
     for tries in range(1, TRIES + 1):
         deadline = asyncio.get_running_loop().time() + PAGE_S

@@ -237,7 +237,7 @@ COLUMNS = tuple(
 
 
 def fields_of(values: dict[str, Any]) -> brokers_pb2.BrokerFields:
-    """The fields that a body contains; None leaves a field unset."""
+    """The fields of a body as a message; a value of None leaves its field unset."""
     given = present(values)
     if "labels" in given:
         given["labels"] = brokers_pb2.Labels(values=given["labels"])

@@ -33,7 +33,7 @@ from gateway.bodies import StrictJson
 
 
 def _labels(pairs: list[str]) -> dict[str, str]:
-    """Raises `InvalidInput`."""
+    """The labels of the query parameters. Raises `InvalidInput`."""
     labels: dict[str, str] = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")

@@ -37,17 +37,16 @@ class Caller:
         *,
         asked_at: float | None = None,
     ) -> None:
-        """`deadline` is a time of the running loop's clock; `authenticate` gets a ticket by then.
-
-        It raises as `Attempts.authenticate` does. `asked_at` is the time of `ticket`; by default
-        now.
+        """`deadline` is a time of the running loop's clock. `authenticate` takes a deadline and
+        gets a ticket; it raises the errors of `Attempts.authenticate`. `asked_at` is the time of
+        `ticket`, by default now.
         """
         self.services = services
         self._ticket = ticket
         self._asked_at = asyncio.get_running_loop().time() if asked_at is None else asked_at
         self._deadline = deadline
         self._authenticate = authenticate
-        # The last refusal by a service, which has recorded it in the audit log itself.
+        # The last refusal by a service. The service has recorded it in the audit log.
         self.heard: MooringError | None = None
 
     def until(self, deadline: float) -> "Caller":
@@ -57,21 +56,21 @@ class Caller:
         )
 
     async def again(self, deadline: float) -> "Caller":
-        """The same caller with another deadline, for work that takes longer than a request may. The
-        token may have been revoked meanwhile. Raises `Unauthenticated`, or what the registry
-        raises.
+        """The same caller with a new ticket and another deadline, for work that takes longer than a
+        request may. The token may have been revoked meanwhile. Raises `Unauthenticated`, and the
+        errors of the registry.
         """
         ticket = await self._authenticate(deadline)
         return Caller(self.services, ticket, deadline, self._authenticate)
 
     async def ask_registry(self, method: Method[Question, Answer], question: Question) -> Answer:
-        """Calls a service for this caller. Raises the `MooringError` that the service raised."""
+        """Calls the registry for this caller. Raises the `MooringError` of the registry."""
         return await self._ask(self.services.registry, method, question)
 
     async def ask_broker_service(
         self, method: Method[Question, Answer], question: Question
     ) -> Answer:
-        """Calls a service for this caller. Raises the `MooringError` that the service raised."""
+        """Calls the broker service for this caller. Raises the `MooringError` of the service."""
         return await self._ask(self.services.broker, method, question)
 
     async def _ask(
@@ -86,7 +85,7 @@ class Caller:
             raise
 
     async def _fresh_ticket(self) -> bytes:
-        """A new deadline, because receiving the body may have taken long."""
+        """The ticket; a new one if receiving the body took long."""
         now = asyncio.get_running_loop().time()
         if now - self._asked_at >= RENEW_S:
             self._ticket = await self._authenticate(self._deadline)

@@ -20,7 +20,7 @@ KINDS: dict[str, certificates_pb2.CertificateKind.ValueType] = {
 UNSPECIFIED = certificates_pb2.CERTIFICATE_KIND_UNSPECIFIED
 KIND_OF = {kind: name for name, kind in KINDS.items()}
 
-# The certificates of the examples, of which no process has a key. They are good until 2099.
+# The certificates of the examples, which are valid until 2099. No process has their private keys.
 CA_PEM = (
     "-----BEGIN CERTIFICATE-----\n"
     "MIH4MIGroAMCAQICAgfpMAUGAytlcDAaMRgwFgYDVQQDDA9FeGFtcGxlIENBIDIw\n"

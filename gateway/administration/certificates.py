@@ -31,7 +31,7 @@ SECONDS = {"h": 3_600, "d": 86_400, "w": 604_800}
 
 
 def _seconds(period: str | None) -> int | None:
-    """Raises `InvalidInput`."""
+    """The period of a query parameter in seconds. Raises `InvalidInput`."""
     if period is None:
         return None
     found = PERIOD.fullmatch(period)

@@ -116,7 +116,7 @@ class Batch(Struct, kw_only=True, frozen=True):
 
 
 class Lines(StrictJson[list[NewExpectedDevice]]):
-    """A JSON list, or one object a line (application/x-ndjson)."""
+    """A JSON list, or one object on each line (application/x-ndjson)."""
 
     line = msgspec.json.Decoder(NewExpectedDevice)
 
@@ -136,7 +136,7 @@ class Lines(StrictJson[list[NewExpectedDevice]]):
 
 
 def expected_json(expected: expected_devices_pb2.ExpectedDevice) -> ExpectedDevice:
-    """Converts a message of the registry."""
+    """The registry's expected device as JSON."""
     return ExpectedDevice(
         uuid=expected.uuid,
         fleet_id=expected.fleet_id,
@@ -153,7 +153,7 @@ def expected_json(expected: expected_devices_pb2.ExpectedDevice) -> ExpectedDevi
 
 
 def expected_proto(given: NewExpectedDevice) -> expected_devices_pb2.ExpectedDevice:
-    """Converts to a message for the registry."""
+    """An expected device as a message for the registry."""
     values = structs.asdict(given)
     if given.location is not None:
         values["location"] = structs.asdict(given.location)

@@ -23,7 +23,7 @@ from gateway.administration.listing import DEFAULT_LIMIT, Cursor, Limit
 from gateway.bodies import StrictJson
 from gateway.documentation import IDENTIFIER_PATTERN
 
-# The size of 10,000 devices with all fields and names in any script.
+# The largest body: 10,000 devices with all fields, and with names in any script.
 MAX_BATCH_BYTES = 8 * 1024 * 1024
 
 DeviceUuid = Annotated[
@@ -37,7 +37,7 @@ DeviceUuid = Annotated[
 async def _create(
     request: CallerRequest, given: list[NewExpectedDevice], item: str
 ) -> expected_devices_pb2.CreateExpectedDevicesResponse:
-    """Raises the error of an item; the registry's name of a field becomes one below `item`."""
+    """Calls the registry. Raises the error of an item, whose field gets the place in the body."""
     caller = request.auth
     try:
         return await caller.ask_registry(

@@ -16,7 +16,7 @@ MAX_INT32 = 2**31 - 1
 
 Id = Annotated[int, Meta(ge=1, le=MAX_INT32)]
 PathId = Annotated[int, PathParameter(ge=1, le=MAX_INT32)]
-# RFC 3339 with its zone, as msgspec reads it.
+# A time in RFC 3339 with its zone, as msgspec reads it.
 Moment = Annotated[datetime, Meta(tz=True)]
 
 
@@ -32,7 +32,7 @@ def mask(values: dict[str, Any]) -> FieldMask:
 
 
 def present(values: dict[str, Any]) -> dict[str, Any]:
-    """The items of `values` that are not None, to make a message with."""
+    """The items of `values` that are not None, for the constructor of a message."""
     return {name: value for name, value in values.items() if value is not None}
 
 
@@ -47,7 +47,7 @@ def moment_of(message: Message, name: str) -> datetime | None:
 
 
 def timestamp(field: str, moment: datetime | None) -> Timestamp | None:
-    """Raises `InvalidInput` for a time whose year in UTC is not between 1 and 9999."""
+    """The time as a message. Raises `InvalidInput` if its year in UTC is not between 1 and 9999."""
     if moment is None:
         return None
     try:

@@ -126,7 +126,7 @@ class FleetPage(Page[Fleet], frozen=True):
 
 
 def rollout_json(rollout: fleets_pb2.Rollout) -> Rollout:
-    """Converts a message of the registry."""
+    """The registry's rollout as JSON."""
     return Rollout(
         broker_id=rollout.broker_id,
         percent=rollout.percent,
@@ -136,7 +136,7 @@ def rollout_json(rollout: fleets_pb2.Rollout) -> Rollout:
 
 
 def fleet_json(fleet: fleets_pb2.Fleet) -> Fleet:
-    """Converts a message of the registry."""
+    """The registry's fleet as JSON."""
     fields = fleet.fields
     return Fleet(
         id=fleet.id,

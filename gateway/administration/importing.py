@@ -1,5 +1,5 @@
-"""What importing devices and importing brokers have in common: the request is a file, the answer
-has a line for each row.
+"""The parts that imports of devices and of brokers share. The request is a file, and the answer has
+a line for each row.
 
 Importing is idempotent: a device or broker that exists is not changed. So after an interruption,
 the client sends the whole file again.
@@ -29,7 +29,7 @@ from gateway.uploads import Line, Upload
 
 log = structlog.get_logger(__name__)
 
-# Errors that may pass: the call is repeated, which is safe.
+# Errors that may be temporary. The call is repeated, which is safe.
 TRIES = 5
 PAUSE_S = 1.0
 BATCH_S = 30.0
@@ -140,7 +140,9 @@ async def _results(caller: Caller, batch: Sequence[Line[Row]], ask: Ask[Row]) ->
 
 
 async def _answered(caller: Caller, rows: Sequence[Row], ask: Ask[Row]) -> Outcomes:
-    """One batch, while the caller's token is still valid. Raises what the last attempt raised."""
+    """The outcomes of one batch, if the caller's token is still valid. Raises the error of the last
+    attempt.
+    """
     for tries in range(1, TRIES + 1):
         try:
             patient = await caller.again(asyncio.get_running_loop().time() + BATCH_S)

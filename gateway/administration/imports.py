@@ -127,7 +127,7 @@ async def import_devices(request: CallerRequest, dry_run: DryRun = False) -> Str
             for result in answer.results
         ]
 
-    # A caller that may not import is refused before the file is received.
+    # A call without rows refuses a caller that may not import, before the file is received.
     await ask(request.auth, ())
     upload = await receive(request.stream(), request.headers.get("content-type", ""), DEVICE_ROWS)
     lines = imported(

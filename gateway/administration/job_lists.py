@@ -18,7 +18,7 @@ from gateway.uploads import MAX_BYTES, Form, Line, Upload, receive
 
 ROWS = Form(NewJobRow, "uuid")
 ROWS_AT_ONCE = 5_000
-# A request may take no longer; a file may.
+# The deadline for a batch of rows. The whole file may take longer.
 BATCH_S = 15.0
 
 
@@ -35,7 +35,7 @@ BATCH_S = 15.0
     reasons=("JOB_NOT_FOUND", "JOB_HAS_FILTER", "JOB_STATE_FORBIDS"),
 )
 async def upload_job_rows(request: CallerRequest, job_id: PathId) -> Job:
-    # This fails before the upload is received, if the caller may not upload.
+    # A call without rows refuses a caller that may not upload, before the file is received.
     await _add(request.auth, job_id, 0, ())
     content_type = request.headers.get("content-type", "")
     upload = await receive(request.stream(), content_type, ROWS)
@@ -43,7 +43,7 @@ async def upload_job_rows(request: CallerRequest, job_id: PathId) -> Job:
 
 
 async def _sent(caller: Caller, job_id: int, upload: Upload[NewJobRow]) -> jobs_pb2.Job:
-    """The job with its list, read for a caller whose token is still valid."""
+    """Sends the list to the registry, and returns the job. The caller's token must stay valid."""
     number = 0
     async for batch in upload.batches(ROWS_AT_ONCE):
         number = (await _add(caller, job_id, number, batch)).upload

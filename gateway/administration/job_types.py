@@ -1,4 +1,4 @@
-"""Bodies of requests and answers about jobs."""
+"""Jobs in JSON: the bodies of requests and answers."""
 
 from datetime import datetime
 from typing import Annotated, Any, ClassVar
@@ -55,7 +55,7 @@ class NewJobRow(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """A line of a list."""
 
     uuid: str
-    # Left out: the job's.
+    # If it is left out, the row gets the broker of the job.
     mqtt_broker_id: Id | UnsetType | None = UNSET
 
 
@@ -102,7 +102,7 @@ class JobPage(Page[Job], frozen=True):
 
 
 class JobRow(Struct, kw_only=True, frozen=True):
-    """What became of a device; of one that is pending, what would."""
+    """The outcome for a device, or, while it is pending, the outcome that it would have now."""
 
     EXAMPLE: ClassVar[dict[str, Any]] = {
         "line": None,
@@ -130,7 +130,7 @@ class JobRowPage(Page[JobRow], frozen=True):
 
 
 class Destination(Struct, kw_only=True, frozen=True):
-    """Where devices go, and the step of the chain that says so."""
+    """A broker of devices, and the step that names it."""
 
     mqtt_broker_id: int | None
     source: Annotated[str | None, Meta(description="null where no broker may serve them.")]
@@ -167,7 +167,7 @@ class JobCheck(Struct, kw_only=True, frozen=True):
 
 
 def filter_proto(wanted: DeviceFilter | None) -> jobs_pb2.DeviceFilter | None:
-    """The conditions that are named; a broker that is null in JSON is 0 there."""
+    """The filter as a message. A broker that is null in JSON is 0 in the message."""
     if wanted is None:
         return None
     values: dict[str, Any] = {
@@ -177,7 +177,7 @@ def filter_proto(wanted: DeviceFilter | None) -> jobs_pb2.DeviceFilter | None:
 
 
 def job_json(job: jobs_pb2.Job) -> Job:
-    """Its filter has the conditions that are set."""
+    """The registry's job as JSON. The filter has only the conditions that are set."""
     return Job(
         id=job.id,
         kind="assign",
@@ -207,7 +207,7 @@ def _filter_json(wanted: jobs_pb2.DeviceFilter) -> dict[str, Any]:
 
 
 def row_json(row: jobs_pb2.JobRow) -> JobRow:
-    """Converts a message of the registry."""
+    """The registry's row as JSON."""
     return JobRow(
         line=row.line or None,
         uuid=row.device_uuid,
@@ -220,7 +220,7 @@ def row_json(row: jobs_pb2.JobRow) -> JobRow:
 
 
 def check_json(check: jobs_pb2.CheckJobResponse) -> JobCheck:
-    """Converts a message of the registry."""
+    """The registry's check as JSON."""
     return JobCheck(
         outcomes=dict(check.outcomes),
         moves=[

@@ -36,12 +36,12 @@ NOT_MODIFIED = {
 
 
 async def _if_revision(request: CallerRequest, if_match: IfMatch = None) -> list[int]:
-    # Litestar's parameter holds the first line of the header only; a request may have several.
+    # A request may have several lines of this header, and Litestar's parameter has only the first.
     return [] if if_match is None else expected_revisions(request.headers.getall("if-match"))
 
 
-# With these dependencies, the parameter `if_revision: IfRevision` of a handler holds the field for
-# the service.
+# With these dependencies, a handler's parameter `if_revision: IfRevision` holds the value for the
+# service's field `if_revision`.
 IfRevision = NamedDependency[list[int]]
 IF_REVISION = {"if_revision": Provide(_if_revision)}
 

@@ -1,7 +1,7 @@
 """Sends refusals by the gateway itself to the registry, for the audit log. A service records its
-own refusals. Some requests reach no service, because the gateway refuses them (a body that is too
-large, a port of 70000). The gateway sends such a refusal to the registry if the caller has a valid
-token and wanted to change something.
+own refusals. Some requests reach no service, because the gateway refuses them (for example a body
+that is too large, or a port of 70000). The gateway sends such a refusal to the registry if the
+caller has a valid token and the request would change something.
 """
 
 import asyncio
@@ -22,9 +22,9 @@ from gateway.problems import Problem
 
 log = structlog.get_logger(__name__)
 
-# The most calls under way; more refusals are only counted.
+# The most calls under way. Further refusals are only counted.
 MAX_UNDER_WAY = 32
-TELL_S = 2.0
+SEND_S = 2.0
 
 LOST = Counter("mooring_gateway_refusals_lost_total", "Refusals that the audit log does not have")
 
@@ -32,15 +32,15 @@ Handler = Callable[[Request[Any, Any, Any], Any], Response[Problem]]
 
 
 class RefusedRequests:
-    """Sends in the background: no answer waits for it or fails with it."""
+    """Sends refusals in the background. No answer waits for that, or fails with it."""
 
     def __init__(self) -> None:
         """No call is under way."""
-        self._telling: set[asyncio.Task[None]] = set()
+        self._sending: set[asyncio.Task[None]] = set()
 
     async def close(self) -> None:
         """Waits for the calls under way, whose deadlines are short."""
-        await asyncio.gather(*self._telling)
+        await asyncio.gather(*self._sending)
 
     def note(
         self, request: Request[Any, Any, Any], error: Exception, response: Response[Problem]
@@ -53,17 +53,17 @@ class RefusedRequests:
             self._note(caller, action, subject, response.content.reason)
 
     def _note(self, caller: Caller, action: str, subject: str, reason: str) -> None:
-        if len(self._telling) >= MAX_UNDER_WAY:
+        if len(self._sending) >= MAX_UNDER_WAY:
             LOST.inc()
             return
         question = audit_pb2.NoteRefusalRequest(action=action, subject=subject, reason=reason)
-        task = asyncio.create_task(_tell(caller, question))
-        self._telling.add(task)
-        task.add_done_callback(self._telling.discard)
+        task = asyncio.create_task(_send(caller, question))
+        self._sending.add(task)
+        task.add_done_callback(self._sending.discard)
 
 
-def noting(handlers: ExceptionHandlersMap) -> ExceptionHandlersMap:
-    """`handlers`, which make problems of errors, with their refusals recorded."""
+def recording_refusals(handlers: ExceptionHandlersMap) -> ExceptionHandlersMap:
+    """The exception handlers, changed so that they also record refusals."""
     return {kind: partial(_handled, handler) for kind, handler in handlers.items()}
 
 
@@ -76,8 +76,8 @@ def _handled(
     return response
 
 
-async def _tell(caller: Caller, question: audit_pb2.NoteRefusalRequest) -> None:
-    patient = caller.until(asyncio.get_running_loop().time() + TELL_S)
+async def _send(caller: Caller, question: audit_pb2.NoteRefusalRequest) -> None:
+    patient = caller.until(asyncio.get_running_loop().time() + SEND_S)
     try:
         await patient.ask_registry(caller.services.audit.NoteRefusal, question)
     except MooringError as error:

@@ -1,4 +1,4 @@
-"""Which broker serves a device, and why, also for supposed facts.
+"""Explains which broker serves a device, and why, also for hypothetical facts.
 
 The routes are `/api/v1/devices/{uuid}/broker` and `/api/v1/resolution/explain`.
 """
@@ -148,7 +148,7 @@ async def _explained(caller: Caller, uuid: str, supposition: Supposition | None)
     brokers = {
         "active_broker_ids": values.pop("active_broker_ids", []),
         "inactive_broker_ids": values.pop("inactive_broker_ids", []),
-        # The proto's 0 is the body's null: there is no default.
+        # Null in the body is 0 in the message: no broker is the default.
         "default_broker_id": (values.pop("default_broker_id") or 0)
         if "default_broker_id" in values
         else None,
@@ -192,7 +192,7 @@ async def _explained(caller: Caller, uuid: str, supposition: Supposition | None)
 async def _explained_device(
     caller: Caller, uuid: str, supposition: Supposition | None
 ) -> DeviceExplanation:
-    # Checked first: a device that does not exist is 404, with any supposed facts.
+    # The device is read first, so that a device that does not exist is 404 with any facts.
     answer = await caller.ask_registry(
         caller.services.devices.GetDevice, devices_pb2.GetDeviceRequest(uuid=uuid)
     )

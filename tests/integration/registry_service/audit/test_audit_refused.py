@@ -108,7 +108,7 @@ async def test_answers_do_not_wait_for_lines_and_lost_lines_are_counted(
 async def test_an_unavailable_registry_does_not_change_answers(
     stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(refused, "TELL_S", 0.0)
+    monkeypatch.setattr(refused, "SEND_S", 0.0)
     before = lost()
     answer = await stack.admin("PATCH", "/brokers/7", json={"port": 70000})
     assert answer.status_code == 422
