@@ -1,4 +1,4 @@
-"""What every service needs: errors, configuration, logs, a server, a client, a database.
+"""The parts that services share: errors, configuration, logs, a server, a client, a database.
 
-It knows no device and no broker. A module belongs here if two services use it.
+They do not depend on devices or brokers. A module belongs here if two services use it.
 """

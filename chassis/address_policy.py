@@ -1,7 +1,7 @@
-"""Which addresses a process may connect to when operators name them.
+"""Decides to which addresses a process may connect, if operators name the hosts.
 
 A policy checks addresses, not names: a name is resolved first, and the process connects to an
-address that was allowed (`chassis/connecting.py`).
+address that the policy allows (`chassis/connecting.py`).
 """
 
 from collections.abc import Iterator
@@ -21,8 +21,8 @@ Network: TypeAlias = IPv4Network | IPv6Network
 
 NAME = "BROKER_ADDRESS_POLICY"
 ANY, NOT_LOCAL, PUBLIC = "any", "not-local", "public"
-# Addresses at which clouds serve secrets of the machine, besides the link-local ones: AWS, Google,
-# Alibaba, Azure, Oracle.
+# Addresses at which clouds serve secrets of the machine, in addition to link-local addresses: AWS,
+# Google, Alibaba, Azure, Oracle.
 METADATA: tuple[Network, ...] = tuple(
     map(
         ip_network,
@@ -39,8 +39,8 @@ IPV4_IN_LAST = tuple(
     )
 )
 # IANA's registries of special addresses (RFC 6890): networks that are not reachable everywhere, and
-# networks in them that are. Versions of Python have different tables. 6to4 is as public as the
-# address in it.
+# networks inside them that are. They are here because versions of Python have different tables. A
+# 6to4 address is as public as the IPv4 address in it.
 NOT_PUBLIC: tuple[Network, ...] = tuple(
     map(
         ip_network,
@@ -62,7 +62,7 @@ PUBLIC_WITHIN: tuple[Network, ...] = tuple(
         ),
     )
 )
-# RFC 8215: local networks translate below it, with a prefix of any length of RFC 6052 (2.2).
+# RFC 8215: local networks translate addresses below this prefix, with any length of RFC 6052 (2.2).
 TRANSLATED = IPv6Network("64:ff9b:1::/48")
 # RFC 5214: the interface id 0:5efe or 200:5efe, before an IPv4 address.
 ISATAP = (0x00005EFE, 0x02005EFE)
@@ -78,7 +78,7 @@ class AddressPolicy:
 
     @classmethod
     def parse(cls, text: str) -> "AddressPolicy":
-        """Reads `any`, `not-local`, `public`, or networks with commas between them.
+        """Reads `any`, `not-local`, `public`, or networks separated by commas.
 
         Raises `ValueError`.
         """
@@ -127,7 +127,7 @@ def _is_public(address: Address) -> bool:
 
 
 def _embedded_in(address: Address) -> Iterator[Address]:
-    """IPv4 addresses that a packet to this IPv6 address may be carried to."""
+    """The IPv4 addresses that a packet to this IPv6 address may reach."""
     if isinstance(address, IPv4Address):
         return
     number = int(address)

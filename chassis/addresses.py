@@ -1,4 +1,4 @@
-"""Which addresses count as one host."""
+"""Decides which addresses count as one host."""
 
 import socket
 

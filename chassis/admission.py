@@ -1,10 +1,10 @@
-"""When a queue is too long to join, and when refused clients should try again. Works on plain
-numbers: times are seconds of the caller's clock.
+"""Calculates when a queue is too long to join, and when refused clients should try again. Times are
+seconds of the caller's clock.
 """
 
 import random
 
-# The rate is that of the last few hundred milliseconds of work; older work counts for less.
+# The rate is measured over the last few hundred milliseconds of work; older work counts for less.
 WINDOW_S = 0.25
 WEIGHT_OF_NEW = 0.5
 
@@ -14,12 +14,12 @@ FORGOTTEN_AFTER_S = 5.0
 # The longest time until a client tries again; a client that would wait longer gets a random time in
 # the last half.
 LONGEST_S = 60.0
-# Used if the queue does not drain, or the rate is not known yet.
+# The wait if the queue does not drain, or its rate is not known yet.
 BLIND_S = 2.0
 
 
 def blind_wait_s() -> float:
-    """When to try again if the rate is not known: not at once, and not all together."""
+    """A random wait for a refused client, if the rate is not known."""
     return random.uniform(BLIND_S / 2, BLIND_S * 2)  # noqa: S311
 
 
@@ -34,9 +34,9 @@ class Drain:
         self._last_end = 0.0
 
     def ended(self, items: int, begun: float, now: float) -> None:
-        """Counts a full batch of `items` that began at `begun` and has ended. Batches that overlap
-        share the time: the time since the last batch ended counts, without pauses in which no batch
-        was in flight.
+        """Counts a full batch of `items` that began at `begun` and has ended. Batches may overlap.
+        So the time of a batch counts from the end of the last batch, or from its own begin if that
+        is later.
         """
         self._items += items
         self._busy_s += now - max(begun, self._last_end)
@@ -58,17 +58,17 @@ class Drain:
 
 
 class RetrySchedule:
-    """Gives each refused client its own time to try again. Clients with the same time would come
-    back together and be refused together. So refused clients form a queue too, behind the real one:
-    each gets the time of its turn, at the rate at which the queue drains.
+    """Gives each refused client its own time to try again. Clients with the same time would try
+    together and be refused together. So refused clients form a second queue behind the real one:
+    each gets the time at which the queue reaches it, at the present rate.
     """
 
     def __init__(self) -> None:
-        """No client was refused yet."""
+        """No client has been refused yet."""
         self._last = 0.0
 
     def next(self, drain: Drain, waiting: int, items: int, now: float) -> float:
-        """In how many seconds a client with `items` should try again; more than 0."""
+        """The seconds after which a client with `items` should try again; more than 0."""
         if not drain.rate(now):
             return blind_wait_s()
         free_at = now + drain.time_for(waiting, now)

@@ -1,4 +1,4 @@
-"""Changes in the audit log: a line is written in the transaction of the change itself.
+"""Records changes in the audit log. A line is written in the transaction of the change itself.
 
 So neither a change nor its line exists without the other. The services' roles can only append to
 the table. `chassis.refusals` writes refused attempts, which have no transaction.
@@ -31,13 +31,13 @@ log_table = sa.table(
     sa.column("details", JSONB(none_as_null=True)),
 )
 
-# Stands for a secret in a line. A line may show that a secret exists or existed.
+# Replaces a secret in a line. A line may show that a secret exists or existed.
 HIDDEN = "(hidden)"
 SECRET_NAME = re.compile(
     r"(^|_)(password|passphrase|secret|private_key|api_key|token|salt|hash|encrypted)(_|$)"
 )
-# Mooring's tokens, keys and secrets, a private key in PEM, the user and password of a URL, anywhere
-# in a text.
+# Secrets anywhere in a text: Mooring's tokens, keys and secrets, private keys in PEM, and the user
+# and password of a URL.
 SECRET_VALUE = re.compile(
     r"\b(mat|mpk|mbs)_[\w-]{16,}"
     r"|-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(-----END [A-Z ]*PRIVATE KEY-----|\Z)"
@@ -79,12 +79,13 @@ async def record(
     before: Mapping[str, Any] | None = None,
     after: Mapping[str, Any] | None = None,
 ) -> None:
-    """Writes a line for a change into its own transaction, with the current actor and request.
+    """Writes a line for a change, in the transaction of the change, with the current actor and
+    request.
 
     `action` is a noun and a verb, such as broker.update; `subject` is an id or a uuid, as at the
     end of the path. `before` and `after` hold the changed fields by name, with values that are
-    JSON, times or ids. Read `before` under the lock of its row, so that it is true. Equal fields
-    are left out, and without a difference no line is written. Values whose name or form is that of
+    JSON, times or ids. Read `before` after locking its row, so that it is correct. Equal fields are
+    left out, and without a difference no line is written. Values that have the name or the form of
     a secret are hidden.
     """
     if before is not None and after is not None:
@@ -112,14 +113,14 @@ async def record(
 
 
 def without_secrets(text: str) -> str:
-    """`text`, in which everything with the form of a secret is hidden."""
+    """The text, with everything hidden that has the form of a secret."""
     return SECRET_VALUE.sub(HIDDEN, text)
 
 
 def shown(value: Any, name: str = "") -> Any:
-    """A value as JSON, with every secret in it hidden; `name` is that of the field it is in."""
+    """A value as JSON, with every secret in it hidden. `name` is the name of its field."""
     if value is None or isinstance(value, bool):
-        return value  # it may be shown whether a secret exists
+        return value  # a line may show whether a secret exists
     if SECRET_NAME.search(name) or isinstance(value, bytes):
         return HIDDEN
     if isinstance(value, int) or (isinstance(value, float) and math.isfinite(value)):

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from chassis.errors import Unauthenticated
 
 # A device makes its own API key, so any text is accepted that a header can hold without ambiguity.
-# No secret is longer than this. A secret that fills a whole batch would make the other items of the
+# The length is limited, because a secret that fills a whole batch would make the other items of the
 # batch fail.
 MAX_SECRET_BYTES = 512
 SCHEME = b"bearer "
@@ -20,7 +20,7 @@ def bearer(headers: Iterable[tuple[bytes, bytes]]) -> str:
     if len(shown) > 1:
         raise Unauthenticated("there is more than one Authorization header")
     value = shown[0].strip()
-    # A regular expression for the same takes seven times as long.
+    # A regular expression for the same check takes seven times as long.
     secret = value[len(SCHEME) :].lstrip(b" ")
     if (
         value[: len(SCHEME)].lower() != SCHEME

@@ -22,14 +22,14 @@ log = structlog.get_logger(__name__)
 Request = TypeVar("Request")
 Response = TypeVar("Response")
 
-# The part of the deadline that this service keeps: the called service's time ends a little before
-# the caller's, so that the caller gets an error with a reason instead of its own timeout.
+# The called service gets a slightly earlier deadline than this service has, so that its error, with
+# a reason, arrives before this service's own timeout.
 HOP_MARGIN_S = 0.05
 
 SERVICE_CONFIG = json.dumps(
     {
         "loadBalancingConfig": [{"round_robin": {}}],
-        # A replica that says NOT_SERVING gets no calls, before it closes its connections.
+        # A replica that reports NOT_SERVING gets no more calls, even before it closes connections.
         "healthCheckConfig": {"serviceName": ""},
     }
 )
@@ -48,8 +48,8 @@ class ServiceClient:
     def __init__(self, address: str, credentials: Credentials) -> None:
         """`address` is a gRPC target: `host:port`, `dns:///name:port` or `ipv4:a:p,b:q`.
 
-        Raises `SystemExit` for a list of addresses under TLS: the name that gRPC looks for in each
-        certificate is then the whole list.
+        Raises `SystemExit` for a list of addresses with TLS, because gRPC would require the whole
+        list as the name in each certificate.
         """
         if credentials.client is not None and "," in address:
             raise SystemExit(
@@ -58,29 +58,30 @@ class ServiceClient:
         options: list[tuple[str, Any]] = [
             ("grpc.service_config", SERVICE_CONFIG),
             # A service that restarts is found within a second instead of the default two minutes.
-            # The second option is, despite its name, how long connecting may take: if it were as
-            # short, the client could never connect to a busy server.
+            # The second option is, despite its name, how long connecting may take. If it were a
+            # second too, the client could never connect to a busy server.
             ("grpc.initial_reconnect_backoff_ms", 100),
             ("grpc.min_reconnect_backoff_ms", 5_000),
             ("grpc.max_reconnect_backoff_ms", 1_000),
-            # A server that hangs or vanished is noticed within nine seconds, before requests run
-            # out of time. Without these options, a ping of gRPC itself that is under way counts as
-            # the keepalive's and has a minute, and after two pings without a call the next one
-            # waits a minute. Servers accept pings a second apart.
+            # A server that hangs or has disappeared is noticed within nine seconds, before the
+            # deadlines of requests. Without these options, gRPC's own ping replaces a keepalive
+            # ping and may take a minute, and after two pings without a call the next one waits a
+            # minute. Servers accept a ping each second.
             ("grpc.keepalive_time_ms", 6_000),
             ("grpc.keepalive_timeout_ms", 3_000),
             ("grpc.http2.ping_timeout_ms", 3_000),
             ("grpc.http2.max_pings_without_data", 0),
-            # A name is resolved again when a connection ends; by default every thirty seconds at
-            # most, and until then calls fail if all known replicas are gone.
+            # A name is resolved again when a connection ends. By default that happens at most every
+            # thirty seconds, and meanwhile calls fail if all known replicas have stopped.
             ("grpc.dns_min_time_between_resolutions_ms", 1_000),
             ("grpc.max_receive_message_length", -1),
-            # A channel of its own: gRPC shares connections between channels of one process.
+            # This channel has its own connections. By default gRPC shares connections between the
+            # channels of a process.
             ("grpc.use_local_subchannel_pool", 1),
         ]
         self.channel = _channel(address, credentials, options)
-        # Connects to one replica, healthy or not: if none is healthy, `channel` reaches none to ask
-        # why.
+        # Connects to one replica, healthy or not. If no replica is healthy, `channel` cannot ask
+        # one for the reason.
         self.any_replica = _channel(address, credentials, options[1:])
         self._credentials = credentials
 
@@ -114,8 +115,8 @@ class ServiceClient:
             return response
         _observe(request, error.code, begun)
         if error.reason in (UNTRUSTED_SERVICE, TICKET_INVALID):
-            # The other service refused this service. The client has sent a valid key, so it must
-            # not get an error that says otherwise.
+            # The other service has refused this service. The client has sent a valid key, so it
+            # must not get an error about its own key.
             log.error("another service does not trust this service")
             raise Unavailable("the service is not available", reason=UNTRUSTED_SERVICE)
         raise error
@@ -148,6 +149,6 @@ def _channel(
 
 
 def _observe(request: Any, code: grpc.StatusCode, begun: float) -> None:
-    """The lint of the protos requires that each request is named after its method."""
+    """Observes the duration. The method's name comes from the request's, as the lint requires."""
     method = request.DESCRIPTOR.full_name.removesuffix("Request")
     CALL_SECONDS.labels(method, code.name).observe(time.perf_counter() - begun)

@@ -2,7 +2,7 @@
 
 While a batch is in flight, the calls that arrive form the next one. So a single call is sent at
 once, and more load makes larger batches. A call that cannot be done in time is refused at once: if
-the queue is full, if at its present rate it takes longer than the caller's deadline, and while
+the queue is full, if it would take longer than the caller's deadline at the present rate, and while
 batches hang or fail.
 """
 
@@ -23,14 +23,14 @@ from chassis.queue import Call, Item, Queue, Result
 
 log = structlog.get_logger(__name__)
 
-# If batches are in flight for longer, the service that they wait for hangs.
+# If batches are in flight for longer, the called service or database is considered to hang.
 HUNG_AFTER_S = 4.0
-# A batch with less time than this proves nothing if it does not end in time.
+# If a batch with less time than this does not end in time, that does not count as a failure.
 PATIENT_S = 1.0
 # Calls get `DeadlineExceeded` at most this much late.
 EXPIRY_STEP_S = 0.02
 
-# If calls arrive at shorter intervals, waiting for the next ones is worth it.
+# If calls arrive at shorter intervals, it is useful to wait for the next ones.
 SPACING_PER_CALL_S = 0.0005
 
 BATCH_ITEMS = Histogram(
@@ -60,9 +60,10 @@ class _Batch(Generic[Item, Result]):
 class Coalescer(Generic[Item, Result]):
     """Runs `run(items, deadline)` over the items that have arrived since the last batch.
 
-    `run` answers one result or one error per item, in order; an exception fails the whole batch.
-    Deadlines are times of the running loop's clock; a batch gets the latest deadline of its calls,
-    and each call ends at its own. So a call that is almost out of time does not shorten the others.
+    `run` returns one result or one error per item, in order; an exception fails the whole batch.
+    Deadlines are times of the running loop's clock. A batch gets the latest deadline of its calls,
+    and each call ends at its own deadline. So a call with a near deadline leaves the others their
+    time.
     """
 
     def __init__(
@@ -76,10 +77,10 @@ class Coalescer(Generic[Item, Result]):
         lanes: int = 1,
         spacing_s: float = 0.0,
     ) -> None:
-        """`lanes` batches may be in flight at once. `name` is that of the queue in the metrics.
+        """`lanes` batches may be in flight at once. `name` names the queue in the metrics.
         `spacing_s`: while calls arrive faster than a batch takes, there is a pause between the
-        starts of batches. It grows with the size of the last batch, up to this. It is for cheap
-        reads, which would otherwise run in batches of one or two, each at the cost of a batch.
+        starts of batches. It grows with the size of the last batch, up to `spacing_s`. Use it for
+        fast reads, which would otherwise run in batches of one or two, each at the cost of a batch.
         """
         self._run = run
         self._max_batch = max_batch
@@ -89,15 +90,15 @@ class Coalescer(Generic[Item, Result]):
         self._loop = asyncio.get_running_loop()
         self._context = contextvars.copy_context()
         self._queue: Queue[Item, Result] = Queue(max_items=max_waiting, max_bytes=max_waiting_bytes)
-        # In the order in which they began.
+        # The batches in flight, in the order in which they began.
         self._batches: dict[_Batch[Item, Result], asyncio.Task[None]] = {}
         self._wake: asyncio.Handle | None = None
         self._expiry: asyncio.TimerHandle | None = None
         self._last_start = 0.0
-        # How long after the last batch the next one starts.
+        # The pause between the starts of the last batch and the next one.
         self._apart_s = 0.0
         self._is_closed = False
-        # Whether the last batch to end could not be done at all.
+        # Whether the batch that ended last failed as a whole.
         self._has_failed = False
         self._drain = Drain()
         self._retry_schedule = RetrySchedule()
@@ -105,7 +106,7 @@ class Coalescer(Generic[Item, Result]):
         self._batch_items = BATCH_ITEMS.labels(name)
         self._batch_seconds = BATCH_SECONDS.labels(name)
         self._queue_items = QUEUE_ITEMS.labels(name)
-        # Computed when the metric is read, because the queue may not change for long.
+        # The value is computed when the metric is read, because the queue may not change for long.
         self._queue_items.set_function(lambda: self._queue.items)
         self._queue_seconds = QUEUE_SECONDS.labels(name)
         self._shed = {why: SHED.labels(name, why) for why in ("full", "late", "hung", "expired")}
@@ -126,9 +127,9 @@ class Coalescer(Generic[Item, Result]):
     ) -> Call[Item, Result]:
         """Puts `item` into the next batch.
 
-        `weight` counts the items inside it, `size` its bytes. Raises `Overloaded`, and then nothing
-        is done, if the queue is full, too long for the deadline, or stuck. The result is
-        `DeadlineExceeded` after the deadline (the item may still be done).
+        `weight` is the number of items inside it, `size` its bytes. Raises `Overloaded`, without
+        doing anything, if the queue is full, too long for the deadline, or stuck. After the
+        deadline, the result is `DeadlineExceeded`, but the item may still be done.
         """
         if self._is_closed:
             raise Unavailable("the service is stopping")
@@ -160,8 +161,8 @@ class Coalescer(Generic[Item, Result]):
         weight: int = 1,
         size: int = 0,
     ) -> Result:
-        """As `offer`, and waits for the result. Raises the item's own error too. A cancelled call
-        does not affect the other calls of its batch.
+        """Calls `offer`, and waits for the result. Raises the item's own error too. A cancelled
+        call does not affect the other calls of its batch.
         """
         return await self.offer(
             item, deadline=deadline, owner=owner, weight=weight, size=size
@@ -186,10 +187,10 @@ class Coalescer(Generic[Item, Result]):
         """Why a call may not join the queue; None if it may."""
         if not self._queue.has_room(owner, weight, size):
             return "full"
-        # While batches fail, one call at a time is let through as a test.
+        # While batches fail, one call at a time is accepted as a test.
         if self._has_failed and (self._batches or self._queue.items):
             return "hung"
-        # The queue is not stuck as long as one lane makes progress.
+        # The queue is stuck only if no lane makes progress.
         if len(self._batches) == self._lanes and now - self._last_start > HUNG_AFTER_S:
             return "hung"
         if self._queue.items and now + self._drain.time_for(self._queue.items, now) > deadline:
@@ -202,7 +203,7 @@ class Coalescer(Generic[Item, Result]):
         self._expiry = self._loop.call_at(deadline, self._expire)
 
     def _expire(self) -> None:
-        """Ends calls whose deadline has passed, waiting or in flight; one timer serves all."""
+        """Ends calls whose deadline has passed, waiting or in flight. All calls share a timer."""
         self._expiry = None
         now = self._loop.time()
         present = list(self._queue)
@@ -218,7 +219,7 @@ class Coalescer(Generic[Item, Result]):
             call.future.set_result(DeadlineExceeded("there was no answer in time"))
             call.leave()
         if earliest < float("inf"):
-            # All at once: if a service hangs, there are thousands.
+            # The calls end together, because there are thousands if a service hangs.
             self._expire_at(max(earliest, now + EXPIRY_STEP_S))
 
     def _wake_up(self) -> None:
@@ -233,8 +234,8 @@ class Coalescer(Generic[Item, Result]):
     def _start(self) -> None:
         self._wake = None
         while self._queue.items and len(self._batches) < self._lanes:
-            # Each lane gets an even share: else lanes alternate between a large batch and a tiny
-            # one, and each batch has a fixed cost.
+            # Each lane gets an equal share. Otherwise lanes alternate between a large batch and a
+            # tiny one, and each batch has a fixed cost.
             crowd = self._queue.items + sum(batch.weight for batch in self._batches)
             calls = self._queue.draw(min(self._max_batch, math.ceil(crowd / self._lanes)))
             now = self._last_start = self._loop.time()
@@ -246,9 +247,9 @@ class Coalescer(Generic[Item, Result]):
             )
 
     def _context_of(self, calls: list[Call[Item, Result]]) -> contextvars.Context:
-        """The context of the batch's log lines: its own request id, and those of its calls. A
-        single call keeps its id. Without this, a batch would have the id of the call that happened
-        to wake the loop.
+        """The context of the batch's log lines: its own request id, and the ids of its calls. The
+        batch of a single call has the call's id. Without this, a batch would have the id of the
+        call that started it.
         """
         context = self._context.copy()
         if len(calls) == 1:
@@ -282,8 +283,8 @@ class Coalescer(Generic[Item, Result]):
             log.exception("a batch failed", items=len(calls))
             results = [Internal("internal error")] * len(calls)
         finally:
-            # Before the calls get their results: a caller that calls again after its answer does
-            # not count as concurrent, and this batch is no longer in flight.
+            # This comes before the calls get their results: if a caller then calls again, this
+            # batch must not be in flight any more, because the calls are not concurrent.
             del self._batches[batch]
         self._batch_seconds.observe(self._loop.time() - batch.begun)
         crowd = len(calls) if self._queue.items or len(calls) > 1 else 0
@@ -294,7 +295,7 @@ class Coalescer(Generic[Item, Result]):
         self._wake_up()
 
     def _note_failure(self, batch: _Batch[Item, Result], error: MooringError) -> None:
-        """Whether the batch failed as a whole; one with too short a deadline does not count."""
+        """Records whether the batch failed as a whole; one with a short deadline does not count."""
         took_s = self._loop.time() - batch.begun
         self._has_failed = isinstance(error, Unavailable) or (
             isinstance(error, DeadlineExceeded) and took_s >= PATIENT_S

@@ -13,25 +13,25 @@ from chassis.hosts import unwrapped
 from chassis.identities import Identity, names_of
 
 Config = TypeVar("Config", bound="ProcessConfig")
-# 0 takes a free one.
+# A port to listen on; 0 means any free port.
 Port = Annotated[int, Field(ge=0, le=65535)]
 
 
 class ProcessConfig(BaseSettings):
-    """The variables of a process or command. A field is set by the variable of its name in
-    capitals. Each process has its own environment, so names do not contain the process.
+    """The variables of a process or command. Each field is set by the environment variable of its
+    name in capitals. Each process has its own environment, so the names do not name the process.
     """
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
 
-    # The module that is run. A class without it is only a base.
+    # The name of the process's module. A class without it is only a base class.
     process: ClassVar[str]
-    # Earlier names of variables and the present ones, besides those of the base classes.
+    # Earlier names of variables and the present names, in addition to those of base classes.
     renamed: ClassVar[Mapping[str, str]] = {}
 
     @classmethod
     def earlier_names(cls) -> dict[str, str]:
-        """All earlier names and the present ones. `load` refuses an environment that has one."""
+        """All earlier names, with the present names. `load` refuses an environment with one."""
         each = [vars(kind).get("renamed", {}) for kind in cls.__mro__]
         return {earlier: name for renamed in each for earlier, name in renamed.items()}
 
@@ -59,7 +59,7 @@ class DatabaseConfig(LogConfig):
     # The role that the process uses; `chassis.database.require_schema` refuses any other.
     database_role: ClassVar[str]
 
-    # libpq URL, for that role.
+    # A libpq URL for that role.
     database_url: str = Field(pattern=r"\Apostgres(ql)?://")
 
 
@@ -68,8 +68,8 @@ class BindConfig(ProcessConfig):
 
     bind_host: str = "127.0.0.1"
     bind_port: Port
-    # How long callers have to notice NOT_SERVING before connections close. Without it, calls were
-    # cancelled on their way in half of the tried stops.
+    # The time in which callers notice NOT_SERVING, before connections close. Without it, calls
+    # under way were cancelled in half of the stops that were tried.
     drain_s: float = Field(default=0.3, ge=0)
 
 
@@ -78,10 +78,10 @@ class HttpConfig(BindConfig):
     certificate.
     """
 
-    # The certificate for clients. `tls_*` of `ServiceConfig` is the one for other services.
+    # The certificate for clients. `tls_*` of `ServiceConfig` is the certificate for services.
     https_cert_file: Path | None = None
     https_key_file: Path | None = None
-    # Connections of clients, in all and of one address (a /64 of IPv6).
+    # The most connections of clients, in all and from one address (a /64 of IPv6).
     max_connections: int = Field(default=10_000, ge=1)
     max_connections_per_address: int = Field(default=4_000, ge=1)
 
@@ -100,7 +100,7 @@ class HttpConfig(BindConfig):
 
 
 class ServiceConfig(MetricsConfig):
-    """The variables of processes that call others or are called by gRPC.
+    """The variables of processes that make or receive gRPC calls.
 
     The calls between services are trusted in one of two ways: mutual TLS (`tls_*`, all three), or
     plain text on loopback with a secret for each caller. Under TLS, secrets are ignored.
@@ -115,7 +115,7 @@ class ServiceConfig(MetricsConfig):
 
     @property
     def tls_files(self) -> tuple[Path | None, ...]:
-        """All of them, or none is set."""
+        """The files of TLS. Either all are set, or none is."""
         return self.tls_cert_file, self.tls_key_file, self.tls_ca_file
 
     @model_validator(mode="after")
@@ -144,9 +144,9 @@ class CallerConfig(ServiceConfig):
 class CalleeConfig(ServiceConfig):
     """The variables of a service that others call."""
 
-    # Which caller has which secret on loopback: `chassis.identities.read_hashes`.
+    # The hashes of the callers' secrets on loopback (`chassis.identities.read_hashes`).
     caller_hashes_file: Path | None = None
-    # The names in the certificates of callers, if they are not the default ones.
+    # The names in the certificates of callers, if they differ from the defaults.
     caller_identities: dict[Identity, tuple[str, ...]] = {}
 
     @model_validator(mode="after")
@@ -179,10 +179,10 @@ def is_loopback(host: str) -> bool:
 
 
 def load(kind: type[Config]) -> Config:
-    """The configuration, or `SystemExit` with a line for each thing that is wrong with it.
+    """The configuration. Raises `SystemExit`, with a line for each fault.
 
-    A process refuses the earlier names of its own variables only: those of other processes may be
-    in an environment that several of them share.
+    A process refuses only the earlier names of its own variables, because several processes may
+    share an environment.
     """
     heading = f"configuration of {kind.process}:\n  "
     names = kind.earlier_names()
@@ -202,6 +202,6 @@ def load(kind: type[Config]) -> Config:
 
 
 def _given(kind: type[ProcessConfig]) -> set[str]:
-    """The variables that are set, in capitals: fields are set by names in any case."""
+    """The variables that are set, in capitals, because names may be in any case."""
     ignores_empty = kind.model_config.get("env_ignore_empty")
     return {name.upper() for name, value in os.environ.items() if value or not ignores_empty}

@@ -1,5 +1,5 @@
-"""Connects to hosts that operators name: resolves once, checks the addresses, and connects to one
-that is allowed.
+"""Connects to hosts that operators name: resolves the name once, checks the addresses, and connects
+to an allowed address.
 """
 
 import asyncio
@@ -11,19 +11,19 @@ from ipaddress import ip_address
 from chassis.address_policy import NAME, AddressPolicy
 
 RESOLVE_S = 5.0
-# The most addresses of a name that are tried.
+# How many addresses of a name are tried.
 MAX_ADDRESSES = 4
 
 
 class AddressRefused(OSError):
-    """The policy allows none of the addresses; the message says which and why."""
+    """The policy allows none of the addresses. The message has the addresses and the reasons."""
 
 
 async def resolved(host: str, port: int, policy: AddressPolicy) -> Sequence[str]:
-    """The addresses that may be connected to, in the order in which they are to be tried.
+    """The allowed addresses of `host`, at least one, in the order in which to try them.
 
-    At least one. Raises `AddressRefused`; `OSError`, `UnicodeError` or `TimeoutError` for a name
-    that cannot be resolved.
+    Raises `AddressRefused`; `OSError`, `UnicodeError` or `TimeoutError` for a name that cannot be
+    resolved.
     """
     refusals: list[str] = []
     allowed: list[str] = []
@@ -51,8 +51,8 @@ async def _addresses_of(host: str, port: int) -> Sequence[str]:
 async def connected(
     host: str, port: int, policy: AddressPolicy, tls: ssl.SSLContext | None
 ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """A connection to one of the addresses of `host`; the certificate must be that of `host`.
-    Raises as `resolved`, and `OSError` if none of the addresses answers.
+    """A connection to an allowed address of `host`. The certificate must be valid for `host`.
+    Raises the errors of `resolved`, and `OSError` if no address answers.
     """
     failure: OSError | None = None
     for address in await resolved(host, port, policy):

@@ -20,7 +20,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from chassis.database_failures import ends_session, translated
 from chassis.errors import Unavailable
 
-# The hot paths use the driver itself, without the layer that builds statements.
+# The most frequent statements use the driver directly, without the layer that builds statements.
 Row: TypeAlias = tuple[Any, ...]
 Connection = psycopg.AsyncConnection[Row]
 Pool = AsyncConnectionPool[Connection]
@@ -29,13 +29,14 @@ log = structlog.get_logger(__name__)
 
 STATEMENT_TIMEOUT_MS = 5_000
 LOCK_TIMEOUT_MS = 2_000
-# A server that hangs keeps neither of these limits; then the connection is closed.
+# A server that hangs does not apply its own time limits. After this time, the connection is closed.
 CLIENT_TIMEOUT_S = 8.0
 START_PATIENCE_S = 30.0
 POOL_SIZE = 4
 
 
-# Notices a server that vanished without closing, or that does not accept the connection.
+# With these options, a connection fails if the server has disappeared without closing it, or does
+# not accept it.
 LIVENESS: dict[str, Any] = {
     "connect_timeout": 3,
     "keepalives_idle": 5,
@@ -50,13 +51,13 @@ OPTIONS = (
     " -c idle_in_transaction_session_timeout=3000 -c timezone=UTC"
 )
 # For connections whose statements find every row of a large table by an index. The planner does not
-# know how few devices of a fleet a broker has. And a prepared plan stays when the table grows:
-# reading the whole table was cheap when the plan was made, and no longer is.
+# know how few devices of a fleet a broker has. And a prepared plan does not change when the table
+# grows: reading the whole table was cheap when the plan was made, but becomes expensive.
 BY_INDEX = "-c enable_seqscan=off"
 
 
 def pool_of(url: str) -> Pool:
-    """Connections for a hot path; the caller opens the pool."""
+    """A pool of connections for frequent statements. The caller opens it."""
     return AsyncConnectionPool(
         url,
         kwargs={
@@ -69,8 +70,8 @@ def pool_of(url: str) -> Pool:
         min_size=1,
         max_size=POOL_SIZE,
         timeout=1.0,
-        # The pool stops reconnecting by itself after this; each request for a connection tries
-        # again.
+        # After this time the pool stops trying to reconnect. Each request for a connection makes it
+        # try again.
         reconnect_timeout=1.0,
         open=False,
     )
@@ -79,15 +80,15 @@ def pool_of(url: str) -> Pool:
 def engine_of(url: str, *, pool_size: int = 8, by_index: bool = False) -> AsyncEngine:
     """The pool of a service's connections to the database that a libpq URL names.
 
-    `by_index` keeps the planner from reading whole tables where there is an index. A connection to
-    a server that may no longer write is closed, and all others with it.
+    With `by_index`, the planner does not read whole tables if there is an index. If the server of a
+    connection does not accept writes any more, all connections are closed.
     """
     engine = create_async_engine(
         make_url(url).set(drivername="postgresql+psycopg"),
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=2.0,
-        # Values of statements may come from devices; the text is enough to find a fault.
+        # Errors do not show the values of statements, which may come from devices.
         hide_parameters=True,
         connect_args={
             **LIVENESS,
@@ -108,8 +109,8 @@ def engine_of(url: str, *, pool_size: int = 8, by_index: bool = False) -> AsyncE
 
 
 def forgetting(engine: AsyncEngine) -> Callable[[], Awaitable[None]]:
-    """A function to call when the pooled connections are probably lost. Each older connection is
-    then closed at its next use, instead of being waited for.
+    """A function to call when the pooled connections are probably lost. Then each older connection
+    is closed at its next use, and no statement waits for a lost connection.
     """
     lost_at = 0.0
 
@@ -130,7 +131,7 @@ def forgetting(engine: AsyncEngine) -> Callable[[], Awaitable[None]]:
 
 
 class _Commits:
-    """Notices when a commit did not wait for the synchronous standby that it had to wait for.
+    """Notices that a commit did not wait for the synchronous standby, although it should have.
 
     PostgreSQL reports this in a warning only, and the next leader may lack the commit.
     """
@@ -139,13 +140,13 @@ class _Commits:
         self._connection = weakref.ref(connection)
 
     def hear(self, notice: psycopg.errors.Diagnostic) -> None:
-        # The text may be translated; the name of the function is not.
+        # The warning's text may be translated, so the name of the function is compared.
         connection = self._connection()
         if connection is not None and notice.source_function == "SyncRepWaitForLSN":
             _only_local.add(connection)
 
 
-# Connections whose last commit is on the leader alone.
+# The connections whose last commit did not reach the standby.
 _only_local: "weakref.WeakSet[Connection]" = weakref.WeakSet()
 
 
@@ -154,7 +155,7 @@ async def _watch_commits(connection: Connection) -> None:
 
 
 def _demand_durable(connection: Connection) -> None:
-    """Raises `psycopg.OperationalError` where the last commit is on the leader alone."""
+    """Raises `psycopg.OperationalError` if the last commit did not reach the standby."""
     if connection in _only_local:
         _only_local.discard(connection)
         log.warning("a commit is on this server alone: its standby did not confirm it")
@@ -163,7 +164,7 @@ def _demand_durable(connection: Connection) -> None:
 
 @contextlib.asynccontextmanager
 async def reading(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
-    """A connection for reads that need no transaction of their own."""
+    """A connection for reads that need no common transaction."""
     with translated():
         async with asyncio.timeout(CLIENT_TIMEOUT_S), engine.connect() as connection:
             yield await connection.execution_options(isolation_level="AUTOCOMMIT")
@@ -171,7 +172,7 @@ async def reading(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
 
 @contextlib.asynccontextmanager
 async def writing(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
-    """A transaction, committed when the block ends well."""
+    """A transaction, which is committed if the block raises no error."""
     with translated():
         async with asyncio.timeout(CLIENT_TIMEOUT_S), engine.connect() as connection:
             async with connection.begin():
@@ -184,9 +185,9 @@ async def take_turns(connection: AsyncConnection, what: str) -> None:
     """Waits until no other transaction changes `what`, and holds the lock until the commit.
 
     `what` is a row of the table `turns`, which only the services may lock. A transaction that
-    changes brokers, certificates, fleets or allowances calls this first, with `placement`. Their
-    triggers lock the one row of `placement_version` from the first change on. Without this, two
-    such transactions could each wait for a row of the other, which is a deadlock.
+    changes brokers, certificates, fleets or allowances calls this first, with `placement`. Triggers
+    lock the only row of `placement_version` at the first change. Without this lock, two such
+    transactions could each wait for a row that the other has locked, which is a deadlock.
     """
     await connection.execute(
         text("SELECT FROM turns WHERE name = :what FOR UPDATE"), {"what": what}
@@ -194,23 +195,23 @@ async def take_turns(connection: AsyncConnection, what: str) -> None:
 
 
 async def lock_shared(connection: AsyncConnection, what: str) -> None:
-    """Waits until no transaction changes `what`, and keeps others from changing it until the
-    commit. Transactions that call this do not wait for one another.
+    """Waits until no transaction changes `what`, and prevents changes of it until the commit.
+    Transactions that call this do not wait for one another.
     """
     await connection.execute(text("SELECT FROM turns WHERE name = :what FOR SHARE"), {"what": what})
 
 
 def text_array(values: Iterable[str]) -> str:
-    """PostgreSQL's text form of an array of values that need no escaping. They are quoted, because
-    an unquoted null, in upper or lower case, would not be a value.
+    """PostgreSQL's text form of an array of values that need no escaping. Values are quoted,
+    because PostgreSQL reads an unquoted null, in upper or lower case, as NULL.
     """
     joined = '","'.join(values)
     return f'{{"{joined}"}}' if joined else "{}"
 
 
 async def fetched(pool: Pool, statement: str, values: Sequence[Any]) -> list[Row]:
-    """The rows of one statement, which is a transaction by itself. For the hot paths. Raises
-    `Unavailable`, or the driver's error if the values or the statement are wrong.
+    """The rows of one statement, which is a transaction by itself. Raises `Unavailable`, or the
+    driver's error if the values or the statement are wrong.
     """
     with translated():
         async with asyncio.timeout(CLIENT_TIMEOUT_S):
@@ -230,7 +231,7 @@ async def fetched(pool: Pool, statement: str, values: Sequence[Any]) -> list[Row
 
 @contextlib.asynccontextmanager
 async def transaction(pool: Pool) -> AsyncIterator[Connection]:
-    """A transaction on one of the pool's connections, committed when the block ends well."""
+    """A transaction on one of the pool's connections, committed if the block raises no error."""
     with translated():
         async with asyncio.timeout(CLIENT_TIMEOUT_S), pool.connection() as connection:
             try:
@@ -243,7 +244,9 @@ async def transaction(pool: Pool) -> AsyncIterator[Connection]:
 
 
 async def _close_ended(connection: Connection, error: psycopg.Error) -> None:
-    """The pool replaces a closed connection; its other connections fail in the same way."""
+    """Closes a connection after an error that ends its session. The pool replaces it; the other
+    connections are closed when they fail.
+    """
     if ends_session(error):
         await connection.close()
 

@@ -1,4 +1,4 @@
-"""What a failed statement of PostgreSQL means, and which statements are repeated."""
+"""Classifies failures of PostgreSQL's statements, and repeats statements."""
 
 import contextlib
 from collections.abc import Awaitable, Callable, Iterator
@@ -19,7 +19,7 @@ Done = TypeVar("Done")
 
 log = structlog.get_logger(__name__)
 
-# More than the connections of a hot path: all of them may have broken unnoticed.
+# There are more attempts than connections in a pool, all of which may have broken unnoticed.
 MAX_TRIES = 6
 TRIES_S = 2.0
 # The reason of an `Unavailable` that is about the database itself.
@@ -27,7 +27,7 @@ DATABASE_UNAVAILABLE = "DATABASE_UNAVAILABLE"
 
 
 class FailureKind(Enum):
-    """Why a statement failed, by what a caller can do about it."""
+    """The kind of a failure, which decides what a caller can do."""
 
     RACE = "race"  # deadlock, lock timeout, serialization: repeat it
     LOST = "lost"  # no connection, or it broke: repeat it, or answer UNAVAILABLE
@@ -41,23 +41,24 @@ FAILURE_KINDS = {
     # Failures of the transaction: deadlocks, serialization, lock and statement timeouts, old
     # snapshots.
     **dict.fromkeys(("40", "55P03", "57014", "72"), FailureKind.RACE),
-    # Failures of the server: no connection, it stops or starts, it lacks resources, its disk or its
-    # files fail, it refuses the login or lacks the database, it ended an idle session.
+    # Failures of the server: it cannot be reached, it stops or starts, it lacks resources, its disk
+    # or its files fail, it refuses the login or lacks the database, or it has ended an idle
+    # session.
     **dict.fromkeys(
         ("08", "28", "3D", "53", "57P", "58", "XX", "25P03", "25P04"), FailureKind.LOST
     ),
-    # It is a standby, or has become one in a failover.
+    # The server is a standby, or has become one in a failover.
     "25006": FailureKind.LOST,
     # A prepared statement that a migration, or a pooler in between, has made invalid.
     **dict.fromkeys(("0A000", "26000", "42P05"), FailureKind.LOST),
     **dict.fromkeys(("22", "23"), FailureKind.DATA),
 }
-# No further statement succeeds on such a session.
+# SQLSTATEs after which no further statement succeeds in the session.
 ENDED_SESSIONS = ("08", "57P", "25P03", "25P04", "25006", "0A000", "26000", "42P05")
 
 
 def failure_kind_of(error: Failure) -> FailureKind:
-    """What a failed statement means, by its SQLSTATE (PostgreSQL documentation, appendix A)."""
+    """The kind of a failure, by its SQLSTATE (PostgreSQL documentation, appendix A)."""
     if isinstance(error, DBAPIError) and error.connection_invalidated:
         return FailureKind.LOST
     cause = error.orig if isinstance(error, DBAPIError) else error
@@ -80,7 +81,7 @@ def ends_session(error: BaseException | None) -> bool:
 
 @contextlib.contextmanager
 def translated() -> Iterator[None]:
-    """Turns a race or a lost connection into `Unavailable`; driver text goes to the log."""
+    """Turns a race or a lost connection into `Unavailable`, and logs the driver's text."""
     try:
         yield
     except (DBAPIError, psycopg.Error, PoolTimeoutError, TimeoutError) as error:
@@ -92,7 +93,7 @@ def translated() -> Iterator[None]:
 
 
 def described(error: Failure) -> dict[str, str]:
-    """The part of an error that may be logged: not the values, which PostgreSQL quotes."""
+    """The part of an error that may be logged. It lacks the values, which PostgreSQL quotes."""
     orig = getattr(error, "orig", error)
     if not isinstance(orig, psycopg.Error):
         return {"error": type(error).__name__}

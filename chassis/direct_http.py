@@ -1,10 +1,10 @@
-"""Requests that the HTTP server hands to handlers directly, without ASGI. If a whole fleet sends
-requests at the same time, most processor time is spent here. Each request costs ASGI a task, an
+"""Serves HTTP requests with handlers, without ASGI. If a whole fleet sends requests at the same
+time, the HTTP server uses most of the processor time. With ASGI, each request needs a task, an
 event, a scope, four messages and two writes; with a framework's routing, that is most of the cost
-of a registration. So requests that come in thousands are served differently: the connection
-(`chassis/http_connection.py`) hands the request over where it would have started an ASGI task, and
-takes the answer as bytes. This also makes it cheap to notice that a client has disconnected: its
-call is cancelled at once.
+of a registration. So frequent requests are served differently: the connection
+(`chassis/http_connection.py`) gives the request to a handler instead of starting an ASGI task, and
+gets the answer as bytes. If a client disconnects, its call is cancelled at once, which costs
+little.
 """
 
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Protocol
 
 from msgspec import Struct
 
-# A 304 has no body, and a length would be that of a 200 (RFC 9110, section 8.6).
+# A 304 has no body, and its Content-Length would mean the length of a 200 (RFC 9110, section 8.6).
 NOT_MODIFIED = HTTPStatus.NOT_MODIFIED.value
 
 _STATUS_LINES = {
@@ -34,12 +34,12 @@ class Head(Struct):
     client: tuple[str, int] | None
 
     def __repr__(self) -> str:
-        """Leaves out the path, the query and the headers, which may contain secrets."""
+        """Shows nothing that may be a secret."""
         return f"Head({self.method!r}, from {self.client})"
 
 
 class Reply(NamedTuple):
-    """An answer as it is sent; `head` is its header lines, each with its end."""
+    """An answer as it is sent. `head` holds the header lines, each with its line end."""
 
     status: int
     head: bytes
@@ -47,7 +47,7 @@ class Reply(NamedTuple):
 
 
 class Handler(Protocol):
-    """Serves one request. None of these may raise."""
+    """Serves one request. The methods must not raise."""
 
     max_body_bytes: int
 
@@ -69,7 +69,7 @@ class Handlers(Protocol):
 
 
 class Connection(Protocol):
-    """What an exchange uses of the connection that it is on."""
+    """The part of a connection that an exchange uses."""
 
     transport: Any
 
@@ -90,7 +90,7 @@ class Connection(Protocol):
         """Reads more from the client."""
 
     def end(self) -> None:
-        """Closes the connection when the client has had time to read the answer."""
+        """Closes the connection after the client has had time to read the answer."""
 
     def on_response_complete(self) -> None:
         """The answer has been written."""
@@ -99,7 +99,7 @@ class Connection(Protocol):
 def rendered(
     reply: Reply, defaults: list[tuple[bytes, bytes]], *, keep_alive: bool, has_body: bool = True
 ) -> bytes:
-    """The answer as it goes over the wire; `has_body` is False for an answer to HEAD."""
+    """The bytes of the answer. `has_body` is false for an answer to HEAD."""
     parts = [
         _STATUS_LINES[reply.status],
         *(b"%b: %b\r\n" % header for header in defaults),
@@ -124,7 +124,7 @@ class Exchange:
     def __init__(
         self, connection: Connection, head: Head, handler: Handler, *, expects: bool
     ) -> None:
-        """`expects`: whether the client waits for `100 Continue` before it sends the body."""
+        """`expects` says whether the client waits for `100 Continue` before it sends the body."""
         self.body = bytearray()
         self.more_body = True
         self.disconnected = False
@@ -139,11 +139,11 @@ class Exchange:
 
     @property
     def message_event(self) -> "Exchange":
-        """Returns itself; an attribute would make a cycle for the garbage collector."""
+        """Returns itself. An attribute would create a reference cycle."""
         return self
 
     def begin(self) -> None:
-        """Starts the request when its turn on the connection comes."""
+        """Starts the request, after the earlier requests of the connection were answered."""
         if self.disconnected:
             return
         self._is_begun = True
@@ -154,7 +154,8 @@ class Exchange:
         if self.more_body and self.expects_continue:
             length = self._connection.announced_bytes()
             if length is not None and length > self._handler.max_body_bytes:
-                # A client that does not wait is refused when its body is too long.
+                # If the client does not wait for `100 Continue`, its request is refused once the
+                # body is too long.
                 self._ask(None)
                 return
             self.expects_continue = False

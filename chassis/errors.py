@@ -1,23 +1,23 @@
-"""The one tree of errors that leave a service on purpose.
+"""The tree of errors that services return on purpose.
 
     MooringError
     ├── InvalidInput        well-formed, but wrong; names the field
     ├── Unauthenticated     the caller is not known
-    ├── Forbidden           known, but not allowed
+    ├── Forbidden           the caller is known, but may not do this
     ├── NotFound
     ├── AlreadyExists
-    ├── Conflict            the present state does not allow it
+    ├── Conflict            the present state does not allow the request
     ├── LostRace            another request was first; read again, decide again
-    ├── Overloaded          a queue is full; come back later
-    ├── Unavailable         something that is needed is down; come back later
-    ├── DeadlineExceeded    the caller's time is up
-    ├── Unsupported         no such method
+    ├── Overloaded          a queue is full; try again later
+    ├── Unavailable         something that is needed is down; try again later
+    ├── DeadlineExceeded    the caller's deadline has passed
+    ├── Unsupported         the service has no such method
     └── Internal            a fault of Mooring; its detail stays in the log
 
-A service names its own facts (`BrokerInUse`) by subclassing one of these with a `reason`. On the
-wire an error is a gRPC status whose trailers carry `reason`, `field`, `retry-after-s` and `usage`,
-or, for one item of a batch, an `ItemError`; on the other side it is the same class of this tree
-again.
+A service defines its own errors (`BrokerInUse`) as subclasses of these with a `reason`. Over gRPC
+an error is sent as a status whose trailers hold `reason`, `field`, `retry-after-s` and `usage`, or,
+for one item of a batch, as an `ItemError`. The calling service turns it into the same class of this
+tree again.
 """
 
 import re
@@ -37,7 +37,7 @@ COUNT = re.compile(r"(\w+)=(\d+)")
 
 
 class MooringError(Exception):
-    """Base of the tree. `reason` is UPPER_SNAKE and stable: programs compare it."""
+    """Base of the tree. `reason` is UPPER_SNAKE. Programs compare it, so it does not change."""
 
     code: ClassVar[grpc.StatusCode] = grpc.StatusCode.UNKNOWN
     reason: str = "UNKNOWN"
@@ -52,8 +52,8 @@ class MooringError(Exception):
         retry_after_s: float | None = None,
         usage: Mapping[str, int] | None = None,
     ) -> None:
-        """`message` is for people and may leave the service; it holds no secret. `usage` counts
-        what blocks the request, by kind.
+        """`message` is for people, is sent to clients, and must not hold secrets. `usage` counts
+        the things that block the request, by kind.
         """
         super().__init__(message)
         self.message = message
@@ -66,7 +66,7 @@ class MooringError(Exception):
 
 
 class InvalidInput(MooringError):
-    """Well-formed, but wrong. `field` names the field."""
+    """The request is well-formed, but a value is wrong. `field` names the field."""
 
     code = grpc.StatusCode.INVALID_ARGUMENT
     reason = "INVALID_INPUT"
@@ -87,28 +87,28 @@ class Forbidden(MooringError):
 
 
 class NotFound(MooringError):
-    """There is no such thing."""
+    """The named thing does not exist."""
 
     code = grpc.StatusCode.NOT_FOUND
     reason = "NOT_FOUND"
 
 
 class AlreadyExists(MooringError):
-    """There is such a thing already."""
+    """The named thing exists already."""
 
     code = grpc.StatusCode.ALREADY_EXISTS
     reason = "ALREADY_EXISTS"
 
 
 class Conflict(MooringError):
-    """The present state does not allow it; repeating the request alone does not help."""
+    """The present state does not allow the request; repeating it alone does not help."""
 
     code = grpc.StatusCode.FAILED_PRECONDITION
     reason = "CONFLICT"
 
 
 class LostRace(MooringError):
-    """Another request changed it first: read it again and decide again."""
+    """Another request has changed the resource first: read it again, and decide again."""
 
     code = grpc.StatusCode.ABORTED
     reason = "LOST_RACE"
@@ -139,14 +139,14 @@ class DeadlineExceeded(MooringError):
 
 
 class Unsupported(MooringError):
-    """The service does not know the method: it has another version."""
+    """The service does not have the method, because it has another version."""
 
     code = grpc.StatusCode.UNIMPLEMENTED
     reason = "UNSUPPORTED"
 
 
 class Internal(MooringError):
-    """An internal error of Mooring."""
+    """A fault of Mooring."""
 
     code = grpc.StatusCode.INTERNAL
     reason = "INTERNAL"
@@ -205,12 +205,12 @@ def from_rpc(error: AioRpcError) -> MooringError:
 
 
 def counted(text: str) -> dict[str, int]:
-    """Counts by their names, out of `devices=3 fleets=1`."""
+    """The counts in a text such as `devices=3 fleets=1`, by name."""
     return {name: int(count) for name, count in COUNT.findall(text)}
 
 
 def to_item(error: MooringError) -> errors_pb2.ItemError:
-    """The error as the outcome of one item of a batch."""
+    """The error as a message, for one item of a batch."""
     return errors_pb2.ItemError(
         code=error.code.value[0],
         reason=error.reason,
@@ -221,7 +221,7 @@ def to_item(error: MooringError) -> errors_pb2.ItemError:
 
 
 def from_item(item: errors_pb2.ItemError) -> MooringError:
-    """The error of one item that another service failed."""
+    """The error of one item of a batch, from the message of another service."""
     kind = CLASS_OF_CODE[CODE_OF_NUMBER.get(item.code, grpc.StatusCode.UNKNOWN)]
     return kind(
         item.message,

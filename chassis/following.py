@@ -6,15 +6,17 @@ from abc import ABC, abstractmethod
 from chassis.listening import Listener
 from chassis.process import background
 
-# A reading without an announcement, in case one was missed. Announcements make changes take effect
-# at once.
+# How often data is read if no change is announced, because an announcement may have been missed.
+# Announced changes take effect at once.
 REREAD_S = 10.0
 # Announcements at shorter intervals share a reading.
 PAUSE_S = 0.05
 
 
 class Follower(ABC):
-    """Readings run one after the other, so that none overwrites a later one."""
+    """Keeps data in memory. Readings run one after the other, so that an old result never replaces
+    a newer one.
+    """
 
     def __init__(self, listener: Listener) -> None:
         """`listener` receives announcements of changes."""
@@ -27,12 +29,12 @@ class Follower(ABC):
 
     @abstractmethod
     async def _read(self) -> None:
-        """Reads and stores the result; if it cannot, memory is marked as invalid. One reading runs
-        at a time.
+        """Reads and stores the result; if reading fails, marks the memory as invalid. Only one
+        reading runs at a time.
         """
 
     async def _noticed(self) -> None:
-        """Called before a reading that the listener causes."""
+        """It is called before each reading that the listener causes."""
         return
 
     async def refresh(self) -> None:
@@ -46,12 +48,12 @@ class Follower(ABC):
             self._reads_begun += 1
             begun = self._reads_begun
             await self._read()
-            # A cancelled caller does not get here: then the next waiting call reads itself.
+            # If the caller is cancelled, this is not reached, and the next waiting call reads.
             self._read_as_of = begun
 
     async def keep_current(self) -> None:
-        """Runs until cancelled: listens, then reads, so that no change is missed in between. If it
-        cannot listen, it still reads at each attempt.
+        """Runs until cancelled. It listens first and then reads, so that no change is missed in
+        between. If it cannot listen, it still reads at each attempt.
         """
         async with background(self._listener.run()):
             while True:
@@ -62,5 +64,5 @@ class Follower(ABC):
                 await asyncio.sleep(PAUSE_S)
 
     async def begun(self) -> None:
-        """Returns when `keep_current` has tried for the first time to listen and to read."""
+        """Returns after `keep_current` has tried once to listen and to read."""
         await self._has_begun.wait()

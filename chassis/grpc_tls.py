@@ -1,4 +1,4 @@
-"""TLS of gRPC servers and clients: certificate, key and CAs are replaced while they run."""
+"""TLS of gRPC servers and clients. Certificates, keys and CAs can be replaced while they run."""
 
 import ssl
 from collections.abc import Callable
@@ -22,25 +22,25 @@ class _Files:
 
 
 class ReloadedTls:
-    """A service's certificate, its key, and the CAs by which it verifies the other side.
+    """A service's certificate, its key, and the CAs with which it verifies its peers.
 
-    The files are read again when one of them changes. Files that do not belong together, as in the
-    middle of a replacement, change nothing.
+    The files are read again when one of them changes. Files that do not match, for example during a
+    replacement, are ignored.
     """
 
     def __init__(self, cert_file: Path, key_file: Path, ca_file: Path) -> None:
-        """Raises `OSError`, of which `ssl.SSLError` is one."""
+        """Reads the files. Raises `OSError`, of which `ssl.SSLError` is a subclass."""
         self._files = Reloaded(
             cert_file, lambda _: _read(cert_file, key_file, ca_file), key_file, ca_file
         )
         self._served = self._files.value
 
     def client(self) -> grpc.ChannelCredentials:
-        """For a channel; the same object until the files change."""
+        """The credentials for a channel; the same object until the files change."""
         return self._files.value.client
 
     def server(self) -> grpc.ServerCredentials:
-        """For the port of a server. Open connections stay when the files change."""
+        """The credentials for the port of a server. Open connections stay when the files change."""
         # If this returns None, gRPC keeps its configuration; the type stubs do not say so.
         changed = cast("Callable[[], grpc.ServerCertificateConfiguration]", self._changed)
         return grpc.dynamic_ssl_server_credentials(
@@ -48,7 +48,7 @@ class ReloadedTls:
         )
 
     def _changed(self) -> grpc.ServerCertificateConfiguration | None:
-        """Called by gRPC before each handshake, in a thread of its own."""
+        """GRPC calls this before each handshake, in another thread."""
         files = self._files.value
         if files is self._served:
             return None
@@ -62,9 +62,9 @@ def _configuration(files: _Files) -> grpc.ServerCertificateConfiguration:
 
 def _read(cert_file: Path, key_file: Path, ca_file: Path) -> _Files:
     certificate, key, ca = (file.read_bytes() for file in (cert_file, key_file, ca_file))
-    # gRPC accepts a key of another certificate, and then every handshake fails.
+    # gRPC would accept the key of another certificate, and then every handshake would fail.
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(cert_file, key_file)
-    # Comments in a bundle may hold any characters; OpenSSL accepts ASCII only.
+    # Comments in a bundle may hold any characters, but OpenSSL accepts only ASCII.
     context.load_verify_locations(cadata=ca.decode("ascii", "ignore"))
     return _Files(certificate, key, ca, grpc.ssl_channel_credentials(ca, key, certificate))

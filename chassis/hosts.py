@@ -14,7 +14,7 @@ from chassis.errors import InvalidInput
 Address: TypeAlias = IPv4Address | IPv6Address
 
 MAX_HOST = 253
-# RFC 1123, section 2.1, and underscores: container networks name their services with them.
+# The characters of RFC 1123, section 2.1, and underscores, which names in container networks have.
 LABEL = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
 # Resolvers read a name whose last label is a number as an IPv4 address: 127.1, 2130706433, 0x7f.1.
 NUMBER = re.compile(r"[0-9]+|0[xX][0-9A-Fa-f]*")
@@ -25,7 +25,7 @@ MQTT_URL = re.compile(
 
 
 def check_host(host: str, *, field: str) -> Address | None:
-    """The address, if `host` is one; None if it is a name. Raises `InvalidInput` for `field`."""
+    """The address in `host`, or None if `host` is a name. Raises `InvalidInput` for `field`."""
     if host.startswith("["):
         raise InvalidInput("an IPv6 address stands in brackets in URLs, not here", field=field)
     try:
@@ -47,7 +47,7 @@ def unwrapped(address: Address) -> Address:
 
 
 def is_name(text: str) -> bool:
-    """Whether it is a host name, which is no number and has no dot at its end."""
+    """Whether the text is a host name. It must not be a number, or end with a dot."""
     labels = text.split(".")
     return (
         len(text) <= MAX_HOST
@@ -84,5 +84,5 @@ def _checked_mqtt_url(url: str) -> str:
     return url
 
 
-# The URL that an MQTT client connects to. The port is the protocol's own unless given.
+# The URL to which an MQTT client connects. Without a port, it means the protocol's default port.
 MqttUrl = Annotated[str, AfterValidator(_checked_mqtt_url)]

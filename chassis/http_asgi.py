@@ -1,4 +1,4 @@
-"""Requests that ASGI serves, by uvicorn's cycle, on an `HttpConnection`."""
+"""Serves requests of an `HttpConnection` with ASGI, by uvicorn's cycle."""
 
 import asyncio
 from typing import Any, Protocol, cast
@@ -15,7 +15,7 @@ log = structlog.get_logger(__name__)
 
 
 class AsgiConnection(Connection, Protocol):
-    """What these requests use of their connection."""
+    """The part of a connection that these requests use."""
 
     context: Context
     flow: FlowControl
@@ -25,7 +25,7 @@ class AsgiConnection(Connection, Protocol):
 
 
 class AsgiCycle(RequestResponseCycle):
-    """A request that ASGI serves, on a connection that ends like those of other requests."""
+    """A request that ASGI serves. Its connection ends in the same way as for other requests."""
 
     def __init__(
         self, connection: AsgiConnection, head: Head, version: str, *, expects: bool
@@ -84,7 +84,7 @@ class AsgiCycle(RequestResponseCycle):
 
 
 class _Closing:
-    """The transport for a cycle; closing it ends the connection in order."""
+    """The transport that the cycle gets. Closing it ends the connection in order."""
 
     def __init__(self, connection: AsgiConnection) -> None:
         self.write = connection.transport.write
@@ -96,5 +96,5 @@ class _Log:
     """Sends messages of uvicorn's cycle about the application to Mooring's log."""
 
     def error(self, message: str, *values: Any, exc_info: Any = None) -> None:
-        """A fault of the application."""
+        """Logs a fault of the application."""
         log.error((message % values).strip(), exc_info=exc_info)

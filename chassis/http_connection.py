@@ -12,9 +12,9 @@ from chassis.http_ending import BoundedConnection, Cycle
 from chassis.http_limits import close_idle
 from chassis.http_reading import SLICE_BYTES, RequestReader, UnreadableRequest
 
-# Requests of one connection that wait for the previous one.
+# The most requests of one connection that wait for earlier ones.
 MAX_PIPELINED = 8
-# How much of a body is read after its request was answered, to keep the connection.
+# The most bytes of a body that are read after its request was answered, to keep the connection.
 REST_BYTES = 64 * 1024
 
 
@@ -22,7 +22,7 @@ class HttpConnection(BoundedConnection):
     """Reads requests, and gives each to a handler or to ASGI."""
 
     def __init__(self, context: Context, host: bytes | str | None = None) -> None:
-        """`host` is the host for which the connection was counted already, if it was."""
+        """`host` is the host for which the connection is counted already; None if it is not."""
         super().__init__(context, host)
         self._reader = RequestReader(self, context.limits)
         self._is_parsing = False
@@ -67,7 +67,7 @@ class HttpConnection(BoundedConnection):
         self._wait()
 
     def eof_received(self) -> None:
-        """The client has closed its direction: asyncio closes the connection."""
+        """The client has closed its direction. asyncio then closes the connection."""
 
     def pause_writing(self) -> None:
         """The client reads answers more slowly than it sends requests."""
@@ -77,7 +77,7 @@ class HttpConnection(BoundedConnection):
         self._wait()
 
     def resume_writing(self) -> None:
-        """The client has caught up."""
+        """The client has read enough of the answers."""
         self.flow.resume_writing()
         self._parse_unread()
         if not self._is_ahead():
@@ -106,7 +106,7 @@ class HttpConnection(BoundedConnection):
     # Called by the server and by requests.
 
     def shutdown(self) -> None:
-        """The server stops: requests under way are answered, and then the connection ends."""
+        """The server stops. Requests under way are answered, and then the connection ends."""
         if self.cycle is None or self.cycle.response_complete:
             self.end()
         else:
@@ -133,8 +133,8 @@ class HttpConnection(BoundedConnection):
     def ends_after(self, cycle: Cycle) -> bool:
         """Whether an answer to `cycle` before the end of its body ends the connection.
 
-        A client that waits for `100 Continue` may send the body or not (RFC 9110, section 10.1.1),
-        and a large body is not read if it is not needed.
+        It does if the client waits for `100 Continue`, because it may send the body or not (RFC
+        9110, section 10.1.1), and if the rest of the body is too large to be read in vain.
         """
         if cycle is not self.cycle or cycle.expects_continue:
             return True
@@ -143,12 +143,12 @@ class HttpConnection(BoundedConnection):
         return length is not None and length - self._reader.body_bytes > REST_BYTES
 
     def go_on_reading(self) -> None:
-        """Reads more from a client that also reads its answers."""
+        """Reads more, unless the client does not read its answers."""
         if not self.flow.write_paused:
             self.flow.resume_reading()
 
     def on_response_complete(self) -> None:
-        """A request has been answered: serves the next one, or writes the last refusal."""
+        """A request has been answered. Serves the next one, or writes the last refusal."""
         self.context.state.total_requests += 1
         if self.transport.is_closing() or self._is_lingering:
             return
@@ -156,7 +156,8 @@ class HttpConnection(BoundedConnection):
             cycle = self.pipeline.pop()
             self._current = cycle
             if isinstance(cycle, Exchange):
-                # Not at once: the previous one is still being answered, further up the stack.
+                # The next request begins later, because the previous one's call is still on the
+                # stack.
                 self._loop.call_soon(cycle.begin)
             else:
                 cycle.begin()
@@ -175,7 +176,7 @@ class HttpConnection(BoundedConnection):
     # Called by the reader.
 
     def head_received(self, head: Head, version: str, *, expects: bool) -> None:
-        """The head has been read: its request begins, or waits for its turn."""
+        """The head has been read. Its request begins, or waits for earlier requests."""
         self._rest_bytes = 0
         handler = self.context.handlers.find(head)
         cycle: Cycle
@@ -224,8 +225,8 @@ class HttpConnection(BoundedConnection):
     # Reading.
 
     def _is_ahead(self) -> bool:
-        """Whether the client has so many unanswered requests that reading must pause. Until then
-        the connection is read, because reading shows that a client has disconnected.
+        """Whether the client has so many unanswered requests that reading must pause. Otherwise the
+        connection is read all the time, because only reading shows that a client has disconnected.
         """
         return len(self.pipeline) >= MAX_PIPELINED
 
@@ -254,7 +255,7 @@ class HttpConnection(BoundedConnection):
             return self._reader.feed(piece)
         except UnreadableRequest as refused:
             if self._reader.is_finished:
-                # These bytes came after the last request.
+                # These bytes came after the last request of the connection.
                 self._dropped_bytes += len(piece)
             else:
                 self._refuse(refused.status)

@@ -1,6 +1,6 @@
-"""How a connection of an HTTP server ends, and how long its client may take.
+"""The end of an HTTP server's connection, and the time limits for its client.
 
-It ends so that a client can read the last answer before the connection closes.
+A connection ends in such a way that the client can read the last answer before it closes.
 """
 
 import asyncio
@@ -26,9 +26,9 @@ class BoundedConnection(asyncio.Protocol):
     _reader: RequestReader
 
     def __init__(self, context: Context, host: bytes | str | None) -> None:
-        """`host` is the host for which the connection was counted already, if it was."""
+        """`host` is the host for which the connection is counted already; None if it is not."""
         self.context = context
-        # Requests that wait for their turn, the oldest at the right end.
+        # Requests that wait for earlier ones, the oldest at the right end.
         self.pipeline: deque[Cycle] = deque()
         # The request that was read last, and the one that is being served.
         self.cycle: Cycle | None = None
@@ -36,16 +36,16 @@ class BoundedConnection(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._limits = context.limits
         self._host = host
-        # Bytes that are received and not parsed, while the client has too many unanswered requests.
+        # Received bytes that are not parsed, because the client has too many unanswered requests.
         self._unread = b""
         # The connection is kept only until the client has read the last answer.
         self._is_lingering = False
         # Further bytes cannot be parsed.
         self._is_broken = False
-        # Written when the requests before have been answered.
+        # The refusal that is written when all earlier requests have been answered.
         self._refusal: Reply | None = None
         self._dropped_bytes = 0
-        # When the head or the body that is not complete began.
+        # The time at which the incomplete head or body began.
         self._since: float | None = None
         self._stalled_at = 0.0
         self._deadline = math.inf
@@ -54,15 +54,15 @@ class BoundedConnection(asyncio.Protocol):
 
     @property
     def default_headers(self) -> list[tuple[bytes, bytes]]:
-        """The headers of every answer: the date."""
+        """The headers of every answer, which is the date only."""
         return self.context.state.default_headers
 
     def end(self) -> None:
-        """Closes the connection when the client has had the time to read its answer.
+        """Closes the connection after the client has had time to read its answer.
 
-        Closing while it still sends would reset the connection, and the answer might be lost on its
-        way. So the server closes its direction first where it can, and drops what the client sends
-        for a while.
+        If the server closed while the client still sends, the connection would be reset, and the
+        client might not get the answer. So the server first closes its own direction, if it can,
+        and drops the client's bytes for a while.
         """
         if self._is_lingering or self.transport.is_closing():
             return
@@ -85,7 +85,7 @@ class BoundedConnection(asyncio.Protocol):
         return self._current is not None and not self._current.response_complete
 
     def _refuse(self, status: int) -> None:
-        """Ends the connection with an answer, after those to earlier requests."""
+        """Ends the connection with an answer, which follows the answers to earlier requests."""
         self._reader.is_finished = self._is_broken = True
         self._unread = b""
         refusal = self.context.refusal(status)
@@ -98,7 +98,7 @@ class BoundedConnection(asyncio.Protocol):
             cycle.disconnected = True
             cycle.message_event.set()
             if self.pipeline:
-                # That request is still waiting for its turn: the newest is at the left.
+                # That request still waits for earlier ones. The newest is at the left.
                 self.pipeline.popleft()
             else:
                 self._current = None
@@ -121,14 +121,16 @@ class BoundedConnection(asyncio.Protocol):
             self._is_broken = not self._reader.skip(data)
 
     def _wait(self) -> None:
-        """Sets the time by which the client must send or read more; none while the server works."""
+        """Sets the time by which the client must send or read more. There is none while the server
+        works.
+        """
         now, limits = self._loop.time(), self._limits
         if self._host is None:
             return
         if self._is_lingering:
             deadline = min(now + limits.quiet_s, (self._since or now) + limits.linger_s)
         elif self.transport.is_closing():
-            # Until all that was written is sent.
+            # Wait until all that was written is sent.
             deadline = now + limits.unread_s
         elif self.flow.write_paused:
             deadline = self._stalled_at + limits.unread_s
@@ -150,15 +152,21 @@ class BoundedConnection(asyncio.Protocol):
         if deadline < self._timer_at:
             if self._timer is not None:
                 self._timer.cancel()
-            self._timer, self._timer_at = self._loop.call_at(deadline, self._look), deadline
+            self._timer, self._timer_at = (
+                self._loop.call_at(deadline, self._check_deadline),
+                deadline,
+            )
 
-    def _look(self) -> None:
-        """Checks whether the deadline has passed; if it was moved, waits again."""
+    def _check_deadline(self) -> None:
+        """Ends the connection if the deadline has passed; if it was moved, waits again."""
         self._timer, self._timer_at = None, math.inf
         now, deadline = self._loop.time(), self._deadline
         if now < deadline:
             if deadline < math.inf:
-                self._timer, self._timer_at = self._loop.call_at(deadline, self._look), deadline
+                self._timer, self._timer_at = (
+                    self._loop.call_at(deadline, self._check_deadline),
+                    deadline,
+                )
         elif self._is_lingering or self.transport.is_closing() or self.flow.write_paused:
             self.transport.abort()
         elif self.flow.read_paused:

@@ -1,4 +1,4 @@
-"""A handler of one HTTP request: errors become answers, and a call ends when the client
+"""A base class for handlers of HTTP requests. Errors become answers, and calls end when the client
 disconnects.
 
 `chassis/direct_http.py` calls it. Requests of devices and brokers have such handlers.
@@ -16,7 +16,7 @@ from chassis.errors import MooringError
 class Awaited(NamedTuple):
     """A result that the answer needs and that is not available yet.
 
-    `then` turns it into the answer, or into the next thing to wait for. A result that is a
+    `then` turns the result into the answer, or into the next result to wait for. A result that is a
     `MooringError` is raised instead. `abandon` stops waiting, because the client has disconnected.
     """
 
@@ -58,12 +58,12 @@ class RequestHandler(ABC):
     # Called by the connection.
 
     def admit(self) -> Reply | None:
-        """As `admitted`, which may raise."""
+        """Calls `admitted`; its errors become answers."""
         refused: Reply | None = self.attempt(self.admitted)
         return refused
 
     def ask(self, body: bytes | None, answer: Callable[[Reply], None]) -> None:
-        """Calls `answer` once: now, or when the needed result is available."""
+        """Calls `answer` once, now or when the needed result is available."""
         self._answer = answer
         self._settle(self.attempt(self.begun, body))
 
@@ -81,7 +81,7 @@ class RequestHandler(ABC):
         outcome.future.add_done_callback(self._known)
 
     def _known(self, future: "asyncio.Future[Any]") -> None:
-        # This also breaks a reference cycle, which would keep this handler until a garbage
+        # This also breaks a reference cycle, which would keep the handler in memory until a garbage
         # collection.
         awaited, self._awaited = self._awaited, None
         if awaited is not None and not future.cancelled():

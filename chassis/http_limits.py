@@ -14,29 +14,30 @@ log = structlog.get_logger(__name__)
 
 Network = IPv4Network | IPv6Network
 
-# Descriptors that are kept for databases, other services and files.
+# The number of descriptors that are reserved for databases, other services and files.
 RESERVED_FILES = 256
 # Idle connections are closed if more than this part of the connections is in use.
 CROWDED = 0.9
 # The shortest time between two searches for idle connections, and how long these must be idle.
 SEARCH_S, IDLE_WHEN_CROWDED_S = 1.0, 5.0
-# Refused connections are logged at most once in this time.
+# The shortest time between two log lines about refused connections.
 LOG_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
 class HttpLimits:
-    """Bytes, seconds and numbers of connections."""
+    """The limits, in bytes and seconds and as numbers of connections."""
 
     # The request line and all header fields, with their line ends.
     head_bytes: int = 32 * 1024
-    # Framing of a chunked body: extensions and trailers, besides eight bytes for each byte of data.
+    # The framing of a chunked body: extensions and trailers, in addition to eight bytes for each
+    # byte of data.
     framing_bytes: int = 32 * 1024
     max_connections: int = 10_000
     max_connections_per_host: int = 4_000
-    # From the first byte of a head to its last.
+    # The time from the first byte of a head to its last.
     head_s: float = 10.0
-    # A body is complete after `body_s` and a second for every `body_bytes_per_s`.
+    # A body must be complete after `body_s`, plus a second for every `body_bytes_per_s` bytes.
     body_s: float = 30.0
     body_bytes_per_s: int = 4 * 1024
     # How long a connection without a request, or a body without progress, is kept.
@@ -44,8 +45,8 @@ class HttpLimits:
     handshake_s: float = 10.0
     # How long a client may leave answers unread.
     unread_s: float = 60.0
-    # After an answer that ends the connection, the rest of the request is read and dropped: until
-    # nothing has come for `quiet_s`, for `linger_s`, and as much as `linger_bytes` at most.
+    # After an answer that ends the connection, the rest of the request is read and dropped, until
+    # the client has sent nothing for `quiet_s`; for `linger_s` and `linger_bytes` at most.
     quiet_s: float = 2.0
     linger_s: float = 20.0
     linger_bytes: int = 1024 * 1024 * 1024
@@ -60,7 +61,7 @@ class Connections:
         proxies: Sequence[Network] = (),
         now: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`proxies` connect for many clients, so only the limit on all counts for them."""
+        """`proxies` connect for many clients, so only the limit on all connections is for them."""
         self._most = min(limits.max_connections, _most_files() - RESERVED_FILES)
         if self._most < limits.max_connections:
             log.warning("the limit of open files allows fewer connections", allowed=self._most)
@@ -86,7 +87,7 @@ class Connections:
         return host
 
     def leave(self, host: bytes | str) -> None:
-        """Called when a connection of `host` has ended."""
+        """Uncounts a connection of `host` that has ended."""
         self._count -= 1
         self.is_crowded = self._count >= self._most * CROWDED
         self._hosts[host] -= 1
@@ -94,7 +95,7 @@ class Connections:
             del self._hosts[host]
 
     def should_search(self) -> bool:
-        """Whether to search for idle connections to close; True at most once in `SEARCH_S`."""
+        """Whether to search for idle connections to close; true at most once in `SEARCH_S`."""
         now = self._now()
         if not self.is_crowded or now < self._searched_at + SEARCH_S:
             return False

@@ -1,9 +1,9 @@
 """Reads the requests of one connection from the bytes that a client sends.
 
-llhttp parses, in its strict mode: it refuses bare line feeds, folded lines, spaces before colons
-and lengths that contradict each other. This module checks what llhttp does not: the number of
-bytes, RFC 9112's rules for `Host` and `Transfer-Encoding`, and offers of other protocols, which are
-ignored.
+llhttp parses in its strict mode, in which it refuses bare line feeds, folded lines, spaces before
+colons and lengths that contradict each other. This module does the rest: it limits the number of
+bytes, checks RFC 9112's rules for `Host` and `Transfer-Encoding`, and ignores offers of other
+protocols.
 """
 
 import re
@@ -18,8 +18,8 @@ from chassis.http_target import BadTarget, Target, target_of
 
 log = structlog.get_logger(__name__)
 
-# The most bytes that are parsed at once, so that a flood of small requests does not fill memory
-# with objects.
+# The most bytes that are parsed at once, so that the objects of very many small requests do not
+# fill the memory.
 SLICE_BYTES = 4096
 # RFC 9110, section 7.2: uri-host [":" port]; empty if the target has no authority.
 HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~%!$&'()*+,;=-]*)(?::[0-9]*)?")
@@ -28,7 +28,7 @@ VERSIONS = frozenset({"1.0", "1.1"})
 
 
 class UnreadableRequest(Exception):
-    """The request is answered with `status`, and the connection ends."""
+    """The request cannot be read. The answer has `status`, and the connection ends."""
 
     def __init__(self, status: int) -> None:
         super().__init__(status)
@@ -38,7 +38,7 @@ class UnreadableRequest(Exception):
 class Receiver(Protocol):
     """Takes the parts of each request, in order."""
 
-    # The client's address and port.
+    # The address and port of the client.
     client: tuple[str, int] | None
 
     def head_received(self, head: Head, version: str, *, expects: bool) -> None:
@@ -52,14 +52,14 @@ class Receiver(Protocol):
 
 
 class RequestReader:
-    """Parses the requests; `on_…` are what the parser calls."""
+    """Parses requests. The parser calls the methods `on_…`."""
 
     def __init__(self, receiver: Receiver, limits: HttpLimits) -> None:
         """`receiver` is called while `feed` parses."""
         self._receiver = receiver
         self._limits = limits
         self._parser = _parser_for(self)
-        # Set by the receiver when no further request is to be read.
+        # The receiver sets this when no further request is to be read.
         self.is_finished = False
         # The request that is being read.
         self.is_in_head = True
@@ -85,7 +85,7 @@ class RequestReader:
         """How many bytes may be parsed at once."""
         if self.is_in_head or self.length is None or self._is_upgrade:
             return SLICE_BYTES
-        # To the end of the body, but no further.
+        # The bytes up to the end of the body, and no more.
         return max(1, self.length - self.body_bytes)
 
     def feed(self, piece: "bytes | memoryview") -> int:
@@ -138,7 +138,7 @@ class RequestReader:
             self.url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """A field of the head. One after the body (RFC 9110, section 6.5.1) is ignored."""
+        """A field of the head. Fields after the body (RFC 9110, section 6.5.1) are ignored."""
         if not self.is_in_head:
             return
         name = name.lower()
@@ -151,7 +151,7 @@ class RequestReader:
         if not self.is_in_head:
             return
         if self.is_finished:
-            # A request behind the last one.
+            # This request came after the last one of the connection.
             raise UnreadableRequest(400)
         parser = self._parser
         version, method = parser.get_http_version(), parser.get_method()
@@ -234,7 +234,7 @@ class RequestReader:
 
     def _read_the_body(self) -> None:
         """Continues after the head of a request that offers another protocol. The parser stops
-        there, so a new parser reads the body.
+        after such a head, so a new parser reads the body.
         """
         self._is_upgrade = False
         self._parser = _parser_for(self)
@@ -243,7 +243,7 @@ class RequestReader:
             if self.length is None
             else b"content-length: %d" % self.length
         )
-        # The new parser's head is made up; that of the request was read before.
+        # The new parser gets an artificial head; the request's own head was read before.
         self._parser.feed_data(b"POST / HTTP/1.1\r\n%b\r\n\r\n" % framing)
 
 

@@ -1,4 +1,4 @@
-"""An HTTP server: runs uvicorn inside a block, on a socket that is bound before."""
+"""An HTTP server, which runs uvicorn inside a block, on a socket that is bound before."""
 
 import asyncio
 import contextlib
@@ -22,7 +22,7 @@ log = structlog.get_logger(__name__)
 
 KEEP_ALIVE_S = 75
 BACKLOG = 4096
-# Once in ten, the date in the answers' heads is renewed; a day has so many.
+# Uvicorn counts ticks, and renews the date in answers every ten ticks. A day has so many.
 TICK_S, TICKS = 0.1, 864_000
 # How often the shutdown checks whether all connections have ended.
 STEP_S = 0.01
@@ -33,7 +33,7 @@ class Address:
     """The address to listen at, with TLS if there is a certificate."""
 
     host: str
-    # 0 takes a free one.
+    # 0 means any free port.
     port: int
     cert_file: Path | None = None
     key_file: Path | None = None
@@ -59,7 +59,9 @@ class _Server(uvicorn.Server):
         self._is_leaving.set()
 
     async def main_loop(self) -> None:
-        """Replaces uvicorn's, which polls ten times a second; this one waits for an event."""
+        """Replaces uvicorn's main loop, which polls ten times a second. This one waits for an
+        event.
+        """
         counter = 0
         while not await self.on_tick(counter):
             counter = (counter + 1) % TICKS
@@ -72,12 +74,12 @@ class _Server(uvicorn.Server):
         yield
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Replaces uvicorn's, which takes at least a tenth of a second."""
-        # If the server is closed after asyncio's own loop has accepted a client and before it has
-        # made a connection, asyncio drops the client, which then waits in vain.
+        """Replaces uvicorn's shutdown, which takes at least a tenth of a second."""
+        # If the server is closed after asyncio has accepted a client and before it has made a
+        # connection, asyncio drops the client, which then waits in vain.
         for listening in sockets or []:
             asyncio.get_running_loop().remove_reader(listening)
-        # Two turns: one to accept it, one to make it a connection.
+        # asyncio needs two turns: one to accept the client, and one to make the connection.
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         for server in self.servers:
@@ -116,13 +118,13 @@ async def serving(
 ) -> AsyncIterator[str]:
     """Serves until the block ends; yields the URL.
 
-    Requests that `handlers` do not serve go to `app`, which speaks ASGI; None if they serve all. At
-    the end it sets `leaving`, continues for `drain_s`, and gives requests under way `grace_s` to
-    finish.
+    The ASGI application `app` serves requests that `handlers` do not serve; None if they serve all.
+    At the end, the server sets `leaving`, continues for `drain_s`, and gives requests under way
+    `grace_s` to finish.
 
-    `limits` are those of each client; `proxies` connect for many clients. `refusal` answers bytes
-    that cannot be read as a request. Raises `SystemExit` when the port is taken or the certificate
-    cannot be used.
+    `limits` apply to each client; `proxies` connect for many clients. `refusal` makes the answer to
+    bytes that cannot be read as a request. Raises `SystemExit` if the port is taken or the
+    certificate cannot be used.
     """
     leaving = leaving or asyncio.Event()
     host = address.host
@@ -133,7 +135,7 @@ async def serving(
     if address.cert_file is not None:
         try:
             tls = reloaded_tls(address.cert_file, address.key_file)
-        except OSError as error:  # ssl.SSLError is one
+        except OSError as error:  # ssl.SSLError is a subclass
             raise SystemExit(f"{address.cert_file} cannot be used: {error}") from None
 
     def connection(*, config: uvicorn.Config, server_state: Any, **_: Any) -> asyncio.Protocol:
@@ -157,8 +159,8 @@ async def serving(
     )
     settings.load()
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # asyncio turns Nagle's algorithm off only for sockets that say they are TCP. With it on, an
-    # answer whose head and body are written one after the other takes 40 ms longer.
+    # asyncio disables Nagle's algorithm only for sockets whose protocol is TCP. With Nagle's
+    # algorithm, an answer whose head and body are written one after the other takes 40 ms longer.
     bound = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:

@@ -1,9 +1,9 @@
-"""Targets of requests in one normal form, which all routers use.
+"""Converts targets of requests to one normal form, which all routers use.
 
-The forms of RFC 9112, section 3.2: a path, a whole URL of which the path counts, and `*`. The path
-is normalised as RFC 3986, section 6.2.2, has it, and decoded: `%74` and `t` are the same letter. An
-encoded slash stays `%2F`, because it does not separate segments. Dot segments and empty segments
-are not removed: no route has such a path (`/a/../b`, `/a//b`, `/a/`).
+A target is a path, a whole URL, of which only the path is used, or `*` (RFC 9112, section 3.2). The
+path is normalised according to RFC 3986, section 6.2.2, and decoded: `%74` and `t` are the same
+letter. An encoded slash stays `%2F`, because it does not separate segments. Dot segments and empty
+segments are not removed, and no route has such a path (`/a/../b`, `/a//b`, `/a/`).
 """
 
 import re
@@ -18,7 +18,7 @@ DOTS = frozenset({b".", b".."})
 
 
 class BadTarget(ValueError):
-    """The target is malformed, or not one of this server."""
+    """The target is malformed, or does not belong to this server."""
 
 
 class Target(NamedTuple):
@@ -29,7 +29,7 @@ class Target(NamedTuple):
 
     @property
     def is_nowhere(self) -> bool:
-        """Whether the path has a segment that no route has: an empty one, or one of dots."""
+        """Whether the path has a segment that no route has: an empty segment or a dot segment."""
         path = self.path
         if b"//" not in path and b"/." not in path and not path.endswith(b"/"):
             return False

@@ -1,4 +1,6 @@
-"""TLS of an HTTP server: the handshake is bounded, and certificates are replaced while it runs."""
+"""TLS of an HTTP server. The handshake has a time limit, and certificates can be replaced while the
+server runs.
+"""
 
 import asyncio
 import ssl
@@ -14,22 +16,22 @@ from chassis.reloaded import Reloaded
 
 def reloaded_tls(cert_file: Path, key_file: Path | None) -> Reloaded[ssl.SSLContext]:
     """The certificate for clients, read again when its files change. The files may be links that
-    are replaced, as Kubernetes does. A pair that does not match, as in the middle of a replacement,
-    changes nothing. Raises `OSError`, of which `ssl.SSLError` is one.
+    are replaced, as Kubernetes does. Files that do not match, for example during a replacement, are
+    ignored. Raises `OSError`, of which `ssl.SSLError` is a subclass.
     """
     more = () if key_file is None else (key_file,)
     return Reloaded(cert_file, lambda file: tls_of(file, key_file), *more)
 
 
 def tls_of(cert_file: Path, key_file: Path | None) -> ssl.SSLContext:
-    """The TLS context of a server. Raises `OSError`, of which `ssl.SSLError` is one."""
+    """The TLS context of a server. Raises `OSError`, of which `ssl.SSLError` is a subclass."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(cert_file, key_file)
     return context
 
 
 class TlsGate(asyncio.Protocol):
-    """A connection until its handshake is done. It is counted from the start."""
+    """A connection until the end of its handshake. It is counted from the start."""
 
     def __init__(self, context: Context, tls: Reloaded[ssl.SSLContext]) -> None:
         """`tls` is the certificate for new connections."""
@@ -39,7 +41,7 @@ class TlsGate(asyncio.Protocol):
         self._is_lost = False
 
     def connection_made(self, transport: Any) -> None:
-        """A client has connected; its bytes are read by TLS only."""
+        """A client has connected. Only TLS reads its bytes."""
         peer = get_remote_addr(transport)
         host = self._context.connections.enter(peer[0] if peer else "")
         if host is None:
@@ -73,7 +75,7 @@ class TlsGate(asyncio.Protocol):
         except BaseException as error:
             self._context.connections.leave(host)
             transport.abort()
-            if isinstance(error, OSError):  # ssl.SSLError is one
+            if isinstance(error, OSError):  # ssl.SSLError is a subclass
                 return
             raise
         connection = HttpConnection(self._context, host)

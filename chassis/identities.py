@@ -1,8 +1,8 @@
-"""Which of the services a caller is.
+"""Identifies the service that calls.
 
-Under mutual TLS a name in the caller's certificate identifies it: a URI such as a SPIFFE id, or a
-DNS name. On loopback a secret identifies it; the called service stores its hash. Any other caller
-is refused, also with a certificate of the same CA.
+With mutual TLS, a name in the caller's certificate identifies it: a URI such as a SPIFFE id, or a
+DNS name. On loopback a secret identifies it; the called service stores the hash of the secret. Any
+other caller is refused, even with a certificate of the same CA.
 """
 
 import json
@@ -24,7 +24,7 @@ from chassis.reloaded import Reloaded
 log = structlog.get_logger(__name__)
 
 AUTHORIZATION = "authorization"
-# The caller is not one of the services, or the method is not for this service.
+# The reason if the caller is not one of the services, or may not call the method.
 UNTRUSTED_SERVICE = "UNTRUSTED_SERVICE"
 # How often the use of the shared secret is logged.
 SHARED_LOGGED_EVERY_S = 60.0
@@ -42,7 +42,7 @@ class Identity(StrEnum):
     # The operator's own services, which ask for a device's broker.
     RESOLVER = "resolver"
     # A caller with the secret that all services shared in earlier releases. This release still
-    # accepts it, for the methods that name it.
+    # accepts such a caller, for the methods that name it.
     SHARED = "shared"
 
 
@@ -50,7 +50,7 @@ PROVABLE: tuple[Identity, ...] = tuple(
     identity for identity in Identity if identity is not Identity.SHARED
 )
 
-# The names in certificates, unless CALLER_IDENTITIES gives others.
+# The names in certificates, unless CALLER_IDENTITIES sets other names.
 DEFAULT_NAMES: Mapping[Identity, tuple[str, ...]] = {
     identity: (f"spiffe://mooring/{identity}", f"{identity}.mooring.internal")
     for identity in PROVABLE
@@ -71,14 +71,14 @@ caller: ContextVar[Caller | None] = ContextVar("caller", default=None)
 
 
 class Callers(Protocol):
-    """A way to identify callers."""
+    """Identifies callers."""
 
     def caller_of(self, metadata: Metadata, context: Context, /) -> Caller:
         """The caller. Raises `Unauthenticated` if it is not one of the services."""
 
 
 def hash_of(secret: str) -> bytes:
-    """The hash of a caller's secret, as it is stored. The secret is random and has 256 bits."""
+    """The stored hash of a caller's secret. The secret is random and has 256 bits."""
     return sha256(secret.encode()).digest()
 
 
@@ -115,17 +115,17 @@ def read_hashes(file: Path) -> Mapping[bytes, Identity]:
 
 @dataclass(slots=True)
 class BySecret:
-    """Callers on loopback.
+    """Identifies callers on loopback.
 
-    A secret is looked up by its hash, not compared in constant time. The time of a lookup reveals
-    at most the beginning of a hash, and secrets cannot be chosen by their hashes.
+    A secret is looked up by its hash, and not compared in constant time. The time of a lookup
+    reveals at most the beginning of a hash, and an attacker cannot choose secrets by their hashes.
     """
 
     hashes: Reloaded[Mapping[bytes, Identity]] | None
     shared: Reloaded[str] | None = None
     _logged_at: float = field(default=-SHARED_LOGGED_EVERY_S)
-    # Callers by the header that they sent, so that a call costs one lookup. Valid while the file
-    # still holds `_as_of`.
+    # Callers by the header that they sent, so that a call costs one lookup. This cache is valid as
+    # long as the file holds `_as_of`.
     _known: dict[str, Caller] = field(default_factory=dict, repr=False)
     _as_of: Mapping[bytes, Identity] | None = None
 
@@ -141,7 +141,7 @@ class BySecret:
         hashed = hash_of(header.removeprefix("Bearer "))
         if hashes is not None and (identity := hashes.get(hashed)) is not None:
             found = Caller(identity, identity)
-            if header.startswith("Bearer "):  # One header for each secret.
+            if header.startswith("Bearer "):  # so a secret has only one header in the cache
                 self._known[header] = found
             return found
         if self.shared is not None and hashed == hash_of(self.shared.value):
@@ -161,7 +161,7 @@ class BySecret:
 
 @dataclass(frozen=True, slots=True)
 class ByCertificate:
-    """Callers under mutual TLS; gRPC has verified their certificates."""
+    """Identifies callers with mutual TLS. gRPC has verified their certificates."""
 
     # DNS names are in lower case; URIs are unchanged.
     names: Mapping[str, Identity]
@@ -172,7 +172,7 @@ class ByCertificate:
         names = {name.decode(errors="replace").lower() for name in shown.get("peer_dns", ())}
         names |= {name.decode(errors="replace") for name in shown.get("peer_uri", ())}
         known = {name: self.names[name] for name in names if name in self.names}
-        # A certificate with names of two services is ambiguous.
+        # A certificate with the names of two services is refused as ambiguous.
         if len(set(known.values())) != 1:
             raise Unauthenticated(
                 "this certificate is not of one of Mooring's services", reason=UNTRUSTED_SERVICE

@@ -1,4 +1,4 @@
-"""The fleets that the token of a call is restricted to, and conditions on rows for them.
+"""The fleets to which the token of a call is restricted, and conditions on rows for them.
 
 Methods with the policy `chassis.trust.WithinFleets` use it.
 """
@@ -11,10 +11,10 @@ import sqlalchemy as sa
 # Ids of fleets; None means all fleets.
 Fleets: TypeAlias = frozenset[str] | None
 
-# A query for any columns.
+# A query of any columns.
 Rows: TypeAlias = sa.Select[*tuple[Any, ...]]
 
-# The fleets that the actor of the current call is restricted to.
+# The fleets to which the actor of the current call is restricted.
 fleets: ContextVar[Fleets] = ContextVar("fleets", default=None)
 
 
@@ -28,8 +28,8 @@ def page_within(
 ) -> Rows:
     """The first rows of `query` in the order of `key`, of these fleets only.
 
-    The first rows of each fleet come from the index (`fleet_id`, `key`). To filter the rows of all
-    fleets would take long for a small customer.
+    The first rows of each fleet come from the index (`fleet_id`, `key`). Filtering the rows of all
+    fleets would take long for a customer with few devices.
     """
     page = query.order_by(key).limit(limit)
     if within is None:

@@ -1,4 +1,6 @@
-"""Rings of keys in a file beside a service, so that the database alone reveals no secrets."""
+"""Rings of keys. They are files outside the database, so that the database alone reveals no
+secrets.
+"""
 
 import json
 from base64 import b64decode

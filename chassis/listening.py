@@ -1,11 +1,11 @@
-"""Receives announcements of changes in the database, and knows at any time whether they arrive.
+"""Receives announcements of changes in the database, and checks all the time that they arrive.
 
 A service that keeps a part of the database in memory gets announcements of changes from PostgreSQL
 (LISTEN). An open connection proves nothing: if a firewall dropped it, or a cable was pulled, it
 stays open on this side for minutes. So the service sends a query on the connection several times a
 second, and replaces a connection without a timely answer. A lost connection is noticed within
-BEAT_S + ANSWER_S, and while there is none, a new one is tried every RETRY_S: together less than a
-second. A new connection is used when it has received an announcement from another one.
+BEAT_S + ANSWER_S, and then a new connection is tried every RETRY_S; together that takes less than a
+second. A new connection is used after it has received an announcement from another connection.
 """
 
 import asyncio
@@ -23,36 +23,39 @@ from chassis.database_failures import described
 log = structlog.get_logger(__name__)
 
 Read = TypeVar("Read")
-# A connection that listens, and when LISTEN was sent.
+# A connection that listens, and the time at which LISTEN was sent.
 Try: TypeAlias = tuple[Connection, float]
 
-# From an answer to the next query.
+# The time from an answer to the next query.
 BEAT_S = 0.15
-# A server that takes longer to answer `SELECT 1` counts as lost.
+# A connection is lost if the server takes longer to answer `SELECT 1`.
 ANSWER_S = 0.6
-# From one attempt to connect to the next. Attempts overlap: if packets were lost, one may wait for
-# seconds until TCP repeats its first packet.
+# The time from one attempt to connect to the next. Attempts overlap, because after a lost packet an
+# attempt may wait for seconds until TCP repeats the packet.
 RETRY_S = 0.25
 CONNECT_S = 3.0
 # How long an announcement to a new connection may take.
 PROOF_S = 1.0
-# Announcements at shorter intervals cause one reading: any role can send announcements, and a flood
-# of them costs ten readings a second.
+# Announcements at shorter intervals cause one reading. Any role can send announcements, so very
+# many of them must not cost more than ten readings a second.
 OCCASION_S = 0.1
-# How long announcements are gathered, from the first of them.
+# How long announcements are gathered after the first one.
 GATHER_S = 0.02
-# How often a reading is repeated at most: if connections keep breaking, it would never end.
+# How often a reading is started again at most. Without a limit, it would never end if connections
+# keep breaking.
 READ_AGAIN = 2
 
 
 class _Turn:
-    """An event that happens repeatedly, to wait for the next time."""
+    """An event that happens repeatedly. Tasks can wait for the next time."""
 
     def __init__(self) -> None:
         self._next: asyncio.Future[None] | None = None
 
     def next(self) -> "asyncio.Future[None]":
-        """Done when the event happens; must not be cancelled, because others wait for it too."""
+        """A future that is done when the event happens. Do not cancel it, because other tasks wait
+        for it too.
+        """
         if self._next is None:
             self._next = asyncio.get_running_loop().create_future()
         return self._next
@@ -65,9 +68,9 @@ class _Turn:
 
 
 class Listener:
-    """One connection that receives announcements of the database, replaced when it is lost.
+    """One connection that receives announcements of the database. It is replaced when it is lost.
 
-    One loop follows it, and reads again at each `occasion`.
+    One loop waits for each `occasion`, and reads again.
     """
 
     def __init__(
@@ -84,26 +87,28 @@ class Listener:
         self._is_listening = False
         # Whether it was logged that new connections receive no announcements.
         self._is_known_deaf = False
-        # When the query was sent to which the last answer belongs.
+        # The time at which the last answered query was sent.
         self._proved_at = 0.0
         self._occasion = asyncio.Event()
         # When `occasion` returned last.
         self._occasion_at = float("-inf")
-        # Ends with the next proof, or with the connection.
+        # This event is the next answer to a query, or the loss of the connection.
         self._next_proof = _Turn()
-        # Ends when there is a new connection.
+        # This event is a new connection.
         self._replaced = _Turn()
         self.connections = 0
         self.announcements = 0
 
     @property
     def is_listening(self) -> bool:
-        """Whether all changes until a moment ago (see above) were announced here."""
+        """Whether all changes until a moment ago (see the module) were announced here."""
         return self._is_listening
 
     @property
     def heard(self) -> tuple[int, int]:
-        """Changes whenever data may have changed: with announcements and with new connections."""
+        """A value that changes whenever data may have changed: with each announcement and with each
+        new connection.
+        """
         return self.connections, self.announcements
 
     async def run(self) -> None:
@@ -131,8 +136,8 @@ class Listener:
 
     async def occasion(self, within_s: float) -> None:
         """Returns when it is time to read again: a change was announced or may have been missed, or
-        the connection was lost or could not be made. Returns after `within_s` at the latest, and at
-        most once in OCCASION_S.
+        the connection was lost or could not be made. It returns after `within_s` at the latest, and
+        at most once in OCCASION_S.
         """
         await asyncio.sleep(self._occasion_at + OCCASION_S - _now())
         with contextlib.suppress(TimeoutError):
@@ -143,7 +148,7 @@ class Listener:
 
     async def caught_up(self) -> None:
         """Returns when all changes that were committed before the call were announced here, or when
-        this is not listening.
+        there is no working connection.
         """
         asked_at = _now()
         while self._is_listening and self._proved_at < asked_at:
@@ -152,7 +157,7 @@ class Listener:
     async def reading(self, read: Callable[[], Awaitable[Read]]) -> Read:
         """The result of `read`. If the listening connection is replaced meanwhile, `read` is
         started again on another connection, because the first may hang. The last attempt has no
-        limit. Raises what `read` raises.
+        time limit. Raises the errors of `read`.
         """
         for _ in range(READ_AGAIN):
             task: asyncio.Future[Any] = asyncio.ensure_future(read())
@@ -166,7 +171,7 @@ class Listener:
         return await read()
 
     async def _connected(self) -> Try:
-        """The first attempt that succeeds."""
+        """The connection of the first attempt that succeeds."""
         tries: set[asyncio.Task[Try]] = set()
         try:
             while True:
@@ -202,10 +207,10 @@ class Listener:
         return connection, asked_at
 
     async def _prove(self, connection: Connection) -> None:
-        """Returns when `connection` has received an announcement of another connection. A pooler
-        that shares sessions between clients (PgBouncer in transaction mode) accepts LISTEN, and
-        passes nothing on to a client outside of a transaction. An announcement of the connection
-        itself would come with the answer to its own statement, and prove nothing. Raises
+        """Returns when `connection` has received an announcement from another connection. A pooler
+        that shares sessions between clients (PgBouncer in transaction mode) accepts LISTEN, but
+        delivers no announcements to a client outside of a transaction. An announcement from the
+        connection itself would come with the answer to its own statement, and prove nothing. Raises
         `TimeoutError`.
         """
         channel = f"proof_{secrets.token_hex(8)}"
@@ -230,7 +235,9 @@ class Listener:
         await connection.execute(f"UNLISTEN {channel}".encode())
 
     async def _hear(self, connection: Connection) -> None:
-        """Raises `TimeoutError` or the driver's error when the connection is lost."""
+        """Receives announcements. Raises `TimeoutError` or the driver's error when the connection
+        is lost.
+        """
         while True:
             before = self.announcements
             await self._announced(connection, within_s=BEAT_S)
@@ -255,10 +262,11 @@ def _now() -> float:
 
 
 async def _answered(question: Awaitable[Any]) -> None:
-    """Raises `TimeoutError` if it takes longer than ANSWER_S."""
+    """Waits for the answer. Raises `TimeoutError` if it takes longer than ANSWER_S."""
     task = asyncio.ensure_future(question)
     try:
-        # In halves: after this process stood still, an answer that has come is found in the second.
+        # The time is divided into two halves: if this process was stopped for a while, the first
+        # half is over, but an answer that has arrived is found in the second half.
         for _ in range(2):
             await asyncio.wait([task], timeout=ANSWER_S / 2)
             if task.done():
@@ -278,9 +286,8 @@ async def _close_all(tries: Iterable[asyncio.Task[Try]]) -> None:
 
 
 async def _give_up(task: "asyncio.Future[Any]") -> None:
-    """Ends the task, also if it waits for a server that is lost. When it is cancelled once, psycopg
-    sends a cancel request and waits for seconds; when it is cancelled again, it closes the
-    connection.
+    """Ends the task, even if it waits for a lost server. After the first cancellation, psycopg
+    sends a cancel request and waits for seconds; after the second, it closes the connection.
     """
     while not task.done():
         task.cancel()

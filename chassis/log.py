@@ -1,4 +1,4 @@
-"""Logs as JSON lines on standard output: constant messages, everything else in fields."""
+"""Writes logs as JSON lines to standard output. Messages are constant; all else is in fields."""
 
 import logging
 import re
@@ -7,15 +7,14 @@ from contextvars import ContextVar
 
 import structlog
 
-# Values of the current request, which are on all its log lines. They are separate context
-# variables, because they are read and set on every path, and those of structlog cost several times
-# as much.
+# Values of the current request, which are in all its log lines. They are separate context variables
+# because they are used for every request, and structlog's variables cost several times as much.
 request_id: ContextVar[str] = ContextVar("request_id", default="")
 method: ContextVar[str] = ContextVar("method", default="")
 actor: ContextVar[str] = ContextVar("actor", default="")
 actor_id: ContextVar[str] = ContextVar("actor_id", default="")
 
-# PostgreSQL quotes the whole row that it refuses, hashes of secrets included.
+# Errors of PostgreSQL quote the whole refused row, including hashes of secrets.
 DETAIL = re.compile(r"^(DETAIL|CONTEXT):.*$", re.MULTILINE)
 
 

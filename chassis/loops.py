@@ -1,7 +1,7 @@
 """The loops of a worker process.
 
-Each loop runs by itself: one that fails is started again after a pause, and the others go on
-meanwhile. Metrics show when each last did its work.
+Each loop runs independently. A loop that fails is started again after a pause, and the other loops
+continue meanwhile. Metrics show when each loop last succeeded.
 """
 
 import asyncio
@@ -17,8 +17,8 @@ from chassis.probes import STARTING, Readiness
 
 log = structlog.get_logger(__name__)
 
-# A failed loop pauses for the first of these times, then for twice as long each time, up to the
-# second.
+# The first pause of a failed loop, and the longest one. Each pause is twice as long as the one
+# before.
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 10.0
 
 SUCCEEDED = Gauge(
@@ -26,7 +26,7 @@ SUCCEEDED = Gauge(
 )
 FAILED = Counter("mooring_loop_failures_total", "How often a loop failed, by loop", ["loop"])
 
-# Does the work that is due, and returns the seconds until it is called again.
+# A function that does the work that is due, and returns the seconds until it is called again.
 Turn = Callable[[], Awaitable[float]]
 
 
@@ -46,7 +46,7 @@ class States:
         self._problems: dict[str, str] = {}
 
     def note(self, name: str, problem: str) -> None:
-        """`problem` is the reason why a loop does not do its work; empty if it does."""
+        """Records `problem`, the reason why a loop does not do its work; empty if it does."""
         self._problems[name] = problem
 
     async def readiness(self) -> Readiness:
@@ -98,7 +98,7 @@ async def _keep_running(loop: Loop, states: States) -> None:
                     try:
                         wait_s = await turn()
                     except MooringError as error:
-                        # For example the database is away. The loop keeps what it has opened.
+                        # For example, the database is down. The loop keeps its open resources.
                         wait_s = pause_s(error.reason)
                     else:
                         failures = 0
@@ -108,7 +108,7 @@ async def _keep_running(loop: Loop, states: States) -> None:
         except MooringError as error:
             wait_s = pause_s(error.reason)
         except Exception as error:
-            # A fault of Mooring. Everything that the loop had opened is closed and opened again.
+            # This is a fault of Mooring. The resources of the loop are closed and opened again.
             log.exception("a loop has failed", loop=loop.name)
             wait_s = pause_s(type(error).__name__)
         await asyncio.sleep(wait_s)

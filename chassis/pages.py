@@ -1,4 +1,4 @@
-"""Lists in pages: page sizes, and cursors, which callers send back unchanged."""
+"""Pages of lists. A page has a size, and a cursor that callers send back unchanged."""
 
 import base64
 import binascii
@@ -25,13 +25,13 @@ def page_size_of(asked: int) -> int:
 def after(cursor: str, kind: type[Key], *, largest: int = 2**63 - 1) -> Key | None:
     """The key of the last row that the caller has seen. Raises `InvalidInput`.
 
-    `largest` is what the column of an integer key can hold.
+    `largest` is the largest value of the column, for an integer key.
     """
     if not cursor:
         return None
     try:
         key = json.loads(base64.b64decode(cursor.encode("ascii"), b"-_", validate=True))
-        str(key).encode()  # JSON may escape what is no character
+        str(key).encode()  # raises for half of a surrogate pair, which JSON can escape
     except (UnicodeError, binascii.Error, ValueError, RecursionError):
         key = None
     if type(key) is not kind or "\0" in str(key) or (kind is int and not 0 <= int(key) <= largest):
@@ -42,7 +42,9 @@ def after(cursor: str, kind: type[Key], *, largest: int = 2**63 - 1) -> Key | No
 def cut(
     rows: Sequence[Row], page_size: int, key_of: Callable[[Row], object]
 ) -> tuple[Sequence[Row], str]:
-    """The page out of `page_size + 1` rows read, and the cursor to the next; "" on the last."""
+    """The page, and the cursor to the next one; "" on the last page. `rows` are up to
+    `page_size + 1` rows.
+    """
     if len(rows) <= page_size:
         return rows, ""
     page = rows[:page_size]

@@ -1,7 +1,7 @@
-"""/healthz, /readyz and /metrics of a process, on a port of their own.
+"""Serves /healthz, /readyz and /metrics of a process, on a separate port.
 
-They need neither TLS nor gRPC, so that an orchestrator and Prometheus can use them. A thread
-answers, and calls the process's event loop, so a loop that hangs is noticed.
+They need neither TLS nor gRPC, so that an orchestrator and Prometheus can use them. A separate
+thread answers, and calls the process's event loop. So an event loop that hangs is noticed.
 """
 
 import asyncio
@@ -16,17 +16,18 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from prometheus_client import make_wsgi_app
 
-# The event loop answers within this time, or it counts as hung.
+# If the event loop does not answer within this time, it is considered to hang.
 PATIENCE_S = 5.0
-# A client that sends nothing for this long is cut off.
+# A client that sends nothing for this long is disconnected.
 CLIENT_S = 10.0
 METHODS = ("GET", "HEAD")
 STARTING, STOPPING, HUNG = "starting", "stopping", "the event loop does not answer"
 
-# Whether the process can do its work, and its dependencies by name: "serving" or the problem.
+# Whether the process can do its work; and the state of each dependency, by name: "serving" or the
+# problem.
 Readiness: TypeAlias = tuple[bool, Mapping[str, str]]
 Answer = TypeVar("Answer")
-# Called in the event loop.
+# A function that is called in the event loop.
 Ask: TypeAlias = Callable[[], Coroutine[Any, Any, Answer]]
 
 
@@ -34,29 +35,31 @@ class Probes:
     """The state of a process. The event loop writes it; threads of the server read it."""
 
     def __init__(self) -> None:
-        """A process that starts is alive, and not ready."""
+        """At first the process is alive and not ready."""
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stage = STARTING
         self._ask: Ask[Readiness] = _ready
 
     def ready_when(self, ask: Ask[Readiness]) -> None:
-        """`ask` is called in the event loop for each probe, and must return at once."""
+        """Sets the function that tells whether the process is ready. `ask` is called in the event
+        loop for each probe, and must return at once.
+        """
         self._ask = ask
 
     def begin(self) -> None:
-        """The process has started; called in its event loop."""
+        """Records that the process has started. Call it in the event loop."""
         self._loop, self._stage = asyncio.get_running_loop(), ""
 
     def leave(self) -> None:
-        """The process stops: it is no longer ready."""
+        """Records that the process stops, so it is no longer ready."""
         self._stage = STOPPING
 
     def is_alive(self) -> bool:
-        """Whether the event loop answers. Called by other threads."""
+        """Whether the event loop answers. Call it from another thread."""
         return self._loop is None or self._in_loop(self._loop, _alive, default=False)
 
     def readiness(self) -> Readiness:
-        """Called by other threads."""
+        """Whether the process is ready. Call it from another thread."""
         if self._loop is None or self._stage:
             return False, {"process": self._stage}
         hung: Readiness = False, {"process": HUNG}

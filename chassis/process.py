@@ -21,8 +21,8 @@ GC_THRESHOLD = 50_000
 
 
 def run(service: AbstractAsyncContextManager[object], probes: Probes | None = None) -> None:
-    """Enters `service`, and leaves it in order at SIGTERM or SIGINT, also while it starts. `probes`
-    get to know when it has started and when it stops.
+    """Enters `service`, and leaves it in order at SIGTERM or SIGINT, even while it starts. `probes`
+    records when the service has started and when it stops.
     """
     uvloop.run(_until_stopped(service, probes or Probes()))
 
@@ -56,9 +56,9 @@ async def _until_stopped(service: AbstractAsyncContextManager[object], probes: P
 
 
 def _settle() -> None:
-    """Makes the garbage collector ignore all present objects, which stay until the end, and collect
-    less often. Requests make hardly any cycles, but with Python's default collecting took an eighth
-    of the gateway's time in a storm.
+    """Makes the garbage collector ignore all present objects, which stay until the end, and run
+    less often. Requests create hardly any reference cycles. With Python's defaults, garbage
+    collection took an eighth of the gateway's time under heavy load.
     """
     gc.collect()
     gc.freeze()

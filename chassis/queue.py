@@ -1,4 +1,4 @@
-"""Calls that wait for a batch: bounded, by items and by bytes, and fair to their owners."""
+"""A queue of calls that wait for a batch, bounded by items and by bytes, and fair to owners."""
 
 import asyncio
 from collections import OrderedDict
@@ -31,7 +31,9 @@ class Call(Generic[Item, Result]):
         since: float,
         future: "asyncio.Future[Result | MooringError]",
     ) -> None:
-        """`weight` counts the items inside `item`, `size` its bytes; times are of the loop."""
+        """`weight` is the number of items inside `item`, `size` its bytes. Times are of the loop's
+        clock.
+        """
         self._queue = queue
         self.item = item
         self.weight = weight
@@ -61,19 +63,20 @@ class Call(Generic[Item, Result]):
         return result
 
     def abandon(self) -> None:
-        """The caller no longer waits for the result."""
+        """Call it when the caller no longer waits for the result."""
         self.leave()
         self.future.cancel()
 
 
 class Queue(Generic[Item, Result]):
-    """Owners take turns, and one owner may fill at most half of the queue. So calls with one
-    provisioning key cannot displace those with other keys. A client that invents keys still can;
-    limits by address are for that. Calls without an owner may fill the whole queue.
+    """Calls are taken from each owner in turn, and one owner may fill at most half of the queue. So
+    calls with one provisioning key cannot displace calls with other keys. A client that invents
+    keys still can, which limits by address prevent. Calls without an owner may fill the whole
+    queue.
     """
 
     def __init__(self, *, max_items: int, max_bytes: int) -> None:
-        """Empty."""
+        """The queue is empty at first."""
         self._max_items = max_items
         self._max_bytes = max_bytes
         self._calls: OrderedDict[Hashable, dict[Call[Item, Result], None]] = OrderedDict()
@@ -82,7 +85,7 @@ class Queue(Generic[Item, Result]):
         self.items = 0
 
     def __iter__(self) -> Iterator[Call[Item, Result]]:
-        """All waiting calls."""
+        """Iterates over all waiting calls."""
         return (call for calls in self._calls.values() for call in calls)
 
     def has_room(self, owner: Hashable, weight: int, size: int) -> bool:

@@ -1,8 +1,8 @@
-"""Refused attempts in the audit log.
+"""Records refused attempts in the audit log.
 
 A refusal has no transaction, and a client can repeat a refused call as often as it likes. So
 attempts are counted in memory (`chassis.tally`), and a few lines at a time are written in the
-background. No call waits for this or fails because of it, and a flood of attempts does not fill the
+background. No call waits for this or fails because of it, and very many attempts do not fill the
 log.
 """
 
@@ -41,12 +41,12 @@ from chassis.tickets import TICKET_INVALID, ticket
 log = structlog.get_logger(__name__)
 
 WRITE_EVERY_S = 1.0
-# A line names this number of addresses, those with the most attempts.
+# How many addresses a line names: those with the most attempts.
 NAMED_ADDRESSES = 5
 
-# The errors that are refusals. With any other error of the tree the change could not be made.
+# The errors that are refusals. Any other error of the tree means that the change failed.
 REFUSALS = (Forbidden, InvalidInput, NotFound, AlreadyExists, Conflict, LostRace)
-# The beginnings of methods that change nothing. Their errors are not recorded, except `Forbidden`.
+# The beginnings of names of methods that change nothing. Only `Forbidden` is recorded for them.
 READ = re.compile(r"(Get|List|Explain|Resolve|Authenticate)(?![a-z])")
 # Fields of requests that name the subject of a change.
 SUBJECTS = ("uuid", "id", "device_uuid")
@@ -80,7 +80,7 @@ class Refusals:
                 self.note_attempt(action_of(method, request), _subject(request), error.reason)
 
     def note_attempt(self, action: str, subject: str, reason: str) -> None:
-        """Records that `action` was refused to the current actor, here or by the gateway."""
+        """Records that this service or the gateway has refused `action` to the current actor."""
         kind = Kind(
             actor=plain(logs.actor.get()),
             actor_id=plain(logs.actor_id.get()),
@@ -102,7 +102,7 @@ class Refusals:
         *,
         address: str,
     ) -> None:
-        """Records that a device was refused `action`; `actor` is empty without authentication."""
+        """Records that `action` was refused to a device; `actor` is empty if it is not known."""
         self._tally.note(
             Kind(plain(actor), plain(actor_id), action, plain(subject), reason),
             time.monotonic(),
@@ -128,8 +128,8 @@ class Refusals:
         known = caller.get()
         subject = ""
         if known is not None and error.reason in (UNTRUSTED_SERVICE, TICKET_INVALID):
-            # The caller is one of the services: it may not call the method, or its ticket is not
-            # valid.
+            # The caller is one of the services, but it may not call the method, or its ticket is
+            # not valid.
             action, message, subject = action_of(method, _decoded(decode)), None, known.name
         elif error.reason == UNTRUSTED_SERVICE:
             # The caller is not one of the services, so the method is not recorded.
@@ -154,18 +154,19 @@ class Refusals:
                 await connection.execute(sa.insert(log_table), lines)
         except (Unavailable, DBAPIError) as error:
             if isinstance(error, DBAPIError) and failure_kind_of(error) is FailureKind.DATA:
-                await self._write_apart(due, error)
+                await self._write_one_by_one(due, error)
                 return
             self._tally.put_back(due)
             cause = described(error) if isinstance(error, DBAPIError) else {}
             log.warning("refused attempts are not in the audit log yet", lines=len(due), **cause)
         except asyncio.CancelledError:
-            # It is not known whether the lines were written; twice is better than never.
+            # It is not known whether the lines were written. They are written again, because a
+            # duplicate is better than a missing line.
             self._tally.put_back(due)
             raise
 
-    async def _write_apart(self, due: dict[Kind, Attempts], error: DBAPIError) -> None:
-        """Drops only the line that the database refuses."""
+    async def _write_one_by_one(self, due: dict[Kind, Attempts], error: DBAPIError) -> None:
+        """Writes the lines one by one, so that only the line that the database refuses is lost."""
         if len(due) == 1:
             log.error("the audit log refuses a line", **described(error))
             return
@@ -215,5 +216,5 @@ def _subject(message: Message | None) -> str:
 
 
 def plain(text: str) -> str:
-    """A caller's text in a form that a line can hold, without anything that looks like a secret."""
+    """A caller's text in a form that a line can hold, without anything in the form of a secret."""
     return UNWANTED.sub("?", without_secrets(text))[:MAX_TEXT]

@@ -1,4 +1,6 @@
-"""Files that are read again when they change: secrets and keys are replaced without a restart."""
+"""Files that are read again when they change. So secrets and keys can be replaced without a
+restart.
+"""
 
 import time
 from collections.abc import Callable
@@ -15,14 +17,14 @@ LOOK_EVERY_S = 1.0
 
 
 class Reloaded(Generic[T]):
-    """The content of a file. If the file becomes unreadable, the previous content stays, and that
+    """The content of a file. If the file becomes unreadable, the previous content stays, and a line
     is logged once.
     """
 
     def __init__(self, file: Path, read: Callable[[Path], T], *more: Path) -> None:
-        """Reads `file`. Raises what `read` raises: `SystemExit` for a file that is not right.
+        """Reads `file`. Raises the errors of `read`, which is `SystemExit` for an invalid file.
 
-        `more` are files that `read` reads too: a change of one of them counts like one of `file`.
+        `more` are further files that `read` reads; all are read again when one of them changes.
         """
         self._file = file
         self._files = (file, *more)
@@ -54,7 +56,9 @@ class Reloaded(Generic[T]):
 
 
 def stamp_of(file: Path) -> tuple[int, ...]:
-    """A value that changes when the file, or the link to it, changes; empty if there is none."""
+    """A value that changes when the file, or the link to it, changes; empty if the file does not
+    exist.
+    """
     try:
         found = file.stat()
     except OSError:

@@ -12,17 +12,17 @@ from chassis.reloaded import LOOK_EVERY_S
 
 log = structlog.get_logger(__name__)
 
-# The servers may get their new files later than this client. Until one of them accepts the new
-# connection the old channel is used, if it is connected, but not for longer: a CA that was
-# removed must not stay trusted.
+# The servers may get their new files later than this client. So the old channel, if it is
+# connected, is used until a server accepts the new connection, but no longer than this: a CA that
+# was removed must not stay trusted.
 CONNECT_WITHIN_S = 60.0
 POLL_S = 0.05
-# Longer than any call may take: calls under way on the old channel finish before it is closed.
+# The old channel is closed after this time, which is longer than any call may take.
 CLOSE_AFTER_S = 150.0
 
 
 class ReloadedChannel(grpc.aio.Channel):
-    """Stubs are made on it once; each new call uses the channel with the newest credentials."""
+    """A channel on which stubs are made once. Each new call uses the newest credentials."""
 
     def __init__(
         self,
@@ -82,19 +82,19 @@ class ReloadedChannel(grpc.aio.Channel):
         )
 
     def unary_unary(self, method: str, *arguments: Any, **named: Any) -> Any:
-        """As of any channel."""
+        """As in any channel."""
         return _Method(self, lambda channel: channel.unary_unary(method, *arguments, **named))
 
     def unary_stream(self, method: str, *arguments: Any, **named: Any) -> Any:
-        """As of any channel."""
+        """As in any channel."""
         return _Method(self, lambda channel: channel.unary_stream(method, *arguments, **named))
 
     def stream_unary(self, method: str, *arguments: Any, **named: Any) -> Any:
-        """As of any channel."""
+        """As in any channel."""
         return _Method(self, lambda channel: channel.stream_unary(method, *arguments, **named))
 
     def stream_stream(self, method: str, *arguments: Any, **named: Any) -> Any:
-        """As of any channel."""
+        """As in any channel."""
         return _Method(self, lambda channel: channel.stream_stream(method, *arguments, **named))
 
     def get_state(self, try_to_connect: bool = False) -> grpc.ChannelConnectivity:
@@ -129,7 +129,7 @@ class ReloadedChannel(grpc.aio.Channel):
 
 
 class _Method:
-    """A method of a stub; it is made anew when the channel was replaced since the last call."""
+    """A method of a stub. It is made again if the channel was replaced since the last call."""
 
     __slots__ = ("_call", "_channel", "_make", "_owner")
 

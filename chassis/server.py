@@ -44,7 +44,7 @@ GRACE_S = 5.0
 MAX_CONNECTION_AGE_MS = 60_000
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 
-# The deadline of a call that names none.
+# The time for a call without a deadline.
 PATIENCE_S = 30.0
 
 # This class of grpcio cannot be subscripted at run time.
@@ -61,8 +61,8 @@ def deadline_of(context: Context) -> float:
 class GuardedServer:
     """Checks callers, and turns errors into statuses.
 
-    It wraps each method of a servicer once. An interceptor of gRPC would be called at every call,
-    which costs several percent of a small one.
+    It wraps each method of a servicer once. An interceptor of gRPC would run for every call, and
+    take several percent of the time of a short call.
     """
 
     def __init__(
@@ -77,10 +77,10 @@ class GuardedServer:
         self._refusals = refusals
 
     def add(self, servicer: object) -> str:
-        """Serves all methods of the servicer's service; its full name.
+        """Serves all methods of the servicer's service. Returns the service's full name.
 
         Only callers that its policy names may call a method; without a policy, no caller may.
-        Requests are decoded inside, so that an error about malformed bytes is one of Mooring's.
+        Requests are decoded inside, so that malformed bytes give an error of Mooring's tree.
         """
         service = service_of(type(servicer))
         handlers: dict[str, Handler] = {}
@@ -108,7 +108,7 @@ class GuardedServer:
         async def guarded(request: bytes, context: Context) -> Any:
             begun = time.perf_counter()
             metadata = dict(context.invocation_metadata() or ())
-            # The call is a task of its own, and so is its context.
+            # Each call is a separate task with its own context.
             logs.request_id.set(str(metadata.get(REQUEST_ID, "")))
             logs.method.set(method)
             try:
@@ -168,7 +168,7 @@ class Health:
         await self._servicer.set(name, status)
 
     async def readiness(self) -> Readiness:
-        """The same for probes by HTTP."""
+        """The same state, for probes by HTTP."""
         checks = {
             name or "service": "serving" if is_serving else "not_serving"
             for name, is_serving in self._said.items()
@@ -191,10 +191,11 @@ async def serving(
     drain_s: float,
     refusals: Refusals | None = None,
 ) -> AsyncIterator[int]:
-    """Serves until the block ends, then stops in order; yields the port (a free one if `port` is
-    0). The policies of `servicers` are enforced. Health and reflection are open, because they
-    reveal nothing secret. `drain_s` is the time between NOT_SERVING and closing connections. Raises
-    `SystemExit` if the port is taken, or if it would listen beyond loopback without TLS.
+    """Serves until the block ends, then stops in order. Yields the port, which is any free port if
+    `port` is 0. The policies of `servicers` are enforced. All callers may use health and
+    reflection, which reveal nothing secret. `drain_s` is the time between NOT_SERVING and closing
+    connections. Raises `SystemExit` if the port is taken, or if it would listen beyond loopback
+    without TLS.
     """
     if credentials.server is None and not is_loopback(host):
         raise SystemExit(f"{host} can be reached from other machines: configure TLS_CERT_FILE")
@@ -207,7 +208,8 @@ async def serving(
             ("grpc.max_send_message_length", -1),
             ("grpc.keepalive_permit_without_calls", 1),
             ("grpc.http2.min_ping_interval_without_data_ms", 1_000),
-            # Clients resolve a name again when a connection ends, so they find added replicas.
+            # Connections end after some time, because clients then resolve the name again and find
+            # added replicas.
             ("grpc.max_connection_age_ms", MAX_CONNECTION_AGE_MS),
             ("grpc.max_connection_age_grace_ms", 35_000),
         ],

@@ -1,4 +1,4 @@
-"""Servicers: which service one serves, and who may call each of its methods.
+"""Servicers: the service that each one serves, and the policies of its methods.
 
 A servicer is a subclass of a class that grpcio generates from a proto. Each of its methods states
 its policy with `allows`; the server refuses every call of a method without a policy.
@@ -18,7 +18,7 @@ GENERATED = "_pb2_grpc"
 
 
 def allows(policy: Policy) -> Callable[[Behaviour], Behaviour]:
-    """States who may call the method of a servicer that it decorates."""
+    """A decorator that states the policy of a servicer's method."""
 
     def stated(behaviour: Behaviour) -> Behaviour:
         behaviour.__dict__["policy"] = policy
@@ -28,7 +28,7 @@ def allows(policy: Policy) -> Callable[[Behaviour], Behaviour]:
 
 
 def policy_of(behaviour: object) -> Policy | None:
-    """The policy that a method of a servicer states; None if it states none."""
+    """The policy of a servicer's method; None if it states none."""
     policy: Policy | None = getattr(behaviour, "policy", None)
     return policy
 

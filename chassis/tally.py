@@ -1,7 +1,7 @@
 """Counts repeated attempts together, so that any number of them causes few lines.
 
-The first of its kind is due at once; those that follow are held for a while and share a line. The
-number of kinds is bounded, for each actor and in all; further attempts are counted as one kind.
+The first attempt of a kind is due at once; later ones are held for a while and share a line. The
+number of kinds is bounded, for each actor and in all; attempts beyond that are counted as one kind.
 This module uses neither a clock nor a database.
 """
 
@@ -13,7 +13,7 @@ OVERFLOW = "TOO_MANY_TO_TELL_APART"
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """What the attempts of one line have in common. The actor is empty if it is not known."""
+    """The values that the attempts of one line share. The actor is empty if it is not known."""
 
     actor: str
     actor_id: str
@@ -29,11 +29,11 @@ class Attempts:
     count: int
     first_at: float
     last_at: float
-    # The request of the first attempt.
+    # The id of the first request.
     request_id: str
     # The number of attempts from each known address, up to a bound.
     addresses: Counter[str] = field(default_factory=Counter)
-    # The proof of the actor of the first attempt.
+    # The ticket of the first attempt, which proves the actor.
     ticket: bytes | None = None
 
     def join(self, other: "Attempts", max_addresses: int) -> None:
@@ -54,7 +54,7 @@ class Attempts:
 @dataclass(slots=True)
 class _Held:
     attempts: Attempts
-    # None: no line of this kind was taken yet.
+    # None if no line of this kind was taken yet.
     taken_at: float | None = None
 
 
@@ -120,7 +120,7 @@ class Tally:
                 self._held[kind].taken_at = None
 
     def _add(self, kind: Kind, attempts: Attempts) -> None:
-        kind = self._told_apart(kind)
+        kind = self._bounded_kind(kind)
         held = self._held.get(kind)
         if held is None:
             self._held[kind] = _Held(attempts)
@@ -128,7 +128,7 @@ class Tally:
         else:
             held.attempts.join(attempts, self._addresses)
 
-    def _told_apart(self, kind: Kind) -> Kind:
+    def _bounded_kind(self, kind: Kind) -> Kind:
         if kind in self._held:
             return kind
         known = self._kinds[kind.actor, kind.actor_id]

@@ -26,9 +26,9 @@ LIFETIME_S = 60
 SKEW_S = 5
 SIGNATURE_BYTES = 64
 KEY_BYTES = 32
-# Precedes the signed ticket; these keys sign nothing else with this beginning.
+# This text precedes the ticket in the signed bytes. These keys sign nothing else with it.
 PURPOSE = b"mooring ticket 1\0"
-# A ticket is missing, or is not valid for this call.
+# The reason if a ticket is missing, or is not valid for this call.
 TICKET_INVALID = "TICKET_INVALID"
 
 PublicKeys: TypeAlias = Mapping[int, Ed25519PublicKey]
@@ -48,7 +48,7 @@ class Ticket(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     role: Literal["viewer", "operator", "admin"]
     issued_at: int
     expires_at: int
-    # The ids of the fleets that the token is restricted to; an empty tuple gives access to none.
+    # The ids of the fleets to which the token is restricted; an empty tuple gives access to none.
     fleets: Literal["all"] | tuple[str, ...] = ()
 
 
@@ -64,7 +64,7 @@ class SigningKeys:
 
     active_id: int
     keys: Mapping[int, Ed25519PrivateKey] = field(repr=False)
-    # The public halves, which verify.
+    # The public halves of the keys, which verify tickets.
     public: PublicKeys = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -135,7 +135,7 @@ def read_public(file: Path) -> PublicKeys:
 
 
 def opened(shown: bytes, keys: PublicKeys) -> Ticket:
-    """The content of a ticket, also if it has expired, for any gateway. Raises `InvalidTicket`."""
+    """The content of a ticket, even if it has expired, for any gateway. Raises `InvalidTicket`."""
     signature, payload = shown[:SIGNATURE_BYTES], shown[SIGNATURE_BYTES:]
     try:
         found = msgspec.msgpack.decode(payload, type=Ticket)

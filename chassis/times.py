@@ -1,4 +1,4 @@
-"""Converts times between protobuf and Python: always with a zone, always UTC."""
+"""Converts times between protobuf and Python. All times are in UTC, and have a zone."""
 
 from datetime import UTC, datetime
 from typing import overload

@@ -1,4 +1,4 @@
-"""How services authenticate to one another, and what a method requires of its caller.
+"""The authentication of services to one another, and the policies of methods.
 
 A policy names the services that may call a method. A method for people also requires a ticket,
 which the registry has signed (`chassis.tickets`).
@@ -48,10 +48,10 @@ class Access(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class WithinFleets:
-    """The policy of a method that also serves tokens that are restricted to fleets.
+    """The policy of a method that tokens restricted to fleets may call too.
 
-    The method must treat everything outside these fleets as if it did not exist. A policy that is a
-    bare `Access` refuses such tokens.
+    The method must treat everything outside these fleets as if it did not exist. A policy that is
+    only an `Access` refuses such tokens.
     """
 
     access: Access
@@ -64,7 +64,7 @@ class Services:
     identities: frozenset[Identity]
 
     def __init__(self, *identities: Identity) -> None:
-        """At least one."""
+        """There must be at least one identity."""
         object.__setattr__(self, "identities", frozenset(identities))
 
 
@@ -98,7 +98,7 @@ class Actor:
     role: Access
     # The id of the token, because names are not unique.
     id: str = ""
-    # The ids of the fleets that the token is restricted to; None if it is not restricted.
+    # The ids of the fleets to which the token is restricted; None if it is not restricted.
     fleets: frozenset[str] | None = None
 
     def require(self, policy: PersonPolicy) -> None:
@@ -114,14 +114,14 @@ class Actor:
 class Credentials:
     """The credentials that a service sends to others, and how it authenticates its callers."""
 
-    # The secret that it sends on loopback.
+    # The secret that the service sends on loopback.
     secret: Callable[[], str] | None = None
-    # Its certificate under TLS; the same object until the files change.
+    # The service's certificate, with TLS; the same object until the files change.
     client: Callable[[], grpc.ChannelCredentials] | None = None
     server: grpc.ServerCredentials | None = None
-    # None refuses every caller.
+    # Identifies callers; None refuses every caller.
     callers: Callers | None = None
-    # None refuses every ticket.
+    # Verifies tickets; None refuses every ticket.
     ticket_keys: Callable[[], PublicKeys] | None = None
 
     @classmethod
@@ -167,7 +167,7 @@ class Credentials:
         return self.callers.caller_of(metadata, context)
 
     def actor_of(self, metadata: Metadata, caller: Caller) -> tuple[Actor, bytes]:
-        """The person that `caller` calls for, and the ticket. Raises `InvalidTicket`."""
+        """The person for whom `caller` calls, and the ticket. Raises `InvalidTicket`."""
         shown = metadata.get(TICKET)
         if not isinstance(shown, bytes) or self.ticket_keys is None:
             raise InvalidTicket("this call needs a ticket of a person")

@@ -5,31 +5,35 @@ import re
 
 from chassis.errors import InvalidInput
 
-# Includes NUL, which text of PostgreSQL cannot hold.
+# The control characters, with NUL, which PostgreSQL's texts cannot hold.
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-# A device's uuid and a fleet's id. They become parts of MQTT topics, usernames and URLs, so they
-# have no "/", "+" and "#"; no "." and "*", for RabbitMQ maps "/" to "." in topics; no ":", for
-# RabbitMQ and VerneMQ separate parts of names with it. docs/note.md has the reasons one by one.
+# The form of a device's uuid and a fleet's id. They become parts of MQTT topics, usernames and
+# URLs, so they have no "/", "+" and "#". They have no "." and "*", because RabbitMQ maps "/" to "."
+# in topics, and no ":", because RabbitMQ and VerneMQ separate parts of names with it. docs/note.md
+# has all reasons.
 IDENTIFIER = re.compile(r"[A-Za-z0-9_-]{1,64}")
 # A MAC address as most tools write it.
 MAC_ADDRESS = re.compile(
     r"(?:[0-9A-Fa-f]{2}[:.]){5}[0-9A-Fa-f]{2}|(?:[0-9A-Fa-f]{4}\.){2}[0-9A-Fa-f]{4}"
 )
-# What an Authorization header can carry as it is (RFC 9110, section 5.5): no space, no Unicode.
+# The characters that an Authorization header can hold unchanged (RFC 9110, section 5.5): no space,
+# only ASCII.
 TOKEN = re.compile(r"[\x21-\x7e]*")
 
 
 def check_text(field: str, value: str, *, longest: int, shortest: int = 0) -> None:
-    """Raises `InvalidInput` unless the length is right and there are no control characters."""
+    """Raises `InvalidInput` for a text that is too short or too long, or has control characters."""
     if not shortest <= len(value) <= longest:
         raise InvalidInput(f"must have {shortest} to {longest} characters", field=field)
-    # Printable text has no control characters; this check is faster.
+    # Printable text has no control characters, and checking that is faster.
     if not value.isprintable() and CONTROL.search(value):
         raise InvalidInput("must not contain control characters", field=field)
 
 
 def check_token(field: str, value: str, *, shortest: int, longest: int) -> None:
-    """Raises `InvalidInput` unless the length is right and an Authorization header can carry it."""
+    """Raises `InvalidInput` for a text that is too short or too long, or that an Authorization
+    header cannot hold.
+    """
     if not shortest <= len(value) <= longest:
         raise InvalidInput(f"must have {shortest} to {longest} characters", field=field)
     if not TOKEN.fullmatch(value):
@@ -43,7 +47,7 @@ def check_range(field: str, value: float, lowest: float, highest: float) -> None
 
 
 def check_identifier(field: str, value: str) -> None:
-    """Raises `InvalidInput`, which says what to write instead, unless it is an `IDENTIFIER`."""
+    """Raises `InvalidInput`, with advice, unless the value is an `IDENTIFIER`."""
     if IDENTIFIER.fullmatch(value):
         return
     message = "must be 1 to 64 letters, digits, underscores or hyphens"
