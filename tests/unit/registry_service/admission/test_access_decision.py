@@ -63,9 +63,9 @@ def test_a_broker_admits_only_allowed_clients(
 def test_a_session_ends_when_it_could_not_begin_any_more(
     is_current: bool, previous_until: float, expires_at: float | None, session_s: float
 ) -> None:
-    who = subject(previous=KEPT, previous_until=previous_until, expires_at=expires_at)
+    client = subject(previous=KEPT, previous_until=previous_until, expires_at=expires_at)
     verdict = connect_verdict(
-        who, is_current=is_current, is_taken=False, session_s=session_s, now=100
+        client, is_current=is_current, is_taken=False, session_s=session_s, now=100
     )
     assert verdict.is_allowed
     assert verdict.grants is not None
@@ -74,7 +74,9 @@ def test_a_session_ends_when_it_could_not_begin_any_more(
     assert verdict.expires_at <= 100 + session_s
     assert is_current or verdict.expires_at <= previous_until
     assert expires_at is None or verdict.expires_at <= expires_at
-    taken = connect_verdict(who, is_current=is_current, is_taken=True, session_s=session_s, now=100)
+    taken = connect_verdict(
+        client, is_current=is_current, is_taken=True, session_s=session_s, now=100
+    )
     assert taken is CLIENT_ID_TAKEN
 
 

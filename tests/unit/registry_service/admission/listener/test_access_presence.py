@@ -41,13 +41,13 @@ async def test_the_newest_change_is_written_within_a_bounded_memory(
     monkeypatch.setattr(presence, "MAX_WAITING", 3)
     store = Away()
     waiting = Presence(cast("AccessStore", store), Sessions())
-    # As many as another broker likes take no room from this one.
+    # Changes of another broker take no room from this one.
     waiting.reported(2, [Notice(f"{n}", "", True) for n in range(100)], 0.0)
     waiting.reported(1, [Notice("a", "", True), Notice("b", "", True)], 0.0)
 
     def says() -> None:
         waiting.reported(1, [Notice("b", "", False)], 0.0)
-        # To be let in again says nothing of whether it has come or gone.
+        # Being admitted again does not change whether the client is online.
         waiting.connected(1, Connect("a", "password", ""), 0.0)
         waiting.reported(1, [Notice(name, "", True) for name in ("c", "d", "e")], 0.0)
 
