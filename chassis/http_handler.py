@@ -26,8 +26,8 @@ class Awaited(NamedTuple):
 
 
 class RequestHandler(ABC):
-    """Serves one request in steps, each of which may raise. A subclass defines the steps
-    `admitted`, `begun` and those of an `Awaited`, and `failed`.
+    """Serves one request in steps, each of which may raise. A subclass defines `failed`, and the
+    steps: `admitted`, `begun` and the functions of an `Awaited`.
     """
 
     max_body_bytes = 64 * 1024

@@ -36,7 +36,7 @@ def _with_request(
 
 
 def configure(service: str, level: str) -> None:
-    """Sends Mooring's log lines and those of libraries to the same output. Each line about a
+    """Sends the log lines of Mooring and of libraries to the same output. Each line about a
     request has its id, the method and the actor.
     """
     shared: list[structlog.typing.Processor] = [

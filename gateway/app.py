@@ -54,7 +54,7 @@ def app_of(
     proxies: Sequence[Network] = (),
     refused: RefusedRequests | None = None,
 ) -> HttpApp:
-    """The gateway as an ASGI application: all paths except those of devices (`device_routes`).
+    """The gateway as an ASGI application: all paths except devices' paths (`device_routes`).
 
     `leaving` is set when the gateway is about to stop. `failures` counts the attempts with invalid
     API tokens, by the client's address behind `proxies`. `refused` records the refusals by the

@@ -32,7 +32,7 @@ class GatewayConfig(HttpConfig, CallerConfig):
 
     # The longest time that a caller waits for an answer.
     request_timeout_s: float = Field(default=10.0, ge=0.5, le=120)
-    # How long a stop waits for requests under way.
+    # How long requests under way may take after a signal to stop.
     shutdown_grace_s: int = Field(default=5, ge=1, le=60)
 
     # How often devices may call this process; empty means no limit. There is no limit by default:

@@ -152,7 +152,7 @@ class _Allowances:
         self._unused = self._gcra.initial(self._rates)
         # The amount that one request adds to a state.
         self._one, _ = self._gcra.step(self._rates, self._unused, 0, 1)
-        # The states by key or address; that of the latest request is at the end.
+        # The states by key or address; the state of the latest request is at the end.
         self._states: OrderedDict[bytes | str, tuple[float, ...]] = OrderedDict()
 
     def take(self, who: bytes | str, now_ms: int) -> float:

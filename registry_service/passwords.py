@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 from msgspec import Struct
 
 SLOW = frozenset({"bcrypt", "mosquitto_pbkdf2", "go_auth_pbkdf2", "argon2id"})
-# bcrypt's base64. The last character of the salt uses 2 of its 6 bits, that of the hash 4.
+# bcrypt's base64. The last character of the salt uses 2 of its 6 bits, and that of the hash uses 4.
 BCRYPT_ALPHABET = b"./ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
 BCRYPT_SALT, BCRYPT_HASH = 28, 59
 SALT_BYTES = 4

@@ -46,7 +46,7 @@ class Filter:
 
 
 class BrokerStore:
-    """Rows are those of `mqtt_broker_config`, with the CA's PEM text as `ca_cert`.
+    """Rows come from `mqtt_broker_config`, with the CA's PEM text as `ca_cert`.
 
     A change with `if_revision` raises `LostRace` unless `if_revision` is empty or holds the
     broker's revision.

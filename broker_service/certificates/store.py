@@ -17,7 +17,7 @@ from chassis.database import reading
 
 
 class CertificateStore:
-    """Rows are those of `certificates` without the private keys, which are never returned.
+    """Rows come from `certificates` without the private keys, which are never returned.
 
     They have `has_private_key` instead, and `broker_ids`, the brokers that use each.
     """

@@ -1,8 +1,8 @@
 """Checks whether common TLS clients can verify with certificates: finds what OpenSSL would refuse.
 
-The rules are those of OpenSSL at its security level 2 without X509_V_FLAG_PARTIAL_CHAIN, because
-most clients and brokers use these settings. Each warning is about a fault that another certificate
-can correct.
+It applies OpenSSL's rules at security level 2 without X509_V_FLAG_PARTIAL_CHAIN, because most
+clients and brokers use these settings. Each warning is about a fault that another certificate can
+correct.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -241,7 +241,7 @@ def _may_have_issued(issuer: x509.Certificate, certificate: x509.Certificate) ->
 
 
 def _is_self_signed(certificate: x509.Certificate) -> bool:
-    # The signature is not verified, because OpenSSL does not verify that of a root either.
+    # The signature is not verified, because OpenSSL does not verify the signature of a root either.
     return certificate.subject == certificate.issuer and _identifies(certificate, certificate)
 
 

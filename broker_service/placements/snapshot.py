@@ -136,7 +136,7 @@ class SnapshotKeeper(Follower):
 def _replaced(
     old: Mapping[Key, Value], keys: Collection[Key], new: Mapping[Key, Value]
 ) -> Mapping[Key, Value]:
-    """A copy of `old` whose values for `keys` are those of `new`."""
+    """A copy of `old`, with the values of `new` for `keys`."""
     copy = dict(old)
     for key in keys:
         copy.pop(key, None)

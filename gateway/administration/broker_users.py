@@ -1,4 +1,4 @@
-"""What refers to a broker, and moving that to another broker: below `/api/v1/brokers/{id}`."""
+"""The devices, fleets and keys of a broker, and moving them: below `/api/v1/brokers/{id}`."""
 
 from typing import Annotated, Any, ClassVar
 

@@ -1,1 +1,1 @@
-"""What operators configure: devices, fleets, keys, tokens, accounts and brokers' secrets."""
+"""Manages what operators configure: devices, fleets, keys, tokens, accounts, brokers' secrets."""

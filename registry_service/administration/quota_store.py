@@ -34,7 +34,7 @@ async def take_places(connection: AsyncConnection, count: int) -> None:
 
 
 def _token_id() -> UUID | None:
-    """None if the actor has no API token."""
+    """The id of the actor's API token; None if the actor has none."""
     try:
         return UUID(actor_id.get())
     except ValueError:

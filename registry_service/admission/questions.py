@@ -20,7 +20,7 @@ class Connect(Struct, frozen=True):
     peer: str = ""
 
     def __repr__(self) -> str:
-        """Without the password."""
+        """Shows no password."""
         return f"Connect({self.username!r}, …, {self.client_id!r})"
 
 

@@ -28,7 +28,7 @@ _noun = sa.func.split_part(audit_log.c.action, sa.text("'.'"), sa.text("1"))
 
 
 class AuditStore:
-    """Rows are those of `audit_log`, with the count as `attempts` and JSON as text."""
+    """Rows come from `audit_log`, with the count as `attempts` and JSON as text."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         """`engine` connects as mooring_registry."""

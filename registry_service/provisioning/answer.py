@@ -56,7 +56,7 @@ class AnswerComposer(Struct, frozen=True):
         *,
         is_newly_notified: bool = False,
     ) -> DeviceAnswer:
-        """`salt`, `key_id` and `password` are those of the device's credentials."""
+        """The answer. `salt`, `key_id` and `password` come from the device's credentials."""
         broker, source = answer.broker, answer.source
         if source == resolution_pb2.SOURCE_ROLLOUT:
             source = resolution_pb2.SOURCE_FLEET

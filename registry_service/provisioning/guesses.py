@@ -66,8 +66,9 @@ def is_to_wait(failures: Mapping[Subject, int], uuid: str, address: str, proved_
 # Devices of a fleet have few addresses.
 @lru_cache(maxsize=4_096)
 def network_of(address: str) -> str:
-    """What counts as one address: the /64 of an IPv6 address, because a host can choose any address
-    in it. An IPv4-mapped address counts as its IPv4 address (RFC 4291, sections 2.5.1 and 2.5.5.2).
+    """The network for which failures are counted: the /64 of an IPv6 address, because a host can
+    choose any address in it; else the address. An IPv4-mapped address counts as its IPv4 address
+    (RFC 4291, sections 2.5.1 and 2.5.5.2).
     """
     try:
         found = unwrapped(ip_address(address.partition("%")[0]))
@@ -129,7 +130,7 @@ class Guesses:
                 log.warning("failed attempts of devices cannot be shared with other replicas now")
 
     async def exchange(self) -> None:
-        """Adds this process' counts, and reads those of other replicas. Raises `Unavailable`."""
+        """Sends this process's counts, and reads those of other replicas. Raises `Unavailable`."""
         self._begin(time.time())
         period, sent = self._period, self._unsent
         self._unsent = Counter()

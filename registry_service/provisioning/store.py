@@ -140,8 +140,8 @@ class RegistrationStore:
     async def _create_within_limits(
         self, new: Sequence[NewDeviceRow], now: datetime, version: str | None
     ) -> list[Row]:
-        """Inserts as many devices as the limits of keys allow that are nearly used up: locks the
-        keys, reads the rest of each limit, and inserts. Returns the same as `_create`.
+        """Inserts devices with keys that are nearly used up, as many as their limits allow. It
+        locks the keys, reads the rest of each limit, and inserts. Returns the same as `_create`.
         """
         wanted: dict[UUID, list[NewDeviceRow]] = {}
         for device in new:

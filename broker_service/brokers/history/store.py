@@ -34,7 +34,7 @@ State = Mapping[str, Any]
 
 
 class HistoryStore:
-    """Rows are those of `mqtt_broker_history`; deleted brokers have them too."""
+    """Rows come from `mqtt_broker_history`; deleted brokers have them too."""
 
     def __init__(self, engine: AsyncEngine, keys: EncryptionKeys) -> None:
         """`engine` connects as mooring_broker."""

@@ -27,7 +27,7 @@ _managed = (
 
 
 class ManagementStore:
-    """Reads only. Rows are those of `all_brokers`, with `may_be_local`."""
+    """Reads only. Rows come from `all_brokers`, with `may_be_local`."""
 
     def __init__(self, engine: AsyncEngine, keys: EncryptionKeys) -> None:
         """`engine` connects as mooring_broker."""

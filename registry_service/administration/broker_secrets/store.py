@@ -21,7 +21,7 @@ _shown = [column for column in broker_secrets.c if column.name != "secret_hash"]
 
 
 class BrokerSecretStore:
-    """Rows are those of `broker_secrets`, without the hash. A broker's secrets are deleted with
+    """Rows come from `broker_secrets`, without the hash. A broker's secrets are deleted with
     the broker.
     """
 

@@ -1,1 +1,1 @@
-"""What refers to a broker: devices, fleets, keys; and moving that to another broker."""
+"""Counts the devices, fleets and keys that refer to a broker, and moves them to another broker."""

@@ -28,7 +28,7 @@ _columns = [column for column in devices.c if column.name not in SECRET]
 
 
 class DeviceStore:
-    """Rows are those of `devices`, without credentials. Devices outside of the fleets `within` do
+    """Rows come from `devices`, without credentials. Devices outside of the fleets `within` do
     not exist for callers.
     """
 

@@ -98,7 +98,7 @@ FACTS: dict[str, MooringError] = facts("mqtt_broker_id") | {
 
 
 class ExpectedDeviceStore:
-    """Rows are those of `expected_devices`. Fleets that are not among `within` do not exist for
+    """Rows come from `expected_devices`. Fleets that are not among `within` do not exist for
     callers.
     """
 

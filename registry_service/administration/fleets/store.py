@@ -48,7 +48,7 @@ KEPT_FROM_RESTRICTED = {
 
 
 class FleetStore:
-    """Rows are those of `fleets`, with `allowed_ids`: the brokers that a restricted fleet may use.
+    """Rows come from `fleets`, with `allowed_ids`: the brokers that a restricted fleet may use.
     Fleets that are not among `within` do not exist for callers.
     """
 

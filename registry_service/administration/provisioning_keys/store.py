@@ -45,7 +45,7 @@ _passed = (
 
 
 class ProvisioningKeyStore:
-    """Rows are those of `provisioning_keys`, without the hash, with `allowed_uuid_count`. Keys of
+    """Rows come from `provisioning_keys`, without the hash, with `allowed_uuid_count`. Keys of
     fleets that are not among `within` do not exist for callers.
     """
 

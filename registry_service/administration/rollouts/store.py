@@ -22,7 +22,7 @@ Row = sa.Row[Any]
 
 
 class RolloutStore:
-    """Rows are those of `fleets`. A trigger adds the time, and a salt if none is given."""
+    """Rows come from `fleets`. A trigger adds the time, and a salt if none is given."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         """`engine` connects as mooring_registry."""

@@ -27,7 +27,7 @@ _ROTATED = {"password": HIDDEN}
 
 
 class ServiceAccountStore:
-    """Rows are those of `service_accounts`, without the password's hash."""
+    """Rows come from `service_accounts`, without the password's hash."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         """`engine` connects as mooring_registry."""

@@ -147,7 +147,7 @@ def _id_of(text: str) -> UUID:
 
 
 def _fleet_ids_of(request: pb.CreateTokenRequest) -> list[str] | None:
-    """None for a token that is not restricted. Raises `InvalidInput`."""
+    """The fleets of the new token; None if it is not restricted. Raises `InvalidInput`."""
     if not request.HasField("fleets"):
         return None
     if request.role == pb.ROLE_ADMIN:
@@ -161,7 +161,7 @@ def _fleet_ids_of(request: pb.CreateTokenRequest) -> list[str] | None:
 
 
 def _max_devices_of(request: pb.CreateTokenRequest) -> int | None:
-    """None for a token without a limit. Raises `InvalidInput`."""
+    """The limit of the new token; None if it has no limit. Raises `InvalidInput`."""
     if not request.HasField("max_devices"):
         return None
     if not request.HasField("fleets"):

@@ -27,7 +27,7 @@ _is_valid = sa.and_(
 
 
 class TokenStore:
-    """Rows are those of `api_tokens`; a token is valid until it is revoked or expires."""
+    """Rows come from `api_tokens`; a token is valid until it is revoked or expires."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         """`engine` connects as mooring_registry."""

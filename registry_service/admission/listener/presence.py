@@ -1,4 +1,4 @@
-"""Which devices are online, from brokers' notices, written in batches."""
+"""Records which devices are online, from brokers' notices, in batches."""
 
 import asyncio
 import time

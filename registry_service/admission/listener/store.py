@@ -1,7 +1,7 @@
 """Reads subjects, brokers' secrets and changes of access from the database, in batches.
 
 It connects as mooring_access, whose rights are limited to these statements. The statements are
-text, as those of registering are (registry_service/provisioning/statements.py).
+text, as in registry_service/provisioning/statements.py.
 """
 
 from collections.abc import Collection, Mapping
@@ -152,7 +152,7 @@ class Wanted:
 
     # The uuids in usernames that contain one.
     uuids: Collection[str]
-    # All other usernames: those of service accounts, and of devices that were imported.
+    # All other usernames, of service accounts and of imported devices.
     usernames: Collection[str]
     claimed: Collection[str]
 

@@ -1,4 +1,4 @@
-"""What a Mosquitto's dynamic security plugin should hold, what it holds, and its commands.
+"""The wanted and the actual state of a Mosquitto's dynamic security plugin, and its commands.
 
 https://github.com/eclipse-mosquitto/mosquitto/blob/v2.0.11/plugins/dynamic-security/README.md
 

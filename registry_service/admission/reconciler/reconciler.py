@@ -89,8 +89,8 @@ class Reconciler:
         drift_check_s: float,
         policy: AddressPolicy,
     ) -> None:
-        """`listener` receives announcements of ended access, `wakes` those of changed clients of
-        brokers.
+        """`listener` receives announcements of ended access, and `wakes` receives announcements of
+        changed clients of brokers.
 
         `holder` names this process in the lease; `policy` limits the addresses of brokers.
         """

@@ -18,7 +18,7 @@ from registry_service.tables import driven_brokers, revocations
 LEASE = "enforcement"
 # Wakes the process that manages brokers.
 RECONCILER_CHANNEL = "mooring_driving"
-# A notification that is lost does no harm, because the process also looks without one.
+# A lost notification does no harm, because the process also reads changes without one.
 WAKE = f"""
 SELECT set_config('synchronous_commit', 'off', true), pg_notify('{RECONCILER_CHANNEL}', '')
 """

@@ -1,4 +1,4 @@
-"""The statements that read many devices at once: those of a chunk of a job, or all of a job.
+"""The statements that read many devices at once: the devices of a chunk, or all devices of a job.
 
 PostgreSQL plans them with the values of their parameters, so a condition whose parameter is null
 costs nothing. Devices are locked in the order of their ids, as in all statements that lock several.

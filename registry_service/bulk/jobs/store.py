@@ -30,7 +30,7 @@ Job = sa.Row[Any]
 
 
 class JobStore:
-    """Rows are those of `jobs` and `job_rows`."""
+    """Rows come from `jobs` and `job_rows`."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         """`engine` connects as mooring_registry."""

@@ -85,7 +85,7 @@ def read_json(decoder: "msgspec.json.Decoder[Body]", request: Asked) -> Body:
 
 def read_form(kind: type[Body], encoded: bytes) -> Body:
     """A query string or a form as a `kind`. Raises `Unreadable`, also if a field has two values.
-    The encoding is that of HTML forms: a space is "+", other characters than ASCII are
+    The encoding is the one of HTML forms: a space is "+", other characters than ASCII are
     percent-encoded UTF-8.
     """
     fields: dict[str, str] = {}

@@ -50,7 +50,7 @@ class Publication(msgspec.Struct):
 
 
 class Subscription(msgspec.Struct, omit_defaults=True):
-    """One of several topics; the options are those of MQTT 5."""
+    """One of several topics, with the options of MQTT 5."""
 
     topic: str
     # The requested quality of service, or the code of a denial.
