@@ -28,8 +28,8 @@ BATCH_S = 15.0
     action="job.add_rows",
     summary="Upload the list of a job's devices",
     description="NDJSON (application/x-ndjson) or CSV with a header line (text/csv): `uuid`, and"
-    " `mqtt_broker_id` where a device is to go elsewhere than the job says. It replaces the list"
-    " before. A line that is wrong is a row that is refused.",
+    " `mqtt_broker_id` if a device gets another broker than the job's. It replaces the previous"
+    " list. A wrong line becomes a refused row.",
     upload=LinesOf((NewJobRow,), ({"uuid": UUID, "mqtt_broker_id": 1},)),
     request_max_body_size=MAX_BYTES,
     reasons=("JOB_NOT_FOUND", "JOB_HAS_FILTER", "JOB_STATE_FORBIDS"),

@@ -31,7 +31,7 @@ class DeviceFilter(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True
         | None
     ) = UNSET
     told_broker_id: (
-        Annotated[Id, Meta(description="Told this broker last; null: told none.")]
+        Annotated[Id, Meta(description="The broker of the last answer; null: no broker.")]
         | UnsetType
         | None
     ) = UNSET
@@ -45,9 +45,9 @@ class NewJob(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     EXAMPLE: ClassVar[dict[str, Any]] = {"kind": "assign", "mqtt_broker_id": 1, "filter": None}
 
     kind: Annotated[str, documented(enum=["assign"])]
-    mqtt_broker_id: Annotated[Id, Meta(description="The pin; null takes pins away.")] | None
+    mqtt_broker_id: Annotated[Id, Meta(description="The pin; null removes pins.")] | None
     filter: Annotated[
-        DeviceFilter | None, Meta(description="Null or left out: a list of devices is uploaded.")
+        DeviceFilter | None, Meta(description="Null or left out: upload a list of devices.")
     ] = None
 
 
@@ -85,13 +85,13 @@ class Job(Struct, kw_only=True, frozen=True):
     mqtt_broker_id: int | None
     filter: dict[str, Any] | None
     state: Annotated[str, documented(enum=STATES)]
-    is_undo: Annotated[bool, Meta(description="Whether it puts back what it has written.")]
-    failure: Annotated[str | None, Meta(description="Why it paused by itself.")]
+    is_undo: Annotated[bool, Meta(description="Whether it undoes its changes.")]
+    failure: Annotated[str | None, Meta(description="Why it failed and was paused.")]
     progress: Annotated[float, Meta(description="From 0 to 1.")]
-    rows_per_s: Annotated[float, Meta(description="While they were worked on.")]
-    outcomes: Annotated[dict[str, int], Meta(description="How many rows have which outcome.")]
-    is_uploaded: Annotated[bool, Meta(description="Whether its list has come to its end.")]
-    actor: Annotated[str, Meta(description="In whose name it runs: of the token.")]
+    rows_per_s: Annotated[float, Meta(description="The rate while the job was running.")]
+    outcomes: Annotated[dict[str, int], Meta(description="The number of rows by outcome.")]
+    is_uploaded: Annotated[bool, Meta(description="Whether its list was uploaded completely.")]
+    actor: Annotated[str, Meta(description="The name of the API token for which it runs.")]
     created_at: datetime | None
     started_at: datetime | None
     ended_at: datetime | None
@@ -114,15 +114,15 @@ class JobRow(Struct, kw_only=True, frozen=True):
         "detail": None,
     }
 
-    line: Annotated[int | None, Meta(description="In the list; null where there is none.")]
+    line: Annotated[int | None, Meta(description="The line of the list; null without a list.")]
     uuid: str
-    from_broker_id: Annotated[int | None, Meta(description="The pin before.")]
-    to_broker_id: Annotated[int | None, Meta(description="The pin that is written.")]
+    from_broker_id: Annotated[int | None, Meta(description="The previous pin.")]
+    to_broker_id: Annotated[int | None, Meta(description="The new pin.")]
     outcome: Annotated[str, documented(enum=OUTCOMES)]
     verdict: Annotated[
-        str | None, Meta(description="Of one that is pending: the outcome it would have now.")
+        str | None, Meta(description="For a pending row: the outcome that it would have now.")
     ]
-    detail: Annotated[str | None, Meta(description="What is wrong with the line.")]
+    detail: Annotated[str | None, Meta(description="The error in the line.")]
 
 
 class JobRowPage(Page[JobRow], frozen=True):
@@ -133,7 +133,7 @@ class Destination(Struct, kw_only=True, frozen=True):
     """A broker of devices, and the step that names it."""
 
     mqtt_broker_id: int | None
-    source: Annotated[str | None, Meta(description="null where no broker may serve them.")]
+    source: Annotated[str | None, Meta(description="Null if no broker may serve the devices.")]
 
 
 class JobMove(Struct, kw_only=True, frozen=True):
@@ -142,11 +142,11 @@ class JobMove(Struct, kw_only=True, frozen=True):
     before: Destination
     after: Destination
     devices: int
-    examples: Annotated[list[str], Meta(description="Uuids of some of them.")]
+    examples: Annotated[list[str], Meta(description="The uuids of some of these devices.")]
 
 
 class JobCheck(Struct, kw_only=True, frozen=True):
-    """What a job would do now."""
+    """The changes that a job would make now."""
 
     EXAMPLE: ClassVar[dict[str, Any]] = {
         "outcomes": {"moved": 1},
@@ -161,9 +161,9 @@ class JobCheck(Struct, kw_only=True, frozen=True):
         "devices_left_out": 0,
     }
 
-    outcomes: Annotated[dict[str, int], Meta(description="How many would have which outcome.")]
-    moves: Annotated[list[JobMove], Meta(description="The most frequent first, at most 500.")]
-    devices_left_out: Annotated[int, Meta(description="Those of moves that are not shown.")]
+    outcomes: Annotated[dict[str, int], Meta(description="The number of rows by outcome.")]
+    moves: Annotated[list[JobMove], Meta(description="At most 500, most devices first.")]
+    devices_left_out: Annotated[int, Meta(description="The devices of moves that are not shown.")]
 
 
 def filter_proto(wanted: DeviceFilter | None) -> jobs_pb2.DeviceFilter | None:

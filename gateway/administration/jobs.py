@@ -31,7 +31,8 @@ from gateway.bodies import StrictJson
     access=Access.OPERATOR,
     action="job.create",
     summary="Create a job",
-    description="A draft: check it, then start it. Without a filter, upload a list of devices.",
+    description="The job is a draft: check it, then start it. Without a filter, upload a list of"
+    " devices first.",
     dto=StrictJson[NewJob],
     reasons=("BROKER_UNKNOWN",),
 )
@@ -88,7 +89,7 @@ async def get_job(request: CallerRequest, job_id: PathId) -> Job:
     access=Access.VIEWER,
     summary="List the outcome for each device",
     description="A job with a filter lists the devices that were moved or refused. A job with a"
-    " list lists all of them; for a pending one, the outcome is what would happen now.",
+    " list lists all rows; the verdict of a pending row is the outcome that it would have now.",
     reasons=("JOB_NOT_FOUND",),
 )
 async def list_job_rows(
@@ -111,7 +112,7 @@ async def list_job_rows(
     access=Access.VIEWER,
     status_code=200,
     summary="Check what a job would do now",
-    description="Which devices would move, and between which brokers. It changes nothing.",
+    description="Shows which devices would move, and between which brokers. It changes nothing.",
     reasons=("JOB_NOT_FOUND",),
 )
 async def check_job(request: CallerRequest, job_id: PathId) -> JobCheck:
@@ -167,7 +168,7 @@ async def pause_job(request: CallerRequest, job_id: PathId) -> Job:
     action="job.resume",
     status_code=200,
     summary="Resume a paused job",
-    description="It goes on where it paused.",
+    description="The job continues after the last row before the pause.",
     reasons=("JOB_NOT_FOUND", "JOB_STATE_FORBIDS"),
 )
 async def resume_job(request: CallerRequest, job_id: PathId) -> Job:
@@ -180,7 +181,7 @@ async def resume_job(request: CallerRequest, job_id: PathId) -> Job:
     action="job.cancel",
     status_code=200,
     summary="Cancel a job",
-    description="What it has written stays, until it is undone.",
+    description="The changes of the job stay until it is undone.",
     reasons=("JOB_NOT_FOUND", "JOB_STATE_FORBIDS"),
 )
 async def cancel_job(request: CallerRequest, job_id: PathId) -> Job:
@@ -193,7 +194,7 @@ async def cancel_job(request: CallerRequest, job_id: PathId) -> Job:
     action="job.undo",
     status_code=200,
     summary="Undo a job",
-    description="Puts back every pin that is still the one which the job wrote, and no other.",
+    description="Restores the previous pin of each device whose pin is still the one from the job.",
     reasons=("JOB_NOT_FOUND", "JOB_STATE_FORBIDS"),
 )
 async def undo_job(request: CallerRequest, job_id: PathId) -> Job:
