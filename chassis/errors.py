@@ -42,6 +42,8 @@ class MooringError(Exception):
     code: ClassVar[grpc.StatusCode] = grpc.StatusCode.UNKNOWN
     reason: str = "UNKNOWN"
     retry_after_s: float = 0.0
+    # Whether another service sent it as the outcome of one item of a batch.
+    is_of_item: bool = False
 
     def __init__(
         self,
@@ -223,9 +225,11 @@ def to_item(error: MooringError) -> errors_pb2.ItemError:
 def from_item(item: errors_pb2.ItemError) -> MooringError:
     """The error of one item of a batch, from the message of another service."""
     kind = CLASS_OF_CODE[CODE_OF_NUMBER.get(item.code, grpc.StatusCode.UNKNOWN)]
-    return kind(
+    error = kind(
         item.message,
         field=item.field,
         reason=item.reason,
         retry_after_s=item.retry_after_s,
     )
+    error.is_of_item = True
+    return error

@@ -18,6 +18,7 @@ from gateway.device_routes import DeviceRoutes
 from gateway.health import readiness
 from gateway.limits import Limits
 from gateway.problems import unread
+from gateway.refusal_counts import RefusalCounts
 from gateway.service_clients import ServiceClients
 
 # How long a stop waits until answers are sent.
@@ -41,7 +42,10 @@ async def running(config: GatewayConfig, probes: Probes | None = None) -> AsyncI
         )
         stack.push_async_callback(calls.close)
         limits = Limits.of(config.limit_per_key, config.limit_per_address)
-        routes = DeviceRoutes(calls, limits, config.trusted_proxies)
+        refusals = RefusalCounts(services)
+        stack.push_async_callback(refusals.send)
+        await stack.enter_async_context(process.background(refusals.keep_sent()))
+        routes = DeviceRoutes(calls, limits, config.trusted_proxies, refusals.note)
         failures = Limits.of(
             config.limit_failed_per_prefix,
             config.limit_failed_per_address,

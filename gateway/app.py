@@ -30,8 +30,10 @@ from gateway.administration import (
     provisioning_keys,
     resolution,
     rollouts,
+    series,
     server_keys,
     service_accounts,
+    timeline,
     tokens,
 )
 from gateway.administration.attempts import Attempts
@@ -111,6 +113,8 @@ def _routers() -> list[Router]:
                 certificates.ROUTES,
                 certificate_rotation.ROUTES,
                 devices.ROUTES,
+                timeline.ROUTES,
+                series.ROUTES,
                 expected_devices.ROUTES,
                 provisioning_keys.ROUTES,
                 fleets.ROUTES,

@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
+from litestar import Response
 from msgspec import Struct
 
 from chassis.direct_http import Head, Reply
@@ -15,7 +16,7 @@ from chassis.queue import Call
 from chassis.trust import Access
 from gateway.access import required
 from gateway.held import Waiting
-from gateway.problems import http_problem, of_device_error, of_exception, rendered
+from gateway.problems import Problem, http_problem, of_device_error, of_exception, rendered
 
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
@@ -72,11 +73,21 @@ class DeviceRoute(Protocol):
 class DeviceHandler(RequestHandler):
     """Serves one request of a device; every error becomes a problem document."""
 
-    __slots__ = ("_request", "_request_id", "_since", "route")
+    __slots__ = ("_note_refused", "_request", "_request_id", "_since", "route")
 
-    def __init__(self, route: DeviceRoute, uuid: str, head: Head) -> None:
-        """Serves the request with `route`; `uuid` is the uuid in the path, or empty."""
+    def __init__(
+        self,
+        route: DeviceRoute,
+        uuid: str,
+        head: Head,
+        note_refused: Callable[[str], None] | None = None,
+    ) -> None:
+        """Serves the request with `route`; `uuid` is the uuid in the path, or empty.
+
+        `note_refused` is called with the reason of a problem that the registry does not know of.
+        """
         super().__init__()
+        self._note_refused = note_refused
         self.route = route
         self._request = DeviceRequest(head.method, uuid, head.headers, head.client)
         self._request_id = request_id_of(head.headers)
@@ -85,7 +96,7 @@ class DeviceHandler(RequestHandler):
         """The error in the request's head, or None."""
         if self._request.method not in self.route.methods:
             allowed = b", ".join(self.route.methods).decode()
-            return rendered(http_problem(405, headers={"Allow": allowed}))
+            return self._refused(http_problem(405, headers={"Allow": allowed}))
         required(getattr(self.route, "access", None))
         self._request.secret = self.route.admit(self._request)
         return None
@@ -93,7 +104,7 @@ class DeviceHandler(RequestHandler):
     def begun(self, body: bytes | None) -> Reply | Awaited:
         """An error in the body, or the started call."""
         if body is None:
-            return rendered(http_problem(413))
+            return self._refused(http_problem(413))
         self._request.body = body
         call = self.route.ask(self._request)
         self._since = call.since
@@ -101,9 +112,11 @@ class DeviceHandler(RequestHandler):
 
     def failed(self, error: Exception) -> Reply:
         """The error as a problem document."""
-        if isinstance(error, MooringError):
-            return rendered(of_device_error(error))
-        return rendered(of_exception(error))
+        if not isinstance(error, MooringError):
+            return self._refused(of_exception(error))
+        response = of_device_error(error)
+        # The registry has counted its own refusals.
+        return rendered(response) if error.is_of_item else self._refused(response)
 
     def attempt(self, step: Callable[..., Any], *arguments: Any) -> Any:
         """Runs a step with the request's id in the log, and adds the id to the answer."""
@@ -116,6 +129,11 @@ class DeviceHandler(RequestHandler):
             return outcome
         head = b"x-content-type-options: nosniff\r\nx-request-id: %b\r\n%b"
         return Reply(outcome.status, head % (self._request_id, outcome.head), outcome.body)
+
+    def _refused(self, response: Response[Problem]) -> Reply:
+        if self._note_refused is not None:
+            self._note_refused(response.content.reason)
+        return rendered(response)
 
     def _called(self, result: Any) -> Reply | Awaited:
         """Returns the answer, or starts the wait until the device's broker holds it."""

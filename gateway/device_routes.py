@@ -3,7 +3,7 @@
 Their JSON is camelCase.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, ClassVar
 
 import msgspec
@@ -181,9 +181,17 @@ class DeviceRoutes:
     """The three routes, by their paths."""
 
     def __init__(
-        self, calls: DeviceCalls, limits: Limits | None, proxies: Sequence[Network] = ()
+        self,
+        calls: DeviceCalls,
+        limits: Limits | None,
+        proxies: Sequence[Network] = (),
+        note_refused: Callable[[str], None] | None = None,
     ) -> None:
-        """The routes use `calls` as often as `limits` allow; `proxies` are trusted."""
+        """The routes use `calls` as often as `limits` allow; `proxies` are trusted.
+
+        `note_refused` is called with the reason of a problem that the registry does not know of.
+        """
+        self._note_refused = note_refused
         self._registration = RegistrationRoute(calls, limits, proxies)
         self._below_uuid: dict[bytes, DeviceRoute] = {
             b"mqtt": ConnectionRoute(calls, limits, proxies),
@@ -196,11 +204,11 @@ class DeviceRoutes:
         if not path.startswith(PREFIX):
             return None
         if path == b"/api/v1/device/register":
-            return DeviceHandler(self._registration, "", head)
+            return DeviceHandler(self._registration, "", head, self._note_refused)
         uuid, _, rest = path.removeprefix(PREFIX).partition(b"/")
         route = self._below_uuid.get(rest)
         if route is not None and IDENTIFIER.fullmatch(text := uuid.decode("latin-1")):
-            return DeviceHandler(route, text, head)
+            return DeviceHandler(route, text, head, self._note_refused)
         return None
 
 

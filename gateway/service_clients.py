@@ -24,8 +24,10 @@ from mooring.registry.v1 import (
     provisioning_keys_pb2_grpc,
     registration_pb2_grpc,
     rollouts_pb2_grpc,
+    series_pb2_grpc,
     server_keys_pb2_grpc,
     service_accounts_pb2_grpc,
+    timeline_pb2_grpc,
     tokens_pb2_grpc,
 )
 
@@ -61,6 +63,8 @@ class ServiceClients:
         self.enforcement = enforcement_pb2_grpc.EnforcementServiceStub(registry)
         self.jobs = jobs_pb2_grpc.JobServiceStub(registry)
         self.server_keys = server_keys_pb2_grpc.ServerKeyServiceStub(registry)
+        self.series = series_pb2_grpc.SeriesServiceStub(registry)
+        self.timeline = timeline_pb2_grpc.TimelineServiceStub(registry)
         self.audit = audit_pb2_grpc.AuditServiceStub(registry)
         self.registry_health = _health_checks(self.registry)
 

@@ -18,6 +18,11 @@ from chassis.server import Health, serving
 from chassis.tally import Tally
 from chassis.tickets import SigningKeys
 from chassis.trust import Credentials
+from registry_service.activity.recording import Activity
+from registry_service.activity.series.servicer import SeriesServicer
+from registry_service.activity.series.store import SeriesStore
+from registry_service.activity.timeline.servicer import TimelineServicer
+from registry_service.activity.timeline.store import TimelineStore
 from registry_service.administration.broker_secrets.servicer import BrokerSecretServicer
 from registry_service.administration.broker_secrets.store import BrokerSecretStore
 from registry_service.administration.broker_users.servicer import BrokerUserServicer
@@ -99,13 +104,18 @@ async def running(
         await stack.enter_async_context(process.background(device_refusals.keep_written()))
         guesses = Guesses(pool, device_refusals)
         await stack.enter_async_context(process.background(guesses.keep_exchanging()))
+        activity = Activity(pool)
+        stack.push_async_callback(activity.close)
+        await stack.enter_async_context(process.background(activity.keep_counts_written()))
+        await stack.enter_async_context(process.background(activity.keep_events_written()))
         waking = Waking(pool)
         stack.push_async_callback(waking.close)
         registering = RegistrationServicer(
-            Registrar(store, placements, ring, composer, guesses),
-            Connections(store, placements, ring, composer, guesses),
+            Registrar(store, placements, ring, composer, guesses, activity),
+            Connections(store, placements, ring, composer, guesses, activity),
             config.mqtt_broker_url,
             waking.soon,
+            activity,
         )
         stack.push_async_callback(registering.close)
         held = Held(HeldStore(engine), Listener(config.database_url, HELD_CHANNEL, []))
@@ -124,7 +134,7 @@ async def running(
         # All services of this process; their methods state the policies.
         servicers = [
             registering,
-            DeviceServicer(DeviceStore(engine), ImportStore(engine)),
+            DeviceServicer(DeviceStore(engine), ImportStore(engine), activity.credentials_revoked),
             ProvisioningKeyServicer(ProvisioningKeyStore(engine)),
             ExpectedDeviceServicer(ExpectedDeviceStore(engine)),
             FleetServicer(FleetStore(engine), FleetRemovalStore(engine)),
@@ -137,6 +147,8 @@ async def running(
             JobServicer(JobStore(engine), Destinations(broker_service)),
             ServerKeyServicer(ServerKeyStore(engine), ring),
             AuditServicer(AuditStore(engine), refusals),
+            SeriesServicer(SeriesStore(engine)),
+            TimelineServicer(TimelineStore(engine)),
         ]
         # The check has its own connection: a busy pool does not mean that the database is down.
         watched = engine_of(config.database_url, pool_size=1)

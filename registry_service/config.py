@@ -80,3 +80,5 @@ class WorkerConfig(RegistryDatabaseConfig, MetricsConfig):
     # How long a transaction and a session of the role mqtt_reader may last.
     reader_transaction_s: float = Field(default=15.0, gt=0)
     reader_session_s: float = Field(default=86_400.0, gt=0)
+    # After how many days the addresses in the timelines of devices are cleared.
+    timeline_address_days: float = Field(default=30.0, ge=0, le=36_500)

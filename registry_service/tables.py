@@ -5,7 +5,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import CIDR, INT8MULTIRANGE, JSONB
 
-SCHEMA_REVISION = "0035"
+SCHEMA_REVISION = "0036"
 
 metadata = sa.MetaData()
 
@@ -265,6 +265,60 @@ device_count_changes = sa.Table(
     sa.Column("id", sa.BigInteger, sa.Identity(always=True), primary_key=True),
     *_kind(),
     sa.Column("devices", sa.BigInteger, nullable=False),
+)
+
+# Registrations and refusals in minutes and hours, by fleet; an empty fleet stands for all together.
+registration_counts = sa.Table(
+    "registration_counts",
+    metadata,
+    sa.Column("step", sa.Text(collation="C"), primary_key=True),
+    sa.Column("fleet_id", sa.Text(collation="C"), primary_key=True),
+    sa.Column("began_at", sa.DateTime(timezone=True), primary_key=True),
+    sa.Column("new_devices", sa.BigInteger, nullable=False),
+    sa.Column("known_devices", sa.BigInteger, nullable=False),
+    sa.Column("refused", sa.BigInteger, nullable=False),
+    # A histogram: registry_service/activity/series/latency.py has its bounds.
+    sa.Column("latency", sa.ARRAY(sa.BigInteger), nullable=False),
+    sa.Index("registration_counts_old", "step", "began_at"),
+)
+refusal_counts = sa.Table(
+    "refusal_counts",
+    metadata,
+    sa.Column("step", sa.Text(collation="C"), primary_key=True),
+    sa.Column("fleet_id", sa.Text(collation="C"), primary_key=True),
+    sa.Column("began_at", sa.DateTime(timezone=True), primary_key=True),
+    sa.Column("reason", sa.Text(collation="C"), primary_key=True),
+    sa.Column("refusals", sa.BigInteger, nullable=False),
+    sa.Index("refusal_counts_old", "step", "began_at"),
+)
+
+# What happened to devices; written by `note_device_events`. Equal events of a period share a row.
+device_events = sa.Table(
+    "device_events",
+    metadata,
+    sa.Column("id", sa.BigInteger, sa.Identity(always=True), primary_key=True),
+    sa.Column(
+        "device_id",
+        sa.BigInteger,
+        sa.ForeignKey("devices.id", ondelete="CASCADE"),
+        nullable=False,
+    ),
+    sa.Column("kind", sa.Text(collation="C"), nullable=False),
+    sa.Column("what", sa.Text(collation="C"), nullable=False),
+    sa.Column("broker_id", sa.Integer, nullable=False),
+    # Null when it was cleared; empty if it was never known.
+    sa.Column("address", sa.Text(collation="C")),
+    sa.Column("period", sa.DateTime(timezone=True), nullable=False),
+    sa.Column("details", JSONB),
+    sa.Column("count", sa.BigInteger, nullable=False),
+    sa.Column("first_at", sa.DateTime(timezone=True), nullable=False),
+    sa.Column("last_at", sa.DateTime(timezone=True), nullable=False),
+    sa.Index(
+        "device_events_same",
+        *("device_id", "kind", "what", "broker_id", "address", "period"),
+        unique=True,
+    ),
+    sa.Index("device_events_addresses", "last_at", postgresql_where=sa.text("address <> ''")),
 )
 
 api_tokens = sa.Table(

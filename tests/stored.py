@@ -3,7 +3,10 @@
 from psycopg import Connection, sql
 
 # Tables that change with a request whether it is refused or not.
-NOTED_TABLES = ("alembic_version", "audit_%", "api_key_failures")
+NOTED_TABLES = (
+    *("alembic_version", "audit_%", "api_key_failures"),
+    *("registration_counts", "refusal_counts", "device_events"),
+)
 NOTED_COLUMNS = ["last_used_at", "last_seen_at"]
 
 TABLES = """

@@ -7,7 +7,6 @@ from typing import Annotated, Any, ClassVar, cast
 
 import msgspec
 import structlog
-from google.protobuf.timestamp_pb2 import Timestamp
 from litestar import Router, get
 from litestar.di import NamedDependency, Provide
 from litestar.params import QueryParameter
@@ -15,10 +14,10 @@ from litestar.response import Stream
 from mooring.registry.v1 import audit_pb2
 from msgspec import Meta, Struct
 
-from chassis.errors import DeadlineExceeded, InvalidInput, MooringError, Overloaded, Unavailable
+from chassis.errors import DeadlineExceeded, MooringError, Overloaded, Unavailable
 from chassis.trust import Access
 from gateway.administration.caller import Caller, CallerRequest
-from gateway.administration.fields import Moment, moment_of, optional, timestamp
+from gateway.administration.fields import moment_of, optional, timestamp_in
 from gateway.administration.listing import DEFAULT_LIMIT, MAX_LIMIT, Cursor, Limit, Page
 from gateway.documentation import LinesOf
 from gateway.examples import MOMENT, REQUEST_ID, TOKEN_ID
@@ -166,19 +165,10 @@ def question(
         actor_id=actor_id,
         action=action,
         subject=subject,
-        since=_timestamp("since", since),
-        until=_timestamp("until", until),
+        since=timestamp_in("since", since),
+        until=timestamp_in("until", until),
         refused_only=refused_only,
     )
-
-
-def _timestamp(field: str, text: str | None) -> Timestamp | None:
-    if text is None:
-        return None
-    try:
-        return timestamp(field, msgspec.convert(text, Moment))
-    except msgspec.ValidationError:
-        raise InvalidInput("must be a time with a zone, as in RFC 3339", field=field) from None
 
 
 Question = NamedDependency[audit_pb2.ListAuditLogRequest]

@@ -7,7 +7,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 from litestar.params import PathParameter
-from msgspec import UNSET, Meta, Struct
+from msgspec import UNSET, Meta, Struct, ValidationError, convert
 from msgspec.structs import fields
 
 from chassis.errors import InvalidInput
@@ -57,3 +57,13 @@ def timestamp(field: str, moment: datetime | None) -> Timestamp | None:
     made = Timestamp()
     made.FromDatetime(utc)
     return made
+
+
+def timestamp_in(field: str, text: str | None) -> Timestamp | None:
+    """The time in a query parameter. Raises `InvalidInput`."""
+    if text is None:
+        return None
+    try:
+        return timestamp(field, convert(text, Moment))
+    except ValidationError:
+        raise InvalidInput("must be a time with a zone, as in RFC 3339", field=field) from None

@@ -11,6 +11,8 @@ from chassis.http_server import Address, serving
 from chassis.listening import Listener
 from chassis.probes import Probes, serve
 from chassis.refusals import Refusals
+from registry_service.activity.recording import keep_events_written, write_all_events
+from registry_service.activity.timeline.events import Events
 from registry_service.admission.change_store import CHANNEL
 from registry_service.admission.listener.answering import Answering
 from registry_service.admission.listener.broker_handler import BrokerHandlers
@@ -45,6 +47,9 @@ async def running(config: AccessConfig, probes: Probes | None = None) -> AsyncIt
         presence = Presence(store, sessions)
         stack.push_async_callback(presence.write)
         await stack.enter_async_context(process.background(presence.keep_written()))
+        events = Events()
+        stack.push_async_callback(write_all_events, pool, events)
+        await stack.enter_async_context(process.background(keep_events_written(pool, events)))
         answering = Answering(store, subjects, changes, sessions, session_s=config.session_s)
         stack.push_async_callback(answering.close)
         refusals = Refusals(engine)
@@ -66,6 +71,7 @@ async def running(config: AccessConfig, probes: Probes | None = None) -> AsyncIt
                     presence,
                     ReplyCache(subjects, changes, sessions),
                     WrongSecrets(refusals),
+                    events,
                 ),
                 drain_s=config.drain_s,
                 grace_s=GRACE_S,

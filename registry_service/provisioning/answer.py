@@ -7,6 +7,7 @@ from mooring.broker.v1 import resolution_pb2
 from mooring.registry.v1 import registration_pb2 as pb
 from msgspec import Struct
 
+from registry_service.activity.recording import Activity
 from registry_service.credentials import (
     fingerprint_of,
     hash_of_password,
@@ -14,7 +15,7 @@ from registry_service.credentials import (
     username_of,
 )
 from registry_service.provisioning.placements import Answer
-from registry_service.provisioning.records import Note
+from registry_service.provisioning.records import Device, Note
 
 # Names of sources in the database: SOURCE_FLEET is fleet.
 SOURCES = {
@@ -102,6 +103,22 @@ def note_of(answer: Answer) -> Note:
     if broker is None:
         return Note([], source, [])
     return Note([broker.id], source, list(broker.ca_certificate_ids))
+
+
+def note_changed(
+    activity: Activity, device: Device, answer: Answer, generation: str, address: str
+) -> None:
+    """Records that a device got another answer than the one that its row records."""
+    before, after = device.note, note_of(answer)
+    activity.answer_changed(
+        device.uuid,
+        address,
+        generation,
+        {
+            "before": {"broker_ids": before.told_broker_ids, "source": before.told_source},
+            "after": {"broker_ids": after.told_broker_ids, "source": after.told_source},
+        },
+    )
 
 
 def is_waited_for(answer: DeviceAnswer) -> bool:

@@ -8,6 +8,8 @@ from mooring.registry.v1 import registration_pb2 as pb
 
 from chassis.database_failures import retried
 from chassis.errors import LostRace, MooringError
+from registry_service.activity.recording import Activity
+from registry_service.activity.timeline.events import ROTATION_REFUSED, SETTINGS_REFUSED
 from registry_service.credentials import KeyRing, new_salt
 from registry_service.errors import (
     GUESSED,
@@ -19,6 +21,8 @@ from registry_service.provisioning.answer import (
     AnswerComposer,
     DeviceAnswer,
     needs_another_password,
+    note_changed,
+    note_of,
 )
 from registry_service.provisioning.guesses import Guesses
 from registry_service.provisioning.placements import Answer, Placements
@@ -49,9 +53,14 @@ class Connections:
         ring: KeyRing,
         composer: AnswerComposer,
         guesses: Guesses,
+        activity: Activity,
     ) -> None:
-        """Keeps no state except `guesses`, so that any replica can answer."""
+        """Keeps no state except `guesses`, so that any replica can answer.
+
+        Records to `activity`.
+        """
         self._guesses = guesses
+        self._activity = activity
         self._store = store
         self._placements = placements
         self._ring = ring
@@ -80,19 +89,33 @@ class Connections:
                 results[index] = error
         # The salts at the first read, by uuid; None if no device wants a new password.
         replaced: dict[str, str] | None = {} if is_rotating else None
+        # The fleets of existing devices whose requests failed.
+        refused: dict[int, str] = {}
         for _ in range(MAX_PASSES):
             if not pending:
                 break
-            results |= await retried(partial(self._pass, pending, replaced, deadline))
+            results |= await retried(partial(self._pass, pending, replaced, deadline, refused))
             pending = {index: item for index, item in pending.items() if index not in results}
         left = LostRace("this device's credentials are being changed", retry_after_s=1.0)
-        return [results.get(index, left) for index in range(len(requests))]
+        done = [results.get(index, left) for index in range(len(requests))]
+        kind = ROTATION_REFUSED if is_rotating else SETTINGS_REFUSED
+        for index, result in enumerate(done):
+            if isinstance(result, MooringError):
+                uuid = requests[index].uuid if index in refused else ""
+                address = requests[index].source_address
+                fleet_id = refused.get(index, "")
+                self._activity.refused(kind, result.reason, fleet_id, uuid=uuid, address=address)
+        return done
 
     async def _pass(
-        self, requests: Requests, replaced: dict[str, str] | None, deadline: float
+        self,
+        requests: Requests,
+        replaced: dict[str, str] | None,
+        deadline: float,
+        refused: dict[int, str],
     ) -> dict[int, Result]:
         """The answers, except for devices whose credentials another transaction has changed
-        meanwhile.
+        meanwhile. Adds the fleets of existing devices that are refused to `refused`.
         """
         results: dict[int, Result] = {}
         known = await self._store.known_of((), {request.uuid for request in requests.values()})
@@ -102,6 +125,8 @@ class Connections:
                 admitted[index] = self._admitted(request, known.devices.get(request.uuid))
             except MooringError as error:
                 results[index] = error
+                if (device := known.devices.get(request.uuid)) is not None:
+                    refused[index] = device.placement.fleet_id
         answers = await self._placements.resolve(
             [device.placement for device in admitted.values()], known.placement_version, deadline
         )
@@ -114,8 +139,10 @@ class Connections:
             is_asked = _is_asked(device, replaced)
             if isinstance(answer, MooringError):
                 results[index] = answer
+                refused[index] = device.placement.fleet_id
             elif is_asked and (wait_s := device.rotation_wait_s(now)):
                 results[index] = self._rotated_too_often(device, proof, wait_s)
+                refused[index] = device.placement.fleet_id
             elif is_asked or self._needs_others(device, answer):
                 if device.id not in rotations:
                     credentials = self._credentials(device, request.device_api_key)
@@ -146,7 +173,7 @@ class Connections:
                 _, credentials = rotations[device.id]
                 salt, key_id = credentials.salt, credentials.key_id
             password = self._ring.password_of(key_id, device.uuid, salt)
-            results[index] = self._composer.compose(
+            composed = results[index] = self._composer.compose(
                 device.uuid,
                 salt,
                 key_id,
@@ -156,6 +183,11 @@ class Connections:
                 or device.id in answer_changes
                 or device.was_just_told,
             )
+            address = requests[index].source_address
+            if device.note != note_of(answer):
+                note_changed(self._activity, device, answer, composed.generation, address)
+            if device.id in rotations:
+                self._activity.credentials_rotated(device.uuid, address)
         return results
 
     def _admitted(self, request: pb.ConnectionRequest, device: Device | None) -> Device:

@@ -121,6 +121,15 @@ class Expected(Struct, frozen=True):
         return replace(registration, **self.attributes)
 
 
+class Owner(Struct, frozen=True):
+    """What is known of the device that a registration is about."""
+
+    # The fleet of its key, or else of the device; empty if neither is known.
+    fleet_id: str = ""
+    # Whether there is a device with its uuid.
+    is_registered: bool = False
+
+
 class Known(Struct, frozen=True):
     """What was read for a batch."""
 
@@ -133,6 +142,13 @@ class Known(Struct, frozen=True):
     reserved: Mapping[str, str] = {}  # by uuid
     # Whether a commit waits for a synchronous standby.
     is_replicated: bool = False
+
+    def owner_of(self, registration: Registration) -> Owner:
+        """The owner of a registration that is refused."""
+        shown, device = self.keys.get(registration.key_hash), self.devices.get(registration.uuid)
+        if shown is not None:
+            return Owner(shown.key.fleet_id, device is not None)
+        return Owner(device.placement.fleet_id, is_registered=True) if device else Owner()
 
 
 class Credentials(Struct, frozen=True):

@@ -20,8 +20,17 @@ from functools import partial
 
 import structlog
 
-from chassis.database_failures import DriverError, FailureKind, described, failure_kind_of, retried
+from chassis.database_failures import (
+    DATABASE_UNAVAILABLE,
+    DriverError,
+    FailureKind,
+    described,
+    failure_kind_of,
+    retried,
+)
 from chassis.errors import InvalidInput, LostRace, MooringError, Unavailable
+from registry_service.activity.recording import Activity
+from registry_service.activity.timeline.events import REGISTRATION_REFUSED
 from registry_service.credentials import KeyRing
 from registry_service.errors import (
     DeviceNotExpected,
@@ -29,7 +38,7 @@ from registry_service.errors import (
     DeviceTypeNotAllowed,
     UuidNotAllowed,
 )
-from registry_service.provisioning.answer import AnswerComposer
+from registry_service.provisioning.answer import AnswerComposer, note_changed, note_of
 from registry_service.provisioning.decision import Decision
 from registry_service.provisioning.guesses import Guesses
 from registry_service.provisioning.placements import Answer, Placements
@@ -42,7 +51,7 @@ from registry_service.provisioning.plans import (
     renewal,
     rotation,
 )
-from registry_service.provisioning.records import Known, KnownKey
+from registry_service.provisioning.records import Known, KnownKey, Owner
 from registry_service.provisioning.request import Registration
 from registry_service.provisioning.store import RegistrationStore
 
@@ -55,6 +64,7 @@ MAX_REMEMBERED_KEYS = 1_000
 MISSED = (DeviceTaken, UuidNotAllowed, DeviceTypeNotAllowed, DeviceNotExpected)
 
 Batch = Mapping[int, Registration]  # by their place in the call
+Owners = dict[int, Owner]  # likewise
 Work = Callable[[Batch], Awaitable[dict[int, Result]]]
 
 
@@ -68,9 +78,13 @@ class Registrar:
         ring: KeyRing,
         composer: AnswerComposer,
         guesses: Guesses,
+        activity: Activity,
     ) -> None:
-        """Keeps only what a guess needs, so that any replica can register devices."""
+        """Keeps only what a guess needs, so that any replica can register devices. Records to
+        `activity`.
+        """
         self._guesses = guesses
+        self._activity = activity
         self._store = store
         self._placements = placements
         self._ring = ring
@@ -83,20 +97,45 @@ class Registrar:
     async def register(
         self, registrations: Sequence[Registration], deadline: float
     ) -> list[Result]:
-        """The results, in order. `deadline` is a time of the running loop's clock."""
+        """The results, in order. `deadline` is a time of the running loop's clock. Raises
+        `Unavailable` if the database is away for all of them.
+        """
         results: dict[int, Result] = {}
         pending: Batch = dict(enumerate(registrations))
         if self._are_new:
             results = await self._with_retries(self._guess, pending)
             pending = _without(pending, results)
-        read_first = partial(self._pass, deadline=deadline)
+        refused: Owners = {}
+        read_first = partial(self._pass, deadline=deadline, refused=refused)
         for _ in range(MAX_PASSES):
             if not pending:
                 break
             results |= await self._with_retries(read_first, pending)
             pending = _without(pending, results)
         left = LostRace("another request is registering this device", retry_after_s=1.0)
-        return [results.get(index, left) for index in range(len(registrations))]
+        done = [results.get(index, left) for index in range(len(registrations))]
+        failures = [
+            result
+            for result in done
+            if isinstance(result, Unavailable) and result.reason == DATABASE_UNAVAILABLE
+        ]
+        if len(failures) == len(done):
+            # The database is at fault, and not these devices, so the queue must count a failure.
+            # The gateway counts the refusals then.
+            raise failures[0]
+        for index, result in enumerate(done):
+            if isinstance(result, MooringError):
+                self._note_refused(registrations[index], result, refused.get(index, Owner()))
+        return done
+
+    def _note_refused(self, registration: Registration, error: MooringError, of: Owner) -> None:
+        self._activity.refused(
+            REGISTRATION_REFUSED,
+            error.reason,
+            of.fleet_id,
+            uuid=registration.uuid if of.is_registered else "",
+            address=registration.source_address,
+        )
 
     async def _with_retries(self, work: Work, pending: Batch) -> dict[int, Result]:
         """Repeats a batch after a race or a lost connection, and splits it if the database refuses
@@ -151,7 +190,8 @@ class Registrar:
         self._are_new = len(saved.created) * 2 >= len(pending)
         return results
 
-    async def _pass(self, pending: Batch, *, deadline: float) -> dict[int, Result]:
+    async def _pass(self, pending: Batch, *, deadline: float, refused: Owners) -> dict[int, Result]:
+        """Adds the owners of refused registrations to `refused`."""
         now = datetime.now(UTC)
         results: dict[int, Result] = {}
         known = await self._store.known_of(
@@ -171,6 +211,7 @@ class Registrar:
                     address = registration.proof.proved_from
                     self._guesses.note(registration.uuid, address, error.reason)
                 results[index] = error
+                refused[index] = known.owner_of(registration)
 
         answers = await self._placements.resolve(
             (plan.placement for plan in plans), known.placement_version, deadline
@@ -181,6 +222,7 @@ class Registrar:
             answer = answers[decided.placement]
             if isinstance(answer, MooringError):
                 results[decided.index] = answer
+                refused[decided.index] = known.owner_of(decided.registration)
                 continue
             plan = planner.for_answer(decided, answer)
             if plan.changes_credentials:
@@ -238,7 +280,13 @@ class Registrar:
             elif device.id in written or (
                 plan.decision is Decision.CONFIRM and not plan.replaces_credentials
             ):
-                results[plan.index] = planner.outcome(plan, answer, device.id, device.created_at)
+                outcome = planner.outcome(plan, answer, device.id, device.created_at)
+                results[plan.index] = outcome
+                address = plan.registration.source_address
+                if device.note != note_of(answer):
+                    note_changed(self._activity, device, answer, outcome.answer.generation, address)
+                if device.id in saved.rotated:
+                    self._activity.credentials_rotated(device.uuid, address)
         return results
 
     def _remember(self, known: Known) -> None:

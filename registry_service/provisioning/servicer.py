@@ -1,5 +1,7 @@
 """gRPC: registers and answers devices."""
 
+import asyncio
+import time
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import partial
@@ -11,13 +13,14 @@ from mooring.registry.v1 import registration_pb2_grpc
 from prometheus_client import Counter
 
 from chassis.coalescer import Coalescer
-from chassis.database_failures import DATABASE_UNAVAILABLE
-from chassis.errors import InvalidInput, MooringError, Unavailable, to_item
+from chassis.errors import InvalidInput, MooringError, to_item
 from chassis.identities import Identity
 from chassis.server import Context, deadline_of
 from chassis.servicers import allows
 from chassis.times import timestamp_of
 from chassis.trust import Services
+from registry_service.activity.recording import Activity
+from registry_service.activity.timeline.events import REGISTRATION_REFUSED
 from registry_service.provisioning import connections
 from registry_service.provisioning.answer import (
     DeviceAnswer,
@@ -60,11 +63,14 @@ class RegistrationServicer(registration_pb2_grpc.RegistrationServiceServicer):
         connections_: connections.Connections,
         environment_url: str,
         wake_enforcement: Callable[[], None],
+        activity: Activity,
     ) -> None:
         """`environment_url` is MQTT_BROKER_URL.
 
-        `wake_enforcement` is called when a managed broker must be given devices.
+        `wake_enforcement` is called when a managed broker must be given devices. Registrations are
+        counted by `activity`.
         """
+        self._activity = activity
         self._registrar = registrar
         self._connections = connections_
         self._environment_url = environment_url
@@ -97,6 +103,7 @@ class RegistrationServicer(registration_pb2_grpc.RegistrationServiceServicer):
     ) -> pb.RegisterDevicesResponse:
         """Each registration gets its own outcome. Raises `InvalidInput`, `Overloaded`."""
         _check_count(len(request.registrations), "registrations")
+        begun = asyncio.get_running_loop().time()
         results: dict[int, Result] = {}
         registrations: dict[int, Registration] = {}
         for index, message in enumerate(request.registrations):
@@ -104,6 +111,7 @@ class RegistrationServicer(registration_pb2_grpc.RegistrationServiceServicer):
                 registrations[index] = read_registration(message)
             except MooringError as error:
                 results[index] = error
+                self._activity.refused(REGISTRATION_REFUSED, error.reason)
         if registrations:
             done = await self._registering.submit(
                 list(registrations.values()),
@@ -112,7 +120,8 @@ class RegistrationServicer(registration_pb2_grpc.RegistrationServiceServicer):
                 size=request.ByteSize(),
             )
             results |= zip(registrations, done, strict=True)
-        return self._registered([results[index] for index in range(len(results))])
+        took_s = asyncio.get_running_loop().time() - begun
+        return self._registered([results[index] for index in range(len(results))], took_s)
 
     @allows(DEVICES)
     async def GetConnections(
@@ -130,6 +139,16 @@ class RegistrationServicer(registration_pb2_grpc.RegistrationServiceServicer):
         results = await _submitted(self._rotating, request, context)
         return self._connected(pb.RotateCredentialsResponse(), results, "rotations")
 
+    @allows(DEVICES)
+    async def NoteRefusals(
+        self, request: pb.NoteRefusalsRequest, context: Context
+    ) -> pb.NoteRefusalsResponse:
+        """Raises `InvalidInput`."""
+        _check_count(len(request.refusals), "refusals")
+        for refusals in request.refusals:
+            self._activity.counts.refused(refusals.reason, "", time.time(), refusals.count)
+        return pb.NoteRefusalsResponse()
+
     async def close(self) -> None:
         """Waits for calls under way."""
         await self._registering.close()
@@ -139,19 +158,11 @@ class RegistrationServicer(registration_pb2_grpc.RegistrationServiceServicer):
     async def _register(self, calls: list[Registrations], deadline: float) -> list[list[Result]]:
         together = [registration for call in calls for registration in call]
         results = await self._registrar.register(together, deadline)
-        failures = [
-            result
-            for result in results
-            if isinstance(result, Unavailable) and result.reason == DATABASE_UNAVAILABLE
-        ]
-        if len(failures) == len(results):
-            # The database is at fault, and not these devices, so the queue must count a failure.
-            raise failures[0]
         if any(isinstance(result, Outcome) and is_waited_for(result.answer) for result in results):
             self._wake_enforcement()
         return _split_by_call(results, calls)
 
-    def _registered(self, results: Sequence[Result]) -> pb.RegisterDevicesResponse:
+    def _registered(self, results: Sequence[Result], took_s: float) -> pb.RegisterDevicesResponse:
         response = pb.RegisterDevicesResponse(
             brokers=each_broker_once(
                 result.answer for result in results if isinstance(result, Outcome)
@@ -160,6 +171,7 @@ class RegistrationServicer(registration_pb2_grpc.RegistrationServiceServicer):
         )
         # Devices of one transaction have the same time, which is converted once.
         times: dict[datetime, Timestamp] = {}
+        counts: dict[tuple[str, bool], int] = {}  # by fleet, and whether the device is new
         for result in results:
             if isinstance(result, MooringError):
                 REFUSED.labels("registrations", result.reason).inc()
@@ -176,6 +188,9 @@ class RegistrationServicer(registration_pb2_grpc.RegistrationServiceServicer):
             device.created_at.MergeFrom(created_at)
             device.created = result.is_created
             write_connection(result.answer, device.connection)
+            counted = result.fleet_id, result.is_created
+            counts[counted] = counts.get(counted, 0) + 1
+        self._activity.registered(counts, took_s)
         return response
 
     async def _answer(

@@ -7,6 +7,7 @@ import os
 import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from datetime import timedelta
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -15,6 +16,8 @@ from chassis.config import load
 from chassis.database import engine_of, require_schema
 from chassis.loops import Loop, States, Turn
 from chassis.probes import Probes, serve
+from registry_service.activity.series.store import SeriesStore
+from registry_service.activity.timeline.store import TimelineStore
 from registry_service.administration.fleets.revoking import revoking
 from registry_service.admission.change_store import ChangeStore
 from registry_service.admission.reader_store import ReaderStore
@@ -76,10 +79,14 @@ def loops_of(config: WorkerConfig, holder: str) -> list[Loop]:
     async def forgetting() -> AsyncIterator[Turn]:
         async with database() as engine:
             changes, periods = ChangeStore(engine), PeriodStore(engine)
+            series, timeline = SeriesStore(engine), TimelineStore(engine)
+            addresses_kept = timedelta(days=config.timeline_address_days)
 
             async def turn() -> float:
                 await changes.forget()
                 await periods.end()
+                await series.forget()
+                await timeline.clear_addresses(addresses_kept)
                 return FORGET_S
 
             yield turn

@@ -77,6 +77,7 @@ TABLES = {
         """,
         "device_count_changes": "SELECT",
         "device_counts": "SELECT",
+        "device_events": "SELECT",
         "devices": """
             SELECT(id uuid device_name device_type fleet_id mqtt_broker_id
                 mqtt_username credential_key_id reprovisioning_allowed is_active
@@ -119,6 +120,8 @@ TABLES = {
                 only_expected revision updated_at)
             UPDATE(default_broker_id)
         """,
+        "refusal_counts": "SELECT",
+        "registration_counts": "SELECT",
         "revocations": "SELECT",
         "service_accounts": """
             SELECT(id username description publish subscribe broker_ids is_active
@@ -138,6 +141,7 @@ TABLES = {
         "broker_secrets": "SELECT INSERT DELETE",
         "device_count_changes": "SELECT DELETE",
         "device_counts": "SELECT INSERT UPDATE DELETE",
+        "device_events": "SELECT UPDATE(address)",
         "devices": "SELECT INSERT UPDATE DELETE",
         "driven_brokers": "SELECT INSERT UPDATE",
         "driven_clients": "SELECT INSERT UPDATE DELETE",
@@ -151,6 +155,8 @@ TABLES = {
         "mqtt_broker_config": "REFERENCES(id) SELECT(id name is_active management)",
         "placement_version": "SELECT",
         "provisioning_keys": "SELECT INSERT UPDATE DELETE",
+        "refusal_counts": "SELECT INSERT UPDATE DELETE",
+        "registration_counts": "SELECT INSERT UPDATE DELETE",
         "revocations": "SELECT UPDATE DELETE",
         "service_accounts": "SELECT INSERT UPDATE DELETE",
         "turns": "SELECT UPDATE(name)",
@@ -170,6 +176,7 @@ SEQUENCES = {"mooring_broker": {"mqtt_broker_config_id_seq": "USAGE"}}
 # Functions of Mooring that other roles than their owner may call; triggers need no right.
 FUNCTIONS = {
     "end_long_readers": {"mooring_registry"},
+    "note_device_events": {"mooring_access", "mooring_registry"},
     "reserved_for": {"mooring_operator", "mooring_registry"},
     "revoke_fleet_devices": {"mooring_registry"},
     "rollout_position": {"mooring_broker", "mooring_operator", "mooring_registry"},

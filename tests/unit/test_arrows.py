@@ -29,12 +29,16 @@ FOLDERS = {
     "broker_service/brokers": {"broker_service/certificates"},
     "broker_service/placements": {"broker_service/certificates"},
     "broker_service/certificates": set[str](),
-    "registry_service/provisioning": set[str](),
+    "registry_service/activity": set[str](),
+    "registry_service/provisioning": {"registry_service/activity"},
     "registry_service/administration": set[str](),
     "registry_service/admission": set[str](),
     "registry_service/audit": set[str](),
     "registry_service/bulk": set[str](),
-    "registry_service/admission/listener": {"registry_service/admission"},
+    "registry_service/admission/listener": {
+        "registry_service/admission",
+        "registry_service/activity",
+    },
     "registry_service/admission/reconciler": {"registry_service/admission"},
 }
 STARTING = ("__main__.py", "bootstrap.py")
@@ -56,6 +60,7 @@ PURE = (
     "registry_service/admission/reconciler/listings.py",
     "registry_service/admission/reconciler/planning.py",
     "registry_service/audit/sealing/chain.py",
+    "registry_service/activity/series/latency.py",
     "registry_service/admission/decision.py",
     "registry_service/passwords.py",
     "registry_service/admission/questions.py",

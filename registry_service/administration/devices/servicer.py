@@ -1,7 +1,7 @@
 """gRPC: devices, for administrators."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from operator import attrgetter
 from typing import Any
 
@@ -35,8 +35,13 @@ _shown_of = attrgetter(*SHOWN)
 class DeviceServicer(devices_pb2_grpc.DeviceServiceServicer):
     """A changed pin takes effect at the next resolution."""
 
-    def __init__(self, store: DeviceStore, imports: ImportStore) -> None:
-        """`store` holds the devices, and `imports` imports devices."""
+    def __init__(
+        self, store: DeviceStore, imports: ImportStore, note_revoked: Callable[[str], None]
+    ) -> None:
+        """`store` holds the devices, and `imports` imports devices. `note_revoked` is called with
+        the uuid of a device whose password was ended.
+        """
+        self._note_revoked = note_revoked
         self._store = store
         self._imports = imports
 
@@ -97,6 +102,7 @@ class DeviceServicer(devices_pb2_grpc.DeviceServiceServicer):
     ) -> pb.RevokeCredentialsResponse:
         """Raises `DeviceNotFound`."""
         await self._store.end_password(_existing(request.uuid), isolation.fleets.get())
+        self._note_revoked(request.uuid)
         return pb.RevokeCredentialsResponse()
 
     @allows(Access.OPERATOR)

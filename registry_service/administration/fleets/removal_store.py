@@ -18,6 +18,8 @@ from registry_service.tables import (
     expected_devices,
     fleets,
     provisioning_keys,
+    refusal_counts,
+    registration_counts,
 )
 
 Key = int | str | UUID
@@ -83,6 +85,13 @@ class FleetRemovalStore:
                 await connection.execute(sa.delete(fleets).where(fleets.c.id == fleet_id))
                 await audit.record(connection, "fleet.delete", fleet_id, before=audit_fields(fleet))
                 await _remove_from_tokens(connection, fleet_id)
+                # A later fleet with the same id may be another customer's.
+                for counts in (registration_counts, refusal_counts):
+                    await connection.execute(
+                        sa.delete(counts).where(
+                            counts.c.step.in_(("minute", "hour")), counts.c.fleet_id == fleet_id
+                        )
+                    )
         except IntegrityError:
             # A row was added meanwhile.
             await self._require_unused(fleet_id)

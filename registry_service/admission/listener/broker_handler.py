@@ -15,6 +15,7 @@ from chassis.bearer import bearer
 from chassis.direct_http import Head, Reply
 from chassis.errors import MooringError, Unauthenticated
 from chassis.http_handler import Awaited, RequestHandler
+from registry_service.activity.timeline.events import Events
 from registry_service.admission.decision import ALLOWED, verdict_for_broker
 from registry_service.admission.listener.answering import Answering, Seen
 from registry_service.admission.listener.dialects import DIALECTS
@@ -25,6 +26,7 @@ from registry_service.admission.listener.dialects.asked import (
     Operation,
     Unreadable,
 )
+from registry_service.admission.listener.events import note_connect
 from registry_service.admission.listener.presence import Presence
 from registry_service.admission.listener.reply_cache import ReplyCache, key_of
 from registry_service.admission.listener.store import Asker
@@ -86,8 +88,12 @@ class BrokerHandlers:
         presence: Presence,
         reply_cache: ReplyCache,
         wrong_secrets: WrongSecrets,
+        events: Events,
     ) -> None:
-        """`changes` holds the brokers' secrets, and `wrong_secrets` counts wrong ones."""
+        """`changes` holds the brokers' secrets, `wrong_secrets` counts wrong ones, and `events`
+        records which devices connect.
+        """
+        self.events = events
         self.wrong_secrets = wrong_secrets
         self.answering = answering
         self.changes = changes
@@ -248,8 +254,10 @@ class BrokerHandler(RequestHandler):
         )
 
     def _note(self, question: Question, verdict: Verdict, now: float) -> None:
-        if verdict.is_allowed and isinstance(question, Connect):
-            self._handlers.presence.connected(self._asker.broker_id, question, now)
+        if isinstance(question, Connect):
+            if verdict.is_allowed:
+                self._handlers.presence.connected(self._asker.broker_id, question, now)
+            note_connect(self._handlers.events, self._asker.broker_id, question, verdict)
         VERDICTS.note(self._route.dialect, type(question), verdict.reason)
 
 

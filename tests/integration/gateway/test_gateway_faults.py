@@ -8,6 +8,7 @@ import contextlib
 import itertools
 import json
 import secrets
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,10 +35,12 @@ from chassis.reloaded import Reloaded
 from chassis.server import Health, serving
 from chassis.servicers import allows
 from chassis.trust import Credentials, Services
+from gateway import refusal_counts
 from gateway.__main__ import running
 from gateway.config import GatewayConfig
 from gateway.device_calls import DeviceCalls
 from gateway.service_clients import ServiceClients
+from tests.stack import PATIENCE_S
 
 GATEWAY_ONLY = Services(Identity.GATEWAY)
 BODY = {"uuid": "d", "deviceName": "n", "deviceType": "t", "deviceApiKey": "test-api-key"}
@@ -60,6 +63,10 @@ class FakeRegistry(registration_pb2_grpc.RegistrationServiceServicer):
     metadata: list[dict[str, str]] = field(default_factory=list)
     # The broker that answers name; only 1 is among their settings.
     broker_id: int = 1
+    # What the gateway says that it refused.
+    noted: Counter[str] = field(default_factory=Counter)
+    # Whether it fails the next time that it is to count them.
+    fails_to_note: bool = False
 
     @allows(GATEWAY_ONLY)
     async def RegisterDevices(  # noqa: N802
@@ -88,6 +95,17 @@ class FakeRegistry(registration_pb2_grpc.RegistrationServiceServicer):
         self, request: pb.RotateCredentialsRequest, context: Any
     ) -> pb.RotateCredentialsResponse:
         raise NotImplementedError
+
+    @allows(GATEWAY_ONLY)
+    async def NoteRefusals(  # noqa: N802
+        self, request: pb.NoteRefusalsRequest, context: Any
+    ) -> pb.NoteRefusalsResponse:
+        if self.fails_to_note:
+            self.fails_to_note = False
+            raise Unavailable("down")
+        for one in request.refusals:
+            self.noted[one.reason] += one.count
+        return pb.NoteRefusalsResponse()
 
     async def _begin(self, uuids: list[str], context: Any) -> None:
         self.batches.append(uuids)
@@ -341,6 +359,39 @@ async def test_the_queue_is_bounded_in_bytes(stage: Stage) -> None:
     finally:
         await calls.close()
         await services.close()
+
+
+@pytest.fixture
+def _often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(refusal_counts, "SEND_EVERY_S", 0.5)
+
+
+@pytest.mark.usefixtures("_often")
+async def test_refusals_that_the_registry_does_not_see_are_sent_to_it(tmp_path: Path) -> None:
+    """Each is counted once: the registry counts its own refusals. What cannot be sent is kept."""
+    async with staged(tmp_path) as stage:
+        await refuse_each(stage)
+
+
+async def refuse_each(stage: Stage) -> None:
+    stage.registry.fails_to_note = True
+    stage.registry.refusals["taken"] = Conflict("taken", reason="DEVICE_TAKEN")
+    assert_problem(await stage.register("taken"), 409, "DEVICE_TAKEN")
+    assert (await stage.register("fine")).status_code == 201
+    stage.registry.failure = Unavailable("down")
+    assert_problem(await stage.register("d"), 503, "UNAVAILABLE")
+    stage.registry.failure = None
+    assert_problem(await stage.http.delete("/api/v1/device/d/mqtt"), 405, "METHOD_NOT_ALLOWED")
+    assert_problem(await stage.http.get("/api/v1/device/d/mqtt"), 401, "UNAUTHENTICATED")
+    async with asyncio.timeout(PATIENCE_S):
+        while stage.registry.fails_to_note:
+            await asyncio.sleep(0.02)
+    await stage.gateway.aclose()
+    assert stage.registry.noted == {
+        "UNAVAILABLE": 1,
+        "METHOD_NOT_ALLOWED": 1,
+        "UNAUTHENTICATED": 1,
+    }
 
 
 async def test_an_invalid_answer_of_the_registry_is_500_without_details(stage: Stage) -> None:

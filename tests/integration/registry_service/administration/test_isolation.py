@@ -50,6 +50,8 @@ OPTIONAL = {
 }
 # Header fields that differ between any two answers.
 VARYING = {"x-request-id", "date", "content-length"}
+# The end of a range of time; without one, answers would depend on the present time.
+UNTIL = "2026-01-01T00:00:00Z"
 
 
 @dataclass
@@ -132,6 +134,8 @@ class Operation:
         for name in self.named("path"):
             path = path.replace(f"{{{name}}}", str(whose("path", name).value(name)))
         options: dict[str, Any] = {"params": self.required()}
+        if "until" in self.named("query"):
+            options["params"]["until"] = UNTIL
         if slot[0] == "query":
             options["params"] |= {slot[1]: whose(*slot).value(slot[1])}
         if body := self.described.get("requestBody"):
@@ -311,6 +315,9 @@ def request_of(
             getattr(within, field.name).append(value)
         else:
             setattr(within, field.name, value)
+    if "step" in method.input_type.fields_by_name:
+        request.step = 1  # type: ignore[attr-defined]
+        request.until.FromJsonString(UNTIL)  # type: ignore[attr-defined]
     for mask in ("update_mask", "mask"):
         if mask in method.input_type.fields_by_name and slot[0] == "fields":
             getattr(request, mask).paths.append(slot[1])

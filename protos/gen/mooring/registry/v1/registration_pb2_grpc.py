@@ -51,6 +51,11 @@ class RegistrationServiceStub:
                 request_serializer=mooring_dot_registry_dot_v1_dot_registration__pb2.RotateCredentialsRequest.SerializeToString,
                 response_deserializer=mooring_dot_registry_dot_v1_dot_registration__pb2.RotateCredentialsResponse.FromString,
                 _registered_method=True)
+        self.NoteRefusals = channel.unary_unary(
+                '/mooring.registry.v1.RegistrationService/NoteRefusals',
+                request_serializer=mooring_dot_registry_dot_v1_dot_registration__pb2.NoteRefusalsRequest.SerializeToString,
+                response_deserializer=mooring_dot_registry_dot_v1_dot_registration__pb2.NoteRefusalsResponse.FromString,
+                _registered_method=True)
 
 
 class RegistrationServiceServicer:
@@ -80,6 +85,14 @@ class RegistrationServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def NoteRefusals(self, request, context):
+        """For the gateway: how often it could not pass a device's request on, or get
+        an answer to it, so that these refusals are counted too.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_RegistrationServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -97,6 +110,11 @@ def add_RegistrationServiceServicer_to_server(servicer, server):
                     servicer.RotateCredentials,
                     request_deserializer=mooring_dot_registry_dot_v1_dot_registration__pb2.RotateCredentialsRequest.FromString,
                     response_serializer=mooring_dot_registry_dot_v1_dot_registration__pb2.RotateCredentialsResponse.SerializeToString,
+            ),
+            'NoteRefusals': grpc.unary_unary_rpc_method_handler(
+                    servicer.NoteRefusals,
+                    request_deserializer=mooring_dot_registry_dot_v1_dot_registration__pb2.NoteRefusalsRequest.FromString,
+                    response_serializer=mooring_dot_registry_dot_v1_dot_registration__pb2.NoteRefusalsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -182,6 +200,33 @@ class RegistrationService:
             '/mooring.registry.v1.RegistrationService/RotateCredentials',
             mooring_dot_registry_dot_v1_dot_registration__pb2.RotateCredentialsRequest.SerializeToString,
             mooring_dot_registry_dot_v1_dot_registration__pb2.RotateCredentialsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def NoteRefusals(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mooring.registry.v1.RegistrationService/NoteRefusals',
+            mooring_dot_registry_dot_v1_dot_registration__pb2.NoteRefusalsRequest.SerializeToString,
+            mooring_dot_registry_dot_v1_dot_registration__pb2.NoteRefusalsResponse.FromString,
             options,
             channel_credentials,
             insecure,

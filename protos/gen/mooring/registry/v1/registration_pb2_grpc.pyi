@@ -26,6 +26,10 @@ class RegistrationServiceStub:
     """Gives registered devices new passwords; the previous ones stay valid for a
     while. Concurrent calls for one device give it one new password.
     """
+    NoteRefusals: _aio.UnaryUnaryMultiCallable[_registration_pb2.NoteRefusalsRequest, _registration_pb2.NoteRefusalsResponse]
+    """For the gateway: how often it could not pass a device's request on, or get
+    an answer to it, so that these refusals are counted too.
+    """
 
 class RegistrationServiceServicer(metaclass=_abc_1.ABCMeta):
     """The calls for devices. Each takes a batch and answers item by item: an
@@ -56,6 +60,16 @@ class RegistrationServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.Awaitable[_registration_pb2.RotateCredentialsResponse]:
         """Gives registered devices new passwords; the previous ones stay valid for a
         while. Concurrent calls for one device give it one new password.
+        """
+
+    @_abc_1.abstractmethod
+    def NoteRefusals(
+        self,
+        request: _registration_pb2.NoteRefusalsRequest,
+        context: _aio.ServicerContext[_registration_pb2.NoteRefusalsRequest, _abc.Awaitable[_registration_pb2.NoteRefusalsResponse]],
+    ) -> _abc.Awaitable[_registration_pb2.NoteRefusalsResponse]:
+        """For the gateway: how often it could not pass a device's request on, or get
+        an answer to it, so that these refusals are counted too.
         """
 
 def add_RegistrationServiceServicer_to_server(servicer: RegistrationServiceServicer, server: _aio.Server) -> None: ...

@@ -446,13 +446,14 @@ async def test_unwritten_notes_are_written_when_it_stops(stack: Stack) -> None:
         assert await brokers.connects(mqtt["username"], mqtt["password"])
         with psycopg.connect(stack.database.url("mooring")) as other:
             other.execute("LOCK TABLE devices IN ACCESS EXCLUSIVE MODE")
-            await until(lambda: stack.database.execute(waiting) == [(1,)])
+            await until(lambda: stack.database.execute(waiting) != [(0,)])
             stopping = asyncio.create_task(until_stopped.aclose())
             # The write that was under way is given up, and another one waits for the lock.
             await asyncio.wait([stopping], timeout=0.5)
             other.rollback()
         await stopping
     assert stack.database.execute("SELECT last_seen_at IS NOT NULL FROM devices") == [(True,)]
+    assert stack.database.execute("SELECT kind FROM device_events") == [("connected",)]
 
 
 @pytest.mark.parametrize("is_abrupt", [False, True])

@@ -1,0 +1,1 @@
+"""Registrations and refusals a minute and an hour, in all and by fleet."""

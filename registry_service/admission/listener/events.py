@@ -1,0 +1,31 @@
+"""Records in the timelines of devices which brokers asked about them, and the verdicts."""
+
+import time
+
+from registry_service.activity.timeline.events import (
+    CONNECT_REFUSED,
+    CONNECTED,
+    Client,
+    Event,
+    Events,
+    address_of_peer,
+)
+from registry_service.admission.decision import NOT_TOLD, USER_UNKNOWN, uuid_of_username
+from registry_service.admission.questions import Connect, Verdict
+
+
+def note_connect(events: Events, broker_id: int, question: Connect, verdict: Verdict) -> None:
+    """Adds the verdict on `question` to `events`, unless there is no such client."""
+    if verdict.reason == USER_UNKNOWN.reason:
+        return
+    # A broker could make up addresses for devices that it does not serve.
+    is_served = verdict.reason != NOT_TOLD.reason
+    username = question.username
+    event = Event(
+        Client(uuid_of_username(username) or "", username),
+        CONNECTED if verdict.is_allowed else CONNECT_REFUSED,
+        verdict.reason,
+        broker_id,
+        address_of_peer(question.peer) if question.peer and is_served else "",
+    )
+    events.add(event, time.time())
