@@ -22,7 +22,7 @@ tree again.
 
 import re
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 import grpc
 from grpc.aio import AioRpcError
@@ -65,6 +65,19 @@ class MooringError(Exception):
             self.reason = reason
         if retry_after_s is not None:
             self.retry_after_s = retry_after_s
+
+
+Kept = TypeVar("Kept", bound=MooringError)
+
+
+def as_value(error: Kept) -> Kept:
+    """`error` without its traceback and causes, to be stored as a result.
+
+    A traceback holds the frames that it passed, and so the container of the results: a cycle, which
+    only a garbage collection ends.
+    """
+    error.__context__ = error.__cause__ = None
+    return error.with_traceback(None)
 
 
 class InvalidInput(MooringError):

@@ -14,7 +14,7 @@ from broker_service.placements.store import PlacementStore
 from broker_service.resolution import Placement, Source, resolve
 from chassis import isolation
 from chassis.coalescer import Coalescer
-from chassis.errors import InvalidInput, MooringError, to_item
+from chassis.errors import InvalidInput, MooringError, as_value, to_item
 from chassis.identities import Identity
 from chassis.server import Context, deadline_of
 from chassis.servicers import allows
@@ -155,7 +155,7 @@ class ResolutionServicer(resolution_pb2_grpc.ResolutionServiceServicer):
         try:
             found = await self._store.placements_of(uuids)
         except MooringError as error:
-            missing = error
+            missing = as_value(error)
         return [
             found.get(answer, missing) if isinstance(answer, str) else answer for answer in asked
         ]

@@ -7,7 +7,7 @@ from functools import partial
 from mooring.registry.v1 import registration_pb2 as pb
 
 from chassis.database_failures import retried
-from chassis.errors import LostRace, MooringError
+from chassis.errors import LostRace, MooringError, as_value
 from registry_service.activity.recording import Activity
 from registry_service.activity.timeline.events import ROTATION_REFUSED, SETTINGS_REFUSED
 from registry_service.credentials import KeyRing, new_salt
@@ -86,7 +86,7 @@ class Connections:
                 check_connection_request(request)
                 pending[index] = request
             except MooringError as error:
-                results[index] = error
+                results[index] = as_value(error)
         # The salts at the first read, by uuid; None if no device wants a new password.
         replaced: dict[str, str] | None = {} if is_rotating else None
         # The fleets of existing devices whose requests failed.
@@ -124,7 +124,7 @@ class Connections:
             try:
                 admitted[index] = self._admitted(request, known.devices.get(request.uuid))
             except MooringError as error:
-                results[index] = error
+                results[index] = as_value(error)
                 if (device := known.devices.get(request.uuid)) is not None:
                     refused[index] = device.placement.fleet_id
         answers = await self._placements.resolve(

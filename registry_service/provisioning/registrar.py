@@ -28,7 +28,7 @@ from chassis.database_failures import (
     failure_kind_of,
     retried,
 )
-from chassis.errors import InvalidInput, LostRace, MooringError, Unavailable
+from chassis.errors import InvalidInput, LostRace, MooringError, Unavailable, as_value
 from registry_service.activity.recording import Activity
 from registry_service.activity.timeline.events import REGISTRATION_REFUSED
 from registry_service.credentials import KeyRing
@@ -210,7 +210,7 @@ class Registrar:
                 if isinstance(error, MISSED):
                     address = registration.proof.proved_from
                     self._guesses.note(registration.uuid, address, error.reason)
-                results[index] = error
+                results[index] = as_value(error)
                 refused[index] = known.owner_of(registration)
 
         answers = await self._placements.resolve(

@@ -13,7 +13,7 @@ from mooring.registry.v1 import registration_pb2_grpc
 from prometheus_client import Counter
 
 from chassis.coalescer import Coalescer
-from chassis.errors import InvalidInput, MooringError, to_item
+from chassis.errors import InvalidInput, MooringError, as_value, to_item
 from chassis.identities import Identity
 from chassis.server import Context, deadline_of
 from chassis.servicers import allows
@@ -110,7 +110,7 @@ class RegistrationServicer(registration_pb2_grpc.RegistrationServiceServicer):
             try:
                 registrations[index] = read_registration(message)
             except MooringError as error:
-                results[index] = error
+                results[index] = as_value(error)
                 self._activity.refused(REGISTRATION_REFUSED, error.reason)
         if registrations:
             done = await self._registering.submit(
