@@ -5,7 +5,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import CIDR, INT8MULTIRANGE, JSONB
 
-SCHEMA_REVISION = "0036"
+SCHEMA_REVISION = "0037"
 
 metadata = sa.MetaData()
 
@@ -267,7 +267,7 @@ device_count_changes = sa.Table(
     sa.Column("devices", sa.BigInteger, nullable=False),
 )
 
-# Registrations and refusals in minutes and hours, by fleet; an empty fleet stands for all together.
+# Registrations and refusals in minutes, hours and days, by fleet; an empty fleet stands for all.
 registration_counts = sa.Table(
     "registration_counts",
     metadata,

@@ -30,9 +30,9 @@ class Latency(Struct, kw_only=True, frozen=True):
 
 
 class SeriesPoint(Struct, kw_only=True, frozen=True):
-    """One minute or hour."""
+    """What happened in `point_s` seconds."""
 
-    at: Annotated[datetime | None, Meta(description="When it began.")]
+    at: Annotated[datetime | None, Meta(description="When the point begins.")]
     new_devices: Annotated[int, Meta(description="Registrations of new devices.")]
     known_devices: Annotated[
         int, Meta(description="Registrations of devices that were registered before.")
@@ -55,7 +55,7 @@ class RegistrationSeries(Struct, kw_only=True, frozen=True):
     """Registrations and refusals over time."""
 
     EXAMPLE: ClassVar[dict[str, Any]] = {
-        "step": "minute",
+        "point_s": 60,
         "since": MOMENT,
         "until": MOMENT,
         "points": [
@@ -71,12 +71,18 @@ class RegistrationSeries(Struct, kw_only=True, frozen=True):
         "latency": Latency.EXAMPLE,
     }
 
-    step: str
-    since: Annotated[datetime | None, Meta(description="When the first point began.")]
-    until: datetime | None
+    point_s: Annotated[
+        int,
+        Meta(
+            description="How many seconds each point is long: the step, or a multiple of it where "
+            "there would be more than 300 points or the token is for many fleets."
+        ),
+    ]
+    since: Annotated[datetime | None, Meta(description="When the first point begins.")]
+    until: Annotated[datetime | None, Meta(description="When the counted time ends.")]
     points: Annotated[
         list[SeriesPoint],
-        Meta(description="One for each minute or hour, in the order of time."),
+        Meta(description="In the order of time, without gaps."),
     ]
     refusals: Annotated[
         list[RefusalCount], Meta(description="Of all points, the most frequent first.")
@@ -106,20 +112,21 @@ def _point(point: pb.SeriesPoint) -> SeriesPoint:
     "/series",
     access=WithinFleets(Access.VIEWER),
     summary="Count registrations and refusals over time",
-    description="Minutes are kept for two days, hours for 90 days; an answer has 1,500 points at "
-    "most. The newest counts are a few seconds old. A token that is restricted to fleets gets the "
-    "counts of its fleets; refusals of requests whose fleet is not known are not among them.",
+    description="Minutes are kept for two days, hours for 90 days. An answer has 300 points at "
+    "most: for a longer range they are longer than the step. The newest counts are a few seconds "
+    "old. A token that is restricted to fleets gets the counts of its fleets; refusals of requests "
+    "whose fleet is not known are not among them.",
 )
 async def get_registration_series(
     request: CallerRequest,
     step: Annotated[
-        Literal["minute", "hour"], QueryParameter(description="What each point stands for.")
+        Literal["minute", "hour"], QueryParameter(description="How long each point is.")
     ] = "minute",
     since: Annotated[
         str | None,
         QueryParameter(
-            description="The first point contains this time: RFC 3339, with a zone. By default "
-            "there are 60 minutes or 24 hours.",
+            description="The first point contains this time, or is the oldest: RFC 3339, with a "
+            "zone. By default there are 60 minutes or 24 hours.",
             format="date-time",
         ),
     ] = None,
@@ -144,7 +151,7 @@ async def get_registration_series(
         ),
     )
     return RegistrationSeries(
-        step=step,
+        point_s=answer.point_s,
         since=moment_of(answer, "since"),
         until=moment_of(answer, "until"),
         points=[*map(_point, answer.points)],

@@ -61,6 +61,7 @@ PURE = (
     "registry_service/admission/reconciler/planning.py",
     "registry_service/audit/sealing/chain.py",
     "registry_service/activity/series/latency.py",
+    "registry_service/activity/series/ranges.py",
     "registry_service/admission/decision.py",
     "registry_service/passwords.py",
     "registry_service/admission/questions.py",

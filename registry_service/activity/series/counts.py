@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping
 from prometheus_client import Counter as Metric
 
 from registry_service.activity.series.latency import BUCKETS, bucket_of
+from registry_service.activity.series.ranges import MINUTE_S
 
 # The bucket of all fleets together.
 ALL_FLEETS = ""
-MINUTE_S = 60
 # The limits in memory: minutes of all fleets together, minutes of single fleets, and reasons in one
 # minute. The first is half a day without a database.
 MAX_MINUTES = 720

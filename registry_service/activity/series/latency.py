@@ -2,6 +2,7 @@
 
 from bisect import bisect_left
 from collections.abc import Sequence
+from itertools import accumulate
 
 # The upper bounds of the buckets in seconds (the series R5 of ISO 3); what took longer is in one
 # more bucket. A percentile is wrong by the width of its bucket at most, which is 60 %.
@@ -20,20 +21,23 @@ def bucket_of(took_s: float) -> int:
     return bisect_left(BOUNDS_S, took_s)
 
 
-def percentile_s(counts: Sequence[int], percent: float) -> float | None:
-    """The time in seconds within which `percent` of the registrations were answered.
+def percentiles_s(counts: Sequence[int], percents: Sequence[float]) -> list[float]:
+    """The times in seconds within which so many percent of the registrations were answered.
 
-    `counts` are those of the buckets; None if all are 0. Within a bucket, times are taken to be
-    spread evenly. A time beyond the last bound counts as that bound.
+    `counts` are those of the buckets; the result is empty if all are 0. Within a bucket, times are
+    taken to be spread evenly. A time beyond the last bound counts as that bound.
     """
-    total = sum(counts)
-    if not total:
-        return None
-    wanted = total * percent / 100
-    below = 0.0
-    for index, count in enumerate(counts[: len(BOUNDS_S)]):
-        if count and below + count >= wanted:
-            start = BOUNDS_S[index - 1] if index else 0.0
-            return start + (BOUNDS_S[index] - start) * max(0.0, wanted - below) / count
-        below += count
-    return BOUNDS_S[-1]
+    sums = [*accumulate(counts)]
+    if not sums[-1]:
+        return []
+    found = []
+    for percent in percents:
+        wanted = sums[-1] * percent / 100
+        index = bisect_left(sums, wanted)
+        if index >= len(BOUNDS_S):
+            found.append(BOUNDS_S[-1])
+            continue
+        start_s, below = (BOUNDS_S[index - 1], sums[index - 1]) if index else (0.0, 0)
+        share = (wanted - below) / counts[index]
+        found.append(start_s + (BOUNDS_S[index] - start_s) * share)
+    return found

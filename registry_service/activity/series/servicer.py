@@ -1,10 +1,12 @@
 """gRPC: the series of registrations and refusals."""
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
+from google.protobuf.timestamp_pb2 import Timestamp
 from mooring.registry.v1 import series_pb2 as pb
 from mooring.registry.v1 import series_pb2_grpc
 
@@ -12,23 +14,17 @@ from chassis import isolation
 from chassis.errors import InvalidInput
 from chassis.server import Context
 from chassis.servicers import allows
-from chassis.times import moment_of, timestamp_of
+from chassis.times import moment_of
 from chassis.trust import Access, WithinFleets
 from chassis.validation import check_identifier
 from registry_service.activity.series.counts import ALL_FLEETS
-from registry_service.activity.series.latency import BUCKETS, percentile_s
+from registry_service.activity.series.latency import BUCKETS, percentiles_s
+from registry_service.activity.series.ranges import HOUR_S, MINUTE_S, range_of
 from registry_service.activity.series.store import SeriesStore
 
-STEPS: Mapping[int, tuple[str, timedelta]] = {
-    pb.STEP_MINUTE: ("minute", timedelta(minutes=1)),
-    pb.STEP_HOUR: ("hour", timedelta(hours=1)),
-}
+ROW_S: Mapping[int, int] = {pb.STEP_MINUTE: MINUTE_S, pb.STEP_HOUR: HOUR_S}
 # The points of an answer without `since`.
 USUAL_POINTS = {pb.STEP_MINUTE: 60, pb.STEP_HOUR: 24}
-# The limits of an answer, so that it takes some milliseconds: its points, and the rows that are
-# summed up if there are several fleets.
-MAX_POINTS = 1_500
-MAX_ROWS = 10_000
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -44,34 +40,31 @@ class SeriesServicer(series_pb2_grpc.SeriesServiceServicer):
         self, request: pb.GetRegistrationSeriesRequest, context: Context
     ) -> pb.GetRegistrationSeriesResponse:
         """Raises `InvalidInput`."""
-        if request.step not in STEPS:
+        if request.step not in ROW_S:
             raise InvalidInput("must be a minute or an hour", field="step")
-        name, step = STEPS[request.step]
-        fleets = _fleets(request.fleet_id)
-        until = moment_of(request, "until") or datetime.now(UTC)
+        row_s, fleets, now = ROW_S[request.step], _fleets(request.fleet_id), datetime.now(UTC)
+        until_s = math.ceil(_seconds(moment_of(request, "until") or now))
         since = moment_of(request, "since")
         if since is None:
-            since = _earlier(until, step * (USUAL_POINTS[request.step] - 1))
-        begin = _floor(since, step)
-        points = _points(begin, until, step)
-        if len(points) > MAX_POINTS or len(points) * len(fleets) > MAX_ROWS:
-            most = min(MAX_POINTS, MAX_ROWS // len(fleets))
-            raise InvalidInput(f"leads to more than {most} points", field="since")
-        rows, reasons = await self._store.read(name, fleets, begin, until)
+            since_s = (until_s - 1) // row_s * row_s - row_s * (USUAL_POINTS[request.step] - 1)
+        else:
+            since_s = math.floor(_seconds(since))
+        span = range_of(row_s, since_s, until_s, math.ceil(_seconds(now)), len(fleets))
+        rows, reasons = await self._store.read(span, fleets)
         response = pb.GetRegistrationSeriesResponse(
-            step=request.step, since=timestamp_of(begin), until=timestamp_of(until)
+            point_s=span.point_s,
+            since=_timestamp(span.rows.begin_s),
+            until=_timestamp(span.rows.end_s),
         )
-        found = {row.began_at: row for row in rows}
         latency = [0] * BUCKETS
-        for at in points:
-            point = response.points.add(at=timestamp_of(at))
-            row = found.get(at)
-            if row is not None:
+        for at_s in span.points:
+            point = response.points.add(at=_timestamp(at_s))
+            if (row := rows.get(at_s)) is not None:
                 _fill(point, row)
                 latency = list(map(int.__add__, latency, row.latency))
         _fill_latency(response.latency, latency)
-        for reason in reasons:
-            response.refusals.add(reason=reason.reason, count=reason.refusals)
+        for reason, count in reasons:
+            response.refusals.add(reason=reason, count=count)
         return response
 
 
@@ -84,21 +77,13 @@ def _fleets(fleet_id: str) -> Collection[str]:
     return (fleet_id,) if within is None or fleet_id in within else ()
 
 
-def _floor(moment: datetime, step: timedelta) -> datetime:
-    return EPOCH + (moment - EPOCH) // step * step
+def _seconds(moment: datetime) -> float:
+    """Exact up to microseconds, also before 1970."""
+    return (moment - EPOCH) / timedelta(seconds=1)
 
 
-def _earlier(moment: datetime, by: timedelta) -> datetime:
-    try:
-        return moment - by
-    except OverflowError:
-        return datetime.min.replace(tzinfo=UTC)
-
-
-def _points(begin: datetime, until: datetime, step: timedelta) -> Sequence[datetime]:
-    """The beginnings of the buckets; one more than allowed if there are too many."""
-    wanted = max(0, -((begin - until) // step))
-    return [begin + step * n for n in range(min(wanted, MAX_POINTS + 1))]
+def _timestamp(time_s: int) -> Timestamp:
+    return Timestamp(seconds=time_s)
 
 
 def _fill(point: pb.SeriesPoint, row: sa.Row[Any]) -> None:
@@ -110,7 +95,5 @@ def _fill(point: pb.SeriesPoint, row: sa.Row[Any]) -> None:
 
 def _fill_latency(latency: pb.Latency, counts: Sequence[int]) -> None:
     """Leaves the fields unset if there are no registrations."""
-    for name, percent in (("p50_s", 50), ("p95_s", 95), ("p99_s", 99)):
-        found = percentile_s(counts, percent)
-        if found is not None:
-            setattr(latency, name, found)
+    if found := percentiles_s(counts, (50, 95, 99)):
+        latency.p50_s, latency.p95_s, latency.p99_s = found

@@ -1,11 +1,11 @@
-"""The series in the database: a row for each fleet and minute, and for each fleet and hour.
+"""The series in the database: a row for each fleet and minute, hour and day.
 
-The rows of all fleets together have an empty fleet. A statement adds to the minute and to its hour
-at once, so nothing has to be folded later, and counts that arrive late are in both.
+The rows of all fleets together have an empty fleet. A statement adds to the minute, to its hour and
+to its day at once, so nothing has to be folded later, and counts that arrive late are in all.
 """
 
-from collections.abc import Collection, Mapping, Sequence
-from datetime import datetime, timedelta
+from collections.abc import Collection, Mapping
+from datetime import timedelta
 from typing import Any
 
 import msgspec
@@ -13,11 +13,12 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from chassis.database import Pool, fetched, reading, writing
-from registry_service.activity.series.counts import MINUTE_S, Key, Minute
+from registry_service.activity.series.counts import Key, Minute
 from registry_service.activity.series.latency import BUCKETS
+from registry_service.activity.series.ranges import DAY_S, HOUR_S, KEPT_S, MINUTE_S, Range
 
-# How long buckets are kept, by their length.
-KEPT = {"minute": timedelta(days=2), "hour": timedelta(days=90)}
+# The names of the lengths.
+STEPS = {MINUTE_S: "minute", HOUR_S: "hour", DAY_S: "day"}
 # This many rows are deleted in some tenths of a second.
 CHUNK = 5_000
 
@@ -33,7 +34,7 @@ WITH given AS MATERIALIZED (
         at bigint, fleet_id text, new_devices bigint, known_devices bigint, refused bigint,
         latency bigint[], reasons json
     )
-    CROSS JOIN (VALUES ('minute', 60), ('hour', 3600)) AS steps (step, seconds)
+    CROSS JOIN (VALUES ('minute', 60), ('hour', 3600), ('day', 86400)) AS steps (step, seconds)
 ), registered AS (
     INSERT INTO registration_counts AS known
         (step, fleet_id, began_at, new_devices, known_devices, refused, latency)
@@ -57,24 +58,25 @@ ON CONFLICT (step, fleet_id, began_at, reason) DO UPDATE
 SET refusals = known.refusals + excluded.refusals
 """  # noqa: S608 - of constants
 
-WITHIN = """
-    step = :step AND fleet_id = ANY (:fleet_ids) AND began_at >= :since AND began_at < :until
-"""
-# The rows of one fleet, or of all together, are not summed up.
-POINTS = f"""
-SELECT began_at, new_devices, known_devices, refused, latency
-FROM registration_counts WHERE {WITHIN} ORDER BY began_at
+# Points and reasons are as of one moment, so that their sums agree.
+READ = f"""
+SELECT extract(epoch FROM began_at)::bigint / :point_s * :point_s AS began_s,
+       sum(new_devices)::bigint AS new_devices, sum(known_devices)::bigint AS known_devices,
+       sum(refused)::bigint AS refused, ARRAY[{_summed}]::bigint[] AS latency, NULL AS reason
+FROM registration_counts
+WHERE step = :step AND fleet_id = ANY (:fleet_ids)
+  AND began_at >= to_timestamp(:begin_s) AND began_at < to_timestamp(:end_s)
+GROUP BY began_s
+UNION ALL
+SELECT NULL, NULL, NULL, sum(refusals)::bigint, NULL, reason
+FROM ({{spans}}) AS counted GROUP BY reason
 """  # noqa: S608 - of constants
-SUMMED_POINTS = f"""
-SELECT began_at, sum(new_devices)::bigint AS new_devices,
-       sum(known_devices)::bigint AS known_devices, sum(refused)::bigint AS refused,
-       ARRAY[{_summed}]::bigint[] AS latency
-FROM registration_counts WHERE {WITHIN} GROUP BY began_at ORDER BY began_at
-"""  # noqa: S608 - likewise
-REASONS = f"""
-SELECT reason, sum(refusals)::bigint AS refusals
-FROM refusal_counts WHERE {WITHIN} GROUP BY reason ORDER BY refusals DESC, reason
-"""  # noqa: S608 - likewise
+# Each of the spans is found by the index.
+OF_SPAN = """
+SELECT reason, refusals FROM refusal_counts
+WHERE step = :step_{n} AND fleet_id = ANY (:fleet_ids)
+  AND began_at >= to_timestamp(:begin_{n}) AND began_at < to_timestamp(:end_{n})
+"""
 
 FORGET = """
 DELETE FROM {table} WHERE ctid = ANY (ARRAY(
@@ -109,23 +111,38 @@ class SeriesStore:
         self._engine = engine
 
     async def read(
-        self, step: str, fleet_ids: Collection[str], since: datetime, until: datetime
-    ) -> tuple[Sequence[sa.Row[Any]], Sequence[sa.Row[Any]]]:
-        """The rows of `registration_counts` that begin in [`since`, `until`), summed up over the
-        fleets, in the order of time; and the refusals in that time by reason, the most first.
+        self, span: Range, fleet_ids: Collection[str]
+    ) -> tuple[dict[int, sa.Row[Any]], list[tuple[str, int]]]:
+        """The sums over these fleets: rows for the points that have any, by their beginning, and
+        the refusals of all points by reason, the most first.
         """
-        given = {"step": step, "fleet_ids": [*fleet_ids], "since": since, "until": until}
-        points = sa.text(POINTS if len(fleet_ids) == 1 else SUMMED_POINTS)
+        rows = span.rows
+        given: dict[str, Any] = {
+            "step": STEPS[rows.row_s],
+            "begin_s": rows.begin_s,
+            "end_s": rows.end_s,
+            "point_s": span.point_s,
+            "fleet_ids": [*fleet_ids],
+        }
+        parts = []
+        for n, one in enumerate(span.spans):
+            parts.append(OF_SPAN.format(n=n))
+            given[f"step_{n}"] = STEPS[one.row_s]
+            given[f"begin_{n}"], given[f"end_{n}"] = one.begin_s, one.end_s
+        statement = sa.text(READ.format(spans=" UNION ALL ".join(parts)))
         async with reading(self._engine) as connection:
-            found = (await connection.execute(points, given)).all()
-            return found, (await connection.execute(sa.text(REASONS), given)).all()
+            found = (await connection.execute(statement, given)).all()
+        points = {row.began_s: row for row in found if row.reason is None}
+        reasons = [(row.reason, row.refused) for row in found if row.reason is not None]
+        return points, sorted(reasons, key=lambda one: (-one[1], one[0]))
 
     async def forget(self) -> None:
         """Deletes the buckets that are too old. Raises `Unavailable`."""
         for table in ("registration_counts", "refusal_counts"):
             statement = sa.text(FORGET.format(table=table))
-            for step, kept in KEPT.items():
-                given = {"step": step, "kept": kept, "chunk": CHUNK}
+            for row_s, kept_s in KEPT_S.items():
+                kept = timedelta(seconds=kept_s)
+                given = {"step": STEPS[row_s], "kept": kept, "chunk": CHUNK}
                 deleted = CHUNK
                 while deleted == CHUNK:
                     async with writing(self._engine) as connection:

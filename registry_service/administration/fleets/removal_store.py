@@ -89,7 +89,8 @@ class FleetRemovalStore:
                 for counts in (registration_counts, refusal_counts):
                     await connection.execute(
                         sa.delete(counts).where(
-                            counts.c.step.in_(("minute", "hour")), counts.c.fleet_id == fleet_id
+                            counts.c.step.in_(("minute", "hour", "day")),
+                            counts.c.fleet_id == fleet_id,
                         )
                     )
         except IntegrityError:

@@ -25,15 +25,15 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n mooring/registry/v1/series.proto\x12\x13mooring.registry.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xaf\x01\n\x1cGetRegistrationSeriesRequest\x12\'\n\x04step\x18\x01 \x01(\x0e\x32\x19.mooring.registry.v1.Step\x12)\n\x05since\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x05until\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08\x66leet_id\x18\x04 \x01(\t\"c\n\x07Latency\x12\x12\n\x05p50_s\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x12\n\x05p95_s\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12\x12\n\x05p99_s\x18\x03 \x01(\x01H\x02\x88\x01\x01\x42\x08\n\x06_p50_sB\x08\n\x06_p95_sB\x08\n\x06_p99_s\"\xa1\x01\n\x0bSeriesPoint\x12&\n\x02\x61t\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0bnew_devices\x18\x02 \x01(\x03\x12\x15\n\rknown_devices\x18\x03 \x01(\x03\x12\x0f\n\x07refused\x18\x04 \x01(\x03\x12-\n\x07latency\x18\x05 \x01(\x0b\x32\x1c.mooring.registry.v1.Latency\"-\n\x0cRefusalCount\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\r\n\x05\x63ount\x18\x02 \x01(\x03\"\xb4\x02\n\x1dGetRegistrationSeriesResponse\x12\'\n\x04step\x18\x01 \x01(\x0e\x32\x19.mooring.registry.v1.Step\x12)\n\x05since\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x05until\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x06points\x18\x04 \x03(\x0b\x32 .mooring.registry.v1.SeriesPoint\x12\x33\n\x08refusals\x18\x05 \x03(\x0b\x32!.mooring.registry.v1.RefusalCount\x12-\n\x07latency\x18\x06 \x01(\x0b\x32\x1c.mooring.registry.v1.Latency*<\n\x04Step\x12\x14\n\x10STEP_UNSPECIFIED\x10\x00\x12\x0f\n\x0bSTEP_MINUTE\x10\x01\x12\r\n\tSTEP_HOUR\x10\x02\x32\x8f\x01\n\rSeriesService\x12~\n\x15GetRegistrationSeries\x12\x31.mooring.registry.v1.GetRegistrationSeriesRequest\x1a\x32.mooring.registry.v1.GetRegistrationSeriesResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n mooring/registry/v1/series.proto\x12\x13mooring.registry.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xaf\x01\n\x1cGetRegistrationSeriesRequest\x12\'\n\x04step\x18\x01 \x01(\x0e\x32\x19.mooring.registry.v1.Step\x12)\n\x05since\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x05until\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08\x66leet_id\x18\x04 \x01(\t\"c\n\x07Latency\x12\x12\n\x05p50_s\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x12\n\x05p95_s\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12\x12\n\x05p99_s\x18\x03 \x01(\x01H\x02\x88\x01\x01\x42\x08\n\x06_p50_sB\x08\n\x06_p95_sB\x08\n\x06_p99_s\"\xa1\x01\n\x0bSeriesPoint\x12&\n\x02\x61t\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0bnew_devices\x18\x02 \x01(\x03\x12\x15\n\rknown_devices\x18\x03 \x01(\x03\x12\x0f\n\x07refused\x18\x04 \x01(\x03\x12-\n\x07latency\x18\x05 \x01(\x0b\x32\x1c.mooring.registry.v1.Latency\"-\n\x0cRefusalCount\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\r\n\x05\x63ount\x18\x02 \x01(\x03\"\x9c\x02\n\x1dGetRegistrationSeriesResponse\x12\x0f\n\x07point_s\x18\x01 \x01(\x05\x12)\n\x05since\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x05until\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x06points\x18\x04 \x03(\x0b\x32 .mooring.registry.v1.SeriesPoint\x12\x33\n\x08refusals\x18\x05 \x03(\x0b\x32!.mooring.registry.v1.RefusalCount\x12-\n\x07latency\x18\x06 \x01(\x0b\x32\x1c.mooring.registry.v1.Latency*<\n\x04Step\x12\x14\n\x10STEP_UNSPECIFIED\x10\x00\x12\x0f\n\x0bSTEP_MINUTE\x10\x01\x12\r\n\tSTEP_HOUR\x10\x02\x32\x8f\x01\n\rSeriesService\x12~\n\x15GetRegistrationSeries\x12\x31.mooring.registry.v1.GetRegistrationSeriesRequest\x1a\x32.mooring.registry.v1.GetRegistrationSeriesResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'mooring.registry.v1.series_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_STEP']._serialized_start=891
-  _globals['_STEP']._serialized_end=951
+  _globals['_STEP']._serialized_start=867
+  _globals['_STEP']._serialized_end=927
   _globals['_GETREGISTRATIONSERIESREQUEST']._serialized_start=91
   _globals['_GETREGISTRATIONSERIESREQUEST']._serialized_end=266
   _globals['_LATENCY']._serialized_start=268
@@ -43,7 +43,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REFUSALCOUNT']._serialized_start=533
   _globals['_REFUSALCOUNT']._serialized_end=578
   _globals['_GETREGISTRATIONSERIESRESPONSE']._serialized_start=581
-  _globals['_GETREGISTRATIONSERIESRESPONSE']._serialized_end=889
-  _globals['_SERIESSERVICE']._serialized_start=954
-  _globals['_SERIESSERVICE']._serialized_end=1097
+  _globals['_GETREGISTRATIONSERIESRESPONSE']._serialized_end=865
+  _globals['_SERIESSERVICE']._serialized_start=930
+  _globals['_SERIESSERVICE']._serialized_end=1073
 # @@protoc_insertion_point(module_scope)

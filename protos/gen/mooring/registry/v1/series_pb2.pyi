@@ -32,7 +32,8 @@ class _StepEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Step.ValueType],
     STEP_HOUR: _Step.ValueType  # 2
     """Kept for 90 days."""
 
-class Step(_Step, metaclass=_StepEnumTypeWrapper): ...
+class Step(_Step, metaclass=_StepEnumTypeWrapper):
+    """The length of a point."""
 
 STEP_UNSPECIFIED: Step.ValueType  # 0
 STEP_MINUTE: Step.ValueType  # 1
@@ -54,7 +55,7 @@ class GetRegistrationSeriesRequest(_message.Message):
     """Empty for all fleets together."""
     @_builtins.property
     def since(self) -> _timestamp_pb2.Timestamp:
-        """The first point is the one that contains this time. Unset: the last 60
+        """The first point contains this time, or is the oldest. Unset: the last 60
         minutes, or 24 hours.
         """
 
@@ -135,7 +136,7 @@ class SeriesPoint(_message.Message):
     """Requests of devices that were refused or could not be answered."""
     @_builtins.property
     def at(self) -> _timestamp_pb2.Timestamp:
-        """When the minute or hour began."""
+        """When the point begins."""
 
     @_builtins.property
     def latency(self) -> Global___Latency: ...
@@ -183,22 +184,27 @@ Global___RefusalCount: _TypeAlias = RefusalCount  # noqa: Y015
 class GetRegistrationSeriesResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
-    STEP_FIELD_NUMBER: _builtins.int
+    POINT_S_FIELD_NUMBER: _builtins.int
     SINCE_FIELD_NUMBER: _builtins.int
     UNTIL_FIELD_NUMBER: _builtins.int
     POINTS_FIELD_NUMBER: _builtins.int
     REFUSALS_FIELD_NUMBER: _builtins.int
     LATENCY_FIELD_NUMBER: _builtins.int
-    step: Global___Step.ValueType
+    point_s: _builtins.int
+    """How many seconds each point is long: the step, or a multiple of it where
+    there would be more than 300 points or the token is for many fleets.
+    """
     @_builtins.property
     def since(self) -> _timestamp_pb2.Timestamp:
-        """The beginning of the first point."""
+        """When the first point begins."""
 
     @_builtins.property
-    def until(self) -> _timestamp_pb2.Timestamp: ...
+    def until(self) -> _timestamp_pb2.Timestamp:
+        """When the last row that is counted ends."""
+
     @_builtins.property
     def points(self) -> _containers.RepeatedCompositeFieldContainer[Global___SeriesPoint]:
-        """One for each minute or hour, in the order of time; at most 1,500."""
+        """In the order of time, without gaps."""
 
     @_builtins.property
     def refusals(self) -> _containers.RepeatedCompositeFieldContainer[Global___RefusalCount]:
@@ -211,7 +217,7 @@ class GetRegistrationSeriesResponse(_message.Message):
     def __init__(
         self,
         *,
-        step: Global___Step.ValueType = ...,
+        point_s: _builtins.int = ...,
         since: _timestamp_pb2.Timestamp | None = ...,
         until: _timestamp_pb2.Timestamp | None = ...,
         points: _abc.Iterable[Global___SeriesPoint] | None = ...,
@@ -220,7 +226,7 @@ class GetRegistrationSeriesResponse(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["latency", b"latency", "since", b"since", "until", b"until"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["latency", b"latency", "points", b"points", "refusals", b"refusals", "since", b"since", "step", b"step", "until", b"until"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["latency", b"latency", "point_s", b"point_s", "points", b"points", "refusals", b"refusals", "since", b"since", "until", b"until"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class SeriesServiceStub:
-    """Registrations and refusals over time, counted in minutes and in hours.
+    """Registrations and refusals over time.
     """
 
     def __init__(self, channel):
@@ -43,7 +43,7 @@ class SeriesServiceStub:
 
 
 class SeriesServiceServicer:
-    """Registrations and refusals over time, counted in minutes and in hours.
+    """Registrations and refusals over time.
     """
 
     def GetRegistrationSeries(self, request, context):
@@ -71,7 +71,7 @@ def add_SeriesServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class SeriesService:
-    """Registrations and refusals over time, counted in minutes and in hours.
+    """Registrations and refusals over time.
     """
 
     @staticmethod

@@ -13,7 +13,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class SeriesServiceStub:
-    """Registrations and refusals over time, counted in minutes and in hours."""
+    """Registrations and refusals over time."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetRegistrationSeries: _aio.UnaryUnaryMultiCallable[_series_pb2.GetRegistrationSeriesRequest, _series_pb2.GetRegistrationSeriesResponse]
@@ -22,7 +22,7 @@ class SeriesServiceStub:
     """
 
 class SeriesServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Registrations and refusals over time, counted in minutes and in hours."""
+    """Registrations and refusals over time."""
 
     @_abc_1.abstractmethod
     def GetRegistrationSeries(
