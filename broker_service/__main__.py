@@ -27,8 +27,10 @@ from chassis.config import load
 from chassis.database import engine_of, forgetting, pool_of, require_schema
 from chassis.listening import Listener
 from chassis.probes import Probes, serve
+from chassis.process_table import writer
 from chassis.refusals import Refusals
 from chassis.reloaded import Reloaded
+from chassis.reporting import Reporter, reported
 from chassis.server import Health, serving
 from chassis.tickets import read_public
 from chassis.trust import Credentials
@@ -40,10 +42,12 @@ async def running(config: BrokerServiceConfig, probes: Probes | None = None) -> 
     keys = EncryptionKeys.read(config.encryption_keys_file)
     ticket_keys = Reloaded(config.ticket_public_keys_file, read_public)
     credentials = Credentials.of(config, lambda: ticket_keys.value)
+    probes = probes or Probes()
     async with contextlib.AsyncExitStack() as stack:
         engine = engine_of(config.database_url)
         stack.push_async_callback(engine.dispose)
         await require_schema(engine, SCHEMA_REVISION, role=config.database_role)
+        await stack.enter_async_context(reported(Reporter([config], probes), writer(engine)))
         broker_store = BrokerStore(engine, keys)
         certificate_store = CertificateStore(engine, keys)
         needed = (
@@ -55,7 +59,7 @@ async def running(config: BrokerServiceConfig, probes: Probes | None = None) -> 
         stack.push_async_callback(refusals.close)
         await stack.enter_async_context(process.background(refusals.keep_written()))
         health = Health()
-        (probes or Probes()).ready_when(health.readiness)
+        probes.ready_when(health.readiness)
         pool = await stack.enter_async_context(pool_of(config.database_url))
         listener = Listener(config.database_url, CHANNEL, [forgetting(engine), pool.drain])
         placement_store = PlacementStore(engine, pool, listener)

@@ -22,6 +22,7 @@ class BrokerServiceConfig(BrokerDatabaseConfig, BindConfig, CalleeConfig):
     """Each field is set by the environment variable of its name in capitals."""
 
     process: ClassVar[str] = "broker_service"
+    shown: ClassVar[frozenset[str]] = frozenset({"mqtt_broker_url"})
     renamed: ClassVar[Mapping[str, str]] = {
         "BROKER_HOST": "BIND_HOST",
         "BROKER_PORT": "BIND_PORT",

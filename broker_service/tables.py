@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB
 
-SCHEMA_REVISION = "0037"
+SCHEMA_REVISION = "0038"
 
 metadata = sa.MetaData()
 

@@ -76,6 +76,10 @@ class AddressPolicy:
     rule: str
     networks: tuple[Network, ...] = ()
 
+    def __str__(self) -> str:
+        """As it is written in a setting."""
+        return self.rule or ",".join(map(str, self.networks))
+
     @classmethod
     def parse(cls, text: str) -> "AddressPolicy":
         """Reads `any`, `not-local`, `public`, or networks separated by commas.

@@ -1,6 +1,7 @@
 """Configuration from the environment: frozen; all faults are reported at once."""
 
 import os
+import re
 from collections.abc import Mapping
 from ipaddress import ip_address
 from pathlib import Path
@@ -13,6 +14,10 @@ from chassis.hosts import unwrapped
 from chassis.identities import Identity, names_of
 
 Config = TypeVar("Config", bound="ProcessConfig")
+# How a field is shown whose value is not.
+SET, NOT_SET = "(set)", "(not set)"
+# The parts of a URL that may hold a secret: the user with the password, and the query.
+SECRET_IN_URL = re.compile(r"(?<=://)[^/?#\s]*@|[?#]\S*")
 # A port to listen on; 0 means any free port.
 Port = Annotated[int, Field(ge=0, le=65535)]
 
@@ -28,6 +33,9 @@ class ProcessConfig(BaseSettings):
     process: ClassVar[str]
     # Earlier names of variables and the present names, in addition to those of base classes.
     renamed: ClassVar[Mapping[str, str]] = {}
+    # The fields, besides those of the base classes, whose values are harmless: administrators can
+    # read them in the list of processes. A field is not shown unless it is named here.
+    shown: ClassVar[frozenset[str]] = frozenset()
 
     @classmethod
     def earlier_names(cls) -> dict[str, str]:
@@ -35,9 +43,27 @@ class ProcessConfig(BaseSettings):
         each = [vars(kind).get("renamed", {}) for kind in cls.__mro__]
         return {earlier: name for renamed in each for earlier, name in renamed.items()}
 
+    @classmethod
+    def shown_fields(cls) -> frozenset[str]:
+        """The fields whose values are harmless, with those of the base classes."""
+        each = (vars(kind).get("shown", frozenset()) for kind in cls.__mro__)
+        return frozenset[str]().union(*each)
+
+    def displayed(self) -> dict[str, str]:
+        """The configuration without secrets, by the names of the variables: the values of harmless
+        fields, and whether the others are set.
+        """
+        shown = self.shown_fields()
+        return {
+            name.upper(): _displayed(getattr(self, name), is_shown=name in shown)
+            for name in type(self).model_fields
+        }
+
 
 class LogConfig(ProcessConfig):
     """The variables of a process with a log."""
+
+    shown: ClassVar[frozenset[str]] = frozenset({"log_level"})
 
     log_level: Annotated[
         Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(str.upper)
@@ -46,6 +72,8 @@ class LogConfig(ProcessConfig):
 
 class MetricsConfig(LogConfig):
     """The variables of a process that runs until it is stopped."""
+
+    shown: ClassVar[frozenset[str]] = frozenset({"metrics_host", "metrics_port"})
 
     # Where /healthz, /readyz and /metrics are served, without TLS; not at all unless the port is
     # set.
@@ -66,6 +94,8 @@ class DatabaseConfig(LogConfig):
 class BindConfig(ProcessConfig):
     """The variables of a process that listens."""
 
+    shown: ClassVar[frozenset[str]] = frozenset({"bind_host", "bind_port", "drain_s"})
+
     bind_host: str = "127.0.0.1"
     bind_port: Port
     # The time in which callers notice NOT_SERVING, before connections close. Without it, calls
@@ -77,6 +107,8 @@ class HttpConfig(BindConfig):
     """The variables of a process that serves HTTP to clients. Beyond loopback it needs a
     certificate.
     """
+
+    shown: ClassVar[frozenset[str]] = frozenset({"max_connections", "max_connections_per_address"})
 
     # The certificate for clients. `tls_*` of `ServiceConfig` is the certificate for services.
     https_cert_file: Path | None = None
@@ -199,6 +231,15 @@ def load(kind: type[Config]) -> Config:
             for fault in error.errors(include_input=False, include_url=False)
         ]
         raise SystemExit(heading + "\n  ".join(faults)) from None
+
+
+def _displayed(value: object, *, is_shown: bool) -> str:
+    if value is None or value == () or value == "":
+        return NOT_SET
+    if not is_shown:
+        return SET
+    text = ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    return SECRET_IN_URL.sub("", text)
 
 
 def _given(kind: type[ProcessConfig]) -> set[str]:

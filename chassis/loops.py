@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import structlog
 from prometheus_client import Counter, Gauge
@@ -39,20 +40,45 @@ class Loop:
     """Reads the loop's secrets, and opens what it needs until the end of the block."""
 
 
-class States:
-    """The problem of each loop; a loop is starting until its first turn has ended."""
+@dataclass(frozen=True, slots=True)
+class LoopState:
+    """How a loop is doing. Times are in UTC."""
 
-    def __init__(self) -> None:
-        self._problems: dict[str, str] = {}
+    # Why the loop does not do its work; empty if it does. It is STARTING before its first turn.
+    problem: str
+    # When it last did its work; None if it never did.
+    succeeded_at: datetime | None = None
+    # When the first of the failures was that came after the last success.
+    failing_since: datetime | None = None
+
+
+class States:
+    """The state of each loop; a loop is starting until its first turn has ended."""
+
+    def __init__(self, names: Iterable[str] = ()) -> None:
+        """`names` are the loops that will be run."""
+        self._states = {name: LoopState(STARTING) for name in names}
 
     def note(self, name: str, problem: str) -> None:
         """Records `problem`, the reason why a loop does not do its work; empty if it does."""
-        self._problems[name] = problem
+        before, now = self._states.get(name), datetime.now(UTC)
+        succeeded_at = before.succeeded_at if before else None
+        if not problem:
+            self._states[name] = LoopState("", succeeded_at=now)
+        elif problem == STARTING:
+            self._states[name] = LoopState(STARTING, succeeded_at)
+        else:
+            since = before.failing_since if before else None
+            self._states[name] = LoopState(problem, succeeded_at, since or now)
+
+    def now(self) -> dict[str, LoopState]:
+        """The states by the names of the loops."""
+        return dict(self._states)
 
     async def readiness(self) -> Readiness:
         """For probes: whether all loops do their work."""
-        checks = {name: problem or "serving" for name, problem in self._problems.items()}
-        return not any(self._problems.values()), checks
+        checks = {name: state.problem or "serving" for name, state in self._states.items()}
+        return not any(state.problem for state in self._states.values()), checks
 
 
 class UnknownLoop(ValueError):

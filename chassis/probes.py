@@ -54,6 +54,12 @@ class Probes:
         """Records that the process stops, so it is no longer ready."""
         self._stage = STOPPING
 
+    async def now(self) -> Readiness:
+        """Whether the process can do its work. Called in the event loop."""
+        if self._stage:
+            return False, {"process": self._stage}
+        return await self._ask()
+
     def is_alive(self) -> bool:
         """Whether the event loop answers. Call it from another thread."""
         return self._loop is None or self._in_loop(self._loop, _alive, default=False)

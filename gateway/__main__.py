@@ -10,8 +10,10 @@ from chassis.config import load
 from chassis.http_limits import HttpLimits
 from chassis.http_server import Address, serving
 from chassis.probes import Probes, serve
+from chassis.reporting import Reporter, reported
 from gateway.administration.refused import RefusedRequests
 from gateway.app import app_of
+from gateway.changes import Changes
 from gateway.config import GatewayConfig
 from gateway.device_calls import DeviceCalls
 from gateway.device_routes import DeviceRoutes
@@ -19,6 +21,7 @@ from gateway.health import readiness
 from gateway.limits import Limits
 from gateway.problems import unread
 from gateway.refusal_counts import RefusalCounts
+from gateway.report import write_report
 from gateway.service_clients import ServiceClients
 
 # How long a stop waits until answers are sent.
@@ -33,7 +36,10 @@ async def running(config: GatewayConfig, probes: Probes | None = None) -> AsyncI
         services = ServiceClients(config)
         stack.push_async_callback(services.close)
         leaving = asyncio.Event()
-        (probes or Probes()).ready_when(partial(readiness, services))
+        probes = probes or Probes()
+        probes.ready_when(partial(readiness, services))
+        write = partial(write_report, services)
+        await stack.enter_async_context(reported(Reporter([config], probes), write))
         calls = DeviceCalls(
             services,
             config.request_timeout_s,
@@ -52,6 +58,8 @@ async def running(config: GatewayConfig, probes: Probes | None = None) -> AsyncI
             key_fault=TOO_MANY_FAILED,
             address_fault=TOO_MANY_FAILED,
         )
+        changes = Changes(services, leaving)
+        stack.push_async_callback(changes.close)
         refused = RefusedRequests()
         stack.push_async_callback(refused.close)
         app = app_of(
@@ -61,6 +69,7 @@ async def running(config: GatewayConfig, probes: Probes | None = None) -> AsyncI
             failures,
             config.trusted_proxies,
             refused,
+            changes,
         )
         address = Address(
             config.bind_host,

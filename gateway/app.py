@@ -19,6 +19,7 @@ from gateway.administration import (
     brokers,
     certificate_rotation,
     certificates,
+    change_stream,
     device_counts,
     devices,
     enforcement,
@@ -33,12 +34,14 @@ from gateway.administration import (
     series,
     server_keys,
     service_accounts,
+    system,
     timeline,
     tokens,
 )
 from gateway.administration.attempts import Attempts
 from gateway.administration.caller import authenticate
 from gateway.administration.refused import RefusedRequests, recording_refusals
+from gateway.changes import Changes
 from gateway.context import Context
 from gateway.http_adapter import HttpApp, adapted
 from gateway.limits import Limits
@@ -55,16 +58,24 @@ def app_of(
     failures: Limits | None = None,
     proxies: Sequence[Network] = (),
     refused: RefusedRequests | None = None,
+    changes: Changes | None = None,
 ) -> HttpApp:
     """The gateway as an ASGI application: all paths except devices' paths (`device_routes`).
 
     `leaving` is set when the gateway is about to stop. `failures` counts the attempts with invalid
     API tokens, by the client's address behind `proxies`. `refused` records the refusals by the
-    gateway itself.
+    gateway itself. `changes` are followed by streams.
     """
-    attempts = Attempts(services, failures)
-    note = refused.note if refused else None
-    return adapted(served(), Context(services, timeout_s, leaving, attempts, proxies, note))
+    context = Context(
+        services,
+        timeout_s,
+        leaving,
+        Attempts(services, failures),
+        proxies,
+        refused.note if refused else None,
+        changes or Changes(services, leaving),
+    )
+    return adapted(served(), context)
 
 
 @functools.cache
@@ -126,6 +137,8 @@ def _routers() -> list[Router]:
                 tokens.ROUTES,
                 service_accounts.ROUTES,
                 audit_log.ROUTES,
+                system.ROUTES,
+                change_stream.ROUTES,
             ],
             guards=[authenticate],
             request_max_body_size=MAX_ADMINISTRATION_BODY_BYTES,

@@ -15,6 +15,13 @@ class GatewayConfig(HttpConfig, CallerConfig):
     """Each field is set by the environment variable of its name in capitals."""
 
     process: ClassVar[str] = "gateway"
+    shown: ClassVar[frozenset[str]] = frozenset(
+        {
+            *("registry_service_address", "broker_service_address", "request_timeout_s"),
+            *("shutdown_grace_s", "limit_per_key", "limit_per_address", "trusted_proxies"),
+            *("limit_failed_per_address", "limit_failed_per_prefix"),
+        }
+    )
     renamed: ClassVar[Mapping[str, str]] = {
         "GATEWAY_HOST": "BIND_HOST",
         "GATEWAY_PORT": "BIND_PORT",

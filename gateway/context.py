@@ -12,10 +12,14 @@ from litestar.connection import ASGIConnection
 
 from gateway.addresses import Network
 from gateway.administration.attempts import Attempts
+from gateway.changes import Changes
 from gateway.problems import Problem
 from gateway.service_clients import ServiceClients
+from gateway.streams import Streams
 
 KEY = "gateway"
+# Whether the client sent HEAD, for routes whose answer to GET does not end.
+IS_HEAD = "is_head"
 
 # Called for each refusal, with the request, its error and the answer.
 Noting = Callable[[Request[Any, Any, Any], Any, Response[Problem]], None]
@@ -31,6 +35,8 @@ class Context:
     attempts: Attempts
     proxies: Sequence[Network]
     note: Noting | None
+    changes: Changes
+    streams: Streams = field(default_factory=Streams)
     # Locked while a request makes the OpenAPI document.
     documenting: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -39,3 +45,8 @@ def context_of(connection: ASGIConnection[Any, Any, Any, Any]) -> Context:
     """The context of the gateway that serves the request."""
     found: Context = connection.scope["state"][KEY]
     return found
+
+
+def is_head(connection: ASGIConnection[Any, Any, Any, Any]) -> bool:
+    """Whether the client sent HEAD: handlers are called as for GET."""
+    return bool(connection.scope["state"].get(IS_HEAD))

@@ -17,12 +17,12 @@ from msgspec import Struct
 
 from chassis.trust import Access, WithinFleets, access_of
 from chassis.validation import IDENTIFIER
+from chassis.version import VERSION
 from gateway.examples import PARAMETERS, REQUEST_ID, example_of
 from gateway.problems import MEDIA_TYPE, RETRIED
 from gateway.reasons import MEANINGS, reasons_of
 
 TITLE = "Mooring"
-VERSION = "0.1.0"
 DESCRIPTION = (
     "Mooring provisions IoT devices: a device registers once with a provisioning key, and gets "
     "its MQTT identity and the settings of its broker. Every error is an RFC 9457 "
@@ -47,7 +47,7 @@ class LinesOf(NamedTuple):
     types: tuple[type[Struct], ...]
     examples: tuple[Mapping[str, Any], ...]
 
-    def ndjson(self) -> str:
+    def text(self) -> str:
         """The example as application/x-ndjson."""
         return "".join(f"{json.dumps(line)}\n" for line in self.examples)
 
@@ -55,6 +55,20 @@ class LinesOf(NamedTuple):
         """The example as text/csv, for files with one type of line, without quotes."""
         rows = [self.examples[0], *(line.values() for line in self.examples)]
         return "".join(",".join(map(str, row)) + "\n" for row in rows)
+
+
+class EventsOf(NamedTuple):
+    """A stream of events in the document: the types of their data, and examples."""
+
+    types: tuple[type[Struct], ...]
+    examples: tuple[Mapping[str, Any], ...]
+
+    def text(self) -> str:
+        """The examples as text/event-stream."""
+        return "".join(
+            f"id: {number}\nevent: changes\ndata: {json.dumps(data)}\n\n"
+            for number, data in enumerate(self.examples, start=1)
+        )
 
 
 def documented(**limits: Any) -> msgspec.Meta:
@@ -207,7 +221,7 @@ def _say_lines(operation: dict[str, Any], handler: HTTPRouteHandler) -> None:
     schema = {"type": "string"}
     if taken := handler.opt.get("upload"):
         content = {
-            "application/x-ndjson": {"schema": schema, "example": taken.ndjson()},
+            "application/x-ndjson": {"schema": schema, "example": taken.text()},
             "text/csv": {"schema": schema, "example": taken.csv()},
         }
         operation["requestBody"] = {"required": True, "content": content}
@@ -215,7 +229,7 @@ def _say_lines(operation: dict[str, Any], handler: HTTPRouteHandler) -> None:
         for response in operation["responses"].values():
             for content in response.get("content", {}).values():
                 if not content["schema"]:
-                    content |= {"schema": schema, "example": given.ndjson()}
+                    content |= {"schema": schema, "example": given.text()}
 
 
 def _types(handlers: Iterable[HTTPRouteHandler]) -> list[Any]:

@@ -16,6 +16,7 @@ TOKEN_ID = "3c1d9b7e-52a4-4f6b-8e0d-6a7b8c9d0e1f"  # noqa: S105 - an id is no se
 KEY_ID = "8a6f2f0e-3a53-4d0c-9d5e-0c1f7c1b2a11"
 SECRET_ID = "5b0e7c92-61d4-4a8f-9c37-2f4e6d8a0b13"  # noqa: S105 - an id is no secret
 ACCOUNT_ID = "d4a1b2c3-9e8f-4071-8b6a-5c4d3e2f1a09"
+PROCESS_ID = "0b7d3f7e-1f52-4f0a-a7c4-3d9a6d1d5c60"
 
 # Examples of parameters, by their names. A name means the same in all paths and queries.
 PARAMETERS: dict[str, Any] = {

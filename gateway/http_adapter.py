@@ -8,7 +8,7 @@ from litestar.types import ASGIApp, HTTPScope, Message, Receive, Send
 from chassis import log
 from chassis.direct_http import Reply
 from chassis.http_target import Target
-from gateway.context import KEY, Context
+from gateway.context import IS_HEAD, KEY, Context
 from gateway.device_handler import request_id_of
 from gateway.problems import http_problem, rendered
 
@@ -47,6 +47,7 @@ def adapted(app: ASGIApp, context: Context) -> HttpApp:
         if instead := ANSWERED_AS.get(scope["method"]):
             # The scope is copied, because the server reads the method in its own scope to leave out
             # the body of an answer to HEAD.
+            scope["state"][IS_HEAD] = scope["method"] == "HEAD"
             scope = {**scope, "method": instead}
         scope["state"][KEY] = context
         await app(scope, receive, send_with_id)

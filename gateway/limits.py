@@ -63,6 +63,11 @@ class Limit:
     count: int
     period_s: int
 
+    def __str__(self) -> str:
+        """As it is written in a setting."""
+        periods = {seconds: name for name, seconds in PERIODS_S.items()}
+        return f"{self.count}/{periods.get(self.period_s, f'{self.period_s} s')}"
+
 
 def limit_of(text: Any) -> Any:
     """The `Limit` of a setting; None if it is empty. Raises `ValueError`."""

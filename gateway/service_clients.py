@@ -27,6 +27,7 @@ from mooring.registry.v1 import (
     series_pb2_grpc,
     server_keys_pb2_grpc,
     service_accounts_pb2_grpc,
+    system_pb2_grpc,
     timeline_pb2_grpc,
     tokens_pb2_grpc,
 )
@@ -66,6 +67,7 @@ class ServiceClients:
         self.series = series_pb2_grpc.SeriesServiceStub(registry)
         self.timeline = timeline_pb2_grpc.TimelineServiceStub(registry)
         self.audit = audit_pb2_grpc.AuditServiceStub(registry)
+        self.system = system_pb2_grpc.SystemServiceStub(registry)
         self.registry_health = _health_checks(self.registry)
 
         self.brokers = brokers_pb2_grpc.BrokerServiceStub(self.broker.channel)

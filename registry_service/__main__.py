@@ -12,8 +12,10 @@ from chassis.config import load
 from chassis.database import engine_of, forgetting, is_reachable, pool_of, require_schema
 from chassis.listening import Listener
 from chassis.probes import Probes, serve
+from chassis.process_table import writer
 from chassis.refusals import Refusals
 from chassis.reloaded import Reloaded
+from chassis.reporting import Reporter, reported
 from chassis.server import Health, serving
 from chassis.tally import Tally
 from chassis.tickets import SigningKeys
@@ -66,6 +68,9 @@ from registry_service.provisioning.placements import Placements
 from registry_service.provisioning.registrar import Registrar
 from registry_service.provisioning.servicer import RegistrationServicer
 from registry_service.provisioning.store import RegistrationStore
+from registry_service.system.change_store import ChangeStore
+from registry_service.system.process_store import ProcessStore
+from registry_service.system.servicer import SystemServicer
 from registry_service.tables import SCHEMA_REVISION
 
 HEALTH_CHECK_S = 1.0
@@ -79,10 +84,13 @@ async def running(
     ring = KeyRing.read(config.server_keys_file)
     signing_keys = Reloaded(config.ticket_keys_file, SigningKeys.read)
     credentials = Credentials.of(config, lambda: signing_keys.value.public)
+    probes = probes or Probes()
     async with contextlib.AsyncExitStack() as stack:
         engine = engine_of(config.database_url)
         stack.push_async_callback(engine.dispose)
         await require_schema(engine, SCHEMA_REVISION, role=config.database_role)
+        write = writer(engine)
+        await stack.enter_async_context(reported(Reporter([config], probes), write))
         refusals = Refusals(engine)
         stack.push_async_callback(refusals.close)
         await stack.enter_async_context(process.background(refusals.keep_written()))
@@ -149,12 +157,13 @@ async def running(
             AuditServicer(AuditStore(engine), refusals),
             SeriesServicer(SeriesStore(engine)),
             TimelineServicer(TimelineStore(engine)),
+            SystemServicer(ProcessStore(engine), ChangeStore(pool), write),
         ]
         # The check has its own connection: a busy pool does not mean that the database is down.
         watched = engine_of(config.database_url, pool_size=1)
         stack.push_async_callback(watched.dispose)
         health = Health()
-        (probes or Probes()).ready_when(health.readiness)
+        probes.ready_when(health.readiness)
         await health.say("", is_serving=True)
         await stack.enter_async_context(process.background(_watch(health, watched, broker_service)))
         yield await stack.enter_async_context(

@@ -29,6 +29,12 @@ class RegistryServiceConfig(RegistryDatabaseConfig, BindConfig, CallerConfig, Ca
     """Each field is set by the environment variable of its name in capitals."""
 
     process: ClassVar[str] = "registry_service"
+    shown: ClassVar[frozenset[str]] = frozenset(
+        {
+            *("mqtt_broker_url", "broker_service_address", "broker_timeout_s"),
+            *("refresh_after_s", "stopgap_refresh_after_s", "previous_password_s"),
+        }
+    )
     renamed: ClassVar[Mapping[str, str]] = {
         "REGISTRY_HOST": "BIND_HOST",
         "REGISTRY_PORT": "BIND_PORT",
@@ -66,6 +72,12 @@ class WorkerConfig(RegistryDatabaseConfig, MetricsConfig):
     """
 
     process: ClassVar[str] = "registry_service.worker"
+    shown: ClassVar[frozenset[str]] = frozenset(
+        {
+            *("worker_loops", "job_poll_s", "job_lease_s", "timeline_address_days"),
+            *("reader_transaction_s", "reader_session_s"),
+        }
+    )
     renamed: ClassVar[Mapping[str, str]] = {
         "BACKGROUND_METRICS_PORT": "METRICS_PORT",
         "ENFORCEMENT_METRICS_PORT": "METRICS_PORT",

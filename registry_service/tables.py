@@ -5,7 +5,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import CIDR, INT8MULTIRANGE, JSONB
 
-SCHEMA_REVISION = "0037"
+SCHEMA_REVISION = "0038"
 
 metadata = sa.MetaData()
 
@@ -586,6 +586,72 @@ fleet_revocations = sa.Table(
         primary_key=True,
     ),
     sa.Column("after_id", sa.BigInteger, nullable=False, server_default="0"),
+)
+
+# What each process reports of itself; all of them write here, with the columns of
+# `chassis.process_table`.
+processes = sa.Table(
+    "processes",
+    metadata,
+    sa.Column("id", sa.Uuid, primary_key=True),
+    sa.Column("role", sa.Text, nullable=False, server_default=sa.text("CURRENT_USER")),
+    sa.Column("process", sa.Text(collation="C"), nullable=False),
+    sa.Column("host", sa.Text, nullable=False),
+    sa.Column("pid", sa.Integer, nullable=False),
+    sa.Column("version", sa.Text, nullable=False),
+    sa.Column("started_at", sa.DateTime(timezone=True), nullable=False),
+    sa.Column(
+        "seen_at",
+        sa.DateTime(timezone=True),
+        nullable=False,
+        server_default=sa.func.clock_timestamp(),
+    ),
+    sa.Column("ended_at", sa.DateTime(timezone=True)),
+    sa.Column("is_ready", sa.Boolean, nullable=False),
+    sa.Column("checks", JSONB, nullable=False),
+    sa.Column("loops", JSONB, nullable=False),
+    sa.Column("configuration", JSONB, nullable=False),
+    sa.Index("processes_in_order", "process", "id"),
+    sa.Index("processes_seen", "seen_at"),
+)
+
+# The transactions that changed a kind; triggers write it.
+kind_changes = sa.Table(
+    "kind_changes",
+    metadata,
+    sa.Column("kind", sa.Text(collation="C"), primary_key=True),
+    sa.Column(
+        "xid",
+        sa.BigInteger,
+        primary_key=True,
+        autoincrement=False,
+        server_default=sa.text("pg_current_xact_id()::text::bigint"),
+    ),
+)
+
+# One row, which says which of them were deleted.
+kind_changes_kept = sa.Table(
+    "kind_changes_kept",
+    metadata,
+    sa.Column("is_only", sa.Boolean, primary_key=True, server_default=sa.true()),
+    sa.Column(
+        "kept_from",
+        sa.BigInteger,
+        nullable=False,
+        server_default=sa.text("pg_current_xact_id()::text::bigint"),
+    ),
+    sa.Column(
+        "next_kept_from",
+        sa.BigInteger,
+        nullable=False,
+        server_default=sa.text("pg_current_xact_id()::text::bigint"),
+    ),
+    sa.Column(
+        "noted_at",
+        sa.DateTime(timezone=True),
+        nullable=False,
+        server_default=sa.func.clock_timestamp(),
+    ),
 )
 
 # A table of the broker service. Only these columns are granted.

@@ -45,6 +45,7 @@ from gateway.config import GatewayConfig
 from local.home import Home, Trust
 from local.postgres import Postgres
 from registry_service.config import RegistryServiceConfig
+from tests.events import FirstEvent
 
 ROLES = (
     "mooring_broker",
@@ -377,6 +378,10 @@ async def started(database: Database, home: Path) -> AsyncIterator[Stack]:
             gateway.__main__.running(stack.gateway_config())
         )
         stack.http = await exits.enter_async_context(
-            httpx2.AsyncClient(base_url=stack.gateway_url, timeout=PATIENCE_S, verify=NO_TLS)
+            httpx2.AsyncClient(
+                base_url=stack.gateway_url,
+                timeout=PATIENCE_S,
+                transport=FirstEvent(verify=NO_TLS),
+            )
         )
         yield stack

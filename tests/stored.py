@@ -5,6 +5,7 @@ from psycopg import Connection, sql
 # Tables that change with a request whether it is refused or not.
 NOTED_TABLES = (
     *("alembic_version", "audit_%", "api_key_failures"),
+    *("processes", "kind_changes%"),
     *("registration_counts", "refusal_counts", "device_events"),
 )
 NOTED_COLUMNS = ["last_used_at", "last_seen_at"]

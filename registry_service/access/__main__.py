@@ -10,7 +10,9 @@ from chassis.http_limits import HttpLimits
 from chassis.http_server import Address, serving
 from chassis.listening import Listener
 from chassis.probes import Probes, serve
+from chassis.process_table import writer
 from chassis.refusals import Refusals
+from chassis.reporting import Reporter, reported
 from registry_service.activity.recording import keep_events_written, write_all_events
 from registry_service.activity.timeline.events import Events
 from registry_service.admission.change_store import CHANNEL
@@ -31,10 +33,12 @@ GRACE_S = 5
 @contextlib.asynccontextmanager
 async def running(config: AccessConfig, probes: Probes | None = None) -> AsyncIterator[str]:
     """The whole process, until the block ends; yields its URL."""
+    probes = probes or Probes()
     async with contextlib.AsyncExitStack() as stack:
         engine = engine_of(config.database_url, pool_size=1)
         stack.push_async_callback(engine.dispose)
         await require_schema(engine, SCHEMA_REVISION, role=config.database_role)
+        await stack.enter_async_context(reported(Reporter([config], probes), writer(engine)))
         pool = await stack.enter_async_context(pool_of(config.database_url))
         store = AccessStore(pool)
         subjects = SubjectCache()
@@ -42,7 +46,7 @@ async def running(config: AccessConfig, probes: Probes | None = None) -> AsyncIt
         sessions = Sessions()
         changes = Changes(store, listener, subjects, sessions)
         await changes.read()
-        (probes or Probes()).ready_when(changes.readiness)
+        probes.ready_when(changes.readiness)
         await stack.enter_async_context(process.background(changes.keep_current()))
         presence = Presence(store, sessions)
         stack.push_async_callback(presence.write)

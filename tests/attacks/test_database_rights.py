@@ -34,6 +34,7 @@ TABLES = {
         """,
         "fleets": "SELECT(id mqtt_broker_id is_active)",
         "mqtt_broker_config": "SELECT(id client_id_prefix)",
+        "processes": "SELECT INSERT UPDATE",
         "service_accounts": "SELECT",
     },
     "mooring_broker": {
@@ -59,6 +60,7 @@ TABLES = {
         "mqtt_broker_history": "SELECT UPDATE(password_encrypted)",
         "placement_changes": "SELECT",
         "placement_version": "SELECT",
+        "processes": "SELECT INSERT UPDATE",
         "turns": "SELECT UPDATE(name)",
     },
     "mooring_operator": {
@@ -113,6 +115,10 @@ TABLES = {
             SELECT(broker_id revision kind changed_at changed_by by_sql state
                 ca_certificate_id client_certificate_id)
         """,
+        "processes": """
+            SELECT(id role process host pid version started_at seen_at ended_at
+                is_ready checks loops)
+        """,
         "provisioning_keys": """
             SELECT(id fleet_id description max_devices devices_provisioned
                 default_broker_id expires_at is_active created_at last_used_at
@@ -151,9 +157,12 @@ TABLES = {
         "fleets": "SELECT INSERT UPDATE DELETE",
         "job_rows": "SELECT INSERT UPDATE DELETE",
         "jobs": "SELECT INSERT UPDATE",
+        "kind_changes": "SELECT DELETE",
+        "kind_changes_kept": "SELECT UPDATE",
         "leases": "SELECT INSERT UPDATE",
         "mqtt_broker_config": "REFERENCES(id) SELECT(id name is_active management)",
         "placement_version": "SELECT",
+        "processes": "SELECT INSERT UPDATE DELETE",
         "provisioning_keys": "SELECT INSERT UPDATE DELETE",
         "refusal_counts": "SELECT INSERT UPDATE DELETE",
         "registration_counts": "SELECT INSERT UPDATE DELETE",
@@ -166,6 +175,7 @@ TABLES = {
         "audit_log": "SELECT",
         "audit_seals": "SELECT INSERT",
         "leases": "SELECT INSERT UPDATE",
+        "processes": "SELECT INSERT UPDATE",
     },
     "mqtt_reader": {
         "mqtt_acls": "SELECT",
@@ -185,8 +195,17 @@ FUNCTIONS = {
 SYSTEM_FUNCTIONS = {("mooring_registry", "pg_logical_emit_message")}
 # The rows of a table that a role sees and writes, if these are not all.
 POLICIES = {
-    ("leases", "mooring_registry", "(name <> 'audit_seals'::text)"),
-    ("leases", "mooring_sealer", "(name = 'audit_seals'::text)"),
+    ("leases", "mooring_registry", "ALL", "(name <> 'audit_seals'::text)", None),
+    # The registry says which process holds the lease.
+    ("leases", "mooring_registry", "SELECT", "true", None),
+    ("leases", "mooring_sealer", "ALL", "(name = 'audit_seals'::text)", None),
+    *(
+        ("processes", role, "ALL", *["(role = CURRENT_USER)"] * 2)
+        for role in ("mooring_access", "mooring_broker", "mooring_registry", "mooring_sealer")
+    ),
+    ("processes", "mooring_operator", "SELECT", "true", None),
+    ("processes", "mooring_registry", "SELECT", "true", None),
+    ("processes", "mooring_registry", "DELETE", "true", None),
 }
 OURS = "NOT LIKE ALL (ARRAY['pg\\_%%', 'information\\_schema'])"
 
@@ -337,9 +356,12 @@ def test_rights_that_postgresql_revokes_from_public_stay_revoked(database: Datab
 
 def test_rows_that_a_role_sees_are_exact(database: Database) -> None:
     query = """
-        SELECT tablename::text, unnest(roles)::text, qual FROM pg_policies
-        WHERE permissive = 'PERMISSIVE' AND cmd = 'ALL' AND with_check IS NULL
+        SELECT tablename::text, unnest(roles)::text, cmd, qual, with_check FROM pg_policies
     """
+    assert (
+        database.execute("SELECT policyname FROM pg_policies WHERE permissive <> 'PERMISSIVE'")
+        == []
+    )
     assert set(database.execute(query)) == POLICIES
     rows = "INSERT INTO leases (name, holder, expires_at) VALUES (%s, '', now())"
     for role, name in (("mooring_sealer", "jobs"), ("mooring_registry", "audit_seals")):

@@ -36,6 +36,22 @@ from tests.supervised import (
 )
 
 
+def all_are_running(run: Run) -> bool:
+    """Returns when each process has reported that it runs, and is ready."""
+    token = run.credentials()["ADMIN_TOKEN"]
+
+    def found() -> set[str]:
+        _, answer = run.ask("GET", "/api/v1/system/processes", token)
+        return {
+            process["process"]
+            for process in json.loads(answer)["items"]
+            if process["state"] == "running" and process["is_ready"]
+        }
+
+    until(lambda: found() == {*SERVICES, SEALER, WORKER, ACCESS})
+    return True
+
+
 def test_a_first_run(first_run: Run) -> None:
     began = time.monotonic()
     said = first_run.start()
@@ -84,12 +100,16 @@ def test_a_first_run(first_run: Run) -> None:
     assert (device["uuid"], device["fleetId"]) == ("test-device-123", "demo")
     assert device["mqtt"]["broker"] == f"mqtt://localhost:{mqtt_port}"
 
+    assert all_are_running(first_run)
+    status, processes = first_run.ask("GET", "/api/v1/system/processes", credentials["ADMIN_TOKEN"])
+    assert status == 200, processes
     secrets = [credentials["ADMIN_TOKEN"], credentials["PROVISIONING_KEY"]]
     secrets += json.loads((home / "role-passwords.json").read_text()).values()
     secrets += [
         *((home / "callers" / name).read_text().strip() for name in PROVABLE),
         device["mqtt"]["password"],
     ]
+    assert not [secret for secret in secrets if secret in processes]
     for log in (home / "logs").iterdir():
         assert not [secret for secret in secrets if secret in log.read_text()], log
 

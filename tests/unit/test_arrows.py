@@ -79,7 +79,7 @@ PURE = (
 SQL_FILES = re.compile(r"(\w+_)?(store|statements)\.py|tables\.py|database\.py|leases\.py")
 # The chassis has no stores. These write the audit log, restrict rows to fleets, and listen.
 SQL_OF_THE_CHASSIS = (
-    *("audit.py", "refusals.py", "isolation.py", "listening.py"),
+    *("audit.py", "refusals.py", "isolation.py", "listening.py", "process_table.py"),
     # The second reads the driver's errors.
     *("database.py", "database_failures.py"),
 )

@@ -23,6 +23,7 @@ class AccessConfig(DatabaseConfig, HttpConfig, MetricsConfig):
         "ACCESS_MAX_CONNECTIONS_PER_ADDRESS": "MAX_CONNECTIONS_PER_ADDRESS",
     }
     database_role: ClassVar[str] = "mooring_access"
+    shown: ClassVar[frozenset[str]] = frozenset({"session_s"})
 
     bind_port: Port = 4003
     # The longest session at brokers that support a limit; then the device must show its password

@@ -23,6 +23,12 @@ class EnforcementConfig(RegistryDatabaseConfig, CallerConfig):
     """Each field is set by the environment variable of its name in capitals."""
 
     process: ClassVar[str] = "registry_service.worker"
+    shown: ClassVar[frozenset[str]] = frozenset(
+        {
+            *("broker_service_address", "broker_address_policy"),
+            *("drift_check_s", "enforcement_lease_s"),
+        }
+    )
 
     # A gRPC target; this service returns the managed brokers and their logins.
     broker_service_address: str = "127.0.0.1:50051"

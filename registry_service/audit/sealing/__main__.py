@@ -16,6 +16,8 @@ from chassis.config import load
 from chassis.database import engine_of, require_schema
 from chassis.loops import Loop, States, Turn
 from chassis.probes import Probes, serve
+from chassis.process_table import writer
+from chassis.reporting import Reporter, reported
 from chassis.tickets import read_public
 from registry_service.audit.sealing.chain import Finding
 from registry_service.audit.sealing.config import SealingConfig
@@ -39,9 +41,11 @@ async def running(config: SealingConfig, probes: Probes | None = None) -> AsyncI
         lost = await lost_key(store, config.audit_keys_file, ring)
         if lost is not None:
             raise SystemExit(lost)
-        states = States()
-        (probes or Probes()).ready_when(states.readiness)
         loop = Loop("sealing", partial(_sealing, store, ring, config.seal_interval_s))
+        states, probes = States([loop.name]), probes or Probes()
+        probes.ready_when(states.readiness)
+        reporter = Reporter([config], probes, states)
+        await stack.enter_async_context(reported(reporter, writer(engine)))
         await stack.enter_async_context(process.background(loops.run([loop], states)))
         yield
 

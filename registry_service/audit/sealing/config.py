@@ -16,6 +16,7 @@ class SealingConfig(DatabaseConfig, MetricsConfig):
     renamed: ClassVar[Mapping[str, str]] = {"SEALING_DATABASE_URL": "DATABASE_URL"}
     # Verifying needs the role mooring_operator only.
     database_role: ClassVar[str] = "mooring_sealer"
+    shown: ClassVar[frozenset[str]] = frozenset({"seal_interval_s"})
 
     audit_keys_file: Path
     # For verifying: the public halves of all keys that have signed tickets. If it is not set,

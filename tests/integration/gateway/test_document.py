@@ -23,6 +23,7 @@ from gateway.device_routes import NewDevice
 from gateway.examples import ACCOUNT_ID, KEY_ID, PARAMETERS, SECRET_ID, UUID
 from gateway.problems import MEDIA_TYPE
 from gateway.reasons import MEANINGS
+from tests.events import FirstEventAdapter
 from tests.stack import Stack
 from tests.stored import Stored
 
@@ -182,7 +183,8 @@ def members(value: Any) -> Any:
 
 def ends_of(lines: str) -> tuple[Any, Any]:
     """The members of the first and of the last line."""
-    found = [members(json.loads(line)) for line in lines.splitlines()]
+    data = [line.removeprefix("data: ") for line in lines.splitlines()]
+    found = [members(json.loads(line)) for line in data if line.startswith("{")]
     return found[0], found[-1]
 
 
@@ -230,6 +232,7 @@ class Messenger:
         self._session = requests.Session()
         # Otherwise requests reads the environment for proxies at each call.
         self._session.trust_env = False
+        self._session.mount(url, FirstEventAdapter())
         self._state = stored.now()
         self.sent = 0
 

@@ -53,7 +53,8 @@ async def test_equivalent_targets_get_the_same_answer(stack: Stack) -> None:
             return answer.status, answer.header("content-type")
 
         for method, path in await walk(stack):
-            if method == "DELETE" or "export" in path:
+            # Answers to the last two are of no known length.
+            if method == "DELETE" or path.endswith(("/export", "/changes")):
                 continue
             is_of_device = path.startswith("/api/v1/device/")
             plain = await answered(method, path)

@@ -1,0 +1,1 @@
+"""The processes of the installation, and which kinds of things have changed."""
