@@ -29,13 +29,14 @@ test-all: .venv/.dev  ## runs the heavy tests
 bench: .venv/.bench  ## measures this machine: bench/results.md; ROW=storm,idle measures some rows
 	@exec $(RUN)/python -m bench $(ROW)
 
-check: .venv/.dev  ## checks format, lint, types, protos, tables and the subjects of commits
+check: .venv/.dev  ## checks format, lint, types, protos, tables, vendored files and the subjects of commits
 	$(RUN)/ruff format --check .
 	$(RUN)/ruff check .
 	$(RUN)/mypy $(SOURCES)
 	$(RUN)/buf lint protos
 	$(RUN)/python -m tests.drift protos
 	$(RUN)/python -m tests.drift tables
+	$(RUN)/python -m tests.vendored
 	$(RUN)/python -m tests.commits
 
 protos: .venv/.dev  ## regenerates protos/gen

@@ -39,7 +39,7 @@ SECRET_NAME = re.compile(
 # Secrets anywhere in a text: Mooring's tokens, keys and secrets, private keys in PEM, and the user
 # and password of a URL.
 SECRET_VALUE = re.compile(
-    r"\b(mat|mpk|mbs)_[\w-]{16,}"
+    r"\b(mat|mpk|mbs|mcs|msc)_[\w-]{16,}"
     r"|-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(-----END [A-Z ]*PRIVATE KEY-----|\Z)"
     r"|(?<=://)[^/\s@]+@",
     re.DOTALL,

@@ -70,6 +70,7 @@ async def running(config: GatewayConfig, probes: Probes | None = None) -> AsyncI
             config.trusted_proxies,
             refused,
             changes,
+            public_url=config.public_url.rstrip("/"),
         )
         address = Address(
             config.bind_host,

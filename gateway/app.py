@@ -34,6 +34,7 @@ from gateway.administration import (
     series,
     server_keys,
     service_accounts,
+    sign_in_codes,
     system,
     timeline,
     tokens,
@@ -42,6 +43,7 @@ from gateway.administration.attempts import Attempts
 from gateway.administration.caller import authenticate
 from gateway.administration.refused import RefusedRequests, recording_refusals
 from gateway.changes import Changes
+from gateway.console import routes as console
 from gateway.context import Context
 from gateway.http_adapter import HttpApp, adapted
 from gateway.limits import Limits
@@ -59,12 +61,14 @@ def app_of(
     proxies: Sequence[Network] = (),
     refused: RefusedRequests | None = None,
     changes: Changes | None = None,
+    public_url: str = "",
 ) -> HttpApp:
     """The gateway as an ASGI application: all paths except devices' paths (`device_routes`).
 
     `leaving` is set when the gateway is about to stop. `failures` counts the attempts with invalid
     API tokens, by the client's address behind `proxies`. `refused` records the refusals by the
-    gateway itself. `changes` are followed by streams.
+    gateway itself. `changes` are followed by streams. `public_url` is where people reach the
+    gateway, or empty.
     """
     context = Context(
         services,
@@ -74,6 +78,7 @@ def app_of(
         proxies,
         refused.note if refused else None,
         changes or Changes(services, leaving),
+        public_url=public_url,
     )
     return adapted(served(), context)
 
@@ -84,7 +89,7 @@ def served() -> Litestar:
     preparing the routes takes longer than the rest of a gateway's start.
     """
     return Litestar(
-        [*_routers(), documentation_page.routes(document)],
+        [*_routers(), documentation_page.routes(document), console.ROUTES, console.START],
         exception_handlers=recording_refusals(HANDLERS),
         guards=[policy_is_stated],
         openapi_config=None,
@@ -135,6 +140,7 @@ def _routers() -> list[Router]:
                 job_lists.ROUTES,
                 server_keys.ROUTES,
                 tokens.ROUTES,
+                sign_in_codes.ROUTES,
                 service_accounts.ROUTES,
                 audit_log.ROUTES,
                 system.ROUTES,

@@ -57,6 +57,11 @@ class GatewayConfig(HttpConfig, CallerConfig):
         10, 60
     )
 
+    # Where people and devices reach the gateway, as https://mooring.example.com: for the console's
+    # cookies, its checks of the Host, and the addresses that it shows. The default is the address
+    # that a request was sent to.
+    public_url: str = Field(default="", pattern=r"\A(https?://[^/?#@\s]+/?)?\z")
+
     # The networks of reverse proxies in front of the gateway, separated by commas. Their
     # X-Forwarded-For has the client's address. No other hosts may be in these networks.
     trusted_proxies: Annotated[tuple[Network, ...], NoDecode, BeforeValidator(networks_of)] = ()

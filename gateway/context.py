@@ -37,6 +37,8 @@ class Context:
     note: Noting | None
     changes: Changes
     streams: Streams = field(default_factory=Streams)
+    # Where people reach this gateway, if it is configured: https://mooring.example.com.
+    public_url: str = ""
     # Locked while a request makes the OpenAPI document.
     documenting: asyncio.Lock = field(default_factory=asyncio.Lock)
 

@@ -17,10 +17,14 @@ MEANINGS: dict[str, tuple[int, str]] = {
     # Authentication and rights.
     "UNAUTHENTICATED": (401, "an Authorization header is needed"),
     "TOKEN_UNKNOWN": (401, "this API token is not valid"),
+    "SESSION_ENDED": (401, "this session of the console has ended: sign in again"),
+    "SIGN_IN_CODE_UNKNOWN": (401, "this sign-in code was used before, or has expired"),
     "PROVISIONING_KEY_UNKNOWN": (401, "this provisioning key is not known"),
     "PROVISIONING_KEY_REVOKED": (401, "this provisioning key was revoked"),
     "DEVICE_UNAUTHENTICATED": (401, "no such device, or not its API key"),
     "FORBIDDEN": (403, "the token's role, or its restriction to fleets, does not allow this"),
+    "FOREIGN_ORIGIN": (403, "the console does not accept this from a page of another site"),
+    "FORM_EXPIRED": (403, "this form of the console was made in another session"),
     "NO_POLICY": (403, "Mooring has no policy for this path: this is a fault of Mooring"),
     "PROVISIONING_KEY_EXPIRED": (403, "this provisioning key has expired"),
     "PROVISIONING_KEY_USED_UP": (

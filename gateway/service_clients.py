@@ -27,6 +27,7 @@ from mooring.registry.v1 import (
     series_pb2_grpc,
     server_keys_pb2_grpc,
     service_accounts_pb2_grpc,
+    sessions_pb2_grpc,
     system_pb2_grpc,
     timeline_pb2_grpc,
     tokens_pb2_grpc,
@@ -58,6 +59,7 @@ class ServiceClients:
         self.rollouts = rollouts_pb2_grpc.RolloutServiceStub(registry)
         self.provisioning_keys = provisioning_keys_pb2_grpc.ProvisioningKeyServiceStub(registry)
         self.tokens = tokens_pb2_grpc.TokenServiceStub(registry)
+        self.sessions = sessions_pb2_grpc.SessionServiceStub(registry)
         self.broker_users = broker_users_pb2_grpc.BrokerUserServiceStub(registry)
         self.broker_secrets = broker_secrets_pb2_grpc.BrokerSecretServiceStub(registry)
         self.service_accounts = service_accounts_pb2_grpc.ServiceAccountServiceStub(registry)

@@ -54,6 +54,12 @@ class Administrator:
             raise CannotRun(f"{method} {path}: the gateway answers {status}: {detail}")
         return status, answer
 
+    def sign_in_path(self) -> str:
+        """The path of a page at the gateway that signs in at the console once, within minutes."""
+        _, made = self.ask("POST", "/sign-in-codes")
+        path: str = made["path"]
+        return path
+
     def brokers(self) -> list[dict[str, Any]]:
         """All brokers."""
         found: list[dict[str, Any]] = []

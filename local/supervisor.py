@@ -38,6 +38,8 @@ WELCOME = """\
 Mooring is ready.
   gateway      {gateway}
   docs         {gateway}/docs
+  console      {gateway}{sign_in}
+               (signs in once, within 5 minutes; later, with ADMIN_TOKEN of the credentials)
   credentials  {file}
   mqtt         {mqtt}
 Register a device:
@@ -161,7 +163,10 @@ def run(config: LocalConfig, stops: ExitStack) -> None:
         }
     )
     file, key = home.credentials_file, made["PROVISIONING_KEY"]
-    print(WELCOME.format(gateway=at.gateway, file=file, mqtt=mqtt, key=key), flush=True)
+    welcome = WELCOME.format(
+        gateway=at.gateway, sign_in=admin.sign_in_path(), file=file, mqtt=mqtt, key=key
+    )
+    print(welcome, flush=True)
     keep_running(children, exits)
 
 

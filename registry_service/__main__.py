@@ -45,6 +45,8 @@ from registry_service.administration.server_keys.servicer import ServerKeyServic
 from registry_service.administration.server_keys.store import ServerKeyStore
 from registry_service.administration.service_accounts.servicer import ServiceAccountServicer
 from registry_service.administration.service_accounts.store import ServiceAccountStore
+from registry_service.administration.sessions.servicer import SessionServicer
+from registry_service.administration.sessions.store import SessionStore
 from registry_service.administration.tokens.last_use import LastUse
 from registry_service.administration.tokens.servicer import TokenServicer
 from registry_service.administration.tokens.store import CHANNEL, TokenStore
@@ -148,6 +150,15 @@ async def running(
             FleetServicer(FleetStore(engine), FleetRemovalStore(engine)),
             RolloutServicer(RolloutStore(engine), FleetStore(engine)),
             TokenServicer(token_store, token_cache, last_use, lambda: signing_keys.value),
+            SessionServicer(
+                SessionStore(
+                    engine, idle_s=config.session_idle_s, longest_s=config.session_longest_s
+                ),
+                last_use,
+                lambda: signing_keys.value,
+                idle_s=config.session_idle_s,
+                longest_s=config.session_longest_s,
+            ),
             BrokerUserServicer(BrokerUserStore(engine)),
             BrokerSecretServicer(BrokerSecretStore(engine)),
             ServiceAccountServicer(ServiceAccountStore(engine)),

@@ -56,6 +56,9 @@ class RegistryServiceConfig(RegistryDatabaseConfig, BindConfig, CallerConfig, Ca
     stopgap_refresh_after_s: int = Field(default=60, ge=1)
     # How long brokers that ask Mooring accept the previous password of a device.
     previous_password_s: float = Field(default=3600, ge=0, le=30 * 86_400)
+    # A session at the console ends this long after its last use, and this long after its beginning.
+    session_idle_s: float = Field(default=3600, ge=60, le=86_400)
+    session_longest_s: float = Field(default=43_200, ge=60, le=7 * 86_400)
 
 
 def _names(given: object) -> object:

@@ -209,6 +209,18 @@ class TokenUnknown(Unauthenticated):
     reason = "TOKEN_UNKNOWN"
 
 
+class SessionEnded(Unauthenticated):
+    """There is no such console session, or it has ended, or its token is not valid any more."""
+
+    reason = "SESSION_ENDED"
+
+
+class SignInCodeUnknown(Unauthenticated):
+    """There is no such sign-in code; each is valid once, for a few minutes."""
+
+    reason = "SIGN_IN_CODE_UNKNOWN"
+
+
 class TokenNotFound(NotFound):
     """No API token has this id."""
 

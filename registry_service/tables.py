@@ -5,7 +5,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import CIDR, INT8MULTIRANGE, JSONB
 
-SCHEMA_REVISION = "0038"
+SCHEMA_REVISION = "0039"
 
 metadata = sa.MetaData()
 
@@ -336,6 +336,33 @@ api_tokens = sa.Table(
     sa.Column("fleet_ids", sa.ARRAY(sa.Text)),
     sa.Column("max_devices", sa.Integer),
     sa.Column("devices_made", sa.Integer, nullable=False, server_default="0"),
+)
+
+console_sessions = sa.Table(
+    "console_sessions",
+    metadata,
+    sa.Column("id", sa.Uuid, primary_key=True, server_default=sa.func.gen_random_uuid()),
+    sa.Column("secret_hash", sa.LargeBinary, nullable=False, unique=True),
+    sa.Column("token_id", sa.ForeignKey(api_tokens.c.id, ondelete="CASCADE"), nullable=False),
+    _created_at(),
+    sa.Column(
+        "last_used_at",
+        sa.DateTime(timezone=True),
+        nullable=False,
+        server_default=sa.func.now(),
+    ),
+    sa.Index("console_sessions_by_token", "token_id"),
+    sa.Index("console_sessions_by_last_use", "last_used_at"),
+)
+
+sign_in_codes = sa.Table(
+    "sign_in_codes",
+    metadata,
+    sa.Column("code_hash", sa.LargeBinary, primary_key=True),
+    sa.Column("token_id", sa.ForeignKey(api_tokens.c.id, ondelete="CASCADE"), nullable=False),
+    sa.Column("expires_at", sa.DateTime(timezone=True), nullable=False),
+    sa.Index("sign_in_codes_by_token", "token_id"),
+    sa.Index("sign_in_codes_by_expiry", "expires_at"),
 )
 
 audit_log = sa.Table(

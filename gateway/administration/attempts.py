@@ -10,14 +10,18 @@ very many attempts cost the registry no more than that.
 
 import asyncio
 import contextlib
+from collections.abc import Coroutine
 from hashlib import sha256
+from typing import Any, TypeVar
 
-from mooring.registry.v1 import tokens_pb2
+from mooring.registry.v1 import sessions_pb2, tokens_pb2
 
 from chassis.errors import MooringError, Unauthenticated
 from domain.tokens import PREFIX_CHARACTERS, fingerprint_of
 from gateway.limits import Limits, RateLimited
 from gateway.service_clients import ServiceClients
+
+Answer = TypeVar("Answer")
 
 REFRESH_EVERY_S = 1.0
 # The deadline for the list of valid tokens.
@@ -41,16 +45,51 @@ class Attempts:
         self, secret: str, client: tuple[str, int] | None, deadline: float
     ) -> bytes:
         """A ticket for the token's owner. Raises `RateLimited`, and the errors of the registry."""
+        asked = self._services.registry.call(
+            self._services.tokens.AuthenticateToken,
+            tokens_pb2.AuthenticateTokenRequest(secret=secret, address=client[0] if client else ""),
+            deadline=deadline,
+        )
+        return (await self._counted(secret, client, asked)).ticket
+
+    async def session(
+        self, secret: str, client: tuple[str, int] | None, deadline: float, *, is_use: bool
+    ) -> sessions_pb2.AuthenticateSessionResponse:
+        """A valid session of the console, with its token and a ticket. `is_use` is false for
+        requests that no person made. Raises `RateLimited`, and the errors of the registry.
+        """
+        asked = self._services.registry.call(
+            self._services.sessions.AuthenticateSession,
+            sessions_pb2.AuthenticateSessionRequest(secret=secret, is_use=is_use),
+            deadline=deadline,
+        )
+        return await self._counted(secret, client, asked)
+
+    async def sign_in_code(
+        self, code: str, client: tuple[str, int] | None, deadline: float
+    ) -> bytes:
+        """A ticket for the owner of the token that a sign-in code is for, which is consumed. Raises
+        `RateLimited`, and the errors of the registry.
+        """
+        asked = self._services.registry.call(
+            self._services.sessions.AuthenticateSignInCode,
+            sessions_pb2.AuthenticateSignInCodeRequest(code=code),
+            deadline=deadline,
+        )
+        return (await self._counted(code, client, asked)).ticket
+
+    async def _counted(
+        self, secret: str, client: tuple[str, int] | None, asked: Coroutine[Any, Any, Answer]
+    ) -> Answer:
+        """The registry's answer to `asked`, which is not sent if too many attempts have failed."""
         fingerprint = fingerprint_of(sha256(secret.encode()).digest())
-        is_counted = await self._admit(fingerprint, secret, client)
         try:
-            answer = await self._services.registry.call(
-                self._services.tokens.AuthenticateToken,
-                tokens_pb2.AuthenticateTokenRequest(
-                    secret=secret, address=client[0] if client else ""
-                ),
-                deadline=deadline,
-            )
+            is_counted = await self._admit(fingerprint, secret, client)
+        except BaseException:
+            asked.close()
+            raise
+        try:
+            answer = await asked
         except Unauthenticated:
             self._valid.discard(fingerprint)
             if not is_counted and self._limits is not None:
@@ -63,7 +102,7 @@ class Attempts:
             raise
         self._give_back(secret, client, is_counted=is_counted)
         self._valid.add(fingerprint)
-        return answer.ticket
+        return answer
 
     async def _admit(self, fingerprint: int, secret: str, client: tuple[str, int] | None) -> bool:
         """Counts the attempt unless the token is known to be valid; returns whether it did. Raises

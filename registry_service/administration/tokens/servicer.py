@@ -70,7 +70,7 @@ class TokenServicer(tokens_pb2_grpc.TokenServiceServicer):
             max_devices=_max_devices_of(request),
         )
         await self._cache.refresh()
-        return pb.CreateTokenResponse(token=_proto(row), secret=secret)
+        return pb.CreateTokenResponse(token=message_of(row), secret=secret)
 
     @allows(Access.ADMIN)
     async def ListTokens(
@@ -84,19 +84,21 @@ class TokenServicer(tokens_pb2_grpc.TokenServiceServicer):
         except ValueError:
             raise InvalidInput("this cursor is invalid", field="cursor") from None
         page, next_cursor = pages.cut(rows, size, lambda row: str(row.id))
-        return pb.ListTokensResponse(tokens=map(_proto, page), next_cursor=next_cursor)
+        return pb.ListTokensResponse(tokens=map(message_of, page), next_cursor=next_cursor)
 
     @allows(Access.ADMIN)
     async def GetToken(self, request: pb.GetTokenRequest, context: Context) -> pb.GetTokenResponse:
         """Raises `TokenNotFound`."""
-        return pb.GetTokenResponse(token=_proto(await self._store.token(_id_of(request.id))))
+        return pb.GetTokenResponse(token=message_of(await self._store.token(_id_of(request.id))))
 
     @allows(WithinFleets(Access.VIEWER))
     async def GetOwnToken(
         self, request: pb.GetOwnTokenRequest, context: Context
     ) -> pb.GetOwnTokenResponse:
         """Raises `TokenNotFound` for an actor without a token."""
-        return pb.GetOwnTokenResponse(token=_proto(await self._store.token(_id_of(actor_id.get()))))
+        return pb.GetOwnTokenResponse(
+            token=message_of(await self._store.token(_id_of(actor_id.get())))
+        )
 
     @allows(Access.ADMIN)
     async def RevokeToken(
@@ -115,20 +117,9 @@ class TokenServicer(tokens_pb2_grpc.TokenServiceServicer):
         row = await self._cache.token_of(hash_of_secret(request.secret))
         if row is None:
             raise TokenUnknown("this API token is not valid")
-        calling = caller.get()
-        if calling is None:
-            raise Unauthenticated(
-                "a ticket needs a caller with an identity", reason=UNTRUSTED_SERVICE
-            )
+        ticket = ticket_for(row, self._signing_keys())
         self._last_use.note(row.id)
-        ticket = self._signing_keys().signed(
-            audience=calling.name,
-            actor=row.name,
-            actor_id=str(row.id),
-            role=row.role,
-            fleets=None if row.fleet_ids is None else tuple(row.fleet_ids),
-        )
-        return pb.AuthenticateTokenResponse(token=_proto(row), ticket=ticket)
+        return pb.AuthenticateTokenResponse(token=message_of(row), ticket=ticket)
 
     @allows(Services(Identity.GATEWAY))
     async def ListFingerprints(
@@ -171,7 +162,24 @@ def _max_devices_of(request: pb.CreateTokenRequest) -> int | None:
     return request.max_devices
 
 
-def _proto(row: sa.Row[Any]) -> pb.Token:
+def ticket_for(row: sa.Row[Any], keys: SigningKeys) -> bytes:
+    """A ticket for the owner of a token, which the calling gateway may use. `row` is one of
+    `api_tokens`. Raises `Unauthenticated` if the calling service is not known.
+    """
+    calling = caller.get()
+    if calling is None:
+        raise Unauthenticated("a ticket needs a caller with an identity", reason=UNTRUSTED_SERVICE)
+    return keys.signed(
+        audience=calling.name,
+        actor=row.name,
+        actor_id=str(row.id),
+        role=row.role,
+        fleets=None if row.fleet_ids is None else tuple(row.fleet_ids),
+    )
+
+
+def message_of(row: sa.Row[Any]) -> pb.Token:
+    """A row of `api_tokens` as a message, without the hash."""
     return pb.Token(
         id=str(row.id),
         name=row.name,

@@ -20,7 +20,7 @@ from registry_service.tables import api_tokens, fleets
 CHANNEL = "mooring_tokens"
 
 _shown = [column for column in api_tokens.c if column.name != "token_hash"]
-_is_valid = sa.and_(
+is_valid = sa.and_(
     api_tokens.c.is_active,
     sa.or_(api_tokens.c.expires_at.is_(None), api_tokens.c.expires_at > sa.func.now()),
 )
@@ -105,7 +105,7 @@ class TokenStore:
     async def _revoke(self, token_id: UUID) -> None:
         admins = (
             sa.select(api_tokens.c.id)
-            .where(api_tokens.c.role == "admin", _is_valid)
+            .where(api_tokens.c.role == "admin", is_valid)
             .order_by(api_tokens.c.id)
             .with_for_update()
         )
@@ -132,14 +132,14 @@ class TokenStore:
 
     async def valid_token(self, token_hash: bytes) -> sa.Row[Any] | None:
         """The valid token with this hash."""
-        query = sa.select(api_tokens).where(api_tokens.c.token_hash == token_hash, _is_valid)
+        query = sa.select(api_tokens).where(api_tokens.c.token_hash == token_hash, is_valid)
         async with reading(self._engine) as connection:
             return (await connection.execute(query)).one_or_none()
 
     async def valid_tokens(self) -> Sequence[sa.Row[Any]]:
         """All valid tokens, with their hashes."""
         async with reading(self._engine) as connection:
-            return (await connection.execute(sa.select(api_tokens).where(_is_valid))).all()
+            return (await connection.execute(sa.select(api_tokens).where(is_valid))).all()
 
     async def note_use(self, used_at: Mapping[UUID, datetime]) -> None:
         """Writes when tokens were last used, unless a later time is stored already."""
@@ -176,7 +176,7 @@ class TokenStore:
 async def _require_no_admin(connection: AsyncConnection) -> None:
     """Raises `Conflict` if an admin token is valid. Other calls wait for the commit."""
     await take_turns(connection, FIRST_ADMIN)
-    admins = sa.select(api_tokens.c.id).where(api_tokens.c.role == "admin", _is_valid).limit(1)
+    admins = sa.select(api_tokens.c.id).where(api_tokens.c.role == "admin", is_valid).limit(1)
     if await connection.scalar(admins) is not None:
         raise Conflict("there is an admin token already")
 

@@ -1,0 +1,63 @@
+"""The console's menu: which pages there are, and who may see them."""
+
+from dataclasses import dataclass
+
+from litestar.handlers import BaseRouteHandler
+
+from gateway.administration import brokers, certificates
+from gateway.console.visitor import Visitor
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A line of the menu."""
+
+    name: str
+    path: str
+    icon: str
+    # The route that the page shows; who may not use it does not see the line. None is for all.
+    shows: BaseRouteHandler | None
+    # Pressed after g.
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """Lines under a heading, which may be empty."""
+
+    heading: str
+    entries: tuple[Entry, ...]
+
+
+MENU = (
+    Section("", (Entry("Overview", "/console", "grid", None, "o"),)),
+    Section(
+        "Traffic",
+        (
+            Entry("Brokers", "/console/brokers", "broker", brokers.list_brokers, "b"),
+            Entry(
+                "Certificates",
+                "/console/certificates",
+                "cert",
+                certificates.list_certificates,
+                "c",
+            ),
+        ),
+    ),
+)
+
+
+def navigation(visitor: Visitor) -> list[Section]:
+    """The menu for a person, without the lines that they may not see."""
+    sections = [
+        Section(
+            section.heading,
+            tuple(
+                entry
+                for entry in section.entries
+                if entry.shows is None or visitor.may(entry.shows)
+            ),
+        )
+        for section in MENU
+    ]
+    return [section for section in sections if section.entries]

@@ -1,0 +1,37 @@
+"""The routes of the console, and `/`, which leads to it."""
+
+from litestar import Response, Router, get
+
+from chassis.trust import Access
+from gateway.console import brokers, overview, sign_in
+from gateway.console.assets import asset
+from gateway.console.pages import ERROR_PAGES, see_other
+from gateway.console.visitor import signed_in
+
+# Of forms and of files that are imported through one.
+MAX_BODY_BYTES = 8 * 1024 * 1024
+
+ROUTES = Router(
+    "/console",
+    route_handlers=[
+        asset,
+        sign_in.OPEN_ROUTES,
+        Router(
+            "/",
+            route_handlers=[sign_in.sign_out, overview.overview, brokers.ROUTES],
+            guards=[signed_in],
+        ),
+    ],
+    exception_handlers=ERROR_PAGES,
+    request_max_body_size=MAX_BODY_BYTES,
+    include_in_schema=False,
+)
+
+
+@get("/", access=Access.OPEN)
+async def start() -> Response[None]:
+    """Leads to the console."""
+    return see_other("/console")
+
+
+START = Router("/", route_handlers=[start], include_in_schema=False)
