@@ -37,7 +37,6 @@ class SignInCode(Struct, kw_only=True, frozen=True):
     summary="Make a code that signs in at the console once",
     description="A person who opens the page within five minutes may do there what this token "
     "may do.",
-    reasons=("TOKEN_UNKNOWN",),
 )
 async def create_sign_in_code(request: CallerRequest) -> SignInCode:
     caller = request.auth

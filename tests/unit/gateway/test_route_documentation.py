@@ -21,9 +21,9 @@ HANDLERS = {
     handler.handler_name: handler
     for route in gateway.app.served().routes
     for handler in getattr(route, "route_handlers", ())
-    # The routes of the documentation itself, and OPTIONS, which Litestar adds to each path.
-    if not route.path.startswith(("/docs", "/openapi.json"))
+    # Not OPTIONS, which Litestar adds to each path, nor the documentation itself and the console.
     if isinstance(handler, HTTPRouteHandler) and handler.http_methods != {"OPTIONS"}
+    if handler.resolve_include_in_schema()
 }
 
 
