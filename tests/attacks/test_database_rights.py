@@ -44,6 +44,7 @@ TABLES = {
                 request_id ticket)
         """,
         "certificates": "SELECT INSERT UPDATE DELETE",
+        "console_sessions": "SELECT(id token_id created_at last_used_at)",
         "device_count_changes": "SELECT",
         "device_counts": "SELECT",
         "devices": """
@@ -129,6 +130,7 @@ TABLES = {
         "refusal_counts": "SELECT",
         "registration_counts": "SELECT",
         "revocations": "SELECT",
+        "sign_in_codes": "SELECT(token_id expires_at)",
         "service_accounts": """
             SELECT(id username description publish subscribe broker_ids is_active
                 expires_at revision created_at updated_at)
@@ -145,6 +147,7 @@ TABLES = {
                 request_id ticket)
         """,
         "broker_secrets": "SELECT INSERT DELETE",
+        "console_sessions": "SELECT INSERT DELETE UPDATE(last_used_at)",
         "device_count_changes": "SELECT DELETE",
         "device_counts": "SELECT INSERT UPDATE DELETE",
         "device_events": "SELECT UPDATE(address)",
@@ -167,6 +170,7 @@ TABLES = {
         "refusal_counts": "SELECT INSERT UPDATE DELETE",
         "registration_counts": "SELECT INSERT UPDATE DELETE",
         "revocations": "SELECT UPDATE DELETE",
+        "sign_in_codes": "SELECT INSERT DELETE",
         "service_accounts": "SELECT INSERT UPDATE DELETE",
         "turns": "SELECT UPDATE(name)",
     },
