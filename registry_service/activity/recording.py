@@ -83,8 +83,7 @@ class Activity:
 
     async def close(self) -> None:
         """Writes what is left."""
-        await self.write_counts()
-        await write_all_events(self._pool, self.events)
+        await asyncio.gather(self.write_counts(), write_all_events(self._pool, self.events))
 
     async def write_counts(self) -> None:
         """Adds the counts to the database; if that fails, they are tried again. If a connection
