@@ -18,6 +18,8 @@ class Connect(Struct, frozen=True):
     client_id: str
     # The client's address and port, if the broker also sends them with its notices.
     peer: str = ""
+    # The client's address alone, if the broker sends it.
+    address: str = ""
 
     def __repr__(self) -> str:
         """Shows no password."""

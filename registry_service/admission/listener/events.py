@@ -8,6 +8,7 @@ from registry_service.activity.timeline.events import (
     Client,
     Event,
     Events,
+    address_of,
     address_of_peer,
 )
 from registry_service.admission.decision import NOT_TOLD, USER_UNKNOWN, uuid_of_username
@@ -26,6 +27,13 @@ def note_connect(events: Events, broker_id: int, question: Connect, verdict: Ver
         CONNECTED if verdict.is_allowed else CONNECT_REFUSED,
         verdict.reason,
         broker_id,
-        address_of_peer(question.peer) if question.peer and is_served else "",
+        _address_of(question) if is_served else "",
     )
     events.add(event, time.time())
+
+
+def _address_of(question: Connect) -> str:
+    """The client's address; empty if the broker does not send it."""
+    if question.address:
+        return address_of(question.address)
+    return address_of_peer(question.peer) if question.peer else ""

@@ -40,6 +40,8 @@ class Credentials(msgspec.Struct):
     username: str
     password: str
     clientid: str
+    # "undefined" or absent if EMQX does not know it.
+    peerhost: str | None = None
 
 
 class Action(msgspec.Struct):
@@ -115,10 +117,11 @@ class Authenticate:
     def read(self, request: Asked) -> Sequence[Question]:
         """One `Connect`."""
         found = read_json(_credentials, request)
-        check_names(found.username, found.password, found.clientid)
+        address = found.peerhost or ""
+        check_names(found.username, found.password, found.clientid, address)
         if found.clientid in DOTS:
             raise Unreadable("a client id of dots cannot be named in a URL of EMQX's API")
-        return [Connect(found.username, found.password, found.clientid)]
+        return [Connect(found.username, found.password, found.clientid, address=address)]
 
     def answer(self, request: Asked, verdicts: Sequence[Verdict]) -> DialectReply:  # noqa: ARG002
         """The reply, with rules and the time at which EMQX disconnects the client."""

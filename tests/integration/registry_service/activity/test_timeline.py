@@ -96,8 +96,10 @@ async def test_a_devices_life_is_in_its_timeline(brokers: Asking) -> None:
     assert (await stack.register("one", deviceApiKey="another-api-key")).status_code == 409
     for _ in range(3):
         assert (await stack.connection("one", "not-its-api-key")).status_code == 401
-    assert await brokers.connects(mqtt["username"], mqtt["password"])
-    assert await brokers.connects(mqtt["username"], mqtt["password"])
+    login = {"username": mqtt["username"], "password": mqtt["password"], "clientid": "one"}
+    for _ in range(2):
+        answer = await brokers.emqx("authenticate", **login, peerhost="192.0.2.9")
+        assert answer.json()["result"] == "allow"
     assert not await brokers.connects(mqtt["username"], "not its password")
     other_id = await stack.create_broker("Other", host="other.example.com")
     pinned = await stack.admin("PATCH", "/devices/one", json={"mqtt_broker_id": other_id})
@@ -133,7 +135,8 @@ async def test_a_devices_life_is_in_its_timeline(brokers: Asking) -> None:
     assert changed["generation"] == moved["generation"]
     connected, refused = only(found, "connected"), only(found, "connect_refused")
     assert connected["broker_id"] == refused["broker_id"] == stack.default_broker_id
-    assert (connected["count"], refused["reason"]) == (2, "PASSWORD_WRONG")
+    assert (connected["count"], connected["address"]) == (2, "192.0.2.9")
+    assert (refused["reason"], refused["address"]) == ("PASSWORD_WRONG", None)
     # A password with another broker is another one; asking for one is the second time.
     assert only(found, "credentials_rotated")["count"] == 2
     assert only(found, "credentials_revoked")["actor"] is None

@@ -68,6 +68,7 @@ async def test_emqx(brokers: Asking, device: dict[str, str]) -> None:
         assert answer.status_code == 200, answer.text
         return str(answer.json()["result"])
 
+    device = {**device, "peerhost": "192.0.2.1"}
     assert await result("authenticate", **device) == "allow"
     assert await result("authenticate", **device | {"password": "wrong"}) == "deny"
     for action in ("publish", "subscribe"):

@@ -89,6 +89,10 @@ def answered(operation: str, *verdicts: Verdict) -> Any:
 
 def test_a_connecting_client_is_read() -> None:
     assert read("authenticate", AUTHENTICATE) == [Connect("device_abc123", "secret", "emqx_c")]
+    for peerhost, address in (("192.0.2.1", "192.0.2.1"), (None, ""), ("undefined", "undefined")):
+        [question] = read("authenticate", AUTHENTICATE | {"peerhost": peerhost})
+        assert isinstance(question, Connect)
+        assert question.address == address
 
 
 @pytest.mark.parametrize(
