@@ -44,7 +44,6 @@ TABLES = {
                 request_id ticket)
         """,
         "certificates": "SELECT INSERT UPDATE DELETE",
-        "console_sessions": "SELECT(id token_id created_at last_used_at)",
         "device_count_changes": "SELECT",
         "device_counts": "SELECT",
         "devices": """
@@ -78,6 +77,7 @@ TABLES = {
                 not_after created_at replacement_id rotation_began_at
                 rotation_threshold_percent)
         """,
+        "console_sessions": "SELECT(id token_id created_at last_used_at)",
         "device_count_changes": "SELECT",
         "device_counts": "SELECT",
         "device_events": "SELECT",
