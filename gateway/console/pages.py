@@ -42,9 +42,7 @@ def page(
         is_part="hx-request" in request.headers and "hx-boosted" not in request.headers,
         **values,
     )
-    return Response(
-        body, status_code=status, media_type="text/html; charset=utf-8", headers=HEADERS
-    )
+    return Response(body, status_code=status, media_type="text/html", headers=HEADERS)
 
 
 def see_other(path: str, **query: str) -> Response[None]:

@@ -53,6 +53,7 @@ async def test_a_person_signs_in_and_out(stack: Stack, browser: httpx2.AsyncClie
     page = await browser.get("/console")
     assert page.status_code == 200
     assert "Overview" in page.text
+    assert page.headers["content-type"] == "text/html; charset=utf-8"
     secret = browser.cookies["mooring-session"]
     assert secret not in page.text
     assert stack.admin_token not in page.text
