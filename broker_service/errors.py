@@ -16,6 +16,12 @@ class BrokerNotFound(NotFound):
     reason = "BROKER_NOT_FOUND"
 
 
+class FleetNotFound(NotFound):
+    """No fleet has this id, or the caller may not see it."""
+
+    reason = "FLEET_NOT_FOUND"
+
+
 class DeviceNotFound(NotFound):
     """No device has this uuid, or the actor may not read it."""
 

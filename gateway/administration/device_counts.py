@@ -6,9 +6,10 @@ from litestar import Router, get
 from mooring.broker.v1 import device_counts_pb2 as pb
 from msgspec import Meta, Struct
 
-from chassis.trust import Access
+from chassis.trust import Access, WithinFleets
 from gateway.administration.caller import CallerRequest
 from gateway.administration.fields import PathId
+from gateway.administration.fleets import FleetId
 from gateway.administration.listing import DEFAULT_LIMIT, Cursor, Limit, Page
 
 
@@ -54,6 +55,30 @@ class DeviceCounts(Struct, kw_only=True, frozen=True):
 
 class DeviceCountPage(Page[DeviceCounts], frozen=True):
     """The counts of brokers, in the order of their ids."""
+
+
+class ToldBroker(Struct, kw_only=True, frozen=True):
+    """Devices whose last answer named a broker."""
+
+    mqtt_broker_id: Annotated[
+        int | None, Meta(description="Null: the last answer named none, or there was none.")
+    ]
+    devices: int
+
+
+class FleetDeviceCounts(Struct, kw_only=True, frozen=True):
+    """The active devices of a fleet that have no pin, by the broker of their last answer."""
+
+    EXAMPLE: ClassVar[dict[str, Any]] = {
+        "devices": 1,
+        "told": [{"mqtt_broker_id": 1, "devices": 1}],
+    }
+
+    devices: Annotated[int, Meta(description="Active devices that have no pin.")]
+    told: Annotated[
+        list[ToldBroker],
+        Meta(description="The same devices by their brokers, in the order of the brokers' ids."),
+    ]
 
 
 def _json(counts: pb.DeviceCounts) -> DeviceCounts:
@@ -108,4 +133,31 @@ async def list_device_counts(
     return DeviceCountPage([_json(counts) for counts in answer.counts], answer.next_cursor or None)
 
 
-ROUTES = Router("/", route_handlers=[get_device_counts, list_device_counts], tags=["brokers"])
+@get(
+    "/fleets/{fleet_id:str}/device-counts",
+    access=WithinFleets(Access.VIEWER),
+    summary="Count the devices of a fleet by their broker",
+    description="Counts the active devices that have no pin: a rollout moves these. The counts "
+    "are always exact.",
+    reasons=("FLEET_NOT_FOUND",),
+)
+async def get_fleet_device_counts(request: CallerRequest, fleet_id: FleetId) -> FleetDeviceCounts:
+    caller = request.auth
+    answer = await caller.ask_broker_service(
+        caller.services.device_counts.GetFleetDeviceCounts,
+        pb.GetFleetDeviceCountsRequest(fleet_id=fleet_id),
+    )
+    return FleetDeviceCounts(
+        devices=answer.devices,
+        told=[
+            ToldBroker(mqtt_broker_id=told.broker_id or None, devices=told.devices)
+            for told in answer.told
+        ],
+    )
+
+
+ROUTES = Router(
+    "/",
+    route_handlers=[get_device_counts, list_device_counts, get_fleet_device_counts],
+    tags=["brokers"],
+)

@@ -5,10 +5,10 @@ from mooring.broker.v1 import device_counts_pb2_grpc
 
 from broker_service.brokers.device_counts.store import DeviceCounts, DeviceCountStore
 from broker_service.settings import MAX_INT32
-from chassis import pages
+from chassis import isolation, pages
 from chassis.server import Context
 from chassis.servicers import allows
-from chassis.trust import Access
+from chassis.trust import Access, WithinFleets
 
 
 class DeviceCountServicer(device_counts_pb2_grpc.DeviceCountServiceServicer):
@@ -36,6 +36,20 @@ class DeviceCountServicer(device_counts_pb2_grpc.DeviceCountServiceServicer):
         found = await self._store.counts_after(after, size + 1)
         page, next_cursor = pages.cut(found, size, lambda counts: counts.broker_id)
         return pb.ListDeviceCountsResponse(counts=map(_proto_of, page), next_cursor=next_cursor)
+
+    @allows(WithinFleets(Access.VIEWER))
+    async def GetFleetDeviceCounts(
+        self, request: pb.GetFleetDeviceCountsRequest, context: Context
+    ) -> pb.GetFleetDeviceCountsResponse:
+        """Raises `FleetNotFound`."""
+        told = await self._store.counts_of_fleet(request.fleet_id, isolation.fleets.get())
+        return pb.GetFleetDeviceCountsResponse(
+            devices=sum(told.values()),
+            told=[
+                pb.ToldBroker(broker_id=broker_id, devices=devices)
+                for broker_id, devices in sorted(told.items())
+            ],
+        )
 
 
 def _proto_of(counts: DeviceCounts) -> pb.DeviceCounts:

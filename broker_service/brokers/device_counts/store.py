@@ -6,9 +6,10 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from broker_service.errors import BrokerNotFound
+from broker_service.errors import BrokerNotFound, FleetNotFound
 from broker_service.tables import brokers, device_count_changes, device_counts, fleets
 from chassis.database import reading
+from chassis.isolation import Fleets, is_within
 
 # The counts, and the changes that are not folded into them yet.
 _kinds = sa.union_all(sa.select(device_counts), sa.select(device_count_changes)).subquery("kinds")
@@ -73,6 +74,24 @@ class DeviceCountStore:
             query = query.where(brokers.c.id > broker_id)
         async with reading(self._engine) as connection:
             return await _counted(connection, query)
+
+    async def counts_of_fleet(self, fleet_id: str, within: Fleets) -> Mapping[int, int]:
+        """How many of the fleet's devices without a pin were told each broker, by its id; 0 stands
+        for no broker. Raises `FleetNotFound`.
+        """
+        asked = sa.select(fleets.c.id).where(
+            fleets.c.id == fleet_id, is_within(fleets.c.id, within)
+        )
+        told = (
+            sa.select(_kinds.c.told_broker_id, _devices)
+            .where(_kinds.c.fleet_id == fleet_id, _kinds.c.mqtt_broker_id == 0)
+            .group_by(_kinds.c.told_broker_id)
+        )
+        async with reading(self._engine) as connection:
+            if (await connection.execute(asked)).first() is None:
+                raise FleetNotFound("there is no such fleet")
+            rows = await connection.execute(told)
+        return {row.told_broker_id: int(row.devices) for row in rows if row.devices}
 
 
 async def _counted(

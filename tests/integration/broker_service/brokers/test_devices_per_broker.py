@@ -38,6 +38,12 @@ CROSS JOIN devices AS device JOIN fleets AS fleet ON fleet.id = device.fleet_id
 WHERE device.is_active AND broker.id = %s
 """
 
+COUNT_OF_FLEET = """
+SELECT told_broker_ids[1], count(*) FROM devices
+WHERE is_active AND mqtt_broker_id IS NULL AND fleet_id = %s
+GROUP BY 1 ORDER BY 1 NULLS FIRST
+"""
+
 
 def flat(counts: dict[str, Any]) -> tuple[int, ...]:
     """The counts in the order of COUNT."""
@@ -62,6 +68,11 @@ async def answered(stack: Stack) -> dict[int, dict[str, Any]]:
             assert flat(counts) == stack.database.execute(COUNT, counts["broker_id"])[0]
             found[counts["broker_id"]] = counts
         cursor = page["next_cursor"]
+    for (fleet,) in stack.database.execute("SELECT id FROM fleets"):
+        of_fleet = (await stack.admin("GET", f"/fleets/{fleet}/device-counts")).json()
+        told = [(told["mqtt_broker_id"], told["devices"]) for told in of_fleet["told"]]
+        assert told == stack.database.execute(COUNT_OF_FLEET, fleet)
+        assert of_fleet["devices"] == sum(devices for _, devices in told)
     return found
 
 
@@ -95,3 +106,5 @@ async def test_devices_are_counted_by_their_assigned_and_by_their_notified_broke
     await answered(stack)
     missing = await stack.admin("GET", "/brokers/4711/device-counts")
     assert (missing.status_code, missing.json()["reason"]) == (404, "BROKER_NOT_FOUND")
+    missing = await stack.admin("GET", "/fleets/nowhere/device-counts")
+    assert (missing.status_code, missing.json()["reason"]) == (404, "FLEET_NOT_FOUND")

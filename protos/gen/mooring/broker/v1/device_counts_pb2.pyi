@@ -205,3 +205,73 @@ class ListDeviceCountsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListDeviceCountsResponse: _TypeAlias = ListDeviceCountsResponse  # noqa: Y015
+
+@_typing.final
+class GetFleetDeviceCountsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FLEET_ID_FIELD_NUMBER: _builtins.int
+    fleet_id: _builtins.str
+    def __init__(
+        self,
+        *,
+        fleet_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fleet_id", b"fleet_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetFleetDeviceCountsRequest: _TypeAlias = GetFleetDeviceCountsRequest  # noqa: Y015
+
+@_typing.final
+class ToldBroker(_message.Message):
+    """Devices whose last answer named a broker."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BROKER_ID_FIELD_NUMBER: _builtins.int
+    DEVICES_FIELD_NUMBER: _builtins.int
+    broker_id: _builtins.int
+    """0: their last answer named none, or they have had no answer."""
+    devices: _builtins.int
+    def __init__(
+        self,
+        *,
+        broker_id: _builtins.int = ...,
+        devices: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["broker_id", b"broker_id", "devices", b"devices"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ToldBroker: _TypeAlias = ToldBroker  # noqa: Y015
+
+@_typing.final
+class GetFleetDeviceCountsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEVICES_FIELD_NUMBER: _builtins.int
+    TOLD_FIELD_NUMBER: _builtins.int
+    devices: _builtins.int
+    """The active devices of the fleet that have no pin."""
+    @_builtins.property
+    def told(self) -> _containers.RepeatedCompositeFieldContainer[Global___ToldBroker]:
+        """The same devices by their brokers, in the order of the brokers' ids."""
+
+    def __init__(
+        self,
+        *,
+        devices: _builtins.int = ...,
+        told: _abc.Iterable[Global___ToldBroker] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["devices", b"devices", "told", b"told"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetFleetDeviceCountsResponse: _TypeAlias = GetFleetDeviceCountsResponse  # noqa: Y015

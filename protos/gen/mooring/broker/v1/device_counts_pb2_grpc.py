@@ -46,6 +46,11 @@ class DeviceCountServiceStub:
                 request_serializer=mooring_dot_broker_dot_v1_dot_device__counts__pb2.ListDeviceCountsRequest.SerializeToString,
                 response_deserializer=mooring_dot_broker_dot_v1_dot_device__counts__pb2.ListDeviceCountsResponse.FromString,
                 _registered_method=True)
+        self.GetFleetDeviceCounts = channel.unary_unary(
+                '/mooring.broker.v1.DeviceCountService/GetFleetDeviceCounts',
+                request_serializer=mooring_dot_broker_dot_v1_dot_device__counts__pb2.GetFleetDeviceCountsRequest.SerializeToString,
+                response_deserializer=mooring_dot_broker_dot_v1_dot_device__counts__pb2.GetFleetDeviceCountsResponse.FromString,
+                _registered_method=True)
 
 
 class DeviceCountServiceServicer:
@@ -66,6 +71,14 @@ class DeviceCountServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetFleetDeviceCounts(self, request, context):
+        """The active devices of a fleet that have no pin, by the broker of their last
+        answer. During a rollout they show how far it has come.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_DeviceCountServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -78,6 +91,11 @@ def add_DeviceCountServiceServicer_to_server(servicer, server):
                     servicer.ListDeviceCounts,
                     request_deserializer=mooring_dot_broker_dot_v1_dot_device__counts__pb2.ListDeviceCountsRequest.FromString,
                     response_serializer=mooring_dot_broker_dot_v1_dot_device__counts__pb2.ListDeviceCountsResponse.SerializeToString,
+            ),
+            'GetFleetDeviceCounts': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetFleetDeviceCounts,
+                    request_deserializer=mooring_dot_broker_dot_v1_dot_device__counts__pb2.GetFleetDeviceCountsRequest.FromString,
+                    response_serializer=mooring_dot_broker_dot_v1_dot_device__counts__pb2.GetFleetDeviceCountsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -136,6 +154,33 @@ class DeviceCountService:
             '/mooring.broker.v1.DeviceCountService/ListDeviceCounts',
             mooring_dot_broker_dot_v1_dot_device__counts__pb2.ListDeviceCountsRequest.SerializeToString,
             mooring_dot_broker_dot_v1_dot_device__counts__pb2.ListDeviceCountsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetFleetDeviceCounts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mooring.broker.v1.DeviceCountService/GetFleetDeviceCounts',
+            mooring_dot_broker_dot_v1_dot_device__counts__pb2.GetFleetDeviceCountsRequest.SerializeToString,
+            mooring_dot_broker_dot_v1_dot_device__counts__pb2.GetFleetDeviceCountsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -21,6 +21,10 @@ class DeviceCountServiceStub:
     GetDeviceCounts: _aio.UnaryUnaryMultiCallable[_device_counts_pb2.GetDeviceCountsRequest, _device_counts_pb2.GetDeviceCountsResponse]
     ListDeviceCounts: _aio.UnaryUnaryMultiCallable[_device_counts_pb2.ListDeviceCountsRequest, _device_counts_pb2.ListDeviceCountsResponse]
     """All brokers, in the order of their ids."""
+    GetFleetDeviceCounts: _aio.UnaryUnaryMultiCallable[_device_counts_pb2.GetFleetDeviceCountsRequest, _device_counts_pb2.GetFleetDeviceCountsResponse]
+    """The active devices of a fleet that have no pin, by the broker of their last
+    answer. During a rollout they show how far it has come.
+    """
 
 class DeviceCountServiceServicer(metaclass=_abc_1.ABCMeta):
     """The number of active devices of each broker. The numbers are kept up to date
@@ -41,5 +45,15 @@ class DeviceCountServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_device_counts_pb2.ListDeviceCountsRequest, _abc.Awaitable[_device_counts_pb2.ListDeviceCountsResponse]],
     ) -> _abc.Awaitable[_device_counts_pb2.ListDeviceCountsResponse]:
         """All brokers, in the order of their ids."""
+
+    @_abc_1.abstractmethod
+    def GetFleetDeviceCounts(
+        self,
+        request: _device_counts_pb2.GetFleetDeviceCountsRequest,
+        context: _aio.ServicerContext[_device_counts_pb2.GetFleetDeviceCountsRequest, _abc.Awaitable[_device_counts_pb2.GetFleetDeviceCountsResponse]],
+    ) -> _abc.Awaitable[_device_counts_pb2.GetFleetDeviceCountsResponse]:
+        """The active devices of a fleet that have no pin, by the broker of their last
+        answer. During a rollout they show how far it has come.
+        """
 
 def add_DeviceCountServiceServicer_to_server(servicer: DeviceCountServiceServicer, server: _aio.Server) -> None: ...
