@@ -14,6 +14,8 @@ from gateway.console.visitor import ConsoleRequest, session_secret_of
 
 FORM_TOKEN = "form_token"  # noqa: S105 - the name of a field
 MAX_FIELDS = 2_000
+# Longer numbers fit no field; JSON has 64 bits for them.
+MAX_DIGITS = 18
 MEDIA_TYPE = "application/x-www-form-urlencoded"
 
 
@@ -52,7 +54,8 @@ class Form:
         """
         text = self.text(name)
         digits = text.removeprefix("-")
-        return int(text) if digits.isascii() and digits.isdigit() else text or None
+        is_number = digits.isascii() and digits.isdigit() and len(digits) <= MAX_DIGITS
+        return int(text) if is_number else text or None
 
 
 async def form_of(request: ConsoleRequest) -> Form:

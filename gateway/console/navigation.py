@@ -4,7 +4,11 @@ from dataclasses import dataclass
 
 from litestar.handlers import BaseRouteHandler
 
-from gateway.administration import brokers, certificates
+from gateway.administration import (
+    brokers,
+    certificates,
+    provisioning_keys,
+)
 from gateway.console.visitor import Visitor
 
 
@@ -41,6 +45,18 @@ MENU = (
                 "cert",
                 certificates.list_certificates,
                 "c",
+            ),
+        ),
+    ),
+    Section(
+        "Devices",
+        (
+            Entry(
+                "Provisioning keys",
+                "/console/provisioning-keys",
+                "key",
+                provisioning_keys.list_provisioning_keys,
+                "k",
             ),
         ),
     ),

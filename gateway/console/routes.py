@@ -3,7 +3,12 @@
 from litestar import Response, Router, get
 
 from chassis.trust import Access
-from gateway.console import brokers, overview, sign_in
+from gateway.console import (
+    brokers,
+    overview,
+    provisioning_keys,
+    sign_in,
+)
 from gateway.console.assets import asset
 from gateway.console.pages import ERROR_PAGES, see_other
 from gateway.console.visitor import signed_in
@@ -18,7 +23,12 @@ ROUTES = Router(
         sign_in.OPEN_ROUTES,
         Router(
             "/",
-            route_handlers=[sign_in.sign_out, overview.overview, brokers.ROUTES],
+            route_handlers=[
+                sign_in.sign_out,
+                overview.overview,
+                brokers.ROUTES,
+                provisioning_keys.ROUTES,
+            ],
             guards=[signed_in],
         ),
     ],

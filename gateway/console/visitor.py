@@ -16,6 +16,7 @@ from mooring.registry.v1 import sessions_pb2, tokens_pb2
 from chassis.errors import Unauthenticated
 from chassis.times import moment_of
 from chassis.trust import Access, Actor, WithinFleets, access_of
+from gateway.access import required
 from gateway.addresses import client_of
 from gateway.administration.caller import Caller
 from gateway.console.same_origin import (
@@ -102,6 +103,16 @@ async def signed_in(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRoute
         form_token_of(secret),
         moment_of(answer.session, "ends_at"),
     )
+
+
+async def permitted(
+    connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler
+) -> None:
+    """Requires the role that a page states. For pages that ask no service whether the person may
+    do what they offer: forms, and confirmations. Raises `Forbidden`.
+    """
+    visitor: Visitor = connection.scope["state"][VISITOR]
+    visitor.actor.require(required(handler.opt["access"]))
 
 
 async def from_own_page(

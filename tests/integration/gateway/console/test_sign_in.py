@@ -1,25 +1,13 @@
 """Signing in at the console, how a session ends, and what a page of another site cannot do."""
 
 import re
-from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx2
 import pytest
 from mooring.registry.v1 import tokens_pb2
 
-from tests.stack import NO_TLS, Stack
-
-SAME_ORIGIN = {"Sec-Fetch-Site": "same-origin"}
-
-
-@pytest.fixture
-async def browser(stack: Stack) -> AsyncIterator[httpx2.AsyncClient]:
-    """A client that keeps cookies and says, as browsers do, that its forms are of this origin."""
-    async with httpx2.AsyncClient(
-        base_url=stack.gateway_url, headers=SAME_ORIGIN, verify=NO_TLS
-    ) as client:
-        yield client
+from tests.stack import Stack
 
 
 async def sign_in(browser: httpx2.AsyncClient, token: str, **fields: str) -> Any:

@@ -44,7 +44,17 @@ def test_too_many_fields_and_other_types_are_refused() -> None:
 
 @pytest.mark.parametrize(
     ("text", "number"),
-    [("60", 60), (" 60 ", 60), ("-1", -1), ("", None), ("six", "six"), ("6.0", "6.0"), ("٣", "٣")],
+    [
+        ("60", 60),
+        (" 60 ", 60),
+        ("-1", -1),
+        ("", None),
+        ("six", "six"),
+        ("6.0", "6.0"),
+        ("٣", "٣"),
+        ("9" * 18, 10**18 - 1),
+        ("9" * 5_000, "9" * 5_000),
+    ],
 )
 def test_numbers(text: str, number: int | str | None) -> None:
     assert parsed(MEDIA_TYPE, urlencode({"a": text}).encode()).number("a") == number

@@ -1,0 +1,32 @@
+"""The names of brokers, for pages that show brokers and let a person choose one."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from gateway.administration import brokers
+from gateway.administration.listing import MAX_LIMIT
+from gateway.console.visitor import ConsoleRequest
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerNames:
+    """The names of the first 500 brokers that the person may see, by their ids."""
+
+    names: Mapping[int, str]
+    # Whether these are all brokers. If not, a person enters the id of a broker.
+    is_complete: bool
+
+    def of(self, broker_id: int | None) -> str:
+        """The name of a broker, or its number if the name is not known."""
+        if broker_id is None:
+            return "none"
+        return self.names.get(broker_id) or f"broker {broker_id}"
+
+
+async def broker_names(request: ConsoleRequest) -> BrokerNames:
+    """The names of brokers. Raises what the list of brokers raises."""
+    listed: Any = await brokers.list_brokers.fn(request, limit=MAX_LIMIT)
+    return BrokerNames(
+        {broker.id: broker.name for broker in listed.items}, listed.next_cursor is None
+    )

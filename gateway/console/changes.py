@@ -1,0 +1,93 @@
+"""Forms that change something: only what a person changed is sent, and a refusal is shown in place.
+
+Beside each field such a form has a hidden one with the value that the page showed (the macro `was`
+in change_parts.html). So a form that was open for long does not undo what another person changed.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from chassis.errors import MooringError
+from gateway.console.forms import Form
+from gateway.console.pages import problem_of
+from gateway.console.visitor import ConsoleRequest
+from gateway.context import context_of
+from gateway.problems import Problem, of_error
+
+WAS = "was."
+MAX_ID_DIGITS = 10
+# A refusal with one of these statuses is shown above the form, with what was typed.
+SHOWN_IN_PLACE = frozenset({409, 412, 422, 503})
+# The value of an input of the type datetime-local.
+LOCAL_MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d(:\d\d(\.\d+)?)?", re.ASCII)
+
+
+def lines_of(form: Form, name: str) -> list[str]:
+    """The lines of all values of a field, without empty ones."""
+    found = (line.strip() for text in form.texts(name) for line in text.splitlines())
+    return [line for line in found if line]
+
+
+def ids_in(form: Form, name: str) -> list[int | str]:
+    """Ids, one a line. A text that is no id stays a text, so that the route refuses it."""
+    return [
+        int(line) if line.isascii() and line.isdigit() and len(line) <= MAX_ID_DIGITS else line
+        for line in lines_of(form, name)
+    ]
+
+
+def typed_in(form: Form, names: Iterable[str]) -> dict[str, str]:
+    """What was typed, to show it again; several values are one a line."""
+    return {name: "\n".join(lines_of(form, name)) for name in names}
+
+
+def changed_in(form: Form, names: Iterable[str]) -> list[str]:
+    """The fields whose values are not those that the page showed."""
+    return [name for name in names if lines_of(form, name) != lines_of(form, WAS + name)]
+
+
+def moment_in(form: Form, name: str) -> str | None:
+    """A time in UTC as RFC 3339; None if the field is empty. Another text stays as it is, so that
+    the route refuses it.
+    """
+    return in_utc(form.text(name)) or None
+
+
+def in_utc(text: str) -> str:
+    """The value of an input for a time, with the zone that the input does not say."""
+    return f"{text if text.count(':') > 1 else f'{text}:00'}Z" if is_local(text) else text
+
+
+def is_local(text: str) -> bool:
+    """Whether the text is a time without a zone."""
+    return LOCAL_MOMENT.fullmatch(text) is not None
+
+
+def moment_text(at: datetime | None) -> str:
+    """A time as the value of an input for times, in UTC."""
+    if at is None:
+        return ""
+    return at.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="seconds")
+
+
+def problem_in_place(request: ConsoleRequest, error: MooringError) -> Problem:
+    """The problem to show above the form. Raises `error` again if it needs a page of its own."""
+    if of_error(error).content.status not in SHOWN_IN_PLACE:
+        raise error
+    return problem_of(request, error)
+
+
+def errors_of(problem: Problem) -> Mapping[str, str]:
+    """The text for the field that the problem names: `labels[3]` is the field `labels`."""
+    if not problem.field:
+        return {}
+    return {re.split(r"[.\[]", problem.field, maxsplit=1)[0]: problem.detail}
+
+
+def own_address(request: ConsoleRequest) -> str:
+    """Where people and devices reach this gateway, without a slash at its end."""
+    headers: Any = request.headers
+    own = f"{request.scope['scheme']}://{headers.get('host', '')}"
+    return (context_of(request).public_url or own).rstrip("/")
