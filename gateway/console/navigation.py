@@ -5,9 +5,11 @@ from dataclasses import dataclass
 from litestar.handlers import BaseRouteHandler
 
 from gateway.administration import (
+    audit_log,
     brokers,
     certificates,
     provisioning_keys,
+    tokens,
 )
 from gateway.console.visitor import Visitor
 
@@ -58,6 +60,13 @@ MENU = (
                 provisioning_keys.list_provisioning_keys,
                 "k",
             ),
+        ),
+    ),
+    Section(
+        "Administration",
+        (
+            Entry("Audit log", "/console/audit-log", "list", audit_log.list_audit_log, "a"),
+            Entry("Tokens", "/console/tokens", "token", tokens.list_tokens, "t"),
         ),
     ),
 )

@@ -4,10 +4,12 @@ from litestar import Response, Router, get
 
 from chassis.trust import Access
 from gateway.console import (
+    audit_log,
     brokers,
     overview,
     provisioning_keys,
     sign_in,
+    tokens,
 )
 from gateway.console.assets import asset
 from gateway.console.pages import ERROR_PAGES, see_other
@@ -28,6 +30,8 @@ ROUTES = Router(
                 overview.overview,
                 brokers.ROUTES,
                 provisioning_keys.ROUTES,
+                audit_log.ROUTES,
+                tokens.ROUTES,
             ],
             guards=[signed_in],
         ),
