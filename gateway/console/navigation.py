@@ -8,6 +8,7 @@ from gateway.administration import (
     audit_log,
     brokers,
     certificates,
+    fleets,
     provisioning_keys,
     tokens,
 )
@@ -53,6 +54,7 @@ MENU = (
     Section(
         "Devices",
         (
+            Entry("Fleets", "/console/fleets", "layers", fleets.list_fleets, "f"),
             Entry(
                 "Provisioning keys",
                 "/console/provisioning-keys",

@@ -6,8 +6,10 @@ from chassis.trust import Access
 from gateway.console import (
     audit_log,
     brokers,
+    fleets,
     overview,
     provisioning_keys,
+    rollouts,
     sign_in,
     tokens,
 )
@@ -29,6 +31,8 @@ ROUTES = Router(
                 sign_in.sign_out,
                 overview.overview,
                 brokers.ROUTES,
+                fleets.ROUTES,
+                rollouts.ROUTES,
                 provisioning_keys.ROUTES,
                 audit_log.ROUTES,
                 tokens.ROUTES,

@@ -1,0 +1,273 @@
+"""Fleets: the list, a new one, one with its settings, and how to disable or delete one."""
+
+import asyncio
+from collections.abc import Iterable
+from typing import Any, Literal
+
+from litestar import Response, Router, get, post
+from litestar.params import FromQuery
+
+from chassis.errors import InvalidInput, MooringError
+from chassis.trust import Access, WithinFleets
+from gateway.administration import device_counts, fleets, provisioning_keys, rollouts
+from gateway.administration.fleets import FleetId
+from gateway.administration.listing import Cursor
+from gateway.console.broker_names import broker_names
+from gateway.console.changes import (
+    changed_in,
+    errors_of,
+    ids_in,
+    own_address,
+    problem_in_place,
+    typed_in,
+)
+from gateway.console.forms import Form, body_of, form_of
+from gateway.console.pages import page, see_other
+from gateway.console.visitor import ConsoleRequest, permitted, visitor_of
+from gateway.problems import Problem
+
+ON_A_PAGE = 50
+FIELDS = ("name", "mqtt_broker_id", "is_restricted", "allowed_broker_ids", "uuid_prefix")
+HOME = "/console/fleets"
+# The percents that a rollout usually goes through.
+WAVES = (1, 10, 50, 100)
+# An id of a fleet cannot begin like this path.
+NEW = "/-/new"
+
+
+def texts_of(fleet: Any) -> dict[str, str]:
+    """The fields of a fleet as its form has them."""
+    return {
+        "name": fleet.name,
+        "mqtt_broker_id": "" if fleet.mqtt_broker_id is None else str(fleet.mqtt_broker_id),
+        "is_restricted": "" if fleet.allowed_broker_ids is None else "true",
+        "allowed_broker_ids": "\n".join(map(str, sorted(fleet.allowed_broker_ids or []))),
+        "uuid_prefix": fleet.uuid_prefix or "",
+    }
+
+
+def _values(form: Form, names: Iterable[str]) -> dict[str, Any]:
+    """The named fields as members of the JSON body."""
+    values: dict[str, Any] = {}
+    for name in names:
+        match name:
+            case "mqtt_broker_id":
+                values[name] = form.number(name)
+            case "is_restricted" | "allowed_broker_ids":
+                is_restricted = form.is_ticked("is_restricted")
+                ids = ids_in(form, "allowed_broker_ids")
+                values["allowed_broker_ids"] = ids if is_restricted else None
+            case "uuid_prefix":
+                values[name] = form.text(name) or None
+            case _:
+                values[name] = form.text(name)
+    return values
+
+
+@get("/", access=WithinFleets(Access.VIEWER))
+async def fleet_list(request: ConsoleRequest, cursor: Cursor = "") -> Response[bytes]:
+    """A page of fleets."""
+    listed, names = await asyncio.gather(
+        fleets.list_fleets.fn(request, limit=ON_A_PAGE, cursor=cursor), broker_names(request)
+    )
+    return page(
+        request,
+        "fleets.html",
+        fleets=listed.items,
+        brokers=names,
+        next_cursor=listed.next_cursor,
+        may_create=visitor_of(request).may(fleets.create_fleet),
+        address=own_address(request),
+    )
+
+
+async def _form(
+    request: ConsoleRequest, texts: dict[str, str], problem: Problem | None = None
+) -> Response[bytes]:
+    return page(
+        request,
+        "fleet_new.html",
+        status=problem.status if problem else 200,
+        texts=texts,
+        brokers=await broker_names(request),
+        problem=problem,
+        errors=errors_of(problem) if problem else {},
+    )
+
+
+@get(NEW, access=Access.OPERATOR, guards=[permitted])
+async def new_fleet(request: ConsoleRequest) -> Response[bytes]:
+    """The form for a new fleet."""
+    return await _form(request, dict.fromkeys(("id", *FIELDS), ""))
+
+
+@post("/", access=Access.OPERATOR, action="fleet.create", status_code=200)
+async def create_fleet(request: ConsoleRequest) -> Response[Any]:
+    """Makes a fleet."""
+    form = await form_of(request)
+    try:
+        values = {"id": form.text("id"), **_values(form, FIELDS)}
+        # Without a name, a fleet is called like its id.
+        values = {name: value for name, value in values.items() if value not in ("", None)}
+        made = await fleets.create_fleet.fn(request, body_of(fleets.create_fleet, values))
+    except MooringError as error:
+        problem = problem_in_place(request, error)
+        return await _form(request, typed_in(form, ("id", *FIELDS)), problem)
+    return see_other(f"{HOME}/{made.id}")
+
+
+async def shown(
+    request: ConsoleRequest,
+    fleet_id: str,
+    *,
+    typed: dict[str, str] | None = None,
+    problem: Problem | None = None,
+    is_saved: bool = False,
+) -> Response[bytes]:
+    """The page of a fleet, with `problem` above it if a form was refused."""
+    fleet, names, counts = await asyncio.gather(
+        fleets.get_fleet.fn(request, fleet_id),
+        broker_names(request),
+        device_counts.get_fleet_device_counts.fn(request, fleet_id),
+    )
+    visitor = visitor_of(request)
+    was = texts_of(fleet)
+    told = {count.mqtt_broker_id: count.devices for count in counts.told}
+    return page(
+        request,
+        "fleet.html",
+        status=problem.status if problem else 200,
+        fleet=fleet,
+        brokers=names,
+        devices=counts.devices,
+        told=counts.told,
+        # Devices that the rollout reaches by now, about; and those that have got its broker.
+        reached=round(counts.devices * fleet.rollout.percent / 100) if fleet.rollout else 0,
+        arrived=told.get(fleet.rollout.broker_id, 0) if fleet.rollout else 0,
+        texts={"broker_id": "", "percent": "", "salt": "", **was, **(typed or {})},
+        waves=WAVES,
+        was=was,
+        problem=problem,
+        errors=errors_of(problem) if problem else {},
+        is_saved=is_saved,
+        may_change=visitor.may(fleets.update_fleet),
+        may_restrict=visitor.may(fleets.create_fleet),
+        may_roll_out=visitor.may(rollouts.set_rollout),
+        may_delete=visitor.may(fleets.delete_fleet),
+        may_make_keys=visitor.may(provisioning_keys.create_provisioning_key),
+    )
+
+
+@get("/{fleet_id:str}", access=WithinFleets(Access.VIEWER))
+async def one_fleet(
+    request: ConsoleRequest, fleet_id: FleetId, saved: FromQuery[Literal["", "yes"]] = ""
+) -> Response[bytes]:
+    """A fleet with its settings, its rollout and its devices."""
+    return await shown(request, fleet_id, is_saved=bool(saved))
+
+
+@post(
+    "/{fleet_id:str}",
+    access=WithinFleets(Access.OPERATOR),
+    action="fleet.update",
+    status_code=200,
+)
+async def update_fleet(request: ConsoleRequest, fleet_id: FleetId) -> Response[Any]:
+    """Changes the settings that the person changed."""
+    form = await form_of(request)
+    try:
+        values = _values(form, changed_in(form, FIELDS))
+        if values:
+            await fleets.update_fleet.fn(request, fleet_id, body_of(fleets.update_fleet, values))
+    except MooringError as error:
+        problem = problem_in_place(request, error)
+        return await shown(
+            request, fleet_id, typed=typed_in(form, changed_in(form, FIELDS)), problem=problem
+        )
+    return see_other(f"{HOME}/{fleet_id}", saved="yes")
+
+
+async def asking(
+    request: ConsoleRequest, fleet_id: str, template: str, *, status: int = 200, **values: Any
+) -> Response[bytes]:
+    """A page that says what an act does to the fleet's devices, and asks."""
+    fleet, names, counts = await asyncio.gather(
+        fleets.get_fleet.fn(request, fleet_id),
+        broker_names(request),
+        device_counts.get_fleet_device_counts.fn(request, fleet_id),
+    )
+    return page(
+        request,
+        template,
+        status=status,
+        fleet=fleet,
+        brokers=names,
+        devices=counts.devices,
+        told={count.mqtt_broker_id: count.devices for count in counts.told},
+        **values,
+    )
+
+
+@get("/{fleet_id:str}/disable", access=WithinFleets(Access.OPERATOR), guards=[permitted])
+async def disabling(request: ConsoleRequest, fleet_id: FleetId) -> Response[bytes]:
+    """Says what disabling the fleet does, and asks."""
+    return await asking(request, fleet_id, "fleet_disable.html")
+
+
+@post(
+    "/{fleet_id:str}/active",
+    access=WithinFleets(Access.OPERATOR),
+    action="fleet.update",
+    status_code=200,
+)
+async def set_active(request: ConsoleRequest, fleet_id: FleetId) -> Response[Any]:
+    """Enables or disables the fleet."""
+    form = await form_of(request)
+    change = body_of(fleets.update_fleet, {"is_active": form.text("is_active") == "true"})
+    await fleets.update_fleet.fn(request, fleet_id, change)
+    return see_other(f"{HOME}/{fleet_id}")
+
+
+@get("/{fleet_id:str}/delete", access=Access.OPERATOR, guards=[permitted])
+async def deleting(request: ConsoleRequest, fleet_id: FleetId) -> Response[bytes]:
+    """Says what deleting the fleet does, and asks."""
+    return await asking(request, fleet_id, "fleet_delete.html", problem=None, typed="", errors={})
+
+
+@post("/{fleet_id:str}/delete", access=Access.OPERATOR, action="fleet.delete", status_code=200)
+async def delete_fleet(request: ConsoleRequest, fleet_id: FleetId) -> Response[Any]:
+    """Deletes the fleet; with its devices and keys only if the person has typed its id."""
+    form = await form_of(request)
+    typed = form.text("typed")
+    try:
+        if typed not in ("", fleet_id):
+            raise InvalidInput("is not the id of this fleet", field="typed")
+        await fleets.delete_fleet.fn(request, fleet_id, with_devices=bool(typed))
+    except MooringError as error:
+        problem = problem_in_place(request, error)
+        return await asking(
+            request,
+            fleet_id,
+            "fleet_delete.html",
+            status=problem.status,
+            problem=problem,
+            typed=typed,
+            errors=errors_of(problem),
+        )
+    return see_other(HOME)
+
+
+ROUTES = Router(
+    "/fleets",
+    route_handlers=[
+        fleet_list,
+        new_fleet,
+        create_fleet,
+        one_fleet,
+        update_fleet,
+        disabling,
+        set_active,
+        deleting,
+        delete_fleet,
+    ],
+)
