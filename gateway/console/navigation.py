@@ -10,6 +10,8 @@ from gateway.administration import (
     certificates,
     fleets,
     provisioning_keys,
+    server_keys,
+    service_accounts,
     tokens,
 )
 from gateway.console.visitor import Visitor
@@ -68,7 +70,15 @@ MENU = (
         "Administration",
         (
             Entry("Audit log", "/console/audit-log", "list", audit_log.list_audit_log, "a"),
+            Entry(
+                "Service accounts",
+                "/console/service-accounts",
+                "user",
+                service_accounts.list_service_accounts,
+                "u",
+            ),
             Entry("Tokens", "/console/tokens", "token", tokens.list_tokens, "t"),
+            Entry("Server keys", "/console/server-keys", "lock", server_keys.list_server_keys, "v"),
         ),
     ),
 )

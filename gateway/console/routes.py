@@ -10,6 +10,8 @@ from gateway.console import (
     overview,
     provisioning_keys,
     rollouts,
+    server_keys,
+    service_accounts,
     sign_in,
     tokens,
 )
@@ -36,6 +38,8 @@ ROUTES = Router(
                 provisioning_keys.ROUTES,
                 audit_log.ROUTES,
                 tokens.ROUTES,
+                service_accounts.ROUTES,
+                server_keys.ROUTES,
             ],
             guards=[signed_in],
         ),
