@@ -6,6 +6,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import IntegrityError, ProgrammingError
 
 from migrations.containment import contain
+from migrations.indexes import build_missing
 
 # The same table as Alembic makes. Two migrators on an empty database may both try to make it; the
 # second fails.
@@ -35,5 +36,8 @@ try:
         with context.begin_transaction():
             context.run_migrations()
         contain(connection)
+        is_head = context.get_context().get_current_revision() == context.get_head_revision()
+    if is_head:
+        build_missing(engine)
 finally:
     engine.dispose()

@@ -195,6 +195,13 @@ devices = sa.Table(
     sa.Index("devices_fleet", "fleet_id", "id"),
     sa.Index("devices_rotations", "rotations_since", postgresql_where=sa.text("rotations > 1")),
     sa.Index("devices_short_api_key", "id", postgresql_where=sa.text("has_short_api_key")),
+    # Built by migrations/indexes.py; that of names has the collation "C".
+    sa.Index("devices_name", sa.text("lower(device_name)"), "id"),
+    sa.Index("devices_type", "device_type", "id"),
+    sa.Index("devices_region", "region", "id", postgresql_where=sa.text("region <> ''")),
+    sa.Index("devices_told_broker", sa.text("(coalesce(told_broker_ids[1], 0))"), "id"),
+    sa.Index("devices_registered", "provisioned_at", "id"),
+    sa.Index("devices_inactive", "id", postgresql_where=sa.text("NOT is_active")),
     sa.Index("devices_server_key", "credential_key_id", "id", postgresql_include=["is_active"]),
     sa.Index(
         "devices_imported_username",
