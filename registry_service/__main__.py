@@ -29,9 +29,11 @@ from registry_service.administration.broker_secrets.servicer import BrokerSecret
 from registry_service.administration.broker_secrets.store import BrokerSecretStore
 from registry_service.administration.broker_users.servicer import BrokerUserServicer
 from registry_service.administration.broker_users.store import BrokerUserStore
+from registry_service.administration.devices.cursors import Cursors
 from registry_service.administration.devices.import_store import ImportStore
+from registry_service.administration.devices.search_store import SearchStore
 from registry_service.administration.devices.servicer import DeviceServicer
-from registry_service.administration.devices.store import DeviceStore
+from registry_service.administration.devices.store import SHOWN, DeviceStore
 from registry_service.administration.expected_devices.servicer import ExpectedDeviceServicer
 from registry_service.administration.expected_devices.store import ExpectedDeviceStore
 from registry_service.administration.fleets.removal_store import FleetRemovalStore
@@ -144,7 +146,13 @@ async def running(
         # All services of this process; their methods state the policies.
         servicers = [
             registering,
-            DeviceServicer(DeviceStore(engine), ImportStore(engine), activity.credentials_revoked),
+            DeviceServicer(
+                DeviceStore(engine),
+                SearchStore(engine, SHOWN),
+                Cursors(ring),
+                ImportStore(engine),
+                activity.credentials_revoked,
+            ),
             ProvisioningKeyServicer(ProvisioningKeyStore(engine)),
             ExpectedDeviceServicer(ExpectedDeviceStore(engine)),
             FleetServicer(FleetStore(engine), FleetRemovalStore(engine)),

@@ -130,6 +130,10 @@ class KeyRing:
         digest = self._hmac(key_id, f"mqtt-password\0{uuid}\0{salt}")
         return urlsafe_b64encode(digest).rstrip(b"=").decode()
 
+    def cursor_key(self, key_id: int) -> bytes:
+        """The key that encrypts cursors: 256 bits. Raises `ServerKeyMissing`."""
+        return self._hmac(key_id, "cursor")
+
     def _hmac(self, key_id: int, message: str) -> bytes:
         begun = self._begun.get(key_id)
         if begun is None:

@@ -15,7 +15,7 @@ NOT_THERE = "00000000-0000-4000-8000-000000000000"
 # Fields that name one object, or several, at any place in a request.
 NAMES_A_THING = re.compile(r"(^|_)(uuid|id)s?$")
 # Fields that look like these, but name no object.
-PLAIN_VALUES = {"allowed_uuids", "credential_key_id"}
+PLAIN_VALUES = {"allowed_uuids", "credential_key_id", "not_credential_key_id"}
 # The object that each field names. The walks fail at a new path parameter or field until it is
 # added here, with its value for another customer in `Customer`.
 KINDS = {
@@ -24,11 +24,12 @@ KINDS = {
     **dict.fromkeys(("broker_id", "mqtt_broker_id", "default_broker_id"), "broker"),
     **dict.fromkeys(("allowed_broker_ids", "broker_ids"), "broker"),
     **dict.fromkeys(("active_broker_ids", "inactive_broker_ids", "to_broker_id"), "broker"),
-    "told_broker_id": "broker",
+    **dict.fromkeys(("told_broker_id", "not_told_broker_id", "not_mqtt_broker_id"), "broker"),
+    "not_fleet_id": "fleet",
     **dict.fromkeys(("certificate_id", "ca_certificate_id"), "certificate"),
     **dict.fromkeys(("client_certificate_id", "replacement_id"), "certificate"),
     "job_id": "job",
-    "key_id": "key",
+    **dict.fromkeys(("key_id", "provisioned_by_key_id", "not_provisioned_by_key_id"), "key"),
     "token_id": "token",
     "secret_id": "secret",
     "account_id": "account",

@@ -24,6 +24,7 @@ from mooring.registry.v1 import (
     devices_pb2,
     expected_devices_pb2,
     fleets_pb2,
+    jobs_pb2,
     provisioning_keys_pb2,
     tokens_pb2,
 )
@@ -37,6 +38,7 @@ from bench.stage import Database, Services, Stage
 from chassis.identities import Identity, read_secret
 from chassis.tickets import SigningKeys
 from chassis.trust import Credentials
+from registry_service.administration.devices.orders import Position, cursor_of
 
 CALLS = 200
 WARM_UP = 20
@@ -102,6 +104,10 @@ def _cursor(key: object) -> str:
     return base64.urlsafe_b64encode(json.dumps(key).encode()).decode()
 
 
+def _device_cursor(random: Random, conditions: dict[str, Any]) -> str:
+    return cursor_of(conditions, Position(0, [random.randint(1, crowd.DEVICES // 2)]))
+
+
 # Each line is one read.
 BROKER, REGISTRY = "/mooring.broker.v1.", "/mooring.registry.v1."
 READS = (
@@ -158,15 +164,27 @@ READS = (
     page(
         "a page of devices",
         f"{REGISTRY}DeviceService/ListDevices",
-        lambda random: devices_pb2.ListDevicesRequest(
-            cursor=_cursor(random.randint(1, crowd.DEVICES // 2))
-        ),
+        lambda random: devices_pb2.ListDevicesRequest(cursor=_device_cursor(random, {})),
     ),
     page(
         "a page of a large fleet's devices",
         f"{REGISTRY}DeviceService/ListDevices",
         lambda random: devices_pb2.ListDevicesRequest(
-            fleet_id="demo", cursor=_cursor(random.randint(1, crowd.DEVICES // 2))
+            fleet_id="demo", cursor=_device_cursor(random, {"fleet_id": "demo"})
+        ),
+    ),
+    page(
+        "a page of a search for one letter",
+        f"{REGISTRY}DeviceService/ListDevices",
+        lambda random: devices_pb2.ListDevicesRequest(
+            filter=jobs_pb2.DeviceFilter(search=random.choice("0123456789abcdef"))
+        ),
+    ),
+    page(
+        "a page of devices that are not of the largest fleet",
+        f"{REGISTRY}DeviceService/ListDevices",
+        lambda _: devices_pb2.ListDevicesRequest(
+            filter=jobs_pb2.DeviceFilter(not_fleet_id=["demo"])
         ),
     ),
     page(

@@ -8,7 +8,7 @@ from mooring.registry.v1 import expected_devices_pb2
 from msgspec import Meta, Struct, structs
 
 from chassis.errors import InvalidInput
-from gateway.administration.devices import DeviceLocation
+from gateway.administration.device_types import DeviceLocation
 from gateway.administration.fields import Id, moment_of, optional
 from gateway.administration.listing import Page
 from gateway.bodies import StrictJson, decode, is_json

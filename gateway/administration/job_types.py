@@ -6,9 +6,10 @@ from typing import Annotated, Any, ClassVar
 from mooring.registry.v1 import jobs_pb2
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from gateway.administration.fields import Id, moment_of, named, optional
+from gateway.administration.device_filters import DeviceFilter, filter_json
+from gateway.administration.fields import Id, moment_of
 from gateway.administration.listing import Page
-from gateway.documentation import IDENTIFIER_PATTERN, documented
+from gateway.documentation import documented
 from gateway.examples import MOMENT, UUID
 
 STATES = ["draft", "running", "paused", "done", "cancelled"]
@@ -17,26 +18,6 @@ OUTCOMES = [
     *("INVALID_ROW", "UUID_REPEATED", "DEVICE_NOT_FOUND"),
     *("BROKER_UNKNOWN", "BROKER_INACTIVE", "BROKER_NOT_ALLOWED"),
 ]
-
-
-class DeviceFilter(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """Selects the devices that match every field; without fields, all devices."""
-
-    fleet_id: Annotated[str, documented(pattern=IDENTIFIER_PATTERN)] | UnsetType = UNSET
-    device_type: Annotated[str, documented(maxLength=64)] | UnsetType = UNSET
-    region: Annotated[str, documented(maxLength=64)] | UnsetType = UNSET
-    mqtt_broker_id: (
-        Annotated[Id, Meta(description="Pinned to this broker; null: without a pin.")]
-        | UnsetType
-        | None
-    ) = UNSET
-    told_broker_id: (
-        Annotated[Id, Meta(description="The broker of the last answer; null: no broker.")]
-        | UnsetType
-        | None
-    ) = UNSET
-    uuid_prefix: Annotated[str, documented(pattern=IDENTIFIER_PATTERN)] | UnsetType = UNSET
-    is_active: bool | UnsetType = UNSET
 
 
 class NewJob(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
@@ -166,23 +147,13 @@ class JobCheck(Struct, kw_only=True, frozen=True):
     devices_left_out: Annotated[int, Meta(description="The devices of moves that are not shown.")]
 
 
-def filter_proto(wanted: DeviceFilter | None) -> jobs_pb2.DeviceFilter | None:
-    """The filter as a message. A broker that is null in JSON is 0 in the message."""
-    if wanted is None:
-        return None
-    values: dict[str, Any] = {
-        name: 0 if value is None else value for name, value in named(wanted).items()
-    }
-    return jobs_pb2.DeviceFilter(**values)
-
-
 def job_json(job: jobs_pb2.Job) -> Job:
     """The registry's job as JSON. The filter has only the conditions that are set."""
     return Job(
         id=job.id,
         kind="assign",
         mqtt_broker_id=job.mqtt_broker_id or None,
-        filter=_filter_json(job.filter) if job.HasField("filter") else None,
+        filter=filter_json(job.filter) if job.HasField("filter") else None,
         state=job.state,
         is_undo=job.is_undo,
         failure=job.failure or None,
@@ -195,15 +166,6 @@ def job_json(job: jobs_pb2.Job) -> Job:
         started_at=moment_of(job, "started_at"),
         ended_at=moment_of(job, "ended_at"),
     )
-
-
-def _filter_json(wanted: jobs_pb2.DeviceFilter) -> dict[str, Any]:
-    fields = {field.name: optional(wanted, field.name) for field in wanted.DESCRIPTOR.fields}
-    conditions = {name: value for name, value in fields.items() if value is not None}
-    for name in ("mqtt_broker_id", "told_broker_id"):
-        if name in conditions:
-            conditions[name] = conditions[name] or None
-    return conditions
 
 
 def row_json(row: jobs_pb2.JobRow) -> JobRow:

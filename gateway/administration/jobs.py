@@ -8,6 +8,7 @@ from mooring.registry.v1 import jobs_pb2
 
 from chassis.trust import Access
 from gateway.administration.caller import CallerRequest
+from gateway.administration.device_filters import filter_proto
 from gateway.administration.fields import PathId
 from gateway.administration.job_types import (
     OUTCOMES,
@@ -18,7 +19,6 @@ from gateway.administration.job_types import (
     JobRowPage,
     NewJob,
     check_json,
-    filter_proto,
     job_json,
     row_json,
 )

@@ -14,7 +14,8 @@ from msgspec import UNSET, Meta, Struct, UnsetType, structs
 
 from chassis.trust import Access, WithinFleets
 from gateway.administration.caller import Caller, CallerRequest
-from gateway.administration.devices import DeviceLocation, DeviceUuid
+from gateway.administration.device_types import DeviceLocation
+from gateway.administration.devices import DeviceUuid
 from gateway.administration.fields import Id, mask, moment_of, named, optional, present
 from gateway.answers import SOURCES
 from gateway.bodies import StrictJson

@@ -9,7 +9,7 @@ from litestar.params import FromQuery, QueryParameter
 
 from chassis.errors import MooringError
 from chassis.trust import Access, WithinFleets
-from gateway.administration import devices, provisioning_keys
+from gateway.administration import device_lists, provisioning_keys
 from gateway.administration.listing import Cursor
 from gateway.administration.provisioning_keys import KeyId
 from gateway.console.broker_names import broker_names
@@ -185,7 +185,7 @@ async def _shown(
         errors=errors_of(problem) if problem else {},
         is_saved=is_saved,
         may_change=visitor.may(provisioning_keys.update_provisioning_key) and key.is_active,
-        may_list_devices=visitor.may(devices.list_devices),
+        may_list_devices=visitor.may(device_lists.list_devices),
     )
 
 

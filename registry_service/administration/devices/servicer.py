@@ -17,14 +17,23 @@ from chassis.servicers import allows
 from chassis.times import timestamp_of
 from chassis.trust import Access, WithinFleets
 from chassis.validation import IDENTIFIER, check_identifier
+from registry_service.administration.devices.cursors import Cursors
 from registry_service.administration.devices.import_store import ImportStore
 from registry_service.administration.devices.importing import ImportedDevice, read_imported
+from registry_service.administration.devices.search_store import SearchStore
 from registry_service.administration.devices.store import DeviceStore
 from registry_service.attributes import TEXTS, check_attribute, place_of
 from registry_service.device_filter import conditions_of
 from registry_service.errors import DeviceNotFound
 
 MAX_IMPORTED = 5_000
+# Conditions of lists that requests of earlier gateways have beside the filter.
+BESIDE = ("fleet_id", "credential_key_id", "short_api_key")
+FACETS = {
+    number: name.removeprefix("DEVICE_FACET_").lower()
+    for name, number in pb.DeviceFacet.items()
+    if number
+}
 # The attributes that administrators may change, and those that they see.
 CHANGED = tuple(name for name in TEXTS if name in pb.DeviceFields.DESCRIPTOR.fields_by_name)
 SHOWN = tuple(name for name in TEXTS if name in pb.Device.DESCRIPTOR.fields_by_name)
@@ -36,13 +45,21 @@ class DeviceServicer(devices_pb2_grpc.DeviceServiceServicer):
     """A changed pin takes effect at the next resolution."""
 
     def __init__(
-        self, store: DeviceStore, imports: ImportStore, note_revoked: Callable[[str], None]
+        self,
+        store: DeviceStore,
+        search: SearchStore,
+        cursors: Cursors,
+        imports: ImportStore,
+        note_revoked: Callable[[str], None],
     ) -> None:
-        """`store` holds the devices, and `imports` imports devices. `note_revoked` is called with
-        the uuid of a device whose password was ended.
+        """`store` holds the devices, `search` finds them, `cursors` makes the cursors of lists, and
+        `imports` imports devices. `note_revoked` is called with the uuid of a device whose password
+        was ended.
         """
         self._note_revoked = note_revoked
         self._store = store
+        self._search = search
+        self._cursors = cursors
         self._imports = imports
 
     @allows(WithinFleets(Access.VIEWER))
@@ -57,23 +74,43 @@ class DeviceServicer(devices_pb2_grpc.DeviceServiceServicer):
     async def ListDevices(
         self, request: pb.ListDevicesRequest, context: Context
     ) -> pb.ListDevicesResponse:
-        """Lists devices in the order of their ids. Raises `InvalidInput`."""
+        """Lists devices in the order of the filter (`orders`). Raises `InvalidInput`."""
         size = pages.page_size_of(request.page_size)
         conditions = conditions_of(request.filter)
         if request.fleet_id:
             check_identifier("fleet_id", request.fleet_id)
-            if conditions.setdefault("fleet_id", request.fleet_id) != request.fleet_id:
-                return pb.ListDevicesResponse()  # No device is in two fleets.
-        rows = await self._store.devices_after(
-            pages.after(request.cursor, int),
-            conditions,
-            size + 1,
-            isolation.fleets.get(),
-            key_id=request.credential_key_id if request.HasField("credential_key_id") else None,
-            has_short_api_key=request.short_api_key if request.HasField("short_api_key") else None,
-        )
-        page, next_cursor = pages.cut(rows, size, lambda row: row.id)
-        return pb.ListDevicesResponse(devices=map(_proto, page), next_cursor=next_cursor)
+        for field, value in request.ListFields():
+            if field.name in BESIDE and conditions.setdefault(field.name, value) != value:
+                return pb.ListDevicesResponse()  # No device has two values.
+        within = isolation.fleets.get()
+        begin = self._cursors.read(conditions, request.cursor, within)
+        page = await self._search.page(conditions, begin, size, within)
+        answer = pb.ListDevicesResponse(devices=map(_proto, page.rows))
+        if page.following is not None:
+            answer.next_cursor = self._cursors.made(conditions, page.following, within)
+        return answer
+
+    @allows(WithinFleets(Access.VIEWER))
+    async def CountDevices(
+        self, request: pb.CountDevicesRequest, context: Context
+    ) -> pb.CountDevicesResponse:
+        """Raises `InvalidInput`."""
+        conditions = conditions_of(request.filter)
+        if len(set(request.facets)) < len(request.facets):
+            raise InvalidInput("must name each field once", field="facets")
+        if not FACETS.keys() >= set(request.facets):
+            raise InvalidInput(f"must be of {', '.join(FACETS.values())}", field="facets")
+        within = isolation.fleets.get()
+        counted = await self._search.count(conditions, within)
+        answer = pb.CountDevicesResponse(count=counted.devices, is_capped=counted.is_capped)
+        for facet in request.facets:
+            found = await self._search.facet(FACETS[facet], conditions, within, len(request.facets))
+            values = (
+                pb.FacetValue(value=str(value), count=count.devices, is_capped=count.is_capped)
+                for value, count in found.values
+            )
+            answer.facets.add(facet=facet, values=values, is_truncated=found.is_truncated)
+        return answer
 
     @allows(WithinFleets(Access.OPERATOR))
     async def UpdateDevice(

@@ -1,6 +1,6 @@
 """Devices in the database, for administrators; registering them is elsewhere."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import sqlalchemy as sa
@@ -10,10 +10,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from chassis import audit
 from chassis.database import reading, writing
-from chassis.isolation import Fleets, is_within, page_within
+from chassis.isolation import Fleets, is_within
 from registry_service.administration.allowance_store import require_allowed
 from registry_service.errors import BrokerUnknown, DeviceNotFound
-from registry_service.filter_statements import CONDITIONS
 from registry_service.password_hashes import NONE
 from registry_service.tables import devices
 
@@ -25,6 +24,8 @@ SECRET = (
     *("proved_from", "rotations", "rotations_since", "rotated_at"),
 )
 _columns = [column for column in devices.c if column.name not in SECRET]
+# The columns that callers see.
+SHOWN = tuple(column.name for column in _columns)
 
 
 class DeviceStore:
@@ -41,35 +42,6 @@ class DeviceStore:
         query = sa.select(*_columns).where(_is(uuid, within))
         async with reading(self._engine) as connection:
             return _found((await connection.execute(query)).one_or_none())
-
-    async def devices_after(
-        self,
-        device_id: int | None,
-        conditions: Mapping[str, Any],
-        limit: int,
-        within: Fleets,
-        *,
-        key_id: int | None = None,
-        has_short_api_key: bool | None = None,
-    ) -> Sequence[sa.Row[Any]]:
-        """The next `limit` devices after `device_id`, in the order of their ids.
-
-        `conditions` come from a filter (`registry_service.device_filter`). `key_id` is a server
-        key. An argument that is None excludes no device.
-        """
-        device = devices.alias("device")
-        query = sa.select(*(device.c[column.name] for column in _columns))
-        query = query.where(device.c.id > (device_id or 0))
-        for name, value in conditions.items():
-            query = query.where(sa.text(CONDITIONS[name].sql).bindparams(**{name: value}))
-        if key_id is not None:
-            query = query.where(device.c.credential_key_id == key_id)
-        if has_short_api_key is not None:
-            is_short = device.c.has_short_api_key
-            query = query.where(is_short if has_short_api_key else ~is_short)
-        page = page_within(query, device.c.fleet_id, device.c.id, limit, within)
-        async with reading(self._engine) as connection:
-            return (await connection.execute(page)).all()
 
     async def update(self, uuid: str, columns: Mapping[str, Any], within: Fleets) -> sa.Row[Any]:
         """Changes the named columns. A column that has its value already is not checked again.

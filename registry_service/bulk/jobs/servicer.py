@@ -25,7 +25,7 @@ from registry_service.bulk.jobs.checking import (
 )
 from registry_service.bulk.jobs.lifecycle import Action, State
 from registry_service.bulk.jobs.store import Job, JobStore
-from registry_service.device_filter import conditions_of
+from registry_service.device_filter import conditions_of, filter_of
 
 ACTIONS = {
     pb.JOB_ACTION_START: Action.START,
@@ -195,7 +195,7 @@ def _proto(job: Job) -> pb.Job:
     return pb.Job(
         id=job.id,
         mqtt_broker_id=job.mqtt_broker_id or 0,
-        filter=None if job.filter is None else pb.DeviceFilter(**job.filter),
+        filter=None if job.filter is None else filter_of(job.filter),
         state=job.state,
         is_undo=job.is_undo,
         failure=job.failure,

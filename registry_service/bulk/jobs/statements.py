@@ -1,14 +1,15 @@
 """The statements that read many devices at once: the devices of a chunk, or all devices of a job.
 
-PostgreSQL plans them with the values of their parameters, so a condition whose parameter is null
-costs nothing. Devices are locked in the order of their ids, as in all statements that lock several.
-A chunk finds the device of each row with a lateral subquery by key, because a join might read all
-devices for every chunk.
+PostgreSQL plans them with the values of their parameters. Devices are locked in the order of their
+ids, as in all statements that lock several. A chunk finds the device of each row with a lateral
+subquery by key, because a join might read all devices for every chunk.
 """
+
+from collections.abc import Iterable
 
 import sqlalchemy as sa
 
-from registry_service.filter_statements import MATCHES
+from registry_service.filter_statements import matching
 
 # Why a device of `found`, which has a fleet, may not get the pin `target`; null if it may.
 REFUSAL = """
@@ -26,13 +27,13 @@ RULES = """
 
 # Changes the next `size` devices that match the filter and have another pin, with ids above
 # `reached` and up to `until`.
-ASSIGN_MATCHING = sa.text(f"""
+ASSIGN_MATCHING = f"""
 WITH found AS MATERIALIZED (
     SELECT device.id, device.uuid, device.fleet_id, device.mqtt_broker_id AS previous,
            CAST(:target AS integer) AS target
     FROM devices AS device
     WHERE device.id > :reached AND device.id <= :until
-      AND device.mqtt_broker_id IS DISTINCT FROM CAST(:target AS integer) AND {MATCHES}
+      AND device.mqtt_broker_id IS DISTINCT FROM CAST(:target AS integer) AND {{matches}}
     ORDER BY device.id LIMIT :size
     FOR NO KEY UPDATE
 ), judged AS MATERIALIZED (
@@ -46,7 +47,7 @@ WITH found AS MATERIALIZED (
     SELECT :job_id, id, uuid, id, target, previous, outcome FROM judged
 )
 SELECT outcome, count(*), max(id) FROM judged GROUP BY outcome
-""")
+"""
 
 # The next rows of a list, and the devices that they name.
 LISTED = f"""
@@ -167,15 +168,15 @@ SELECT found.previous, found.target, found.fleet_id, found.wave, fleet.revision,
        END AS outcome,
        found.devices, found.first_uuid, found.last_uuid
 FROM found {RULES}"""
-GROUP_MATCHING = sa.text(f"""
+GROUP_MATCHING = f"""
 WITH found AS MATERIALIZED (
     SELECT device.mqtt_broker_id AS previous, CAST(:target AS integer) AS target, device.fleet_id,
            wave, count(*) AS devices, min(device.uuid) AS first_uuid,
            max(device.uuid) AS last_uuid
-    FROM devices AS device {REACHED} WHERE {MATCHES}
+    FROM devices AS device {REACHED} WHERE {{matches}}
     GROUP BY device.mqtt_broker_id, device.fleet_id, wave
 ) {JUDGED_GROUPS}
-""")
+"""
 GROUP_LISTED = sa.text(f"""
 WITH found AS MATERIALIZED (
     SELECT device.mqtt_broker_id AS previous, listed.mqtt_broker_id AS target, device.fleet_id,
@@ -188,3 +189,13 @@ WITH found AS MATERIALIZED (
     GROUP BY device.mqtt_broker_id, listed.mqtt_broker_id, device.fleet_id, wave
 ) {JUDGED_GROUPS}
 """)
+
+
+def assign_matching(names: Iterable[str]) -> sa.TextClause:
+    """`ASSIGN_MATCHING` for a filter whose conditions have these names."""
+    return sa.text(ASSIGN_MATCHING.format(matches=matching(names)))
+
+
+def group_matching(names: Iterable[str]) -> sa.TextClause:
+    """`GROUP_MATCHING` for a filter whose conditions have these names."""
+    return sa.text(GROUP_MATCHING.format(matches=matching(names)))

@@ -23,7 +23,6 @@ from registry_service.errors import (
     JobNotFound,
     JobStateForbids,
 )
-from registry_service.filter_statements import CONDITIONS
 from registry_service.tables import brokers, devices, job_rows, jobs
 
 Job = sa.Row[Any]
@@ -174,16 +173,17 @@ class JobStore:
             await connection.execute(
                 sa.text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
             )
-            grouped = statements.GROUP_LISTED if job.filter is None else statements.GROUP_MATCHING
+            grouped = statements.GROUP_LISTED
+            if job.filter is not None:
+                grouped = statements.group_matching(job.filter)
             found = (await connection.execute(grouped, parameters_of(job))).all()
             return found, (await connection.execute(version)).scalar_one()
 
 
 def parameters_of(job: Job) -> dict[str, Any]:
     """The parameters of the statements about the job's devices."""
-    fields: dict[str, Any] = dict.fromkeys(CONDITIONS) | (job.filter or {})
     return {
-        **fields,
+        **(job.filter or {}),
         "job_id": job.id,
         "target": job.mqtt_broker_id,
     }

@@ -27,9 +27,9 @@ from registry_service.tables import api_tokens, jobs
 LEASE = "jobs"
 # The roles that may run jobs, the same as in registry_service/bulk/jobs/servicer.py.
 RUNNING_ROLES = ("operator", "admin")
-# Each execution is planned anew, so that conditions of a filter that are not set cost nothing.
-# Index scans are preferred: if a table was empty a minute ago, its statistics make a sequential
-# scan look cheap.
+# Each execution is planned anew, because the best index depends on the values of the filter. Index
+# scans are preferred: if a table was empty a minute ago, its statistics make a sequential scan look
+# cheap.
 PLANNED_ANEW = sa.text(
     "SELECT set_config('plan_cache_mode', 'force_custom_plan', true),"
     " set_config('enable_seqscan', 'off', true)"
@@ -151,7 +151,9 @@ async def _fault_of_token(connection: AsyncConnection, token_id: str) -> str:
 def _statement(job: sa.Row[Any]) -> sa.TextClause:
     if job.is_undo:
         return statements.UNDO
-    return statements.ASSIGN_LISTED if job.filter is None else statements.ASSIGN_MATCHING
+    if job.filter is None:
+        return statements.ASSIGN_LISTED
+    return statements.assign_matching(job.filter)
 
 
 def _came_from(job: sa.Row[Any]) -> str | None:

@@ -8,10 +8,10 @@ import pytest
 from mooring.registry.v1 import devices_pb2, expected_devices_pb2, registration_pb2
 
 from chassis.errors import InvalidInput
-from gateway.administration.devices import DeviceChange
+from gateway.administration.device_filters import DeviceFilter
+from gateway.administration.device_types import DeviceChange
 from gateway.administration.expected_device_types import NewExpectedDevice
 from gateway.administration.imports import ImportedDevice
-from gateway.administration.job_types import DeviceFilter
 from gateway.device_routes import NewDevice
 from registry_service.attributes import EXPECTED, NAMES, NOWHERE, TEXTS, read_attributes
 from registry_service.tables import devices
@@ -31,14 +31,15 @@ SOURCES = [
 MAX_FILES = 15
 # Files in which one attribute has a special rule.
 OWN_RULES = {
-    # A key is restricted to types, an answer contains the type, and an imported device has a
-    # default one.
+    # A key is restricted to types, an answer contains the type, an imported device has a default
+    # one, and lists have an index of types.
     "device_type": {
         *(
             f"registry_service/provisioning/{name}.py"
             for name in ("decision", "plans", "records", "servicer", "statements")
         ),
         *("gateway/answers.py", "registry_service/administration/devices/importing.py"),
+        *("registry_service/administration/devices/drivers.py", "migrations/indexes.py"),
     },
 }
 

@@ -9,6 +9,7 @@ from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from mooring.broker.v1 import resolution_pb2 as _resolution_pb2
 from mooring.errors.v1 import errors_pb2 as _errors_pb2
 from mooring.registry.v1 import jobs_pb2 as _jobs_pb2
@@ -22,6 +23,30 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _DeviceFacet:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _DeviceFacetEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DeviceFacet.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    DEVICE_FACET_UNSPECIFIED: _DeviceFacet.ValueType  # 0
+    DEVICE_FACET_FLEET_ID: _DeviceFacet.ValueType  # 1
+    DEVICE_FACET_DEVICE_TYPE: _DeviceFacet.ValueType  # 2
+    DEVICE_FACET_REGION: _DeviceFacet.ValueType  # 3
+    DEVICE_FACET_MQTT_BROKER_ID: _DeviceFacet.ValueType  # 4
+    DEVICE_FACET_TOLD_BROKER_ID: _DeviceFacet.ValueType  # 5
+
+class DeviceFacet(_DeviceFacet, metaclass=_DeviceFacetEnumTypeWrapper):
+    """Fields by whose values devices are counted."""
+
+DEVICE_FACET_UNSPECIFIED: DeviceFacet.ValueType  # 0
+DEVICE_FACET_FLEET_ID: DeviceFacet.ValueType  # 1
+DEVICE_FACET_DEVICE_TYPE: DeviceFacet.ValueType  # 2
+DEVICE_FACET_REGION: DeviceFacet.ValueType  # 3
+DEVICE_FACET_MQTT_BROKER_ID: DeviceFacet.ValueType  # 4
+DEVICE_FACET_TOLD_BROKER_ID: DeviceFacet.ValueType  # 5
+Global___DeviceFacet: _TypeAlias = DeviceFacet  # noqa: Y015
 
 @_typing.final
 class DeviceFields(_message.Message):
@@ -227,7 +252,9 @@ class ListDevicesRequest(_message.Message):
     page_size: _builtins.int
     """1 to 500; 0 means 100."""
     cursor: _builtins.str
-    """The next_cursor of the page before; empty for the first."""
+    """The next_cursor of the page before; empty for the first. It belongs to the
+    conditions of the request that it was answered to.
+    """
     fleet_id: _builtins.str
     """Only devices of this fleet; empty for all."""
     credential_key_id: _builtins.int
@@ -272,7 +299,11 @@ class ListDevicesResponse(_message.Message):
     next_cursor: _builtins.str
     """Empty on the last page."""
     @_builtins.property
-    def devices(self) -> _containers.RepeatedCompositeFieldContainer[Global___Device]: ...
+    def devices(self) -> _containers.RepeatedCompositeFieldContainer[Global___Device]:
+        """May be fewer than page_size, or none, though next_cursor is not empty: a
+        request reads a limited number of devices that do not match.
+        """
+
     def __init__(
         self,
         *,
@@ -286,6 +317,123 @@ class ListDevicesResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListDevicesResponse: _TypeAlias = ListDevicesResponse  # noqa: Y015
+
+@_typing.final
+class CountDevicesRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FILTER_FIELD_NUMBER: _builtins.int
+    FACETS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def filter(self) -> _jobs_pb2.DeviceFilter: ...
+    @_builtins.property
+    def facets(self) -> _containers.RepeatedScalarFieldContainer[Global___DeviceFacet.ValueType]:
+        """Each once."""
+
+    def __init__(
+        self,
+        *,
+        filter: _jobs_pb2.DeviceFilter | None = ...,
+        facets: _abc.Iterable[Global___DeviceFacet.ValueType] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["facets", b"facets", "filter", b"filter"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CountDevicesRequest: _TypeAlias = CountDevicesRequest  # noqa: Y015
+
+@_typing.final
+class FacetValue(_message.Message):
+    """How many devices have a value. The conditions on the facet's own field do not
+    count here, so that other values can be chosen.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VALUE_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    IS_CAPPED_FIELD_NUMBER: _builtins.int
+    value: _builtins.str
+    """A text, or the number of a broker; 0 and the empty text: none."""
+    count: _builtins.int
+    is_capped: _builtins.bool
+    """Whether there may be more."""
+    def __init__(
+        self,
+        *,
+        value: _builtins.str = ...,
+        count: _builtins.int = ...,
+        is_capped: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "is_capped", b"is_capped", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FacetValue: _TypeAlias = FacetValue  # noqa: Y015
+
+@_typing.final
+class FacetCounts(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FACET_FIELD_NUMBER: _builtins.int
+    VALUES_FIELD_NUMBER: _builtins.int
+    IS_TRUNCATED_FIELD_NUMBER: _builtins.int
+    facet: Global___DeviceFacet.ValueType
+    is_truncated: _builtins.bool
+    """Whether values may be missing."""
+    @_builtins.property
+    def values(self) -> _containers.RepeatedCompositeFieldContainer[Global___FacetValue]:
+        """The most frequent first; values without a device are left out."""
+
+    def __init__(
+        self,
+        *,
+        facet: Global___DeviceFacet.ValueType = ...,
+        values: _abc.Iterable[Global___FacetValue] | None = ...,
+        is_truncated: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["facet", b"facet", "is_truncated", b"is_truncated", "values", b"values"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FacetCounts: _TypeAlias = FacetCounts  # noqa: Y015
+
+@_typing.final
+class CountDevicesResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COUNT_FIELD_NUMBER: _builtins.int
+    IS_CAPPED_FIELD_NUMBER: _builtins.int
+    FACETS_FIELD_NUMBER: _builtins.int
+    count: _builtins.int
+    is_capped: _builtins.bool
+    """Whether there may be more: counting ends at 10,000, or after a limited number
+    of devices that do not match.
+    """
+    @_builtins.property
+    def facets(self) -> _containers.RepeatedCompositeFieldContainer[Global___FacetCounts]:
+        """In the order of the request."""
+
+    def __init__(
+        self,
+        *,
+        count: _builtins.int = ...,
+        is_capped: _builtins.bool = ...,
+        facets: _abc.Iterable[Global___FacetCounts] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "facets", b"facets", "is_capped", b"is_capped"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CountDevicesResponse: _TypeAlias = CountDevicesResponse  # noqa: Y015
 
 @_typing.final
 class UpdateDeviceRequest(_message.Message):

@@ -45,6 +45,11 @@ class DeviceServiceStub:
                 request_serializer=mooring_dot_registry_dot_v1_dot_devices__pb2.ListDevicesRequest.SerializeToString,
                 response_deserializer=mooring_dot_registry_dot_v1_dot_devices__pb2.ListDevicesResponse.FromString,
                 _registered_method=True)
+        self.CountDevices = channel.unary_unary(
+                '/mooring.registry.v1.DeviceService/CountDevices',
+                request_serializer=mooring_dot_registry_dot_v1_dot_devices__pb2.CountDevicesRequest.SerializeToString,
+                response_deserializer=mooring_dot_registry_dot_v1_dot_devices__pb2.CountDevicesResponse.FromString,
+                _registered_method=True)
         self.UpdateDevice = channel.unary_unary(
                 '/mooring.registry.v1.DeviceService/UpdateDevice',
                 request_serializer=mooring_dot_registry_dot_v1_dot_devices__pb2.UpdateDeviceRequest.SerializeToString,
@@ -78,7 +83,17 @@ class DeviceServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListDevices(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """In the order of their ids. With a search: those whose uuids match, in the
+        order of their uuids, then the others, in the order of their names. With a
+        time of registration and no search: in the order of these times.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CountDevices(self, request, context):
+        """How many devices match, and of them how many have which values.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -126,6 +141,11 @@ def add_DeviceServiceServicer_to_server(servicer, server):
                     servicer.ListDevices,
                     request_deserializer=mooring_dot_registry_dot_v1_dot_devices__pb2.ListDevicesRequest.FromString,
                     response_serializer=mooring_dot_registry_dot_v1_dot_devices__pb2.ListDevicesResponse.SerializeToString,
+            ),
+            'CountDevices': grpc.unary_unary_rpc_method_handler(
+                    servicer.CountDevices,
+                    request_deserializer=mooring_dot_registry_dot_v1_dot_devices__pb2.CountDevicesRequest.FromString,
+                    response_serializer=mooring_dot_registry_dot_v1_dot_devices__pb2.CountDevicesResponse.SerializeToString,
             ),
             'UpdateDevice': grpc.unary_unary_rpc_method_handler(
                     servicer.UpdateDevice,
@@ -203,6 +223,33 @@ class DeviceService:
             '/mooring.registry.v1.DeviceService/ListDevices',
             mooring_dot_registry_dot_v1_dot_devices__pb2.ListDevicesRequest.SerializeToString,
             mooring_dot_registry_dot_v1_dot_devices__pb2.ListDevicesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CountDevices(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mooring.registry.v1.DeviceService/CountDevices',
+            mooring_dot_registry_dot_v1_dot_devices__pb2.CountDevicesRequest.SerializeToString,
+            mooring_dot_registry_dot_v1_dot_devices__pb2.CountDevicesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -18,6 +18,12 @@ class DeviceServiceStub:
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetDevice: _aio.UnaryUnaryMultiCallable[_devices_pb2.GetDeviceRequest, _devices_pb2.GetDeviceResponse]
     ListDevices: _aio.UnaryUnaryMultiCallable[_devices_pb2.ListDevicesRequest, _devices_pb2.ListDevicesResponse]
+    """In the order of their ids. With a search: those whose uuids match, in the
+    order of their uuids, then the others, in the order of their names. With a
+    time of registration and no search: in the order of these times.
+    """
+    CountDevices: _aio.UnaryUnaryMultiCallable[_devices_pb2.CountDevicesRequest, _devices_pb2.CountDevicesResponse]
+    """How many devices match, and of them how many have which values."""
     UpdateDevice: _aio.UnaryUnaryMultiCallable[_devices_pb2.UpdateDeviceRequest, _devices_pb2.UpdateDeviceResponse]
     """Changes only the fields that update_mask names."""
     DeleteDevice: _aio.UnaryUnaryMultiCallable[_devices_pb2.DeleteDeviceRequest, _devices_pb2.DeleteDeviceResponse]
@@ -48,7 +54,19 @@ class DeviceServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _devices_pb2.ListDevicesRequest,
         context: _aio.ServicerContext[_devices_pb2.ListDevicesRequest, _abc.Awaitable[_devices_pb2.ListDevicesResponse]],
-    ) -> _abc.Awaitable[_devices_pb2.ListDevicesResponse]: ...
+    ) -> _abc.Awaitable[_devices_pb2.ListDevicesResponse]:
+        """In the order of their ids. With a search: those whose uuids match, in the
+        order of their uuids, then the others, in the order of their names. With a
+        time of registration and no search: in the order of these times.
+        """
+
+    @_abc_1.abstractmethod
+    def CountDevices(
+        self,
+        request: _devices_pb2.CountDevicesRequest,
+        context: _aio.ServicerContext[_devices_pb2.CountDevicesRequest, _abc.Awaitable[_devices_pb2.CountDevicesResponse]],
+    ) -> _abc.Awaitable[_devices_pb2.CountDevicesResponse]:
+        """How many devices match, and of them how many have which values."""
 
     @_abc_1.abstractmethod
     def UpdateDevice(

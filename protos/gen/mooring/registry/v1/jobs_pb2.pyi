@@ -53,8 +53,10 @@ Global___JobAction: _TypeAlias = JobAction  # noqa: Y015
 
 @_typing.final
 class DeviceFilter(_message.Message):
-    """Matches devices that have all the values that are set; if none is set, all
-    devices.
+    """The devices that match every condition that is set; without conditions, all
+    devices. Jobs, lists and counts take the same filter and mean the same by it.
+    A condition whose name begins with not_ excludes: a device that matches any
+    of its values does not match. Each takes at most 100 values.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -66,6 +68,23 @@ class DeviceFilter(_message.Message):
     TOLD_BROKER_ID_FIELD_NUMBER: _builtins.int
     UUID_PREFIX_FIELD_NUMBER: _builtins.int
     IS_ACTIVE_FIELD_NUMBER: _builtins.int
+    SEARCH_FIELD_NUMBER: _builtins.int
+    IS_ONLINE_FIELD_NUMBER: _builtins.int
+    IS_PINNED_FIELD_NUMBER: _builtins.int
+    PROVISIONED_BY_KEY_ID_FIELD_NUMBER: _builtins.int
+    REGISTERED_SINCE_FIELD_NUMBER: _builtins.int
+    REGISTERED_BEFORE_FIELD_NUMBER: _builtins.int
+    CREDENTIAL_KEY_ID_FIELD_NUMBER: _builtins.int
+    SHORT_API_KEY_FIELD_NUMBER: _builtins.int
+    NOT_FLEET_ID_FIELD_NUMBER: _builtins.int
+    NOT_DEVICE_TYPE_FIELD_NUMBER: _builtins.int
+    NOT_REGION_FIELD_NUMBER: _builtins.int
+    NOT_MQTT_BROKER_ID_FIELD_NUMBER: _builtins.int
+    NOT_TOLD_BROKER_ID_FIELD_NUMBER: _builtins.int
+    NOT_UUID_PREFIX_FIELD_NUMBER: _builtins.int
+    NOT_SEARCH_FIELD_NUMBER: _builtins.int
+    NOT_PROVISIONED_BY_KEY_ID_FIELD_NUMBER: _builtins.int
+    NOT_CREDENTIAL_KEY_ID_FIELD_NUMBER: _builtins.int
     fleet_id: _builtins.str
     device_type: _builtins.str
     region: _builtins.str
@@ -75,6 +94,45 @@ class DeviceFilter(_message.Message):
     """The primary broker of the last answer; 0 if the answer had no broker."""
     uuid_prefix: _builtins.str
     is_active: _builtins.bool
+    search: _builtins.str
+    """The beginning of the uuid, or of the name in upper or lower case. No
+    character has a special meaning. Empty: any.
+    """
+    is_online: _builtins.bool
+    is_pinned: _builtins.bool
+    """Whether it has a pin."""
+    provisioned_by_key_id: _builtins.str
+    """The id of the provisioning key; empty: imported, and not registered yet."""
+    credential_key_id: _builtins.int
+    """Its credentials were made with this server key."""
+    short_api_key: _builtins.bool
+    """Whether its API key is short."""
+    @_builtins.property
+    def registered_since(self) -> _timestamp_pb2.Timestamp:
+        """Registered (Device.provisioned_at) at this time or later."""
+
+    @_builtins.property
+    def registered_before(self) -> _timestamp_pb2.Timestamp:
+        """Registered before this time."""
+
+    @_builtins.property
+    def not_fleet_id(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def not_device_type(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def not_region(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def not_mqtt_broker_id(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    @_builtins.property
+    def not_told_broker_id(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    @_builtins.property
+    def not_uuid_prefix(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def not_search(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def not_provisioned_by_key_id(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def not_credential_key_id(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
     def __init__(
         self,
         *,
@@ -85,25 +143,56 @@ class DeviceFilter(_message.Message):
         told_broker_id: _builtins.int | None = ...,
         uuid_prefix: _builtins.str | None = ...,
         is_active: _builtins.bool | None = ...,
+        search: _builtins.str | None = ...,
+        is_online: _builtins.bool | None = ...,
+        is_pinned: _builtins.bool | None = ...,
+        provisioned_by_key_id: _builtins.str | None = ...,
+        registered_since: _timestamp_pb2.Timestamp | None = ...,
+        registered_before: _timestamp_pb2.Timestamp | None = ...,
+        credential_key_id: _builtins.int | None = ...,
+        short_api_key: _builtins.bool | None = ...,
+        not_fleet_id: _abc.Iterable[_builtins.str] | None = ...,
+        not_device_type: _abc.Iterable[_builtins.str] | None = ...,
+        not_region: _abc.Iterable[_builtins.str] | None = ...,
+        not_mqtt_broker_id: _abc.Iterable[_builtins.int] | None = ...,
+        not_told_broker_id: _abc.Iterable[_builtins.int] | None = ...,
+        not_uuid_prefix: _abc.Iterable[_builtins.str] | None = ...,
+        not_search: _abc.Iterable[_builtins.str] | None = ...,
+        not_provisioned_by_key_id: _abc.Iterable[_builtins.str] | None = ...,
+        not_credential_key_id: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_device_type", b"_device_type", "_fleet_id", b"_fleet_id", "_is_active", b"_is_active", "_mqtt_broker_id", b"_mqtt_broker_id", "_region", b"_region", "_told_broker_id", b"_told_broker_id", "_uuid_prefix", b"_uuid_prefix", "device_type", b"device_type", "fleet_id", b"fleet_id", "is_active", b"is_active", "mqtt_broker_id", b"mqtt_broker_id", "region", b"region", "told_broker_id", b"told_broker_id", "uuid_prefix", b"uuid_prefix"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_credential_key_id", b"_credential_key_id", "_device_type", b"_device_type", "_fleet_id", b"_fleet_id", "_is_active", b"_is_active", "_is_online", b"_is_online", "_is_pinned", b"_is_pinned", "_mqtt_broker_id", b"_mqtt_broker_id", "_provisioned_by_key_id", b"_provisioned_by_key_id", "_region", b"_region", "_search", b"_search", "_short_api_key", b"_short_api_key", "_told_broker_id", b"_told_broker_id", "_uuid_prefix", b"_uuid_prefix", "credential_key_id", b"credential_key_id", "device_type", b"device_type", "fleet_id", b"fleet_id", "is_active", b"is_active", "is_online", b"is_online", "is_pinned", b"is_pinned", "mqtt_broker_id", b"mqtt_broker_id", "provisioned_by_key_id", b"provisioned_by_key_id", "region", b"region", "registered_before", b"registered_before", "registered_since", b"registered_since", "search", b"search", "short_api_key", b"short_api_key", "told_broker_id", b"told_broker_id", "uuid_prefix", b"uuid_prefix"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_device_type", b"_device_type", "_fleet_id", b"_fleet_id", "_is_active", b"_is_active", "_mqtt_broker_id", b"_mqtt_broker_id", "_region", b"_region", "_told_broker_id", b"_told_broker_id", "_uuid_prefix", b"_uuid_prefix", "device_type", b"device_type", "fleet_id", b"fleet_id", "is_active", b"is_active", "mqtt_broker_id", b"mqtt_broker_id", "region", b"region", "told_broker_id", b"told_broker_id", "uuid_prefix", b"uuid_prefix"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_credential_key_id", b"_credential_key_id", "_device_type", b"_device_type", "_fleet_id", b"_fleet_id", "_is_active", b"_is_active", "_is_online", b"_is_online", "_is_pinned", b"_is_pinned", "_mqtt_broker_id", b"_mqtt_broker_id", "_provisioned_by_key_id", b"_provisioned_by_key_id", "_region", b"_region", "_search", b"_search", "_short_api_key", b"_short_api_key", "_told_broker_id", b"_told_broker_id", "_uuid_prefix", b"_uuid_prefix", "credential_key_id", b"credential_key_id", "device_type", b"device_type", "fleet_id", b"fleet_id", "is_active", b"is_active", "is_online", b"is_online", "is_pinned", b"is_pinned", "mqtt_broker_id", b"mqtt_broker_id", "not_credential_key_id", b"not_credential_key_id", "not_device_type", b"not_device_type", "not_fleet_id", b"not_fleet_id", "not_mqtt_broker_id", b"not_mqtt_broker_id", "not_provisioned_by_key_id", b"not_provisioned_by_key_id", "not_region", b"not_region", "not_search", b"not_search", "not_told_broker_id", b"not_told_broker_id", "not_uuid_prefix", b"not_uuid_prefix", "provisioned_by_key_id", b"provisioned_by_key_id", "region", b"region", "registered_before", b"registered_before", "registered_since", b"registered_since", "search", b"search", "short_api_key", b"short_api_key", "told_broker_id", b"told_broker_id", "uuid_prefix", b"uuid_prefix"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__credential_key_id: _TypeAlias = _typing.Literal["credential_key_id"]  # noqa: Y015
+    _WhichOneofArgType__credential_key_id: _TypeAlias = _typing.Literal["_credential_key_id", b"_credential_key_id"]  # noqa: Y015
     _WhichOneofReturnType__device_type: _TypeAlias = _typing.Literal["device_type"]  # noqa: Y015
     _WhichOneofArgType__device_type: _TypeAlias = _typing.Literal["_device_type", b"_device_type"]  # noqa: Y015
     _WhichOneofReturnType__fleet_id: _TypeAlias = _typing.Literal["fleet_id"]  # noqa: Y015
     _WhichOneofArgType__fleet_id: _TypeAlias = _typing.Literal["_fleet_id", b"_fleet_id"]  # noqa: Y015
     _WhichOneofReturnType__is_active: _TypeAlias = _typing.Literal["is_active"]  # noqa: Y015
     _WhichOneofArgType__is_active: _TypeAlias = _typing.Literal["_is_active", b"_is_active"]  # noqa: Y015
+    _WhichOneofReturnType__is_online: _TypeAlias = _typing.Literal["is_online"]  # noqa: Y015
+    _WhichOneofArgType__is_online: _TypeAlias = _typing.Literal["_is_online", b"_is_online"]  # noqa: Y015
+    _WhichOneofReturnType__is_pinned: _TypeAlias = _typing.Literal["is_pinned"]  # noqa: Y015
+    _WhichOneofArgType__is_pinned: _TypeAlias = _typing.Literal["_is_pinned", b"_is_pinned"]  # noqa: Y015
     _WhichOneofReturnType__mqtt_broker_id: _TypeAlias = _typing.Literal["mqtt_broker_id"]  # noqa: Y015
     _WhichOneofArgType__mqtt_broker_id: _TypeAlias = _typing.Literal["_mqtt_broker_id", b"_mqtt_broker_id"]  # noqa: Y015
+    _WhichOneofReturnType__provisioned_by_key_id: _TypeAlias = _typing.Literal["provisioned_by_key_id"]  # noqa: Y015
+    _WhichOneofArgType__provisioned_by_key_id: _TypeAlias = _typing.Literal["_provisioned_by_key_id", b"_provisioned_by_key_id"]  # noqa: Y015
     _WhichOneofReturnType__region: _TypeAlias = _typing.Literal["region"]  # noqa: Y015
     _WhichOneofArgType__region: _TypeAlias = _typing.Literal["_region", b"_region"]  # noqa: Y015
+    _WhichOneofReturnType__search: _TypeAlias = _typing.Literal["search"]  # noqa: Y015
+    _WhichOneofArgType__search: _TypeAlias = _typing.Literal["_search", b"_search"]  # noqa: Y015
+    _WhichOneofReturnType__short_api_key: _TypeAlias = _typing.Literal["short_api_key"]  # noqa: Y015
+    _WhichOneofArgType__short_api_key: _TypeAlias = _typing.Literal["_short_api_key", b"_short_api_key"]  # noqa: Y015
     _WhichOneofReturnType__told_broker_id: _TypeAlias = _typing.Literal["told_broker_id"]  # noqa: Y015
     _WhichOneofArgType__told_broker_id: _TypeAlias = _typing.Literal["_told_broker_id", b"_told_broker_id"]  # noqa: Y015
     _WhichOneofReturnType__uuid_prefix: _TypeAlias = _typing.Literal["uuid_prefix"]  # noqa: Y015
     _WhichOneofArgType__uuid_prefix: _TypeAlias = _typing.Literal["_uuid_prefix", b"_uuid_prefix"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__credential_key_id) -> _WhichOneofReturnType__credential_key_id | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__device_type) -> _WhichOneofReturnType__device_type | None: ...
     @_typing.overload
@@ -111,9 +200,19 @@ class DeviceFilter(_message.Message):
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__is_active) -> _WhichOneofReturnType__is_active | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__is_online) -> _WhichOneofReturnType__is_online | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__is_pinned) -> _WhichOneofReturnType__is_pinned | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__mqtt_broker_id) -> _WhichOneofReturnType__mqtt_broker_id | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__provisioned_by_key_id) -> _WhichOneofReturnType__provisioned_by_key_id | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__region) -> _WhichOneofReturnType__region | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__search) -> _WhichOneofReturnType__search | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__short_api_key) -> _WhichOneofReturnType__short_api_key | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__told_broker_id) -> _WhichOneofReturnType__told_broker_id | None: ...
     @_typing.overload
