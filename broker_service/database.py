@@ -55,9 +55,12 @@ _bundle = sa.select(certificates.c.pem, _next.c.pem.label("next_pem")).outerjoin
 
 
 @contextlib.asynccontextmanager
-async def changing(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+async def changing(
+    engine: AsyncEngine, *, validate_only: bool = False
+) -> AsyncIterator[AsyncConnection]:
     """A transaction that changes brokers; the history names the current actor. Only one such
-    transaction runs at a time. Raises the error that a violated constraint stands for.
+    transaction runs at a time. With `validate_only` it is rolled back at its end, after the
+    database has checked its rules. Raises the error that a violated constraint stands for.
     """
     try:
         async with writing(engine) as connection:
@@ -65,6 +68,8 @@ async def changing(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
             acting = sa.func.set_config("mooring.actor", actor.get(), True)
             await connection.execute(sa.select(acting))
             yield connection
+            if validate_only:
+                await connection.rollback()
     except IntegrityError as error:
         raise _fact_of(error) from None
 

@@ -46,7 +46,8 @@ NAMED_ADDRESSES = 5
 
 # The errors that are refusals. Any other error of the tree means that the change failed.
 REFUSALS = (Forbidden, InvalidInput, NotFound, AlreadyExists, Conflict, LostRace)
-# The beginnings of names of methods that change nothing. Only `Forbidden` is recorded for them.
+# The beginnings of names of methods that change nothing. Only `Forbidden` is recorded for them, and
+# for requests that are only validated.
 READ = re.compile(r"(Get|List|Explain|Resolve|Authenticate)(?![a-z])")
 # Fields of requests that name the subject of a change.
 SUBJECTS = ("uuid", "id", "device_uuid")
@@ -75,8 +76,9 @@ class Refusals:
             self._note_stranger(method, error, decode, peer)
         elif logs.actor.get() and isinstance(error, REFUSALS):
             is_read = READ.match(method.rpartition("/")[2])
+            request = _decoded(decode)
+            is_read = is_read or getattr(request, "validate_only", False)
             if isinstance(error, Forbidden) or not is_read:
-                request = _decoded(decode)
                 self.note_attempt(action_of(method, request), _subject(request), error.reason)
 
     def note_attempt(self, action: str, subject: str, reason: str) -> None:

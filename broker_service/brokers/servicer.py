@@ -60,8 +60,9 @@ class BrokerServicer(brokers_pb2_grpc.BrokerServiceServicer):
         self, request: pb.CreateBrokerRequest, context: Context
     ) -> pb.CreateBrokerResponse:
         """Raises `InvalidInput`, `BrokerNameTaken`, `CertificateUnknown`."""
-        row = await self._store.create(*_new(request.fields))
-        await self._refresh()
+        row = await self._store.create(*_new(request.fields), validate_only=request.validate_only)
+        if not request.validate_only:
+            await self._refresh()
         return pb.CreateBrokerResponse(broker=proto_of(row))
 
     @allows(WithinFleets(Access.VIEWER))
@@ -120,8 +121,11 @@ class BrokerServicer(brokers_pb2_grpc.BrokerServiceServicer):
         given_separate = {name: changes.pop(name) for name in APART if name in changes}
         if "protocol" in changes and "use_tls" not in changes:
             changes["use_tls"] = None
-        row = await self._store.update(request.id, decide, request.if_revision)
-        await self._refresh()
+        row = await self._store.update(
+            request.id, decide, request.if_revision, validate_only=request.validate_only
+        )
+        if not request.validate_only:
+            await self._refresh()
         return pb.UpdateBrokerResponse(broker=proto_of(row))
 
     @allows(Access.OPERATOR)

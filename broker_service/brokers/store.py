@@ -82,13 +82,23 @@ class BrokerStore:
             return set((await connection.execute(query)).scalars())
 
     async def create(
-        self, columns: Mapping[str, Any], ca: Certificate | None, password: str | None
+        self,
+        columns: Mapping[str, Any],
+        ca: Certificate | None,
+        password: str | None,
+        *,
+        validate_only: bool = False,
     ) -> Row:
-        """Raises `BrokerNameTaken`, `CertificateUnknown`."""
-        async with changing(self._engine) as connection:
-            # The password is encrypted for its row.
+        """With `validate_only` nothing is stored, and the row has the id 0. Raises
+        `BrokerNameTaken`, `CertificateUnknown`.
+        """
+        async with changing(self._engine, validate_only=validate_only) as connection:
+            # The password is encrypted for its row. A sequence is not rolled back, so validating
+            # takes no id from it.
             next_id = sa.func.nextval("mqtt_broker_config_id_seq")
-            broker_id: int = (await connection.execute(sa.select(next_id))).scalar_one()
+            broker_id: int = (
+                0 if validate_only else (await connection.execute(sa.select(next_id))).scalar_one()
+            )
             row = {"ca_certificate_id": None, **columns, "id": broker_id}
             if ca is not None:
                 row["ca_certificate_id"] = (await kept(connection, ca, self._keys)).id
@@ -105,12 +115,15 @@ class BrokerStore:
         broker_id: int,
         decide: Callable[[Row], Mapping[str, Any]],
         if_revision: Collection[int] = (),
+        *,
+        validate_only: bool = False,
     ) -> Row:
         """Locks the row, calls `decide` with it, and changes the columns in its result. `ca_cert`
-        in the result is a `Certificate` or None, `password` a password. Raises `BrokerNotFound`,
-        `BrokerNameTaken`, `BrokerIsDefault`, `CertificateUnknown`, and what `decide` raises.
+        in the result is a `Certificate` or None, `password` a password. With `validate_only`
+        nothing is stored. Raises `BrokerNotFound`, `BrokerNameTaken`, `BrokerIsDefault`,
+        `CertificateUnknown`, and what `decide` raises.
         """
-        async with changing(self._engine) as connection:
+        async with changing(self._engine, validate_only=validate_only) as connection:
             before = await broker_of(connection, broker_id, is_locked=True)
             values = dict(decide(before))
             if "ca_cert" in values:

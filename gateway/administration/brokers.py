@@ -31,6 +31,14 @@ from gateway.administration.preconditions import (
 )
 from gateway.bodies import StrictJson
 
+DryRun = Annotated[
+    bool,
+    QueryParameter(
+        description="Checks the request and gives the answer that it would have, without changing "
+        "anything. A broker that would be created has the id 0."
+    ),
+]
+
 
 def _labels(pairs: list[str]) -> dict[str, str]:
     """The labels of the query parameters. Raises `InvalidInput`."""
@@ -42,6 +50,12 @@ def _labels(pairs: list[str]) -> dict[str, str]:
     return labels
 
 
+def _answer(broker: brokers_pb2.Broker, *, dry_run: bool) -> Response[Broker]:
+    """The broker after a change. After a dry run no such revision exists, so it has no `ETag`."""
+    shown = broker_json(broker)
+    return Response(shown) if dry_run else tagged(shown, broker.revision)
+
+
 @post(
     "/",
     access=Access.OPERATOR,
@@ -50,13 +64,15 @@ def _labels(pairs: list[str]) -> dict[str, str]:
     dto=StrictJson[NewBroker],
     reasons=("BROKER_NAME_TAKEN", "CERTIFICATE_UNKNOWN"),
 )
-async def create_broker(request: CallerRequest, data: JSONBody[NewBroker]) -> Response[Broker]:
+async def create_broker(
+    request: CallerRequest, data: JSONBody[NewBroker], dry_run: DryRun = False
+) -> Response[Broker]:
     caller = request.auth
     answer = await caller.ask_broker_service(
         caller.services.brokers.CreateBroker,
-        brokers_pb2.CreateBrokerRequest(fields=fields_of(named(data))),
+        brokers_pb2.CreateBrokerRequest(fields=fields_of(named(data)), validate_only=dry_run),
     )
-    return tagged(broker_json(answer.broker), answer.broker.revision)
+    return _answer(answer.broker, dry_run=dry_run)
 
 
 @get(
@@ -135,6 +151,7 @@ async def update_broker(
     broker_id: PathId,
     data: JSONBody[BrokerChange],
     if_revision: IfRevision,
+    dry_run: DryRun = False,
 ) -> Response[Broker]:
     caller = request.auth
     values = named(data)
@@ -145,9 +162,10 @@ async def update_broker(
             fields=fields_of(values),
             update_mask=mask(values),
             if_revision=if_revision,
+            validate_only=dry_run,
         ),
     )
-    return tagged(broker_json(answer.broker), answer.broker.revision)
+    return _answer(answer.broker, dry_run=dry_run)
 
 
 @delete(

@@ -28,6 +28,9 @@ SEND_S = 2.0
 
 LOST = Counter("mooring_gateway_refusals_lost_total", "Refusals that the audit log does not have")
 
+# Query parameters that are read as true.
+TRUE = frozenset({"true", "1"})
+
 Handler = Callable[[Request[Any, Any, Any], Any], Response[Problem]]
 
 
@@ -48,6 +51,9 @@ class RefusedRequests:
         """Sends the refusal to the registry, if `response` to `error` refuses a change."""
         caller = request.scope.get("auth")
         action = request.scope["route_handler"].opt.get("action") if caller else None
+        if request.query_params.get("dry_run", "").lower() in TRUE:
+            # It would have changed nothing.
+            return
         if action and 400 <= response.content.status < 500 and error is not caller.heard:
             subject = next(map(str, request.scope["path_params"].values()), "")
             self._note(caller, action, subject, response.content.reason)

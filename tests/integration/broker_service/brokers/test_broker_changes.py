@@ -12,8 +12,14 @@ from mooring.broker.v1 import brokers_pb2
 
 from broker_service.encryption import EncryptionKeys, place_of
 from chassis.errors import Conflict
-from tests.integration.broker_service.brokers.test_brokers import created
+from tests.integration.broker_service.brokers.test_brokers import (
+    NEW,
+    WRONG,
+    created,
+    expired_ca,
+)
 from tests.stack import Stack
+from tests.stored import Stored
 
 
 async def asked(
@@ -270,3 +276,48 @@ async def test_a_broker_service_does_not_start_without_the_keys_it_needs(stack: 
         assert (anew.status_code, anew.json()["revision"]) == (200, broker["revision"] + 1)
     await stack.stop_broker_service()
     await stack.start_broker_service(encryption_keys_file=other)
+
+
+async def test_a_dry_run_answers_as_the_request_would_and_stores_nothing(stack: Stack) -> None:
+    other = await created(stack, name="Other")
+    managed = {"management": "mosquitto", "username": "mooring", "password": "first"}
+    broker = await created(stack, name="Berlin 1", protocol="mqtts", **managed)
+    path = f"/brokers/{broker['id']}"
+    stale = ("If-Match", f'"{broker["revision"] + 7}"')
+    requests: list[tuple[str, str, dict[str, Any], list[tuple[str, str]]]] = [
+        *(("POST", "/brokers", NEW | fields, []) for fields, _ in WRONG),
+        *(("PATCH", path, fields, []) for fields, _ in WRONG),
+        ("POST", "/brokers", NEW | {"name": "Other"}, []),
+        ("POST", "/brokers", NEW | {"ca_certificate_id": 999}, []),
+        ("POST", "/brokers", NEW | managed | {"name": "New", "labels": {"a": "b"}}, []),
+        ("PATCH", path, {"keep_alive": 7}, [stale]),
+        ("PATCH", path, {"name": "Other"}, []),
+        ("PATCH", path, {"host": "elsewhere.example.com"}, []),
+        ("PATCH", path, {"host": "elsewhere.example.com", "password": "next"}, []),
+        ("PATCH", path, {"client_certificate_id": 999}, []),
+        ("PATCH", path, {"keep_alive": 7, "description": None}, [("If-Match", "*")]),
+        ("PATCH", path, {}, []),
+        ("PATCH", "/brokers/1", {"is_active": False}, []),
+        ("PATCH", f"/brokers/{other['id']}", {"is_active": False, "ca_cert": expired_ca()}, []),
+        ("PATCH", f"/brokers/{other['id']}", {"is_active": False}, []),
+        ("PATCH", "/brokers/999", {"port": 7}, []),
+    ]
+    ids = "SELECT last_value FROM mqtt_broker_config_id_seq"
+    with psycopg.connect(stack.database.url("mooring"), autocommit=True) as connection:
+        stored = Stored(connection)
+        for method, to, body, conditions in requests:
+            before = (stored.now(), connection.execute(ids).fetchone())
+            tried = await asked(stack, method, f"{to}?dry_run=true", *conditions, json=body)
+            assert (stored.now(), connection.execute(ids).fetchone()) == before
+            done = await asked(stack, method, to, *conditions, json=body)
+            assert tried.status_code == done.status_code, (body, tried.text, done.text)
+            expected, answer = done.json(), tried.json()
+            if done.is_success:
+                assert "etag" not in tried.headers
+                if method == "POST":
+                    assert answer["id"] == 0
+            for differs in ("id", "created_at", "updated_at", "request_id"):
+                assert (differs in expected) == (differs in answer)
+                expected.pop(differs, None)
+                answer.pop(differs, None)
+            assert answer == expected

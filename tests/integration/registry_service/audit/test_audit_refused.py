@@ -53,9 +53,11 @@ async def test_every_reason_of_a_refusal_has_one_line(stack: Stack) -> None:
         # These would change nothing, so they have no line.
         ("GET", "/brokers?limit=0", {}),
         ("POST", "/resolution/explain", {"json": {"mqtt_broker_id": "x"}}),
+        ("POST", "/brokers?dry_run=true", {"json": {"name": "b", "colour": "red"}}),
+        ("PATCH", "/brokers/1?dry_run=true", {"json": {"host": "a b"}}),
     ]
     statuses = [await send(stack, *attempt[:2], **attempt[2]) for attempt in attempts]
-    assert statuses == [422, 415, 413, 400, 404, 422, 422]
+    assert statuses == [422, 415, 413, 400, 404, 422, 422, 422, 422]
     found = await until(stack, 5, refused_only=True)
     assert sorted(summary(line)[1:] for line in found) == [
         ("broker.create", "", "INVALID_INPUT"),
