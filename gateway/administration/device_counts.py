@@ -3,12 +3,13 @@
 from typing import Annotated, Any, ClassVar
 
 from litestar import Router, get
+from litestar.params import QueryParameter
 from mooring.broker.v1 import device_counts_pb2 as pb
 from msgspec import Meta, Struct
 
 from chassis.trust import Access, WithinFleets
 from gateway.administration.caller import CallerRequest
-from gateway.administration.fields import PathId
+from gateway.administration.fields import Id, PathId
 from gateway.administration.fleets import FleetId
 from gateway.administration.listing import DEFAULT_LIMIT, Cursor, Limit, Page
 
@@ -123,12 +124,18 @@ async def get_device_counts(request: CallerRequest, broker_id: PathId) -> Device
     summary="Count the devices that use each broker",
 )
 async def list_device_counts(
-    request: CallerRequest, limit: Limit = DEFAULT_LIMIT, cursor: Cursor = ""
+    request: CallerRequest,
+    limit: Limit = DEFAULT_LIMIT,
+    cursor: Cursor = "",
+    broker_id: Annotated[
+        list[Id] | None,
+        QueryParameter(description="Only these brokers, at most 500. May be repeated."),
+    ] = None,
 ) -> DeviceCountPage:
     caller = request.auth
     answer = await caller.ask_broker_service(
         caller.services.device_counts.ListDeviceCounts,
-        pb.ListDeviceCountsRequest(page_size=limit, cursor=cursor),
+        pb.ListDeviceCountsRequest(page_size=limit, cursor=cursor, broker_ids=broker_id or ()),
     )
     return DeviceCountPage([_json(counts) for counts in answer.counts], answer.next_cursor or None)
 

@@ -6,6 +6,7 @@ from mooring.broker.v1 import device_counts_pb2_grpc
 from broker_service.brokers.device_counts.store import DeviceCounts, DeviceCountStore
 from broker_service.settings import MAX_INT32
 from chassis import isolation, pages
+from chassis.errors import InvalidInput
 from chassis.server import Context
 from chassis.servicers import allows
 from chassis.trust import Access, WithinFleets
@@ -33,7 +34,9 @@ class DeviceCountServicer(device_counts_pb2_grpc.DeviceCountServiceServicer):
         """Lists counts in the order of the brokers' ids. Raises `InvalidInput`."""
         size = pages.page_size_of(request.page_size)
         after = pages.after(request.cursor, int, largest=MAX_INT32)
-        found = await self._store.counts_after(after, size + 1)
+        if len(request.broker_ids) > pages.MAX_PAGE_SIZE:
+            raise InvalidInput(f"at most {pages.MAX_PAGE_SIZE} at once", field="broker_id")
+        found = await self._store.counts_after(after, size + 1, request.broker_ids)
         page, next_cursor = pages.cut(found, size, lambda counts: counts.broker_id)
         return pb.ListDeviceCountsResponse(counts=map(_proto_of, page), next_cursor=next_cursor)
 

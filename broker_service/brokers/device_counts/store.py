@@ -1,6 +1,6 @@
 """Adds up counts of devices for brokers."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -67,11 +67,17 @@ class DeviceCountStore:
             raise BrokerNotFound("there is no such broker")
         return found[0]
 
-    async def counts_after(self, broker_id: int | None, limit: int) -> Sequence[DeviceCounts]:
-        """The counts of the next brokers, in the order of their ids."""
+    async def counts_after(
+        self, broker_id: int | None, limit: int, among: Collection[int] = ()
+    ) -> Sequence[DeviceCounts]:
+        """The counts of the next brokers, in the order of their ids; if `among` is not empty, only
+        of these brokers.
+        """
         query = sa.select(brokers.c.id, brokers.c.name).order_by(brokers.c.id).limit(limit)
         if broker_id is not None:
             query = query.where(brokers.c.id > broker_id)
+        if among:
+            query = query.where(brokers.c.id.in_(among))
         async with reading(self._engine) as connection:
             return await _counted(connection, query)
 

@@ -91,6 +91,19 @@ async def test_devices_are_counted_by_their_assigned_and_by_their_notified_broke
     assert counts[stack.default_broker_id]["told"]["default"] == 1
     assert counts[own]["assigned"] == {"device": 0, "fleet": 33, "default": 0}
     assert counts[pinned]["assigned"] == {"device": 32, "fleet": 0, "default": 0}
+    some = [("broker_id", wanted) for wanted in (pinned, own, 4711)]
+    page = (await stack.admin("GET", "/device-counts", params=[*some, ("limit", 1)])).json()
+    assert page["items"] == [counts[own]]
+    rest = [*some, ("cursor", page["next_cursor"])]
+    assert (await stack.admin("GET", "/device-counts", params=rest)).json() == {
+        "items": [counts[pinned]],
+        "next_cursor": None,
+    }
+    for wrong in ("x", "0", 2**31, 2**70):
+        refused = await stack.admin("GET", "/device-counts", params={"broker_id": wrong})
+        assert (refused.status_code, refused.json()["field"]) == (422, "broker_id")
+    many = [("broker_id", 7)] * 501
+    assert (await stack.admin("GET", "/device-counts", params=many)).status_code == 422
 
     engine = engine_of(stack.database.url("mooring_registry"))
     for _ in range(2):
