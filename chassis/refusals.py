@@ -75,8 +75,8 @@ class Refusals:
         if isinstance(error, Unauthenticated):
             self._note_stranger(method, error, decode, peer)
         elif logs.actor.get() and isinstance(error, REFUSALS):
-            is_read = READ.match(method.rpartition("/")[2])
             request = _decoded(decode)
+            is_read = bool(READ.match(method.rpartition("/")[2]))
             is_read = is_read or getattr(request, "validate_only", False)
             if isinstance(error, Forbidden) or not is_read:
                 self.note_attempt(action_of(method, request), _subject(request), error.reason)

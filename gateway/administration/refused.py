@@ -7,6 +7,7 @@ caller has a valid token and the request would change something.
 import asyncio
 from collections.abc import Callable
 from functools import partial
+from http import HTTPStatus
 from typing import Any
 
 import structlog
@@ -51,7 +52,8 @@ class RefusedRequests:
         """Sends the refusal to the registry, if `response` to `error` refuses a change."""
         caller = request.scope.get("auth")
         action = request.scope["route_handler"].opt.get("action") if caller else None
-        if request.query_params.get("dry_run", "").lower() in TRUE:
+        is_dry_run = request.query_params.get("dry_run", "").lower() in TRUE
+        if is_dry_run and response.content.status != HTTPStatus.FORBIDDEN:
             # It would have changed nothing.
             return
         if action and 400 <= response.content.status < 500 and error is not caller.heard:
