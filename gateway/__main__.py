@@ -71,6 +71,7 @@ async def running(config: GatewayConfig, probes: Probes | None = None) -> AsyncI
             refused,
             changes,
             public_url=config.public_url.rstrip("/"),
+            access_url=config.access_url.rstrip("/"),
         )
         address = Address(
             config.bind_host,

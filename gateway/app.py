@@ -62,13 +62,14 @@ def app_of(
     refused: RefusedRequests | None = None,
     changes: Changes | None = None,
     public_url: str = "",
+    access_url: str = "",
 ) -> HttpApp:
     """The gateway as an ASGI application: all paths except devices' paths (`device_routes`).
 
     `leaving` is set when the gateway is about to stop. `failures` counts the attempts with invalid
     API tokens, by the client's address behind `proxies`. `refused` records the refusals by the
     gateway itself. `changes` are followed by streams. `public_url` is where people reach the
-    gateway, or empty.
+    gateway, and `access_url` where brokers ask about clients; they may be empty.
     """
     context = Context(
         services,
@@ -79,6 +80,7 @@ def app_of(
         refused.note if refused else None,
         changes or Changes(services, leaving),
         public_url=public_url,
+        access_url=access_url,
     )
     return adapted(served(), context)
 

@@ -61,6 +61,9 @@ class GatewayConfig(HttpConfig, CallerConfig):
     # cookies, its checks of the Host, and the addresses that it shows. The default is the address
     # that a request was sent to.
     public_url: str = Field(default="", pattern=r"\A(https?://[^/?#@\s]+/?)?\z")
+    # Where brokers reach `registry_service.access`, as https://mooring.example.com:4003: the
+    # console shows it in the settings for brokers. The default is the gateway's host, port 4003.
+    access_url: str = Field(default="", pattern=r"\A(https?://[^/?#@\s]+/?)?\z")
 
     # The networks of reverse proxies in front of the gateway, separated by commas. Their
     # X-Forwarded-For has the client's address. No other hosts may be in these networks.

@@ -39,6 +39,8 @@ class Context:
     streams: Streams = field(default_factory=Streams)
     # Where people reach this gateway, if it is configured: https://mooring.example.com.
     public_url: str = ""
+    # Where brokers ask about clients, if it is configured.
+    access_url: str = ""
     # Locked while a request makes the OpenAPI document.
     documenting: asyncio.Lock = field(default_factory=asyncio.Lock)
 

@@ -94,6 +94,7 @@ def environments(
             **_bound(config.gateway_port),
             "REGISTRY_SERVICE_ADDRESS": addresses.registry,
             "BROKER_SERVICE_ADDRESS": addresses.broker,
+            "ACCESS_URL": addresses.access,
         },
         # The next two call no other service, so they need no secret.
         "registry_service.access": {

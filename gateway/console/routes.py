@@ -5,7 +5,6 @@ from litestar import Response, Router, get
 from chassis.trust import Access
 from gateway.console import (
     audit_log,
-    brokers,
     fleets,
     overview,
     provisioning_keys,
@@ -16,6 +15,7 @@ from gateway.console import (
     tokens,
 )
 from gateway.console.assets import asset
+from gateway.console.brokers import routes as brokers
 from gateway.console.pages import ERROR_PAGES, see_other
 from gateway.console.visitor import signed_in
 

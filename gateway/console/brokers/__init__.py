@@ -1,0 +1,1 @@
+"""The brokers: a list, a new broker, and the pages of one broker."""
