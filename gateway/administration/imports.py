@@ -1,6 +1,6 @@
 """Importing existing devices and brokers: `/api/v1/devices/import` and `/api/v1/brokers/import`."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Sequence
 from typing import Annotated
 
 from litestar import Router, post
@@ -117,10 +117,20 @@ BROKER_ROWS = Form(NewBroker, "name")
     tags=["devices"],
 )
 async def import_devices(request: CallerRequest, dry_run: DryRun = False) -> Stream:
+    content_type = request.headers.get("content-type", "")
+    lines = await devices_imported(request.auth, request.stream(), content_type, is_dry_run=dry_run)
+    return Stream(lines, media_type=NDJSON)
+
+
+async def devices_imported(
+    caller: Caller, stream: AsyncIterable[bytes], content_type: str, *, is_dry_run: bool
+) -> AsyncIterator[bytes]:
+    """The answer to a file of devices as NDJSON. Raises what `receive` and the registry raise."""
+
     async def ask(caller: Caller, rows: Sequence[ImportedDevice]) -> Outcomes:
         answer = await caller.ask_registry(
             caller.services.devices.ImportDevices,
-            devices_pb2.ImportDevicesRequest(devices=map(_device, rows), dry_run=dry_run),
+            devices_pb2.ImportDevicesRequest(devices=map(_device, rows), dry_run=is_dry_run),
         )
         return [
             from_item(result.error) if result.HasField("error") else Imported(result.created)
@@ -128,16 +138,9 @@ async def import_devices(request: CallerRequest, dry_run: DryRun = False) -> Str
         ]
 
     # A call without rows refuses a caller that may not import, before the file is received.
-    await ask(request.auth, ())
-    upload = await receive(request.stream(), request.headers.get("content-type", ""), DEVICE_ROWS)
-    lines = imported(
-        request.auth,
-        upload,
-        ask=ask,
-        is_dry_run=dry_run,
-        size=DEVICES,
-    )
-    return Stream(lines, media_type=NDJSON)
+    await ask(caller, ())
+    upload = await receive(stream, content_type, DEVICE_ROWS)
+    return imported(caller, upload, ask=ask, is_dry_run=is_dry_run, size=DEVICES)
 
 
 @post(

@@ -1,7 +1,7 @@
 """The list of a job's devices, as a file: `/api/v1/jobs/{id}/rows`."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterable, Sequence
 
 from litestar import Router, put
 from mooring.registry.v1 import jobs_pb2
@@ -35,11 +35,20 @@ BATCH_S = 15.0
     reasons=("JOB_NOT_FOUND", "JOB_HAS_FILTER", "JOB_STATE_FORBIDS"),
 )
 async def upload_job_rows(request: CallerRequest, job_id: PathId) -> Job:
-    # A call without rows refuses a caller that may not upload, before the file is received.
-    await _add(request.auth, job_id, 0, ())
     content_type = request.headers.get("content-type", "")
-    upload = await receive(request.stream(), content_type, ROWS)
-    return job_json(await _sent(request.auth, job_id, upload))
+    return await add_list(request.auth, job_id, request.stream(), content_type)
+
+
+async def add_list(
+    caller: Caller, job_id: int, stream: AsyncIterable[bytes], content_type: str
+) -> Job:
+    """Replaces the list of a job by the file in `stream`. Raises what `receive` and the registry
+    raise.
+    """
+    # A call without rows refuses a caller that may not upload, before the file is received.
+    await _add(caller, job_id, 0, ())
+    upload = await receive(stream, content_type, ROWS)
+    return job_json(await _sent(caller, job_id, upload))
 
 
 async def _sent(caller: Caller, job_id: int, upload: Upload[NewJobRow]) -> jobs_pb2.Job:
