@@ -1,4 +1,4 @@
-"""The names of brokers, for pages that show brokers and let a person choose one."""
+"""The names of brokers, for pages that show brokers of devices and let a person choose one."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,6 +14,7 @@ class BrokerNames:
     """The names of the first 500 brokers that the person may see, by their ids."""
 
     names: Mapping[int, str]
+    active: Mapping[int, str]
     # Whether these are all brokers. If not, a person enters the id of a broker.
     is_complete: bool
 
@@ -28,5 +29,7 @@ async def broker_names(request: ConsoleRequest) -> BrokerNames:
     """The names of brokers. Raises what the list of brokers raises."""
     listed: Any = await brokers.list_brokers.fn(request, limit=MAX_LIMIT)
     return BrokerNames(
-        {broker.id: broker.name for broker in listed.items}, listed.next_cursor is None
+        {broker.id: broker.name for broker in listed.items},
+        {broker.id: broker.name for broker in listed.items if broker.is_active},
+        listed.next_cursor is None,
     )

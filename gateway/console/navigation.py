@@ -8,7 +8,10 @@ from gateway.administration import (
     audit_log,
     brokers,
     certificates,
+    device_lists,
+    expected_devices,
     fleets,
+    jobs,
     provisioning_keys,
     server_keys,
     service_accounts,
@@ -56,6 +59,7 @@ MENU = (
     Section(
         "Devices",
         (
+            Entry("Devices", "/console/devices", "chip", device_lists.list_devices, "d"),
             Entry("Fleets", "/console/fleets", "layers", fleets.list_fleets, "f"),
             Entry(
                 "Provisioning keys",
@@ -64,6 +68,14 @@ MENU = (
                 provisioning_keys.list_provisioning_keys,
                 "k",
             ),
+            Entry(
+                "Expected devices",
+                "/console/expected-devices",
+                "expected",
+                expected_devices.list_expected_devices,
+                "e",
+            ),
+            Entry("Jobs", "/console/jobs", "jobs", jobs.list_jobs, "j"),
         ),
     ),
     Section(

@@ -1,4 +1,5 @@
 // What the console adds to its pages in a browser. Without it every page and form still works.
+import { begin as beginDropping } from "./drop.js";
 import { begin as beginKeys } from "./keys.js";
 import { begin as beginSession } from "./session.js";
 import { begin as beginTheme } from "./theme_button.js";
@@ -7,6 +8,7 @@ import { begin as beginCopying } from "./copy.js";
 
 // The whole body is replaced when a person follows a link: listen on the document.
 beginCopying(document);
+beginDropping(document);
 beginKeys(document);
 beginSession(document);
 beginTheme(document);

@@ -1,0 +1,155 @@
+"""The devices at the console: found, explained, changed and undone, and what each person may do."""
+
+import json
+from html import unescape
+from urllib.parse import parse_qs, urlsplit
+
+from tests.integration.gateway.console.people import HOSTILE, ODD, assert_escaped, everybody
+from tests.stack import Stack
+
+HOME = "/console/devices"
+ONE = f"{HOME}/test-device-123"
+
+
+async def test_a_device_is_found_and_pinned_and_the_pin_is_undone(stack: Stack) -> None:
+    other_id = await stack.create_broker(HOSTILE, host="other.example.com")
+    for number in range(3):
+        await stack.register(f"press-{number}", deviceName=f"Press {number}")
+    assert (await stack.register(deviceName=HOSTILE)).status_code == 201
+    async with everybody(stack) as people:
+        operator = people["operator"]
+        # Search as a person types: the uuid, or the name in any case.
+        for text, count in (("press-", 3), ("PRESS 1", 1), ("nothing", 0), ("%", 0)):
+            found = await operator.see(HOME, search=text)
+            assert found.text.count('<td class="first">') == count, text
+        part = await operator.client.get(
+            HOME, params={"search": "press-1"}, headers={"HX-Request": "true"}
+        )
+        assert 'id="devices"' in part.text
+        assert "<html" not in part.text
+        assert 'name="search"' not in part.text
+
+        page = await operator.see(ONE)
+        assert_escaped(page.text)
+        assert "is the default" in page.text
+        assert "Registered" in page.text
+        saved = await operator.send(ONE, mqtt_broker_id=str(other_id))
+        assert saved.status_code == 303
+        after = await operator.see(saved.headers["location"])
+        assert_escaped(after.text)
+        assert "Undo" in after.text
+        # The device gets the other broker, and the page says why.
+        assert "other.example.com" in (await stack.connection("test-device-123")).text
+        assert "Pinned to" in after.text
+        was = json.loads(parse_qs(urlsplit(saved.headers["location"]).query)["was"][0])
+        assert was == {"mqtt_broker_id": None}
+        undone = await operator.send(ONE, mqtt_broker_id="")
+        assert undone.status_code == 303
+        device = (await stack.admin("GET", "/devices/test-device-123")).json()
+        assert device["mqtt_broker_id"] is None
+
+
+async def test_each_act_works_and_is_refused_without_the_right(stack: Stack) -> None:
+    assert (await stack.register()).status_code == 201
+    row = "SELECT * FROM devices"
+    acts = (
+        ("", {"is_active": "false"}, "is_active", False),
+        ("", {"is_active": "true"}, "is_active", True),
+        ("", {"reprovisioning_allowed": "true"}, "reprovisioning_allowed", True),
+        ("", {"region": "north"}, "region", "north"),
+        ("", {"region": ""}, "region", ""),
+        (
+            "",
+            {"latitude": "52.5", "longitude": "13"},
+            "location",
+            {"latitude": 52.5, "longitude": 13.0},
+        ),
+        ("", {"latitude": "", "longitude": ""}, "location", None),
+        ("", {"device_name": HOSTILE, "device_type": "pi"}, "device_name", HOSTILE),
+    )
+    async with everybody(stack) as people:
+        before = stack.database.execute(row)
+        for name in ("viewer", "elsewhere"):
+            for path, fields, _, _ in acts:
+                refused = await people[name].send(ONE + path, **fields)
+                assert refused.status_code == (403 if name == "viewer" else 404), (name, fields)
+            for path in ("/revoke", "/delete"):
+                refused = await people[name].send(ONE + path, uuid="test-device-123")
+                assert refused.status_code in (403, 404)
+                assert (await people[name].see(ONE + path)).status_code in (403, 404)
+        assert stack.database.execute(row) == before
+        assert (await people["elsewhere"].see(ONE)).status_code == 404
+        assert ONE not in (await people["elsewhere"].see(HOME)).text
+        shown = await people["viewer"].see(ONE)
+        assert shown.status_code == 200
+        assert 'method="post" action="/console/devices' not in shown.text
+
+        for name in ("demo", "operator", "admin"):
+            for path, fields, field, value in acts:
+                changed = await people[name].send(ONE + path, **fields)
+                assert changed.status_code == 303, (name, fields)
+                assert (await people[name].see(changed.headers["location"])).status_code == 200
+                device = (await stack.admin("GET", "/devices/test-device-123")).json()
+                assert device[field] == value
+        operator = people["demo"]
+        assert "at once" in (await operator.see(f"{ONE}/revoke")).text
+        [(hash_before,)] = stack.database.execute("SELECT mqtt_password_hash FROM devices")
+        assert (await operator.send(f"{ONE}/revoke")).status_code == 303
+        assert stack.database.execute("SELECT mqtt_password_hash FROM devices") != [(hash_before,)]
+        wrong = await operator.send(f"{ONE}/delete", uuid="test-device-12")
+        assert wrong.status_code == 422
+        assert "is not the uuid of this device" in wrong.text
+        deleted = await operator.send(f"{ONE}/delete", uuid="test-device-123")
+        assert deleted.status_code == 303
+        assert "was deleted" in (await operator.see(deleted.headers["location"])).text
+        assert stack.database.execute("SELECT count(*) FROM devices") == [(0,)]
+
+
+async def test_filters_count_and_exclude(stack: Stack) -> None:
+    await stack.create_fleet("kilns")
+    key = await stack.create_key(fleet_id="kilns")
+    for number in range(3):
+        await stack.register(f"demo-{number}")
+    await stack.register("kiln-0", key=key, deviceType=HOSTILE)
+    async with everybody(stack) as people:
+        viewer = people["viewer"]
+        page = await viewer.see(HOME)
+        assert_escaped(page.text)
+        assert "<b>4 devices</b>" in page.text
+        # Every link of the page is a list that can be seen, and says what it took.
+        links = {unescape(link) for link in _links(page.text)}
+        assert any("not_fleet_id=kilns" in link for link in links)
+        for link in links:
+            assert (await viewer.see(link)).status_code == 200, link
+        others = await viewer.see(f"{HOME}?not_fleet_id=demo")
+        assert "<b>1 device</b>" in others.text
+        assert "Fleet: not demo" in others.text
+        assert "kiln-0" in others.text
+        assert 'href="/console/jobs/new' not in others.text
+        restricted = await people["demo"].see(HOME)
+        assert "<b>3 devices</b>" in restricted.text
+        assert "kiln" not in restricted.text
+
+
+def _links(page: str) -> list[str]:
+    return [part.partition('"')[0] for part in page.split('href="') if part.startswith(HOME + "?")]
+
+
+async def test_odd_input_is_answered_by_a_page(stack: Stack) -> None:
+    await stack.register()
+    async with everybody(stack) as people:
+        operator = people["operator"]
+        for odd in ODD:
+            for name in ("mqtt_broker_id", "is_active", "device_name", "region", "latitude"):
+                answer = await operator.send(ONE, **{name: odd})
+                assert answer.status_code in (303, 422), (name, odd)
+            assert (await operator.send(f"{ONE}/delete", uuid=odd)).status_code == 422
+            short = odd[:2_000]
+            for name in ("search", "fleet_id", "told_broker_id", "is_active", "cursor", "was"):
+                for path in (HOME, ONE):
+                    answer = await operator.see(path, **{name: short})
+                    assert answer.status_code in (200, 400, 422), (path, name, odd)
+        for path in ("/nothing", "/%00", "/%3Cscript%3E", "/" + "x" * 300):
+            assert (await operator.see(HOME + path)).status_code in (400, 404, 422), path
+            answer = await operator.send(HOME + path, is_active="false")
+            assert answer.status_code in (400, 404, 422), path
