@@ -19,6 +19,8 @@ from gateway.administration import (
 )
 from gateway.console.visitor import Visitor
 
+ON_PHONES = ("/console", "/console/brokers", "/console/devices", "/console/fleets")
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:
@@ -31,6 +33,11 @@ class Entry:
     shows: BaseRouteHandler | None
     # Pressed after g.
     key: str
+
+    @property
+    def is_on_phones(self) -> bool:
+        """Whether it is in the bar at the bottom of a phone; all lines are at `/console/menu`."""
+        return self.path in ON_PHONES
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from litestar import Request, Response
 from litestar.types import ExceptionHandlersMap
 
 from gateway.console.navigation import navigation
+from gateway.console.same_origin import FormExpired
 from gateway.console.templates import rendered
 from gateway.console.visitor import VISITOR, ConsoleRequest, Visitor
 from gateway.context import context_of
@@ -27,6 +28,7 @@ HEADERS = {
 SIGN_IN = "/console/sign-in"
 # Set by htmx and by the console's scripts.
 BY_SCRIPT = ("hx-request", "mooring-script")
+FORM_TOKEN = "Mooring-Form-Token"  # noqa: S105 - the name of a header
 
 
 def page(
@@ -77,6 +79,9 @@ def _error_page(request: Request[Any, Any, Any], error: Exception) -> Response[A
         answer = page(request, "sign_in.html", status=401, next="", problem=found, is_again=True)
     else:
         answer = page(request, "error.html", status=found.status, problem=found)
+        if isinstance(error, FormExpired) and any(name in request.headers for name in BY_SCRIPT):
+            # Other origins cannot send such a request: the page's script sends the form again.
+            headers[FORM_TOKEN] = request.scope["state"][VISITOR].form_token
     answer.headers.update(headers)
     return answer
 

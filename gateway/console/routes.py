@@ -14,6 +14,7 @@ from gateway.console import (
     job,
     job_changes,
     jobs,
+    menu,
     overview,
     provisioning_keys,
     rollouts,
@@ -40,6 +41,8 @@ ROUTES = Router(
             route_handlers=[
                 sign_in.sign_out,
                 overview.overview,
+                menu.menu,
+                menu.missing,
                 brokers.ROUTES,
                 fleets.ROUTES,
                 rollouts.ROUTES,

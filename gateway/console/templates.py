@@ -7,7 +7,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from gateway.console.assets import address_of
+from gateway.console.assets import address_of, version
 
 
 def grouped(number: int) -> str:
@@ -60,7 +60,7 @@ def environment() -> Environment:
         auto_reload=False,
     )
     made.filters |= {"grouped": grouped, "moment": moment, "until": until}
-    made.globals |= {"asset": _checked_asset, "counted": counted}
+    made.globals |= {"asset": _checked_asset, "assets_version": version, "counted": counted}
     return made
 
 

@@ -1,16 +1,25 @@
 // When the session has ended, a dialog lets the person sign in again; nothing typed is lost.
 const UNAUTHORIZED = 401;
+const FORM_TOKEN = "mooring-form-token";
 
 export function begin(document) {
-  let waiting = [];
+  // By their elements: the requests that are sent again after the person has signed in.
+  const waiting = new Map();
 
   document.addEventListener("htmx:before:response", (event) => {
     const { ctx } = event.detail;
-    if (ctx.response.status !== UNAUTHORIZED) return;
-    // The answer is not shown; the request is sent again when the person has signed in.
-    event.preventDefault();
-    waiting.push(ctx);
-    open(document);
+    const token = ctx.response.headers.get(FORM_TOKEN);
+    if (ctx.response.status === UNAUTHORIZED) {
+      event.preventDefault();
+      if (!ctx.request.headers["Mooring-Background"]) waiting.set(ctx.sourceElement, ctx);
+      open(document);
+    } else if (token && token !== ctx.request.body?.get?.("form_token")) {
+      // The person signed in again in another tab, so that the form is of an earlier session.
+      event.preventDefault();
+      renew(document, token);
+      // htmx sends one request of an element at a time.
+      setTimeout(() => send(ctx));
+    }
   });
 
   document.addEventListener("submit", async (event) => {
@@ -18,35 +27,57 @@ export function begin(document) {
     if (!dialog) return;
     event.preventDefault();
     const fault = dialog.querySelector("[role=alert]");
-    const answer = await fetch(event.target.action, {
-      method: "POST",
-      headers: { "mooring-script": "true" },
-      body: new URLSearchParams(new FormData(event.target)),
-    });
-    if (!answer.ok) {
+    const token = await signedIn(event.target);
+    if (!token) {
       fault.textContent = "This token is not valid, or the gateway does not answer.";
       fault.hidden = false;
       return;
     }
-    const { form_token: token } = await answer.json();
-    for (const field of document.querySelectorAll('input[name="form_token"]')) field.value = token;
+    renew(document, token);
     event.target.reset();
     fault.hidden = true;
+    const again = [...waiting.values()];
+    waiting.clear();
     dialog.close();
-    const again = waiting;
-    waiting = [];
     for (const ctx of again) send(ctx);
   });
+
+  document.addEventListener(
+    "close",
+    (event) => {
+      // A person who does not sign in does not want the requests to be sent later.
+      if (event.target.id === "again") waiting.clear();
+    },
+    { capture: true },
+  );
 }
 
 function open(document) {
   const dialog = document.getElementById("again");
-  if (!dialog.open) dialog.showModal();
+  if (dialog && !dialog.open) dialog.showModal();
 }
 
-function send(ctx) {
-  const element = ctx.sourceElement;
-  if (!element.isConnected) return;
-  if (element.matches("form")) element.requestSubmit(ctx.request.submitter ?? undefined);
-  else element.click();
+// The new form token, or nothing if the person was refused.
+async function signedIn(form) {
+  try {
+    const answer = await fetch(form.action, {
+      method: "POST",
+      headers: { "mooring-script": "true" },
+      body: new URLSearchParams(new FormData(form)),
+    });
+    return answer.ok ? (await answer.json()).form_token : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+function renew(document, token) {
+  for (const field of document.querySelectorAll('input[name="form_token"]')) field.value = token;
+}
+
+function send({ sourceElement, sourceEvent, request }) {
+  if (!sourceElement.isConnected) return;
+  if (sourceElement.matches("form")) sourceElement.requestSubmit(request.submitter ?? undefined);
+  else if (sourceEvent.type === "click") sourceElement.click();
+  else sourceElement.dispatchEvent(new Event(sourceEvent.type));
 }

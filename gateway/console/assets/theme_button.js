@@ -8,14 +8,15 @@ function present() {
 
 function label(document) {
   const name = present() === "system" ? "as the system" : present();
-  document.getElementById("theme")?.setAttribute("aria-label", `Theme: ${name}`);
+  for (const button of document.querySelectorAll("[data-theme-button]"))
+    button.setAttribute("aria-label", `Theme: ${name}`);
 }
 
 export function begin(document) {
   label(document);
   document.addEventListener("htmx:after:swap", () => label(document));
   document.addEventListener("click", (event) => {
-    if (!event.target.closest("#theme")) return;
+    if (!event.target.closest("[data-theme-button]")) return;
     const next = NEXT[present()];
     if (next === "system") {
       localStorage.removeItem(KEY);

@@ -169,6 +169,25 @@ async def test_a_form_of_another_session_changes_nothing(
         refused = await browser.post("/console/sign-out", data=fields)
         assert refused.status_code == 403
         assert "FORM_EXPIRED" in refused.text
+        assert "mooring-form-token" not in refused.headers
+        # The console's own script learns the token, with which it sends the form again.
+        told = await browser.post("/console/sign-out", data=fields, headers={"HX-Request": "true"})
+        assert told.status_code == 403
+        assert told.headers["mooring-form-token"] == await form_token(browser)
+
+
+async def test_where_there_is_no_page_an_error_page_says_so(
+    stack: Stack, browser: httpx2.AsyncClient
+) -> None:
+    paths = ("/console/nothing", "/console/brokers-", "/console/a/b/c", "/console/menu/x")
+    for path in paths:
+        assert (await browser.get(path)).status_code == 303
+    await sign_in(browser, stack.admin_token)
+    for path in paths:
+        missing = await browser.get(path)
+        assert missing.status_code == 404
+        assert missing.headers["content-type"].startswith("text/html")
+        assert "Sign out" in missing.text
 
 
 @pytest.mark.parametrize(
