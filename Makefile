@@ -13,7 +13,7 @@ RUN := .venv/bin
 PROTOS := $(sort $(shell find protos/mooring -name '*.proto'))
 SOURCES := chassis domain broker_service registry_service gateway migrations local bench tests
 
-.PHONY: run test test-all bench check protos migrate clean help
+.PHONY: run test test-all screenshots bench check protos migrate clean help
 
 run: .venv/.run  ## starts all processes and a PostgreSQL on this machine
 	@exec $(RUN)/python -m local
@@ -25,6 +25,9 @@ test: .venv/.dev  ## runs the tests that are not heavy (a minute long, or with a
 
 test-all: .venv/.dev  ## runs the heavy tests
 	$(RUN)/python -m pytest -m heavy
+
+screenshots: .venv/.dev  ## takes the pictures of the console in docs/images again
+	@exec $(RUN)/python -m tests.browser.screenshots
 
 bench: .venv/.bench  ## measures this machine: bench/results.md; ROW=storm,idle measures some rows
 	@exec $(RUN)/python -m bench $(ROW)

@@ -1,5 +1,6 @@
 """A real PostgreSQL for the run, a database for each test, the services on port 0."""
 
+import contextlib
 import gc
 import logging
 import os
@@ -95,6 +96,11 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
 @pytest.fixture(scope="session")
 def template(postgres: Postgres) -> str:
     """A migrated database that is copied for each test; the roles may log in."""
+    return migrated(postgres)
+
+
+def migrated(postgres: Postgres) -> str:
+    """Makes the database that `copied` copies, and returns the password of all roles."""
     password = secrets.token_urlsafe()
     owner_url = prepare(postgres, password)
     migrations.upgrade(owner_url)
@@ -109,6 +115,13 @@ def template(postgres: Postgres) -> str:
 @pytest.fixture
 def database(postgres: Postgres, template: str) -> Iterator[Database]:
     """An empty database with the schema, and a URL of it for each role."""
+    with copied(postgres, template) as made:
+        yield made
+
+
+@contextlib.contextmanager
+def copied(postgres: Postgres, template: str) -> Iterator[Database]:
+    """A copy of the migrated database, with a name of its own."""
     name = f"test_{secrets.token_hex(6)}"
     with psycopg.connect(postgres.superuser_url(), autocommit=True) as connection:
         identifier = sql.Identifier(name)

@@ -10,6 +10,7 @@ import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
+FOLDERS = ("gateway", "tests")
 KEYS = {"name", "package", "version", "path", "licence", "sha256"}
 
 
@@ -29,5 +30,7 @@ def faults(lists: list[Path]) -> list[str]:
 
 
 if __name__ == "__main__":
-    lines = faults(sorted(ROOT.glob("gateway/**/VENDORED.toml")))
+    lines = faults(
+        sorted(file for folder in FOLDERS for file in (ROOT / folder).glob("**/VENDORED.toml"))
+    )
     sys.exit("\n".join(lines) or None)
