@@ -1,11 +1,12 @@
 """Which kinds of things change, as a stream of events: `/api/v1/changes`."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Annotated, Any, ClassVar
 
 import msgspec
 from litestar import Response, Router, get
+from litestar.background_tasks import BackgroundTask
 from litestar.params import HeaderParameter
 from litestar.response import Stream
 from mooring.registry.v1 import tokens_pb2
@@ -86,12 +87,14 @@ async def follow_changes(request: CallerRequest, last_event_id: LastEventId = ""
     if is_head(request):
         return Response(b"", media_type=MEDIA_TYPE, headers=HEADERS)
     events = _events(context, caller, answer.token, last_event_id)
-    return Stream(events, media_type=MEDIA_TYPE, headers=HEADERS)
+    # If the client has disconnected while an event was written, nothing else ends the events.
+    ending = BackgroundTask(events.aclose)
+    return Stream(events, media_type=MEDIA_TYPE, headers=HEADERS, background=ending)
 
 
 async def _events(
     context: Context, caller: Caller, token: tokens_pb2.Token, after: str
-) -> AsyncIterator[bytes]:
+) -> AsyncGenerator[bytes, None]:
     """Ends when the token is not valid, and when the gateway is about to stop."""
     is_restricted = token.HasField("fleets")
     kinds = readable(ROLES[token.role], is_restricted=is_restricted)
@@ -107,9 +110,10 @@ async def _events(
         while True:
             due = min(sent_at + HEARTBEAT_S, validity.due_at)
             await subscription.wait(due - asyncio.get_running_loop().time())
+            if subscription.is_over:
+                return
             position, changed = subscription.take()
-            is_valid = await validity.checked(is_due=TOKENS in changed)
-            if subscription.is_over or not is_valid:
+            if not await validity.checked(is_due=TOKENS in changed):
                 return
             now = asyncio.get_running_loop().time()
             if shown := sorted(changed & kinds):

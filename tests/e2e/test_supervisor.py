@@ -6,7 +6,10 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
 
 import psycopg
@@ -28,6 +31,7 @@ from registry_service.config import RegistryServiceConfig, WorkerConfig
 from tests import debian
 from tests.supervised import (
     ACCESS,
+    PATIENCE_S,
     SEALER,
     SERVICES,
     WORKER,
@@ -50,6 +54,21 @@ def all_are_running(run: Run) -> bool:
 
     until(lambda: found() == {*SERVICES, SEALER, WORKER, ACCESS})
     return True
+
+
+@contextmanager
+def followed(run: Run) -> Iterator[HTTPResponse]:
+    """A stream of changes whose first event has been read."""
+    port = int(run.settings["GATEWAY_PORT"])
+    headers = {"Authorization": f"Bearer {run.credentials()['ADMIN_TOKEN']}"}
+    with closing(HTTPConnection("127.0.0.1", port, timeout=PATIENCE_S)) as connection:
+        connection.request("GET", "/api/v1/changes", headers=headers)
+        response = connection.getresponse()
+        assert response.status == 200
+        while not response.readline().startswith(b"data: "):
+            pass
+        assert response.readline() == b"\n"
+        yield response
 
 
 def test_a_first_run(first_run: Run) -> None:
@@ -115,7 +134,13 @@ def test_a_first_run(first_run: Run) -> None:
 
     family = first_run.family()
     assert {name: family.child(name) for name in (*SERVICES, SEALER, WORKER, "postgres")}
-    assert first_run.stop() == (0, "mooring: stopped\n")
+    with followed(first_run) as stream:
+        stopping_at = time.monotonic()
+        assert first_run.stop() == (0, "mooring: stopped\n")
+        # An open stream of events does not hold up the stop, and its last chunk is not missing.
+        rest = stream.read()
+        assert not rest or rest.endswith(b"\n\n")
+        assert time.monotonic() - stopping_at < 10
     family.wait_for_the_end()
 
 

@@ -12,11 +12,21 @@ from mooring.registry.v1 import system_pb2_grpc
 
 from chassis.database import engine_of, pool_of
 from chassis.errors import InvalidInput
+from gateway.examples import PARAMETERS
 from registry_service.system import change_store
 from registry_service.system.change_store import Changed, ChangeStore, OldChanges
 from registry_service.system.cursor import Cursor
 from registry_service.system.kinds import ALL, NOTED
+from tests.integration.gateway.test_document import (
+    document_of,
+    furnish,
+    operations_of,
+    secret_for,
+    sending,
+    turn_of,
+)
 from tests.stack import Database, Peer, Stack
+from tests.stored import Stored
 
 # A statement that changes each kind and waits for no other transaction.
 STATEMENTS = {
@@ -336,3 +346,23 @@ async def test_a_wait_is_bounded(stack: Stack) -> None:
     for within_ms in (-1, 1_001):
         with pytest.raises(InvalidInput):
             await asked(stack.registry, "", within_ms)
+
+
+@pytest.mark.heavy
+async def test_whatever_a_route_stores_is_noted(stack: Stack) -> None:
+    """Sends the example of each operation, as the documentation has it."""
+    await furnish(stack)
+    changed = 0
+    with psycopg.connect(stack.database.url("mooring"), autocommit=True) as connection:
+        stored = Stored(connection)
+        operations = operations_of(await document_of(stack))
+        for path, method, operation in sorted(operations, key=lambda one: turn_of(one[1], one[0])):
+            url = path.format(**PARAMETERS)
+            secret = secret_for(stack, operation, stack.admin_token)
+            cursor, before = (await asked(stack.registry, "")).cursor, stored.now()
+            await stack.http.request(method.upper(), url, **sending(operation, secret))
+            if stored.now() != before:
+                changed += 1
+                kinds = peer_kinds(await asked(stack.registry, cursor))
+                assert kinds - {"audit", "processes", "series", "timelines"}, (method, path)
+    assert changed > 20
