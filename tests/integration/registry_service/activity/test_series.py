@@ -195,7 +195,6 @@ async def test_replicas_add_up(stack: Stack) -> None:
 async def test_counts_and_events_wait_for_a_database_that_is_away(
     stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(chassis.database, "CLIENT_TIMEOUT_S", 0.3)
     assert (await stack.register("one")).status_code == 201
     await until_counted(stack, {"new_devices": 1})
     async with contextlib.AsyncExitStack() as exits:
@@ -204,12 +203,17 @@ async def test_counts_and_events_wait_for_a_database_that_is_away(
         pool = await exits.enter_async_context(pool_of(url))
         activity = recording.Activity(pool)
         proxy.lose()
-        for _ in range(3):
-            activity.registered({("demo", True): 2}, 0.1)
-            activity.refused(REGISTRATION_REFUSED, "DEVICE_TAKEN", "demo", uuid="one")
-            await activity.write_counts()
-            assert not await recording.write_events(pool, activity.events)
-        assert (len(activity.counts), len(activity.events)) == (2, 1)
+        with monkeypatch.context() as hasty:
+            # Only while nothing gets through: a write that is given up may have taken effect.
+            hasty.setattr(chassis.database, "CLIENT_TIMEOUT_S", 0.3)
+            for _ in range(3):
+                activity.registered({("demo", True): 2}, 0.1)
+                activity.refused(REGISTRATION_REFUSED, "DEVICE_TAKEN", "demo", uuid="one")
+                await activity.write_counts()
+                assert not await recording.write_events(pool, activity.events)
+        # A minute may have ended meanwhile.
+        assert len(activity.counts) in (2, 4)
+        assert len(activity.events) == 1
         proxy.restore()
         async with asyncio.timeout(PATIENCE_S):
             while len(activity.counts) or len(activity.events):
@@ -217,9 +221,8 @@ async def test_counts_and_events_wait_for_a_database_that_is_away(
     expected = {"new_devices": 7, "refused": 3, "DEVICE_TAKEN": 3}
     for params in ({}, {"fleet_id": "demo"}):
         await until_counted(stack, expected, **params)
-    assert stack.database.execute("SELECT kind, count FROM device_events") == [
-        ("registration_refused", 3)
-    ]
+    events = "SELECT kind, sum(count)::int FROM device_events GROUP BY kind"
+    assert stack.database.execute(events) == [("registration_refused", 3)]
 
 
 @pytest.fixture
