@@ -69,13 +69,17 @@ def visitor_of(request: ConsoleRequest) -> Visitor:
     return found
 
 
-async def signed_in(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
-    """Requires a valid session, before the body is read. The handler finds a `Caller` in
-    `request.auth`, as routes for API tokens do, and a `Visitor` by `visitor_of`. Raises
-    `ForeignOrigin`, `SessionEnded`, `RateLimited`, or what the registry raises.
+async def signed_in(
+    connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler
+) -> None:
+    """Requires a valid session, and for a change the right to it, before the body is read.
+
+    The handler finds a `Caller` in `request.auth`, as routes for API tokens do, and a `Visitor` by
+    `visitor_of`. Raises `ForeignOrigin`, `SessionEnded`, `RateLimited`, `Forbidden`, or what the
+    registry raises.
     """
     context = context_of(connection)
-    await from_own_page(connection, _)
+    await from_own_page(connection, handler)
     secret = session_secret_of(connection)
     if not secret:
         raise Unauthenticated("sign in first", reason="SESSION_ENDED")
@@ -103,6 +107,9 @@ async def signed_in(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRoute
         form_token_of(secret),
         moment_of(answer.session, "ends_at"),
     )
+    if connection.scope.get("method") not in SAFE_METHODS:
+        # Before the form is read: a person without the right learns nothing from its faults.
+        await permitted(connection, handler)
 
 
 async def permitted(

@@ -2,8 +2,6 @@
 
 from typing import Any
 
-import pytest
-
 from tests.integration.gateway.console.people import (
     HOSTILE,
     ODD,
@@ -166,16 +164,15 @@ async def test_who_may_not_change_fleets_is_refused_and_sees_no_button(stack: St
         assert await stored(stack, "demo") == before
 
 
-@pytest.mark.parametrize("fields", [FIELDS[:3], FIELDS[3:]])
-async def test_odd_input_is_refused_by_a_page(stack: Stack, fields: tuple[str, ...]) -> None:
+async def test_odd_input_is_refused_by_a_page(stack: Stack) -> None:
     async with everybody(stack) as people:
         operator = people["operator"]
         for text in ODD:
-            for name in fields:
+            for name in FIELDS:
                 sent = {"is_restricted": "true", "id": "a", "name": "a", name: text}
                 answer = await operator.send(HOME, **sent)
                 assert answer.status_code in (303, 409, 422), (name, text[:40], answer.text)
-                await operator.send(f"{HOME}/demo", **sent)
+            await operator.send(f"{HOME}/demo", **dict.fromkeys(FIELDS, text))
             for name in ("broker_id", "percent", "salt"):
                 sent = {"broker_id": str(stack.default_broker_id), "percent": "1", name: text}
                 answer = await operator.send(f"{HOME}/demo/rollout", **sent)

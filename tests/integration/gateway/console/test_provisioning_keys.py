@@ -177,7 +177,7 @@ async def test_odd_input_is_refused_by_a_page(stack: Stack) -> None:
                 sent = {"fleet_id": "demo", name: text}
                 answer = await operator.send(HOME, **sent)
                 assert answer.status_code in (200, 422), (name, text[:40], answer.text)
-                await operator.send(f"{HOME}/{key_id}", **{name: text})
+            await operator.send(f"{HOME}/{key_id}", **dict.fromkeys(FIELDS, text))
             await operator.send(f"{HOME}/{key_id}/revoke", devices=text)
             for query in ("cursor", "fleet_id", "only"):
                 assert (await operator.see(HOME, **{query: text[:500]})).status_code < 500

@@ -122,8 +122,8 @@ async def test_odd_input_is_refused_by_a_page(stack: Stack) -> None:
                 sent = {"username": "a", name: text}
                 answer = await admin.send(HOME, **sent)
                 assert answer.status_code in (200, 409, 422), (name, text[:40], answer.text)
-                revision = str((await stored(stack, path))["revision"])
-                await admin.send(path, revision=revision, **{name: text})
+            revision = str((await stored(stack, path))["revision"])
+            await admin.send(path, revision=revision, **dict.fromkeys(FIELDS, text))
             for act in ("", "/rotate", "/delete"):
                 answer = await admin.send(path + act, revision=text, description="x")
                 assert answer.status_code == 412, (act, text[:40], answer.text)
