@@ -10,6 +10,7 @@ from bench.stage import Database, Stage
 FILL = HERE / "sql" / "million.sql"
 DEVICES = 1_000_000
 MANY_DEVICES = 10_000_000
+ADDED_AT_ONCE = 10_000
 # The percentage of a B-tree's pages that is full after insertions in random order (ln 2).
 RANDOM_FILLFACTOR = 70
 
@@ -33,7 +34,7 @@ def fill_quickly(made: Database, devices: int) -> None:
     options = urlencode({"options": "-c session_replication_role=replica"}, quote_via=quote)
     superuser = Database(made.name, f"{made.superuser_url}?{options}", made.superuser_url)
     superuser.execute("ALTER TABLE devices DROP CONSTRAINT devices_uuid_key")
-    superuser.execute(FILL.read_text(), devices)
+    superuser.execute(FILL.read_text(), 1, devices)
     superuser.execute(
         "CREATE UNIQUE INDEX devices_uuid_key ON devices (uuid)"
         f" WITH (fillfactor = {RANDOM_FILLFACTOR})"
@@ -45,9 +46,17 @@ def fill_quickly(made: Database, devices: int) -> None:
     _finish(made, devices)
 
 
+def add(made: Database, present: int, devices: int) -> None:
+    """Adds devices to `present` ones, as registrations do but faster: in some thousand at once."""
+    for first in range(present + 1, present + devices + 1, ADDED_AT_ONCE):
+        last = min(first + ADDED_AT_ONCE - 1, present + devices)
+        made.execute(FILL.read_text(), first, last)
+    made.execute("UPDATE provisioning_keys SET devices_provisioned = %s", present + devices)
+
+
 def _made(stage: Stage) -> Database:
     made = stage.make_database("crowd")
-    made.execute(FILL.read_text(), DEVICES)
+    made.execute(FILL.read_text(), 1, DEVICES)
     _finish(made, DEVICES)
     return made
 
