@@ -169,3 +169,24 @@ async def test_of_two_links_the_later_one_is_shown(visits: Visits) -> None:
     await page.unroute_all(behavior="wait")
     await expect(page).to_have_url(re.compile(r"/console/menu$"))
     await expect(page.get_by_role("heading", level=1)).to_have_text("Menu")
+
+
+async def test_a_broker_is_saved_after_signing_in_again(
+    visits: Visits, stack: Stack, guard: Guard
+) -> None:
+    guard.expect(401)
+    path = f"/console/brokers/{stack.default_broker_id}"
+    page = await visits.signed_in(path)
+    keep_alive = page.get_by_label("Keep alive")
+    await keep_alive.fill("91")
+    await expect(page.get_by_text("1 change")).to_be_visible()
+    visits.end_sessions()
+    await page.get_by_role("button", name="Save").click()
+    dialog = page.get_by_role("dialog", name="Your session has ended")
+    await dialog.get_by_label("API token").fill(stack.admin_token)
+    await expect(keep_alive).to_have_value("91")
+    await dialog.get_by_role("button", name="Sign in").click()
+    await expect(page.get_by_text("Saved.")).to_be_visible()
+    await expect(keep_alive).to_have_value("91")
+    stored = await stack.admin("GET", f"/brokers/{stack.default_broker_id}")
+    assert stored.json()["keep_alive"] == 91

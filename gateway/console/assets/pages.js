@@ -11,8 +11,10 @@ export function begin(document) {
     if (sending.has(event.detail.ctx.sourceElement)) event.preventDefault();
   });
   document.addEventListener("htmx:before:request", ({ detail: { ctx } }) => {
+    // Parts of a page, such as a check while a person types, are asked for whenever they change.
+    if (!isPage(ctx)) return;
     if (ctx.request.method !== "GET") sending.add(ctx.sourceElement);
-    else if (isPage(ctx)) {
+    else {
       // Of two links that were followed, the page of the later one is shown.
       following?.request.abort();
       following = ctx;
