@@ -28,7 +28,7 @@ MAX_BYTES = 150_000
 # The name of a picture, the page, the theme and the size.
 PICTURES: tuple[tuple[str, str, Theme, tuple[int, int]], ...] = (
     ("console-light", "/console", "light", WIDE),
-    ("console-dark", "/console/brokers", "dark", WIDE),
+    ("console-dark", "/console/brokers/2", "dark", WIDE),
     ("console-phone", "/console/brokers", "light", PHONE),
 )
 
