@@ -236,7 +236,7 @@ def _filter(request: pb.ListBrokersRequest) -> Filter:
     """Raises `InvalidInput`."""
     asked = {
         name: getattr(request, name)
-        for name in ("is_active", "is_default", "region", "protocol")
+        for name in ("is_active", "is_default", "region", "protocol", "certificate_id")
         if request.HasField(name)
     }
     check_text("region", request.region, longest=64)

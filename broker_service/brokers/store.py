@@ -43,6 +43,8 @@ class Filter:
     labels: Mapping[str, str] = field(default_factory=dict)
     # A part of the name, in upper or lower case.
     name: str = ""
+    # Of its CA or of its clients.
+    certificate_id: int | None = None
 
 
 class BrokerStore:
@@ -246,6 +248,9 @@ def _conditions(wanted: Filter) -> list[sa.ColumnElement[bool]]:
         conditions.append(brokers.c.labels.contains(dict(wanted.labels)))
     if wanted.name:
         conditions.append(brokers.c.name.icontains(wanted.name, autoescape=True))
+    if wanted.certificate_id is not None:
+        named = (brokers.c.ca_certificate_id, brokers.c.client_certificate_id)
+        conditions.append(sa.or_(*(column == wanted.certificate_id for column in named)))
     return conditions
 
 

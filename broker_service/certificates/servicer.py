@@ -7,6 +7,7 @@ from typing import Any
 from mooring.broker.v1 import certificates_pb2 as pb
 from mooring.broker.v1 import certificates_pb2_grpc
 
+from broker_service.certificates.chain import ChainLink, chain_of
 from broker_service.certificates.reading import (
     CA,
     CLIENT,
@@ -15,7 +16,7 @@ from broker_service.certificates.reading import (
     read_ca,
     read_client,
 )
-from broker_service.certificates.store import CertificateStore
+from broker_service.certificates.store import CertificateStore, Wanted
 from broker_service.certificates.verification import warnings_of
 from broker_service.refreshing import Refresh
 from broker_service.settings import MAX_INT32
@@ -50,20 +51,43 @@ class CertificateServicer(certificates_pb2_grpc.CertificateServiceServicer):
         return pb.CreateCertificateResponse(certificate=proto_of(row))
 
     @allows(Access.VIEWER)
+    async def CheckCertificate(
+        self, request: pb.CheckCertificateRequest, context: Context
+    ) -> pb.CheckCertificateResponse:
+        """Raises `InvalidInput`."""
+        given = request.certificate
+        found = read(given, KINDS.get(given.kind, ""))
+        return pb.CheckCertificateResponse(
+            certificate=pb.Certificate(
+                kind=given.kind,
+                name=found.name,
+                pem=found.pem,
+                has_private_key=found.private_key is not None,
+                fingerprint_sha256=found.fingerprint_sha256,
+                subject=found.subject,
+                issuer=found.issuer,
+                not_before=timestamp_of(found.not_before),
+                not_after=timestamp_of(found.not_after),
+                warnings=warnings(found.kind, found.pem),
+                chain=map(_link, chain_of(found.pem)),
+            ),
+            existing_id=await self._store.id_of(found.kind, found.fingerprint_sha256),
+        )
+
+    @allows(Access.VIEWER)
     async def GetCertificate(
         self, request: pb.GetCertificateRequest, context: Context
     ) -> pb.GetCertificateResponse:
         """Raises `CertificateNotFound`."""
         row = await self._store.certificate(request.id)
-        return pb.GetCertificateResponse(certificate=proto_of(row))
+        [devices] = await self._store.devices_of([row])
+        return pb.GetCertificateResponse(certificate=proto_of(row, devices=devices))
 
     @allows(Access.VIEWER)
     async def ListCertificates(
         self, request: pb.ListCertificatesRequest, context: Context
     ) -> pb.ListCertificatesResponse:
-        """Lists certificates in the order of their ids, without their texts. Raises
-        `InvalidInput`.
-        """
+        """Lists certificates without their texts. Raises `InvalidInput`."""
         size = pages.page_size_of(request.page_size)
         kind = KINDS.get(request.kind)
         if request.kind and kind is None:
@@ -72,11 +96,30 @@ class CertificateServicer(certificates_pb2_grpc.CertificateServiceServicer):
         if request.HasField("expires_within_s"):
             check_range("expires_within", request.expires_within_s, 0, MAX_EXPIRES_WITHIN_S)
             expires_within = timedelta(seconds=request.expires_within_s)
-        after = pages.after(request.cursor, int, largest=MAX_INT32)
-        rows = await self._store.certificates_after(after, size + 1, kind, expires_within)
-        page, next_cursor = pages.cut(rows, size, lambda row: row["id"])
+        check_text("text", request.text, longest=MAX_NAME)
+        wanted = Wanted(
+            kind=kind,
+            expires_within=expires_within,
+            is_used=request.is_used if request.HasField("is_used") else None,
+            text=request.text,
+        )
+        match request.order:
+            case pb.CERTIFICATE_ORDER_UNSPECIFIED:
+                last_id = pages.after(request.cursor, int, largest=MAX_INT32)
+                rows = await self._store.certificates_after(last_id, size + 1, wanted)
+                page, next_cursor = pages.cut(rows, size, lambda row: row["id"])
+            case pb.CERTIFICATE_ORDER_NOT_AFTER:
+                last = _expiry_in(pages.after(request.cursor, str))
+                rows = await self._store.expiring_after(last, size + 1, wanted)
+                page, next_cursor = pages.cut(rows, size, _expiry_text)
+            case _:
+                raise InvalidInput("must be id or not_after", field="order")
+        counts = await self._store.devices_of(page)
         return pb.ListCertificatesResponse(
-            certificates=[proto_of(row, is_listed=True) for row in page],
+            certificates=[
+                proto_of(row, is_listed=True, devices=devices)
+                for row, devices in zip(page, counts, strict=True)
+            ],
             next_cursor=next_cursor,
         )
 
@@ -118,7 +161,29 @@ def read(given: pb.NewCertificate, kind: str, *, field: str = "") -> Certificate
         raise InvalidInput(error.message, field=f"{inside}{error.field}") from None
 
 
-def proto_of(row: Mapping[Any, Any], *, is_listed: bool = False) -> pb.Certificate:
+def _expiry_text(row: Mapping[Any, Any]) -> str:
+    """The place of a row in the order of expiry, for a cursor."""
+    return f"{row['not_after'].astimezone(UTC).isoformat()} {row['id']}"
+
+
+def _expiry_in(text: str | None) -> tuple[datetime, int] | None:
+    """Reads what `_expiry_text` makes. Raises `InvalidInput`."""
+    if text is None:
+        return None
+    moment, _, digits = text.partition(" ")
+    try:
+        found = datetime.fromisoformat(moment)
+    except ValueError:
+        found = None
+    is_id = digits.isascii() and digits.isdigit() and len(digits) <= len(str(MAX_INT32))
+    if found is None or found.tzinfo != UTC or not is_id or int(digits) > MAX_INT32:
+        raise InvalidInput("this cursor is invalid", field="cursor")
+    return found, int(digits)
+
+
+def proto_of(
+    row: Mapping[Any, Any], *, is_listed: bool = False, devices: int | None = None
+) -> pb.Certificate:
     """The message for a row, without secrets."""
     return pb.Certificate(
         id=row["id"],
@@ -135,6 +200,20 @@ def proto_of(row: Mapping[Any, Any], *, is_listed: bool = False) -> pb.Certifica
         broker_ids=row["broker_ids"],
         replacement_id=row["replacement_id"],
         warnings=warnings(row["kind"], row["pem"]),
+        chain=[] if is_listed else map(_link, chain_of(row["pem"])),
+        devices=devices,
+    )
+
+
+def _link(link: ChainLink) -> pb.ChainLink:
+    return pb.ChainLink(
+        subject=link.subject,
+        issuer=link.issuer,
+        serial_number=link.serial_number,
+        fingerprint_sha256=link.fingerprint_sha256,
+        not_before=timestamp_of(link.not_before),
+        not_after=timestamp_of(link.not_after),
+        public_key=link.public_key,
     )
 
 

@@ -1,7 +1,9 @@
 """Certificates in the database."""
 
 from collections.abc import Sequence
-from datetime import timedelta
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -11,9 +13,27 @@ from broker_service.certificates.reading import Certificate
 from broker_service.database import changing
 from broker_service.encryption import HEADER_BYTES, EncryptionKeys, key_id_of
 from broker_service.errors import CertificateExists, CertificateInUse
-from broker_service.tables import brokers, certificates, history
+from broker_service.tables import (
+    brokers,
+    certificates,
+    device_count_changes,
+    device_counts,
+    history,
+)
 from chassis import audit
 from chassis.database import reading
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which certificates a list has; a field that is None, or an empty text, excludes none."""
+
+    kind: str | None = None
+    # Expired certificates count as expiring within any time.
+    expires_within: timedelta | None = None
+    is_used: bool | None = None
+    # A part of the name or the subject, in any case of letters.
+    text: str = ""
 
 
 class CertificateStore:
@@ -33,23 +53,57 @@ class CertificateStore:
             return await certificate_of(connection, certificate_id)
 
     async def certificates_after(
-        self,
-        certificate_id: int | None,
-        limit: int,
-        kind: str | None,
-        expires_within: timedelta | None,
+        self, certificate_id: int | None, limit: int, wanted: Wanted
     ) -> Sequence[Row]:
-        """The next certificates, in the order of their ids. Expired certificates count as expiring
-        within any time.
-        """
-        query = whole.where(certificates.c.id > (certificate_id or 0))
-        if kind is not None:
-            query = query.where(certificates.c.kind == kind)
-        if expires_within is not None:
-            query = query.where(certificates.c.not_after <= sa.func.now() + expires_within)
+        """The next certificates, in the order of their ids."""
+        query = _matching(wanted).where(certificates.c.id > (certificate_id or 0))
         async with reading(self._engine) as connection:
             found = await connection.execute(query.order_by(certificates.c.id).limit(limit))
-            return found.mappings().all()
+            rows: Sequence[Row] = found.mappings().all()
+        return rows
+
+    async def expiring_after(
+        self, last: tuple[datetime, int] | None, limit: int, wanted: Wanted
+    ) -> Sequence[Row]:
+        """The next certificates after `last`, in the order of their expiry and ids."""
+        place = sa.tuple_(certificates.c.not_after, certificates.c.id)
+        query = _matching(wanted)
+        if last is not None:
+            query = query.where(place > last)
+        ordered = query.order_by(certificates.c.not_after, certificates.c.id).limit(limit)
+        async with reading(self._engine) as connection:
+            rows: Sequence[Row] = (await connection.execute(ordered)).mappings().all()
+        return rows
+
+    async def id_of(self, kind: str, fingerprint_sha256: str) -> int | None:
+        """The id of this certificate, if it is stored."""
+        query = sa.select(certificates.c.id).where(
+            certificates.c.kind == kind, certificates.c.fingerprint_sha256 == fingerprint_sha256
+        )
+        async with reading(self._engine) as connection:
+            found: int | None = await connection.scalar(query)
+            return found
+
+    async def devices_of(self, rows: Sequence[Row]) -> Sequence[int]:
+        """For each row, the active devices whose last answer named one of its brokers first."""
+        ids = sorted({broker_id for row in rows for broker_id in row["broker_ids"]})
+        if not ids:
+            return [0] * len(rows)
+        asked = sa.any_(sa.literal(ids, sa.ARRAY(sa.Integer)))
+        kinds = sa.union_all(
+            *(
+                sa.select(table.c.told_broker_id, table.c.devices).where(
+                    table.c.told_broker_id == asked
+                )
+                for table in (device_counts, device_count_changes)
+            )
+        ).subquery()
+        query = sa.select(kinds.c.told_broker_id, sa.func.sum(kinds.c.devices)).group_by(
+            kinds.c.told_broker_id
+        )
+        async with reading(self._engine) as connection:
+            counts = {broker: int(count) for broker, count in await connection.execute(query)}
+        return [sum(counts.get(broker, 0) for broker in row["broker_ids"]) for row in rows]
 
     async def create(self, given: Certificate) -> Row:
         """Raises `CertificateExists`."""
@@ -99,6 +153,34 @@ class CertificateStore:
         query = sa.select(head).distinct().where(sealed.is_not(None))
         async with reading(self._engine) as connection:
             return {key_id_of(found) for found in (await connection.execute(query)).scalars()}
+
+
+def _matching(wanted: Wanted) -> sa.Select[tuple[Any, ...]]:
+    query = whole
+    if wanted.kind is not None:
+        query = query.where(certificates.c.kind == wanted.kind)
+    if wanted.expires_within is not None:
+        query = query.where(certificates.c.not_after <= sa.func.now() + wanted.expires_within)
+    if wanted.is_used is not None:
+        used = (
+            sa.exists()
+            .where(
+                sa.or_(
+                    brokers.c.ca_certificate_id == certificates.c.id,
+                    brokers.c.client_certificate_id == certificates.c.id,
+                )
+            )
+            .correlate(certificates)
+        )
+        query = query.where(used if wanted.is_used else ~used)
+    if wanted.text:
+        query = query.where(
+            sa.or_(
+                certificates.c.name.icontains(wanted.text, autoescape=True),
+                certificates.c.subject.icontains(wanted.text, autoescape=True),
+            )
+        )
+    return query
 
 
 async def _usage(connection: AsyncConnection, certificate_id: int) -> dict[str, int]:

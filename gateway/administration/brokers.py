@@ -19,7 +19,7 @@ from gateway.administration.broker_types import (
     fields_of,
 )
 from gateway.administration.caller import CallerRequest
-from gateway.administration.fields import PathId, mask, named
+from gateway.administration.fields import MAX_INT32, PathId, mask, named
 from gateway.administration.listing import DEFAULT_LIMIT, Cursor, Limit
 from gateway.administration.preconditions import (
     IF_REVISION,
@@ -99,6 +99,10 @@ async def list_brokers(
     name: Annotated[
         str, QueryParameter(max_length=255, description="A text that the name contains.")
     ] = "",
+    certificate_id: Annotated[
+        int | None,
+        QueryParameter(ge=1, le=MAX_INT32, description="Only brokers that use this certificate."),
+    ] = None,
 ) -> BrokerPage:
     caller = request.auth
     answer = await caller.ask_broker_service(
@@ -112,6 +116,7 @@ async def list_brokers(
             protocol=protocol,
             labels=_labels(label or []),
             name=name,
+            certificate_id=certificate_id,
         ),
     )
     return BrokerPage(

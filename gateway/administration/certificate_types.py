@@ -104,6 +104,33 @@ class CertificateWarning(Struct, kw_only=True, frozen=True):
     detail: Annotated[str, Meta(description="For people; may change.")]
 
 
+class ChainLink(Struct, kw_only=True, frozen=True):
+    """One certificate of a bundle or chain."""
+
+    subject: Annotated[str, Meta(description="As in RFC 4514.")]
+    issuer: str
+    serial_number: Annotated[str, Meta(description="In hex.")]
+    fingerprint_sha256: Annotated[str, Meta(description="In hex.")]
+    not_before: datetime | None
+    not_after: datetime | None
+    public_key: Annotated[
+        str, Meta(description="The kind of its key, for people: RSA 2048, P-256, Ed25519.")
+    ]
+
+
+CHAIN: list[dict[str, Any]] = [
+    {
+        "subject": "CN=Example CA 2025",
+        "issuer": "CN=Example CA 2025",
+        "serial_number": "7e9",
+        "fingerprint_sha256": "0a962c6a0cd96648c66e51a06f59196ee9d01b7920259a3f7f77e2a4e14c71e1",
+        "not_before": "2025-01-01T00:00:00Z",
+        "not_after": "2099-12-31T00:00:00Z",
+        "public_key": "Ed25519",
+    }
+]
+
+
 class ListedCertificate(Struct, kw_only=True, frozen=True):
     """A certificate in lists: without its PEM."""
 
@@ -119,6 +146,7 @@ class ListedCertificate(Struct, kw_only=True, frozen=True):
         "not_after": "2099-12-31T00:00:00Z",
         "created_at": MOMENT,
         "broker_ids": [1],
+        "devices": 1,
         "replacement_id": None,
         "warnings": [],
     }
@@ -140,6 +168,13 @@ class ListedCertificate(Struct, kw_only=True, frozen=True):
     not_after: datetime | None
     created_at: datetime | None
     broker_ids: Annotated[list[int], Meta(description="The brokers that use it.")]
+    devices: Annotated[
+        int | None,
+        Meta(
+            description="The active devices whose last answer named one of these brokers first. "
+            "Null in the answers to changes."
+        ),
+    ]
     replacement_id: Annotated[
         int | None,
         Meta(
@@ -155,13 +190,55 @@ class ListedCertificate(Struct, kw_only=True, frozen=True):
 class Certificate(ListedCertificate, kw_only=True, frozen=True):
     """A certificate with its PEM, without its private key."""
 
-    EXAMPLE: ClassVar[dict[str, Any]] = {**ListedCertificate.EXAMPLE, "pem": CA_PEM}
+    EXAMPLE: ClassVar[dict[str, Any]] = {
+        **ListedCertificate.EXAMPLE,
+        "pem": CA_PEM,
+        "chain": CHAIN,
+    }
 
     pem: str
+    chain: Annotated[
+        list[ChainLink],
+        Meta(
+            description="Its certificates, in the order of `pem`. Empty if TLS clients cannot "
+            "read it."
+        ),
+    ]
+
+
+class CheckedCertificate(Struct, kw_only=True, frozen=True):
+    """A certificate as an upload would store it."""
+
+    EXAMPLE: ClassVar[dict[str, Any]] = {
+        "existing_id": 1,
+        **{
+            name: value
+            for name, value in ListedCertificate.EXAMPLE.items()
+            if name not in ("id", "created_at", "broker_ids", "devices", "replacement_id")
+        },
+        "pem": CA_PEM,
+        "chain": CHAIN,
+    }
+
+    existing_id: Annotated[
+        int | None,
+        Meta(description="The id of the same certificate, if it was uploaded before."),
+    ]
+    kind: Kind
+    name: str
+    has_private_key: bool
+    fingerprint_sha256: str
+    subject: str
+    issuer: str
+    not_before: datetime | None
+    not_after: datetime | None
+    warnings: list[CertificateWarning]
+    pem: Annotated[str, Meta(description="Without text around the certificates.")]
+    chain: list[ChainLink]
 
 
 class CertificatePage(Page[ListedCertificate], frozen=True):
-    """Certificates, in the order of their ids."""
+    """Certificates."""
 
 
 def new_certificate(given: CertificateText, kind: str = "") -> certificates_pb2.NewCertificate:
@@ -171,7 +248,38 @@ def new_certificate(given: CertificateText, kind: str = "") -> certificates_pb2.
 
 
 def certificate_json(certificate: certificates_pb2.Certificate) -> Certificate:
-    return Certificate(pem=certificate.pem, **_listed(certificate))
+    return Certificate(
+        pem=certificate.pem, chain=_chain_json(certificate.chain), **_listed(certificate)
+    )
+
+
+def checked_json(answer: certificates_pb2.CheckCertificateResponse) -> CheckedCertificate:
+    certificate = answer.certificate
+    values = {**_listed(certificate), "pem": certificate.pem}
+    return CheckedCertificate(
+        existing_id=optional(answer, "existing_id"),
+        chain=_chain_json(certificate.chain),
+        **{
+            name: value
+            for name, value in values.items()
+            if name in CheckedCertificate.__struct_fields__
+        },
+    )
+
+
+def _chain_json(chain: Iterable[certificates_pb2.ChainLink]) -> list[ChainLink]:
+    return [
+        ChainLink(
+            subject=link.subject,
+            issuer=link.issuer,
+            serial_number=link.serial_number,
+            fingerprint_sha256=link.fingerprint_sha256,
+            not_before=moment_of(link, "not_before"),
+            not_after=moment_of(link, "not_after"),
+            public_key=link.public_key,
+        )
+        for link in chain
+    ]
 
 
 def listed_json(certificate: certificates_pb2.Certificate) -> ListedCertificate:
@@ -191,6 +299,7 @@ def _listed(certificate: certificates_pb2.Certificate) -> dict[str, Any]:
         "not_after": moment_of(certificate, "not_after"),
         "created_at": moment_of(certificate, "created_at"),
         "broker_ids": list(certificate.broker_ids),
+        "devices": optional(certificate, "devices"),
         "replacement_id": optional(certificate, "replacement_id"),
         "warnings": warnings_json(certificate.warnings),
     }

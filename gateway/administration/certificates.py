@@ -1,7 +1,7 @@
 """Certificates: `/api/v1/certificates`."""
 
 import re
-from typing import Annotated
+from typing import Annotated, Literal
 
 from litestar import Router, delete, get, patch, post
 from litestar.params import FromQuery, JSONBody, QueryParameter
@@ -16,9 +16,11 @@ from gateway.administration.certificate_types import (
     Certificate,
     CertificateChange,
     CertificatePage,
+    CheckedCertificate,
     Kind,
     NewCertificate,
     certificate_json,
+    checked_json,
     listed_json,
     new_certificate,
 )
@@ -28,6 +30,22 @@ from gateway.bodies import StrictJson
 
 PERIOD = re.compile(r"(\d{1,4})([hdw])", re.ASCII)
 SECONDS = {"h": 3_600, "d": 86_400, "w": 604_800}
+ORDERS = {
+    "id": certificates_pb2.CERTIFICATE_ORDER_UNSPECIFIED,
+    "not_after": certificates_pb2.CERTIFICATE_ORDER_NOT_AFTER,
+}
+Order = Annotated[
+    Literal["id", "not_after"],
+    QueryParameter(description="not_after: certificates that expire first come first."),
+]
+IsUsed = Annotated[
+    bool | None,
+    QueryParameter(description="true: only certificates that brokers use; false: only the others."),
+]
+PartOfName = Annotated[
+    str,
+    QueryParameter(max_length=255, description="A text that the name or the subject contains."),
+]
 
 
 def _seconds(period: str | None) -> int | None:
@@ -59,6 +77,26 @@ async def create_certificate(request: CallerRequest, data: JSONBody[NewCertifica
     return certificate_json(answer.certificate)
 
 
+@post(
+    "/check",
+    access=Access.VIEWER,
+    status_code=200,
+    summary="Check what an upload would store",
+    description="Reads the certificate as an upload does, with the same refusals. It stores "
+    "nothing, the private key included.",
+    dto=StrictJson[NewCertificate],
+)
+async def check_certificate(
+    request: CallerRequest, data: JSONBody[NewCertificate]
+) -> CheckedCertificate:
+    caller = request.auth
+    answer = await caller.ask_broker_service(
+        caller.services.certificates.CheckCertificate,
+        certificates_pb2.CheckCertificateRequest(certificate=new_certificate(data, data.kind)),
+    )
+    return checked_json(answer)
+
+
 @get(
     "/",
     access=Access.VIEWER,
@@ -77,6 +115,9 @@ async def list_certificates(
             "days or weeks, like 30d.",
         ),
     ] = None,
+    order: Order = "id",
+    is_used: IsUsed = None,
+    text: PartOfName = "",
 ) -> CertificatePage:
     caller = request.auth
     answer = await caller.ask_broker_service(
@@ -86,6 +127,9 @@ async def list_certificates(
             cursor=cursor,
             kind=KINDS[kind] if kind else UNSPECIFIED,
             expires_within_s=_seconds(expires_within),
+            order=ORDERS[order],
+            is_used=is_used,
+            text=text,
         ),
     )
     return CertificatePage(
@@ -149,6 +193,7 @@ ROUTES = Router(
     "/certificates",
     route_handlers=[
         create_certificate,
+        check_certificate,
         list_certificates,
         get_certificate,
         rename_certificate,

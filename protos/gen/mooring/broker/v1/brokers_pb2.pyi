@@ -449,6 +449,7 @@ class ListBrokersRequest(_message.Message):
     PROTOCOL_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
+    CERTIFICATE_ID_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """1 to 500; 0 means 100."""
     cursor: _builtins.str
@@ -460,6 +461,8 @@ class ListBrokersRequest(_message.Message):
     protocol: _builtins.str
     name: _builtins.str
     """Part of the broker's name; case does not matter."""
+    certificate_id: _builtins.int
+    """The broker uses this certificate, as its CA or for its clients."""
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """The broker has all of these labels."""
@@ -475,11 +478,14 @@ class ListBrokersRequest(_message.Message):
         protocol: _builtins.str | None = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         name: _builtins.str = ...,
+        certificate_id: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_is_active", b"_is_active", "_is_default", b"_is_default", "_protocol", b"_protocol", "_region", b"_region", "is_active", b"is_active", "is_default", b"is_default", "protocol", b"protocol", "region", b"region"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_certificate_id", b"_certificate_id", "_is_active", b"_is_active", "_is_default", b"_is_default", "_protocol", b"_protocol", "_region", b"_region", "certificate_id", b"certificate_id", "is_active", b"is_active", "is_default", b"is_default", "protocol", b"protocol", "region", b"region"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_is_active", b"_is_active", "_is_default", b"_is_default", "_protocol", b"_protocol", "_region", b"_region", "cursor", b"cursor", "is_active", b"is_active", "is_default", b"is_default", "labels", b"labels", "name", b"name", "page_size", b"page_size", "protocol", b"protocol", "region", b"region"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_certificate_id", b"_certificate_id", "_is_active", b"_is_active", "_is_default", b"_is_default", "_protocol", b"_protocol", "_region", b"_region", "certificate_id", b"certificate_id", "cursor", b"cursor", "is_active", b"is_active", "is_default", b"is_default", "labels", b"labels", "name", b"name", "page_size", b"page_size", "protocol", b"protocol", "region", b"region"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__certificate_id: _TypeAlias = _typing.Literal["certificate_id"]  # noqa: Y015
+    _WhichOneofArgType__certificate_id: _TypeAlias = _typing.Literal["_certificate_id", b"_certificate_id"]  # noqa: Y015
     _WhichOneofReturnType__is_active: _TypeAlias = _typing.Literal["is_active"]  # noqa: Y015
     _WhichOneofArgType__is_active: _TypeAlias = _typing.Literal["_is_active", b"_is_active"]  # noqa: Y015
     _WhichOneofReturnType__is_default: _TypeAlias = _typing.Literal["is_default"]  # noqa: Y015
@@ -488,6 +494,8 @@ class ListBrokersRequest(_message.Message):
     _WhichOneofArgType__protocol: _TypeAlias = _typing.Literal["_protocol", b"_protocol"]  # noqa: Y015
     _WhichOneofReturnType__region: _TypeAlias = _typing.Literal["region"]  # noqa: Y015
     _WhichOneofArgType__region: _TypeAlias = _typing.Literal["_region", b"_region"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__certificate_id) -> _WhichOneofReturnType__certificate_id | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__is_active) -> _WhichOneofReturnType__is_active | None: ...
     @_typing.overload

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$mooring/broker/v1/certificates.proto\x12\x11mooring.broker.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9a\x01\n\x0eNewCertificate\x12\x30\n\x04kind\x18\x01 \x01(\x0e\x32\".mooring.broker.v1.CertificateKind\x12\x11\n\x04name\x18\x02 \x01(\tH\x00\x88\x01\x01\x12\x0b\n\x03pem\x18\x03 \x01(\t\x12\x1d\n\x0bprivate_key\x18\x04 \x01(\tB\x03\x80\x01\x01H\x01\x88\x01\x01\x42\x07\n\x05_nameB\x0e\n\x0c_private_key\"4\n\x12\x43\x65rtificateWarning\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x02 \x01(\t\"\xc8\x03\n\x0b\x43\x65rtificate\x12\n\n\x02id\x18\x01 \x01(\x05\x12\x30\n\x04kind\x18\x02 \x01(\x0e\x32\".mooring.broker.v1.CertificateKind\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x0b\n\x03pem\x18\x04 \x01(\t\x12\x17\n\x0fhas_private_key\x18\x05 \x01(\x08\x12\x1a\n\x12\x66ingerprint_sha256\x18\x06 \x01(\t\x12\x0f\n\x07subject\x18\x07 \x01(\t\x12\x0e\n\x06issuer\x18\x08 \x01(\t\x12.\n\nnot_before\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\tnot_after\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\ncreated_at\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nbroker_ids\x18\x0c \x03(\x05\x12\x1b\n\x0ereplacement_id\x18\r \x01(\x05H\x00\x88\x01\x01\x12\x37\n\x08warnings\x18\x0e \x03(\x0b\x32%.mooring.broker.v1.CertificateWarningB\x11\n\x0f_replacement_id\"R\n\x18\x43reateCertificateRequest\x12\x36\n\x0b\x63\x65rtificate\x18\x01 \x01(\x0b\x32!.mooring.broker.v1.NewCertificate\"P\n\x19\x43reateCertificateResponse\x12\x33\n\x0b\x63\x65rtificate\x18\x01 \x01(\x0b\x32\x1e.mooring.broker.v1.Certificate\"#\n\x15GetCertificateRequest\x12\n\n\x02id\x18\x01 \x01(\x05\"M\n\x16GetCertificateResponse\x12\x33\n\x0b\x63\x65rtificate\x18\x01 \x01(\x0b\x32\x1e.mooring.broker.v1.Certificate\"\xa2\x01\n\x17ListCertificatesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\t\x12\x30\n\x04kind\x18\x03 \x01(\x0e\x32\".mooring.broker.v1.CertificateKind\x12\x1d\n\x10\x65xpires_within_s\x18\x04 \x01(\x03H\x00\x88\x01\x01\x42\x13\n\x11_expires_within_s\"e\n\x18ListCertificatesResponse\x12\x34\n\x0c\x63\x65rtificates\x18\x01 \x03(\x0b\x32\x1e.mooring.broker.v1.Certificate\x12\x13\n\x0bnext_cursor\x18\x02 \x01(\t\"4\n\x18RenameCertificateRequest\x12\n\n\x02id\x18\x01 \x01(\x05\x12\x0c\n\x04name\x18\x02 \x01(\t\"P\n\x19RenameCertificateResponse\x12\x33\n\x0b\x63\x65rtificate\x18\x01 \x01(\x0b\x32\x1e.mooring.broker.v1.Certificate\"&\n\x18\x44\x65leteCertificateRequest\x12\n\n\x02id\x18\x01 \x01(\x05\"\x1b\n\x19\x44\x65leteCertificateResponse*i\n\x0f\x43\x65rtificateKind\x12 \n\x1c\x43\x45RTIFICATE_KIND_UNSPECIFIED\x10\x00\x12\x17\n\x13\x43\x45RTIFICATE_KIND_CA\x10\x01\x12\x1b\n\x17\x43\x45RTIFICATE_KIND_CLIENT\x10\x02\x32\xb8\x04\n\x12\x43\x65rtificateService\x12n\n\x11\x43reateCertificate\x12+.mooring.broker.v1.CreateCertificateRequest\x1a,.mooring.broker.v1.CreateCertificateResponse\x12\x65\n\x0eGetCertificate\x12(.mooring.broker.v1.GetCertificateRequest\x1a).mooring.broker.v1.GetCertificateResponse\x12k\n\x10ListCertificates\x12*.mooring.broker.v1.ListCertificatesRequest\x1a+.mooring.broker.v1.ListCertificatesResponse\x12n\n\x11RenameCertificate\x12+.mooring.broker.v1.RenameCertificateRequest\x1a,.mooring.broker.v1.RenameCertificateResponse\x12n\n\x11\x44\x65leteCertificate\x12+.mooring.broker.v1.DeleteCertificateRequest\x1a,.mooring.broker.v1.DeleteCertificateResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$mooring/broker/v1/certificates.proto\x12\x11mooring.broker.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9a\x01\n\x0eNewCertificate\x12\x30\n\x04kind\x18\x01 \x01(\x0e\x32\".mooring.broker.v1.CertificateKind\x12\x11\n\x04name\x18\x02 \x01(\tH\x00\x88\x01\x01\x12\x0b\n\x03pem\x18\x03 \x01(\t\x12\x1d\n\x0bprivate_key\x18\x04 \x01(\tB\x03\x80\x01\x01H\x01\x88\x01\x01\x42\x07\n\x05_nameB\x0e\n\x0c_private_key\"4\n\x12\x43\x65rtificateWarning\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x02 \x01(\t\"\xd2\x01\n\tChainLink\x12\x0f\n\x07subject\x18\x01 \x01(\t\x12\x0e\n\x06issuer\x18\x02 \x01(\t\x12\x15\n\rserial_number\x18\x03 \x01(\t\x12\x1a\n\x12\x66ingerprint_sha256\x18\x04 \x01(\t\x12.\n\nnot_before\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\tnot_after\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\npublic_key\x18\x07 \x01(\t\"\x97\x04\n\x0b\x43\x65rtificate\x12\n\n\x02id\x18\x01 \x01(\x05\x12\x30\n\x04kind\x18\x02 \x01(\x0e\x32\".mooring.broker.v1.CertificateKind\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x0b\n\x03pem\x18\x04 \x01(\t\x12\x17\n\x0fhas_private_key\x18\x05 \x01(\x08\x12\x1a\n\x12\x66ingerprint_sha256\x18\x06 \x01(\t\x12\x0f\n\x07subject\x18\x07 \x01(\t\x12\x0e\n\x06issuer\x18\x08 \x01(\t\x12.\n\nnot_before\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\tnot_after\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\ncreated_at\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nbroker_ids\x18\x0c \x03(\x05\x12\x1b\n\x0ereplacement_id\x18\r \x01(\x05H\x00\x88\x01\x01\x12\x37\n\x08warnings\x18\x0e \x03(\x0b\x32%.mooring.broker.v1.CertificateWarning\x12+\n\x05\x63hain\x18\x0f \x03(\x0b\x32\x1c.mooring.broker.v1.ChainLink\x12\x14\n\x07\x64\x65vices\x18\x10 \x01(\x03H\x01\x88\x01\x01\x42\x11\n\x0f_replacement_idB\n\n\x08_devices\"Q\n\x17\x43heckCertificateRequest\x12\x36\n\x0b\x63\x65rtificate\x18\x01 \x01(\x0b\x32!.mooring.broker.v1.NewCertificate\"y\n\x18\x43heckCertificateResponse\x12\x33\n\x0b\x63\x65rtificate\x18\x01 \x01(\x0b\x32\x1e.mooring.broker.v1.Certificate\x12\x18\n\x0b\x65xisting_id\x18\x02 \x01(\x05H\x00\x88\x01\x01\x42\x0e\n\x0c_existing_id\"R\n\x18\x43reateCertificateRequest\x12\x36\n\x0b\x63\x65rtificate\x18\x01 \x01(\x0b\x32!.mooring.broker.v1.NewCertificate\"P\n\x19\x43reateCertificateResponse\x12\x33\n\x0b\x63\x65rtificate\x18\x01 \x01(\x0b\x32\x1e.mooring.broker.v1.Certificate\"#\n\x15GetCertificateRequest\x12\n\n\x02id\x18\x01 \x01(\x05\"M\n\x16GetCertificateResponse\x12\x33\n\x0b\x63\x65rtificate\x18\x01 \x01(\x0b\x32\x1e.mooring.broker.v1.Certificate\"\x86\x02\n\x17ListCertificatesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\t\x12\x30\n\x04kind\x18\x03 \x01(\x0e\x32\".mooring.broker.v1.CertificateKind\x12\x1d\n\x10\x65xpires_within_s\x18\x04 \x01(\x03H\x00\x88\x01\x01\x12\x32\n\x05order\x18\x05 \x01(\x0e\x32#.mooring.broker.v1.CertificateOrder\x12\x14\n\x07is_used\x18\x06 \x01(\x08H\x01\x88\x01\x01\x12\x0c\n\x04text\x18\x07 \x01(\tB\x13\n\x11_expires_within_sB\n\n\x08_is_used\"e\n\x18ListCertificatesResponse\x12\x34\n\x0c\x63\x65rtificates\x18\x01 \x03(\x0b\x32\x1e.mooring.broker.v1.Certificate\x12\x13\n\x0bnext_cursor\x18\x02 \x01(\t\"4\n\x18RenameCertificateRequest\x12\n\n\x02id\x18\x01 \x01(\x05\x12\x0c\n\x04name\x18\x02 \x01(\t\"P\n\x19RenameCertificateResponse\x12\x33\n\x0b\x63\x65rtificate\x18\x01 \x01(\x0b\x32\x1e.mooring.broker.v1.Certificate\"&\n\x18\x44\x65leteCertificateRequest\x12\n\n\x02id\x18\x01 \x01(\x05\"\x1b\n\x19\x44\x65leteCertificateResponse*i\n\x0f\x43\x65rtificateKind\x12 \n\x1c\x43\x45RTIFICATE_KIND_UNSPECIFIED\x10\x00\x12\x17\n\x13\x43\x45RTIFICATE_KIND_CA\x10\x01\x12\x1b\n\x17\x43\x45RTIFICATE_KIND_CLIENT\x10\x02*V\n\x10\x43\x65rtificateOrder\x12!\n\x1d\x43\x45RTIFICATE_ORDER_UNSPECIFIED\x10\x00\x12\x1f\n\x1b\x43\x45RTIFICATE_ORDER_NOT_AFTER\x10\x01\x32\xa5\x05\n\x12\x43\x65rtificateService\x12n\n\x11\x43reateCertificate\x12+.mooring.broker.v1.CreateCertificateRequest\x1a,.mooring.broker.v1.CreateCertificateResponse\x12k\n\x10\x43heckCertificate\x12*.mooring.broker.v1.CheckCertificateRequest\x1a+.mooring.broker.v1.CheckCertificateResponse\x12\x65\n\x0eGetCertificate\x12(.mooring.broker.v1.GetCertificateRequest\x1a).mooring.broker.v1.GetCertificateResponse\x12k\n\x10ListCertificates\x12*.mooring.broker.v1.ListCertificatesRequest\x1a+.mooring.broker.v1.ListCertificatesResponse\x12n\n\x11RenameCertificate\x12+.mooring.broker.v1.RenameCertificateRequest\x1a,.mooring.broker.v1.RenameCertificateResponse\x12n\n\x11\x44\x65leteCertificate\x12+.mooring.broker.v1.DeleteCertificateRequest\x1a,.mooring.broker.v1.DeleteCertificateResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,34 +34,42 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_NEWCERTIFICATE'].fields_by_name['private_key']._loaded_options = None
   _globals['_NEWCERTIFICATE'].fields_by_name['private_key']._serialized_options = b'\200\001\001'
-  _globals['_CERTIFICATEKIND']._serialized_start=1517
-  _globals['_CERTIFICATEKIND']._serialized_end=1622
+  _globals['_CERTIFICATEKIND']._serialized_start=2115
+  _globals['_CERTIFICATEKIND']._serialized_end=2220
+  _globals['_CERTIFICATEORDER']._serialized_start=2222
+  _globals['_CERTIFICATEORDER']._serialized_end=2308
   _globals['_NEWCERTIFICATE']._serialized_start=93
   _globals['_NEWCERTIFICATE']._serialized_end=247
   _globals['_CERTIFICATEWARNING']._serialized_start=249
   _globals['_CERTIFICATEWARNING']._serialized_end=301
-  _globals['_CERTIFICATE']._serialized_start=304
-  _globals['_CERTIFICATE']._serialized_end=760
-  _globals['_CREATECERTIFICATEREQUEST']._serialized_start=762
-  _globals['_CREATECERTIFICATEREQUEST']._serialized_end=844
-  _globals['_CREATECERTIFICATERESPONSE']._serialized_start=846
-  _globals['_CREATECERTIFICATERESPONSE']._serialized_end=926
-  _globals['_GETCERTIFICATEREQUEST']._serialized_start=928
-  _globals['_GETCERTIFICATEREQUEST']._serialized_end=963
-  _globals['_GETCERTIFICATERESPONSE']._serialized_start=965
-  _globals['_GETCERTIFICATERESPONSE']._serialized_end=1042
-  _globals['_LISTCERTIFICATESREQUEST']._serialized_start=1045
-  _globals['_LISTCERTIFICATESREQUEST']._serialized_end=1207
-  _globals['_LISTCERTIFICATESRESPONSE']._serialized_start=1209
-  _globals['_LISTCERTIFICATESRESPONSE']._serialized_end=1310
-  _globals['_RENAMECERTIFICATEREQUEST']._serialized_start=1312
-  _globals['_RENAMECERTIFICATEREQUEST']._serialized_end=1364
-  _globals['_RENAMECERTIFICATERESPONSE']._serialized_start=1366
-  _globals['_RENAMECERTIFICATERESPONSE']._serialized_end=1446
-  _globals['_DELETECERTIFICATEREQUEST']._serialized_start=1448
-  _globals['_DELETECERTIFICATEREQUEST']._serialized_end=1486
-  _globals['_DELETECERTIFICATERESPONSE']._serialized_start=1488
-  _globals['_DELETECERTIFICATERESPONSE']._serialized_end=1515
-  _globals['_CERTIFICATESERVICE']._serialized_start=1625
-  _globals['_CERTIFICATESERVICE']._serialized_end=2193
+  _globals['_CHAINLINK']._serialized_start=304
+  _globals['_CHAINLINK']._serialized_end=514
+  _globals['_CERTIFICATE']._serialized_start=517
+  _globals['_CERTIFICATE']._serialized_end=1052
+  _globals['_CHECKCERTIFICATEREQUEST']._serialized_start=1054
+  _globals['_CHECKCERTIFICATEREQUEST']._serialized_end=1135
+  _globals['_CHECKCERTIFICATERESPONSE']._serialized_start=1137
+  _globals['_CHECKCERTIFICATERESPONSE']._serialized_end=1258
+  _globals['_CREATECERTIFICATEREQUEST']._serialized_start=1260
+  _globals['_CREATECERTIFICATEREQUEST']._serialized_end=1342
+  _globals['_CREATECERTIFICATERESPONSE']._serialized_start=1344
+  _globals['_CREATECERTIFICATERESPONSE']._serialized_end=1424
+  _globals['_GETCERTIFICATEREQUEST']._serialized_start=1426
+  _globals['_GETCERTIFICATEREQUEST']._serialized_end=1461
+  _globals['_GETCERTIFICATERESPONSE']._serialized_start=1463
+  _globals['_GETCERTIFICATERESPONSE']._serialized_end=1540
+  _globals['_LISTCERTIFICATESREQUEST']._serialized_start=1543
+  _globals['_LISTCERTIFICATESREQUEST']._serialized_end=1805
+  _globals['_LISTCERTIFICATESRESPONSE']._serialized_start=1807
+  _globals['_LISTCERTIFICATESRESPONSE']._serialized_end=1908
+  _globals['_RENAMECERTIFICATEREQUEST']._serialized_start=1910
+  _globals['_RENAMECERTIFICATEREQUEST']._serialized_end=1962
+  _globals['_RENAMECERTIFICATERESPONSE']._serialized_start=1964
+  _globals['_RENAMECERTIFICATERESPONSE']._serialized_end=2044
+  _globals['_DELETECERTIFICATEREQUEST']._serialized_start=2046
+  _globals['_DELETECERTIFICATEREQUEST']._serialized_end=2084
+  _globals['_DELETECERTIFICATERESPONSE']._serialized_start=2086
+  _globals['_DELETECERTIFICATERESPONSE']._serialized_end=2113
+  _globals['_CERTIFICATESERVICE']._serialized_start=2311
+  _globals['_CERTIFICATESERVICE']._serialized_end=2988
 # @@protoc_insertion_point(module_scope)

@@ -41,6 +41,25 @@ CERTIFICATE_KIND_CLIENT: CertificateKind.ValueType  # 2
 """The certificate that clients of a broker present, with its intermediates."""
 Global___CertificateKind: _TypeAlias = CertificateKind  # noqa: Y015
 
+class _CertificateOrder:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _CertificateOrderEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CertificateOrder.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    CERTIFICATE_ORDER_UNSPECIFIED: _CertificateOrder.ValueType  # 0
+    """In the order of their ids."""
+    CERTIFICATE_ORDER_NOT_AFTER: _CertificateOrder.ValueType  # 1
+    """Those that expire first come first."""
+
+class CertificateOrder(_CertificateOrder, metaclass=_CertificateOrderEnumTypeWrapper): ...
+
+CERTIFICATE_ORDER_UNSPECIFIED: CertificateOrder.ValueType  # 0
+"""In the order of their ids."""
+CERTIFICATE_ORDER_NOT_AFTER: CertificateOrder.ValueType  # 1
+"""Those that expire first come first."""
+Global___CertificateOrder: _TypeAlias = CertificateOrder  # noqa: Y015
+
 @_typing.final
 class NewCertificate(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
@@ -106,6 +125,50 @@ class CertificateWarning(_message.Message):
 Global___CertificateWarning: _TypeAlias = CertificateWarning  # noqa: Y015
 
 @_typing.final
+class ChainLink(_message.Message):
+    """One certificate of a bundle or chain."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SUBJECT_FIELD_NUMBER: _builtins.int
+    ISSUER_FIELD_NUMBER: _builtins.int
+    SERIAL_NUMBER_FIELD_NUMBER: _builtins.int
+    FINGERPRINT_SHA256_FIELD_NUMBER: _builtins.int
+    NOT_BEFORE_FIELD_NUMBER: _builtins.int
+    NOT_AFTER_FIELD_NUMBER: _builtins.int
+    PUBLIC_KEY_FIELD_NUMBER: _builtins.int
+    subject: _builtins.str
+    """RFC 4514."""
+    issuer: _builtins.str
+    serial_number: _builtins.str
+    """Hex."""
+    fingerprint_sha256: _builtins.str
+    public_key: _builtins.str
+    """The kind of its public key, for people: RSA 2048, P-256, Ed25519."""
+    @_builtins.property
+    def not_before(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def not_after(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        subject: _builtins.str = ...,
+        issuer: _builtins.str = ...,
+        serial_number: _builtins.str = ...,
+        fingerprint_sha256: _builtins.str = ...,
+        not_before: _timestamp_pb2.Timestamp | None = ...,
+        not_after: _timestamp_pb2.Timestamp | None = ...,
+        public_key: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["not_after", b"not_after", "not_before", b"not_before"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fingerprint_sha256", b"fingerprint_sha256", "issuer", b"issuer", "not_after", b"not_after", "not_before", b"not_before", "public_key", b"public_key", "serial_number", b"serial_number", "subject", b"subject"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ChainLink: _TypeAlias = ChainLink  # noqa: Y015
+
+@_typing.final
 class Certificate(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -123,7 +186,10 @@ class Certificate(_message.Message):
     BROKER_IDS_FIELD_NUMBER: _builtins.int
     REPLACEMENT_ID_FIELD_NUMBER: _builtins.int
     WARNINGS_FIELD_NUMBER: _builtins.int
+    CHAIN_FIELD_NUMBER: _builtins.int
+    DEVICES_FIELD_NUMBER: _builtins.int
     id: _builtins.int
+    """0 if it is not stored."""
     kind: Global___CertificateKind.ValueType
     name: _builtins.str
     pem: _builtins.str
@@ -136,6 +202,10 @@ class Certificate(_message.Message):
     issuer: _builtins.str
     replacement_id: _builtins.int
     """The certificate that replaces it, during a rotation."""
+    devices: _builtins.int
+    """The active devices whose last answer named one of broker_ids first. Only in
+    the answers of GetCertificate and ListCertificates.
+    """
     @_builtins.property
     def not_before(self) -> _timestamp_pb2.Timestamp:
         """The time in which all of its certificates are valid."""
@@ -151,6 +221,12 @@ class Certificate(_message.Message):
     @_builtins.property
     def warnings(self) -> _containers.RepeatedCompositeFieldContainer[Global___CertificateWarning]:
         """The warnings as of now; empty if there are none."""
+
+    @_builtins.property
+    def chain(self) -> _containers.RepeatedCompositeFieldContainer[Global___ChainLink]:
+        """Its certificates, in the order of the PEM. Empty in lists, and if it cannot
+        be read any more.
+        """
 
     def __init__(
         self,
@@ -169,16 +245,71 @@ class Certificate(_message.Message):
         broker_ids: _abc.Iterable[_builtins.int] | None = ...,
         replacement_id: _builtins.int | None = ...,
         warnings: _abc.Iterable[Global___CertificateWarning] | None = ...,
+        chain: _abc.Iterable[Global___ChainLink] | None = ...,
+        devices: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_replacement_id", b"_replacement_id", "created_at", b"created_at", "not_after", b"not_after", "not_before", b"not_before", "replacement_id", b"replacement_id"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_devices", b"_devices", "_replacement_id", b"_replacement_id", "created_at", b"created_at", "devices", b"devices", "not_after", b"not_after", "not_before", b"not_before", "replacement_id", b"replacement_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_replacement_id", b"_replacement_id", "broker_ids", b"broker_ids", "created_at", b"created_at", "fingerprint_sha256", b"fingerprint_sha256", "has_private_key", b"has_private_key", "id", b"id", "issuer", b"issuer", "kind", b"kind", "name", b"name", "not_after", b"not_after", "not_before", b"not_before", "pem", b"pem", "replacement_id", b"replacement_id", "subject", b"subject", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_devices", b"_devices", "_replacement_id", b"_replacement_id", "broker_ids", b"broker_ids", "chain", b"chain", "created_at", b"created_at", "devices", b"devices", "fingerprint_sha256", b"fingerprint_sha256", "has_private_key", b"has_private_key", "id", b"id", "issuer", b"issuer", "kind", b"kind", "name", b"name", "not_after", b"not_after", "not_before", b"not_before", "pem", b"pem", "replacement_id", b"replacement_id", "subject", b"subject", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__devices: _TypeAlias = _typing.Literal["devices"]  # noqa: Y015
+    _WhichOneofArgType__devices: _TypeAlias = _typing.Literal["_devices", b"_devices"]  # noqa: Y015
     _WhichOneofReturnType__replacement_id: _TypeAlias = _typing.Literal["replacement_id"]  # noqa: Y015
     _WhichOneofArgType__replacement_id: _TypeAlias = _typing.Literal["_replacement_id", b"_replacement_id"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__devices) -> _WhichOneofReturnType__devices | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__replacement_id) -> _WhichOneofReturnType__replacement_id | None: ...
 
 Global___Certificate: _TypeAlias = Certificate  # noqa: Y015
+
+@_typing.final
+class CheckCertificateRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CERTIFICATE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def certificate(self) -> Global___NewCertificate: ...
+    def __init__(
+        self,
+        *,
+        certificate: Global___NewCertificate | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["certificate", b"certificate"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificate", b"certificate"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CheckCertificateRequest: _TypeAlias = CheckCertificateRequest  # noqa: Y015
+
+@_typing.final
+class CheckCertificateResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CERTIFICATE_FIELD_NUMBER: _builtins.int
+    EXISTING_ID_FIELD_NUMBER: _builtins.int
+    existing_id: _builtins.int
+    """The id of the same certificate, if it is stored already."""
+    @_builtins.property
+    def certificate(self) -> Global___Certificate:
+        """As it would be stored."""
+
+    def __init__(
+        self,
+        *,
+        certificate: Global___Certificate | None = ...,
+        existing_id: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_existing_id", b"_existing_id", "certificate", b"certificate", "existing_id", b"existing_id"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_existing_id", b"_existing_id", "certificate", b"certificate", "existing_id", b"existing_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__existing_id: _TypeAlias = _typing.Literal["existing_id"]  # noqa: Y015
+    _WhichOneofArgType__existing_id: _TypeAlias = _typing.Literal["_existing_id", b"_existing_id"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__existing_id) -> _WhichOneofReturnType__existing_id | None: ...
+
+Global___CheckCertificateResponse: _TypeAlias = CheckCertificateResponse  # noqa: Y015
 
 @_typing.final
 class CreateCertificateRequest(_message.Message):
@@ -267,6 +398,9 @@ class ListCertificatesRequest(_message.Message):
     CURSOR_FIELD_NUMBER: _builtins.int
     KIND_FIELD_NUMBER: _builtins.int
     EXPIRES_WITHIN_S_FIELD_NUMBER: _builtins.int
+    ORDER_FIELD_NUMBER: _builtins.int
+    IS_USED_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """1 to 500; 0 means 100."""
     cursor: _builtins.str
@@ -275,6 +409,13 @@ class ListCertificatesRequest(_message.Message):
     """Unspecified: both kinds."""
     expires_within_s: _builtins.int
     """Only certificates that expire within so many seconds or have expired."""
+    order: Global___CertificateOrder.ValueType
+    is_used: _builtins.bool
+    """Only certificates that brokers use, or only those that none uses."""
+    text: _builtins.str
+    """Only certificates whose name or subject contains this text, in any case of
+    letters; empty for all.
+    """
     def __init__(
         self,
         *,
@@ -282,14 +423,22 @@ class ListCertificatesRequest(_message.Message):
         cursor: _builtins.str = ...,
         kind: Global___CertificateKind.ValueType = ...,
         expires_within_s: _builtins.int | None = ...,
+        order: Global___CertificateOrder.ValueType = ...,
+        is_used: _builtins.bool | None = ...,
+        text: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_expires_within_s", b"_expires_within_s", "expires_within_s", b"expires_within_s"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_expires_within_s", b"_expires_within_s", "_is_used", b"_is_used", "expires_within_s", b"expires_within_s", "is_used", b"is_used"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expires_within_s", b"_expires_within_s", "cursor", b"cursor", "expires_within_s", b"expires_within_s", "kind", b"kind", "page_size", b"page_size"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expires_within_s", b"_expires_within_s", "_is_used", b"_is_used", "cursor", b"cursor", "expires_within_s", b"expires_within_s", "is_used", b"is_used", "kind", b"kind", "order", b"order", "page_size", b"page_size", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__expires_within_s: _TypeAlias = _typing.Literal["expires_within_s"]  # noqa: Y015
     _WhichOneofArgType__expires_within_s: _TypeAlias = _typing.Literal["_expires_within_s", b"_expires_within_s"]  # noqa: Y015
+    _WhichOneofReturnType__is_used: _TypeAlias = _typing.Literal["is_used"]  # noqa: Y015
+    _WhichOneofArgType__is_used: _TypeAlias = _typing.Literal["_is_used", b"_is_used"]  # noqa: Y015
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__expires_within_s) -> _WhichOneofReturnType__expires_within_s | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__is_used) -> _WhichOneofReturnType__is_used | None: ...
 
 Global___ListCertificatesRequest: _TypeAlias = ListCertificatesRequest  # noqa: Y015
 

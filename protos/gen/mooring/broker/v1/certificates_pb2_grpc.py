@@ -40,6 +40,11 @@ class CertificateServiceStub:
                 request_serializer=mooring_dot_broker_dot_v1_dot_certificates__pb2.CreateCertificateRequest.SerializeToString,
                 response_deserializer=mooring_dot_broker_dot_v1_dot_certificates__pb2.CreateCertificateResponse.FromString,
                 _registered_method=True)
+        self.CheckCertificate = channel.unary_unary(
+                '/mooring.broker.v1.CertificateService/CheckCertificate',
+                request_serializer=mooring_dot_broker_dot_v1_dot_certificates__pb2.CheckCertificateRequest.SerializeToString,
+                response_deserializer=mooring_dot_broker_dot_v1_dot_certificates__pb2.CheckCertificateResponse.FromString,
+                _registered_method=True)
         self.GetCertificate = channel.unary_unary(
                 '/mooring.broker.v1.CertificateService/GetCertificate',
                 request_serializer=mooring_dot_broker_dot_v1_dot_certificates__pb2.GetCertificateRequest.SerializeToString,
@@ -68,6 +73,13 @@ class CertificateServiceServicer:
 
     def CreateCertificate(self, request, context):
         """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CheckCertificate(self, request, context):
+        """Reads a certificate as CreateCertificate does, and stores nothing.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -106,6 +118,11 @@ def add_CertificateServiceServicer_to_server(servicer, server):
                     servicer.CreateCertificate,
                     request_deserializer=mooring_dot_broker_dot_v1_dot_certificates__pb2.CreateCertificateRequest.FromString,
                     response_serializer=mooring_dot_broker_dot_v1_dot_certificates__pb2.CreateCertificateResponse.SerializeToString,
+            ),
+            'CheckCertificate': grpc.unary_unary_rpc_method_handler(
+                    servicer.CheckCertificate,
+                    request_deserializer=mooring_dot_broker_dot_v1_dot_certificates__pb2.CheckCertificateRequest.FromString,
+                    response_serializer=mooring_dot_broker_dot_v1_dot_certificates__pb2.CheckCertificateResponse.SerializeToString,
             ),
             'GetCertificate': grpc.unary_unary_rpc_method_handler(
                     servicer.GetCertificate,
@@ -156,6 +173,33 @@ class CertificateService:
             '/mooring.broker.v1.CertificateService/CreateCertificate',
             mooring_dot_broker_dot_v1_dot_certificates__pb2.CreateCertificateRequest.SerializeToString,
             mooring_dot_broker_dot_v1_dot_certificates__pb2.CreateCertificateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CheckCertificate(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mooring.broker.v1.CertificateService/CheckCertificate',
+            mooring_dot_broker_dot_v1_dot_certificates__pb2.CheckCertificateRequest.SerializeToString,
+            mooring_dot_broker_dot_v1_dot_certificates__pb2.CheckCertificateResponse.FromString,
             options,
             channel_credentials,
             insecure,

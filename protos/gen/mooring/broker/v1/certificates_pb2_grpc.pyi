@@ -17,6 +17,8 @@ class CertificateServiceStub:
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateCertificate: _aio.UnaryUnaryMultiCallable[_certificates_pb2.CreateCertificateRequest, _certificates_pb2.CreateCertificateResponse]
+    CheckCertificate: _aio.UnaryUnaryMultiCallable[_certificates_pb2.CheckCertificateRequest, _certificates_pb2.CheckCertificateResponse]
+    """Reads a certificate as CreateCertificate does, and stores nothing."""
     GetCertificate: _aio.UnaryUnaryMultiCallable[_certificates_pb2.GetCertificateRequest, _certificates_pb2.GetCertificateResponse]
     ListCertificates: _aio.UnaryUnaryMultiCallable[_certificates_pb2.ListCertificatesRequest, _certificates_pb2.ListCertificatesResponse]
     RenameCertificate: _aio.UnaryUnaryMultiCallable[_certificates_pb2.RenameCertificateRequest, _certificates_pb2.RenameCertificateResponse]
@@ -35,6 +37,14 @@ class CertificateServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _certificates_pb2.CreateCertificateRequest,
         context: _aio.ServicerContext[_certificates_pb2.CreateCertificateRequest, _abc.Awaitable[_certificates_pb2.CreateCertificateResponse]],
     ) -> _abc.Awaitable[_certificates_pb2.CreateCertificateResponse]: ...
+
+    @_abc_1.abstractmethod
+    def CheckCertificate(
+        self,
+        request: _certificates_pb2.CheckCertificateRequest,
+        context: _aio.ServicerContext[_certificates_pb2.CheckCertificateRequest, _abc.Awaitable[_certificates_pb2.CheckCertificateResponse]],
+    ) -> _abc.Awaitable[_certificates_pb2.CheckCertificateResponse]:
+        """Reads a certificate as CreateCertificate does, and stores nothing."""
 
     @_abc_1.abstractmethod
     def GetCertificate(
