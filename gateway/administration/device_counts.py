@@ -1,6 +1,6 @@
 """How many devices use which brokers: `/api/v1/device-counts`, and below a broker."""
 
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 from litestar import Router, get
 from litestar.params import QueryParameter
@@ -12,6 +12,11 @@ from gateway.administration.caller import CallerRequest
 from gateway.administration.fields import Id, PathId
 from gateway.administration.fleets import FleetId
 from gateway.administration.listing import DEFAULT_LIMIT, Cursor, Limit, Page
+
+ORDERS = {
+    "id": pb.DEVICE_COUNT_ORDER_UNSPECIFIED,
+    "told": pb.DEVICE_COUNT_ORDER_TOLD,
+}
 
 
 class AssignedDevices(Struct, kw_only=True, frozen=True):
@@ -46,16 +51,28 @@ class DeviceCounts(Struct, kw_only=True, frozen=True):
         "name": "Local Broker",
         "assigned": {"device": 0, "fleet": 0, "default": 1},
         "told": {"device": 0, "rollout": 0, "fleet": 0, "region": 0, "default": 1, "unknown": 0},
+        "is_active": True,
+        "is_default": True,
     }
 
     broker_id: int
     name: str
     assigned: AssignedDevices
     told: ToldDevices
+    is_active: bool
+    is_default: bool
 
 
 class DeviceCountPage(Page[DeviceCounts], frozen=True):
-    """The counts of brokers, in the order of their ids."""
+    """The counts of brokers."""
+
+    EXAMPLE: ClassVar[dict[str, Any]] = {
+        "items": [DeviceCounts.EXAMPLE],
+        "next_cursor": None,
+        "devices": 1,
+    }
+
+    devices: Annotated[int, Meta(description="All active devices, those without a broker too.")]
 
 
 class ToldBroker(Struct, kw_only=True, frozen=True):
@@ -98,6 +115,8 @@ def _json(counts: pb.DeviceCounts) -> DeviceCounts:
             default=told.default,
             unknown=told.unknown,
         ),
+        is_active=counts.is_active,
+        is_default=counts.is_default,
     )
 
 
@@ -131,13 +150,23 @@ async def list_device_counts(
         list[Id] | None,
         QueryParameter(description="Only these brokers, at most 500. May be repeated."),
     ] = None,
+    order: Annotated[
+        Literal["id", "told"],
+        QueryParameter(
+            description="told: the brokers of which most devices were notified come first."
+        ),
+    ] = "id",
 ) -> DeviceCountPage:
     caller = request.auth
     answer = await caller.ask_broker_service(
         caller.services.device_counts.ListDeviceCounts,
-        pb.ListDeviceCountsRequest(page_size=limit, cursor=cursor, broker_ids=broker_id or ()),
+        pb.ListDeviceCountsRequest(
+            page_size=limit, cursor=cursor, broker_ids=broker_id or (), order=ORDERS[order]
+        ),
     )
-    return DeviceCountPage([_json(counts) for counts in answer.counts], answer.next_cursor or None)
+    return DeviceCountPage(
+        [_json(counts) for counts in answer.counts], answer.next_cursor or None, answer.devices
+    )
 
 
 @get(

@@ -1,15 +1,17 @@
-"""The state of a managed broker: `/api/v1/brokers/{id}/enforcement`."""
+"""The states of managed brokers: `/api/v1/enforcement`, and below a broker."""
 
 from datetime import datetime
 from typing import Annotated, Any, ClassVar
 
 from litestar import Router, get
+from litestar.params import QueryParameter
 from mooring.registry.v1 import enforcement_pb2 as pb
 from msgspec import Meta, Struct
 
 from chassis.trust import Access
 from gateway.administration.caller import CallerRequest
 from gateway.administration.fields import PathId, moment_of, optional
+from gateway.administration.listing import DEFAULT_LIMIT, Cursor, Limit, Page
 from gateway.examples import MOMENT
 
 
@@ -28,27 +30,22 @@ class RevocationTimes(Struct, kw_only=True, frozen=True):
     last_s: float | None
 
 
-class Enforcement(Struct, kw_only=True, frozen=True):
-    """What the reconciler found at the broker and did there."""
+class ListedEnforcement(Struct, kw_only=True, frozen=True):
+    """What the reconciler found at a broker, in lists."""
 
     EXAMPLE: ClassVar[dict[str, Any]] = {
         "broker_id": 1,
+        "name": "Local Broker",
         "management": "mosquitto",
         "looked_at": MOMENT,
         "in_step_at": MOMENT,
         "clients": 412,
         "problem": None,
         "pending_revocations": 0,
-        "revocations": {
-            "count": 37,
-            "median_s": 0.021,
-            "slowest_s": 0.48,
-            "last_at": MOMENT,
-            "last_s": 0.019,
-        },
     }
 
     broker_id: int
+    name: str
     management: Annotated[
         str,
         Meta(
@@ -74,19 +71,46 @@ class Enforcement(Struct, kw_only=True, frozen=True):
     pending_revocations: Annotated[
         int, Meta(description="The number of clients whose sessions must still be ended.")
     ]
+
+
+class Enforcement(ListedEnforcement, kw_only=True, frozen=True):
+    """What the reconciler found at the broker and did there."""
+
+    EXAMPLE: ClassVar[dict[str, Any]] = {
+        **ListedEnforcement.EXAMPLE,
+        "revocations": {
+            "count": 37,
+            "median_s": 0.021,
+            "slowest_s": 0.48,
+            "last_at": MOMENT,
+            "last_s": 0.019,
+        },
+    }
+
     revocations: RevocationTimes
+
+
+class EnforcementPage(Page[ListedEnforcement], frozen=True):
+    """Managed brokers, in the order of their ids."""
+
+
+def _listed(enforcement: pb.Enforcement) -> dict[str, Any]:
+    return {
+        "broker_id": enforcement.broker_id,
+        "name": enforcement.name,
+        "management": enforcement.management,
+        "looked_at": moment_of(enforcement, "looked_at"),
+        "in_step_at": moment_of(enforcement, "in_step_at"),
+        "clients": optional(enforcement, "clients"),
+        "problem": enforcement.problem or None,
+        "pending_revocations": enforcement.pending_revocations,
+    }
 
 
 def _json(enforcement: pb.Enforcement) -> Enforcement:
     times = enforcement.revocations
     return Enforcement(
-        broker_id=enforcement.broker_id,
-        management=enforcement.management,
-        looked_at=moment_of(enforcement, "looked_at"),
-        in_step_at=moment_of(enforcement, "in_step_at"),
-        clients=optional(enforcement, "clients"),
-        problem=enforcement.problem or None,
-        pending_revocations=enforcement.pending_revocations,
+        **_listed(enforcement),
         revocations=RevocationTimes(
             count=times.count,
             median_s=optional(times, "median_s"),
@@ -98,7 +122,34 @@ def _json(enforcement: pb.Enforcement) -> Enforcement:
 
 
 @get(
-    "/{broker_id:int}/enforcement",
+    "/enforcement",
+    access=Access.VIEWER,
+    summary="List the states of managed brokers",
+)
+async def list_enforcement(
+    request: CallerRequest,
+    limit: Limit = DEFAULT_LIMIT,
+    cursor: Cursor = "",
+    has_problem: Annotated[
+        bool | None,
+        QueryParameter(
+            description="true: only active brokers with a problem; false: only the others."
+        ),
+    ] = None,
+) -> EnforcementPage:
+    caller = request.auth
+    answer = await caller.ask_registry(
+        caller.services.enforcement.ListEnforcement,
+        pb.ListEnforcementRequest(page_size=limit, cursor=cursor, has_problem=has_problem),
+    )
+    return EnforcementPage(
+        [ListedEnforcement(**_listed(one)) for one in answer.enforcement],
+        answer.next_cursor or None,
+    )
+
+
+@get(
+    "/brokers/{broker_id:int}/enforcement",
     access=Access.VIEWER,
     summary="Get the state of a managed broker",
     description="Whether the broker holds the clients that it should hold, and how long it "
@@ -114,4 +165,4 @@ async def get_enforcement(request: CallerRequest, broker_id: PathId) -> Enforcem
     return _json(answer.enforcement)
 
 
-ROUTES = Router("/brokers", route_handlers=[get_enforcement], tags=["brokers"])
+ROUTES = Router("/", route_handlers=[list_enforcement, get_enforcement], tags=["brokers"])

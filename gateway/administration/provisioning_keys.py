@@ -124,12 +124,24 @@ async def list_provisioning_keys(
             description="true: only keys that are not revoked; false: only revoked keys."
         ),
     ] = None,
+    used_percent: Annotated[
+        int | None,
+        QueryParameter(
+            ge=0,
+            le=100,
+            description="Only keys with `max_devices`, of which at least this share is used.",
+        ),
+    ] = None,
 ) -> ProvisioningKeyPage:
     caller = request.auth
     answer = await caller.ask_registry(
         caller.services.provisioning_keys.ListProvisioningKeys,
         provisioning_keys_pb2.ListProvisioningKeysRequest(
-            page_size=limit, cursor=cursor, fleet_id=fleet_id, is_active=is_active
+            page_size=limit,
+            cursor=cursor,
+            fleet_id=fleet_id,
+            is_active=is_active,
+            used_percent=used_percent,
         ),
     )
     return ProvisioningKeyPage(

@@ -1,5 +1,7 @@
 """gRPC: how many devices use which brokers."""
 
+import re
+
 from mooring.broker.v1 import device_counts_pb2 as pb
 from mooring.broker.v1 import device_counts_pb2_grpc
 
@@ -10,6 +12,9 @@ from chassis.errors import InvalidInput
 from chassis.server import Context
 from chassis.servicers import allows
 from chassis.trust import Access, WithinFleets
+
+# Devices and the id of a broker, in a cursor.
+PLACE = re.compile(r"(\d{1,19}) (\d{1,10})", re.ASCII)
 
 
 class DeviceCountServicer(device_counts_pb2_grpc.DeviceCountServiceServicer):
@@ -31,14 +36,26 @@ class DeviceCountServicer(device_counts_pb2_grpc.DeviceCountServiceServicer):
     async def ListDeviceCounts(
         self, request: pb.ListDeviceCountsRequest, context: Context
     ) -> pb.ListDeviceCountsResponse:
-        """Lists counts in the order of the brokers' ids. Raises `InvalidInput`."""
+        """Raises `InvalidInput`."""
         size = pages.page_size_of(request.page_size)
-        after = pages.after(request.cursor, int, largest=MAX_INT32)
         if len(request.broker_ids) > pages.MAX_PAGE_SIZE:
             raise InvalidInput(f"at most {pages.MAX_PAGE_SIZE} at once", field="broker_id")
-        found = await self._store.counts_after(after, size + 1, request.broker_ids)
-        page, next_cursor = pages.cut(found, size, lambda counts: counts.broker_id)
-        return pb.ListDeviceCountsResponse(counts=map(_proto_of, page), next_cursor=next_cursor)
+        match request.order:
+            case pb.DEVICE_COUNT_ORDER_UNSPECIFIED:
+                after = pages.after(request.cursor, int, largest=MAX_INT32)
+                found = await self._store.counts_after(after, size + 1, request.broker_ids)
+                page, next_cursor = pages.cut(found, size, lambda counts: counts.broker_id)
+            case pb.DEVICE_COUNT_ORDER_TOLD:
+                last = _place_in(pages.after(request.cursor, str))
+                found = await self._store.most_told_after(last, size + 1, request.broker_ids)
+                page, next_cursor = pages.cut(found, size, _place_text)
+            case _:
+                raise InvalidInput("must be id or told", field="order")
+        return pb.ListDeviceCountsResponse(
+            counts=map(_proto_of, page),
+            next_cursor=next_cursor,
+            devices=await self._store.active_devices(),
+        )
 
     @allows(WithinFleets(Access.VIEWER))
     async def GetFleetDeviceCounts(
@@ -55,11 +72,28 @@ class DeviceCountServicer(device_counts_pb2_grpc.DeviceCountServiceServicer):
         )
 
 
+def _place_text(counts: DeviceCounts) -> str:
+    devices, broker_id = counts.place
+    return f"{-devices} {broker_id}"
+
+
+def _place_in(text: str | None) -> tuple[int, int] | None:
+    """Reads what `_place_text` makes. Raises `InvalidInput`."""
+    if text is None:
+        return None
+    found = PLACE.fullmatch(text)
+    if found is None:
+        raise InvalidInput("this cursor is invalid", field="cursor")
+    return -int(found[1]), int(found[2])
+
+
 def _proto_of(counts: DeviceCounts) -> pb.DeviceCounts:
     told = {source or "unknown": devices for source, devices in counts.told.items()}
     return pb.DeviceCounts(
         broker_id=counts.broker_id,
         name=counts.name,
+        is_active=counts.is_active,
+        is_default=counts.is_default,
         assigned=pb.AssignedDevices(**counts.assigned),
         told=pb.ToldDevices(**told),
     )

@@ -1,5 +1,6 @@
 """Adds up counts of devices for brokers."""
 
+import heapq
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -19,6 +20,7 @@ _asked: sa.BindParameter[Sequence[int]] = sa.bindparam("ids", type_=sa.ARRAY(sa.
 _default = sa.select(brokers.c.id).where(brokers.c.is_default).scalar_subquery()
 _in_fleets = _kinds.join(fleets, fleets.c.id == _kinds.c.fleet_id)
 
+_brokers = sa.select(brokers.c.id, brokers.c.name, brokers.c.is_active, brokers.c.is_default)
 _counts = sa.union_all(
     sa.select(
         _kinds.c.told_broker_id.label("broker_id"),
@@ -47,8 +49,15 @@ class DeviceCounts:
 
     broker_id: int
     name: str
+    is_active: bool
+    is_default: bool
     assigned: Mapping[str, int]
     told: Mapping[str, int]
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """Sorts brokers: the one of which most devices were notified first, then by id."""
+        return -sum(self.told.values()), self.broker_id
 
 
 class DeviceCountStore:
@@ -60,7 +69,7 @@ class DeviceCountStore:
 
     async def counts_of(self, broker_id: int) -> DeviceCounts:
         """Raises `BrokerNotFound`."""
-        query = sa.select(brokers.c.id, brokers.c.name).where(brokers.c.id == broker_id)
+        query = _brokers.where(brokers.c.id == broker_id)
         async with reading(self._engine) as connection:
             found = await _counted(connection, query)
         if not found:
@@ -73,7 +82,7 @@ class DeviceCountStore:
         """The counts of the next brokers, in the order of their ids; if `among` is not empty, only
         of these brokers.
         """
-        query = sa.select(brokers.c.id, brokers.c.name).order_by(brokers.c.id).limit(limit)
+        query = _brokers.order_by(brokers.c.id).limit(limit)
         if broker_id is not None:
             query = query.where(brokers.c.id > broker_id)
         if among:
@@ -99,22 +108,41 @@ class DeviceCountStore:
             rows = await connection.execute(told)
         return {row.told_broker_id: int(row.devices) for row in rows if row.devices}
 
+    async def most_told_after(
+        self, place: tuple[int, int] | None, limit: int, among: Collection[int] = ()
+    ) -> Sequence[DeviceCounts]:
+        """The counts of the next brokers after `place`, in the order of `DeviceCounts.place`; if
+        `among` is not empty, only of these brokers.
+        """
+        query = _brokers.where(brokers.c.id.in_(among)) if among else _brokers
+        async with reading(self._engine) as connection:
+            found = await _counted(connection, query)
+        left = [counts for counts in found if place is None or counts.place > place]
+        return heapq.nsmallest(limit, left, key=lambda counts: counts.place)
+
+    async def active_devices(self) -> int:
+        """The number of all active devices."""
+        async with reading(self._engine) as connection:
+            return int(await connection.scalar(sa.select(_devices)) or 0)
+
 
 async def _counted(
-    connection: AsyncConnection, query: sa.Select[tuple[int, str]]
+    connection: AsyncConnection, query: sa.Select[tuple[int, str, bool, bool]]
 ) -> Sequence[DeviceCounts]:
     """The counts of the brokers that `query` finds, in its order."""
-    names: dict[int, str] = {row.id: row.name for row in await connection.execute(query)}
+    rows = {row.id: row for row in await connection.execute(query)}
     found: dict[tuple[int, str], dict[str, int]] = {}
-    for row in await connection.execute(_counts, {"ids": list(names)}):
+    for row in await connection.execute(_counts, {"ids": list(rows)}):
         if row.devices:
             found.setdefault((row.broker_id, row.how), {})[row.source] = int(row.devices)
     return [
         DeviceCounts(
             broker_id,
-            name,
+            row.name,
+            row.is_active,
+            row.is_default,
             assigned=found.get((broker_id, "assigned"), {}),
             told=found.get((broker_id, "told"), {}),
         )
-        for broker_id, name in names.items()
+        for broker_id, row in rows.items()
     ]

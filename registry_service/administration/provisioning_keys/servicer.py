@@ -76,6 +76,8 @@ class ProvisioningKeyServicer(provisioning_keys_pb2_grpc.ProvisioningKeyServiceS
         size = pages.page_size_of(request.page_size)
         if request.fleet_id:
             check_identifier("fleet_id", request.fleet_id)
+        if request.HasField("used_percent"):
+            check_range("used_percent", request.used_percent, 0, 100)
         last = pages.after(request.cursor, str)
         try:
             rows = await self._store.keys_after(
@@ -84,6 +86,7 @@ class ProvisioningKeyServicer(provisioning_keys_pb2_grpc.ProvisioningKeyServiceS
                 isolation.fleets.get(),
                 fleet_id=request.fleet_id or None,
                 is_active=request.is_active if request.HasField("is_active") else None,
+                used_percent=request.used_percent if request.HasField("used_percent") else None,
             )
         except ValueError:
             raise InvalidInput("this cursor is invalid", field="cursor") from None

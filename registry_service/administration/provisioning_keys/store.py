@@ -88,9 +88,11 @@ class ProvisioningKeyStore:
         *,
         fleet_id: str | None = None,
         is_active: bool | None = None,
+        used_percent: int | None = None,
     ) -> Sequence[sa.Row[Any]]:
         """The next `limit` keys after `key_id`, in the order of their ids, without `allowed_uuids`.
-        An argument that is None excludes no key.
+        An argument that is None excludes no key; with `used_percent`, only keys with a limit are
+        found of which at least this share is used.
         """
         query = sa.select(*_listed).where(is_within(provisioning_keys.c.fleet_id, within))
         if key_id is not None:
@@ -99,6 +101,10 @@ class ProvisioningKeyStore:
             query = query.where(provisioning_keys.c.fleet_id == fleet_id)
         if is_active is not None:
             query = query.where(provisioning_keys.c.is_active == is_active)
+        if used_percent is not None:
+            used = sa.cast(provisioning_keys.c.devices_provisioned, sa.BigInteger) * 100
+            limit_of = sa.cast(provisioning_keys.c.max_devices, sa.BigInteger)
+            query = query.where(used >= limit_of * used_percent)
         query = query.order_by(provisioning_keys.c.id).limit(limit)
         async with reading(self._engine) as connection:
             return (await connection.execute(query)).all()

@@ -6,6 +6,7 @@ import sqlalchemy as sa
 from mooring.registry.v1 import enforcement_pb2 as pb
 from mooring.registry.v1 import enforcement_pb2_grpc
 
+from chassis import pages
 from chassis.errors import InvalidInput
 from chassis.identities import Identity
 from chassis.server import Context, deadline_of
@@ -17,6 +18,7 @@ from registry_service.admission.reconciler.held_store import Awaited, Look
 from registry_service.admission.reconciler.store import EnforcementStore
 
 MAX_AWAITED = 1_000
+MAX_INT32 = 2**31 - 1
 MAX_WITHIN_MS = 1_000
 
 
@@ -34,7 +36,31 @@ class EnforcementServicer(enforcement_pb2_grpc.EnforcementServiceServicer):
     ) -> pb.GetEnforcementResponse:
         """Raises `BrokerNotFound`."""
         row = await self._store.state(request.broker_id)
-        return pb.GetEnforcementResponse(enforcement=_proto(row))
+        enforcement = _proto(row)
+        enforcement.revocations.CopyFrom(
+            pb.RevocationTimes(
+                count=row.revocations,
+                median_s=row.median_s,
+                slowest_s=row.slowest_s,
+                last_at=timestamp_of(row.last_asked_at),
+                last_s=row.last_took_s,
+            )
+        )
+        return pb.GetEnforcementResponse(enforcement=enforcement)
+
+    @allows(Access.VIEWER)
+    async def ListEnforcement(
+        self, request: pb.ListEnforcementRequest, context: Context
+    ) -> pb.ListEnforcementResponse:
+        """Raises `InvalidInput`."""
+        size = pages.page_size_of(request.page_size)
+        rows = await self._store.states_after(
+            pages.after(request.cursor, int, largest=MAX_INT32),
+            size + 1,
+            has_problem=request.has_problem if request.HasField("has_problem") else None,
+        )
+        page, next_cursor = pages.cut(rows, size, lambda row: row.broker_id)
+        return pb.ListEnforcementResponse(enforcement=map(_proto, page), next_cursor=next_cursor)
 
     @allows(Services(Identity.GATEWAY))
     async def AwaitHeld(
@@ -72,16 +98,10 @@ def _state_of(look: Look) -> pb.HeldState.ValueType:
 def _proto(row: sa.Row[Any]) -> pb.Enforcement:
     enforcement = pb.Enforcement(
         broker_id=row.broker_id,
+        name=row.name,
         management=row.management,
         problem=_problem_of(row),
         pending_revocations=row.pending,
-        revocations=pb.RevocationTimes(
-            count=row.revocations,
-            median_s=row.median_s,
-            slowest_s=row.slowest_s,
-            last_at=timestamp_of(row.last_asked_at),
-            last_s=row.last_took_s,
-        ),
     )
     # The recorded state is out of date once the broker is not managed.
     if row.management:

@@ -111,7 +111,7 @@ DELETE FROM revocations WHERE broker_id = :broker_id AND done_at < now() - inter
 """)  # noqa: S608 - likewise
 
 STATE = sa.text(f"""
-SELECT broker.id AS broker_id, broker.management, broker.is_active,
+SELECT broker.id AS broker_id, broker.name, broker.management, broker.is_active,
        state.looked_at, state.clients, state.in_step_at, state.problem,
        EXISTS (
            SELECT FROM leases WHERE name = '{LEASE}' AND expires_at > clock_timestamp()
@@ -135,6 +135,26 @@ CROSS JOIN LATERAL (
     ) AS done
 ) AS timed
 WHERE broker.id = :broker_id
+""")  # noqa: S608 - likewise
+# The state of managed brokers, without the times of revocations.
+STATES = sa.text(f"""
+WITH driver AS (
+    SELECT EXISTS (
+        SELECT FROM leases WHERE name = '{LEASE}' AND expires_at > clock_timestamp()
+    ) AS is_there
+)
+SELECT broker.id AS broker_id, broker.name, broker.management, broker.is_active,
+       state.looked_at, state.clients, state.in_step_at, state.problem,
+       driver.is_there AS is_anybody_driving,
+       (SELECT count(*) FROM revocations
+        WHERE broker_id = broker.id AND done_at IS NULL) AS pending
+FROM mqtt_broker_config AS broker CROSS JOIN driver
+LEFT JOIN driven_brokers AS state ON state.broker_id = broker.id
+WHERE broker.management <> '' AND broker.id > :after
+  AND (CAST(:has_problem AS boolean) IS NULL OR :has_problem = (
+      broker.is_active AND (NOT driver.is_there OR coalesce(state.problem, '') <> '')
+  ))
+ORDER BY broker.id LIMIT :limit
 """)  # noqa: S608 - likewise
 
 
@@ -286,3 +306,13 @@ class EnforcementStore:
         if row is None:
             raise BrokerNotFound("there is no such broker")
         return row
+
+    async def states_after(
+        self, broker_id: int | None, limit: int, *, has_problem: bool | None
+    ) -> Sequence[sa.Row[Any]]:
+        """The states of the next managed brokers, in the order of their ids. With `has_problem`,
+        only those of active brokers with a problem, or only the others.
+        """
+        values = {"after": broker_id or 0, "limit": limit, "has_problem": has_problem}
+        async with reading(self._engine) as connection:
+            return (await connection.execute(STATES, values)).all()

@@ -98,7 +98,17 @@ async def test_devices_are_counted_by_their_assigned_and_by_their_notified_broke
     assert (await stack.admin("GET", "/device-counts", params=rest)).json() == {
         "items": [counts[pinned]],
         "next_cursor": None,
+        # This number is of all devices, also those of other brokers and of none.
+        "devices": page["devices"],
     }
+    [active] = stack.database.execute("SELECT count(*) FROM devices WHERE is_active")
+    assert (page["devices"],) == active
+    by_told = await stack.admin("GET", "/device-counts", params=[*some, ("order", "told")])
+    told = [sum(one["told"].values()) for one in by_told.json()["items"]]
+    assert told == sorted(told, reverse=True)
+    assert len(told) == len({own, pinned})
+    stale = {"order": "told", "cursor": "IjEgeCI="}
+    assert (await stack.admin("GET", "/device-counts", params=stale)).status_code == 422
     for wrong in ("x", "0", 2**31, 2**70):
         refused = await stack.admin("GET", "/device-counts", params={"broker_id": wrong})
         assert (refused.status_code, refused.json()["field"]) == (422, "broker_id")

@@ -7,6 +7,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -17,6 +18,25 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _DeviceCountOrder:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _DeviceCountOrderEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DeviceCountOrder.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    DEVICE_COUNT_ORDER_UNSPECIFIED: _DeviceCountOrder.ValueType  # 0
+    """In the order of the brokers' ids."""
+    DEVICE_COUNT_ORDER_TOLD: _DeviceCountOrder.ValueType  # 1
+    """The brokers of which most devices were notified come first."""
+
+class DeviceCountOrder(_DeviceCountOrder, metaclass=_DeviceCountOrderEnumTypeWrapper): ...
+
+DEVICE_COUNT_ORDER_UNSPECIFIED: DeviceCountOrder.ValueType  # 0
+"""In the order of the brokers' ids."""
+DEVICE_COUNT_ORDER_TOLD: DeviceCountOrder.ValueType  # 1
+"""The brokers of which most devices were notified come first."""
+Global___DeviceCountOrder: _TypeAlias = DeviceCountOrder  # noqa: Y015
 
 @_typing.final
 class AssignedDevices(_message.Message):
@@ -97,8 +117,12 @@ class DeviceCounts(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     ASSIGNED_FIELD_NUMBER: _builtins.int
     TOLD_FIELD_NUMBER: _builtins.int
+    IS_ACTIVE_FIELD_NUMBER: _builtins.int
+    IS_DEFAULT_FIELD_NUMBER: _builtins.int
     broker_id: _builtins.int
     name: _builtins.str
+    is_active: _builtins.bool
+    is_default: _builtins.bool
     @_builtins.property
     def assigned(self) -> Global___AssignedDevices: ...
     @_builtins.property
@@ -110,10 +134,12 @@ class DeviceCounts(_message.Message):
         name: _builtins.str = ...,
         assigned: Global___AssignedDevices | None = ...,
         told: Global___ToldDevices | None = ...,
+        is_active: _builtins.bool = ...,
+        is_default: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["assigned", b"assigned", "told", b"told"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["assigned", b"assigned", "broker_id", b"broker_id", "name", b"name", "told", b"told"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assigned", b"assigned", "broker_id", b"broker_id", "is_active", b"is_active", "is_default", b"is_default", "name", b"name", "told", b"told"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -165,10 +191,12 @@ class ListDeviceCountsRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     CURSOR_FIELD_NUMBER: _builtins.int
     BROKER_IDS_FIELD_NUMBER: _builtins.int
+    ORDER_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """1 to 500; 0 means 100."""
     cursor: _builtins.str
     """The next_cursor of the page before; empty for the first."""
+    order: Global___DeviceCountOrder.ValueType
     @_builtins.property
     def broker_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Only these brokers, at most 500; empty for all."""
@@ -179,10 +207,11 @@ class ListDeviceCountsRequest(_message.Message):
         page_size: _builtins.int = ...,
         cursor: _builtins.str = ...,
         broker_ids: _abc.Iterable[_builtins.int] | None = ...,
+        order: Global___DeviceCountOrder.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["broker_ids", b"broker_ids", "cursor", b"cursor", "page_size", b"page_size"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["broker_ids", b"broker_ids", "cursor", b"cursor", "order", b"order", "page_size", b"page_size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -194,8 +223,11 @@ class ListDeviceCountsResponse(_message.Message):
 
     COUNTS_FIELD_NUMBER: _builtins.int
     NEXT_CURSOR_FIELD_NUMBER: _builtins.int
+    DEVICES_FIELD_NUMBER: _builtins.int
     next_cursor: _builtins.str
     """Empty on the last page."""
+    devices: _builtins.int
+    """All active devices, those without a broker too."""
     @_builtins.property
     def counts(self) -> _containers.RepeatedCompositeFieldContainer[Global___DeviceCounts]: ...
     def __init__(
@@ -203,10 +235,11 @@ class ListDeviceCountsResponse(_message.Message):
         *,
         counts: _abc.Iterable[Global___DeviceCounts] | None = ...,
         next_cursor: _builtins.str = ...,
+        devices: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["counts", b"counts", "next_cursor", b"next_cursor"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["counts", b"counts", "devices", b"devices", "next_cursor", b"next_cursor"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -65,7 +65,7 @@ class DeviceCountServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListDeviceCounts(self, request, context):
-        """Of all brokers or of some, in the order of their ids.
+        """Of all brokers or of some.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -20,7 +20,7 @@ class DeviceCountServiceStub:
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetDeviceCounts: _aio.UnaryUnaryMultiCallable[_device_counts_pb2.GetDeviceCountsRequest, _device_counts_pb2.GetDeviceCountsResponse]
     ListDeviceCounts: _aio.UnaryUnaryMultiCallable[_device_counts_pb2.ListDeviceCountsRequest, _device_counts_pb2.ListDeviceCountsResponse]
-    """Of all brokers or of some, in the order of their ids."""
+    """Of all brokers or of some."""
     GetFleetDeviceCounts: _aio.UnaryUnaryMultiCallable[_device_counts_pb2.GetFleetDeviceCountsRequest, _device_counts_pb2.GetFleetDeviceCountsResponse]
     """The active devices of a fleet that have no pin, by the broker of their last
     answer. During a rollout they show how far it has come.
@@ -44,7 +44,7 @@ class DeviceCountServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _device_counts_pb2.ListDeviceCountsRequest,
         context: _aio.ServicerContext[_device_counts_pb2.ListDeviceCountsRequest, _abc.Awaitable[_device_counts_pb2.ListDeviceCountsResponse]],
     ) -> _abc.Awaitable[_device_counts_pb2.ListDeviceCountsResponse]:
-        """Of all brokers or of some, in the order of their ids."""
+        """Of all brokers or of some."""
 
     @_abc_1.abstractmethod
     def GetFleetDeviceCounts(

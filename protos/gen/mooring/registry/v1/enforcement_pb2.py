@@ -25,31 +25,35 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%mooring/registry/v1/enforcement.proto\x12\x13mooring.registry.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9e\x02\n\x0b\x45nforcement\x12\x11\n\tbroker_id\x18\x01 \x01(\x05\x12\x12\n\nmanagement\x18\x02 \x01(\t\x12-\n\tlooked_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nin_step_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x07\x63lients\x18\x05 \x01(\x05H\x00\x88\x01\x01\x12\x0f\n\x07problem\x18\x06 \x01(\t\x12\x1b\n\x13pending_revocations\x18\x07 \x01(\x03\x12\x39\n\x0brevocations\x18\x08 \x01(\x0b\x32$.mooring.registry.v1.RevocationTimesB\n\n\x08_clients\"\xb7\x01\n\x0fRevocationTimes\x12\r\n\x05\x63ount\x18\x01 \x01(\x05\x12\x15\n\x08median_s\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\x16\n\tslowest_s\x18\x03 \x01(\x01H\x01\x88\x01\x01\x12+\n\x07last_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x06last_s\x18\x05 \x01(\x01H\x02\x88\x01\x01\x42\x0b\n\t_median_sB\x0c\n\n_slowest_sB\t\n\x07_last_s\"*\n\x15GetEnforcementRequest\x12\x11\n\tbroker_id\x18\x01 \x01(\x05\"O\n\x16GetEnforcementResponse\x12\x35\n\x0b\x65nforcement\x18\x01 \x01(\x0b\x32 .mooring.registry.v1.Enforcement\"I\n\rAwaitedClient\x12\x11\n\tbroker_id\x18\x01 \x01(\x05\x12\x10\n\x08username\x18\x02 \x01(\t\x12\x13\n\x0b\x66ingerprint\x18\x03 \x01(\t\"Z\n\x10\x41waitHeldRequest\x12\x33\n\x07\x63lients\x18\x01 \x03(\x0b\x32\".mooring.registry.v1.AwaitedClient\x12\x11\n\twithin_ms\x18\x02 \x01(\x05\"3\n\x0e\x42rokerProgress\x12\x11\n\tbroker_id\x18\x01 \x01(\x05\x12\x0e\n\x06\x61ge_ms\x18\x02 \x01(\x03\"z\n\x11\x41waitHeldResponse\x12.\n\x06states\x18\x01 \x03(\x0e\x32\x1e.mooring.registry.v1.HeldState\x12\x35\n\x08progress\x18\x02 \x03(\x0b\x32#.mooring.registry.v1.BrokerProgress*m\n\tHeldState\x12\x1a\n\x16HELD_STATE_UNSPECIFIED\x10\x00\x12\x16\n\x12HELD_STATE_PENDING\x10\x01\x12\x13\n\x0fHELD_STATE_HELD\x10\x02\x12\x17\n\x13HELD_STATE_HOPELESS\x10\x03\x32\xdb\x01\n\x12\x45nforcementService\x12i\n\x0eGetEnforcement\x12*.mooring.registry.v1.GetEnforcementRequest\x1a+.mooring.registry.v1.GetEnforcementResponse\x12Z\n\tAwaitHeld\x12%.mooring.registry.v1.AwaitHeldRequest\x1a&.mooring.registry.v1.AwaitHeldResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%mooring/registry/v1/enforcement.proto\x12\x13mooring.registry.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xac\x02\n\x0b\x45nforcement\x12\x11\n\tbroker_id\x18\x01 \x01(\x05\x12\x12\n\nmanagement\x18\x02 \x01(\t\x12-\n\tlooked_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nin_step_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x07\x63lients\x18\x05 \x01(\x05H\x00\x88\x01\x01\x12\x0f\n\x07problem\x18\x06 \x01(\t\x12\x1b\n\x13pending_revocations\x18\x07 \x01(\x03\x12\x39\n\x0brevocations\x18\x08 \x01(\x0b\x32$.mooring.registry.v1.RevocationTimes\x12\x0c\n\x04name\x18\t \x01(\tB\n\n\x08_clients\"\xb7\x01\n\x0fRevocationTimes\x12\r\n\x05\x63ount\x18\x01 \x01(\x05\x12\x15\n\x08median_s\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\x16\n\tslowest_s\x18\x03 \x01(\x01H\x01\x88\x01\x01\x12+\n\x07last_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x06last_s\x18\x05 \x01(\x01H\x02\x88\x01\x01\x42\x0b\n\t_median_sB\x0c\n\n_slowest_sB\t\n\x07_last_s\"*\n\x15GetEnforcementRequest\x12\x11\n\tbroker_id\x18\x01 \x01(\x05\"O\n\x16GetEnforcementResponse\x12\x35\n\x0b\x65nforcement\x18\x01 \x01(\x0b\x32 .mooring.registry.v1.Enforcement\"e\n\x16ListEnforcementRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\t\x12\x18\n\x0bhas_problem\x18\x03 \x01(\x08H\x00\x88\x01\x01\x42\x0e\n\x0c_has_problem\"e\n\x17ListEnforcementResponse\x12\x35\n\x0b\x65nforcement\x18\x01 \x03(\x0b\x32 .mooring.registry.v1.Enforcement\x12\x13\n\x0bnext_cursor\x18\x02 \x01(\t\"I\n\rAwaitedClient\x12\x11\n\tbroker_id\x18\x01 \x01(\x05\x12\x10\n\x08username\x18\x02 \x01(\t\x12\x13\n\x0b\x66ingerprint\x18\x03 \x01(\t\"Z\n\x10\x41waitHeldRequest\x12\x33\n\x07\x63lients\x18\x01 \x03(\x0b\x32\".mooring.registry.v1.AwaitedClient\x12\x11\n\twithin_ms\x18\x02 \x01(\x05\"3\n\x0e\x42rokerProgress\x12\x11\n\tbroker_id\x18\x01 \x01(\x05\x12\x0e\n\x06\x61ge_ms\x18\x02 \x01(\x03\"z\n\x11\x41waitHeldResponse\x12.\n\x06states\x18\x01 \x03(\x0e\x32\x1e.mooring.registry.v1.HeldState\x12\x35\n\x08progress\x18\x02 \x03(\x0b\x32#.mooring.registry.v1.BrokerProgress*m\n\tHeldState\x12\x1a\n\x16HELD_STATE_UNSPECIFIED\x10\x00\x12\x16\n\x12HELD_STATE_PENDING\x10\x01\x12\x13\n\x0fHELD_STATE_HELD\x10\x02\x12\x17\n\x13HELD_STATE_HOPELESS\x10\x03\x32\xc9\x02\n\x12\x45nforcementService\x12i\n\x0eGetEnforcement\x12*.mooring.registry.v1.GetEnforcementRequest\x1a+.mooring.registry.v1.GetEnforcementResponse\x12l\n\x0fListEnforcement\x12+.mooring.registry.v1.ListEnforcementRequest\x1a,.mooring.registry.v1.ListEnforcementResponse\x12Z\n\tAwaitHeld\x12%.mooring.registry.v1.AwaitHeldRequest\x1a&.mooring.registry.v1.AwaitHeldResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'mooring.registry.v1.enforcement_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_HELDSTATE']._serialized_start=1039
-  _globals['_HELDSTATE']._serialized_end=1148
+  _globals['_HELDSTATE']._serialized_start=1259
+  _globals['_HELDSTATE']._serialized_end=1368
   _globals['_ENFORCEMENT']._serialized_start=96
-  _globals['_ENFORCEMENT']._serialized_end=382
-  _globals['_REVOCATIONTIMES']._serialized_start=385
-  _globals['_REVOCATIONTIMES']._serialized_end=568
-  _globals['_GETENFORCEMENTREQUEST']._serialized_start=570
-  _globals['_GETENFORCEMENTREQUEST']._serialized_end=612
-  _globals['_GETENFORCEMENTRESPONSE']._serialized_start=614
-  _globals['_GETENFORCEMENTRESPONSE']._serialized_end=693
-  _globals['_AWAITEDCLIENT']._serialized_start=695
-  _globals['_AWAITEDCLIENT']._serialized_end=768
-  _globals['_AWAITHELDREQUEST']._serialized_start=770
-  _globals['_AWAITHELDREQUEST']._serialized_end=860
-  _globals['_BROKERPROGRESS']._serialized_start=862
-  _globals['_BROKERPROGRESS']._serialized_end=913
-  _globals['_AWAITHELDRESPONSE']._serialized_start=915
-  _globals['_AWAITHELDRESPONSE']._serialized_end=1037
-  _globals['_ENFORCEMENTSERVICE']._serialized_start=1151
-  _globals['_ENFORCEMENTSERVICE']._serialized_end=1370
+  _globals['_ENFORCEMENT']._serialized_end=396
+  _globals['_REVOCATIONTIMES']._serialized_start=399
+  _globals['_REVOCATIONTIMES']._serialized_end=582
+  _globals['_GETENFORCEMENTREQUEST']._serialized_start=584
+  _globals['_GETENFORCEMENTREQUEST']._serialized_end=626
+  _globals['_GETENFORCEMENTRESPONSE']._serialized_start=628
+  _globals['_GETENFORCEMENTRESPONSE']._serialized_end=707
+  _globals['_LISTENFORCEMENTREQUEST']._serialized_start=709
+  _globals['_LISTENFORCEMENTREQUEST']._serialized_end=810
+  _globals['_LISTENFORCEMENTRESPONSE']._serialized_start=812
+  _globals['_LISTENFORCEMENTRESPONSE']._serialized_end=913
+  _globals['_AWAITEDCLIENT']._serialized_start=915
+  _globals['_AWAITEDCLIENT']._serialized_end=988
+  _globals['_AWAITHELDREQUEST']._serialized_start=990
+  _globals['_AWAITHELDREQUEST']._serialized_end=1080
+  _globals['_BROKERPROGRESS']._serialized_start=1082
+  _globals['_BROKERPROGRESS']._serialized_end=1133
+  _globals['_AWAITHELDRESPONSE']._serialized_start=1135
+  _globals['_AWAITHELDRESPONSE']._serialized_end=1257
+  _globals['_ENFORCEMENTSERVICE']._serialized_start=1371
+  _globals['_ENFORCEMENTSERVICE']._serialized_end=1700
 # @@protoc_insertion_point(module_scope)

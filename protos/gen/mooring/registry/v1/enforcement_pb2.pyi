@@ -61,6 +61,7 @@ class Enforcement(_message.Message):
     PROBLEM_FIELD_NUMBER: _builtins.int
     PENDING_REVOCATIONS_FIELD_NUMBER: _builtins.int
     REVOCATIONS_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
     broker_id: _builtins.int
     management: _builtins.str
     """How it is managed: mosquitto, emqx or rabbitmq. Empty: it is not managed."""
@@ -72,6 +73,8 @@ class Enforcement(_message.Message):
     """Why the broker is not in step; empty if it is."""
     pending_revocations: _builtins.int
     """The number of clients whose sessions have not been ended yet."""
+    name: _builtins.str
+    """The broker's name."""
     @_builtins.property
     def looked_at(self) -> _timestamp_pb2.Timestamp:
         """When the broker was last checked. Unset: never."""
@@ -81,7 +84,9 @@ class Enforcement(_message.Message):
         """When the broker was last in step. Unset: never."""
 
     @_builtins.property
-    def revocations(self) -> Global___RevocationTimes: ...
+    def revocations(self) -> Global___RevocationTimes:
+        """Unset in lists."""
+
     def __init__(
         self,
         *,
@@ -93,10 +98,11 @@ class Enforcement(_message.Message):
         problem: _builtins.str = ...,
         pending_revocations: _builtins.int = ...,
         revocations: Global___RevocationTimes | None = ...,
+        name: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_clients", b"_clients", "clients", b"clients", "in_step_at", b"in_step_at", "looked_at", b"looked_at", "revocations", b"revocations"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_clients", b"_clients", "broker_id", b"broker_id", "clients", b"clients", "in_step_at", b"in_step_at", "looked_at", b"looked_at", "management", b"management", "pending_revocations", b"pending_revocations", "problem", b"problem", "revocations", b"revocations"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_clients", b"_clients", "broker_id", b"broker_id", "clients", b"clients", "in_step_at", b"in_step_at", "looked_at", b"looked_at", "management", b"management", "name", b"name", "pending_revocations", b"pending_revocations", "problem", b"problem", "revocations", b"revocations"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__clients: _TypeAlias = _typing.Literal["clients"]  # noqa: Y015
     _WhichOneofArgType__clients: _TypeAlias = _typing.Literal["_clients", b"_clients"]  # noqa: Y015
@@ -192,6 +198,60 @@ class GetEnforcementResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetEnforcementResponse: _TypeAlias = GetEnforcementResponse  # noqa: Y015
+
+@_typing.final
+class ListEnforcementRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    CURSOR_FIELD_NUMBER: _builtins.int
+    HAS_PROBLEM_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """1 to 500; 0 means 100."""
+    cursor: _builtins.str
+    """The next_cursor of the page before; empty for the first."""
+    has_problem: _builtins.bool
+    """Only active brokers with a problem, or only the others."""
+    def __init__(
+        self,
+        *,
+        page_size: _builtins.int = ...,
+        cursor: _builtins.str = ...,
+        has_problem: _builtins.bool | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_has_problem", b"_has_problem", "has_problem", b"has_problem"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_has_problem", b"_has_problem", "cursor", b"cursor", "has_problem", b"has_problem", "page_size", b"page_size"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__has_problem: _TypeAlias = _typing.Literal["has_problem"]  # noqa: Y015
+    _WhichOneofArgType__has_problem: _TypeAlias = _typing.Literal["_has_problem", b"_has_problem"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__has_problem) -> _WhichOneofReturnType__has_problem | None: ...
+
+Global___ListEnforcementRequest: _TypeAlias = ListEnforcementRequest  # noqa: Y015
+
+@_typing.final
+class ListEnforcementResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENFORCEMENT_FIELD_NUMBER: _builtins.int
+    NEXT_CURSOR_FIELD_NUMBER: _builtins.int
+    next_cursor: _builtins.str
+    """Empty on the last page."""
+    @_builtins.property
+    def enforcement(self) -> _containers.RepeatedCompositeFieldContainer[Global___Enforcement]: ...
+    def __init__(
+        self,
+        *,
+        enforcement: _abc.Iterable[Global___Enforcement] | None = ...,
+        next_cursor: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["enforcement", b"enforcement", "next_cursor", b"next_cursor"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListEnforcementResponse: _TypeAlias = ListEnforcementResponse  # noqa: Y015
 
 @_typing.final
 class AwaitedClient(_message.Message):

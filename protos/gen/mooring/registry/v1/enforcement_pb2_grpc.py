@@ -40,6 +40,11 @@ class EnforcementServiceStub:
                 request_serializer=mooring_dot_registry_dot_v1_dot_enforcement__pb2.GetEnforcementRequest.SerializeToString,
                 response_deserializer=mooring_dot_registry_dot_v1_dot_enforcement__pb2.GetEnforcementResponse.FromString,
                 _registered_method=True)
+        self.ListEnforcement = channel.unary_unary(
+                '/mooring.registry.v1.EnforcementService/ListEnforcement',
+                request_serializer=mooring_dot_registry_dot_v1_dot_enforcement__pb2.ListEnforcementRequest.SerializeToString,
+                response_deserializer=mooring_dot_registry_dot_v1_dot_enforcement__pb2.ListEnforcementResponse.FromString,
+                _registered_method=True)
         self.AwaitHeld = channel.unary_unary(
                 '/mooring.registry.v1.EnforcementService/AwaitHeld',
                 request_serializer=mooring_dot_registry_dot_v1_dot_enforcement__pb2.AwaitHeldRequest.SerializeToString,
@@ -53,6 +58,13 @@ class EnforcementServiceServicer:
 
     def GetEnforcement(self, request, context):
         """Also for a broker that is not managed.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListEnforcement(self, request, context):
+        """The managed brokers, in the order of their ids.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -73,6 +85,11 @@ def add_EnforcementServiceServicer_to_server(servicer, server):
                     servicer.GetEnforcement,
                     request_deserializer=mooring_dot_registry_dot_v1_dot_enforcement__pb2.GetEnforcementRequest.FromString,
                     response_serializer=mooring_dot_registry_dot_v1_dot_enforcement__pb2.GetEnforcementResponse.SerializeToString,
+            ),
+            'ListEnforcement': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListEnforcement,
+                    request_deserializer=mooring_dot_registry_dot_v1_dot_enforcement__pb2.ListEnforcementRequest.FromString,
+                    response_serializer=mooring_dot_registry_dot_v1_dot_enforcement__pb2.ListEnforcementResponse.SerializeToString,
             ),
             'AwaitHeld': grpc.unary_unary_rpc_method_handler(
                     servicer.AwaitHeld,
@@ -108,6 +125,33 @@ class EnforcementService:
             '/mooring.registry.v1.EnforcementService/GetEnforcement',
             mooring_dot_registry_dot_v1_dot_enforcement__pb2.GetEnforcementRequest.SerializeToString,
             mooring_dot_registry_dot_v1_dot_enforcement__pb2.GetEnforcementResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListEnforcement(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mooring.registry.v1.EnforcementService/ListEnforcement',
+            mooring_dot_registry_dot_v1_dot_enforcement__pb2.ListEnforcementRequest.SerializeToString,
+            mooring_dot_registry_dot_v1_dot_enforcement__pb2.ListEnforcementResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -18,6 +18,8 @@ class EnforcementServiceStub:
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetEnforcement: _aio.UnaryUnaryMultiCallable[_enforcement_pb2.GetEnforcementRequest, _enforcement_pb2.GetEnforcementResponse]
     """Also for a broker that is not managed."""
+    ListEnforcement: _aio.UnaryUnaryMultiCallable[_enforcement_pb2.ListEnforcementRequest, _enforcement_pb2.ListEnforcementResponse]
+    """The managed brokers, in the order of their ids."""
     AwaitHeld: _aio.UnaryUnaryMultiCallable[_enforcement_pb2.AwaitHeldRequest, _enforcement_pb2.AwaitHeldResponse]
     """Whether brokers hold clients with which they must be configured. Answers as
     soon as the state of one client is known. For gateways.
@@ -33,6 +35,14 @@ class EnforcementServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_enforcement_pb2.GetEnforcementRequest, _abc.Awaitable[_enforcement_pb2.GetEnforcementResponse]],
     ) -> _abc.Awaitable[_enforcement_pb2.GetEnforcementResponse]:
         """Also for a broker that is not managed."""
+
+    @_abc_1.abstractmethod
+    def ListEnforcement(
+        self,
+        request: _enforcement_pb2.ListEnforcementRequest,
+        context: _aio.ServicerContext[_enforcement_pb2.ListEnforcementRequest, _abc.Awaitable[_enforcement_pb2.ListEnforcementResponse]],
+    ) -> _abc.Awaitable[_enforcement_pb2.ListEnforcementResponse]:
+        """The managed brokers, in the order of their ids."""
 
     @_abc_1.abstractmethod
     def AwaitHeld(

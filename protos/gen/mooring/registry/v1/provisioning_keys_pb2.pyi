@@ -329,6 +329,7 @@ class ListProvisioningKeysRequest(_message.Message):
     CURSOR_FIELD_NUMBER: _builtins.int
     FLEET_ID_FIELD_NUMBER: _builtins.int
     IS_ACTIVE_FIELD_NUMBER: _builtins.int
+    USED_PERCENT_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """1 to 500; 0 means 100."""
     cursor: _builtins.str
@@ -337,6 +338,8 @@ class ListProvisioningKeysRequest(_message.Message):
     """Only keys of this fleet; empty for all."""
     is_active: _builtins.bool
     """Only keys that were not revoked, or only keys that were."""
+    used_percent: _builtins.int
+    """Only keys with a limit of which at least so many percent are used, 0 to 100."""
     def __init__(
         self,
         *,
@@ -344,14 +347,20 @@ class ListProvisioningKeysRequest(_message.Message):
         cursor: _builtins.str = ...,
         fleet_id: _builtins.str = ...,
         is_active: _builtins.bool | None = ...,
+        used_percent: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_is_active", b"_is_active", "is_active", b"is_active"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_is_active", b"_is_active", "_used_percent", b"_used_percent", "is_active", b"is_active", "used_percent", b"used_percent"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_is_active", b"_is_active", "cursor", b"cursor", "fleet_id", b"fleet_id", "is_active", b"is_active", "page_size", b"page_size"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_is_active", b"_is_active", "_used_percent", b"_used_percent", "cursor", b"cursor", "fleet_id", b"fleet_id", "is_active", b"is_active", "page_size", b"page_size", "used_percent", b"used_percent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__is_active: _TypeAlias = _typing.Literal["is_active"]  # noqa: Y015
     _WhichOneofArgType__is_active: _TypeAlias = _typing.Literal["_is_active", b"_is_active"]  # noqa: Y015
+    _WhichOneofReturnType__used_percent: _TypeAlias = _typing.Literal["used_percent"]  # noqa: Y015
+    _WhichOneofArgType__used_percent: _TypeAlias = _typing.Literal["_used_percent", b"_used_percent"]  # noqa: Y015
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__is_active) -> _WhichOneofReturnType__is_active | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__used_percent) -> _WhichOneofReturnType__used_percent | None: ...
 
 Global___ListProvisioningKeysRequest: _TypeAlias = ListProvisioningKeysRequest  # noqa: Y015
 

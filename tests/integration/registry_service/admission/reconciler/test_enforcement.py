@@ -42,6 +42,7 @@ async def test_a_broker_that_is_not_managed_was_never_checked(stack: Stack) -> N
     broker_id = stack.default_broker_id
     expected = {
         "broker_id": broker_id,
+        "name": "Local Broker",
         "management": "",
         "looked_at": None,
         "in_step_at": None,

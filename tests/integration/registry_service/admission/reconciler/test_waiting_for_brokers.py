@@ -52,6 +52,9 @@ class FakeEnforcement(enforcement_pb2_grpc.EnforcementServiceServicer):
     async def GetEnforcement(self, request: Any, context: Any) -> Any:  # noqa: N802
         raise NotImplementedError
 
+    async def ListEnforcement(self, request: Any, context: Any) -> Any:  # noqa: N802
+        raise NotImplementedError
+
     @allows(GATEWAY_ONLY)
     async def AwaitHeld(  # noqa: N802
         self,
