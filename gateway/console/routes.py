@@ -5,6 +5,7 @@ from litestar import Response, Router, get
 from chassis.trust import Access
 from gateway.console import (
     audit_log,
+    certificates,
     device,
     device_changes,
     devices,
@@ -18,6 +19,7 @@ from gateway.console import (
     overview,
     provisioning_keys,
     rollouts,
+    rotations,
     server_keys,
     service_accounts,
     sign_in,
@@ -59,6 +61,8 @@ ROUTES = Router(
                 job_changes.ROUTES,
                 expected_devices.ROUTES,
                 imports.ROUTES,
+                certificates.ROUTES,
+                rotations.ROUTES,
             ],
             guards=[signed_in],
         ),

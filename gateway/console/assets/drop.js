@@ -25,7 +25,20 @@ async function read(place, file) {
     field.setCustomValidity("This file is too large for the console: use the command below.");
   } else {
     field.setCustomValidity("");
-    field.value = await file.text();
+    field.value = place.dataset.drop === "pem" ? await pemOf(file) : await file.text();
+    field.dispatchEvent(new Event("input", { bubbles: true }));
   }
   field.reportValidity();
+}
+
+const LINE_OF_PEM = /.{1,64}/g;
+
+// The text of a file, or a certificate in DER written as PEM.
+async function pemOf(file) {
+  const text = await file.text();
+  if (text.includes("-----BEGIN")) return text;
+  const bytes = new Uint8Array(await file.arrayBuffer());
+  const base64 = btoa(Array.from(bytes, (byte) => String.fromCharCode(byte)).join(""));
+  const lines = base64.match(LINE_OF_PEM) ?? [];
+  return ["-----BEGIN CERTIFICATE-----", ...lines, "-----END CERTIFICATE-----", ""].join("\n");
 }

@@ -8,6 +8,10 @@ export function showLocally(root) {
     const at = new Date(element.dateTime);
     if (Number.isNaN(at.getTime())) continue;
     element.title = element.textContent;
+    if ("clock" in element.dataset) {
+      element.textContent = at.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
+      continue;
+    }
     element.textContent = at.toLocaleString([], at.getFullYear() === year ? sameYear : otherYear);
   }
 }
