@@ -24,6 +24,7 @@ from gateway.console import (
     service_accounts,
     sign_in,
     tokens,
+    undo,
 )
 from gateway.console.assets import asset
 from gateway.console.brokers import routes as brokers
@@ -63,6 +64,7 @@ ROUTES = Router(
                 imports.ROUTES,
                 certificates.ROUTES,
                 rotations.ROUTES,
+                undo.ROUTES,
             ],
             guards=[signed_in],
         ),

@@ -28,7 +28,6 @@ async def test_an_upload_is_previewed_saved_renamed_and_deleted(
     }
     preview = (await visit.post(f"{LIST}/check", 200, **form)).text
     assert "What would be saved" in preview
-    assert "2027" in preview or "from" in text_of(preview)
     assert "<script>alert" not in preview
     assert str(escape(NASTY)) in preview
     # The PEM is kept, and the private key is on no page.
@@ -49,7 +48,6 @@ async def test_an_upload_is_previewed_saved_renamed_and_deleted(
     path = made.headers["location"]
     shown = await visit.get(path)
     assert "2 certificates" in text_of(shown)
-    assert "No browser uses it" not in shown
     assert "No broker uses it" in shown
     assert KEY.splitlines()[1] not in shown
     assert "CERTIFICATE_EXISTS" in (await visit.post(LIST, 409, **form)).text

@@ -1,0 +1,138 @@
+"""What changed lately: lines of the audit log in words, and which of them can be undone."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+from urllib.parse import quote
+
+import msgspec
+
+from gateway.administration.audit_log import AuditLine
+from gateway.console.templates import link
+
+SHOWN = 8
+FIELDS_SHOWN = 3
+MAX_VALUE = 60
+# Signing in and out changes nothing that a person would look for here.
+LEFT_OUT = ("session.",)
+VERBS = {
+    "create": "added",
+    "update": "changed",
+    "delete": "deleted",
+    "rename": "renamed",
+    "revoke": "revoked",
+    "set_default": "made the default",
+    "roll_back_broker": "rolled back",
+    "cut_over": "cut over",
+    "stage": "staged",
+    "cancel": "cancelled",
+}
+# The pages of the subjects, by the resources of the actions.
+PAGES = {
+    "broker": "brokers",
+    "broker_history": "brokers",
+    "certificate": "certificates",
+    "rotation": "certificates",
+    "device": "devices",
+    "fleet": "fleets",
+    "job": "jobs",
+    "provisioning_key": "provisioning-keys",
+    "rollout": "fleets",
+}
+BAD_VERBS = frozenset({"delete", "revoke"})
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A field before and after the change, as short texts."""
+
+    name: str
+    before: str
+    after: str
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A change. `path` is the page of its subject and `undo` the page that undoes it, or empty."""
+
+    at: datetime | None
+    actor: str
+    verb: str
+    thing: str
+    path: str
+    kind: str
+    undo: str = ""
+    differences: Sequence[Difference] = field(default_factory=tuple)
+
+
+def entries_of(lines: Sequence[AuditLine]) -> list[Entry]:
+    """The newest changes in `lines`, which are the newest lines first."""
+    found: list[Entry] = []
+    changed: set[tuple[str, str]] = set()
+    for line in lines:
+        if line.refusal is not None or line.action.startswith(LEFT_OUT):
+            continue
+        resource, _, verb = line.action.partition(".")
+        before, after = values_of(line.before), values_of(line.after)
+        subject = (resource.removesuffix("_history"), line.subject)
+        # Only the last change of a thing can be undone without undoing others.
+        undo = "" if subject in changed else undo_path(line.action, line.subject, before, after)
+        changed.add(subject)
+        place = PAGES.get(resource)
+        found.append(
+            Entry(
+                line.at,
+                line.actor or "Mooring",
+                VERBS.get(verb, verb.replace("_", " ")),
+                f"{resource.replace('_', ' ')} {line.subject}",
+                f"/console/{place}/{quote(line.subject, safe='')}" if place else "",
+                "bad" if verb in BAD_VERBS else "info",
+                undo,
+                _differences(before, after),
+            )
+        )
+        if len(found) == SHOWN:
+            break
+    return found
+
+
+def values_of(raw: Any) -> Mapping[str, Any]:
+    """The fields of a line, which may be JSON that was not read yet."""
+    value = msgspec.json.decode(raw) if isinstance(raw, msgspec.Raw) else raw
+    return value if isinstance(value, Mapping) else {}
+
+
+def undo_path(
+    action: str, subject: str, before: Mapping[str, Any], after: Mapping[str, Any]
+) -> str:
+    """The page that undoes a change of a pin, the default or a broker's settings; else empty."""
+    if action == "device.update" and {*before} == {*after} == {"mqtt_broker_id"}:
+        return link(
+            f"/console/undo/pin/{quote(subject, safe='')}",
+            was=after["mqtt_broker_id"] or 0,
+            to=before["mqtt_broker_id"] or 0,
+        )
+    if action == "broker.set_default":
+        previous = before.get("default_broker_id")
+        if previous is not None and str(after.get("default_broker_id")) == subject:
+            return link(f"/console/undo/default/{previous}", was=subject)
+    if action == "broker.update":
+        return f"/console/undo/broker/{quote(subject, safe='')}"
+    return ""
+
+
+def _differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Difference]:
+    names = [*dict.fromkeys((*before, *after))]
+    return [
+        Difference(name, _short(before.get(name)), _short(after.get(name)))
+        for name in names
+        if before.get(name) != after.get(name)
+    ][:FIELDS_SHOWN]
+
+
+def _short(value: Any) -> str:
+    if value is None:
+        return "none"
+    text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
+    return text if len(text) <= MAX_VALUE else f"{text[: MAX_VALUE - 1]}…"

@@ -1,0 +1,165 @@
+"""The first page: what needs a person, numbers, and undoing what changed."""
+
+import re
+from datetime import timedelta
+
+import httpx2
+from markupsafe import escape
+
+from tests.integration.gateway.console.visits import Visit, signed_in, text_of, token_of
+from tests.stack import Stack
+from tests.unit.broker_service.certificates.test_certificates import root
+
+HOME = "/console"
+NASTY = """<script>alert("x")</script> ' & {{ 7*7 }}"""
+
+
+async def test_an_empty_installation_needs_nobody(
+    stack: Stack, browser: httpx2.AsyncClient
+) -> None:
+    for secret in (
+        stack.admin_token,
+        await token_of(stack, "operator"),
+        await token_of(stack, "viewer"),
+        await token_of(stack, "viewer", ("demo",)),
+    ):
+        visit = await signed_in(browser, secret)
+        page = await visit.get(HOME)
+        assert "Nothing needs you now." in page
+        assert "Registrations per minute" in page
+        # Only an administrator may read the log.
+        assert ("What changed" in page) == (secret == stack.admin_token)
+
+
+async def test_what_needs_a_person_comes_first(stack: Stack, browser: httpx2.AsyncClient) -> None:
+    made = await stack.admin("POST", "/certificates", json={"kind": "ca", "pem": root()})
+    ca = made.json()["id"]
+    await stack.admin("PATCH", f"/certificates/{ca}", json={"name": NASTY})
+    broker = {
+        "name": "Halle",
+        "host": "localhost",
+        "port": 8883,
+        "protocol": "mqtts",
+        "ca_certificate_id": ca,
+        "management": "mosquitto",
+        "username": "mooring",
+        "password": "p",
+    }
+    answer = await stack.admin("POST", "/brokers", json=broker)
+    assert answer.status_code == 201, answer.text
+    broker_id = answer.json()["id"]
+    await stack.admin("POST", f"/brokers/{broker_id}/default")
+    key = await stack.create_key(max_devices=1, description=NASTY)
+    await stack.register("only", key=key)
+    stack.database.execute(
+        "UPDATE certificates SET not_after = now() + %s WHERE id = %s",
+        timedelta(days=9, hours=1),
+        ca,
+    )
+    job = await stack.admin("POST", "/jobs", json={"kind": "assign", "mqtt_broker_id": None})
+    stack.database.execute(
+        "UPDATE jobs SET state = 'paused', failure = %s WHERE id = %s", NASTY, job.json()["id"]
+    )
+
+    visit = await signed_in(browser, stack.admin_token)
+    page = await visit.get(HOME)
+    assert "<script>alert" not in page
+    assert str(escape(NASTY)) in page
+    said = text_of(page)
+    assert "ends in 9 days. 1 device of 1 broker would be cut off" in said
+    assert "has 0 of 1 devices left. Fleet demo. New devices are refused." in said
+    assert f"Job {job.json()['id']} stopped after 0%." in said
+    assert "Halle is not in step. No process manages brokers now" in said
+    assert "Nothing needs you" not in said
+    assert "1 in the last hour" in said or "Active devices 1" in said
+    states = (await stack.admin("GET", "/enforcement?has_problem=true")).json()["items"]
+    assert [one["name"] for one in states] == ["Halle"]
+    assert (await stack.admin("GET", "/enforcement?has_problem=false")).json()["items"] == []
+    full = (await stack.admin("GET", "/provisioning-keys?used_percent=90")).json()["items"]
+    assert [one["description"] for one in full] == [NASTY]
+    counts = (await stack.admin("GET", "/device-counts?order=told&limit=1")).json()
+    assert (counts["items"][0]["broker_id"], counts["devices"]) == (broker_id, 1)
+    rest = await stack.admin(
+        "GET", "/device-counts", params={"order": "told", "cursor": counts["next_cursor"]}
+    )
+    assert broker_id not in [one["broker_id"] for one in rest.json()["items"]]
+
+    # A token that is restricted to another fleet sees the key of none of them.
+    await stack.create_fleet("other")
+    restricted = await signed_in(browser, await token_of(stack, "viewer", ("other",)))
+    seen = text_of(await restricted.get(HOME))
+    for hidden in ("ends in", "devices left", "stopped", "in step", "Active devices"):
+        assert hidden not in seen, hidden
+
+
+def undo_links(page: str) -> list[str]:
+    return [
+        link.replace("&amp;", "&") for link in re.findall(r'href="(/console/undo/[^"]+)"', page)
+    ]
+
+
+async def undo(visit: Visit, link: str) -> None:
+    page = await visit.get(link)
+    action = re.search(r'method="post" action="(/console/undo/[^"]+)"', page)
+    assert action, page
+    hidden = dict(re.findall(r'type="hidden" name="(\w+)" value="(\w+)"', page))
+    hidden.pop("form_token")
+    await visit.post(action[1], **hidden)
+
+
+async def test_the_last_change_is_undone(stack: Stack, browser: httpx2.AsyncClient) -> None:
+    first = stack.default_broker_id
+    second = await stack.create_broker(NASTY)
+    await stack.register()
+    visit = await signed_in(browser, stack.admin_token)
+
+    await stack.admin("PATCH", "/devices/test-device-123", json={"mqtt_broker_id": second})
+    [link] = undo_links(await visit.get(HOME))
+    assert str(escape(NASTY)) in await visit.get(link)
+    await undo(visit, link)
+    device = (await stack.admin("GET", "/devices/test-device-123")).json()
+    assert device["mqtt_broker_id"] is None
+    # It has changed since: the page says so, and nothing happens.
+    assert "It cannot be undone here" in await visit.get(link)
+    refused = await visit.post(link.partition("?")[0], 412, was=str(second), to="0")
+    assert "LOST_RACE" in refused.text
+
+    await stack.admin("POST", f"/brokers/{second}/default")
+    link = next(link for link in undo_links(await visit.get(HOME)) if "/default/" in link)
+    assert "1 device uses the default" in await visit.get(link)
+    await undo(visit, link)
+    assert (await stack.admin("GET", f"/brokers/{first}")).json()["is_default"] is True
+    await visit.post(link.partition("?")[0], 412, was=str(second))
+
+    await stack.admin("PATCH", f"/brokers/{second}", json={"keep_alive": 45})
+    page = await visit.get(HOME)
+    assert "keep_alive" in page
+    link = next(link for link in undo_links(page) if "/broker/" in link)
+    await undo(visit, link)
+    assert (await stack.admin("GET", f"/brokers/{second}")).json()["keep_alive"] == 60
+    await visit.post(link, 412, revision="2")
+
+    for path, fields in (
+        (f"/console/undo/broker/{second}", {}),
+        (f"/console/undo/broker/{second}", {"revision": "1"}),
+        (f"/console/undo/broker/{second}", {"revision": "9" * 30}),
+        (f"/console/undo/default/{first}", {"was": "x"}),
+        ("/console/undo/pin/test-device-123", {"was": "-1", "to": "0"}),
+        ("/console/undo/pin/test-device-123", {"was": "0", "to": "2000000000"}),
+    ):
+        await visit.post(path, 422, **fields)
+    await visit.post("/console/undo/pin/nobody", 404, was="0", to="0")
+    await visit.get("/console/undo/broker/2000000000", 404)
+    await visit.get("/console/undo/pin/test-device-123?was=x", 422)
+
+    viewer = await signed_in(browser, await token_of(stack, "viewer"))
+    for path in (
+        f"/console/undo/broker/{second}",
+        f"/console/undo/default/{first}",
+        "/console/undo/pin/test-device-123",
+    ):
+        await viewer.get(path, 403)
+        await viewer.post(path, 403, was="0", to="0", revision="2")
+    restricted = await signed_in(browser, await token_of(stack, "operator", ("demo",)))
+    await restricted.get("/console/undo/pin/test-device-123")
+    await restricted.get(f"/console/undo/broker/{second}", 403)
