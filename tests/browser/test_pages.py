@@ -5,6 +5,7 @@ import asyncio
 import pytest
 from playwright.async_api import Page
 
+from chassis.trust import Access
 from tests.browser import demo
 from tests.browser.accessibility import overflow, shown_although_hidden, violations
 from tests.browser.crawl import reachable
@@ -21,6 +22,13 @@ DIALOGS = "() => [...document.querySelectorAll('dialog')].map((d) => d.id)"
 THEMES: tuple[tuple[Theme, tuple[str, ...]], ...] = (("light", ()), ("dark", ("color-contrast",)))
 # As many as there are cores.
 WINDOWS = 2
+PEOPLE: tuple[tuple[Access, tuple[str, ...] | None], ...] = (
+    (Access.ADMIN, None),
+    (Access.OPERATOR, None),
+    (Access.VIEWER, None),
+    (Access.OPERATOR, ("harbour",)),
+    (Access.VIEWER, ("harbour", "hall-4")),
+)
 
 
 async def looked_at(page: Page) -> list[str]:
@@ -64,3 +72,15 @@ async def test_everybody_can_use_every_page(visits: Visits, stack: Stack, guard:
     paths += [*OUTSIDE, MISSING]
     found = await asyncio.gather(*(faults_of(window, paths) for window in windows))
     assert not (lines := [line for faults in found for line in faults]), "\n".join(lines)
+
+
+@pytest.mark.timeout(300)
+async def test_no_link_leads_to_a_refusal(visits: Visits, stack: Stack) -> None:
+    await demo.fill(stack)
+    refused = []
+    for role, fleets in PEOPLE:
+        page = await visits.signed_in(role=role, fleets=fleets)
+        pages = await reachable(page.request)
+        assert len(pages) > 2
+        refused += [f"{role.name} {fleets}: {one}" for one in pages if one.status >= 300]
+    assert not refused, "\n".join(refused)
