@@ -203,7 +203,8 @@ def secret_for(stack: Stack, operation: Mapping[str, Any], token: str) -> str:
 async def furnish(stack: Stack) -> None:
     """Makes what the examples name: a device, its provisioning key, and a row of a job.
 
-    It also makes a broker's secret and a service account, with the ids of the examples.
+    It also makes a broker's secret and a service account, with the ids of the examples, and a
+    broker that Mooring manages.
     """
     stack.database.execute("UPDATE provisioning_keys SET id = %s", KEY_ID)
     registered = await stack.register(UUID)
@@ -220,6 +221,16 @@ async def furnish(stack: Stack) -> None:
         " VALUES (%s, 'bridge', '', '')"
     )
     stack.database.execute(account, ACCOUNT_ID)
+    managed = {
+        "name": "Managed",
+        "host": "localhost",
+        "port": 1883,
+        "management": "mosquitto",
+        "username": "mooring",
+        "password": "p",
+    }
+    made = await stack.admin("POST", "/brokers", json=managed)
+    assert made.status_code == 201, made.text
 
 
 class Messenger:
