@@ -131,7 +131,8 @@ class CertificateServicer(certificates_pb2_grpc.CertificateServiceServicer):
         check_text("name", request.name, shortest=1, longest=MAX_NAME)
         row = await self._store.rename(request.id, request.name)
         await self._refresh()
-        return pb.RenameCertificateResponse(certificate=proto_of(row))
+        [devices] = await self._store.devices_of([row])
+        return pb.RenameCertificateResponse(certificate=proto_of(row, devices=devices))
 
     @allows(Access.OPERATOR)
     async def DeleteCertificate(

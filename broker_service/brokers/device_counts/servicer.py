@@ -6,12 +6,14 @@ from mooring.broker.v1 import device_counts_pb2 as pb
 from mooring.broker.v1 import device_counts_pb2_grpc
 
 from broker_service.brokers.device_counts.store import DeviceCounts, DeviceCountStore
+from broker_service.errors import FleetNotFound
 from broker_service.settings import MAX_INT32
 from chassis import isolation, pages
 from chassis.errors import InvalidInput
 from chassis.server import Context
 from chassis.servicers import allows
 from chassis.trust import Access, WithinFleets
+from chassis.validation import IDENTIFIER
 
 # Devices and the id of a broker, in a cursor.
 PLACE = re.compile(r"(\d{1,19}) (\d{1,10})", re.ASCII)
@@ -62,6 +64,8 @@ class DeviceCountServicer(device_counts_pb2_grpc.DeviceCountServiceServicer):
         self, request: pb.GetFleetDeviceCountsRequest, context: Context
     ) -> pb.GetFleetDeviceCountsResponse:
         """Raises `FleetNotFound`."""
+        if not IDENTIFIER.fullmatch(request.fleet_id):
+            raise FleetNotFound("there is no such fleet")
         told = await self._store.counts_of_fleet(request.fleet_id, isolation.fleets.get())
         return pb.GetFleetDeviceCountsResponse(
             devices=sum(told.values()),

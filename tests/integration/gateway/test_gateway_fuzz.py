@@ -122,6 +122,10 @@ class Wire:
         assert response.status < 500, (head, body, response.status, answer)
         if response.getheader("content-type") == "application/problem+json":
             assert json.loads(answer)["status"] == response.status
+        elif response.getheader("content-type", "").startswith("text/html"):
+            assert answer.startswith(b"<!doctype html>"), (head, answer)
+        elif response.status == 303:
+            assert response.getheader("location", "").startswith("/console"), head
         else:
             # It was successful, or it was not HTTP and the server itself refused it.
             assert response.status < 300 or answer == b"Invalid HTTP request received."

@@ -32,7 +32,7 @@ MAX_FILES = 15
 # Files in which one attribute has a special rule.
 OWN_RULES = {
     # A key is restricted to types, an answer contains the type, an imported device has a default
-    # one, and lists have an index of types.
+    # one, lists have an index of types and count them, and pages have a field for the type.
     "device_type": {
         *(
             f"registry_service/provisioning/{name}.py"
@@ -40,6 +40,8 @@ OWN_RULES = {
         ),
         *("gateway/answers.py", "registry_service/administration/devices/importing.py"),
         *("registry_service/administration/devices/drivers.py", "migrations/indexes.py"),
+        *("gateway/administration/device_lists.py", "gateway/console/devices.py"),
+        *("gateway/console/device_changes.py", "gateway/console/expected_devices.py"),
     },
 }
 
