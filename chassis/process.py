@@ -19,6 +19,9 @@ log = structlog.get_logger(__name__)
 # 700.
 GC_THRESHOLD = 50_000
 
+# How long a loop may take to end before it is cancelled once more.
+CANCEL_AGAIN_S = 5.0
+
 
 def run(service: AbstractAsyncContextManager[object], probes: Probes | None = None) -> None:
     """Enters `service`, and leaves it in order at SIGTERM or SIGINT, even while it starts. `probes`
@@ -84,7 +87,9 @@ async def background(loop: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
         yield
     finally:
         task.remove_done_callback(end_the_block)
-        task.cancel()
-        await asyncio.wait([task])
+        # A library may take a cancellation for one of its own and go on.
+        while not task.done():
+            task.cancel()
+            await asyncio.wait([task], timeout=CANCEL_AGAIN_S)
         if not task.cancelled():
             task.result()

@@ -1,5 +1,6 @@
 """A service as a process: it stops on a signal, even while it starts, and ends with a loop."""
 
+import asyncio
 import base64
 import json
 import os
@@ -8,6 +9,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from chassis import process
 from chassis.tickets import SigningKeys
 from local.postgres import free_port
 
@@ -62,3 +66,24 @@ def test_it_stops_while_it_waits_for_its_database(tmp_path: Path) -> None:
         assert "the database did not answer" in line
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=10) == 0
+
+
+async def test_a_loop_that_misses_its_cancellation_is_cancelled_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(process, "CANCEL_AGAIN_S", 0.05)
+    missed = 0
+
+    async def missing() -> None:
+        nonlocal missed
+        while missed < 2:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                missed += 1
+        await asyncio.Event().wait()
+
+    async with asyncio.timeout(10), process.background(missing()):
+        await asyncio.sleep(0)
+    # The second cancellation ends a wait that began after the first.
+    assert missed == 2
