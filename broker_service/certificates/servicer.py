@@ -48,7 +48,8 @@ class CertificateServicer(certificates_pb2_grpc.CertificateServiceServicer):
         """Raises `InvalidInput`, `CertificateExists`."""
         given = request.certificate
         row = await self._store.create(read(given, KINDS.get(given.kind, "")))
-        return pb.CreateCertificateResponse(certificate=proto_of(row))
+        [devices] = await self._store.devices_of([row])
+        return pb.CreateCertificateResponse(certificate=proto_of(row, devices=devices))
 
     @allows(Access.VIEWER)
     async def CheckCertificate(
