@@ -186,7 +186,7 @@ async def one_account(
 
 @post("/{account_id:str}", access=Access.ADMIN, action="service_account.update", status_code=200)
 async def update_account(request: ConsoleRequest, account_id: AccountId) -> Response[Any]:
-    """Changes what the person changed, if nobody else has changed the account meanwhile."""
+    """Sends the changed fields. Refused if another person has changed the account meanwhile."""
     form = await form_of(request)
     route = service_accounts.update_service_account
     try:

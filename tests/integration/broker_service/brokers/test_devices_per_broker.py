@@ -98,7 +98,7 @@ async def test_devices_are_counted_by_their_assigned_and_by_their_notified_broke
     assert (await stack.admin("GET", "/device-counts", params=rest)).json() == {
         "items": [counts[pinned]],
         "next_cursor": None,
-        # This number is of all devices, also those of other brokers and of none.
+        # This number counts all devices, with and without a broker.
         "devices": page["devices"],
     }
     [active] = stack.database.execute("SELECT count(*) FROM devices WHERE is_active")

@@ -85,7 +85,7 @@ async def test_a_rollout_goes_in_waves_and_back(stack: Stack) -> None:
     for uuid in uuids:
         assert (await stack.register(uuid)).status_code == 201
     async with everybody(stack) as people:
-        # An operator of the fleet may roll out, and nobody else's fleet.
+        # An operator of a fleet may roll out in this fleet only.
         person = people["demo"]
         path = f"{HOME}/demo/rollout"
         begun = await person.send(path, broker_id=str(new), percent="50", salt="spring")

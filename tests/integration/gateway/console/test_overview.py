@@ -84,7 +84,7 @@ async def test_what_needs_a_person_comes_first(stack: Stack, browser: httpx2.Asy
     )
     assert broker_id not in [one["broker_id"] for one in rest.json()["items"]]
 
-    # A token that is restricted to another fleet sees the key of none of them.
+    # A token that is restricted to another fleet sees no key of these fleets.
     await stack.create_fleet("other")
     restricted = await signed_in(browser, await token_of(stack, "viewer", ("other",)))
     seen = text_of(await restricted.get(HOME))
