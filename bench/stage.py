@@ -59,7 +59,7 @@ class Database:
 
     def forget_devices(self) -> None:
         """Empties the table of devices and its indexes."""
-        self.execute("TRUNCATE devices CASCADE")
+        self.execute("TRUNCATE devices")
         self.execute("UPDATE provisioning_keys SET devices_provisioned = 0")
         self.checkpoint()
 

@@ -304,12 +304,7 @@ device_events = sa.Table(
     "device_events",
     metadata,
     sa.Column("id", sa.BigInteger, sa.Identity(always=True), primary_key=True),
-    sa.Column(
-        "device_id",
-        sa.BigInteger,
-        sa.ForeignKey("devices.id", ondelete="CASCADE"),
-        nullable=False,
-    ),
+    sa.Column("device_id", sa.BigInteger, nullable=False),
     sa.Column("kind", sa.Text(collation="C"), nullable=False),
     sa.Column("what", sa.Text(collation="C"), nullable=False),
     sa.Column("broker_id", sa.Integer, nullable=False),
