@@ -11,7 +11,8 @@ import httpx2
 
 import registry_service.access.__main__
 from registry_service.admission.listener.config import AccessConfig
-from tests.stack import NO_TLS, PATIENCE_S, Stack
+from tests.served import NO_TLS
+from tests.stack import PATIENCE_S, Stack
 
 
 @dataclass

@@ -5,7 +5,6 @@ import base64
 import contextlib
 import copy
 import json
-import ssl
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -45,7 +44,7 @@ from gateway.config import GatewayConfig
 from local.home import Home, Trust
 from local.postgres import Postgres
 from registry_service.config import RegistryServiceConfig
-from tests.events import FirstEvent
+from tests.served import Served, client_of
 
 ROLES = (
     "mooring_broker",
@@ -63,8 +62,6 @@ CALLERS = {
     ("ManagementServiceStub", "ListManagedBrokers"): Identity.ENFORCEMENT,
 }
 PATIENCE_S = 20.0
-# Trusts no CA: the gateway speaks plain HTTP, and reading a system's CAs takes 40 ms a client.
-NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 Message = TypeVar("Message")
 
@@ -171,7 +168,7 @@ class Peer(ServiceClient):
 
 
 @dataclass
-class Stack:
+class Stack(Served):
     """The running services, and the objects that were made in them first."""
 
     database: Database
@@ -305,39 +302,6 @@ class Stack:
             fleets_pb2.CreateFleetRequest(id=fleet_id, fields=fleets_pb2.FleetFields(**fields)),
         )
 
-    async def register(
-        self, uuid: str = "test-device-123", *, key: str | None = None, **changes: Any
-    ) -> httpx2.Response:
-        """Registers a device with the example of the docs, over HTTP."""
-        body = {
-            "uuid": uuid,
-            "deviceName": "Test Device",
-            "deviceType": "raspberry-pi-4",
-            "deviceApiKey": "test-api-key",
-            **changes,
-        }
-        return await self.http.post(
-            "/api/v1/device/register",
-            json=body,
-            headers={"Authorization": f"Bearer {key or self.provisioning_key}"},
-        )
-
-    async def connection(self, uuid: str, api_key: str = "test-api-key", **headers: str) -> Any:
-        """`GET /api/v1/device/{uuid}/mqtt`."""
-        return await self.http.get(
-            f"/api/v1/device/{uuid}/mqtt",
-            headers={"Authorization": f"Bearer {api_key}", **headers},
-        )
-
-    async def admin(self, method: str, path: str, **options: Any) -> httpx2.Response:
-        """A request of an administrator; `path` is below /api/v1."""
-        return await self.http.request(
-            method,
-            f"/api/v1{path}",
-            headers={"Authorization": f"Bearer {self.admin_token}"},
-            **options,
-        )
-
 
 def prepared(database: Database, home: Path, exits: contextlib.AsyncExitStack) -> Stack:
     """A stack with all files, whose services are not started yet."""
@@ -377,11 +341,5 @@ async def started(database: Database, home: Path) -> AsyncIterator[Stack]:
         stack.gateway_url = await exits.enter_async_context(
             gateway.__main__.running(stack.gateway_config())
         )
-        stack.http = await exits.enter_async_context(
-            httpx2.AsyncClient(
-                base_url=stack.gateway_url,
-                timeout=PATIENCE_S,
-                transport=FirstEvent(verify=NO_TLS),
-            )
-        )
+        stack.http = await exits.enter_async_context(client_of(stack.gateway_url))
         yield stack

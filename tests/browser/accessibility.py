@@ -5,8 +5,12 @@ from pathlib import Path
 
 from playwright.async_api import Page
 
+from tests.browser.visits import Theme
+
 AXE = (Path(__file__).parent / "axe.min.js").read_text()
 IMPACTS = ("serious", "critical")
+# Colours differ between the themes, and nothing else does.
+THEMES: tuple[tuple[Theme, tuple[str, ...]], ...] = (("light", ()), ("dark", ("color-contrast",)))
 RUN = """async ([options, impacts]) => {
   const {violations} = await axe.run(document, {resultTypes: ["violations"], ...options});
   return violations
@@ -23,6 +27,18 @@ WIDER = """() => document.documentElement.scrollWidth <= document.documentElemen
 
 SHOWN = """() => [...document.querySelectorAll("[hidden]")].filter((e) => e.checkVisibility())
   .map((e) => `is shown although it is hidden: ${e.outerHTML.slice(0, 100)}`)"""
+
+
+async def faults(page: Page) -> list[str]:
+    """What keeps people from using the page as it is now, at its present size, in both themes.
+
+    The theme of the system is another one afterwards.
+    """
+    found = await shown_although_hidden(page) + await overflow(page)
+    for theme, rules in THEMES:
+        await page.emulate_media(color_scheme=theme)
+        found += await violations(page, rules)
+    return found
 
 
 async def violations(page: Page, rules: Sequence[str] = ()) -> list[str]:

@@ -13,7 +13,9 @@ from playwright.async_api import Browser
 from local.errors import CannotRun
 from tests.browser import chromium
 from tests.browser.guard import Guard
+from tests.browser.person import Person, View
 from tests.browser.visits import Visits
+from tests.served import Served
 from tests.stack import Database, Stack, started
 
 HERE = Path(__file__).parent
@@ -46,15 +48,29 @@ async def stack(database: Database, tmp_path: Path) -> AsyncIterator[Stack]:
 
 
 @pytest.fixture
-def guard(stack: Stack) -> Guard:
+def served(stack: Stack) -> Served:
+    """The gateway that the pages of the test come from."""
+    return stack
+
+
+@pytest.fixture
+def guard(served: Served) -> Guard:
     """Collects what the pages of the test did wrong. `visits` checks it at the end."""
-    return Guard(stack.gateway_url)
+    return Guard(served.gateway_url)
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def visits(browser: Browser, stack: Stack, guard: Guard) -> AsyncIterator[Visits]:
+async def visits(browser: Browser, served: Served, guard: Guard) -> AsyncIterator[Visits]:
     """Opens pages of the console. The test fails if one of them does what none may do."""
-    made = Visits(browser, stack, guard)
+    made = Visits(browser, served, guard)
     yield made
     await made.close()
     assert not guard.faults, "\n".join(guard.faults)
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def person(request: pytest.FixtureRequest, visits: Visits) -> Person:
+    """A person at a page that is still empty, as `seen` says."""
+    view: View = request.param
+    page = await visits.page(theme=view.theme, size=view.size)
+    return Person(visits, page, view.theme, view.has_keyboard_only)

@@ -37,7 +37,7 @@ async def take(folder: Path) -> list[Path]:
     """Writes the pictures to `folder`. Raises `CannotRun` if one is larger than it may be."""
     made = []
     async with _console() as visits:
-        token = await visits.token(name="Ada Park")
+        token = await visits.served.token(name="Ada Park")
         for name, path, theme, size in PICTURES:
             page = await visits.page(theme=theme, size=size)
             await visits.begin_session(page, token)

@@ -84,13 +84,13 @@ async def test_a_form_is_not_sent_by_a_person_who_did_not_sign_in_again(
 
 
 async def test_a_form_of_an_earlier_session_is_sent_in_the_present_one(
-    visits: Visits, guard: Guard
+    visits: Visits, stack: Stack, guard: Guard
 ) -> None:
     guard.expect(403)
     page = await visits.signed_in("/console/brokers")
     sent = await page_with_form(page)
     # In another tab of this browser the person signs in again.
-    await visits.begin_session(page, await visits.token())
+    await visits.begin_session(page, await stack.token())
     await page.get_by_role("button", name="Send").click()
     await expect(page).to_have_url(re.compile(r"/console/sign-in$"))
     assert [typed(request) for request in sent] == [TYPED, TYPED]

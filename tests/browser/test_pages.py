@@ -7,10 +7,10 @@ from playwright.async_api import Page
 
 from chassis.trust import Access
 from tests.browser import demo
-from tests.browser.accessibility import overflow, shown_although_hidden, violations
+from tests.browser.accessibility import faults
 from tests.browser.crawl import reachable
 from tests.browser.guard import Guard
-from tests.browser.visits import PHONE, WIDE, Theme, Visits
+from tests.browser.visits import PHONE, WIDE, Visits
 from tests.stack import Stack
 
 OUTSIDE = ("/console/sign-in", "/console/sign-in/msc_x")
@@ -18,8 +18,6 @@ MISSING = "/console/no-such-page"
 # These dialogs are the same on every page.
 OF_THE_FRAME = {"again", "keys"}
 DIALOGS = "() => [...document.querySelectorAll('dialog')].map((d) => d.id)"
-# Colours differ between the themes, and nothing else does.
-THEMES: tuple[tuple[Theme, tuple[str, ...]], ...] = (("light", ()), ("dark", ("color-contrast",)))
 # As many as there are cores.
 WINDOWS = 2
 PEOPLE: tuple[tuple[Access, tuple[str, ...] | None], ...] = (
@@ -32,15 +30,11 @@ PEOPLE: tuple[tuple[Access, tuple[str, ...] | None], ...] = (
 
 
 async def looked_at(page: Page) -> list[str]:
-    """What keeps people from using the page as it is now, in both themes, wide and on a phone."""
-    found = await shown_although_hidden(page)
+    """What keeps people from using the page as it is now, wide and on a phone."""
+    found = []
     for width, height in (WIDE, PHONE):
         await page.set_viewport_size({"width": width, "height": height})
-        lines = await overflow(page)
-        for theme, rules in THEMES:
-            await page.emulate_media(color_scheme=theme)
-            lines += await violations(page, rules)
-        found += [f"at {width} px: {line}" for line in lines]
+        found += [f"at {width} px: {line}" for line in await faults(page)]
     return found
 
 
@@ -71,7 +65,7 @@ async def test_everybody_can_use_every_page(visits: Visits, stack: Stack, guard:
     paths = [page.path for page in pages if page.media_type == "text/html"]
     paths += [*OUTSIDE, MISSING]
     found = await asyncio.gather(*(faults_of(window, paths) for window in windows))
-    assert not (lines := [line for faults in found for line in faults]), "\n".join(lines)
+    assert not (lines := [line for one in found for line in one]), "\n".join(lines)
 
 
 @pytest.mark.timeout(300)

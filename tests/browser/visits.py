@@ -1,24 +1,17 @@
 """People at the console: their tokens, windows and sessions."""
 
-import secrets
 from dataclasses import dataclass, field
 from typing import Literal
 
-from mooring.registry.v1 import tokens_pb2
 from playwright.async_api import Browser, BrowserContext, Page
 
 from chassis.trust import Access
 from tests.browser.guard import Guard
-from tests.stack import Stack
+from tests.served import Served
 
 Theme = Literal["light", "dark"]
 WIDE = (1440, 900)
 PHONE = (390, 844)
-ROLES = {
-    Access.VIEWER: tokens_pb2.ROLE_VIEWER,
-    Access.OPERATOR: tokens_pb2.ROLE_OPERATOR,
-    Access.ADMIN: tokens_pb2.ROLE_ADMIN,
-}
 # Longer than the services answer, shorter than pytest waits.
 PATIENCE_MS = 20_000
 
@@ -28,19 +21,9 @@ class Visits:
     """Opens pages, each in a browser context of its own."""
 
     browser: Browser
-    stack: Stack
+    served: Served
     guard: Guard
     _contexts: list[BrowserContext] = field(default_factory=list)
-
-    async def token(
-        self, role: Access = Access.ADMIN, fleets: tuple[str, ...] | None = None, name: str = ""
-    ) -> str:
-        """A new API token. None are all fleets. Its name must be unique; it has one if empty."""
-        name = name or f"{role.name.lower()} {secrets.token_hex(4)}"
-        request = tokens_pb2.CreateTokenRequest(name=name, role=ROLES[role])
-        if fleets is not None:
-            request.fleets.ids.extend(fleets)
-        return str((await self.stack.registry.tokens("CreateToken", request)).secret)
 
     async def page(
         self,
@@ -53,7 +36,7 @@ class Visits:
         """An empty page of a browser without cookies. `size` is in pixels."""
         width, height = size
         context = await self.browser.new_context(
-            base_url=self.stack.gateway_url,
+            base_url=self.served.gateway_url,
             viewport={"width": width, "height": height},
             is_mobile=size == PHONE,
             has_touch=size == PHONE,
@@ -81,7 +64,7 @@ class Visits:
     ) -> Page:
         """A page of the console with a session of a new token."""
         page = await self.page(theme=theme, size=size, scripts=scripts, timezone=timezone)
-        await self.begin_session(page, await self.token(role, fleets))
+        await self.begin_session(page, await self.served.token(role, fleets))
         await page.goto(path)
         return page
 
@@ -97,7 +80,7 @@ class Visits:
 
     def end_sessions(self) -> None:
         """Lets the time of all sessions run out."""
-        self.stack.database.execute(
+        self.served.database.execute(
             "UPDATE console_sessions SET last_used_at = last_used_at - interval '1 day'"
         )
 

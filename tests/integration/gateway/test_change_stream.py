@@ -17,7 +17,8 @@ from gateway.changes import KINDS, POLICIES, QUESTIONS, SUBSCRIBERS
 from gateway.subscription import Subscription
 from tests.events import Event, followed
 from tests.integration.chassis.test_policies import routes_served
-from tests.stack import NO_TLS, Stack
+from tests.served import NO_TLS
+from tests.stack import Stack
 
 PATIENCE_S = 20.0
 # Timers of the loop may be early by its resolution, for each event.

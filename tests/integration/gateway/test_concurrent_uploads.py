@@ -16,7 +16,8 @@ from gateway.spool import MAX_UPLOADS
 from gateway.uploads import MAX_BYTES_IN_MEMORY, NDJSON
 from local.postgres import free_port
 from tests.chaos.replicas import Replica, running
-from tests.stack import NO_TLS, PATIENCE_S, Stack
+from tests.served import NO_TLS
+from tests.stack import PATIENCE_S, Stack
 from tests.supervised import POLL_S
 
 ROWS = 40

@@ -5,7 +5,8 @@ from collections.abc import AsyncIterator
 import httpx2
 import pytest
 
-from tests.stack import NO_TLS, Stack
+from tests.served import NO_TLS
+from tests.stack import Stack
 
 SAME_ORIGIN = {"Sec-Fetch-Site": "same-origin"}
 

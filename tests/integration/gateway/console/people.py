@@ -12,7 +12,8 @@ from mooring.registry.v1 import tokens_pb2
 
 from chassis.trust import Access
 from tests.integration.chassis.test_policies import ROLES
-from tests.stack import NO_TLS, PATIENCE_S, Stack
+from tests.served import NO_TLS
+from tests.stack import PATIENCE_S, Stack
 
 # Text that breaks out of an attribute or an element that does not escape it.
 HOSTILE = "<script>alert(1)</script>\"'&x="

@@ -31,7 +31,8 @@ from tests.integration.registry_service.provisioning.test_batches import (
     registration,
 )
 from tests.integration.registry_service.provisioning.test_key_races import owned, waiting
-from tests.stack import NO_TLS, Peer, Stack
+from tests.served import NO_TLS
+from tests.stack import Peer, Stack
 
 SECRETS = {1: bytes(32), 2: b"2" * 32}  # 1 is the stack's own
 KEYS = "SELECT uuid, credential_key_id FROM devices ORDER BY uuid"
