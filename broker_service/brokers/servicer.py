@@ -25,6 +25,7 @@ from broker_service.settings import (
 )
 from chassis import isolation, pages
 from chassis.errors import InvalidInput, MooringError, to_item
+from chassis.searching import start_of
 from chassis.server import Context
 from chassis.servicers import allows
 from chassis.times import timestamp_of
@@ -79,13 +80,13 @@ class BrokerServicer(brokers_pb2_grpc.BrokerServiceServicer):
     ) -> pb.ListBrokersResponse:
         """Lists brokers in the order of their ids. Raises `InvalidInput`."""
         size = pages.page_size_of(request.page_size)
-        rows = await self._store.brokers_after(
-            pages.after(request.cursor, int, largest=MAX_INT32),
-            size + 1,
-            _filter(request),
-            isolation.fleets.get(),
+        start = start_of(request.search, request.cursor, int, largest=MAX_INT32)
+        rows = await self._store.brokers_from(
+            start, size + 1, _filter(request), isolation.fleets.get()
         )
-        page, next_cursor = pages.cut(rows, size, lambda row: row["id"])
+        page, next_cursor = pages.cut(
+            rows, size, lambda row: start.place_of(row["rank"], row["id"])
+        )
         return pb.ListBrokersResponse(brokers=map(proto_of, page), next_cursor=next_cursor)
 
     @allows(Access.OPERATOR)

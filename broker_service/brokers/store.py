@@ -25,11 +25,13 @@ from broker_service.tables import brokers, fleet_brokers, fleets
 from chassis import audit
 from chassis.database import reading
 from chassis.isolation import Fleets, is_within
+from chassis.searching import Start, ordered
 from chassis.trust import Access, role
 
 # How often a deletion is tried if a pin to the broker is committed meanwhile. If new pins keep
 # coming, the deletion fails.
 MAX_DELETIONS = 3
+_SEARCHED = (brokers.c.name, brokers.c.host, brokers.c.description)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,16 +67,16 @@ class BrokerStore:
         async with reading(self._engine) as connection:
             return await broker_of(connection, broker_id, is_usable(within))
 
-    async def brokers_after(
-        self, broker_id: int | None, limit: int, wanted: Filter, within: Fleets
+    async def brokers_from(
+        self, start: Start[int], limit: int, wanted: Filter, within: Fleets
     ) -> Sequence[Row]:
         """The brokers that one of the fleets may use, in the order of their ids."""
-        query = whole.where(
-            brokers.c.id > (broker_id or 0), is_usable(within), *_conditions(wanted)
-        )
+        matching = whole.where(is_usable(within), *_conditions(wanted))
+        query = ordered(matching, start, brokers.c.id, texts=_SEARCHED)
         async with reading(self._engine) as connection:
-            found = await connection.execute(query.order_by(brokers.c.id).limit(limit))
-            return found.mappings().all()
+            found = await connection.execute(query.limit(limit))
+            rows: Sequence[Row] = found.mappings().all()
+        return rows
 
     async def names_among(self, names: Collection[str]) -> set[str]:
         """The names in `names` that brokers have."""

@@ -1,5 +1,6 @@
 """gRPC: CA bundles and client certificates."""
 
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -22,6 +23,7 @@ from broker_service.refreshing import Refresh
 from broker_service.settings import MAX_INT32
 from chassis import pages
 from chassis.errors import InvalidInput
+from chassis.searching import start_of
 from chassis.server import Context
 from chassis.servicers import allows
 from chassis.times import timestamp_of
@@ -31,6 +33,7 @@ from chassis.validation import check_range, check_text
 KIND_OF = {CA: pb.CERTIFICATE_KIND_CA, CLIENT: pb.CERTIFICATE_KIND_CLIENT}
 KINDS: dict[int, str] = {kind: name for name, kind in KIND_OF.items()}
 MAX_EXPIRES_WITHIN_S = 10_000 * 7 * 24 * 60 * 60
+PAIRS = re.compile(r"[0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2})+:?")
 
 
 class CertificateServicer(certificates_pb2_grpc.CertificateServiceServicer):
@@ -106,9 +109,14 @@ class CertificateServicer(certificates_pb2_grpc.CertificateServiceServicer):
         )
         match request.order:
             case pb.CERTIFICATE_ORDER_UNSPECIFIED:
-                last_id = pages.after(request.cursor, int, largest=MAX_INT32)
-                rows = await self._store.certificates_after(last_id, size + 1, wanted)
-                page, next_cursor = pages.cut(rows, size, lambda row: row["id"])
+                search = _without_colons(request.search)
+                start = start_of(search, request.cursor, int, largest=MAX_INT32)
+                rows = await self._store.certificates_from(start, size + 1, wanted)
+                page, next_cursor = pages.cut(
+                    rows, size, lambda row: start.place_of(row["rank"], row["id"])
+                )
+            case pb.CERTIFICATE_ORDER_NOT_AFTER if request.search:
+                raise InvalidInput("must be id in a search: the best match is first", field="order")
             case pb.CERTIFICATE_ORDER_NOT_AFTER:
                 last = _expiry_in(pages.after(request.cursor, str))
                 rows = await self._store.expiring_after(last, size + 1, wanted)
@@ -142,6 +150,11 @@ class CertificateServicer(certificates_pb2_grpc.CertificateServiceServicer):
         """Raises `CertificateNotFound`, `CertificateInUse`."""
         await self._store.delete(request.id)
         return pb.DeleteCertificateResponse()
+
+
+def _without_colons(search: str) -> str:
+    """A fingerprint as it is stored. Many tools write it in pairs of digits."""
+    return search.replace(":", "") if PAIRS.fullmatch(search) else search
 
 
 def read(given: pb.NewCertificate, kind: str, *, field: str = "") -> Certificate:

@@ -22,6 +22,7 @@ from broker_service.tables import (
 )
 from chassis import audit
 from chassis.database import reading
+from chassis.searching import Start, ordered
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +53,19 @@ class CertificateStore:
         async with reading(self._engine) as connection:
             return await certificate_of(connection, certificate_id)
 
-    async def certificates_after(
-        self, certificate_id: int | None, limit: int, wanted: Wanted
+    async def certificates_from(
+        self, start: Start[int], limit: int, wanted: Wanted
     ) -> Sequence[Row]:
         """The next certificates, in the order of their ids."""
-        query = _matching(wanted).where(certificates.c.id > (certificate_id or 0))
+        query = ordered(
+            _matching(wanted),
+            start,
+            certificates.c.id,
+            texts=(certificates.c.name, certificates.c.subject),
+            ids=(certificates.c.fingerprint_sha256,),
+        )
         async with reading(self._engine) as connection:
-            found = await connection.execute(query.order_by(certificates.c.id).limit(limit))
+            found = await connection.execute(query.limit(limit))
             rows: Sequence[Row] = found.mappings().all()
         return rows
 

@@ -20,7 +20,7 @@ from gateway.administration.broker_types import (
 )
 from gateway.administration.caller import CallerRequest
 from gateway.administration.fields import MAX_INT32, PathId, mask, named
-from gateway.administration.listing import DEFAULT_LIMIT, Cursor, Limit
+from gateway.administration.listing import DEFAULT_LIMIT, Cursor, Limit, searched
 from gateway.administration.preconditions import (
     IF_REVISION,
     NOT_MODIFIED,
@@ -103,6 +103,9 @@ async def list_brokers(
         int | None,
         QueryParameter(ge=1, le=MAX_INT32, description="Only brokers that use this certificate."),
     ] = None,
+    search: Annotated[
+        str, searched("whose name, host or description contains this, or whose id it is")
+    ] = "",
 ) -> BrokerPage:
     caller = request.auth
     answer = await caller.ask_broker_service(
@@ -117,6 +120,7 @@ async def list_brokers(
             labels=_labels(label or []),
             name=name,
             certificate_id=certificate_id,
+            search=search,
         ),
     )
     return BrokerPage(

@@ -25,7 +25,7 @@ from gateway.administration.certificate_types import (
     new_certificate,
 )
 from gateway.administration.fields import PathId
-from gateway.administration.listing import DEFAULT_LIMIT, Cursor, Limit
+from gateway.administration.listing import DEFAULT_LIMIT, Cursor, Limit, searched
 from gateway.bodies import StrictJson
 
 PERIOD = re.compile(r"(\d{1,4})([hdw])", re.ASCII)
@@ -118,6 +118,13 @@ async def list_certificates(
     order: Order = "id",
     is_used: IsUsed = None,
     text: PartOfName = "",
+    search: Annotated[
+        str,
+        searched(
+            "whose name or subject contains this, or whose fingerprint begins with it (four"
+            " characters or more, with or without colons)"
+        ),
+    ] = "",
 ) -> CertificatePage:
     caller = request.auth
     answer = await caller.ask_broker_service(
@@ -130,6 +137,7 @@ async def list_certificates(
             order=ORDERS[order],
             is_used=is_used,
             text=text,
+            search=search,
         ),
     )
     return CertificatePage(

@@ -19,7 +19,7 @@ from gateway.administration.expected_device_types import (
     expected_json,
     expected_proto,
 )
-from gateway.administration.listing import DEFAULT_LIMIT, Cursor, Limit
+from gateway.administration.listing import DEFAULT_LIMIT, MAX_SEARCH, Cursor, Limit
 from gateway.bodies import StrictJson
 from gateway.documentation import IDENTIFIER_PATTERN
 
@@ -130,12 +130,22 @@ async def list_expected_devices(
             description="true: only devices that have registered; false: only the others."
         ),
     ] = None,
+    uuid_prefix: Annotated[
+        str,
+        QueryParameter(
+            max_length=MAX_SEARCH, description="Only devices whose uuid begins with this."
+        ),
+    ] = "",
 ) -> ExpectedDevicePage:
     caller = request.auth
     answer = await caller.ask_registry(
         caller.services.expected_devices.ListExpectedDevices,
         expected_devices_pb2.ListExpectedDevicesRequest(
-            page_size=limit, cursor=cursor, fleet_id=fleet_id, registered=registered
+            page_size=limit,
+            cursor=cursor,
+            fleet_id=fleet_id,
+            registered=registered,
+            uuid_prefix=uuid_prefix,
         ),
     )
     return ExpectedDevicePage(

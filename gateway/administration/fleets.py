@@ -11,7 +11,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from chassis.trust import Access, WithinFleets
 from gateway.administration.caller import CallerRequest
 from gateway.administration.fields import Id, mask, moment_of, named, optional, present
-from gateway.administration.listing import DEFAULT_LIMIT, Cursor, Limit, Page
+from gateway.administration.listing import DEFAULT_LIMIT, Cursor, Limit, Page, searched
 from gateway.bodies import StrictJson
 from gateway.documentation import IDENTIFIER_PATTERN, documented
 from gateway.examples import MOMENT
@@ -191,12 +191,23 @@ async def create_fleet(request: CallerRequest, data: JSONBody[NewFleet]) -> Flee
     summary="List fleets",
 )
 async def list_fleets(
-    request: CallerRequest, limit: Limit = DEFAULT_LIMIT, cursor: Cursor = ""
+    request: CallerRequest,
+    limit: Limit = DEFAULT_LIMIT,
+    cursor: Cursor = "",
+    search: Annotated[str, searched("whose id or name contains this")] = "",
+    has_rollout: Annotated[
+        bool | None,
+        QueryParameter(
+            description="true: only fleets with a rollout in progress; false: only the others."
+        ),
+    ] = None,
 ) -> FleetPage:
     caller = request.auth
     answer = await caller.ask_registry(
         caller.services.fleets.ListFleets,
-        fleets_pb2.ListFleetsRequest(page_size=limit, cursor=cursor),
+        fleets_pb2.ListFleetsRequest(
+            page_size=limit, cursor=cursor, search=search, has_rollout=has_rollout
+        ),
     )
     return FleetPage([fleet_json(fleet) for fleet in answer.fleets], answer.next_cursor or None)
 

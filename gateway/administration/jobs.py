@@ -22,7 +22,7 @@ from gateway.administration.job_types import (
     job_json,
     row_json,
 )
-from gateway.administration.listing import DEFAULT_LIMIT, Cursor, Limit
+from gateway.administration.listing import DEFAULT_LIMIT, Cursor, Limit, searched
 from gateway.bodies import StrictJson
 
 
@@ -61,11 +61,14 @@ async def list_jobs(
     in_state: Annotated[
         str, QueryParameter(name="state", description=f"One of {', '.join(STATES)}.")
     ] = "",
+    search: Annotated[
+        str, searched("with this number, or made by a token whose name contains this")
+    ] = "",
 ) -> JobPage:
     caller = request.auth
     answer = await caller.ask_registry(
         caller.services.jobs.ListJobs,
-        jobs_pb2.ListJobsRequest(page_size=limit, cursor=cursor, state=in_state),
+        jobs_pb2.ListJobsRequest(page_size=limit, cursor=cursor, state=in_state, search=search),
     )
     return JobPage([job_json(job) for job in answer.jobs], answer.next_cursor or None)
 

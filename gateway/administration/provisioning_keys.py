@@ -16,7 +16,7 @@ from gateway.administration.fields import (
     present,
     timestamp,
 )
-from gateway.administration.listing import DEFAULT_LIMIT, Cursor, Limit
+from gateway.administration.listing import DEFAULT_LIMIT, Cursor, Limit, searched
 from gateway.administration.provisioning_key_types import (
     CreatedProvisioningKey,
     ListedProvisioningKey,
@@ -132,6 +132,13 @@ async def list_provisioning_keys(
             description="Only keys with `max_devices`, of which at least this share is used.",
         ),
     ] = None,
+    search: Annotated[
+        str,
+        searched(
+            "whose description or fleet's id contains this, or whose id begins with it (four"
+            " characters or more)"
+        ),
+    ] = "",
 ) -> ProvisioningKeyPage:
     caller = request.auth
     answer = await caller.ask_registry(
@@ -142,6 +149,7 @@ async def list_provisioning_keys(
             fleet_id=fleet_id,
             is_active=is_active,
             used_percent=used_percent,
+            search=search,
         ),
     )
     return ProvisioningKeyPage(

@@ -9,7 +9,7 @@ from mooring.registry.v1 import service_accounts_pb2
 from chassis.trust import Access
 from gateway.administration.caller import CallerRequest
 from gateway.administration.fields import mask, present
-from gateway.administration.listing import DEFAULT_LIMIT, Cursor, Limit
+from gateway.administration.listing import DEFAULT_LIMIT, Cursor, Limit, searched
 from gateway.administration.preconditions import (
     IF_REVISION,
     NOT_MODIFIED,
@@ -63,12 +63,23 @@ async def create_service_account(
     summary="List service accounts",
 )
 async def list_service_accounts(
-    request: CallerRequest, limit: Limit = DEFAULT_LIMIT, cursor: Cursor = ""
+    request: CallerRequest,
+    limit: Limit = DEFAULT_LIMIT,
+    cursor: Cursor = "",
+    search: Annotated[
+        str,
+        searched(
+            "whose username or description contains this, or whose id begins with it (four"
+            " characters or more)"
+        ),
+    ] = "",
 ) -> ServiceAccountPage:
     caller = request.auth
     answer = await caller.ask_registry(
         caller.services.service_accounts.ListServiceAccounts,
-        service_accounts_pb2.ListServiceAccountsRequest(page_size=limit, cursor=cursor),
+        service_accounts_pb2.ListServiceAccountsRequest(
+            page_size=limit, cursor=cursor, search=search
+        ),
     )
     return ServiceAccountPage(
         [ServiceAccount(**account_columns(account)) for account in answer.service_accounts],

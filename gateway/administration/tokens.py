@@ -11,7 +11,7 @@ from msgspec import Meta, Struct
 from chassis.trust import Access, WithinFleets
 from gateway.administration.caller import CallerRequest
 from gateway.administration.fields import Id, Moment, moment_of, optional, timestamp
-from gateway.administration.listing import DEFAULT_LIMIT, Cursor, Limit, Page
+from gateway.administration.listing import DEFAULT_LIMIT, Cursor, Limit, Page, searched
 from gateway.bodies import StrictJson
 from gateway.documentation import IDENTIFIER_PATTERN, documented
 from gateway.examples import MOMENT, TOKEN_ID
@@ -177,12 +177,21 @@ async def create_token(request: CallerRequest, data: JSONBody[NewToken]) -> Crea
     summary="List API tokens",
 )
 async def list_tokens(
-    request: CallerRequest, limit: Limit = DEFAULT_LIMIT, cursor: Cursor = ""
+    request: CallerRequest,
+    limit: Limit = DEFAULT_LIMIT,
+    cursor: Cursor = "",
+    search: Annotated[
+        str,
+        searched(
+            "whose name contains this, or whose prefix or id begins with it (four characters or"
+            " more)"
+        ),
+    ] = "",
 ) -> TokenPage:
     caller = request.auth
     answer = await caller.ask_registry(
         caller.services.tokens.ListTokens,
-        tokens_pb2.ListTokensRequest(page_size=limit, cursor=cursor),
+        tokens_pb2.ListTokensRequest(page_size=limit, cursor=cursor, search=search),
     )
     return TokenPage([_json(token) for token in answer.tokens], answer.next_cursor or None)
 

@@ -13,12 +13,13 @@ from chassis.server import Context
 from chassis.servicers import allows
 from chassis.times import timestamp_of
 from chassis.trust import Access, WithinFleets
-from chassis.validation import IDENTIFIER, check_identifier
+from chassis.validation import IDENTIFIER, check_identifier, check_text
 from registry_service.administration.expected_devices.store import ExpectedDeviceStore
 from registry_service.attributes import EXPECTED, TEXTS, check_attribute, place_of
 from registry_service.errors import ExpectedDeviceNotFound
 
 MAX_ITEMS = 10_000
+MAX_PREFIX = 255
 # The texts that an operator may set for a device.
 NAMED = tuple(name for name in TEXTS if name in EXPECTED)
 
@@ -68,12 +69,14 @@ class ExpectedDeviceServicer(expected_devices_pb2_grpc.ExpectedDeviceServiceServ
         size = pages.page_size_of(request.page_size)
         if request.fleet_id:
             check_identifier("fleet_id", request.fleet_id)
+        check_text("uuid_prefix", request.uuid_prefix, longest=MAX_PREFIX)
         rows = await self._store.expected_devices_after(
             pages.after(request.cursor, str),
             size + 1,
             isolation.fleets.get(),
             fleet_id=request.fleet_id or None,
             registered=request.registered if request.HasField("registered") else None,
+            uuid_prefix=request.uuid_prefix,
         )
         page, next_cursor = pages.cut(rows, size, lambda row: row.uuid)
         return pb.ListExpectedDevicesResponse(

@@ -29,6 +29,8 @@ from registry_service.tables import expected_devices
 
 # How many devices one transaction adds. Registrations wait for the transaction.
 CHUNK = 1_000
+# Follows the characters of identifiers.
+AFTER_ALL = "~"
 
 _columns = [column for column in expected_devices.c if column.name != "id"]
 
@@ -151,6 +153,7 @@ class ExpectedDeviceStore:
         *,
         fleet_id: str | None = None,
         registered: bool | None = None,
+        uuid_prefix: str = "",
     ) -> Sequence[sa.Row[Any]]:
         """The next `limit` expected devices after `uuid`, in the order of their uuids. An argument
         that is None excludes none.
@@ -163,6 +166,12 @@ class ExpectedDeviceStore:
         if registered is not None:
             arrived = expected_devices.c.registered_at
             query = query.where(arrived.is_not(None) if registered else arrived.is_(None))
+        if uuid_prefix:
+            # A range, which the index answers. No uuid has a character from AFTER_ALL on.
+            query = query.where(
+                expected_devices.c.uuid >= uuid_prefix,
+                expected_devices.c.uuid < uuid_prefix + AFTER_ALL,
+            )
         fleet, key = expected_devices.c.fleet_id, expected_devices.c.uuid
         page = page_within(query, fleet, key, limit, within)
         async with reading(self._engine) as connection:

@@ -12,6 +12,7 @@ from mooring.registry.v1 import fleets_pb2_grpc
 from chassis import isolation, pages
 from chassis.database_failures import retried
 from chassis.errors import InvalidInput
+from chassis.searching import start_of
 from chassis.server import Context, deadline_of
 from chassis.servicers import allows
 from chassis.times import timestamp_of
@@ -61,10 +62,14 @@ class FleetServicer(fleets_pb2_grpc.FleetServiceServicer):
     ) -> pb.ListFleetsResponse:
         """Lists fleets in the order of their ids. Raises `InvalidInput`."""
         size = pages.page_size_of(request.page_size)
-        rows = await self._store.fleets_after(
-            pages.after(request.cursor, str), size + 1, isolation.fleets.get()
+        start = start_of(request.search, request.cursor, str)
+        rows = await self._store.fleets_from(
+            start,
+            size + 1,
+            isolation.fleets.get(),
+            has_rollout=request.has_rollout if request.HasField("has_rollout") else None,
         )
-        page, next_cursor = pages.cut(rows, size, lambda row: row.id)
+        page, next_cursor = pages.cut(rows, size, lambda row: start.place_of(row.rank, row.id))
         return pb.ListFleetsResponse(fleets=map(fleet_proto, page), next_cursor=next_cursor)
 
     @allows(WithinFleets(Access.OPERATOR))

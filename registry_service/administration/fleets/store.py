@@ -12,6 +12,7 @@ from chassis import audit
 from chassis.database import reading, take_turns, writing
 from chassis.errors import Forbidden
 from chassis.isolation import Fleets, is_within
+from chassis.searching import Start, ordered
 from domain.turns import PLACEMENT
 from registry_service.administration.allowance_store import require_allowed
 from registry_service.errors import (
@@ -100,14 +101,18 @@ class FleetStore:
             count = await connection.scalar(sa.select(sa.func.count()).select_from(outside))
         return int(count or 0)
 
-    async def fleets_after(
-        self, fleet_id: str | None, limit: int, within: Fleets
+    async def fleets_from(
+        self, start: Start[str], limit: int, within: Fleets, *, has_rollout: bool | None = None
     ) -> Sequence[sa.Row[Any]]:
-        """The next `limit` fleets after `fleet_id`, in the order of their ids."""
-        query = _whole.where(fleets.c.id > (fleet_id or ""), is_within(fleets.c.id, within))
-        query = query.order_by(fleets.c.id).limit(limit)
+        """The next `limit` fleets, in the order of their ids."""
+        query = _whole.where(is_within(fleets.c.id, within))
+        if has_rollout is not None:
+            is_rolling = fleets.c.rollout_broker_id.is_not(None)
+            query = query.where(is_rolling if has_rollout else ~is_rolling)
+        query = ordered(query, start, fleets.c.id, texts=(fleets.c.id, fleets.c.name))
         async with reading(self._engine) as connection:
-            return (await connection.execute(query)).all()
+            rows: Sequence[sa.Row[Any]] = (await connection.execute(query.limit(limit))).all()
+        return rows
 
     async def update(
         self, fleet_id: str, columns: Mapping[str, Any], within: Fleets

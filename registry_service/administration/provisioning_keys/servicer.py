@@ -11,6 +11,7 @@ from mooring.registry.v1 import provisioning_keys_pb2_grpc
 
 from chassis import isolation, pages
 from chassis.errors import InvalidInput
+from chassis.searching import start_of
 from chassis.server import Context, deadline_of
 from chassis.servicers import allows
 from chassis.times import moment_of, timestamp_of
@@ -78,19 +79,16 @@ class ProvisioningKeyServicer(provisioning_keys_pb2_grpc.ProvisioningKeyServiceS
             check_identifier("fleet_id", request.fleet_id)
         if request.HasField("used_percent"):
             check_range("used_percent", request.used_percent, 0, 100)
-        last = pages.after(request.cursor, str)
-        try:
-            rows = await self._store.keys_after(
-                UUID(last) if last else None,
-                size + 1,
-                isolation.fleets.get(),
-                fleet_id=request.fleet_id or None,
-                is_active=request.is_active if request.HasField("is_active") else None,
-                used_percent=request.used_percent if request.HasField("used_percent") else None,
-            )
-        except ValueError:
-            raise InvalidInput("this cursor is invalid", field="cursor") from None
-        page, next_cursor = pages.cut(rows, size, lambda row: str(row.id))
+        start = start_of(request.search, request.cursor, UUID)
+        rows = await self._store.keys_from(
+            start,
+            size + 1,
+            isolation.fleets.get(),
+            fleet_id=request.fleet_id or None,
+            is_active=request.is_active if request.HasField("is_active") else None,
+            used_percent=request.used_percent if request.HasField("used_percent") else None,
+        )
+        page, next_cursor = pages.cut(rows, size, lambda row: start.place_of(row.rank, row.id))
         return pb.ListProvisioningKeysResponse(
             provisioning_keys=map(_proto, page), next_cursor=next_cursor
         )

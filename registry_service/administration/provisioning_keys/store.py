@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from chassis import audit
 from chassis.database import reading, writing
 from chassis.isolation import Fleets, is_within
+from chassis.searching import Start, ordered
 from registry_service.administration.allowance_store import require_allowed
 from registry_service.errors import (
     BrokerUnknown,
@@ -80,9 +81,9 @@ class ProvisioningKeyStore:
         async with reading(self._engine) as connection:
             return await _found(connection, sa.select(*_whole), key_id, within)
 
-    async def keys_after(
+    async def keys_from(
         self,
-        key_id: UUID | None,
+        start: Start[UUID],
         limit: int,
         within: Fleets,
         *,
@@ -90,13 +91,11 @@ class ProvisioningKeyStore:
         is_active: bool | None = None,
         used_percent: int | None = None,
     ) -> Sequence[sa.Row[Any]]:
-        """The next `limit` keys after `key_id`, in the order of their ids, without `allowed_uuids`.
+        """The next `limit` keys, in the order of their ids, without `allowed_uuids`.
         An argument that is None excludes no key; with `used_percent`, only keys with a limit are
         found of which at least this share is used.
         """
         query = sa.select(*_listed).where(is_within(provisioning_keys.c.fleet_id, within))
-        if key_id is not None:
-            query = query.where(provisioning_keys.c.id > key_id)
         if fleet_id is not None:
             query = query.where(provisioning_keys.c.fleet_id == fleet_id)
         if is_active is not None:
@@ -105,9 +104,11 @@ class ProvisioningKeyStore:
             used = sa.cast(provisioning_keys.c.devices_provisioned, sa.BigInteger) * 100
             limit_of = sa.cast(provisioning_keys.c.max_devices, sa.BigInteger)
             query = query.where(used >= limit_of * used_percent)
-        query = query.order_by(provisioning_keys.c.id).limit(limit)
+        texts = (provisioning_keys.c.description, provisioning_keys.c.fleet_id)
+        query = ordered(query, start, provisioning_keys.c.id, texts=texts)
         async with reading(self._engine) as connection:
-            return (await connection.execute(query)).all()
+            rows: Sequence[sa.Row[Any]] = (await connection.execute(query.limit(limit))).all()
+        return rows
 
     async def update(self, key_id: UUID, columns: Mapping[str, Any], within: Fleets) -> sa.Row[Any]:
         """Changes the named columns.

@@ -8,7 +8,7 @@ from mooring.registry.v1 import service_accounts_pb2 as pb
 from mooring.registry.v1 import service_accounts_pb2_grpc
 
 from chassis import pages
-from chassis.errors import InvalidInput
+from chassis.searching import start_of
 from chassis.server import Context
 from chassis.servicers import allows
 from chassis.times import moment_of, timestamp_of
@@ -53,12 +53,9 @@ class ServiceAccountServicer(service_accounts_pb2_grpc.ServiceAccountServiceServ
     ) -> pb.ListServiceAccountsResponse:
         """Lists accounts in the order of their ids. Raises `InvalidInput`."""
         size = pages.page_size_of(request.page_size)
-        last = pages.after(request.cursor, str)
-        try:
-            rows = await self._store.accounts_after(UUID(last) if last else None, size + 1)
-        except ValueError:
-            raise InvalidInput("this cursor is invalid", field="cursor") from None
-        page, next_cursor = pages.cut(rows, size, lambda row: str(row.id))
+        start = start_of(request.search, request.cursor, UUID)
+        rows = await self._store.accounts_from(start, size + 1)
+        page, next_cursor = pages.cut(rows, size, lambda row: start.place_of(row.rank, row.id))
         return pb.ListServiceAccountsResponse(
             service_accounts=map(_proto, page), next_cursor=next_cursor
         )

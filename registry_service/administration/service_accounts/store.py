@@ -12,6 +12,7 @@ from chassis import audit
 from chassis.audit import HIDDEN
 from chassis.database import reading, take_turns, writing
 from chassis.errors import LostRace
+from chassis.searching import Start, ordered
 from domain.turns import USERNAMES
 from registry_service.errors import BrokerUnknown, ServiceAccountNotFound, UsernameTaken
 from registry_service.tables import brokers, devices, service_accounts
@@ -71,13 +72,13 @@ class ServiceAccountStore:
         async with reading(self._engine) as connection:
             return await _found(connection, sa.select(*_shown), account_id)
 
-    async def accounts_after(self, account_id: UUID | None, limit: int) -> Sequence[sa.Row[Any]]:
-        """The next `limit` accounts after `account_id`, in the order of their ids."""
-        query = sa.select(*_shown).order_by(service_accounts.c.id).limit(limit)
-        if account_id is not None:
-            query = query.where(service_accounts.c.id > account_id)
+    async def accounts_from(self, start: Start[UUID], limit: int) -> Sequence[sa.Row[Any]]:
+        """The next `limit` accounts, in the order of their ids."""
+        texts = (service_accounts.c.username, service_accounts.c.description)
+        query = ordered(sa.select(*_shown), start, service_accounts.c.id, texts=texts)
         async with reading(self._engine) as connection:
-            return (await connection.execute(query)).all()
+            rows: Sequence[sa.Row[Any]] = (await connection.execute(query.limit(limit))).all()
+        return rows
 
     async def update(
         self, account_id: UUID, columns: Mapping[str, Any], if_revision: Collection[int]

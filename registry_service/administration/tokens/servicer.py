@@ -12,6 +12,7 @@ from chassis import pages
 from chassis.errors import InvalidInput, Unauthenticated
 from chassis.identities import UNTRUSTED_SERVICE, Identity, caller
 from chassis.log import actor_id
+from chassis.searching import start_of
 from chassis.server import Context
 from chassis.servicers import allows
 from chassis.tickets import SigningKeys
@@ -78,12 +79,9 @@ class TokenServicer(tokens_pb2_grpc.TokenServiceServicer):
     ) -> pb.ListTokensResponse:
         """Lists tokens in the order of their ids. Raises `InvalidInput`."""
         size = pages.page_size_of(request.page_size)
-        last = pages.after(request.cursor, str)
-        try:
-            rows = await self._store.tokens_after(UUID(last) if last else None, size + 1)
-        except ValueError:
-            raise InvalidInput("this cursor is invalid", field="cursor") from None
-        page, next_cursor = pages.cut(rows, size, lambda row: str(row.id))
+        start = start_of(request.search, request.cursor, UUID)
+        rows = await self._store.tokens_from(start, size + 1)
+        page, next_cursor = pages.cut(rows, size, lambda row: start.place_of(row.rank, row.id))
         return pb.ListTokensResponse(tokens=map(message_of, page), next_cursor=next_cursor)
 
     @allows(Access.ADMIN)

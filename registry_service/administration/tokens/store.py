@@ -12,6 +12,7 @@ from chassis import audit
 from chassis.database import reading, take_turns, writing
 from chassis.database_failures import retried
 from chassis.errors import Conflict
+from chassis.searching import Start, ordered
 from domain.turns import FIRST_ADMIN
 from registry_service.errors import FleetUnknown, LastAdminToken, TokenNotFound
 from registry_service.tables import api_tokens, fleets
@@ -79,13 +80,18 @@ class TokenStore:
             await audit.record(connection, "token.create", str(row.id), after=after)
             return row
 
-    async def tokens_after(self, token_id: UUID | None, limit: int) -> Sequence[sa.Row[Any]]:
-        """The next `limit` tokens after `token_id`, in the order of their ids, without hashes."""
-        query = sa.select(*_shown).order_by(api_tokens.c.id).limit(limit)
-        if token_id is not None:
-            query = query.where(api_tokens.c.id > token_id)
+    async def tokens_from(self, start: Start[UUID], limit: int) -> Sequence[sa.Row[Any]]:
+        """The next `limit` tokens, in the order of their ids, without hashes."""
+        query = ordered(
+            sa.select(*_shown),
+            start,
+            api_tokens.c.id,
+            texts=(api_tokens.c.name,),
+            ids=(api_tokens.c.prefix,),
+        )
         async with reading(self._engine) as connection:
-            return (await connection.execute(query)).all()
+            rows: Sequence[sa.Row[Any]] = (await connection.execute(query.limit(limit))).all()
+        return rows
 
     async def token(self, token_id: UUID) -> sa.Row[Any]:
         """The token's row, without the hash. Raises `TokenNotFound`."""

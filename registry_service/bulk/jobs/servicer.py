@@ -10,6 +10,7 @@ from mooring.registry.v1 import jobs_pb2_grpc
 
 from chassis import pages
 from chassis.errors import InvalidInput
+from chassis.searching import start_of
 from chassis.server import Context, deadline_of
 from chassis.servicers import allows
 from chassis.times import timestamp_of
@@ -71,10 +72,9 @@ class JobServicer(jobs_pb2_grpc.JobServiceServicer):
         size = pages.page_size_of(request.page_size)
         if request.state and request.state not in set(State):
             raise InvalidInput(f"must be one of {', '.join(State)}", field="state")
-        rows = await self._store.jobs_before(
-            pages.after(request.cursor, int), request.state, size + 1
-        )
-        page, next_cursor = pages.cut(rows, size, lambda row: row.id)
+        start = start_of(request.search, request.cursor, int)
+        rows = await self._store.jobs_from(start, request.state, size + 1)
+        page, next_cursor = pages.cut(rows, size, lambda row: start.place_of(row.rank, row.id))
         return pb.ListJobsResponse(jobs=map(_proto, page), next_cursor=next_cursor)
 
     @allows(Access.OPERATOR)

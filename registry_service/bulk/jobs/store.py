@@ -11,6 +11,7 @@ from chassis import audit
 from chassis.database import reading, writing
 from chassis.errors import LostRace
 from chassis.log import actor, actor_id
+from chassis.searching import Start, ordered
 from chassis.tickets import ticket
 from registry_service.bulk.jobs import statements
 from registry_service.bulk.jobs.lifecycle import Action, State, Status, after
@@ -66,15 +67,16 @@ class JobStore:
         async with reading(self._engine) as connection:
             return _found((await connection.execute(query)).one_or_none())
 
-    async def jobs_before(self, job_id: int | None, state: str, limit: int) -> Sequence[Job]:
-        """The next `limit` jobs before `job_id`, the newest first. An empty `state` means any."""
-        query = sa.select(jobs).order_by(jobs.c.id.desc()).limit(limit)
-        if job_id is not None:
-            query = query.where(jobs.c.id < job_id)
+    async def jobs_from(self, start: Start[int], state: str, limit: int) -> Sequence[Job]:
+        """The next `limit` jobs, the newest first. An empty `state` means any."""
+        query = ordered(
+            sa.select(jobs), start, jobs.c.id, texts=(jobs.c.actor,), is_newest_first=True
+        )
         if state:
             query = query.where(jobs.c.state == state)
         async with reading(self._engine) as connection:
-            return (await connection.execute(query)).all()
+            rows: Sequence[Job] = (await connection.execute(query.limit(limit))).all()
+        return rows
 
     async def rows_after(
         self, job_id: int, number: int | None, outcome: str, limit: int

@@ -401,6 +401,7 @@ class ListCertificatesRequest(_message.Message):
     ORDER_FIELD_NUMBER: _builtins.int
     IS_USED_FIELD_NUMBER: _builtins.int
     TEXT_FIELD_NUMBER: _builtins.int
+    SEARCH_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """1 to 500; 0 means 100."""
     cursor: _builtins.str
@@ -416,6 +417,12 @@ class ListCertificatesRequest(_message.Message):
     """Only certificates whose name or subject contains this text, in any case of
     letters; empty for all.
     """
+    search: _builtins.str
+    """Only certificates whose name or subject contains this text, in any case of
+    letters, or whose fingerprint begins with it, from four characters on and
+    with or without colons; empty for all. Those that match best come first,
+    and no other order may be asked for.
+    """
     def __init__(
         self,
         *,
@@ -426,10 +433,11 @@ class ListCertificatesRequest(_message.Message):
         order: Global___CertificateOrder.ValueType = ...,
         is_used: _builtins.bool | None = ...,
         text: _builtins.str = ...,
+        search: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_expires_within_s", b"_expires_within_s", "_is_used", b"_is_used", "expires_within_s", b"expires_within_s", "is_used", b"is_used"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expires_within_s", b"_expires_within_s", "_is_used", b"_is_used", "cursor", b"cursor", "expires_within_s", b"expires_within_s", "is_used", b"is_used", "kind", b"kind", "order", b"order", "page_size", b"page_size", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expires_within_s", b"_expires_within_s", "_is_used", b"_is_used", "cursor", b"cursor", "expires_within_s", b"expires_within_s", "is_used", b"is_used", "kind", b"kind", "order", b"order", "page_size", b"page_size", "search", b"search", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__expires_within_s: _TypeAlias = _typing.Literal["expires_within_s"]  # noqa: Y015
     _WhichOneofArgType__expires_within_s: _TypeAlias = _typing.Literal["_expires_within_s", b"_expires_within_s"]  # noqa: Y015

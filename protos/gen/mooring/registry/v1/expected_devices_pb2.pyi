@@ -215,6 +215,7 @@ class ListExpectedDevicesRequest(_message.Message):
     CURSOR_FIELD_NUMBER: _builtins.int
     FLEET_ID_FIELD_NUMBER: _builtins.int
     REGISTERED_FIELD_NUMBER: _builtins.int
+    UUID_PREFIX_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """1 to 500; 0 means 100."""
     cursor: _builtins.str
@@ -223,6 +224,8 @@ class ListExpectedDevicesRequest(_message.Message):
     """Only of this fleet; empty for all."""
     registered: _builtins.bool
     """Only devices that have registered, or only devices that have not."""
+    uuid_prefix: _builtins.str
+    """Only devices whose uuid begins with this; empty for all."""
     def __init__(
         self,
         *,
@@ -230,10 +233,11 @@ class ListExpectedDevicesRequest(_message.Message):
         cursor: _builtins.str = ...,
         fleet_id: _builtins.str = ...,
         registered: _builtins.bool | None = ...,
+        uuid_prefix: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_registered", b"_registered", "registered", b"registered"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_registered", b"_registered", "cursor", b"cursor", "fleet_id", b"fleet_id", "page_size", b"page_size", "registered", b"registered"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_registered", b"_registered", "cursor", b"cursor", "fleet_id", b"fleet_id", "page_size", b"page_size", "registered", b"registered", "uuid_prefix", b"uuid_prefix"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__registered: _TypeAlias = _typing.Literal["registered"]  # noqa: Y015
     _WhichOneofArgType__registered: _TypeAlias = _typing.Literal["_registered", b"_registered"]  # noqa: Y015

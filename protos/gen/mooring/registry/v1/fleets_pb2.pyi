@@ -268,21 +268,33 @@ class ListFleetsRequest(_message.Message):
 
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     CURSOR_FIELD_NUMBER: _builtins.int
+    SEARCH_FIELD_NUMBER: _builtins.int
+    HAS_ROLLOUT_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """1 to 500; 0 means 100."""
     cursor: _builtins.str
     """The next_cursor of the page before; empty for the first."""
+    search: _builtins.str
+    """Only fleets whose id or name contains this text, in any case of letters;
+    empty for all. Those that match best come first.
+    """
+    has_rollout: _builtins.bool
+    """Only fleets with a rollout in progress, or only fleets without."""
     def __init__(
         self,
         *,
         page_size: _builtins.int = ...,
         cursor: _builtins.str = ...,
+        search: _builtins.str = ...,
+        has_rollout: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_has_rollout", b"_has_rollout", "has_rollout", b"has_rollout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cursor", b"cursor", "page_size", b"page_size"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_has_rollout", b"_has_rollout", "cursor", b"cursor", "has_rollout", b"has_rollout", "page_size", b"page_size", "search", b"search"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__has_rollout: _TypeAlias = _typing.Literal["has_rollout"]  # noqa: Y015
+    _WhichOneofArgType__has_rollout: _TypeAlias = _typing.Literal["_has_rollout", b"_has_rollout"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__has_rollout) -> _WhichOneofReturnType__has_rollout | None: ...
 
 Global___ListFleetsRequest: _TypeAlias = ListFleetsRequest  # noqa: Y015
 

@@ -330,6 +330,7 @@ class ListProvisioningKeysRequest(_message.Message):
     FLEET_ID_FIELD_NUMBER: _builtins.int
     IS_ACTIVE_FIELD_NUMBER: _builtins.int
     USED_PERCENT_FIELD_NUMBER: _builtins.int
+    SEARCH_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """1 to 500; 0 means 100."""
     cursor: _builtins.str
@@ -340,6 +341,11 @@ class ListProvisioningKeysRequest(_message.Message):
     """Only keys that were not revoked, or only keys that were."""
     used_percent: _builtins.int
     """Only keys with a limit of which at least so many percent are used, 0 to 100."""
+    search: _builtins.str
+    """Only keys whose description or fleet's id contains this text, in any case
+    of letters, or whose id begins with it, from four characters on; empty for
+    all. Those that match best come first.
+    """
     def __init__(
         self,
         *,
@@ -348,10 +354,11 @@ class ListProvisioningKeysRequest(_message.Message):
         fleet_id: _builtins.str = ...,
         is_active: _builtins.bool | None = ...,
         used_percent: _builtins.int | None = ...,
+        search: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_is_active", b"_is_active", "_used_percent", b"_used_percent", "is_active", b"is_active", "used_percent", b"used_percent"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_is_active", b"_is_active", "_used_percent", b"_used_percent", "cursor", b"cursor", "fleet_id", b"fleet_id", "is_active", b"is_active", "page_size", b"page_size", "used_percent", b"used_percent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_is_active", b"_is_active", "_used_percent", b"_used_percent", "cursor", b"cursor", "fleet_id", b"fleet_id", "is_active", b"is_active", "page_size", b"page_size", "search", b"search", "used_percent", b"used_percent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__is_active: _TypeAlias = _typing.Literal["is_active"]  # noqa: Y015
     _WhichOneofArgType__is_active: _TypeAlias = _typing.Literal["_is_active", b"_is_active"]  # noqa: Y015

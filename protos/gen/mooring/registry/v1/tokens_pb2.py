@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n mooring/registry/v1/tokens.proto\x12\x13mooring.registry.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x1a\n\x0bTokenFleets\x12\x0b\n\x03ids\x18\x01 \x03(\t\"\xf1\x02\n\x05Token\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\'\n\x04role\x18\x03 \x01(\x0e\x32\x19.mooring.registry.v1.Role\x12.\n\ncreated_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nexpires_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tis_active\x18\x06 \x01(\x08\x12\x30\n\x0clast_used_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06prefix\x18\x08 \x01(\t\x12\x30\n\x06\x66leets\x18\t \x01(\x0b\x32 .mooring.registry.v1.TokenFleets\x12\x18\n\x0bmax_devices\x18\n \x01(\x05H\x00\x88\x01\x01\x12\x14\n\x0c\x64\x65vices_made\x18\x0b \x01(\x05\x42\x0e\n\x0c_max_devices\"\xd7\x01\n\x12\x43reateTokenRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\'\n\x04role\x18\x02 \x01(\x0e\x32\x19.mooring.registry.v1.Role\x12.\n\nexpires_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x06\x66leets\x18\x04 \x01(\x0b\x32 .mooring.registry.v1.TokenFleets\x12\x18\n\x0bmax_devices\x18\x05 \x01(\x05H\x00\x88\x01\x01\x42\x0e\n\x0c_max_devices\"U\n\x13\x43reateTokenResponse\x12)\n\x05token\x18\x01 \x01(\x0b\x32\x1a.mooring.registry.v1.Token\x12\x13\n\x06secret\x18\x02 \x01(\tB\x03\x80\x01\x01\"@\n\x18\x41uthenticateTokenRequest\x12\x13\n\x06secret\x18\x01 \x01(\tB\x03\x80\x01\x01\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\"[\n\x19\x41uthenticateTokenResponse\x12)\n\x05token\x18\x01 \x01(\x0b\x32\x1a.mooring.registry.v1.Token\x12\x13\n\x06ticket\x18\x02 \x01(\x0c\x42\x03\x80\x01\x01\"6\n\x11ListTokensRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\t\"U\n\x12ListTokensResponse\x12*\n\x06tokens\x18\x01 \x03(\x0b\x32\x1a.mooring.registry.v1.Token\x12\x13\n\x0bnext_cursor\x18\x02 \x01(\t\"\x1d\n\x0fGetTokenRequest\x12\n\n\x02id\x18\x01 \x01(\t\"=\n\x10GetTokenResponse\x12)\n\x05token\x18\x01 \x01(\x0b\x32\x1a.mooring.registry.v1.Token\"\x14\n\x12GetOwnTokenRequest\"@\n\x13GetOwnTokenResponse\x12)\n\x05token\x18\x01 \x01(\x0b\x32\x1a.mooring.registry.v1.Token\" \n\x12RevokeTokenRequest\x12\n\n\x02id\x18\x01 \x01(\t\"\x15\n\x13RevokeTokenResponse\"\x19\n\x17ListFingerprintsRequest\"0\n\x18ListFingerprintsResponse\x12\x14\n\x0c\x66ingerprints\x18\x01 \x03(\x06*P\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bROLE_VIEWER\x10\x01\x12\x11\n\rROLE_OPERATOR\x10\x02\x12\x0e\n\nROLE_ADMIN\x10\x03\x32\xd1\x05\n\x0cTokenService\x12`\n\x0b\x43reateToken\x12\'.mooring.registry.v1.CreateTokenRequest\x1a(.mooring.registry.v1.CreateTokenResponse\x12]\n\nListTokens\x12&.mooring.registry.v1.ListTokensRequest\x1a\'.mooring.registry.v1.ListTokensResponse\x12W\n\x08GetToken\x12$.mooring.registry.v1.GetTokenRequest\x1a%.mooring.registry.v1.GetTokenResponse\x12`\n\x0bGetOwnToken\x12\'.mooring.registry.v1.GetOwnTokenRequest\x1a(.mooring.registry.v1.GetOwnTokenResponse\x12`\n\x0bRevokeToken\x12\'.mooring.registry.v1.RevokeTokenRequest\x1a(.mooring.registry.v1.RevokeTokenResponse\x12r\n\x11\x41uthenticateToken\x12-.mooring.registry.v1.AuthenticateTokenRequest\x1a..mooring.registry.v1.AuthenticateTokenResponse\x12o\n\x10ListFingerprints\x12,.mooring.registry.v1.ListFingerprintsRequest\x1a-.mooring.registry.v1.ListFingerprintsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n mooring/registry/v1/tokens.proto\x12\x13mooring.registry.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x1a\n\x0bTokenFleets\x12\x0b\n\x03ids\x18\x01 \x03(\t\"\xf1\x02\n\x05Token\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\'\n\x04role\x18\x03 \x01(\x0e\x32\x19.mooring.registry.v1.Role\x12.\n\ncreated_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nexpires_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tis_active\x18\x06 \x01(\x08\x12\x30\n\x0clast_used_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06prefix\x18\x08 \x01(\t\x12\x30\n\x06\x66leets\x18\t \x01(\x0b\x32 .mooring.registry.v1.TokenFleets\x12\x18\n\x0bmax_devices\x18\n \x01(\x05H\x00\x88\x01\x01\x12\x14\n\x0c\x64\x65vices_made\x18\x0b \x01(\x05\x42\x0e\n\x0c_max_devices\"\xd7\x01\n\x12\x43reateTokenRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\'\n\x04role\x18\x02 \x01(\x0e\x32\x19.mooring.registry.v1.Role\x12.\n\nexpires_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x06\x66leets\x18\x04 \x01(\x0b\x32 .mooring.registry.v1.TokenFleets\x12\x18\n\x0bmax_devices\x18\x05 \x01(\x05H\x00\x88\x01\x01\x42\x0e\n\x0c_max_devices\"U\n\x13\x43reateTokenResponse\x12)\n\x05token\x18\x01 \x01(\x0b\x32\x1a.mooring.registry.v1.Token\x12\x13\n\x06secret\x18\x02 \x01(\tB\x03\x80\x01\x01\"@\n\x18\x41uthenticateTokenRequest\x12\x13\n\x06secret\x18\x01 \x01(\tB\x03\x80\x01\x01\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\"[\n\x19\x41uthenticateTokenResponse\x12)\n\x05token\x18\x01 \x01(\x0b\x32\x1a.mooring.registry.v1.Token\x12\x13\n\x06ticket\x18\x02 \x01(\x0c\x42\x03\x80\x01\x01\"F\n\x11ListTokensRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\t\x12\x0e\n\x06search\x18\x03 \x01(\t\"U\n\x12ListTokensResponse\x12*\n\x06tokens\x18\x01 \x03(\x0b\x32\x1a.mooring.registry.v1.Token\x12\x13\n\x0bnext_cursor\x18\x02 \x01(\t\"\x1d\n\x0fGetTokenRequest\x12\n\n\x02id\x18\x01 \x01(\t\"=\n\x10GetTokenResponse\x12)\n\x05token\x18\x01 \x01(\x0b\x32\x1a.mooring.registry.v1.Token\"\x14\n\x12GetOwnTokenRequest\"@\n\x13GetOwnTokenResponse\x12)\n\x05token\x18\x01 \x01(\x0b\x32\x1a.mooring.registry.v1.Token\" \n\x12RevokeTokenRequest\x12\n\n\x02id\x18\x01 \x01(\t\"\x15\n\x13RevokeTokenResponse\"\x19\n\x17ListFingerprintsRequest\"0\n\x18ListFingerprintsResponse\x12\x14\n\x0c\x66ingerprints\x18\x01 \x03(\x06*P\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bROLE_VIEWER\x10\x01\x12\x11\n\rROLE_OPERATOR\x10\x02\x12\x0e\n\nROLE_ADMIN\x10\x03\x32\xd1\x05\n\x0cTokenService\x12`\n\x0b\x43reateToken\x12\'.mooring.registry.v1.CreateTokenRequest\x1a(.mooring.registry.v1.CreateTokenResponse\x12]\n\nListTokens\x12&.mooring.registry.v1.ListTokensRequest\x1a\'.mooring.registry.v1.ListTokensResponse\x12W\n\x08GetToken\x12$.mooring.registry.v1.GetTokenRequest\x1a%.mooring.registry.v1.GetTokenResponse\x12`\n\x0bGetOwnToken\x12\'.mooring.registry.v1.GetOwnTokenRequest\x1a(.mooring.registry.v1.GetOwnTokenResponse\x12`\n\x0bRevokeToken\x12\'.mooring.registry.v1.RevokeTokenRequest\x1a(.mooring.registry.v1.RevokeTokenResponse\x12r\n\x11\x41uthenticateToken\x12-.mooring.registry.v1.AuthenticateTokenRequest\x1a..mooring.registry.v1.AuthenticateTokenResponse\x12o\n\x10ListFingerprints\x12,.mooring.registry.v1.ListFingerprintsRequest\x1a-.mooring.registry.v1.ListFingerprintsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,8 +38,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_AUTHENTICATETOKENREQUEST'].fields_by_name['secret']._serialized_options = b'\200\001\001'
   _globals['_AUTHENTICATETOKENRESPONSE'].fields_by_name['ticket']._loaded_options = None
   _globals['_AUTHENTICATETOKENRESPONSE'].fields_by_name['ticket']._serialized_options = b'\200\001\001'
-  _globals['_ROLE']._serialized_start=1413
-  _globals['_ROLE']._serialized_end=1493
+  _globals['_ROLE']._serialized_start=1429
+  _globals['_ROLE']._serialized_end=1509
   _globals['_TOKENFLEETS']._serialized_start=90
   _globals['_TOKENFLEETS']._serialized_end=116
   _globals['_TOKEN']._serialized_start=119
@@ -53,25 +53,25 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_AUTHENTICATETOKENRESPONSE']._serialized_start=861
   _globals['_AUTHENTICATETOKENRESPONSE']._serialized_end=952
   _globals['_LISTTOKENSREQUEST']._serialized_start=954
-  _globals['_LISTTOKENSREQUEST']._serialized_end=1008
-  _globals['_LISTTOKENSRESPONSE']._serialized_start=1010
-  _globals['_LISTTOKENSRESPONSE']._serialized_end=1095
-  _globals['_GETTOKENREQUEST']._serialized_start=1097
-  _globals['_GETTOKENREQUEST']._serialized_end=1126
-  _globals['_GETTOKENRESPONSE']._serialized_start=1128
-  _globals['_GETTOKENRESPONSE']._serialized_end=1189
-  _globals['_GETOWNTOKENREQUEST']._serialized_start=1191
-  _globals['_GETOWNTOKENREQUEST']._serialized_end=1211
-  _globals['_GETOWNTOKENRESPONSE']._serialized_start=1213
-  _globals['_GETOWNTOKENRESPONSE']._serialized_end=1277
-  _globals['_REVOKETOKENREQUEST']._serialized_start=1279
-  _globals['_REVOKETOKENREQUEST']._serialized_end=1311
-  _globals['_REVOKETOKENRESPONSE']._serialized_start=1313
-  _globals['_REVOKETOKENRESPONSE']._serialized_end=1334
-  _globals['_LISTFINGERPRINTSREQUEST']._serialized_start=1336
-  _globals['_LISTFINGERPRINTSREQUEST']._serialized_end=1361
-  _globals['_LISTFINGERPRINTSRESPONSE']._serialized_start=1363
-  _globals['_LISTFINGERPRINTSRESPONSE']._serialized_end=1411
-  _globals['_TOKENSERVICE']._serialized_start=1496
-  _globals['_TOKENSERVICE']._serialized_end=2217
+  _globals['_LISTTOKENSREQUEST']._serialized_end=1024
+  _globals['_LISTTOKENSRESPONSE']._serialized_start=1026
+  _globals['_LISTTOKENSRESPONSE']._serialized_end=1111
+  _globals['_GETTOKENREQUEST']._serialized_start=1113
+  _globals['_GETTOKENREQUEST']._serialized_end=1142
+  _globals['_GETTOKENRESPONSE']._serialized_start=1144
+  _globals['_GETTOKENRESPONSE']._serialized_end=1205
+  _globals['_GETOWNTOKENREQUEST']._serialized_start=1207
+  _globals['_GETOWNTOKENREQUEST']._serialized_end=1227
+  _globals['_GETOWNTOKENRESPONSE']._serialized_start=1229
+  _globals['_GETOWNTOKENRESPONSE']._serialized_end=1293
+  _globals['_REVOKETOKENREQUEST']._serialized_start=1295
+  _globals['_REVOKETOKENREQUEST']._serialized_end=1327
+  _globals['_REVOKETOKENRESPONSE']._serialized_start=1329
+  _globals['_REVOKETOKENRESPONSE']._serialized_end=1350
+  _globals['_LISTFINGERPRINTSREQUEST']._serialized_start=1352
+  _globals['_LISTFINGERPRINTSREQUEST']._serialized_end=1377
+  _globals['_LISTFINGERPRINTSRESPONSE']._serialized_start=1379
+  _globals['_LISTFINGERPRINTSRESPONSE']._serialized_end=1427
+  _globals['_TOKENSERVICE']._serialized_start=1512
+  _globals['_TOKENSERVICE']._serialized_end=2233
 # @@protoc_insertion_point(module_scope)
