@@ -11,7 +11,7 @@ from chassis.errors import MooringError
 from chassis.trust import Access, WithinFleets
 from gateway.administration import expected_devices
 from gateway.administration.expected_devices import DeviceUuid
-from gateway.administration.listing import Cursor
+from gateway.administration.listing import MAX_SEARCH, Cursor
 from gateway.console.broker_names import broker_names
 from gateway.console.changes import errors_of, own_address, problem_in_place
 from gateway.console.forms import Form, body_of, form_of
@@ -32,6 +32,7 @@ async def expected_device_list(
     cursor: Cursor = "",
     fleet_id: Annotated[str, QueryParameter()] = "",
     registered: Annotated[str, QueryParameter(pattern="^(true|false|)$")] = "",
+    uuid_prefix: Annotated[str, QueryParameter(max_length=MAX_SEARCH)] = "",
     changed: Annotated[str, QueryParameter(max_length=255)] = "",
 ) -> Response[bytes]:
     """The expected devices, in the order of their uuids."""
@@ -42,6 +43,7 @@ async def expected_device_list(
             cursor=cursor,
             fleet_id=fleet_id,
             registered=REGISTERED.get(registered),
+            uuid_prefix=uuid_prefix,
         ),
         broker_names(request),
     )
@@ -53,6 +55,7 @@ async def expected_device_list(
         next_cursor=listed.next_cursor,
         fleet_id=fleet_id,
         registered=registered,
+        uuid_prefix=uuid_prefix,
         changed=changed,
         brokers=names,
         address=own_address(request),

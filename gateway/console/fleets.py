@@ -65,10 +65,20 @@ def _values(form: Form, names: Iterable[str]) -> dict[str, Any]:
 
 
 @get("/", access=WithinFleets(Access.VIEWER))
-async def fleet_list(request: ConsoleRequest, cursor: Cursor = "") -> Response[bytes]:
-    """A page of fleets."""
+async def fleet_list(
+    request: ConsoleRequest,
+    cursor: Cursor = "",
+    has_rollout: FromQuery[Literal["", "true", "false"]] = "",
+) -> Response[bytes]:
+    """A page of fleets; all, or those with or without a rollout."""
     listed, names = await asyncio.gather(
-        fleets.list_fleets.fn(request, limit=ON_A_PAGE, cursor=cursor), broker_names(request)
+        fleets.list_fleets.fn(
+            request,
+            limit=ON_A_PAGE,
+            cursor=cursor,
+            has_rollout=has_rollout == "true" if has_rollout else None,
+        ),
+        broker_names(request),
     )
     return page(
         request,
@@ -76,6 +86,7 @@ async def fleet_list(request: ConsoleRequest, cursor: Cursor = "") -> Response[b
         fleets=listed.items,
         brokers=names,
         next_cursor=listed.next_cursor,
+        has_rollout=has_rollout,
         may_create=visitor_of(request).may(fleets.create_fleet),
         address=own_address(request),
     )

@@ -29,6 +29,7 @@ from gateway.console import (
 from gateway.console.assets import asset
 from gateway.console.brokers import routes as brokers
 from gateway.console.pages import ERROR_PAGES, see_other
+from gateway.console.search import routes as search
 from gateway.console.visitor import signed_in
 
 # Of forms and of files that are imported through one.
@@ -44,6 +45,7 @@ ROUTES = Router(
             route_handlers=[
                 sign_in.sign_out,
                 overview.overview,
+                search.ROUTES,
                 menu.menu,
                 menu.missing,
                 brokers.ROUTES,

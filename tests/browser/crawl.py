@@ -9,10 +9,14 @@ from urllib.parse import parse_qsl, urljoin, urlsplit
 from playwright.async_api import APIRequestContext
 
 START = "/console"
+# The search is reached by a form: without a text, with one that finds something, and with another.
+SEARCHES = ("/console/search", "/console/search?q=ha", "/console/search?q=no+such+thing")
 # Pages of one kind that are looked at: more show the same template with other values.
 OF_A_KIND = 2
-# Tabs of a page, fleets and devices are named alike; this bounds the pages of a folder.
+# Tabs of a page, fleets and devices are named alike; this bounds the pages of a folder. The pages
+# of the menu are all looked at, without values of their filters.
 OF_A_FOLDER = 12
+MENU = ("", "console")
 
 
 @dataclass(frozen=True)
@@ -47,9 +51,11 @@ def kind_of(path: str) -> tuple[str, ...]:
 
 
 async def reachable(requests: APIRequestContext) -> list[Found]:
-    """The pages that links lead to, from the first page on. No link is followed twice."""
-    waiting = [(START, "")]
-    seen = {START}
+    """The pages that links lead to, from the first page and the search on. No link is followed
+    twice.
+    """
+    waiting = [(start, "") for start in (START, *SEARCHES)]
+    seen = {START, *SEARCHES}
     kinds: Counter[tuple[str, ...]] = Counter()
     folders: Counter[tuple[str, ...]] = Counter()
     found = []
@@ -57,7 +63,8 @@ async def reachable(requests: APIRequestContext) -> list[Found]:
         path, linked_from = waiting.pop(0)
         kind = kind_of(path)
         folder = kind[: kind.index("?") - 1]
-        if kinds[kind] >= OF_A_KIND or folders[folder] >= OF_A_FOLDER:
+        is_of_the_menu = folder == MENU and kind[-1] == "?"
+        if kinds[kind] >= OF_A_KIND or (folders[folder] >= OF_A_FOLDER and not is_of_the_menu):
             continue
         kinds[kind] += 1
         folders[folder] += 1

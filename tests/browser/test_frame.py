@@ -31,7 +31,7 @@ async def test_keys(visits: Visits) -> None:
     # The whole page is not loaded again: a mark that a script left stays.
     await page.evaluate("() => { window.mark = true }")
     await page.keyboard.press("/")
-    search = page.get_by_role("searchbox", name="Find a device")
+    search = page.get_by_role("searchbox", name="Search everything")
     await expect(search).to_be_focused()
     await page.keyboard.type("gb?/")
     await expect(search).to_have_value("gb?/")
@@ -57,6 +57,17 @@ async def test_keys(visits: Visits) -> None:
     await page.keyboard.press("g")
     await page.keyboard.press("o")
     await expect(page).to_have_url(re.compile(r"/console$"))
+
+    await page.keyboard.press("/")
+    await page.keyboard.type("no such thing")
+    await page.keyboard.press("Enter")
+    await expect(page).to_have_url(re.compile(r"/console/search\?q=no\+such\+thing$"))
+    await expect(page.get_by_text("Nothing matches")).to_be_visible()
+    # The page of the search shows what matches while a person types, and keeps it in the address.
+    await page.get_by_role("searchbox", name="Name, uuid").fill("rollouts")
+    found = page.get_by_role("region", name="Pages").get_by_role("link", name="Rollouts")
+    await expect(found).to_be_visible()
+    await expect(page).to_have_url(re.compile(r"/console/search\?q=rollouts$"))
 
 
 async def test_the_keyboard_alone_reaches_everything(visits: Visits, stack: Stack) -> None:
