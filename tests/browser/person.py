@@ -142,7 +142,9 @@ class Person:
 
     def field(self, label: str) -> Locator:
         """The field whose label begins with this text."""
-        return self.within.get_by_label(label).first
+        # A part of the page may have such a label too.
+        control = self.page.locator("input, select, textarea")
+        return self.within.get_by_label(label).and_(control).first
 
     def rows(self, table: str) -> Locator:
         """The rows of a table, without its head."""

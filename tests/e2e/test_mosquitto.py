@@ -2,10 +2,8 @@
 
 import asyncio
 import json
-import os
 import signal
 import socket
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,9 +11,9 @@ from typing import Any
 import aiomqtt
 import pytest
 
-from tests import debian
 from tests.documented import blocks
 from tests.e2e.test_device import client_of
+from tests.shell import pasted
 from tests.supervised import MOSQUITTO, PATIENCE_S, Run
 
 DEVICE = {
@@ -55,27 +53,10 @@ async def publishes_and_subscribes(mqtt: dict[str, Any]) -> None:
         assert getattr(code, "value", code) == 0x87
 
 
-def pasted(run: Run, *scripts: str) -> str:
-    """All output of a shell that runs `scripts`, with the run's home in place of `.mooring`."""
-    found = [debian.program(name) for name in ("curl", "mosquitto_pub")]
-    path = [str(program.parent) for program, _ in found]
-    libraries = {environment.get("LD_LIBRARY_PATH", "") for _, environment in found} - {""}
+def pasted_into_shell(run: Run, *scripts: str) -> str:
+    """All output of the scripts, with the run's home in place of `.mooring`."""
     script = "\n".join(scripts).replace(".mooring/", f"{run.home}/")
-    ended = subprocess.run(
-        ["sh"],
-        input=script,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=True,
-        timeout=PATIENCE_S,
-        env={
-            **os.environ,
-            "PATH": ":".join([*path, os.environ["PATH"]]),
-            "LD_LIBRARY_PATH": ":".join(sorted(libraries)),
-        },
-    )
-    return ended.stdout
+    return pasted(script, "curl", "mosquitto_pub")
 
 
 async def test_a_device_uses_it_as_documented_until_everything_ends(first_run: Run) -> None:
@@ -90,7 +71,7 @@ async def test_a_device_uses_it_as_documented_until_everything_ends(first_run: R
     [_, registering] = blocks("../README.md", "sh")
     [pinning, asking, talking] = blocks("first-steps.md", "sh")
     [output] = blocks("first-steps.md", "text")
-    talked = pasted(run, registering, pinning, asking, talking)
+    talked = pasted_into_shell(run, registering, pinning, asking, talking)
     assert talked.endswith(output), talked
 
     status, answer = run.ask(
