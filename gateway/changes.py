@@ -100,6 +100,11 @@ class Changes:
         # The changes after each of the last positions, the oldest first.
         self._remembered: deque[frozenset[str]] = deque(maxlen=REMEMBERED)
 
+    @property
+    def position(self) -> str:
+        """Subscribers that begin here learn of every change that is not known yet."""
+        return self._shown(self._position)
+
     def require_room(self) -> None:
         """Raises `Overloaded` if there are too many subscribers."""
         if len(self._subscriptions) >= MAX_SUBSCRIBERS:
@@ -123,7 +128,8 @@ class Changes:
         subscription = Subscription(
             kinds,
             frozenset() if is_restricted else self._missed(after),
-            self._shown(self._position),
+            # A position tells how much has changed, in all fleets.
+            "" if is_restricted else self.position,
             every_s=RESTRICTED_S if is_restricted else None,
         )
         self._subscriptions.add(subscription)

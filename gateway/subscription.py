@@ -32,8 +32,8 @@ class Subscription:
 
     def note(self, kinds: frozenset[str], position: str) -> None:
         """Adds changes. A subscriber that is slow gets them together."""
-        self._latest = position
         if self._every_s is None:
+            self._latest = position
             self._add(kinds)
 
     def _add(self, kinds: frozenset[str]) -> None:

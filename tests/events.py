@@ -67,13 +67,20 @@ class Events:
 
 @asynccontextmanager
 async def followed(
-    client: httpx2.AsyncClient, token: str, *, last_event_id: str = "", url: str = ""
+    client: httpx2.AsyncClient,
+    token: str = "",
+    *,
+    last_event_id: str = "",
+    url: str = "",
+    path: str = "/api/v1/changes",
 ) -> AsyncIterator[Events]:
-    """The changes of a gateway, which is that of `client` unless `url` is another's."""
-    headers = {"Authorization": f"Bearer {token}"}
+    """The changes of a gateway, which is that of `client` unless `url` is another's. Without a
+    `token`, the cookies of `client` have to do.
+    """
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
     if last_event_id:
         headers["Last-Event-ID"] = last_event_id
-    async with client.stream("GET", f"{url}/api/v1/changes", headers=headers) as response:
+    async with client.stream("GET", f"{url}{path}", headers=headers) as response:
         # Kept, because the connection closes when the iterator over its lines is collected.
         events = Events(response)
         yield events

@@ -11,7 +11,7 @@ from litestar.types import ExceptionHandlersMap
 from gateway.console.navigation import navigation
 from gateway.console.same_origin import FormExpired
 from gateway.console.templates import rendered
-from gateway.console.visitor import VISITOR, ConsoleRequest, Visitor
+from gateway.console.visitor import POSITION, VISITOR, ConsoleRequest, Visitor
 from gateway.context import context_of
 from gateway.problems import HANDLERS, Problem
 
@@ -41,6 +41,9 @@ def page(
         visitor=visitor,
         navigation=navigation(visitor) if visitor else [],
         path=request.scope["path"],
+        position=request.scope["state"].get(POSITION, ""),
+        # The answer to a form cannot be asked for again.
+        is_read=request.scope["method"] == "GET",
         is_part="hx-request" in request.headers and "hx-boosted" not in request.headers,
         **values,
     )

@@ -6,6 +6,7 @@ from chassis.trust import Access
 from gateway.console import (
     audit_log,
     certificates,
+    change_stream,
     device,
     device_changes,
     devices,
@@ -48,6 +49,7 @@ ROUTES = Router(
                 search.ROUTES,
                 menu.menu,
                 menu.missing,
+                change_stream.page_changes,
                 brokers.ROUTES,
                 fleets.ROUTES,
                 rollouts.ROUTES,

@@ -28,8 +28,12 @@ from gateway.console.same_origin import (
 from gateway.context import Context, context_of
 
 VISITOR = "visitor"
+# The position in the stream of changes before the page was made.
+POSITION = "position"
 # Set by the console's own scripts for requests that no person made.
 IN_THE_BACKGROUND = "mooring-background"
+# The option of a route that no person asks for.
+OF_SCRIPTS = "of_scripts"
 ROLES = {
     tokens_pb2.ROLE_VIEWER: Access.VIEWER,
     tokens_pb2.ROLE_OPERATOR: Access.OPERATOR,
@@ -86,7 +90,8 @@ async def signed_in(
     headers = list(connection.scope["headers"])
     client = client_of(connection.scope["client"], headers, context.proxies)
     deadline = asyncio.get_running_loop().time() + context.timeout_s
-    is_use = IN_THE_BACKGROUND not in connection.headers
+    is_use = IN_THE_BACKGROUND not in connection.headers and not handler.opt.get(OF_SCRIPTS)
+    position = context.changes.position
 
     async def answer_by(deadline: float) -> sessions_pb2.AuthenticateSessionResponse:
         return await context.attempts.session(secret, client, deadline, is_use=is_use)
@@ -97,6 +102,9 @@ async def signed_in(
     answer = await answer_by(deadline)
     token = answer.token
     connection.scope["auth"] = Caller(context.services, answer.ticket, deadline, ticket_by)
+    if not token.HasField("fleets"):
+        # It tells how much has changed, in all fleets.
+        connection.scope["state"][POSITION] = position
     connection.scope["state"][VISITOR] = Visitor(
         Actor(
             token.name,

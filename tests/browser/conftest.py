@@ -8,17 +8,18 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser
+from playwright.async_api import Browser, expect
 
 from local.errors import CannotRun
 from tests.browser import chromium
 from tests.browser.guard import Guard
 from tests.browser.person import Person, View
-from tests.browser.visits import Visits
+from tests.browser.visits import PATIENCE_MS, Visits
 from tests.served import Served
 from tests.stack import Database, Stack, started
 
 HERE = Path(__file__).parent
+expect.set_options(timeout=PATIENCE_MS)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -23,7 +23,8 @@ ADD_FORM = """() => {
   const button = document.createElement("button");
   button.textContent = "Send";
   form.append(token, field, button);
-  document.getElementById("main").append(form);
+  // Beside what is refreshed: the gateway does not know this form.
+  document.getElementById("main").after(form);
   htmx.process(form);
 }"""
 TYPED = "Line 1\nLine 2 <b>\"&'; ünïcode"

@@ -1,6 +1,7 @@
 // What the console adds to its pages in a browser. Without it every page and form still works.
 import { begin as beginDropping } from "./drop.js";
 import { begin as beginKeys } from "./keys.js";
+import { begin as beginLive } from "./live.js";
 import { begin as beginPages } from "./pages.js";
 import { begin as beginSession } from "./session.js";
 import { begin as beginTheme } from "./theme_button.js";
@@ -11,6 +12,7 @@ import { begin as beginCopying } from "./copy.js";
 beginCopying(document);
 beginDropping(document);
 beginKeys(document);
+beginLive(document);
 beginPages(document);
 beginSession(document);
 beginTheme(document);

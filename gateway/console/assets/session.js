@@ -2,17 +2,17 @@
 const UNAUTHORIZED = 401;
 const FORM_TOKEN = "mooring-form-token";
 
-export function begin(document) {
-  // By their elements: the requests that are sent again after the person has signed in.
-  const waiting = new Map();
+// By their elements: the requests that are sent again after the person has signed in.
+const waiting = new Map();
 
+export function begin(document) {
   document.addEventListener("htmx:before:response", (event) => {
     const { ctx } = event.detail;
     const token = ctx.response.headers.get(FORM_TOKEN);
     if (ctx.response.status === UNAUTHORIZED) {
       event.preventDefault();
       if (!ctx.request.headers["Mooring-Background"]) waiting.set(ctx.sourceElement, ctx);
-      open(document);
+      ask(document);
     } else if (token && token !== ctx.request.body?.get?.("form_token")) {
       // The person signed in again in another tab, so that the form is of an earlier session.
       event.preventDefault();
@@ -40,21 +40,30 @@ export function begin(document) {
     waiting.clear();
     dialog.close();
     for (const ctx of again) send(ctx);
+    document.dispatchEvent(new Event("mooring:signed-in"));
   });
 
   document.addEventListener(
     "close",
     (event) => {
       // A person who does not sign in does not want the requests to be sent later.
-      if (event.target.id === "again") waiting.clear();
+      const dialog = event.target;
+      if (dialog.id === "again" && !dialog.open) waiting.clear();
     },
     { capture: true },
   );
 }
 
-function open(document) {
+export function ask(document) {
   const dialog = document.getElementById("again");
   if (dialog && !dialog.open) dialog.showModal();
+}
+
+// The person has signed in again in another tab.
+export function stopAsking(document) {
+  const dialog = document.getElementById("again");
+  const isUsed = waiting.size > 0 || dialog?.querySelector("[name=token]").value;
+  if (dialog?.open && !isUsed) dialog.close();
 }
 
 // The new form token, or nothing if the person was refused.

@@ -135,6 +135,8 @@ async def test_a_restricted_token_does_not_learn_when_something_changes(
             found = await events.next()
             assert found is not None
             kinds.append(found.kinds)
+            # A position would tell how much has changed.
+            assert found.id == ""
             if number >= 2:
                 await stack.create_fleet(f"another-{number}")
         await other.until("fleets")

@@ -11,6 +11,7 @@ import httpx2
 from mooring.registry.v1 import tokens_pb2
 
 from chassis.trust import Access
+from tests.events import FirstEvent
 from tests.integration.chassis.test_policies import ROLES
 from tests.served import NO_TLS
 from tests.stack import PATIENCE_S, Stack
@@ -66,8 +67,9 @@ async def signed_in(stack: Stack, name: str, token: str) -> AsyncIterator[Person
     async with httpx2.AsyncClient(
         base_url=stack.gateway_url,
         headers={"Sec-Fetch-Site": "same-origin"},
-        verify=NO_TLS,
         timeout=PATIENCE_S,
+        # A walk over all pages meets the stream of changes.
+        transport=FirstEvent(verify=NO_TLS),
     ) as client:
         entered = await client.post("/console/sign-in", data={"token": token})
         assert entered.status_code == 303, entered.text

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.changes import KINDS
 from gateway.console.assets import FOLDER, all_assets
 from gateway.console.templates import environment, grouped, until
 
@@ -66,6 +67,17 @@ def test_scripts_import_only_scripts_that_are_there() -> None:
             "document.write",
         ):
             assert banned not in text, f"{script.name}: {banned}"
+
+
+def test_the_kinds_that_pages_follow_are_there() -> None:
+    stated = {
+        file.name: set(re.findall(r"\w+", found[1]))
+        for file in FILES
+        if (found := re.search(r"{% block live %}([^{]+){% endblock %}", file.read_text()))
+    }
+    for name, kinds in stated.items():
+        assert kinds <= KINDS, name
+    assert {"overview.html", "broker_settings.html", "devices.html", "job.html"} <= set(stated)
 
 
 def test_texts_of_numbers_and_times() -> None:

@@ -1,0 +1,223 @@
+"""Pages that change while they are open, and what they leave alone."""
+
+import asyncio
+import copy
+import re
+from collections.abc import Callable
+
+import httpx2
+from playwright.async_api import Browser, Page, expect
+
+import gateway.__main__
+from gateway.changes import SUBSCRIBERS
+from tests.browser.guard import NO_ANSWER, Guard
+from tests.browser.visits import Visits
+from tests.stack import Stack
+
+PATIENCE_S = 20.0
+TABS = 10
+LIVE = re.compile(r"^Live$")
+BEHIND = re.compile(r"^As of \d\d:\d\d$")
+SELECTION = """() => {
+  const {id, value, selectionStart, selectionEnd} = document.activeElement;
+  return [id, value, selectionStart, selectionEnd];
+}"""
+
+
+def subscribers() -> int:
+    return int(SUBSCRIBERS._value.get())
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(PATIENCE_S):
+        while not condition():
+            await asyncio.sleep(0.02)
+
+
+async def is_live(page: Page) -> None:
+    await expect(page.locator("#live")).to_have_text(LIVE)
+
+
+async def test_ten_tabs_share_a_stream_and_all_show_what_changes(
+    visits: Visits, stack: Stack
+) -> None:
+    first = await visits.signed_in("/console/fleets")
+    await is_live(first)
+    tabs = [first]
+    for _ in range(TABS - 1):
+        tab = await first.context.new_page()
+        await tab.goto("/console/fleets")
+        tabs.append(tab)
+    for tab in tabs:
+        await is_live(tab)
+    assert subscribers() == 1
+    await stack.create_fleet("north")
+    for tab in tabs:
+        await expect(tab.get_by_role("link", name="north")).to_be_visible()
+    # Any of them may have the stream: it passes on until the last one is closed.
+    while len(tabs) > 1:
+        await tabs.pop(0).close()
+        await until(lambda: subscribers() == 1)
+        if len(tabs) in (TABS - 1, 1):
+            name = f"left-{len(tabs)}"
+            await stack.create_fleet(name)
+            for tab in tabs:
+                await expect(tab.get_by_role("link", name=name)).to_be_visible()
+    # A page that follows another one is live, too, and one that the browser loads anew.
+    await tabs[0].get_by_role("link", name="Brokers").first.click()
+    await expect(tabs[0].get_by_role("heading", level=1)).to_have_text("Brokers")
+    created = await stack.admin(
+        "POST", "/brokers", json={"name": "Late", "protocol": "mqtt", "host": "b", "port": 1}
+    )
+    assert created.status_code == 201
+    await expect(tabs[0].get_by_role("link", name="Late")).to_be_visible()
+    await tabs[0].close()
+    await until(lambda: subscribers() == 0)
+
+
+async def test_what_a_person_is_at_stays(visits: Visits, stack: Stack) -> None:
+    path = f"/console/brokers/{stack.default_broker_id}"
+    page = await visits.signed_in(path)
+    await is_live(page)
+    # A form that is edited stays as it is, also after the gateway has checked it.
+    field = page.get_by_label("Description")
+    await field.fill("half of a sen")
+    await expect(page.get_by_text("1 change")).to_be_visible()
+    await field.evaluate("(field) => field.setSelectionRange(2, 6, 'backward')")
+    before = await page.evaluate(SELECTION)
+    changed = await stack.admin(
+        "PATCH", path.removeprefix("/console"), json={"keep_alive": 77, "name": "Renamed"}
+    )
+    assert changed.status_code == 200
+    await expect(page.get_by_role("heading", level=1)).to_have_text("Renamed")
+    assert await page.evaluate(SELECTION) == before
+    await page.keyboard.type("X")
+    await expect(field).to_have_value("haXf a sen")
+    # The form is still that of the revision that the person saw, so that nothing is overwritten.
+    await expect(page.get_by_label("Keep alive")).not_to_have_value("77")
+    assert len(before) == 4
+
+
+async def test_focus_selection_dialogs_and_scrolling_stay(visits: Visits, stack: Stack) -> None:
+    for number in range(40):
+        await stack.create_fleet(f"fleet-{number:02}")
+    page = await visits.signed_in("/console/fleets")
+    await is_live(page)
+    # The focus stays at its row when another one appears before it.
+    link = page.get_by_role("link", name="fleet-30")
+    await link.focus()
+    await page.evaluate("() => { window.focused = document.activeElement }")
+    top = await page.evaluate("() => scrollY")
+    assert top > 0
+    await stack.create_fleet("fleet-00-b")
+    await expect(page.get_by_role("link", name="fleet-00-b")).to_have_count(1)
+    await expect(link).to_be_focused()
+    assert await page.evaluate("() => window.focused === document.activeElement")
+
+    # An open dialog stays open, over a page that changes.
+    await page.keyboard.press("?")
+    dialog = page.get_by_role("dialog", name="Keys")
+    await stack.create_fleet("fleet-00-c")
+    await expect(page.locator("main").get_by_text("fleet-00-c")).to_have_count(1)
+    await expect(dialog).to_be_visible()
+    await page.keyboard.press("Escape")
+
+    # The page waits while text is selected.
+    await page.evaluate(
+        "() => getSelection().selectAllChildren(document.querySelector('main td a.name'))"
+    )
+    selected = await page.evaluate("() => getSelection().toString()")
+    assert selected
+    asked = []
+    page.on("request", lambda request: asked.append(request.url))
+    await stack.create_fleet("fleet-00-d")
+    other = await page.context.new_page()
+    await other.goto("/console/fleets")
+    await stack.create_fleet("fleet-00-e")
+    await expect(other.get_by_text("fleet-00-e")).to_have_count(1)
+    assert await page.evaluate("() => getSelection().toString()") == selected
+    await expect(page.get_by_text("fleet-00-d")).to_have_count(0)
+    await page.evaluate("() => getSelection().removeAllRanges()")
+    await expect(page.get_by_text("fleet-00-e")).to_have_count(1)
+
+
+async def test_a_tick_stays_with_its_device(visits: Visits, stack: Stack) -> None:
+    for uuid in ("b", "c", "d"):
+        assert (await stack.register(uuid)).status_code == 201
+    page = await visits.signed_in("/console/devices")
+    await is_live(page)
+    search = page.get_by_role("searchbox", name="Uuid or name begins with")
+    await expect(search).to_be_focused()
+    ticks = page.locator("main input[type=checkbox]")
+    await expect(ticks).to_have_count(3)
+    await page.get_by_role("checkbox", name="c", exact=True).check()
+    await search.focus()
+    assert (await stack.register("a")).status_code == 201
+    await expect(ticks).to_have_count(4)
+    ticked = "() => [...document.querySelectorAll('main :checked')].map((box) => box.value)"
+    assert await page.evaluate(ticked) == ["c"]
+    await expect(search).to_be_focused()
+
+
+async def test_a_page_recovers_after_the_gateway_has_started_again(
+    browser: Browser, stack: Stack
+) -> None:
+    async with gateway.__main__.running(stack.gateway_config()) as url:
+        port = httpx2.URL(url).port
+        guard = Guard(url)
+        guard.expect(NO_ANSWER)
+        visits = Visits(browser, at_url(stack, url), guard)
+        page = await visits.signed_in("/console/fleets")
+        await is_live(page)
+    # The gateway has stopped although a page was open.
+    await expect(page.locator("#live")).to_have_text(BEHIND)
+    await stack.create_fleet("meanwhile")
+    async with gateway.__main__.running(stack.gateway_config(bind_port=port)):
+        await is_live(page)
+        await expect(page.get_by_role("link", name="meanwhile")).to_be_visible()
+        await visits.close()
+    assert not guard.faults, "\n".join(guard.faults)
+
+
+async def test_a_session_that_ends_asks_in_every_tab_and_none_refreshes_it(
+    visits: Visits, stack: Stack, guard: Guard
+) -> None:
+    guard.expect(401)
+    token = await stack.token()
+    page = await visits.page()
+    await visits.begin_session(page, token)
+    await page.goto("/console/fleets")
+    other = await page.context.new_page()
+    await other.goto("/console/brokers")
+    name = other.get_by_label("Name contains")
+    await name.fill("half")
+    await is_live(other)
+    await is_live(page)
+    stack.database.execute("DELETE FROM console_sessions")
+    # The tokens have changed, so that the gateway looks whether the session is valid.
+    await stack.token()
+    dialog = page.get_by_role("dialog", name="Your session has ended")
+    await expect(dialog).to_be_visible()
+    # Where a person types, the dialog waits until they have left the field.
+    again = other.get_by_role("dialog", name="Your session has ended")
+    await other.keyboard.type(" a word")
+    await expect(name).to_have_value("half a word")
+    await expect(again).to_be_hidden()
+    await name.blur()
+    await expect(again).to_be_visible()
+    # Signing in at one tab is enough.
+    await dialog.get_by_label("API token").fill(token)
+    await dialog.get_by_role("button", name="Sign in").click()
+    await expect(dialog).to_be_hidden()
+    await expect(again).to_be_hidden()
+    await is_live(page)
+    await stack.create_fleet("after")
+    await expect(page.get_by_role("link", name="after")).to_be_visible()
+    await expect(name).to_have_value("half a word")
+
+
+def at_url(stack: Stack, url: str) -> Stack:
+    """The same services, with another gateway."""
+    found = copy.copy(stack)
+    found.gateway_url = url
+    return found
