@@ -45,7 +45,8 @@ async def test_a_change_is_found_in_the_audit_log_and_rolled_back(
         await person.follows("Export these")
     file = tmp_path / "lines"
     await (await download.value).save_as(file)
-    [line] = [json.loads(text) for text in file.read_text().splitlines()]
+    line, end = (json.loads(text) for text in file.read_text().splitlines())
+    assert end == {"complete": True, "lines": 1}
     assert line["actor"] == colleague
     assert line["action"] == "broker.update"
     assert (line["before"]["keep_alive"], line["after"]["keep_alive"]) == (60, 15)
@@ -66,4 +67,4 @@ async def test_a_change_is_found_in_the_audit_log_and_rolled_back(
     await person.goes_to("Audit log")
     await person.types("Token", name)
     await person.presses("Filter")
-    await person.sees(name, "roll_back")
+    await person.sees(name, "broker.rollback")
