@@ -40,6 +40,8 @@ PAGES = {
     "provisioning_key": "provisioning-keys",
     "rollout": "fleets",
 }
+# After these, a job that was started can be undone.
+ENDS_OF_JOBS = frozenset({"job.pause", "job.fail", "job.finish", "job.cancel"})
 BAD_VERBS = frozenset({"delete", "revoke"})
 
 
@@ -63,6 +65,8 @@ class Entry:
     path: str
     kind: str
     undo: str = ""
+    # What the person must be allowed to undo: pin, default, broker, rollout or job.
+    undoes: str = ""
     differences: Sequence[Difference] = field(default_factory=tuple)
 
 
@@ -77,7 +81,11 @@ def entries_of(lines: Sequence[AuditLine]) -> list[Entry]:
         before, after = values_of(line.before), values_of(line.after)
         subject = (resource.removesuffix("_history"), line.subject)
         # Only the last change of a thing can be undone without undoing others.
-        undo = "" if subject in changed else undo_path(line.action, line.subject, before, after)
+        undoes, undo = "", ""
+        if subject not in changed:
+            undoes, undo = undo_of(line.action, line.subject, before, after)
+            if undoes == "job" and not _is_undoable(line.subject, lines):
+                undoes, undo = "", ""
         changed.add(subject)
         place = PAGES.get(resource)
         found.append(
@@ -89,6 +97,7 @@ def entries_of(lines: Sequence[AuditLine]) -> list[Entry]:
                 f"/console/{place}/{quote(line.subject, safe='')}" if place else "",
                 "bad" if verb in BAD_VERBS else "info",
                 undo,
+                undoes,
                 _differences(before, after),
             )
         )
@@ -103,23 +112,47 @@ def values_of(raw: Any) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
 
 
-def undo_path(
+def undo_of(
     action: str, subject: str, before: Mapping[str, Any], after: Mapping[str, Any]
-) -> str:
-    """The page that undoes a change of a pin, the default or a broker's settings; else empty."""
+) -> tuple[str, str]:
+    """What the change was of, and the page that undoes it; both are empty if it cannot be undone
+    by one request of the API.
+    """
+    own = quote(subject, safe="")
     if action == "device.update" and {*before} == {*after} == {"mqtt_broker_id"}:
-        return link(
-            f"/console/undo/pin/{quote(subject, safe='')}",
-            was=after["mqtt_broker_id"] or 0,
-            to=before["mqtt_broker_id"] or 0,
-        )
+        pins = {"was": after["mqtt_broker_id"] or 0, "to": before["mqtt_broker_id"] or 0}
+        return "pin", link(f"/console/undo/pin/{own}", **pins)
     if action == "broker.set_default":
         previous = before.get("default_broker_id")
         if previous is not None and str(after.get("default_broker_id")) == subject:
-            return link(f"/console/undo/default/{previous}", was=subject)
+            return "default", link(f"/console/undo/default/{previous}", was=subject)
     if action == "broker.update":
-        return f"/console/undo/broker/{quote(subject, safe='')}"
-    return ""
+        return "broker", f"/console/undo/broker/{own}"
+    if action == "rollout.set":
+        return _undo_of_rollout(own, values_of(before.get("rollout")), values_of(after["rollout"]))
+    if action in ENDS_OF_JOBS:
+        return "job", f"/console/jobs/{own}/undo"
+    return "", ""
+
+
+def _undo_of_rollout(
+    fleet: str, before: Mapping[str, Any], after: Mapping[str, Any]
+) -> tuple[str, str]:
+    if not before:
+        return "rollout", f"/console/fleets/{fleet}/rollout/stop"
+    if {**before, "percent": None} != {**after, "percent": None}:
+        # Another rollout. Its salt is not known, so that going back would reach other devices.
+        return "", ""
+    waves = {"broker_id": after["broker_id"], "was": after["percent"], "to": before["percent"]}
+    return "rollout", link(f"/console/undo/rollout/{fleet}", **waves)
+
+
+def _is_undoable(job: str, lines: Sequence[AuditLine]) -> bool:
+    """Whether the job has moved devices, and was not undone. A job of which `lines` do not show
+    the start is too old to be offered.
+    """
+    acts = {line.action for line in lines if line.subject == job and line.refusal is None}
+    return "job.start" in acts and "job.undo" not in acts
 
 
 def _differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Difference]:

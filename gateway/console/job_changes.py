@@ -12,6 +12,7 @@ from gateway.administration.fields import PathId
 from gateway.console.broker_names import broker_names
 from gateway.console.changes import problem_in_place
 from gateway.console.forms import form_of
+from gateway.console.job import acts_of
 from gateway.console.job_words import purpose
 from gateway.console.pages import page, see_other
 from gateway.console.visitor import ConsoleRequest, permitted
@@ -41,6 +42,7 @@ async def _confirmation(
         job=job,
         title=purpose(job, names),
         act=act,
+        can=acts_of(job),
         problem=problem,
     )
 

@@ -24,6 +24,7 @@ from gateway.administration import (
     enforcement,
     jobs,
     provisioning_keys,
+    rollouts,
     series,
 )
 from gateway.administration.series import RegistrationSeries, SeriesPoint
@@ -157,6 +158,8 @@ async def overview(request: ConsoleRequest) -> Response[bytes]:
             "pin": visitor.may(devices.update_device),
             "default": visitor.may(brokers.set_default_broker),
             "broker": visitor.may(broker_history.roll_back_broker),
+            "rollout": visitor.may(rollouts.set_rollout),
+            "job": visitor.may(jobs.undo_job),
         },
         may_add_broker=visitor.may(brokers.create_broker),
         may_add_key=visitor.may(provisioning_keys.create_provisioning_key),

@@ -6,6 +6,7 @@ from datetime import timedelta
 import httpx2
 from markupsafe import escape
 
+from tests.integration.gateway.console.test_jobs import run
 from tests.integration.gateway.console.visits import Visit, signed_in, text_of, token_of
 from tests.stack import Stack
 from tests.unit.broker_service.certificates.test_certificates import root
@@ -102,7 +103,7 @@ async def undo(visit: Visit, link: str) -> None:
     page = await visit.get(link)
     action = re.search(r'method="post" action="(/console/undo/[^"]+)"', page)
     assert action, page
-    hidden = dict(re.findall(r'type="hidden" name="(\w+)" value="(\w+)"', page))
+    hidden = dict(re.findall(r'type="hidden" name="(\w+)" value="([^"]*)"', page))
     hidden.pop("form_token")
     await visit.post(action[1], **hidden)
 
@@ -163,3 +164,73 @@ async def test_the_last_change_is_undone(stack: Stack, browser: httpx2.AsyncClie
     restricted = await signed_in(browser, await token_of(stack, "operator", ("demo",)))
     await restricted.get("/console/undo/pin/test-device-123")
     await restricted.get(f"/console/undo/broker/{second}", 403)
+
+
+async def test_rollouts_and_jobs_are_undone(stack: Stack, browser: httpx2.AsyncClient) -> None:
+    other = await stack.create_broker("other")
+    for number in range(8):
+        await stack.register(f"device-{number}")
+    visit = await signed_in(browser, stack.admin_token)
+
+    async def link_to(part: str) -> str:
+        found = re.findall(r'href="(/console/[^"]+)" aria-label="Undo', await visit.get(HOME))
+        [link] = [link for link in found if part in link]
+        return str(link.replace("&amp;", "&"))
+
+    def rollout(percent: float) -> dict[str, float]:
+        return {"broker_id": other, "percent": percent}
+
+    await stack.admin("PUT", "/fleets/demo/rollout", json=rollout(25))
+    assert await link_to("/rollout") == "/console/fleets/demo/rollout/stop"
+    await stack.admin("PUT", "/fleets/demo/rollout", json=rollout(62.5))
+    link = await link_to("/rollout")
+    assert "about 5 of 8 devices; then about 2." in text_of(await visit.get(link))
+    await undo(visit, link)
+    fleet = (await stack.admin("GET", "/fleets/demo")).json()
+    assert (fleet["rollout"]["broker_id"], fleet["rollout"]["percent"]) == (other, 25)
+    # It is no longer at the percent that is to be undone.
+    assert "It cannot be undone here" in await visit.get(link)
+    path = link.partition("?")[0]
+    refused = await visit.post(path, 412, broker_id=str(other), was="62.5", to="25")
+    assert "LOST_RACE" in refused.text
+    for odd in ("x", "-1", "101", "9" * 30, "1e1", "NaN", ""):
+        await visit.post(path, 422, broker_id=str(other), was=odd, to="25")
+        assert (await stack.admin("GET", "/fleets/demo")).json()["rollout"]["percent"] == 25
+    await visit.get(f"{path}?was=101", 422)
+    await visit.get("/console/undo/rollout/nowhere", 404)
+    # Undoing was a change too, which goes back again. A rollout to another broker does not.
+    assert "was=25.0" in await link_to("/rollout")
+    await stack.admin("PUT", "/fleets/demo/rollout", json=rollout(25) | {"broker_id": 1})
+    assert "/rollout" not in "".join(undo_links(await visit.get(HOME)))
+
+    made = await stack.admin(
+        "POST",
+        "/jobs",
+        json={
+            "kind": "assign",
+            "filter": {"fleet_id": "demo"},
+            "mqtt_broker_id": other,
+        },
+    )
+    assert made.status_code == 201, made.text
+    job = made.json()["id"]
+    start = await stack.admin("POST", f"/jobs/{job}/start")
+    assert start.status_code == 200, start.text
+    assert "/jobs" not in "".join(re.findall(r'href="([^"]+/undo)"', await visit.get(HOME)))
+    assert "It cannot be undone now" in await visit.get(f"/console/jobs/{job}/undo")
+    await run(stack)
+    link = await link_to("/jobs/")
+    assert "gives 8 devices their previous pin back" in await visit.get(link)
+    await visit.post(link)
+    await run(stack)
+    pins = "SELECT DISTINCT mqtt_broker_id FROM devices"
+    assert stack.database.execute(pins) == [(None,)]
+    assert "/undo" not in "".join(re.findall(r'href="(/console/jobs[^"]+)"', await visit.get(HOME)))
+
+    viewer = await signed_in(browser, await token_of(stack, "viewer"))
+    await viewer.get(path, 403)
+    await viewer.post(path, 403, broker_id="1", was="1", to="1")
+    await stack.create_fleet("elsewhere")
+    elsewhere = await signed_in(browser, await token_of(stack, "operator", ("elsewhere",)))
+    await elsewhere.get(path, 404)
+    await elsewhere.post(path, 404, broker_id="1", was="1", to="1")
