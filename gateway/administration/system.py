@@ -4,6 +4,7 @@ from datetime import datetime
 from typing import Annotated, Any, ClassVar, Literal
 
 from litestar import Router, get
+from litestar.params import QueryParameter
 from mooring.registry.v1 import system_pb2 as pb
 from msgspec import Meta, Struct
 
@@ -19,6 +20,7 @@ STATES: "dict[pb.ProcessState.ValueType, State]" = {
     pb.PROCESS_STATE_ENDED: "ended",
     pb.PROCESS_STATE_LOST: "lost",
 }
+NUMBERS = {name: number for number, name in STATES.items()}
 
 
 class ProcessLoop(Struct, kw_only=True, frozen=True):
@@ -44,6 +46,10 @@ class ProcessLoop(Struct, kw_only=True, frozen=True):
             "may run in several processes at once."
         ),
     ]
+    is_late: Annotated[
+        bool,
+        Meta(description="Whether it had not done its work for ten minutes at the last report."),
+    ]
 
 
 class Process(Struct, kw_only=True, frozen=True):
@@ -68,9 +74,11 @@ class Process(Struct, kw_only=True, frozen=True):
                 "succeeded_at": MOMENT,
                 "failing_since": None,
                 "holds_lease": True,
+                "is_late": False,
             }
         ],
         "configuration": {"JOB_POLL_S": "0.5", "DATABASE_URL": "(set)"},
+        "has_problem": False,
     }
 
     id: Annotated[str, Meta(description="A process takes a new id each time it starts.")]
@@ -107,6 +115,14 @@ class Process(Struct, kw_only=True, frozen=True):
             "they are set: `(set)` or `(not set)`. Null unless the token's role is `admin`."
         ),
     ]
+    has_problem: Annotated[
+        bool,
+        Meta(
+            description="Whether a person should look at it. A process that runs: it is not ready, "
+            "or a loop of it fails or is late. One that was lost: no process of its name has "
+            "started since. One that ended: it was the last of its name, and none of its name runs."
+        ),
+    ]
 
 
 class ProcessPage(Page[Process], frozen=True):
@@ -133,10 +149,12 @@ def _json(process: pb.Process) -> Process:
                 succeeded_at=moment_of(loop, "succeeded_at"),
                 failing_since=moment_of(loop, "failing_since"),
                 holds_lease=optional(loop, "holds_lease"),
+                is_late=loop.is_late,
             )
             for loop in process.loops
         ],
         configuration=dict(process.configuration) or None,
+        has_problem=process.has_problem,
     )
 
 
@@ -147,12 +165,28 @@ def _json(process: pb.Process) -> Process:
     description="Processes that ended or were lost are listed for a day.",
 )
 async def list_processes(
-    request: CallerRequest, limit: Limit = DEFAULT_LIMIT, cursor: Cursor = ""
+    request: CallerRequest,
+    limit: Limit = DEFAULT_LIMIT,
+    cursor: Cursor = "",
+    in_state: Annotated[
+        State | None, QueryParameter(name="state", description="Only processes in this state.")
+    ] = None,
+    has_problem: Annotated[
+        bool | None,
+        QueryParameter(
+            description="true: only processes that a person should look at; false: only the others."
+        ),
+    ] = None,
 ) -> ProcessPage:
     caller = request.auth
     answer = await caller.ask_registry(
         caller.services.system.ListProcesses,
-        pb.ListProcessesRequest(page_size=limit, cursor=cursor),
+        pb.ListProcessesRequest(
+            page_size=limit,
+            cursor=cursor,
+            state=NUMBERS[in_state] if in_state else pb.PROCESS_STATE_UNSPECIFIED,
+            has_problem=has_problem,
+        ),
     )
     return ProcessPage([_json(process) for process in answer.processes], answer.next_cursor or None)
 

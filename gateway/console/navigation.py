@@ -15,6 +15,7 @@ from gateway.administration import (
     provisioning_keys,
     server_keys,
     service_accounts,
+    system,
     tokens,
 )
 from gateway.console.visitor import Visitor
@@ -98,6 +99,7 @@ MENU = (
             ),
             Entry("Tokens", "/console/tokens", "token", tokens.list_tokens, "t"),
             Entry("Server keys", "/console/server-keys", "lock", server_keys.list_server_keys, "v"),
+            Entry("System", "/console/system", "server", system.list_processes, "s"),
         ),
     ),
 )

@@ -9,10 +9,13 @@ from gateway.administration.certificate_types import ListedCertificate
 from gateway.administration.enforcement import ListedEnforcement
 from gateway.administration.job_types import Job
 from gateway.administration.provisioning_key_types import ListedProvisioningKey
+from gateway.administration.system import Process
+from gateway.console.process_words import problems_of
 from gateway.console.templates import SOON, URGENT, counted, until
 
 # Of each kind. A longer list would hide the others; the pages of each kind have all.
 AT_MOST = 4
+STATES = {"running": "not all of it works", "lost": "no report", "ended": "it ended"}
 # A key with this share of its limit used, in percent, is about to run out.
 USED_PERCENT = 90
 
@@ -121,6 +124,21 @@ def of_jobs(found: Iterable[Job]) -> list[Need]:
         )
         for job in found
         if job.failure
+    ][:AT_MOST]
+
+
+def of_processes(found: Iterable[Process], now: datetime) -> list[Need]:
+    """Processes that do not do their work, or are gone."""
+    return [
+        Need(
+            "bad",
+            "server",
+            f"{process.process} on {process.host}: {STATES[process.state]}.",
+            " ".join(problems_of(process, now)),
+            "/console/system",
+            "See the processes",
+        )
+        for process in found
     ][:AT_MOST]
 
 

@@ -26,6 +26,7 @@ from gateway.administration import (
     provisioning_keys,
     rollouts,
     series,
+    system,
 )
 from gateway.administration.series import RegistrationSeries, SeriesPoint
 from gateway.console import charts, needs
@@ -81,6 +82,7 @@ async def overview(request: ConsoleRequest) -> Response[bytes]:
         keys,
         stopped,
         out_of_step,
+        unwell,
         lines,
         registrations,
     ) = await asyncio.gather(
@@ -115,6 +117,7 @@ async def overview(request: ConsoleRequest) -> Response[bytes]:
         _asked(
             request, visitor, enforcement.list_enforcement, limit=needs.AT_MOST, has_problem=True
         ),
+        _asked(request, visitor, system.list_processes, limit=needs.AT_MOST, has_problem=True),
         _asked(
             request,
             visitor,
@@ -132,6 +135,7 @@ async def overview(request: ConsoleRequest) -> Response[bytes]:
         request,
         "overview.html",
         needs=[
+            *needs.of_processes(unwell.items if unwell else (), now),
             *needs.of_brokers(out_of_step.items if out_of_step else ()),
             *needs.of_jobs(stopped.items if stopped else ()),
             *needs.of_certificates(ending.items if ending else (), rotations, now),

@@ -24,6 +24,7 @@ from gateway.console import (
     server_keys,
     service_accounts,
     sign_in,
+    system,
     tokens,
     undo,
 )
@@ -58,6 +59,7 @@ ROUTES = Router(
                 tokens.ROUTES,
                 service_accounts.ROUTES,
                 server_keys.ROUTES,
+                system.ROUTES,
                 devices.ROUTES,
                 device.ROUTES,
                 device_changes.ROUTES,

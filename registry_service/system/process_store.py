@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
-from uuid import UUID
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -37,19 +36,13 @@ class ProcessStore:
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
 
-    async def processes_after(
-        self, last: tuple[str, UUID] | None, limit: int
-    ) -> Sequence[sa.Row[Any]]:
-        """In the order of their names and ids, after the process with the name and id `last`. Each
-        row has `is_lost`, and `leases`: the names of the leases that the process holds.
+    async def processes(self) -> Sequence[sa.Row[Any]]:
+        """All processes, in the order of their names and ids. Each row has `is_lost`, and `leases`:
+        the names of the leases that the process holds.
         """
-        query = (
-            sa.select(processes, _is_lost.label("is_lost"), _leases.label("leases"))
-            .order_by(processes.c.process, processes.c.id)
-            .limit(limit)
+        query = sa.select(processes, _is_lost.label("is_lost"), _leases.label("leases")).order_by(
+            processes.c.process, processes.c.id
         )
-        if last is not None:
-            query = query.where(sa.tuple_(processes.c.process, processes.c.id) > sa.tuple_(*last))
         async with reading(self._engine) as connection:
             return (await connection.execute(query)).all()
 

@@ -1,8 +1,7 @@
 """gRPC: processes and changes."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from datetime import datetime
+from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
@@ -22,7 +21,7 @@ from chassis.validation import check_text
 from registry_service.admission.reconciler.store import LEASE as ENFORCEMENT_LEASE
 from registry_service.audit.sealing.store import LEASE as SEALING_LEASE
 from registry_service.bulk.jobs.work_store import LEASE as JOBS_LEASE
-from registry_service.system import kinds
+from registry_service.system import attention, kinds
 from registry_service.system.change_store import Changed, ChangeStore
 from registry_service.system.cursor import Cursor
 from registry_service.system.process_store import ProcessStore
@@ -51,12 +50,29 @@ class SystemServicer(system_pb2_grpc.SystemServiceServicer):
         self, request: pb.ListProcessesRequest, context: Context
     ) -> pb.ListProcessesResponse:
         """In the order of their names and ids. Raises `InvalidInput`."""
-        size = pages.page_size_of(request.page_size)
-        rows = await self._processes.processes_after(_last(request.cursor), size + 1)
-        page, next_cursor = pages.cut(rows, size, lambda row: f"{row.process} {row.id}")
+        size, last = pages.page_size_of(request.page_size), _last(request.cursor)
+        if request.state not in pb.ProcessState.values():
+            raise InvalidInput("must be running, ended or lost", field="state")
+        # They are few: of those that are gone, only some of each name are kept. Whether one has a
+        # problem depends on the others of its name.
+        found = await self._processes.processes()
+        problems = attention.with_problem(found)
+        wanted = [
+            row
+            for row in found
+            if (last is None or (row.process, row.id) > last)
+            and (not request.state or request.state == _state_of(row))
+            and (not request.HasField("has_problem") or request.has_problem == (row.id in problems))
+        ]
+        page, next_cursor = pages.cut(
+            wanted[: size + 1], size, lambda row: f"{row.process} {row.id}"
+        )
         is_admin = role.get() >= Access.ADMIN
         return pb.ListProcessesResponse(
-            processes=(_proto(row, with_configuration=is_admin) for row in page),
+            processes=(
+                _proto(row, has_problem=row.id in problems, with_configuration=is_admin)
+                for row in page
+            ),
             next_cursor=next_cursor,
         )
 
@@ -140,12 +156,13 @@ def _last(cursor: str) -> tuple[str, UUID] | None:
     return process, _id_of(text, "cursor")
 
 
-def _proto(row: sa.Row[Any], *, with_configuration: bool) -> pb.Process:
-    state = pb.PROCESS_STATE_RUNNING
+def _state_of(row: sa.Row[Any]) -> "pb.ProcessState.ValueType":
     if row.ended_at is not None:
-        state = pb.PROCESS_STATE_ENDED
-    elif row.is_lost:
-        state = pb.PROCESS_STATE_LOST
+        return pb.PROCESS_STATE_ENDED
+    return pb.PROCESS_STATE_LOST if row.is_lost else pb.PROCESS_STATE_RUNNING
+
+
+def _proto(row: sa.Row[Any], *, has_problem: bool, with_configuration: bool) -> pb.Process:
     return pb.Process(
         id=str(row.id),
         process=row.process,
@@ -155,24 +172,22 @@ def _proto(row: sa.Row[Any], *, with_configuration: bool) -> pb.Process:
         started_at=timestamp_of(row.started_at),
         seen_at=timestamp_of(row.seen_at),
         ended_at=timestamp_of(row.ended_at),
-        state=state,
+        state=_state_of(row),
         is_ready=row.is_ready,
         checks=row.checks,
-        loops=(_loop(name, loop, row.leases) for name, loop in sorted(row.loops.items())),
+        loops=(_loop(name, loop, row) for name, loop in sorted(row.loops.items())),
         configuration=row.configuration if with_configuration else None,
+        has_problem=has_problem,
     )
 
 
-def _loop(name: str, stored: Mapping[str, Any], held: Sequence[str]) -> pb.ProcessLoop:
+def _loop(name: str, stored: Mapping[str, Any], row: sa.Row[Any]) -> pb.ProcessLoop:
     lease = LEASES.get(name)
     return pb.ProcessLoop(
         name=name,
         problem=str(stored.get("problem", "")),
-        succeeded_at=timestamp_of(_moment(stored.get("succeeded_at"))),
-        failing_since=timestamp_of(_moment(stored.get("failing_since"))),
-        holds_lease=None if lease is None else lease in held,
+        succeeded_at=timestamp_of(attention.moment_in(stored.get("succeeded_at"))),
+        failing_since=timestamp_of(attention.moment_in(stored.get("failing_since"))),
+        holds_lease=None if lease is None else lease in row.leases,
+        is_late=attention.is_late(row, stored),
     )
-
-
-def _moment(stored: Any) -> datetime | None:
-    return datetime.fromisoformat(stored) if stored else None

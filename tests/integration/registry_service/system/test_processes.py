@@ -136,6 +136,22 @@ async def test_all_processes_appear_and_killed_ones_are_lost(stack: Stack, tmp_p
         assert ended["ended_at"] is not None
         assert found["gateway"]["state"] == "running"
 
+        async def listed(**query: str) -> set[str]:
+            answer = await stack.admin("GET", "/system/processes", params=query)
+            return {process["process"] for process in answer.json()["items"]}
+
+        # Nothing has started instead of them.
+        gone = {"registry_service.worker", "registry_service.audit.sealing"}
+        assert {name for name, one in found.items() if one["has_problem"]} == gone
+        assert await listed(has_problem="true") == gone
+        assert await listed(has_problem="false") == found.keys() - gone
+        assert await listed(state="running") == found.keys() - gone
+        assert await listed(state="lost", has_problem="true") == {"registry_service.worker"}
+        assert await listed(state="ended") == {"registry_service.audit.sealing"}
+        assert await listed(state="ended", has_problem="false") == set()
+        for query in ({"state": "gone"}, {"has_problem": "x"}):
+            assert (await stack.admin("GET", "/system/processes", params=query)).is_client_error
+
 
 def reporter(database: Database, probes: Probes, states: States) -> Reporter:
     return Reporter([WorkerConfig(database_url=database.url("mooring_registry"))], probes, states)

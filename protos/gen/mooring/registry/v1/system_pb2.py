@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n mooring/registry/v1/system.proto\x12\x13mooring.registry.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xbb\x01\n\x0bProcessLoop\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07problem\x18\x02 \x01(\t\x12\x30\n\x0csucceeded_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\rfailing_since\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x18\n\x0bholds_lease\x18\x05 \x01(\x08H\x00\x88\x01\x01\x42\x0e\n\x0c_holds_lease\"\xb9\x04\n\x07Process\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07process\x18\x02 \x01(\t\x12\x0c\n\x04host\x18\x03 \x01(\t\x12\x0b\n\x03pid\x18\x04 \x01(\x05\x12\x0f\n\x07version\x18\x05 \x01(\t\x12.\n\nstarted_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\x07seen_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nded_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x05state\x18\t \x01(\x0e\x32!.mooring.registry.v1.ProcessState\x12\x10\n\x08is_ready\x18\n \x01(\x08\x12\x38\n\x06\x63hecks\x18\x0b \x03(\x0b\x32(.mooring.registry.v1.Process.ChecksEntry\x12/\n\x05loops\x18\x0c \x03(\x0b\x32 .mooring.registry.v1.ProcessLoop\x12\x46\n\rconfiguration\x18\r \x03(\x0b\x32/.mooring.registry.v1.Process.ConfigurationEntry\x1a-\n\x0b\x43hecksEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a\x34\n\x12\x43onfigurationEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"9\n\x14ListProcessesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\t\"]\n\x15ListProcessesResponse\x12/\n\tprocesses\x18\x01 \x03(\x0b\x32\x1c.mooring.registry.v1.Process\x12\x13\n\x0bnext_cursor\x18\x02 \x01(\t\"\xa4\x03\n\x14ReportProcessRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04host\x18\x02 \x01(\t\x12\x0b\n\x03pid\x18\x03 \x01(\x05\x12\x0f\n\x07version\x18\x04 \x01(\t\x12.\n\nstarted_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\thas_ended\x18\x06 \x01(\x08\x12\x10\n\x08is_ready\x18\x07 \x01(\x08\x12\x45\n\x06\x63hecks\x18\x08 \x03(\x0b\x32\x35.mooring.registry.v1.ReportProcessRequest.ChecksEntry\x12S\n\rconfiguration\x18\t \x03(\x0b\x32<.mooring.registry.v1.ReportProcessRequest.ConfigurationEntry\x1a-\n\x0b\x43hecksEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a\x34\n\x12\x43onfigurationEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x17\n\x15ReportProcessResponse\"8\n\x13\x43hangesSinceRequest\x12\x0e\n\x06\x63ursor\x18\x01 \x01(\t\x12\x11\n\twithin_ms\x18\x02 \x01(\x05\"m\n\x14\x43hangesSinceResponse\x12\x0e\n\x06\x63ursor\x18\x01 \x01(\t\x12.\n\x05kinds\x18\x02 \x03(\x0e\x32\x1f.mooring.registry.v1.ChangeKind\x12\x15\n\ris_everything\x18\x03 \x01(\x08*y\n\x0cProcessState\x12\x1d\n\x19PROCESS_STATE_UNSPECIFIED\x10\x00\x12\x19\n\x15PROCESS_STATE_RUNNING\x10\x01\x12\x17\n\x13PROCESS_STATE_ENDED\x10\x02\x12\x16\n\x12PROCESS_STATE_LOST\x10\x03*\x9e\x04\n\nChangeKind\x12\x1b\n\x17\x43HANGE_KIND_UNSPECIFIED\x10\x00\x12\x15\n\x11\x43HANGE_KIND_AUDIT\x10\x01\x12\x17\n\x13\x43HANGE_KIND_BROKERS\x10\x02\x12\x1e\n\x1a\x43HANGE_KIND_BROKER_SECRETS\x10\x03\x12\x1c\n\x18\x43HANGE_KIND_CERTIFICATES\x10\x04\x12\x17\n\x13\x43HANGE_KIND_DEVICES\x10\x05\x12\x1b\n\x17\x43HANGE_KIND_ENFORCEMENT\x10\x06\x12 \n\x1c\x43HANGE_KIND_EXPECTED_DEVICES\x10\x07\x12\x16\n\x12\x43HANGE_KIND_FLEETS\x10\x08\x12\x14\n\x10\x43HANGE_KIND_JOBS\x10\t\x12\x19\n\x15\x43HANGE_KIND_PROCESSES\x10\n\x12!\n\x1d\x43HANGE_KIND_PROVISIONING_KEYS\x10\x0b\x12\x1d\n\x19\x43HANGE_KIND_REGISTRATIONS\x10\x0c\x12\x18\n\x14\x43HANGE_KIND_ROLLOUTS\x10\r\x12\x1b\n\x17\x43HANGE_KIND_SERVER_KEYS\x10\x0e\x12 \n\x1c\x43HANGE_KIND_SERVICE_ACCOUNTS\x10\x0f\x12\x16\n\x12\x43HANGE_KIND_TOKENS\x10\x10\x12\x16\n\x12\x43HANGE_KIND_SERIES\x10\x11\x12\x19\n\x15\x43HANGE_KIND_TIMELINES\x10\x12\x32\xc4\x02\n\rSystemService\x12\x66\n\rListProcesses\x12).mooring.registry.v1.ListProcessesRequest\x1a*.mooring.registry.v1.ListProcessesResponse\x12\x66\n\rReportProcess\x12).mooring.registry.v1.ReportProcessRequest\x1a*.mooring.registry.v1.ReportProcessResponse\x12\x63\n\x0c\x43hangesSince\x12(.mooring.registry.v1.ChangesSinceRequest\x1a).mooring.registry.v1.ChangesSinceResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n mooring/registry/v1/system.proto\x12\x13mooring.registry.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xcc\x01\n\x0bProcessLoop\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07problem\x18\x02 \x01(\t\x12\x30\n\x0csucceeded_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\rfailing_since\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x18\n\x0bholds_lease\x18\x05 \x01(\x08H\x00\x88\x01\x01\x12\x0f\n\x07is_late\x18\x06 \x01(\x08\x42\x0e\n\x0c_holds_lease\"\xce\x04\n\x07Process\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07process\x18\x02 \x01(\t\x12\x0c\n\x04host\x18\x03 \x01(\t\x12\x0b\n\x03pid\x18\x04 \x01(\x05\x12\x0f\n\x07version\x18\x05 \x01(\t\x12.\n\nstarted_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\x07seen_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nded_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x05state\x18\t \x01(\x0e\x32!.mooring.registry.v1.ProcessState\x12\x10\n\x08is_ready\x18\n \x01(\x08\x12\x38\n\x06\x63hecks\x18\x0b \x03(\x0b\x32(.mooring.registry.v1.Process.ChecksEntry\x12/\n\x05loops\x18\x0c \x03(\x0b\x32 .mooring.registry.v1.ProcessLoop\x12\x46\n\rconfiguration\x18\r \x03(\x0b\x32/.mooring.registry.v1.Process.ConfigurationEntry\x12\x13\n\x0bhas_problem\x18\x0e \x01(\x08\x1a-\n\x0b\x43hecksEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a\x34\n\x12\x43onfigurationEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x95\x01\n\x14ListProcessesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\t\x12\x30\n\x05state\x18\x03 \x01(\x0e\x32!.mooring.registry.v1.ProcessState\x12\x18\n\x0bhas_problem\x18\x04 \x01(\x08H\x00\x88\x01\x01\x42\x0e\n\x0c_has_problem\"]\n\x15ListProcessesResponse\x12/\n\tprocesses\x18\x01 \x03(\x0b\x32\x1c.mooring.registry.v1.Process\x12\x13\n\x0bnext_cursor\x18\x02 \x01(\t\"\xa4\x03\n\x14ReportProcessRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04host\x18\x02 \x01(\t\x12\x0b\n\x03pid\x18\x03 \x01(\x05\x12\x0f\n\x07version\x18\x04 \x01(\t\x12.\n\nstarted_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\thas_ended\x18\x06 \x01(\x08\x12\x10\n\x08is_ready\x18\x07 \x01(\x08\x12\x45\n\x06\x63hecks\x18\x08 \x03(\x0b\x32\x35.mooring.registry.v1.ReportProcessRequest.ChecksEntry\x12S\n\rconfiguration\x18\t \x03(\x0b\x32<.mooring.registry.v1.ReportProcessRequest.ConfigurationEntry\x1a-\n\x0b\x43hecksEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a\x34\n\x12\x43onfigurationEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x17\n\x15ReportProcessResponse\"8\n\x13\x43hangesSinceRequest\x12\x0e\n\x06\x63ursor\x18\x01 \x01(\t\x12\x11\n\twithin_ms\x18\x02 \x01(\x05\"m\n\x14\x43hangesSinceResponse\x12\x0e\n\x06\x63ursor\x18\x01 \x01(\t\x12.\n\x05kinds\x18\x02 \x03(\x0e\x32\x1f.mooring.registry.v1.ChangeKind\x12\x15\n\ris_everything\x18\x03 \x01(\x08*y\n\x0cProcessState\x12\x1d\n\x19PROCESS_STATE_UNSPECIFIED\x10\x00\x12\x19\n\x15PROCESS_STATE_RUNNING\x10\x01\x12\x17\n\x13PROCESS_STATE_ENDED\x10\x02\x12\x16\n\x12PROCESS_STATE_LOST\x10\x03*\x9e\x04\n\nChangeKind\x12\x1b\n\x17\x43HANGE_KIND_UNSPECIFIED\x10\x00\x12\x15\n\x11\x43HANGE_KIND_AUDIT\x10\x01\x12\x17\n\x13\x43HANGE_KIND_BROKERS\x10\x02\x12\x1e\n\x1a\x43HANGE_KIND_BROKER_SECRETS\x10\x03\x12\x1c\n\x18\x43HANGE_KIND_CERTIFICATES\x10\x04\x12\x17\n\x13\x43HANGE_KIND_DEVICES\x10\x05\x12\x1b\n\x17\x43HANGE_KIND_ENFORCEMENT\x10\x06\x12 \n\x1c\x43HANGE_KIND_EXPECTED_DEVICES\x10\x07\x12\x16\n\x12\x43HANGE_KIND_FLEETS\x10\x08\x12\x14\n\x10\x43HANGE_KIND_JOBS\x10\t\x12\x19\n\x15\x43HANGE_KIND_PROCESSES\x10\n\x12!\n\x1d\x43HANGE_KIND_PROVISIONING_KEYS\x10\x0b\x12\x1d\n\x19\x43HANGE_KIND_REGISTRATIONS\x10\x0c\x12\x18\n\x14\x43HANGE_KIND_ROLLOUTS\x10\r\x12\x1b\n\x17\x43HANGE_KIND_SERVER_KEYS\x10\x0e\x12 \n\x1c\x43HANGE_KIND_SERVICE_ACCOUNTS\x10\x0f\x12\x16\n\x12\x43HANGE_KIND_TOKENS\x10\x10\x12\x16\n\x12\x43HANGE_KIND_SERIES\x10\x11\x12\x19\n\x15\x43HANGE_KIND_TIMELINES\x10\x12\x32\xc4\x02\n\rSystemService\x12\x66\n\rListProcesses\x12).mooring.registry.v1.ListProcessesRequest\x1a*.mooring.registry.v1.ListProcessesResponse\x12\x66\n\rReportProcess\x12).mooring.registry.v1.ReportProcessRequest\x1a*.mooring.registry.v1.ReportProcessResponse\x12\x63\n\x0c\x43hangesSince\x12(.mooring.registry.v1.ChangesSinceRequest\x1a).mooring.registry.v1.ChangesSinceResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,34 +40,34 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REPORTPROCESSREQUEST_CHECKSENTRY']._serialized_options = b'8\001'
   _globals['_REPORTPROCESSREQUEST_CONFIGURATIONENTRY']._loaded_options = None
   _globals['_REPORTPROCESSREQUEST_CONFIGURATIONENTRY']._serialized_options = b'8\001'
-  _globals['_PROCESSSTATE']._serialized_start=1623
-  _globals['_PROCESSSTATE']._serialized_end=1744
-  _globals['_CHANGEKIND']._serialized_start=1747
-  _globals['_CHANGEKIND']._serialized_end=2289
+  _globals['_PROCESSSTATE']._serialized_start=1754
+  _globals['_PROCESSSTATE']._serialized_end=1875
+  _globals['_CHANGEKIND']._serialized_start=1878
+  _globals['_CHANGEKIND']._serialized_end=2420
   _globals['_PROCESSLOOP']._serialized_start=91
-  _globals['_PROCESSLOOP']._serialized_end=278
-  _globals['_PROCESS']._serialized_start=281
-  _globals['_PROCESS']._serialized_end=850
-  _globals['_PROCESS_CHECKSENTRY']._serialized_start=751
-  _globals['_PROCESS_CHECKSENTRY']._serialized_end=796
-  _globals['_PROCESS_CONFIGURATIONENTRY']._serialized_start=798
-  _globals['_PROCESS_CONFIGURATIONENTRY']._serialized_end=850
-  _globals['_LISTPROCESSESREQUEST']._serialized_start=852
-  _globals['_LISTPROCESSESREQUEST']._serialized_end=909
-  _globals['_LISTPROCESSESRESPONSE']._serialized_start=911
-  _globals['_LISTPROCESSESRESPONSE']._serialized_end=1004
-  _globals['_REPORTPROCESSREQUEST']._serialized_start=1007
-  _globals['_REPORTPROCESSREQUEST']._serialized_end=1427
-  _globals['_REPORTPROCESSREQUEST_CHECKSENTRY']._serialized_start=751
-  _globals['_REPORTPROCESSREQUEST_CHECKSENTRY']._serialized_end=796
-  _globals['_REPORTPROCESSREQUEST_CONFIGURATIONENTRY']._serialized_start=798
-  _globals['_REPORTPROCESSREQUEST_CONFIGURATIONENTRY']._serialized_end=850
-  _globals['_REPORTPROCESSRESPONSE']._serialized_start=1429
-  _globals['_REPORTPROCESSRESPONSE']._serialized_end=1452
-  _globals['_CHANGESSINCEREQUEST']._serialized_start=1454
-  _globals['_CHANGESSINCEREQUEST']._serialized_end=1510
-  _globals['_CHANGESSINCERESPONSE']._serialized_start=1512
-  _globals['_CHANGESSINCERESPONSE']._serialized_end=1621
-  _globals['_SYSTEMSERVICE']._serialized_start=2292
-  _globals['_SYSTEMSERVICE']._serialized_end=2616
+  _globals['_PROCESSLOOP']._serialized_end=295
+  _globals['_PROCESS']._serialized_start=298
+  _globals['_PROCESS']._serialized_end=888
+  _globals['_PROCESS_CHECKSENTRY']._serialized_start=789
+  _globals['_PROCESS_CHECKSENTRY']._serialized_end=834
+  _globals['_PROCESS_CONFIGURATIONENTRY']._serialized_start=836
+  _globals['_PROCESS_CONFIGURATIONENTRY']._serialized_end=888
+  _globals['_LISTPROCESSESREQUEST']._serialized_start=891
+  _globals['_LISTPROCESSESREQUEST']._serialized_end=1040
+  _globals['_LISTPROCESSESRESPONSE']._serialized_start=1042
+  _globals['_LISTPROCESSESRESPONSE']._serialized_end=1135
+  _globals['_REPORTPROCESSREQUEST']._serialized_start=1138
+  _globals['_REPORTPROCESSREQUEST']._serialized_end=1558
+  _globals['_REPORTPROCESSREQUEST_CHECKSENTRY']._serialized_start=789
+  _globals['_REPORTPROCESSREQUEST_CHECKSENTRY']._serialized_end=834
+  _globals['_REPORTPROCESSREQUEST_CONFIGURATIONENTRY']._serialized_start=836
+  _globals['_REPORTPROCESSREQUEST_CONFIGURATIONENTRY']._serialized_end=888
+  _globals['_REPORTPROCESSRESPONSE']._serialized_start=1560
+  _globals['_REPORTPROCESSRESPONSE']._serialized_end=1583
+  _globals['_CHANGESSINCEREQUEST']._serialized_start=1585
+  _globals['_CHANGESSINCEREQUEST']._serialized_end=1641
+  _globals['_CHANGESSINCERESPONSE']._serialized_start=1643
+  _globals['_CHANGESSINCERESPONSE']._serialized_end=1752
+  _globals['_SYSTEMSERVICE']._serialized_start=2423
+  _globals['_SYSTEMSERVICE']._serialized_end=2747
 # @@protoc_insertion_point(module_scope)

@@ -110,11 +110,14 @@ class ProcessLoop(_message.Message):
     SUCCEEDED_AT_FIELD_NUMBER: _builtins.int
     FAILING_SINCE_FIELD_NUMBER: _builtins.int
     HOLDS_LEASE_FIELD_NUMBER: _builtins.int
+    IS_LATE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     problem: _builtins.str
     """Why the loop does not do its work; empty if it does."""
     holds_lease: _builtins.bool
     """Whether this process holds the lease of the loop. Unset for a loop without a lease."""
+    is_late: _builtins.bool
+    """Whether it had not done its work for ten minutes when the process reported."""
     @_builtins.property
     def succeeded_at(self) -> _timestamp_pb2.Timestamp:
         """Unset: never."""
@@ -131,10 +134,11 @@ class ProcessLoop(_message.Message):
         succeeded_at: _timestamp_pb2.Timestamp | None = ...,
         failing_since: _timestamp_pb2.Timestamp | None = ...,
         holds_lease: _builtins.bool | None = ...,
+        is_late: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_holds_lease", b"_holds_lease", "failing_since", b"failing_since", "holds_lease", b"holds_lease", "succeeded_at", b"succeeded_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_holds_lease", b"_holds_lease", "failing_since", b"failing_since", "holds_lease", b"holds_lease", "name", b"name", "problem", b"problem", "succeeded_at", b"succeeded_at"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_holds_lease", b"_holds_lease", "failing_since", b"failing_since", "holds_lease", b"holds_lease", "is_late", b"is_late", "name", b"name", "problem", b"problem", "succeeded_at", b"succeeded_at"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__holds_lease: _TypeAlias = _typing.Literal["holds_lease"]  # noqa: Y015
     _WhichOneofArgType__holds_lease: _TypeAlias = _typing.Literal["_holds_lease", b"_holds_lease"]  # noqa: Y015
@@ -199,6 +203,7 @@ class Process(_message.Message):
     CHECKS_FIELD_NUMBER: _builtins.int
     LOOPS_FIELD_NUMBER: _builtins.int
     CONFIGURATION_FIELD_NUMBER: _builtins.int
+    HAS_PROBLEM_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """A process takes a new id each time it starts."""
     process: _builtins.str
@@ -209,6 +214,11 @@ class Process(_message.Message):
     state: Global___ProcessState.ValueType
     is_ready: _builtins.bool
     """Whether it could do its work when it last reported."""
+    has_problem: _builtins.bool
+    """Whether a person should look at it. A process that runs: it is not ready, or a loop of it fails
+    or is late. One that was lost: no process of its name has started since. One that ended: it was
+    the last of its name, and none of its name runs.
+    """
     @_builtins.property
     def started_at(self) -> _timestamp_pb2.Timestamp:
         """By the clock of the process."""
@@ -249,10 +259,11 @@ class Process(_message.Message):
         checks: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         loops: _abc.Iterable[Global___ProcessLoop] | None = ...,
         configuration: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        has_problem: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["ended_at", b"ended_at", "seen_at", b"seen_at", "started_at", b"started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["checks", b"checks", "configuration", b"configuration", "ended_at", b"ended_at", "host", b"host", "id", b"id", "is_ready", b"is_ready", "loops", b"loops", "pid", b"pid", "process", b"process", "seen_at", b"seen_at", "started_at", b"started_at", "state", b"state", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checks", b"checks", "configuration", b"configuration", "ended_at", b"ended_at", "has_problem", b"has_problem", "host", b"host", "id", b"id", "is_ready", b"is_ready", "loops", b"loops", "pid", b"pid", "process", b"process", "seen_at", b"seen_at", "started_at", b"started_at", "state", b"state", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -264,21 +275,31 @@ class ListProcessesRequest(_message.Message):
 
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     CURSOR_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    HAS_PROBLEM_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """1 to 500; 0 means 100."""
     cursor: _builtins.str
     """The next_cursor of the page before; empty for the first."""
+    state: Global___ProcessState.ValueType
+    """Only processes in this state; unspecified for all."""
+    has_problem: _builtins.bool
+    """Only processes with a problem, or only the others."""
     def __init__(
         self,
         *,
         page_size: _builtins.int = ...,
         cursor: _builtins.str = ...,
+        state: Global___ProcessState.ValueType = ...,
+        has_problem: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_has_problem", b"_has_problem", "has_problem", b"has_problem"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cursor", b"cursor", "page_size", b"page_size"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_has_problem", b"_has_problem", "cursor", b"cursor", "has_problem", b"has_problem", "page_size", b"page_size", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__has_problem: _TypeAlias = _typing.Literal["has_problem"]  # noqa: Y015
+    _WhichOneofArgType__has_problem: _TypeAlias = _typing.Literal["_has_problem", b"_has_problem"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__has_problem) -> _WhichOneofReturnType__has_problem | None: ...
 
 Global___ListProcessesRequest: _TypeAlias = ListProcessesRequest  # noqa: Y015
 
