@@ -186,6 +186,31 @@ async def test_what_touches_no_row_or_says_little_is_not_noted(
     assert await kinds_since(store, before) == {"tokens", "provisioning_keys"}
 
 
+async def test_a_lost_process_is_noted_once_by_the_next_report(
+    store: ChangeStore, database: Database
+) -> None:
+    begun = "timestamptz '2026-01-01 12:00Z'"
+    for role, ago, ended in (
+        ("mooring_broker", 0, "NULL"),
+        ("mooring_registry", 25, "NULL"),
+        # That it ended was noted before.
+        ("mooring_registry", 15, begun),
+    ):
+        database.execute(
+            "INSERT INTO processes (id, process, host, pid, version, started_at, seen_at, ended_at,"
+            " is_ready, checks, loops, configuration) VALUES (gen_random_uuid(), 'p', 'h', 1, '1',"
+            f" {begun}, {begun} - interval '{ago} s', {ended}, true, '{{}}', '{{}}', '{{}}')",
+            role=role,
+        )
+    # The report of a role that sees its own rows only.
+    for after, is_noted in ((4, False), (6, True), (16, False), (26, False), (7_200, False)):
+        before = await now(store)
+        database.execute(
+            f"UPDATE processes SET seen_at = {begun} + interval '{after} s'", role="mooring_broker"
+        )
+        assert await kinds_since(store, before) == ({"processes"} if is_noted else set()), after
+
+
 async def test_an_operator_s_sql_is_noted(store: ChangeStore, database: Database) -> None:
     before = await now(store)
     database.execute("UPDATE fleets SET is_active = false", role="mooring_operator")
