@@ -26,7 +26,8 @@ from chassis.version import VERSION
 log = structlog.get_logger(__name__)
 
 REPORT_S = 10.0
-# A report is also written when a check has changed. They are looked at as often.
+# A report is also written when a check has changed. They are looked at as often, for the first time
+# this long after the start.
 LOOK_S = 2.0
 # How long writing a report may take.
 WRITE_S = 3.0
@@ -92,17 +93,21 @@ class Reporter:
 @contextlib.asynccontextmanager
 async def reported(reporter: Reporter, write: Write) -> AsyncIterator[None]:
     """Reports while the block runs, and at its end that the process has ended. A process that is
-    killed cannot report that.
+    killed cannot report that, and one that ends at once reports nothing.
     """
-    async with background(_keep_reported(reporter, write)):
+    began = asyncio.Event()
+    async with background(_keep_reported(reporter, write, began)):
         yield
-    await _write(write, await reporter.report(has_ended=True), LAST_S)
+    if began.is_set():
+        await _write(write, await reporter.report(has_ended=True), LAST_S)
 
 
-async def _keep_reported(reporter: Reporter, write: Write) -> None:
+async def _keep_reported(reporter: Reporter, write: Write, began: asyncio.Event) -> None:
     loop = asyncio.get_running_loop()
     due_at, checked, was_written = loop.time(), None, True
     while True:
+        await asyncio.sleep(LOOK_S)
+        began.set()
         try:
             report = await reporter.report()
         except Exception:
@@ -114,7 +119,6 @@ async def _keep_reported(reporter: Reporter, write: Write) -> None:
                 if error and was_written:
                     log.warning("the process cannot write its report", error=error)
                 was_written, checked, due_at = not error, now, loop.time() + REPORT_S
-        await asyncio.sleep(LOOK_S)
 
 
 async def _write(write: Write, report: Report, within_s: float) -> str:
