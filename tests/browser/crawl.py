@@ -1,14 +1,12 @@
 """Which pages a signed-in person reaches by links."""
 
-import re
 from collections import Counter
 from dataclasses import dataclass
-from html.parser import HTMLParser
-from urllib.parse import parse_qsl, urljoin, urlsplit
 
 from playwright.async_api import APIRequestContext
 
-START = "/console"
+from tests.browser.links import START, kind_of, links_in
+
 # The search is reached by a form: without a text, with one that finds something, and with another.
 SEARCHES = ("/console/search", "/console/search?q=ha", "/console/search?q=no+such+thing")
 # Pages of one kind that are looked at: more show the same template with other values.
@@ -27,27 +25,6 @@ class Found:
     linked_from: str
     status: int
     media_type: str
-
-
-class _Links(HTMLParser):
-    def __init__(self, base: str) -> None:
-        super().__init__()
-        self.base = base
-        self.found: list[str] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        values = dict(attrs)
-        if tag == "a" and (href := values.get("href")) and "download" not in values:
-            url = urlsplit(urljoin(self.base, href))
-            if not url.netloc and (url.path == START or url.path.startswith(f"{START}/")):
-                self.found.append(url._replace(fragment="").geturl())
-
-
-def kind_of(path: str) -> tuple[str, ...]:
-    """Alike for pages that differ in the id of what they show, or in values of their filters."""
-    url = urlsplit(path)
-    parts = ["*" if re.search(r"\d", part) else part for part in url.path.split("/")]
-    return (*parts, "?", *sorted({name for name, _ in parse_qsl(url.query, True)}))
 
 
 async def reachable(requests: APIRequestContext) -> list[Found]:
@@ -72,9 +49,8 @@ async def reachable(requests: APIRequestContext) -> list[Found]:
         media_type = answer.headers.get("content-type", "").partition(";")[0]
         found.append(Found(path, linked_from, answer.status, media_type))
         if media_type == "text/html":
-            links = _Links(path)
-            links.feed(await answer.text())
-            new = [link for link in dict.fromkeys(links.found) if link not in seen]
+            links = links_in(await answer.text(), path)
+            new = [link for link in links if link not in seen]
             seen.update(new)
             waiting += [(link, path) for link in new]
     return found
