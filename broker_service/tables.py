@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB
 
-SCHEMA_REVISION = "0040"
+SCHEMA_REVISION = "0041"
 
 metadata = sa.MetaData()
 

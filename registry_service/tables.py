@@ -5,7 +5,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import CIDR, INT8MULTIRANGE, JSONB
 
-SCHEMA_REVISION = "0040"
+SCHEMA_REVISION = "0041"
 
 metadata = sa.MetaData()
 
@@ -413,6 +413,23 @@ audit_seals = sa.Table(
     sa.Column("mac", sa.LargeBinary, nullable=False),
     sa.Column("sealed_at", sa.DateTime(timezone=True), nullable=False),
     sa.Index("audit_seals_upper", sa.text("upper(ids)")),
+)
+
+audit_checks = sa.Table(
+    "audit_checks",
+    metadata,
+    sa.Column("is_only", sa.Boolean, primary_key=True, server_default=sa.true()),
+    sa.Column(
+        "checked_at",
+        sa.DateTime(timezone=True),
+        nullable=False,
+        server_default=sa.text("clock_timestamp()"),
+    ),
+    sa.Column("first_seal_id", sa.BigInteger, nullable=False),
+    sa.Column("last_seal_id", sa.BigInteger, nullable=False),
+    sa.Column("last_mac", sa.LargeBinary, nullable=False),
+    sa.Column("lines", sa.BigInteger, nullable=False),
+    sa.Column("findings", JSONB, nullable=False, server_default="[]"),
 )
 
 # Rows to lock; see `take_turns` in chassis.database.

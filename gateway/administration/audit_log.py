@@ -16,6 +16,7 @@ from msgspec import Meta, Struct
 
 from chassis.errors import DeadlineExceeded, MooringError, Overloaded, Unavailable
 from chassis.trust import Access
+from gateway.administration import audit_seals
 from gateway.administration.caller import Caller, CallerRequest
 from gateway.administration.fields import moment_of, optional, timestamp_in
 from gateway.administration.listing import DEFAULT_LIMIT, MAX_LIMIT, Cursor, Limit, Page
@@ -244,7 +245,7 @@ async def _next_page(
 
 ROUTES = Router(
     "/audit-log",
-    route_handlers=[list_audit_log, export_audit_log],
+    route_handlers=[list_audit_log, export_audit_log, audit_seals.get_audit_seals],
     dependencies={"question": Provide(question, sync_to_thread=False)},
     tags=["audit log"],
 )

@@ -13,7 +13,7 @@ from msgspec.structs import asdict
 
 from chassis.errors import InvalidInput
 from chassis.trust import Access
-from gateway.administration import audit_log
+from gateway.administration import audit_log, audit_seals
 from gateway.administration.audit_log import AuditLine
 from gateway.administration.listing import Cursor
 from gateway.console.changes import errors_of, in_utc, own_address, problem_in_place
@@ -138,6 +138,7 @@ async def lines(request: ConsoleRequest, filters: Filtered, cursor: Cursor = "")
     """A page of lines, the newest first."""
     listed: Any = None
     problem = None
+    seals = await audit_seals.get_audit_seals.fn(request)
     try:
         listed = await audit_log.list_audit_log.fn(
             request, filters.question(), limit=ON_A_PAGE, cursor=cursor
@@ -154,6 +155,7 @@ async def lines(request: ConsoleRequest, filters: Filtered, cursor: Cursor = "")
         next_query={**query, "cursor": listed.next_cursor}
         if listed and listed.next_cursor
         else None,
+        seals=seals,
         filters=filters,
         query=query,
         problem=problem,

@@ -2,8 +2,9 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
+from gateway.administration.audit_seals import SealCheck
 from gateway.administration.certificate_rotation import Rotation
 from gateway.administration.certificate_types import ListedCertificate
 from gateway.administration.enforcement import ListedEnforcement
@@ -18,6 +19,8 @@ AT_MOST = 4
 STATES = {"running": "not all of it works", "lost": "no report", "ended": "it ended"}
 # A key with this share of its limit used, in percent, is about to run out.
 USED_PERCENT = 90
+# The newest seals are checked every minute.
+UNCHECKED = timedelta(minutes=10)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +143,27 @@ def of_processes(found: Iterable[Process], now: datetime) -> list[Need]:
         )
         for process in found
     ][:AT_MOST]
+
+
+def of_seals(check: SealCheck | None, now: datetime) -> list[Need]:
+    """An audit log that does not verify, or that is no longer checked."""
+    path = "/console/audit-log"
+    if check is None or check.checked_at is None:
+        return []
+    if check.findings:
+        title = "The audit log does not verify."
+        first = check.findings[0]
+        text = _sentence(first.detail)
+        if first.line_ids:
+            text += f" The first is line {first.line_ids[0]}."
+        if others := len(check.findings) - 1:
+            text += f" {counted(others, 'other fault', 'other faults')}."
+        return [Need("bad", "lock", title, text, path, "See the faults")]
+    if now - check.checked_at > UNCHECKED:
+        title = f"The audit log was not checked for {until(check.checked_at, now)}."
+        text = "The process that seals it does not run, or does not reach the database."
+        return [Need("warn", "lock", title, text, path, "See the seals")]
+    return []
 
 
 def _sentence(text: str) -> str:

@@ -15,6 +15,7 @@ from chassis.errors import NotFound
 from chassis.trust import Access, WithinFleets
 from gateway.administration import (
     audit_log,
+    audit_seals,
     broker_history,
     brokers,
     certificate_rotation,
@@ -84,6 +85,7 @@ async def overview(request: ConsoleRequest) -> Response[bytes]:
         out_of_step,
         unwell,
         lines,
+        seals,
         registrations,
     ) = await asyncio.gather(
         _asked(
@@ -125,6 +127,7 @@ async def overview(request: ConsoleRequest) -> Response[bytes]:
             limit=LINES_READ,
             question=audit_log.question(),
         ),
+        _asked(request, visitor, audit_seals.get_audit_seals),
         series.get_registration_series.fn(request),
     )
     rotations = await _rotations(request, ending.items if ending else ())
@@ -135,6 +138,7 @@ async def overview(request: ConsoleRequest) -> Response[bytes]:
         request,
         "overview.html",
         needs=[
+            *needs.of_seals(seals.check if seals else None, now),
             *needs.of_processes(unwell.items if unwell else (), now),
             *needs.of_brokers(out_of_step.items if out_of_step else ()),
             *needs.of_jobs(stopped.items if stopped else ()),

@@ -57,6 +57,29 @@ class AuditServicer(audit_pb2_grpc.AuditServiceServicer):
         page, next_cursor = pages.cut(rows, size, _key)
         return pb.ListAuditLogResponse(lines=map(_proto, page), next_cursor=next_cursor)
 
+    @allows(Access.ADMIN)
+    async def GetSeals(self, request: pb.GetSealsRequest, context: Context) -> pb.GetSealsResponse:
+        last, check = await self._store.seals()
+        answer = pb.GetSealsResponse()
+        if last is not None:
+            answer.last_seal.CopyFrom(
+                pb.Seal(
+                    id=last.id,
+                    sealed_at=timestamp_of(last.sealed_at),
+                    head=f"{last.id}:{last.mac.hex()}",
+                )
+            )
+        if check is not None:
+            answer.check.CopyFrom(
+                pb.SealCheck(
+                    checked_at=timestamp_of(check.checked_at),
+                    first_seal_id=check.first_seal_id,
+                    lines=check.lines,
+                    findings=[pb.SealFinding(**finding) for finding in check.findings],
+                )
+            )
+        return answer
+
     # Any role may call this, because every actor can be refused. A call without a ticket has no
     # actor.
     @allows(WithinFleets(Access.VIEWER))

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from chassis.database import reading
-from registry_service.tables import audit_log
+from registry_service.tables import audit_checks, audit_log, audit_seals
 
 # JSON stays text, because it is passed on unchanged. The column `count` is renamed, because rows
 # are tuples, which have a method `count`.
@@ -66,3 +66,15 @@ class AuditStore:
             query = query.where(sa.tuple_(audit_log.c.at, audit_log.c.id) < sa.tuple_(at, line_id))
         async with reading(self._engine) as connection:
             return (await connection.execute(query)).all()
+
+    async def seals(self) -> tuple[Any, Any]:
+        """The last seal, as `id`, `mac` and `sealed_at`, and the last check of the newest seals, a
+        row of `audit_checks`; None if there is none.
+        """
+        columns = (audit_seals.c.id, audit_seals.c.mac, audit_seals.c.sealed_at)
+        last = sa.select(*columns).order_by(audit_seals.c.id.desc()).limit(1)
+        async with reading(self._engine) as connection:
+            return (
+                (await connection.execute(last)).one_or_none(),
+                (await connection.execute(sa.select(audit_checks))).one_or_none(),
+            )

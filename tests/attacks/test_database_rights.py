@@ -69,6 +69,7 @@ TABLES = {
             SELECT(id name role is_active expires_at created_at last_used_at prefix
                 fleet_ids max_devices devices_made)
         """,
+        "audit_checks": "SELECT",
         "audit_log": "SELECT",
         "audit_seals": "SELECT",
         "broker_secrets": "SELECT(id broker_id prefix created_at last_used_at)",
@@ -141,11 +142,13 @@ TABLES = {
         "alembic_version": "SELECT",
         "api_key_failures": "SELECT INSERT UPDATE DELETE",
         "api_tokens": "SELECT INSERT UPDATE(is_active last_used_at fleet_ids devices_made)",
+        "audit_checks": "SELECT",
         "audit_log": """
             SELECT
             INSERT(actor actor_id action subject refusal count before after details
                 request_id ticket)
         """,
+        "audit_seals": "SELECT(id mac sealed_at)",
         "broker_secrets": "SELECT INSERT DELETE",
         "console_sessions": "SELECT INSERT DELETE UPDATE(last_used_at)",
         "device_count_changes": "SELECT DELETE",
@@ -177,6 +180,7 @@ TABLES = {
     "mooring_sealer": {
         "alembic_version": "SELECT",
         "audit_log": "SELECT",
+        "audit_checks": "SELECT INSERT UPDATE",
         "audit_seals": "SELECT INSERT",
         "leases": "SELECT INSERT UPDATE",
         "processes": "SELECT INSERT UPDATE",

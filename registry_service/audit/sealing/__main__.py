@@ -20,6 +20,7 @@ from chassis.process_table import writer
 from chassis.reporting import Reporter, reported
 from chassis.tickets import read_public
 from registry_service.audit.sealing.chain import Finding
+from registry_service.audit.sealing.check_store import Checker
 from registry_service.audit.sealing.config import SealingConfig
 from registry_service.audit.sealing.lost_key import lost_key
 from registry_service.audit.sealing.sealer import Sealer
@@ -38,10 +39,11 @@ async def running(config: SealingConfig, probes: Probes | None = None) -> AsyncI
         stack.push_async_callback(engine.dispose)
         await require_schema(engine, SCHEMA_REVISION, role=config.database_role)
         store = SealStore(engine)
+        checker = Checker(engine, ring.keys, config.audit_archived_seal)
         lost = await lost_key(store, config.audit_keys_file, ring)
         if lost is not None:
             raise SystemExit(lost)
-        loop = Loop("sealing", partial(_sealing, store, ring, config.seal_interval_s))
+        loop = Loop("sealing", partial(_sealing, store, ring, checker, config.seal_interval_s))
         states, probes = States([loop.name]), probes or Probes()
         probes.ready_when(states.readiness)
         reporter = Reporter([config], probes, states)
@@ -51,11 +53,15 @@ async def running(config: SealingConfig, probes: Probes | None = None) -> AsyncI
 
 
 @contextlib.asynccontextmanager
-async def _sealing(store: SealStore, ring: KeyRing, interval_s: float) -> AsyncIterator[Turn]:
+async def _sealing(
+    store: SealStore, ring: KeyRing, checker: Checker, interval_s: float
+) -> AsyncIterator[Turn]:
     sealer = Sealer(store, ring, f"{socket.gethostname()}/{os.getpid()}")
 
     async def turn() -> float:
         await sealer.seal()
+        if sealer.is_sealing:
+            await checker.turn(asyncio.get_running_loop().time())
         return interval_s
 
     try:

@@ -32,6 +32,11 @@ class Sealer:
         self._term: int | None = None
         self._head: Seal | None = None
 
+    @property
+    def is_sealing(self) -> bool:
+        """Whether this process holds the lease, as far as it knows."""
+        return self._term is not None
+
     async def seal(self) -> int:
         """Seals all new lines in batches; returns their number, 0 without the lease."""
         if self._term is None:

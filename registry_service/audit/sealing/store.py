@@ -196,6 +196,22 @@ class Reader:
         query = _seal.where(audit_seals.c.id > seal_id).order_by(audit_seals.c.id).limit(limit)
         return [Seal(**row._asdict()) for row in await self._connection.execute(query)]
 
+    async def newest_seals(self, limit: int) -> Sequence[Seal]:
+        """The last seals, the newest first."""
+        query = _seal.order_by(audit_seals.c.id.desc()).limit(limit)
+        return [Seal(**row._asdict()) for row in await self._connection.execute(query)]
+
+    async def inserted(self, first: int, last: Seal, named: int) -> list[int]:
+        """The first few lines from the id `first` on that appeared too late for `last`."""
+        is_late = sa.or_(
+            audit_log.c.id <= last.closed_id,
+            _micros(audit_log.c.at).cast(sa.Numeric) < int(last.closed_at),
+        )
+        is_sealed = _is_sealed(sa.func.upper(audit_seals.c.ids) > first)
+        query = sa.select(audit_log.c.id).where(audit_log.c.id >= first, is_late, ~is_sealed)
+        found = await self._connection.scalars(query.order_by(audit_log.c.id).limit(named))
+        return list(found)
+
     async def lines(self, first: int, end: int, limit: int) -> Sequence[tuple[int, Line]]:
         """The lines with ids from `first` to before `end`, in the order of their ids."""
         query = _line.where(audit_log.c.id >= first, audit_log.c.id < end)

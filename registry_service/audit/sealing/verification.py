@@ -97,10 +97,15 @@ async def _check_proofs(reader: Reader, keys: PublicKeys, report: Report) -> Non
 
 async def _compare(reader: Reader, seals: list[Seal], report: Report) -> None:
     comparison = Comparison(seals)
+    await compared(reader, comparison)
+    report.lines += sum(seal.lines for seal in seals)
+    report.findings += comparison.findings()
+
+
+async def compared(reader: Reader, comparison: Comparison) -> None:
+    """Adds the lines that the seals of `comparison` cover."""
     first, end = comparison.extent
     while lines := await reader.lines(first, end, LINES_AT_ONCE):
         for line_id, line in lines:
             comparison.add(line_id, line)
         first = lines[-1][0] + 1
-    report.lines += sum(seal.lines for seal in seals)
-    report.findings += comparison.findings()

@@ -6,6 +6,11 @@ from datetime import timedelta
 import httpx2
 from markupsafe import escape
 
+from chassis.database import engine_of
+from registry_service.audit.sealing.check_store import Checker
+from registry_service.audit.sealing.sealer import Sealer
+from registry_service.audit.sealing.store import SealStore
+from registry_service.credentials import KeyRing
 from tests.integration.gateway.console.test_jobs import run
 from tests.integration.gateway.console.visits import Visit, signed_in, text_of, token_of
 from tests.stack import Stack
@@ -234,3 +239,51 @@ async def test_rollouts_and_jobs_are_undone(stack: Stack, browser: httpx2.AsyncC
     elsewhere = await signed_in(browser, await token_of(stack, "operator", ("elsewhere",)))
     await elsewhere.get(path, 404)
     await elsewhere.post(path, 404, broker_id="1", was="1", to="1")
+
+
+async def test_an_audit_log_that_does_not_verify_needs_a_person(
+    stack: Stack, browser: httpx2.AsyncClient
+) -> None:
+    visit = await signed_in(browser, stack.admin_token)
+    log = "/console/audit-log"
+    before = (await stack.admin("GET", "/audit-log/seals")).json()
+    assert before == {"last_seal": None, "check": None}
+    assert "Not checked yet" in await visit.get(log)
+    engine = engine_of(stack.database.url("mooring_sealer"), pool_size=1)
+    keys = KeyRing(1, {1: bytes(range(32))})
+    sealer = Sealer(SealStore(engine), keys, "tests")
+    checker = Checker(engine, keys.keys)
+    try:
+        await stack.create_fleet("north")
+        assert await sealer.seal() > 0
+        await checker.turn(0.0)
+        # It is not due again.
+        await checker.turn(1.0)
+        sound = (await stack.admin("GET", "/audit-log/seals")).json()
+        assert sound["check"]["is_sound"] is True
+        assert sound["last_seal"]["head"].startswith("1:")
+        assert "No change found" in await visit.get(log)
+        assert "does not verify" not in await visit.get(HOME)
+
+        [(line,)] = stack.database.execute(
+            "UPDATE audit_log SET actor = 'bob' WHERE subject = 'north' RETURNING id"
+        )
+        await checker.check()
+        bad = (await stack.admin("GET", "/audit-log/seals")).json()["check"]
+        assert (bad["is_sound"], bad["findings"][0]["fault"]) == (False, "LINES_CHANGED")
+        assert line in bad["findings"][0]["line_ids"]
+        assert "The audit log does not verify. Lines were changed." in text_of(
+            await visit.get(HOME)
+        )
+        assert "Does not verify" in await visit.get(log)
+        assert "Lines were changed (seal 1)" in text_of(await visit.get(log))
+    finally:
+        await sealer.stop()
+        await engine.dispose()
+    stack.database.execute(
+        "UPDATE audit_checks SET findings = '[]', checked_at = now() - interval '3 hours'"
+    )
+    assert "The audit log was not checked for 3 hours." in text_of(await visit.get(HOME))
+    # Other people learn nothing of it.
+    operator = await signed_in(browser, await token_of(stack, "operator"))
+    assert "audit log was not checked" not in text_of(await operator.get(HOME))

@@ -14,9 +14,11 @@ import psycopg
 import pytest
 
 from chassis.database import engine_of
+from registry_service.audit.sealing import checking
 from registry_service.audit.sealing import sealer as sealing
 from registry_service.audit.sealing.__main__ import running
 from registry_service.audit.sealing.chain import Fault, Finding
+from registry_service.audit.sealing.check_store import Checker
 from registry_service.audit.sealing.config import SealingConfig
 from registry_service.audit.sealing.sealer import Sealer
 from registry_service.audit.sealing.store import SealStore, reader
@@ -50,6 +52,10 @@ class Chain:
     def __init__(self, database: Database) -> None:
         self.database = database
         self.engine = engine_of(database.url("mooring_sealer"), pool_size=4)
+
+    @property
+    def checker(self) -> Checker:
+        return Checker(self.engine, RING.keys)
 
     def sealer(self, *, lookback_s: float = 0.0, lease_s: float = 15.0, name: str = "a") -> Sealer:
         return Sealer(SealStore(self.engine, lease_s), RING, name, lookback_s=lookback_s)
@@ -141,14 +147,22 @@ async def test_written_lines_are_sealed_and_verified(chain: Chain) -> None:
     ],
 )
 async def test_changes_by_the_owner_are_found(
-    sealed: Chain, statement: str, finding: tuple[Fault, int]
+    sealed: Chain, statement: str, finding: tuple[Fault, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    assert (await sealed.checker.check()).findings == []
     sealed.database.execute(statement)
     assert finding in {(each.fault, each.seal_id) for each in await sealed.findings()}
+    # The check of the newest seals finds it, too.
+    found = await sealed.checker.check()
+    assert finding in {(each.fault, each.seal_id) for each in found.findings}
     # Sealing more lines does not hide the change.
     write(sealed.database)
     await sealed.sealer(name="b").seal()
     assert finding in {(each.fault, each.seal_id) for each in await sealed.findings()}
+    # That check does not forget it when other seals are the newest.
+    monkeypatch.setattr(checking, "SEALS", 1)
+    found = await sealed.checker.check()
+    assert finding in {(each.fault, each.seal_id) for each in found.findings}
 
 
 async def test_no_seal_follows_one_that_was_changed(sealed: Chain) -> None:
@@ -169,7 +183,9 @@ async def test_swapped_rows_are_found(sealed: Chain) -> None:
     assert (finding.fault, finding.seal_id) == (Fault.LINES_CHANGED, 2)
 
 
-async def test_an_inserted_line_is_found_and_not_sealed(chain: Chain) -> None:
+async def test_an_inserted_line_is_found_and_not_sealed(
+    chain: Chain, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Ids of failed transactions are free, so a line could be inserted with one of them."""
     sealer = chain.sealer()
     write(chain.database, 2)
@@ -183,6 +199,11 @@ async def test_an_inserted_line_is_found_and_not_sealed(chain: Chain) -> None:
     write(chain.database)
     assert await sealer.seal() == 1
     assert await chain.findings() == [Finding(Fault.LINES_INSERTED, lines=[3])]
+    assert (await chain.checker.check()).findings == [Finding(Fault.LINES_INSERTED, lines=[3])]
+    monkeypatch.setattr(checking, "SEALS", 1)
+    assert (await chain.checker.check()).findings == [Finding(Fault.LINES_INSERTED, lines=[3])]
+    chain.database.execute("DELETE FROM audit_log WHERE id = 3")
+    assert (await chain.checker.check()).findings == []
 
 
 @pytest.mark.parametrize("at", ["2026-01-01", "-infinity", "0044-03-15 BC"])
@@ -190,6 +211,7 @@ async def test_a_new_line_with_an_old_time_is_found_and_not_sealed(sealed: Chain
     sealed.database.execute(FORGE, 100, at)
     assert await sealed.sealer(name="b").seal() == 0
     assert await sealed.findings() == [Finding(Fault.LINES_INSERTED, lines=[100])]
+    assert (await sealed.checker.check()).findings == await sealed.findings()
 
 
 async def test_a_removed_end_is_found_with_the_known_head(sealed: Chain) -> None:
@@ -197,6 +219,7 @@ async def test_a_removed_end_is_found_with_the_known_head(sealed: Chain) -> None
     assert head is not None
     expected = (head.id, head.mac)
     assert await sealed.findings(expected=expected) == []
+    assert (await sealed.checker.check()).findings == []
     sealed.database.execute("DELETE FROM audit_log WHERE id > 6")
     sealed.database.execute("DELETE FROM audit_seals WHERE id > 2")
     assert await sealed.findings() == []
@@ -206,6 +229,32 @@ async def test_a_removed_end_is_found_with_the_known_head(sealed: Chain) -> None
     await sealed.sealer(name="b").seal()
     assert await sealed.findings() == []
     assert await sealed.findings(expected=expected) == [Finding(Fault.HEAD_REMOVED, 3)]
+    # The check of the newest seals knows the head, and goes on expecting it.
+    for _ in range(2):
+        assert (await sealed.checker.check()).findings == [Finding(Fault.HEAD_REMOVED, 3)]
+
+
+async def test_a_fault_that_was_mended_is_found_no_more(
+    sealed: Chain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sealed.database.execute("UPDATE audit_log SET actor = 'bob' WHERE id = 5")
+    assert [one.seal_id for one in (await sealed.checker.check()).findings] == [2]
+    write(sealed.database)
+    await sealed.sealer(name="b").seal()
+    monkeypatch.setattr(checking, "SEALS", 1)
+    assert [one.seal_id for one in (await sealed.checker.check()).findings] == [2]
+    sealed.database.execute("UPDATE audit_log SET actor = 'eve' WHERE id = 5")
+    assert (await sealed.checker.check()).findings == []
+
+
+async def test_the_newest_seals_are_checked_up_to_a_number_of_lines(
+    sealed: Chain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for lines, first in ((1, 3), (6, 2), (8, 2), (9, 1)):
+        monkeypatch.setattr(checking, "LINES", lines)
+        found = await sealed.checker.check()
+        assert (found.first_seal_id, found.last_seal_id) == (first, 3)
+        assert (found.lines, found.findings) == (12 - 3 * first, [])
 
 
 async def test_lines_of_archived_seals_may_be_missing(sealed: Chain) -> None:
@@ -215,6 +264,8 @@ async def test_lines_of_archived_seals_may_be_missing(sealed: Chain) -> None:
     assert await sealed.faults() == {Fault.LINES_REMOVED}
     report = await sealed.check(archived=2)
     assert (report.findings, report.seals, report.lines) == ([], 3, 3)
+    assert (await Checker(sealed.engine, RING.keys, archived=2).check()).findings == []
+    assert {one.fault for one in (await sealed.checker.check()).findings} == {Fault.LINES_REMOVED}
     sealed.database.execute("DELETE FROM audit_log WHERE id = 7")
     assert await sealed.faults(archived=2) == {Fault.LINES_REMOVED}
 

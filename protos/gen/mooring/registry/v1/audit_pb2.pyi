@@ -224,3 +224,142 @@ class NoteRefusalResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___NoteRefusalResponse: _TypeAlias = NoteRefusalResponse  # noqa: Y015
+
+@_typing.final
+class GetSealsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetSealsRequest: _TypeAlias = GetSealsRequest  # noqa: Y015
+
+@_typing.final
+class Seal(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    SEALED_AT_FIELD_NUMBER: _builtins.int
+    HEAD_FIELD_NUMBER: _builtins.int
+    id: _builtins.int
+    head: _builtins.str
+    """Its id and code, as the command that verifies all seals takes it."""
+    @_builtins.property
+    def sealed_at(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        id: _builtins.int = ...,
+        sealed_at: _timestamp_pb2.Timestamp | None = ...,
+        head: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["sealed_at", b"sealed_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["head", b"head", "id", b"id", "sealed_at", b"sealed_at"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Seal: _TypeAlias = Seal  # noqa: Y015
+
+@_typing.final
+class SealFinding(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FAULT_FIELD_NUMBER: _builtins.int
+    DETAIL_FIELD_NUMBER: _builtins.int
+    SEAL_ID_FIELD_NUMBER: _builtins.int
+    LINE_IDS_FIELD_NUMBER: _builtins.int
+    fault: _builtins.str
+    """The kind of the fault, and the same in words."""
+    detail: _builtins.str
+    seal_id: _builtins.int
+    """0 if the fault is of no seal."""
+    @_builtins.property
+    def line_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """The first few lines that it concerns."""
+
+    def __init__(
+        self,
+        *,
+        fault: _builtins.str = ...,
+        detail: _builtins.str = ...,
+        seal_id: _builtins.int = ...,
+        line_ids: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["detail", b"detail", "fault", b"fault", "line_ids", b"line_ids", "seal_id", b"seal_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SealFinding: _TypeAlias = SealFinding  # noqa: Y015
+
+@_typing.final
+class SealCheck(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHECKED_AT_FIELD_NUMBER: _builtins.int
+    FIRST_SEAL_ID_FIELD_NUMBER: _builtins.int
+    LINES_FIELD_NUMBER: _builtins.int
+    FINDINGS_FIELD_NUMBER: _builtins.int
+    first_seal_id: _builtins.int
+    """The seals from this one to the last one at that time were checked; 0 if
+    there were none.
+    """
+    lines: _builtins.int
+    """The number of lines that they cover."""
+    @_builtins.property
+    def checked_at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def findings(self) -> _containers.RepeatedCompositeFieldContainer[Global___SealFinding]:
+        """Of these seals, and of earlier ones until they are mended."""
+
+    def __init__(
+        self,
+        *,
+        checked_at: _timestamp_pb2.Timestamp | None = ...,
+        first_seal_id: _builtins.int = ...,
+        lines: _builtins.int = ...,
+        findings: _abc.Iterable[Global___SealFinding] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["checked_at", b"checked_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checked_at", b"checked_at", "findings", b"findings", "first_seal_id", b"first_seal_id", "lines", b"lines"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SealCheck: _TypeAlias = SealCheck  # noqa: Y015
+
+@_typing.final
+class GetSealsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LAST_SEAL_FIELD_NUMBER: _builtins.int
+    CHECK_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def last_seal(self) -> Global___Seal:
+        """Unset before the first seal."""
+
+    @_builtins.property
+    def check(self) -> Global___SealCheck:
+        """Unset before the first check."""
+
+    def __init__(
+        self,
+        *,
+        last_seal: Global___Seal | None = ...,
+        check: Global___SealCheck | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["check", b"check", "last_seal", b"last_seal"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["check", b"check", "last_seal", b"last_seal"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetSealsResponse: _TypeAlias = GetSealsResponse  # noqa: Y015

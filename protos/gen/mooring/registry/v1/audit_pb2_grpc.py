@@ -40,6 +40,11 @@ class AuditServiceStub:
                 request_serializer=mooring_dot_registry_dot_v1_dot_audit__pb2.ListAuditLogRequest.SerializeToString,
                 response_deserializer=mooring_dot_registry_dot_v1_dot_audit__pb2.ListAuditLogResponse.FromString,
                 _registered_method=True)
+        self.GetSeals = channel.unary_unary(
+                '/mooring.registry.v1.AuditService/GetSeals',
+                request_serializer=mooring_dot_registry_dot_v1_dot_audit__pb2.GetSealsRequest.SerializeToString,
+                response_deserializer=mooring_dot_registry_dot_v1_dot_audit__pb2.GetSealsResponse.FromString,
+                _registered_method=True)
         self.NoteRefusal = channel.unary_unary(
                 '/mooring.registry.v1.AuditService/NoteRefusal',
                 request_serializer=mooring_dot_registry_dot_v1_dot_audit__pb2.NoteRefusalRequest.SerializeToString,
@@ -54,6 +59,14 @@ class AuditServiceServicer:
     def ListAuditLog(self, request, context):
         """The newest comes first. A line is listed only if it matches all filters
         that are set.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetSeals(self, request, context):
+        """The last seal, and what the sealer found when it last checked the newest
+        seals. A process without the key cannot check them itself.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -74,6 +87,11 @@ def add_AuditServiceServicer_to_server(servicer, server):
                     servicer.ListAuditLog,
                     request_deserializer=mooring_dot_registry_dot_v1_dot_audit__pb2.ListAuditLogRequest.FromString,
                     response_serializer=mooring_dot_registry_dot_v1_dot_audit__pb2.ListAuditLogResponse.SerializeToString,
+            ),
+            'GetSeals': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetSeals,
+                    request_deserializer=mooring_dot_registry_dot_v1_dot_audit__pb2.GetSealsRequest.FromString,
+                    response_serializer=mooring_dot_registry_dot_v1_dot_audit__pb2.GetSealsResponse.SerializeToString,
             ),
             'NoteRefusal': grpc.unary_unary_rpc_method_handler(
                     servicer.NoteRefusal,
@@ -109,6 +127,33 @@ class AuditService:
             '/mooring.registry.v1.AuditService/ListAuditLog',
             mooring_dot_registry_dot_v1_dot_audit__pb2.ListAuditLogRequest.SerializeToString,
             mooring_dot_registry_dot_v1_dot_audit__pb2.ListAuditLogResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetSeals(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mooring.registry.v1.AuditService/GetSeals',
+            mooring_dot_registry_dot_v1_dot_audit__pb2.GetSealsRequest.SerializeToString,
+            mooring_dot_registry_dot_v1_dot_audit__pb2.GetSealsResponse.FromString,
             options,
             channel_credentials,
             insecure,

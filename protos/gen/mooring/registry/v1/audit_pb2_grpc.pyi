@@ -20,6 +20,10 @@ class AuditServiceStub:
     """The newest comes first. A line is listed only if it matches all filters
     that are set.
     """
+    GetSeals: _aio.UnaryUnaryMultiCallable[_audit_pb2.GetSealsRequest, _audit_pb2.GetSealsResponse]
+    """The last seal, and what the sealer found when it last checked the newest
+    seals. A process without the key cannot check them itself.
+    """
     NoteRefusal: _aio.UnaryUnaryMultiCallable[_audit_pb2.NoteRefusalRequest, _audit_pb2.NoteRefusalResponse]
     """For the gateway: records a refusal that the gateway decided alone, of an
     authenticated caller. Services record their own refusals.
@@ -36,6 +40,16 @@ class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.Awaitable[_audit_pb2.ListAuditLogResponse]:
         """The newest comes first. A line is listed only if it matches all filters
         that are set.
+        """
+
+    @_abc_1.abstractmethod
+    def GetSeals(
+        self,
+        request: _audit_pb2.GetSealsRequest,
+        context: _aio.ServicerContext[_audit_pb2.GetSealsRequest, _abc.Awaitable[_audit_pb2.GetSealsResponse]],
+    ) -> _abc.Awaitable[_audit_pb2.GetSealsResponse]:
+        """The last seal, and what the sealer found when it last checked the newest
+        seals. A process without the key cannot check them itself.
         """
 
     @_abc_1.abstractmethod
