@@ -38,8 +38,9 @@ from registry_service.tables import provisioning_keys
 STEPS = ((1_000, 200), (8_000, 800), (32_000, 2_000))
 MAX_COUNT = 10_000
 MAX_VALUES = 50
-# How many rows are read for the counts of a facet: exactly, and as a sample of each value.
-FACET_EXACT, FACET_SAMPLE = (5_000, 2_000), 12_000
+# How many rows are read for the counts of all facets of a request: exactly, the second if they are
+# scattered over the table; and as samples of each value.
+FACETS_EXACT, FACETS_SAMPLE = (10_000, 4_000), 12_000
 
 
 class Page(NamedTuple):
@@ -234,10 +235,11 @@ class SearchStore:
             if condition not in (name, f"not_{name}")
         }
         async with self._search(others, within) as search:
-            counts, is_complete = await _walked(search, name)
+            rows, few = FACETS_EXACT
+            counts, is_complete = await _walked(search, name, (rows // share, few // share))
             if is_complete:
                 return _facet(counts, is_cut=False)
-            return await _sampled(search, name, counts, FACET_SAMPLE // share)
+            return await _sampled(search, name, counts, FACETS_SAMPLE // share)
 
     @contextlib.asynccontextmanager
     async def _search(
@@ -250,13 +252,15 @@ class SearchStore:
             yield search
 
 
-async def _walked(search: _Search, name: str) -> tuple[dict[Any, Count], bool]:
+async def _walked(
+    search: _Search, name: str, size: tuple[int, int]
+) -> tuple[dict[Any, Count], bool]:
     """The counts of values among the first devices by some index; and whether these are all."""
     counts: Counter[Any] = Counter()
     is_complete = True
     for phase in phases_of(search.conditions):
         drivers = search.drivers(phase)
-        reaches = await search.reaches(drivers, phase, None, FACET_EXACT)
+        reaches = await search.reaches(drivers, phase, None, size)
         chosen = farthest(reaches)
         bounds = statements.Bounds(None, reaches[chosen].until)
         is_complete = is_complete and reaches[chosen].is_complete

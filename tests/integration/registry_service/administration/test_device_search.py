@@ -262,7 +262,7 @@ def steps(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> No
     """How many rows a request reads: with few, pages are short, and indexes do not suffice."""
     if request.param == "small steps":
         monkeypatch.setattr(search_store, "STEPS", ((3, 2), (9, 5)))
-        monkeypatch.setattr(search_store, "FACET_EXACT", (7, 5))
+        monkeypatch.setattr(search_store, "FACETS_EXACT", (35, 25))
 
 
 async def test_lists_counts_and_jobs_mean_what_the_model_means(filled: Filled, steps: None) -> None:
