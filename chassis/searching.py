@@ -89,8 +89,8 @@ def ordered(
         return query if start.key is None else query.where(_beyond(key, start, is_newest_first))
     if isinstance(key.type, sa.Uuid):
         ids = [*ids, sa.cast(key, sa.Text)]
-    rank = _rank(start.search, key, list(texts), list(ids))
-    query = query.add_columns(rank.label("rank")).where(rank.is_not(None)).order_by(rank, by)
+    rank, matches = _rank(start.search, key, list(texts), list(ids))
+    query = query.add_columns(rank.label("rank")).where(matches).order_by(rank, by)
     if start.key is None:
         return query
     follows = sa.and_(rank == start.rank, _beyond(key, start, is_newest_first))
@@ -108,21 +108,26 @@ def _rank(
     key: sa.Column[Any],
     texts: list[sa.ColumnElement[str]],
     ids: list[sa.ColumnElement[str]],
-) -> sa.ColumnElement[int | None]:
-    """How well a row matches; null if it does not."""
+) -> tuple[sa.ColumnElement[int], sa.ColumnElement[bool]]:
+    """How well a row matches, and whether it does, which costs less to know."""
     wanted = _lower(sa.literal(search))
     texts, ids = [_lower(text) for text in texts], [_lower(text) for text in ids]
     equal = [text == wanted for text in (*texts, *ids)]
     if isinstance(key.type, sa.Integer) and NUMBER.fullmatch(search):
         equal.append(key == sa.literal(int(search), sa.BigInteger))
+    contains = [sa.func.strpos(text, wanted) > 0 for text in texts]
     whens = [
         (sa.or_(*equal), EQUAL),
         (sa.or_(*(sa.func.starts_with(text, wanted) for text in texts)), BEGINS),
-        (sa.or_(*(sa.func.strpos(text, wanted) > 0 for text in texts)), CONTAINS),
+        (sa.or_(*contains), CONTAINS),
     ]
+    # A text that is equal, or begins so, contains it.
+    matches = [*contains, *equal[len(texts) :]]
     if ids and len(search) >= SHORTEST_ID:
-        whens.append((sa.or_(*(sa.func.starts_with(text, wanted) for text in ids)), ID_BEGINS))
-    return sa.case(*whens)
+        begins = [sa.func.starts_with(text, wanted) for text in ids]
+        whens.append((sa.or_(*begins), ID_BEGINS))
+        matches += begins
+    return sa.case(*whens), sa.or_(*matches)
 
 
 def _lower(text: sa.ColumnElement[str]) -> sa.ColumnElement[str]:
