@@ -58,9 +58,12 @@ def _restricted(services: Services) -> str:
 
 
 def _beginnings() -> list[str]:
-    """The first page, and searches of one letter, which match most or find none."""
-    searches = [f"/console/devices?search={one}" for one in string.ascii_lowercase + string.digits]
-    return ["/console", *searches]
+    """The first page, and searches of one letter, which match most or find none: of devices, and of
+    everything.
+    """
+    letters = string.ascii_lowercase + string.digits
+    pages = ("/console/devices?search=", "/console/search?q=")
+    return ["/console", *(page + letter for page in pages for letter in letters)]
 
 
 def _figures(what: str, browser: Browser) -> Sequence[Figure]:
