@@ -5,10 +5,9 @@ from collections.abc import AsyncIterator
 import httpx2
 import pytest
 
+from tests.integration.gateway.console.people import SAME_ORIGIN
 from tests.served import NO_TLS
 from tests.stack import Stack
-
-SAME_ORIGIN = {"Sec-Fetch-Site": "same-origin"}
 
 
 @pytest.fixture

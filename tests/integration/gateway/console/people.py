@@ -8,13 +8,10 @@ from html import unescape
 from typing import Any
 
 import httpx2
-from mooring.registry.v1 import tokens_pb2
 
 from chassis.trust import Access
-from tests.events import FirstEvent
-from tests.integration.chassis.test_policies import ROLES
-from tests.served import NO_TLS
-from tests.stack import PATIENCE_S, Stack
+from tests.served import client_of
+from tests.stack import Stack
 
 # Text that breaks out of an attribute or an element that does not escape it.
 HOSTILE = "<script>alert(1)</script>\"'&x="
@@ -31,6 +28,11 @@ ODD = [
     "1e400",
     "NaN",
 ]
+
+
+# Browsers say so of the forms of a page.
+SAME_ORIGIN = {"Sec-Fetch-Site": "same-origin"}
+FORM_TOKEN = re.compile(r'name="form_token" value="([0-9a-f]{64})"')
 
 
 @dataclass
@@ -50,9 +52,7 @@ class Person:
     async def send(self, path: str, **fields: Any) -> Any:
         """Sends a form with the token of the session. A list is a field with several values."""
         if not self._form_token:
-            found = re.search(
-                r'name="form_token" value="([0-9a-f]{64})"', (await self.see("/console")).text
-            )
+            found = FORM_TOKEN.search((await self.see("/console")).text)
             assert found
             self._form_token = found[1]
         sent = {"form_token": self._form_token, **fields}
@@ -60,41 +60,48 @@ class Person:
         assert answer.status_code < 500, (path, fields, answer.text)
         return answer
 
+    async def get(self, path: str, status: int = 200) -> str:
+        """The page, as HTML, which is answered with this status."""
+        answer = await self.see(path)
+        assert answer.status_code == status, (path, answer.status_code, answer.text[:2000])
+        return str(answer.text)
+
+    async def post(self, path: str, status: int = 303, **fields: Any) -> httpx2.Response:
+        """The answer to a form, which has this status."""
+        answer: httpx2.Response = await self.send(path, **fields)
+        assert answer.status_code == status, (path, answer.status_code, answer.text[:2000])
+        return answer
+
+
+async def entered(client: httpx2.AsyncClient, token: str, name: str = "") -> Person:
+    """Signs in with a token, instead of the client's session before."""
+    answer = await client.post("/console/sign-in", data={"token": token})
+    assert answer.status_code == 303, answer.text
+    return Person(name, client)
+
 
 @contextlib.asynccontextmanager
 async def signed_in(stack: Stack, name: str, token: str) -> AsyncIterator[Person]:
-    """The owner of a token, with a session."""
-    async with httpx2.AsyncClient(
-        base_url=stack.gateway_url,
-        headers={"Sec-Fetch-Site": "same-origin"},
-        timeout=PATIENCE_S,
-        # A walk over all pages meets the stream of changes.
-        transport=FirstEvent(verify=NO_TLS),
-    ) as client:
-        entered = await client.post("/console/sign-in", data={"token": token})
-        assert entered.status_code == 303, entered.text
-        yield Person(name, client)
+    """The owner of a token, with a session and a client of their own."""
+    async with client_of(stack.gateway_url) as client:
+        client.headers.update(SAME_ORIGIN)
+        yield await entered(client, token, name)
 
 
 @contextlib.asynccontextmanager
 async def everybody(stack: Stack) -> AsyncIterator[Mapping[str, Person]]:
     """A person of each role, and an operator of the fleet `demo` and one of `elsewhere`."""
     await stack.create_fleet("elsewhere")
-    kinds: list[tuple[str, Access, list[str]]] = [
-        ("viewer", Access.VIEWER, []),
-        ("operator", Access.OPERATOR, []),
-        ("demo", Access.OPERATOR, ["demo"]),
-        ("elsewhere", Access.OPERATOR, ["elsewhere"]),
+    kinds: list[tuple[str, Access, tuple[str, ...] | None]] = [
+        ("viewer", Access.VIEWER, None),
+        ("operator", Access.OPERATOR, None),
+        ("demo", Access.OPERATOR, ("demo",)),
+        ("elsewhere", Access.OPERATOR, ("elsewhere",)),
     ]
     async with contextlib.AsyncExitStack() as exits:
         people = {}
         for name, role, fleets in kinds:
-            request = tokens_pb2.CreateTokenRequest(
-                name=name,
-                role=ROLES[role],
-                fleets=tokens_pb2.TokenFleets(ids=fleets) if fleets else None,
-            )
-            token = (await stack.registry.tokens("CreateToken", request)).secret
+            token = await stack.token(role, fleets, name)
             people[name] = await exits.enter_async_context(signed_in(stack, name, token))
         people["admin"] = await exits.enter_async_context(
             signed_in(stack, "admin", stack.admin_token)
@@ -118,3 +125,8 @@ def assert_escaped(page: str) -> None:
     assert "&lt;script&gt;alert(1)" in page
     assert "<script>alert" not in page
     assert "\"'&x=" not in page
+
+
+def text_of(page: str) -> str:
+    """The words of a page, with single spaces."""
+    return " ".join(unescape(re.sub(r"<[^>]*>", " ", page)).split())

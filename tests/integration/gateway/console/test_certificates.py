@@ -7,7 +7,8 @@ from typing import Any
 import httpx2
 from markupsafe import escape
 
-from tests.integration.gateway.console.visits import signed_in, text_of, token_of
+from chassis.trust import Access
+from tests.integration.gateway.console.people import entered, text_of
 from tests.stack import Stack
 from tests.unit.broker_service.certificates.test_certificates import CA, ISSUER, KEY, LEAF, root
 
@@ -18,7 +19,7 @@ LIST = "/console/certificates"
 async def test_an_upload_is_previewed_saved_renamed_and_deleted(
     stack: Stack, browser: httpx2.AsyncClient
 ) -> None:
-    visit = await signed_in(browser, stack.admin_token)
+    visit = await entered(browser, stack.admin_token)
     assert "No certificate yet." in await visit.get(LIST)
     form: dict[str, Any] = {
         "kind": "client",
@@ -74,7 +75,7 @@ async def form_token(browser: httpx2.AsyncClient) -> str:
 async def test_what_cannot_be_stored_is_shown_at_its_field(
     stack: Stack, browser: httpx2.AsyncClient
 ) -> None:
-    visit = await signed_in(browser, stack.admin_token)
+    visit = await entered(browser, stack.admin_token)
     for fields, field in (
         ({"kind": "ca", "pem": "nothing"}, "pem"),
         ({"kind": "ca", "pem": "\0" * 5 + NASTY}, "pem"),
@@ -102,7 +103,7 @@ async def test_what_cannot_be_stored_is_shown_at_its_field(
 async def test_certificates_that_end_first_come_first(
     stack: Stack, browser: httpx2.AsyncClient
 ) -> None:
-    visit = await signed_in(browser, stack.admin_token)
+    visit = await entered(browser, stack.admin_token)
     for name, days in (("late", 400), ("soon", 3), ("middle", 20)):
         body = {"kind": "ca", "name": name, "pem": root()}
         made = await stack.admin("POST", "/certificates", json=body)
@@ -119,7 +120,7 @@ async def test_certificates_that_end_first_come_first(
 async def test_a_rotation_is_cut_over_when_it_is_safe(
     stack: Stack, browser: httpx2.AsyncClient
 ) -> None:
-    visit = await signed_in(browser, stack.admin_token)
+    visit = await entered(browser, stack.admin_token)
     made = await stack.admin("POST", "/certificates", json={"kind": "ca", "pem": root()})
     old = made.json()["id"]
     broker = {
@@ -163,7 +164,7 @@ async def test_a_rotation_is_cut_over_when_it_is_safe(
     assert "2 of 2 devices have" in text_of(await visit.get(f"{path}/rotation"))
     assert "The new one is not deleted" in text_of(await visit.get(f"{path}/rotation/cancel"))
 
-    operator = await signed_in(browser, await token_of(stack, "operator"))
+    operator = await entered(browser, await stack.token(Access.OPERATOR))
     over = await operator.post(f"{path}/rotation/cutover")
     assert "1 broker uses it" in text_of(await operator.get(over.headers["location"]))
     await operator.post(f"{path}/rotation", replacement_id=over.headers["location"].split("/")[-1])
@@ -180,8 +181,9 @@ async def test_the_pages_show_what_a_token_may_do(
     changes = [f"{LIST}/new", f"{path}/delete", f"{path}/rotation/cancel"]
     posts = [LIST, *(f"{path}/{act}" for act in ("rename", "delete", "rotation"))]
     posts += [f"{path}/rotation/{act}" for act in ("cutover", "cancel")]
-    for role, is_changing in (("admin", True), ("operator", True), ("viewer", False)):
-        visit = await signed_in(browser, await token_of(stack, role))
+    for role in (Access.ADMIN, Access.OPERATOR, Access.VIEWER):
+        is_changing = role >= Access.OPERATOR
+        visit = await entered(browser, await stack.token(role))
         for page in pages:
             shown = await visit.get(page)
             assert ('method="post" action="/console/certificates' in shown) == (
@@ -192,7 +194,7 @@ async def test_the_pages_show_what_a_token_may_do(
             await visit.get(page, 200 if is_changing else 403)
     for post in posts:
         await visit.post(post, 403)
-    restricted = await signed_in(browser, await token_of(stack, "operator", ("demo",)))
+    restricted = await entered(browser, await stack.token(Access.OPERATOR, ("demo",)))
     for page in [*pages, *changes]:
         await restricted.get(page, 403)
     for post in [*posts, f"{LIST}/check"]:

@@ -20,6 +20,8 @@ ROLES = {
 }
 # For parameters without an example.
 MADE_UP = "nothing"
+# A name of the fleet `demo` and of what belongs to it.
+OF_DEMO = "Of demo alone"
 # Parameters of paths that name something of the fleet `demo`.
 OF_A_FLEET = ("{fleet_id}", "{key_id}", "{uuid}")
 
@@ -37,9 +39,24 @@ def pages() -> Iterator[tuple[str, str, Access | WithinFleets]]:
                 yield method, route.path_format, policy
 
 
+async def name_all(stack: Stack) -> None:
+    """Makes things of the fleet `demo` with its name, and changes that pages show."""
+    key, uuid = PARAMETERS["key_id"], PARAMETERS["uuid"]
+    expected = {"uuid": "expected", "fleet_id": "demo", "device_name": OF_DEMO}
+    for method, path, body in (
+        ("PATCH", "/fleets/demo", {"name": OF_DEMO}),
+        ("PATCH", f"/provisioning-keys/{key}", {"description": OF_DEMO, "max_devices": 1}),
+        ("PATCH", f"/devices/{uuid}", {"device_name": OF_DEMO, "region": OF_DEMO}),
+        ("POST", "/expected-devices", expected),
+    ):
+        answer = await stack.admin(method, path, json=body)
+        assert answer.is_success, answer.text
+
+
 async def test_a_page_is_shown_to_those_who_may_see_it_and_to_no_others(stack: Stack) -> None:
     await furnish(stack)
-    shown = refused = 0
+    await name_all(stack)
+    shown = refused = of_demo = 0
     async with everybody(stack) as people:
         for method, path, policy in sorted(pages(), key=lambda page: page[:2]):
             filled = path.format_map(defaultdict(lambda: MADE_UP, PARAMETERS))
@@ -60,5 +77,8 @@ async def test_a_page_is_shown_to_those_who_may_see_it_and_to_no_others(stack: S
                     if is_restricted and any(name in path for name in OF_A_FLEET):
                         assert answer.status_code == 404, what
                     shown += answer.status_code == 200
+                    assert not (is_restricted and OF_DEMO in answer.text), what
+                    of_demo += OF_DEMO in answer.text
     assert shown > 40
     assert refused > 40
+    assert of_demo > 20

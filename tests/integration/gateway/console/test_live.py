@@ -6,11 +6,12 @@ import httpx2
 import pytest
 from mooring.registry.v1 import tokens_pb2
 
+from chassis.trust import Access
 from gateway import changes
 from gateway.administration import change_stream
 from gateway.changes import KINDS
 from tests.events import followed
-from tests.integration.gateway.console.visits import ROLES, signed_in
+from tests.integration.gateway.console.people import entered
 from tests.stack import Stack
 
 PATH = "/console/changes"
@@ -25,7 +26,7 @@ def position_of(page: str) -> str:
 async def test_a_session_follows_changes_from_its_page_on(
     stack: Stack, browser: httpx2.AsyncClient
 ) -> None:
-    visit = await signed_in(browser, stack.admin_token)
+    visit = await entered(browser, stack.admin_token)
     async with followed(browser, path=PATH) as events:
         assert events.response.headers["content-type"].startswith("text/event-stream")
         assert events.response.headers["cache-control"] == "no-store"
@@ -46,7 +47,7 @@ async def test_a_session_follows_changes_from_its_page_on(
 async def test_the_answer_to_a_form_is_not_refreshed(
     stack: Stack, browser: httpx2.AsyncClient
 ) -> None:
-    visit = await signed_in(browser, stack.admin_token)
+    visit = await entered(browser, stack.admin_token)
     await stack.create_fleet("north")
     assert "data-live" in await visit.get("/console/fleets/north")
     refused = await visit.post(
@@ -65,10 +66,7 @@ async def test_a_restricted_person_does_not_learn_when_something_changes(
     stack: Stack, browser: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(changes, "RESTRICTED_S", 0.1)
-    request = tokens_pb2.CreateTokenRequest(name="of demo", role=ROLES["operator"])
-    request.fleets.ids.append("demo")
-    secret = (await stack.registry.tokens("CreateToken", request)).secret
-    visit = await signed_in(browser, secret)
+    visit = await entered(browser, await stack.token(Access.OPERATOR, ("demo",)))
     assert position_of(await visit.get("/console/devices")) == ""
     async with followed(browser, path=PATH) as events:
         for _ in range(3):
@@ -82,7 +80,7 @@ async def test_following_keeps_no_session_alive_and_ends_with_it(
     stack: Stack, browser: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(change_stream, "CHECK_S", 0.05)
-    await signed_in(browser, stack.admin_token)
+    await entered(browser, stack.admin_token)
     stack.database.execute(
         "UPDATE console_sessions SET last_used_at = now() - interval '30 minutes'"
     )
@@ -103,9 +101,9 @@ async def test_following_keeps_no_session_alive_and_ends_with_it(
 async def test_a_revoked_token_ends_the_stream_at_once(
     stack: Stack, browser: httpx2.AsyncClient
 ) -> None:
-    request = tokens_pb2.CreateTokenRequest(name="a viewer", role=ROLES["viewer"])
+    request = tokens_pb2.CreateTokenRequest(name="a viewer", role=tokens_pb2.ROLE_VIEWER)
     made = await stack.registry.tokens("CreateToken", request)
-    await signed_in(browser, made.secret)
+    await entered(browser, made.secret)
     async with followed(browser, path=PATH) as events:
         assert await events.next()
         await stack.registry.tokens("RevokeToken", tokens_pb2.RevokeTokenRequest(id=made.token.id))

@@ -7,12 +7,13 @@ import httpx2
 from markupsafe import escape
 
 from chassis.database import engine_of
+from chassis.trust import Access
 from registry_service.audit.sealing.check_store import Checker
 from registry_service.audit.sealing.sealer import Sealer
 from registry_service.audit.sealing.store import SealStore
 from registry_service.credentials import KeyRing
+from tests.integration.gateway.console.people import Person, entered, text_of
 from tests.integration.gateway.console.test_jobs import run
-from tests.integration.gateway.console.visits import Visit, signed_in, text_of, token_of
 from tests.stack import Stack
 from tests.unit.broker_service.certificates.test_certificates import root
 
@@ -25,11 +26,11 @@ async def test_an_empty_installation_needs_nobody(
 ) -> None:
     for secret in (
         stack.admin_token,
-        await token_of(stack, "operator"),
-        await token_of(stack, "viewer"),
-        await token_of(stack, "viewer", ("demo",)),
+        await stack.token(Access.OPERATOR),
+        await stack.token(Access.VIEWER),
+        await stack.token(Access.VIEWER, ("demo",)),
     ):
-        visit = await signed_in(browser, secret)
+        visit = await entered(browser, secret)
         page = await visit.get(HOME)
         assert "Nothing needs you now." in page
         assert "Registrations per minute" in page
@@ -67,7 +68,7 @@ async def test_what_needs_a_person_comes_first(stack: Stack, browser: httpx2.Asy
         "UPDATE jobs SET state = 'paused', failure = %s WHERE id = %s", NASTY, job.json()["id"]
     )
 
-    visit = await signed_in(browser, stack.admin_token)
+    visit = await entered(browser, stack.admin_token)
     page = await visit.get(HOME)
     assert "<script>alert" not in page
     assert str(escape(NASTY)) in page
@@ -92,7 +93,7 @@ async def test_what_needs_a_person_comes_first(stack: Stack, browser: httpx2.Asy
 
     # A token that is restricted to another fleet sees no key of these fleets.
     await stack.create_fleet("other")
-    restricted = await signed_in(browser, await token_of(stack, "viewer", ("other",)))
+    restricted = await entered(browser, await stack.token(Access.VIEWER, ("other",)))
     seen = text_of(await restricted.get(HOME))
     for hidden in ("ends in", "devices left", "stopped", "in step", "Active devices"):
         assert hidden not in seen, hidden
@@ -104,7 +105,7 @@ def undo_links(page: str) -> list[str]:
     ]
 
 
-async def undo(visit: Visit, link: str) -> None:
+async def undo(visit: Person, link: str) -> None:
     page = await visit.get(link)
     action = re.search(r'method="post" action="(/console/undo/[^"]+)"', page)
     assert action, page
@@ -117,7 +118,7 @@ async def test_the_last_change_is_undone(stack: Stack, browser: httpx2.AsyncClie
     first = stack.default_broker_id
     second = await stack.create_broker(NASTY)
     await stack.register()
-    visit = await signed_in(browser, stack.admin_token)
+    visit = await entered(browser, stack.admin_token)
 
     await stack.admin("PATCH", "/devices/test-device-123", json={"mqtt_broker_id": second})
     [link] = undo_links(await visit.get(HOME))
@@ -158,7 +159,7 @@ async def test_the_last_change_is_undone(stack: Stack, browser: httpx2.AsyncClie
     await visit.get("/console/undo/broker/2000000000", 404)
     await visit.get("/console/undo/pin/test-device-123?was=x", 422)
 
-    viewer = await signed_in(browser, await token_of(stack, "viewer"))
+    viewer = await entered(browser, await stack.token(Access.VIEWER))
     for path in (
         f"/console/undo/broker/{second}",
         f"/console/undo/default/{first}",
@@ -166,7 +167,7 @@ async def test_the_last_change_is_undone(stack: Stack, browser: httpx2.AsyncClie
     ):
         await viewer.get(path, 403)
         await viewer.post(path, 403, was="0", to="0", revision="2")
-    restricted = await signed_in(browser, await token_of(stack, "operator", ("demo",)))
+    restricted = await entered(browser, await stack.token(Access.OPERATOR, ("demo",)))
     await restricted.get("/console/undo/pin/test-device-123")
     await restricted.get(f"/console/undo/broker/{second}", 403)
 
@@ -175,7 +176,7 @@ async def test_rollouts_and_jobs_are_undone(stack: Stack, browser: httpx2.AsyncC
     other = await stack.create_broker("other")
     for number in range(8):
         await stack.register(f"device-{number}")
-    visit = await signed_in(browser, stack.admin_token)
+    visit = await entered(browser, stack.admin_token)
 
     async def link_to(part: str) -> str:
         found = re.findall(r'href="(/console/[^"]+)" aria-label="Undo', await visit.get(HOME))
@@ -232,11 +233,11 @@ async def test_rollouts_and_jobs_are_undone(stack: Stack, browser: httpx2.AsyncC
     assert stack.database.execute(pins) == [(None,)]
     assert "/undo" not in "".join(re.findall(r'href="(/console/jobs[^"]+)"', await visit.get(HOME)))
 
-    viewer = await signed_in(browser, await token_of(stack, "viewer"))
+    viewer = await entered(browser, await stack.token(Access.VIEWER))
     await viewer.get(path, 403)
     await viewer.post(path, 403, broker_id="1", was="1", to="1")
     await stack.create_fleet("elsewhere")
-    elsewhere = await signed_in(browser, await token_of(stack, "operator", ("elsewhere",)))
+    elsewhere = await entered(browser, await stack.token(Access.OPERATOR, ("elsewhere",)))
     await elsewhere.get(path, 404)
     await elsewhere.post(path, 404, broker_id="1", was="1", to="1")
 
@@ -244,7 +245,7 @@ async def test_rollouts_and_jobs_are_undone(stack: Stack, browser: httpx2.AsyncC
 async def test_an_audit_log_that_does_not_verify_needs_a_person(
     stack: Stack, browser: httpx2.AsyncClient
 ) -> None:
-    visit = await signed_in(browser, stack.admin_token)
+    visit = await entered(browser, stack.admin_token)
     log = "/console/audit-log"
     before = (await stack.admin("GET", "/audit-log/seals")).json()
     assert before == {"last_seal": None, "check": None}
@@ -285,5 +286,5 @@ async def test_an_audit_log_that_does_not_verify_needs_a_person(
     )
     assert "The audit log was not checked for 3 hours." in text_of(await visit.get(HOME))
     # Other people learn nothing of it.
-    operator = await signed_in(browser, await token_of(stack, "operator"))
+    operator = await entered(browser, await stack.token(Access.OPERATOR))
     assert "audit log was not checked" not in text_of(await operator.get(HOME))

@@ -11,8 +11,8 @@ from tests.integration.gateway.console.people import (
     assert_escaped,
     everybody,
     signed_in,
+    text_of,
 )
-from tests.integration.gateway.console.visits import text_of
 from tests.stack import Stack
 from tests.unit.broker_service.certificates.test_certificates import root
 

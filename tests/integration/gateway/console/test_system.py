@@ -9,8 +9,8 @@ from tests.integration.gateway.console.people import (
     Person,
     assert_escaped,
     everybody,
+    text_of,
 )
-from tests.integration.gateway.console.visits import text_of
 from tests.stack import PATIENCE_S, Stack
 
 HOME = "/console/system"
