@@ -17,7 +17,7 @@ from tests.browser.links import START, kind_of, links_in
 PATIENCE_S = 30.0
 # Of pages that differ only in what they show, so many are asked for: by the number of conditions in
 # their addresses. Links to more conditions are not followed, because there are too many.
-OF_A_KIND: Mapping[int, int] = MappingProxyType({0: 3, 1: 3, 2: 1})
+OF_A_KIND: Mapping[int, int] = MappingProxyType({0: 2, 1: 2, 2: 1})
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from bench.programs import HERE
 from bench.rows import brokers, keys, management
 from bench.stage import Database, Services, Stage
 
-ROUNDS = 10
+ROUNDS = 6
 # A large fleet, and one of three devices.
 FLEETS = ("big", "three")
 WHAT = f"{crowd.DEVICES:,} devices, {brokers.BROKERS:,} brokers"
