@@ -7,13 +7,14 @@ import { ask, stopAsking } from "./session.js";
 const HEADERS = { "mooring-background": "true", "mooring-script": "true" };
 const UNAUTHORIZED = 401;
 const FIRST_MS = 200;
-// The time between two refreshes of a tab: longer where the page costs the gateway much.
+// The time between two refreshes of a tab. It is a multiple of what the page costs, so that ten open
+// consoles take few percent of the processors, however much changes.
 const GAP_MS = 1500;
-const TIMES_ITS_COST = 10;
+const TIMES_ITS_COST = 100;
 const LONGEST_GAP_MS = 10000;
 // How long the stream may be away, and changes may wait, before the page says so.
 const AWAY_MS = 3000;
-const WAITING_MS = 15000;
+const WAITING_MS = 20000;
 
 export function begin(document) {
   // The time of the request for what is shown.

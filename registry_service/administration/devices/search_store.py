@@ -40,7 +40,7 @@ MAX_COUNT = 10_000
 MAX_VALUES = 50
 # How many rows are read for the counts of all facets of a request: exactly, the second if they are
 # scattered over the table; and as samples of each value.
-FACETS_EXACT, FACETS_SAMPLE = (10_000, 4_000), 12_000
+FACETS_EXACT, FACETS_SAMPLE = (5_000, 2_000), 6_000
 
 
 class Page(NamedTuple):
