@@ -23,7 +23,7 @@ VERBS = {
     "rename": "renamed",
     "revoke": "revoked",
     "set_default": "made the default",
-    "roll_back_broker": "rolled back",
+    "rollback": "rolled back",
     "cut_over": "cut over",
     "stage": "staged",
     "cancel": "cancelled",
