@@ -11,8 +11,8 @@ from types import MappingProxyType
 from urllib.parse import urlencode
 
 from bench.errors import CannotMeasure
+from bench.links import START, kind_of, links_in
 from bench.stage import Services
-from tests.browser.links import START, kind_of, links_in
 
 PATIENCE_S = 30.0
 # Of pages that differ only in what they show, so many are asked for: by the number of conditions in

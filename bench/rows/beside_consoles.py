@@ -12,23 +12,22 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from statistics import median
 
-import gateway.console
 from bench import wrk
 from bench.browsing import Browser, signed_in
 from bench.errors import CannotMeasure
+from bench.links import START
 from bench.measures import Figure, Findings, Goal, Turns, per_s
+from bench.programs import HERE
 from bench.stage import Services, Stage
-from tests.browser.links import START
 
 CONSOLES = 10
 CONNECTIONS = 64
 ROUNDS = 5
 SECONDS = 12.0
 WARM_UP_S = 2.0
-SCRIPT = Path(gateway.console.__file__).parent / "assets" / "live.js"
+SCRIPT = HERE.parent / "gateway" / "console" / "assets" / "live.js"
 
 
 def measure(stage: Stage) -> Findings:

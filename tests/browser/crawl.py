@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from playwright.async_api import APIRequestContext
 
-from tests.browser.links import START, kind_of, links_in
+from bench.links import START, kind_of, links_in
 
 # The search is reached by a form: without a text, with one that finds something, and with another.
 SEARCHES = ("/console/search", "/console/search?q=ha", "/console/search?q=no+such+thing")

@@ -24,7 +24,7 @@ from gateway.examples import ACCOUNT_ID, KEY_ID, PARAMETERS, SECRET_ID, UUID
 from gateway.problems import MEDIA_TYPE
 from gateway.reasons import MEANINGS
 from tests.events import FirstEventAdapter
-from tests.stack import Stack
+from tests.stack import PATIENCE_S, Stack
 from tests.stored import Stored
 
 MODES = [GenerationMode.POSITIVE, GenerationMode.NEGATIVE]
@@ -204,7 +204,7 @@ async def furnish(stack: Stack) -> None:
     """Makes what the examples name: a device, its provisioning key, and a row of a job.
 
     It also makes a broker's secret and a service account, with the ids of the examples, and a
-    broker that Mooring manages.
+    broker that Mooring manages. Then it waits until a process has reported itself.
     """
     stack.database.execute("UPDATE provisioning_keys SET id = %s", KEY_ID)
     registered = await stack.register(UUID)
@@ -231,6 +231,9 @@ async def furnish(stack: Stack) -> None:
     }
     made = await stack.admin("POST", "/brokers", json=managed)
     assert made.status_code == 201, made.text
+    async with asyncio.timeout(PATIENCE_S):
+        while not (await stack.admin("GET", "/system/processes")).json()["items"]:
+            await asyncio.sleep(0.1)
 
 
 class Messenger:
