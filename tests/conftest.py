@@ -22,6 +22,8 @@ from tests.stack import ROLES, Database, Stack, started
 
 # A busy machine may stop for longer than hypothesis's deadline for an example.
 settings.register_profile("busy", deadline=None)
+# Tries the same examples each time: what fails in the checks of a change is then due to the change.
+settings.register_profile("repeatable", deadline=None, derandomize=True)
 settings.load_profile("busy")
 
 # A file system in memory, and how much memory must be free for it.
