@@ -131,15 +131,20 @@ class Run:
     def begin(self) -> None:
         """Starts it without waiting."""
         self._heard = ""
-        self._process = subprocess.Popen(
-            self.command,
-            cwd=REPOSITORY,
-            env={**os.environ, **self.settings},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        # If these tests run under `nohup`, the program must not inherit that SIGHUP is ignored.
+        inherited = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        try:
+            self._process = subprocess.Popen(
+                self.command,
+                cwd=REPOSITORY,
+                env={**os.environ, **self.settings},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        finally:
+            signal.signal(signal.SIGHUP, inherited)
 
     def find_mosquitto(self) -> None:
         """Makes the run find the tests' Mosquitto, as if it were installed."""
