@@ -24,6 +24,7 @@ from tests.supervised import (
 )
 
 
+@pytest.mark.heavy
 def test_missing_files_of_a_home_are_made(later_run: Run) -> None:
     # As if the first run had been killed after everything was made but before this was written.
     (later_run.home / "credentials.env").unlink()

@@ -10,7 +10,7 @@ const FIRST_MS = 200;
 // The time between two refreshes of a tab. It is a multiple of what the page costs, so that ten open
 // consoles take few percent of the processors, however much changes.
 const GAP_MS = 1500;
-const TIMES_ITS_COST = 100;
+const TIMES_ITS_COST = 200;
 const LONGEST_GAP_MS = 10000;
 // How long the stream may be away, and changes may wait, before the page says so.
 const AWAY_MS = 3000;

@@ -21,7 +21,7 @@ from tests.stack import Stack
 from tests.stored import Stored
 
 EXAMPLES = settings(
-    max_examples=40,
+    max_examples=30,
     deadline=None,
     database=None,
     derandomize=True,

@@ -10,6 +10,9 @@ from tests.integration.registry_service.provisioning.test_read_only import stack
 from tests.stack import PATIENCE_S, Stack
 from tests.standby import standing_by
 
+# A second PostgreSQL, and commits that wait until they are given up.
+pytestmark = pytest.mark.heavy
+
 
 def require_standby(running: Stack, name: str) -> None:
     """Makes commits wait for the standby `name`, which does not exist; for none if it is empty."""
