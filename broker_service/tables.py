@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB
 
-SCHEMA_REVISION = "0041"
+SCHEMA_REVISION = "0042"
 
 metadata = sa.MetaData()
 

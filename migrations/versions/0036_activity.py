@@ -29,12 +29,10 @@ CREATE TABLE refusal_counts (
 );
 CREATE INDEX refusal_counts_old ON refusal_counts (step, began_at);
 
--- Equal events of a period share a row. An address is null when it was cleared. There is no foreign
--- key to devices: its locks at devices would let two transactions wait for each other that record
--- answers of the same devices, though both lock them in the same order.
+-- Equal events of a period share a row. An address is null when it was cleared.
 CREATE TABLE device_events (
     id        bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-    device_id bigint NOT NULL,
+    device_id bigint NOT NULL REFERENCES devices ON DELETE CASCADE,
     kind      text COLLATE "C" NOT NULL CHECK (kind IN (
         'registration_refused', 'settings_refused', 'rotation_refused', 'connect_refused',
         'connected', 'answer_changed', 'credentials_rotated', 'credentials_revoked', 'dropped'
@@ -54,23 +52,14 @@ CREATE INDEX device_events_addresses ON device_events (last_at) WHERE address <>
 """
 
 # The only way to write events, so both roles that do it need no right on the table. Of each device
-# the 25 newest refusals and the 25 newest other events are kept. Rows are locked in the order of
+# the 25 newest refusals and the 25 newest other events are kept. A device that is being deleted is
+# left out; the lock keeps others from deletion until the commit. Rows are locked in the order of
 # their ids, as in all statements that lock several.
-#
-# The row of `turns` keeps this and deletions of devices apart, so that no event is written for a
-# device that is gone. Deletions do not wait for one another.
-FUNCTIONS = """
-ALTER TABLE turns DROP CONSTRAINT turns_name_check;
-ALTER TABLE turns ADD CONSTRAINT turns_name_check CHECK (name IN (
-    'placement', 'device_counts', 'broker_secrets', 'usernames', 'first_admin', 'device_events'
-));
-INSERT INTO turns VALUES ('device_events');
-
+FUNCTION = """
 CREATE FUNCTION note_device_events(given json) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
 DECLARE changed bigint[];
 BEGIN
-    PERFORM FROM public.turns WHERE name = 'device_events' FOR UPDATE;
     WITH said AS MATERIALIZED (
         SELECT * FROM json_to_recordset(given) AS said (
             uuid text, username text, kind text, what text, broker_id integer, address text,
@@ -89,6 +78,9 @@ BEGIN
             WHERE said.username <> '' AND mqtt_username = said.username
               AND provisioned_by_key_id IS NULL
         ) AS device
+    ), locked AS MATERIALIZED (
+        SELECT id FROM public.devices WHERE id IN (SELECT id FROM named)
+        ORDER BY id FOR KEY SHARE SKIP LOCKED
     ), written AS (
         INSERT INTO public.device_events AS known (
             device_id, kind, what, broker_id, address, period, details, count, first_at, last_at
@@ -96,7 +88,7 @@ BEGIN
         SELECT id, kind, left(what, 64), broker_id, left(address, 45), period,
                (array_agg(details ORDER BY first_at))[1], sum(count)::bigint,
                to_timestamp(min(first_at)), to_timestamp(max(last_at))
-        FROM named
+        FROM named JOIN locked USING (id)
         GROUP BY 1, 2, 3, 4, 5, 6
         ORDER BY 1, 2, 3, 4, 5, 6
         ON CONFLICT (device_id, kind, what, broker_id, address, period) DO UPDATE
@@ -120,23 +112,6 @@ BEGIN
     );
 END $$;
 REVOKE ALL ON FUNCTION note_device_events(json) FROM PUBLIC;
-
-CREATE FUNCTION delete_device_events() RETURNS trigger
-    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
-BEGIN
-    PERFORM FROM public.turns WHERE name = 'device_events' FOR SHARE;
-    IF TG_OP = 'TRUNCATE' THEN
-        TRUNCATE public.device_events;
-    ELSE
-        DELETE FROM public.device_events WHERE device_id IN (SELECT id FROM gone);
-    END IF;
-    RETURN NULL;
-END $$;
-REVOKE ALL ON FUNCTION delete_device_events() FROM PUBLIC;
-CREATE TRIGGER events_gone AFTER DELETE ON devices REFERENCING OLD TABLE AS gone
-    FOR EACH STATEMENT EXECUTE FUNCTION delete_device_events();
-CREATE TRIGGER events_truncated AFTER TRUNCATE ON devices
-    FOR EACH STATEMENT EXECUTE FUNCTION delete_device_events();
 """
 
 GRANTS = """
@@ -148,6 +123,6 @@ GRANT SELECT ON registration_counts, refusal_counts, device_events TO mooring_op
 
 
 def upgrade() -> None:
-    """Adds the tables and the functions, then the rights on them."""
-    for part in (TABLES, FUNCTIONS, GRANTS):
+    """Adds the tables and the function, then the rights on them."""
+    for part in (TABLES, FUNCTION, GRANTS):
         op.execute(part)
