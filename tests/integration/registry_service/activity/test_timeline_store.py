@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import secrets
 from collections import Counter
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
@@ -11,7 +12,9 @@ import msgspec
 import psycopg
 import pytest
 
+import migrations
 from chassis.database import Pool, engine_of, pool_of
+from local.postgres import Postgres
 from registry_service.activity import recording
 from registry_service.activity.timeline import store as timeline
 from registry_service.activity.timeline.events import (
@@ -171,6 +174,27 @@ async def test_a_deletion_waits_for_events_under_way(database: Database, stateme
     await deletion
     devices = database.execute("SELECT id FROM devices")
     assert database.execute("SELECT device_id FROM device_events") == devices
+
+
+def test_events_of_an_earlier_installation_are_kept_and_deleted_with_their_devices(
+    postgres: Postgres, template: str
+) -> None:
+    name = f"test_{secrets.token_hex(6)}"
+    database = Database(postgres, name, template)
+    taken = {refused(f"device-{n}"): Times(1, NOW, NOW) for n in (1, 2)}
+    given = msgspec.json.encode(rows_of(taken.items())).decode()
+    with psycopg.connect(postgres.superuser_url(), autocommit=True) as server:
+        server.execute(f"CREATE DATABASE {name} OWNER mooring".encode())
+        try:
+            migrations.upgrade(database.url("mooring"), "0039")
+            database.execute(DEVICES.format(count=2))
+            database.execute(timeline.NOTE, given)
+            migrations.upgrade(database.url("mooring"))
+            database.execute("DELETE FROM devices WHERE id = 1")
+            left = [uuid for uuid, *_ in rows(database)]
+        finally:
+            server.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
+    assert left == ["device-2"]
 
 
 async def test_old_addresses_are_cleared(database: Database, pools: list[Pool]) -> None:
