@@ -1,12 +1,15 @@
 """A real PostgreSQL for the run, a database for each test, the services on port 0."""
 
+import asyncio
 import contextlib
 import gc
 import logging
 import os
 import secrets
 import shutil
+import time
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import psycopg
@@ -18,7 +21,7 @@ import migrations
 from local.postgres import Postgres, prepare
 from tests.broker_versions import VERSIONS, Version
 from tests.rabbitmq import Rabbitmq, running
-from tests.stack import ROLES, Database, Stack, started
+from tests.stack import ROLES, Database, Stack, seeded, started
 
 # A busy machine may stop for longer than hypothesis's deadline for an example.
 settings.register_profile("busy", deadline=None)
@@ -29,6 +32,13 @@ settings.load_profile("busy")
 # A file system in memory, and how much memory must be free for it.
 IN_MEMORY = Path("/dev/shm")  # noqa: S108 - pytest makes a folder of its own there
 ROOM_BYTES = 4 * 2**30
+# How long closed sessions may take to end.
+UNUSED_S = 0.1
+# The sessions of a database, and those that have not told their database yet.
+SESSIONS = """
+SELECT FROM pg_stat_activity
+WHERE datname = %s OR (datname IS NULL AND backend_type = 'client backend')
+"""
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -114,24 +124,61 @@ def migrated(postgres: Postgres) -> str:
     return password
 
 
+@pytest.fixture(scope="session")
+def seed_database(
+    postgres: Postgres, template: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Database]:
+    """A database that is copied for each stack, so that its first objects are made once."""
+    with copied(Database(postgres, "mooring", template)) as made:
+        seed = asyncio.run(seeded(made, tmp_path_factory.mktemp("seed")))
+        # If this took long, the services have reported themselves.
+        made.execute("DELETE FROM processes")
+        yield replace(made, seed=seed)
+
+
 @pytest.fixture
-def database(postgres: Postgres, template: str) -> Iterator[Database]:
-    """An empty database with the schema, and a URL of it for each role."""
-    with copied(postgres, template) as made:
+def database(
+    request: pytest.FixtureRequest, postgres: Postgres, template: str
+) -> Iterator[Database]:
+    """An empty database with the schema, and a URL of it for each role; if the test uses a stack,
+    it has the stack's first objects.
+    """
+    if "stack" in request.fixturenames:
+        original = request.getfixturevalue("seed_database")
+    else:
+        original = Database(postgres, "mooring", template)
+    with copied(original) as made:
         yield made
 
 
 @contextlib.contextmanager
-def copied(postgres: Postgres, template: str) -> Iterator[Database]:
-    """A copy of the migrated database, with a name of its own."""
+def copied(original: Database) -> Iterator[Database]:
+    """A copy of a database, with a name of its own."""
     name = f"test_{secrets.token_hex(6)}"
-    with psycopg.connect(postgres.superuser_url(), autocommit=True) as connection:
-        identifier = sql.Identifier(name)
+    with psycopg.connect(original.server.superuser_url(), autocommit=True) as connection:
+        identifier, template = sql.Identifier(name), sql.Identifier(original.name)
+        # Files are copied with a cache in them, which the first session would have to make again.
         connection.execute(
-            sql.SQL("CREATE DATABASE {} TEMPLATE mooring OWNER mooring").format(identifier)
+            sql.SQL("CREATE DATABASE {} TEMPLATE {} OWNER mooring STRATEGY file_copy").format(
+                identifier, template
+            )
         )
-        yield Database(postgres, name, template)
+        yield replace(original, name=name)
+        _wait_until_unused(connection, name)
         connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(identifier))
+
+
+def _wait_until_unused(connection: psycopg.Connection, name: str) -> None:
+    """Waits a moment for the sessions that are about to end. DROP DATABASE ends the others, but
+    looks only ten times a second whether they have ended, and waits for every login.
+    """
+    deadline = time.monotonic() + UNUSED_S
+    while connection.execute(SESSIONS, [name]).rowcount:
+        if time.monotonic() > deadline:
+            # A pool that is closed while it connects keeps that connection until it is collected.
+            gc.collect()
+            break
+        time.sleep(0.002)
 
 
 @pytest.fixture

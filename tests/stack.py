@@ -5,6 +5,7 @@ import base64
 import contextlib
 import copy
 import json
+import shutil
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -67,12 +68,23 @@ Message = TypeVar("Message")
 
 
 @dataclass(frozen=True)
+class Seed:
+    """What the services made in a database at the beginning, and the folder with their keys."""
+
+    home: Path
+    default_broker_id: int
+    provisioning_key: str
+    admin_token: str
+
+
+@dataclass(frozen=True)
 class Database:
-    """A database for one test."""
+    """A database for one test; with a `seed`, it is a copy of one that has it."""
 
     server: Postgres
     name: str
     password: str
+    seed: Seed | None = None
 
     def url(self, role: str) -> str:
         """The URL with which `role` connects."""
@@ -324,8 +336,7 @@ async def seed(stack: Stack) -> None:
 
 
 @contextlib.asynccontextmanager
-async def started(database: Database, home: Path) -> AsyncIterator[Stack]:
-    """Runs the services with a fleet `demo`, a key for it, a token and a default broker."""
+async def _started_services(database: Database, home: Path) -> AsyncIterator[Stack]:
     async with contextlib.AsyncExitStack() as exits:
         stack = prepared(database, home, exits)
         exits.push_async_callback(stack.stop_broker_service)
@@ -335,11 +346,30 @@ async def started(database: Database, home: Path) -> AsyncIterator[Stack]:
         )
         stack.broker = await stack.peer(stack.broker_port)
         stack.registry = await stack.peer(stack.registry_port)
+        yield stack
+
+
+async def seeded(database: Database, home: Path) -> Seed:
+    """Makes a fleet `demo`, a key for it, a token and a default broker, and the keys in `home`."""
+    async with _started_services(database, home) as stack:
         await seed(stack)
         token = tokens_pb2.CreateTokenRequest(name="tests", role=tokens_pb2.ROLE_ADMIN)
-        stack.admin_token = (await stack.registry.tokens("CreateToken", token)).secret
-        stack.gateway_url = await exits.enter_async_context(
+        admin_token = (await stack.registry.tokens("CreateToken", token)).secret
+    return Seed(home, stack.default_broker_id, stack.provisioning_key, admin_token)
+
+
+@contextlib.asynccontextmanager
+async def started(database: Database, home: Path) -> AsyncIterator[Stack]:
+    """Runs the services with a fleet `demo`, a key for it, a token and a default broker."""
+    made = database.seed or await seeded(database, home)
+    if made.home != home:
+        shutil.copytree(made.home, home, dirs_exist_ok=True)
+    async with _started_services(database, home) as stack:
+        stack.default_broker_id = made.default_broker_id
+        stack.provisioning_key = made.provisioning_key
+        stack.admin_token = made.admin_token
+        stack.gateway_url = await stack.exit.enter_async_context(
             gateway.__main__.running(stack.gateway_config())
         )
-        stack.http = await exits.enter_async_context(client_of(stack.gateway_url))
+        stack.http = await stack.exit.enter_async_context(client_of(stack.gateway_url))
         yield stack

@@ -21,7 +21,7 @@ from tests.browser import chromium, demo
 from tests.browser.guard import Guard
 from tests.browser.visits import PHONE, WIDE, Theme, Visits
 from tests.conftest import copied, migrated
-from tests.stack import started
+from tests.stack import Database, started
 
 IMAGES = REPOSITORY / "docs" / "images"
 MAX_BYTES = 150_000
@@ -60,7 +60,7 @@ async def _console() -> AsyncIterator[Visits]:
         for name in ("postgres", "home", "chromium"):
             (folder / name).mkdir()
         server = exits.enter_context(Postgres(folder / "postgres"))
-        database = exits.enter_context(copied(server, migrated(server)))
+        database = exits.enter_context(copied(Database(server, "mooring", migrated(server))))
         async with started(database, folder / "home") as stack:
             await demo.fill(stack)
             async with chromium.browser(folder / "chromium") as browser:
