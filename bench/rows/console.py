@@ -58,11 +58,14 @@ def _restricted(services: Services) -> str:
 
 
 def _beginnings() -> list[str]:
-    """The first page, and searches of one letter, which match most or find none: of devices, and of
-    everything.
+    """The first page, and searches of one letter, which match most or find none: of devices, of how
+    many there are, and of everything.
     """
     letters = string.ascii_lowercase + string.digits
-    pages = ("/console/devices?search=", "/console/search?q=")
+    pages = (
+        *("/console/devices?search=", "/console/device-count?search="),
+        *("/console/device-filters?search=", "/console/search?q="),
+    )
     return ["/console", *(page + letter for page in pages for letter in letters)]
 
 

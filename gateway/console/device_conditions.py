@@ -84,6 +84,11 @@ class Conditions:
         """The conditions as a query."""
         return urlencode(self.pairs)
 
+    @property
+    def search(self) -> str:
+        """The text that a person searches for; empty if there is none."""
+        return next((value for name, value in self.pairs if name == "search"), "")
+
     def has(self, name: str, value: Any) -> bool:
         """Whether this is one of the conditions."""
         return (name, text_of(value)) in self.pairs

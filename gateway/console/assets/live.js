@@ -1,7 +1,9 @@
 // Pages show what changes while they are open. An element with `data-live` names the kinds that it
 // shows; when one of them changes, the page is asked for again.
 import { follow } from "./changes.js";
+import { isHeld } from "./held.js";
 import { begin as beginMorphing, forget, isTyping, replace } from "./morph.js";
+import { areShown } from "./parts.js";
 import { ask, stopAsking } from "./session.js";
 
 const HEADERS = { "mooring-background": "true", "mooring-script": "true" };
@@ -25,7 +27,6 @@ export function begin(document) {
   let nextAt = 0;
   // The page is there no more, or may not be seen any more.
   let isGone = false;
-  let isPressed = false;
   let hasAsked = false;
   const requests = new Map();
   const stream = follow(document, document.body.dataset.position ?? "", consider);
@@ -37,9 +38,8 @@ export function begin(document) {
   function isStale() {
     return !isGone && stream.hasChanged(region()?.dataset.live.split(" ") ?? [], shownAt);
   }
-  function isHeld() {
-    const selection = getSelection();
-    return isPressed || requests.size > 0 || (!selection.isCollapsed && selection.containsNode(region(), true));
+  function isAtRest() {
+    return requests.size === 0 && !isHeld(region());
   }
 
   function consider() {
@@ -54,7 +54,7 @@ export function begin(document) {
   async function refresh() {
     timer = undefined;
     if (document.hidden || !isStale()) return;
-    if (isHeld()) {
+    if (!isAtRest()) {
       timer = setTimeout(refresh, GAP_MS);
       return;
     }
@@ -70,10 +70,12 @@ export function begin(document) {
         const text = await answer.text();
         // The person may have gone on, or begun to select text.
         const isThere = region() === shown && location.href === href && !control.signal.aborted;
-        isShown = isThere && !isHeld() && (await replace(shown, text));
+        isShown = isThere && isAtRest() && (await replace(shown, text));
         if (isShown) {
           shownAt = askedAt;
           staleAt = undefined;
+          // They belong to the page, and to what it costs.
+          await areShown();
         }
       } else if (answer.status < 500 && answer.status !== 429) isGone = true;
     } catch {
@@ -139,9 +141,5 @@ export function begin(document) {
   });
   document.addEventListener("focusout", () => setTimeout(consider));
   document.addEventListener("mooring:signed-in", () => stream.retry());
-  document.addEventListener("pointerdown", () => (isPressed = true), { capture: true });
-  for (const name of ["pointerup", "pointercancel"]) {
-    document.addEventListener(name, () => (isPressed = false), { capture: true });
-  }
   setInterval(sign, 1000);
 }

@@ -26,9 +26,9 @@ export function isTyping(document) {
   return document.activeElement?.matches(TEXT) ?? false;
 }
 
-// Puts the region of the page `text` in the place of `region`. Returns false, and changes nothing,
-// if something that has to stay is not in it.
-export async function replace(region, text) {
+// Puts the region of the page `text` in the place of `region`, or, as `swap` says, into it. Returns
+// false, and changes nothing, if something that has to stay is not in it.
+export async function replace(region, text, swap = "outerMorph") {
   const document = region.ownerDocument;
   const page = new DOMParser().parseFromString(text, "text/html");
   const fresh = page.getElementById(region.id);
@@ -52,7 +52,7 @@ export async function replace(region, text) {
   }
   const restoreFocus = focusOf(document, region);
   try {
-    await htmx.swap({ text: fresh.outerHTML, target: region, sourceElement: region, swap: "outerMorph" });
+    await htmx.swap({ text: fresh.outerHTML, target: region, sourceElement: region, swap });
   } finally {
     for (const [element, name] of cleanUp) element.removeAttribute(name);
     for (const element of region.querySelectorAll('[id^="live:"]')) element.removeAttribute("id");

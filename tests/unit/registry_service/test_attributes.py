@@ -40,7 +40,7 @@ OWN_RULES = {
         ),
         *("gateway/answers.py", "registry_service/administration/devices/importing.py"),
         *("registry_service/administration/devices/drivers.py", "migrations/indexes.py"),
-        *("gateway/administration/device_lists.py", "gateway/console/devices.py"),
+        *("gateway/administration/device_lists.py", "gateway/console/device_counts.py"),
         *("gateway/console/device_changes.py", "gateway/console/expected_devices.py"),
     },
 }

@@ -1,13 +1,17 @@
 """The devices at the console: found, explained, changed and undone, and what each person may do."""
 
 import json
+import re
 from html import unescape
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, urlencode, urlsplit
 
+from gateway.console.devices import ON_A_PAGE
 from tests.integration.gateway.console.people import HOSTILE, ODD, assert_escaped, everybody
 from tests.stack import Stack
 
 HOME = "/console/devices"
+COUNT = "/console/device-count"
+FILTERS = "/console/device-filters"
 ONE = f"{HOME}/test-device-123"
 
 
@@ -116,19 +120,52 @@ async def test_filters_count_and_exclude(stack: Stack) -> None:
         page = await viewer.see(HOME)
         assert_escaped(page.text)
         assert "<b>4 devices</b>" in page.text
-        # Every link of the page is a list that can be seen, and says what it took.
-        links = {unescape(link) for link in _links(page.text)}
+        assert f'data-part="{FILTERS}?"' in page.text
+        filters = await viewer.see(FILTERS)
+        assert_escaped(filters.text)
+        # Every link of the filters is a list that can be seen, and says what it took.
+        links = {unescape(link) for link in _links(filters.text)}
         assert any("not_fleet_id=kilns" in link for link in links)
         for link in links:
-            assert (await viewer.see(link)).status_code == 200, link
+            listed = await viewer.see(link)
+            assert listed.status_code == 200, link
+            assert "<b>" in (await viewer.see(link.replace(HOME, COUNT))).text
+            assert link.replace(HOME, FILTERS) in unescape(listed.text)
         others = await viewer.see(f"{HOME}?not_fleet_id=demo")
         assert "<b>1 device</b>" in others.text
         assert "Fleet: not demo" in others.text
         assert "kiln-0" in others.text
         assert 'href="/console/jobs/new' not in others.text
-        restricted = await people["demo"].see(HOME)
-        assert "<b>3 devices</b>" in restricted.text
-        assert "kiln" not in restricted.text
+        assert "Move all" in (await people["operator"].see(COUNT)).text
+        for path in (HOME, FILTERS, COUNT):
+            restricted = await people["demo"].see(path)
+            assert "<b>3 devices</b>" in restricted.text
+            assert "kiln" not in restricted.text
+            assert 'href="/console/jobs/new' not in (await viewer.see(path)).text
+
+
+async def test_what_a_page_does_not_show_is_counted_by_a_part(stack: Stack) -> None:
+    for number in range(ON_A_PAGE + 1):
+        await stack.register(f"many-{number:02}")
+    async with everybody(stack) as people:
+        operator = people["operator"]
+        query = {"search": "many-", "not_region": HOSTILE}
+        conditions = urlencode(query)
+        listed = unescape((await operator.see(HOME, **query)).text)
+        counted = unescape((await operator.see(COUNT, **query)).text)
+        # What the list leaves open is in the elements with the same ids.
+        for name, text in (("count", "<b>51 devices</b>"), ("all", "51")):
+            start = f'<span id="{name}?{conditions}"'
+            assert f'{start} data-part="{COUNT}?{conditions}"' in listed
+            assert f"{start}>{text}</span>" in counted
+        assert "51" not in listed.replace("many-51", "")
+        assert (
+            f'id="facets" class="cols" tabindex="-1" data-part="{FILTERS}?{conditions}"' in listed
+        )
+        assert 'id="facets"' in (await operator.see(FILTERS, **query)).text
+        # The last page does not know how many come before it.
+        last = re.findall(r'href="([^"]*cursor=[^"]*)"', listed)
+        assert f'data-part="{COUNT}?{conditions}"' in unescape((await operator.see(last[0])).text)
 
 
 def _links(page: str) -> list[str]:
@@ -146,7 +183,7 @@ async def test_odd_input_is_answered_by_a_page(stack: Stack) -> None:
             assert (await operator.send(f"{ONE}/delete", uuid=odd)).status_code == 422
             short = odd[:2_000]
             for name in ("search", "fleet_id", "told_broker_id", "is_active", "cursor", "was"):
-                for path in (HOME, ONE):
+                for path in (HOME, ONE, COUNT, FILTERS):
                     answer = await operator.see(path, **{name: short})
                     assert answer.status_code in (200, 400, 422), (path, name, odd)
         for path in ("/nothing", "/%00", "/%3Cscript%3E", "/" + "x" * 300):
