@@ -63,6 +63,7 @@ CALLERS = {
     ("ManagementServiceStub", "ListManagedBrokers"): Identity.ENFORCEMENT,
 }
 PATIENCE_S = 20.0
+POLL_S = 0.005
 
 Message = TypeVar("Message")
 
@@ -294,6 +295,12 @@ class Stack(Served):
         )
         return await self.peer(port)
 
+    async def settle(self) -> None:
+        """Returns when the registry has made its first checks, and has logged their results."""
+        async with asyncio.timeout(PATIENCE_S):
+            while not await self.registry.is_serving("broker_service"):
+                await asyncio.sleep(POLL_S)
+
     async def create_broker(self, name: str, **fields: Any) -> int:
         """Creates a broker; returns its id."""
         given = brokers_pb2.BrokerFields(**{"name": name, "host": "h", "port": 1883, **fields})
@@ -372,4 +379,5 @@ async def started(database: Database, home: Path) -> AsyncIterator[Stack]:
             gateway.__main__.running(stack.gateway_config())
         )
         stack.http = await stack.exit.enter_async_context(client_of(stack.gateway_url))
+        await stack.settle()
         yield stack
