@@ -20,6 +20,8 @@ SELECT {label}, count(*),
        coalesce(sum(hashtextextended((to_jsonb(t) - %(noted)s::text[])::text, 0)), 0)
 FROM {table} AS t
 """
+# It changes with each transaction that writes, from its first statement to its end.
+SNAPSHOT = "SELECT pg_current_snapshot()::text"
 
 
 class Stored:
@@ -34,8 +36,16 @@ class Stored:
             sql.SQL(SUM).format(label=sql.Literal(name), table=sql.Identifier(name))
             for name in tables
         )
+        self._snapshot = ""
+        self._found: dict[str, tuple[int, int]] = {}
 
     def now(self) -> dict[str, tuple[int, int]]:
         """The number of rows of each table, and a checksum of their contents."""
-        rows = self._connection.execute(self._query, {"noted": NOTED_COLUMNS}).fetchall()
-        return {name: (count, int(total)) for name, count, total in rows}
+        [(snapshot,)] = self._connection.execute(SNAPSHOT).fetchall()
+        # Most refused requests begin no transaction that writes.
+        if snapshot != self._snapshot:
+            rows = self._connection.execute(self._query, {"noted": NOTED_COLUMNS}).fetchall()
+            self._found = {name: (count, int(total)) for name, count, total in rows}
+            # A change since `snapshot` is read again by the next call.
+            self._snapshot = snapshot
+        return dict(self._found)
