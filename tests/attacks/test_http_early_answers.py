@@ -11,7 +11,7 @@ from chassis.http_limits import HttpLimits
 from tests.attacks.test_http_connections import certificate  # noqa: F401 - a fixture
 from tests.http_server import ASGI, DIRECT, EARLY, refusing, served
 
-TIMES = 4
+TIMES = 2
 BODY_BYTES = 2 * 1024 * 1024
 LARGE = b"x" * BODY_BYTES
 CHUNKS = (b"%x\r\n%b\r\n" % (65_536, b"x" * 65_536)) * 32
