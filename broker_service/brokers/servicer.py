@@ -245,7 +245,9 @@ def _filter(request: pb.ListBrokersRequest) -> Filter:
     check_labels(request.labels, field="label")
     if request.HasField("protocol") and request.protocol not in TLS_OF_PROTOCOL:
         raise InvalidInput("must be mqtt, mqtts, ws or wss", field="protocol")
-    return Filter(**asked, labels=dict(request.labels), name=request.name)
+    if len(request.ids) > pages.MAX_PAGE_SIZE:
+        raise InvalidInput(f"at most {pages.MAX_PAGE_SIZE} at once", field="id")
+    return Filter(**asked, labels=dict(request.labels), name=request.name, ids=list(request.ids))
 
 
 def columns_of(settings: Settings) -> dict[str, Any]:

@@ -47,6 +47,8 @@ class Filter:
     name: str = ""
     # Of its CA or of its clients.
     certificate_id: int | None = None
+    # Empty for all.
+    ids: Sequence[int] = ()
 
 
 class BrokerStore:
@@ -253,6 +255,8 @@ def _conditions(wanted: Filter) -> list[sa.ColumnElement[bool]]:
     if wanted.certificate_id is not None:
         named = (brokers.c.ca_certificate_id, brokers.c.client_certificate_id)
         conditions.append(sa.or_(*(column == wanted.certificate_id for column in named)))
+    if wanted.ids:
+        conditions.append(brokers.c.id.in_(wanted.ids))
     return conditions
 
 

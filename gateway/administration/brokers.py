@@ -19,7 +19,7 @@ from gateway.administration.broker_types import (
     fields_of,
 )
 from gateway.administration.caller import CallerRequest
-from gateway.administration.fields import MAX_INT32, PathId, mask, named
+from gateway.administration.fields import MAX_INT32, Id, PathId, mask, named
 from gateway.administration.listing import DEFAULT_LIMIT, Cursor, Limit, searched
 from gateway.administration.preconditions import (
     IF_REVISION,
@@ -106,6 +106,10 @@ async def list_brokers(
     search: Annotated[
         str, searched("whose name, host or description contains this, or whose id it is")
     ] = "",
+    id: Annotated[  # noqa: A002 - the name of the parameter
+        list[Id] | None,
+        QueryParameter(description="Only these brokers, at most 500. May be repeated."),
+    ] = None,
 ) -> BrokerPage:
     caller = request.auth
     answer = await caller.ask_broker_service(
@@ -121,6 +125,7 @@ async def list_brokers(
             name=name,
             certificate_id=certificate_id,
             search=search,
+            ids=id or (),
         ),
     )
     return BrokerPage(

@@ -4,11 +4,13 @@ job with the same conditions.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
 from chassis.errors import InvalidInput
 from gateway.administration.device_filters import DeviceFilter
+from gateway.administration.fields import MAX_INT32
 from gateway.console.broker_names import BrokerNames
 
 NAMES = DeviceFilter.__struct_fields__
@@ -59,16 +61,16 @@ class Conditions:
 
     @classmethod
     def of(cls, pairs: Iterable[tuple[str, str]]) -> "Conditions":
-        """Keeps the known conditions of `pairs`, without the empty fields of a form."""
-        return cls(
-            tuple(
-                dict.fromkeys(
-                    (name, value)
-                    for name, value in pairs
-                    if name in NAMES and (value or plain(name) not in NEVER_EMPTY)
-                )
-            )
+        """Keeps the known conditions of `pairs`, without the empty fields of a form.
+
+        They are sorted by name, because Litestar gives the names of a query in any order.
+        """
+        known = dict.fromkeys(
+            (name, value)
+            for name, value in pairs
+            if name in NAMES and (value or plain(name) not in NEVER_EMPTY)
         )
+        return cls(tuple(sorted(known, key=itemgetter(0))))
 
     @classmethod
     def of_query(cls, query: str) -> "Conditions":
@@ -88,6 +90,15 @@ class Conditions:
     def search(self) -> str:
         """The text that a person searches for; empty if there is none."""
         return next((value for name, value in self.pairs if name == "search"), "")
+
+    @property
+    def broker_ids(self) -> list[int]:
+        """The ids of brokers in the conditions."""
+        return [
+            int(value)
+            for name, value in self.pairs
+            if plain(name) in BROKERS and is_number(value) and int(value) <= MAX_INT32
+        ]
 
     def has(self, name: str, value: Any) -> bool:
         """Whether this is one of the conditions."""

@@ -4,6 +4,7 @@ Counting takes longer than listing, so the list of devices asks for these pages 
 """
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 from litestar import Response, Router, get
@@ -11,7 +12,7 @@ from litestar import Response, Router, get
 from chassis.trust import Access, WithinFleets
 from gateway.administration import jobs
 from gateway.administration.device_lists import WANTED, Wanted, count_devices
-from gateway.console.broker_names import BrokerNames, broker_names
+from gateway.console.broker_names import BrokerNames, names_of
 from gateway.console.device_conditions import BROKERS, LABELS, STATES, Conditions
 from gateway.console.pages import page
 from gateway.console.visitor import ConsoleRequest, visitor_of
@@ -24,30 +25,40 @@ VALUES_SHOWN = 8
 @get("/device-count", access=WithinFleets(Access.VIEWER), dependencies=WANTED)
 async def device_count(request: ConsoleRequest, wanted: Wanted) -> Response[bytes]:
     """How many devices match the conditions in the address."""
-    counted, names = await asyncio.gather(count_devices.fn(request, wanted), broker_names(request))
-    return _page(request, counted, names, facets=[], states=[])
+    conditions = Conditions.of(request.query_params.multi_items())
+    counted, names = await asyncio.gather(
+        count_devices.fn(request, wanted), names_of(request, conditions.broker_ids)
+    )
+    return _page(request, counted, names, conditions)
 
 
 @get("/device-filters", access=WithinFleets(Access.VIEWER), dependencies=WANTED)
 async def device_filters(request: ConsoleRequest, wanted: Wanted) -> Response[bytes]:
     """The conditions that can be added to those in the address, with counts."""
-    counted, names = await asyncio.gather(
-        count_devices.fn(request, wanted, facets=FACETS), broker_names(request)
-    )
     conditions = Conditions.of(request.query_params.multi_items())
+    counted = await count_devices.fn(request, wanted, facets=FACETS)
+    shown = [
+        found.value for name in BROKERS for found in counted.facets[name].values[:VALUES_SHOWN]
+    ]
+    names = await names_of(request, [*shown, *conditions.broker_ids])
     return _page(
         request,
         counted,
         names,
+        conditions,
         facets=[_facet(name, counted.facets[name], names, conditions) for name in FACETS],
         states=[_state(name, conditions) for name in STATES],
     )
 
 
 def _page(
-    request: ConsoleRequest, counted: Any, names: BrokerNames, **values: Any
+    request: ConsoleRequest,
+    counted: Any,
+    names: BrokerNames,
+    conditions: Conditions,
+    facets: Sequence[Any] = (),
+    states: Sequence[Any] = (),
 ) -> Response[bytes]:
-    conditions = Conditions.of(request.query_params.multi_items())
     return page(
         request,
         "device_counts.html",
@@ -57,7 +68,8 @@ def _page(
         chips=conditions.chips(names),
         search=conditions.search,
         may_create_jobs=visitor_of(request).may(jobs.create_job),
-        **values,
+        facets=facets,
+        states=states,
     )
 
 

@@ -1,6 +1,5 @@
 """The devices: a list with search as a person types, conditions, and a selection."""
 
-import asyncio
 from typing import Annotated
 
 from litestar import Response, Router, get
@@ -10,7 +9,7 @@ from chassis.trust import Access, WithinFleets
 from gateway.administration import expected_devices, imports, jobs
 from gateway.administration.device_lists import WANTED, Wanted, list_devices
 from gateway.administration.listing import Cursor
-from gateway.console.broker_names import broker_names
+from gateway.console.broker_names import names_of
 from gateway.console.changes import own_address
 from gateway.console.device_conditions import Conditions
 from gateway.console.pages import page
@@ -31,10 +30,14 @@ async def device_list(
     How many match is known at once where one page shows them all; else it is asked for later.
     """
     visitor = visitor_of(request)
-    listed, names = await asyncio.gather(
-        list_devices.fn(request, wanted, limit=ON_A_PAGE, cursor=cursor), broker_names(request)
-    )
+    listed = await list_devices.fn(request, wanted, limit=ON_A_PAGE, cursor=cursor)
     conditions = Conditions.of(request.query_params.multi_items())
+    shown = [
+        broker_id
+        for device in listed.items
+        for broker_id in (device.mqtt_broker_id, *device.told_broker_ids[:1])
+    ]
+    names = await names_of(request, [*shown, *conditions.broker_ids])
     is_whole = not cursor and listed.next_cursor is None
     return page(
         request,

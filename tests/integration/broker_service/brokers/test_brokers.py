@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
+from chassis.trust import Access
 from tests.stack import Stack
 
 LOGIN = {"username": "u", "password": "p"}
@@ -264,6 +265,26 @@ async def test_lists_come_a_page_at_a_time(stack: Stack) -> None:
     for wrong in ({"limit": 0}, {"limit": 501}, {"cursor": "AAAA"}, {"cursor": "é"}):
         refused = await stack.admin("GET", "/brokers", params=wrong)
         assert refused.status_code == 422, (wrong, refused.text)
+
+
+async def test_a_list_of_ids_holds_those_that_the_token_may_see(stack: Stack) -> None:
+    allowed, other, third = [(await created(stack, name=f"b{n}"))["id"] for n in range(3)]
+    fleet = {"id": "limited", "name": "l", "allowed_broker_ids": [allowed]}
+    assert (await stack.admin("POST", "/fleets", json=fleet)).status_code == 201
+    token = await stack.token(Access.VIEWER, ("limited",))
+    asked = {"id": [other, allowed, 2**31 - 1, allowed]}
+    for headers, wanted in (
+        ({"Authorization": f"Bearer {stack.admin_token}"}, [allowed, other]),
+        ({"Authorization": f"Bearer {token}"}, [allowed]),
+    ):
+        listed = await stack.http.get("/api/v1/brokers", headers=headers, params=asked)
+        assert [item["id"] for item in listed.json()["items"]] == wanted
+    both = await stack.admin("GET", "/brokers", params={"id": [other, third], "name": "b2"})
+    assert [item["id"] for item in both.json()["items"]] == [third]
+    for wrong in ([0], [-1], [2**31], ["x"], [*range(1, 502)]):
+        refused = await stack.admin("GET", "/brokers", params={"id": wrong})
+        assert refused.status_code == 422, wrong[:2]
+        assert refused.json()["field"] == "id", wrong[:2]
 
 
 async def test_administration_needs_a_token(stack: Stack) -> None:

@@ -46,6 +46,19 @@ def test_a_link_adds_a_condition_and_another_removes_it(
     assert len(chips) == sum(name != "search" for name, _ in after.pairs)
 
 
+@given(
+    st.lists(PAIRS, max_size=10, unique_by=lambda pair: pair[0]).flatmap(
+        lambda pairs: st.tuples(st.just(pairs), st.permutations(pairs))
+    )
+)
+def test_the_order_of_names_does_not_matter(
+    orders: tuple[list[tuple[str, str]], list[tuple[str, str]]],
+) -> None:
+    # Two gateways may read one address in different orders.
+    one, other = map(Conditions.of, orders)
+    assert one.query == other.query
+
+
 @given(st.lists(PAIRS, max_size=10, unique_by=lambda pair: pair[0]))
 def test_a_job_gets_the_conditions_of_the_list(pairs: list[tuple[str, str]]) -> None:
     found = Conditions.of_query(Conditions.of(pairs).query)

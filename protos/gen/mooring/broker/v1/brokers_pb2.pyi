@@ -451,6 +451,7 @@ class ListBrokersRequest(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     CERTIFICATE_ID_FIELD_NUMBER: _builtins.int
     SEARCH_FIELD_NUMBER: _builtins.int
+    IDS_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """1 to 500; 0 means 100."""
     cursor: _builtins.str
@@ -473,6 +474,10 @@ class ListBrokersRequest(_message.Message):
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """The broker has all of these labels."""
 
+    @_builtins.property
+    def ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Only brokers with one of these ids, at most 500; empty for all."""
+
     def __init__(
         self,
         *,
@@ -486,10 +491,11 @@ class ListBrokersRequest(_message.Message):
         name: _builtins.str = ...,
         certificate_id: _builtins.int | None = ...,
         search: _builtins.str = ...,
+        ids: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_certificate_id", b"_certificate_id", "_is_active", b"_is_active", "_is_default", b"_is_default", "_protocol", b"_protocol", "_region", b"_region", "certificate_id", b"certificate_id", "is_active", b"is_active", "is_default", b"is_default", "protocol", b"protocol", "region", b"region"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_certificate_id", b"_certificate_id", "_is_active", b"_is_active", "_is_default", b"_is_default", "_protocol", b"_protocol", "_region", b"_region", "certificate_id", b"certificate_id", "cursor", b"cursor", "is_active", b"is_active", "is_default", b"is_default", "labels", b"labels", "name", b"name", "page_size", b"page_size", "protocol", b"protocol", "region", b"region", "search", b"search"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_certificate_id", b"_certificate_id", "_is_active", b"_is_active", "_is_default", b"_is_default", "_protocol", b"_protocol", "_region", b"_region", "certificate_id", b"certificate_id", "cursor", b"cursor", "ids", b"ids", "is_active", b"is_active", "is_default", b"is_default", "labels", b"labels", "name", b"name", "page_size", b"page_size", "protocol", b"protocol", "region", b"region", "search", b"search"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__certificate_id: _TypeAlias = _typing.Literal["certificate_id"]  # noqa: Y015
     _WhichOneofArgType__certificate_id: _TypeAlias = _typing.Literal["_certificate_id", b"_certificate_id"]  # noqa: Y015
