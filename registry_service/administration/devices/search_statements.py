@@ -202,8 +202,13 @@ def _beyond(keys: Sequence[Key], bounds: "Bounds") -> str:
 
 
 def _compared(keys: Sequence[Key], operator: str, name: str) -> str:
-    given = ", ".join(_given(key, f"{name}_{index}") for index, key in enumerate(keys))
-    return f"({_listed(keys)}) {operator} ({given})"
+    given = [_given(key, f"{name}_{index}") for index, key in enumerate(keys)]
+    compared = f"({_listed(keys)}) {operator} ({', '.join(given)})"
+    if len(keys) == 1:
+        return compared
+    # If the first key has another condition too, PostgreSQL begins or ends the scan of the index at
+    # that one, and not where the keys together do.
+    return f"{keys[0].value} {operator.rstrip('=')}= {given[0]} AND {compared}"
 
 
 def _given(key: Key, name: str) -> str:
