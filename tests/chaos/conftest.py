@@ -2,7 +2,6 @@
 
 import secrets
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -10,16 +9,17 @@ from local.postgres import Postgres, prepare
 from tests.supervised import Run
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Postgres]:
-    with Postgres(tmp_path / "server") as server:
+# The tests of a module leave both as they found them.
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
+    with Postgres(tmp_path_factory.mktemp("server")) as server:
         yield server
 
 
-@pytest.fixture
-def run(tmp_path: Path, server: Postgres) -> Iterator[Run]:
-    """The three services on a PostgreSQL of the test's own, which the test can stop and start."""
-    run = Run(tmp_path / "home")
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, server: Postgres) -> Iterator[Run]:
+    """The three services on a PostgreSQL of their own, which a test can stop and start."""
+    run = Run(tmp_path_factory.mktemp("run") / "home")
     run.settings["MOORING_DATABASE_URL"] = prepare(server, secrets.token_urlsafe())
     run.start()
     try:

@@ -1,6 +1,7 @@
 """Devices that keep registering while processes are killed or stopped."""
 
 import json
+import secrets
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -19,10 +20,15 @@ class Devices:
     """Four threads that register one device after another, each until it is registered."""
 
     def __init__(self, run: Run) -> None:
+        until(run.is_ready)
         self._run = run
         self._key = run.credentials()["PROVISIONING_KEY"]
         self._stopped = threading.Event()
-        self._threads = [threading.Thread(target=self._register, args=(f"t{n}",)) for n in range(4)]
+        # Other devices may be registered already.
+        name = secrets.token_hex(4)
+        self._threads = [
+            threading.Thread(target=self._register, args=(f"{name}-t{n}",)) for n in range(4)
+        ]
         self.statuses: Counter[int] = Counter()
         self.sources: Counter[str] = Counter()
         self.passwords: dict[str, str] = {}

@@ -66,22 +66,36 @@ def another_registry(run: Run, log: Path) -> Iterator[str]:
             process.wait(PATIENCE_S)
 
 
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
+    run = Run(tmp_path_factory.mktemp("run") / "home")
+    run.start()
+    try:
+        yield run
+    finally:
+        run.end()
+
+
+@pytest.fixture(scope="module")
+def other(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of the second registry."""
+    with another_registry(run, tmp_path_factory.mktemp("other") / "registry.log") as address:
+        yield address
+
+
 @pytest.fixture
-async def registries(run: Run, tmp_path: Path) -> AsyncIterator[list[Peer]]:
+async def registries(run: Run, other: str) -> AsyncIterator[list[Peer]]:
     """Both registries, each of which is called directly."""
     known = run.credentials()
     credentials = Credentials.of(GatewayConfig(caller_secret_file=run.home / "callers" / "gateway"))
     signing = SigningKeys.read(run.home / "ticket-keys.json")
-    with another_registry(run, tmp_path / "another.log") as other:
-        peers = [
-            Peer(address, credentials, signing)
-            for address in (known["REGISTRY_SERVICE_ADDRESS"], other)
-        ]
-        try:
-            yield peers
-        finally:
-            for peer in peers:
-                await peer.close()
+    peers = [
+        Peer(address, credentials, signing)
+        for address in (known["REGISTRY_SERVICE_ADDRESS"], other)
+    ]
+    yield peers
+    for peer in peers:
+        await peer.close()
 
 
 def counted(run: Run, key: str) -> tuple[int, int]:
