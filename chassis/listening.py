@@ -29,7 +29,7 @@ Try: TypeAlias = tuple[Connection, float]
 # The time from an answer to the next query.
 BEAT_S = 0.15
 # A connection is lost if the server takes longer to answer `SELECT 1`.
-ANSWER_S = 0.6
+ANSWER_S = 0.5
 # The time from one attempt to connect to the next. Attempts overlap, because after a lost packet an
 # attempt may wait for seconds until TCP repeats the packet.
 RETRY_S = 0.25

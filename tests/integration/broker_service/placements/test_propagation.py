@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from statistics import median
 from time import monotonic
 from typing import Any
 
@@ -17,9 +18,9 @@ from tests.proxy import Proxy, proxied
 from tests.stack import Peer, Stack
 
 WITHIN_S = 1.0
-ROUNDS = 3
+ROUNDS = 5
 # Seconds of an outage: longer than any answer is waited for, and shorter than that.
-OUTAGES_S = (3.0, 0.2)
+OUTAGES_S = (1.5, 0.2)
 
 
 @pytest.fixture
@@ -65,8 +66,8 @@ async def answered_s(peers: list[Peer], host: str, since: float) -> float:
 
 
 def check(took_s: Sequence[float]) -> None:
-    """One round may be late, because other programs run on the machine."""
-    assert sorted(took_s)[-2] <= WITHIN_S, took_s
+    """Two rounds may be late, because other programs run on the machine."""
+    assert median(took_s) <= WITHIN_S, took_s
 
 
 async def by_api(stack: Stack, host: str) -> None:
