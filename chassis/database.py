@@ -181,6 +181,22 @@ async def writing(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
             _demand_durable(cast("Connection", raw.driver_connection))
 
 
+@contextlib.asynccontextmanager
+async def planned_anew(connection: AsyncConnection) -> AsyncIterator[None]:
+    """In this block, no statement is prepared, so PostgreSQL plans each one with its values.
+
+    The setting `plan_cache_mode = force_custom_plan` would do that too, but also for the checks of
+    foreign keys, which would be planned again for every row.
+    """
+    raw = await connection.get_raw_connection()
+    driver = cast("Connection", raw.driver_connection)
+    before, driver.prepare_threshold = driver.prepare_threshold, None
+    try:
+        yield
+    finally:
+        driver.prepare_threshold = before
+
+
 async def take_turns(connection: AsyncConnection, what: str) -> None:
     """Waits until no other transaction changes `what`, and holds the lock until the commit.
 

@@ -12,7 +12,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from chassis import audit
-from chassis.database import reading, writing
+from chassis.database import planned_anew, reading, writing
 from chassis.errors import LostRace
 from chassis.log import actor, actor_id
 from chassis.tickets import ticket
@@ -27,13 +27,8 @@ from registry_service.tables import api_tokens, jobs
 LEASE = "jobs"
 # The roles that may run jobs, the same as in registry_service/bulk/jobs/servicer.py.
 RUNNING_ROLES = ("operator", "admin")
-# Each execution is planned anew, because the best index depends on the values of the filter. Index
-# scans are preferred: if a table was empty a minute ago, its statistics make a sequential scan look
-# cheap.
-PLANNED_ANEW = sa.text(
-    "SELECT set_config('plan_cache_mode', 'force_custom_plan', true),"
-    " set_config('enable_seqscan', 'off', true)"
-)
+# If a table was empty a minute ago, its statistics make a sequential scan look cheap.
+BY_INDEX = sa.text("SET LOCAL enable_seqscan = off")
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,19 +86,21 @@ async def _work(connection: AsyncConnection, job_id: int, size: int) -> Chunk | 
     if fault := await _fault_of_token(connection, job.actor_id):
         await _step(connection, job, Action.FAIL, {"failure": fault})
         return None
-    await connection.execute(PLANNED_ANEW)
+    await connection.execute(BY_INDEX)
     is_sparse = job.filter is not None and not job.is_undo
     chunk = extent(job.reached, job.last_number, size, is_sparse=is_sparse)
     begun = time.perf_counter()
-    found = await connection.execute(
-        _statement(job),
-        {
-            **parameters_of(job),
-            "reached": chunk.reached,
-            "until": chunk.until,
-            "size": chunk.size,
-        },
-    )
+    # The best index depends on the values of the filter.
+    async with planned_anew(connection):
+        found = await connection.execute(
+            _statement(job),
+            {
+                **parameters_of(job),
+                "reached": chunk.reached,
+                "until": chunk.until,
+                "size": chunk.size,
+            },
+        )
     outcomes, highest = {}, 0
     for outcome, count, last in found:
         outcomes[outcome] = count
