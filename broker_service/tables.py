@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB
 
-SCHEMA_REVISION = "0042"
+SCHEMA_REVISION = "0043"
 
 metadata = sa.MetaData()
 

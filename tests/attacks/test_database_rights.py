@@ -320,17 +320,24 @@ def test_rights_on_functions_are_exact(database: Database) -> None:
     assert called == FUNCTIONS
 
 
+# Called for each row, so it sets nothing; every name in it has its schema.
+QUALIFIED = {"touch_updated_at": "BEGIN NEW.updated_at := pg_catalog.now(); RETURN NEW; END"}
+
+
 def test_functions_do_not_use_the_search_path_of_the_caller(
     database: Database,
 ) -> None:
     """Its body was resolved when it was made, or it sets its own search path."""
     query = f"""
-        SELECT proname, prosqlbody IS NOT NULL, proconfig FROM pg_proc
+        SELECT proname, prosqlbody IS NOT NULL, proconfig, prosecdef, prosrc FROM pg_proc
         WHERE pronamespace::regnamespace::text {OURS}
     """
     functions = database.execute(query)
     assert len(functions) > 20
-    for name, is_resolved, settings in functions:
+    for name, is_resolved, settings, is_definer, source in functions:
+        if QUALIFIED.get(name) == " ".join(source.split()):
+            assert not is_definer
+            continue
         paths = [setting for setting in settings or () if setting.startswith("search_path=")]
         assert is_resolved or paths in (
             ["search_path=pg_catalog"],

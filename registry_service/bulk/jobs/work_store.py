@@ -29,6 +29,9 @@ LEASE = "jobs"
 RUNNING_ROLES = ("operator", "admin")
 # If a table was empty a minute ago, its statistics make a sequential scan look cheap.
 BY_INDEX = sa.text("SET LOCAL enable_seqscan = off")
+# A chunk is in the same transaction as the position of its job. So if the server loses both, they
+# are done again, and the end of the job is committed after all its chunks.
+ASYNCHRONOUSLY = sa.text("SET LOCAL synchronous_commit = off")
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +117,7 @@ async def _work(connection: AsyncConnection, job_id: int, size: int) -> Chunk | 
         "outcomes": tallied(job.outcomes, outcomes, _came_from(job)),
     }
     if reached < job.last_number:
+        await connection.execute(ASYNCHRONOUSLY)
         await connection.execute(sa.update(jobs).where(jobs.c.id == job.id).values(changes))
     else:
         await _step(connection, job, Action.FINISH, {**changes, "ended_at": sa.func.now()})
