@@ -27,12 +27,12 @@ from gateway.console import (
     sign_in,
     system,
     tokens,
-    undo,
 )
 from gateway.console.assets import asset
 from gateway.console.brokers import routes as brokers
 from gateway.console.pages import ERROR_PAGES, see_other
 from gateway.console.search import routes as search
+from gateway.console.undo import routes as undo
 from gateway.console.visitor import signed_in
 
 # Of forms and of files that are imported through one.

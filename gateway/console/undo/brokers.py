@@ -1,44 +1,26 @@
-"""Undoing the last change of a pin, the default broker, a broker's settings or a rollout."""
+"""Undoing the last change of a pin, of the default broker or of a broker's settings."""
 
 import asyncio
-import re
-from typing import Annotated, Any
+from typing import Any
 
-from litestar import Response, Router, get, post
-from litestar.params import QueryParameter
+from litestar import Response, get, post
 
-from chassis.errors import Conflict, InvalidInput, LostRace, MooringError, NotFound
-from gateway.administration import (
-    broker_history,
-    brokers,
-    device_counts,
-    devices,
-    fleets,
-    rollouts,
-)
+from chassis.errors import InvalidInput, MooringError, NotFound
+from gateway.administration import broker_history, brokers, device_counts, devices
 from gateway.administration.devices import DeviceUuid
-from gateway.administration.fields import MAX_INT32, PathId
-from gateway.administration.fleets import FleetId
+from gateway.administration.fields import PathId
 from gateway.console.forms import body_of, form_of
-from gateway.console.pages import page, problem_of, see_other
+from gateway.console.pages import see_other
 from gateway.console.templates import counted
+from gateway.console.undo.shown import (
+    HOME,
+    SHOWN_IN_PLACE,
+    BrokerOrNone,
+    ChangedSince,
+    broker_in,
+    undo_page,
+)
 from gateway.console.visitor import ConsoleRequest, permitted, visitor_of
-
-HOME = "/console"
-SHOWN_IN_PLACE = (InvalidInput, Conflict, LostRace)
-# A broker in the address; 0 is no broker.
-Percent = Annotated[float, QueryParameter(ge=0, le=100)]
-PERCENT = re.compile(r"\d{1,3}(\.\d{1,4})?", re.ASCII)
-ALL_PERCENT = 100
-BrokerOrNone = Annotated[int, QueryParameter(ge=0, le=MAX_INT32)]
-
-
-class _ChangedSince(LostRace):
-    """Another change came after the one that is to be undone."""
-
-    def __init__(self) -> None:
-        """Says so."""
-        super().__init__("it has changed again since: look at it before you change it")
 
 
 @get("/pin/{uuid:str}", access=devices.update_device.opt["access"], guards=[permitted])
@@ -56,7 +38,7 @@ async def _pin_page(
     device, now, then = await asyncio.gather(
         devices.get_device.fn(request, uuid=uuid), _name_of(request, was), _name_of(request, to)
     )
-    return _page(
+    return undo_page(
         request,
         f"the pin of {device.device_name}",
         f"/console/undo/pin/{uuid}",
@@ -87,23 +69,16 @@ async def _name_of(request: ConsoleRequest, broker_id: int) -> str:
 async def undo_pin(request: ConsoleRequest, uuid: DeviceUuid) -> Response[Any]:
     """Gives a device the pin before, unless it has changed again."""
     form = await form_of(request)
-    was, to = _broker_in(form.number("was"), "was"), _broker_in(form.number("to"), "to")
+    was, to = broker_in(form.number("was"), "was"), broker_in(form.number("to"), "to")
     try:
         device: Any = await devices.get_device.fn(request, uuid=uuid)
         if (device.mqtt_broker_id or 0) != was:
-            raise _ChangedSince
+            raise ChangedSince
         body = body_of(devices.update_device, {"mqtt_broker_id": to or None})
         await devices.update_device.fn(request, uuid=uuid, data=body)
     except SHOWN_IN_PLACE as error:
         return await _pin_page(request, uuid, was, to, error)
     return see_other(HOME)
-
-
-def _broker_in(value: int | str | None, name: str) -> int:
-    """The field of a form. Raises `InvalidInput`."""
-    if not isinstance(value, int) or not 0 <= value <= MAX_INT32:
-        raise InvalidInput("must be the id of a broker, or 0", field=name)
-    return value
 
 
 @get(
@@ -127,7 +102,7 @@ async def _default_page(
         counts: Any = await device_counts.get_device_counts.fn(request, broker_id=default.id)
         number = counted(counts.assigned.default, "device uses", "devices use")
         text = f"{number} the default, and will move when asking next."
-    return _page(
+    return undo_page(
         request,
         "the change of the default",
         f"/console/undo/default/{broker_id}",
@@ -153,11 +128,11 @@ async def _default_of(request: ConsoleRequest) -> Any:
 async def undo_default(request: ConsoleRequest, broker_id: PathId) -> Response[Any]:
     """Makes the default before the default again, unless it has changed again."""
     form = await form_of(request)
-    was = _broker_in(form.number("was"), "was")
+    was = broker_in(form.number("was"), "was")
     try:
         default = await _default_of(request)
         if default is None or default.id != was:
-            raise _ChangedSince
+            raise ChangedSince
         await brokers.set_default_broker.fn(request, broker_id=broker_id, if_revision=[])
     except SHOWN_IN_PLACE as error:
         return await _default_page(request, broker_id, was, error)
@@ -189,7 +164,7 @@ async def _broker_page(
         else (field, change.after, change.before)
         for field, change in newest.changes.items()
     ]
-    return _page(
+    return undo_page(
         request,
         f"the last change of {name}",
         f"/console/undo/broker/{broker_id}",
@@ -221,110 +196,3 @@ async def undo_broker(request: ConsoleRequest, broker_id: PathId) -> Response[An
     except SHOWN_IN_PLACE as error:
         return await _broker_page(request, broker_id, error)
     return see_other(HOME)
-
-
-@get("/rollout/{fleet_id:str}", access=rollouts.set_rollout.opt["access"], guards=[permitted])
-async def confirm_rollout(
-    request: ConsoleRequest,
-    fleet_id: FleetId,
-    broker_id: BrokerOrNone = 0,
-    was: Percent = 0,
-    to: Percent = 0,
-) -> Response[bytes]:
-    """How many devices would go back."""
-    return await _rollout_page(request, fleet_id, broker_id, was, to)
-
-
-async def _rollout_page(
-    request: ConsoleRequest,
-    fleet_id: str,
-    broker_id: int,
-    was: float,
-    to: float,
-    error: MooringError | None = None,
-) -> Response[bytes]:
-    fleet: Any
-    counts: Any
-    fleet, counts = await asyncio.gather(
-        fleets.get_fleet.fn(request, fleet_id),
-        device_counts.get_fleet_device_counts.fn(request, fleet_id),
-    )
-    now, then = (round(counts.devices * percent / 100) for percent in (was, to))
-    verb = "loses" if to < was else "gets"
-    text = (
-        f"The rollout reaches about {now:,} of {counted(counts.devices, 'device', 'devices')}; then"
-        f" about {then:,}. Each {verb} its broker when it next asks."
-    )
-    return _page(
-        request,
-        f"the last wave of {fleet.name}",
-        f"/console/undo/rollout/{fleet_id}",
-        {"broker_id": broker_id, "was": was, "to": to},
-        rows=[("percent", f"{was:g}", f"{to:g}")],
-        text=text,
-        error=error,
-        is_current=_is_at(fleet.rollout, broker_id, was),
-    )
-
-
-def _is_at(rollout: Any, broker_id: int, percent: float) -> bool:
-    return rollout is not None and (rollout.broker_id, rollout.percent) == (broker_id, percent)
-
-
-@post(
-    "/rollout/{fleet_id:str}",
-    access=rollouts.set_rollout.opt["access"],
-    action=rollouts.set_rollout.opt["action"],
-    status_code=200,
-)
-async def undo_rollout(request: ConsoleRequest, fleet_id: FleetId) -> Response[Any]:
-    """Takes a rollout to the percent before, unless it has changed again."""
-    form = await form_of(request)
-    broker_id = _broker_in(form.number("broker_id"), "broker_id")
-    was, to = _percent_in(form.text("was"), "was"), _percent_in(form.text("to"), "to")
-    try:
-        fleet: Any = await fleets.get_fleet.fn(request, fleet_id)
-        if not _is_at(fleet.rollout, broker_id, was):
-            raise _ChangedSince
-        body = body_of(rollouts.set_rollout, {"broker_id": broker_id, "percent": to})
-        await rollouts.set_rollout.fn(request, fleet_id, body)
-    except SHOWN_IN_PLACE as error:
-        return await _rollout_page(request, fleet_id, broker_id, was, to, error)
-    return see_other(HOME)
-
-
-def _percent_in(text: str, name: str) -> float:
-    """The field of a form. Raises `InvalidInput`."""
-    if not PERCENT.fullmatch(text) or not 0 <= float(text) <= ALL_PERCENT:
-        raise InvalidInput("must be a number from 0 to 100", field=name)
-    return float(text)
-
-
-def _page(
-    request: ConsoleRequest,
-    what: str,
-    action: str,
-    hidden: dict[str, int | float],
-    *,
-    error: MooringError | None,
-    **values: Any,
-) -> Response[bytes]:
-    problem = problem_of(request, error) if error else None
-    status = problem.status if problem else 200
-    values |= {"what": what, "action": action, "hidden": hidden, "problem": problem}
-    return page(request, "undo.html", status=status, **values)
-
-
-ROUTES = Router(
-    "/undo",
-    route_handlers=[
-        confirm_pin,
-        undo_pin,
-        confirm_default,
-        undo_default,
-        confirm_broker,
-        undo_broker,
-        confirm_rollout,
-        undo_rollout,
-    ],
-)

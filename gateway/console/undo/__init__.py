@@ -1,0 +1,1 @@
+"""Undoing changes of pins, brokers, the default and rollouts."""
