@@ -1,11 +1,5 @@
 """`python -m broker_service`: the broker service as a process."""
 
-import gc
-
-if __name__ == "__main__":
-    # Imports create hardly any garbage. `process.run` switches the collector on again.
-    gc.disable()
-
 import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path

@@ -61,12 +61,11 @@ async def _until_stopped(service: AbstractAsyncContextManager[object], probes: P
 def _settle() -> None:
     """Makes the garbage collector ignore all present objects, which stay until the end, and run
     less often. Requests create hardly any reference cycles. With Python's defaults, garbage
-    collection took an eighth of the gateway's time under heavy load. Until now it may be off.
+    collection took an eighth of the gateway's time under heavy load.
     """
     gc.collect()
     gc.freeze()
     gc.set_threshold(GC_THRESHOLD, 20, 20)
-    gc.enable()
 
 
 @contextlib.asynccontextmanager

@@ -1,11 +1,5 @@
 """`python -m gateway`: the gateway as a process."""
 
-import gc
-
-if __name__ == "__main__":
-    # Imports create hardly any garbage. `process.run` switches the collector on again.
-    gc.disable()
-
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator

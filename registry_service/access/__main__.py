@@ -1,11 +1,5 @@
 """`python -m registry_service.access`: answers brokers, on a separate listener."""
 
-import gc
-
-if __name__ == "__main__":
-    # Imports create hardly any garbage. `process.run` switches the collector on again.
-    gc.disable()
-
 import contextlib
 from collections.abc import AsyncIterator
 

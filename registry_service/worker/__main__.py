@@ -3,12 +3,6 @@
 WORKER_LOOPS names the loops of this process, separated by commas; all if it is not set.
 """
 
-import gc
-
-if __name__ == "__main__":
-    # Imports create hardly any garbage. `process.run` switches the collector on again.
-    gc.disable()
-
 import os
 import socket
 from collections.abc import AsyncIterator, Sequence

@@ -1,11 +1,5 @@
 """`python -m registry_service.audit.sealing`: seals the audit log; `verify` checks the seals."""
 
-import gc
-
-if __name__ == "__main__":
-    # Imports create hardly any garbage. `process.run` switches the collector on again.
-    gc.disable()
-
 import argparse
 import asyncio
 import contextlib

@@ -30,32 +30,6 @@ async def service():
 process.run(service())
 """
 
-COLLECTED = """
-import asyncio, contextlib, gc, os, signal
-gc.disable()
-from chassis import process
-
-async def loop():
-    while not gc.isenabled():
-        await asyncio.sleep(0.01)
-    os.kill(os.getpid(), signal.SIGTERM)
-    await asyncio.Event().wait()
-
-@contextlib.asynccontextmanager
-async def service():
-    async with process.background(loop()):
-        yield
-
-process.run(service())
-"""
-
-
-def test_garbage_is_collected_once_the_process_has_started() -> None:
-    ended = subprocess.run(
-        [sys.executable, "-c", COLLECTED], capture_output=True, text=True, timeout=30, check=False
-    )
-    assert ended.returncode == 0, ended.stderr
-
 
 def test_a_broken_loop_ends_the_process_with_its_reason() -> None:
     ended = subprocess.run(
