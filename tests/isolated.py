@@ -25,6 +25,8 @@ KINDS = {
     **dict.fromkeys(("allowed_broker_ids", "broker_ids"), "broker"),
     **dict.fromkeys(("active_broker_ids", "inactive_broker_ids", "to_broker_id"), "broker"),
     **dict.fromkeys(("told_broker_id", "not_told_broker_id", "not_mqtt_broker_id"), "broker"),
+    # The list of brokers takes them as `id` and `ids`.
+    **dict.fromkeys(("id", "ids"), "broker"),
     "not_fleet_id": "fleet",
     **dict.fromkeys(("certificate_id", "ca_certificate_id"), "certificate"),
     **dict.fromkeys(("client_certificate_id", "replacement_id"), "certificate"),
