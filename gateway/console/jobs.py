@@ -14,7 +14,7 @@ from gateway.administration import job_lists, jobs
 from gateway.administration.device_lists import WANTED, Wanted, count_devices
 from gateway.administration.job_types import STATES as STATE_NAMES
 from gateway.administration.listing import Cursor
-from gateway.console.broker_names import broker_names
+from gateway.console.broker_names import BrokerNames, broker_names
 from gateway.console.changes import errors_of, own_address, problem_in_place
 from gateway.console.device_conditions import Conditions, in_words
 from gateway.console.forms import Form, body_of, form_of
@@ -67,16 +67,20 @@ async def new_job_page(
 ) -> Response[bytes]:
     """The form. Its devices are those ticked, those of a list, or those of the conditions."""
     conditions = Conditions.of(request.query_params.multi_items())
-    counted: Any = None
-    if not uuid and not has_list:
-        counted = await count_devices.fn(request, wanted)
-    return await _form(
-        request, conditions=conditions, uuids=uuid or [], has_list=has_list, count=counted
+    if uuid or has_list:
+        counted, names = None, await broker_names(request)
+    else:
+        counted, names = await asyncio.gather(
+            count_devices.fn(request, wanted), broker_names(request)
+        )
+    return _form(
+        request, names, conditions=conditions, uuids=uuid or [], has_list=has_list, count=counted
     )
 
 
-async def _form(
+def _form(
     request: ConsoleRequest,
+    names: BrokerNames,
     *,
     conditions: Conditions,
     uuids: list[str],
@@ -85,7 +89,6 @@ async def _form(
     problem: Problem | None = None,
     typed: dict[str, str] | None = None,
 ) -> Response[bytes]:
-    names = await broker_names(request)
     return page(
         request,
         "job_new.html",
@@ -112,8 +115,9 @@ async def create_job(request: ConsoleRequest) -> Response[Any]:
         job = await _created(request, form, conditions, uuids)
     except MooringError as error:
         problem = problem_in_place(request, error)
-        return await _form(
+        return _form(
             request,
+            await broker_names(request),
             conditions=conditions,
             uuids=uuids,
             has_list=has_list,
