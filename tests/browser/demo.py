@@ -1,6 +1,7 @@
 """What an installation holds when a small company uses it: for screenshots, and for every page."""
 
 import asyncio
+import math
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -9,6 +10,14 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from chassis.database import pool_of
+from registry_service.activity.series import store
+from registry_service.activity.series.counts import Counts
+from registry_service.errors import (
+    DeviceUnauthenticated,
+    ProvisioningKeyUsedUp,
+    UuidNotAllowed,
+)
 from tests.stack import Stack
 
 BROKERS: tuple[dict[str, Any], ...] = (
@@ -25,26 +34,40 @@ FLEETS = (
     ("rooftops", "Rooftop solar", None, 30),
 )
 TYPES = ("raspberry-pi-4", "esp32", "gateway-2")
+# The key of this fleet is nearly used up.
+FULL = "hall-4"
+# Of so many minutes, two have refusals for this reason.
+REFUSALS = (
+    (DeviceUnauthenticated.reason, 5),
+    (ProvisioningKeyUsedUp.reason, 11),
+    (UuidNotAllowed.reason, 17),
+)
+MINUTES = 60
 
 
 async def fill(stack: Stack) -> None:
-    """Makes brokers, certificates, fleets, keys, devices and a rollout, as an admin does."""
+    """Makes brokers, certificates, fleets, keys, devices and a rollout, as an admin does, and the
+    counts of an hour.
+    """
     created: dict[str, int] = {}
     ca = {"name": "Example CA 2025", "kind": "ca", "pem": _ca("Example CA 2025", days=800)}
     certificate = await _ask(stack, "POST", "/certificates", ca)
     ending = {"name": "Plant CA", "kind": "ca", "pem": _ca("Plant CA", days=20)}
-    await _ask(stack, "POST", "/certificates", ending)
+    ends = await _ask(stack, "POST", "/certificates", ending)
     for broker in BROKERS:
         body = {"protocol": "mqtts", "port": 8883, **broker}
         if body["protocol"] == "mqtts":
-            body["ca_certificate_id"] = certificate["id"]
+            used = ends if broker["name"] == "Dublin" else certificate
+            body["ca_certificate_id"] = used["id"]
         created[broker["name"]] = (await _ask(stack, "POST", "/brokers", body))["id"]
     await _ask(stack, "POST", f"/brokers/{created['Frankfurt']}/default")
     keys: dict[str, str] = {}
     for fleet, name, of_broker, devices in FLEETS:
         fields = {"mqtt_broker_id": created[of_broker]} if of_broker else {}
         await _ask(stack, "POST", "/fleets", {"id": fleet, "name": name, **fields})
-        key = {"fleet_id": fleet, "description": f"Installers, {name}", "max_devices": devices * 2}
+        key = {"fleet_id": fleet, "description": f"Installers, {name}", "max_devices": devices + 1}
+        if fleet != FULL:
+            key["max_devices"] = devices * 2
         keys[fleet] = (await _ask(stack, "POST", "/provisioning-keys", key))["key"]
     await asyncio.gather(
         *(
@@ -60,6 +83,25 @@ async def fill(stack: Stack) -> None:
     await _ask(stack, "PATCH", f"/brokers/{created['Ohio']}", {"keep_alive": 90})
     expected = {"uuid": "harbour-100", "fleet_id": "harbour"}
     await _ask(stack, "POST", "/expected-devices", expected)
+    await _count_an_hour(stack)
+
+
+async def _count_an_hour(stack: Stack) -> None:
+    """Devices that register again, and refusals, as the registry counts them."""
+    counts = Counts()
+    now = datetime.now(UTC).timestamp()
+    for minute in range(1, MINUTES + 1):
+        at = now - 60 * minute
+        for number, (fleet, _, _, devices) in enumerate(FLEETS):
+            wave = 1 + 0.4 * math.sin(minute / 9 + number) + 0.15 * math.sin(minute * 2.3)
+            counts.registered({(fleet, False): round(devices * wave)}, 0.004, at)
+            counts.registered({(fleet, False): 1}, 0.020, at)
+        for reason, every in REFUSALS:
+            if minute % every < 2:
+                counts.refused(reason, FULL, at, 1 + minute % 3)
+    pool = pool_of(stack.database.url("mooring_registry"))
+    async with pool:
+        await store.add(pool, counts.take())
 
 
 async def _ask(stack: Stack, method: str, path: str, body: Any = None) -> Any:
