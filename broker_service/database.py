@@ -1,7 +1,7 @@
 """The parts that all changes of a broker share: transaction, revision and audit log."""
 
 import contextlib
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 import sqlalchemy as sa
@@ -133,12 +133,6 @@ async def set_reencrypting(connection: AsyncConnection, *, is_on: bool) -> None:
     """
     setting = sa.func.set_config("mooring.reencrypting", "on" if is_on else "off", True)
     await connection.execute(sa.select(setting))
-
-
-def require_revision(row: Row, if_revision: Collection[int]) -> None:
-    """Raises `LostRace` unless the row has one of these revisions, or none is given."""
-    if if_revision and row["revision"] not in if_revision:
-        raise LostRace(f"the broker has changed since: it is at revision {row['revision']}")
 
 
 async def audited(

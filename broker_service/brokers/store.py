@@ -15,7 +15,6 @@ from broker_service.database import (
     broker_of,
     changing,
     destination_in,
-    require_revision,
     whole,
 )
 from broker_service.encryption import HEADER_BYTES, EncryptionKeys, key_id_of
@@ -25,6 +24,7 @@ from broker_service.tables import brokers, fleet_brokers, fleets
 from chassis import audit
 from chassis.database import reading
 from chassis.isolation import Fleets, is_within
+from chassis.revisions import require_revision
 from chassis.searching import Start, ordered
 from chassis.trust import Access, role
 
@@ -142,7 +142,7 @@ class BrokerStore:
             if sealed != before["password_encrypted"]:
                 values["password_encrypted"] = sealed
             # Errors of the request itself come first (RFC 9110, section 13.2.1).
-            require_revision(before, if_revision)
+            require_revision("broker", before["revision"], if_revision)
             if values:
                 await connection.execute(
                     sa.update(brokers).where(brokers.c.id == broker_id).values(values)
@@ -167,7 +167,7 @@ class BrokerStore:
     async def _delete(self, broker_id: int, if_revision: Collection[int]) -> None:
         async with changing(self._engine) as connection:
             before = await broker_of(connection, broker_id, is_locked=True)
-            require_revision(before, if_revision)
+            require_revision("broker", before["revision"], if_revision)
             await connection.execute(sa.delete(brokers).where(brokers.c.id == broker_id))
             await audited(connection, "broker.delete", before, None)
 
@@ -175,7 +175,7 @@ class BrokerStore:
         """Raises `BrokerNotFound`, `BrokerInactive`, `LostRace`."""
         async with changing(self._engine) as connection:
             row = await broker_of(connection, broker_id, is_locked=True)
-            require_revision(row, if_revision)
+            require_revision("broker", row["revision"], if_revision)
             if not row["is_active"]:
                 raise BrokerInactive("activate the broker before it becomes the default")
             if row["is_default"]:

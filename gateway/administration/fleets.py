@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Annotated, Any, ClassVar
 
-from litestar import Router, delete, get, patch, post
+from litestar import Response, Router, delete, get, patch, post
 from litestar.params import JSONBody, PathParameter, QueryParameter
 from mooring.registry.v1 import fleets_pb2
 from msgspec import UNSET, Meta, Struct, UnsetType
@@ -12,6 +12,7 @@ from chassis.trust import Access, WithinFleets
 from gateway.administration.caller import CallerRequest
 from gateway.administration.fields import Id, mask, moment_of, named, optional, present
 from gateway.administration.listing import DEFAULT_LIMIT, Cursor, Limit, Page, searched
+from gateway.administration.preconditions import IF_REVISION, IfRevision, tagged
 from gateway.bodies import StrictJson
 from gateway.documentation import IDENTIFIER_PATTERN, documented
 from gateway.examples import MOMENT
@@ -99,6 +100,7 @@ class Fleet(Struct, kw_only=True, frozen=True):
         "uuid_prefix": "sensor-",
         "devices_outside_prefix": 0,
         "rollout": Rollout.EXAMPLE,
+        "revision": 1,
         "created_at": MOMENT,
         "updated_at": MOMENT,
     }
@@ -117,6 +119,9 @@ class Fleet(Struct, kw_only=True, frozen=True):
         ),
     ]
     rollout: Annotated[Rollout, Meta(description="Null: no rollout is in progress.")] | None
+    revision: Annotated[
+        int, Meta(description="Goes up with each change of the fleet or its rollout.")
+    ]
     created_at: datetime | None
     updated_at: datetime | None
 
@@ -149,9 +154,15 @@ def fleet_json(fleet: fleets_pb2.Fleet) -> Fleet:
         uuid_prefix=optional(fields, "uuid_prefix"),
         devices_outside_prefix=fleet.devices_outside_prefix,
         rollout=rollout_json(fleet.rollout) if fleet.HasField("rollout") else None,
+        revision=fleet.revision,
         created_at=moment_of(fleet, "created_at"),
         updated_at=moment_of(fleet, "updated_at"),
     )
+
+
+def fleet_answer(fleet: fleets_pb2.Fleet) -> Response[Fleet]:
+    """The registry's fleet as JSON, with its `ETag`."""
+    return tagged(fleet_json(fleet), fleet.revision)
 
 
 def _values(change: FleetChange) -> dict[str, Any]:
@@ -174,7 +185,7 @@ def _values(change: FleetChange) -> dict[str, Any]:
     dto=StrictJson[NewFleet],
     reasons=("FLEET_ID_TAKEN", "UUID_PREFIX_TAKEN", "BROKER_UNKNOWN", "BROKER_NOT_ALLOWED"),
 )
-async def create_fleet(request: CallerRequest, data: JSONBody[NewFleet]) -> Fleet:
+async def create_fleet(request: CallerRequest, data: JSONBody[NewFleet]) -> Response[Fleet]:
     caller = request.auth
     answer = await caller.ask_registry(
         caller.services.fleets.CreateFleet,
@@ -182,7 +193,7 @@ async def create_fleet(request: CallerRequest, data: JSONBody[NewFleet]) -> Flee
             id=data.id, fields=fleets_pb2.FleetFields(**present(_values(data)))
         ),
     )
-    return fleet_json(answer.fleet)
+    return fleet_answer(answer.fleet)
 
 
 @get(
@@ -218,12 +229,12 @@ async def list_fleets(
     summary="Get a fleet",
     reasons=("FLEET_NOT_FOUND",),
 )
-async def get_fleet(request: CallerRequest, fleet_id: FleetId) -> Fleet:
+async def get_fleet(request: CallerRequest, fleet_id: FleetId) -> Response[Fleet]:
     caller = request.auth
     answer = await caller.ask_registry(
         caller.services.fleets.GetFleet, fleets_pb2.GetFleetRequest(id=fleet_id)
     )
-    return fleet_json(answer.fleet)
+    return fleet_answer(answer.fleet)
 
 
 @patch(
@@ -232,11 +243,15 @@ async def get_fleet(request: CallerRequest, fleet_id: FleetId) -> Fleet:
     action="fleet.update",
     summary="Change a fleet",
     dto=StrictJson[FleetChange],
+    dependencies=IF_REVISION,
     reasons=("FLEET_NOT_FOUND", "UUID_PREFIX_TAKEN", "BROKER_UNKNOWN", "BROKER_NOT_ALLOWED"),
 )
 async def update_fleet(
-    request: CallerRequest, fleet_id: FleetId, data: JSONBody[FleetChange]
-) -> Fleet:
+    request: CallerRequest,
+    fleet_id: FleetId,
+    data: JSONBody[FleetChange],
+    if_revision: IfRevision,
+) -> Response[Fleet]:
     caller = request.auth
     values = _values(data)
     answer = await caller.ask_registry(
@@ -245,9 +260,10 @@ async def update_fleet(
             id=fleet_id,
             fields=fleets_pb2.FleetFields(**present(values)),
             update_mask=mask(values),
+            if_revision=if_revision,
         ),
     )
-    return fleet_json(answer.fleet)
+    return fleet_answer(answer.fleet)
 
 
 @delete(
@@ -258,24 +274,29 @@ async def update_fleet(
     description="Refused while the fleet has devices, expected devices or provisioning keys; "
     "`usage` then counts them. Tokens that are restricted to this fleet alone are "
     "revoked.",
+    dependencies=IF_REVISION,
     reasons=("FLEET_NOT_FOUND", "FLEET_IN_USE"),
 )
 async def delete_fleet(
     request: CallerRequest,
     fleet_id: FleetId,
+    if_revision: IfRevision,
     with_devices: Annotated[
         bool,
         QueryParameter(
             description="Disables the fleet, and deletes its devices, expected devices and "
             "provisioning keys. Many devices take more than one request: each deletes as many as "
-            "it has time for, and answers FLEET_IN_USE while some are left."
+            "it has time for, and answers FLEET_IN_USE while some are left. The first one makes a "
+            "revision of the fleet."
         ),
     ] = False,
 ) -> None:
     caller = request.auth
     await caller.ask_registry(
         caller.services.fleets.DeleteFleet,
-        fleets_pb2.DeleteFleetRequest(id=fleet_id, with_devices=with_devices),
+        fleets_pb2.DeleteFleetRequest(
+            id=fleet_id, with_devices=with_devices, if_revision=if_revision
+        ),
     )
 
 

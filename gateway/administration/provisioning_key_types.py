@@ -116,6 +116,7 @@ class ListedProvisioningKey(Struct, kw_only=True, frozen=True):
         "allowed_uuid_count": None,
         "uuid_prefix": None,
         "only_expected": False,
+        "revision": 1,
     }
 
     id: str
@@ -137,6 +138,9 @@ class ListedProvisioningKey(Struct, kw_only=True, frozen=True):
     allowed_uuid_count: int | None
     uuid_prefix: str | None
     only_expected: bool
+    revision: Annotated[
+        int, Meta(description="Goes up with each change of the key, and not when it is used.")
+    ]
 
 
 class ProvisioningKey(ListedProvisioningKey, kw_only=True, frozen=True):

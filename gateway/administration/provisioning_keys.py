@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from litestar import Router, delete, get, patch, post
+from litestar import Response, Router, delete, get, patch, post
 from litestar.params import JSONBody, PathParameter, QueryParameter
 from mooring.registry.v1 import provisioning_keys_pb2
 
@@ -17,6 +17,7 @@ from gateway.administration.fields import (
     timestamp,
 )
 from gateway.administration.listing import DEFAULT_LIMIT, Cursor, Limit, searched
+from gateway.administration.preconditions import IF_REVISION, IfRevision, tagged
 from gateway.administration.provisioning_key_types import (
     CreatedProvisioningKey,
     ListedProvisioningKey,
@@ -60,11 +61,17 @@ def _listed(key: provisioning_keys_pb2.ProvisioningKey) -> dict[str, Any]:
         "allowed_uuid_count": optional(key, "allowed_uuid_count"),
         "uuid_prefix": optional(restrictions, "uuid_prefix"),
         "only_expected": restrictions.only_expected,
+        "revision": key.revision,
     }
 
 
 def _whole(key: provisioning_keys_pb2.ProvisioningKey) -> dict[str, Any]:
     return {**_listed(key), "allowed_uuids": _values(key.restrictions, "uuids")}
+
+
+def _answer(key: provisioning_keys_pb2.ProvisioningKey) -> Response[ProvisioningKey]:
+    """The key with its `ETag`, which stays the same while the key is only used."""
+    return tagged(ProvisioningKey(**_whole(key)), key.revision)
 
 
 def _values(restrictions: provisioning_keys_pb2.Restrictions, name: str) -> list[str] | None:
@@ -92,7 +99,7 @@ def _restrictions(values: dict[str, Any]) -> provisioning_keys_pb2.Restrictions:
 )
 async def create_provisioning_key(
     request: CallerRequest, data: JSONBody[NewProvisioningKey]
-) -> CreatedProvisioningKey:
+) -> Response[CreatedProvisioningKey]:
     caller = request.auth
     answer = await caller.ask_registry(
         caller.services.provisioning_keys.CreateProvisioningKey,
@@ -105,7 +112,8 @@ async def create_provisioning_key(
             restrictions=_restrictions(named(data)),
         ),
     )
-    return CreatedProvisioningKey(**_whole(answer.provisioning_key), key=answer.key)
+    made = CreatedProvisioningKey(**_whole(answer.provisioning_key), key=answer.key)
+    return tagged(made, made.revision)
 
 
 @get(
@@ -164,13 +172,13 @@ async def list_provisioning_keys(
     summary="Get a provisioning key",
     reasons=("PROVISIONING_KEY_NOT_FOUND",),
 )
-async def get_provisioning_key(request: CallerRequest, key_id: KeyId) -> ProvisioningKey:
+async def get_provisioning_key(request: CallerRequest, key_id: KeyId) -> Response[ProvisioningKey]:
     caller = request.auth
     answer = await caller.ask_registry(
         caller.services.provisioning_keys.GetProvisioningKey,
         provisioning_keys_pb2.GetProvisioningKeyRequest(id=key_id),
     )
-    return ProvisioningKey(**_whole(answer.provisioning_key))
+    return _answer(answer.provisioning_key)
 
 
 @patch(
@@ -180,6 +188,7 @@ async def get_provisioning_key(request: CallerRequest, key_id: KeyId) -> Provisi
     summary="Change a provisioning key",
     description="After the answer, no device registers that the changed key would refuse.",
     dto=StrictJson[ProvisioningKeyChange],
+    dependencies=IF_REVISION,
     reasons=(
         "PROVISIONING_KEY_NOT_FOUND",
         "MAX_DEVICES_BELOW_USE",
@@ -188,8 +197,11 @@ async def get_provisioning_key(request: CallerRequest, key_id: KeyId) -> Provisi
     ),
 )
 async def update_provisioning_key(
-    request: CallerRequest, key_id: KeyId, data: JSONBody[ProvisioningKeyChange]
-) -> ProvisioningKey:
+    request: CallerRequest,
+    key_id: KeyId,
+    data: JSONBody[ProvisioningKeyChange],
+    if_revision: IfRevision,
+) -> Response[ProvisioningKey]:
     caller = request.auth
     values = named(data)
     fields = {name: value for name, value in values.items() if name not in RESTRICTIONS}
@@ -207,9 +219,10 @@ async def update_provisioning_key(
                 **present(fields), restrictions=_restrictions(values)
             ),
             update_mask=mask(paths),
+            if_revision=if_revision,
         ),
     )
-    return ProvisioningKey(**_whole(answer.provisioning_key))
+    return _answer(answer.provisioning_key)
 
 
 @delete(
@@ -219,13 +232,16 @@ async def update_provisioning_key(
     summary="Revoke a provisioning key",
     description="Ends the key: devices that registered with it cannot register again with it "
     "either.",
+    dependencies=IF_REVISION,
     reasons=("PROVISIONING_KEY_NOT_FOUND",),
 )
-async def delete_provisioning_key(request: CallerRequest, key_id: KeyId) -> None:
+async def delete_provisioning_key(
+    request: CallerRequest, key_id: KeyId, if_revision: IfRevision
+) -> None:
     caller = request.auth
     await caller.ask_registry(
         caller.services.provisioning_keys.RevokeProvisioningKey,
-        provisioning_keys_pb2.RevokeProvisioningKeyRequest(id=key_id),
+        provisioning_keys_pb2.RevokeProvisioningKeyRequest(id=key_id, if_revision=if_revision),
     )
 
 
@@ -235,18 +251,25 @@ async def delete_provisioning_key(request: CallerRequest, key_id: KeyId) -> None
     action="provisioning_key.revoke",
     status_code=200,
     summary="Revoke a provisioning key, with its devices",
-    description="Safe to repeat: devices that were deactivated stay so.",
+    description="Safe to repeat: devices that were deactivated stay so. The first request makes a "
+    "revision of the key.",
     dto=StrictJson[Revocation],
+    dependencies=IF_REVISION,
     reasons=("PROVISIONING_KEY_NOT_FOUND",),
 )
 async def revoke_provisioning_key(
-    request: CallerRequest, key_id: KeyId, data: JSONBody[Revocation]
+    request: CallerRequest,
+    key_id: KeyId,
+    data: JSONBody[Revocation],
+    if_revision: IfRevision,
 ) -> Revoked:
     caller = request.auth
     answer = await caller.ask_registry(
         caller.services.provisioning_keys.RevokeProvisioningKey,
         provisioning_keys_pb2.RevokeProvisioningKeyRequest(
-            id=key_id, deactivate_devices=data.devices == "deactivate"
+            id=key_id,
+            deactivate_devices=data.devices == "deactivate",
+            if_revision=if_revision,
         ),
     )
     return Revoked(devices_deactivated=answer.devices_deactivated, is_complete=answer.is_complete)

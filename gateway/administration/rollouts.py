@@ -11,7 +11,15 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from chassis.trust import Access, WithinFleets
 from gateway.administration.caller import CallerRequest
 from gateway.administration.fields import Id
-from gateway.administration.fleets import Fleet, FleetId, Rollout, fleet_json, rollout_json
+from gateway.administration.fleets import Fleet, FleetId, Rollout, fleet_answer, rollout_json
+from gateway.administration.preconditions import (
+    IF_REVISION,
+    NOT_MODIFIED,
+    IfNoneMatch,
+    IfRevision,
+    tagged,
+    unless_known,
+)
 from gateway.bodies import StrictJson
 from gateway.documentation import IDENTIFIER_PATTERN, documented
 
@@ -52,14 +60,19 @@ class RolloutChange(Struct, kw_only=True, frozen=True, forbid_unknown_fields=Tru
     "/{fleet_id:str}/rollout",
     access=WithinFleets(Access.VIEWER),
     summary="Get a fleet's rollout",
+    description="Its `ETag` is that of the fleet.",
+    responses=NOT_MODIFIED,
     reasons=("FLEET_NOT_FOUND", "ROLLOUT_NOT_FOUND"),
 )
-async def get_rollout(request: CallerRequest, fleet_id: FleetId) -> Rollout:
+async def get_rollout(
+    request: CallerRequest, fleet_id: FleetId, if_none_match: IfNoneMatch = None
+) -> Response[Rollout]:
     caller = request.auth
     answer = await caller.ask_registry(
         caller.services.rollouts.GetRollout, rollouts_pb2.GetRolloutRequest(fleet_id=fleet_id)
     )
-    return rollout_json(answer.rollout)
+    rollout = rollout_json(answer.rollout)
+    return unless_known(request, if_none_match, rollout, answer.fleet_revision)
 
 
 @put(
@@ -71,11 +84,15 @@ async def get_rollout(request: CallerRequest, fleet_id: FleetId) -> Rollout:
     "they next ask. A wider rollout reaches more devices and still reaches all devices "
     "from before.",
     dto=StrictJson[RolloutChange],
+    dependencies=IF_REVISION,
     responses=BEGUN,
     reasons=("FLEET_NOT_FOUND", "BROKER_UNKNOWN", "BROKER_INACTIVE", "BROKER_NOT_ALLOWED"),
 )
 async def set_rollout(
-    request: CallerRequest, fleet_id: FleetId, data: JSONBody[RolloutChange]
+    request: CallerRequest,
+    fleet_id: FleetId,
+    data: JSONBody[RolloutChange],
+    if_revision: IfRevision,
 ) -> Response[Rollout]:
     caller = request.auth
     answer = await caller.ask_registry(
@@ -85,9 +102,12 @@ async def set_rollout(
             broker_id=data.broker_id,
             percent=data.percent,
             salt=None if data.salt is UNSET else data.salt,
+            if_revision=if_revision,
         ),
     )
-    return Response(rollout_json(answer.rollout), status_code=201 if answer.has_begun else 200)
+    shown = tagged(rollout_json(answer.rollout), answer.fleet_revision)
+    shown.status_code = 201 if answer.has_begun else 200
+    return shown
 
 
 @delete(
@@ -95,12 +115,14 @@ async def set_rollout(
     access=WithinFleets(Access.OPERATOR),
     action="rollout.stop",
     summary="Stop a fleet's rollout, which takes all devices back",
+    dependencies=IF_REVISION,
     reasons=("FLEET_NOT_FOUND", "ROLLOUT_NOT_FOUND"),
 )
-async def stop_rollout(request: CallerRequest, fleet_id: FleetId) -> None:
+async def stop_rollout(request: CallerRequest, fleet_id: FleetId, if_revision: IfRevision) -> None:
     caller = request.auth
     await caller.ask_registry(
-        caller.services.rollouts.StopRollout, rollouts_pb2.StopRolloutRequest(fleet_id=fleet_id)
+        caller.services.rollouts.StopRollout,
+        rollouts_pb2.StopRolloutRequest(fleet_id=fleet_id, if_revision=if_revision),
     )
 
 
@@ -110,15 +132,18 @@ async def stop_rollout(request: CallerRequest, fleet_id: FleetId) -> None:
     action="rollout.complete",
     summary="Make the rollout's broker the fleet's own, and end the rollout",
     status_code=200,
+    dependencies=IF_REVISION,
     reasons=("FLEET_NOT_FOUND", "ROLLOUT_NOT_FOUND", "BROKER_INACTIVE", "BROKER_NOT_ALLOWED"),
 )
-async def complete_rollout(request: CallerRequest, fleet_id: FleetId) -> Fleet:
+async def complete_rollout(
+    request: CallerRequest, fleet_id: FleetId, if_revision: IfRevision
+) -> Response[Fleet]:
     caller = request.auth
     answer = await caller.ask_registry(
         caller.services.rollouts.CompleteRollout,
-        rollouts_pb2.CompleteRolloutRequest(fleet_id=fleet_id),
+        rollouts_pb2.CompleteRolloutRequest(fleet_id=fleet_id, if_revision=if_revision),
     )
-    return fleet_json(answer.fleet)
+    return fleet_answer(answer.fleet)
 
 
 ROUTES = Router(

@@ -64,6 +64,12 @@ def _values(form: Form, names: Iterable[str]) -> dict[str, Any]:
     return values
 
 
+async def fleet_of(request: ConsoleRequest, fleet_id: str) -> Any:
+    """The fleet as it is now. Raises what the JSON route raises."""
+    answer: Any = await fleets.get_fleet.fn(request, fleet_id)
+    return answer.content
+
+
 @get("/", access=WithinFleets(Access.VIEWER))
 async def fleet_list(
     request: ConsoleRequest,
@@ -124,7 +130,7 @@ async def create_fleet(request: ConsoleRequest) -> Response[Any]:
     except MooringError as error:
         problem = problem_in_place(request, error)
         return await _form(request, typed_in(form, ("id", *FIELDS)), problem)
-    return see_other(f"{HOME}/{made.id}")
+    return see_other(f"{HOME}/{made.content.id}")
 
 
 async def shown(
@@ -137,7 +143,7 @@ async def shown(
 ) -> Response[bytes]:
     """The page of a fleet, with `problem` above it if a form was refused."""
     fleet, names, counts = await asyncio.gather(
-        fleets.get_fleet.fn(request, fleet_id),
+        fleet_of(request, fleet_id),
         broker_names(request),
         device_counts.get_fleet_device_counts.fn(request, fleet_id),
     )
@@ -189,7 +195,8 @@ async def update_fleet(request: ConsoleRequest, fleet_id: FleetId) -> Response[A
     try:
         values = _values(form, changed_in(form, FIELDS))
         if values:
-            await fleets.update_fleet.fn(request, fleet_id, body_of(fleets.update_fleet, values))
+            change = body_of(fleets.update_fleet, values)
+            await fleets.update_fleet.fn(request, fleet_id, change, if_revision=[])
     except MooringError as error:
         problem = problem_in_place(request, error)
         return await shown(
@@ -203,7 +210,7 @@ async def asking(
 ) -> Response[bytes]:
     """A page that says what an act does to the fleet's devices, and asks."""
     fleet, names, counts = await asyncio.gather(
-        fleets.get_fleet.fn(request, fleet_id),
+        fleet_of(request, fleet_id),
         broker_names(request),
         device_counts.get_fleet_device_counts.fn(request, fleet_id),
     )
@@ -235,7 +242,7 @@ async def set_active(request: ConsoleRequest, fleet_id: FleetId) -> Response[Any
     """Enables or disables the fleet."""
     form = await form_of(request)
     change = body_of(fleets.update_fleet, {"is_active": form.text("is_active") == "true"})
-    await fleets.update_fleet.fn(request, fleet_id, change)
+    await fleets.update_fleet.fn(request, fleet_id, change, if_revision=[])
     return see_other(f"{HOME}/{fleet_id}")
 
 
@@ -253,7 +260,7 @@ async def delete_fleet(request: ConsoleRequest, fleet_id: FleetId) -> Response[A
     try:
         if typed not in ("", fleet_id):
             raise InvalidInput("is not the id of this fleet", field="typed")
-        await fleets.delete_fleet.fn(request, fleet_id, with_devices=bool(typed))
+        await fleets.delete_fleet.fn(request, fleet_id, if_revision=[], with_devices=bool(typed))
     except MooringError as error:
         problem = problem_in_place(request, error)
         return await asking(

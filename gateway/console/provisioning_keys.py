@@ -88,6 +88,12 @@ def _values(form: Form, names: Any) -> dict[str, Any]:
     return {name: read[name]() for name in names}
 
 
+async def _key_of(request: ConsoleRequest, key_id: str) -> Any:
+    """The key as it is now. Raises what the JSON route raises."""
+    answer: Any = await provisioning_keys.get_provisioning_key.fn(request, key_id)
+    return answer.content
+
+
 @get("/", access=WithinFleets(Access.VIEWER))
 async def key_list(
     request: ConsoleRequest,
@@ -145,7 +151,8 @@ async def create_key(request: ConsoleRequest) -> Response[bytes]:
     route = provisioning_keys.create_provisioning_key
     try:
         values = {"fleet_id": form.text("fleet_id"), **_values(form, FIELDS)}
-        made = await route.fn(request, body_of(route, values))
+        answer: Any = await route.fn(request, body_of(route, values))
+        made = answer.content
     except MooringError as error:
         problem = problem_in_place(request, error)
         return await _form(request, typed_in(form, ("fleet_id", *FIELDS)), problem)
@@ -167,9 +174,7 @@ async def _shown(
     problem: Problem | None = None,
     is_saved: bool = False,
 ) -> Response[bytes]:
-    key, names = await asyncio.gather(
-        provisioning_keys.get_provisioning_key.fn(request, key_id), broker_names(request)
-    )
+    key, names = await asyncio.gather(_key_of(request, key_id), broker_names(request))
     visitor = visitor_of(request)
     was = _texts(key)
     return page(
@@ -210,7 +215,7 @@ async def update_key(request: ConsoleRequest, key_id: KeyId) -> Response[Any]:
     try:
         values = _values(form, changed_in(form, FIELDS))
         if values:
-            await route.fn(request, key_id, body_of(route, values))
+            await route.fn(request, key_id, body_of(route, values), if_revision=[])
     except MooringError as error:
         problem = problem_in_place(request, error)
         return await _shown(
@@ -222,7 +227,7 @@ async def update_key(request: ConsoleRequest, key_id: KeyId) -> Response[Any]:
 @get("/{key_id:str}/revoke", access=WithinFleets(Access.OPERATOR), guards=[permitted])
 async def revoking(request: ConsoleRequest, key_id: KeyId) -> Response[bytes]:
     """Says what revoking the key does, and asks."""
-    key = await provisioning_keys.get_provisioning_key.fn(request, key_id)
+    key = await _key_of(request, key_id)
     return page(request, "provisioning_key_revoke.html", key=key, done=None)
 
 
@@ -237,10 +242,10 @@ async def revoke_key(request: ConsoleRequest, key_id: KeyId) -> Response[Any]:
     form = await form_of(request)
     route = provisioning_keys.revoke_provisioning_key
     values = {"devices": form.text("devices") or "keep"}
-    done = await route.fn(request, key_id, body_of(route, values))
+    done = await route.fn(request, key_id, body_of(route, values), if_revision=[])
     if values["devices"] == "keep":
         return see_other(f"{HOME}/{key_id}")
-    key = await provisioning_keys.get_provisioning_key.fn(request, key_id)
+    key = await _key_of(request, key_id)
     return page(request, "provisioning_key_revoke.html", key=key, done=done)
 
 

@@ -39,7 +39,7 @@ async def set_rollout(request: ConsoleRequest, fleet_id: FleetId) -> Response[An
         values["salt"] = salt
     try:
         change = body_of(rollouts.set_rollout, values)
-        await rollouts.set_rollout.fn(request, fleet_id, change)
+        await rollouts.set_rollout.fn(request, fleet_id, change, if_revision=[])
     except MooringError as error:
         problem = problem_in_place(request, error)
         return await fleets.shown(request, fleet_id, typed=typed_in(form, FIELDS), problem=problem)
@@ -62,7 +62,7 @@ async def stopping(request: ConsoleRequest, fleet_id: FleetId) -> Response[bytes
 async def stop_rollout(request: ConsoleRequest, fleet_id: FleetId) -> Response[Any]:
     """Takes all devices back to the broker that they had before."""
     await form_of(request)
-    await rollouts.stop_rollout.fn(request, fleet_id)
+    await rollouts.stop_rollout.fn(request, fleet_id, if_revision=[])
     return see_other(f"{fleets.HOME}/{fleet_id}")
 
 
@@ -83,7 +83,7 @@ async def complete_rollout(request: ConsoleRequest, fleet_id: FleetId) -> Respon
     """Makes the rollout's broker the fleet's own."""
     await form_of(request)
     try:
-        await rollouts.complete_rollout.fn(request, fleet_id)
+        await rollouts.complete_rollout.fn(request, fleet_id, if_revision=[])
     except MooringError as error:
         return await fleets.shown(request, fleet_id, problem=problem_in_place(request, error))
     return see_other(f"{fleets.HOME}/{fleet_id}")

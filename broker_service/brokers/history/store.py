@@ -13,7 +13,6 @@ from broker_service.database import (
     broker_of,
     changing,
     destination_in,
-    require_revision,
 )
 from broker_service.differences import COMPARED, SECRETS
 from broker_service.encryption import EncryptionKeys
@@ -22,6 +21,7 @@ from broker_service.passwords import Passwords
 from broker_service.tables import brokers, certificates, history
 from chassis.database import reading
 from chassis.errors import LostRace
+from chassis.revisions import require_revision
 
 # The columns that a rollback restores: all except `is_default`, which also concerns another broker.
 RESTORED = (*(name for name in COMPARED if name != "is_default"), *SECRETS)
@@ -108,7 +108,7 @@ class HistoryStore:
                 row = {"id": broker_id, "created_at": created_at}
                 await connection.execute(sa.insert(brokers).values(row | values))
             else:
-                require_revision(before, if_revision)
+                require_revision("broker", before["revision"], if_revision)
                 await connection.execute(
                     sa.update(brokers).where(brokers.c.id == broker_id).values(values)
                 )

@@ -8,8 +8,9 @@ from litestar import Response, get, post
 from litestar.params import QueryParameter
 
 from chassis.errors import InvalidInput, MooringError
-from gateway.administration import device_counts, fleets, rollouts
+from gateway.administration import device_counts, rollouts
 from gateway.administration.fleets import FleetId
+from gateway.console.fleets import fleet_of
 from gateway.console.forms import body_of, form_of
 from gateway.console.pages import see_other
 from gateway.console.templates import counted
@@ -48,10 +49,9 @@ async def _rollout_page(
     to: float,
     error: MooringError | None = None,
 ) -> Response[bytes]:
-    fleet: Any
     counts: Any
     fleet, counts = await asyncio.gather(
-        fleets.get_fleet.fn(request, fleet_id),
+        fleet_of(request, fleet_id),
         device_counts.get_fleet_device_counts.fn(request, fleet_id),
     )
     now, then = (round(counts.devices * percent / 100) for percent in (was, to))
@@ -88,11 +88,11 @@ async def undo_rollout(request: ConsoleRequest, fleet_id: FleetId) -> Response[A
     broker_id = broker_in(form.number("broker_id"), "broker_id")
     was, to = _percent_in(form.text("was"), "was"), _percent_in(form.text("to"), "to")
     try:
-        fleet: Any = await fleets.get_fleet.fn(request, fleet_id)
+        fleet = await fleet_of(request, fleet_id)
         if not _is_at(fleet.rollout, broker_id, was):
             raise ChangedSince
         body = body_of(rollouts.set_rollout, {"broker_id": broker_id, "percent": to})
-        await rollouts.set_rollout.fn(request, fleet_id, body)
+        await rollouts.set_rollout.fn(request, fleet_id, body, if_revision=[fleet.revision])
     except SHOWN_IN_PLACE as error:
         return await _rollout_page(request, fleet_id, broker_id, was, to, error)
     return see_other(HOME)

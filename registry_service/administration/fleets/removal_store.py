@@ -1,5 +1,6 @@
 """Deletes fleets in the database: devices and keys first, a chunk at a time, then the fleet."""
 
+from collections.abc import Collection
 from typing import Any
 from uuid import UUID
 
@@ -9,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from chassis import audit
 from chassis.database import reading, take_turns, writing
+from chassis.revisions import require_revision
 from domain.turns import PLACEMENT
 from registry_service.administration.fleets.store import audit_fields, fleet_of
 from registry_service.errors import FleetInUse
@@ -72,16 +74,17 @@ class FleetRemovalStore:
             return None
         return max(row[0] for row in gone) if len(gone) == CHUNK else None
 
-    async def delete(self, fleet_id: str) -> None:
+    async def delete(self, fleet_id: str, if_revision: Collection[int] = ()) -> None:
         """Deletes the fleet, and removes it from tokens that are restricted to it. Raises
-        `FleetNotFound`, `FleetInUse`.
+        `FleetNotFound`, `LostRace`, `FleetInUse`.
         """
-        await self._require_unused(fleet_id)
+        await self._require_unused(fleet_id, if_revision)
         try:
             async with writing(self._engine) as connection:
                 await take_turns(connection, PLACEMENT)
                 await connection.execute(BY_INDEX)
                 fleet = await fleet_of(connection, fleet_id, is_locked=True)
+                require_revision("fleet", fleet.revision, if_revision)
                 await connection.execute(sa.delete(fleets).where(fleets.c.id == fleet_id))
                 await audit.record(connection, "fleet.delete", fleet_id, before=audit_fields(fleet))
                 await _remove_from_tokens(connection, fleet_id)
@@ -95,11 +98,11 @@ class FleetRemovalStore:
                     )
         except IntegrityError:
             # A row was added meanwhile.
-            await self._require_unused(fleet_id)
+            await self._require_unused(fleet_id, if_revision)
             raise FleetInUse("the fleet is in use: try again") from None
 
-    async def _require_unused(self, fleet_id: str) -> None:
-        """Raises `FleetNotFound`, `FleetInUse`."""
+    async def _require_unused(self, fleet_id: str, if_revision: Collection[int]) -> None:
+        """Raises `FleetNotFound`, `LostRace`, `FleetInUse`."""
         counts = sa.select(
             *(
                 sa.select(sa.func.count())
@@ -111,7 +114,9 @@ class FleetRemovalStore:
             )
         )
         async with reading(self._engine) as connection:
-            await fleet_of(connection, fleet_id)
+            fleet = await fleet_of(connection, fleet_id)
+            # A person who saw another version of the fleet is told of that first.
+            require_revision("fleet", fleet.revision, if_revision)
             usage = dict((await connection.execute(counts)).mappings().one())
         if any(usage.values()):
             users = ", ".join(

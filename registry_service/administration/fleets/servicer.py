@@ -1,7 +1,7 @@
 """gRPC: fleets."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from functools import partial
 from typing import Any
 
@@ -77,24 +77,32 @@ class FleetServicer(fleets_pb2_grpc.FleetServiceServicer):
         self, request: pb.UpdateFleetRequest, context: Context
     ) -> pb.UpdateFleetResponse:
         """Raises `InvalidInput`, `FleetNotFound`, `UuidPrefixTaken`, `BrokerUnknown`,
-        `BrokerNotAllowed`; `Forbidden` if an actor that is restricted to fleets would change the
-        restriction. After it has returned, no device is created in a fleet that it has disabled.
+        `BrokerNotAllowed`, `LostRace`; `Forbidden` if an actor that is restricted to fleets would
+        change the restriction. After it has returned, no device is created in a fleet that it has
+        disabled.
         """
         within = isolation.fleets.get()
         values = _named(request.fields, request.update_mask.paths)
-        row = await self._store.update(request.id, values, within)
+        row = await self._store.update(request.id, values, within, request.if_revision)
         return pb.UpdateFleetResponse(fleet=await self._whole(row))
 
     @allows(Access.OPERATOR)
     async def DeleteFleet(
         self, request: pb.DeleteFleetRequest, context: Context
     ) -> pb.DeleteFleetResponse:
-        """Raises `FleetNotFound`, `FleetInUse`; the latter also if time ran out."""
+        """Raises `FleetNotFound`, `LostRace`, `FleetInUse`; the latter also if time ran out."""
+        if_revision: Collection[int] = request.if_revision
         if request.with_devices:
             # Disabling the fleet ends all access at once; deleting may take longer.
-            await retried(partial(self._store.update, request.id, {"is_active": False}, None))
+            disable = partial(
+                self._store.update, request.id, {"is_active": False}, None, if_revision
+            )
+            disabled = await retried(disable)
+            if if_revision:
+                # A person who enables the fleet again keeps it.
+                if_revision = [disabled.revision]
             await self._empty(request.id, deadline_of(context) - RESERVE_S)
-        await self._removals.delete(request.id)
+        await self._removals.delete(request.id, if_revision)
         return pb.DeleteFleetResponse()
 
     async def _whole(self, row: sa.Row[Any]) -> pb.Fleet:
@@ -174,4 +182,5 @@ def fleet_proto(row: sa.Row[Any]) -> pb.Fleet:
         created_at=timestamp_of(row.created_at),
         updated_at=timestamp_of(row.updated_at),
         rollout=rollout_proto(row),
+        revision=row.revision,
     )

@@ -12,6 +12,7 @@ from chassis import audit
 from chassis.database import reading, take_turns, writing
 from chassis.errors import Forbidden
 from chassis.isolation import Fleets, is_within
+from chassis.revisions import require_revision
 from chassis.searching import Start, ordered
 from domain.turns import PLACEMENT
 from registry_service.administration.allowance_store import require_allowed
@@ -115,24 +116,29 @@ class FleetStore:
         return rows
 
     async def update(
-        self, fleet_id: str, columns: Mapping[str, Any], within: Fleets
+        self,
+        fleet_id: str,
+        columns: Mapping[str, Any],
+        within: Fleets,
+        if_revision: Collection[int] = (),
     ) -> sa.Row[Any]:
         """Changes the named columns, and the allowed brokers if `allowed_ids` is named. A column
         that has its value already is not checked again.
 
-        Raises `FleetNotFound`, `UuidPrefixTaken`, `BrokerUnknown`; `BrokerNotAllowed` if the
-        fleet's broker would not be among the allowed ones; `Forbidden` if an actor restricted
-        to fleets would change one of `KEPT_FROM_RESTRICTED`.
+        Raises `FleetNotFound`, `LostRace`, `UuidPrefixTaken`, `BrokerUnknown`; `BrokerNotAllowed`
+        if the fleet's broker would not be among the allowed ones; `Forbidden` if an actor
+        restricted to fleets would change one of `KEPT_FROM_RESTRICTED`.
         """
         try:
             async with writing(self._engine) as connection:
                 await take_turns(connection, PLACEMENT)
                 before = await fleet_of(connection, fleet_id, within, is_locked=True)
                 values = _changed(before, columns)
-                if not values:
-                    return before
                 if within is not None:
                     _require_own(values)
+                require_revision("fleet", before.revision, if_revision)
+                if not values:
+                    return before
                 is_restricting = "allowed_ids" in values
                 allowed_ids = values.pop("allowed_ids", None)
                 if is_restricting:

@@ -98,22 +98,26 @@ class ProvisioningKeyServicer(provisioning_keys_pb2_grpc.ProvisioningKeyServiceS
         self, request: pb.UpdateProvisioningKeyRequest, context: Context
     ) -> pb.UpdateProvisioningKeyResponse:
         """Raises `InvalidInput`, `ProvisioningKeyNotFound`, `BrokerUnknown`, `BrokerNotAllowed`,
-        `MaxDevicesBelowUse`.
+        `MaxDevicesBelowUse`, `LostRace`.
 
         After it has returned, no device registers if the changed key does not allow it.
         """
         key_id = _existing(request.id)
         columns = _named(request.fields, request.update_mask.paths)
-        row = await self._store.update(key_id, columns, isolation.fleets.get())
+        within = isolation.fleets.get()
+        row = await self._store.update(key_id, columns, within, request.if_revision)
         return pb.UpdateProvisioningKeyResponse(provisioning_key=_proto(row))
 
     @allows(WithinFleets(Access.OPERATOR))
     async def RevokeProvisioningKey(
         self, request: pb.RevokeProvisioningKeyRequest, context: Context
     ) -> pb.RevokeProvisioningKeyResponse:
-        """Raises `ProvisioningKeyNotFound`. Revokes the key before it deactivates devices."""
+        """Raises `ProvisioningKeyNotFound`, `LostRace`. Revokes the key before it deactivates
+        devices.
+        """
         key_id = _existing(request.id)
-        fleet_id = await self._store.revoke(key_id, isolation.fleets.get())
+        within = isolation.fleets.get()
+        fleet_id = await self._store.revoke(key_id, within, request.if_revision)
         response = pb.RevokeProvisioningKeyResponse(is_complete=True)
         if not request.deactivate_devices:
             return response
@@ -192,6 +196,7 @@ def _proto(row: sa.Row[Any]) -> pb.ProvisioningKey:
         ),
         allowed_uuid_count=row.allowed_uuid_count,
         updated_at=timestamp_of(row.updated_at),
+        revision=row.revision,
     )
 
 

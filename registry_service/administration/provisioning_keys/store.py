@@ -1,6 +1,6 @@
 """Provisioning keys in the database."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from chassis import audit
 from chassis.database import reading, writing
 from chassis.isolation import Fleets, is_within
+from chassis.revisions import require_revision
 from chassis.searching import Start, ordered
 from registry_service.administration.allowance_store import require_allowed
 from registry_service.errors import (
@@ -26,11 +27,7 @@ from registry_service.tables import devices, provisioning_keys
 WINDOW = 2_000
 
 _listed = [
-    *(
-        column
-        for column in provisioning_keys.c
-        if column.name not in ("key_hash", "allowed_uuids", "revision")
-    ),
+    *(column for column in provisioning_keys.c if column.name not in ("key_hash", "allowed_uuids")),
     sa.func.cardinality(provisioning_keys.c.allowed_uuids).label("allowed_uuid_count"),
 ]
 _whole = [*_listed, provisioning_keys.c.allowed_uuids]
@@ -110,15 +107,21 @@ class ProvisioningKeyStore:
             rows: Sequence[sa.Row[Any]] = (await connection.execute(query.limit(limit))).all()
         return rows
 
-    async def update(self, key_id: UUID, columns: Mapping[str, Any], within: Fleets) -> sa.Row[Any]:
+    async def update(
+        self,
+        key_id: UUID,
+        columns: Mapping[str, Any],
+        within: Fleets,
+        if_revision: Collection[int] = (),
+    ) -> sa.Row[Any]:
         """Changes the named columns.
 
-        Raises `ProvisioningKeyNotFound`, `BrokerUnknown`, `BrokerNotAllowed`, `MaxDevicesBelowUse`.
+        Raises `ProvisioningKeyNotFound`, `LostRace`, `BrokerUnknown`, `BrokerNotAllowed`,
+        `MaxDevicesBelowUse`.
         """
-        locked = sa.select(*_whole).with_for_update(key_share=True)
         try:
             async with writing(self._engine) as connection:
-                row = await _found(connection, locked, key_id, within)
+                row = await _locked(connection, key_id, within, if_revision)
                 before = {name: _plain(getattr(row, name)) for name in columns}
                 changed = {name: value for name, value in columns.items() if value != before[name]}
                 if not changed:
@@ -137,16 +140,15 @@ class ProvisioningKeyStore:
         except IntegrityError as error:
             raise _fact(error) from None
 
-    async def revoke(self, key_id: UUID, within: Fleets) -> str:
-        """Revokes the key, and returns its fleet. Raises `ProvisioningKeyNotFound`."""
-        locked = sa.select(*_listed).with_for_update(key_share=True)
+    async def revoke(self, key_id: UUID, within: Fleets, if_revision: Collection[int] = ()) -> str:
+        """Revokes the key, and returns its fleet. Raises `ProvisioningKeyNotFound`, `LostRace`."""
         update = (
             sa.update(provisioning_keys)
             .where(provisioning_keys.c.id == key_id)
             .values(is_active=False)
         )
         async with writing(self._engine) as connection:
-            row = await _found(connection, locked, key_id, within)
+            row = await _locked(connection, key_id, within, if_revision)
             if row.is_active:
                 await connection.execute(update)
                 await audit.record(
@@ -209,6 +211,16 @@ async def _found(
     row = found.one_or_none()
     if row is None:
         raise ProvisioningKeyNotFound("there is no such provisioning key")
+    return row
+
+
+async def _locked(
+    connection: AsyncConnection, key_id: UUID, within: Fleets, if_revision: Collection[int]
+) -> sa.Row[Any]:
+    """The whole key, locked until the commit."""
+    locked = sa.select(*_whole).with_for_update(key_share=True)
+    row = await _found(connection, locked, key_id, within)
+    require_revision("key", row.revision, if_revision)
     return row
 
 

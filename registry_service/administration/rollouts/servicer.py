@@ -29,13 +29,13 @@ class RolloutServicer(rollouts_pb2_grpc.RolloutServiceServicer):
         """Raises `FleetNotFound`, `RolloutNotFound`."""
         row = await self._fleets.fleet(request.fleet_id, isolation.fleets.get())
         require_rollout(row)
-        return pb.GetRolloutResponse(rollout=rollout_proto(row))
+        return pb.GetRolloutResponse(rollout=rollout_proto(row), fleet_revision=row.revision)
 
     @allows(WithinFleets(Access.OPERATOR))
     async def SetRollout(
         self, request: pb.SetRolloutRequest, context: Context
     ) -> pb.SetRolloutResponse:
-        """Raises `InvalidInput`, `FleetNotFound`, `BrokerUnknown`, `BrokerInactive`,
+        """Raises `InvalidInput`, `FleetNotFound`, `LostRace`, `BrokerUnknown`, `BrokerInactive`,
         `BrokerNotAllowed`.
         """
         check_range("percent", request.percent, 0, 100)
@@ -45,22 +45,32 @@ class RolloutServicer(rollouts_pb2_grpc.RolloutServiceServicer):
         if salt is not None:
             check_identifier("salt", salt)
         row, has_begun = await self._store.set(
-            request.fleet_id, request.broker_id, request.percent, salt, isolation.fleets.get()
+            request.fleet_id,
+            request.broker_id,
+            request.percent,
+            salt,
+            isolation.fleets.get(),
+            request.if_revision,
         )
-        return pb.SetRolloutResponse(rollout=rollout_proto(row), has_begun=has_begun)
+        return pb.SetRolloutResponse(
+            rollout=rollout_proto(row), has_begun=has_begun, fleet_revision=row.revision
+        )
 
     @allows(WithinFleets(Access.OPERATOR))
     async def StopRollout(
         self, request: pb.StopRolloutRequest, context: Context
     ) -> pb.StopRolloutResponse:
-        """Raises `FleetNotFound`, `RolloutNotFound`."""
-        await self._store.stop(request.fleet_id, isolation.fleets.get())
+        """Raises `FleetNotFound`, `LostRace`, `RolloutNotFound`."""
+        await self._store.stop(request.fleet_id, isolation.fleets.get(), request.if_revision)
         return pb.StopRolloutResponse()
 
     @allows(WithinFleets(Access.OPERATOR))
     async def CompleteRollout(
         self, request: pb.CompleteRolloutRequest, context: Context
     ) -> pb.CompleteRolloutResponse:
-        """Raises `FleetNotFound`, `RolloutNotFound`, `BrokerInactive`, `BrokerNotAllowed`."""
-        row = await self._store.complete(request.fleet_id, isolation.fleets.get())
+        """Raises `FleetNotFound`, `LostRace`, `RolloutNotFound`, `BrokerInactive`,
+        `BrokerNotAllowed`.
+        """
+        within = isolation.fleets.get()
+        row = await self._store.complete(request.fleet_id, within, request.if_revision)
         return pb.CompleteRolloutResponse(fleet=fleet_proto(row))

@@ -1,7 +1,7 @@
 """Rollouts in the database: four columns of the fleet, so that each change is one write."""
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from typing import Any
 
 import sqlalchemy as sa
@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from chassis import audit
 from chassis.database import take_turns, writing
 from chassis.isolation import Fleets
+from chassis.revisions import require_revision
 from domain.turns import PLACEMENT
 from registry_service.administration.allowance_store import require_allowed
 from registry_service.administration.fleets.store import fleet_of
@@ -29,13 +30,19 @@ class RolloutStore:
         self._engine = engine
 
     async def set(
-        self, fleet_id: str, broker_id: int, percent: float, salt: str | None, within: Fleets
+        self,
+        fleet_id: str,
+        broker_id: int,
+        percent: float,
+        salt: str | None,
+        within: Fleets,
+        if_revision: Collection[int] = (),
     ) -> tuple[Row, bool]:
         """Returns the fleet, and whether this is another rollout than the previous one, if any.
 
-        Raises `FleetNotFound`, `BrokerUnknown`, `BrokerInactive`, `BrokerNotAllowed`.
+        Raises `FleetNotFound`, `LostRace`, `BrokerUnknown`, `BrokerInactive`, `BrokerNotAllowed`.
         """
-        async with self._changing(fleet_id, within) as (connection, before):
+        async with self._changing(fleet_id, within, if_revision) as (connection, before):
             wanted = (broker_id, percent, salt or before.rollout_salt)
             if wanted == (before.rollout_broker_id, before.rollout_percent, before.rollout_salt):
                 return before, False
@@ -54,17 +61,19 @@ class RolloutStore:
             )
             return after, before.rollout_began_at != after.rollout_began_at
 
-    async def stop(self, fleet_id: str, within: Fleets) -> None:
-        """Raises `FleetNotFound`, `RolloutNotFound`."""
-        async with self._changing(fleet_id, within) as (connection, before):
+    async def stop(self, fleet_id: str, within: Fleets, if_revision: Collection[int] = ()) -> None:
+        """Raises `FleetNotFound`, `LostRace`, `RolloutNotFound`."""
+        async with self._changing(fleet_id, within, if_revision) as (connection, before):
             require_rollout(before)
             await _written(connection, "rollout.stop", before, {"rollout_broker_id": None})
 
-    async def complete(self, fleet_id: str, within: Fleets) -> Row:
-        """Returns the changed fleet. Raises `FleetNotFound`, `RolloutNotFound`, `BrokerInactive`,
-        `BrokerNotAllowed`.
+    async def complete(
+        self, fleet_id: str, within: Fleets, if_revision: Collection[int] = ()
+    ) -> Row:
+        """Returns the changed fleet. Raises `FleetNotFound`, `LostRace`, `RolloutNotFound`,
+        `BrokerInactive`, `BrokerNotAllowed`.
         """
-        async with self._changing(fleet_id, within) as (connection, before):
+        async with self._changing(fleet_id, within, if_revision) as (connection, before):
             require_rollout(before)
             await _require_target(connection, before, before.rollout_broker_id, within)
             return await _written(
@@ -76,13 +85,17 @@ class RolloutStore:
 
     @contextlib.asynccontextmanager
     async def _changing(
-        self, fleet_id: str, within: Fleets
+        self, fleet_id: str, within: Fleets, if_revision: Collection[int]
     ) -> AsyncIterator[tuple[AsyncConnection, Row]]:
-        """Begins a transaction, and yields its connection and the fleet, which is locked."""
+        """Begins a transaction, and yields its connection and the fleet, which is locked. Raises
+        `FleetNotFound`, `LostRace`.
+        """
         try:
             async with writing(self._engine) as connection:
                 await take_turns(connection, PLACEMENT)
-                yield connection, await fleet_of(connection, fleet_id, within, is_locked=True)
+                fleet = await fleet_of(connection, fleet_id, within, is_locked=True)
+                require_revision("fleet", fleet.revision, if_revision)
+                yield connection, fleet
         except IntegrityError as error:
             if isinstance(error.orig, ForeignKeyViolation):
                 # The broker was deleted by SQL after this transaction had read it.

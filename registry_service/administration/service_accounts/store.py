@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from chassis import audit
 from chassis.audit import HIDDEN
 from chassis.database import reading, take_turns, writing
-from chassis.errors import LostRace
+from chassis.revisions import require_revision
 from chassis.searching import Start, ordered
 from domain.turns import USERNAMES
 from registry_service.errors import BrokerUnknown, ServiceAccountNotFound, UsernameTaken
@@ -146,8 +146,7 @@ async def _locked(
     connection: AsyncConnection, account_id: UUID, if_revision: Collection[int]
 ) -> sa.Row[Any]:
     row = await _found(connection, sa.select(*_shown).with_for_update(), account_id)
-    if if_revision and row.revision not in if_revision:
-        raise LostRace(f"the account has changed since: it is at revision {row.revision}")
+    require_revision("account", row.revision, if_revision)
     return row
 
 

@@ -146,12 +146,15 @@ class Fleet(_message.Message):
     UPDATED_AT_FIELD_NUMBER: _builtins.int
     ROLLOUT_FIELD_NUMBER: _builtins.int
     DEVICES_OUTSIDE_PREFIX_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """[A-Za-z0-9_-]{1,64}"""
     devices_outside_prefix: _builtins.int
     """The number of its devices whose uuids do not begin with uuid_prefix; 10,000
     means that many or more. Not set in lists.
     """
+    revision: _builtins.int
+    """Goes up with each change of the fleet or its rollout."""
     @_builtins.property
     def fields(self) -> Global___FleetFields: ...
     @_builtins.property
@@ -171,10 +174,11 @@ class Fleet(_message.Message):
         updated_at: _timestamp_pb2.Timestamp | None = ...,
         rollout: Global___Rollout | None = ...,
         devices_outside_prefix: _builtins.int = ...,
+        revision: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "fields", b"fields", "rollout", b"rollout", "updated_at", b"updated_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "devices_outside_prefix", b"devices_outside_prefix", "fields", b"fields", "id", b"id", "rollout", b"rollout", "updated_at", b"updated_at"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "devices_outside_prefix", b"devices_outside_prefix", "fields", b"fields", "id", b"id", "revision", b"revision", "rollout", b"rollout", "updated_at", b"updated_at"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -329,6 +333,7 @@ class UpdateFleetRequest(_message.Message):
     ID_FIELD_NUMBER: _builtins.int
     FIELDS_FIELD_NUMBER: _builtins.int
     UPDATE_MASK_FIELD_NUMBER: _builtins.int
+    IF_REVISION_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     @_builtins.property
     def fields(self) -> Global___FleetFields: ...
@@ -338,16 +343,23 @@ class UpdateFleetRequest(_message.Message):
         be named and not set: they are cleared.
         """
 
+    @_builtins.property
+    def if_revision(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """If not empty: fails with LOST_RACE unless the fleet has one of these
+        revisions.
+        """
+
     def __init__(
         self,
         *,
         id: _builtins.str = ...,
         fields: Global___FleetFields | None = ...,
         update_mask: _field_mask_pb2.FieldMask | None = ...,
+        if_revision: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["fields", b"fields", "update_mask", b"update_mask"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["fields", b"fields", "id", b"id", "update_mask", b"update_mask"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fields", b"fields", "id", b"id", "if_revision", b"if_revision", "update_mask", b"update_mask"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -379,20 +391,28 @@ class DeleteFleetRequest(_message.Message):
 
     ID_FIELD_NUMBER: _builtins.int
     WITH_DEVICES_FIELD_NUMBER: _builtins.int
+    IF_REVISION_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     with_devices: _builtins.bool
     """Disables the fleet, and deletes its devices, expected devices and keys as
     far as there is time. Repeat the call after FLEET_IN_USE.
     """
+    @_builtins.property
+    def if_revision(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """If not empty: fails with LOST_RACE unless the fleet has one of these
+        revisions. With with_devices, disabling the fleet makes a revision.
+        """
+
     def __init__(
         self,
         *,
         id: _builtins.str = ...,
         with_devices: _builtins.bool = ...,
+        if_revision: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "with_devices", b"with_devices"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "if_revision", b"if_revision", "with_devices", b"with_devices"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

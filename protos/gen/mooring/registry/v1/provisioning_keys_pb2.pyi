@@ -104,6 +104,7 @@ class ProvisioningKey(_message.Message):
     RESTRICTIONS_FIELD_NUMBER: _builtins.int
     ALLOWED_UUID_COUNT_FIELD_NUMBER: _builtins.int
     UPDATED_AT_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     fleet_id: _builtins.str
     description: _builtins.str
@@ -115,6 +116,8 @@ class ProvisioningKey(_message.Message):
     is_active: _builtins.bool
     allowed_uuid_count: _builtins.int
     """Unset: any uuid."""
+    revision: _builtins.int
+    """Goes up with each change of the key, and not when it is used."""
     @_builtins.property
     def expires_at(self) -> _timestamp_pb2.Timestamp:
         """Unset: the key does not expire."""
@@ -147,10 +150,11 @@ class ProvisioningKey(_message.Message):
         restrictions: Global___Restrictions | None = ...,
         allowed_uuid_count: _builtins.int | None = ...,
         updated_at: _timestamp_pb2.Timestamp | None = ...,
+        revision: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_allowed_uuid_count", b"_allowed_uuid_count", "_default_broker_id", b"_default_broker_id", "_max_devices", b"_max_devices", "allowed_uuid_count", b"allowed_uuid_count", "created_at", b"created_at", "default_broker_id", b"default_broker_id", "expires_at", b"expires_at", "last_used_at", b"last_used_at", "max_devices", b"max_devices", "restrictions", b"restrictions", "updated_at", b"updated_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_allowed_uuid_count", b"_allowed_uuid_count", "_default_broker_id", b"_default_broker_id", "_max_devices", b"_max_devices", "allowed_uuid_count", b"allowed_uuid_count", "created_at", b"created_at", "default_broker_id", b"default_broker_id", "description", b"description", "devices_provisioned", b"devices_provisioned", "expires_at", b"expires_at", "fleet_id", b"fleet_id", "id", b"id", "is_active", b"is_active", "last_used_at", b"last_used_at", "max_devices", b"max_devices", "restrictions", b"restrictions", "updated_at", b"updated_at"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_allowed_uuid_count", b"_allowed_uuid_count", "_default_broker_id", b"_default_broker_id", "_max_devices", b"_max_devices", "allowed_uuid_count", b"allowed_uuid_count", "created_at", b"created_at", "default_broker_id", b"default_broker_id", "description", b"description", "devices_provisioned", b"devices_provisioned", "expires_at", b"expires_at", "fleet_id", b"fleet_id", "id", b"id", "is_active", b"is_active", "last_used_at", b"last_used_at", "max_devices", b"max_devices", "restrictions", b"restrictions", "revision", b"revision", "updated_at", b"updated_at"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__allowed_uuid_count: _TypeAlias = _typing.Literal["allowed_uuid_count"]  # noqa: Y015
     _WhichOneofArgType__allowed_uuid_count: _TypeAlias = _typing.Literal["_allowed_uuid_count", b"_allowed_uuid_count"]  # noqa: Y015
@@ -402,6 +406,7 @@ class UpdateProvisioningKeyRequest(_message.Message):
     ID_FIELD_NUMBER: _builtins.int
     FIELDS_FIELD_NUMBER: _builtins.int
     UPDATE_MASK_FIELD_NUMBER: _builtins.int
+    IF_REVISION_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     @_builtins.property
     def fields(self) -> Global___ProvisioningKeyFields: ...
@@ -411,16 +416,23 @@ class UpdateProvisioningKeyRequest(_message.Message):
         restrictions.uuids. A field that is named and not set is cleared.
         """
 
+    @_builtins.property
+    def if_revision(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """If not empty: fails with LOST_RACE unless the key has one of these
+        revisions.
+        """
+
     def __init__(
         self,
         *,
         id: _builtins.str = ...,
         fields: Global___ProvisioningKeyFields | None = ...,
         update_mask: _field_mask_pb2.FieldMask | None = ...,
+        if_revision: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["fields", b"fields", "update_mask", b"update_mask"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["fields", b"fields", "id", b"id", "update_mask", b"update_mask"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fields", b"fields", "id", b"id", "if_revision", b"if_revision", "update_mask", b"update_mask"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -452,18 +464,26 @@ class RevokeProvisioningKeyRequest(_message.Message):
 
     ID_FIELD_NUMBER: _builtins.int
     DEACTIVATE_DEVICES_FIELD_NUMBER: _builtins.int
+    IF_REVISION_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     deactivate_devices: _builtins.bool
     """Also deactivates the devices that registered with the key."""
+    @_builtins.property
+    def if_revision(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """If not empty: fails with LOST_RACE unless the key has one of these
+        revisions.
+        """
+
     def __init__(
         self,
         *,
         id: _builtins.str = ...,
         deactivate_devices: _builtins.bool = ...,
+        if_revision: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["deactivate_devices", b"deactivate_devices", "id", b"id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deactivate_devices", b"deactivate_devices", "id", b"id", "if_revision", b"if_revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

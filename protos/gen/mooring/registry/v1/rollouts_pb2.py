@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from mooring.registry.v1 import fleets_pb2 as mooring_dot_registry_dot_v1_dot_fleets__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"mooring/registry/v1/rollouts.proto\x12\x13mooring.registry.v1\x1a mooring/registry/v1/fleets.proto\"%\n\x11GetRolloutRequest\x12\x10\n\x08\x66leet_id\x18\x01 \x01(\t\"C\n\x12GetRolloutResponse\x12-\n\x07rollout\x18\x01 \x01(\x0b\x32\x1c.mooring.registry.v1.Rollout\"e\n\x11SetRolloutRequest\x12\x10\n\x08\x66leet_id\x18\x01 \x01(\t\x12\x11\n\tbroker_id\x18\x02 \x01(\x05\x12\x0f\n\x07percent\x18\x03 \x01(\x01\x12\x11\n\x04salt\x18\x04 \x01(\tH\x00\x88\x01\x01\x42\x07\n\x05_salt\"V\n\x12SetRolloutResponse\x12-\n\x07rollout\x18\x01 \x01(\x0b\x32\x1c.mooring.registry.v1.Rollout\x12\x11\n\thas_begun\x18\x02 \x01(\x08\"&\n\x12StopRolloutRequest\x12\x10\n\x08\x66leet_id\x18\x01 \x01(\t\"\x15\n\x13StopRolloutResponse\"*\n\x16\x43ompleteRolloutRequest\x12\x10\n\x08\x66leet_id\x18\x01 \x01(\t\"D\n\x17\x43ompleteRolloutResponse\x12)\n\x05\x66leet\x18\x01 \x01(\x0b\x32\x1a.mooring.registry.v1.Fleet2\x9e\x03\n\x0eRolloutService\x12]\n\nGetRollout\x12&.mooring.registry.v1.GetRolloutRequest\x1a\'.mooring.registry.v1.GetRolloutResponse\x12]\n\nSetRollout\x12&.mooring.registry.v1.SetRolloutRequest\x1a\'.mooring.registry.v1.SetRolloutResponse\x12`\n\x0bStopRollout\x12\'.mooring.registry.v1.StopRolloutRequest\x1a(.mooring.registry.v1.StopRolloutResponse\x12l\n\x0f\x43ompleteRollout\x12+.mooring.registry.v1.CompleteRolloutRequest\x1a,.mooring.registry.v1.CompleteRolloutResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"mooring/registry/v1/rollouts.proto\x12\x13mooring.registry.v1\x1a mooring/registry/v1/fleets.proto\"%\n\x11GetRolloutRequest\x12\x10\n\x08\x66leet_id\x18\x01 \x01(\t\"[\n\x12GetRolloutResponse\x12-\n\x07rollout\x18\x01 \x01(\x0b\x32\x1c.mooring.registry.v1.Rollout\x12\x16\n\x0e\x66leet_revision\x18\x02 \x01(\x03\"z\n\x11SetRolloutRequest\x12\x10\n\x08\x66leet_id\x18\x01 \x01(\t\x12\x11\n\tbroker_id\x18\x02 \x01(\x05\x12\x0f\n\x07percent\x18\x03 \x01(\x01\x12\x11\n\x04salt\x18\x04 \x01(\tH\x00\x88\x01\x01\x12\x13\n\x0bif_revision\x18\x05 \x03(\x03\x42\x07\n\x05_salt\"n\n\x12SetRolloutResponse\x12-\n\x07rollout\x18\x01 \x01(\x0b\x32\x1c.mooring.registry.v1.Rollout\x12\x11\n\thas_begun\x18\x02 \x01(\x08\x12\x16\n\x0e\x66leet_revision\x18\x03 \x01(\x03\";\n\x12StopRolloutRequest\x12\x10\n\x08\x66leet_id\x18\x01 \x01(\t\x12\x13\n\x0bif_revision\x18\x02 \x03(\x03\"\x15\n\x13StopRolloutResponse\"?\n\x16\x43ompleteRolloutRequest\x12\x10\n\x08\x66leet_id\x18\x01 \x01(\t\x12\x13\n\x0bif_revision\x18\x02 \x03(\x03\"D\n\x17\x43ompleteRolloutResponse\x12)\n\x05\x66leet\x18\x01 \x01(\x0b\x32\x1a.mooring.registry.v1.Fleet2\x9e\x03\n\x0eRolloutService\x12]\n\nGetRollout\x12&.mooring.registry.v1.GetRolloutRequest\x1a\'.mooring.registry.v1.GetRolloutResponse\x12]\n\nSetRollout\x12&.mooring.registry.v1.SetRolloutRequest\x1a\'.mooring.registry.v1.SetRolloutResponse\x12`\n\x0bStopRollout\x12\'.mooring.registry.v1.StopRolloutRequest\x1a(.mooring.registry.v1.StopRolloutResponse\x12l\n\x0f\x43ompleteRollout\x12+.mooring.registry.v1.CompleteRolloutRequest\x1a,.mooring.registry.v1.CompleteRolloutResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,19 +35,19 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETROLLOUTREQUEST']._serialized_start=93
   _globals['_GETROLLOUTREQUEST']._serialized_end=130
   _globals['_GETROLLOUTRESPONSE']._serialized_start=132
-  _globals['_GETROLLOUTRESPONSE']._serialized_end=199
-  _globals['_SETROLLOUTREQUEST']._serialized_start=201
-  _globals['_SETROLLOUTREQUEST']._serialized_end=302
-  _globals['_SETROLLOUTRESPONSE']._serialized_start=304
-  _globals['_SETROLLOUTRESPONSE']._serialized_end=390
-  _globals['_STOPROLLOUTREQUEST']._serialized_start=392
-  _globals['_STOPROLLOUTREQUEST']._serialized_end=430
-  _globals['_STOPROLLOUTRESPONSE']._serialized_start=432
-  _globals['_STOPROLLOUTRESPONSE']._serialized_end=453
-  _globals['_COMPLETEROLLOUTREQUEST']._serialized_start=455
-  _globals['_COMPLETEROLLOUTREQUEST']._serialized_end=497
-  _globals['_COMPLETEROLLOUTRESPONSE']._serialized_start=499
-  _globals['_COMPLETEROLLOUTRESPONSE']._serialized_end=567
-  _globals['_ROLLOUTSERVICE']._serialized_start=570
-  _globals['_ROLLOUTSERVICE']._serialized_end=984
+  _globals['_GETROLLOUTRESPONSE']._serialized_end=223
+  _globals['_SETROLLOUTREQUEST']._serialized_start=225
+  _globals['_SETROLLOUTREQUEST']._serialized_end=347
+  _globals['_SETROLLOUTRESPONSE']._serialized_start=349
+  _globals['_SETROLLOUTRESPONSE']._serialized_end=459
+  _globals['_STOPROLLOUTREQUEST']._serialized_start=461
+  _globals['_STOPROLLOUTREQUEST']._serialized_end=520
+  _globals['_STOPROLLOUTRESPONSE']._serialized_start=522
+  _globals['_STOPROLLOUTRESPONSE']._serialized_end=543
+  _globals['_COMPLETEROLLOUTREQUEST']._serialized_start=545
+  _globals['_COMPLETEROLLOUTREQUEST']._serialized_end=608
+  _globals['_COMPLETEROLLOUTRESPONSE']._serialized_start=610
+  _globals['_COMPLETEROLLOUTRESPONSE']._serialized_end=678
+  _globals['_ROLLOUTSERVICE']._serialized_start=681
+  _globals['_ROLLOUTSERVICE']._serialized_end=1095
 # @@protoc_insertion_point(module_scope)

@@ -3,8 +3,10 @@
 isort:skip_file
 """
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf.internal import containers as _containers
 from mooring.registry.v1 import fleets_pb2 as _fleets_pb2
 import builtins as _builtins
 import sys
@@ -41,16 +43,19 @@ class GetRolloutResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ROLLOUT_FIELD_NUMBER: _builtins.int
+    FLEET_REVISION_FIELD_NUMBER: _builtins.int
+    fleet_revision: _builtins.int
     @_builtins.property
     def rollout(self) -> _fleets_pb2.Rollout: ...
     def __init__(
         self,
         *,
         rollout: _fleets_pb2.Rollout | None = ...,
+        fleet_revision: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["rollout", b"rollout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["rollout", b"rollout"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fleet_revision", b"fleet_revision", "rollout", b"rollout"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -64,6 +69,7 @@ class SetRolloutRequest(_message.Message):
     BROKER_ID_FIELD_NUMBER: _builtins.int
     PERCENT_FIELD_NUMBER: _builtins.int
     SALT_FIELD_NUMBER: _builtins.int
+    IF_REVISION_FIELD_NUMBER: _builtins.int
     fleet_id: _builtins.str
     broker_id: _builtins.int
     """Must be active, and allowed for a restricted fleet."""
@@ -73,6 +79,12 @@ class SetRolloutRequest(_message.Message):
     """Unset: the salt of the present rollout if the broker is the same, else a
     new salt.
     """
+    @_builtins.property
+    def if_revision(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """If not empty: fails with LOST_RACE unless the fleet has one of these
+        revisions.
+        """
+
     def __init__(
         self,
         *,
@@ -80,10 +92,11 @@ class SetRolloutRequest(_message.Message):
         broker_id: _builtins.int = ...,
         percent: _builtins.float = ...,
         salt: _builtins.str | None = ...,
+        if_revision: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_salt", b"_salt", "salt", b"salt"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_salt", b"_salt", "broker_id", b"broker_id", "fleet_id", b"fleet_id", "percent", b"percent", "salt", b"salt"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_salt", b"_salt", "broker_id", b"broker_id", "fleet_id", b"fleet_id", "if_revision", b"if_revision", "percent", b"percent", "salt", b"salt"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__salt: _TypeAlias = _typing.Literal["salt"]  # noqa: Y015
     _WhichOneofArgType__salt: _TypeAlias = _typing.Literal["_salt", b"_salt"]  # noqa: Y015
@@ -97,8 +110,10 @@ class SetRolloutResponse(_message.Message):
 
     ROLLOUT_FIELD_NUMBER: _builtins.int
     HAS_BEGUN_FIELD_NUMBER: _builtins.int
+    FLEET_REVISION_FIELD_NUMBER: _builtins.int
     has_begun: _builtins.bool
     """False if there was a rollout, which was widened, narrowed or not changed."""
+    fleet_revision: _builtins.int
     @_builtins.property
     def rollout(self) -> _fleets_pb2.Rollout: ...
     def __init__(
@@ -106,10 +121,11 @@ class SetRolloutResponse(_message.Message):
         *,
         rollout: _fleets_pb2.Rollout | None = ...,
         has_begun: _builtins.bool = ...,
+        fleet_revision: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["rollout", b"rollout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["has_begun", b"has_begun", "rollout", b"rollout"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fleet_revision", b"fleet_revision", "has_begun", b"has_begun", "rollout", b"rollout"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -120,15 +136,23 @@ class StopRolloutRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     FLEET_ID_FIELD_NUMBER: _builtins.int
+    IF_REVISION_FIELD_NUMBER: _builtins.int
     fleet_id: _builtins.str
+    @_builtins.property
+    def if_revision(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """If not empty: fails with LOST_RACE unless the fleet has one of these
+        revisions.
+        """
+
     def __init__(
         self,
         *,
         fleet_id: _builtins.str = ...,
+        if_revision: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["fleet_id", b"fleet_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fleet_id", b"fleet_id", "if_revision", b"if_revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -154,15 +178,23 @@ class CompleteRolloutRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     FLEET_ID_FIELD_NUMBER: _builtins.int
+    IF_REVISION_FIELD_NUMBER: _builtins.int
     fleet_id: _builtins.str
+    @_builtins.property
+    def if_revision(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """If not empty: fails with LOST_RACE unless the fleet has one of these
+        revisions.
+        """
+
     def __init__(
         self,
         *,
         fleet_id: _builtins.str = ...,
+        if_revision: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["fleet_id", b"fleet_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fleet_id", b"fleet_id", "if_revision", b"if_revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
