@@ -92,6 +92,9 @@ def drivers_of(
         points = points_of(name, conditions, within, values.get(name))
         if points is not None and len(points) <= MAX_POINTS:
             found.append(Driver(indexed.present, (ID,), points, indexed))
+        elif indexed.missing is not None and indexed.missing in _excluded(name, conditions):
+            # All devices with a value, where there are too many values to read one by one.
+            found.append(Driver(indexed.present))
     found += [
         Driver(where, (ID,))
         for (name, value), where in STATES.items()

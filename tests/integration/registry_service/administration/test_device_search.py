@@ -17,7 +17,7 @@ from mooring.registry.v1 import devices_pb2, devices_pb2_grpc, jobs_pb2, jobs_pb
 
 from chassis.errors import InvalidInput
 from chassis.trust import Access, Actor
-from registry_service.administration.devices import search_store
+from registry_service.administration.devices import drivers, search_store
 from registry_service.device_filter import conditions_of, filter_of
 from tests.stack import Stack
 
@@ -263,6 +263,8 @@ def steps(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> No
     if request.param == "small steps":
         monkeypatch.setattr(search_store, "STEPS", ((3, 2), (9, 5)))
         monkeypatch.setattr(search_store, "FACETS_EXACT", (35, 25))
+        for module in (search_store, drivers):
+            monkeypatch.setattr(module, "MAX_POINTS", 1)
 
 
 async def test_lists_counts_and_jobs_mean_what_the_model_means(filled: Filled, steps: None) -> None:

@@ -82,6 +82,28 @@ def matches(name: str, conditions: dict[str, Any], within: Any, value: Any) -> b
     )
 
 
+@pytest.mark.parametrize(
+    ("name", "conditions"),
+    [
+        ("mqtt_broker_id", {"is_pinned": True}),
+        *(
+            (name, {f"not_{name}": [indexed.missing]})
+            for name, indexed in INDEXED.items()
+            if indexed.missing is not None
+        ),
+    ],
+)
+def test_all_devices_with_a_value_are_read_where_there_are_too_many_values(
+    name: str, conditions: dict[str, Any]
+) -> None:
+    [phase] = phases_of(conditions)
+    whole = Driver(INDEXED[name].present)
+    assert whole in drivers_of(phase, conditions, None, {})
+    few = {name: values_of(name)}
+    assert whole not in drivers_of(phase, conditions, None, few)
+    assert whole not in drivers_of(phase, {}, None, {})
+
+
 @given(cases())
 def test_a_driver_finds_every_value_that_can_match(case: Any) -> None:
     name, conditions, within = case
