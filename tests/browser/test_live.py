@@ -6,10 +6,14 @@ import re
 from collections.abc import Callable
 
 import httpx2
+import pytest
 from playwright.async_api import Browser, Page, expect
 
 import gateway.__main__
+from chassis.database import engine_of
 from gateway.changes import SUBSCRIBERS
+from registry_service.bulk.jobs import runner
+from registry_service.bulk.jobs.work_store import WorkStore
 from tests.browser.guard import NO_ANSWER, Guard
 from tests.browser.visits import Visits
 from tests.stack import Stack
@@ -21,6 +25,16 @@ BEHIND = re.compile(r"^As of \d\d:\d\d$")
 SELECTION = """() => {
   const {id, value, selectionStart, selectionEnd} = document.activeElement;
   return [id, value, selectionStart, selectionEnd];
+}"""
+
+# A browser without locks, in which the test says whether a tab is hidden.
+WITHOUT_LOCKS = """
+  Object.defineProperty(Navigator.prototype, "locks", {value: undefined});
+  Object.defineProperty(Document.prototype, "hidden", {get: () => window.isPutAway === true});
+"""
+PUT_AWAY = """(away) => {
+  window.isPutAway = away;
+  document.dispatchEvent(new Event("visibilitychange"));
 }"""
 
 
@@ -73,6 +87,51 @@ async def test_ten_tabs_share_a_stream_and_all_show_what_changes(
     await expect(tabs[0].get_by_role("link", name="Late")).to_be_visible()
     await tabs[0].close()
     await until(lambda: subscribers() == 0)
+
+
+async def test_without_locks_each_visible_tab_has_a_stream(visits: Visits, stack: Stack) -> None:
+    first = await visits.page()
+    await first.context.add_init_script(WITHOUT_LOCKS)
+    await visits.begin_session(first, await stack.token())
+    second = await first.context.new_page()
+    for tab in (first, second):
+        await tab.goto("/console/fleets")
+        await is_live(tab)
+    await until(lambda: subscribers() == 2)
+    await second.evaluate(PUT_AWAY, True)
+    await until(lambda: subscribers() == 1)
+    await stack.create_fleet("north")
+    await expect(first.get_by_role("link", name="north")).to_be_visible()
+    await second.evaluate(PUT_AWAY, False)
+    await expect(second.get_by_role("link", name="north")).to_be_visible()
+    await until(lambda: subscribers() == 2)
+
+
+async def test_a_page_shows_the_progress_of_its_job(
+    visits: Visits, stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "FIRST_SIZE", 2)
+    target = await stack.create_broker("Target")
+    for uuid in ("a", "b", "c", "d"):
+        assert (await stack.register(uuid)).status_code == 201
+    wanted = {"kind": "assign", "mqtt_broker_id": target, "filter": {}}
+    job = (await stack.admin("POST", "/jobs", json=wanted)).json()
+    assert (await stack.admin("POST", f"/jobs/{job['id']}/start")).status_code == 200
+    page = await visits.signed_in(f"/console/jobs/{job['id']}")
+    await is_live(page)
+    progress = page.get_by_role("region", name="Progress")
+    await expect(progress).to_contain_text("0.0 %")
+    engine = engine_of(stack.database.url("mooring_registry"))
+    worker = runner.Runner(WorkStore(engine), "tests")
+    try:
+        assert await worker.run()
+        await expect(progress).to_contain_text("50.0 %")
+        assert await worker.run()
+        await expect(progress).to_contain_text("100.0 %")
+    finally:
+        await worker.stop()
+        await engine.dispose()
+    await expect(page.get_by_role("link", name="Undo")).to_be_visible()
 
 
 async def test_what_a_person_is_at_stays(visits: Visits, stack: Stack) -> None:
