@@ -9,6 +9,7 @@ from urllib.parse import quote
 import msgspec
 
 from gateway.administration.audit_log import AuditLine
+from gateway.console.broker_names import BrokerNames
 from gateway.console.templates import link
 
 SHOWN = 8
@@ -43,6 +44,9 @@ PAGES = {
 # After these, a job that was started can be undone.
 ENDS_OF_JOBS = frozenset({"job.pause", "job.fail", "job.finish", "job.cancel"})
 BAD_VERBS = frozenset({"delete", "revoke"})
+# The resources whose subjects are ids of brokers, and the fields that hold one.
+OF_BROKERS = frozenset({"broker", "broker_history"})
+BROKER_FIELDS = ("mqtt_broker_id", "broker_id", "default_broker_id")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +74,21 @@ class Entry:
     differences: Sequence[Difference] = field(default_factory=tuple)
 
 
-def entries_of(lines: Sequence[AuditLine]) -> list[Entry]:
-    """The newest changes in `lines`, which are the newest lines first."""
+def brokers_in(lines: Sequence[AuditLine]) -> set[int]:
+    """The ids of the brokers that `lines` are about or name."""
+    found = set()
+    for line in lines:
+        if line.action.partition(".")[0] in OF_BROKERS and line.subject.isdecimal():
+            found.add(int(line.subject))
+        for fields in (values_of(line.before), values_of(line.after)):
+            found |= {fields[name] for name in BROKER_FIELDS if isinstance(fields.get(name), int)}
+    return found
+
+
+def entries_of(lines: Sequence[AuditLine], brokers: BrokerNames) -> list[Entry]:
+    """The newest changes in `lines`, which are the newest lines first; `brokers` are those of
+    `brokers_in`.
+    """
     found: list[Entry] = []
     changed: set[tuple[str, str]] = set()
     for line in lines:
@@ -93,17 +110,24 @@ def entries_of(lines: Sequence[AuditLine]) -> list[Entry]:
                 line.at,
                 line.actor or "Mooring",
                 VERBS.get(verb, verb.replace("_", " ")),
-                f"{resource.replace('_', ' ')} {line.subject}",
+                _thing(resource, line.subject, brokers),
                 f"/console/{place}/{quote(line.subject, safe='')}" if place else "",
                 "bad" if verb in BAD_VERBS else "info",
                 undo,
                 undoes,
-                _differences(before, after),
+                _differences(before, after, brokers),
             )
         )
         if len(found) == SHOWN:
             break
     return found
+
+
+def _thing(resource: str, subject: str, brokers: BrokerNames) -> str:
+    if resource in OF_BROKERS and subject.isdecimal():
+        name = brokers.names.get(int(subject))
+        return f"broker {name or subject}"
+    return f"{resource.replace('_', ' ')} {subject}"
 
 
 def values_of(raw: Any) -> Mapping[str, Any]:
@@ -155,10 +179,17 @@ def _is_undoable(job: str, lines: Sequence[AuditLine]) -> bool:
     return "job.start" in acts and "job.undo" not in acts
 
 
-def _differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Difference]:
+def _differences(
+    before: Mapping[str, Any], after: Mapping[str, Any], brokers: BrokerNames
+) -> list[Difference]:
+    def shown(name: str, value: Any) -> str:
+        if name in BROKER_FIELDS and isinstance(value, int):
+            return _short(brokers.of(value))
+        return _short(value)
+
     names = [*dict.fromkeys((*before, *after))]
     return [
-        Difference(name, _short(before.get(name)), _short(after.get(name)))
+        Difference(name, shown(name, before.get(name)), shown(name, after.get(name)))
         for name in names
         if before.get(name) != after.get(name)
     ][:FIELDS_SHOWN]

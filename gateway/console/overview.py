@@ -31,7 +31,8 @@ from gateway.administration import (
 )
 from gateway.administration.series import RegistrationSeries, SeriesPoint
 from gateway.console import charts, needs
-from gateway.console.feed import entries_of
+from gateway.console.broker_names import names_of
+from gateway.console.feed import brokers_in, entries_of
 from gateway.console.pages import page
 from gateway.console.visitor import ConsoleRequest, Visitor, visitor_of
 from gateway.reasons import MEANINGS
@@ -130,7 +131,10 @@ async def overview(request: ConsoleRequest) -> Response[bytes]:
         _asked(request, visitor, audit_seals.get_audit_seals),
         series.get_registration_series.fn(request),
     )
-    rotations = await _rotations(request, ending.items if ending else ())
+    rotations, names = await asyncio.gather(
+        _rotations(request, ending.items if ending else ()),
+        names_of(request, brokers_in(lines.items) if lines else ()),
+    )
     found: RegistrationSeries = registrations
     # The present minute has not ended, so that its counts would look like a fall.
     points = found.points[:-1] or found.points
@@ -161,7 +165,7 @@ async def overview(request: ConsoleRequest) -> Response[bytes]:
         brokers=listed.items if listed else [],
         certificates=ending.items if ending else None,
         rotations=rotations,
-        entries=entries_of(lines.items) if lines else None,
+        entries=entries_of(lines.items, names) if lines else None,
         may_undo={
             "pin": visitor.may(devices.update_device),
             "default": visitor.may(brokers.set_default_broker),

@@ -172,6 +172,20 @@ async def test_the_last_change_is_undone(stack: Stack, browser: httpx2.AsyncClie
     await restricted.get(f"/console/undo/broker/{second}", 403)
 
 
+async def test_what_changed_names_brokers(stack: Stack, browser: httpx2.AsyncClient) -> None:
+    await stack.register()
+    second = await stack.create_broker(NASTY, host="b.example.com")
+    await stack.admin("PATCH", "/devices/test-device-123", json={"mqtt_broker_id": second})
+    visit = await entered(browser, stack.admin_token)
+    page = await visit.get(HOME)
+    assert f"broker {escape(NASTY)}</a>" in page
+    assert f"<ins>{escape(NASTY)}</ins>" in page
+    await stack.admin("PATCH", "/devices/test-device-123", json={"mqtt_broker_id": None})
+    await stack.admin("DELETE", f"/brokers/{second}")
+    # The name of a broker that is gone is not known.
+    assert f"broker {second}</a>" in await visit.get(HOME)
+
+
 async def test_rollouts_and_jobs_are_undone(stack: Stack, browser: httpx2.AsyncClient) -> None:
     other = await stack.create_broker("other")
     for number in range(8):
