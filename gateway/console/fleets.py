@@ -7,7 +7,7 @@ from typing import Any, Literal
 from litestar import Response, Router, get, post
 from litestar.params import FromQuery
 
-from chassis.errors import InvalidInput, MooringError
+from chassis.errors import MooringError
 from chassis.trust import Access, WithinFleets
 from gateway.administration import device_counts, fleets, provisioning_keys, rollouts
 from gateway.administration.fleets import FleetId
@@ -15,10 +15,13 @@ from gateway.administration.listing import Cursor
 from gateway.console.broker_names import broker_names
 from gateway.console.changes import (
     changed_in,
+    changed_since,
     errors_of,
     ids_in,
+    lost_in,
     own_address,
     problem_in_place,
+    seen_revision,
     typed_in,
 )
 from gateway.console.forms import Form, body_of, form_of
@@ -28,6 +31,8 @@ from gateway.problems import Problem
 
 ON_A_PAGE = 50
 FIELDS = ("name", "mqtt_broker_id", "is_restricted", "allowed_broker_ids", "uuid_prefix")
+# A person who is restricted to fleets does not change these.
+RESTRICTIONS = frozenset({"is_restricted", "allowed_broker_ids", "uuid_prefix"})
 HOME = "/console/fleets"
 # The percents that a rollout usually goes through.
 WAVES = (1, 10, 50, 100)
@@ -43,6 +48,16 @@ def texts_of(fleet: Any) -> dict[str, str]:
         "is_restricted": "" if fleet.allowed_broker_ids is None else "true",
         "allowed_broker_ids": "\n".join(map(str, sorted(fleet.allowed_broker_ids or []))),
         "uuid_prefix": fleet.uuid_prefix or "",
+    }
+
+
+def seen_of(fleet: Any) -> dict[str, str]:
+    """What the pages of a fleet show of it, to say later what has changed since."""
+    rollout = fleet.rollout
+    return {
+        **texts_of(fleet),
+        "is_active": "true" if fleet.is_active else "",
+        "rollout": f"{rollout.percent:g} % to broker {rollout.broker_id}" if rollout else "",
     }
 
 
@@ -139,16 +154,20 @@ async def shown(
     *,
     typed: dict[str, str] | None = None,
     problem: Problem | None = None,
+    lost: Form | None = None,
     is_saved: bool = False,
 ) -> Response[bytes]:
-    """The page of a fleet, with `problem` above it if a form was refused."""
+    """The page of a fleet, with `problem` above it if a form was refused. If another person was
+    first, `lost` is the form.
+    """
     fleet, names, counts = await asyncio.gather(
         fleet_of(request, fleet_id),
         broker_names(request),
         device_counts.get_fleet_device_counts.fn(request, fleet_id),
     )
     visitor = visitor_of(request)
-    was = texts_of(fleet)
+    may_restrict = visitor.may(fleets.create_fleet)
+    was, seen = texts_of(fleet), seen_of(fleet)
     told = {count.mqtt_broker_id: count.devices for count in counts.told}
     return page(
         request,
@@ -164,15 +183,34 @@ async def shown(
         texts={"broker_id": "", "percent": "", "salt": "", **was, **(typed or {})},
         waves=WAVES,
         was=was,
+        # A form without a field must not have its value either, or the field would be cleared.
+        seen={name: seen[name] for name in seen if may_restrict or name not in RESTRICTIONS},
+        race=changed_since(lost, seen, typed or {}, names),
+        is_typed=bool(typed),
         problem=problem,
         errors=errors_of(problem) if problem else {},
         is_saved=is_saved,
         may_change=visitor.may(fleets.update_fleet),
-        may_restrict=visitor.may(fleets.create_fleet),
+        may_restrict=may_restrict,
         may_roll_out=visitor.may(rollouts.set_rollout),
         may_delete=visitor.may(fleets.delete_fleet),
         may_make_keys=visitor.may(provisioning_keys.create_provisioning_key),
     )
+
+
+async def refused(
+    request: ConsoleRequest,
+    fleet_id: str,
+    form: Form,
+    error: MooringError,
+    names: Iterable[str] = (),
+) -> Response[bytes]:
+    """The page of a fleet after a form was refused, with what was typed into the fields `names`.
+    Raises `error` again if it needs a page of its own.
+    """
+    problem = problem_in_place(request, error)
+    typed = typed_in(form, names)
+    return await shown(request, fleet_id, typed=typed, problem=problem, lost=lost_in(form, error))
 
 
 @get("/{fleet_id:str}", access=WithinFleets(Access.VIEWER))
@@ -196,83 +234,11 @@ async def update_fleet(request: ConsoleRequest, fleet_id: FleetId) -> Response[A
         values = _values(form, changed_in(form, FIELDS))
         if values:
             change = body_of(fleets.update_fleet, values)
-            await fleets.update_fleet.fn(request, fleet_id, change, if_revision=[])
+            revision = seen_revision(form)
+            await fleets.update_fleet.fn(request, fleet_id, change, if_revision=revision)
     except MooringError as error:
-        problem = problem_in_place(request, error)
-        return await shown(
-            request, fleet_id, typed=typed_in(form, changed_in(form, FIELDS)), problem=problem
-        )
+        return await refused(request, fleet_id, form, error, changed_in(form, FIELDS))
     return see_other(f"{HOME}/{fleet_id}", saved="yes")
-
-
-async def asking(
-    request: ConsoleRequest, fleet_id: str, template: str, *, status: int = 200, **values: Any
-) -> Response[bytes]:
-    """A page that says what an act does to the fleet's devices, and asks."""
-    fleet, names, counts = await asyncio.gather(
-        fleet_of(request, fleet_id),
-        broker_names(request),
-        device_counts.get_fleet_device_counts.fn(request, fleet_id),
-    )
-    return page(
-        request,
-        template,
-        status=status,
-        fleet=fleet,
-        brokers=names,
-        devices=counts.devices,
-        told={count.mqtt_broker_id: count.devices for count in counts.told},
-        **values,
-    )
-
-
-@get("/{fleet_id:str}/disable", access=WithinFleets(Access.OPERATOR), guards=[permitted])
-async def disabling(request: ConsoleRequest, fleet_id: FleetId) -> Response[bytes]:
-    """Says what disabling the fleet does, and asks."""
-    return await asking(request, fleet_id, "fleet_disable.html")
-
-
-@post(
-    "/{fleet_id:str}/active",
-    access=WithinFleets(Access.OPERATOR),
-    action="fleet.update",
-    status_code=200,
-)
-async def set_active(request: ConsoleRequest, fleet_id: FleetId) -> Response[Any]:
-    """Enables or disables the fleet."""
-    form = await form_of(request)
-    change = body_of(fleets.update_fleet, {"is_active": form.text("is_active") == "true"})
-    await fleets.update_fleet.fn(request, fleet_id, change, if_revision=[])
-    return see_other(f"{HOME}/{fleet_id}")
-
-
-@get("/{fleet_id:str}/delete", access=Access.OPERATOR, guards=[permitted])
-async def deleting(request: ConsoleRequest, fleet_id: FleetId) -> Response[bytes]:
-    """Says what deleting the fleet does, and asks."""
-    return await asking(request, fleet_id, "fleet_delete.html", problem=None, typed="", errors={})
-
-
-@post("/{fleet_id:str}/delete", access=Access.OPERATOR, action="fleet.delete", status_code=200)
-async def delete_fleet(request: ConsoleRequest, fleet_id: FleetId) -> Response[Any]:
-    """Deletes the fleet; with its devices and keys only if the person has typed its id."""
-    form = await form_of(request)
-    typed = form.text("typed")
-    try:
-        if typed not in ("", fleet_id):
-            raise InvalidInput("is not the id of this fleet", field="typed")
-        await fleets.delete_fleet.fn(request, fleet_id, if_revision=[], with_devices=bool(typed))
-    except MooringError as error:
-        problem = problem_in_place(request, error)
-        return await asking(
-            request,
-            fleet_id,
-            "fleet_delete.html",
-            status=problem.status,
-            problem=problem,
-            typed=typed,
-            errors=errors_of(problem),
-        )
-    return see_other(HOME)
 
 
 ROUTES = Router(
@@ -283,9 +249,5 @@ ROUTES = Router(
         create_fleet,
         one_fleet,
         update_fleet,
-        disabling,
-        set_active,
-        deleting,
-        delete_fleet,
     ],
 )

@@ -12,15 +12,18 @@ from chassis.trust import Access, WithinFleets
 from gateway.administration import device_lists, provisioning_keys
 from gateway.administration.listing import Cursor
 from gateway.administration.provisioning_keys import KeyId
-from gateway.console.broker_names import broker_names
+from gateway.console.broker_names import broker_names, names_of
 from gateway.console.changes import (
     changed_in,
+    changed_since,
     errors_of,
     lines_of,
+    lost_in,
     moment_in,
     moment_text,
     own_address,
     problem_in_place,
+    seen_revision,
     typed_in,
 )
 from gateway.console.forms import Form, body_of, form_of
@@ -72,6 +75,11 @@ def _texts(key: Any) -> dict[str, str]:
     texts["expires_at"] = moment_text(key.expires_at)
     texts["only_expected"] = "true" if key.only_expected else ""
     return texts
+
+
+def _seen(key: Any) -> dict[str, str]:
+    """What the pages of a key show of it, to say later what has changed since."""
+    return {**_texts(key), "is_active": "true" if key.is_active else ""}
 
 
 def _values(form: Form, names: Any) -> dict[str, Any]:
@@ -172,11 +180,13 @@ async def _shown(
     *,
     typed: dict[str, str] | None = None,
     problem: Problem | None = None,
+    lost: Form | None = None,
     is_saved: bool = False,
 ) -> Response[bytes]:
     key, names = await asyncio.gather(_key_of(request, key_id), broker_names(request))
     visitor = visitor_of(request)
-    was = _texts(key)
+    was, seen = _texts(key), _seen(key)
+    may_change = visitor.may(provisioning_keys.update_provisioning_key) and key.is_active
     return page(
         request,
         "provisioning_key.html",
@@ -184,12 +194,14 @@ async def _shown(
         key=key,
         state=state_of(key, datetime.now(UTC)),
         texts={**was, **(typed or {})},
-        was=was,
+        seen=seen,
+        race=changed_since(lost, seen, typed or {}, names),
+        is_typed=bool(typed) and may_change,
         brokers=names,
         problem=problem,
         errors=errors_of(problem) if problem else {},
         is_saved=is_saved,
-        may_change=visitor.may(provisioning_keys.update_provisioning_key) and key.is_active,
+        may_change=may_change,
         may_list_devices=visitor.may(device_lists.list_devices),
     )
 
@@ -215,20 +227,48 @@ async def update_key(request: ConsoleRequest, key_id: KeyId) -> Response[Any]:
     try:
         values = _values(form, changed_in(form, FIELDS))
         if values:
-            await route.fn(request, key_id, body_of(route, values), if_revision=[])
+            change = body_of(route, values)
+            await route.fn(request, key_id, change, if_revision=seen_revision(form))
     except MooringError as error:
         problem = problem_in_place(request, error)
         return await _shown(
-            request, key_id, typed=typed_in(form, changed_in(form, FIELDS)), problem=problem
+            request,
+            key_id,
+            typed=typed_in(form, changed_in(form, FIELDS)),
+            problem=problem,
+            lost=lost_in(form, error),
         )
     return see_other(f"{HOME}/{key_id}", saved="yes")
+
+
+async def _revocation(
+    request: ConsoleRequest,
+    key_id: str,
+    *,
+    done: Any = None,
+    problem: Problem | None = None,
+    lost: Form | None = None,
+) -> Response[bytes]:
+    """The page that says what revoking the key does, and asks; or what was `done`."""
+    key = await _key_of(request, key_id)
+    seen = _seen(key)
+    names = await names_of(request, [key.default_broker_id] if lost else [])
+    return page(
+        request,
+        "provisioning_key_revoke.html",
+        status=problem.status if problem else 200,
+        key=key,
+        seen=seen,
+        race=changed_since(lost, seen, {}, names),
+        problem=problem,
+        done=done,
+    )
 
 
 @get("/{key_id:str}/revoke", access=WithinFleets(Access.OPERATOR), guards=[permitted])
 async def revoking(request: ConsoleRequest, key_id: KeyId) -> Response[bytes]:
     """Says what revoking the key does, and asks."""
-    key = await _key_of(request, key_id)
-    return page(request, "provisioning_key_revoke.html", key=key, done=None)
+    return await _revocation(request, key_id)
 
 
 @post(
@@ -242,11 +282,15 @@ async def revoke_key(request: ConsoleRequest, key_id: KeyId) -> Response[Any]:
     form = await form_of(request)
     route = provisioning_keys.revoke_provisioning_key
     values = {"devices": form.text("devices") or "keep"}
-    done = await route.fn(request, key_id, body_of(route, values), if_revision=[])
+    change = body_of(route, values)
+    try:
+        done = await route.fn(request, key_id, change, if_revision=seen_revision(form))
+    except MooringError as error:
+        problem = problem_in_place(request, error)
+        return await _revocation(request, key_id, problem=problem, lost=lost_in(form, error))
     if values["devices"] == "keep":
         return see_other(f"{HOME}/{key_id}")
-    key = await _key_of(request, key_id)
-    return page(request, "provisioning_key_revoke.html", key=key, done=done)
+    return await _revocation(request, key_id, done=done)
 
 
 ROUTES = Router(

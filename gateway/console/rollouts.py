@@ -8,8 +8,8 @@ from chassis.errors import MooringError
 from chassis.trust import Access, WithinFleets
 from gateway.administration import rollouts
 from gateway.administration.fleets import FleetId
-from gateway.console import fleets
-from gateway.console.changes import problem_in_place, typed_in
+from gateway.console import fleet_acts, fleets
+from gateway.console.changes import seen_revision
 from gateway.console.forms import Form, body_of, form_of
 from gateway.console.pages import see_other
 from gateway.console.visitor import ConsoleRequest, permitted
@@ -39,10 +39,9 @@ async def set_rollout(request: ConsoleRequest, fleet_id: FleetId) -> Response[An
         values["salt"] = salt
     try:
         change = body_of(rollouts.set_rollout, values)
-        await rollouts.set_rollout.fn(request, fleet_id, change, if_revision=[])
+        await rollouts.set_rollout.fn(request, fleet_id, change, if_revision=seen_revision(form))
     except MooringError as error:
-        problem = problem_in_place(request, error)
-        return await fleets.shown(request, fleet_id, typed=typed_in(form, FIELDS), problem=problem)
+        return await fleets.refused(request, fleet_id, form, error, FIELDS)
     return see_other(f"{fleets.HOME}/{fleet_id}")
 
 
@@ -50,7 +49,7 @@ async def set_rollout(request: ConsoleRequest, fleet_id: FleetId) -> Response[An
 async def stopping(request: ConsoleRequest, fleet_id: FleetId) -> Response[bytes]:
     """Says what stopping the rollout does, and asks."""
     await rollouts.get_rollout.fn(request, fleet_id)
-    return await fleets.asking(request, fleet_id, "rollout_stop.html")
+    return await fleet_acts.asking(request, fleet_id, "rollout_stop.html")
 
 
 @post(
@@ -61,8 +60,11 @@ async def stopping(request: ConsoleRequest, fleet_id: FleetId) -> Response[bytes
 )
 async def stop_rollout(request: ConsoleRequest, fleet_id: FleetId) -> Response[Any]:
     """Takes all devices back to the broker that they had before."""
-    await form_of(request)
-    await rollouts.stop_rollout.fn(request, fleet_id, if_revision=[])
+    form = await form_of(request)
+    try:
+        await rollouts.stop_rollout.fn(request, fleet_id, if_revision=seen_revision(form))
+    except MooringError as error:
+        return await fleets.refused(request, fleet_id, form, error)
     return see_other(f"{fleets.HOME}/{fleet_id}")
 
 
@@ -70,7 +72,7 @@ async def stop_rollout(request: ConsoleRequest, fleet_id: FleetId) -> Response[A
 async def completing(request: ConsoleRequest, fleet_id: FleetId) -> Response[bytes]:
     """Says what completing the rollout does, and asks."""
     await rollouts.get_rollout.fn(request, fleet_id)
-    return await fleets.asking(request, fleet_id, "rollout_complete.html")
+    return await fleet_acts.asking(request, fleet_id, "rollout_complete.html")
 
 
 @post(
@@ -81,11 +83,11 @@ async def completing(request: ConsoleRequest, fleet_id: FleetId) -> Response[byt
 )
 async def complete_rollout(request: ConsoleRequest, fleet_id: FleetId) -> Response[Any]:
     """Makes the rollout's broker the fleet's own."""
-    await form_of(request)
+    form = await form_of(request)
     try:
-        await rollouts.complete_rollout.fn(request, fleet_id, if_revision=[])
+        await rollouts.complete_rollout.fn(request, fleet_id, if_revision=seen_revision(form))
     except MooringError as error:
-        return await fleets.shown(request, fleet_id, problem=problem_in_place(request, error))
+        return await fleets.refused(request, fleet_id, form, error)
     return see_other(f"{fleets.HOME}/{fleet_id}")
 
 

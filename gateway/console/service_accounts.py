@@ -9,7 +9,7 @@ from typing import Any, Literal
 from litestar import Response, Router, get, post
 from litestar.params import FromQuery
 
-from chassis.errors import LostRace, MooringError
+from chassis.errors import MooringError
 from chassis.trust import Access
 from gateway.administration import service_accounts
 from gateway.administration.listing import Cursor
@@ -17,13 +17,16 @@ from gateway.administration.service_accounts import AccountId
 from gateway.console.broker_names import broker_names
 from gateway.console.changes import (
     changed_in,
+    changed_since,
     errors_of,
     ids_in,
     lines_of,
+    lost_in,
     moment_in,
     moment_text,
     own_address,
     problem_in_place,
+    seen_revision,
     typed_in,
 )
 from gateway.console.forms import Form, body_of, form_of
@@ -73,12 +76,6 @@ def _values(form: Form, names: Iterable[str]) -> dict[str, Any]:
             case _:
                 values[name] = form.text(name)
     return values
-
-
-def _revision(form: Form) -> list[int]:
-    """The revision that the page showed; one that is none matches no revision."""
-    revision = form.number("revision")
-    return [revision if isinstance(revision, int) and revision > 0 else 0]
 
 
 @get("/", access=Access.VIEWER)
@@ -150,7 +147,7 @@ async def _shown(
     *,
     typed: dict[str, str] | None = None,
     problem: Problem | None = None,
-    is_race: bool = False,
+    lost: Form | None = None,
     is_saved: bool = False,
 ) -> Response[bytes]:
     answer, names = await asyncio.gather(
@@ -167,8 +164,8 @@ async def _shown(
         brokers=names,
         texts={**was, **(typed or {})},
         was=was,
-        # After a lost race: what was typed, beside the stored values.
-        differs=sorted(typed or {}) if is_race else [],
+        race=changed_since(lost, was, typed or {}, names),
+        is_typed=bool(typed),
         problem=problem,
         errors=errors_of(problem) if problem else {},
         is_saved=is_saved,
@@ -193,7 +190,7 @@ async def update_account(request: ConsoleRequest, account_id: AccountId) -> Resp
         values = _values(form, changed_in(form, FIELDS))
         if values:
             change = body_of(route, values)
-            await route.fn(request, account_id, change, if_revision=_revision(form))
+            await route.fn(request, account_id, change, if_revision=seen_revision(form))
     except MooringError as error:
         problem = problem_in_place(request, error)
         return await _shown(
@@ -201,14 +198,15 @@ async def update_account(request: ConsoleRequest, account_id: AccountId) -> Resp
             account_id,
             typed=typed_in(form, changed_in(form, FIELDS)),
             problem=problem,
-            is_race=isinstance(error, LostRace),
+            lost=lost_in(form, error),
         )
     return see_other(f"{HOME}/{account_id}", saved="yes")
 
 
 async def _asking(request: ConsoleRequest, account_id: str, act: str) -> Response[bytes]:
     answer = await service_accounts.get_service_account.fn(request, account_id)
-    return page(request, "service_account_act.html", account=answer.content, act=act)
+    account = answer.content
+    return page(request, "service_account_act.html", account=account, was=_texts(account), act=act)
 
 
 @get("/{account_id:str}/rotate", access=Access.ADMIN, guards=[permitted])
@@ -234,9 +232,10 @@ async def rotate_account(request: ConsoleRequest, account_id: AccountId) -> Resp
     form = await form_of(request)
     route = service_accounts.rotate_service_account
     try:
-        renewed = await route.fn(request, account_id, if_revision=_revision(form))
+        renewed = await route.fn(request, account_id, if_revision=seen_revision(form))
     except MooringError as error:
-        return await _shown(request, account_id, problem=problem_in_place(request, error))
+        problem = problem_in_place(request, error)
+        return await _shown(request, account_id, problem=problem, lost=lost_in(form, error))
     return _made(request, renewed.content, is_new=False)
 
 
@@ -251,9 +250,10 @@ async def delete_account(request: ConsoleRequest, account_id: AccountId) -> Resp
     form = await form_of(request)
     route = service_accounts.delete_service_account
     try:
-        await route.fn(request, account_id, if_revision=_revision(form))
+        await route.fn(request, account_id, if_revision=seen_revision(form))
     except MooringError as error:
-        return await _shown(request, account_id, problem=problem_in_place(request, error))
+        problem = problem_in_place(request, error)
+        return await _shown(request, account_id, problem=problem, lost=lost_in(form, error))
     return see_other(HOME)
 
 

@@ -17,8 +17,8 @@ from gateway.console.brokers.shell import (
     broker_page,
     counts_of,
     path_of,
-    seen_revision,
 )
+from gateway.console.changes import seen_revision
 from gateway.console.forms import body_of, form_of
 from gateway.console.pages import problem_of, see_other
 from gateway.console.visitor import ConsoleRequest

@@ -14,7 +14,8 @@ from gateway.administration.broker_types import Broker
 from gateway.administration.fields import PathId
 from gateway.administration.listing import Cursor
 from gateway.console.brokers.fields import FIELDS, NAMES, shown
-from gateway.console.brokers.shell import broker_of, broker_page, path_of, seen_revision
+from gateway.console.brokers.shell import broker_of, broker_page, path_of
+from gateway.console.changes import seen_revision
 from gateway.console.forms import body_of, form_of
 from gateway.console.pages import problem_of, see_other
 from gateway.console.visitor import ConsoleRequest

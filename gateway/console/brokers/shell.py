@@ -13,10 +13,8 @@ from gateway.administration import (
     device_counts,
     enforcement,
 )
-from gateway.administration.broker_history import MAX_INT64
 from gateway.administration.broker_types import Broker
 from gateway.administration.device_counts import AssignedDevices, DeviceCounts, ToldDevices
-from gateway.console.forms import Form
 from gateway.console.pages import page
 from gateway.console.visitor import ConsoleRequest, visitor_of
 
@@ -57,14 +55,6 @@ async def counts_of(request: ConsoleRequest, broker_id: int) -> DeviceCounts | N
         return None
     found: DeviceCounts = await device_counts.get_device_counts.fn(request, broker_id)
     return found
-
-
-def seen_revision(form: Form) -> list[int]:
-    """The revision that the person saw, as `if_revision`; one that no broker has if the form has
-    none.
-    """
-    revision = form.number("revision")
-    return [revision if isinstance(revision, int) and 0 < revision <= MAX_INT64 else 0]
 
 
 def assigned_to(assigned: AssignedDevices) -> int:

@@ -109,15 +109,29 @@ async def everybody(stack: Stack) -> AsyncIterator[Mapping[str, Person]]:
         yield people
 
 
-def fields_of(page: str) -> dict[str, list[str]]:
-    """The hidden fields of a page with the values that it showed."""
+def fields_of(page: str, action: str) -> dict[str, list[str]]:
+    """The hidden fields of the first form with this action: the values and the revision that the
+    page showed.
+    """
+    form = re.search(rf'<form[^>]*action="{re.escape(action)}"[^>]*>(.*?)</form>', page, re.DOTALL)
+    assert form, action
+    page = form[1]
     found: dict[str, list[str]] = {}
     for tag in re.findall(r"<input[^>]*>", page):
         name = re.search(r'\bname="([^"]*)"', tag)
         value = re.search(r'\bvalue="([^"]*)"', tag)
-        if name and name[1].startswith("was."):
+        if name and (name[1].startswith("was.") or name[1] == "revision"):
             found.setdefault(name[1], []).append(unescape(value[1] if value else ""))
     return found
+
+
+def untouched(fields: Mapping[str, list[str]]) -> dict[str, Any]:
+    """What a form sends if no field is changed, from its `fields_of`."""
+    return {
+        name.removeprefix("was."): values
+        for name, values in fields.items()
+        if name.startswith("was.")
+    }
 
 
 def assert_escaped(page: str) -> None:

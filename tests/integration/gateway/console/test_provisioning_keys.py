@@ -15,6 +15,8 @@ from tests.integration.gateway.console.people import (
     assert_escaped,
     everybody,
     fields_of,
+    text_of,
+    untouched,
 )
 from tests.stack import Stack
 
@@ -94,30 +96,43 @@ async def test_a_key_is_shown_once_and_registers_devices_up_to_its_limit(stack: 
 
 async def test_only_what_a_person_changed_is_changed(stack: Stack) -> None:
     async with everybody(stack) as people:
-        _, key_id = await made(people["demo"], max_devices="5", uuid_prefix="a")
+        key, key_id = await made(people["demo"], max_devices="5", uuid_prefix="a")
         path = f"{HOME}/{key_id}"
-        shown = fields_of((await people["demo"].see(path)).text)
+        person = people["demo"]
+        shown = fields_of(await person.get(path), path)
         # Another person changes the key while the form is open.
         await stack.admin("PATCH", f"/provisioning-keys/{key_id}", json={"uuid_prefix": "b"})
-        typed = {name.removeprefix("was."): values for name, values in shown.items()}
-        sent = await people["demo"].send(path, **shown, **{**typed, "max_devices": "7"})
+        lost = await person.send(path, **shown, **{**untouched(shown), "max_devices": "7"})
+        assert lost.status_code == 412
+        assert "Uuids begin with a → to b" in text_of(lost.text)
+        assert 'value="7"' in lost.text
+        assert (await stored(stack, key_id))["max_devices"] == 5
+        late = await person.send(f"{path}/revoke", **shown, devices="deactivate")
+        assert late.status_code == 412
+        assert "Uuids begin with a → to b" in text_of(late.text)
+        assert (await stored(stack, key_id))["is_active"]
+        # A device that registers with the key meanwhile is no such change.
+        shown = fields_of(lost.text, path)
+        assert (await stack.register("b1", key=key)).status_code == 201
+        sent = await person.send(path, **shown, **{**untouched(shown), "max_devices": "7"})
         assert sent.status_code == 303, sent.text
         found = await stored(stack, key_id)
         assert (found["max_devices"], found["uuid_prefix"]) == (7, "b")
-        assert "Saved" in (await people["demo"].see(sent.headers["location"])).text
+        assert "Saved" in (await person.see(sent.headers["location"])).text
+        shown = fields_of(await person.get(path), path)
+        typed = untouched(shown)
         # Nothing was changed, so nothing is written.
         before = await stored(stack, key_id)
-        assert (await people["demo"].send(path, **shown, **typed)).status_code == 303
+        assert (await person.send(path, **shown, **typed)).status_code == 303
         assert (await stored(stack, key_id))["updated_at"] == before["updated_at"]
         # A refusal keeps what was typed, and names the field.
-        refused = await people["demo"].send(path, **shown, **{**typed, "max_devices": "many"})
+        refused = await person.send(path, **shown, **{**typed, "max_devices": "many"})
         assert refused.status_code == 422
         assert 'value="many"' in refused.text
         assert re.search(r'name="max_devices"[^>]*aria-invalid="true"', refused.text)
         # Emptied fields are cleared.
         cleared = {**typed, "max_devices": "", "uuid_prefix": ""}
-        shown["was.uuid_prefix"] = ["b"]
-        assert (await people["demo"].send(path, **shown, **cleared)).status_code == 303
+        assert (await person.send(path, **shown, **cleared)).status_code == 303
         found = await stored(stack, key_id)
         assert (found["max_devices"], found["uuid_prefix"]) == (None, None)
 
@@ -131,7 +146,8 @@ async def test_a_key_is_revoked_with_or_without_its_devices(
         assert (await stack.register("a", key=key)).status_code == 201
         asked = await people["operator"].see(f"{HOME}/{key_id}/revoke")
         assert "made 1 device of the fleet demo" in asked.text
-        done = await people["operator"].send(f"{HOME}/{key_id}/revoke", devices=devices)
+        act = f"{HOME}/{key_id}/revoke"
+        done = await people["operator"].send(act, **fields_of(asked.text, act), devices=devices)
         assert done.status_code == (303 if is_active else 200)
         assert is_active or "1 device was deactivated now" in done.text
         assert not (await stored(stack, key_id))["is_active"]
@@ -177,8 +193,15 @@ async def test_odd_input_is_refused_by_a_page(stack: Stack) -> None:
                 sent = {"fleet_id": "demo", name: text}
                 answer = await operator.send(HOME, **sent)
                 assert answer.status_code in (200, 422), (name, text[:40], answer.text)
-            await operator.send(f"{HOME}/{key_id}", **dict.fromkeys(FIELDS, text))
-            await operator.send(f"{HOME}/{key_id}/revoke", devices=text)
+            path = f"{HOME}/{key_id}"
+            was = {f"was.{name}": text for name in (*FIELDS, "is_active")}
+            for act, fields in ((path, {}), (f"{path}/revoke", {"devices": "keep"})):
+                lost = await operator.send(act, revision=text, **was, **fields)
+                assert lost.status_code in (412, 422), (act, text[:40], lost.text)
+            seen = fields_of(await operator.get(path), path)
+            await operator.send(path, **seen, **dict.fromkeys(FIELDS, text))
+            seen = fields_of(await operator.get(f"{path}/revoke"), f"{path}/revoke")
+            await operator.send(f"{path}/revoke", **seen, devices=text)
             for query in ("cursor", "fleet_id", "only"):
                 assert (await operator.see(HOME, **{query: text[:500]})).status_code < 500
         for path in (f"{HOME}/nothing", f"{HOME}/nothing/revoke", f"{HOME}/{'0' * 36}"):
