@@ -32,7 +32,6 @@ VERBS = {
 # The pages of the subjects, by the resources of the actions.
 PAGES = {
     "broker": "brokers",
-    "broker_history": "brokers",
     "certificate": "certificates",
     "rotation": "certificates",
     "device": "devices",
@@ -44,8 +43,7 @@ PAGES = {
 # After these, a job that was started can be undone.
 ENDS_OF_JOBS = frozenset({"job.pause", "job.fail", "job.finish", "job.cancel"})
 BAD_VERBS = frozenset({"delete", "revoke"})
-# The resources whose subjects are ids of brokers, and the fields that hold one.
-OF_BROKERS = frozenset({"broker", "broker_history"})
+# Fields that hold the id of a broker.
 BROKER_FIELDS = ("mqtt_broker_id", "broker_id", "default_broker_id")
 
 
@@ -78,7 +76,7 @@ def brokers_in(lines: Sequence[AuditLine]) -> set[int]:
     """The ids of the brokers that `lines` are about or name."""
     found = set()
     for line in lines:
-        if line.action.partition(".")[0] in OF_BROKERS and line.subject.isdecimal():
+        if line.action.startswith("broker.") and line.subject.isdecimal():
             found.add(int(line.subject))
         for fields in (values_of(line.before), values_of(line.after)):
             found |= {fields[name] for name in BROKER_FIELDS if isinstance(fields.get(name), int)}
@@ -96,7 +94,7 @@ def entries_of(lines: Sequence[AuditLine], brokers: BrokerNames) -> list[Entry]:
             continue
         resource, _, verb = line.action.partition(".")
         before, after = values_of(line.before), values_of(line.after)
-        subject = (resource.removesuffix("_history"), line.subject)
+        subject = (resource, line.subject)
         # Only the last change of a thing can be undone without undoing others.
         undoes, undo = "", ""
         if subject not in changed:
@@ -124,7 +122,7 @@ def entries_of(lines: Sequence[AuditLine], brokers: BrokerNames) -> list[Entry]:
 
 
 def _thing(resource: str, subject: str, brokers: BrokerNames) -> str:
-    if resource in OF_BROKERS and subject.isdecimal():
+    if resource == "broker" and subject.isdecimal():
         name = brokers.names.get(int(subject))
         return f"broker {name or subject}"
     return f"{resource.replace('_', ' ')} {subject}"
