@@ -49,7 +49,7 @@ class Person:
         assert answer.status_code < 500 or answer.status_code == 503, (path, query, answer.text)
         return answer
 
-    async def send(self, path: str, **fields: Any) -> Any:
+    async def send(self, path: str, /, **fields: Any) -> Any:
         """Sends a form with the token of the session. A list is a field with several values."""
         if not self._form_token:
             found = FORM_TOKEN.search((await self.see("/console")).text)
