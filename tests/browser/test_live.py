@@ -14,8 +14,9 @@ from chassis.database import engine_of
 from gateway.changes import SUBSCRIBERS
 from registry_service.bulk.jobs import runner
 from registry_service.bulk.jobs.work_store import WorkStore
+from tests.browser.accessibility import faults
 from tests.browser.guard import NO_ANSWER, Guard
-from tests.browser.visits import Visits
+from tests.browser.visits import PHONE, WIDE, Visits
 from tests.stack import Stack
 
 PATIENCE_S = 20.0
@@ -155,6 +156,32 @@ async def test_what_a_person_is_at_stays(visits: Visits, stack: Stack) -> None:
     # The form is still that of the revision that the person saw, so that nothing is overwritten.
     await expect(page.get_by_label("Keep alive")).not_to_have_value("77")
     assert len(before) == 4
+
+
+async def test_an_edited_form_is_of_the_version_that_the_person_saw(
+    visits: Visits, stack: Stack, guard: Guard
+) -> None:
+    """A page shows what another person changes, and the form stays: it must not undo that."""
+    guard.expect(412)
+    page = await visits.signed_in("/console/fleets/demo")
+    await is_live(page)
+    name = page.get_by_label("Name", exact=True)
+    await name.fill("mine")
+    changed = {"name": "theirs", "uuid_prefix": "n-"}
+    assert (await stack.admin("PATCH", "/fleets/demo", json=changed)).status_code == 200
+    await expect(page.get_by_role("heading", level=1)).to_have_text("theirs")
+    await page.get_by_role("button", name="Save").click()
+    told = page.get_by_role("alert")
+    await expect(told).to_contain_text("Another person has saved this fleet meanwhile.")
+    await expect(told).to_contain_text("yours: mine")
+    await expect(name).to_have_value("mine")
+    for width, height in (WIDE, PHONE):
+        await page.set_viewport_size({"width": width, "height": height})
+        assert await faults(page) == []
+    await page.get_by_role("button", name="Save").click()
+    await expect(page.get_by_text("Saved.")).to_be_visible()
+    fleet = (await stack.admin("GET", "/fleets/demo")).json()
+    assert (fleet["name"], fleet["uuid_prefix"]) == ("mine", "n-")
 
 
 async def test_focus_selection_dialogs_and_scrolling_stay(visits: Visits, stack: Stack) -> None:
