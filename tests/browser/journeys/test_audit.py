@@ -69,4 +69,4 @@ async def test_a_change_is_found_in_the_audit_log_and_rolled_back(
     await person.presses("Filter")
     await person.sees(name, "broker.rollback")
     await person.goes_to("Overview")
-    await person.sees(f"{name} rolled back broker {broker['id']}")
+    await person.sees(f"{name} rolled back broker {broker['name']}")

@@ -67,7 +67,7 @@ async def test_the_default_is_swapped_and_taken_back(
     assert (await installation.asks(uuid))["broker"] == "mqtt://hall.example.com:1883"
 
     await person.goes_to("Overview")
-    await person.follows(f"Undo the change of broker {broker['id']}")
+    await person.follows(f"Undo the change of broker {broker['name']}")
     await person.reads("Undo the change of the default?")
     await person.sees(broker["name"], before["name"], "will move when asking next")
     await person.presses("Undo")
