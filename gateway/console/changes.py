@@ -24,10 +24,10 @@ WAS = "was."
 MAX_ID_DIGITS = 10
 # A refusal with one of these statuses is shown above the form, with what was typed.
 SHOWN_IN_PLACE = frozenset({409, 412, 422, 503})
-# The value of an input of the type datetime-local.
 # How fields that have these names are put into words, in all forms.
 BROKERS = frozenset({"mqtt_broker_id", "default_broker_id", "allowed_broker_ids", "broker_ids"})
 TICKS = frozenset({"is_active", "is_restricted", "only_expected"})
+# The value of an input of the type datetime-local.
 LOCAL_MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d(:\d\d(\.\d+)?)?", re.ASCII)
 
 
