@@ -234,7 +234,9 @@ async def test_a_fleet_is_restricted_and_released(stack: Stack) -> None:
     broker = stack.default_broker_id
     change = {"mqtt_broker_id": broker, "allowed_broker_ids": [broker]}
     changed = (await stack.admin("PATCH", "/fleets/f", json=change)).json()
-    assert changed == made.json() | change | {"updated_at": changed["updated_at"]}
+    assert changed["revision"] > made.json()["revision"]
+    noted = {name: changed[name] for name in ("revision", "updated_at")}
+    assert changed == made.json() | change | noted
     freed = await stack.admin("PATCH", "/fleets/f", json={"allowed_broker_ids": None})
     assert (freed.json()["allowed_broker_ids"], freed.json()["mqtt_broker_id"]) == (None, broker)
     assert "f" in [fleet["id"] for fleet in (await stack.admin("GET", "/fleets")).json()["items"]]
