@@ -70,6 +70,7 @@ class Device(Struct, kw_only=True, frozen=True):
         "created_at": MOMENT,
         "updated_at": MOMENT,
         "has_short_api_key": False,
+        "revision": 1,
     }
 
     id: int
@@ -105,6 +106,12 @@ class Device(Struct, kw_only=True, frozen=True):
         Meta(
             description="Whether its API key has fewer than 32 characters, so that it may be "
             "guessed."
+        ),
+    ]
+    revision: Annotated[
+        int,
+        Meta(
+            description="Another number if one of the fields that can be changed has another value."
         ),
     ]
 

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from litestar import HttpMethod, Router, delete, get, post, route
+from litestar import HttpMethod, Response, Router, delete, get, post, route
 from litestar.params import JSONBody, PathParameter
 from mooring.registry.v1 import devices_pb2
 from msgspec import structs
@@ -12,6 +12,7 @@ from gateway.administration.caller import CallerRequest
 from gateway.administration.device_lists import count_devices, list_devices
 from gateway.administration.device_types import Device, DeviceChange, device_json
 from gateway.administration.fields import mask, named, present
+from gateway.administration.preconditions import IF_REVISION, IfRevision, tagged
 from gateway.bodies import StrictJson
 from gateway.documentation import IDENTIFIER_PATTERN
 
@@ -30,18 +31,23 @@ def _fields(values: dict[str, Any]) -> devices_pb2.DeviceFields:
     return devices_pb2.DeviceFields(**given)
 
 
+def _answer(device: devices_pb2.Device) -> Response[Device]:
+    """The registry's device as JSON, with its `ETag`."""
+    return tagged(device_json(device), device.revision)
+
+
 @get(
     "/{uuid:str}",
     access=WithinFleets(Access.VIEWER),
     summary="Get a device",
     reasons=("DEVICE_NOT_FOUND",),
 )
-async def get_device(request: CallerRequest, uuid: DeviceUuid) -> Device:
+async def get_device(request: CallerRequest, uuid: DeviceUuid) -> Response[Device]:
     caller = request.auth
     answer = await caller.ask_registry(
         caller.services.devices.GetDevice, devices_pb2.GetDeviceRequest(uuid=uuid)
     )
-    return device_json(answer.device)
+    return _answer(answer.device)
 
 
 @route(
@@ -54,20 +60,27 @@ async def get_device(request: CallerRequest, uuid: DeviceUuid) -> Device:
     summary="Change a device",
     description="A field that is left out keeps its value, with PUT and with PATCH.",
     dto=StrictJson[DeviceChange],
+    dependencies=IF_REVISION,
     reasons=("DEVICE_NOT_FOUND", "BROKER_UNKNOWN", "BROKER_NOT_ALLOWED"),
 )
 async def update_device(
-    request: CallerRequest, uuid: DeviceUuid, data: JSONBody[DeviceChange]
-) -> Device:
+    request: CallerRequest,
+    uuid: DeviceUuid,
+    data: JSONBody[DeviceChange],
+    if_revision: IfRevision,
+) -> Response[Device]:
     caller = request.auth
     values = named(data)
     answer = await caller.ask_registry(
         caller.services.devices.UpdateDevice,
         devices_pb2.UpdateDeviceRequest(
-            uuid=uuid, fields=_fields(values), update_mask=mask(values)
+            uuid=uuid,
+            fields=_fields(values),
+            update_mask=mask(values),
+            if_revision=if_revision,
         ),
     )
-    return device_json(answer.device)
+    return _answer(answer.device)
 
 
 @delete(
@@ -76,12 +89,14 @@ async def update_device(
     action="device.delete",
     summary="Delete a device",
     description="Deletes its credentials too: a device that registers again gets new ones.",
+    dependencies=IF_REVISION,
     reasons=("DEVICE_NOT_FOUND",),
 )
-async def delete_device(request: CallerRequest, uuid: DeviceUuid) -> None:
+async def delete_device(request: CallerRequest, uuid: DeviceUuid, if_revision: IfRevision) -> None:
     caller = request.auth
     await caller.ask_registry(
-        caller.services.devices.DeleteDevice, devices_pb2.DeleteDeviceRequest(uuid=uuid)
+        caller.services.devices.DeleteDevice,
+        devices_pb2.DeleteDeviceRequest(uuid=uuid, if_revision=if_revision),
     )
 
 

@@ -26,7 +26,7 @@ MAX_ID_DIGITS = 10
 SHOWN_IN_PLACE = frozenset({409, 412, 422, 503})
 # How fields that have these names are put into words, in all forms.
 BROKERS = frozenset({"mqtt_broker_id", "default_broker_id", "allowed_broker_ids", "broker_ids"})
-TICKS = frozenset({"is_active", "is_restricted", "only_expected"})
+TICKS = frozenset({"is_active", "is_restricted", "only_expected", "reprovisioning_allowed"})
 # The value of an input of the type datetime-local.
 LOCAL_MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d(:\d\d(\.\d+)?)?", re.ASCII)
 

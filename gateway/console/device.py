@@ -13,8 +13,8 @@ from chassis.trust import Access, WithinFleets
 from gateway.administration import devices, jobs, provisioning_keys, resolution, timeline
 from gateway.administration.devices import DeviceUuid
 from gateway.console.broker_names import broker_names
-from gateway.console.changes import errors_of
-from gateway.console.forms import body_of
+from gateway.console.changes import changed_since, errors_of
+from gateway.console.forms import Form, body_of
 from gateway.console.pages import page, problem_of
 from gateway.console.visitor import ConsoleRequest, visitor_of
 from gateway.problems import Problem
@@ -41,6 +41,27 @@ Was = Annotated[str, QueryParameter(max_length=2_000)]
 def path_of(uuid: str) -> str:
     """The page of a device."""
     return f"/console/devices/{quote(uuid, safe='')}"
+
+
+async def device_of(request: ConsoleRequest, uuid: str) -> Any:
+    """The device. Raises `DeviceNotFound`."""
+    answer: Any = await devices.get_device.fn(request, uuid)
+    return answer.content
+
+
+def seen_of(device: Any) -> dict[str, str]:
+    """What the pages of a device show of what can be changed, to say later what has changed."""
+    place = device.location
+    return {
+        "device_name": device.device_name,
+        "device_type": device.device_type,
+        "region": device.region or "",
+        "latitude": str(place.latitude) if place else "",
+        "longitude": str(place.longitude) if place else "",
+        "mqtt_broker_id": str(device.mqtt_broker_id or ""),
+        "is_active": "true" if device.is_active else "",
+        "reprovisioning_allowed": "true" if device.reprovisioning_allowed else "",
+    }
 
 
 @get("/{uuid:str}", access=WithinFleets(Access.VIEWER))
@@ -81,17 +102,21 @@ async def shown(
     status: int = 200,
     problem: Problem | None = None,
     typed: dict[str, Any] | None = None,
+    lost: Form | None = None,
     before: dict[str, Any] | None = None,
     is_revoked: bool = False,
 ) -> Response[bytes]:
-    """The page; with `problem`, after a form was refused, and with what was `typed` into it."""
+    """The page; with `problem`, after a form was refused, and with what was `typed` into it. If
+    another person was first, `lost` is the form.
+    """
     visitor = visitor_of(request)
     device, explanation, happened, names = await asyncio.gather(
-        devices.get_device.fn(request, uuid),
+        device_of(request, uuid),
         _explanation(request, uuid),
         timeline.get_device_timeline.fn(request, uuid),
         broker_names(request),
     )
+    seen = seen_of(device)
     return page(
         request,
         "device.html",
@@ -107,6 +132,8 @@ async def shown(
         problem=problem,
         errors=errors_of(problem) if problem else {},
         typed=typed or {},
+        seen=seen,
+        race=changed_since(lost, seen, typed or {}, names),
         before=before or {},
         is_revoked=is_revoked,
         may_change=visitor.may(devices.update_device),

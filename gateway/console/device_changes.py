@@ -5,12 +5,12 @@ from typing import Any
 import msgspec
 from litestar import Response, Router, get, post
 
-from chassis.errors import InvalidInput, MooringError
+from chassis.errors import InvalidInput, LostRace, MooringError
 from chassis.trust import Access, WithinFleets
 from gateway.administration import devices
 from gateway.administration.devices import DeviceUuid
-from gateway.console.changes import errors_of, problem_in_place
-from gateway.console.device import path_of, shown
+from gateway.console.changes import errors_of, lost_in, problem_in_place, seen_revision
+from gateway.console.device import device_of, path_of, seen_of, shown
 from gateway.console.forms import Form, body_of, form_of
 from gateway.console.pages import page, see_other
 from gateway.console.visitor import ConsoleRequest, permitted
@@ -29,16 +29,27 @@ async def change_device(request: ConsoleRequest, uuid: DeviceUuid) -> Response[A
     form = await form_of(request)
     values = _values(form)
     try:
-        before: Any = await devices.get_device.fn(request, uuid)
+        before = await device_of(request, uuid)
         change = body_of(devices.update_device, values)
-        await devices.update_device.fn(request, uuid, change)
+        await devices.update_device.fn(request, uuid, change, if_revision=seen_revision(form))
     except MooringError as error:
-        problem = problem_in_place(request, error)
-        return await shown(
-            request, uuid, status=problem.status, problem=problem, typed=_typed(form)
-        )
+        return await _refused(request, uuid, form, error)
     was = {name: getattr(before, name) for name in values}
     return see_other(path_of(uuid), was=msgspec.json.encode(was).decode())
+
+
+async def _refused(
+    request: ConsoleRequest, uuid: str, form: Form, error: MooringError
+) -> Response[bytes]:
+    problem = problem_in_place(request, error)
+    return await shown(
+        request,
+        uuid,
+        status=problem.status,
+        problem=problem,
+        typed=_typed(form),
+        lost=lost_in(form, error),
+    )
 
 
 def _values(form: Form) -> dict[str, Any]:
@@ -115,7 +126,9 @@ async def delete_device(request: ConsoleRequest, uuid: DeviceUuid) -> Response[A
     try:
         if form.text("uuid") != uuid:
             raise InvalidInput("is not the uuid of this device", field="uuid")
-        await devices.delete_device.fn(request, uuid)
+        await devices.delete_device.fn(request, uuid, if_revision=seen_revision(form))
+    except LostRace as error:
+        return await _refused(request, uuid, form, error)
     except InvalidInput as error:
         problem = problem_in_place(request, error)
         return await _confirmation(
@@ -132,12 +145,13 @@ async def _confirmation(
     problem: Problem | None = None,
     typed: str = "",
 ) -> Response[bytes]:
-    device: Any = await devices.get_device.fn(request, uuid)
+    device = await device_of(request, uuid)
     return page(
         request,
         template,
         status=problem.status if problem else 200,
         device=device,
+        seen=seen_of(device),
         path_of_device=path_of(uuid),
         problem=problem,
         errors=errors_of(problem) if problem else {},

@@ -9,6 +9,7 @@ from chassis.errors import InvalidInput, MooringError, NotFound
 from gateway.administration import broker_history, brokers, device_counts, devices
 from gateway.administration.devices import DeviceUuid
 from gateway.administration.fields import PathId
+from gateway.console.device import device_of
 from gateway.console.forms import body_of, form_of
 from gateway.console.pages import see_other
 from gateway.console.templates import counted
@@ -36,7 +37,7 @@ async def _pin_page(
 ) -> Response[bytes]:
     device: Any
     device, now, then = await asyncio.gather(
-        devices.get_device.fn(request, uuid=uuid), _name_of(request, was), _name_of(request, to)
+        device_of(request, uuid), _name_of(request, was), _name_of(request, to)
     )
     return undo_page(
         request,
@@ -71,11 +72,11 @@ async def undo_pin(request: ConsoleRequest, uuid: DeviceUuid) -> Response[Any]:
     form = await form_of(request)
     was, to = broker_in(form.number("was"), "was"), broker_in(form.number("to"), "to")
     try:
-        device: Any = await devices.get_device.fn(request, uuid=uuid)
+        device = await device_of(request, uuid)
         if (device.mqtt_broker_id or 0) != was:
             raise ChangedSince
         body = body_of(devices.update_device, {"mqtt_broker_id": to or None})
-        await devices.update_device.fn(request, uuid=uuid, data=body)
+        await devices.update_device.fn(request, uuid, body, if_revision=[device.revision])
     except SHOWN_IN_PLACE as error:
         return await _pin_page(request, uuid, was, to, error)
     return see_other(HOME)

@@ -20,6 +20,7 @@ from chassis.validation import IDENTIFIER, check_identifier
 from registry_service.administration.devices.cursors import Cursors
 from registry_service.administration.devices.import_store import ImportStore
 from registry_service.administration.devices.importing import ImportedDevice, read_imported
+from registry_service.administration.devices.revision import revision_of
 from registry_service.administration.devices.search_store import SearchStore
 from registry_service.administration.devices.store import DeviceStore
 from registry_service.attributes import TEXTS, check_attribute, place_of
@@ -121,11 +122,13 @@ class DeviceServicer(devices_pb2_grpc.DeviceServiceServicer):
     async def UpdateDevice(
         self, request: pb.UpdateDeviceRequest, context: Context
     ) -> pb.UpdateDeviceResponse:
-        """Raises `InvalidInput`, `DeviceNotFound`, `BrokerUnknown`, `BrokerNotAllowed`."""
+        """Raises `InvalidInput`, `DeviceNotFound`, `BrokerUnknown`, `BrokerNotAllowed`,
+        `LostRace`.
+        """
         uuid, within = _existing(request.uuid), isolation.fleets.get()
         columns = _named(request.fields, request.update_mask.paths)
-        if columns:
-            row = await self._store.update(uuid, columns, within)
+        if columns or request.if_revision:
+            row = await self._store.update(uuid, columns, within, request.if_revision)
         else:
             row = await self._store.device(uuid, within)
         return pb.UpdateDeviceResponse(device=_proto(row))
@@ -134,8 +137,9 @@ class DeviceServicer(devices_pb2_grpc.DeviceServiceServicer):
     async def DeleteDevice(
         self, request: pb.DeleteDeviceRequest, context: Context
     ) -> pb.DeleteDeviceResponse:
-        """Raises `DeviceNotFound`."""
-        await self._store.delete(_existing(request.uuid), isolation.fleets.get())
+        """Raises `DeviceNotFound`, `LostRace`."""
+        uuid, within = _existing(request.uuid), isolation.fleets.get()
+        await self._store.delete(uuid, within, request.if_revision)
         return pb.DeleteDeviceResponse()
 
     @allows(WithinFleets(Access.OPERATOR))
@@ -231,4 +235,5 @@ def _proto(row: sa.Row[Any]) -> pb.Device:
         created_at=timestamp_of(row.created_at),
         updated_at=timestamp_of(row.updated_at),
         has_short_api_key=row.has_short_api_key,
+        revision=revision_of(row),
     )

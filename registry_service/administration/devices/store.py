@@ -1,17 +1,19 @@
 """Devices in the database, for administrators; registering them is elsewhere."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import sqlalchemy as sa
 from psycopg.errors import ForeignKeyViolation
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from chassis import audit
 from chassis.database import reading, writing
 from chassis.isolation import Fleets, is_within
+from chassis.revisions import require_revision
 from registry_service.administration.allowance_store import require_allowed
+from registry_service.administration.devices import revision
 from registry_service.errors import BrokerUnknown, DeviceNotFound
 from registry_service.password_hashes import NONE
 from registry_service.tables import devices
@@ -43,25 +45,27 @@ class DeviceStore:
         async with reading(self._engine) as connection:
             return _found((await connection.execute(query)).one_or_none())
 
-    async def update(self, uuid: str, columns: Mapping[str, Any], within: Fleets) -> sa.Row[Any]:
+    async def update(
+        self,
+        uuid: str,
+        columns: Mapping[str, Any],
+        within: Fleets,
+        if_revision: Collection[int] = (),
+    ) -> sa.Row[Any]:
         """Changes the named columns. A column that has its value already is not checked again.
 
-        Raises `DeviceNotFound`, `BrokerUnknown`, `BrokerNotAllowed`.
+        Raises `DeviceNotFound`, `BrokerUnknown`, `BrokerNotAllowed`; `LostRace` unless
+        `if_revision` is empty or holds the device's revision.
         """
-        locked = (
-            sa.select(devices.c.fleet_id, *(devices.c[name] for name in columns))
-            .where(_is(uuid, within))
-            .with_for_update(key_share=True)
-        )
         try:
             async with writing(self._engine) as connection:
-                before = _found((await connection.execute(locked)).one_or_none())._asdict()
-                fleet_id = before.pop("fleet_id")
+                before = (await _locked(connection, uuid, within, if_revision))._asdict()
                 changed = {name: value for name, value in columns.items() if value != before[name]}
                 if not changed:
                     unchanged = sa.select(*_columns).where(devices.c.uuid == uuid)
                     return (await connection.execute(unchanged)).one()
                 pin = changed.get("mqtt_broker_id")
+                fleet_id = before["fleet_id"]
                 await require_allowed(connection, fleet_id, pin, within, field="mqtt_broker_id")
                 update = sa.update(devices).where(devices.c.uuid == uuid).values(changed)
                 after = (await connection.execute(update.returning(*_columns))).one()
@@ -85,10 +89,12 @@ class DeviceStore:
             _found((await connection.execute(end)).one_or_none())
             await audit.record(connection, "device.revoke_credentials", uuid)
 
-    async def delete(self, uuid: str, within: Fleets) -> None:
-        """Raises `DeviceNotFound`."""
+    async def delete(self, uuid: str, within: Fleets, if_revision: Collection[int] = ()) -> None:
+        """Raises `DeviceNotFound`, and `LostRace` as `update` does."""
         delete = sa.delete(devices).where(_is(uuid, within)).returning(*_columns)
         async with writing(self._engine) as connection:
+            if if_revision:
+                await _locked(connection, uuid, within, if_revision)
             row = _found((await connection.execute(delete)).one_or_none())
             await audit.record(connection, "device.delete", uuid, before=row._asdict())
 
@@ -103,6 +109,20 @@ def password_ended() -> dict[str, Any]:
         "password_algorithm": NONE,
         **dict.fromkeys(PREVIOUS),
     }
+
+
+async def _locked(
+    connection: AsyncConnection, uuid: str, within: Fleets, if_revision: Collection[int]
+) -> sa.Row[Any]:
+    """The fleet of the device, and the columns that can be changed."""
+    query = (
+        sa.select(devices.c.fleet_id, *revision.columns)
+        .where(_is(uuid, within))
+        .with_for_update(key_share=True)
+    )
+    row = _found((await connection.execute(query)).one_or_none())
+    require_revision("device", revision.revision_of(row), if_revision)
+    return row
 
 
 def _is(uuid: str, within: Fleets) -> sa.ColumnElement[bool]:

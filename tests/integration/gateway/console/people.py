@@ -125,6 +125,11 @@ def fields_of(page: str, action: str) -> dict[str, list[str]]:
     return found
 
 
+async def acted(person: Person, page: str, action: str, **fields: Any) -> Any:
+    """Opens a page, and sends the form of it that has this action."""
+    return await person.send(action, **fields_of(await person.get(page), action), **fields)
+
+
 def untouched(fields: Mapping[str, list[str]]) -> dict[str, Any]:
     """What a form sends if no field is changed, from its `fields_of`."""
     return {

@@ -5,7 +5,7 @@ from typing import Any
 from tests.integration.gateway.console.people import (
     HOSTILE,
     ODD,
-    Person,
+    acted,
     assert_escaped,
     everybody,
     fields_of,
@@ -20,11 +20,6 @@ FIELDS = ("id", "name", "mqtt_broker_id", "is_restricted", "allowed_broker_ids",
 
 async def stored(stack: Stack, fleet_id: str) -> Any:
     return (await stack.admin("GET", f"/fleets/{fleet_id}")).json()
-
-
-async def acted(person: Person, page: str, action: str, **fields: Any) -> Any:
-    """Opens a page, and sends the form of it that has this action."""
-    return await person.send(action, **fields_of(await person.get(page), action), **fields)
 
 
 async def test_a_fleet_is_made_changed_disabled_and_deleted(stack: Stack) -> None:

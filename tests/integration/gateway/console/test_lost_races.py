@@ -13,7 +13,7 @@ import psycopg
 from litestar.handlers import HTTPRouteHandler
 
 import gateway.app
-from gateway.examples import PARAMETERS
+from gateway.examples import PARAMETERS, UUID
 from tests.integration.gateway.console.people import everybody
 from tests.integration.gateway.console.test_every_page import MADE_UP, pages
 from tests.integration.gateway.test_document import furnish
@@ -26,7 +26,7 @@ ACTS = ("default", "deactivate", "delete")
 # The broker that is not the default, which has more acts.
 MANAGED = 2
 # What is typed into the forms: changes, and names that confirm a deletion.
-TYPED = {"description": "typed", "name": "Managed", "typed": "demo"}
+TYPED = {"description": "typed", "name": "Managed", "typed": "demo", "uuid": UUID}
 
 
 class Forms(HTMLParser):

@@ -137,6 +137,7 @@ class Device(_message.Message):
     CREATED_AT_FIELD_NUMBER: _builtins.int
     UPDATED_AT_FIELD_NUMBER: _builtins.int
     HAS_SHORT_API_KEY_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
     id: _builtins.int
     uuid: _builtins.str
     fleet_id: _builtins.str
@@ -151,6 +152,10 @@ class Device(_message.Message):
     has_short_api_key: _builtins.bool
     """Whether its API key has fewer than 32 characters, as far as the device has
     used it.
+    """
+    revision: _builtins.int
+    """Stands for the present values of the fields that an administrator may
+    change: it is another number if one of them is another value.
     """
     @_builtins.property
     def fields(self) -> Global___DeviceFields: ...
@@ -191,10 +196,11 @@ class Device(_message.Message):
         created_at: _timestamp_pb2.Timestamp | None = ...,
         updated_at: _timestamp_pb2.Timestamp | None = ...,
         has_short_api_key: _builtins.bool = ...,
+        revision: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "fields", b"fields", "last_seen_at", b"last_seen_at", "provisioned_at", b"provisioned_at", "told_at", b"told_at", "updated_at", b"updated_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_version", b"agent_version", "application_id", b"application_id", "created_at", b"created_at", "fields", b"fields", "fleet_id", b"fleet_id", "has_short_api_key", b"has_short_api_key", "id", b"id", "is_online", b"is_online", "last_seen_at", b"last_seen_at", "mac_address", b"mac_address", "mqtt_username", b"mqtt_username", "os_version", b"os_version", "provisioned_at", b"provisioned_at", "provisioned_by_key_id", b"provisioned_by_key_id", "told_at", b"told_at", "told_broker_ids", b"told_broker_ids", "updated_at", b"updated_at", "uuid", b"uuid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_version", b"agent_version", "application_id", b"application_id", "created_at", b"created_at", "fields", b"fields", "fleet_id", b"fleet_id", "has_short_api_key", b"has_short_api_key", "id", b"id", "is_online", b"is_online", "last_seen_at", b"last_seen_at", "mac_address", b"mac_address", "mqtt_username", b"mqtt_username", "os_version", b"os_version", "provisioned_at", b"provisioned_at", "provisioned_by_key_id", b"provisioned_by_key_id", "revision", b"revision", "told_at", b"told_at", "told_broker_ids", b"told_broker_ids", "updated_at", b"updated_at", "uuid", b"uuid"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -442,6 +448,7 @@ class UpdateDeviceRequest(_message.Message):
     UUID_FIELD_NUMBER: _builtins.int
     FIELDS_FIELD_NUMBER: _builtins.int
     UPDATE_MASK_FIELD_NUMBER: _builtins.int
+    IF_REVISION_FIELD_NUMBER: _builtins.int
     uuid: _builtins.str
     @_builtins.property
     def fields(self) -> Global___DeviceFields: ...
@@ -451,16 +458,23 @@ class UpdateDeviceRequest(_message.Message):
         not set: they are cleared.
         """
 
+    @_builtins.property
+    def if_revision(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """If not empty: fails with LOST_RACE unless the device has one of these
+        revisions.
+        """
+
     def __init__(
         self,
         *,
         uuid: _builtins.str = ...,
         fields: Global___DeviceFields | None = ...,
         update_mask: _field_mask_pb2.FieldMask | None = ...,
+        if_revision: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["fields", b"fields", "update_mask", b"update_mask"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["fields", b"fields", "update_mask", b"update_mask", "uuid", b"uuid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fields", b"fields", "if_revision", b"if_revision", "update_mask", b"update_mask", "uuid", b"uuid"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -491,15 +505,23 @@ class DeleteDeviceRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     UUID_FIELD_NUMBER: _builtins.int
+    IF_REVISION_FIELD_NUMBER: _builtins.int
     uuid: _builtins.str
+    @_builtins.property
+    def if_revision(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """If not empty: fails with LOST_RACE unless the device has one of these
+        revisions.
+        """
+
     def __init__(
         self,
         *,
         uuid: _builtins.str = ...,
+        if_revision: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["uuid", b"uuid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["if_revision", b"if_revision", "uuid", b"uuid"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
