@@ -11,6 +11,7 @@ from litestar.params import QueryParameter
 from chassis.errors import MooringError
 from chassis.trust import Access, WithinFleets
 from gateway.administration import devices, jobs, provisioning_keys, resolution, timeline
+from gateway.administration.device_types import DeviceChange, DeviceLocation
 from gateway.administration.devices import DeviceUuid
 from gateway.console.broker_names import broker_names
 from gateway.console.changes import changed_since, errors_of
@@ -51,17 +52,16 @@ async def device_of(request: ConsoleRequest, uuid: str) -> Any:
 
 def seen_of(device: Any) -> dict[str, str]:
     """What the pages of a device show of what can be changed, to say later what has changed."""
-    place = device.location
-    return {
-        "device_name": device.device_name,
-        "device_type": device.device_type,
-        "region": device.region or "",
-        "latitude": str(place.latitude) if place else "",
-        "longitude": str(place.longitude) if place else "",
-        "mqtt_broker_id": str(device.mqtt_broker_id or ""),
-        "is_active": "true" if device.is_active else "",
-        "reprovisioning_allowed": "true" if device.reprovisioning_allowed else "",
-    }
+    seen = {name: getattr(device, name) for name in DeviceChange.__struct_fields__}
+    place = seen.pop("location")
+    seen |= {name: getattr(place, name, None) for name in DeviceLocation.__struct_fields__}
+    return {name: _text_of(value) for name, value in seen.items()}
+
+
+def _text_of(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else ""
+    return "" if value is None else str(value)
 
 
 @get("/{uuid:str}", access=WithinFleets(Access.VIEWER))

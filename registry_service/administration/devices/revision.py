@@ -5,13 +5,14 @@ import json
 from typing import Any
 
 import sqlalchemy as sa
+from mooring.registry.v1 import devices_pb2
 
 from registry_service.tables import devices
 
 # The id is in it too, so that a device that was made again has another revision.
 CHANGED = (
-    *("id", "device_name", "device_type", "mqtt_broker_id", "is_active", "region"),
-    *("latitude", "longitude", "reprovisioning_allowed"),
+    *("id", "latitude", "longitude"),
+    *(name for name in devices_pb2.DeviceFields.DESCRIPTOR.fields_by_name if name in devices.c),
 )
 columns = [devices.c[name] for name in CHANGED]
 # JSON numbers are exact in every language up to here.
