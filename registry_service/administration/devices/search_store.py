@@ -35,12 +35,12 @@ from registry_service.tables import provisioning_keys
 # How many rows an index reads in each step of a request, and how many if they are scattered over
 # the table. The first step suffices where many devices match; the last ones are for filters that
 # match few.
-STEPS = ((1_000, 200), (8_000, 600), (24_000, 1_200))
+STEPS = ((1_000, 200), (8_000, 800), (32_000, 2_000))
 MAX_COUNT = 10_000
 MAX_VALUES = 50
 # How many rows are read for the counts of all facets of a request: exactly, the second if they are
 # scattered over the table; and as samples of each value.
-FACETS_EXACT, FACETS_SAMPLE = (4_000, 1_500), 4_500
+FACETS_EXACT, FACETS_SAMPLE = (5_000, 2_000), 6_000
 
 
 class Page(NamedTuple):
