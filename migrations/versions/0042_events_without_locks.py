@@ -5,15 +5,17 @@ from alembic import op
 revision = "0042"
 down_revision = "0041"
 
+# It is tolerant of databases in which 0036 has made a part of this: for some days, it did.
+#
 # A foreign key's locks would let two transactions wait for each other that record answers of the
 # same devices, though both lock them in the same order.
 TABLES = """
-ALTER TABLE device_events DROP CONSTRAINT device_events_device_id_fkey;
+ALTER TABLE device_events DROP CONSTRAINT IF EXISTS device_events_device_id_fkey;
 ALTER TABLE turns DROP CONSTRAINT turns_name_check;
 ALTER TABLE turns ADD CONSTRAINT turns_name_check CHECK (name IN (
     'placement', 'device_counts', 'broker_secrets', 'usernames', 'first_admin', 'device_events'
 ));
-INSERT INTO turns VALUES ('device_events');
+INSERT INTO turns VALUES ('device_events') ON CONFLICT DO NOTHING;
 """
 
 # The row of `turns` keeps notes and deletions of devices apart, so that no event is written for a
@@ -75,7 +77,7 @@ END $$;
 """
 
 DELETION = """
-CREATE FUNCTION delete_device_events() RETURNS trigger
+CREATE OR REPLACE FUNCTION delete_device_events() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
 BEGIN
     PERFORM FROM public.turns WHERE name = 'device_events' FOR SHARE;
@@ -87,9 +89,9 @@ BEGIN
     RETURN NULL;
 END $$;
 REVOKE ALL ON FUNCTION delete_device_events() FROM PUBLIC;
-CREATE TRIGGER events_gone AFTER DELETE ON devices REFERENCING OLD TABLE AS gone
+CREATE OR REPLACE TRIGGER events_gone AFTER DELETE ON devices REFERENCING OLD TABLE AS gone
     FOR EACH STATEMENT EXECUTE FUNCTION delete_device_events();
-CREATE TRIGGER events_truncated AFTER TRUNCATE ON devices
+CREATE OR REPLACE TRIGGER events_truncated AFTER TRUNCATE ON devices
     FOR EACH STATEMENT EXECUTE FUNCTION delete_device_events();
 """
 

@@ -6,6 +6,7 @@ import secrets
 from collections import Counter
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from importlib import import_module
 from typing import Any
 
 import msgspec
@@ -29,6 +30,8 @@ from registry_service.activity.timeline.events import (
 )
 from registry_service.activity.timeline.store import TimelineStore
 from tests.stack import PATIENCE_S, Database
+
+WITHOUT_LOCKS = import_module("migrations.versions.0042_events_without_locks")
 
 DEVICES = """
 INSERT INTO fleets (id, name) VALUES ('f', 'f') ON CONFLICT DO NOTHING;
@@ -176,8 +179,9 @@ async def test_a_deletion_waits_for_events_under_way(database: Database, stateme
     assert database.execute("SELECT device_id FROM device_events") == devices
 
 
+@pytest.mark.parametrize("is_done", [False, True])
 def test_events_of_an_earlier_installation_are_kept_and_deleted_with_their_devices(
-    postgres: Postgres, template: str
+    postgres: Postgres, template: str, is_done: bool
 ) -> None:
     name = f"test_{secrets.token_hex(6)}"
     database = Database(postgres, name, template)
@@ -189,6 +193,10 @@ def test_events_of_an_earlier_installation_are_kept_and_deleted_with_their_devic
             migrations.upgrade(database.url("mooring"), "0039")
             database.execute(DEVICES.format(count=2))
             database.execute(timeline.NOTE, given)
+            if is_done:
+                # Some databases have had this from the beginning.
+                for part in (WITHOUT_LOCKS.TABLES, WITHOUT_LOCKS.NOTING, WITHOUT_LOCKS.DELETION):
+                    database.execute(part)
             migrations.upgrade(database.url("mooring"))
             database.execute("DELETE FROM devices WHERE id = 1")
             left = [uuid for uuid, *_ in rows(database)]
