@@ -147,6 +147,11 @@ class Reach(NamedTuple):
     until: Sequence[Any] | None
     is_known: bool = True
 
+    @classmethod
+    def of(cls, driver: Driver, phase: Phase, keys: Sequence[Any] | None) -> "Reach":
+        """The reach of a driver; the device behind the rows that it may read has `keys`."""
+        return cls(keys, is_known=keys is None or driver.keys == phase.keys)
+
     @property
     def is_complete(self) -> bool:
         """Whether no device of the filter lies beyond."""

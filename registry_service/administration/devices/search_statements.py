@@ -34,12 +34,29 @@ def filtering(phase: Phase, names: Iterable[str], within: Fleets) -> str:
     return " AND ".join([phase.condition, rest, *([] if within is None else [WITHIN])])
 
 
-def probe(drivers: Sequence[Driver], phase: Phase, *, is_begun: bool) -> str:
-    """For each driver the keys of the device behind `rows` ones, as JSON; null if there is none.
+def probe(
+    drivers: Sequence[Driver], phase: Phase, known: Sequence[Driver] = (), *, is_begun: bool
+) -> str:
+    """For each driver the keys of the device behind `rows` ones, as JSON; null if there is none, as
+    is `known` of some.
 
     A driver that is scattered has `few` rows instead.
     """
-    return f"SELECT {', '.join(_reach(*each, phase, is_begun) for each in enumerate(drivers))}"
+    reaches = (
+        "NULL::json" if driver in known else reach(number, driver, phase, is_begun=is_begun)
+        for number, driver in enumerate(drivers)
+    )
+    return together(reaches)
+
+
+def together(values: Iterable[str]) -> str:
+    """One statement for several values, because each statement costs a round trip."""
+    return f"SELECT {', '.join(values)}"
+
+
+def listed(rows: str) -> str:
+    """The rows of a query of one column as one value: a list, in JSON."""
+    return f"(SELECT coalesce(json_agg(listed.value), '[]') FROM ({rows}) AS listed (value))"
 
 
 def page(
@@ -64,12 +81,25 @@ def count(number: int, driver: Driver, phase: Phase, filtered: str, bounds: "Bou
 
 
 def grouped(
-    number: int, driver: Driver, phase: Phase, filtered: str, value: str, bounds: "Bounds"
+    number: int,
+    driver: Driver,
+    phase: Phase,
+    filtered: str,
+    values: Sequence[str],
+    bounds: "Bounds",
 ) -> str:
-    """How many devices have which values."""
+    """How many devices have which values, of several fields: for each value a list of which field
+    it is of (its bit is 0, that of the last field is the first), the values (null for the other
+    fields), and the number.
+    """
+    names = [f"value_{index}" for index in range(len(values))]
+    columns = ", ".join(f"{value} AS {name}" for value, name in zip(values, names, strict=True))
+    sets = ", ".join(f"({name})" for name in names)
+    together = ", ".join(names)
     return (
-        f"SELECT {value} AS value, count(*) AS found"
-        f" FROM {_source(number, driver, phase, bounds)} WHERE {filtered} GROUP BY 1"
+        f"SELECT json_build_array(grouping({together}), {together}, count(*))"
+        f" FROM (SELECT {columns} FROM {_source(number, driver, phase, bounds)} WHERE {filtered})"
+        f" AS found GROUP BY GROUPING SETS ({sets})"
     )
 
 
@@ -87,46 +117,54 @@ def values_of(indexed: Indexed) -> str:
     )
 
 
-def per_value(indexed: Indexed, filtered: str) -> str:
-    """Of the first `rows` devices of each of the values `points`: how many match; and whether there
-    are more devices with the value.
+def per_value(name: str, indexed: Indexed, filtered: str) -> str:
+    """Of the first `rows_<name>` devices of each of the values `values_<name>`, as lists: the
+    value, how many match, and whether there are more devices with the value.
     """
+    rows = f"CAST(:rows_{name} AS bigint)"
     return (
-        "SELECT point.value, counted.found, counted.read > :rows AS is_cut"
-        f" FROM unnest(CAST(:points AS {indexed.type}[])) AS point (value)"
+        f"SELECT json_build_array(point.value, counted.found, counted.read > {rows})"
+        f" FROM unnest(CAST(:values_{name} AS {indexed.type}[])) AS point (value)"
         f" CROSS JOIN LATERAL (SELECT count(*) FILTER (WHERE {filtered}) AS found,"
         f" count(*) AS read FROM (SELECT device.* {_within_value(indexed, '0', '')}"
-        " LIMIT CAST(:rows AS bigint) + 1) AS device) AS counted"
+        f" LIMIT {rows} + 1) AS device) AS counted"
     )
 
 
-def without_value(indexed: Indexed, filtered: str) -> str:
-    """The same for the devices that the index leaves out, among the first `rows` devices."""
+def without_value(name: str, indexed: Indexed, filtered: str) -> str:
+    """The same for the devices that the index leaves out, among the first `rows_<name>` devices."""
+    rows = f"CAST(:rows_{name} AS bigint)"
+    value = f"'{indexed.missing}'::text" if indexed.type == "text" else indexed.missing
     return (
-        f"SELECT count(*) FILTER (WHERE NOT coalesce({indexed.present}, false) AND {filtered})"
-        " AS found, count(*) > :rows AS is_cut"
+        f"SELECT json_build_array({value},"
+        f" count(*) FILTER (WHERE NOT coalesce({indexed.present}, false) AND {filtered}),"
+        f" count(*) > {rows})"
         " FROM (SELECT device.* FROM devices AS device ORDER BY device.id"
-        " LIMIT CAST(:rows AS bigint) + 1) AS device"
+        f" LIMIT {rows} + 1) AS device"
     )
 
 
 class Bounds:
     """Between which positions devices are read, and the parameters that say so."""
 
-    def __init__(self, after: Sequence[Any] | None, until: Sequence[Any] | None) -> None:
-        """None: from the beginning, to the end."""
+    def __init__(
+        self, after: Sequence[Any] | None, until: Sequence[Any] | None, of: str = ""
+    ) -> None:
+        """None: from the beginning, to the end. `of` tells those of one statement apart."""
         self.is_begun = after is not None
         self.is_bounded = until is not None
+        self.after, self.until = f"after{of}", f"until{of}"
         self.parameters: Mapping[str, Any] = {
-            **{f"after_{number}": key for number, key in enumerate(after or ())},
-            **{f"until_{number}": key for number, key in enumerate(until or ())},
+            **{f"{self.after}_{number}": key for number, key in enumerate(after or ())},
+            **{f"{self.until}_{number}": key for number, key in enumerate(until or ())},
         }
 
 
 ANYWHERE = Bounds(None, None)
 
 
-def _reach(number: int, driver: Driver, phase: Phase, is_begun: bool) -> str:
+def reach(number: int, driver: Driver, phase: Phase, *, is_begun: bool) -> str:
+    """The keys of the device behind `rows` ones of a driver, as a value."""
     size = ":few" if driver.is_scattered else ":rows"
     begun = f" AND {_compared(phase.keys, '>', 'after')}" if is_begun else ""
     if driver.keys != phase.keys:
@@ -146,7 +184,7 @@ def _reach(number: int, driver: Driver, phase: Phase, is_begun: bool) -> str:
             f" OFFSET {size} / {max(1, len(driver.points))} LIMIT 1) AS reach"
             " ORDER BY reach.id LIMIT 1"
         )
-    return f"({rows}) AS reach_{number}"
+    return f"({rows})"
 
 
 def _source(
@@ -157,8 +195,8 @@ def _source(
     """
     is_ordered = driver.keys == phase.keys
     if driver.points is not None:
-        after = _given(ID, "after_0") if is_ordered and bounds.is_begun else "0"
-        until = _given(ID, "until_0") if is_ordered and bounds.is_bounded else ""
+        after = _given(ID, f"{bounds.after}_0") if is_ordered and bounds.is_begun else "0"
+        until = _given(ID, f"{bounds.until}_0") if is_ordered and bounds.is_bounded else ""
         return (
             f"{_points(number, driver)} CROSS JOIN LATERAL"
             f" (SELECT device.* {_of_point(driver, after, until)} OFFSET 0) AS device"
@@ -167,7 +205,7 @@ def _source(
     if is_ordered:
         where += f" AND {_beyond(phase.keys, bounds)}"
         if bounds.is_bounded:
-            where += f" AND {_compared(phase.keys, '<=', 'until')}"
+            where += f" AND {_compared(phase.keys, '<=', bounds.until)}"
         if is_sorted:
             order = f" ORDER BY {_listed(phase.keys)}"
     return f"(SELECT device.* FROM devices AS device WHERE {where}{order} OFFSET 0) AS device"
@@ -198,7 +236,7 @@ def _points(number: int, driver: Driver) -> str:
 
 
 def _beyond(keys: Sequence[Key], bounds: "Bounds") -> str:
-    return _compared(keys, ">", "after") if bounds.is_begun else "true"
+    return _compared(keys, ">", bounds.after) if bounds.is_begun else "true"
 
 
 def _compared(keys: Sequence[Key], operator: str, name: str) -> str:

@@ -102,12 +102,9 @@ class DeviceServicer(devices_pb2_grpc.DeviceServiceServicer):
         if not FACETS.keys() >= set(request.facets):
             raise InvalidInput(f"must be of {', '.join(FACETS.values())}", field="facets")
         within = isolation.fleets.get()
-        counted, *facets = await asyncio.gather(
+        counted, facets = await asyncio.gather(
             self._search.count(conditions, within),
-            *(
-                self._search.facet(FACETS[facet], conditions, within, len(request.facets))
-                for facet in request.facets
-            ),
+            self._search.facets([FACETS[facet] for facet in request.facets], conditions, within),
         )
         answer = pb.CountDevicesResponse(count=counted.devices, is_capped=counted.is_capped)
         for facet, found in zip(request.facets, facets, strict=True):

@@ -174,7 +174,7 @@ async def test_no_request_reads_much(crowd: Database, explained: tuple[SearchSto
                 elif what == "count":
                     await store.count(conditions, within)
                 else:
-                    await store.facet("device_type", conditions, within)
+                    await store.facets(["device_type"], conditions, within)
                 plans = json.dumps(read.plans, default=str)
                 assert read.rows <= MAX_ROWS, (what, conditions, within, read.rows, plans)
                 assert not read.idle_pages, (what, conditions, within, read.idle_pages, plans)

@@ -17,13 +17,14 @@ from mooring.registry.v1 import server_keys_pb2, server_keys_pb2_grpc
 
 import gateway.__main__
 import registry_service.__main__
-import registry_service.administration.server_keys.store
 import registry_service.provisioning.store
-from chassis.database import fetched
+from chassis.database import engine_of, fetched
 from chassis.errors import Forbidden
 from chassis.trust import Access, Actor
+from registry_service.administration.server_keys import store
 from registry_service.administration.server_keys.__main__ import KeysConfig, retired
 from registry_service.administration.server_keys.__main__ import _key_id as key_id_of
+from registry_service.administration.server_keys.store import Usage
 from registry_service.credentials import hash_of_password
 from tests.integration.registry_service.administration.test_fleet_access import imported, refusal
 from tests.integration.registry_service.provisioning.test_batches import (
@@ -291,6 +292,47 @@ async def test_lists_and_the_report_name_devices_that_have_not_moved(stack: Stac
         )
 
 
+@pytest.mark.parametrize(
+    "devices",
+    [
+        {},
+        {1: 3},
+        {1: 40, 2: 2},
+        {1: 2, 2: 40, 3: 39},
+        {1: 12, None: 30},
+        {1: 9, 2: 9, 3: 9, None: 9},
+    ],
+)
+async def test_devices_of_keys_are_counted_exactly(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch, devices: dict[int | None, int]
+) -> None:
+    """With any distribution, also if few are counted before the largest key is known."""
+    monkeypatch.setattr(store, "FIRST_LIMIT", 2)
+    for key_id, number in devices.items():
+        stack.database.execute(
+            "INSERT INTO devices (uuid, device_name, device_type, fleet_id, mqtt_username,"
+            " mqtt_password_hash, credential_salt, credential_key_id, api_key_hash,"
+            " provisioned_by_key_id, provisioned_at, is_active)"
+            " SELECT given || '-' || n, 'name', 'type', 'demo', given || '-' || n, '', 'salt',"
+            " provisioned.key_id, provisioned.hash, provisioned.id, provisioned.at, n %% 3 <> 0"
+            " FROM generate_series(1, %s) AS n, (SELECT %s::text AS given) AS of_key"
+            " LEFT JOIN LATERAL (SELECT given::integer AS key_id, ''::bytea AS hash, id, now() AS at"
+            " FROM provisioning_keys LIMIT 1) AS provisioned ON given <> ''",
+            number,
+            "" if key_id is None else str(key_id),
+        )
+    counted = {
+        key_id: Usage(number - number // 3, number // 3)
+        for key_id, number in devices.items()
+        if key_id is not None
+    }
+    engine = engine_of(stack.database.url("mooring_registry"), pool_size=1)
+    try:
+        assert await store.ServerKeyStore(engine).usage() == counted
+    finally:
+        await engine.dispose()
+
+
 def test_devices_of_a_key_are_found_by_an_index(database: Any) -> None:
     plan = database.execute(
         "EXPLAIN SELECT id FROM devices WHERE credential_key_id = 1 AND id > 5 ORDER BY id LIMIT 9"
@@ -407,7 +449,7 @@ async def test_the_active_key_cannot_be_retired(stack: Stack) -> None:
 async def test_a_key_is_retired_a_piece_at_a_time_while_devices_come(
     stack: Stack, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(registry_service.administration.server_keys.store, "WINDOW", 7)
+    monkeypatch.setattr(store, "WINDOW", 7)
     uuids = [f"d{n}" for n in range(30)]
     devices = await registered(stack, stack.registry, *uuids)
     before = {device.uuid: device.connection.password for device in devices}
@@ -429,15 +471,15 @@ async def test_a_registry_that_still_uses_the_retired_key_is_reported(
     stack: Stack, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     await registered(stack, stack.registry, "d")
-    store = registry_service.administration.server_keys.store.ServerKeyStore
-    left = store.passwords_left
+    used = store.ServerKeyStore
+    left = used.passwords_left
 
     async def counted(self: Any, key_id: int) -> int:
         # Meanwhile a registry that was not restarted answers with the old key.
         await asked(stack.registry, "d")
         return await left(self, key_id)
 
-    monkeypatch.setattr(store, "passwords_left", counted)
+    monkeypatch.setattr(used, "passwords_left", counted)
     assert await retired(config_of(stack, ring_file(stack, 2, 1, 2)), 1) == 1
     assert "it is still the active key of a registry service" in capsys.readouterr().out
     # The password that this registry answers is accepted.
