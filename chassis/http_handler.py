@@ -59,12 +59,21 @@ class RequestHandler(ABC):
 
     def admit(self) -> Reply | None:
         """Calls `admitted`; its errors become answers."""
-        refused: Reply | None = self.attempt(self.admitted)
-        return refused
+        try:
+            return self.admitted()
+        except Exception as error:  # noqa: BLE001 - the last resort: `failed` tells them apart
+            return self.failed(error)
 
     def ask(self, body: bytes | None, answer: Callable[[Reply], None]) -> None:
         """Calls `answer` once, now or when the needed result is available."""
-        self._settle(self.attempt(self.begun, body), answer)
+        try:
+            outcome = self.begun(body)
+        except Exception as error:  # noqa: BLE001 - likewise
+            outcome = self.failed(error)
+        if isinstance(outcome, Reply):
+            answer(outcome)
+        else:
+            self._settle(outcome, answer)
 
     def leave(self) -> None:
         """Stops waiting."""

@@ -39,7 +39,7 @@ LOST = Counter(
 )
 
 
-class Client(Struct, frozen=True):
+class Client(Struct, frozen=True, cache_hash=True):
     """A device by its uuid; by its MQTT username too, if a broker named it.
 
     The uuid is empty for a username that contains none: it may be that of an imported device.
@@ -49,7 +49,7 @@ class Client(Struct, frozen=True):
     username: str = ""
 
 
-class Event(Struct, frozen=True):
+class Event(Struct, frozen=True, cache_hash=True):
     """What equal events have in common. `what` is the reason of a refusal, or a generation."""
 
     client: Client
@@ -83,6 +83,19 @@ class Room:
     def __len__(self) -> int:
         """The number of entries."""
         return len(self._held)
+
+    def repeat(self, event: Event, now: float) -> bool:
+        """Counts an event once more if it has an entry; returns whether it has one."""
+        held = self._held.get(event)
+        if held is None:
+            return False
+        held.count += 1
+        # The clock may have been set back.
+        if now > held.last_at:
+            held.last_at = now
+        elif now < held.first_at:
+            held.first_at = now
+        return True
 
     def join(self, event: Event, times: Times) -> bool:
         """Adds events; returns whether there was room."""
@@ -133,7 +146,10 @@ class Events:
 
     def add(self, event: Event, now: float, details: Mapping[str, Any] | None = None) -> None:
         """Adds an event."""
-        self._join(event, Times(1, now, now, details))
+        room = self._refusals if event.kind in REFUSALS else self._others
+        # Most events of a storm are repeated, so this comes first.
+        if not room.repeat(event, now):
+            self._join(event, Times(1, now, now, details))
 
     def take(self, size: int) -> dict[Event, Times]:
         """Removes up to `size` entries. The caller must write them, or `put_back` them."""

@@ -5,6 +5,7 @@
 
 import asyncio
 import hashlib
+import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import NamedTuple, cast
@@ -26,7 +27,7 @@ from registry_service.admission.listener.dialects.asked import (
     Operation,
     Unreadable,
 )
-from registry_service.admission.listener.events import note_connect
+from registry_service.admission.listener.events import event_of
 from registry_service.admission.listener.presence import Presence
 from registry_service.admission.listener.reply_cache import ReplyCache, key_of
 from registry_service.admission.listener.store import Asker
@@ -165,9 +166,11 @@ class BrokerHandler(RequestHandler):
         now, key = handlers.loop.time(), key_of(asker, self._operation, asked)
         given = handlers.reply_cache.again(asker, key, now)
         if given is not None:
-            question, sent = given
-            self._note(question, ALLOWED, now)
-            return sent
+            if given.event is not None:
+                handlers.presence.accepted(asker.broker_id, given.question.username)
+                handlers.events.add(given.event, time.time())
+            VERDICTS.note(self._route.dialect, type(given.question), ALLOWED.reason)
+            return given.reply
         found = operation.read(asked)
         if not found:
             return _sent(operation.answer(asked, ()))
@@ -216,8 +219,8 @@ class BrokerHandler(RequestHandler):
             secret, _, rest = path.removeprefix(b"/").partition(b"/")
             operation = b"/" + rest
             route = ROUTES.get(operation)
-        if route is None or path.startswith(b"//"):
-            return NOT_FOUND
+            if route is None or not secret:
+                return NOT_FOUND
         if self._head.method not in (b"POST", b"GET"):
             return WRONG_METHOD
         asker = self._handlers.asker(self._head, self._headers, secret)
@@ -254,10 +257,12 @@ class BrokerHandler(RequestHandler):
         )
 
     def _note(self, question: Question, verdict: Verdict, now: float) -> None:
-        if isinstance(question, Connect):
-            if verdict.is_allowed:
-                self._handlers.presence.connected(self._asker.broker_id, question, now)
-            note_connect(self._handlers.events, self._asker.broker_id, question, verdict)
+        broker_id = self._asker.broker_id
+        if verdict.is_allowed and isinstance(question, Connect):
+            self._handlers.presence.connected(broker_id, question, now)
+        event = event_of(broker_id, question, verdict)
+        if event is not None:
+            self._handlers.events.add(event, time.time())
         VERDICTS.note(self._route.dialect, type(question), verdict.reason)
 
 

@@ -1,35 +1,31 @@
-"""Records in the timelines of devices which brokers asked about them, and the verdicts."""
-
-import time
+"""Events for the timelines of devices: which brokers asked about them, and the verdicts."""
 
 from registry_service.activity.timeline.events import (
     CONNECT_REFUSED,
     CONNECTED,
     Client,
     Event,
-    Events,
     address_of,
     address_of_peer,
 )
 from registry_service.admission.decision import NOT_TOLD, USER_UNKNOWN, uuid_of_username
-from registry_service.admission.questions import Connect, Verdict
+from registry_service.admission.questions import Connect, Question, Verdict
 
 
-def note_connect(events: Events, broker_id: int, question: Connect, verdict: Verdict) -> None:
-    """Adds the verdict on `question` to `events`, unless there is no such client."""
-    if verdict.reason == USER_UNKNOWN.reason:
-        return
+def event_of(broker_id: int, question: Question, verdict: Verdict) -> Event | None:
+    """The event of a verdict on a `Connect`; None for other questions and unknown clients."""
+    if not isinstance(question, Connect) or verdict.reason == USER_UNKNOWN.reason:
+        return None
     # A broker could make up addresses for devices that it does not serve.
     is_served = verdict.reason != NOT_TOLD.reason
     username = question.username
-    event = Event(
+    return Event(
         Client(uuid_of_username(username) or "", username),
         CONNECTED if verdict.is_allowed else CONNECT_REFUSED,
         verdict.reason,
         broker_id,
         _address_of(question) if is_served else "",
     )
-    events.add(event, time.time())
 
 
 def _address_of(question: Connect) -> str:

@@ -61,6 +61,10 @@ class Presence:
         """Records that a client is accepted; its broker may or may not report when it leaves."""
         username = question.username
         self._sessions.begin(broker_id, question.client_id, username, now, question.peer)
+        self.accepted(broker_id, username)
+
+    def accepted(self, broker_id: int, username: str) -> None:
+        """Does the same for a client whose session is recorded already."""
         seen = self._seen[broker_id]
         if username not in seen:
             self._note(broker_id, username, Report(None, 0))

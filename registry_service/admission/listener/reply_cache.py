@@ -10,7 +10,9 @@ from hashlib import sha256
 from msgspec import Struct
 
 from chassis.direct_http import Reply
+from registry_service.activity.timeline.events import Event
 from registry_service.admission.listener.dialects.asked import Asked
+from registry_service.admission.listener.events import event_of
 from registry_service.admission.listener.sessions import Sessions
 from registry_service.admission.listener.store import Asker
 from registry_service.admission.listener.subject_cache import Changes, SubjectCache
@@ -36,10 +38,15 @@ def key_of(asker: Asker, path: bytes, asked: Asked) -> Key:
     return asker.broker_id, path, sha256(said).digest()
 
 
-class _Given(Struct, frozen=True):
+class Given(Struct, frozen=True):
+    """An answer, and what is recorded each time it is given."""
+
     subject: Subject
     question: Question
+    # The event of a `Connect`.
+    event: Event | None
     reply: Reply
+    # When it was made.
     at: float
 
 
@@ -51,21 +58,23 @@ class ReplyCache:
         self._subjects = subjects
         self._changes = changes
         self._sessions = sessions
-        self._given: OrderedDict[Key, _Given] = OrderedDict()
+        self._given: OrderedDict[Key, Given] = OrderedDict()
 
-    def again(self, asker: Asker, key: Key, now: float) -> tuple[Question, Reply] | None:
-        """The cached question and answer; None if it is too old, or its subject has changed."""
+    def again(self, asker: Asker, key: Key, now: float) -> Given | None:
+        """The cached answer, which is given again; None if it is too old, or its subject has
+        changed. The session of a `Connect` is recorded.
+        """
         given = self._given.get(key)
         if given is None or now - given.at > MAX_AGE_S or not self._changes.is_current(now):
             return None
         question = given.question
         if self._subjects.subject(question.username, now) is not given.subject:
             return None
-        if isinstance(question, Connect) and self._sessions.is_anothers(
-            asker.broker_id, question.client_id, question.username, now
+        if isinstance(question, Connect) and not self._sessions.begin_again(
+            asker.broker_id, question.client_id, question.username, now, question.peer
         ):
             return None
-        return question, given.reply
+        return given
 
     def keep(
         self, key: Key, question: Question, verdict: Verdict, reply: Reply, now: float
@@ -79,7 +88,8 @@ class ReplyCache:
         is_lasting = subject is not None and not subject.previous and subject.expires_at is None
         if subject is None or not verdict.is_allowed or not is_lasting:
             return
-        self._given[key] = _Given(subject, question, reply, now)
+        event = event_of(key[0], question, verdict)
+        self._given[key] = Given(subject, question, event, reply, now)
         self._given.move_to_end(key)
         if len(self._given) > MAX_REPLIES:
             self._given.popitem(last=False)

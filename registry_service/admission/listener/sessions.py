@@ -60,6 +60,17 @@ class Sessions:
         if client_id:
             self._of_broker[broker_id].begin(client_id, username, peer, now)
 
+    def begin_again(
+        self, broker_id: int, client_id: str, username: str, now: float, peer: str = ""
+    ) -> bool:
+        """Does the same as `begin` if the client id belongs to this client; returns whether it
+        does. An empty client id belongs to every client.
+        """
+        if not client_id:
+            return True
+        at_broker = self._of_broker.get(broker_id)
+        return at_broker is not None and at_broker.begin_again(client_id, username, peer, now)
+
     def note(self, broker_id: int, notice: Notice, now: float, now_ms: int) -> list[Standing]:
         """Applies a notice, and returns the changes of users. `now_ms` is `now` in Unix ms."""
         return self._of_broker[broker_id].note(notice, now, now_ms)
@@ -96,6 +107,17 @@ class ClientIds:
             self._keep(client_id, known, {one.username for one in before})
         else:
             self._open.move_to_end(client_id)
+
+    def begin_again(self, client_id: str, username: str, peer: str, now: float) -> bool:
+        """Does the same as `Sessions.begin_again`."""
+        known = self._open.get(client_id)
+        if known is None or connections.owner(known, now) != username:
+            return False
+        if connections.record_accepted(known, username, peer, now):
+            self._keep(client_id, known, {one.username for one in known})
+        else:
+            self._open.move_to_end(client_id)
+        return True
 
     def note(self, notice: Notice, now: float, now_ms: int) -> list[Standing]:
         """Does the same as `Sessions.note`."""

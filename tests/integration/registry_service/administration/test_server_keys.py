@@ -316,8 +316,8 @@ async def test_devices_of_keys_are_counted_exactly(
             " SELECT given || '-' || n, 'name', 'type', 'demo', given || '-' || n, '', 'salt',"
             " provisioned.key_id, provisioned.hash, provisioned.id, provisioned.at, n %% 3 <> 0"
             " FROM generate_series(1, %s) AS n, (SELECT %s::text AS given) AS of_key"
-            " LEFT JOIN LATERAL (SELECT given::integer AS key_id, ''::bytea AS hash, id, now() AS at"
-            " FROM provisioning_keys LIMIT 1) AS provisioned ON given <> ''",
+            " LEFT JOIN LATERAL (SELECT nullif(given, '')::integer AS key_id, ''::bytea AS hash,"
+            " id, now() AS at FROM provisioning_keys LIMIT 1) AS provisioned ON given <> ''",
             number,
             "" if key_id is None else str(key_id),
         )
