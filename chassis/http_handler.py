@@ -33,9 +33,6 @@ class RequestHandler(ABC):
     max_body_bytes = 64 * 1024
     __slots__ = ("_awaited",)
 
-    def __init__(self) -> None:
-        self._awaited: Awaited | None = None
-
     @abstractmethod
     def admitted(self) -> Reply | None:
         """An answer before the body is read; None if the body must be read."""
@@ -59,21 +56,13 @@ class RequestHandler(ABC):
 
     def admit(self) -> Reply | None:
         """Calls `admitted`; its errors become answers."""
-        try:
-            return self.admitted()
-        except Exception as error:  # noqa: BLE001 - the last resort: `failed` tells them apart
-            return self.failed(error)
+        refused: Reply | None = self.attempt(self.admitted)
+        return refused
 
     def ask(self, body: bytes | None, answer: Callable[[Reply], None]) -> None:
         """Calls `answer` once, now or when the needed result is available."""
-        try:
-            outcome = self.begun(body)
-        except Exception as error:  # noqa: BLE001 - likewise
-            outcome = self.failed(error)
-        if isinstance(outcome, Reply):
-            answer(outcome)
-        else:
-            self._settle(outcome, answer)
+        self._awaited: Awaited | None = None
+        self._settle(self.attempt(self.begun, body), answer)
 
     def leave(self) -> None:
         """Stops waiting."""

@@ -86,7 +86,6 @@ class DeviceHandler(RequestHandler):
 
         `note_refused` is called with the reason of a problem that the registry does not know of.
         """
-        super().__init__()
         self._note_refused = note_refused
         self.route = route
         self._request = DeviceRequest(head.method, uuid, head.headers, head.client)

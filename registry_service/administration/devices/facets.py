@@ -17,8 +17,8 @@ from registry_service.administration.devices.drivers import (
     farthest,
     points_of,
 )
+from registry_service.administration.devices.filter_store import Search, Step
 from registry_service.administration.devices.orders import Phase, phases_of
-from registry_service.administration.devices.search import Search, Step
 from registry_service.filter_statements import VALUES, matching
 
 MAX_VALUES = 50

@@ -12,8 +12,8 @@ from chassis.isolation import Fleets
 from registry_service.administration.devices import facets
 from registry_service.administration.devices import search_statements as statements
 from registry_service.administration.devices.facets import Count, Facet
+from registry_service.administration.devices.filter_store import Search
 from registry_service.administration.devices.orders import BEGINNING, Position
-from registry_service.administration.devices.search import Search
 
 MAX_COUNT = 10_000
 

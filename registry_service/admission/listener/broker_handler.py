@@ -64,6 +64,10 @@ FAULT = DialectReply(
     503, TEXT, b"a fault of Mooring, which is in the log\n", ((b"retry-after", b"5"),)
 )
 
+METHODS = (b"POST", b"GET")
+HEALTHZ, READYZ = b"/healthz", b"/readyz"
+PROBES = (HEALTHZ, READYZ)
+
 
 class DialectRoute(NamedTuple):
     """An operation of a dialect."""
@@ -147,15 +151,33 @@ class BrokerHandler(RequestHandler):
 
     def __init__(self, handlers: BrokerHandlers, head: Head) -> None:
         """Uses the objects of `handlers`."""
-        super().__init__()
         self._handlers = handlers
         self._head = head
         self._headers = dict(head.headers)
 
     def admitted(self) -> Reply | None:
         """Checks that the operation exists and the client is a broker."""
-        refused = self._refusal()
-        return None if refused is None else _sent(refused)
+        head, handlers = self._head, self._handlers
+        secret, operation, route = b"", head.path, ROUTES.get(head.path)
+        if route is None:
+            if head.path in PROBES:
+                return _sent(self._probe())
+            # The secret comes first, and is not empty.
+            secret, _, rest = head.path.removeprefix(b"/").partition(b"/")
+            operation = b"/" + rest
+            route = ROUTES.get(operation)
+            if route is None or not secret:
+                return _sent(NOT_FOUND)
+        if head.method not in METHODS:
+            return _sent(WRONG_METHOD)
+        asker = handlers.asker(head, self._headers, secret)
+        if asker is None:
+            address = head.client[0] if head.client else ""
+            is_limited = handlers.wrong_secrets.note(address, handlers.loop.time())
+            return _sent(TOO_MANY if is_limited else UNKNOWN_BROKER)
+        handlers.presence.used(asker.secret_id)
+        self._route, self._operation, self._asker = route, operation, asker
+        return None
 
     def begun(self, body: bytes | None) -> Reply | Awaited:
         """Answers from memory, or begins a lookup in the database."""
@@ -203,34 +225,10 @@ class BrokerHandler(RequestHandler):
         text = error.reason.encode() + b"\n"
         return _sent(DialectReply(503, TEXT, text, ((b"retry-after", wait),)))
 
-    def _refusal(self) -> DialectReply | None:
-        path = self._head.path
-        operation, secret = path, b""
-        route = ROUTES.get(operation)
-        if route is None:
-            if path == b"/healthz":
-                return ALIVE
-            if path == b"/readyz":
-                return (
-                    ALIVE
-                    if self._handlers.changes.is_current(self._handlers.loop.time())
-                    else NOT_READY
-                )
-            secret, _, rest = path.removeprefix(b"/").partition(b"/")
-            operation = b"/" + rest
-            route = ROUTES.get(operation)
-            if route is None or not secret:
-                return NOT_FOUND
-        if self._head.method not in (b"POST", b"GET"):
-            return WRONG_METHOD
-        asker = self._handlers.asker(self._head, self._headers, secret)
-        if asker is None:
-            address = self._head.client[0] if self._head.client else ""
-            is_limited = self._handlers.wrong_secrets.note(address, self._handlers.loop.time())
-            return TOO_MANY if is_limited else UNKNOWN_BROKER
-        self._handlers.presence.used(asker.secret_id)
-        self._route, self._operation, self._asker = route, operation, asker
-        return None
+    def _probe(self) -> DialectReply:
+        now = self._handlers.loop.time()
+        is_ready = self._head.path == HEALTHZ or self._handlers.changes.is_current(now)
+        return ALIVE if is_ready else NOT_READY
 
     def _seen(self, questions: Sequence[Question], now: float, found: Seen) -> Reply | Awaited:
         """Answers from the result of the lookup, or begins to compute a slow hash."""

@@ -5,7 +5,6 @@ memory, which is dropped when its access changes (subject_cache.py).
 """
 
 from collections import OrderedDict
-from hashlib import sha256
 
 from msgspec import Struct
 
@@ -24,18 +23,19 @@ MAX_REPLIES = 20_000
 # session shorter by up to this time.
 MAX_AGE_S = 5.0
 
-# The broker, the operation, and a hash of the question, because it contains a password.
-Key = tuple[int, bytes, bytes]
+# Longer questions are not cached.
+MAX_QUESTION_BYTES = 1_024
+
+# The broker, the path of the operation, and all that a dialect reads of a request: the query, the
+# body, and two headers.
+Key = tuple[int, bytes, bytes, bytes, bytes | None, bytes | None]
 
 
 def key_of(asker: Asker, path: bytes, asked: Asked) -> Key:
-    """The key of a request to the operation at `path`. It covers all that a dialect reads of a
-    request, including two headers.
-    """
+    """The key of a request to the operation at `path`."""
     headers = asked.headers
-    hook, kind = headers.get(b"vernemq-hook", b""), headers.get(b"content-type", b"")
-    said = b"%b\n%b\n%b\n%b" % (hook, kind, asked.query, asked.body)
-    return asker.broker_id, path, sha256(said).digest()
+    hook, kind = headers.get(b"vernemq-hook"), headers.get(b"content-type")
+    return asker.broker_id, path, asked.query, asked.body, hook, kind
 
 
 class Given(Struct, frozen=True):
@@ -87,6 +87,8 @@ class ReplyCache:
         # A subject with a previous password, and an account that expires, are checked each time.
         is_lasting = subject is not None and not subject.previous and subject.expires_at is None
         if subject is None or not verdict.is_allowed or not is_lasting:
+            return
+        if sum(map(len, filter(None, key[1:]))) > MAX_QUESTION_BYTES:
             return
         event = event_of(key[0], question, verdict)
         self._given[key] = Given(subject, question, event, reply, now)

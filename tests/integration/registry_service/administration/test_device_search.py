@@ -17,7 +17,7 @@ from mooring.registry.v1 import devices_pb2, devices_pb2_grpc, jobs_pb2, jobs_pb
 
 from chassis.errors import InvalidInput
 from chassis.trust import Access, Actor
-from registry_service.administration.devices import drivers, facets, search
+from registry_service.administration.devices import drivers, facets, filter_store
 from registry_service.device_filter import conditions_of, filter_of
 from tests.stack import Stack
 
@@ -261,9 +261,9 @@ async def in_a_job(stack: Stack, wanted: jobs_pb2.DeviceFilter) -> int:
 def steps(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """How many rows a request reads: with few, pages are short, and indexes do not suffice."""
     if request.param == "small steps":
-        monkeypatch.setattr(search, "STEPS", ((3, 2), (9, 5)))
+        monkeypatch.setattr(filter_store, "STEPS", ((3, 2), (9, 5)))
         monkeypatch.setattr(facets, "ROWS", (35, 25))
-        for module in (search, drivers):
+        for module in (filter_store, drivers):
             monkeypatch.setattr(module, "MAX_POINTS", 1)
 
 
