@@ -13,6 +13,7 @@ from broker_service.encryption import EncryptionKeys, place_of
 from broker_service.errors import CertificateNotFound
 from broker_service.tables import brokers, certificates
 from chassis import audit
+from chassis.revisions import revision_of_values
 
 Row = sa.RowMapping
 
@@ -58,6 +59,13 @@ async def certificate_of(
     if row is None:
         raise CertificateNotFound("there is no such certificate")
     return row
+
+
+def revision_of(row: Mapping[Any, Any]) -> int:
+    """The revision of a certificate: only its name can change. The id is in it too, so that a
+    certificate that was uploaded again has another one.
+    """
+    return revision_of_values([row["id"], row["name"]])
 
 
 async def kept(connection: AsyncConnection, given: Certificate, keys: EncryptionKeys) -> Kept:

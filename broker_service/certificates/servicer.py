@@ -9,6 +9,7 @@ from mooring.broker.v1 import certificates_pb2 as pb
 from mooring.broker.v1 import certificates_pb2_grpc
 
 from broker_service.certificates.chain import ChainLink, chain_of
+from broker_service.certificates.database import revision_of
 from broker_service.certificates.reading import (
     CA,
     CLIENT,
@@ -136,9 +137,9 @@ class CertificateServicer(certificates_pb2_grpc.CertificateServiceServicer):
     async def RenameCertificate(
         self, request: pb.RenameCertificateRequest, context: Context
     ) -> pb.RenameCertificateResponse:
-        """Raises `InvalidInput`, `CertificateNotFound`."""
+        """Raises `InvalidInput`, `CertificateNotFound`, `LostRace`."""
         check_text("name", request.name, shortest=1, longest=MAX_NAME)
-        row = await self._store.rename(request.id, request.name)
+        row = await self._store.rename(request.id, request.name, request.if_revision)
         await self._refresh()
         [devices] = await self._store.devices_of([row])
         return pb.RenameCertificateResponse(certificate=proto_of(row, devices=devices))
@@ -147,8 +148,8 @@ class CertificateServicer(certificates_pb2_grpc.CertificateServiceServicer):
     async def DeleteCertificate(
         self, request: pb.DeleteCertificateRequest, context: Context
     ) -> pb.DeleteCertificateResponse:
-        """Raises `CertificateNotFound`, `CertificateInUse`."""
-        await self._store.delete(request.id)
+        """Raises `CertificateNotFound`, `LostRace`, `CertificateInUse`."""
+        await self._store.delete(request.id, request.if_revision)
         return pb.DeleteCertificateResponse()
 
 
@@ -217,6 +218,7 @@ def proto_of(
         warnings=warnings(row["kind"], row["pem"]),
         chain=[] if is_listed else map(_link, chain_of(row["pem"])),
         devices=devices,
+        revision=revision_of(row),
     )
 
 

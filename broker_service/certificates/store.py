@@ -1,6 +1,6 @@
 """Certificates in the database."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -8,7 +8,14 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from broker_service.certificates.database import Row, audit_fields, certificate_of, kept, whole
+from broker_service.certificates.database import (
+    Row,
+    audit_fields,
+    certificate_of,
+    kept,
+    revision_of,
+    whole,
+)
 from broker_service.certificates.reading import Certificate
 from broker_service.database import changing
 from broker_service.encryption import HEADER_BYTES, EncryptionKeys, key_id_of
@@ -22,6 +29,7 @@ from broker_service.tables import (
 )
 from chassis import audit
 from chassis.database import reading
+from chassis.revisions import require_revision
 from chassis.searching import Start, ordered
 
 
@@ -120,10 +128,13 @@ class CertificateStore:
                 raise CertificateExists(f"certificate {which.id} is the same")
             return await certificate_of(connection, which.id)
 
-    async def rename(self, certificate_id: int, name: str) -> Row:
-        """Raises `CertificateNotFound`."""
+    async def rename(
+        self, certificate_id: int, name: str, if_revision: Collection[int] = ()
+    ) -> Row:
+        """Raises `CertificateNotFound`, `LostRace`."""
         async with changing(self._engine) as connection:
             before = await certificate_of(connection, certificate_id, is_locked=True)
+            require_revision("certificate", revision_of(before), if_revision)
             if before["name"] == name:
                 return before
             await connection.execute(
@@ -138,10 +149,11 @@ class CertificateStore:
             )
             return await certificate_of(connection, certificate_id)
 
-    async def delete(self, certificate_id: int) -> None:
-        """Raises `CertificateNotFound`, `CertificateInUse` with the counts."""
+    async def delete(self, certificate_id: int, if_revision: Collection[int] = ()) -> None:
+        """Raises `CertificateNotFound`, `LostRace`, `CertificateInUse` with the counts."""
         async with changing(self._engine) as connection:
             before = await certificate_of(connection, certificate_id, is_locked=True)
+            require_revision("certificate", revision_of(before), if_revision)
             usage = await _usage(connection, certificate_id)
             if any(usage.values()):
                 users = ", ".join(f"{count} {who}" for who, count in usage.items() if count)

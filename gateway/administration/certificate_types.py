@@ -149,6 +149,7 @@ class ListedCertificate(Struct, kw_only=True, frozen=True):
         "devices": 1,
         "replacement_id": None,
         "warnings": [],
+        "revision": 1,
     }
 
     id: int
@@ -185,6 +186,7 @@ class ListedCertificate(Struct, kw_only=True, frozen=True):
         list[CertificateWarning],
         Meta(description="Problems of the certificate now; empty if there are none."),
     ]
+    revision: Annotated[int, Meta(description="Another number if it has another name.")]
 
 
 class Certificate(ListedCertificate, kw_only=True, frozen=True):
@@ -214,7 +216,8 @@ class CheckedCertificate(Struct, kw_only=True, frozen=True):
         **{
             name: value
             for name, value in ListedCertificate.EXAMPLE.items()
-            if name not in ("id", "created_at", "broker_ids", "devices", "replacement_id")
+            if name
+            not in ("id", "created_at", "broker_ids", "devices", "replacement_id", "revision")
         },
         "pem": CA_PEM,
         "chain": CHAIN,
@@ -302,6 +305,7 @@ def _listed(certificate: certificates_pb2.Certificate) -> dict[str, Any]:
         "devices": optional(certificate, "devices"),
         "replacement_id": optional(certificate, "replacement_id"),
         "warnings": warnings_json(certificate.warnings),
+        "revision": certificate.revision,
     }
 
 

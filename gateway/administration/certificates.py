@@ -3,7 +3,7 @@
 import re
 from typing import Annotated, Literal
 
-from litestar import Router, delete, get, patch, post
+from litestar import Response, Router, delete, get, patch, post
 from litestar.params import FromQuery, JSONBody, QueryParameter
 from mooring.broker.v1 import certificates_pb2
 
@@ -26,6 +26,7 @@ from gateway.administration.certificate_types import (
 )
 from gateway.administration.fields import PathId
 from gateway.administration.listing import DEFAULT_LIMIT, Cursor, Limit, searched
+from gateway.administration.preconditions import IF_REVISION, IfRevision, tagged
 from gateway.bodies import StrictJson
 
 PERIOD = re.compile(r"(\d{1,4})([hdw])", re.ASCII)
@@ -58,6 +59,11 @@ def _seconds(period: str | None) -> int | None:
     return int(found[1]) * SECONDS[found[2]]
 
 
+def _answer(certificate: certificates_pb2.Certificate) -> Response[Certificate]:
+    """The broker service's certificate as JSON, with its `ETag`."""
+    return tagged(certificate_json(certificate), certificate.revision)
+
+
 @post(
     "/",
     access=Access.OPERATOR,
@@ -68,13 +74,15 @@ def _seconds(period: str | None) -> int | None:
     dto=StrictJson[NewCertificate],
     reasons=("CERTIFICATE_EXISTS",),
 )
-async def create_certificate(request: CallerRequest, data: JSONBody[NewCertificate]) -> Certificate:
+async def create_certificate(
+    request: CallerRequest, data: JSONBody[NewCertificate]
+) -> Response[Certificate]:
     caller = request.auth
     answer = await caller.ask_broker_service(
         caller.services.certificates.CreateCertificate,
         certificates_pb2.CreateCertificateRequest(certificate=new_certificate(data, data.kind)),
     )
-    return certificate_json(answer.certificate)
+    return _answer(answer.certificate)
 
 
 @post(
@@ -152,13 +160,13 @@ async def list_certificates(
     summary="Get a certificate",
     reasons=("CERTIFICATE_NOT_FOUND",),
 )
-async def get_certificate(request: CallerRequest, certificate_id: PathId) -> Certificate:
+async def get_certificate(request: CallerRequest, certificate_id: PathId) -> Response[Certificate]:
     caller = request.auth
     answer = await caller.ask_broker_service(
         caller.services.certificates.GetCertificate,
         certificates_pb2.GetCertificateRequest(id=certificate_id),
     )
-    return certificate_json(answer.certificate)
+    return _answer(answer.certificate)
 
 
 @patch(
@@ -167,17 +175,23 @@ async def get_certificate(request: CallerRequest, certificate_id: PathId) -> Cer
     action="certificate.rename",
     summary="Rename a certificate",
     dto=StrictJson[CertificateChange],
+    dependencies=IF_REVISION,
     reasons=("CERTIFICATE_NOT_FOUND",),
 )
 async def rename_certificate(
-    request: CallerRequest, certificate_id: PathId, data: JSONBody[CertificateChange]
-) -> Certificate:
+    request: CallerRequest,
+    certificate_id: PathId,
+    data: JSONBody[CertificateChange],
+    if_revision: IfRevision,
+) -> Response[Certificate]:
     caller = request.auth
     answer = await caller.ask_broker_service(
         caller.services.certificates.RenameCertificate,
-        certificates_pb2.RenameCertificateRequest(id=certificate_id, name=data.name),
+        certificates_pb2.RenameCertificateRequest(
+            id=certificate_id, name=data.name, if_revision=if_revision
+        ),
     )
-    return certificate_json(answer.certificate)
+    return _answer(answer.certificate)
 
 
 @delete(
@@ -187,13 +201,16 @@ async def rename_certificate(
     summary="Delete a certificate",
     description="Refused with CERTIFICATE_IN_USE while a broker, a revision of a broker or a "
     "rotation uses it; `usage` then counts them.",
+    dependencies=IF_REVISION,
     reasons=("CERTIFICATE_NOT_FOUND", "CERTIFICATE_IN_USE"),
 )
-async def delete_certificate(request: CallerRequest, certificate_id: PathId) -> None:
+async def delete_certificate(
+    request: CallerRequest, certificate_id: PathId, if_revision: IfRevision
+) -> None:
     caller = request.auth
     await caller.ask_broker_service(
         caller.services.certificates.DeleteCertificate,
-        certificates_pb2.DeleteCertificateRequest(id=certificate_id),
+        certificates_pb2.DeleteCertificateRequest(id=certificate_id, if_revision=if_revision),
     )
 
 

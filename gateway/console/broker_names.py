@@ -25,6 +25,10 @@ class BrokerNames:
         return self.names.get(broker_id) or f"broker {broker_id}"
 
 
+# For pages that name no broker.
+NO_NAMES = BrokerNames({}, {}, is_complete=True)
+
+
 async def broker_names(request: ConsoleRequest) -> BrokerNames:
     """The names of the first 500 brokers, to choose one. Raises what the list of brokers raises."""
     listed: Any = await brokers.list_brokers.fn(request, limit=MAX_LIMIT)

@@ -6,13 +6,14 @@ from typing import Any, Literal
 from litestar import Response, Router, get, post
 from litestar.params import FromQuery
 
-from chassis.errors import AlreadyExists, Conflict, InvalidInput, MooringError
+from chassis.errors import AlreadyExists, Conflict, InvalidInput, LostRace, MooringError
 from gateway.administration import brokers, certificates
 from gateway.administration.certificate_types import Certificate
 from gateway.administration.certificates import PartOfName
 from gateway.administration.fields import PathId
 from gateway.administration.listing import Cursor
-from gateway.console.changes import own_address
+from gateway.console.broker_names import NO_NAMES
+from gateway.console.changes import changed_since, lost_in, own_address, seen_revision
 from gateway.console.forms import Form, body_of, form_of
 from gateway.console.pages import page, problem_of, see_other
 from gateway.console.visitor import ConsoleRequest, permitted, visitor_of
@@ -23,7 +24,7 @@ ON_A_PAGE = 50
 # The brokers that the page of a certificate names; their list has all of them.
 BROKERS_SHOWN = 10
 # Refusals that are shown above the form, with what was typed.
-SHOWN_IN_PLACE = (InvalidInput, AlreadyExists, Conflict)
+SHOWN_IN_PLACE = (InvalidInput, AlreadyExists, Conflict, LostRace)
 FIELDS = ("kind", "name", "pem")
 
 
@@ -93,7 +94,7 @@ async def create_certificate(request: ConsoleRequest) -> Response[Any]:
         made: Any = await certificates.create_certificate.fn(request, data=body)
     except SHOWN_IN_PLACE as error:
         return refused_page(request, "certificate_new.html", error, **_form_values(form))
-    return see_other(f"{LIST}/{made.id}")
+    return see_other(f"{LIST}/{made.content.id}")
 
 
 def _values_of(form: Form) -> dict[str, Any]:
@@ -132,18 +133,33 @@ async def one_certificate(request: ConsoleRequest, certificate_id: PathId) -> Re
     return page(request, "certificate.html", **await _values_of_one(request, certificate_id))
 
 
-async def _values_of_one(request: ConsoleRequest, certificate_id: int) -> dict[str, Any]:
-    found, users = await asyncio.gather(
-        certificates.get_certificate.fn(request, certificate_id=certificate_id),
+async def certificate_of(request: ConsoleRequest, certificate_id: int) -> Certificate:
+    """The certificate. Raises `CertificateNotFound`."""
+    answer: Any = await certificates.get_certificate.fn(request, certificate_id=certificate_id)
+    certificate: Certificate = answer.content
+    return certificate
+
+
+async def _values_of_one(
+    request: ConsoleRequest, certificate_id: int, lost: Form | None = None
+) -> dict[str, Any]:
+    """What the pages of a certificate show. If another person was first, `lost` is the form."""
+    users: Any
+    certificate, users = await asyncio.gather(
+        certificate_of(request, certificate_id),
         brokers.list_brokers.fn(request, limit=BROKERS_SHOWN, certificate_id=certificate_id),
     )
-    certificate: Certificate = found
     visitor = visitor_of(request)
+    seen = {"name": certificate.name}
+    typed = {"name": lost.text("name")} if lost is not None and "name" in lost else {}
     return {
         "certificate": certificate,
         "users": users.items,
         "may_change": visitor.may(certificates.rename_certificate),
         "name": certificate.name,
+        "seen": seen,
+        "typed": typed,
+        "race": changed_since(lost, seen, typed, NO_NAMES),
         "problem": None,
         "errors": {},
     }
@@ -161,9 +177,11 @@ async def rename_certificate(request: ConsoleRequest, certificate_id: PathId) ->
     name = form.text("name")
     try:
         body = body_of(certificates.rename_certificate, {"name": name})
-        await certificates.rename_certificate.fn(request, certificate_id=certificate_id, data=body)
+        await certificates.rename_certificate.fn(
+            request, certificate_id=certificate_id, data=body, if_revision=seen_revision(form)
+        )
     except SHOWN_IN_PLACE as error:
-        values = await _values_of_one(request, certificate_id)
+        values = await _values_of_one(request, certificate_id, lost_in(form, error))
         return refused_page(request, "certificate.html", error, **{**values, "name": name})
     return see_other(f"{LIST}/{certificate_id}")
 
@@ -187,11 +205,13 @@ async def confirm_deletion(request: ConsoleRequest, certificate_id: PathId) -> R
 )
 async def delete_certificate(request: ConsoleRequest, certificate_id: PathId) -> Response[Any]:
     """Deletes the certificate."""
-    await form_of(request)
+    form = await form_of(request)
     try:
-        await certificates.delete_certificate.fn(request, certificate_id=certificate_id)
+        await certificates.delete_certificate.fn(
+            request, certificate_id=certificate_id, if_revision=seen_revision(form)
+        )
     except SHOWN_IN_PLACE as error:
-        values = await _values_of_one(request, certificate_id)
+        values = await _values_of_one(request, certificate_id, lost_in(form, error))
         return refused_page(request, "certificate_delete.html", error, **values)
     return see_other(LIST)
 

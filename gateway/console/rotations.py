@@ -6,11 +6,11 @@ from litestar import Response, Router, get, post
 from litestar.params import FromQuery
 
 from gateway.administration import certificate_rotation as rotations
-from gateway.administration import certificates
 from gateway.administration.certificate_rotation import Rotation, ToldGeneration
+from gateway.administration.certificate_types import Certificate
 from gateway.administration.fields import PathId
 from gateway.administration.listing import Cursor
-from gateway.console.certificates import LIST, SHOWN_IN_PLACE, refused_page
+from gateway.console.certificates import LIST, SHOWN_IN_PLACE, certificate_of, refused_page
 from gateway.console.forms import Form, body_of, form_of
 from gateway.console.pages import page, see_other
 from gateway.console.visitor import ConsoleRequest, permitted, visitor_of
@@ -26,14 +26,12 @@ async def rotation(request: ConsoleRequest, certificate_id: PathId) -> Response[
 
 
 async def _values_of(request: ConsoleRequest, certificate_id: int, form: Form) -> dict[str, Any]:
-    certificate: Any = await certificates.get_certificate.fn(request, certificate_id=certificate_id)
+    certificate = await certificate_of(request, certificate_id)
     progress: Rotation | None = None
-    replacement: Any = None
+    replacement: Certificate | None = None
     if certificate.replacement_id is not None:
         progress = await rotations.get_rotation.fn(request, certificate_id=certificate_id)
-        replacement = await certificates.get_certificate.fn(
-            request, certificate_id=progress.replacement_id
-        )
+        replacement = await certificate_of(request, progress.replacement_id)
     visitor = visitor_of(request)
     return {
         "certificate": certificate,

@@ -13,15 +13,25 @@ from tests.browser.person import Person, seen
 from tests.e2e.test_device import client_of
 from tests.served import PATIENCE_S
 
-CROWD = 20_000
+CROWD, MILLION = 20_000, 1_000_000
 PINS = "SELECT mqtt_broker_id, count(*) FROM devices WHERE fleet_id = %s GROUP BY 1"
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def crowd(installation: Installation) -> str:
     """The beginning of the uuids of many devices."""
+    return await crowd_of(installation, CROWD)
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def million(installation: Installation) -> str:
+    """The beginning of the uuids of a million devices."""
+    return await crowd_of(installation, MILLION)
+
+
+async def crowd_of(installation: Installation, count: int) -> str:
     prefix = made.unique("crowd") + "-"
-    await made.devices(installation, prefix, CROWD)
+    await made.devices(installation, prefix, count)
     return prefix
 
 
@@ -29,6 +39,18 @@ async def crowd(installation: Installation) -> str:
 async def test_one_of_many_devices_is_pinned(
     person: Person, installation: Installation, crowd: str
 ) -> None:
+    await one_is_pinned(person, installation, crowd)
+
+
+@pytest.mark.heavy
+@seen("light")
+async def test_one_of_a_million_devices_is_pinned(
+    person: Person, installation: Installation, million: str
+) -> None:
+    await one_is_pinned(person, installation, million)
+
+
+async def one_is_pinned(person: Person, installation: Installation, crowd: str) -> None:
     name = made.unique("Press")
     uuid = f"{crowd}{name}"
     before = (await installation.device(uuid, deviceName=name))["broker"]

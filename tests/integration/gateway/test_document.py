@@ -26,6 +26,7 @@ from gateway.reasons import MEANINGS
 from tests.events import FirstEventAdapter
 from tests.stack import PATIENCE_S, Stack
 from tests.stored import Stored
+from tests.unit.broker_service.certificates.test_certificates import root
 
 MODES = [GenerationMode.POSITIVE, GenerationMode.NEGATIVE]
 EXAMPLES = settings(
@@ -200,11 +201,12 @@ def secret_for(stack: Stack, operation: Mapping[str, Any], token: str) -> str:
     return secrets[scheme]
 
 
-async def furnish(stack: Stack) -> None:
-    """Makes what the examples name: a device, its provisioning key, and a row of a job.
+async def furnish(stack: Stack, ca_pem: str = "") -> None:
+    """Makes what the examples name: a device, its provisioning key, and a row of a job. The
+    certificate is `ca_pem`, if it is given.
 
-    It also makes a broker's secret and a service account, with the ids of the examples, and a
-    broker that Mooring manages. Then it waits until a process has reported itself.
+    It also makes a broker's secret, a service account and a certificate, with the ids of the
+    examples, and a broker that Mooring manages. Then it waits until a process has reported itself.
     """
     stack.database.execute("UPDATE provisioning_keys SET id = %s", KEY_ID)
     registered = await stack.register(UUID)
@@ -229,8 +231,10 @@ async def furnish(stack: Stack) -> None:
         "username": "mooring",
         "password": "p",
     }
-    made = await stack.admin("POST", "/brokers", json=managed)
-    assert made.status_code == 201, made.text
+    certificate = {"kind": "ca", "pem": ca_pem or root()}
+    for path, fields in (("/brokers", managed), ("/certificates", certificate)):
+        made = await stack.admin("POST", path, json=fields)
+        assert made.status_code == 201, made.text
     async with asyncio.timeout(PATIENCE_S):
         while not (await stack.admin("GET", "/system/processes")).json()["items"]:
             await asyncio.sleep(0.1)

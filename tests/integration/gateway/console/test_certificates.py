@@ -8,7 +8,7 @@ import httpx2
 from markupsafe import escape
 
 from chassis.trust import Access
-from tests.integration.gateway.console.people import entered, text_of
+from tests.integration.gateway.console.people import entered, fields_of, text_of
 from tests.stack import Stack
 from tests.unit.broker_service.certificates.test_certificates import CA, ISSUER, KEY, LEAF, root
 
@@ -55,14 +55,21 @@ async def test_an_upload_is_previewed_saved_renamed_and_deleted(
     again = (await visit.post(f"{LIST}/check", 200, **form)).text
     assert f'href="{path}"' in again
 
-    await visit.post(f"{path}/rename", name="Hall 1")
+    stale: dict[str, Any] = fields_of(await visit.get(path), f"{path}/rename")
+    await visit.post(f"{path}/rename", **stale, name="Hall 1")
     assert "Hall 1" in await visit.get(f"{LIST}?text=hall&kind=client&is_used=false")
     assert "No certificate matches." in await visit.get(f"{LIST}?text=hall&is_used=true")
-    wrong = (await visit.post(f"{path}/rename", 422, name="x" * 300)).text
+    lost = text_of((await visit.post(f"{path}/rename", 412, **stale, name="Hall 2")).text)
+    assert "Another person has saved this certificate meanwhile." in lost
+    assert f"Name {NASTY} → to Hall 1 yours: Hall 2" in lost
+    seen: dict[str, Any] = fields_of(await visit.get(path), f"{path}/rename")
+    wrong = (await visit.post(f"{path}/rename", 422, **seen, name="x" * 300)).text
     assert 'aria-invalid="true"' in wrong
     assert "x" * 300 in wrong
     assert "No broker uses it" in await visit.get(f"{path}/delete")
-    await visit.post(f"{path}/delete")
+    await visit.post(f"{path}/delete", 412, **stale)
+    deleting: dict[str, Any] = fields_of(await visit.get(f"{path}/delete"), f"{path}/delete")
+    await visit.post(f"{path}/delete", **deleting)
     await visit.get(path, 404)
 
 
@@ -139,7 +146,8 @@ async def test_a_rotation_is_cut_over_when_it_is_safe(
     assert str(escape(NASTY)) in used
     assert "1 broker uses it; 2 devices have one of them" in text_of(used)
     assert "1 broker uses it, so it cannot be deleted" in text_of(await visit.get(f"{path}/delete"))
-    assert "CERTIFICATE_IN_USE" in (await visit.post(f"{path}/delete", 409)).text
+    seen: dict[str, Any] = fields_of(await visit.get(f"{path}/delete"), f"{path}/delete")
+    assert "CERTIFICATE_IN_USE" in (await visit.post(f"{path}/delete", 409, **seen)).text
 
     for fields in (
         {"pem": "nothing"},

@@ -74,11 +74,10 @@ ON CONFLICT (broker_id) DO UPDATE SET problem = excluded.problem
 
 async def fill(stack: Stack) -> None:
     """Makes a row of each kind that people see."""
-    await furnish(stack)
+    await furnish(stack, pem(HOSTILE.format(SUBJECT)))
     job = {"kind": "assign", "mqtt_broker_id": 1, "filter": {"fleet_id": "demo"}}
     expected = {"uuid": "soon", "fleet_id": "demo", "device_name": "a", "device_type": "b"}
     for path, body in (
-        ("/certificates", {"name": "CA", "kind": "ca", "pem": pem(HOSTILE.format(SUBJECT))}),
         ("/jobs", job),
         ("/expected-devices", expected),
     ):

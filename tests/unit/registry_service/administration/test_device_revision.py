@@ -7,7 +7,8 @@ import sqlalchemy as sa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry_service.administration.devices.revision import BITS, CHANGED, revision_of
+from chassis.revisions import BITS
+from registry_service.administration.devices.revision import CHANGED, revision_of
 
 TEXTS = st.text(max_size=20)
 NUMBERS = st.none() | st.integers(1, 2**31 - 1)

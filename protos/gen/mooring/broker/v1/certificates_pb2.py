@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$mooring/broker/v1/certificates.proto\x12\x11mooring.broker.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9a\x01\n\x0eNewCertificate\x12\x30\n\x04kind\x18\x01 \x01(\x0e\x32\".mooring.broker.v1.CertificateKind\x12\x11\n\x04name\x18\x02 \x01(\tH\x00\x88\x01\x01\x12\x0b\n\x03pem\x18\x03 \x01(\t\x12\x1d\n\x0bprivate_key\x18\x04 \x01(\tB\x03\x80\x01\x01H\x01\x88\x01\x01\x42\x07\n\x05_nameB\x0e\n\x0c_private_key\"4\n\x12\x43\x65rtificateWarning\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x02 \x01(\t\"\xd2\x01\n\tChainLink\x12\x0f\n\x07subject\x18\x01 \x01(\t\x12\x0e\n\x06issuer\x18\x02 \x01(\t\x12\x15\n\rserial_number\x18\x03 \x01(\t\x12\x1a\n\x12\x66ingerprint_sha256\x18\x04 \x01(\t\x12.\n\nnot_before\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\tnot_after\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\npublic_key\x18\x07 \x01(\t\"\x97\x04\n\x0b\x43\x65rtificate\x12\n\n\x02id\x18\x01 \x01(\x05\x12\x30\n\x04kind\x18\x02 \x01(\x0e\x32\".mooring.broker.v1.CertificateKind\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x0b\n\x03pem\x18\x04 \x01(\t\x12\x17\n\x0fhas_private_key\x18\x05 \x01(\x08\x12\x1a\n\x12\x66ingerprint_sha256\x18\x06 \x01(\t\x12\x0f\n\x07subject\x18\x07 \x01(\t\x12\x0e\n\x06issuer\x18\x08 \x01(\t\x12.\n\nnot_before\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\tnot_after\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\ncreated_at\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nbroker_ids\x18\x0c \x03(\x05\x12\x1b\n\x0ereplacement_id\x18\r \x01(\x05H\x00\x88\x01\x01\x12\x37\n\x08warnings\x18\x0e \x03(\x0b\x32%.mooring.broker.v1.CertificateWarning\x12+\n\x05\x63hain\x18\x0f \x03(\x0b\x32\x1c.mooring.broker.v1.ChainLink\x12\x14\n\x07\x64\x65vices\x18\x10 \x01(\x03H\x01\x88\x01\x01\x42\x11\n\x0f_replacement_idB\n\n\x08_devices\"Q\n\x17\x43heckCertificateRequest\x12\x36\n\x0b\x63\x65rtificate\x18\x01 \x01(\x0b\x32!.mooring.broker.v1.NewCertificate\"y\n\x18\x43heckCertificateResponse\x12\x33\n\x0b\x63\x65rtificate\x18\x01 \x01(\x0b\x32\x1e.mooring.broker.v1.Certificate\x12\x18\n\x0b\x65xisting_id\x18\x02 \x01(\x05H\x00\x88\x01\x01\x42\x0e\n\x0c_existing_id\"R\n\x18\x43reateCertificateRequest\x12\x36\n\x0b\x63\x65rtificate\x18\x01 \x01(\x0b\x32!.mooring.broker.v1.NewCertificate\"P\n\x19\x43reateCertificateResponse\x12\x33\n\x0b\x63\x65rtificate\x18\x01 \x01(\x0b\x32\x1e.mooring.broker.v1.Certificate\"#\n\x15GetCertificateRequest\x12\n\n\x02id\x18\x01 \x01(\x05\"M\n\x16GetCertificateResponse\x12\x33\n\x0b\x63\x65rtificate\x18\x01 \x01(\x0b\x32\x1e.mooring.broker.v1.Certificate\"\x96\x02\n\x17ListCertificatesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\t\x12\x30\n\x04kind\x18\x03 \x01(\x0e\x32\".mooring.broker.v1.CertificateKind\x12\x1d\n\x10\x65xpires_within_s\x18\x04 \x01(\x03H\x00\x88\x01\x01\x12\x32\n\x05order\x18\x05 \x01(\x0e\x32#.mooring.broker.v1.CertificateOrder\x12\x14\n\x07is_used\x18\x06 \x01(\x08H\x01\x88\x01\x01\x12\x0c\n\x04text\x18\x07 \x01(\t\x12\x0e\n\x06search\x18\x08 \x01(\tB\x13\n\x11_expires_within_sB\n\n\x08_is_used\"e\n\x18ListCertificatesResponse\x12\x34\n\x0c\x63\x65rtificates\x18\x01 \x03(\x0b\x32\x1e.mooring.broker.v1.Certificate\x12\x13\n\x0bnext_cursor\x18\x02 \x01(\t\"4\n\x18RenameCertificateRequest\x12\n\n\x02id\x18\x01 \x01(\x05\x12\x0c\n\x04name\x18\x02 \x01(\t\"P\n\x19RenameCertificateResponse\x12\x33\n\x0b\x63\x65rtificate\x18\x01 \x01(\x0b\x32\x1e.mooring.broker.v1.Certificate\"&\n\x18\x44\x65leteCertificateRequest\x12\n\n\x02id\x18\x01 \x01(\x05\"\x1b\n\x19\x44\x65leteCertificateResponse*i\n\x0f\x43\x65rtificateKind\x12 \n\x1c\x43\x45RTIFICATE_KIND_UNSPECIFIED\x10\x00\x12\x17\n\x13\x43\x45RTIFICATE_KIND_CA\x10\x01\x12\x1b\n\x17\x43\x45RTIFICATE_KIND_CLIENT\x10\x02*V\n\x10\x43\x65rtificateOrder\x12!\n\x1d\x43\x45RTIFICATE_ORDER_UNSPECIFIED\x10\x00\x12\x1f\n\x1b\x43\x45RTIFICATE_ORDER_NOT_AFTER\x10\x01\x32\xa5\x05\n\x12\x43\x65rtificateService\x12n\n\x11\x43reateCertificate\x12+.mooring.broker.v1.CreateCertificateRequest\x1a,.mooring.broker.v1.CreateCertificateResponse\x12k\n\x10\x43heckCertificate\x12*.mooring.broker.v1.CheckCertificateRequest\x1a+.mooring.broker.v1.CheckCertificateResponse\x12\x65\n\x0eGetCertificate\x12(.mooring.broker.v1.GetCertificateRequest\x1a).mooring.broker.v1.GetCertificateResponse\x12k\n\x10ListCertificates\x12*.mooring.broker.v1.ListCertificatesRequest\x1a+.mooring.broker.v1.ListCertificatesResponse\x12n\n\x11RenameCertificate\x12+.mooring.broker.v1.RenameCertificateRequest\x1a,.mooring.broker.v1.RenameCertificateResponse\x12n\n\x11\x44\x65leteCertificate\x12+.mooring.broker.v1.DeleteCertificateRequest\x1a,.mooring.broker.v1.DeleteCertificateResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$mooring/broker/v1/certificates.proto\x12\x11mooring.broker.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9a\x01\n\x0eNewCertificate\x12\x30\n\x04kind\x18\x01 \x01(\x0e\x32\".mooring.broker.v1.CertificateKind\x12\x11\n\x04name\x18\x02 \x01(\tH\x00\x88\x01\x01\x12\x0b\n\x03pem\x18\x03 \x01(\t\x12\x1d\n\x0bprivate_key\x18\x04 \x01(\tB\x03\x80\x01\x01H\x01\x88\x01\x01\x42\x07\n\x05_nameB\x0e\n\x0c_private_key\"4\n\x12\x43\x65rtificateWarning\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x02 \x01(\t\"\xd2\x01\n\tChainLink\x12\x0f\n\x07subject\x18\x01 \x01(\t\x12\x0e\n\x06issuer\x18\x02 \x01(\t\x12\x15\n\rserial_number\x18\x03 \x01(\t\x12\x1a\n\x12\x66ingerprint_sha256\x18\x04 \x01(\t\x12.\n\nnot_before\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\tnot_after\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\npublic_key\x18\x07 \x01(\t\"\xa9\x04\n\x0b\x43\x65rtificate\x12\n\n\x02id\x18\x01 \x01(\x05\x12\x30\n\x04kind\x18\x02 \x01(\x0e\x32\".mooring.broker.v1.CertificateKind\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x0b\n\x03pem\x18\x04 \x01(\t\x12\x17\n\x0fhas_private_key\x18\x05 \x01(\x08\x12\x1a\n\x12\x66ingerprint_sha256\x18\x06 \x01(\t\x12\x0f\n\x07subject\x18\x07 \x01(\t\x12\x0e\n\x06issuer\x18\x08 \x01(\t\x12.\n\nnot_before\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\tnot_after\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\ncreated_at\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nbroker_ids\x18\x0c \x03(\x05\x12\x1b\n\x0ereplacement_id\x18\r \x01(\x05H\x00\x88\x01\x01\x12\x37\n\x08warnings\x18\x0e \x03(\x0b\x32%.mooring.broker.v1.CertificateWarning\x12+\n\x05\x63hain\x18\x0f \x03(\x0b\x32\x1c.mooring.broker.v1.ChainLink\x12\x14\n\x07\x64\x65vices\x18\x10 \x01(\x03H\x01\x88\x01\x01\x12\x10\n\x08revision\x18\x11 \x01(\x03\x42\x11\n\x0f_replacement_idB\n\n\x08_devices\"Q\n\x17\x43heckCertificateRequest\x12\x36\n\x0b\x63\x65rtificate\x18\x01 \x01(\x0b\x32!.mooring.broker.v1.NewCertificate\"y\n\x18\x43heckCertificateResponse\x12\x33\n\x0b\x63\x65rtificate\x18\x01 \x01(\x0b\x32\x1e.mooring.broker.v1.Certificate\x12\x18\n\x0b\x65xisting_id\x18\x02 \x01(\x05H\x00\x88\x01\x01\x42\x0e\n\x0c_existing_id\"R\n\x18\x43reateCertificateRequest\x12\x36\n\x0b\x63\x65rtificate\x18\x01 \x01(\x0b\x32!.mooring.broker.v1.NewCertificate\"P\n\x19\x43reateCertificateResponse\x12\x33\n\x0b\x63\x65rtificate\x18\x01 \x01(\x0b\x32\x1e.mooring.broker.v1.Certificate\"#\n\x15GetCertificateRequest\x12\n\n\x02id\x18\x01 \x01(\x05\"M\n\x16GetCertificateResponse\x12\x33\n\x0b\x63\x65rtificate\x18\x01 \x01(\x0b\x32\x1e.mooring.broker.v1.Certificate\"\x96\x02\n\x17ListCertificatesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\t\x12\x30\n\x04kind\x18\x03 \x01(\x0e\x32\".mooring.broker.v1.CertificateKind\x12\x1d\n\x10\x65xpires_within_s\x18\x04 \x01(\x03H\x00\x88\x01\x01\x12\x32\n\x05order\x18\x05 \x01(\x0e\x32#.mooring.broker.v1.CertificateOrder\x12\x14\n\x07is_used\x18\x06 \x01(\x08H\x01\x88\x01\x01\x12\x0c\n\x04text\x18\x07 \x01(\t\x12\x0e\n\x06search\x18\x08 \x01(\tB\x13\n\x11_expires_within_sB\n\n\x08_is_used\"e\n\x18ListCertificatesResponse\x12\x34\n\x0c\x63\x65rtificates\x18\x01 \x03(\x0b\x32\x1e.mooring.broker.v1.Certificate\x12\x13\n\x0bnext_cursor\x18\x02 \x01(\t\"I\n\x18RenameCertificateRequest\x12\n\n\x02id\x18\x01 \x01(\x05\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x13\n\x0bif_revision\x18\x03 \x03(\x03\"P\n\x19RenameCertificateResponse\x12\x33\n\x0b\x63\x65rtificate\x18\x01 \x01(\x0b\x32\x1e.mooring.broker.v1.Certificate\";\n\x18\x44\x65leteCertificateRequest\x12\n\n\x02id\x18\x01 \x01(\x05\x12\x13\n\x0bif_revision\x18\x02 \x03(\x03\"\x1b\n\x19\x44\x65leteCertificateResponse*i\n\x0f\x43\x65rtificateKind\x12 \n\x1c\x43\x45RTIFICATE_KIND_UNSPECIFIED\x10\x00\x12\x17\n\x13\x43\x45RTIFICATE_KIND_CA\x10\x01\x12\x1b\n\x17\x43\x45RTIFICATE_KIND_CLIENT\x10\x02*V\n\x10\x43\x65rtificateOrder\x12!\n\x1d\x43\x45RTIFICATE_ORDER_UNSPECIFIED\x10\x00\x12\x1f\n\x1b\x43\x45RTIFICATE_ORDER_NOT_AFTER\x10\x01\x32\xa5\x05\n\x12\x43\x65rtificateService\x12n\n\x11\x43reateCertificate\x12+.mooring.broker.v1.CreateCertificateRequest\x1a,.mooring.broker.v1.CreateCertificateResponse\x12k\n\x10\x43heckCertificate\x12*.mooring.broker.v1.CheckCertificateRequest\x1a+.mooring.broker.v1.CheckCertificateResponse\x12\x65\n\x0eGetCertificate\x12(.mooring.broker.v1.GetCertificateRequest\x1a).mooring.broker.v1.GetCertificateResponse\x12k\n\x10ListCertificates\x12*.mooring.broker.v1.ListCertificatesRequest\x1a+.mooring.broker.v1.ListCertificatesResponse\x12n\n\x11RenameCertificate\x12+.mooring.broker.v1.RenameCertificateRequest\x1a,.mooring.broker.v1.RenameCertificateResponse\x12n\n\x11\x44\x65leteCertificate\x12+.mooring.broker.v1.DeleteCertificateRequest\x1a,.mooring.broker.v1.DeleteCertificateResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,10 +34,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_NEWCERTIFICATE'].fields_by_name['private_key']._loaded_options = None
   _globals['_NEWCERTIFICATE'].fields_by_name['private_key']._serialized_options = b'\200\001\001'
-  _globals['_CERTIFICATEKIND']._serialized_start=2131
-  _globals['_CERTIFICATEKIND']._serialized_end=2236
-  _globals['_CERTIFICATEORDER']._serialized_start=2238
-  _globals['_CERTIFICATEORDER']._serialized_end=2324
+  _globals['_CERTIFICATEKIND']._serialized_start=2191
+  _globals['_CERTIFICATEKIND']._serialized_end=2296
+  _globals['_CERTIFICATEORDER']._serialized_start=2298
+  _globals['_CERTIFICATEORDER']._serialized_end=2384
   _globals['_NEWCERTIFICATE']._serialized_start=93
   _globals['_NEWCERTIFICATE']._serialized_end=247
   _globals['_CERTIFICATEWARNING']._serialized_start=249
@@ -45,31 +45,31 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CHAINLINK']._serialized_start=304
   _globals['_CHAINLINK']._serialized_end=514
   _globals['_CERTIFICATE']._serialized_start=517
-  _globals['_CERTIFICATE']._serialized_end=1052
-  _globals['_CHECKCERTIFICATEREQUEST']._serialized_start=1054
-  _globals['_CHECKCERTIFICATEREQUEST']._serialized_end=1135
-  _globals['_CHECKCERTIFICATERESPONSE']._serialized_start=1137
-  _globals['_CHECKCERTIFICATERESPONSE']._serialized_end=1258
-  _globals['_CREATECERTIFICATEREQUEST']._serialized_start=1260
-  _globals['_CREATECERTIFICATEREQUEST']._serialized_end=1342
-  _globals['_CREATECERTIFICATERESPONSE']._serialized_start=1344
-  _globals['_CREATECERTIFICATERESPONSE']._serialized_end=1424
-  _globals['_GETCERTIFICATEREQUEST']._serialized_start=1426
-  _globals['_GETCERTIFICATEREQUEST']._serialized_end=1461
-  _globals['_GETCERTIFICATERESPONSE']._serialized_start=1463
-  _globals['_GETCERTIFICATERESPONSE']._serialized_end=1540
-  _globals['_LISTCERTIFICATESREQUEST']._serialized_start=1543
-  _globals['_LISTCERTIFICATESREQUEST']._serialized_end=1821
-  _globals['_LISTCERTIFICATESRESPONSE']._serialized_start=1823
-  _globals['_LISTCERTIFICATESRESPONSE']._serialized_end=1924
-  _globals['_RENAMECERTIFICATEREQUEST']._serialized_start=1926
-  _globals['_RENAMECERTIFICATEREQUEST']._serialized_end=1978
-  _globals['_RENAMECERTIFICATERESPONSE']._serialized_start=1980
-  _globals['_RENAMECERTIFICATERESPONSE']._serialized_end=2060
-  _globals['_DELETECERTIFICATEREQUEST']._serialized_start=2062
-  _globals['_DELETECERTIFICATEREQUEST']._serialized_end=2100
-  _globals['_DELETECERTIFICATERESPONSE']._serialized_start=2102
-  _globals['_DELETECERTIFICATERESPONSE']._serialized_end=2129
-  _globals['_CERTIFICATESERVICE']._serialized_start=2327
-  _globals['_CERTIFICATESERVICE']._serialized_end=3004
+  _globals['_CERTIFICATE']._serialized_end=1070
+  _globals['_CHECKCERTIFICATEREQUEST']._serialized_start=1072
+  _globals['_CHECKCERTIFICATEREQUEST']._serialized_end=1153
+  _globals['_CHECKCERTIFICATERESPONSE']._serialized_start=1155
+  _globals['_CHECKCERTIFICATERESPONSE']._serialized_end=1276
+  _globals['_CREATECERTIFICATEREQUEST']._serialized_start=1278
+  _globals['_CREATECERTIFICATEREQUEST']._serialized_end=1360
+  _globals['_CREATECERTIFICATERESPONSE']._serialized_start=1362
+  _globals['_CREATECERTIFICATERESPONSE']._serialized_end=1442
+  _globals['_GETCERTIFICATEREQUEST']._serialized_start=1444
+  _globals['_GETCERTIFICATEREQUEST']._serialized_end=1479
+  _globals['_GETCERTIFICATERESPONSE']._serialized_start=1481
+  _globals['_GETCERTIFICATERESPONSE']._serialized_end=1558
+  _globals['_LISTCERTIFICATESREQUEST']._serialized_start=1561
+  _globals['_LISTCERTIFICATESREQUEST']._serialized_end=1839
+  _globals['_LISTCERTIFICATESRESPONSE']._serialized_start=1841
+  _globals['_LISTCERTIFICATESRESPONSE']._serialized_end=1942
+  _globals['_RENAMECERTIFICATEREQUEST']._serialized_start=1944
+  _globals['_RENAMECERTIFICATEREQUEST']._serialized_end=2017
+  _globals['_RENAMECERTIFICATERESPONSE']._serialized_start=2019
+  _globals['_RENAMECERTIFICATERESPONSE']._serialized_end=2099
+  _globals['_DELETECERTIFICATEREQUEST']._serialized_start=2101
+  _globals['_DELETECERTIFICATEREQUEST']._serialized_end=2160
+  _globals['_DELETECERTIFICATERESPONSE']._serialized_start=2162
+  _globals['_DELETECERTIFICATERESPONSE']._serialized_end=2189
+  _globals['_CERTIFICATESERVICE']._serialized_start=2387
+  _globals['_CERTIFICATESERVICE']._serialized_end=3064
 # @@protoc_insertion_point(module_scope)

@@ -188,6 +188,7 @@ class Certificate(_message.Message):
     WARNINGS_FIELD_NUMBER: _builtins.int
     CHAIN_FIELD_NUMBER: _builtins.int
     DEVICES_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
     id: _builtins.int
     """0 if it is not stored."""
     kind: Global___CertificateKind.ValueType
@@ -206,6 +207,8 @@ class Certificate(_message.Message):
     """The active devices whose last answer named one of broker_ids first. Only in
     the answers of GetCertificate and ListCertificates.
     """
+    revision: _builtins.int
+    """Another number if it has another name. 0 if it is not stored."""
     @_builtins.property
     def not_before(self) -> _timestamp_pb2.Timestamp:
         """The time in which all of its certificates are valid."""
@@ -247,10 +250,11 @@ class Certificate(_message.Message):
         warnings: _abc.Iterable[Global___CertificateWarning] | None = ...,
         chain: _abc.Iterable[Global___ChainLink] | None = ...,
         devices: _builtins.int | None = ...,
+        revision: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_devices", b"_devices", "_replacement_id", b"_replacement_id", "created_at", b"created_at", "devices", b"devices", "not_after", b"not_after", "not_before", b"not_before", "replacement_id", b"replacement_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_devices", b"_devices", "_replacement_id", b"_replacement_id", "broker_ids", b"broker_ids", "chain", b"chain", "created_at", b"created_at", "devices", b"devices", "fingerprint_sha256", b"fingerprint_sha256", "has_private_key", b"has_private_key", "id", b"id", "issuer", b"issuer", "kind", b"kind", "name", b"name", "not_after", b"not_after", "not_before", b"not_before", "pem", b"pem", "replacement_id", b"replacement_id", "subject", b"subject", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_devices", b"_devices", "_replacement_id", b"_replacement_id", "broker_ids", b"broker_ids", "chain", b"chain", "created_at", b"created_at", "devices", b"devices", "fingerprint_sha256", b"fingerprint_sha256", "has_private_key", b"has_private_key", "id", b"id", "issuer", b"issuer", "kind", b"kind", "name", b"name", "not_after", b"not_after", "not_before", b"not_before", "pem", b"pem", "replacement_id", b"replacement_id", "revision", b"revision", "subject", b"subject", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__devices: _TypeAlias = _typing.Literal["devices"]  # noqa: Y015
     _WhichOneofArgType__devices: _TypeAlias = _typing.Literal["_devices", b"_devices"]  # noqa: Y015
@@ -480,17 +484,25 @@ class RenameCertificateRequest(_message.Message):
 
     ID_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
+    IF_REVISION_FIELD_NUMBER: _builtins.int
     id: _builtins.int
     name: _builtins.str
+    @_builtins.property
+    def if_revision(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """If not empty: fails with LOST_RACE unless the certificate has one of these
+        revisions.
+        """
+
     def __init__(
         self,
         *,
         id: _builtins.int = ...,
         name: _builtins.str = ...,
+        if_revision: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "if_revision", b"if_revision", "name", b"name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -521,15 +533,23 @@ class DeleteCertificateRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ID_FIELD_NUMBER: _builtins.int
+    IF_REVISION_FIELD_NUMBER: _builtins.int
     id: _builtins.int
+    @_builtins.property
+    def if_revision(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """If not empty: fails with LOST_RACE unless the certificate has one of these
+        revisions.
+        """
+
     def __init__(
         self,
         *,
         id: _builtins.int = ...,
+        if_revision: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "if_revision", b"if_revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
