@@ -27,6 +27,9 @@ ADD_FORM = """() => {
   document.getElementById("main").after(form);
   htmx.process(form);
 }"""
+# A page that is not refreshed when something changes: after the session has ended, a refresh would
+# ask the person to sign in, at any moment.
+FORM_PAGE = "/console/menu"
 TYPED = "Line 1\nLine 2 <b>\"&'; ünïcode"
 
 
@@ -51,7 +54,7 @@ async def test_a_form_is_sent_after_signing_in_again(
     visits: Visits, stack: Stack, guard: Guard
 ) -> None:
     guard.expect(401)
-    page = await visits.signed_in("/console/brokers")
+    page = await visits.signed_in(FORM_PAGE)
     sent = await page_with_form(page)
     visits.end_sessions()
     await page.get_by_role("button", name="Send").click()
@@ -68,7 +71,7 @@ async def test_a_form_is_not_sent_by_a_person_who_did_not_sign_in_again(
     visits: Visits, stack: Stack, guard: Guard
 ) -> None:
     guard.expect(401)
-    page = await visits.signed_in("/console/brokers")
+    page = await visits.signed_in(FORM_PAGE)
     sent = await page_with_form(page)
     visits.end_sessions()
     await page.get_by_role("button", name="Send").click()
@@ -88,7 +91,7 @@ async def test_a_form_of_an_earlier_session_is_sent_in_the_present_one(
     visits: Visits, stack: Stack, guard: Guard
 ) -> None:
     guard.expect(403)
-    page = await visits.signed_in("/console/brokers")
+    page = await visits.signed_in(FORM_PAGE)
     sent = await page_with_form(page)
     # In another tab of this browser the person signs in again.
     await visits.begin_session(page, await stack.token())
@@ -102,7 +105,7 @@ async def test_a_form_stays_when_the_service_is_away(
     visits: Visits, guard: Guard, answer: int
 ) -> None:
     guard.expect(answer)
-    page = await visits.signed_in("/console/brokers")
+    page = await visits.signed_in(FORM_PAGE)
     sent = await page_with_form(page)
 
     async def refuse(route: Route) -> None:
@@ -116,7 +119,7 @@ async def test_a_form_stays_when_the_service_is_away(
     notice = page.locator("#notice")
     await expect(notice).to_contain_text("try again", ignore_case=True)
     await expect(page.get_by_label("Note")).to_have_value(TYPED)
-    await expect(page).to_have_url(re.compile(r"/console/brokers$"))
+    await expect(page).to_have_url(re.compile(f"{FORM_PAGE}$"))
     await page.unroute("**/console/sign-out")
     await page.get_by_role("button", name="Send").click()
     await expect(page).to_have_url(re.compile(r"/console/sign-in$"))
@@ -124,7 +127,7 @@ async def test_a_form_stays_when_the_service_is_away(
 
 
 async def test_a_form_is_sent_once(visits: Visits) -> None:
-    page = await visits.signed_in("/console/brokers")
+    page = await visits.signed_in(FORM_PAGE)
     sent = await page_with_form(page)
     answered = asyncio.Event()
 
