@@ -83,10 +83,14 @@ async def _begun(
     search: Search, names: Sequence[str]
 ) -> tuple[list[_Group], Mapping[str, Sequence[Any]]]:
     """The fields, with what to read for them; and the first values of each field."""
-    own = {name for name in names if search.without(name).conditions != search.conditions}
-    groups = [_Group(search.without(name), [name]) for name in names if name in own]
-    if len(own) < len(names):
-        groups.append(_Group(search, [name for name in names if name not in own]))
+    own = {
+        name: other
+        for name in names
+        if (other := search.without(name)).conditions != search.conditions
+    }
+    groups = [_Group(other, [name]) for name, other in own.items()]
+    if rest := [name for name in names if name not in own]:
+        groups.append(_Group(search, rest))
     tried = [
         (phase, driver)
         for group in groups

@@ -95,9 +95,9 @@ def grouped(
     names = [f"value_{index}" for index in range(len(values))]
     columns = ", ".join(f"{value} AS {name}" for value, name in zip(values, names, strict=True))
     sets = ", ".join(f"({name})" for name in names)
-    together = ", ".join(names)
+    fields = ", ".join(names)
     return (
-        f"SELECT json_build_array(grouping({together}), {together}, count(*))"
+        f"SELECT json_build_array(grouping({fields}), {fields}, count(*))"
         f" FROM (SELECT {columns} FROM {_source(number, driver, phase, bounds)} WHERE {filtered})"
         f" AS found GROUP BY GROUPING SETS ({sets})"
     )

@@ -17,7 +17,6 @@ WINDOW = 5_000
 # How many devices of each key are counted at first, to see which keys have few.
 FIRST_LIMIT = 10_000
 
-
 _key_id = devices.c.credential_key_id
 _has_password = devices.c.password_algorithm != NONE
 
@@ -157,10 +156,10 @@ async def _enabled(connection: AsyncConnection, key_ids: Sequence[int]) -> dict[
                 counts[key_id] = count
         unknown = [key_id for key_id in unknown if key_id not in counts]
         limit *= 4
-    for largest in unknown:
+    if unknown:
         kinds = sa.union_all(
             sa.select(device_counts.c.devices), sa.select(device_count_changes.c.devices)
         ).subquery()
         every = await connection.scalar(sa.select(sa.func.sum(kinds.c.devices))) or 0
-        counts[largest] = int(every) - sum(counts.values())
+        counts[unknown[0]] = int(every) - sum(counts.values())
     return counts

@@ -189,6 +189,7 @@ class BrokerHandler(RequestHandler):
         given = handlers.reply_cache.again(asker, key, now)
         if given is not None:
             if given.event is not None:
+                # The cache has recorded the session.
                 handlers.presence.accepted(asker.broker_id, given.question.username)
                 handlers.events.add(given.event, time.time())
             VERDICTS.note(self._route.dialect, type(given.question), ALLOWED.reason)
