@@ -12,6 +12,7 @@ from broker_service.brokers.management.servicer import ManagementServicer
 from broker_service.brokers.management.store import ManagementStore
 from broker_service.brokers.servicer import BrokerServicer
 from broker_service.brokers.store import BrokerStore
+from broker_service.brokers.testing.trials import Trials
 from broker_service.certificates.rotations.servicer import RotationServicer
 from broker_service.certificates.rotations.store import RotationStore
 from broker_service.certificates.servicer import CertificateServicer
@@ -72,7 +73,11 @@ async def running(config: BrokerServiceConfig, probes: Probes | None = None) -> 
         # All services of this process; their methods state the policies.
         servicers = [
             resolution,
-            BrokerServicer(broker_store, snapshots.refresh),
+            BrokerServicer(
+                broker_store,
+                snapshots.refresh,
+                Trials(broker_store.password_of, config.broker_address_policy),
+            ),
             DeviceCountServicer(DeviceCountStore(engine)),
             CertificateServicer(certificate_store, snapshots.refresh),
             RotationServicer(RotationStore(engine, keys), snapshots.refresh),

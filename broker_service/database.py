@@ -29,11 +29,6 @@ from domain.turns import PLACEMENT
 Row = sa.RowMapping
 
 _client = certificates.alias("client")
-whole = (
-    sa.select(brokers, certificates.c.pem.label("ca_cert"), _client.c.pem.label("client_cert"))
-    .outerjoin_from(brokers, certificates, brokers.c.ca_certificate_id == certificates.c.id)
-    .outerjoin(_client, brokers.c.client_certificate_id == _client.c.id)
-)
 _ca = certificates.alias("ca")
 _next_ca = certificates.alias("next_ca")
 # The brokers with the PEM of their certificates.
@@ -83,7 +78,7 @@ async def broker_of(
     """The broker's row. Raises `BrokerNotFound`, also for a broker that does not meet the
     conditions.
     """
-    query = whole.where(brokers.c.id == broker_id, *conditions)
+    query = all_brokers.where(brokers.c.id == broker_id, *conditions)
     if is_locked:
         # With a key share lock, registrations with a pin to the broker do not wait.
         query = query.with_for_update(of=brokers, key_share=True)

@@ -135,3 +135,9 @@ class SecretUnreadable(Internal):
     """A secret's key is not in the ring, or the secret was moved or changed."""
 
     reason = "SECRET_UNREADABLE"
+
+
+class TestUnderWay(Conflict):
+    """The broker is being tested already, or too many others are."""
+
+    reason = "TEST_UNDER_WAY"

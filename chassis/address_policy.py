@@ -13,7 +13,10 @@ from ipaddress import (
     IPv6Network,
     ip_network,
 )
-from typing import TypeAlias
+from typing import Annotated, TypeAlias
+
+from pydantic import BeforeValidator, PlainSerializer
+from pydantic_settings import NoDecode
 
 from chassis.hosts import Address, unwrapped
 
@@ -108,6 +111,15 @@ class AddressPolicy:
 
 UNRESTRICTED = AddressPolicy(ANY)
 DEFAULT = AddressPolicy(NOT_LOCAL)
+
+
+def _parsed(given: object) -> object:
+    """Reads a policy. Raises `ValueError` for other text."""
+    return AddressPolicy.parse(given) if isinstance(given, str) else given
+
+
+# The type of a setting.
+PolicySetting = Annotated[AddressPolicy, NoDecode, BeforeValidator(_parsed), PlainSerializer(str)]
 
 
 def _locality_of(address: Address) -> str | None:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import time
+from collections.abc import AsyncIterator
 from typing import Any, TypeVar
 
 import grpc
@@ -10,7 +11,7 @@ import structlog
 from grpc_health.v1 import health_pb2
 from prometheus_client import Histogram
 
-from chassis.errors import DeadlineExceeded, Unavailable, from_rpc
+from chassis.errors import DeadlineExceeded, MooringError, Unavailable, from_rpc
 from chassis.identities import UNTRUSTED_SERVICE
 from chassis.log import request_id
 from chassis.reloaded_channel import ReloadedChannel
@@ -114,12 +115,47 @@ class ServiceClient:
             _observe(request, grpc.StatusCode.OK, begun)
             return response
         _observe(request, error.code, begun)
-        if error.reason in (UNTRUSTED_SERVICE, TICKET_INVALID):
-            # The other service has refused this service. The client has sent a valid key, so it
-            # must not get an error about its own key.
-            log.error("another service does not trust this service")
-            raise Unavailable("the service is not available", reason=UNTRUSTED_SERVICE)
-        raise error
+        raise self._heard(error)
+
+    async def stream(
+        self,
+        method: "grpc.aio.UnaryStreamMultiCallable[Request, Response]",
+        request: Request,
+        *,
+        deadline: float,
+        ticket: bytes | None = None,
+    ) -> AsyncIterator[Response]:
+        """The responses of a method of a stub on `self.channel`, as they arrive. `deadline` and
+        errors are as for `call`.
+        """
+        timeout_s = deadline - asyncio.get_running_loop().time() - HOP_MARGIN_S
+        if timeout_s <= 0:
+            raise DeadlineExceeded("the deadline passed before the call")
+        begun = time.perf_counter()
+        metadata = self._credentials.metadata(ticket, request_id.get())
+        call = method(request, timeout=timeout_s, metadata=metadata)
+        try:
+            async for response in call:
+                yield response
+        except grpc.aio.AioRpcError as failure:
+            error = from_rpc(failure)
+        else:
+            _observe(request, grpc.StatusCode.OK, begun)
+            return
+        finally:
+            # If the responses are not read to their end, the service stops.
+            call.cancel()
+        _observe(request, error.code, begun)
+        raise self._heard(error)
+
+    def _heard(self, error: MooringError) -> MooringError:
+        """The error to raise for an error of the service."""
+        if error.reason not in (UNTRUSTED_SERVICE, TICKET_INVALID):
+            return error
+        # The other service has refused this service. The client has sent a valid key, so it must
+        # not get an error about its own key.
+        log.error("another service does not trust this service")
+        return Unavailable("the service is not available", reason=UNTRUSTED_SERVICE)
 
     async def is_serving(self, name: str = "", *, timeout_s: float = 1.0) -> bool:
         """Whether the service reports that it, or its part `name`, is healthy now."""

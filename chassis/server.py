@@ -5,7 +5,7 @@ order.
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -29,6 +29,7 @@ from chassis.tickets import ticket
 from chassis.trust import (
     REQUEST_ID,
     Credentials,
+    Policy,
     Services,
     callers_of,
     require_caller,
@@ -87,11 +88,16 @@ class GuardedServer:
         for method in service.methods:
             behaviour = getattr(servicer, method.name)
             decode = GetMessageClass(method.input_type).FromString
-            handlers[method.name] = grpc.unary_unary_rpc_method_handler(
-                self._guarded(f"/{service.full_name}/{method.name}", behaviour, decode),
-                request_deserializer=None,
-                response_serializer=GetMessageClass(method.output_type).SerializeToString,
-            )
+            name = f"/{service.full_name}/{method.name}"
+            encode = GetMessageClass(method.output_type).SerializeToString
+            if method.server_streaming:
+                handlers[method.name] = grpc.unary_stream_rpc_method_handler(
+                    self._guarded_stream(name, behaviour, decode), response_serializer=encode
+                )
+            else:
+                handlers[method.name] = grpc.unary_unary_rpc_method_handler(
+                    self._guarded(name, behaviour, decode), response_serializer=encode
+                )
         self._server.add_generic_rpc_handlers(
             [grpc.method_handlers_generic_handler(service.full_name, handlers)]
         )
@@ -100,50 +106,98 @@ class GuardedServer:
     def _guarded(
         self, method: str, behaviour: Callable[..., Awaitable[Any]], decode: Callable[[bytes], Any]
     ) -> Callable[..., Awaitable[Any]]:
-        policy = policy_of(behaviour)
-        allowed = callers_of(policy) if policy is not None else frozenset()
-        credentials, refusals = self._credentials, self._refusals
+        admit = self._admission(method, policy_of(behaviour))
         succeeded = RPC_SECONDS.labels(method, grpc.StatusCode.OK.name)
 
         async def guarded(request: bytes, context: Context) -> Any:
             begun = time.perf_counter()
+            try:
+                admit(context)
+                response = await behaviour(decode(request), context)
+            except Exception as raised:  # noqa: BLE001 - every error becomes a status
+                error = _told(raised)
+            else:
+                succeeded.observe(time.perf_counter() - begun)
+                return response
+            self._note(method, error, partial(decode, request), begun, context)
+            return await context.abort(error.code, error.message, trailers_of(error))
+
+        return guarded
+
+    def _guarded_stream(
+        self,
+        method: str,
+        behaviour: Callable[..., AsyncGenerator[Any, None]],
+        decode: Callable[[bytes], Any],
+    ) -> Callable[..., AsyncIterator[Any]]:
+        admit = self._admission(method, policy_of(behaviour))
+        succeeded = RPC_SECONDS.labels(method, grpc.StatusCode.OK.name)
+
+        async def guarded(request: bytes, context: Context) -> AsyncIterator[Any]:
+            begun = time.perf_counter()
+            try:
+                admit(context)
+                # A client that leaves cancels this task, and with it what the method waits for.
+                async with contextlib.aclosing(behaviour(decode(request), context)) as responses:
+                    async for response in responses:
+                        yield response
+            except Exception as raised:  # noqa: BLE001 - likewise
+                error = _told(raised)
+            else:
+                succeeded.observe(time.perf_counter() - begun)
+                return
+            self._note(method, error, partial(decode, request), begun, context)
+            await context.abort(error.code, error.message, trailers_of(error))
+
+        return guarded
+
+    def _admission(self, method: str, policy: Policy | None) -> Callable[[Context], None]:
+        """A function that admits the caller of `method`. It raises the errors of authentication."""
+        allowed = callers_of(policy) if policy is not None else frozenset()
+        credentials = self._credentials
+
+        def admit(context: Context) -> None:
             metadata = dict(context.invocation_metadata() or ())
             # Each call is a separate task with its own context.
             logs.request_id.set(str(metadata.get(REQUEST_ID, "")))
             logs.method.set(method)
-            try:
-                if policy is None:
-                    raise Unauthenticated("this method has no policy", reason="NO_POLICY")
-                caller = credentials.caller_of(metadata, context)
-                calling.set(caller)
-                require_caller(caller, allowed)
-                if not isinstance(policy, Services):
-                    actor, shown = credentials.actor_of(metadata, caller)
-                    ticket.set(shown)
-                    logs.actor.set(actor.name)
-                    logs.actor_id.set(actor.id)
-                    actor.require(policy)
-                    isolation.fleets.set(actor.fleets)
-                    role.set(actor.role)
-                response = await behaviour(decode(request), context)
-            except DecodeError:
-                error: MooringError = InvalidInput(
-                    "the message cannot be decoded", reason="MALFORMED_MESSAGE"
-                )
-            except MooringError as raised:
-                error = raised
-            except Exception:
-                log.exception("a call failed unexpectedly")
-                error = Internal("internal error")
-            else:
-                succeeded.observe(time.perf_counter() - begun)
-                return response
-            RPC_SECONDS.labels(method, error.code.name).observe(time.perf_counter() - begun)
-            if refusals is not None:
-                refusals.note(method, error, partial(decode, request), context.peer())
-            return await context.abort(error.code, error.message, trailers_of(error))
+            if policy is None:
+                raise Unauthenticated("this method has no policy", reason="NO_POLICY")
+            caller = credentials.caller_of(metadata, context)
+            calling.set(caller)
+            require_caller(caller, allowed)
+            if not isinstance(policy, Services):
+                actor, shown = credentials.actor_of(metadata, caller)
+                ticket.set(shown)
+                logs.actor.set(actor.name)
+                logs.actor_id.set(actor.id)
+                actor.require(policy)
+                isolation.fleets.set(actor.fleets)
+                role.set(actor.role)
 
-        return guarded
+        return admit
+
+    def _note(
+        self,
+        method: str,
+        error: MooringError,
+        decode: Callable[[], Any],
+        begun: float,
+        context: Context,
+    ) -> None:
+        RPC_SECONDS.labels(method, error.code.name).observe(time.perf_counter() - begun)
+        if self._refusals is not None:
+            self._refusals.note(method, error, decode, context.peer())
+
+
+def _told(raised: Exception) -> MooringError:
+    """The error that the caller gets. What is not of Mooring's tree stays in the log."""
+    if isinstance(raised, MooringError):
+        return raised
+    if isinstance(raised, DecodeError):
+        return InvalidInput("the message cannot be decoded", reason="MALFORMED_MESSAGE")
+    log.error("a call failed unexpectedly", exc_info=raised)
+    return Internal("internal error")
 
 
 class Health:

@@ -91,6 +91,7 @@ MEANINGS: dict[str, tuple[int, str]] = {
     ),
     "ROTATION_UNDER_WAY": (409, "one of the two certificates is part of another rotation"),
     "ROTATION_TOO_EARLY": (409, "too few devices have been notified of the replacement"),
+    "TEST_UNDER_WAY": (409, "the broker is being tested already, or too many others are"),
     "FLEET_ID_TAKEN": (409, "another fleet has this id"),
     "UUID_PREFIX_TAKEN": (409, "the prefix overlaps with the prefix of another fleet"),
     "TOKEN_USED_UP": (403, "this token has added its maximum number of devices"),

@@ -12,6 +12,8 @@ from local.home import Trust
 
 HOST = "127.0.0.1"
 WORKER = "registry_service.worker"
+# The local broker is on this machine, and brokers that a person tries may be too.
+ANY_ADDRESS = {"BROKER_ADDRESS_POLICY": "any"}
 # From the supervisor's environment: variables that Python, libpq and the C library read.
 INHERITED = (
     *("PATH", "HOME", "TMPDIR", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH"),
@@ -75,6 +77,7 @@ def environments(
             **_bound(config.broker_port),
             **database_of("mooring_broker"),
             "ENCRYPTION_KEYS_FILE": str(encryption_keys),
+            **ANY_ADDRESS,
         },
         "registry_service": {
             **called,
@@ -116,8 +119,7 @@ def environments(
             **database_of("mooring_registry"),
             "BROKER_SERVICE_ADDRESS": addresses.broker,
             "SERVER_KEYS_FILE": str(server_keys),
-            # The local broker is on this machine, and brokers that a person tries may be too.
-            "BROKER_ADDRESS_POLICY": "any",
+            **ANY_ADDRESS,
         },
     }
 

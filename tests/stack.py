@@ -37,6 +37,7 @@ import broker_service.__main__
 import gateway.__main__
 import registry_service.__main__
 from broker_service.config import BrokerServiceConfig
+from chassis.address_policy import UNRESTRICTED
 from chassis.client import ServiceClient
 from chassis.identities import PROVABLE, Identity, read_secret
 from chassis.tickets import SigningKeys
@@ -210,6 +211,8 @@ class Stack(Served):
                 "encryption_keys_file": self.encryption_keys_file,
                 "caller_hashes_file": self.trust.hashes,
                 "ticket_public_keys_file": self.trust.ticket_public_keys,
+                # As `make run` has it: the brokers of tests are on this machine.
+                "broker_address_policy": UNRESTRICTED,
                 "drain_s": 0,
                 **changes,
             }

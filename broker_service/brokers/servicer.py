@@ -1,6 +1,7 @@
 """gRPC: the brokers' settings and certificates."""
 
-from collections.abc import Mapping
+import secrets
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from typing import Any
 
@@ -10,6 +11,7 @@ from mooring.broker.v1 import brokers_pb2_grpc
 from mooring.broker.v1.certificates_pb2 import CertificateWarning
 
 from broker_service.brokers.store import BrokerStore, Filter
+from broker_service.brokers.testing.trials import Trials
 from broker_service.certificates.reading import CA, CLIENT, Certificate, read_ca
 from broker_service.certificates.servicer import warnings
 from broker_service.errors import BrokerNameTaken
@@ -48,13 +50,14 @@ DEFAULTS = asdict(Settings(name="", host="", port=0))
 class BrokerServicer(brokers_pb2_grpc.BrokerServiceServicer):
     """A change takes effect in this replica before the caller gets its answer."""
 
-    def __init__(self, store: BrokerStore, refresh: Refresh) -> None:
+    def __init__(self, store: BrokerStore, refresh: Refresh, trials: Trials) -> None:
         """`refresh` makes a change that was committed take effect in this process.
 
-        Other replicas get an announcement from the database.
+        Other replicas get an announcement from the database. `trials` tests brokers.
         """
         self._store = store
         self._refresh = refresh
+        self._trials = trials
 
     @allows(Access.OPERATOR)
     async def CreateBroker(
@@ -96,34 +99,11 @@ class BrokerServicer(brokers_pb2_grpc.BrokerServiceServicer):
         """Raises `InvalidInput`, `BrokerNotFound`, `BrokerNameTaken`, `BrokerIsDefault`,
         `CertificateUnknown`, `LostRace`.
         """
-
-        def decide(row: sa.RowMapping) -> dict[str, Any]:
-            before = Settings(**{name: row[name] for name in COLUMNS})
-            settings = replace(before, **changes)
-            separate = _changed(given_separate, row)
-            # A value that does not change is not checked, because it may have been set under other
-            # rules.
-            follows = settings.use_tls is None
-            same = replace(settings, use_tls=before.use_tls) if follows else settings
-            if same == before and not separate:
-                return {}
-            check(settings, before)
-            had_password = row["password_encrypted"] is not None
-            has_password = (
-                separate["password"] is not None if "password" in separate else had_password
-            )
-            check_login(
-                settings, has_password=has_password, before=before, had_password=had_password
-            )
-            columns = columns_of(settings)
-            return separate | {name: columns[name] for name in changes}
-
-        changes = _named(request.fields, request.update_mask.paths)
-        given_separate = {name: changes.pop(name) for name in APART if name in changes}
-        if "protocol" in changes and "use_tls" not in changes:
-            changes["use_tls"] = None
         row = await self._store.update(
-            request.id, decide, request.if_revision, validate_only=request.validate_only
+            request.id,
+            _decision(request.fields, request.update_mask.paths),
+            request.if_revision,
+            validate_only=request.validate_only,
         )
         if not request.validate_only:
             await self._refresh()
@@ -176,6 +156,28 @@ class BrokerServicer(brokers_pb2_grpc.BrokerServiceServicer):
             await self._refresh()
         return response
 
+    @allows(Access.OPERATOR)
+    async def TestBroker(
+        self, request: pb.TestBrokerRequest, context: Context
+    ) -> AsyncIterator[pb.TestBrokerResponse]:
+        """Raises the errors of creating or changing such a broker, and `TestUnderWay`."""
+        # A name says nothing about a connection, and may be one that another broker has.
+        if request.id:
+            names = [name for name in request.update_mask.paths if name != "name"]
+            decide = _decision(request.fields, names)
+            row = await self._store.update(request.id, decide, validate_only=True)
+        else:
+            request.fields.name = f"test {secrets.token_hex(8)}"
+            row = await self._store.create(*_new(request.fields), validate_only=True)
+        async for outcome in self._trials.run(row):
+            yield pb.TestBrokerResponse(
+                step=pb.BrokerTestStep.Value(f"BROKER_TEST_STEP_{outcome.step.name}"),
+                state=pb.BrokerTestState.Value(f"BROKER_TEST_STATE_{outcome.state.name}"),
+                reason=outcome.reason,
+                detail=outcome.detail,
+                seconds=outcome.seconds,
+            )
+
 
 def _new(given: pb.BrokerFields) -> tuple[dict[str, Any], Certificate | None, str | None]:
     """Columns, CA and password of a new broker. Raises `InvalidInput`."""
@@ -190,6 +192,37 @@ def _new(given: pb.BrokerFields) -> tuple[dict[str, Any], Certificate | None, st
     check(settings)
     check_login(settings, has_password=password is not None)
     return columns_of(settings) | certificates, _ca_of(ca_pem), password
+
+
+def _decision(
+    fields: pb.BrokerFields, names: Sequence[str]
+) -> Callable[[sa.RowMapping], dict[str, Any]]:
+    """A function that gets a row, and returns the columns that a change of these fields changes.
+    Both raise `InvalidInput`.
+    """
+
+    def decide(row: sa.RowMapping) -> dict[str, Any]:
+        before = Settings(**{name: row[name] for name in COLUMNS})
+        settings = replace(before, **changes)
+        separate = _changed(given_separate, row)
+        # A value that does not change is not checked, because it may have been set under other
+        # rules.
+        follows = settings.use_tls is None
+        same = replace(settings, use_tls=before.use_tls) if follows else settings
+        if same == before and not separate:
+            return {}
+        check(settings, before)
+        had_password = row["password_encrypted"] is not None
+        has_password = separate["password"] is not None if "password" in separate else had_password
+        check_login(settings, has_password=has_password, before=before, had_password=had_password)
+        columns = columns_of(settings)
+        return separate | {name: columns[name] for name in changes}
+
+    changes = _named(fields, names)
+    given_separate = {name: changes.pop(name) for name in APART if name in changes}
+    if "protocol" in changes and "use_tls" not in changes:
+        changes["use_tls"] = None
+    return decide
 
 
 def _named(given: pb.BrokerFields, names: Any) -> dict[str, Any]:

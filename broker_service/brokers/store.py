@@ -11,12 +11,14 @@ from broker_service.certificates.database import kept
 from broker_service.certificates.reading import Certificate
 from broker_service.database import (
     Row,
+    all_brokers,
     audited,
     broker_of,
+    ca_cert_of,
     changing,
     destination_in,
-    whole,
 )
+from broker_service.destinations import destination_of
 from broker_service.encryption import HEADER_BYTES, EncryptionKeys, key_id_of
 from broker_service.errors import BrokerInactive, BrokerInUse
 from broker_service.passwords import Change, Passwords
@@ -69,11 +71,18 @@ class BrokerStore:
         async with reading(self._engine) as connection:
             return await broker_of(connection, broker_id, is_usable(within))
 
+    def password_of(self, row: Row) -> str:
+        """The password of a row with its certificates, for the destination in the row. Raises
+        `SecretUnreadable`.
+        """
+        destination = destination_of(row, ca_cert_of(row))
+        return self._passwords.read(row["id"], row["password_encrypted"], destination)
+
     async def brokers_from(
         self, start: Start[int], limit: int, wanted: Filter, within: Fleets
     ) -> Sequence[Row]:
         """The brokers that one of the fleets may use, in the order of their ids."""
-        matching = whole.where(is_usable(within), *_conditions(wanted))
+        matching = all_brokers.where(is_usable(within), *_conditions(wanted))
         query = ordered(matching, start, brokers.c.id, texts=_SEARCHED)
         async with reading(self._engine) as connection:
             found = await connection.execute(query.limit(limit))

@@ -1,7 +1,7 @@
 """The caller: the gateway gets a ticket for the API token, and sends it with every gRPC call."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, TypeVar
 
 import grpc
@@ -20,6 +20,7 @@ from gateway.service_clients import ServiceClients
 Question = TypeVar("Question")
 Answer = TypeVar("Answer")
 Method = grpc.aio.UnaryUnaryMultiCallable
+StreamOf = grpc.aio.UnaryStreamMultiCallable
 
 # A ticket is valid for a minute; after this time the gateway gets a new one.
 RENEW_S = 30.0
@@ -72,6 +73,22 @@ class Caller:
     ) -> Answer:
         """Calls the broker service for this caller. Raises the `MooringError` of the service."""
         return await self._ask(self.services.broker, method, question)
+
+    async def follow_broker_service(
+        self, method: StreamOf[Question, Answer], question: Question, *, within_s: float
+    ) -> AsyncIterator[Answer]:
+        """The answers of the broker service as they arrive. Raises the `MooringError` of the
+        service.
+        """
+        deadline = asyncio.get_running_loop().time() + within_s
+        try:
+            async for answer in self.services.broker.stream(
+                method, question, deadline=deadline, ticket=await self._fresh_ticket()
+            ):
+                yield answer
+        except MooringError as error:
+            self.heard = error
+            raise
 
     async def _ask(
         self, client: ServiceClient, method: Method[Question, Answer], question: Question

@@ -12,6 +12,7 @@ from gateway.console.brokers import (
     new,
     settings,
     step,
+    testing,
 )
 from gateway.console.visitor import permitted
 
@@ -35,6 +36,8 @@ ROUTES = Router(
         access.confirm_deletion,
         access.delete_secret,
         step.in_step,
+        testing.test_new_broker,
+        testing.test_broker,
         history.history,
         history.revision_page,
         history.roll_back,

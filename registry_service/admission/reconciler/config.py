@@ -1,22 +1,13 @@
 """The environment variables of the loop `enforcement`, in addition to the worker's."""
 
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import ClassVar
 
-from pydantic import BeforeValidator, Field
-from pydantic_settings import NoDecode
+from pydantic import Field
 
-from chassis.address_policy import DEFAULT, AddressPolicy
+from chassis.address_policy import DEFAULT, PolicySetting
 from chassis.config import CallerConfig
 from registry_service.config import RegistryDatabaseConfig
-
-
-def _policy(given: object) -> object:
-    """Reads a policy. Raises `ValueError` for other text."""
-    return AddressPolicy.parse(given) if isinstance(given, str) else given
-
-
-Policy = Annotated[AddressPolicy, NoDecode, BeforeValidator(_policy)]
 
 
 class EnforcementConfig(RegistryDatabaseConfig, CallerConfig):
@@ -35,7 +26,7 @@ class EnforcementConfig(RegistryDatabaseConfig, CallerConfig):
     # The keys that passwords are derived with.
     server_keys_file: Path
     # Allowed addresses of brokers: any, not-local, public, or networks separated by commas.
-    broker_address_policy: Policy = DEFAULT
+    broker_address_policy: PolicySetting = DEFAULT
     # How often the clients of a Mosquitto are compared if nothing has changed.
     drift_check_s: float = Field(default=30.0, gt=0)
     # After how long without a renewed lease another process takes over.

@@ -22,10 +22,10 @@ from msgspec import Struct
 from chassis.address_policy import DEFAULT, AddressPolicy
 from chassis.connecting import AddressRefused, connected
 from chassis.errors import LostRace
+from chassis.mqtt import BrokerRefusal, Connection, ProtocolError
 from registry_service.admission.reconciler.dynamic_security import Actual, Command
 from registry_service.admission.reconciler.json_limits import decoded
 from registry_service.admission.reconciler.listings import Moved, Reading, read_client
-from registry_service.admission.reconciler.mqtt import BrokerRefusal, Connection, ProtocolError
 from registry_service.admission.reconciler.planning import Plan
 from registry_service.errors import (
     CommandsRefused,

@@ -6,9 +6,9 @@ from contextlib import suppress
 from typing import Any
 from unittest import mock
 
+from chassis.mqtt import BrokerRefusal, Connection, ProtocolError
 from registry_service.admission.reconciler.dynamic_security import Command
 from registry_service.admission.reconciler.mosquitto_client import ANSWERS, _Conversation
-from registry_service.admission.reconciler.mqtt import BrokerRefusal, Connection, ProtocolError
 from registry_service.errors import ControlUnreadable
 
 TOKEN = "0123456789abcdef"

@@ -9,6 +9,7 @@ from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from mooring.broker.v1 import certificates_pb2 as _certificates_pb2
 from mooring.errors.v1 import errors_pb2 as _errors_pb2
 import builtins as _builtins
@@ -21,6 +22,58 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _BrokerTestStep:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _BrokerTestStepEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_BrokerTestStep.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    BROKER_TEST_STEP_UNSPECIFIED: _BrokerTestStep.ValueType  # 0
+    BROKER_TEST_STEP_RESOLVE: _BrokerTestStep.ValueType  # 1
+    """The host has addresses, and Mooring may connect to one."""
+    BROKER_TEST_STEP_CONNECT: _BrokerTestStep.ValueType  # 2
+    """The port accepts connections."""
+    BROKER_TEST_STEP_TLS: _BrokerTestStep.ValueType  # 3
+    """The broker's certificate is valid for its host, and its CA is trusted."""
+    BROKER_TEST_STEP_LOGIN: _BrokerTestStep.ValueType  # 4
+    """The broker answers MQTT, and accepts the login of Mooring's services."""
+    BROKER_TEST_STEP_ROUND_TRIP: _BrokerTestStep.ValueType  # 5
+    """A message that is published comes back."""
+
+class BrokerTestStep(_BrokerTestStep, metaclass=_BrokerTestStepEnumTypeWrapper): ...
+
+BROKER_TEST_STEP_UNSPECIFIED: BrokerTestStep.ValueType  # 0
+BROKER_TEST_STEP_RESOLVE: BrokerTestStep.ValueType  # 1
+"""The host has addresses, and Mooring may connect to one."""
+BROKER_TEST_STEP_CONNECT: BrokerTestStep.ValueType  # 2
+"""The port accepts connections."""
+BROKER_TEST_STEP_TLS: BrokerTestStep.ValueType  # 3
+"""The broker's certificate is valid for its host, and its CA is trusted."""
+BROKER_TEST_STEP_LOGIN: BrokerTestStep.ValueType  # 4
+"""The broker answers MQTT, and accepts the login of Mooring's services."""
+BROKER_TEST_STEP_ROUND_TRIP: BrokerTestStep.ValueType  # 5
+"""A message that is published comes back."""
+Global___BrokerTestStep: _TypeAlias = BrokerTestStep  # noqa: Y015
+
+class _BrokerTestState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _BrokerTestStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_BrokerTestState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    BROKER_TEST_STATE_UNSPECIFIED: _BrokerTestState.ValueType  # 0
+    BROKER_TEST_STATE_OK: _BrokerTestState.ValueType  # 1
+    BROKER_TEST_STATE_FAILED: _BrokerTestState.ValueType  # 2
+    BROKER_TEST_STATE_SKIPPED: _BrokerTestState.ValueType  # 3
+
+class BrokerTestState(_BrokerTestState, metaclass=_BrokerTestStateEnumTypeWrapper): ...
+
+BROKER_TEST_STATE_UNSPECIFIED: BrokerTestState.ValueType  # 0
+BROKER_TEST_STATE_OK: BrokerTestState.ValueType  # 1
+BROKER_TEST_STATE_FAILED: BrokerTestState.ValueType  # 2
+BROKER_TEST_STATE_SKIPPED: BrokerTestState.ValueType  # 3
+Global___BrokerTestState: _TypeAlias = BrokerTestState  # noqa: Y015
 
 @_typing.final
 class BrokerFields(_message.Message):
@@ -777,3 +830,68 @@ class ImportBrokersResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ImportBrokersResponse: _TypeAlias = ImportBrokersResponse  # noqa: Y015
+
+@_typing.final
+class TestBrokerRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    FIELDS_FIELD_NUMBER: _builtins.int
+    UPDATE_MASK_FIELD_NUMBER: _builtins.int
+    id: _builtins.int
+    """0 for a broker that is not stored: fields are then those of a new broker."""
+    @_builtins.property
+    def fields(self) -> Global___BrokerFields:
+        """With these changes, which are not stored. They are checked as those of
+        UpdateBroker.
+        """
+
+    @_builtins.property
+    def update_mask(self) -> _field_mask_pb2.FieldMask: ...
+    def __init__(
+        self,
+        *,
+        id: _builtins.int = ...,
+        fields: Global___BrokerFields | None = ...,
+        update_mask: _field_mask_pb2.FieldMask | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["fields", b"fields", "update_mask", b"update_mask"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fields", b"fields", "id", b"id", "update_mask", b"update_mask"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TestBrokerRequest: _TypeAlias = TestBrokerRequest  # noqa: Y015
+
+@_typing.final
+class TestBrokerResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STEP_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    DETAIL_FIELD_NUMBER: _builtins.int
+    SECONDS_FIELD_NUMBER: _builtins.int
+    step: Global___BrokerTestStep.ValueType
+    state: Global___BrokerTestState.ValueType
+    reason: _builtins.str
+    """UPPER_SNAKE, if it failed."""
+    detail: _builtins.str
+    """For people: what was found, or what is wrong and how to mend it."""
+    seconds: _builtins.float
+    def __init__(
+        self,
+        *,
+        step: Global___BrokerTestStep.ValueType = ...,
+        state: Global___BrokerTestState.ValueType = ...,
+        reason: _builtins.str = ...,
+        detail: _builtins.str = ...,
+        seconds: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["detail", b"detail", "reason", b"reason", "seconds", b"seconds", "state", b"state", "step", b"step"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TestBrokerResponse: _TypeAlias = TestBrokerResponse  # noqa: Y015

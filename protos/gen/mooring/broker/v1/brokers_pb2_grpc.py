@@ -70,6 +70,11 @@ class BrokerServiceStub:
                 request_serializer=mooring_dot_broker_dot_v1_dot_brokers__pb2.ImportBrokersRequest.SerializeToString,
                 response_deserializer=mooring_dot_broker_dot_v1_dot_brokers__pb2.ImportBrokersResponse.FromString,
                 _registered_method=True)
+        self.TestBroker = channel.unary_stream(
+                '/mooring.broker.v1.BrokerService/TestBroker',
+                request_serializer=mooring_dot_broker_dot_v1_dot_brokers__pb2.TestBrokerRequest.SerializeToString,
+                response_deserializer=mooring_dot_broker_dot_v1_dot_brokers__pb2.TestBrokerResponse.FromString,
+                _registered_method=True)
 
 
 class BrokerServiceServicer:
@@ -124,6 +129,14 @@ class BrokerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def TestBroker(self, request, context):
+        """Tests whether clients could connect to a broker. Each step is sent when it
+        has ended; there is one message for each BrokerTestStep.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_BrokerServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -161,6 +174,11 @@ def add_BrokerServiceServicer_to_server(servicer, server):
                     servicer.ImportBrokers,
                     request_deserializer=mooring_dot_broker_dot_v1_dot_brokers__pb2.ImportBrokersRequest.FromString,
                     response_serializer=mooring_dot_broker_dot_v1_dot_brokers__pb2.ImportBrokersResponse.SerializeToString,
+            ),
+            'TestBroker': grpc.unary_stream_rpc_method_handler(
+                    servicer.TestBroker,
+                    request_deserializer=mooring_dot_broker_dot_v1_dot_brokers__pb2.TestBrokerRequest.FromString,
+                    response_serializer=mooring_dot_broker_dot_v1_dot_brokers__pb2.TestBrokerResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -353,6 +371,33 @@ class BrokerService:
             '/mooring.broker.v1.BrokerService/ImportBrokers',
             mooring_dot_broker_dot_v1_dot_brokers__pb2.ImportBrokersRequest.SerializeToString,
             mooring_dot_broker_dot_v1_dot_brokers__pb2.ImportBrokersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TestBroker(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/mooring.broker.v1.BrokerService/TestBroker',
+            mooring_dot_broker_dot_v1_dot_brokers__pb2.TestBrokerRequest.SerializeToString,
+            mooring_dot_broker_dot_v1_dot_brokers__pb2.TestBrokerResponse.FromString,
             options,
             channel_credentials,
             insecure,

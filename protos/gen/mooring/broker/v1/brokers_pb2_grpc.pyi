@@ -31,6 +31,10 @@ class BrokerServiceStub:
     """Imports brokers, matched by name. Each is created, or left as it is if one
     with its name exists, or refused alone.
     """
+    TestBroker: _aio.UnaryStreamMultiCallable[_brokers_pb2.TestBrokerRequest, _brokers_pb2.TestBrokerResponse]
+    """Tests whether clients could connect to a broker. Each step is sent when it
+    has ended; there is one message for each BrokerTestStep.
+    """
 
 class BrokerServiceServicer(metaclass=_abc_1.ABCMeta):
     """The brokers' settings and certificates."""
@@ -90,6 +94,16 @@ class BrokerServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.Awaitable[_brokers_pb2.ImportBrokersResponse]:
         """Imports brokers, matched by name. Each is created, or left as it is if one
         with its name exists, or refused alone.
+        """
+
+    @_abc_1.abstractmethod
+    def TestBroker(
+        self,
+        request: _brokers_pb2.TestBrokerRequest,
+        context: _aio.ServicerContext[_brokers_pb2.TestBrokerRequest, _abc.AsyncIterator[_brokers_pb2.TestBrokerResponse]],
+    ) -> _abc.AsyncIterator[_brokers_pb2.TestBrokerResponse]:
+        """Tests whether clients could connect to a broker. Each step is sent when it
+        has ended; there is one message for each BrokerTestStep.
         """
 
 def add_BrokerServiceServicer_to_server(servicer: BrokerServiceServicer, server: _aio.Server) -> None: ...

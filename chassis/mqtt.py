@@ -1,14 +1,17 @@
-"""A minimal MQTT 5 client for the control topic, for brokers that may be hostile.
+"""A minimal client for MQTT 5 and MQTT 3.1.1, for brokers that may be hostile.
 
-https://docs.oasis-open.org/mqtt/mqtt/v5.0/mqtt-v5.0.html. It publishes and receives with QoS 0 and
-keeps no queue: a packet is read when it is asked for, so that a broker can make this client hold
-one packet only. General MQTT clients hold what they receive, without a bound on its size.
+https://docs.oasis-open.org/mqtt/mqtt/v5.0/mqtt-v5.0.html, to which the sections below refer, and
+https://docs.oasis-open.org/mqtt/mqtt/v3.1.1/mqtt-v3.1.1.html. It publishes and receives with QoS 0
+and keeps no queue: a packet is read when it is asked for, so that a broker can make this client
+hold one packet only. General MQTT clients hold what they receive, without a bound on its size.
 """
 
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from typing import Protocol
 
+V3_1_1, V5 = 4, 5
 CONNACK, PUBLISH, SUBACK, PINGRESP, DISCONNECT = 0x20, 0x30, 0x90, 0xD0, 0xE0
 # Much larger than the longest list in a plugin's answer.
 MAX_PACKET_BYTES = 4 * 1024 * 1024
@@ -36,26 +39,55 @@ class BrokerRefusal(Exception):
     """The broker refuses the connection or ends it."""
 
     def __init__(self, code: int) -> None:
-        """`code` is the reason code (section 2.4)."""
+        """`code` is the reason code (section 2.4); in MQTT 3.1.1 the return code of CONNACK."""
         super().__init__(f"reason code {code:#x}")
         self.code = code
+
+
+class Reader(Protocol):
+    """The part of `asyncio.StreamReader` that a connection uses."""
+
+    async def readexactly(self, n: int) -> bytes:
+        """The next `n` bytes. Raises `EOFError`, `OSError`."""
+        ...
+
+
+class Writer(Protocol):
+    """The part of `asyncio.StreamWriter` that a connection uses."""
+
+    def write(self, data: bytes) -> None:
+        """Sends the bytes, now or later."""
+
+    async def drain(self) -> None:
+        """Waits until the client may send more. Raises `OSError`."""
+
+    @property
+    def transport(self) -> asyncio.WriteTransport:
+        """What `abort` closes."""
+        ...
 
 
 class Connection:
     """One connection. Methods may raise `ProtocolError`, `BrokerRefusal`, `OSError`, `EOFError`."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __init__(self, reader: Reader, writer: Writer, *, version: int = V5) -> None:
         """Call `open` and `subscribe` before other methods."""
         self._reader = reader
         self._writer = writer
+        self._version = version
         self._received = 0
 
-    async def open(self, client_id: str, username: str, password: str) -> None:
-        """Logs in."""
-        flags = CLEAN_START | HAS_USERNAME | HAS_PASSWORD
-        variable = _string("MQTT") + bytes((5, flags)) + KEEP_ALIVE_S.to_bytes(2)
-        payload = b"".join(map(_string, (client_id, username, password)))
-        await self._send(0x10, variable + _with_length(CONNECT_PROPERTIES) + payload)
+    async def open(
+        self, client_id: str, username: str | None = None, password: str | None = None
+    ) -> None:
+        """Logs in, without a username or a password if these are None."""
+        flags = CLEAN_START
+        flags |= HAS_USERNAME if username is not None else 0
+        flags |= HAS_PASSWORD if password is not None else 0
+        variable = _string("MQTT") + bytes((self._version, flags)) + KEEP_ALIVE_S.to_bytes(2)
+        given = [text for text in (client_id, username, password) if text is not None]
+        payload = b"".join(map(_string, given))
+        await self._send(0x10, variable + self._properties(CONNECT_PROPERTIES) + payload)
         kind, body = await self._receive()
         if kind != CONNACK or len(body) < 2:
             raise ProtocolError("no answer to CONNECT")
@@ -65,20 +97,21 @@ class Connection:
     async def subscribe(self, topic: str) -> int:
         """Subscribes, and returns the reason code of the answer; from 0x80 on it is a refusal."""
         options = b"\x00"
-        body = SUBSCRIPTION_ID.to_bytes(2) + _with_length(b"") + _string(topic) + options
+        body = SUBSCRIPTION_ID.to_bytes(2) + self._properties() + _string(topic) + options
         await self._send(0x82, body)
         kind, answer = await self._receive()
         while kind != SUBACK:
             # Retained messages may arrive first.
             kind, answer = await self._receive()
-        if len(answer) < 4 or answer[:2] != SUBSCRIPTION_ID.to_bytes(2):
+        shortest = 2 + len(self._properties()) + 1
+        if len(answer) < shortest or answer[:2] != SUBSCRIPTION_ID.to_bytes(2):
             raise ProtocolError("no answer to SUBSCRIBE")
         return answer[-1]
 
     async def publish(self, topic: str, payload: bytes) -> None:
         """Publishes with QoS 0."""
         self._received = 0
-        await self._send(0x30, _string(topic) + _with_length(b"") + payload)
+        await self._send(0x30, _string(topic) + self._properties() + payload)
 
     async def message(self, topic: str) -> bytes:
         """The payload of the next message. Raises `ProtocolError` if it is on another topic."""
@@ -89,6 +122,8 @@ class Connection:
             length = int.from_bytes(body[:2])
             if body[2 : 2 + length] != topic.encode():
                 raise ProtocolError("a message on a topic that was not subscribed to")
+            if self._version == V3_1_1:
+                return body[2 + length :]
             size, begin = _length_in(body, 2 + length)
             return body[begin + size :]
 
@@ -105,6 +140,10 @@ class Connection:
             self._writer.transport.abort()
             pinging.cancel()
             await asyncio.gather(pinging, return_exceptions=True)
+
+    def _properties(self, properties: bytes = b"") -> bytes:
+        """The properties of a packet, which only MQTT 5 has."""
+        return b"" if self._version == V3_1_1 else _with_length(properties)
 
     async def _ping(self) -> None:
         while True:

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from registry_service.admission.reconciler.mqtt import Connection
+from chassis.mqtt import Connection
 
 
 async def _taken(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -1,0 +1,1 @@
+"""Tests whether devices could connect to a broker, step by step."""
