@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB
 
-SCHEMA_REVISION = "0043"
+SCHEMA_REVISION = "0044"
 
 metadata = sa.MetaData()
 
@@ -69,6 +69,15 @@ brokers = sa.Table(
     sa.Column("labels", JSONB, nullable=False, server_default="{}"),
     sa.Column("management", sa.Text, nullable=False, server_default=""),
     sa.Column("management_url", sa.Text, nullable=False, server_default=""),
+    # The broker that serves while this one is down, if no pool is in charge.
+    sa.Column("backup_broker_id", sa.ForeignKey("mqtt_broker_config.id")),
+    # How many devices may get it as their home; null for any number.
+    sa.Column("capacity", sa.BigInteger),
+    sa.Index(
+        "mqtt_broker_config_backup",
+        "backup_broker_id",
+        postgresql_where=sa.text("backup_broker_id IS NOT NULL"),
+    ),
     sa.Index(
         "at_most_one_default",
         "is_default",
@@ -77,6 +86,111 @@ brokers = sa.Table(
     ),
     sa.Index("mqtt_broker_config_ca", "ca_certificate_id"),
     sa.Index("mqtt_broker_config_client", "client_certificate_id"),
+)
+
+pools = sa.Table(
+    "pools",
+    metadata,
+    sa.Column("id", sa.Integer, sa.Identity(), primary_key=True),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("description", sa.Text, nullable=False, server_default=""),
+    sa.Column("policy", sa.Text, nullable=False, server_default="weighted"),
+    sa.Column("is_sticky", sa.Boolean, nullable=False, server_default=sa.true()),
+    sa.Column("is_default", sa.Boolean, nullable=False, server_default=sa.false()),
+    # A rebalancing moves the devices that it has reached (domain/waves.py); null if there is none.
+    sa.Column("rebalance_percent", sa.Numeric(5, 2, asdecimal=False)),
+    sa.Column("rebalance_salt", sa.Text),
+    # The member that each slot begins with (domain/pools.py); the database keeps it.
+    sa.Column("slots", sa.ARRAY(sa.Integer), nullable=False, server_default="{}"),
+    sa.Column("revision", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column(
+        "created_at", sa.DateTime(timezone=True), nullable=False, server_default=sa.func.now()
+    ),
+    sa.Column(
+        "updated_at", sa.DateTime(timezone=True), nullable=False, server_default=sa.func.now()
+    ),
+    sa.UniqueConstraint("name", name="pools_name_key"),
+    sa.Index(
+        "at_most_one_default_pool",
+        "is_default",
+        unique=True,
+        postgresql_where=sa.text("is_default"),
+    ),
+)
+
+pool_members = sa.Table(
+    "pool_members",
+    metadata,
+    sa.Column("pool_id", sa.ForeignKey("pools.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("broker_id", sa.ForeignKey("mqtt_broker_config.id"), primary_key=True),
+    sa.Column("weight", sa.Integer, nullable=False, server_default="100"),
+    sa.Column("priority", sa.Integer, nullable=False, server_default="1"),
+    sa.Index("pool_members_broker", "broker_id"),
+)
+
+# One row for each revision. Rows stay when the pool is deleted.
+pool_history = sa.Table(
+    "pool_history",
+    metadata,
+    sa.Column("pool_id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("revision", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column(
+        "changed_at",
+        sa.DateTime(timezone=True),
+        nullable=False,
+        server_default=sa.func.clock_timestamp(),
+    ),
+    sa.Column("changed_by", sa.Text, nullable=False),
+    sa.Column("by_sql", sa.Boolean, nullable=False),
+    # The columns and the members; null if the pool was deleted.
+    sa.Column("state", JSONB),
+)
+
+regions = sa.Table(
+    "regions",
+    metadata,
+    sa.Column("id", sa.Text(collation="C"), primary_key=True),
+    sa.Column("name", sa.Text, nullable=False, server_default=""),
+    sa.Column("latitude", sa.Double),
+    sa.Column("longitude", sa.Double),
+    # What serves its devices; both are null if it names nothing.
+    sa.Column("mqtt_broker_id", sa.ForeignKey("mqtt_broker_config.id")),
+    sa.Column("pool_id", sa.ForeignKey("pools.id")),
+    sa.Column("revision", sa.BigInteger, nullable=False, server_default="1"),
+    sa.Column(
+        "created_at", sa.DateTime(timezone=True), nullable=False, server_default=sa.func.now()
+    ),
+    sa.Index(
+        "regions_broker",
+        "mqtt_broker_id",
+        postgresql_where=sa.text("mqtt_broker_id IS NOT NULL"),
+    ),
+    sa.Index("regions_pool", "pool_id", postgresql_where=sa.text("pool_id IS NOT NULL")),
+)
+
+# What the probes found. A broker without a row is usable.
+broker_states = sa.Table(
+    "broker_states",
+    metadata,
+    sa.Column(
+        "broker_id",
+        sa.ForeignKey("mqtt_broker_config.id", ondelete="CASCADE"),
+        primary_key=True,
+        autoincrement=False,
+    ),
+    sa.Column("state", sa.Text, nullable=False, server_default="unknown"),
+    sa.Column("reason", sa.Text, nullable=False, server_default=""),
+    sa.Column("since", sa.DateTime(timezone=True), nullable=False, server_default=sa.func.now()),
+    sa.Column("is_full", sa.Boolean, nullable=False, server_default=sa.false()),
+    # The share of its devices that have come back after it was down, in the order of the salt.
+    sa.Column(
+        "returning_percent",
+        sa.Numeric(5, 2, asdecimal=False),
+        nullable=False,
+        server_default="100",
+    ),
+    sa.Column("salt", sa.Text, nullable=False, server_default=""),
 )
 
 # Managed brokers that the address policy allows at these addresses only because they were there
@@ -140,6 +254,8 @@ devices = sa.table(
     sa.column("id", sa.BigInteger),
     sa.column("uuid", sa.Text),
     sa.column("mqtt_broker_id", sa.Integer),
+    sa.column("pool_id", sa.Integer),
+    sa.column("home_broker_id", sa.Integer),
     sa.column("fleet_id", sa.Text),
     sa.column("region", sa.Text),
     sa.column("latitude", sa.Double),
@@ -152,6 +268,7 @@ fleets = sa.table(
     "fleets",
     sa.column("id", sa.Text),
     sa.column("mqtt_broker_id", sa.Integer),
+    sa.column("pool_id", sa.Integer),
     sa.column("is_restricted", sa.Boolean),
     sa.column("revision", sa.BigInteger),
     sa.column("rollout_broker_id", sa.Integer),

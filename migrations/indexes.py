@@ -11,7 +11,7 @@ from psycopg.errors import LockNotAvailable
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DBAPIError
 
-# The order of each is that of a list (registry_service/administration/devices/orders.py).
+# The order of most is that of a list (registry_service/administration/devices/orders.py).
 INDEXES = {
     "devices_name": 'devices ((lower(device_name)) COLLATE "C", id)',
     "devices_type": "devices (device_type, id)",
@@ -19,6 +19,7 @@ INDEXES = {
     "devices_told_broker": "devices ((coalesce(told_broker_ids[1], 0)), id)",
     "devices_registered": "devices (provisioned_at, id)",
     "devices_inactive": "devices (id) WHERE NOT is_active",
+    "devices_pool": "devices (pool_id, id) WHERE pool_id IS NOT NULL",
 }
 
 BUILT = text("""

@@ -5,7 +5,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import CIDR, INT8MULTIRANGE, JSONB
 
-SCHEMA_REVISION = "0043"
+SCHEMA_REVISION = "0044"
 
 metadata = sa.MetaData()
 
@@ -39,6 +39,8 @@ fleets = sa.Table(
     sa.Column("is_active", sa.Boolean, nullable=False, server_default=sa.true()),
     # The prefix of its devices' uuids, reserved for this fleet; null for any.
     sa.Column("uuid_prefix", sa.Text(collation="C")),
+    sa.Column("pool_id", sa.Integer, sa.ForeignKey("pools.id")),
+    sa.Index("fleets_pool", "pool_id", postgresql_where=sa.text("pool_id IS NOT NULL")),
     sa.Index(
         "fleets_uuid_prefix",
         "uuid_prefix",
@@ -91,6 +93,12 @@ provisioning_keys = sa.Table(
     sa.Column("only_expected", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Column("revision", sa.BigInteger, nullable=False, server_default="1"),
     _updated_at(),
+    sa.Column("default_pool_id", sa.Integer, sa.ForeignKey("pools.id")),
+    sa.Index(
+        "provisioning_keys_pool",
+        "default_pool_id",
+        postgresql_where=sa.text("default_pool_id IS NOT NULL"),
+    ),
     sa.UniqueConstraint("id", "fleet_id", name="provisioning_keys_fleets"),
     sa.Index("provisioning_keys_fleet", "fleet_id"),
     sa.Index(
@@ -187,6 +195,10 @@ devices = sa.Table(
     # The broker that reported `is_online`, and the time of the report by its clock.
     sa.Column("presence_broker_id", sa.Integer),
     sa.Column("presence_at", sa.DateTime(timezone=True)),
+    # The pool that serves it; a pinned broker comes first.
+    sa.Column("pool_id", sa.Integer, sa.ForeignKey("pools.id")),
+    # The member of a pool to which it belongs (domain/pools.py); it counts while it is a member.
+    sa.Column("home_broker_id", sa.Integer),
     sa.ForeignKeyConstraint(
         ["provisioned_by_key_id", "fleet_id"],
         ["provisioning_keys.id", "provisioning_keys.fleet_id"],
@@ -202,6 +214,7 @@ devices = sa.Table(
     sa.Index("devices_told_broker", sa.text("(coalesce(told_broker_ids[1], 0))"), "id"),
     sa.Index("devices_registered", "provisioned_at", "id"),
     sa.Index("devices_inactive", "id", postgresql_where=sa.text("NOT is_active")),
+    sa.Index("devices_pool", "pool_id", "id", postgresql_where=sa.text("pool_id IS NOT NULL")),
     sa.Index("devices_server_key", "credential_key_id", "id", postgresql_include=["is_active"]),
     sa.Index(
         "devices_imported_username",

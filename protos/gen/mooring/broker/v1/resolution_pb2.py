@@ -26,43 +26,53 @@ from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mas
 from mooring.errors.v1 import errors_pb2 as mooring_dot_errors_dot_v1_dot_errors__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"mooring/broker/v1/resolution.proto\x12\x11mooring.broker.v1\x1a google/protobuf/field_mask.proto\x1a\x1emooring/errors/v1/errors.proto\"/\n\x08Location\x12\x10\n\x08latitude\x18\x01 \x01(\x01\x12\x11\n\tlongitude\x18\x02 \x01(\x01\"\x95\x01\n\tPlacement\x12\x11\n\tbroker_id\x18\x01 \x01(\x05\x12\x10\n\x08\x66leet_id\x18\x02 \x01(\t\x12\x0e\n\x06region\x18\x03 \x01(\t\x12-\n\x08location\x18\x04 \x01(\x0b\x32\x1b.mooring.broker.v1.Location\x12\x16\n\x0e\x66leet_revision\x18\x05 \x01(\x03\x12\x0c\n\x04wave\x18\x06 \x01(\t\"\x9f\x03\n\x0e\x42rokerSettings\x12\n\n\x02id\x18\x01 \x01(\x05\x12\x0b\n\x03url\x18\x02 \x01(\t\x12\x10\n\x08protocol\x18\x03 \x01(\t\x12\x0c\n\x04host\x18\x04 \x01(\t\x12\x0c\n\x04port\x18\x05 \x01(\x05\x12\x0c\n\x04path\x18\x06 \x01(\t\x12\x0f\n\x07use_tls\x18\x07 \x01(\x08\x12\x1a\n\x12verify_certificate\x18\x08 \x01(\x08\x12\x18\n\x10\x63lient_id_prefix\x18\t \x01(\t\x12\x14\n\x0ckeep_alive_s\x18\n \x01(\x05\x12\x15\n\rclean_session\x18\x0b \x01(\x08\x12\x1b\n\x13reconnect_period_ms\x18\x0c \x01(\x05\x12\x1a\n\x12\x63onnect_timeout_ms\x18\r \x01(\x05\x12\x14\n\x07\x63\x61_cert\x18\x0e \x01(\tH\x00\x88\x01\x01\x12\x18\n\x0b\x63lient_cert\x18\x0f \x01(\tH\x01\x88\x01\x01\x12\x12\n\ngeneration\x18\x10 \x01(\t\x12\x1a\n\x12\x63\x61_certificate_ids\x18\x11 \x03(\x05\x12\x0f\n\x07is_told\x18\x12 \x01(\x08\x42\n\n\x08_ca_certB\x0e\n\x0c_client_cert\"h\n\nResolution\x12)\n\x06source\x18\x01 \x01(\x0e\x32\x19.mooring.broker.v1.Source\x12\x11\n\tbroker_id\x18\x02 \x01(\x05\x12\r\n\x05known\x18\x03 \x01(\x08\x12\r\n\x05stale\x18\x04 \x01(\x08\"+\n\x14ResolveBrokerRequest\x12\x13\n\x0b\x64\x65vice_uuid\x18\x01 \x01(\t\"\x8a\x01\n\x15ResolveBrokerResponse\x12\x31\n\nresolution\x18\x01 \x01(\x0b\x32\x1d.mooring.broker.v1.Resolution\x12\x31\n\x06\x62roker\x18\x02 \x01(\x0b\x32!.mooring.broker.v1.BrokerSettings\x12\x0b\n\x03url\x18\x03 \x01(\t\"^\n\x07Subject\x12\x15\n\x0b\x64\x65vice_uuid\x18\x01 \x01(\tH\x00\x12\x31\n\tplacement\x18\x02 \x01(\x0b\x32\x1c.mooring.broker.v1.PlacementH\x00\x42\t\n\x07subject\"`\n\x15ResolveBrokersRequest\x12,\n\x08subjects\x18\x01 \x03(\x0b\x32\x1a.mooring.broker.v1.Subject\x12\x19\n\x11placement_version\x18\x02 \x01(\t\"\x82\x01\n\x11ResolutionOutcome\x12\x33\n\nresolution\x18\x01 \x01(\x0b\x32\x1d.mooring.broker.v1.ResolutionH\x00\x12-\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x1c.mooring.errors.v1.ItemErrorH\x00\x42\t\n\x07outcome\"\xb8\x01\n\x16ResolveBrokersResponse\x12\x36\n\x08outcomes\x18\x01 \x03(\x0b\x32$.mooring.broker.v1.ResolutionOutcome\x12\x32\n\x07\x62rokers\x18\x02 \x03(\x0b\x32!.mooring.broker.v1.BrokerSettings\x12\x17\n\x0f\x65nvironment_url\x18\x03 \x01(\t\x12\x19\n\x11placement_version\x18\x04 \x01(\t\"\xb4\x01\n\x0fPlacementFields\x12\x1b\n\x0emqtt_broker_id\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12\x15\n\x08\x66leet_id\x18\x02 \x01(\tH\x01\x88\x01\x01\x12\x13\n\x06region\x18\x03 \x01(\tH\x02\x88\x01\x01\x12-\n\x08location\x18\x04 \x01(\x0b\x32\x1b.mooring.broker.v1.LocationB\x11\n\x0f_mqtt_broker_idB\x0b\n\t_fleet_idB\t\n\x07_region\"\xfb\x01\n\x18\x45xplainResolutionRequest\x12\x13\n\x0b\x64\x65vice_uuid\x18\x01 \x01(\t\x12\x32\n\x06\x66ields\x18\x02 \x01(\x0b\x32\".mooring.broker.v1.PlacementFields\x12(\n\x04mask\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x19\n\x11\x61\x63tive_broker_ids\x18\x04 \x03(\x05\x12\x1b\n\x13inactive_broker_ids\x18\x05 \x03(\x05\x12\x1e\n\x11\x64\x65\x66\x61ult_broker_id\x18\x06 \x01(\x05H\x00\x88\x01\x01\x42\x14\n\x12_default_broker_id\"\x87\x01\n\rExplainedStep\x12)\n\x06source\x18\x01 \x01(\x0e\x32\x19.mooring.broker.v1.Source\x12\x13\n\x0bhas_decided\x18\x02 \x01(\x08\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x13\n\x0b\x65xplanation\x18\x04 \x01(\t\x12\x11\n\tbroker_id\x18\x05 \x01(\x05\"\x89\x02\n\x19\x45xplainResolutionResponse\x12)\n\x06source\x18\x01 \x01(\x0e\x32\x19.mooring.broker.v1.Source\x12\x31\n\x06\x62roker\x18\x02 \x01(\x0b\x32!.mooring.broker.v1.BrokerSettings\x12\x0b\n\x03url\x18\x03 \x01(\t\x12\r\n\x05known\x18\x04 \x01(\x08\x12\r\n\x05stale\x18\x05 \x01(\x08\x12/\n\x05steps\x18\x06 \x03(\x0b\x32 .mooring.broker.v1.ExplainedStep\x12\x32\n\x06\x66ields\x18\x07 \x01(\x0b\x32\".mooring.broker.v1.PlacementFields*\x98\x01\n\x06Source\x12\x16\n\x12SOURCE_UNSPECIFIED\x10\x00\x12\x11\n\rSOURCE_DEVICE\x10\x01\x12\x10\n\x0cSOURCE_FLEET\x10\x02\x12\x11\n\rSOURCE_REGION\x10\x03\x12\x12\n\x0eSOURCE_DEFAULT\x10\x04\x12\x16\n\x12SOURCE_ENVIRONMENT\x10\x05\x12\x12\n\x0eSOURCE_ROLLOUT\x10\x06\x32\xce\x02\n\x11ResolutionService\x12\x62\n\rResolveBroker\x12\'.mooring.broker.v1.ResolveBrokerRequest\x1a(.mooring.broker.v1.ResolveBrokerResponse\x12\x65\n\x0eResolveBrokers\x12(.mooring.broker.v1.ResolveBrokersRequest\x1a).mooring.broker.v1.ResolveBrokersResponse\x12n\n\x11\x45xplainResolution\x12+.mooring.broker.v1.ExplainResolutionRequest\x1a,.mooring.broker.v1.ExplainResolutionResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"mooring/broker/v1/resolution.proto\x12\x11mooring.broker.v1\x1a google/protobuf/field_mask.proto\x1a\x1emooring/errors/v1/errors.proto\"/\n\x08Location\x12\x10\n\x08latitude\x18\x01 \x01(\x01\x12\x11\n\tlongitude\x18\x02 \x01(\x01\"\xa6\x01\n\tPlacement\x12\x11\n\tbroker_id\x18\x01 \x01(\x05\x12\x10\n\x08\x66leet_id\x18\x02 \x01(\t\x12\x0e\n\x06region\x18\x03 \x01(\t\x12-\n\x08location\x18\x04 \x01(\x0b\x32\x1b.mooring.broker.v1.Location\x12\x16\n\x0e\x66leet_revision\x18\x05 \x01(\x03\x12\x0c\n\x04wave\x18\x06 \x01(\t\x12\x0f\n\x07pool_id\x18\x07 \x01(\x05\"\xb9\x03\n\x0e\x42rokerSettings\x12\n\n\x02id\x18\x01 \x01(\x05\x12\x0b\n\x03url\x18\x02 \x01(\t\x12\x10\n\x08protocol\x18\x03 \x01(\t\x12\x0c\n\x04host\x18\x04 \x01(\t\x12\x0c\n\x04port\x18\x05 \x01(\x05\x12\x0c\n\x04path\x18\x06 \x01(\t\x12\x0f\n\x07use_tls\x18\x07 \x01(\x08\x12\x1a\n\x12verify_certificate\x18\x08 \x01(\x08\x12\x18\n\x10\x63lient_id_prefix\x18\t \x01(\t\x12\x14\n\x0ckeep_alive_s\x18\n \x01(\x05\x12\x15\n\rclean_session\x18\x0b \x01(\x08\x12\x1b\n\x13reconnect_period_ms\x18\x0c \x01(\x05\x12\x1a\n\x12\x63onnect_timeout_ms\x18\r \x01(\x05\x12\x14\n\x07\x63\x61_cert\x18\x0e \x01(\tH\x00\x88\x01\x01\x12\x18\n\x0b\x63lient_cert\x18\x0f \x01(\tH\x01\x88\x01\x01\x12\x12\n\ngeneration\x18\x10 \x01(\t\x12\x1a\n\x12\x63\x61_certificate_ids\x18\x11 \x03(\x05\x12\x0f\n\x07is_told\x18\x12 \x01(\x08\x12\x18\n\x10\x62\x61\x63kup_broker_id\x18\x13 \x01(\x05\x42\n\n\x08_ca_certB\x0e\n\x0c_client_cert\"\xf4\x01\n\nResolution\x12)\n\x06source\x18\x01 \x01(\x0e\x32\x19.mooring.broker.v1.Source\x12\x11\n\tbroker_id\x18\x02 \x01(\x05\x12\r\n\x05known\x18\x03 \x01(\x08\x12\r\n\x05stale\x18\x04 \x01(\x08\x12\x0f\n\x07pool_id\x18\x05 \x01(\x05\x12/\n\tsituation\x18\x06 \x01(\x0e\x32\x1c.mooring.broker.v1.Situation\x12\x1b\n\x13\x66\x61llback_broker_ids\x18\x07 \x03(\x05\x12+\n\x04next\x18\x08 \x01(\x0b\x32\x1d.mooring.broker.v1.Resolution\"j\n\x0c\x42rokerHealth\x12\x11\n\tbroker_id\x18\x01 \x01(\x05\x12\r\n\x05state\x18\x02 \x01(\t\x12\x0f\n\x07is_full\x18\x03 \x01(\x08\x12\x19\n\x11returning_percent\x18\x04 \x01(\x01\x12\x0c\n\x04salt\x18\x05 \x01(\t\"\x80\x01\n\nPoolMember\x12\x11\n\tbroker_id\x18\x01 \x01(\x05\x12\x0e\n\x06weight\x18\x02 \x01(\x05\x12\x10\n\x08priority\x18\x03 \x01(\x05\x12\x0e\n\x06region\x18\x04 \x01(\t\x12-\n\x08location\x18\x05 \x01(\x0b\x32\x1b.mooring.broker.v1.Location\"\xbb\x01\n\x04Pool\x12\n\n\x02id\x18\x01 \x01(\x05\x12\x0e\n\x06policy\x18\x02 \x01(\t\x12\x11\n\tis_sticky\x18\x03 \x01(\x08\x12.\n\x07members\x18\x04 \x03(\x0b\x32\x1d.mooring.broker.v1.PoolMember\x12\r\n\x05slots\x18\x05 \x03(\x05\x12\x12\n\nslots_hash\x18\x06 \x01(\x0c\x12\x19\n\x11rebalance_percent\x18\x07 \x01(\x01\x12\x16\n\x0erebalance_salt\x18\x08 \x01(\t\"C\n\x14ResolveBrokerRequest\x12\x13\n\x0b\x64\x65vice_uuid\x18\x01 \x01(\t\x12\x16\n\x0ewith_fallbacks\x18\x02 \x01(\x08\"\xc0\x01\n\x15ResolveBrokerResponse\x12\x31\n\nresolution\x18\x01 \x01(\x0b\x32\x1d.mooring.broker.v1.Resolution\x12\x31\n\x06\x62roker\x18\x02 \x01(\x0b\x32!.mooring.broker.v1.BrokerSettings\x12\x0b\n\x03url\x18\x03 \x01(\t\x12\x34\n\tfallbacks\x18\x04 \x03(\x0b\x32!.mooring.broker.v1.BrokerSettings\"^\n\x07Subject\x12\x15\n\x0b\x64\x65vice_uuid\x18\x01 \x01(\tH\x00\x12\x31\n\tplacement\x18\x02 \x01(\x0b\x32\x1c.mooring.broker.v1.PlacementH\x00\x42\t\n\x07subject\"\x8d\x01\n\x15ResolveBrokersRequest\x12,\n\x08subjects\x18\x01 \x03(\x0b\x32\x1a.mooring.broker.v1.Subject\x12\x19\n\x11placement_version\x18\x02 \x01(\t\x12\x13\n\x0bknown_slots\x18\x03 \x03(\x0c\x12\x16\n\x0ewith_fallbacks\x18\x04 \x01(\x08\"\x82\x01\n\x11ResolutionOutcome\x12\x33\n\nresolution\x18\x01 \x01(\x0b\x32\x1d.mooring.broker.v1.ResolutionH\x00\x12-\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x1c.mooring.errors.v1.ItemErrorH\x00\x42\t\n\x07outcome\"\xc6\x02\n\x16ResolveBrokersResponse\x12\x36\n\x08outcomes\x18\x01 \x03(\x0b\x32$.mooring.broker.v1.ResolutionOutcome\x12\x32\n\x07\x62rokers\x18\x02 \x03(\x0b\x32!.mooring.broker.v1.BrokerSettings\x12\x17\n\x0f\x65nvironment_url\x18\x03 \x01(\t\x12\x19\n\x11placement_version\x18\x04 \x01(\t\x12&\n\x05pools\x18\x05 \x03(\x0b\x32\x17.mooring.broker.v1.Pool\x12\x30\n\x07healths\x18\x06 \x03(\x0b\x32\x1f.mooring.broker.v1.BrokerHealth\x12\x32\n\x07regions\x18\x07 \x03(\x0b\x32!.mooring.broker.v1.RegionLocation\"O\n\x0eRegionLocation\x12\x0e\n\x06region\x18\x01 \x01(\t\x12-\n\x08location\x18\x02 \x01(\x0b\x32\x1b.mooring.broker.v1.Location\"\xb4\x01\n\x0fPlacementFields\x12\x1b\n\x0emqtt_broker_id\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12\x15\n\x08\x66leet_id\x18\x02 \x01(\tH\x01\x88\x01\x01\x12\x13\n\x06region\x18\x03 \x01(\tH\x02\x88\x01\x01\x12-\n\x08location\x18\x04 \x01(\x0b\x32\x1b.mooring.broker.v1.LocationB\x11\n\x0f_mqtt_broker_idB\x0b\n\t_fleet_idB\t\n\x07_region\"\xfb\x01\n\x18\x45xplainResolutionRequest\x12\x13\n\x0b\x64\x65vice_uuid\x18\x01 \x01(\t\x12\x32\n\x06\x66ields\x18\x02 \x01(\x0b\x32\".mooring.broker.v1.PlacementFields\x12(\n\x04mask\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x19\n\x11\x61\x63tive_broker_ids\x18\x04 \x03(\x05\x12\x1b\n\x13inactive_broker_ids\x18\x05 \x03(\x05\x12\x1e\n\x11\x64\x65\x66\x61ult_broker_id\x18\x06 \x01(\x05H\x00\x88\x01\x01\x42\x14\n\x12_default_broker_id\"\x87\x01\n\rExplainedStep\x12)\n\x06source\x18\x01 \x01(\x0e\x32\x19.mooring.broker.v1.Source\x12\x13\n\x0bhas_decided\x18\x02 \x01(\x08\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x13\n\x0b\x65xplanation\x18\x04 \x01(\t\x12\x11\n\tbroker_id\x18\x05 \x01(\x05\"\x89\x02\n\x19\x45xplainResolutionResponse\x12)\n\x06source\x18\x01 \x01(\x0e\x32\x19.mooring.broker.v1.Source\x12\x31\n\x06\x62roker\x18\x02 \x01(\x0b\x32!.mooring.broker.v1.BrokerSettings\x12\x0b\n\x03url\x18\x03 \x01(\t\x12\r\n\x05known\x18\x04 \x01(\x08\x12\r\n\x05stale\x18\x05 \x01(\x08\x12/\n\x05steps\x18\x06 \x03(\x0b\x32 .mooring.broker.v1.ExplainedStep\x12\x32\n\x06\x66ields\x18\x07 \x01(\x0b\x32\".mooring.broker.v1.PlacementFields*\xb1\x01\n\x06Source\x12\x16\n\x12SOURCE_UNSPECIFIED\x10\x00\x12\x11\n\rSOURCE_DEVICE\x10\x01\x12\x10\n\x0cSOURCE_FLEET\x10\x02\x12\x11\n\rSOURCE_REGION\x10\x03\x12\x12\n\x0eSOURCE_DEFAULT\x10\x04\x12\x16\n\x12SOURCE_ENVIRONMENT\x10\x05\x12\x12\n\x0eSOURCE_ROLLOUT\x10\x06\x12\x17\n\x13SOURCE_DEFAULT_POOL\x10\x07*\x83\x01\n\tSituation\x12\x19\n\x15SITUATION_UNSPECIFIED\x10\x00\x12\x16\n\x12SITUATION_FAILOVER\x10\x01\x12\x12\n\x0eSITUATION_DOWN\x10\x02\x12\x15\n\x11SITUATION_DOUBTED\x10\x03\x12\x18\n\x14SITUATION_OVERFILLED\x10\x04\x32\xce\x02\n\x11ResolutionService\x12\x62\n\rResolveBroker\x12\'.mooring.broker.v1.ResolveBrokerRequest\x1a(.mooring.broker.v1.ResolveBrokerResponse\x12\x65\n\x0eResolveBrokers\x12(.mooring.broker.v1.ResolveBrokersRequest\x1a).mooring.broker.v1.ResolveBrokersResponse\x12n\n\x11\x45xplainResolution\x12+.mooring.broker.v1.ExplainResolutionRequest\x1a,.mooring.broker.v1.ExplainResolutionResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'mooring.broker.v1.resolution_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_SOURCE']._serialized_start=2392
-  _globals['_SOURCE']._serialized_end=2544
+  _globals['_SOURCE']._serialized_start=3352
+  _globals['_SOURCE']._serialized_end=3529
+  _globals['_SITUATION']._serialized_start=3532
+  _globals['_SITUATION']._serialized_end=3663
   _globals['_LOCATION']._serialized_start=123
   _globals['_LOCATION']._serialized_end=170
   _globals['_PLACEMENT']._serialized_start=173
-  _globals['_PLACEMENT']._serialized_end=322
-  _globals['_BROKERSETTINGS']._serialized_start=325
-  _globals['_BROKERSETTINGS']._serialized_end=740
-  _globals['_RESOLUTION']._serialized_start=742
-  _globals['_RESOLUTION']._serialized_end=846
-  _globals['_RESOLVEBROKERREQUEST']._serialized_start=848
-  _globals['_RESOLVEBROKERREQUEST']._serialized_end=891
-  _globals['_RESOLVEBROKERRESPONSE']._serialized_start=894
-  _globals['_RESOLVEBROKERRESPONSE']._serialized_end=1032
-  _globals['_SUBJECT']._serialized_start=1034
-  _globals['_SUBJECT']._serialized_end=1128
-  _globals['_RESOLVEBROKERSREQUEST']._serialized_start=1130
-  _globals['_RESOLVEBROKERSREQUEST']._serialized_end=1226
-  _globals['_RESOLUTIONOUTCOME']._serialized_start=1229
-  _globals['_RESOLUTIONOUTCOME']._serialized_end=1359
-  _globals['_RESOLVEBROKERSRESPONSE']._serialized_start=1362
-  _globals['_RESOLVEBROKERSRESPONSE']._serialized_end=1546
-  _globals['_PLACEMENTFIELDS']._serialized_start=1549
-  _globals['_PLACEMENTFIELDS']._serialized_end=1729
-  _globals['_EXPLAINRESOLUTIONREQUEST']._serialized_start=1732
-  _globals['_EXPLAINRESOLUTIONREQUEST']._serialized_end=1983
-  _globals['_EXPLAINEDSTEP']._serialized_start=1986
-  _globals['_EXPLAINEDSTEP']._serialized_end=2121
-  _globals['_EXPLAINRESOLUTIONRESPONSE']._serialized_start=2124
-  _globals['_EXPLAINRESOLUTIONRESPONSE']._serialized_end=2389
-  _globals['_RESOLUTIONSERVICE']._serialized_start=2547
-  _globals['_RESOLUTIONSERVICE']._serialized_end=2881
+  _globals['_PLACEMENT']._serialized_end=339
+  _globals['_BROKERSETTINGS']._serialized_start=342
+  _globals['_BROKERSETTINGS']._serialized_end=783
+  _globals['_RESOLUTION']._serialized_start=786
+  _globals['_RESOLUTION']._serialized_end=1030
+  _globals['_BROKERHEALTH']._serialized_start=1032
+  _globals['_BROKERHEALTH']._serialized_end=1138
+  _globals['_POOLMEMBER']._serialized_start=1141
+  _globals['_POOLMEMBER']._serialized_end=1269
+  _globals['_POOL']._serialized_start=1272
+  _globals['_POOL']._serialized_end=1459
+  _globals['_RESOLVEBROKERREQUEST']._serialized_start=1461
+  _globals['_RESOLVEBROKERREQUEST']._serialized_end=1528
+  _globals['_RESOLVEBROKERRESPONSE']._serialized_start=1531
+  _globals['_RESOLVEBROKERRESPONSE']._serialized_end=1723
+  _globals['_SUBJECT']._serialized_start=1725
+  _globals['_SUBJECT']._serialized_end=1819
+  _globals['_RESOLVEBROKERSREQUEST']._serialized_start=1822
+  _globals['_RESOLVEBROKERSREQUEST']._serialized_end=1963
+  _globals['_RESOLUTIONOUTCOME']._serialized_start=1966
+  _globals['_RESOLUTIONOUTCOME']._serialized_end=2096
+  _globals['_RESOLVEBROKERSRESPONSE']._serialized_start=2099
+  _globals['_RESOLVEBROKERSRESPONSE']._serialized_end=2425
+  _globals['_REGIONLOCATION']._serialized_start=2427
+  _globals['_REGIONLOCATION']._serialized_end=2506
+  _globals['_PLACEMENTFIELDS']._serialized_start=2509
+  _globals['_PLACEMENTFIELDS']._serialized_end=2689
+  _globals['_EXPLAINRESOLUTIONREQUEST']._serialized_start=2692
+  _globals['_EXPLAINRESOLUTIONREQUEST']._serialized_end=2943
+  _globals['_EXPLAINEDSTEP']._serialized_start=2946
+  _globals['_EXPLAINEDSTEP']._serialized_end=3081
+  _globals['_EXPLAINRESOLUTIONRESPONSE']._serialized_start=3084
+  _globals['_EXPLAINRESOLUTIONRESPONSE']._serialized_end=3349
+  _globals['_RESOLUTIONSERVICE']._serialized_start=3666
+  _globals['_RESOLUTIONSERVICE']._serialized_end=4000
 # @@protoc_insertion_point(module_scope)

@@ -42,6 +42,8 @@ class _SourceEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Source.ValueTy
     """The rollout of its fleet, if it has reached the device. It comes after the
     pin and before the broker of the fleet.
     """
+    SOURCE_DEFAULT_POOL: _Source.ValueType  # 7
+    """The pool marked is_default. It comes before SOURCE_DEFAULT."""
 
 class Source(_Source, metaclass=_SourceEnumTypeWrapper):
     """The step of the resolution that decided."""
@@ -61,7 +63,39 @@ SOURCE_ROLLOUT: Source.ValueType  # 6
 """The rollout of its fleet, if it has reached the device. It comes after the
 pin and before the broker of the fleet.
 """
+SOURCE_DEFAULT_POOL: Source.ValueType  # 7
+"""The pool marked is_default. It comes before SOURCE_DEFAULT."""
 Global___Source: _TypeAlias = Source  # noqa: Y015
+
+class _Situation:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _SituationEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Situation.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    SITUATION_UNSPECIFIED: _Situation.ValueType  # 0
+    SITUATION_FAILOVER: _Situation.ValueType  # 1
+    """The broker of the device is down, and another one serves."""
+    SITUATION_DOWN: _Situation.ValueType  # 2
+    """The broker is down, and no other one may serve."""
+    SITUATION_DOUBTED: _Situation.ValueType  # 3
+    """So many members of the pool look down that the probes are not believed."""
+    SITUATION_OVERFILLED: _Situation.ValueType  # 4
+    """All members of the pool are full."""
+
+class Situation(_Situation, metaclass=_SituationEnumTypeWrapper):
+    """What is unusual about a resolution."""
+
+SITUATION_UNSPECIFIED: Situation.ValueType  # 0
+SITUATION_FAILOVER: Situation.ValueType  # 1
+"""The broker of the device is down, and another one serves."""
+SITUATION_DOWN: Situation.ValueType  # 2
+"""The broker is down, and no other one may serve."""
+SITUATION_DOUBTED: Situation.ValueType  # 3
+"""So many members of the pool look down that the probes are not believed."""
+SITUATION_OVERFILLED: Situation.ValueType  # 4
+"""All members of the pool are full."""
+Global___Situation: _TypeAlias = Situation  # noqa: Y015
 
 @_typing.final
 class Location(_message.Message):
@@ -97,6 +131,7 @@ class Placement(_message.Message):
     LOCATION_FIELD_NUMBER: _builtins.int
     FLEET_REVISION_FIELD_NUMBER: _builtins.int
     WAVE_FIELD_NUMBER: _builtins.int
+    POOL_ID_FIELD_NUMBER: _builtins.int
     broker_id: _builtins.int
     """The pin; 0 for none."""
     fleet_id: _builtins.str
@@ -110,6 +145,8 @@ class Placement(_message.Message):
     """The salt of the fleet's rollout as of that revision, if the rollout has
     reached the device; else empty.
     """
+    pool_id: _builtins.int
+    """The pool of the device (devices.pool_id); 0 for none. The pin comes first."""
     @_builtins.property
     def location(self) -> Global___Location: ...
     def __init__(
@@ -121,10 +158,11 @@ class Placement(_message.Message):
         location: Global___Location | None = ...,
         fleet_revision: _builtins.int = ...,
         wave: _builtins.str = ...,
+        pool_id: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["location", b"location"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["broker_id", b"broker_id", "fleet_id", b"fleet_id", "fleet_revision", b"fleet_revision", "location", b"location", "region", b"region", "wave", b"wave"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["broker_id", b"broker_id", "fleet_id", b"fleet_id", "fleet_revision", b"fleet_revision", "location", b"location", "pool_id", b"pool_id", "region", b"region", "wave", b"wave"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -156,6 +194,7 @@ class BrokerSettings(_message.Message):
     GENERATION_FIELD_NUMBER: _builtins.int
     CA_CERTIFICATE_IDS_FIELD_NUMBER: _builtins.int
     IS_TOLD_FIELD_NUMBER: _builtins.int
+    BACKUP_BROKER_ID_FIELD_NUMBER: _builtins.int
     id: _builtins.int
     url: _builtins.str
     """protocol://host:port[path], IPv6 hosts in brackets."""
@@ -181,6 +220,8 @@ class BrokerSettings(_message.Message):
     """True if the broker must be configured with a client before the client can
     connect (management is mosquitto). Not part of the generation.
     """
+    backup_broker_id: _builtins.int
+    """The broker that serves while this one is down; 0 for none."""
     @_builtins.property
     def ca_certificate_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """The certificates in ca_cert, in order."""
@@ -206,10 +247,11 @@ class BrokerSettings(_message.Message):
         generation: _builtins.str = ...,
         ca_certificate_ids: _abc.Iterable[_builtins.int] | None = ...,
         is_told: _builtins.bool = ...,
+        backup_broker_id: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_ca_cert", b"_ca_cert", "_client_cert", b"_client_cert", "ca_cert", b"ca_cert", "client_cert", b"client_cert"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_ca_cert", b"_ca_cert", "_client_cert", b"_client_cert", "ca_cert", b"ca_cert", "ca_certificate_ids", b"ca_certificate_ids", "clean_session", b"clean_session", "client_cert", b"client_cert", "client_id_prefix", b"client_id_prefix", "connect_timeout_ms", b"connect_timeout_ms", "generation", b"generation", "host", b"host", "id", b"id", "is_told", b"is_told", "keep_alive_s", b"keep_alive_s", "path", b"path", "port", b"port", "protocol", b"protocol", "reconnect_period_ms", b"reconnect_period_ms", "url", b"url", "use_tls", b"use_tls", "verify_certificate", b"verify_certificate"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_ca_cert", b"_ca_cert", "_client_cert", b"_client_cert", "backup_broker_id", b"backup_broker_id", "ca_cert", b"ca_cert", "ca_certificate_ids", b"ca_certificate_ids", "clean_session", b"clean_session", "client_cert", b"client_cert", "client_id_prefix", b"client_id_prefix", "connect_timeout_ms", b"connect_timeout_ms", "generation", b"generation", "host", b"host", "id", b"id", "is_told", b"is_told", "keep_alive_s", b"keep_alive_s", "path", b"path", "port", b"port", "protocol", b"protocol", "reconnect_period_ms", b"reconnect_period_ms", "url", b"url", "use_tls", b"use_tls", "verify_certificate", b"verify_certificate"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__ca_cert: _TypeAlias = _typing.Literal["ca_cert"]  # noqa: Y015
     _WhichOneofArgType__ca_cert: _TypeAlias = _typing.Literal["_ca_cert", b"_ca_cert"]  # noqa: Y015
@@ -230,6 +272,10 @@ class Resolution(_message.Message):
     BROKER_ID_FIELD_NUMBER: _builtins.int
     KNOWN_FIELD_NUMBER: _builtins.int
     STALE_FIELD_NUMBER: _builtins.int
+    POOL_ID_FIELD_NUMBER: _builtins.int
+    SITUATION_FIELD_NUMBER: _builtins.int
+    FALLBACK_BROKER_IDS_FIELD_NUMBER: _builtins.int
+    NEXT_FIELD_NUMBER: _builtins.int
     source: Global___Source.ValueType
     broker_id: _builtins.int
     """The id of one of the response's brokers; 0 when source is
@@ -241,6 +287,21 @@ class Resolution(_message.Message):
     """
     stale: _builtins.bool
     """True if the answer may be out of date, because the database did not answer."""
+    pool_id: _builtins.int
+    """The pool that was chosen; 0 for none. For a placement, the pool decides
+    between its members for each device (domain/pools.py), and broker_id is 0.
+    """
+    situation: Global___Situation.ValueType
+    @_builtins.property
+    def fallback_broker_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """The brokers to which the device may turn if it cannot reach its own, in
+        order. Only if the request asks for them.
+        """
+
+    @_builtins.property
+    def next(self) -> Global___Resolution:
+        """For a placement: what serves devices that are not at home in the full pool."""
+
     def __init__(
         self,
         *,
@@ -248,29 +309,154 @@ class Resolution(_message.Message):
         broker_id: _builtins.int = ...,
         known: _builtins.bool = ...,
         stale: _builtins.bool = ...,
+        pool_id: _builtins.int = ...,
+        situation: Global___Situation.ValueType = ...,
+        fallback_broker_ids: _abc.Iterable[_builtins.int] | None = ...,
+        next: Global___Resolution | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["next", b"next"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["broker_id", b"broker_id", "known", b"known", "source", b"source", "stale", b"stale"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["broker_id", b"broker_id", "fallback_broker_ids", b"fallback_broker_ids", "known", b"known", "next", b"next", "pool_id", b"pool_id", "situation", b"situation", "source", b"source", "stale", b"stale"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Resolution: _TypeAlias = Resolution  # noqa: Y015
 
 @_typing.final
+class BrokerHealth(_message.Message):
+    """The state of a broker, as the probes found it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BROKER_ID_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    IS_FULL_FIELD_NUMBER: _builtins.int
+    RETURNING_PERCENT_FIELD_NUMBER: _builtins.int
+    SALT_FIELD_NUMBER: _builtins.int
+    broker_id: _builtins.int
+    state: _builtins.str
+    """One of unknown, up, degraded and down."""
+    is_full: _builtins.bool
+    returning_percent: _builtins.float
+    """The share of its devices that may use it again after it was down."""
+    salt: _builtins.str
+    def __init__(
+        self,
+        *,
+        broker_id: _builtins.int = ...,
+        state: _builtins.str = ...,
+        is_full: _builtins.bool = ...,
+        returning_percent: _builtins.float = ...,
+        salt: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["broker_id", b"broker_id", "is_full", b"is_full", "returning_percent", b"returning_percent", "salt", b"salt", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BrokerHealth: _TypeAlias = BrokerHealth  # noqa: Y015
+
+@_typing.final
+class PoolMember(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BROKER_ID_FIELD_NUMBER: _builtins.int
+    WEIGHT_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    REGION_FIELD_NUMBER: _builtins.int
+    LOCATION_FIELD_NUMBER: _builtins.int
+    broker_id: _builtins.int
+    weight: _builtins.int
+    priority: _builtins.int
+    region: _builtins.str
+    @_builtins.property
+    def location(self) -> Global___Location:
+        """Of its region; unset if it is not known."""
+
+    def __init__(
+        self,
+        *,
+        broker_id: _builtins.int = ...,
+        weight: _builtins.int = ...,
+        priority: _builtins.int = ...,
+        region: _builtins.str = ...,
+        location: Global___Location | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["location", b"location"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["broker_id", b"broker_id", "location", b"location", "priority", b"priority", "region", b"region", "weight", b"weight"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PoolMember: _TypeAlias = PoolMember  # noqa: Y015
+
+@_typing.final
+class Pool(_message.Message):
+    """What is needed to choose between the members of a pool."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    POLICY_FIELD_NUMBER: _builtins.int
+    IS_STICKY_FIELD_NUMBER: _builtins.int
+    MEMBERS_FIELD_NUMBER: _builtins.int
+    SLOTS_FIELD_NUMBER: _builtins.int
+    SLOTS_HASH_FIELD_NUMBER: _builtins.int
+    REBALANCE_PERCENT_FIELD_NUMBER: _builtins.int
+    REBALANCE_SALT_FIELD_NUMBER: _builtins.int
+    id: _builtins.int
+    policy: _builtins.str
+    """One of weighted, priority and nearest."""
+    is_sticky: _builtins.bool
+    slots_hash: _builtins.bytes
+    rebalance_percent: _builtins.float
+    rebalance_salt: _builtins.str
+    @_builtins.property
+    def members(self) -> _containers.RepeatedCompositeFieldContainer[Global___PoolMember]: ...
+    @_builtins.property
+    def slots(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """The member that each of 16,384 slots begins with. Empty if the request says
+        that the caller has slots with this hash, or if no member has a weight.
+        """
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.int = ...,
+        policy: _builtins.str = ...,
+        is_sticky: _builtins.bool = ...,
+        members: _abc.Iterable[Global___PoolMember] | None = ...,
+        slots: _abc.Iterable[_builtins.int] | None = ...,
+        slots_hash: _builtins.bytes = ...,
+        rebalance_percent: _builtins.float = ...,
+        rebalance_salt: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "is_sticky", b"is_sticky", "members", b"members", "policy", b"policy", "rebalance_percent", b"rebalance_percent", "rebalance_salt", b"rebalance_salt", "slots", b"slots", "slots_hash", b"slots_hash"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Pool: _TypeAlias = Pool  # noqa: Y015
+
+@_typing.final
 class ResolveBrokerRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     DEVICE_UUID_FIELD_NUMBER: _builtins.int
+    WITH_FALLBACKS_FIELD_NUMBER: _builtins.int
     device_uuid: _builtins.str
+    with_fallbacks: _builtins.bool
     def __init__(
         self,
         *,
         device_uuid: _builtins.str = ...,
+        with_fallbacks: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["device_uuid", b"device_uuid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device_uuid", b"device_uuid", "with_fallbacks", b"with_fallbacks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -283,6 +469,7 @@ class ResolveBrokerResponse(_message.Message):
     RESOLUTION_FIELD_NUMBER: _builtins.int
     BROKER_FIELD_NUMBER: _builtins.int
     URL_FIELD_NUMBER: _builtins.int
+    FALLBACKS_FIELD_NUMBER: _builtins.int
     url: _builtins.str
     """The URL to connect to: broker.url, or MQTT_BROKER_URL."""
     @_builtins.property
@@ -291,16 +478,21 @@ class ResolveBrokerResponse(_message.Message):
     def broker(self) -> Global___BrokerSettings:
         """Unset when source is SOURCE_ENVIRONMENT."""
 
+    @_builtins.property
+    def fallbacks(self) -> _containers.RepeatedCompositeFieldContainer[Global___BrokerSettings]:
+        """Only if the request asks for them, in order."""
+
     def __init__(
         self,
         *,
         resolution: Global___Resolution | None = ...,
         broker: Global___BrokerSettings | None = ...,
         url: _builtins.str = ...,
+        fallbacks: _abc.Iterable[Global___BrokerSettings] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["broker", b"broker", "resolution", b"resolution"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["broker", b"broker", "resolution", b"resolution", "url", b"url"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["broker", b"broker", "fallbacks", b"fallbacks", "resolution", b"resolution", "url", b"url"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -337,23 +529,32 @@ class ResolveBrokersRequest(_message.Message):
 
     SUBJECTS_FIELD_NUMBER: _builtins.int
     PLACEMENT_VERSION_FIELD_NUMBER: _builtins.int
+    KNOWN_SLOTS_FIELD_NUMBER: _builtins.int
+    WITH_FALLBACKS_FIELD_NUMBER: _builtins.int
     placement_version: _builtins.str
     """The placement_version that the caller has read; the answer is as of this
     version or a later one. Empty if the caller has read none.
     """
+    with_fallbacks: _builtins.bool
     @_builtins.property
     def subjects(self) -> _containers.RepeatedCompositeFieldContainer[Global___Subject]:
         """At most 10,000."""
+
+    @_builtins.property
+    def known_slots(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """The hashes of the slots that the caller has."""
 
     def __init__(
         self,
         *,
         subjects: _abc.Iterable[Global___Subject] | None = ...,
         placement_version: _builtins.str = ...,
+        known_slots: _abc.Iterable[_builtins.bytes] | None = ...,
+        with_fallbacks: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["placement_version", b"placement_version", "subjects", b"subjects"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["known_slots", b"known_slots", "placement_version", b"placement_version", "subjects", b"subjects", "with_fallbacks", b"with_fallbacks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -393,6 +594,9 @@ class ResolveBrokersResponse(_message.Message):
     BROKERS_FIELD_NUMBER: _builtins.int
     ENVIRONMENT_URL_FIELD_NUMBER: _builtins.int
     PLACEMENT_VERSION_FIELD_NUMBER: _builtins.int
+    POOLS_FIELD_NUMBER: _builtins.int
+    HEALTHS_FIELD_NUMBER: _builtins.int
+    REGIONS_FIELD_NUMBER: _builtins.int
     environment_url: _builtins.str
     """MQTT_BROKER_URL, for outcomes with SOURCE_ENVIRONMENT."""
     placement_version: _builtins.str
@@ -405,7 +609,19 @@ class ResolveBrokersResponse(_message.Message):
 
     @_builtins.property
     def brokers(self) -> _containers.RepeatedCompositeFieldContainer[Global___BrokerSettings]:
-        """Every broker of the outcomes, once."""
+        """Every broker of the outcomes and their pools, once."""
+
+    @_builtins.property
+    def pools(self) -> _containers.RepeatedCompositeFieldContainer[Global___Pool]:
+        """Every pool of the outcomes, once."""
+
+    @_builtins.property
+    def healths(self) -> _containers.RepeatedCompositeFieldContainer[Global___BrokerHealth]:
+        """The states of brokers that are not simply up."""
+
+    @_builtins.property
+    def regions(self) -> _containers.RepeatedCompositeFieldContainer[Global___RegionLocation]:
+        """The locations of regions that the placements name."""
 
     def __init__(
         self,
@@ -414,14 +630,40 @@ class ResolveBrokersResponse(_message.Message):
         brokers: _abc.Iterable[Global___BrokerSettings] | None = ...,
         environment_url: _builtins.str = ...,
         placement_version: _builtins.str = ...,
+        pools: _abc.Iterable[Global___Pool] | None = ...,
+        healths: _abc.Iterable[Global___BrokerHealth] | None = ...,
+        regions: _abc.Iterable[Global___RegionLocation] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["brokers", b"brokers", "environment_url", b"environment_url", "outcomes", b"outcomes", "placement_version", b"placement_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["brokers", b"brokers", "environment_url", b"environment_url", "healths", b"healths", "outcomes", b"outcomes", "placement_version", b"placement_version", "pools", b"pools", "regions", b"regions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ResolveBrokersResponse: _TypeAlias = ResolveBrokersResponse  # noqa: Y015
+
+@_typing.final
+class RegionLocation(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REGION_FIELD_NUMBER: _builtins.int
+    LOCATION_FIELD_NUMBER: _builtins.int
+    region: _builtins.str
+    @_builtins.property
+    def location(self) -> Global___Location: ...
+    def __init__(
+        self,
+        *,
+        region: _builtins.str = ...,
+        location: Global___Location | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["location", b"location"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["location", b"location", "region", b"region"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RegionLocation: _TypeAlias = RegionLocation  # noqa: Y015
 
 @_typing.final
 class PlacementFields(_message.Message):

@@ -74,6 +74,9 @@ class _ChangeKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ChangeKind
     CHANGE_KIND_TOKENS: _ChangeKind.ValueType  # 16
     CHANGE_KIND_SERIES: _ChangeKind.ValueType  # 17
     CHANGE_KIND_TIMELINES: _ChangeKind.ValueType  # 18
+    CHANGE_KIND_POOLS: _ChangeKind.ValueType  # 19
+    CHANGE_KIND_REGIONS: _ChangeKind.ValueType  # 20
+    CHANGE_KIND_BROKER_STATES: _ChangeKind.ValueType  # 21
 
 class ChangeKind(_ChangeKind, metaclass=_ChangeKindEnumTypeWrapper):
     """The kinds of things that change. A registration changes devices and provisioning keys too, and is
@@ -99,6 +102,9 @@ CHANGE_KIND_SERVICE_ACCOUNTS: ChangeKind.ValueType  # 15
 CHANGE_KIND_TOKENS: ChangeKind.ValueType  # 16
 CHANGE_KIND_SERIES: ChangeKind.ValueType  # 17
 CHANGE_KIND_TIMELINES: ChangeKind.ValueType  # 18
+CHANGE_KIND_POOLS: ChangeKind.ValueType  # 19
+CHANGE_KIND_REGIONS: ChangeKind.ValueType  # 20
+CHANGE_KIND_BROKER_STATES: ChangeKind.ValueType  # 21
 Global___ChangeKind: _TypeAlias = ChangeKind  # noqa: Y015
 
 @_typing.final

@@ -1,0 +1,79 @@
+"""The slots of a pool: a device belongs to one of 16,384 slots, and each slot is an order of the
+pool's members.
+
+The first member of each slot is stored, so that a change of members or weights moves the fewest
+slots. The members after it are in the order of a weighted rendezvous hash, which changes only for
+the members that change: <https://www.snia.org/sites/default/files/SDC15_presentations/dist_sys/
+Jason_Resch_New_Consistent_Hashings_Rev.pdf>. The database has the rule of the first members as a
+function, `pool_slots`.
+"""
+
+import hashlib
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+SLOTS = 16_384
+_MASK = 2**64 - 1
+
+
+def slot_of(uuid: str) -> int:
+    """The slot of a device, the same in every pool: 14 bits of the SHA-256 of its uuid."""
+    return int.from_bytes(hashlib.sha256(uuid.encode()).digest()[:2], "big") >> 2
+
+
+def shares(weights: Mapping[int, int]) -> dict[int, int]:
+    """How many slots each member gets, by the largest remainders; without members of weight 0."""
+    weights = {member: weight for member, weight in weights.items() if weight > 0}
+    total = sum(weights.values())
+    whole = {member: weight * SLOTS // total for member, weight in weights.items()}
+    remainders = sorted(weights, key=lambda member: (-(weights[member] * SLOTS % total), member))
+    for member in remainders[: SLOTS - sum(whole.values())] if whole else ():
+        whole[member] += 1
+    return whole
+
+
+def settled(slots: Sequence[int], weights: Mapping[int, int]) -> list[int]:
+    """The first member of each slot for these weights, with the fewest changes of `slots`; empty if
+    no member has a weight.
+    """
+    wanted = shares(weights)
+    if not wanted:
+        return []
+    missing = Counter(wanted)
+    became = [0] * SLOTS
+    free = []
+    for place in range(SLOTS):
+        member = slots[place] if place < len(slots) else 0
+        if missing[member] > 0:
+            missing[member] -= 1
+            became[place] = member
+        else:
+            free.append(place)
+    members = (member for member in sorted(wanted) for _ in range(missing[member]))
+    for place, member in zip(free, members, strict=True):
+        became[place] = member
+    return became
+
+
+def moved(slots: Sequence[int], became: Sequence[int]) -> Counter[tuple[int, int]]:
+    """The number of slots that go from one member to another."""
+    pairs = zip(slots, became, strict=False)
+    return Counter((old, new) for old, new in pairs if old != new)
+
+
+def order_of(slot: int, first: int | None, weights: Mapping[int, int]) -> tuple[int, ...]:
+    """The members of a slot in order: the first, then the others by their rendezvous score. Members
+    of weight 0 are left out.
+    """
+    others = (member for member, weight in weights.items() if weight > 0 and member != first)
+    scored = sorted(others, key=lambda member: -_score(slot, member, weights[member]))
+    return (first, *scored) if first is not None and weights.get(first) else tuple(scored)
+
+
+def _score(slot: int, member: int, weight: int) -> float:
+    # SplitMix64, which spreads the bits of small numbers: <https://prng.di.unimi.it/splitmix64.c>.
+    mixed = (member * SLOTS + slot + 1) * 0x9E3779B97F4A7C15 & _MASK
+    mixed = (mixed ^ mixed >> 30) * 0xBF58476D1CE4E5B9 & _MASK
+    mixed = (mixed ^ mixed >> 27) * 0x94D049BB133111EB & _MASK
+    return weight / -math.log(((mixed ^ mixed >> 31) + 1) / (2**64 + 1))
