@@ -23,6 +23,12 @@ SOURCES: dict[int, str] = {
     number: name.removeprefix("SOURCE_").lower() for name, number in resolution_pb2.Source.items()
 }
 
+# What is unusual about an answer; None for a usual one.
+SITUATIONS: dict[int, str | None] = {
+    number: name.removeprefix("SITUATION_").lower() if number else None
+    for name, number in resolution_pb2.Situation.items()
+}
+
 WEBSOCKETS = ("ws", "wss")
 
 
@@ -43,6 +49,13 @@ class BrokerConfig(Struct, rename="camel", frozen=True):
     client_cert: str | UnsetType = UNSET
     # Always sent for a websocket, because clients have different defaults.
     path: str | UnsetType = UNSET
+
+
+class Fallback(Struct, rename="camel", frozen=True):
+    """A broker to turn to, with the same username and password, if the first cannot be reached."""
+
+    broker: str
+    broker_config: BrokerConfig | UnsetType
 
 
 class Topics(Struct, frozen=True):
@@ -85,6 +98,8 @@ class Mqtt(Struct, rename="camel", kw_only=True, frozen=True):
     source: str
     generation: str
     refresh_after: int
+    fallback_brokers: list[Fallback] | UnsetType = UNSET
+    situation: str | UnsetType = UNSET
     stale: bool | UnsetType = UNSET
     ready: bool | UnsetType = UNSET
 
@@ -273,6 +288,11 @@ def _mqtt(connection: registration_pb2.Connection, brokers: _Brokers) -> Mqtt:
         source=SOURCES.get(connection.source, "unspecified"),
         generation=connection.generation,
         refresh_after=connection.refresh_after_s,
+        fallback_brokers=[
+            Fallback(*brokers.url_and_config(one)) for one in connection.fallback_broker_ids
+        ]
+        or UNSET,
+        situation=SITUATIONS.get(connection.situation) or UNSET,
         stale=connection.stale or UNSET,
     )
 

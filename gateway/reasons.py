@@ -64,6 +64,7 @@ MEANINGS: dict[str, tuple[int, str]] = {
         "there is no such certificate of that kind",
     ),
     "FLEET_UNKNOWN": (422, "a fleet that is named does not exist"),
+    "POOL_UNKNOWN": (422, "a pool that is named does not exist"),
     "USERNAME_RESERVED": (
         422,
         "this MQTT username belongs to a device, or is reserved for devices",

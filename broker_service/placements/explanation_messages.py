@@ -1,16 +1,17 @@
 """Converts requests for explanations, and explanations, between protobuf and plain values."""
 
-from collections.abc import Iterable
 from dataclasses import replace
+from typing import TypedDict
 
 from mooring.broker.v1 import resolution_pb2 as pb
 from msgspec import structs
 
-from broker_service.errors import BrokerUnknown, FleetUnknown
-from broker_service.explanation import ExplainedStep, Facts, Reason, supposing
+from broker_service.errors import BrokerUnknown, FleetUnknown, PoolUnknown
+from broker_service.explanation import Explanation, Facts, Reason, supposing
 from broker_service.resolution import Directory, Placement, Source
 from chassis.errors import Forbidden, InvalidInput
 from chassis.validation import check_identifier, check_range, check_text
+from domain.pools import Situation
 
 MAX_SUPPOSED = 1_000
 SOURCES = {
@@ -18,8 +19,16 @@ SOURCES = {
     Source.ROLLOUT: pb.SOURCE_ROLLOUT,
     Source.FLEET: pb.SOURCE_FLEET,
     Source.REGION: pb.SOURCE_REGION,
+    Source.DEFAULT_POOL: pb.SOURCE_DEFAULT_POOL,
     Source.DEFAULT: pb.SOURCE_DEFAULT,
     Source.ENVIRONMENT: pb.SOURCE_ENVIRONMENT,
+}
+SITUATIONS = {
+    Situation.USUAL: pb.SITUATION_UNSPECIFIED,
+    Situation.FAILOVER: pb.SITUATION_FAILOVER,
+    Situation.DOWN: pb.SITUATION_DOWN,
+    Situation.DOUBTED: pb.SITUATION_DOUBTED,
+    Situation.OVERFILLED: pb.SITUATION_OVERFILLED,
 }
 
 
@@ -38,6 +47,10 @@ def facts_in(request: pb.ExplainResolutionRequest, own: Facts) -> Facts:
                     check_identifier(name, fleet_id)
                 placement = _replaced(facts, fleet_id=fleet_id, fleet_revision=0)
                 facts = replace(facts, placement=placement)
+            case "pool_id":
+                pool_id = given.pool_id if given.HasField(name) else None
+                _check_id(name, pool_id)
+                facts = replace(facts, placement=_replaced(facts, pool_id=pool_id))
             case "region":
                 check_text(name, given.region, longest=64)
                 facts = replace(facts, region=given.region)
@@ -82,6 +95,8 @@ def unknown_in(
     supposed, placement = set(request.mask.paths), facts.placement
     if "mqtt_broker_id" in supposed and not directory.knows(Placement(placement.broker_id)):
         return BrokerUnknown("there is no such broker", field="mqtt_broker_id")
+    if "pool_id" in supposed and not directory.knows(Placement(pool_id=placement.pool_id)):
+        return PoolUnknown("there is no such pool", field="pool_id")
     if "fleet_id" in supposed and not directory.knows(Placement(None, placement.fleet_id)):
         return FleetUnknown("there is no such fleet", field="fleet_id")
     return None
@@ -99,18 +114,45 @@ def directory_in(request: pb.ExplainResolutionRequest, directory: Directory) -> 
     )
 
 
-def steps_of(steps: Iterable[ExplainedStep]) -> list[pb.ExplainedStep]:
-    """The steps as messages."""
-    return [
-        pb.ExplainedStep(
-            source=SOURCES[step.source],
-            has_decided=step.reason is Reason.DECIDED,
-            reason=step.reason,
-            explanation=step.explanation,
-            broker_id=step.broker_id or 0,
-        )
-        for step in steps
-    ]
+class Parts(TypedDict):
+    """The fields of a response that an explanation fills in."""
+
+    source: pb.Source.ValueType
+    steps: list[pb.ExplainedStep]
+    situation: pb.Situation.ValueType
+    pool_id: int
+    brokers: list[pb.ExplainedBroker]
+
+
+def parts_of(explained: Explanation) -> Parts:
+    """The explanation as fields of the response."""
+    return Parts(
+        source=SOURCES[explained.source] if explained.source else pb.SOURCE_UNSPECIFIED,
+        steps=[
+            pb.ExplainedStep(
+                source=SOURCES[step.source],
+                has_decided=step.reason is Reason.DECIDED,
+                reason=step.reason,
+                explanation=step.explanation,
+                broker_id=step.broker_id or 0,
+                pool_id=step.pool_id or 0,
+            )
+            for step in explained.steps
+        ],
+        situation=SITUATIONS[explained.situation],
+        pool_id=explained.pool_id or 0,
+        brokers=[
+            pb.ExplainedBroker(
+                broker_id=broker.broker_id,
+                state=broker.health.state,
+                is_full=broker.health.is_full,
+                is_home=broker.is_home,
+                is_chosen=broker.is_chosen,
+                explanation=broker.explanation,
+            )
+            for broker in explained.brokers
+        ],
+    )
 
 
 def fields_of(facts: Facts) -> pb.PlacementFields:
@@ -124,6 +166,7 @@ def fields_of(facts: Facts) -> pb.PlacementFields:
         fleet_id=facts.placement.fleet_id,
         region=facts.region or None,
         location=location,
+        pool_id=facts.placement.pool_id,
     )
 
 

@@ -5,13 +5,13 @@ from collections.abc import Iterable, Sequence
 from mooring.broker.v1 import resolution_pb2 as pb
 from mooring.broker.v1 import resolution_pb2_grpc
 
-from broker_service.errors import DeviceNotFound, NoBrokerAllowed, PlacementUnknown
+from broker_service.errors import DeviceNotFound, PlacementUnknown
 from broker_service.explanation import Facts, explain, reached
 from broker_service.placements import explanation_messages
-from broker_service.placements.explanation_messages import SOURCES
+from broker_service.placements.answers import UNPLACED, Answers
 from broker_service.placements.snapshot import Snapshot, SnapshotKeeper
-from broker_service.placements.store import PlacementStore
-from broker_service.resolution import Placement, Source, resolve
+from broker_service.placements.store import Placed, PlacementStore
+from broker_service.resolution import Placement
 from chassis import isolation
 from chassis.coalescer import Coalescer
 from chassis.errors import InvalidInput, MooringError, as_value, to_item
@@ -20,17 +20,15 @@ from chassis.server import Context, deadline_of
 from chassis.servicers import allows
 from chassis.trust import Access, Services, WithinFleets
 from chassis.validation import IDENTIFIER, check_identifier
+from domain.choices import Choice
 
 # The callers that ask for devices' brokers: the registry, and the operator's own services.
 RESOLVING = Services(Identity.REGISTRY, Identity.RESOLVER, Identity.SHARED)
 
 MAX_SUBJECTS = 10_000
-# The limit of cached answers from one snapshot; placements are combinations of brokers and fleets.
-MAX_REMEMBERED = 5_000
-UNPLACED = Placement()
 
-# A device's placement; None if the device is not registered.
-Found = Placement | None
+# What is known about a device; None if it is not registered.
+Found = Placed | None
 
 
 class ResolutionServicer(resolution_pb2_grpc.ResolutionServiceServicer):
@@ -43,7 +41,7 @@ class ResolutionServicer(resolution_pb2_grpc.ResolutionServiceServicer):
         self._store = store
         self._snapshots = snapshots
         self._environment_url = environment_url
-        self._made: _Answers | None = None
+        self._made: Answers | None = None
         self._lookups = Coalescer[str, Found](
             self._look_up,
             name="lookups",
@@ -59,11 +57,12 @@ class ResolutionServicer(resolution_pb2_grpc.ResolutionServiceServicer):
         """Raises `InvalidInput`, `Unavailable`, `NoBrokerAllowed`."""
         check_identifier("device_uuid", request.device_uuid)
         found = await self._lookups.submit(request.device_uuid, deadline=deadline_of(context))
-        placement = found or UNPLACED
+        placement = (found or UNPLACED).placement
         snapshot = self._snapshots.current
         if not snapshot.directory.knows(placement):
             snapshot = await self._snapshot_for([placement])
-        return self._answers(snapshot).of_one(placement, is_known=found is not None)
+        answers = self._answers(snapshot)
+        return answers.of_one(request.device_uuid, found, with_fallbacks=request.with_fallbacks)
 
     @allows(RESOLVING)
     async def ResolveBrokers(
@@ -73,20 +72,46 @@ class ResolutionServicer(resolution_pb2_grpc.ResolutionServiceServicer):
         subjects = request.subjects
         if len(subjects) > MAX_SUBJECTS:
             raise InvalidInput(f"at most {MAX_SUBJECTS} at once", field="subjects")
-        placements = await self._placements_of(subjects)
-        distinct = {id(placement): placement for placement in placements}.values()
-        snapshot = await self._snapshot_for(
-            [placement for placement in distinct if isinstance(placement, Placement)],
-            request.placement_version,
-        )
+        asked = [_asked(subject) for subject in subjects]
+        uuids = [uuid for uuid in asked if isinstance(uuid, str)]
+        found: dict[str, Placed] = {}
+        missing: MooringError | None = None
+        if uuids:
+            try:
+                found = await self._placed(uuids)
+            except MooringError as error:
+                missing = as_value(error)
+        known = [each.placement for each in found.values()]
+        known += [each for each in asked if isinstance(each, Placement)]
+        if uuids and missing is None:
+            known.append(UNPLACED.placement)
+        snapshot = await self._snapshot_for(known, request.placement_version)
         answers = self._answers(snapshot)
-        outcome_of = {id(placement): answers.outcome(placement) for placement in distinct}
-        broker_ids = {outcome.resolution.broker_id for outcome in outcome_of.values()} - {0}
+        outcomes: list[pb.ResolutionOutcome] = []
+        choices: dict[int, Choice] = {}
+        broker_ids: set[int] = set()
+        for each in asked:
+            if isinstance(each, Placement):
+                outcome, choice = answers.of_placement(each)
+                if choice is not None:
+                    choices[id(choice)] = choice
+            elif isinstance(each, str):
+                outcome = answers.of_device(
+                    each, found.get(each, missing), with_fallbacks=request.with_fallbacks
+                )
+                broker_ids.add(outcome.resolution.broker_id)
+                broker_ids.update(outcome.resolution.fallback_broker_ids)
+            else:
+                outcome = pb.ResolutionOutcome(error=to_item(each))
+            outcomes.append(outcome)
+        shared_ids = set[int]().union(*(choice.broker_ids for choice in choices.values()))
         return pb.ResolveBrokersResponse(
-            outcomes=[outcome_of[id(placement)] for placement in placements],
-            brokers=[snapshot.settings[broker_id] for broker_id in sorted(broker_ids)],
+            outcomes=outcomes,
+            brokers=[snapshot.settings[one] for one in sorted((broker_ids | shared_ids) - {0})],
             environment_url=self._environment_url,
             placement_version=snapshot.version,
+            pools=answers.pools(choices.values(), request.known_slots),
+            healths=answers.healths(shared_ids),
         )
 
     @allows(WithinFleets(Access.VIEWER))
@@ -120,17 +145,15 @@ class ResolutionServicer(resolution_pb2_grpc.ResolutionServiceServicer):
         directory = explanation_messages.directory_in(request, snapshot.directory)
         if within is not None:
             directory = directory.within(within)
-        resolution, steps = explain(facts, directory)
-        broker = snapshot.settings.get(resolution.broker_id or 0)
-        environment_url = self._environment_url if resolution.source is Source.ENVIRONMENT else ""
+        explained = explain(facts, directory)
+        broker = snapshot.settings.get(explained.broker_id or 0)
         return pb.ExplainResolutionResponse(
-            source=SOURCES[resolution.source] if resolution.source else pb.SOURCE_UNSPECIFIED,
             broker=broker,
-            url=broker.url if broker else environment_url,
+            url=broker.url if broker else self._environment_url if explained.source else "",
             known=own is not None,
             stale=is_stale,
-            steps=explanation_messages.steps_of(steps),
             fields=explanation_messages.fields_of(facts),
+            **explanation_messages.parts_of(explained),
         )
 
     async def close(self) -> None:
@@ -138,27 +161,12 @@ class ResolutionServicer(resolution_pb2_grpc.ResolutionServiceServicer):
         await self._lookups.close()
 
     async def _look_up(self, uuids: list[str], deadline: float) -> list[Found | MooringError]:
-        placements = await self._store.placements_of(uuids)
-        return [placements.get(uuid) for uuid in uuids]
+        placed = await self._placed(uuids)
+        return [placed.get(uuid) for uuid in uuids]
 
-    async def _placements_of(
-        self, subjects: Sequence[pb.Subject]
-    ) -> list[Placement | MooringError]:
-        """A placement for each subject: the object `UNPLACED` for a uuid that is not registered."""
-        # For each subject: the uuid to look up, or its placement or error.
-        asked = [_asked(subject) for subject in subjects]
-        uuids = [uuid for uuid in asked if isinstance(uuid, str)]
-        if not uuids:
-            return [answer for answer in asked if not isinstance(answer, str)]
-        found: dict[str, Placement] = {}
-        missing: Placement | MooringError = UNPLACED
-        try:
-            found = await self._store.placements_of(uuids)
-        except MooringError as error:
-            missing = as_value(error)
-        return [
-            found.get(answer, missing) if isinstance(answer, str) else answer for answer in asked
-        ]
+    async def _placed(self, uuids: Sequence[str]) -> dict[str, Placed]:
+        needs_locations = self._snapshots.current.needs_locations
+        return await self._store.placements_of(uuids, with_locations=needs_locations)
 
     async def _snapshot_for(self, placements: Iterable[Placement], version: str = "") -> Snapshot:
         """The current snapshot, read again if it is older than the data that the caller has read. A
@@ -174,12 +182,12 @@ class ResolutionServicer(resolution_pb2_grpc.ResolutionServiceServicer):
         await self._snapshots.refresh()
         return self._snapshots.current
 
-    def _answers(self, snapshot: Snapshot) -> "_Answers":
+    def _answers(self, snapshot: Snapshot) -> Answers:
         """The cached answers from `snapshot`. Each is made once for all its devices."""
         is_stale = self._snapshots.is_stale
         answers = self._made
         if answers is None or answers.snapshot is not snapshot or answers.is_stale != is_stale:
-            answers = self._made = _Answers(snapshot, is_stale, self._environment_url)
+            answers = self._made = Answers(snapshot, is_stale, self._environment_url)
         return answers
 
 
@@ -188,60 +196,14 @@ def _asked(subject: pb.Subject) -> str | Placement | MooringError:
     if subject.HasField("placement"):
         facts = subject.placement
         return Placement(
-            facts.broker_id or None, facts.fleet_id or None, facts.fleet_revision, facts.wave
+            facts.broker_id or None,
+            facts.fleet_id or None,
+            facts.fleet_revision,
+            facts.wave,
+            facts.pool_id or None,
+            facts.region,
         )
     uuid = subject.device_uuid
     if IDENTIFIER.fullmatch(uuid):
         return uuid
     return InvalidInput("is not a device's uuid", field="device_uuid")
-
-
-class _Answers:
-    """The answers from one snapshot. All devices together have few different placements."""
-
-    def __init__(self, snapshot: Snapshot, is_stale: bool, environment_url: str) -> None:
-        self.snapshot = snapshot
-        self.is_stale = is_stale
-        self._environment_url = environment_url
-        self._of_one: dict[tuple[Placement, bool], pb.ResolveBrokerResponse] = {}
-
-    def of_one(self, placement: Placement, *, is_known: bool) -> pb.ResolveBrokerResponse:
-        """The response for one device. Raises `PlacementUnknown`, `NoBrokerAllowed`."""
-        answer = self._of_one.get((placement, is_known))
-        if answer is None:
-            resolution = self._resolved(placement, is_known=is_known)
-            broker = self.snapshot.settings.get(resolution.broker_id)
-            answer = pb.ResolveBrokerResponse(
-                resolution=resolution,
-                broker=broker,
-                url=broker.url if broker else self._environment_url,
-            )
-            if len(self._of_one) < MAX_REMEMBERED:
-                self._of_one[placement, is_known] = answer
-        return answer
-
-    def outcome(self, placement: Placement | MooringError) -> pb.ResolutionOutcome:
-        """An item of a batch; the object `UNPLACED` stands for a uuid that is not registered."""
-        try:
-            if isinstance(placement, MooringError):
-                raise placement
-            resolution = self._resolved(placement, is_known=placement is not UNPLACED)
-        except MooringError as error:
-            return pb.ResolutionOutcome(error=to_item(error))
-        return pb.ResolutionOutcome(resolution=resolution)
-
-    def _resolved(self, placement: Placement, *, is_known: bool) -> pb.Resolution:
-        directory = self.snapshot.directory
-        if not directory.knows(placement):
-            raise PlacementUnknown(
-                "the broker service does not know the broker or fleet of this device yet"
-            )
-        resolution = resolve(placement, directory)
-        if resolution.source is None:
-            raise NoBrokerAllowed("none of the brokers of this device's fleet can serve")
-        return pb.Resolution(
-            source=SOURCES[resolution.source],
-            broker_id=resolution.broker_id or 0,
-            known=is_known,
-            stale=self.is_stale,
-        )

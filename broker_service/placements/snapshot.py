@@ -24,6 +24,7 @@ from chassis.errors import Unavailable
 from chassis.following import REREAD_S, Follower
 from chassis.listening import Listener
 from chassis.server import Health
+from domain.pools import Policy
 
 DATABASE = "database"
 
@@ -46,11 +47,20 @@ class Snapshot:
     settings: Mapping[int, pb.BrokerSettings]
     # The version in the row placement_version.
     version: str
+    # Whether the choice between brokers may depend on the locations of devices.
+    needs_locations: bool = False
 
     @classmethod
     def of(cls, reading: Reading) -> "Snapshot":
         """The snapshot from a complete reading."""
-        return cls(reading.directory, _settings_in(reading), reading.version)
+        return cls._made(reading.directory, _settings_in(reading), reading.version)
+
+    @classmethod
+    def _made(
+        cls, directory: Directory, settings: Mapping[int, pb.BrokerSettings], version: str
+    ) -> "Snapshot":
+        is_near = any(pool.policy is Policy.NEAREST for pool in directory.pools.values())
+        return cls(directory, settings, version, is_near)
 
     def with_touched(self, reading: Reading) -> "Snapshot":
         """The next snapshot, from a reading of the rows that were touched since."""
@@ -61,13 +71,22 @@ class Snapshot:
             return self
         was = self.directory
         default_id = None if was.default_id in touched.broker_ids else was.default_id
+        # The reading has more pools than those that were touched: see `Touched`.
+        pool_ids = touched.pool_ids | read.pools.keys()
+        default_pool_id = None if was.default_pool_id in pool_ids else was.default_pool_id
         directory = Directory(
             brokers=_replaced(was.brokers, touched.broker_ids, read.brokers),
             fleets=_replaced(was.fleets, touched.fleet_ids, read.fleets),
             default_id=default_id if read.default_id is None else read.default_id,
+            pools=_replaced(was.pools, pool_ids, read.pools),
+            regions=_replaced(was.regions, touched.region_ids, read.regions),
+            healths=_replaced(was.healths, touched.state_ids, read.healths),
+            default_pool_id=default_pool_id
+            if read.default_pool_id is None
+            else read.default_pool_id,
         )
         settings = _replaced(self.settings, touched.broker_ids, _settings_in(reading))
-        return Snapshot(directory, settings, reading.version)
+        return Snapshot._made(directory, settings, reading.version)
 
 
 class SnapshotKeeper(Follower):

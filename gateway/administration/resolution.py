@@ -17,7 +17,7 @@ from gateway.administration.caller import Caller, CallerRequest
 from gateway.administration.device_types import DeviceLocation
 from gateway.administration.devices import DeviceUuid
 from gateway.administration.fields import Id, mask, moment_of, named, optional, present
-from gateway.answers import SOURCES
+from gateway.answers import SITUATIONS, SOURCES
 from gateway.bodies import StrictJson
 from gateway.documentation import IDENTIFIER_PATTERN, documented
 from gateway.examples import MOMENT, UUID
@@ -31,6 +31,7 @@ class Supposition(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True)
     EXAMPLE: ClassVar[dict[str, Any]] = {"mqtt_broker_id": None, "default_broker_id": 1}
 
     mqtt_broker_id: Annotated[Id, Meta(description="A pin.")] | UnsetType | None = UNSET
+    pool_id: Annotated[Id, Meta(description="The device's pool.")] | UnsetType | None = UNSET
     fleet_id: Annotated[str, documented(pattern=IDENTIFIER_PATTERN)] | UnsetType | None = UNSET
     region: Annotated[str, documented(maxLength=64)] | UnsetType | None = UNSET
     location: DeviceLocation | UnsetType | None = UNSET
@@ -51,6 +52,7 @@ class PlacementFacts(Struct, kw_only=True, frozen=True):
     """The facts that can decide a device's broker."""
 
     mqtt_broker_id: Annotated[int, Meta(description="The pin.")] | None
+    pool_id: Annotated[int, Meta(description="The device's pool; the pin comes first.")] | None
     fleet_id: str | None
     region: str | None
     location: DeviceLocation | None
@@ -60,12 +62,34 @@ class ExplainedStep(Struct, kw_only=True, frozen=True):
     """A step of the chain: whether it decided, and why or why not."""
 
     step: Annotated[
-        str, Meta(description="device, rollout, fleet, region, default or environment.")
+        str,
+        Meta(description="device, rollout, fleet, region, default_pool, default or environment."),
     ]
     has_decided: bool
     reason: Annotated[str, Meta(description="UPPER_SNAKE and stable, for programs.")]
     explanation: Annotated[str, Meta(description="For people; may change.")]
     mqtt_broker_id: Annotated[int, Meta(description="The broker that the step names.")] | None
+    pool_id: Annotated[int, Meta(description="The pool that the step names.")] | None
+
+
+class ExplainedBroker(Struct, kw_only=True, frozen=True):
+    """A broker that may serve the device."""
+
+    EXAMPLE: ClassVar[dict[str, Any]] = {
+        "mqtt_broker_id": 1,
+        "state": "up",
+        "is_full": False,
+        "is_home": True,
+        "is_chosen": True,
+        "explanation": "the device's own broker",
+    }
+
+    mqtt_broker_id: int
+    state: Annotated[str, Meta(description="unknown, up, degraded or down.")]
+    is_full: bool
+    is_home: Annotated[bool, Meta(description="Whether the device belongs to it.")]
+    is_chosen: Annotated[bool, Meta(description="Whether it serves the device now.")]
+    explanation: Annotated[str, Meta(description="For people; may change.")]
 
 
 def _step(step: str, reason: str, explanation: str, broker_id: int | None = None) -> dict[str, Any]:
@@ -76,6 +100,7 @@ def _step(step: str, reason: str, explanation: str, broker_id: int | None = None
         "reason": reason,
         "explanation": explanation,
         "mqtt_broker_id": broker_id,
+        "pool_id": None,
     }
 
 
@@ -87,12 +112,24 @@ class Explanation(Struct, kw_only=True, frozen=True):
         "mqtt_broker_id": 1,
         "url": "mqtt://localhost:5883",
         "stale": False,
-        "facts": {"mqtt_broker_id": None, "fleet_id": "demo", "region": None, "location": None},
+        "pool_id": None,
+        "situation": None,
+        "brokers": [ExplainedBroker.EXAMPLE],
+        "facts": {
+            "mqtt_broker_id": None,
+            "pool_id": None,
+            "fleet_id": "demo",
+            "region": None,
+            "location": None,
+        },
         "steps": [
-            _step("device", "NO_PIN", "the device is not pinned to a broker"),
+            _step("device", "NO_PIN", "the device is not pinned to a broker or a pool"),
             _step("rollout", "NO_ROLLOUT", "the fleet demo has no rollout under way"),
-            _step("fleet", "FLEET_HAS_NO_BROKER", "the fleet demo has no broker of its own"),
+            _step(
+                "fleet", "FLEET_HAS_NO_BROKER", "the fleet demo has no broker or pool of its own"
+            ),
             _step("region", "NO_REGION", "the device has no region"),
+            _step("default_pool", "NO_DEFAULT_POOL", "no pool is the default"),
             _step("default", "DECIDED", "broker 1 is the default", 1),
             _step("environment", "DECIDED_EARLIER", "not asked: the default has decided"),
         ],
@@ -118,6 +155,23 @@ class Explanation(Struct, kw_only=True, frozen=True):
             description="True if the answer may be outdated, because the database cannot "
             "be reached."
         ),
+    ]
+    pool_id: Annotated[int, Meta(description="The pool that decided.")] | None
+    situation: (
+        Annotated[
+            str,
+            Meta(
+                description="What is unusual: failover (another broker serves, because the "
+                "device's own is down), down (it is down, and no other may serve), doubted (so "
+                "many members of the pool look down that the probes are not believed) or "
+                "overfilled (all members are full)."
+            ),
+        ]
+        | None
+    )
+    brokers: Annotated[
+        list[ExplainedBroker],
+        Meta(description="The broker that serves, then the fallbacks, in order."),
     ]
     facts: Annotated[PlacementFacts, Meta(description="The facts of the decision.")]
     steps: Annotated[
@@ -169,8 +223,22 @@ async def _explained(caller: Caller, uuid: str, supposition: Supposition | None)
         "mqtt_broker_id": answer.broker.id or None,
         "url": answer.url or None,
         "stale": answer.stale,
+        "pool_id": answer.pool_id or None,
+        "situation": SITUATIONS[answer.situation],
+        "brokers": [
+            ExplainedBroker(
+                mqtt_broker_id=broker.broker_id,
+                state=broker.state,
+                is_full=broker.is_full,
+                is_home=broker.is_home,
+                is_chosen=broker.is_chosen,
+                explanation=broker.explanation,
+            )
+            for broker in answer.brokers
+        ],
         "facts": PlacementFacts(
             mqtt_broker_id=optional(facts, "mqtt_broker_id"),
+            pool_id=optional(facts, "pool_id"),
             fleet_id=optional(facts, "fleet_id"),
             region=optional(facts, "region"),
             location=DeviceLocation(facts.location.latitude, facts.location.longitude)
@@ -184,6 +252,7 @@ async def _explained(caller: Caller, uuid: str, supposition: Supposition | None)
                 reason=step.reason,
                 explanation=step.explanation,
                 mqtt_broker_id=step.broker_id or None,
+                pool_id=step.pool_id or None,
             )
             for step in answer.steps
         ],
@@ -222,7 +291,13 @@ async def explain_device(request: CallerRequest, uuid: DeviceUuid) -> DeviceExpl
     description="Changes nothing.",
     status_code=200,
     dto=StrictJson[Supposition],
-    reasons=("DEVICE_NOT_FOUND", "BROKER_UNKNOWN", "FLEET_UNKNOWN", "PLACEMENT_UNKNOWN"),
+    reasons=(
+        "DEVICE_NOT_FOUND",
+        "BROKER_UNKNOWN",
+        "FLEET_UNKNOWN",
+        "POOL_UNKNOWN",
+        "PLACEMENT_UNKNOWN",
+    ),
 )
 async def explain_device_if(
     request: CallerRequest, uuid: DeviceUuid, data: JSONBody[Supposition]
@@ -237,7 +312,7 @@ async def explain_device_if(
     description="Changes nothing. A fact that is left out counts as absent.",
     status_code=200,
     dto=StrictJson[Supposition],
-    reasons=("BROKER_UNKNOWN", "FLEET_UNKNOWN", "PLACEMENT_UNKNOWN"),
+    reasons=("BROKER_UNKNOWN", "FLEET_UNKNOWN", "POOL_UNKNOWN", "PLACEMENT_UNKNOWN"),
 )
 async def explain_facts(request: CallerRequest, data: JSONBody[Supposition]) -> Explanation:
     return Explanation(**await _explained(request.auth, "", data))

@@ -348,6 +348,10 @@ GRANT UPDATE (weight, priority) ON pool_members TO mooring_operator;
 GRANT SELECT (backup_broker_id, capacity), UPDATE (backup_broker_id, capacity)
     ON mqtt_broker_config TO mooring_operator;
 GRANT SELECT (id) ON regions, pools TO mooring_registry;
+-- The registry looks for the devices of a managed broker at the brokers that share a pool with it,
+-- or that it backs up.
+GRANT SELECT (pool_id, broker_id) ON pool_members TO mooring_registry;
+GRANT SELECT (backup_broker_id) ON mqtt_broker_config TO mooring_registry;
 GRANT SELECT (pool_id, home_broker_id) ON devices TO mooring_broker, mooring_operator;
 GRANT UPDATE (pool_id) ON devices TO mooring_operator;
 GRANT SELECT (pool_id) ON fleets TO mooring_broker, mooring_operator;

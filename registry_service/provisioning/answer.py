@@ -14,12 +14,18 @@ from registry_service.credentials import (
     topics_of,
     username_of,
 )
-from registry_service.provisioning.placements import Answer
+from registry_service.provisioning.choices import Answer
 from registry_service.provisioning.records import Device, Note
 
 # Names of sources in the database: SOURCE_FLEET is fleet.
 SOURCES = {
     source: name.removeprefix("SOURCE_").lower() for name, source in resolution_pb2.Source.items()
+}
+
+
+AS_SEEN = {
+    resolution_pb2.SOURCE_ROLLOUT: resolution_pb2.SOURCE_FLEET,
+    resolution_pb2.SOURCE_DEFAULT_POOL: resolution_pb2.SOURCE_DEFAULT,
 }
 
 
@@ -29,7 +35,8 @@ class DeviceAnswer(Struct, frozen=True):
     username: str
     password: str
     answer: Answer
-    # The source as devices see it: a rollout's broker is the broker of the fleet.
+    # The source as devices see it: a rollout's broker is the broker of the fleet, and the default
+    # pool is the default.
     source: resolution_pb2.Source.ValueType
     generation: str
     refresh_after_s: int
@@ -59,19 +66,20 @@ class AnswerComposer(Struct, frozen=True):
     ) -> DeviceAnswer:
         """The answer. `salt`, `key_id` and `password` come from the device's credentials."""
         broker, source = answer.broker, answer.source
-        if source == resolution_pb2.SOURCE_ROLLOUT:
-            source = resolution_pb2.SOURCE_FLEET
-        # The generation covers the whole answer except `refresh_after_s`.
+        source = AS_SEEN.get(source, source)
+        # The generation covers the whole answer except `refresh_after_s` and the situation.
         made_of = f"{uuid}|{salt}|{key_id}|{source}|" + (
             broker.generation if broker else self.environment_url
         )
+        for fallback in answer.fallbacks:
+            made_of += f"|{fallback.generation}"
         return DeviceAnswer(
             username_of(uuid),
             password,
             answer,
             source,
             hashlib.sha256(made_of.encode()).hexdigest()[:16],
-            self.stopgap_refresh_after_s if answer.is_stale else self.refresh_after_s,
+            self.stopgap_refresh_after_s if answer.is_stopgap else self.refresh_after_s,
             topics_of(uuid),
             fingerprint_of(salt, hash_of_password(salt, password))
             if broker is not None and broker.is_told
@@ -90,6 +98,8 @@ def write_connection(answer: DeviceAnswer, connection: pb.Connection) -> None:
     connection.generation = answer.generation
     connection.refresh_after_s = answer.refresh_after_s
     connection.stale = resolved.is_stale
+    connection.situation = resolved.situation
+    connection.fallback_broker_ids.extend(one.id for one in resolved.fallbacks)
     if answer.held_as:
         connection.held_as = answer.held_as
         connection.newly_told = answer.is_newly_notified
@@ -97,19 +107,22 @@ def write_connection(answer: DeviceAnswer, connection: pb.Connection) -> None:
     connection.subscribe_topics.extend(answer.topics)
 
 
-def note_of(answer: Answer) -> Note:
-    """What a device's row records about this answer."""
-    broker, source = answer.broker, SOURCES[answer.source]
-    if broker is None:
-        return Note([], source, [])
-    return Note([broker.id], source, list(broker.ca_certificate_ids))
+def note_of(answer: Answer, home_id: int | None = None) -> Note:
+    """What a device's row records about this answer. The home is the device's own, until a pool
+    gives it another.
+    """
+    told = answer.all_told
+    ca_ids = dict.fromkeys(ca_id for broker in told for ca_id in broker.ca_certificate_ids)
+    if answer.home_id is not None:
+        home_id = answer.home_id
+    return Note([broker.id for broker in told], SOURCES[answer.source], list(ca_ids), home_id)
 
 
 def note_changed(
     activity: Activity, device: Device, answer: Answer, generation: str, address: str
 ) -> None:
     """Records that a device got another answer than the one that its row records."""
-    before, after = device.note, note_of(answer)
+    before, after = device.note, note_of(answer, device.note.home_broker_id)
     activity.answer_changed(
         device.uuid,
         address,
@@ -127,18 +140,19 @@ def is_waited_for(answer: DeviceAnswer) -> bool:
 
 
 def needs_another_password(salt_broker_ids: Collection[int], answer: Answer) -> bool:
-    """Whether this answer sends a device to a primary broker that its salt was not made for.
+    """Whether this answer names a broker that the device's salt was not made for.
 
     With the same password, the operator of one broker could connect to the next. A stopgap and
     MQTT_BROKER_URL do not count, because the device may get its broker back within minutes.
     """
-    broker = answer.broker
-    return broker is not None and not answer.is_stale and broker.id not in salt_broker_ids
+    if answer.is_stale:
+        return False
+    return any(broker.id not in salt_broker_ids for broker in answer.all_told)
 
 
 def each_broker_once(answers: Iterable[DeviceAnswer]) -> list[resolution_pb2.BrokerSettings]:
     """The brokers of a response, so that each certificate is sent once, and not once per device."""
     # The answers of a batch share few resolutions, which are the same objects.
     resolved = {id(item.answer): item.answer for item in answers}.values()
-    brokers = (answer.broker for answer in resolved if answer.broker)
+    brokers = (broker for answer in resolved for broker in answer.all_told)
     return list({broker.id: broker for broker in brokers}.values())

@@ -24,8 +24,9 @@ from registry_service.provisioning.answer import (
     note_changed,
     note_of,
 )
+from registry_service.provisioning.choices import Answer
 from registry_service.provisioning.guesses import Guesses
-from registry_service.provisioning.placements import Answer, Placements
+from registry_service.provisioning.placements import Placements
 from registry_service.provisioning.plans import answer_change, rotation
 from registry_service.provisioning.records import (
     ROTATIONS_PER_HOUR,
@@ -131,16 +132,19 @@ class Connections:
             [device.placement for device in admitted.values()], known.placement_version, deadline
         )
         now = datetime.now(UTC)
+        found: dict[int, Answer] = {}
         answer_changes: dict[int, AnswerChange] = {}
         rotations: dict[int, tuple[CredentialRotation, Credentials]] = {}
         for index, device in admitted.items():
-            answer, request = answers[device.placement], requests[index]
+            shared, request = answers[device.placement], requests[index]
             proof = _proof(request)
             is_asked = _is_asked(device, replaced)
-            if isinstance(answer, MooringError):
-                results[index] = answer
+            if isinstance(shared, MooringError):
+                results[index] = shared
                 refused[index] = device.placement.fleet_id
-            elif is_asked and (wait_s := device.rotation_wait_s(now)):
+                continue
+            answer = found[index] = shared.of(device.subject)
+            if is_asked and (wait_s := device.rotation_wait_s(now)):
                 results[index] = self._rotated_too_often(device, proof, wait_s)
                 refused[index] = device.placement.fleet_id
             elif is_asked or self._needs_others(device, answer):
@@ -163,9 +167,9 @@ class Connections:
             if read:
                 await self._store.mark(list(read.values()))
         for index, device in admitted.items():
-            answer = answers[device.placement]
-            if index in results or isinstance(answer, MooringError):
+            if index in results:
                 continue
+            answer = found[index]
             salt, key_id = device.credential_salt, device.credential_key_id
             if device.id in rotations:
                 if device.id not in rotated:
@@ -184,7 +188,7 @@ class Connections:
                 or device.was_just_told,
             )
             address = requests[index].source_address
-            if device.note != note_of(answer):
+            if device.note != note_of(answer, device.note.home_broker_id):
                 note_changed(self._activity, device, answer, composed.generation, address)
             if device.id in rotations:
                 self._activity.credentials_rotated(device.uuid, address)

@@ -55,6 +55,7 @@ class ProvisioningKey:
     fleet_is_active: bool = True
     # The prefix that the uuids of its fleet's devices must have; None allows any uuid.
     fleet_uuid_prefix: str | None = None
+    default_pool_id: int | None = None
 
     @property
     def places_left(self) -> int | None:

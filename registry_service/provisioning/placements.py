@@ -1,9 +1,10 @@
 """Gets brokers from the broker service, and caches its answers.
 
-An answer has the version of brokers and fleets that it is made from (the row placement_version). If
-a read of a device finds the same version in the database, that proves that the cached answer is the
-present one, and no call is needed. Without that proof, a cached answer is a stopgap, for when the
-broker service does not answer.
+An answer is a choice that all devices with the same placement share; it is finished here for each
+device (domain/choices.py). It has the version of brokers and fleets that it is made from (the row
+placement_version). If a read of a device finds the same version in the database, that proves that
+the cached answer is the present one, and no call is needed. Without that proof, a cached answer is
+a stopgap, for when the broker service does not answer.
 """
 
 import asyncio
@@ -18,7 +19,9 @@ from prometheus_client import Counter
 
 from chassis.client import ServiceClient
 from chassis.errors import DeadlineExceeded, MooringError, from_item
+from domain.choices import Choice
 from registry_service.errors import BrokerUndecided, NoBrokerForFleet
+from registry_service.provisioning.choices import Pools, Read, Shared
 
 log = structlog.get_logger(__name__)
 
@@ -42,35 +45,34 @@ class DevicePlacement:
 
     broker_id: int | None
     fleet_id: str
-    # No step of the resolution uses the region yet, so placements are compared without it. Devices
-    # send it, and invented regions must not displace other placements in the cache.
-    region: str = field(compare=False)
-    # Whether its fleet has a broker of its own or is restricted.
+    # Empty unless it is the id of a region: devices send this text, and invented regions must not
+    # displace other placements in the cache.
+    region: str
+    # Whether its fleet has a broker or a pool of its own or is restricted.
     fleet_has_rule: bool
     # The revision of the fleet's row. A cached answer for the same revision can be a stopgap.
     fleet_revision: int = field(compare=False)
     # The salt of its fleet's rollout as of that revision, if the rollout has reached it; else
     # empty.
     wave: str = ""
+    # The device's pool; the pin comes first.
+    pool_id: int | None = None
 
     @property
     def would_go_to_default(self) -> bool:
         """Whether no broker is configured for it: only then may a stopgap be MQTT_BROKER_URL."""
-        return self.broker_id is None and not self.fleet_has_rule and not self.wave
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """The broker, or None for `environment_url`."""
-
-    source: pb.Source.ValueType
-    broker: pb.BrokerSettings | None
-    is_stale: bool = False
+        return (
+            self.broker_id is None
+            and self.pool_id is None
+            and not self.fleet_has_rule
+            and not self.wave
+            and not self.region
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class _Remembered:
-    answer: Answer
+    answer: Shared
     # The version of brokers and fleets that the answer is made from.
     version: str
     # A time of the running loop's clock.
@@ -90,24 +92,25 @@ class Placements:
         self._stub = resolution_pb2_grpc.ResolutionServiceStub(broker_service.channel)
         self._timeout_s = timeout_s
         self._remembered: OrderedDict[DevicePlacement, _Remembered] = OrderedDict()
+        self._pools = Pools()
         # The version of the last response. Guesses assume that it has not changed.
         self.version = ""
 
-    def guess(self, placement: DevicePlacement) -> Answer | None:
+    def guess(self, placement: DevicePlacement) -> Shared | None:
         """The cached answer, if it is valid for `version` of brokers and fleets."""
         known = self._remembered.get(placement)
         return known.answer if known is not None and known.proves(self.version) else None
 
     async def resolve(
         self, placements: Iterable[DevicePlacement], version: str, deadline: float
-    ) -> dict[DevicePlacement, Answer | MooringError]:
+    ) -> dict[DevicePlacement, Shared | MooringError]:
         """The answers, with at most one call for all placements. `deadline` is a time of the
         running loop's clock. `version` is the version of brokers and fleets that was read with the
         placements' facts. A placement's error is `BrokerUndecided` or `NoBrokerForFleet`. Raises
         `DeadlineExceeded` if the callers have no time left: a stopgap would not reach them, and the
         broker service may work.
         """
-        answers: dict[DevicePlacement, Answer | MooringError] = {}
+        answers: dict[DevicePlacement, Shared | MooringError] = {}
         # The newest of placements that differ only in when their facts were read.
         youngest: dict[DevicePlacement, DevicePlacement] = {}
         for placement in placements:
@@ -130,11 +133,13 @@ class Placements:
                         region=placement.region,
                         fleet_revision=placement.fleet_revision,
                         wave=placement.wave,
+                        pool_id=placement.pool_id or 0,
                     )
                 )
                 for placement in distinct
             ],
             placement_version=version,
+            known_slots=self._pools.hashes,
         )
         patience_ends = asyncio.get_running_loop().time() + self._timeout_s
         try:
@@ -147,18 +152,18 @@ class Placements:
             log.warning("the broker service did not answer", reason=error.reason)
             return answers | {placement: self._stopgap(placement) for placement in distinct}
         self.version = response.placement_version
-        brokers = {broker.id: broker for broker in response.brokers}
+        read = Read(response, self._pools)
         for placement, outcome in zip(distinct, response.outcomes, strict=True):
-            answers[placement] = self._understood(placement, outcome, brokers, version)
+            answers[placement] = self._understood(placement, outcome, read, version)
         return answers
 
     def _understood(
         self,
         placement: DevicePlacement,
         outcome: pb.ResolutionOutcome,
-        brokers: dict[int, pb.BrokerSettings],
+        read: Read,
         version: str,
-    ) -> Answer | MooringError:
+    ) -> Shared | MooringError:
         if outcome.HasField("error"):
             error = from_item(outcome.error)
             if error.reason == "NO_BROKER_ALLOWED":
@@ -168,17 +173,17 @@ class Placements:
             log.warning("a placement was not resolved", reason=error.reason)
             return self._stopgap(placement)
         resolution = outcome.resolution
-        answer = Answer(resolution.source, brokers.get(resolution.broker_id))
+        answer = read.shared(resolution)
         now = asyncio.get_running_loop().time()
         self._remembered[placement] = _Remembered(answer, self.version, now)
         self._remembered.move_to_end(placement)
         if len(self._remembered) > MAX_REMEMBERED:
             self._remembered.popitem(last=False)
         if resolution.stale and self.version != version:
-            return replace(answer, is_stale=True)
+            return answer.as_stale()
         return answer
 
-    def _stopgap(self, placement: DevicePlacement) -> Answer | MooringError:
+    def _stopgap(self, placement: DevicePlacement) -> Shared | MooringError:
         """The last answer for the same facts, or MQTT_BROKER_URL if no broker is configured for the
         device. If a rollout has reached the device and no answer for the rollout is cached, it is
         the answer from before the rollout.
@@ -188,9 +193,9 @@ class Placements:
         )
         if remembered is not None:
             STOPGAPS.labels("memory").inc()
-            return replace(remembered.answer, is_stale=True)
+            return remembered.answer.as_stale()
         if placement.would_go_to_default:
             STOPGAPS.labels("environment").inc()
-            return Answer(pb.SOURCE_ENVIRONMENT, None, is_stale=True)
+            return Shared(Choice(pb.SOURCE_ENVIRONMENT), {}, {}, is_stale=True)
         STOPGAPS.labels("refused").inc()
         return BrokerUndecided("the broker of this device cannot be determined now")

@@ -2,13 +2,16 @@
 caller writes a plan to the database; this module does no I/O.
 """
 
+import dataclasses
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from msgspec import Struct
 from msgspec.structs import asdict, replace
 
 from chassis.errors import MooringError
+from domain.pools import Subject, distance_km
 from registry_service.attributes import values_of
 from registry_service.credentials import KeyRing, new_salt, username_of
 from registry_service.errors import (
@@ -23,9 +26,10 @@ from registry_service.provisioning.answer import (
     needs_another_password,
     note_of,
 )
+from registry_service.provisioning.choices import Answer, Shared
 from registry_service.provisioning.decision import Decision, ProvisioningKey, Registered, decide
 from registry_service.provisioning.guesses import Guesses
-from registry_service.provisioning.placements import Answer, DevicePlacement
+from registry_service.provisioning.placements import DevicePlacement
 from registry_service.provisioning.records import (
     AnswerChange,
     CredentialRotation,
@@ -54,6 +58,8 @@ class Outcome(Struct, frozen=True):
 
 
 Result = Outcome | MooringError
+# A device that is further than this from where it was may be nearer to another broker.
+MOVED_KM = 100.0
 
 
 class Plan(Struct, frozen=True):
@@ -69,6 +75,21 @@ class Plan(Struct, frozen=True):
     expected_id: int | None
     placement: DevicePlacement
     credentials: Credentials
+    # Whether the device is now in another region or far from where it was.
+    has_moved: bool = False
+
+    @property
+    def home_id(self) -> int | None:
+        """The home of the device before this registration."""
+        return self.device.note.home_broker_id if self.device else None
+
+    def answered(self, shared: Shared) -> Answer:
+        """The answer for this device."""
+        registration = self.registration
+        location = registration.location or (self.device.location if self.device else None)
+        is_lost = self.has_moved and shared.is_by_distance
+        home_id = None if is_lost else self.home_id
+        return shared.of(Subject(registration.uuid, home_id, self.placement.region, location))
 
     @property
     def changes_credentials(self) -> bool:
@@ -105,7 +126,7 @@ class Planner:
         device = self._known.devices.get(registration.uuid)
         key = shown.key if shown else None
         expected = self._known.expected.get(registration.uuid)
-        if expected is not None and device is None:
+        if expected is not None:
             registration = expected.applied_to(registration)
         wait_s = None
         if device is not None:
@@ -145,11 +166,24 @@ class Planner:
             key,
             device,
             expected.id if expected and device is None else None,
-            device.placement if device else self._placement(shown, registration, expected),
+            self._placement_of(device, registration)
+            if device
+            else self._placement(shown, registration, expected),
             Credentials.made(
                 self._ring, key_id, registration.uuid, salt, registration.device_api_key
             ),
+            device is not None and has_moved(device, registration),
         )
+
+    def _placement_of(self, device: Device, registration: Registration) -> DevicePlacement:
+        """The placement of a registered device, which may be in another region now."""
+        region = self._known_region(registration)
+        if not registration.region or region == device.placement.region:
+            return device.placement
+        return dataclasses.replace(device.placement, region=region)
+
+    def _known_region(self, registration: Registration) -> str:
+        return registration.region if registration.region in self._known.regions else ""
 
     def _placement(
         self, shown: KnownKey, registration: Registration, expected: Expected | None
@@ -157,7 +191,7 @@ class Planner:
         """The placement of a new device with this key. An operator's pin for the device overrides
         the key's default broker.
         """
-        key, region = shown.key, registration.region
+        key, region = shown.key, self._known_region(registration)
         pin = expected.mqtt_broker_id if expected else None
         wave = shown.wave_of(registration.uuid)
         placement = self._placements.get((key.id, region, pin, wave))
@@ -169,6 +203,7 @@ class Planner:
                 shown.fleet_has_rule,
                 shown.fleet_revision,
                 wave,
+                None if pin is not None else key.default_pool_id,
             )
         return placement
 
@@ -213,7 +248,7 @@ class Planner:
                 or plan.decision is not Decision.CONFIRM
                 or plan.changes_credentials
                 or device.was_just_told
-                or device.note != note_of(answer),
+                or device.note != note_of(answer, plan.home_id),
             ),
         )
 
@@ -228,6 +263,8 @@ def new_device(plan: Plan, answer: Answer) -> NewDeviceRow:
         fleet_id=placement.fleet_id,
         fleet_revision=placement.fleet_revision,
         mqtt_broker_id=placement.broker_id,
+        pool_id=placement.pool_id,
+        home_broker_id=note.home_broker_id,
         mqtt_username=username_of(registration.uuid),
         mqtt_password_hash=credentials.password_hash,
         credential_salt=credentials.salt,
@@ -256,13 +293,20 @@ def renewal(plan: Plan, device: Device, answer: Answer) -> Renewal:
         credential_salt=credentials.salt,
         credential_key_id=credentials.key_id,
         api_key_hash=credentials.api_key_hash,
-        **asdict(note_of(answer)),
+        **asdict(note_of(answer, device.note.home_broker_id)),
         **asdict(plan.registration.proof),
+        **changed_place(device, plan.registration),
     )
 
 
 def rotation(
-    device: Device, credentials: Credentials, answer: Answer, proof: Proof, *, is_asked: bool
+    device: Device,
+    credentials: Credentials,
+    answer: Answer,
+    proof: Proof,
+    *,
+    is_asked: bool,
+    registration: Registration | None = None,
 ) -> CredentialRotation:
     """The change that replaces the device's credentials; `is_asked`: the device asked for it."""
     return CredentialRotation(
@@ -273,26 +317,53 @@ def rotation(
         credential_key_id=credentials.key_id,
         api_key_hash=credentials.api_key_hash,
         is_asked=is_asked,
-        **asdict(note_of(answer)),
+        **asdict(note_of(answer, device.note.home_broker_id)),
         **asdict(proof),
+        **(changed_place(device, registration) if registration else {}),
     )
 
 
 def answer_change(
-    device: Device, answer: Answer, proof: Proof, *, is_watched: bool
+    device: Device,
+    answer: Answer,
+    proof: Proof,
+    *,
+    is_watched: bool,
+    registration: Registration | None = None,
 ) -> AnswerChange | None:
     """The change of the device's row that records this answer; None if the row has it already, as
     most have. The address from which the device authenticated is written only while there are
     failed attempts for the device (`is_watched`), so that a change of address costs no write.
     """
-    note = note_of(answer)
+    note = note_of(answer, device.note.home_broker_id)
+    place = changed_place(device, registration) if registration else {}
     if (
         device.note == note
+        and not place
         and device.has_short_api_key == proof.has_short_api_key
         and not (is_watched and device.proved_from != proof.proved_from)
     ):
         return None
-    return AnswerChange(id=device.id, **asdict(note), **asdict(proof))
+    return AnswerChange(id=device.id, **asdict(note), **asdict(proof), **place)
+
+
+def changed_place(device: Device, registration: Registration) -> dict[str, Any]:
+    """The region and location that the device sends, if its row has others."""
+    place: dict[str, Any] = {}
+    if registration.region not in ("", device.region):
+        place["region"] = registration.region
+    location = registration.location
+    if location is not None and location != device.location:
+        place["latitude"], place["longitude"] = location
+    return place
+
+
+def has_moved(device: Device, registration: Registration) -> bool:
+    """Whether the device is in another region, or more than `MOVED_KM` from where it was."""
+    if registration.region not in ("", device.region):
+        return True
+    was, now = device.location, registration.location
+    return was is not None and now is not None and distance_km(was, now) > MOVED_KM
 
 
 def _registered(device: Device) -> Registered:

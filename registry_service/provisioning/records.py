@@ -10,6 +10,7 @@ from uuid import UUID
 from msgspec import Struct
 from msgspec.structs import replace
 
+from domain.pools import Location, Subject
 from domain.waves import wave_of
 from registry_service.attributes import Attributes
 from registry_service.credentials import KeyRing, hash_of_password
@@ -29,8 +30,10 @@ class Note(Struct, frozen=True):
     told_broker_ids: list[int]
     # The step of the resolution that decided; empty if the answer is older than this column.
     told_source: str
-    # The CA certificates in the answer, in order.
+    # The CA certificates of all its brokers, in order.
     told_ca_ids: list[int]
+    # The member of a pool to which the device belongs.
+    home_broker_id: int | None = None
 
 
 class Device(Struct, frozen=True):
@@ -62,6 +65,22 @@ class Device(Struct, frozen=True):
     created_at: datetime
     # Whether the last answer was recorded so recently that answers still wait for the broker.
     was_just_told: bool
+    # As the device has sent it; the placement has it only if it is known.
+    region: str = ""
+    latitude: float | None = None
+    longitude: float | None = None
+
+    @property
+    def location(self) -> Location | None:
+        """In degrees."""
+        if self.latitude is None or self.longitude is None:
+            return None
+        return self.latitude, self.longitude
+
+    @property
+    def subject(self) -> Subject:
+        """The facts that can decide between the brokers of a pool."""
+        return Subject(self.uuid, self.note.home_broker_id, self.placement.region, self.location)
 
     @property
     def password_broker_ids(self) -> list[int]:
@@ -140,6 +159,8 @@ class Known(Struct, frozen=True):
     expected: Mapping[str, Expected] = {}  # by uuid
     # The fleets whose prefixes reserve these uuids.
     reserved: Mapping[str, str] = {}  # by uuid
+    # The ids of regions that exist, of those that were asked for.
+    regions: frozenset[str] = frozenset()
     # Whether a commit waits for a synchronous standby.
     is_replicated: bool = False
 
@@ -173,11 +194,16 @@ class Credentials(Struct, frozen=True):
         )
 
 
-class Written(Note, frozen=True):
-    """What a row records about an answer, and about how the device authenticated."""
+class Written(Note, frozen=True, kw_only=True):
+    """What a row records about an answer, and about how the device authenticated. A region or
+    location that is None stays as it is.
+    """
 
     proved_from: str
     has_short_api_key: bool
+    region: str | None = None
+    latitude: float | None = None
+    longitude: float | None = None
 
 
 class NewDeviceRow(Attributes, frozen=True, kw_only=True):
@@ -191,6 +217,8 @@ class NewDeviceRow(Attributes, frozen=True, kw_only=True):
     fleet_id: str
     fleet_revision: int
     mqtt_broker_id: int | None
+    pool_id: int | None
+    home_broker_id: int | None
     mqtt_username: str
     mqtt_password_hash: str
     credential_salt: str

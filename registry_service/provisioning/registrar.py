@@ -39,9 +39,10 @@ from registry_service.errors import (
     UuidNotAllowed,
 )
 from registry_service.provisioning.answer import AnswerComposer, note_changed, note_of
+from registry_service.provisioning.choices import Answer
 from registry_service.provisioning.decision import Decision
 from registry_service.provisioning.guesses import Guesses
-from registry_service.provisioning.placements import Answer, Placements
+from registry_service.provisioning.placements import Placements
 from registry_service.provisioning.plans import (
     Plan,
     Planner,
@@ -52,6 +53,7 @@ from registry_service.provisioning.plans import (
     rotation,
 )
 from registry_service.provisioning.records import Known, KnownKey, Owner
+from registry_service.provisioning.regions import KnownRegions
 from registry_service.provisioning.request import Registration
 from registry_service.provisioning.store import RegistrationStore
 
@@ -91,6 +93,7 @@ class Registrar:
         self._composer = composer
         # The keys at the last read, by hash.
         self._keys: OrderedDict[bytes, KnownKey] = OrderedDict()
+        self._regions = KnownRegions()
         # Whether most of the last batch were new devices.
         self._are_new = True
 
@@ -165,11 +168,13 @@ class Registrar:
         """The outcomes of the devices for which the guess was right."""
         now = datetime.now(UTC)
         version = self._placements.version
-        known = Known(self._keys, {}, version)
+        known = Known(self._keys, {}, version, regions=self._regions.found)
         planner = Planner(self._ring, self._composer, known, self._guesses, now)
         guesses: dict[str, tuple[Plan, Answer]] = {}  # by uuid
         for index, registration in pending.items():
             if registration.key_hash not in self._keys or registration.uuid in guesses:
+                continue
+            if not self._regions.knows(registration.region, version):
                 continue
             try:
                 plan = planner.plan(index, registration)
@@ -177,7 +182,7 @@ class Registrar:
                 continue  # a pass decides from a new read
             guessed = self._placements.guess(plan.placement)
             if guessed is not None:
-                guesses[registration.uuid] = (plan, guessed)
+                guesses[registration.uuid] = (plan, plan.answered(guessed))
         if not guesses:
             return {}
 
@@ -194,11 +199,14 @@ class Registrar:
         """Adds the owners of refused registrations to `refused`."""
         now = datetime.now(UTC)
         results: dict[int, Result] = {}
+        regions = {registration.region for registration in pending.values()} - {""}
         known = await self._store.known_of(
             {registration.key_hash for registration in pending.values()},
             {registration.uuid for registration in pending.values()},
+            regions,
         )
         self._remember(known)
+        self._regions.read(regions, known)
         # A guess cannot register expected devices, because it does not read what is expected.
         self._are_new = len(known.devices.keys() | known.expected.keys()) * 2 <= len(pending)
         planner = Planner(self._ring, self._composer, known, self._guesses, now)
@@ -219,11 +227,12 @@ class Registrar:
         answered: list[tuple[Plan, Answer]] = []
         changed: set[str] = set()
         for decided in plans:
-            answer = answers[decided.placement]
-            if isinstance(answer, MooringError):
-                results[decided.index] = answer
+            shared = answers[decided.placement]
+            if isinstance(shared, MooringError):
+                results[decided.index] = shared
                 refused[decided.index] = known.owner_of(decided.registration)
                 continue
+            answer = decided.answered(shared)
             plan = planner.for_answer(decided, answer)
             if plan.changes_credentials:
                 uuid = plan.registration.uuid
@@ -252,12 +261,22 @@ class Registrar:
                 renewals.append(renewal(plan, device, answer))
             elif plan.replaces_credentials:
                 proof = plan.registration.proof
-                rotations.append(rotation(device, plan.credentials, answer, proof, is_asked=False))
+                rotations.append(
+                    rotation(
+                        device,
+                        plan.credentials,
+                        answer,
+                        proof,
+                        is_asked=False,
+                        registration=plan.registration,
+                    )
+                )
             elif change := answer_change(
                 device,
                 answer,
                 plan.registration.proof,
                 is_watched=self._guesses.is_watched(device.uuid),
+                registration=plan.registration,
             ):
                 answer_changes.append(change)
         saved = await self._store.save(new, renewals, rotations, answer_changes, now)
@@ -283,7 +302,7 @@ class Registrar:
                 outcome = planner.outcome(plan, answer, device.id, device.created_at)
                 results[plan.index] = outcome
                 address = plan.registration.source_address
-                if device.note != note_of(answer):
+                if device.note != note_of(answer, plan.home_id):
                     note_changed(self._activity, device, answer, outcome.answer.generation, address)
                 if device.id in saved.rotated:
                     self._activity.credentials_rotated(device.uuid, address)

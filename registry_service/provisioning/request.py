@@ -5,6 +5,7 @@ from msgspec import Struct
 
 from chassis.errors import InvalidInput
 from chassis.validation import check_identifier, check_text, check_token
+from domain.pools import Location
 from registry_service.attributes import Attributes, read_attributes
 from registry_service.credentials import hash_of_secret, new_salt
 from registry_service.errors import ProvisioningKeyUnknown
@@ -38,6 +39,13 @@ class Registration(Attributes, frozen=True, kw_only=True):
     # The client's address; empty if it is not known.
     source_address: str
     salt: str
+
+    @property
+    def location(self) -> Location | None:
+        """In degrees."""
+        if self.latitude is None or self.longitude is None:
+            return None
+        return self.latitude, self.longitude
 
     @property
     def proof(self) -> Proof:

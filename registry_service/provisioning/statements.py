@@ -7,8 +7,9 @@ time of one array for each column (docs/performance.md). Each statement is a tra
 
 from registry_service.attributes import EXPECTED, NAMES, listed, typed
 
-# Reads one row with four documents: the keys with the given hashes, the devices with the given
-# uuids, the expected devices with these uuids, and the fleets whose prefixes reserve these uuids.
+# Reads one row with five documents: the keys with the given hashes, the devices with the given
+# uuids, the expected devices with these uuids, the fleets whose prefixes reserve these uuids, and
+# those of the given regions that exist.
 # The row also has the version of brokers and fleets, as of the same moment.
 READ = f"""
 SELECT
@@ -18,7 +19,8 @@ SELECT
                    'id', key.id, 'fleet_id', key.fleet_id, 'is_active', key.is_active,
                    'expires_at', nullif(key.expires_at, 'infinity'), 'max_devices', key.max_devices,
                    'devices_provisioned', key.devices_provisioned,
-                   'default_broker_id', key.default_broker_id, 'revision', key.revision,
+                   'default_broker_id', key.default_broker_id,
+                   'default_pool_id', key.default_pool_id, 'revision', key.revision,
                    'fleet_is_active', fleet.is_active, 'fleet_uuid_prefix', fleet.uuid_prefix,
                    'restrictions', CASE WHEN key.only_expected OR num_nonnulls(
                        key.allowed_device_types, key.source_networks, key.allowed_uuids,
@@ -29,7 +31,8 @@ SELECT
                        'uuid_prefix', key.uuid_prefix, 'only_expected', key.only_expected
                    ) END
                ) AS key,
-               fleet.mqtt_broker_id IS NOT NULL OR fleet.is_restricted AS fleet_has_rule,
+               coalesce(fleet.mqtt_broker_id, fleet.pool_id) IS NOT NULL OR fleet.is_restricted
+                   AS fleet_has_rule,
                fleet.revision AS fleet_revision,
                CASE WHEN fleet.rollout_salt IS NOT NULL THEN json_build_object(
                    'salt', fleet.rollout_salt, 'percent', fleet.rollout_percent
@@ -51,12 +54,15 @@ SELECT
                coalesce(device.told_at > now() - interval '5 seconds', false) AS was_just_told,
                json_build_object(
                    'told_broker_ids', device.told_broker_ids,
-                   'told_source', device.told_source, 'told_ca_ids', device.told_ca_ids
+                   'told_source', device.told_source, 'told_ca_ids', device.told_ca_ids,
+                   'home_broker_id', device.home_broker_id
                ) AS note,
+               device.region, device.latitude, device.longitude,
                json_build_object(
                    'broker_id', device.mqtt_broker_id, 'fleet_id', device.fleet_id,
-                   'region', device.region,
-                   'fleet_has_rule', fleet.mqtt_broker_id IS NOT NULL OR fleet.is_restricted,
+                   'pool_id', device.pool_id, 'region', coalesce(region.id, ''),
+                   'fleet_has_rule', coalesce(fleet.mqtt_broker_id, fleet.pool_id) IS NOT NULL
+                       OR fleet.is_restricted,
                    'fleet_revision', fleet.revision,
                    'wave', CASE
                        WHEN rollout_position(fleet.rollout_salt, device.uuid)
@@ -66,6 +72,7 @@ SELECT
                ) AS placement
         FROM devices AS device
         JOIN fleets AS fleet ON fleet.id = device.fleet_id
+        LEFT JOIN regions AS region ON region.id = device.region
         WHERE device.uuid = ANY (%s::text[])
     ) AS found),
     (SELECT coalesce(json_agg(found), '[]')::text FROM (
@@ -79,6 +86,9 @@ SELECT
         SELECT uuid, reserved_for(uuid) AS fleet_id FROM unnest(%s::text[]) AS asked (uuid)
         WHERE (SELECT EXISTS (SELECT FROM fleets WHERE uuid_prefix IS NOT NULL))
     ) AS found WHERE fleet_id IS NOT NULL),
+    (SELECT coalesce(json_agg(id), '[]')::text FROM regions
+     WHERE id = ANY (%s::text[])
+        OR id IN (SELECT region FROM expected_devices WHERE uuid = ANY (%s::text[]))),
     (SELECT version::text FROM placement_version),
     current_setting('synchronous_standby_names') <> ''
         AND current_setting('synchronous_commit') NOT IN ('off', 'local')
@@ -120,17 +130,18 @@ WITH key AS MATERIALIZED (
     FOR NO KEY UPDATE OF key
 ), made AS (
     INSERT INTO devices (
-        {listed(NAMES)}, uuid, fleet_id, mqtt_broker_id, mqtt_username, mqtt_password_hash,
-        credential_salt, credential_key_id, api_key_hash, provisioned_by_key_id, told_broker_ids,
-        told_source, told_ca_ids, told_at, proved_from, has_short_api_key
+        {listed(NAMES)}, uuid, fleet_id, mqtt_broker_id, pool_id, home_broker_id, mqtt_username,
+        mqtt_password_hash, credential_salt, credential_key_id, api_key_hash,
+        provisioned_by_key_id, told_broker_ids, told_source, told_ca_ids, told_at, proved_from,
+        has_short_api_key
     )
-    SELECT {listed(NAMES)}, uuid, given.fleet_id, mqtt_broker_id, mqtt_username,
-           mqtt_password_hash, credential_salt, credential_key_id, decode(api_key_hash, 'base64'),
-           provisioned_by_key_id, told_broker_ids, told_source, told_ca_ids, now(),
-           proved_from, has_short_api_key
+    SELECT {listed(NAMES)}, uuid, given.fleet_id, mqtt_broker_id, pool_id, home_broker_id,
+           mqtt_username, mqtt_password_hash, credential_salt, credential_key_id,
+           decode(api_key_hash, 'base64'), provisioned_by_key_id, told_broker_ids, told_source,
+           told_ca_ids, now(), proved_from, has_short_api_key
     FROM json_to_recordset(%s::json) AS given (
         {typed(NAMES)}, uuid text, fleet_id text, fleet_revision bigint, mqtt_broker_id integer,
-        mqtt_username text,
+        pool_id integer, home_broker_id integer, mqtt_username text,
         mqtt_password_hash text, credential_salt text, credential_key_id integer,
         api_key_hash text, provisioned_by_key_id uuid, told_broker_ids integer[],
         told_source text, told_ca_ids integer[], key_revision bigint, expected_id bigint,
@@ -181,7 +192,8 @@ WITH given AS (
         id bigint, provisioned_by_key_id uuid, key_revision bigint, mqtt_username text,
         mqtt_password_hash text, credential_salt text, credential_key_id integer, api_key_hash text,
         told_broker_ids integer[], told_source text, told_ca_ids integer[], proved_from text,
-        has_short_api_key boolean
+        has_short_api_key boolean, home_broker_id integer, region text,
+        latitude double precision, longitude double precision
     )
 ), key AS MATERIALIZED (
     SELECT id, revision FROM provisioning_keys
@@ -211,6 +223,10 @@ SET credential_salt = given.credential_salt,
     told_broker_ids = given.told_broker_ids,
     told_source = given.told_source,
     told_ca_ids = given.told_ca_ids,
+    home_broker_id = given.home_broker_id,
+    region = coalesce(given.region, device.region),
+    latitude = coalesce(given.latitude, device.latitude),
+    longitude = coalesce(given.longitude, device.longitude),
     told_at = now()
 FROM allowed AS given JOIN locked ON locked.id = given.id
 WHERE device.id = given.id
@@ -228,7 +244,8 @@ WITH given AS (
         id bigint, replaced_salt text, mqtt_password_hash text, credential_salt text,
         credential_key_id integer, api_key_hash text, is_asked boolean,
         told_broker_ids integer[], told_source text, told_ca_ids integer[], proved_from text,
-        has_short_api_key boolean
+        has_short_api_key boolean, home_broker_id integer, region text,
+        latitude double precision, longitude double precision
     )
 ), locked AS MATERIALIZED (
     SELECT id FROM devices WHERE id IN (SELECT id FROM given) ORDER BY id FOR NO KEY UPDATE
@@ -266,6 +283,10 @@ WITH given AS (
         told_broker_ids = given.told_broker_ids,
         told_source = given.told_source,
         told_ca_ids = given.told_ca_ids,
+        home_broker_id = given.home_broker_id,
+        region = coalesce(given.region, device.region),
+        latitude = coalesce(given.latitude, device.latitude),
+        longitude = coalesce(given.longitude, device.longitude),
         told_at = now()
     FROM given JOIN locked ON locked.id = given.id CROSS JOIN grace
     WHERE device.id = given.id AND device.credential_salt = given.replaced_salt
@@ -282,7 +303,8 @@ RECORD_ANSWERS = """
 WITH given AS (
     SELECT * FROM json_to_recordset(%s::json) AS given (
         id bigint, told_broker_ids integer[], told_source text, told_ca_ids integer[],
-        proved_from text, has_short_api_key boolean
+        proved_from text, has_short_api_key boolean, home_broker_id integer, region text,
+        latitude double precision, longitude double precision
     )
 ), locked AS MATERIALIZED (
     SELECT id FROM devices WHERE id IN (SELECT id FROM given) ORDER BY id FOR NO KEY UPDATE
@@ -292,6 +314,10 @@ SET salt_broker_ids = coalesce(device.salt_broker_ids, device.told_broker_ids),
     told_broker_ids = given.told_broker_ids,
     told_source = given.told_source,
     told_ca_ids = given.told_ca_ids,
+    home_broker_id = given.home_broker_id,
+    region = coalesce(given.region, device.region),
+    latitude = coalesce(given.latitude, device.latitude),
+    longitude = coalesce(given.longitude, device.longitude),
     proved_from = coalesce(nullif(given.proved_from, ''), device.proved_from),
     has_short_api_key = given.has_short_api_key,
     told_at = now()

@@ -36,6 +36,7 @@ _keys = msgspec.json.Decoder(list[KnownKey])
 _devices = msgspec.json.Decoder(list[Device])
 _expected = msgspec.json.Decoder(list[Expected])
 _reserved = msgspec.json.Decoder(dict[str, str])
+_regions = msgspec.json.Decoder(frozenset[str])
 
 
 class RegistrationStore:
@@ -48,22 +49,25 @@ class RegistrationStore:
         self._pool = pool
         self._previous_password_s = previous_password_s
 
-    async def known_of(self, key_hashes: Collection[bytes], uuids: Collection[str]) -> Known:
-        """The existing keys and devices, in one round trip; uuids are identifiers. Expected devices
-        are read only if there is a key.
+    async def known_of(
+        self, key_hashes: Collection[bytes], uuids: Collection[str], regions: Collection[str] = ()
+    ) -> Known:
+        """The existing keys, devices and regions, in one round trip; uuids are identifiers.
+        Expected devices are read only if there is a key.
         """
         asked = text_array(uuids)
         new = asked if key_hashes else text_array(())
-        values = [list(key_hashes), asked, new, new]
-        [(keys, devices, expected, reserved, version, is_replicated)] = await fetched(
-            self._pool, statements.READ, values
-        )
+        values = [list(key_hashes), asked, new, new, list(regions), new]
+        [
+            (keys, devices, expected, reserved, known_regions, version, is_replicated)
+        ] = await fetched(self._pool, statements.READ, values)
         return Known(
             {item.hash: item for item in _keys.decode(keys)},
             {device.uuid: device for device in _devices.decode(devices)},
             version,
             {item.uuid: item for item in _expected.decode(expected)},
             _reserved.decode(reserved),
+            _regions.decode(known_regions),
             is_replicated,
         )
 

@@ -27,14 +27,22 @@ AT_ONCE = 500
 
 # The devices whose last answer named the broker, and imported devices that have not registered and
 # whose pin or fleet names it. The counts of devices narrow the search, so that no index on
-# `told_broker_ids` is needed. Returns at most `most` devices and one more, which shows that there
-# are too many. Devices that the broker holds already (`there`) come first and are all returned,
-# because a device that is left out would be removed from the broker.
+# `told_broker_ids` is needed: a fallback shares a pool with the first broker of an answer, or is
+# its backup. Returns at most `most` devices and one more, which shows that there are too many.
+# Devices that the broker holds already (`there`) come first and are all returned, because a device
+# that is left out would be removed from the broker; devices for which it is a mere fallback come
+# last.
 WANTED = sa.text("""
-WITH kinds AS MATERIALIZED (
-    SELECT fleet_id, mqtt_broker_id FROM device_counts WHERE told_broker_id = :broker_id
+WITH first AS MATERIALIZED (
+    SELECT CAST(:broker_id AS integer) AS id
+    UNION SELECT other.broker_id FROM pool_members AS own JOIN pool_members AS other USING (pool_id)
+    WHERE own.broker_id = :broker_id
+    UNION SELECT id FROM mqtt_broker_config WHERE backup_broker_id = :broker_id
+), kinds AS MATERIALIZED (
+    SELECT fleet_id, mqtt_broker_id FROM device_counts
+    WHERE told_broker_id IN (SELECT id FROM first)
     UNION SELECT fleet_id, mqtt_broker_id FROM device_count_changes
-    WHERE told_broker_id = :broker_id
+    WHERE told_broker_id IN (SELECT id FROM first)
 ), told AS (
     SELECT device.id FROM kinds JOIN devices AS device
         ON device.mqtt_broker_id = kinds.mqtt_broker_id
@@ -57,7 +65,7 @@ FROM told JOIN devices AS device USING (id) JOIN fleets AS fleet ON fleet.id = d
 LEFT JOIN unnest(CAST(:there AS text[])) AS there (username)
     ON there.username = device.mqtt_username
 WHERE device.is_active AND fleet.is_active AND device.password_algorithm <> 'none'
-ORDER BY there.username IS NULL, device.id
+ORDER BY there.username IS NULL, device.told_broker_ids[1] IS DISTINCT FROM :broker_id, device.id
 LIMIT greatest(:most, cardinality(CAST(:there AS text[]))) + 1
 """)
 # Which of the clients that would be removed from a broker are known not to belong there any more. A

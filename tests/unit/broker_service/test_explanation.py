@@ -47,8 +47,10 @@ def worlds() -> list[tuple[Placement, Directory]]:
 
 
 def check(facts: Facts, directory: Directory) -> None:
-    resolution, steps = explain(facts, directory)
-    assert resolution == resolve(facts.placement, directory)
+    explained, steps = explain(facts, directory), explain(facts, directory).steps
+    resolution = resolve(facts.placement, directory)
+    assert explained.source == resolution.source
+    assert explained.broker_id == resolution.broker_id
     assert [step.source for step in steps] == list(Source)
     decided = [step for step in steps if step.reason is Reason.DECIDED]
     assert [step.source for step in decided] == ([resolution.source] if resolution.source else [])
@@ -115,11 +117,11 @@ EARLY, LATE = "device-12", "device-1"
 @pytest.mark.parametrize(
     ("facts", "default_id", "reasons"),
     [
-        (Facts(Placement(1)), None, ["DECIDED", *["DECIDED_EARLIER"] * 5]),
+        (Facts(Placement(1)), None, ["DECIDED", *["DECIDED_EARLIER"] * 6]),
         (
             Facts(Placement(2, "placed")),
             1,
-            ["BROKER_INACTIVE", "NO_ROLLOUT", "DECIDED", *["DECIDED_EARLIER"] * 3],
+            ["BROKER_INACTIVE", "NO_ROLLOUT", "DECIDED", *["DECIDED_EARLIER"] * 4],
         ),
         (
             Facts(Placement(9), "eu"),
@@ -128,6 +130,7 @@ EARLY, LATE = "device-12", "device-1"
                 "BROKER_UNKNOWN",
                 *["NO_FLEET"] * 2,
                 "REGION_HAS_NO_BROKER",
+                "NO_DEFAULT_POOL",
                 "DECIDED",
                 "DECIDED_EARLIER",
             ],
@@ -135,7 +138,15 @@ EARLY, LATE = "device-12", "device-1"
         (
             Facts(Placement(None, "free")),
             None,
-            ["NO_PIN", "NO_ROLLOUT", "FLEET_HAS_NO_BROKER", "NO_REGION", "NO_DEFAULT", "DECIDED"],
+            [
+                "NO_PIN",
+                "NO_ROLLOUT",
+                "FLEET_HAS_NO_BROKER",
+                "NO_REGION",
+                "NO_DEFAULT_POOL",
+                "NO_DEFAULT",
+                "DECIDED",
+            ],
         ),
         (
             Facts(Placement(3, "tight")),
@@ -145,6 +156,7 @@ EARLY, LATE = "device-12", "device-1"
                 "NO_ROLLOUT",
                 "BROKER_NOT_ALLOWED",
                 "NO_REGION",
+                "NO_DEFAULT_POOL",
                 "BROKER_NOT_ALLOWED",
                 "FLEET_IS_RESTRICTED",
             ],
@@ -152,40 +164,40 @@ EARLY, LATE = "device-12", "device-1"
         (
             Facts(Placement(None, "moving"), uuid=EARLY),
             1,
-            ["NO_PIN", "DECIDED", *["DECIDED_EARLIER"] * 4],
+            ["NO_PIN", "DECIDED", *["DECIDED_EARLIER"] * 5],
         ),
         (
             Facts(Placement(None, "moving"), uuid=LATE),
             1,
-            ["NO_PIN", "NOT_REACHED", "DECIDED", *["DECIDED_EARLIER"] * 3],
+            ["NO_PIN", "NOT_REACHED", "DECIDED", *["DECIDED_EARLIER"] * 4],
         ),
         (
             Facts(Placement(None, "stuck")),
             1,
-            ["NO_PIN", "BROKER_INACTIVE", "DECIDED", *["DECIDED_EARLIER"] * 3],
+            ["NO_PIN", "BROKER_INACTIVE", "DECIDED", *["DECIDED_EARLIER"] * 4],
         ),
     ],
 )
 def test_each_reason(facts: Facts, default_id: int | None, reasons: list[str]) -> None:
     directory = Directory(BROKERS, RULES, default_id)
-    _, steps = explain(reached(facts, directory), directory)
+    steps = explain(reached(facts, directory), directory).steps
     assert [step.reason for step in steps] == reasons
 
 
 def test_a_sentence_names_its_objects() -> None:
     directory = Directory(BROKERS, RULES, 1)
-    _, steps = explain(Facts(Placement(3, "tight")), directory)
+    steps = explain(Facts(Placement(3, "tight")), directory).steps
     assert steps[0].explanation == (
         "broker 3 is the device's pin, and is not among the brokers that the fleet is restricted"
         " to: 2"
     )
     assert "tight" in steps[-1].explanation
-    _, steps = explain(Facts(Placement(3, "closed")), directory)
+    steps = explain(Facts(Placement(3, "closed")), directory).steps
     assert steps[0].explanation.endswith(": none at all")
     many = Directory(BROKERS, {"many": FleetRule(None, frozenset(range(10, 90)))}, 1)
-    _, steps = explain(Facts(Placement(3, "many")), many)
+    steps = explain(Facts(Placement(3, "many")), many).steps
     assert steps[0].explanation.endswith("18, 19 and others")
-    _, steps = explain(Facts(Placement(None, "moving"), uuid=LATE), directory)
+    steps = explain(Facts(Placement(None, "moving"), uuid=LATE), directory).steps
     assert steps[1].explanation == (
         "the rollout of the fleet moving to broker 3 is at 10 %, and reaches this device at 81.32 %"
     )

@@ -1,5 +1,7 @@
 """The steps of the resolution, exhaustively: which decides, and which never may."""
 
+from typing import Any
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -11,10 +13,14 @@ from broker_service.resolution import (
     FleetRollout,
     FleetRule,
     Placement,
-    Resolution,
+    RegionRule,
     Source,
+    Target,
     resolve,
 )
+from domain.choices import Choice, finished
+from domain.pools import Health, Member, Pool, Situation, State, Subject
+from domain.slots import settled
 
 IDS = st.integers(1, 6)
 FLEETS = ("north", "south")
@@ -107,11 +113,7 @@ def test_the_first_step_that_can_decide_decides(placement: Placement, directory:
 
 
 def test_without_any_broker_the_environment_decides() -> None:
-    assert resolve(Placement(), Directory({}, {})) == Resolution(
-        Source.ENVIRONMENT,
-        None,
-        resolve(Placement(), Directory({}, {})).steps,
-    )
+    assert resolve(Placement(), Directory({}, {})).choice == Choice(Source.ENVIRONMENT)
 
 
 def test_the_order_is_pin_rollout_fleet_default() -> None:
@@ -136,6 +138,8 @@ def test_each_step_records_its_finding() -> None:
         Finding.INACTIVE,
         Finding.NOT_SET,
         Finding.NOT_ALLOWED,
+        Finding.NOT_SET,
+        Finding.NOT_SET,
         Finding.NOT_ALLOWED,
     ]
     assert resolve(Placement(9), Directory(brokers, {})).steps[0].finding is Finding.UNKNOWN
@@ -170,3 +174,111 @@ def test_an_actor_restricted_to_fleets_sees_the_same_resolutions(
     if placement.fleet_id in seen.fleets:
         found, restricted = resolve(placement, directory), resolve(placement, seen)
         assert (restricted.source, restricted.broker_id) == (found.source, found.broker_id)
+
+
+FULL = Health(State.UP, is_full=True)
+DOWN = Health(State.DOWN)
+
+
+def pool(pool_id: int, *broker_ids: int) -> Pool:
+    weights = dict.fromkeys(broker_ids, 100)
+    return Pool(pool_id, tuple(map(Member, broker_ids)), slots=settled([], weights))
+
+
+def world(**parts: Any) -> Directory:
+    """Brokers 1 to 9, of which 9 is inactive, and the pools 1 (of 1 to 3) and 2 (of 4, 5 and 9)."""
+    brokers = {broker_id: Broker(broker_id, broker_id != 9) for broker_id in range(1, 10)}
+    pools = {1: pool(1, 1, 2, 3), 2: pool(2, 4, 5, 9)}
+    given: dict[str, Any] = {"brokers": brokers, "fleets": {}, "pools": pools, **parts}
+    return Directory(**given)
+
+
+def test_every_step_but_a_rollout_can_name_a_pool() -> None:
+    directory = world(
+        fleets={"north": FleetRule(pool_id=2), "south": FleetRule()},
+        regions={"eu": RegionRule(Target(pool_id=2)), "us": RegionRule(Target(6))},
+        default_pool_id=1,
+        default_id=7,
+    )
+    found = {
+        placement: (resolution.source, resolution.choice and resolution.choice.pool)
+        for placement in (
+            Placement(pool_id=1),
+            Placement(None, "north", pool_id=1),
+            Placement(None, "north", region="eu"),
+            Placement(None, "south", region="eu"),
+            Placement(None, "south"),
+        )
+        for resolution in [resolve(placement, directory)]
+    }
+    assert [(source, pool.id) for source, pool in found.values() if pool] == [
+        (Source.DEVICE, 1),
+        (Source.DEVICE, 1),
+        (Source.FLEET, 2),
+        (Source.REGION, 2),
+        (Source.DEFAULT_POOL, 1),
+    ]
+    # The pin comes before the pool, and an inactive member is left out.
+    assert resolve(Placement(8, pool_id=1), directory).broker_id == 8
+    choice = resolve(Placement(None, "north"), directory).choice
+    assert choice is not None
+    assert choice.broker_ids == {4, 5}
+    assert resolve(Placement(None, "south", region="us"), directory).broker_id == 6
+
+
+def test_a_region_without_a_broker_takes_the_nearest_that_is_not_down() -> None:
+    regions = {
+        "berlin": RegionRule(location=(52.5, 13.4)),
+        "prague": RegionRule(Target(1), (50.1, 14.4)),
+        "paris": RegionRule(Target(2), (48.9, 2.4)),
+        "nowhere": RegionRule(),
+    }
+    directory = world(regions=regions, default_id=7)
+    assert resolve(Placement(region="berlin"), directory).broker_id == 1
+    down = world(regions=regions, default_id=7, healths={1: DOWN})
+    assert resolve(Placement(region="berlin"), down).broker_id == 2
+    # A region's own broker is a promise.
+    assert resolve(Placement(region="prague"), down).broker_id == 1
+    assert resolve(Placement(region="nowhere"), directory).broker_id == 7
+
+
+def test_a_full_pool_passes_on_devices_that_are_not_at_home_in_it() -> None:
+    full = dict.fromkeys((4, 5), FULL)
+    directory = world(fleets={"north": FleetRule(pool_id=2)}, healths=full, default_id=7)
+    choice = resolve(Placement(None, "north"), directory).choice
+    assert choice is not None
+    leaf, decision = finished(choice, full, Subject("one"))
+    assert (leaf.source, decision and decision.broker_ids) == (Source.DEFAULT, (7,))
+    leaf, decision = finished(choice, full, Subject("one", home_id=5))
+    assert (leaf.source, decision and decision.home_id) == (Source.FLEET, 5)
+    # At the last step, and in a restricted fleet, the pool is overfilled.
+    for rule in (FleetRule(pool_id=2), FleetRule(pool_id=2, allowed_ids=frozenset({4, 5, 7}))):
+        limits = {"default_id": 7} if rule.allowed_ids else {}
+        directory = world(fleets={"north": rule}, healths=full, **limits)
+        choice = resolve(Placement(None, "north"), directory).choice
+        assert choice is not None
+        leaf, decision = finished(choice, full, Subject("one"))
+        assert decision is not None
+        assert decision.situation is Situation.OVERFILLED
+        assert leaf.source is Source.FLEET
+
+
+def test_a_restricted_fleet_gets_only_its_members_of_a_pool() -> None:
+    for allowed_ids, expected in (({2, 7}, {2}), ({7}, {7}), ({6}, None)):
+        rule = FleetRule(pool_id=1, allowed_ids=frozenset(allowed_ids))
+        directory = world(fleets={"north": rule}, default_id=7)
+        choice = resolve(Placement(None, "north"), directory).choice
+        assert (choice.broker_ids if choice else None) == expected
+
+
+def test_a_backup_must_be_active_and_allowed() -> None:
+    brokers = {
+        1: Broker(1, backup_id=2),
+        2: Broker(2),
+        3: Broker(3, backup_id=4),
+        4: Broker(4, False),
+    }
+    directory = Directory(brokers, {"north": FleetRule(1, frozenset({1}))}, 1)
+    assert resolve(Placement(), directory).choice == Choice(Source.DEFAULT, 1, 2)
+    assert resolve(Placement(3), directory).choice == Choice(Source.DEVICE, 3)
+    assert resolve(Placement(None, "north"), directory).choice == Choice(Source.FLEET, 1)

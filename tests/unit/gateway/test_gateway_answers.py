@@ -191,11 +191,12 @@ def test_every_source_has_its_own_word() -> None:
     words = [
         answer["source"]
         for answer in documents(
-            # For a rollout the registry sends devices the source `fleet`.
+            # The registry sends devices the source `fleet` for a rollout, and `default` for the
+            # default pool.
             *(
                 connection(source=source)
                 for source in resolution_pb2.Source.values()
-                if source != resolution_pb2.SOURCE_ROLLOUT
+                if source not in (resolution_pb2.SOURCE_ROLLOUT, resolution_pb2.SOURCE_DEFAULT_POOL)
             )
         )
     ]

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from mooring.broker.v1 import resolution_pb2 as pb
 
 from registry_service.provisioning.answer import needs_another_password
-from registry_service.provisioning.placements import Answer
+from registry_service.provisioning.choices import Answer
 
 IDS = st.integers(1, 5)
 SETS = st.lists(IDS, unique=True, max_size=3)

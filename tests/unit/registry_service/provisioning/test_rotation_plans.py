@@ -9,8 +9,9 @@ from mooring.broker.v1 import resolution_pb2
 
 from registry_service.credentials import KeyRing, hash_of_password
 from registry_service.provisioning.answer import AnswerComposer, needs_another_password
+from registry_service.provisioning.choices import Answer
 from registry_service.provisioning.decision import Decision, ProvisioningKey
-from registry_service.provisioning.placements import Answer, DevicePlacement
+from registry_service.provisioning.placements import DevicePlacement
 from registry_service.provisioning.plans import Planner, rotation
 from registry_service.provisioning.records import Credentials, Device, Known, KnownKey, Note
 from registry_service.provisioning.request import Registration

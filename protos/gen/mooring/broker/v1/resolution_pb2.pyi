@@ -137,6 +137,7 @@ class Placement(_message.Message):
     fleet_id: _builtins.str
     """Empty for none."""
     region: _builtins.str
+    """Empty for none; a region that is not known counts as none."""
     fleet_revision: _builtins.int
     """fleets.revision when the facts were read. A fleet's broker of an older
     revision decides nothing.
@@ -194,7 +195,6 @@ class BrokerSettings(_message.Message):
     GENERATION_FIELD_NUMBER: _builtins.int
     CA_CERTIFICATE_IDS_FIELD_NUMBER: _builtins.int
     IS_TOLD_FIELD_NUMBER: _builtins.int
-    BACKUP_BROKER_ID_FIELD_NUMBER: _builtins.int
     id: _builtins.int
     url: _builtins.str
     """protocol://host:port[path], IPv6 hosts in brackets."""
@@ -220,8 +220,6 @@ class BrokerSettings(_message.Message):
     """True if the broker must be configured with a client before the client can
     connect (management is mosquitto). Not part of the generation.
     """
-    backup_broker_id: _builtins.int
-    """The broker that serves while this one is down; 0 for none."""
     @_builtins.property
     def ca_certificate_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """The certificates in ca_cert, in order."""
@@ -247,11 +245,10 @@ class BrokerSettings(_message.Message):
         generation: _builtins.str = ...,
         ca_certificate_ids: _abc.Iterable[_builtins.int] | None = ...,
         is_told: _builtins.bool = ...,
-        backup_broker_id: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_ca_cert", b"_ca_cert", "_client_cert", b"_client_cert", "ca_cert", b"ca_cert", "client_cert", b"client_cert"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_ca_cert", b"_ca_cert", "_client_cert", b"_client_cert", "backup_broker_id", b"backup_broker_id", "ca_cert", b"ca_cert", "ca_certificate_ids", b"ca_certificate_ids", "clean_session", b"clean_session", "client_cert", b"client_cert", "client_id_prefix", b"client_id_prefix", "connect_timeout_ms", b"connect_timeout_ms", "generation", b"generation", "host", b"host", "id", b"id", "is_told", b"is_told", "keep_alive_s", b"keep_alive_s", "path", b"path", "port", b"port", "protocol", b"protocol", "reconnect_period_ms", b"reconnect_period_ms", "url", b"url", "use_tls", b"use_tls", "verify_certificate", b"verify_certificate"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_ca_cert", b"_ca_cert", "_client_cert", b"_client_cert", "ca_cert", b"ca_cert", "ca_certificate_ids", b"ca_certificate_ids", "clean_session", b"clean_session", "client_cert", b"client_cert", "client_id_prefix", b"client_id_prefix", "connect_timeout_ms", b"connect_timeout_ms", "generation", b"generation", "host", b"host", "id", b"id", "is_told", b"is_told", "keep_alive_s", b"keep_alive_s", "path", b"path", "port", b"port", "protocol", b"protocol", "reconnect_period_ms", b"reconnect_period_ms", "url", b"url", "use_tls", b"use_tls", "verify_certificate", b"verify_certificate"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__ca_cert: _TypeAlias = _typing.Literal["ca_cert"]  # noqa: Y015
     _WhichOneofArgType__ca_cert: _TypeAlias = _typing.Literal["_ca_cert", b"_ca_cert"]  # noqa: Y015
@@ -276,6 +273,9 @@ class Resolution(_message.Message):
     SITUATION_FIELD_NUMBER: _builtins.int
     FALLBACK_BROKER_IDS_FIELD_NUMBER: _builtins.int
     NEXT_FIELD_NUMBER: _builtins.int
+    BACKUP_BROKER_ID_FIELD_NUMBER: _builtins.int
+    MEMBER_BROKER_IDS_FIELD_NUMBER: _builtins.int
+    REGION_LOCATION_FIELD_NUMBER: _builtins.int
     source: Global___Source.ValueType
     broker_id: _builtins.int
     """The id of one of the response's brokers; 0 when source is
@@ -292,6 +292,8 @@ class Resolution(_message.Message):
     between its members for each device (domain/pools.py), and broker_id is 0.
     """
     situation: Global___Situation.ValueType
+    backup_broker_id: _builtins.int
+    """The backup of the broker, if it may serve the device; 0 for none."""
     @_builtins.property
     def fallback_broker_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """The brokers to which the device may turn if it cannot reach its own, in
@@ -300,7 +302,17 @@ class Resolution(_message.Message):
 
     @_builtins.property
     def next(self) -> Global___Resolution:
-        """For a placement: what serves devices that are not at home in the full pool."""
+        """The fields below are for placements. What serves devices that are not at
+        home in the full pool.
+        """
+
+    @_builtins.property
+    def member_broker_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """The members of the pool that may serve the device."""
+
+    @_builtins.property
+    def region_location(self) -> Global___Location:
+        """The location of the device's region, for devices that say none."""
 
     def __init__(
         self,
@@ -313,10 +325,13 @@ class Resolution(_message.Message):
         situation: Global___Situation.ValueType = ...,
         fallback_broker_ids: _abc.Iterable[_builtins.int] | None = ...,
         next: Global___Resolution | None = ...,
+        backup_broker_id: _builtins.int = ...,
+        member_broker_ids: _abc.Iterable[_builtins.int] | None = ...,
+        region_location: Global___Location | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["next", b"next"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["next", b"next", "region_location", b"region_location"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["broker_id", b"broker_id", "fallback_broker_ids", b"fallback_broker_ids", "known", b"known", "next", b"next", "pool_id", b"pool_id", "situation", b"situation", "source", b"source", "stale", b"stale"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backup_broker_id", b"backup_broker_id", "broker_id", b"broker_id", "fallback_broker_ids", b"fallback_broker_ids", "known", b"known", "member_broker_ids", b"member_broker_ids", "next", b"next", "pool_id", b"pool_id", "region_location", b"region_location", "situation", b"situation", "source", b"source", "stale", b"stale"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -596,7 +611,6 @@ class ResolveBrokersResponse(_message.Message):
     PLACEMENT_VERSION_FIELD_NUMBER: _builtins.int
     POOLS_FIELD_NUMBER: _builtins.int
     HEALTHS_FIELD_NUMBER: _builtins.int
-    REGIONS_FIELD_NUMBER: _builtins.int
     environment_url: _builtins.str
     """MQTT_BROKER_URL, for outcomes with SOURCE_ENVIRONMENT."""
     placement_version: _builtins.str
@@ -619,10 +633,6 @@ class ResolveBrokersResponse(_message.Message):
     def healths(self) -> _containers.RepeatedCompositeFieldContainer[Global___BrokerHealth]:
         """The states of brokers that are not simply up."""
 
-    @_builtins.property
-    def regions(self) -> _containers.RepeatedCompositeFieldContainer[Global___RegionLocation]:
-        """The locations of regions that the placements name."""
-
     def __init__(
         self,
         *,
@@ -632,38 +642,14 @@ class ResolveBrokersResponse(_message.Message):
         placement_version: _builtins.str = ...,
         pools: _abc.Iterable[Global___Pool] | None = ...,
         healths: _abc.Iterable[Global___BrokerHealth] | None = ...,
-        regions: _abc.Iterable[Global___RegionLocation] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["brokers", b"brokers", "environment_url", b"environment_url", "healths", b"healths", "outcomes", b"outcomes", "placement_version", b"placement_version", "pools", b"pools", "regions", b"regions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["brokers", b"brokers", "environment_url", b"environment_url", "healths", b"healths", "outcomes", b"outcomes", "placement_version", b"placement_version", "pools", b"pools"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ResolveBrokersResponse: _TypeAlias = ResolveBrokersResponse  # noqa: Y015
-
-@_typing.final
-class RegionLocation(_message.Message):
-    DESCRIPTOR: _descriptor.Descriptor
-
-    REGION_FIELD_NUMBER: _builtins.int
-    LOCATION_FIELD_NUMBER: _builtins.int
-    region: _builtins.str
-    @_builtins.property
-    def location(self) -> Global___Location: ...
-    def __init__(
-        self,
-        *,
-        region: _builtins.str = ...,
-        location: Global___Location | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["location", b"location"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["location", b"location", "region", b"region"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___RegionLocation: _TypeAlias = RegionLocation  # noqa: Y015
 
 @_typing.final
 class PlacementFields(_message.Message):
@@ -675,9 +661,11 @@ class PlacementFields(_message.Message):
     FLEET_ID_FIELD_NUMBER: _builtins.int
     REGION_FIELD_NUMBER: _builtins.int
     LOCATION_FIELD_NUMBER: _builtins.int
+    POOL_ID_FIELD_NUMBER: _builtins.int
     mqtt_broker_id: _builtins.int
     fleet_id: _builtins.str
     region: _builtins.str
+    pool_id: _builtins.int
     @_builtins.property
     def location(self) -> Global___Location: ...
     def __init__(
@@ -687,21 +675,26 @@ class PlacementFields(_message.Message):
         fleet_id: _builtins.str | None = ...,
         region: _builtins.str | None = ...,
         location: Global___Location | None = ...,
+        pool_id: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_fleet_id", b"_fleet_id", "_mqtt_broker_id", b"_mqtt_broker_id", "_region", b"_region", "fleet_id", b"fleet_id", "location", b"location", "mqtt_broker_id", b"mqtt_broker_id", "region", b"region"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_fleet_id", b"_fleet_id", "_mqtt_broker_id", b"_mqtt_broker_id", "_pool_id", b"_pool_id", "_region", b"_region", "fleet_id", b"fleet_id", "location", b"location", "mqtt_broker_id", b"mqtt_broker_id", "pool_id", b"pool_id", "region", b"region"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_fleet_id", b"_fleet_id", "_mqtt_broker_id", b"_mqtt_broker_id", "_region", b"_region", "fleet_id", b"fleet_id", "location", b"location", "mqtt_broker_id", b"mqtt_broker_id", "region", b"region"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_fleet_id", b"_fleet_id", "_mqtt_broker_id", b"_mqtt_broker_id", "_pool_id", b"_pool_id", "_region", b"_region", "fleet_id", b"fleet_id", "location", b"location", "mqtt_broker_id", b"mqtt_broker_id", "pool_id", b"pool_id", "region", b"region"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__fleet_id: _TypeAlias = _typing.Literal["fleet_id"]  # noqa: Y015
     _WhichOneofArgType__fleet_id: _TypeAlias = _typing.Literal["_fleet_id", b"_fleet_id"]  # noqa: Y015
     _WhichOneofReturnType__mqtt_broker_id: _TypeAlias = _typing.Literal["mqtt_broker_id"]  # noqa: Y015
     _WhichOneofArgType__mqtt_broker_id: _TypeAlias = _typing.Literal["_mqtt_broker_id", b"_mqtt_broker_id"]  # noqa: Y015
+    _WhichOneofReturnType__pool_id: _TypeAlias = _typing.Literal["pool_id"]  # noqa: Y015
+    _WhichOneofArgType__pool_id: _TypeAlias = _typing.Literal["_pool_id", b"_pool_id"]  # noqa: Y015
     _WhichOneofReturnType__region: _TypeAlias = _typing.Literal["region"]  # noqa: Y015
     _WhichOneofArgType__region: _TypeAlias = _typing.Literal["_region", b"_region"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__fleet_id) -> _WhichOneofReturnType__fleet_id | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__mqtt_broker_id) -> _WhichOneofReturnType__mqtt_broker_id | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__pool_id) -> _WhichOneofReturnType__pool_id | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__region) -> _WhichOneofReturnType__region | None: ...
 
@@ -766,6 +759,7 @@ class ExplainedStep(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     EXPLANATION_FIELD_NUMBER: _builtins.int
     BROKER_ID_FIELD_NUMBER: _builtins.int
+    POOL_ID_FIELD_NUMBER: _builtins.int
     source: Global___Source.ValueType
     has_decided: _builtins.bool
     reason: _builtins.str
@@ -774,6 +768,8 @@ class ExplainedStep(_message.Message):
     """Text for people; may change."""
     broker_id: _builtins.int
     """The broker that the step names; 0 for none."""
+    pool_id: _builtins.int
+    """The pool that the step names; 0 for none."""
     def __init__(
         self,
         *,
@@ -782,14 +778,54 @@ class ExplainedStep(_message.Message):
         reason: _builtins.str = ...,
         explanation: _builtins.str = ...,
         broker_id: _builtins.int = ...,
+        pool_id: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["broker_id", b"broker_id", "explanation", b"explanation", "has_decided", b"has_decided", "reason", b"reason", "source", b"source"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["broker_id", b"broker_id", "explanation", b"explanation", "has_decided", b"has_decided", "pool_id", b"pool_id", "reason", b"reason", "source", b"source"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ExplainedStep: _TypeAlias = ExplainedStep  # noqa: Y015
+
+@_typing.final
+class ExplainedBroker(_message.Message):
+    """A broker that may serve the device, in the order for the device."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BROKER_ID_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    IS_FULL_FIELD_NUMBER: _builtins.int
+    IS_HOME_FIELD_NUMBER: _builtins.int
+    IS_CHOSEN_FIELD_NUMBER: _builtins.int
+    EXPLANATION_FIELD_NUMBER: _builtins.int
+    broker_id: _builtins.int
+    state: _builtins.str
+    """One of unknown, up, degraded and down."""
+    is_full: _builtins.bool
+    is_home: _builtins.bool
+    is_chosen: _builtins.bool
+    """Whether it serves the device now."""
+    explanation: _builtins.str
+    """Text for people; may change."""
+    def __init__(
+        self,
+        *,
+        broker_id: _builtins.int = ...,
+        state: _builtins.str = ...,
+        is_full: _builtins.bool = ...,
+        is_home: _builtins.bool = ...,
+        is_chosen: _builtins.bool = ...,
+        explanation: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["broker_id", b"broker_id", "explanation", b"explanation", "is_chosen", b"is_chosen", "is_full", b"is_full", "is_home", b"is_home", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExplainedBroker: _TypeAlias = ExplainedBroker  # noqa: Y015
 
 @_typing.final
 class ExplainResolutionResponse(_message.Message):
@@ -802,6 +838,9 @@ class ExplainResolutionResponse(_message.Message):
     STALE_FIELD_NUMBER: _builtins.int
     STEPS_FIELD_NUMBER: _builtins.int
     FIELDS_FIELD_NUMBER: _builtins.int
+    SITUATION_FIELD_NUMBER: _builtins.int
+    POOL_ID_FIELD_NUMBER: _builtins.int
+    BROKERS_FIELD_NUMBER: _builtins.int
     source: Global___Source.ValueType
     """SOURCE_UNSPECIFIED: no broker may serve the device."""
     url: _builtins.str
@@ -810,6 +849,9 @@ class ExplainResolutionResponse(_message.Message):
     """False for a uuid that is not registered."""
     stale: _builtins.bool
     """True if the answer may be out of date, because the database did not answer."""
+    situation: Global___Situation.ValueType
+    pool_id: _builtins.int
+    """The pool that decided; 0 for none."""
     @_builtins.property
     def broker(self) -> Global___BrokerSettings:
         """Unset unless a broker was chosen."""
@@ -822,6 +864,10 @@ class ExplainResolutionResponse(_message.Message):
     def fields(self) -> Global___PlacementFields:
         """The facts that the decision used."""
 
+    @_builtins.property
+    def brokers(self) -> _containers.RepeatedCompositeFieldContainer[Global___ExplainedBroker]:
+        """The broker and its fallbacks, in order."""
+
     def __init__(
         self,
         *,
@@ -832,10 +878,13 @@ class ExplainResolutionResponse(_message.Message):
         stale: _builtins.bool = ...,
         steps: _abc.Iterable[Global___ExplainedStep] | None = ...,
         fields: Global___PlacementFields | None = ...,
+        situation: Global___Situation.ValueType = ...,
+        pool_id: _builtins.int = ...,
+        brokers: _abc.Iterable[Global___ExplainedBroker] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["broker", b"broker", "fields", b"fields"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["broker", b"broker", "fields", b"fields", "known", b"known", "source", b"source", "stale", b"stale", "steps", b"steps", "url", b"url"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["broker", b"broker", "brokers", b"brokers", "fields", b"fields", "known", b"known", "pool_id", b"pool_id", "situation", b"situation", "source", b"source", "stale", b"stale", "steps", b"steps", "url", b"url"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -27,7 +27,7 @@ from mooring.broker.v1 import resolution_pb2 as mooring_dot_broker_dot_v1_dot_re
 from mooring.errors.v1 import errors_pb2 as mooring_dot_errors_dot_v1_dot_errors__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&mooring/registry/v1/registration.proto\x12\x13mooring.registry.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"mooring/broker/v1/resolution.proto\x1a\x1emooring/errors/v1/errors.proto\"\xb1\x02\n\x0cRegistration\x12\x1d\n\x10provisioning_key\x18\x01 \x01(\tB\x03\x80\x01\x01\x12\x0c\n\x04uuid\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65vice_name\x18\x03 \x01(\t\x12\x13\n\x0b\x64\x65vice_type\x18\x04 \x01(\t\x12\x1b\n\x0e\x64\x65vice_api_key\x18\x05 \x01(\tB\x03\x80\x01\x01\x12\x16\n\x0e\x61pplication_id\x18\x06 \x01(\t\x12\x13\n\x0bmac_address\x18\x07 \x01(\t\x12\x12\n\nos_version\x18\x08 \x01(\t\x12\x15\n\ragent_version\x18\t \x01(\t\x12\x0e\n\x06region\x18\n \x01(\t\x12-\n\x08location\x18\x0b \x01(\x0b\x32\x1b.mooring.broker.v1.Location\x12\x16\n\x0esource_address\x18\x0c \x01(\t\"R\n\x16RegisterDevicesRequest\x12\x38\n\rregistrations\x18\x01 \x03(\x0b\x32!.mooring.registry.v1.Registration\"\x86\x02\n\nConnection\x12\x10\n\x08username\x18\x01 \x01(\t\x12\x15\n\x08password\x18\x02 \x01(\tB\x03\x80\x01\x01\x12)\n\x06source\x18\x03 \x01(\x0e\x32\x19.mooring.broker.v1.Source\x12\x11\n\tbroker_id\x18\x04 \x01(\x05\x12\x12\n\ngeneration\x18\x05 \x01(\t\x12\x17\n\x0frefresh_after_s\x18\x06 \x01(\x05\x12\r\n\x05stale\x18\x07 \x01(\x08\x12\x16\n\x0epublish_topics\x18\x08 \x03(\t\x12\x18\n\x10subscribe_topics\x18\t \x03(\t\x12\x0f\n\x07held_as\x18\n \x01(\t\x12\x12\n\nnewly_told\x18\x0b \x01(\x08\"\xde\x01\n\x10RegisteredDevice\x12\n\n\x02id\x18\x01 \x01(\x03\x12\x0c\n\x04uuid\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65vice_name\x18\x03 \x01(\t\x12\x13\n\x0b\x64\x65vice_type\x18\x04 \x01(\t\x12\x10\n\x08\x66leet_id\x18\x05 \x01(\t\x12.\n\ncreated_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x63reated\x18\x07 \x01(\x08\x12\x33\n\nconnection\x18\x08 \x01(\x0b\x32\x1f.mooring.registry.v1.Connection\"\x88\x01\n\x13RegistrationOutcome\x12\x37\n\x06\x64\x65vice\x18\x01 \x01(\x0b\x32%.mooring.registry.v1.RegisteredDeviceH\x00\x12-\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x1c.mooring.errors.v1.ItemErrorH\x00\x42\t\n\x07outcome\"\xa2\x01\n\x17RegisterDevicesResponse\x12:\n\x08outcomes\x18\x01 \x03(\x0b\x32(.mooring.registry.v1.RegistrationOutcome\x12\x32\n\x07\x62rokers\x18\x02 \x03(\x0b\x32!.mooring.broker.v1.BrokerSettings\x12\x17\n\x0f\x65nvironment_url\x18\x03 \x01(\t\"V\n\x11\x43onnectionRequest\x12\x0c\n\x04uuid\x18\x01 \x01(\t\x12\x1b\n\x0e\x64\x65vice_api_key\x18\x02 \x01(\tB\x03\x80\x01\x01\x12\x16\n\x0esource_address\x18\x03 \x01(\t\"Q\n\x15GetConnectionsRequest\x12\x38\n\x08requests\x18\x01 \x03(\x0b\x32&.mooring.registry.v1.ConnectionRequest\"\x84\x01\n\x11\x43onnectionOutcome\x12\x35\n\nconnection\x18\x01 \x01(\x0b\x32\x1f.mooring.registry.v1.ConnectionH\x00\x12-\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x1c.mooring.errors.v1.ItemErrorH\x00\x42\t\n\x07outcome\"\x9f\x01\n\x16GetConnectionsResponse\x12\x38\n\x08outcomes\x18\x01 \x03(\x0b\x32&.mooring.registry.v1.ConnectionOutcome\x12\x32\n\x07\x62rokers\x18\x02 \x03(\x0b\x32!.mooring.broker.v1.BrokerSettings\x12\x17\n\x0f\x65nvironment_url\x18\x03 \x01(\t\"T\n\x18RotateCredentialsRequest\x12\x38\n\x08requests\x18\x01 \x03(\x0b\x32&.mooring.registry.v1.ConnectionRequest\"\xa2\x01\n\x19RotateCredentialsResponse\x12\x38\n\x08outcomes\x18\x01 \x03(\x0b\x32&.mooring.registry.v1.ConnectionOutcome\x12\x32\n\x07\x62rokers\x18\x02 \x03(\x0b\x32!.mooring.broker.v1.BrokerSettings\x12\x17\n\x0f\x65nvironment_url\x18\x03 \x01(\t\".\n\rNotedRefusals\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\r\n\x05\x63ount\x18\x02 \x01(\r\"K\n\x13NoteRefusalsRequest\x12\x34\n\x08refusals\x18\x01 \x03(\x0b\x32\".mooring.registry.v1.NotedRefusals\"\x16\n\x14NoteRefusalsResponse2\xc7\x03\n\x13RegistrationService\x12l\n\x0fRegisterDevices\x12+.mooring.registry.v1.RegisterDevicesRequest\x1a,.mooring.registry.v1.RegisterDevicesResponse\x12i\n\x0eGetConnections\x12*.mooring.registry.v1.GetConnectionsRequest\x1a+.mooring.registry.v1.GetConnectionsResponse\x12r\n\x11RotateCredentials\x12-.mooring.registry.v1.RotateCredentialsRequest\x1a..mooring.registry.v1.RotateCredentialsResponse\x12\x63\n\x0cNoteRefusals\x12(.mooring.registry.v1.NoteRefusalsRequest\x1a).mooring.registry.v1.NoteRefusalsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&mooring/registry/v1/registration.proto\x12\x13mooring.registry.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"mooring/broker/v1/resolution.proto\x1a\x1emooring/errors/v1/errors.proto\"\xb1\x02\n\x0cRegistration\x12\x1d\n\x10provisioning_key\x18\x01 \x01(\tB\x03\x80\x01\x01\x12\x0c\n\x04uuid\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65vice_name\x18\x03 \x01(\t\x12\x13\n\x0b\x64\x65vice_type\x18\x04 \x01(\t\x12\x1b\n\x0e\x64\x65vice_api_key\x18\x05 \x01(\tB\x03\x80\x01\x01\x12\x16\n\x0e\x61pplication_id\x18\x06 \x01(\t\x12\x13\n\x0bmac_address\x18\x07 \x01(\t\x12\x12\n\nos_version\x18\x08 \x01(\t\x12\x15\n\ragent_version\x18\t \x01(\t\x12\x0e\n\x06region\x18\n \x01(\t\x12-\n\x08location\x18\x0b \x01(\x0b\x32\x1b.mooring.broker.v1.Location\x12\x16\n\x0esource_address\x18\x0c \x01(\t\"R\n\x16RegisterDevicesRequest\x12\x38\n\rregistrations\x18\x01 \x03(\x0b\x32!.mooring.registry.v1.Registration\"\xd4\x02\n\nConnection\x12\x10\n\x08username\x18\x01 \x01(\t\x12\x15\n\x08password\x18\x02 \x01(\tB\x03\x80\x01\x01\x12)\n\x06source\x18\x03 \x01(\x0e\x32\x19.mooring.broker.v1.Source\x12\x11\n\tbroker_id\x18\x04 \x01(\x05\x12\x12\n\ngeneration\x18\x05 \x01(\t\x12\x17\n\x0frefresh_after_s\x18\x06 \x01(\x05\x12\r\n\x05stale\x18\x07 \x01(\x08\x12\x16\n\x0epublish_topics\x18\x08 \x03(\t\x12\x18\n\x10subscribe_topics\x18\t \x03(\t\x12\x0f\n\x07held_as\x18\n \x01(\t\x12\x12\n\nnewly_told\x18\x0b \x01(\x08\x12\x1b\n\x13\x66\x61llback_broker_ids\x18\x0c \x03(\x05\x12/\n\tsituation\x18\r \x01(\x0e\x32\x1c.mooring.broker.v1.Situation\"\xde\x01\n\x10RegisteredDevice\x12\n\n\x02id\x18\x01 \x01(\x03\x12\x0c\n\x04uuid\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65vice_name\x18\x03 \x01(\t\x12\x13\n\x0b\x64\x65vice_type\x18\x04 \x01(\t\x12\x10\n\x08\x66leet_id\x18\x05 \x01(\t\x12.\n\ncreated_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x63reated\x18\x07 \x01(\x08\x12\x33\n\nconnection\x18\x08 \x01(\x0b\x32\x1f.mooring.registry.v1.Connection\"\x88\x01\n\x13RegistrationOutcome\x12\x37\n\x06\x64\x65vice\x18\x01 \x01(\x0b\x32%.mooring.registry.v1.RegisteredDeviceH\x00\x12-\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x1c.mooring.errors.v1.ItemErrorH\x00\x42\t\n\x07outcome\"\xa2\x01\n\x17RegisterDevicesResponse\x12:\n\x08outcomes\x18\x01 \x03(\x0b\x32(.mooring.registry.v1.RegistrationOutcome\x12\x32\n\x07\x62rokers\x18\x02 \x03(\x0b\x32!.mooring.broker.v1.BrokerSettings\x12\x17\n\x0f\x65nvironment_url\x18\x03 \x01(\t\"V\n\x11\x43onnectionRequest\x12\x0c\n\x04uuid\x18\x01 \x01(\t\x12\x1b\n\x0e\x64\x65vice_api_key\x18\x02 \x01(\tB\x03\x80\x01\x01\x12\x16\n\x0esource_address\x18\x03 \x01(\t\"Q\n\x15GetConnectionsRequest\x12\x38\n\x08requests\x18\x01 \x03(\x0b\x32&.mooring.registry.v1.ConnectionRequest\"\x84\x01\n\x11\x43onnectionOutcome\x12\x35\n\nconnection\x18\x01 \x01(\x0b\x32\x1f.mooring.registry.v1.ConnectionH\x00\x12-\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x1c.mooring.errors.v1.ItemErrorH\x00\x42\t\n\x07outcome\"\x9f\x01\n\x16GetConnectionsResponse\x12\x38\n\x08outcomes\x18\x01 \x03(\x0b\x32&.mooring.registry.v1.ConnectionOutcome\x12\x32\n\x07\x62rokers\x18\x02 \x03(\x0b\x32!.mooring.broker.v1.BrokerSettings\x12\x17\n\x0f\x65nvironment_url\x18\x03 \x01(\t\"T\n\x18RotateCredentialsRequest\x12\x38\n\x08requests\x18\x01 \x03(\x0b\x32&.mooring.registry.v1.ConnectionRequest\"\xa2\x01\n\x19RotateCredentialsResponse\x12\x38\n\x08outcomes\x18\x01 \x03(\x0b\x32&.mooring.registry.v1.ConnectionOutcome\x12\x32\n\x07\x62rokers\x18\x02 \x03(\x0b\x32!.mooring.broker.v1.BrokerSettings\x12\x17\n\x0f\x65nvironment_url\x18\x03 \x01(\t\".\n\rNotedRefusals\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\r\n\x05\x63ount\x18\x02 \x01(\r\"K\n\x13NoteRefusalsRequest\x12\x34\n\x08refusals\x18\x01 \x03(\x0b\x32\".mooring.registry.v1.NotedRefusals\"\x16\n\x14NoteRefusalsResponse2\xc7\x03\n\x13RegistrationService\x12l\n\x0fRegisterDevices\x12+.mooring.registry.v1.RegisterDevicesRequest\x1a,.mooring.registry.v1.RegisterDevicesResponse\x12i\n\x0eGetConnections\x12*.mooring.registry.v1.GetConnectionsRequest\x1a+.mooring.registry.v1.GetConnectionsResponse\x12r\n\x11RotateCredentials\x12-.mooring.registry.v1.RotateCredentialsRequest\x1a..mooring.registry.v1.RotateCredentialsResponse\x12\x63\n\x0cNoteRefusals\x12(.mooring.registry.v1.NoteRefusalsRequest\x1a).mooring.registry.v1.NoteRefusalsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -47,31 +47,31 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REGISTERDEVICESREQUEST']._serialized_start=472
   _globals['_REGISTERDEVICESREQUEST']._serialized_end=554
   _globals['_CONNECTION']._serialized_start=557
-  _globals['_CONNECTION']._serialized_end=819
-  _globals['_REGISTEREDDEVICE']._serialized_start=822
-  _globals['_REGISTEREDDEVICE']._serialized_end=1044
-  _globals['_REGISTRATIONOUTCOME']._serialized_start=1047
-  _globals['_REGISTRATIONOUTCOME']._serialized_end=1183
-  _globals['_REGISTERDEVICESRESPONSE']._serialized_start=1186
-  _globals['_REGISTERDEVICESRESPONSE']._serialized_end=1348
-  _globals['_CONNECTIONREQUEST']._serialized_start=1350
-  _globals['_CONNECTIONREQUEST']._serialized_end=1436
-  _globals['_GETCONNECTIONSREQUEST']._serialized_start=1438
-  _globals['_GETCONNECTIONSREQUEST']._serialized_end=1519
-  _globals['_CONNECTIONOUTCOME']._serialized_start=1522
-  _globals['_CONNECTIONOUTCOME']._serialized_end=1654
-  _globals['_GETCONNECTIONSRESPONSE']._serialized_start=1657
-  _globals['_GETCONNECTIONSRESPONSE']._serialized_end=1816
-  _globals['_ROTATECREDENTIALSREQUEST']._serialized_start=1818
-  _globals['_ROTATECREDENTIALSREQUEST']._serialized_end=1902
-  _globals['_ROTATECREDENTIALSRESPONSE']._serialized_start=1905
-  _globals['_ROTATECREDENTIALSRESPONSE']._serialized_end=2067
-  _globals['_NOTEDREFUSALS']._serialized_start=2069
-  _globals['_NOTEDREFUSALS']._serialized_end=2115
-  _globals['_NOTEREFUSALSREQUEST']._serialized_start=2117
-  _globals['_NOTEREFUSALSREQUEST']._serialized_end=2192
-  _globals['_NOTEREFUSALSRESPONSE']._serialized_start=2194
-  _globals['_NOTEREFUSALSRESPONSE']._serialized_end=2216
-  _globals['_REGISTRATIONSERVICE']._serialized_start=2219
-  _globals['_REGISTRATIONSERVICE']._serialized_end=2674
+  _globals['_CONNECTION']._serialized_end=897
+  _globals['_REGISTEREDDEVICE']._serialized_start=900
+  _globals['_REGISTEREDDEVICE']._serialized_end=1122
+  _globals['_REGISTRATIONOUTCOME']._serialized_start=1125
+  _globals['_REGISTRATIONOUTCOME']._serialized_end=1261
+  _globals['_REGISTERDEVICESRESPONSE']._serialized_start=1264
+  _globals['_REGISTERDEVICESRESPONSE']._serialized_end=1426
+  _globals['_CONNECTIONREQUEST']._serialized_start=1428
+  _globals['_CONNECTIONREQUEST']._serialized_end=1514
+  _globals['_GETCONNECTIONSREQUEST']._serialized_start=1516
+  _globals['_GETCONNECTIONSREQUEST']._serialized_end=1597
+  _globals['_CONNECTIONOUTCOME']._serialized_start=1600
+  _globals['_CONNECTIONOUTCOME']._serialized_end=1732
+  _globals['_GETCONNECTIONSRESPONSE']._serialized_start=1735
+  _globals['_GETCONNECTIONSRESPONSE']._serialized_end=1894
+  _globals['_ROTATECREDENTIALSREQUEST']._serialized_start=1896
+  _globals['_ROTATECREDENTIALSREQUEST']._serialized_end=1980
+  _globals['_ROTATECREDENTIALSRESPONSE']._serialized_start=1983
+  _globals['_ROTATECREDENTIALSRESPONSE']._serialized_end=2145
+  _globals['_NOTEDREFUSALS']._serialized_start=2147
+  _globals['_NOTEDREFUSALS']._serialized_end=2193
+  _globals['_NOTEREFUSALSREQUEST']._serialized_start=2195
+  _globals['_NOTEREFUSALSREQUEST']._serialized_end=2270
+  _globals['_NOTEREFUSALSRESPONSE']._serialized_start=2272
+  _globals['_NOTEREFUSALSRESPONSE']._serialized_end=2294
+  _globals['_REGISTRATIONSERVICE']._serialized_start=2297
+  _globals['_REGISTRATIONSERVICE']._serialized_end=2752
 # @@protoc_insertion_point(module_scope)

@@ -116,6 +116,8 @@ class Connection(_message.Message):
     SUBSCRIBE_TOPICS_FIELD_NUMBER: _builtins.int
     HELD_AS_FIELD_NUMBER: _builtins.int
     NEWLY_TOLD_FIELD_NUMBER: _builtins.int
+    FALLBACK_BROKER_IDS_FIELD_NUMBER: _builtins.int
+    SITUATION_FIELD_NUMBER: _builtins.int
     username: _builtins.str
     password: _builtins.str
     source: _resolution_pb2.Source.ValueType
@@ -142,12 +144,17 @@ class Connection(_message.Message):
     """True if this call, or one shortly before, changed what the broker must
     hold: waiting for the broker makes sense.
     """
+    situation: _resolution_pb2.Situation.ValueType
     @_builtins.property
     def publish_topics(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """MQTT topic filters."""
 
     @_builtins.property
     def subscribe_topics(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def fallback_broker_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """The brokers to turn to if the device cannot reach its own, in order."""
+
     def __init__(
         self,
         *,
@@ -162,10 +169,12 @@ class Connection(_message.Message):
         subscribe_topics: _abc.Iterable[_builtins.str] | None = ...,
         held_as: _builtins.str = ...,
         newly_told: _builtins.bool = ...,
+        fallback_broker_ids: _abc.Iterable[_builtins.int] | None = ...,
+        situation: _resolution_pb2.Situation.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["broker_id", b"broker_id", "generation", b"generation", "held_as", b"held_as", "newly_told", b"newly_told", "password", b"password", "publish_topics", b"publish_topics", "refresh_after_s", b"refresh_after_s", "source", b"source", "stale", b"stale", "subscribe_topics", b"subscribe_topics", "username", b"username"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["broker_id", b"broker_id", "fallback_broker_ids", b"fallback_broker_ids", "generation", b"generation", "held_as", b"held_as", "newly_told", b"newly_told", "password", b"password", "publish_topics", b"publish_topics", "refresh_after_s", b"refresh_after_s", "situation", b"situation", "source", b"source", "stale", b"stale", "subscribe_topics", b"subscribe_topics", "username", b"username"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
