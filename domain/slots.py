@@ -76,4 +76,5 @@ def _score(slot: int, member: int, weight: int) -> float:
     mixed = (member * SLOTS + slot + 1) * 0x9E3779B97F4A7C15 & _MASK
     mixed = (mixed ^ mixed >> 30) * 0xBF58476D1CE4E5B9 & _MASK
     mixed = (mixed ^ mixed >> 27) * 0x94D049BB133111EB & _MASK
-    return weight / -math.log(((mixed ^ mixed >> 31) + 1) / (2**64 + 1))
+    # With 52 bits and a half, a float is never rounded to 1, whose logarithm is 0.
+    return weight / -math.log((((mixed ^ mixed >> 31) >> 12) + 0.5) / 2**52)
