@@ -11,7 +11,7 @@ device's row.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple
@@ -145,7 +145,7 @@ def decide(
     if not order and not is_member:
         return None
     is_doubted = looks_wrong(pool, healths)
-    believed = _all_up(healths) if is_doubted else healths
+    believed = _all_up(pool, healths) if is_doubted else healths
     home_id, is_overfilled = _home(pool, order, believed, subject, is_member=is_member)
     others = [broker_id for broker_id in order if broker_id != home_id]
     told_ids = (home_id, *others[:fallbacks])
@@ -237,21 +237,23 @@ def _home(
         stays = pool.is_sticky and not _is_rebalanced(pool, subject.uuid)
         if stays or not order or kept == order[0]:
             return kept, False
-        is_open = _is_open(healths, order[0], subject.uuid, {State.UP, State.UNKNOWN})
-        return (order[0] if is_open else kept), False
-    for states in ({State.UP, State.UNKNOWN}, {State.DEGRADED}):
-        for broker_id in order:
-            if _is_open(healths, broker_id, subject.uuid, states):
-                return broker_id, False
-    usable = (one for one in order if is_usable(healths.get(one, HEALTHY), subject.uuid))
-    home_id = next(usable, order[0])
+        return (order[0] if _is_open(healths, order[0], subject.uuid) else kept), False
+    usable = [one for one in order if is_usable(healths.get(one, HEALTHY), subject.uuid)]
+    if not usable:
+        return order[0], False
+    home_id = min(usable, key=lambda one: _reluctance(healths.get(one, HEALTHY)))
     return home_id, healths.get(home_id, HEALTHY).is_full
 
 
-def _is_open(healths: Healths, broker_id: int, uuid: str, states: Iterable[State]) -> bool:
-    """Whether a broker in one of these states takes a device that it has not had yet."""
+def _reluctance(health: Health) -> tuple[bool, bool]:
+    """The key of the order in which usable brokers get new devices."""
+    return health.is_full, health.state is State.DEGRADED
+
+
+def _is_open(healths: Healths, broker_id: int, uuid: str) -> bool:
+    """Whether a broker takes a device from another home."""
     health = healths.get(broker_id, HEALTHY)
-    return health.state in states and not health.is_full and is_usable(health, uuid)
+    return not any(_reluctance(health)) and is_usable(health, uuid)
 
 
 def _is_rebalanced(pool: Pool, uuid: str) -> bool:
@@ -264,8 +266,10 @@ def _is_down(healths: Healths, broker_id: int) -> bool:
     return healths.get(broker_id, HEALTHY).state is State.DOWN
 
 
-def _all_up(healths: Healths) -> dict[int, Health]:
+def _all_up(pool: Pool, healths: Healths) -> dict[int, Health]:
+    """The members' states, as if those that look down were up."""
+    known = {one.broker_id: healths.get(one.broker_id, HEALTHY) for one in pool.members}
     return {
         broker_id: Health(State.UP, health.is_full) if health.state is State.DOWN else health
-        for broker_id, health in healths.items()
+        for broker_id, health in known.items()
     }
