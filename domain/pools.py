@@ -14,9 +14,10 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cached_property
 from typing import NamedTuple
 
-from domain.slots import order_of, slot_of
+from domain.slots import Orders, slot_of
 from domain.waves import is_reached, position
 
 # How many fallbacks a device gets, unless it is configured otherwise.
@@ -78,9 +79,9 @@ class Member(NamedTuple):
     location: Location | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Pool:
-    """A pool of brokers."""
+    """A pool of brokers. What is derived from it is kept, so that a decision is cheap."""
 
     id: int
     members: tuple[Member, ...]
@@ -92,10 +93,23 @@ class Pool:
     rebalance_percent: float = 0.0
     rebalance_salt: str = ""
 
-    @property
-    def weights(self) -> dict[int, int]:
+    @cached_property
+    def weights(self) -> Mapping[int, int]:
         """The weights of the members."""
         return {member.broker_id: member.weight for member in self.members}
+
+    @cached_property
+    def nearest(self) -> Mapping[int, Member]:
+        """The members by their broker, if distances matter; else empty."""
+        members = self.members if self.policy is Policy.NEAREST else ()
+        return {member.broker_id: member for member in members}
+
+    @cached_property
+    def orders(self) -> Orders:
+        """The orders of the slots, which are the same for all devices, except for distances."""
+        priorities = {member.broker_id: member.priority for member in self.members}
+        is_by_priority = self.policy is Policy.PRIORITY
+        return Orders(self.slots, self.weights, priorities if is_by_priority else None)
 
 
 class Subject(NamedTuple):
@@ -111,7 +125,8 @@ class Subject(NamedTuple):
 
 class Decision(NamedTuple):
     """The brokers of a device. `broker_ids` begins with the one that serves now; `told_ids` are the
-    same brokers with the home first. `home_id` is None if no pool is in charge.
+    same brokers with the home first. Without fallbacks, they are only the one that serves now.
+    `home_id` is None if no pool is in charge.
     """
 
     broker_ids: tuple[int, ...]
@@ -141,14 +156,18 @@ def decide(
 ) -> Decision | None:
     """The decision for a pool; None if it has no member that could serve."""
     order = order_for(pool, subject)
-    is_member = any(member.broker_id == subject.home_id for member in pool.members)
+    is_member = subject.home_id in pool.weights
     if not order and not is_member:
         return None
-    is_doubted = looks_wrong(pool, healths)
+    if pool.weights.keys().isdisjoint(healths.keys()):
+        healths = {}
+    is_doubted = bool(healths) and looks_wrong(pool, healths)
     believed = _all_up(pool, healths) if is_doubted else healths
     home_id, is_overfilled = _home(pool, order, believed, subject, is_member=is_member)
     others = [broker_id for broker_id in order if broker_id != home_id]
     told_ids = (home_id, *others[:fallbacks])
+    if not believed:
+        return Decision(told_ids, told_ids, home_id)
     usable = (
         broker_id
         for broker_id in (home_id, *others)
@@ -182,8 +201,9 @@ def looks_wrong(pool: Pool, healths: Healths) -> bool:
     """Whether more than half of the members, and at least two, look down. It is likelier then that
     the probes are wrong, and sending all devices to the rest would bring that down too.
     """
-    down = sum(_is_down(healths, member.broker_id) for member in pool.members)
-    return down >= 2 and down * 2 > len(pool.members)
+    unusual = pool.weights.keys() & healths.keys()
+    down = [broker_id for broker_id in unusual if _is_down(healths, broker_id)]
+    return len(down) >= 2 and len(down) * 2 > len(pool.members)
 
 
 def is_usable(health: Health, uuid: str) -> bool:
@@ -196,14 +216,9 @@ def is_usable(health: Health, uuid: str) -> bool:
 
 def order_for(pool: Pool, subject: Subject) -> tuple[int, ...]:
     """All members that may get devices, in the order for this device."""
-    slot = slot_of(subject.uuid)
-    first = pool.slots[slot] if slot < len(pool.slots) else None
-    order = order_of(slot, first, pool.weights)
-    if pool.policy is Policy.WEIGHTED:
+    order = pool.orders.of(slot_of(subject.uuid))
+    if not (members := pool.nearest):
         return order
-    members = {member.broker_id: member for member in pool.members}
-    if pool.policy is Policy.PRIORITY:
-        return tuple(sorted(order, key=lambda one: members[one].priority))
     return tuple(sorted(order, key=lambda one: _far(members[one], subject)))
 
 
@@ -238,6 +253,8 @@ def _home(
         if stays or not order or kept == order[0]:
             return kept, False
         return (order[0] if _is_open(healths, order[0], subject.uuid) else kept), False
+    if not healths:
+        return order[0], False
     usable = [one for one in order if is_usable(healths.get(one, HEALTHY), subject.uuid)]
     if not usable:
         return order[0], False

@@ -10,6 +10,7 @@ function, `pool_slots`.
 
 import hashlib
 import math
+from array import array
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
@@ -19,7 +20,8 @@ _MASK = 2**64 - 1
 
 def slot_of(uuid: str) -> int:
     """The slot of a device, the same in every pool: 14 bits of the SHA-256 of its uuid."""
-    return int.from_bytes(hashlib.sha256(uuid.encode()).digest()[:2], "big") >> 2
+    digest = hashlib.sha256(uuid.encode()).digest()
+    return (digest[0] << 8 | digest[1]) >> 2
 
 
 def shares(weights: Mapping[int, int]) -> dict[int, int]:
@@ -69,6 +71,42 @@ def order_of(slot: int, first: int | None, weights: Mapping[int, int]) -> tuple[
     others = (member for member, weight in weights.items() if weight > 0 and member != first)
     scored = sorted(others, key=lambda member: -_score(slot, member, weights[member]))
     return (first, *scored) if first is not None and weights.get(first) else tuple(scored)
+
+
+class Orders:
+    """The orders of all slots of one pool, each computed when it is first asked for. They take four
+    bytes for each slot and member: a pool of 10 members needs 672 kB.
+    """
+
+    def __init__(
+        self,
+        slots: Sequence[int],
+        weights: Mapping[int, int],
+        priorities: Mapping[int, int] | None = None,
+    ) -> None:
+        """With `priorities`, the members of a slot are sorted by them first."""
+        self._slots = slots
+        self._weights = {member: weight for member, weight in weights.items() if weight > 0}
+        self._priorities = priorities
+        self._length = len(self._weights)
+        self._known = bytearray(SLOTS)
+        self._kept = array("i", bytes(4 * SLOTS * self._length))
+
+    def of(self, slot: int) -> tuple[int, ...]:
+        """The members of the slot in order; those of weight 0 are left out."""
+        start = slot * self._length
+        end = start + self._length
+        if not self._known[slot]:
+            self._kept[start:end] = array("i", self._computed(slot))
+            self._known[slot] = 1
+        return tuple(self._kept[start:end])
+
+    def _computed(self, slot: int) -> Sequence[int]:
+        first = self._slots[slot] if slot < len(self._slots) else None
+        order = order_of(slot, first, self._weights)
+        if self._priorities is None:
+            return order
+        return sorted(order, key=self._priorities.__getitem__)
 
 
 def _score(slot: int, member: int, weight: int) -> float:

@@ -53,6 +53,8 @@ PURE = (
     "broker_service/destinations.py",
     "registry_service/provisioning/decision.py",
     "chassis/keyring.py",
+    "domain/pools.py",
+    "domain/slots.py",
     "domain/waves.py",
     "registry_service/credentials.py",
     "registry_service/password_hashes.py",
