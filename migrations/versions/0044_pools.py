@@ -216,6 +216,18 @@ CREATE CONSTRAINT TRIGGER settled
 CREATE CONSTRAINT TRIGGER settled AFTER INSERT OR DELETE OR UPDATE ON pool_members
     DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION settle_pool();
 
+-- Every writer locks the pool before placement_version, which the announcement locks. Else one that
+-- changes members and one that changes the pool could each wait for the other.
+CREATE FUNCTION lock_pool_first() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
+BEGIN
+    PERFORM FROM public.pools
+    WHERE id = CASE TG_OP WHEN 'DELETE' THEN OLD.pool_id ELSE NEW.pool_id END FOR NO KEY UPDATE;
+    RETURN CASE TG_OP WHEN 'DELETE' THEN OLD ELSE NEW END;
+END $$;
+CREATE TRIGGER locked_first BEFORE INSERT OR UPDATE OR DELETE ON pool_members
+    FOR EACH ROW EXECUTE FUNCTION lock_pool_first();
+
 CREATE FUNCTION revise_region() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
 BEGIN
@@ -294,8 +306,8 @@ BEGIN
     END IF;
     RETURN OLD;
 END $$;
-REVOKE ALL ON FUNCTION settle_pool(), revise_region(), check_pool_is_unused(), pool_state(integer),
-    pool_slots(integer[], integer[], integer[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION settle_pool(), lock_pool_first(), revise_region(), check_pool_is_unused(),
+    pool_state(integer), pool_slots(integer[], integer[], integer[]) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION pool_slots(integer[], integer[], integer[])
     TO mooring_broker, mooring_operator;
 """
