@@ -43,24 +43,29 @@ TABLES = {
             INSERT(actor actor_id action subject refusal count before after details
                 request_id ticket)
         """,
+        "broker_states": "SELECT INSERT UPDATE DELETE",
         "certificates": "SELECT INSERT UPDATE DELETE",
         "device_count_changes": "SELECT",
         "device_counts": "SELECT",
         "devices": """
             SELECT(id uuid fleet_id mqtt_broker_id is_active told_broker_ids region
-                latitude longitude told_ca_ids)
+                latitude longitude told_ca_ids pool_id home_broker_id)
         """,
         "fleet_brokers": "SELECT",
         "fleets": """
             SELECT(id mqtt_broker_id is_restricted revision rollout_broker_id
-                rollout_percent rollout_salt)
+                rollout_percent rollout_salt pool_id)
         """,
         "local_brokers_kept": "SELECT",
         "mqtt_broker_config": "SELECT INSERT UPDATE DELETE",
         "mqtt_broker_history": "SELECT UPDATE(password_encrypted)",
         "placement_changes": "SELECT",
         "placement_version": "SELECT",
+        "pool_history": "SELECT",
+        "pool_members": "SELECT INSERT UPDATE DELETE",
+        "pools": "SELECT INSERT UPDATE DELETE",
         "processes": "SELECT INSERT UPDATE",
+        "regions": "SELECT INSERT UPDATE DELETE",
         "turns": "SELECT UPDATE(name)",
     },
     "mooring_operator": {
@@ -73,6 +78,7 @@ TABLES = {
         "audit_log": "SELECT",
         "audit_seals": "SELECT",
         "broker_secrets": "SELECT(id broker_id prefix created_at last_used_at)",
+        "broker_states": "SELECT",
         "certificates": """
             SELECT(id name kind pem fingerprint_sha256 subject issuer not_before
                 not_after created_at replacement_id rotation_began_at
@@ -90,8 +96,8 @@ TABLES = {
                 agent_version region latitude longitude created_at updated_at
                 told_source told_ca_ids password_algorithm previous_until
                 salt_broker_ids proved_from has_short_api_key rotations
-                rotations_since previous_broker_ids rotated_at)
-            UPDATE(mqtt_broker_id)
+                rotations_since previous_broker_ids rotated_at pool_id home_broker_id)
+            UPDATE(mqtt_broker_id pool_id)
         """,
         "driven_brokers": "SELECT",
         "expected_devices": "SELECT",
@@ -100,7 +106,7 @@ TABLES = {
         "fleets": """
             SELECT
             UPDATE(mqtt_broker_id rollout_broker_id rollout_percent rollout_salt
-                is_active)
+                is_active pool_id)
         """,
         "job_rows": "SELECT",
         "jobs": "SELECT",
@@ -111,11 +117,18 @@ TABLES = {
             UPDATE(name description protocol host port path use_tls verify_certificate
                 client_id_prefix keep_alive clean_session reconnect_period
                 connect_timeout ca_certificate_id client_certificate_id is_active
-                is_default region labels management)
+                is_default region labels management backup_broker_id capacity)
         """,
         "mqtt_broker_history": """
             SELECT(broker_id revision kind changed_at changed_by by_sql state
                 ca_certificate_id client_certificate_id)
+        """,
+        "pool_history": "SELECT",
+        "pool_members": "SELECT INSERT DELETE UPDATE(weight priority)",
+        "pools": """
+            SELECT INSERT DELETE
+            UPDATE(name description policy is_sticky is_default rebalance_percent
+                rebalance_salt)
         """,
         "processes": """
             SELECT(id role process host pid version started_at seen_at ended_at
@@ -129,6 +142,10 @@ TABLES = {
             UPDATE(default_broker_id)
         """,
         "refusal_counts": "SELECT",
+        "regions": """
+            SELECT INSERT DELETE
+            UPDATE(name latitude longitude mqtt_broker_id pool_id)
+        """,
         "registration_counts": "SELECT",
         "revocations": "SELECT",
         "sign_in_codes": "SELECT(token_id expires_at)",
@@ -168,9 +185,11 @@ TABLES = {
         "leases": "SELECT INSERT UPDATE",
         "mqtt_broker_config": "REFERENCES(id) SELECT(id name is_active management)",
         "placement_version": "SELECT",
+        "pools": "SELECT(id)",
         "processes": "SELECT INSERT UPDATE DELETE",
         "provisioning_keys": "SELECT INSERT UPDATE DELETE",
         "refusal_counts": "SELECT INSERT UPDATE DELETE",
+        "regions": "SELECT(id)",
         "registration_counts": "SELECT INSERT UPDATE DELETE",
         "revocations": "SELECT UPDATE DELETE",
         "sign_in_codes": "SELECT INSERT DELETE",
@@ -195,6 +214,7 @@ SEQUENCES = {"mooring_broker": {"mqtt_broker_config_id_seq": "USAGE"}}
 FUNCTIONS = {
     "end_long_readers": {"mooring_registry"},
     "note_device_events": {"mooring_access", "mooring_registry"},
+    "pool_slots": {"mooring_broker", "mooring_operator"},
     "reserved_for": {"mooring_operator", "mooring_registry"},
     "revoke_fleet_devices": {"mooring_registry"},
     "rollout_position": {"mooring_broker", "mooring_operator", "mooring_registry"},
