@@ -7,7 +7,6 @@ from chassis.errors import (
     Forbidden,
     Internal,
     InvalidInput,
-    LostRace,
     NotFound,
     Overloaded,
     Unauthenticated,
@@ -348,9 +347,3 @@ class JobHasFilter(Conflict):
     """The job has a filter, so it takes no list."""
 
     reason = "JOB_HAS_FILTER"
-
-
-class LeaseLost(LostRace):
-    """Another process has taken over the lease."""
-
-    reason = "LEASE_LOST"

@@ -82,12 +82,12 @@ PURE = (
     "registry_service/admission/listener/dialects/vernemq.py",
 )
 # The only files with SQL: stores, recognised by the end of their names; statements that are too
-# long for their store; the tables; the frame of transactions; and the lease that several stores
-# use.
-SQL_FILES = re.compile(r"(\w+_)?(store|statements)\.py|tables\.py|database\.py|leases\.py")
-# The chassis has no stores. These write the audit log, restrict rows to fleets, and listen.
+# long for their store; the tables; and the frame of transactions.
+SQL_FILES = re.compile(r"(\w+_)?(store|statements)\.py|tables\.py|database\.py")
+# The chassis has no stores. These write the audit log, restrict rows to fleets, listen, and take
+# leases.
 SQL_OF_THE_CHASSIS = (
-    *("audit.py", "refusals.py", "isolation.py", "listening.py", "process_table.py"),
+    *("audit.py", "refusals.py", "isolation.py", "listening.py", "process_table.py", "leases.py"),
     # The second reads the driver's errors.
     *("database.py", "database_failures.py"),
 )

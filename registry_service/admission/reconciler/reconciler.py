@@ -10,6 +10,7 @@ from mooring.broker.v1 import management_pb2 as pb
 
 from chassis.address_policy import AddressPolicy
 from chassis.errors import MooringError, Unavailable
+from chassis.leases import LeaseLost
 from chassis.listening import Listener
 from chassis.loops import Turn
 from chassis.process import background
@@ -17,7 +18,6 @@ from registry_service.admission.reconciler.broker_reconciler import BrokerReconc
 from registry_service.admission.reconciler.managed import ManagedBrokers
 from registry_service.admission.reconciler.store import EnforcementStore
 from registry_service.credentials import KeyRing
-from registry_service.errors import LeaseLost
 
 log = structlog.get_logger(__name__)
 

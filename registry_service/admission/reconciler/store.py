@@ -10,9 +10,9 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from chassis.database import Pool, fetched, reading, writing
+from chassis.leases import Lease
 from registry_service.admission.reconciler.held_store import NOTIFY_HELD
 from registry_service.errors import BrokerNotFound
-from registry_service.leases import Lease
 from registry_service.tables import driven_brokers, revocations
 
 LEASE = "enforcement"

@@ -5,10 +5,10 @@ from typing import Any
 import structlog
 
 from chassis.errors import Unavailable
+from chassis.leases import LeaseLost
 from registry_service.audit.sealing.chain import Seal, fault_of, next_seal
 from registry_service.audit.sealing.store import SealStore
 from registry_service.credentials import KeyRing
-from registry_service.errors import LeaseLost
 
 log = structlog.get_logger(__name__)
 

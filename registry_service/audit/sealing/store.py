@@ -10,8 +10,8 @@ from sqlalchemy.dialects.postgresql import INT8MULTIRANGE
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from chassis.database import reading
+from chassis.leases import Lease
 from registry_service.audit.sealing.chain import FIRST_COLUMNS, Fault, Finding, Line, Seal
-from registry_service.leases import Lease
 from registry_service.tables import audit_log, audit_seals
 
 LEASE = "audit_seals"

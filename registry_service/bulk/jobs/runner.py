@@ -10,10 +10,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from chassis.database_failures import described
 from chassis.errors import LostRace, Unavailable
+from chassis.leases import LeaseLost
 from chassis.loops import Turn
 from registry_service.bulk.jobs.chunks import next_size
 from registry_service.bulk.jobs.work_store import WorkStore
-from registry_service.errors import LeaseLost
 
 log = structlog.get_logger(__name__)
 

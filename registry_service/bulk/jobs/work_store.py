@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from chassis import audit
 from chassis.database import planned_anew, reading, writing
 from chassis.errors import LostRace
+from chassis.leases import Lease
 from chassis.log import actor, actor_id
 from chassis.tickets import ticket
 from registry_service.bulk.jobs import statements
@@ -21,7 +22,6 @@ from registry_service.bulk.jobs.chunks import extent, reached_by
 from registry_service.bulk.jobs.lifecycle import Action, State, Status, after
 from registry_service.bulk.jobs.outcomes import MOVED, PENDING, tallied
 from registry_service.bulk.jobs.store import parameters_of
-from registry_service.leases import Lease
 from registry_service.tables import api_tokens, jobs
 
 LEASE = "jobs"

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chassis.database import engine_of
+from chassis.leases import LeaseLost
 from registry_service.bulk.jobs.lifecycle import Action
 from registry_service.bulk.jobs.store import JobStore
 from registry_service.bulk.jobs.work_store import WorkStore
-from registry_service.errors import LeaseLost
 from tests.stack import Database
 
 SEED = """

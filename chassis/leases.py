@@ -12,8 +12,22 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from chassis.database import writing
-from registry_service.errors import LeaseLost
-from registry_service.tables import leases
+from chassis.errors import LostRace
+
+# Row security grants each role its own names.
+leases = sa.table(
+    "leases",
+    sa.column("name", sa.Text),
+    sa.column("holder", sa.Text),
+    sa.column("term", sa.BigInteger),
+    sa.column("expires_at", sa.DateTime(timezone=True)),
+)
+
+
+class LeaseLost(LostRace):
+    """Another process has taken over the lease."""
+
+    reason = "LEASE_LOST"
 
 
 class Lease:
