@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB
 
-SCHEMA_REVISION = "0044"
+SCHEMA_REVISION = "0045"
 
 metadata = sa.MetaData()
 
@@ -191,6 +191,76 @@ broker_states = sa.Table(
         server_default="100",
     ),
     sa.Column("salt", sa.Text, nullable=False, server_default=""),
+)
+
+# The last result of the probes of a broker, for each place from which it is probed.
+broker_last_probes = sa.Table(
+    "broker_last_probes",
+    metadata,
+    sa.Column(
+        "broker_id",
+        sa.ForeignKey("mqtt_broker_config.id", ondelete="CASCADE"),
+        primary_key=True,
+        autoincrement=False,
+    ),
+    sa.Column("vantage", sa.Text(collation="C"), primary_key=True),
+    sa.Column("probed_at", sa.DateTime(timezone=True), nullable=False),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False, server_default=""),
+    sa.Column("detail", sa.Text, nullable=False, server_default=""),
+    sa.Column("latency_ms", sa.REAL),
+)
+
+# The results in periods of five minutes.
+broker_probes = sa.Table(
+    "broker_probes",
+    metadata,
+    sa.Column(
+        "broker_id",
+        sa.ForeignKey("mqtt_broker_config.id", ondelete="CASCADE"),
+        primary_key=True,
+        autoincrement=False,
+    ),
+    sa.Column("vantage", sa.Text(collation="C"), primary_key=True),
+    sa.Column("begins_at", sa.DateTime(timezone=True), primary_key=True),
+    sa.Column("probes", sa.Integer, nullable=False),
+    sa.Column("failures", sa.Integer, nullable=False),
+    sa.Column("round_trips", sa.Integer, nullable=False),
+    sa.Column("mean_latency_ms", sa.REAL),
+    sa.Column("max_latency_ms", sa.REAL),
+    sa.Column("reason", sa.Text, nullable=False, server_default=""),
+    sa.Index("broker_probes_begins_at", "begins_at"),
+)
+
+# Every change of a broker's state; a trigger writes it.
+broker_state_history = sa.Table(
+    "broker_state_history",
+    metadata,
+    sa.Column("id", sa.BigInteger, sa.Identity(always=True), primary_key=True),
+    sa.Column(
+        "broker_id", sa.ForeignKey("mqtt_broker_config.id", ondelete="CASCADE"), nullable=False
+    ),
+    sa.Column(
+        "changed_at",
+        sa.DateTime(timezone=True),
+        nullable=False,
+        server_default=sa.func.clock_timestamp(),
+    ),
+    sa.Column("was", sa.Text, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Index("broker_state_history_broker", "broker_id", "id"),
+    sa.Index("broker_state_history_changed_at", "changed_at"),
+)
+
+# One row. While it is frozen, states stay as they are.
+health_control = sa.Table(
+    "health_control",
+    metadata,
+    sa.Column("is_only", sa.Boolean, primary_key=True, server_default=sa.true()),
+    sa.Column("is_frozen", sa.Boolean, nullable=False, server_default=sa.false()),
+    # When states were written last.
+    sa.Column("written_at", sa.DateTime(timezone=True), nullable=False, server_default="-infinity"),
 )
 
 # Managed brokers that the address policy allows at these addresses only because they were there

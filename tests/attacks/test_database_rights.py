@@ -44,6 +44,9 @@ TABLES = {
                 request_id ticket)
         """,
         "broker_states": "SELECT INSERT UPDATE DELETE",
+        "broker_last_probes": "SELECT INSERT UPDATE DELETE",
+        "broker_probes": "SELECT INSERT UPDATE DELETE",
+        "broker_state_history": "SELECT DELETE",
         "certificates": "SELECT INSERT UPDATE DELETE",
         "device_count_changes": "SELECT",
         "device_counts": "SELECT",
@@ -56,6 +59,8 @@ TABLES = {
             SELECT(id mqtt_broker_id is_restricted revision rollout_broker_id
                 rollout_percent rollout_salt pool_id)
         """,
+        "health_control": "SELECT UPDATE(is_frozen written_at)",
+        "leases": "SELECT INSERT UPDATE",
         "local_brokers_kept": "SELECT",
         "mqtt_broker_config": "SELECT INSERT UPDATE DELETE",
         "mqtt_broker_history": "SELECT UPDATE(password_encrypted)",
@@ -77,8 +82,11 @@ TABLES = {
         "audit_checks": "SELECT",
         "audit_log": "SELECT",
         "audit_seals": "SELECT",
+        "broker_last_probes": "SELECT",
+        "broker_probes": "SELECT",
         "broker_secrets": "SELECT(id broker_id prefix created_at last_used_at)",
         "broker_states": "SELECT",
+        "broker_state_history": "SELECT",
         "certificates": """
             SELECT(id name kind pem fingerprint_sha256 subject issuer not_before
                 not_after created_at replacement_id rotation_began_at
@@ -108,6 +116,7 @@ TABLES = {
             UPDATE(mqtt_broker_id rollout_broker_id rollout_percent rollout_salt
                 is_active pool_id)
         """,
+        "health_control": "SELECT UPDATE(is_frozen)",
         "job_rows": "SELECT",
         "jobs": "SELECT",
         "local_brokers_kept": "SELECT",
@@ -223,7 +232,11 @@ FUNCTIONS = {
 SYSTEM_FUNCTIONS = {("mooring_registry", "pg_logical_emit_message")}
 # The rows of a table that a role sees and writes, if these are not all.
 POLICIES = {
-    ("leases", "mooring_registry", "ALL", "(name <> 'audit_seals'::text)", None),
+    ("leases", "mooring_broker", "ALL", "(name = 'broker_probes'::text)", None),
+    (
+        *("leases", "mooring_registry", "ALL"),
+        *("(name <> ALL (ARRAY['audit_seals'::text, 'broker_probes'::text]))", None),
+    ),
     # The registry says which process holds the lease.
     ("leases", "mooring_registry", "SELECT", "true", None),
     ("leases", "mooring_sealer", "ALL", "(name = 'audit_seals'::text)", None),
@@ -399,7 +412,12 @@ def test_rows_that_a_role_sees_are_exact(database: Database) -> None:
     )
     assert set(database.execute(query)) == POLICIES
     rows = "INSERT INTO leases (name, holder, expires_at) VALUES (%s, '', now())"
-    for role, name in (("mooring_sealer", "jobs"), ("mooring_registry", "audit_seals")):
+    for role, name in (
+        ("mooring_sealer", "jobs"),
+        ("mooring_registry", "audit_seals"),
+        ("mooring_registry", "broker_probes"),
+        ("mooring_broker", "jobs"),
+    ):
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             database.execute(rows, name, role=role)
         database.execute(rows, name)
