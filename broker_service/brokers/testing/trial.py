@@ -8,7 +8,6 @@ import secrets
 import ssl
 import time
 from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass, field
 from typing import NoReturn
 
 from broker_service.brokers.testing.outcomes import (
@@ -22,6 +21,7 @@ from broker_service.brokers.testing.outcomes import (
     presented,
     tls_fault,
 )
+from broker_service.brokers.testing.targets import Target, tls_of
 from broker_service.brokers.testing.websocket import websocket
 from chassis.address_policy import AddressPolicy
 from chassis.connecting import AddressRefused, resolved
@@ -32,27 +32,9 @@ STEP_S = 5.0
 # MQTT 3.1.1, 3.9.3.
 SUBSCRIPTION_REFUSED = 0x80
 WEBSOCKETS = frozenset({"ws", "wss"})
+CA_UNREADABLE = "CA_UNREADABLE", "the broker's CA certificate cannot be read"
 # What a connection raises, besides `ssl.SSLError`, which is an `OSError`.
 FAILURES = (OSError, EOFError, TimeoutError, ProtocolError, BrokerRefusal)
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """A broker, as devices get it, and the login of Mooring's own services."""
-
-    broker_id: int
-    protocol: str
-    host: str
-    port: int
-    path: str | None
-    use_tls: bool
-    verify_certificate: bool
-    ca_pem: str | None
-    # None without a login for MQTT.
-    username: str | None
-    password: str | None = field(default=None, repr=False)
-    # Why the stored password is not used.
-    password_problem: str | None = None
 
 
 class _Failed(Exception):
@@ -139,14 +121,17 @@ class _Trial:
         target = self._target
         if not target.use_tls:
             return State.SKIPPED, "the broker's protocol has no TLS"
-        self._tls = _tls_of(target)
+        try:
+            self._tls = tls_of(target)
+        except ValueError:
+            _fail(*CA_UNREADABLE)
         try:
             async with asyncio.timeout(STEP_S):
                 _, writer = await self._open()
         except (OSError, TimeoutError) as error:
             shown = None
             if isinstance(error, ssl.SSLCertVerificationError):
-                shown = await self._presented()
+                shown = await presented_at(target, self._address)
             raise _Failed(tls_fault(error, target.host, shown)) from None
         session = writer.get_extra_info("ssl_object")
         writer.transport.abort()
@@ -217,10 +202,8 @@ class _Trial:
             raise
         return connection, writer
 
-    async def _open(
-        self, context: ssl.SSLContext | None = None
-    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        context = context or self._tls
+    async def _open(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        context = self._tls
         return await asyncio.open_connection(
             self._address,
             self._target.port,
@@ -228,34 +211,25 @@ class _Trial:
             server_hostname=self._target.host if context else None,
         )
 
-    async def _presented(self) -> Presented | None:
-        """The certificate that the broker presents, to say what is wrong with it. Nothing is sent
-        to it.
-        """
-        context = ssl.create_default_context()
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-        try:
-            async with asyncio.timeout(STEP_S):
-                _, writer = await self._open(context)
-        except (OSError, TimeoutError):
-            return None
-        session = writer.get_extra_info("ssl_object")
-        writer.transport.abort()
-        return presented(session.getpeercert(binary_form=True) or b"")
+
+async def presented_at(target: Target, address: str) -> Presented | None:
+    """The certificate that the broker presents, to say what is wrong with it; None if there is
+    none. Nothing is sent to the broker.
+    """
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    try:
+        async with asyncio.timeout(STEP_S):
+            _, writer = await asyncio.open_connection(
+                address, target.port, ssl=context, server_hostname=target.host
+            )
+    except (OSError, TimeoutError):
+        return None
+    session = writer.get_extra_info("ssl_object")
+    writer.transport.abort()
+    return presented(session.getpeercert(binary_form=True) or b"")
 
 
 def _fail(reason: str, detail: str) -> NoReturn:
     raise _Failed(Fault(reason, detail))
-
-
-def _tls_of(target: Target) -> ssl.SSLContext:
-    """As devices check the broker. Raises `_Failed`."""
-    try:
-        context = ssl.create_default_context(cadata=target.ca_pem)
-    except (ssl.SSLError, ValueError):
-        _fail("CA_UNREADABLE", "the broker's CA certificate cannot be read")
-    if not target.verify_certificate:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    return context

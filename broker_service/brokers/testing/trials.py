@@ -1,13 +1,12 @@
-"""Which tests of brokers may run, and what each gets of the broker's row."""
+"""Which tests of brokers may run."""
 
 from collections.abc import AsyncGenerator, Callable
 
 from broker_service.brokers.testing.outcomes import Outcome
-from broker_service.brokers.testing.trial import Target, trial
-from broker_service.database import Row, ca_cert_of
-from broker_service.destinations import MQTT, destination_of
-from broker_service.errors import SecretUnreadable, TestUnderWay
-from broker_service.passwords import problem_of
+from broker_service.brokers.testing.targets import target_of
+from broker_service.brokers.testing.trial import trial
+from broker_service.database import Row
+from broker_service.errors import TestUnderWay
 from chassis.address_policy import AddressPolicy
 
 # How many tests this process runs at the same time. There is one at a time for each host and port,
@@ -35,31 +34,7 @@ class Trials:
             raise TestUnderWay(f"{MAX_TRIALS} brokers are being tested already")
         self._under_way.add(place)
         try:
-            async for outcome in trial(self._target(row), self._policy):
+            async for outcome in trial(target_of(row, self._password_of), self._policy):
                 yield outcome
         finally:
             self._under_way.discard(place)
-
-    def _target(self, row: Row) -> Target:
-        username, password, problem = row["username"], None, None
-        # A login for a management API is sent to no other port.
-        if destination_of(row, ca_cert_of(row)).kind != MQTT:
-            username = None
-        if username is not None and row["password_encrypted"] is not None:
-            try:
-                password = self._password_of(row)
-            except SecretUnreadable as error:
-                problem = problem_of(row["id"], error)
-        return Target(
-            broker_id=row["id"],
-            protocol=row["protocol"],
-            host=row["host"],
-            port=row["port"],
-            path=row["path"],
-            use_tls=row["use_tls"],
-            verify_certificate=row["verify_certificate"],
-            ca_pem=ca_cert_of(row),
-            username=username,
-            password=password,
-            password_problem=problem,
-        )

@@ -16,7 +16,8 @@ import trustme
 
 from broker_service.brokers.testing import trial as trials
 from broker_service.brokers.testing.outcomes import Outcome, State, Step
-from broker_service.brokers.testing.trial import Target, trial
+from broker_service.brokers.testing.targets import Target
+from broker_service.brokers.testing.trial import trial
 from chassis.address_policy import DEFAULT, UNRESTRICTED, AddressPolicy
 from local.postgres import free_port
 from tests import debian, hostile
