@@ -27,6 +27,7 @@ MAY_IMPORT = {
 # imported by all folders and import none of them; processes import what they start.
 FOLDERS = {
     "broker_service/brokers": {"broker_service/certificates"},
+    "broker_service/health": {"broker_service/brokers"},
     "broker_service/placements": {"broker_service/certificates"},
     "broker_service/certificates": set[str](),
     "registry_service/activity": set[str](),
@@ -62,6 +63,9 @@ PURE = (
     "domain/pools.py",
     "domain/slots.py",
     "domain/waves.py",
+    "domain/slots.py",
+    "domain/pools.py",
+    "broker_service/health/states.py",
     "registry_service/credentials.py",
     "registry_service/password_hashes.py",
     "registry_service/admission/reconciler/dynamic_security.py",
