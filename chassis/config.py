@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, ClassVar, Literal, TypeVar
 
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from chassis.hosts import unwrapped
 from chassis.identities import Identity, names_of
@@ -20,6 +20,17 @@ SET, NOT_SET = "(set)", "(not set)"
 SECRET_IN_URL = re.compile(r"(?<=://)[^/?#\s]*@|[?#]\S*")
 # A port to listen on; 0 means any free port.
 Port = Annotated[int, Field(ge=0, le=65535)]
+
+
+def _names(given: object) -> object:
+    """Splits a text at commas."""
+    if isinstance(given, str):
+        return tuple(name for part in given.split(",") if (name := part.strip()))
+    return given
+
+
+# Names that are separated by commas.
+Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_names)]
 
 
 class ProcessConfig(BaseSettings):

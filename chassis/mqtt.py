@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator
 from typing import Protocol
 
 V3_1_1, V5 = 4, 5
+PINGREQ = 0xC0
 CONNACK, PUBLISH, SUBACK, PINGRESP, DISCONNECT = 0x20, 0x30, 0x90, 0xD0, 0xE0
 # Much larger than the longest list in a plugin's answer.
 MAX_PACKET_BYTES = 4 * 1024 * 1024
@@ -127,6 +128,18 @@ class Connection:
             size, begin = _length_in(body, 2 + length)
             return body[begin + size :]
 
+    async def ping(self) -> None:
+        """Asks the broker for an answer, which `pong` receives."""
+        self._received = 0
+        await self._send(PINGREQ, b"")
+
+    async def pong(self) -> bytes:
+        """Returns nothing when the answer to `ping` has come."""
+        while True:
+            kind, body = await self._receive()
+            if kind == PINGRESP:
+                return body
+
     @contextlib.asynccontextmanager
     async def kept_alive(self) -> AsyncIterator[None]:
         """Pings the broker until the block ends; closes the connection then."""
@@ -148,7 +161,7 @@ class Connection:
     async def _ping(self) -> None:
         while True:
             await asyncio.sleep(PING_S)
-            self._writer.write(b"\xc0\x00")
+            self._writer.write(bytes((PINGREQ, 0)))
 
     async def _send(self, kind: int, body: bytes) -> None:
         self._writer.write(bytes((kind,)) + _with_length(body))

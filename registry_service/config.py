@@ -2,10 +2,9 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import ClassVar
 
-from pydantic import BeforeValidator, Field
-from pydantic_settings import NoDecode
+from pydantic import Field
 
 from chassis.config import (
     BindConfig,
@@ -13,6 +12,7 @@ from chassis.config import (
     CallerConfig,
     DatabaseConfig,
     MetricsConfig,
+    Names,
     Port,
 )
 from chassis.hosts import MqttUrl
@@ -61,13 +61,6 @@ class RegistryServiceConfig(RegistryDatabaseConfig, BindConfig, CallerConfig, Ca
     session_longest_s: float = Field(default=43_200, ge=60, le=7 * 86_400)
 
 
-def _names(given: object) -> object:
-    """Splits a text at commas."""
-    if isinstance(given, str):
-        return tuple(name for part in given.split(",") if (name := part.strip()))
-    return given
-
-
 class WorkerConfig(RegistryDatabaseConfig, MetricsConfig):
     """Each field is set by the environment variable of its name in capitals.
 
@@ -87,7 +80,7 @@ class WorkerConfig(RegistryDatabaseConfig, MetricsConfig):
     }
 
     # The loops that this process runs, separated by commas; all if there are none.
-    worker_loops: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_names)] = ()
+    worker_loops: Names = ()
     # How often to check whether a job was started.
     job_poll_s: float = Field(default=0.5, gt=0)
     # How long no other process runs jobs after this process has renewed its lease.

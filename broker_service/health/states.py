@@ -114,6 +114,8 @@ def decide(now: Now, found: Result | None, dwell_s: float, salt: str) -> Decisio
     stays = Decision(now.state, now.reason, now.returning_percent, now.salt)
     if found is None:
         return stays
+    if found.state is State.UNKNOWN and now.state is State.UNKNOWN:
+        return stays._replace(reason=found.reason)
     if found.state is now.state:
         return stays._replace(returning_percent=_returning(now))
     if now.age_s < dwell_of(now, found.state, dwell_s):

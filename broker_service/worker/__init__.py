@@ -1,0 +1,1 @@
+"""The process that runs the background loops of the broker service."""
