@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB
 
-SCHEMA_REVISION = "0045"
+SCHEMA_REVISION = "0046"
 
 metadata = sa.MetaData()
 
@@ -363,4 +363,13 @@ device_counts, device_count_changes = (
         sa.column("devices", sa.BigInteger),
     )
     for name in ("device_counts", "device_count_changes")
+)
+
+# A view of what devices report of each broker.
+broker_reports = sa.table(
+    "broker_reports",
+    sa.column("broker_id", sa.Integer),
+    sa.column("failing_devices", sa.BigInteger),
+    sa.column("failing_fleets", sa.BigInteger),
+    sa.column("connected_devices", sa.BigInteger),
 )

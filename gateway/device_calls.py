@@ -3,12 +3,12 @@
 import asyncio
 from collections.abc import Sequence
 
-from mooring.registry.v1 import registration_pb2
+from mooring.registry.v1 import registration_pb2, reports_pb2
 
 from chassis.coalescer import Coalescer
 from chassis.errors import MooringError
 from chassis.queue import Call
-from gateway import answers
+from gateway import answers, device_report
 from gateway.held import Held, Waiting
 from gateway.service_clients import ServiceClients
 
@@ -57,6 +57,13 @@ class DeviceCalls:
             max_batch=MAX_BATCH,
             max_waiting=MAX_WAITING,
         )
+        self._reports = Coalescer[reports_pb2.ConnectionReport, None](
+            self._report_all,
+            name="reports",
+            max_batch=MAX_BATCH,
+            max_waiting=MAX_WAITING,
+            spacing_s=0.002,
+        )
 
     def register(
         self, registration: registration_pb2.Registration, *, size: int
@@ -83,6 +90,17 @@ class DeviceCalls:
         """`address` is the device's address, or empty. Raises `Overloaded`."""
         return self._offered(self._rotations, uuid, device_api_key, address)
 
+    def report(
+        self, report: reports_pb2.ConnectionReport
+    ) -> Call[reports_pb2.ConnectionReport, None]:
+        """Starts the call. Raises `Overloaded`."""
+        return self._reports.offer(
+            report,
+            deadline=self._loop.time() + self._timeout_s,
+            owner=report.uuid,
+            size=report.ByteSize(),
+        )
+
     def awaited(
         self, answer: answers.Registered | answers.Connected, *, since: float
     ) -> Waiting | None:
@@ -96,7 +114,8 @@ class DeviceCalls:
     async def close(self) -> None:
         """Refuses new calls, and waits for those under way."""
         await asyncio.gather(
-            self._registrations.close(), self._connections.close(), self._rotations.close()
+            *(self._registrations.close(), self._connections.close()),
+            *(self._rotations.close(), self._reports.close()),
         )
         await self._held.close()
 
@@ -146,3 +165,13 @@ class DeviceCalls:
             deadline=deadline,
         )
         return answers.connections(response)
+
+    async def _report_all(
+        self, reports: list[reports_pb2.ConnectionReport], deadline: float
+    ) -> Sequence[MooringError | None]:
+        response = await self._services.registry.call(
+            self._services.reports.ReportConnections,
+            reports_pb2.ReportConnectionsRequest(reports=reports),
+            deadline=deadline,
+        )
+        return device_report.outcomes(response)

@@ -7,13 +7,17 @@ from typing import Any
 from msgspec import Struct
 
 from gateway.answers import Mqtt, RegisteredDevice
+from gateway.device_report import ConnectionReport, ReportTaken
 from gateway.device_routes import NewDevice
 from gateway.documentation import IDENTIFIER_PATTERN, problem_response
 from gateway.problems import Problem
 from gateway.reasons import reasons_of
 
 # The types that `PATHS` refers to.
-TYPES: tuple[type[Struct], ...] = (NewDevice, RegisteredDevice, Mqtt, Problem)
+TYPES: tuple[type[Struct], ...] = (
+    *(NewDevice, RegisteredDevice, Mqtt),
+    *(ConnectionReport, ReportTaken, Problem),
+)
 
 
 def _content(schema: str, media_type: str = "application/json") -> dict[str, Any]:
@@ -37,6 +41,15 @@ _UUID = {
 }
 _CONNECTION_PROBLEMS = _problems(
     *(413, 422, 429, "SERVER_KEY_MISSING", "BROKER_UNDECIDED", "NO_BROKER_FOR_FLEET"),
+    unusual={
+        401: ("UNAUTHENTICATED", "DEVICE_UNAUTHENTICATED"),
+        403: ("DEVICE_DISABLED",),
+        404: ("NO_SUCH_PATH",),
+    },
+)
+
+_REPORT_PROBLEMS = _problems(
+    *(413, 415, 422, 429, "SERVER_KEY_MISSING"),
     unusual={
         401: ("UNAUTHENTICATED", "DEVICE_UNAUTHENTICATED"),
         403: ("DEVICE_DISABLED",),
@@ -105,6 +118,25 @@ PATHS: dict[str, dict[str, Any]] = {
                 "200": {"description": HTTPStatus.OK.phrase, "content": _content("Mqtt")},
                 "304": {"description": "The answer with this entity tag is current."},
                 **_CONNECTION_PROBLEMS,
+            },
+        }
+    },
+    "/api/v1/device/{uuid}/mqtt/report": {
+        "post": {
+            "tags": ["device"],
+            "summary": "Say whether the broker was reached",
+            "description": (
+                "Optional. Administrators see the last report, and a broker that many devices of"
+                " several fleets cannot reach gets no new ones. A report within a minute after"
+                " another one of the same state is not kept."
+            ),
+            "operationId": "report",
+            "security": [{"deviceApiKey": []}],
+            "parameters": [_UUID],
+            "requestBody": {"required": True, "content": _content("ConnectionReport")},
+            "responses": {
+                "200": {"description": HTTPStatus.OK.phrase, "content": _content("ReportTaken")},
+                **_REPORT_PROBLEMS,
             },
         }
     },

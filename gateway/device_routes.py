@@ -1,4 +1,4 @@
-"""The paths of devices: registering, asking for the broker, and rotating the password.
+"""The paths of devices: registering, asking for the broker, reporting, rotating the password.
 
 Their JSON is camelCase.
 """
@@ -16,6 +16,7 @@ from chassis.direct_http import Head, Reply
 from chassis.queue import Call
 from chassis.trust import Access
 from chassis.validation import IDENTIFIER
+from gateway import device_report
 from gateway.addresses import Network, client_of
 from gateway.answers import Connected, Registered
 from gateway.bodies import decode, is_json
@@ -101,11 +102,7 @@ class RegistrationRoute:
 
     def ask(self, request: DeviceRequest) -> "Call[Any, Any]":
         """Starts the call. Raises the errors of the request, and `Overloaded`."""
-        if not request.body:
-            raise HTTPException(status_code=400)
-        if not is_json(_content_type(request.headers)):
-            raise HTTPException(status_code=415)
-        device = decode(DECODER, request.body)
+        device = decode(DECODER, _json_in(request))
         registration = _registration(request.secret, device, _address(request))
         return self._calls.register(registration, size=len(request.body))
 
@@ -118,10 +115,9 @@ class RegistrationRoute:
         return Reply(201 if answer.created else 200, NO_STORE, ENCODER.encode(answer.device))
 
 
-class ConnectionRoute:
-    """`GET /api/v1/device/{uuid}/mqtt`."""
+class ApiKeyRoute:
+    """What the routes of registered devices have in common."""
 
-    methods: Sequence[bytes] = (b"GET", b"HEAD")
     # The gateway lets every caller through; the registry checks the device's API key.
     access = Access.OPEN
 
@@ -137,6 +133,12 @@ class ConnectionRoute:
         """The device's API key. Raises `RateLimited`, `Unauthenticated`."""
         request.client = client_of(request.client, request.headers, self._proxies)
         return _shown(request, self._limits, counts_by_key=False)
+
+
+class ConnectionRoute(ApiKeyRoute):
+    """`GET /api/v1/device/{uuid}/mqtt`."""
+
+    methods: Sequence[bytes] = (b"GET", b"HEAD")
 
     def ask(self, request: DeviceRequest) -> "Call[Any, Any]":
         """Raises `Overloaded`."""
@@ -177,8 +179,27 @@ class RotationRoute(ConnectionRoute):
         return Reply(200, NO_STORE, ENCODER.encode(answer.mqtt))
 
 
+class ReportRoute(ApiKeyRoute):
+    """`POST /api/v1/device/{uuid}/mqtt/report`."""
+
+    methods: Sequence[bytes] = (b"POST",)
+
+    def ask(self, request: DeviceRequest) -> "Call[Any, Any]":
+        """Starts the call. Raises the errors of the request, and `Overloaded`."""
+        report = decode(device_report.DECODER, _json_in(request))
+        message = device_report.report_of(request.uuid, request.secret, _address(request), report)
+        return self._calls.report(message)
+
+    def awaited(self, answer: None, since: float) -> None:
+        """A report is never waited for."""
+
+    def reply(self, request: DeviceRequest, answer: None) -> Reply:  # noqa: ARG002
+        """200, also if the report was not worth a write."""
+        return Reply(200, NO_STORE, device_report.TAKEN)
+
+
 class DeviceRoutes:
-    """The three routes, by their paths."""
+    """The four routes, by their paths."""
 
     def __init__(
         self,
@@ -195,6 +216,7 @@ class DeviceRoutes:
         self._registration = RegistrationRoute(calls, limits, proxies)
         self._below_uuid: dict[bytes, DeviceRoute] = {
             b"mqtt": ConnectionRoute(calls, limits, proxies),
+            b"mqtt/report": ReportRoute(calls, limits, proxies),
             b"credentials/rotate": RotationRoute(calls, limits, proxies),
         }
 
@@ -227,6 +249,15 @@ def _shown(request: DeviceRequest, limits: Limits | None, *, counts_by_key: bool
 def _address(request: DeviceRequest) -> str:
     """The device's address; empty if it is not known."""
     return request.client[0] if request.client else ""
+
+
+def _json_in(request: DeviceRequest) -> bytes:
+    """The body. Raises `HTTPException` if there is none, or if it is not JSON."""
+    if not request.body:
+        raise HTTPException(status_code=400)
+    if not is_json(_content_type(request.headers)):
+        raise HTTPException(status_code=415)
+    return request.body
 
 
 def _content_type(headers: list[tuple[bytes, bytes]]) -> str:

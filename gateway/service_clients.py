@@ -23,6 +23,7 @@ from mooring.registry.v1 import (
     jobs_pb2_grpc,
     provisioning_keys_pb2_grpc,
     registration_pb2_grpc,
+    reports_pb2_grpc,
     rollouts_pb2_grpc,
     series_pb2_grpc,
     server_keys_pb2_grpc,
@@ -53,6 +54,7 @@ class ServiceClients:
 
         registry = self.registry.channel
         self.registration = registration_pb2_grpc.RegistrationServiceStub(registry)
+        self.reports = reports_pb2_grpc.ReportServiceStub(registry)
         self.devices = devices_pb2_grpc.DeviceServiceStub(registry)
         self.expected_devices = expected_devices_pb2_grpc.ExpectedDeviceServiceStub(registry)
         self.fleets = fleets_pb2_grpc.FleetServiceStub(registry)

@@ -72,6 +72,8 @@ from registry_service.provisioning.placements import Placements
 from registry_service.provisioning.registrar import Registrar
 from registry_service.provisioning.servicer import RegistrationServicer
 from registry_service.provisioning.store import RegistrationStore
+from registry_service.reports.servicer import ReportServicer
+from registry_service.reports.store import ReportStore
 from registry_service.system.change_store import ChangeStore
 from registry_service.system.process_store import ProcessStore
 from registry_service.system.servicer import SystemServicer
@@ -130,6 +132,8 @@ async def running(
             activity,
         )
         stack.push_async_callback(registering.close)
+        reporting = ReportServicer(ReportStore(engine, pool), store, ring, guesses, activity)
+        stack.push_async_callback(reporting.close)
         held = Held(HeldStore(engine), Listener(config.database_url, HELD_CHANNEL, []))
         stack.push_async_callback(held.close)
         await stack.enter_async_context(process.background(held.keep_hearing()))
@@ -146,6 +150,7 @@ async def running(
         # All services of this process; their methods state the policies.
         servicers = [
             registering,
+            reporting,
             DeviceServicer(
                 DeviceStore(engine),
                 SearchStore(engine, SHOWN),

@@ -5,7 +5,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import CIDR, INT8MULTIRANGE, JSONB
 
-SCHEMA_REVISION = "0045"
+SCHEMA_REVISION = "0046"
 
 metadata = sa.MetaData()
 
@@ -334,6 +334,29 @@ device_events = sa.Table(
         unique=True,
     ),
     sa.Index("device_events_addresses", "last_at", postgresql_where=sa.text("address <> ''")),
+)
+
+# What devices last reported, one row for each state; written by `note_device_reports`.
+device_reports = sa.Table(
+    "device_reports",
+    metadata,
+    sa.Column("device_id", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("state", sa.Text(collation="C"), primary_key=True),
+    # One of the brokers that the device was told; null for any other.
+    sa.Column("broker_id", sa.Integer),
+    sa.Column("error", sa.Text, nullable=False),
+    sa.Column("generation", sa.Text, nullable=False),
+    sa.Column("reported_at", sa.DateTime(timezone=True), nullable=False),
+    sa.Index(
+        "device_reports_connected",
+        "broker_id",
+        postgresql_where=sa.text("state = 'connected'"),
+    ),
+    sa.Index(
+        "device_reports_failed",
+        "reported_at",
+        postgresql_where=sa.text("state = 'failed'"),
+    ),
 )
 
 api_tokens = sa.Table(

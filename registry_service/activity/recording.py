@@ -17,6 +17,7 @@ from registry_service.activity.timeline.events import (
     ANSWER_CHANGED,
     CREDENTIALS_REVOKED,
     CREDENTIALS_ROTATED,
+    REPORTED,
     Client,
     Event,
     Events,
@@ -72,6 +73,13 @@ class Activity:
     def credentials_revoked(self, uuid: str) -> None:
         """Adds an event: an administrator ended the device's password."""
         self.events.add(Event(Client(uuid), CREDENTIALS_REVOKED), time.time())
+
+    def reported(self, uuid: str, address: str, state: str, broker_id: int | None) -> None:
+        """Adds an event: the device reported another state of its connection, or another broker.
+        `broker_id` is None for a broker that it was not told.
+        """
+        event = Event(Client(uuid), REPORTED[state], "", broker_id or 0, address_of(address))
+        self.events.add(event, time.time())
 
     async def keep_counts_written(self) -> None:
         """Runs until it is cancelled."""

@@ -11,12 +11,7 @@ from chassis.errors import LostRace, MooringError, as_value
 from registry_service.activity.recording import Activity
 from registry_service.activity.timeline.events import ROTATION_REFUSED, SETTINGS_REFUSED
 from registry_service.credentials import KeyRing, new_salt
-from registry_service.errors import (
-    GUESSED,
-    AskedTooOften,
-    DeviceDisabled,
-    DeviceUnauthenticated,
-)
+from registry_service.errors import AskedTooOften
 from registry_service.provisioning.answer import (
     AnswerComposer,
     DeviceAnswer,
@@ -24,6 +19,7 @@ from registry_service.provisioning.answer import (
     note_changed,
     note_of,
 )
+from registry_service.provisioning.authentication import authenticated
 from registry_service.provisioning.choices import Answer
 from registry_service.provisioning.guesses import Guesses
 from registry_service.provisioning.placements import Placements
@@ -123,7 +119,9 @@ class Connections:
         admitted: dict[int, Device] = {}
         for index, request in requests.items():
             try:
-                admitted[index] = self._admitted(request, known.devices.get(request.uuid))
+                admitted[index] = authenticated(
+                    request, known.devices.get(request.uuid), self._ring, self._guesses
+                )
             except MooringError as error:
                 results[index] = as_value(error)
                 if (device := known.devices.get(request.uuid)) is not None:
@@ -193,20 +191,6 @@ class Connections:
             if device.id in rotations:
                 self._activity.credentials_rotated(device.uuid, address)
         return results
-
-    def _admitted(self, request: pb.ConnectionRequest, device: Device | None) -> Device:
-        """Raises `AskedTooOften`, `DeviceUnauthenticated`, `DeviceDisabled`."""
-        address = _proof(request).proved_from
-        proved_from = (device.proved_from if device else None) or ""
-        wait_s = self._guesses.wait_s(request.uuid, address, proved_from)
-        if wait_s is not None:
-            raise AskedTooOften(GUESSED, retry_after_s=wait_s)
-        if device is None or not device.is_proved_by(request.device_api_key, self._ring):
-            self._guesses.note(request.uuid, address, DeviceUnauthenticated.reason)
-            raise DeviceUnauthenticated("no such device, or not its API key")
-        if not device.is_active:
-            raise DeviceDisabled("this device is disabled")
-        return device
 
     def _needs_others(self, device: Device, answer: Answer) -> bool:
         """Whether the device gets new credentials with any request."""

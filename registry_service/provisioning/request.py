@@ -1,6 +1,7 @@
 """A registration, checked before anything else."""
 
 from mooring.registry.v1 import registration_pb2 as pb
+from mooring.registry.v1.reports_pb2 import ConnectionReport
 from msgspec import Struct
 
 from chassis.errors import InvalidInput
@@ -71,7 +72,7 @@ def read_registration(message: pb.Registration) -> Registration:
     )
 
 
-def check_connection_request(message: pb.ConnectionRequest) -> None:
+def check_connection_request(message: pb.ConnectionRequest | ConnectionReport) -> None:
     """Raises `InvalidInput`, which names the field."""
     check_identifier("uuid", message.uuid)
     check_text("source_address", message.source_address, longest=64)

@@ -160,7 +160,7 @@ class RegistrationServicer(registration_pb2_grpc.RegistrationServiceServicer):
         results = await self._registrar.register(together, deadline)
         if any(isinstance(result, Outcome) and is_waited_for(result.answer) for result in results):
             self._wake_enforcement()
-        return _split_by_call(results, calls)
+        return split_by_call(results, calls)
 
     def _registered(self, results: Sequence[Result], took_s: float) -> pb.RegisterDevicesResponse:
         response = pb.RegisterDevicesResponse(
@@ -200,7 +200,7 @@ class RegistrationServicer(registration_pb2_grpc.RegistrationServiceServicer):
         results = await self._connections.of(together, deadline, is_rotating=is_rotating)
         if any(isinstance(result, DeviceAnswer) and is_waited_for(result) for result in results):
             self._wake_enforcement()
-        return _split_by_call(results, calls)
+        return split_by_call(results, calls)
 
     def _connected(
         self, response: ConnectionsResponse, results: Sequence[connections.Result], queue: str
@@ -235,7 +235,7 @@ async def _submitted(
     )
 
 
-def _split_by_call(results: Sequence[Any], calls: Sequence[Sequence[object]]) -> list[list[Any]]:
+def split_by_call(results: Sequence[Any], calls: Sequence[Sequence[object]]) -> list[list[Any]]:
     """Splits the results of a batch into one list for each call."""
     remaining = iter(results)
     return [[next(remaining) for _ in call] for call in calls]

@@ -50,6 +50,7 @@ TABLES = {
         "certificates": "SELECT INSERT UPDATE DELETE",
         "device_count_changes": "SELECT",
         "device_counts": "SELECT",
+        "broker_reports": "SELECT",
         "devices": """
             SELECT(id uuid fleet_id mqtt_broker_id is_active told_broker_ids region
                 latitude longitude told_ca_ids pool_id home_broker_id)
@@ -96,6 +97,8 @@ TABLES = {
         "device_count_changes": "SELECT",
         "device_counts": "SELECT",
         "device_events": "SELECT",
+        "device_reports": "SELECT",
+        "broker_reports": "SELECT",
         "devices": """
             SELECT(id uuid device_name device_type fleet_id mqtt_broker_id
                 mqtt_username credential_key_id reprovisioning_allowed is_active
@@ -180,6 +183,7 @@ TABLES = {
         "device_count_changes": "SELECT DELETE",
         "device_counts": "SELECT INSERT UPDATE DELETE",
         "device_events": "SELECT UPDATE(address)",
+        "device_reports": "SELECT",
         "devices": "SELECT INSERT UPDATE DELETE",
         "driven_brokers": "SELECT INSERT UPDATE",
         "driven_clients": "SELECT INSERT UPDATE DELETE",
@@ -224,6 +228,7 @@ FUNCTIONS = {
     "end_long_readers": {"mooring_registry"},
     "note_device_events": {"mooring_access", "mooring_registry"},
     "pool_slots": {"mooring_broker", "mooring_operator"},
+    "note_device_reports": {"mooring_registry"},
     "reserved_for": {"mooring_operator", "mooring_registry"},
     "revoke_fleet_devices": {"mooring_registry"},
     "rollout_position": {"mooring_broker", "mooring_operator", "mooring_registry"},

@@ -23,7 +23,7 @@ from tests.integration.registry_service.provisioning.test_batches import registr
 from tests.stack import PATIENCE_S, Peer, Stack
 
 HOME, ELSEWHERE = "203.0.113.5", "198.51.100.7"
-DOORS = ("connection", "rotate", "register")
+DOORS = ("connection", "rotate", "register", "report")
 WRONG = "wrong-api-key-"
 
 
@@ -39,8 +39,14 @@ async def over_http(stack: Stack, door: str, uuid: str, api_key: str) -> httpx2.
         return answer
     if door == "register":
         return await stack.register(uuid, deviceApiKey=api_key)
+    path, body = {
+        "rotate": ("credentials/rotate", None),
+        "report": ("mqtt/report", {"state": "connected", "broker": "mqtt://localhost:1883"}),
+    }[door]
     return await stack.http.post(
-        f"/api/v1/device/{uuid}/credentials/rotate", headers={"Authorization": f"Bearer {api_key}"}
+        f"/api/v1/device/{uuid}/{path}",
+        json=body,
+        headers={"Authorization": f"Bearer {api_key}"},
     )
 
 

@@ -32,6 +32,10 @@ FOLDERS = {
     "broker_service/certificates": set[str](),
     "registry_service/activity": set[str](),
     "registry_service/provisioning": {"registry_service/activity"},
+    "registry_service/reports": {
+        "registry_service/activity",
+        "registry_service/provisioning",
+    },
     "registry_service/administration": set[str](),
     "registry_service/admission": set[str](),
     "registry_service/audit": set[str](),

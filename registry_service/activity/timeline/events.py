@@ -23,6 +23,8 @@ CONNECTED = "connected"
 ANSWER_CHANGED = "answer_changed"
 CREDENTIALS_ROTATED = "credentials_rotated"
 CREDENTIALS_REVOKED = "credentials_revoked"
+# The kinds of reports of devices, by the reported state.
+REPORTED = {"connected": "reported_connected", "failed": "reported_failed"}
 DROPPED = "dropped"
 REFUSALS = frozenset({REGISTRATION_REFUSED, SETTINGS_REFUSED, ROTATION_REFUSED, CONNECT_REFUSED})
 

@@ -11,7 +11,7 @@ SEEDS = (
     *(b"/api/v1/device/a/mqtt", b"/api/v1/device/%61/mqtt?x=%20#", b"/a%2Fb%2f%25", b"*", b"/%"),
     *(b"http://h:1/a?b", b"HTTPS://u@h", b"https://h?x", b"//h/a", b"/a/../b/./", b"/a//b/", b""),
     *(b"/api/v1/device/a%2Fb/mqtt", b"/api/v1/device/register", b"/%C3%A4%00", b"/a%252Fb"),
-    b"/api/v1/device/-/credentials/rotate",
+    *(b"/api/v1/device/-/credentials/rotate", b"/api/v1/device/-/mqtt/report"),
 )
 WORDS = (b"%2F", b"%2f", b"%25", b"%2E", b"..", b"/./", b"//", b"http://", b"?", b"#", b"*", b"%0")
 

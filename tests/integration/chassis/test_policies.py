@@ -157,7 +157,7 @@ def test_every_route_states_a_policy() -> None:
         version,
     }
     devices = DeviceRoutes(calls=None, limits=None)  # type: ignore[arg-type]
-    for path in (b"register", b"d/mqtt", b"d/credentials/rotate"):
+    for path in (b"register", b"d/mqtt", b"d/mqtt/report", b"d/credentials/rotate"):
         head = Head(b"POST", b"/api/v1/device/" + path, b"", [], None)
         found = devices.find(head)
         assert found is not None

@@ -110,6 +110,38 @@ class ToldDevices(_message.Message):
 Global___ToldDevices: _TypeAlias = ToldDevices  # noqa: Y015
 
 @_typing.final
+class ReportedDevices(_message.Message):
+    """What devices reported about the broker lately. Devices need to report nothing."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONNECTED_FIELD_NUMBER: _builtins.int
+    FAILING_FIELD_NUMBER: _builtins.int
+    FAILING_FLEETS_FIELD_NUMBER: _builtins.int
+    connected: _builtins.int
+    """That reached it within the last two hours, and have not failed since."""
+    failing: _builtins.int
+    """That failed to reach it within the last five minutes, and have not reached
+    it since.
+    """
+    failing_fleets: _builtins.int
+    """The number of fleets of the failing devices."""
+    def __init__(
+        self,
+        *,
+        connected: _builtins.int = ...,
+        failing: _builtins.int = ...,
+        failing_fleets: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["connected", b"connected", "failing", b"failing", "failing_fleets", b"failing_fleets"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReportedDevices: _TypeAlias = ReportedDevices  # noqa: Y015
+
+@_typing.final
 class DeviceCounts(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -119,6 +151,7 @@ class DeviceCounts(_message.Message):
     TOLD_FIELD_NUMBER: _builtins.int
     IS_ACTIVE_FIELD_NUMBER: _builtins.int
     IS_DEFAULT_FIELD_NUMBER: _builtins.int
+    REPORTED_FIELD_NUMBER: _builtins.int
     broker_id: _builtins.int
     name: _builtins.str
     is_active: _builtins.bool
@@ -127,6 +160,10 @@ class DeviceCounts(_message.Message):
     def assigned(self) -> Global___AssignedDevices: ...
     @_builtins.property
     def told(self) -> Global___ToldDevices: ...
+    @_builtins.property
+    def reported(self) -> Global___ReportedDevices:
+        """Only in the answer to GetDeviceCounts."""
+
     def __init__(
         self,
         *,
@@ -136,10 +173,11 @@ class DeviceCounts(_message.Message):
         told: Global___ToldDevices | None = ...,
         is_active: _builtins.bool = ...,
         is_default: _builtins.bool = ...,
+        reported: Global___ReportedDevices | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["assigned", b"assigned", "told", b"told"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["assigned", b"assigned", "reported", b"reported", "told", b"told"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["assigned", b"assigned", "broker_id", b"broker_id", "is_active", b"is_active", "is_default", b"is_default", "name", b"name", "told", b"told"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assigned", b"assigned", "broker_id", b"broker_id", "is_active", b"is_active", "is_default", b"is_default", "name", b"name", "reported", b"reported", "told", b"told"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

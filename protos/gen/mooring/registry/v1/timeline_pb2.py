@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"mooring/registry/v1/timeline.proto\x12\x13mooring.registry.v1\x1a\x1fgoogle/protobuf/timestamp.proto\",\n\x06\x41nswer\x12\x12\n\nbroker_ids\x18\x01 \x03(\x05\x12\x0e\n\x06source\x18\x02 \x01(\t\"\xb3\x03\n\x05\x45vent\x12,\n\x04kind\x18\x01 \x01(\x0e\x32\x1e.mooring.registry.v1.EventKind\x12,\n\x08\x66irst_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\x07last_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x63ount\x18\x04 \x01(\x03\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x06 \x01(\t\x12\x11\n\tbroker_id\x18\x07 \x01(\x05\x12+\n\x06\x62\x65\x66ore\x18\x08 \x01(\x0b\x32\x1b.mooring.registry.v1.Answer\x12*\n\x05\x61\x66ter\x18\t \x01(\x0b\x32\x1b.mooring.registry.v1.Answer\x12\x12\n\ngeneration\x18\n \x01(\t\x12\r\n\x05\x61\x63tor\x18\x0b \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x0c \x01(\t\x12\x19\n\x0c\x63hanged_from\x18\r \x01(\tH\x00\x88\x01\x01\x12\x17\n\nchanged_to\x18\x0e \x01(\tH\x01\x88\x01\x01\x42\x0f\n\r_changed_fromB\r\n\x0b_changed_to\"\"\n\x12GetTimelineRequest\x12\x0c\n\x04uuid\x18\x01 \x01(\t\"R\n\x13GetTimelineResponse\x12*\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x1a.mooring.registry.v1.Event\x12\x0f\n\x07\x64ropped\x18\x02 \x01(\x03*\xfa\x02\n\tEventKind\x12\x1a\n\x16\x45VENT_KIND_UNSPECIFIED\x10\x00\x12\x16\n\x12\x45VENT_KIND_CREATED\x10\x01\x12\x19\n\x15\x45VENT_KIND_REGISTERED\x10\x02\x12#\n\x1f\x45VENT_KIND_REGISTRATION_REFUSED\x10\x03\x12\x1f\n\x1b\x45VENT_KIND_SETTINGS_REFUSED\x10\x04\x12\x1f\n\x1b\x45VENT_KIND_ROTATION_REFUSED\x10\x05\x12\x1d\n\x19\x45VENT_KIND_ANSWER_CHANGED\x10\x06\x12\x18\n\x14\x45VENT_KIND_CONNECTED\x10\x07\x12\x1e\n\x1a\x45VENT_KIND_CONNECT_REFUSED\x10\x08\x12\"\n\x1e\x45VENT_KIND_CREDENTIALS_ROTATED\x10\t\x12\"\n\x1e\x45VENT_KIND_CREDENTIALS_REVOKED\x10\n\x12\x16\n\x12\x45VENT_KIND_CHANGED\x10\x0b\x32s\n\x0fTimelineService\x12`\n\x0bGetTimeline\x12\'.mooring.registry.v1.GetTimelineRequest\x1a(.mooring.registry.v1.GetTimelineResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"mooring/registry/v1/timeline.proto\x12\x13mooring.registry.v1\x1a\x1fgoogle/protobuf/timestamp.proto\",\n\x06\x41nswer\x12\x12\n\nbroker_ids\x18\x01 \x03(\x05\x12\x0e\n\x06source\x18\x02 \x01(\t\"\xb3\x03\n\x05\x45vent\x12,\n\x04kind\x18\x01 \x01(\x0e\x32\x1e.mooring.registry.v1.EventKind\x12,\n\x08\x66irst_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\x07last_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x63ount\x18\x04 \x01(\x03\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x06 \x01(\t\x12\x11\n\tbroker_id\x18\x07 \x01(\x05\x12+\n\x06\x62\x65\x66ore\x18\x08 \x01(\x0b\x32\x1b.mooring.registry.v1.Answer\x12*\n\x05\x61\x66ter\x18\t \x01(\x0b\x32\x1b.mooring.registry.v1.Answer\x12\x12\n\ngeneration\x18\n \x01(\t\x12\r\n\x05\x61\x63tor\x18\x0b \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x0c \x01(\t\x12\x19\n\x0c\x63hanged_from\x18\r \x01(\tH\x00\x88\x01\x01\x12\x17\n\nchanged_to\x18\x0e \x01(\tH\x01\x88\x01\x01\x42\x0f\n\r_changed_fromB\r\n\x0b_changed_to\"\"\n\x12GetTimelineRequest\x12\x0c\n\x04uuid\x18\x01 \x01(\t\"R\n\x13GetTimelineResponse\x12*\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x1a.mooring.registry.v1.Event\x12\x0f\n\x07\x64ropped\x18\x02 \x01(\x03*\xbd\x03\n\tEventKind\x12\x1a\n\x16\x45VENT_KIND_UNSPECIFIED\x10\x00\x12\x16\n\x12\x45VENT_KIND_CREATED\x10\x01\x12\x19\n\x15\x45VENT_KIND_REGISTERED\x10\x02\x12#\n\x1f\x45VENT_KIND_REGISTRATION_REFUSED\x10\x03\x12\x1f\n\x1b\x45VENT_KIND_SETTINGS_REFUSED\x10\x04\x12\x1f\n\x1b\x45VENT_KIND_ROTATION_REFUSED\x10\x05\x12\x1d\n\x19\x45VENT_KIND_ANSWER_CHANGED\x10\x06\x12\x18\n\x14\x45VENT_KIND_CONNECTED\x10\x07\x12\x1e\n\x1a\x45VENT_KIND_CONNECT_REFUSED\x10\x08\x12\"\n\x1e\x45VENT_KIND_CREDENTIALS_ROTATED\x10\t\x12\"\n\x1e\x45VENT_KIND_CREDENTIALS_REVOKED\x10\n\x12\x16\n\x12\x45VENT_KIND_CHANGED\x10\x0b\x12!\n\x1d\x45VENT_KIND_REPORTED_CONNECTED\x10\x0c\x12\x1e\n\x1a\x45VENT_KIND_REPORTED_FAILED\x10\r2s\n\x0fTimelineService\x12`\n\x0bGetTimeline\x12\'.mooring.registry.v1.GetTimelineRequest\x1a(.mooring.registry.v1.GetTimelineResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,7 +33,7 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'mooring.registry.v1.timelin
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_EVENTKIND']._serialized_start=697
-  _globals['_EVENTKIND']._serialized_end=1075
+  _globals['_EVENTKIND']._serialized_end=1142
   _globals['_ANSWER']._serialized_start=92
   _globals['_ANSWER']._serialized_end=136
   _globals['_EVENT']._serialized_start=139
@@ -42,6 +42,6 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETTIMELINEREQUEST']._serialized_end=610
   _globals['_GETTIMELINERESPONSE']._serialized_start=612
   _globals['_GETTIMELINERESPONSE']._serialized_end=694
-  _globals['_TIMELINESERVICE']._serialized_start=1077
-  _globals['_TIMELINESERVICE']._serialized_end=1192
+  _globals['_TIMELINESERVICE']._serialized_start=1144
+  _globals['_TIMELINESERVICE']._serialized_end=1259
 # @@protoc_insertion_point(module_scope)

@@ -46,6 +46,11 @@ class _EventKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EventKind.V
     EVENT_KIND_CREDENTIALS_REVOKED: _EventKind.ValueType  # 10
     EVENT_KIND_CHANGED: _EventKind.ValueType  # 11
     """A line of the audit log: an administrator changed it."""
+    EVENT_KIND_REPORTED_CONNECTED: _EventKind.ValueType  # 12
+    """It reported that it reached a broker, or that it did not, and its report
+    before was another one.
+    """
+    EVENT_KIND_REPORTED_FAILED: _EventKind.ValueType  # 13
 
 class EventKind(_EventKind, metaclass=_EventKindEnumTypeWrapper): ...
 
@@ -69,6 +74,11 @@ EVENT_KIND_CREDENTIALS_ROTATED: EventKind.ValueType  # 9
 EVENT_KIND_CREDENTIALS_REVOKED: EventKind.ValueType  # 10
 EVENT_KIND_CHANGED: EventKind.ValueType  # 11
 """A line of the audit log: an administrator changed it."""
+EVENT_KIND_REPORTED_CONNECTED: EventKind.ValueType  # 12
+"""It reported that it reached a broker, or that it did not, and its report
+before was another one.
+"""
+EVENT_KIND_REPORTED_FAILED: EventKind.ValueType  # 13
 Global___EventKind: _TypeAlias = EventKind  # noqa: Y015
 
 @_typing.final
@@ -122,7 +132,7 @@ class Event(_message.Message):
     address: _builtins.str
     """The IP address of the device. Empty where it is not known or was cleared."""
     broker_id: _builtins.int
-    """The broker that asked; 0 for none."""
+    """The broker that asked, or that a report is about; 0 for none."""
     generation: _builtins.str
     """Of an answer that changed: the generation that the device got."""
     actor: _builtins.str
