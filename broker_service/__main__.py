@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+from broker_service.brokers.device_counts.report_store import ReportStore
 from broker_service.brokers.device_counts.servicer import DeviceCountServicer
 from broker_service.brokers.device_counts.store import DeviceCountStore
 from broker_service.brokers.history.servicer import BrokerHistoryServicer
@@ -78,7 +79,7 @@ async def running(config: BrokerServiceConfig, probes: Probes | None = None) -> 
                 snapshots.refresh,
                 Trials(broker_store.password_of, config.broker_address_policy),
             ),
-            DeviceCountServicer(DeviceCountStore(engine)),
+            DeviceCountServicer(DeviceCountStore(engine), ReportStore(engine)),
             CertificateServicer(certificate_store, snapshots.refresh),
             RotationServicer(RotationStore(engine, keys), snapshots.refresh),
             BrokerHistoryServicer(HistoryStore(engine, keys), snapshots.refresh),

@@ -43,6 +43,20 @@ class ToldDevices(Struct, kw_only=True, frozen=True):
     ]
 
 
+class ReportedDevices(Struct, kw_only=True, frozen=True):
+    """What devices reported lately. Not every device reports."""
+
+    connected: Annotated[
+        int,
+        Meta(description="That reached it within two hours, and have not failed since."),
+    ]
+    failing: Annotated[
+        int,
+        Meta(description="That failed within five minutes, and have not reached it since."),
+    ]
+    failing_fleets: Annotated[int, Meta(description="The fleets of the failing devices.")]
+
+
 class DeviceCounts(Struct, kw_only=True, frozen=True):
     """How many active devices use a broker."""
 
@@ -53,6 +67,7 @@ class DeviceCounts(Struct, kw_only=True, frozen=True):
         "told": {"device": 0, "rollout": 0, "fleet": 0, "region": 0, "default": 1, "unknown": 0},
         "is_active": True,
         "is_default": True,
+        "reported": {"connected": 1, "failing": 0, "failing_fleets": 0},
     }
 
     broker_id: int
@@ -61,13 +76,17 @@ class DeviceCounts(Struct, kw_only=True, frozen=True):
     told: ToldDevices
     is_active: bool
     is_default: bool
+    reported: Annotated[
+        ReportedDevices | None,
+        Meta(description="What devices say themselves; null in a list of brokers."),
+    ]
 
 
 class DeviceCountPage(Page[DeviceCounts], frozen=True):
     """The counts of brokers."""
 
     EXAMPLE: ClassVar[dict[str, Any]] = {
-        "items": [DeviceCounts.EXAMPLE],
+        "items": [{**DeviceCounts.EXAMPLE, "reported": None}],
         "next_cursor": None,
         "devices": 1,
     }
@@ -117,6 +136,13 @@ def _json(counts: pb.DeviceCounts) -> DeviceCounts:
         ),
         is_active=counts.is_active,
         is_default=counts.is_default,
+        reported=ReportedDevices(
+            connected=counts.reported.connected,
+            failing=counts.reported.failing,
+            failing_fleets=counts.reported.failing_fleets,
+        )
+        if counts.HasField("reported")
+        else None,
     )
 
 
@@ -125,7 +151,8 @@ def _json(counts: pb.DeviceCounts) -> DeviceCounts:
     access=Access.VIEWER,
     summary="Count the devices that use a broker",
     description="Counts the active devices that are assigned to the broker, and those that were "
-    "notified of it in their last answer. The counts are always exact.",
+    "notified of it in their last answer; these counts are always exact. `reported` counts those "
+    "that say that they reach it, or that they do not.",
     reasons=("BROKER_NOT_FOUND",),
 )
 async def get_device_counts(request: CallerRequest, broker_id: PathId) -> DeviceCounts:

@@ -35,7 +35,8 @@ class DeviceEvent(Struct, kw_only=True, frozen=True):
             description="`created`, `registered`, `registration_refused`, `settings_refused` (it "
             "asked for its broker), `rotation_refused`, `answer_changed`, `connected` and "
             "`connect_refused` (at a broker that asks), `credentials_rotated`, "
-            "`credentials_revoked`, or `changed` (by an administrator)."
+            "`credentials_revoked`, `reported_connected` and `reported_failed` (it reported "
+            "another state or broker than before), or `changed` (by an administrator)."
         ),
     ]
     at: Annotated[datetime | None, Meta(description="When the last of the equal events was.")]
@@ -46,7 +47,7 @@ class DeviceEvent(Struct, kw_only=True, frozen=True):
         str | None,
         Meta(description="The IP address of the device; null if it is not known or was cleared."),
     ]
-    broker_id: Annotated[int | None, Meta(description="The broker that asked.")]
+    broker_id: Annotated[int | None, Meta(description="The broker that asked, or of the report.")]
     before: Annotated[AnswerToDevice | None, Meta(description="Of an answer that changed.")]
     after: Annotated[AnswerToDevice | None, Meta(description="Of an answer that changed.")]
     generation: Annotated[

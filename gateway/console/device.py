@@ -10,7 +10,14 @@ from litestar.params import QueryParameter
 
 from chassis.errors import MooringError
 from chassis.trust import Access, WithinFleets
-from gateway.administration import devices, jobs, provisioning_keys, resolution, timeline
+from gateway.administration import (
+    device_reports,
+    devices,
+    jobs,
+    provisioning_keys,
+    resolution,
+    timeline,
+)
 from gateway.administration.device_types import DeviceChange, DeviceLocation
 from gateway.administration.devices import DeviceUuid
 from gateway.console.broker_names import broker_names
@@ -32,6 +39,8 @@ EVENTS = {
     "connect_refused": ("Refused by a broker", "x", "bad"),
     "credentials_rotated": ("Got a new MQTT password", "key", "info"),
     "credentials_revoked": ("Its MQTT password was revoked", "key", "warn"),
+    "reported_connected": ("Reports that it reached a broker", "bolt", "ok"),
+    "reported_failed": ("Reports that it cannot reach a broker", "x", "bad"),
     "changed": ("Changed by an administrator", "edit", "info"),
 }
 OTHER_EVENT = ("Event", "info", "info")
@@ -110,10 +119,11 @@ async def shown(
     another person was first, `lost` is the form.
     """
     visitor = visitor_of(request)
-    device, explanation, happened, names = await asyncio.gather(
+    device, explanation, happened, reported, names = await asyncio.gather(
         device_of(request, uuid),
         _explanation(request, uuid),
         timeline.get_device_timeline.fn(request, uuid),
+        device_reports.get_device_reports.fn(request, uuid),
         broker_names(request),
     )
     seen = seen_of(device)
@@ -125,6 +135,7 @@ async def shown(
         path_of_device=path_of(uuid),
         explanation=explanation,
         timeline=happened,
+        reports=reported.items,
         json_text=_json_text,
         events=EVENTS,
         other_event=OTHER_EVENT,

@@ -1,1 +1,1 @@
-"""How many devices use which brokers: by assignment, and by their last answers."""
+"""How many devices use which brokers: by assignment, by last answers, and by their reports."""

@@ -5,6 +5,7 @@ import re
 from mooring.broker.v1 import device_counts_pb2 as pb
 from mooring.broker.v1 import device_counts_pb2_grpc
 
+from broker_service.brokers.device_counts.report_store import ReportStore
 from broker_service.brokers.device_counts.store import DeviceCounts, DeviceCountStore
 from broker_service.errors import FleetNotFound
 from broker_service.settings import MAX_INT32
@@ -14,6 +15,7 @@ from chassis.server import Context
 from chassis.servicers import allows
 from chassis.trust import Access, WithinFleets
 from chassis.validation import IDENTIFIER
+from domain.reports import Reports
 
 # Devices and the id of a broker, in a cursor.
 PLACE = re.compile(r"(\d{1,19}) (\d{1,10})", re.ASCII)
@@ -22,17 +24,23 @@ PLACE = re.compile(r"(\d{1,19}) (\d{1,10})", re.ASCII)
 class DeviceCountServicer(device_counts_pb2_grpc.DeviceCountServiceServicer):
     """Counts are as of the moment of the call."""
 
-    def __init__(self, store: DeviceCountStore) -> None:
+    def __init__(self, store: DeviceCountStore, reports: ReportStore) -> None:
         """Has no state."""
         self._store = store
+        self._reports = reports
 
     @allows(Access.VIEWER)
     async def GetDeviceCounts(
         self, request: pb.GetDeviceCountsRequest, context: Context
     ) -> pb.GetDeviceCountsResponse:
         """Raises `BrokerNotFound`."""
-        counts = await self._store.counts_of(request.broker_id)
-        return pb.GetDeviceCountsResponse(counts=_proto_of(counts))
+        counts = _proto_of(await self._store.counts_of(request.broker_id))
+        found = await self._reports.reports_of([request.broker_id])
+        reports = found.get(request.broker_id, Reports())
+        counts.reported.connected = reports.connected_devices
+        counts.reported.failing = reports.failing_devices
+        counts.reported.failing_fleets = reports.failing_fleets
+        return pb.GetDeviceCountsResponse(counts=counts)
 
     @allows(Access.VIEWER)
     async def ListDeviceCounts(
