@@ -109,6 +109,7 @@ def test_each_method_is_for_the_callers_that_need_it() -> None:
         "/mooring.broker.v1.ResolutionService/ResolveBrokers": ["registry", "resolver", "shared"],
         "/mooring.broker.v1.ManagementService/ListManagedBrokers": ["enforcement"],
         "/mooring.registry.v1.EnforcementService/AwaitHeld": ["gateway"],
+        "/mooring.registry.v1.ReportService/ReportConnections": ["gateway", "shared"],
         "/mooring.registry.v1.SystemService/ChangesSince": ["gateway"],
         "/mooring.registry.v1.SystemService/ReportProcess": ["gateway"],
         "/mooring.registry.v1.SessionService/AuthenticateSession": ["gateway"],

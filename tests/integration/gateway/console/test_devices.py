@@ -222,3 +222,27 @@ async def test_odd_input_is_answered_by_a_page(stack: Stack) -> None:
             assert (await operator.see(HOME + path)).status_code in (400, 404, 422), path
             answer = await operator.send(HOME + path, is_active="false")
             assert answer.status_code in (400, 404, 422), path
+
+
+async def test_what_a_device_reports_is_beside_what_it_was_told(stack: Stack) -> None:
+    url = (await stack.register()).json()["mqtt"]["broker"]
+    async with everybody(stack) as people:
+        viewer = people["viewer"]
+        assert "does not report" in (await viewer.see(ONE)).text
+        for state, broker, error in (
+            ("connected", url, None),
+            ("failed", "mqtt://elsewhere.example.com", HOSTILE[:256]),
+        ):
+            answer = await stack.http.post(
+                "/api/v1/device/test-device-123/mqtt/report",
+                json={"broker": broker, "state": state, "error": error},
+                headers={"Authorization": "Bearer test-api-key"},
+            )
+            assert answer.status_code == 200, answer.text
+        page = await viewer.see(ONE)
+        assert_escaped(page.text)
+        assert "a broker that it was not told" in page.text
+        assert "does not report" not in page.text
+        counts = unescape((await viewer.see("/console/brokers/1/devices")).text)
+        assert '<dt>Reach it</dt><dd class="num">1</dd>' in counts
+        assert '<dt>Cannot reach it</dt><dd class="num">0' in counts

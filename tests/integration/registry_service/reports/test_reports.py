@@ -4,6 +4,7 @@ import asyncio
 from typing import Any
 
 import httpx2
+import psycopg
 import pytest
 from mooring.broker.v1 import device_counts_pb2, device_counts_pb2_grpc
 
@@ -242,3 +243,17 @@ async def test_devices_of_several_fleets_put_a_broker_out_of_reach(stack: Stack)
         assert (counts.reported.connected, counts.reported.failing) == (MIN_DEVICES, MIN_DEVICES)
     finally:
         await engine.dispose()
+
+
+async def test_no_report_outlives_a_device_that_is_being_deleted(stack: Stack) -> None:
+    url = await told(stack, "one")
+    with psycopg.connect(stack.database.url("mooring")) as deleting:
+        deleting.execute("DELETE FROM devices")
+        # The report finds the device, and waits for the deletion.
+        reporting = asyncio.create_task(report(stack, "one", "connected", url))
+        waiting = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+        async with asyncio.timeout(PATIENCE_S):
+            while not stack.database.execute(waiting):
+                await asyncio.sleep(POLL_S)
+    assert (await reporting).status_code == 200
+    assert stack.database.execute("SELECT count(*) FROM device_reports") == [(0,)]
