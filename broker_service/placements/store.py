@@ -268,7 +268,7 @@ async def _touched(connection: AsyncConnection, since: UUID, version: UUID) -> T
     for line in lines[1:]:
         if line.ids is None:
             return None
-        ids[line.kind].update(line.ids)
+        ids.setdefault(line.kind, set()).update(line.ids)
     if sum(map(len, ids.values())) > MAX_TOUCHED:
         return None
     return Touched(
