@@ -23,6 +23,13 @@ from broker_service.encryption import EncryptionKeys
 from broker_service.placements.servicer import ResolutionServicer
 from broker_service.placements.snapshot import SnapshotKeeper
 from broker_service.placements.store import CHANNEL, PlacementStore
+from broker_service.pools.history.servicer import PoolHistoryServicer
+from broker_service.pools.history.store import PoolHistoryStore
+from broker_service.pools.region_store import PoolRegionStore
+from broker_service.pools.servicer import PoolServicer
+from broker_service.pools.store import PoolStore
+from broker_service.regions.servicer import RegionServicer
+from broker_service.regions.store import RegionStore
 from broker_service.tables import SCHEMA_REVISION
 from chassis import log, process
 from chassis.config import load
@@ -84,6 +91,14 @@ async def running(config: BrokerServiceConfig, probes: Probes | None = None) -> 
             RotationServicer(RotationStore(engine, keys), snapshots.refresh),
             BrokerHistoryServicer(HistoryStore(engine, keys), snapshots.refresh),
             ManagementServicer(ManagementStore(engine, keys)),
+            PoolServicer(
+                PoolStore(engine),
+                PoolRegionStore(engine),
+                DeviceCountStore(engine),
+                snapshots.refresh,
+            ),
+            PoolHistoryServicer(PoolHistoryStore(engine), snapshots.refresh),
+            RegionServicer(RegionStore(engine), snapshots.refresh),
         ]
         yield await stack.enter_async_context(
             serving(

@@ -1,7 +1,7 @@
 """The parts that all changes of a broker share: transaction, revision and audit log."""
 
 import contextlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
 import sqlalchemy as sa
@@ -51,11 +51,15 @@ _bundle = sa.select(certificates.c.pem, _next.c.pem.label("next_pem")).outerjoin
 
 @contextlib.asynccontextmanager
 async def changing(
-    engine: AsyncEngine, *, validate_only: bool = False
+    engine: AsyncEngine,
+    *,
+    validate_only: bool = False,
+    fact_of: Callable[[IntegrityError], Exception] | None = None,
 ) -> AsyncIterator[AsyncConnection]:
-    """A transaction that changes brokers; the history names the current actor. Only one such
-    transaction runs at a time. With `validate_only` it is rolled back at its end, after the
-    database has checked its rules. Raises the error that a violated constraint stands for.
+    """A transaction that changes brokers, pools or regions; the history names the current actor.
+    Only one such transaction runs at a time. With `validate_only` it is rolled back at its end,
+    after the database has checked its rules. Raises the error that a violated constraint stands
+    for: `fact_of` gives it, for anything but brokers.
     """
     try:
         async with writing(engine) as connection:
@@ -66,7 +70,7 @@ async def changing(
             if validate_only:
                 await connection.rollback()
     except IntegrityError as error:
-        raise _fact_of(error) from None
+        raise (fact_of or _fact_of)(error) from None
 
 
 async def broker_of(
@@ -148,9 +152,26 @@ async def audited(
         )
 
 
-def _fact_of(error: IntegrityError) -> Exception:
+def constraint_of(error: IntegrityError) -> tuple[str, str]:
+    """The name of the violated constraint, and the details that its check gave."""
     diagnosis: Any = getattr(error.orig, "diag", None)
-    match diagnosis and diagnosis.constraint_name:
+    if diagnosis is None:
+        return "", ""
+    return diagnosis.constraint_name or "", diagnosis.message_detail or ""
+
+
+def in_words(usage: Mapping[str, int]) -> str:
+    """The counts that are not 0, such as "2 fleets, 1 key"."""
+    return ", ".join(
+        f"{count} {(who if count > 1 else who[:-1]).replace('_', ' ')}"
+        for who, count in usage.items()
+        if count
+    )
+
+
+def _fact_of(error: IntegrityError) -> Exception:
+    constraint, detail = constraint_of(error)
+    match constraint:
         case "mqtt_broker_config_name_key":
             return BrokerNameTaken("another broker has this name", field="name")
         case "mqtt_broker_config_pkey":
@@ -162,13 +183,10 @@ def _fact_of(error: IntegrityError) -> Exception:
         case "at_most_one_default":
             return LostRace("another request has set another default")
         case "used_is_kept":
-            usage = counted(diagnosis.message_detail or "")
-            users = ", ".join(
-                f"{count} {(who if count > 1 else who[:-1]).replace('_', ' ')}"
-                for who, count in usage.items()
-                if count
+            usage = counted(detail)
+            return BrokerInUse(
+                f"used by {in_words(usage)}: move them to another broker first", usage=usage
             )
-            return BrokerInUse(f"used by {users}: move them to another broker first", usage=usage)
         case "ca_certificate_is_there" | "client_certificate_is_there" as name:
             field = name.replace("_is_there", "_id")
             return CertificateUnknown("there is no such certificate", field=field)

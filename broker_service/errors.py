@@ -29,7 +29,7 @@ class DeviceNotFound(NotFound):
 
 
 class RevisionNotFound(NotFound):
-    """The broker has no such revision, or the revision is the broker's deletion."""
+    """The broker or pool has no such revision, or the revision is a deletion."""
 
     reason = "REVISION_NOT_FOUND"
 
@@ -147,3 +147,51 @@ class TestUnderWay(Conflict):
     """The broker is being tested already, or too many others are."""
 
     reason = "TEST_UNDER_WAY"
+
+
+class PoolNotFound(NotFound):
+    """No pool has this id, or the actor may not read it."""
+
+    reason = "POOL_NOT_FOUND"
+
+
+class PoolNameTaken(AlreadyExists):
+    """Another pool has this name."""
+
+    reason = "POOL_NAME_TAKEN"
+
+
+class PoolInUse(Conflict):
+    """A device, fleet, provisioning key or region refers to the pool; `usage` counts them."""
+
+    reason = "POOL_IN_USE"
+
+
+class PoolIsDefault(Conflict):
+    """The pool is the default, which cannot be deleted."""
+
+    reason = "POOL_IS_DEFAULT"
+
+
+class PoolNotSticky(Conflict):
+    """The pool is not sticky, so there is nothing to rebalance."""
+
+    reason = "POOL_NOT_STICKY"
+
+
+class PoolUnknown(InvalidInput):
+    """There is no pool with the given id."""
+
+    reason = "POOL_UNKNOWN"
+
+
+class RegionNotFound(NotFound):
+    """No region has this id."""
+
+    reason = "REGION_NOT_FOUND"
+
+
+class RegionIdTaken(AlreadyExists):
+    """Another region has this id."""
+
+    reason = "REGION_ID_TAKEN"

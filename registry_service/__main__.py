@@ -39,6 +39,8 @@ from registry_service.administration.expected_devices.store import ExpectedDevic
 from registry_service.administration.fleets.removal_store import FleetRemovalStore
 from registry_service.administration.fleets.servicer import FleetServicer
 from registry_service.administration.fleets.store import FleetStore
+from registry_service.administration.pool_users.servicer import PoolUserServicer
+from registry_service.administration.pool_users.store import PoolUserStore
 from registry_service.administration.provisioning_keys.servicer import ProvisioningKeyServicer
 from registry_service.administration.provisioning_keys.store import ProvisioningKeyStore
 from registry_service.administration.rollouts.servicer import RolloutServicer
@@ -173,6 +175,7 @@ async def running(
                 longest_s=config.session_longest_s,
             ),
             BrokerUserServicer(BrokerUserStore(engine)),
+            PoolUserServicer(PoolUserStore(engine)),
             BrokerSecretServicer(BrokerSecretStore(engine)),
             ServiceAccountServicer(ServiceAccountStore(engine)),
             EnforcementServicer(EnforcementStore(engine), held),

@@ -112,6 +112,18 @@ class BrokerNotFound(NotFound):
     reason = "BROKER_NOT_FOUND"
 
 
+class PoolNotFound(NotFound):
+    """No pool has this id."""
+
+    reason = "POOL_NOT_FOUND"
+
+
+class PoolUnknown(InvalidInput):
+    """There is no pool with the given id."""
+
+    reason = "POOL_UNKNOWN"
+
+
 class BrokerInactive(Conflict):
     """The broker is not active, so devices cannot be moved to it."""
 

@@ -737,6 +737,7 @@ kind_changes_kept = sa.Table(
 )
 
 # A table of the broker service. Only these columns are granted.
+pools = sa.table("pools", sa.column("id", sa.Integer))
 brokers = sa.table(
     "mqtt_broker_config",
     sa.column("id", sa.Integer),

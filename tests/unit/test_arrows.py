@@ -29,6 +29,8 @@ FOLDERS = {
     "broker_service/brokers": {"broker_service/certificates"},
     "broker_service/health": {"broker_service/brokers"},
     "broker_service/placements": {"broker_service/certificates"},
+    "broker_service/pools": {"broker_service/brokers"},
+    "broker_service/regions": set[str](),
     "broker_service/certificates": set[str](),
     "registry_service/activity": set[str](),
     "registry_service/provisioning": {"registry_service/activity"},

@@ -1,0 +1,1 @@
+"""Pools of brokers, and what their changes move."""

@@ -1,0 +1,1 @@
+"""The revisions of pools, and restoring one."""

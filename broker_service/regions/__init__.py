@@ -1,0 +1,1 @@
+"""Regions, which devices and brokers name."""

@@ -1,0 +1,147 @@
+"""gRPC: regions."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from mooring.broker.v1 import regions_pb2 as pb
+from mooring.broker.v1 import regions_pb2_grpc
+from mooring.broker.v1.resolution_pb2 import Location
+
+from broker_service.refreshing import Refresh
+from broker_service.regions.store import RegionStore
+from chassis import pages
+from chassis.errors import InvalidInput
+from chassis.searching import start_of
+from chassis.server import Context
+from chassis.servicers import allows
+from chassis.times import timestamp_of
+from chassis.trust import Access
+from chassis.validation import check_identifier, check_range, check_text
+
+IDS = ("mqtt_broker_id", "pool_id")
+NAMES = ("name", "location", *IDS)
+FIRST = re.compile(r"[A-Za-z0-9]")
+
+
+class RegionServicer(regions_pb2_grpc.RegionServiceServicer):
+    """A change takes effect in this replica before the caller gets its answer."""
+
+    def __init__(self, store: RegionStore, refresh: Refresh) -> None:
+        """`refresh` makes a change that was committed take effect in this process."""
+        self._store = store
+        self._refresh = refresh
+
+    @allows(Access.OPERATOR)
+    async def CreateRegion(
+        self, request: pb.CreateRegionRequest, context: Context
+    ) -> pb.CreateRegionResponse:
+        """Raises `InvalidInput`, `RegionIdTaken`, `BrokerUnknown`, `PoolUnknown`."""
+        check_identifier("id", request.id)
+        if not FIRST.match(request.id):
+            raise InvalidInput("must begin with a letter or digit", field="id")
+        given = [field.name for field, _ in request.fields.ListFields()]
+        columns = _columns(request.fields, given)
+        _check_one(columns)
+        row = await self._store.create(request.id, columns)
+        await self._refresh()
+        return pb.CreateRegionResponse(region=_proto_of(row))
+
+    @allows(Access.VIEWER)
+    async def GetRegion(
+        self, request: pb.GetRegionRequest, context: Context
+    ) -> pb.GetRegionResponse:
+        """Raises `InvalidInput`, `RegionNotFound`."""
+        check_text("id", request.id, longest=64)
+        return pb.GetRegionResponse(region=_proto_of(await self._store.region(request.id)))
+
+    @allows(Access.VIEWER)
+    async def ListRegions(
+        self, request: pb.ListRegionsRequest, context: Context
+    ) -> pb.ListRegionsResponse:
+        """Lists regions in the order of their ids. Raises `InvalidInput`."""
+        size = pages.page_size_of(request.page_size)
+        start = start_of(request.search, request.cursor, str)
+        rows = await self._store.regions_from(start, size + 1)
+        page, next_cursor = pages.cut(
+            rows, size, lambda row: start.place_of(row["rank"], row["id"])
+        )
+        return pb.ListRegionsResponse(regions=map(_proto_of, page), next_cursor=next_cursor)
+
+    @allows(Access.OPERATOR)
+    async def UpdateRegion(
+        self, request: pb.UpdateRegionRequest, context: Context
+    ) -> pb.UpdateRegionResponse:
+        """Raises `InvalidInput`, `RegionNotFound`, `BrokerUnknown`, `PoolUnknown`, `LostRace`."""
+        check_text("id", request.id, longest=64)
+        columns = _columns(request.fields, request.update_mask.paths)
+
+        def decide(before: Mapping[Any, Any]) -> Mapping[str, Any]:
+            _check_one({**before, **columns})
+            return {name: value for name, value in columns.items() if value != before[name]}
+
+        row = await self._store.update(request.id, decide, request.if_revision)
+        await self._refresh()
+        return pb.UpdateRegionResponse(region=_proto_of(row))
+
+    @allows(Access.OPERATOR)
+    async def DeleteRegion(
+        self, request: pb.DeleteRegionRequest, context: Context
+    ) -> pb.DeleteRegionResponse:
+        """Raises `InvalidInput`, `RegionNotFound`, `LostRace`."""
+        check_text("id", request.id, longest=64)
+        await self._store.delete(request.id, request.if_revision)
+        await self._refresh()
+        return pb.DeleteRegionResponse()
+
+
+def _columns(given: pb.RegionFields, names: Any) -> dict[str, Any]:
+    """The columns of the named fields; a field that is named and not set is cleared. Raises
+    `InvalidInput`.
+    """
+    columns: dict[str, Any] = {}
+    for name in names:
+        if name not in NAMES:
+            raise InvalidInput("names an unknown field of a region", field="update_mask")
+        if name == "name":
+            check_text("name", given.name, longest=200)
+            columns["name"] = given.name
+        elif name == "location":
+            columns |= _location(given)
+        else:
+            value = getattr(given, name)
+            if given.HasField(name):
+                check_range(name, value, 1, 2**31 - 1)
+            columns[name] = value if given.HasField(name) else None
+    return columns
+
+
+def _location(given: pb.RegionFields) -> dict[str, float | None]:
+    if not given.HasField("location"):
+        return {"latitude": None, "longitude": None}
+    check_range("latitude", given.location.latitude, -90, 90)
+    check_range("longitude", given.location.longitude, -180, 180)
+    return {"latitude": given.location.latitude, "longitude": given.location.longitude}
+
+
+def _check_one(columns: Mapping[Any, Any]) -> None:
+    """Raises `InvalidInput` if a region would name both a broker and a pool."""
+    if columns.get("mqtt_broker_id") is not None and columns.get("pool_id") is not None:
+        raise InvalidInput("cannot be combined with mqtt_broker_id", field="pool_id")
+
+
+def _proto_of(row: Mapping[Any, Any]) -> pb.Region:
+    location = None
+    if row["latitude"] is not None:
+        location = Location(latitude=row["latitude"], longitude=row["longitude"])
+    return pb.Region(
+        id=row["id"],
+        fields=pb.RegionFields(
+            name=row["name"],
+            location=location,
+            mqtt_broker_id=row["mqtt_broker_id"],
+            pool_id=row["pool_id"],
+        ),
+        revision=row["revision"],
+        created_at=timestamp_of(row["created_at"]),
+    )

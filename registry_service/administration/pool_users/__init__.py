@@ -1,0 +1,1 @@
+"""Counts the devices, fleets and keys that refer to a pool, and moves them."""
