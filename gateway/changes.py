@@ -29,6 +29,7 @@ POLICIES: Mapping[str, PersonPolicy] = MappingProxyType(
     {
         "audit": Access.ADMIN,
         "broker_secrets": Access.VIEWER,
+        "broker_states": WithinFleets(Access.VIEWER),
         "brokers": WithinFleets(Access.VIEWER),
         "certificates": Access.VIEWER,
         "devices": WithinFleets(Access.VIEWER),
@@ -36,8 +37,10 @@ POLICIES: Mapping[str, PersonPolicy] = MappingProxyType(
         "expected_devices": WithinFleets(Access.VIEWER),
         "fleets": WithinFleets(Access.VIEWER),
         "jobs": Access.VIEWER,
+        "pools": WithinFleets(Access.VIEWER),
         "processes": Access.VIEWER,
         "provisioning_keys": WithinFleets(Access.VIEWER),
+        "regions": Access.VIEWER,
         "registrations": WithinFleets(Access.VIEWER),
         "rollouts": WithinFleets(Access.VIEWER),
         "series": WithinFleets(Access.VIEWER),

@@ -25,6 +25,8 @@ PARAMETERS: dict[str, Any] = {
     "certificate_id": 1,
     "told": "old",
     "revision": 1,
+    "pool_id": 1,
+    "region_id": "north",
     "fleet_id": "demo",
     "key_id": KEY_ID,
     "token_id": TOKEN_ID,

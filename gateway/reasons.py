@@ -44,7 +44,9 @@ MEANINGS: dict[str, tuple[int, str]] = {
     # Things that the request names.
     "NOT_FOUND": (404, "there is no such thing"),
     "BROKER_NOT_FOUND": (404, "there is no such broker"),
-    "REVISION_NOT_FOUND": (404, "the broker has no such revision"),
+    "REVISION_NOT_FOUND": (404, "the broker or pool has no such revision"),
+    "POOL_NOT_FOUND": (404, "there is no such pool"),
+    "REGION_NOT_FOUND": (404, "there is no such region"),
     "CERTIFICATE_NOT_FOUND": (404, "there is no such certificate"),
     "ROTATION_NOT_FOUND": (404, "the certificate is not being replaced"),
     "DEVICE_NOT_FOUND": (404, "there is no such device"),
@@ -59,6 +61,7 @@ MEANINGS: dict[str, tuple[int, str]] = {
     "INVALID_INPUT": (422, "a value is invalid; `field` names it"),
     "REFUSED_VALUES": (422, "the database refuses these values"),
     "BROKER_UNKNOWN": (422, "a broker that is named does not exist"),
+    "POOL_UNKNOWN": (422, "a pool that is named does not exist"),
     "CERTIFICATE_UNKNOWN": (
         422,
         "there is no such certificate of that kind",
@@ -79,6 +82,11 @@ MEANINGS: dict[str, tuple[int, str]] = {
         409,
         "the broker is not active, so no device can be assigned to it",
     ),
+    "POOL_NAME_TAKEN": (409, "another pool has this name"),
+    "POOL_IN_USE": (409, "a device, fleet, provisioning key or region refers to the pool"),
+    "POOL_IS_DEFAULT": (409, "the pool is the default, which cannot be deleted"),
+    "POOL_NOT_STICKY": (409, "the pool is not sticky, so there is nothing to rebalance"),
+    "REGION_ID_TAKEN": (409, "another region has this id"),
     "PASSWORD_KEY_GONE": (
         409,
         "the encryption key of that password is no longer in the ring: set a new password instead",

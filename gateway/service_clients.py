@@ -9,6 +9,9 @@ from mooring.broker.v1 import (
     certificates_pb2_grpc,
     device_counts_pb2_grpc,
     history_pb2_grpc,
+    pool_history_pb2_grpc,
+    pools_pb2_grpc,
+    regions_pb2_grpc,
     resolution_pb2_grpc,
     rotations_pb2_grpc,
 )
@@ -21,6 +24,7 @@ from mooring.registry.v1 import (
     expected_devices_pb2_grpc,
     fleets_pb2_grpc,
     jobs_pb2_grpc,
+    pool_users_pb2_grpc,
     provisioning_keys_pb2_grpc,
     registration_pb2_grpc,
     reports_pb2_grpc,
@@ -63,6 +67,7 @@ class ServiceClients:
         self.tokens = tokens_pb2_grpc.TokenServiceStub(registry)
         self.sessions = sessions_pb2_grpc.SessionServiceStub(registry)
         self.broker_users = broker_users_pb2_grpc.BrokerUserServiceStub(registry)
+        self.pool_users = pool_users_pb2_grpc.PoolUserServiceStub(registry)
         self.broker_secrets = broker_secrets_pb2_grpc.BrokerSecretServiceStub(registry)
         self.service_accounts = service_accounts_pb2_grpc.ServiceAccountServiceStub(registry)
         self.enforcement = enforcement_pb2_grpc.EnforcementServiceStub(registry)
@@ -77,6 +82,9 @@ class ServiceClients:
         self.brokers = brokers_pb2_grpc.BrokerServiceStub(self.broker.channel)
         self.resolution = resolution_pb2_grpc.ResolutionServiceStub(self.broker.channel)
         self.broker_history = history_pb2_grpc.BrokerHistoryServiceStub(self.broker.channel)
+        self.pools = pools_pb2_grpc.PoolServiceStub(self.broker.channel)
+        self.pool_history = pool_history_pb2_grpc.PoolHistoryServiceStub(self.broker.channel)
+        self.regions = regions_pb2_grpc.RegionServiceStub(self.broker.channel)
         self.device_counts = device_counts_pb2_grpc.DeviceCountServiceStub(self.broker.channel)
         self.certificates = certificates_pb2_grpc.CertificateServiceStub(self.broker.channel)
         self.rotations = rotations_pb2_grpc.RotationServiceStub(self.broker.channel)

@@ -205,8 +205,9 @@ async def furnish(stack: Stack, ca_pem: str = "") -> None:
     """Makes what the examples name: a device, its provisioning key, and a row of a job. The
     certificate is `ca_pem`, if it is given.
 
-    It also makes a broker's secret, a service account and a certificate, with the ids of the
-    examples, and a broker that Mooring manages. Then it waits until a process has reported itself.
+    It also makes a broker's secret, a service account, a certificate, two pools and a region, with
+    the ids of the examples, and a broker that Mooring manages. Then it waits until a process has
+    reported itself.
     """
     stack.database.execute("UPDATE provisioning_keys SET id = %s", KEY_ID)
     registered = await stack.register(UUID)
@@ -232,7 +233,14 @@ async def furnish(stack: Stack, ca_pem: str = "") -> None:
         "password": "p",
     }
     certificate = {"kind": "ca", "pem": ca_pem or root()}
-    for path, fields in (("/brokers", managed), ("/certificates", certificate)):
+    pool = {"members": [{"broker_id": 1}]}
+    for path, fields in (
+        ("/brokers", managed),
+        ("/certificates", certificate),
+        ("/pools", {"name": "First", **pool}),
+        ("/pools", {"name": "Second", **pool}),
+        ("/regions", {"id": "north", "pool_id": 1}),
+    ):
         made = await stack.admin("POST", path, json=fields)
         assert made.status_code == 201, made.text
     async with asyncio.timeout(PATIENCE_S):

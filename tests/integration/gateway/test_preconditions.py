@@ -26,7 +26,7 @@ from tests.stored import Stored
 
 ROLLOUT = "/fleets/demo/rollout"
 # What an admitted caller may be refused for, if it has seen the present version.
-IN_USE = {"BROKER_IS_DEFAULT", "BROKER_IN_USE", "FLEET_IN_USE"}
+IN_USE = {"BROKER_IS_DEFAULT", "BROKER_IN_USE", "FLEET_IN_USE", "POOL_IS_DEFAULT", "POOL_IN_USE"}
 
 
 async def asked(
@@ -70,6 +70,7 @@ async def test_every_resource_with_a_tag_is_changed_only_by_a_caller_who_has_see
             tags[path] = await tag_of(stack, path.format(**PARAMETERS))
     tagged = {path for path, tag in tags.items() if tag}
     assert {"/brokers/{broker_id}", "/fleets/{fleet_id}", "/fleets/{fleet_id}/rollout"} <= tagged
+    assert {"/pools/{pool_id}", "/regions/{region_id}"} <= tagged
     assert {"/provisioning-keys/{key_id}", "/service-accounts/{account_id}"} <= tagged
 
     conditional = []
