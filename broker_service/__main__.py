@@ -11,6 +11,8 @@ from broker_service.brokers.history.servicer import BrokerHistoryServicer
 from broker_service.brokers.history.store import HistoryStore
 from broker_service.brokers.management.servicer import ManagementServicer
 from broker_service.brokers.management.store import ManagementStore
+from broker_service.brokers.references.servicer import BrokerReferenceServicer
+from broker_service.brokers.references.store import ReferenceStore
 from broker_service.brokers.servicer import BrokerServicer
 from broker_service.brokers.store import BrokerStore
 from broker_service.brokers.testing.trials import Trials
@@ -87,6 +89,7 @@ async def running(config: BrokerServiceConfig, probes: Probes | None = None) -> 
                 Trials(broker_store.password_of, config.broker_address_policy),
             ),
             DeviceCountServicer(DeviceCountStore(engine), ReportStore(engine)),
+            BrokerReferenceServicer(ReferenceStore(engine), snapshots.refresh),
             CertificateServicer(certificate_store, snapshots.refresh),
             RotationServicer(RotationStore(engine, keys), snapshots.refresh),
             BrokerHistoryServicer(HistoryStore(engine, keys), snapshots.refresh),

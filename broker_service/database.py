@@ -16,13 +16,14 @@ from broker_service.errors import (
     BrokerIsDefault,
     BrokerNameTaken,
     BrokerNotFound,
+    BrokerUnknown,
     CertificateUnknown,
 )
 from broker_service.pem import united
 from broker_service.tables import brokers, certificates, history
 from chassis import audit
 from chassis.database import take_turns, writing
-from chassis.errors import LostRace, counted
+from chassis.errors import InvalidInput, LostRace, counted
 from chassis.log import actor
 from domain.turns import PLACEMENT
 
@@ -90,6 +91,28 @@ async def broker_of(
     if row is None:
         raise BrokerNotFound("there is no such broker")
     return row
+
+
+async def require_broker(connection: AsyncConnection, broker_id: int, *, field: str) -> bool:
+    """Whether the broker is active. It cannot be deleted before the transaction has ended. Raises
+    `BrokerUnknown` for `field` if there is none.
+    """
+    query = sa.select(brokers.c.is_active).where(brokers.c.id == broker_id)
+    is_active = await connection.scalar(query.with_for_update(read=True, key_share=True))
+    if is_active is None:
+        raise BrokerUnknown("there is no such broker", field=field)
+    return bool(is_active)
+
+
+async def require_backup(
+    connection: AsyncConnection, before: Mapping[Any, Any] | None, columns: Mapping[Any, Any]
+) -> None:
+    """Raises `BrokerUnknown` if the columns name a backup that does not exist. A backup that the
+    broker has already is not checked again.
+    """
+    backup_id = columns.get("backup_broker_id")
+    if backup_id is not None and (before is None or before["backup_broker_id"] != backup_id):
+        await require_broker(connection, backup_id, field="backup_broker_id")
 
 
 async def destination_in(connection: AsyncConnection, columns: Mapping[Any, Any]) -> Destination:
@@ -187,9 +210,11 @@ def _fact_of(error: IntegrityError) -> Exception:
             return BrokerInUse(
                 f"used by {in_words(usage)}: move them to another broker first", usage=usage
             )
+        case "backup_is_another":
+            return InvalidInput("must be another broker", field="backup_broker_id")
         case "ca_certificate_is_there" | "client_certificate_is_there" as name:
             field = name.replace("_is_there", "_id")
             return CertificateUnknown("there is no such certificate", field=field)
     if isinstance(error.orig, ForeignKeyViolation):
-        return BrokerInUse("a device, fleet or provisioning key refers to this broker")
+        return BrokerInUse("a device, fleet, key, region, pool or broker refers to this broker")
     return error

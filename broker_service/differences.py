@@ -11,7 +11,7 @@ COMPARED = (
     *("name", "description", "protocol", "host", "port", "path", "use_tls", "verify_certificate"),
     *("client_id_prefix", "keep_alive", "clean_session", "reconnect_period", "connect_timeout"),
     *("ca_certificate_id", "client_certificate_id", "username", "is_active", "is_default"),
-    *("region", "labels", "management", "management_url"),
+    *("region", "labels", "management", "management_url", "backup_broker_id", "capacity"),
 )
 # Names of secrets in lists of changes, by their columns.
 SECRETS = {"password_encrypted": "password"}

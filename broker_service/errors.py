@@ -41,7 +41,9 @@ class BrokerNameTaken(AlreadyExists):
 
 
 class BrokerInUse(Conflict):
-    """A device, fleet or provisioning key refers to the broker; `usage` counts them."""
+    """A device, fleet, key, region, pool or other broker refers to the broker; `usage` counts
+    them.
+    """
 
     reason = "BROKER_IN_USE"
 

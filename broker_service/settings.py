@@ -17,6 +17,7 @@ TOLD_MANAGEMENT = "mosquitto"
 # A Mosquitto is managed over MQTT.
 HTTP_MANAGEMENTS = ("emqx", "rabbitmq")
 MAX_INT32 = 2**31 - 1
+MAX_INT64 = 2**63 - 1
 
 # The keys of labels, as in Kubernetes: a name, with an optional domain before it.
 LABEL_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
@@ -53,6 +54,10 @@ class Settings:
     labels: Mapping[str, str] = field(default_factory=dict)
     management: str = ""
     management_url: str = ""
+    # The broker that serves while this one is down, if no pool is in charge.
+    backup_broker_id: int | None = None
+    # How many devices may get it as their home; None for any number.
+    capacity: int | None = None
 
 
 # Names of fields, and a function that raises `InvalidInput` if their values are not allowed.
@@ -186,7 +191,10 @@ def _text(name: str, *, shortest: int = 0, longest: int) -> Rule:
 
 def _range(name: str, least: int, most: int) -> Rule:
     def rule(settings: Settings) -> None:
-        check_range(name, getattr(settings, name), least, most)
+        value = getattr(settings, name)
+        # Only optional settings can be None.
+        if value is not None:
+            check_range(name, value, least, most)
 
     return (name,), rule
 
@@ -210,4 +218,6 @@ RULES: tuple[Rule, ...] = (
     (("username",), _check_username),
     (("labels",), lambda settings: check_labels(settings.labels)),
     (("management", "management_url"), _check_management),
+    _range("backup_broker_id", 1, MAX_INT32),
+    _range("capacity", 0, MAX_INT64),
 )

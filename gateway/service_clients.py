@@ -11,6 +11,7 @@ from mooring.broker.v1 import (
     history_pb2_grpc,
     pool_history_pb2_grpc,
     pools_pb2_grpc,
+    references_pb2_grpc,
     regions_pb2_grpc,
     resolution_pb2_grpc,
     rotations_pb2_grpc,
@@ -85,6 +86,7 @@ class ServiceClients:
         self.pools = pools_pb2_grpc.PoolServiceStub(self.broker.channel)
         self.pool_history = pool_history_pb2_grpc.PoolHistoryServiceStub(self.broker.channel)
         self.regions = regions_pb2_grpc.RegionServiceStub(self.broker.channel)
+        self.broker_references = references_pb2_grpc.BrokerReferenceServiceStub(self.broker.channel)
         self.device_counts = device_counts_pb2_grpc.DeviceCountServiceStub(self.broker.channel)
         self.certificates = certificates_pb2_grpc.CertificateServiceStub(self.broker.channel)
         self.rotations = rotations_pb2_grpc.RotationServiceStub(self.broker.channel)

@@ -63,7 +63,7 @@ class BrokerServicer(brokers_pb2_grpc.BrokerServiceServicer):
     async def CreateBroker(
         self, request: pb.CreateBrokerRequest, context: Context
     ) -> pb.CreateBrokerResponse:
-        """Raises `InvalidInput`, `BrokerNameTaken`, `CertificateUnknown`."""
+        """Raises `InvalidInput`, `BrokerNameTaken`, `CertificateUnknown`, `BrokerUnknown`."""
         row = await self._store.create(*_new(request.fields), validate_only=request.validate_only)
         if not request.validate_only:
             await self._refresh()
@@ -97,7 +97,7 @@ class BrokerServicer(brokers_pb2_grpc.BrokerServiceServicer):
         self, request: pb.UpdateBrokerRequest, context: Context
     ) -> pb.UpdateBrokerResponse:
         """Raises `InvalidInput`, `BrokerNotFound`, `BrokerNameTaken`, `BrokerIsDefault`,
-        `CertificateUnknown`, `LostRace`.
+        `CertificateUnknown`, `BrokerUnknown`, `LostRace`.
         """
         row = await self._store.update(
             request.id,

@@ -17,6 +17,7 @@ from broker_service.database import (
     ca_cert_of,
     changing,
     destination_in,
+    require_backup,
 )
 from broker_service.destinations import destination_of
 from broker_service.encryption import HEADER_BYTES, EncryptionKeys, key_id_of
@@ -105,7 +106,7 @@ class BrokerStore:
         validate_only: bool = False,
     ) -> Row:
         """With `validate_only` nothing is stored, and the row has the id 0. Raises
-        `BrokerNameTaken`, `CertificateUnknown`.
+        `BrokerNameTaken`, `CertificateUnknown`, `BrokerUnknown`.
         """
         async with changing(self._engine, validate_only=validate_only) as connection:
             # The password is encrypted for its row. A sequence is not rolled back, so validating
@@ -115,6 +116,7 @@ class BrokerStore:
                 0 if validate_only else (await connection.execute(sa.select(next_id))).scalar_one()
             )
             row = {"ca_certificate_id": None, **columns, "id": broker_id}
+            await require_backup(connection, None, row)
             if ca is not None:
                 row["ca_certificate_id"] = (await kept(connection, ca, self._keys)).id
             if password is not None:
@@ -136,7 +138,7 @@ class BrokerStore:
         """Locks the row, calls `decide` with it, and changes the columns in its result. `ca_cert`
         in the result is a `Certificate` or None, `password` a password. With `validate_only`
         nothing is stored. Raises `BrokerNotFound`, `BrokerNameTaken`, `BrokerIsDefault`,
-        `CertificateUnknown`, and what `decide` raises.
+        `CertificateUnknown`, `BrokerUnknown`, and what `decide` raises.
         """
         async with changing(self._engine, validate_only=validate_only) as connection:
             before = await broker_of(connection, broker_id, is_locked=True)
@@ -148,6 +150,7 @@ class BrokerStore:
                 )
             sealed = await self._password_after(connection, before, values)
             values.pop("password", None)
+            await require_backup(connection, before, values)
             if sealed != before["password_encrypted"]:
                 values["password_encrypted"] = sealed
             # Errors of the request itself come first (RFC 9110, section 13.2.1).

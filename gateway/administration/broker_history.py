@@ -12,14 +12,12 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from chassis.trust import Access
 from gateway.administration.broker_types import Broker, broker_json
 from gateway.administration.caller import CallerRequest
-from gateway.administration.fields import PathId, moment_of
+from gateway.administration.fields import MAX_INT64, PathId, moment_of
 from gateway.administration.listing import DEFAULT_LIMIT, Cursor, Limit, Page
 from gateway.administration.preconditions import IF_REVISION, IfRevision, tagged
 from gateway.bodies import StrictJson
 from gateway.documentation import documented
 from gateway.examples import MOMENT
-
-MAX_INT64 = 2**63 - 1
 
 Kind = Literal["created", "updated", "deleted", "recorded"]
 KINDS: dict[int, Kind] = {
@@ -165,6 +163,7 @@ async def get_broker_revision(
         "REVISION_NOT_FOUND",
         "BROKER_NAME_TAKEN",
         "BROKER_IS_DEFAULT",
+        "BROKER_UNKNOWN",
         "PASSWORD_KEY_GONE",
     ),
 )

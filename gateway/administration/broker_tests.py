@@ -114,7 +114,7 @@ async def _encoded(
     dto=StrictJson[NewBroker],
     media_type=NDJSON,
     lines=LINES,
-    reasons=("CERTIFICATE_UNKNOWN", "TEST_UNDER_WAY"),
+    reasons=("CERTIFICATE_UNKNOWN", "BROKER_UNKNOWN", "TEST_UNDER_WAY"),
 )
 async def test_new_broker(request: CallerRequest, data: JSONBody[NewBroker]) -> Stream:
     question = brokers_pb2.TestBrokerRequest(fields=fields_of(named(data)))
@@ -132,7 +132,13 @@ async def test_new_broker(request: CallerRequest, data: JSONBody[NewBroker]) -> 
     dto=StrictJson[BrokerChange],
     media_type=NDJSON,
     lines=LINES,
-    reasons=("BROKER_NOT_FOUND", "BROKER_IS_DEFAULT", "CERTIFICATE_UNKNOWN", "TEST_UNDER_WAY"),
+    reasons=(
+        "BROKER_NOT_FOUND",
+        "BROKER_IS_DEFAULT",
+        "CERTIFICATE_UNKNOWN",
+        "BROKER_UNKNOWN",
+        "TEST_UNDER_WAY",
+    ),
 )
 async def test_broker(
     request: CallerRequest, broker_id: PathId, data: JSONBody[BrokerChange]

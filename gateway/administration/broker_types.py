@@ -7,7 +7,7 @@ from mooring.broker.v1 import brokers_pb2
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from gateway.administration.certificate_types import CertificateWarning, warnings_json
-from gateway.administration.fields import MAX_INT32, Id, moment_of, optional, present
+from gateway.administration.fields import MAX_INT32, MAX_INT64, Id, moment_of, optional, present
 from gateway.administration.listing import Page
 from gateway.documentation import documented
 from gateway.examples import MOMENT
@@ -70,6 +70,22 @@ ManagementUrl = Annotated[
     ),
 ]
 
+BackupId = Annotated[
+    Id,
+    Meta(
+        description="The id of another broker, which serves while this one is down, unless a "
+        "pool decides; null: none."
+    ),
+]
+Capacity = Annotated[
+    int,
+    Meta(
+        ge=0,
+        le=MAX_INT64,
+        description="How many devices may get it as their home in pools; null: any number.",
+    ),
+]
+
 
 class _Settings(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """The optional fields; null resets a field to its default, or removes its value."""
@@ -125,6 +141,8 @@ class _Settings(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     labels: Labels | UnsetType | None = UNSET
     management: Management | UnsetType | None = UNSET
     management_url: ManagementUrl | UnsetType | None = UNSET
+    backup_broker_id: BackupId | UnsetType | None = UNSET
+    capacity: Capacity | UnsetType | None = UNSET
 
 
 class NewBroker(_Settings, kw_only=True, frozen=True):
@@ -180,6 +198,8 @@ class Broker(Struct, kw_only=True, frozen=True):
         "labels": {"site": "berlin"},
         "management": "",
         "management_url": "",
+        "backup_broker_id": None,
+        "capacity": None,
         "is_default": True,
         "ca_certificate_id": None,
         "client_certificate_id": None,
@@ -211,6 +231,8 @@ class Broker(Struct, kw_only=True, frozen=True):
     labels: dict[str, str]
     management: str | None
     management_url: str | None
+    backup_broker_id: int | None
+    capacity: int | None
     is_default: bool
     ca_certificate_id: int | None
     client_certificate_id: int | None

@@ -1,9 +1,11 @@
-"""The devices, fleets and keys of a broker, and moving them: below `/api/v1/brokers/{id}`."""
+"""What refers to a broker, and moving it to another: below `/api/v1/brokers/{id}`."""
 
+import asyncio
 from typing import Annotated, Any, ClassVar
 
 from litestar import Router, get, post
 from litestar.params import JSONBody
+from mooring.broker.v1 import references_pb2
 from mooring.registry.v1 import broker_users_pb2
 from msgspec import Meta, Struct
 
@@ -14,7 +16,7 @@ from gateway.bodies import StrictJson
 
 
 class BrokerUsage(Struct, kw_only=True, frozen=True):
-    """How many devices, fleets and keys refer to a broker."""
+    """How many objects of each kind refer to a broker."""
 
     EXAMPLE: ClassVar[dict[str, Any]] = {
         "devices": 12_000,
@@ -23,6 +25,9 @@ class BrokerUsage(Struct, kw_only=True, frozen=True):
         "allowances": 0,
         "expected_devices": 0,
         "rollouts": 0,
+        "regions": 0,
+        "pools": 1,
+        "backups": 0,
     }
 
     devices: Annotated[int, Meta(description="Devices that are pinned to it.")]
@@ -33,6 +38,9 @@ class BrokerUsage(Struct, kw_only=True, frozen=True):
         int, Meta(description="Expected devices that will be pinned to it.")
     ]
     rollouts: Annotated[int, Meta(description="Fleets with a rollout to it.")]
+    regions: Annotated[int, Meta(description="Regions whose broker it is.")]
+    pools: Annotated[int, Meta(description="Pools of which it is a member.")]
+    backups: Annotated[int, Meta(description="Brokers whose backup it is.")]
 
 
 class Move(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
@@ -65,7 +73,9 @@ class Moved(Struct, kw_only=True, frozen=True):
     left: BrokerUsage
 
 
-def _json(usage: broker_users_pb2.BrokerUsage) -> BrokerUsage:
+def _json(
+    usage: broker_users_pb2.BrokerUsage, references: references_pb2.BrokerReferences
+) -> BrokerUsage:
     return BrokerUsage(
         devices=usage.devices,
         fleets=usage.fleets,
@@ -73,6 +83,9 @@ def _json(usage: broker_users_pb2.BrokerUsage) -> BrokerUsage:
         allowances=usage.allowances,
         expected_devices=usage.expected_devices,
         rollouts=usage.rollouts,
+        regions=references.regions,
+        pools=references.pools,
+        backups=references.backups,
     )
 
 
@@ -84,11 +97,17 @@ def _json(usage: broker_users_pb2.BrokerUsage) -> BrokerUsage:
 )
 async def get_broker_usage(request: CallerRequest, broker_id: PathId) -> BrokerUsage:
     caller = request.auth
-    answer = await caller.ask_registry(
-        caller.services.broker_users.GetBrokerUsage,
-        broker_users_pb2.GetBrokerUsageRequest(broker_id=broker_id),
+    users, referring = await asyncio.gather(
+        caller.ask_registry(
+            caller.services.broker_users.GetBrokerUsage,
+            broker_users_pb2.GetBrokerUsageRequest(broker_id=broker_id),
+        ),
+        caller.ask_broker_service(
+            caller.services.broker_references.GetBrokerReferences,
+            references_pb2.GetBrokerReferencesRequest(broker_id=broker_id),
+        ),
     )
-    return _json(answer.usage)
+    return _json(users.usage, referring.references)
 
 
 @post(
@@ -97,8 +116,8 @@ async def get_broker_usage(request: CallerRequest, broker_id: PathId) -> BrokerU
     action="broker_user.move",
     summary="Move everything that refers to a broker to another",
     description="Moves pins of devices, rules and rollouts of fleets, and default brokers of "
-    "keys. Many devices take more than one request: each request moves as many as it has "
-    "time for.",
+    "keys; then regions, memberships of pools, and backups. Many devices take more than one "
+    "request: each request moves as many as it has time for.",
     status_code=200,
     dto=StrictJson[Move],
     reasons=("BROKER_NOT_FOUND", "BROKER_UNKNOWN", "BROKER_INACTIVE", "BROKER_NOT_ALLOWED"),
@@ -115,7 +134,17 @@ async def move_broker_users(
             move_allowances=data.move_allowances,
         ),
     )
-    return Moved(moved=_json(answer.moved), left=_json(answer.left))
+    referring = await caller.ask_broker_service(
+        caller.services.broker_references.MoveBrokerReferences,
+        references_pb2.MoveBrokerReferencesRequest(
+            from_broker_id=broker_id, to_broker_id=data.to_broker_id
+        ),
+    )
+    # That is one transaction, which leaves nothing.
+    return Moved(
+        moved=_json(answer.moved, referring.moved),
+        left=_json(answer.left, references_pb2.BrokerReferences()),
+    )
 
 
 ROUTES = Router("/brokers", route_handlers=[get_broker_usage, move_broker_users], tags=["brokers"])

@@ -62,7 +62,7 @@ def _answer(broker: brokers_pb2.Broker, *, dry_run: bool) -> Response[Broker]:
     action="broker.create",
     summary="Add a broker",
     dto=StrictJson[NewBroker],
-    reasons=("BROKER_NAME_TAKEN", "CERTIFICATE_UNKNOWN"),
+    reasons=("BROKER_NAME_TAKEN", "CERTIFICATE_UNKNOWN", "BROKER_UNKNOWN"),
 )
 async def create_broker(
     request: CallerRequest, data: JSONBody[NewBroker], dry_run: DryRun = False
@@ -158,7 +158,13 @@ async def get_broker(
     summary="Change a broker",
     dto=StrictJson[BrokerChange],
     dependencies=IF_REVISION,
-    reasons=("BROKER_NOT_FOUND", "BROKER_NAME_TAKEN", "BROKER_IS_DEFAULT", "CERTIFICATE_UNKNOWN"),
+    reasons=(
+        "BROKER_NOT_FOUND",
+        "BROKER_NAME_TAKEN",
+        "BROKER_IS_DEFAULT",
+        "CERTIFICATE_UNKNOWN",
+        "BROKER_UNKNOWN",
+    ),
 )
 async def update_broker(
     request: CallerRequest,
@@ -187,8 +193,8 @@ async def update_broker(
     access=Access.OPERATOR,
     action="broker.delete",
     summary="Delete a broker",
-    description="Refused with BROKER_IN_USE while a device, fleet or key refers to it; `usage` "
-    "then counts them. Its revisions stay.",
+    description="Refused with BROKER_IN_USE while a device, fleet, key, region, pool or other "
+    "broker refers to it; `usage` then counts them. Its revisions stay.",
     dependencies=IF_REVISION,
     reasons=("BROKER_NOT_FOUND", "BROKER_IN_USE", "BROKER_IS_DEFAULT"),
 )

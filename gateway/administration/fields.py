@@ -13,6 +13,7 @@ from msgspec.structs import fields
 from chassis.errors import InvalidInput
 
 MAX_INT32 = 2**31 - 1
+MAX_INT64 = 2**63 - 1
 
 Id = Annotated[int, Meta(ge=1, le=MAX_INT32)]
 PathId = Annotated[int, PathParameter(ge=1, le=MAX_INT32)]

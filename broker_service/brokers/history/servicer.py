@@ -58,7 +58,7 @@ class BrokerHistoryServicer(history_pb2_grpc.BrokerHistoryServiceServicer):
         self, request: pb.RollBackBrokerRequest, context: Context
     ) -> pb.RollBackBrokerResponse:
         """Raises `InvalidInput`, `RevisionNotFound`, `PasswordKeyGone`, `BrokerNameTaken`,
-        `BrokerIsDefault`, `LostRace`.
+        `BrokerIsDefault`, `BrokerUnknown`, `LostRace`.
         """
         password = request.password if request.HasField("password") else None
         if password is not None:
@@ -91,7 +91,13 @@ def _settings(state: State) -> Settings:
 
 def _as_row(state: State) -> dict[str, Any]:
     """The state as a row: with columns that were added later, and with times instead of texts."""
-    later = {"labels": {}, "management": "", "management_url": ""}
+    later: dict[str, Any] = {
+        "labels": {},
+        "management": "",
+        "management_url": "",
+        "backup_broker_id": None,
+        "capacity": None,
+    }
     times = {name: datetime.fromisoformat(state[name]) for name in ("created_at", "updated_at")}
     return {**later, **state, **times}
 

@@ -13,6 +13,7 @@ from broker_service.database import (
     broker_of,
     changing,
     destination_in,
+    require_backup,
 )
 from broker_service.differences import COMPARED, SECRETS
 from broker_service.encryption import EncryptionKeys
@@ -73,8 +74,8 @@ class HistoryStore:
         """Restores the broker to `revision`; a deleted broker is created again with its id. `check`
         gets the columns after and before the rollback, and raises for values that are no longer
         allowed. `password` replaces the password of the revision. Raises `RevisionNotFound`,
-        `PasswordKeyGone`, `BrokerNameTaken`, `BrokerIsDefault`, `LostRace`, `InvalidInput` if the
-        password is needed and is not given, and the errors of `check`.
+        `PasswordKeyGone`, `BrokerNameTaken`, `BrokerIsDefault`, `BrokerUnknown`, `LostRace`,
+        `InvalidInput` if the password is needed and is not given, and the errors of `check`.
         """
         async with changing(self._engine) as connection:
             state = await _state_at(connection, broker_id, revision)
@@ -87,6 +88,7 @@ class HistoryStore:
             restored = {**(before or {}), **values}
             given = {} if password is None else {"password_encrypted": b""}
             check(restored | given, None if before is None else {**before})
+            await require_backup(connection, before, values)
             destination = await destination_in(connection, restored)
             if password is not None:
                 sealed = self._passwords.sealed(broker_id, password, destination)

@@ -14,19 +14,20 @@ TEXTS = (
 )
 # An empty field means that there is none.
 OPTIONAL = ("username",)
-NUMBERS = ("port", "keep_alive", "reconnect_period", "connect_timeout")
-CERTIFICATES = ("ca_certificate_id", "client_certificate_id")
+NUMBERS = ("port", "keep_alive", "reconnect_period", "connect_timeout", "capacity")
+# Choices of ids.
+CHOSEN = ("ca_certificate_id", "client_certificate_id", "backup_broker_id")
 TICKS = ("verify_certificate", "clean_session")
 LABELS = "labels"
 # A broker keeps these if the fields are empty.
 REPLACED = ("password", "ca_cert")
-FIELDS = (*TEXTS, *OPTIONAL, *NUMBERS, *CERTIFICATES, *TICKS, LABELS)
+FIELDS = (*TEXTS, *OPTIONAL, *NUMBERS, *CHOSEN, *TICKS, LABELS)
 # The fields that devices get in their answers.
 ANSWERED = frozenset(
     {
         *("protocol", "host", "port", "path", "verify_certificate", "client_id_prefix"),
         *("keep_alive", "clean_session", "reconnect_period", "connect_timeout"),
-        *("ca_cert", *CERTIFICATES),
+        *("ca_cert", "ca_certificate_id", "client_certificate_id"),
     }
 )
 NAMES = {
@@ -54,10 +55,12 @@ NAMES = {
     "labels": "Labels",
     "management": "Management",
     "management_url": "Management URL",
+    "backup_broker_id": "Backup",
+    "capacity": "Capacity",
 }
 # The values of a new broker, as the form shows them.
 NEW: dict[str, Any] = {
-    **dict.fromkeys((*TEXTS, *OPTIONAL, *CERTIFICATES, LABELS, *REPLACED), ""),
+    **dict.fromkeys((*TEXTS, *OPTIONAL, *NUMBERS, *CHOSEN, LABELS, *REPLACED), ""),
     "protocol": "mqtts",
     "port": "8883",
     "client_id_prefix": "mooring",
@@ -74,7 +77,7 @@ LINE_BREAKS = re.compile(r"[\r\n]")
 def shown(broker: Broker) -> dict[str, Any]:
     """The broker's settings as the form shows them: texts by field, and bool for boxes."""
     values: dict[str, Any] = {
-        name: _line(getattr(broker, name)) for name in (*TEXTS, *OPTIONAL, *NUMBERS, *CERTIFICATES)
+        name: _line(getattr(broker, name)) for name in (*TEXTS, *OPTIONAL, *NUMBERS, *CHOSEN)
     }
     values |= {name: getattr(broker, name) for name in TICKS}
     values[LABELS] = "\n".join(f"{key}={value}" for key, value in broker.labels.items())
@@ -90,7 +93,7 @@ def typed(form: Form, ticks: tuple[str, ...] = TICKS) -> dict[str, Any]:
     """What the form contains, as `shown` has it. A field that the form lacks is not in it. A
     password is not shown again.
     """
-    texts = (*TEXTS, *OPTIONAL, *NUMBERS, *CERTIFICATES, "ca_cert")
+    texts = (*TEXTS, *OPTIONAL, *NUMBERS, *CHOSEN, "ca_cert")
     values: dict[str, Any] = {name: form.text(name) for name in texts if name in form}
     if LABELS in form:
         values[LABELS] = "\n".join(form.text(LABELS).split("\r\n"))
@@ -117,7 +120,7 @@ def body(form: Form, names: set[str]) -> dict[str, Any]:
 
 
 def _value(form: Form, name: str) -> Any:
-    if name in NUMBERS or name in CERTIFICATES:
+    if name in NUMBERS or name in CHOSEN:
         number = form.number(name)
         if isinstance(number, str):
             raise InvalidInput("must be a whole number", field=name)

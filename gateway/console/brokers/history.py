@@ -9,9 +9,8 @@ from litestar.params import PathParameter
 from chassis.errors import MooringError, NotFound
 from chassis.trust import Access
 from gateway.administration import broker_history
-from gateway.administration.broker_history import MAX_INT64
 from gateway.administration.broker_types import Broker
-from gateway.administration.fields import PathId
+from gateway.administration.fields import MAX_INT64, PathId
 from gateway.administration.listing import Cursor
 from gateway.console.brokers.fields import FIELDS, NAMES, shown
 from gateway.console.brokers.shell import broker_of, broker_page, path_of

@@ -71,6 +71,9 @@ def _numbers(usage: BrokerUsage) -> dict[str, int]:
         "restricted fleets that may use it": usage.allowances,
         "expected devices": usage.expected_devices,
         "rollouts to it": usage.rollouts,
+        "regions": usage.regions,
+        "pools": usage.pools,
+        "brokers whose backup it is": usage.backups,
     }
 
 

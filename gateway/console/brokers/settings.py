@@ -35,6 +35,7 @@ from gateway.console.visitor import ConsoleRequest, visitor_of
 from gateway.problems import Problem
 
 MAX_CERTIFICATES = 200
+MAX_BACKUPS = 500
 LATEST = 3
 
 
@@ -47,12 +48,29 @@ async def certificates_of(request: ConsoleRequest, kind: Any) -> list[tuple[str,
     return [("", "None"), *options]
 
 
+async def _backups_of(request: ConsoleRequest, broker_id: int | None) -> list[tuple[str, str]]:
+    """The brokers that can be the backup of a broker, as options of a choice."""
+    listed: Any = await brokers.list_brokers.fn(request, limit=MAX_BACKUPS)
+    others = [one for one in listed.items if one.id != broker_id]
+    return [("", "None"), *((str(one.id), f"{one.name} (number {one.id})") for one in others)]
+
+
 async def choices_of(
-    request: ConsoleRequest, values: Mapping[str, Any]
+    request: ConsoleRequest, values: Mapping[str, Any], broker_id: int | None = None
 ) -> dict[str, list[tuple[str, str]]]:
-    """The options of the choices; the present one is among them, however many there are."""
-    found = await asyncio.gather(certificates_of(request, "ca"), certificates_of(request, "client"))
-    choices = {"ca_certificate_id": found[0], "client_certificate_id": found[1]}
+    """The options of the choices of the broker; the present one is among them, however many there
+    are.
+    """
+    cas, clients, backups = await asyncio.gather(
+        certificates_of(request, "ca"),
+        certificates_of(request, "client"),
+        _backups_of(request, broker_id),
+    )
+    choices = {
+        "ca_certificate_id": cas,
+        "client_certificate_id": clients,
+        "backup_broker_id": backups,
+    }
     for name, options in choices.items():
         present = values.get(name, "")
         if present not in dict(options):
@@ -96,7 +114,7 @@ async def settings_page(
     counts, latest, choices = await asyncio.gather(
         counts_of(request, broker.id),
         _latest(request, broker.id),
-        choices_of(request, values) if may_change else no_choices(),
+        choices_of(request, values, broker.id) if may_change else no_choices(),
     )
     return broker_page(
         request,

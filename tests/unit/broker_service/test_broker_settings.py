@@ -276,6 +276,8 @@ REFUSED_TODAY: dict[str, Any] = {
     "labels": {"-": ""},
     "management": "other",
     "management_url": "http://broker.example",
+    "backup_broker_id": 0,
+    "capacity": -1,
 }
 
 

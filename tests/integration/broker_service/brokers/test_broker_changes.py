@@ -18,6 +18,7 @@ from tests.integration.broker_service.brokers.test_brokers import (
     created,
     expired_ca,
 )
+from tests.pools import make_pool
 from tests.stack import Stack
 from tests.stored import Stored
 
@@ -140,16 +141,21 @@ async def test_the_refusal_to_delete_counts_what_uses_the_broker(stack: Stack) -
     for n in range(3):
         await stack.register(f"d{n}")
         await stack.admin("PUT", f"/devices/d{n}", json={"mqtt_broker_id": broker_id})
+    await stack.create_broker("Backed", backup_broker_id=broker_id)
+    insert = "INSERT INTO regions (id, mqtt_broker_id) VALUES ('eu', %s)"
+    stack.database.execute(insert, broker_id)
+    make_pool(stack, broker_id)
     refused = await stack.admin("DELETE", f"/brokers/{broker_id}")
     problem = refused.json()
     usage = {"devices": 3, "fleets": 1, "keys": 1, "allowances": 1, "expected_devices": 1}
-    usage["rollouts"] = 1
+    usage |= {"rollouts": 1, "regions": 1, "pools": 1, "backups": 1}
     assert (refused.status_code, problem["reason"], problem["usage"]) == (
         *(409, "BROKER_IN_USE"),
         usage,
     )
     assert (
-        "3 devices, 1 fleet, 1 key, 1 allowance, 1 expected device, 1 rollout" in problem["detail"]
+        "3 devices, 1 fleet, 1 key, 1 allowance, 1 expected device, 1 rollout, 1 region, 1 pool,"
+        " 1 backup" in problem["detail"]
     )
     assert (await stack.admin("GET", f"/brokers/{broker_id}/usage")).json() == usage
     with pytest.raises(Conflict) as conflict:

@@ -141,6 +141,7 @@ async def test_a_restricted_fleet_keeps_a_broker_that_it_may_use(stack: Stack) -
         "allowances": 2,
         "expected_devices": 0,
         "rollouts": 1,
+        **dict.fromkeys(("regions", "pools", "backups"), 0),
     }
     lines = "SELECT after FROM audit_log WHERE action = 'broker.move_users' AND refusal = ''"
     assert stack.database.execute(lines) == [

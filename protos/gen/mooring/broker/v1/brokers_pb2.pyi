@@ -107,6 +107,8 @@ class BrokerFields(_message.Message):
     CLIENT_CERTIFICATE_ID_FIELD_NUMBER: _builtins.int
     MANAGEMENT_FIELD_NUMBER: _builtins.int
     MANAGEMENT_URL_FIELD_NUMBER: _builtins.int
+    BACKUP_BROKER_ID_FIELD_NUMBER: _builtins.int
+    CAPACITY_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     description: _builtins.str
     protocol: _builtins.str
@@ -156,6 +158,12 @@ class BrokerFields(_message.Message):
     """URL of the management API; only for emqx and rabbitmq. It must be https, or
     http on this machine, without a username, query or fragment.
     """
+    backup_broker_id: _builtins.int
+    """The broker that serves while this one is down, unless a pool decides; it
+    must be another one. Unset: none.
+    """
+    capacity: _builtins.int
+    """How many devices may get it as their home in pools. Unset: any number."""
     @_builtins.property
     def labels(self) -> Global___Labels: ...
     def __init__(
@@ -184,15 +192,21 @@ class BrokerFields(_message.Message):
         client_certificate_id: _builtins.int | None = ...,
         management: _builtins.str | None = ...,
         management_url: _builtins.str | None = ...,
+        backup_broker_id: _builtins.int | None = ...,
+        capacity: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_ca_cert", b"_ca_cert", "_ca_certificate_id", b"_ca_certificate_id", "_clean_session", b"_clean_session", "_client_certificate_id", b"_client_certificate_id", "_client_id_prefix", b"_client_id_prefix", "_connect_timeout", b"_connect_timeout", "_description", b"_description", "_host", b"_host", "_is_active", b"_is_active", "_keep_alive", b"_keep_alive", "_management", b"_management", "_management_url", b"_management_url", "_name", b"_name", "_password", b"_password", "_path", b"_path", "_port", b"_port", "_protocol", b"_protocol", "_reconnect_period", b"_reconnect_period", "_region", b"_region", "_use_tls", b"_use_tls", "_username", b"_username", "_verify_certificate", b"_verify_certificate", "ca_cert", b"ca_cert", "ca_certificate_id", b"ca_certificate_id", "clean_session", b"clean_session", "client_certificate_id", b"client_certificate_id", "client_id_prefix", b"client_id_prefix", "connect_timeout", b"connect_timeout", "description", b"description", "host", b"host", "is_active", b"is_active", "keep_alive", b"keep_alive", "labels", b"labels", "management", b"management", "management_url", b"management_url", "name", b"name", "password", b"password", "path", b"path", "port", b"port", "protocol", b"protocol", "reconnect_period", b"reconnect_period", "region", b"region", "use_tls", b"use_tls", "username", b"username", "verify_certificate", b"verify_certificate"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_backup_broker_id", b"_backup_broker_id", "_ca_cert", b"_ca_cert", "_ca_certificate_id", b"_ca_certificate_id", "_capacity", b"_capacity", "_clean_session", b"_clean_session", "_client_certificate_id", b"_client_certificate_id", "_client_id_prefix", b"_client_id_prefix", "_connect_timeout", b"_connect_timeout", "_description", b"_description", "_host", b"_host", "_is_active", b"_is_active", "_keep_alive", b"_keep_alive", "_management", b"_management", "_management_url", b"_management_url", "_name", b"_name", "_password", b"_password", "_path", b"_path", "_port", b"_port", "_protocol", b"_protocol", "_reconnect_period", b"_reconnect_period", "_region", b"_region", "_use_tls", b"_use_tls", "_username", b"_username", "_verify_certificate", b"_verify_certificate", "backup_broker_id", b"backup_broker_id", "ca_cert", b"ca_cert", "ca_certificate_id", b"ca_certificate_id", "capacity", b"capacity", "clean_session", b"clean_session", "client_certificate_id", b"client_certificate_id", "client_id_prefix", b"client_id_prefix", "connect_timeout", b"connect_timeout", "description", b"description", "host", b"host", "is_active", b"is_active", "keep_alive", b"keep_alive", "labels", b"labels", "management", b"management", "management_url", b"management_url", "name", b"name", "password", b"password", "path", b"path", "port", b"port", "protocol", b"protocol", "reconnect_period", b"reconnect_period", "region", b"region", "use_tls", b"use_tls", "username", b"username", "verify_certificate", b"verify_certificate"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_ca_cert", b"_ca_cert", "_ca_certificate_id", b"_ca_certificate_id", "_clean_session", b"_clean_session", "_client_certificate_id", b"_client_certificate_id", "_client_id_prefix", b"_client_id_prefix", "_connect_timeout", b"_connect_timeout", "_description", b"_description", "_host", b"_host", "_is_active", b"_is_active", "_keep_alive", b"_keep_alive", "_management", b"_management", "_management_url", b"_management_url", "_name", b"_name", "_password", b"_password", "_path", b"_path", "_port", b"_port", "_protocol", b"_protocol", "_reconnect_period", b"_reconnect_period", "_region", b"_region", "_use_tls", b"_use_tls", "_username", b"_username", "_verify_certificate", b"_verify_certificate", "ca_cert", b"ca_cert", "ca_certificate_id", b"ca_certificate_id", "clean_session", b"clean_session", "client_certificate_id", b"client_certificate_id", "client_id_prefix", b"client_id_prefix", "connect_timeout", b"connect_timeout", "description", b"description", "host", b"host", "is_active", b"is_active", "keep_alive", b"keep_alive", "labels", b"labels", "management", b"management", "management_url", b"management_url", "name", b"name", "password", b"password", "path", b"path", "port", b"port", "protocol", b"protocol", "reconnect_period", b"reconnect_period", "region", b"region", "use_tls", b"use_tls", "username", b"username", "verify_certificate", b"verify_certificate"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_backup_broker_id", b"_backup_broker_id", "_ca_cert", b"_ca_cert", "_ca_certificate_id", b"_ca_certificate_id", "_capacity", b"_capacity", "_clean_session", b"_clean_session", "_client_certificate_id", b"_client_certificate_id", "_client_id_prefix", b"_client_id_prefix", "_connect_timeout", b"_connect_timeout", "_description", b"_description", "_host", b"_host", "_is_active", b"_is_active", "_keep_alive", b"_keep_alive", "_management", b"_management", "_management_url", b"_management_url", "_name", b"_name", "_password", b"_password", "_path", b"_path", "_port", b"_port", "_protocol", b"_protocol", "_reconnect_period", b"_reconnect_period", "_region", b"_region", "_use_tls", b"_use_tls", "_username", b"_username", "_verify_certificate", b"_verify_certificate", "backup_broker_id", b"backup_broker_id", "ca_cert", b"ca_cert", "ca_certificate_id", b"ca_certificate_id", "capacity", b"capacity", "clean_session", b"clean_session", "client_certificate_id", b"client_certificate_id", "client_id_prefix", b"client_id_prefix", "connect_timeout", b"connect_timeout", "description", b"description", "host", b"host", "is_active", b"is_active", "keep_alive", b"keep_alive", "labels", b"labels", "management", b"management", "management_url", b"management_url", "name", b"name", "password", b"password", "path", b"path", "port", b"port", "protocol", b"protocol", "reconnect_period", b"reconnect_period", "region", b"region", "use_tls", b"use_tls", "username", b"username", "verify_certificate", b"verify_certificate"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__backup_broker_id: _TypeAlias = _typing.Literal["backup_broker_id"]  # noqa: Y015
+    _WhichOneofArgType__backup_broker_id: _TypeAlias = _typing.Literal["_backup_broker_id", b"_backup_broker_id"]  # noqa: Y015
     _WhichOneofReturnType__ca_cert: _TypeAlias = _typing.Literal["ca_cert"]  # noqa: Y015
     _WhichOneofArgType__ca_cert: _TypeAlias = _typing.Literal["_ca_cert", b"_ca_cert"]  # noqa: Y015
     _WhichOneofReturnType__ca_certificate_id: _TypeAlias = _typing.Literal["ca_certificate_id"]  # noqa: Y015
     _WhichOneofArgType__ca_certificate_id: _TypeAlias = _typing.Literal["_ca_certificate_id", b"_ca_certificate_id"]  # noqa: Y015
+    _WhichOneofReturnType__capacity: _TypeAlias = _typing.Literal["capacity"]  # noqa: Y015
+    _WhichOneofArgType__capacity: _TypeAlias = _typing.Literal["_capacity", b"_capacity"]  # noqa: Y015
     _WhichOneofReturnType__clean_session: _TypeAlias = _typing.Literal["clean_session"]  # noqa: Y015
     _WhichOneofArgType__clean_session: _TypeAlias = _typing.Literal["_clean_session", b"_clean_session"]  # noqa: Y015
     _WhichOneofReturnType__client_certificate_id: _TypeAlias = _typing.Literal["client_certificate_id"]  # noqa: Y015
@@ -234,9 +248,13 @@ class BrokerFields(_message.Message):
     _WhichOneofReturnType__verify_certificate: _TypeAlias = _typing.Literal["verify_certificate"]  # noqa: Y015
     _WhichOneofArgType__verify_certificate: _TypeAlias = _typing.Literal["_verify_certificate", b"_verify_certificate"]  # noqa: Y015
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__backup_broker_id) -> _WhichOneofReturnType__backup_broker_id | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__ca_cert) -> _WhichOneofReturnType__ca_cert | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__ca_certificate_id) -> _WhichOneofReturnType__ca_certificate_id | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__capacity) -> _WhichOneofReturnType__capacity | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__clean_session) -> _WhichOneofReturnType__clean_session | None: ...
     @_typing.overload

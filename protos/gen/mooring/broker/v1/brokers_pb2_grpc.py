@@ -107,8 +107,8 @@ class BrokerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DeleteBroker(self, request, context):
-        """Fails with BROKER_IN_USE while a device, fleet or key refers to the broker;
-        the trailer mooring-usage then counts them.
+        """Fails with BROKER_IN_USE while a device, fleet, key, region, pool or other
+        broker refers to the broker; the trailer mooring-usage then counts them.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

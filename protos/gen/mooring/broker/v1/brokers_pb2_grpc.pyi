@@ -22,8 +22,8 @@ class BrokerServiceStub:
     UpdateBroker: _aio.UnaryUnaryMultiCallable[_brokers_pb2.UpdateBrokerRequest, _brokers_pb2.UpdateBrokerResponse]
     """Changes only the fields that update_mask names."""
     DeleteBroker: _aio.UnaryUnaryMultiCallable[_brokers_pb2.DeleteBrokerRequest, _brokers_pb2.DeleteBrokerResponse]
-    """Fails with BROKER_IN_USE while a device, fleet or key refers to the broker;
-    the trailer mooring-usage then counts them.
+    """Fails with BROKER_IN_USE while a device, fleet, key, region, pool or other
+    broker refers to the broker; the trailer mooring-usage then counts them.
     """
     SetDefaultBroker: _aio.UnaryUnaryMultiCallable[_brokers_pb2.SetDefaultBrokerRequest, _brokers_pb2.SetDefaultBrokerResponse]
     """Makes the broker the only default."""
@@ -74,8 +74,8 @@ class BrokerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _brokers_pb2.DeleteBrokerRequest,
         context: _aio.ServicerContext[_brokers_pb2.DeleteBrokerRequest, _abc.Awaitable[_brokers_pb2.DeleteBrokerResponse]],
     ) -> _abc.Awaitable[_brokers_pb2.DeleteBrokerResponse]:
-        """Fails with BROKER_IN_USE while a device, fleet or key refers to the broker;
-        the trailer mooring-usage then counts them.
+        """Fails with BROKER_IN_USE while a device, fleet, key, region, pool or other
+        broker refers to the broker; the trailer mooring-usage then counts them.
         """
 
     @_abc_1.abstractmethod
