@@ -133,12 +133,6 @@ class FleetUnknown(InvalidInput):
     reason = "FLEET_UNKNOWN"
 
 
-class PoolUnknown(InvalidInput):
-    """There is no pool with the given id."""
-
-    reason = "POOL_UNKNOWN"
-
-
 class SecretUnreadable(Internal):
     """A secret's key is not in the ring, or the secret was moved or changed."""
 

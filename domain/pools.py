@@ -190,11 +190,12 @@ def decide(
 
 
 def has_room(pool: Pool, healths: Healths) -> bool:
-    """Whether the pool takes devices that have no home in it yet."""
-    return any(
-        member.weight > 0 and not healths.get(member.broker_id, HEALTHY).is_full
-        for member in pool.members
-    )
+    """Whether the pool takes devices that have no home in it yet: whether a member that is not down
+    is not full. If all members are down, those that are full do not count.
+    """
+    known = [healths.get(one.broker_id, HEALTHY) for one in pool.members if one.weight > 0]
+    running = [health for health in known if health.state is not State.DOWN]
+    return any(not health.is_full for health in running or known)
 
 
 def looks_wrong(pool: Pool, healths: Healths) -> bool:

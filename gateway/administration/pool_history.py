@@ -10,9 +10,9 @@ from mooring.broker.v1 import pool_history_pb2
 from msgspec import Meta, Struct
 
 from chassis.trust import Access
-from gateway.administration.broker_history import KINDS, MAX_INT64, FieldChange, Kind
+from gateway.administration.broker_history import KINDS, FieldChange, Kind
 from gateway.administration.caller import CallerRequest
-from gateway.administration.fields import PathId, moment_of
+from gateway.administration.fields import MAX_INT64, PathId, moment_of
 from gateway.administration.listing import DEFAULT_LIMIT, Cursor, Limit, Page
 from gateway.administration.pool_types import Pool, pool_json
 from gateway.administration.pools import pool_answer

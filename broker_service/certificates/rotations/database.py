@@ -21,7 +21,7 @@ NEEDS_ADMIN = (
     "brokers that Mooring manages are verified with this CA, so replacing it needs the role admin"
 )
 
-# A broker, and the CA certificates in an answer with it.
+# The first broker of an answer, and the CA certificates of all its brokers.
 Bundle = tuple[int, tuple[int, ...]]
 
 
@@ -33,7 +33,7 @@ async def rotation_of(connection: AsyncConnection, certificate_id: int) -> Certi
     new = await certificate_of(connection, old["replacement_id"])
     counts = None
     if old["kind"] == CA:
-        bundles = await bundles_of(connection, old["broker_ids"])
+        bundles = await bundles_of(connection, old["broker_ids"], (old["id"], new["id"]))
         counts = counted(
             ((ca_ids, number) for (_, ca_ids), number in bundles.items()),
             old_id=old["id"],
@@ -54,13 +54,20 @@ async def rotation_of(connection: AsyncConnection, certificate_id: int) -> Certi
 
 
 async def bundles_of(
-    connection: AsyncConnection, broker_ids: Sequence[int]
+    connection: AsyncConnection, broker_ids: Sequence[int], ca_ids: Sequence[int]
 ) -> Mapping[Bundle, int]:
-    """The number of active devices by the broker and the CA certificates of their last answer."""
+    """The number of active devices by the first broker and the CA certificates of their last
+    answer: of answers that begin with one of these brokers, or that have one of these certificates,
+    for example with a fallback.
+    """
+    integers = sa.ARRAY(sa.Integer)
     kinds = sa.union_all(
         *(
             sa.select(table.c.told_broker_id, table.c.told_ca_ids, table.c.devices).where(
-                table.c.told_broker_id == sa.any_(sa.literal(broker_ids, sa.ARRAY(sa.Integer)))
+                sa.or_(
+                    table.c.told_broker_id == sa.any_(sa.literal(broker_ids, integers)),
+                    table.c.told_ca_ids.op("&&")(sa.literal(ca_ids, integers)),
+                )
             )
             for table in (device_counts, device_count_changes)
         )

@@ -98,11 +98,10 @@ class RotationStore:
         """
         async with reading(self._engine) as connection:
             rotation = await rotation_of(connection, certificate_id)
-            bundles = [
-                (broker_id, ca_ids)
-                for broker_id, ca_ids in await bundles_of(connection, rotation.broker_ids)
-                if which is rotation.notified_of(ca_ids)
-            ]
+            counted = await bundles_of(
+                connection, rotation.broker_ids, (certificate_id, rotation.replacement_id)
+            )
+            bundles = [bundle for bundle in counted if which is rotation.notified_of(bundle[1])]
             if not bundles:
                 return []
             page = devices_told(bundles, device_id or 0, limit)

@@ -254,3 +254,22 @@ async def test_the_certificates_of_fallbacks_are_recorded(stack: Stack) -> None:
                 query = "SELECT told_ca_ids FROM devices WHERE uuid = %s"
                 if stack.database.execute(query, uuid) == [([ca_id],)]:
                     break
+    # A rotation waits also for devices that know the certificate only from a fallback.
+    stack.database.execute("UPDATE certificates SET replacement_id = NULL")
+    rows_with = stack.database.execute(
+        "SELECT count(*) FROM devices WHERE told_broker_ids[1] <> %s", broker_ids[0]
+    )
+    assert rows_with[0][0] > 0
+    [(new_id,)] = stack.database.execute(
+        "INSERT INTO certificates (name, kind, pem, fingerprint_sha256, subject, issuer,"
+        " not_before, not_after) VALUES ('new', 'ca', 'PEM2', 'f2', 's', 'i', now(), 'infinity')"
+        " RETURNING id"
+    )
+    stack.database.execute(
+        "UPDATE certificates SET replacement_id = %s, rotation_began_at = now(),"
+        " rotation_threshold_percent = 100 WHERE id = %s",
+        new_id,
+        ca_id,
+    )
+    rotation = (await stack.admin("GET", f"/certificates/{ca_id}/rotation")).json()
+    assert rotation["told"]["old"] == len(DEVICES)
