@@ -65,7 +65,7 @@ def _checked(name: str, where: str, value: Any) -> Any:
             check_text(where, value, longest=MAX_SEARCH)
         case "provisioned_by_key_id":
             return _key_id(where, value)
-        case "mqtt_broker_id" | "told_broker_id" | "credential_key_id":
+        case "mqtt_broker_id" | "pool_id" | "told_broker_id" | "credential_key_id":
             if value < 0:
                 raise InvalidInput("must not be negative", field=where)
         case _ if name in TEXTS:

@@ -142,6 +142,12 @@ class BrokerUnknown(InvalidInput):
     reason = "BROKER_UNKNOWN"
 
 
+class PoolUnknown(InvalidInput):
+    """There is no pool with the given id."""
+
+    reason = "POOL_UNKNOWN"
+
+
 class FleetUnknown(InvalidInput):
     """There is no fleet with the given id."""
 

@@ -17,6 +17,7 @@ VALUES: dict[str, tuple[str, str]] = {
     "fleet_id": ("text", "device.fleet_id"),
     **{name: ("text", f"device.{name}") for name in FILTERED},
     "mqtt_broker_id": ("integer", "coalesce(device.mqtt_broker_id, 0)"),
+    "pool_id": ("integer", "coalesce(device.pool_id, 0)"),
     "told_broker_id": ("integer", "coalesce(device.told_broker_ids[1], 0)"),
     "provisioned_by_key_id": ("text", "coalesce(CAST(device.provisioned_by_key_id AS text), '')"),
     "credential_key_id": ("integer", "coalesce(device.credential_key_id, 0)"),
@@ -26,11 +27,13 @@ SEARCHED = f"(device.uuid ^@ {{text}} OR {NAME} ^@ lower({{text}}))"
 
 CONDITIONS: dict[str, str] = {
     **{name: f"{value} = CAST(:{name} AS {kind})" for name, (kind, value) in VALUES.items()},
-    # An index finds these devices.
-    "mqtt_broker_id": (
-        "(:mqtt_broker_id = 0 AND device.mqtt_broker_id IS NULL"
-        " OR :mqtt_broker_id <> 0 AND device.mqtt_broker_id = :mqtt_broker_id)"
-    ),
+    # Indexes find these devices.
+    **{
+        name: (
+            f"(:{name} = 0 AND device.{name} IS NULL OR :{name} <> 0 AND device.{name} = :{name})"
+        )
+        for name in ("mqtt_broker_id", "pool_id")
+    },
     "uuid_prefix": "device.uuid ^@ CAST(:uuid_prefix AS text)",
     "search": SEARCHED.format(text="CAST(:search AS text)"),
     "is_active": "device.is_active = :is_active",

@@ -9,6 +9,7 @@ from typing import Any
 
 import trustme
 
+from tests.pools import make_pool
 from tests.stack import Stack
 
 NOT_THERE = "00000000-0000-4000-8000-000000000000"
@@ -24,6 +25,8 @@ KINDS = {
     **dict.fromkeys(("broker_id", "mqtt_broker_id", "default_broker_id"), "broker"),
     **dict.fromkeys(("allowed_broker_ids", "broker_ids"), "broker"),
     **dict.fromkeys(("active_broker_ids", "inactive_broker_ids", "to_broker_id"), "broker"),
+    **dict.fromkeys(("pool_id", "default_pool_id", "not_pool_id"), "pool"),
+    "backup_broker_id": "broker",
     **dict.fromkeys(("told_broker_id", "not_told_broker_id", "not_mqtt_broker_id"), "broker"),
     # The list of brokers takes them as `id` and `ids`.
     **dict.fromkeys(("id", "ids"), "broker"),
@@ -64,6 +67,7 @@ NOBODY = Customer(
         "fleet": "ghost",
         "device": "ghost-1",
         "broker": 9,
+        "pool": 9,
         "key": NOT_THERE,
         "token": NOT_THERE,
         "secret": NOT_THERE,
@@ -97,6 +101,7 @@ async def customer(stack: Stack, name: str) -> Customer:
         "fleet": name,
         "device": uuid,
         "broker": broker_id,
+        "pool": make_pool(stack, broker_id, name=f"{name} pool"),
         "key": key["id"],
         "token": shown["id"],
         "certificate": (await made(stack, "/certificates", ca))["id"],

@@ -10,7 +10,7 @@ from gateway.administration.fields import Id, Moment, moment_of, named, timestam
 from gateway.documentation import IDENTIFIER_PATTERN, documented
 
 # The ends of names of fields whose value may be none.
-NULLABLE = ("broker_id", "key_id")
+NULLABLE = ("broker_id", "pool_id", "key_id")
 
 
 class DeviceFilter(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
@@ -21,6 +21,11 @@ class DeviceFilter(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True
     region: Annotated[str, documented(maxLength=64)] | UnsetType = UNSET
     mqtt_broker_id: (
         Annotated[Id, Meta(description="Pinned to this broker; null: without a pin.")]
+        | UnsetType
+        | None
+    ) = UNSET
+    pool_id: (
+        Annotated[Id, Meta(description="In this pool of its own; null: in none.")]
         | UnsetType
         | None
     ) = UNSET
@@ -71,6 +76,7 @@ class DeviceFilter(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True
     not_device_type: list[Annotated[str, documented(maxLength=64)]] | UnsetType = UNSET
     not_region: list[Annotated[str, documented(maxLength=64)]] | UnsetType = UNSET
     not_mqtt_broker_id: list[Id | None] | UnsetType = UNSET
+    not_pool_id: list[Id | None] | UnsetType = UNSET
     not_told_broker_id: list[Id | None] | UnsetType = UNSET
     not_uuid_prefix: list[Annotated[str, documented(pattern=IDENTIFIER_PATTERN)]] | UnsetType = (
         UNSET

@@ -47,6 +47,9 @@ def wanted(
     mqtt_broker_id: Annotated[
         int | None, _number("that are pinned to this broker; 0: without a pin")
     ] = None,
+    pool_id: Annotated[
+        int | None, _number("that have this pool themselves; 0: that have none")
+    ] = None,
     told_broker_id: Annotated[
         int | None, _number("whose last answer named this broker first; 0: named none")
     ] = None,
@@ -85,6 +88,7 @@ def wanted(
     not_device_type: Annotated[list[str] | None, _not("device_type")] = None,
     not_region: Annotated[list[str] | None, _not("region")] = None,
     not_mqtt_broker_id: Annotated[list[int] | None, _not("mqtt_broker_id")] = None,
+    not_pool_id: Annotated[list[int] | None, _not("pool_id")] = None,
     not_told_broker_id: Annotated[list[int] | None, _not("told_broker_id")] = None,
     not_provisioned_by_key_id: Annotated[list[str] | None, _not("provisioned_by_key_id")] = None,
     not_uuid_prefix: Annotated[list[str] | None, _not("uuid_prefix")] = None,
@@ -97,6 +101,7 @@ def wanted(
         device_type=device_type,
         region=region,
         mqtt_broker_id=mqtt_broker_id,
+        pool_id=pool_id,
         told_broker_id=told_broker_id,
         provisioned_by_key_id=provisioned_by_key_id,
         uuid_prefix=uuid_prefix or None,
@@ -112,6 +117,7 @@ def wanted(
         not_device_type=not_device_type,
         not_region=not_region,
         not_mqtt_broker_id=_numbers("not_mqtt_broker_id", not_mqtt_broker_id),
+        not_pool_id=_numbers("not_pool_id", not_pool_id),
         not_told_broker_id=_numbers("not_told_broker_id", not_told_broker_id),
         not_provisioned_by_key_id=not_provisioned_by_key_id,
         not_uuid_prefix=not_uuid_prefix,

@@ -31,6 +31,14 @@ class DeviceChange(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True
         | UnsetType
         | None
     ) = UNSET
+    pool_id: (
+        Annotated[
+            Id,
+            Meta(description="This pool serves the device, unless it has a pin; null: no pool."),
+        ]
+        | UnsetType
+        | None
+    ) = UNSET
     is_active: bool | UnsetType = UNSET
     region: Annotated[str, documented(maxLength=64)] | UnsetType | None = UNSET
     location: DeviceLocation | UnsetType | None = UNSET
@@ -52,6 +60,7 @@ class Device(Struct, kw_only=True, frozen=True):
         "device_type": "raspberry-pi-4",
         "fleet_id": "demo",
         "mqtt_broker_id": None,
+        "pool_id": None,
         "is_active": True,
         "region": None,
         "location": None,
@@ -71,6 +80,7 @@ class Device(Struct, kw_only=True, frozen=True):
         "updated_at": MOMENT,
         "has_short_api_key": False,
         "revision": 1,
+        "home_broker_id": None,
     }
 
     id: int
@@ -79,6 +89,7 @@ class Device(Struct, kw_only=True, frozen=True):
     device_type: str
     fleet_id: str
     mqtt_broker_id: int | None
+    pool_id: int | None
     is_active: bool
     region: str | None
     location: DeviceLocation | None
@@ -114,6 +125,13 @@ class Device(Struct, kw_only=True, frozen=True):
             description="Another number if one of the fields that can be changed has another value."
         ),
     ]
+    home_broker_id: Annotated[
+        int | None,
+        Meta(
+            description="The member of a pool to which it belongs; null if none was chosen yet. "
+            "It counts only while that pool serves the device."
+        ),
+    ]
 
 
 class DevicePage(Page[Device], frozen=True):
@@ -124,7 +142,7 @@ class DevicePage(Page[Device], frozen=True):
 
 # Each of these members is a field of the same name in the device or in `DeviceFields`, where an
 # unset field is null. `device_json` has rules for the others.
-_RULED = {"location", "provisioned_by_key_id", "told_broker_ids"}
+_RULED = {"location", "provisioned_by_key_id", "told_broker_ids", "home_broker_id"}
 _SAME, _SAME_OR_NULL = (
     tuple(
         name
@@ -150,6 +168,7 @@ def device_json(device: devices_pb2.Device) -> Device:
         provisioned_at=moment_of(device, "provisioned_at"),
         provisioned_by_key_id=device.provisioned_by_key_id or None,
         told_broker_ids=list(device.told_broker_ids),
+        home_broker_id=device.home_broker_id or None,
         told_at=moment_of(device, "told_at"),
         created_at=moment_of(device, "created_at"),
         updated_at=moment_of(device, "updated_at"),

@@ -61,7 +61,7 @@ async def get_device(request: CallerRequest, uuid: DeviceUuid) -> Response[Devic
     description="A field that is left out keeps its value, with PUT and with PATCH.",
     dto=StrictJson[DeviceChange],
     dependencies=IF_REVISION,
-    reasons=("DEVICE_NOT_FOUND", "BROKER_UNKNOWN", "BROKER_NOT_ALLOWED"),
+    reasons=("DEVICE_NOT_FOUND", "BROKER_UNKNOWN", "BROKER_NOT_ALLOWED", "POOL_UNKNOWN"),
 )
 async def update_device(
     request: CallerRequest,

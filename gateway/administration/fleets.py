@@ -31,6 +31,17 @@ class FleetChange(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True)
         | UnsetType
         | None
     ) = UNSET
+    pool_id: (
+        Annotated[
+            Id,
+            Meta(
+                description="The pool of its devices that have no pin, instead of "
+                "`mqtt_broker_id`: to replace one, set it to null in the same request."
+            ),
+        ]
+        | UnsetType
+        | None
+    ) = UNSET
     allowed_broker_ids: (
         Annotated[
             list[Id],
@@ -95,6 +106,7 @@ class Fleet(Struct, kw_only=True, frozen=True):
         "id": "demo",
         "name": "Demo",
         "mqtt_broker_id": None,
+        "pool_id": None,
         "allowed_broker_ids": None,
         "is_active": True,
         "uuid_prefix": "sensor-",
@@ -108,6 +120,7 @@ class Fleet(Struct, kw_only=True, frozen=True):
     id: str
     name: str
     mqtt_broker_id: int | None
+    pool_id: int | None
     allowed_broker_ids: list[int] | None
     is_active: bool
     uuid_prefix: str | None
@@ -147,6 +160,7 @@ def fleet_json(fleet: fleets_pb2.Fleet) -> Fleet:
         id=fleet.id,
         name=fields.name,
         mqtt_broker_id=optional(fields, "mqtt_broker_id"),
+        pool_id=optional(fields, "pool_id"),
         allowed_broker_ids=list(fields.allowed_brokers.broker_ids)
         if fields.HasField("allowed_brokers")
         else None,
@@ -183,7 +197,13 @@ def _values(change: FleetChange) -> dict[str, Any]:
     action="fleet.create",
     summary="Create a fleet",
     dto=StrictJson[NewFleet],
-    reasons=("FLEET_ID_TAKEN", "UUID_PREFIX_TAKEN", "BROKER_UNKNOWN", "BROKER_NOT_ALLOWED"),
+    reasons=(
+        "FLEET_ID_TAKEN",
+        "UUID_PREFIX_TAKEN",
+        "BROKER_UNKNOWN",
+        "BROKER_NOT_ALLOWED",
+        "POOL_UNKNOWN",
+    ),
 )
 async def create_fleet(request: CallerRequest, data: JSONBody[NewFleet]) -> Response[Fleet]:
     caller = request.auth
@@ -244,7 +264,13 @@ async def get_fleet(request: CallerRequest, fleet_id: FleetId) -> Response[Fleet
     summary="Change a fleet",
     dto=StrictJson[FleetChange],
     dependencies=IF_REVISION,
-    reasons=("FLEET_NOT_FOUND", "UUID_PREFIX_TAKEN", "BROKER_UNKNOWN", "BROKER_NOT_ALLOWED"),
+    reasons=(
+        "FLEET_NOT_FOUND",
+        "UUID_PREFIX_TAKEN",
+        "BROKER_UNKNOWN",
+        "BROKER_NOT_ALLOWED",
+        "POOL_UNKNOWN",
+    ),
 )
 async def update_fleet(
     request: CallerRequest,

@@ -50,6 +50,15 @@ OnlyExpected = Annotated[
 ]
 
 
+DefaultPool = Annotated[
+    Id,
+    Meta(
+        description="The pool of every device that registers with the key, instead of "
+        "`default_broker_id`: to replace one, set it to null in the same request."
+    ),
+]
+
+
 class NewProvisioningKey(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """The devices that can register with a new key. Null means the same as a field that is left
     out.
@@ -68,6 +77,7 @@ class NewProvisioningKey(Struct, kw_only=True, frozen=True, forbid_unknown_field
     description: Description | None = None
     max_devices: MaxDevices | None = None
     default_broker_id: Pin | None = None
+    default_pool_id: DefaultPool | None = None
     expires_at: Annotated[Moment, Meta(description="Null: never.")] | None = None
     allowed_device_types: DeviceTypes | None = None
     source_networks: Networks | None = None
@@ -84,6 +94,7 @@ class ProvisioningKeyChange(Struct, kw_only=True, frozen=True, forbid_unknown_fi
     description: Description | UnsetType | None = UNSET
     max_devices: MaxDevices | UnsetType | None = UNSET
     default_broker_id: Pin | UnsetType | None = UNSET
+    default_pool_id: DefaultPool | UnsetType | None = UNSET
     expires_at: (
         Annotated[Moment, Meta(description="A time in the past ends the key now. Null: never.")]
         | UnsetType
@@ -106,6 +117,7 @@ class ListedProvisioningKey(Struct, kw_only=True, frozen=True):
         "max_devices": 5000,
         "devices_provisioned": 1,
         "default_broker_id": None,
+        "default_pool_id": None,
         "expires_at": "2099-12-31T23:59:59Z",
         "is_active": True,
         "created_at": MOMENT,
@@ -125,6 +137,7 @@ class ListedProvisioningKey(Struct, kw_only=True, frozen=True):
     max_devices: int | None
     devices_provisioned: int
     default_broker_id: int | None
+    default_pool_id: int | None
     expires_at: datetime | None
     is_active: bool
     created_at: datetime | None

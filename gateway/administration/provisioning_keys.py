@@ -51,6 +51,7 @@ def _listed(key: provisioning_keys_pb2.ProvisioningKey) -> dict[str, Any]:
         "max_devices": optional(key, "max_devices"),
         "devices_provisioned": key.devices_provisioned,
         "default_broker_id": optional(key, "default_broker_id"),
+        "default_pool_id": optional(key, "default_pool_id"),
         "expires_at": moment_of(key, "expires_at"),
         "is_active": key.is_active,
         "created_at": moment_of(key, "created_at"),
@@ -95,7 +96,7 @@ def _restrictions(values: dict[str, Any]) -> provisioning_keys_pb2.Restrictions:
     action="provisioning_key.create",
     summary="Create a provisioning key",
     dto=StrictJson[NewProvisioningKey],
-    reasons=("FLEET_UNKNOWN", "BROKER_UNKNOWN", "BROKER_NOT_ALLOWED"),
+    reasons=("FLEET_UNKNOWN", "BROKER_UNKNOWN", "BROKER_NOT_ALLOWED", "POOL_UNKNOWN"),
 )
 async def create_provisioning_key(
     request: CallerRequest, data: JSONBody[NewProvisioningKey]
@@ -108,6 +109,7 @@ async def create_provisioning_key(
             description=data.description or "",
             max_devices=data.max_devices,
             default_broker_id=data.default_broker_id,
+            default_pool_id=data.default_pool_id,
             expires_at=timestamp("expires_at", data.expires_at),
             restrictions=_restrictions(named(data)),
         ),
@@ -194,6 +196,7 @@ async def get_provisioning_key(request: CallerRequest, key_id: KeyId) -> Respons
         "MAX_DEVICES_BELOW_USE",
         "BROKER_UNKNOWN",
         "BROKER_NOT_ALLOWED",
+        "POOL_UNKNOWN",
     ),
 )
 async def update_provisioning_key(

@@ -21,6 +21,8 @@ TEXTS = ("device_name", "device_type")
 REMOVABLE = ("region",)
 BOXES = ("is_active", "reprovisioning_allowed")
 PLACE = ("latitude", "longitude")
+# An empty field stands for none.
+PLACING = ("mqtt_broker_id", "pool_id")
 
 
 @post("/{uuid:str}", access=WithinFleets(Access.OPERATOR), action="device.update", status_code=200)
@@ -59,8 +61,7 @@ def _values(form: Form) -> dict[str, Any]:
     values: dict[str, Any] = {name: form.text(name) for name in TEXTS if name in form}
     values |= {name: form.text(name) or None for name in REMOVABLE if name in form}
     values |= {name: _truth(form.text(name)) for name in BOXES if name in form}
-    if "mqtt_broker_id" in form:
-        values["mqtt_broker_id"] = form.number("mqtt_broker_id")
+    values |= {name: form.number(name) for name in PLACING if name in form}
     if any(name in form for name in PLACE):
         place = {name: _decimal(form.text(name)) for name in PLACE}
         is_empty = all(value is None for value in place.values())
@@ -69,7 +70,7 @@ def _values(form: Form) -> dict[str, Any]:
 
 
 def _typed(form: Form) -> dict[str, str]:
-    names = (*TEXTS, *REMOVABLE, *PLACE, "mqtt_broker_id")
+    names = (*TEXTS, *REMOVABLE, *PLACE, *PLACING)
     return {name: form.text(name) for name in names if name in form}
 
 

@@ -20,7 +20,7 @@ MAX_CONDITIONS = 1_000
 MAX_DIGITS = 18
 TRUTHS = frozenset({"is_active", "is_online", "is_pinned", "short_api_key"})
 BROKERS = frozenset({"mqtt_broker_id", "told_broker_id"})
-NUMBERS = BROKERS | {"credential_key_id"}
+NUMBERS = BROKERS | {"pool_id", "credential_key_id"}
 # An empty value of the others means devices without one.
 NEVER_EMPTY = frozenset({"search", "fleet_id", "uuid_prefix", "device_type"}) | TRUTHS
 
@@ -30,6 +30,7 @@ LABELS = {
     "device_type": "Type",
     "region": "Region",
     "mqtt_broker_id": "Pin",
+    "pool_id": "Pool",
     "told_broker_id": "Broker of the last answer",
     "uuid_prefix": "Uuid begins with",
     "provisioned_by_key_id": "Provisioning key",

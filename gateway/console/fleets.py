@@ -30,7 +30,7 @@ from gateway.console.visitor import ConsoleRequest, permitted, visitor_of
 from gateway.problems import Problem
 
 ON_A_PAGE = 50
-FIELDS = ("name", "mqtt_broker_id", "is_restricted", "allowed_broker_ids", "uuid_prefix")
+FIELDS = ("name", "mqtt_broker_id", "pool_id", "is_restricted", "allowed_broker_ids", "uuid_prefix")
 # A person who is restricted to fleets does not change these.
 RESTRICTIONS = frozenset({"is_restricted", "allowed_broker_ids", "uuid_prefix"})
 HOME = "/console/fleets"
@@ -45,6 +45,7 @@ def texts_of(fleet: Any) -> dict[str, str]:
     return {
         "name": fleet.name,
         "mqtt_broker_id": "" if fleet.mqtt_broker_id is None else str(fleet.mqtt_broker_id),
+        "pool_id": "" if fleet.pool_id is None else str(fleet.pool_id),
         "is_restricted": "" if fleet.allowed_broker_ids is None else "true",
         "allowed_broker_ids": "\n".join(map(str, sorted(fleet.allowed_broker_ids or []))),
         "uuid_prefix": fleet.uuid_prefix or "",
@@ -66,7 +67,7 @@ def _values(form: Form, names: Iterable[str]) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for name in names:
         match name:
-            case "mqtt_broker_id":
+            case "mqtt_broker_id" | "pool_id":
                 values[name] = form.number(name)
             case "is_restricted" | "allowed_broker_ids":
                 is_restricted = form.is_ticked("is_restricted")

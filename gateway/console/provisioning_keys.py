@@ -38,11 +38,12 @@ SOON = timedelta(days=7)
 NEARLY_USED_UP = 0.9
 
 LISTS = ("allowed_device_types", "source_networks", "allowed_uuids")
+PLACES = ("default_broker_id", "default_pool_id")
 FIELDS = (
     "description",
     "max_devices",
     "expires_at",
-    "default_broker_id",
+    *PLACES,
     "uuid_prefix",
     "only_expected",
     *LISTS,
@@ -69,7 +70,7 @@ def state_of(key: Any, now: datetime) -> tuple[str, str, str]:
 def _texts(key: Any) -> dict[str, str]:
     """The fields of a key as its form has them."""
     texts = {name: "\n".join(getattr(key, name) or []) for name in LISTS}
-    for name in ("description", "max_devices", "default_broker_id", "uuid_prefix"):
+    for name in ("description", "max_devices", *PLACES, "uuid_prefix"):
         value = getattr(key, name)
         texts[name] = "" if value is None else str(value)
     texts["expires_at"] = moment_text(key.expires_at)
@@ -89,6 +90,7 @@ def _values(form: Form, names: Any) -> dict[str, Any]:
         "max_devices": lambda: form.number("max_devices"),
         "expires_at": lambda: moment_in(form, "expires_at"),
         "default_broker_id": lambda: form.number("default_broker_id"),
+        "default_pool_id": lambda: form.number("default_pool_id"),
         "uuid_prefix": lambda: form.text("uuid_prefix") or None,
         "only_expected": lambda: form.is_ticked("only_expected"),
         **{name: lambda name=name: lines_of(form, name) or None for name in LISTS},

@@ -1,11 +1,13 @@
-"""Checks which brokers a fleet may use: a device with another broker would never be served."""
+"""Checks which brokers and pools a fleet may use: a device with another broker would never be
+served.
+"""
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from chassis.errors import MooringError
 from chassis.isolation import Fleets
-from registry_service.errors import BrokerNotAllowed, BrokerUnknown
+from registry_service.errors import BrokerNotAllowed, BrokerUnknown, PoolUnknown
 
 # The reason why a fleet may not use a broker, or null. It uses a row of `fleets` with the alias
 # fleet, and one of `mqtt_broker_config` with the alias broker. `within` are the fleets that the
@@ -63,3 +65,27 @@ async def require_allowed(
     verdict = await connection.scalar(_JUDGE, asked)
     if verdict is not None:
         raise facts(field)[verdict]
+
+
+# Whether there is a pool, for actors within these fleets. The registry does not know the members of
+# pools, so pools exist only for actors with a fleet that may use every broker.
+_POOL = sa.text("""
+SELECT EXISTS (SELECT FROM pools WHERE id = :pool_id) AND (
+    CAST(:within AS text[]) IS NULL OR EXISTS (
+        SELECT FROM fleets WHERE id = ANY (CAST(:within AS text[])) AND NOT is_restricted
+    )
+)
+""")
+
+
+async def require_pool(
+    connection: AsyncConnection, pool_id: int | None, within: Fleets, *, field: str
+) -> None:
+    """Raises `PoolUnknown`. No pool (None) is allowed. The restriction of a fleet holds for the
+    members of its pool too, because resolving checks it.
+    """
+    if pool_id is None:
+        return
+    asked = {"pool_id": pool_id, "within": None if within is None else sorted(within)}
+    if not await connection.scalar(_POOL, asked):
+        raise PoolUnknown("there is no such pool", field=field)

@@ -36,6 +36,7 @@ INDEXED: dict[str, Indexed] = {
     "mqtt_broker_id": Indexed(
         "device.mqtt_broker_id", "integer", 0, "device.mqtt_broker_id IS NOT NULL"
     ),
+    "pool_id": Indexed("device.pool_id", "integer", 0, "device.pool_id IS NOT NULL"),
     "told_broker_id": Indexed("coalesce(device.told_broker_ids[1], 0)", "integer"),
     "credential_key_id": Indexed(
         "device.credential_key_id", "integer", 0, "device.credential_key_id IS NOT NULL"

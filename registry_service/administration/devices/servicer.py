@@ -120,7 +120,7 @@ class DeviceServicer(devices_pb2_grpc.DeviceServiceServicer):
         self, request: pb.UpdateDeviceRequest, context: Context
     ) -> pb.UpdateDeviceResponse:
         """Raises `InvalidInput`, `DeviceNotFound`, `BrokerUnknown`, `BrokerNotAllowed`,
-        `LostRace`.
+        `PoolUnknown`, `LostRace`.
         """
         uuid, within = _existing(request.uuid), isolation.fleets.get()
         columns = _named(request.fields, request.update_mask.paths)
@@ -184,16 +184,15 @@ def _existing(uuid: str) -> str:
 
 
 def _named(fields: pb.DeviceFields, names: Iterable[str]) -> dict[str, Any]:
-    """The named fields as columns; a pin, region or location that is not set is cleared."""
+    """The named fields as columns; a pin, pool, region or location that is not set is cleared."""
     columns: dict[str, Any] = {}
     for name in names:
         match name:
             case _ if name in CHANGED:
                 columns[name] = getattr(fields, name)
                 check_attribute(name, columns[name])
-            case "mqtt_broker_id":
-                is_pinned = fields.HasField("mqtt_broker_id")
-                columns["mqtt_broker_id"] = fields.mqtt_broker_id if is_pinned else None
+            case "mqtt_broker_id" | "pool_id":
+                columns[name] = getattr(fields, name) if fields.HasField(name) else None
             case "is_active" | "reprovisioning_allowed":
                 if not fields.HasField(name):
                     raise InvalidInput("must be true or false", field=name)
@@ -216,6 +215,7 @@ def _proto(row: sa.Row[Any]) -> pb.Device:
         fields=pb.DeviceFields(
             **dict(zip(CHANGED, _changed_of(row), strict=True)),
             mqtt_broker_id=row.mqtt_broker_id,
+            pool_id=row.pool_id,
             is_active=row.is_active,
             location=location,
             reprovisioning_allowed=row.reprovisioning_allowed,
@@ -233,4 +233,5 @@ def _proto(row: sa.Row[Any]) -> pb.Device:
         updated_at=timestamp_of(row.updated_at),
         has_short_api_key=row.has_short_api_key,
         revision=revision_of(row),
+        home_broker_id=row.home_broker_id or 0,
     )

@@ -12,9 +12,9 @@ from chassis import audit
 from chassis.database import reading, writing
 from chassis.isolation import Fleets, is_within
 from chassis.revisions import require_revision
-from registry_service.administration.allowance_store import require_allowed
+from registry_service.administration.allowance_store import require_allowed, require_pool
 from registry_service.administration.devices import revision
-from registry_service.errors import BrokerUnknown, DeviceNotFound
+from registry_service.errors import BrokerUnknown, DeviceNotFound, PoolUnknown
 from registry_service.password_hashes import NONE
 from registry_service.tables import devices
 
@@ -54,8 +54,8 @@ class DeviceStore:
     ) -> sa.Row[Any]:
         """Changes the named columns. A column that has its value already is not checked again.
 
-        Raises `DeviceNotFound`, `BrokerUnknown`, `BrokerNotAllowed`; `LostRace` unless
-        `if_revision` is empty or holds the device's revision.
+        Raises `DeviceNotFound`, `BrokerUnknown`, `BrokerNotAllowed`, `PoolUnknown`; `LostRace`
+        unless `if_revision` is empty or holds the device's revision.
         """
         try:
             async with writing(self._engine) as connection:
@@ -67,6 +67,7 @@ class DeviceStore:
                 pin = changed.get("mqtt_broker_id")
                 fleet_id = before["fleet_id"]
                 await require_allowed(connection, fleet_id, pin, within, field="mqtt_broker_id")
+                await require_pool(connection, changed.get("pool_id"), within, field="pool_id")
                 update = sa.update(devices).where(devices.c.uuid == uuid).values(changed)
                 after = (await connection.execute(update.returning(*_columns))).one()
                 before = {name: before[name] for name in changed}
@@ -74,6 +75,8 @@ class DeviceStore:
                 return after
         except IntegrityError as error:
             if isinstance(error.orig, ForeignKeyViolation):
+                if error.orig.diag.constraint_name == "devices_pool_id_fkey":
+                    raise PoolUnknown("there is no such pool", field="pool_id") from None
                 raise BrokerUnknown("there is no such broker", field="mqtt_broker_id") from None
             raise
 

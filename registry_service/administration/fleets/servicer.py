@@ -39,7 +39,7 @@ class FleetServicer(fleets_pb2_grpc.FleetServiceServicer):
         self, request: pb.CreateFleetRequest, context: Context
     ) -> pb.CreateFleetResponse:
         """Raises `InvalidInput`, `FleetIdTaken`, `UuidPrefixTaken`, `BrokerUnknown`,
-        `BrokerNotAllowed`.
+        `BrokerNotAllowed`, `PoolUnknown`.
         """
         check_identifier("id", request.id)
         fields = request.fields
@@ -77,9 +77,9 @@ class FleetServicer(fleets_pb2_grpc.FleetServiceServicer):
         self, request: pb.UpdateFleetRequest, context: Context
     ) -> pb.UpdateFleetResponse:
         """Raises `InvalidInput`, `FleetNotFound`, `UuidPrefixTaken`, `BrokerUnknown`,
-        `BrokerNotAllowed`, `LostRace`; `Forbidden` if an actor that is restricted to fleets would
-        change the restriction. After it has returned, no device is created in a fleet that it has
-        disabled.
+        `BrokerNotAllowed`, `PoolUnknown`, `LostRace`; `Forbidden` if an actor that is restricted to
+        fleets would change the restriction. After it has returned, no device is created in a fleet
+        that it has disabled.
         """
         within = isolation.fleets.get()
         values = _named(request.fields, request.update_mask.paths)
@@ -133,9 +133,8 @@ def _named(fields: pb.FleetFields, names: Iterable[str]) -> dict[str, Any]:
             case "name":
                 check_text("name", fields.name, shortest=1, longest=255)
                 values["name"] = fields.name
-            case "mqtt_broker_id":
-                is_set = fields.HasField("mqtt_broker_id")
-                values["mqtt_broker_id"] = fields.mqtt_broker_id if is_set else None
+            case "mqtt_broker_id" | "pool_id":
+                values[name] = getattr(fields, name) if fields.HasField(name) else None
             case "allowed_brokers":
                 is_set = fields.HasField("allowed_brokers")
                 values["allowed_ids"] = list(fields.allowed_brokers.broker_ids) if is_set else None
@@ -178,6 +177,7 @@ def fleet_proto(row: sa.Row[Any]) -> pb.Fleet:
             allowed_brokers=allowed,
             is_active=row.is_active,
             uuid_prefix=row.uuid_prefix,
+            pool_id=row.pool_id,
         ),
         created_at=timestamp_of(row.created_at),
         updated_at=timestamp_of(row.updated_at),

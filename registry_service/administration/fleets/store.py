@@ -15,11 +15,13 @@ from chassis.isolation import Fleets, is_within
 from chassis.revisions import require_revision
 from chassis.searching import Start, ordered
 from domain.turns import PLACEMENT
-from registry_service.administration.allowance_store import require_allowed
+from registry_service.administration.allowance_store import require_allowed, require_pool
+from registry_service.administration.one_place import require_one_place
 from registry_service.errors import (
     BrokerUnknown,
     FleetIdTaken,
     FleetNotFound,
+    PoolUnknown,
     UuidPrefixTaken,
 )
 from registry_service.tables import devices, fleet_brokers, fleets
@@ -63,8 +65,10 @@ class FleetStore:
     ) -> sa.Row[Any]:
         """The new fleet. It is restricted to `allowed_ids`, unless they are None.
 
-        Raises `FleetIdTaken`, `UuidPrefixTaken`, `BrokerUnknown`, `BrokerNotAllowed`.
+        Raises `InvalidInput` for a broker and a pool, `FleetIdTaken`, `UuidPrefixTaken`,
+        `BrokerUnknown`, `BrokerNotAllowed`, `PoolUnknown`.
         """
+        require_one_place(columns, {})
         row = {**columns, "is_restricted": allowed_ids is not None}
         try:
             async with writing(self._engine) as connection:
@@ -125,9 +129,10 @@ class FleetStore:
         """Changes the named columns, and the allowed brokers if `allowed_ids` is named. A column
         that has its value already is not checked again.
 
-        Raises `FleetNotFound`, `LostRace`, `UuidPrefixTaken`, `BrokerUnknown`; `BrokerNotAllowed`
-        if the fleet's broker would not be among the allowed ones; `Forbidden` if an actor
-        restricted to fleets would change one of `KEPT_FROM_RESTRICTED`.
+        Raises `InvalidInput` for a broker and a pool, `FleetNotFound`, `LostRace`,
+        `UuidPrefixTaken`, `BrokerUnknown`, `PoolUnknown`; `BrokerNotAllowed` if the fleet's broker
+        would not be among the allowed ones; `Forbidden` if an actor restricted to fleets would
+        change one of `KEPT_FROM_RESTRICTED`.
         """
         try:
             async with writing(self._engine) as connection:
@@ -136,6 +141,7 @@ class FleetStore:
                 values = _changed(before, columns)
                 if within is not None:
                     _require_own(values)
+                require_one_place(values, before._asdict())
                 require_revision("fleet", before.revision, if_revision)
                 if not values:
                     return before
@@ -143,6 +149,7 @@ class FleetStore:
                 allowed_ids = values.pop("allowed_ids", None)
                 if is_restricting:
                     values["is_restricted"] = allowed_ids is not None
+                await require_pool(connection, values.get("pool_id"), within, field="pool_id")
                 await _require_free(connection, fleet_id, values.get("uuid_prefix"))
                 if values:
                     await connection.execute(
@@ -196,6 +203,7 @@ def audit_fields(fleet: sa.Row[Any]) -> dict[str, Any]:
     return {
         "name": fleet.name,
         "mqtt_broker_id": fleet.mqtt_broker_id,
+        "pool_id": fleet.pool_id,
         "allowed_broker_ids": fleet.allowed_ids if fleet.is_restricted else None,
         "is_active": fleet.is_active,
         "uuid_prefix": fleet.uuid_prefix,
@@ -256,6 +264,8 @@ def _named(error: IntegrityError) -> Exception:
     if isinstance(error.orig, UniqueViolation):
         return FleetIdTaken("another fleet has this id", field="id")
     if isinstance(error.orig, ForeignKeyViolation):
+        if error.orig.diag.constraint_name == "fleets_pool_id_fkey":
+            return PoolUnknown("there is no such pool", field="pool_id")
         is_allowance = error.orig.diag.table_name == "fleet_brokers"
         field = "allowed_broker_ids" if is_allowance else "mqtt_broker_id"
         return BrokerUnknown("there is no such broker", field=field)

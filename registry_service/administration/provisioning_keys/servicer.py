@@ -39,7 +39,9 @@ class ProvisioningKeyServicer(provisioning_keys_pb2_grpc.ProvisioningKeyServiceS
     async def CreateProvisioningKey(
         self, request: pb.CreateProvisioningKeyRequest, context: Context
     ) -> pb.CreateProvisioningKeyResponse:
-        """Raises `InvalidInput`, `FleetUnknown`, `BrokerUnknown`, `BrokerNotAllowed`."""
+        """Raises `InvalidInput`, `FleetUnknown`, `BrokerUnknown`, `BrokerNotAllowed`,
+        `PoolUnknown`.
+        """
         check_identifier("fleet_id", request.fleet_id)
         fields = pb.ProvisioningKeyFields(
             description=request.description, restrictions=request.restrictions
@@ -48,6 +50,8 @@ class ProvisioningKeyServicer(provisioning_keys_pb2_grpc.ProvisioningKeyServiceS
             fields.max_devices = request.max_devices
         if request.HasField("default_broker_id"):
             fields.default_broker_id = request.default_broker_id
+        if request.HasField("default_pool_id"):
+            fields.default_pool_id = request.default_pool_id
         moment_of(request, "expires_at", is_future=True)
         if request.HasField("expires_at"):
             fields.expires_at.CopyFrom(request.expires_at)
@@ -98,7 +102,7 @@ class ProvisioningKeyServicer(provisioning_keys_pb2_grpc.ProvisioningKeyServiceS
         self, request: pb.UpdateProvisioningKeyRequest, context: Context
     ) -> pb.UpdateProvisioningKeyResponse:
         """Raises `InvalidInput`, `ProvisioningKeyNotFound`, `BrokerUnknown`, `BrokerNotAllowed`,
-        `MaxDevicesBelowUse`, `LostRace`.
+        `PoolUnknown`, `MaxDevicesBelowUse`, `LostRace`.
 
         After it has returned, no device registers if the changed key does not allow it.
         """
@@ -134,7 +138,7 @@ class ProvisioningKeyServicer(provisioning_keys_pb2_grpc.ProvisioningKeyServiceS
 
 
 FIELDS = (
-    *("description", "max_devices", "default_broker_id", "expires_at"),
+    *("description", "max_devices", "default_broker_id", "default_pool_id", "expires_at"),
     *(f"restrictions.{name}" for name in restrictions.COLUMNS),
 )
 
@@ -161,9 +165,8 @@ def _named(fields: pb.ProvisioningKeyFields, names: Iterable[str]) -> dict[str, 
                 if is_limited:
                     check_range("max_devices", fields.max_devices, 1, MAX_INT32)
                 columns["max_devices"] = fields.max_devices if is_limited else None
-            case "default_broker_id":
-                is_set = fields.HasField("default_broker_id")
-                columns["default_broker_id"] = fields.default_broker_id if is_set else None
+            case "default_broker_id" | "default_pool_id":
+                columns[name] = getattr(fields, name) if fields.HasField(name) else None
             case "expires_at":
                 columns["expires_at"] = moment_of(fields, "expires_at")
             case _ if name in FIELDS:
@@ -183,6 +186,7 @@ def _proto(row: sa.Row[Any]) -> pb.ProvisioningKey:
         max_devices=row.max_devices,
         devices_provisioned=row.devices_provisioned,
         default_broker_id=row.default_broker_id,
+        default_pool_id=row.default_pool_id,
         expires_at=timestamp_of(row.expires_at),
         is_active=row.is_active,
         created_at=timestamp_of(row.created_at),

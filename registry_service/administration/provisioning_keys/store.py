@@ -14,11 +14,13 @@ from chassis.database import reading, writing
 from chassis.isolation import Fleets, is_within
 from chassis.revisions import require_revision
 from chassis.searching import Start, ordered
-from registry_service.administration.allowance_store import require_allowed
+from registry_service.administration.allowance_store import require_allowed, require_pool
+from registry_service.administration.one_place import require_one_place
 from registry_service.errors import (
     BrokerUnknown,
     FleetUnknown,
     MaxDevicesBelowUse,
+    PoolUnknown,
     ProvisioningKeyNotFound,
 )
 from registry_service.tables import devices, provisioning_keys
@@ -52,7 +54,10 @@ class ProvisioningKeyStore:
         self._engine = engine
 
     async def create(self, within: Fleets, **columns: Any) -> sa.Row[Any]:
-        """The new row. Raises `FleetUnknown`, `BrokerUnknown`, `BrokerNotAllowed`."""
+        """The new row. Raises `InvalidInput` for a broker and a pool, `FleetUnknown`,
+        `BrokerUnknown`, `BrokerNotAllowed`, `PoolUnknown`.
+        """
+        require_one_place(columns, {})
         fleet_id = columns["fleet_id"]
         if within is not None and fleet_id not in within:
             raise _no_fleet()
@@ -116,8 +121,8 @@ class ProvisioningKeyStore:
     ) -> sa.Row[Any]:
         """Changes the named columns.
 
-        Raises `ProvisioningKeyNotFound`, `LostRace`, `BrokerUnknown`, `BrokerNotAllowed`,
-        `MaxDevicesBelowUse`.
+        Raises `InvalidInput` for a broker and a pool, `ProvisioningKeyNotFound`, `LostRace`,
+        `BrokerUnknown`, `BrokerNotAllowed`, `PoolUnknown`, `MaxDevicesBelowUse`.
         """
         try:
             async with writing(self._engine) as connection:
@@ -126,6 +131,7 @@ class ProvisioningKeyStore:
                 changed = {name: value for name, value in columns.items() if value != before[name]}
                 if not changed:
                     return row
+                require_one_place(changed, row._asdict())
                 await _require_allowed(connection, row.fleet_id, changed, within)
                 update = sa.update(provisioning_keys).values(changed).returning(*_whole)
                 after = await _found(connection, update, key_id, within)
@@ -229,6 +235,8 @@ async def _require_allowed(
 ) -> None:
     broker_id = columns.get("default_broker_id")
     await require_allowed(connection, fleet_id, broker_id, within, field="default_broker_id")
+    pool_id = columns.get("default_pool_id")
+    await require_pool(connection, pool_id, within, field="default_pool_id")
 
 
 def _no_fleet() -> FleetUnknown:
@@ -256,6 +264,8 @@ def _fact(error: IntegrityError) -> Exception:
             return _no_fleet()
         case "provisioning_keys_default_broker_id_fkey":
             return BrokerUnknown("there is no such broker", field="default_broker_id")
+        case "provisioning_keys_default_pool_id_fkey":
+            return PoolUnknown("there is no such pool", field="default_pool_id")
         case "limit_is_kept":
             return MaxDevicesBelowUse(
                 "more devices have registered with the key than that", field="max_devices"

@@ -80,7 +80,12 @@ class RolloutStore:
                 connection,
                 "rollout.complete",
                 before,
-                {"mqtt_broker_id": before.rollout_broker_id, "rollout_broker_id": None},
+                {
+                    "mqtt_broker_id": before.rollout_broker_id,
+                    # A fleet has a broker or a pool.
+                    "pool_id": None,
+                    "rollout_broker_id": None,
+                },
             )
 
     @contextlib.asynccontextmanager
@@ -142,4 +147,8 @@ def _audit_fields(fleet: Row) -> dict[str, Any]:
             "percent": fleet.rollout_percent,
             "began_at": fleet.rollout_began_at,
         }
-    return {"mqtt_broker_id": fleet.mqtt_broker_id, "rollout": rollout}
+    return {
+        "mqtt_broker_id": fleet.mqtt_broker_id,
+        "pool_id": fleet.pool_id,
+        "rollout": rollout,
+    }

@@ -196,6 +196,7 @@ async def test_every_method_says_what_is_wrong_with_a_message(stack: Stack, serv
         "broker_id": [1],
         "broker_ids": [1],
         "default_broker_id": [1],
+        "backup_broker_id": [1],
         "name": ["Local Broker", "new"],
         "host": ["localhost"],
         "port": [1883],

@@ -209,7 +209,14 @@ async def test_odd_input_is_answered_by_a_page(stack: Stack) -> None:
     async with everybody(stack) as people:
         operator = people["operator"]
         for odd in ODD:
-            for name in ("mqtt_broker_id", "is_active", "device_name", "region", "latitude"):
+            for name in (
+                "mqtt_broker_id",
+                "pool_id",
+                "is_active",
+                "device_name",
+                "region",
+                "latitude",
+            ):
                 answer = await acted(operator, ONE, ONE, **{name: odd})
                 assert answer.status_code in (303, 422), (name, odd)
             assert (await operator.send(f"{ONE}/delete", uuid=odd)).status_code == 422

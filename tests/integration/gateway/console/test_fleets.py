@@ -15,7 +15,15 @@ from tests.integration.gateway.console.people import (
 from tests.stack import Stack
 
 HOME = "/console/fleets"
-FIELDS = ("id", "name", "mqtt_broker_id", "is_restricted", "allowed_broker_ids", "uuid_prefix")
+FIELDS = (
+    "id",
+    "name",
+    "mqtt_broker_id",
+    "pool_id",
+    "is_restricted",
+    "allowed_broker_ids",
+    "uuid_prefix",
+)
 
 
 async def stored(stack: Stack, fleet_id: str) -> Any:

@@ -27,6 +27,7 @@ FIELDS = (
     "max_devices",
     "expires_at",
     "default_broker_id",
+    "default_pool_id",
     "uuid_prefix",
     "only_expected",
     "allowed_device_types",

@@ -19,6 +19,7 @@ from chassis.errors import InvalidInput
 from chassis.trust import Access, Actor
 from registry_service.administration.devices import drivers, facets, filter_store
 from registry_service.device_filter import conditions_of, filter_of
+from tests.pools import make_pool
 from tests.stack import Stack
 
 EXAMPLES = settings(
@@ -28,7 +29,7 @@ EXAMPLES = settings(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 COLUMNS = (
-    *("uuid", "device_name", "device_type", "region", "fleet_id", "mqtt_broker_id"),
+    *("uuid", "device_name", "device_type", "region", "fleet_id", "mqtt_broker_id", "pool_id"),
     *("told_broker_ids", "is_active", "is_online", "has_short_api_key", "credential_key_id"),
     *("provisioned_by_key_id", "provisioned_at"),
 )
@@ -60,6 +61,7 @@ class Device:
     region: str
     fleet_id: str
     mqtt_broker_id: int | None
+    pool_id: int | None
     told_broker_ids: Sequence[int]
     is_active: bool
     is_online: bool
@@ -80,6 +82,7 @@ class Device:
         return {
             **{name: getattr(self, name) for name in ("fleet_id", "device_type", "region")},
             "mqtt_broker_id": self.mqtt_broker_id or 0,
+            "pool_id": self.pool_id or 0,
             "told_broker_id": (*self.told_broker_ids, 0)[0],
             "provisioned_by_key_id": self.provisioned_by_key_id or "",
             "credential_key_id": self.credential_key_id or 0,
@@ -123,6 +126,7 @@ class Filled:
     stack: Stack
     devices: list[Device]
     brokers: list[int]
+    pools: list[int]
     keys: list[str]
 
     @property
@@ -133,6 +137,7 @@ class Filled:
             "device_type": ["pi", "esp", "esp32", "x"],
             "region": ["eu", "us", "", "x"],
             "mqtt_broker_id": [0, *self.brokers, 77],
+            "pool_id": [0, *self.pools, 77],
             "told_broker_id": [0, *self.brokers, 77],
             "provisioned_by_key_id": ["", *self.keys, "8a6f2f0e-3a53-4d0c-9d5e-0c1f7c1b2a11"],
             "credential_key_id": [0, 1, 2, 77],
@@ -177,7 +182,9 @@ def few(conditions: dict[str, Any]) -> dict[str, Any]:
     return {name: conditions[name] for name in names[:3]}
 
 
-def made(source: random.Random, number: int, brokers: list[int], keys: list[str]) -> Device:
+def made(
+    source: random.Random, number: int, brokers: list[int], pools: list[int], keys: list[str]
+) -> Device:
     beginning = source.choice(["a", "ab", "a_", "b-", "A", "-", "_", "Pump"])
     name = source.choice(TEXTS) + source.choice(["", "b", "Z", "%", "1", "\U0010ffff"])
     uuid = f"{beginning}{number}"
@@ -190,6 +197,7 @@ def made(source: random.Random, number: int, brokers: list[int], keys: list[str]
         region=source.choice(["", "", "eu", "us"]),
         fleet_id=fleet,
         mqtt_broker_id=source.choice([None, None, *brokers]),
+        pool_id=source.choice([None, None, *pools]),
         told_broker_ids=source.choice([[], *([broker] for broker in brokers), [*brokers]]),
         is_active=source.random() < 0.8,
         is_online=source.random() < 0.5,
@@ -205,6 +213,7 @@ async def filled(stack: Stack) -> Filled:
     for fleet in FLEETS[1:]:
         await stack.create_fleet(fleet)
     brokers = [stack.default_broker_id, await stack.create_broker("second")]
+    pools = [make_pool(stack, *brokers, name=name) for name in ("one", "other")]
     keys = [
         str(
             stack.database.execute(
@@ -217,10 +226,10 @@ async def filled(stack: Stack) -> Filled:
         for fleet in FLEETS
     ]
     source = chance(7)
-    devices = [made(source, number, brokers, keys) for number in range(DEVICES)]
+    devices = [made(source, number, brokers, pools, keys) for number in range(DEVICES)]
     with psycopg.connect(stack.database.url("mooring"), autocommit=True) as connection:
         connection.cursor().executemany(MAKE, [device.row for device in devices])
-    return Filled(stack, devices, brokers, keys)
+    return Filled(stack, devices, brokers, pools, keys)
 
 
 def actor_within(fleets: frozenset[str] | None) -> Actor:
@@ -394,7 +403,13 @@ async def test_pages_stay_right_while_devices_come_and_go(filled: Filled, steps:
             if (uuid := next(leaving, None)) is not None:
                 stack.database.execute("DELETE FROM devices WHERE uuid = %s", uuid)
                 new = dataclasses.replace(
-                    made(source, 1_000 + len(filled.devices), filled.brokers, filled.keys),
+                    made(
+                        source,
+                        1_000 + len(filled.devices),
+                        filled.brokers,
+                        filled.pools,
+                        filled.keys,
+                    ),
                     uuid=f"a{source.random():.12f}".replace(".", "-"),
                 )
                 stack.database.execute(MAKE, *new.row)
@@ -433,6 +448,9 @@ async def test_people_search_and_count_over_http(filled: Filled) -> None:
         ("not_fleet_id=demo&not_fleet_id=other", {"not_fleet_id": ["demo", "other"]}),
         ("is_pinned=false&is_online=true", {"is_pinned": False, "is_online": True}),
         ("mqtt_broker_id=0", {"mqtt_broker_id": 0}),
+        ("pool_id=0", {"pool_id": 0}),
+        (f"pool_id={filled.pools[0]}", {"pool_id": filled.pools[0]}),
+        (f"not_pool_id={filled.pools[0]}", {"not_pool_id": [filled.pools[0]]}),
         (
             "registered_since=2026-01-01T00:30:00Z&registered_before=2026-01-01T01:00:00%2B00:00",
             {
@@ -465,6 +483,8 @@ async def test_people_search_and_count_over_http(filled: Filled) -> None:
         ("search=%00", "search"),
         (f"search={'x' * 256}", "search"),
         ("mqtt_broker_id=-1", "mqtt_broker_id"),
+        ("pool_id=-1", "pool_id"),
+        ("not_pool_id=2147483648", "not_pool_id"),
         ("not_fleet_id=a%20b", "not_fleet_id"),
         ("cursor=!", "cursor"),
     ):

@@ -18,6 +18,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "device_name": TEXTS,
     "device_type": TEXTS,
     "mqtt_broker_id": NUMBERS,
+    "pool_id": NUMBERS,
     "is_active": st.booleans(),
     "region": TEXTS,
     "latitude": DEGREES,

@@ -29,7 +29,7 @@ from mooring.errors.v1 import errors_pb2 as mooring_dot_errors_dot_v1_dot_errors
 from mooring.registry.v1 import jobs_pb2 as mooring_dot_registry_dot_v1_dot_jobs__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!mooring/registry/v1/devices.proto\x12\x13mooring.registry.v1\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"mooring/broker/v1/resolution.proto\x1a\x1emooring/errors/v1/errors.proto\x1a\x1emooring/registry/v1/jobs.proto\"\xc7\x02\n\x0c\x44\x65viceFields\x12\x18\n\x0b\x64\x65vice_name\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x18\n\x0b\x64\x65vice_type\x18\x02 \x01(\tH\x01\x88\x01\x01\x12\x1b\n\x0emqtt_broker_id\x18\x03 \x01(\x05H\x02\x88\x01\x01\x12\x16\n\tis_active\x18\x04 \x01(\x08H\x03\x88\x01\x01\x12\x13\n\x06region\x18\x05 \x01(\tH\x04\x88\x01\x01\x12-\n\x08location\x18\x06 \x01(\x0b\x32\x1b.mooring.broker.v1.Location\x12#\n\x16reprovisioning_allowed\x18\x07 \x01(\x08H\x05\x88\x01\x01\x42\x0e\n\x0c_device_nameB\x0e\n\x0c_device_typeB\x11\n\x0f_mqtt_broker_idB\x0c\n\n_is_activeB\t\n\x07_regionB\x19\n\x17_reprovisioning_allowed\"\xc1\x04\n\x06\x44\x65vice\x12\n\n\x02id\x18\x01 \x01(\x03\x12\x0c\n\x04uuid\x18\x02 \x01(\t\x12\x31\n\x06\x66ields\x18\x03 \x01(\x0b\x32!.mooring.registry.v1.DeviceFields\x12\x10\n\x08\x66leet_id\x18\x04 \x01(\t\x12\x15\n\rmqtt_username\x18\x05 \x01(\t\x12\x16\n\x0e\x61pplication_id\x18\x06 \x01(\t\x12\x13\n\x0bmac_address\x18\x07 \x01(\t\x12\x12\n\nos_version\x18\x08 \x01(\t\x12\x15\n\ragent_version\x18\t \x01(\t\x12\x11\n\tis_online\x18\n \x01(\x08\x12\x30\n\x0clast_seen_at\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0eprovisioned_at\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1d\n\x15provisioned_by_key_id\x18\r \x01(\t\x12\x17\n\x0ftold_broker_ids\x18\x0e \x03(\x05\x12+\n\x07told_at\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\ncreated_at\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nupdated_at\x18\x11 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x19\n\x11has_short_api_key\x18\x12 \x01(\x08\x12\x10\n\x08revision\x18\x13 \x01(\x03\" \n\x10GetDeviceRequest\x12\x0c\n\x04uuid\x18\x01 \x01(\t\"@\n\x11GetDeviceResponse\x12+\n\x06\x64\x65vice\x18\x01 \x01(\x0b\x32\x1b.mooring.registry.v1.Device\"\xe0\x01\n\x12ListDevicesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\t\x12\x10\n\x08\x66leet_id\x18\x03 \x01(\t\x12\x1e\n\x11\x63redential_key_id\x18\x04 \x01(\x05H\x00\x88\x01\x01\x12\x1a\n\rshort_api_key\x18\x05 \x01(\x08H\x01\x88\x01\x01\x12\x31\n\x06\x66ilter\x18\x06 \x01(\x0b\x32!.mooring.registry.v1.DeviceFilterB\x14\n\x12_credential_key_idB\x10\n\x0e_short_api_key\"X\n\x13ListDevicesResponse\x12,\n\x07\x64\x65vices\x18\x01 \x03(\x0b\x32\x1b.mooring.registry.v1.Device\x12\x13\n\x0bnext_cursor\x18\x02 \x01(\t\"z\n\x13\x43ountDevicesRequest\x12\x31\n\x06\x66ilter\x18\x01 \x01(\x0b\x32!.mooring.registry.v1.DeviceFilter\x12\x30\n\x06\x66\x61\x63\x65ts\x18\x02 \x03(\x0e\x32 .mooring.registry.v1.DeviceFacet\"=\n\nFacetValue\x12\r\n\x05value\x18\x01 \x01(\t\x12\r\n\x05\x63ount\x18\x02 \x01(\x03\x12\x11\n\tis_capped\x18\x03 \x01(\x08\"\x85\x01\n\x0b\x46\x61\x63\x65tCounts\x12/\n\x05\x66\x61\x63\x65t\x18\x01 \x01(\x0e\x32 .mooring.registry.v1.DeviceFacet\x12/\n\x06values\x18\x02 \x03(\x0b\x32\x1f.mooring.registry.v1.FacetValue\x12\x14\n\x0cis_truncated\x18\x03 \x01(\x08\"j\n\x14\x43ountDevicesResponse\x12\r\n\x05\x63ount\x18\x01 \x01(\x03\x12\x11\n\tis_capped\x18\x02 \x01(\x08\x12\x30\n\x06\x66\x61\x63\x65ts\x18\x03 \x03(\x0b\x32 .mooring.registry.v1.FacetCounts\"\x9c\x01\n\x13UpdateDeviceRequest\x12\x0c\n\x04uuid\x18\x01 \x01(\t\x12\x31\n\x06\x66ields\x18\x02 \x01(\x0b\x32!.mooring.registry.v1.DeviceFields\x12/\n\x0bupdate_mask\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x13\n\x0bif_revision\x18\x04 \x03(\x03\"C\n\x14UpdateDeviceResponse\x12+\n\x06\x64\x65vice\x18\x01 \x01(\x0b\x32\x1b.mooring.registry.v1.Device\"8\n\x13\x44\x65leteDeviceRequest\x12\x0c\n\x04uuid\x18\x01 \x01(\t\x12\x13\n\x0bif_revision\x18\x02 \x03(\x03\"\x16\n\x14\x44\x65leteDeviceResponse\"(\n\x18RevokeCredentialsRequest\x12\x0c\n\x04uuid\x18\x01 \x01(\t\"\x1b\n\x19RevokeCredentialsResponse\"\x99\x04\n\x0eImportedDevice\x12\x0c\n\x04uuid\x18\x01 \x01(\t\x12\x10\n\x08\x66leet_id\x18\x02 \x01(\t\x12\x18\n\x0b\x64\x65vice_name\x18\x03 \x01(\tH\x00\x88\x01\x01\x12\x18\n\x0b\x64\x65vice_type\x18\x04 \x01(\tH\x01\x88\x01\x01\x12\x1a\n\rmqtt_username\x18\x05 \x01(\tH\x02\x88\x01\x01\x12\x1f\n\rpassword_hash\x18\x06 \x01(\tB\x03\x80\x01\x01H\x03\x88\x01\x01\x12\x1f\n\rpassword_salt\x18\x07 \x01(\tB\x03\x80\x01\x01H\x04\x88\x01\x01\x12\x1f\n\x12password_algorithm\x18\x08 \x01(\tH\x05\x88\x01\x01\x12\x13\n\x06\x62roker\x18\t \x01(\tH\x06\x88\x01\x01\x12\x1b\n\x0emqtt_broker_id\x18\n \x01(\x05H\x07\x88\x01\x01\x12\x13\n\x06region\x18\x0b \x01(\tH\x08\x88\x01\x01\x12-\n\x08location\x18\x0c \x01(\x0b\x32\x1b.mooring.broker.v1.Location\x12\x18\n\x0bmac_address\x18\r \x01(\tH\t\x88\x01\x01\x42\x0e\n\x0c_device_nameB\x0e\n\x0c_device_typeB\x10\n\x0e_mqtt_usernameB\x10\n\x0e_password_hashB\x10\n\x0e_password_saltB\x15\n\x13_password_algorithmB\t\n\x07_brokerB\x11\n\x0f_mqtt_broker_idB\t\n\x07_regionB\x0e\n\x0c_mac_address\"]\n\x14ImportDevicesRequest\x12\x34\n\x07\x64\x65vices\x18\x01 \x03(\x0b\x32#.mooring.registry.v1.ImportedDevice\x12\x0f\n\x07\x64ry_run\x18\x02 \x01(\x08\"[\n\x0c\x44\x65viceImport\x12\x11\n\x07\x63reated\x18\x01 \x01(\x08H\x00\x12-\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x1c.mooring.errors.v1.ItemErrorH\x00\x42\t\n\x07outcome\"K\n\x15ImportDevicesResponse\x12\x32\n\x07results\x18\x01 \x03(\x0b\x32!.mooring.registry.v1.DeviceImport*\xbf\x01\n\x0b\x44\x65viceFacet\x12\x1c\n\x18\x44\x45VICE_FACET_UNSPECIFIED\x10\x00\x12\x19\n\x15\x44\x45VICE_FACET_FLEET_ID\x10\x01\x12\x1c\n\x18\x44\x45VICE_FACET_DEVICE_TYPE\x10\x02\x12\x17\n\x13\x44\x45VICE_FACET_REGION\x10\x03\x12\x1f\n\x1b\x44\x45VICE_FACET_MQTT_BROKER_ID\x10\x04\x12\x1f\n\x1b\x44\x45VICE_FACET_TOLD_BROKER_ID\x10\x05\x32\xd8\x05\n\rDeviceService\x12Z\n\tGetDevice\x12%.mooring.registry.v1.GetDeviceRequest\x1a&.mooring.registry.v1.GetDeviceResponse\x12`\n\x0bListDevices\x12\'.mooring.registry.v1.ListDevicesRequest\x1a(.mooring.registry.v1.ListDevicesResponse\x12\x63\n\x0c\x43ountDevices\x12(.mooring.registry.v1.CountDevicesRequest\x1a).mooring.registry.v1.CountDevicesResponse\x12\x63\n\x0cUpdateDevice\x12(.mooring.registry.v1.UpdateDeviceRequest\x1a).mooring.registry.v1.UpdateDeviceResponse\x12\x63\n\x0c\x44\x65leteDevice\x12(.mooring.registry.v1.DeleteDeviceRequest\x1a).mooring.registry.v1.DeleteDeviceResponse\x12r\n\x11RevokeCredentials\x12-.mooring.registry.v1.RevokeCredentialsRequest\x1a..mooring.registry.v1.RevokeCredentialsResponse\x12\x66\n\rImportDevices\x12).mooring.registry.v1.ImportDevicesRequest\x1a*.mooring.registry.v1.ImportDevicesResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!mooring/registry/v1/devices.proto\x12\x13mooring.registry.v1\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"mooring/broker/v1/resolution.proto\x1a\x1emooring/errors/v1/errors.proto\x1a\x1emooring/registry/v1/jobs.proto\"\xe9\x02\n\x0c\x44\x65viceFields\x12\x18\n\x0b\x64\x65vice_name\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x18\n\x0b\x64\x65vice_type\x18\x02 \x01(\tH\x01\x88\x01\x01\x12\x1b\n\x0emqtt_broker_id\x18\x03 \x01(\x05H\x02\x88\x01\x01\x12\x16\n\tis_active\x18\x04 \x01(\x08H\x03\x88\x01\x01\x12\x13\n\x06region\x18\x05 \x01(\tH\x04\x88\x01\x01\x12-\n\x08location\x18\x06 \x01(\x0b\x32\x1b.mooring.broker.v1.Location\x12#\n\x16reprovisioning_allowed\x18\x07 \x01(\x08H\x05\x88\x01\x01\x12\x14\n\x07pool_id\x18\x08 \x01(\x05H\x06\x88\x01\x01\x42\x0e\n\x0c_device_nameB\x0e\n\x0c_device_typeB\x11\n\x0f_mqtt_broker_idB\x0c\n\n_is_activeB\t\n\x07_regionB\x19\n\x17_reprovisioning_allowedB\n\n\x08_pool_id\"\xd9\x04\n\x06\x44\x65vice\x12\n\n\x02id\x18\x01 \x01(\x03\x12\x0c\n\x04uuid\x18\x02 \x01(\t\x12\x31\n\x06\x66ields\x18\x03 \x01(\x0b\x32!.mooring.registry.v1.DeviceFields\x12\x10\n\x08\x66leet_id\x18\x04 \x01(\t\x12\x15\n\rmqtt_username\x18\x05 \x01(\t\x12\x16\n\x0e\x61pplication_id\x18\x06 \x01(\t\x12\x13\n\x0bmac_address\x18\x07 \x01(\t\x12\x12\n\nos_version\x18\x08 \x01(\t\x12\x15\n\ragent_version\x18\t \x01(\t\x12\x11\n\tis_online\x18\n \x01(\x08\x12\x30\n\x0clast_seen_at\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0eprovisioned_at\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1d\n\x15provisioned_by_key_id\x18\r \x01(\t\x12\x17\n\x0ftold_broker_ids\x18\x0e \x03(\x05\x12+\n\x07told_at\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\ncreated_at\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nupdated_at\x18\x11 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x19\n\x11has_short_api_key\x18\x12 \x01(\x08\x12\x10\n\x08revision\x18\x13 \x01(\x03\x12\x16\n\x0ehome_broker_id\x18\x14 \x01(\x05\" \n\x10GetDeviceRequest\x12\x0c\n\x04uuid\x18\x01 \x01(\t\"@\n\x11GetDeviceResponse\x12+\n\x06\x64\x65vice\x18\x01 \x01(\x0b\x32\x1b.mooring.registry.v1.Device\"\xe0\x01\n\x12ListDevicesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\t\x12\x10\n\x08\x66leet_id\x18\x03 \x01(\t\x12\x1e\n\x11\x63redential_key_id\x18\x04 \x01(\x05H\x00\x88\x01\x01\x12\x1a\n\rshort_api_key\x18\x05 \x01(\x08H\x01\x88\x01\x01\x12\x31\n\x06\x66ilter\x18\x06 \x01(\x0b\x32!.mooring.registry.v1.DeviceFilterB\x14\n\x12_credential_key_idB\x10\n\x0e_short_api_key\"X\n\x13ListDevicesResponse\x12,\n\x07\x64\x65vices\x18\x01 \x03(\x0b\x32\x1b.mooring.registry.v1.Device\x12\x13\n\x0bnext_cursor\x18\x02 \x01(\t\"z\n\x13\x43ountDevicesRequest\x12\x31\n\x06\x66ilter\x18\x01 \x01(\x0b\x32!.mooring.registry.v1.DeviceFilter\x12\x30\n\x06\x66\x61\x63\x65ts\x18\x02 \x03(\x0e\x32 .mooring.registry.v1.DeviceFacet\"=\n\nFacetValue\x12\r\n\x05value\x18\x01 \x01(\t\x12\r\n\x05\x63ount\x18\x02 \x01(\x03\x12\x11\n\tis_capped\x18\x03 \x01(\x08\"\x85\x01\n\x0b\x46\x61\x63\x65tCounts\x12/\n\x05\x66\x61\x63\x65t\x18\x01 \x01(\x0e\x32 .mooring.registry.v1.DeviceFacet\x12/\n\x06values\x18\x02 \x03(\x0b\x32\x1f.mooring.registry.v1.FacetValue\x12\x14\n\x0cis_truncated\x18\x03 \x01(\x08\"j\n\x14\x43ountDevicesResponse\x12\r\n\x05\x63ount\x18\x01 \x01(\x03\x12\x11\n\tis_capped\x18\x02 \x01(\x08\x12\x30\n\x06\x66\x61\x63\x65ts\x18\x03 \x03(\x0b\x32 .mooring.registry.v1.FacetCounts\"\x9c\x01\n\x13UpdateDeviceRequest\x12\x0c\n\x04uuid\x18\x01 \x01(\t\x12\x31\n\x06\x66ields\x18\x02 \x01(\x0b\x32!.mooring.registry.v1.DeviceFields\x12/\n\x0bupdate_mask\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x13\n\x0bif_revision\x18\x04 \x03(\x03\"C\n\x14UpdateDeviceResponse\x12+\n\x06\x64\x65vice\x18\x01 \x01(\x0b\x32\x1b.mooring.registry.v1.Device\"8\n\x13\x44\x65leteDeviceRequest\x12\x0c\n\x04uuid\x18\x01 \x01(\t\x12\x13\n\x0bif_revision\x18\x02 \x03(\x03\"\x16\n\x14\x44\x65leteDeviceResponse\"(\n\x18RevokeCredentialsRequest\x12\x0c\n\x04uuid\x18\x01 \x01(\t\"\x1b\n\x19RevokeCredentialsResponse\"\x99\x04\n\x0eImportedDevice\x12\x0c\n\x04uuid\x18\x01 \x01(\t\x12\x10\n\x08\x66leet_id\x18\x02 \x01(\t\x12\x18\n\x0b\x64\x65vice_name\x18\x03 \x01(\tH\x00\x88\x01\x01\x12\x18\n\x0b\x64\x65vice_type\x18\x04 \x01(\tH\x01\x88\x01\x01\x12\x1a\n\rmqtt_username\x18\x05 \x01(\tH\x02\x88\x01\x01\x12\x1f\n\rpassword_hash\x18\x06 \x01(\tB\x03\x80\x01\x01H\x03\x88\x01\x01\x12\x1f\n\rpassword_salt\x18\x07 \x01(\tB\x03\x80\x01\x01H\x04\x88\x01\x01\x12\x1f\n\x12password_algorithm\x18\x08 \x01(\tH\x05\x88\x01\x01\x12\x13\n\x06\x62roker\x18\t \x01(\tH\x06\x88\x01\x01\x12\x1b\n\x0emqtt_broker_id\x18\n \x01(\x05H\x07\x88\x01\x01\x12\x13\n\x06region\x18\x0b \x01(\tH\x08\x88\x01\x01\x12-\n\x08location\x18\x0c \x01(\x0b\x32\x1b.mooring.broker.v1.Location\x12\x18\n\x0bmac_address\x18\r \x01(\tH\t\x88\x01\x01\x42\x0e\n\x0c_device_nameB\x0e\n\x0c_device_typeB\x10\n\x0e_mqtt_usernameB\x10\n\x0e_password_hashB\x10\n\x0e_password_saltB\x15\n\x13_password_algorithmB\t\n\x07_brokerB\x11\n\x0f_mqtt_broker_idB\t\n\x07_regionB\x0e\n\x0c_mac_address\"]\n\x14ImportDevicesRequest\x12\x34\n\x07\x64\x65vices\x18\x01 \x03(\x0b\x32#.mooring.registry.v1.ImportedDevice\x12\x0f\n\x07\x64ry_run\x18\x02 \x01(\x08\"[\n\x0c\x44\x65viceImport\x12\x11\n\x07\x63reated\x18\x01 \x01(\x08H\x00\x12-\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x1c.mooring.errors.v1.ItemErrorH\x00\x42\t\n\x07outcome\"K\n\x15ImportDevicesResponse\x12\x32\n\x07results\x18\x01 \x03(\x0b\x32!.mooring.registry.v1.DeviceImport*\xbf\x01\n\x0b\x44\x65viceFacet\x12\x1c\n\x18\x44\x45VICE_FACET_UNSPECIFIED\x10\x00\x12\x19\n\x15\x44\x45VICE_FACET_FLEET_ID\x10\x01\x12\x1c\n\x18\x44\x45VICE_FACET_DEVICE_TYPE\x10\x02\x12\x17\n\x13\x44\x45VICE_FACET_REGION\x10\x03\x12\x1f\n\x1b\x44\x45VICE_FACET_MQTT_BROKER_ID\x10\x04\x12\x1f\n\x1b\x44\x45VICE_FACET_TOLD_BROKER_ID\x10\x05\x32\xd8\x05\n\rDeviceService\x12Z\n\tGetDevice\x12%.mooring.registry.v1.GetDeviceRequest\x1a&.mooring.registry.v1.GetDeviceResponse\x12`\n\x0bListDevices\x12\'.mooring.registry.v1.ListDevicesRequest\x1a(.mooring.registry.v1.ListDevicesResponse\x12\x63\n\x0c\x43ountDevices\x12(.mooring.registry.v1.CountDevicesRequest\x1a).mooring.registry.v1.CountDevicesResponse\x12\x63\n\x0cUpdateDevice\x12(.mooring.registry.v1.UpdateDeviceRequest\x1a).mooring.registry.v1.UpdateDeviceResponse\x12\x63\n\x0c\x44\x65leteDevice\x12(.mooring.registry.v1.DeleteDeviceRequest\x1a).mooring.registry.v1.DeleteDeviceResponse\x12r\n\x11RevokeCredentials\x12-.mooring.registry.v1.RevokeCredentialsRequest\x1a..mooring.registry.v1.RevokeCredentialsResponse\x12\x66\n\rImportDevices\x12).mooring.registry.v1.ImportDevicesRequest\x1a*.mooring.registry.v1.ImportDevicesResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,48 +40,48 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_IMPORTEDDEVICE'].fields_by_name['password_hash']._serialized_options = b'\200\001\001'
   _globals['_IMPORTEDDEVICE'].fields_by_name['password_salt']._loaded_options = None
   _globals['_IMPORTEDDEVICE'].fields_by_name['password_salt']._serialized_options = b'\200\001\001'
-  _globals['_DEVICEFACET']._serialized_start=3170
-  _globals['_DEVICEFACET']._serialized_end=3361
+  _globals['_DEVICEFACET']._serialized_start=3228
+  _globals['_DEVICEFACET']._serialized_end=3419
   _globals['_DEVICEFIELDS']._serialized_start=226
-  _globals['_DEVICEFIELDS']._serialized_end=553
-  _globals['_DEVICE']._serialized_start=556
-  _globals['_DEVICE']._serialized_end=1133
-  _globals['_GETDEVICEREQUEST']._serialized_start=1135
-  _globals['_GETDEVICEREQUEST']._serialized_end=1167
-  _globals['_GETDEVICERESPONSE']._serialized_start=1169
-  _globals['_GETDEVICERESPONSE']._serialized_end=1233
-  _globals['_LISTDEVICESREQUEST']._serialized_start=1236
-  _globals['_LISTDEVICESREQUEST']._serialized_end=1460
-  _globals['_LISTDEVICESRESPONSE']._serialized_start=1462
-  _globals['_LISTDEVICESRESPONSE']._serialized_end=1550
-  _globals['_COUNTDEVICESREQUEST']._serialized_start=1552
-  _globals['_COUNTDEVICESREQUEST']._serialized_end=1674
-  _globals['_FACETVALUE']._serialized_start=1676
-  _globals['_FACETVALUE']._serialized_end=1737
-  _globals['_FACETCOUNTS']._serialized_start=1740
-  _globals['_FACETCOUNTS']._serialized_end=1873
-  _globals['_COUNTDEVICESRESPONSE']._serialized_start=1875
-  _globals['_COUNTDEVICESRESPONSE']._serialized_end=1981
-  _globals['_UPDATEDEVICEREQUEST']._serialized_start=1984
-  _globals['_UPDATEDEVICEREQUEST']._serialized_end=2140
-  _globals['_UPDATEDEVICERESPONSE']._serialized_start=2142
-  _globals['_UPDATEDEVICERESPONSE']._serialized_end=2209
-  _globals['_DELETEDEVICEREQUEST']._serialized_start=2211
-  _globals['_DELETEDEVICEREQUEST']._serialized_end=2267
-  _globals['_DELETEDEVICERESPONSE']._serialized_start=2269
-  _globals['_DELETEDEVICERESPONSE']._serialized_end=2291
-  _globals['_REVOKECREDENTIALSREQUEST']._serialized_start=2293
-  _globals['_REVOKECREDENTIALSREQUEST']._serialized_end=2333
-  _globals['_REVOKECREDENTIALSRESPONSE']._serialized_start=2335
-  _globals['_REVOKECREDENTIALSRESPONSE']._serialized_end=2362
-  _globals['_IMPORTEDDEVICE']._serialized_start=2365
-  _globals['_IMPORTEDDEVICE']._serialized_end=2902
-  _globals['_IMPORTDEVICESREQUEST']._serialized_start=2904
-  _globals['_IMPORTDEVICESREQUEST']._serialized_end=2997
-  _globals['_DEVICEIMPORT']._serialized_start=2999
-  _globals['_DEVICEIMPORT']._serialized_end=3090
-  _globals['_IMPORTDEVICESRESPONSE']._serialized_start=3092
-  _globals['_IMPORTDEVICESRESPONSE']._serialized_end=3167
-  _globals['_DEVICESERVICE']._serialized_start=3364
-  _globals['_DEVICESERVICE']._serialized_end=4092
+  _globals['_DEVICEFIELDS']._serialized_end=587
+  _globals['_DEVICE']._serialized_start=590
+  _globals['_DEVICE']._serialized_end=1191
+  _globals['_GETDEVICEREQUEST']._serialized_start=1193
+  _globals['_GETDEVICEREQUEST']._serialized_end=1225
+  _globals['_GETDEVICERESPONSE']._serialized_start=1227
+  _globals['_GETDEVICERESPONSE']._serialized_end=1291
+  _globals['_LISTDEVICESREQUEST']._serialized_start=1294
+  _globals['_LISTDEVICESREQUEST']._serialized_end=1518
+  _globals['_LISTDEVICESRESPONSE']._serialized_start=1520
+  _globals['_LISTDEVICESRESPONSE']._serialized_end=1608
+  _globals['_COUNTDEVICESREQUEST']._serialized_start=1610
+  _globals['_COUNTDEVICESREQUEST']._serialized_end=1732
+  _globals['_FACETVALUE']._serialized_start=1734
+  _globals['_FACETVALUE']._serialized_end=1795
+  _globals['_FACETCOUNTS']._serialized_start=1798
+  _globals['_FACETCOUNTS']._serialized_end=1931
+  _globals['_COUNTDEVICESRESPONSE']._serialized_start=1933
+  _globals['_COUNTDEVICESRESPONSE']._serialized_end=2039
+  _globals['_UPDATEDEVICEREQUEST']._serialized_start=2042
+  _globals['_UPDATEDEVICEREQUEST']._serialized_end=2198
+  _globals['_UPDATEDEVICERESPONSE']._serialized_start=2200
+  _globals['_UPDATEDEVICERESPONSE']._serialized_end=2267
+  _globals['_DELETEDEVICEREQUEST']._serialized_start=2269
+  _globals['_DELETEDEVICEREQUEST']._serialized_end=2325
+  _globals['_DELETEDEVICERESPONSE']._serialized_start=2327
+  _globals['_DELETEDEVICERESPONSE']._serialized_end=2349
+  _globals['_REVOKECREDENTIALSREQUEST']._serialized_start=2351
+  _globals['_REVOKECREDENTIALSREQUEST']._serialized_end=2391
+  _globals['_REVOKECREDENTIALSRESPONSE']._serialized_start=2393
+  _globals['_REVOKECREDENTIALSRESPONSE']._serialized_end=2420
+  _globals['_IMPORTEDDEVICE']._serialized_start=2423
+  _globals['_IMPORTEDDEVICE']._serialized_end=2960
+  _globals['_IMPORTDEVICESREQUEST']._serialized_start=2962
+  _globals['_IMPORTDEVICESREQUEST']._serialized_end=3055
+  _globals['_DEVICEIMPORT']._serialized_start=3057
+  _globals['_DEVICEIMPORT']._serialized_end=3148
+  _globals['_IMPORTDEVICESRESPONSE']._serialized_start=3150
+  _globals['_IMPORTDEVICESRESPONSE']._serialized_end=3225
+  _globals['_DEVICESERVICE']._serialized_start=3422
+  _globals['_DEVICESERVICE']._serialized_end=4150
 # @@protoc_insertion_point(module_scope)

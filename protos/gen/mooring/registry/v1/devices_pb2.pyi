@@ -61,6 +61,7 @@ class DeviceFields(_message.Message):
     REGION_FIELD_NUMBER: _builtins.int
     LOCATION_FIELD_NUMBER: _builtins.int
     REPROVISIONING_ALLOWED_FIELD_NUMBER: _builtins.int
+    POOL_ID_FIELD_NUMBER: _builtins.int
     device_name: _builtins.str
     device_type: _builtins.str
     mqtt_broker_id: _builtins.int
@@ -71,6 +72,8 @@ class DeviceFields(_message.Message):
     """Allows the device to register once more with another device API key, for
     example after a reinstallation. That registration sets it back to false.
     """
+    pool_id: _builtins.int
+    """The pool that serves it, unless it has a pin. Unset: none."""
     @_builtins.property
     def location(self) -> _resolution_pb2.Location: ...
     def __init__(
@@ -83,10 +86,11 @@ class DeviceFields(_message.Message):
         region: _builtins.str | None = ...,
         location: _resolution_pb2.Location | None = ...,
         reprovisioning_allowed: _builtins.bool | None = ...,
+        pool_id: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_device_name", b"_device_name", "_device_type", b"_device_type", "_is_active", b"_is_active", "_mqtt_broker_id", b"_mqtt_broker_id", "_region", b"_region", "_reprovisioning_allowed", b"_reprovisioning_allowed", "device_name", b"device_name", "device_type", b"device_type", "is_active", b"is_active", "location", b"location", "mqtt_broker_id", b"mqtt_broker_id", "region", b"region", "reprovisioning_allowed", b"reprovisioning_allowed"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_device_name", b"_device_name", "_device_type", b"_device_type", "_is_active", b"_is_active", "_mqtt_broker_id", b"_mqtt_broker_id", "_pool_id", b"_pool_id", "_region", b"_region", "_reprovisioning_allowed", b"_reprovisioning_allowed", "device_name", b"device_name", "device_type", b"device_type", "is_active", b"is_active", "location", b"location", "mqtt_broker_id", b"mqtt_broker_id", "pool_id", b"pool_id", "region", b"region", "reprovisioning_allowed", b"reprovisioning_allowed"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_device_name", b"_device_name", "_device_type", b"_device_type", "_is_active", b"_is_active", "_mqtt_broker_id", b"_mqtt_broker_id", "_region", b"_region", "_reprovisioning_allowed", b"_reprovisioning_allowed", "device_name", b"device_name", "device_type", b"device_type", "is_active", b"is_active", "location", b"location", "mqtt_broker_id", b"mqtt_broker_id", "region", b"region", "reprovisioning_allowed", b"reprovisioning_allowed"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_device_name", b"_device_name", "_device_type", b"_device_type", "_is_active", b"_is_active", "_mqtt_broker_id", b"_mqtt_broker_id", "_pool_id", b"_pool_id", "_region", b"_region", "_reprovisioning_allowed", b"_reprovisioning_allowed", "device_name", b"device_name", "device_type", b"device_type", "is_active", b"is_active", "location", b"location", "mqtt_broker_id", b"mqtt_broker_id", "pool_id", b"pool_id", "region", b"region", "reprovisioning_allowed", b"reprovisioning_allowed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__device_name: _TypeAlias = _typing.Literal["device_name"]  # noqa: Y015
     _WhichOneofArgType__device_name: _TypeAlias = _typing.Literal["_device_name", b"_device_name"]  # noqa: Y015
@@ -96,6 +100,8 @@ class DeviceFields(_message.Message):
     _WhichOneofArgType__is_active: _TypeAlias = _typing.Literal["_is_active", b"_is_active"]  # noqa: Y015
     _WhichOneofReturnType__mqtt_broker_id: _TypeAlias = _typing.Literal["mqtt_broker_id"]  # noqa: Y015
     _WhichOneofArgType__mqtt_broker_id: _TypeAlias = _typing.Literal["_mqtt_broker_id", b"_mqtt_broker_id"]  # noqa: Y015
+    _WhichOneofReturnType__pool_id: _TypeAlias = _typing.Literal["pool_id"]  # noqa: Y015
+    _WhichOneofArgType__pool_id: _TypeAlias = _typing.Literal["_pool_id", b"_pool_id"]  # noqa: Y015
     _WhichOneofReturnType__region: _TypeAlias = _typing.Literal["region"]  # noqa: Y015
     _WhichOneofArgType__region: _TypeAlias = _typing.Literal["_region", b"_region"]  # noqa: Y015
     _WhichOneofReturnType__reprovisioning_allowed: _TypeAlias = _typing.Literal["reprovisioning_allowed"]  # noqa: Y015
@@ -108,6 +114,8 @@ class DeviceFields(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__is_active) -> _WhichOneofReturnType__is_active | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__mqtt_broker_id) -> _WhichOneofReturnType__mqtt_broker_id | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__pool_id) -> _WhichOneofReturnType__pool_id | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__region) -> _WhichOneofReturnType__region | None: ...
     @_typing.overload
@@ -138,6 +146,7 @@ class Device(_message.Message):
     UPDATED_AT_FIELD_NUMBER: _builtins.int
     HAS_SHORT_API_KEY_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
+    HOME_BROKER_ID_FIELD_NUMBER: _builtins.int
     id: _builtins.int
     uuid: _builtins.str
     fleet_id: _builtins.str
@@ -156,6 +165,10 @@ class Device(_message.Message):
     revision: _builtins.int
     """Stands for the present values of the fields that an administrator may
     change: it is another number if one of them is another value.
+    """
+    home_broker_id: _builtins.int
+    """The member of a pool to which it belongs; 0 if none was chosen yet. It
+    counts only while that pool serves the device.
     """
     @_builtins.property
     def fields(self) -> Global___DeviceFields: ...
@@ -197,10 +210,11 @@ class Device(_message.Message):
         updated_at: _timestamp_pb2.Timestamp | None = ...,
         has_short_api_key: _builtins.bool = ...,
         revision: _builtins.int = ...,
+        home_broker_id: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "fields", b"fields", "last_seen_at", b"last_seen_at", "provisioned_at", b"provisioned_at", "told_at", b"told_at", "updated_at", b"updated_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_version", b"agent_version", "application_id", b"application_id", "created_at", b"created_at", "fields", b"fields", "fleet_id", b"fleet_id", "has_short_api_key", b"has_short_api_key", "id", b"id", "is_online", b"is_online", "last_seen_at", b"last_seen_at", "mac_address", b"mac_address", "mqtt_username", b"mqtt_username", "os_version", b"os_version", "provisioned_at", b"provisioned_at", "provisioned_by_key_id", b"provisioned_by_key_id", "revision", b"revision", "told_at", b"told_at", "told_broker_ids", b"told_broker_ids", "updated_at", b"updated_at", "uuid", b"uuid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_version", b"agent_version", "application_id", b"application_id", "created_at", b"created_at", "fields", b"fields", "fleet_id", b"fleet_id", "has_short_api_key", b"has_short_api_key", "home_broker_id", b"home_broker_id", "id", b"id", "is_online", b"is_online", "last_seen_at", b"last_seen_at", "mac_address", b"mac_address", "mqtt_username", b"mqtt_username", "os_version", b"os_version", "provisioned_at", b"provisioned_at", "provisioned_by_key_id", b"provisioned_by_key_id", "revision", b"revision", "told_at", b"told_at", "told_broker_ids", b"told_broker_ids", "updated_at", b"updated_at", "uuid", b"uuid"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -26,7 +26,7 @@ from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mas
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n mooring/registry/v1/fleets.proto\x12\x13mooring.registry.v1\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"$\n\x0e\x41llowedBrokers\x12\x12\n\nbroker_ids\x18\x01 \x03(\x05\"\xe7\x01\n\x0b\x46leetFields\x12\x11\n\x04name\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x1b\n\x0emqtt_broker_id\x18\x02 \x01(\x05H\x01\x88\x01\x01\x12<\n\x0f\x61llowed_brokers\x18\x03 \x01(\x0b\x32#.mooring.registry.v1.AllowedBrokers\x12\x16\n\tis_active\x18\x04 \x01(\x08H\x02\x88\x01\x01\x12\x18\n\x0buuid_prefix\x18\x05 \x01(\tH\x03\x88\x01\x01\x42\x07\n\x05_nameB\x11\n\x0f_mqtt_broker_idB\x0c\n\n_is_activeB\x0e\n\x0c_uuid_prefix\"i\n\x07Rollout\x12\x11\n\tbroker_id\x18\x01 \x01(\x05\x12\x0f\n\x07percent\x18\x02 \x01(\x01\x12\x0c\n\x04salt\x18\x03 \x01(\t\x12,\n\x08\x62\x65gan_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x86\x02\n\x05\x46leet\x12\n\n\x02id\x18\x01 \x01(\t\x12\x30\n\x06\x66ields\x18\x02 \x01(\x0b\x32 .mooring.registry.v1.FleetFields\x12.\n\ncreated_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nupdated_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\x07rollout\x18\x05 \x01(\x0b\x32\x1c.mooring.registry.v1.Rollout\x12\x1e\n\x16\x64\x65vices_outside_prefix\x18\x06 \x01(\x05\x12\x10\n\x08revision\x18\x07 \x01(\x03\"R\n\x12\x43reateFleetRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x30\n\x06\x66ields\x18\x02 \x01(\x0b\x32 .mooring.registry.v1.FleetFields\"@\n\x13\x43reateFleetResponse\x12)\n\x05\x66leet\x18\x01 \x01(\x0b\x32\x1a.mooring.registry.v1.Fleet\"\x1d\n\x0fGetFleetRequest\x12\n\n\x02id\x18\x01 \x01(\t\"=\n\x10GetFleetResponse\x12)\n\x05\x66leet\x18\x01 \x01(\x0b\x32\x1a.mooring.registry.v1.Fleet\"p\n\x11ListFleetsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\t\x12\x0e\n\x06search\x18\x03 \x01(\t\x12\x18\n\x0bhas_rollout\x18\x04 \x01(\x08H\x00\x88\x01\x01\x42\x0e\n\x0c_has_rollout\"U\n\x12ListFleetsResponse\x12*\n\x06\x66leets\x18\x01 \x03(\x0b\x32\x1a.mooring.registry.v1.Fleet\x12\x13\n\x0bnext_cursor\x18\x02 \x01(\t\"\x98\x01\n\x12UpdateFleetRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x30\n\x06\x66ields\x18\x02 \x01(\x0b\x32 .mooring.registry.v1.FleetFields\x12/\n\x0bupdate_mask\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x13\n\x0bif_revision\x18\x04 \x03(\x03\"@\n\x13UpdateFleetResponse\x12)\n\x05\x66leet\x18\x01 \x01(\x0b\x32\x1a.mooring.registry.v1.Fleet\"K\n\x12\x44\x65leteFleetRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x14\n\x0cwith_devices\x18\x02 \x01(\x08\x12\x13\n\x0bif_revision\x18\x03 \x03(\x03\"\x15\n\x13\x44\x65leteFleetResponse2\xec\x03\n\x0c\x46leetService\x12`\n\x0b\x43reateFleet\x12\'.mooring.registry.v1.CreateFleetRequest\x1a(.mooring.registry.v1.CreateFleetResponse\x12W\n\x08GetFleet\x12$.mooring.registry.v1.GetFleetRequest\x1a%.mooring.registry.v1.GetFleetResponse\x12]\n\nListFleets\x12&.mooring.registry.v1.ListFleetsRequest\x1a\'.mooring.registry.v1.ListFleetsResponse\x12`\n\x0bUpdateFleet\x12\'.mooring.registry.v1.UpdateFleetRequest\x1a(.mooring.registry.v1.UpdateFleetResponse\x12`\n\x0b\x44\x65leteFleet\x12\'.mooring.registry.v1.DeleteFleetRequest\x1a(.mooring.registry.v1.DeleteFleetResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n mooring/registry/v1/fleets.proto\x12\x13mooring.registry.v1\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"$\n\x0e\x41llowedBrokers\x12\x12\n\nbroker_ids\x18\x01 \x03(\x05\"\x89\x02\n\x0b\x46leetFields\x12\x11\n\x04name\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x1b\n\x0emqtt_broker_id\x18\x02 \x01(\x05H\x01\x88\x01\x01\x12<\n\x0f\x61llowed_brokers\x18\x03 \x01(\x0b\x32#.mooring.registry.v1.AllowedBrokers\x12\x16\n\tis_active\x18\x04 \x01(\x08H\x02\x88\x01\x01\x12\x18\n\x0buuid_prefix\x18\x05 \x01(\tH\x03\x88\x01\x01\x12\x14\n\x07pool_id\x18\x06 \x01(\x05H\x04\x88\x01\x01\x42\x07\n\x05_nameB\x11\n\x0f_mqtt_broker_idB\x0c\n\n_is_activeB\x0e\n\x0c_uuid_prefixB\n\n\x08_pool_id\"i\n\x07Rollout\x12\x11\n\tbroker_id\x18\x01 \x01(\x05\x12\x0f\n\x07percent\x18\x02 \x01(\x01\x12\x0c\n\x04salt\x18\x03 \x01(\t\x12,\n\x08\x62\x65gan_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x86\x02\n\x05\x46leet\x12\n\n\x02id\x18\x01 \x01(\t\x12\x30\n\x06\x66ields\x18\x02 \x01(\x0b\x32 .mooring.registry.v1.FleetFields\x12.\n\ncreated_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nupdated_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\x07rollout\x18\x05 \x01(\x0b\x32\x1c.mooring.registry.v1.Rollout\x12\x1e\n\x16\x64\x65vices_outside_prefix\x18\x06 \x01(\x05\x12\x10\n\x08revision\x18\x07 \x01(\x03\"R\n\x12\x43reateFleetRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x30\n\x06\x66ields\x18\x02 \x01(\x0b\x32 .mooring.registry.v1.FleetFields\"@\n\x13\x43reateFleetResponse\x12)\n\x05\x66leet\x18\x01 \x01(\x0b\x32\x1a.mooring.registry.v1.Fleet\"\x1d\n\x0fGetFleetRequest\x12\n\n\x02id\x18\x01 \x01(\t\"=\n\x10GetFleetResponse\x12)\n\x05\x66leet\x18\x01 \x01(\x0b\x32\x1a.mooring.registry.v1.Fleet\"p\n\x11ListFleetsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\t\x12\x0e\n\x06search\x18\x03 \x01(\t\x12\x18\n\x0bhas_rollout\x18\x04 \x01(\x08H\x00\x88\x01\x01\x42\x0e\n\x0c_has_rollout\"U\n\x12ListFleetsResponse\x12*\n\x06\x66leets\x18\x01 \x03(\x0b\x32\x1a.mooring.registry.v1.Fleet\x12\x13\n\x0bnext_cursor\x18\x02 \x01(\t\"\x98\x01\n\x12UpdateFleetRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x30\n\x06\x66ields\x18\x02 \x01(\x0b\x32 .mooring.registry.v1.FleetFields\x12/\n\x0bupdate_mask\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x13\n\x0bif_revision\x18\x04 \x03(\x03\"@\n\x13UpdateFleetResponse\x12)\n\x05\x66leet\x18\x01 \x01(\x0b\x32\x1a.mooring.registry.v1.Fleet\"K\n\x12\x44\x65leteFleetRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x14\n\x0cwith_devices\x18\x02 \x01(\x08\x12\x13\n\x0bif_revision\x18\x03 \x03(\x03\"\x15\n\x13\x44\x65leteFleetResponse2\xec\x03\n\x0c\x46leetService\x12`\n\x0b\x43reateFleet\x12\'.mooring.registry.v1.CreateFleetRequest\x1a(.mooring.registry.v1.CreateFleetResponse\x12W\n\x08GetFleet\x12$.mooring.registry.v1.GetFleetRequest\x1a%.mooring.registry.v1.GetFleetResponse\x12]\n\nListFleets\x12&.mooring.registry.v1.ListFleetsRequest\x1a\'.mooring.registry.v1.ListFleetsResponse\x12`\n\x0bUpdateFleet\x12\'.mooring.registry.v1.UpdateFleetRequest\x1a(.mooring.registry.v1.UpdateFleetResponse\x12`\n\x0b\x44\x65leteFleet\x12\'.mooring.registry.v1.DeleteFleetRequest\x1a(.mooring.registry.v1.DeleteFleetResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,31 +36,31 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ALLOWEDBROKERS']._serialized_start=124
   _globals['_ALLOWEDBROKERS']._serialized_end=160
   _globals['_FLEETFIELDS']._serialized_start=163
-  _globals['_FLEETFIELDS']._serialized_end=394
-  _globals['_ROLLOUT']._serialized_start=396
-  _globals['_ROLLOUT']._serialized_end=501
-  _globals['_FLEET']._serialized_start=504
-  _globals['_FLEET']._serialized_end=766
-  _globals['_CREATEFLEETREQUEST']._serialized_start=768
-  _globals['_CREATEFLEETREQUEST']._serialized_end=850
-  _globals['_CREATEFLEETRESPONSE']._serialized_start=852
-  _globals['_CREATEFLEETRESPONSE']._serialized_end=916
-  _globals['_GETFLEETREQUEST']._serialized_start=918
-  _globals['_GETFLEETREQUEST']._serialized_end=947
-  _globals['_GETFLEETRESPONSE']._serialized_start=949
-  _globals['_GETFLEETRESPONSE']._serialized_end=1010
-  _globals['_LISTFLEETSREQUEST']._serialized_start=1012
-  _globals['_LISTFLEETSREQUEST']._serialized_end=1124
-  _globals['_LISTFLEETSRESPONSE']._serialized_start=1126
-  _globals['_LISTFLEETSRESPONSE']._serialized_end=1211
-  _globals['_UPDATEFLEETREQUEST']._serialized_start=1214
-  _globals['_UPDATEFLEETREQUEST']._serialized_end=1366
-  _globals['_UPDATEFLEETRESPONSE']._serialized_start=1368
-  _globals['_UPDATEFLEETRESPONSE']._serialized_end=1432
-  _globals['_DELETEFLEETREQUEST']._serialized_start=1434
-  _globals['_DELETEFLEETREQUEST']._serialized_end=1509
-  _globals['_DELETEFLEETRESPONSE']._serialized_start=1511
-  _globals['_DELETEFLEETRESPONSE']._serialized_end=1532
-  _globals['_FLEETSERVICE']._serialized_start=1535
-  _globals['_FLEETSERVICE']._serialized_end=2027
+  _globals['_FLEETFIELDS']._serialized_end=428
+  _globals['_ROLLOUT']._serialized_start=430
+  _globals['_ROLLOUT']._serialized_end=535
+  _globals['_FLEET']._serialized_start=538
+  _globals['_FLEET']._serialized_end=800
+  _globals['_CREATEFLEETREQUEST']._serialized_start=802
+  _globals['_CREATEFLEETREQUEST']._serialized_end=884
+  _globals['_CREATEFLEETRESPONSE']._serialized_start=886
+  _globals['_CREATEFLEETRESPONSE']._serialized_end=950
+  _globals['_GETFLEETREQUEST']._serialized_start=952
+  _globals['_GETFLEETREQUEST']._serialized_end=981
+  _globals['_GETFLEETRESPONSE']._serialized_start=983
+  _globals['_GETFLEETRESPONSE']._serialized_end=1044
+  _globals['_LISTFLEETSREQUEST']._serialized_start=1046
+  _globals['_LISTFLEETSREQUEST']._serialized_end=1158
+  _globals['_LISTFLEETSRESPONSE']._serialized_start=1160
+  _globals['_LISTFLEETSRESPONSE']._serialized_end=1245
+  _globals['_UPDATEFLEETREQUEST']._serialized_start=1248
+  _globals['_UPDATEFLEETREQUEST']._serialized_end=1400
+  _globals['_UPDATEFLEETRESPONSE']._serialized_start=1402
+  _globals['_UPDATEFLEETRESPONSE']._serialized_end=1466
+  _globals['_DELETEFLEETREQUEST']._serialized_start=1468
+  _globals['_DELETEFLEETREQUEST']._serialized_end=1543
+  _globals['_DELETEFLEETRESPONSE']._serialized_start=1545
+  _globals['_DELETEFLEETRESPONSE']._serialized_end=1566
+  _globals['_FLEETSERVICE']._serialized_start=1569
+  _globals['_FLEETSERVICE']._serialized_end=2061
 # @@protoc_insertion_point(module_scope)

@@ -53,6 +53,7 @@ class FleetFields(_message.Message):
     ALLOWED_BROKERS_FIELD_NUMBER: _builtins.int
     IS_ACTIVE_FIELD_NUMBER: _builtins.int
     UUID_PREFIX_FIELD_NUMBER: _builtins.int
+    POOL_ID_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     mqtt_broker_id: _builtins.int
     """The broker of its devices without a pin. Unset: none."""
@@ -61,6 +62,11 @@ class FleetFields(_message.Message):
     uuid_prefix: _builtins.str
     """The prefix of its devices' uuids, which other fleets may not use. Unset:
     any uuid without the prefix of another fleet.
+    """
+    pool_id: _builtins.int
+    """The pool of its devices without a pin, instead of mqtt_broker_id. Unset:
+    none. If a fleet that has one of the two is given the other, the call fails
+    unless it clears the first.
     """
     @_builtins.property
     def allowed_brokers(self) -> Global___AllowedBrokers:
@@ -74,10 +80,11 @@ class FleetFields(_message.Message):
         allowed_brokers: Global___AllowedBrokers | None = ...,
         is_active: _builtins.bool | None = ...,
         uuid_prefix: _builtins.str | None = ...,
+        pool_id: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_is_active", b"_is_active", "_mqtt_broker_id", b"_mqtt_broker_id", "_name", b"_name", "_uuid_prefix", b"_uuid_prefix", "allowed_brokers", b"allowed_brokers", "is_active", b"is_active", "mqtt_broker_id", b"mqtt_broker_id", "name", b"name", "uuid_prefix", b"uuid_prefix"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_is_active", b"_is_active", "_mqtt_broker_id", b"_mqtt_broker_id", "_name", b"_name", "_pool_id", b"_pool_id", "_uuid_prefix", b"_uuid_prefix", "allowed_brokers", b"allowed_brokers", "is_active", b"is_active", "mqtt_broker_id", b"mqtt_broker_id", "name", b"name", "pool_id", b"pool_id", "uuid_prefix", b"uuid_prefix"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_is_active", b"_is_active", "_mqtt_broker_id", b"_mqtt_broker_id", "_name", b"_name", "_uuid_prefix", b"_uuid_prefix", "allowed_brokers", b"allowed_brokers", "is_active", b"is_active", "mqtt_broker_id", b"mqtt_broker_id", "name", b"name", "uuid_prefix", b"uuid_prefix"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_is_active", b"_is_active", "_mqtt_broker_id", b"_mqtt_broker_id", "_name", b"_name", "_pool_id", b"_pool_id", "_uuid_prefix", b"_uuid_prefix", "allowed_brokers", b"allowed_brokers", "is_active", b"is_active", "mqtt_broker_id", b"mqtt_broker_id", "name", b"name", "pool_id", b"pool_id", "uuid_prefix", b"uuid_prefix"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__is_active: _TypeAlias = _typing.Literal["is_active"]  # noqa: Y015
     _WhichOneofArgType__is_active: _TypeAlias = _typing.Literal["_is_active", b"_is_active"]  # noqa: Y015
@@ -85,6 +92,8 @@ class FleetFields(_message.Message):
     _WhichOneofArgType__mqtt_broker_id: _TypeAlias = _typing.Literal["_mqtt_broker_id", b"_mqtt_broker_id"]  # noqa: Y015
     _WhichOneofReturnType__name: _TypeAlias = _typing.Literal["name"]  # noqa: Y015
     _WhichOneofArgType__name: _TypeAlias = _typing.Literal["_name", b"_name"]  # noqa: Y015
+    _WhichOneofReturnType__pool_id: _TypeAlias = _typing.Literal["pool_id"]  # noqa: Y015
+    _WhichOneofArgType__pool_id: _TypeAlias = _typing.Literal["_pool_id", b"_pool_id"]  # noqa: Y015
     _WhichOneofReturnType__uuid_prefix: _TypeAlias = _typing.Literal["uuid_prefix"]  # noqa: Y015
     _WhichOneofArgType__uuid_prefix: _TypeAlias = _typing.Literal["_uuid_prefix", b"_uuid_prefix"]  # noqa: Y015
     @_typing.overload
@@ -93,6 +102,8 @@ class FleetFields(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__mqtt_broker_id) -> _WhichOneofReturnType__mqtt_broker_id | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__name) -> _WhichOneofReturnType__name | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__pool_id) -> _WhichOneofReturnType__pool_id | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__uuid_prefix) -> _WhichOneofReturnType__uuid_prefix | None: ...
 
@@ -339,8 +350,8 @@ class UpdateFleetRequest(_message.Message):
     def fields(self) -> Global___FleetFields: ...
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """Names of FleetFields. mqtt_broker_id, allowed_brokers and uuid_prefix may
-        be named and not set: they are cleared.
+        """Names of FleetFields. mqtt_broker_id, pool_id, allowed_brokers and
+        uuid_prefix may be named and not set: they are cleared.
         """
 
     @_builtins.property

@@ -76,6 +76,7 @@ class DeviceFilter(_message.Message):
     REGISTERED_BEFORE_FIELD_NUMBER: _builtins.int
     CREDENTIAL_KEY_ID_FIELD_NUMBER: _builtins.int
     SHORT_API_KEY_FIELD_NUMBER: _builtins.int
+    POOL_ID_FIELD_NUMBER: _builtins.int
     NOT_FLEET_ID_FIELD_NUMBER: _builtins.int
     NOT_DEVICE_TYPE_FIELD_NUMBER: _builtins.int
     NOT_REGION_FIELD_NUMBER: _builtins.int
@@ -85,6 +86,7 @@ class DeviceFilter(_message.Message):
     NOT_SEARCH_FIELD_NUMBER: _builtins.int
     NOT_PROVISIONED_BY_KEY_ID_FIELD_NUMBER: _builtins.int
     NOT_CREDENTIAL_KEY_ID_FIELD_NUMBER: _builtins.int
+    NOT_POOL_ID_FIELD_NUMBER: _builtins.int
     fleet_id: _builtins.str
     device_type: _builtins.str
     region: _builtins.str
@@ -107,6 +109,8 @@ class DeviceFilter(_message.Message):
     """Its credentials were made with this server key."""
     short_api_key: _builtins.bool
     """Whether its API key is short."""
+    pool_id: _builtins.int
+    """The pool of the device itself; 0 for devices without one."""
     @_builtins.property
     def registered_since(self) -> _timestamp_pb2.Timestamp:
         """Registered (Device.provisioned_at) at this time or later."""
@@ -133,6 +137,8 @@ class DeviceFilter(_message.Message):
     def not_provisioned_by_key_id(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
     def not_credential_key_id(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    @_builtins.property
+    def not_pool_id(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
     def __init__(
         self,
         *,
@@ -151,6 +157,7 @@ class DeviceFilter(_message.Message):
         registered_before: _timestamp_pb2.Timestamp | None = ...,
         credential_key_id: _builtins.int | None = ...,
         short_api_key: _builtins.bool | None = ...,
+        pool_id: _builtins.int | None = ...,
         not_fleet_id: _abc.Iterable[_builtins.str] | None = ...,
         not_device_type: _abc.Iterable[_builtins.str] | None = ...,
         not_region: _abc.Iterable[_builtins.str] | None = ...,
@@ -160,10 +167,11 @@ class DeviceFilter(_message.Message):
         not_search: _abc.Iterable[_builtins.str] | None = ...,
         not_provisioned_by_key_id: _abc.Iterable[_builtins.str] | None = ...,
         not_credential_key_id: _abc.Iterable[_builtins.int] | None = ...,
+        not_pool_id: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_credential_key_id", b"_credential_key_id", "_device_type", b"_device_type", "_fleet_id", b"_fleet_id", "_is_active", b"_is_active", "_is_online", b"_is_online", "_is_pinned", b"_is_pinned", "_mqtt_broker_id", b"_mqtt_broker_id", "_provisioned_by_key_id", b"_provisioned_by_key_id", "_region", b"_region", "_search", b"_search", "_short_api_key", b"_short_api_key", "_told_broker_id", b"_told_broker_id", "_uuid_prefix", b"_uuid_prefix", "credential_key_id", b"credential_key_id", "device_type", b"device_type", "fleet_id", b"fleet_id", "is_active", b"is_active", "is_online", b"is_online", "is_pinned", b"is_pinned", "mqtt_broker_id", b"mqtt_broker_id", "provisioned_by_key_id", b"provisioned_by_key_id", "region", b"region", "registered_before", b"registered_before", "registered_since", b"registered_since", "search", b"search", "short_api_key", b"short_api_key", "told_broker_id", b"told_broker_id", "uuid_prefix", b"uuid_prefix"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_credential_key_id", b"_credential_key_id", "_device_type", b"_device_type", "_fleet_id", b"_fleet_id", "_is_active", b"_is_active", "_is_online", b"_is_online", "_is_pinned", b"_is_pinned", "_mqtt_broker_id", b"_mqtt_broker_id", "_pool_id", b"_pool_id", "_provisioned_by_key_id", b"_provisioned_by_key_id", "_region", b"_region", "_search", b"_search", "_short_api_key", b"_short_api_key", "_told_broker_id", b"_told_broker_id", "_uuid_prefix", b"_uuid_prefix", "credential_key_id", b"credential_key_id", "device_type", b"device_type", "fleet_id", b"fleet_id", "is_active", b"is_active", "is_online", b"is_online", "is_pinned", b"is_pinned", "mqtt_broker_id", b"mqtt_broker_id", "pool_id", b"pool_id", "provisioned_by_key_id", b"provisioned_by_key_id", "region", b"region", "registered_before", b"registered_before", "registered_since", b"registered_since", "search", b"search", "short_api_key", b"short_api_key", "told_broker_id", b"told_broker_id", "uuid_prefix", b"uuid_prefix"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_credential_key_id", b"_credential_key_id", "_device_type", b"_device_type", "_fleet_id", b"_fleet_id", "_is_active", b"_is_active", "_is_online", b"_is_online", "_is_pinned", b"_is_pinned", "_mqtt_broker_id", b"_mqtt_broker_id", "_provisioned_by_key_id", b"_provisioned_by_key_id", "_region", b"_region", "_search", b"_search", "_short_api_key", b"_short_api_key", "_told_broker_id", b"_told_broker_id", "_uuid_prefix", b"_uuid_prefix", "credential_key_id", b"credential_key_id", "device_type", b"device_type", "fleet_id", b"fleet_id", "is_active", b"is_active", "is_online", b"is_online", "is_pinned", b"is_pinned", "mqtt_broker_id", b"mqtt_broker_id", "not_credential_key_id", b"not_credential_key_id", "not_device_type", b"not_device_type", "not_fleet_id", b"not_fleet_id", "not_mqtt_broker_id", b"not_mqtt_broker_id", "not_provisioned_by_key_id", b"not_provisioned_by_key_id", "not_region", b"not_region", "not_search", b"not_search", "not_told_broker_id", b"not_told_broker_id", "not_uuid_prefix", b"not_uuid_prefix", "provisioned_by_key_id", b"provisioned_by_key_id", "region", b"region", "registered_before", b"registered_before", "registered_since", b"registered_since", "search", b"search", "short_api_key", b"short_api_key", "told_broker_id", b"told_broker_id", "uuid_prefix", b"uuid_prefix"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_credential_key_id", b"_credential_key_id", "_device_type", b"_device_type", "_fleet_id", b"_fleet_id", "_is_active", b"_is_active", "_is_online", b"_is_online", "_is_pinned", b"_is_pinned", "_mqtt_broker_id", b"_mqtt_broker_id", "_pool_id", b"_pool_id", "_provisioned_by_key_id", b"_provisioned_by_key_id", "_region", b"_region", "_search", b"_search", "_short_api_key", b"_short_api_key", "_told_broker_id", b"_told_broker_id", "_uuid_prefix", b"_uuid_prefix", "credential_key_id", b"credential_key_id", "device_type", b"device_type", "fleet_id", b"fleet_id", "is_active", b"is_active", "is_online", b"is_online", "is_pinned", b"is_pinned", "mqtt_broker_id", b"mqtt_broker_id", "not_credential_key_id", b"not_credential_key_id", "not_device_type", b"not_device_type", "not_fleet_id", b"not_fleet_id", "not_mqtt_broker_id", b"not_mqtt_broker_id", "not_pool_id", b"not_pool_id", "not_provisioned_by_key_id", b"not_provisioned_by_key_id", "not_region", b"not_region", "not_search", b"not_search", "not_told_broker_id", b"not_told_broker_id", "not_uuid_prefix", b"not_uuid_prefix", "pool_id", b"pool_id", "provisioned_by_key_id", b"provisioned_by_key_id", "region", b"region", "registered_before", b"registered_before", "registered_since", b"registered_since", "search", b"search", "short_api_key", b"short_api_key", "told_broker_id", b"told_broker_id", "uuid_prefix", b"uuid_prefix"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__credential_key_id: _TypeAlias = _typing.Literal["credential_key_id"]  # noqa: Y015
     _WhichOneofArgType__credential_key_id: _TypeAlias = _typing.Literal["_credential_key_id", b"_credential_key_id"]  # noqa: Y015
@@ -179,6 +187,8 @@ class DeviceFilter(_message.Message):
     _WhichOneofArgType__is_pinned: _TypeAlias = _typing.Literal["_is_pinned", b"_is_pinned"]  # noqa: Y015
     _WhichOneofReturnType__mqtt_broker_id: _TypeAlias = _typing.Literal["mqtt_broker_id"]  # noqa: Y015
     _WhichOneofArgType__mqtt_broker_id: _TypeAlias = _typing.Literal["_mqtt_broker_id", b"_mqtt_broker_id"]  # noqa: Y015
+    _WhichOneofReturnType__pool_id: _TypeAlias = _typing.Literal["pool_id"]  # noqa: Y015
+    _WhichOneofArgType__pool_id: _TypeAlias = _typing.Literal["_pool_id", b"_pool_id"]  # noqa: Y015
     _WhichOneofReturnType__provisioned_by_key_id: _TypeAlias = _typing.Literal["provisioned_by_key_id"]  # noqa: Y015
     _WhichOneofArgType__provisioned_by_key_id: _TypeAlias = _typing.Literal["_provisioned_by_key_id", b"_provisioned_by_key_id"]  # noqa: Y015
     _WhichOneofReturnType__region: _TypeAlias = _typing.Literal["region"]  # noqa: Y015
@@ -205,6 +215,8 @@ class DeviceFilter(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__is_pinned) -> _WhichOneofReturnType__is_pinned | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__mqtt_broker_id) -> _WhichOneofReturnType__mqtt_broker_id | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__pool_id) -> _WhichOneofReturnType__pool_id | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__provisioned_by_key_id) -> _WhichOneofReturnType__provisioned_by_key_id | None: ...
     @_typing.overload

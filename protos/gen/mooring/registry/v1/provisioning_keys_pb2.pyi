@@ -105,6 +105,7 @@ class ProvisioningKey(_message.Message):
     ALLOWED_UUID_COUNT_FIELD_NUMBER: _builtins.int
     UPDATED_AT_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
+    DEFAULT_POOL_ID_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     fleet_id: _builtins.str
     description: _builtins.str
@@ -118,6 +119,10 @@ class ProvisioningKey(_message.Message):
     """Unset: any uuid."""
     revision: _builtins.int
     """Goes up with each change of the key, and not when it is used."""
+    default_pool_id: _builtins.int
+    """The pool of every device that registers with the key, instead of
+    default_broker_id.
+    """
     @_builtins.property
     def expires_at(self) -> _timestamp_pb2.Timestamp:
         """Unset: the key does not expire."""
@@ -151,21 +156,26 @@ class ProvisioningKey(_message.Message):
         allowed_uuid_count: _builtins.int | None = ...,
         updated_at: _timestamp_pb2.Timestamp | None = ...,
         revision: _builtins.int = ...,
+        default_pool_id: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_allowed_uuid_count", b"_allowed_uuid_count", "_default_broker_id", b"_default_broker_id", "_max_devices", b"_max_devices", "allowed_uuid_count", b"allowed_uuid_count", "created_at", b"created_at", "default_broker_id", b"default_broker_id", "expires_at", b"expires_at", "last_used_at", b"last_used_at", "max_devices", b"max_devices", "restrictions", b"restrictions", "updated_at", b"updated_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_allowed_uuid_count", b"_allowed_uuid_count", "_default_broker_id", b"_default_broker_id", "_default_pool_id", b"_default_pool_id", "_max_devices", b"_max_devices", "allowed_uuid_count", b"allowed_uuid_count", "created_at", b"created_at", "default_broker_id", b"default_broker_id", "default_pool_id", b"default_pool_id", "expires_at", b"expires_at", "last_used_at", b"last_used_at", "max_devices", b"max_devices", "restrictions", b"restrictions", "updated_at", b"updated_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_allowed_uuid_count", b"_allowed_uuid_count", "_default_broker_id", b"_default_broker_id", "_max_devices", b"_max_devices", "allowed_uuid_count", b"allowed_uuid_count", "created_at", b"created_at", "default_broker_id", b"default_broker_id", "description", b"description", "devices_provisioned", b"devices_provisioned", "expires_at", b"expires_at", "fleet_id", b"fleet_id", "id", b"id", "is_active", b"is_active", "last_used_at", b"last_used_at", "max_devices", b"max_devices", "restrictions", b"restrictions", "revision", b"revision", "updated_at", b"updated_at"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_allowed_uuid_count", b"_allowed_uuid_count", "_default_broker_id", b"_default_broker_id", "_default_pool_id", b"_default_pool_id", "_max_devices", b"_max_devices", "allowed_uuid_count", b"allowed_uuid_count", "created_at", b"created_at", "default_broker_id", b"default_broker_id", "default_pool_id", b"default_pool_id", "description", b"description", "devices_provisioned", b"devices_provisioned", "expires_at", b"expires_at", "fleet_id", b"fleet_id", "id", b"id", "is_active", b"is_active", "last_used_at", b"last_used_at", "max_devices", b"max_devices", "restrictions", b"restrictions", "revision", b"revision", "updated_at", b"updated_at"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__allowed_uuid_count: _TypeAlias = _typing.Literal["allowed_uuid_count"]  # noqa: Y015
     _WhichOneofArgType__allowed_uuid_count: _TypeAlias = _typing.Literal["_allowed_uuid_count", b"_allowed_uuid_count"]  # noqa: Y015
     _WhichOneofReturnType__default_broker_id: _TypeAlias = _typing.Literal["default_broker_id"]  # noqa: Y015
     _WhichOneofArgType__default_broker_id: _TypeAlias = _typing.Literal["_default_broker_id", b"_default_broker_id"]  # noqa: Y015
+    _WhichOneofReturnType__default_pool_id: _TypeAlias = _typing.Literal["default_pool_id"]  # noqa: Y015
+    _WhichOneofArgType__default_pool_id: _TypeAlias = _typing.Literal["_default_pool_id", b"_default_pool_id"]  # noqa: Y015
     _WhichOneofReturnType__max_devices: _TypeAlias = _typing.Literal["max_devices"]  # noqa: Y015
     _WhichOneofArgType__max_devices: _TypeAlias = _typing.Literal["_max_devices", b"_max_devices"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__allowed_uuid_count) -> _WhichOneofReturnType__allowed_uuid_count | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__default_broker_id) -> _WhichOneofReturnType__default_broker_id | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__default_pool_id) -> _WhichOneofReturnType__default_pool_id | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_devices) -> _WhichOneofReturnType__max_devices | None: ...
 
@@ -182,9 +192,14 @@ class ProvisioningKeyFields(_message.Message):
     DEFAULT_BROKER_ID_FIELD_NUMBER: _builtins.int
     EXPIRES_AT_FIELD_NUMBER: _builtins.int
     RESTRICTIONS_FIELD_NUMBER: _builtins.int
+    DEFAULT_POOL_ID_FIELD_NUMBER: _builtins.int
     description: _builtins.str
     max_devices: _builtins.int
     default_broker_id: _builtins.int
+    default_pool_id: _builtins.int
+    """If a key that has a default broker is given a default pool, or the other
+    way round, the call fails unless it clears the first.
+    """
     @_builtins.property
     def expires_at(self) -> _timestamp_pb2.Timestamp:
         """May be in the past: then no new device can register with the key."""
@@ -199,19 +214,24 @@ class ProvisioningKeyFields(_message.Message):
         default_broker_id: _builtins.int | None = ...,
         expires_at: _timestamp_pb2.Timestamp | None = ...,
         restrictions: Global___Restrictions | None = ...,
+        default_pool_id: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_default_broker_id", b"_default_broker_id", "_description", b"_description", "_max_devices", b"_max_devices", "default_broker_id", b"default_broker_id", "description", b"description", "expires_at", b"expires_at", "max_devices", b"max_devices", "restrictions", b"restrictions"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_default_broker_id", b"_default_broker_id", "_default_pool_id", b"_default_pool_id", "_description", b"_description", "_max_devices", b"_max_devices", "default_broker_id", b"default_broker_id", "default_pool_id", b"default_pool_id", "description", b"description", "expires_at", b"expires_at", "max_devices", b"max_devices", "restrictions", b"restrictions"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_default_broker_id", b"_default_broker_id", "_description", b"_description", "_max_devices", b"_max_devices", "default_broker_id", b"default_broker_id", "description", b"description", "expires_at", b"expires_at", "max_devices", b"max_devices", "restrictions", b"restrictions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_default_broker_id", b"_default_broker_id", "_default_pool_id", b"_default_pool_id", "_description", b"_description", "_max_devices", b"_max_devices", "default_broker_id", b"default_broker_id", "default_pool_id", b"default_pool_id", "description", b"description", "expires_at", b"expires_at", "max_devices", b"max_devices", "restrictions", b"restrictions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__default_broker_id: _TypeAlias = _typing.Literal["default_broker_id"]  # noqa: Y015
     _WhichOneofArgType__default_broker_id: _TypeAlias = _typing.Literal["_default_broker_id", b"_default_broker_id"]  # noqa: Y015
+    _WhichOneofReturnType__default_pool_id: _TypeAlias = _typing.Literal["default_pool_id"]  # noqa: Y015
+    _WhichOneofArgType__default_pool_id: _TypeAlias = _typing.Literal["_default_pool_id", b"_default_pool_id"]  # noqa: Y015
     _WhichOneofReturnType__description: _TypeAlias = _typing.Literal["description"]  # noqa: Y015
     _WhichOneofArgType__description: _TypeAlias = _typing.Literal["_description", b"_description"]  # noqa: Y015
     _WhichOneofReturnType__max_devices: _TypeAlias = _typing.Literal["max_devices"]  # noqa: Y015
     _WhichOneofArgType__max_devices: _TypeAlias = _typing.Literal["_max_devices", b"_max_devices"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__default_broker_id) -> _WhichOneofReturnType__default_broker_id | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__default_pool_id) -> _WhichOneofReturnType__default_pool_id | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__description) -> _WhichOneofReturnType__description | None: ...
     @_typing.overload
@@ -229,10 +249,13 @@ class CreateProvisioningKeyRequest(_message.Message):
     DEFAULT_BROKER_ID_FIELD_NUMBER: _builtins.int
     EXPIRES_AT_FIELD_NUMBER: _builtins.int
     RESTRICTIONS_FIELD_NUMBER: _builtins.int
+    DEFAULT_POOL_ID_FIELD_NUMBER: _builtins.int
     fleet_id: _builtins.str
     description: _builtins.str
     max_devices: _builtins.int
     default_broker_id: _builtins.int
+    default_pool_id: _builtins.int
+    """Not together with default_broker_id."""
     @_builtins.property
     def expires_at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -246,17 +269,22 @@ class CreateProvisioningKeyRequest(_message.Message):
         default_broker_id: _builtins.int | None = ...,
         expires_at: _timestamp_pb2.Timestamp | None = ...,
         restrictions: Global___Restrictions | None = ...,
+        default_pool_id: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_default_broker_id", b"_default_broker_id", "_max_devices", b"_max_devices", "default_broker_id", b"default_broker_id", "expires_at", b"expires_at", "max_devices", b"max_devices", "restrictions", b"restrictions"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_default_broker_id", b"_default_broker_id", "_default_pool_id", b"_default_pool_id", "_max_devices", b"_max_devices", "default_broker_id", b"default_broker_id", "default_pool_id", b"default_pool_id", "expires_at", b"expires_at", "max_devices", b"max_devices", "restrictions", b"restrictions"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_default_broker_id", b"_default_broker_id", "_max_devices", b"_max_devices", "default_broker_id", b"default_broker_id", "description", b"description", "expires_at", b"expires_at", "fleet_id", b"fleet_id", "max_devices", b"max_devices", "restrictions", b"restrictions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_default_broker_id", b"_default_broker_id", "_default_pool_id", b"_default_pool_id", "_max_devices", b"_max_devices", "default_broker_id", b"default_broker_id", "default_pool_id", b"default_pool_id", "description", b"description", "expires_at", b"expires_at", "fleet_id", b"fleet_id", "max_devices", b"max_devices", "restrictions", b"restrictions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__default_broker_id: _TypeAlias = _typing.Literal["default_broker_id"]  # noqa: Y015
     _WhichOneofArgType__default_broker_id: _TypeAlias = _typing.Literal["_default_broker_id", b"_default_broker_id"]  # noqa: Y015
+    _WhichOneofReturnType__default_pool_id: _TypeAlias = _typing.Literal["default_pool_id"]  # noqa: Y015
+    _WhichOneofArgType__default_pool_id: _TypeAlias = _typing.Literal["_default_pool_id", b"_default_pool_id"]  # noqa: Y015
     _WhichOneofReturnType__max_devices: _TypeAlias = _typing.Literal["max_devices"]  # noqa: Y015
     _WhichOneofArgType__max_devices: _TypeAlias = _typing.Literal["_max_devices", b"_max_devices"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__default_broker_id) -> _WhichOneofReturnType__default_broker_id | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__default_pool_id) -> _WhichOneofReturnType__default_pool_id | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_devices) -> _WhichOneofReturnType__max_devices | None: ...
 
