@@ -26,7 +26,10 @@ class AssignedDevices(Struct, kw_only=True, frozen=True):
     fleet: Annotated[int, Meta(description="Devices without a pin in fleets whose broker it is.")]
     default: Annotated[
         int,
-        Meta(description="If it is the default: devices without a pin in fleets without a broker."),
+        Meta(
+            description="If it is the default: devices without a pin in fleets without a broker "
+            "and a pool."
+        ),
     ]
 
 

@@ -44,7 +44,7 @@ PAGES = {
 ENDS_OF_JOBS = frozenset({"job.pause", "job.fail", "job.finish", "job.cancel"})
 BAD_VERBS = frozenset({"delete", "revoke"})
 # Fields that hold the id of a broker.
-BROKER_FIELDS = ("mqtt_broker_id", "broker_id", "default_broker_id")
+BROKER_FIELDS = ("mqtt_broker_id", "broker_id", "default_broker_id", "backup_broker_id")
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,7 +39,11 @@ _counts = sa.union_all(
     .group_by(fleets.c.mqtt_broker_id),
     sa.select(_default, sa.literal("assigned"), sa.literal("default"), _devices)
     .select_from(_in_fleets)
-    .where(_default == sa.any_(_asked), fleets.c.mqtt_broker_id.is_(None)),
+    .where(
+        _default == sa.any_(_asked),
+        fleets.c.mqtt_broker_id.is_(None),
+        fleets.c.pool_id.is_(None),
+    ),
 )
 
 

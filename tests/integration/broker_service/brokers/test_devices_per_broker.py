@@ -6,6 +6,7 @@ from mooring.broker.v1 import brokers_pb2
 
 from chassis.database import engine_of
 from registry_service.bulk.device_counts.store import DeviceCountStore
+from tests.pools import make_pool
 from tests.stack import Stack
 
 INSERT = """
@@ -133,3 +134,12 @@ async def test_devices_are_counted_by_their_assigned_and_by_their_notified_broke
     assert (missing.status_code, missing.json()["reason"]) == (404, "BROKER_NOT_FOUND")
     missing = await stack.admin("GET", "/fleets/nowhere/device-counts")
     assert (missing.status_code, missing.json()["reason"]) == (404, "FLEET_NOT_FOUND")
+
+
+async def test_devices_of_a_fleet_with_a_pool_do_not_get_the_default(stack: Stack) -> None:
+    await stack.register("one")
+    path = f"/brokers/{stack.default_broker_id}/device-counts"
+    assert (await stack.admin("GET", path)).json()["assigned"]["default"] == 1
+    pool = make_pool(stack, stack.default_broker_id)
+    await stack.admin("PATCH", "/fleets/demo", json={"pool_id": pool})
+    assert (await stack.admin("GET", path)).json()["assigned"]["default"] == 0

@@ -54,8 +54,8 @@ class AssignedDevices(_message.Message):
     fleet: _builtins.int
     """Without a pin, in fleets that have this broker."""
     default: _builtins.int
-    """Without a pin, in fleets without a broker, while this broker is the
-    default.
+    """Without a pin, in fleets without a broker and a pool, while this broker is
+    the default.
     """
     def __init__(
         self,
