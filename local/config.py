@@ -49,6 +49,7 @@ class LocalConfig(ProcessConfig):
     registry_metrics_port: Port | None = None
     broker_metrics_port: Port | None = None
     worker_metrics_port: Port | None = None
+    broker_worker_metrics_port: Port | None = None
     access_metrics_port: Port | None = None
     sealing_metrics_port: Port | None = None
 
@@ -63,6 +64,7 @@ class LocalConfig(ProcessConfig):
             "REGISTRY_METRICS_PORT": self.registry_metrics_port,
             "BROKER_METRICS_PORT": self.broker_metrics_port,
             "WORKER_METRICS_PORT": self.worker_metrics_port,
+            "BROKER_WORKER_METRICS_PORT": self.broker_worker_metrics_port,
             "ACCESS_METRICS_PORT": self.access_metrics_port,
             "SEALING_METRICS_PORT": self.sealing_metrics_port,
         }

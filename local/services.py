@@ -12,6 +12,7 @@ from local.home import Trust
 
 HOST = "127.0.0.1"
 WORKER = "registry_service.worker"
+BROKER_WORKER = "broker_service.worker"
 # The local broker is on this machine, and brokers that a person tries may be too.
 ANY_ADDRESS = {"BROKER_ADDRESS_POLICY": "any"}
 # From the supervisor's environment: variables that Python, libpq and the C library read.
@@ -111,6 +112,13 @@ def environments(
             **_metrics(config.sealing_metrics_port),
             **database_of("mooring_sealer"),
             "AUDIT_KEYS_FILE": str(audit_keys),
+        },
+        BROKER_WORKER: {
+            **inherited,
+            **_metrics(config.broker_worker_metrics_port),
+            **database_of("mooring_broker"),
+            "ENCRYPTION_KEYS_FILE": str(encryption_keys),
+            **ANY_ADDRESS,
         },
         WORKER: {
             **inherited,

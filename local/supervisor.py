@@ -31,7 +31,7 @@ from local.probes import (
 from local.processes import Child, Service, blaming, keep_running, wait_until_ready
 from local.revival import tell
 from local.seed import Administrator, seeded
-from local.services import WORKER, Addresses, environments
+from local.services import BROKER_WORKER, WORKER, Addresses, environments
 from local.tether import setpriv
 
 WELCOME = """\
@@ -105,8 +105,9 @@ def run(config: LocalConfig, stops: ExitStack) -> None:
         configured = environments(
             config, owner_url, passwords, trust, server_keys, encryption_keys, audit_keys
         )
-        # The worker would find no brokers yet, and look again only after some seconds.
-        last = {WORKER: configured.pop(WORKER)}
+        # The workers would find no brokers yet: one looks again only after some seconds, and the
+        # other would call the local broker down, which has not been started.
+        last = {name: configured.pop(name) for name in (WORKER, BROKER_WORKER)}
         children += start_services(configured, config, home, lock, stops)
         at = Addresses.of(config)
         wait_until_ready(

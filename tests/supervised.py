@@ -22,6 +22,7 @@ REPOSITORY = Path(__file__).parents[1]
 SERVICES = ("broker_service", "registry_service", "gateway")
 SEALER = "registry_service.audit.sealing"
 WORKER = "registry_service.worker"
+BROKER_WORKER = "broker_service.worker"
 ACCESS = "registry_service.access"
 MOSQUITTO = "mosquitto"
 # Long enough for two busy cores; the documented times are 30 s and 5 s.

@@ -31,6 +31,7 @@ from registry_service.config import RegistryServiceConfig, WorkerConfig
 from tests import debian
 from tests.supervised import (
     ACCESS,
+    BROKER_WORKER,
     PATIENCE_S,
     SEALER,
     SERVICES,
@@ -52,7 +53,7 @@ def all_are_running(run: Run) -> bool:
             if process["state"] == "running" and process["is_ready"]
         }
 
-    until(lambda: found() == {*SERVICES, SEALER, WORKER, ACCESS})
+    until(lambda: found() == {*SERVICES, SEALER, WORKER, BROKER_WORKER, ACCESS})
     return True
 
 
@@ -133,7 +134,9 @@ def test_a_first_run(first_run: Run) -> None:
         assert not [secret for secret in secrets if secret in log.read_text()], log
 
     family = first_run.family()
-    assert {name: family.child(name) for name in (*SERVICES, SEALER, WORKER, "postgres")}
+    assert {
+        name: family.child(name) for name in (*SERVICES, SEALER, WORKER, BROKER_WORKER, "postgres")
+    }
     with followed(first_run) as stream:
         stopping_at = time.monotonic()
         assert first_run.stop() == (0, "mooring: stopped\n")
@@ -178,6 +181,7 @@ def test_each_setting_that_a_service_is_given_is_one_that_it_has(tmp_path: Path)
         registry_metrics_port=1,
         broker_metrics_port=2,
         worker_metrics_port=3,
+        broker_worker_metrics_port=9,
         access_metrics_port=4,
     )
     roles = ("mooring_broker", "mooring_registry", "mooring_sealer", "mooring_access")
@@ -205,7 +209,13 @@ def test_each_setting_that_a_service_is_given_is_one_that_it_has(tmp_path: Path)
         ),
         (
             "METRICS_PORT",
-            {"registry_service": "1", "broker_service": "2", WORKER: "3", ACCESS: "4"},
+            {
+                "registry_service": "1",
+                "broker_service": "2",
+                WORKER: "3",
+                ACCESS: "4",
+                BROKER_WORKER: "9",
+            },
         ),
     ):
         given = {service: told[service][name] for service in told if name in told[service]}

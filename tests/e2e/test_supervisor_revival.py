@@ -12,6 +12,7 @@ import pytest
 from local.probes import is_listening
 from tests.supervised import (
     ACCESS,
+    BROKER_WORKER,
     PATIENCE_S,
     SEALER,
     SERVICES,
@@ -63,7 +64,7 @@ def dead_and_port_taken(run: Run, name: str, setting: str) -> Iterator[None]:
 
 def test_a_service_that_dies_is_started_again(later_run: Run) -> None:
     later_run.start()
-    services = (*SERVICES, ACCESS, SEALER, WORKER)
+    services = (*SERVICES, ACCESS, SEALER, WORKER, BROKER_WORKER)
     for service in services:
         before = {name: later_run.child(name) for name in services}
         if service in PORTS:
@@ -139,7 +140,7 @@ def test_data_that_postgresql_cannot_use_is_named_until_it_can(later_run: Run) -
 @pytest.mark.heavy
 def test_processes_that_keep_ending_do_not_end_the_others(later_run: Run) -> None:
     later_run.start()
-    services = (*SERVICES, SEALER, WORKER)
+    services = (*SERVICES, SEALER, WORKER, BROKER_WORKER)
     killed: dict[str, set[int]] = {name: set() for name in services}
 
     def have_all_died_often() -> bool:

@@ -54,9 +54,8 @@ def documented() -> dict[str, set[str]]:
     """The variables of each process, each command and `make run` on the page that lists them."""
     _, _, page = (DOCS / "configuration.md").read_text().partition("## `make run`\n")
     make_run, _, others = page.partition("\n## A process started alone\n")
-    # The page names a process by the end of its module's name.
     labels = {
-        process.rpartition(".")[2].removesuffix("_service"): process
+        label_of(process): process
         for process, kinds in CONFIGURATIONS.items()
         if any(issubclass(kind, MetricsConfig) for kind in kinds)
     }
@@ -69,6 +68,13 @@ def documented() -> dict[str, set[str]]:
         for label in labels if cells[1] == "all" else cells[1].split(", "):
             found.setdefault(labels[label], set()).update(NAME.findall(cells[0]))
     return found
+
+
+def label_of(process: str) -> str:
+    """The page names a process by the end of its module's name. There are two workers."""
+    if process == "broker_service.worker":
+        return "broker worker"
+    return process.rpartition(".")[2].removesuffix("_service")
 
 
 def rows(text: str) -> list[list[str]]:
