@@ -16,7 +16,7 @@ import psycopg
 import pytest
 from pydantic_settings import BaseSettings
 
-from broker_service.config import BrokerServiceConfig
+from broker_service.config import BrokerServiceConfig, BrokerWorkerConfig
 from chassis.identities import PROVABLE
 from gateway.config import GatewayConfig
 from local.config import LocalConfig
@@ -196,6 +196,7 @@ def test_each_setting_that_a_service_is_given_is_one_that_it_has(tmp_path: Path)
         "registry_service.access": (AccessConfig,),
         "registry_service.audit.sealing": (SealingConfig,),
         "registry_service.worker": (WorkerConfig, EnforcementConfig),
+        "broker_service.worker": (BrokerWorkerConfig,),
     }
     assert kinds.keys() == told.keys()
     for service, environment in told.items():
