@@ -6,7 +6,6 @@ from typing import Any
 
 from mooring.broker.v1 import regions_pb2 as pb
 from mooring.broker.v1 import regions_pb2_grpc
-from mooring.broker.v1.resolution_pb2 import Location
 
 from broker_service.refreshing import Refresh
 from broker_service.regions.store import RegionStore
@@ -19,8 +18,13 @@ from chassis.times import timestamp_of
 from chassis.trust import Access
 from chassis.validation import check_identifier, check_range, check_text
 
-IDS = ("mqtt_broker_id", "pool_id")
-NAMES = ("name", "location", *IDS)
+# The ranges of the fields that are numbers.
+RANGES = {
+    "latitude": (-90, 90),
+    "longitude": (-180, 180),
+    "mqtt_broker_id": (1, 2**31 - 1),
+    "pool_id": (1, 2**31 - 1),
+}
 FIRST = re.compile(r"[A-Za-z0-9]")
 
 
@@ -42,7 +46,7 @@ class RegionServicer(regions_pb2_grpc.RegionServiceServicer):
             raise InvalidInput("must begin with a letter or digit", field="id")
         given = [field.name for field, _ in request.fields.ListFields()]
         columns = _columns(request.fields, given)
-        _check_one(columns)
+        _check(columns)
         row = await self._store.create(request.id, columns)
         await self._refresh()
         return pb.CreateRegionResponse(region=_proto_of(row))
@@ -77,7 +81,7 @@ class RegionServicer(regions_pb2_grpc.RegionServiceServicer):
         columns = _columns(request.fields, request.update_mask.paths)
 
         def decide(before: Mapping[Any, Any]) -> Mapping[str, Any]:
-            _check_one({**before, **columns})
+            _check({**before, **columns})
             return {name: value for name, value in columns.items() if value != before[name]}
 
         row = await self._store.update(request.id, decide, request.if_revision)
@@ -101,44 +105,38 @@ def _columns(given: pb.RegionFields, names: Any) -> dict[str, Any]:
     """
     columns: dict[str, Any] = {}
     for name in names:
-        if name not in NAMES:
-            raise InvalidInput("names an unknown field of a region", field="update_mask")
         if name == "name":
             check_text("name", given.name, longest=200)
             columns["name"] = given.name
-        elif name == "location":
-            columns |= _location(given)
+        elif name not in RANGES:
+            raise InvalidInput("names an unknown field of a region", field="update_mask")
+        elif given.HasField(name):
+            columns[name] = getattr(given, name)
+            check_range(name, columns[name], *RANGES[name])
         else:
-            value = getattr(given, name)
-            if given.HasField(name):
-                check_range(name, value, 1, 2**31 - 1)
-            columns[name] = value if given.HasField(name) else None
+            columns[name] = None
     return columns
 
 
-def _location(given: pb.RegionFields) -> dict[str, float | None]:
-    if not given.HasField("location"):
-        return {"latitude": None, "longitude": None}
-    check_range("latitude", given.location.latitude, -90, 90)
-    check_range("longitude", given.location.longitude, -180, 180)
-    return {"latitude": given.location.latitude, "longitude": given.location.longitude}
-
-
-def _check_one(columns: Mapping[Any, Any]) -> None:
-    """Raises `InvalidInput` if a region would name both a broker and a pool."""
+def _check(columns: Mapping[Any, Any]) -> None:
+    """Raises `InvalidInput` if a region would have one coordinate, or name both a broker and a
+    pool.
+    """
+    latitude, longitude = columns.get("latitude"), columns.get("longitude")
+    if (latitude is None) != (longitude is None):
+        field = "latitude" if latitude is None else "longitude"
+        raise InvalidInput("is needed beside the other coordinate", field=field)
     if columns.get("mqtt_broker_id") is not None and columns.get("pool_id") is not None:
         raise InvalidInput("cannot be combined with mqtt_broker_id", field="pool_id")
 
 
 def _proto_of(row: Mapping[Any, Any]) -> pb.Region:
-    location = None
-    if row["latitude"] is not None:
-        location = Location(latitude=row["latitude"], longitude=row["longitude"])
     return pb.Region(
         id=row["id"],
         fields=pb.RegionFields(
             name=row["name"],
-            location=location,
+            latitude=row["latitude"],
+            longitude=row["longitude"],
             mqtt_broker_id=row["mqtt_broker_id"],
             pool_id=row["pool_id"],
         ),

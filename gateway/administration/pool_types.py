@@ -131,7 +131,7 @@ class Pool(Struct, kw_only=True, frozen=True):
     updated_at: datetime | None
 
 
-class Move(Struct, kw_only=True, frozen=True):
+class MemberMove(Struct, kw_only=True, frozen=True):
     """What a change moves from one member to another."""
 
     EXAMPLE: ClassVar[dict[str, Any]] = {
@@ -154,22 +154,23 @@ class Move(Struct, kw_only=True, frozen=True):
 
 
 class ChangedPool(Pool, kw_only=True, frozen=True):
-    """A pool after a change, and what the change moves."""
+    """A pool after a change; after a dry run, with what the change would move."""
 
-    EXAMPLE: ClassVar[dict[str, Any]] = {
-        **Pool.EXAMPLE,
-        "moves": [],
-        "homes_stay": True,
-    }
+    EXAMPLE: ClassVar[dict[str, Any]] = Pool.EXAMPLE
 
-    moves: list[Move]
-    homes_stay: Annotated[
-        bool,
-        Meta(
-            description="True: the pool is sticky, so that only new devices follow the change, and "
-            "devices that a rebalancing reaches."
-        ),
-    ]
+    moves: Annotated[list[MemberMove], Meta(description="Only after a dry run.")] | UnsetType = (
+        UNSET
+    )
+    homes_stay: (
+        Annotated[
+            bool,
+            Meta(
+                description="Only after a dry run. True: the pool is sticky, so that only new "
+                "devices follow the change, and devices that a rebalancing reaches."
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
 
 
 class PoolPage(Page[Pool], frozen=True):
@@ -196,10 +197,12 @@ def pool_json(pool: pools_pb2.PoolSettings) -> Pool:
     return Pool(**_values(pool))
 
 
-def changed_json(answer: pools_pb2.UpdatePoolResponse) -> ChangedPool:
+def changed_json(answer: pools_pb2.UpdatePoolResponse, *, dry_run: bool) -> ChangedPool:
     """The broker service's pool after a change as JSON."""
+    if not dry_run:
+        return ChangedPool(**_values(answer.pool))
     moves = [
-        Move(
+        MemberMove(
             from_broker_id=move.from_broker_id,
             to_broker_id=move.to_broker_id,
             slots=move.slots,

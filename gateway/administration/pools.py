@@ -132,8 +132,7 @@ async def get_pool(
     access=Access.OPERATOR,
     action="pool.update",
     summary="Change a pool",
-    description="The answer says what the change moves. With `dry_run`, that is known before it "
-    "happens.",
+    description="With `dry_run`, the answer says what the change would move.",
     dto=StrictJson[PoolChange],
     dependencies=IF_REVISION,
     reasons=("POOL_NOT_FOUND", "POOL_NAME_TAKEN", "BROKER_UNKNOWN"),
@@ -157,7 +156,7 @@ async def update_pool(
             validate_only=dry_run,
         ),
     )
-    shown = changed_json(answer)
+    shown = changed_json(answer, dry_run=dry_run)
     return Response(shown) if dry_run else tagged(shown, shown.revision)
 
 

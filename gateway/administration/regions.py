@@ -6,10 +6,8 @@ from typing import Annotated, Any, ClassVar
 from litestar import Response, Router, delete, get, patch, post
 from litestar.params import JSONBody, PathParameter
 from mooring.broker.v1 import regions_pb2
-from mooring.broker.v1.resolution_pb2 import Location
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from chassis.errors import InvalidInput
 from chassis.trust import Access
 from gateway.administration.caller import CallerRequest
 from gateway.administration.fields import Id, mask, moment_of, named, optional, present
@@ -28,12 +26,11 @@ from gateway.examples import MOMENT
 
 RegionId = Annotated[str, PathParameter(description="The id that devices and brokers name.")]
 ID_PATTERN = "^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
-COORDINATES = ("latitude", "longitude")
 
 
 class RegionChange(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """The fields to change; a field that is left out keeps its value, null clears it. The latitude
-    and the longitude change together, and a region names a broker or a pool, not both.
+    """The fields to change; a field that is left out keeps its value, null clears it. A region
+    has both coordinates or none, and names a broker or a pool, not both.
     """
 
     EXAMPLE: ClassVar[dict[str, Any]] = {"name": "Central Europe"}
@@ -97,12 +94,11 @@ class RegionPage(Page[Region], frozen=True):
 
 def _json(region: regions_pb2.Region) -> Region:
     fields = region.fields
-    location = fields.location if fields.HasField("location") else None
     return Region(
         id=region.id,
         name=fields.name,
-        latitude=location.latitude if location else None,
-        longitude=location.longitude if location else None,
+        latitude=optional(fields, "latitude"),
+        longitude=optional(fields, "longitude"),
         mqtt_broker_id=optional(fields, "mqtt_broker_id"),
         pool_id=optional(fields, "pool_id"),
         revision=region.revision,
@@ -112,20 +108,6 @@ def _json(region: regions_pb2.Region) -> Region:
 
 def _answer(region: regions_pb2.Region) -> Response[Region]:
     return tagged(_json(region), region.revision)
-
-
-def _values(change: RegionChange) -> dict[str, Any]:
-    """The given fields as in the proto, where the location is a message. Raises `InvalidInput`."""
-    values = named(change)
-    values.pop("id", None)
-    given = {name: values.pop(name) for name in COORDINATES if name in values}
-    if given:
-        for name in COORDINATES:
-            if (given.get(name) is None) != all(value is None for value in given.values()):
-                raise InvalidInput("is needed beside the other coordinate", field=name)
-        is_cleared = given["latitude"] is None
-        values["location"] = None if is_cleared else Location(**given)
-    return values
 
 
 @post(
@@ -138,10 +120,11 @@ def _values(change: RegionChange) -> dict[str, Any]:
 )
 async def create_region(request: CallerRequest, data: JSONBody[NewRegion]) -> Response[Region]:
     caller = request.auth
+    values = present(named(data))
     answer = await caller.ask_broker_service(
         caller.services.regions.CreateRegion,
         regions_pb2.CreateRegionRequest(
-            id=data.id, fields=regions_pb2.RegionFields(**present(_values(data)))
+            id=values.pop("id"), fields=regions_pb2.RegionFields(**values)
         ),
     )
     return _answer(answer.region)
@@ -200,7 +183,7 @@ async def update_region(
     if_revision: IfRevision,
 ) -> Response[Region]:
     caller = request.auth
-    values = _values(data)
+    values = named(data)
     answer = await caller.ask_broker_service(
         caller.services.regions.UpdateRegion,
         regions_pb2.UpdateRegionRequest(

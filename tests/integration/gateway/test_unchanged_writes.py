@@ -57,6 +57,10 @@ async def prepared(stack: Stack) -> dict[str, str]:
     account = {"username": "bridge", "expires_at": soon, "publish": ["a/#"]}
     account |= {"broker_ids": [other["id"], old["id"]]}
     account = await made(stack, "POST", "/service-accounts", account)
+    pool = {"name": "Old", "members": [{"broker_id": old["id"], "weight": 7}]}
+    pool = await made(stack, "POST", "/pools", pool)
+    region = {"id": "old", "name": "Old", **location, "pool_id": pool["id"]}
+    await made(stack, "POST", "/regions", region)
     # Time passes: values that were valid when they were set would be refused now.
     execute = stack.database.execute
     execute("UPDATE provisioning_keys SET expires_at = expires_at - interval '1 day'")
@@ -74,6 +78,8 @@ async def prepared(stack: Stack) -> dict[str, str]:
         "key_id": created["id"],
         "uuid": "device",
         "account_id": account["id"],
+        "pool_id": str(pool["id"]),
+        "region_id": "old",
     }
 
 

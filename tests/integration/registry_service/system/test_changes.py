@@ -46,7 +46,7 @@ NOT_NOTED = {
     *("alembic_version", "turns", "leases", "kind_changes", "kind_changes_kept"),
     *("access_changes", "placement_changes", "placement_version", "device_count_changes"),
     *("api_key_failures", "audit_seals", "device_counts", "driven_clients", "fleet_revocations"),
-    *("job_rows", "local_brokers_kept", "mqtt_broker_history"),
+    *("job_rows", "local_brokers_kept", "mqtt_broker_history", "pool_history"),
     # What a person uses to sign in at the console.
     *("console_sessions", "sign_in_codes"),
 }

@@ -24,40 +24,39 @@ _sym_db = _symbol_database.Default()
 
 from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
-from mooring.broker.v1 import resolution_pb2 as mooring_dot_broker_dot_v1_dot_resolution__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fmooring/broker/v1/regions.proto\x12\x11mooring.broker.v1\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"mooring/broker/v1/resolution.proto\"\xab\x01\n\x0cRegionFields\x12\x11\n\x04name\x18\x01 \x01(\tH\x00\x88\x01\x01\x12-\n\x08location\x18\x02 \x01(\x0b\x32\x1b.mooring.broker.v1.Location\x12\x1b\n\x0emqtt_broker_id\x18\x03 \x01(\x05H\x01\x88\x01\x01\x12\x14\n\x07pool_id\x18\x04 \x01(\x05H\x02\x88\x01\x01\x42\x07\n\x05_nameB\x11\n\x0f_mqtt_broker_idB\n\n\x08_pool_id\"\x87\x01\n\x06Region\x12\n\n\x02id\x18\x01 \x01(\t\x12/\n\x06\x66ields\x18\x02 \x01(\x0b\x32\x1f.mooring.broker.v1.RegionFields\x12\x10\n\x08revision\x18\x03 \x01(\x03\x12.\n\ncreated_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"R\n\x13\x43reateRegionRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12/\n\x06\x66ields\x18\x02 \x01(\x0b\x32\x1f.mooring.broker.v1.RegionFields\"A\n\x14\x43reateRegionResponse\x12)\n\x06region\x18\x01 \x01(\x0b\x32\x19.mooring.broker.v1.Region\"\x1e\n\x10GetRegionRequest\x12\n\n\x02id\x18\x01 \x01(\t\">\n\x11GetRegionResponse\x12)\n\x06region\x18\x01 \x01(\x0b\x32\x19.mooring.broker.v1.Region\"G\n\x12ListRegionsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\t\x12\x0e\n\x06search\x18\x03 \x01(\t\"V\n\x13ListRegionsResponse\x12*\n\x07regions\x18\x01 \x03(\x0b\x32\x19.mooring.broker.v1.Region\x12\x13\n\x0bnext_cursor\x18\x02 \x01(\t\"\x98\x01\n\x13UpdateRegionRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12/\n\x06\x66ields\x18\x02 \x01(\x0b\x32\x1f.mooring.broker.v1.RegionFields\x12/\n\x0bupdate_mask\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x13\n\x0bif_revision\x18\x04 \x03(\x03\"A\n\x14UpdateRegionResponse\x12)\n\x06region\x18\x01 \x01(\x0b\x32\x19.mooring.broker.v1.Region\"6\n\x13\x44\x65leteRegionRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x13\n\x0bif_revision\x18\x02 \x03(\x03\"\x16\n\x14\x44\x65leteRegionResponse2\xe8\x03\n\rRegionService\x12_\n\x0c\x43reateRegion\x12&.mooring.broker.v1.CreateRegionRequest\x1a\'.mooring.broker.v1.CreateRegionResponse\x12V\n\tGetRegion\x12#.mooring.broker.v1.GetRegionRequest\x1a$.mooring.broker.v1.GetRegionResponse\x12\\\n\x0bListRegions\x12%.mooring.broker.v1.ListRegionsRequest\x1a&.mooring.broker.v1.ListRegionsResponse\x12_\n\x0cUpdateRegion\x12&.mooring.broker.v1.UpdateRegionRequest\x1a\'.mooring.broker.v1.UpdateRegionResponse\x12_\n\x0c\x44\x65leteRegion\x12&.mooring.broker.v1.DeleteRegionRequest\x1a\'.mooring.broker.v1.DeleteRegionResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fmooring/broker/v1/regions.proto\x12\x11mooring.broker.v1\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc6\x01\n\x0cRegionFields\x12\x11\n\x04name\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x15\n\x08latitude\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12\x16\n\tlongitude\x18\x03 \x01(\x01H\x02\x88\x01\x01\x12\x1b\n\x0emqtt_broker_id\x18\x04 \x01(\x05H\x03\x88\x01\x01\x12\x14\n\x07pool_id\x18\x05 \x01(\x05H\x04\x88\x01\x01\x42\x07\n\x05_nameB\x0b\n\t_latitudeB\x0c\n\n_longitudeB\x11\n\x0f_mqtt_broker_idB\n\n\x08_pool_id\"\x87\x01\n\x06Region\x12\n\n\x02id\x18\x01 \x01(\t\x12/\n\x06\x66ields\x18\x02 \x01(\x0b\x32\x1f.mooring.broker.v1.RegionFields\x12\x10\n\x08revision\x18\x03 \x01(\x03\x12.\n\ncreated_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"R\n\x13\x43reateRegionRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12/\n\x06\x66ields\x18\x02 \x01(\x0b\x32\x1f.mooring.broker.v1.RegionFields\"A\n\x14\x43reateRegionResponse\x12)\n\x06region\x18\x01 \x01(\x0b\x32\x19.mooring.broker.v1.Region\"\x1e\n\x10GetRegionRequest\x12\n\n\x02id\x18\x01 \x01(\t\">\n\x11GetRegionResponse\x12)\n\x06region\x18\x01 \x01(\x0b\x32\x19.mooring.broker.v1.Region\"G\n\x12ListRegionsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\t\x12\x0e\n\x06search\x18\x03 \x01(\t\"V\n\x13ListRegionsResponse\x12*\n\x07regions\x18\x01 \x03(\x0b\x32\x19.mooring.broker.v1.Region\x12\x13\n\x0bnext_cursor\x18\x02 \x01(\t\"\x98\x01\n\x13UpdateRegionRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12/\n\x06\x66ields\x18\x02 \x01(\x0b\x32\x1f.mooring.broker.v1.RegionFields\x12/\n\x0bupdate_mask\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x13\n\x0bif_revision\x18\x04 \x03(\x03\"A\n\x14UpdateRegionResponse\x12)\n\x06region\x18\x01 \x01(\x0b\x32\x19.mooring.broker.v1.Region\"6\n\x13\x44\x65leteRegionRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x13\n\x0bif_revision\x18\x02 \x03(\x03\"\x16\n\x14\x44\x65leteRegionResponse2\xe8\x03\n\rRegionService\x12_\n\x0c\x43reateRegion\x12&.mooring.broker.v1.CreateRegionRequest\x1a\'.mooring.broker.v1.CreateRegionResponse\x12V\n\tGetRegion\x12#.mooring.broker.v1.GetRegionRequest\x1a$.mooring.broker.v1.GetRegionResponse\x12\\\n\x0bListRegions\x12%.mooring.broker.v1.ListRegionsRequest\x1a&.mooring.broker.v1.ListRegionsResponse\x12_\n\x0cUpdateRegion\x12&.mooring.broker.v1.UpdateRegionRequest\x1a\'.mooring.broker.v1.UpdateRegionResponse\x12_\n\x0c\x44\x65leteRegion\x12&.mooring.broker.v1.DeleteRegionRequest\x1a\'.mooring.broker.v1.DeleteRegionResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'mooring.broker.v1.regions_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_REGIONFIELDS']._serialized_start=158
-  _globals['_REGIONFIELDS']._serialized_end=329
-  _globals['_REGION']._serialized_start=332
-  _globals['_REGION']._serialized_end=467
-  _globals['_CREATEREGIONREQUEST']._serialized_start=469
-  _globals['_CREATEREGIONREQUEST']._serialized_end=551
-  _globals['_CREATEREGIONRESPONSE']._serialized_start=553
-  _globals['_CREATEREGIONRESPONSE']._serialized_end=618
-  _globals['_GETREGIONREQUEST']._serialized_start=620
-  _globals['_GETREGIONREQUEST']._serialized_end=650
-  _globals['_GETREGIONRESPONSE']._serialized_start=652
-  _globals['_GETREGIONRESPONSE']._serialized_end=714
-  _globals['_LISTREGIONSREQUEST']._serialized_start=716
-  _globals['_LISTREGIONSREQUEST']._serialized_end=787
-  _globals['_LISTREGIONSRESPONSE']._serialized_start=789
-  _globals['_LISTREGIONSRESPONSE']._serialized_end=875
-  _globals['_UPDATEREGIONREQUEST']._serialized_start=878
-  _globals['_UPDATEREGIONREQUEST']._serialized_end=1030
-  _globals['_UPDATEREGIONRESPONSE']._serialized_start=1032
-  _globals['_UPDATEREGIONRESPONSE']._serialized_end=1097
-  _globals['_DELETEREGIONREQUEST']._serialized_start=1099
-  _globals['_DELETEREGIONREQUEST']._serialized_end=1153
-  _globals['_DELETEREGIONRESPONSE']._serialized_start=1155
-  _globals['_DELETEREGIONRESPONSE']._serialized_end=1177
-  _globals['_REGIONSERVICE']._serialized_start=1180
-  _globals['_REGIONSERVICE']._serialized_end=1668
+  _globals['_REGIONFIELDS']._serialized_start=122
+  _globals['_REGIONFIELDS']._serialized_end=320
+  _globals['_REGION']._serialized_start=323
+  _globals['_REGION']._serialized_end=458
+  _globals['_CREATEREGIONREQUEST']._serialized_start=460
+  _globals['_CREATEREGIONREQUEST']._serialized_end=542
+  _globals['_CREATEREGIONRESPONSE']._serialized_start=544
+  _globals['_CREATEREGIONRESPONSE']._serialized_end=609
+  _globals['_GETREGIONREQUEST']._serialized_start=611
+  _globals['_GETREGIONREQUEST']._serialized_end=641
+  _globals['_GETREGIONRESPONSE']._serialized_start=643
+  _globals['_GETREGIONRESPONSE']._serialized_end=705
+  _globals['_LISTREGIONSREQUEST']._serialized_start=707
+  _globals['_LISTREGIONSREQUEST']._serialized_end=778
+  _globals['_LISTREGIONSRESPONSE']._serialized_start=780
+  _globals['_LISTREGIONSRESPONSE']._serialized_end=866
+  _globals['_UPDATEREGIONREQUEST']._serialized_start=869
+  _globals['_UPDATEREGIONREQUEST']._serialized_end=1021
+  _globals['_UPDATEREGIONRESPONSE']._serialized_start=1023
+  _globals['_UPDATEREGIONRESPONSE']._serialized_end=1088
+  _globals['_DELETEREGIONREQUEST']._serialized_start=1090
+  _globals['_DELETEREGIONREQUEST']._serialized_end=1144
+  _globals['_DELETEREGIONRESPONSE']._serialized_start=1146
+  _globals['_DELETEREGIONRESPONSE']._serialized_end=1168
+  _globals['_REGIONSERVICE']._serialized_start=1171
+  _globals['_REGIONSERVICE']._serialized_end=1659
 # @@protoc_insertion_point(module_scope)

@@ -9,7 +9,6 @@ from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
-from mooring.broker.v1 import resolution_pb2 as _resolution_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -28,35 +27,46 @@ class RegionFields(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
-    LOCATION_FIELD_NUMBER: _builtins.int
+    LATITUDE_FIELD_NUMBER: _builtins.int
+    LONGITUDE_FIELD_NUMBER: _builtins.int
     MQTT_BROKER_ID_FIELD_NUMBER: _builtins.int
     POOL_ID_FIELD_NUMBER: _builtins.int
     name: _builtins.str
+    latitude: _builtins.float
+    """In degrees; of its devices and brokers that have no location of their own.
+    A region has both or none.
+    """
+    longitude: _builtins.float
     mqtt_broker_id: _builtins.int
     """What serves its devices: a broker, a pool, or neither."""
     pool_id: _builtins.int
-    @_builtins.property
-    def location(self) -> _resolution_pb2.Location:
-        """In degrees; of its devices and brokers that have no location of their own."""
-
     def __init__(
         self,
         *,
         name: _builtins.str | None = ...,
-        location: _resolution_pb2.Location | None = ...,
+        latitude: _builtins.float | None = ...,
+        longitude: _builtins.float | None = ...,
         mqtt_broker_id: _builtins.int | None = ...,
         pool_id: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_mqtt_broker_id", b"_mqtt_broker_id", "_name", b"_name", "_pool_id", b"_pool_id", "location", b"location", "mqtt_broker_id", b"mqtt_broker_id", "name", b"name", "pool_id", b"pool_id"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_latitude", b"_latitude", "_longitude", b"_longitude", "_mqtt_broker_id", b"_mqtt_broker_id", "_name", b"_name", "_pool_id", b"_pool_id", "latitude", b"latitude", "longitude", b"longitude", "mqtt_broker_id", b"mqtt_broker_id", "name", b"name", "pool_id", b"pool_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_mqtt_broker_id", b"_mqtt_broker_id", "_name", b"_name", "_pool_id", b"_pool_id", "location", b"location", "mqtt_broker_id", b"mqtt_broker_id", "name", b"name", "pool_id", b"pool_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_latitude", b"_latitude", "_longitude", b"_longitude", "_mqtt_broker_id", b"_mqtt_broker_id", "_name", b"_name", "_pool_id", b"_pool_id", "latitude", b"latitude", "longitude", b"longitude", "mqtt_broker_id", b"mqtt_broker_id", "name", b"name", "pool_id", b"pool_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__latitude: _TypeAlias = _typing.Literal["latitude"]  # noqa: Y015
+    _WhichOneofArgType__latitude: _TypeAlias = _typing.Literal["_latitude", b"_latitude"]  # noqa: Y015
+    _WhichOneofReturnType__longitude: _TypeAlias = _typing.Literal["longitude"]  # noqa: Y015
+    _WhichOneofArgType__longitude: _TypeAlias = _typing.Literal["_longitude", b"_longitude"]  # noqa: Y015
     _WhichOneofReturnType__mqtt_broker_id: _TypeAlias = _typing.Literal["mqtt_broker_id"]  # noqa: Y015
     _WhichOneofArgType__mqtt_broker_id: _TypeAlias = _typing.Literal["_mqtt_broker_id", b"_mqtt_broker_id"]  # noqa: Y015
     _WhichOneofReturnType__name: _TypeAlias = _typing.Literal["name"]  # noqa: Y015
     _WhichOneofArgType__name: _TypeAlias = _typing.Literal["_name", b"_name"]  # noqa: Y015
     _WhichOneofReturnType__pool_id: _TypeAlias = _typing.Literal["pool_id"]  # noqa: Y015
     _WhichOneofArgType__pool_id: _TypeAlias = _typing.Literal["_pool_id", b"_pool_id"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__latitude) -> _WhichOneofReturnType__latitude | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__longitude) -> _WhichOneofReturnType__longitude | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__mqtt_broker_id) -> _WhichOneofReturnType__mqtt_broker_id | None: ...
     @_typing.overload
