@@ -37,7 +37,9 @@ PAGES = {
     "device": "devices",
     "fleet": "fleets",
     "job": "jobs",
+    "pool": "pools",
     "provisioning_key": "provisioning-keys",
+    "region": "regions",
     "rollout": "fleets",
 }
 # After these, a job that was started can be undone.

@@ -12,7 +12,9 @@ from gateway.administration import (
     expected_devices,
     fleets,
     jobs,
+    pools,
     provisioning_keys,
+    regions,
     server_keys,
     service_accounts,
     system,
@@ -55,6 +57,8 @@ MENU = (
         "Traffic",
         (
             Entry("Brokers", "/console/brokers", "broker", brokers.list_brokers, "b"),
+            Entry("Pools", "/console/pools", "link", pools.list_pools, "p"),
+            Entry("Regions", "/console/regions", "globe", regions.list_regions, "r"),
             Entry(
                 "Certificates",
                 "/console/certificates",

@@ -18,7 +18,7 @@ FIELDS = ("broker_id", "percent", "salt")
 MAX_CHARACTERS = 18
 
 
-def _percent(form: Form) -> float | int | str | None:
+def percent_in(form: Form) -> float | int | str | None:
     """The percent as a number. A text that is none stays a text, so that the route refuses it."""
     text = form.text("percent").removesuffix("%").strip().replace(",", ".")
     is_number = text.replace(".", "", 1).isdigit() and text.isascii()
@@ -34,7 +34,7 @@ def _percent(form: Form) -> float | int | str | None:
 async def set_rollout(request: ConsoleRequest, fleet_id: FleetId) -> Response[Any]:
     """Begins a rollout, or takes it to another percent."""
     form = await form_of(request)
-    values: dict[str, Any] = {"broker_id": form.number("broker_id"), "percent": _percent(form)}
+    values: dict[str, Any] = {"broker_id": form.number("broker_id"), "percent": percent_in(form)}
     if salt := form.text("salt"):
         values["salt"] = salt
     try:

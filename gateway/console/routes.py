@@ -21,6 +21,7 @@ from gateway.console import (
     menu,
     overview,
     provisioning_keys,
+    regions,
     rollouts,
     rotations,
     server_keys,
@@ -32,6 +33,7 @@ from gateway.console import (
 from gateway.console.assets import asset
 from gateway.console.brokers import routes as brokers
 from gateway.console.pages import ERROR_PAGES, see_other
+from gateway.console.pools import routes as pools
 from gateway.console.search import routes as search
 from gateway.console.undo import routes as undo
 from gateway.console.visitor import signed_in
@@ -54,6 +56,8 @@ ROUTES = Router(
                 menu.missing,
                 change_stream.page_changes,
                 brokers.ROUTES,
+                pools.ROUTES,
+                regions.ROUTES,
                 fleets.ROUTES,
                 fleet_acts.ROUTES,
                 rollouts.ROUTES,

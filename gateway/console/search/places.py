@@ -10,7 +10,9 @@ from gateway.administration import (
     fleets,
     imports,
     jobs,
+    pools,
     provisioning_keys,
+    regions,
     service_accounts,
     tokens,
 )
@@ -22,6 +24,8 @@ from gateway.console.visitor import Visitor
 WORDS = {
     "/console": "home start dashboard needs registrations latency",
     "/console/brokers": "mqtt default servers",
+    "/console/pools": "balance weights failover rebalance members",
+    "/console/regions": "places locations nearest",
     "/console/certificates": "ca tls pem x509 rotation expiry",
     "/console/devices": "things sensors uuid pins",
     "/console/fleets": "groups customers waves",
@@ -50,6 +54,8 @@ class Place:
 PLACES = (
     Place("Rollouts", "/console/fleets?has_rollout=true", "waves canary", fleets.list_fleets),
     Place("New broker", "/console/brokers/new", "add create", brokers.create_broker),
+    Place("New pool", "/console/pools/new", "add create", pools.create_pool),
+    Place("New region", "/console/regions/-/new", "add create", regions.create_region),
     Place(
         "New certificate",
         "/console/certificates/new",
