@@ -61,6 +61,11 @@ async def fill(stack: Stack) -> None:
             body["ca_certificate_id"] = used["id"]
         created[broker["name"]] = (await _ask(stack, "POST", "/brokers", body))["id"]
     await _ask(stack, "POST", f"/brokers/{created['Frankfurt']}/default")
+    members = [{"broker_id": created[name], "weight": 60} for name in ("Frankfurt", "Dublin")]
+    pool = await _ask(stack, "POST", "/pools", {"name": "Europe", "members": members})
+    await _ask(stack, "POST", f"/pools/{pool['id']}/rebalance", {"percent": 10})
+    central = {"id": "eu-central", "latitude": 50.1, "longitude": 8.7, "pool_id": pool["id"]}
+    await _ask(stack, "POST", "/regions", central)
     keys: dict[str, str] = {}
     for fleet, name, of_broker, devices in FLEETS:
         fields = {"mqtt_broker_id": created[of_broker]} if of_broker else {}
