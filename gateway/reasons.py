@@ -61,7 +61,6 @@ MEANINGS: dict[str, tuple[int, str]] = {
     "INVALID_INPUT": (422, "a value is invalid; `field` names it"),
     "REFUSED_VALUES": (422, "the database refuses these values"),
     "BROKER_UNKNOWN": (422, "a broker that is named does not exist"),
-    "POOL_UNKNOWN": (422, "a pool that is named does not exist"),
     "CERTIFICATE_UNKNOWN": (
         422,
         "there is no such certificate of that kind",

@@ -118,12 +118,6 @@ class PoolNotFound(NotFound):
     reason = "POOL_NOT_FOUND"
 
 
-class PoolUnknown(InvalidInput):
-    """There is no pool with the given id."""
-
-    reason = "POOL_UNKNOWN"
-
-
 class BrokerInactive(Conflict):
     """The broker is not active, so devices cannot be moved to it."""
 

@@ -40,6 +40,7 @@ class ToldDevices(Struct, kw_only=True, frozen=True):
     rollout: int
     fleet: int
     region: int
+    default_pool: int
     default: int
     unknown: Annotated[
         int, Meta(description="Devices whose last answer is older than the recording of steps.")
@@ -67,7 +68,15 @@ class DeviceCounts(Struct, kw_only=True, frozen=True):
         "broker_id": 1,
         "name": "Local Broker",
         "assigned": {"device": 0, "fleet": 0, "default": 1},
-        "told": {"device": 0, "rollout": 0, "fleet": 0, "region": 0, "default": 1, "unknown": 0},
+        "told": {
+            "device": 0,
+            "rollout": 0,
+            "fleet": 0,
+            "region": 0,
+            "default_pool": 0,
+            "default": 1,
+            "unknown": 0,
+        },
         "is_active": True,
         "is_default": True,
         "reported": {"connected": 1, "failing": 0, "failing_fleets": 0},
@@ -134,6 +143,7 @@ def _json(counts: pb.DeviceCounts) -> DeviceCounts:
             rollout=told.rollout,
             fleet=told.fleet,
             region=told.region,
+            default_pool=told.default_pool,
             default=told.default,
             unknown=told.unknown,
         ),

@@ -4,6 +4,7 @@ from typing import Any
 
 from litestar import Response
 from litestar.handlers import BaseRouteHandler
+from msgspec import structs
 
 from gateway.administration import (
     broker_history,
@@ -64,7 +65,8 @@ def assigned_to(assigned: AssignedDevices) -> int:
 
 def notified_of(told: ToldDevices) -> int:
     """How many devices had a broker in their last answer, by any step."""
-    return told.device + told.rollout + told.fleet + told.region + told.default + told.unknown
+    counts: tuple[int, ...] = structs.astuple(told)
+    return sum(counts)
 
 
 def broker_page(

@@ -42,6 +42,7 @@ async def test_a_device_as_it_is(stack: Stack) -> None:
     )
     assert explanation["facts"] == {
         "mqtt_broker_id": None,
+        "pool_id": None,
         "fleet_id": "demo",
         "region": "eu",
         "location": {"latitude": 52.5, "longitude": 13.25},
@@ -51,6 +52,7 @@ async def test_a_device_as_it_is(stack: Stack) -> None:
         "rollout",
         "fleet",
         "region",
+        "default_pool",
         "default",
         "environment",
     ]
@@ -59,11 +61,12 @@ async def test_a_device_as_it_is(stack: Stack) -> None:
         "NO_ROLLOUT",
         "FLEET_HAS_NO_BROKER",
         "REGION_HAS_NO_BROKER",
+        "NO_DEFAULT_POOL",
         "DECIDED",
         "DECIDED_EARLIER",
     ]
     assert [step["has_decided"] for step in explanation["steps"]] == [
-        *[False] * 4,
+        *[False] * 5,
         True,
         False,
     ]
@@ -107,6 +110,7 @@ async def test_what_if(stack: Stack) -> None:
     assert (moved["source"], moved["mqtt_broker_id"]) == ("fleet", own)
     assert moved["facts"] == {
         "mqtt_broker_id": None,
+        "pool_id": None,
         "fleet_id": "north",
         "region": None,
         "location": None,
@@ -154,6 +158,7 @@ async def test_a_restricted_fleet_without_an_allowed_active_broker(stack: Stack)
         "NO_ROLLOUT",
         "BROKER_INACTIVE",
         "NO_REGION",
+        "NO_DEFAULT_POOL",
         "BROKER_NOT_ALLOWED",
         "FLEET_IS_RESTRICTED",
     ]

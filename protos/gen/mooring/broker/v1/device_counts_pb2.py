@@ -24,37 +24,37 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%mooring/broker/v1/device_counts.proto\x12\x11mooring.broker.v1\"A\n\x0f\x41ssignedDevices\x12\x0e\n\x06\x64\x65vice\x18\x01 \x01(\x03\x12\r\n\x05\x66leet\x18\x02 \x01(\x03\x12\x0f\n\x07\x64\x65\x66\x61ult\x18\x03 \x01(\x03\"o\n\x0bToldDevices\x12\x0e\n\x06\x64\x65vice\x18\x01 \x01(\x03\x12\x0f\n\x07rollout\x18\x02 \x01(\x03\x12\r\n\x05\x66leet\x18\x03 \x01(\x03\x12\x0e\n\x06region\x18\x04 \x01(\x03\x12\x0f\n\x07\x64\x65\x66\x61ult\x18\x05 \x01(\x03\x12\x0f\n\x07unknown\x18\x06 \x01(\x03\"M\n\x0fReportedDevices\x12\x11\n\tconnected\x18\x01 \x01(\x03\x12\x0f\n\x07\x66\x61iling\x18\x02 \x01(\x03\x12\x16\n\x0e\x66\x61iling_fleets\x18\x03 \x01(\x03\"\xf0\x01\n\x0c\x44\x65viceCounts\x12\x11\n\tbroker_id\x18\x01 \x01(\x05\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x34\n\x08\x61ssigned\x18\x03 \x01(\x0b\x32\".mooring.broker.v1.AssignedDevices\x12,\n\x04told\x18\x04 \x01(\x0b\x32\x1e.mooring.broker.v1.ToldDevices\x12\x11\n\tis_active\x18\x05 \x01(\x08\x12\x12\n\nis_default\x18\x06 \x01(\x08\x12\x34\n\x08reported\x18\x07 \x01(\x0b\x32\".mooring.broker.v1.ReportedDevices\"+\n\x16GetDeviceCountsRequest\x12\x11\n\tbroker_id\x18\x01 \x01(\x05\"J\n\x17GetDeviceCountsResponse\x12/\n\x06\x63ounts\x18\x01 \x01(\x0b\x32\x1f.mooring.broker.v1.DeviceCounts\"\x84\x01\n\x17ListDeviceCountsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\t\x12\x12\n\nbroker_ids\x18\x03 \x03(\x05\x12\x32\n\x05order\x18\x04 \x01(\x0e\x32#.mooring.broker.v1.DeviceCountOrder\"q\n\x18ListDeviceCountsResponse\x12/\n\x06\x63ounts\x18\x01 \x03(\x0b\x32\x1f.mooring.broker.v1.DeviceCounts\x12\x13\n\x0bnext_cursor\x18\x02 \x01(\t\x12\x0f\n\x07\x64\x65vices\x18\x03 \x01(\x03\"/\n\x1bGetFleetDeviceCountsRequest\x12\x10\n\x08\x66leet_id\x18\x01 \x01(\t\"0\n\nToldBroker\x12\x11\n\tbroker_id\x18\x01 \x01(\x05\x12\x0f\n\x07\x64\x65vices\x18\x02 \x01(\x03\"\\\n\x1cGetFleetDeviceCountsResponse\x12\x0f\n\x07\x64\x65vices\x18\x01 \x01(\x03\x12+\n\x04told\x18\x02 \x03(\x0b\x32\x1d.mooring.broker.v1.ToldBroker*S\n\x10\x44\x65viceCountOrder\x12\"\n\x1e\x44\x45VICE_COUNT_ORDER_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x44\x45VICE_COUNT_ORDER_TOLD\x10\x01\x32\xe4\x02\n\x12\x44\x65viceCountService\x12h\n\x0fGetDeviceCounts\x12).mooring.broker.v1.GetDeviceCountsRequest\x1a*.mooring.broker.v1.GetDeviceCountsResponse\x12k\n\x10ListDeviceCounts\x12*.mooring.broker.v1.ListDeviceCountsRequest\x1a+.mooring.broker.v1.ListDeviceCountsResponse\x12w\n\x14GetFleetDeviceCounts\x12..mooring.broker.v1.GetFleetDeviceCountsRequest\x1a/.mooring.broker.v1.GetFleetDeviceCountsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%mooring/broker/v1/device_counts.proto\x12\x11mooring.broker.v1\"A\n\x0f\x41ssignedDevices\x12\x0e\n\x06\x64\x65vice\x18\x01 \x01(\x03\x12\r\n\x05\x66leet\x18\x02 \x01(\x03\x12\x0f\n\x07\x64\x65\x66\x61ult\x18\x03 \x01(\x03\"\x85\x01\n\x0bToldDevices\x12\x0e\n\x06\x64\x65vice\x18\x01 \x01(\x03\x12\x0f\n\x07rollout\x18\x02 \x01(\x03\x12\r\n\x05\x66leet\x18\x03 \x01(\x03\x12\x0e\n\x06region\x18\x04 \x01(\x03\x12\x0f\n\x07\x64\x65\x66\x61ult\x18\x05 \x01(\x03\x12\x0f\n\x07unknown\x18\x06 \x01(\x03\x12\x14\n\x0c\x64\x65\x66\x61ult_pool\x18\x07 \x01(\x03\"M\n\x0fReportedDevices\x12\x11\n\tconnected\x18\x01 \x01(\x03\x12\x0f\n\x07\x66\x61iling\x18\x02 \x01(\x03\x12\x16\n\x0e\x66\x61iling_fleets\x18\x03 \x01(\x03\"\xf0\x01\n\x0c\x44\x65viceCounts\x12\x11\n\tbroker_id\x18\x01 \x01(\x05\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x34\n\x08\x61ssigned\x18\x03 \x01(\x0b\x32\".mooring.broker.v1.AssignedDevices\x12,\n\x04told\x18\x04 \x01(\x0b\x32\x1e.mooring.broker.v1.ToldDevices\x12\x11\n\tis_active\x18\x05 \x01(\x08\x12\x12\n\nis_default\x18\x06 \x01(\x08\x12\x34\n\x08reported\x18\x07 \x01(\x0b\x32\".mooring.broker.v1.ReportedDevices\"+\n\x16GetDeviceCountsRequest\x12\x11\n\tbroker_id\x18\x01 \x01(\x05\"J\n\x17GetDeviceCountsResponse\x12/\n\x06\x63ounts\x18\x01 \x01(\x0b\x32\x1f.mooring.broker.v1.DeviceCounts\"\x84\x01\n\x17ListDeviceCountsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\t\x12\x12\n\nbroker_ids\x18\x03 \x03(\x05\x12\x32\n\x05order\x18\x04 \x01(\x0e\x32#.mooring.broker.v1.DeviceCountOrder\"q\n\x18ListDeviceCountsResponse\x12/\n\x06\x63ounts\x18\x01 \x03(\x0b\x32\x1f.mooring.broker.v1.DeviceCounts\x12\x13\n\x0bnext_cursor\x18\x02 \x01(\t\x12\x0f\n\x07\x64\x65vices\x18\x03 \x01(\x03\"/\n\x1bGetFleetDeviceCountsRequest\x12\x10\n\x08\x66leet_id\x18\x01 \x01(\t\"0\n\nToldBroker\x12\x11\n\tbroker_id\x18\x01 \x01(\x05\x12\x0f\n\x07\x64\x65vices\x18\x02 \x01(\x03\"\\\n\x1cGetFleetDeviceCountsResponse\x12\x0f\n\x07\x64\x65vices\x18\x01 \x01(\x03\x12+\n\x04told\x18\x02 \x03(\x0b\x32\x1d.mooring.broker.v1.ToldBroker*S\n\x10\x44\x65viceCountOrder\x12\"\n\x1e\x44\x45VICE_COUNT_ORDER_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x44\x45VICE_COUNT_ORDER_TOLD\x10\x01\x32\xe4\x02\n\x12\x44\x65viceCountService\x12h\n\x0fGetDeviceCounts\x12).mooring.broker.v1.GetDeviceCountsRequest\x1a*.mooring.broker.v1.GetDeviceCountsResponse\x12k\n\x10ListDeviceCounts\x12*.mooring.broker.v1.ListDeviceCountsRequest\x1a+.mooring.broker.v1.ListDeviceCountsResponse\x12w\n\x14GetFleetDeviceCounts\x12..mooring.broker.v1.GetFleetDeviceCountsRequest\x1a/.mooring.broker.v1.GetFleetDeviceCountsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'mooring.broker.v1.device_counts_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_DEVICECOUNTORDER']._serialized_start=1126
-  _globals['_DEVICECOUNTORDER']._serialized_end=1209
+  _globals['_DEVICECOUNTORDER']._serialized_start=1149
+  _globals['_DEVICECOUNTORDER']._serialized_end=1232
   _globals['_ASSIGNEDDEVICES']._serialized_start=60
   _globals['_ASSIGNEDDEVICES']._serialized_end=125
-  _globals['_TOLDDEVICES']._serialized_start=127
-  _globals['_TOLDDEVICES']._serialized_end=238
-  _globals['_REPORTEDDEVICES']._serialized_start=240
-  _globals['_REPORTEDDEVICES']._serialized_end=317
-  _globals['_DEVICECOUNTS']._serialized_start=320
-  _globals['_DEVICECOUNTS']._serialized_end=560
-  _globals['_GETDEVICECOUNTSREQUEST']._serialized_start=562
-  _globals['_GETDEVICECOUNTSREQUEST']._serialized_end=605
-  _globals['_GETDEVICECOUNTSRESPONSE']._serialized_start=607
-  _globals['_GETDEVICECOUNTSRESPONSE']._serialized_end=681
-  _globals['_LISTDEVICECOUNTSREQUEST']._serialized_start=684
-  _globals['_LISTDEVICECOUNTSREQUEST']._serialized_end=816
-  _globals['_LISTDEVICECOUNTSRESPONSE']._serialized_start=818
-  _globals['_LISTDEVICECOUNTSRESPONSE']._serialized_end=931
-  _globals['_GETFLEETDEVICECOUNTSREQUEST']._serialized_start=933
-  _globals['_GETFLEETDEVICECOUNTSREQUEST']._serialized_end=980
-  _globals['_TOLDBROKER']._serialized_start=982
-  _globals['_TOLDBROKER']._serialized_end=1030
-  _globals['_GETFLEETDEVICECOUNTSRESPONSE']._serialized_start=1032
-  _globals['_GETFLEETDEVICECOUNTSRESPONSE']._serialized_end=1124
-  _globals['_DEVICECOUNTSERVICE']._serialized_start=1212
-  _globals['_DEVICECOUNTSERVICE']._serialized_end=1568
+  _globals['_TOLDDEVICES']._serialized_start=128
+  _globals['_TOLDDEVICES']._serialized_end=261
+  _globals['_REPORTEDDEVICES']._serialized_start=263
+  _globals['_REPORTEDDEVICES']._serialized_end=340
+  _globals['_DEVICECOUNTS']._serialized_start=343
+  _globals['_DEVICECOUNTS']._serialized_end=583
+  _globals['_GETDEVICECOUNTSREQUEST']._serialized_start=585
+  _globals['_GETDEVICECOUNTSREQUEST']._serialized_end=628
+  _globals['_GETDEVICECOUNTSRESPONSE']._serialized_start=630
+  _globals['_GETDEVICECOUNTSRESPONSE']._serialized_end=704
+  _globals['_LISTDEVICECOUNTSREQUEST']._serialized_start=707
+  _globals['_LISTDEVICECOUNTSREQUEST']._serialized_end=839
+  _globals['_LISTDEVICECOUNTSRESPONSE']._serialized_start=841
+  _globals['_LISTDEVICECOUNTSRESPONSE']._serialized_end=954
+  _globals['_GETFLEETDEVICECOUNTSREQUEST']._serialized_start=956
+  _globals['_GETFLEETDEVICECOUNTSREQUEST']._serialized_end=1003
+  _globals['_TOLDBROKER']._serialized_start=1005
+  _globals['_TOLDBROKER']._serialized_end=1053
+  _globals['_GETFLEETDEVICECOUNTSRESPONSE']._serialized_start=1055
+  _globals['_GETFLEETDEVICECOUNTSRESPONSE']._serialized_end=1147
+  _globals['_DEVICECOUNTSERVICE']._serialized_start=1235
+  _globals['_DEVICECOUNTSERVICE']._serialized_end=1591
 # @@protoc_insertion_point(module_scope)

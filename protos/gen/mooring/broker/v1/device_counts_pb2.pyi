@@ -84,6 +84,7 @@ class ToldDevices(_message.Message):
     REGION_FIELD_NUMBER: _builtins.int
     DEFAULT_FIELD_NUMBER: _builtins.int
     UNKNOWN_FIELD_NUMBER: _builtins.int
+    DEFAULT_POOL_FIELD_NUMBER: _builtins.int
     device: _builtins.int
     rollout: _builtins.int
     fleet: _builtins.int
@@ -91,6 +92,7 @@ class ToldDevices(_message.Message):
     default: _builtins.int
     unknown: _builtins.int
     """Notified before the source was recorded."""
+    default_pool: _builtins.int
     def __init__(
         self,
         *,
@@ -100,10 +102,11 @@ class ToldDevices(_message.Message):
         region: _builtins.int = ...,
         default: _builtins.int = ...,
         unknown: _builtins.int = ...,
+        default_pool: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["default", b"default", "device", b"device", "fleet", b"fleet", "region", b"region", "rollout", b"rollout", "unknown", b"unknown"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["default", b"default", "default_pool", b"default_pool", "device", b"device", "fleet", b"fleet", "region", b"region", "rollout", b"rollout", "unknown", b"unknown"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
