@@ -12,7 +12,7 @@ MIN_FLEETS = 3
 # Of the devices that reported, more than this share must fail.
 FAILING_SHARE = 0.5
 # The reason of the state `degraded`.
-REASON = "devices of several fleets cannot reach it"
+REASON = "DEVICES_CANNOT_REACH"
 
 
 @dataclass(frozen=True, slots=True)

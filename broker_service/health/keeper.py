@@ -9,10 +9,11 @@ import structlog
 from prometheus_client import Gauge
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from broker_service.brokers.device_counts.report_store import out_of_reach
 from broker_service.health.probe_store import Written, opinions_elsewhere, write_results
 from broker_service.health.prober import Prober
 from broker_service.health.state_store import states_now, write_states
-from broker_service.health.states import Decision, Now, Result, consensus, decide
+from broker_service.health.states import Decision, Now, Result, consensus, decide, with_reports
 from broker_service.health.target_store import Targets
 from chassis.errors import Unavailable
 from chassis.leases import Lease, LeaseLost
@@ -24,6 +25,8 @@ LEASE = "broker_probes"
 # Together with a turn, this is how long a prober that hangs delays its replacement.
 LEASE_S = 7.0
 TURN_S = 1.0
+# How often the reports of devices are read.
+REPORTS_S = 5.0
 
 STATES = Gauge("mooring_broker_states", "Active brokers by state", ["state"])
 
@@ -57,6 +60,9 @@ class Keeper:
         self._term: int | None = None
         # When the share of a broker's devices last changed, by the loop's clock.
         self._stepped_at: dict[int, float] = {}
+        # The brokers that many devices reported they cannot reach.
+        self._out_of_reach = frozenset[int]()
+        self._reports_due_at = 0.0
 
     async def turn(self) -> float:
         """Does what is due; returns the seconds until the next turn. Raises `Unavailable`."""
@@ -100,6 +106,7 @@ class Keeper:
 
     async def _write_states(self, connection: AsyncConnection) -> None:
         present = await states_now(connection)
+        await self._read_reports(connection)
         elsewhere = await opinions_elsewhere(connection, self._vantage, self._lately_s)
         decisions = {}
         for broker_id, now in present.items():
@@ -125,9 +132,15 @@ class Keeper:
         for state in State:
             STATES.labels(state.value).set(counts[state])
 
+    async def _read_reports(self, connection: AsyncConnection) -> None:
+        if _now() >= self._reports_due_at:
+            self._out_of_reach = await out_of_reach(connection)
+            self._reports_due_at = _now() + REPORTS_S
+
     def _found(self, broker_id: int, elsewhere: list[Result]) -> Result | None:
         own = self._prober.gathered.opinion(broker_id)
-        return consensus(elsewhere if own is None else [own, *elsewhere])
+        found = consensus(elsewhere if own is None else [own, *elsewhere])
+        return with_reports(found, is_out_of_reach=broker_id in self._out_of_reach)
 
     def _aged(self, broker_id: int, now: Now) -> Now:
         """With the time since the last step. This process may have just begun, so it waits."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from domain.pools import State
+from domain.reports import REASON
 
 # The share of its devices that a broker serves in the steps after it was down, in percent.
 RETURN_STEPS = (10.0, 25.0, 50.0, 100.0)
@@ -93,6 +94,15 @@ def consensus(opinions: Iterable[Result]) -> Result | None:
     if len(faults) * 2 >= len(probed):
         return _typical(faults)._replace(state=State.DEGRADED)
     return next(one for one in probed if one.state is State.UP)
+
+
+def with_reports(found: Result | None, *, is_out_of_reach: bool) -> Result | None:
+    """A broker that passes its probes is degraded if many devices cannot reach it, never down:
+    invented devices must not move other devices (domain/reports.py).
+    """
+    if found is None or found.state is not State.UP or not is_out_of_reach:
+        return found
+    return found._replace(state=State.DEGRADED, reason=REASON)
 
 
 def dwell_of(now: Now, wanted: State, dwell_s: float) -> float:

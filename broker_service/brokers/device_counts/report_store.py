@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from broker_service.tables import broker_reports
 from chassis.database import reading
@@ -22,19 +22,31 @@ class ReportStore:
         return await self._read(broker_reports.c.broker_id.in_(broker_ids))
 
     async def out_of_reach(self) -> frozenset[int]:
-        """The brokers that so many devices cannot reach that they are degraded. Devices that are
-        connected are counted only for brokers that enough devices fail to reach. Raises
+        """The brokers that so many devices cannot reach that they are degraded. Raises
         `Unavailable`.
         """
-        failing = broker_reports.c.failing_devices >= MIN_DEVICES
-        found = await self._read(failing & (broker_reports.c.failing_fleets >= MIN_FLEETS))
-        return frozenset(one for one, reports in found.items() if is_out_of_reach(reports))
+        async with reading(self._engine) as connection:
+            return await out_of_reach(connection)
 
     async def _read(self, condition: sa.ColumnElement[bool]) -> Mapping[int, Reports]:
-        query = sa.select(broker_reports).where(condition)
         async with reading(self._engine) as connection:
-            rows = await connection.execute(query)
-        return {
-            row.broker_id: Reports(row.failing_devices, row.failing_fleets, row.connected_devices)
-            for row in rows
-        }
+            return await _reports(connection, condition)
+
+
+async def out_of_reach(connection: AsyncConnection) -> frozenset[int]:
+    """The brokers that so many devices cannot reach that they are degraded. Devices that are
+    connected are counted only for brokers that enough devices fail to reach.
+    """
+    failing = broker_reports.c.failing_devices >= MIN_DEVICES
+    found = await _reports(connection, failing & (broker_reports.c.failing_fleets >= MIN_FLEETS))
+    return frozenset(one for one, reports in found.items() if is_out_of_reach(reports))
+
+
+async def _reports(
+    connection: AsyncConnection, condition: sa.ColumnElement[bool]
+) -> Mapping[int, Reports]:
+    rows = await connection.execute(sa.select(broker_reports).where(condition))
+    return {
+        row.broker_id: Reports(row.failing_devices, row.failing_fleets, row.connected_devices)
+        for row in rows
+    }

@@ -9,8 +9,7 @@ from litestar.params import PathParameter
 from chassis.errors import MooringError, NotFound
 from chassis.trust import Access
 from gateway.administration import pool_history
-from gateway.administration.broker_history import MAX_INT64
-from gateway.administration.fields import PathId
+from gateway.administration.fields import MAX_INT64, PathId
 from gateway.administration.listing import Cursor
 from gateway.administration.pool_types import Pool
 from gateway.console.broker_names import broker_names

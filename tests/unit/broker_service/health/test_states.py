@@ -17,6 +17,7 @@ from broker_service.health.states import (
     consensus,
     decide,
     opinion_of,
+    with_reports,
 )
 from domain.pools import State
 
@@ -153,3 +154,14 @@ def test_a_broker_is_down_if_most_places_find_it_down() -> None:
     assert consensus([UP, UP, DOWN]) == UP
     assert consensus([UP, DOWN, DOWN]) == DOWN
     assert consensus([UP, DEGRADED, DEGRADED]) == DEGRADED
+
+
+@given(st.sampled_from([None, UNKNOWN, UP, DOWN]), st.booleans())
+def test_reports_of_devices_only_ever_degrade(found: Result | None, is_out_of_reach: bool) -> None:
+    became = with_reports(found, is_out_of_reach=is_out_of_reach)
+    if found == UP and is_out_of_reach:
+        assert became is not None
+        assert became.state is State.DEGRADED
+        assert became.reason
+    else:
+        assert became == found
