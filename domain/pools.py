@@ -92,6 +92,8 @@ class Pool:
     slots: Sequence[int] = field(default=(), repr=False)
     rebalance_percent: float = 0.0
     rebalance_salt: str = ""
+    # Goes up with every change of the pool, its members and slots.
+    revision: int = 0
 
     @cached_property
     def weights(self) -> Mapping[int, int]:

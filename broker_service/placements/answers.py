@@ -2,7 +2,6 @@
 together have few different placements, and a pool has few different orders of brokers.
 """
 
-import hashlib
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -10,12 +9,13 @@ from mooring.broker.v1 import resolution_pb2 as pb
 
 from broker_service.errors import NoBrokerAllowed, PlacementUnknown
 from broker_service.placements.explanation_messages import SITUATIONS, SOURCES
+from broker_service.placements.pool_messages import PoolMessages, location_message
 from broker_service.placements.snapshot import Snapshot
 from broker_service.placements.store import Placed
 from broker_service.resolution import Placement, resolve
 from chassis.errors import MooringError, to_item
 from domain.choices import Choice, finished
-from domain.pools import Decision, Health, Pool, Subject
+from domain.pools import Decision, Health, Subject
 
 # The limit of cached answers from one snapshot.
 MAX_REMEMBERED = 20_000
@@ -44,14 +44,16 @@ class _Made(NamedTuple):
 class Answers:
     """The answers from one snapshot."""
 
-    def __init__(self, snapshot: Snapshot, is_stale: bool, environment_url: str) -> None:
+    def __init__(
+        self, snapshot: Snapshot, is_stale: bool, environment_url: str, messages: PoolMessages
+    ) -> None:
         self.snapshot = snapshot
         self.is_stale = is_stale
         self._environment_url = environment_url
         self._choices: dict[Placement, _Made] = {}
         self._resolutions: dict[_Key, pb.Resolution] = {}
         self._of_one: dict[_Key, pb.ResolveBrokerResponse] = {}
-        self._pools: dict[int, pb.Pool] = {}
+        self._messages = messages
 
     def of_one(
         self, uuid: str, placed: Placed | None, *, with_fallbacks: bool
@@ -104,18 +106,9 @@ class Answers:
             while each is not None:
                 ids |= {each.pool.id} if each.pool else set()
                 each = each.next
-        known, found = frozenset(known_slots), []
-        for pool_id in sorted(ids):
-            pool = self._pools.get(pool_id)
-            if pool is None:
-                pool = self._pools[pool_id] = _pool(self.snapshot.directory.pools[pool_id])
-            if pool.slots_hash in known:
-                copy = pb.Pool()
-                copy.CopyFrom(pool)
-                copy.ClearField("slots")
-                pool = copy
-            found.append(pool)
-        return found
+        known = frozenset(known_slots)
+        pools = self.snapshot.directory.pools
+        return [self._messages.of(pools[one], known) for one in sorted(ids)]
 
     def healths(self, broker_ids: Iterable[int]) -> list[pb.BrokerHealth]:
         """The states of those of these brokers that are not simply up."""
@@ -183,32 +176,8 @@ class Answers:
             next=self._shared(choice.next) if choice.next else None,
             backup_broker_id=choice.backup_id or 0,
             member_broker_ids=[one.broker_id for one in choice.pool.members] if choice.pool else [],
-            region_location=_location(choice.location),
+            region_location=location_message(choice.location),
         )
-
-
-def _pool(pool: Pool) -> pb.Pool:
-    message = pb.Pool(
-        id=pool.id,
-        policy=pool.policy,
-        is_sticky=pool.is_sticky,
-        members=[
-            pb.PoolMember(
-                broker_id=member.broker_id,
-                weight=member.weight,
-                priority=member.priority,
-                region=member.region,
-                location=_location(member.location),
-            )
-            for member in pool.members
-        ],
-        slots=pool.slots,
-        rebalance_percent=pool.rebalance_percent,
-        rebalance_salt=pool.rebalance_salt,
-    )
-    packed = b"".join(slot.to_bytes(4, "big") for slot in pool.slots)
-    message.slots_hash = hashlib.sha256(packed).digest()[:16]
-    return message
 
 
 def _health(broker_id: int, health: Health) -> pb.BrokerHealth:
@@ -219,7 +188,3 @@ def _health(broker_id: int, health: Health) -> pb.BrokerHealth:
         returning_percent=health.returning_percent,
         salt=health.salt,
     )
-
-
-def _location(location: tuple[float, float] | None) -> pb.Location | None:
-    return pb.Location(latitude=location[0], longitude=location[1]) if location else None

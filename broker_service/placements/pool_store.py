@@ -1,6 +1,6 @@
 """Reads pools, regions and the states of brokers from the database, for the resolution."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -25,14 +25,24 @@ Condition = sa.ColumnElement[bool] | None
 Read = sa.Row[*tuple[Any, ...]]
 
 
+_columns = [column for column in pools.c if column is not pools.c.slots]
+
+
 async def pools_of(
-    connection: AsyncConnection, condition: Condition
+    connection: AsyncConnection, condition: Condition, known: Mapping[int, Pool]
 ) -> tuple[dict[int, Pool], int | None]:
-    """The pools by id, and the default one if it is among them."""
-    query = sa.select(pools)
+    """The pools by id, and the default one if it is among them. One that is as in `known` stays the
+    same object, and its slots, which are long, are not read again.
+    """
+    query = sa.select(*_columns)
     rows = (await connection.execute(query if condition is None else query.where(condition))).all()
     if not rows:
         return {}, None
+    changed = [row.id for row in rows if row.revision != _revision_of(known, row.id)]
+    slots_of: dict[int, Sequence[int]] = {}
+    if changed:
+        found_slots = sa.select(pools.c.id, pools.c.slots).where(pools.c.id.in_(changed))
+        slots_of = {row.id: row.slots for row in await connection.execute(found_slots)}
     found = await connection.execute(
         _members.where(pool_members.c.pool_id.in_([row.id for row in rows]))
     )
@@ -40,7 +50,12 @@ async def pools_of(
     for row in found:
         member = Member(row.broker_id, row.weight, row.priority, row.region, location_of(row))
         members[row.pool_id].append(member)
-    read = {row.id: _pool(row, members[row.id]) for row in rows}
+    read = {}
+    for row in rows:
+        old = known.get(row.id)
+        slots = slots_of[row.id] if old is None or row.id in slots_of else old.slots
+        pool = _pool(row, members[row.id], slots)
+        read[row.id] = old if old is not None and old == pool else pool
     return read, next((row.id for row in rows if row.is_default), None)
 
 
@@ -70,13 +85,19 @@ def location_of(row: Read) -> Location | None:
     return None if row.latitude is None else (row.latitude, row.longitude)
 
 
-def _pool(row: Read, members: list[Member]) -> Pool:
+def _revision_of(known: Mapping[int, Pool], pool_id: int) -> int | None:
+    pool = known.get(pool_id)
+    return None if pool is None else pool.revision
+
+
+def _pool(row: Read, members: list[Member], slots: Sequence[int]) -> Pool:
     return Pool(
         row.id,
         tuple(members),
         Policy(row.policy),
         row.is_sticky,
-        row.slots,
+        slots,
         row.rebalance_percent or 0.0,
         row.rebalance_salt or "",
+        row.revision,
     )

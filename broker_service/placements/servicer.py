@@ -9,6 +9,7 @@ from broker_service.errors import DeviceNotFound, PlacementUnknown
 from broker_service.explanation import Facts, explain, reached
 from broker_service.placements import explanation_messages
 from broker_service.placements.answers import UNPLACED, Answers
+from broker_service.placements.pool_messages import PoolMessages
 from broker_service.placements.snapshot import Snapshot, SnapshotKeeper
 from broker_service.placements.store import Placed, PlacementStore
 from broker_service.resolution import Placement
@@ -42,6 +43,7 @@ class ResolutionServicer(resolution_pb2_grpc.ResolutionServiceServicer):
         self._snapshots = snapshots
         self._environment_url = environment_url
         self._made: Answers | None = None
+        self._messages = PoolMessages()
         self._lookups = Coalescer[str, Found](
             self._look_up,
             name="lookups",
@@ -187,7 +189,9 @@ class ResolutionServicer(resolution_pb2_grpc.ResolutionServiceServicer):
         is_stale = self._snapshots.is_stale
         answers = self._made
         if answers is None or answers.snapshot is not snapshot or answers.is_stale != is_stale:
-            answers = self._made = Answers(snapshot, is_stale, self._environment_url)
+            answers = self._made = Answers(
+                snapshot, is_stale, self._environment_url, self._messages
+            )
         return answers
 
 

@@ -129,7 +129,8 @@ class SnapshotKeeper(Follower):
         is_all_due = begun_at - self._all_read_at >= REREAD_S
         since = "" if before is None or is_all_due or self.is_stale else before.version
         try:
-            reading = await self._listener.reading(lambda: self._store.read(since))
+            known = before.directory.pools if before else None
+            reading = await self._listener.reading(lambda: self._store.read(since, known))
         except (Unavailable, DBAPIError):
             self._has_read = False
         else:

@@ -1,6 +1,6 @@
 """Reads placements of devices, fleets and brokers from the database."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -41,6 +41,7 @@ from chassis.database import Pool, fetched, reading, text_array
 from chassis.isolation import Fleets, is_within
 from chassis.listening import Listener
 from domain.pools import Location
+from domain.pools import Pool as BrokerPool
 
 CHANNEL = "mooring_placement"
 # The most changed rows that are read by themselves. For more, reading all rows is as fast.
@@ -168,9 +169,9 @@ class PlacementStore:
         self._pool = pool
         self._listener = listener
 
-    async def read(self, since: str = "") -> Reading:
+    async def read(self, since: str = "", known: Mapping[int, BrokerPool] | None = None) -> Reading:
         """The rows that were touched after the version `since`; all rows if the log does not go
-        back that far. Raises `Unavailable`.
+        back that far. Pools that are as in `known` stay the same objects. Raises `Unavailable`.
         """
         async with reading(self._engine) as connection:
             # All rows are read as of one moment, so the broker of each fleet is among them.
@@ -189,7 +190,7 @@ class PlacementStore:
                 changed_states = broker_states.c.broker_id.in_(touched.state_ids)
             rows = (await connection.execute(brokers_read)).mappings().all()
             fleet_rows = (await connection.execute(fleets_read)).all()
-            pools_read, default_pool_id = await pools_of(connection, changed_pools)
+            pools_read, default_pool_id = await pools_of(connection, changed_pools, known or {})
             regions_read = await regions_of(connection, changed_regions)
             healths_read = await healths_of(connection, changed_states)
         return Reading(
