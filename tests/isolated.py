@@ -39,12 +39,17 @@ KINDS = {
     "secret_id": "secret",
     "account_id": "account",
     "revision": "revision",
+    "region_id": "region",
 }
 # The object that a message's field `id` names, by service.
 KIND_OF_ID = {
     "BrokerService": "broker",
     "FleetService": "fleet",
     "ProvisioningKeyService": "key",
+    "PoolHistoryService": "pool",
+    "PoolService": "pool",
+    "PoolUserService": "pool",
+    "RegionService": "region",
 }
 
 
@@ -68,6 +73,7 @@ NOBODY = Customer(
         "device": "ghost-1",
         "broker": 9,
         "pool": 9,
+        "region": "ghost",
         "key": NOT_THERE,
         "token": NOT_THERE,
         "secret": NOT_THERE,
@@ -97,7 +103,9 @@ async def customer(stack: Stack, name: str) -> Customer:
     shown = await made(stack, "/tokens", token)
     ca = {"kind": "ca", "name": name, "pem": trustme.CA().cert_pem.bytes().decode()}
     job = {"kind": "assign", "mqtt_broker_id": broker_id, "filter": {"fleet_id": name}}
+    await made(stack, "/regions", {"id": name, "mqtt_broker_id": broker_id})
     things = {
+        "region": name,
         "fleet": name,
         "device": uuid,
         "broker": broker_id,

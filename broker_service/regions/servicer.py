@@ -7,6 +7,7 @@ from typing import Any
 from mooring.broker.v1 import regions_pb2 as pb
 from mooring.broker.v1 import regions_pb2_grpc
 
+from broker_service.errors import RegionNotFound
 from broker_service.refreshing import Refresh
 from broker_service.regions.store import RegionStore
 from chassis import pages
@@ -16,7 +17,7 @@ from chassis.server import Context
 from chassis.servicers import allows
 from chassis.times import timestamp_of
 from chassis.trust import Access
-from chassis.validation import check_identifier, check_range, check_text
+from chassis.validation import IDENTIFIER, check_identifier, check_range, check_text
 
 # The ranges of the fields that are numbers.
 RANGES = {
@@ -55,8 +56,8 @@ class RegionServicer(regions_pb2_grpc.RegionServiceServicer):
     async def GetRegion(
         self, request: pb.GetRegionRequest, context: Context
     ) -> pb.GetRegionResponse:
-        """Raises `InvalidInput`, `RegionNotFound`."""
-        check_text("id", request.id, longest=64)
+        """Raises `RegionNotFound`."""
+        _require_possible(request.id)
         return pb.GetRegionResponse(region=_proto_of(await self._store.region(request.id)))
 
     @allows(Access.VIEWER)
@@ -77,7 +78,7 @@ class RegionServicer(regions_pb2_grpc.RegionServiceServicer):
         self, request: pb.UpdateRegionRequest, context: Context
     ) -> pb.UpdateRegionResponse:
         """Raises `InvalidInput`, `RegionNotFound`, `BrokerUnknown`, `PoolUnknown`, `LostRace`."""
-        check_text("id", request.id, longest=64)
+        _require_possible(request.id)
         columns = _columns(request.fields, request.update_mask.paths)
 
         def decide(before: Mapping[Any, Any]) -> Mapping[str, Any]:
@@ -93,10 +94,16 @@ class RegionServicer(regions_pb2_grpc.RegionServiceServicer):
         self, request: pb.DeleteRegionRequest, context: Context
     ) -> pb.DeleteRegionResponse:
         """Raises `InvalidInput`, `RegionNotFound`, `LostRace`."""
-        check_text("id", request.id, longest=64)
+        _require_possible(request.id)
         await self._store.delete(request.id, request.if_revision)
         await self._refresh()
         return pb.DeleteRegionResponse()
+
+
+def _require_possible(region_id: str) -> None:
+    """Raises `RegionNotFound` for a text that cannot be the id of a region."""
+    if not IDENTIFIER.fullmatch(region_id):
+        raise RegionNotFound("there is no such region")
 
 
 def _columns(given: pb.RegionFields, names: Any) -> dict[str, Any]:

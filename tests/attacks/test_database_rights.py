@@ -196,8 +196,12 @@ TABLES = {
         "kind_changes": "SELECT DELETE",
         "kind_changes_kept": "SELECT UPDATE",
         "leases": "SELECT INSERT UPDATE",
-        "mqtt_broker_config": "REFERENCES(id) SELECT(id name is_active management)",
+        "mqtt_broker_config": """
+            REFERENCES(id)
+            SELECT(id name is_active management backup_broker_id)
+        """,
         "placement_version": "SELECT",
+        "pool_members": "SELECT(pool_id broker_id)",
         "pools": "SELECT(id)",
         "processes": "SELECT INSERT UPDATE DELETE",
         "provisioning_keys": "SELECT INSERT UPDATE DELETE",

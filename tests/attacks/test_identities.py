@@ -125,7 +125,9 @@ async def test_the_shared_secret_is_not_a_person_and_reads_no_password(
                     allowed.add(method)
     for method in allowed:
         assert isinstance(POLICIES[method], Services), method
-        assert method.split("/")[1].endswith(("ResolutionService", "RegistrationService"))
+        assert method.split("/")[1].endswith(
+            ("ResolutionService", "RegistrationService", "ReportService")
+        )
     assert {RESOLVE, REGISTER} <= allowed
     # The deprecation is logged, but not at each call.
     warned = [line for line in said if "uses the secret that services shared" in line["event"]]

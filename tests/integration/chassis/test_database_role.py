@@ -12,8 +12,9 @@ import broker_service.__main__
 import registry_service.__main__
 import registry_service.access.__main__
 import registry_service.audit.sealing.__main__
-from broker_service.config import BrokerServiceConfig, ReencryptConfig
+from broker_service.config import BrokerServiceConfig, BrokerWorkerConfig, ReencryptConfig
 from broker_service.reencrypt.__main__ import reencrypted
+from broker_service.worker import __main__ as broker_worker
 from chassis.config import DatabaseConfig
 from chassis.probes import Probes
 from registry_service.administration.server_keys.__main__ import KeysConfig, retired
@@ -55,6 +56,13 @@ def starts(stack: Stack) -> dict[type[DatabaseConfig], Start]:
         ),
         WorkerConfig: lambda url: entered(
             worker.running(WorkerConfig(database_url=url), [], Probes())
+        ),
+        BrokerWorkerConfig: lambda url: entered(
+            broker_worker.running(
+                BrokerWorkerConfig(database_url=url, encryption_keys_file=encryption_ring),
+                [],
+                Probes(),
+            )
         ),
         ReencryptConfig: lambda url: reencrypted(
             ReencryptConfig(database_url=url, encryption_keys_file=encryption_ring)

@@ -26,7 +26,8 @@ CLOCK_S = 0.05
 # Kinds that are read with the list of another.
 LISTED = {"registrations": "list_devices", "audit": "list_audit_log", "rollouts": "get_rollout"}
 LISTED |= {"enforcement": "get_enforcement", "series": "get_registration_series"}
-LISTED |= {"timelines": "get_device_timeline"}
+# The explanation of a device's broker shows the states of brokers.
+LISTED |= {"timelines": "get_device_timeline", "broker_states": "explain_device"}
 
 
 @pytest.fixture

@@ -73,6 +73,8 @@ async def test_a_broker_from_creation_to_deletion(stack: Stack) -> None:
         "is_default": False,
         "ca_certificate_id": broker["ca_certificate_id"],
         "client_certificate_id": None,
+        "backup_broker_id": None,
+        "capacity": None,
         "revision": 1,
     }
     assert isinstance(broker["ca_certificate_id"], int)

@@ -275,6 +275,7 @@ async def test_lists_and_cursors_contain_own_resources_only(world: World) -> Non
         "devices": 2,
         "expected-devices": 3,
         "fleets": 1,
+        "pools": 1,
         "provisioning-keys": 4,
     }
 

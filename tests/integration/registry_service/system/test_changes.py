@@ -47,6 +47,9 @@ NOT_NOTED = {
     *("access_changes", "placement_changes", "placement_version", "device_count_changes"),
     *("api_key_failures", "audit_seals", "device_counts", "driven_clients", "fleet_revocations"),
     *("job_rows", "local_brokers_kept", "mqtt_broker_history", "pool_history"),
+    # What processes and devices report all the time.
+    *("broker_last_probes", "broker_probes", "broker_state_history", "device_reports"),
+    "health_control",
     # What a person uses to sign in at the console.
     *("console_sessions", "sign_in_codes"),
 }
