@@ -69,6 +69,7 @@ PURE = (
     "domain/pools.py",
     "domain/slots.py",
     "domain/choices.py",
+    "domain/reports.py",
     "domain/waves.py",
     "broker_service/health/states.py",
     "registry_service/credentials.py",

@@ -251,7 +251,7 @@ async def test_no_report_outlives_a_device_that_is_being_deleted(stack: Stack) -
         deleting.execute("DELETE FROM devices")
         # The report finds the device, and waits for the deletion.
         reporting = asyncio.create_task(report(stack, "one", "connected", url))
-        waiting = "SELECT FROM pg_locks WHERE NOT granted"
+        waiting = "SELECT pid FROM pg_locks WHERE NOT granted"
         async with asyncio.timeout(PATIENCE_S):
             while not stack.database.execute(waiting):
                 await asyncio.sleep(POLL_S)
