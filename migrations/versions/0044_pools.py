@@ -91,8 +91,10 @@ CREATE INDEX mqtt_broker_config_backup ON mqtt_broker_config (backup_broker_id)
 -- A pool pins like a broker, which comes first. The home is the member of a pool to which the
 -- device belongs; it counts only while it is a member, so it has no foreign key.
 ALTER TABLE devices
-    ADD COLUMN pool_id integer REFERENCES pools (id),
+    ADD COLUMN pool_id integer,
     ADD COLUMN home_broker_id integer,
+    -- Not valid for the rows that exist, which name no pool: checking them would block writers.
+    ADD CONSTRAINT devices_pool_id_fkey FOREIGN KEY (pool_id) REFERENCES pools (id) NOT VALID,
     DROP CONSTRAINT devices_told_source_check,
     ADD CONSTRAINT devices_told_source_check CHECK (told_source IN (
         '', 'device', 'rollout', 'fleet', 'region', 'default_pool', 'default', 'environment'
