@@ -16,7 +16,8 @@ export function begin(document) {
     if (ctx.request.method !== "GET") sending.add(ctx.sourceElement);
     else {
       // Of two links that were followed, the page of the later one is shown.
-      following?.request.abort();
+      // A request that htmx has not sent yet has no `abort`.
+      following?.request.abort?.();
       following = ctx;
     }
   });
