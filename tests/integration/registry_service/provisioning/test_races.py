@@ -35,7 +35,7 @@ class SlowStore:
         self.begun = 0
         self.permits = asyncio.Semaphore(0)
 
-    async def read(self, since: str = "") -> Reading:
+    async def read(self, since: str = "", known: object = None) -> Reading:
         self.begun += 1
         await self.permits.acquire()
         return Reading(Directory({}, {}), [], "a version")
