@@ -77,6 +77,13 @@ class Answers:
                 self._of_one[key] = answer
         return answer
 
+    def needs_devices(self, placed: Placed | MooringError | None) -> bool:
+        """Whether the answer is not the same for all devices with this placement."""
+        if isinstance(placed, MooringError):
+            return False
+        made = self._choices.get((placed or UNPLACED).placement)
+        return made is not None and made.needs_devices
+
     def of_device(
         self, uuid: str, placed: Placed | MooringError | None, *, with_fallbacks: bool
     ) -> pb.ResolutionOutcome:

@@ -92,15 +92,22 @@ class ResolutionServicer(resolution_pb2_grpc.ResolutionServiceServicer):
         outcomes: list[pb.ResolutionOutcome] = []
         choices: dict[int, Choice] = {}
         broker_ids: set[int] = set()
+        # Without a pool, devices with the same placement share an outcome.
+        same: dict[int, pb.ResolutionOutcome] = {}
         for each in asked:
             if isinstance(each, Placement):
                 outcome, choice = answers.of_placement(each)
                 if choice is not None:
                     choices[id(choice)] = choice
             elif isinstance(each, str):
-                outcome = answers.of_device(
-                    each, found.get(each, missing), with_fallbacks=request.with_fallbacks
-                )
+                placed = found.get(each, missing)
+                shared = same.get(id(placed))
+                if shared is not None:
+                    outcomes.append(shared)
+                    continue
+                outcome = answers.of_device(each, placed, with_fallbacks=request.with_fallbacks)
+                if not answers.needs_devices(placed):
+                    same[id(placed)] = outcome
                 broker_ids.add(outcome.resolution.broker_id)
                 broker_ids.update(outcome.resolution.fallback_broker_ids)
             else:

@@ -10,7 +10,7 @@ from broker_service.errors import TestUnderWay
 from chassis.address_policy import AddressPolicy
 
 # How many tests this process runs at the same time. There is one at a time for each host and port,
-# so that nobody uses tests to load a broker.
+# so that tests do not load a broker.
 MAX_TRIALS = 4
 
 

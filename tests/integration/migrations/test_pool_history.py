@@ -1,4 +1,4 @@
-"""The history of pools: each transaction is one revision, whoever makes it and however."""
+"""The history of pools: each transaction is one revision, by whatever client."""
 
 import threading
 from typing import Any
